@@ -1,0 +1,94 @@
+//! The one error type of the workspace: a message, and the path of modules it came through.
+//!
+//! It prints as one line: `layers.7.mlp.down_proj: lora: x is (3, 5), A is (16, 8): …`.
+
+use std::fmt;
+use std::path::Path;
+
+/// Result with the workspace's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, where, and (in the message) what to do about it. Always displays as one line.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Outermost first: modules (`layers.7`), then the op (`lora`), or a file.
+    path: Vec<String>,
+    message: String,
+}
+
+impl Error {
+    /// A plain message, for input that cannot be used.
+    pub fn new(message: impl Into<String>) -> Self {
+        Error { path: Vec::new(), message: message.into() }
+    }
+
+    /// An op's refusal: `op: message`. The message names the shapes.
+    pub fn op(op: &str, message: impl Into<String>) -> Self {
+        Error::new(message).at(op)
+    }
+
+    /// An operating-system error on a file or folder.
+    pub fn io(path: impl AsRef<Path>, error: impl fmt::Display) -> Self {
+        Error::new(error.to_string()).at(path.as_ref().display().to_string())
+    }
+
+    /// The same error, seen from one module further out.
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.path.insert(0, place.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for place in &self.path {
+            // Module names join with a dot to a checkpoint's own path; everything else with a colon.
+            let module = is_module(place);
+            write!(f, "{}{place}", if separator == "." && !module { ": " } else { separator })?;
+            separator = if module { "." } else { ": " };
+        }
+        if !self.path.is_empty() {
+            f.write_str(": ")?;
+        }
+        f.write_str(&self.message.replace('\n', " "))
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Adds the place to an error on its way out.
+pub trait At<T> {
+    /// Prefixes the error's path with `place`.
+    fn at(self, place: impl Into<String>) -> Result<T>;
+}
+
+impl<T> At<T> for Result<T> {
+    fn at(self, place: impl Into<String>) -> Result<T> {
+        self.map_err(|e| e.at(place))
+    }
+}
+
+/// Modules of a Llama that carry a name of their own in a checkpoint.
+fn is_module(place: &str) -> bool {
+    place.starts_with("layers.") || matches!(place, "self_attn" | "mlp")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_the_module_path_then_the_op_then_the_message() {
+        let e: Result<()> = Err(Error::op("lora", "x is (3, 5),\nA is (16, 8)"));
+        let e = e.at("down_proj").at("mlp").at("layers.7").unwrap_err();
+        assert_eq!(e.to_string(), "layers.7.mlp.down_proj: lora: x is (3, 5), A is (16, 8)");
+        assert_eq!(Error::io("/a/b", "full").to_string(), "/a/b: full");
+    }
+}

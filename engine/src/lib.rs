@@ -1,0 +1,3 @@
+//! The tensor engine.
+pub mod error;
+pub use error::{At, Error, Result};

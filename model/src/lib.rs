@@ -1,0 +1,2 @@
+//! Llama on the engine.
+pub mod template;

@@ -1,0 +1,47 @@
+//! Prompt templates, shared by training and evaluation so that a model is asked the way it was taught.
+
+use codelsi_engine::{Error, Result};
+
+/// How an instruction is wrapped before the model answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Template {
+    /// The paper's instruction header, a newline, the instruction, a newline.
+    Paper,
+    /// Llama's chat form, `[INST] … [/INST]`.
+    Inst,
+    /// The instruction and a newline.
+    Plain,
+}
+
+impl Template {
+    /// The text before the answer; `<s>` is the tokenizer's to add.
+    pub fn wrap(self, instruction: &str) -> String {
+        match self {
+            Template::Paper => format!(
+                "Using the instruction context below, generate a typescript code that answers the question and explain it\n{instruction}\n"
+            ),
+            Template::Inst => format!("[INST] {instruction} [/INST]"),
+            Template::Plain => format!("{instruction}\n"),
+        }
+    }
+
+    /// The name used on the command line and in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Template::Paper => "paper",
+            Template::Inst => "inst",
+            Template::Plain => "plain",
+        }
+    }
+}
+
+impl std::str::FromStr for Template {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        [Template::Paper, Template::Inst, Template::Plain]
+            .into_iter()
+            .find(|t| t.name() == s)
+            .ok_or_else(|| Error::new(format!("prompt template `{s}` is unknown; choose paper, inst or plain")))
+    }
+}
