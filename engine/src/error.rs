@@ -77,7 +77,7 @@ impl<T> At<T> for Result<T> {
 
 /// Modules of a Llama that carry a name of their own in a checkpoint.
 fn is_module(place: &str) -> bool {
-    place.starts_with("layers.") || matches!(place, "self_attn" | "mlp")
+    ["layers.", "self_attn", "mlp"].iter().any(|module| place.starts_with(module))
 }
 
 #[cfg(test)]
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn prints_the_module_path_then_the_op_then_the_message() {
         let e: Result<()> = Err(Error::op("lora", "x is (3, 5),\nA is (16, 8)"));
-        let e = e.at("down_proj").at("mlp").at("layers.7").unwrap_err();
+        let e = e.at("mlp.down_proj").at("layers.7").unwrap_err();
         assert_eq!(e.to_string(), "layers.7.mlp.down_proj: lora: x is (3, 5), A is (16, 8)");
         assert_eq!(Error::io("/a/b", "full").to_string(), "/a/b: full");
     }

@@ -1,0 +1,217 @@
+//! The one allocation seam: every tensor's bytes are charged to a label in a device's ledger.
+
+use bytemuck::{Pod, Zeroable};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+/// What a block of memory is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub enum Label {
+    Weights,
+    Adapters,
+    Gradients,
+    Moments,
+    Activations,
+    Scratch,
+    Kv,
+}
+
+impl Label {
+    /// Every label, in the order of the memory table.
+    pub const ALL: [Label; 7] = [
+        Label::Weights,
+        Label::Adapters,
+        Label::Gradients,
+        Label::Moments,
+        Label::Activations,
+        Label::Scratch,
+        Label::Kv,
+    ];
+
+    /// The label's name in tables and JSON.
+    pub fn name(self) -> &'static str {
+        ["weights", "adapters", "gradients", "moments", "activations", "scratch", "kv"][self as usize]
+    }
+}
+
+/// Bytes in use and at most in use, by label and in total.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes in use now, by label.
+    pub now: [usize; Label::ALL.len()],
+    /// Bytes by label at the moment the total was highest.
+    pub at_peak: [usize; Label::ALL.len()],
+    /// The highest total.
+    pub peak: usize,
+}
+
+impl Usage {
+    /// Bytes in use now.
+    pub fn total(&self) -> usize {
+        self.now.iter().sum()
+    }
+
+    /// Bytes of one label at the peak.
+    pub fn of(&self, label: Label) -> usize {
+        self.at_peak[label as usize]
+    }
+}
+
+impl fmt::Display for Usage {
+    /// The memory table: one line a label that was used, and the peak.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
+        for label in Label::ALL.into_iter().filter(|&l| self.of(l) > 0) {
+            writeln!(f, "  {:<12}{:>12.1} MiB", label.name(), mib(self.of(label)))?;
+        }
+        write!(f, "  {:<12}{:>12.1} MiB", "peak", mib(self.peak))
+    }
+}
+
+/// The books of one device, and its stock of freed blocks kept for reuse.
+#[derive(Default)]
+pub struct Ledger {
+    books: Mutex<Books>,
+}
+
+#[derive(Default)]
+struct Books {
+    usage: Usage,
+    free: HashMap<usize, Vec<Vec<Line>>>,
+    free_bytes: usize,
+}
+
+/// One cache line: the unit and the alignment of host memory.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; 64]);
+
+impl Ledger {
+    /// The figures so far.
+    pub fn usage(&self) -> Usage {
+        self.books.lock().unwrap().usage
+    }
+
+    /// Starts a new high-water mark at the present total.
+    pub fn reset_peak(&self) {
+        let usage = &mut self.books.lock().unwrap().usage;
+        usage.peak = usage.total();
+        usage.at_peak = usage.now;
+    }
+
+    /// Enters `bytes` under `label` until the charge is dropped.
+    pub fn charge(self: &Arc<Self>, label: Label, bytes: usize) -> Charge {
+        let usage = &mut self.books.lock().unwrap().usage;
+        usage.now[label as usize] += bytes;
+        if usage.total() > usage.peak {
+            usage.peak = usage.total();
+            usage.at_peak = usage.now;
+        }
+        Charge { ledger: self.clone(), label, bytes }
+    }
+
+    /// A block of host memory, fresh or used before: its content is arbitrary.
+    pub(crate) fn block(self: &Arc<Self>, label: Label, bytes: usize) -> Block {
+        let charge = self.charge(label, bytes);
+        let lines = bytes.div_ceil(size_of::<Line>());
+        let reused = self.books.lock().unwrap().take(lines);
+        let mut data = reused.unwrap_or_else(|| bytemuck::zeroed_vec(lines));
+        if cfg!(debug_assertions) {
+            // A quiet NaN in f32 and in bf16: an op that forgets to write is seen.
+            bytemuck::cast_slice_mut::<Line, u16>(&mut data).fill(0x7fc1);
+        }
+        Block { data, charge }
+    }
+}
+
+impl Books {
+    fn take(&mut self, lines: usize) -> Option<Vec<Line>> {
+        let block = self.free.get_mut(&lines).and_then(Vec::pop);
+        match block {
+            Some(_) => self.free_bytes -= lines * size_of::<Line>(),
+            // New memory is about to be asked for: never hold more than the plan's own peak.
+            None if self.usage.total() + self.free_bytes > self.usage.peak => {
+                self.free.clear();
+                self.free_bytes = 0;
+            }
+            None => {}
+        }
+        block
+    }
+
+    fn put(&mut self, data: Vec<Line>) {
+        self.free_bytes += data.len() * size_of::<Line>();
+        self.free.entry(data.len()).or_default().push(data);
+    }
+}
+
+/// Bytes entered in a ledger; dropping it takes them out again.
+pub struct Charge {
+    ledger: Arc<Ledger>,
+    label: Label,
+    bytes: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.ledger.books.lock().unwrap().usage.now[self.label as usize] -= self.bytes;
+    }
+}
+
+/// Host memory on loan from a ledger.
+pub(crate) struct Block {
+    data: Vec<Line>,
+    charge: Charge,
+}
+
+impl Block {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.data)[..self.charge.bytes]
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.data)[..self.charge.bytes]
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let data = std::mem::take(&mut self.data);
+        // Small blocks are the allocator's own business.
+        if data.len() >= 64 {
+            self.charge.ledger.books.lock().unwrap().put(data);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_follow_the_live_blocks_and_the_peak_stays() {
+        let ledger = Arc::new(Ledger::default());
+        let a = ledger.block(Label::Kv, 100);
+        let b = ledger.block(Label::Scratch, 5000);
+        assert_eq!((a.bytes().len(), ledger.usage().total()), (100, 5100));
+        drop(b);
+        let usage = ledger.usage();
+        assert_eq!((usage.total(), usage.peak, usage.of(Label::Scratch)), (100, 5100, 5000));
+        ledger.reset_peak();
+        assert_eq!(ledger.usage().peak, 100);
+    }
+
+    #[test]
+    fn freed_blocks_are_reused_and_never_exceed_the_peak() {
+        let ledger = Arc::new(Ledger::default());
+        let first = ledger.block(Label::Scratch, 1 << 16);
+        let address = first.bytes().as_ptr();
+        drop(first);
+        assert_eq!(ledger.block(Label::Kv, 1 << 16).bytes().as_ptr(), address);
+        let _other = ledger.block(Label::Kv, 1 << 15);
+        let books = ledger.books.lock().unwrap();
+        assert!(books.usage.total() + books.free_bytes <= books.usage.peak);
+    }
+}

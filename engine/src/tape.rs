@@ -1,0 +1,336 @@
+//! Reverse-mode differentiation on a tape.
+//!
+//! Nodes are pushed as ops run, so reverse order is already topological: backward is one reversed walk, and a
+//! node drops with everything it saved as the walk passes it.
+
+use crate::tensor::{DType, Id, Tensor};
+use crate::{At, Ctx, Error, Result};
+use half::bf16;
+use std::collections::BTreeMap;
+
+/// The outputs of an op.
+pub type Outs = Vec<Tensor>;
+
+/// A differentiable operation with a hand-written backward.
+pub trait Op: 'static {
+    /// The op's folder name; errors carry it.
+    fn name(&self) -> &'static str;
+
+    /// Computes the outputs of `x` and keeps in `save` what backward will read.
+    fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs>;
+
+    /// Adds the inputs' gradients to `dx`. `dy` is `None` for an output that nothing used.
+    ///
+    /// There is no default, so no gradient is ever lost in silence.
+    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()>;
+
+    /// False for inference-only ops, which are refused in forward when an input wants a gradient.
+    fn differentiable(&self) -> bool {
+        true
+    }
+}
+
+/// Tensors kept from forward for backward; keeps nothing in inference.
+pub struct Saved {
+    tensors: Vec<Tensor>,
+    recording: bool,
+}
+
+impl Saved {
+    pub(crate) fn recording() -> Self {
+        Saved { tensors: Vec::new(), recording: true }
+    }
+
+    pub(crate) fn discarding() -> Self {
+        Saved { tensors: Vec::new(), recording: false }
+    }
+
+    /// True when a backward may follow.
+    pub fn records(&self) -> bool {
+        self.recording
+    }
+
+    /// Keeps `t` as the next saved tensor.
+    pub fn keep(&mut self, t: &Tensor) {
+        if self.recording {
+            self.tensors.push(t.detach());
+        }
+    }
+
+    /// Keeps every one of `ts`, in order.
+    pub fn keep_all<'a>(&mut self, ts: impl IntoIterator<Item = &'a Tensor>) {
+        ts.into_iter().for_each(|t| self.keep(t));
+    }
+}
+
+impl std::ops::Deref for Saved {
+    type Target = [Tensor];
+    fn deref(&self) -> &[Tensor] {
+        &self.tensors
+    }
+}
+
+/// Gradients by the id of the tensor they belong to.
+#[derive(Default)]
+pub struct Grads {
+    by_id: BTreeMap<Id, Tensor>,
+}
+
+impl Grads {
+    /// The gradient of `t`, if anything used it.
+    pub fn get(&self, t: &Tensor) -> Option<&Tensor> {
+        self.by_id.get(&t.id()?)
+    }
+
+    /// Takes the gradient of `t` out.
+    pub fn take(&mut self, t: &Tensor) -> Option<Tensor> {
+        self.by_id.remove(&t.id()?)
+    }
+
+    pub(crate) fn insert(&mut self, id: Id, g: Tensor) {
+        self.by_id.insert(id, g);
+    }
+
+    fn add(&mut self, id: Id, g: Tensor) -> Result<()> {
+        match self.by_id.remove(&id) {
+            None => self.insert(id, g),
+            Some(mut sum) => {
+                accumulate(&mut sum, &g)?;
+                self.insert(id, sum);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where an op's backward leaves the gradients of its inputs.
+pub struct Sink<'a> {
+    inputs: &'a [Option<Id>],
+    grads: &'a mut Grads,
+}
+
+impl Sink<'_> {
+    /// True when input `i` wants a gradient.
+    pub fn wants(&self, i: usize) -> bool {
+        self.inputs[i].is_some()
+    }
+
+    /// Adds `g` to the gradient of input `i`; ignored when none is wanted.
+    pub fn add(&mut self, i: usize, g: Tensor) -> Result<()> {
+        self.inputs[i].map_or(Ok(()), |id| self.grads.add(id, g))
+    }
+
+    /// Takes what input `i` has gathered so far, for an op that adds to it in its own epilogue (beta = 1).
+    /// Give the sum back with [`Sink::add`].
+    pub fn slot(&mut self, i: usize) -> Option<Tensor> {
+        self.grads.by_id.remove(&self.inputs[i]?)
+    }
+}
+
+pub(crate) struct Node {
+    op: Box<dyn Op>,
+    saved: Saved,
+    inputs: Vec<Option<Id>>,
+    outputs: Vec<Option<Id>>,
+}
+
+impl Node {
+    pub(crate) fn new(op: impl Op, saved: Saved, x: &[&Tensor], y: &[Tensor]) -> Self {
+        Node {
+            op: Box::new(op),
+            saved,
+            inputs: x.iter().map(|t| t.id()).collect(),
+            outputs: y.iter().map(Tensor::id).collect(),
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Tape {
+    nodes: Vec<Node>,
+}
+
+impl Tape {
+    pub(crate) fn push(&mut self, node: Node) {
+        self.nodes.push(node);
+    }
+
+    pub(crate) fn backward(mut self, cx: &Ctx, grads: &mut Grads) -> Result<()> {
+        while let Some(node) = self.nodes.pop() {
+            let dy: Vec<Option<Tensor>> =
+                node.outputs.iter().map(|id| grads.by_id.remove(id.as_ref()?)).collect();
+            if dy.iter().any(Option::is_some) {
+                let mut sink = Sink { inputs: &node.inputs, grads };
+                node.op.backward(cx, &node.saved, &dy, &mut sink).at(node.op.name()).at("backward")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The node of a checkpointed segment `y = f(x)`: it saved the inputs alone.
+pub(crate) fn checkpoint<F>(f: F, x: &[&Tensor], y: &Tensor) -> Node
+where
+    F: Fn(&Ctx, &[&Tensor]) -> Result<Tensor> + 'static,
+{
+    let mut saved = Saved::recording();
+    saved.keep_all(x.iter().copied());
+    Node::new(Segment(f), saved, x, std::slice::from_ref(y))
+}
+
+struct Segment<F>(F);
+
+impl<F: Fn(&Ctx, &[&Tensor]) -> Result<Tensor> + 'static> Op for Segment<F> {
+    fn name(&self) -> &'static str {
+        "checkpoint"
+    }
+
+    fn forward(&self, cx: &Ctx, x: &[&Tensor], _: &mut Saved) -> Result<Outs> {
+        Ok(vec![(self.0)(cx, x)?])
+    }
+
+    /// Replays the segment on a fresh tape, into the same gradients.
+    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+        let Some(dy) = dy[0].clone() else { return Ok(()) };
+        let replay = cx.segment(true);
+        let x: Vec<Tensor> = (0..saved.len())
+            .map(|i| if dx.wants(i) { saved[i].clone().with_grad() } else { saved[i].clone() })
+            .collect();
+        let y = (self.0)(&replay, &x.iter().collect::<Vec<_>>())?;
+        if y.id().is_none() {
+            return Ok(()); // nothing inside wants a gradient
+        }
+        replay.backward(&y, dy, dx.grads)?;
+        for (i, x) in x.iter().enumerate() {
+            if let Some(g) = dx.grads.take(x) {
+                dx.add(i, g)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `sum += g`, in f32, rounded to the storage type of `sum`.
+fn accumulate(sum: &mut Tensor, g: &Tensor) -> Result<()> {
+    if sum.shape() != g.shape() || sum.dtype() != g.dtype() {
+        return Err(Error::op("accumulate", format!("gradient {sum:?} and its addend {g:?} differ")));
+    }
+    if g.bytes().is_err() {
+        return Ok(()); // planned
+    }
+    match g.dtype() {
+        DType::F32 => {
+            let pairs = sum.slice_mut::<f32>()?.iter_mut().zip(g.slice::<f32>()?);
+            pairs.for_each(|(s, g)| *s += g);
+        }
+        DType::BF16 => {
+            let pairs = sum.slice_mut::<bf16>()?.iter_mut().zip(g.slice::<bf16>()?);
+            pairs.for_each(|(s, g)| *s = bf16::from_f32(s.to_f32() + g.to_f32()));
+        }
+        DType::I32 => return Err(Error::op("accumulate", "integers have no gradient")),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, Label};
+
+    /// y = a·b, elementwise.
+    struct Mul;
+
+    impl Op for Mul {
+        fn name(&self) -> &'static str {
+            "mul"
+        }
+        fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
+            save.keep_all(x.iter().copied());
+            Ok(vec![product(cx, x[0], x[1])?])
+        }
+        fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+            let dy = dy[0].as_ref().unwrap();
+            dx.add(0, product(cx, dy, &saved[1])?)?;
+            dx.add(1, product(cx, dy, &saved[0])?)
+        }
+    }
+
+    /// An op for inference only.
+    struct Argmax;
+
+    impl Op for Argmax {
+        fn name(&self) -> &'static str {
+            "argmax"
+        }
+        fn forward(&self, _: &Ctx, x: &[&Tensor], _: &mut Saved) -> Result<Outs> {
+            Ok(vec![x[0].detach()])
+        }
+        fn backward(&self, _: &Ctx, _: &Saved, _: &[Option<Tensor>], _: &mut Sink<'_>) -> Result<()> {
+            unreachable!("refused in forward")
+        }
+        fn differentiable(&self) -> bool {
+            false
+        }
+    }
+
+    fn product(cx: &Ctx, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        let y: Vec<f32> = a.slice::<f32>()?.iter().zip(b.slice::<f32>()?).map(|(a, b)| a * b).collect();
+        cx.device().tensor(Label::Activations, *a.shape(), &y)
+    }
+
+    fn leaf(device: &Device, x: &[f32]) -> Tensor {
+        device.tensor(Label::Weights, [x.len()], x).unwrap().with_grad()
+    }
+
+    fn cube(cx: &Ctx, x: &Tensor) -> Result<Tensor> {
+        let square = cx.apply_one(Mul, &[x, x])?;
+        cx.apply_one(Mul, &[&square, x])
+    }
+
+    fn gradient_of_cube(checkpointed: bool) -> Vec<f32> {
+        let device = Device::cpu();
+        let (cx, x) = (Ctx::training(&device, 0, 0), leaf(&device, &[2.0, -3.0]));
+        let y = match checkpointed {
+            true => cx.checkpoint(|cx, x| cube(cx, x[0]), &[&x]),
+            false => cube(&cx, &x),
+        };
+        let mut grads = Grads::default();
+        let ones = device.tensor(Label::Gradients, [2], &[1.0f32, 1.0]).unwrap();
+        cx.backward(&y.unwrap(), ones, &mut grads).unwrap();
+        grads.get(&x).unwrap().slice::<f32>().unwrap().to_vec()
+    }
+
+    #[test]
+    fn a_value_used_twice_sums_its_gradients() {
+        assert_eq!(gradient_of_cube(false), [12.0, 27.0]);
+    }
+
+    #[test]
+    fn a_checkpointed_segment_has_the_same_gradient_and_saves_only_its_input() {
+        assert_eq!(gradient_of_cube(true), [12.0, 27.0]);
+        let device = Device::cpu();
+        let (cx, x) = (Ctx::training(&device, 0, 0), leaf(&device, &[1.0; 64]));
+        let _y = cx.checkpoint(|cx, x| cube(cx, x[0]), &[&x]).unwrap();
+        assert_eq!(device.ledger().usage().total(), 2 * 64 * 4);
+    }
+
+    #[test]
+    fn a_segment_reaches_leaves_that_it_captured() {
+        let device = Device::cpu();
+        let (cx, x, w) = (Ctx::training(&device, 0, 0), leaf(&device, &[5.0]), leaf(&device, &[7.0]));
+        let inner = w.clone();
+        let y = cx.checkpoint(move |cx, x| cx.apply_one(Mul, &[x[0], &inner]), &[&x.detach()]).unwrap();
+        let mut grads = Grads::default();
+        cx.backward(&y, device.tensor(Label::Gradients, [1], &[1.0f32]).unwrap(), &mut grads).unwrap();
+        assert_eq!(grads.get(&w).unwrap().slice::<f32>().unwrap(), [5.0]);
+    }
+
+    #[test]
+    fn an_inference_only_op_is_refused_when_a_gradient_is_wanted() {
+        let device = Device::cpu();
+        let x = leaf(&device, &[1.0]);
+        assert!(Ctx::inference(&device).apply(Argmax, &[&x]).is_ok());
+        let error = Ctx::training(&device, 0, 0).apply(Argmax, &[&x]).unwrap_err();
+        assert_eq!(error.to_string(), "argmax: has no backward, and an input wants a gradient");
+    }
+}
