@@ -117,11 +117,20 @@ impl Ctx {
     /// # Errors
     /// When `y` was not recorded, or an op's backward fails.
     pub fn backward(&self, y: &Tensor, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        let (Some(tape), Some(id)) = (&self.tape, y.id()) else {
-            return Err(Error::new("backward from a tensor that no tape recorded"));
-        };
-        let tape = std::mem::take(&mut *tape.borrow_mut());
-        grads.insert(id, dy);
+        self.backward_from([(y, dy)], grads)
+    }
+
+    /// [`Ctx::backward`] from several tensors at once.
+    pub fn backward_from<'a>(
+        &self,
+        ends: impl IntoIterator<Item = (&'a Tensor, Tensor)>,
+        grads: &mut Grads,
+    ) -> Result<()> {
+        for (y, dy) in ends {
+            let id = y.id().ok_or_else(|| Error::new("backward from a tensor that no tape recorded"))?;
+            grads.insert(id, dy);
+        }
+        let tape = self.tape.as_ref().map(RefCell::take).unwrap_or_default();
         tape.backward(self, grads)
     }
 }

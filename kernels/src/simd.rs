@@ -1,0 +1,218 @@
+//! Instruction sets chosen at run time, and the few scalar functions that vectorized loops are made of.
+//!
+//! A loop wrapped in [`vectorize`] is compiled once for each instruction set and written once. Nothing in such
+//! a loop is contracted or reordered by the compiler, so every instruction set gives the same bits; the matrix
+//! tiles of `gemm` use fused multiply-adds and are the exception.
+
+use codelsi_engine::Elem;
+use half::bf16;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Instruction sets, each including the ones before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Level {
+    /// Whatever the compiler's baseline has.
+    Portable,
+    /// AVX2 with FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// AVX-512 with bf16 dot products.
+    Avx512Bf16,
+}
+
+impl Level {
+    /// Every level, lowest first.
+    pub const ALL: [Level; 4] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
+
+    /// The name used by `CODELSI_SIMD` and in reports.
+    pub fn name(self) -> &'static str {
+        ["portable", "avx2", "avx512", "avx512bf16"][self as usize]
+    }
+}
+
+/// The highest level of this machine, or the lower one that `CODELSI_SIMD` names.
+pub fn detected() -> Level {
+    static DETECTED: OnceLock<Level> = OnceLock::new();
+    *DETECTED.get_or_init(|| {
+        let wanted = std::env::var("CODELSI_SIMD").ok();
+        let limit = Level::ALL.into_iter().find(|l| Some(l.name()) == wanted.as_deref());
+        highest().min(limit.unwrap_or(Level::Avx512Bf16))
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn highest() -> Level {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    match (avx2, avx2 && avx512, is_x86_feature_detected!("avx512bf16")) {
+        (_, true, true) => Level::Avx512Bf16,
+        (_, true, _) => Level::Avx512,
+        (true, ..) => Level::Avx2,
+        _ => Level::Portable,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn highest() -> Level {
+    Level::Portable
+}
+
+static CEILING: AtomicU8 = AtomicU8::new(Level::Avx512Bf16 as u8);
+
+/// The level in use.
+pub fn level() -> Level {
+    detected().min(Level::ALL[CEILING.load(Ordering::Relaxed) as usize])
+}
+
+/// Limits the level from now on, for tests and benches that compare instruction sets.
+pub fn limit(level: Level) {
+    CEILING.store(level as u8, Ordering::Relaxed);
+}
+
+/// Runs `f` compiled for the level in use. Mark what `f` calls `#[inline(always)]`.
+#[inline]
+pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        fn avx512<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: `level` never exceeds what the machine was detected to have.
+        match level() {
+            Level::Avx512 | Level::Avx512Bf16 => return unsafe { avx512(f) },
+            Level::Avx2 => return unsafe { avx2(f) },
+            Level::Portable => {}
+        }
+    }
+    f()
+}
+
+/// A storage type that kernels read and write as f32.
+pub trait Storage: Elem + Default {
+    /// Widens, exactly.
+    fn get(self) -> f32;
+    /// Rounds to nearest, ties to even.
+    fn put(x: f32) -> Self;
+}
+
+impl Storage for f32 {
+    #[inline(always)]
+    fn get(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn put(x: f32) -> Self {
+        x
+    }
+}
+
+impl Storage for bf16 {
+    #[inline(always)]
+    fn get(self) -> f32 {
+        f32::from_bits((self.to_bits() as u32) << 16)
+    }
+    #[inline(always)]
+    fn put(x: f32) -> Self {
+        let bits = x.to_bits();
+        let rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        bf16::from_bits(if x.is_nan() { 0x7fc0 } else { rounded as u16 })
+    }
+}
+
+/// e^x to about 1 ulp, without branches: x = n ln 2 + r, a polynomial in r, and n put into the exponent.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    let x = x.clamp(-104.0, 88.8);
+    let n = (x * std::f32::consts::LOG2_E + 12582912.0) - 12582912.0;
+    let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 5.000_000_2e-1;
+    let e = (p * r * r + r) + 1.0;
+    // Two factors, so that results below the smallest normal number are reached.
+    let half = (n * 0.5) as i32;
+    let rest = n as i32 - half;
+    let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
+    e * power(half) * power(rest)
+}
+
+/// 1 / (1 + e^-x).
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// Width of the fixed summation tree.
+const LANES: usize = 16;
+
+/// Σ f(i) for i < n, in f32: 16 partial sums by index modulo 16, then a tree. The order depends on n alone.
+#[inline(always)]
+pub fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let whole = n - n % LANES;
+    for i in (0..whole).step_by(LANES) {
+        for (l, lane) in lanes.iter_mut().enumerate() {
+            *lane += f(i + l);
+        }
+    }
+    for i in whole..n {
+        lanes[i - whole] += f(i);
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for l in 0..width {
+            lanes[l] += lanes[l + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_right_to_two_units_in_the_last_place() {
+        for i in -1_030_000..=880_000i32 {
+            let x = i as f32 * 1e-4;
+            let (y, truth) = (exp(x), (x as f64).exp());
+            let ulp = (truth * 2f64.powi(-23)).max(2f64.powi(-149));
+            assert!((y as f64 - truth).abs() <= 2.0 * ulp, "exp({x}) = {y:e}, not {truth:e}");
+        }
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+    }
+
+    #[test]
+    fn rounding_to_bf16_is_that_of_half() {
+        for i in 0..1_000_000u32 {
+            let x = f32::from_bits(i.wrapping_mul(4295));
+            let (ours, halfs) = (<bf16 as Storage>::put(x), bf16::from_f32(x));
+            assert!(ours.to_bits() == halfs.to_bits() || x.is_nan() && ours.is_nan(), "{x}");
+        }
+    }
+
+    #[test]
+    fn sums_have_the_same_bits_on_every_level() {
+        let x: Vec<f32> = (0..1003).map(|i| (i as f32 * 0.7).sin()).collect();
+        let sums = Level::ALL.map(|l| {
+            limit(l);
+            vectorize(|| sum(x.len(), |i| x[i] * x[i])).to_bits()
+        });
+        assert_eq!(sums, [sums[0]; 4]);
+    }
+}
