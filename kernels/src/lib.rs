@@ -5,8 +5,14 @@
 //! [`Spec`](spec::Spec).
 
 pub mod check;
+pub mod elementwise;
+pub mod rmsnorm;
+mod rows;
+pub mod gemm;
 pub mod simd;
 pub mod spec;
 
 /// Every op's declaration.
-pub static ALL: &[&spec::Spec] = &[];
+pub static ALL: &[&spec::Spec] = &[
+    &gemm::spec::SPEC,
+];

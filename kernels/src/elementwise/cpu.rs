@@ -1,0 +1,26 @@
+use crate::rows::TASK;
+use crate::simd::{Storage, vectorize};
+use codelsi_engine::{Result, Tensor};
+use rayon::prelude::*;
+
+/// y = a + b.
+pub fn add<E: Storage>(y: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
+    let parts = a.slice::<E>()?.par_chunks(TASK).zip(b.slice::<E>()?.par_chunks(TASK));
+    y.slice_mut::<E>()?.par_chunks_mut(TASK).zip(parts).for_each(|(y, (a, b))| {
+        vectorize(|| {
+            for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+                *y = E::put(a.get() + b.get());
+            }
+        });
+    });
+    Ok(())
+}
+
+/// y = x, rounded to `To`.
+pub fn convert<From: Storage, To: Storage>(y: &mut Tensor, x: &Tensor) -> Result<()> {
+    let x = x.slice::<From>()?.par_chunks(TASK);
+    y.slice_mut::<To>()?.par_chunks_mut(TASK).zip(x).for_each(|(y, x)| {
+        vectorize(|| y.iter_mut().zip(x).for_each(|(y, x)| *y = To::put(x.get())));
+    });
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Sums and changes of storage type.
+//!
+//! **Math.** `add`: y = a + b; da = db = dy. `cast`: y = x in another storage type; dx = dy in x's own.
+//!
+//! **Shapes.** Any, the same for all.
+//!
+//! **Layout.** Contiguous.
+//!
+//! **Numerics.** f32 arithmetic, rounded once to nearest even. Widening is exact.
+//!
+//! **Traffic.** Every operand is read once and the result written once; the backward of `add` moves nothing.
+
+mod cpu;
+pub mod spec;
+
+use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+use half::bf16;
+
+/// a + b, in the storage type that both share.
+///
+/// # Errors
+/// When the shapes or storage types differ.
+pub fn add(cx: &Ctx, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    cx.apply_one(Add, &[a, b])
+}
+
+/// `x` in storage type `dtype`; `x` itself when it has that type already.
+///
+/// # Errors
+/// When either type is of integers.
+pub fn cast(cx: &Ctx, x: &Tensor, dtype: DType) -> Result<Tensor> {
+    if x.dtype() == dtype {
+        return Ok(x.clone());
+    }
+    cx.apply_one(Cast(dtype), &[x])
+}
+
+/// `x` in f32 for an op's own use: itself, or a widened copy in working memory.
+pub(crate) fn widened(cx: &Ctx, x: &Tensor) -> Result<Tensor> {
+    if x.dtype() == DType::F32 {
+        return Ok(x.detach());
+    }
+    let mut y = cx.scratch(*x.shape(), DType::F32);
+    convert(cx, &mut y, x)?;
+    Ok(y)
+}
+
+struct Add;
+
+impl Op for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn forward(&self, cx: &Ctx, x: &[&Tensor], _: &mut Saved) -> Result<Outs> {
+        let (a, b) = (x[0], x[1]);
+        if a.shape() != b.shape() || a.dtype() != b.dtype() {
+            return Err(Error::new(format!("{a:?} and {b:?} differ")));
+        }
+        let mut y = cx.empty(*a.shape(), a.dtype());
+        match (cx.device(), a.dtype()) {
+            (Device::Cpu(_), DType::F32) => cpu::add::<f32>(&mut y, a, b)?,
+            (Device::Cpu(_), DType::BF16) => cpu::add::<bf16>(&mut y, a, b)?,
+            (Device::Plan(_), DType::F32 | DType::BF16) => {}
+            (_, DType::I32) => return Err(Error::new("integers are not added")),
+        }
+        Ok(vec![y])
+    }
+
+    fn backward(&self, _: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+        let Some(dy) = &dy[0] else { return Ok(()) };
+        dx.add(0, dy.clone())?;
+        dx.add(1, dy.clone())
+    }
+}
+
+/// To this storage type.
+struct Cast(DType);
+
+impl Op for Cast {
+    fn name(&self) -> &'static str {
+        "cast"
+    }
+
+    fn forward(&self, cx: &Ctx, x: &[&Tensor], _: &mut Saved) -> Result<Outs> {
+        let mut y = cx.empty(*x[0].shape(), self.0);
+        convert(cx, &mut y, x[0])?;
+        Ok(vec![y])
+    }
+
+    fn backward(&self, cx: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+        let Some(dy) = &dy[0] else { return Ok(()) };
+        let from = if self.0 == DType::F32 { DType::BF16 } else { DType::F32 };
+        let mut g = cx.empty(*dy.shape(), from);
+        convert(cx, &mut g, dy)?;
+        dx.add(0, g)
+    }
+}
+
+/// y = x, between the two storage types.
+fn convert(cx: &Ctx, y: &mut Tensor, x: &Tensor) -> Result<()> {
+    match (cx.device(), x.dtype(), y.dtype()) {
+        (Device::Cpu(_), DType::F32, DType::BF16) => cpu::convert::<f32, bf16>(y, x),
+        (Device::Cpu(_), DType::BF16, DType::F32) => cpu::convert::<bf16, f32>(y, x),
+        (Device::Plan(_), DType::F32 | DType::BF16, DType::F32 | DType::BF16) => Ok(()),
+        (_, from, to) => Err(Error::new(format!("there is no conversion of {from:?} to {to:?}"))),
+    }
+}

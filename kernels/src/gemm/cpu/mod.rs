@@ -1,0 +1,144 @@
+//! The CPU twin: C is cut into blocks, one task each; a task packs what it multiplies.
+
+mod micro;
+pub mod pack;
+
+pub use pack::{Data, Operand, Precision};
+
+use crate::simd::{Storage, level, vectorize};
+use micro::{NR, STEPS, Tiles};
+use pack::Window;
+use rayon::prelude::*;
+use std::cell::RefCell;
+
+/// Rows of C in a block: the packed rows of A stay in the second-level cache.
+const BLOCK_ROWS: usize = 252;
+/// Columns of C in a block, at most.
+const BLOCK_COLUMNS: usize = 512;
+
+/// One product `A (M, depth) · B (depth, N)` of a sum of products.
+#[derive(Clone, Copy)]
+pub struct Segment<'a> {
+    pub a: Operand<'a>,
+    pub b: Operand<'a>,
+    pub depth: usize,
+}
+
+/// Where a product starts: from nothing, or from what the destination or another array holds.
+#[derive(Clone, Copy)]
+pub enum Start<'a> {
+    Zero,
+    /// `(M, N)` f32.
+    From(&'a [f32]),
+}
+
+/// `c (M, N) = start + Σ a · b`, segment after segment, k ascending inside each.
+///
+/// The bits of an element depend on its row of A, its column of B and the segments alone.
+pub fn multiply<T: Storage>(
+    c: &mut [T],
+    (m, n): (usize, usize),
+    start: Start,
+    segments: &[Segment],
+    precision: Precision,
+) {
+    let rows = BLOCK_ROWS.min(m.max(1));
+    let row_blocks = m.div_ceil(rows);
+    // Enough blocks for every thread to share the work, as wide as that allows.
+    let wanted = (4 * rayon::current_num_threads()).div_ceil(row_blocks.max(1));
+    let columns = n.div_ceil(wanted).next_multiple_of(NR).clamp(NR, BLOCK_COLUMNS);
+    let column_blocks = n.div_ceil(columns);
+    let out = Destination(c.as_mut_ptr());
+    assert!(c.len() >= m * n, "C ({m}, {n}) does not fit its slice");
+    (0..row_blocks * column_blocks).into_par_iter().for_each(|i| {
+        let (r, j) = (i % row_blocks * rows, i / row_blocks * columns);
+        let (height, width) = (rows.min(m - r), columns.min(n - j));
+        with_block(height, width, |block, stride| {
+            if let Start::From(from) = start {
+                for (row, block) in block.chunks_exact_mut(stride).enumerate() {
+                    block[..width].copy_from_slice(&from[(r + row) * n + j..][..width]);
+                }
+            }
+            accumulate(block, stride, (r, height), (j, width), segments, precision);
+            for (row, block) in block.chunks_exact(stride).enumerate() {
+                // SAFETY: blocks of C do not overlap, and each is one task's.
+                let c = unsafe { out.row((r + row) * n + j, width) };
+                vectorize(
+                    #[inline(always)]
+                    || c.iter_mut().zip(block).for_each(|(c, &x)| *c = T::put(x)),
+                );
+            }
+        });
+    });
+}
+
+/// C's start, shared by the tasks that write its blocks.
+struct Destination<T>(*mut T);
+
+// SAFETY: tasks write disjoint blocks.
+unsafe impl<T: Send> Sync for Destination<T> {}
+
+impl<T> Destination<T> {
+    /// # Safety
+    /// The range is inside C and no other task touches it.
+    #[allow(clippy::mut_from_ref, reason = "rows handed out are disjoint")]
+    unsafe fn row(&self, at: usize, len: usize) -> &mut [T] {
+        // SAFETY: the caller's.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
+    }
+}
+
+/// Lends a zeroed f32 block of `height` by `width` (rows `stride` apart) out of the thread's own memory.
+fn with_block(height: usize, width: usize, f: impl FnOnce(&mut [f32], usize)) {
+    thread_local! {
+        static BLOCK: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    }
+    let stride = width.next_multiple_of(NR);
+    let mut block = BLOCK.take();
+    block.clear();
+    block.resize(height * stride, 0.0);
+    f(&mut block, stride);
+    BLOCK.set(block);
+}
+
+/// `c += Σ a · b` for rows `r..r+height` and columns `j..j+width` of the product, on the calling thread.
+///
+/// `c` has rows of `stride` values, a multiple of 32 that is at least `width`; the columns from `width` to
+/// `stride` are scratch.
+pub(crate) fn accumulate(
+    c: &mut [f32],
+    stride: usize,
+    (r, height): (usize, usize),
+    (j, width): (usize, usize),
+    segments: &[Segment],
+    precision: Precision,
+) {
+    thread_local! {
+        static PACKED: RefCell<(Vec<u32>, Vec<u32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    }
+    assert!(c.len() >= height * stride && stride.is_multiple_of(NR) && width <= stride);
+    let layout = precision.layout();
+    let tiles = Tiles::select(level(), layout);
+    let (mut a, mut b) = PACKED.take();
+    a.resize(a.len().max(height * STEPS), 0);
+    b.resize(STEPS * NR, 0);
+    for segment in segments {
+        let depth = segment.depth;
+        for k in (0..depth).step_by(STEPS * pack::terms(layout)) {
+            let steps = (depth - k).div_ceil(pack::terms(layout)).min(STEPS);
+            let window = |outer, count| Window { outer, count, k, steps, depth };
+            pack::rows(&mut a, &segment.a, window(r, height), precision);
+            for column in (0..width).step_by(NR) {
+                let count = NR.min(width - column);
+                pack::panel(&mut b, &segment.b, window(j + column, count), precision);
+                // SAFETY: `a` is (height, STEPS), `b` (steps, NR), `c` was checked above; the tiles were
+                // selected for this machine.
+                unsafe {
+                    let c = c.as_mut_ptr().add(column);
+                    tiles.multiply(height, steps, a.as_ptr(), b.as_ptr(), c, stride);
+                }
+            }
+        }
+    }
+    PACKED.set((a, b));
+}

@@ -1,0 +1,122 @@
+//! `gemm`: the product of activations and a weight, y = x Wᵀ, and the products of its backward.
+//!
+//! **math** forward y = x Wᵀ (NT); backward dx = dy W (NN), dW = dyᵀ x (TN).
+//!
+//! **shapes** x (T, K), W (N, K), y (T, N).
+//!
+//! **layout** row-major; on the CPU both operands are packed, 12 rows of x or 32 rows of W at a time, into words
+//! that one multiply-add (f32) or one dot product of pairs (bf16) consumes.
+//!
+//! **numerics** f32 accumulation in one chain per element, k ascending: the bits of a row of y do not depend on
+//! T. An x in bf16 makes the operands bf16 (an f32 W is rounded as it is read); an x in f32 computes in f32
+//! over whatever W is stored in. One rounding, at the store.
+//!
+//! **traffic** reads T·K + N·K, writes T·N; 2·T·N·K flops.
+
+pub mod cpu;
+pub mod spec;
+
+use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+use cpu::{Data, Operand, Precision, Segment, Start};
+use half::bf16;
+
+/// y (T, N) = x (T, K) · w (N, K)ᵀ, in x's type.
+///
+/// # Errors
+/// When the inner dimensions differ.
+pub fn linear(cx: &Ctx, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+    cx.apply_one(Linear, &[x, w])
+}
+
+struct Linear;
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "gemm"
+    }
+
+    fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
+        let [x, w] = x else { unreachable!("linear takes x and w") };
+        let ((t, k), (n, inner)) = (x.shape().as_matrix(), w.shape().as_matrix());
+        if k != inner {
+            let message = format!("x is {}, W is {}: their last dimensions differ", x.shape(), w.shape());
+            return Err(Error::new(message));
+        }
+        save.keep_all([*x, *w]);
+        let mut y = cx.empty([t, n], x.dtype());
+        match cx.device() {
+            Device::Cpu(_) => store(&mut y, Start::Zero, &[nt(x, w)?], precision(x))?,
+            Device::Plan(_) => {}
+        }
+        Ok(vec![y])
+    }
+
+    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+        let (x, w) = (&saved[0], &saved[1]);
+        let Some(dy) = &dy[0] else { return Ok(()) };
+        if dx.wants(0) {
+            let mut g = cx.empty(*x.shape(), x.dtype());
+            match cx.device() {
+                Device::Cpu(_) => store(&mut g, Start::Zero, &[nn(dy, w)?], precision(x))?,
+                Device::Plan(_) => {}
+            }
+            dx.add(0, g)?;
+        }
+        if dx.wants(1) {
+            let mut g = cx.device().empty(codelsi_engine::Label::Gradients, *w.shape(), w.dtype());
+            match cx.device() {
+                Device::Cpu(_) => store(&mut g, Start::Zero, &[tn(dy, x)?], precision(x))?,
+                Device::Plan(_) => {}
+            }
+            dx.add(1, g)?;
+        }
+        Ok(())
+    }
+}
+
+/// Products are formed in the precision of the activations.
+pub fn precision(x: &Tensor) -> Precision {
+    match x.dtype() {
+        DType::BF16 => Precision::BF16,
+        _ => Precision::F32,
+    }
+}
+
+/// The segment x (T, K) · w (N, K)ᵀ.
+pub fn nt<'a>(x: &'a Tensor, w: &'a Tensor) -> Result<Segment<'a>> {
+    let depth = x.shape().as_matrix().1;
+    Ok(Segment { a: Operand::rows(data(x)?, depth), b: Operand::rows(data(w)?, depth), depth })
+}
+
+/// The segment x (T, K) · w (K, N).
+pub fn nn<'a>(x: &'a Tensor, w: &'a Tensor) -> Result<Segment<'a>> {
+    let (depth, n) = (x.shape().as_matrix().1, w.shape().as_matrix().1);
+    Ok(Segment { a: Operand::rows(data(x)?, depth), b: Operand::columns(data(w)?, n), depth })
+}
+
+/// The segment x (T, M)ᵀ · y (T, N), summed over T.
+pub fn tn<'a>(x: &'a Tensor, y: &'a Tensor) -> Result<Segment<'a>> {
+    let ((depth, m), (_, n)) = (x.shape().as_matrix(), y.shape().as_matrix());
+    Ok(Segment { a: Operand::columns(data(x)?, m), b: Operand::columns(data(y)?, n), depth })
+}
+
+/// A tensor's elements as an operand's data.
+///
+/// # Errors
+/// For integers, and tensors that are only planned.
+pub fn data(t: &Tensor) -> Result<Data<'_>> {
+    Ok(match t.dtype() {
+        DType::BF16 => Data::BF16(t.slice::<bf16>()?),
+        _ => Data::F32(t.slice::<f32>()?),
+    })
+}
+
+/// `y = start + Σ segments`, rounded once to y's type.
+pub fn store(y: &mut Tensor, start: Start, segments: &[Segment], precision: Precision) -> Result<()> {
+    let size = y.shape().as_matrix();
+    match y.dtype() {
+        DType::BF16 => cpu::multiply(y.slice_mut::<bf16>()?, size, start, segments, precision),
+        _ => cpu::multiply(y.slice_mut::<f32>()?, size, start, segments, precision),
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! Reference and cases of `gemm`.
+
+use crate::spec::{Case, Cost, Input, Spec, Value};
+use codelsi_engine::DType;
+
+/// The declaration of `gemm`.
+pub static SPEC: Spec = Spec { name: "gemm", cases };
+
+fn cases(dtype: DType) -> Vec<Case> {
+    // (T, N, K): tiny, ragged in every dimension, more than one chunk and block, a decode row, 13B-like widths.
+    let sizes = [(1, 1, 1), (3, 5, 7), (13, 33, 17), (12, 32, 256), (29, 70, 515), (300, 65, 40), (1, 515, 1027)];
+    sizes.into_iter().map(|size| case(dtype, size)).collect()
+}
+
+/// One product; benches make larger ones.
+pub fn case(dtype: DType, (t, n, k): (usize, usize, usize)) -> Case {
+    Case {
+        name: format!("T={t} N={n} K={k}"),
+        inputs: vec![Input::storage([t, k]), Input::storage([n, k])],
+        run: Box::new(|cx, x| Ok(vec![super::linear(cx, x[0], x[1])?])),
+        reference: Box::new(|x| vec![reference(&x[0], &x[1])]),
+        terms: k.max(t).max(n),
+        cost: Cost {
+            bytes: ((t * k + n * k + t * n) * dtype.size()) as f64,
+            flops: 2.0 * (t * n * k) as f64,
+        },
+    }
+}
+
+/// y = x Wᵀ by plain loops.
+pub fn reference(x: &Value, w: &Value) -> Value {
+    let ((t, _), (n, _)) = (x.dims(), w.dims());
+    let mut y = Value::zeros([t, n]);
+    for i in 0..t {
+        for j in 0..n {
+            y.data[i * n + j] = x.row(i).iter().zip(w.row(j)).map(|(x, w)| x * w).sum();
+        }
+    }
+    y
+}

@@ -1,0 +1,84 @@
+//! RMSNorm by plain loops.
+
+use crate::spec::{Case, Cost, Input, Spec, Value};
+use codelsi_engine::DType;
+
+/// The declaration of `rmsnorm` and `add_rmsnorm`.
+pub static SPEC: Spec = Spec { name: "rmsnorm", cases };
+
+const EPS: f32 = 1e-5;
+
+fn cases(dtype: DType) -> Vec<Case> {
+    let sizes = [(1, 1), (3, 17), (7, 33), (5, 64), (66, 48), (2, 5120)];
+    let mut cases: Vec<Case> =
+        sizes.into_iter().flat_map(|(t, c)| [alone(t, c, dtype), fused(t, c, dtype)]).collect();
+    cases.push(f32_weight(dtype));
+    cases.push(sum_only(dtype));
+    cases
+}
+
+fn alone(t: usize, c: usize, dtype: DType) -> Case {
+    Case {
+        name: format!("T={t} C={c}"),
+        inputs: vec![Input::storage([t, c]), Input::storage([c])],
+        run: Box::new(|cx, x| Ok(vec![super::rmsnorm(cx, x[0], x[1], EPS)?])),
+        reference: Box::new(|x| vec![normalize(&x[0], &x[1])]),
+        terms: c.max(t),
+        cost: Cost { bytes: (2 * t * c * dtype.size()) as f64, flops: (4 * t * c) as f64 },
+    }
+}
+
+/// Masters in f32 under bf16 activations, as in full training.
+fn f32_weight(dtype: DType) -> Case {
+    Case {
+        name: "T=4 C=40 w f32".into(),
+        inputs: vec![Input::storage([4, 40]), Input::f32([40])],
+        ..alone(4, 40, dtype)
+    }
+}
+
+fn fused(t: usize, c: usize, dtype: DType) -> Case {
+    Case {
+        name: format!("add T={t} C={c}"),
+        inputs: vec![Input::storage([t, c]), Input::storage([t, c]), Input::storage([c])],
+        run: Box::new(|cx, x| {
+            let (sum, y) = super::add_rmsnorm(cx, x[0], x[1], x[2], EPS)?;
+            Ok(vec![sum, y])
+        }),
+        reference: Box::new(|x| {
+            let sum = add(&x[0], &x[1]);
+            let y = normalize(&sum, &x[2]);
+            vec![sum, y]
+        }),
+        terms: c.max(t),
+        cost: Cost { bytes: (4 * t * c * dtype.size()) as f64, flops: (5 * t * c) as f64 },
+    }
+}
+
+/// The norm is unused: the gradient of the sum passes through.
+fn sum_only(dtype: DType) -> Case {
+    Case {
+        name: "add T=3 C=5, sum alone used".into(),
+        inputs: vec![Input::storage([3, 5]), Input::storage([3, 5]), Input::storage([5]).frozen()],
+        run: Box::new(|cx, x| Ok(vec![super::add_rmsnorm(cx, x[0], x[1], x[2], EPS)?.0])),
+        reference: Box::new(|x| vec![add(&x[0], &x[1])]),
+        ..fused(3, 5, dtype)
+    }
+}
+
+fn add(a: &Value, b: &Value) -> Value {
+    Value { shape: a.shape, data: a.data.iter().zip(&b.data).map(|(a, b)| a + b).collect() }
+}
+
+fn normalize(x: &Value, w: &Value) -> Value {
+    let (rows, columns) = x.dims();
+    let mut y = Value::zeros(x.shape);
+    for t in 0..rows {
+        let mean = x.row(t).iter().map(|x| x * x).sum::<f64>() / columns as f64;
+        let r = 1.0 / (mean + EPS as f64).sqrt();
+        for ((y, x), w) in y.row_mut(t).iter_mut().zip(x.row(t)).zip(&w.data) {
+            *y = x * r * w;
+        }
+    }
+    y
+}
