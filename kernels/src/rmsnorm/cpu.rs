@@ -107,7 +107,12 @@ fn backward_row<E: Storage>(
 }
 
 /// dw = Σ dy·x·r over the rows, ascending.
-pub fn backward_w<E: Storage, W: Storage>(dw: &mut Tensor, dy: &Tensor, x: &Tensor, r: &Tensor) -> Result<()> {
+pub fn backward_w<E: Storage, W: Storage>(
+    dw: &mut Tensor,
+    dy: &Tensor,
+    x: &Tensor,
+    r: &Tensor,
+) -> Result<()> {
     let (dy, x, r) = (dy.slice::<E>()?, x.slice::<E>()?, r.slice::<f32>()?); // (T, C) (T, C) (T)
     let dw = dw.slice_mut::<W>()?; // (C)
     let (c, columns) = (dw.len(), 256);
