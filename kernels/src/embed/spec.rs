@@ -1,0 +1,36 @@
+//! Table look-up by plain loops.
+
+use crate::spec::{Case, Cost, Input, Spec, Value};
+use codelsi_engine::DType;
+
+/// The declaration of `embed`.
+pub static SPEC: Spec = Spec { name: "embed", cases };
+
+fn cases(dtype: DType) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (v, c, t) in [(1, 1, 1), (5, 17, 3), (33, 65, 100), (7, 5120, 2)] {
+        for to in [DType::F32, DType::BF16] {
+            cases.push(case(v, c, t, dtype, to));
+        }
+    }
+    cases
+}
+
+fn case(v: usize, c: usize, t: usize, dtype: DType, to: DType) -> Case {
+    // Repeated ids, ids that never occur.
+    let ids: Vec<i32> = (0..t).map(|t| (t * t % v) as i32).collect();
+    Case {
+        name: format!("V={v} C={c} T={t} to {to:?}"),
+        inputs: vec![Input::storage([v, c]), Input::ints(ids)],
+        run: Box::new(move |cx, x| Ok(vec![super::embed(cx, x[0], x[1], to)?])),
+        reference: Box::new(|x| {
+            let mut y = Value::zeros([x[1].data.len(), x[0].dims().1]);
+            for t in 0..x[1].data.len() {
+                y.row_mut(t).copy_from_slice(x[0].row(x[1].int(t)));
+            }
+            vec![y]
+        }),
+        terms: t,
+        cost: Cost { bytes: (t * c * (dtype.size() + to.size())) as f64, flops: 0.0 },
+    }
+}

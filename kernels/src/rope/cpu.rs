@@ -1,0 +1,57 @@
+use crate::rows::per_task;
+use crate::simd::{Storage, vectorize};
+use codelsi_engine::{Result, Tensor};
+use rayon::prelude::*;
+
+/// Row p holds cos and sin of p · theta^(−2j/D).
+pub fn table(table: &mut Tensor, theta: f64) -> Result<()> {
+    let dim = table.shape()[1];
+    let frequencies: Vec<f64> = (0..dim / 2).map(|j| theta.powf(-2.0 * j as f64 / dim as f64)).collect();
+    table.slice_mut::<f32>()?.par_chunks_exact_mut(dim).enumerate().for_each(|(p, row)| {
+        let (cos, sin) = row.split_at_mut(dim / 2);
+        for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(&frequencies) {
+            let angle = p as f64 * frequency;
+            (*cos, *sin) = (angle.cos() as f32, angle.sin() as f32);
+        }
+    });
+    Ok(())
+}
+
+/// Every head of x turned by `direction` times its token's angles.
+pub fn turn<E: Storage>(
+    y: &mut Tensor,
+    x: &Tensor,
+    positions: &Tensor,
+    table: &Tensor,
+    direction: f32,
+) -> Result<()> {
+    let (columns, dim) = (x.shape().as_matrix().1, table.shape()[1]);
+    let (positions, table) = (positions.slice::<i32>()?, table.slice::<f32>()?); // (T) (P, D)
+    let rows = per_task(columns);
+    let x = x.slice::<E>()?.par_chunks(rows * columns); // (T, H·D)
+    let y = y.slice_mut::<E>()?.par_chunks_mut(rows * columns); // (T, H·D)
+    y.zip(x).zip(positions.par_chunks(rows)).for_each(|((y, x), positions)| {
+        vectorize(|| {
+            let tokens = y.chunks_exact_mut(columns).zip(x.chunks_exact(columns)).zip(positions);
+            for ((y, x), &position) in tokens {
+                let (cos, sin) = table[position as usize * dim..][..dim].split_at(dim / 2);
+                for (y, x) in y.chunks_exact_mut(dim).zip(x.chunks_exact(dim)) {
+                    turn_head(y, x, cos, sin, direction);
+                }
+            }
+        });
+    });
+    Ok(())
+}
+
+#[inline(always)]
+fn turn_head<E: Storage>(y: &mut [E], x: &[E], cos: &[f32], sin: &[f32], direction: f32) {
+    let (y0, y1) = y.split_at_mut(cos.len());
+    let (x0, x1) = x.split_at(cos.len());
+    let halves = y0.iter_mut().zip(y1).zip(x0.iter().zip(x1));
+    for (((y0, y1), (x0, x1)), (cos, sin)) in halves.zip(cos.iter().zip(sin)) {
+        let (x0, x1, sin) = (x0.get(), x1.get(), direction * sin);
+        *y0 = E::put(x0 * cos - x1 * sin);
+        *y1 = E::put(x1 * cos + x0 * sin);
+    }
+}

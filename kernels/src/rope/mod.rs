@@ -1,0 +1,124 @@
+//! Rotary position embedding (Su et al. 2021), in the half-split form of Hugging Face's Llama.
+//!
+//! **Math.** With the angle a_j = position · θ^(−2j/D) for j < D/2, the pair (x_j, x_{j+D/2}) of every head turns by it:
+//! y_j = x_j·cos a_j − x_{j+D/2}·sin a_j and y_{j+D/2} = x_{j+D/2}·cos a_j + x_j·sin a_j.
+//! A rotation's transpose is its inverse: dx is dy turned by −a.
+//!
+//! **Shapes.** x, y (T, H·D); positions (T); table (P, D): cos in the first half of a row, sin in the second.
+//!
+//! **Layout.** Row-major; a row is one token, its heads one after the other.
+//!
+//! **Numerics.** Angles in f64, cos and sin rounded once to f32; products in f32, rounded where y is stored.
+//!
+//! **Traffic.** 2·T·H·D elements, and one row of the table a token.
+
+mod cpu;
+pub mod spec;
+
+use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
+use half::bf16;
+
+/// Turns every head of x (T, H·D) by its token's position: positions (T) i32, table (P, D) of [`table`].
+///
+/// # Errors
+/// When the shapes do not fit, or a position has no row in the table.
+pub fn rope(cx: &Ctx, x: &Tensor, positions: &Tensor, table: &Tensor, heads: usize) -> Result<Tensor> {
+    cx.apply_one(Rope { heads }, &[x, positions, table])
+}
+
+/// cos and sin of position · `theta`^(−2j/D) for j < D/2, as (P, D) f32; `head_dim` D is even.
+///
+/// # Errors
+/// When `head_dim` is odd or `theta` is not positive.
+pub fn table(device: &Device, positions: usize, head_dim: usize, theta: f64) -> Result<Tensor> {
+    if !head_dim.is_multiple_of(2) || head_dim == 0 || theta.is_nan() || theta <= 0.0 {
+        let message = format!("head_dim {head_dim} must be even and theta {theta} positive");
+        return Err(Error::op("rope", message));
+    }
+    let mut table = device.empty(Label::Weights, [positions, head_dim], DType::F32);
+    match device {
+        Device::Cpu(_) => cpu::table(&mut table, theta)?,
+        Device::Plan(_) => {}
+    }
+    Ok(table)
+}
+
+struct Rope {
+    heads: usize,
+}
+
+impl Op for Rope {
+    fn name(&self) -> &'static str {
+        "rope"
+    }
+
+    fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
+        let [x, positions, table] = x else { unreachable!("rope has three inputs") };
+        let (rows, columns) = x.shape().as_matrix();
+        let (limit, dim) = table.shape().as_matrix();
+        if columns != self.heads * dim || x.dtype() == DType::I32 {
+            let heads = self.heads;
+            return Err(Error::new(format!("a row of x {x:?} is not {heads} heads of the table {table:?}")));
+        }
+        if positions.shape()[..] != [rows] {
+            return Err(Error::new(format!("positions {positions:?} are not one for each row of x {x:?}")));
+        }
+        if let Device::Cpu(_) = cx.device() {
+            check_positions(positions.slice()?, limit)?;
+        }
+        save.keep_all([*positions, *table]);
+        Ok(vec![turned(cx, x, positions, table, 1.0)?])
+    }
+
+    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+        let Some(dy) = &dy[0] else { return Ok(()) };
+        dx.add(0, turned(cx, dy, &saved[0], &saved[1], -1.0)?)
+    }
+}
+
+fn check_positions(positions: &[i32], limit: usize) -> Result<()> {
+    match positions.iter().position(|&p| p < 0 || p as usize >= limit) {
+        Some(t) => {
+            Err(Error::new(format!("token {t} is at position {}, the table has {limit}", positions[t])))
+        }
+        None => Ok(()),
+    }
+}
+
+/// x turned forwards (`direction` 1) or back (−1).
+fn turned(cx: &Ctx, x: &Tensor, positions: &Tensor, table: &Tensor, direction: f32) -> Result<Tensor> {
+    let mut y = cx.empty(*x.shape(), x.dtype());
+    match (cx.device(), x.dtype()) {
+        (Device::Cpu(_), DType::BF16) => cpu::turn::<bf16>(&mut y, x, positions, table, direction)?,
+        (Device::Cpu(_), _) => cpu::turn::<f32>(&mut y, x, positions, table, direction)?,
+        (Device::Plan(_), _) => {}
+    }
+    Ok(y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_outside_the_table_is_named() {
+        let device = Device::cpu();
+        let table = table(&device, 4, 2, 1e4).unwrap();
+        let x = device.zeros(Label::Activations, [3, 2], DType::F32);
+        for bad in [4, -1] {
+            let positions = device.tensor(Label::Activations, [3], &[0, 3, bad]).unwrap();
+            let error = rope(&Ctx::inference(&device), &x, &positions, &table, 1).unwrap_err();
+            assert_eq!(error.to_string(), format!("rope: token 2 is at position {bad}, the table has 4"));
+        }
+    }
+
+    #[test]
+    fn angles_of_far_positions_are_exact_to_one_rounding() {
+        let table = table(&Device::cpu(), 16384, 8, 1e6).unwrap();
+        let row = &table.slice::<f32>().unwrap()[16383 * 8..];
+        for j in 0..4 {
+            let angle = 16383.0 * 1e6f64.powf(-2.0 * j as f64 / 8.0);
+            assert_eq!((row[j], row[j + 4]), (angle.cos() as f32, angle.sin() as f32));
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Rotation by plain loops.
+
+use crate::spec::{Case, Cost, Input, Spec, Value};
+use codelsi_engine::DType;
+
+/// The declaration of `rope`.
+pub static SPEC: Spec = Spec { name: "rope", cases };
+
+const THETA: f64 = 1e4;
+const LIMIT: usize = 512;
+
+fn cases(dtype: DType) -> Vec<Case> {
+    let sizes = [(1, 1, 2), (3, 1, 6), (7, 3, 10), (17, 2, 16), (2, 40, 128)];
+    sizes.into_iter().map(|(t, h, d)| case(t, h, d, dtype)).collect()
+}
+
+fn case(t: usize, h: usize, d: usize, dtype: DType) -> Case {
+    // Neither sorted nor distinct, as in packed documents.
+    let positions = (0..t).map(|t| ((t * 211 + 3) % LIMIT) as i32).collect();
+    Case {
+        name: format!("T={t} H={h} D={d}"),
+        inputs: vec![Input::storage([t, h * d]), Input::ints(positions)],
+        run: Box::new(move |cx, x| {
+            let table = super::table(cx.device(), LIMIT, d, THETA)?;
+            Ok(vec![super::rope(cx, x[0], x[1], &table, h)?])
+        }),
+        reference: Box::new(move |x| vec![rotate(&x[0], &x[1], d)]),
+        terms: 2,
+        cost: Cost { bytes: (2 * t * h * d * dtype.size()) as f64, flops: (3 * t * h * d) as f64 },
+    }
+}
+
+fn rotate(x: &Value, positions: &Value, d: usize) -> Value {
+    let mut y = Value::zeros(x.shape);
+    for t in 0..x.dims().0 {
+        for (y, x) in y.row_mut(t).chunks_mut(d).zip(x.row(t).chunks(d)) {
+            for j in 0..d / 2 {
+                let angle = positions.data[t] * THETA.powf(-2.0 * j as f64 / d as f64);
+                y[j] = x[j] * angle.cos() - x[j + d / 2] * angle.sin();
+                y[j + d / 2] = x[j + d / 2] * angle.cos() + x[j] * angle.sin();
+            }
+        }
+    }
+    y
+}

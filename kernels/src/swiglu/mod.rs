@@ -1,0 +1,63 @@
+//! The gated activation of Llama's MLP (Shazeer 2020).
+//!
+//! **Math.** With s = 1/(1 + e^−gate): y = gate·s·up.
+//! dup = dy·gate·s and dgate = dy·up·s·(1 + gate·(1 − s)).
+//!
+//! **Shapes.** gate, up, y (T, F).
+//!
+//! **Layout.** Contiguous.
+//!
+//! **Numerics.** f32 from load to store, one rounding. s is computed again in backward rather than kept.
+//!
+//! **Traffic.** Forward 3·T·F elements; backward reads gate, up, dy and writes both gradients: 5·T·F.
+
+mod cpu;
+pub mod spec;
+
+use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+use half::bf16;
+
+/// silu(gate) · up, elementwise: all (T, F).
+///
+/// # Errors
+/// When gate and up differ in shape or storage type.
+pub fn swiglu(cx: &Ctx, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    cx.apply_one(SwiGlu, &[gate, up])
+}
+
+struct SwiGlu;
+
+impl Op for SwiGlu {
+    fn name(&self) -> &'static str {
+        "swiglu"
+    }
+
+    fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
+        let (gate, up) = (x[0], x[1]);
+        if gate.shape() != up.shape() || gate.dtype() != up.dtype() || gate.dtype() == DType::I32 {
+            return Err(Error::new(format!("gate {gate:?} and up {up:?} must be alike, in f32 or bf16")));
+        }
+        let mut y = cx.empty(*gate.shape(), gate.dtype());
+        match (cx.device(), gate.dtype()) {
+            (Device::Cpu(_), DType::BF16) => cpu::forward::<bf16>(&mut y, gate, up)?,
+            (Device::Cpu(_), _) => cpu::forward::<f32>(&mut y, gate, up)?,
+            (Device::Plan(_), _) => {}
+        }
+        save.keep_all([gate, up]);
+        Ok(vec![y])
+    }
+
+    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+        let Some(dy) = &dy[0] else { return Ok(()) };
+        let (gate, up) = (&saved[0], &saved[1]);
+        let mut dgate = cx.empty(*gate.shape(), gate.dtype());
+        let mut dup = cx.empty(*up.shape(), up.dtype());
+        match (cx.device(), gate.dtype()) {
+            (Device::Cpu(_), DType::BF16) => cpu::backward::<bf16>(&mut dgate, &mut dup, dy, gate, up)?,
+            (Device::Cpu(_), _) => cpu::backward::<f32>(&mut dgate, &mut dup, dy, gate, up)?,
+            (Device::Plan(_), _) => {}
+        }
+        dx.add(0, dgate)?;
+        dx.add(1, dup)
+    }
+}
