@@ -1,0 +1,404 @@
+//! A Llama's sizes, read from a Hugging Face `config.json`.
+//!
+//! Both styles are read: the classic one (`rope_theta`, `rope_scaling`, `torch_dtype`) and that of transformers 5
+//! (`rope_parameters`, `dtype`). What this engine cannot honour is refused, never ignored.
+
+use codelsi_engine::{At, DType, Error, Result};
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::path::Path;
+
+/// The sizes and constants of one model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// C, the width of the residual stream.
+    pub hidden: usize,
+    /// F, the width inside the feed-forward block.
+    pub intermediate: usize,
+    pub layers: usize,
+    /// H, the query heads.
+    pub heads: usize,
+    /// K, the key and value heads; `heads` is a multiple of it.
+    pub kv_heads: usize,
+    /// D, the width of a head; even.
+    pub head_dim: usize,
+    /// V, the rows of the embedding.
+    pub vocab: usize,
+    /// The base of the rotary angles.
+    pub rope_theta: f64,
+    /// Positions are divided by this before they are rotated; 1 unless `rope_scaling` is linear.
+    pub rope_factor: f64,
+    pub rms_eps: f32,
+    /// The longest sequence the model was trained for.
+    pub max_positions: usize,
+    /// The head is the embedding: the checkpoint has no `lm_head.weight`.
+    pub tied: bool,
+    pub bos: Option<u32>,
+    /// Any of these ends a text.
+    pub eos: Vec<u32>,
+}
+
+/// The linears of a layer that LoRA can adapt, in checkpoint order of a layer's forward pass.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Linear {
+    Q,
+    K,
+    V,
+    O,
+    Gate,
+    Up,
+    Down,
+}
+
+impl Linear {
+    /// All seven.
+    pub const ALL: [Linear; 7] =
+        [Linear::Q, Linear::K, Linear::V, Linear::O, Linear::Gate, Linear::Up, Linear::Down];
+
+    /// Its name in `target_modules`, e.g. `q_proj`.
+    pub fn name(self) -> &'static str {
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"][self as usize]
+    }
+
+    /// Its path inside the checkpoint, e.g. `model.layers.3.self_attn.q_proj`.
+    pub fn path(self, layer: usize) -> String {
+        let block = if self <= Linear::O { "self_attn" } else { "mlp" };
+        format!("model.layers.{layer}.{block}.{}", self.name())
+    }
+}
+
+impl std::str::FromStr for Linear {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Linear::ALL.into_iter().find(|l| l.name() == name).ok_or_else(|| {
+            let known = Linear::ALL.map(Linear::name).join(", ");
+            Error::new(format!("`{name}` is no linear of a Llama layer; choose from {known}"))
+        })
+    }
+}
+
+/// Sizes above these are a broken file, not a model; below them no count of weights overflows.
+const LARGEST: u64 = 1 << 24;
+const MOST_LAYERS: usize = 1 << 12;
+
+impl Config {
+    /// Reads `config.json` of a model folder.
+    ///
+    /// # Errors
+    /// When it is absent, malformed, or asks for something this engine does not do.
+    pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
+        let path = folder.as_ref().join("config.json");
+        let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        Config::parse(&text).at(path.display().to_string())
+    }
+
+    /// Reads the text of a `config.json`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str) -> Result<Self> {
+        let json: Map<String, Value> =
+            serde_json::from_str(text).map_err(|e| Error::new(format!("not a JSON object: {e}")))?;
+        let f = Fields(&json);
+        f.refuse_other_architectures()?;
+        let (heads, hidden) = (f.size("num_attention_heads")?, f.size("hidden_size")?);
+        let (rope_theta, rope_factor) = f.rope()?;
+        let config = Config {
+            hidden,
+            intermediate: f.size("intermediate_size")?,
+            layers: f.size("num_hidden_layers")?,
+            heads,
+            kv_heads: f.size_or("num_key_value_heads", heads)?,
+            head_dim: f.size_or("head_dim", hidden / heads)?,
+            vocab: f.size("vocab_size")?,
+            rope_theta,
+            rope_factor,
+            rms_eps: f.number_or("rms_norm_eps", 1e-6)? as f32,
+            max_positions: f.size_or("max_position_embeddings", 2048)?,
+            tied: f.bool_or("tie_word_embeddings", false)?,
+            bos: f.ids("bos_token_id")?.first().copied(),
+            eos: f.ids("eos_token_id")?,
+        };
+        config.check(json.contains_key("head_dim"))?;
+        Ok(config)
+    }
+
+    fn check(&self, head_dim_given: bool) -> Result<()> {
+        let fail = |message: String| Err(Error::new(message));
+        if self.layers > MOST_LAYERS || self.heads.saturating_mul(self.head_dim) > LARGEST as usize {
+            return fail(format!(
+                "{} layers of {} heads of {} are beyond reason; the file is broken",
+                self.layers, self.heads, self.head_dim
+            ));
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return fail(format!(
+                "num_attention_heads {} is no multiple of num_key_value_heads {}",
+                self.heads, self.kv_heads
+            ));
+        }
+        if !head_dim_given && !self.hidden.is_multiple_of(self.heads) {
+            return fail(format!(
+                "hidden_size {} is no multiple of num_attention_heads {}, and head_dim is not given",
+                self.hidden, self.heads
+            ));
+        }
+        if self.head_dim == 0 || !self.head_dim.is_multiple_of(2) {
+            return fail(format!("head_dim {} is odd; rotary embedding needs pairs", self.head_dim));
+        }
+        if !(self.rms_eps > 0.0 && self.rms_eps < 1.0) {
+            return fail(format!("rms_norm_eps {} is not between 0 and 1", self.rms_eps));
+        }
+        if let Some(id) = self.bos.iter().chain(&self.eos).find(|&&id| id as usize >= self.vocab) {
+            return fail(format!("token id {id} is outside the vocabulary of {}", self.vocab));
+        }
+        Ok(())
+    }
+
+    /// The `config.json` of a checkpoint stored as `dtype`, in the classic style that every loader reads.
+    pub fn to_json(&self, dtype: DType) -> Value {
+        let scaling =
+            (self.rope_factor != 1.0).then(|| json!({"type": "linear", "factor": self.rope_factor}));
+        json!({
+            "architectures": ["LlamaForCausalLM"],
+            "attention_bias": false,
+            "attention_dropout": 0.0,
+            "bos_token_id": self.bos,
+            "eos_token_id": match &self.eos[..] {
+                [] => Value::Null,
+                [id] => json!(id),
+                ids => json!(ids),
+            },
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "hidden_size": self.hidden,
+            "initializer_range": 0.02,
+            "intermediate_size": self.intermediate,
+            "max_position_embeddings": self.max_positions,
+            "mlp_bias": false,
+            "model_type": "llama",
+            "num_attention_heads": self.heads,
+            "num_hidden_layers": self.layers,
+            "num_key_value_heads": self.kv_heads,
+            // Through its shortest decimal form: 1e-5, not the nearest f32 widened.
+            "rms_norm_eps": self.rms_eps.to_string().parse::<f64>().unwrap_or(self.rms_eps.into()),
+            "rope_scaling": scaling,
+            "rope_theta": self.rope_theta,
+            "tie_word_embeddings": self.tied,
+            "torch_dtype": if dtype == DType::BF16 { "bfloat16" } else { "float32" },
+            "use_cache": true,
+            "vocab_size": self.vocab,
+        })
+    }
+
+    /// (out, in) of a linear's weight.
+    pub fn linear_shape(&self, linear: Linear) -> (usize, usize) {
+        let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        match linear {
+            Linear::Q => (q, self.hidden),
+            Linear::K | Linear::V => (kv, self.hidden),
+            Linear::O => (self.hidden, q),
+            Linear::Gate | Linear::Up => (self.intermediate, self.hidden),
+            Linear::Down => (self.hidden, self.intermediate),
+        }
+    }
+
+    /// Names and shapes of every tensor of the checkpoint, in the order of a forward pass.
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let mut all = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab, self.hidden])];
+        for layer in 0..self.layers {
+            let norm = |name| (format!("model.layers.{layer}.{name}.weight"), vec![self.hidden]);
+            let linear = |linear: Linear| {
+                let (out, inner) = self.linear_shape(linear);
+                (format!("{}.weight", linear.path(layer)), vec![out, inner])
+            };
+            all.push(norm("input_layernorm"));
+            all.extend([Linear::Q, Linear::K, Linear::V, Linear::O].map(linear));
+            all.push(norm("post_attention_layernorm"));
+            all.extend([Linear::Gate, Linear::Up, Linear::Down].map(linear));
+        }
+        all.push(("model.norm.weight".to_string(), vec![self.hidden]));
+        if !self.tied {
+            all.push(("lm_head.weight".to_string(), vec![self.vocab, self.hidden]));
+        }
+        all
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> usize {
+        self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+}
+
+/// Typed access to a JSON object; null counts as absent.
+struct Fields<'a>(&'a Map<String, Value>);
+
+impl<'a> Fields<'a> {
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.0.get(key).filter(|v| !v.is_null())
+    }
+
+    fn size(&self, key: &str) -> Result<usize> {
+        let value = self.get(key).ok_or_else(|| Error::new(format!("`{key}` is missing")))?;
+        match value.as_u64() {
+            Some(n) if (1..=LARGEST).contains(&n) => Ok(n as usize),
+            _ => Err(Error::new(format!("`{key}` is {value}, not a whole number from 1 to {LARGEST}"))),
+        }
+    }
+
+    fn size_or(&self, key: &str, default: usize) -> Result<usize> {
+        if self.get(key).is_some() { self.size(key) } else { Ok(default) }
+    }
+
+    fn number_or(&self, key: &str, default: f64) -> Result<f64> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        match value.as_f64() {
+            Some(x) if x.is_finite() => Ok(x),
+            _ => Err(Error::new(format!("`{key}` is {value}, not a number"))),
+        }
+    }
+
+    fn positive_or(&self, key: &str, default: f64) -> Result<f64> {
+        let x = self.number_or(key, default)?;
+        if x > 0.0 { Ok(x) } else { Err(Error::new(format!("`{key}` is {x}, not above 0"))) }
+    }
+
+    fn bool_or(&self, key: &str, default: bool) -> Result<bool> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        value.as_bool().ok_or_else(|| Error::new(format!("`{key}` is {value}, not true or false")))
+    }
+
+    /// One token id, a list of them, or none.
+    fn ids(&self, key: &str) -> Result<Vec<u32>> {
+        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        let ids: Option<Vec<u32>> =
+            list.iter().map(|id| id.as_u64().and_then(|id| id.try_into().ok())).collect();
+        ids.ok_or_else(|| Error::new(format!("`{key}` is {value}, not a token id or a list of them")))
+    }
+
+    fn refuse_other_architectures(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::new(message));
+        let llama = match (self.get("architectures"), self.get("model_type")) {
+            (Some(names), _) => names.as_array().is_some_and(|a| a.iter().any(|n| n == "LlamaForCausalLM")),
+            (None, model_type) => model_type.is_some_and(|m| m == "llama"),
+        };
+        if !llama {
+            let named = self.get("architectures").or(self.get("model_type")).unwrap_or(&Value::Null);
+            return fail(format!("architecture {named} is not supported, only LlamaForCausalLM is"));
+        }
+        for key in ["attention_bias", "mlp_bias"] {
+            if self.bool_or(key, false)? {
+                return fail(format!("`{key}` is true; linears with a bias are not supported"));
+            }
+        }
+        if let Some(act) = self.get("hidden_act").filter(|&act| act != "silu") {
+            return fail(format!("`hidden_act` is {act}, only \"silu\" is supported"));
+        }
+        if self.get("quantization_config").is_some() {
+            return fail("the checkpoint is quantized (`quantization_config`); give the original one".into());
+        }
+        Ok(())
+    }
+
+    /// (theta, factor) from either style.
+    fn rope(&self) -> Result<(f64, f64)> {
+        let theta = self.positive_or("rope_theta", 10000.0)?;
+        let key = if self.get("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
+        let Some(value) = self.get(key) else { return Ok((theta, 1.0)) };
+        let Some(map) = value.as_object() else {
+            return Err(Error::new(format!("`{key}` is {value}, not an object")));
+        };
+        let rope = Fields(map);
+        let kind = rope.get("rope_type").or(rope.get("type")).and_then(Value::as_str).unwrap_or("default");
+        let factor = match kind {
+            "default" => 1.0,
+            "linear" => rope.positive_or("factor", 1.0).at(key)?,
+            _ => {
+                return Err(Error::new(format!(
+                    "`{key}` is of type \"{kind}\", only default and linear are supported"
+                )));
+            }
+        };
+        if rope.number_or("partial_rotary_factor", 1.0).at(key)? != 1.0 {
+            return Err(Error::new(format!("`{key}` rotates a part of each head only: not supported")));
+        }
+        Ok((rope.positive_or("rope_theta", theta).at(key)?, factor))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Code Llama 13B's own file, in essence.
+    fn classic() -> Value {
+        json!({
+            "architectures": ["LlamaForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+            "hidden_size": 5120, "intermediate_size": 13824, "max_position_embeddings": 16384,
+            "model_type": "llama", "num_attention_heads": 40, "num_hidden_layers": 40, "rms_norm_eps": 1e-5,
+            "rope_scaling": null, "rope_theta": 1000000, "tie_word_embeddings": false, "vocab_size": 32016
+        })
+    }
+
+    fn with(key: &str, value: Value) -> Result<Config> {
+        let mut json = classic();
+        json[key] = value;
+        Config::parse(&json.to_string())
+    }
+
+    #[test]
+    fn reads_code_llama_13b() {
+        let config = Config::parse(&classic().to_string()).unwrap();
+        assert_eq!((config.kv_heads, config.head_dim, config.eos.as_slice()), (40, 128, &[2][..]));
+        assert_eq!((config.rope_theta, config.rms_eps), (1e6, 1e-5));
+        // 13,078,615,040 less the paper's 62,586,880 of LoRA.
+        assert_eq!(config.parameters(), 13_016_028_160);
+    }
+
+    #[test]
+    fn reads_both_styles_of_rope_and_lists_of_ends() {
+        let new = json!({"rope_type": "default", "rope_theta": 5e5});
+        assert_eq!(with("rope_parameters", new).unwrap().rope_theta, 5e5);
+        let linear = with("rope_scaling", json!({"type": "linear", "factor": 4.0})).unwrap();
+        assert_eq!((linear.rope_theta, linear.rope_factor), (1e6, 4.0));
+        assert_eq!(with("eos_token_id", json!([2, 7])).unwrap().eos, [2, 7]);
+        assert_eq!(with("head_dim", json!(64)).unwrap().linear_shape(Linear::O), (5120, 2560));
+    }
+
+    #[test]
+    fn survives_a_round_trip() {
+        for config in [
+            with("eos_token_id", json!([2, 3])),
+            with("rope_scaling", json!({"type": "linear", "factor": 2})),
+        ] {
+            let config = config.unwrap();
+            let text = config.to_json(DType::BF16).to_string();
+            assert_eq!(Config::parse(&text).unwrap(), config, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_honour() {
+        for (key, value, expected) in [
+            ("attention_bias", json!(true), "bias"),
+            ("hidden_act", json!("gelu"), "hidden_act"),
+            ("rope_scaling", json!({"rope_type": "llama3", "factor": 8}), "llama3"),
+            ("architectures", json!(["MistralForCausalLM"]), "Mistral"),
+            ("num_key_value_heads", json!(7), "multiple"),
+            ("num_attention_heads", json!(39), "hidden_size 5120 is no multiple"),
+            ("num_attention_heads", json!(0), "num_attention_heads"),
+            ("head_dim", json!(5), "odd"),
+            ("vocab_size", json!(-1), "vocab_size"),
+            ("vocab_size", Value::Null, "missing"),
+            ("hidden_size", json!(1u64 << 40), "hidden_size"),
+            ("num_hidden_layers", json!(1 << 20), "beyond reason"),
+            ("eos_token_id", json!(40000), "outside the vocabulary"),
+            ("quantization_config", json!({}), "quantized"),
+        ] {
+            let message = with(key, value).unwrap_err().to_string();
+            assert!(message.contains(expected) && !message.contains('\n'), "{key}: {message}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! A safetensors file, mapped: its header checked against the file, its tensors read in place.
+//!
+//! Layout (<https://github.com/huggingface/safetensors>): 8 bytes of header length, little-endian; a JSON header
+//! `{name: {dtype, shape, data_offsets}}`; then the tensors, back to back.
+
+use codelsi_engine::{At, DType, Device, Error, Label, Result, Shape, Tensor};
+use codelsi_kernels::simd::Storage;
+use half::{bf16, f16};
+use memmap2::Mmap;
+use rayon::prelude::*;
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The longest header that is believed, as in the format's own reader.
+const LONGEST_HEADER: u64 = 100_000_000;
+/// Elements converted or scanned by one task.
+const CHUNK: usize = 1 << 18;
+
+/// A mapped safetensors file.
+pub struct TensorFile {
+    path: PathBuf,
+    map: Arc<Mmap>,
+    entries: BTreeMap<String, Entry>,
+}
+
+/// Where one tensor lies in its file.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// From the start of the file.
+    offset: usize,
+    bytes: usize,
+}
+
+impl Entry {
+    /// The dimensions as the engine has them.
+    ///
+    /// # Errors
+    /// When there are more than four.
+    pub fn shape(&self) -> Result<Shape> {
+        match self.shape.len() {
+            ..=4 => Ok(Shape::from(&self.shape[..])),
+            n => Err(Error::new(format!("a tensor of {n} dimensions; at most 4 are read"))),
+        }
+    }
+}
+
+impl TensorFile {
+    /// Maps `path` and checks its header; reads no tensor.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is truncated, or its header is malformed, overlaps itself, leaves gaps or
+    /// disagrees with the file's length.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let map = map_file(&path)?;
+        let entries = entries(&map).at(path.display().to_string())?;
+        Ok(TensorFile { path, map, entries })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Every tensor by name.
+    pub fn entries(&self) -> &BTreeMap<String, Entry> {
+        &self.entries
+    }
+
+    /// Size of the file in bytes.
+    pub fn byte_len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// A tensor as `dtype`: in place when it is stored so and aligned, else a converted copy under `label`.
+    ///
+    /// # Errors
+    /// When the file has no such tensor, or it holds no floating-point numbers.
+    pub fn tensor(&self, device: &Device, label: Label, name: &str, dtype: DType) -> Result<Tensor> {
+        let entry = self.entry(name)?;
+        if stored(entry.dtype) == Some(dtype)
+            && let Ok(tensor) = Tensor::mapped(&self.map, entry.offset, entry.shape()?, dtype)
+        {
+            return Ok(tensor);
+        }
+        self.copy(device, label, name, dtype)
+    }
+
+    /// An own copy of a tensor, converted to `dtype` (F32 or BF16, rounded to nearest even).
+    ///
+    /// # Errors
+    /// As [`TensorFile::tensor`].
+    pub fn copy(&self, device: &Device, label: Label, name: &str, dtype: DType) -> Result<Tensor> {
+        let entry = self.entry(name)?;
+        let mut tensor = device.empty(label, entry.shape()?, dtype);
+        match dtype {
+            DType::F32 => convert(entry.dtype, self.bytes(entry), tensor.slice_mut::<f32>()?),
+            DType::BF16 => convert(entry.dtype, self.bytes(entry), tensor.slice_mut::<bf16>()?),
+            DType::I32 => Err(Error::new("weights are not read as integers")),
+        }
+        .at(name)?;
+        Ok(tensor)
+    }
+
+    /// The first NaN or infinity of a tensor: its index and its value.
+    ///
+    /// # Errors
+    /// As [`TensorFile::tensor`].
+    pub fn non_finite(&self, name: &str) -> Result<Option<(Vec<usize>, f32)>> {
+        let entry = self.entry(name)?;
+        let bytes = self.bytes(entry);
+        let found = match entry.dtype {
+            Dtype::F32 => first_non_finite(bytes, f32::from_le_bytes),
+            Dtype::F16 => first_non_finite(bytes, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => first_non_finite(bytes, |b| bf16::from_le_bytes(b).get()),
+            _ => None,
+        };
+        Ok(found.map(|(flat, value)| (unravel(flat, &entry.shape), value)))
+    }
+
+    /// Where a tensor lies.
+    ///
+    /// # Errors
+    /// When the file has none of that name.
+    pub fn entry(&self, name: &str) -> Result<&Entry> {
+        self.entries.get(name).ok_or_else(|| {
+            Error::new(format!("tensor `{name}` is missing")).at(self.path.display().to_string())
+        })
+    }
+
+    fn bytes(&self, entry: &Entry) -> &[u8] {
+        &self.map[entry.offset..entry.offset + entry.bytes]
+    }
+}
+
+/// The engine's storage type of a file's, if they are the same.
+pub fn stored(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}
+
+/// Maps a file for reading.
+fn map_file(path: &Path) -> Result<Arc<Mmap>> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    if !file.metadata().map_err(|e| Error::io(path, e))?.is_file() {
+        return Err(Error::io(path, "not a regular file"));
+    }
+    // SAFETY: nobody shortens or rewrites the file while it is mapped. Checkpoints are replaced by renaming,
+    // which leaves a mapped file as it was.
+    let map = unsafe { Mmap::map(&file) };
+    map.map(Arc::new).map_err(|e| Error::io(path, e))
+}
+
+fn entries(file: &[u8]) -> Result<BTreeMap<String, Entry>> {
+    let Some((length, rest)) = file.split_first_chunk::<8>() else {
+        return Err(Error::new(format!(
+            "{} bytes are too few for a safetensors file: it is truncated",
+            file.len()
+        )));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > LONGEST_HEADER || length > rest.len() as u64 {
+        return Err(Error::new(format!(
+            "claims a header of {length} bytes in a file of {}: truncated, or no safetensors file",
+            file.len()
+        )));
+    }
+    let (header, data) = rest.split_at(length as usize);
+    // Parsing checks that tensors follow each other without overlap or gap and that sizes match shapes.
+    let metadata: Metadata = serde_json::from_slice(header)
+        .map_err(|e| Error::new(format!("the safetensors header is broken: {e}")))?;
+    if metadata.data_len() != data.len() {
+        return Err(Error::new(format!(
+            "its header promises {} bytes of tensors, the file holds {}: truncated or overwritten",
+            metadata.data_len(),
+            data.len()
+        )));
+    }
+    let start = 8 + length as usize;
+    let entry = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
+        let (from, to) = info.data_offsets;
+        let entry =
+            Entry { dtype: info.dtype, shape: info.shape.clone(), offset: start + from, bytes: to - from };
+        (name, entry)
+    };
+    Ok(metadata.tensors().into_iter().map(entry).collect())
+}
+
+fn convert<T: Storage>(from: Dtype, bytes: &[u8], to: &mut [T]) -> Result<()> {
+    match from {
+        Dtype::F32 => widen(bytes, f32::from_le_bytes, to),
+        Dtype::F16 => widen(bytes, |b| f16::from_le_bytes(b).to_f32(), to),
+        Dtype::BF16 => widen(bytes, |b| bf16::from_le_bytes(b).get(), to),
+        _ => return Err(Error::new(format!("stored as {from:?}; only F32, F16 and BF16 are read"))),
+    }
+    Ok(())
+}
+
+fn widen<const N: usize, T: Storage>(bytes: &[u8], get: impl Fn([u8; N]) -> f32 + Sync, to: &mut [T]) {
+    to.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK * N)).for_each(|(to, bytes)| {
+        for (y, x) in to.iter_mut().zip(bytes.as_chunks::<N>().0) {
+            *y = T::put(get(*x));
+        }
+    });
+}
+
+fn first_non_finite<const N: usize>(
+    bytes: &[u8],
+    get: impl Fn([u8; N]) -> f32 + Sync,
+) -> Option<(usize, f32)> {
+    bytes.par_chunks(CHUNK * N).enumerate().find_map_first(|(chunk, bytes)| {
+        let values = bytes.as_chunks::<N>().0;
+        let at = values.iter().position(|&x| !get(x).is_finite())?;
+        Some((chunk * CHUNK + at, get(values[at])))
+    })
+}
+
+/// The index of the `flat`-th element of a row-major tensor.
+fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for (i, &n) in index.iter_mut().zip(shape).rev() {
+        *i = flat % n;
+        flat /= n;
+    }
+    index
+}
