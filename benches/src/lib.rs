@@ -1,1 +1,3 @@
-//! benches
+//! What benches share: the machine's measured roof.
+
+pub mod roof;

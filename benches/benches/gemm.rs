@@ -1,0 +1,48 @@
+//! Matrix products against the machine's own measured peak, on random data.
+//!
+//! `cargo bench --bench gemm`; the last line is one JSON object of ratios to the roof.
+
+use codelsi_benches::roof;
+use codelsi_engine::{Ctx, DType, Device, Tensor, rng::Key};
+use codelsi_kernels::check::random;
+use codelsi_kernels::gemm;
+use criterion::{Criterion, Throughput, black_box};
+use std::time::Instant;
+
+/// (T, N, K): square, a training block of Code Llama 13B's MLP cut to size, decode rows.
+const SIZES: [(usize, usize, usize); 4] =
+    [(2048, 2048, 2048), (512, 5632, 2048), (1, 5632, 2048), (16, 5632, 2048)];
+
+fn main() {
+    let mut criterion = Criterion::default().sample_size(10).configure_from_args();
+    let mut ratios = Vec::new();
+    for (dtype, roof) in [(DType::BF16, roof::bf16_gflops()), (DType::F32, roof::f32_gflops())] {
+        println!("roof {dtype:?}: {roof:.0} GFLOP/s on {} threads", rayon::current_num_threads());
+        for (t, n, k) in SIZES {
+            let name = format!("gemm/{dtype:?}/{t}x{n}x{k}");
+            let device = Device::cpu();
+            let cx = Ctx::inference(&device);
+            let operand = |rows: usize, site: u32| -> Tensor {
+                random(&device, [rows, k].into(), dtype, 1.0, Key { seed: 1, step: 0, site }).unwrap()
+            };
+            let (x, w) = (operand(t, 0), operand(n, 1));
+            let flops = 2.0 * (t * n * k) as f64;
+            let mut best = f64::INFINITY;
+            let mut group = criterion.benchmark_group("gemm");
+            group.throughput(Throughput::Elements(flops as u64));
+            group.bench_function(&name, |b| {
+                b.iter(|| {
+                    let start = Instant::now();
+                    black_box(gemm::linear(&cx, &x, &w).unwrap());
+                    best = best.min(start.elapsed().as_secs_f64());
+                })
+            });
+            group.finish();
+            if best.is_finite() {
+                ratios.push(format!("\"{name}\":{:.3}", flops / best / 1e9 / roof));
+            }
+        }
+    }
+    criterion.final_summary();
+    println!("{{{}}}", ratios.join(","));
+}

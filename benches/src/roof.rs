@@ -1,0 +1,79 @@
+//! Peak arithmetic of this machine, measured: chains of multiply-adds that stay in registers.
+
+use codelsi_kernels::simd::{Level, level};
+use std::arch::x86_64::*;
+use std::hint::black_box;
+use std::time::Instant;
+
+/// Chains in flight: latency times issue width, with room.
+const CHAINS: usize = 24;
+const ROUNDS: usize = 20_000_000;
+
+/// GFLOP/s of f32 fused multiply-adds on all of rayon's threads.
+pub fn f32_gflops() -> f64 {
+    match level() {
+        Level::Avx512 | Level::Avx512Bf16 => on_all_threads(16 * 2, || {
+            // SAFETY: the level was detected.
+            unsafe { fma_avx512() }
+        }),
+        // SAFETY: as above.
+        Level::Avx2 => on_all_threads(8 * 2, || unsafe { fma_avx2() }),
+        Level::Portable => on_all_threads(8 * 2, multiply_add_portable),
+    }
+}
+
+/// GFLOP/s of bf16 dot products on all of rayon's threads; the f32 figure where there are none.
+pub fn bf16_gflops() -> f64 {
+    match level() {
+        // SAFETY: the level was detected.
+        Level::Avx512Bf16 => on_all_threads(32 * 2, || unsafe { dot_avx512() }),
+        _ => f32_gflops(),
+    }
+}
+
+/// The best of five runs, `flops` a chain and round.
+fn on_all_threads(flops: usize, kernel: impl Fn() -> f32 + Sync) -> f64 {
+    let threads = rayon::current_num_threads();
+    let run = || {
+        let start = Instant::now();
+        rayon::broadcast(|_| black_box(kernel()));
+        (threads * flops * CHAINS * ROUNDS) as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    (0..5).map(|_| run()).fold(0.0, f64::max)
+}
+
+#[target_feature(enable = "avx512f")]
+fn fma_avx512() -> f32 {
+    let (mut acc, x) = ([_mm512_set1_ps(1.0); CHAINS], _mm512_set1_ps(black_box(1e-7)));
+    for _ in 0..ROUNDS {
+        acc = acc.map(|a| _mm512_fmadd_ps(x, x, a));
+    }
+    acc.iter().map(|&a| _mm512_reduce_add_ps(a)).sum()
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn dot_avx512() -> f32 {
+    let mut acc = [_mm512_set1_ps(1.0); CHAINS];
+    let x = _mm512_cvtne2ps_pbh(_mm512_set1_ps(black_box(1e-7)), _mm512_set1_ps(black_box(1e-7)));
+    for _ in 0..ROUNDS {
+        acc = acc.map(|a| _mm512_dpbf16_ps(a, x, x));
+    }
+    acc.iter().map(|&a| _mm512_reduce_add_ps(a)).sum()
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn fma_avx2() -> f32 {
+    let (mut acc, x) = ([_mm256_set1_ps(1.0); CHAINS], _mm256_set1_ps(black_box(1e-7)));
+    for _ in 0..ROUNDS {
+        acc = acc.map(|a| _mm256_fmadd_ps(x, x, a));
+    }
+    acc.iter().map(|&a| _mm256_cvtss_f32(a)).sum()
+}
+
+fn multiply_add_portable() -> f32 {
+    let (mut acc, x) = ([[1.0f32; 8]; CHAINS], black_box(1e-7f32));
+    for _ in 0..ROUNDS {
+        acc = acc.map(|a| a.map(|a| x * x + a));
+    }
+    acc.iter().map(|a| a[0]).sum()
+}
