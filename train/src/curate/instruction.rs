@@ -1,0 +1,74 @@
+//! The instruction of an item: what to write, what it does, what goes in and what comes out.
+
+use super::Kind;
+use super::comment::Doc;
+use super::extract::Item;
+
+/// A longer signature would be the larger part of the answer; then the name has to do.
+const LONGEST_SIGNATURE: usize = 300;
+
+/// `Write the TypeScript …`, the description, then the described parameters, result and errors.
+pub fn instruction(item: &Item, doc: &Doc) -> String {
+    let mut text = format!("Write the {}.", subject(item));
+    if !doc.description.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&doc.description);
+    }
+    if !doc.params.is_empty() {
+        text.push_str("\n\nParameters:");
+        for (name, meaning) in &doc.params {
+            text.push_str(&format!("\n- `{name}`: {meaning}"));
+        }
+    }
+    if !doc.returns.is_empty() {
+        text.push_str(&format!("\n\nReturns: {}", doc.returns));
+    }
+    for error in &doc.throws {
+        text.push_str(&format!("\n\nThrows: {error}"));
+    }
+    text
+}
+
+/// `TypeScript function `f(a: A): R``, `method `m()` of the TypeScript class `C``.
+fn subject(item: &Item) -> String {
+    let own_name = item.name.rsplit('.').next().unwrap_or(&item.name);
+    let signature =
+        if item.signature.chars().count() > LONGEST_SIGNATURE { own_name } else { &item.signature };
+    match (item.kind, item.name.split_once('.')) {
+        (Kind::Method, Some((class, _))) => {
+            format!("{} `{signature}` of the TypeScript class `{class}`", item.noun)
+        }
+        _ => format!("TypeScript {} `{signature}`", item.noun),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(kind: Kind, name: &str, signature: &str, noun: &str) -> Item {
+        let (name, signature, noun) = (name.into(), signature.into(), noun.into());
+        Item { kind, name, signature, noun, comment: String::new(), code: String::new(), broken: false }
+    }
+
+    #[test]
+    fn it_says_what_to_write_and_all_that_is_known_of_it() {
+        let doc = Doc::parse(
+            "/** Adds.\n@param a the first\n@param b the second\n@returns the sum\n@throws never */",
+        );
+        assert_eq!(
+            instruction(&item(Kind::Function, "add", "add(a, b)", "function"), &doc),
+            "Write the TypeScript function `add(a, b)`.\n\nAdds.\n\nParameters:\n- `a`: the first\n- `b`: the second\n\n\
+             Returns: the sum\n\nThrows: never"
+        );
+    }
+
+    #[test]
+    fn a_method_names_its_class_and_a_huge_signature_gives_way_to_the_name() {
+        let method = item(Kind::Method, "Heap.push", "push(x: T): void", "static method");
+        let text = instruction(&method, &Doc::default());
+        assert_eq!(text, "Write the static method `push(x: T): void` of the TypeScript class `Heap`.");
+        let long = item(Kind::Function, "f", &"x".repeat(301), "function");
+        assert_eq!(instruction(&long, &Doc::default()), "Write the TypeScript function `f`.");
+    }
+}

@@ -1,0 +1,210 @@
+//! Curation, first form: TypeScript sources to `{instruction, output}` rows, offline.
+//!
+//! Every function, method and class that a comment describes becomes a row: the instruction is made of the
+//! comment and the signature, the output is the code. What is dropped is counted by reason. The result depends on
+//! the sources alone: same bytes for any number of threads.
+
+mod benchmark;
+mod comment;
+mod extract;
+mod fingerprint;
+mod instruction;
+mod source;
+
+pub use benchmark::{Benchmark, Problem};
+pub use comment::Doc;
+pub use source::Source;
+
+use crate::jsonl;
+use codelsi_engine::{At, Error, Result};
+use extract::Item;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What to read and what to keep.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Folders, `.jsonl` or `.jsonl.gz` corpora; their order is the order of the rows.
+    pub paths: Vec<PathBuf>,
+    /// Problem files in MultiPL-E's form that training must not have seen.
+    pub against: Vec<PathBuf>,
+    pub limits: Limits,
+}
+
+/// The sizes a row may have. The defaults keep what a person would call a function worth asking for and
+/// fit a sequence of 4096 tokens with room to spare.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Characters of code.
+    pub min_chars: usize,
+    pub max_chars: usize,
+    /// Lines of code.
+    pub min_lines: usize,
+    pub max_lines: usize,
+    /// Characters of the longest line; longer ones are data or minified.
+    pub max_line: usize,
+    /// Words of the comment's description.
+    pub min_words: usize,
+    /// Characters of the instruction.
+    pub max_instruction: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            min_chars: 60,
+            max_chars: 6000,
+            min_lines: 3,
+            max_lines: 200,
+            max_line: 400,
+            min_words: 3,
+            max_instruction: 2500,
+        }
+    }
+}
+
+/// What a row's code is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Function,
+    Method,
+    Class,
+}
+
+/// One line of the output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    pub instruction: String,
+    pub output: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    pub path: String,
+    pub name: String,
+    pub kind: Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+}
+
+/// What became of all that was found: `read` is `kept` and every `dropped` together.
+///
+/// Reasons: `not-utf8` (files), `syntax`, `no-comment`, `deprecated`, `too-short`, `too-long`, `benchmark`,
+/// `duplicate`; the first that applies counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    pub read: usize,
+    pub kept: usize,
+    pub dropped: BTreeMap<&'static str, usize>,
+}
+
+impl Counts {
+    fn drop(&mut self, reason: &'static str, n: usize) {
+        self.read += n;
+        *self.dropped.entry(reason).or_default() += n;
+    }
+}
+
+/// Reads every source and makes the rows. `progress` hears (files done, files in all), from any thread.
+///
+/// # Errors
+/// A source or problem file that cannot be read, is malformed (file and line named) or empty.
+pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<(Vec<Row>, Counts)> {
+    if options.paths.is_empty() {
+        return Err(Error::new("nothing to curate: give a folder, a .jsonl or a .jsonl.gz"));
+    }
+    let benchmark = Benchmark::read(&options.against)?;
+    let mut counts = Counts::default();
+    let mut sources = Vec::new();
+    for path in &options.paths {
+        let found = source::read(path)?;
+        if found.unreadable > 0 {
+            counts.drop("not-utf8", found.unreadable);
+        }
+        sources.extend(found.sources);
+    }
+    let done = AtomicUsize::new(0);
+    let candidates: Vec<Vec<Candidate>> = sources
+        .par_iter()
+        .map(|source| {
+            let candidates = curate_file(source, &options.limits, &benchmark).at(&source.path);
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, sources.len());
+            candidates
+        })
+        .collect::<Result<_>>()?;
+
+    let mut seen = HashSet::new();
+    let mut rows = Vec::new();
+    for candidate in candidates.into_iter().flatten() {
+        match candidate {
+            Err(reason) => counts.drop(reason, 1),
+            Ok(row) if !seen.insert(unspaced(&row.output)) => counts.drop("duplicate", 1),
+            Ok(row) => rows.push(row),
+        }
+    }
+    counts.read += rows.len();
+    counts.kept = rows.len();
+    Ok((rows, counts))
+}
+
+/// Writes the rows as JSON Lines, whole or not at all.
+pub fn write(path: impl AsRef<std::path::Path>, rows: &[Row]) -> Result<()> {
+    jsonl::write(path, rows)
+}
+
+/// A row, or why there is none.
+type Candidate = Result<Row, &'static str>;
+
+fn curate_file(source: &Source, limits: &Limits, benchmark: &Benchmark) -> Result<Vec<Candidate>> {
+    let text = source.content.replace("\r\n", "\n");
+    let items = extract::items(&text, source.path.ends_with(".tsx"))?;
+    Ok(items.into_iter().map(|item| candidate(source, item, limits, benchmark)).collect())
+}
+
+fn candidate(source: &Source, item: Item, limits: &Limits, benchmark: &Benchmark) -> Candidate {
+    let doc = Doc::parse(&item.comment);
+    let instruction = instruction::instruction(&item, &doc);
+    let (chars, lines) = (item.code.chars().count(), item.code.lines().count());
+    let longest = item.code.lines().map(str::len).max().unwrap_or(0);
+    if item.broken {
+        return Err("syntax");
+    }
+    if doc.words() < limits.min_words {
+        return Err("no-comment");
+    }
+    if doc.deprecated {
+        return Err("deprecated");
+    }
+    if chars < limits.min_chars || lines < limits.min_lines {
+        return Err("too-short");
+    }
+    if chars > limits.max_chars
+        || lines > limits.max_lines
+        || longest > limits.max_line
+        || instruction.chars().count() > limits.max_instruction
+    {
+        return Err("too-long");
+    }
+    if benchmark.contains(&item.name, &item.comment, &item.code) {
+        return Err("benchmark");
+    }
+    Ok(Row {
+        instruction,
+        output: item.code,
+        repo: source.repo.clone(),
+        path: source.path.clone(),
+        name: item.name,
+        kind: item.kind,
+        license: source.license.clone(),
+    })
+}
+
+/// Code without any white space: what an exact duplicate shares with its original.
+fn unspaced(code: &str) -> String {
+    code.split_whitespace().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Where TypeScript comes from: folders of sources, or corpora of one file a JSON line.
+
+use crate::jsonl;
+use codelsi_engine::{Error, Result};
+use serde::Deserialize;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One TypeScript file and what is known of where it comes from.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Source {
+    pub path: String,
+    pub content: String,
+    pub repo: Option<String>,
+    pub license: Option<String>,
+}
+
+/// What was found under one path.
+#[derive(Default)]
+pub struct Found {
+    pub sources: Vec<Source>,
+    /// Files that are not UTF-8 text: `.ts` is also a video container.
+    pub unreadable: usize,
+}
+
+/// Reads a folder (sorted by path) or a `.jsonl`/`.jsonl.gz` with `path` and `content` (in its order).
+///
+/// # Errors
+/// A path that is neither, a malformed line (named), or a place without any TypeScript.
+pub fn read(path: &Path) -> Result<Found> {
+    let found = if path.is_dir() { read_folder(path)? } else { read_corpus(path)? };
+    if found.sources.is_empty() && found.unreadable == 0 {
+        return Err(Error::io(path, "no .ts, .tsx or .mts file in it (.d.ts and node_modules do not count)"));
+    }
+    Ok(found)
+}
+
+fn read_corpus(path: &Path) -> Result<Found> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if path.exists() && !name.ends_with(".jsonl") && !name.ends_with(".jsonl.gz") {
+        return Err(Error::io(path, "not a source of code: give a folder, a .jsonl or a .jsonl.gz"));
+    }
+    let mut sources: Vec<Source> = jsonl::read(path)?;
+    sources.retain(|s| is_typescript(&s.path));
+    Ok(Found { sources, unreadable: 0 })
+}
+
+fn read_folder(folder: &Path) -> Result<Found> {
+    let mut files = Vec::new();
+    list(folder, &mut files)?;
+    let mut found = Found::default();
+    for file in files {
+        let bytes = fs::read(&file).map_err(|e| Error::io(&file, e))?;
+        let path = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().replace('\\', "/");
+        match String::from_utf8(bytes) {
+            Ok(content) => found.sources.push(Source { path, content, repo: None, license: None }),
+            Err(_) => found.unreadable += 1,
+        }
+    }
+    Ok(found)
+}
+
+/// Every TypeScript file below `folder`, sorted; links are not followed, so there are no cycles.
+fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let io = |e| Error::io(folder, e);
+    let mut entries = fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<Vec<_>>>().map_err(io)?;
+    entries.sort_by_key(|e| e.file_name());
+    for entry in entries {
+        let (kind, name) = (entry.file_type().map_err(io)?, entry.file_name());
+        let name = name.to_string_lossy();
+        if kind.is_dir() && name != "node_modules" && !name.starts_with('.') {
+            list(&entry.path(), files)?;
+        } else if kind.is_file() && is_typescript(&name) {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Sources, not declarations and not what was installed beside them.
+fn is_typescript(path: &str) -> bool {
+    let source = [".ts", ".tsx", ".mts"].iter().any(|end| path.ends_with(end));
+    let declaration = [".d.ts", ".d.mts"].iter().any(|end| path.ends_with(end));
+    source && !declaration && !path.split('/').any(|part| part == "node_modules")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_gives_its_sources_sorted_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        };
+        put("b.ts", b"b");
+        put("a/c.tsx", b"c");
+        put("d.mts", b"d");
+        put("e.d.ts", b"e");
+        put("f.js", b"f");
+        put("node_modules/g.ts", b"g");
+        put(".git/h.ts", b"h");
+        put("video.ts", &[0x47, 0xff, 0xfe]);
+        let found = read(folder.path()).unwrap();
+        let paths: Vec<&str> = found.sources.iter().map(|s| s.path.as_str()).collect();
+        assert_eq!((paths, found.unreadable), (vec!["a/c.tsx", "b.ts", "d.mts"], 1));
+    }
+
+    #[test]
+    fn a_place_without_typescript_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read(folder.path()).err().unwrap().to_string().contains("no .ts"));
+        assert!(read(&folder.path().join("absent")).is_err());
+        let text = folder.path().join("a.txt");
+        fs::write(&text, "a").unwrap();
+        assert!(read(&text).err().unwrap().to_string().contains("not a source of code"));
+    }
+}

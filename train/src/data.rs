@@ -1,0 +1,86 @@
+//! Training rows `{instruction, output}`, their order, and their split into training and validation.
+
+use crate::jsonl;
+use codelsi_engine::rng::Key;
+use codelsi_engine::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// What is asked and what the model shall answer. Other keys of a line are provenance and are ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Example {
+    pub instruction: String,
+    pub output: String,
+}
+
+/// Reads JSON Lines of examples; errors name file and line, a file without rows is one.
+pub fn read(path: impl AsRef<Path>) -> Result<Vec<Example>> {
+    jsonl::read(path)
+}
+
+/// Sets `validation` rows aside, drawn by `seed`; both parts keep the file's order.
+///
+/// Returns `(training, validation)`; at least one row must be left to train on.
+pub fn split(rows: Vec<Example>, validation: usize, seed: u64) -> Result<(Vec<Example>, Vec<Example>)> {
+    if validation >= rows.len() {
+        return Err(Error::new(format!(
+            "{validation} validation rows leave none of {} to train on; ask for fewer",
+            rows.len()
+        )));
+    }
+    let mut aside = vec![false; rows.len()];
+    for index in permutation(rows.len(), Key { seed, step: 0, site: SPLIT }).into_iter().take(validation) {
+        aside[index] = true;
+    }
+    let (held, kept): (Vec<_>, Vec<_>) = rows.into_iter().zip(aside).partition(|(_, aside)| *aside);
+    let rows_of = |part: Vec<(Example, bool)>| part.into_iter().map(|(row, _)| row).collect();
+    Ok((rows_of(kept), rows_of(held)))
+}
+
+/// Sites of the keyed random numbers drawn here; far from those of layers and linears.
+const SPLIT: u32 = u32::MAX;
+pub(crate) const ORDER: u32 = u32::MAX - 1;
+
+/// A random order of `0..n`: the indices sorted by a number drawn for each.
+pub(crate) fn permutation(n: usize, key: Key) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by_cached_key(|&i| (key.words(i as u32, 0), i));
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(n: usize) -> Vec<Example> {
+        (0..n).map(|i| Example { instruction: i.to_string(), output: String::new() }).collect()
+    }
+
+    #[test]
+    fn the_split_is_a_partition_that_only_the_seed_decides() {
+        let (train, held) = split(rows(40), 8, 42).unwrap();
+        assert_eq!((train.len(), held.len()), (32, 8));
+        let mut all: Vec<usize> = train.iter().chain(&held).map(|r| r.instruction.parse().unwrap()).collect();
+        all.sort();
+        assert_eq!(all, (0..40).collect::<Vec<_>>());
+        assert_eq!(split(rows(40), 8, 42).unwrap(), (train, held.clone()));
+        assert_ne!(split(rows(40), 8, 43).unwrap().1, held);
+        assert!(split(rows(8), 8, 42).unwrap_err().to_string().contains("8 validation rows"));
+    }
+
+    #[test]
+    fn a_row_without_an_output_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("data.jsonl");
+        std::fs::write(
+            &file,
+            "{\"instruction\":\"a\",\"output\":\"b\",\"repo\":\"c\"}\n{\"instruction\":\"a\"}\n",
+        )
+        .unwrap();
+        let message = read(&file).unwrap_err().to_string();
+        assert!(
+            message.contains("data.jsonl: line 2") && message.contains("missing field `output`"),
+            "{message}"
+        );
+    }
+}
