@@ -6,16 +6,21 @@
 
 pub mod check;
 pub mod elementwise;
-pub mod rmsnorm;
-mod rows;
 pub mod embed;
-pub mod swiglu;
-pub mod rope;
 pub mod gemm;
+pub mod rmsnorm;
+pub mod rope;
+mod rows;
 pub mod simd;
 pub mod spec;
+pub mod swiglu;
 
 /// Every op's declaration.
 pub static ALL: &[&spec::Spec] = &[
+    &elementwise::spec::SPEC,
+    &embed::spec::SPEC,
     &gemm::spec::SPEC,
+    &rmsnorm::spec::SPEC,
+    &rope::spec::SPEC,
+    &swiglu::spec::SPEC,
 ];
