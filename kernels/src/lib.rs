@@ -4,10 +4,12 @@
 //! Adding an op is that folder and one line in [`ALL`]; its tests, gradient check and bench follow from the
 //! [`Spec`](spec::Spec).
 
+pub mod adamw;
 pub mod check;
 pub mod elementwise;
 pub mod embed;
 pub mod gemm;
+pub mod kvstore;
 pub mod rmsnorm;
 pub mod rope;
 mod rows;
@@ -17,9 +19,11 @@ pub mod swiglu;
 
 /// Every op's declaration.
 pub static ALL: &[&spec::Spec] = &[
+    &adamw::spec::SPEC,
     &elementwise::spec::SPEC,
     &embed::spec::SPEC,
     &gemm::spec::SPEC,
+    &kvstore::spec::SPEC,
     &rmsnorm::spec::SPEC,
     &rope::spec::SPEC,
     &swiglu::spec::SPEC,

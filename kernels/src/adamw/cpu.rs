@@ -1,0 +1,32 @@
+use super::Hyper;
+use crate::rows::TASK;
+use crate::simd::vectorize;
+use codelsi_engine::{Result, Tensor};
+use rayon::prelude::*;
+
+pub fn step(p: &mut Tensor, g: &Tensor, m: &mut Tensor, v: &mut Tensor, hyper: &Hyper) -> Result<()> {
+    let Hyper { lr, beta1, beta2, eps, weight_decay, step, grad_scale } = *hyper;
+    let correction = |beta: f32| (1.0 - (beta as f64).powi(step as i32)) as f32;
+    let (correction1, correction2) = (correction(beta1), correction(beta2));
+    let keep = 1.0 - lr * weight_decay;
+    let moments = m.slice_mut::<f32>()?.par_chunks_mut(TASK).zip(v.slice_mut::<f32>()?.par_chunks_mut(TASK));
+    let values = p.slice_mut::<f32>()?.par_chunks_mut(TASK).zip(g.slice::<f32>()?.par_chunks(TASK));
+    values.zip(moments).for_each(|((p, g), (m, v))| {
+        vectorize(|| {
+            for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+                let g = g * grad_scale;
+                *m = beta1 * *m + (1.0 - beta1) * g;
+                *v = beta2 * *v + (1.0 - beta2) * g * g;
+                *p = *p * keep - lr * (*m / correction1) / ((*v / correction2).sqrt() + eps);
+            }
+        });
+    });
+    Ok(())
+}
+
+/// Σg²: chunks in f64 by themselves, then added in order.
+pub fn sum_of_squares(g: &Tensor) -> Result<f64> {
+    let squares = |g: &[f32]| vectorize(|| g.iter().map(|&g| g as f64 * g as f64).sum::<f64>());
+    let chunks: Vec<f64> = g.slice::<f32>()?.par_chunks(TASK).map(squares).collect();
+    Ok(chunks.iter().sum())
+}

@@ -1,0 +1,61 @@
+//! Three steps from zero moments, in float64.
+
+use super::{Hyper, Param, adamw};
+use crate::spec::{Case, Cost, Input, Spec, Value};
+use codelsi_engine::{Ctx, DType, Label, Outs, Result, Tensor};
+
+/// The declaration of `adamw`.
+pub static SPEC: Spec = Spec { name: "adamw", cases };
+
+const STEPS: usize = 3;
+
+fn hyper(step: usize) -> Hyper {
+    let lr = 0.01 / step as f32;
+    Hyper { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step: step as u32, grad_scale: 0.5 }
+}
+
+fn cases(_: DType) -> Vec<Case> {
+    [1, 17, 40_000].into_iter().map(case).collect()
+}
+
+fn case(n: usize) -> Case {
+    let gradients = (0..STEPS).map(|_| Input::f32([n]).frozen());
+    Case {
+        name: format!("N={n}"),
+        inputs: [Input::f32([n]).frozen()].into_iter().chain(gradients).collect(),
+        run: Box::new(run),
+        reference: Box::new(reference),
+        terms: STEPS,
+        cost: Cost { bytes: (28 * n * STEPS) as f64, flops: (14 * n * STEPS) as f64 },
+    }
+}
+
+/// p, m and v after the steps.
+fn run(cx: &Ctx, x: &[&Tensor]) -> Result<Outs> {
+    let zeros = || cx.device().zeros(Label::Moments, *x[0].shape(), DType::F32);
+    let (mut p, mut m, mut v) = (zeros(), zeros(), zeros());
+    p.bytes_mut()?.copy_from_slice(x[0].bytes()?);
+    for step in 1..=STEPS {
+        let param = Param { p: &mut p, g: x[step], m: &mut m, v: &mut v };
+        adamw(cx, &mut [param], &hyper(step))?;
+    }
+    Ok(vec![p, m, v])
+}
+
+fn reference(x: &[Value]) -> Vec<Value> {
+    let (mut p, mut m, mut v) = (x[0].clone(), Value::zeros(x[0].shape), Value::zeros(x[0].shape));
+    for step in 1..=STEPS {
+        let h = hyper(step);
+        let [lr, beta1, beta2] = [h.lr, h.beta1, h.beta2].map(f64::from);
+        for i in 0..p.data.len() {
+            let g = x[step].data[i] * h.grad_scale as f64;
+            let (m, v) = (&mut m.data[i], &mut v.data[i]);
+            *m = beta1 * *m + (1.0 - beta1) * g;
+            *v = beta2 * *v + (1.0 - beta2) * g * g;
+            let (m, v) = (*m / (1.0 - beta1.powi(step as i32)), *v / (1.0 - beta2.powi(step as i32)));
+            p.data[i] *= 1.0 - lr * h.weight_decay as f64;
+            p.data[i] -= lr * m / (v.sqrt() + h.eps as f64);
+        }
+    }
+    vec![p, m, v]
+}
