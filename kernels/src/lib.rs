@@ -6,13 +6,17 @@
 
 pub mod adamw;
 pub mod check;
+mod disjoint;
 pub mod elementwise;
 pub mod embed;
+pub mod flash;
 pub mod gemm;
 pub mod kvstore;
+pub mod lora;
 pub mod rmsnorm;
 pub mod rope;
 mod rows;
+pub mod sample;
 pub mod simd;
 pub mod spec;
 pub mod swiglu;
@@ -22,9 +26,12 @@ pub static ALL: &[&spec::Spec] = &[
     &adamw::spec::SPEC,
     &elementwise::spec::SPEC,
     &embed::spec::SPEC,
+    &flash::spec::SPEC,
     &gemm::spec::SPEC,
     &kvstore::spec::SPEC,
+    &lora::spec::SPEC,
     &rmsnorm::spec::SPEC,
     &rope::spec::SPEC,
+    &sample::spec::SPEC,
     &swiglu::spec::SPEC,
 ];

@@ -1,18 +1,18 @@
 //! The optimizer: AdamW (Loshchilov & Hutter 2019), and the global gradient norm it is clipped by.
 //!
-//! **Math.** With g the gradient times `grad_scale`, at step t = 1, 2, …:
+//! **math** With g the gradient times `grad_scale`, at step t = 1, 2, …:
 //! p ← p·(1 − lr·λ); m ← β₁·m + (1 − β₁)·g; v ← β₂·v + (1 − β₂)·g²;
 //! p ← p − lr·m̂ / (√v̂ + ε) with m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ).
 //! Not on the tape: nothing differentiates through a step.
 //!
-//! **Shapes.** Any; a parameter, its gradient and its moments are alike.
+//! **shapes** Any; a parameter, its gradient and its moments are alike.
 //!
-//! **Layout.** Contiguous, updated in place.
+//! **layout** Contiguous, updated in place.
 //!
-//! **Numerics.** Masters, gradients and moments are f32; the bias corrections are made in f64 once a step. The norm adds
+//! **numerics** Masters, gradients and moments are f32; the bias corrections are made in f64 once a step. The norm adds
 //! squares in f64 by fixed chunks, so it does not depend on threads.
 //!
-//! **Traffic.** Reads p, g, m, v and writes p, m, v: 28 bytes a parameter.
+//! **traffic** Reads p, g, m, v and writes p, m, v: 28 bytes a parameter.
 
 mod cpu;
 pub mod spec;

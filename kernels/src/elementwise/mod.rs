@@ -1,14 +1,14 @@
 //! Sums and changes of storage type.
 //!
-//! **Math.** `add`: y = a + b; da = db = dy. `cast`: y = x in another storage type; dx = dy in x's own.
+//! **math** `add`: y = a + b; da = db = dy. `cast`: y = x in another storage type; dx = dy in x's own.
 //!
-//! **Shapes.** Any, the same for all.
+//! **shapes** Any, the same for all.
 //!
-//! **Layout.** Contiguous.
+//! **layout** Contiguous.
 //!
-//! **Numerics.** f32 arithmetic, rounded once to nearest even. Widening is exact.
+//! **numerics** f32 arithmetic, rounded once to nearest even. Widening is exact.
 //!
-//! **Traffic.** Every operand is read once and the result written once; the backward of `add` moves nothing.
+//! **traffic** Every operand is read once and the result written once; the backward of `add` moves nothing.
 
 mod cpu;
 pub mod spec;

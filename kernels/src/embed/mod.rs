@@ -1,20 +1,20 @@
 //! Rows of the embedding table.
 //!
-//! **Math.** y_t = table[ids_t]. dtable_v = Σ dy_t over the tokens t with ids_t = v, ascending; zero elsewhere.
+//! **math** y_t = table[ids_t]. dtable_v = Σ dy_t over the tokens t with ids_t = v, ascending; zero elsewhere.
 //!
-//! **Shapes.** table, dtable (V, C); ids (T); y (T, C).
+//! **shapes** table, dtable (V, C); ids (T); y (T, C).
 //!
-//! **Layout.** Row-major; the gradient is dense.
+//! **layout** Row-major; the gradient is dense.
 //!
-//! **Numerics.** A copy, rounded once if y's storage type is narrower than the table's. The gradient is summed
+//! **numerics** A copy, rounded once if y's storage type is narrower than the table's. The gradient is summed
 //! in f32 and stored as the table is.
 //!
-//! **Traffic.** Forward 2·T·C elements. Backward reads dy and writes all of dtable: T·C + V·C.
+//! **traffic** Forward 2·T·C elements. Backward reads dy and writes all of dtable: T·C + V·C.
 
 mod cpu;
 pub mod spec;
 
-use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
 
 /// Row ids_t of `table` (V, C) for every token, as (T, C) in `dtype`; ids (T) i32.
@@ -60,7 +60,7 @@ impl Op for Embed {
     fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
         let (Some(dy), true) = (&dy[0], dx.wants(0)) else { return Ok(()) };
         let (table, ids) = (&saved[0], &saved[1]);
-        let mut dtable = cx.empty(*table.shape(), table.dtype());
+        let mut dtable = cx.device().empty(Label::Gradients, *table.shape(), table.dtype());
         let mut order = cx.scratch(*ids.shape(), DType::I32);
         match (cx.device(), table.dtype(), dy.dtype()) {
             (Device::Cpu(_), DType::BF16, DType::BF16) => {
@@ -78,7 +78,6 @@ impl Op for Embed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use codelsi_engine::Label;
 
     #[test]
     fn an_id_outside_the_vocabulary_is_named() {

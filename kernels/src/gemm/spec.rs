@@ -8,7 +8,8 @@ pub static SPEC: Spec = Spec { name: "gemm", cases };
 
 fn cases(dtype: DType) -> Vec<Case> {
     // (T, N, K): tiny, ragged in every dimension, more than one chunk and block, a decode row, 13B-like widths.
-    let sizes = [(1, 1, 1), (3, 5, 7), (13, 33, 17), (12, 32, 256), (29, 70, 515), (300, 65, 40), (1, 515, 1027)];
+    let sizes =
+        [(1, 1, 1), (3, 5, 7), (13, 33, 17), (12, 32, 256), (29, 70, 515), (300, 65, 40), (1, 515, 1027)];
     sizes.into_iter().map(|size| case(dtype, size)).collect()
 }
 

@@ -1,14 +1,14 @@
 //! Writes keys or values of new tokens into the pages of a cache.
 //!
-//! **Math.** pages[slot_t] = rows_t. Inference only.
+//! **math** pages[slot_t] = rows_t. Inference only.
 //!
-//! **Shapes.** rows (T, K·D); slots (T); pages (N, S, K·D) with S tokens a page.
+//! **shapes** rows (T, K·D); slots (T); pages (N, S, K·D) with S tokens a page.
 //!
-//! **Layout.** Row-major. A slot is page · S + offset: the pages seen as one list of rows.
+//! **layout** Row-major. A slot is page · S + offset: the pages seen as one list of rows.
 //!
-//! **Numerics.** A copy. Of two rows for one slot the later one stays.
+//! **numerics** A copy. Of two rows for one slot the later one stays.
 //!
-//! **Traffic.** 2·T·K·D elements.
+//! **traffic** 2·T·K·D elements.
 
 pub mod spec;
 

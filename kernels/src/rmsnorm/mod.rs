@@ -1,25 +1,25 @@
 //! Root-mean-square normalization (Zhang & Sennrich 2019), alone and fused with the residual sum before it.
 //!
-//! **Math.** r = 1/√(mean(x²) + ε) of each row; y = x·r·w. With g = dy·w:
+//! **math** r = 1/√(mean(x²) + ε) of each row; y = x·r·w. With g = dy·w:
 //! dx = r·(g − x·r²·mean(g·x)) and dw = Σ_t dy·x·r.
 //! `add_rmsnorm` first takes x = residual + delta, which is an output too; the gradient that arrives there
 //! adds to dx, and both terms receive the sum.
 //!
-//! **Shapes.** x, y, residual, delta (T, C); w (C); r (T).
+//! **shapes** x, y, residual, delta (T, C); w (C); r (T).
 //!
-//! **Layout.** Row-major; a row is one token.
+//! **layout** Row-major; a row is one token.
 //!
-//! **Numerics.** f32, rounded where y and the sum are stored; y is made from the rounded sum. w may be of
+//! **numerics** f32, rounded where y and the sum are stored; y is made from the rounded sum. w may be of
 //! another storage type than x. r is kept in f32 for backward. dw adds rows in ascending order.
 //!
-//! **Traffic.** Forward reads x and writes y once: 2·T·C elements (4 when fused). Backward reads x and dy and
+//! **traffic** Forward reads x and writes y once: 2·T·C elements (4 when fused). Backward reads x and dy and
 //! writes dx: 3·T·C, and 2·T·C more for dw when wanted.
 
 mod cpu;
 pub mod spec;
 
 use crate::elementwise::widened;
-use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
 
 /// y = x / √(mean(x²) + `eps`) · w, row by row: x, y (T, C), w (C).
@@ -154,7 +154,7 @@ fn input_gradient(cx: &Ctx, saved: &Saved, dy: &Tensor, dsum: Option<&Tensor>) -
 
 fn weight_gradient(cx: &Ctx, saved: &Saved, dy: &Tensor) -> Result<Tensor> {
     let [x, w, r] = &saved[..] else { unreachable!("forward saved x, w and r") };
-    let mut dw = cx.empty(*w.shape(), w.dtype());
+    let mut dw = cx.device().empty(Label::Gradients, *w.shape(), w.dtype());
     match (cx.device(), x.dtype(), w.dtype()) {
         (Device::Cpu(_), DType::BF16, DType::BF16) => cpu::backward_w::<bf16, bf16>(&mut dw, dy, x, r)?,
         (Device::Cpu(_), DType::BF16, _) => cpu::backward_w::<bf16, f32>(&mut dw, dy, x, r)?,

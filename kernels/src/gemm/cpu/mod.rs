@@ -5,6 +5,7 @@ pub mod pack;
 
 pub use pack::{Data, Operand, Precision};
 
+use crate::disjoint::Disjoint;
 use crate::simd::{Storage, level, vectorize};
 use micro::{NR, STEPS, Tiles};
 use pack::Window;
@@ -48,8 +49,8 @@ pub fn multiply<T: Storage>(
     let wanted = (4 * rayon::current_num_threads()).div_ceil(row_blocks.max(1));
     let columns = n.div_ceil(wanted).next_multiple_of(NR).clamp(NR, BLOCK_COLUMNS);
     let column_blocks = n.div_ceil(columns);
-    let out = Destination(c.as_mut_ptr());
     assert!(c.len() >= m * n, "C ({m}, {n}) does not fit its slice");
+    let out = Disjoint::new(c);
     (0..row_blocks * column_blocks).into_par_iter().for_each(|i| {
         let (r, j) = (i % row_blocks * rows, i / row_blocks * columns);
         let (height, width) = (rows.min(m - r), columns.min(n - j));
@@ -62,7 +63,7 @@ pub fn multiply<T: Storage>(
             accumulate(block, stride, (r, height), (j, width), segments, precision);
             for (row, block) in block.chunks_exact(stride).enumerate() {
                 // SAFETY: blocks of C do not overlap, and each is one task's.
-                let c = unsafe { out.row((r + row) * n + j, width) };
+                let c = unsafe { out.slice((r + row) * n + j, width) };
                 vectorize(
                     #[inline(always)]
                     || c.iter_mut().zip(block).for_each(|(c, &x)| *c = T::put(x)),
@@ -70,22 +71,6 @@ pub fn multiply<T: Storage>(
             }
         });
     });
-}
-
-/// C's start, shared by the tasks that write its blocks.
-struct Destination<T>(*mut T);
-
-// SAFETY: tasks write disjoint blocks.
-unsafe impl<T: Send> Sync for Destination<T> {}
-
-impl<T> Destination<T> {
-    /// # Safety
-    /// The range is inside C and no other task touches it.
-    #[allow(clippy::mut_from_ref, reason = "rows handed out are disjoint")]
-    unsafe fn row(&self, at: usize, len: usize) -> &mut [T] {
-        // SAFETY: the caller's.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
-    }
 }
 
 /// Lends a zeroed f32 block of `height` by `width` (rows `stride` apart) out of the thread's own memory.

@@ -293,10 +293,8 @@ fn transpose(r: &mut [__m512i; 16]) {
     }
     // r[4g + c] now holds, in quarter q, rows 4g..4g+4 of column 4q + c.
     for c in 0..4 {
-        let low = [
-            _mm512_shuffle_i32x4::<0x44>(r[c], r[c + 4]),
-            _mm512_shuffle_i32x4::<0xee>(r[c], r[c + 4]),
-        ];
+        let low =
+            [_mm512_shuffle_i32x4::<0x44>(r[c], r[c + 4]), _mm512_shuffle_i32x4::<0xee>(r[c], r[c + 4])];
         let high = [
             _mm512_shuffle_i32x4::<0x44>(r[c + 8], r[c + 12]),
             _mm512_shuffle_i32x4::<0xee>(r[c + 8], r[c + 12]),

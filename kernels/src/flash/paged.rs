@@ -1,0 +1,136 @@
+//! Attention of new rows over the KV pages of their sequences, read in place. Inference only.
+
+use super::Heads;
+use super::cpu::{self, Block, Kv};
+use crate::simd::Storage;
+use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+use half::bf16;
+
+/// Where each row of a batch stands, all in device memory.
+#[derive(Clone, Copy)]
+pub struct Paged<'a> {
+    /// (T) i32: the row's sequence.
+    pub sequences: &'a Tensor,
+    /// (T) i32: the row's position in its sequence; its own key is in the pages already.
+    pub positions: &'a Tensor,
+    /// (S, M) i32: the pages of each sequence, in order.
+    pub tables: &'a Tensor,
+}
+
+/// o (T, H·D) of q (T, H·D) over `k_pages` and `v_pages` (N, page, K·D).
+///
+/// # Errors
+/// When shapes do not fit, or a table names a page that does not exist.
+pub fn flash_paged(
+    cx: &Ctx,
+    q: &Tensor,
+    k_pages: &Tensor,
+    v_pages: &Tensor,
+    rows: Paged,
+    heads: Heads,
+) -> Result<Tensor> {
+    cx.apply_one(FlashPaged { heads }, &[q, k_pages, v_pages, rows.sequences, rows.positions, rows.tables])
+}
+
+struct FlashPaged {
+    heads: Heads,
+}
+
+impl Op for FlashPaged {
+    fn name(&self) -> &'static str {
+        "flash"
+    }
+
+    fn forward(&self, cx: &Ctx, x: &[&Tensor], _: &mut Saved) -> Result<Outs> {
+        let [q, k_pages, v_pages, sequences, positions, tables] = x else { unreachable!("six inputs") };
+        let width = self.heads.kv_heads * self.heads.head_dim;
+        let fits = k_pages.shape() == v_pages.shape()
+            && k_pages.shape().as_matrix().1 == width
+            && k_pages.dtype() == q.dtype()
+            && q.shape().as_matrix().1 == self.heads.heads * self.heads.head_dim;
+        if !fits {
+            let message = format!("q is {q:?}, pages are {k_pages:?}: they do not fit {:?}", self.heads);
+            return Err(Error::new(message));
+        }
+        let mut o = cx.empty(*q.shape(), q.dtype());
+        match cx.device() {
+            Device::Cpu(_) => {
+                let blocks = blocks(sequences.slice()?, positions.slice()?);
+                let pages =
+                    Pages { k: k_pages, v: v_pages, tables: tables.slice()?, table: tables.shape()[1] };
+                pages.check(&blocks)?;
+                match q.dtype() {
+                    DType::BF16 => pages.forward::<bf16>(o.slice_mut()?, q, &blocks, self.heads)?,
+                    _ => pages.forward::<f32>(o.slice_mut()?, q, &blocks, self.heads)?,
+                }
+            }
+            Device::Plan(_) => {}
+        }
+        Ok(vec![o])
+    }
+
+    fn backward(&self, _: &Ctx, _: &Saved, _: &[Option<Tensor>], _: &mut Sink<'_>) -> Result<()> {
+        unreachable!("refused in forward")
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+}
+
+/// Groups consecutive rows of a sequence at consecutive positions.
+fn blocks(sequences: &[i32], positions: &[i32]) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    for (row, (&sequence, &position)) in sequences.iter().zip(positions).enumerate() {
+        let (document, position) = (sequence as usize, position as usize);
+        match blocks.last_mut() {
+            Some(b) if b.document == document && b.position + b.rows == position && b.rows < cpu::TILE => {
+                b.rows += 1;
+            }
+            _ => blocks.push(Block { row, rows: 1, position, document, start: 0, end: 0 }),
+        }
+    }
+    blocks
+}
+
+struct Pages<'a> {
+    k: &'a Tensor,
+    v: &'a Tensor,
+    /// (S, `table`)
+    tables: &'a [i32],
+    table: usize,
+}
+
+impl Pages<'_> {
+    fn page_size(&self) -> usize {
+        self.k.shape()[1]
+    }
+
+    /// Every page that a block will read exists.
+    fn check(&self, blocks: &[Block]) -> Result<()> {
+        let pages = self.k.shape()[0];
+        for b in blocks {
+            let needed = (b.position + b.rows).div_ceil(self.page_size());
+            let table = self.tables.get(b.document * self.table..(b.document + 1) * self.table);
+            let known = table.and_then(|t| t.get(..needed));
+            if known.is_none_or(|t| t.iter().any(|&page| page < 0 || page as usize >= pages)) {
+                let last = b.position + b.rows - 1;
+                let message = format!("sequence {} has no page for all of positions 0..={last}", b.document);
+                return Err(Error::new(message));
+            }
+        }
+        Ok(())
+    }
+
+    fn forward<T: Storage>(&self, o: &mut [T], q: &Tensor, blocks: &[Block], heads: Heads) -> Result<()> {
+        let (k, v, page_size) = (self.k.slice::<T>()?, self.v.slice::<T>()?, self.page_size());
+        let width = heads.kv_heads * heads.head_dim;
+        cpu::forward_rows(o, None, heads, q.slice::<T>()?, blocks, |block, attend| {
+            let table = &self.tables[block.document * self.table..];
+            let row =
+                |position: usize| table[position / page_size] as usize * page_size + position % page_size;
+            attend(Kv { k, v, width, row: &row });
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! Reference and cases of `flash`.
+
+use super::{Heads, flash};
+use crate::spec::{Case, Cost, Input, Spec, Value};
+use codelsi_engine::DType;
+
+/// The declaration of `flash`.
+pub static SPEC: Spec = Spec { name: "flash", cases };
+
+fn cases(dtype: DType) -> Vec<Case> {
+    let heads = |heads, kv_heads, head_dim| Heads { heads, kv_heads, head_dim };
+    vec![
+        case(dtype, &[1], heads(1, 1, 8)),
+        case(dtype, &[7, 1, 5], heads(4, 2, 8)),
+        case(dtype, &[70], heads(2, 1, 24)),
+        case(dtype, &[33, 65], heads(3, 3, 40)),
+        case(dtype, &[130], heads(2, 2, 128)),
+    ]
+}
+
+/// Packed documents of the given lengths.
+pub fn case(dtype: DType, lengths: &[usize], heads: Heads) -> Case {
+    let Heads { heads: h, kv_heads: k, head_dim: d } = heads;
+    let t: usize = lengths.iter().sum();
+    let starts: Vec<i32> = std::iter::once(0)
+        .chain(lengths.iter().scan(0, |sum, &n| {
+            *sum += n as i32;
+            Some(*sum)
+        }))
+        .collect();
+    let pairs: f64 = lengths.iter().map(|&n| (n * (n + 1) / 2) as f64).sum();
+    Case {
+        name: format!("T={lengths:?} H={h} K={k} D={d}"),
+        inputs: vec![
+            Input::storage([t, h * d]),
+            Input::storage([t, k * d]),
+            Input::storage([t, k * d]),
+            Input::ints(starts),
+        ],
+        run: Box::new(move |cx, x| Ok(vec![flash(cx, x[0], x[1], x[2], x[3], heads)?])),
+        reference: Box::new(move |x| vec![reference(x, heads)]),
+        terms: d + t,
+        cost: Cost {
+            bytes: (2 * t * (h + k) * d * dtype.size()) as f64,
+            flops: 4.0 * pairs * (h * d) as f64,
+        },
+    }
+}
+
+/// Softmax attention by plain loops.
+fn reference(x: &[Value], heads: Heads) -> Value {
+    let Heads { heads: h, kv_heads, head_dim: d } = heads;
+    let mut o = Value::zeros(x[0].shape);
+    for document in x[3].data.windows(2) {
+        let (start, end) = (document[0] as usize, document[1] as usize);
+        for t in start..end {
+            for head in 0..h {
+                let kv = head / (h / kv_heads) * d;
+                let q = &x[0].row(t)[head * d..][..d];
+                let score = |j: usize| {
+                    let k = &x[1].row(j)[kv..][..d];
+                    q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() / (d as f64).sqrt()
+                };
+                let scores: Vec<f64> = (start..=t).map(score).collect();
+                let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for (j, w) in (start..=t).zip(&weights) {
+                    let v = &x[2].row(j)[kv..][..d];
+                    let o = &mut o.row_mut(t)[head * d..][..d];
+                    o.iter_mut().zip(v).for_each(|(o, v)| *o += w / total * v);
+                }
+            }
+        }
+    }
+    o
+}

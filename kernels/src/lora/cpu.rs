@@ -1,0 +1,71 @@
+//! The CPU twin: what is not a matrix product, which is scaling and dropout.
+
+use super::Dropout;
+use crate::simd::{Storage, vectorize};
+use codelsi_engine::{DType, Result, Tensor};
+use half::bf16;
+use rayon::prelude::*;
+
+/// `x *= scale`, rounded to storage.
+pub(super) fn scale(x: &mut Tensor, scale: f32) -> Result<()> {
+    match x.dtype() {
+        DType::BF16 => each_row(x.slice_mut::<bf16>()?, 1 << 12, |_, x| times(x, scale)),
+        _ => each_row(x.slice_mut::<f32>()?, 1 << 12, |_, x| times(x, scale)),
+    }
+    Ok(())
+}
+
+fn times<T: Storage>(x: &mut [T], scale: f32) {
+    vectorize(
+        #[inline(always)]
+        || x.iter_mut().for_each(|x| *x = T::put(x.get() * scale)),
+    );
+}
+
+/// `y = x ⊙ mask / (1 - p)`.
+pub(super) fn drop(y: &mut Tensor, x: &Tensor, dropout: &Dropout) -> Result<()> {
+    let columns = x.shape().as_matrix().1;
+    let tokens = dropout.tokens.slice::<i32>()?;
+    let keep = |t: usize, y: &mut [f32]| mask_row(y, tokens[t], dropout);
+    match x.dtype() {
+        DType::BF16 => {
+            let x = x.slice::<bf16>()?;
+            each_row(y.slice_mut::<bf16>()?, columns, |t, y| {
+                let mut row: Vec<f32> = x[t * columns..][..columns].iter().map(|x| x.get()).collect();
+                keep(t, &mut row);
+                y.iter_mut().zip(&row).for_each(|(y, &x)| *y = bf16::put(x));
+            });
+        }
+        _ => {
+            let x = x.slice::<f32>()?;
+            each_row(y.slice_mut::<f32>()?, columns, |t, y| {
+                y.copy_from_slice(&x[t * columns..][..columns]);
+                keep(t, y);
+            });
+        }
+    }
+    Ok(())
+}
+
+/// `x *= mask / (1 - p)`, f32 in place.
+pub(super) fn mask(x: &mut Tensor, dropout: &Dropout) -> Result<()> {
+    let columns = x.shape().as_matrix().1;
+    let tokens = dropout.tokens.slice::<i32>()?;
+    each_row(x.slice_mut::<f32>()?, columns, |t, x| mask_row(x, tokens[t], dropout));
+    Ok(())
+}
+
+/// Zeroes or scales up each channel of one token's row.
+fn mask_row(x: &mut [f32], token: i32, dropout: &Dropout) {
+    let (p, up) = (dropout.p, 1.0 / (1.0 - dropout.p));
+    for (block, x) in x.chunks_mut(4).enumerate() {
+        let words = dropout.key.words(token as u32, block as u32);
+        for (x, word) in x.iter_mut().zip(words) {
+            *x *= if codelsi_engine::rng::unit(word) < p { 0.0 } else { up };
+        }
+    }
+}
+
+fn each_row<T: Storage>(x: &mut [T], columns: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    x.par_chunks_mut(columns.max(1)).enumerate().for_each(|(t, x)| f(t, x));
+}

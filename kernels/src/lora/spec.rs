@@ -1,0 +1,71 @@
+//! Reference and cases of `lora`.
+
+use super::{Dropout, Target, lora};
+use crate::gemm::spec::reference as product;
+use crate::spec::{Case, Cost, Input, Spec, Value};
+use codelsi_engine::rng::Key;
+use codelsi_engine::{DType, Label};
+
+/// The declaration of `lora`.
+pub static SPEC: Spec = Spec { name: "lora", cases };
+
+const SCALE: f32 = 2.0;
+const KEY: Key = Key { seed: 5, step: 3, site: 9 };
+
+fn cases(dtype: DType) -> Vec<Case> {
+    // (T, C, R, widths of the targets, dropout)
+    [
+        case(dtype, 1, 8, 2, &[4], 0.0),
+        case(dtype, 5, 33, 3, &[7, 20, 1], 0.0),
+        case(dtype, 37, 70, 16, &[48, 33], 0.05),
+        case(dtype, 19, 260, 8, &[64], 0.5),
+    ]
+    .into()
+}
+
+/// One call on targets of the given widths.
+pub fn case(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], p: f32) -> Case {
+    let mut inputs = vec![Input::storage([t, c]), Input::ints((0..t as i32).map(|i| 1000 + 7 * i).collect())];
+    for &n in widths {
+        inputs.push(Input::storage([n, c]).frozen());
+        inputs.push(Input::f32([r, c]).scaled(0.5));
+        inputs.push(Input::f32([n, r]).scaled(0.5));
+    }
+    let n: usize = widths.iter().sum();
+    Case {
+        name: format!("T={t} C={c} R={r} N={widths:?} p={p}"),
+        inputs,
+        run: Box::new(move |cx, x| {
+            let targets: Vec<Target> =
+                x[2..].chunks_exact(3).map(|t| Target { w: t[0], a: t[1], b: t[2], scale: SCALE }).collect();
+            let tokens = cx.device().tensor(Label::Scratch, [t], x[1].slice::<i32>()?)?;
+            lora(cx, x[0], &targets, Some(Dropout { p, key: KEY, tokens }))
+        }),
+        reference: Box::new(move |x| reference(x, p)),
+        terms: c.max(t).max(n) + 2 * r * c,
+        cost: Cost {
+            bytes: ((t * c + n * c + t * n) * dtype.size()) as f64,
+            flops: 2.0 * (t * n * c + widths.len() * t * r * c + t * r * n) as f64,
+        },
+    }
+}
+
+fn reference(x: &[Value], p: f32) -> Vec<Value> {
+    let (t, c) = x[0].dims();
+    let mut dropped = x[0].clone();
+    for i in 0..t {
+        for j in 0..c {
+            let zero = KEY.uniform(x[1].int(i) as u32, j as u32) < p;
+            dropped.data[i * c + j] *= if zero { 0.0 } else { 1.0 / (1.0 - p as f64) };
+        }
+    }
+    x[2..]
+        .chunks_exact(3)
+        .map(|target| {
+            let mut y = product(&x[0], &target[0]);
+            let low_rank = product(&product(&dropped, &target[1]), &target[2]);
+            y.data.iter_mut().zip(&low_rank.data).for_each(|(y, l)| *y += SCALE as f64 * l);
+            y
+        })
+        .collect()
+}

@@ -1,0 +1,118 @@
+//! The next token of each row of logits. Inference only.
+//!
+//! **math** On a row of logits x, in the order of Hugging Face's `generate`:
+//! 1. repetition penalty ρ (Keskar et al. 2019): each previous token's x becomes x/ρ if positive, else x·ρ;
+//! 2. temperature 0 takes the largest, the lowest id among equals; otherwise x ← x / temperature;
+//! 3. top-k keeps the k largest (lower ids first among equals);
+//! 4. top-p keeps the fewest of the largest whose probabilities reach p together;
+//! 5. min-p keeps those at least min_p times as probable as the likeliest;
+//! 6. one of the rest is drawn in proportion to e^x, by inverting the cumulative sum at a uniform number.
+//!
+//! **shapes** logits (B, V); one [`Params`] and one [`Choice`] a row.
+//!
+//! **layout** Row-major.
+//!
+//! **numerics** Exponentials in f32, their sums in f64 in an order that depends on the row's values alone; the uniform
+//! number has 53 bits and is keyed, so a row's choice depends on its logits and params and on nothing beside it.
+//!
+//! **traffic** Greedy reads the row twice. Drawing adds 8·V bytes of working memory a row; only candidates are sorted.
+
+mod cpu;
+pub mod spec;
+
+use codelsi_engine::rng::Key;
+use codelsi_engine::{Ctx, DType, Device, Error, Result, Tensor};
+use half::bf16;
+
+/// How one row is sampled. [`Params::default`] is greedy.
+#[derive(Clone, Copy, Debug)]
+pub struct Params<'a> {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Keep the `top_k` likeliest; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the fewest of the likeliest whose probability reaches `top_p`; 1 keeps all.
+    pub top_p: f32,
+    /// Keep tokens at least `min_p` times as probable as the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// 1 is none.
+    pub repetition_penalty: f32,
+    /// The tokens that the penalty applies to, each once however often it occurs.
+    pub previous: &'a [i32],
+    /// Names the random number: the request's seed, and the position of the token to be drawn as `step`.
+    pub key: Key,
+}
+
+impl Default for Params<'_> {
+    fn default() -> Self {
+        Params {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            previous: &[],
+            key: Key { seed: 0, step: 0, site: 0 },
+        }
+    }
+}
+
+impl Params<'_> {
+    fn check(&self, vocab: usize) -> Result<()> {
+        let within = |name: &str, x: f32, ok: bool, range: &str| match ok {
+            true => Ok(()),
+            false => Err(Error::new(format!("{name} {x} must be {range}"))),
+        };
+        let Params { temperature: t, top_p, min_p, repetition_penalty: penalty, .. } = *self;
+        within("temperature", t, t >= 0.0 && t.is_finite(), "0 or more")?;
+        within("top_p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?;
+        within("min_p", min_p, (0.0..=1.0).contains(&min_p), "from 0 to 1")?;
+        within("repetition_penalty", penalty, penalty > 0.0 && penalty.is_finite(), "above 0")?;
+        match self.previous.iter().find(|&&id| id < 0 || id as usize >= vocab) {
+            Some(id) => Err(Error::new(format!("previous token {id} is outside the vocabulary of {vocab}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A chosen token.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Choice {
+    pub token: i32,
+    /// log p(token) under the logits as given: no penalty, temperature or filter.
+    pub logprob: f32,
+}
+
+/// Chooses a token for every row of `logits` (B, V), f32 or bf16. On the planning device every token is 0.
+///
+/// # Errors
+/// When there is not one params a row, a parameter is out of range, or a row has NaN, +∞ or nothing but −∞.
+pub fn sample(cx: &Ctx, logits: &Tensor, params: &[Params<'_>]) -> Result<Vec<Choice>> {
+    choose(cx, logits, params).map_err(|e| e.at("sample"))
+}
+
+fn choose(cx: &Ctx, logits: &Tensor, params: &[Params<'_>]) -> Result<Vec<Choice>> {
+    let (rows, vocab) = logits.shape().as_matrix();
+    if rows != params.len() || vocab == 0 || logits.dtype() == DType::I32 {
+        return Err(Error::new(format!(
+            "logits {logits:?} need as many params as rows, not {}",
+            params.len()
+        )));
+    }
+    if cx.records() && logits.id().is_some() {
+        return Err(Error::new("has no backward, and the logits want a gradient"));
+    }
+    for (row, params) in params.iter().enumerate() {
+        params.check(vocab).map_err(|e| e.at(format!("row {row}")))?;
+    }
+    let mut scores = cx.scratch([rows, vocab], DType::F32);
+    let mut ids = cx.scratch([rows, vocab], DType::I32);
+    match (cx.device(), logits.dtype()) {
+        (Device::Cpu(_), DType::BF16) => cpu::sample::<bf16>(&mut scores, &mut ids, logits, params),
+        (Device::Cpu(_), _) => cpu::sample::<f32>(&mut scores, &mut ids, logits, params),
+        (Device::Plan(_), _) => Ok(vec![Choice::default(); rows]),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Sampling by a full sort, in float64.
+
+use super::{Params, sample};
+use crate::spec::{Case, Cost, Input, Spec, Value};
+use codelsi_engine::rng::Key;
+use codelsi_engine::{DType, Label};
+
+/// The declaration of `sample`: tokens and log-probabilities of every mix of filters.
+pub static SPEC: Spec = Spec { name: "sample", cases };
+
+const PREVIOUS: &[i32] = &[0, 3, 0, 1];
+
+/// Row `row` of a case: the rows differ in their filters.
+fn params(row: usize, vocab: usize) -> Params<'static> {
+    let base =
+        Params { temperature: 0.7, key: Key { seed: 42, step: row as u32, site: 1 }, ..Params::default() };
+    let previous = if vocab > 3 { PREVIOUS } else { &[] };
+    match row % 6 {
+        0 => Params::default(),
+        1 => Params { repetition_penalty: 1.3, previous, ..base },
+        2 => Params { top_k: 5, ..base },
+        3 => Params { top_p: 0.8, ..base },
+        4 => Params { min_p: 0.2, ..base },
+        _ => Params { top_k: 20, top_p: 0.9, min_p: 0.05, repetition_penalty: 0.9, previous, ..base },
+    }
+}
+
+fn cases(dtype: DType) -> Vec<Case> {
+    [(6, 1), (12, 17), (24, 33), (6, 32016)].into_iter().map(|(b, v)| case(b, v, dtype)).collect()
+}
+
+fn case(b: usize, v: usize, dtype: DType) -> Case {
+    Case {
+        name: format!("B={b} V={v}"),
+        inputs: vec![Input::storage([b, v]).scaled(2.0).frozen()],
+        run: Box::new(move |cx, x| {
+            let params: Vec<Params> = (0..b).map(|row| params(row, v)).collect();
+            let chosen = sample(cx, x[0], &params)?;
+            let tokens: Vec<i32> = chosen.iter().map(|c| c.token).collect();
+            let logprobs: Vec<f32> = chosen.iter().map(|c| c.logprob).collect();
+            let device = cx.device();
+            Ok(vec![
+                device.tensor(Label::Activations, [b], &tokens)?,
+                device.tensor(Label::Activations, [b], &logprobs)?,
+            ])
+        }),
+        reference: Box::new(move |x| {
+            let (mut tokens, mut logprobs) = (Value::zeros([b]), Value::zeros([b]));
+            for row in 0..b {
+                let token = choose(x[0].row(row), &params(row, v));
+                tokens.data[row] = token as f64;
+                logprobs.data[row] = softmax(x[0].row(row))[token].ln();
+            }
+            vec![tokens, logprobs]
+        }),
+        terms: v,
+        cost: Cost { bytes: (b * v * dtype.size()) as f64, flops: 0.0 },
+    }
+}
+
+fn choose(logits: &[f64], params: &Params) -> usize {
+    let mut x = logits.to_vec();
+    for &id in params.previous {
+        let (x, logit, penalty) =
+            (&mut x[id as usize], logits[id as usize], params.repetition_penalty as f64);
+        *x = if logit > 0.0 { logit / penalty } else { logit * penalty };
+    }
+    let mut sorted: Vec<usize> = (0..x.len()).collect();
+    sorted.sort_by(|&a, &b| x[b].total_cmp(&x[a])); // stable: lower ids first among equals
+    if params.temperature == 0.0 {
+        return sorted[0];
+    }
+    x.iter_mut().for_each(|x| *x /= params.temperature as f64);
+    let p = softmax(&x);
+    if params.top_k > 0 {
+        sorted.truncate(params.top_k);
+    }
+    if params.top_p < 1.0 {
+        let total: f64 = sorted.iter().map(|&i| p[i]).sum();
+        let mass = |n: usize| sorted[..n].iter().map(|&i| p[i]).sum::<f64>();
+        let fewest = (1..sorted.len()).find(|&n| mass(n) >= params.top_p as f64 * total);
+        sorted.truncate(fewest.unwrap_or(sorted.len()));
+    }
+    let likeliest = p[sorted[0]];
+    sorted.retain(|&i| p[i] >= params.min_p as f64 * likeliest);
+    if params.top_k == 0 && params.top_p == 1.0 {
+        sorted.sort(); // unfiltered tokens are drawn by id
+    }
+    let total: f64 = sorted.iter().map(|&i| p[i]).sum();
+    let [high, low, ..] = params.key.words(0, 0);
+    let u = ((high as u64) << 32 | low as u64) as f64 / 2f64.powi(64);
+    let mut mass = 0.0;
+    let passed = sorted.iter().find(|&&i| {
+        mass += p[i];
+        mass > u * total
+    });
+    *passed.unwrap_or(&sorted[sorted.len() - 1])
+}
+
+fn softmax(x: &[f64]) -> Vec<f64> {
+    let max = x.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(x));
+    let total: f64 = x.iter().map(|x| (x - max).exp()).sum();
+    x.iter().map(|x| (x - max).exp() / total).collect()
+}

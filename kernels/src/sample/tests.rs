@@ -1,0 +1,132 @@
+use super::*;
+use codelsi_engine::Label;
+
+/// Probabilities 0.4, 0.3, 0.2, 0.1 of tokens 2, 0, 3, 1.
+const P: [f32; 4] = [0.3, 0.1, 0.4, 0.2];
+
+fn run(logits: &[f32], params: Params) -> Result<Choice> {
+    let device = Device::cpu();
+    let logits = device.tensor(Label::Activations, [1, logits.len()], logits)?;
+    Ok(sample(&Ctx::inference(&device), &logits, &[params])?[0])
+}
+
+/// How often each of `P`'s tokens is chosen, in 4,000 draws.
+fn frequencies(params: Params) -> [f64; 4] {
+    let logits = P.map(f32::ln);
+    let mut counts = [0.0; 4];
+    for step in 0..4000 {
+        let key = Key { seed: 9, step, site: 0 };
+        let choice = run(&logits, Params { temperature: 1.0, key, ..params }).unwrap();
+        counts[choice.token as usize] += 1.0;
+        assert!((choice.logprob - logits[choice.token as usize]).abs() < 1e-6);
+    }
+    counts.map(|n| n / 4000.0)
+}
+
+/// Four standard errors of a frequency over 4,000 draws; a token that is filtered out never occurs.
+fn assert_drawn_as(params: Params, expected: [f64; 4]) {
+    let seen = frequencies(params);
+    for (seen, p) in seen.into_iter().zip(expected) {
+        assert!(
+            (seen - p).abs() <= 4.0 * (p * (1.0 - p) / 4000.0).sqrt(),
+            "{seen}, expected {p}: {params:?}"
+        );
+    }
+}
+
+#[test]
+fn each_filter_keeps_exactly_its_tokens() {
+    let all = Params::default();
+    assert_drawn_as(all, [0.3, 0.1, 0.4, 0.2]);
+    assert_drawn_as(Params { top_k: 2, ..all }, [3.0 / 7.0, 0.0, 4.0 / 7.0, 0.0]);
+    assert_drawn_as(Params { top_k: 9, ..all }, [0.3, 0.1, 0.4, 0.2]);
+    // 0.4 + 0.3 reaches 0.69, not 0.71.
+    assert_drawn_as(Params { top_p: 0.69, ..all }, [3.0 / 7.0, 0.0, 4.0 / 7.0, 0.0]);
+    assert_drawn_as(Params { top_p: 0.71, ..all }, [3.0 / 9.0, 0.0, 4.0 / 9.0, 2.0 / 9.0]);
+    assert_drawn_as(Params { top_p: 1e-6, ..all }, [0.0, 0.0, 1.0, 0.0]);
+    // top-p counts what top-k left: 4/7 reaches 0.5.
+    assert_drawn_as(Params { top_k: 2, top_p: 0.5, ..all }, [0.0, 0.0, 1.0, 0.0]);
+    // 0.2 is just half of 0.4.
+    assert_drawn_as(Params { min_p: 0.49, ..all }, [3.0 / 9.0, 0.0, 4.0 / 9.0, 2.0 / 9.0]);
+    assert_drawn_as(Params { min_p: 0.51, ..all }, [3.0 / 7.0, 0.0, 4.0 / 7.0, 0.0]);
+}
+
+#[test]
+fn temperature_sharpens() {
+    // Squares of P, normalized.
+    let logits = P.map(f32::ln);
+    let draws = (0..4000).map(|step| {
+        let key = Key { seed: 3, step, site: 0 };
+        run(&logits, Params { temperature: 0.5, key, ..Params::default() }).unwrap().token
+    });
+    let share = draws.filter(|&token| token == 2).count() as f64 / 4000.0;
+    assert!((share - 0.16 / 0.30).abs() < 0.032, "{share}");
+    let tiny = Params { temperature: 1e-30, ..Params::default() };
+    assert_eq!(run(&logits, tiny).unwrap().token, 2);
+}
+
+#[test]
+fn greedy_takes_the_lowest_of_equal_tokens() {
+    assert_eq!(run(&[1.0, 3.0, 3.0, 2.0], Params::default()).unwrap().token, 1);
+    let one = Params { temperature: 1.0, top_k: 1, ..Params::default() };
+    assert_eq!(run(&[1.0, 3.0, 3.0, 2.0], one).unwrap().token, 1);
+}
+
+#[test]
+fn repetition_is_penalized_once_a_token_and_towards_less_likely() {
+    let penalized = |logits: &[f32], previous: &[i32]| {
+        run(logits, Params { repetition_penalty: 2.0, previous, ..Params::default() }).unwrap()
+    };
+    assert_eq!(penalized(&[4.0, 3.0], &[0]).token, 1);
+    // Twice 4 / 2 / 2 would fall below 1.5.
+    assert_eq!(penalized(&[4.0, 1.5], &[0, 0]).token, 0);
+    assert_eq!(penalized(&[-1.0, -1.5], &[0]).token, 1);
+    // The log-probability is that of the logits as given.
+    let logprob = penalized(&[4.0, 3.0], &[0]).logprob as f64;
+    assert!((logprob + (1.0 + 1f64.exp()).ln()).abs() < 1e-6, "{logprob}");
+}
+
+#[test]
+fn a_row_s_choice_does_not_depend_on_the_rows_beside_it() {
+    let device = Device::cpu();
+    let rows: Vec<f32> = (0..5 * 100).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
+    let params: Vec<Params> = (0..5)
+        .map(|seed| Params {
+            temperature: 0.8,
+            top_p: 0.9,
+            key: Key { seed, step: 7, site: 0 },
+            ..Params::default()
+        })
+        .collect();
+    let logits = device.tensor(Label::Activations, [5, 100], &rows).unwrap();
+    let together = sample(&Ctx::inference(&device), &logits, &params).unwrap();
+    for (row, choice) in together.iter().enumerate() {
+        assert_eq!(run(&rows[row * 100..][..100], params[row]).unwrap(), *choice);
+    }
+}
+
+#[test]
+fn bad_logits_and_parameters_are_named() {
+    let message = |logits: &[f32], params| run(logits, params).unwrap_err().to_string();
+    let greedy = Params::default();
+    assert_eq!(message(&[0.0, f32::NAN], greedy), "sample: row 0: the logit of token 1 is NaN");
+    assert_eq!(message(&[f32::INFINITY, 0.0], greedy), "sample: row 0: the logit of token 0 is inf");
+    assert_eq!(message(&[f32::NEG_INFINITY; 2], greedy), "sample: row 0: every logit is -inf");
+    assert!(run(&[f32::NEG_INFINITY, 0.0], greedy).is_ok());
+    let hot = Params { temperature: -1.0, ..greedy };
+    assert_eq!(message(&[0.0], hot), "sample: row 0: temperature -1 must be 0 or more");
+    let none = Params { top_p: 0.0, ..greedy };
+    assert_eq!(message(&[0.0], none), "sample: row 0: top_p 0 must be above 0 and at most 1");
+    let foreign = Params { previous: &[2], ..greedy };
+    assert_eq!(message(&[0.0], foreign), "sample: row 0: previous token 2 is outside the vocabulary of 1");
+}
+
+#[test]
+fn planning_chooses_nothing() {
+    let device = Device::plan();
+    let logits = device.empty(Label::Activations, [2, 5], DType::BF16);
+    let params = [Params::default(); 2];
+    let choices = sample(&Ctx::inference(&device), &logits, &params).unwrap();
+    assert_eq!(choices, [Choice::default(); 2]);
+    assert_eq!(device.ledger().usage().of(Label::Scratch), 2 * 5 * 8);
+}
