@@ -26,18 +26,19 @@ pub fn rope(cx: &Ctx, x: &Tensor, positions: &Tensor, table: &Tensor, heads: usi
     cx.apply_one(Rope { heads }, &[x, positions, table])
 }
 
-/// cos and sin of position · `theta`^(−2j/D) for j < D/2, as (P, D) f32; `head_dim` D is even.
+/// cos and sin of position / `factor` · `theta`^(−2j/D) for j < D/2, as (P, D) f32; `head_dim` D is even.
+/// A `factor` above 1 is linear position interpolation (Chen et al. 2023).
 ///
 /// # Errors
 /// When `head_dim` is odd or `theta` is not positive.
-pub fn table(device: &Device, positions: usize, head_dim: usize, theta: f64) -> Result<Tensor> {
+pub fn table(device: &Device, positions: usize, head_dim: usize, theta: f64, factor: f64) -> Result<Tensor> {
     if !head_dim.is_multiple_of(2) || head_dim == 0 || theta.is_nan() || theta <= 0.0 {
         let message = format!("head_dim {head_dim} must be even and theta {theta} positive");
         return Err(Error::op("rope", message));
     }
     let mut table = device.empty(Label::Weights, [positions, head_dim], DType::F32);
     match device {
-        Device::Cpu(_) => cpu::table(&mut table, theta)?,
+        Device::Cpu(_) => cpu::table(&mut table, theta, factor)?,
         Device::Plan(_) => {}
     }
     Ok(table)
@@ -103,7 +104,7 @@ mod tests {
     #[test]
     fn a_position_outside_the_table_is_named() {
         let device = Device::cpu();
-        let table = table(&device, 4, 2, 1e4).unwrap();
+        let table = table(&device, 4, 2, 1e4, 1.0).unwrap();
         let x = device.zeros(Label::Activations, [3, 2], DType::F32);
         for bad in [4, -1] {
             let positions = device.tensor(Label::Activations, [3], &[0, 3, bad]).unwrap();
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn angles_of_far_positions_are_exact_to_one_rounding() {
-        let table = table(&Device::cpu(), 16384, 8, 1e6).unwrap();
+        let table = table(&Device::cpu(), 16384, 8, 1e6, 1.0).unwrap();
         let row = &table.slice::<f32>().unwrap()[16383 * 8..];
         for j in 0..4 {
             let angle = 16383.0 * 1e6f64.powf(-2.0 * j as f64 / 8.0);

@@ -21,7 +21,7 @@ fn case(t: usize, h: usize, d: usize, dtype: DType) -> Case {
         name: format!("T={t} H={h} D={d}"),
         inputs: vec![Input::storage([t, h * d]), Input::ints(positions)],
         run: Box::new(move |cx, x| {
-            let table = super::table(cx.device(), LIMIT, d, THETA)?;
+            let table = super::table(cx.device(), LIMIT, d, THETA, 1.0)?;
             Ok(vec![super::rope(cx, x[0], x[1], &table, h)?])
         }),
         reference: Box::new(move |x| vec![rotate(&x[0], &x[1], d)]),
