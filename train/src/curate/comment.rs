@@ -110,24 +110,29 @@ fn sections<'a>(lines: &[&'a str]) -> Vec<(String, Vec<&'a str>)> {
 
 /// Lines joined to paragraphs and list items; headings, rules and lines that announce an example go.
 fn prose(lines: &[&str]) -> String {
-    let mut text = String::new();
-    let mut fresh = true;
-    for line in lines.iter().map(|l| inline(l.trim())) {
+    let mut blocks: Vec<String> = Vec::new();
+    let mut open = false;
+    for line in lines.iter().map(|l| l.trim()) {
         let heading = line.starts_with('#') || line.trim_matches(['-', '=', '*', ' ']).is_empty();
-        if line.is_empty() || heading || announces_example(&line) {
-            fresh = true;
+        if heading || announces_example(line) {
+            open = false;
             continue;
         }
-        let item = line.starts_with("- ") || line.starts_with("* ") || starts_numbered(&line);
-        if !text.is_empty() {
-            text.push_str(match (fresh, item) {
-                (true, false) => "\n\n",
-                (_, true) => "\n",
-                (false, false) => " ",
-            });
+        match blocks.last_mut().filter(|_| open && !starts_item(line)) {
+            Some(block) => {
+                block.push(' ');
+                block.push_str(line);
+            }
+            None => blocks.push(line.to_string()),
         }
-        text.push_str(&line);
-        fresh = false;
+        open = true;
+    }
+    let mut text = String::new();
+    for block in blocks.iter().map(|block| inline(block)).filter(|block| !block.is_empty()) {
+        match starts_item(&block) {
+            true if !text.is_empty() => text.push_str(&format!("\n{block}")),
+            _ => push_paragraph(&mut text, &block),
+        }
     }
     text
 }
@@ -140,10 +145,12 @@ fn announces_example(line: &str) -> bool {
         && (line.contains("example") || line.contains("usage"))
 }
 
-fn starts_numbered(line: &str) -> bool {
-    line.split_once(['.', ')']).is_some_and(|(n, rest)| {
+/// A bullet or a number.
+fn starts_item(line: &str) -> bool {
+    let numbered = line.split_once(['.', ')']).is_some_and(|(n, rest)| {
         !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) && rest.starts_with(' ')
-    })
+    });
+    numbered || line.starts_with("- ") || line.starts_with("* ")
 }
 
 fn flat(text: String) -> String {
@@ -242,7 +249,7 @@ mod tests {
     #[test]
     fn jsdoc_becomes_prose() {
         let doc = Doc::parse(
-            "/**\n * Adds **two** numbers, see {@link subtract} and\n * [the docs](https://a.b/c).\n *\n * - first\n * - second\n *\n \
+            "/**\n * Adds **two** numbers, see {@link\n * subtract} and\n * [the docs](https://a.b/c).\n *\n * - first\n * - second\n *\n \
              * Example:\n * ```ts\n * @decorated\n * add(1, 2);\n * ```\n * @param {number} a - The first\n *   number\n *\n * See below.\n \
              * @param [b=1] the second\n * @param c\n * @returns {Map<string, {x: number}>} The sum\n * @throws {RangeError} when negative\n \
              * @example add(1, 2)\n * @since 2.0\n */",
