@@ -185,20 +185,10 @@ fn summary(misfits: &[String], of: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SHARED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
+    use crate::shared::shared;
 
     fn reference(case: &str) -> Option<Checkpoint> {
-        let shared = std::env::var("CODELSI_SHARED").unwrap_or(SHARED.into());
-        let folder = Path::new(&shared).join("reference").join(case).join("model");
-        if !folder.exists() && std::env::var("CODELSI_REQUIRE").is_ok_and(|r| r == "all") {
-            panic!("{} is absent", folder.display());
-        }
-        if !folder.exists() {
-            println!("skipped: {} is absent", folder.display());
-            return None;
-        }
-        Some(Checkpoint::open(folder).unwrap())
+        shared(&format!("reference/{case}/model")).map(|folder| Checkpoint::open(folder).unwrap())
     }
 
     #[test]

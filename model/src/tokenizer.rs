@@ -1,0 +1,413 @@
+//! Text to token ids and back, from a `tokenizer.json`.
+//!
+//! The BPE itself is the `tokenizers` crate's. What that crate leaves to its callers is here: text that follows
+//! other text (no dummy space in front), decoding token by token without half a character, Code Llama's infill
+//! pieces, and text that can never turn into a control token: `</s>` in a source file is five characters.
+
+use codelsi_engine::{At, Error, Result};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+/// A tokenizer with Llama's conventions around it.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    prefix: Prefix,
+    pieces: Pieces,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    infill: Option<Infill>,
+}
+
+/// When a text gets a space in front, so that its first word is spelled like every other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Prefix {
+    Never,
+    Always,
+    UnlessThere,
+}
+
+/// Code Llama's infill pieces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Infill {
+    pub prefix: u32,
+    pub suffix: u32,
+    pub middle: u32,
+    /// Ends the filled-in text.
+    pub end: u32,
+}
+
+/// What each id decodes to, back to back.
+struct Pieces {
+    bytes: Vec<u8>,
+    /// `bytes[ends[i - 1]..ends[i]]` is the text of id i; nothing for control tokens and unused ids.
+    ends: Vec<usize>,
+}
+
+impl Tokenizer {
+    /// Loads `tokenizer.json` of a folder, or the file itself.
+    ///
+    /// # Errors
+    /// When it is absent, malformed or of a kind this engine cannot decode.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
+        let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
+        let config = fs::read_to_string(file.with_file_name("tokenizer_config.json")).unwrap_or_default();
+        Tokenizer::parse(&text, &config).at(file.display().to_string())
+    }
+
+    /// From the texts of `tokenizer.json` and `tokenizer_config.json` (which may be empty).
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn parse(tokenizer: &str, config: &str) -> Result<Self> {
+        let malformed = |e: &dyn std::fmt::Display| Error::new(format!("no usable tokenizer: {e}"));
+        let mut json: Value = serde_json::from_str(tokenizer).map_err(|e| malformed(&e))?;
+        let prefix = take_prefix(&mut json);
+        let spelling = Spelling::of(&json["decoder"])?;
+        let mut inner: tokenizers::Tokenizer = serde_json::from_value(json).map_err(|e| malformed(&e))?;
+        inner.set_encode_special_tokens(true);
+        let config: Value = serde_json::from_str(config).unwrap_or_default();
+        let named = |key: &str, usual: &str| {
+            let name = config[key].as_str().or(config[key]["content"].as_str()).unwrap_or(usual);
+            inner.token_to_id(name)
+        };
+        let (bos, eos) = (named("bos_token", "<s>"), named("eos_token", "</s>"));
+        let (pieces, infill) = (Pieces::of(&inner, spelling), Infill::of(&inner));
+        Ok(Tokenizer { inner, prefix, pieces, bos, eos, infill })
+    }
+
+    /// One more than the largest id.
+    pub fn vocab_size(&self) -> usize {
+        self.pieces.ends.len()
+    }
+
+    /// The token that starts a text.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that ends a text.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// The infill pieces, if the vocabulary has them.
+    pub fn infill_pieces(&self) -> Option<Infill> {
+        self.infill
+    }
+
+    /// Refuses a model whose embedding has no row for some token.
+    ///
+    /// # Errors
+    /// When an id is not below `vocab`.
+    pub fn check_fits(&self, vocab: usize) -> Result<()> {
+        if self.vocab_size() <= vocab {
+            return Ok(());
+        }
+        Err(Error::new(format!(
+            "the tokenizer has ids up to {}, the model's vocabulary has {vocab}: it belongs to another model",
+            self.vocab_size() - 1
+        )))
+    }
+
+    /// The ids of a text that starts a sequence.
+    ///
+    /// # Errors
+    /// When the text cannot be spelled in this vocabulary.
+    pub fn encode(&self, text: &str, add_bos: bool) -> Result<Vec<u32>> {
+        let spaced = match self.prefix {
+            Prefix::Always => !text.is_empty(),
+            Prefix::UnlessThere => !text.is_empty() && !text.starts_with([' ', '▁']),
+            Prefix::Never => false,
+        };
+        let ids = if spaced { self.raw(&format!(" {text}")) } else { self.raw(text) }?;
+        Ok(self.bos.filter(|_| add_bos).into_iter().chain(ids).collect())
+    }
+
+    /// The ids of a text that follows other text: no `<s>`, no space in front.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
+        self.raw(text)
+    }
+
+    /// Asks for what stands between `prefix` and `suffix`: `<s> <PRE> prefix <SUF>suffix <MID>`, as in the
+    /// Code Llama paper (arXiv 2308.12950, section 2.3).
+    ///
+    /// # Errors
+    /// When the vocabulary has no infill pieces.
+    pub fn infill(&self, prefix: &str, suffix: &str) -> Result<Vec<u32>> {
+        let Some(pieces) = self.infill else {
+            return Err(Error::new("the tokenizer has no infill pieces (▁<PRE>, ▁<SUF>, ▁<MID>, ▁<EOT>)"));
+        };
+        let mut ids: Vec<u32> = self.bos.into_iter().chain([pieces.prefix]).collect();
+        ids.extend(self.encode(prefix, false)?);
+        ids.push(pieces.suffix);
+        ids.extend(self.encode_continuation(suffix)?);
+        ids.push(pieces.middle);
+        Ok(ids)
+    }
+
+    /// The text of a whole sequence; control tokens are left out.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let text = self.decode_continuation(ids);
+        match (self.prefix, text.strip_prefix(' ')) {
+            (Prefix::Always | Prefix::UnlessThere, Some(rest)) => rest.to_string(),
+            _ => text,
+        }
+    }
+
+    /// The text of ids that follow others.
+    pub fn decode_continuation(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.pieces.get(id)).copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn raw(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false);
+        Ok(encoding.map_err(|e| Error::new(format!("tokenizer: {e}")))?.get_ids().to_vec())
+    }
+}
+
+/// Decodes token by token. What it gives out joins to [`Tokenizer::decode_continuation`] of all tokens, and no
+/// part ends inside a character.
+#[derive(Default)]
+pub struct Stream {
+    /// The start of a character whose rest has not come yet.
+    pending: Vec<u8>,
+}
+
+impl Stream {
+    /// The text that `id` completes; empty while a character is unfinished.
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
+        self.pending.extend(tokenizer.pieces.get(id));
+        let whole = match self.pending.utf8_chunks().last() {
+            Some(last) if may_continue(last.invalid()) => self.pending.len() - last.invalid().len(),
+            _ => self.pending.len(),
+        };
+        let text = String::from_utf8_lossy(&self.pending[..whole]).into_owned();
+        self.pending.drain(..whole);
+        text
+    }
+
+    /// What is left at the end: a replacement character if a character was never finished.
+    pub fn finish(self) -> String {
+        String::from_utf8_lossy(&self.pending).into_owned()
+    }
+}
+
+/// True for the beginning of a valid character.
+fn may_continue(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && std::str::from_utf8(bytes).is_err_and(|e| e.error_len().is_none())
+}
+
+/// Takes the dummy space out of a tokenizer's description and says when it had put one.
+fn take_prefix(json: &mut Value) -> Prefix {
+    let prepends = |step: &Value| step["type"] == "Prepend";
+    if prepends(&json["normalizer"]) {
+        json["normalizer"] = Value::Null;
+        return Prefix::Always;
+    }
+    if let Some(steps) = json.pointer_mut("/normalizer/normalizers").and_then(Value::as_array_mut)
+        && steps.iter().any(prepends)
+    {
+        steps.retain(|step| !prepends(step));
+        return Prefix::Always;
+    }
+    let splitter = json.get_mut("pre_tokenizer").and_then(Value::as_object_mut);
+    let Some(splitter) =
+        splitter.filter(|splitter| splitter.get("type").is_some_and(|kind| kind == "Metaspace"))
+    else {
+        return Prefix::Never;
+    };
+    let legacy = splitter.remove("add_prefix_space");
+    let scheme = splitter.insert("prepend_scheme".into(), "never".into());
+    if legacy == Some(false.into()) || scheme == Some("never".into()) {
+        Prefix::Never
+    } else {
+        Prefix::UnlessThere
+    }
+}
+
+/// How a vocabulary writes bytes in its pieces.
+#[derive(Clone, Copy)]
+enum Spelling {
+    /// SentencePiece: `▁` is a space, `<0x0A>` a byte.
+    Sentence,
+    /// GPT-2: a printable character stands for each byte.
+    ByteLevel,
+}
+
+impl Spelling {
+    fn of(decoder: &Value) -> Result<Self> {
+        let steps = decoder["decoders"].as_array().map_or(std::slice::from_ref(decoder), Vec::as_slice);
+        let has = |kind: &str| steps.iter().any(|step| step["type"] == kind);
+        match (has("ByteLevel"), has("ByteFallback") || has("Metaspace") || has("Replace")) {
+            (true, _) => Ok(Spelling::ByteLevel),
+            (_, true) => Ok(Spelling::Sentence),
+            _ => Err(Error::new("the tokenizer's decoder is neither SentencePiece's nor byte-level")),
+        }
+    }
+
+    fn bytes(self, piece: &str, alphabet: &HashMap<char, u8>) -> Vec<u8> {
+        match self {
+            Spelling::ByteLevel => piece.chars().filter_map(|c| alphabet.get(&c).copied()).collect(),
+            Spelling::Sentence => {
+                let hex =
+                    piece.strip_prefix("<0x").and_then(|p| p.strip_suffix('>')).filter(|h| h.len() == 2);
+                match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+                    Some(byte) => vec![byte],
+                    None => piece.replace('▁', " ").into_bytes(),
+                }
+            }
+        }
+    }
+}
+
+/// GPT-2's alphabet: printable Latin-1 characters stand for themselves, the other bytes for U+0100 onwards.
+fn byte_alphabet() -> HashMap<char, u8> {
+    let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..);
+    let others = (0..=255u8).filter(|&b| !printable(b)).zip('\u{100}'..).map(|(b, c)| (c, b));
+    (0..=255u8).filter(|&b| printable(b)).map(|b| (b as char, b)).chain(others).collect()
+}
+
+impl Pieces {
+    fn of(tokenizer: &tokenizers::Tokenizer, spelling: Spelling) -> Self {
+        let added = tokenizer.get_added_tokens_decoder();
+        let alphabet = byte_alphabet();
+        let mut vocabulary: Vec<(u32, String)> =
+            tokenizer.get_vocab(true).into_iter().map(|(piece, id)| (id, piece)).collect();
+        vocabulary.sort_unstable();
+        let mut pieces = Pieces { bytes: Vec::new(), ends: Vec::new() };
+        for (id, piece) in vocabulary {
+            // Ids that the vocabulary skips decode to nothing.
+            pieces.ends.resize(id as usize, pieces.bytes.len());
+            match added.get(&id) {
+                Some(token) if token.special => {}
+                Some(token) => pieces.bytes.extend(token.content.as_bytes()),
+                None => pieces.bytes.extend(spelling.bytes(&piece, &alphabet)),
+            }
+            pieces.ends.push(pieces.bytes.len());
+        }
+        pieces
+    }
+
+    fn get(&self, id: u32) -> &[u8] {
+        let id = id as usize;
+        let Some(&end) = self.ends.get(id) else { return &[] };
+        let start = if id == 0 { 0 } else { self.ends[id - 1] };
+        &self.bytes[start..end]
+    }
+}
+
+impl Infill {
+    fn of(tokenizer: &tokenizers::Tokenizer) -> Option<Self> {
+        let id = |piece| tokenizer.token_to_id(piece);
+        Some(Infill {
+            prefix: id("▁<PRE>")?,
+            suffix: id("▁<SUF>")?,
+            middle: id("▁<MID>")?,
+            end: id("▁<EOT>")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::shared;
+
+    fn load(path: &str) -> Option<Tokenizer> {
+        shared(path).map(|path| Tokenizer::load(path).unwrap())
+    }
+
+    #[test]
+    fn gives_the_golden_encodings() {
+        for file in ["llama2-tokenizer.json", "codellama-tokenizer-reconstructed.json"] {
+            let Some(tokenizer) = load(&format!("data/codellama-tokenizer/{file}")) else { return };
+            let golden = shared("data/codellama-tokenizer/golden-llama2.jsonl").unwrap();
+            for line in fs::read_to_string(golden).unwrap().lines() {
+                let case: Value = serde_json::from_str(line).unwrap();
+                let text = case["text"].as_str().unwrap();
+                let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+                assert_eq!(tokenizer.encode(text, false).unwrap(), ids, "{file}: {text:?}");
+                assert_eq!(tokenizer.decode(&ids), case["decoded"].as_str().unwrap(), "{file}: {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn text_after_text_gets_no_space_and_joins_to_the_whole() {
+        let Some(tokenizer) = load("data/codellama-tokenizer/llama2-tokenizer.json") else { return };
+        assert_eq!(tokenizer.encode("world", true).unwrap(), [1, 3186]);
+        let rest = tokenizer.encode_continuation("world").unwrap();
+        assert_eq!(tokenizer.decode_continuation(&rest), "world");
+        let both =
+            [tokenizer.encode("f(x) {", true).unwrap(), tokenizer.encode_continuation("\n  é").unwrap()];
+        assert_eq!(tokenizer.decode(&both.concat()), "f(x) {\n  é");
+    }
+
+    #[test]
+    fn control_tokens_cannot_be_written_as_text() {
+        let Some(tokenizer) = load("data/codellama-tokenizer/llama2-tokenizer.json") else { return };
+        let ids = tokenizer.encode("a <s>b</s> <unk>", false).unwrap();
+        assert!(ids.iter().all(|&id| id > 2), "{ids:?}");
+        assert_eq!(tokenizer.decode(&ids), "a <s>b</s> <unk>");
+        assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.infill_pieces()), (Some(1), Some(2), None));
+        assert!(tokenizer.infill("a", "b").unwrap_err().to_string().contains("infill"));
+    }
+
+    #[test]
+    fn infill_follows_the_paper() {
+        let Some(tokenizer) = load("data/codellama-tokenizer/codellama-tokenizer-reconstructed.json") else {
+            return;
+        };
+        let (before, after) = ("def f(x):\n  ", "\n  return y");
+        let ids = tokenizer.infill(before, after).unwrap();
+        let cut = ids.iter().position(|&id| id == 32008).unwrap();
+        assert_eq!((&ids[..2], ids.last()), (&[1, 32007][..], Some(&32009)));
+        assert_eq!(ids[2..cut], tokenizer.encode(before, false).unwrap());
+        assert_eq!(tokenizer.decode_continuation(&ids[cut + 1..ids.len() - 1]), after);
+        assert_eq!(tokenizer.infill_pieces().unwrap().end, 32010);
+    }
+
+    #[test]
+    fn a_stream_never_gives_half_a_character() {
+        let Some(tokenizer) = load("data/stories260k/tokenizer.json") else { return };
+        let text = "Tim 🙃 said “é” \u{fffd}.";
+        let mut ids = tokenizer.encode(text, true).unwrap();
+        // A broken character in the middle and an unfinished one at the end.
+        ids.splice(3..3, tokenizer.encode_continuation("🙃").unwrap().into_iter().take(2));
+        ids.extend(tokenizer.encode_continuation("🙃").unwrap().into_iter().take(3));
+        let mut stream = Stream::default();
+        let mut streamed: String = ids.iter().map(|&id| stream.push(&tokenizer, id)).collect();
+        assert!(streamed.contains("🙃 said “é”"), "{streamed}");
+        streamed += &stream.finish();
+        assert_eq!(streamed, tokenizer.decode_continuation(&ids));
+        assert!(streamed.ends_with(".\u{fffd}"));
+    }
+
+    #[test]
+    fn a_model_too_small_for_the_vocabulary_is_refused() {
+        let Some(tokenizer) = load("data/stories260k/tokenizer.json") else { return };
+        assert_eq!((tokenizer.vocab_size(), tokenizer.check_fits(512)), (512, Ok(())));
+        let message = tokenizer.check_fits(511).unwrap_err().to_string();
+        assert!(message.contains("511") && message.contains("another model"), "{message}");
+    }
+
+    #[test]
+    fn byte_level_vocabularies_decode_too() {
+        let json = r#"{"version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+            "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+            "model": {"type": "BPE", "vocab": {"a": 0, "Ġ": 1, "Ċ": 2, "Ã": 3, "©": 4}, "merges": []}}"#;
+        let tokenizer = Tokenizer::parse(json, "").unwrap();
+        let ids = tokenizer.encode("a \né", false).unwrap();
+        assert_eq!(ids, [0, 1, 2, 3, 4]);
+        assert_eq!(tokenizer.decode(&ids), "a \né");
+    }
+}
