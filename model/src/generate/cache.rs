@@ -1,0 +1,102 @@
+//! The KV cache: pages shared by sequences, copied when one of several holders writes.
+//!
+//! PagedAttention (Kwon et al., arXiv 2309.06180, section 4).
+
+use crate::config::Config;
+use codelsi_engine::{DType, Device, Error, Label, Result, Tensor};
+
+/// Keys and values of every layer, in pages of `page_size` tokens, and who holds which page.
+pub struct Cache {
+    /// (N, page, K·D) of each layer: keys, values.
+    layers: Vec<(Tensor, Tensor)>,
+    page_size: usize,
+    holders: Vec<u32>,
+    free: Vec<usize>,
+}
+
+/// The pages of one sequence, in order. Give it back with [`Cache::release`].
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub pages: Vec<usize>,
+}
+
+impl Cache {
+    /// `pages` empty pages of `page_size` tokens each.
+    pub fn new(device: &Device, config: &Config, compute: DType, pages: usize, page_size: usize) -> Self {
+        let shape = [pages, page_size, config.kv_heads * config.head_dim];
+        let page = || device.empty(Label::Kv, shape, compute);
+        Cache {
+            layers: (0..config.layers).map(|_| (page(), page())).collect(),
+            page_size,
+            holders: vec![0; pages],
+            free: (0..pages).rev().collect(),
+        }
+    }
+
+    /// Pages that nobody holds.
+    pub fn free_pages(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Tokens of a page.
+    pub fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    /// Keys and values of a layer.
+    pub(super) fn layer(&mut self, layer: usize) -> &mut (Tensor, Tensor) {
+        &mut self.layers[layer]
+    }
+
+    /// The flat slot of `position`, ready to be written: allocates its page, or copies it when it is shared.
+    ///
+    /// # Errors
+    /// When no page is free.
+    pub(super) fn slot(&mut self, table: &mut Table, position: usize) -> Result<usize> {
+        let (index, offset) = (position / self.page_size, position % self.page_size);
+        if index == table.pages.len() {
+            let page = self.take()?;
+            table.pages.push(page);
+        } else if self.holders[table.pages[index]] > 1 {
+            let (shared, own) = (table.pages[index], self.take()?);
+            self.copy(shared, own, offset)?;
+            self.holders[shared] -= 1;
+            table.pages[index] = own;
+        }
+        Ok(table.pages[index] * self.page_size + offset)
+    }
+
+    /// Another sequence with the same pages.
+    pub(super) fn fork(&mut self, table: &Table) -> Table {
+        table.pages.iter().for_each(|&page| self.holders[page] += 1);
+        Table { pages: table.pages.clone() }
+    }
+
+    /// Lets go of a sequence's pages.
+    pub(super) fn release(&mut self, table: Table) {
+        for page in table.pages {
+            self.holders[page] -= 1;
+            if self.holders[page] == 0 {
+                self.free.push(page);
+            }
+        }
+    }
+
+    fn take(&mut self) -> Result<usize> {
+        let page = self.free.pop().ok_or_else(|| Error::new("the KV cache has no free page"))?;
+        self.holders[page] = 1;
+        Ok(page)
+    }
+
+    /// Copies the first `tokens` rows of a page, in every layer.
+    fn copy(&mut self, from: usize, to: usize, tokens: usize) -> Result<()> {
+        for (k, v) in &mut self.layers {
+            for pages in [k, v] {
+                let page = pages.byte_len() / self.holders.len();
+                let used = page / self.page_size * tokens;
+                pages.bytes_mut()?.copy_within(from * page..from * page + used, to * page);
+            }
+        }
+        Ok(())
+    }
+}
