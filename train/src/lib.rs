@@ -8,5 +8,6 @@
 pub mod curate;
 pub mod data;
 pub mod jsonl;
+pub mod metrics;
 pub mod pack;
 pub mod schedule;

@@ -4,8 +4,8 @@ use crate::data::{Example, ORDER, permutation};
 use codelsi_engine::Result;
 use codelsi_engine::rng::Key;
 use codelsi_model::template::Template;
+use codelsi_model::tokenizer::Tokenizer;
 use rayon::prelude::*;
-use std::ops::Range;
 
 /// The label of a position that has no loss.
 pub const IGNORED: i32 = -100;
@@ -21,16 +21,17 @@ pub struct Document {
 impl Document {
     /// Positions that carry loss.
     pub fn labelled(&self) -> usize {
-        self.targets.iter().filter(|&&t| t != IGNORED).count()
+        labelled(&self.targets)
     }
+}
+
+fn labelled(targets: &[i32]) -> usize {
+    targets.iter().filter(|&&target| target != IGNORED).count()
 }
 
 /// Turns rows into documents.
 pub struct Encoder<'a> {
-    /// Text to tokens, without `<s>`.
-    pub encode: &'a (dyn Fn(&str) -> Result<Vec<u32>> + Sync),
-    pub bos: u32,
-    pub eos: u32,
+    pub tokenizer: &'a Tokenizer,
     pub template: Template,
     /// The longest document, in tokens.
     pub seq: usize,
@@ -66,30 +67,17 @@ impl Encoder<'_> {
         Ok(all)
     }
 
-    /// Encodes one row at full length. The prompt's tokens are those that generation starts from.
+    /// Encodes one row at full length. The prompt's tokens are those that generation starts from, and the output
+    /// goes on from them without the space that the tokenizer puts before a text of its own.
     pub fn document(&self, row: &Example) -> Result<Document> {
-        let mut tokens = vec![self.bos];
-        tokens.extend((self.encode)(&self.template.wrap(&row.instruction))?);
+        let mut tokens = self.tokenizer.encode(&self.template.wrap(&row.instruction), true)?;
         let prompt = tokens.len();
-        tokens.extend(self.continuation(&row.output)?);
-        tokens.push(self.eos);
-        let mut targets: Vec<i32> = tokens[1..].iter().map(|&t| t as i32).collect();
-        targets[..prompt - 1].fill(IGNORED);
+        tokens.extend(self.tokenizer.encode_continuation(&row.output)?);
+        tokens.extend(self.tokenizer.eos());
+        let mut targets: Vec<i32> = tokens.iter().skip(1).map(|&t| t as i32).collect();
         targets.push(IGNORED);
+        targets[..prompt.saturating_sub(1)].fill(IGNORED);
         Ok(Document { tokens, targets })
-    }
-
-    /// Tokens of a text that goes on from another.
-    ///
-    /// Llama's tokenizers put a space before whatever they encode. Behind a newline, which they never merge with
-    /// what follows, the text is encoded as it stands; a tokenizer that does merge newlines has no such space.
-    fn continuation(&self, text: &str) -> Result<Vec<u32>> {
-        let newline = (self.encode)("\n")?;
-        let behind = (self.encode)(&format!("\n{text}"))?;
-        match behind.strip_prefix(newline.as_slice()) {
-            Some(tokens) => Ok(tokens.to_vec()),
-            None => (self.encode)(text),
-        }
     }
 }
 
@@ -100,34 +88,25 @@ pub struct Sequence {
     pub tokens: Vec<u32>,
     /// (T) See [`Document::targets`].
     pub targets: Vec<i32>,
-    /// (T) Counted from 0 in each document.
-    pub positions: Vec<u32>,
-    /// (documents + 1) Where each document starts, and T.
-    pub starts: Vec<u32>,
+    /// (documents) The tokens of each; positions restart with it.
+    pub lengths: Vec<usize>,
 }
 
 impl Sequence {
     /// Lays documents side by side.
     pub fn of<'d>(documents: impl IntoIterator<Item = &'d Document>) -> Sequence {
-        let mut all =
-            Sequence { tokens: Vec::new(), targets: Vec::new(), positions: Vec::new(), starts: vec![0] };
+        let mut all = Sequence { tokens: Vec::new(), targets: Vec::new(), lengths: Vec::new() };
         for document in documents {
             all.tokens.extend(&document.tokens);
             all.targets.extend(&document.targets);
-            all.positions.extend(0..document.tokens.len() as u32);
-            all.starts.push(all.tokens.len() as u32);
+            all.lengths.push(document.tokens.len());
         }
         all
     }
 
     /// Positions that carry loss.
     pub fn labelled(&self) -> usize {
-        self.targets.iter().filter(|&&t| t != IGNORED).count()
-    }
-
-    /// The documents' ranges of tokens.
-    pub fn documents(&self) -> impl Iterator<Item = Range<usize>> {
-        self.starts.windows(2).map(|pair| pair[0] as usize..pair[1] as usize)
+        labelled(&self.targets)
     }
 }
 
@@ -158,13 +137,28 @@ pub fn pack(documents: &[Document], seq: usize, seed: u64, epoch: u32) -> Vec<Ve
 mod tests {
     use super::*;
 
-    /// A tokenizer of characters that, like Llama's, starts with a space of its own.
-    fn spaced(text: &str) -> Result<Vec<u32>> {
-        Ok(if text.is_empty() { vec![] } else { format!(" {text}").chars().map(|c| c as u32).collect() })
-    }
-
-    fn encoder(seq: usize) -> Encoder<'static> {
-        Encoder { encode: &spaced, bos: 1, eos: 2, template: Template::Plain, seq }
+    /// Spells by character and, as Llama's, starts a text with a space of its own.
+    fn tokenizer() -> Tokenizer {
+        let pieces = ["<unk>", "<s>", "</s>", "▁"].into_iter().map(String::from);
+        let letters = ('a'..='z').chain(['\n']).map(String::from);
+        let vocab: serde_json::Map<String, serde_json::Value> =
+            pieces.chain(letters).enumerate().map(|(id, piece)| (piece, id.into())).collect();
+        let special = |id: u32, content: &str| {
+            serde_json::json!({"id": id, "content": content, "special": true, "normalized": false,
+                "single_word": false, "lstrip": false, "rstrip": false})
+        };
+        let json = serde_json::json!({
+            "version": "1.0",
+            "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
+            "normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"}, {"type": "Fuse"}]},
+            "model": {"type": "BPE", "unk_token": "<unk>", "byte_fallback": true, "vocab": vocab, "merges": []},
+        });
+        Tokenizer::parse(&json.to_string(), "").unwrap()
     }
 
     fn row(instruction: &str, output: &str) -> Example {
@@ -173,31 +167,24 @@ mod tests {
 
     #[test]
     fn loss_is_on_the_output_and_its_end_only() {
-        let document = encoder(100).document(&row("ab", "xy")).unwrap();
-        let text: Vec<u32> = " ab\nxy".chars().map(|c| c as u32).collect();
-        assert_eq!(document.tokens, [&[1], text.as_slice(), &[2]].concat());
-        let (x, y) = ('x' as i32, 'y' as i32);
-        assert_eq!(document.targets, [-100, -100, -100, -100, x, y, 2, -100]);
+        let encoder = Encoder { tokenizer: &tokenizer(), template: Template::Plain, seq: 100 };
+        let document = encoder.document(&row("ab", "xy")).unwrap();
+        let (space, newline, letter) = (3, 30, |c: char| c as u32 - 'a' as u32 + 4);
+        let [a, b, x, y] = ['a', 'b', 'x', 'y'].map(letter);
+        assert_eq!(document.tokens, [1, space, a, b, newline, x, y, 2]);
+        assert_eq!(document.targets, [-100, -100, -100, -100, x as i32, y as i32, 2, -100]);
         assert_eq!(document.labelled(), 3);
     }
 
     #[test]
-    fn a_tokenizer_that_merges_newlines_encodes_the_output_as_it_is() {
-        let merging =
-            |text: &str| Ok(text.replace("\n\n", "N").chars().map(|c| c as u32).collect::<Vec<u32>>());
-        let encoder = Encoder { encode: &merging, ..encoder(100) };
-        assert_eq!(encoder.continuation("\nx").unwrap(), ['\n' as u32, 'x' as u32]);
-        assert_eq!(encoder.continuation("x").unwrap(), ['x' as u32]);
-    }
-
-    #[test]
     fn what_is_too_long_is_cut_or_dropped_and_counted() {
-        // "<s> ab\n" is 5 tokens, so 6 leave one to learn from and 5 only the first label.
+        // `<s> ab\n` is 5 tokens; the last of them already predicts the output.
         let rows = [row("ab", "xyz"), row("abcdef", "x")];
+        let tokenizer = tokenizer();
+        let encoder = |seq| Encoder { tokenizer: &tokenizer, template: Template::Plain, seq };
         let all = encoder(6).documents(&rows).unwrap();
         assert_eq!((all.documents.len(), all.truncated, all.dropped), (1, 1, 1));
-        assert_eq!(all.documents[0].tokens.len(), 6);
-        assert_eq!(all.documents[0].targets[4..], ['x' as i32, 'y' as i32]);
+        assert_eq!((all.documents[0].tokens.len(), all.documents[0].labelled()), (6, 2));
         assert_eq!(encoder(8).documents(&rows[..1]).unwrap().truncated, 1);
         assert_eq!(encoder(9).documents(&rows[..1]).unwrap().truncated, 0);
     }
@@ -224,22 +211,19 @@ mod tests {
     }
 
     #[test]
-    fn positions_restart_in_each_document() {
+    fn documents_lie_side_by_side() {
         let sequence = Sequence::of(&documents(&[2, 3]));
         assert_eq!(sequence.tokens, [2, 2, 3, 3, 3]);
-        assert_eq!(sequence.positions, [0, 1, 0, 1, 2]);
-        assert_eq!(sequence.starts, [0, 2, 5]);
-        assert_eq!(sequence.documents().collect::<Vec<_>>(), [0..2, 2..5]);
-        assert_eq!(sequence.labelled(), 5);
+        assert_eq!((sequence.lengths.as_slice(), sequence.labelled()), (&[2, 3][..], 5));
     }
 
     /// The golden tokenizer, or `None` (said aloud) where the shared data is absent.
-    fn llama() -> Option<tokenizers::Tokenizer> {
+    fn llama() -> Option<Tokenizer> {
         let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
         let shared = std::env::var("CODELSI_SHARED").unwrap_or_else(|_| default.into());
         let file = format!("{shared}/data/codellama-tokenizer/llama2-tokenizer.json");
         if std::path::Path::new(&file).exists() {
-            return Some(tokenizers::Tokenizer::from_file(file).unwrap());
+            return Some(Tokenizer::load(file).unwrap());
         }
         assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{file} is absent");
         println!("skipped: {file} is absent");
@@ -251,17 +235,15 @@ mod tests {
         let Some(llama) = llama() else {
             return;
         };
-        let encode = |text: &str| Ok(llama.encode(text, false).unwrap().get_ids().to_vec());
         for template in [Template::Paper, Template::Inst, Template::Plain] {
-            let encoder = Encoder { encode: &encode, bos: 1, eos: 2, template, seq: 4096 };
+            let encoder = Encoder { tokenizer: &llama, template, seq: 4096 };
             for output in ["function f() {\n  return 1;\n}", "\nx", "  indented", "é", ""] {
                 let row = row("Do it.", output);
                 let document = encoder.document(&row).unwrap();
-                let prompt = encode(&template.wrap(&row.instruction)).unwrap();
-                assert_eq!(document.tokens[1..=prompt.len()], prompt);
-                assert_eq!(document.labelled(), document.tokens.len() - 1 - prompt.len());
-                let text = llama.decode(&document.tokens, true).unwrap();
-                assert_eq!(text, template.wrap(&row.instruction) + output);
+                let prompt = llama.encode(&template.wrap(&row.instruction), true).unwrap();
+                assert_eq!(document.tokens[..prompt.len()], prompt);
+                assert_eq!(document.labelled(), document.tokens.len() - prompt.len());
+                assert_eq!(llama.decode(&document.tokens), template.wrap(&row.instruction) + output);
             }
         }
     }

@@ -1,0 +1,98 @@
+//! `metrics.jsonl`: one line a step, and how a resumed run goes on with it.
+
+use codelsi_engine::files::write_atomic;
+use codelsi_engine::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// One optimizer step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metric {
+    /// Counted from 1.
+    pub step: usize,
+    /// Mean over the step's labelled tokens, before the update.
+    pub loss: f64,
+    pub lr: f64,
+    /// Global norm before clipping.
+    pub grad_norm: f64,
+    /// Tokens of the step, prompts included.
+    pub tokens: usize,
+    pub tokens_per_s: f64,
+    pub peak_bytes: usize,
+    /// After the update, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_loss: Option<f64>,
+}
+
+/// The open `metrics.jsonl` of a run.
+pub struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    /// Opens `path` to go on after step `done`: later lines, and one that a kill cut short, are removed.
+    pub fn open(path: impl Into<PathBuf>, done: usize) -> Result<Log> {
+        let path = path.into();
+        let mut kept = String::new();
+        for metric in read(&path)?.iter().take_while(|metric| metric.step <= done) {
+            kept += &line(metric);
+        }
+        write_atomic(&path, kept.as_bytes())?;
+        let file = File::options().append(true).open(&path).map_err(|e| Error::io(&path, e))?;
+        Ok(Log { path, file })
+    }
+
+    /// Appends one line.
+    pub fn write(&mut self, metric: &Metric) -> Result<()> {
+        self.file.write_all(line(metric).as_bytes()).map_err(|e| Error::io(&self.path, e))
+    }
+}
+
+/// The whole lines of a `metrics.jsonl`; none when it does not exist.
+pub fn read(path: &Path) -> Result<Vec<Metric>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(Error::io(path, e)),
+    }
+}
+
+fn line(metric: &Metric) -> String {
+    serde_json::to_string(metric).expect("plain numbers") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metric(step: usize) -> Metric {
+        let validation_loss = (step == 2).then_some(0.5);
+        Metric {
+            step,
+            loss: 1.0 / step as f64,
+            lr: 1e-4,
+            grad_norm: 2.0,
+            tokens: 7,
+            tokens_per_s: 3.5,
+            peak_bytes: 9,
+            validation_loss,
+        }
+    }
+
+    #[test]
+    fn a_resumed_log_forgets_what_the_checkpoint_does_not_know() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut log = Log::open(&path, 0).unwrap();
+        (1..=4).for_each(|step| log.write(&metric(step)).unwrap());
+        fs::write(&path, fs::read_to_string(&path).unwrap() + "{\"step\": 5, \"lo").unwrap();
+        let mut log = Log::open(&path, 2).unwrap();
+        assert_eq!(read(&path).unwrap(), [metric(1), metric(2)]);
+        log.write(&metric(3)).unwrap();
+        assert_eq!(read(&path).unwrap(), [metric(1), metric(2), metric(3)]);
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 3);
+    }
+}

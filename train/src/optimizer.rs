@@ -1,0 +1,72 @@
+//! AdamW over everything a model trains, with its moments.
+
+use codelsi_engine::{Ctx, DType, Device, Error, Grads, Label, Result, Tensor};
+use codelsi_kernels::adamw::{Hyper, Param, adamw, grad_norm};
+use codelsi_model::llama::Llama;
+
+/// Constants of AdamW (Loshchilov & Hutter, arXiv 1711.05101) and of clipping.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    pub beta1: f32,
+    pub beta2: f32,
+    pub eps: f32,
+    pub weight_decay: f32,
+    /// The largest global gradient norm; `None` for no clipping.
+    pub max_norm: Option<f64>,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_norm: None }
+    }
+}
+
+/// The state of one run's optimizer.
+pub struct Optimizer {
+    rule: AdamW,
+    /// Steps taken.
+    pub step: u32,
+    /// First and second moment of every trainable tensor, in the model's order.
+    pub moments: Vec<(Tensor, Tensor)>,
+}
+
+impl Optimizer {
+    /// Zero moments for everything that `model` trains.
+    pub fn new(device: &Device, model: &Llama, rule: AdamW) -> Self {
+        let zeros = |t: &Tensor| device.zeros(Label::Moments, *t.shape(), DType::F32);
+        let moments = model.trainable().iter().map(|(_, t)| (zeros(t), zeros(t))).collect();
+        Optimizer { rule, step: 0, moments }
+    }
+
+    /// Takes one step with learning rate `lr`; returns the global gradient norm before clipping.
+    ///
+    /// # Errors
+    /// When a tensor got no gradient, or the norm is not finite: nothing is changed then.
+    pub fn step(&mut self, cx: &Ctx, model: &mut Llama, mut grads: Grads, lr: f32) -> Result<f64> {
+        let trainable = model.trainable_mut()?;
+        let mut gradients = Vec::with_capacity(trainable.len());
+        for (name, t) in &trainable {
+            let missing = || Error::new(format!("{name} got no gradient"));
+            gradients.push(grads.take(t).ok_or_else(missing)?);
+        }
+        let norm = grad_norm(cx, &gradients)?;
+        if !norm.is_finite() {
+            return Err(Error::new(format!("the gradient norm is {norm}; lower --lr, or check the data")));
+        }
+        self.step += 1;
+        let hyper = Hyper {
+            lr,
+            beta1: self.rule.beta1,
+            beta2: self.rule.beta2,
+            eps: self.rule.eps,
+            weight_decay: self.rule.weight_decay,
+            step: self.step,
+            grad_scale: self.rule.max_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0)) as f32,
+        };
+        let tensors = trainable.into_iter().zip(&gradients).zip(&mut self.moments);
+        let mut params: Vec<Param> =
+            tensors.map(|(((_, p), g), (m, v))| Param { p, g, m, v }).collect();
+        adamw(cx, &mut params, &hyper)?;
+        Ok(norm)
+    }
+}
