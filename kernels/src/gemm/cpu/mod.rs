@@ -102,25 +102,38 @@ pub(crate) fn accumulate(
         static PACKED: RefCell<(Vec<u32>, Vec<u32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
     }
     assert!(c.len() >= height * stride && stride.is_multiple_of(NR) && width <= stride);
-    let layout = precision.layout();
-    let tiles = Tiles::select(level(), layout);
+    let (layout, tiles) = (precision.layout(), Tiles::select(level(), precision.layout()));
     let (mut a, mut b) = PACKED.take();
-    a.resize(a.len().max(height * STEPS), 0);
+    // As many chunks of A as fit are packed at once: few rows then walk the weights' rows from end to end.
+    let chunk = height * STEPS;
+    let chunks = (BLOCK_ROWS / height.max(1)).max(1);
+    a.resize(a.len().max(chunk * chunks), 0);
     b.resize(STEPS * NR, 0);
-    for segment in segments {
-        let depth = segment.depth;
-        for k in (0..depth).step_by(STEPS * pack::terms(layout)) {
-            let steps = (depth - k).div_ceil(pack::terms(layout)).min(STEPS);
-            let window = |outer, count| Window { outer, count, k, steps, depth };
-            pack::rows(&mut a, &segment.a, window(r, height), precision);
+    for &Segment { a: a_operand, b: b_operand, depth } in segments {
+        let windows: Vec<Window> = (0..depth)
+            .step_by(STEPS * pack::terms(layout))
+            .map(|k| Window {
+                outer: r,
+                count: height,
+                k,
+                steps: (depth - k).div_ceil(pack::terms(layout)).min(STEPS),
+                depth,
+            })
+            .collect();
+        for windows in windows.chunks(chunks) {
+            for (w, a) in windows.iter().zip(a.chunks_exact_mut(chunk)) {
+                pack::rows(a, &a_operand, *w, precision);
+            }
             for column in (0..width).step_by(NR) {
-                let count = NR.min(width - column);
-                pack::panel(&mut b, &segment.b, window(j + column, count), precision);
-                // SAFETY: `a` is (height, STEPS), `b` (steps, NR), `c` was checked above; the tiles were
-                // selected for this machine.
-                unsafe {
-                    let c = c.as_mut_ptr().add(column);
-                    tiles.multiply(height, steps, a.as_ptr(), b.as_ptr(), c, stride);
+                for (w, a) in windows.iter().zip(a.chunks_exact(chunk)) {
+                    let panel = Window { outer: j + column, count: NR.min(width - column), ..*w };
+                    pack::panel(&mut b, &b_operand, panel, precision);
+                    // SAFETY: `a` is (height, STEPS), `b` (steps, NR), `c` was checked above; the tiles were
+                    // selected for this machine.
+                    unsafe {
+                        let c = c.as_mut_ptr().add(column);
+                        tiles.multiply(height, w.steps, a.as_ptr(), b.as_ptr(), c, stride);
+                    }
                 }
             }
         }
