@@ -1,4 +1,5 @@
 //! Llama on the engine.
+pub mod adapter;
 pub mod checkpoint;
 pub mod config;
 pub mod generate;
@@ -7,4 +8,5 @@ pub mod llama;
 mod shared;
 pub mod template;
 pub mod tensor_file;
+pub mod tensor_writer;
 pub mod tokenizer;
