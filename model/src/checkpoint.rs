@@ -1,16 +1,13 @@
 //! A model folder: `config.json` and its weights, one safetensors file or shards with an index, mapped in place.
 
 use crate::config::Config;
-use crate::tensor_file::{Entry, TensorFile, stored};
-use codelsi_engine::{At, DType, Device, Error, Label, Result, Shape, Tensor};
+use crate::tensor_file::{Entry, TensorFile, first_few, stored};
+use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
 use safetensors::Dtype;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// How many misfits one error names.
-const NAMED: usize = 4;
 
 /// An opened model folder. Weights stay in the page cache; opening reads headers only.
 pub struct Checkpoint {
@@ -43,7 +40,9 @@ impl Checkpoint {
             })
             .collect();
         if !misfits.is_empty() {
-            return Err(Error::new(summary(&misfits, expected.len())).at(folder.display().to_string()));
+            let (n, of) = (misfits.len(), expected.len());
+            let message = format!("{n} of {of} tensors do not fit config.json: {}", first_few(&misfits));
+            return Err(Error::new(message).at(folder.display().to_string()));
         }
         let place = expected.into_iter().map(|(name, _)| (name.clone(), found[&name])).collect();
         Ok(Checkpoint { folder, config, files, place })
@@ -166,20 +165,11 @@ fn open_shards(folder: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap
 }
 
 fn misfit(name: &str, entry: &Entry, expected: &[usize]) -> Option<String> {
-    let show =
-        |shape: &[usize]| format!("({})", shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", "));
     if entry.shape != expected {
-        return Some(format!("`{name}` is {}, expected {}", show(&entry.shape), Shape::from(expected)));
+        return Some(format!("`{name}` is {:?}, expected {expected:?}", entry.shape));
     }
     let readable = matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
     (!readable).then(|| format!("`{name}` is stored as {:?}, expected F32, F16 or BF16", entry.dtype))
-}
-
-fn summary(misfits: &[String], of: usize) -> String {
-    let named = misfits[..misfits.len().min(NAMED)].join("; ");
-    let more = misfits.len().saturating_sub(NAMED);
-    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
-    format!("{} of {of} tensors do not fit config.json: {named}{rest}", misfits.len())
 }
 
 #[cfg(test)]

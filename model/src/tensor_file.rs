@@ -224,6 +224,16 @@ fn first_non_finite<const N: usize>(
     })
 }
 
+/// The first of many complaints, and how many more there are.
+pub(crate) fn first_few(complaints: &[String]) -> String {
+    const NAMED: usize = 4;
+    let named = complaints[..complaints.len().min(NAMED)].join("; ");
+    match complaints.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named}; and {more} more"),
+    }
+}
+
 /// The index of the `flat`-th element of a row-major tensor.
 fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
     let mut index = vec![0; shape.len()];

@@ -1,0 +1,417 @@
+//! LoRA adapters as PEFT stores them: `adapter_config.json` and `adapter_model.safetensors`.
+//!
+//! Every adapted linear has a pair A (R, in) and B (out, R), and computes W x + s B (A x) with s = alpha / R, or
+//! alpha / √R with rank-stabilized scaling (arXiv 2312.03732).
+
+use crate::config::{Config, Linear};
+use crate::tensor_file::{TensorFile, first_few};
+use crate::tensor_writer::{Spec, write_file, write_json};
+use codelsi_engine::files::replace_folder;
+use codelsi_engine::rng::{Key, unit};
+use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
+use rayon::prelude::*;
+use safetensors::Dtype;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// What PEFT puts before a module's path.
+const PEFT_PREFIX: &str = "base_model.model.";
+
+/// Low-rank changes to the same linears of every layer.
+#[derive(Clone)]
+pub struct Adapter {
+    /// R.
+    pub rank: usize,
+    pub alpha: f32,
+    /// The probability with which training drops an input of A.
+    pub dropout: f32,
+    /// Scale by alpha / √R instead of alpha / R.
+    pub rslora: bool,
+    pub targets: BTreeSet<Linear>,
+    /// By the linear's path, e.g. `model.layers.0.self_attn.q_proj`; all F32.
+    pub pairs: BTreeMap<String, Pair>,
+}
+
+/// The factors of one linear's change.
+#[derive(Clone)]
+pub struct Pair {
+    /// (R, in)
+    pub a: Tensor,
+    /// (out, R)
+    pub b: Tensor,
+}
+
+impl Adapter {
+    /// An adapter that changes nothing yet: A uniform in ±1/√in (Kaiming with a = √5, as PEFT), B zero.
+    ///
+    /// # Errors
+    /// When the rank is 0 or no linear is named.
+    pub fn fresh(
+        config: &Config,
+        rank: usize,
+        alpha: f32,
+        dropout: f32,
+        targets: &[Linear],
+        seed: u64,
+    ) -> Result<Self> {
+        if rank == 0 || targets.is_empty() {
+            return Err(Error::new("an adapter needs a rank of at least 1 and at least one linear"));
+        }
+        let device = Device::cpu();
+        let mut pairs = BTreeMap::new();
+        for layer in 0..config.layers {
+            for &linear in targets {
+                let (out, inner) = config.linear_shape(linear);
+                let mut a = device.empty(Label::Adapters, [rank, inner], DType::F32);
+                // Steps count from 0; the last one's numbers are nobody else's.
+                let site = (layer * Linear::ALL.len() + linear as usize) as u32;
+                fill_uniform(a.slice_mut()?, inner, Key { seed, step: u32::MAX, site });
+                let b = device.zeros(Label::Adapters, [out, rank], DType::F32);
+                pairs.insert(linear.path(layer), Pair { a, b });
+            }
+        }
+        let targets = targets.iter().copied().collect();
+        Ok(Adapter { rank, alpha, dropout, rslora: false, targets, pairs })
+    }
+
+    /// s for a pair of rank `rank`.
+    pub fn scaling(&self, rank: usize) -> f32 {
+        let rank = rank as f64;
+        (self.alpha as f64 / if self.rslora { rank.sqrt() } else { rank }) as f32
+    }
+
+    /// Number of trainable values.
+    pub fn parameters(&self) -> usize {
+        self.pairs.values().map(|p| p.a.shape().elements() + p.b.shape().elements()).sum()
+    }
+
+    /// Reads an adapter folder and checks it against the model it is for. F16 and BF16 files are widened.
+    ///
+    /// # Errors
+    /// One line: the setting that is not supported, or the tensors that are missing, unknown or misshapen.
+    pub fn load(folder: impl AsRef<Path>, config: &Config) -> Result<Self> {
+        let folder = folder.as_ref();
+        let path = folder.join("adapter_config.json");
+        let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let settings = Settings::parse(&text).at(path.display().to_string())?;
+        let path = folder.join("adapter_model.safetensors");
+        let file = TensorFile::open(&path)?;
+        settings.with_pairs(&file, config).at(path.display().to_string())
+    }
+
+    /// Writes the folder, atomically. `base` is what the adapter is for, a path or a name.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>, base: &str) -> Result<()> {
+        replace_folder(folder, |folder| self.write(folder, base))
+    }
+
+    /// Writes the two files into a folder that exists.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write(&self, folder: &Path, base: &str) -> Result<()> {
+        write_json(folder.join("adapter_config.json"), &self.to_json(base))?;
+        let tensors: BTreeMap<String, &Tensor> = self
+            .pairs
+            .iter()
+            .flat_map(|(path, pair)| [(tensor_name(path, 'A'), &pair.a), (tensor_name(path, 'B'), &pair.b)])
+            .collect();
+        let specs: Vec<Spec> = tensors
+            .iter()
+            .map(|(name, t)| Spec { name: name.clone(), dtype: Dtype::F32, shape: t.shape().to_vec() })
+            .collect();
+        write_file(folder.join("adapter_model.safetensors"), &specs, &mut |spec, out| {
+            out.write_all(tensors[&spec.name].bytes().map_err(std::io::Error::other)?)
+        })
+    }
+
+    /// The settings that PEFT needs; it has defaults for the rest.
+    fn to_json(&self, base: &str) -> Value {
+        let whole = self.alpha.fract() == 0.0;
+        json!({
+            "alpha_pattern": {},
+            "base_model_name_or_path": base,
+            "bias": "none",
+            "fan_in_fan_out": false,
+            "inference_mode": true,
+            "init_lora_weights": true,
+            "layers_to_transform": null,
+            "lora_alpha": if whole { json!(self.alpha as i64) } else { json!(self.alpha) },
+            "lora_dropout": shortest(self.dropout),
+            "modules_to_save": null,
+            "peft_type": "LORA",
+            "r": self.rank,
+            "rank_pattern": {},
+            "target_modules": self.targets.iter().map(|linear| linear.name()).collect::<Vec<_>>(),
+            "task_type": "CAUSAL_LM",
+            "use_dora": false,
+            "use_rslora": self.rslora,
+        })
+    }
+}
+
+/// 0.05 for 0.05f32, not the nearest f32 widened.
+fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(x.into())
+}
+
+fn tensor_name(path: &str, factor: char) -> String {
+    format!("{PEFT_PREFIX}{path}.lora_{factor}.weight")
+}
+
+fn fill_uniform(a: &mut [f32], inner: usize, key: Key) {
+    let bound = (1.0 / inner as f64).sqrt() as f32;
+    a.par_chunks_mut(inner).enumerate().for_each(|(row, a)| {
+        for (block, a) in a.chunks_mut(4).enumerate() {
+            for (x, word) in a.iter_mut().zip(key.words(row as u32, block as u32)) {
+                *x = (2.0 * unit(word) - 1.0) * bound;
+            }
+        }
+    });
+}
+
+/// What `adapter_config.json` says.
+struct Settings {
+    rank: usize,
+    alpha: f32,
+    dropout: f32,
+    rslora: bool,
+    /// None when PEFT left the choice of modules to a pattern.
+    targets: Option<BTreeSet<Linear>>,
+}
+
+/// Settings that change what an adapter computes. Only their empty values are supported.
+const REFUSED: [&str; 20] = [
+    "alora_invocation_tokens",
+    "alpha_pattern",
+    "arrow_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "kasa_config",
+    "layer_replication",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_bias",
+    "modules_to_save",
+    "monteclora_config",
+    "rank_pattern",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_dora",
+    "use_qalora",
+    "velora_config",
+    "bias",
+];
+
+impl Settings {
+    fn parse(text: &str) -> Result<Self> {
+        let json: Map<String, Value> =
+            serde_json::from_str(text).map_err(|e| Error::new(format!("not a JSON object: {e}")))?;
+        let get = |key: &str| json.get(key).filter(|v| !v.is_null());
+        let refuse = |key: &str, value: &Value| Err(Error::new(format!("`{key}` is {value}: not supported")));
+        if let Some(kind) = get("peft_type").filter(|&kind| kind != "LORA") {
+            return refuse("peft_type", kind);
+        }
+        for key in REFUSED {
+            if let Some(value) = get(key).filter(|value| !is_empty(value)) {
+                return refuse(key, value);
+            }
+        }
+        // The others (PiSSA, OLoRA, LoftQ, …) come with a changed base model.
+        if let Some(init) = get("init_lora_weights")
+            && !(init.is_boolean() || ["gaussian", "eva", "orthogonal"].iter().any(|known| init == known))
+        {
+            return refuse("init_lora_weights", init);
+        }
+        let number = |key: &str, default: Option<f64>| {
+            let x = get(key).map_or(default, Value::as_f64);
+            x.filter(|x| x.is_finite()).ok_or_else(|| Error::new(format!("`{key}` is missing or no number")))
+        };
+        let rank = get("r").and_then(Value::as_u64).filter(|r| (1..=1 << 16).contains(r));
+        let dropout = number("lora_dropout", Some(0.0))?;
+        if !(0.0..1.0).contains(&dropout) {
+            return Err(Error::new(format!("`lora_dropout` is {dropout}, not from 0 to 1")));
+        }
+        Ok(Settings {
+            rank: rank.ok_or_else(|| Error::new("`r` is missing or no rank"))? as usize,
+            alpha: number("lora_alpha", None)? as f32,
+            dropout: dropout as f32,
+            rslora: get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
+            targets: get("target_modules").and_then(Value::as_array).map(|t| targets(t)).transpose()?,
+        })
+    }
+
+    fn with_pairs(self, file: &TensorFile, config: &Config) -> Result<Adapter> {
+        let targets = match self.targets {
+            Some(targets) => targets,
+            None => named_in(file),
+        };
+        let Settings { rank, alpha, dropout, rslora, .. } = self;
+        let mut expected = BTreeMap::new();
+        for layer in 0..config.layers {
+            for &linear in &targets {
+                let (out, inner) = config.linear_shape(linear);
+                expected.insert(tensor_name(&linear.path(layer), 'A'), [rank, inner]);
+                expected.insert(tensor_name(&linear.path(layer), 'B'), [out, rank]);
+            }
+        }
+        check(file, &expected)?;
+        let device = Device::cpu();
+        let tensor = |path: &str, factor| {
+            file.tensor(&device, Label::Adapters, &tensor_name(path, factor), DType::F32)
+        };
+        let paths = (0..config.layers).flat_map(|layer| targets.iter().map(move |linear| linear.path(layer)));
+        let pairs =
+            paths.map(|path| Ok((path.clone(), Pair { a: tensor(&path, 'A')?, b: tensor(&path, 'B')? })));
+        Ok(Adapter { rank, alpha, dropout, rslora, pairs: pairs.collect::<Result<_>>()?, targets })
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Bool(on) => !on,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        other => other == "none",
+    }
+}
+
+fn targets(names: &[Value]) -> Result<BTreeSet<Linear>> {
+    let all = names.iter().map(|name| name.as_str().unwrap_or("").parse()).collect::<Result<BTreeSet<_>>>();
+    let all = all.at("target_modules")?;
+    if all.is_empty() { Err(Error::new("`target_modules` is empty")) } else { Ok(all) }
+}
+
+/// The linears that a file's names speak of.
+fn named_in(file: &TensorFile) -> BTreeSet<Linear> {
+    let names = file.entries().keys().filter_map(|name| name.rsplit_once(".lora_")?.0.rsplit_once('.'));
+    names.filter_map(|(_, linear)| linear.parse().ok()).collect()
+}
+
+fn check(file: &TensorFile, expected: &BTreeMap<String, [usize; 2]>) -> Result<()> {
+    let mut misfits = Vec::new();
+    for (name, shape) in expected {
+        match file.entries().get(name) {
+            None => misfits.push(format!("`{name}` is missing")),
+            Some(entry) if entry.shape != shape => {
+                misfits.push(format!("`{name}` is {:?}, expected {:?}", entry.shape, shape));
+            }
+            Some(_) => {}
+        }
+    }
+    let unknown = file.entries().keys().filter(|name| !expected.contains_key(*name));
+    misfits.extend(unknown.map(|name| format!("`{name}` adapts no linear of this model")));
+    if misfits.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(format!("{} tensors do not fit the model: {}", misfits.len(), first_few(&misfits))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::shared;
+
+    fn config() -> Config {
+        Config {
+            hidden: 8,
+            intermediate: 12,
+            layers: 2,
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 4,
+            vocab: 10,
+            rope_theta: 1e4,
+            rope_factor: 1.0,
+            rms_eps: 1e-5,
+            max_positions: 16,
+            tied: true,
+            bos: None,
+            eos: vec![],
+        }
+    }
+
+    #[test]
+    fn peft_files_survive_a_round_trip_byte_for_byte() {
+        for case in ["mha_f32", "gqa_bf16_sharded", "tied_f32", "hd128_bf16"] {
+            let Some(reference) = shared(&format!("reference/{case}")) else { return };
+            let config = Config::load(reference.join("model")).unwrap();
+            let adapter = Adapter::load(reference.join("adapter"), &config).unwrap();
+            assert_eq!((adapter.rank, adapter.scaling(16), adapter.pairs.len()), (16, 2.0, 14));
+            let folder = tempfile::tempdir().unwrap();
+            adapter.save(folder.path().join("copy"), "../model").unwrap();
+            let read = |path: &Path| fs::read(path.join("adapter_model.safetensors")).unwrap();
+            assert_eq!(read(&folder.path().join("copy")), read(&reference.join("adapter")), "{case}");
+            let settings = |path: &Path| -> Map<String, Value> {
+                serde_json::from_str(&fs::read_to_string(path.join("adapter_config.json")).unwrap()).unwrap()
+            };
+            let mut theirs = settings(&reference.join("adapter"));
+            theirs["target_modules"]
+                .as_array_mut()
+                .unwrap()
+                .sort_by_key(|t| t.as_str().unwrap().parse::<Linear>().unwrap());
+            for (key, value) in settings(&folder.path().join("copy")) {
+                assert_eq!(Some(&value), theirs.get(&key), "{case}: {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fresh_adapter_is_uniform_in_a_and_zero_in_b() {
+        let adapter = Adapter::fresh(&config(), 64, 16.0, 0.0, &[Linear::Q, Linear::Down], 1).unwrap();
+        assert_eq!(adapter.pairs.keys().next().unwrap(), "model.layers.0.mlp.down_proj");
+        assert_eq!(adapter.parameters(), 2 * (64 * (8 + 8) + 64 * (12 + 8)));
+        let pair = &adapter.pairs["model.layers.1.self_attn.q_proj"];
+        assert!(pair.b.slice::<f32>().unwrap().iter().all(|&x| x == 0.0));
+        let (a, bound) = (pair.a.slice::<f32>().unwrap(), 1.0 / 8f32.sqrt());
+        let variance = a.iter().map(|x| x * x).sum::<f32>() / a.len() as f32;
+        assert!(a.iter().all(|x| x.abs() <= bound) && (variance * 3.0 / bound / bound - 1.0).abs() < 0.2);
+        let again = Adapter::fresh(&config(), 64, 16.0, 0.0, &[Linear::Q], 1).unwrap();
+        assert_eq!(
+            again.pairs["model.layers.1.self_attn.q_proj"].a.bytes().unwrap(),
+            pair.a.bytes().unwrap()
+        );
+        let rslora = Adapter { rslora: true, ..adapter };
+        assert_eq!(rslora.scaling(64), 2.0);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_in_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("adapter");
+        Adapter::fresh(&config(), 4, 8.0, 0.05, &[Linear::K], 1).unwrap().save(&path, "base").unwrap();
+        assert_eq!(Adapter::load(&path, &config()).unwrap().dropout, 0.05);
+        let refused = |config: Config| Adapter::load(&path, &config).err().unwrap().to_string();
+        let message = refused(Config { layers: 4, hidden: 16, ..config() });
+        assert!(
+            message.contains("6 tensors") && message.contains("layers.2") && message.contains("and 2 more"),
+            "{message}"
+        );
+        assert!(refused(Config { layers: 1, ..config() }).contains("adapts no linear"));
+
+        let text = fs::read_to_string(path.join("adapter_config.json")).unwrap();
+        for (key, value) in [
+            ("use_dora", json!(true)),
+            ("modules_to_save", json!(["lm_head"])),
+            ("bias", json!("all")),
+            ("alpha_pattern", json!({"q_proj": 1})),
+            ("init_lora_weights", json!("pissa")),
+            ("peft_type", json!("IA3")),
+            ("target_modules", json!(["lm_head"])),
+            ("r", json!(0)),
+            ("lora_alpha", json!("x")),
+            ("lora_dropout", json!(1.5)),
+        ] {
+            let mut json: Value = serde_json::from_str(&text).unwrap();
+            json[key] = value;
+            fs::write(path.join("adapter_config.json"), json.to_string()).unwrap();
+            let message = refused(config());
+            assert!(message.contains(key) && !message.contains('\n'), "{key}: {message}");
+        }
+    }
+}

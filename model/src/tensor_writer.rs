@@ -1,0 +1,178 @@
+//! Writes safetensors files tensor by tensor, so that a model never has to fit in memory.
+
+use codelsi_engine::files::{write_atomic, write_atomic_with};
+use codelsi_engine::{Error, Result};
+use safetensors::Dtype;
+use serde_json::{Map, Value, json};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// The most tensor bytes of one shard of a model.
+pub const SHARD_BYTES: usize = 5_000_000_000;
+
+/// A tensor to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+}
+
+impl Spec {
+    /// Size of its content.
+    pub fn byte_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
+    }
+}
+
+/// Writes one file, atomically. `fill` writes the content of each tensor when it is asked to, in the file's order.
+///
+/// # Errors
+/// When the file cannot be written, or `fill` fails or writes another number of bytes than the shape says.
+pub fn write_file(
+    path: impl AsRef<Path>,
+    specs: &[Spec],
+    fill: &mut dyn FnMut(&Spec, &mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    // Wide types first: every tensor is then aligned to its own element.
+    let mut order: Vec<&Spec> = specs.iter().collect();
+    order.sort_by_key(|spec| std::cmp::Reverse(spec.dtype.bitsize()));
+    write_atomic_with(path, |file| {
+        file.write_all(&header(&order))?;
+        for spec in order {
+            let mut counted = Counted { inner: file, bytes: 0 };
+            fill(spec, &mut counted)?;
+            if counted.bytes != spec.byte_len() {
+                let message = format!("`{}`: {} bytes written for {spec:?}", spec.name, counted.bytes);
+                return Err(io::Error::other(message));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Writes the weights of a model folder: `model.safetensors`, or shards of at most `shard_bytes` and their index.
+///
+/// # Errors
+/// As [`write_file`].
+pub fn write_model(
+    folder: &Path,
+    specs: &[Spec],
+    shard_bytes: usize,
+    fill: &mut dyn FnMut(&Spec, &mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    let shards = shards(specs, shard_bytes);
+    if let [all] = shards[..] {
+        return write_file(folder.join("model.safetensors"), all, fill);
+    }
+    let mut weight_map = Map::new();
+    for (i, shard) in shards.iter().enumerate() {
+        let name = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
+        write_file(folder.join(&name), shard, fill)?;
+        weight_map.extend(shard.iter().map(|spec| (spec.name.clone(), Value::from(name.as_str()))));
+    }
+    let total: usize = specs.iter().map(Spec::byte_len).sum();
+    let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
+    write_json(folder.join("model.safetensors.index.json"), &index)
+}
+
+/// Writes indented JSON and a newline, atomically.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_json(path: impl AsRef<Path>, value: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::io(&path, e))?;
+    write_atomic(path, (text + "\n").as_bytes())
+}
+
+/// Runs of tensors, each as long as the limit allows.
+fn shards(specs: &[Spec], limit: usize) -> Vec<&[Spec]> {
+    let mut shards = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (i, spec) in specs.iter().enumerate() {
+        if i > start && bytes + spec.byte_len() > limit {
+            shards.push(&specs[start..i]);
+            (start, bytes) = (i, 0);
+        }
+        bytes += spec.byte_len();
+    }
+    shards.push(&specs[start..]);
+    shards
+}
+
+/// The length and the JSON header, padded so that the tensors start at a multiple of 8.
+fn header(specs: &[&Spec]) -> Vec<u8> {
+    let mut entries = Map::new();
+    entries.insert("__metadata__".into(), json!({"format": "pt"}));
+    let mut start = 0;
+    for spec in specs {
+        let end = start + spec.byte_len();
+        let entry =
+            json!({"dtype": spec.dtype.to_string(), "shape": spec.shape, "data_offsets": [start, end]});
+        entries.insert(spec.name.clone(), entry);
+        start = end;
+    }
+    let mut text = Value::Object(entries).to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    [&(text.len() as u64).to_le_bytes()[..], &text].concat()
+}
+
+struct Counted<'a, W> {
+    inner: &'a mut W,
+    bytes: usize,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(data)?;
+        self.bytes += written;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(name: &str, dtype: Dtype, n: usize) -> Spec {
+        Spec { name: name.into(), dtype, shape: vec![n] }
+    }
+
+    #[test]
+    fn shards_keep_to_the_limit_and_to_the_order() {
+        let specs = [4, 4, 2, 9, 1].map(|n| spec("w", Dtype::U8, n));
+        let lengths: Vec<usize> = shards(&specs, 8).iter().map(|s| s.len()).collect();
+        assert_eq!(lengths, [2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn the_crate_reads_what_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let specs = [spec("narrow", Dtype::BF16, 3), spec("wide", Dtype::F32, 2)];
+        write_file(&path, &specs, &mut |spec, out| {
+            out.write_all(&vec![spec.name.len() as u8; spec.byte_len()])
+        })
+        .unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let read = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(read.tensor("narrow").unwrap().data(), [6; 6]);
+        assert_eq!(
+            (read.tensor("wide").unwrap().data(), read.tensor("wide").unwrap().shape()),
+            (&[4; 8][..], &[2][..])
+        );
+    }
+
+    #[test]
+    fn a_wrong_number_of_bytes_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let result = write_file(&path, &[spec("w", Dtype::F32, 2)], &mut |_, out| out.write_all(&[0; 7]));
+        assert!(result.unwrap_err().to_string().contains("7 bytes"));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
