@@ -20,6 +20,7 @@ pub mod sample;
 pub mod simd;
 pub mod spec;
 pub mod swiglu;
+pub mod xent;
 
 /// Every op's declaration.
 pub static ALL: &[&spec::Spec] = &[
@@ -34,4 +35,5 @@ pub static ALL: &[&spec::Spec] = &[
     &rope::spec::SPEC,
     &sample::spec::SPEC,
     &swiglu::spec::SPEC,
+    &xent::spec::SPEC,
 ];

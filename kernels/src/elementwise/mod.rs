@@ -98,7 +98,7 @@ impl Op for Cast {
 }
 
 /// y = x, between the two storage types.
-fn convert(cx: &Ctx, y: &mut Tensor, x: &Tensor) -> Result<()> {
+pub(crate) fn convert(cx: &Ctx, y: &mut Tensor, x: &Tensor) -> Result<()> {
     match (cx.device(), x.dtype(), y.dtype()) {
         (Device::Cpu(_), DType::F32, DType::BF16) => cpu::convert::<f32, bf16>(y, x),
         (Device::Cpu(_), DType::BF16, DType::F32) => cpu::convert::<bf16, f32>(y, x),

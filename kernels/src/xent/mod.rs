@@ -1,0 +1,117 @@
+//! The cross-entropy of a language model's head, without its logits.
+//!
+//! **math** z = h·headᵀ; logprob_t = z_{t,y_t} − ln Σ_v e^{z_tv}; loss = −scale · Σ logprob_t over the tokens with a
+//! label y_t. With p = softmax(z): dh_t = scale·(Σ_v p_tv·head_v − head_{y_t}) and
+//! dhead_v = scale·Σ_t (p_tv − [v = y_t])·h_t.
+//!
+//! **shapes** h, dh (T, C); head, dhead (V, C); targets (T), −100 where there is no label; loss (1); logprobs (T),
+//! 0 where there is no label.
+//!
+//! **layout** row-major. Labelled tokens are gathered 252 at a time, and each gathering meets the vocabulary 4096
+//! rows at a time: a tile of logits is the most that ever exists.
+//!
+//! **numerics** logits in f32. Their maximum, their sum and Σ p·head follow the tiles online, as in flash attention:
+//! when a larger maximum comes, what was summed before is scaled down. The order depends on V and on a token's own row;
+//! dhead adds tokens in ascending order in f32, the loss adds them in f64.
+//!
+//! **traffic** forward 2·T·V·C flops, T counting labelled tokens; dh, made in the same pass, as many again; dhead
+//! another 4·T·V·C, because it needs the logits a second time. Backward multiplies by the loss's own gradient,
+//! and does nothing when that is 1.
+
+mod cpu;
+pub mod spec;
+#[cfg(test)]
+mod tests;
+
+use crate::elementwise::convert;
+use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
+use cpu::{Outputs, Work};
+use half::bf16;
+
+/// The target of a token without a label.
+pub const NO_LABEL: i32 = -100;
+
+/// `(loss, logprobs)` of targets (T) i32 under the logits h (T, C) · head (V, C)ᵀ: loss (1) f32 is
+/// −`scale` · Σ logprobs; logprobs (T) f32 have no gradient. Targets of [`NO_LABEL`] do not count.
+///
+/// # Errors
+/// When the shapes do not fit, or a target is neither a row of head nor [`NO_LABEL`].
+pub fn xent(cx: &Ctx, h: &Tensor, head: &Tensor, targets: &Tensor, scale: f32) -> Result<(Tensor, Tensor)> {
+    let mut outs = cx.apply(Xent { scale }, &[h, head, targets])?;
+    let logprobs = outs.swap_remove(1).detach();
+    Ok((outs.swap_remove(0), logprobs))
+}
+
+struct Xent {
+    scale: f32,
+}
+
+impl Op for Xent {
+    fn name(&self) -> &'static str {
+        "xent"
+    }
+
+    /// Makes the gradients too: the logits are there only now.
+    fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
+        let [h, head, targets] = x else { unreachable!("xent has three inputs") };
+        let ((t, c), (v, inner)) = (h.shape().as_matrix(), head.shape().as_matrix());
+        if c != inner || targets.shape()[..] != [t] || [h, head].iter().any(|x| x.dtype() == DType::I32) {
+            let message =
+                format!("h {h:?} (T, C), head {head:?} (V, C) and targets {targets:?} (T) do not fit");
+            return Err(Error::new(message));
+        }
+        let wants = |x: &Tensor| save.records() && x.id().is_some();
+        let mut out = Outputs {
+            loss: cx.empty([1], DType::F32),
+            logprobs: cx.empty([t], DType::F32),
+            dh: wants(h).then(|| cx.empty(*h.shape(), h.dtype())),
+            dhead: wants(head).then(|| cx.device().empty(Label::Gradients, [v, c], DType::F32)),
+        };
+        let mut work = Work::new(cx, h, head, &out);
+        match (cx.device(), h.dtype()) {
+            (Device::Cpu(_), DType::BF16) => {
+                cpu::forward::<bf16>(&mut out, &mut work, h, head, targets, self.scale)?
+            }
+            (Device::Cpu(_), _) => cpu::forward::<f32>(&mut out, &mut work, h, head, targets, self.scale)?,
+            (Device::Plan(_), _) => {}
+        }
+        drop(work);
+        save.keep_all(&out.dh);
+        if let Some(dhead) = out.dhead {
+            save.keep(&narrowed(cx, dhead, head.dtype())?);
+        }
+        Ok(vec![out.loss, out.logprobs])
+    }
+
+    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+        let Some(dloss) = &dy[0] else { return Ok(()) };
+        let wanted = (0..2).filter(|&i| dx.wants(i)).collect::<Vec<_>>();
+        for (i, gradient) in wanted.into_iter().zip(saved.iter()) {
+            dx.add(i, scaled(cx, gradient, dloss)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A gradient summed in f32, in the storage type of what it belongs to.
+fn narrowed(cx: &Ctx, gradient: Tensor, dtype: DType) -> Result<Tensor> {
+    if dtype == DType::F32 {
+        return Ok(gradient);
+    }
+    let mut narrow = cx.device().empty(Label::Gradients, *gradient.shape(), dtype);
+    convert(cx, &mut narrow, &gradient)?;
+    Ok(narrow)
+}
+
+/// `gradient` times the scalar `dloss`: itself when that is 1, as it is at the end of a training step.
+fn scaled(cx: &Ctx, gradient: &Tensor, dloss: &Tensor) -> Result<Tensor> {
+    if cx.device().is_plan() || dloss.slice::<f32>()? == [1.0] {
+        return Ok(gradient.clone());
+    }
+    let mut y = cx.empty(*gradient.shape(), gradient.dtype());
+    match gradient.dtype() {
+        DType::BF16 => cpu::scale::<bf16>(&mut y, gradient, dloss)?,
+        _ => cpu::scale::<f32>(&mut y, gradient, dloss)?,
+    }
+    Ok(y)
+}

@@ -1,0 +1,78 @@
+//! Cross-entropy from full logits, in float64.
+
+use super::NO_LABEL;
+use crate::spec::{Case, Cost, Input, Spec, Value};
+use codelsi_engine::DType;
+
+/// The declaration of `xent`.
+pub static SPEC: Spec = Spec { name: "xent", cases };
+
+fn cases(dtype: DType) -> Vec<Case> {
+    // The last ones cross the boundaries of tiles and gatherings.
+    let sizes = [(1, 1, 2), (3, 17, 5), (7, 33, 41), (16, 128, 64), (3, 5, 4101), (300, 3, 7)];
+    sizes
+        .into_iter()
+        .flat_map(|(t, c, v)| [values(t, c, v, dtype), lora(t, c, v, dtype), full(t, c, v, dtype)])
+        .collect()
+}
+
+/// Both outputs, no gradient.
+fn values(t: usize, c: usize, v: usize, dtype: DType) -> Case {
+    let label = |t: usize| if t % 4 == 1 { NO_LABEL } else { (t * 7919 % v) as i32 };
+    let scale = 1.0 / t as f32;
+    Case {
+        name: format!("T={t} C={c} V={v}"),
+        inputs: vec![
+            Input::storage([t, c]).frozen(),
+            Input::storage([v, c]).scaled(2.0 / (c as f32).sqrt()).frozen(),
+            Input::ints((0..t).map(label).collect()),
+        ],
+        run: Box::new(move |cx, x| {
+            let (loss, logprobs) = super::xent(cx, x[0], x[1], x[2], scale)?;
+            Ok(vec![loss, logprobs])
+        }),
+        reference: Box::new(move |x| reference(&x[0], &x[1], &x[2], scale as f64)),
+        terms: v.max(c),
+        cost: Cost { bytes: ((t + v) * c * dtype.size()) as f64, flops: (2 * t * c * v) as f64 },
+    }
+}
+
+/// The loss and dh, as LoRA needs it: the head is frozen.
+fn lora(t: usize, c: usize, v: usize, dtype: DType) -> Case {
+    let Case { name, mut inputs, run, reference, terms, cost } = values(t, c, v, dtype);
+    inputs[0].grad = true;
+    Case {
+        name: name + " dh",
+        inputs,
+        run: Box::new(move |cx, x| Ok(vec![run(cx, x)?.swap_remove(0)])),
+        reference: Box::new(move |x| vec![reference(x).swap_remove(0)]),
+        terms,
+        cost: Cost { flops: 2.0 * cost.flops, ..cost },
+    }
+}
+
+/// The loss, dh and dhead, as full training needs it.
+fn full(t: usize, c: usize, v: usize, dtype: DType) -> Case {
+    let mut case = lora(t, c, v, dtype);
+    case.name += " dhead";
+    case.inputs[1].grad = true;
+    case.terms = case.terms.max(t);
+    case.cost.flops *= 2.0;
+    case
+}
+
+fn reference(h: &Value, head: &Value, targets: &Value, scale: f64) -> Vec<Value> {
+    let (mut loss, mut logprobs) = (Value::zeros([1]), Value::zeros([h.dims().0]));
+    for t in 0..h.dims().0 {
+        if targets.data[t] == NO_LABEL as f64 {
+            continue;
+        }
+        let dot = |v: usize| h.row(t).iter().zip(head.row(v)).map(|(h, w)| h * w).sum::<f64>();
+        let z: Vec<f64> = (0..head.dims().0).map(dot).collect();
+        let max = z.iter().fold(f64::NEG_INFINITY, |m, &z| m.max(z));
+        let total: f64 = z.iter().map(|z| (z - max).exp()).sum();
+        logprobs.data[t] = z[targets.int(t)] - max - total.ln();
+        loss.data[0] -= scale * logprobs.data[t];
+    }
+    vec![loss, logprobs]
+}

@@ -1,0 +1,86 @@
+use super::*;
+
+#[test]
+fn a_target_outside_the_vocabulary_is_named() {
+    let device = Device::cpu();
+    let zeros = |shape: [usize; 2]| device.zeros(Label::Activations, shape, DType::F32);
+    for bad in [5, -1] {
+        let targets = device.tensor(Label::Activations, [2], &[NO_LABEL, bad]).unwrap();
+        let cx = Ctx::inference(&device);
+        let error = xent(&cx, &zeros([2, 3]), &zeros([5, 3]), &targets, 1.0).unwrap_err();
+        let message = format!("xent: target {bad} of token 1 is outside the vocabulary of 5");
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn a_token_s_logprob_does_not_depend_on_the_tokens_beside_it() {
+    let device = Device::cpu();
+    let cx = Ctx::inference(&device);
+    let (t, c, v) = (300, 24, 70);
+    let wave = |n: usize, f: f32| (0..n).map(|i| (i as f32 * f).sin()).collect::<Vec<f32>>();
+    let (h, head) = (wave(t * c, 0.7), wave(v * c, 0.3));
+    let head = device.tensor(Label::Weights, [v, c], &head).unwrap();
+    let run = |rows: std::ops::Range<usize>| {
+        let part = &h[rows.start * c..rows.end * c];
+        let h = device.tensor(Label::Activations, [rows.len(), c], part).unwrap();
+        let y: Vec<i32> = rows.map(|t| (t % v) as i32).collect();
+        let y = device.tensor(Label::Activations, [y.len()], &y).unwrap();
+        xent(&cx, &h, &head, &y, 1.0).unwrap().1.slice::<f32>().unwrap().to_vec()
+    };
+    let all = run(0..t);
+    assert_eq!(run(17..18), all[17..18]);
+    assert_eq!(run(100..290), all[100..290]);
+}
+
+/// Peak bytes of loss and dh at these sizes, by the books of a device that computes nothing.
+fn peak(t: usize, v: usize) -> usize {
+    let device = Device::plan();
+    let cx = Ctx::training(&device, 0, 0);
+    let c = 64;
+    let h = device.empty(Label::Activations, [t, c], DType::BF16).with_grad();
+    let head = device.empty(Label::Weights, [v, c], DType::BF16);
+    let targets = device.empty(Label::Activations, [t], DType::I32);
+    xent(&cx, &h, &head, &targets, 1.0).unwrap();
+    let inputs = h.byte_len() + head.byte_len() + targets.byte_len();
+    let outputs = h.byte_len() + 4 * t + 4;
+    device.ledger().usage().peak - inputs - outputs
+}
+
+#[test]
+fn working_memory_grows_neither_with_tokens_nor_with_the_vocabulary() {
+    assert_eq!(peak(4096, 32016), 252 * (64 * 2 + 4096 * 4 + 2 * 64 * 4));
+    assert_eq!(peak(40960, 32016), peak(4096, 32016));
+    assert_eq!(peak(4096, 128256), peak(4096, 32016));
+}
+
+#[test]
+fn the_gradient_scales_with_that_of_the_loss() {
+    let device = Device::cpu();
+    let gradient = |dloss: f32| {
+        let cx = Ctx::training(&device, 0, 0);
+        let h = device.tensor(Label::Activations, [1, 2], &[1.0f32, -1.0]).unwrap().with_grad();
+        let head = device.tensor(Label::Weights, [2, 2], &[1.0f32, 0.0, 0.0, 1.0]).unwrap();
+        let y = device.tensor(Label::Activations, [1], &[1]).unwrap();
+        let (loss, _) = xent(&cx, &h, &head, &y, 1.0).unwrap();
+        let mut grads = codelsi_engine::Grads::default();
+        let seed = device.tensor(Label::Gradients, [1], &[dloss]).unwrap();
+        cx.backward(&loss, seed, &mut grads).unwrap();
+        grads.get(&h).unwrap().slice::<f32>().unwrap().to_vec()
+    };
+    let one = gradient(1.0);
+    assert_eq!(gradient(-4.0), [-4.0 * one[0], -4.0 * one[1]]);
+    // p = softmax(1, −1); dh = p − (0, 1).
+    let p = 1.0 / (1.0 + (-2f32).exp());
+    assert!((one[0] - p).abs() < 1e-6 && (one[1] + p).abs() < 1e-6, "{one:?}");
+}
+
+#[test]
+fn without_any_label_everything_is_zero() {
+    let device = Device::cpu();
+    let cx = Ctx::inference(&device);
+    let h = device.zeros(Label::Activations, [2, 3], DType::F32);
+    let targets = device.tensor(Label::Activations, [2], &[NO_LABEL; 2]).unwrap();
+    let (loss, logprobs) = xent(&cx, &h, &h, &targets, 1.0).unwrap();
+    assert_eq!((loss.slice::<f32>().unwrap()[0], logprobs.slice::<f32>().unwrap()), (0.0, &[0.0, 0.0][..]));
+}
