@@ -1,13 +1,23 @@
-//! From sources to a tuned model: curation, training data, packing, schedule, steps and checkpoints.
+//! From sources to a tuned model: curation, training data, packing, optimizer steps and checkpoints.
 //!
-//! Read in the order of the data: [`curate`] makes rows, [`data`] reads them, [`pack`] turns them into
-//! token sequences, [`schedule`] says how fast to learn from them.
+//! Read in the order of the data: [`curate`] makes rows, [`data`] reads them, [`pack`] turns them into token
+//! sequences, [`feed`] puts those in order; [`learner`] is one optimizer step, [`trainer`] the run around it.
 
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 pub mod curate;
 pub mod data;
+pub mod feed;
 pub mod jsonl;
+pub mod learner;
 pub mod metrics;
+pub mod options;
+pub mod overview;
 pub mod pack;
 pub mod schedule;
+pub mod trainer;
+pub mod weights;
+
+pub use options::TrainOptions;
+pub use trainer::{Event, Report, train};

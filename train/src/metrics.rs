@@ -45,6 +45,11 @@ impl Log {
         Ok(Log { path, file })
     }
 
+    /// The lines so far.
+    pub fn metrics(&self) -> Result<Vec<Metric>> {
+        read(&self.path)
+    }
+
     /// Appends one line.
     pub fn write(&mut self, metric: &Metric) -> Result<()> {
         self.file.write_all(line(metric).as_bytes()).map_err(|e| Error::io(&self.path, e))

@@ -1,0 +1,205 @@
+//! Checkpoints of a run: weights, moments, and where in the data it stands; whole or absent.
+//!
+//! `OUT/checkpoints/step-00000050/` holds an adapter (or, in full training, a model) that can be used as it is, and
+//! `moments.safetensors` and `state.json` beside it. The folder is filled under another name, flushed to disk and
+//! renamed; the one before is removed only then.
+
+use codelsi_engine::files::replace_folder;
+use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
+use codelsi_model::tensor_file::TensorFile;
+use codelsi_model::tensor_writer::{Spec, write_file, write_json};
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where a run stands. The random numbers need nothing else: they are keyed by the recipe's seed and the step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Steps done.
+    pub step: usize,
+    /// The data cursor: the epoch, and the sequence in it that comes next.
+    pub epoch: u32,
+    pub sequence: usize,
+    /// Tokens seen, prompts included, and the seconds it took.
+    pub tokens: usize,
+    pub seconds: f64,
+    /// Validation loss before the first step.
+    pub validation_before: Option<f64>,
+    /// See [`crate::options::TrainOptions::recipe`]; and a digest of the encoded data.
+    pub recipe: Map<String, Value>,
+}
+
+impl State {
+    /// Before the first step.
+    pub fn new(recipe: Map<String, Value>) -> State {
+        State { step: 0, epoch: 0, sequence: 0, tokens: 0, seconds: 0.0, validation_before: None, recipe }
+    }
+
+    /// Refuses to go on with another recipe, naming what differs. Where files lie does not matter.
+    pub fn check(&self, recipe: &Map<String, Value>) -> Result<()> {
+        let place = |key: &str| matches!(key, "model" | "data" | "from");
+        for (key, now) in recipe.iter().filter(|(key, _)| !place(key)) {
+            let then = self.recipe.get(key).unwrap_or(&Value::Null);
+            if then != now {
+                let message =
+                    format!("cannot resume: `{key}` was {then} and is {now} now; train to another folder");
+                return Err(Error::new(message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// First and second moment of one parameter.
+pub struct Moments {
+    pub m: Tensor,
+    pub v: Tensor,
+}
+
+/// The newest whole checkpoint of a run's folder.
+pub fn latest(out: &Path) -> Result<Option<PathBuf>> {
+    Ok(list(&folder(out))?.pop())
+}
+
+/// Writes a checkpoint and removes the older ones. `weights` fills the folder with what is trained; `moments` are
+/// named after their parameters.
+pub fn save(
+    out: &Path,
+    state: &State,
+    moments: &BTreeMap<String, &Moments>,
+    weights: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let older = list(&folder(out))?;
+    let path = folder(out).join(format!("step-{:08}", state.step));
+    replace_folder(&path, |beside| {
+        weights(beside)?;
+        write_moments(&beside.join("moments.safetensors"), moments)?;
+        write_json(beside.join("state.json"), &serde_json::to_value(state).expect("plain values"))
+    })?;
+    for old in older.into_iter().filter(|old| *old != path) {
+        fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;
+    }
+    Ok(path)
+}
+
+/// Reads `state.json` of a checkpoint.
+pub fn load_state(checkpoint: &Path) -> Result<State> {
+    let path = checkpoint.join("state.json");
+    let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+    serde_json::from_str(&text).map_err(|e| Error::io(&path, format!("not a training state: {e}")))
+}
+
+/// Reads the moments of the named parameters, in their order.
+pub fn load_moments(
+    device: &Device,
+    checkpoint: &Path,
+    params: &[(String, &Tensor)],
+) -> Result<Vec<Moments>> {
+    let path = checkpoint.join("moments.safetensors");
+    let file = TensorFile::open(&path)?;
+    let read = |moment: char, name: &str, like: &Tensor| {
+        let t = file.copy(device, Label::Moments, &format!("{moment}.{name}"), DType::F32)?;
+        if t.shape() != like.shape() {
+            return Err(Error::new(format!("`{moment}.{name}` is {t:?}, its parameter {like:?}")));
+        }
+        Ok(t)
+    };
+    let pairs = params.iter().map(|(name, p)| Ok(Moments { m: read('m', name, p)?, v: read('v', name, p)? }));
+    pairs.collect::<Result<_>>().at(path.display().to_string())
+}
+
+fn write_moments(path: &Path, moments: &BTreeMap<String, &Moments>) -> Result<()> {
+    let tensors: BTreeMap<String, &Tensor> = moments
+        .iter()
+        .flat_map(|(name, pair)| [(format!("m.{name}"), &pair.m), (format!("v.{name}"), &pair.v)])
+        .collect();
+    let spec = |(name, t): (&String, &&Tensor)| Spec {
+        name: name.clone(),
+        dtype: Dtype::F32,
+        shape: t.shape().to_vec(),
+    };
+    write_file(path, &tensors.iter().map(spec).collect::<Vec<_>>(), &mut |spec, out| {
+        out.write_all(tensors[&spec.name].bytes().map_err(std::io::Error::other)?)
+    })
+}
+
+fn folder(out: &Path) -> PathBuf {
+    out.join("checkpoints")
+}
+
+/// Whole checkpoints, oldest first; what a kill left half-written has another name.
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io(folder, e)),
+    };
+    let paths = entries.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>();
+    let mut paths = paths.map_err(|e| Error::io(folder, e))?;
+    paths.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.strip_prefix("step-").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    });
+    paths.sort();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(step: usize) -> State {
+        let recipe = serde_json::json!({"lr": 1e-4, "model": "a"}).as_object().unwrap().clone();
+        State { step, epoch: 1, sequence: 3, tokens: 70, seconds: 0.5, validation_before: Some(0.1), recipe }
+    }
+
+    #[test]
+    fn a_checkpoint_is_read_back_and_replaces_the_one_before() {
+        let out = tempfile::tempdir().unwrap();
+        let device = Device::cpu();
+        let tensor = |x: &[f32]| device.tensor(Label::Moments, [x.len()], x).unwrap();
+        let pair = Moments { m: tensor(&[1.0, 2.0]), v: tensor(&[3.0, 4.0]) };
+        let moments = BTreeMap::from([("w".to_string(), &pair)]);
+        assert_eq!(latest(out.path()).unwrap(), None);
+        for step in [5, 10] {
+            save(out.path(), &state(step), &moments, |f| {
+                fs::write(f.join("weights"), "x").map_err(|e| Error::io(f, e))
+            })
+            .unwrap();
+        }
+        fs::create_dir(out.path().join("checkpoints/step-00000015.tmp")).unwrap();
+        let newest = latest(out.path()).unwrap().unwrap();
+        assert!(newest.ends_with("step-00000010") && newest.join("weights").exists());
+        assert!(!out.path().join("checkpoints/step-00000005").exists());
+        assert_eq!(load_state(&newest).unwrap(), state(10));
+        let w = tensor(&[0.0, 0.0]);
+        let read = load_moments(&device, &newest, &[("w".into(), &w)]).unwrap();
+        assert_eq!(
+            (read[0].m.slice::<f32>().unwrap(), read[0].v.slice::<f32>().unwrap()),
+            (&[1.0, 2.0][..], &[3.0, 4.0][..])
+        );
+        let missing = load_moments(&device, &newest, &[("u".into(), &w)]).err().unwrap().to_string();
+        assert!(missing.contains("m.u") && missing.contains("moments.safetensors"), "{missing}");
+    }
+
+    #[test]
+    fn a_failure_leaves_the_checkpoint_before() {
+        let out = tempfile::tempdir().unwrap();
+        save(out.path(), &state(5), &BTreeMap::new(), |_| Ok(())).unwrap();
+        assert!(save(out.path(), &state(10), &BTreeMap::new(), |_| Err(Error::new("disk full"))).is_err());
+        assert!(latest(out.path()).unwrap().unwrap().ends_with("step-00000005"));
+    }
+
+    #[test]
+    fn another_recipe_is_refused_by_the_key_that_differs() {
+        let mut recipe = state(1).recipe;
+        recipe["model"] = "elsewhere".into();
+        state(1).check(&recipe).unwrap();
+        recipe["lr"] = 2e-4.into();
+        let message = state(1).check(&recipe).unwrap_err().to_string();
+        assert!(message.contains("`lr` was 0.0001 and is 0.0002"), "{message}");
+    }
+}

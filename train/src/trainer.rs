@@ -1,0 +1,241 @@
+//! The training run: load, plan, step, save, report.
+
+use crate::checkpoint::{self, State};
+use crate::feed::Feed;
+use crate::learner::{Found, Learner};
+use crate::metrics::{Log, Metric};
+use crate::options::TrainOptions;
+use crate::overview::{Overview, sample};
+use crate::pack::Sequence;
+use crate::schedule::Cosine;
+use crate::weights::{copy_tokenizer, write_adapter, write_weights};
+use codelsi_engine::memory::Usage;
+use codelsi_engine::{At, DType, Device, Error, Result};
+use codelsi_model::adapter::Adapter;
+use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::config::Config;
+use codelsi_model::tensor_writer::write_json;
+use codelsi_model::tokenizer::Tokenizer;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What a run tells while it goes on.
+pub enum Event<'a> {
+    /// Once, before the first step.
+    Start(&'a Overview),
+    /// The validation loss before the first step.
+    Before(f64),
+    /// After each step, with the number of steps planned.
+    Step(&'a Metric, usize),
+    /// A checkpoint was written.
+    Saved(&'a Path),
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    pub steps: usize,
+    /// Prompts included.
+    pub tokens: usize,
+    pub first_loss: f64,
+    pub last_loss: f64,
+    /// Absent without validation rows.
+    pub validation_before: Option<f64>,
+    pub validation_loss: Option<f64>,
+    /// Parameters that are trained, and all there are.
+    pub trainable: usize,
+    pub total: usize,
+    pub tokens_per_s: f64,
+    /// The highest total of this process's device.
+    pub peak_bytes: usize,
+}
+
+/// Trains as `options` say and leaves the adapter (or model), `recipe.json`, `metrics.jsonl` and the last checkpoint
+/// in `options.out`. The same options and data give the same bits, also over a kill and a resume.
+///
+/// # Errors
+/// Bad options, model or data; a run already in `out` without `resume`, or one of another recipe.
+pub fn train(options: &TrainOptions, device: &Device, tell: &mut dyn FnMut(Event)) -> Result<Report> {
+    let base = Checkpoint::open(&options.model)?;
+    options.check(base.config().max_positions)?;
+    let tokenizer = Tokenizer::load(&options.model)?;
+    tokenizer.check_fits(base.config().vocab).at(options.model.display().to_string())?;
+    let mut feed = Feed::open(options, &tokenizer)?;
+    let recipe = recipe(options, &feed);
+    let resumed = resumed(options)?;
+    let state = match &resumed {
+        Some(folder) => checkpoint::load_state(folder)?,
+        None => State::new(recipe.clone()),
+    };
+    state.check(&recipe)?;
+
+    let adapter = adapter(options, base.config(), resumed.as_deref())?;
+    let start = match &resumed {
+        Some(folder) if options.full => &Checkpoint::open(folder)?,
+        _ => &base,
+    };
+    let mut learner = Learner::new(device, options, start, adapter.as_ref())?;
+    if let Some(folder) = &resumed {
+        learner.restore(folder)?;
+    }
+    let trained = learner.model().trainable().iter().map(|(_, p)| p.shape().elements()).sum();
+    let overview = Overview {
+        sample: sample(&tokenizer, &feed.training.documents[0]),
+        trainable: trained,
+        total: base.config().parameters() + adapter.as_ref().map_or(0, Adapter::parameters),
+        memory: plan(options, start, adapter.as_ref(), feed.largest())?,
+        steps: feed.planned(),
+        done: state.step,
+        rows: [&feed.training, &feed.validation].map(|rows| rows.documents.len()),
+        truncated: feed.training.truncated + feed.validation.truncated,
+        dropped: feed.training.dropped + feed.validation.dropped,
+    };
+    tell(Event::Start(&overview));
+    write_json(options.out.join("recipe.json"), &Value::Object(recipe))?;
+    let log = Log::open(options.out.join("metrics.jsonl"), state.step)?;
+    let held = feed.validation();
+    let mut run = Run { options, device, feed, held, learner, adapter, base: &base, state, log };
+    let validation_loss = run.steps(overview.steps, tell)?;
+    run.export()?;
+    run.report(&overview, validation_loss)
+}
+
+/// The options, and what the data is.
+fn recipe(options: &TrainOptions, feed: &Feed) -> Map<String, Value> {
+    let mut recipe = options.recipe();
+    recipe.insert("data_sha256".into(), feed.digest().into());
+    recipe
+}
+
+/// The checkpoint to go on from.
+fn resumed(options: &TrainOptions) -> Result<Option<PathBuf>> {
+    let latest = checkpoint::latest(&options.out)?;
+    match latest.filter(|_| !options.resume) {
+        Some(_) => Err(Error::io(&options.out, "holds a run already; resume it or train to another folder")),
+        None => checkpoint::latest(&options.out),
+    }
+}
+
+/// The adapter to train: that of the checkpoint, of `from`, or a fresh one. None in full training.
+fn adapter(options: &TrainOptions, config: &Config, resumed: Option<&Path>) -> Result<Option<Adapter>> {
+    let TrainOptions { rank, alpha, dropout, seed, .. } = *options;
+    Ok(match resumed.or(options.from.as_deref()) {
+        _ if options.full => None,
+        Some(folder) => Some(Adapter { dropout, ..Adapter::load(folder, config)? }),
+        None => Some(Adapter::fresh(config, rank, alpha, dropout, &options.targets, seed)?),
+    })
+}
+
+/// Runs a step on the planning device and reads its books: bytes by label at the peak.
+fn plan(
+    options: &TrainOptions,
+    start: &Checkpoint,
+    adapter: Option<&Adapter>,
+    largest: Sequence,
+) -> Result<Usage> {
+    let device = Device::plan();
+    let mut learner = Learner::new(&device, options, start, adapter)?;
+    // From the second micro-batch on, gradients stay beside activations.
+    let micro_batches = options.batch.div_ceil(options.micro_batch).min(2);
+    learner.step(&vec![largest; micro_batches], 1, options.lr)?;
+    Ok(device.ledger().usage())
+}
+
+/// A run under way.
+struct Run<'a> {
+    options: &'a TrainOptions,
+    device: &'a Device,
+    feed: Feed<'a>,
+    /// Validation rows, packed.
+    held: Vec<Sequence>,
+    learner: Learner<'a>,
+    adapter: Option<Adapter>,
+    base: &'a Checkpoint,
+    state: State,
+    log: Log,
+}
+
+impl Run<'_> {
+    /// Every step that is left; returns the last validation loss.
+    fn steps(&mut self, planned: usize, tell: &mut dyn FnMut(Event)) -> Result<Option<f64>> {
+        if self.state.step == 0 {
+            self.state.validation_before = self.validate()?;
+            self.state.validation_before.iter().for_each(|&loss| tell(Event::Before(loss)));
+        }
+        let schedule = Cosine { lr: self.options.lr, warmup: self.options.warmup, planned };
+        while self.state.step < planned {
+            let mut metric = self.step(&schedule)?;
+            let due = |every: usize| metric.step == planned || every > 0 && metric.step % every == 0;
+            let (validate, save) = (due(self.options.validate_every), due(self.options.save_every));
+            if validate {
+                metric.validation_loss = self.validate()?;
+            }
+            self.log.write(&metric)?;
+            tell(Event::Step(&metric, planned));
+            if save {
+                tell(Event::Saved(&self.save()?));
+            }
+        }
+        Ok(self.log.metrics()?.last().and_then(|metric| metric.validation_loss))
+    }
+
+    fn step(&mut self, schedule: &Cosine) -> Result<Metric> {
+        let started = Instant::now();
+        let step = self.state.step + 1;
+        let lr = schedule.at(step);
+        let micro_batches = self.feed.next(&mut self.state);
+        let Found { loss, grad_norm } = self.learner.step(&micro_batches, step, lr)?;
+        let tokens = micro_batches.iter().map(|micro| micro.tokens.len()).sum();
+        let seconds = started.elapsed().as_secs_f64();
+        self.state.step = step;
+        self.state.tokens += tokens;
+        self.state.seconds += seconds;
+        let peak_bytes = self.device.ledger().usage().peak;
+        let tokens_per_s = tokens as f64 / seconds;
+        Ok(Metric { step, loss, lr, grad_norm, tokens, tokens_per_s, peak_bytes, validation_loss: None })
+    }
+
+    fn validate(&self) -> Result<Option<f64>> {
+        (!self.held.is_empty()).then(|| self.learner.validate(&self.held)).transpose()
+    }
+
+    fn save(&self) -> Result<PathBuf> {
+        checkpoint::save(&self.options.out, &self.state, &self.learner.moments(), |folder| {
+            self.write(folder, DType::F32)
+        })
+    }
+
+    /// The result in its place, as the base stores its weights.
+    fn export(&self) -> Result<()> {
+        self.write(&self.options.out, self.base.dtype())?;
+        if self.options.full { copy_tokenizer(&self.options.model, &self.options.out) } else { Ok(()) }
+    }
+
+    fn write(&self, folder: &Path, dtype: DType) -> Result<()> {
+        match &self.adapter {
+            Some(adapter) => write_adapter(folder, self.learner.model(), adapter, &self.options.model),
+            None => write_weights(folder, self.learner.model(), dtype),
+        }
+    }
+
+    fn report(&self, overview: &Overview, validation_loss: Option<f64>) -> Result<Report> {
+        let metrics = self.log.metrics()?;
+        let (Some(first), Some(last)) = (metrics.first(), metrics.last()) else {
+            return Err(Error::io(&self.options.out, "metrics.jsonl lost its lines"));
+        };
+        Ok(Report {
+            steps: self.state.step,
+            tokens: self.state.tokens,
+            first_loss: first.loss,
+            last_loss: last.loss,
+            validation_before: self.state.validation_before,
+            validation_loss,
+            trainable: overview.trainable,
+            total: overview.total,
+            tokens_per_s: self.state.tokens as f64 / self.state.seconds,
+            peak_bytes: self.device.ledger().usage().peak,
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! What a run writes: the adapter it trained, or the model.
+
+use codelsi_engine::{DType, Error, Result, Tensor};
+use codelsi_model::adapter::{Adapter, Pair};
+use codelsi_model::llama::Llama;
+use codelsi_model::tensor_writer::{SHARD_BYTES, Spec, write_json, write_model};
+use half::bf16;
+use safetensors::Dtype;
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Writes PEFT's two files of the model's adapter; `settings` is the adapter it was made of, `base` its model.
+pub fn write_adapter(folder: &Path, model: &Llama, settings: &Adapter, base: &Path) -> Result<()> {
+    let tensors: HashMap<String, &Tensor> = model.trainable().into_iter().collect();
+    let factor = |path: &str, factor: char| {
+        let name = format!("{path}.lora_{factor}.weight");
+        tensors.get(&name).map(|t| t.detach()).ok_or_else(|| Error::new(format!("the model has no `{name}`")))
+    };
+    let pairs = settings
+        .pairs
+        .keys()
+        .map(|path| Ok((path.clone(), Pair { a: factor(path, 'A')?, b: factor(path, 'B')? })));
+    let adapter = Adapter { pairs: pairs.collect::<Result<_>>()?, ..settings.clone() };
+    adapter.write(folder, &base.display().to_string())
+}
+
+/// Writes `config.json` and every weight as `dtype` (F32 loses nothing).
+pub fn write_weights(folder: &Path, model: &Llama, dtype: DType) -> Result<()> {
+    write_json(folder.join("config.json"), &model.config().to_json(dtype))?;
+    let tensors: HashMap<String, &Tensor> = model.trainable().into_iter().collect();
+    let stored = if dtype == DType::BF16 { Dtype::BF16 } else { Dtype::F32 };
+    let specs: Vec<Spec> = model
+        .trainable()
+        .into_iter()
+        .map(|(name, t)| Spec { name, dtype: stored, shape: t.shape().to_vec() })
+        .collect();
+    write_model(folder, &specs, SHARD_BYTES, &mut |spec, out| write_values(tensors[&spec.name], dtype, out))
+}
+
+/// Copies the tokenizer's files, so that a trained model can be loaded as its base was.
+pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
+    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
+        let file = from.join(name);
+        if file.exists() {
+            let bytes = fs::read(&file).map_err(|e| Error::io(&file, e))?;
+            codelsi_engine::files::write_atomic(to.join(name), &bytes)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_values(t: &Tensor, dtype: DType, out: &mut dyn Write) -> io::Result<()> {
+    let values = t.slice::<f32>().map_err(io::Error::other)?;
+    if dtype != DType::BF16 {
+        return out.write_all(bytemuck::cast_slice(values));
+    }
+    values.chunks(1 << 16).try_for_each(|chunk| {
+        let rounded: Vec<bf16> = chunk.iter().map(|&x| bf16::from_f32(x)).collect();
+        out.write_all(bytemuck::cast_slice(&rounded))
+    })
+}
