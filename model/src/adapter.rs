@@ -4,9 +4,9 @@
 //! alpha / √R with rank-stabilized scaling (arXiv 2312.03732).
 
 use crate::config::{Config, Linear};
+use crate::folder::replace;
 use crate::tensor_file::{TensorFile, first_few};
 use crate::tensor_writer::{Spec, write_file, write_json};
-use codelsi_engine::files::replace_folder;
 use codelsi_engine::rng::{Key, unit};
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
 use rayon::prelude::*;
@@ -101,12 +101,12 @@ impl Adapter {
         settings.with_pairs(&file, config).at(path.display().to_string())
     }
 
-    /// Writes the folder, atomically. `base` is what the adapter is for, a path or a name.
+    /// Writes the folder, atomically, over an older adapter if there is one. `base` is what the adapter is for, a path or a name.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it holds other files or cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>, base: &str) -> Result<()> {
-        replace_folder(folder, |folder| self.write(folder, base))
+        replace(folder.as_ref(), "adapter_config.json", |folder| self.write(folder, base))
     }
 
     /// Writes the two files into a folder that exists.

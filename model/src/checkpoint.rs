@@ -71,6 +71,14 @@ impl Checkpoint {
         self.file(name)?.entry(name)
     }
 
+    /// A weight's bytes as they are stored.
+    ///
+    /// # Errors
+    /// When the model has no tensor of that name.
+    pub fn bytes(&self, name: &str) -> Result<&[u8]> {
+        self.file(name)?.bytes(name)
+    }
+
     /// A weight ready for ops that compute in `compute`.
     ///
     /// BF16 is read in place under either compute type, F32 in place under F32; anything else is converted to

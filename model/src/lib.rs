@@ -2,10 +2,13 @@
 pub mod adapter;
 pub mod checkpoint;
 pub mod config;
+pub mod folder;
 pub mod generate;
 pub mod llama;
+pub mod merge;
 #[cfg(test)]
 mod shared;
+pub mod synthetic;
 pub mod template;
 pub mod tensor_file;
 pub mod tensor_writer;

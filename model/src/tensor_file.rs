@@ -100,8 +100,8 @@ impl TensorFile {
         let entry = self.entry(name)?;
         let mut tensor = device.empty(label, entry.shape()?, dtype);
         match dtype {
-            DType::F32 => convert(entry.dtype, self.bytes(entry), tensor.slice_mut::<f32>()?),
-            DType::BF16 => convert(entry.dtype, self.bytes(entry), tensor.slice_mut::<bf16>()?),
+            DType::F32 => convert(entry.dtype, self.bytes(name)?, tensor.slice_mut::<f32>()?),
+            DType::BF16 => convert(entry.dtype, self.bytes(name)?, tensor.slice_mut::<bf16>()?),
             DType::I32 => Err(Error::new("weights are not read as integers")),
         }
         .at(name)?;
@@ -114,7 +114,7 @@ impl TensorFile {
     /// As [`TensorFile::tensor`].
     pub fn non_finite(&self, name: &str) -> Result<Option<(Vec<usize>, f32)>> {
         let entry = self.entry(name)?;
-        let bytes = self.bytes(entry);
+        let bytes = self.bytes(name)?;
         let found = match entry.dtype {
             Dtype::F32 => first_non_finite(bytes, f32::from_le_bytes),
             Dtype::F16 => first_non_finite(bytes, |b| f16::from_le_bytes(b).to_f32()),
@@ -134,8 +134,13 @@ impl TensorFile {
         })
     }
 
-    fn bytes(&self, entry: &Entry) -> &[u8] {
-        &self.map[entry.offset..entry.offset + entry.bytes]
+    /// A tensor's bytes as they are stored, little-endian and perhaps unaligned.
+    ///
+    /// # Errors
+    /// When the file has no such tensor.
+    pub fn bytes(&self, name: &str) -> Result<&[u8]> {
+        let entry = self.entry(name)?;
+        Ok(&self.map[entry.offset..entry.offset + entry.bytes])
     }
 }
 

@@ -1,0 +1,194 @@
+//! Folds an adapter into its base: W + s B A for every adapted linear, written as a model of its own.
+
+use crate::adapter::{Adapter, Pair};
+use crate::checkpoint::Checkpoint;
+use crate::config::Linear;
+use crate::folder::{check_replaceable, copy_side_files, replace};
+use crate::tensor_writer::{SHARD_BYTES, Spec, write_model};
+use codelsi_engine::files::write_atomic;
+use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
+use codelsi_kernels::gemm::cpu::{Precision, Start};
+use codelsi_kernels::gemm::{nn, store};
+use codelsi_kernels::simd::Storage;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+use safetensors::Dtype;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Writes the merged model to `out`, tensor by tensor: memory holds one linear at a time. Sums are formed in f32
+/// and rounded once, to the type the base is stored in. `progress` gets bytes done and bytes in all.
+///
+/// # Errors
+/// When the adapter does not fit the base, or `out` is the base itself, holds other files or cannot be written.
+pub fn merge(
+    base: &Checkpoint,
+    adapter: &Adapter,
+    out: &Path,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<()> {
+    check_replaceable(out, "config.json")?;
+    if out.canonicalize().is_ok_and(|out| base.folder().canonicalize().is_ok_and(|base| base == out)) {
+        return Err(Error::io(out, "is the base model itself; give another folder"));
+    }
+    let adapted = adapted_weights(base, adapter)?;
+    let specs = specs(base)?;
+    let total = specs.iter().map(Spec::byte_len).sum();
+    let mut done = 0;
+    replace(out, "config.json", |out| {
+        let config = base.folder().join("config.json");
+        write_atomic(out.join("config.json"), &fs::read(&config).map_err(|e| Error::io(&config, e))?)?;
+        copy_side_files(base.folder(), out)?;
+        write_model(out, &specs, SHARD_BYTES, &mut |spec, file| {
+            match adapted.get(&spec.name) {
+                None => file.write_all(base.bytes(&spec.name).map_err(io::Error::other)?)?,
+                Some(pair) => {
+                    let weight = merged(base, &spec.name, pair, adapter.scaling(adapter.rank));
+                    let weight = weight.map_err(io::Error::other)?;
+                    write_as(spec.dtype, weight.slice().map_err(io::Error::other)?, file)?;
+                }
+            }
+            done += spec.byte_len();
+            progress(done, total);
+            Ok(())
+        })
+    })
+}
+
+/// W + s B A in f32.
+///
+/// # Errors
+/// When the base has no such weight, or the shapes differ.
+pub fn merged(base: &Checkpoint, name: &str, pair: &Pair, scaling: f32) -> Result<Tensor> {
+    let device = Device::cpu();
+    let mut weight = base.copy_f32(&device, name)?;
+    let mut change = device.empty(Label::Scratch, *weight.shape(), DType::F32);
+    store(&mut change, Start::Zero, &[nn(&pair.b, &pair.a)?], Precision::F32)?;
+    let columns = weight.shape().as_matrix().1;
+    let (w, ba) = (weight.slice_mut::<f32>()?, change.slice::<f32>()?);
+    w.par_chunks_mut(columns).zip(ba.par_chunks(columns)).for_each(|(w, ba)| {
+        for (w, ba) in w.iter_mut().zip(ba) {
+            *w += scaling * ba;
+        }
+    });
+    Ok(weight)
+}
+
+/// The adapter's pairs by the weight they change.
+fn adapted_weights<'a>(base: &Checkpoint, adapter: &'a Adapter) -> Result<BTreeMap<String, &'a Pair>> {
+    let config = base.config();
+    let mut adapted = BTreeMap::new();
+    for layer in 0..config.layers {
+        for linear in Linear::ALL {
+            let path = linear.path(layer);
+            let Some(pair) = adapter.pairs.get(&path) else { continue };
+            let (out, inner) = config.linear_shape(linear);
+            let (a, b) = (pair.a.shape(), pair.b.shape());
+            if a[..] != [adapter.rank, inner] || b[..] != [out, adapter.rank] {
+                let expected = format!("A is {a}, B is {b}; the weight is ({out}, {inner})");
+                return Err(Error::new(expected)).at(path);
+            }
+            adapted.insert(format!("{path}.weight"), pair);
+        }
+    }
+    if adapted.len() == adapter.pairs.len() {
+        return Ok(adapted);
+    }
+    Err(Error::new(format!(
+        "the adapter changes {} linears, the model has {} of them: it belongs to another model",
+        adapter.pairs.len(),
+        adapted.len()
+    )))
+}
+
+fn specs(base: &Checkpoint) -> Result<Vec<Spec>> {
+    let stored = base.config().tensors().into_iter();
+    stored.map(|(name, shape)| Ok(Spec { dtype: base.entry(&name)?.dtype, name, shape })).collect()
+}
+
+fn write_as(dtype: Dtype, weight: &[f32], file: &mut dyn Write) -> io::Result<()> {
+    match dtype {
+        Dtype::F16 => {
+            let mut narrow = vec![f16::ZERO; weight.len()];
+            narrow.convert_from_f32_slice(weight);
+            file.write_all(bytemuck::cast_slice(&narrow))
+        }
+        Dtype::BF16 => {
+            let narrow: Vec<bf16> = weight.par_iter().map(|&x| bf16::put(x)).collect();
+            file.write_all(bytemuck::cast_slice(&narrow))
+        }
+        _ => file.write_all(bytemuck::cast_slice(weight)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::shared::shared;
+    use crate::synthetic;
+    use crate::tensor_file::TensorFile;
+    use serde_json::Value;
+
+    #[test]
+    fn merged_weights_are_the_golden_ones() {
+        let Some(case) = shared("reference/mha_f32") else { return };
+        let base = Checkpoint::open(case.join("model")).unwrap();
+        let adapter = Adapter::load(case.join("adapter"), base.config()).unwrap();
+        let golden = TensorFile::open(case.join("reference.safetensors")).unwrap();
+        let text = fs::read_to_string(case.join("reference.json")).unwrap();
+        let limit = serde_json::from_str::<Value>(&text).unwrap()["tolerance_float32"]["merged"].clone();
+        let mut seen = 0;
+        for name in golden.entries().keys().filter_map(|name| name.strip_prefix("merged.")) {
+            let truth = golden.tensor(&Device::cpu(), Label::Weights, &format!("merged.{name}"), DType::F32);
+            let pair = &adapter.pairs[name.strip_suffix(".weight").unwrap()];
+            let ours = merged(&base, name, pair, adapter.scaling(16)).unwrap();
+            let (ours, truth) = (ours.slice::<f32>().unwrap(), truth.unwrap());
+            let truth = truth.slice::<f32>().unwrap();
+            let square = |x: f32| x as f64 * x as f64;
+            let error: f64 = ours.iter().zip(truth).map(|(a, b)| square(a - b)).sum();
+            let relative = (error / truth.iter().map(|&x| square(x)).sum::<f64>()).sqrt();
+            assert!(relative <= limit["rel_l2"].as_f64().unwrap(), "{name}: {relative:e}");
+            seen += 1;
+        }
+        assert_eq!(seen, 7);
+    }
+
+    #[test]
+    fn the_merged_folder_is_a_model_of_the_same_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        let (model, out) = (folder.path().join("model"), folder.path().join("merged"));
+        let config = synthetic::config("tiny").unwrap();
+        synthetic::make(&model, &config, 1, &mut |_, _| {}).unwrap();
+        let base = Checkpoint::open(&model).unwrap();
+        let mut adapter = Adapter::fresh(&config, 4, 8.0, 0.0, &[Linear::K, Linear::Down], 2).unwrap();
+        for pair in adapter.pairs.values_mut() {
+            pair.b.slice_mut::<f32>().unwrap().fill(0.125);
+        }
+        merge(&base, &adapter, &out, &mut |_, _| {}).unwrap();
+        let after = Checkpoint::open(&out).unwrap();
+        assert_eq!(after.config(), base.config());
+        for (name, _) in config.tensors() {
+            let (a, b) = (base.bytes(&name).unwrap(), after.bytes(&name).unwrap());
+            let adapted = name.contains("k_proj") || name.contains("down_proj");
+            assert_eq!(a == b, !adapted, "{name}");
+        }
+        let name = "model.layers.1.mlp.down_proj";
+        let exact = merged(&base, &format!("{name}.weight"), &adapter.pairs[name], 2.0).unwrap();
+        let rounded = exact.slice::<f32>().unwrap().iter().map(|&x| bf16::from_f32(x));
+        let written =
+            bytemuck::pod_collect_to_vec::<u8, bf16>(after.bytes(&format!("{name}.weight")).unwrap());
+        assert!(rounded.eq(written));
+        assert!(out.join("tokenizer.json").exists());
+
+        let message = merge(&base, &adapter, &model, &mut |_, _| {}).unwrap_err().to_string();
+        assert!(message.contains("base model itself"), "{message}");
+        let other = Config { layers: 3, ..config };
+        let foreign = Adapter::fresh(&other, 4, 8.0, 0.0, &[Linear::K], 2).unwrap();
+        let message = merge(&base, &foreign, &out, &mut |_, _| {}).unwrap_err().to_string();
+        assert!(message.contains("another model"), "{message}");
+    }
+}

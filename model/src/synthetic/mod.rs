@@ -1,0 +1,195 @@
+//! Model folders with random weights in the shape of known models: for tests, benches and memory plans.
+//!
+//! Weights are drawn once, normal with a standard deviation of 0.02 as Llama's are at birth, into a block of about
+//! four million; a tensor is a run of that block from a place of its own, round and round. The block's length is
+//! prime, so no two rows of a matrix are alike, and a model of 26 GB is written as fast as the disk takes it.
+
+mod vocabulary;
+
+use crate::config::Config;
+use crate::folder::{check_replaceable, replace};
+use crate::tensor_writer::{SHARD_BYTES, Spec, write_json, write_model};
+use codelsi_engine::rng::Key;
+use codelsi_engine::{DType, Error, Result};
+use half::bf16;
+use rayon::prelude::*;
+use safetensors::Dtype;
+use serde_json::json;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Names that [`config`] knows.
+pub const SHAPES: [&str; 5] = ["code-llama-13b", "code-llama-7b", "tinyllama-1.1b", "110m", "tiny"];
+
+/// A prime just above 2²².
+const BLOCK: usize = 4_194_319;
+const DEVIATION: f32 = 0.02;
+
+/// The sizes of a known model; `7b` is short for `code-llama-7b`. `tiny` is this project's own, for tests.
+///
+/// # Errors
+/// For any other name.
+pub fn config(shape: &str) -> Result<Config> {
+    let llama = |hidden, intermediate, layers, heads, kv_heads| Config {
+        hidden,
+        intermediate,
+        layers,
+        heads,
+        kv_heads,
+        head_dim: hidden / heads,
+        vocab: 32000,
+        rope_theta: 1e4,
+        rope_factor: 1.0,
+        rms_eps: 1e-5,
+        max_positions: 2048,
+        tied: false,
+        bos: Some(1),
+        eos: vec![2],
+    };
+    let code = |config| Config { vocab: 32016, rope_theta: 1e6, max_positions: 16384, ..config };
+    Ok(match shape {
+        "code-llama-13b" => code(llama(5120, 13824, 40, 40, 40)),
+        "code-llama-7b" | "7b" => code(llama(4096, 11008, 32, 32, 32)),
+        "tinyllama-1.1b" => llama(2048, 5632, 22, 32, 4),
+        "110m" => llama(768, 2048, 12, 12, 12),
+        "tiny" => Config { vocab: 512, max_positions: 512, ..llama(64, 112, 2, 4, 2) },
+        _ => {
+            return Err(Error::new(format!("shape `{shape}` is unknown; choose from {}", SHAPES.join(", "))));
+        }
+    })
+}
+
+/// Writes a model folder: `config.json`, bf16 weights (in shards when large) and a tokenizer. `progress` gets bytes
+/// done and bytes in all.
+///
+/// # Errors
+/// When the disk has too little room, or `out` holds other files or cannot be written.
+pub fn make(out: &Path, config: &Config, seed: u64, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
+    check_replaceable(out, "config.json")?;
+    let specs: Vec<Spec> =
+        config.tensors().into_iter().map(|(name, shape)| Spec { name, dtype: Dtype::BF16, shape }).collect();
+    let total = specs.iter().map(Spec::byte_len).sum();
+    check_room(out, total)?;
+    let block = normal_block(config.parameters().min(BLOCK), seed);
+    let mut done = 0;
+    replace(out, "config.json", |out| {
+        write_json(out.join("config.json"), &config.to_json(DType::BF16))?;
+        write_json(out.join("tokenizer.json"), &vocabulary::tokenizer(config.vocab))?;
+        write_json(out.join("tokenizer_config.json"), &tokenizer_config(config))?;
+        let index = |name: &str| specs.iter().position(|spec| spec.name == name);
+        write_model(out, &specs, SHARD_BYTES, &mut |spec, file| {
+            let elements = spec.byte_len() / size_of::<bf16>();
+            match spec.shape[..] {
+                // A norm.
+                [_] => file.write_all(bytemuck::cast_slice(&vec![bf16::ONE; elements]))?,
+                _ => write_run(&block, start(&block, seed, index(&spec.name)), elements, file)?,
+            }
+            done += spec.byte_len();
+            progress(done, total);
+            Ok(())
+        })
+    })
+}
+
+fn tokenizer_config(config: &Config) -> serde_json::Value {
+    json!({
+        "add_bos_token": true,
+        "add_eos_token": false,
+        "bos_token": "<s>",
+        "clean_up_tokenization_spaces": false,
+        "eos_token": "</s>",
+        "model_max_length": config.max_positions,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": "<unk>",
+    })
+}
+
+fn normal_block(elements: usize, seed: u64) -> Vec<bf16> {
+    let key = Key { seed, step: 0, site: 0 };
+    let row = 1 << 12;
+    let draw = |i: usize| bf16::from_f32(DEVIATION * key.normal((i / row) as u32, (i % row) as u32));
+    (0..elements).into_par_iter().map(draw).collect()
+}
+
+/// Where in the block a tensor begins.
+fn start(block: &[bf16], seed: u64, tensor: Option<usize>) -> usize {
+    let key = Key { seed, step: 0, site: 1 };
+    let [high, low, ..] = key.words(tensor.unwrap_or(0) as u32, 0);
+    (((high as u64) << 32 | low as u64) % block.len() as u64) as usize
+}
+
+/// Writes `elements` of the block from `start` on, going round.
+fn write_run(block: &[bf16], mut start: usize, mut elements: usize, file: &mut dyn Write) -> io::Result<()> {
+    while elements > 0 {
+        let run = &block[start..block.len().min(start + elements)];
+        file.write_all(bytemuck::cast_slice(run))?;
+        elements -= run.len();
+        start = 0;
+    }
+    Ok(())
+}
+
+/// Refuses to begin what the disk has no room for.
+fn check_room(out: &Path, bytes: usize) -> Result<()> {
+    let absolute = std::path::absolute(out).map_err(|e| Error::io(out, e))?;
+    let Some(existing) = absolute.ancestors().find(|folder| folder.exists()) else { return Ok(()) };
+    let disk = rustix::fs::statvfs(existing).map_err(|e| Error::io(existing, e))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if bytes as u64 <= free {
+        return Ok(());
+    }
+    let gb = |bytes: u64| bytes as f64 / 1e9;
+    Err(Error::io(
+        out,
+        format!("the model takes {:.1} GB, the disk has {:.1} GB free", gb(bytes as u64), gb(free)),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::tokenizer::Tokenizer;
+    use codelsi_engine::Device;
+
+    #[test]
+    fn shapes_have_their_published_sizes() {
+        let millions = |shape| config(shape).unwrap().parameters() / 1_000_000;
+        assert_eq!(SHAPES.map(millions), [13_016, 6_738, 1_100, 134, 0]);
+        assert!(config("8b").unwrap_err().to_string().contains("tinyllama-1.1b"));
+    }
+
+    #[test]
+    fn the_tiny_model_opens_and_has_normal_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("tiny");
+        let config = config("tiny").unwrap();
+        let mut reports = Vec::new();
+        make(&out, &config, 3, &mut |done, total| reports.push((done, total))).unwrap();
+        assert_eq!(reports.last(), Some(&(2 * config.parameters(), 2 * config.parameters())));
+        let checkpoint = Checkpoint::open(&out).unwrap();
+        assert_eq!((checkpoint.config(), checkpoint.first_non_finite()), (&config, None));
+        let weight = checkpoint.copy_f32(&Device::cpu(), "model.layers.1.mlp.up_proj.weight").unwrap();
+        let w = weight.slice::<f32>().unwrap();
+        let variance = w.iter().map(|x| x * x).sum::<f32>() / w.len() as f32;
+        assert!((variance.sqrt() / DEVIATION - 1.0).abs() < 0.03, "{}", variance.sqrt());
+        Tokenizer::load(&out).unwrap().check_fits(config.vocab).unwrap();
+    }
+
+    #[test]
+    fn a_run_goes_round_the_block() {
+        let block: Vec<bf16> = (0..5).map(|i| bf16::from_f32(i as f32)).collect();
+        let mut bytes = Vec::new();
+        write_run(&block, 3, 9, &mut bytes).unwrap();
+        let run: Vec<f32> =
+            bytemuck::pod_collect_to_vec::<u8, bf16>(&bytes).iter().map(|x| x.to_f32()).collect();
+        assert_eq!(run, [3.0, 4.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_full_disk_is_seen_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = check_room(&folder.path().join("a/b"), 1 << 60).unwrap_err().to_string();
+        assert!(message.contains("GB free"), "{message}");
+    }
+}
