@@ -1,0 +1,98 @@
+//! A tiny Llama with a tokenizer of letters, and rows to train it on.
+
+use codelsi_engine::DType;
+use codelsi_engine::rng::Key;
+use codelsi_model::config::Config;
+use codelsi_model::template::Template;
+use codelsi_model::tensor_writer::{Spec, write_json, write_model};
+use codelsi_train::TrainOptions;
+use safetensors::Dtype;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// Options for a few steps on a fresh model and data set in `folder`.
+pub fn prepare(folder: &Path) -> TrainOptions {
+    write_base(&folder.join("base"));
+    let word =
+        |i: usize| -> String { (0..3).map(|j| char::from(b'a' + ((i % 5 * 7 + j * 5) % 26) as u8)).collect() };
+    let rows: Vec<Value> = (0..30)
+        .map(|i| json!({"instruction": format!("say {}", word(i)), "output": word(i).repeat(1 + i % 4)}))
+        .collect();
+    codelsi_train::jsonl::write(folder.join("data.jsonl"), &rows).unwrap();
+    TrainOptions {
+        model: folder.join("base"),
+        data: folder.join("data.jsonl"),
+        out: folder.join("out"),
+        rank: 4,
+        alpha: 8.0,
+        dropout: 0.1,
+        lr: 2e-2,
+        warmup: 2,
+        epochs: 3,
+        seq: 48,
+        batch: 4,
+        micro_batch: 2,
+        template: Template::Plain,
+        validation: 4,
+        validate_every: 4,
+        save_every: 3,
+        compute: DType::F32,
+        ..TrainOptions::default()
+    }
+}
+
+fn write_base(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let config = Config {
+        hidden: 16,
+        intermediate: 24,
+        layers: 2,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 8,
+        vocab: 40,
+        rope_theta: 1e4,
+        rope_factor: 1.0,
+        rms_eps: 1e-5,
+        max_positions: 64,
+        tied: false,
+        bos: Some(1),
+        eos: vec![2],
+    };
+    write_json(folder.join("config.json"), &config.to_json(DType::F32)).unwrap();
+    write_json(folder.join("tokenizer.json"), &tokenizer()).unwrap();
+    let specs: Vec<Spec> =
+        config.tensors().into_iter().map(|(name, shape)| Spec { name, dtype: Dtype::F32, shape }).collect();
+    let mut site = 0;
+    write_model(folder, &specs, usize::MAX, &mut |spec, out| {
+        site += 1;
+        let key = Key { seed: 7, step: 0, site };
+        let elements = spec.shape.iter().product::<usize>() as u32;
+        let value = |i| if spec.name.contains("norm") { 1.0 } else { 0.2 * key.normal(i, 0) };
+        let values: Vec<f32> = (0..elements).map(value).collect();
+        out.write_all(bytemuck::cast_slice(&values))
+    })
+    .unwrap();
+}
+
+/// Spells by character and, as Llama's, starts a text with a space of its own.
+fn tokenizer() -> Value {
+    let pieces = ["<unk>", "<s>", "</s>", "▁"].into_iter().map(String::from);
+    let letters = ('a'..='z').chain(['\n']).map(String::from);
+    let vocab: Map<String, Value> = pieces.chain(letters).enumerate().map(|(id, p)| (p, id.into())).collect();
+    let special = |id: u32, content: &str| {
+        json!({"id": id, "content": content, "special": true, "normalized": false,
+            "single_word": false, "lstrip": false, "rstrip": false})
+    };
+    json!({
+        "version": "1.0",
+        "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {"type": "BPE", "unk_token": "<unk>", "byte_fallback": true, "vocab": vocab, "merges": []},
+    })
+}
