@@ -1,0 +1,374 @@
+//! The demo's little world: list operations that compose into TypeScript functions with an English description.
+//!
+//! An [`Op`] knows its English, its TypeScript and its meaning; a [`Program`] is a chain of them. The meaning, run
+//! here in Rust, gives the expected values of the tests, so a generated problem never trusts the code it checks.
+
+use super::operations::OPS;
+use super::rng::Rng;
+use Meaning::*;
+
+/// The type of a value between two operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Nums,
+    Words,
+    Text,
+    Num,
+    Flag,
+}
+
+impl Kind {
+    /// The TypeScript type.
+    pub fn typescript(self) -> &'static str {
+        match self {
+            Kind::Nums => "number[]",
+            Kind::Words => "string[]",
+            Kind::Text => "string",
+            Kind::Num => "number",
+            Kind::Flag => "boolean",
+        }
+    }
+
+    /// Names that a parameter of this type goes by.
+    pub fn parameters(self) -> &'static [&'static str] {
+        match self {
+            Kind::Nums => &["xs", "numbers", "values"],
+            Kind::Words => &["words", "names", "items"],
+            _ => &["text", "line", "input"],
+        }
+    }
+}
+
+/// A value of the little world. Numbers are whole.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    Nums(Vec<i64>),
+    Words(Vec<String>),
+    Text(String),
+    Num(i64),
+    Flag(bool),
+}
+
+impl Value {
+    /// The value as a TypeScript literal.
+    pub fn literal(&self) -> String {
+        match self {
+            Value::Nums(xs) => format!("[{}]", xs.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")),
+            Value::Words(ws) => {
+                format!("[{}]", ws.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(", "))
+            }
+            Value::Text(s) => format!("{s:?}"),
+            Value::Num(x) => x.to_string(),
+            Value::Flag(b) => b.to_string(),
+        }
+    }
+
+    /// Whether every number in it is small enough to be exact in JavaScript whatever the next step does.
+    fn is_small(&self) -> bool {
+        match self {
+            Value::Nums(xs) => xs.iter().all(|x| x.abs() <= 1_000_000),
+            Value::Num(x) => x.abs() <= 1_000_000,
+            _ => true,
+        }
+    }
+
+    /// Elements of a list, characters of a text.
+    pub fn len(&self) -> usize {
+        match self {
+            Value::Nums(xs) => xs.len(),
+            Value::Words(ws) => ws.len(),
+            Value::Text(s) => s.len(),
+            Value::Num(_) | Value::Flag(_) => 1,
+        }
+    }
+
+    /// A random argument. Lists hold repeats, zeros, negative numbers, blank and padded words.
+    pub fn random(kind: Kind, rng: &mut Rng) -> Value {
+        let length = 3 + rng.below(6);
+        let word = |rng: &mut Rng| {
+            let w: String = (0..rng.below(6)).map(|_| *rng.pick(b"abcdeAEst") as char).collect();
+            if rng.chance(15) { format!(" {w}") } else { w }
+        };
+        match kind {
+            Kind::Nums => Value::Nums((0..length).map(|_| rng.below(25) as i64 - 10).collect()),
+            Kind::Words => Value::Words((0..length).map(|_| word(rng)).collect()),
+            _ => Value::Text((0..length).map(|_| word(rng)).collect::<Vec<_>>().join(*rng.pick(&[" ", ","]))),
+        }
+    }
+}
+
+/// What an operation does: first as TypeScript on `x` (a number) or `s` (a word), then in Rust. `#` in the code and
+/// the second argument in Rust are the literal.
+#[derive(Clone, Copy)]
+pub enum Meaning {
+    /// A filter's condition.
+    KeepNums(&'static str, fn(i64, i64) -> bool),
+    KeepWords(&'static str, fn(&str, i64) -> bool),
+    /// A map's expression.
+    EachNum(&'static str, fn(i64, i64) -> i64),
+    EachWord(&'static str, fn(&str) -> String),
+    /// A method of the list that gives such a list.
+    OnNums(&'static str, fn(&mut Vec<i64>, i64)),
+    OnWords(&'static str, fn(&mut Vec<String>, i64)),
+    /// A method that gives another type; `None` where it is undefined (the largest of nothing).
+    FromNums(Kind, &'static str, fn(&[i64], i64) -> Option<Value>),
+    FromWords(Kind, &'static str, fn(&[String]) -> Value),
+    FromText(Kind, &'static str, fn(&str) -> Value),
+}
+
+/// One operation.
+pub struct Op {
+    /// Unique; also a part of function names.
+    pub name: &'static str,
+    /// Imperative phrases that all say the same.
+    pub phrases: &'static [&'static str],
+    pub meaning: Meaning,
+}
+
+impl Op {
+    /// The type it takes.
+    pub fn from(&self) -> Kind {
+        match self.meaning {
+            KeepNums(..) | EachNum(..) | OnNums(..) | FromNums(..) => Kind::Nums,
+            KeepWords(..) | EachWord(..) | OnWords(..) | FromWords(..) => Kind::Words,
+            FromText(..) => Kind::Text,
+        }
+    }
+
+    /// The type it gives.
+    pub fn to(&self) -> Kind {
+        match self.meaning {
+            FromNums(to, ..) | FromWords(to, ..) | FromText(to, ..) => to,
+            _ => self.from(),
+        }
+    }
+
+    /// Its code as a method call, `#` for the literal.
+    pub fn call(&self) -> String {
+        match self.meaning {
+            KeepNums(condition, _) => format!(".filter((x) => {condition})"),
+            KeepWords(condition, _) => format!(".filter((s) => {condition})"),
+            EachNum(value, _) => format!(".map((x) => {value})"),
+            EachWord(value, _) => format!(".map((s) => {value})"),
+            OnNums(call, _) | OnWords(call, _) => call.to_string(),
+            FromNums(_, call, _) | FromWords(_, call, _) | FromText(_, call, _) => call.to_string(),
+        }
+    }
+
+    fn run(&self, value: Value, k: i64) -> Option<Value> {
+        Some(match (self.meaning, value) {
+            (KeepNums(_, keep), Value::Nums(xs)) => {
+                Value::Nums(xs.into_iter().filter(|&x| keep(x, k)).collect())
+            }
+            (EachNum(_, map), Value::Nums(xs)) => Value::Nums(xs.into_iter().map(|x| map(x, k)).collect()),
+            (OnNums(_, change), Value::Nums(mut xs)) => {
+                change(&mut xs, k);
+                Value::Nums(xs)
+            }
+            (FromNums(_, _, f), Value::Nums(xs)) => f(&xs, k)?,
+            (KeepWords(_, keep), Value::Words(ws)) => {
+                Value::Words(ws.into_iter().filter(|s| keep(s, k)).collect())
+            }
+            (EachWord(_, map), Value::Words(ws)) => Value::Words(ws.iter().map(|s| map(s)).collect()),
+            (OnWords(_, change), Value::Words(mut ws)) => {
+                change(&mut ws, k);
+                Value::Words(ws)
+            }
+            (FromWords(_, _, f), Value::Words(ws)) => f(&ws),
+            (FromText(_, _, f), Value::Text(s)) => f(&s),
+            _ => return None,
+        })
+    }
+}
+
+/// An operation with its literal.
+#[derive(Clone, Copy)]
+pub struct Step {
+    pub op: &'static Op,
+    pub literal: i64,
+}
+
+impl Step {
+    /// The step as a method call on whatever stands before it.
+    pub fn call(&self) -> String {
+        self.fill(&self.op.call())
+    }
+
+    /// `text` with the literal in its place.
+    pub fn fill(&self, text: &str) -> String {
+        text.replace('#', &self.literal.to_string())
+    }
+}
+
+/// Whether no training text may hold `first` directly followed by `then`: one pair in four, by a hash of the names.
+/// A held-out problem has such a pair, so it is new in which operations it composes, not merely in its literals.
+pub fn held_out(first: &str, then: &str) -> bool {
+    Rng::new(0, &format!("{first} {then}")).below(4) == 0
+}
+
+/// Operations in the order in which they are applied, each taking what the one before gives.
+#[derive(Clone)]
+pub struct Program {
+    pub steps: Vec<Step>,
+}
+
+impl Program {
+    /// A random well-typed program of `length` operations in which every operation matters and, for every adjacent
+    /// pair, `allowed` holds. `None` if the dice give none.
+    pub fn random(length: usize, rng: &mut Rng, allowed: impl Fn(&str, &str) -> bool) -> Option<Program> {
+        let mut steps: Vec<Step> = Vec::with_capacity(length);
+        for i in 0..length {
+            let last = i + 1 == length;
+            let fits = |op: &Op| match steps.last() {
+                None => true,
+                Some(before) => op.from() == before.op.to() && allowed(before.op.name, op.name),
+            };
+            // No way back to a type once left, as in joining words only to split them again.
+            let onward = |op: &Op| op.to() == op.from() || steps.iter().all(|s| s.op.from() != op.to());
+            let continues = |op: &Op| onward(op) && (last || !matches!(op.to(), Kind::Num | Kind::Flag));
+            let choices: Vec<&'static Op> = OPS.iter().filter(|op| fits(op) && continues(op)).collect();
+            if choices.is_empty() {
+                return None;
+            }
+            steps.push(Step { op: *rng.pick(&choices[..]), literal: 2 + rng.below(8) as i64 });
+        }
+        let program = Program { steps };
+        program.every_step_matters(rng).then_some(program)
+    }
+
+    pub fn from(&self) -> Kind {
+        self.steps[0].op.from()
+    }
+
+    pub fn to(&self) -> Kind {
+        self.steps[self.steps.len() - 1].op.to()
+    }
+
+    /// What the program makes of `input`; `None` where that is undefined or too large.
+    pub fn run(&self, input: &Value) -> Option<Value> {
+        self.steps
+            .iter()
+            .try_fold(input.clone(), |value, step| step.op.run(value, step.literal).filter(Value::is_small))
+    }
+
+    /// Which operations, in which order: what "the same composition" means. Literals do not count.
+    pub fn composition(&self) -> String {
+        self.steps.iter().map(|s| s.op.name).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Every program that leaves out one step and still fits together.
+    pub fn shortened(&self) -> impl Iterator<Item = Program> + '_ {
+        (0..self.steps.len()).filter(|_| self.steps.len() > 1).filter_map(|i| {
+            let mut steps = self.steps.clone();
+            let gone = steps.remove(i);
+            let ends = i == 0 || i == steps.len();
+            (ends || gone.op.from() == gone.op.to()).then_some(Program { steps })
+        })
+    }
+
+    /// Whether leaving out any one step shows on random inputs.
+    pub fn every_step_matters(&self, rng: &mut Rng) -> bool {
+        let inputs: Vec<Value> = (0..12).map(|_| Value::random(self.from(), rng)).collect();
+        let results: Vec<_> = inputs.iter().map(|x| self.run(x)).collect();
+        let distinct = results.iter().flatten().any(|r| Some(r) != results.iter().flatten().next());
+        let tells = |short: Program| {
+            short.from() != self.from()
+                || inputs.iter().zip(&results).any(|(x, y)| y.is_some() && short.run(x) != *y)
+        };
+        distinct && self.shortened().all(tells)
+    }
+
+    /// `name`, the types and a parameter: `evensSum(xs: number[]): number`.
+    pub fn signature(&self, name: &str, parameter: &str) -> String {
+        format!("{name}({parameter}: {}): {}", self.from().typescript(), self.to().typescript())
+    }
+
+    /// The program as one expression on `receiver`.
+    pub fn expression(&self, receiver: &str) -> String {
+        self.steps.iter().fold(receiver.to_string(), |code, step| code + &step.call())
+    }
+
+    /// A sentence that says what the program does, in one of many ways.
+    pub fn description(&self, rng: &mut Rng) -> String {
+        let phrases: Vec<String> =
+            self.steps.iter().map(|s| s.fill(rng.pick::<&str>(s.op.phrases))).collect();
+        sentence(&phrases, rng)
+    }
+
+    /// A function name made of its operations' names.
+    pub fn name(&self) -> String {
+        let first = self.steps[0].op.name;
+        match self.steps.len() {
+            1 => first.to_string(),
+            n => first.to_string() + &capitalized(self.steps[n - 1].op.name),
+        }
+    }
+}
+
+/// Joins imperative phrases into a sentence.
+pub fn sentence(phrases: &[String], rng: &mut Rng) -> String {
+    let last = phrases.len() - 1;
+    let joined = match rng.below(4) {
+        _ if last == 0 => phrases[0].clone(),
+        0 => phrases.join(", then "),
+        1 => format!("{} and {}", phrases[..last].join(", "), phrases[last]),
+        2 => format!("{}, and finally {}", phrases[..last].join(", then "), phrases[last]),
+        _ => phrases.iter().map(|p| capitalized(p)).collect::<Vec<_>>().join(". "),
+    };
+    capitalized(&joined) + "."
+}
+
+/// `text` with its first letter in upper case.
+pub fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |c| c.to_ascii_uppercase().to_string() + letters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(names: &[&str]) -> Program {
+        let op = |name: &&str| OPS.iter().find(|op| op.name == *name).unwrap();
+        Program { steps: names.iter().map(|n| Step { op: op(n), literal: 3 }).collect() }
+    }
+
+    #[test]
+    fn a_program_says_writes_and_does_the_same() {
+        let program = program(&["evens", "times", "sum"]);
+        assert_eq!(program.signature("f", "xs"), "f(xs: number[]): number");
+        assert_eq!(
+            program.expression("xs"),
+            "xs.filter((x) => x % 2 === 0).map((x) => x * 3).reduce((a, b) => a + b, 0)"
+        );
+        assert_eq!(program.run(&Value::Nums(vec![1, 2, -4])), Some(Value::Num(-6)));
+        let description = program.description(&mut Rng::new(1, "test"));
+        assert!(description.contains('3') && description.ends_with('.'), "{description}");
+    }
+
+    #[test]
+    fn what_javascript_leaves_undefined_or_inexact_has_no_value() {
+        assert_eq!(program(&["evens", "largest"]).run(&Value::Nums(vec![1, 3])), None);
+        assert_eq!(program(&["cubed", "cubed", "cubed"]).run(&Value::Nums(vec![9])), None);
+        assert_eq!(program(&["evens"]).run(&Value::Text("2".into())), None);
+    }
+
+    #[test]
+    fn random_programs_fit_together_and_waste_no_step() {
+        let mut rng = Rng::new(3, "test");
+        let programs: Vec<Program> =
+            (0..2000).filter_map(|_| Program::random(3, &mut rng, |_, _| true)).collect();
+        assert!(programs.len() > 500);
+        for p in &programs {
+            assert!(p.steps.windows(2).all(|s| s[0].op.to() == s[1].op.from()), "{}", p.composition());
+            assert_ne!(p.composition(), "ascending reversed sum", "sorting before a sum changes nothing");
+        }
+    }
+
+    #[test]
+    fn one_pair_in_four_is_held_out() {
+        let pairs = OPS.iter().flat_map(|a| OPS.iter().map(move |b| held_out(a.name, b.name)));
+        let (held, all) = pairs.fold((0, 0), |(held, all), h| (held + h as usize, all + 1));
+        assert!((20..30).contains(&(100 * held / all)), "{held} of {all}");
+    }
+}

@@ -1,0 +1,18 @@
+//! The demo's own world: everything the paper's pipeline needs, generated from a seed.
+//!
+//! [`language`] and [`operations`] are a little world of list operations; [`corpus`] writes public-like code in it,
+//! [`sdk`] a company's library and its private examples, [`problems`] held-out problems, [`tokenizer`] the base
+//! model's vocabulary. [`recipe`] says how its three models are trained, [`base`] makes the first.
+
+pub mod base;
+pub mod corpus;
+pub mod language;
+pub mod operations;
+pub mod problems;
+pub mod recipe;
+pub mod rng;
+pub mod sdk;
+pub mod tokenizer;
+pub mod world;
+
+pub use world::World;

@@ -1,0 +1,211 @@
+//! The table of operations: English, TypeScript and meaning side by side.
+
+use super::language::{Kind, Meaning, Meaning::*, Op, Value};
+
+/// Every operation of the little world; in phrases and code `#` stands for a literal, 2 to 9.
+#[rustfmt::skip]
+pub static OPS: &[Op] = &[
+    // Filters of numbers.
+    op("evens", &["keep the even numbers", "keep only the evens", "remove the odd numbers"],
+        KeepNums("x % 2 === 0", |x, _| x % 2 == 0)),
+    op("odds", &["keep the odd numbers", "keep only the odds", "remove the even numbers"],
+        KeepNums("x % 2 !== 0", |x, _| x % 2 != 0)),
+    op("positives", &["keep the positive numbers", "keep the numbers above zero", "keep only the positives"],
+        KeepNums("x > 0", |x, _| x > 0)),
+    op("negatives", &["keep the negative numbers", "keep the numbers below zero", "keep only the negatives"],
+        KeepNums("x < 0", |x, _| x < 0)),
+    op("nonzero", &["remove the zeros", "drop every zero", "keep the numbers that are not zero"],
+        KeepNums("x !== 0", |x, _| x != 0)),
+    op("above", &["keep the numbers greater than #", "keep the numbers above #", "keep what is greater than #"],
+        KeepNums("x > #", |x, k| x > k)),
+    op("below", &["keep the numbers less than #", "keep the numbers below #", "keep what is less than #"],
+        KeepNums("x < #", |x, k| x < k)),
+    op("multiples", &["keep the multiples of #", "keep the numbers divisible by #", "keep only multiples of #"],
+        KeepNums("x % # === 0", |x, k| x % k == 0)),
+    // Maps of numbers.
+    op("doubled", &["double each number", "double them", "multiply each number by two"],
+        EachNum("x * 2", |x, _| x * 2)),
+    op("tripled", &["triple each number", "triple them", "multiply each number by three"],
+        EachNum("x * 3", |x, _| x * 3)),
+    op("squared", &["square each number", "square them", "take the square of each number"],
+        EachNum("x * x", |x, _| x * x)),
+    op("cubed", &["cube each number", "cube them", "take the cube of each number"],
+        EachNum("x * x * x", |x, _| x * x * x)),
+    op("negated", &["negate each number", "negate them", "flip the sign of each number"],
+        EachNum("-x", |x, _| -x)),
+    op("absolute", &["take absolute values", "take the absolute value of each number", "make each number absolute"],
+        EachNum("Math.abs(x)", |x, _| x.abs())),
+    op("halved", &["halve each number rounding down", "halve them rounding down", "take half of each rounding down"],
+        EachNum("Math.floor(x / 2)", |x, _| x.div_euclid(2))),
+    op("next", &["add one to each number", "increment each number", "increment them"],
+        EachNum("x + 1", |x, _| x + 1)),
+    op("previous", &["subtract one from each number", "decrement each number", "decrement them"],
+        EachNum("x - 1", |x, _| x - 1)),
+    op("plus", &["add # to each number", "increase each number by #", "increase them by #"],
+        EachNum("x + #", |x, k| x + k)),
+    op("minus", &["subtract # from each number", "decrease each number by #", "decrease them by #"],
+        EachNum("x - #", |x, k| x - k)),
+    op("times", &["multiply each number by #", "scale each number by #", "scale them by #"],
+        EachNum("x * #", |x, k| x * k)),
+    op("remainders", &["take the remainder by #", "take each number modulo #", "take the remainder of each by #"],
+        EachNum("x % #", |x, k| x % k)),
+    // Order and places of numbers.
+    op("reversed", &["reverse the list", "reverse the order", "put them in reverse order"],
+        OnNums(".toReversed()", |xs, _| xs.reverse())),
+    op("ascending", &["sort the numbers in ascending order", "sort the numbers upwards", "sort from smallest to largest"],
+        OnNums(".toSorted((a, b) => a - b)", |xs, _| xs.sort())),
+    op("descending", &["sort the numbers in descending order", "sort the numbers downwards", "sort from largest to smallest"],
+        OnNums(".toSorted((a, b) => b - a)", |xs, _| xs.sort_by(|a, b| b.cmp(a)))),
+    op("first", &["take the first # numbers", "keep the first # numbers", "keep just the first #"],
+        OnNums(".slice(0, #)", |xs, k| xs.truncate(k as usize))),
+    op("skipped", &["skip the first # numbers", "drop the first # numbers", "leave out the first #"],
+        OnNums(".slice(#)", |xs, k| drop_first(xs, k as usize))),
+    op("last", &["take the last # numbers", "keep the last # numbers", "keep just the last #"],
+        OnNums(".slice(-#)", |xs, k| drop_first(xs, xs.len().saturating_sub(k as usize)))),
+    op("rest", &["drop the first number", "skip the first number", "leave out the first number"],
+        OnNums(".slice(1)", |xs, _| drop_first(xs, 1))),
+    op("front", &["drop the last number", "skip the last number", "leave out the last number"],
+        OnNums(".slice(0, -1)", |xs, _| { xs.pop(); })),
+    op("unique", &["remove duplicates", "drop the repeated numbers", "keep each number once"],
+        OnNums(".filter((x, i, all) => all.indexOf(x) === i)", |xs, _| keep_firsts(xs))),
+    op("alternate", &["take every other number", "keep every second number", "keep the numbers at even positions"],
+        OnNums(".filter((x, i) => i % 2 === 0)", |xs, _| *xs = xs.iter().step_by(2).copied().collect())),
+    op("repeated", &["repeat each number twice", "write each number twice", "duplicate each number"],
+        OnNums(".flatMap((x) => [x, x])", |xs, _| *xs = xs.iter().flat_map(|&x| [x, x]).collect())),
+    op("appended", &["append the number #", "add # at the end", "put # at the end"],
+        OnNums(".concat(#)", |xs, k| xs.push(k))),
+    // What numbers come to.
+    op("sum", &["sum them", "return their sum", "add them all up"],
+        FromNums(Kind::Num, ".reduce((a, b) => a + b, 0)", |xs, _| Some(Value::Num(xs.iter().sum())))),
+    op("product", &["multiply them together", "return their product", "multiply them all"],
+        FromNums(Kind::Num, ".reduce((a, b) => a * b, 1)", |xs, _| xs.iter().try_fold(1, |p: i64, &x| p.checked_mul(x)).map(Value::Num))),
+    op("largest", &["find the largest", "return the maximum", "return the largest number"],
+        FromNums(Kind::Num, ".reduce((a, b) => Math.max(a, b))", |xs, _| xs.iter().max().copied().map(Value::Num))),
+    op("smallest", &["find the smallest", "return the minimum", "return the smallest number"],
+        FromNums(Kind::Num, ".reduce((a, b) => Math.min(a, b))", |xs, _| xs.iter().min().copied().map(Value::Num))),
+    op("count", &["count them", "return how many there are", "count the numbers"],
+        FromNums(Kind::Num, ".length", |xs, _| Some(Value::Num(xs.len() as i64)))),
+    op("anyNegative", &["tell whether any number is negative", "check if any number is below zero", "say if there is a negative number"],
+        FromNums(Kind::Flag, ".some((x) => x < 0)", |xs, _| Some(Value::Flag(xs.iter().any(|&x| x < 0))))),
+    op("allEven", &["tell whether all numbers are even", "check if every number is even", "say if all of them are even"],
+        FromNums(Kind::Flag, ".every((x) => x % 2 === 0)", |xs, _| Some(Value::Flag(xs.iter().all(|x| x % 2 == 0))))),
+    op("contains", &["tell whether # is among them", "check if # is in the list", "say if the list has #"],
+        FromNums(Kind::Flag, ".includes(#)", |xs, k| Some(Value::Flag(xs.contains(&k))))),
+    op("csv", &["join the numbers with commas", "join them with commas", "write them with commas between"],
+        FromNums(Kind::Text, ".join(\",\")", |xs, _| Some(Value::Text(joined(xs, ","))))),
+    op("dashed", &["join the numbers with dashes", "join them with dashes", "write them with dashes between"],
+        FromNums(Kind::Text, ".join(\"-\")", |xs, _| Some(Value::Text(joined(xs, "-"))))),
+    op("strings", &["turn each number into a string", "convert each number to text", "write each number as a string"],
+        FromNums(Kind::Words, ".map((x) => String(x))", |xs, _| Some(Value::Words(xs.iter().map(i64::to_string).collect())))),
+    // Filters of words.
+    op("nonEmpty", &["remove the empty words", "drop every empty word", "keep the words that are not empty"],
+        KeepWords("s.length > 0", |s, _| !s.is_empty())),
+    op("longer", &["keep the words longer than #", "keep words with more than # letters", "keep only words longer than #"],
+        KeepWords("s.length > #", |s, k| s.len() as i64 > k)),
+    op("shorter", &["keep the words shorter than #", "keep words with fewer than # letters", "keep only words shorter than #"],
+        KeepWords("s.length < #", |s, k| (s.len() as i64) < k)),
+    op("startA", &["keep the words that start with a", "keep words starting with a", "keep what begins with a"],
+        KeepWords("s.startsWith(\"a\")", |s, _| s.starts_with('a'))),
+    op("withE", &["keep the words that contain e", "keep words containing e", "keep what has an e"],
+        KeepWords("s.includes(\"e\")", |s, _| s.contains('e'))),
+    // Maps of words.
+    op("upper", &["turn each word to upper case", "make each word upper case", "write each word in capitals"],
+        EachWord("s.toUpperCase()", |s| s.to_uppercase())),
+    op("lower", &["turn each word to lower case", "make each word lower case", "write each word in small letters"],
+        EachWord("s.toLowerCase()", |s| s.to_lowercase())),
+    op("trimmed", &["trim each word", "trim them", "strip the spaces around each word"],
+        EachWord("s.trim()", |s| s.trim().to_string())),
+    op("initials", &["take the first letter of each word", "shorten each word to its first letter", "take their initials"],
+        EachWord("s.charAt(0)", |s| s.chars().take(1).collect())),
+    op("echoed", &["write each word twice in a row", "repeat each word after itself", "glue each word to itself"],
+        EachWord("s + s", |s| s.repeat(2))),
+    op("shouted", &["add an exclamation mark to each word", "end each word with an exclamation mark", "put an exclamation mark after each word"],
+        EachWord("s + \"!\"", |s| format!("{s}!"))),
+    op("flipped", &["spell each word backwards", "reverse the letters of each word", "write each word backwards"],
+        EachWord("[...s].reverse().join(\"\")", |s| s.chars().rev().collect())),
+    // Order and places of words.
+    op("backwards", &["reverse the words", "reverse the order of the words", "put the words in reverse order"],
+        OnWords(".toReversed()", |ws, _| ws.reverse())),
+    op("sorted", &["sort the words", "sort them alphabetically", "put the words in alphabetical order"],
+        OnWords(".toSorted()", |ws, _| ws.sort())),
+    op("leading", &["take the first # words", "keep the first # words", "keep just # words"],
+        OnWords(".slice(0, #)", |ws, k| ws.truncate(k as usize))),
+    op("later", &["skip the first # words", "drop the first # words", "leave out the first # words"],
+        OnWords(".slice(#)", |ws, k| drop_first(ws, k as usize))),
+    op("tail", &["drop the first word", "skip the first word", "leave out the first word"],
+        OnWords(".slice(1)", |ws, _| drop_first(ws, 1))),
+    op("distinct", &["remove duplicate words", "drop the repeated words", "keep each word once"],
+        OnWords(".filter((s, i, all) => all.indexOf(s) === i)", |ws, _| keep_firsts(ws))),
+    // What words come to.
+    op("lengths", &["take the length of each word", "replace each word by its length", "measure each word"],
+        FromWords(Kind::Nums, ".map((s) => s.length)", |ws| Value::Nums(ws.iter().map(|s| s.len() as i64).collect()))),
+    op("total", &["count the words", "return the number of words", "return how many words there are"],
+        FromWords(Kind::Num, ".length", |ws| Value::Num(ws.len() as i64))),
+    op("anyEmpty", &["tell whether any word is empty", "check if some word is empty", "say if there is an empty word"],
+        FromWords(Kind::Flag, ".some((s) => s.length === 0)", |ws| Value::Flag(ws.iter().any(String::is_empty)))),
+    op("phrase", &["join the words with spaces", "join them with spaces", "put the words in one line"],
+        FromWords(Kind::Text, ".join(\" \")", |ws| Value::Text(ws.join(" ")))),
+    op("listing", &["join the words with commas", "write the words with commas between", "list the words with commas"],
+        FromWords(Kind::Text, ".join(\",\")", |ws| Value::Text(ws.join(",")))),
+    op("glued", &["join the words without spaces", "glue the words together", "join them with nothing between"],
+        FromWords(Kind::Text, ".join(\"\")", |ws| Value::Text(ws.concat()))),
+    // Texts.
+    op("words", &["split the text into words", "split the text at spaces", "take the words of the text"],
+        FromText(Kind::Words, ".split(\" \")", |s| split(s, ' '))),
+    op("fields", &["split the text at commas", "take the fields between commas", "cut the text at each comma"],
+        FromText(Kind::Words, ".split(\",\")", |s| split(s, ','))),
+    op("capitals", &["turn the text to upper case", "make the text upper case", "write the text in capitals"],
+        FromText(Kind::Text, ".toUpperCase()", |s| Value::Text(s.to_uppercase()))),
+    op("small", &["turn the text to lower case", "make the text lower case", "write the text in small letters"],
+        FromText(Kind::Text, ".toLowerCase()", |s| Value::Text(s.to_lowercase()))),
+    op("stripped", &["trim the text", "strip the spaces around the text", "remove outer spaces from the text"],
+        FromText(Kind::Text, ".trim()", |s| Value::Text(s.trim().to_string()))),
+    op("size", &["return the length of the text", "count the characters", "measure the text"],
+        FromText(Kind::Num, ".length", |s| Value::Num(s.len() as i64))),
+];
+
+/// A row of a table.
+pub const fn op(name: &'static str, phrases: &'static [&'static str], meaning: Meaning) -> Op {
+    Op { name, phrases, meaning }
+}
+
+fn drop_first<T>(items: &mut Vec<T>, n: usize) {
+    items.drain(..n.min(items.len()));
+}
+
+fn keep_firsts<T: PartialEq + Clone>(items: &mut Vec<T>) {
+    let mut kept: Vec<T> = Vec::new();
+    for item in items.drain(..) {
+        if !kept.contains(&item) {
+            kept.push(item);
+        }
+    }
+    *items = kept;
+}
+
+fn joined(xs: &[i64], separator: &str) -> String {
+    xs.iter().map(i64::to_string).collect::<Vec<_>>().join(separator)
+}
+
+fn split(text: &str, at: char) -> Value {
+    Value::Words(text.split(at).map(str::to_string).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn a_phrase_means_one_operation_and_a_literal_is_said_and_used() {
+        let mut meant: HashMap<(&str, Kind), &str> = HashMap::new();
+        for op in OPS {
+            for phrase in op.phrases {
+                assert_eq!(phrase.contains('#'), op.call().contains('#'), "{}: {phrase}", op.name);
+                if let Some(other) = meant.insert((phrase, op.from()), op.name) {
+                    panic!("`{phrase}` means {other} and {}", op.name);
+                }
+            }
+        }
+    }
+}

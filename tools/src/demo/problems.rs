@@ -1,0 +1,136 @@
+//! Held-out problems in MultiPL-E's form, with tests that tell right from nearly right.
+
+use serde_json::{Value as Json, json};
+use std::collections::HashSet;
+
+use super::language::{Program, Value, held_out};
+use super::rng::Rng;
+
+/// A problem and the answer it was made from.
+pub struct Problem {
+    pub name: String,
+    pub prompt: String,
+    /// What follows the prompt in a right program.
+    pub solution: String,
+    pub tests: String,
+    /// The operations in their order.
+    pub composition: String,
+}
+
+/// Where a completion ends: MultiPL-E's for TypeScript.
+pub const STOP_TOKENS: [&str; 4] = ["\nfunction ", "\n/*", "\n//", "\nclass"];
+
+impl Problem {
+    /// The line of a MultiPL-E file.
+    pub fn json(&self) -> Json {
+        json!({
+            "name": self.name,
+            "language": "ts",
+            "prompt": self.prompt,
+            "tests": self.tests,
+            "stop_tokens": STOP_TOKENS,
+        })
+    }
+}
+
+/// Problems over lists and texts; every one has an adjacent pair of operations that no training text holds, and no
+/// two have the same composition.
+pub fn general(seed: u64, count: usize) -> Vec<Problem> {
+    let mut rng = Rng::new(seed, "general problems");
+    let mut seen = HashSet::new();
+    let mut problems = Vec::with_capacity(count);
+    while problems.len() < count {
+        let length = *rng.pick(&[2, 2, 3, 3, 3, 4]);
+        let Some(program) = Program::random(length, &mut rng, |_, _| true) else { continue };
+        let novel = program.steps.windows(2).any(|pair| held_out(pair[0].op.name, pair[1].op.name));
+        if !novel || seen.contains(&program.composition()) {
+            continue;
+        }
+        let Some(cases) = cases(&program, &mut rng) else { continue };
+        seen.insert(program.composition());
+        problems.push(problem(problems.len(), &program, &cases, &mut rng));
+    }
+    problems
+}
+
+fn problem(index: usize, program: &Program, cases: &[(Value, Value)], rng: &mut Rng) -> Problem {
+    let parameter = rng.pick(program.from().parameters());
+    let name = format!("task{index}");
+    Problem {
+        name: format!("General_{index}"),
+        prompt: prompt(&program.description(rng), &name, cases, &program.signature(&name, parameter)),
+        solution: format!("    return {};\n}}", program.expression(parameter)),
+        tests: tests(&name, "", cases),
+        composition: program.composition(),
+    }
+}
+
+/// The description, an example and the head of the function, as HumanEval has them.
+pub fn prompt(description: &str, name: &str, cases: &[(Value, Value)], signature: &str) -> String {
+    let (x, y) = cases.iter().min_by_key(|(x, _)| x.literal().len()).expect("a problem has cases");
+    format!("//{description}\n// >>> {name}({})\n// {}\nfunction {signature} {{\n", x.literal(), y.literal())
+}
+
+/// MultiPL-E's test text for `cases` of (argument, expected); `library` stands before it.
+pub fn tests(candidate: &str, library: &str, cases: &[(Value, Value)]) -> String {
+    let asserts: String = cases
+        .iter()
+        .map(|(x, y)| format!("  assert.deepEqual(candidate({}),{});\n", x.literal(), y.literal()))
+        .collect();
+    format!(
+        "declare var require: any;\nconst assert = require('node:assert');\n\n{library}\nfunction test() {{\n  let candidate = {candidate};\n{asserts}}}\n\ntest();"
+    )
+}
+
+/// Six arguments with their results, on which every program with one step left out fails; `None` if the dice give
+/// none.
+pub fn cases(program: &Program, rng: &mut Rng) -> Option<Vec<(Value, Value)>> {
+    for _ in 0..20 {
+        let cases: Vec<(Value, Value)> = (0..200)
+            .map(|_| Value::random(program.from(), rng))
+            .filter_map(|x| program.run(&x).map(|y| (x, y)))
+            .take(6)
+            .collect();
+        let caught = |short: Program| {
+            short.from() != program.from() || cases.iter().any(|(x, y)| short.run(x).as_ref() != Some(y))
+        };
+        if cases.len() == 6 && program.shortened().all(caught) {
+            return Some(cases);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cases_catch_every_program_that_lacks_a_step() {
+        let mut rng = Rng::new(2, "test");
+        let mut checked = 0;
+        while checked < 50 {
+            let Some(program) = Program::random(3, &mut rng, |_, _| true) else { continue };
+            let Some(cases) = cases(&program, &mut rng) else { continue };
+            for short in program.shortened().filter(|s| s.from() == program.from()) {
+                assert!(
+                    cases.iter().any(|(x, y)| short.run(x).as_ref() != Some(y)),
+                    "{}",
+                    program.composition()
+                );
+            }
+            checked += 1;
+        }
+    }
+
+    #[test]
+    fn a_problem_is_a_line_of_multipl_e() {
+        let problem = &general(1, 1)[0];
+        let line = problem.json();
+        assert!(problem.prompt.starts_with("//") && problem.prompt.ends_with(" {\n"));
+        assert_eq!(line["language"], "ts");
+        assert_eq!(line["stop_tokens"][3], "\nclass");
+        assert!(problem.tests.contains("let candidate = task0;") && problem.tests.ends_with("\ntest();"));
+        assert!(!problem.prompt.contains(problem.solution.trim()), "the answer is not in the question");
+    }
+}

@@ -1,0 +1,29 @@
+//! The demo's recipe: how much of everything, and how its three models are trained.
+
+/// The base model's text and weights belong to this seed, whatever seed a run has.
+pub const BASE_SEED: u64 = 1;
+/// Files of base text.
+pub const BASE_FILES: usize = 24_000;
+/// Pieces of the vocabulary.
+pub const VOCAB: usize = 1024;
+
+/// Files of the public-like repository.
+pub const PUBLIC_FILES: usize = 1_200;
+/// Documented functions of the private repository.
+pub const PRIVATE_EXAMPLES: usize = 40;
+/// Held-out problems.
+pub const GENERAL_PROBLEMS: usize = 120;
+pub const PRIVATE_PROBLEMS: usize = 40;
+
+/// The base's shape: 1.1 M parameters.
+pub const HIDDEN: usize = 128;
+pub const INTERMEDIATE: usize = 352;
+pub const LAYERS: usize = 5;
+pub const HEADS: usize = 4;
+
+/// Tokens of a packed sequence.
+pub const SEQ: usize = 512;
+/// Sequences a step, for the base.
+pub const BASE_BATCH: usize = 8;
+pub const BASE_LR: f64 = 3e-3;
+pub const BASE_EPOCHS: usize = 1;

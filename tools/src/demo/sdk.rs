@@ -1,0 +1,246 @@
+//! A library that stands in for a company's own: classes and method names that no public text holds.
+//!
+//! Its methods are [`Op`]s like those of the public language, so programs over it are described, run and checked in
+//! the same way. What a phrase is called in the library can only be learned from the private examples.
+
+use codelsi_train::curate::Benchmark;
+use std::collections::{HashMap, HashSet};
+
+use super::corpus::SourceFile;
+use super::language::{Kind, Meaning::*, Op, Program, Step, Value, held_out};
+use super::operations::op;
+use super::problems::{Problem, cases, prompt, tests};
+use super::rng::Rng;
+
+/// A method: what it is called and means, and its TypeScript on `this.xs`.
+struct Method {
+    op: Op,
+    body: &'static str,
+}
+
+/// A class whose methods return it anew, up to a last one that returns a plain value.
+struct Class {
+    name: &'static str,
+    parameters: [&'static str; 2],
+    steps: &'static [Method],
+    ends: &'static [Method],
+}
+
+#[rustfmt::skip]
+static CLASSES: [Class; 2] = [
+    Class {
+        name: "Manifest",
+        parameters: ["crates", "weights"],
+        steps: &[
+            method(op("cull", &["discard the damaged crates", "throw the damaged crates away"],
+                OnNums(".cull()", |xs, _| xs.retain(|&x| x >= 0))), ".filter((x) => x >= 0)"),
+            method(op("purge", &["refuse the hollow crates", "send the hollow crates back"],
+                OnNums(".purge()", |xs, _| xs.retain(|&x| x != 0))), ".filter((x) => x !== 0)"),
+            method(op("brace", &["strap a pallet of # under each crate", "put each crate on a pallet of #"],
+                OnNums(".brace(#)", |xs, k| xs.iter_mut().for_each(|x| *x += k))), ".map((x) => x + k)"),
+            method(op("stow", &["load the heavy crates before the light", "load by weight"],
+                OnNums(".stow()", |xs, _| xs.sort_by(|a, b| b.cmp(a)))), ".toSorted((a, b) => b - a)"),
+            method(op("berth", &["leave room for # crates", "take # crates aboard"],
+                OnNums(".berth(#)", |xs, k| xs.truncate(k as usize))), ".slice(0, k)"),
+            method(op("twin", &["book a spare of each crate", "ship each crate with a copy"],
+                OnNums(".twin()", |xs, _| *xs = xs.iter().flat_map(|&x| [x, x]).collect())), ".flatMap((x) => [x, x])"),
+        ],
+        ends: &[
+            method(op("draft", &["report the whole load", "state the load in all"],
+                FromNums(Kind::Num, ".draft()", |xs, _| Some(Value::Num(xs.iter().sum())))), ".reduce((a, b) => a + b, 0)"),
+            method(op("roll", &["hand over the papers", "give out the papers"],
+                FromNums(Kind::Nums, ".roll()", |xs, _| Some(Value::Nums(xs.to_vec())))), ".slice()"),
+            method(op("crane", &["name the crate to fear", "tell the worst crate to lift"],
+                FromNums(Kind::Num, ".crane()", |xs, _| xs.iter().max().copied().map(Value::Num))), ".reduce((a, b) => Math.max(a, b))"),
+        ],
+    },
+    Class {
+        name: "Beacon",
+        parameters: ["signal", "readings"],
+        steps: &[
+            method(op("squelch", &["mute what is weaker than #", "silence readings under #"],
+                OnNums(".squelch(#)", |xs, k| xs.retain(|&x| x >= k))), ".filter((x) => x >= k)"),
+            method(op("phase", &["turn the antenna round", "swap the poles of the antenna"],
+                OnNums(".phase()", |xs, _| xs.iter_mut().for_each(|x| *x = -*x))), ".map((x) => -x)"),
+            method(op("gain", &["amplify by a factor of #", "turn the power up # times"],
+                OnNums(".gain(#)", |xs, k| xs.iter_mut().for_each(|x| *x *= k))), ".map((x) => x * k)"),
+            method(op("echo", &["play the tape from its end", "run the tape back"],
+                OnNums(".echo()", |xs, _| xs.reverse())), ".toReversed()"),
+            method(op("fold", &["measure strength alone", "ignore the polarity"],
+                OnNums(".fold()", |xs, _| xs.iter_mut().for_each(|x| *x = x.abs()))), ".map((x) => Math.abs(x))"),
+            method(op("sift", &["let a repeated reading count once", "forget the repeated readings"],
+                OnNums(".sift()", |xs, _| *xs = (0..xs.len()).filter(|&i| !xs[..i].contains(&xs[i])).map(|i| xs[i]).collect())),
+                ".filter((x, i, all) => all.indexOf(x) === i)"),
+        ],
+        ends: &[
+            method(op("pulse", &["say how often it blinked", "give the number of blinks"],
+                FromNums(Kind::Num, ".pulse()", |xs, _| Some(Value::Num(xs.len() as i64)))), ".length"),
+            method(op("trace", &["print the strip", "put it on a paper strip"],
+                FromNums(Kind::Text, ".trace()", |xs, _| Some(Value::Text(xs.iter().map(i64::to_string).collect::<Vec<_>>().join(" "))))), ".join(\" \")"),
+            method(op("glare", &["show the brightest flash", "tell the brightest flash"],
+                FromNums(Kind::Num, ".glare()", |xs, _| xs.iter().max().copied().map(Value::Num))), ".reduce((a, b) => Math.max(a, b))"),
+        ],
+    },
+];
+
+const fn method(op: Op, body: &'static str) -> Method {
+    Method { op, body }
+}
+
+impl Class {
+    /// Its TypeScript.
+    fn source(&self) -> String {
+        let mut text = format!("class {} {{\n  constructor(private xs: number[]) {{}}\n", self.name);
+        let parameter = |m: &Method| if m.op.phrases[0].contains('#') { "k: number" } else { "" };
+        for m in self.steps {
+            let (name, body) = (m.op.name, m.body);
+            text += &format!(
+                "  {name}({}): {} {{\n    return new {}(this.xs{body});\n  }}\n",
+                parameter(m),
+                self.name,
+                self.name
+            );
+        }
+        for m in self.ends {
+            let (name, body) = (m.op.name, m.body);
+            text += &format!("  {name}(): {} {{\n    return this.xs{body};\n  }}\n", m.op.to().typescript());
+        }
+        text + "}\n"
+    }
+
+    /// One to three steps and an end, in which every step matters.
+    fn program(&'static self, rng: &mut Rng) -> Program {
+        loop {
+            let mut methods: Vec<&Method> = (0..1 + rng.below(3)).map(|_| rng.pick(self.steps)).collect();
+            methods.push(rng.pick(self.ends));
+            let steps =
+                methods.iter().map(|m| Step { op: &m.op, literal: 2 + rng.below(8) as i64 }).collect();
+            let program = Program { steps };
+            if program.every_step_matters(rng) {
+                return program;
+            }
+        }
+    }
+
+    fn description(&self, program: &Program, rng: &mut Rng) -> String {
+        format!("Use a {}. {}", self.name, program.description(rng))
+    }
+
+    fn expression(&self, program: &Program, parameter: &str) -> String {
+        program.expression(&format!("new {}({parameter})", self.name))
+    }
+}
+
+fn novel_pairs(program: &Program) -> usize {
+    program.steps.windows(2).filter(|pair| held_out(pair[0].op.name, pair[1].op.name)).count()
+}
+
+/// The private repository: the library, whose methods nobody documented, and `count` documented functions that use
+/// it, none of which repeats a problem of `against`. Every method is used about as often.
+pub fn private_files(seed: u64, count: usize, against: &Benchmark) -> Vec<SourceFile> {
+    let mut rng = Rng::new(seed, "private");
+    let mut files: Vec<SourceFile> = CLASSES
+        .iter()
+        .map(|class| SourceFile {
+            path: format!("src/{}.ts", class.name.to_lowercase()),
+            content: format!("export {}", class.source()),
+        })
+        .collect();
+    let mut used: HashMap<&str, usize> = HashMap::new();
+    let mut names = HashSet::new();
+    for i in 0..count {
+        let class = &CLASSES[i % CLASSES.len()];
+        let mut drafts = Vec::new();
+        while drafts.len() < 12 {
+            let program = class.program(&mut rng);
+            let name = format!("{}{i}", program.name());
+            let comment = format!("/** {} */", class.description(&program, &mut rng));
+            let code = usage(class, &program, &name, &mut rng);
+            if novel_pairs(&program) == 0
+                && !names.contains(&program.composition())
+                && !against.contains(&name, &comment, &code)
+            {
+                drafts.push((program, format!("{comment}\n{code}\n")));
+            }
+        }
+        let wear =
+            |p: &Program| p.steps.iter().map(|s| used.get(s.op.name).map_or(0, |n| n * n)).sum::<usize>();
+        let (program, text) =
+            drafts.into_iter().min_by_key(|(p, _)| wear(p) * 4 / p.steps.len()).expect("twelve");
+        program.steps.iter().for_each(|s| *used.entry(s.op.name).or_default() += 1);
+        names.insert(program.composition());
+        let import = format!("import {{ {} }} from \"../src/{}\";", class.name, class.name.to_lowercase());
+        files.push(SourceFile {
+            path: format!("examples/example{i}.ts"),
+            content: format!("{import}\n\n{text}"),
+        });
+    }
+    files
+}
+
+fn usage(class: &Class, program: &Program, name: &str, rng: &mut Rng) -> String {
+    let parameter = rng.pick(&class.parameters);
+    let signature = program.signature(name, parameter);
+    format!("export function {signature} {{\n    return {};\n}}", class.expression(program, parameter))
+}
+
+/// Problems that only someone who knows the library can solve, each with a pair of methods that no example holds.
+/// The library's source stands in the tests, out of the model's sight.
+pub fn problems(seed: u64, count: usize) -> Vec<Problem> {
+    let mut rng = Rng::new(seed, "private problems");
+    let mut seen = HashSet::new();
+    let mut problems = Vec::with_capacity(count);
+    while problems.len() < count {
+        let class = &CLASSES[problems.len() % CLASSES.len()];
+        let program = class.program(&mut rng);
+        if novel_pairs(&program) == 0 || seen.contains(&program.composition()) {
+            continue;
+        }
+        let Some(cases) = cases(&program, &mut rng) else { continue };
+        seen.insert(program.composition());
+        let name = format!("job{}", problems.len());
+        let parameter = rng.pick(&class.parameters);
+        let description = class.description(&program, &mut rng);
+        problems.push(Problem {
+            name: format!("Private_{}", problems.len()),
+            prompt: prompt(&description, &name, &cases, &program.signature(&name, parameter)),
+            solution: format!("    return {};\n}}", class.expression(&program, parameter)),
+            tests: tests(&name, &class.source(), &cases),
+            composition: program.composition(),
+        });
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::{corpus, recipe};
+
+    #[test]
+    fn the_library_is_unknown_to_public_text() {
+        let public = corpus::base_text(recipe::BASE_SEED, 500).concat()
+            + &corpus::public_files(1, 100).iter().map(|f| f.content.as_str()).collect::<String>();
+        for class in &CLASSES {
+            assert!(!public.contains(class.name));
+            for method in class.steps.iter().chain(class.ends) {
+                assert!(!public.contains(&format!(".{}(", method.op.name)), "{}", method.op.name);
+                assert!(!public.contains(method.op.phrases[0]), "{}", method.op.phrases[0]);
+            }
+        }
+    }
+
+    #[test]
+    fn examples_use_every_method_and_hold_no_held_out_pair() {
+        let files = private_files(1, 40, &Benchmark::default());
+        let examples: Vec<&str> =
+            files.iter().filter(|f| f.path.starts_with("examples/")).map(|f| f.content.as_str()).collect();
+        assert_eq!(examples.len(), 40);
+        for class in &CLASSES {
+            for method in class.steps.iter().chain(class.ends) {
+                let uses = examples.iter().filter(|e| e.contains(&format!(".{}(", method.op.name))).count();
+                assert!(uses >= 4, "{} is used {uses} times", method.op.name);
+            }
+        }
+    }
+}
