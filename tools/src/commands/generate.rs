@@ -1,0 +1,127 @@
+//! `codelsi generate`: completes a prompt.
+
+use crate::model_args::{Loaded, ModelArgs};
+use crate::output::Output;
+use clap::Args;
+use codelsi_engine::Result;
+use codelsi_model::generate::{Limits, Request, Sampling, generate};
+use codelsi_model::template::Template;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Complete a prompt.
+#[derive(Args)]
+pub struct Generate {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Adapter folder in PEFT's layout.
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+    /// The text to complete.
+    #[arg(long, required_unless_present = "prompt_ids")]
+    prompt: Option<String>,
+    /// The prompt as token ids, taken as they are.
+    #[arg(long, value_delimiter = ',', conflicts_with = "prompt")]
+    prompt_ids: Vec<u32>,
+    /// Wrap the prompt as an instruction: paper, inst or plain.
+    #[arg(long)]
+    template: Option<Template>,
+    /// Completions.
+    #[arg(short, default_value_t = 1)]
+    n: usize,
+    #[arg(long, default_value_t = 256)]
+    max_tokens: usize,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// End before this text; may be given again.
+    #[arg(long)]
+    stop: Vec<String>,
+    /// Tokens of a KV page. Changes no text.
+    #[arg(long, default_value_t = Limits::default().page_size, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
+    page_size: usize,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How tokens are chosen.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct SamplingArgs {
+    /// 0 is greedy.
+    #[arg(long, default_value_t = 0.2)]
+    pub temperature: f32,
+    /// Keep the k likeliest tokens; 0 keeps all.
+    #[arg(long, default_value_t = 0)]
+    pub top_k: usize,
+    /// Keep the likeliest tokens that reach this probability together.
+    #[arg(long, default_value_t = 0.95)]
+    pub top_p: f32,
+    /// Keep tokens at least this share as probable as the likeliest.
+    #[arg(long, default_value_t = 0.0)]
+    pub min_p: f32,
+    /// 1 is none.
+    #[arg(long, default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+}
+
+impl From<SamplingArgs> for Sampling {
+    fn from(a: SamplingArgs) -> Self {
+        Sampling {
+            temperature: a.temperature,
+            top_k: a.top_k,
+            top_p: a.top_p,
+            min_p: a.min_p,
+            repetition_penalty: a.repetition_penalty,
+            seed: a.seed,
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Generate, out: &Output) -> Result<()> {
+    let loaded = Loaded::open(&args.model, args.adapter.as_deref())?;
+    let prompt = match &args.prompt {
+        Some(text) => {
+            let text = args.template.map_or_else(|| text.clone(), |t| t.wrap(text));
+            loaded.tokenizer.encode(&text, true)?
+        }
+        None => args.prompt_ids.clone(),
+    };
+    let request = Request {
+        prompt,
+        n: args.n,
+        max_tokens: args.max_tokens,
+        sampling: args.sampling.into(),
+        stop: args.stop.clone(),
+        stop_at_eos: true,
+    };
+    let limits = Limits { page_size: args.page_size, ..Limits::default() };
+    let bar = out.bar("generate", args.n * args.max_tokens);
+    let made = generate(
+        &loaded.device,
+        &loaded.model,
+        Some(&loaded.tokenizer),
+        &[request],
+        limits,
+        &mut |tokens| bar.add(tokens),
+    )
+    .map_err(|e| loaded.blame(e))?;
+    bar.finish();
+    let completions = &made[0];
+    if !args.json {
+        for (i, c) in completions.iter().enumerate() {
+            if completions.len() > 1 {
+                println!("--- {} ({})", i + 1, c.finish.name());
+            }
+            println!("{}", c.text);
+        }
+    }
+    let rows: Vec<_> = completions
+        .iter()
+        .map(|c| json!({ "text": c.text, "token_ids": c.token_ids, "finish_reason": c.finish.name() }))
+        .collect();
+    out.json(args.json, &json!({ "completions": rows }));
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! `codelsi train`: LoRA instruction tuning, or full training of small models.
+
+use crate::model_args::{ModelArgs, PlaceArgs};
+use crate::output::Output;
+use clap::Args;
+use codelsi_engine::{Device, Result};
+use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::config::Linear;
+use codelsi_model::template::Template;
+use codelsi_train::options::TrainOptions;
+use codelsi_train::trainer::{self, Event, Report};
+use serde_json::to_value;
+use std::path::PathBuf;
+
+/// Tune a model on instructions; the defaults are the paper's.
+#[derive(Args)]
+pub struct Train {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// JSON Lines of {"instruction": …, "output": …}.
+    #[arg(long)]
+    data: PathBuf,
+    /// Folder for the adapter, metrics.jsonl, recipe.json and checkpoints.
+    #[arg(long)]
+    out: PathBuf,
+    /// An adapter to go on from.
+    #[arg(long)]
+    from: Option<PathBuf>,
+    /// Train every weight instead of an adapter.
+    #[arg(long)]
+    full: bool,
+    #[arg(long, default_value_t = 16)]
+    rank: usize,
+    #[arg(long, default_value_t = 32.0)]
+    alpha: f32,
+    /// The adapted linears.
+    #[arg(long, value_delimiter = ',', default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj")]
+    targets: Vec<Linear>,
+    #[arg(long, default_value_t = 0.05)]
+    dropout: f32,
+    #[arg(long, default_value_t = 2e-4)]
+    lr: f64,
+    #[arg(long, default_value_t = 10)]
+    warmup: usize,
+    #[arg(long, default_value_t = 0.0)]
+    weight_decay: f32,
+    /// Largest global gradient norm; 0 does not clip.
+    #[arg(long, default_value_t = 1.0)]
+    clip: f64,
+    #[arg(long, default_value_t = 1)]
+    epochs: usize,
+    /// End after this many steps, and plan the schedule for that end.
+    #[arg(long)]
+    max_steps: Option<usize>,
+    /// Tokens of a packed sequence, at most the model's positions.
+    #[arg(long, default_value_t = 4096)]
+    seq: usize,
+    /// Sequences a step.
+    #[arg(long, default_value_t = 16)]
+    batch: usize,
+    /// Sequences that pass through the model together.
+    #[arg(long, default_value_t = 1)]
+    micro_batch: usize,
+    /// Prompt template: paper, inst or plain.
+    #[arg(long, default_value = "paper")]
+    template: Template,
+    /// Rows set aside for the validation loss.
+    #[arg(long, default_value_t = 16)]
+    validation: usize,
+    /// Steps between validations; 0 validates at the start and the end.
+    #[arg(long, default_value_t = 0)]
+    validate_every: usize,
+    /// Steps between checkpoints; 0 saves at the end only.
+    #[arg(long, default_value_t = 50)]
+    save_every: usize,
+    /// Go on from the last checkpoint in --out.
+    #[arg(long)]
+    resume: bool,
+    /// Keep every activation instead of running each layer again in backward: more memory, a third less work.
+    #[arg(long)]
+    no_checkpointing: bool,
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Train, out: &Output) -> Result<()> {
+    let checkpoint = Checkpoint::open(&args.model.model)?;
+    let options = TrainOptions {
+        model: args.model.model.clone(),
+        data: args.data.clone(),
+        out: args.out.clone(),
+        from: args.from.clone(),
+        full: args.full,
+        rank: args.rank,
+        alpha: args.alpha,
+        targets: args.targets.clone(),
+        dropout: args.dropout,
+        lr: args.lr,
+        warmup: args.warmup,
+        weight_decay: args.weight_decay,
+        clip: (args.clip > 0.0).then_some(args.clip),
+        epochs: args.epochs,
+        max_steps: args.max_steps,
+        seq: args.seq.min(checkpoint.config().max_positions),
+        batch: args.batch,
+        micro_batch: args.micro_batch,
+        template: args.template,
+        validation: args.validation,
+        validate_every: args.validate_every,
+        save_every: args.save_every,
+        resume: args.resume,
+        checkpointing: !args.no_checkpointing,
+        compute: args.model.place.compute(&checkpoint),
+        seed: args.seed,
+    };
+    let report = train(&options, args.model.place, out)?;
+    if !args.json {
+        println!("{}", summary(&report));
+    }
+    out.json(args.json, &to_value(&report).expect("plain numbers"));
+    Ok(())
+}
+
+/// Trains with a bar, the overview and a line a validation on stderr; the pipeline does the same.
+pub fn train(options: &TrainOptions, place: PlaceArgs, out: &Output) -> Result<Report> {
+    let device: Device = place.device();
+    let mut bar = None;
+    let report = trainer::train(options, &device, &mut |event| match event {
+        Event::Start(overview) => {
+            eprintln!("{overview}");
+            bar = Some(out.bar("train", overview.steps));
+        }
+        Event::Before(loss) => eprintln!("validation loss before training: {loss:.4}"),
+        Event::Step(metric, _) => {
+            if let Some(bar) = &bar {
+                let message = format!("loss {:.4}, {:.0} tokens/s", metric.loss, metric.tokens_per_s);
+                bar.at(metric.step, &message);
+            }
+            if let Some(loss) = metric.validation_loss {
+                eprintln!("validation loss after step {}: {loss:.4}", metric.step);
+            }
+        }
+        Event::Saved(_) => {}
+    });
+    bar.iter().for_each(|bar| bar.finish());
+    report
+}
+
+fn summary(r: &Report) -> String {
+    let share = 100.0 * r.trainable as f64 / r.total as f64;
+    let validation = match (r.validation_before, r.validation_loss) {
+        (Some(before), Some(after)) => format!(", validation loss {before:.4} -> {after:.4}"),
+        _ => String::new(),
+    };
+    format!(
+        "{} steps, {} tokens at {:.0} tokens/s; loss {:.4} -> {:.4}{validation}; {share:.4} % trainable; peak {:.1} MiB",
+        r.steps,
+        r.tokens,
+        r.tokens_per_s,
+        r.first_loss,
+        r.last_loss,
+        r.peak_bytes as f64 / (1 << 20) as f64
+    )
+}
