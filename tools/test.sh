@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The test command: installs what the tests need into .tools (where it can), then runs every test.
+#
+#   bash tools/test.sh            all tests
+#   CODELSI_FULL=1 …              also the slow ones (every judge case, long fuzz runs)
+#   CODELSI_REQUIRE=all …         whatever is absent is a failure, not a skip
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# TypeScript, pinned: the `tsc` judge's rule names this version.
+typescript=5.3.3
+tsc=.tools/typescript/node_modules/typescript/bin/tsc
+if command -v npm >/dev/null && ! grep -qs "\"version\": \"$typescript\"" "$(dirname "$tsc")/../package.json"; then
+  echo "installing typescript@$typescript into .tools"
+  npm install --silent --no-audit --no-fund --prefix .tools/typescript "typescript@$typescript" ||
+    echo "could not install typescript@$typescript: tests of the tsc judge will say that they were skipped"
+fi
+[ -f "$tsc" ] && export CODELSI_TSC="${CODELSI_TSC:-$PWD/$tsc}"
+
+cargo test --release --workspace "$@"
