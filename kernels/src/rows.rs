@@ -1,6 +1,7 @@
 //! How row-wise ops are cut into tasks, and sums over rows in a fixed order.
 
 use crate::simd::Storage;
+use std::ops::Range;
 
 /// Elements that make a task worth handing to another thread.
 pub(crate) const TASK: usize = 1 << 14;
@@ -13,19 +14,19 @@ pub(crate) fn per_task(columns: usize) -> usize {
 /// Columns summed at once, in registers.
 const STRIPE: usize = 64;
 
-/// out[c] = Σ term(row, c) over `rows` in their order, in f32, rounded once.
+/// out[c] = Σ of the terms of column c over `rows` in their order, in f32, rounded once. `terms` gives those of a row
+/// in a range of columns.
 #[inline(always)]
-pub(crate) fn sum_rows<E: Storage>(
+pub(crate) fn sum_rows<E: Storage, Terms: Iterator<Item = f32>>(
     out: &mut [E],
     rows: impl Iterator<Item = usize> + Clone,
-    term: impl Fn(usize, usize) -> f32,
+    terms: impl Fn(usize, Range<usize>) -> Terms,
 ) {
     for (stripe, out) in out.chunks_mut(STRIPE).enumerate() {
+        let columns = stripe * STRIPE..stripe * STRIPE + out.len();
         let mut sums = [0.0f32; STRIPE];
         for row in rows.clone() {
-            for (c, sum) in sums[..out.len()].iter_mut().enumerate() {
-                *sum += term(row, stripe * STRIPE + c);
-            }
+            sums.iter_mut().zip(terms(row, columns.clone())).for_each(|(sum, term)| *sum += term);
         }
         out.iter_mut().zip(sums).for_each(|(o, s)| *o = E::put(s));
     }

@@ -130,11 +130,17 @@ impl Storage for bf16 {
     }
 }
 
+/// 1.5·2²³
+const SHIFT: f32 = 12582912.0;
+
 /// e^x to about 1 ulp, without branches: x = n ln 2 + r, a polynomial in r, and n put into the exponent.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     let x = x.clamp(-104.0, 88.8);
-    let n = (x * std::f32::consts::LOG2_E + 12582912.0) - 12582912.0;
+    // Adding 1.5·2²³ rounds to a whole number and leaves it in the low bits: a cast to an integer, with its
+    // saturation, would not vectorize.
+    let shifted = x * std::f32::consts::LOG2_E + SHIFT;
+    let n = shifted - SHIFT;
     let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
     let mut p = 1.987_569_1e-4;
     p = p * r + 1.398_199_9e-3;
@@ -144,8 +150,9 @@ pub fn exp(x: f32) -> f32 {
     p = p * r + 5.000_000_2e-1;
     let e = (p * r * r + r) + 1.0;
     // Two factors, so that results below the smallest normal number are reached.
-    let half = (n * 0.5) as i32;
-    let rest = n as i32 - half;
+    let whole = shifted.to_bits() as i32 - SHIFT.to_bits() as i32;
+    let half = whole >> 1;
+    let rest = whole - half;
     let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
     e * power(half) * power(rest)
 }
@@ -163,14 +170,16 @@ const LANES: usize = 16;
 #[inline(always)]
 pub fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    let whole = n - n % LANES;
-    for i in (0..whole).step_by(LANES) {
+    let mut i = 0;
+    // In this form the compiler knows i + l < n, and drops the bounds checks of an `f` over slices of length n.
+    while i + LANES <= n {
         for (l, lane) in lanes.iter_mut().enumerate() {
             *lane += f(i + l);
         }
+        i += LANES;
     }
-    for i in whole..n {
-        lanes[i - whole] += f(i);
+    for (l, lane) in lanes[..n - i].iter_mut().enumerate() {
+        *lane += f(i + l);
     }
     let mut width = LANES / 2;
     while width > 0 {
@@ -180,6 +189,17 @@ pub fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
         width /= 2;
     }
     lanes[0]
+}
+
+/// The largest of `x`, NaN passed over; −∞ of nothing.
+#[inline(always)]
+pub fn max(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for x in x.chunks(LANES) {
+        lanes.iter_mut().zip(x).for_each(|(lane, &x)| *lane = larger(*lane, x));
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, larger)
 }
 
 #[cfg(test)]
@@ -204,6 +224,17 @@ mod tests {
             let (ours, halfs) = (<bf16 as Storage>::put(x), bf16::from_f32(x));
             assert!(ours.to_bits() == halfs.to_bits() || x.is_nan() && ours.is_nan(), "{x}");
         }
+    }
+
+    #[test]
+    fn max_finds_every_place() {
+        for i in 0..37 {
+            let mut x = [-1.0f32; 37];
+            x[i] = 2.0;
+            assert_eq!(max(&x), 2.0);
+        }
+        assert_eq!(max(&[f32::NAN, -3.0]), -3.0);
+        assert_eq!(max(&[]), f32::NEG_INFINITY);
     }
 
     #[test]

@@ -7,11 +7,14 @@ use rayon::prelude::*;
 pub fn add<E: Storage>(y: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
     let parts = a.slice::<E>()?.par_chunks(TASK).zip(b.slice::<E>()?.par_chunks(TASK));
     y.slice_mut::<E>()?.par_chunks_mut(TASK).zip(parts).for_each(|(y, (a, b))| {
-        vectorize(|| {
-            for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-                *y = E::put(a.get() + b.get());
-            }
-        });
+        vectorize(
+            #[inline(always)]
+            || {
+                for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+                    *y = E::put(a.get() + b.get());
+                }
+            },
+        );
     });
     Ok(())
 }
@@ -20,7 +23,10 @@ pub fn add<E: Storage>(y: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
 pub fn convert<From: Storage, To: Storage>(y: &mut Tensor, x: &Tensor) -> Result<()> {
     let x = x.slice::<From>()?.par_chunks(TASK);
     y.slice_mut::<To>()?.par_chunks_mut(TASK).zip(x).for_each(|(y, x)| {
-        vectorize(|| y.iter_mut().zip(x).for_each(|(y, x)| *y = To::put(x.get())));
+        vectorize(
+            #[inline(always)]
+            || y.iter_mut().zip(x).for_each(|(y, x)| *y = To::put(x.get())),
+        );
     });
     Ok(())
 }

@@ -14,12 +14,15 @@ pub fn forward<W: Storage, E: Storage>(y: &mut Tensor, table: &Tensor, ids: &Ten
     let rows = per_task(c);
     let y = y.slice_mut::<E>()?.par_chunks_mut(rows * c); // (T, C)
     y.zip(ids.par_chunks(rows)).for_each(|(y, ids)| {
-        vectorize(|| {
-            for (y, &id) in y.chunks_exact_mut(c).zip(ids) {
-                let row = &table[id as usize * c..][..c];
-                y.iter_mut().zip(row).for_each(|(y, x)| *y = E::put(x.get()));
-            }
-        });
+        vectorize(
+            #[inline(always)]
+            || {
+                for (y, &id) in y.chunks_exact_mut(c).zip(ids) {
+                    let row = &table[id as usize * c..][..c];
+                    y.iter_mut().zip(row).for_each(|(y, x)| *y = E::put(x.get()));
+                }
+            },
+        );
     });
     Ok(())
 }
@@ -43,7 +46,10 @@ pub fn backward<W: Storage, E: Storage>(
     dtable.slice_mut::<W>()?.par_chunks_exact_mut(c).with_min_len(per_task(c)).enumerate().for_each(
         |(v, row)| {
             let tokens = tokens_of(v).iter().map(|&t| t as usize);
-            vectorize(|| sum_rows(row, tokens, |t, i| dy[t * c + i].get()));
+            vectorize(
+                #[inline(always)]
+                || sum_rows(row, tokens, |t, columns| dy[t * c..][columns].iter().map(|d| d.get())),
+            );
         },
     );
     Ok(())

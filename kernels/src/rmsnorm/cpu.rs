@@ -11,11 +11,14 @@ pub fn forward<E: Storage>(y: &mut Tensor, r: &mut Tensor, x: &Tensor, w: &Tenso
     let y = y.slice_mut::<E>()?.par_chunks_mut(rows * c); // (T, C)
     let r = r.slice_mut::<f32>()?.par_chunks_mut(rows); // (T)
     y.zip(r).zip(x).for_each(|((y, r), x)| {
-        vectorize(|| {
-            for ((y, r), x) in y.chunks_exact_mut(c).zip(r).zip(x.chunks_exact(c)) {
-                *r = normalize(y, x, w, eps);
-            }
-        });
+        vectorize(
+            #[inline(always)]
+            || {
+                for ((y, r), x) in y.chunks_exact_mut(c).zip(r).zip(x.chunks_exact(c)) {
+                    *r = normalize(y, x, w, eps);
+                }
+            },
+        );
     });
     Ok(())
 }
@@ -37,14 +40,17 @@ pub fn add_forward<E: Storage>(
     let y = y.slice_mut::<E>()?.par_chunks_mut(rows * c); // (T, C)
     let r = r.slice_mut::<f32>()?.par_chunks_mut(rows); // (T)
     sum.zip(y).zip(r).zip(terms).for_each(|(((sum, y), r), (a, b))| {
-        vectorize(|| {
-            for ((s, a), b) in sum.iter_mut().zip(a).zip(b) {
-                *s = E::put(a.get() + b.get());
-            }
-            for ((y, r), x) in y.chunks_exact_mut(c).zip(r).zip(sum.chunks_exact(c)) {
-                *r = normalize(y, x, w, eps);
-            }
-        });
+        vectorize(
+            #[inline(always)]
+            || {
+                for ((s, a), b) in sum.iter_mut().zip(a).zip(b) {
+                    *s = E::put(a.get() + b.get());
+                }
+                for ((y, r), x) in y.chunks_exact_mut(c).zip(r).zip(sum.chunks_exact(c)) {
+                    *r = normalize(y, x, w, eps);
+                }
+            },
+        );
     });
     Ok(())
 }
@@ -75,17 +81,20 @@ pub fn backward<E: Storage>(
     let dsum = dsum.map(|t| t.slice::<E>()).transpose()?; // (T, C)
     let rows = per_task(c);
     dx.slice_mut::<E>()?.par_chunks_mut(rows * c).enumerate().for_each(|(task, dx)| {
-        vectorize(|| {
-            for (i, dx) in dx.chunks_exact_mut(c).enumerate() {
-                let t = task * rows + i;
-                let row = t * c..(t + 1) * c;
-                let (dy, x) = (&dy[row.clone()], &x[row.clone()]);
-                match dsum {
-                    Some(dsum) => backward_row(dx, dy, x, w, r[t], dsum[row].iter().map(|d| d.get())),
-                    None => backward_row(dx, dy, x, w, r[t], std::iter::repeat(0.0)),
+        vectorize(
+            #[inline(always)]
+            || {
+                for (i, dx) in dx.chunks_exact_mut(c).enumerate() {
+                    let t = task * rows + i;
+                    let row = t * c..(t + 1) * c;
+                    let (dy, x) = (&dy[row.clone()], &x[row.clone()]);
+                    match dsum {
+                        Some(dsum) => backward_row(dx, dy, x, w, r[t], dsum[row].iter().map(|d| d.get())),
+                        None => backward_row(dx, dy, x, w, r[t], std::iter::repeat(0.0)),
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     Ok(())
 }
@@ -99,6 +108,7 @@ fn backward_row<E: Storage>(
     r: f32,
     dsum: impl Iterator<Item = f32>,
 ) {
+    let (dy, w) = (&dy[..x.len()], &w[..x.len()]);
     let gx = sum(x.len(), |i| dy[i].get() * w[i] * x[i].get());
     let slope = r * r * (gx / x.len() as f32);
     for ((((dx, dy), x), w), dsum) in dx.iter_mut().zip(dy).zip(x).zip(w).zip(dsum) {
@@ -117,13 +127,17 @@ pub fn backward_w<E: Storage, W: Storage>(
     let dw = dw.slice_mut::<W>()?; // (C)
     let (c, columns) = (dw.len(), 256);
     dw.par_chunks_mut(columns).enumerate().for_each(|(task, dw)| {
-        vectorize(|| {
-            let start = task * columns;
-            sum_rows(dw, 0..r.len(), |t, i| {
-                let i = t * c + start + i;
-                dy[i].get() * x[i].get() * r[t]
-            });
-        });
+        vectorize(
+            #[inline(always)]
+            || {
+                let start = task * columns;
+                sum_rows(dw, 0..r.len(), |t, columns| {
+                    let part = t * c + start + columns.start..t * c + start + columns.end;
+                    let pairs = dy[part.clone()].iter().zip(&x[part]);
+                    pairs.map(move |(dy, x)| dy.get() * x.get() * r[t])
+                });
+            },
+        );
     });
     Ok(())
 }

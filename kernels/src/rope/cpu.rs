@@ -31,27 +31,31 @@ pub fn turn<E: Storage>(
     let x = x.slice::<E>()?.par_chunks(rows * columns); // (T, H·D)
     let y = y.slice_mut::<E>()?.par_chunks_mut(rows * columns); // (T, H·D)
     y.zip(x).zip(positions.par_chunks(rows)).for_each(|((y, x), positions)| {
-        vectorize(|| {
-            let tokens = y.chunks_exact_mut(columns).zip(x.chunks_exact(columns)).zip(positions);
-            for ((y, x), &position) in tokens {
-                let (cos, sin) = table[position as usize * dim..][..dim].split_at(dim / 2);
-                for (y, x) in y.chunks_exact_mut(dim).zip(x.chunks_exact(dim)) {
-                    turn_head(y, x, cos, sin, direction);
+        vectorize(
+            #[inline(always)]
+            || {
+                let tokens = y.chunks_exact_mut(columns).zip(x.chunks_exact(columns)).zip(positions);
+                for ((y, x), &position) in tokens {
+                    let (cos, sin) = table[position as usize * dim..][..dim].split_at(dim / 2);
+                    for (y, x) in y.chunks_exact_mut(dim).zip(x.chunks_exact(dim)) {
+                        turn_head(y, x, cos, sin, direction);
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     Ok(())
 }
 
 #[inline(always)]
 fn turn_head<E: Storage>(y: &mut [E], x: &[E], cos: &[f32], sin: &[f32], direction: f32) {
-    let (y0, y1) = y.split_at_mut(cos.len());
-    let (x0, x1) = x.split_at(cos.len());
-    let halves = y0.iter_mut().zip(y1).zip(x0.iter().zip(x1));
-    for (((y0, y1), (x0, x1)), (cos, sin)) in halves.zip(cos.iter().zip(sin)) {
-        let (x0, x1, sin) = (x0.get(), x1.get(), direction * sin);
-        *y0 = E::put(x0 * cos - x1 * sin);
-        *y1 = E::put(x1 * cos + x0 * sin);
+    let half = cos.len();
+    let (y0, y1) = y.split_at_mut(half);
+    let (x0, x1) = x.split_at(half);
+    let (y1, x1, sin) = (&mut y1[..half], &x1[..half], &sin[..half]);
+    for j in 0..half {
+        let (x0, x1, cos, sin) = (x0[j].get(), x1[j].get(), cos[j], direction * sin[j]);
+        y0[j] = E::put(x0 * cos - x1 * sin);
+        y1[j] = E::put(x1 * cos + x0 * sin);
     }
 }

@@ -1,5 +1,5 @@
 use super::{Choice, Params};
-use crate::simd::{Storage, exp, vectorize};
+use crate::simd::{Storage, exp, max, sum, vectorize};
 use codelsi_engine::{Error, Result, Tensor};
 use rayon::prelude::*;
 use std::cmp::Ordering;
@@ -23,7 +23,10 @@ pub fn sample<E: Storage>(
 }
 
 fn choose<E: Storage>(scores: &mut [f32], ids: &mut [i32], logits: &[E], params: &Params) -> Result<Choice> {
-    vectorize(|| scores.iter_mut().zip(logits).for_each(|(s, x)| *s = x.get()));
+    vectorize(
+        #[inline(always)]
+        || scores.iter_mut().zip(logits).for_each(|(s, x)| *s = x.get()),
+    );
     let log_total = log_sum_exp(scores)?;
     for &id in params.previous {
         // From the logits as given, so that a token met twice is penalized once.
@@ -34,8 +37,11 @@ fn choose<E: Storage>(scores: &mut [f32], ids: &mut [i32], logits: &[E], params:
     let token = match params.temperature {
         0.0 => largest(scores),
         temperature => {
-            let max = scores[largest(scores)];
-            vectorize(|| scores.iter_mut().for_each(|s| *s = (*s - max) / temperature));
+            let max = max(scores);
+            vectorize(
+                #[inline(always)]
+                || scores.iter_mut().for_each(|s| *s = (*s - max) / temperature),
+            );
             draw(candidates(scores, ids, params), scores, uniform(params))
         }
     };
@@ -50,18 +56,28 @@ fn log_sum_exp(x: &[f32]) -> Result<f64> {
     if let Some(token) = x.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
         return Err(Error::new(format!("the logit of token {token} is {}", x[token])));
     }
-    let max = x.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
+    let max = max(x);
     if max == f32::NEG_INFINITY {
         return Err(Error::new("every logit is -inf"));
     }
-    let total = vectorize(|| x.iter().map(|&x| exp(x - max) as f64).sum::<f64>());
-    Ok(max as f64 + total.ln())
+    Ok(max as f64 + total_weight(x, max).ln())
+}
+
+/// Σ e^(x − max): blocks in f32, their sums in f64.
+fn total_weight(x: &[f32], max: f32) -> f64 {
+    let block = |x: &[f32]| {
+        vectorize(
+            #[inline(always)]
+            || sum(x.len(), |i| exp(x[i] - max)),
+        )
+    };
+    x.chunks(256).map(|x| block(x) as f64).sum()
 }
 
 /// The index of the largest score, the lowest among equals.
 fn largest(scores: &[f32]) -> usize {
-    let best = |best: usize, i: usize| if scores[i] > scores[best] { i } else { best };
-    (0..scores.len()).fold(0, best)
+    let max = max(scores);
+    scores.iter().position(|&s| s == max).unwrap_or(0)
 }
 
 /// A number in [0, 1) with 53 random bits.

@@ -7,12 +7,15 @@ use rayon::prelude::*;
 pub fn forward<E: Storage>(y: &mut Tensor, gate: &Tensor, up: &Tensor) -> Result<()> {
     let inputs = gate.slice::<E>()?.par_chunks(TASK).zip(up.slice::<E>()?.par_chunks(TASK)); // (T, F)
     y.slice_mut::<E>()?.par_chunks_mut(TASK).zip(inputs).for_each(|(y, (gate, up))| {
-        vectorize(|| {
-            for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-                let gate = gate.get();
-                *y = E::put(gate * sigmoid(gate) * up.get());
-            }
-        });
+        vectorize(
+            #[inline(always)]
+            || {
+                for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
+                    let gate = gate.get();
+                    *y = E::put(gate * sigmoid(gate) * up.get());
+                }
+            },
+        );
     });
     Ok(())
 }
@@ -30,15 +33,18 @@ pub fn backward<E: Storage>(
     let dup = dup.slice_mut::<E>()?.par_chunks_mut(TASK);
     let outputs = dgate.slice_mut::<E>()?.par_chunks_mut(TASK).zip(dup);
     outputs.zip(inputs).for_each(|((dgate, dup), ((gate, up), dy))| {
-        vectorize(|| {
-            let outputs = dgate.iter_mut().zip(dup);
-            for ((dgate, dup), ((gate, up), dy)) in outputs.zip(gate.iter().zip(up).zip(dy)) {
-                let (gate, up, dy) = (gate.get(), up.get(), dy.get());
-                let s = sigmoid(gate);
-                *dgate = E::put(dy * up * s * (1.0 + gate * (1.0 - s)));
-                *dup = E::put(dy * gate * s);
-            }
-        });
+        vectorize(
+            #[inline(always)]
+            || {
+                let outputs = dgate.iter_mut().zip(dup);
+                for ((dgate, dup), ((gate, up), dy)) in outputs.zip(gate.iter().zip(up).zip(dy)) {
+                    let (gate, up, dy) = (gate.get(), up.get(), dy.get());
+                    let s = sigmoid(gate);
+                    *dgate = E::put(dy * up * s * (1.0 + gate * (1.0 - s)));
+                    *dup = E::put(dy * gate * s);
+                }
+            },
+        );
     });
     Ok(())
 }

@@ -2,7 +2,7 @@ use super::NO_LABEL;
 use crate::gemm::cpu::{Data, Operand, Precision, Segment, Start, multiply};
 use crate::gemm::{data, precision};
 use crate::rows::TASK;
-use crate::simd::{Storage, exp, sum, vectorize};
+use crate::simd::{Storage, exp, max, sum, vectorize};
 use codelsi_engine::{Ctx, DType, Error, Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -27,6 +27,8 @@ pub struct Work {
     x: Tensor,
     /// A tile of logits (ROWS, TILE).
     z: Tensor,
+    /// The same tile as probabilities, in h's storage type (ROWS, TILE).
+    p: Option<Tensor>,
     /// Σ e^(z − max)·head (ROWS, C), and the same before the present tile.
     sums: Option<[Tensor; 2]>,
     /// A tile of dhead as it was before the present tokens (TILE, C).
@@ -41,6 +43,7 @@ impl Work {
         Work {
             x: cx.scratch([rows, c], h.dtype()),
             z: f32s(rows, tile),
+            p: (out.dh.is_some() || out.dhead.is_some()).then(|| cx.scratch([rows, tile], h.dtype())),
             sums: out.dh.as_ref().map(|_| [f32s(rows, c), f32s(rows, c)]),
             dhead: out.dhead.as_ref().map(|_| f32s(tile, c)),
         }
@@ -128,7 +131,7 @@ pub fn forward<E: Storage>(
             break;
         }
         gather(work.x.slice_mut::<E>()?, h, &rows, c);
-        first_pass(&mut rows, work, &head)?;
+        first_pass::<E>(&mut rows, work, &head)?;
         for row in &rows {
             logprobs[row.t] = row.logprob();
         }
@@ -136,7 +139,7 @@ pub fn forward<E: Storage>(
             input_gradient(dh.slice_mut::<E>()?, &rows, sums.slice()?, &head, scale);
         }
         if let Some(dhead) = &mut out.dhead {
-            second_pass(dhead.slice_mut()?, &rows, work, &head, scale)?;
+            second_pass::<E>(dhead.slice_mut()?, &rows, work, &head, scale)?;
         }
     }
     let total: f64 = logprobs.iter().map(|&l| l as f64).sum();
@@ -161,8 +164,8 @@ fn gather<E: Storage>(x: &mut [E], h: &[E], rows: &[Row], c: usize) {
 }
 
 /// Follows maximum and sum of every row over the tiles, and Σ e^(z − max)·head if there is room for it.
-fn first_pass(rows: &mut [Row], work: &mut Work, head: &Head) -> Result<()> {
-    let Work { x, z, sums, .. } = work;
+fn first_pass<E: Storage>(rows: &mut [Row], work: &mut Work, head: &Head) -> Result<()> {
+    let Work { x, z, p, sums, .. } = work;
     let (n, c) = (rows.len(), head.c);
     for tile in head.tiles() {
         let z = &mut z.slice_mut::<f32>()?[..n * tile.len()]; // (n, tile)
@@ -173,7 +176,8 @@ fn first_pass(rows: &mut [Row], work: &mut Work, head: &Head) -> Result<()> {
                 || follow(row, z, tile.start),
             )
         });
-        let Some([sums, before]) = sums else { continue };
+        let (Some([sums, before]), Some(p)) = (&mut *sums, &mut *p) else { continue };
+        round(p.slice_mut::<E>()?, z);
         let (sums, before) = (&mut sums.slice_mut::<f32>()?[..n * c], before.slice_mut::<f32>()?); // (n, C)
         let start = match tile.start {
             0 => Start::Zero,
@@ -182,7 +186,7 @@ fn first_pass(rows: &mut [Row], work: &mut Work, head: &Head) -> Result<()> {
                 Start::From(before)
             }
         };
-        let a = Operand::rows(Data::F32(z), tile.len());
+        let a = Operand::rows(data(p)?, tile.len());
         let b = Operand::columns(head.rows(tile.clone()), c);
         multiply(sums, (n, c), start, &[Segment { a, b, depth: tile.len() }], head.precision);
     }
@@ -192,7 +196,7 @@ fn first_pass(rows: &mut [Row], work: &mut Work, head: &Head) -> Result<()> {
 /// Takes a tile of logits, from token `start` on, into `row`; leaves e^(z − max) in their place.
 #[inline(always)]
 fn follow(row: &mut Row, z: &mut [f32], start: usize) {
-    let max = z.iter().fold(row.max, |m, &z| if z > m { z } else { m });
+    let max = row.max.max(max(z));
     row.correction = exp(row.max - max);
     row.max = max;
     if let Some(logit) = row.target.checked_sub(start).and_then(|i| z.get(i)) {
@@ -200,6 +204,16 @@ fn follow(row: &mut Row, z: &mut [f32], start: usize) {
     }
     z.iter_mut().for_each(|z| *z = exp(*z - max));
     row.total = row.total * row.correction + sum(z.len(), |i| z[i]);
+}
+
+/// p = z, in the storage type of p.
+fn round<E: Storage>(p: &mut [E], z: &[f32]) {
+    p.par_chunks_mut(TASK).zip(z.par_chunks(TASK)).for_each(|(p, z)| {
+        vectorize(
+            #[inline(always)]
+            || p.iter_mut().zip(z).for_each(|(p, &z)| *p = E::put(z)),
+        );
+    });
 }
 
 /// before = sums, each row scaled to its new maximum.
@@ -240,9 +254,15 @@ fn input_gradient_row<E: Storage, W: Storage>(
 }
 
 /// dhead += scale·(p − [v = target])ᵀ·x, with the logits made again: p needs the sum over all tiles.
-fn second_pass(dhead: &mut [f32], rows: &[Row], work: &mut Work, head: &Head, scale: f32) -> Result<()> {
-    let Work { x, z, dhead: before, .. } = work;
-    let Some(before) = before else { return Ok(()) };
+fn second_pass<E: Storage>(
+    dhead: &mut [f32],
+    rows: &[Row],
+    work: &mut Work,
+    head: &Head,
+    scale: f32,
+) -> Result<()> {
+    let Work { x, z, p, dhead: before, .. } = work;
+    let (Some(p), Some(before)) = (p, before) else { return Ok(()) };
     let (n, c) = (rows.len(), head.c);
     for tile in head.tiles() {
         let z = &mut z.slice_mut::<f32>()?[..n * tile.len()]; // (n, tile)
@@ -256,10 +276,11 @@ fn second_pass(dhead: &mut [f32], rows: &[Row], work: &mut Work, head: &Head, sc
                 *p -= scale;
             }
         });
+        round(p.slice_mut::<E>()?, z);
         let dhead = &mut dhead[tile.start * c..tile.end * c]; // (tile, C)
         let before = &mut before.slice_mut::<f32>()?[..dhead.len()];
         before.copy_from_slice(dhead);
-        let a = Operand::columns(Data::F32(z), tile.len());
+        let a = Operand::columns(data(p)?, tile.len());
         let b = Operand::columns(data(x)?, c);
         let size = (tile.len(), c);
         multiply(dhead, size, Start::From(before), &[Segment { a, b, depth: n }], head.precision);
