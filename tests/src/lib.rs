@@ -1,1 +1,31 @@
-//! tests
+//! What integration tests share: data beside the project, and small models of the project's own making.
+
+use codelsi_engine::{DType, Device};
+use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::llama::{Llama, Train};
+use codelsi_model::synthetic;
+use std::path::{Path, PathBuf};
+
+/// A path in the folder that `CODELSI_SHARED` names (default: `shared`, beside the project). None, with a line that
+/// says so, when it is absent; with `CODELSI_REQUIRE=all` that is a failure.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
+    let found = PathBuf::from(std::env::var("CODELSI_SHARED").unwrap_or(beside.into())).join(path);
+    if found.exists() {
+        return Some(found);
+    }
+    assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{} is absent", found.display());
+    println!("skipped: {} is absent", found.display());
+    None
+}
+
+/// A model for inference.
+pub fn load(folder: &Path, device: &Device, compute: DType) -> Llama {
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    Llama::load(device, &checkpoint, compute, Train::Nothing).unwrap()
+}
+
+/// Writes the `tiny` shape with random weights and its tokenizer to `folder`.
+pub fn tiny(folder: &Path) {
+    synthetic::make(folder, &synthetic::config("tiny").unwrap(), 7, &mut |_, _| {}).unwrap();
+}

@@ -1,0 +1,114 @@
+//! A completion depends on its prompt, sampling and seed alone.
+
+use codelsi_engine::{DType, Device};
+use codelsi_model::generate::{Completion, Finish, Limits, Request, Sampling, generate};
+use codelsi_model::llama::Llama;
+use codelsi_model::tokenizer::Tokenizer;
+use codelsi_tests::{load, tiny};
+use std::sync::OnceLock;
+
+struct Fixture {
+    folder: tempfile::TempDir,
+    tokenizer: Tokenizer,
+}
+
+fn fixture() -> &'static Fixture {
+    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
+    FIXTURE.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        tiny(folder.path());
+        let tokenizer = Tokenizer::load(folder.path()).unwrap();
+        Fixture { folder, tokenizer }
+    })
+}
+
+fn model(device: &Device, compute: DType) -> Llama {
+    load(fixture().folder.path(), device, compute)
+}
+
+fn complete(compute: DType, requests: &[Request], limits: Limits) -> Vec<Vec<Completion>> {
+    let device = Device::cpu();
+    let model = model(&device, compute);
+    generate(&device, &model, Some(&fixture().tokenizer), requests, limits, &mut |_| {}).unwrap()
+}
+
+/// Prompts of 1 to 90 tokens with every way of sampling.
+fn requests() -> Vec<Request> {
+    let sampling = |seed, temperature, top_k, top_p, min_p, repetition_penalty| Sampling {
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        repetition_penalty,
+        seed,
+    };
+    let ways = [
+        sampling(1, 0.0, 0, 1.0, 0.0, 1.0),
+        sampling(2, 1.0, 0, 1.0, 0.0, 1.0),
+        sampling(3, 0.7, 20, 0.9, 0.0, 1.1),
+        sampling(4, 1.3, 0, 1.0, 0.05, 1.0),
+        sampling(5, 0.2, 0, 0.95, 0.0, 1.0),
+    ];
+    let lengths = [1, 7, 16, 33, 90];
+    ways.into_iter()
+        .zip(lengths)
+        .map(|(sampling, length)| Request {
+            prompt: (0..length).map(|i| 3 + (i * 37 + length) % 500).collect(),
+            n: 3,
+            max_tokens: 20,
+            sampling,
+            stop: Vec::new(),
+            stop_at_eos: false,
+        })
+        .collect()
+}
+
+#[test]
+fn batch_chunks_and_page_size_change_no_bit() {
+    for compute in [DType::F32, DType::BF16] {
+        let together = complete(compute, &requests(), Limits::default());
+        for (batch, prefill, page_size) in [(1, 1, 1), (4, 5, 3), (3, 64, 16), (64, 512, 256)] {
+            let limits = Limits { batch, prefill, page_size };
+            assert_eq!(together, complete(compute, &requests(), limits), "{compute:?} {limits:?}");
+        }
+        for (i, request) in requests().into_iter().enumerate() {
+            let alone = complete(compute, &[request], Limits::default());
+            assert_eq!(together[i], alone[0], "{compute:?} request {i} alone");
+        }
+    }
+}
+
+#[test]
+fn samples_differ_by_number_and_seed_and_greedy_ones_do_not() {
+    let made = complete(DType::F32, &requests(), Limits::default());
+    assert_eq!(made[0][0].token_ids, made[0][1].token_ids);
+    assert_ne!(made[1][0].token_ids, made[1][1].token_ids);
+    let mut other = requests().swap_remove(1);
+    other.sampling.seed += 1;
+    assert_ne!(complete(DType::F32, &[other], Limits::default())[0], made[1]);
+}
+
+#[test]
+fn a_stop_string_ends_the_text_before_it_wherever_tokens_break() {
+    let free = complete(DType::F32, &requests()[1..2], Limits::default());
+    let text = &free[0][0].text;
+    let (at, _) = text.char_indices().nth(text.chars().count() / 2).unwrap();
+    let stop: String = text[at..].chars().take(2).collect();
+    let request = Request { stop: vec!["never there".into(), stop.clone()], ..requests().swap_remove(1) };
+    let stopped = complete(DType::F32, &[request], Limits::default());
+    assert_eq!(stopped[0][0].text, text[..text.find(&stop).unwrap()]);
+    assert_eq!(stopped[0][0].finish, Finish::Stop);
+}
+
+#[test]
+fn requests_that_do_not_fit_are_refused_in_one_line() {
+    let device = Device::cpu();
+    let model = model(&device, DType::F32);
+    let refuse = |request: Request| {
+        generate(&device, &model, None, &[request], Limits::default(), &mut |_| {}).unwrap_err().to_string()
+    };
+    assert!(refuse(Request::greedy(vec![], 3)).contains("no token"));
+    assert!(refuse(Request::greedy(vec![1, 9999], 3)).contains("9999 is outside the vocabulary"));
+    assert!(refuse(Request::greedy(vec![1; 500], 300)).contains("512 positions"));
+    assert!(refuse(Request::greedy(vec![1], 0)).contains("--max-tokens"));
+}

@@ -1,0 +1,72 @@
+//! The engine against reference outputs: every tensor of the golden cases, and a trained model's golden text.
+
+use codelsi_engine::{Ctx, DType, Device};
+use codelsi_kernels::check::value;
+use codelsi_model::generate::{Limits, Request, generate};
+use codelsi_model::llama::{Batch, ForwardOptions};
+use codelsi_model::tokenizer::Tokenizer;
+use codelsi_tests::{load, shared};
+use codelsi_tools::parity::check;
+use serde_json::Value;
+
+fn parity(compute: DType) {
+    for case in ["mha_f32", "gqa_bf16_sharded", "tied_f32", "hd128_bf16"] {
+        let Some(folder) = shared(&format!("reference/{case}")) else { return };
+        let rows = check(&folder, &Device::cpu(), compute).unwrap();
+        let departs: Vec<_> = rows.iter().filter(|r| !r.ok()).collect();
+        assert!(rows.len() > 40, "{case} compared {} tensors only", rows.len());
+        assert!(departs.is_empty(), "{case}: {departs:#?}");
+    }
+}
+
+#[test]
+fn f32_is_within_every_stated_tolerance() {
+    parity(DType::F32);
+}
+
+#[test]
+fn bf16_is_within_twice_the_observed_error() {
+    parity(DType::BF16);
+}
+
+fn numbers(v: &Value) -> Vec<f64> {
+    v.as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
+}
+
+#[test]
+fn stories260k_gives_its_golden_logits_and_text() {
+    let Some(folder) = shared("data/stories260k") else { return };
+    let golden: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
+    let device = Device::cpu();
+    let model = load(&folder, &device, DType::F32);
+    let tokenizer = Tokenizer::load(&folder).unwrap();
+    for case in golden["cases"].as_array().unwrap() {
+        let text = case["prompt"].as_str().unwrap();
+        let prompt = tokenizer.encode(text, true).unwrap();
+        let ids: Vec<f64> = prompt.iter().map(|&id| id as f64).collect();
+        assert_eq!(ids, numbers(&case["prompt_ids"]), "{text:?}");
+
+        let cx = Ctx::inference(&device);
+        let batch = Batch::new(&device, &[&prompt]).unwrap();
+        let h = model.forward(&cx, &batch, ForwardOptions::default()).unwrap();
+        let logits = model.logits(&cx, &model.normed(&cx, &h).unwrap()).unwrap();
+        let logits = value(&logits).unwrap();
+        let worst = logits
+            .row(prompt.len() - 1)
+            .iter()
+            .zip(numbers(&case["last_logits"]))
+            .map(|(ours, truth)| (ours - truth).abs())
+            .fold(0.0, f64::max);
+        assert!(worst < 1e-4, "{text:?}: logits are off by {worst}");
+
+        let greedy = numbers(&case["greedy_ids"]);
+        let request = Request::greedy(prompt, greedy.len());
+        let made =
+            generate(&device, &model, Some(&tokenizer), &[request], Limits::default(), &mut |_| {}).unwrap();
+        let ids: Vec<f64> = made[0][0].token_ids.iter().map(|&id| id as f64).collect();
+        assert_eq!(ids, greedy, "{text:?}");
+        let whole = format!("{text}{}", made[0][0].text);
+        assert_eq!(whole.trim_start(), case["greedy_text"].as_str().unwrap().trim_start());
+    }
+}
