@@ -1,0 +1,183 @@
+//! The embedded judge: types stripped, JavaScript run by QuickJS in a locked-down child of our own binary.
+//!
+//! Nothing needs installing. Types are not checked, so what TypeScript's compiler would refuse may pass here: its
+//! Pass@1 is an upper bound of MultiPL-E's. Uncaught errors are printed as Node prints them, and the same rule reads
+//! them. A program is one process; it never sees the host, only [`js/node.js`](js/node.js)'s likeness of Node.
+
+use super::strip::{Stripped, strip};
+use super::{Judge, Judgement, classify};
+use crate::problem::Program;
+use crate::sandbox::{Limits, Outcome, Sandbox, Task};
+use codelsi_engine::Result;
+use rquickjs::context::EvalOptions;
+use rquickjs::{Context, Ctx, Exception, Function, Object, Runtime, Value};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Judges without a type check; see the module's text.
+pub struct Embedded {
+    sandbox: Sandbox,
+}
+
+impl Embedded {
+    pub fn new(sandbox: Sandbox) -> Self {
+        Embedded { sandbox }
+    }
+
+    fn run(&self, program: &Program, guard: Option<Guard>) -> Result<Outcome> {
+        let folder = super::program_folder(program)?;
+        self.sandbox.run(Task::Embedded(Job { guard }), folder.path(), &[], Limits::multipl_e())
+    }
+}
+
+impl Judge for Embedded {
+    fn describe(&self) -> String {
+        "embedded: types stripped by oxc, run by QuickJS, 15 s; no type check, so an upper bound".into()
+    }
+
+    fn judge(&self, program: &Program) -> Result<Judgement> {
+        let outcome = self.run(program, None)?;
+        Ok(Judgement { status: classify(&outcome), seconds: outcome.seconds })
+    }
+
+    fn reaches_end(&self, program: &Program) -> Result<bool> {
+        let word = super::word();
+        let outcome = self.run(program, Some(Guard { tests_at: program.tests_at, word: word.clone() }))?;
+        Ok(outcome.stdout.contains(&word))
+    }
+}
+
+/// The work of the child: the program is in `file.ts`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    guard: Option<Guard>,
+}
+
+/// Run the tests guarded, and write the word to standard output when they have run to their end. The program cannot
+/// write there, and the word is nowhere that it could read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Guard {
+    tests_at: usize,
+    word: String,
+}
+
+impl Job {
+    /// Room for the deepest recursion that QuickJS is allowed, and for the parser's.
+    const STACK: usize = 256 << 20;
+    const JS_STACK: usize = 32 << 20;
+    const JS_MEMORY: usize = 1 << 30;
+
+    /// Runs the program as Node would; ends the process where Node would.
+    pub fn run(self) -> i32 {
+        let thread = std::thread::Builder::new().stack_size(Self::STACK).spawn(move || self.run_here());
+        match thread.map(|t| t.join()) {
+            Ok(Ok(Ok(()))) => 0,
+            Ok(Ok(Err(e))) => {
+                eprintln!("{e}");
+                1
+            }
+            Ok(Err(_)) | Err(_) => 1,
+        }
+    }
+
+    fn run_here(self) -> Result<(), String> {
+        let source = std::fs::read_to_string("file.ts").map_err(|e| e.to_string())?;
+        let syntax = |e: String| format!("SyntaxError: {e}");
+        let runtime = Runtime::new().map_err(|e| e.to_string())?;
+        runtime.set_memory_limit(Self::JS_MEMORY);
+        runtime.set_max_stack_size(Self::JS_STACK);
+        let context = Context::full(&runtime).map_err(|e| e.to_string())?;
+        let (main, tests) = match &self.guard {
+            None => (strip(&source).map_err(syntax)?, None),
+            Some(guard) => {
+                let (candidate, tests) = source.split_at(guard.tests_at);
+                (strip(candidate).map_err(syntax)?, Some((strip(tests).map_err(syntax)?, guard.word.clone())))
+            }
+        };
+        context.with(|ctx| drive(&ctx, main, tests).map_err(|e| format!("{e}: {:?}", ctx.catch())))
+    }
+}
+
+/// Starts the program and turns the event loop until the program ends the process.
+fn drive(ctx: &Ctx<'_>, main: Stripped, tests: Option<(Stripped, String)>) -> rquickjs::Result<()> {
+    let main = Rc::new(main);
+    let assert: Value = eval(ctx, include_str!("js/assert.js"), "assert.js")?;
+    let host: Function = eval(ctx, include_str!("js/node.js"), "node.js")?;
+    let node: Object = host.call((natives(ctx, &main)?, assert))?;
+    match tests {
+        None => node.get::<_, Function>("main")?.call::<_, ()>((main.code.as_str(),))?,
+        Some((tests, word)) => {
+            let reached = Function::new(ctx.clone(), move || {
+                let mut stdout = std::io::stdout();
+                let _ = stdout.write_all(word.as_bytes()).and_then(|()| stdout.flush());
+            })?;
+            node.get::<_, Function>("guarded")?.call::<_, ()>((main.code.as_str(), tests.code, reached))?;
+        }
+    }
+    let turn: Function = node.get("turn")?;
+    loop {
+        while ctx.execute_pending_job() {}
+        turn.call::<_, ()>(())?;
+    }
+}
+
+/// What `js/node.js` cannot do by itself.
+fn natives<'js>(ctx: &Ctx<'js>, main: &Rc<Stripped>) -> rquickjs::Result<Object<'js>> {
+    let natives = Object::new(ctx.clone())?;
+    let started = Instant::now();
+    let add = |name: &str, f: rquickjs::Result<Function<'js>>| natives.set(name, f?);
+    add("write", Function::new(ctx.clone(), |text: rquickjs::String<'_>| {
+        let text = text.to_string().unwrap_or_else(|_| "\u{fffd}".into());
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }))?;
+    add("exit", Function::new(ctx.clone(), exit))?;
+    add("kill", Function::new(ctx.clone(), |signal: String| kill(&signal)))?;
+    add("sleep", Function::new(ctx.clone(), |ms: f64| std::thread::sleep(Duration::from_secs_f64(ms.clamp(0.0, 1e7) / 1e3))))?;
+    add("now", Function::new(ctx.clone(), move || started.elapsed().as_secs_f64() * 1e3))?;
+    add("hash", Function::new(ctx.clone(), |ctx: Ctx<'js>, algorithm: String, text: String| {
+        hash(&algorithm, &text).ok_or_else(|| Exception::throw_message(&ctx, "Digest method not supported"))
+    }))?;
+    add("compile", Function::new(ctx.clone(), |ctx: Ctx<'js>, code: String| eval::<Value>(&ctx, &code, "file.js")))?;
+    let main = main.clone();
+    add("line", Function::new(ctx.clone(), move |row: u32| main.source_line(row).to_string()))?;
+    Ok(natives)
+}
+
+fn eval<'js, V: rquickjs::FromJs<'js>>(ctx: &Ctx<'js>, code: &str, name: &str) -> rquickjs::Result<V> {
+    let mut options = EvalOptions::default();
+    (options.strict, options.filename) = (false, Some(name.into()));
+    ctx.eval_with_options(code, options)
+}
+
+fn exit(code: rquickjs::Coerced<f64>) {
+    std::process::exit(code.0 as i32 & 0xff)
+}
+
+/// A signal that the program sends itself; with no more than the default handlers, as Node has none either.
+fn kill(signal: &str) {
+    use rustix::process::{Signal, getpid, kill_process};
+    let signal = match signal {
+        "SIGKILL" | "9" => Signal::KILL,
+        "SIGSTOP" | "19" => Signal::STOP,
+        "SIGABRT" | "6" => Signal::ABORT,
+        "SIGSEGV" | "11" => Signal::SEGV,
+        "SIGINT" | "2" => Signal::INT,
+        "SIGHUP" | "1" => Signal::HUP,
+        "0" => return,
+        _ => Signal::TERM,
+    };
+    let _ = kill_process(getpid(), signal);
+}
+
+fn hash(algorithm: &str, text: &str) -> Option<String> {
+    use sha2::Digest;
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect();
+    match algorithm {
+        "md5" => Some(hex(&md5::Md5::digest(text))),
+        "sha256" => Some(hex(&sha2::Sha256::digest(text))),
+        "sha512" => Some(hex(&sha2::Sha512::digest(text))),
+        _ => None,
+    }
+}

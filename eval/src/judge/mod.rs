@@ -1,0 +1,111 @@
+//! Judges: whether a program is solved, by the rule of MultiPL-E.
+//!
+//! Two judges share one rule ([`classify`]), one sandbox and one guard: a program that counts as solved is run a
+//! second time with its tests in a scope it cannot reach into. If those do not run to their end (it ended the process
+//! before them, replaced `assert`, replaced the tests), the verdict stands, as the rule has it, and is flagged.
+//! That is proof against programs that cheat the tests, not against one written to deceive this very guard.
+
+pub mod embedded;
+mod strip;
+pub mod tsc;
+pub mod verdicts;
+pub(crate) mod witness;
+
+use crate::problem::Program;
+use crate::sandbox::{End, Limit, Outcome, Sandbox};
+use codelsi_engine::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+
+/// MultiPL-E's statuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Status {
+    #[serde(rename = "OK")]
+    Ok,
+    AssertionError,
+    SyntaxError,
+    ReferenceError,
+    Exception,
+    Timeout,
+}
+
+/// How often each status was given.
+pub type Counts = BTreeMap<Status, usize>;
+
+/// What one program earned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judgement {
+    pub status: Status,
+    /// Compiling and running, wall time.
+    pub seconds: f64,
+}
+
+/// A way of deciding whether a program is solved.
+pub trait Judge: Sync {
+    /// One line for protocols and reports: the rule, the limits, the versions.
+    fn describe(&self) -> String;
+
+    /// The verdict of the rule. An error is the judge's own, never the program's.
+    fn judge(&self, program: &Program) -> Result<Judgement>;
+
+    /// Whether the tests run to their end with a genuine `assert` when the program cannot interfere.
+    fn reaches_end(&self, program: &Program) -> Result<bool>;
+}
+
+/// Which judge, as the command line names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Tsc,
+    Embedded,
+}
+
+impl std::str::FromStr for Kind {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "tsc" => Ok(Kind::Tsc),
+            "embedded" => Ok(Kind::Embedded),
+            _ => Err(Error::new(format!("judge `{s}` is unknown; choose tsc or embedded"))),
+        }
+    }
+}
+
+impl Kind {
+    /// The judge, with its sandbox tested and its tools found.
+    pub fn open(self) -> Result<Box<dyn Judge>> {
+        let sandbox = Sandbox::checked(None)?;
+        Ok(match self {
+            Kind::Tsc => Box::new(tsc::Tsc::find(sandbox, None, None)?),
+            Kind::Embedded => Box::new(embedded::Embedded::new(sandbox)),
+        })
+    }
+}
+
+/// MultiPL-E's reading of a run, for a program that compiled.
+fn classify(run: &Outcome) -> Status {
+    match run.end {
+        End::Stopped(Limit::Wall | Limit::Cpu) => Status::Timeout,
+        End::Exited(0) => Status::Ok,
+        _ if run.stderr.contains("ERR_ASSERTION") => Status::AssertionError,
+        _ if run.stderr.contains("SyntaxError") => Status::SyntaxError,
+        _ if run.stderr.contains("ReferenceError") => Status::ReferenceError,
+        _ => Status::Exception,
+    }
+}
+
+/// A new folder with the program in `file.ts`; gone, with all that the program put there, when dropped.
+fn program_folder(program: &Program) -> Result<tempfile::TempDir> {
+    let folder = tempfile::Builder::new().prefix("codelsi-").tempdir().map_err(|e| Error::io(std::env::temp_dir(), e))?;
+    let file = folder.path().join("file.ts");
+    std::fs::write(&file, &program.text).map_err(|e| Error::io(&file, e))?;
+    Ok(folder)
+}
+
+/// A word that no program can guess.
+fn word() -> String {
+    let random = || RandomState::new().hash_one(std::process::id());
+    format!("{:016x}{:016x}", random(), random())
+}

@@ -1,0 +1,125 @@
+//! MultiPL-E's own judge: `tsc --target esnext file.ts`, then `node file.js`, 15 s each.
+
+use super::{Judge, Judgement, Status, classify, witness};
+use crate::problem::Program;
+use crate::sandbox::{End, Limits, Outcome, Sandbox, Task, system_runtime};
+use codelsi_engine::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// Compiles and runs with the TypeScript and Node that were found.
+pub struct Tsc {
+    sandbox: Sandbox,
+    node: PathBuf,
+    /// The compiler: a script for Node, or a program by itself.
+    tsc: PathBuf,
+    native: bool,
+    readable: Vec<PathBuf>,
+    versions: String,
+}
+
+impl Tsc {
+    /// Finds the compiler (`tsc` if given, else `CODELSI_TSC`, else `.tools` and `node_modules` from here upwards, else
+    /// `PATH`) and Node (`node` if given, else `PATH`), and asks both for their versions inside the sandbox.
+    pub fn find(sandbox: Sandbox, tsc: Option<PathBuf>, node: Option<PathBuf>) -> Result<Self> {
+        let node = node.or_else(|| on_path("node"));
+        let node = node.ok_or_else(|| Error::op("tsc judge", "no `node` on PATH; install Node 20, or use --judge embedded"))?;
+        let tsc = tsc.or_else(|| std::env::var_os("CODELSI_TSC").map(PathBuf::from)).or_else(near).or_else(|| on_path("tsc"));
+        let tsc = tsc.ok_or_else(|| {
+            Error::op("tsc judge", "no `tsc` found; npm install typescript@5.3.3, name it in CODELSI_TSC, or use --judge embedded")
+        })?;
+        let real = |path: &Path| path.canonicalize().map_err(|e| Error::io(path, e));
+        let (node, tsc) = (real(&node)?, real(&tsc)?);
+        let mut readable = system_runtime();
+        readable.extend(["/usr/share/nodejs", "/etc/ssl/openssl.cnf"].map(PathBuf::from).into_iter().filter(|p| p.exists()));
+        readable.push(node.clone());
+        readable.extend(package(&tsc));
+        let native = !std::fs::read(&tsc).map_err(|e| Error::io(&tsc, e))?.starts_with(b"#!");
+        let mut judge = Tsc { sandbox, node, tsc, native, readable, versions: String::new() };
+        judge.versions = judge.ask_versions()?;
+        Ok(judge)
+    }
+
+    fn ask_versions(&self) -> Result<String> {
+        let empty = tempfile::tempdir().map_err(|e| Error::io(std::env::temp_dir(), e))?;
+        let ask = |task: Task, path: &Path| {
+            let outcome = self.sandbox.run(task, empty.path(), &self.readable, Limits::multipl_e())?;
+            let said = outcome.stdout.printable().trim().to_string();
+            if outcome.end == End::Exited(0) && !said.is_empty() {
+                return Ok(said.trim_start_matches("Version ").to_string());
+            }
+            let why = outcome.stderr.printable();
+            let why = why.lines().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").to_string();
+            Err(Error::op("tsc judge", format!("{} --version fails in the sandbox: {why}", path.display())))
+        };
+        let tsc = ask(self.tsc_task(&["--version"]), &self.tsc)?;
+        let node = ask(self.node_task("--version"), &self.node)?;
+        Ok(format!("TypeScript {tsc}, Node {}", node.trim_start_matches('v')))
+    }
+
+    fn tsc_task(&self, args: &[&str]) -> Task {
+        let args = args.iter().map(|arg| arg.to_string());
+        match self.native {
+            true => Task::Exec { program: self.tsc.clone(), args: args.collect(), stdin: String::new() },
+            false => {
+                let script = self.tsc.display().to_string();
+                let args = std::iter::once(script).chain(args).collect();
+                Task::Exec { program: self.node.clone(), args, stdin: String::new() }
+            }
+        }
+    }
+
+    fn node_task(&self, arg: &str) -> Task {
+        Task::Exec { program: self.node.clone(), args: vec![arg.into()], stdin: String::new() }
+    }
+
+    fn run(&self, task: Task, folder: &Path) -> Result<Outcome> {
+        self.sandbox.run(task, folder, &self.readable, Limits::multipl_e())
+    }
+}
+
+impl Judge for Tsc {
+    fn describe(&self) -> String {
+        format!("tsc: tsc --target esnext, then node, 15 s each; {}", self.versions)
+    }
+
+    fn judge(&self, program: &Program) -> Result<Judgement> {
+        let folder = super::program_folder(program)?;
+        let compiled = self.run(self.tsc_task(&["--target", "esnext", "file.ts"]), folder.path())?;
+        if compiled.end != End::Exited(0) {
+            return Ok(Judgement { status: Status::SyntaxError, seconds: compiled.seconds });
+        }
+        let ran = self.run(self.node_task("file.js"), folder.path())?;
+        Ok(Judgement { status: classify(&ran), seconds: compiled.seconds + ran.seconds })
+    }
+
+    fn reaches_end(&self, program: &Program) -> Result<bool> {
+        // A fresh folder: the first run may have rewritten the program.
+        let folder = super::program_folder(program)?;
+        let word = super::word();
+        let job = witness::Job { node: self.node.clone(), tests_at: program.tests_at, word: word.clone() };
+        let outcome = self.run(Task::Witness(job), folder.path())?;
+        Ok(outcome.stdout.contains(&word))
+    }
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// A compiler installed beside the project or above it.
+fn near() -> Option<PathBuf> {
+    let here = std::env::current_dir().ok()?;
+    let places = |folder: &Path| [".tools/node_modules/.bin/tsc", "node_modules/.bin/tsc"].map(|place| folder.join(place));
+    here.ancestors().flat_map(places).find(|file| file.is_file())
+}
+
+/// What the compiler reads: its package, and from TypeScript 7 on the one beside it that holds the program.
+fn package(tsc: &Path) -> Vec<PathBuf> {
+    let Some(package) = tsc.ancestors().find(|folder| folder.join("package.json").is_file()) else {
+        return vec![tsc.to_path_buf()];
+    };
+    let beside = package.ancestors().find(|folder| folder.ends_with("node_modules")).map(|m| m.join("@typescript"));
+    let beside = beside.filter(|folder| folder.is_dir());
+    std::iter::once(package.to_path_buf()).chain(beside).collect()
+}

@@ -1,0 +1,3 @@
+fn main() {
+    codelsi_eval::sandbox::child_entry();
+}
