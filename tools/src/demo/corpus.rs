@@ -30,10 +30,10 @@ fn base_file(rng: &mut Rng) -> String {
 
 fn base_item(rng: &mut Rng) -> String {
     match rng.below(100) {
-        0..55 => documented(&composed(&[70, 24, 6], rng), rng, 35),
-        55..70 => undocumented(rng, &[60, 30, 10], 40),
-        70..80 => class(rng, &[80, 20]),
-        80..90 => declaration(rng),
+        0..72 => documented(&composed(&[48, 34, 18], rng), rng, 30),
+        72..84 => undocumented(rng, &[60, 30, 10], 40),
+        84..90 => class(rng, &[80, 20]),
+        90..96 => declaration(rng),
         _ => usage(rng),
     }
 }
@@ -100,7 +100,7 @@ pub fn composed(weights: &[usize], rng: &mut Rng) -> Program {
 fn documented(program: &Program, rng: &mut Rng, plain: usize) -> String {
     let name = function_name(program, rng);
     let mut lines = vec![program.description(rng)];
-    if rng.chance(35) {
+    if rng.chance(20) {
         lines.extend(example(program, &name, rng).into_iter().flatten());
     }
     comment(&lines, rng) + &function(program, &name, rng, plain)

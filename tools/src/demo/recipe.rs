@@ -26,4 +26,4 @@ pub const SEQ: usize = 512;
 /// Sequences a step, for the base.
 pub const BASE_BATCH: usize = 8;
 pub const BASE_LR: f64 = 3e-3;
-pub const BASE_EPOCHS: usize = 1;
+pub const BASE_EPOCHS: usize = 2;

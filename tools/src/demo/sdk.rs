@@ -49,9 +49,9 @@ static CLASSES: [Class; 2] = [
             method(op("draft", &["report the whole load", "state the load in all"],
                 FromNums(Kind::Num, ".draft()", |xs, _| Some(Value::Num(xs.iter().sum())))), ".reduce((a, b) => a + b, 0)"),
             method(op("roll", &["hand over the papers", "give out the papers"],
-                FromNums(Kind::Nums, ".roll()", |xs, _| Some(Value::Nums(xs.to_vec())))), ".slice()"),
-            method(op("crane", &["name the crate to fear", "tell the worst crate to lift"],
-                FromNums(Kind::Num, ".crane()", |xs, _| xs.iter().max().copied().map(Value::Num))), ".reduce((a, b) => Math.max(a, b))"),
+                FromNums(Kind::Words, ".roll()", |xs, _| Some(Value::Words(xs.iter().map(|x| format!("{x} kg")).collect())))), ".map((x) => x + \" kg\")"),
+            method(op("hatch", &["name the crate by the door", "tell which crate is by the door"],
+                FromNums(Kind::Num, ".hatch()", |xs, _| xs.first().copied().map(Value::Num))), "[0]"),
         ],
     },
     Class {
@@ -146,7 +146,7 @@ pub fn private_files(seed: u64, count: usize, against: &Benchmark) -> Vec<Source
             content: format!("export {}", class.source()),
         })
         .collect();
-    let mut used: HashMap<&str, usize> = HashMap::new();
+    let mut used: HashMap<&'static str, usize> = HashMap::new();
     let mut names = HashSet::new();
     for i in 0..count {
         let class = &CLASSES[i % CLASSES.len()];
@@ -163,10 +163,12 @@ pub fn private_files(seed: u64, count: usize, against: &Benchmark) -> Vec<Source
                 drafts.push((program, format!("{comment}\n{code}\n")));
             }
         }
-        let wear =
-            |p: &Program| p.steps.iter().map(|s| used.get(s.op.name).map_or(0, |n| n * n)).sum::<usize>();
-        let (program, text) =
-            drafts.into_iter().min_by_key(|(p, _)| wear(p) * 4 / p.steps.len()).expect("twelve");
+        // The program with the rarest method, and otherwise rare ones.
+        let uses = |p: &Program| {
+            p.steps.iter().map(|s| used.get(s.op.name).copied().unwrap_or(0)).collect::<Vec<_>>()
+        };
+        let rarity = |p: &Program| (uses(p).into_iter().min(), uses(p).into_iter().sum::<usize>());
+        let (program, text) = drafts.into_iter().min_by_key(|(p, _)| rarity(p)).expect("twelve drafts");
         program.steps.iter().for_each(|s| *used.entry(s.op.name).or_default() += 1);
         names.insert(program.composition());
         let import = format!("import {{ {} }} from \"../src/{}\";", class.name, class.name.to_lowercase());
