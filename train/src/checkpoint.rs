@@ -54,10 +54,7 @@ impl State {
 }
 
 /// First and second moment of one parameter.
-pub struct Moments {
-    pub m: Tensor,
-    pub v: Tensor,
-}
+pub type Moments = (Tensor, Tensor);
 
 /// The newest whole checkpoint of a run's folder.
 pub fn latest(out: &Path) -> Result<Option<PathBuf>> {
@@ -107,14 +104,14 @@ pub fn load_moments(
         }
         Ok(t)
     };
-    let pairs = params.iter().map(|(name, p)| Ok(Moments { m: read('m', name, p)?, v: read('v', name, p)? }));
+    let pairs = params.iter().map(|(name, p)| Ok((read('m', name, p)?, read('v', name, p)?)));
     pairs.collect::<Result<_>>().at(path.display().to_string())
 }
 
 fn write_moments(path: &Path, moments: &BTreeMap<String, &Moments>) -> Result<()> {
     let tensors: BTreeMap<String, &Tensor> = moments
         .iter()
-        .flat_map(|(name, pair)| [(format!("m.{name}"), &pair.m), (format!("v.{name}"), &pair.v)])
+        .flat_map(|(name, (m, v))| [(format!("m.{name}"), m), (format!("v.{name}"), v)])
         .collect();
     let spec = |(name, t): (&String, &&Tensor)| Spec {
         name: name.clone(),
@@ -161,7 +158,7 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let device = Device::cpu();
         let tensor = |x: &[f32]| device.tensor(Label::Moments, [x.len()], x).unwrap();
-        let pair = Moments { m: tensor(&[1.0, 2.0]), v: tensor(&[3.0, 4.0]) };
+        let pair = (tensor(&[1.0, 2.0]), tensor(&[3.0, 4.0]));
         let moments = BTreeMap::from([("w".to_string(), &pair)]);
         assert_eq!(latest(out.path()).unwrap(), None);
         for step in [5, 10] {
@@ -178,7 +175,7 @@ mod tests {
         let w = tensor(&[0.0, 0.0]);
         let read = load_moments(&device, &newest, &[("w".into(), &w)]).unwrap();
         assert_eq!(
-            (read[0].m.slice::<f32>().unwrap(), read[0].v.slice::<f32>().unwrap()),
+            (read[0].0.slice::<f32>().unwrap(), read[0].1.slice::<f32>().unwrap()),
             (&[1.0, 2.0][..], &[3.0, 4.0][..])
         );
         let missing = load_moments(&device, &newest, &[("u".into(), &w)]).err().unwrap().to_string();

@@ -1,23 +1,22 @@
 //! One optimizer step: micro-batches forward and back, one norm, one update.
 
 use crate::checkpoint::{self, Moments};
+use crate::optimizer::{AdamW, Optimizer};
 use crate::options::TrainOptions;
 use crate::pack::Sequence;
-use codelsi_engine::{Ctx, DType, Device, Error, Grads, Label, Result, Tensor};
-use codelsi_kernels::adamw::{Hyper, Param, adamw, grad_norm};
+use codelsi_engine::{At, Ctx, Device, Error, Grads, Label, Result, Tensor};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::llama::{Batch, ForwardOptions, Llama, Train};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A model in training, with the moments of what is trained.
+/// A model in training, with its optimizer.
 pub struct Learner<'a> {
     options: &'a TrainOptions,
     device: Device,
     model: Llama,
-    /// In the order of [`Llama::trainable`].
-    moments: Vec<Moments>,
+    optimizer: Optimizer,
 }
 
 /// What a step found before it moved anything.
@@ -42,15 +41,17 @@ impl<'a> Learner<'a> {
         if let Some(adapter) = adapter {
             model.attach(device, adapter, train)?;
         }
-        let zeros = |t: &Tensor| device.zeros(Label::Moments, *t.shape(), DType::F32);
-        let moments = model.trainable().iter().map(|(_, p)| Moments { m: zeros(p), v: zeros(p) }).collect();
-        Ok(Learner { options, device: device.clone(), model, moments })
+        let TrainOptions { weight_decay, clip: max_norm, .. } = *options;
+        let rule = AdamW { weight_decay, max_norm, ..AdamW::default() };
+        let optimizer = Optimizer::new(device, &model, rule);
+        Ok(Learner { options, device: device.clone(), model, optimizer })
     }
 
-    /// Takes the moments of a checkpoint.
-    pub fn restore(&mut self, folder: &Path) -> Result<()> {
-        self.moments.clear();
-        self.moments = checkpoint::load_moments(&self.device, folder, &self.model.trainable())?;
+    /// Takes the moments of a checkpoint that was written after `step` steps.
+    pub fn restore(&mut self, folder: &Path, step: usize) -> Result<()> {
+        self.optimizer.step = step as u32;
+        self.optimizer.moments.clear();
+        self.optimizer.moments = checkpoint::load_moments(&self.device, folder, &self.model.trainable())?;
         Ok(())
     }
 
@@ -61,24 +62,25 @@ impl<'a> Learner<'a> {
 
     /// The moments by their parameter's name.
     pub fn moments(&self) -> BTreeMap<String, &Moments> {
-        self.model.trainable().into_iter().map(|(name, _)| name).zip(&self.moments).collect()
+        self.model.trainable().into_iter().map(|(name, _)| name).zip(&self.optimizer.moments).collect()
     }
 
-    /// Step `t`, counted from 1, at learning rate `lr`.
+    /// The next step, at learning rate `lr`.
     ///
     /// The loss is the sum over all micro-batches divided by all their labelled tokens together, so how a step is cut
     /// into micro-batches changes nothing but rounding. Dropout is keyed by a token's place in the step.
     ///
     /// # Errors
     /// When loss or gradients are not finite, with the parameters as they were; or when a kernel refuses.
-    pub fn step(&mut self, micro_batches: &[Sequence], t: usize, lr: f64) -> Result<Found> {
+    pub fn step(&mut self, micro_batches: &[Sequence], lr: f64) -> Result<Found> {
+        let t = self.optimizer.step + 1;
         let labelled: usize = micro_batches.iter().map(Sequence::labelled).sum();
         let scale = 1.0 / labelled as f32;
         let options =
             ForwardOptions { dropout: self.options.dropout, checkpoint: self.options.checkpointing };
         let (mut grads, mut loss, mut first) = (Grads::default(), 0.0, 0);
         for sequence in micro_batches {
-            let cx = Ctx::training(&self.device, self.options.seed, t as u32);
+            let cx = Ctx::training(&self.device, self.options.seed, t);
             let (batch, targets) = self.batch(sequence, first)?;
             let (part, _) = self.model.loss(&cx, &batch, &targets, scale, options)?;
             loss += self.read(&part)?;
@@ -86,24 +88,12 @@ impl<'a> Learner<'a> {
             cx.backward(&part, one, &mut grads)?;
             first += sequence.tokens.len();
         }
-        let grad_norm = self.grad_norm(&grads)?;
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            let message = format!(
-                "step {t}: the loss is {loss} and the gradient norm {grad_norm}; lower the learning rate or the clip"
-            );
-            return Err(Error::new(message));
+        if !loss.is_finite() {
+            return Err(Error::new(format!("step {t}: the loss is {loss}; lower --lr, or check the data")));
         }
-        let clip = self.options.clip.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
-        let hyper = Hyper {
-            lr: lr as f32,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: self.options.weight_decay,
-            step: t as u32,
-            grad_scale: clip as f32,
-        };
-        self.update(&grads, &hyper)?;
+        let cx = Ctx::inference(&self.device);
+        let grad_norm =
+            self.optimizer.step(&cx, &mut self.model, grads, lr as f32).at(format!("step {t}"))?;
         Ok(Found { loss, grad_norm })
     }
 
@@ -133,23 +123,4 @@ impl<'a> Learner<'a> {
     fn read(&self, scalar: &Tensor) -> Result<f64> {
         Ok(if self.device.is_plan() { 0.0 } else { scalar.slice::<f32>()?[0] as f64 })
     }
-
-    fn grad_norm(&self, grads: &Grads) -> Result<f64> {
-        let trainable = self.model.trainable();
-        let own = trainable.iter().map(|(name, p)| gradient(grads, name, p)).collect::<Result<Vec<_>>>()?;
-        grad_norm(&Ctx::inference(&self.device), own)
-    }
-
-    fn update(&mut self, grads: &Grads, hyper: &Hyper) -> Result<()> {
-        let mut params = Vec::with_capacity(self.moments.len());
-        for ((name, p), Moments { m, v }) in self.model.trainable_mut()?.into_iter().zip(&mut self.moments) {
-            let g = gradient(grads, &name, p)?;
-            params.push(Param { p, g, m, v });
-        }
-        adamw(&Ctx::inference(&self.device), &mut params, hyper)
-    }
-}
-
-fn gradient<'g>(grads: &'g Grads, name: &str, p: &Tensor) -> Result<&'g Tensor> {
-    grads.get(p).ok_or_else(|| Error::new(format!("no gradient reached `{name}`")))
 }

@@ -12,6 +12,7 @@ pub mod feed;
 pub mod jsonl;
 pub mod learner;
 pub mod metrics;
+pub mod optimizer;
 pub mod options;
 pub mod overview;
 pub mod pack;

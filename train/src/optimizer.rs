@@ -64,8 +64,7 @@ impl Optimizer {
             grad_scale: self.rule.max_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0)) as f32,
         };
         let tensors = trainable.into_iter().zip(&gradients).zip(&mut self.moments);
-        let mut params: Vec<Param> =
-            tensors.map(|(((_, p), g), (m, v))| Param { p, g, m, v }).collect();
+        let mut params: Vec<Param> = tensors.map(|(((_, p), g), (m, v))| Param { p, g, m, v }).collect();
         adamw(cx, &mut params, &hyper)?;
         Ok(norm)
     }

@@ -78,7 +78,7 @@ pub fn train(options: &TrainOptions, device: &Device, tell: &mut dyn FnMut(Event
     };
     let mut learner = Learner::new(device, options, start, adapter.as_ref())?;
     if let Some(folder) = &resumed {
-        learner.restore(folder)?;
+        learner.restore(folder, state.step)?;
     }
     let trained = learner.model().trainable().iter().map(|(_, p)| p.shape().elements()).sum();
     let overview = Overview {
@@ -139,7 +139,7 @@ fn plan(
     let mut learner = Learner::new(&device, options, start, adapter)?;
     // From the second micro-batch on, gradients stay beside activations.
     let micro_batches = options.batch.div_ceil(options.micro_batch).min(2);
-    learner.step(&vec![largest; micro_batches], 1, options.lr)?;
+    learner.step(&vec![largest; micro_batches], options.lr)?;
     Ok(device.ledger().usage())
 }
 
@@ -186,7 +186,7 @@ impl Run<'_> {
         let step = self.state.step + 1;
         let lr = schedule.at(step);
         let micro_batches = self.feed.next(&mut self.state);
-        let Found { loss, grad_norm } = self.learner.step(&micro_batches, step, lr)?;
+        let Found { loss, grad_norm } = self.learner.step(&micro_batches, lr)?;
         let tokens = micro_batches.iter().map(|micro| micro.tokens.len()).sum();
         let seconds = started.elapsed().as_secs_f64();
         self.state.step = step;

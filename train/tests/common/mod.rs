@@ -13,8 +13,9 @@ use std::path::Path;
 /// Options for a few steps on a fresh model and data set in `folder`.
 pub fn prepare(folder: &Path) -> TrainOptions {
     write_base(&folder.join("base"));
-    let word =
-        |i: usize| -> String { (0..3).map(|j| char::from(b'a' + ((i % 5 * 7 + j * 5) % 26) as u8)).collect() };
+    let word = |i: usize| -> String {
+        (0..3).map(|j| char::from(b'a' + ((i % 5 * 7 + j * 5) % 26) as u8)).collect()
+    };
     let rows: Vec<Value> = (0..30)
         .map(|i| json!({"instruction": format!("say {}", word(i)), "output": word(i).repeat(1 + i % 4)}))
         .collect();
