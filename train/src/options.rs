@@ -112,9 +112,9 @@ impl TrainOptions {
     pub fn recipe(&self) -> Map<String, Value> {
         let recipe = json!({
             "model": self.model, "data": self.data, "from": self.from, "full": self.full,
-            "rank": self.rank, "alpha": self.alpha, "dropout": self.dropout,
+            "rank": self.rank, "alpha": written(self.alpha), "dropout": written(self.dropout),
             "targets": self.targets.iter().map(|linear| linear.name()).collect::<Vec<_>>(),
-            "lr": self.lr, "warmup": self.warmup, "weight_decay": self.weight_decay, "clip": self.clip,
+            "lr": self.lr, "warmup": self.warmup, "weight_decay": written(self.weight_decay), "clip": self.clip,
             "epochs": self.epochs, "max_steps": self.max_steps,
             "seq": self.seq, "batch": self.batch, "micro_batch": self.micro_batch,
             "template": self.template.name(), "validation": self.validation,
@@ -123,4 +123,9 @@ impl TrainOptions {
         });
         recipe.as_object().cloned().unwrap_or_default()
     }
+}
+
+/// An f32 as it was written: 0.05, not 0.05000000074505806.
+fn written(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(x as f64)
 }

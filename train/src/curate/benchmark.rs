@@ -12,7 +12,9 @@
 //! An n-gram that three or more problems share (`declare var require: any; …`) identifies none and is left out.
 //! A problem carries no solution, so a bare solution under another name and without the prose cannot be known.
 
-use super::fingerprint::{FEWEST_WORDS, Head, WORDS, lex, token_grams, word_grams};
+use super::fingerprint::{
+    FEWEST_WORDS, Head, TOKENS, WORDS, blanked_tokens, grams, lex, telling_tokens, telling_words, words,
+};
 use crate::jsonl;
 use codelsi_engine::Result;
 use serde::{Deserialize, Serialize};
@@ -70,27 +72,32 @@ impl Benchmark {
             return true;
         }
         let text = format!("{text}\n{code}");
-        let known = |grams: HashSet<u64>| grams.iter().any(|gram| self.grams.contains(gram));
-        known(token_grams(&text))
-            || (FEWEST_WORDS..=WORDS)
-                .any(|n| known(word_grams(&text, n, None)) || known(word_grams(&text, n, head.as_ref())))
+        let known = |gram| self.grams.contains(&gram);
+        // The index holds telling n-grams only, so there is no need to ask again whether these are.
+        grams(&blanked_tokens(&text), TOKENS, |_| true).any(known)
+            || [None, head.as_ref()].into_iter().any(|head| {
+                let words = words(&text, head);
+                (FEWEST_WORDS..=WORDS).any(|n| grams(&words, n, |_| true).any(known))
+            })
     }
 }
 
 /// Every n-gram that stands for a problem, once.
 fn problem_grams(problem: &Problem) -> HashSet<u64> {
     let head = Head::find(&lex(&problem.prompt), None);
-    let mut grams = token_grams(&problem.prompt);
-    grams.extend(token_grams(&problem.tests));
+    let mut all = HashSet::new();
+    for text in [&problem.prompt, &problem.tests] {
+        all.extend(grams(&blanked_tokens(text), TOKENS, telling_tokens));
+    }
     let description = description(&problem.prompt);
-    let length = description.split_whitespace().count();
     for head in [None, head.as_ref()] {
-        grams.extend(word_grams(&problem.prompt, WORDS, head));
-        if (FEWEST_WORDS..WORDS).contains(&length) {
-            grams.extend(word_grams(&description, length, head));
+        all.extend(grams(&words(&problem.prompt, head), WORDS, telling_words));
+        let short = words(&description, head);
+        if (FEWEST_WORDS..WORDS).contains(&short.len()) {
+            all.extend(grams(&short, short.len(), telling_words));
         }
     }
-    grams
+    all
 }
 
 /// The prompt's prose before its examples and its code, markers removed.

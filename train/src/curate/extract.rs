@@ -47,8 +47,9 @@ struct File<'a> {
 impl<'a> File<'a> {
     /// Statements of a file or of a namespace.
     fn scope(&mut self, scope: Node) {
-        if scope.kind() == "ERROR" {
-            return self.unparsed(scope);
+        if scope.is_error() {
+            // One broken item for the text around those that the parser could still read.
+            self.push(Kind::Function, String::new(), String::new(), String::new(), Lead::default(), scope);
         }
         for statement in named_children(scope) {
             let Some(declaration) = exported(statement) else {
@@ -60,7 +61,7 @@ impl<'a> File<'a> {
                 }
                 "lexical_declaration" | "variable_declaration" => self.constant(statement, declaration),
                 "class_declaration" | "abstract_class_declaration" => self.class(statement, declaration),
-                "ERROR" => self.unparsed(declaration),
+                "ERROR" => self.scope(declaration),
                 "internal_module" | "module" => {
                     if let Some(body) = declaration.child_by_field_name("body") {
                         self.scope(body);
@@ -69,11 +70,6 @@ impl<'a> File<'a> {
                 _ => {}
             }
         }
-    }
-
-    /// Text that the parser could make nothing of is one broken item, so that it is counted.
-    fn unparsed(&mut self, error: Node) {
-        self.push(Kind::Function, String::new(), String::new(), String::new(), Lead::default(), error);
     }
 
     fn function(&mut self, statement: Node, declaration: Node) {
@@ -382,6 +378,10 @@ mod tests {
     fn namespaces_are_entered_and_errors_are_seen() {
         assert_eq!(only("export namespace A {\n  /** B. */\n  export function b() {}\n}").name, "b");
         assert!(only("function f( {\n  return 1;\n}").broken);
+        let found =
+            items("function a() { return 1; }\n) ] }}} {\nfunction b() { return 2; }", false).unwrap();
+        let states: Vec<(&str, bool)> = found.iter().map(|i| (i.name.as_str(), i.broken)).collect();
+        assert!(states.contains(&("a", false)) && states.contains(&("", true)), "{states:?}");
         assert_eq!(items("const View = () => { return <div/>; };", true).unwrap().len(), 1);
     }
 }

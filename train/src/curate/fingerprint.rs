@@ -8,7 +8,7 @@ pub const WORDS: usize = 10;
 /// The shortest description that is taken as a whole.
 pub const FEWEST_WORDS: usize = 6;
 /// Tokens in an n-gram of examples.
-const TOKENS: usize = 20;
+pub const TOKENS: usize = 20;
 /// Different words, or literals, without which an n-gram says too little.
 const TELLING_WORDS: usize = 5;
 const TELLING_LITERALS: usize = 4;
@@ -160,25 +160,19 @@ fn spelled(token: &Token) -> String {
     }
 }
 
-/// N-grams of `n` words, case aside; names of `head` are blanked if one is given.
-pub fn word_grams(text: &str, n: usize, head: Option<&Head>) -> HashSet<u64> {
+/// The words of a text, case aside; names of `head` are blanked if one is given.
+pub fn words(text: &str, head: Option<&Head>) -> Vec<String> {
     let blank = |word: &str| head.is_some_and(|h| h.name == word || h.params.iter().any(|p| p == word));
-    let words: Vec<String> = text
-        .split(|c| !is_word(c))
+    text.split(|c| !is_word(c))
         .filter(|word| !word.is_empty())
         .map(|word| if blank(word) { "_".to_string() } else { word.to_lowercase() })
-        .collect();
-    let telling = |gram: &&[String]| {
-        let letters = gram.iter().filter(|w| w.len() > 1 && w.chars().all(char::is_alphabetic));
-        letters.collect::<HashSet<_>>().len() >= TELLING_WORDS
-    };
-    words.windows(n).filter(telling).map(hash).collect()
+        .collect()
 }
 
-/// N-grams of syntax tokens with identifiers blanked, where literals make them telling.
-pub fn token_grams(text: &str) -> HashSet<u64> {
-    // Marks that also dress comments and doctests are left out, so that dressing an example otherwise hides nothing.
-    let tokens: Vec<Token> = lex(text)
+/// Syntax tokens with identifiers blanked. Marks that also dress comments and doctests are left out, so that dressing
+/// an example otherwise hides nothing.
+pub fn blanked_tokens(text: &str) -> Vec<Token<'_>> {
+    lex(text)
         .into_iter()
         .filter(|t| !matches!(t, Token::Mark('/' | '*' | '>' | '#' | '`' | ';' | '⇒')))
         .map(|t| match t {
@@ -186,12 +180,24 @@ pub fn token_grams(text: &str) -> HashSet<u64> {
             Token::Word(_) => Token::Word("_"),
             other => other,
         })
-        .collect();
-    let telling = |gram: &&[Token]| {
-        let literals: HashSet<_> = gram.iter().filter(|t| matches!(t, Token::Literal(_))).collect();
-        literals.len() >= TELLING_LITERALS && gram.contains(&Token::Word("_"))
-    };
-    tokens.windows(TOKENS).filter(telling).map(hash).collect()
+        .collect()
+}
+
+/// Hashes of the `n`-grams of `items` that `telling` lets pass.
+pub fn grams<T: Hash>(items: &[T], n: usize, telling: impl Fn(&[T]) -> bool) -> impl Iterator<Item = u64> {
+    items.windows(n).filter(move |gram| telling(gram)).map(hash)
+}
+
+/// Whether words are many enough to say something.
+pub fn telling_words(gram: &[String]) -> bool {
+    let letters = gram.iter().filter(|w| w.len() > 1 && w.chars().all(char::is_alphabetic));
+    letters.collect::<HashSet<_>>().len() >= TELLING_WORDS
+}
+
+/// Whether tokens are a use of something with values that tell it from others.
+pub fn telling_tokens(gram: &[Token]) -> bool {
+    let literals: HashSet<_> = gram.iter().filter(|t| matches!(t, Token::Literal(_))).collect();
+    literals.len() >= TELLING_LITERALS && gram.contains(&Token::Word("_"))
 }
 
 fn hash<T: Hash>(gram: &[T]) -> u64 {
@@ -238,10 +244,10 @@ mod tests {
 
     #[test]
     fn examples_match_over_names_and_dress_but_not_over_other_values() {
-        let a =
-            token_grams("// >>> close_to([1.0, 2.5, 3.0], 0.5)\n// false\n// >>> close_to([7], 8)\n// true");
-        let b = token_grams("/**\n * closeTo([1, 2.5, 3], 0.5)\n * false\n * closeTo([7], 8)\n * true */");
-        let c = token_grams("/**\n * closeTo([1, 2.5, 4], 0.5)\n * false\n * closeTo([7], 9)\n * true */");
+        let grams = |text| grams(&blanked_tokens(text), TOKENS, telling_tokens).collect::<HashSet<_>>();
+        let a = grams("// >>> close_to([1.0, 2.5, 3.0], 0.5)\n// false\n// >>> close_to([7], 8)\n// true");
+        let b = grams("/**\n * closeTo([1, 2.5, 3], 0.5)\n * false\n * closeTo([7], 8)\n * true */");
+        let c = grams("/**\n * closeTo([1, 2.5, 4], 0.5)\n * false\n * closeTo([7], 9)\n * true */");
         assert!(!a.is_disjoint(&b));
         assert!(a.is_disjoint(&c));
     }

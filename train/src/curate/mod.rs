@@ -91,7 +91,7 @@ pub struct Row {
 
 /// What became of all that was found: `read` is `kept` and every `dropped` together.
 ///
-/// Reasons: `not-utf8` (files), `syntax`, `no-comment`, `deprecated`, `too-short`, `too-long`, `benchmark`,
+/// Reasons: `not-utf8` (files), `syntax` (items, and stretches that hold none that can be read), `no-comment`, `deprecated`, `too-short`, `too-long`, `benchmark`,
 /// `duplicate`; the first that applies counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
