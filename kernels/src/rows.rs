@@ -14,8 +14,8 @@ pub(crate) fn per_task(columns: usize) -> usize {
 /// Columns summed at once, in registers.
 const STRIPE: usize = 64;
 
-/// out[c] = Σ of the terms of column c over `rows` in their order, in f32, rounded once. `terms` gives those of a row
-/// in a range of columns.
+/// out[c] = Σ of the terms of column c over `rows` in their order, in f32, rounded once. `terms` gives those
+/// of a row in a range of columns.
 #[inline(always)]
 pub(crate) fn sum_rows<E: Storage, Terms: Iterator<Item = f32>>(
     out: &mut [E],

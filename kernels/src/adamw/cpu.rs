@@ -1,3 +1,5 @@
+//! The CPU twin: the elements in parallel chunks.
+
 use super::Hyper;
 use crate::rows::TASK;
 use crate::simd::vectorize;

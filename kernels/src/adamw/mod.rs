@@ -1,23 +1,23 @@
 //! The optimizer: AdamW (Loshchilov & Hutter 2019), and the global gradient norm it is clipped by.
 //!
-//! **math** With g the gradient times `grad_scale`, at step t = 1, 2, …:
+//! **math** with g the gradient times `grad_scale`, at step t = 1, 2, …:
 //! p ← p·(1 − lr·λ); m ← β₁·m + (1 − β₁)·g; v ← β₂·v + (1 − β₂)·g²;
 //! p ← p − lr·m̂ / (√v̂ + ε) with m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ).
 //! Not on the tape: nothing differentiates through a step.
 //!
-//! **shapes** Any; a parameter, its gradient and its moments are alike.
+//! **shapes** any; a parameter, its gradient and its moments are alike.
 //!
-//! **layout** Contiguous, updated in place.
+//! **layout** contiguous, updated in place.
 //!
-//! **numerics** Masters, gradients and moments are f32; the bias corrections are made in f64 once a step. The norm adds
-//! squares in f64 by fixed chunks, so it does not depend on threads.
+//! **numerics** masters, gradients and moments are f32; the bias corrections are made in f64 once a step. The
+//! norm adds squares in f64 by fixed chunks, so it does not depend on threads.
 //!
-//! **traffic** Reads p, g, m, v and writes p, m, v: 28 bytes a parameter.
+//! **traffic** reads p, g, m, v and writes p, m, v: 28 bytes a parameter.
 
 mod cpu;
 pub mod spec;
 
-use codelsi_engine::{Ctx, DType, Device, Error, Result, Tensor};
+use codelsi_engine::{At, Ctx, DType, Device, Error, Result, Tensor};
 
 /// What one step uses for every parameter.
 #[derive(Clone, Copy, Debug)]
@@ -56,14 +56,15 @@ pub fn adamw(cx: &Ctx, params: &mut [Param<'_>], hyper: &Hyper) -> Result<()> {
             return Err(Error::op("adamw", message));
         }
         match cx.device() {
-            Device::Cpu(_) => cpu::step(p, g, m, v, hyper).map_err(|e| e.at("adamw"))?,
+            Device::Cpu(_) => cpu::step(p, g, m, v, hyper).at("adamw")?,
             Device::Plan(_) => {}
         }
     }
     Ok(())
 }
 
-/// √Σg² over all elements of all `grads` (f32), the same bits for any number of threads. 0 on the planning device.
+/// √Σg² over all elements of all `grads` (f32), the same bits for any number of threads. 0 on the planning
+/// device.
 ///
 /// # Errors
 /// When a gradient is not f32.
@@ -71,7 +72,7 @@ pub fn grad_norm<'a>(cx: &Ctx, grads: impl IntoIterator<Item = &'a Tensor>) -> R
     let mut squares = 0.0;
     for g in grads {
         squares += match cx.device() {
-            Device::Cpu(_) => cpu::sum_of_squares(g).map_err(|e| e.at("grad_norm"))?,
+            Device::Cpu(_) => cpu::sum_of_squares(g).at("grad_norm")?,
             Device::Plan(_) => 0.0,
         };
     }

@@ -35,8 +35,8 @@ fn run(cx: &Ctx, x: &[&Tensor]) -> Result<Outs> {
     let zeros = || cx.device().zeros(Label::Moments, *x[0].shape(), DType::F32);
     let (mut p, mut m, mut v) = (zeros(), zeros(), zeros());
     p.bytes_mut()?.copy_from_slice(x[0].bytes()?);
-    for step in 1..=STEPS {
-        let param = Param { p: &mut p, g: x[step], m: &mut m, v: &mut v };
+    for (step, g) in (1..).zip(&x[1..]) {
+        let param = Param { p: &mut p, g, m: &mut m, v: &mut v };
         adamw(cx, &mut [param], &hyper(step))?;
     }
     Ok(vec![p, m, v])
@@ -44,11 +44,11 @@ fn run(cx: &Ctx, x: &[&Tensor]) -> Result<Outs> {
 
 fn reference(x: &[Value]) -> Vec<Value> {
     let (mut p, mut m, mut v) = (x[0].clone(), Value::zeros(x[0].shape), Value::zeros(x[0].shape));
-    for step in 1..=STEPS {
+    for (step, g) in (1..).zip(&x[1..]) {
         let h = hyper(step);
         let [lr, beta1, beta2] = [h.lr, h.beta1, h.beta2].map(f64::from);
         for i in 0..p.data.len() {
-            let g = x[step].data[i] * h.grad_scale as f64;
+            let g = g.data[i] * h.grad_scale as f64;
             let (m, v) = (&mut m.data[i], &mut v.data[i]);
             *m = beta1 * *m + (1.0 - beta1) * g;
             *v = beta2 * *v + (1.0 - beta2) * g * g;

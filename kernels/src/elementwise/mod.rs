@@ -2,13 +2,13 @@
 //!
 //! **math** `add`: y = a + b; da = db = dy. `cast`: y = x in another storage type; dx = dy in x's own.
 //!
-//! **shapes** Any, the same for all.
+//! **shapes** any, the same for all.
 //!
-//! **layout** Contiguous.
+//! **layout** contiguous.
 //!
 //! **numerics** f32 arithmetic, rounded once to nearest even. Widening is exact.
 //!
-//! **traffic** Every operand is read once and the result written once; the backward of `add` moves nothing.
+//! **traffic** every operand is read once and the result written once; the backward of `add` moves nothing.
 
 mod cpu;
 pub mod spec;

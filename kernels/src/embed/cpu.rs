@@ -1,3 +1,5 @@
+//! The CPU twin: tokens in parallel forward, rows of the table in parallel backward.
+
 use crate::rows::{per_task, sum_rows};
 use crate::simd::{Storage, vectorize};
 use codelsi_engine::{Error, Result, Tensor};

@@ -1,15 +1,16 @@
 //! Rows of the embedding table.
 //!
-//! **math** y_t = table[ids_t]. dtable_v = Σ dy_t over the tokens t with ids_t = v, ascending; zero elsewhere.
+//! **math** y_t = table_{ids_t}. dtable_v = Σ dy_t over the tokens t with ids_t = v, ascending; zero
+//! elsewhere.
 //!
 //! **shapes** table, dtable (V, C); ids (T); y (T, C).
 //!
-//! **layout** Row-major; the gradient is dense.
+//! **layout** row-major; the gradient is dense.
 //!
-//! **numerics** A copy, rounded once if y's storage type is narrower than the table's. The gradient is summed
+//! **numerics** a copy, rounded once if y's storage type is narrower than the table's. The gradient is summed
 //! in f32 and stored as the table is.
 //!
-//! **traffic** Forward 2·T·C elements. Backward reads dy and writes all of dtable: T·C + V·C.
+//! **traffic** forward 2·T·C elements. Backward reads dy and writes all of dtable: T·C + V·C.
 
 mod cpu;
 pub mod spec;

@@ -1,25 +1,25 @@
 //! Writes keys or values of new tokens into the pages of a cache.
 //!
-//! **math** pages[slot_t] = rows_t. Inference only.
+//! **math** pages_{slot_t} = rows_t. Inference only.
 //!
 //! **shapes** rows (T, K·D); slots (T); pages (N, S, K·D) with S tokens a page.
 //!
-//! **layout** Row-major. A slot is page · S + offset: the pages seen as one list of rows.
+//! **layout** row-major. A slot is page · S + offset: the pages seen as one list of rows.
 //!
-//! **numerics** A copy. Of two rows for one slot the later one stays.
+//! **numerics** a copy. Of two rows for one slot the later one stays.
 //!
 //! **traffic** 2·T·K·D elements.
 
 pub mod spec;
 
-use codelsi_engine::{Ctx, Device, Error, Result, Tensor};
+use codelsi_engine::{At, Ctx, Device, Error, Result, Tensor};
 
 /// Writes row t of `rows` (T, K·D) into slot t of `pages` (N, S, K·D), in place; slots (T) i32.
 ///
 /// # Errors
 /// When the shapes or storage types do not fit, a slot lies outside the pages, or `rows` wants a gradient.
 pub fn kvstore(cx: &Ctx, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {
-    write(cx, pages, rows, slots).map_err(|e| e.at("kvstore"))
+    write(cx, pages, rows, slots).at("kvstore")
 }
 
 fn write(cx: &Ctx, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {

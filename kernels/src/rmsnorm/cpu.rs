@@ -1,3 +1,5 @@
+//! The CPU twin: rows in parallel, each normalized by one task.
+
 use crate::rows::{per_task, sum_rows};
 use crate::simd::{Storage, sum, vectorize};
 use codelsi_engine::{Result, Tensor};

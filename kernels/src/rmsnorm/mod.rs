@@ -7,12 +7,12 @@
 //!
 //! **shapes** x, y, residual, delta (T, C); w (C); r (T).
 //!
-//! **layout** Row-major; a row is one token.
+//! **layout** row-major; a row is one token.
 //!
 //! **numerics** f32, rounded where y and the sum are stored; y is made from the rounded sum. w may be of
 //! another storage type than x. r is kept in f32 for backward. dw adds rows in ascending order.
 //!
-//! **traffic** Forward reads x and writes y once: 2·T·C elements (4 when fused). Backward reads x and dy and
+//! **traffic** forward reads x and writes y once: 2·T·C elements (4 when fused). Backward reads x and dy and
 //! writes dx: 3·T·C, and 2·T·C more for dw when wanted.
 
 mod cpu;

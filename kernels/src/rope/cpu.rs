@@ -1,3 +1,5 @@
+//! The CPU twin: tokens in parallel, both halves of a head turned together.
+
 use crate::rows::per_task;
 use crate::simd::{Storage, vectorize};
 use codelsi_engine::{Result, Tensor};

@@ -1,14 +1,14 @@
 //! Rotary position embedding (Su et al. 2021), in the half-split form of Hugging Face's Llama.
 //!
-//! **math** With the angle a_j = position · θ^(−2j/D) for j < D/2, the pair (x_j, x_{j+D/2}) of every head turns by it:
-//! y_j = x_j·cos a_j − x_{j+D/2}·sin a_j and y_{j+D/2} = x_{j+D/2}·cos a_j + x_j·sin a_j.
-//! A rotation's transpose is its inverse: dx is dy turned by −a.
+//! **math** with the angle a_j = position · θ^(−2j/D) for j < D/2, the pair (x_j, x_{j+D/2}) of every head
+//! turns by it: y_j = x_j·cos a_j − x_{j+D/2}·sin a_j and y_{j+D/2} = x_{j+D/2}·cos a_j + x_j·sin a_j. A
+//! rotation's transpose is its inverse: dx is dy turned by −a.
 //!
 //! **shapes** x, y (T, H·D); positions (T); table (P, D): cos in the first half of a row, sin in the second.
 //!
-//! **layout** Row-major; a row is one token, its heads one after the other.
+//! **layout** row-major; a row is one token, its heads one after the other.
 //!
-//! **numerics** Angles in f64, cos and sin rounded once to f32; products in f32, rounded where y is stored.
+//! **numerics** angles in f64, cos and sin rounded once to f32; products in f32, rounded where y is stored.
 //!
 //! **traffic** 2·T·H·D elements, and one row of the table a token.
 

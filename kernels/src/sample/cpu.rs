@@ -1,6 +1,8 @@
+//! The CPU twin: rows in parallel.
+
 use super::{Choice, Params};
 use crate::simd::{Storage, exp, max, sum, vectorize};
-use codelsi_engine::{Error, Result, Tensor};
+use codelsi_engine::{At, Error, Result, Tensor};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 
@@ -15,11 +17,11 @@ pub fn sample<E: Storage>(
     let scores = scores.slice_mut::<f32>()?.par_chunks_exact_mut(vocab);
     let ids = ids.slice_mut::<i32>()?.par_chunks_exact_mut(vocab);
     let rows = logits.slice::<E>()?.par_chunks_exact(vocab);
-    let choose =
-        |(row, (((scores, ids), logits), params)): (usize, (((&mut [f32], &mut [i32]), &[E]), &Params))| {
-            choose(scores, ids, logits, params).map_err(|e| e.at(format!("row {row}")))
-        };
-    scores.zip(ids).zip(rows).zip(params).enumerate().map(choose).collect()
+    let rows = scores.zip(ids).zip(rows).zip(params).enumerate();
+    rows.map(|(row, (((scores, ids), logits), params))| {
+        choose(scores, ids, logits, params).at(format!("row {row}"))
+    })
+    .collect()
 }
 
 fn choose<E: Storage>(scores: &mut [f32], ids: &mut [i32], logits: &[E], params: &Params) -> Result<Choice> {
@@ -109,8 +111,9 @@ fn candidates<'a>(scores: &[f32], ids: &'a mut [i32], params: &Params) -> &'a [i
     }
     if params.top_p < 1.0 {
         let total: f64 = ids[..kept].iter().map(weight).sum();
-        // All ids below this share of the total have less than 1 − p together, so the p in front lacks none of them.
-        let floor = (1.0 - params.top_p as f64) * total / kept as f64;
+        // All ids below this share have less than 1 − p together: those that reach p are all above it.
+        // Half of it, so that no rounding of the sum matters.
+        let floor = 0.5 * (1.0 - params.top_p as f64) * total / kept as f64;
         kept = retain(&mut ids[..kept], |id| weight(&id) >= floor);
         ids[..kept].sort_unstable_by(order);
         let mut mass = 0.0;

@@ -1,6 +1,6 @@
 //! The next token of each row of logits. Inference only.
 //!
-//! **math** On a row of logits x, in the order of Hugging Face's `generate`:
+//! **math** on a row of logits x, in the order of Hugging Face's `generate`:
 //! 1. repetition penalty ρ (Keskar et al. 2019): each previous token's x becomes x/ρ if positive, else x·ρ;
 //! 2. temperature 0 takes the largest, the lowest id among equals; otherwise x ← x / temperature;
 //! 3. top-k keeps the k largest (lower ids first among equals);
@@ -10,18 +10,19 @@
 //!
 //! **shapes** logits (B, V); one [`Params`] and one [`Choice`] a row.
 //!
-//! **layout** Row-major.
+//! **layout** row-major.
 //!
-//! **numerics** Exponentials in f32, their sums in f64 in an order that depends on the row's values alone; the uniform
-//! number has 53 bits and is keyed, so a row's choice depends on its logits and params and on nothing beside it.
+//! **numerics** exponentials in f32, their sums in f64 in an order that depends on the row's values alone;
+//! the uniform number has 53 bits and is keyed, so a row's choice depends on its logits and params and on
+//! nothing beside it.
 //!
-//! **traffic** Greedy reads the row twice. Drawing adds 8·V bytes of working memory a row; only candidates are sorted.
+//! **traffic** the row is read a few times, with 8·V bytes of working memory; only candidates are sorted.
 
 mod cpu;
 pub mod spec;
 
 use codelsi_engine::rng::Key;
-use codelsi_engine::{Ctx, DType, Device, Error, Result, Tensor};
+use codelsi_engine::{At, Ctx, DType, Device, Error, Result, Tensor};
 use half::bf16;
 
 /// How one row is sampled. [`Params::default`] is greedy.
@@ -88,7 +89,7 @@ pub struct Choice {
 /// # Errors
 /// When there is not one params a row, a parameter is out of range, or a row has NaN, +∞ or nothing but −∞.
 pub fn sample(cx: &Ctx, logits: &Tensor, params: &[Params<'_>]) -> Result<Vec<Choice>> {
-    choose(cx, logits, params).map_err(|e| e.at("sample"))
+    choose(cx, logits, params).at("sample")
 }
 
 fn choose(cx: &Ctx, logits: &Tensor, params: &[Params<'_>]) -> Result<Vec<Choice>> {
@@ -103,7 +104,7 @@ fn choose(cx: &Ctx, logits: &Tensor, params: &[Params<'_>]) -> Result<Vec<Choice
         return Err(Error::new("has no backward, and the logits want a gradient"));
     }
     for (row, params) in params.iter().enumerate() {
-        params.check(vocab).map_err(|e| e.at(format!("row {row}")))?;
+        params.check(vocab).at(format!("row {row}"))?;
     }
     let mut scores = cx.scratch([rows, vocab], DType::F32);
     let mut ids = cx.scratch([rows, vocab], DType::I32);

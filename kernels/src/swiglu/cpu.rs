@@ -1,3 +1,5 @@
+//! The CPU twin: the elements in parallel chunks.
+
 use crate::rows::TASK;
 use crate::simd::{Storage, sigmoid, vectorize};
 use codelsi_engine::{Result, Tensor};

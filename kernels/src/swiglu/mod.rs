@@ -1,15 +1,15 @@
 //! The gated activation of Llama's MLP (Shazeer 2020).
 //!
-//! **math** With s = 1/(1 + e^−gate): y = gate·s·up.
+//! **math** with s = 1/(1 + e^−gate): y = gate·s·up.
 //! dup = dy·gate·s and dgate = dy·up·s·(1 + gate·(1 − s)).
 //!
 //! **shapes** gate, up, y (T, F).
 //!
-//! **layout** Contiguous.
+//! **layout** contiguous.
 //!
 //! **numerics** f32 from load to store, one rounding. s is computed again in backward rather than kept.
 //!
-//! **traffic** Forward 3·T·F elements; backward reads gate, up, dy and writes both gradients: 5·T·F.
+//! **traffic** forward 3·T·F elements; backward reads gate, up, dy and writes both gradients: 5·T·F.
 
 mod cpu;
 pub mod spec;

@@ -1,3 +1,5 @@
+//! The CPU twin: gathered tokens against tiles of the vocabulary, the products by gemm.
+
 use super::NO_LABEL;
 use crate::gemm::cpu::{Data, Operand, Precision, Segment, Start, multiply};
 use crate::gemm::{data, precision};

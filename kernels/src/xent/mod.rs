@@ -1,22 +1,22 @@
 //! The cross-entropy of a language model's head, without its logits.
 //!
-//! **math** z = h·headᵀ; logprob_t = z_{t,y_t} − ln Σ_v e^{z_tv}; loss = −scale · Σ logprob_t over the tokens with a
-//! label y_t. With p = softmax(z): dh_t = scale·(Σ_v p_tv·head_v − head_{y_t}) and
+//! **math** z = h·headᵀ; logprob_t = z_{t,y_t} − ln Σ_v e^{z_tv}; loss = −scale · Σ logprob_t over the tokens
+//! with a label y_t. With p = softmax(z): dh_t = scale·(Σ_v p_tv·head_v − head_{y_t}) and
 //! dhead_v = scale·Σ_t (p_tv − [v = y_t])·h_t.
 //!
-//! **shapes** h, dh (T, C); head, dhead (V, C); targets (T), −100 where there is no label; loss (1); logprobs (T),
-//! 0 where there is no label.
+//! **shapes** h, dh (T, C); head, dhead (V, C); targets (T), −100 where there is no label; loss (1); logprobs
+//! (T), 0 where there is no label.
 //!
-//! **layout** row-major. Labelled tokens are gathered 252 at a time, and each gathering meets the vocabulary 4096
-//! rows at a time: a tile of logits is the most that ever exists.
+//! **layout** row-major. Labelled tokens are gathered 252 at a time, and each gathering meets the vocabulary
+//! 4096 rows at a time: a tile of logits is the most that ever exists.
 //!
-//! **numerics** logits in f32. Their maximum, their sum and Σ p·head follow the tiles online, as in flash attention:
-//! when a larger maximum comes, what was summed before is scaled down. The order depends on V and on a token's own row;
-//! dhead adds tokens in ascending order in f32, the loss adds them in f64.
+//! **numerics** logits in f32. Their maximum, their sum and Σ p·head follow the tiles online, as in flash
+//! attention: when a larger maximum comes, what was summed before is scaled down. The order depends on V and
+//! on a token's own row; dhead adds tokens in ascending order in f32, the loss adds them in f64.
 //!
-//! **traffic** forward 2·T·V·C flops, T counting labelled tokens; dh, made in the same pass, as many again; dhead
-//! another 4·T·V·C, because it needs the logits a second time. Backward multiplies by the loss's own gradient,
-//! and does nothing when that is 1.
+//! **traffic** forward 2·T·V·C flops, T counting labelled tokens; dh, made in the same pass, as many again;
+//! dhead another 4·T·V·C, because it needs the logits a second time. Backward multiplies by the loss's own
+//! gradient, and does nothing when that is 1.
 
 mod cpu;
 pub mod spec;
