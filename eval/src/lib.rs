@@ -3,7 +3,11 @@
 //! A binary that judges must call [`sandbox::child_entry`] first thing in `main`: judged programs run in re-executions
 //! of it. Models reach this crate through [`evaluate::Completer`] only.
 
+pub mod evaluate;
+pub mod extract;
 mod jsonl;
 pub mod judge;
 pub mod problem;
+pub mod protocol;
 pub mod sandbox;
+pub mod statistics;

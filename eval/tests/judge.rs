@@ -1,3 +1,139 @@
+//! The judges against programs with known verdicts, hostile ones included. The test binary is its own sandbox child,
+//! so it has a `main`.
+//!
+//! By default every case goes through the embedded judge and a sample of 40 through `tsc`; `CODELSI_FULL=1` sends all
+//! through both. `tsc` is found as `codelsi judge` finds it: name TypeScript 5.3.3 in `CODELSI_TSC`.
+
+use codelsi_eval::judge::embedded::Embedded;
+use codelsi_eval::judge::tsc::Tsc;
+use codelsi_eval::judge::verdicts::{Completion, Verdict, judge_all};
+use codelsi_eval::judge::{Judge, Status};
+use codelsi_eval::problem::{Problem, read_problems};
+use codelsi_eval::sandbox::{self, Isolation, Sandbox};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// A line of `judge-cases/open.jsonl`; its README explains the fields.
+#[derive(Clone, Deserialize)]
+struct Case {
+    id: String,
+    name: String,
+    completion: String,
+    kind: String,
+    expected: Status,
+    #[serde(default)]
+    also_accept: Vec<Status>,
+    #[serde(default)]
+    exploit: bool,
+}
+
 fn main() {
-    codelsi_eval::sandbox::child_entry();
+    sandbox::child_entry();
+    let sandbox = Sandbox::checked().expect("the sandbox must hold where the tests run");
+    println!("sandbox: {:?}", sandbox.isolation());
+    let Some((problems, cases)) = shared() else { return };
+    let full = std::env::var_os("CODELSI_FULL").is_some();
+    let mut failed = 0;
+    failed += embedded(sandbox, &problems, &cases);
+    failed += tsc(sandbox, &problems, &cases, full);
+    // Where namespaces are permitted, what is left without them must hold as well.
+    match Sandbox::isolated_by(Isolation::Landlock) {
+        Err(e) => skip(&format!("no isolation by Landlock: {e}")),
+        Ok(weaker) => {
+            let hostile: Vec<Case> = cases.iter().filter(|c| c.kind == "adversarial").cloned().collect();
+            failed += embedded(weaker, &problems, &hostile);
+            failed += if full { tsc(weaker, &problems, &hostile, true) } else { 0 };
+        }
+    }
+    let escaped = Path::new("/tmp/judge-escape-test");
+    assert!(!escaped.exists(), "a program wrote {}", escaped.display());
+    assert_eq!(failed, 0, "{failed} verdicts are wrong");
+}
+
+/// Problems and cases beside the project; says so where they are absent.
+fn shared() -> Option<(Vec<Problem>, Vec<Case>)> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
+    let shared = std::env::var_os("CODELSI_SHARED").map_or(PathBuf::from(default), PathBuf::from);
+    let (problems, cases) = ("data/multipl-e-humaneval/humaneval-ts.jsonl", "data/judge-cases/open.jsonl");
+    let missing = [problems, cases].iter().any(|file| !shared.join(file).is_file());
+    if missing {
+        skip(&format!("no judge cases in {}", shared.display()));
+        return None;
+    }
+    let cases = std::fs::read_to_string(shared.join(cases)).unwrap();
+    let cases = cases.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    Some((read_problems(shared.join(problems)).unwrap(), cases))
+}
+
+fn skip(why: &str) {
+    assert_ne!(std::env::var("CODELSI_REQUIRE").as_deref(), Ok("all"), "required: {why}");
+    println!("skipped: {why}");
+}
+
+/// Without a type checker a program that only the types forbid is run. Such a case is recognised by its verdict: the
+/// rule says SyntaxError, and the embedded judge, which reports every error of syntax, found none.
+fn only_types_forbid(case: &Case, verdict: &Verdict) -> bool {
+    case.expected == Status::SyntaxError
+        && verdict.status != Status::SyntaxError
+        && TYPE_ERRORS.iter().any(|kind| case.kind == *kind)
+}
+
+/// The kinds of case whose SyntaxError may come from the type checker.
+const TYPE_ERRORS: [&str; 6] = ["type-error", "undefined-helper", "helper-cut-away", "empty", "prose", "adversarial"];
+
+fn embedded(sandbox: Sandbox, problems: &[Problem], cases: &[Case]) -> usize {
+    let judge = Embedded::new(sandbox);
+    let verdicts = judged(&judge, problems, cases);
+    let typed = cases.iter().zip(&verdicts).filter(|(c, v)| only_types_forbid(c, v)).count();
+    println!("embedded: {} cases, {typed} left to the type checker", cases.len());
+    cases.iter().zip(&verdicts).filter(|(c, v)| !only_types_forbid(c, v) && wrong("embedded", c, v)).count()
+}
+
+fn tsc(sandbox: Sandbox, problems: &[Problem], cases: &[Case], full: bool) -> usize {
+    let judge = match Tsc::find(sandbox, None, None) {
+        Ok(judge) => judge,
+        Err(e) => {
+            skip(&e.to_string());
+            return 0;
+        }
+    };
+    let cases: Vec<Case> = if full { cases.to_vec() } else { sample(cases) };
+    println!("{}: {} cases", judge.describe(), cases.len());
+    let verdicts = judged(&judge, problems, &cases);
+    cases.iter().zip(&verdicts).filter(|(c, v)| wrong("tsc", c, v)).count()
+}
+
+/// Every exploit and a few of each kind; not the slow ones that only wait.
+fn sample(cases: &[Case]) -> Vec<Case> {
+    let mut of_kind = std::collections::HashMap::new();
+    let quick = cases.iter().filter(|c| c.expected != Status::Timeout || c.kind == "infinite-loop");
+    quick
+        .filter(|c| {
+            let seen = of_kind.entry((c.kind.clone(), c.expected)).or_insert(0);
+            *seen += 1;
+            *seen == 1 || c.exploit || (*seen <= 3 && c.kind != "infinite-loop")
+        })
+        .take(40)
+        .cloned()
+        .collect()
+}
+
+fn judged(judge: &dyn Judge, problems: &[Problem], cases: &[Case]) -> Vec<Verdict> {
+    let line = |c: &Case| Completion { id: c.id.clone(), name: c.name.clone(), completion: c.completion.clone() };
+    let lines: Vec<Completion> = cases.iter().map(line).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("verdicts.jsonl");
+    judge_all(judge, problems, &lines, &out, &|_, _| {}).unwrap();
+    let verdicts = std::fs::read_to_string(&out).unwrap();
+    verdicts.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Prints and counts a verdict that is not the rule's, and a program that cheated its way to OK unflagged.
+fn wrong(judge: &str, case: &Case, verdict: &Verdict) -> bool {
+    let right = verdict.status == case.expected || case.also_accept.contains(&verdict.status);
+    let flagged = verdict.exploit == (case.exploit && verdict.status == Status::Ok);
+    if !right || !flagged {
+        println!("{judge}: {} ({}): {verdict:?}, expected {:?}", case.id, case.kind, case.expected);
+    }
+    !right || !flagged
 }

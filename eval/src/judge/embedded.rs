@@ -169,6 +169,8 @@ fn kill(signal: &str) {
         _ => Signal::TERM,
     };
     let _ = kill_process(getpid(), signal);
+    // It may reach another thread first, and must not be outrun by the program's end.
+    std::thread::sleep(Duration::from_millis(100));
 }
 
 fn hash(algorithm: &str, text: &str) -> Option<String> {

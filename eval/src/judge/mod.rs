@@ -76,7 +76,7 @@ impl std::str::FromStr for Kind {
 impl Kind {
     /// The judge, with its sandbox tested and its tools found.
     pub fn open(self) -> Result<Box<dyn Judge>> {
-        let sandbox = Sandbox::checked(None)?;
+        let sandbox = Sandbox::checked()?;
         Ok(match self {
             Kind::Tsc => Box::new(tsc::Tsc::find(sandbox, None, None)?),
             Kind::Embedded => Box::new(embedded::Embedded::new(sandbox)),

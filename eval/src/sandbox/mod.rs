@@ -28,7 +28,7 @@ mod tree;
 pub use run::{Captured, End, Limit, Outcome};
 pub use task::Task;
 
-use codelsi_engine::Result;
+use codelsi_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -72,27 +72,30 @@ impl Limits {
     }
 }
 
-/// Starts locked-down children; made once, shared by all workers.
-#[derive(Clone, Debug)]
+/// Starts locked-down children, re-executions of the running binary; made once, shared by all workers.
+#[derive(Clone, Copy, Debug)]
 pub struct Sandbox {
     isolation: Isolation,
-    executable: PathBuf,
 }
 
 impl Sandbox {
-    /// A sandbox that has passed its self-test, in the strongest isolation that works here. `executable` is a binary
-    /// whose `main` begins with [`child_entry`]; `None` is the running one.
+    /// A sandbox that has passed its self-test, in the strongest isolation that works here.
     ///
     /// # Errors
-    /// Names the protection that failed; then nothing must be judged.
-    pub fn checked(executable: Option<PathBuf>) -> Result<Self> {
-        let executable = executable.unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
-        let strong = Sandbox { isolation: Isolation::Namespaces, executable };
-        let weak = Sandbox { isolation: Isolation::Landlock, ..strong.clone() };
-        match selftest::pass(&strong) {
-            Ok(()) => Ok(strong),
-            Err(first) => selftest::pass(&weak).map(|()| weak).map_err(|second| selftest::both(first, second)),
-        }
+    /// Names the protection that failed in each isolation; then nothing must be judged.
+    pub fn checked() -> Result<Self> {
+        Sandbox::isolated_by(Isolation::Namespaces).or_else(|strong| {
+            Sandbox::isolated_by(Isolation::Landlock).map_err(|weak| {
+                let what = "the sandbox does not hold here, so nothing is judged";
+                Error::new(format!("{what}: with namespaces: {strong}; with Landlock: {weak}"))
+            })
+        })
+    }
+
+    /// A sandbox in the given isolation that has passed its self-test.
+    pub fn isolated_by(isolation: Isolation) -> Result<Self> {
+        let sandbox = Sandbox { isolation };
+        selftest::pass(&sandbox).map(|()| sandbox)
     }
 
     /// The isolation in force.

@@ -1,6 +1,6 @@
 //! The harness's side of one run: start, drain, watch, stop.
 
-use super::stages::{MARK, Plan, READY, write_plan};
+use super::stages::{MARK, Plan, READY, SELF, write_plan};
 use super::{Limits, Sandbox, Task, tree};
 use codelsi_engine::{At, Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -113,7 +113,7 @@ impl Sandbox {
 
     fn start(&self, plan: &Plan) -> Result<Child> {
         let folder = plan.folder.as_os_str();
-        let mut child = Command::new(&self.executable)
+        let mut child = Command::new(SELF)
             .args([MARK, "outer"])
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -124,7 +124,7 @@ impl Sandbox {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|e| Error::io(&self.executable, e))
+            .map_err(|e| Error::io(SELF, e))
             .at("sandbox")?;
         let plan_sent = write_plan(plan, child.stdin.as_mut().expect("piped"));
         // A stage that dies at once says why on its standard error.

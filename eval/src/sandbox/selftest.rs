@@ -160,10 +160,3 @@ fn survives(mark: &str) -> bool {
         line.windows(mark.len()).any(|window| window == mark.as_bytes())
     })
 }
-
-/// One line for a machine where neither isolation holds.
-pub fn both(namespaces: Error, landlock: Error) -> Error {
-    Error::new(format!(
-        "the sandbox does not hold here, so nothing is judged: with namespaces: {namespaces}; with Landlock: {landlock}"
-    ))
-}

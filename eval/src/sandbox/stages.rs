@@ -14,6 +14,8 @@ use std::process::{Child, Command, Stdio};
 
 /// The first argument of every stage; the second is the stage.
 pub const MARK: &str = "--codelsi-sandbox-stage";
+/// This very binary, even when its file was replaced meanwhile.
+pub const SELF: &str = "/proc/self/exe";
 /// Written to standard output before anything hostile runs; output without it at its head is a failed set-up.
 pub const READY: &[u8] = b"codelsi-sandbox: ready\n";
 
@@ -128,7 +130,7 @@ unsafe fn isolate(isolation: Isolation) -> Result<()> {
 
 /// Starts the next stage: this binary again, with the plan on its standard input.
 fn start(stage: &str, plan: &Plan) -> Result<Child> {
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(SELF);
     let mut child = command.args([MARK, stage]).stdin(Stdio::piped()).spawn().map_err(|e| failed(stage, e))?;
     write_plan(plan, child.stdin.take().expect("piped")).map_err(|e| failed(stage, e))?;
     Ok(child)

@@ -1,0 +1,362 @@
+//! Measuring a model: prompts out, samples in, verdicts, Pass@1 with its interval. Every step resumes.
+
+use crate::judge::verdicts::{Completion, Verdict, judge_all};
+use crate::judge::{Counts, Judge, Status};
+use crate::jsonl;
+use crate::problem::Problem;
+use crate::protocol::{PromptFormat, Protocol};
+use crate::statistics::{Difference, bootstrap, paired, pass_at_k};
+use codelsi_engine::files::write_atomic;
+use codelsi_engine::{At, Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Problems that are generated between two writes of the samples file.
+const CHUNK: usize = 16;
+
+/// What a model is asked for one problem.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    pub prompt: String,
+    /// Samples wanted.
+    pub n: usize,
+    pub max_tokens: usize,
+    pub temperature: f32,
+    pub top_p: f32,
+    /// Sample i of this problem is number i under this seed, whatever else is in the batch.
+    pub seed: u64,
+    /// An answer ends before the first of these.
+    pub stop: Vec<String>,
+}
+
+/// A model, as far as evaluation knows one.
+pub trait Completer {
+    /// The answers to each question, `n` of them in order. The same question must get the same answers in any company.
+    /// `tokens` hears of tokens as they are made.
+    fn complete(&mut self, asks: &[Ask], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>>;
+}
+
+/// A line of `samples.jsonl`; `codelsi judge` takes the file as completions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    pub id: String,
+    pub name: String,
+    pub completion: String,
+    /// The whole answer, where the completion is only a part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+}
+
+/// How one problem went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProblemResult {
+    pub name: String,
+    pub samples: usize,
+    pub correct: usize,
+}
+
+/// What one model earned under one protocol.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelResult {
+    pub name: String,
+    /// Share of samples that pass, averaged over problems, with its 95 % interval over problems.
+    pub pass_at_1: f64,
+    pub low: f64,
+    pub high: f64,
+    /// Where ten samples or more were drawn.
+    pub pass_at_10: Option<f64>,
+    pub problems: usize,
+    pub samples: usize,
+    pub statuses: Counts,
+    /// Samples that count as solved without reaching the end of their tests.
+    pub exploits: usize,
+    pub per_problem: Vec<ProblemResult>,
+    pub protocol: Protocol,
+    pub protocol_hash: String,
+    /// Of this call; nothing where all was resumed.
+    pub generate_seconds: f64,
+    pub judge_seconds: f64,
+}
+
+impl ModelResult {
+    /// Pass@1 of each problem, in the problems' order.
+    pub fn scores(&self) -> Vec<f64> {
+        self.per_problem.iter().map(|p| pass_at_k(p.samples, p.correct, 1)).collect()
+    }
+
+    /// How far `self` is from `base` on the same problems.
+    ///
+    /// # Errors
+    /// When the two were not measured in one way on the same problems.
+    pub fn against(&self, base: &ModelResult) -> Result<Difference> {
+        let names = |r: &ModelResult| r.per_problem.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
+        if names(self) != names(base) {
+            return Err(Error::new(format!("{} and {} were measured on different problems", base.name, self.name)));
+        }
+        Ok(paired(&base.scores(), &self.scores(), self.protocol.seed))
+    }
+}
+
+/// What a caller hears while a model is evaluated.
+pub trait Watch: Sync {
+    fn generated(&self, _problems: usize, _of: usize) {}
+    fn tokens(&self, _new: usize) {}
+    fn judged(&self, _programs: usize, _of: usize) {}
+}
+
+/// Nobody listens.
+impl Watch for () {}
+
+/// Evaluates one model into `folder`: `protocol.json`, `samples.jsonl`, `verdicts.jsonl`, `result.json`.
+///
+/// # Errors
+/// When the folder holds a run under another protocol; when model, judge or disk fail. What was done stays and is taken
+/// up by the next call.
+pub fn evaluate(
+    name: &str,
+    model: &mut dyn Completer,
+    problems: &[Problem],
+    protocol: &Protocol,
+    judge: &dyn Judge,
+    folder: &Path,
+    watch: &dyn Watch,
+) -> Result<ModelResult> {
+    check_protocol(protocol, &folder.join("protocol.json"))?;
+    let started = Instant::now();
+    let samples = sample(model, problems, protocol, &folder.join("samples.jsonl"), watch).at(name)?;
+    let generate_seconds = started.elapsed().as_secs_f64();
+
+    let started = Instant::now();
+    let out = folder.join("verdicts.jsonl");
+    let lines: Vec<Completion> = samples
+        .into_iter()
+        .map(|s| Completion { id: s.id, name: s.name, completion: s.completion })
+        .collect();
+    let summary = judge_all(judge, problems, &lines, &out, &|done, of| watch.judged(done, of)).at(name)?;
+    let judge_seconds = started.elapsed().as_secs_f64();
+
+    let per_problem = per_problem(problems, &jsonl::read(&out)?);
+    let mut result = ModelResult {
+        name: name.into(),
+        pass_at_1: 0.0,
+        low: 0.0,
+        high: 0.0,
+        pass_at_10: None,
+        problems: problems.len(),
+        samples: lines.len(),
+        statuses: summary.statuses,
+        exploits: summary.exploits.len(),
+        per_problem,
+        protocol: protocol.clone(),
+        protocol_hash: protocol.hash(),
+        generate_seconds,
+        judge_seconds,
+    };
+    let interval = bootstrap(&result.scores(), protocol.seed);
+    (result.pass_at_1, result.low, result.high) = (interval.value, interval.low, interval.high);
+    if protocol.samples >= 10 {
+        let tens = result.per_problem.iter().map(|p| pass_at_k(p.samples, p.correct, 10)).sum::<f64>();
+        result.pass_at_10 = Some(tens / problems.len().max(1) as f64);
+    }
+    let text = serde_json::to_string_pretty(&result).map_err(|e| Error::new(e.to_string()))?;
+    write_atomic(folder.join("result.json"), text.as_bytes())?;
+    Ok(result)
+}
+
+/// Refuses to mix figures: a folder belongs to the protocol it was begun under.
+fn check_protocol(protocol: &Protocol, path: &Path) -> Result<()> {
+    let Ok(text) = std::fs::read_to_string(path) else {
+        let text = serde_json::to_string_pretty(protocol).map_err(|e| Error::new(e.to_string()))?;
+        return write_atomic(path, text.as_bytes());
+    };
+    let earlier: Protocol = serde_json::from_str(&text).map_err(|e| Error::io(path, e))?;
+    if earlier.hash() == protocol.hash() {
+        return Ok(());
+    }
+    let (old, new) = (earlier.to_string(), protocol.to_string());
+    let differing = old.lines().zip(new.lines()).find(|(old, new)| old != new).map_or("", |(old, _)| old);
+    let message = format!("this run was begun under another protocol ({differing}); choose another folder, or delete it to start anew");
+    Err(Error::new(message).at(path.display().to_string()))
+}
+
+/// Draws what samples the file does not hold yet; a problem's samples are written together or not at all.
+fn sample(
+    model: &mut dyn Completer,
+    problems: &[Problem],
+    protocol: &Protocol,
+    path: &Path,
+    watch: &dyn Watch,
+) -> Result<Vec<Sample>> {
+    let kept = whole(jsonl::read_partial(path), protocol.samples);
+    write_atomic(path, kept.values().flatten().map(jsonl::line).collect::<String>().as_bytes())?;
+    let mut of_problem = kept;
+    let missing: Vec<&Problem> = problems.iter().filter(|p| !of_problem.contains_key(&p.name)).collect();
+    let mut done = problems.len() - missing.len();
+    watch.generated(done, problems.len());
+    for chunk in missing.chunks(CHUNK) {
+        let asks: Vec<Ask> = chunk.iter().map(|problem| ask(problem, protocol)).collect();
+        let answers = model.complete(&asks, &mut |new| watch.tokens(new))?;
+        let mut text = String::new();
+        for (problem, answers) in chunk.iter().zip(answers) {
+            let samples = samples(problem, protocol.format, answers);
+            text.extend(samples.iter().map(jsonl::line));
+            of_problem.insert(problem.name.clone(), samples);
+        }
+        append(path, &text)?;
+        done += chunk.len();
+        watch.generated(done, problems.len());
+    }
+    Ok(problems.iter().filter_map(|p| of_problem.remove(&p.name)).flatten().collect())
+}
+
+fn ask(problem: &Problem, protocol: &Protocol) -> Ask {
+    Ask {
+        prompt: protocol.format.prompt(problem),
+        n: protocol.samples,
+        max_tokens: protocol.max_tokens,
+        temperature: protocol.temperature,
+        top_p: protocol.top_p,
+        seed: protocol.seed_of(&problem.name),
+        stop: protocol.format.stop(problem),
+    }
+}
+
+fn samples(problem: &Problem, format: PromptFormat, answers: Vec<String>) -> Vec<Sample> {
+    let sample = |(i, answer): (usize, String)| {
+        let completion = format.completion(problem, &answer);
+        let answer = (completion != answer).then_some(answer);
+        Sample { id: format!("{}#{i}", problem.name), name: problem.name.clone(), completion, answer }
+    };
+    answers.into_iter().enumerate().map(sample).collect()
+}
+
+/// The problems whose samples are all there.
+fn whole(samples: Vec<Sample>, n: usize) -> HashMap<String, Vec<Sample>> {
+    let mut of_problem: HashMap<String, Vec<Sample>> = HashMap::new();
+    samples.into_iter().for_each(|s| of_problem.entry(s.name.clone()).or_default().push(s));
+    of_problem.retain(|_, samples| samples.len() == n);
+    of_problem
+}
+
+fn append(path: &PathBuf, text: &str) -> Result<()> {
+    let io = |e| Error::io(path, e);
+    let mut file = OpenOptions::new().append(true).open(path).map_err(io)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(io)
+}
+
+fn per_problem(problems: &[Problem], verdicts: &[Verdict]) -> Vec<ProblemResult> {
+    let mut counts: HashMap<&str, (usize, usize)> = HashMap::new();
+    for verdict in verdicts {
+        let (samples, correct) = counts.entry(&verdict.name).or_default();
+        *samples += 1;
+        *correct += usize::from(verdict.status == Status::Ok);
+    }
+    let result = |p: &Problem| {
+        let (samples, correct) = counts.get(p.name.as_str()).copied().unwrap_or_default();
+        ProblemResult { name: p.name.clone(), samples, correct }
+    };
+    problems.iter().map(result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::Judgement;
+    use crate::problem::Program;
+
+    /// Answers with its seed; breaks down after some questions.
+    struct Fake {
+        asked: usize,
+        breaks_at: usize,
+    }
+
+    impl Completer for Fake {
+        fn complete(&mut self, asks: &[Ask], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
+            self.asked += asks.len();
+            if self.asked > self.breaks_at {
+                return Err(Error::new("out of memory"));
+            }
+            tokens(asks.len());
+            Ok(asks.iter().map(|a| (0..a.n).map(|i| format!("{} {}", a.seed, i)).collect()).collect())
+        }
+    }
+
+    /// Solved when the sample is even.
+    struct Even;
+
+    impl Judge for Even {
+        fn describe(&self) -> String {
+            "even".into()
+        }
+
+        fn judge(&self, program: &Program) -> Result<Judgement> {
+            let even = program.text.trim_end().ends_with(['0', '2', '4', '6', '8']);
+            Ok(Judgement { status: if even { Status::Ok } else { Status::Exception }, seconds: 0.0 })
+        }
+
+        fn reaches_end(&self, _: &Program) -> Result<bool> {
+            Ok(true)
+        }
+    }
+
+    fn problems() -> Vec<Problem> {
+        let problem = |i: usize| Problem {
+            name: format!("p{i}"),
+            language: "ts".into(),
+            prompt: String::new(),
+            tests: String::new(),
+            stop_tokens: vec![],
+        };
+        (0..20).map(problem).collect()
+    }
+
+    fn protocol(samples: usize) -> Protocol {
+        let (problems, problems_hash) = Protocol::of_problems(&problems());
+        let format = PromptFormat::Completion;
+        Protocol { format, temperature: 0.2, top_p: 0.95, samples, max_tokens: 9, seed: 3, judge: "even".into(), problems, problems_hash }
+    }
+
+    fn run(folder: &Path, breaks_at: usize, samples: usize) -> Result<ModelResult> {
+        let mut model = Fake { asked: 0, breaks_at };
+        evaluate("m", &mut model, &problems(), &protocol(samples), &Even, folder, &())
+    }
+
+    #[test]
+    fn a_run_that_broke_off_resumes_to_the_same_result() {
+        let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let expected = run(whole.path(), 99, 3).unwrap();
+        assert!(run(broken.path(), 16, 3).unwrap_err().to_string().contains("m: out of memory"));
+        // 16 of 20 problems are there; the last of them loses a sample to the kill.
+        let path = broken.path().join("samples.jsonl");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, &text[..text.len() - 5]).unwrap();
+        let mut model = Fake { asked: 0, breaks_at: 99 };
+        let result = evaluate("m", &mut model, &problems(), &protocol(3), &Even, broken.path(), &()).unwrap();
+        assert_eq!(model.asked, 5);
+        let timeless = |r: ModelResult| ModelResult { generate_seconds: 0.0, judge_seconds: 0.0, ..r };
+        assert_eq!(timeless(result), timeless(expected));
+    }
+
+    #[test]
+    fn pass_at_1_is_the_mean_over_problems() {
+        let folder = tempfile::tempdir().unwrap();
+        let result = run(folder.path(), 99, 3).unwrap();
+        assert_eq!((result.problems, result.samples), (20, 60));
+        assert!((result.pass_at_1 - 2.0 / 3.0).abs() < 1e-12);
+        assert_eq!((result.low, result.high, result.pass_at_10), (result.pass_at_1, result.pass_at_1, None));
+        assert_eq!(result.statuses, Counts::from([(Status::Ok, 40), (Status::Exception, 20)]));
+        assert_eq!(result.against(&result).unwrap().interval.value, 0.0);
+    }
+
+    #[test]
+    fn another_protocol_is_refused_in_the_same_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        run(folder.path(), 99, 3).unwrap();
+        let e = run(folder.path(), 99, 4).unwrap_err().to_string();
+        assert!(e.contains("another protocol") && e.contains("3 samples"), "{e}");
+    }
+}
