@@ -75,7 +75,8 @@ pub fn limit(level: Level) {
     CEILING.store(level as u8, Ordering::Relaxed);
 }
 
-/// Runs `f` compiled for the level in use. Mark what `f` calls `#[inline(always)]`.
+/// Runs `f` compiled for the level in use. Mark `f` and what it calls `#[inline(always)]`: what is not inlined is
+/// compiled for the baseline.
 #[inline]
 pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
