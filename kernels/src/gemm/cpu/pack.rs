@@ -107,6 +107,10 @@ impl Word for Paired {
 
 /// Packs rows of A: `dst` is `(count, STEPS)`.
 pub(crate) fn rows(dst: &mut [u32], a: &Operand, w: Window, precision: Precision) {
+    if a.k_stride != 1 && level() >= Level::Avx512 {
+        // SAFETY: the machine has AVX-512.
+        return unsafe { transposed_rows(dst, a, w, precision) };
+    }
     let place = |outer: usize, step: usize| outer * STEPS + step;
     match (a.data, precision, precision.layout()) {
         (Data::F32(x), Precision::F32, _) => scatter::<_, Exact>(dst, x, a, w, place),
@@ -220,6 +224,59 @@ unsafe fn transposed_panel(dst: &mut [u32], b: &Operand, w: Window, precision: P
                 // SAFETY: sixteen words at column `group` of a row of the panel.
                 unsafe { _mm512_storeu_si512(dst[i * NR..][..16].as_mut_ptr().cast(), *row) };
             }
+        }
+    }
+}
+
+/// Rows that are columns in memory: 16 by 16 words at a time, transposed in registers.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn transposed_rows(dst: &mut [u32], a: &Operand, w: Window, precision: Precision) {
+    let layout = precision.layout();
+    for outer in (0..w.count).step_by(16) {
+        let rows = (w.count - outer).min(16);
+        for step in (0..w.steps).step_by(16) {
+            let mut block = [_mm512_setzero_si512(); 16];
+            for (i, words) in block.iter_mut().enumerate().take(w.steps - step) {
+                let k = w.k + (step + i) * terms(layout);
+                // SAFETY: `rows` elements follow in each row of k below `depth`; loads are masked to them.
+                *words = unsafe { across(a, w.outer + outer, k, w.depth, rows, precision) };
+            }
+            transpose(&mut block);
+            for (i, words) in block.iter().enumerate().take(rows) {
+                let dst = &mut dst[(outer + i) * STEPS + step..][..16];
+                // SAFETY: sixteen words of a row, which holds a multiple of sixteen.
+                unsafe { _mm512_storeu_si512(dst.as_mut_ptr().cast(), *words) };
+            }
+        }
+    }
+}
+
+/// The words at `k` of up to 16 outer indices, which lie side by side in memory.
+///
+/// # Safety
+/// `count` elements from `outer` are inside every row of k below `depth`; the machine has AVX-512.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn across(
+    op: &Operand,
+    outer: usize,
+    k: usize,
+    depth: usize,
+    count: usize,
+    precision: Precision,
+) -> __m512i {
+    // SAFETY: the caller's.
+    let load = |k: usize| unsafe {
+        match op.data {
+            Data::F32(x) => load_f32(&x[k * op.k_stride + outer..], count),
+            Data::BF16(x) => load_widened(&x[k * op.k_stride + outer..], count),
+        }
+    };
+    match (precision.layout(), precision) {
+        (Layout::Single, Precision::F32) => load(k),
+        (Layout::Single, Precision::BF16) => round(load(k)),
+        (Layout::Pairs, _) => {
+            let odd = if k + 1 < depth { round(load(k + 1)) } else { _mm512_setzero_si512() };
+            _mm512_or_si512(high_half(load(k)), odd)
         }
     }
 }
