@@ -6,6 +6,7 @@ use crate::simd::vectorize;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
+/// One step of one parameter.
 pub fn step(p: &mut Tensor, g: &Tensor, m: &mut Tensor, v: &mut Tensor, hyper: &Hyper) -> Result<()> {
     let Hyper { lr, beta1, beta2, eps, weight_decay, step, grad_scale } = *hyper;
     let correction = |beta: f32| (1.0 - (beta as f64).powi(step as i32)) as f32;

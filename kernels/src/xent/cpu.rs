@@ -107,6 +107,7 @@ impl<'a> Head<'a> {
     }
 }
 
+/// Loss, log-probabilities, and the gradients that `out` has room for.
 pub fn forward<E: Storage>(
     out: &mut Outputs,
     work: &mut Work,
@@ -165,7 +166,7 @@ fn gather<E: Storage>(x: &mut [E], h: &[E], rows: &[Row], c: usize) {
     }
 }
 
-/// Follows maximum and sum of every row over the tiles, and Σ e^(z − max)·head if there is room for it.
+/// Follows maximum and sum of every row over the tiles, and Σ e^(z − max)·head if dh is wanted.
 fn first_pass<E: Storage>(rows: &mut [Row], work: &mut Work, head: &Head) -> Result<()> {
     let Work { x, z, p, sums, .. } = work;
     let (n, c) = (rows.len(), head.c);
