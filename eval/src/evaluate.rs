@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 /// Problems that are generated between two writes of the samples file.
@@ -242,7 +242,7 @@ fn whole(samples: Vec<Sample>, n: usize) -> HashMap<String, Vec<Sample>> {
     of_problem
 }
 
-fn append(path: &PathBuf, text: &str) -> Result<()> {
+fn append(path: &Path, text: &str) -> Result<()> {
     let io = |e| Error::io(path, e);
     let mut file = OpenOptions::new().append(true).open(path).map_err(io)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(io)

@@ -9,5 +9,6 @@ mod jsonl;
 pub mod judge;
 pub mod problem;
 pub mod protocol;
+pub mod report;
 pub mod sandbox;
 pub mod statistics;

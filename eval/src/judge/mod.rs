@@ -17,6 +17,7 @@ use codelsi_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 
 /// MultiPL-E's statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,11 +75,11 @@ impl std::str::FromStr for Kind {
 }
 
 impl Kind {
-    /// The judge, with its sandbox tested and its tools found.
-    pub fn open(self) -> Result<Box<dyn Judge>> {
+    /// The judge, with its sandbox tested and its tools, if not given, found ([`tsc::Tsc::find`]).
+    pub fn open(self, tsc: Option<PathBuf>, node: Option<PathBuf>) -> Result<Box<dyn Judge>> {
         let sandbox = Sandbox::checked()?;
         Ok(match self {
-            Kind::Tsc => Box::new(tsc::Tsc::find(sandbox, None, None)?),
+            Kind::Tsc => Box::new(tsc::Tsc::find(sandbox, tsc, node)?),
             Kind::Embedded => Box::new(embedded::Embedded::new(sandbox)),
         })
     }

@@ -52,7 +52,7 @@ pub enum Isolation {
 /// What one run may use, all its processes and threads together.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Limits {
-    /// Wall-clock time.
+    /// Wall-clock time, without what was spent waiting for a processor; four times as much with it.
     pub wall: Duration,
     /// Processor time of the whole tree.
     pub cpu: Duration,

@@ -13,6 +13,8 @@ pub struct Usage {
     pub memory: u64,
     /// Processor time of the processes that still live and of those they have waited for.
     pub cpu: Duration,
+    /// The longest that any process's first thread has waited for a processor.
+    pub starved: Duration,
 }
 
 /// Walks `/proc` down from `pid`. Processes that end meanwhile are left out.
@@ -24,6 +26,7 @@ pub fn usage(pid: u32) -> Usage {
         usage.processes += 1;
         usage.memory += resident_pages(pid).unwrap_or(0) * page_size() as u64;
         ticks += cpu_ticks(pid).unwrap_or(0);
+        usage.starved = usage.starved.max(run_delay(pid).unwrap_or_default());
         children(pid, &mut pending);
     }
     usage.cpu = Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64);
@@ -39,6 +42,11 @@ fn cpu_ticks(pid: u32) -> Option<u64> {
     // The second field, the name in parentheses, may hold anything; utime, stime, cutime, cstime are fields 14-17.
     let fields = stat.rsplit_once(") ")?.1.split(' ').skip(11).take(4);
     fields.map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
+fn run_delay(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    stat.split(' ').nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
 fn children(pid: u32, into: &mut Vec<u32>) {

@@ -1,0 +1,115 @@
+//! The page: what stands where.
+
+use super::chart::{escape, percent};
+use super::{ProblemSet, Report, bars, curves, matrix, table};
+
+const STYLE: &str = include_str!("style.css");
+
+/// The whole document.
+pub fn html(report: &Report) -> String {
+    let title = escape(if report.title.is_empty() { "CodeLSI" } else { &report.title });
+    let body: String = [header(report, &title), summary(report), sets(report), training(report), data(report), method(report)]
+        .concat();
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\"><title>{title}</title><style>{STYLE}</style></head>\n\
+         <body><main>{body}</main></body></html>\n"
+    )
+}
+
+fn header(report: &Report, title: &str) -> String {
+    format!("<header><h1>{title}</h1><p>{}</p></header>", escape(&report.subtitle))
+}
+
+fn section(name: &str, body: &str) -> String {
+    format!("<section><h2>{name}</h2>{body}</section>\n")
+}
+
+fn figure(svg: &str, caption: &str) -> String {
+    format!("<figure>{svg}<figcaption>{caption}</figcaption></figure>")
+}
+
+fn summary(report: &Report) -> String {
+    if report.models.is_empty() {
+        return String::new();
+    }
+    let headlines: String = report.sets.iter().map(headline).collect();
+    let headlines = if headlines.is_empty() { headlines } else { format!("<div class=\"cards\">{headlines}</div>") };
+    section("Result", &format!("{headlines}<div class=\"wide\">{}</div>", table::models(report)))
+}
+
+/// The best model of a set in one large figure.
+fn headline(set: &ProblemSet) -> String {
+    let best = set.results.iter().max_by(|a, b| a.pass_at_1.total_cmp(&b.pass_at_1));
+    best.map_or(String::new(), |r| {
+        format!(
+            "<div class=\"card\"><b>{}</b><span>Pass@1 on {}, {}</span><small>{:.1} – {:.1}, {} problems × {} samples</small></div>",
+            percent(r.pass_at_1), escape(&set.name), escape(&r.name), 100.0 * r.low, 100.0 * r.high,
+            r.problems, r.protocol.samples,
+        )
+    })
+}
+
+fn sets(report: &Report) -> String {
+    report.sets.iter().filter(|set| !set.results.is_empty()).map(|set| section(&escape(&set.name), &set_body(set))).collect()
+}
+
+fn set_body(set: &ProblemSet) -> String {
+    let mut body = figure(
+        &bars::pass_at_1(&set.results),
+        "Pass@1 in percent. The lines are 95 % intervals, by bootstrap over problems.",
+    );
+    if !set.differences.is_empty() {
+        body += &figure(
+            &bars::differences(&set.differences),
+            "Differences in points on the same problems, with paired 95 % intervals. A filled point is clear of zero.",
+        );
+        body += &format!("<div class=\"wide\">{}</div>", table::differences(&set.differences));
+        body += "<p class=\"fine\">Detectable: the smallest true difference that these problems would show four times in five.</p>";
+    }
+    body += &figure(&matrix::matrix(&set.results), "Every problem, by the share of its samples that pass; the most solved come first.");
+    body += &figure(&bars::statuses(&set.results), "How the samples ended.");
+    let exploits: usize = set.results.iter().map(|r| r.exploits).sum();
+    if exploits > 0 {
+        body += &format!(
+            "<p class=\"flag\">{exploits} samples count as solved, by the rule, without reaching the end of their tests when \
+             they could not interfere with them.</p>"
+        );
+    }
+    let mut shown: Vec<&str> = Vec::new();
+    for result in &set.results {
+        if !shown.contains(&result.protocol_hash.as_str()) {
+            shown.push(&result.protocol_hash);
+            body += &format!("<pre>{}</pre>", escape(&result.protocol.to_string()));
+        }
+    }
+    body
+}
+
+fn training(report: &Report) -> String {
+    let mut body = String::new();
+    if report.curves.iter().any(|c| !c.training.is_empty()) {
+        // The base is not trained here: the first curve has the second model's colour.
+        let first = report.models.iter().position(|row| row.name == report.curves[0].name).unwrap_or(0);
+        body += &figure(&curves::losses(&report.curves, first), "Training loss by step; rings are validation loss.");
+    }
+    if !report.timings.is_empty() {
+        body += &figure(&bars::timings(&report.timings), "Wall time of each stage.");
+    }
+    if body.is_empty() { body } else { section("Training", &body) }
+}
+
+fn data(report: &Report) -> String {
+    if report.curation.is_empty() {
+        return String::new();
+    }
+    section("Data", &format!("<div class=\"wide\">{}</div><p class=\"fine\">What the curation read and kept, and what it dropped, by reason.</p>", table::curation(&report.curation)))
+}
+
+fn method(report: &Report) -> String {
+    let notes: String = report.notes.iter().map(|note| format!("<li>{}</li>", escape(note))).collect();
+    let notes = if notes.is_empty() { notes } else { format!("<ul>{notes}</ul>") };
+    let settings = if report.settings.is_empty() { String::new() } else { table::settings(&report.settings) };
+    if notes.is_empty() && settings.is_empty() { String::new() } else { section("Method", &(notes + &settings)) }
+}

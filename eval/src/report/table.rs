@@ -1,0 +1,99 @@
+//! The tables: models, differences, curation, settings.
+
+use super::bars::signed;
+use super::chart::{count, escape, percent};
+use super::{Compared, Curation, ProblemSet, Report, Row};
+
+/// The paper's table: a row a model; columns that no model fills are left out.
+pub fn models(report: &Report) -> String {
+    let rows = &report.models;
+    type Cell = fn(&Row) -> Option<String>;
+    let columns: [(&str, Cell); 7] = [
+        ("trainable", |r| Some(format!("{}<small>{}</small>", share(r.trainable?, r.total?), count(r.trainable?)))),
+        ("steps", |r| Some(count(r.steps? as u64))),
+        ("tokens", |r| Some(count(r.tokens?))),
+        ("training loss", |r| Some(arrow(r.first_loss?, r.last_loss?))),
+        ("validation loss", |r| r.validation_loss.map(|(before, after)| arrow(before, after))),
+        ("tokens/s", |r| Some(count(r.tokens_per_s?.round() as u64))),
+        ("peak memory", |r| Some(format!("{:.1} GB", r.peak_bytes? as f64 / 1e9))),
+    ];
+    let shown: Vec<_> = columns.iter().filter(|(_, cell)| rows.iter().any(|r| cell(r).is_some())).collect();
+    let mut html = String::from("<table><thead><tr><th>model</th>");
+    shown.iter().for_each(|(name, _)| html += &format!("<th>{name}</th>"));
+    report.sets.iter().for_each(|set| html += &format!("<th>Pass@1<small>{}</small></th>", escape(&set.name)));
+    html += "</tr></thead><tbody>";
+    for (i, row) in rows.iter().enumerate() {
+        html += &format!(r#"<tr><th><i class="key c{}"></i>{}</th>"#, i % 6, escape(&row.name));
+        for (_, cell) in &shown {
+            html += &format!("<td>{}</td>", cell(row).unwrap_or_else(|| "–".into()));
+        }
+        for set in &report.sets {
+            html += &format!("<td>{}</td>", earned(set, &row.name));
+        }
+        html += "</tr>";
+    }
+    html + "</tbody></table>"
+}
+
+fn earned(set: &ProblemSet, model: &str) -> String {
+    let result = set.results.iter().find(|r| r.name == model);
+    result.map_or("–".into(), |r| {
+        format!("<b>{}</b><small>{:.1} – {:.1}</small>", percent(r.pass_at_1), 100.0 * r.low, 100.0 * r.high)
+    })
+}
+
+fn share(trainable: u64, total: u64) -> String {
+    format!("{:.2}\u{202f}%", 100.0 * trainable as f64 / total.max(1) as f64)
+}
+
+fn arrow(before: f64, after: f64) -> String {
+    format!("{before:.3} → {after:.3}")
+}
+
+/// What stands behind each paired difference.
+pub fn differences(compared: &[Compared]) -> String {
+    let mut html = String::from(
+        "<table><thead><tr><th>difference</th><th>points</th><th>95 % interval</th><th>better on</th><th>worse on</th>\
+         <th>sign test</th><th>detectable</th></tr></thead><tbody>",
+    );
+    for c in compared {
+        let d = &c.difference;
+        let points = |v: f64| signed(100.0 * v, 1);
+        let p = if d.sign_test < 0.001 { "p &lt; 0.001".into() } else { format!("p = {:.3}", d.sign_test) };
+        html += &format!(
+            "<tr><th>{} − {}</th><td><b>{}</b></td><td>{} … {}</td><td>{}</td><td>{}</td><td>{p}</td><td>{:.1}</td></tr>",
+            escape(&c.to), escape(&c.from), points(d.interval.value), points(d.interval.low), points(d.interval.high),
+            d.wins, d.losses, 100.0 * d.detectable,
+        );
+    }
+    html + "</tbody></table>"
+}
+
+/// What was read, kept and dropped, and why.
+pub fn curation(sources: &[Curation]) -> String {
+    let mut reasons: Vec<&str> = Vec::new();
+    for (reason, _) in sources.iter().flat_map(|s| &s.dropped) {
+        if !reasons.contains(&reason.as_str()) {
+            reasons.push(reason);
+        }
+    }
+    let mut html = String::from("<table><thead><tr><th>source</th><th>read</th><th>kept</th>");
+    reasons.iter().for_each(|reason| html += &format!("<th>{}</th>", escape(reason)));
+    html += "</tr></thead><tbody>";
+    for source in sources {
+        let (read, kept) = (count(source.read as u64), count(source.kept as u64));
+        html += &format!("<tr><th>{}</th><td>{read}</td><td><b>{kept}</b></td>", escape(&source.name));
+        for reason in &reasons {
+            let dropped = source.dropped.iter().find(|(r, _)| r == reason).map_or(0, |(_, n)| *n);
+            html += &format!("<td>{}</td>", count(dropped as u64));
+        }
+        html += "</tr>";
+    }
+    html + "</tbody></table>"
+}
+
+/// Names and values.
+pub fn settings(settings: &[(String, String)]) -> String {
+    let row = |(name, value): &(String, String)| format!("<dt>{}</dt><dd>{}</dd>", escape(name), escape(value));
+    format!("<dl>{}</dl>", settings.iter().map(row).collect::<String>())
+}

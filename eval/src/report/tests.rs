@@ -1,0 +1,146 @@
+use super::*;
+use crate::evaluate::ProblemResult;
+use crate::judge::{Counts, Status};
+use crate::protocol::{PromptFormat, Protocol};
+
+fn result(name: &str, solved: usize) -> ModelResult {
+    let protocol = Protocol {
+        format: PromptFormat::Completion,
+        temperature: 0.2,
+        top_p: 0.95,
+        samples: 5,
+        max_tokens: 256,
+        seed: 1,
+        judge: "embedded".into(),
+        problems: 120,
+        problems_hash: "0123456789abcdef".into(),
+    };
+    // Each model solves what the weaker ones do, and some it loses.
+    let correct = |i: usize| if (i * 37) % 120 < solved { 5 - (i % 3) } else { usize::from(i % 11 == 0) };
+    let per_problem: Vec<_> =
+        (0..120).map(|i| ProblemResult { name: format!("task{i}"), samples: 5, correct: correct(i) }).collect();
+    let passed: usize = per_problem.iter().map(|p| p.correct).sum();
+    let scores: Vec<f64> = per_problem.iter().map(|p| p.correct as f64 / 5.0).collect();
+    let interval = crate::statistics::bootstrap(&scores, 1);
+    ModelResult {
+        name: name.into(),
+        pass_at_1: interval.value,
+        low: interval.low,
+        high: interval.high,
+        pass_at_10: None,
+        problems: 120,
+        samples: 600,
+        statuses: Counts::from([
+            (Status::Ok, passed),
+            (Status::AssertionError, (600 - passed) / 2),
+            (Status::SyntaxError, (600 - passed) / 4),
+            (Status::Exception, 600 - passed - (600 - passed) / 2 - (600 - passed) / 4),
+        ]),
+        exploits: 0,
+        per_problem,
+        protocol_hash: protocol.hash(),
+        protocol,
+        generate_seconds: 31.0,
+        judge_seconds: 12.0,
+    }
+}
+
+fn set(name: &str, solved: [usize; 3]) -> ProblemSet {
+    let names = ["base", "general", "specialized"];
+    let results: Vec<_> = names.iter().zip(solved).map(|(name, solved)| result(name, solved)).collect();
+    let compared = |from: usize, to: usize| Compared {
+        from: names[from].into(),
+        to: names[to].into(),
+        difference: results[to].against(&results[from]).unwrap(),
+    };
+    ProblemSet { name: name.into(), differences: vec![compared(0, 1), compared(1, 2)], results }
+}
+
+/// A report of the demo's shape, with made-up figures.
+fn report() -> Report {
+    let row = |name: &str, loss: Option<(f64, f64)>| Row {
+        name: name.into(),
+        trainable: Some(if loss.is_some() { 62_586_880 } else { 0 }),
+        total: Some(13_078_615_040),
+        steps: loss.map(|_| 140),
+        tokens: loss.map(|_| 9_200_000),
+        first_loss: loss.map(|l| l.0),
+        last_loss: loss.map(|l| l.1),
+        validation_loss: loss,
+        tokens_per_s: loss.map(|_| 2871.4),
+        peak_bytes: loss.map(|_| 31_400_000_000),
+    };
+    let curve = |name: &str, from: f64, to: f64| Curve {
+        name: name.into(),
+        training: (1..=600)
+            .map(|s| f64::from(s))
+            .map(|s| (s, to + (from - to) * (-s / 90.0).exp() + 0.02 * (s * 1.7).sin()))
+            .collect(),
+        validation: [1.0, 300.0, 600.0].map(|s: f64| (s, to + 0.02 + (from - to) * (-s / 90.0).exp())).to_vec(),
+    };
+    Report {
+        title: "CodeLSI".into(),
+        subtitle: "Code Llama 13B, 20 000 public instructions, 40 private ones, two A100".into(),
+        models: vec![row("base", None), row("general", Some((0.7062, 0.4268))), row("specialized", Some((0.81, 0.31)))],
+        sets: vec![set("general problems", [47, 71, 64]), set("private API <SDK>", [3, 9, 58])],
+        curves: vec![curve("general", 0.71, 0.43), curve("specialized", 0.81, 0.31)],
+        curation: vec![
+            Curation { name: "public".into(), read: 41_202, kept: 20_000, dropped: vec![("duplicate".into(), 11_040), ("too short".into(), 9_811), ("benchmark".into(), 351)] },
+            Curation { name: "private".into(), read: 61, kept: 40, dropped: vec![("duplicate".into(), 21)] },
+        ],
+        timings: [("curate", 14.2), ("general LoRA", 3122.0), ("specialized LoRA", 41.0), ("generate", 611.0), ("judge", 92.0)]
+            .map(|(name, seconds)| Timing { name: name.into(), seconds })
+            .to_vec(),
+        settings: vec![("LoRA".into(), "rank 16, alpha 32, all seven linears".into()), ("seed".into(), "42".into())],
+        notes: vec!["The embedded judge does not check types: its figures are upper bounds.".into()],
+    }
+}
+
+#[test]
+fn the_page_is_self_contained_and_holds_every_figure() {
+    let html = report().html();
+    for outside in ["http", "<script", "<link", "@import", "url("] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+    let general = &report().sets[0].results[1];
+    for part in [
+        "0.48\u{202f}%", "62\u{202f}586\u{202f}880", "0.706 → 0.427", "2\u{202f}871", "31.4 GB", "duplicate", "11\u{202f}040",
+        "private API &lt;SDK&gt;", "52 min 02 s", "upper bounds", "general − base", &general.protocol_hash[..12],
+        &chart::percent(general.pass_at_1),
+    ] {
+        assert!(html.contains(part), "no {part}");
+    }
+    assert!(!html.contains("NaN") && !html.contains("inf"));
+    if let Some(path) = std::env::var_os("CODELSI_REPORT_SAMPLE") {
+        report().write(path).unwrap();
+    }
+}
+
+#[test]
+fn tags_are_balanced() {
+    let html = report().html();
+    for tag in ["section", "figure", "svg", "table", "tr", "td", "div", "text", "title", "rect", "dl", "pre"] {
+        let open = html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count();
+        let close = html.matches(&format!("</{tag}>")).count();
+        let selfclosed = html.matches("\"/>").count();
+        assert!(open == close || (tag == "rect" && open <= close + selfclosed), "{tag}: {open} opened, {close} closed");
+    }
+}
+
+#[test]
+fn what_was_not_measured_is_left_out() {
+    let html = Report::default().html();
+    assert!(!html.contains("<section>") && !html.contains("<svg"));
+    let untrained = Report { models: vec![Row { name: "base".into(), ..Row::default() }], ..Report::default() };
+    assert!(!untrained.html().contains("tokens/s"));
+}
+
+#[test]
+fn ticks_are_round_and_numbers_readable() {
+    assert_eq!(chart::ticks(0.0, 1.0, 5), (vec![0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0], 1));
+    assert_eq!(chart::ticks(0.31, 0.84, 5).1, 1);
+    assert_eq!(chart::duration(3725.2), "1 h 02 min");
+    assert_eq!(chart::duration(59.6), "1 min 00 s");
+    assert_eq!(chart::count(1_234_567), "1\u{202f}234\u{202f}567");
+    assert_eq!(bars::signed(-0.031 * 100.0, 1), "−3.1");
+}
