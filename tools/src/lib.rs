@@ -1,1 +1,13 @@
-//! tools
+//! What the binaries are made of: the commands, the pipeline, the demo, and the check of reference outputs.
+
+#![forbid(unsafe_code)]
+
+pub mod commands;
+pub mod completer;
+pub mod demo;
+pub mod model_args;
+pub mod output;
+pub mod parity;
+pub mod pipeline;
+pub mod recipe;
+pub mod table;

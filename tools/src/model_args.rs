@@ -19,7 +19,7 @@ pub struct ModelArgs {
 }
 
 /// Where a model runs, and in what precision.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug, Default)]
 pub struct PlaceArgs {
     /// Where to run.
     #[arg(long, value_enum, default_value_t)]

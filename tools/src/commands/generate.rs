@@ -37,8 +37,8 @@ pub struct Generate {
     #[arg(long)]
     stop: Vec<String>,
     /// Tokens of a KV page. Changes no text.
-    #[arg(long, default_value_t = Limits::default().page_size, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
-    page_size: usize,
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    page_size: u16,
     /// End with one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -97,7 +97,7 @@ pub fn run(args: &Generate, out: &Output) -> Result<()> {
         stop: args.stop.clone(),
         stop_at_eos: true,
     };
-    let limits = Limits { page_size: args.page_size, ..Limits::default() };
+    let limits = Limits { page_size: args.page_size.into(), ..Limits::default() };
     let bar = out.bar("generate", args.n * args.max_tokens);
     let made = generate(
         &loaded.device,

@@ -64,7 +64,7 @@ fn options(model: &Path, data: &Path, out: &Path) -> TrainOptions {
         seq: recipe::SEQ,
         batch: recipe::BASE_BATCH,
         template: Template::Plain,
-        save_every: 200,
+        save_every: 400,
         checkpointing: false,
         compute: DType::F32,
         seed: recipe::BASE_SEED,

@@ -256,26 +256,30 @@ impl Program {
         self.steps.iter().map(|s| s.op.name).collect::<Vec<_>>().join(" ")
     }
 
-    /// Every program that leaves out one step and still fits together.
-    pub fn shortened(&self) -> impl Iterator<Item = Program> + '_ {
-        (0..self.steps.len()).filter(|_| self.steps.len() > 1).filter_map(|i| {
+    /// Programs of the same type that leave out one step, or have one literal one off.
+    pub fn near_misses(&self) -> impl Iterator<Item = Program> + '_ {
+        let shorter = (0..self.steps.len()).filter(|_| self.steps.len() > 1).filter_map(|i| {
             let mut steps = self.steps.clone();
-            let gone = steps.remove(i);
-            let ends = i == 0 || i == steps.len();
-            (ends || gone.op.from() == gone.op.to()).then_some(Program { steps })
-        })
+            let gone = steps.remove(i).op;
+            (gone.from() == gone.to()).then_some(Program { steps })
+        });
+        let literals = (0..self.steps.len()).filter(|&i| self.steps[i].op.call().contains('#'));
+        let off = literals.flat_map(|i| [-1, 1].map(|by| (i, by))).map(|(i, by)| {
+            let mut steps = self.steps.clone();
+            steps[i].literal += by;
+            Program { steps }
+        });
+        shorter.chain(off)
     }
 
-    /// Whether leaving out any one step shows on random inputs.
+    /// Whether every near miss shows on random inputs.
     pub fn every_step_matters(&self, rng: &mut Rng) -> bool {
-        let inputs: Vec<Value> = (0..12).map(|_| Value::random(self.from(), rng)).collect();
+        let inputs: Vec<Value> = (0..16).map(|_| Value::random(self.from(), rng)).collect();
         let results: Vec<_> = inputs.iter().map(|x| self.run(x)).collect();
-        let distinct = results.iter().flatten().any(|r| Some(r) != results.iter().flatten().next());
-        let tells = |short: Program| {
-            short.from() != self.from()
-                || inputs.iter().zip(&results).any(|(x, y)| y.is_some() && short.run(x) != *y)
-        };
-        distinct && self.shortened().all(tells)
+        let varies = results.iter().flatten().any(|y| Some(y) != results.iter().flatten().next());
+        let tells =
+            |miss: Program| inputs.iter().zip(&results).any(|(x, y)| y.is_some() && miss.run(x) != *y);
+        varies && self.near_misses().all(tells)
     }
 
     /// `name`, the types and a parameter: `evensSum(xs: number[]): number`.

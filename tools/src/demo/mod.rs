@@ -6,6 +6,7 @@
 
 pub mod base;
 pub mod corpus;
+mod embedded;
 pub mod language;
 pub mod operations;
 pub mod problems;
@@ -15,4 +16,5 @@ pub mod sdk;
 pub mod tokenizer;
 pub mod world;
 
+pub use embedded::sources;
 pub use world::World;

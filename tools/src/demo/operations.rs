@@ -173,7 +173,8 @@ fn drop_first<T>(items: &mut Vec<T>, n: usize) {
     items.drain(..n.min(items.len()));
 }
 
-fn keep_firsts<T: PartialEq + Clone>(items: &mut Vec<T>) {
+/// Each item where it comes first.
+pub fn keep_firsts<T: PartialEq + Clone>(items: &mut Vec<T>) {
     let mut kept: Vec<T> = Vec::new();
     for item in items.drain(..) {
         if !kept.contains(&item) {
@@ -183,7 +184,8 @@ fn keep_firsts<T: PartialEq + Clone>(items: &mut Vec<T>) {
     *items = kept;
 }
 
-fn joined(xs: &[i64], separator: &str) -> String {
+/// The numbers with `separator` between.
+pub fn joined(xs: &[i64], separator: &str) -> String {
     xs.iter().map(i64::to_string).collect::<Vec<_>>().join(separator)
 }
 

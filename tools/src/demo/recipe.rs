@@ -24,6 +24,18 @@ pub const HEADS: usize = 4;
 /// Tokens of a packed sequence.
 pub const SEQ: usize = 512;
 /// Sequences a step, for the base.
-pub const BASE_BATCH: usize = 8;
+pub const BASE_BATCH: usize = 4;
 pub const BASE_LR: f64 = 3e-3;
 pub const BASE_EPOCHS: usize = 2;
+
+/// The general stage: LoRA on what curation made of the public-like repository.
+pub const GENERAL_LR: f64 = 4e-3;
+pub const GENERAL_BATCH: usize = 8;
+pub const GENERAL_EPOCHS: usize = 1;
+/// The specialized stage, on top of it: forty examples, seen many times.
+pub const SPECIALIZED_LR: f64 = 3e-3;
+pub const SPECIALIZED_BATCH: usize = 2;
+pub const SPECIALIZED_EPOCHS: usize = 12;
+/// Samples a problem, and tokens of an answer at most.
+pub const SAMPLES: usize = 5;
+pub const MAX_TOKENS: usize = 96;

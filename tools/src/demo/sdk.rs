@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::corpus::SourceFile;
 use super::language::{Kind, Meaning::*, Op, Program, Step, Value, held_out};
-use super::operations::op;
+use super::operations::{joined, keep_firsts, op};
 use super::problems::{Problem, cases, prompt, tests};
 use super::rng::Rng;
 
@@ -21,7 +21,7 @@ struct Method {
 /// A class whose methods return it anew, up to a last one that returns a plain value.
 struct Class {
     name: &'static str,
-    parameters: [&'static str; 2],
+    article: &'static str,
     steps: &'static [Method],
     ends: &'static [Method],
 }
@@ -29,56 +29,55 @@ struct Class {
 #[rustfmt::skip]
 static CLASSES: [Class; 2] = [
     Class {
-        name: "Manifest",
-        parameters: ["crates", "weights"],
+        name: "OrderCase",
+        article: "an",
         steps: &[
-            method(op("cull", &["discard the damaged crates", "throw the damaged crates away"],
-                OnNums(".cull()", |xs, _| xs.retain(|&x| x >= 0))), ".filter((x) => x >= 0)"),
-            method(op("purge", &["refuse the hollow crates", "send the hollow crates back"],
-                OnNums(".purge()", |xs, _| xs.retain(|&x| x != 0))), ".filter((x) => x !== 0)"),
-            method(op("brace", &["strap a pallet of # under each crate", "put each crate on a pallet of #"],
-                OnNums(".brace(#)", |xs, k| xs.iter_mut().for_each(|x| *x += k))), ".map((x) => x + k)"),
-            method(op("stow", &["load the heavy crates before the light", "load by weight"],
-                OnNums(".stow()", |xs, _| xs.sort_by(|a, b| b.cmp(a)))), ".toSorted((a, b) => b - a)"),
-            method(op("berth", &["leave room for # crates", "take # crates aboard"],
-                OnNums(".berth(#)", |xs, k| xs.truncate(k as usize))), ".slice(0, k)"),
-            method(op("twin", &["book a spare of each crate", "ship each crate with a copy"],
-                OnNums(".twin()", |xs, _| *xs = xs.iter().flat_map(|&x| [x, x]).collect())), ".flatMap((x) => [x, x])"),
+            method(op("port", &["remove what is down", "drop what is down"],
+                OnNums(".port()", |xs, _| xs.retain(|&x| x >= 0))), ".filter((x) => x >= 0)"),
+            method(op("plain", &["take out the empty orders", "leave no empty order"],
+                OnNums(".plain()", |xs, _| xs.retain(|&x| x != 0))), ".filter((x) => x !== 0)"),
+            method(op("push", &["put # on each order", "write # on each order"],
+                OnNums(".push(#)", |xs, k| xs.iter_mut().for_each(|x| *x += k))), ".map((x) => x + k)"),
+            method(op("face", &["put the small orders behind", "take the small orders out of the way"],
+                OnNums(".face()", |xs, _| xs.sort_by(|a, b| b.cmp(a)))), ".toSorted((a, b) => b - a)"),
+            method(op("part", &["split the case after #", "close the case after #"],
+                OnNums(".part(#)", |xs, k| xs.truncate(k as usize))), ".slice(0, k)"),
+            method(op("own", &["order all of it twice", "order each item again"],
+                OnNums(".own()", |xs, _| *xs = xs.iter().flat_map(|&x| [x, x]).collect())), ".flatMap((x) => [x, x])"),
         ],
         ends: &[
-            method(op("draft", &["report the whole load", "state the load in all"],
-                FromNums(Kind::Num, ".draft()", |xs, _| Some(Value::Num(xs.iter().sum())))), ".reduce((a, b) => a + b, 0)"),
-            method(op("roll", &["hand over the papers", "give out the papers"],
-                FromNums(Kind::Words, ".roll()", |xs, _| Some(Value::Words(xs.iter().map(|x| format!("{x} kg")).collect())))), ".map((x) => x + \" kg\")"),
-            method(op("hatch", &["name the crate by the door", "tell which crate is by the door"],
-                FromNums(Kind::Num, ".hatch()", |xs, _| xs.first().copied().map(Value::Num))), "[0]"),
+            method(op("solve", &["close the case", "return what it is worth"],
+                FromNums(Kind::Num, ".solve()", |xs, _| Some(Value::Num(xs.iter().sum())))), ".reduce((a, b) => a + b, 0)"),
+            method(op("script", &["write the order script", "put it in a script"],
+                FromNums(Kind::Words, ".script()", |xs, _| Some(Value::Words(xs.iter().map(|x| format!("{x} kg")).collect())))), ".map((x) => x + \" kg\")"),
+            method(op("main", &["name the main order", "return the main order"],
+                FromNums(Kind::Num, ".main()", |xs, _| xs.first().copied().map(Value::Num))), "[0]"),
         ],
     },
     Class {
-        name: "Beacon",
-        parameters: ["signal", "readings"],
+        name: "PointMap",
+        article: "a",
         steps: &[
-            method(op("squelch", &["mute what is weaker than #", "silence readings under #"],
-                OnNums(".squelch(#)", |xs, k| xs.retain(|&x| x >= k))), ".filter((x) => x >= k)"),
-            method(op("phase", &["turn the antenna round", "swap the poles of the antenna"],
-                OnNums(".phase()", |xs, _| xs.iter_mut().for_each(|x| *x = -*x))), ".map((x) => -x)"),
-            method(op("gain", &["amplify by a factor of #", "turn the power up # times"],
-                OnNums(".gain(#)", |xs, k| xs.iter_mut().for_each(|x| *x *= k))), ".map((x) => x * k)"),
-            method(op("echo", &["play the tape from its end", "run the tape back"],
-                OnNums(".echo()", |xs, _| xs.reverse())), ".toReversed()"),
-            method(op("fold", &["measure strength alone", "ignore the polarity"],
-                OnNums(".fold()", |xs, _| xs.iter_mut().for_each(|x| *x = x.abs()))), ".map((x) => Math.abs(x))"),
-            method(op("sift", &["let a repeated reading count once", "forget the repeated readings"],
-                OnNums(".sift()", |xs, _| *xs = (0..xs.len()).filter(|&i| !xs[..i].contains(&xs[i])).map(|i| xs[i]).collect())),
-                ".filter((x, i, all) => all.indexOf(x) === i)"),
+            method(op("under", &["put the line at #", "draw the line at #"],
+                OnNums(".under(#)", |xs, k| xs.retain(|&x| x >= k))), ".filter((x) => x >= k)"),
+            method(op("turn", &["turn the map around", "turn each point around"],
+                OnNums(".turn()", |xs, _| xs.iter_mut().for_each(|x| *x = -*x))), ".map((x) => -x)"),
+            method(op("act", &["transform the map by #", "let the map act # times"],
+                OnNums(".act(#)", |xs, k| xs.iter_mut().for_each(|x| *x *= k))), ".map((x) => x * k)"),
+            method(op("verse", &["start from the other end", "start the map at its end"],
+                OnNums(".verse()", |xs, _| xs.reverse())), ".toReversed()"),
+            method(op("round", &["remove the mark of each point", "take the points without a mark"],
+                OnNums(".round()", |xs, _| xs.iter_mut().for_each(|x| *x = x.abs()))), ".map((x) => Math.abs(x))"),
+            method(op("self", &["let each point be itself", "leave no point in another"],
+                OnNums(".self()", |xs, _| keep_firsts(xs))), ".filter((x, i, all) => all.indexOf(x) === i)"),
         ],
         ends: &[
-            method(op("pulse", &["say how often it blinked", "give the number of blinks"],
-                FromNums(Kind::Num, ".pulse()", |xs, _| Some(Value::Num(xs.len() as i64)))), ".length"),
-            method(op("trace", &["print the strip", "put it on a paper strip"],
-                FromNums(Kind::Text, ".trace()", |xs, _| Some(Value::Text(xs.iter().map(i64::to_string).collect::<Vec<_>>().join(" "))))), ".join(\" \")"),
-            method(op("glare", &["show the brightest flash", "tell the brightest flash"],
-                FromNums(Kind::Num, ".glare()", |xs, _| xs.iter().max().copied().map(Value::Num))), ".reduce((a, b) => Math.max(a, b))"),
+            method(op("trip", &["return the steps of the trip", "explain how long the trip is"],
+                FromNums(Kind::Num, ".trip()", |xs, _| Some(Value::Num(xs.len() as i64)))), ".length"),
+            method(op("line", &["draw it in one line", "write it on a line"],
+                FromNums(Kind::Text, ".line()", |xs, _| Some(Value::Text(joined(xs, " "))))), ".join(\" \")"),
+            method(op("ace", &["return the point above all", "name the point above all"],
+                FromNums(Kind::Num, ".ace()", |xs, _| xs.iter().max().copied().map(Value::Num))), ".reduce((a, b) => Math.max(a, b))"),
         ],
     },
 ];
@@ -123,7 +122,7 @@ impl Class {
     }
 
     fn description(&self, program: &Program, rng: &mut Rng) -> String {
-        format!("Use a {}. {}", self.name, program.description(rng))
+        format!("Take {} {}. {}", self.article, self.name, program.description(rng))
     }
 
     fn expression(&self, program: &Program, parameter: &str) -> String {
@@ -153,7 +152,7 @@ pub fn private_files(seed: u64, count: usize, against: &Benchmark) -> Vec<Source
         let mut drafts = Vec::new();
         while drafts.len() < 12 {
             let program = class.program(&mut rng);
-            let name = format!("{}{i}", program.name());
+            let name = format!("example{i}");
             let comment = format!("/** {} */", class.description(&program, &mut rng));
             let code = usage(class, &program, &name, &mut rng);
             if novel_pairs(&program) == 0
@@ -181,7 +180,7 @@ pub fn private_files(seed: u64, count: usize, against: &Benchmark) -> Vec<Source
 }
 
 fn usage(class: &Class, program: &Program, name: &str, rng: &mut Rng) -> String {
-    let parameter = rng.pick(&class.parameters);
+    let parameter = rng.pick(Kind::Nums.parameters());
     let signature = program.signature(name, parameter);
     format!("export function {signature} {{\n    return {};\n}}", class.expression(program, parameter))
 }
@@ -201,7 +200,7 @@ pub fn problems(seed: u64, count: usize) -> Vec<Problem> {
         let Some(cases) = cases(&program, &mut rng) else { continue };
         seen.insert(program.composition());
         let name = format!("job{}", problems.len());
-        let parameter = rng.pick(&class.parameters);
+        let parameter = rng.pick(Kind::Nums.parameters());
         let description = class.description(&program, &mut rng);
         problems.push(Problem {
             name: format!("Private_{}", problems.len()),

@@ -1,0 +1,13 @@
+//! One file a command: its flags, and `run`.
+
+pub mod bench;
+pub mod curate;
+pub mod evaluate;
+pub mod generate;
+pub mod inspect;
+pub mod judge;
+pub mod merge;
+pub mod mkmodel;
+pub mod pipeline;
+pub mod report;
+pub mod train;

@@ -1,0 +1,146 @@
+//! `codelsi pipeline`: the paper from sources to report, and the demo.
+
+use crate::commands::judge::JudgeArgs;
+use crate::demo;
+use crate::model_args::PlaceArgs;
+use crate::output::Output;
+use crate::pipeline::{self, Sources};
+use crate::recipe::Recipe;
+use clap::Args;
+use codelsi_engine::{Error, Result};
+use codelsi_eval::protocol::PromptFormat;
+use std::path::PathBuf;
+
+/// Run the whole paper: curate, general LoRA, specialized LoRA, generate, execute, report.
+#[derive(Args)]
+pub struct Pipeline {
+    /// demo: everything generated, on an embedded tiny model; paper: the paper's figures on your model.
+    #[arg(long, default_value = "paper", value_parser = ["demo", "paper"])]
+    recipe: String,
+    /// Folder of everything the run makes; a run that was cut short goes on.
+    #[arg(long)]
+    out: PathBuf,
+    #[arg(long, required_if_eq("recipe", "paper"))]
+    model: Option<PathBuf>,
+    /// Public sources: folders, or .jsonl / .jsonl.gz files.
+    #[arg(long, num_args = 1.., required_if_eq("recipe", "paper"))]
+    public: Vec<PathBuf>,
+    /// Private sources.
+    #[arg(long, num_args = 1.., required_if_eq("recipe", "paper"))]
+    private: Vec<PathBuf>,
+    /// Problems in MultiPL-E's form; no training row may repeat them.
+    #[arg(long, required_if_eq("recipe", "paper"))]
+    problems: Option<PathBuf>,
+    /// Problems over the private code, if there are any.
+    #[arg(long)]
+    private_problems: Option<PathBuf>,
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// tsc or embedded; by default the recipe's.
+    #[arg(long)]
+    judge: Option<codelsi_eval::judge::Kind>,
+    /// Most optimizer steps of the general stage.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Most optimizer steps of the specialized stage.
+    #[arg(long)]
+    specialized_steps: Option<usize>,
+    /// Tokens of a packed sequence.
+    #[arg(long)]
+    seq: Option<usize>,
+    /// Sequences a step.
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Samples a problem.
+    #[arg(short, long)]
+    n: Option<usize>,
+    #[arg(long)]
+    max_tokens: Option<usize>,
+    /// Measure on the first of the problems only.
+    #[arg(long)]
+    limit: Option<usize>,
+    #[arg(long)]
+    prompt_format: Option<PromptFormat>,
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Pipeline, out: &Output) -> Result<()> {
+    let recipe = args.recipe();
+    let sources = match args.recipe.as_str() {
+        "demo" => demo::sources(&args.out.join("sources"), args.seed)?,
+        _ => args.sources()?,
+    };
+    let judge = JudgeArgs { judge: args.judge.unwrap_or(recipe.judge), tsc: None, node: None };
+    let report = pipeline::run(&recipe, &sources, &args.out, args.place, &judge, out)?;
+    let models = || report.sets.iter().map(|s| s.results.iter().map(super::evaluate::summary).collect::<Vec<_>>());
+    out.json(args.json, &serde_json::json!({ "sets": models().collect::<Vec<_>>() }));
+    Ok(())
+}
+
+/// The demo as `codelsi` runs it without a command: a new folder under `runs`.
+pub fn demo(out: &Output) -> Result<()> {
+    let folders = (1..).map(|i| PathBuf::from(if i == 1 { "runs/demo".into() } else { format!("runs/demo-{i}") }));
+    let folder = folders.into_iter().find(|f| !f.exists()).ok_or_else(|| Error::new("no name is free in runs"))?;
+    let recipe = Recipe::demo(42);
+    let sources = demo::sources(&folder.join("sources"), 42)?;
+    let judge = JudgeArgs { judge: recipe.judge, tsc: None, node: None };
+    pipeline::run(&recipe, &sources, &folder, PlaceArgs::default(), &judge, out)?;
+    Ok(())
+}
+
+impl Pipeline {
+    /// The named recipe with this command's changes.
+    fn recipe(&self) -> Recipe {
+        let mut recipe = if self.recipe == "demo" { Recipe::demo(self.seed) } else { Recipe::paper(self.seed) };
+        for stage in [&mut recipe.general, &mut recipe.specialized] {
+            stage.seq = self.seq.unwrap_or(stage.seq);
+            stage.batch = self.batch.unwrap_or(stage.batch);
+        }
+        recipe.general.max_steps = self.steps.or(recipe.general.max_steps);
+        recipe.specialized.max_steps = self.specialized_steps.or(recipe.specialized.max_steps);
+        let p = &mut recipe.protocol;
+        p.n = self.n.unwrap_or(p.n);
+        p.max_tokens = self.max_tokens.unwrap_or(p.max_tokens);
+        p.prompt_format = self.prompt_format.unwrap_or(p.prompt_format);
+        p.limit = self.limit;
+        recipe
+    }
+
+    fn sources(&self) -> Result<Sources> {
+        let missing = || Error::new("--model and --problems are needed with this recipe");
+        Ok(Sources {
+            model: self.model.clone().ok_or_else(missing)?,
+            public: self.public.clone(),
+            private: self.private.clone(),
+            problems: self.problems.clone().ok_or_else(missing)?,
+            private_problems: self.private_problems.clone(),
+        })
+    }
+}
+
+/// Train the demo's base model again from its seed.
+#[derive(Args)]
+pub struct RemakeBase {
+    /// Folder for the model and its training run.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Runs the command.
+pub fn remake_base(args: &RemakeBase, out: &Output) -> Result<()> {
+    let device = codelsi_engine::Device::cpu();
+    let mut bar = None;
+    demo::base::remake(&args.out, &device, &mut |event| {
+        if let codelsi_train::Event::Step(metric, planned) = event {
+            let message = format!("loss {:.4}, {:.0} tokens/s", metric.loss, metric.tokens_per_s);
+            bar.get_or_insert_with(|| out.bar("remake-base", planned)).at(metric.step, &message);
+        }
+    })?;
+    println!("{}: copy config.json, model.safetensors and tokenizer.json to tools/assets/base", args.out.display());
+    Ok(())
+}

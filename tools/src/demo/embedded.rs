@@ -1,0 +1,35 @@
+//! The base model that the binary carries, and the sources of a demo run.
+
+use super::World;
+use crate::pipeline::Sources;
+use codelsi_engine::files::write_atomic;
+use codelsi_engine::{Error, Result};
+use std::fs;
+use std::path::Path;
+
+/// The files of the base model; `codelsi remake-base` makes them again.
+const BASE: [(&str, &[u8]); 3] = [
+    ("config.json", include_bytes!("../../assets/base/config.json")),
+    ("tokenizer.json", include_bytes!("../../assets/base/tokenizer.json")),
+    ("model.safetensors", include_bytes!("../../assets/base/model.safetensors")),
+];
+
+/// Writes base model, repositories and problems of `seed` into `folder`.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn sources(folder: &Path, seed: u64) -> Result<Sources> {
+    let model = folder.join("base");
+    fs::create_dir_all(&model).map_err(|e| Error::io(&model, e))?;
+    for (name, bytes) in BASE {
+        write_atomic(model.join(name), bytes)?;
+    }
+    let paths = World::new(seed).write(folder)?;
+    Ok(Sources {
+        model,
+        public: vec![paths.public],
+        private: vec![paths.private],
+        problems: paths.general_problems,
+        private_problems: Some(paths.private_problems),
+    })
+}

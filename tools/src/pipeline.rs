@@ -1,0 +1,229 @@
+//! The whole paper in one page: sources -> instructions -> general LoRA -> specialized LoRA -> Pass@1 -> report.
+//!
+//! Every stage leaves its result in the run's folder; a run that was cut short takes them up again.
+
+use crate::commands::curate::curate;
+use crate::commands::evaluate::{measure, set};
+use crate::commands::judge::JudgeArgs;
+use crate::commands::report::save;
+use crate::commands::train::train;
+use crate::model_args::{Loaded, ModelArgs, PlaceArgs};
+use crate::output::Output;
+use crate::recipe::Recipe;
+use crate::table;
+use codelsi_engine::files::write_atomic;
+use codelsi_engine::{Error, Result};
+use codelsi_eval::evaluate::ModelResult;
+use codelsi_eval::judge::Kind;
+use codelsi_eval::report::{Curation, Curve, Report, Row, Timing};
+use codelsi_model::checkpoint::Checkpoint;
+use codelsi_train::curate::{Counts, Limits, Options};
+use codelsi_train::{TrainOptions, data, jsonl, metrics};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What a run reads.
+pub struct Sources {
+    pub model: PathBuf,
+    pub public: Vec<PathBuf>,
+    pub private: Vec<PathBuf>,
+    pub problems: PathBuf,
+    /// Problems over the private code.
+    pub private_problems: Option<PathBuf>,
+}
+
+/// Runs every stage into `run` and prints the paper's table.
+///
+/// # Errors
+/// Those of the stages, one line each.
+pub fn run(
+    recipe: &Recipe,
+    sources: &Sources,
+    run: &Path,
+    place: PlaceArgs,
+    judge: &JudgeArgs,
+    out: &Output,
+) -> Result<Report> {
+    let base = Checkpoint::open(&sources.model)?;
+    // A sandbox that does not hold is found before hours of training.
+    judge.open()?;
+    let text = serde_json::to_string_pretty(&recipe.to_json()).map_err(|e| Error::new(e.to_string()))?;
+    write_atomic(run.join("recipe.json"), text.as_bytes())?;
+    let mut stages = Stages { run, place, out, base, sources, report: Report::default() };
+
+    stages.curate("general", &sources.public)?;
+    stages.curate("specialized", &sources.private)?;
+    let held_out = stages.choose_private(recipe.private_rows)?;
+
+    let general = stages.train("general", recipe.general.clone(), None)?;
+    let specialized = TrainOptions { validation: held_out, ..recipe.specialized.clone() };
+    let specialized = stages.train("specialized", specialized, Some(&general))?;
+
+    let adapters = [("base", None), ("general", Some(&general)), ("specialized", Some(&specialized))];
+    stages.evaluate("general problems", &sources.problems, &adapters, recipe, judge)?;
+    if let Some(problems) = &sources.private_problems {
+        stages.evaluate("private-API problems", problems, &adapters, recipe, judge)?;
+    }
+    stages.finish(recipe, judge)
+}
+
+/// A run under way.
+struct Stages<'a> {
+    run: &'a Path,
+    place: PlaceArgs,
+    out: &'a Output,
+    base: Checkpoint,
+    sources: &'a Sources,
+    report: Report,
+}
+
+impl Stages<'_> {
+    /// Sources to `NAME.jsonl`.
+    fn curate(&mut self, name: &str, paths: &[PathBuf]) -> Result<()> {
+        let started = Instant::now();
+        let against = [&self.sources.problems].into_iter().chain(&self.sources.private_problems);
+        let options =
+            Options { paths: paths.to_vec(), against: against.cloned().collect(), limits: Limits::default() };
+        let counts = curate(&options, &self.run.join(format!("{name}.jsonl")), self.out)?;
+        eprintln!("curated {name}: {} of {} kept", counts.kept, counts.read);
+        self.report.curation.push(curation(name, &counts));
+        self.time(&format!("curate {name}"), started);
+        Ok(())
+    }
+
+    /// Keeps the private rows that the recipe trains on, evenly spread, and as many again at most to validate;
+    /// returns the number of the latter.
+    fn choose_private(&self, wanted: usize) -> Result<usize> {
+        let path = self.run.join("specialized.jsonl");
+        let rows = data::read(&path)?;
+        let chosen = rows.len().min(2 * wanted);
+        let spread: Vec<_> = (0..chosen).map(|i| &rows[i * rows.len() / chosen]).collect();
+        jsonl::write(&path, &spread)?;
+        Ok(chosen.saturating_sub(wanted))
+    }
+
+    /// One LoRA stage, on top of another adapter or fresh; returns the adapter's folder.
+    fn train(&mut self, name: &str, options: TrainOptions, from: Option<&Path>) -> Result<PathBuf> {
+        let started = Instant::now();
+        let folder = self.run.join(name);
+        let options = TrainOptions {
+            model: self.sources.model.clone(),
+            data: self.run.join(format!("{name}.jsonl")),
+            out: folder.clone(),
+            from: from.map(Path::to_path_buf),
+            seq: options.seq.min(self.base.config().max_positions),
+            compute: self.place.compute(&self.base),
+            resume: true,
+            ..options
+        };
+        eprintln!("\n== {name}");
+        let trained = train(&options, self.place, self.out)?;
+        if self.report.models.is_empty() {
+            let total = Some(self.base.config().parameters() as u64);
+            self.report.models.push(Row { name: "base".into(), total, ..Row::default() });
+        }
+        self.report.models.push(Row {
+            name: name.into(),
+            trainable: Some(trained.trainable as u64),
+            total: Some(trained.total as u64),
+            steps: Some(trained.steps),
+            tokens: Some(trained.tokens as u64),
+            first_loss: Some(trained.first_loss),
+            last_loss: Some(trained.last_loss),
+            validation_loss: trained.validation_before.zip(trained.validation_loss),
+            tokens_per_s: Some(trained.tokens_per_s),
+            peak_bytes: Some(trained.peak_bytes as u64),
+        });
+        self.report.curves.push(curve(name, &metrics::read(&folder.join("metrics.jsonl"))?));
+        self.time(&format!("train {name}"), started);
+        Ok(folder)
+    }
+
+    /// Every model on one set of problems, under one protocol.
+    fn evaluate(
+        &mut self,
+        name: &str,
+        problems: &Path,
+        adapters: &[(&str, Option<&PathBuf>)],
+        recipe: &Recipe,
+        judge: &JudgeArgs,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let problems = recipe.protocol.problems(problems)?;
+        let judge = judge.open()?;
+        let protocol = recipe.protocol.protocol(&problems, &*judge);
+        eprintln!("\n== {name}\n{protocol}");
+        let args = ModelArgs { model: self.sources.model.clone(), place: self.place };
+        let mut loaded = Loaded::open(&args, None)?;
+        let mut results: Vec<ModelResult> = Vec::new();
+        for (model, adapter) in adapters {
+            if let Some(adapter) = adapter {
+                loaded.put_on(adapter)?;
+            }
+            let folder = self.run.join("evaluation").join(name.replace(' ', "-")).join(model);
+            let result = measure(model, &loaded, &problems, &protocol, &*judge, &folder, self.out)?;
+            eprintln!("{model}: Pass@1 {:.1} %", 100.0 * result.pass_at_1);
+            results.push(result);
+        }
+        self.report.sets.push(set(name, results)?);
+        self.time(&format!("evaluate {name}"), started);
+        Ok(())
+    }
+
+    /// Writes the report and prints the table.
+    fn finish(mut self, recipe: &Recipe, judge: &JudgeArgs) -> Result<Report> {
+        let report = &mut self.report;
+        report.title = format!("CodeLSI: the {} recipe", recipe.name);
+        report.subtitle = format!(
+            "{} on {}, {} parameters",
+            recipe.name,
+            self.sources.model.display(),
+            self.base.config().parameters()
+        );
+        report.settings = settings(&recipe.to_json());
+        if judge.judge == Kind::Embedded {
+            report.notes.push(
+                "The embedded judge strips types and does not check them: its Pass@1 is an upper bound of the tsc judge's."
+                    .into(),
+            );
+        }
+        save(report, self.run)?;
+        println!("\n{}", table::whole(report));
+        println!("report: {}", self.run.join("report.html").display());
+        Ok(self.report)
+    }
+
+    fn time(&mut self, name: &str, started: Instant) {
+        self.report.timings.push(Timing { name: name.into(), seconds: started.elapsed().as_secs_f64() });
+    }
+}
+
+fn curation(name: &str, counts: &Counts) -> Curation {
+    Curation {
+        name: name.into(),
+        read: counts.read,
+        kept: counts.kept,
+        dropped: counts.dropped.iter().map(|(reason, n)| (reason.to_string(), *n)).collect(),
+    }
+}
+
+fn curve(name: &str, metrics: &[metrics::Metric]) -> Curve {
+    let validation = metrics.iter().filter_map(|m| Some((m.step as f64, m.validation_loss?)));
+    Curve {
+        name: name.into(),
+        training: metrics.iter().map(|m| (m.step as f64, m.loss)).collect(),
+        validation: validation.collect(),
+    }
+}
+
+/// A recipe as name and value, nested names joined with a dot.
+fn settings(value: &serde_json::Value) -> Vec<(String, String)> {
+    let Some(object) = value.as_object() else { return Vec::new() };
+    object
+        .iter()
+        .flat_map(|(name, value)| match value.is_object() {
+            true => settings(value).into_iter().map(|(inner, v)| (format!("{name}.{inner}"), v)).collect(),
+            false => vec![(name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))],
+        })
+        .collect()
+}

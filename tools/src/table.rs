@@ -1,0 +1,63 @@
+//! The paper's table as text.
+
+use codelsi_eval::report::{ProblemSet, Report, Row};
+use std::fmt::Write;
+
+/// Models, how they were trained and what they earned, then the paired differences.
+pub fn whole(report: &Report) -> String {
+    let mut text = String::new();
+    if !report.models.is_empty() {
+        let header = ["model", "trainable", "loss", "validation loss", "tokens/s"];
+        let _ = writeln!(text, "{:<14}{:>12}{:>20}{:>20}{:>12}", header[0], header[1], header[2], header[3], header[4]);
+        report.models.iter().for_each(|row| text.push_str(&training(row)));
+        text.push('\n');
+    }
+    text.push_str(&sets(&report.sets));
+    text
+}
+
+fn training(row: &Row) -> String {
+    let share = match (row.trainable, row.total) {
+        (Some(n), Some(of)) if of > 0 => format!("{:.2} %", 100.0 * n as f64 / of as f64),
+        _ => "-".into(),
+    };
+    let arrow = |pair: Option<(f64, f64)>| pair.map_or("-".into(), |(a, b)| format!("{a:.3} -> {b:.3}"));
+    let rate = row.tokens_per_s.map_or("-".into(), |r| format!("{r:.0}"));
+    let loss = arrow(row.first_loss.zip(row.last_loss));
+    format!("{:<14}{share:>12}{loss:>20}{:>20}{rate:>12}\n", row.name, arrow(row.validation_loss))
+}
+
+/// Pass@1 with 95 % intervals, and paired differences.
+pub fn sets(sets: &[ProblemSet]) -> String {
+    let mut text = String::new();
+    for set in sets {
+        let first = set.results.first();
+        let (problems, samples) = first.map_or((0, 0), |r| (r.problems, r.protocol.samples));
+        let _ = writeln!(text, "Pass@1 on {}: {problems} problems, {samples} samples each", set.name);
+        for r in &set.results {
+            let _ = writeln!(
+                text,
+                "  {:<14}{:>6.1} %   [{:.1}, {:.1}]",
+                r.name,
+                100.0 * r.pass_at_1,
+                100.0 * r.low,
+                100.0 * r.high
+            );
+        }
+        for c in &set.differences {
+            let i = c.difference.interval;
+            let _ = writeln!(
+                text,
+                "  {} - {}: {:+.1} points [{:+.1}, {:+.1}]{}",
+                c.to,
+                c.from,
+                100.0 * i.value,
+                100.0 * i.low,
+                100.0 * i.high,
+                if i.low <= 0.0 && i.high >= 0.0 { "   inside the noise" } else { "" }
+            );
+        }
+        text.push('\n');
+    }
+    text
+}
