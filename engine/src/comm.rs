@@ -76,7 +76,8 @@ impl Comm for Threads {
     }
 
     fn all_reduce(&self, x: &mut [f32]) {
-        self.exchange(&x.to_vec(), |parts| sum(parts, 0, x));
+        let mine = x.to_vec();
+        self.exchange(&mine, |parts| sum(parts, 0, x));
     }
 
     fn all_gather(&self, x: &[f32], out: &mut [f32]) {

@@ -167,6 +167,13 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// A block of its own with the same bytes, under the same label.
+    pub(crate) fn duplicate(&self) -> Block {
+        let mut copy = self.charge.ledger.block(self.charge.label, self.charge.bytes);
+        copy.bytes_mut().copy_from_slice(self.bytes());
+        copy
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.data)[..self.charge.bytes]
     }

@@ -218,6 +218,8 @@ fn accumulate(sum: &mut Tensor, g: &Tensor) -> Result<()> {
     if g.bytes().is_err() {
         return Ok(()); // planned
     }
+    // One gradient may have been given to two inputs.
+    sum.unshare();
     match g.dtype() {
         DType::F32 => {
             let pairs = sum.slice_mut::<f32>()?.iter_mut().zip(g.slice::<f32>()?);
@@ -278,6 +280,25 @@ mod tests {
         cx.device().tensor(Label::Activations, *a.shape(), &y)
     }
 
+    /// y = a + b, whose backward hands one buffer to both inputs.
+    struct Add;
+
+    impl Op for Add {
+        fn name(&self) -> &'static str {
+            "add"
+        }
+        fn forward(&self, cx: &Ctx, x: &[&Tensor], _: &mut Saved) -> Result<Outs> {
+            let pairs = x[0].slice::<f32>()?.iter().zip(x[1].slice::<f32>()?);
+            let y: Vec<f32> = pairs.map(|(a, b)| a + b).collect();
+            Ok(vec![cx.device().tensor(Label::Activations, *x[0].shape(), &y)?])
+        }
+        fn backward(&self, _: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+            let dy = dy[0].as_ref().unwrap();
+            dx.add(0, dy.clone())?;
+            dx.add(1, dy.clone())
+        }
+    }
+
     fn leaf(device: &Device, x: &[f32]) -> Tensor {
         device.tensor(Label::Weights, [x.len()], x).unwrap().with_grad()
     }
@@ -303,6 +324,18 @@ mod tests {
     #[test]
     fn a_value_used_twice_sums_its_gradients() {
         assert_eq!(gradient_of_cube(false), [12.0, 27.0]);
+    }
+
+    #[test]
+    fn one_gradient_given_to_two_inputs_is_summed_in_a_copy() {
+        let device = Device::cpu();
+        let (cx, x) = (Ctx::training(&device, 0, 0), leaf(&device, &[1.0, 2.0]));
+        let y = cx.apply_one(Add, &[&x, &x]).unwrap();
+        let mut grads = Grads::default();
+        let dy = device.tensor(Label::Gradients, [2], &[1.0f32, 10.0]).unwrap();
+        cx.backward(&y, dy.clone(), &mut grads).unwrap();
+        assert_eq!(grads.get(&x).unwrap().slice::<f32>().unwrap(), [2.0, 20.0]);
+        assert_eq!(dy.slice::<f32>().unwrap(), [1.0, 10.0]);
     }
 
     #[test]

@@ -183,6 +183,15 @@ impl Tensor {
         }
     }
 
+    /// Gives this tensor a buffer of its own when others hold the same one.
+    pub(crate) fn unshare(&mut self) {
+        let copy = match &*self.buf {
+            Buf::Host(block) if Arc::strong_count(&self.buf) > 1 => block.duplicate(),
+            _ => return,
+        };
+        self.buf = Arc::new(Buf::Host(copy));
+    }
+
     fn expect(&self, dtype: DType) -> Result<()> {
         if self.dtype == dtype {
             return Ok(());

@@ -9,15 +9,19 @@ pub struct Spec {
     pub cases: fn(DType) -> Vec<Case>,
 }
 
+/// Runs an op on tensors made from a case's inputs.
+pub type Run = Box<dyn Fn(&Ctx, &[&Tensor]) -> Result<Outs>>;
+
+/// An op's outputs in float64, by plain loops.
+pub type Reference = Box<dyn Fn(&[Value]) -> Vec<Value>>;
+
 /// One call of an op on random inputs, and what it should give.
 pub struct Case {
     /// The sizes, e.g. `T=7 C=33`.
     pub name: String,
     pub inputs: Vec<Input>,
-    /// Runs the op on tensors made from `inputs`.
-    pub run: Box<dyn Fn(&Ctx, &[&Tensor]) -> Result<Outs>>,
-    /// The outputs in float64, by plain loops.
-    pub reference: Box<dyn Fn(&[Value]) -> Vec<Value>>,
+    pub run: Run,
+    pub reference: Reference,
     /// Terms in the longest sum: the float32 error may grow with its square root.
     pub terms: usize,
     pub cost: Cost,

@@ -39,9 +39,8 @@ impl std::str::FromStr for Template {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        [Template::Paper, Template::Inst, Template::Plain]
-            .into_iter()
-            .find(|t| t.name() == s)
-            .ok_or_else(|| Error::new(format!("prompt template `{s}` is unknown; choose paper, inst or plain")))
+        [Template::Paper, Template::Inst, Template::Plain].into_iter().find(|t| t.name() == s).ok_or_else(
+            || Error::new(format!("prompt template `{s}` is unknown; choose paper, inst or plain")),
+        )
     }
 }

@@ -36,8 +36,7 @@ fn numbers(v: &Value) -> Vec<f64> {
 #[test]
 fn stories260k_gives_its_golden_logits_and_text() {
     let Some(folder) = shared("data/stories260k") else { return };
-    let golden: Value =
-        serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
+    let golden: Value = serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
     let device = Device::cpu();
     let model = load(&folder, &device, DType::F32);
     let tokenizer = Tokenizer::load(&folder).unwrap();

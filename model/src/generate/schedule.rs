@@ -249,7 +249,8 @@ impl<'a> Run<'a> {
             })
             .collect();
         let logits = self.row_each(logits)?;
-        let params: Vec<Params> = self.running.iter().zip(&previous).map(|(s, p)| self.params(s, p)).collect();
+        let params: Vec<Params> =
+            self.running.iter().zip(&previous).map(|(s, p)| self.params(s, p)).collect();
         let choices = sample(&self.cx, &logits, &params)?;
         for (sequence, choice) in self.running.iter_mut().zip(&choices) {
             sequence.tokens.push(choice.token as u32);

@@ -39,7 +39,9 @@ pub struct Bench {
 pub fn run(args: &Bench, out: &Output) -> Result<()> {
     let loaded = Loaded::open(&args.model, None)?;
     let vocab = loaded.checkpoint.config().vocab as u32;
-    let tokens = |n: usize| -> Vec<u32> { (0..n as u32).map(|i| 3 + i.wrapping_mul(2654435761) % (vocab - 3)).collect() };
+    let tokens = |n: usize| -> Vec<u32> {
+        (0..n as u32).map(|i| 3 + i.wrapping_mul(2654435761) % (vocab - 3)).collect()
+    };
     let prefill = per_second(args.repeat, args.prefill, || one_forward(&loaded, &tokens(args.prefill)))?;
     let decode = per_second(args.repeat, args.decode, || decode(&loaded, tokens(1), args.decode))?;
     let inference = loaded.device.ledger().usage().peak;

@@ -26,11 +26,8 @@ pub struct Curate {
 
 /// Runs the command.
 pub fn run(args: &Curate, out: &Output) -> Result<()> {
-    let options = Options {
-        paths: args.paths.clone(),
-        against: args.against.clone(),
-        limits: Limits::default(),
-    };
+    let options =
+        Options { paths: args.paths.clone(), against: args.against.clone(), limits: Limits::default() };
     let counts = curate(&options, &args.out, out)?;
     if !args.json {
         println!("{} of {} kept in {}", counts.kept, counts.read, args.out.display());

@@ -99,15 +99,11 @@ pub fn run(args: &Generate, out: &Output) -> Result<()> {
     };
     let limits = Limits { page_size: args.page_size.into(), ..Limits::default() };
     let bar = out.bar("generate", args.n * args.max_tokens);
-    let made = generate(
-        &loaded.device,
-        &loaded.model,
-        Some(&loaded.tokenizer),
-        &[request],
-        limits,
-        &mut |tokens| bar.add(tokens),
-    )
-    .map_err(|e| loaded.blame(e))?;
+    let made =
+        generate(&loaded.device, &loaded.model, Some(&loaded.tokenizer), &[request], limits, &mut |tokens| {
+            bar.add(tokens)
+        })
+        .map_err(|e| loaded.blame(e))?;
     bar.finish();
     let completions = &made[0];
     if !args.json {

@@ -51,7 +51,10 @@ pub fn run(args: &Inspect, out: &Output) -> Result<()> {
         }
         if let Some(a) = &adapter {
             let share = 100.0 * trainable as f64 / total as f64;
-            println!("  adapter       rank {}, alpha {}: {trainable}, {share:.4} % of {total}", a.rank, a.alpha);
+            println!(
+                "  adapter       rank {}, alpha {}: {trainable}, {share:.4} % of {total}",
+                a.rank, a.alpha
+            );
         }
     }
     out.json(

@@ -67,6 +67,9 @@ pub fn run(args: &Judge, out: &Output) -> Result<()> {
             println!("solved without reaching the end of their tests: {ids}");
         }
     }
-    out.json(args.json, &json!({ "statuses": summary.statuses, "exploits": summary.exploits, "out": args.out }));
+    out.json(
+        args.json,
+        &json!({ "statuses": summary.statuses, "exploits": summary.exploits, "out": args.out }),
+    );
     Ok(())
 }

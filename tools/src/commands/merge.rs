@@ -26,7 +26,8 @@ pub struct Merge {
 }
 
 /// Text whose logits are compared.
-const PROBE: &str = "export function sum(values: number[]): number {\n  return values.reduce((a, b) => a + b, 0);\n}\n";
+const PROBE: &str =
+    "export function sum(values: number[]): number {\n  return values.reduce((a, b) => a + b, 0);\n}\n";
 
 /// Runs the command.
 pub fn run(args: &Merge, out: &Output) -> Result<()> {
@@ -48,7 +49,10 @@ pub fn run(args: &Merge, out: &Output) -> Result<()> {
         )));
     }
     if !args.json {
-        println!("{}: logits differ from base + adapter by {difference:.1e} (limit {limit:.0e})", args.out.display());
+        println!(
+            "{}: logits differ from base + adapter by {difference:.1e} (limit {limit:.0e})",
+            args.out.display()
+        );
     }
     out.json(args.json, &json!({ "out": args.out, "logits_rel_l2": difference, "limit": limit }));
     Ok(())

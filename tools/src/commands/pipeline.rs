@@ -77,15 +77,18 @@ pub fn run(args: &Pipeline, out: &Output) -> Result<()> {
     };
     let judge = JudgeArgs { judge: args.judge.unwrap_or(recipe.judge), tsc: None, node: None };
     let report = pipeline::run(&recipe, &sources, &args.out, args.place, &judge, out)?;
-    let models = || report.sets.iter().map(|s| s.results.iter().map(super::evaluate::summary).collect::<Vec<_>>());
+    let models =
+        || report.sets.iter().map(|s| s.results.iter().map(super::evaluate::summary).collect::<Vec<_>>());
     out.json(args.json, &serde_json::json!({ "sets": models().collect::<Vec<_>>() }));
     Ok(())
 }
 
 /// The demo as `codelsi` runs it without a command: a new folder under `runs`.
 pub fn demo(out: &Output) -> Result<()> {
-    let folders = (1..).map(|i| PathBuf::from(if i == 1 { "runs/demo".into() } else { format!("runs/demo-{i}") }));
-    let folder = folders.into_iter().find(|f| !f.exists()).ok_or_else(|| Error::new("no name is free in runs"))?;
+    let folders =
+        (1..).map(|i| PathBuf::from(if i == 1 { "runs/demo".into() } else { format!("runs/demo-{i}") }));
+    let folder =
+        folders.into_iter().find(|f| !f.exists()).ok_or_else(|| Error::new("no name is free in runs"))?;
     let recipe = Recipe::demo(42);
     let sources = demo::sources(&folder.join("sources"), 42)?;
     let judge = JudgeArgs { judge: recipe.judge, tsc: None, node: None };
@@ -96,7 +99,8 @@ pub fn demo(out: &Output) -> Result<()> {
 impl Pipeline {
     /// The named recipe with this command's changes.
     fn recipe(&self) -> Recipe {
-        let mut recipe = if self.recipe == "demo" { Recipe::demo(self.seed) } else { Recipe::paper(self.seed) };
+        let mut recipe =
+            if self.recipe == "demo" { Recipe::demo(self.seed) } else { Recipe::paper(self.seed) };
         for stage in [&mut recipe.general, &mut recipe.specialized] {
             stage.seq = self.seq.unwrap_or(stage.seq);
             stage.batch = self.batch.unwrap_or(stage.batch);
@@ -141,6 +145,9 @@ pub fn remake_base(args: &RemakeBase, out: &Output) -> Result<()> {
             bar.get_or_insert_with(|| out.bar("remake-base", planned)).at(metric.step, &message);
         }
     })?;
-    println!("{}: copy config.json, model.safetensors and tokenizer.json to tools/assets/base", args.out.display());
+    println!(
+        "{}: copy config.json, model.safetensors and tokenizer.json to tools/assets/base",
+        args.out.display()
+    );
     Ok(())
 }

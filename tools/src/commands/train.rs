@@ -34,7 +34,11 @@ pub struct Train {
     #[arg(long, default_value_t = 32.0)]
     alpha: f32,
     /// The adapted linears.
-    #[arg(long, value_delimiter = ',', default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+    )]
     targets: Vec<Linear>,
     #[arg(long, default_value_t = 0.05)]
     dropout: f32,

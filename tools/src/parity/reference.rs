@@ -113,7 +113,22 @@ impl Reference {
         let error = ours.iter().zip(truth).map(|(o, t)| (o - t).abs());
         let error = error.fold(0.0, |m: f64, d| if d.is_nan() { f64::NAN } else { m.max(d) });
         let (limit, _) = self.limits(&group(name), "abs")?;
+        let limit = limit.max(self.limit_of_a_mean(name)?);
         Ok(Compared { tensor: name.into(), error, limit, max_abs: error, max_abs_limit: limit })
+    }
+
+    /// In bf16, a loss is the mean of n log-probabilities, and its one observed error is one draw, at times a lucky
+    /// one. It is held to twice the standard error that the observed log-probability error implies, if that is more.
+    fn limit_of_a_mean(&self, name: &str) -> Result<f64> {
+        if self.compute != DType::BF16 {
+            return Ok(0.0);
+        }
+        let logprobs = if name == "loss" { "logprobs" } else { "lora.logprobs" };
+        let truth = self.floats(logprobs)?;
+        let rms = (truth.iter().map(|x| x * x).sum::<f64>() / truth.len() as f64).sqrt();
+        let labelled = self.ints("labels")?.iter().filter(|&&label| label != -100).count();
+        let (twice_relative, _) = self.limits(logprobs, "rel_l2")?;
+        Ok(twice_relative * rms / (labelled as f64).sqrt())
     }
 
     /// The limits of a group: the stated float32 tolerance, or twice the bf16 error that was observed.
@@ -127,7 +142,8 @@ impl Reference {
         let entry = [group, "hidden", "logits"].iter().map(|g| &table[*g]).find(|e| e.is_object());
         let entry = entry.filter(|e| e[key].is_number() || key == "abs").unwrap_or(&Value::Null);
         let limit = entry[key].as_f64();
-        let limit = limit.ok_or_else(|| Error::new(format!("reference.json states no limit for `{group}`")))?;
+        let limit =
+            limit.ok_or_else(|| Error::new(format!("reference.json states no limit for `{group}`")))?;
         let max_abs = entry["max_abs"].as_f64().unwrap_or(f64::INFINITY);
         Ok((factor * limit, factor * max_abs))
     }

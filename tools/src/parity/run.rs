@@ -114,7 +114,8 @@ impl Case<'_> {
     /// Adapters after 1, 5, … optimizer steps, and the losses on the way.
     fn training(&self, model: &mut Llama) -> Result<Vec<Compared>> {
         let train = &self.reference.json["train"];
-        let number = |key: &str| train[key].as_f64().ok_or_else(|| Error::new(format!("train.{key} is missing")));
+        let number =
+            |key: &str| train[key].as_f64().ok_or_else(|| Error::new(format!("train.{key} is missing")));
         let list = |key: &str| -> Vec<f64> {
             train[key].as_array().into_iter().flatten().filter_map(|x| x.as_f64()).collect()
         };
@@ -161,10 +162,7 @@ impl Case<'_> {
         };
         let requests: Vec<Request> = cases
             .iter()
-            .map(|c| Request {
-                stop_at_eos: false,
-                ..Request::greedy(ids(&c["prompt"]), ids(&c[key]).len())
-            })
+            .map(|c| Request { stop_at_eos: false, ..Request::greedy(ids(&c["prompt"]), ids(&c[key]).len()) })
             .collect();
         let made = generate(self.device, model, None, &requests, Limits::default(), &mut |_| {})?;
         let wrong = cases.iter().zip(&made).flat_map(|(case, made)| {
@@ -202,8 +200,8 @@ impl Case<'_> {
     fn training_batch(&self, i: usize) -> Result<(Batch, Vec<i32>)> {
         let shape = self.reference.shape("train.input_ids")?;
         let (batches, width) = (shape[0], shape[2]);
-        let [ids, mask, labels] = ["train.input_ids", "train.attention_mask", "train.labels"]
-            .map(|name| self.reference.ints(name));
+        let [ids, mask, labels] =
+            ["train.input_ids", "train.attention_mask", "train.labels"].map(|name| self.reference.ints(name));
         let (ids, mask, labels) = (ids?, mask?, labels?);
         let (mut lengths, mut tokens, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for row in 0..shape[1] {
