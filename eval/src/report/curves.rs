@@ -51,7 +51,7 @@ fn axes(svg: &mut Svg, x: Scale, y: Scale) {
         svg.text("tick", (x.at(value), y.to.0 + 18.0), Anchor::Middle, &format!("{value:.decimals$}"));
     }
     svg.line("axis", (x.to.0, y.to.0), (x.to.1, y.to.0));
-    svg.text("tick", (x.to.1 + 12.0, y.to.0 + 18.0), Anchor::Start, "step");
+    svg.text("tick", (x.to.1 + 24.0, y.to.0 + 18.0), Anchor::Start, "step");
 }
 
 /// Means over equal stretches, when there are more points than can be seen.

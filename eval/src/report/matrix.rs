@@ -5,7 +5,7 @@ use crate::evaluate::ModelResult;
 
 const WIDTH: f64 = 720.0;
 const LEFT: f64 = 150.0;
-/// Problems in a line; more go on below.
+/// Problems that fit into a line; more are spread over equal lines.
 const COLUMNS: usize = 80;
 const CELL: f64 = 16.0;
 
@@ -17,7 +17,7 @@ pub fn matrix(results: &[ModelResult]) -> String {
     let total = |i: &usize| results.iter().map(|r| share(r, *i)).sum::<f64>();
     let mut order: Vec<usize> = (0..first.per_problem.len()).collect();
     order.sort_by(|a, b| total(b).total_cmp(&total(a)).then(a.cmp(b)));
-    let columns = order.len().min(COLUMNS).max(1);
+    let columns = order.len().div_ceil(order.len().div_ceil(COLUMNS).max(1)).max(1);
     let width = ((WIDTH - LEFT) / columns as f64).min(CELL);
     let band = (CELL + 2.0) * results.len() as f64 + 12.0;
     let mut svg = Svg::new(WIDTH, band * order.len().div_ceil(columns) as f64);

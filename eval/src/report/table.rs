@@ -8,31 +8,34 @@ use super::{Compared, Curation, ProblemSet, Report, Row};
 pub fn models(report: &Report) -> String {
     let rows = &report.models;
     type Cell = fn(&Row) -> Option<String>;
-    let columns: [(&str, Cell); 7] = [
-        ("trainable", |r| Some(format!("{}<small>{}</small>", share(r.trainable?, r.total?), count(r.trainable?)))),
-        ("steps", |r| Some(count(r.steps? as u64))),
-        ("tokens", |r| Some(count(r.tokens?))),
-        ("training loss", |r| Some(arrow(r.first_loss?, r.last_loss?))),
-        ("validation loss", |r| r.validation_loss.map(|(before, after)| arrow(before, after))),
-        ("tokens/s", |r| Some(count(r.tokens_per_s?.round() as u64))),
-        ("peak memory", |r| Some(format!("{:.1} GB", r.peak_bytes? as f64 / 1e9))),
+    let columns: [(&str, Cell); 5] = [
+        ("trainable", |r| Some(stacked(&share(r.trainable.filter(|n| *n > 0)?, r.total?), &count(r.trainable?)))),
+        ("tokens", |r| Some(stacked(&count(r.tokens?), &format!("{} steps", count(r.steps? as u64))))),
+        ("training loss", |r| Some(loss((r.first_loss?, r.last_loss?)))),
+        ("validation loss", |r| r.validation_loss.map(loss)),
+        ("tokens/s", |r| {
+            let peak = r.peak_bytes.map_or(String::new(), |bytes| format!("{:.1} GB peak", bytes as f64 / 1e9));
+            Some(stacked(&count(r.tokens_per_s?.round() as u64), &peak))
+        }),
     ];
     let shown: Vec<_> = columns.iter().filter(|(_, cell)| rows.iter().any(|r| cell(r).is_some())).collect();
     let mut html = String::from("<table><thead><tr><th>model</th>");
+    report.sets.iter().for_each(|set| html += &format!("<th>{}</th>", stacked("Pass@1", &escape(&set.name))));
     shown.iter().for_each(|(name, _)| html += &format!("<th>{name}</th>"));
-    report.sets.iter().for_each(|set| html += &format!("<th>Pass@1<small>{}</small></th>", escape(&set.name)));
     html += "</tr></thead><tbody>";
     for (i, row) in rows.iter().enumerate() {
         html += &format!(r#"<tr><th><i class="key c{}"></i>{}</th>"#, i % 6, escape(&row.name));
+        report.sets.iter().for_each(|set| html += &format!("<td>{}</td>", earned(set, &row.name)));
         for (_, cell) in &shown {
             html += &format!("<td>{}</td>", cell(row).unwrap_or_else(|| "–".into()));
-        }
-        for set in &report.sets {
-            html += &format!("<td>{}</td>", earned(set, &row.name));
         }
         html += "</tr>";
     }
     html + "</tbody></table>"
+}
+
+fn stacked(main: &str, below: &str) -> String {
+    format!("{main}<small>{below}</small>")
 }
 
 fn earned(set: &ProblemSet, model: &str) -> String {
@@ -46,8 +49,9 @@ fn share(trainable: u64, total: u64) -> String {
     format!("{:.2}\u{202f}%", 100.0 * trainable as f64 / total.max(1) as f64)
 }
 
-fn arrow(before: f64, after: f64) -> String {
-    format!("{before:.3} → {after:.3}")
+/// Where a loss came to, and from where.
+fn loss((before, after): (f64, f64)) -> String {
+    stacked(&format!("{after:.3}"), &format!("from {before:.3}"))
 }
 
 /// What stands behind each paired difference.

@@ -104,7 +104,7 @@ fn the_page_is_self_contained_and_holds_every_figure() {
     }
     let general = &report().sets[0].results[1];
     for part in [
-        "0.48\u{202f}%", "62\u{202f}586\u{202f}880", "0.706 → 0.427", "2\u{202f}871", "31.4 GB", "duplicate", "11\u{202f}040",
+        "0.48\u{202f}%", "62\u{202f}586\u{202f}880", "0.427<small>from 0.706", "2\u{202f}871", "31.4 GB", "duplicate", "11\u{202f}040",
         "private API &lt;SDK&gt;", "52 min 02 s", "upper bounds", "general − base", &general.protocol_hash[..12],
         &chart::percent(general.pass_at_1),
     ] {
