@@ -23,7 +23,7 @@ pub fn remake(out: &Path, device: &Device, tell: &mut dyn FnMut(Event)) -> Resul
     let texts = corpus::base_text(recipe::BASE_SEED, recipe::BASE_FILES);
     let model = scratch.join("newborn");
     synthetic::make(&model, &config(), recipe::BASE_SEED, &mut |_, _| ())?;
-    let vocabulary = tokenizer::train(vocabulary_text(&texts), recipe::VOCAB);
+    let vocabulary = tokenizer::train(&vocabulary_text(&texts), recipe::VOCAB);
     write_atomic(model.join("tokenizer.json"), vocabulary.to_string().as_bytes())?;
     let data = scratch.join("base.jsonl");
     jsonl::write(&data, &texts.iter().map(|text| row(text)).collect::<Vec<_>>())?;
@@ -73,10 +73,9 @@ fn options(model: &Path, data: &Path, out: &Path) -> TrainOptions {
 }
 
 /// What the vocabulary is made for: code, and the frame in which instructions will come.
-fn vocabulary_text(texts: &[String]) -> impl Iterator<Item = &str> {
-    let frame = "Using the instruction context below, generate a typescript code that answers the question and \
-                 explain it\nWrite the TypeScript function `f(x: number)`.\n\n";
-    texts.iter().take(8_000).map(String::as_str).chain([frame; 2_000])
+fn vocabulary_text(texts: &[String]) -> Vec<String> {
+    let frame = Template::Paper.wrap("Write the TypeScript function `f(x: number)`.\n\n");
+    texts.iter().take(8_000).cloned().chain(vec![frame; 2_000]).collect()
 }
 
 /// A file as a training row: its first line is given, the rest is learned.

@@ -99,11 +99,7 @@ pub fn composed(weights: &[usize], rng: &mut Rng) -> Program {
 /// A function with a comment; in `plain` of 100 cases its body is not a single chain of calls.
 fn documented(program: &Program, rng: &mut Rng, plain: usize) -> String {
     let name = function_name(program, rng);
-    let mut lines = vec![program.description(rng)];
-    if rng.chance(20) {
-        lines.extend(example(program, &name, rng).into_iter().flatten());
-    }
-    comment(&lines, rng) + &function(program, &name, rng, plain)
+    comment(&program.description(rng), rng) + &function(program, &name, rng, plain)
 }
 
 fn undocumented(rng: &mut Rng, weights: &[usize], plain: usize) -> String {
@@ -111,19 +107,12 @@ fn undocumented(rng: &mut Rng, weights: &[usize], plain: usize) -> String {
     function(&program, &program.name(), rng, plain)
 }
 
-/// A call and its result as a comment shows them, on an input of at most five elements.
-pub fn example(program: &Program, name: &str, rng: &mut Rng) -> Option<[String; 2]> {
-    let inputs: Vec<Value> = (0..20).map(|_| Value::random(program.from(), rng)).collect();
-    let (x, y) = inputs.iter().filter(|x| x.len() <= 5).find_map(|x| Some((x, program.run(x)?)))?;
-    Some([format!(">>> {name}({})", x.literal()), y.literal()])
-}
-
-fn comment(lines: &[String], rng: &mut Rng) -> String {
+fn comment(text: &str, rng: &mut Rng) -> String {
     match rng.below(4) {
-        0 => format!("//{}\n", lines.join("\n// ")),
-        1 => format!("// {}\n", lines.join("\n// ")),
-        2 if lines.len() == 1 => format!("/** {} */\n", lines[0]),
-        _ => format!("/**\n * {}\n */\n", lines.join("\n * ")),
+        0 => format!("// {text}\n"),
+        1 => format!("/** {text} */\n"),
+        2 => format!("/**\n * {text}\n */\n"),
+        _ => format!("//{text}\n"),
     }
 }
 
@@ -243,9 +232,7 @@ fn usage(rng: &mut Rng) -> String {
     match rng.below(3) {
         0 => format!("console.log({}({argument}));", program.name()),
         1 => format!("const result = {}({argument});", program.name()),
-        _ => {
-            format!("const {} = {}{argument};", rng.pick(&FIELDS), if rng.chance(50) { "" } else { "await " })
-        }
+        _ => format!("const {} = {argument};", rng.pick(&FIELDS)),
     }
 }
 

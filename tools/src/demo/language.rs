@@ -72,16 +72,6 @@ impl Value {
         }
     }
 
-    /// Elements of a list, characters of a text.
-    pub fn len(&self) -> usize {
-        match self {
-            Value::Nums(xs) => xs.len(),
-            Value::Words(ws) => ws.len(),
-            Value::Text(s) => s.len(),
-            Value::Num(_) | Value::Flag(_) => 1,
-        }
-    }
-
     /// A random argument. Lists hold repeats, zeros, negative numbers, blank and padded words.
     pub fn random(kind: Kind, rng: &mut Rng) -> Value {
         let length = 3 + rng.below(6);
@@ -189,16 +179,24 @@ pub struct Step {
 }
 
 impl Step {
-    /// The step as a method call on whatever stands before it.
+    /// The step as a method call on whatever stands before it, the literal in digits.
     pub fn call(&self) -> String {
         self.fill(&self.op.call())
     }
 
-    /// `text` with the literal in its place.
-    pub fn fill(&self, text: &str) -> String {
-        text.replace('#', &self.literal.to_string())
+    /// TypeScript of the operation with the literal in its place, in digits.
+    pub fn fill(&self, code: &str) -> String {
+        code.replace('#', &self.literal.to_string())
+    }
+
+    /// The step in English, the literal as a word.
+    fn say(&self, rng: &mut Rng) -> String {
+        rng.pick::<&str>(self.op.phrases).replace('#', NUMERALS[self.literal as usize])
     }
 }
+
+/// Literals in English.
+const NUMERALS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 
 /// Whether no training text may hold `first` directly followed by `then`: one pair in four, by a hash of the names.
 /// A held-out problem has such a pair, so it is new in which operations it composes, not merely in its literals.
@@ -294,8 +292,7 @@ impl Program {
 
     /// A sentence that says what the program does, in one of many ways.
     pub fn description(&self, rng: &mut Rng) -> String {
-        let phrases: Vec<String> =
-            self.steps.iter().map(|s| s.fill(rng.pick::<&str>(s.op.phrases))).collect();
+        let phrases: Vec<String> = self.steps.iter().map(|s| s.say(rng)).collect();
         sentence(&phrases, rng)
     }
 
@@ -347,7 +344,7 @@ mod tests {
         );
         assert_eq!(program.run(&Value::Nums(vec![1, 2, -4])), Some(Value::Num(-6)));
         let description = program.description(&mut Rng::new(1, "test"));
-        assert!(description.contains('3') && description.ends_with('.'), "{description}");
+        assert!(description.contains("three") && description.ends_with('.'), "{description}");
     }
 
     #[test]

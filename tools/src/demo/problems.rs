@@ -58,17 +58,17 @@ fn problem(index: usize, program: &Program, cases: &[(Value, Value)], rng: &mut 
     let name = format!("task{index}");
     Problem {
         name: format!("General_{index}"),
-        prompt: prompt(&program.description(rng), &name, cases, &program.signature(&name, parameter)),
+        prompt: prompt(&program.description(rng), &name, parameter, program),
         solution: format!("    return {};\n}}", program.expression(parameter)),
         tests: tests(&name, "", cases),
         composition: program.composition(),
     }
 }
 
-/// The description, an example and the head of the function, as HumanEval has them.
-pub fn prompt(description: &str, name: &str, cases: &[(Value, Value)], signature: &str) -> String {
-    let (x, y) = cases.iter().min_by_key(|(x, _)| x.literal().len()).expect("a problem has cases");
-    format!("//{description}\n// >>> {name}({})\n// {}\nfunction {signature} {{\n", x.literal(), y.literal())
+/// The description, the types, and the head of the function.
+pub fn prompt(description: &str, name: &str, parameter: &str, program: &Program) -> String {
+    let types = format!("{} => {}", program.from().typescript(), program.to().typescript());
+    format!("//{description}\n// {types}\nfunction {} {{\n", program.signature(name, parameter))
 }
 
 /// MultiPL-E's test text for `cases` of (argument, expected); `library` stands before it.

@@ -204,7 +204,7 @@ pub fn problems(seed: u64, count: usize) -> Vec<Problem> {
         let description = class.description(&program, &mut rng);
         problems.push(Problem {
             name: format!("Private_{}", problems.len()),
-            prompt: prompt(&description, &name, &cases, &program.signature(&name, parameter)),
+            prompt: prompt(&description, &name, parameter, &program),
             solution: format!("    return {};\n}}", class.expression(&program, parameter)),
             tests: tests(&name, &class.source(), &cases),
             composition: program.composition(),

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 const RESERVED: usize = 3 + 256;
 
 /// The `tokenizer.json` of at most `vocab` pieces for `texts`.
-pub fn train<'a>(texts: impl Iterator<Item = &'a str>, vocab: usize) -> Json {
+pub fn train(texts: &[String], vocab: usize) -> Json {
     let words = words(texts);
     let mut characters: Vec<char> = words.keys().flat_map(|w| w.chars()).collect();
     characters.sort_unstable();
@@ -24,7 +24,7 @@ pub fn train<'a>(texts: impl Iterator<Item = &'a str>, vocab: usize) -> Json {
 }
 
 /// The words of all texts and how often each occurs.
-fn words<'a>(texts: impl Iterator<Item = &'a str>) -> BTreeMap<String, usize> {
+fn words(texts: &[String]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for text in texts {
         for word in split(&format!("▁{}", text.replace(' ', "▁"))) {
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_most_frequent_pair_is_joined_first() {
-        let file = train(["abab abab ab", "cd"].into_iter(), RESERVED + 8);
+        let file = train(&["abab abab ab".to_string(), "cd".to_string()], RESERVED + 8);
         assert_eq!(file["model"]["merges"][0], "a b");
         assert_eq!(file["model"]["vocab"]["ab"], RESERVED + 5);
         assert_eq!(file["model"]["vocab"].as_object().unwrap().len(), RESERVED + 8);
