@@ -1,8 +1,8 @@
 //! Measuring a model: prompts out, samples in, verdicts, Pass@1 with its interval. Every step resumes.
 
+use crate::jsonl;
 use crate::judge::verdicts::{Completion, Verdict, judge_all};
 use crate::judge::{Counts, Judge, Status};
-use crate::jsonl;
 use crate::problem::Problem;
 use crate::protocol::{PromptFormat, Protocol};
 use crate::statistics::{Difference, bootstrap, paired, pass_at_k};
@@ -95,7 +95,10 @@ impl ModelResult {
     pub fn against(&self, base: &ModelResult) -> Result<Difference> {
         let names = |r: &ModelResult| r.per_problem.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
         if names(self) != names(base) {
-            return Err(Error::new(format!("{} and {} were measured on different problems", base.name, self.name)));
+            return Err(Error::new(format!(
+                "{} and {} were measured on different problems",
+                base.name, self.name
+            )));
         }
         Ok(paired(&base.scores(), &self.scores(), self.protocol.seed))
     }
@@ -179,7 +182,9 @@ fn check_protocol(protocol: &Protocol, path: &Path) -> Result<()> {
     }
     let (old, new) = (earlier.to_string(), protocol.to_string());
     let differing = old.lines().zip(new.lines()).find(|(old, new)| old != new).map_or("", |(old, _)| old);
-    let message = format!("this run was begun under another protocol ({differing}); choose another folder, or delete it to start anew");
+    let message = format!(
+        "this run was begun under another protocol ({differing}); choose another folder, or delete it to start anew"
+    );
     Err(Error::new(message).at(path.display().to_string()))
 }
 
@@ -317,7 +322,17 @@ mod tests {
     fn protocol(samples: usize) -> Protocol {
         let (problems, problems_hash) = Protocol::of_problems(&problems());
         let format = PromptFormat::Completion;
-        Protocol { format, temperature: 0.2, top_p: 0.95, samples, max_tokens: 9, seed: 3, judge: "even".into(), problems, problems_hash }
+        Protocol {
+            format,
+            temperature: 0.2,
+            top_p: 0.95,
+            samples,
+            max_tokens: 9,
+            seed: 3,
+            judge: "even".into(),
+            problems,
+            problems_hash,
+        }
     }
 
     fn run(folder: &Path, breaks_at: usize, samples: usize) -> Result<ModelResult> {

@@ -72,7 +72,10 @@ fn arrow(code: &str, start: usize, after_name: usize) -> Option<Found> {
     if code[body..].starts_with('{') {
         return block(code, start, body);
     }
-    let end = code[body..].find(";\n").or_else(|| code[body..].find("\n\n")).map_or(code.trim_end().len(), |n| body + n);
+    let end = code[body..]
+        .find(";\n")
+        .or_else(|| code[body..].find("\n\n"))
+        .map_or(code.trim_end().len(), |n| body + n);
     Some(Found { start, body: body..end, end: (end + 1).min(code.len()), expression: true })
 }
 
@@ -167,7 +170,8 @@ fn inside(code: &str, found: &Found) -> String {
 /// Functions and constants declared at the beginning of a line.
 fn helpers(code: &str) -> impl Iterator<Item = &str> {
     let starts = code.match_indices(['f', 'c', 'a']).map(|(at, _)| at);
-    let starts = starts.filter(|&at| at == 0 || code[..at].ends_with('\n') || code[..at].ends_with("export "));
+    let starts =
+        starts.filter(|&at| at == 0 || code[..at].ends_with('\n') || code[..at].ends_with("export "));
     starts.filter_map(|at| {
         let rest = &code[at..];
         if rest.starts_with("function ") || rest.starts_with("async function ") {
@@ -181,7 +185,8 @@ fn helpers(code: &str) -> impl Iterator<Item = &str> {
 
 /// A body without its last brace gets it.
 fn closed(code: &str) -> String {
-    let depth = |open: char, close: char| code.matches(open).count() as i64 - code.matches(close).count() as i64;
+    let depth =
+        |open: char, close: char| code.matches(open).count() as i64 - code.matches(close).count() as i64;
     let code = code.trim_end();
     if depth('{', '}') == 0 { format!("{code}\n}}") } else { code.to_string() }
 }
@@ -218,37 +223,59 @@ mod tests {
 
     #[test]
     fn a_bare_function_and_a_bare_body_work_alike() {
-        assert_eq!(extracted("Here it is.\n\nfunction add(a: number, b: number): number {\n  return a + b;\n}\n\nDone."), "  return a + b;\n}");
+        assert_eq!(
+            extracted(
+                "Here it is.\n\nfunction add(a: number, b: number): number {\n  return a + b;\n}\n\nDone."
+            ),
+            "  return a + b;\n}"
+        );
         assert_eq!(extracted("  return a + b;\n}"), "  return a + b;\n}");
         assert_eq!(extracted("```\n  return a + b;\n```"), "  return a + b;\n}");
     }
 
     #[test]
     fn arrows_are_functions_too() {
-        assert_eq!(extracted("```ts\nconst add = (a: number, b: number): number => {\n  return a + b;\n};\n```"), "  return a + b;\n}");
-        assert_eq!(extracted("```ts\nconst add = (a: number, b: number) => a + b;\n```"), "  return a + b;\n}");
+        assert_eq!(
+            extracted("```ts\nconst add = (a: number, b: number): number => {\n  return a + b;\n};\n```"),
+            "  return a + b;\n}"
+        );
+        assert_eq!(
+            extracted("```ts\nconst add = (a: number, b: number) => a + b;\n```"),
+            "  return a + b;\n}"
+        );
     }
 
     #[test]
     fn helpers_move_inside_where_no_stop_token_cuts_them() {
         let answer = "```ts\nconst ONE = 1;\n\nfunction add(a: number, b: number): number {\n  return inc(a) + b - ONE;\n}\n\nfunction inc(a: number): number {\n  return a + ONE;\n}\nconsole.log(add(1, 2));\n```";
         let completion = extracted(answer);
-        assert_eq!(completion, "  const ONE = 1;\n  function inc(a: number): number {\n    return a + ONE;\n  }\n  return inc(a) + b - ONE;\n}");
+        assert_eq!(
+            completion,
+            "  const ONE = 1;\n  function inc(a: number): number {\n    return a + ONE;\n  }\n  return inc(a) + b - ONE;\n}"
+        );
         assert_eq!(problem(ADD).cut(&completion), completion);
     }
 
     #[test]
     fn braces_in_types_strings_and_comments_are_not_the_bodys() {
         let head = "function histogram(test: string): {[key: string]: number}";
-        let answer = format!("{head} {{\n  const s = \"}}\"; // }}\n  return {{ [`${{s}}`]: 1 }};\n}}\nMore.");
-        assert_eq!(completion(&problem(head), &answer), "  const s = \"}\"; // }\n  return { [`${s}`]: 1 };\n}");
-        let other = "function addAll(): void {\n}\nfunction add(a: number, b: number): number {\n  return 2;\n}";
+        let answer =
+            format!("{head} {{\n  const s = \"}}\"; // }}\n  return {{ [`${{s}}`]: 1 }};\n}}\nMore.");
+        assert_eq!(
+            completion(&problem(head), &answer),
+            "  const s = \"}\"; // }\n  return { [`${s}`]: 1 };\n}"
+        );
+        let other =
+            "function addAll(): void {\n}\nfunction add(a: number, b: number): number {\n  return 2;\n}";
         assert!(extracted(other).ends_with("  return 2;\n}"));
     }
 
     #[test]
     fn an_answer_that_breaks_off_keeps_what_it_has() {
-        assert_eq!(extracted("```ts\nfunction add(a: number, b: number): number {\n  return a +"), "  return a +");
+        assert_eq!(
+            extracted("```ts\nfunction add(a: number, b: number): number {\n  return a +"),
+            "  return a +"
+        );
         assert_eq!(extracted("I cannot — sorry, “no”."), "I cannot — sorry, “no”.\n}");
     }
 }

@@ -46,7 +46,8 @@ impl Problem {
 pub fn read_problems(path: impl AsRef<Path>) -> Result<Vec<Problem>> {
     let problems: Vec<Problem> = crate::jsonl::read(path.as_ref())?;
     if problems.is_empty() {
-        return Err(Error::new("holds no problem; give a MultiPL-E JSONL file").at(path.as_ref().display().to_string()));
+        return Err(Error::new("holds no problem; give a MultiPL-E JSONL file")
+            .at(path.as_ref().display().to_string()));
     }
     Ok(problems)
 }
@@ -69,7 +70,10 @@ mod tests {
     fn cuts_at_the_earliest_stop_token_of_the_completion_alone() {
         let p = problem();
         assert_eq!(p.cut("a\n// x\nfunction g"), "a");
-        assert_eq!(p.cut("// the newline before this belongs to the prompt"), "// the newline before this belongs to the prompt");
+        assert_eq!(
+            p.cut("// the newline before this belongs to the prompt"),
+            "// the newline before this belongs to the prompt"
+        );
         assert_eq!(p.cut(""), "");
     }
 

@@ -70,7 +70,9 @@ impl std::str::FromStr for PromptFormat {
         [PromptFormat::Completion, PromptFormat::Paper, PromptFormat::Inst]
             .into_iter()
             .find(|format| format.name() == s)
-            .ok_or_else(|| Error::new(format!("prompt format `{s}` is unknown; choose completion, paper or inst")))
+            .ok_or_else(|| {
+                Error::new(format!("prompt format `{s}` is unknown; choose completion, paper or inst"))
+            })
     }
 }
 
@@ -127,13 +129,18 @@ impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prompt = match self.format {
             PromptFormat::Completion => "the problem's prompt, completed; cut at its first stop token",
-            PromptFormat::Paper => "instruction behind the paper's header; the function is taken from the answer",
+            PromptFormat::Paper => {
+                "instruction behind the paper's header; the function is taken from the answer"
+            }
             PromptFormat::Inst => "instruction in [INST] … [/INST]; the function is taken from the answer",
         };
         let hash = |hash: &str| hash.chars().take(12).collect::<String>();
         writeln!(f, "prompt    {}: {prompt}", self.format.name())?;
-        writeln!(f, "sampling  temperature {}, top-p {}, {} samples a problem, at most {} tokens, seed {}",
-            self.temperature, self.top_p, self.samples, self.max_tokens, self.seed)?;
+        writeln!(
+            f,
+            "sampling  temperature {}, top-p {}, {} samples a problem, at most {} tokens, seed {}",
+            self.temperature, self.top_p, self.samples, self.max_tokens, self.seed
+        )?;
         writeln!(f, "problems  {} (sha256 {}…)", self.problems, hash(&self.problems_hash))?;
         writeln!(f, "judge     {}", self.judge)?;
         write!(f, "protocol  sha256 {}…", hash(&self.hash()))
@@ -152,7 +159,8 @@ mod tests {
         Problem {
             name: "p".into(),
             language: "ts".into(),
-            prompt: "//Adds two.\n// >>> add(1, 2)\n// 3\nfunction add(a: number, b: number): number {\n".into(),
+            prompt: "//Adds two.\n// >>> add(1, 2)\n// 3\nfunction add(a: number, b: number): number {\n"
+                .into(),
             tests: String::new(),
             stop_tokens: vec!["\n//".into()],
         }
@@ -162,7 +170,15 @@ mod tests {
         let (problems, problems_hash) = Protocol::of_problems(&[problem()]);
         let format = PromptFormat::Completion;
         Protocol {
-            format, temperature: 0.2, top_p: 0.95, samples: 20, max_tokens: 512, seed: 1, judge: "j".into(), problems, problems_hash,
+            format,
+            temperature: 0.2,
+            top_p: 0.95,
+            samples: 20,
+            max_tokens: 512,
+            seed: 1,
+            judge: "j".into(),
+            problems,
+            problems_hash,
         }
     }
 
@@ -193,7 +209,9 @@ mod tests {
         ];
         assert!(changed.iter().all(|p| hashes.insert(p.hash())));
         assert_eq!(base.hash(), protocol().hash());
-        assert!(base.to_string().contains("temperature 0.2") && base.to_string().contains(&base.hash()[..12]));
+        assert!(
+            base.to_string().contains("temperature 0.2") && base.to_string().contains(&base.hash()[..12])
+        );
         assert_ne!(base.seed_of("p"), base.seed_of("q"));
     }
 }

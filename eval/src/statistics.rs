@@ -55,7 +55,8 @@ pub fn bootstrap(scores: &[f64], seed: u64) -> Interval {
     if scores.is_empty() {
         return Interval { value, low: value, high: value };
     }
-    let mut means: Vec<f64> = (0..RESAMPLES).map(|round| resampled_mean(scores, seed, round as u32)).collect();
+    let mut means: Vec<f64> =
+        (0..RESAMPLES).map(|round| resampled_mean(scores, seed, round as u32)).collect();
     means.sort_by(f64::total_cmp);
     let at = |q: f64| means[(q * (RESAMPLES - 1) as f64).round() as usize];
     Interval { value, low: at(0.025), high: at(0.975) }
@@ -103,7 +104,7 @@ fn resampled_mean(scores: &[f64], seed: u64, round: u32) -> f64 {
     let n = scores.len();
     let draw = |i: usize| {
         let word = key.words((i / 4) as u32, 0)[i % 4];
-        scores[(u64::from(word) * n as u64 >> 32) as usize]
+        scores[((u64::from(word) * n as u64) >> 32) as usize]
     };
     (0..n).map(draw).sum::<f64>() / n as f64
 }

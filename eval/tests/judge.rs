@@ -79,7 +79,8 @@ fn only_types_forbid(case: &Case, verdict: &Verdict) -> bool {
 }
 
 /// The kinds of case whose SyntaxError may come from the type checker.
-const TYPE_ERRORS: [&str; 6] = ["type-error", "undefined-helper", "helper-cut-away", "empty", "prose", "adversarial"];
+const TYPE_ERRORS: [&str; 6] =
+    ["type-error", "undefined-helper", "helper-cut-away", "empty", "prose", "adversarial"];
 
 fn embedded(sandbox: Sandbox, problems: &[Problem], cases: &[Case]) -> usize {
     let judge = Embedded::new(sandbox);
@@ -119,7 +120,8 @@ fn sample(cases: &[Case]) -> Vec<Case> {
 }
 
 fn judged(judge: &dyn Judge, problems: &[Problem], cases: &[Case]) -> Vec<Verdict> {
-    let line = |c: &Case| Completion { id: c.id.clone(), name: c.name.clone(), completion: c.completion.clone() };
+    let line =
+        |c: &Case| Completion { id: c.id.clone(), name: c.name.clone(), completion: c.completion.clone() };
     let lines: Vec<Completion> = cases.iter().map(line).collect();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("verdicts.jsonl");

@@ -128,18 +128,33 @@ fn natives<'js>(ctx: &Ctx<'js>, main: &Rc<Stripped>) -> rquickjs::Result<Object<
     let natives = Object::new(ctx.clone())?;
     let started = Instant::now();
     let add = |name: &str, f: rquickjs::Result<Function<'js>>| natives.set(name, f?);
-    add("write", Function::new(ctx.clone(), |text: rquickjs::String<'_>| {
-        let text = text.to_string().unwrap_or_else(|_| "\u{fffd}".into());
-        let _ = std::io::stderr().write_all(text.as_bytes());
-    }))?;
+    add(
+        "write",
+        Function::new(ctx.clone(), |text: rquickjs::String<'_>| {
+            let text = text.to_string().unwrap_or_else(|_| "\u{fffd}".into());
+            let _ = std::io::stderr().write_all(text.as_bytes());
+        }),
+    )?;
     add("exit", Function::new(ctx.clone(), exit))?;
     add("kill", Function::new(ctx.clone(), |signal: String| kill(&signal)))?;
-    add("sleep", Function::new(ctx.clone(), |ms: f64| std::thread::sleep(Duration::from_secs_f64(ms.clamp(0.0, 1e7) / 1e3))))?;
+    add(
+        "sleep",
+        Function::new(ctx.clone(), |ms: f64| {
+            std::thread::sleep(Duration::from_secs_f64(ms.clamp(0.0, 1e7) / 1e3))
+        }),
+    )?;
     add("now", Function::new(ctx.clone(), move || started.elapsed().as_secs_f64() * 1e3))?;
-    add("hash", Function::new(ctx.clone(), |ctx: Ctx<'js>, algorithm: String, text: String| {
-        hash(&algorithm, &text).ok_or_else(|| Exception::throw_message(&ctx, "Digest method not supported"))
-    }))?;
-    add("compile", Function::new(ctx.clone(), |ctx: Ctx<'js>, code: String| eval::<Value>(&ctx, &code, "file.js")))?;
+    add(
+        "hash",
+        Function::new(ctx.clone(), |ctx: Ctx<'js>, algorithm: String, text: String| {
+            hash(&algorithm, &text)
+                .ok_or_else(|| Exception::throw_message(&ctx, "Digest method not supported"))
+        }),
+    )?;
+    add(
+        "compile",
+        Function::new(ctx.clone(), |ctx: Ctx<'js>, code: String| eval::<Value>(&ctx, &code, "file.js")),
+    )?;
     let main = main.clone();
     add("line", Function::new(ctx.clone(), move |row: u32| main.source_line(row).to_string()))?;
     Ok(natives)

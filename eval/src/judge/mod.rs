@@ -99,7 +99,10 @@ fn classify(run: &Outcome) -> Status {
 
 /// A new folder with the program in `file.ts`; gone, with all that the program put there, when dropped.
 fn program_folder(program: &Program) -> Result<tempfile::TempDir> {
-    let folder = tempfile::Builder::new().prefix("codelsi-").tempdir().map_err(|e| Error::io(std::env::temp_dir(), e))?;
+    let folder = tempfile::Builder::new()
+        .prefix("codelsi-")
+        .tempdir()
+        .map_err(|e| Error::io(std::env::temp_dir(), e))?;
     let file = folder.path().join("file.ts");
     std::fs::write(&file, &program.text).map_err(|e| Error::io(&file, e))?;
     Ok(folder)

@@ -34,7 +34,8 @@ pub fn strip(source: &str) -> Result<Stripped, String> {
     if let Some(e) = transformed.diagnostics.first() {
         return Err(e.to_string());
     }
-    let options = CodegenOptions { source_map_path: Some(PathBuf::from("file.ts")), ..CodegenOptions::default() };
+    let options =
+        CodegenOptions { source_map_path: Some(PathBuf::from("file.ts")), ..CodegenOptions::default() };
     let written = Codegen::new().with_options(options).with_source_text(source).build(&program);
     let sources: Vec<&str> = source.lines().collect();
     let mut lines = BTreeMap::new();
@@ -79,7 +80,9 @@ mod tests {
 
     #[test]
     fn a_line_leads_back_to_its_source_with_its_comment() {
-        let stripped = strip("type T = number;\n// note\n\n  throw new Error('no' as string); // ERR_ASSERTION\n").unwrap();
+        let stripped =
+            strip("type T = number;\n// note\n\n  throw new Error('no' as string); // ERR_ASSERTION\n")
+                .unwrap();
         let line = 1 + stripped.code.lines().position(|l| l.contains("throw")).unwrap() as u32;
         assert!(stripped.source_line(line).ends_with("// ERR_ASSERTION"));
         assert_eq!(stripped.source_line(99), "");

@@ -22,15 +22,25 @@ impl Tsc {
     /// `PATH`) and Node (`node` if given, else `PATH`), and asks both for their versions inside the sandbox.
     pub fn find(sandbox: Sandbox, tsc: Option<PathBuf>, node: Option<PathBuf>) -> Result<Self> {
         let node = node.or_else(|| on_path("node"));
-        let node = node.ok_or_else(|| Error::op("tsc judge", "no `node` on PATH; install Node 20, or use --judge embedded"))?;
-        let tsc = tsc.or_else(|| std::env::var_os("CODELSI_TSC").map(PathBuf::from)).or_else(near).or_else(|| on_path("tsc"));
+        let node = node.ok_or_else(|| {
+            Error::op("tsc judge", "no `node` on PATH; install Node 20, or use --judge embedded")
+        })?;
+        let tsc = tsc
+            .or_else(|| std::env::var_os("CODELSI_TSC").map(PathBuf::from))
+            .or_else(near)
+            .or_else(|| on_path("tsc"));
         let tsc = tsc.ok_or_else(|| {
             Error::op("tsc judge", "no `tsc` found; npm install typescript@5.3.3, name it in CODELSI_TSC, or use --judge embedded")
         })?;
         let real = |path: &Path| path.canonicalize().map_err(|e| Error::io(path, e));
         let (node, tsc) = (real(&node)?, real(&tsc)?);
         let mut readable = system_runtime();
-        readable.extend(["/usr/share/nodejs", "/etc/ssl/openssl.cnf"].map(PathBuf::from).into_iter().filter(|p| p.exists()));
+        readable.extend(
+            ["/usr/share/nodejs", "/etc/ssl/openssl.cnf"]
+                .map(PathBuf::from)
+                .into_iter()
+                .filter(|p| p.exists()),
+        );
         readable.push(node.clone());
         readable.extend(package(&tsc));
         let native = !std::fs::read(&tsc).map_err(|e| Error::io(&tsc, e))?.starts_with(b"#!");
@@ -48,7 +58,8 @@ impl Tsc {
                 return Ok(said.trim_start_matches("Version ").to_string());
             }
             let why = outcome.stderr.printable();
-            let why = why.lines().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").to_string();
+            let why =
+                why.lines().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").to_string();
             Err(Error::op("tsc judge", format!("{} --version fails in the sandbox: {why}", path.display())))
         };
         let tsc = ask(self.tsc_task(&["--version"]), &self.tsc)?;
@@ -110,7 +121,9 @@ fn on_path(name: &str) -> Option<PathBuf> {
 /// A compiler installed beside the project or above it.
 fn near() -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
-    let places = |folder: &Path| [".tools/node_modules/.bin/tsc", "node_modules/.bin/tsc"].map(|place| folder.join(place));
+    let places = |folder: &Path| {
+        [".tools/node_modules/.bin/tsc", "node_modules/.bin/tsc"].map(|place| folder.join(place))
+    };
     here.ancestors().flat_map(places).find(|file| file.is_file())
 }
 
@@ -119,7 +132,8 @@ fn package(tsc: &Path) -> Vec<PathBuf> {
     let Some(package) = tsc.ancestors().find(|folder| folder.join("package.json").is_file()) else {
         return vec![tsc.to_path_buf()];
     };
-    let beside = package.ancestors().find(|folder| folder.ends_with("node_modules")).map(|m| m.join("@typescript"));
+    let beside =
+        package.ancestors().find(|folder| folder.ends_with("node_modules")).map(|m| m.join("@typescript"));
     let beside = beside.filter(|folder| folder.is_dir());
     std::iter::once(package.to_path_buf()).chain(beside).collect()
 }

@@ -81,7 +81,8 @@ pub fn judge_all(
     let keys: Vec<String> = programs.iter().map(|program| key(&rule, program)).collect();
     let partial = beside(out);
     let earlier = [out, &partial].into_iter().flat_map(jsonl::read_partial::<Verdict>);
-    let mut decided: HashMap<String, Decision> = earlier.map(|v| (v.program.clone(), Decision::from(&v))).collect();
+    let mut decided: HashMap<String, Decision> =
+        earlier.map(|v| (v.program.clone(), Decision::from(&v))).collect();
 
     let mut seen = HashSet::new();
     let distinct: Vec<usize> = (0..keys.len()).filter(|&i| seen.insert(&keys[i])).collect();
@@ -103,7 +104,8 @@ pub fn judge_all(
         .collect();
     decided.extend(fresh?);
 
-    let verdicts: Vec<_> = completions.iter().zip(&keys).map(|(c, key)| decided[key].verdict(c, key)).collect();
+    let verdicts: Vec<_> =
+        completions.iter().zip(&keys).map(|(c, key)| decided[key].verdict(c, key)).collect();
     write_atomic(out, verdicts.iter().map(jsonl::line).collect::<String>().as_bytes())?;
     let _ = fs::remove_file(&partial);
     let mut summary = Summary { programs: distinct.len(), resumed, ..Summary::default() };
@@ -225,11 +227,21 @@ mod tests {
 
     fn problem() -> Problem {
         let text = |s: &str| s.to_string();
-        Problem { name: text("p"), language: text("ts"), prompt: text("("), tests: text(")"), stop_tokens: vec![text("#")] }
+        Problem {
+            name: text("p"),
+            language: text("ts"),
+            prompt: text("("),
+            tests: text(")"),
+            stop_tokens: vec![text("#")],
+        }
     }
 
     fn lines(completions: &[&str]) -> Vec<Completion> {
-        let line = |(i, c): (usize, &&str)| Completion { id: format!("c{i}"), name: "p".into(), completion: c.to_string() };
+        let line = |(i, c): (usize, &&str)| Completion {
+            id: format!("c{i}"),
+            name: "p".into(),
+            completion: c.to_string(),
+        };
         completions.iter().enumerate().map(line).collect()
     }
 
@@ -249,7 +261,11 @@ mod tests {
         assert_eq!((summary.exploits, summary.programs), (vec!["c3".to_string()], 3));
         let verdicts: Vec<Verdict> = jsonl::read(&out).unwrap();
         assert_eq!(verdicts.iter().map(|v| v.id.as_str()).collect::<Vec<_>>(), ["c0", "c1", "c2", "c3"]);
-        assert!(fs::read_to_string(&out).unwrap().starts_with(r#"{"id":"c0","name":"p","status":"OK","seconds":0.5,"#));
+        assert!(
+            fs::read_to_string(&out)
+                .unwrap()
+                .starts_with(r#"{"id":"c0","name":"p","status":"OK","seconds":0.5,"#)
+        );
     }
 
     #[test]

@@ -23,11 +23,17 @@ pub fn pass_at_1(results: &[ModelResult]) -> String {
     }
     for (i, r) in results.iter().enumerate() {
         let (top, middle) = (ROW * i as f64 + 8.0, ROW * i as f64 + 19.0);
-        let hint = format!("{}: {} ({} to {})", r.name, percent(r.pass_at_1), percent(r.low), percent(r.high));
+        let hint =
+            format!("{}: {} ({} to {})", r.name, percent(r.pass_at_1), percent(r.low), percent(r.high));
         svg.text("label", (LEFT - 12.0, middle + 4.5), Anchor::End, &r.name);
         svg.rect(&colour(i), (LEFT, top), (x.at(r.pass_at_1) - LEFT, 22.0), &hint);
         whisker(&mut svg, (x.at(r.low), x.at(r.high)), middle);
-        svg.text("value", (x.at(r.high.max(r.pass_at_1)) + 10.0, middle + 4.5), Anchor::Start, &percent(r.pass_at_1));
+        svg.text(
+            "value",
+            (x.at(r.high.max(r.pass_at_1)) + 10.0, middle + 4.5),
+            Anchor::Start,
+            &percent(r.pass_at_1),
+        );
     }
     svg.line("axis", (LEFT, 4.0), (LEFT, height - 26.0));
     svg.finish("Pass@1 in percent with 95 % intervals")
@@ -59,7 +65,12 @@ pub fn differences(compared: &[Compared]) -> String {
         let clear = if interval.low > 0.0 || interval.high < 0.0 { "dot" } else { "dot open" };
         svg.text("label", (LEFT + 48.0, y + 4.5), Anchor::End, &format!("{} − {}", c.to, c.from));
         whisker(&mut svg, (x.at(interval.low), x.at(interval.high)), y);
-        svg.dot(clear, (x.at(interval.value), y), 5.0, &format!("{} points", signed(100.0 * interval.value, 1)));
+        svg.dot(
+            clear,
+            (x.at(interval.value), y),
+            5.0,
+            &format!("{} points", signed(100.0 * interval.value, 1)),
+        );
         svg.text("value", (WIDTH - RIGHT + 14.0, y + 4.5), Anchor::Start, &signed(100.0 * interval.value, 1));
     }
     svg.finish("Paired differences of Pass@1 in points with 95 % intervals")
@@ -67,14 +78,25 @@ pub fn differences(compared: &[Compared]) -> String {
 
 /// `+3.2` or `−3.2`.
 pub fn signed(value: f64, decimals: usize) -> String {
-    let sign = if value > 0.0 { "+" } else if value < 0.0 { "−" } else { "" };
+    let sign = if value > 0.0 {
+        "+"
+    } else if value < 0.0 {
+        "−"
+    } else {
+        ""
+    };
     format!("{sign}{:.decimals$}", value.abs())
 }
 
 /// How the samples of each model ended, as shares of a whole bar.
 pub fn statuses(results: &[ModelResult]) -> String {
     let all = [
-        Status::Ok, Status::AssertionError, Status::SyntaxError, Status::ReferenceError, Status::Exception, Status::Timeout,
+        Status::Ok,
+        Status::AssertionError,
+        Status::SyntaxError,
+        Status::ReferenceError,
+        Status::Exception,
+        Status::Timeout,
     ];
     let height = ROW * results.len() as f64 + 34.0;
     let mut svg = Svg::new(WIDTH, height);

@@ -11,7 +11,8 @@ const SHOWN: usize = 240;
 
 /// One line a curve, validation as rings; names stand at the lines' ends. `first` is the colour of the first curve.
 pub fn losses(curves: &[Curve], first: usize) -> String {
-    let points = || curves.iter().flat_map(|c| c.training.iter().chain(&c.validation)).filter(|p| p.1.is_finite());
+    let points =
+        || curves.iter().flat_map(|c| c.training.iter().chain(&c.validation)).filter(|p| p.1.is_finite());
     let most = |f: fn(&(f64, f64)) -> f64| points().map(f).fold(f64::NEG_INFINITY, f64::max);
     let (steps, high) = (most(|p| p.0), most(|p| p.1));
     let low = -most(|p| -p.1);
@@ -23,9 +24,17 @@ pub fn losses(curves: &[Curve], first: usize) -> String {
     let mut labels: Vec<(f64, usize)> = Vec::new();
     for (i, curve) in curves.iter().enumerate() {
         let class = colour(first + i);
-        svg.path(&format!("curve {class}"), thinned(&curve.training).into_iter().map(|(s, l)| (x.at(s), y.at(l))));
+        svg.path(
+            &format!("curve {class}"),
+            thinned(&curve.training).into_iter().map(|(s, l)| (x.at(s), y.at(l))),
+        );
         for &(step, loss) in &curve.validation {
-            svg.dot(&format!("ring {class}"), (x.at(step), y.at(loss)), 3.5, &format!("{}, step {step}: validation {loss:.4}", curve.name));
+            svg.dot(
+                &format!("ring {class}"),
+                (x.at(step), y.at(loss)),
+                3.5,
+                &format!("{}, step {step}: validation {loss:.4}", curve.name),
+            );
         }
         if let Some(&(_, last)) = curve.training.last() {
             labels.push((y.at(last), i));
@@ -35,7 +44,12 @@ pub fn losses(curves: &[Curve], first: usize) -> String {
         let curve = &curves[i];
         let loss = curve.validation.last().or(curve.training.last()).map_or(f64::NAN, |p| p.1);
         let at = (SIZE.0 - MARGIN.1 + 12.0, place + 4.0);
-        svg.text(&format!("name {}", colour(first + i)), at, Anchor::Start, &format!("{} {loss:.3}", curve.name));
+        svg.text(
+            &format!("name {}", colour(first + i)),
+            at,
+            Anchor::Start,
+            &format!("{} {loss:.3}", curve.name),
+        );
     }
     svg.finish("Loss over training steps")
 }

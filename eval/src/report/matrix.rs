@@ -13,7 +13,8 @@ const CELL: f64 = 16.0;
 /// models together solve them, so that what one gained and lost is seen at a glance.
 pub fn matrix(results: &[ModelResult]) -> String {
     let Some(first) = results.first() else { return String::new() };
-    let share = |r: &ModelResult, i: usize| r.per_problem[i].correct as f64 / r.per_problem[i].samples.max(1) as f64;
+    let share =
+        |r: &ModelResult, i: usize| r.per_problem[i].correct as f64 / r.per_problem[i].samples.max(1) as f64;
     let total = |i: &usize| results.iter().map(|r| share(r, *i)).sum::<f64>();
     let mut order: Vec<usize> = (0..first.per_problem.len()).collect();
     order.sort_by(|a, b| total(b).total_cmp(&total(a)).then(a.cmp(b)));
@@ -29,7 +30,13 @@ pub fn matrix(results: &[ModelResult]) -> String {
                 let p = &result.per_problem[i];
                 let hint = format!("{}: {} of {}, {}", p.name, p.correct, p.samples, result.name);
                 let gap = (width * 0.12).min(1.5);
-                svg.cell(&colour(m), (LEFT + column as f64 * width, top), (width - gap, CELL), share(result, i), &hint);
+                svg.cell(
+                    &colour(m),
+                    (LEFT + column as f64 * width, top),
+                    (width - gap, CELL),
+                    share(result, i),
+                    &hint,
+                );
             }
         }
     }

@@ -8,8 +8,15 @@ const STYLE: &str = include_str!("style.css");
 /// The whole document.
 pub fn html(report: &Report) -> String {
     let title = escape(if report.title.is_empty() { "CodeLSI" } else { &report.title });
-    let body: String = [header(report, &title), summary(report), sets(report), training(report), data(report), method(report)]
-        .concat();
+    let body: String = [
+        header(report, &title),
+        summary(report),
+        sets(report),
+        training(report),
+        data(report),
+        method(report),
+    ]
+    .concat();
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
@@ -35,7 +42,8 @@ fn summary(report: &Report) -> String {
         return String::new();
     }
     let headlines: String = report.sets.iter().map(headline).collect();
-    let headlines = if headlines.is_empty() { headlines } else { format!("<div class=\"cards\">{headlines}</div>") };
+    let headlines =
+        if headlines.is_empty() { headlines } else { format!("<div class=\"cards\">{headlines}</div>") };
     section("Result", &format!("{headlines}<div class=\"wide\">{}</div>", table::models(report)))
 }
 
@@ -52,7 +60,12 @@ fn headline(set: &ProblemSet) -> String {
 }
 
 fn sets(report: &Report) -> String {
-    report.sets.iter().filter(|set| !set.results.is_empty()).map(|set| section(&escape(&set.name), &set_body(set))).collect()
+    report
+        .sets
+        .iter()
+        .filter(|set| !set.results.is_empty())
+        .map(|set| section(&escape(&set.name), &set_body(set)))
+        .collect()
 }
 
 fn set_body(set: &ProblemSet) -> String {
@@ -68,7 +81,10 @@ fn set_body(set: &ProblemSet) -> String {
         body += &format!("<div class=\"wide\">{}</div>", table::differences(&set.differences));
         body += "<p class=\"fine\">Detectable: the smallest true difference that these problems would show four times in five.</p>";
     }
-    body += &figure(&matrix::matrix(&set.results), "Every problem, by the share of its samples that pass; the most solved come first.");
+    body += &figure(
+        &matrix::matrix(&set.results),
+        "Every problem, by the share of its samples that pass; the most solved come first.",
+    );
     body += &figure(&bars::statuses(&set.results), "How the samples ended.");
     let exploits: usize = set.results.iter().map(|r| r.exploits).sum();
     if exploits > 0 {
@@ -92,7 +108,10 @@ fn training(report: &Report) -> String {
     if report.curves.iter().any(|c| !c.training.is_empty()) {
         // The base is not trained here: the first curve has the second model's colour.
         let first = report.models.iter().position(|row| row.name == report.curves[0].name).unwrap_or(0);
-        body += &figure(&curves::losses(&report.curves, first), "Training loss by step; rings are validation loss.");
+        body += &figure(
+            &curves::losses(&report.curves, first),
+            "Training loss by step; rings are validation loss.",
+        );
     }
     if !report.timings.is_empty() {
         body += &figure(&bars::timings(&report.timings), "Wall time of each stage.");
@@ -104,12 +123,22 @@ fn data(report: &Report) -> String {
     if report.curation.is_empty() {
         return String::new();
     }
-    section("Data", &format!("<div class=\"wide\">{}</div><p class=\"fine\">What the curation read and kept, and what it dropped, by reason.</p>", table::curation(&report.curation)))
+    section(
+        "Data",
+        &format!(
+            "<div class=\"wide\">{}</div><p class=\"fine\">What the curation read and kept, and what it dropped, by reason.</p>",
+            table::curation(&report.curation)
+        ),
+    )
 }
 
 fn method(report: &Report) -> String {
     let notes: String = report.notes.iter().map(|note| format!("<li>{}</li>", escape(note))).collect();
     let notes = if notes.is_empty() { notes } else { format!("<ul>{notes}</ul>") };
     let settings = if report.settings.is_empty() { String::new() } else { table::settings(&report.settings) };
-    if notes.is_empty() && settings.is_empty() { String::new() } else { section("Method", &(notes + &settings)) }
+    if notes.is_empty() && settings.is_empty() {
+        String::new()
+    } else {
+        section("Method", &(notes + &settings))
+    }
 }

@@ -9,12 +9,15 @@ pub fn models(report: &Report) -> String {
     let rows = &report.models;
     type Cell = fn(&Row) -> Option<String>;
     let columns: [(&str, Cell); 5] = [
-        ("trainable", |r| Some(stacked(&share(r.trainable.filter(|n| *n > 0)?, r.total?), &count(r.trainable?)))),
+        ("trainable", |r| {
+            Some(stacked(&share(r.trainable.filter(|n| *n > 0)?, r.total?), &count(r.trainable?)))
+        }),
         ("tokens", |r| Some(stacked(&count(r.tokens?), &format!("{} steps", count(r.steps? as u64))))),
         ("training loss", |r| Some(loss((r.first_loss?, r.last_loss?)))),
         ("validation loss", |r| r.validation_loss.map(loss)),
         ("tokens/s", |r| {
-            let peak = r.peak_bytes.map_or(String::new(), |bytes| format!("{:.1} GB peak", bytes as f64 / 1e9));
+            let peak =
+                r.peak_bytes.map_or(String::new(), |bytes| format!("{:.1} GB peak", bytes as f64 / 1e9));
             Some(stacked(&count(r.tokens_per_s?.round() as u64), &peak))
         }),
     ];
@@ -66,8 +69,14 @@ pub fn differences(compared: &[Compared]) -> String {
         let p = if d.sign_test < 0.001 { "p &lt; 0.001".into() } else { format!("p = {:.3}", d.sign_test) };
         html += &format!(
             "<tr><th>{} − {}</th><td><b>{}</b></td><td>{} … {}</td><td>{}</td><td>{}</td><td>{p}</td><td>{:.1}</td></tr>",
-            escape(&c.to), escape(&c.from), points(d.interval.value), points(d.interval.low), points(d.interval.high),
-            d.wins, d.losses, 100.0 * d.detectable,
+            escape(&c.to),
+            escape(&c.from),
+            points(d.interval.value),
+            points(d.interval.low),
+            points(d.interval.high),
+            d.wins,
+            d.losses,
+            100.0 * d.detectable,
         );
     }
     html + "</tbody></table>"
@@ -98,6 +107,7 @@ pub fn curation(sources: &[Curation]) -> String {
 
 /// Names and values.
 pub fn settings(settings: &[(String, String)]) -> String {
-    let row = |(name, value): &(String, String)| format!("<dt>{}</dt><dd>{}</dd>", escape(name), escape(value));
+    let row =
+        |(name, value): &(String, String)| format!("<dt>{}</dt><dd>{}</dd>", escape(name), escape(value));
     format!("<dl>{}</dl>", settings.iter().map(row).collect::<String>())
 }

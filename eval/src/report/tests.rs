@@ -17,8 +17,9 @@ fn result(name: &str, solved: usize) -> ModelResult {
     };
     // Each model solves what the weaker ones do, and some it loses.
     let correct = |i: usize| if (i * 37) % 120 < solved { 5 - (i % 3) } else { usize::from(i % 11 == 0) };
-    let per_problem: Vec<_> =
-        (0..120).map(|i| ProblemResult { name: format!("task{i}"), samples: 5, correct: correct(i) }).collect();
+    let per_problem: Vec<_> = (0..120)
+        .map(|i| ProblemResult { name: format!("task{i}"), samples: 5, correct: correct(i) })
+        .collect();
     let passed: usize = per_problem.iter().map(|p| p.correct).sum();
     let scores: Vec<f64> = per_problem.iter().map(|p| p.correct as f64 / 5.0).collect();
     let interval = crate::statistics::bootstrap(&scores, 1);
@@ -76,22 +77,46 @@ fn report() -> Report {
             .map(|s| f64::from(s))
             .map(|s| (s, to + (from - to) * (-s / 90.0).exp() + 0.02 * (s * 1.7).sin()))
             .collect(),
-        validation: [1.0, 300.0, 600.0].map(|s: f64| (s, to + 0.02 + (from - to) * (-s / 90.0).exp())).to_vec(),
+        validation: [1.0, 300.0, 600.0]
+            .map(|s: f64| (s, to + 0.02 + (from - to) * (-s / 90.0).exp()))
+            .to_vec(),
     };
     Report {
         title: "CodeLSI".into(),
         subtitle: "Code Llama 13B, 20 000 public instructions, 40 private ones, two A100".into(),
-        models: vec![row("base", None), row("general", Some((0.7062, 0.4268))), row("specialized", Some((0.81, 0.31)))],
+        models: vec![
+            row("base", None),
+            row("general", Some((0.7062, 0.4268))),
+            row("specialized", Some((0.81, 0.31))),
+        ],
         sets: vec![set("general problems", [47, 71, 64]), set("private API <SDK>", [3, 9, 58])],
         curves: vec![curve("general", 0.71, 0.43), curve("specialized", 0.81, 0.31)],
         curation: vec![
-            Curation { name: "public".into(), read: 41_202, kept: 20_000, dropped: vec![("duplicate".into(), 11_040), ("too short".into(), 9_811), ("benchmark".into(), 351)] },
+            Curation {
+                name: "public".into(),
+                read: 41_202,
+                kept: 20_000,
+                dropped: vec![
+                    ("duplicate".into(), 11_040),
+                    ("too short".into(), 9_811),
+                    ("benchmark".into(), 351),
+                ],
+            },
             Curation { name: "private".into(), read: 61, kept: 40, dropped: vec![("duplicate".into(), 21)] },
         ],
-        timings: [("curate", 14.2), ("general LoRA", 3122.0), ("specialized LoRA", 41.0), ("generate", 611.0), ("judge", 92.0)]
-            .map(|(name, seconds)| Timing { name: name.into(), seconds })
-            .to_vec(),
-        settings: vec![("LoRA".into(), "rank 16, alpha 32, all seven linears".into()), ("seed".into(), "42".into())],
+        timings: [
+            ("curate", 14.2),
+            ("general LoRA", 3122.0),
+            ("specialized LoRA", 41.0),
+            ("generate", 611.0),
+            ("judge", 92.0),
+        ]
+        .map(|(name, seconds)| Timing { name: name.into(), seconds })
+        .to_vec(),
+        settings: vec![
+            ("LoRA".into(), "rank 16, alpha 32, all seven linears".into()),
+            ("seed".into(), "42".into()),
+        ],
         notes: vec!["The embedded judge does not check types: its figures are upper bounds.".into()],
     }
 }
@@ -104,8 +129,18 @@ fn the_page_is_self_contained_and_holds_every_figure() {
     }
     let general = &report().sets[0].results[1];
     for part in [
-        "0.48\u{202f}%", "62\u{202f}586\u{202f}880", "0.427<small>from 0.706", "2\u{202f}871", "31.4 GB", "duplicate", "11\u{202f}040",
-        "private API &lt;SDK&gt;", "52 min 02 s", "upper bounds", "general − base", &general.protocol_hash[..12],
+        "0.48\u{202f}%",
+        "62\u{202f}586\u{202f}880",
+        "0.427<small>from 0.706",
+        "2\u{202f}871",
+        "31.4 GB",
+        "duplicate",
+        "11\u{202f}040",
+        "private API &lt;SDK&gt;",
+        "52 min 02 s",
+        "upper bounds",
+        "general − base",
+        &general.protocol_hash[..12],
         &chart::percent(general.pass_at_1),
     ] {
         assert!(html.contains(part), "no {part}");
@@ -119,11 +154,15 @@ fn the_page_is_self_contained_and_holds_every_figure() {
 #[test]
 fn tags_are_balanced() {
     let html = report().html();
-    for tag in ["section", "figure", "svg", "table", "tr", "td", "div", "text", "title", "rect", "dl", "pre"] {
+    for tag in ["section", "figure", "svg", "table", "tr", "td", "div", "text", "title", "rect", "dl", "pre"]
+    {
         let open = html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count();
         let close = html.matches(&format!("</{tag}>")).count();
         let selfclosed = html.matches("\"/>").count();
-        assert!(open == close || (tag == "rect" && open <= close + selfclosed), "{tag}: {open} opened, {close} closed");
+        assert!(
+            open == close || (tag == "rect" && open <= close + selfclosed),
+            "{tag}: {open} opened, {close} closed"
+        );
     }
 }
 
@@ -131,7 +170,8 @@ fn tags_are_balanced() {
 fn what_was_not_measured_is_left_out() {
     let html = Report::default().html();
     assert!(!html.contains("<section>") && !html.contains("<svg"));
-    let untrained = Report { models: vec![Row { name: "base".into(), ..Row::default() }], ..Report::default() };
+    let untrained =
+        Report { models: vec![Row { name: "base".into(), ..Row::default() }], ..Report::default() };
     assert!(!untrained.html().contains("tokens/s"));
 }
 

@@ -107,8 +107,19 @@ impl Sandbox {
 /// The system's part of a runtime: programs and shared libraries, never configuration or home folders.
 pub fn system_runtime() -> Vec<PathBuf> {
     let paths = [
-        "/bin", "/lib", "/lib64", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/local/bin", "/usr/local/lib",
-        "/etc/ld.so.cache", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom",
+        "/bin",
+        "/lib",
+        "/lib64",
+        "/usr/bin",
+        "/usr/lib",
+        "/usr/lib64",
+        "/usr/local/bin",
+        "/usr/local/lib",
+        "/etc/ld.so.cache",
+        "/dev/null",
+        "/dev/zero",
+        "/dev/random",
+        "/dev/urandom",
     ];
     paths.iter().map(PathBuf::from).filter(|path| path.exists()).collect()
 }

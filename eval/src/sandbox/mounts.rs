@@ -14,9 +14,11 @@ pub fn enter_own_tree(plan: &Plan) -> Result<()> {
         let place = path.display().to_string();
         move |e: rustix::io::Errno| failed(&place, e)
     };
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(os(root))?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(os(root))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount("tmpfs", root, "tmpfs", flags, c"size=1m,nr_inodes=1k,mode=755").map_err(os(root))?;
+    rustix::mount::mount("tmpfs", root, "tmpfs", flags, c"size=1m,nr_inodes=1k,mode=755")
+        .map_err(os(root))?;
     for path in outermost(&plan.readable) {
         bind(root, path, true)?;
     }

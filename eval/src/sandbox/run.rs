@@ -69,7 +69,8 @@ impl Captured {
     /// What was kept, with anything that is no UTF-8 replaced and control characters escaped.
     pub fn printable(&self) -> String {
         let all = [self.head.as_slice(), &self.tail].concat();
-        let escape = |c: char| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.into() };
+        let escape =
+            |c: char| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.into() };
         String::from_utf8_lossy(&all).chars().map(escape).collect()
     }
 
@@ -100,7 +101,8 @@ impl Sandbox {
         };
         let started = Instant::now();
         let child = self.start(&plan)?;
-        let (end, mut stdout, stderr) = watch(child, &plan, started).map_err(|e| Error::op("sandbox", e.to_string()))?;
+        let (end, mut stdout, stderr) =
+            watch(child, &plan, started).map_err(|e| Error::op("sandbox", e.to_string()))?;
         if !stdout.strip_ready() {
             let said = stderr.printable();
             let last = said.lines().last().unwrap_or("the first stage said nothing").to_string();

@@ -4,11 +4,11 @@ use super::run::{End, Limit};
 use super::stages::failed;
 use super::{Limits, Sandbox, Task, system_runtime};
 use codelsi_engine::{Error, Result};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use rustix::process::{Pid, Signal, kill_process};
 use std::time::Duration;
 
 /// One attempt, run behind the locks. It exits with 0 when it was held back, with 1 when it got through.
@@ -38,9 +38,11 @@ impl Attempt {
     pub fn run(self) -> i32 {
         let got_through = match self {
             Attempt::Network => network(),
-            Attempt::Read { secret } => [&secret, Path::new("/etc/shadow"), Path::new("/etc/passwd"), Path::new("/proc/1/environ")]
-                .iter()
-                .any(|path| fs::File::open(path).is_ok()),
+            Attempt::Read { secret } => {
+                [&secret, Path::new("/etc/shadow"), Path::new("/etc/passwd"), Path::new("/proc/1/environ")]
+                    .iter()
+                    .any(|path| fs::File::open(path).is_ok())
+            }
             Attempt::Write { outside, readable } => {
                 fs::write(&outside, "x").is_ok()
                     || fs::write(&readable, "x").is_ok()
@@ -97,7 +99,8 @@ fn sleeper(shell: &Path, mark: &str) {
 /// All attempts, each held to its own end.
 pub fn pass(sandbox: &Sandbox) -> Result<()> {
     let dir = tempfile::tempdir().map_err(|e| failed("temporary folder", e))?;
-    let (secret, readable, outside) = (dir.path().join("secret"), dir.path().join("readable"), dir.path().join("out"));
+    let (secret, readable, outside) =
+        (dir.path().join("secret"), dir.path().join("readable"), dir.path().join("out"));
     for file in [&secret, &readable] {
         fs::write(file, "s").map_err(|e| Error::io(file, e))?;
     }
@@ -112,7 +115,11 @@ pub fn pass(sandbox: &Sandbox) -> Result<()> {
         ("write outside", Attempt::Write { outside: outside.clone(), readable: readable.clone() }, held),
         ("time limit", Attempt::Sleep, End::Stopped(Limit::Wall)),
         ("memory limit", Attempt::Memory, End::Stopped(Limit::Memory)),
-        ("process limit", Attempt::Processes { shell: shell.clone(), mark: mark.clone() }, End::Stopped(Limit::Processes)),
+        (
+            "process limit",
+            Attempt::Processes { shell: shell.clone(), mark: mark.clone() },
+            End::Stopped(Limit::Processes),
+        ),
         ("processes left behind", Attempt::Orphan { shell, mark: mark.clone() }, held),
     ];
     for (name, attempt, expected) in attempts {
@@ -156,7 +163,7 @@ fn signal_is_held_back(sandbox: &Sandbox, readable: &Path) -> Result<()> {
 /// Whether a process with the mark in its command line still runs.
 fn survives(mark: &str) -> bool {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok()).any(|line| {
-        line.windows(mark.len()).any(|window| window == mark.as_bytes())
-    })
+    processes
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+        .any(|line| line.windows(mark.len()).any(|window| window == mark.as_bytes()))
 }

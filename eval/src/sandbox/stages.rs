@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{self as os, Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -122,7 +122,9 @@ unsafe fn isolate(isolation: Isolation) -> Result<()> {
     // SAFETY: no descriptor table is unshared, and there is no other thread.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(|e| failed("namespaces", e))?;
     // Root inside is the caller outside, so that capabilities in the namespace last over the stages' execs.
-    for (file, map) in [("setgroups", "deny".into()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))] {
+    for (file, map) in
+        [("setgroups", "deny".into()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))]
+    {
         std::fs::write(format!("/proc/self/{file}"), map).map_err(|e| failed(file, e))?;
     }
     Ok(())
@@ -131,7 +133,8 @@ unsafe fn isolate(isolation: Isolation) -> Result<()> {
 /// Starts the next stage: this binary again, with the plan on its standard input.
 fn start(stage: &str, plan: &Plan) -> Result<Child> {
     let mut command = Command::new(SELF);
-    let mut child = command.args([MARK, stage]).stdin(Stdio::piped()).spawn().map_err(|e| failed(stage, e))?;
+    let mut child =
+        command.args([MARK, stage]).stdin(Stdio::piped()).spawn().map_err(|e| failed(stage, e))?;
     write_plan(plan, child.stdin.take().expect("piped")).map_err(|e| failed(stage, e))?;
     Ok(child)
 }
@@ -168,11 +171,10 @@ pub fn write_plan(plan: &Plan, mut to: impl Write) -> std::io::Result<()> {
     to.flush()
 }
 
-/// Reads one line, byte by byte: whatever follows on standard input is not ours.
 fn read_plan() -> Result<Plan> {
-    let line: std::io::Result<Vec<u8>> = std::io::stdin().bytes().take_while(|b| !matches!(b, Ok(b'\n'))).collect();
-    let line = line.map_err(|e| failed("plan", e))?;
-    serde_json::from_slice(&line).map_err(|e| failed("plan", e))
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).map_err(|e| failed("plan", e))?;
+    serde_json::from_str(&line).map_err(|e| failed("plan", e))
 }
 
 /// An operating-system error in one step of the set-up.

@@ -3,8 +3,8 @@
 use super::stages::failed;
 use codelsi_engine::Result;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, sock_filter,
 };
 use std::collections::BTreeMap;
 
@@ -84,7 +84,8 @@ fn compile(rules: Rules, errno: i32) -> Result<BpfProgram, seccompiler::BackendE
 }
 
 fn refused(pid_namespace: bool) -> Result<Rules, seccompiler::BackendError> {
-    let when = |arg, op, value| SeccompCondition::new(arg, Dword, op, value).and_then(|c| SeccompRule::new(vec![c]));
+    let when =
+        |arg, op, value| SeccompCondition::new(arg, Dword, op, value).and_then(|c| SeccompRule::new(vec![c]));
     let set = |bits| SeccompCmpOp::MaskedEq(bits);
     let mut rules: Rules = REFUSED.iter().chain(REFUSED_X86).map(|&call| (call, vec![])).collect();
     rules.insert(FCHMODAT2, vec![]);
@@ -100,7 +101,8 @@ fn refused(pid_namespace: bool) -> Result<Rules, seccompiler::BackendError> {
     rules.insert(libc::SYS_prlimit64, vec![when(0, SeccompCmpOp::Ne, 0)?]);
     if !pid_namespace {
         let own = rustix::process::getpid().as_raw_nonzero().get() as u64;
-        for call in [libc::SYS_kill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo] {
+        for call in [libc::SYS_kill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo]
+        {
             rules.insert(call, vec![when(0, SeccompCmpOp::Ne, own)?]);
         }
         rules.insert(libc::SYS_tkill, vec![]);

@@ -89,7 +89,10 @@ mod tests {
         let below = usage(child.id());
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(here.processes >= 2 && here.memory > below.memory && below.processes == 1, "{here:?} {below:?}");
+        assert!(
+            here.processes >= 2 && here.memory > below.memory && below.processes == 1,
+            "{here:?} {below:?}"
+        );
     }
 
     #[test]
