@@ -4,9 +4,11 @@
 //! other text (no dummy space in front), decoding token by token without half a character, Code Llama's infill
 //! pieces, and text that can never turn into a control token: `</s>` in a source file is five characters.
 
+mod pieces;
+
 use codelsi_engine::{At, Error, Result};
+use pieces::{Pieces, Spelling};
 use serde_json::Value;
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -36,13 +38,6 @@ pub struct Infill {
     pub middle: u32,
     /// Ends the filled-in text.
     pub end: u32,
-}
-
-/// What each id decodes to, back to back.
-struct Pieces {
-    bytes: Vec<u8>,
-    /// `bytes[ends[i - 1]..ends[i]]` is the text of id i; nothing for control tokens and unused ids.
-    ends: Vec<usize>,
 }
 
 impl Tokenizer {
@@ -81,7 +76,7 @@ impl Tokenizer {
 
     /// One more than the largest id.
     pub fn vocab_size(&self) -> usize {
-        self.pieces.ends.len()
+        self.pieces.len()
     }
 
     /// The token that starts a text.
@@ -230,77 +225,6 @@ fn take_prefix(json: &mut Value) -> Prefix {
         Prefix::Never
     } else {
         Prefix::UnlessThere
-    }
-}
-
-/// How a vocabulary writes bytes in its pieces.
-#[derive(Clone, Copy)]
-enum Spelling {
-    /// SentencePiece: `▁` is a space, `<0x0A>` a byte.
-    Sentence,
-    /// GPT-2: a printable character stands for each byte.
-    ByteLevel,
-}
-
-impl Spelling {
-    fn of(decoder: &Value) -> Result<Self> {
-        let steps = decoder["decoders"].as_array().map_or(std::slice::from_ref(decoder), Vec::as_slice);
-        let has = |kind: &str| steps.iter().any(|step| step["type"] == kind);
-        match (has("ByteLevel"), has("ByteFallback") || has("Metaspace") || has("Replace")) {
-            (true, _) => Ok(Spelling::ByteLevel),
-            (_, true) => Ok(Spelling::Sentence),
-            _ => Err(Error::new("the tokenizer's decoder is neither SentencePiece's nor byte-level")),
-        }
-    }
-
-    fn bytes(self, piece: &str, alphabet: &HashMap<char, u8>) -> Vec<u8> {
-        match self {
-            Spelling::ByteLevel => piece.chars().filter_map(|c| alphabet.get(&c).copied()).collect(),
-            Spelling::Sentence => {
-                let hex =
-                    piece.strip_prefix("<0x").and_then(|p| p.strip_suffix('>')).filter(|h| h.len() == 2);
-                match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-                    Some(byte) => vec![byte],
-                    None => piece.replace('▁', " ").into_bytes(),
-                }
-            }
-        }
-    }
-}
-
-/// GPT-2's alphabet: printable Latin-1 characters stand for themselves, the other bytes for U+0100 onwards.
-fn byte_alphabet() -> HashMap<char, u8> {
-    let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..);
-    let others = (0..=255u8).filter(|&b| !printable(b)).zip('\u{100}'..).map(|(b, c)| (c, b));
-    (0..=255u8).filter(|&b| printable(b)).map(|b| (b as char, b)).chain(others).collect()
-}
-
-impl Pieces {
-    fn of(tokenizer: &tokenizers::Tokenizer, spelling: Spelling) -> Self {
-        let added = tokenizer.get_added_tokens_decoder();
-        let alphabet = byte_alphabet();
-        let mut vocabulary: Vec<(u32, String)> =
-            tokenizer.get_vocab(true).into_iter().map(|(piece, id)| (id, piece)).collect();
-        vocabulary.sort_unstable();
-        let mut pieces = Pieces { bytes: Vec::new(), ends: Vec::new() };
-        for (id, piece) in vocabulary {
-            // Ids that the vocabulary skips decode to nothing.
-            pieces.ends.resize(id as usize, pieces.bytes.len());
-            match added.get(&id) {
-                Some(token) if token.special => {}
-                Some(token) => pieces.bytes.extend(token.content.as_bytes()),
-                None => pieces.bytes.extend(spelling.bytes(&piece, &alphabet)),
-            }
-            pieces.ends.push(pieces.bytes.len());
-        }
-        pieces
-    }
-
-    fn get(&self, id: u32) -> &[u8] {
-        let id = id as usize;
-        let Some(&end) = self.ends.get(id) else { return &[] };
-        let start = if id == 0 { 0 } else { self.ends[id - 1] };
-        &self.bytes[start..end]
     }
 }
 

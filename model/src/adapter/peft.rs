@@ -1,15 +1,11 @@
-//! LoRA adapters as PEFT stores them: `adapter_config.json` and `adapter_model.safetensors`.
-//!
-//! Every adapted linear has a pair A (R, in) and B (out, R), and computes W x + s B (A x) with s = alpha / R, or
-//! alpha / √R with rank-stabilized scaling (arXiv 2312.03732).
+//! Adapters as PEFT stores them: `adapter_config.json` and `adapter_model.safetensors`.
 
+use super::{Adapter, Pair};
 use crate::config::{Config, Linear};
 use crate::folder::replace;
 use crate::tensor_file::{TensorFile, first_few};
 use crate::tensor_writer::{Spec, write_file, write_json};
-use codelsi_engine::rng::{Key, unit};
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
-use rayon::prelude::*;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,74 +15,7 @@ use std::path::Path;
 /// What PEFT puts before a module's path.
 const PEFT_PREFIX: &str = "base_model.model.";
 
-/// Low-rank changes to the same linears of every layer.
-#[derive(Clone)]
-pub struct Adapter {
-    /// R.
-    pub rank: usize,
-    pub alpha: f32,
-    /// The probability with which training drops an input of A.
-    pub dropout: f32,
-    /// Scale by alpha / √R instead of alpha / R.
-    pub rslora: bool,
-    pub targets: BTreeSet<Linear>,
-    /// By the linear's path, e.g. `model.layers.0.self_attn.q_proj`; all F32.
-    pub pairs: BTreeMap<String, Pair>,
-}
-
-/// The factors of one linear's change.
-#[derive(Clone)]
-pub struct Pair {
-    /// (R, in)
-    pub a: Tensor,
-    /// (out, R)
-    pub b: Tensor,
-}
-
 impl Adapter {
-    /// An adapter that changes nothing yet: A uniform in ±1/√in (Kaiming with a = √5, as PEFT), B zero.
-    ///
-    /// # Errors
-    /// When the rank is 0 or no linear is named.
-    pub fn fresh(
-        config: &Config,
-        rank: usize,
-        alpha: f32,
-        dropout: f32,
-        targets: &[Linear],
-        seed: u64,
-    ) -> Result<Self> {
-        if rank == 0 || targets.is_empty() {
-            return Err(Error::new("an adapter needs a rank of at least 1 and at least one linear"));
-        }
-        let device = Device::cpu();
-        let mut pairs = BTreeMap::new();
-        for layer in 0..config.layers {
-            for &linear in targets {
-                let (out, inner) = config.linear_shape(linear);
-                let mut a = device.empty(Label::Adapters, [rank, inner], DType::F32);
-                // Steps count from 0; the last one's numbers are nobody else's.
-                let site = (layer * Linear::ALL.len() + linear as usize) as u32;
-                fill_uniform(a.slice_mut()?, inner, Key { seed, step: u32::MAX, site });
-                let b = device.zeros(Label::Adapters, [out, rank], DType::F32);
-                pairs.insert(linear.path(layer), Pair { a, b });
-            }
-        }
-        let targets = targets.iter().copied().collect();
-        Ok(Adapter { rank, alpha, dropout, rslora: false, targets, pairs })
-    }
-
-    /// s for a pair of rank `rank`.
-    pub fn scaling(&self, rank: usize) -> f32 {
-        let rank = rank as f64;
-        (self.alpha as f64 / if self.rslora { rank.sqrt() } else { rank }) as f32
-    }
-
-    /// Number of trainable values.
-    pub fn parameters(&self) -> usize {
-        self.pairs.values().map(|p| p.a.shape().elements() + p.b.shape().elements()).sum()
-    }
-
     /// Reads an adapter folder and checks it against the model it is for. F16 and BF16 files are widened.
     ///
     /// # Errors
@@ -161,17 +90,6 @@ fn shortest(x: f32) -> f64 {
 
 fn tensor_name(path: &str, factor: char) -> String {
     format!("{PEFT_PREFIX}{path}.lora_{factor}.weight")
-}
-
-fn fill_uniform(a: &mut [f32], inner: usize, key: Key) {
-    let bound = (1.0 / inner as f64).sqrt() as f32;
-    a.par_chunks_mut(inner).enumerate().for_each(|(row, a)| {
-        for (block, a) in a.chunks_mut(4).enumerate() {
-            for (x, word) in a.iter_mut().zip(key.words(row as u32, block as u32)) {
-                *x = (2.0 * unit(word) - 1.0) * bound;
-            }
-        }
-    });
 }
 
 /// What `adapter_config.json` says.
@@ -314,27 +232,9 @@ fn check(file: &TensorFile, expected: &BTreeMap<String, [usize; 2]>) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::config;
     use super::*;
     use crate::shared::shared;
-
-    fn config() -> Config {
-        Config {
-            hidden: 8,
-            intermediate: 12,
-            layers: 2,
-            heads: 2,
-            kv_heads: 1,
-            head_dim: 4,
-            vocab: 10,
-            rope_theta: 1e4,
-            rope_factor: 1.0,
-            rms_eps: 1e-5,
-            max_positions: 16,
-            tied: true,
-            bos: None,
-            eos: vec![],
-        }
-    }
 
     #[test]
     fn peft_files_survive_a_round_trip_byte_for_byte() {
@@ -359,25 +259,6 @@ mod tests {
                 assert_eq!(Some(&value), theirs.get(&key), "{case}: {key}");
             }
         }
-    }
-
-    #[test]
-    fn a_fresh_adapter_is_uniform_in_a_and_zero_in_b() {
-        let adapter = Adapter::fresh(&config(), 64, 16.0, 0.0, &[Linear::Q, Linear::Down], 1).unwrap();
-        assert_eq!(adapter.pairs.keys().next().unwrap(), "model.layers.0.mlp.down_proj");
-        assert_eq!(adapter.parameters(), 2 * (64 * (8 + 8) + 64 * (12 + 8)));
-        let pair = &adapter.pairs["model.layers.1.self_attn.q_proj"];
-        assert!(pair.b.slice::<f32>().unwrap().iter().all(|&x| x == 0.0));
-        let (a, bound) = (pair.a.slice::<f32>().unwrap(), 1.0 / 8f32.sqrt());
-        let variance = a.iter().map(|x| x * x).sum::<f32>() / a.len() as f32;
-        assert!(a.iter().all(|x| x.abs() <= bound) && (variance * 3.0 / bound / bound - 1.0).abs() < 0.2);
-        let again = Adapter::fresh(&config(), 64, 16.0, 0.0, &[Linear::Q], 1).unwrap();
-        assert_eq!(
-            again.pairs["model.layers.1.self_attn.q_proj"].a.bytes().unwrap(),
-            pair.a.bytes().unwrap()
-        );
-        let rslora = Adapter { rslora: true, ..adapter };
-        assert_eq!(rslora.scaling(64), 2.0);
     }
 
     #[test]
