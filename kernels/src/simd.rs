@@ -148,7 +148,7 @@ pub fn exp(x: f32) -> f32 {
     p = p * r + 8.333_452e-3;
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_5e-1;
-    p = p * r + 5.000_000_2e-1;
+    p = p * r + 0.500_000_03;
     let e = (p * r * r + r) + 1.0;
     // Two factors, so that results below the smallest normal number are reached.
     let whole = shifted.to_bits() as i32 - SHIFT.to_bits() as i32;

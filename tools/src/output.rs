@@ -22,7 +22,8 @@ impl Output {
             true => ProgressBar::new(total as u64),
             false => ProgressBar::hidden(),
         };
-        let style = ProgressStyle::with_template("{prefix:>12} {bar:30} {pos}/{len} {per_sec} {msg} eta {eta}");
+        let style =
+            ProgressStyle::with_template("{prefix:>12} {bar:30} {pos}/{len} {per_sec} {msg} eta {eta}");
         bar.set_style(style.expect("the template is well formed"));
         bar.set_prefix(name.to_owned());
         let now = Instant::now();

@@ -8,7 +8,11 @@ pub fn whole(report: &Report) -> String {
     let mut text = String::new();
     if !report.models.is_empty() {
         let header = ["model", "trainable", "loss", "validation loss", "tokens/s"];
-        let _ = writeln!(text, "{:<14}{:>12}{:>20}{:>20}{:>12}", header[0], header[1], header[2], header[3], header[4]);
+        let _ = writeln!(
+            text,
+            "{:<14}{:>12}{:>20}{:>20}{:>12}",
+            header[0], header[1], header[2], header[3], header[4]
+        );
         report.models.iter().for_each(|row| text.push_str(&training(row)));
         text.push('\n');
     }

@@ -4,6 +4,7 @@
 //! composed and less that is documented well. The public files hold many documented compositions among the
 //! things curation has to drop. Neither ever holds a held-out pair of operations.
 
+use super::libraries;
 use super::language::{Kind, Meaning, Program, Value, capitalized, held_out};
 use super::rng::Rng;
 
@@ -30,10 +31,12 @@ fn base_file(rng: &mut Rng) -> String {
 
 fn base_item(rng: &mut Rng) -> String {
     match rng.below(100) {
-        0..72 => documented(&composed(&[48, 34, 18], rng), rng, 30),
-        72..84 => undocumented(rng, &[60, 30, 10], 40),
-        84..90 => class(rng, &[80, 20]),
-        90..96 => declaration(rng),
+        0..56 => documented(&composed(&[48, 34, 18], rng), rng, 30),
+        56..64 => undocumented(rng, &[60, 30, 10], 40),
+        64..68 => class(rng, &[80, 20]),
+        68..71 => declaration(rng),
+        71..76 => libraries::property(rng),
+        76..98 => libraries::file(rng),
         _ => usage(rng),
     }
 }

@@ -8,6 +8,7 @@ pub mod base;
 pub mod corpus;
 mod embedded;
 pub mod language;
+mod libraries;
 pub mod operations;
 pub mod problems;
 pub mod recipe;

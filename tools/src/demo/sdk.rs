@@ -130,6 +130,12 @@ impl Class {
     }
 }
 
+/// Whether the library has a phrase like this one.
+pub fn says(phrase: &str) -> bool {
+    let methods = CLASSES.iter().flat_map(|class| class.steps.iter().chain(class.ends));
+    methods.flat_map(|m| m.op.phrases).any(|p| p.contains(phrase) || phrase.contains(p))
+}
+
 fn novel_pairs(program: &Program) -> usize {
     program.steps.windows(2).filter(|pair| held_out(pair[0].op.name, pair[1].op.name)).count()
 }

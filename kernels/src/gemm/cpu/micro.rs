@@ -119,6 +119,13 @@ static SINGLE_AVX2: Tiles = Tiles {
 
 static SINGLE_PORTABLE: Tiles = Tiles { columns: 8, by_rows: &[single_portable] };
 
+/// Words as pairs of bf16.
+#[inline(always)]
+fn pairs(words: __m512i) -> __m512bh {
+    // SAFETY: both are 64 bytes of plain data.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(words) }
+}
+
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn pairs_avx512<const ROWS: usize>(
     steps: usize,
@@ -135,12 +142,9 @@ unsafe fn pairs_avx512<const ROWS: usize>(
         }
         for k in 0..steps {
             let b = b.add(k * NR);
-            let b: [__m512bh; 2] = [
-                std::mem::transmute(_mm512_loadu_si512(b.cast())),
-                std::mem::transmute(_mm512_loadu_si512(b.add(16).cast())),
-            ];
+            let b = [pairs(_mm512_loadu_si512(b.cast())), pairs(_mm512_loadu_si512(b.add(16).cast()))];
             for (m, acc) in acc.iter_mut().enumerate() {
-                let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(*a.add(m * STEPS + k) as i32));
+                let x = pairs(_mm512_set1_epi32(*a.add(m * STEPS + k) as i32));
                 acc[0] = _mm512_dpbf16_ps(acc[0], x, b[0]);
                 acc[1] = _mm512_dpbf16_ps(acc[1], x, b[1]);
             }
