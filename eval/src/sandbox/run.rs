@@ -144,13 +144,13 @@ fn watch(mut child: Child, plan: &Plan, started: Instant) -> std::io::Result<(En
     // Closing the first stage's standard input, on which it waits, tells it to stop everything.
     let mut lifeline = child.stdin.take();
     let mut stopped: Option<(Limit, Instant)> = None;
-    let mut measured = started;
+    let (mut measured, mut starved) = (started, Duration::ZERO);
     while streams.iter().any(|(stream, _)| stream.is_some()) {
         drain(&mut streams)?;
         match stopped {
             None if measured.elapsed() >= TICK => {
                 measured = Instant::now();
-                if let Some(limit) = overrun(&child, plan, started) {
+                if let Some(limit) = overrun(&child, plan, started, &mut starved) {
                     stopped = Some((limit, Instant::now()));
                     lifeline = None;
                 }
@@ -198,13 +198,15 @@ fn drain(streams: &mut [(Option<OwnedFd>, Captured); 2]) -> std::io::Result<()> 
 }
 
 /// The first limit that the run is over, if any.
-fn overrun(child: &Child, plan: &Plan, started: Instant) -> Option<Limit> {
+fn overrun(child: &Child, plan: &Plan, started: Instant, starved: &mut Duration) -> Option<Limit> {
     let limits = &plan.limits;
     let now = tree::usage(child.id());
+    // What a thread had waited is no longer told when it has ended.
+    *starved = now.starved.max(*starved);
     // The stages before the program, which are ours.
     let stages = 2;
     let checks = [
-        (is_late(started.elapsed(), now.starved, limits.wall), Limit::Wall),
+        (is_late(started.elapsed(), *starved, limits.wall), Limit::Wall),
         (now.cpu >= limits.cpu, Limit::Cpu),
         (now.memory >= limits.memory, Limit::Memory),
         (now.processes > limits.processes + stages, Limit::Processes),

@@ -13,7 +13,7 @@ pub struct Usage {
     pub memory: u64,
     /// Processor time of the processes that still live and of those they have waited for.
     pub cpu: Duration,
-    /// The longest that any process's first thread has waited for a processor.
+    /// Time that threads which still live have waited for a processor.
     pub starved: Duration,
 }
 
@@ -26,8 +26,10 @@ pub fn usage(pid: u32) -> Usage {
         usage.processes += 1;
         usage.memory += resident_pages(pid).unwrap_or(0) * page_size() as u64;
         ticks += cpu_ticks(pid).unwrap_or(0);
-        usage.starved = usage.starved.max(run_delay(pid).unwrap_or_default());
-        children(pid, &mut pending);
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            usage.starved += run_delay(&thread.path()).unwrap_or_default();
+            children(&thread.path(), &mut pending);
+        }
     }
     usage.cpu = Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64);
     usage
@@ -44,17 +46,14 @@ fn cpu_ticks(pid: u32) -> Option<u64> {
     fields.map(|ticks| ticks.parse::<u64>().ok()).sum()
 }
 
-fn run_delay(pid: u32) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+fn run_delay(thread: &Path) -> Option<Duration> {
+    let stat = fs::read_to_string(thread.join("schedstat")).ok()?;
     stat.split(' ').nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
-fn children(pid: u32, into: &mut Vec<u32>) {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return };
-    for thread in threads.flatten() {
-        let list = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-        into.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-    }
+fn children(thread: &Path, into: &mut Vec<u32>) {
+    let list = fs::read_to_string(thread.join("children")).unwrap_or_default();
+    into.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
 }
 
 /// Bytes held by the files below a folder, links not followed; counts each entry as a block at least, and stops
