@@ -33,7 +33,8 @@ impl Tsc {
             Error::op("tsc judge", "no `tsc` found; npm install typescript@5.3.3, name it in CODELSI_TSC, or use --judge embedded")
         })?;
         let real = |path: &Path| path.canonicalize().map_err(|e| Error::io(path, e));
-        let (node, tsc) = (real(&node)?, real(&tsc)?);
+        let (node, script) = (real(&node)?, real(&tsc)?);
+        let tsc = compiled(&script).unwrap_or(script);
         let mut readable = system_runtime();
         readable.extend(
             ["/usr/share/nodejs", "/etc/ssl/openssl.cnf"]
@@ -42,7 +43,7 @@ impl Tsc {
                 .filter(|p| p.exists()),
         );
         readable.push(node.clone());
-        readable.extend(package(&tsc));
+        readable.push(package(&tsc));
         let native = !std::fs::read(&tsc).map_err(|e| Error::io(&tsc, e))?.starts_with(b"#!");
         let mut judge = Tsc { sandbox, node, tsc, native, readable, versions: String::new() };
         judge.versions = judge.ask_versions()?;
@@ -127,13 +128,17 @@ fn near() -> Option<PathBuf> {
     here.ancestors().flat_map(places).find(|file| file.is_file())
 }
 
-/// What the compiler reads: its package, and from TypeScript 7 on the one beside it that holds the program.
-fn package(tsc: &Path) -> Vec<PathBuf> {
-    let Some(package) = tsc.ancestors().find(|folder| folder.join("package.json").is_file()) else {
-        return vec![tsc.to_path_buf()];
-    };
-    let beside =
-        package.ancestors().find(|folder| folder.ends_with("node_modules")).map(|m| m.join("@typescript"));
-    let beside = beside.filter(|folder| folder.is_dir());
-    std::iter::once(package.to_path_buf()).chain(beside).collect()
+/// From TypeScript 7 on the script only starts a program in a package beside its own; it finds its libraries by its own
+/// path, so it is started without the detour.
+fn compiled(script: &Path) -> Option<PathBuf> {
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
+    let modules = script.ancestors().find(|folder| folder.ends_with("node_modules"))?;
+    let program = modules.join(format!("@typescript/typescript-linux-{arch}/lib/tsc"));
+    (script.parent()?.parent()?.ends_with("typescript") && program.is_file()).then_some(program)
+}
+
+/// What the compiler reads: the package it is in.
+fn package(tsc: &Path) -> PathBuf {
+    let package = tsc.ancestors().find(|folder| folder.join("package.json").is_file());
+    package.unwrap_or(tsc).to_path_buf()
 }
