@@ -66,6 +66,7 @@ impl Recipe {
         };
         let specialized = TrainOptions {
             lr: demo::recipe::SPECIALIZED_LR,
+            seq: demo::recipe::SPECIALIZED_SEQ,
             batch: demo::recipe::SPECIALIZED_BATCH,
             epochs: demo::recipe::SPECIALIZED_EPOCHS,
             warmup: 4,

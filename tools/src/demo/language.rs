@@ -228,7 +228,8 @@ impl Program {
             if choices.is_empty() {
                 return None;
             }
-            steps.push(Step { op: *rng.pick(&choices[..]), literal: 2 + rng.below(8) as i64 });
+            let op: &'static Op = rng.pick::<&Op>(&choices);
+            steps.push(Step { op, literal: 2 + rng.below(8) as i64 });
         }
         let program = Program { steps };
         program.every_step_matters(rng).then_some(program)

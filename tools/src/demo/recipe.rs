@@ -34,8 +34,10 @@ pub const GENERAL_BATCH: usize = 8;
 pub const GENERAL_EPOCHS: usize = 1;
 /// The specialized stage, on top of it: forty examples, seen many times.
 pub const SPECIALIZED_LR: f64 = 3e-3;
-pub const SPECIALIZED_BATCH: usize = 2;
-pub const SPECIALIZED_EPOCHS: usize = 12;
+pub const SPECIALIZED_BATCH: usize = 4;
+pub const SPECIALIZED_EPOCHS: usize = 40;
+/// Short sequences: a step is then a few examples, and forty of them make many steps.
+pub const SPECIALIZED_SEQ: usize = 160;
 /// Samples a problem, and tokens of an answer at most.
 pub const SAMPLES: usize = 5;
 pub const MAX_TOKENS: usize = 96;
