@@ -2,7 +2,7 @@
 //!
 //! Nothing needs installing. Types are not checked, so what TypeScript's compiler would refuse may pass here: its
 //! Pass@1 is an upper bound of MultiPL-E's. Uncaught errors are printed as Node prints them, and the same rule reads
-//! them. A program is one process; it never sees the host, only [`js/node.js`](js/node.js)'s likeness of Node.
+//! them. A program is one process; it never sees the host, only `js/node.js`'s likeness of Node.
 
 use super::strip::{Stripped, strip};
 use super::{Judge, Judgement, classify};

@@ -1,6 +1,6 @@
 //! Judges: whether a program is solved, by the rule of MultiPL-E.
 //!
-//! Two judges share one rule ([`classify`]), one sandbox and one guard: a program that counts as solved is run a
+//! Two judges share one rule (`classify`), one sandbox and one guard: a program that counts as solved is run a
 //! second time with its tests in a scope it cannot reach into. If those do not run to their end (it ended the process
 //! before them, replaced `assert`, replaced the tests), the verdict stands, as the rule has it, and is flagged.
 //! That is proof against programs that cheat the tests, not against one written to deceive this very guard.

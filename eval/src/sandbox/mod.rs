@@ -7,11 +7,11 @@
 //! | harness | this library, any number of threads | starts `outer`, drains its output, watches its tree, enforces the limits |
 //! | `outer` | trusted, one thread | leaves the namespaces of the host, starts `init`; dies, with all below, when the harness does |
 //! | `init` | trusted, process 1 of its PID namespace | starts `run`, reaps orphans; its end is the end of every process below |
-//! | `run` | locks itself down, then hostile | [`task::Task`]: becomes another program, or runs JavaScript itself |
+//! | `run` | locks itself down, then hostile | [`Task`]: becomes another program, or runs JavaScript itself |
 //!
 //! Where namespaces are not permitted (many containers), `outer` and `init` are one process and Landlock, the system
 //! call filter and a process group that cannot be left do their work. Either way [`Sandbox::checked`] first tries to
-//! break out ([`selftest`]) and nothing is judged if any attempt succeeds.
+//! break out (`selftest`) and nothing is judged if any attempt succeeds.
 //!
 //! What a program gets: its own empty folder to write in, read-only access to the paths given, no network, no
 //! sockets, no signals to outsiders, a clean environment, empty standard input, and [`Limits`].
