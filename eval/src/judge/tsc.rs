@@ -119,13 +119,12 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// A compiler installed beside the project or above it.
+/// A compiler installed beside the project or above it; the first place is where `tools/test.sh` puts the pinned one.
 fn near() -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
-    let places = |folder: &Path| {
-        [".tools/node_modules/.bin/tsc", "node_modules/.bin/tsc"].map(|place| folder.join(place))
-    };
-    here.ancestors().flat_map(places).find(|file| file.is_file())
+    let places = [".tools/typescript/node_modules", ".tools/node_modules", "node_modules"];
+    let tsc = |folder: &Path| places.map(|place| folder.join(place).join(".bin/tsc"));
+    here.ancestors().flat_map(tsc).find(|file| file.is_file())
 }
 
 /// From TypeScript 7 on the script only starts a program in a package beside its own; it finds its libraries by its own
