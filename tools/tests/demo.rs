@@ -20,7 +20,8 @@ fn main() {
             .map(|p| Completion { id: p.name.clone(), name: p.name.clone(), completion: answer(p) })
             .collect();
         let folder = tempfile::tempdir().expect("a temporary folder");
-        judge_all(&judge, &given, &lines, &folder.path().join("verdicts.jsonl"), &|_, _| ()).expect("verdicts")
+        judge_all(&judge, &given, &lines, &folder.path().join("verdicts.jsonl"), &|_, _| ())
+            .expect("verdicts")
     };
     let all = drafts.len();
     let right = solved(&|p| p.solution.clone());
@@ -29,7 +30,8 @@ fn main() {
     let wrong = solved(&|p| p.solution.replacen("return ", "return undefined && ", 1));
     assert_eq!(wrong.statuses.get(&codelsi_eval::judge::Status::Ok), None, "{:?}", wrong.statuses);
     // The answer without its last call.
-    let short = solved(&|p| p.solution.rsplit_once('.').map_or(String::new(), |(head, _)| format!("{head};\n}}")));
+    let short =
+        solved(&|p| p.solution.rsplit_once('.').map_or(String::new(), |(head, _)| format!("{head};\n}}")));
     assert_eq!(short.statuses.get(&codelsi_eval::judge::Status::Ok), None, "{:?}", short.statuses);
     println!("{all} problems: solved by their answers, by no answer that lacks its last call");
 }

@@ -4,8 +4,8 @@
 //! composed and less that is documented well. The public files hold many documented compositions among the
 //! things curation has to drop. Neither ever holds a held-out pair of operations.
 
-use super::libraries;
 use super::language::{Kind, Meaning, Program, Value, capitalized, held_out};
+use super::libraries;
 use super::rng::Rng;
 
 /// A source file of a generated repository.

@@ -196,7 +196,8 @@ impl Step {
 }
 
 /// Literals in English.
-pub const NUMERALS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+pub const NUMERALS: [&str; 10] =
+    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 
 /// Whether no training text may hold `first` directly followed by `then`: one pair in four, by a hash of the names.
 /// A held-out problem has such a pair, so it is new in which operations it composes, not merely in its literals.
