@@ -6,7 +6,8 @@ use codelsi_benches::roof;
 use codelsi_engine::{Ctx, DType, Device, Tensor, rng::Key};
 use codelsi_kernels::check::random;
 use codelsi_kernels::gemm;
-use criterion::{Criterion, Throughput, black_box};
+use criterion::{Criterion, Throughput};
+use std::hint::black_box;
 use std::time::Instant;
 
 /// (T, N, K): square, a training block of Code Llama 13B's MLP cut to size, decode rows.

@@ -16,7 +16,8 @@ fn result(name: &str, solved: usize) -> ModelResult {
         problems_hash: "0123456789abcdef".into(),
     };
     // Each model solves what the weaker ones do, and some it loses.
-    let correct = |i: usize| if (i * 37) % 120 < solved { 5 - (i % 3) } else { usize::from(i % 11 == 0) };
+    let correct =
+        |i: usize| if (i * 37) % 120 < solved { 5 - (i % 3) } else { usize::from(i.is_multiple_of(11)) };
     let per_problem: Vec<_> = (0..120)
         .map(|i| ProblemResult { name: format!("task{i}"), samples: 5, correct: correct(i) })
         .collect();
@@ -74,7 +75,7 @@ fn report() -> Report {
     let curve = |name: &str, from: f64, to: f64| Curve {
         name: name.into(),
         training: (1..=600)
-            .map(|s| f64::from(s))
+            .map(f64::from)
             .map(|s| (s, to + (from - to) * (-s / 90.0).exp() + 0.02 * (s * 1.7).sin()))
             .collect(),
         validation: [1.0, 300.0, 600.0]
