@@ -2,7 +2,7 @@
 
 use super::{Judge, Judgement, Status, classify, witness};
 use crate::problem::Program;
-use crate::sandbox::{End, Limits, Outcome, Sandbox, Task, system_runtime};
+use crate::sandbox::{End, Limit, Limits, Outcome, Sandbox, Task, system_runtime};
 use codelsi_engine::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -96,7 +96,12 @@ impl Judge for Tsc {
 
     fn judge(&self, program: &Program) -> Result<Judgement> {
         let folder = super::program_folder(program)?;
-        let compiled = self.run(self.tsc_task(&["--target", "esnext", "file.ts"]), folder.path())?;
+        let compile = || self.run(self.tsc_task(&["--target", "esnext", "file.ts"]), folder.path());
+        let mut compiled = compile()?;
+        if died(&compiled) {
+            // On a machine short of memory or processes that need not be the program's fault.
+            compiled = compile()?;
+        }
         if compiled.end != End::Exited(0) {
             return Ok(Judgement { status: Status::SyntaxError, seconds: compiled.seconds });
         }
@@ -111,6 +116,14 @@ impl Judge for Tsc {
         let job = witness::Job { node: self.node.clone(), tests_at: program.tests_at, word: word.clone() };
         let outcome = self.run(Task::Witness(job), folder.path())?;
         Ok(outcome.stdout.contains(&word))
+    }
+}
+
+/// Whether the compiler ended without a word on the program: neither accepted, nor refused, nor out of time.
+fn died(compiled: &Outcome) -> bool {
+    match compiled.end {
+        End::Exited(0) | End::Stopped(Limit::Wall | Limit::Cpu) => false,
+        End::Exited(_) | End::Stopped(_) => !compiled.stdout.contains("error TS"),
     }
 }
 
