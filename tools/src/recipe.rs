@@ -51,7 +51,6 @@ impl Recipe {
             micro_batch: 4,
             dropout: 0.0,
             checkpointing: false,
-            compute: codelsi_engine::DType::F32,
             template: Template::Paper,
             save_every: 0,
             seed,

@@ -1,4 +1,4 @@
-//! A library that stands in for a company's own: classes and method names that no public text holds.
+//! A library that stands in for a company's own: its class names stand in no public text, its methods are called in none.
 //!
 //! Its methods are [`Op`]s like those of the public language, so programs over it are described, run and checked in
 //! the same way. What a phrase is called in the library can only be learned from the private examples.
