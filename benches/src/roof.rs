@@ -7,7 +7,7 @@ use std::time::Instant;
 
 /// Chains in flight: latency times issue width, with room.
 const CHAINS: usize = 24;
-const ROUNDS: usize = 20_000_000;
+const ROUNDS: usize = 5_000_000;
 
 /// GFLOP/s of f32 fused multiply-adds on all of rayon's threads.
 pub fn f32_gflops() -> f64 {

@@ -56,7 +56,8 @@ pub fn run(
     let held_out = stages.choose_private(recipe.private_rows)?;
 
     let general = stages.train("general", recipe.general.clone(), None)?;
-    let specialized = TrainOptions { validation: held_out, ..recipe.specialized.clone() };
+    let replay = (recipe.specialized.replay_rows > 0).then(|| run.join("general.jsonl"));
+    let specialized = TrainOptions { validation: held_out, replay, ..recipe.specialized.clone() };
     let specialized = stages.train("specialized", specialized, Some(&general))?;
 
     let adapters = [("base", None), ("general", Some(&general)), ("specialized", Some(&specialized))];
@@ -95,11 +96,9 @@ impl Stages<'_> {
     /// returns the number of the latter.
     fn choose_private(&self, wanted: usize) -> Result<usize> {
         let path = self.run.join("specialized.jsonl");
-        let rows = data::read(&path)?;
-        let chosen = rows.len().min(2 * wanted);
-        let spread: Vec<_> = (0..chosen).map(|i| &rows[i * rows.len() / chosen]).collect();
-        jsonl::write(&path, &spread)?;
-        Ok(chosen.saturating_sub(wanted))
+        let rows = data::spread(data::read(&path)?, 2 * wanted);
+        jsonl::write(&path, &rows)?;
+        Ok(rows.len().saturating_sub(wanted))
     }
 
     /// One LoRA stage, on top of another adapter or fresh; returns the adapter's folder.

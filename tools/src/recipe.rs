@@ -70,6 +70,7 @@ impl Recipe {
             epochs: demo::recipe::SPECIALIZED_EPOCHS,
             warmup: 4,
             validation: 0,
+            replay_rows: demo::recipe::REPLAY_ROWS,
             ..stage
         };
         let protocol = ProtocolArgs {

@@ -37,6 +37,13 @@ pub fn split(rows: Vec<Example>, validation: usize, seed: u64) -> Result<(Vec<Ex
     Ok((rows_of(kept), rows_of(held)))
 }
 
+/// At most `wanted` of the rows, evenly spread, in their order.
+pub fn spread<T>(rows: Vec<T>, wanted: usize) -> Vec<T> {
+    let (all, wanted) = (rows.len(), wanted.min(rows.len()));
+    let chosen = |i: usize| (i + 1) * wanted / all > i * wanted / all;
+    rows.into_iter().enumerate().filter(|(i, _)| chosen(*i)).map(|(_, row)| row).collect()
+}
+
 /// Sites of the keyed random numbers drawn here; far from those of layers and linears.
 const SPLIT: u32 = u32::MAX;
 pub(crate) const ORDER: u32 = u32::MAX - 1;
@@ -54,6 +61,13 @@ mod tests {
 
     fn rows(n: usize) -> Vec<Example> {
         (0..n).map(|i| Example { instruction: i.to_string(), output: String::new() }).collect()
+    }
+
+    #[test]
+    fn spread_rows_keep_their_order_and_their_distance() {
+        assert_eq!(spread((0..10).collect(), 3), [3, 6, 9]);
+        assert_eq!(spread(vec![7, 8], 5), [7, 8]);
+        assert!(spread(vec![1, 2], 0).is_empty() && spread(Vec::<u8>::new(), 3).is_empty());
     }
 
     #[test]

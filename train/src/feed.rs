@@ -22,7 +22,10 @@ impl<'a> Feed<'a> {
     /// Reads, splits and encodes the data.
     pub fn open(options: &'a TrainOptions, tokenizer: &Tokenizer) -> Result<Self> {
         let rows = data::read(&options.data)?;
-        let (training, validation) = data::split(rows, options.validation, options.seed)?;
+        let (mut training, validation) = data::split(rows, options.validation, options.seed)?;
+        if let Some(replay) = &options.replay {
+            training.extend(data::spread(data::read(replay)?, options.replay_rows));
+        }
         let encoder = Encoder { tokenizer, template: options.template, seq: options.seq };
         let (training, validation) = (encoder.documents(&training)?, encoder.documents(&validation)?);
         if training.documents.is_empty() {

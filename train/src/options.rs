@@ -13,6 +13,10 @@ pub struct TrainOptions {
     pub model: PathBuf,
     /// JSON Lines of `{instruction, output}`.
     pub data: PathBuf,
+    /// Rows of an earlier stage, seen again so that it is not forgotten: `replay_rows` of this file, evenly spread.
+    /// They are trained on and never validated.
+    pub replay: Option<PathBuf>,
+    pub replay_rows: usize,
     /// Where the adapter (or, with `full`, the model), `metrics.jsonl`, `recipe.json` and checkpoints go.
     pub out: PathBuf,
     /// An adapter to go on from; its rank, alpha and linears are kept.
@@ -62,6 +66,8 @@ impl Default for TrainOptions {
         TrainOptions {
             model: PathBuf::new(),
             data: PathBuf::new(),
+            replay: None,
+            replay_rows: 0,
             out: PathBuf::new(),
             from: None,
             full: false,
@@ -100,6 +106,10 @@ impl TrainOptions {
             (!(self.lr > 0.0 && self.lr.is_finite()), "the learning rate is above 0".to_string()),
             (!(0.0..1.0).contains(&self.dropout), "dropout is at least 0 and below 1".to_string()),
             (self.clip.is_some_and(|clip| clip.is_nan() || clip <= 0.0), "the clip is above 0".to_string()),
+            (
+                self.replay.is_some() != (self.replay_rows > 0),
+                "a replay is a file and a number of its rows".to_string(),
+            ),
             (self.full && self.from.is_some(), "full training does not start from an adapter".to_string()),
         ];
         match wrong.into_iter().find(|(wrong, _)| *wrong) {
@@ -111,7 +121,8 @@ impl TrainOptions {
     /// Everything that decides the result, for `recipe.json` and to be compared on resume.
     pub fn recipe(&self) -> Map<String, Value> {
         let recipe = json!({
-            "model": self.model, "data": self.data, "from": self.from, "full": self.full,
+            "model": self.model, "data": self.data,
+            "replay": self.replay, "replay_rows": self.replay_rows, "from": self.from, "full": self.full,
             "rank": self.rank, "alpha": written(self.alpha), "dropout": written(self.dropout),
             "targets": self.targets.iter().map(|linear| linear.name()).collect::<Vec<_>>(),
             "lr": self.lr, "warmup": self.warmup, "weight_decay": written(self.weight_decay), "clip": self.clip,

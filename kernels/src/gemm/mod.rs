@@ -5,7 +5,8 @@
 //! **shapes** x (T, K), W (N, K), y (T, N).
 //!
 //! **layout** row-major; on the CPU both operands are packed, 12 rows of x or 32 rows of W at a time, into words
-//! that one multiply-add (f32) or one dot product of pairs (bf16) consumes.
+//! that one multiply-add (f32) or one dot product of pairs (bf16) consumes. Under four rows of x or fewer, rows of W
+//! are transposed in registers and multiplied at once, at the speed of reading them.
 //!
 //! **numerics** f32 accumulation in one chain per element, k ascending: the bits of a row of y do not depend on
 //! T. An x in bf16 makes the operands bf16 (an f32 W is rounded as it is read); an x in f32 computes in f32

@@ -14,6 +14,7 @@ pub struct Curate {
     /// Folders of sources, or .jsonl / .jsonl.gz files with `path` and `content`.
     #[arg(required = true)]
     paths: Vec<PathBuf>,
+    /// The rows: JSON Lines of {"instruction": …, "output": …}, with their provenance.
     #[arg(long)]
     out: PathBuf,
     /// Problem files that no row may repeat.

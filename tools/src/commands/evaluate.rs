@@ -45,12 +45,16 @@ pub struct ProtocolArgs {
     /// Samples a problem.
     #[arg(short, long = "samples", default_value_t = 20)]
     pub n: usize,
+    /// Softmax temperature; 0 is greedy.
     #[arg(long, default_value_t = 0.2)]
     pub temperature: f32,
+    /// Nucleus: the likeliest tokens that hold this probability together.
     #[arg(long, default_value_t = 0.95)]
     pub top_p: f32,
+    /// Tokens of an answer at most.
     #[arg(long, default_value_t = 512)]
     pub max_tokens: usize,
+    /// Of the sampling.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
     /// completion, paper or inst.

@@ -29,6 +29,7 @@ pub struct Generate {
     /// Completions.
     #[arg(short, default_value_t = 1)]
     n: usize,
+    /// Tokens of a completion at most.
     #[arg(long, default_value_t = 256)]
     max_tokens: usize,
     #[command(flatten)]
@@ -62,6 +63,7 @@ pub struct SamplingArgs {
     /// 1 is none.
     #[arg(long, default_value_t = 1.0)]
     pub repetition_penalty: f32,
+    /// Of the sampling; the same seed gives the same text.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
 }

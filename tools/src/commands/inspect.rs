@@ -13,6 +13,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 pub struct Inspect {
     model: PathBuf,
+    /// Adapter folder (PEFT).
     #[arg(long)]
     adapter: Option<PathBuf>,
     /// Read every weight and fail on the first NaN or infinity.

@@ -16,8 +16,10 @@ use std::path::PathBuf;
 pub struct Merge {
     #[command(flatten)]
     model: ModelArgs,
+    /// Adapter folder (PEFT).
     #[arg(long)]
     adapter: PathBuf,
+    /// Folder for the merged model.
     #[arg(long)]
     out: PathBuf,
     /// End with one JSON object on stdout.

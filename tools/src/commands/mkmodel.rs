@@ -13,8 +13,10 @@ pub struct Mkmodel {
     /// code-llama-13b, code-llama-7b (or 7b), tinyllama-1.1b, 110m or tiny.
     #[arg(long)]
     shape: String,
+    /// Folder for the model.
     #[arg(long)]
     out: PathBuf,
+    /// Of the random weights.
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// End with one JSON object on stdout.

@@ -20,6 +20,7 @@ pub struct Pipeline {
     /// Folder of everything the run makes; a run that was cut short goes on.
     #[arg(long)]
     out: PathBuf,
+    /// Model folder in the Hugging Face layout.
     #[arg(long, required_if_eq("recipe", "paper"))]
     model: Option<PathBuf>,
     /// Public sources: folders, or .jsonl / .jsonl.gz files.
@@ -45,6 +46,9 @@ pub struct Pipeline {
     /// Most optimizer steps of the specialized stage.
     #[arg(long)]
     specialized_steps: Option<usize>,
+    /// General rows that the specialized stage sees again, against forgetting.
+    #[arg(long)]
+    replay_rows: Option<usize>,
     /// Tokens of a packed sequence.
     #[arg(long)]
     seq: Option<usize>,
@@ -54,13 +58,16 @@ pub struct Pipeline {
     /// Samples a problem.
     #[arg(short, long)]
     n: Option<usize>,
+    /// Tokens of an answer at most.
     #[arg(long)]
     max_tokens: Option<usize>,
     /// Measure on the first of the problems only.
     #[arg(long)]
     limit: Option<usize>,
+    /// How problems are put to the models.
     #[arg(long)]
     prompt_format: Option<PromptFormat>,
+    /// Decides data order, dropout and sampling (and the whole world of the demo).
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// End with one JSON object on stdout.
@@ -107,6 +114,7 @@ impl Pipeline {
         }
         recipe.general.max_steps = self.steps.or(recipe.general.max_steps);
         recipe.specialized.max_steps = self.specialized_steps.or(recipe.specialized.max_steps);
+        recipe.specialized.replay_rows = self.replay_rows.unwrap_or(recipe.specialized.replay_rows);
         let p = &mut recipe.protocol;
         p.n = self.n.unwrap_or(p.n);
         p.max_tokens = self.max_tokens.unwrap_or(p.max_tokens);

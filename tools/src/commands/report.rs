@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 /// Write report.html of finished runs again, and print their tables.
 #[derive(Args)]
 pub struct Report {
+    /// Folders of finished runs.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
     /// End with one JSON object on stdout.

@@ -20,6 +20,12 @@ pub struct Train {
     /// JSON Lines of {"instruction": …, "output": …}.
     #[arg(long)]
     data: PathBuf,
+    /// Rows of an earlier stage to train on again, against forgetting: this file's …
+    #[arg(long, requires = "replay_rows")]
+    replay: Option<PathBuf>,
+    /// … evenly spread, this many of them.
+    #[arg(long, requires = "replay")]
+    replay_rows: Option<usize>,
     /// Folder for the adapter, metrics.jsonl, recipe.json and checkpoints.
     #[arg(long)]
     out: PathBuf,
@@ -29,8 +35,10 @@ pub struct Train {
     /// Train every weight instead of an adapter.
     #[arg(long)]
     full: bool,
+    /// Rank of the adapter.
     #[arg(long, default_value_t = 16)]
     rank: usize,
+    /// The adapter is scaled by alpha / rank.
     #[arg(long, default_value_t = 32.0)]
     alpha: f32,
     /// The adapted linears.
@@ -40,17 +48,22 @@ pub struct Train {
         default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
     )]
     targets: Vec<Linear>,
+    /// Of the adapter's inputs.
     #[arg(long, default_value_t = 0.05)]
     dropout: f32,
+    /// Highest learning rate, reached after the warm-up; a cosine leads down to 0.
     #[arg(long, default_value_t = 2e-4)]
     lr: f64,
+    /// Steps of linear warm-up.
     #[arg(long, default_value_t = 10)]
     warmup: usize,
+    /// Decoupled weight decay (AdamW).
     #[arg(long, default_value_t = 0.0)]
     weight_decay: f32,
     /// Largest global gradient norm; 0 does not clip.
     #[arg(long, default_value_t = 1.0)]
     clip: f64,
+    /// Passes over the training rows.
     #[arg(long, default_value_t = 1)]
     epochs: usize,
     /// End after this many steps, and plan the schedule for that end.
@@ -83,6 +96,7 @@ pub struct Train {
     /// Keep every activation instead of running each layer again in backward: more memory, a third less work.
     #[arg(long)]
     no_checkpointing: bool,
+    /// Decides order, split, fresh adapter and dropout.
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// End with one JSON object on stdout.
@@ -96,6 +110,8 @@ pub fn run(args: &Train, out: &Output) -> Result<()> {
     let options = TrainOptions {
         model: args.model.model.clone(),
         data: args.data.clone(),
+        replay: args.replay.clone(),
+        replay_rows: args.replay_rows.unwrap_or(0),
         out: args.out.clone(),
         from: args.from.clone(),
         full: args.full,

@@ -8,7 +8,7 @@ pub const BASE_FILES: usize = 20_000;
 pub const VOCAB: usize = 1024;
 
 /// Files of the public-like repository.
-pub const PUBLIC_FILES: usize = 1_200;
+pub const PUBLIC_FILES: usize = 3_000;
 /// Documented functions of the private repository.
 pub const PRIVATE_EXAMPLES: usize = 40;
 /// Held-out problems.
@@ -31,11 +31,12 @@ pub const BASE_EPOCHS: usize = 2;
 /// The general stage: LoRA on what curation made of the public-like repository.
 pub const GENERAL_LR: f64 = 4e-3;
 pub const GENERAL_BATCH: usize = 8;
-pub const GENERAL_EPOCHS: usize = 1;
-/// The specialized stage, on top of it: forty examples, seen many times.
+pub const GENERAL_EPOCHS: usize = 2;
+/// The specialized stage, on top of it: forty examples, seen many times, among general ones against forgetting.
 pub const SPECIALIZED_LR: f64 = 3e-3;
 pub const SPECIALIZED_BATCH: usize = 4;
-pub const SPECIALIZED_EPOCHS: usize = 40;
+pub const SPECIALIZED_EPOCHS: usize = 20;
+pub const REPLAY_ROWS: usize = 160;
 /// Short sequences: a step is then a few examples, and forty of them make many steps.
 pub const SPECIALIZED_SEQ: usize = 160;
 /// Samples a problem, and tokens of an answer at most.

@@ -119,6 +119,20 @@ static SINGLE_AVX2: Tiles = Tiles {
 
 static SINGLE_PORTABLE: Tiles = Tiles { columns: 8, by_rows: &[single_portable] };
 
+/// `acc + x · b`, word by word as f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn fma(acc: __m512, x: __m512i, b: __m512i) -> __m512 {
+    _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(b), acc)
+}
+
+/// `acc + x · b`, word by word as the dot product of two pairs.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn dot(acc: __m512, x: __m512i, b: __m512i) -> __m512 {
+    _mm512_dpbf16_ps(acc, pairs(x), pairs(b))
+}
+
 /// Words as pairs of bf16.
 #[inline(always)]
 fn pairs(words: __m512i) -> __m512bh {

@@ -1,5 +1,7 @@
 //! The CPU twin: C is cut into blocks, one task each; a task packs what it multiplies.
 
+mod block;
+mod few;
 mod micro;
 pub mod pack;
 
@@ -110,6 +112,7 @@ pub(crate) fn accumulate(
     a.resize(a.len().max(chunk * chunks), 0);
     b.resize(STEPS * NR, 0);
     for &Segment { a: a_operand, b: b_operand, depth } in segments {
+        let few = few::select(height, &b_operand, precision);
         let windows: Vec<Window> = (0..depth)
             .step_by(STEPS * pack::terms(layout))
             .map(|k| Window {
@@ -125,15 +128,20 @@ pub(crate) fn accumulate(
                 pack::rows(a, &a_operand, *w, precision);
             }
             for column in (0..width).step_by(NR) {
+                let of_panel = |w: &Window| Window { outer: j + column, count: NR.min(width - column), ..*w };
+                let c = c[column..].as_mut_ptr();
+                if let Some(few) = few {
+                    let windows: Vec<Window> = windows.iter().map(of_panel).collect();
+                    // SAFETY: `a` is (windows, height, STEPS), `c` was checked above; the function was selected for
+                    // this machine.
+                    unsafe { few(c, stride, a.as_ptr(), &b_operand, &windows) };
+                    continue;
+                }
                 for (w, a) in windows.iter().zip(a.chunks_exact(chunk)) {
-                    let panel = Window { outer: j + column, count: NR.min(width - column), ..*w };
-                    pack::panel(&mut b, &b_operand, panel, precision);
+                    pack::panel(&mut b, &b_operand, of_panel(w), precision);
                     // SAFETY: `a` is (height, STEPS), `b` (steps, NR), `c` was checked above; the tiles were
                     // selected for this machine.
-                    unsafe {
-                        let c = c.as_mut_ptr().add(column);
-                        tiles.multiply(height, w.steps, a.as_ptr(), b.as_ptr(), c, stride);
-                    }
+                    unsafe { tiles.multiply(height, w.steps, a.as_ptr(), b.as_ptr(), c, stride) };
                 }
             }
         }

@@ -1,5 +1,8 @@
 //! Copies blocks of operands into the words that the tiles read: rounded, paired, transposed, zero-padded.
 
+use super::block::{
+    Load, Pairs, Rounded32, RoundedPairs, Rows, Single, Widened, high_half, round, transpose,
+};
 use super::micro::{Layout, NR, STEPS};
 use crate::simd::{Level, Storage, level, vectorize};
 use half::bf16;
@@ -194,31 +197,32 @@ fn copy_pairs(dst: &mut [u32], x: &[bf16], op: &Operand, w: Window) {
 }
 
 /// A panel whose columns are rows in memory: 16 by 16 words at a time, transposed in registers.
+///
+/// # Safety
+/// The machine has AVX-512.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn transposed_panel(dst: &mut [u32], b: &Operand, w: Window, precision: Precision) {
-    let layout = precision.layout();
+    // SAFETY: the caller's.
+    unsafe {
+        match (b.data, precision.layout(), precision) {
+            (Data::F32(x), Layout::Single, Precision::F32) => blocks::<Single>(dst, x, b, w),
+            (Data::F32(x), Layout::Single, Precision::BF16) => blocks::<Rounded32>(dst, x, b, w),
+            (Data::BF16(x), Layout::Single, _) => blocks::<Widened>(dst, x, b, w),
+            (Data::BF16(x), Layout::Pairs, _) => blocks::<Pairs>(dst, x, b, w),
+            (Data::F32(x), Layout::Pairs, _) => blocks::<RoundedPairs>(dst, x, b, w),
+        }
+    }
+}
+
+/// # Safety
+/// The caller is compiled for AVX-512.
+#[inline(always)]
+unsafe fn blocks<L: Load>(dst: &mut [u32], x: &[L::Element], b: &Operand, w: Window) {
     for group in (0..NR).step_by(16) {
+        let rows = Rows::<L>::of(x, b, w, group);
         for step in (0..w.steps).step_by(16) {
-            let mut block = [_mm512_setzero_si512(); 16];
-            let k = w.k + step * terms(layout);
-            for (i, row) in block.iter_mut().enumerate().take(w.count.saturating_sub(group)) {
-                let at = (w.outer + group + i) * b.outer_stride + k;
-                let available = w.depth - k;
-                prefetch(&b.data, at);
-                // SAFETY: `available` elements follow `at` in the operand; loads are masked to them.
-                *row = unsafe {
-                    match (b.data, layout, precision) {
-                        (Data::F32(x), Layout::Single, p) => {
-                            let x = load_f32(&x[at..], available);
-                            if p == Precision::BF16 { round(x) } else { x }
-                        }
-                        (Data::BF16(x), Layout::Single, _) => load_widened(&x[at..], available),
-                        (Data::BF16(x), Layout::Pairs, _) => load_pairs(&x[at..], available),
-                        (Data::F32(x), Layout::Pairs, _) => load_rounded_pairs(&x[at..], available),
-                    }
-                };
-            }
-            transpose(&mut block);
+            // SAFETY: the caller's.
+            let block = unsafe { rows.transposed(step) };
             let dst = &mut dst[step * NR + group..];
             for (i, row) in block.iter().enumerate().take(w.steps - step) {
                 // SAFETY: sixteen words at column `group` of a row of the panel.
@@ -241,7 +245,8 @@ unsafe fn transposed_rows(dst: &mut [u32], a: &Operand, w: Window, precision: Pr
                 // SAFETY: `rows` elements follow in each row of k below `depth`; loads are masked to them.
                 *words = unsafe { across(a, w.outer + outer, k, w.depth, rows, precision) };
             }
-            transpose(&mut block);
+            // SAFETY: compiled for AVX-512, as this function is.
+            let block = unsafe { transpose(block) };
             for (i, words) in block.iter().enumerate().take(rows) {
                 let dst = &mut dst[(outer + i) * STEPS + step..][..16];
                 // SAFETY: sixteen words of a row, which holds a multiple of sixteen.
@@ -267,8 +272,8 @@ unsafe fn across(
     // SAFETY: the caller's.
     let load = |k: usize| unsafe {
         match op.data {
-            Data::F32(x) => load_f32(&x[k * op.k_stride + outer..], count),
-            Data::BF16(x) => load_widened(&x[k * op.k_stride + outer..], count),
+            Data::F32(x) => Single::words(x[k * op.k_stride + outer..][..count].as_ptr(), count),
+            Data::BF16(x) => Widened::words(x[k * op.k_stride + outer..][..count].as_ptr(), count),
         }
     };
     match (precision.layout(), precision) {
@@ -279,99 +284,4 @@ unsafe fn across(
             _mm512_or_si512(high_half(load(k)), odd)
         }
     }
-}
-
-/// Asks for the same row one packed chunk further on; nothing happens beyond the operand.
-#[inline(always)]
-fn prefetch(data: &Data, at: usize) {
-    let start = match data {
-        Data::F32(x) => x.as_ptr().wrapping_add(at).cast::<u8>(),
-        Data::BF16(x) => x.as_ptr().wrapping_add(at).cast(),
-    };
-    // SAFETY: a prefetch faults on no address.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(4 * STEPS).cast()) };
-}
-
-fn low_bits(n: usize) -> u32 {
-    if n >= 32 { u32::MAX } else { (1 << n) - 1 }
-}
-
-#[target_feature(enable = "avx512f")]
-unsafe fn load_f32(x: &[f32], available: usize) -> __m512i {
-    // SAFETY: the mask keeps the load inside `x`.
-    unsafe { _mm512_maskz_loadu_epi32(low_bits(available.min(16)) as u16, x.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn load_widened(x: &[bf16], available: usize) -> __m512i {
-    // SAFETY: as above.
-    let half = unsafe { _mm256_maskz_loadu_epi16(low_bits(available.min(16)) as u16, x.as_ptr().cast()) };
-    _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))
-}
-
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn load_pairs(x: &[bf16], available: usize) -> __m512i {
-    // SAFETY: as above.
-    unsafe { _mm512_maskz_loadu_epi16(low_bits(available), x.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn load_rounded_pairs(x: &[f32], available: usize) -> __m512i {
-    let mask = low_bits(available);
-    // SAFETY: as above, in two halves.
-    let (low, high) = unsafe {
-        (
-            _mm512_maskz_loadu_epi32(mask as u16, x.as_ptr().cast()),
-            _mm512_maskz_loadu_epi32((mask >> 16) as u16, x.as_ptr().wrapping_add(16).cast()),
-        )
-    };
-    // Even words of the result come from `low`'s first, so the order of k is kept.
-    let (low, high) = (_mm512_cvtepi32_epi16(high_half(low)), _mm512_cvtepi32_epi16(high_half(high)));
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-}
-
-/// f32 words rounded to bf16, in place.
-#[target_feature(enable = "avx512f")]
-fn round(x: __m512i) -> __m512i {
-    _mm512_slli_epi32::<16>(high_half(x))
-}
-
-/// The bf16 nearest to each f32 word, ties to even, in its low half. Weights that are not numbers stay so.
-#[target_feature(enable = "avx512f")]
-fn high_half(x: __m512i) -> __m512i {
-    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(x), _mm512_set1_epi32(1));
-    let rounded = _mm512_add_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(0x7fff)), odd);
-    let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(_mm512_castsi512_ps(x), _mm512_castsi512_ps(x));
-    let quiet = _mm512_set1_epi32(0x7fc0);
-    _mm512_mask_mov_epi32(_mm512_srli_epi32::<16>(rounded), is_nan, quiet)
-}
-
-/// Transposes a block of 16 by 16 words: words, then pairs, then quarters of a register change places.
-#[target_feature(enable = "avx512f")]
-fn transpose(r: &mut [__m512i; 16]) {
-    let mut t = *r;
-    for i in (0..16).step_by(2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for i in (0..16).step_by(4) {
-        for j in 0..2 {
-            r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
-            r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
-        }
-    }
-    // r[4g + c] now holds, in quarter q, rows 4g..4g+4 of column 4q + c.
-    for c in 0..4 {
-        let low =
-            [_mm512_shuffle_i32x4::<0x44>(r[c], r[c + 4]), _mm512_shuffle_i32x4::<0xee>(r[c], r[c + 4])];
-        let high = [
-            _mm512_shuffle_i32x4::<0x44>(r[c + 8], r[c + 12]),
-            _mm512_shuffle_i32x4::<0xee>(r[c + 8], r[c + 12]),
-        ];
-        t[c] = _mm512_shuffle_i32x4::<0x88>(low[0], high[0]);
-        t[c + 4] = _mm512_shuffle_i32x4::<0xdd>(low[0], high[0]);
-        t[c + 8] = _mm512_shuffle_i32x4::<0x88>(low[1], high[1]);
-        t[c + 12] = _mm512_shuffle_i32x4::<0xdd>(low[1], high[1]);
-    }
-    *r = t;
 }
