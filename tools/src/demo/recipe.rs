@@ -35,8 +35,8 @@ pub const GENERAL_EPOCHS: usize = 2;
 /// The specialized stage, on top of it: forty examples, seen many times, among general ones against forgetting.
 pub const SPECIALIZED_LR: f64 = 3e-3;
 pub const SPECIALIZED_BATCH: usize = 4;
-pub const SPECIALIZED_EPOCHS: usize = 20;
-pub const REPLAY_ROWS: usize = 160;
+pub const SPECIALIZED_EPOCHS: usize = 40;
+pub const REPLAY_ROWS: usize = 80;
 /// Short sequences: a step is then a few examples, and forty of them make many steps.
 pub const SPECIALIZED_SEQ: usize = 160;
 /// Samples a problem, and tokens of an answer at most.
