@@ -83,6 +83,9 @@ impl Gpu {
 
     /// Runs a kernel to its end. `args` are the parameter bytes, laid out as [`Kernel::params`] says.
     pub fn launch(&self, kernel: &Kernel, config: Launch, args: &[u8]) -> Result<Counters> {
+        if !Arc::ptr_eq(&kernel.memory, &self.memory) {
+            return Err(Error::call(format!("{} was loaded by another GPU", kernel.name())));
+        }
         exec::launch(kernel, config, args, self.memory.snapshot(), self.schedule())
     }
 

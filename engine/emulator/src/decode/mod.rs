@@ -91,7 +91,7 @@ impl Program {
 /// Decodes an entry.
 pub fn program(unit: &Unit<'_>, function: &Function<'_>, symbols: &Symbols<'_>) -> Result<Program> {
     let built = builder::build(unit, function, symbols)?;
-    let mut program = slots::assign(built)?;
+    let mut program = slots::assign(built, function.line)?;
     program.reconverge = flow::reconvergence(&program);
     Ok(program)
 }

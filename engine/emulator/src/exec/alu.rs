@@ -274,22 +274,23 @@ fn compare_integers<T: Copy + Ord>(cmp: Cmp, a: &[T; LANES], b: &[T; LANES]) -> 
 
 #[inline(always)]
 fn compare_floats<T: Copy + PartialOrd>(cmp: Cmp, a: &[T; LANES], b: &[T; LANES]) -> u32 {
-    let nan = |k: usize| a[k].partial_cmp(&b[k]).is_none();
+    let (lt, eq, gt) = (bits(|k| a[k] < b[k]), bits(|k| a[k] == b[k]), bits(|k| a[k] > b[k]));
+    let nan = !(lt | eq | gt);
     match cmp {
-        Cmp::Eq => bits(|k| a[k] == b[k]),
-        Cmp::Ne => bits(|k| a[k] < b[k] || a[k] > b[k]),
-        Cmp::Lt => bits(|k| a[k] < b[k]),
-        Cmp::Le => bits(|k| a[k] <= b[k]),
-        Cmp::Gt => bits(|k| a[k] > b[k]),
-        Cmp::Ge => bits(|k| a[k] >= b[k]),
-        Cmp::Equ => bits(|k| a[k] == b[k] || nan(k)),
-        Cmp::Neu => bits(|k| a[k] != b[k]),
-        Cmp::Ltu => bits(|k| !(a[k] >= b[k])),
-        Cmp::Leu => bits(|k| !(a[k] > b[k])),
-        Cmp::Gtu => bits(|k| !(a[k] <= b[k])),
-        Cmp::Geu => bits(|k| !(a[k] < b[k])),
-        Cmp::Num => bits(|k| !nan(k)),
-        Cmp::Nan => bits(nan),
+        Cmp::Eq => eq,
+        Cmp::Ne => lt | gt,
+        Cmp::Lt => lt,
+        Cmp::Le => lt | eq,
+        Cmp::Gt => gt,
+        Cmp::Ge => gt | eq,
+        Cmp::Equ => eq | nan,
+        Cmp::Neu => !eq,
+        Cmp::Ltu => lt | nan,
+        Cmp::Leu => !gt,
+        Cmp::Gtu => gt | nan,
+        Cmp::Geu => !lt,
+        Cmp::Num => !nan,
+        Cmp::Nan => nan,
     }
 }
 

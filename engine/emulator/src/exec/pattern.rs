@@ -64,8 +64,8 @@ impl Pattern {
     pub fn passes(self, at: &Offsets, bytes: u32, mask: u32) -> (u64, u64) {
         let unit = (bytes as usize).max(4);
         let group = BANKS / unit;
-        let least =
-            (0..LANES / group).filter(|g| mask >> (g * group) & (FULL >> (LANES - group)) != 0).count();
+        let served = |g: usize| FULL >> (LANES - group) << (g * group) & mask;
+        let least = (0..LANES / group).filter(|&g| served(g) != 0).count();
         if self != Pattern::Other {
             return (least as u64, least as u64);
         }
@@ -73,10 +73,7 @@ impl Pattern {
         for g in 0..LANES / group {
             let mut seen = [[0usize; LANES]; LANES];
             let mut count = [0u8; LANES];
-            for k in g * group..(g + 1) * group {
-                if mask >> k & 1 == 0 {
-                    continue;
-                }
+            for k in lanes(served(g)) {
                 let id = at[k] / unit;
                 let bank = id % group;
                 let n = count[bank] as usize;
