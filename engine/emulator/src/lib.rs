@@ -18,10 +18,12 @@ mod layout;
 mod load;
 mod memory;
 mod module;
+mod occupancy;
 mod ptx;
 
-pub use counters::Counters;
+pub use counters::{Counters, Executed, Traffic};
 pub use error::{Error, Result};
 pub use fault::{Fault, FaultKind};
 pub use gpu::{Gpu, Launch, Schedule};
 pub use module::{Kernel, Module, Param, ParamKind};
+pub use occupancy::{Bound, Occupancy, occupancy};
