@@ -31,9 +31,9 @@ fn integers_of_32_bits() {
     check("sub.u32 %r10, %r1, %r2;", |a, b, _| a.wrapping_sub(b));
     check("mul.lo.s32 %r10, %r1, %r2;", |a, b, _| a.wrapping_mul(b));
     check("mad.lo.u32 %r10, %r1, %r2, %r3;", |a, b, c| a.wrapping_mul(b).wrapping_add(c));
-    check("mul.hi.u32 %r10, %r1, %r2;", |a, b, _| (a as u64 * b as u64 >> 32) as u32);
-    check("mul.hi.s32 %r10, %r1, %r2;", |a, b, _| (a as i32 as i64 * b as i32 as i64 >> 32) as u32);
-    check("mad.hi.u32 %r10, %r1, %r2, %r3;", |a, b, c| ((a as u64 * b as u64 >> 32) as u32).wrapping_add(c));
+    check("mul.hi.u32 %r10, %r1, %r2;", |a, b, _| ((a as u64 * b as u64) >> 32) as u32);
+    check("mul.hi.s32 %r10, %r1, %r2;", |a, b, _| ((a as i32 as i64 * b as i32 as i64) >> 32) as u32);
+    check("mad.hi.u32 %r10, %r1, %r2, %r3;", |a, b, c| (((a as u64 * b as u64) >> 32) as u32).wrapping_add(c));
     check("div.u32 %r10, %r1, %r2;", |a, b, _| a.checked_div(b).unwrap_or(u32::MAX));
     check("rem.s32 %r10, %r1, 7;", |a, _, _| (a as i32 % 7) as u32);
     check("div.s32 %r10, %r1, -3;", |a, _, _| (a as i32).wrapping_div(-3) as u32);
@@ -97,7 +97,7 @@ fn integers_of_64_and_16_bits() {
     };
     check64("add.s64 %rd4, %rd2, %rd3;", &|a, b| a.wrapping_add(b));
     check64("mul.lo.s64 %rd4, %rd2, %rd3;", &|a, b| a.wrapping_mul(b));
-    check64("mul.hi.u64 %rd4, %rd2, %rd3;", &|a, b| (a as u128 * b as u128 >> 64) as u64);
+    check64("mul.hi.u64 %rd4, %rd2, %rd3;", &|a, b| ((a as u128 * b as u128) >> 64) as u64);
     check64("rem.u64 %rd4, %rd2, 1000003;", &|a, _| a % 1000003);
     check64("shl.b64 %rd4, %rd2, %r3;", &|a, b| a.checked_shl(b as u32).unwrap_or(0));
     check64("shr.s64 %rd4, %rd2, %r3;", &|a, b| (a as i64 >> (b as u32).min(63)) as u64);
