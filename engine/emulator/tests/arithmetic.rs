@@ -33,7 +33,9 @@ fn integers_of_32_bits() {
     check("mad.lo.u32 %r10, %r1, %r2, %r3;", |a, b, c| a.wrapping_mul(b).wrapping_add(c));
     check("mul.hi.u32 %r10, %r1, %r2;", |a, b, _| ((a as u64 * b as u64) >> 32) as u32);
     check("mul.hi.s32 %r10, %r1, %r2;", |a, b, _| ((a as i32 as i64 * b as i32 as i64) >> 32) as u32);
-    check("mad.hi.u32 %r10, %r1, %r2, %r3;", |a, b, c| (((a as u64 * b as u64) >> 32) as u32).wrapping_add(c));
+    check("mad.hi.u32 %r10, %r1, %r2, %r3;", |a, b, c| {
+        (((a as u64 * b as u64) >> 32) as u32).wrapping_add(c)
+    });
     check("div.u32 %r10, %r1, %r2;", |a, b, _| a.checked_div(b).unwrap_or(u32::MAX));
     check("rem.s32 %r10, %r1, 7;", |a, _, _| (a as i32 % 7) as u32);
     check("div.s32 %r10, %r1, -3;", |a, _, _| (a as i32).wrapping_div(-3) as u32);

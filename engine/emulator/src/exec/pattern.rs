@@ -71,18 +71,15 @@ impl Pattern {
         }
         let mut passes = 0;
         for g in 0..LANES / group {
-            let mut seen = [[0usize; LANES]; LANES];
-            let mut count = [0u8; LANES];
+            let mut first = [usize::MAX; LANES];
+            let mut conflict = false;
             for k in lanes(served(g)) {
                 let id = at[k] / unit;
-                let bank = id % group;
-                let n = count[bank] as usize;
-                if !seen[bank][..n].contains(&id) {
-                    seen[bank][n] = id;
-                    count[bank] += 1;
-                }
+                let seen = &mut first[id % group];
+                conflict |= *seen != id && *seen != usize::MAX;
+                *seen = id;
             }
-            passes += count.iter().copied().max().unwrap_or(0) as u64;
+            passes += if conflict { crowded(at, unit, served(g)) } else { (served(g) != 0) as u64 };
         }
         (passes, least as u64)
     }
@@ -111,6 +108,17 @@ impl Pattern {
         order.sort_by_key(|&k| at[k]);
         order.windows(2).map(|w| (w[0], w[1])).find(|&(a, b)| at[a] == at[b] && !same(a, b))
     }
+}
+
+/// Different addresses in the most crowded bank.
+#[cold]
+fn crowded(at: &Offsets, unit: usize, mask: u32) -> u64 {
+    let mut ids: Vec<usize> = lanes(mask).map(|k| at[k] / unit).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut banks = [0; LANES];
+    ids.iter().for_each(|id| banks[id % (BANKS / unit)] += 1);
+    banks.into_iter().max().unwrap_or(0)
 }
 
 #[cfg(test)]

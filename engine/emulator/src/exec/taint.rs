@@ -235,7 +235,7 @@ fn function(
 
 /// An element of D depends on its row of A, its column of B and its own accumulator.
 fn matrix(t: &mut Registers<'_>, i: &Inst, kind: crate::inst::Mma) {
-    let (_, _, a_registers, b_registers) = mma::shape(kind);
+    let (a_registers, b_registers) = mma::registers(kind);
     let (mut rows, mut columns) = ([false; 16], [false; 8]);
     for n in 0..a_registers {
         let row = t.word(i.src[n]);
