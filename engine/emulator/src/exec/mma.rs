@@ -1,0 +1,139 @@
+//! `mma.sync`: a warp multiplies two small matrices held in its lanes' registers.
+//!
+//! With `g = lane / 4` and `t = lane % 4`, the fragments of the shapes m16n8k16 (16-bit inputs) lie so
+//! (row, column of the matrix; a register holds a pair of neighbours along k, the lower one in the low half):
+//!
+//! | register | A (m x k)          | B (k x n)          | C, D (m x n)    |
+//! |----------|--------------------|--------------------|-----------------|
+//! | 0        | (g, 2t..2t+1)      | (2t..2t+1, g)      | (g, 2t)         |
+//! | 1        | (g+8, 2t..2t+1)    | (2t+8..2t+9, g)    | (g, 2t+1)       |
+//! | 2        | (g, 2t+8..2t+9)    |                    | (g+8, 2t)       |
+//! | 3        | (g+8, 2t+8..2t+9)  |                    | (g+8, 2t+1)     |
+//!
+//! m16n8k8 with 16-bit inputs has registers 0 and 1 of A and register 0 of B. With tf32 a register holds one
+//! element: A is (g, t), (g+8, t), (g, t+4), (g+8, t+4), B is (t, g), (t+4, g); m16n8k4 has the first half of
+//! each. C and D are the same in all shapes.
+//!
+//! Products are exact and added to the accumulator one by one, k ascending, each sum rounded to nearest; the
+//! hardware adds groups of products with more bits and truncates, in an order it does not document.
+
+use super::alu::canonical;
+use super::registers::{Registers, row};
+use crate::inst::{FULL, Inst, LANES, Mma};
+
+/// Registers of A and of B.
+pub fn registers(kind: Mma) -> (usize, usize) {
+    match kind {
+        Mma::Bf16K16 | Mma::F16K16 | Mma::Tf32K8 => (4, 2),
+        Mma::Bf16K8 | Mma::F16K8 | Mma::Tf32K4 => (2, 1),
+    }
+}
+
+/// f16 to f32 without branches: the exponent is moved by a multiplication, which also takes subnormals.
+#[inline(always)]
+fn f16_value(raw: u32) -> f32 {
+    let magnitude = f32::from_bits((raw & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
+    let special = if raw & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(magnitude.to_bits() | special | (raw & 0x8000) << 16)
+}
+
+/// One half of a word as bf16.
+#[inline(always)]
+fn bf16_half(word: u32, half: usize) -> f32 {
+    f32::from_bits(if half == 0 { word << 16 } else { word & 0xffff_0000 })
+}
+
+/// One half of a word as f16.
+#[inline(always)]
+fn f16_half(word: u32, half: usize) -> f32 {
+    f16_value(word >> (16 * half) & 0xffff)
+}
+
+/// A word as tf32: the tensor core reads the upper 19 bits.
+#[inline(always)]
+fn tf32(word: u32, _: usize) -> f32 {
+    f32::from_bits(word & 0xffff_e000)
+}
+
+/// D = A B + C. All lanes take part.
+#[inline(always)]
+pub fn execute(r: &mut Registers<'_>, i: &Inst, kind: Mma) {
+    match kind {
+        Mma::Bf16K16 => product::<2, 2>(r, i, bf16_half),
+        Mma::Bf16K8 => product::<2, 1>(r, i, bf16_half),
+        Mma::F16K16 => product::<2, 2>(r, i, f16_half),
+        Mma::F16K8 => product::<2, 1>(r, i, f16_half),
+        Mma::Tf32K8 => product::<1, 2>(r, i, tf32),
+        Mma::Tf32K4 => product::<1, 1>(r, i, tf32),
+    }
+}
+
+/// The product with `PER` elements in a register and `DEPTH` registers of B.
+///
+/// Four neighbouring lanes hold a row of A, and of C and D too: rows are taken from the fragments as they lie.
+/// Only B is transposed, to rows of 8 columns; within a row the even columns come first, as C has them.
+#[inline(always)]
+fn product<const PER: usize, const DEPTH: usize>(
+    r: &mut Registers<'_>,
+    i: &Inst,
+    element: impl Fn(u32, usize) -> f32 + Copy,
+) {
+    let mut b = [[0f32; 8]; 16];
+    for n in 0..DEPTH {
+        let words = r.word(i.src[4 + n]);
+        for (lane, &word) in words.iter().enumerate() {
+            for half in 0..PER {
+                let (k, column) = (n * 4 * PER + lane % 4 * PER + half, lane / 4);
+                b[k][column % 2 * 4 + column / 2] = element(word, half);
+            }
+        }
+    }
+    for upper in 0..2 {
+        let mut a = [[[0f32; LANES]; PER]; DEPTH];
+        for n in 0..DEPTH {
+            let words = r.word(i.src[upper + 2 * n]);
+            for half in 0..PER {
+                a[n][half] = row(|lane| element(words[lane], half));
+            }
+        }
+        let (even, odd) = (r.word(i.src[6 + 2 * upper]), r.word(i.src[7 + 2 * upper]));
+        let (mut new_even, mut new_odd) = ([0; LANES], [0; LANES]);
+        for first in (0..LANES).step_by(4) {
+            let mut sum = [0f32; 8];
+            for t in 0..4 {
+                (sum[t], sum[4 + t]) = (f32::from_bits(even[first + t]), f32::from_bits(odd[first + t]));
+            }
+            for n in 0..DEPTH {
+                for t in 0..4 {
+                    for half in 0..PER {
+                        let x = a[n][half][first + t];
+                        let b = &b[(n * 4 + t) * PER + half];
+                        for c in 0..8 {
+                            sum[c] = x.mul_add(b[c], sum[c]);
+                        }
+                    }
+                }
+            }
+            for t in 0..4 {
+                (new_even[first + t], new_odd[first + t]) = (canonical(sum[t]), canonical(sum[4 + t]));
+            }
+        }
+        // C may be D: both rows of C were read above.
+        r.set_word(i.dst[2 * upper], &new_even, FULL);
+        r.set_word(i.dst[2 * upper + 1], &new_odd, FULL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_f16_widens_exactly() {
+        for raw in 0..=u16::MAX {
+            let want = half::f16::from_bits(raw).to_f32();
+            let got = f16_value(raw as u32);
+            assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{raw:#x}");
+        }
+    }
+}
