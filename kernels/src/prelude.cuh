@@ -1,0 +1,147 @@
+// What every kernel shares. Nothing here or in any kernel includes a CUDA header, so NVRTC needs no toolkit.
+//
+//   storage     bf16, get / put: elements are widened to f32 on load and rounded once, to nearest even, on store
+//   packs       N consecutive elements moved by one access, 16 bytes at best
+//   reductions  over a warp or a block in a fixed order: the same values give the same bits
+//   tiles       shared memory addresses, cp.async, ldmatrix, mma.sync m16n8k16 (Ampere and later)
+//
+// A kernel is compiled for one storage type at a time: options define E (and others) as `bf16` or `float`.
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+enum : u32 { FULL = 0xffffffff }; // every lane of a warp
+#define INFINITE __int_as_float(0x7f800000)
+
+// ---- storage
+
+struct bf16 {
+    u16 bits;
+};
+
+__device__ inline float get(float x) { return x; }
+__device__ inline float get(bf16 x) { return __uint_as_float(u32(x.bits) << 16); }
+
+template <typename E> __device__ inline E put(float x);
+template <> __device__ inline float put<float>(float x) { return x; }
+template <> __device__ inline bf16 put<bf16>(float x) {
+    bf16 y;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}
+
+// Two elements in one register: `low` comes first in memory.
+__device__ inline u32 pair(float low, float high) {
+    u32 y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    return y;
+}
+
+// ---- packs
+
+// N elements, aligned so that one access moves them.
+template <typename E, int N> struct alignas(sizeof(E) * N) Pack {
+    E at[N];
+};
+
+// Elements in 16 bytes.
+template <typename E> constexpr int WIDE = 16 / sizeof(E);
+
+// x[0..N] = the N elements from p, which is aligned for a Pack.
+template <int N, typename E> __device__ inline void load(float (&x)[N], const E *p) {
+    Pack<E, N> pack = *reinterpret_cast<const Pack<E, N> *>(p);
+#pragma unroll
+    for (int i = 0; i < N; i++) x[i] = get(pack.at[i]);
+}
+
+template <int N, typename E> __device__ inline void store(E *p, const float (&x)[N]) {
+    Pack<E, N> pack;
+#pragma unroll
+    for (int i = 0; i < N; i++) pack.at[i] = put<E>(x[i]);
+    *reinterpret_cast<Pack<E, N> *>(p) = pack;
+}
+
+// ---- reductions
+
+__device__ inline int lane() { return threadIdx.x % 32; }
+__device__ inline int warp() { return threadIdx.x / 32; }
+
+// The sum over the warp, in every lane: a butterfly, so all lanes hold the same bits.
+__device__ inline float warp_sum(float x) {
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(FULL, x, step);
+    return x;
+}
+
+__device__ inline float warp_max(float x) {
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(FULL, x, step));
+    return x;
+}
+
+// The sum over a block of whole warps, in every thread. Every thread of the block calls it.
+__device__ inline float block_sum(float x) {
+    __shared__ float parts[32];
+    x = warp_sum(x);
+    __syncthreads(); // the parts of an earlier call have been read
+    if (lane() == 0) parts[warp()] = x;
+    __syncthreads();
+    return warp_sum(lane() < blockDim.x / 32 ? parts[lane()] : 0.0f);
+}
+
+__device__ inline float block_max(float x) {
+    __shared__ float parts[32];
+    x = warp_max(x);
+    __syncthreads();
+    if (lane() == 0) parts[warp()] = x;
+    __syncthreads();
+    return warp_max(lane() < blockDim.x / 32 ? parts[lane()] : -INFINITE);
+}
+
+// ---- tiles
+
+// The address that ldmatrix, cp.async and mbarriers take: 32 bits, inside shared memory.
+__device__ inline u32 shared_address(const void *p) { return u32(__cvta_generic_to_shared(p)); }
+
+// Starts copying 16 bytes to shared memory past the registers and L1; the last 16 − `bytes` of them become zero.
+__device__ inline void copy_async(u32 to, const void *from, int bytes = 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
+// Closes the group of copies started since the last one.
+__device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most N of this thread's groups are in flight. A barrier shows the data to other threads.
+template <int N> __device__ inline void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+// Four 8x8 matrices of bf16; lane i names row i % 8 of matrix i / 8. Register j holds, in lane l, elements
+// 2·(l % 4) and 2·(l % 4) + 1 of row l / 4 of matrix j.
+__device__ inline void load_matrices(u32 (&x)[4], u32 row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+// The same with every matrix transposed.
+__device__ inline void load_matrices_transposed(u32 (&x)[4], u32 row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+// c (16, 8) += a (16, 16) · b (16, 8), f32 accumulation. With g = lane / 4 and t = lane % 4:
+//   a  row g     columns 2t, 2t+1 | row g + 8 the same | row g columns 2t+8, 2t+9 | row g + 8 the same
+//   b  column g  rows 2t, 2t+1 | rows 2t+8, 2t+9
+//   c  row g     columns 2t, 2t+1 | row g + 8 the same
+__device__ inline void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
