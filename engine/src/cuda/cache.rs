@@ -29,7 +29,8 @@ pub fn folder() -> Option<PathBuf> {
 
 fn compile_in(folder: Option<&Path>, source: &Source, options: &[String]) -> Result<Code> {
     let nvrtc = Nvrtc::get()?;
-    let file = folder.map(|f| f.join(format!("{}.{}.kernel", stem(source), key(source, options, nvrtc.version()))));
+    let file =
+        folder.map(|f| f.join(format!("{}.{}.kernel", stem(source), key(source, options, nvrtc.version()))));
     if let Some(code) = file.as_deref().and_then(read) {
         return Ok(code);
     }
@@ -85,7 +86,11 @@ fn read(file: &Path) -> Option<Code> {
         payload = rest;
         Some(part.to_vec())
     };
-    Some(Code { ptx: String::from_utf8(part()?).ok()?, cubin: part()?, log: String::from_utf8(part()?).ok()? })
+    Some(Code {
+        ptx: String::from_utf8(part()?).ok()?,
+        cubin: part()?,
+        log: String::from_utf8(part()?).ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -97,6 +102,7 @@ mod tests {
         name: "op/twice.cu",
         text: "#include \"factor.cuh\"\nextern \"C\" __global__ void twice(float *x) { x[threadIdx.x] *= FACTOR; }\n",
         headers: &[("factor.cuh", "#define FACTOR 2.0f\n")],
+        variants: &[""],
     };
 
     fn options() -> Vec<String> {
@@ -120,7 +126,8 @@ mod tests {
         let file = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
         let whole = fs::read(&file).unwrap();
         assert_eq!(read(&file).as_ref(), Some(&code));
-        let flipped: Vec<u8> = whole.iter().enumerate().map(|(i, b)| if i == 99 { b ^ 1 } else { *b }).collect();
+        let flipped: Vec<u8> =
+            whole.iter().enumerate().map(|(i, b)| if i == 99 { b ^ 1 } else { *b }).collect();
         for damaged in [&whole[..whole.len() - 1], &whole[..20], b"", &flipped] {
             fs::write(&file, damaged).unwrap();
             assert_eq!(read(&file), None);

@@ -3,6 +3,7 @@
 use super::nvrtc::Code;
 use crate::Result;
 use std::any::Any;
+use std::sync::Arc;
 
 /// A queue of work; what is put into one runs in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,12 +64,19 @@ pub(super) trait Driver: Send + Sync {
     fn download(&self, stream: Stream, to: &mut [u8], from: u64) -> Result<()>;
     fn copy(&self, stream: Stream, to: u64, from: u64, bytes: usize) -> Result<()>;
     fn fill(&self, stream: Stream, at: u64, byte: u8, bytes: usize) -> Result<()>;
-    fn load(&self, code: &Code) -> Result<Box<dyn Module>>;
+    fn load(&self, code: &Code) -> Result<Arc<dyn Module>>;
     /// Starts `kernel` with its packed arguments.
     ///
     /// # Safety
     /// The kernel's accesses stay within what its arguments point to; nobody else writes there meanwhile.
-    unsafe fn launch(&self, stream: Stream, module: &dyn Module, kernel: &str, grid: Grid, args: &[u8]) -> Result<()>;
+    unsafe fn launch(
+        &self,
+        stream: Stream,
+        module: &dyn Module,
+        kernel: &str,
+        grid: Grid,
+        args: &[u8],
+    ) -> Result<()>;
     /// A further stream, beside [`Stream::COMPUTE`].
     fn stream(&self) -> Result<Stream>;
     fn record(&self, stream: Stream) -> Result<Event>;

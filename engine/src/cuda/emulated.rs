@@ -5,8 +5,8 @@ use super::nvrtc::Code;
 use crate::{Error, Result};
 use codelsi_emulator::{Counters, Gpu, Launch, Schedule};
 use std::any::Any;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// A GPU in software, with the counters of its launches.
@@ -44,7 +44,7 @@ fn error(e: codelsi_emulator::Error) -> Error {
     Error::new(e.to_string()).at("software GPU")
 }
 
-struct Loaded(std::sync::Arc<codelsi_emulator::Module>);
+struct Loaded(Arc<codelsi_emulator::Module>);
 
 impl Module for Loaded {
     fn as_any(&self) -> &dyn Any {
@@ -82,11 +82,18 @@ impl Driver for Emulated {
         self.gpu.fill(at, byte, bytes).map_err(error)
     }
 
-    fn load(&self, code: &Code) -> Result<Box<dyn Module>> {
-        Ok(Box::new(Loaded(self.gpu.load(&code.ptx).map_err(error)?)))
+    fn load(&self, code: &Code) -> Result<Arc<dyn Module>> {
+        Ok(Arc::new(Loaded(self.gpu.load(&code.ptx).map_err(error)?)))
     }
 
-    unsafe fn launch(&self, _: Stream, module: &dyn Module, kernel: &str, grid: Grid, args: &[u8]) -> Result<()> {
+    unsafe fn launch(
+        &self,
+        _: Stream,
+        module: &dyn Module,
+        kernel: &str,
+        grid: Grid,
+        args: &[u8],
+    ) -> Result<()> {
         let module = module.as_any().downcast_ref::<Loaded>().map(|m| &m.0);
         let kernel = module.and_then(|m| m.kernel(kernel)).ok_or_else(|| Error::new("has no such kernel"))?;
         let launch = Launch {

@@ -9,14 +9,16 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// A CUDA source file, and the headers it may include by name.
+/// A CUDA source file, the headers it may include, and the ways it is compiled.
 #[derive(Debug)]
 pub struct Source {
     /// The file's name, as errors print it.
     pub name: &'static str,
     pub text: &'static str,
-    /// Name and text of each.
+    /// Name and text of each header.
     pub headers: &'static [(&'static str, &'static str)],
+    /// Definitions, apart by spaces, of each way to compile it: `E=bf16 VEC=8`.
+    pub variants: &'static [&'static str],
 }
 
 /// What compilation gives.
@@ -77,7 +79,8 @@ impl Nvrtc {
     /// # Errors
     /// When it is no NVRTC, or one that is too old.
     pub fn open(path: &Path) -> Result<Nvrtc> {
-        let file = if path.is_dir() { library_in(path).ok_or_else(|| missing(path))? } else { path.to_owned() };
+        let file =
+            if path.is_dir() { library_in(path).ok_or_else(|| missing(path))? } else { path.to_owned() };
         load(&file)
     }
 
@@ -91,7 +94,11 @@ impl Nvrtc {
     /// # Errors
     /// With the compiler's own words about the first offending lines of the source.
     pub fn compile(&self, source: &Source, options: &[String]) -> Result<Code> {
-        let text = |s: &str| CString::new(s).map_err(|_| Error::new("a NUL byte in CUDA source")).map_err(|e| e.at(source.name));
+        let text = |s: &str| {
+            CString::new(s)
+                .map_err(|_| Error::new("a NUL byte in CUDA source"))
+                .map_err(|e| e.at(source.name))
+        };
         let (code, name) = (text(source.text)?, text(source.name)?);
         let headers: Vec<CString> = source.headers.iter().map(|h| text(h.1)).collect::<Result<_>>()?;
         let names: Vec<CString> = source.headers.iter().map(|h| text(h.0)).collect::<Result<_>>()?;
@@ -225,7 +232,8 @@ fn library_in(folder: &Path) -> Option<PathBuf> {
 }
 
 fn highest(folder: &Path, prefix: &str) -> Option<PathBuf> {
-    let names = std::fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names =
+        std::fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let version = |name: &String| -> Vec<u32> {
         name[prefix.len()..].split('.').filter_map(|part| part.parse().ok()).collect()
     };

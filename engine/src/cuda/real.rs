@@ -9,7 +9,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
 use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_void};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// The CUDA version of the oldest driver whose functions are used.
 const OLDEST: i32 = 12000;
@@ -43,7 +43,9 @@ fn failed(what: &str, DriverError(code): DriverError) -> Error {
     let hint = match code {
         CUresult::CUDA_ERROR_OUT_OF_MEMORY => ": out of memory",
         CUresult::CUDA_ERROR_NO_DEVICE => ": there is no CUDA card",
-        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => ": the driver's library and kernel module differ; reboot",
+        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => {
+            ": the driver's library and kernel module differ; reboot"
+        }
         CUresult::CUDA_ERROR_ILLEGAL_ADDRESS => ": a kernel accessed an illegal address",
         CUresult::CUDA_ERROR_LAUNCH_FAILED | CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION => ": a kernel stopped",
         CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU | CUresult::CUDA_ERROR_INVALID_IMAGE => {
@@ -153,12 +155,14 @@ impl Drop for Real {
 fn properties(device: sys::CUdevice) -> Result<Properties> {
     use CUdevice_attribute::*;
     // SAFETY: the device comes from the driver.
-    let get = |attribute| unsafe { result::device::get_attribute(device, attribute) }.named("cuDeviceGetAttribute");
+    let get =
+        |attribute| unsafe { result::device::get_attribute(device, attribute) }.named("cuDeviceGetAttribute");
     let major = get(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = get(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     let name = result::device::get_name(device).named("cuDeviceGetName")?;
     if major < 8 {
-        let message = format!("{name} is of compute capability {major}.{minor}; the kernels need 8.0 or later");
+        let message =
+            format!("{name} is of compute capability {major}.{minor}; the kernels need 8.0 or later");
         return Err(Error::new(message).at("CUDA"));
     }
     // Some instructions exist for one generation alone, under its number with an `a`.
@@ -208,7 +212,8 @@ impl Loaded {
         }
         let name = CString::new(kernel).map_err(|_| Error::new("a kernel's name has a NUL byte"))?;
         // SAFETY: the module is never unloaded.
-        let function = unsafe { result::module::get_function(self.module, name) }.named("cuModuleGetFunction")?;
+        let function =
+            unsafe { result::module::get_function(self.module, name) }.named("cuModuleGetFunction")?;
         let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: the function was just returned.
         unsafe {
@@ -216,7 +221,8 @@ impl Loaded {
             let size = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
             sys::cuFuncGetAttribute(&mut fixed, size, function).result().named("cuFuncGetAttribute")?;
             let limit = shared_limit as c_int - fixed;
-            result::function::set_function_attribute(function, attribute, limit).named("cuFuncSetAttribute")?;
+            result::function::set_function_attribute(function, attribute, limit)
+                .named("cuFuncSetAttribute")?;
         }
         functions.insert(kernel.to_owned(), function);
         Ok(function)
@@ -287,22 +293,32 @@ impl Driver for Real {
         unsafe { result::memset_d8_async(at, byte, bytes, stream) }.named("cuMemsetD8Async")
     }
 
-    fn load(&self, code: &Code) -> Result<Box<dyn Module>> {
+    fn load(&self, code: &Code) -> Result<Arc<dyn Module>> {
         self.bind()?;
         // SAFETY: a CUBIN knows its own length; it is not read after the call.
-        let module = unsafe { result::module::load_data(code.cubin.as_ptr().cast()) }.named("cuModuleLoadData")?;
-        Ok(Box::new(Loaded { module, functions: Mutex::default() }))
+        let module =
+            unsafe { result::module::load_data(code.cubin.as_ptr().cast()) }.named("cuModuleLoadData")?;
+        Ok(Arc::new(Loaded { module, functions: Mutex::default() }))
     }
 
-    unsafe fn launch(&self, stream: Stream, module: &dyn Module, kernel: &str, grid: Grid, args: &[u8]) -> Result<()> {
+    unsafe fn launch(
+        &self,
+        stream: Stream,
+        module: &dyn Module,
+        kernel: &str,
+        grid: Grid,
+        args: &[u8],
+    ) -> Result<()> {
         let stream = self.queue(stream)?;
         let module = module.as_any().downcast_ref::<Loaded>();
         let module = module.ok_or_else(|| Error::new("the module is another device's"))?;
         let function = module.function(kernel, self.properties.shared)?;
         let [x, y, z] = grid.blocks.map(|b| b as u32);
         let mut size = args.len();
-        // The driver's markers: a packed buffer of arguments, its size, and the end of the list.
-        let mut extra = [1 as *mut c_void, args.as_ptr() as *mut c_void, 2 as *mut c_void, (&raw mut size).cast(), std::ptr::null_mut()];
+        // The driver's list: a packed buffer of arguments (1), its size (2), and the end (0).
+        let buffer = args.as_ptr().cast_mut().cast();
+        let marker = std::ptr::without_provenance_mut::<c_void>;
+        let mut extra = [marker(1), buffer, marker(2), (&raw mut size).cast(), marker(0)];
         // SAFETY: the function and stream live, the buffer holds the kernel's arguments (checked by the caller),
         // and the kernel keeps to them by the caller's word.
         let code = unsafe {
@@ -325,7 +341,8 @@ impl Driver for Real {
 
     fn stream(&self) -> Result<Stream> {
         self.bind()?;
-        let stream = result::stream::create(result::stream::StreamKind::NonBlocking).named("cuStreamCreate")?;
+        let stream =
+            result::stream::create(result::stream::StreamKind::NonBlocking).named("cuStreamCreate")?;
         let mut streams = self.streams.lock().unwrap();
         streams.push(stream);
         Ok(Stream(streams.len() - 1))

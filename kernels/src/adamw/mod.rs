@@ -57,6 +57,7 @@ pub fn adamw(cx: &Ctx, params: &mut [Param<'_>], hyper: &Hyper) -> Result<()> {
         }
         match cx.device() {
             Device::Cpu(_) => cpu::step(p, g, m, v, hyper).at("adamw")?,
+            Device::Cuda(cuda) => cuda.lacks("adamw")?,
             Device::Plan(_) => {}
         }
     }
@@ -73,6 +74,7 @@ pub fn grad_norm<'a>(cx: &Ctx, grads: impl IntoIterator<Item = &'a Tensor>) -> R
     for g in grads {
         squares += match cx.device() {
             Device::Cpu(_) => cpu::sum_of_squares(g).at("grad_norm")?,
+            Device::Cuda(cuda) => cuda.lacks("adamw")?,
             Device::Plan(_) => 0.0,
         };
     }

@@ -61,6 +61,7 @@ impl Op for Add {
         match (cx.device(), a.dtype()) {
             (Device::Cpu(_), DType::F32) => cpu::add::<f32>(&mut y, a, b)?,
             (Device::Cpu(_), DType::BF16) => cpu::add::<bf16>(&mut y, a, b)?,
+            (Device::Cuda(cuda), ..) => cuda.lacks("elementwise")?,
             (Device::Plan(_), DType::F32 | DType::BF16) => {}
             (_, DType::I32) => return Err(Error::new("integers are not added")),
         }
@@ -102,6 +103,7 @@ pub(crate) fn convert(cx: &Ctx, y: &mut Tensor, x: &Tensor) -> Result<()> {
     match (cx.device(), x.dtype(), y.dtype()) {
         (Device::Cpu(_), DType::F32, DType::BF16) => cpu::convert::<f32, bf16>(y, x),
         (Device::Cpu(_), DType::BF16, DType::F32) => cpu::convert::<bf16, f32>(y, x),
+        (Device::Cuda(cuda), ..) => cuda.lacks("elementwise"),
         (Device::Plan(_), DType::F32 | DType::BF16, DType::F32 | DType::BF16) => Ok(()),
         (_, from, to) => Err(Error::new(format!("there is no conversion of {from:?} to {to:?}"))),
     }

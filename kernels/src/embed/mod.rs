@@ -52,6 +52,7 @@ impl Op for Embed {
                     self.dtype
                 )));
             }
+            (Device::Cuda(cuda), ..) => cuda.lacks("embed")?,
             (Device::Plan(_), ..) => {}
         }
         save.keep_all([table, ids]);
@@ -70,6 +71,7 @@ impl Op for Embed {
             (Device::Cpu(_), DType::BF16, _) => cpu::backward::<bf16, f32>(&mut dtable, &mut order, dy, ids)?,
             (Device::Cpu(_), _, DType::BF16) => cpu::backward::<f32, bf16>(&mut dtable, &mut order, dy, ids)?,
             (Device::Cpu(_), ..) => cpu::backward::<f32, f32>(&mut dtable, &mut order, dy, ids)?,
+            (Device::Cuda(cuda), ..) => cuda.lacks("embed")?,
             (Device::Plan(_), ..) => {}
         }
         dx.add(0, dtable)

@@ -46,6 +46,7 @@ impl Op for Linear {
         let mut y = cx.empty([t, n], x.dtype());
         match cx.device() {
             Device::Cpu(_) => store(&mut y, Start::Zero, &[nt(x, w)?], precision(x))?,
+            Device::Cuda(cuda) => cuda.lacks("gemm")?,
             Device::Plan(_) => {}
         }
         Ok(vec![y])
@@ -58,6 +59,7 @@ impl Op for Linear {
             let mut g = cx.empty(*x.shape(), x.dtype());
             match cx.device() {
                 Device::Cpu(_) => store(&mut g, Start::Zero, &[nn(dy, w)?], precision(x))?,
+                Device::Cuda(cuda) => cuda.lacks("gemm")?,
                 Device::Plan(_) => {}
             }
             dx.add(0, g)?;
@@ -66,6 +68,7 @@ impl Op for Linear {
             let mut g = cx.device().empty(codelsi_engine::Label::Gradients, *w.shape(), w.dtype());
             match cx.device() {
                 Device::Cpu(_) => store(&mut g, Start::Zero, &[tn(dy, x)?], precision(x))?,
+                Device::Cuda(cuda) => cuda.lacks("gemm")?,
                 Device::Plan(_) => {}
             }
             dx.add(1, g)?;

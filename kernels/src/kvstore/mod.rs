@@ -46,6 +46,7 @@ fn write(cx: &Ctx, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> Result<
                 pages[slot as usize * row_bytes..][..row_bytes].copy_from_slice(row);
             }
         }
+        Device::Cuda(cuda) => cuda.lacks("kvstore")?,
         Device::Plan(_) => {}
     }
     Ok(())

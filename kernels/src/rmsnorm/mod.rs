@@ -64,6 +64,7 @@ impl Op for RmsNorm {
         match (cx.device(), x.dtype()) {
             (Device::Cpu(_), DType::BF16) => cpu::forward::<bf16>(&mut y, &mut r, x, &wide, self.eps)?,
             (Device::Cpu(_), _) => cpu::forward::<f32>(&mut y, &mut r, x, &wide, self.eps)?,
+            (Device::Cuda(cuda), ..) => cuda.lacks("rmsnorm")?,
             (Device::Plan(_), _) => {}
         }
         save.keep_all([x, w, &r]);
@@ -106,6 +107,7 @@ impl Op for AddRmsNorm {
                 cpu::add_forward::<bf16>(&mut sum, &mut y, &mut r, a, b, &wide, eps)?
             }
             (Device::Cpu(_), _) => cpu::add_forward::<f32>(&mut sum, &mut y, &mut r, a, b, &wide, eps)?,
+            (Device::Cuda(cuda), ..) => cuda.lacks("rmsnorm")?,
             (Device::Plan(_), _) => {}
         }
         save.keep_all([&sum, w, &r]);
@@ -147,6 +149,7 @@ fn input_gradient(cx: &Ctx, saved: &Saved, dy: &Tensor, dsum: Option<&Tensor>) -
     match (cx.device(), x.dtype()) {
         (Device::Cpu(_), DType::BF16) => cpu::backward::<bf16>(&mut dx, dy, dsum, x, &w, r)?,
         (Device::Cpu(_), _) => cpu::backward::<f32>(&mut dx, dy, dsum, x, &w, r)?,
+        (Device::Cuda(cuda), ..) => cuda.lacks("rmsnorm")?,
         (Device::Plan(_), _) => {}
     }
     Ok(dx)
@@ -160,6 +163,7 @@ fn weight_gradient(cx: &Ctx, saved: &Saved, dy: &Tensor) -> Result<Tensor> {
         (Device::Cpu(_), DType::BF16, _) => cpu::backward_w::<bf16, f32>(&mut dw, dy, x, r)?,
         (Device::Cpu(_), _, DType::BF16) => cpu::backward_w::<f32, bf16>(&mut dw, dy, x, r)?,
         (Device::Cpu(_), _, _) => cpu::backward_w::<f32, f32>(&mut dw, dy, x, r)?,
+        (Device::Cuda(cuda), ..) => cuda.lacks("rmsnorm")?,
         (Device::Plan(_), ..) => {}
     }
     Ok(dw)

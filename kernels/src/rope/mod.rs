@@ -39,6 +39,7 @@ pub fn table(device: &Device, positions: usize, head_dim: usize, theta: f64, fac
     let mut table = device.empty(Label::Weights, [positions, head_dim], DType::F32);
     match device {
         Device::Cpu(_) => cpu::table(&mut table, theta, factor)?,
+        Device::Cuda(cuda) => cuda.lacks("rope")?,
         Device::Plan(_) => {}
     }
     Ok(table)
@@ -92,6 +93,7 @@ fn turned(cx: &Ctx, x: &Tensor, positions: &Tensor, table: &Tensor, direction: f
     match (cx.device(), x.dtype()) {
         (Device::Cpu(_), DType::BF16) => cpu::turn::<bf16>(&mut y, x, positions, table, direction)?,
         (Device::Cpu(_), _) => cpu::turn::<f32>(&mut y, x, positions, table, direction)?,
+        (Device::Cuda(cuda), ..) => cuda.lacks("rope")?,
         (Device::Plan(_), _) => {}
     }
     Ok(y)

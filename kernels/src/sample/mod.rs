@@ -111,6 +111,7 @@ fn choose(cx: &Ctx, logits: &Tensor, params: &[Params<'_>]) -> Result<Vec<Choice
     match (cx.device(), logits.dtype()) {
         (Device::Cpu(_), DType::BF16) => cpu::sample::<bf16>(&mut scores, &mut ids, logits, params),
         (Device::Cpu(_), _) => cpu::sample::<f32>(&mut scores, &mut ids, logits, params),
+        (Device::Cuda(cuda), ..) => cuda.lacks("sample"),
         (Device::Plan(_), _) => Ok(vec![Choice::default(); rows]),
     }
 }

@@ -41,6 +41,7 @@ impl Op for SwiGlu {
         match (cx.device(), gate.dtype()) {
             (Device::Cpu(_), DType::BF16) => cpu::forward::<bf16>(&mut y, gate, up)?,
             (Device::Cpu(_), _) => cpu::forward::<f32>(&mut y, gate, up)?,
+            (Device::Cuda(cuda), ..) => cuda.lacks("swiglu")?,
             (Device::Plan(_), _) => {}
         }
         save.keep_all([gate, up]);
@@ -55,6 +56,7 @@ impl Op for SwiGlu {
         match (cx.device(), gate.dtype()) {
             (Device::Cpu(_), DType::BF16) => cpu::backward::<bf16>(&mut dgate, &mut dup, dy, gate, up)?,
             (Device::Cpu(_), _) => cpu::backward::<f32>(&mut dgate, &mut dup, dy, gate, up)?,
+            (Device::Cuda(cuda), ..) => cuda.lacks("swiglu")?,
             (Device::Plan(_), _) => {}
         }
         dx.add(0, dgate)?;

@@ -73,6 +73,7 @@ impl Op for Xent {
                 cpu::forward::<bf16>(&mut out, &mut work, h, head, targets, self.scale)?
             }
             (Device::Cpu(_), _) => cpu::forward::<f32>(&mut out, &mut work, h, head, targets, self.scale)?,
+            (Device::Cuda(cuda), ..) => cuda.lacks("xent")?,
             (Device::Plan(_), _) => {}
         }
         drop(work);
