@@ -6,6 +6,7 @@
 
 pub mod adamw;
 pub mod check;
+mod cuda;
 mod disjoint;
 pub mod elementwise;
 pub mod embed;

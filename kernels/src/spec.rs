@@ -1,5 +1,6 @@
 //! One declaration of an op serves its test, gradient check and bench.
 
+use codelsi_engine::cuda::Source;
 use codelsi_engine::{Ctx, DType, Outs, Result, Shape, Tensor};
 
 /// An op: its name (that of its folder) and its cases.
@@ -7,6 +8,8 @@ pub struct Spec {
     pub name: &'static str,
     /// Tiny, awkward and real sizes. Called once for each storage type.
     pub cases: fn(DType) -> Vec<Case>,
+    /// The CUDA sources of its kernels.
+    pub sources: &'static [&'static Source],
 }
 
 /// Runs an op on tensors made from a case's inputs.

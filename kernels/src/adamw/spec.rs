@@ -5,7 +5,7 @@ use crate::spec::{Case, Cost, Input, Spec, Value};
 use codelsi_engine::{Ctx, DType, Label, Outs, Result, Tensor};
 
 /// The declaration of `adamw`.
-pub static SPEC: Spec = Spec { name: "adamw", cases };
+pub static SPEC: Spec = Spec { name: "adamw", cases, sources: &[] };
 
 const STEPS: usize = 3;
 
@@ -33,8 +33,7 @@ fn case(n: usize) -> Case {
 /// p, m and v after the steps.
 fn run(cx: &Ctx, x: &[&Tensor]) -> Result<Outs> {
     let zeros = || cx.device().zeros(Label::Moments, *x[0].shape(), DType::F32);
-    let (mut p, mut m, mut v) = (zeros(), zeros(), zeros());
-    p.bytes_mut()?.copy_from_slice(x[0].bytes()?);
+    let (mut p, mut m, mut v) = (x[0].to(cx.device(), Label::Adapters)?, zeros(), zeros());
     for (step, g) in (1..).zip(&x[1..]) {
         let param = Param { p: &mut p, g, m: &mut m, v: &mut v };
         adamw(cx, &mut [param], &hyper(step))?;

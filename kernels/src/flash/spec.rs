@@ -5,7 +5,7 @@ use crate::spec::{Case, Cost, Input, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `flash`.
-pub static SPEC: Spec = Spec { name: "flash", cases };
+pub static SPEC: Spec = Spec { name: "flash", cases, sources: &[] };
 
 fn cases(dtype: DType) -> Vec<Case> {
     let heads = |heads, kv_heads, head_dim| Heads { heads, kv_heads, head_dim };

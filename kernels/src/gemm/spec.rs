@@ -4,7 +4,7 @@ use crate::spec::{Case, Cost, Input, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `gemm`.
-pub static SPEC: Spec = Spec { name: "gemm", cases };
+pub static SPEC: Spec = Spec { name: "gemm", cases, sources: &[] };
 
 fn cases(dtype: DType) -> Vec<Case> {
     // (T, N, K): tiny, ragged in every dimension, more than one chunk and block, a decode row, 13B-like widths.

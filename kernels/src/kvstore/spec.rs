@@ -4,7 +4,7 @@ use crate::spec::{Case, Cost, Input, Spec, Value};
 use codelsi_engine::{DType, Label};
 
 /// The declaration of `kvstore`.
-pub static SPEC: Spec = Spec { name: "kvstore", cases };
+pub static SPEC: Spec = Spec { name: "kvstore", cases, sources: &[] };
 
 fn cases(dtype: DType) -> Vec<Case> {
     let sizes = [(1, 1, 1, 1), (3, 4, 17, 5), (5, 16, 128, 40)];

@@ -4,7 +4,7 @@ use crate::spec::{Case, Cost, Input, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `rmsnorm` and `add_rmsnorm`.
-pub static SPEC: Spec = Spec { name: "rmsnorm", cases };
+pub static SPEC: Spec = Spec { name: "rmsnorm", cases, sources: &[&super::cuda::SOURCE] };
 
 const EPS: f32 = 1e-5;
 

@@ -4,7 +4,7 @@ use crate::spec::{Case, Cost, Input, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `rope`.
-pub static SPEC: Spec = Spec { name: "rope", cases };
+pub static SPEC: Spec = Spec { name: "rope", cases, sources: &[] };
 
 const THETA: f64 = 1e4;
 const LIMIT: usize = 512;

@@ -6,7 +6,7 @@ use codelsi_engine::rng::Key;
 use codelsi_engine::{DType, Label};
 
 /// The declaration of `sample`: tokens and log-probabilities of every mix of filters.
-pub static SPEC: Spec = Spec { name: "sample", cases };
+pub static SPEC: Spec = Spec { name: "sample", cases, sources: &[] };
 
 const PREVIOUS: &[i32] = &[0, 3, 0, 1];
 

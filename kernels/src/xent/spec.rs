@@ -5,7 +5,7 @@ use crate::spec::{Case, Cost, Input, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `xent`.
-pub static SPEC: Spec = Spec { name: "xent", cases };
+pub static SPEC: Spec = Spec { name: "xent", cases, sources: &[] };
 
 fn cases(dtype: DType) -> Vec<Case> {
     // The last ones cross the boundaries of tiles and gatherings.
