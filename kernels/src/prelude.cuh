@@ -26,7 +26,7 @@ struct bf16 {
 __device__ inline float get(float x) { return x; }
 __device__ inline float get(bf16 x) { return __uint_as_float(u32(x.bits) << 16); }
 
-template <typename E> __device__ inline E put(float x);
+template <typename Elem> __device__ inline Elem put(float x);
 template <> __device__ inline float put<float>(float x) { return x; }
 template <> __device__ inline bf16 put<bf16>(float x) {
     bf16 y;
@@ -44,25 +44,25 @@ __device__ inline u32 pair(float low, float high) {
 // ---- packs
 
 // N elements, aligned so that one access moves them.
-template <typename E, int N> struct alignas(sizeof(E) * N) Pack {
-    E at[N];
+template <typename Elem, int N> struct alignas(sizeof(Elem) * N) Pack {
+    Elem at[N];
 };
 
 // Elements in 16 bytes.
-template <typename E> constexpr int WIDE = 16 / sizeof(E);
+template <typename Elem> constexpr int WIDE = 16 / sizeof(Elem);
 
 // x[0..N] = the N elements from p, which is aligned for a Pack.
-template <int N, typename E> __device__ inline void load(float (&x)[N], const E *p) {
-    Pack<E, N> pack = *reinterpret_cast<const Pack<E, N> *>(p);
+template <int N, typename Elem> __device__ inline void load(float (&x)[N], const Elem *p) {
+    Pack<Elem, N> pack = *reinterpret_cast<const Pack<Elem, N> *>(p);
 #pragma unroll
     for (int i = 0; i < N; i++) x[i] = get(pack.at[i]);
 }
 
-template <int N, typename E> __device__ inline void store(E *p, const float (&x)[N]) {
-    Pack<E, N> pack;
+template <int N, typename Elem> __device__ inline void store(Elem *p, const float (&x)[N]) {
+    Pack<Elem, N> pack;
 #pragma unroll
-    for (int i = 0; i < N; i++) pack.at[i] = put<E>(x[i]);
-    *reinterpret_cast<Pack<E, N> *>(p) = pack;
+    for (int i = 0; i < N; i++) pack.at[i] = put<Elem>(x[i]);
+    *reinterpret_cast<Pack<Elem, N> *>(p) = pack;
 }
 
 // ---- reductions
