@@ -34,6 +34,16 @@ template <> __device__ inline bf16 put<bf16>(float x) {
     return y;
 }
 
+// e^x as storage in Elem needs it: to two units in the last place of f32, or faster and far below bf16's rounding.
+template <typename Elem> __device__ inline float exponential(float x);
+template <> __device__ inline float exponential<float>(float x) { return expf(x); }
+template <> __device__ inline float exponential<bf16>(float x) { return __expf(x); }
+
+// 1 / (1 + e^−x), likewise.
+template <typename Elem> __device__ inline float sigmoid(float x);
+template <> __device__ inline float sigmoid<float>(float x) { return 1.0f / (1.0f + expf(-x)); }
+template <> __device__ inline float sigmoid<bf16>(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+
 // Two elements in one register: `low` comes first in memory.
 __device__ inline u32 pair(float low, float high) {
     u32 y;
@@ -64,6 +74,9 @@ template <int N, typename Elem> __device__ inline void store(Elem *p, const floa
     for (int i = 0; i < N; i++) pack.at[i] = put<Elem>(x[i]);
     *reinterpret_cast<Pack<Elem, N> *>(p) = pack;
 }
+
+// The element where this thread's pack of N begins in a flat array that the whole grid walks.
+template <int N> __device__ inline i64 flat() { return (i64(blockIdx.x) * blockDim.x + threadIdx.x) * N; }
 
 // ---- reductions
 

@@ -5,7 +5,7 @@ use crate::spec::{Case, Cost, Input, Spec, Value};
 use codelsi_engine::{Ctx, DType, Label, Outs, Result, Tensor};
 
 /// The declaration of `adamw`.
-pub static SPEC: Spec = Spec { name: "adamw", cases, sources: &[] };
+pub static SPEC: Spec = Spec { name: "adamw", cases, sources: &[&super::cuda::SOURCE] };
 
 const STEPS: usize = 3;
 

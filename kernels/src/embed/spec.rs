@@ -4,7 +4,7 @@ use crate::spec::{Case, Cost, Input, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `embed`.
-pub static SPEC: Spec = Spec { name: "embed", cases, sources: &[] };
+pub static SPEC: Spec = Spec { name: "embed", cases, sources: &[&super::cuda::SOURCE] };
 
 fn cases(dtype: DType) -> Vec<Case> {
     let mut cases = Vec::new();

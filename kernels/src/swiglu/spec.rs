@@ -4,7 +4,7 @@ use crate::spec::{Case, Cost, Input, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `swiglu`.
-pub static SPEC: Spec = Spec { name: "swiglu", cases, sources: &[] };
+pub static SPEC: Spec = Spec { name: "swiglu", cases, sources: &[&super::cuda::SOURCE] };
 
 fn cases(dtype: DType) -> Vec<Case> {
     let sizes = [(1, 1), (3, 17), (5, 33), (2, 13824)];
