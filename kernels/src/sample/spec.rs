@@ -6,7 +6,7 @@ use codelsi_engine::rng::Key;
 use codelsi_engine::{DType, Label};
 
 /// The declaration of `sample`: tokens and log-probabilities of every mix of filters.
-pub static SPEC: Spec = Spec { name: "sample", cases, sources: &[] };
+pub static SPEC: Spec = Spec { name: "sample", cases, sources: &[&super::cuda::SOURCE] };
 
 const PREVIOUS: &[i32] = &[0, 3, 0, 1];
 
@@ -54,7 +54,7 @@ fn case(b: usize, v: usize, dtype: DType) -> Case {
             vec![tokens, logprobs]
         }),
         terms: v,
-        cost: Cost { bytes: (b * v * dtype.size()) as f64, flops: 0.0 },
+        cost: Cost { bytes: (b * v * dtype.size()) as f64, flops: (4 * b * v) as f64 },
     }
 }
 
