@@ -1,10 +1,20 @@
 //! Scattered rows by plain loops.
 
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::{DType, Label};
 
 /// The declaration of `kvstore`.
-pub static SPEC: Spec = Spec { name: "kvstore", cases, sources: &[&super::cuda::SOURCE] };
+pub static SPEC: Spec = Spec {
+    name: "kvstore",
+    cases,
+    sources: &[&super::cuda::SOURCE],
+    shapes: Shapes {
+        sizes: "T,K,D",
+        case: |dtype, s| turned(s[1], s[0], s[2], dtype),
+        backward: None,
+        real: &[&[4096, 40, 128]],
+    },
+};
 
 fn cases(dtype: DType) -> Vec<Case> {
     let sizes = [(1, 1, 1, 1), (3, 4, 17, 5), (5, 16, 128, 40)];
@@ -13,10 +23,10 @@ fn cases(dtype: DType) -> Vec<Case> {
     stores.chain(turned).collect()
 }
 
-/// Keys of `k` heads of `d` channels turned and stored with their values: four pages of four tokens.
+/// Keys of `k` heads of `d` channels turned and stored with their values, in pages of four tokens.
 fn turned(k: usize, t: usize, d: usize, dtype: DType) -> Case {
-    let width = k * d;
-    let slots = (0..t).map(|t| (t * 5 % 16) as i32).collect();
+    let (width, pages) = (k * d, t.div_ceil(4) + 1);
+    let slots = (0..t).map(|i| (t - 1 - i) as i32).collect();
     let positions = (0..t).map(|t| (t * 211 % 512) as i32).collect();
     Case {
         name: format!("rope K={k} D={d} T={t}"),
@@ -28,7 +38,7 @@ fn turned(k: usize, t: usize, d: usize, dtype: DType) -> Case {
         ],
         run: Box::new(move |cx, x| {
             let table = crate::rope::table(cx.device(), 512, d, 1e4, 1.0)?;
-            let zeros = || cx.device().zeros(Label::Kv, [4, 4, width], x[0].dtype());
+            let zeros = || cx.device().zeros(Label::Kv, [pages, 4, width], x[0].dtype());
             let (mut k_pages, mut v_pages) = (zeros(), zeros());
             let rows = super::Rows { positions: x[2], table: &table, slots: x[3] };
             super::rope_kvstore(cx, [&mut k_pages, &mut v_pages], [x[0], x[1]], rows, k)?;
@@ -36,7 +46,7 @@ fn turned(k: usize, t: usize, d: usize, dtype: DType) -> Case {
         }),
         reference: Box::new(move |x| {
             let turned = crate::rope::spec::rotate(&x[0], &x[2], d);
-            [&turned, &x[1]].map(|rows| scatter(rows, &x[3], [4, 4, width])).into()
+            [&turned, &x[1]].map(|rows| scatter(rows, &x[3], [pages, 4, width])).into()
         }),
         terms: 2,
         cost: Cost { bytes: (4 * t * width * dtype.size()) as f64, flops: (3 * t * width) as f64 },
