@@ -8,7 +8,7 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "xent",
     cases,
-    sources: &[],
+    sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "T,C,V",
         case: |dtype, s| lora(s[0], s[1], s[2], dtype),

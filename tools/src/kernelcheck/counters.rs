@@ -1,6 +1,7 @@
 //! `counters`: what the software GPU counted in each kernel of an op at sizes of Code Llama 13B, or one's own.
 
 use super::{sizes, specs};
+use codelsi_emulator::Counters;
 use codelsi_engine::rng::Key;
 use codelsi_engine::{Ctx, DType, Device, Error, Grads, Result};
 use codelsi_kernels::check::{inputs, random};
@@ -12,8 +13,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
     pub launches: usize,
-    pub warp_instructions: u64,
-    pub thread_instructions: u64,
+    pub sum: Counters,
 }
 
 /// Runs `op` forward and backward on the software GPU `device` and counts.
@@ -41,8 +41,7 @@ pub fn count(
     for (kernel, counters) in emulator.take_launches() {
         let sum = all.entry(kernel).or_default();
         sum.launches += 1;
-        sum.warp_instructions += counters.warp_instructions;
-        sum.thread_instructions += counters.thread_instructions;
+        sum.sum.add(&counters);
     }
     Ok(all)
 }
@@ -72,13 +71,20 @@ pub(super) fn both_ways(device: &Device, case: &Case, dtype: DType) -> Result<()
 /// The table of kernels.
 pub fn table(counted: &BTreeMap<String, Counted>) -> String {
     let mut text = format!(
-        "{:<20}{:>9}{:>18}{:>20}\n",
-        "kernel", "launches", "warp instructions", "thread instructions"
+        "{:<20}{:>9}{:>16}{:>9}{:>9}{:>9}{:>14}{:>10}{:>12}{:>8}\n",
+        "kernel", "launches", "instructions", "mma", "special", "barrier", "global bytes", "sectors", "conflicts", "local"
     );
-    for (kernel, c) in counted {
+    for (kernel, Counted { launches, sum }) in counted {
         text += &format!(
-            "{kernel:<20}{:>9}{:>18}{:>20}\n",
-            c.launches, c.warp_instructions, c.thread_instructions
+            "{kernel:<20}{launches:>9}{:>16}{:>9}{:>9}{:>9}{:>14}{:>8.1} %{:>12}{:>8}\n",
+            sum.warp_instructions,
+            sum.mma.warps,
+            sum.special.warps,
+            sum.barrier.warps,
+            sum.global_bytes(),
+            100.0 * sum.sector_efficiency(),
+            sum.bank_conflicts(),
+            sum.local_bytes(),
         );
     }
     text
@@ -86,10 +92,12 @@ pub fn table(counted: &BTreeMap<String, Counted>) -> String {
 
 /// The same for other programs.
 pub fn object(op: &str, counted: &BTreeMap<String, Counted>) -> Value {
-    let kernels = counted.iter().map(|(kernel, c)| {
+    let kernels = counted.iter().map(|(kernel, Counted { launches, sum })| {
         json!({
-            "kernel": kernel, "launches": c.launches, "warp_instructions": c.warp_instructions,
-            "thread_instructions": c.thread_instructions,
+            "kernel": kernel, "launches": launches, "warp_instructions": sum.warp_instructions,
+            "thread_instructions": sum.thread_instructions, "mma": sum.mma.warps,
+            "global_bytes": sum.global_bytes(), "sector_efficiency": sum.sector_efficiency(),
+            "bank_conflicts": sum.bank_conflicts(), "local_bytes": sum.local_bytes(),
         })
     });
     json!({ "op": op, "kernels": kernels.collect::<Vec<_>>() })
