@@ -4,7 +4,7 @@
 mod device;
 mod run;
 
-pub use device::on_device;
+pub use device::{case_on_device, on_device};
 pub use run::{random, value};
 
 use crate::spec::{Case, Spec, Value};

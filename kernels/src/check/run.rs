@@ -4,6 +4,7 @@ use crate::spec::{Case, Kind, Value};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{Ctx, DType, Device, Grads, Label, Result, Tensor};
 use half::bf16;
+use rayon::prelude::*;
 
 /// One execution of a case: forward, and backward from random output gradients. All of it is in host memory.
 pub(super) struct Run {
@@ -59,13 +60,13 @@ pub fn random(
     key: Key,
 ) -> Result<Tensor> {
     let draw = |i: usize| std * key.normal((i >> 16) as u32, (i & 0xffff) as u32);
-    let n = shape.elements();
+    let places = (0..shape.elements()).into_par_iter().with_min_len(1 << 12);
     match dtype {
         DType::BF16 => {
-            let data: Vec<bf16> = (0..n).map(|i| bf16::from_f32(draw(i))).collect();
+            let data: Vec<bf16> = places.map(|i| bf16::from_f32(draw(i))).collect();
             device.tensor(Label::Activations, shape, &data)
         }
-        _ => device.tensor(Label::Activations, shape, &(0..n).map(draw).collect::<Vec<f32>>()),
+        _ => device.tensor(Label::Activations, shape, &places.map(draw).collect::<Vec<f32>>()),
     }
 }
 
