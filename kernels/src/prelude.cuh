@@ -146,6 +146,32 @@ __device__ inline float block_max(float x) {
 // The address that ldmatrix, cp.async and mbarriers take: 32 bits, inside shared memory.
 __device__ inline u32 shared_address(const void *p) { return u32(__cvta_generic_to_shared(p)); }
 
+// Shared memory by such an address.
+__device__ inline float load_shared(u32 from) {
+    float x;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
+    return x;
+}
+__device__ inline void load_shared(float (&x)[2], u32 from) {
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x[0]), "=f"(x[1]) : "r"(from) : "memory");
+}
+__device__ inline void load_shared(u32 (&x)[4], u32 from) {
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(from)
+                 : "memory");
+}
+__device__ inline void store_shared(u32 to, u32 x) {
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
+}
+__device__ inline void store_shared(u32 to, float x0, float x1) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(x0), "f"(x1) : "memory");
+}
+__device__ inline void store_shared(u32 to, const u32 (&x)[4]) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+                 : "memory");
+}
+
 // Starts copying 16 bytes to shared memory past the registers and L1; the last 16 − `bytes` of them become zero.
 __device__ inline void copy_async(u32 to, const void *from, int bytes = 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
@@ -172,6 +198,21 @@ __device__ inline void load_matrices_transposed(u32 (&x)[4], u32 row) {
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
                  : "r"(row)
                  : "memory");
+}
+
+// Two matrices, whose rows lanes 0 to 15 name.
+template <bool TRANSPOSED> __device__ inline void load_two_matrices(u32 (&x)[2], u32 row) {
+    if constexpr (TRANSPOSED) {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                     : "=r"(x[0]), "=r"(x[1])
+                     : "r"(row)
+                     : "memory");
+    } else {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                     : "=r"(x[0]), "=r"(x[1])
+                     : "r"(row)
+                     : "memory");
+    }
 }
 
 // c (16, 8) += a (16, 16) · b (16, 8), f32 accumulation. With g = lane / 4 and t = lane % 4:

@@ -7,7 +7,7 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "gemm",
     cases,
-    sources: &[],
+    sources: &[&super::cuda::GEMM, &super::cuda::FFMA, &super::cuda::SUM],
     shapes: Shapes {
         sizes: "T,N,K",
         case: |dtype, s| case(dtype, (s[0], s[1], s[2])),
