@@ -131,8 +131,7 @@ impl Pass<'_> {
     fn unlabelled(&self, out: &mut Outputs) -> Result<()> {
         let (t, _, c) = self.sizes();
         let dh = out.dh.as_mut();
-        let args =
-            &mut [Arg::MaybeInOut(dh), Arg::InOut(&mut out.logprobs), Arg::In(self.targets), int(c)];
+        let args = &mut [Arg::MaybeInOut(dh), Arg::InOut(&mut out.logprobs), Arg::In(self.targets), int(c)];
         self.start("xent_unlabelled", self.row_grid(t), args)
     }
 
@@ -147,13 +146,8 @@ impl Pass<'_> {
 
     fn gather(&self, work: &mut Work, tokens: &Range<usize>) -> Result<()> {
         let c = self.sizes().2;
-        let args = &mut [
-            Arg::InOut(&mut work.x),
-            Arg::In(self.h),
-            Arg::In(&work.rows),
-            int(tokens.start),
-            int(c),
-        ];
+        let args =
+            &mut [Arg::InOut(&mut work.x), Arg::In(self.h), Arg::In(&work.rows), int(tokens.start), int(c)];
         self.start("xent_gather", self.row_grid(tokens.len()), args)
     }
 

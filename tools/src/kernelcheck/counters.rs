@@ -72,7 +72,16 @@ pub(super) fn both_ways(device: &Device, case: &Case, dtype: DType) -> Result<()
 pub fn table(counted: &BTreeMap<String, Counted>) -> String {
     let mut text = format!(
         "{:<20}{:>9}{:>16}{:>9}{:>9}{:>9}{:>14}{:>10}{:>12}{:>8}\n",
-        "kernel", "launches", "instructions", "mma", "special", "barrier", "global bytes", "sectors", "conflicts", "local"
+        "kernel",
+        "launches",
+        "instructions",
+        "mma",
+        "special",
+        "barrier",
+        "global bytes",
+        "sectors",
+        "conflicts",
+        "local"
     );
     for (kernel, Counted { launches, sum }) in counted {
         text += &format!(
