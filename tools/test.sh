@@ -17,4 +17,13 @@ if command -v npm >/dev/null && ! grep -qs "\"version\": \"$typescript\"" "$(dir
 fi
 [ -f "$tsc" ] && export CODELSI_TSC="${CODELSI_TSC:-$PWD/$tsc}"
 
+# NVRTC, pinned: CUDA kernels are compiled and run on the software GPU. No toolkit, driver or card is needed.
+nvrtc=13.0.88
+has_nvrtc() { ldconfig -p 2>/dev/null | grep -q 'libnvrtc\.so\.1[23]' || compgen -G '/usr/local/cuda/lib64/libnvrtc.so.1[23]*' >/dev/null; }
+if [ -z "${CODELSI_NVRTC:-}" ] && ! has_nvrtc && ! compgen -G '.tools/nvrtc/nvidia/*/lib/libnvrtc.so.1*' >/dev/null; then
+  echo "installing nvidia-cuda-nvrtc==$nvrtc into .tools/nvrtc"
+  python3 -m pip install --quiet --disable-pip-version-check --no-deps --target .tools/nvrtc "nvidia-cuda-nvrtc==$nvrtc" ||
+    echo "could not install nvidia-cuda-nvrtc==$nvrtc: tests of CUDA kernels will say that they were skipped"
+fi
+
 cargo test --release --workspace "$@"

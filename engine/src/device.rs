@@ -1,5 +1,6 @@
-//! Where tensors live: the CPU, or the planning device, which keeps books and computes nothing.
+//! Where tensors live: the CPU, a CUDA device, or the planning device, which keeps books and computes nothing.
 
+use crate::cuda::Cuda;
 use crate::memory::{Label, Ledger};
 use crate::tensor::{Buf, DType, Tensor};
 use crate::{Error, Result, Shape};
@@ -10,6 +11,8 @@ use std::sync::Arc;
 pub enum Device {
     /// Host memory; ops run on rayon's current thread pool.
     Cpu(Arc<Ledger>),
+    /// A card, or the software GPU.
+    Cuda(Arc<Cuda>),
     /// Shapes only: the same model code runs on it and leaves the memory plan behind.
     Plan(Arc<Ledger>),
 }
@@ -20,9 +23,34 @@ impl Device {
         Device::Cpu(Arc::default())
     }
 
+    /// The CUDA card `ordinal`.
+    ///
+    /// # Errors
+    /// When driver, card or compiler are missing or too old.
+    pub fn cuda(ordinal: usize) -> Result<Self> {
+        Ok(Device::Cuda(Arc::new(Cuda::card(ordinal)?)))
+    }
+
+    /// A GPU in software, of architecture `sm_80` or `sm_90a`.
+    ///
+    /// # Errors
+    /// When the architecture is unknown, or there is no compiler.
+    pub fn emulated(arch: &str) -> Result<Self> {
+        Ok(Device::Cuda(Arc::new(Cuda::emulated(arch)?)))
+    }
+
     /// The planning device.
     pub fn plan() -> Self {
         Device::Plan(Arc::default())
+    }
+
+    /// `cpu`, `plan`, `cuda:0`, `emulated:sm_80`.
+    pub fn name(&self) -> &str {
+        match self {
+            Device::Cpu(_) => "cpu",
+            Device::Cuda(cuda) => cuda.name(),
+            Device::Plan(_) => "plan",
+        }
     }
 
     /// True where no op computes.
@@ -34,15 +62,18 @@ impl Device {
     pub fn ledger(&self) -> &Arc<Ledger> {
         match self {
             Device::Cpu(ledger) | Device::Plan(ledger) => ledger,
+            Device::Cuda(cuda) => cuda.ledger(),
         }
     }
 
-    /// A tensor with arbitrary content: whoever asks for it writes all of it.
+    /// A tensor with arbitrary content: whoever asks for it writes all of it. When a device has no memory left,
+    /// the first use of the tensor is the error.
     pub fn empty(&self, label: Label, shape: impl Into<Shape>, dtype: DType) -> Tensor {
         let shape = shape.into();
         let bytes = shape.elements() * dtype.size();
         let buf = match self {
             Device::Cpu(ledger) => Buf::Host(ledger.block(label, bytes)),
+            Device::Cuda(cuda) => cuda.alloc(label, bytes).map_or_else(Buf::Denied, Buf::Cuda),
             Device::Plan(ledger) => Buf::Planned(ledger.charge(label, bytes)),
         };
         Tensor::new(buf, shape, dtype)
@@ -51,10 +82,8 @@ impl Device {
     /// A tensor of zeros.
     pub fn zeros(&self, label: Label, shape: impl Into<Shape>, dtype: DType) -> Tensor {
         let mut t = self.empty(label, shape, dtype);
-        if let Ok(bytes) = t.bytes_mut() {
-            bytes.fill(0);
-        }
-        t
+        let zeroed = t.zero();
+        t.unless(zeroed)
     }
 
     /// A copy of host data.
@@ -73,7 +102,7 @@ impl Device {
         }
         let mut t = self.empty(label, shape, T::DTYPE);
         if !self.is_plan() {
-            t.slice_mut::<T>()?.copy_from_slice(data);
+            t.write(data)?;
         }
         Ok(t)
     }

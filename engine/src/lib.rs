@@ -5,6 +5,7 @@
 
 pub mod comm;
 pub mod ctx;
+pub mod cuda;
 pub mod device;
 pub mod error;
 pub mod files;

@@ -154,6 +154,13 @@ pub struct Charge {
     bytes: usize,
 }
 
+impl Charge {
+    /// What the bytes are for.
+    pub fn label(&self) -> Label {
+        self.label
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
         self.ledger.books.lock().unwrap().usage.now[self.label as usize] -= self.bytes;

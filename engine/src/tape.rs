@@ -215,11 +215,14 @@ fn accumulate(sum: &mut Tensor, g: &Tensor) -> Result<()> {
     if sum.shape() != g.shape() || sum.dtype() != g.dtype() {
         return Err(Error::op("accumulate", format!("gradient {sum:?} and its addend {g:?} differ")));
     }
-    if g.bytes().is_err() {
-        return Ok(()); // planned
-    }
     // One gradient may have been given to two inputs.
-    sum.unshare();
+    sum.unshare()?;
+    if g.is_planned() {
+        return Ok(());
+    }
+    if let Some(cuda) = g.cuda() {
+        return cuda.accumulate(sum, g);
+    }
     match g.dtype() {
         DType::F32 => {
             let pairs = sum.slice_mut::<f32>()?.iter_mut().zip(g.slice::<f32>()?);

@@ -1,7 +1,8 @@
 //! Contiguous tensors over shared buffers.
 
-use crate::memory::{Block, Charge};
-use crate::{Error, Result, Shape};
+use crate::cuda::{Cuda, Memory};
+use crate::memory::{Block, Charge, Label};
+use crate::{Device, Error, Result, Shape};
 use bytemuck::Pod;
 use half::bf16;
 use memmap2::Mmap;
@@ -58,7 +59,13 @@ impl Id {
 
 pub(crate) enum Buf {
     Host(Block),
-    Mapped { map: Arc<Mmap>, offset: usize },
+    Cuda(Memory),
+    /// The device had no memory left, or worse.
+    Denied(Error),
+    Mapped {
+        map: Arc<Mmap>,
+        offset: usize,
+    },
     Planned(#[allow(dead_code, reason = "held for its drop")] Charge),
 }
 
@@ -160,11 +167,16 @@ impl Tensor {
     /// The raw bytes.
     ///
     /// # Errors
-    /// When the tensor is only planned.
+    /// When the tensor is only planned, or lives on a CUDA device.
     pub fn bytes(&self) -> Result<&[u8]> {
         match &*self.buf {
             Buf::Host(block) => Ok(block.bytes()),
             Buf::Mapped { map, offset } => Ok(&map[*offset..offset + self.byte_len()]),
+            Buf::Cuda(memory) => {
+                let device = memory.device().name();
+                Err(Error::new(format!("{self:?} lives on {device} and is not read by the host in place")))
+            }
+            Buf::Denied(error) => Err(error.clone()),
             Buf::Planned(_) => Err(Error::new(format!("{self:?} is planned and has no content"))),
         }
     }
@@ -172,24 +184,133 @@ impl Tensor {
     /// The raw bytes, to be written.
     ///
     /// # Errors
-    /// When the buffer is shared, mapped or planned.
+    /// When the buffer is shared, mapped, planned, or on a CUDA device.
     pub fn bytes_mut(&mut self) -> Result<&mut [u8]> {
         let (shape, dtype) = (self.shape, self.dtype);
         match Arc::get_mut(&mut self.buf) {
             Some(Buf::Host(block)) => Ok(block.bytes_mut()),
+            Some(Buf::Denied(error)) => Err(error.clone()),
             _ => Err(Error::new(format!(
-                "{dtype:?} {shape} cannot be written: it is shared, mapped or planned"
+                "{dtype:?} {shape} cannot be written in place: it is shared, mapped, planned or on a CUDA device"
             ))),
         }
     }
 
+    /// A copy of the elements in host memory, from wherever they are.
+    ///
+    /// # Errors
+    /// When `T` is not the storage type, or the tensor is only planned.
+    pub fn to_vec<T: Elem>(&self) -> Result<Vec<T>> {
+        self.expect(T::DTYPE)?;
+        match &*self.buf {
+            Buf::Cuda(memory) => {
+                let mut data = vec![T::zeroed(); self.shape.elements()];
+                memory.download(bytemuck::cast_slice_mut(&mut data))?;
+                Ok(data)
+            }
+            _ => Ok(self.slice()?.to_vec()),
+        }
+    }
+
+    /// Writes all elements, wherever they are: only the sole owner of the buffer may.
+    ///
+    /// # Errors
+    /// When `T` is not the storage type, `data` does not fill the shape, or the buffer is shared, mapped or planned.
+    pub fn write<T: Elem>(&mut self, data: &[T]) -> Result<()> {
+        self.expect(T::DTYPE)?;
+        if self.shape.elements() != data.len() {
+            return Err(Error::new(format!("{} values do not fill the shape {}", data.len(), self.shape)));
+        }
+        match Arc::get_mut(&mut self.buf) {
+            Some(Buf::Cuda(memory)) => memory.upload(bytemuck::cast_slice(data)),
+            _ => self.bytes_mut().map(|bytes| bytes.copy_from_slice(bytemuck::cast_slice(data))),
+        }
+    }
+
+    /// A copy on `device`, under `label`; wants no gradient.
+    ///
+    /// # Errors
+    /// When the tensor is only planned and `device` is not, or a device fails.
+    pub fn to(&self, device: &Device, label: Label) -> Result<Tensor> {
+        let mut copy = device.empty(label, self.shape, self.dtype);
+        match (&*self.buf, Arc::get_mut(&mut copy.buf)) {
+            (_, Some(Buf::Planned(_))) => {}
+            (Buf::Cuda(from), Some(Buf::Host(to))) => from.download(to.bytes_mut())?,
+            (Buf::Cuda(from), Some(Buf::Cuda(to))) if Arc::ptr_eq(from.device(), to.device()) => {
+                to.copy(from)?
+            }
+            (Buf::Cuda(from), Some(Buf::Cuda(to))) => {
+                let mut bytes = vec![0; self.byte_len()];
+                from.download(&mut bytes)?;
+                to.upload(&bytes)?;
+            }
+            (_, Some(Buf::Cuda(to))) => to.upload(self.bytes()?)?,
+            _ => copy.bytes_mut()?.copy_from_slice(self.bytes()?),
+        }
+        Ok(copy)
+    }
+
+    /// Zeroes all elements, wherever they are; a planned tensor has none.
+    ///
+    /// # Errors
+    /// When the buffer is shared or mapped, or a device fails.
+    pub fn zero(&mut self) -> Result<()> {
+        match Arc::get_mut(&mut self.buf) {
+            Some(Buf::Planned(_)) => Ok(()),
+            Some(Buf::Cuda(memory)) => memory.fill(0),
+            _ => self.bytes_mut().map(|bytes| bytes.fill(0)),
+        }
+    }
+
+    /// The same tensor, whose first use is the error if there is one.
+    pub(crate) fn unless(self, result: Result<()>) -> Self {
+        match result {
+            Ok(()) => self,
+            Err(error) => Tensor { buf: Arc::new(Buf::Denied(error)), ..self },
+        }
+    }
+
+    /// The device memory that holds the elements; `None` when they are elsewhere.
+    pub(crate) fn memory(&self) -> Result<Option<&Memory>> {
+        match &*self.buf {
+            Buf::Cuda(memory) => Ok(Some(memory)),
+            Buf::Denied(error) => Err(error.clone()),
+            _ => Ok(None),
+        }
+    }
+
+    /// The CUDA device that the tensor lives on.
+    pub(crate) fn cuda(&self) -> Option<Arc<Cuda>> {
+        match &*self.buf {
+            Buf::Cuda(memory) => Some(memory.device().clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether the tensor has a shape and no content.
+    pub(crate) fn is_planned(&self) -> bool {
+        matches!(&*self.buf, Buf::Planned(_))
+    }
+
+    /// Whether nobody else holds the buffer, so that a kernel may write it.
+    pub(crate) fn sole(&mut self) -> Result<()> {
+        match Arc::get_mut(&mut self.buf) {
+            Some(_) => Ok(()),
+            None => Err(Error::new(format!("{self:?} cannot be written: it is shared"))),
+        }
+    }
+
     /// Gives this tensor a buffer of its own when others hold the same one.
-    pub(crate) fn unshare(&mut self) {
-        let copy = match &*self.buf {
-            Buf::Host(block) if Arc::strong_count(&self.buf) > 1 => block.duplicate(),
-            _ => return,
+    pub(crate) fn unshare(&mut self) -> Result<()> {
+        if Arc::strong_count(&self.buf) == 1 {
+            return Ok(());
+        }
+        self.buf = match &*self.buf {
+            Buf::Host(block) => Arc::new(Buf::Host(block.duplicate())),
+            Buf::Cuda(memory) => Arc::new(Buf::Cuda(memory.duplicate()?)),
+            _ => return Ok(()),
         };
-        self.buf = Arc::new(Buf::Host(copy));
+        Ok(())
     }
 
     fn expect(&self, dtype: DType) -> Result<()> {

@@ -6,6 +6,7 @@
 
 pub mod adamw;
 pub mod check;
+mod cuda;
 mod disjoint;
 pub mod elementwise;
 pub mod embed;
@@ -14,6 +15,7 @@ pub mod gemm;
 pub mod kvstore;
 pub mod lora;
 pub mod rmsnorm;
+pub mod roof;
 pub mod rope;
 mod rows;
 pub mod sample;

@@ -1,5 +1,6 @@
 //! One declaration of an op serves its test, gradient check and bench.
 
+use codelsi_engine::cuda::Source;
 use codelsi_engine::{Ctx, DType, Outs, Result, Shape, Tensor};
 
 /// An op: its name (that of its folder) and its cases.
@@ -7,6 +8,21 @@ pub struct Spec {
     pub name: &'static str,
     /// Tiny, awkward and real sizes. Called once for each storage type.
     pub cases: fn(DType) -> Vec<Case>,
+    /// The CUDA sources of its kernels.
+    pub sources: &'static [&'static Source],
+    /// Cases of any size, for checks and timings of one's own.
+    pub shapes: Shapes,
+}
+
+/// How a case is made from sizes.
+pub struct Shapes {
+    /// The sizes' names, in their order: `T,C`.
+    pub sizes: &'static str,
+    pub case: fn(DType, &[usize]) -> Case,
+    /// What its backward must move and compute at the least, if it has one.
+    pub backward: Option<fn(DType, &[usize]) -> Cost>,
+    /// Sizes of Code Llama 13B.
+    pub real: &'static [&'static [usize]],
 }
 
 /// Runs an op on tensors made from a case's inputs.

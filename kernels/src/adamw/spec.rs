@@ -1,11 +1,16 @@
 //! Three steps from zero moments, in float64.
 
 use super::{Hyper, Param, adamw};
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::{Ctx, DType, Label, Outs, Result, Tensor};
 
 /// The declaration of `adamw`.
-pub static SPEC: Spec = Spec { name: "adamw", cases };
+pub static SPEC: Spec = Spec {
+    name: "adamw",
+    cases,
+    sources: &[&super::cuda::SOURCE],
+    shapes: Shapes { sizes: "N", case: |_, s| case(s[0]), backward: None, real: &[&[1 << 24]] },
+};
 
 const STEPS: usize = 3;
 
@@ -33,8 +38,7 @@ fn case(n: usize) -> Case {
 /// p, m and v after the steps.
 fn run(cx: &Ctx, x: &[&Tensor]) -> Result<Outs> {
     let zeros = || cx.device().zeros(Label::Moments, *x[0].shape(), DType::F32);
-    let (mut p, mut m, mut v) = (zeros(), zeros(), zeros());
-    p.bytes_mut()?.copy_from_slice(x[0].bytes()?);
+    let (mut p, mut m, mut v) = (x[0].to(cx.device(), Label::Adapters)?, zeros(), zeros());
     for (step, g) in (1..).zip(&x[1..]) {
         let param = Param { p: &mut p, g, m: &mut m, v: &mut v };
         adamw(cx, &mut [param], &hyper(step))?;

@@ -79,6 +79,7 @@ impl Op for Flash {
                     _ => cpu::forward::<f32>(o.slice_mut()?, l, self.heads, q, k, v, &blocks)?,
                 }
             }
+            Device::Cuda(cuda) => cuda.lacks("flash")?,
             Device::Plan(_) => {}
         }
         save.keep_all([*q, *k, *v, *documents, &o, &lse]);
@@ -103,6 +104,7 @@ impl Op for Flash {
                     _ => cpu::backward::<f32>(out, delta, self.heads, saved, d_o, &blocks)?,
                 }
             }
+            Device::Cuda(cuda) => cuda.lacks("flash")?,
             Device::Plan(_) => {}
         }
         dx.add(0, dq)?;

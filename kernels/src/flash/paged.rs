@@ -64,6 +64,7 @@ impl Op for FlashPaged {
                     _ => pages.forward::<f32>(o.slice_mut()?, q, &blocks, self.heads)?,
                 }
             }
+            Device::Cuda(cuda) => cuda.lacks("flash")?,
             Device::Plan(_) => {}
         }
         Ok(vec![o])

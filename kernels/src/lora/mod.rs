@@ -85,6 +85,7 @@ impl Op for Lora {
                     cpu::scale(&mut s, scale)?;
                     gemm::store(&mut y, Start::Zero, &[nt(x, w)?, nt(&s, b)?], precision(x))?;
                 }
+                Device::Cuda(cuda) => cuda.lacks("lora")?,
                 Device::Plan(_) => {}
             }
             save.keep_all([w, a, b, &s]);
@@ -109,6 +110,7 @@ impl Op for Lora {
                     gemm::store(&mut db, Start::Zero, &[tn(dy, s)?], precision(x))?;
                     gemm::store(&mut da, Start::Zero, &[tn(&ds, &dropped)?], precision(x))?;
                 }
+                Device::Cuda(cuda) => cuda.lacks("lora")?,
                 Device::Plan(_) => {}
             }
             dx.add(3 * i + 2, da)?;
@@ -130,6 +132,7 @@ impl Op for Lora {
                 }
                 gemm::store(&mut g, Start::From(low_rank.slice()?), &main, precision(x))?;
             }
+            Device::Cuda(cuda) => cuda.lacks("lora")?,
             Device::Plan(_) => {}
         }
         dx.add(0, g)
@@ -143,6 +146,7 @@ impl Lora {
         let mut dropped = cx.scratch(*x.shape(), x.dtype());
         match cx.device() {
             Device::Cpu(_) => cpu::drop(&mut dropped, x, dropout)?,
+            Device::Cuda(cuda) => cuda.lacks("lora")?,
             Device::Plan(_) => {}
         }
         Ok(dropped)

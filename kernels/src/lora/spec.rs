@@ -2,12 +2,25 @@
 
 use super::{Dropout, Target, lora};
 use crate::gemm::spec::reference as product;
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
+use codelsi_engine::DType;
 use codelsi_engine::rng::Key;
-use codelsi_engine::{DType, Label};
 
 /// The declaration of `lora`.
-pub static SPEC: Spec = Spec { name: "lora", cases };
+pub static SPEC: Spec = Spec {
+    name: "lora",
+    cases,
+    sources: &[],
+    shapes: Shapes {
+        sizes: "T,C,R,N",
+        case: |dtype, s| case(dtype, s[0], s[1], s[2], &[s[3]], 0.05),
+        backward: Some(|_, s| Cost {
+            bytes: 0.0,
+            flops: (2 * s[0] * (s[1] * s[3] + 3 * s[2] * (s[1] + s[3]))) as f64,
+        }),
+        real: &[&[4096, 5120, 16, 5120]],
+    },
+};
 
 const SCALE: f32 = 2.0;
 const KEY: Key = Key { seed: 5, step: 3, site: 9 };
@@ -38,7 +51,7 @@ pub fn case(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], p: f32
         run: Box::new(move |cx, x| {
             let targets: Vec<Target> =
                 x[2..].chunks_exact(3).map(|t| Target { w: t[0], a: t[1], b: t[2], scale: SCALE }).collect();
-            let tokens = cx.device().tensor(Label::Scratch, [t], x[1].slice::<i32>()?)?;
+            let tokens = x[1].clone();
             lora(cx, x[0], &targets, Some(Dropout { p, key: KEY, tokens }))
         }),
         reference: Box::new(move |x| reference(x, p)),

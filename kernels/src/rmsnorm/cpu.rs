@@ -27,9 +27,7 @@ pub fn forward<E: Storage>(y: &mut Tensor, r: &mut Tensor, x: &Tensor, w: &Tenso
 
 /// sum = a + b, y = rmsnorm(sum) and r = 1/rms of each row of the sum.
 pub fn add_forward<E: Storage>(
-    sum: &mut Tensor,
-    y: &mut Tensor,
-    r: &mut Tensor,
+    [sum, y, r]: [&mut Tensor; 3],
     a: &Tensor,
     b: &Tensor,
     w: &Tensor,

@@ -9,13 +9,18 @@
 //!
 //! **layout** row-major; a row is one token.
 //!
+//! **launch** a row is a block that keeps it in registers, 16 bytes an access; dw adds slabs of 64 rows, then the
+//! slabs, ascending.
+//!
 //! **numerics** f32, rounded where y and the sum are stored; y is made from the rounded sum. w may be of
-//! another storage type than x. r is kept in f32 for backward. dw adds rows in ascending order.
+//! another storage type than x. r is kept in f32 for backward. dw adds rows in ascending order, on a GPU
+//! those of a slab first.
 //!
 //! **traffic** forward reads x and writes y once: 2·T·C elements (4 when fused). Backward reads x and dy and
 //! writes dx: 3·T·C, and 2·T·C more for dw when wanted.
 
 mod cpu;
+mod cuda;
 pub mod spec;
 
 use crate::elementwise::widened;
@@ -60,11 +65,12 @@ impl Op for RmsNorm {
         let rows = checked_rows(x, w)?;
         let mut y = cx.empty(*x.shape(), x.dtype());
         let mut r = cx.empty([rows], DType::F32);
-        let wide = widened(cx, w)?;
+        let eps = self.eps;
         match (cx.device(), x.dtype()) {
-            (Device::Cpu(_), DType::BF16) => cpu::forward::<bf16>(&mut y, &mut r, x, &wide, self.eps)?,
-            (Device::Cpu(_), _) => cpu::forward::<f32>(&mut y, &mut r, x, &wide, self.eps)?,
-            (Device::Plan(_), _) => {}
+            (Device::Cpu(_), DType::BF16) => cpu::forward::<bf16>(&mut y, &mut r, x, &widened(cx, w)?, eps)?,
+            (Device::Cpu(_), _) => cpu::forward::<f32>(&mut y, &mut r, x, &widened(cx, w)?, eps)?,
+            (Device::Cuda(cuda), _) => cuda::forward(cuda, &mut y, &mut r, x, w, eps)?,
+            (Device::Plan(_), _) => drop(widened(cx, w)?),
         }
         save.keep_all([x, w, &r]);
         Ok(vec![y])
@@ -100,13 +106,12 @@ impl Op for AddRmsNorm {
         let mut sum = cx.empty(*a.shape(), a.dtype());
         let mut y = cx.empty(*a.shape(), a.dtype());
         let mut r = cx.empty([rows], DType::F32);
-        let (wide, eps) = (widened(cx, w)?, self.eps);
+        let (out, eps) = ([&mut sum, &mut y, &mut r], self.eps);
         match (cx.device(), a.dtype()) {
-            (Device::Cpu(_), DType::BF16) => {
-                cpu::add_forward::<bf16>(&mut sum, &mut y, &mut r, a, b, &wide, eps)?
-            }
-            (Device::Cpu(_), _) => cpu::add_forward::<f32>(&mut sum, &mut y, &mut r, a, b, &wide, eps)?,
-            (Device::Plan(_), _) => {}
+            (Device::Cpu(_), DType::BF16) => cpu::add_forward::<bf16>(out, a, b, &widened(cx, w)?, eps)?,
+            (Device::Cpu(_), _) => cpu::add_forward::<f32>(out, a, b, &widened(cx, w)?, eps)?,
+            (Device::Cuda(cuda), _) => cuda::add_forward(cuda, out, [a, b, w], eps)?,
+            (Device::Plan(_), _) => drop(widened(cx, w)?),
         }
         save.keep_all([&sum, w, &r]);
         Ok(vec![sum, y])
@@ -142,12 +147,12 @@ fn checked_rows(x: &Tensor, w: &Tensor) -> Result<usize> {
 /// dx of y = rmsnorm(x), plus the gradient `dsum` that x has from elsewhere.
 fn input_gradient(cx: &Ctx, saved: &Saved, dy: &Tensor, dsum: Option<&Tensor>) -> Result<Tensor> {
     let [x, w, r] = &saved[..] else { unreachable!("forward saved x, w and r") };
-    let w = widened(cx, w)?;
     let mut dx = cx.empty(*x.shape(), x.dtype());
     match (cx.device(), x.dtype()) {
-        (Device::Cpu(_), DType::BF16) => cpu::backward::<bf16>(&mut dx, dy, dsum, x, &w, r)?,
-        (Device::Cpu(_), _) => cpu::backward::<f32>(&mut dx, dy, dsum, x, &w, r)?,
-        (Device::Plan(_), _) => {}
+        (Device::Cpu(_), DType::BF16) => cpu::backward::<bf16>(&mut dx, dy, dsum, x, &widened(cx, w)?, r)?,
+        (Device::Cpu(_), _) => cpu::backward::<f32>(&mut dx, dy, dsum, x, &widened(cx, w)?, r)?,
+        (Device::Cuda(cuda), _) => cuda::backward(cuda, &mut dx, dy, dsum, [x, w, r])?,
+        (Device::Plan(_), _) => drop(widened(cx, w)?),
     }
     Ok(dx)
 }
@@ -160,6 +165,7 @@ fn weight_gradient(cx: &Ctx, saved: &Saved, dy: &Tensor) -> Result<Tensor> {
         (Device::Cpu(_), DType::BF16, _) => cpu::backward_w::<bf16, f32>(&mut dw, dy, x, r)?,
         (Device::Cpu(_), _, DType::BF16) => cpu::backward_w::<f32, bf16>(&mut dw, dy, x, r)?,
         (Device::Cpu(_), _, _) => cpu::backward_w::<f32, f32>(&mut dw, dy, x, r)?,
+        (Device::Cuda(cuda), ..) => cuda::backward_w(cx, cuda, &mut dw, dy, x, r)?,
         (Device::Plan(_), ..) => {}
     }
     Ok(dw)

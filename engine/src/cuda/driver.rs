@@ -1,0 +1,89 @@
+//! What a GPU must do for us, and nothing more: two drivers stand behind it, the real one and the software GPU.
+
+use super::nvrtc::Code;
+use crate::Result;
+use std::any::Any;
+use std::sync::Arc;
+
+/// A queue of work; what is put into one runs in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stream(pub(super) usize);
+
+impl Stream {
+    /// The queue that every op uses.
+    pub const COMPUTE: Stream = Stream(0);
+}
+
+/// A mark in a stream.
+pub struct Event(pub(super) Box<dyn Any + Send + Sync>);
+
+/// The size of a launch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grid {
+    /// Blocks in x, y and z.
+    pub blocks: [usize; 3],
+    /// Threads of a block, in x.
+    pub threads: usize,
+    /// Bytes of dynamic shared memory of a block.
+    pub shared: usize,
+}
+
+impl Grid {
+    /// `blocks` blocks of `threads` threads.
+    pub fn new(blocks: usize, threads: usize) -> Self {
+        Grid { blocks: [blocks, 1, 1], threads, shared: 0 }
+    }
+}
+
+/// What kernels' launches depend on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Properties {
+    /// The card's name.
+    pub name: String,
+    /// The architecture to compile for, e.g. `sm_80`.
+    pub arch: String,
+    pub multiprocessors: usize,
+    /// Bytes of dynamic shared memory that one block may ask for.
+    pub shared: usize,
+}
+
+/// A loaded module.
+pub(super) trait Module: Send + Sync {
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// A GPU. Addresses are the device's; every call may come from any thread.
+///
+/// A call that is given addresses trusts them to lie in live allocations: [`super::Cuda`] sees to it.
+pub(super) trait Driver: Send + Sync {
+    fn properties(&self) -> &Properties;
+    fn alloc(&self, bytes: usize) -> Result<u64>;
+    fn free(&self, at: u64);
+    fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()>;
+    /// Returns when the bytes are there.
+    fn download(&self, stream: Stream, to: &mut [u8], from: u64) -> Result<()>;
+    fn copy(&self, stream: Stream, to: u64, from: u64, bytes: usize) -> Result<()>;
+    fn fill(&self, stream: Stream, at: u64, byte: u8, bytes: usize) -> Result<()>;
+    fn load(&self, code: &Code) -> Result<Arc<dyn Module>>;
+    /// Starts `kernel` with its packed arguments.
+    ///
+    /// # Safety
+    /// The kernel's accesses stay within what its arguments point to; nobody else writes there meanwhile.
+    unsafe fn launch(
+        &self,
+        stream: Stream,
+        module: &dyn Module,
+        kernel: &str,
+        grid: Grid,
+        args: &[u8],
+    ) -> Result<()>;
+    /// A further stream, beside [`Stream::COMPUTE`].
+    fn stream(&self) -> Result<Stream>;
+    fn record(&self, stream: Stream) -> Result<Event>;
+    /// Work put into `stream` from now on waits for the event.
+    fn wait(&self, stream: Stream, event: &Event) -> Result<()>;
+    /// Milliseconds between two events that have happened.
+    fn elapsed(&self, from: &Event, to: &Event) -> Result<f32>;
+    /// Returns when every stream is empty.
+    fn synchronize(&self) -> Result<()>;
+}

@@ -1,0 +1,138 @@
+//! The software GPU as a driver: every call is done when it returns.
+
+use super::driver::{Driver, Event, Grid, Module, Properties, Stream};
+use super::nvrtc::Code;
+use crate::{Error, Result};
+use codelsi_emulator::{Counters, Gpu, Launch, Schedule};
+use std::any::Any;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+/// A GPU in software, with the counters of its launches.
+pub struct Emulated {
+    gpu: Gpu,
+    properties: Properties,
+    streams: AtomicUsize,
+    launches: Mutex<Option<Vec<(String, Counters)>>>,
+}
+
+impl Emulated {
+    /// One of architecture `arch`; `CODELSI_SCHEDULE=late` chooses the late schedule.
+    pub(super) fn new(arch: &str) -> Result<Self> {
+        let gpu = Gpu::new(arch).map_err(error)?;
+        let late = std::env::var("CODELSI_SCHEDULE").as_deref() == Ok("late");
+        gpu.set_schedule(if late { Schedule::Late } else { Schedule::Early });
+        let shared = if arch == "sm_80" { 163 << 10 } else { 227 << 10 };
+        let name = format!("software GPU {arch}");
+        let properties = Properties { name, arch: arch.into(), multiprocessors: 108, shared };
+        Ok(Emulated { gpu, properties, streams: AtomicUsize::new(1), launches: Mutex::default() })
+    }
+
+    /// Chooses the order in which it does what programs leave open.
+    pub fn set_schedule(&self, schedule: Schedule) {
+        self.gpu.set_schedule(schedule);
+    }
+
+    /// Keeps the counters of every launch from now on.
+    pub fn count(&self) {
+        *self.launches.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// Kernels and counters of the launches since [`Emulated::count`]; no more are kept.
+    pub fn take_launches(&self) -> Vec<(String, Counters)> {
+        self.launches.lock().unwrap().take().unwrap_or_default()
+    }
+}
+
+fn error(e: codelsi_emulator::Error) -> Error {
+    Error::new(e.to_string()).at("software GPU")
+}
+
+struct Loaded(Arc<codelsi_emulator::Module>);
+
+impl Module for Loaded {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Driver for Emulated {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<u64> {
+        self.gpu.alloc(bytes).map_err(error)
+    }
+
+    fn free(&self, at: u64) {
+        // A drop has nobody to tell; the address came from `alloc` and is freed once.
+        let _ = self.gpu.free(at);
+    }
+
+    fn upload(&self, _: Stream, to: u64, from: &[u8]) -> Result<()> {
+        self.gpu.write(to, from).map_err(error)
+    }
+
+    fn download(&self, _: Stream, to: &mut [u8], from: u64) -> Result<()> {
+        self.gpu.read(from, to).map_err(error)
+    }
+
+    fn copy(&self, _: Stream, to: u64, from: u64, bytes: usize) -> Result<()> {
+        self.gpu.copy(to, from, bytes).map_err(error)
+    }
+
+    fn fill(&self, _: Stream, at: u64, byte: u8, bytes: usize) -> Result<()> {
+        self.gpu.fill(at, byte, bytes).map_err(error)
+    }
+
+    fn load(&self, code: &Code) -> Result<Arc<dyn Module>> {
+        Ok(Arc::new(Loaded(self.gpu.load(&code.ptx).map_err(error)?)))
+    }
+
+    unsafe fn launch(
+        &self,
+        _: Stream,
+        module: &dyn Module,
+        kernel: &str,
+        grid: Grid,
+        args: &[u8],
+    ) -> Result<()> {
+        let module = module.as_any().downcast_ref::<Loaded>().map(|m| &m.0);
+        let kernel = module.and_then(|m| m.kernel(kernel)).ok_or_else(|| Error::new("has no such kernel"))?;
+        let launch = Launch {
+            grid: grid.blocks.map(|b| b as u32),
+            block: [grid.threads as u32, 1, 1],
+            shared: grid.shared as u32,
+        };
+        let counters = self.gpu.launch(kernel, launch, args).map_err(error)?;
+        if let Some(launches) = &mut *self.launches.lock().unwrap() {
+            launches.push((kernel.name().to_owned(), counters));
+        }
+        Ok(())
+    }
+
+    fn stream(&self) -> Result<Stream> {
+        Ok(Stream(self.streams.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn record(&self, _: Stream) -> Result<Event> {
+        Ok(Event(Box::new(Instant::now())))
+    }
+
+    fn wait(&self, _: Stream, _: &Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn elapsed(&self, from: &Event, to: &Event) -> Result<f32> {
+        match (from.0.downcast_ref::<Instant>(), to.0.downcast_ref::<Instant>()) {
+            (Some(from), Some(to)) => Ok(to.duration_since(*from).as_secs_f32() * 1e3),
+            _ => Err(Error::new("the event is another device's")),
+        }
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! Device memory: charged to the device's books, freed when dropped, fenced while ops are checked.
+
+use super::Cuda;
+use super::driver::Stream;
+use crate::memory::{Charge, Label};
+use crate::{At, Error, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Bytes of a fence, before and after an allocation.
+const FENCE: usize = 256;
+/// What a fence is filled with.
+const POST: u8 = 0xc5;
+/// What memory is filled with: a NaN in f32 and in bf16.
+const NAN: u8 = 0xff;
+
+/// Bytes on a device.
+pub(crate) struct Memory {
+    cuda: Arc<Cuda>,
+    base: u64,
+    /// Bytes between `base` and the content.
+    fence: usize,
+    bytes: usize,
+    charge: Charge,
+}
+
+/// While they are up, allocations stand between fences and begin as NaN.
+#[derive(Default)]
+pub(super) struct Fences {
+    up: AtomicBool,
+    broken: Mutex<Option<Error>>,
+}
+
+impl Cuda {
+    /// Puts fences round every allocation from now on and fills it with NaN, or stops doing so.
+    pub fn set_fences(&self, up: bool) {
+        self.fences.up.store(up, Ordering::Relaxed);
+    }
+
+    /// Whether every fence was whole when its allocation was freed.
+    ///
+    /// # Errors
+    /// The first that was not, since the last call.
+    pub fn check_fences(&self) -> Result<()> {
+        self.fences.broken.lock().unwrap().take().map_or(Ok(()), Err)
+    }
+
+    /// `bytes` bytes of arbitrary content.
+    pub(crate) fn alloc(self: &Arc<Self>, label: Label, bytes: usize) -> Result<Memory> {
+        let charge = self.ledger().charge(label, bytes);
+        let fence = if self.fences.up.load(Ordering::Relaxed) { FENCE } else { 0 };
+        let base = self.driver().alloc(bytes + 2 * fence).map_err(|e| {
+            let usage = self.ledger().usage().to_string();
+            let usage: Vec<&str> = usage.split_whitespace().collect();
+            e.at(format!("{bytes} bytes for {} beside {}", label.name(), usage.join(" "))).at(self.name())
+        })?;
+        let memory = Memory { cuda: self.clone(), base, fence, bytes, charge };
+        if fence > 0 {
+            memory.fill_at(base, POST, bytes + 2 * fence)?;
+            memory.fill(NAN)?;
+        }
+        Ok(memory)
+    }
+}
+
+impl Memory {
+    pub(crate) fn device(&self) -> &Arc<Cuda> {
+        &self.cuda
+    }
+
+    pub(crate) fn address(&self) -> u64 {
+        self.base + self.fence as u64
+    }
+
+    /// Memory of its own with the same bytes, under the same label.
+    pub(crate) fn duplicate(&self) -> Result<Memory> {
+        let copy = self.cuda.alloc(self.charge.label(), self.bytes)?;
+        copy.copy(self)?;
+        Ok(copy)
+    }
+
+    pub(crate) fn upload(&self, from: &[u8]) -> Result<()> {
+        self.expect(from.len())?;
+        self.cuda.driver().upload(Stream::COMPUTE, self.address(), from).at(self.cuda.name())
+    }
+
+    pub(crate) fn download(&self, to: &mut [u8]) -> Result<()> {
+        self.expect(to.len())?;
+        self.cuda.driver().download(Stream::COMPUTE, to, self.address()).at(self.cuda.name())
+    }
+
+    /// Takes the bytes of `from`, which lives on the same device.
+    pub(crate) fn copy(&self, from: &Memory) -> Result<()> {
+        self.expect(from.bytes)?;
+        let driver = self.cuda.driver();
+        driver.copy(Stream::COMPUTE, self.address(), from.address(), self.bytes).at(self.cuda.name())
+    }
+
+    pub(crate) fn fill(&self, byte: u8) -> Result<()> {
+        self.fill_at(self.address(), byte, self.bytes)
+    }
+
+    fn fill_at(&self, at: u64, byte: u8, bytes: usize) -> Result<()> {
+        match bytes {
+            0 => Ok(()),
+            _ => self.cuda.driver().fill(Stream::COMPUTE, at, byte, bytes).at(self.cuda.name()),
+        }
+    }
+
+    fn expect(&self, bytes: usize) -> Result<()> {
+        match bytes == self.bytes {
+            true => Ok(()),
+            false => {
+                Err(Error::new(format!("{bytes} bytes do not fill {} on {}", self.bytes, self.cuda.name())))
+            }
+        }
+    }
+
+    fn check_fences(&self) -> Result<()> {
+        for (at, side) in [(self.base, "before"), (self.address() + self.bytes as u64, "after")] {
+            let mut fence = [0u8; FENCE];
+            self.cuda.driver().download(Stream::COMPUTE, &mut fence, at)?;
+            if let Some(i) = fence.iter().position(|&b| b != POST) {
+                let distance = if side == "before" { FENCE - i } else { i + 1 };
+                let message =
+                    format!("a kernel wrote {distance} bytes {side} an allocation of {}", self.bytes);
+                return Err(Error::new(message).at(self.cuda.name()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.fence > 0
+            && let Err(broken) = self.check_fences()
+        {
+            self.cuda.fences.broken.lock().unwrap().get_or_insert(broken);
+        }
+        self.cuda.driver().free(self.base);
+    }
+}

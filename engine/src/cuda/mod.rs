@@ -1,0 +1,227 @@
+//! CUDA devices: real cards, and the software GPU that runs the same kernels on any machine.
+//!
+//! A kernel is a [`Source`] taken in by `include_str!` and compiled by NVRTC when it is first used, for the
+//! device's own architecture. Ops reach it by [`Cuda::kernel`] and [`Kernel::launch`].
+
+mod accumulate;
+mod cache;
+mod driver;
+mod emulated;
+mod launch;
+mod memory;
+mod nvrtc;
+mod real;
+mod resources;
+mod signature;
+
+pub use accumulate::ACCUMULATE;
+pub use driver::{Event, Grid, Properties, Stream};
+pub use emulated::Emulated;
+pub use launch::{Arg, Kernel};
+pub(crate) use memory::Memory;
+pub use nvrtc::{Code, Nvrtc, Source};
+pub use resources::Resources;
+
+use crate::memory::Ledger;
+use crate::tensor::Tensor;
+use crate::{At, Error, Result};
+use driver::{Driver, Module};
+use launch::Entry;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// One device: its driver, its books, and the kernels compiled so far.
+pub struct Cuda {
+    gpu: Gpu,
+    name: String,
+    ledger: Arc<Ledger>,
+    modules: Mutex<HashMap<String, Arc<Loaded>>>,
+    kernels: Mutex<HashMap<String, Arc<Entry>>>,
+    fences: memory::Fences,
+}
+
+struct Loaded {
+    module: Arc<dyn Module>,
+    ptx: String,
+}
+
+enum Gpu {
+    Real(real::Real),
+    Emulated(Emulated),
+}
+
+impl Cuda {
+    /// Card `ordinal`.
+    ///
+    /// # Errors
+    /// When driver, card or compiler are missing or too old: which, and what to do.
+    pub fn card(ordinal: usize) -> Result<Self> {
+        real::count()?;
+        let real = real::Real::new(ordinal, Nvrtc::get()?.version())?;
+        Ok(Cuda::new(Gpu::Real(real), format!("cuda:{ordinal}")))
+    }
+
+    /// A GPU in software, of architecture `arch`: `sm_80` or `sm_90a`.
+    ///
+    /// # Errors
+    /// When the architecture is unknown, or there is no compiler.
+    pub fn emulated(arch: &str) -> Result<Self> {
+        Nvrtc::get()?;
+        Ok(Cuda::new(Gpu::Emulated(Emulated::new(arch)?), format!("emulated:{arch}")))
+    }
+
+    /// The number of cards.
+    ///
+    /// # Errors
+    /// When there is no driver, or it is too old.
+    pub fn count() -> Result<usize> {
+        real::count()
+    }
+
+    fn new(gpu: Gpu, name: String) -> Self {
+        Cuda {
+            gpu,
+            name,
+            ledger: Arc::default(),
+            modules: Mutex::default(),
+            kernels: Mutex::default(),
+            fences: memory::Fences::default(),
+        }
+    }
+
+    /// `cuda:0`, `emulated:sm_80`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The device's books.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// What launches depend on.
+    pub fn properties(&self) -> &Properties {
+        self.driver().properties()
+    }
+
+    /// The software GPU, if it is one.
+    pub fn emulator(&self) -> Option<&Emulated> {
+        match &self.gpu {
+            Gpu::Emulated(emulated) => Some(emulated),
+            Gpu::Real(_) => None,
+        }
+    }
+
+    fn driver(&self) -> &dyn Driver {
+        match &self.gpu {
+            Gpu::Real(real) => real,
+            Gpu::Emulated(emulated) => emulated,
+        }
+    }
+
+    /// The kernel `name` of `source`, compiled as `variant`, which is one of the source's.
+    ///
+    /// # Errors
+    /// When the source has no such variant or kernel, or does not compile.
+    pub fn kernel(&self, source: &'static Source, variant: &str, name: &str) -> Result<Kernel<'_>> {
+        let key = format!("{} {variant} {name}", source.name);
+        if let Some(entry) = self.kernels.lock().unwrap().get(&key) {
+            return Ok(Kernel { cuda: self, entry: entry.clone() });
+        }
+        let loaded = self.module(source, variant)?;
+        let parameters = signature::of(&loaded.ptx, name).at(source.name)?;
+        let entry = Arc::new(Entry { module: loaded.module.clone(), name: name.into(), parameters });
+        self.kernels.lock().unwrap().insert(key, entry.clone());
+        Ok(Kernel { cuda: self, entry })
+    }
+
+    fn module(&self, source: &'static Source, variant: &str) -> Result<Arc<Loaded>> {
+        let key = format!("{} {variant}", source.name);
+        if let Some(loaded) = self.modules.lock().unwrap().get(&key) {
+            return Ok(loaded.clone());
+        }
+        let code = compile(source, variant, &self.properties().arch)?;
+        let module = self.driver().load(&code).at(source.name)?;
+        let loaded = Arc::new(Loaded { module, ptx: code.ptx });
+        self.modules.lock().unwrap().insert(key, loaded.clone());
+        Ok(loaded)
+    }
+
+    /// A further stream, beside the one that ops use.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn stream(&self) -> Result<Stream> {
+        self.driver().stream()
+    }
+
+    /// A mark in `stream`, reached when all that was put there before is done.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn record(&self, stream: Stream) -> Result<Event> {
+        self.driver().record(stream)
+    }
+
+    /// What is put into `stream` from now on waits for `event`.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn wait(&self, stream: Stream, event: &Event) -> Result<()> {
+        self.driver().wait(stream, event)
+    }
+
+    /// Milliseconds from one event to another.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn elapsed(&self, from: &Event, to: &Event) -> Result<f32> {
+        self.driver().elapsed(from, to)
+    }
+
+    /// Waits until everything started on the device is done.
+    ///
+    /// # Errors
+    /// What a kernel ran into.
+    pub fn synchronize(&self) -> Result<()> {
+        self.driver().synchronize()
+    }
+
+    /// The refusal of an op that has no kernel.
+    pub fn lacks<T>(&self, what: &str) -> Result<T> {
+        Err(Error::new(format!("{what} has no CUDA kernel yet: use --device cpu")))
+    }
+
+    fn address(&self, t: &Tensor) -> Result<u64> {
+        self.own(t.memory()?, t).map(Memory::address)
+    }
+
+    fn address_mut(&self, t: &mut Tensor) -> Result<u64> {
+        t.sole()?;
+        self.address(t)
+    }
+
+    fn own<'a>(&self, memory: Option<&'a Memory>, t: &Tensor) -> Result<&'a Memory> {
+        memory
+            .filter(|m| std::ptr::eq(&**m.device(), self))
+            .ok_or_else(|| Error::new(format!("{t:?} does not live on {}: copy it there first", self.name)))
+    }
+}
+
+/// `source` as `variant` for architecture `arch`, from the cache if it is there.
+///
+/// # Errors
+/// When the source has no such variant or does not compile, or there is no compiler.
+pub fn compile(source: &Source, variant: &str, arch: &str) -> Result<Code> {
+    if !source.variants.contains(&variant) {
+        return Err(Error::new(format!("is not made to be compiled as `{variant}`")).at(source.name));
+    }
+    let fixed = ["--std=c++17", "--generate-line-info", "--ptxas-options=-v"].map(String::from);
+    let arch = format!("--gpu-architecture={arch}");
+    let defines = variant.split_whitespace().map(|d| format!("-D{d}"));
+    let options: Vec<String> = fixed.into_iter().chain([arch]).chain(defines).collect();
+    cache::compile(source, &options)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

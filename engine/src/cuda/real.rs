@@ -1,0 +1,381 @@
+//! NVIDIA's driver, loaded when a card is asked for. Everything that can be missing is looked for first: the
+//! bindings panic where a library or a function is absent.
+
+use super::driver::{Driver, Event, Grid, Module, Properties, Stream};
+use super::nvrtc::Code;
+use crate::{Error, Result};
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
+use std::any::Any;
+use std::collections::HashMap;
+use std::ffi::{CString, c_int, c_void};
+use std::sync::{Arc, Mutex};
+
+/// The CUDA version of the oldest driver whose functions are used.
+const OLDEST: i32 = 12000;
+
+/// Functions that drivers of that age have; an older one lacks some.
+const NEEDED: [&str; 6] = [
+    "cuMemAllocAsync",
+    "cuMemFreeAsync",
+    "cuLaunchKernelEx",
+    "cuStreamBeginCapture_v2",
+    "cuGraphInstantiateWithFlags",
+    "cuDevicePrimaryCtxRelease_v2",
+];
+
+/// One card.
+pub(super) struct Real {
+    context: sys::CUcontext,
+    device: sys::CUdevice,
+    properties: Properties,
+    /// By number; the first is [`Stream::COMPUTE`].
+    streams: Mutex<Vec<sys::CUstream>>,
+}
+
+// SAFETY: the driver's handles may be used from any thread that has made the context its own.
+unsafe impl Send for Real {}
+// SAFETY: as above; the list of streams is behind a lock.
+unsafe impl Sync for Real {}
+
+/// A driver's refusal, by its number: its name may be one that these bindings do not know.
+fn failed(what: &str, DriverError(code): DriverError) -> Error {
+    let hint = match code {
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => ": out of memory",
+        CUresult::CUDA_ERROR_NO_DEVICE => ": there is no CUDA card",
+        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => {
+            ": the driver's library and kernel module differ; reboot"
+        }
+        CUresult::CUDA_ERROR_ILLEGAL_ADDRESS => ": a kernel accessed an illegal address",
+        CUresult::CUDA_ERROR_LAUNCH_FAILED | CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION => ": a kernel stopped",
+        CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU | CUresult::CUDA_ERROR_INVALID_IMAGE => {
+            ": the driver does not take this compiler's code; update it or name an older NVRTC in CODELSI_NVRTC"
+        }
+        _ => "",
+    };
+    Error::new(format!("{what} failed with CUDA error {}{hint}", code as i32)).at("CUDA")
+}
+
+trait Named<T> {
+    fn named(self, what: &str) -> Result<T>;
+}
+
+impl<T> Named<T> for std::result::Result<T, DriverError> {
+    fn named(self, what: &str) -> Result<T> {
+        self.map_err(|e| failed(what, e))
+    }
+}
+
+/// The number of cards.
+///
+/// # Errors
+/// When there is no driver, or it is too old.
+pub(super) fn count() -> Result<usize> {
+    let none = |message: &str| Err(Error::new(message).at("CUDA"));
+    // SAFETY: loads the driver's library, whose initializers are sound.
+    if !unsafe { sys::is_culib_present() } {
+        return none("no driver: libcuda was not found; use --device cpu, or install NVIDIA's driver");
+    }
+    // SAFETY: the library is present.
+    let library = unsafe { sys::culib() };
+    // SAFETY: only the presence of the symbols is looked at.
+    let lacks = |name: &&&str| unsafe { library.get::<*const c_void>(name.as_bytes()) }.is_err();
+    if let Some(missing) = NEEDED.iter().find(lacks) {
+        return none(&format!("the driver is too old: it lacks {missing}; install version 525 or later"));
+    }
+    result::init().named("cuInit")?;
+    if version()? < OLDEST {
+        let (have, need) = (version()?, OLDEST);
+        return none(&format!("the driver is too old: it is for CUDA {have}, at least {need} is needed"));
+    }
+    Ok(result::device::get_count().named("cuDeviceGetCount")?.max(0) as usize)
+}
+
+/// The CUDA version that the driver is for, as 1000·major + 10·minor.
+fn version() -> Result<i32> {
+    let mut version: c_int = 0;
+    // SAFETY: the pointer is valid; the function is older than any driver of interest.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().named("cuDriverGetVersion")?;
+    Ok(version)
+}
+
+impl Real {
+    /// Card `ordinal`; `compiler` is the version of NVRTC.
+    pub(super) fn new(ordinal: usize, compiler: (i32, i32)) -> Result<Self> {
+        let cards = count()?;
+        if ordinal >= cards {
+            return Err(Error::new(format!("there is no card {ordinal}: {cards} found")).at("CUDA"));
+        }
+        let driver = version()?;
+        if driver / 1000 < compiler.0 {
+            let (d, e, (major, minor)) = (driver / 1000, driver % 1000 / 10, compiler);
+            return Err(Error::new(format!(
+                "the driver is for CUDA {d}.{e} and does not take code of NVRTC {major}.{minor}: update it (580 or \
+                 later for CUDA 13), or name an NVRTC {d}.x in CODELSI_NVRTC"
+            ))
+            .at("CUDA"));
+        }
+        let device = result::device::get(ordinal as c_int).named("cuDeviceGet")?;
+        let properties = properties(device)?;
+        // SAFETY: the device was just returned; the context is released in `drop`.
+        let context = unsafe { result::primary_ctx::retain(device) }.named("cuDevicePrimaryCtxRetain")?;
+        let real = Real { context, device, properties, streams: Mutex::default() };
+        real.bind()?;
+        keep_freed_memory(device)?;
+        real.stream()?; // Stream::COMPUTE
+        Ok(real)
+    }
+
+    /// Makes the card's context the calling thread's.
+    fn bind(&self) -> Result<()> {
+        // SAFETY: the context is retained for as long as `self` lives.
+        unsafe { result::ctx::set_current(self.context) }.named("cuCtxSetCurrent")
+    }
+
+    fn queue(&self, stream: Stream) -> Result<sys::CUstream> {
+        self.bind()?;
+        let streams = self.streams.lock().unwrap();
+        streams.get(stream.0).copied().ok_or_else(|| Error::new("the stream is another device's"))
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        if self.bind().is_ok() {
+            for &stream in self.streams.lock().unwrap().iter() {
+                // SAFETY: created by `stream`, destroyed once.
+                let _ = unsafe { result::stream::destroy(stream) };
+            }
+        }
+        // SAFETY: retained once, in `new`.
+        let _ = unsafe { result::primary_ctx::release(self.device) };
+    }
+}
+
+fn properties(device: sys::CUdevice) -> Result<Properties> {
+    use CUdevice_attribute::*;
+    // SAFETY: the device comes from the driver.
+    let get =
+        |attribute| unsafe { result::device::get_attribute(device, attribute) }.named("cuDeviceGetAttribute");
+    let major = get(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = get(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let name = result::device::get_name(device).named("cuDeviceGetName")?;
+    if major < 8 {
+        let message =
+            format!("{name} is of compute capability {major}.{minor}; the kernels need 8.0 or later");
+        return Err(Error::new(message).at("CUDA"));
+    }
+    // Some instructions exist for one generation alone, under its number with an `a`.
+    let suffix = if major == 9 { "a" } else { "" };
+    Ok(Properties {
+        name,
+        arch: format!("sm_{major}{minor}{suffix}"),
+        multiprocessors: get(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
+        shared: get(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
+    })
+}
+
+/// Memory that is freed stays with the process: asking the system again takes longer than most kernels.
+fn keep_freed_memory(device: sys::CUdevice) -> Result<()> {
+    let mut all = u64::MAX;
+    let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the device comes from the driver, and the attribute is a u64.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(device).named("cuDeviceGetDefaultMemPool")?;
+        let value = (&raw mut all).cast::<c_void>();
+        sys::cuMemPoolSetAttribute(pool, threshold, value).result().named("cuMemPoolSetAttribute")
+    }
+}
+
+/// A loaded module and the functions looked up in it.
+struct Loaded {
+    module: sys::CUmodule,
+    functions: Mutex<HashMap<String, sys::CUfunction>>,
+}
+
+// SAFETY: the driver's handles may be used from any thread that has made the context its own.
+unsafe impl Send for Loaded {}
+// SAFETY: as above; the functions are behind a lock.
+unsafe impl Sync for Loaded {}
+
+impl Module for Loaded {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Loaded {
+    fn function(&self, kernel: &str, shared_limit: usize) -> Result<sys::CUfunction> {
+        let mut functions = self.functions.lock().unwrap();
+        if let Some(&function) = functions.get(kernel) {
+            return Ok(function);
+        }
+        let name = CString::new(kernel).map_err(|_| Error::new("a kernel's name has a NUL byte"))?;
+        // SAFETY: the module is never unloaded.
+        let function =
+            unsafe { result::module::get_function(self.module, name) }.named("cuModuleGetFunction")?;
+        let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function was just returned.
+        unsafe {
+            let mut fixed = 0;
+            let size = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+            sys::cuFuncGetAttribute(&mut fixed, size, function).result().named("cuFuncGetAttribute")?;
+            let limit = shared_limit as c_int - fixed;
+            result::function::set_function_attribute(function, attribute, limit)
+                .named("cuFuncSetAttribute")?;
+        }
+        functions.insert(kernel.to_owned(), function);
+        Ok(function)
+    }
+}
+
+/// A driver's event, destroyed when dropped.
+struct Mark(sys::CUevent);
+
+// SAFETY: events may be used from any thread.
+unsafe impl Send for Mark {}
+// SAFETY: the driver locks what it changes.
+unsafe impl Sync for Mark {}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // SAFETY: created by `record`, destroyed once.
+        let _ = unsafe { result::event::destroy(self.0) };
+    }
+}
+
+fn mark(event: &Event) -> Result<sys::CUevent> {
+    event.0.downcast_ref::<Mark>().map(|m| m.0).ok_or_else(|| Error::new("the event is another device's"))
+}
+
+impl Driver for Real {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<u64> {
+        let stream = self.queue(Stream::COMPUTE)?;
+        // SAFETY: the stream lives; whoever owns the address frees it once.
+        unsafe { result::malloc_async(stream, bytes.max(1)) }.named("cuMemAllocAsync")
+    }
+
+    fn free(&self, at: u64) {
+        if let Ok(stream) = self.queue(Stream::COMPUTE) {
+            // SAFETY: `at` comes from `alloc`; work that uses it is in the same stream, before this.
+            let _ = unsafe { result::free_async(at, stream) };
+        }
+    }
+
+    fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {
+        let stream = self.queue(stream)?;
+        // SAFETY: the destination is live; pageable memory has been read when the call returns.
+        unsafe { result::memcpy_htod_async(to, from, stream) }.named("cuMemcpyHtoDAsync")
+    }
+
+    fn download(&self, stream: Stream, to: &mut [u8], from: u64) -> Result<()> {
+        let stream = self.queue(stream)?;
+        // SAFETY: the source is live, and `to` is held until the copy is done.
+        unsafe {
+            result::memcpy_dtoh_async(to, from, stream).named("cuMemcpyDtoHAsync")?;
+            result::stream::synchronize(stream).named("cuStreamSynchronize")
+        }
+    }
+
+    fn copy(&self, stream: Stream, to: u64, from: u64, bytes: usize) -> Result<()> {
+        let stream = self.queue(stream)?;
+        // SAFETY: both ranges are live.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, stream) }.named("cuMemcpyDtoDAsync")
+    }
+
+    fn fill(&self, stream: Stream, at: u64, byte: u8, bytes: usize) -> Result<()> {
+        let stream = self.queue(stream)?;
+        // SAFETY: the range is live.
+        unsafe { result::memset_d8_async(at, byte, bytes, stream) }.named("cuMemsetD8Async")
+    }
+
+    fn load(&self, code: &Code) -> Result<Arc<dyn Module>> {
+        self.bind()?;
+        // SAFETY: a CUBIN knows its own length; it is not read after the call.
+        let module =
+            unsafe { result::module::load_data(code.cubin.as_ptr().cast()) }.named("cuModuleLoadData")?;
+        Ok(Arc::new(Loaded { module, functions: Mutex::default() }))
+    }
+
+    unsafe fn launch(
+        &self,
+        stream: Stream,
+        module: &dyn Module,
+        kernel: &str,
+        grid: Grid,
+        args: &[u8],
+    ) -> Result<()> {
+        let stream = self.queue(stream)?;
+        let module = module.as_any().downcast_ref::<Loaded>();
+        let module = module.ok_or_else(|| Error::new("the module is another device's"))?;
+        let function = module.function(kernel, self.properties.shared)?;
+        let [x, y, z] = grid.blocks.map(|b| b as u32);
+        let mut size = args.len();
+        // The driver's list: a packed buffer of arguments (1), its size (2), and the end (0).
+        let buffer = args.as_ptr().cast_mut().cast();
+        let marker = std::ptr::without_provenance_mut::<c_void>;
+        let mut extra = [marker(1), buffer, marker(2), (&raw mut size).cast(), marker(0)];
+        // SAFETY: the function and stream live, the buffer holds the kernel's arguments (checked by the caller),
+        // and the kernel keeps to them by the caller's word.
+        let code = unsafe {
+            sys::cuLaunchKernel(
+                function,
+                x,
+                y,
+                z,
+                grid.threads as u32,
+                1,
+                1,
+                grid.shared as u32,
+                stream,
+                std::ptr::null_mut(),
+                extra.as_mut_ptr(),
+            )
+        };
+        code.result().named("cuLaunchKernel")
+    }
+
+    fn stream(&self) -> Result<Stream> {
+        self.bind()?;
+        let stream =
+            result::stream::create(result::stream::StreamKind::NonBlocking).named("cuStreamCreate")?;
+        let mut streams = self.streams.lock().unwrap();
+        streams.push(stream);
+        Ok(Stream(streams.len() - 1))
+    }
+
+    fn record(&self, stream: Stream) -> Result<Event> {
+        let stream = self.queue(stream)?;
+        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).named("cuEventCreate")?;
+        let mark = Mark(event);
+        // SAFETY: both live.
+        unsafe { result::event::record(event, stream) }.named("cuEventRecord")?;
+        Ok(Event(Box::new(mark)))
+    }
+
+    fn wait(&self, stream: Stream, event: &Event) -> Result<()> {
+        let (stream, event) = (self.queue(stream)?, mark(event)?);
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: both live.
+        unsafe { result::stream::wait_event(stream, event, flags) }.named("cuStreamWaitEvent")
+    }
+
+    fn elapsed(&self, from: &Event, to: &Event) -> Result<f32> {
+        self.bind()?;
+        let (from, to) = (mark(from)?, mark(to)?);
+        // SAFETY: both live and were recorded.
+        unsafe {
+            result::event::synchronize(to).named("cuEventSynchronize")?;
+            result::event::elapsed(from, to).named("cuEventElapsedTime")
+        }
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.bind()?;
+        result::ctx::synchronize().named("cuCtxSynchronize")
+    }
+}

@@ -1,0 +1,66 @@
+//! What a kernel takes of a multiprocessor, from the assembler's account in the compiler's log.
+
+use super::nvrtc::Code;
+
+/// One kernel's registers and memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    pub kernel: String,
+    /// Registers of a thread.
+    pub registers: usize,
+    /// Bytes of static shared memory of a block.
+    pub shared: usize,
+    /// Bytes of a thread's stack: arrays that could not be held in registers.
+    pub stack: usize,
+    /// Bytes of registers moved to memory and back.
+    pub spills: usize,
+}
+
+impl Code {
+    /// The resources of every kernel in the module.
+    pub fn resources(&self) -> Vec<Resources> {
+        let mut all: Vec<Resources> = Vec::new();
+        for line in self.log.lines() {
+            if let Some(rest) = line.split("Compiling entry function '").nth(1) {
+                let kernel = rest.split('\'').next().unwrap_or_default().to_owned();
+                all.push(Resources { kernel, ..Resources::default() });
+            }
+            let Some(last) = all.last_mut() else { continue };
+            if line.contains("bytes stack frame") {
+                last.stack = before(line, " bytes stack frame");
+                last.spills = before(line, " bytes spill stores") + before(line, " bytes spill loads");
+            } else if line.contains("Used ") && line.contains(" registers") {
+                last.registers = before(line, " registers");
+                last.shared = before(line, " bytes smem");
+            }
+        }
+        all
+    }
+}
+
+/// The number that stands before `unit`, 0 if there is none.
+fn before(line: &str, unit: &str) -> usize {
+    let number = line.find(unit).and_then(|end| line[..end].rsplit([' ', ',']).next()?.parse().ok());
+    number.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_assembler_s_account_is_read() {
+        let log = "ptxas info    : 4 bytes gmem
+ptxas info    : Compiling entry function 'one' for 'sm_80'
+ptxas info    : Function properties for one
+ptxas         .     16 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads
+ptxas info    : Used 28 registers, used 1 barriers, 2304 bytes smem, 392 bytes cmem[0], 8 bytes cmem[2]
+ptxas info    : Compiling entry function 'two' for 'sm_80'
+ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 11 registers, used 0 barriers, 384 bytes cmem[0]";
+        let code = Code { ptx: String::new(), cubin: Vec::new(), log: log.into() };
+        let one = Resources { kernel: "one".into(), registers: 28, shared: 2304, stack: 16, spills: 12 };
+        let two = Resources { kernel: "two".into(), registers: 11, ..Resources::default() };
+        assert_eq!(code.resources(), [one, two]);
+    }
+}

@@ -1,0 +1,189 @@
+//! What every op must show: the reference's values and gradients, and the same bits every time; on a device, no
+//! more error than the CPU twin has.
+
+mod between;
+mod device;
+mod run;
+
+pub use between::between;
+pub use device::{case_on_device, on_device};
+pub use run::{inputs, random, value};
+
+use crate::spec::{Case, Spec, Value};
+use codelsi_engine::rng::Key;
+use codelsi_engine::{DType, Device, Error, Result, Tensor};
+use run::Run;
+
+/// The worst error of an op's cases, as a share of what is allowed.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub cases: usize,
+    pub worst_ratio: f64,
+    /// The case and tensor of the worst ratio.
+    pub worst: String,
+}
+
+impl Report {
+    fn see(&mut self, ratio: f64, what: impl FnOnce() -> String) {
+        // A NaN is the worst there is.
+        if ratio.is_nan() || ratio > self.worst_ratio {
+            self.worst_ratio = if ratio.is_nan() { f64::INFINITY } else { ratio };
+            self.worst = what();
+        }
+    }
+
+    /// The report, or the error that it amounts to.
+    ///
+    /// # Errors
+    /// When the worst error exceeds what is allowed.
+    pub fn verdict(self, spec: &Spec) -> Result<Report> {
+        if self.worst_ratio <= 1.0 {
+            return Ok(self);
+        }
+        let message = format!("{} is off by {:.2} times what is allowed", self.worst, self.worst_ratio);
+        Err(Error::op(spec.name, message))
+    }
+}
+
+/// Holds every case of `spec` to its reference, in both storage types, values and gradients.
+///
+/// # Errors
+/// When an op fails, or an error exceeds what is allowed.
+pub fn against_reference(spec: &Spec, seed: u64) -> Result<Report> {
+    let mut report = Report::default();
+    for dtype in [DType::F32, DType::BF16] {
+        for case in (spec.cases)(dtype) {
+            let place = format!("{dtype:?} {}", case.name);
+            check_case(&case, dtype, seed, &place, &mut report).map_err(|e| e.at(place).at(spec.name))?;
+            report.cases += 1;
+        }
+    }
+    report.verdict(spec)
+}
+
+/// Every output and gradient of every case, as bytes: to be compared between runs.
+pub fn fingerprint(spec: &Spec, seed: u64) -> Result<Vec<Vec<u8>>> {
+    let mut all = Vec::new();
+    for dtype in [DType::F32, DType::BF16] {
+        for case in (spec.cases)(dtype) {
+            let run = Run::new(&Device::cpu(), &case, dtype, seed)?;
+            for t in run.outputs.iter().chain(run.gradients.iter().flatten()) {
+                all.push(t.bytes()?.to_vec());
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn check_case(case: &Case, dtype: DType, seed: u64, place: &str, report: &mut Report) -> Result<()> {
+    let run = Run::new(&Device::cpu(), case, dtype, seed)?;
+    let truth = (case.reference)(&run.inputs);
+    if truth.len() != run.outputs.len() {
+        return Err(Error::new(format!("{} outputs, the reference has {}", run.outputs.len(), truth.len())));
+    }
+    for (i, (y, truth)) in run.outputs.iter().zip(&truth).enumerate() {
+        if *y.shape() != truth.shape {
+            return Err(Error::new(format!("output {i} is {}, the reference {}", y.shape(), truth.shape)));
+        }
+        let ratio = error_ratio(&value(y)?.data, &truth.data, allowed(y.dtype(), case.terms));
+        report.see(ratio, || format!("output {i} of {place}"));
+    }
+    for (i, gradient) in run.gradients.iter().enumerate() {
+        if !case.inputs[i].grad {
+            continue;
+        }
+        let Some(gradient) = gradient else {
+            return Err(Error::new(format!("input {i} got no gradient")));
+        };
+        let ratio = gradient_ratio(case, &run, i, gradient, dtype, seed)?;
+        report.see(ratio, || format!("gradient of input {i} of {place}"));
+    }
+    Ok(())
+}
+
+/// Relative error that a correct op may show: one rounding to storage, and 2·√K·2⁻²⁴ of accumulation.
+fn allowed(dtype: DType, terms: usize) -> f64 {
+    let rounding = match dtype {
+        DType::BF16 => 2f64.powi(-9),
+        _ => 2f64.powi(-24),
+    };
+    rounding + 2.0 * (terms.max(4) as f64).sqrt() * 2f64.powi(-24)
+}
+
+/// The larger of the RMS error and an eighth of the largest, relative to the truth's RMS, over `allowed`.
+fn error_ratio(y: &[f64], truth: &[f64], allowed: f64) -> f64 {
+    let scale = rms(truth.iter().copied()).max(1e-30);
+    let errors = || y.iter().zip(truth).map(|(y, t)| (y - t).abs());
+    let worst = y.iter().zip(truth).map(|(y, t)| (y - t).abs() / (t.abs() + scale));
+    let worst = worst.fold(0.0f64, |m, e| if e.is_nan() { f64::INFINITY } else { m.max(e) });
+    (rms(errors()) / scale / 2.0).max(worst / 8.0) / allowed
+}
+
+fn rms(x: impl Iterator<Item = f64>) -> f64 {
+    let (sum, n) = x.fold((0.0, 0usize), |(s, n), x| (s + x * x, n + 1));
+    (sum / n.max(1) as f64).sqrt()
+}
+
+/// Compares a gradient with the reference's.
+fn gradient_ratio(
+    case: &Case,
+    run: &Run,
+    i: usize,
+    gradient: &Tensor,
+    dtype: DType,
+    seed: u64,
+) -> Result<f64> {
+    let truth = Slopes::new(case, run, i, seed);
+    let got = truth.at(&value(gradient)?.data);
+    Ok(error_ratio(&got, &truth.slopes, gradient_limit(case, dtype, gradient.dtype())))
+}
+
+/// Relative error that a correct gradient may show.
+fn gradient_limit(case: &Case, dtype: DType, gradient: DType) -> f64 {
+    // Backward rounds intermediate results to storage once more than forward, and differences carry ~1e-9.
+    let storage = if dtype == DType::BF16 { 3.0 * allowed(DType::BF16, case.terms) } else { 0.0 };
+    storage + 4.0 * allowed(gradient, case.terms) + 1e-8
+}
+
+/// Central differences of the reference along an input: coordinate by coordinate when there are few, else along
+/// sixty-four of them.
+struct Slopes {
+    coordinates: Vec<usize>,
+    slopes: Vec<f64>,
+}
+
+impl Slopes {
+    fn new(case: &Case, run: &Run, i: usize, seed: u64) -> Self {
+        let loss = |inputs: &[Value]| -> f64 {
+            let y = (case.reference)(inputs);
+            let terms = y.iter().zip(&run.output_grads).flat_map(|(y, g)| y.data.iter().zip(&g.data));
+            terms.map(|(y, g)| y * g).sum()
+        };
+        let mut inputs = run.inputs.clone();
+        let coordinates: Vec<usize> = match inputs[i].data.len() {
+            n if n <= 64 => (0..n).collect(),
+            n => {
+                let key = Key { seed, step: 2, site: i as u32 };
+                (0..64).map(|c| (key.uniform(0, c) as f64 * n as f64) as usize).collect()
+            }
+        };
+        let mut slopes = Vec::with_capacity(coordinates.len());
+        for &c in &coordinates {
+            let (x, h) = (inputs[i].data[c], 1e-4);
+            let mut at = |x: f64| {
+                inputs[i].data[c] = x;
+                loss(&inputs)
+            };
+            // Fourth-order central difference.
+            let slope = (8.0 * (at(x + h) - at(x - h)) - (at(x + 2.0 * h) - at(x - 2.0 * h))) / (12.0 * h);
+            inputs[i].data[c] = x;
+            slopes.push(slope);
+        }
+        Slopes { coordinates, slopes }
+    }
+
+    /// The values at the coordinates.
+    fn at(&self, gradient: &[f64]) -> Vec<f64> {
+        self.coordinates.iter().map(|&c| gradient[c]).collect()
+    }
+}

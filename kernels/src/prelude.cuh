@@ -1,0 +1,246 @@
+// What every kernel shares. Nothing here or in any kernel includes a CUDA header, so NVRTC needs no toolkit.
+//
+//   storage     bf16, get / put: elements are widened to f32 on load and rounded once, to nearest even, on store
+//   packs       N consecutive elements moved by one access, 16 bytes at best
+//   random      Philox, keyed as on the host
+//   reductions  over a warp or a block in a fixed order: the same values give the same bits
+//   tiles       shared memory addresses, cp.async, ldmatrix, mma.sync m16n8k16 (Ampere and later)
+//
+// A kernel is compiled for one storage type at a time: options define E (and others) as `bf16` or `float`.
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+enum : u32 { FULL = 0xffffffff }; // every lane of a warp
+#define INFINITE __int_as_float(0x7f800000)
+
+// ---- storage
+
+struct bf16 {
+    u16 bits;
+};
+
+__device__ inline float get(float x) { return x; }
+__device__ inline float get(bf16 x) { return __uint_as_float(u32(x.bits) << 16); }
+
+template <typename Elem> __device__ inline Elem put(float x);
+template <> __device__ inline float put<float>(float x) { return x; }
+template <> __device__ inline bf16 put<bf16>(float x) {
+    bf16 y;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}
+
+// e^x as storage in Elem needs it: to two units in the last place of f32, or faster and far below bf16's rounding.
+template <typename Elem> __device__ inline float exponential(float x);
+template <> __device__ inline float exponential<float>(float x) { return expf(x); }
+template <> __device__ inline float exponential<bf16>(float x) { return __expf(x); }
+
+// 1 / (1 + e^−x), likewise.
+template <typename Elem> __device__ inline float sigmoid(float x);
+template <> __device__ inline float sigmoid<float>(float x) { return 1.0f / (1.0f + expf(-x)); }
+template <> __device__ inline float sigmoid<bf16>(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+
+// Two elements in one register: `low` comes first in memory.
+__device__ inline u32 pair(float low, float high) {
+    u32 y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    return y;
+}
+
+// ---- packs
+
+// N elements, aligned so that one access moves them.
+template <typename Elem, int N> struct alignas(sizeof(Elem) * N) Pack {
+    Elem at[N];
+};
+
+// Elements in 16 bytes.
+template <typename Elem> constexpr int WIDE = 16 / sizeof(Elem);
+
+// x[0..N] = the N elements from p, which is aligned for a Pack.
+template <int N> __device__ inline void load(float (&x)[N], const float *p) {
+    Pack<float, N> pack = *reinterpret_cast<const Pack<float, N> *>(p);
+#pragma unroll
+    for (int i = 0; i < N; i++) x[i] = pack.at[i];
+}
+template <int N> __device__ inline void load(float (&x)[N], const bf16 *p) {
+    if constexpr (N == 1) {
+        x[0] = get(*p);
+    } else {
+        Pack<u32, N / 2> pack = *reinterpret_cast<const Pack<u32, N / 2> *>(p);
+#pragma unroll
+        for (int i = 0; i < N; i++) x[i] = __uint_as_float(i % 2 ? pack.at[i / 2] & 0xffff0000 : pack.at[i / 2] << 16);
+    }
+}
+
+template <int N> __device__ inline void store(float *p, const float (&x)[N]) {
+    Pack<float, N> pack;
+#pragma unroll
+    for (int i = 0; i < N; i++) pack.at[i] = x[i];
+    *reinterpret_cast<Pack<float, N> *>(p) = pack;
+}
+template <int N> __device__ inline void store(bf16 *p, const float (&x)[N]) {
+    if constexpr (N == 1) {
+        *p = put<bf16>(x[0]);
+    } else {
+        Pack<u32, N / 2> pack;
+#pragma unroll
+        for (int i = 0; i < N / 2; i++) pack.at[i] = pair(x[2 * i], x[2 * i + 1]);
+        *reinterpret_cast<Pack<u32, N / 2> *>(p) = pack;
+    }
+}
+
+// The element where this thread's pack of N begins in a flat array that the whole grid walks.
+template <int N> __device__ inline i64 flat() { return (i64(blockIdx.x) * blockDim.x + threadIdx.x) * N; }
+
+// ---- random numbers
+
+// Four random words of (seed, step, site) for a token and a block of four channels: Philox 4x32-10, as on the host.
+struct Words {
+    u32 at[4];
+};
+
+__device__ inline Words random_words(u64 seed, u32 step, u32 site, u32 token, u32 block) {
+    u32 a = block, b = token, c = site, d = step, k0 = u32(seed), k1 = u32(seed >> 32);
+#pragma unroll
+    for (int round = 0; round < 10; round++) {
+        u64 p = u64(0xD2511F53u) * a, q = u64(0xCD9E8D57u) * c;
+        a = u32(q >> 32) ^ b ^ k0;
+        b = u32(q);
+        c = u32(p >> 32) ^ d ^ k1;
+        d = u32(p);
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return {{a, b, c, d}};
+}
+
+// The top 24 bits of a word as a number in [0, 1).
+__device__ inline float unit(u32 word) { return (word >> 8) * (1.0f / (1 << 24)); }
+
+// ---- reductions
+
+__device__ inline int lane() { return threadIdx.x % 32; }
+__device__ inline int warp() { return threadIdx.x / 32; }
+
+// The sum over the warp, in every lane: a butterfly, so all lanes hold the same bits.
+__device__ inline float warp_sum(float x) {
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(FULL, x, step);
+    return x;
+}
+
+__device__ inline float warp_max(float x) {
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(FULL, x, step));
+    return x;
+}
+
+// The sum over a block of whole warps, in every thread. Every thread of the block calls it.
+__device__ inline float block_sum(float x) {
+    __shared__ float parts[32];
+    x = warp_sum(x);
+    __syncthreads(); // the parts of an earlier call have been read
+    if (lane() == 0) parts[warp()] = x;
+    __syncthreads();
+    return warp_sum(lane() < blockDim.x / 32 ? parts[lane()] : 0.0f);
+}
+
+__device__ inline float block_max(float x) {
+    __shared__ float parts[32];
+    x = warp_max(x);
+    __syncthreads();
+    if (lane() == 0) parts[warp()] = x;
+    __syncthreads();
+    return warp_max(lane() < blockDim.x / 32 ? parts[lane()] : -INFINITE);
+}
+
+// ---- tiles
+
+// The address that ldmatrix, cp.async and mbarriers take: 32 bits, inside shared memory.
+__device__ inline u32 shared_address(const void *p) { return u32(__cvta_generic_to_shared(p)); }
+
+// Shared memory by such an address.
+__device__ inline float load_shared(u32 from) {
+    float x;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
+    return x;
+}
+__device__ inline void load_shared(float (&x)[2], u32 from) {
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x[0]), "=f"(x[1]) : "r"(from) : "memory");
+}
+__device__ inline void load_shared(u32 (&x)[4], u32 from) {
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(from)
+                 : "memory");
+}
+__device__ inline void store_shared(u32 to, u32 x) {
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
+}
+__device__ inline void store_shared(u32 to, float x0, float x1) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(x0), "f"(x1) : "memory");
+}
+__device__ inline void store_shared(u32 to, const u32 (&x)[4]) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+                 : "memory");
+}
+
+// Starts copying 16 bytes to shared memory past the registers and L1; the last 16 − `bytes` of them become zero.
+__device__ inline void copy_async(u32 to, const void *from, int bytes = 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
+// Closes the group of copies started since the last one.
+__device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most N of this thread's groups are in flight. A barrier shows the data to other threads.
+template <int N> __device__ inline void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+// Four 8x8 matrices of bf16; lane i names row i % 8 of matrix i / 8. Register j holds, in lane l, elements
+// 2·(l % 4) and 2·(l % 4) + 1 of row l / 4 of matrix j.
+__device__ inline void load_matrices(u32 (&x)[4], u32 row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+// The same with every matrix transposed.
+__device__ inline void load_matrices_transposed(u32 (&x)[4], u32 row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+// Two matrices, whose rows lanes 0 to 15 name.
+template <bool TRANSPOSED> __device__ inline void load_two_matrices(u32 (&x)[2], u32 row) {
+    if constexpr (TRANSPOSED) {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                     : "=r"(x[0]), "=r"(x[1])
+                     : "r"(row)
+                     : "memory");
+    } else {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                     : "=r"(x[0]), "=r"(x[1])
+                     : "r"(row)
+                     : "memory");
+    }
+}
+
+// c (16, 8) += a (16, 16) · b (16, 8), f32 accumulation. With g = lane / 4 and t = lane % 4:
+//   a  row g     columns 2t, 2t+1 | row g + 8 the same | row g columns 2t+8, 2t+9 | row g + 8 the same
+//   b  column g  rows 2t, 2t+1 | rows 2t+8, 2t+9
+//   c  row g     columns 2t, 2t+1 | row g + 8 the same
+__device__ inline void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}

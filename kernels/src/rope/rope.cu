@@ -1,0 +1,15 @@
+// Rotary position embedding: every head turned by its token's angles, forwards or back.
+//
+// math    y_j = x_j·cos a_j − x_{j+D/2}·sin a_j, y_{j+D/2} = x_{j+D/2}·cos a_j + x_j·sin a_j for j < D/2
+// launch  a token is a block; a thread turns VEC pairs of every few heads
+// options E storage, VEC pairs a thread: 16 bytes of each half, or 1 where half a head is no multiple of that
+#include "rope.cuh"
+
+extern "C" __global__ void rope(E *y,                 // (T, H·D)
+                                const E *x,           // (T, H·D)
+                                const int *positions, // (T)
+                                const float *table,   // (P, D): cos, then sin
+                                float direction, int H, int D, int P) {
+    i64 t = blockIdx.x, width = H * D;
+    turn(y + t * width, x + t * width, table, positions[t], direction, H, D, P);
+}
