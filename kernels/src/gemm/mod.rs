@@ -17,6 +17,8 @@
 pub mod cpu;
 pub(crate) mod cuda;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 use codelsi_engine::cuda::Cuda;
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};

@@ -17,10 +17,31 @@ pub static SPEC: Spec = Spec {
 };
 
 fn cases(dtype: DType) -> Vec<Case> {
-    // (T, N, K): tiny, ragged in every dimension, more than one chunk and block, a decode row, 13B-like widths.
-    let sizes =
-        [(1, 1, 1), (3, 5, 7), (13, 33, 17), (12, 32, 256), (29, 70, 515), (300, 65, 40), (1, 515, 1027)];
-    sizes.into_iter().map(|size| case(dtype, size)).collect()
+    // (T, N, K): tiny, ragged in every dimension, more than one chunk and block, a decode row; then whole chunks of 16
+    // bytes, whose copies take other paths on a GPU, a product so narrow that K is cut there, and 13B's K and N.
+    let sizes = [
+        (1, 1, 1),
+        (3, 5, 7),
+        (13, 33, 17),
+        (12, 32, 256),
+        (29, 70, 515),
+        (300, 65, 40),
+        (1, 515, 1027),
+        (7, 24, 8),
+        (33, 35, 72),
+        (65, 136, 24),
+        (9, 48, 2104),
+        (1, 72, 5120),
+        (2, 5120, 24),
+    ];
+    // Too large for differences of the reference: forward alone.
+    let large = [(130, 136, 5120), (3, 72, 13824)].into_iter().map(|size| forward(case(dtype, size)));
+    sizes.into_iter().map(|size| case(dtype, size)).chain(large).collect()
+}
+
+/// The case without its gradients.
+pub(crate) fn forward(case: Case) -> Case {
+    Case { inputs: case.inputs.into_iter().map(Input::frozen).collect(), ..case }
 }
 
 /// One product; benches make larger ones.

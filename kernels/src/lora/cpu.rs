@@ -2,7 +2,7 @@
 
 use super::Dropout;
 use crate::simd::{Storage, vectorize};
-use codelsi_engine::{DType, Result, Tensor};
+use codelsi_engine::{DType, Error, Result, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -20,6 +20,27 @@ fn times<T: Storage>(x: &mut [T], scale: f32) {
         #[inline(always)]
         || x.iter_mut().for_each(|x| *x = T::put(x.get() * scale)),
     );
+}
+
+/// Zeroes, in each row of `s` (T, G·R), what is not its chosen adapter's.
+pub(super) fn choose(s: &mut Tensor, choice: &[i32], rank: usize, adapters: usize) -> Result<()> {
+    if let Some(t) = choice.iter().position(|&g| g >= adapters as i32) {
+        let g = choice[t];
+        return Err(Error::new(format!("row {t} chooses adapter {g} of a stack of {adapters}")));
+    }
+    match s.dtype() {
+        DType::BF16 => each_row(s.slice_mut::<bf16>()?, rank * adapters, |t, s| keep(s, choice[t], rank)),
+        _ => each_row(s.slice_mut::<f32>()?, rank * adapters, |t, s| keep(s, choice[t], rank)),
+    }
+    Ok(())
+}
+
+fn keep<T: Storage>(s: &mut [T], chosen: i32, rank: usize) {
+    for (g, s) in (0..).zip(s.chunks_exact_mut(rank)) {
+        if g != chosen {
+            s.fill(T::put(0.0));
+        }
+    }
 }
 
 /// `y = x ⊙ mask / (1 - p)`.
@@ -57,7 +78,7 @@ pub(super) fn mask(x: &mut Tensor, dropout: &Dropout) -> Result<()> {
 
 /// Zeroes or scales up each channel of one token's row.
 fn mask_row(x: &mut [f32], token: i32, dropout: &Dropout) {
-    let (p, up) = (dropout.p, 1.0 / (1.0 - dropout.p));
+    let (p, up) = (dropout.p, dropout.up());
     for (block, x) in x.chunks_mut(4).enumerate() {
         let words = dropout.key.words(token as u32, block as u32);
         for (x, word) in x.iter_mut().zip(words) {

@@ -3,6 +3,8 @@
 //! LoRA (Hu et al., arXiv 2106.09685, eq. 3), s = alpha / R; dropout on the adapter's input as PEFT applies it,
 //! with one mask for all the linears that share x.
 //!
+//! Adapters can also be served many at a time ([`lora_by_row`]): each row names its own.
+//!
 //! **math** forward: x̃ = drop(x), S = s x̃ Aᵀ, y = x Wᵀ + S Bᵀ. Backward: dS = s dy B, dB = dyᵀ S, dA = dSᵀ x̃,
 //! dx = mask/(1-p) ⊙ Σ dS A + Σ dy W. W is frozen.
 //!
@@ -11,30 +13,50 @@
 //! **layout** row-major; S Bᵀ rides as one more slab of K in the accumulators of x Wᵀ, so y is written once.
 //! In dx the slabs come first, are masked, and the main products continue from there.
 //!
+//! **launch** on a GPU in bf16: dropout's bits; S of all targets, in parts of 256 channels, and their sum; then for
+//! each target the product of gemm with the slab S Bᵀ in front (`lora.cu`). Backward: the bits again; for each target
+//! dS and dB from one read of dy, in parts, and their sums; dA of all targets; dx (`dx.cu`). In f32 the plain products
+//! of gemm, in the CPU's order.
+//!
 //! **numerics** f32 accumulation, k ascending; S and dS are stored in x's type; A and B are f32 masters, rounded
-//! as they are read when x is bf16; dA and dB are f32.
+//! as they are read when x is bf16; dA and dB are f32. Parts are cut by C, N and T alone, at fixed places, so that a
+//! row's bits do not depend on the rows beside it (nor on their adapters).
 //!
 //! **traffic** that of the plain products, plus T·R + R·(C + N) a target.
 
 mod cpu;
+mod cuda;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
-use crate::gemm::cpu::Start;
-use crate::gemm::{self, nn, nt, precision, tn};
+use crate::gemm::cpu::{Operand, Segment, Start};
+use crate::gemm::{self, data, nn, nt, precision, tn};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 
-/// One adapted linear: a frozen weight and its low-rank pair.
+/// One adapted linear: a frozen weight and its low-rank pair, or a stack of pairs of which each row uses one.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     /// (N, C), frozen.
     pub w: &'a Tensor,
-    /// (R, C) f32.
+    /// (R, C) f32; (G, R, C) for [`lora_by_row`].
     pub a: &'a Tensor,
-    /// (N, R) f32.
+    /// (N, R) f32; (G, N, R) for [`lora_by_row`].
     pub b: &'a Tensor,
     /// s = alpha / R.
     pub scale: f32,
+}
+
+impl Target<'_> {
+    fn rank(&self) -> usize {
+        self.b.shape().as_matrix().1
+    }
+
+    /// Pairs in the stack.
+    fn adapters(&self) -> usize {
+        self.a.shape().as_matrix().0 / self.rank().max(1)
+    }
 }
 
 /// Dropout of the adapters' input. A token's mask depends on its key and `key` alone.
@@ -47,19 +69,58 @@ pub struct Dropout {
     pub tokens: Tensor,
 }
 
+impl Dropout {
+    /// What the kept channels are scaled by.
+    fn up(&self) -> f32 {
+        1.0 / (1.0 - self.p)
+    }
+}
+
 /// y for each of `targets`, in their order and in x's type.
 ///
 /// # Errors
 /// When shapes do not fit, or a W wants a gradient: that is full training, without adapters.
 pub fn lora(cx: &Ctx, x: &Tensor, targets: &[Target], dropout: Option<Dropout>) -> Result<Outs> {
+    apply(cx, x, targets, dropout.filter(|d| d.p > 0.0), None)
+}
+
+/// y for each of `targets`, whose A and B are stacks of G adapters: row t uses adapter `choice`_t, none where that is
+/// negative. For inference.
+///
+/// # Errors
+/// When shapes do not fit, an adapter is not in the stack, or an input wants a gradient.
+pub fn lora_by_row(cx: &Ctx, x: &Tensor, targets: &[Target], choice: &Tensor) -> Result<Outs> {
+    apply(cx, x, targets, None, Some(choice.clone()))
+}
+
+fn apply(
+    cx: &Ctx,
+    x: &Tensor,
+    targets: &[Target],
+    dropout: Option<Dropout>,
+    choice: Option<Tensor>,
+) -> Result<Outs> {
     let inputs: Vec<&Tensor> = [x].into_iter().chain(targets.iter().flat_map(|t| [t.w, t.a, t.b])).collect();
     let scales = targets.iter().map(|t| t.scale).collect();
-    cx.apply(Lora { scales, dropout: dropout.filter(|d| d.p > 0.0) }, &inputs)
+    cx.apply(Lora { scales, dropout, choice }, &inputs)
 }
 
 struct Lora {
     scales: Vec<f32>,
     dropout: Option<Dropout>,
+    choice: Option<Tensor>,
+}
+
+/// A target whose output was used, in backward.
+struct Used<'a> {
+    target: Target<'a>,
+    /// The target's place in the op's list.
+    index: usize,
+    /// S; in bf16 on CUDA, that of all targets.
+    s: &'a Tensor,
+    /// The target's first column of `s`.
+    s_at: usize,
+    dy: &'a Tensor,
 }
 
 impl Op for Lora {
@@ -69,98 +130,157 @@ impl Op for Lora {
 
     /// Saves x, then (W, A, B, S) of each target.
     fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
-        let (x, targets) = (x[0], &x[1..]);
-        let rows = x.shape().as_matrix().0;
+        let (x, inputs) = (x[0], &x[1..]);
+        let targets: Vec<Target> = inputs
+            .chunks_exact(3)
+            .zip(&self.scales)
+            .map(|(t, &scale)| Target { w: t[0], a: t[1], b: t[2], scale })
+            .collect();
+        targets.iter().try_for_each(|t| check(x, t, self.choice.as_ref()))?;
+        let (outs, s) = match cx.device() {
+            Device::Cuda(cuda) => cuda::forward(self, cx, cuda, x, &targets)?,
+            _ => self.forward_on_host(cx, x, &targets)?,
+        };
         save.keep(x);
-        let dropped = self.drop(cx, x)?;
-        let mut outs = Vec::with_capacity(self.scales.len());
-        for (target, &scale) in targets.chunks_exact(3).zip(&self.scales) {
-            let [w, a, b] = *target else { unreachable!("chunks of three") };
-            check(x, w, a, b)?;
-            let mut s = cx.empty([rows, a.shape()[0]], x.dtype());
-            let mut y = cx.empty([rows, w.shape()[0]], x.dtype());
-            match cx.device() {
-                Device::Cpu(_) => {
-                    gemm::store(&mut s, Start::Zero, &[nt(&dropped, a)?], precision(x))?;
-                    cpu::scale(&mut s, scale)?;
-                    gemm::store(&mut y, Start::Zero, &[nt(x, w)?, nt(&s, b)?], precision(x))?;
-                }
-                Device::Cuda(cuda) => cuda.lacks("lora")?,
-                Device::Plan(_) => {}
-            }
-            save.keep_all([w, a, b, &s]);
-            outs.push(y);
+        for (t, s) in targets.iter().zip(&s) {
+            save.keep_all([t.w, t.a, t.b, s]);
         }
         Ok(outs)
     }
 
     fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
         let x = &saved[0];
-        let dropped = self.drop(cx, x)?;
         let mut used = Vec::new();
-        for (i, (target, dy)) in saved[1..].chunks_exact(4).zip(dy).enumerate() {
-            let ([w, a, b, s], Some(dy)) = (target, dy) else { continue };
-            let mut ds = cx.scratch(*s.shape(), x.dtype());
-            let mut db = cx.device().empty(Label::Gradients, *b.shape(), DType::F32);
-            let mut da = cx.device().empty(Label::Gradients, *a.shape(), DType::F32);
-            match cx.device() {
-                Device::Cpu(_) => {
-                    gemm::store(&mut ds, Start::Zero, &[nn(dy, b)?], precision(x))?;
-                    cpu::scale(&mut ds, self.scales[i])?;
-                    gemm::store(&mut db, Start::Zero, &[tn(dy, s)?], precision(x))?;
-                    gemm::store(&mut da, Start::Zero, &[tn(&ds, &dropped)?], precision(x))?;
-                }
-                Device::Cuda(cuda) => cuda.lacks("lora")?,
-                Device::Plan(_) => {}
-            }
-            dx.add(3 * i + 2, da)?;
-            dx.add(3 * i + 3, db)?;
-            used.push((w, a, dy, ds));
+        let mut s_at = 0;
+        for (index, (t, dy)) in saved[1..].chunks_exact(4).zip(dy).enumerate() {
+            let target = Target { w: &t[0], a: &t[1], b: &t[2], scale: self.scales[index] };
+            used.extend(dy.as_ref().map(|dy| Used { target, index, s: &t[3], s_at, dy }));
+            s_at += cuda::padded(target.rank());
         }
-        if !dx.wants(0) {
-            return Ok(());
+        let (gradients, g) = match cx.device() {
+            Device::Cuda(cuda) => cuda::backward(self, cx, cuda, x, &used, dx.wants(0))?,
+            _ => self.backward_on_host(cx, x, &used, dx.wants(0))?,
+        };
+        for (u, [da, db]) in used.iter().zip(gradients) {
+            dx.add(3 * u.index + 2, da)?;
+            dx.add(3 * u.index + 3, db)?;
         }
-        let mut g = cx.empty(*x.shape(), x.dtype());
-        let mut low_rank = cx.scratch(*x.shape(), DType::F32);
-        match cx.device() {
-            Device::Cpu(_) => {
-                let slabs: Vec<_> = used.iter().map(|(_, a, _, ds)| nn(ds, a)).collect::<Result<_>>()?;
-                let main: Vec<_> = used.iter().map(|(w, _, dy, _)| nn(dy, w)).collect::<Result<_>>()?;
-                gemm::store(&mut low_rank, Start::Zero, &slabs, precision(x))?;
-                if let Some(dropout) = &self.dropout {
-                    cpu::mask(&mut low_rank, dropout)?;
-                }
-                gemm::store(&mut g, Start::From(low_rank.slice()?), &main, precision(x))?;
-            }
-            Device::Cuda(cuda) => cuda.lacks("lora")?,
-            Device::Plan(_) => {}
-        }
-        dx.add(0, g)
+        g.map_or(Ok(()), |g| dx.add(0, g))
+    }
+
+    /// Rows with adapters of their own are for inference.
+    fn differentiable(&self) -> bool {
+        self.choice.is_none()
     }
 }
 
+/// The CPU, and the planning device, which allocates the same.
 impl Lora {
+    fn forward_on_host(&self, cx: &Ctx, x: &Tensor, targets: &[Target]) -> Result<(Outs, Vec<Tensor>)> {
+        let rows = x.shape().as_matrix().0;
+        let dropped = self.drop(cx, x)?;
+        let (mut outs, mut all) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
+        for t in targets {
+            let mut s = cx.empty([rows, t.a.shape().as_matrix().0], x.dtype());
+            let mut y = cx.empty([rows, t.w.shape()[0]], x.dtype());
+            if !cx.device().is_plan() {
+                gemm::store(&mut s, Start::Zero, &[nt(&dropped, t.a)?], precision(x))?;
+                cpu::scale(&mut s, t.scale)?;
+                if let Some(choice) = &self.choice {
+                    cpu::choose(&mut s, choice.slice()?, t.rank(), t.adapters())?;
+                }
+                let mut segments = vec![nt(x, t.w)?];
+                segments.extend(slabs(&s, t)?);
+                gemm::store(&mut y, Start::Zero, &segments, precision(x))?;
+            }
+            outs.push(y);
+            all.push(s);
+        }
+        Ok((outs, all))
+    }
+
+    #[allow(clippy::type_complexity, reason = "dA and dB of each, and dx")]
+    fn backward_on_host(
+        &self,
+        cx: &Ctx,
+        x: &Tensor,
+        used: &[Used],
+        wants_dx: bool,
+    ) -> Result<(Vec<[Tensor; 2]>, Option<Tensor>)> {
+        let dropped = self.drop(cx, x)?;
+        let (mut gradients, mut all) = (Vec::with_capacity(used.len()), Vec::with_capacity(used.len()));
+        for u in used {
+            let mut ds = cx.scratch(*u.s.shape(), x.dtype());
+            let [mut da, mut db] = adapter_gradients(cx, &u.target);
+            if !cx.device().is_plan() {
+                gemm::store(&mut ds, Start::Zero, &[nn(u.dy, u.target.b)?], precision(x))?;
+                cpu::scale(&mut ds, u.target.scale)?;
+                gemm::store(&mut db, Start::Zero, &[tn(u.dy, u.s)?], precision(x))?;
+                gemm::store(&mut da, Start::Zero, &[tn(&ds, &dropped)?], precision(x))?;
+            }
+            gradients.push([da, db]);
+            all.push(ds);
+        }
+        if !wants_dx {
+            return Ok((gradients, None));
+        }
+        let mut g = cx.empty(*x.shape(), x.dtype());
+        let mut low_rank = cx.scratch(*x.shape(), DType::F32);
+        if !cx.device().is_plan() {
+            let slabs: Vec<_> =
+                used.iter().zip(&all).map(|(u, ds)| nn(ds, u.target.a)).collect::<Result<_>>()?;
+            let main: Vec<_> = used.iter().map(|u| nn(u.dy, u.target.w)).collect::<Result<_>>()?;
+            gemm::store(&mut low_rank, Start::Zero, &slabs, precision(x))?;
+            if let Some(dropout) = &self.dropout {
+                cpu::mask(&mut low_rank, dropout)?;
+            }
+            gemm::store(&mut g, Start::From(low_rank.slice()?), &main, precision(x))?;
+        }
+        Ok((gradients, Some(g)))
+    }
+
     /// drop(x), or x itself.
     fn drop(&self, cx: &Ctx, x: &Tensor) -> Result<Tensor> {
         let Some(dropout) = &self.dropout else { return Ok(x.detach()) };
         let mut dropped = cx.scratch(*x.shape(), x.dtype());
-        match cx.device() {
-            Device::Cpu(_) => cpu::drop(&mut dropped, x, dropout)?,
-            Device::Cuda(cuda) => cuda.lacks("lora")?,
-            Device::Plan(_) => {}
+        if !cx.device().is_plan() {
+            cpu::drop(&mut dropped, x, dropout)?;
         }
         Ok(dropped)
     }
 }
 
-fn check(x: &Tensor, w: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
-    let c = x.shape().as_matrix().1;
-    let ((n, wc), (r, ac), (bn, br)) = (w.shape().as_matrix(), a.shape().as_matrix(), b.shape().as_matrix());
-    if (wc, ac, bn, br) != (c, c, n, r) {
-        let (x, w, a, b) = (x.shape(), w.shape(), a.shape(), b.shape());
-        return Err(Error::new(format!("x is {x}, W is {w}, A is {a}, B is {b}: they do not fit together")));
+/// Memory for dA and dB.
+fn adapter_gradients(cx: &Ctx, target: &Target) -> [Tensor; 2] {
+    [target.a, target.b].map(|t| cx.device().empty(Label::Gradients, *t.shape(), DType::F32))
+}
+
+/// S Bᵀ, a segment for each adapter of the stack.
+fn slabs<'a>(s: &'a Tensor, t: &Target<'a>) -> Result<Vec<Segment<'a>>> {
+    let (n, rank, columns) = (t.w.shape()[0], t.rank(), s.shape().as_matrix().1);
+    let slab = |g: usize| {
+        let a = Operand::rows(data(s)?.from(g * rank), columns);
+        Ok(Segment { a, b: Operand::rows(data(t.b)?.from(g * n * rank), rank), depth: rank })
+    };
+    (0..t.adapters()).map(slab).collect()
+}
+
+fn check(x: &Tensor, t: &Target, choice: Option<&Tensor>) -> Result<()> {
+    let (w, a, b) = (t.w.shape(), t.a.shape(), t.b.shape());
+    let (rows, c) = x.shape().as_matrix();
+    let fits = match (&a[..], &b[..], choice) {
+        ([r, ac], [n, br], None) => (w[..] == [*n, c], r, *ac) == (true, br, c),
+        ([g, r, ac], [bg, n, br], Some(choice)) => {
+            (w[..] == [*n, c], g, r, *ac) == (true, bg, br, c) && choice.shape()[..] == [rows]
+        }
+        _ => false,
+    };
+    if !fits {
+        let rows = choice.map_or(String::new(), |choice| format!(", choice is {}", choice.shape()));
+        let x = x.shape();
+        return Err(Error::new(format!("x is {x}, W is {w}, A is {a}, B is {b}{rows}: they do not fit together")));
     }
-    if w.id().is_some() {
+    if t.w.id().is_some() {
         return Err(Error::new("W wants a gradient: adapters train over frozen weights")).at("W");
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Reference and cases of `lora`.
 
-use super::{Dropout, Target, lora};
-use crate::gemm::spec::reference as product;
+use super::{Dropout, Target, cuda, lora, lora_by_row};
+use crate::gemm::spec::{forward, reference as product};
 use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 use codelsi_engine::rng::Key;
@@ -10,7 +10,7 @@ use codelsi_engine::rng::Key;
 pub static SPEC: Spec = Spec {
     name: "lora",
     cases,
-    sources: &[],
+    sources: &[&cuda::FORWARD, &cuda::DX, &cuda::NARROW, &cuda::DROPOUT],
     shapes: Shapes {
         sizes: "T,C,R,N",
         case: |dtype, s| case(dtype, s[0], s[1], s[2], &[s[3]], 0.05),
@@ -27,13 +27,21 @@ const KEY: Key = Key { seed: 5, step: 3, site: 9 };
 
 fn cases(dtype: DType) -> Vec<Case> {
     // (T, C, R, widths of the targets, dropout)
-    [
+    let mut cases = vec![
         case(dtype, 1, 8, 2, &[4], 0.0),
         case(dtype, 5, 33, 3, &[7, 20, 1], 0.0),
         case(dtype, 37, 70, 16, &[48, 33], 0.05),
         case(dtype, 19, 260, 8, &[64], 0.5),
-    ]
-    .into()
+        // Whole chunks of 16 bytes; several parts of each narrow sum; R beyond one group of columns.
+        case(dtype, 65, 72, 16, &[136, 24, 40], 0.1),
+        case(dtype, 7, 520, 20, &[264], 0.0),
+        case(dtype, 530, 40, 4, &[16], 0.2),
+    ];
+    // 13B's widths, too large for differences of the reference.
+    cases.push(forward(case(dtype, 130, 5120, 16, &[72], 0.05)));
+    cases.push(by_row(dtype, 9, 40, 3, &[7, 16], 3));
+    cases.push(by_row(dtype, 70, 264, 16, &[72], 5));
+    cases
 }
 
 /// One call on targets of the given widths.
@@ -61,6 +69,47 @@ pub fn case(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], p: f32
             flops: 2.0 * (t * n * c + widths.len() * t * r * c + t * r * n) as f64,
         },
     }
+}
+
+/// Rows that choose among `adapters`, or none.
+fn by_row(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], adapters: usize) -> Case {
+    let choice: Vec<i32> = (0..t).map(|t| (t * t % (adapters + 1)) as i32 - 1).collect();
+    let mut inputs = vec![Input::storage([t, c]), Input::ints(choice)];
+    for &n in widths {
+        inputs.push(Input::storage([n, c]));
+        inputs.push(Input::f32([adapters, r, c]).scaled(0.5));
+        inputs.push(Input::f32([adapters, n, r]).scaled(0.5));
+    }
+    let plain = case(dtype, t, c, r, widths, 0.0);
+    forward(Case {
+        name: format!("T={t} C={c} R={r} N={widths:?} adapters={adapters}"),
+        inputs,
+        run: Box::new(|cx, x| {
+            let targets: Vec<Target> =
+                x[2..].chunks_exact(3).map(|t| Target { w: t[0], a: t[1], b: t[2], scale: SCALE }).collect();
+            lora_by_row(cx, x[0], &targets, x[1])
+        }),
+        reference: Box::new(reference_by_row),
+        ..plain
+    })
+}
+
+fn reference_by_row(x: &[Value]) -> Vec<Value> {
+    let part = |stack: &Value, g: usize| {
+        let ([_, rows, columns], size) = (stack.shape[..].try_into().unwrap(), stack.shape[1] * stack.shape[2]);
+        Value { shape: [rows, columns].into(), data: stack.data[g * size..][..size].to_vec() }
+    };
+    let of_target = |target: &[Value]| {
+        let mut y = product(&x[0], &target[0]);
+        for g in 0..target[1].shape[0] {
+            let low_rank = product(&product(&x[0], &part(&target[1], g)), &part(&target[2], g));
+            for t in (0..y.dims().0).filter(|&t| x[1].data[t] == g as f64) {
+                y.row_mut(t).iter_mut().zip(low_rank.row(t)).for_each(|(y, l)| *y += SCALE as f64 * l);
+            }
+        }
+        y
+    };
+    x[2..].chunks_exact(3).map(of_target).collect()
 }
 
 fn reference(x: &[Value], p: f32) -> Vec<Value> {

@@ -25,6 +25,16 @@ pub enum Data<'a> {
     BF16(&'a [bf16]),
 }
 
+impl Data<'_> {
+    /// The elements from `start` on.
+    pub fn from(self, start: usize) -> Self {
+        match self {
+            Data::F32(x) => Data::F32(&x[start..]),
+            Data::BF16(x) => Data::BF16(&x[start..]),
+        }
+    }
+}
+
 impl<'a> Operand<'a> {
     /// `(outer, k)` row-major: k runs along the `stride`-long rows.
     pub fn rows(data: Data<'a>, stride: usize) -> Self {

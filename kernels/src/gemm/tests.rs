@@ -1,0 +1,147 @@
+use super::cuda::{Form, Part, Size, TILES, multiply, tensor};
+use super::*;
+use crate::check::random;
+use codelsi_engine::Label;
+use codelsi_engine::cuda::Emulated;
+use codelsi_engine::rng::Key;
+
+/// A GPU in software; none where there is no compiler, which with `CODELSI_REQUIRE=all` is a failure.
+fn gpu() -> Option<Device> {
+    match Device::emulated("sm_80") {
+        Ok(device) => Some(device),
+        Err(e) => {
+            assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
+            println!("skipped: {e}");
+            None
+        }
+    }
+}
+
+fn parts(device: &Device) -> (&Cuda, &Emulated) {
+    let Device::Cuda(cuda) = device else { panic!("{}", "not a CUDA device") };
+    (cuda, cuda.emulator().unwrap())
+}
+
+fn operand(device: &Device, shape: [usize; 2], dtype: DType, site: u32) -> Tensor {
+    random(device, shape.into(), dtype, 1.0, Key { seed: 11, step: 0, site }).unwrap()
+}
+
+/// The operands of a product (m, n), k deep.
+fn operands(device: &Device, form: Form, [m, n, k]: [usize; 3], dtypes: [DType; 2]) -> [Tensor; 2] {
+    let (a, b) = match form {
+        Form::NT => ([m, k], [n, k]),
+        Form::NN => ([m, k], [k, n]),
+        Form::TN => ([k, m], [k, n]),
+    };
+    [operand(device, a, dtypes[0], 0), operand(device, b, dtypes[1], 1)]
+}
+
+/// Every tile is the same chain of sums, so which one is chosen changes no bit.
+#[test]
+fn all_tiles_make_the_same_bits() {
+    let Some(device) = gpu() else { return };
+    let (cuda, cx) = (parts(&device).0, Ctx::inference(&device));
+    for form in [Form::NT, Form::NN, Form::TN] {
+        let sizes @ [m, n, _] = [136, 264, 200];
+        let [a, b] = operands(&device, form, sizes, [DType::BF16; 2]);
+        let tiles = if form == Form::NT { &TILES[..] } else { &TILES[2..] };
+        let mut bits = tiles.iter().map(|&tile| {
+            let mut y = cx.empty([m, n], DType::F32);
+            let ab = [&a, &b].map(Part::all);
+            let size = Size::new(form, &y, (0, m), ab).unwrap();
+            tensor(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap();
+            y.to_vec::<f32>().unwrap()
+        });
+        let first = bits.next().unwrap();
+        assert!(bits.all(|y| y == first), "{form:?}");
+    }
+}
+
+/// Rows do not depend on the rows beside them: invariant 6.
+#[test]
+fn rows_of_small_and_large_batches_have_the_same_bits() {
+    let Some(device) = gpu() else { return };
+    let cx = Ctx::inference(&device);
+    // The second one is so narrow that K is cut in slices.
+    for (n, k) in [(136, 328), (48, 2104)] {
+        for dtypes in [[DType::BF16; 2], [DType::BF16, DType::F32], [DType::F32, DType::BF16], [DType::F32; 2]] {
+            let [x, w] = operands(&device, Form::NT, [200, n, k], dtypes);
+            let all = linear(&cx, &x, &w).unwrap();
+            for rows in [1, 7, 64] {
+                let mut few = cx.empty([rows, n], dtypes[0]);
+                let x = Part { t: &x, first: 130, rows };
+                multiply(&cx, parts(&device).0, &mut few, (0, rows), false, Form::NT, [x, Part::all(&w)]).unwrap();
+                let (few, all) = (bits(&few), bits(&all));
+                assert!(few[..] == all[130 * n..][..few.len()], "{rows} rows, N={n} K={k}, {dtypes:?}");
+            }
+        }
+    }
+}
+
+/// The elements in f32, which tells bf16 apart too.
+fn bits(t: &Tensor) -> Vec<f32> {
+    crate::check::value(t).unwrap().data.iter().map(|&x| x as f32).collect()
+}
+
+#[test]
+fn rows_are_placed_and_added() {
+    let Some(device) = gpu() else { return };
+    let cx = Ctx::inference(&device);
+    for dtype in [DType::BF16, DType::F32] {
+        for form in [Form::NT, Form::NN, Form::TN] {
+            let (m, n, k) = (19, 24, 40);
+            let [a, b] = operands(&device, form, [m, n, k], [dtype; 2]);
+            let product = |y: &mut Tensor, first, add| {
+                multiply(&cx, parts(&device).0, y, (first, m), add, form, [&a, &b].map(Part::all)).unwrap();
+            };
+            let mut once = cx.empty([m, n], DType::F32);
+            product(&mut once, 0, false);
+            let mut y = device.zeros(Label::Scratch, [m + 5, n], DType::F32);
+            product(&mut y, 3, false);
+            product(&mut y, 3, true);
+            let (once, y) = (once.to_vec::<f32>().unwrap(), y.to_vec::<f32>().unwrap());
+            assert!(y[..3 * n].iter().chain(&y[(m + 3) * n..]).all(|&y| y == 0.0));
+            assert!(y[3 * n..].iter().zip(&once).all(|(y, once)| *y == 2.0 * once), "{dtype:?} {form:?}");
+        }
+    }
+}
+
+#[test]
+fn a_product_outside_its_tensors_is_refused() {
+    let Some(device) = gpu() else { return };
+    let cx = Ctx::inference(&device);
+    let [a, b] = operands(&device, Form::NT, [4, 8, 16], [DType::BF16; 2]);
+    let mut y = cx.empty([4, 8], DType::BF16);
+    let ab = [Part { t: &a, first: 1, rows: 4 }, Part::all(&b)];
+    let error = multiply(&cx, parts(&device).0, &mut y, (0, 4), false, Form::NT, ab).unwrap_err();
+    assert_eq!(error.to_string(), "NT product of (4, 16) and (8, 16) does not make rows 0..+4 of (4, 8)");
+}
+
+/// Copies, fragments and stores meet every bank once, and move whole sectors.
+#[test]
+fn aligned_products_have_no_bank_conflicts() {
+    let Some(device) = gpu() else { return };
+    let ((cuda, emulated), cx) = (parts(&device), Ctx::inference(&device));
+    for form in [Form::NT, Form::NN, Form::TN] {
+        let sizes @ [m, n, _] = [128, 256, 256];
+        for (w, tiles) in [(DType::BF16, &TILES[..]), (DType::F32, &TILES[2..3])] {
+            let tiles = if form == Form::NT { tiles } else { &tiles[tiles.len().saturating_sub(3)..] };
+            if (form, w) == (Form::TN, DType::F32) {
+                continue; // both are activations there
+            }
+            for &tile in tiles {
+                let [a, b] = operands(&device, form, sizes, [DType::BF16, w]);
+                let mut y = cx.empty([m, n], DType::BF16);
+                let ab = [&a, &b].map(Part::all);
+                let size = Size::new(form, &y, (0, m), ab).unwrap();
+                emulated.take_launches();
+                tensor(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap();
+                for (_, counters) in emulated.take_launches() {
+                    assert_eq!(counters.bank_conflicts(), 0, "{form:?} {w:?} {tile:?}: {counters:#?}");
+                    assert_eq!(counters.sector_efficiency(), 1.0, "{form:?} {w:?} {tile:?}: {counters:#?}");
+                    assert_eq!(counters.local_bytes(), 0);
+                }
+            }
+        }
+    }
+}
