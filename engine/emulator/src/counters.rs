@@ -8,3 +8,10 @@ pub struct Counters {
     /// Instructions executed by threads: active lanes only.
     pub thread_instructions: u64,
 }
+
+impl Counters {
+    pub(crate) fn add(&mut self, other: &Counters) {
+        self.warp_instructions += other.warp_instructions;
+        self.thread_instructions += other.thread_instructions;
+    }
+}

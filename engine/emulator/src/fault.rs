@@ -50,6 +50,24 @@ pub struct Fault {
     pub detail: String,
 }
 
+/// A failed check where it is found: the interpreter adds kernel, line, block and thread.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    pub kind: FaultKind,
+    pub lane: Option<u32>,
+    pub detail: String,
+}
+
+/// The result of something that checks.
+pub(crate) type Check<T = ()> = std::result::Result<T, Box<Trouble>>;
+
+/// A failed check, by a lane if one is to blame.
+#[cold]
+#[inline(never)]
+pub(crate) fn trouble(kind: FaultKind, lane: Option<u32>, detail: impl Into<String>) -> Box<Trouble> {
+    Box::new(Trouble { kind, lane, detail: detail.into() })
+}
+
 impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -2,8 +2,12 @@
 
 use crate::counters::Counters;
 use crate::error::{Error, Result};
+use crate::exec;
+use crate::load;
+use crate::memory::Memory;
 use crate::module::{Kernel, Module};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// In which order the GPU does what the program leaves open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,71 +30,79 @@ pub struct Launch {
     pub shared: u32,
 }
 
-/// A GPU in software. Calls may come from any thread.
+/// A GPU in software. Calls may come from any thread; a launch returns when the kernel has ended.
 #[derive(Debug)]
-pub struct Gpu;
+pub struct Gpu {
+    memory: Arc<Memory>,
+    late: AtomicBool,
+}
 
 impl Gpu {
     /// A GPU of an architecture: `sm_80` or `sm_90a`.
     pub fn new(arch: &str) -> Result<Gpu> {
         match arch {
-            "sm_80" | "sm_90a" => Ok(Gpu),
+            "sm_80" | "sm_90a" => Ok(Gpu { memory: Arc::new(Memory::new()), late: AtomicBool::new(false) }),
             _ => Err(Error::call(format!("no such architecture: {arch}; sm_80 and sm_90a are known"))),
         }
     }
 
     /// Allocates device memory: 256-byte aligned, uninitialised, with a guard gap behind it.
     pub fn alloc(&self, bytes: usize) -> Result<u64> {
-        Err(Error::call(format!("cannot allocate {bytes} bytes yet")))
+        self.memory.alloc(bytes)
     }
 
     /// Frees an allocation.
     pub fn free(&self, address: u64) -> Result<()> {
-        Err(Error::call(format!("{address:#x} is not an allocation")))
+        self.memory.free(address)
     }
 
     /// Copies host bytes to the device.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
-        Err(Error::call(format!("cannot write {} bytes at {address:#x}", bytes.len())))
+        self.memory.write(address, bytes)
     }
 
     /// Copies device bytes to the host. Uninitialised bytes are an error that names the first.
     pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
-        Err(Error::call(format!("cannot read {} bytes at {address:#x}", bytes.len())))
+        self.memory.read(address, bytes)
     }
 
     /// Copies within the device; bytes not yet initialised stay so.
     pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
-        Err(Error::call(format!("cannot copy {bytes} bytes from {from:#x} to {to:#x}")))
+        self.memory.copy(to, from, bytes)
     }
 
     /// Sets bytes to a value.
     pub fn fill(&self, address: u64, value: u8, bytes: usize) -> Result<()> {
-        Err(Error::call(format!("cannot fill {bytes} bytes at {address:#x} with {value}")))
+        self.memory.fill(address, value, bytes)
     }
 
-    /// Parses a module and decodes its kernels.
+    /// Parses a module, places its variables in memory and decodes its kernels.
     pub fn load(&self, ptx: &str) -> Result<Arc<Module>> {
-        Err(Error::ptx(1, format!("cannot parse {} bytes", ptx.len())))
+        load::module(ptx, &self.memory).map(Arc::new)
     }
 
-    /// Runs a kernel to its end.
+    /// Runs a kernel to its end. `args` are the parameter bytes, laid out as [`Kernel::params`] says.
     pub fn launch(&self, kernel: &Kernel, config: Launch, args: &[u8]) -> Result<Counters> {
-        Err(Error::call(format!("cannot launch {} with {} on {config:?}", kernel.name(), args.len())))
+        exec::launch(kernel, config, args, self.memory.snapshot(), self.schedule())
     }
 
     /// Chooses the schedule of the launches that follow.
     pub fn set_schedule(&self, schedule: Schedule) {
-        let _ = schedule;
+        self.late.store(schedule == Schedule::Late, Relaxed);
+    }
+
+    /// The schedule of the next launch.
+    pub fn schedule(&self) -> Schedule {
+        if self.late.load(Relaxed) { Schedule::Late } else { Schedule::Early }
     }
 
     /// Bytes allocated now.
     pub fn bytes_in_use(&self) -> usize {
-        0
+        self.memory.usage().0
     }
 
     /// The most bytes ever allocated at once.
     pub fn peak_bytes(&self) -> usize {
-        0
+        self.memory.usage().1
     }
 }

@@ -6,10 +6,19 @@
 #![warn(missing_docs)]
 
 mod counters;
+mod decode;
 mod error;
+mod exec;
 mod fault;
+mod flow;
 mod gpu;
+mod inst;
+mod lane;
+mod layout;
+mod load;
+mod memory;
 mod module;
+mod ptx;
 
 pub use counters::Counters;
 pub use error::{Error, Result};

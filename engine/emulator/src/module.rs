@@ -1,9 +1,24 @@
 //! A loaded module and its kernels.
 
-/// A parsed module.
+use crate::decode::Program;
+use crate::memory::Memory;
+use std::sync::Arc;
+
+/// A parsed module. Its variables live in device memory as long as it does.
 #[derive(Debug)]
 pub struct Module {
-    kernels: Vec<Kernel>,
+    pub(crate) kernels: Vec<Kernel>,
+    pub(crate) variables: Vec<u64>,
+    pub(crate) memory: Arc<Memory>,
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        for &address in &self.variables {
+            // Freed by hand already, at worst.
+            let _ = self.memory.free(address);
+        }
+    }
 }
 
 impl Module {
@@ -53,10 +68,14 @@ pub struct Param {
 /// A kernel, decoded and ready to launch.
 #[derive(Debug)]
 pub struct Kernel {
-    name: String,
-    params: Vec<Param>,
-    static_shared: u32,
-    max_threads: Option<u32>,
+    pub(crate) name: String,
+    pub(crate) max_threads: Option<u32>,
+    pub(crate) min_blocks: Option<u32>,
+    pub(crate) program: Program,
+    /// Paths of the module's source files by number.
+    pub(crate) files: Arc<Vec<(u32, String)>>,
+    /// The GPU that loaded it: its variables' addresses are that GPU's.
+    pub(crate) memory: Arc<Memory>,
 }
 
 impl Kernel {
@@ -67,21 +86,31 @@ impl Kernel {
 
     /// The parameters in order.
     pub fn params(&self) -> &[Param] {
-        &self.params
+        &self.program.params
     }
 
     /// Bytes of the argument buffer.
     pub fn params_size(&self) -> usize {
-        self.params.last().map_or(0, |p| p.offset + p.size)
+        self.program.param_bytes
     }
 
     /// Bytes of statically declared shared memory.
     pub fn static_shared(&self) -> u32 {
-        self.static_shared
+        self.program.shared_bytes
+    }
+
+    /// Bytes of local memory per thread: arrays that are indexed at run time, and spills.
+    pub fn local_bytes(&self) -> u32 {
+        self.program.local_bytes
     }
 
     /// The launch bound `.maxntid`, threads per block, where the kernel states one.
     pub fn max_threads(&self) -> Option<u32> {
         self.max_threads
+    }
+
+    /// The launch bound `.minnctapersm`, blocks per multiprocessor, where the kernel states one.
+    pub fn min_blocks(&self) -> Option<u32> {
+        self.min_blocks
     }
 }

@@ -1,0 +1,156 @@
+//! Atomics and reductions on memory.
+
+use super::block::Shared;
+use super::space::{aligned, offsets};
+use super::warp::{Warp, lanes};
+use crate::fault::{Check, FaultKind, trouble};
+use crate::gpu::Schedule;
+use crate::inst::{Atomic, Inst, LANES};
+use crate::lane::half::{self, BRAIN, PACKED};
+use crate::ptx::Space;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The new value from the old one and the operands, on values of `bits` bits.
+fn update(op: Atomic, bits: u32, old: u64, b: u64, c: u64) -> u64 {
+    let signed = |x: u64| (x << (64 - bits)) as i64 >> (64 - bits);
+    let half = |mode: u32| half::add(&[old, b, 0, 0], mode);
+    match op {
+        Atomic::Add => old.wrapping_add(b),
+        Atomic::MinU => old.min(b),
+        Atomic::MaxU => old.max(b),
+        Atomic::MinS => signed(old).min(signed(b)) as u64,
+        Atomic::MaxS => signed(old).max(signed(b)) as u64,
+        Atomic::And => old & b,
+        Atomic::Or => old | b,
+        Atomic::Xor => old ^ b,
+        Atomic::Exch => b,
+        Atomic::Cas => {
+            if old == b {
+                c
+            } else {
+                old
+            }
+        }
+        Atomic::Inc => {
+            if old >= b {
+                0
+            } else {
+                old + 1
+            }
+        }
+        Atomic::Dec => {
+            if old == 0 || old > b {
+                b
+            } else {
+                old - 1
+            }
+        }
+        // On f32 in global memory atomics flush subnormals; kernels that care do not use them.
+        Atomic::AddF32 => (f32::from_bits(old as u32) + f32::from_bits(b as u32)).to_bits() as u64,
+        Atomic::AddF64 => (f64::from_bits(old) + f64::from_bits(b)).to_bits(),
+        Atomic::AddF16 => half(0),
+        Atomic::AddBf16 => half(BRAIN),
+        Atomic::AddF16x2 => half(PACKED),
+        Atomic::AddBf16x2 => half(PACKED | BRAIN),
+    }
+}
+
+impl<'g> Warp<'g> {
+    /// `atom` and `red`: lane after lane, in the schedule's order.
+    pub fn atomic(
+        &mut self,
+        shared: &mut Shared<'g>,
+        i: &Inst,
+        what: (Space, Atomic, u8),
+        mask: u32,
+    ) -> Check {
+        let addresses = self.addresses(i.src[0], i.imm, mask);
+        aligned(&addresses, what.2 as u32)?;
+        match what.0 {
+            Space::Generic => self.by_space(&addresses, mask, |warp, space, addresses, mask| {
+                warp.atomic_in(shared, i, (space, what.1, what.2), addresses, mask)
+            }),
+            _ => self.atomic_in(shared, i, what, &addresses, mask),
+        }
+    }
+
+    fn atomic_in(
+        &mut self,
+        shared: &mut Shared<'g>,
+        i: &Inst,
+        (space, op, size): (Space, Atomic, u8),
+        addresses: &[u64; LANES],
+        mask: u32,
+    ) -> Check {
+        let (b, c) = (self.registers.bits(i.src[1]), self.registers.bits(i.src[2]));
+        let mut order: Vec<usize> = lanes(mask).collect();
+        if shared.grid.schedule == Schedule::Late {
+            order.reverse();
+        }
+        let mut old = [0u64; LANES];
+        match space {
+            Space::Shared => {
+                let at = offsets("shared memory", addresses, shared.grid.shared_bytes as u64, size as u32)?;
+                for k in order {
+                    let words = &mut shared.words;
+                    old[k] = apply(op, size, at[k], b[k], c[k], |w, f| {
+                        let old = words[w];
+                        words[w] = f(old);
+                        old
+                    });
+                }
+            }
+            Space::Global | Space::Generic => {
+                let mut left = mask;
+                while left != 0 {
+                    let (_, a, at, here) = shared.allocation(self.now.pc, addresses, left, size as u32)?;
+                    let _wide = (size == 8).then(|| shared.grid.wide_atomics.lock());
+                    for &k in order.iter().filter(|&&k| here >> k & 1 != 0) {
+                        old[k] = apply(op, size, at[k], b[k], c[k], |w, f| {
+                            // The closure always returns a value, so the update never fails.
+                            a.words()[w]
+                                .fetch_update(Relaxed, Relaxed, |old| Some(f(old)))
+                                .unwrap_or_default()
+                        });
+                    }
+                    left &= !here;
+                }
+            }
+            _ => return Err(trouble(FaultKind::Invalid, None, "an atomic on memory of one thread")),
+        }
+        self.registers.set_bits(i.dst[0], &old, mask);
+        Ok(())
+    }
+}
+
+/// Applies an update at a byte offset; `cell` replaces a word by a function of it and returns the old one.
+fn apply(
+    op: Atomic,
+    size: u8,
+    at: usize,
+    b: u64,
+    c: u64,
+    mut cell: impl FnMut(usize, &dyn Fn(u32) -> u32) -> u32,
+) -> u64 {
+    match size {
+        2 => {
+            let shift = 8 * (at % 4) as u32;
+            let part = |word: u32| word >> shift & 0xffff;
+            let new = |word: u32| {
+                let new = update(op, 16, part(word) as u64, b, c) as u32 & 0xffff;
+                word & !(0xffff << shift) | new << shift
+            };
+            part(cell(at / 4, &new)) as u64
+        }
+        4 => cell(at / 4, &|old| update(op, 32, old as u64, b, c) as u32) as u64,
+        _ => {
+            let low = cell(at / 4, &|old| old);
+            let high = cell(at / 4 + 1, &|old| old);
+            let old = low as u64 | (high as u64) << 32;
+            let new = update(op, 64, old, b, c);
+            cell(at / 4, &|_| new as u32);
+            cell(at / 4 + 1, &|_| (new >> 32) as u32);
+            old
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! A launch: what all blocks share, and running them in parallel.
+
+use super::block::Block;
+use super::registers::Constants;
+use crate::counters::Counters;
+use crate::decode::Program;
+use crate::error::{Error, Result};
+use crate::gpu::{Launch, Schedule};
+use crate::memory::Snapshot;
+use crate::module::Kernel;
+use rayon::prelude::*;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The most threads of a block, and the most shared memory, of the architectures known.
+const MAX_THREADS: u64 = 1024;
+const MAX_SHARED: u32 = 227 * 1024;
+
+/// What all blocks of a launch share.
+pub struct Grid<'g> {
+    pub kernel: &'g Kernel,
+    pub program: &'g Program,
+    pub constants: Constants,
+    pub config: Launch,
+    /// The parameter bytes as words.
+    pub params: Vec<u32>,
+    pub snapshot: Snapshot,
+    pub schedule: Schedule,
+    /// Static and dynamic shared memory in bytes.
+    pub shared_bytes: u32,
+    /// Held during 64-bit atomics, whose cells are two words.
+    pub wide_atomics: Mutex<()>,
+}
+
+fn check(kernel: &Kernel, config: Launch, args: &[u8]) -> Result<()> {
+    let refuse = |what: String| Err(Error::call(format!("{}: {what}", kernel.name())));
+    let threads = config.block.iter().map(|&n| n as u64).product::<u64>();
+    if threads == 0 || config.grid.contains(&0) {
+        return refuse(format!("grid {:?} and block {:?} must not be empty", config.grid, config.block));
+    }
+    let most = kernel.max_threads().map_or(MAX_THREADS, u64::from);
+    if threads > most.min(MAX_THREADS) || config.block[2] > 64 {
+        return refuse(format!("{threads} threads in a block, {most} allowed"));
+    }
+    if config.grid[0] > i32::MAX as u32 || config.grid[1] > 65535 || config.grid[2] > 65535 {
+        return refuse(format!("the grid {:?} is too large", config.grid));
+    }
+    let shared = kernel.static_shared() as u64 + config.shared as u64;
+    if shared > MAX_SHARED as u64 {
+        return refuse(format!("{shared} bytes of shared memory, {MAX_SHARED} allowed"));
+    }
+    if args.len() != kernel.params_size() {
+        return refuse(format!(
+            "{} bytes of arguments where {} are needed",
+            args.len(),
+            kernel.params_size()
+        ));
+    }
+    Ok(())
+}
+
+/// Runs all blocks. Of several faults the one in the first block is reported.
+pub fn launch(
+    kernel: &Kernel,
+    config: Launch,
+    args: &[u8],
+    snapshot: Snapshot,
+    schedule: Schedule,
+) -> Result<Counters> {
+    check(kernel, config, args)?;
+    let params = args.chunks(4).map(|c| {
+        let mut word = [0; 4];
+        word[..c.len()].copy_from_slice(c);
+        u32::from_le_bytes(word)
+    });
+    let grid = Grid {
+        kernel,
+        program: &kernel.program,
+        constants: Constants::new(&kernel.program),
+        config,
+        params: params.collect(),
+        snapshot,
+        schedule,
+        shared_bytes: kernel.static_shared() + config.shared,
+        wide_atomics: Mutex::new(()),
+    };
+    let blocks = config.grid.iter().map(|&n| n as u64).product::<u64>();
+    // Blocks behind a failed one need not run; those before it may hold the fault to report.
+    let failed = AtomicU64::new(u64::MAX);
+    let run = |n: u64| -> Option<std::result::Result<Counters, (u64, Error)>> {
+        if n > failed.load(Relaxed) {
+            return None;
+        }
+        let [x, y, _] = config.grid.map(u64::from);
+        let ctaid = [(n % x) as u32, (n / x % y) as u32, (n / x / y) as u32];
+        Some(Block::new(&grid, ctaid).run().map_err(|fault| {
+            failed.fetch_min(n, Relaxed);
+            (n, fault.into())
+        }))
+    };
+    let done: Vec<_> = (0..blocks).into_par_iter().filter_map(run).collect();
+    let mut total = Counters::default();
+    let mut first: Option<(u64, Error)> = None;
+    for result in done {
+        match result {
+            Ok(counters) => total.add(&counters),
+            Err(e) if first.as_ref().is_none_or(|f| e.0 < f.0) => first = Some(e),
+            Err(_) => {}
+        }
+    }
+    for a in grid.snapshot.live.iter() {
+        a.settle();
+    }
+    first.map_or(Ok(total), |(_, e)| Err(e))
+}

@@ -1,0 +1,18 @@
+//! Execution: a launch runs its blocks in parallel over the host's cores, a block its warps one after another.
+
+mod access;
+mod alu;
+mod atomic;
+mod barrier;
+mod block;
+mod collective;
+mod control;
+mod copy;
+mod grid;
+mod matrix;
+mod mma;
+mod registers;
+mod space;
+mod warp;
+
+pub use grid::launch;

@@ -1,0 +1,135 @@
+//! A warp's registers as rows of lanes, so that simple operations are loops a compiler vectorizes.
+
+use crate::decode::Program;
+use crate::inst::{Class, FULL, LANES, Slot};
+use std::array::from_fn;
+
+/// A 32-bit register of all lanes.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Words(pub [u32; LANES]);
+
+/// A 64-bit register of all lanes.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Doubles(pub [u64; LANES]);
+
+/// A kernel's constants, each spread over a row.
+#[derive(Debug)]
+pub struct Constants {
+    words: Vec<Words>,
+    doubles: Vec<Doubles>,
+    predicates: Vec<u32>,
+}
+
+impl Constants {
+    pub fn new(program: &Program) -> Constants {
+        Constants {
+            words: program.word_constants.iter().map(|&c| Words([c; LANES])).collect(),
+            doubles: program.double_constants.iter().map(|&c| Doubles([c; LANES])).collect(),
+            predicates: program.predicate_constants.iter().map(|&c| if c { FULL } else { 0 }).collect(),
+        }
+    }
+}
+
+/// A warp's registers.
+#[derive(Debug)]
+pub struct Registers<'g> {
+    constants: &'g Constants,
+    words: Vec<Words>,
+    doubles: Vec<Doubles>,
+    predicates: Vec<u32>,
+    /// The carry flag of every lane.
+    pub carry: u32,
+}
+
+/// The lanes of `mask` from `new`, the others from `old`.
+#[inline(always)]
+fn blend<T: Copy>(old: &mut [T; LANES], new: &[T; LANES], mask: u32) {
+    if mask == FULL {
+        *old = *new;
+    } else {
+        for k in 0..LANES {
+            old[k] = if mask >> k & 1 != 0 { new[k] } else { old[k] };
+        }
+    }
+}
+
+impl<'g> Registers<'g> {
+    pub fn new(program: &Program, constants: &'g Constants) -> Registers<'g> {
+        Registers {
+            constants,
+            // What no instruction has written is as wrong as can be.
+            words: vec![Words([u32::MAX; LANES]); program.words],
+            doubles: vec![Doubles([u64::MAX; LANES]); program.doubles],
+            predicates: vec![0; program.predicates],
+            carry: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub fn word(&self, s: Slot) -> &[u32; LANES] {
+        let pool = if s.is_constant() { &self.constants.words } else { &self.words };
+        &pool[s.index()].0
+    }
+
+    #[inline(always)]
+    pub fn double(&self, s: Slot) -> &[u64; LANES] {
+        let pool = if s.is_constant() { &self.constants.doubles } else { &self.doubles };
+        &pool[s.index()].0
+    }
+
+    #[inline(always)]
+    pub fn predicate(&self, s: Slot) -> u32 {
+        let pool = if s.is_constant() { &self.constants.predicates } else { &self.predicates };
+        pool[s.index()]
+    }
+
+    #[inline(always)]
+    pub fn set_word(&mut self, d: Slot, new: &[u32; LANES], mask: u32) {
+        blend(&mut self.words[d.index()].0, new, mask);
+    }
+
+    #[inline(always)]
+    pub fn set_double(&mut self, d: Slot, new: &[u64; LANES], mask: u32) {
+        blend(&mut self.doubles[d.index()].0, new, mask);
+    }
+
+    #[inline(always)]
+    pub fn set_predicate(&mut self, d: Slot, new: u32, mask: u32) {
+        let old = &mut self.predicates[d.index()];
+        *old = *old & !mask | new & mask;
+    }
+
+    /// An operand of any class as bits.
+    pub fn bits(&self, s: Slot) -> [u64; LANES] {
+        match s.class() {
+            _ if s.is_none() => [0; LANES],
+            Class::Word => self.word(s).map(u64::from),
+            Class::Double => *self.double(s),
+            Class::Predicate => {
+                let p = self.predicate(s);
+                from_fn(|k| (p >> k & 1) as u64)
+            }
+        }
+    }
+
+    /// Writes a register of any class from bits.
+    pub fn set_bits(&mut self, d: Slot, new: &[u64; LANES], mask: u32) {
+        match d.class() {
+            Class::Word => self.set_word(d, &new.map(|v| v as u32), mask),
+            Class::Double => self.set_double(d, new, mask),
+            Class::Predicate => {
+                let p = (0..LANES).fold(0, |p, k| p | (new[k] as u32 & 1) << k);
+                self.set_predicate(d, p, mask);
+            }
+        }
+    }
+
+    /// The value of a word operand that must be the same in all lanes of `mask`, if it is.
+    pub fn uniform(&self, s: Slot, mask: u32) -> Option<u32> {
+        let row = self.word(s);
+        let first = row[mask.trailing_zeros() as usize % LANES];
+        (0..LANES).all(|k| mask >> k & 1 == 0 || row[k] == first).then_some(first)
+    }
+}

@@ -1,0 +1,309 @@
+//! Device memory: allocations, and which of their bytes are initialised.
+
+use crate::error::{Error, Result};
+use crate::layout;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The least distance from the end of an allocation to the next one.
+const GUARD: u64 = 1 << 20;
+
+/// One allocation. Cells are atomic words: blocks run in parallel, and a kernel may be wrong.
+#[derive(Debug)]
+pub struct Allocation {
+    pub base: u64,
+    pub size: u64,
+    words: Box<[AtomicU32]>,
+    /// All ones in every byte that was never written.
+    taint: Box<[AtomicU32]>,
+    /// False once every byte is known to be initialised.
+    partial: AtomicBool,
+}
+
+fn cells(n: usize) -> Box<[AtomicU32]> {
+    // All ones: NaN in every float format, and tainted.
+    (0..n).map(|_| AtomicU32::new(u32::MAX)).collect()
+}
+
+impl Allocation {
+    fn new(base: u64, size: u64) -> Allocation {
+        let n = (size as usize).div_ceil(4);
+        let partial = AtomicBool::new(size > 0);
+        Allocation { base, size, words: cells(n), taint: cells(n), partial }
+    }
+
+    #[inline(always)]
+    pub fn words(&self) -> &[AtomicU32] {
+        &self.words
+    }
+
+    #[inline(always)]
+    pub fn taint(&self) -> &[AtomicU32] {
+        &self.taint
+    }
+
+    /// True while some byte may be uninitialised.
+    #[inline(always)]
+    pub fn is_partial(&self) -> bool {
+        self.partial.load(Relaxed)
+    }
+
+    /// Looks again whether every byte is initialised.
+    pub fn settle(&self) {
+        if self.is_partial() && self.first_tainted(0, self.size as usize).is_none() {
+            self.partial.store(false, Relaxed);
+        }
+    }
+
+    /// The part of word `i` that lies in bytes `from..to`, as a mask.
+    fn mask(i: usize, from: usize, to: usize) -> u32 {
+        let low = from.saturating_sub(4 * i).min(4) as u32;
+        let high = to.saturating_sub(4 * i).min(4) as u32;
+        let below = |n: u32| if n == 4 { u32::MAX } else { (1 << (8 * n)) - 1 };
+        below(high) & !below(low)
+    }
+
+    /// Stores the masked bytes of a word.
+    pub fn store_part(&self, i: usize, value: u32, mask: u32) {
+        // The closure always returns a value, so the update never fails.
+        let _ = self.words[i].fetch_update(Relaxed, Relaxed, |old| Some(old & !mask | value & mask));
+        self.taint[i].fetch_and(!mask, Relaxed);
+    }
+
+    fn put(&self, at: usize, len: usize, value: impl Fn(usize) -> u8, taint: impl Fn(usize) -> u8) {
+        for i in at / 4..(at + len).div_ceil(4) {
+            let mask = Allocation::mask(i, at, at + len);
+            let byte = |k: usize| (4 * i + k).wrapping_sub(at);
+            let word = |f: &dyn Fn(usize) -> u8| {
+                u32::from_le_bytes(std::array::from_fn(
+                    |k| if mask >> (8 * k) & 1 != 0 { f(byte(k)) } else { 0 },
+                ))
+            };
+            let (new, tainted) = (word(&value), word(&taint));
+            self.words[i].store(self.words[i].load(Relaxed) & !mask | new, Relaxed);
+            self.taint[i].store(self.taint[i].load(Relaxed) & !mask | tainted, Relaxed);
+        }
+    }
+
+    fn first_tainted(&self, at: usize, len: usize) -> Option<usize> {
+        (at / 4..(at + len).div_ceil(4)).find_map(|i| {
+            let tainted = self.taint[i].load(Relaxed) & Allocation::mask(i, at, at + len);
+            (tainted != 0).then(|| 4 * i + tainted.trailing_zeros() as usize / 8)
+        })
+    }
+
+    fn byte(cells: &[AtomicU32], at: usize) -> u8 {
+        (cells[at / 4].load(Relaxed) >> (8 * (at % 4))) as u8
+    }
+}
+
+/// The allocations at one moment, in order of address.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub live: Arc<Vec<Arc<Allocation>>>,
+    /// Addresses and sizes that were freed; addresses are never given out again.
+    freed: Arc<Vec<(u64, u64)>>,
+}
+
+/// What an address points at.
+pub enum Pointee {
+    Live(usize),
+    Freed(u64, u64),
+    /// Nothing; the nearest allocation at or before it.
+    Nothing(Option<usize>),
+}
+
+impl Snapshot {
+    /// What `address` points into.
+    pub fn find(&self, address: u64) -> Pointee {
+        let after = self.live.partition_point(|a| a.base <= address);
+        let before = after.checked_sub(1);
+        if let Some(i) = before
+            && address - self.live[i].base < self.live[i].size.max(1)
+        {
+            return Pointee::Live(i);
+        }
+        let after = self.freed.partition_point(|f| f.0 <= address);
+        match after.checked_sub(1).map(|i| self.freed[i]) {
+            Some((base, size)) if address - base < size => Pointee::Freed(base, size),
+            _ => Pointee::Nothing(before),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Table {
+    now: Snapshot,
+    next: u64,
+    in_use: usize,
+    peak: usize,
+}
+
+/// The device's memory.
+#[derive(Debug)]
+pub struct Memory {
+    table: Mutex<Table>,
+}
+
+impl Memory {
+    pub fn new() -> Memory {
+        let table = Table { now: Snapshot::default(), next: layout::DEVICE, in_use: 0, peak: 0 };
+        Memory { table: Mutex::new(table) }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // A panic elsewhere leaves the table as consistent as before.
+        self.table.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.table().now.clone()
+    }
+
+    pub fn usage(&self) -> (usize, usize) {
+        let table = self.table();
+        (table.in_use, table.peak)
+    }
+
+    pub fn alloc(&self, bytes: usize) -> Result<u64> {
+        if bytes > 1 << 40 {
+            return Err(Error::call(format!("out of memory: {bytes} bytes asked for")));
+        }
+        let mut table = self.table();
+        // Aligned to 256 bytes and to no more, so that a kernel that counts on more is found out.
+        let base = table.next + 256;
+        table.next = (base + bytes as u64 + GUARD).next_multiple_of(1024);
+        Arc::make_mut(&mut table.now.live).push(Arc::new(Allocation::new(base, bytes as u64)));
+        table.in_use += bytes;
+        table.peak = table.peak.max(table.in_use);
+        Ok(base)
+    }
+
+    pub fn free(&self, address: u64) -> Result<()> {
+        let mut table = self.table();
+        let Ok(at) = table.now.live.binary_search_by_key(&address, |a| a.base) else {
+            return Err(Error::call(match table.now.find(address) {
+                Pointee::Freed(..) => format!("free: {address:#x} was freed before"),
+                _ => format!("free: {address:#x} is not the start of an allocation"),
+            }));
+        };
+        let gone = Arc::make_mut(&mut table.now.live).remove(at);
+        table.in_use -= gone.size as usize;
+        let freed = Arc::make_mut(&mut table.now.freed);
+        let place = freed.partition_point(|f| f.0 < gone.base);
+        freed.insert(place, (gone.base, gone.size));
+        Ok(())
+    }
+
+    /// The allocation that holds all of `len` bytes at `address`, and the offset in it.
+    fn range(&self, what: &str, address: u64, len: usize) -> Result<(Arc<Allocation>, usize)> {
+        let now = self.snapshot();
+        match now.find(address) {
+            Pointee::Live(i) => {
+                let a = &now.live[i];
+                let at = address - a.base;
+                match at + len as u64 <= a.size {
+                    true => Ok((a.clone(), at as usize)),
+                    false => Err(Error::call(format!(
+                        "{what}: {len} bytes at {address:#x} run past the allocation {:#x} of {} bytes",
+                        a.base, a.size
+                    ))),
+                }
+            }
+            Pointee::Freed(base, size) => Err(Error::call(format!(
+                "{what}: {address:#x} lies in {base:#x} of {size} bytes, which was freed"
+            ))),
+            Pointee::Nothing(_) => Err(Error::call(format!("{what}: {address:#x} is not in any allocation"))),
+        }
+    }
+
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        let (a, at) = self.range("write", address, bytes.len())?;
+        a.put(at, bytes.len(), |k| bytes[k], |_| 0);
+        a.settle();
+        Ok(())
+    }
+
+    pub fn fill(&self, address: u64, value: u8, bytes: usize) -> Result<()> {
+        let (a, at) = self.range("fill", address, bytes)?;
+        a.put(at, bytes, |_| value, |_| 0);
+        a.settle();
+        Ok(())
+    }
+
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
+        let (a, at) = self.range("read", address, bytes.len())?;
+        if a.is_partial()
+            && let Some(first) = a.first_tainted(at, bytes.len())
+        {
+            return Err(Error::call(format!(
+                "read: {:#x} is uninitialised, byte {} of the {} asked for at {address:#x}",
+                a.base + first as u64,
+                first - at,
+                bytes.len()
+            )));
+        }
+        bytes.iter_mut().enumerate().for_each(|(k, b)| *b = Allocation::byte(&a.words, at + k));
+        Ok(())
+    }
+
+    pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+        let (source, at) = self.range("copy from", from, bytes)?;
+        let (target, start) = self.range("copy to", to, bytes)?;
+        let take =
+            |cells: &[AtomicU32]| (0..bytes).map(|k| Allocation::byte(cells, at + k)).collect::<Vec<_>>();
+        let (values, taints) = (take(&source.words), take(&source.taint));
+        target.put(start, bytes, |k| values[k], |k| taints[k]);
+        if source.is_partial() {
+            target.partial.store(true, Relaxed);
+        }
+        target.settle();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_go_in_and_come_out() {
+        let m = Memory::new();
+        let a = m.alloc(11).unwrap();
+        assert_eq!(a % 256, 0);
+        assert!(m.read(a, &mut [0; 1]).unwrap_err().to_string().contains("uninitialised"));
+        m.write(a + 1, &[1, 2, 3, 4, 5, 6, 7]).unwrap();
+        let mut back = [0; 7];
+        m.read(a + 1, &mut back).unwrap();
+        assert_eq!(back, [1, 2, 3, 4, 5, 6, 7]);
+        let error = m.read(a + 1, &mut [0; 9]).unwrap_err().to_string();
+        assert!(error.contains(&format!("{:#x}", a + 8)), "{error}");
+        assert!(m.write(a + 8, &[0; 4]).is_err());
+    }
+
+    #[test]
+    fn copies_carry_what_is_missing() {
+        let m = Memory::new();
+        let (a, b) = (m.alloc(16).unwrap(), m.alloc(16).unwrap());
+        m.fill(a, 7, 6).unwrap();
+        m.fill(b, 9, 16).unwrap();
+        m.copy(b + 1, a, 8).unwrap();
+        let mut head = [0; 7];
+        m.read(b, &mut head).unwrap();
+        assert_eq!(head, [9, 7, 7, 7, 7, 7, 7]);
+        assert!(m.read(b + 7, &mut [0; 1]).is_err());
+        m.read(b + 9, &mut [0; 7]).unwrap();
+    }
+
+    #[test]
+    fn freed_memory_is_known_as_such() {
+        let m = Memory::new();
+        let a = m.alloc(64).unwrap();
+        assert_eq!(m.usage(), (64, 64));
+        m.free(a).unwrap();
+        assert_eq!(m.usage(), (0, 64));
+        assert!(m.write(a, &[0]).unwrap_err().to_string().contains("freed"));
+        assert!(m.free(a).unwrap_err().to_string().contains("freed before"));
+        assert!(m.alloc(64).unwrap() > a);
+    }
+}
