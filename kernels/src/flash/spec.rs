@@ -1,11 +1,11 @@
 //! Reference and cases of `flash`.
 
-use super::{Heads, flash};
+use super::{Heads, cuda, flash};
 use crate::spec::{Case, Cost, Input, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `flash`.
-pub static SPEC: Spec = Spec { name: "flash", cases, sources: &[] };
+pub static SPEC: Spec = Spec { name: "flash", cases, sources: &[&cuda::FORWARD, &cuda::DECODE] };
 
 fn cases(dtype: DType) -> Vec<Case> {
     let heads = |heads, kv_heads, head_dim| Heads { heads, kv_heads, head_dim };
