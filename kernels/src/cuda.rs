@@ -1,9 +1,13 @@
 //! What the ops' launches share.
 
 use codelsi_engine::DType;
+use codelsi_engine::cuda::Grid;
 
-/// The headers that a kernel's source may include.
-pub(crate) const HEADERS: &[(&str, &str)] = &[("prelude.cuh", include_str!("prelude.cuh"))];
+/// What every kernel's source includes.
+pub(crate) const PRELUDE: (&str, &str) = ("prelude.cuh", include_str!("prelude.cuh"));
+
+/// The headers of a source that includes the prelude alone.
+pub(crate) const HEADERS: &[(&str, &str)] = &[PRELUDE];
 
 /// A storage type's name in CUDA.
 pub(crate) fn element(dtype: DType) -> &'static str {
@@ -19,4 +23,20 @@ pub(crate) fn element(dtype: DType) -> &'static str {
 pub(crate) fn vec(dtype: DType, columns: usize) -> usize {
     let wide = 16 / dtype.size();
     if columns.is_multiple_of(wide) { wide } else { 1 }
+}
+
+/// Elements in 16 bytes.
+pub(crate) fn wide(dtype: DType) -> usize {
+    16 / dtype.size()
+}
+
+/// One thread for every `pack` of `n` elements.
+pub(crate) fn flat_grid(n: usize, pack: usize) -> Grid {
+    const THREADS: usize = 256;
+    Grid::new(n.div_ceil(THREADS * pack), THREADS)
+}
+
+/// Threads of a block that walks rows of `columns` elements in packs of `vec`.
+pub(crate) fn row_threads(columns: usize, vec: usize) -> usize {
+    columns.div_ceil(vec).next_multiple_of(32).clamp(32, 256)
 }

@@ -2,6 +2,7 @@
 //
 //   storage     bf16, get / put: elements are widened to f32 on load and rounded once, to nearest even, on store
 //   packs       N consecutive elements moved by one access, 16 bytes at best
+//   random      Philox, keyed as on the host
 //   reductions  over a warp or a block in a fixed order: the same values give the same bits
 //   tiles       shared memory addresses, cp.async, ldmatrix, mma.sync m16n8k16 (Ampere and later)
 //
@@ -33,6 +34,16 @@ template <> __device__ inline bf16 put<bf16>(float x) {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
     return y;
 }
+
+// e^x as storage in Elem needs it: to two units in the last place of f32, or faster and far below bf16's rounding.
+template <typename Elem> __device__ inline float exponential(float x);
+template <> __device__ inline float exponential<float>(float x) { return expf(x); }
+template <> __device__ inline float exponential<bf16>(float x) { return __expf(x); }
+
+// 1 / (1 + e^−x), likewise.
+template <typename Elem> __device__ inline float sigmoid(float x);
+template <> __device__ inline float sigmoid<float>(float x) { return 1.0f / (1.0f + expf(-x)); }
+template <> __device__ inline float sigmoid<bf16>(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
 // Two elements in one register: `low` comes first in memory.
 __device__ inline u32 pair(float low, float high) {
@@ -71,6 +82,34 @@ template <int N, typename Elem> __device__ inline void store(Elem *p, const floa
     for (int i = 0; i < N; i++) pack.at[i] = put<Elem>(x[i]);
     *reinterpret_cast<Pack<Elem, N> *>(p) = pack;
 }
+
+// The element where this thread's pack of N begins in a flat array that the whole grid walks.
+template <int N> __device__ inline i64 flat() { return (i64(blockIdx.x) * blockDim.x + threadIdx.x) * N; }
+
+// ---- random numbers
+
+// Four random words of (seed, step, site) for a token and a block of four channels: Philox 4x32-10, as on the host.
+struct Words {
+    u32 at[4];
+};
+
+__device__ inline Words random_words(u64 seed, u32 step, u32 site, u32 token, u32 block) {
+    u32 a = block, b = token, c = site, d = step, k0 = u32(seed), k1 = u32(seed >> 32);
+#pragma unroll
+    for (int round = 0; round < 10; round++) {
+        u64 p = u64(0xD2511F53u) * a, q = u64(0xCD9E8D57u) * c;
+        a = u32(q >> 32) ^ b ^ k0;
+        b = u32(q);
+        c = u32(p >> 32) ^ d ^ k1;
+        d = u32(p);
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return {{a, b, c, d}};
+}
+
+// The top 24 bits of a word as a number in [0, 1).
+__device__ inline float unit(u32 word) { return (word >> 8) * (1.0f / (1 << 24)); }
 
 // ---- reductions
 
@@ -121,6 +160,32 @@ __device__ inline u32 opaque(u32 x) {
     return x;
 }
 
+// Shared memory by such an address.
+__device__ inline float load_shared(u32 from) {
+    float x;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
+    return x;
+}
+__device__ inline void load_shared(float (&x)[2], u32 from) {
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x[0]), "=f"(x[1]) : "r"(from) : "memory");
+}
+__device__ inline void load_shared(u32 (&x)[4], u32 from) {
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(from)
+                 : "memory");
+}
+__device__ inline void store_shared(u32 to, u32 x) {
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
+}
+__device__ inline void store_shared(u32 to, float x0, float x1) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(x0), "f"(x1) : "memory");
+}
+__device__ inline void store_shared(u32 to, const u32 (&x)[4]) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+                 : "memory");
+}
+
 // Starts copying 16 bytes to shared memory past the registers and L1; the last 16 − `bytes` of them become zero.
 __device__ inline void copy_async(u32 to, const void *from, int bytes = 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
@@ -147,6 +212,21 @@ __device__ inline void load_matrices_transposed(u32 (&x)[4], u32 row) {
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
                  : "r"(row)
                  : "memory");
+}
+
+// Two matrices, whose rows lanes 0 to 15 name.
+template <bool TRANSPOSED> __device__ inline void load_two_matrices(u32 (&x)[2], u32 row) {
+    if constexpr (TRANSPOSED) {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                     : "=r"(x[0]), "=r"(x[1])
+                     : "r"(row)
+                     : "memory");
+    } else {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                     : "=r"(x[0]), "=r"(x[1])
+                     : "r"(row)
+                     : "memory");
+    }
 }
 
 // c (16, 8) += a (16, 16) · b (16, 8), f32 accumulation. With g = lane / 4 and t = lane % 4:

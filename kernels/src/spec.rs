@@ -10,6 +10,19 @@ pub struct Spec {
     pub cases: fn(DType) -> Vec<Case>,
     /// The CUDA sources of its kernels.
     pub sources: &'static [&'static Source],
+    /// Cases of any size, for checks and timings of one's own.
+    pub shapes: Shapes,
+}
+
+/// How a case is made from sizes.
+pub struct Shapes {
+    /// The sizes' names, in their order: `T,C`.
+    pub sizes: &'static str,
+    pub case: fn(DType, &[usize]) -> Case,
+    /// What its backward must move and compute at the least, if it has one.
+    pub backward: Option<fn(DType, &[usize]) -> Cost>,
+    /// Sizes of Code Llama 13B.
+    pub real: &'static [&'static [usize]],
 }
 
 /// Runs an op on tensors made from a case's inputs.

@@ -56,6 +56,16 @@ pub(crate) struct Trouble {
     pub kind: FaultKind,
     pub lane: Option<u32>,
     pub detail: String,
+    /// The instruction of the other access, where two are to blame.
+    pub other: Option<u32>,
+}
+
+impl Trouble {
+    /// Names the other instruction concerned.
+    pub fn also_at(mut self: Box<Self>, pc: u32) -> Box<Self> {
+        self.other = Some(pc);
+        self
+    }
 }
 
 /// The result of something that checks.
@@ -65,7 +75,7 @@ pub(crate) type Check<T = ()> = std::result::Result<T, Box<Trouble>>;
 #[cold]
 #[inline(never)]
 pub(crate) fn trouble(kind: FaultKind, lane: Option<u32>, detail: impl Into<String>) -> Box<Trouble> {
-    Box::new(Trouble { kind, lane, detail: detail.into() })
+    Box::new(Trouble { kind, lane, detail: detail.into(), other: None })
 }
 
 impl fmt::Display for FaultKind {

@@ -79,6 +79,17 @@ pub struct Inst {
 /// A function of one lane: up to four operands as bits, and a constant.
 pub type LaneFn = fn(&[u64; 4], u32) -> u64;
 
+/// How a lane function's result depends on its operands' bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moves {
+    /// Every bit depends on every bit.
+    Mix,
+    /// The bits of the first operands are moved, as the other operands say.
+    Bits(u8),
+    /// 16-bit halves are independent.
+    Halves,
+}
+
 /// Integer operations that exist for words and double words alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Int {
@@ -295,8 +306,8 @@ pub enum Op {
     /// The flag: subnormal operands and results are flushed to zero.
     Float(Float, bool),
     Convert(Convert),
-    /// A function applied lane by lane.
-    Lanes(LaneFn, u32),
+    /// A function applied lane by lane, its mode, and what it does with uninitialised bits.
+    Lanes(LaneFn, u32, Moves),
     /// Adds or subtracts with the carry flag: (subtract, reads it, writes it), words or double words.
     Carry {
         subtract: bool,
@@ -372,4 +383,19 @@ pub enum Kind {
     Branch,
     /// Moves, predicate logic, shuffles, votes, fences.
     Other,
+}
+
+impl Kind {
+    /// The number of kinds.
+    pub const COUNT: usize = 8;
+    pub const ALL: [Kind; Kind::COUNT] = [
+        Kind::Integer,
+        Kind::Float,
+        Kind::Special,
+        Kind::Mma,
+        Kind::Memory,
+        Kind::Barrier,
+        Kind::Branch,
+        Kind::Other,
+    ];
 }

@@ -48,6 +48,11 @@ impl Allocation {
         self.partial.load(Relaxed)
     }
 
+    /// Whether any of `len` bytes is uninitialised.
+    pub fn is_tainted(&self, at: usize, len: usize) -> bool {
+        self.is_partial() && self.first_tainted(at, len).is_some()
+    }
+
     /// Looks again whether every byte is initialised.
     pub fn settle(&self) {
         if self.is_partial() && self.first_tainted(0, self.size as usize).is_none() {

@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::driver::{Grid, Module, Stream};
 use crate::tensor::Tensor;
-use crate::{At, Error, Result};
+use crate::{At, Device, Error, Label, Result};
 use std::sync::Arc;
 
 /// One argument. Tensors are passed as the address of their first element.
@@ -18,6 +18,8 @@ pub enum Arg<'a> {
     MaybeOut(Option<&'a mut Tensor>),
     /// Read and written, or written in part.
     InOut(&'a mut Tensor),
+    /// Read and written, or written in part, if it is there; a null pointer else.
+    MaybeInOut(Option<&'a mut Tensor>),
     I32(i32),
     U32(u32),
     I64(i64),
@@ -75,7 +77,7 @@ impl Kernel<'_> {
         }
         let mut bytes = Vec::with_capacity(8 * args.len());
         for (i, (arg, &kind)) in args.iter_mut().zip(parameters).enumerate() {
-            let (given, value) = self.value(arg).at(format!("argument {i}"))?;
+            let (given, value) = self.cuda.value(arg).at(format!("argument {i}"))?;
             if given != kind {
                 return Err(Error::new(format!("argument {i} is {given:?}, the kernel takes {kind:?}")));
             }
@@ -85,13 +87,33 @@ impl Kernel<'_> {
         }
         Ok(bytes)
     }
+}
+
+impl Cuda {
+    /// An array in device memory whose rows are addresses and 64-bit integers, for kernels that walk many tensors.
+    /// Launches that are given it trust it: the tensors must live until they are done.
+    ///
+    /// # Errors
+    /// When an argument is no address or 64-bit integer, or a tensor is another device's.
+    pub fn table<const N: usize>(self: &Arc<Self>, rows: &mut [[Arg<'_>; N]]) -> Result<Tensor> {
+        let mut words = Vec::with_capacity(rows.len() * N);
+        for arg in rows.iter_mut().flatten() {
+            match self.value(arg)? {
+                (Kind::Word64, word) => words.extend([word as i32, (word >> 32) as i32]),
+                (kind, _) => return Err(Error::new(format!("a table holds 64-bit words, not {kind:?}"))),
+            }
+        }
+        Device::Cuda(self.clone()).tensor(Label::Scratch, [rows.len(), 2 * N], &words)
+    }
 
     fn value(&self, arg: &mut Arg<'_>) -> Result<(Kind, u64)> {
         let address = |at| (Kind::Word64, at);
         Ok(match arg {
-            Arg::In(t) | Arg::Maybe(Some(t)) => address(self.cuda.address(t)?),
-            Arg::Out(t) | Arg::InOut(t) | Arg::MaybeOut(Some(t)) => address(self.cuda.address_mut(t)?),
-            Arg::Maybe(None) | Arg::MaybeOut(None) => address(0),
+            Arg::In(t) | Arg::Maybe(Some(t)) => address(self.address(t)?),
+            Arg::Out(t) | Arg::InOut(t) | Arg::MaybeOut(Some(t)) | Arg::MaybeInOut(Some(t)) => {
+                address(self.address_mut(t)?)
+            }
+            Arg::Maybe(None) | Arg::MaybeOut(None) | Arg::MaybeInOut(None) => address(0),
             Arg::I32(x) => (Kind::Int32, *x as u32 as u64),
             Arg::U32(x) => (Kind::Int32, *x as u64),
             Arg::I64(x) => (Kind::Word64, *x as u64),

@@ -8,9 +8,8 @@ use rayon::prelude::*;
 
 /// One step of one parameter.
 pub fn step(p: &mut Tensor, g: &Tensor, m: &mut Tensor, v: &mut Tensor, hyper: &Hyper) -> Result<()> {
-    let Hyper { lr, beta1, beta2, eps, weight_decay, step, grad_scale } = *hyper;
-    let correction = |beta: f32| (1.0 - (beta as f64).powi(step as i32)) as f32;
-    let (correction1, correction2) = (correction(beta1), correction(beta2));
+    let Hyper { lr, beta1, beta2, eps, weight_decay, grad_scale, .. } = *hyper;
+    let [correction1, correction2] = hyper.corrections();
     let keep = 1.0 - lr * weight_decay;
     let moments = m.slice_mut::<f32>()?.par_chunks_mut(TASK).zip(v.slice_mut::<f32>()?.par_chunks_mut(TASK));
     let values = p.slice_mut::<f32>()?.par_chunks_mut(TASK).zip(g.slice::<f32>()?.par_chunks(TASK));

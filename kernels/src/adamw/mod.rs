@@ -9,12 +9,16 @@
 //!
 //! **layout** contiguous, updated in place.
 //!
+//! **launch** on a GPU one launch walks all parameters, 4096 elements of one of them a block; the hyperparameters
+//! are read from device memory.
+//!
 //! **numerics** masters, gradients and moments are f32; the bias corrections are made in f64 once a step. The
 //! norm adds squares in f64 by fixed chunks, so it does not depend on threads.
 //!
 //! **traffic** reads p, g, m, v and writes p, m, v: 28 bytes a parameter.
 
 mod cpu;
+mod cuda;
 pub mod spec;
 
 use codelsi_engine::{At, Ctx, DType, Device, Error, Result, Tensor};
@@ -33,6 +37,13 @@ pub struct Hyper {
     pub grad_scale: f32,
 }
 
+impl Hyper {
+    /// 1 − βᵗ of either moment.
+    fn corrections(&self) -> [f32; 2] {
+        [self.beta1, self.beta2].map(|beta| (1.0 - (beta as f64).powi(self.step as i32)) as f32)
+    }
+}
+
 /// A parameter with its gradient and moments: f32, one shape.
 pub struct Param<'a> {
     pub p: &'a mut Tensor,
@@ -49,19 +60,20 @@ pub fn adamw(cx: &Ctx, params: &mut [Param<'_>], hyper: &Hyper) -> Result<()> {
     if hyper.step == 0 {
         return Err(Error::op("adamw", "steps are counted from 1"));
     }
-    for Param { p, g, m, v } in params {
-        let like = |t: &Tensor| t.shape() == p.shape() && t.dtype() == DType::F32;
-        if ![&**p, *g, &**m, &**v].into_iter().all(like) {
+    for Param { p, g, m, v } in &*params {
+        let like = |t: &&Tensor| t.shape() == p.shape() && t.dtype() == DType::F32;
+        if ![&**p, g, m, v].iter().all(like) {
             let message = format!("p {p:?}, g {g:?}, m {m:?} and v {v:?} must be f32 of one shape");
             return Err(Error::op("adamw", message));
         }
-        match cx.device() {
-            Device::Cpu(_) => cpu::step(p, g, m, v, hyper).at("adamw")?,
-            Device::Cuda(cuda) => cuda.lacks("adamw")?,
-            Device::Plan(_) => {}
-        }
     }
-    Ok(())
+    match cx.device() {
+        Device::Cpu(_) => {
+            params.iter_mut().try_for_each(|Param { p, g, m, v }| cpu::step(p, g, m, v, hyper)).at("adamw")
+        }
+        Device::Cuda(cuda) => cuda::step(cx, cuda, params, hyper).at("adamw"),
+        Device::Plan(_) => Ok(()),
+    }
 }
 
 /// √Σg² over all elements of all `grads` (f32), the same bits for any number of threads. 0 on the planning
@@ -70,15 +82,12 @@ pub fn adamw(cx: &Ctx, params: &mut [Param<'_>], hyper: &Hyper) -> Result<()> {
 /// # Errors
 /// When a gradient is not f32.
 pub fn grad_norm<'a>(cx: &Ctx, grads: impl IntoIterator<Item = &'a Tensor>) -> Result<f64> {
-    let mut squares = 0.0;
-    for g in grads {
-        squares += match cx.device() {
-            Device::Cpu(_) => cpu::sum_of_squares(g).at("grad_norm")?,
-            Device::Cuda(cuda) => cuda.lacks("adamw")?,
-            Device::Plan(_) => 0.0,
-        };
-    }
-    Ok(squares.sqrt())
+    let squares: Result<f64> = match cx.device() {
+        Device::Cpu(_) => grads.into_iter().map(cpu::sum_of_squares).sum(),
+        Device::Cuda(cuda) => cuda::sum_of_squares(cx, cuda, grads),
+        Device::Plan(_) => Ok(0.0),
+    };
+    squares.map(f64::sqrt).at("grad_norm")
 }
 
 #[cfg(test)]

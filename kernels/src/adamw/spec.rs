@@ -1,11 +1,16 @@
 //! Three steps from zero moments, in float64.
 
 use super::{Hyper, Param, adamw};
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::{Ctx, DType, Label, Outs, Result, Tensor};
 
 /// The declaration of `adamw`.
-pub static SPEC: Spec = Spec { name: "adamw", cases, sources: &[] };
+pub static SPEC: Spec = Spec {
+    name: "adamw",
+    cases,
+    sources: &[&super::cuda::SOURCE],
+    shapes: Shapes { sizes: "N", case: |_, s| case(s[0]), backward: None, real: &[&[1 << 24]] },
+};
 
 const STEPS: usize = 3;
 

@@ -3,12 +3,17 @@
 //! Errors, the largest and the root of the mean square, are at most twice the twin's plus half an ulp of the
 //! storage type at the tensor's RMS. Copies are the twin's bits. Every case runs twice and must repeat its bits:
 //! once between fences and over memory full of NaN, once without either, on the software GPU in its two schedules.
+//! A small case tells little of an error's size, so it runs on several seeds, whose errors are taken together.
 
 use super::run::{Run, value};
-use super::{Report, Slopes, error_ratio, gradient_limit, rms};
+use super::{Report, Slopes, error_ratio, gradient_limit};
 use crate::spec::{Case, Spec};
 use codelsi_emulator::Schedule;
 use codelsi_engine::{DType, Device, Error, Result, Tensor};
+
+/// Cases of fewer elements run on several seeds.
+const SMALL: usize = 4096;
+const SEEDS: u64 = 6;
 
 /// Holds every case of `spec` on `device` to its reference and its CPU twin, in both storage types.
 ///
@@ -18,47 +23,112 @@ pub fn on_device(spec: &Spec, device: &Device, seed: u64) -> Result<Report> {
     let mut report = Report::default();
     for dtype in [DType::F32, DType::BF16] {
         for case in (spec.cases)(dtype) {
-            let place = format!("{dtype:?} {}", case.name);
-            check(&case, device, dtype, seed, &place, &mut report).map_err(|e| e.at(place).at(spec.name))?;
-            report.cases += 1;
+            case_on_device(&case, device, dtype, seed, &mut report).map_err(|e| e.at(spec.name))?;
         }
     }
     report.verdict(spec)
 }
 
-fn check(
+/// The same for one case; the worst error goes into `report`.
+///
+/// # Errors
+/// As [`on_device`], but for errors that are too large.
+pub fn case_on_device(
     case: &Case,
     device: &Device,
     dtype: DType,
     seed: u64,
-    place: &str,
     report: &mut Report,
 ) -> Result<()> {
+    let place = format!("{dtype:?} {}", case.name);
+    let elements: usize = case.inputs.iter().map(|input| input.shape.elements()).sum();
+    let seeds = if elements < SMALL { SEEDS } else { 1 };
+    let mut errors: Vec<Errors> = Vec::new();
+    for seed in seed..seed + seeds {
+        check(case, device, dtype, seed, &mut errors).map_err(|e| e.at(&place))?;
+    }
+    for e in errors {
+        report.see(e.ratio(), || format!("{} of {place}", e.name));
+    }
+    report.cases += 1;
+    Ok(())
+}
+
+/// What was seen of one output or gradient, over all seeds.
+#[derive(Default)]
+struct Errors {
+    name: String,
+    dtype: Option<DType>,
+    /// Of the device and of its twin.
+    largest: [f64; 2],
+    squares: [f64; 2],
+    truth_squares: f64,
+    count: usize,
+    /// The worst difference between device and twin, where the truth is not known.
+    elsewhere: f64,
+}
+
+impl Errors {
+    fn see(&mut self, got: &[f64], twin: &[f64], truth: &[f64]) {
+        for (i, y) in [got, twin].into_iter().enumerate() {
+            for error in y.iter().zip(truth).map(|(y, t)| (y - t).abs()) {
+                self.largest[i] = if error.is_nan() { f64::INFINITY } else { self.largest[i].max(error) };
+                self.squares[i] += error * error;
+            }
+        }
+        self.truth_squares += truth.iter().map(|t| t * t).sum::<f64>();
+        self.count += truth.len();
+    }
+
+    /// The device's error as a share of what it may be.
+    fn ratio(&self) -> f64 {
+        let rms = |squares: f64| (squares / self.count.max(1) as f64).sqrt();
+        let floor = half_ulp(rms(self.truth_squares), self.dtype);
+        let share = |[got, twin]: [f64; 2]| if got == 0.0 { 0.0 } else { got / (2.0 * twin + floor) };
+        share(self.largest).max(share(self.squares.map(rms))).max(self.elsewhere)
+    }
+}
+
+/// Half the distance of two neighbours at `x`.
+fn half_ulp(x: f64, dtype: Option<DType>) -> f64 {
+    let digits = if dtype == Some(DType::BF16) { 8 } else { 24 };
+    match x {
+        0.0 => 0.0,
+        _ => 2f64.powi(x.log2().floor() as i32 - digits),
+    }
+}
+
+/// Runs the case twice on the device and once on the CPU, and adds to `errors`: outputs first, then gradients.
+fn check(case: &Case, device: &Device, dtype: DType, seed: u64, errors: &mut Vec<Errors>) -> Result<()> {
     let run = fenced(device, true, || Run::new(device, case, dtype, seed))?;
     let again = fenced(device, false, || Run::new(device, case, dtype, seed))?;
     same_bits(&run, &again)?;
     let twin = Run::new(&Device::cpu(), case, dtype, seed)?;
     let truth = (case.reference)(&twin.inputs);
-    for (i, (y, twin)) in run.outputs.iter().zip(&twin.outputs).enumerate() {
+    errors.resize_with(run.outputs.len() + run.gradients.len(), Errors::default);
+    let (of_outputs, of_gradients) = errors.split_at_mut(run.outputs.len());
+    for (i, ((y, twin), e)) in run.outputs.iter().zip(&twin.outputs).zip(of_outputs).enumerate() {
         if case.cost.flops == 0.0 && y.bytes()? != twin.bytes()? {
             return Err(Error::new(format!("output {i} is a copy and has other bits than the CPU's")));
         }
-        let ratio = excess(&value(y)?.data, &value(twin)?.data, &truth[i].data, y.dtype());
-        report.see(ratio, || format!("output {i} of {place}"));
+        (e.name, e.dtype) = (format!("output {i}"), Some(y.dtype()));
+        e.see(&value(y)?.data, &value(twin)?.data, &truth[i].data);
     }
-    for (i, (gradient, twins)) in run.gradients.iter().zip(&twin.gradients).enumerate() {
+    for (i, ((gradient, twins), e)) in run.gradients.iter().zip(&twin.gradients).zip(of_gradients).enumerate()
+    {
         let (Some(gradient), Some(twins)) = (gradient, twins) else {
             match gradient.is_some() == twins.is_some() {
                 true => continue,
                 false => return Err(Error::new(format!("input {i} got a gradient on one device alone"))),
             }
         };
+        (e.name, e.dtype) = (format!("gradient of input {i}"), Some(gradient.dtype()));
         let (got, twins) = (value(gradient)?.data, value(twins)?.data);
         let truth = Slopes::new(case, &twin, i, seed);
-        let sampled = excess(&truth.at(&got), &truth.at(&twins), &truth.slopes, gradient.dtype());
+        e.see(&truth.at(&got), &truth.at(&twins), &truth.slopes);
         // The reference's gradient is known at a few places; the twin's everywhere.
-        let everywhere = error_ratio(&got, &twins, 2.0 * gradient_limit(case, dtype, gradient.dtype()));
-        report.see(sampled.max(everywhere), || format!("gradient of input {i} of {place}"));
+        let limit = 2.0 * gradient_limit(case, dtype, gradient.dtype());
+        e.elsewhere = e.elsewhere.max(error_ratio(&got, &twins, limit));
     }
     Ok(())
 }
@@ -86,26 +156,5 @@ fn same_bits(a: &Run, b: &Run) -> Result<()> {
         Some(i) => {
             Err(Error::new(format!("tensor {i} (outputs, then gradients) has other bits in a second run")))
         }
-    }
-}
-
-/// The device's error as a share of what it may be.
-fn excess(got: &[f64], twin: &[f64], truth: &[f64], dtype: DType) -> f64 {
-    let rms_of = |y: &[f64]| rms(y.iter().zip(truth).map(|(y, t)| y - t));
-    let largest = |y: &[f64]| {
-        let errors = y.iter().zip(truth).map(|(y, t)| (y - t).abs());
-        errors.fold(0.0f64, |m, e| if e.is_nan() { f64::INFINITY } else { m.max(e) })
-    };
-    let floor = half_ulp(rms(truth.iter().copied()), dtype);
-    let share = |got: f64, twin: f64| if got == 0.0 { 0.0 } else { got / (2.0 * twin + floor) };
-    share(rms_of(got), rms_of(twin)).max(share(largest(got), largest(twin)))
-}
-
-/// Half the distance of two neighbours at `x`.
-fn half_ulp(x: f64, dtype: DType) -> f64 {
-    let digits = if dtype == DType::BF16 { 8 } else { 24 };
-    match x {
-        0.0 => 0.0,
-        _ => 2f64.powi(x.log2().floor() as i32 - digits),
     }
 }

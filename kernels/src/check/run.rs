@@ -4,6 +4,7 @@ use crate::spec::{Case, Kind, Value};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{Ctx, DType, Device, Grads, Label, Result, Tensor};
 use half::bf16;
+use rayon::prelude::*;
 
 /// One execution of a case: forward, and backward from random output gradients. All of it is in host memory.
 pub(super) struct Run {
@@ -15,8 +16,7 @@ pub(super) struct Run {
 
 impl Run {
     pub fn new(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<Self> {
-        let tensors: Vec<Tensor> =
-            (0..case.inputs.len()).map(|i| input(device, case, i, dtype, seed)).collect::<Result<_>>()?;
+        let tensors = inputs(device, case, dtype, seed)?;
         let cx = Ctx::training(device, seed, 0);
         let outputs = (case.run)(&cx, &tensors.iter().collect::<Vec<_>>())?;
         let seeds: Vec<Tensor> = (0..)
@@ -39,6 +39,11 @@ impl Run {
     }
 }
 
+/// The case's inputs on a device.
+pub fn inputs(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<Vec<Tensor>> {
+    (0..case.inputs.len()).map(|i| input(device, case, i, dtype, seed)).collect()
+}
+
 fn input(device: &Device, case: &Case, i: usize, dtype: DType, seed: u64) -> Result<Tensor> {
     let input = &case.inputs[i];
     let key = Key { seed, step: 0, site: i as u32 };
@@ -59,13 +64,13 @@ pub fn random(
     key: Key,
 ) -> Result<Tensor> {
     let draw = |i: usize| std * key.normal((i >> 16) as u32, (i & 0xffff) as u32);
-    let n = shape.elements();
+    let places = (0..shape.elements()).into_par_iter().with_min_len(1 << 12);
     match dtype {
         DType::BF16 => {
-            let data: Vec<bf16> = (0..n).map(|i| bf16::from_f32(draw(i))).collect();
+            let data: Vec<bf16> = places.map(|i| bf16::from_f32(draw(i))).collect();
             device.tensor(Label::Activations, shape, &data)
         }
-        _ => device.tensor(Label::Activations, shape, &(0..n).map(draw).collect::<Vec<f32>>()),
+        _ => device.tensor(Label::Activations, shape, &places.map(draw).collect::<Vec<f32>>()),
     }
 }
 

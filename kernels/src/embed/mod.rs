@@ -7,12 +7,16 @@
 //!
 //! **layout** row-major; the gradient is dense.
 //!
+//! **launch** forward a token is a block; backward tokens are ordered by id, then a row of the table is a block. On a
+//! GPU an id outside the vocabulary stops the kernel.
+//!
 //! **numerics** a copy, rounded once if y's storage type is narrower than the table's. The gradient is summed
 //! in f32 and stored as the table is.
 //!
 //! **traffic** forward 2·T·C elements. Backward reads dy and writes all of dtable: T·C + V·C.
 
 mod cpu;
+mod cuda;
 pub mod spec;
 
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
@@ -52,7 +56,7 @@ impl Op for Embed {
                     self.dtype
                 )));
             }
-            (Device::Cuda(cuda), ..) => cuda.lacks("embed")?,
+            (Device::Cuda(cuda), ..) => cuda::forward(cuda, &mut y, table, ids)?,
             (Device::Plan(_), ..) => {}
         }
         save.keep_all([table, ids]);
@@ -71,7 +75,7 @@ impl Op for Embed {
             (Device::Cpu(_), DType::BF16, _) => cpu::backward::<bf16, f32>(&mut dtable, &mut order, dy, ids)?,
             (Device::Cpu(_), _, DType::BF16) => cpu::backward::<f32, bf16>(&mut dtable, &mut order, dy, ids)?,
             (Device::Cpu(_), ..) => cpu::backward::<f32, f32>(&mut dtable, &mut order, dy, ids)?,
-            (Device::Cuda(cuda), ..) => cuda.lacks("embed")?,
+            (Device::Cuda(cuda), ..) => cuda::backward(cuda, &mut dtable, &mut order, dy, ids)?,
             (Device::Plan(_), ..) => {}
         }
         dx.add(0, dtable)

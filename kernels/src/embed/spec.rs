@@ -1,10 +1,23 @@
 //! Table look-up by plain loops.
 
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `embed`.
-pub static SPEC: Spec = Spec { name: "embed", cases, sources: &[] };
+pub static SPEC: Spec = Spec {
+    name: "embed",
+    cases,
+    sources: &[&super::cuda::SOURCE],
+    shapes: Shapes {
+        sizes: "V,C,T",
+        case: |dtype, s| case(s[0], s[1], s[2], dtype, dtype),
+        backward: Some(|dtype, s| Cost {
+            bytes: ((s[0] + s[2]) * s[1] * dtype.size()) as f64,
+            flops: (s[2] * s[1]) as f64,
+        }),
+        real: &[&[32016, 5120, 4096]],
+    },
+};
 
 fn cases(dtype: DType) -> Vec<Case> {
     let mut cases = Vec::new();

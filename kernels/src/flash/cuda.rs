@@ -2,7 +2,6 @@
 
 use super::Heads;
 use super::paged::Paged;
-use crate::cuda::element;
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{Ctx, DType, Error, Result, Tensor};
 

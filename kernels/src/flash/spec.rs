@@ -1,11 +1,24 @@
 //! Reference and cases of `flash`.
 
 use super::{Heads, cuda, flash};
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `flash`.
-pub static SPEC: Spec = Spec { name: "flash", cases, sources: &[&cuda::FORWARD, &cuda::DECODE] };
+pub static SPEC: Spec = Spec {
+    name: "flash",
+    cases,
+    sources: &[&cuda::FORWARD, &cuda::DECODE],
+    shapes: Shapes {
+        sizes: "T,H,K,D",
+        case: |dtype, s| case(dtype, &[s[0]], Heads { heads: s[1], kv_heads: s[2], head_dim: s[3] }),
+        backward: Some(|_, s| Cost {
+            bytes: 0.0,
+            flops: 5.0 * (s[0] * (s[0] + 1)) as f64 * (s[1] * s[3]) as f64,
+        }),
+        real: &[&[4096, 40, 40, 128]],
+    },
+};
 
 fn cases(dtype: DType) -> Vec<Case> {
     let heads = |heads, kv_heads, head_dim| Heads { heads, kv_heads, head_dim };

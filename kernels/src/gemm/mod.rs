@@ -14,10 +14,13 @@
 //! **traffic** reads T·K + N·K, writes T·N; 2·T·N·K flops.
 
 pub mod cpu;
+pub(crate) mod cuda;
 pub mod spec;
 
+use codelsi_engine::cuda::Cuda;
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
 use cpu::{Data, Operand, Precision, Segment, Start};
+use cuda::{Form, Part};
 use half::bf16;
 
 /// y (T, N) = x (T, K) · w (N, K)ᵀ, in x's type.
@@ -46,7 +49,7 @@ impl Op for Linear {
         let mut y = cx.empty([t, n], x.dtype());
         match cx.device() {
             Device::Cpu(_) => store(&mut y, Start::Zero, &[nt(x, w)?], precision(x))?,
-            Device::Cuda(cuda) => cuda.lacks("gemm")?,
+            Device::Cuda(cuda) => on_cuda(cx, cuda, &mut y, Form::NT, [x, w])?,
             Device::Plan(_) => {}
         }
         Ok(vec![y])
@@ -59,7 +62,7 @@ impl Op for Linear {
             let mut g = cx.empty(*x.shape(), x.dtype());
             match cx.device() {
                 Device::Cpu(_) => store(&mut g, Start::Zero, &[nn(dy, w)?], precision(x))?,
-                Device::Cuda(cuda) => cuda.lacks("gemm")?,
+                Device::Cuda(cuda) => on_cuda(cx, cuda, &mut g, Form::NN, [dy, w])?,
                 Device::Plan(_) => {}
             }
             dx.add(0, g)?;
@@ -68,13 +71,18 @@ impl Op for Linear {
             let mut g = cx.device().empty(codelsi_engine::Label::Gradients, *w.shape(), w.dtype());
             match cx.device() {
                 Device::Cpu(_) => store(&mut g, Start::Zero, &[tn(dy, x)?], precision(x))?,
-                Device::Cuda(cuda) => cuda.lacks("gemm")?,
+                Device::Cuda(cuda) => on_cuda(cx, cuda, &mut g, Form::TN, [dy, x])?,
                 Device::Plan(_) => {}
             }
             dx.add(1, g)?;
         }
         Ok(())
     }
+}
+
+fn on_cuda(cx: &Ctx, cuda: &Cuda, y: &mut Tensor, form: Form, ab: [&Tensor; 2]) -> Result<()> {
+    let rows = y.shape().as_matrix().0;
+    cuda::multiply(cx, cuda, y, (0, rows), false, form, ab.map(Part::all))
 }
 
 /// Products are formed in the precision of the activations.

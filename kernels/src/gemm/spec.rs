@@ -1,10 +1,20 @@
 //! Reference and cases of `gemm`.
 
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `gemm`.
-pub static SPEC: Spec = Spec { name: "gemm", cases, sources: &[] };
+pub static SPEC: Spec = Spec {
+    name: "gemm",
+    cases,
+    sources: &[&super::cuda::GEMM, &super::cuda::FFMA, &super::cuda::SUM],
+    shapes: Shapes {
+        sizes: "T,N,K",
+        case: |dtype, s| case(dtype, (s[0], s[1], s[2])),
+        backward: Some(|_, s| Cost { bytes: 0.0, flops: 4.0 * (s[0] * s[1] * s[2]) as f64 }),
+        real: &[&[4096, 5120, 5120], &[4096, 13824, 5120], &[4096, 5120, 13824], &[1, 5120, 5120]],
+    },
+};
 
 fn cases(dtype: DType) -> Vec<Case> {
     // (T, N, K): tiny, ragged in every dimension, more than one chunk and block, a decode row, 13B-like widths.

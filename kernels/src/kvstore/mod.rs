@@ -1,17 +1,22 @@
-//! Writes keys or values of new tokens into the pages of a cache.
+//! Writes keys and values of new tokens into the pages of a cache.
 //!
-//! **math** pages_{slot_t} = rows_t. Inference only.
+//! **math** pages_{slot_t} = rows_t; or k_pages_{slot_t} = rope(k_t) and v_pages_{slot_t} = v_t at once. Inference
+//! only.
 //!
-//! **shapes** rows (T, K·D); slots (T); pages (N, S, K·D) with S tokens a page.
+//! **shapes** rows, k, v (T, K·D); positions, slots (T); pages (N, S, K·D) with S tokens a page.
 //!
 //! **layout** row-major. A slot is page · S + offset: the pages seen as one list of rows.
 //!
-//! **numerics** a copy. Of two rows for one slot the later one stays.
+//! **launch** a token is a block. On a GPU a slot outside the pages stops the kernel.
 //!
-//! **traffic** 2·T·K·D elements.
+//! **numerics** copies, and the rotation of `rope`. Slots are distinct: rows are written in no order.
+//!
+//! **traffic** 2·T·K·D elements for either of keys and values.
 
+mod cuda;
 pub mod spec;
 
+use crate::rope::rope;
 use codelsi_engine::{At, Ctx, Device, Error, Result, Tensor};
 
 /// Writes row t of `rows` (T, K·D) into slot t of `pages` (N, S, K·D), in place; slots (T) i32.
@@ -22,15 +27,63 @@ pub fn kvstore(cx: &Ctx, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> R
     write(cx, pages, rows, slots).at("kvstore")
 }
 
-fn write(cx: &Ctx, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {
+/// Where new tokens stand and go, all in device memory.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    /// (T) i32: each token's position.
+    pub positions: &'a Tensor,
+    /// (P, D) f32: the angles, of [`crate::rope::table`].
+    pub table: &'a Tensor,
+    /// (T) i32: each token's slot.
+    pub slots: &'a Tensor,
+}
+
+/// Writes k (T, K·D), turned by its tokens' positions, and v (T, K·D) into their slots of `k_pages` and `v_pages`
+/// (N, S, K·D), in place: [`rope`] and [`kvstore`] in one pass.
+///
+/// # Errors
+/// Those of the two ops.
+pub fn rope_kvstore(
+    cx: &Ctx,
+    [k_pages, v_pages]: [&mut Tensor; 2],
+    [k, v]: [&Tensor; 2],
+    rows: Rows,
+    kv_heads: usize,
+) -> Result<()> {
+    let Device::Cuda(cuda) = cx.device() else {
+        let turned = rope(cx, k, rows.positions, rows.table, kv_heads)?;
+        kvstore(cx, k_pages, &turned, rows.slots)?;
+        return kvstore(cx, v_pages, v, rows.slots);
+    };
+    let width = kv_heads * rows.table.shape().as_matrix().1;
+    let fit = |pages: &Tensor, x: &Tensor| check(cx, pages, x, rows.slots);
+    fit(k_pages, k).and_then(|()| fit(v_pages, v)).at("rope_kvstore")?;
+    if k.shape() != v.shape() || k.dtype() != v.dtype() || k.shape().as_matrix().1 != width {
+        let table = rows.table.shape();
+        let message = format!("k {k:?} and v {v:?} are not {kv_heads} heads of the table {table}");
+        return Err(Error::op("rope_kvstore", message));
+    }
+    if rows.positions.shape() != rows.slots.shape() || k_pages.shape() != v_pages.shape() {
+        let message = format!("positions {:?} or pages {k_pages:?}, {v_pages:?} do not fit", rows.positions);
+        return Err(Error::op("rope_kvstore", message));
+    }
+    cuda::rope_store(cuda, [k_pages, v_pages], [k, v], rows).at("rope_kvstore")
+}
+
+fn check(cx: &Ctx, pages: &Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {
     let (t, width) = rows.shape().as_matrix();
-    let (limit, page_width) = pages.shape().as_matrix();
-    if width != page_width || pages.dtype() != rows.dtype() || slots.shape()[..] != [t] {
+    if width != pages.shape().as_matrix().1 || pages.dtype() != rows.dtype() || slots.shape()[..] != [t] {
         return Err(Error::new(format!("rows {rows:?} at slots {slots:?} do not fit pages {pages:?}")));
     }
     if cx.records() && rows.id().is_some() {
         return Err(Error::new("has no backward, and the rows want a gradient"));
     }
+    Ok(())
+}
+
+fn write(cx: &Ctx, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {
+    check(cx, pages, rows, slots)?;
+    let (width, limit) = (rows.shape().as_matrix().1, pages.shape().as_matrix().0);
     match cx.device() {
         Device::Cpu(_) => {
             // Bytes: a copy needs no storage type.
@@ -46,7 +99,7 @@ fn write(cx: &Ctx, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> Result<
                 pages[slot as usize * row_bytes..][..row_bytes].copy_from_slice(row);
             }
         }
-        Device::Cuda(cuda) => cuda.lacks("kvstore")?,
+        Device::Cuda(cuda) => cuda::store(cuda, pages, rows, slots)?,
         Device::Plan(_) => {}
     }
     Ok(())

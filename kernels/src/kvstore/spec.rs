@@ -1,17 +1,68 @@
 //! Scattered rows by plain loops.
 
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::{DType, Label};
 
 /// The declaration of `kvstore`.
-pub static SPEC: Spec = Spec { name: "kvstore", cases, sources: &[] };
+pub static SPEC: Spec = Spec {
+    name: "kvstore",
+    cases,
+    sources: &[&super::cuda::SOURCE],
+    shapes: Shapes {
+        sizes: "T,K,D",
+        case: |dtype, s| turned(s[1], s[0], s[2], dtype),
+        backward: None,
+        real: &[&[4096, 40, 128]],
+    },
+};
 
 fn cases(dtype: DType) -> Vec<Case> {
     let sizes = [(1, 1, 1, 1), (3, 4, 17, 5), (5, 16, 128, 40)];
-    sizes.into_iter().map(|(n, s, width, t)| case(n, s, width, t, dtype)).collect()
+    let stores = sizes.into_iter().map(|(n, s, width, t)| case(n, s, width, t, dtype));
+    let turned = [(1, 3, 2), (3, 2, 12), (40, 2, 128)].map(|(k, t, d)| turned(k, t, d, dtype));
+    stores.chain(turned).collect()
 }
 
-/// `n` pages of `s` tokens; `t` rows, some to one slot.
+/// Keys of `k` heads of `d` channels turned and stored with their values, in pages of four tokens.
+fn turned(k: usize, t: usize, d: usize, dtype: DType) -> Case {
+    let (width, pages) = (k * d, t.div_ceil(4) + 1);
+    let slots = (0..t).map(|i| (t - 1 - i) as i32).collect();
+    let positions = (0..t).map(|t| (t * 211 % 512) as i32).collect();
+    Case {
+        name: format!("rope K={k} D={d} T={t}"),
+        inputs: vec![
+            Input::storage([t, width]).frozen(),
+            Input::storage([t, width]).frozen(),
+            Input::ints(positions),
+            Input::ints(slots),
+        ],
+        run: Box::new(move |cx, x| {
+            let table = crate::rope::table(cx.device(), 512, d, 1e4, 1.0)?;
+            let zeros = || cx.device().zeros(Label::Kv, [pages, 4, width], x[0].dtype());
+            let (mut k_pages, mut v_pages) = (zeros(), zeros());
+            let rows = super::Rows { positions: x[2], table: &table, slots: x[3] };
+            super::rope_kvstore(cx, [&mut k_pages, &mut v_pages], [x[0], x[1]], rows, k)?;
+            Ok(vec![k_pages, v_pages])
+        }),
+        reference: Box::new(move |x| {
+            let turned = crate::rope::spec::rotate(&x[0], &x[2], d);
+            [&turned, &x[1]].map(|rows| scatter(rows, &x[3], [pages, 4, width])).into()
+        }),
+        terms: 2,
+        cost: Cost { bytes: (4 * t * width * dtype.size()) as f64, flops: (3 * t * width) as f64 },
+    }
+}
+
+/// Pages of zeros with every row at its slot.
+fn scatter(rows: &Value, slots: &Value, pages: [usize; 3]) -> Value {
+    let mut pages = Value::zeros(pages);
+    for t in 0..slots.data.len() {
+        pages.row_mut(slots.int(t)).copy_from_slice(rows.row(t));
+    }
+    pages
+}
+
+/// `n` pages of `s` tokens; `t` rows.
 fn case(n: usize, s: usize, width: usize, t: usize, dtype: DType) -> Case {
     let slots = (0..t).map(|t| (t * 7 % (n * s)) as i32).collect();
     Case {
@@ -22,13 +73,7 @@ fn case(n: usize, s: usize, width: usize, t: usize, dtype: DType) -> Case {
             super::kvstore(cx, &mut pages, x[0], x[1])?;
             Ok(vec![pages])
         }),
-        reference: Box::new(move |x| {
-            let mut pages = Value::zeros([n, s, width]);
-            for t in 0..x[1].data.len() {
-                pages.row_mut(x[1].int(t)).copy_from_slice(x[0].row(t));
-            }
-            vec![pages]
-        }),
+        reference: Box::new(move |x| vec![scatter(&x[0], &x[1], [n, s, width])]),
         terms: 1,
         cost: Cost { bytes: (2 * t * width * dtype.size()) as f64, flops: 0.0 },
     }

@@ -2,12 +2,25 @@
 
 use super::{Dropout, Target, lora};
 use crate::gemm::spec::reference as product;
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 use codelsi_engine::rng::Key;
 
 /// The declaration of `lora`.
-pub static SPEC: Spec = Spec { name: "lora", cases, sources: &[] };
+pub static SPEC: Spec = Spec {
+    name: "lora",
+    cases,
+    sources: &[],
+    shapes: Shapes {
+        sizes: "T,C,R,N",
+        case: |dtype, s| case(dtype, s[0], s[1], s[2], &[s[3]], 0.05),
+        backward: Some(|_, s| Cost {
+            bytes: 0.0,
+            flops: (2 * s[0] * (s[1] * s[3] + 3 * s[2] * (s[1] + s[3]))) as f64,
+        }),
+        real: &[&[4096, 5120, 16, 5120]],
+    },
+};
 
 const SCALE: f32 = 2.0;
 const KEY: Key = Key { seed: 5, step: 3, site: 9 };

@@ -1,10 +1,23 @@
 //! RMSNorm by plain loops.
 
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `rmsnorm` and `add_rmsnorm`.
-pub static SPEC: Spec = Spec { name: "rmsnorm", cases, sources: &[&super::cuda::SOURCE] };
+pub static SPEC: Spec = Spec {
+    name: "rmsnorm",
+    cases,
+    sources: &[&super::cuda::SOURCE],
+    shapes: Shapes {
+        sizes: "T,C",
+        case: |dtype, s| fused(s[0], s[1], dtype),
+        backward: Some(|dtype, s| Cost {
+            bytes: (6 * s[0] * s[1] * dtype.size()) as f64,
+            flops: (10 * s[0] * s[1]) as f64,
+        }),
+        real: &[&[4096, 5120]],
+    },
+};
 
 const EPS: f32 = 1e-5;
 

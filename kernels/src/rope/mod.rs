@@ -8,11 +8,15 @@
 //!
 //! **layout** row-major; a row is one token, its heads one after the other.
 //!
+//! **launch** a thread turns 16 bytes of either half of a head. On a GPU a position outside the table stops the
+//! kernel.
+//!
 //! **numerics** angles in f64, cos and sin rounded once to f32; products in f32, rounded where y is stored.
 //!
 //! **traffic** 2·T·H·D elements, and one row of the table a token.
 
 mod cpu;
+pub(crate) mod cuda;
 pub mod spec;
 
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
@@ -36,11 +40,13 @@ pub fn table(device: &Device, positions: usize, head_dim: usize, theta: f64, fac
         let message = format!("head_dim {head_dim} must be even and theta {theta} positive");
         return Err(Error::op("rope", message));
     }
+    if let Device::Cuda(_) = device {
+        // Made once, and exact: angles of far positions need f64.
+        return self::table(&Device::cpu(), positions, head_dim, theta, factor)?.to(device, Label::Weights);
+    }
     let mut table = device.empty(Label::Weights, [positions, head_dim], DType::F32);
-    match device {
-        Device::Cpu(_) => cpu::table(&mut table, theta, factor)?,
-        Device::Cuda(cuda) => cuda.lacks("rope")?,
-        Device::Plan(_) => {}
+    if let Device::Cpu(_) = device {
+        cpu::table(&mut table, theta, factor)?;
     }
     Ok(table)
 }
@@ -93,7 +99,7 @@ fn turned(cx: &Ctx, x: &Tensor, positions: &Tensor, table: &Tensor, direction: f
     match (cx.device(), x.dtype()) {
         (Device::Cpu(_), DType::BF16) => cpu::turn::<bf16>(&mut y, x, positions, table, direction)?,
         (Device::Cpu(_), _) => cpu::turn::<f32>(&mut y, x, positions, table, direction)?,
-        (Device::Cuda(cuda), ..) => cuda.lacks("rope")?,
+        (Device::Cuda(cuda), _) => cuda::turn(cuda, &mut y, x, positions, table, direction)?,
         (Device::Plan(_), _) => {}
     }
     Ok(y)

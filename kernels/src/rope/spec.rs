@@ -1,10 +1,23 @@
 //! Rotation by plain loops.
 
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `rope`.
-pub static SPEC: Spec = Spec { name: "rope", cases, sources: &[] };
+pub static SPEC: Spec = Spec {
+    name: "rope",
+    cases,
+    sources: &[&super::cuda::SOURCE],
+    shapes: Shapes {
+        sizes: "T,H,D",
+        case: |dtype, s| case(s[0], s[1], s[2], dtype),
+        backward: Some(|dtype, s| Cost {
+            bytes: (2 * s[0] * s[1] * s[2] * dtype.size()) as f64,
+            flops: (3 * s[0] * s[1] * s[2]) as f64,
+        }),
+        real: &[&[4096, 40, 128]],
+    },
+};
 
 const THETA: f64 = 1e4;
 const LIMIT: usize = 512;
@@ -30,7 +43,8 @@ fn case(t: usize, h: usize, d: usize, dtype: DType) -> Case {
     }
 }
 
-fn rotate(x: &Value, positions: &Value, d: usize) -> Value {
+/// Every head of x turned by its token's angles.
+pub fn rotate(x: &Value, positions: &Value, d: usize) -> Value {
     let mut y = Value::zeros(x.shape);
     for t in 0..x.dims().0 {
         for (y, x) in y.row_mut(t).chunks_mut(d).zip(x.row(t).chunks(d)) {

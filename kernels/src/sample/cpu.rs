@@ -6,10 +6,9 @@ use codelsi_engine::{At, Error, Result, Tensor};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 
-/// A choice for every row; `scores` and `ids` (B, V) are working memory.
+/// A choice for every row; scores and ids (B, V) are working memory.
 pub fn sample<E: Storage>(
-    scores: &mut Tensor,
-    ids: &mut Tensor,
+    [mut scores, mut ids]: [Tensor; 2],
     logits: &Tensor,
     params: &[Params<'_>],
 ) -> Result<Vec<Choice>> {

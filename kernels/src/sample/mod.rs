@@ -12,13 +12,16 @@
 //!
 //! **layout** row-major.
 //!
+//! **launch** a row is a block; its parameters are read from device memory.
+//!
 //! **numerics** exponentials in f32, their sums in f64 in an order that depends on the row's values alone;
 //! the uniform number has 53 bits and is keyed, so a row's choice depends on its logits and params and on
-//! nothing beside it.
+//! nothing beside it. A GPU's exponentials have the CPU's bits; its sums have another order.
 //!
 //! **traffic** the row is read a few times, with 8·V bytes of working memory; only candidates are sorted.
 
 mod cpu;
+mod cuda;
 pub mod spec;
 
 use codelsi_engine::rng::Key;
@@ -106,14 +109,20 @@ fn choose(cx: &Ctx, logits: &Tensor, params: &[Params<'_>]) -> Result<Vec<Choice
     for (row, params) in params.iter().enumerate() {
         params.check(vocab).at(format!("row {row}"))?;
     }
-    let mut scores = cx.scratch([rows, vocab], DType::F32);
-    let mut ids = cx.scratch([rows, vocab], DType::I32);
     match (cx.device(), logits.dtype()) {
-        (Device::Cpu(_), DType::BF16) => cpu::sample::<bf16>(&mut scores, &mut ids, logits, params),
-        (Device::Cpu(_), _) => cpu::sample::<f32>(&mut scores, &mut ids, logits, params),
-        (Device::Cuda(cuda), ..) => cuda.lacks("sample"),
-        (Device::Plan(_), _) => Ok(vec![Choice::default(); rows]),
+        (Device::Cpu(_), DType::BF16) => cpu::sample::<bf16>(work(cx, rows, vocab), logits, params),
+        (Device::Cpu(_), _) => cpu::sample::<f32>(work(cx, rows, vocab), logits, params),
+        (Device::Cuda(cuda), _) => cuda::sample(cx, cuda, logits, params),
+        (Device::Plan(_), _) => {
+            drop(work(cx, rows, vocab));
+            Ok(vec![Choice::default(); rows])
+        }
     }
+}
+
+/// Working memory: scores and ids (B, V).
+fn work(cx: &Ctx, rows: usize, vocab: usize) -> [Tensor; 2] {
+    [DType::F32, DType::I32].map(|dtype| cx.scratch([rows, vocab], dtype))
 }
 
 #[cfg(test)]

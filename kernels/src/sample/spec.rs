@@ -1,12 +1,22 @@
 //! Sampling by a full sort, in float64.
 
 use super::{Params, sample};
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{DType, Label};
 
 /// The declaration of `sample`: tokens and log-probabilities of every mix of filters.
-pub static SPEC: Spec = Spec { name: "sample", cases, sources: &[] };
+pub static SPEC: Spec = Spec {
+    name: "sample",
+    cases,
+    sources: &[&super::cuda::SOURCE],
+    shapes: Shapes {
+        sizes: "B,V",
+        case: |dtype, s| case(s[0], s[1], dtype),
+        backward: None,
+        real: &[&[64, 32016]],
+    },
+};
 
 const PREVIOUS: &[i32] = &[0, 3, 0, 1];
 
@@ -54,7 +64,7 @@ fn case(b: usize, v: usize, dtype: DType) -> Case {
             vec![tokens, logprobs]
         }),
         terms: v,
-        cost: Cost { bytes: (b * v * dtype.size()) as f64, flops: 0.0 },
+        cost: Cost { bytes: (b * v * dtype.size()) as f64, flops: (4 * b * v) as f64 },
     }
 }
 

@@ -7,11 +7,14 @@
 //!
 //! **layout** contiguous.
 //!
+//! **launch** a thread moves 16 bytes of each array.
+//!
 //! **numerics** f32 from load to store, one rounding. s is computed again in backward rather than kept.
 //!
 //! **traffic** forward 3·T·F elements; backward reads gate, up, dy and writes both gradients: 5·T·F.
 
 mod cpu;
+mod cuda;
 pub mod spec;
 
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
@@ -41,7 +44,7 @@ impl Op for SwiGlu {
         match (cx.device(), gate.dtype()) {
             (Device::Cpu(_), DType::BF16) => cpu::forward::<bf16>(&mut y, gate, up)?,
             (Device::Cpu(_), _) => cpu::forward::<f32>(&mut y, gate, up)?,
-            (Device::Cuda(cuda), ..) => cuda.lacks("swiglu")?,
+            (Device::Cuda(cuda), _) => cuda::forward(cuda, &mut y, gate, up)?,
             (Device::Plan(_), _) => {}
         }
         save.keep_all([gate, up]);
@@ -56,7 +59,7 @@ impl Op for SwiGlu {
         match (cx.device(), gate.dtype()) {
             (Device::Cpu(_), DType::BF16) => cpu::backward::<bf16>(&mut dgate, &mut dup, dy, gate, up)?,
             (Device::Cpu(_), _) => cpu::backward::<f32>(&mut dgate, &mut dup, dy, gate, up)?,
-            (Device::Cuda(cuda), ..) => cuda.lacks("swiglu")?,
+            (Device::Cuda(cuda), _) => cuda::backward(cuda, &mut dgate, &mut dup, dy, gate, up)?,
             (Device::Plan(_), _) => {}
         }
         dx.add(0, dgate)?;

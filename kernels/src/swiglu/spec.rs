@@ -1,10 +1,23 @@
 //! silu(gate)·up by plain loops.
 
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `swiglu`.
-pub static SPEC: Spec = Spec { name: "swiglu", cases, sources: &[] };
+pub static SPEC: Spec = Spec {
+    name: "swiglu",
+    cases,
+    sources: &[&super::cuda::SOURCE],
+    shapes: Shapes {
+        sizes: "T,F",
+        case: |dtype, s| case(s[0], s[1], dtype),
+        backward: Some(|dtype, s| Cost {
+            bytes: (5 * s[0] * s[1] * dtype.size()) as f64,
+            flops: (9 * s[0] * s[1]) as f64,
+        }),
+        real: &[&[4096, 13824]],
+    },
+};
 
 fn cases(dtype: DType) -> Vec<Case> {
     let sizes = [(1, 1), (3, 17), (5, 33), (2, 13824)];

@@ -1,11 +1,21 @@
 //! Cross-entropy from full logits, in float64.
 
 use super::NO_LABEL;
-use crate::spec::{Case, Cost, Input, Spec, Value};
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 
 /// The declaration of `xent`.
-pub static SPEC: Spec = Spec { name: "xent", cases, sources: &[] };
+pub static SPEC: Spec = Spec {
+    name: "xent",
+    cases,
+    sources: &[&super::cuda::SOURCE],
+    shapes: Shapes {
+        sizes: "T,C,V",
+        case: |dtype, s| lora(s[0], s[1], s[2], dtype),
+        backward: None,
+        real: &[&[4096, 5120, 32016]],
+    },
+};
 
 fn cases(dtype: DType) -> Vec<Case> {
     // The last ones cross the boundaries of tiles and gatherings.

@@ -3,7 +3,7 @@
 use super::builder::{Arg, Builder};
 use super::modifiers::{Modifiers, Ty, unknown};
 use crate::error::Result;
-use crate::inst::{Class, Convert, Int, LaneFn, Logic, Op};
+use crate::inst::{Class, Int, LaneFn, Logic, Moves, Op};
 use crate::lane::int;
 use crate::ptx::{Instruction, Operand};
 
@@ -58,7 +58,7 @@ impl<'a> Builder<'a> {
                 let mode =
                     m.one_of(&[("f4e", 1), ("b4e", 2), ("rc8", 3), ("ecl", 4), ("ecr", 5), ("rc16", 6)]);
                 m.finish(i)?;
-                self.lanes(i, ty, 3, int::prmt, mode.unwrap_or(0))?;
+                self.moving(i, ty, (3, 2), int::prmt, mode.unwrap_or(0))?;
             }
             ("dp4a", _) => self.dp4a(i)?,
             ("bfe" | "bfi", Ty::Int(..)) => self.field(root, i)?,
@@ -122,7 +122,20 @@ impl<'a> Builder<'a> {
         mode: u32,
     ) -> Result<()> {
         let (d, s) = self.same(i, ty.class(), n)?;
-        self.emit(Op::Lanes(f, mode), &[d], &s, 0)
+        self.emit(Op::Lanes(f, mode, Moves::Mix), &[d], &s, 0)
+    }
+
+    /// As `lanes`, for a function that moves bits of its first operands.
+    fn moving(
+        &mut self,
+        i: &'a Instruction<'a>,
+        ty: Ty,
+        (n, moved): (usize, u8),
+        f: LaneFn,
+        mode: u32,
+    ) -> Result<()> {
+        let (d, s) = self.same(i, ty.class(), n)?;
+        self.emit(Op::Lanes(f, mode, Moves::Bits(moved)), &[d], &s, 0)
     }
 
     /// One source of the type, a word destination.
@@ -130,7 +143,7 @@ impl<'a> Builder<'a> {
         let [d, a] = self.operands(i)?;
         let a = self.arg(a, ty.class())?;
         let d = self.destination(d, Class::Word)?;
-        self.emit(Op::Lanes(f, mode), &[d], &[a], 0)
+        self.emit(Op::Lanes(f, mode, Moves::Mix), &[d], &[a], 0)
     }
 
     fn logic(&mut self, root: &str, i: &'a Instruction<'a>) -> Result<()> {
@@ -207,8 +220,8 @@ impl<'a> Builder<'a> {
         let d = self.destination(&i.operands[0], wide)?;
         let mode = int::mode(16, ty.signed());
         let op = match (wide, add) {
-            (Class::Word, false) => Op::Lanes(int::mul_wide16, mode),
-            (Class::Word, true) => Op::Lanes(int::mad_wide16, mode),
+            (Class::Word, false) => Op::Lanes(int::mul_wide16, mode, Moves::Mix),
+            (Class::Word, true) => Op::Lanes(int::mad_wide16, mode, Moves::Mix),
             (_, false) => Op::MulWide(ty.signed()),
             (_, true) => Op::MadWide(ty.signed()),
         };
@@ -223,8 +236,8 @@ impl<'a> Builder<'a> {
         let (a, b) = (self.arg(a, ty.class())?, self.arg(b, Class::Word)?);
         let d = self.destination(d, ty.class())?;
         let op = match (root, ty.bits(), ty.signed()) {
-            ("shl", 16, _) => Op::Lanes(int::shl16, 0),
-            (_, 16, signed) => Op::Lanes(int::shr16, int::mode(16, signed)),
+            ("shl", 16, _) => Op::Lanes(int::shl16, 0, Moves::Bits(1)),
+            (_, 16, signed) => Op::Lanes(int::shr16, int::mode(16, signed), Moves::Bits(1)),
             ("shl", 32, _) => Op::Shl32,
             ("shl", 64, _) => Op::Shl64,
             (_, 32, false) => Op::ShrU32,
@@ -242,7 +255,7 @@ impl<'a> Builder<'a> {
         let left = m.one_of(&[("l", true), ("r", false)]).ok_or_else(|| unknown(i))?;
         let mode = m.one_of(&[("wrap", int::WRAP), ("clamp", 0)]).ok_or_else(|| unknown(i))?;
         m.finish(i)?;
-        self.lanes(i, ty, 3, if left { int::shf_left } else { int::shf_right }, mode)
+        self.moving(i, ty, (3, 2), if left { int::shf_left } else { int::shf_right }, mode)
     }
 
     fn lop3(&mut self, i: &'a Instruction<'a>) -> Result<()> {
@@ -278,14 +291,7 @@ impl<'a> Builder<'a> {
         }
         let d = self.destination(&i.operands[0], ty.class())?;
         let f = if root == "bfe" { int::bfe } else { int::bfi };
-        self.emit(Op::Lanes(f, int::mode(ty.bits(), ty.signed())), &[d], &s, 0)
-    }
-
-    /// Words to double words and back, where a lowering needs it.
-    pub(super) fn widen(&mut self, word: Arg) -> Result<Arg> {
-        let wide = self.fresh(Class::Double);
-        self.emit(Op::Convert(Convert::U32ToU64), &[wide], &[word], 0)?;
-        Ok(wide)
+        self.emit(Op::Lanes(f, int::mode(ty.bits(), ty.signed()), Moves::Bits(values as u8)), &[d], &s, 0)
     }
 }
 

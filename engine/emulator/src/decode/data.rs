@@ -4,7 +4,7 @@ use super::builder::{Arg, Builder};
 use super::modifiers::{Modifiers, Ty, unknown};
 use super::names::Name;
 use crate::error::Result;
-use crate::inst::{Access, Atomic, Class, Convert, Op, Strength};
+use crate::inst::{Access, Atomic, Class, Convert, Moves, Op, Strength};
 use crate::lane::convert::{self, FINITE, INTEGRAL, types};
 use crate::lane::float::{FTZ, RELU, SAT};
 use crate::lane::half::BRAIN;
@@ -96,7 +96,7 @@ impl<'a> Builder<'a> {
         }
         let (Some(f), Some(t)) = (from.scalar(), to.scalar()) else { return Err(unknown(i)) };
         let [d, a] = self.operands(i)?;
-        let a = self.cvt_operand(a, from, false)?;
+        let a = self.cvt_operand(a, from)?;
         // Between floats of equal width only an integral rounding changes the value.
         let simple = mode == 0 || from.is_int() && to.is_int() && mode & SAT == 0;
         let op = match (to, from) {
@@ -111,7 +111,10 @@ impl<'a> Builder<'a> {
             (Ty::F16, Ty::F32) if simple => Op::Convert(Convert::F32ToF16),
             (Ty::F32, Ty::F16) if simple => Op::Convert(Convert::F16ToF32),
             (Ty::F32, Ty::Bf16) if simple => Op::Convert(Convert::Bf16ToF32),
-            _ => Op::Lanes(convert::cvt, mode | types(t, f)),
+            _ => {
+                let moved = from.is_int() && to.is_int() && mode & SAT == 0;
+                Op::Lanes(convert::cvt, mode | types(t, f), if moved { Moves::Bits(1) } else { Moves::Mix })
+            }
         };
         let d = self.cvt_destination(d, to)?;
         self.emit(op, &[d.0], &[a], 0)?;
@@ -122,7 +125,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Operands may be registers wider than the type.
-    fn cvt_operand(&mut self, o: &'a Operand<'a>, ty: Ty, _: bool) -> Result<Arg> {
+    fn cvt_operand(&mut self, o: &'a Operand<'a>, ty: Ty) -> Result<Arg> {
         match self.any_register(o) {
             Some((wide, r)) if r.class == Class::Double && ty.class() == Class::Word => {
                 let word = self.fresh(Class::Word);
@@ -170,7 +173,7 @@ impl<'a> Builder<'a> {
         let op = match mode {
             0 => Op::Convert(Convert::F32ToF16x2),
             BRAIN => Op::Convert(Convert::F32ToBf16x2),
-            _ => Op::Lanes(convert::pack_half, mode),
+            _ => Op::Lanes(convert::pack_half, mode, Moves::Mix),
         };
         self.emit(op, &[d], &s, 0)
     }
@@ -205,7 +208,7 @@ impl<'a> Builder<'a> {
         let [d, a] = self.operands(i)?;
         let a = self.arg(a, Class::Double)?;
         let d = self.destination(d, Class::Predicate)?;
-        self.emit(Op::Lanes(layout::is_in_window, space as u32), &[d], &[a], 0)
+        self.emit(Op::Lanes(layout::is_in_window, space as u32, Moves::Mix), &[d], &[a], 0)
     }
 
     /// Space, strength, vector length and type of a load or store; cache hints change nothing here.

@@ -3,7 +3,7 @@
 use super::builder::{Arg, Builder};
 use super::modifiers::{Modifiers, Ty, unknown};
 use crate::error::Result;
-use crate::inst::{Class, Cmp, CmpType, Float, Join, LaneFn, Logic, Op};
+use crate::inst::{Class, Cmp, CmpType, Float, Join, LaneFn, Logic, Moves, Op};
 use crate::lane::float::{self, FTZ, NAN, RELU, XOR_SIGN};
 use crate::lane::half::{self, BRAIN, PACKED};
 use crate::lane::int;
@@ -67,7 +67,9 @@ impl<'a> Builder<'a> {
                 let packed = if ty.bits() == 32 { PACKED } else { 0 };
                 // For bf16 `.ftz` exists on ex2 only, where flushing cannot change the rounded result.
                 let mode = if brain != 0 { mode & !FTZ } else { mode };
-                self.lanes(i, ty, n, f, mode | brain | packed)
+                let (d, s) = self.same(i, Class::Word, n)?;
+                let moves = if packed != 0 { Moves::Halves } else { Moves::Mix };
+                self.emit(Op::Lanes(f, mode | brain | packed, moves), &[d], &s, 0)
             }
             _ => Err(unknown(i)),
         }
@@ -94,7 +96,7 @@ impl<'a> Builder<'a> {
         let [d, a] = self.operands(i)?;
         let a = self.arg(a, ty.class())?;
         let d = self.destination(d, Class::Predicate)?;
-        self.emit(Op::Lanes(f, test), &[d], &[a], 0)
+        self.emit(Op::Lanes(f, test, Moves::Mix), &[d], &[a], 0)
     }
 
     /// The comparison of `setp` and `set`, its join and its `.ftz`.
@@ -154,7 +156,12 @@ impl<'a> Builder<'a> {
             return Ok(a);
         }
         let fresh = self.fresh(Class::Word);
-        self.emit(Op::Lanes(int::mul_wide16, int::mode(16, true)), &[fresh], &[a, Arg::Word(1)], 0)?;
+        self.emit(
+            Op::Lanes(int::mul_wide16, int::mode(16, true), Moves::Mix),
+            &[fresh],
+            &[a, Arg::Word(1)],
+            0,
+        )?;
         Ok(fresh)
     }
 

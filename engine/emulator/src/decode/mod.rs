@@ -74,8 +74,18 @@ pub struct Program {
     pub local_bytes: u32,
     pub params: Vec<Param>,
     pub param_bytes: usize,
+    /// The number of instructions that access memory, and each one's number among them.
+    pub accesses: usize,
+    pub access_of: Vec<u32>,
     /// The narrowest access that may reach shared memory, in bytes: how fine its race records must be.
     pub shared_grain: u32,
+}
+
+impl Program {
+    /// Where an instruction came from.
+    pub fn origin(&self, pc: u32) -> Origin {
+        self.origins.get(pc as usize).copied().unwrap_or_default()
+    }
 }
 
 /// Decodes an entry.

@@ -4,7 +4,7 @@ use super::Program;
 use super::builder::{Arg, Built, Draft};
 use crate::error::{Error, Result};
 use crate::flow::Graph;
-use crate::inst::{Class, Inst, MAX_DST, MAX_SRC, Op, Slot};
+use crate::inst::{Class, Inst, Kind, MAX_DST, MAX_SRC, Op, Slot};
 use crate::ptx::Space;
 use std::collections::HashMap;
 
@@ -39,6 +39,8 @@ pub fn assign(mut built: Built) -> Result<Program> {
         if let Some((register, negated)) = draft.guard {
             (inst.guard, inst.guard_negated) = (slot(Arg::Reg(register)), negated);
         }
+        program.access_of.push(program.accesses as u32);
+        program.accesses += (inst.kind == Kind::Memory) as usize;
         program.insts.push(inst);
         program.origins.push(draft.origin);
     }

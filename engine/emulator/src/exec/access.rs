@@ -1,29 +1,51 @@
 //! Loads and stores.
 
 use super::block::Shared;
+use super::pattern::Pattern;
 use super::registers::Registers;
+use super::shadow::Who;
 use super::space::{Offsets, aligned, offsets};
 use super::warp::{Warp, lanes};
-use crate::fault::Check;
+use crate::fault::{Check, FaultKind, trouble};
 use crate::gpu::Schedule;
-use crate::inst::{Access, Class, Inst, LANES, Slot};
+use crate::inst::{Access, Class, Inst, LANES, Slot, Strength};
 use crate::layout;
 use crate::ptx::Space;
 use std::array::from_fn;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// A load or store of some lanes in one space.
+struct Request<'a> {
+    i: &'a Inst,
+    access: Access,
+    bytes: u32,
+    space: Space,
+    addresses: &'a [u64; LANES],
+    mask: u32,
+}
+
 impl<'g> Warp<'g> {
-    /// `ld`.
+    /// `ld` and `st`.
     #[inline(always)]
-    pub fn load(&mut self, shared: &mut Shared<'g>, i: &Inst, access: Access, mask: u32) -> Check {
+    pub fn access(
+        &mut self,
+        shared: &mut Shared<'g>,
+        i: &Inst,
+        access: Access,
+        store: bool,
+        mask: u32,
+    ) -> Check {
         let bytes = access.size as u32 * access.count as u32;
+        self.require_known(i.src[0], mask, "an address")?;
         let addresses = self.addresses(i.src[0], i.imm, mask);
         aligned(&addresses, bytes)?;
+        let mut go = |warp: &mut Self, space: Space, addresses: &[u64; LANES], mask: u32| {
+            let request = Request { i, access, bytes, space, addresses, mask };
+            if store { warp.store(shared, &request) } else { warp.load(shared, &request) }
+        };
         match access.space {
-            Space::Generic => self.by_space(&addresses, mask, |warp, space, addresses, mask| {
-                warp.load_from(shared, i, access, space, addresses, mask)
-            }),
-            space => self.load_from(shared, i, access, space, &addresses, mask),
+            Space::Generic => self.by_space(&addresses, mask, go),
+            space => go(self, space, &addresses, mask),
         }
     }
 
@@ -48,122 +70,215 @@ impl<'g> Warp<'g> {
         Ok(())
     }
 
+    /// This warp at its current instruction, as the records of shared memory name it.
     #[inline(always)]
-    fn load_from(
-        &mut self,
-        shared: &mut Shared<'g>,
-        i: &Inst,
-        access: Access,
-        space: Space,
-        addresses: &[u64; LANES],
-        mask: u32,
-    ) -> Check {
-        let bytes = access.size as u32 * access.count as u32;
-        match space {
+    pub fn who(&self, strong: bool) -> Who {
+        Who { warp: self.index, pc: self.now.pc, strong }
+    }
+
+    #[inline(always)]
+    fn load(&mut self, shared: &mut Shared<'g>, q: &Request<'_>) -> Check {
+        let moved = q.mask.count_ones() as u64 * q.bytes as u64;
+        match q.space {
             Space::Shared => {
-                let at = offsets("shared memory", addresses, shared.grid.shared_bytes as u64, bytes)?;
-                gather(&mut self.registers, i, access, &at, mask, |_, w| shared.words[w]);
+                let at = offsets("shared memory", q.addresses, shared.grid.shared_bytes as u64, q.bytes)?;
+                let pattern = Pattern::of(&at, q.bytes, q.mask);
+                shared.counters.shared_loads.count(moved, pattern.passes(&at, q.bytes, q.mask));
+                let who = self.who(q.access.strength == Strength::Strong);
+                let tainted = shared.memory.read(who, &at, q.bytes, q.mask)?;
+                let memory = &shared.memory;
+                gather(&mut self.registers, q, &at, q.mask, |_, w| memory.words[w]);
+                if tainted || self.taints.is_some() {
+                    self.load_taint(shared, q, &at, q.mask, |_, w| memory.taint_of(w));
+                }
             }
             Space::Local => {
-                let at = offsets("local memory", addresses, shared.grid.program.local_bytes as u64, bytes)?;
-                gather(&mut self.registers, i, access, &at, mask, |k, w| self.local[w * LANES + k]);
+                let at =
+                    offsets("local memory", q.addresses, shared.grid.program.local_bytes as u64, q.bytes)?;
+                shared.counters.local_loads.count(moved, (0, 0));
+                let local = &self.local;
+                gather(&mut self.registers, q, &at, q.mask, |k, w| local[w * LANES + k]);
+                let taint = std::mem::take(&mut self.local_taint);
+                self.load_taint(shared, q, &at, q.mask, |k, w| taint[w * LANES + k]);
+                self.local_taint = taint;
             }
             Space::Param => {
                 let size = shared.grid.program.param_bytes as u64;
-                let at = offsets("the parameters", addresses, size, bytes)?;
-                gather(&mut self.registers, i, access, &at, mask, |_, w| shared.grid.params[w]);
+                let at = offsets("the parameters", q.addresses, size, q.bytes)?;
+                shared.counters.constant_loads.count(moved, (0, 0));
+                gather(&mut self.registers, q, &at, q.mask, |_, w| shared.grid.params[w]);
+                self.load_taint(shared, q, &at, q.mask, |_, _| 0);
             }
-            Space::Global | Space::Const | Space::Generic => {
-                let mut left = mask;
-                while left != 0 {
-                    let (_, a, at, here) = shared.allocation(self.now.pc, addresses, left, bytes)?;
-                    let words = a.words();
-                    gather(&mut self.registers, i, access, &at, here, |_, w| words[w].load(Relaxed));
-                    left &= !here;
-                }
+            Space::Global | Space::Const | Space::Generic => self.load_global(shared, q)?,
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn load_global(&mut self, shared: &mut Shared<'g>, q: &Request<'_>) -> Check {
+        let mut left = q.mask;
+        while left != 0 {
+            let (a, at, here) = shared.allocation(self.now.pc, q.addresses, left, q.bytes)?;
+            left &= !here;
+            let pattern = Pattern::of(&at, q.bytes, here);
+            let moved = here.count_ones() as u64 * q.bytes as u64;
+            if q.space == Space::Const {
+                shared.counters.constant_loads.count(moved, (0, 0));
+            } else {
+                shared.counters.global_loads.count(moved, pattern.sectors(&at, q.bytes, here));
+                let access = shared.grid.program.access_of[self.now.pc as usize];
+                shared.log.add(access, a.base, &at, q.bytes, here, pattern);
+            }
+            let words = a.words();
+            gather(&mut self.registers, q, &at, here, |_, w| words[w].load(Relaxed));
+            if a.is_partial() {
+                self.load_taint(shared, q, &at, here, |_, w| a.taint()[w].load(Relaxed));
+            } else {
+                self.load_taint(shared, q, &at, here, |_, _| 0);
             }
         }
         Ok(())
     }
 
-    /// `st`.
+    /// Gives the loaded registers the taint of what was loaded.
     #[inline(always)]
-    pub fn store(&mut self, shared: &mut Shared<'g>, i: &Inst, access: Access, mask: u32) -> Check {
-        let bytes = access.size as u32 * access.count as u32;
-        let addresses = self.addresses(i.src[0], i.imm, mask);
-        aligned(&addresses, bytes)?;
-        match access.space {
-            Space::Generic => self.by_space(&addresses, mask, |warp, space, addresses, mask| {
-                warp.store_to(shared, i, access, space, addresses, mask)
-            }),
-            space => self.store_to(shared, i, access, space, &addresses, mask),
+    fn load_taint(
+        &mut self,
+        shared: &Shared<'g>,
+        q: &Request<'_>,
+        at: &Offsets,
+        mask: u32,
+        get: impl Fn(usize, usize) -> u32,
+    ) {
+        if self.taints.is_none() {
+            let words = (q.bytes as usize).div_ceil(4);
+            let found = (0..LANES).fold(0, |t, k| (0..words).fold(t, |t, w| t | get(k, at[k] / 4 + w)));
+            if found == 0 {
+                return;
+            }
+        }
+        let before = self.taints.is_some();
+        gather(self.taints(shared.grid), q, at, mask, get);
+        if !before {
+            self.first_taint = Some(self.now.pc);
         }
     }
 
     #[inline(always)]
-    fn store_to(
-        &mut self,
-        shared: &mut Shared<'g>,
-        i: &Inst,
-        access: Access,
-        space: Space,
-        addresses: &[u64; LANES],
-        mask: u32,
-    ) -> Check {
-        let bytes = access.size as u32 * access.count as u32;
+    fn store(&mut self, shared: &mut Shared<'g>, q: &Request<'_>) -> Check {
+        let moved = q.mask.count_ones() as u64 * q.bytes as u64;
         let late = shared.grid.schedule == Schedule::Late;
-        match space {
+        match q.space {
             Space::Shared => {
-                let at = offsets("shared memory", addresses, shared.grid.shared_bytes as u64, bytes)?;
-                let words = &mut shared.words;
-                scatter(&self.registers, i, access, &at, mask, late, |_, w, value, bits| {
-                    words[w] = words[w] & !bits | value & bits;
+                let at = offsets("shared memory", q.addresses, shared.grid.shared_bytes as u64, q.bytes)?;
+                let pattern = Pattern::of(&at, q.bytes, q.mask);
+                shared.counters.shared_stores.count(moved, pattern.passes(&at, q.bytes, q.mask));
+                let tainted = self.tainted_values(q);
+                let who = self.who(q.access.strength == Strength::Strong);
+                let same = |a: usize, b: usize| same_values(&self.registers, q, a, b);
+                shared.memory.write(who, &at, q.bytes, q.mask, tainted, same)?;
+                let memory = &mut shared.memory;
+                scatter(&self.registers, q, &at, q.mask, late, |_, w, value, bits| {
+                    memory.words[w] = memory.words[w] & !bits | value & bits;
                 });
+                if let (Some(t), true) = (&self.taints, tainted != 0) {
+                    scatter(t, q, &at, q.mask, late, |_, w, value, bits| {
+                        memory.taint[w] = memory.taint[w] & !bits | value & bits;
+                    });
+                }
             }
             Space::Local => {
-                let at = offsets("local memory", addresses, shared.grid.program.local_bytes as u64, bytes)?;
-                let local = &mut self.local;
-                scatter(&self.registers, i, access, &at, mask, late, |k, w, value, bits| {
-                    let word = &mut local[w * LANES + k];
-                    *word = *word & !bits | value & bits;
+                let at =
+                    offsets("local memory", q.addresses, shared.grid.program.local_bytes as u64, q.bytes)?;
+                shared.counters.local_stores.count(moved, (0, 0));
+                let put = |cells: &mut [u32], k: usize, w: usize, value: u32, bits: u32| {
+                    let cell = &mut cells[w * LANES + k];
+                    *cell = *cell & !bits | value & bits;
+                };
+                let (local, taint) = (&mut self.local, &mut self.local_taint);
+                scatter(&self.registers, q, &at, q.mask, late, |k, w, value, bits| {
+                    put(local, k, w, value, bits)
                 });
+                match &self.taints {
+                    Some(t) => {
+                        scatter(t, q, &at, q.mask, late, |k, w, value, bits| put(taint, k, w, value, bits))
+                    }
+                    None => scatter(&self.registers, q, &at, q.mask, late, |k, w, _, bits| {
+                        put(taint, k, w, 0, bits)
+                    }),
+                }
             }
             Space::Param | Space::Const => {
                 let what = "parameters and constants cannot be written";
-                return Err(crate::fault::trouble(crate::fault::FaultKind::OutOfBounds, None, what));
+                return Err(trouble(FaultKind::Invalid, None, what));
             }
-            Space::Global | Space::Generic => {
-                let mut left = mask;
-                while left != 0 {
-                    let (_, a, at, here) = shared.allocation(self.now.pc, addresses, left, bytes)?;
-                    scatter(&self.registers, i, access, &at, here, late, |_, w, value, bits| {
-                        if bits == u32::MAX {
-                            a.words()[w].store(value, Relaxed);
-                            a.taint()[w].store(0, Relaxed);
-                        } else {
-                            a.store_part(w, value, bits);
-                        }
-                    });
-                    left &= !here;
-                }
-            }
+            Space::Global | Space::Generic => self.store_global(shared, q, late)?,
         }
         Ok(())
     }
+
+    #[inline(always)]
+    fn store_global(&mut self, shared: &mut Shared<'g>, q: &Request<'_>, late: bool) -> Check {
+        for &s in &q.i.src[1..1 + q.access.count as usize] {
+            self.require_known(s, q.mask, "a value stored in global memory")?;
+        }
+        let mut left = q.mask;
+        while left != 0 {
+            let (a, at, here) = shared.allocation(self.now.pc, q.addresses, left, q.bytes)?;
+            left &= !here;
+            let pattern = Pattern::of(&at, q.bytes, here);
+            let moved = here.count_ones() as u64 * q.bytes as u64;
+            shared.counters.global_stores.count(moved, pattern.sectors(&at, q.bytes, here));
+            let access = shared.grid.program.access_of[self.now.pc as usize];
+            shared.log.add(access, a.base, &at, q.bytes, here, pattern);
+            if let Some((one, two)) = pattern.clash(&at, here, |x, y| same_values(&self.registers, q, x, y)) {
+                let address = a.base + at[two] as u64;
+                let detail =
+                    format!("lanes {one} and {two} of one store write different values to {address:#x}");
+                return Err(trouble(FaultKind::GlobalRace, Some(two as u32), detail));
+            }
+            let partial = a.is_partial();
+            scatter(&self.registers, q, &at, here, late, |_, w, value, bits| {
+                if bits != u32::MAX {
+                    a.store_part(w, value, bits);
+                } else {
+                    a.words()[w].store(value, Relaxed);
+                    if partial {
+                        a.taint()[w].store(0, Relaxed);
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// The lanes with uninitialised bits in a value to be stored.
+    fn tainted_values(&self, q: &Request<'_>) -> u32 {
+        if self.taints.is_none() {
+            return 0;
+        }
+        q.i.src[1..1 + q.access.count as usize].iter().fold(0, |t, &s| t | self.tainted(s, q.mask))
+    }
+}
+
+/// Whether two lanes store the same values.
+fn same_values(r: &Registers<'_>, q: &Request<'_>, a: usize, b: usize) -> bool {
+    let keep = u64::MAX >> (64 - 8 * q.access.size as u32);
+    q.i.src[1..1 + q.access.count as usize].iter().all(|&s| (value(r, s, a) ^ value(r, s, b)) & keep == 0)
 }
 
 /// Reads the elements of every lane and writes the destination rows. `get` reads a word of a lane's memory.
 #[inline(always)]
 fn gather(
     r: &mut Registers<'_>,
-    i: &Inst,
-    access: Access,
+    q: &Request<'_>,
     at: &Offsets,
     mask: u32,
     get: impl Fn(usize, usize) -> u32,
 ) {
+    let access = q.access;
     for n in 0..access.count as usize {
-        let d = i.dst[n];
+        let d = q.i.dst[n];
         match (access.size, d.class()) {
             (4, Class::Word) => r.set_word(d, &from_fn(|k| get(k, at[k] / 4 + n)), mask),
             (8, _) => {
@@ -175,16 +290,11 @@ fn gather(
                 );
             }
             (size, class) => {
-                let bits = 8 * size as u32;
                 let part = |k: usize| {
                     let byte = at[k] + n * size as usize;
-                    let raw = get(k, byte / 4) >> (8 * (byte % 4));
-                    let spare = 32 - bits;
-                    if access.signed {
-                        ((raw << spare) as i32 >> spare) as u32
-                    } else {
-                        raw << spare >> spare
-                    }
+                    let spare = 32 - 8 * size as u32;
+                    let raw = get(k, byte / 4) >> (8 * (byte % 4)) << spare;
+                    if access.signed { ((raw as i32) >> spare) as u32 } else { raw >> spare }
                 };
                 if class == Class::Double {
                     let wide = |v: u32| if access.signed { v as i32 as i64 as u64 } else { v as u64 };
@@ -198,7 +308,7 @@ fn gather(
     }
 }
 
-/// The two words of a source row's lane.
+/// A source row's value in a lane.
 #[inline(always)]
 fn value(r: &Registers<'_>, s: Slot, k: usize) -> u64 {
     if s.class() == Class::Double { r.double(s)[k] } else { r.word(s)[k] as u64 }
@@ -208,17 +318,16 @@ fn value(r: &Registers<'_>, s: Slot, k: usize) -> u64 {
 #[inline(always)]
 fn scatter(
     r: &Registers<'_>,
-    i: &Inst,
-    access: Access,
+    q: &Request<'_>,
     at: &Offsets,
     mask: u32,
     reversed: bool,
     mut put: impl FnMut(usize, usize, u32, u32),
 ) {
     let mut lane = |k: usize| {
-        for n in 0..access.count as usize {
-            let v = value(r, i.src[1 + n], k);
-            match access.size {
+        for n in 0..q.access.count as usize {
+            let v = value(r, q.i.src[1 + n], k);
+            match q.access.size {
                 4 => put(k, at[k] / 4 + n, v as u32, u32::MAX),
                 8 => {
                     put(k, at[k] / 4 + 2 * n, v as u32, u32::MAX);

@@ -86,7 +86,7 @@ pub fn execute(r: &mut Registers<'_>, i: &Inst, mask: u32) -> bool {
             r.set_double(i.dst[0], &new, mask);
         }
         Op::Logic(op) => logic(r, i, mask, op),
-        Op::Lanes(f, mode) => {
+        Op::Lanes(f, mode, _) => {
             let s: [[u64; LANES]; 4] = from_fn(|n| r.bits(i.src[n]));
             let mut new = [0; LANES];
             for k in 0..LANES {
@@ -293,10 +293,11 @@ fn compare_floats<T: Copy + PartialOrd>(cmp: Cmp, a: &[T; LANES], b: &[T; LANES]
     }
 }
 
+/// The comparison of two operands, one bit per lane.
 #[inline(always)]
-fn setp(r: &mut Registers<'_>, i: &Inst, mask: u32, ty: CmpType, cmp: Cmp, join: Join, ftz: bool) {
+pub fn truth(r: &Registers<'_>, i: &Inst, ty: CmpType, cmp: Cmp, ftz: bool) -> u32 {
     let (a, b) = (i.src[0], i.src[1]);
-    let truth = match ty {
+    match ty {
         CmpType::U32 => compare_integers(cmp, r.word(a), r.word(b)),
         CmpType::S32 => compare_integers(cmp, &r.word(a).map(|x| x as i32), &r.word(b).map(|x| x as i32)),
         CmpType::U64 => compare_integers(cmp, r.double(a), r.double(b)),
@@ -318,7 +319,12 @@ fn setp(r: &mut Registers<'_>, i: &Inst, mask: u32, ty: CmpType, cmp: Cmp, join:
             &r.word(a).map(|x| widen(x as u16, BRAIN)),
             &r.word(b).map(|x| widen(x as u16, BRAIN)),
         ),
-    };
+    }
+}
+
+#[inline(always)]
+fn setp(r: &mut Registers<'_>, i: &Inst, mask: u32, ty: CmpType, cmp: Cmp, join: Join, ftz: bool) {
+    let truth = truth(r, i, ty, cmp, ftz);
     let (p, q) = match join {
         Join::None => (truth, !truth),
         Join::And => (truth & r.predicate(i.src[2]), !truth & r.predicate(i.src[2])),
@@ -363,7 +369,8 @@ fn carry(r: &mut Registers<'_>, i: &Inst, mask: u32, subtract: bool, read: bool,
     }
 }
 
-fn pack(r: &mut Registers<'_>, i: &Inst, mask: u32) {
+/// Packs parts into a wider register or unpacks them: bits move, so uninitialised ones move alike.
+pub fn pack(r: &mut Registers<'_>, i: &Inst, mask: u32) {
     match i.op {
         Op::Pack64 => {
             let (a, b) = (r.word(i.src[0]), r.word(i.src[1]));

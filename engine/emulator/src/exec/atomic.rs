@@ -1,6 +1,7 @@
 //! Atomics and reductions on memory.
 
 use super::block::Shared;
+use super::pattern::Pattern;
 use super::space::{aligned, offsets};
 use super::warp::{Warp, lanes};
 use crate::fault::{Check, FaultKind, trouble};
@@ -64,6 +65,7 @@ impl<'g> Warp<'g> {
         what: (Space, Atomic, u8),
         mask: u32,
     ) -> Check {
+        self.require_known(i.src[0], mask, "an address")?;
         let addresses = self.addresses(i.src[0], i.imm, mask);
         aligned(&addresses, what.2 as u32)?;
         match what.0 {
@@ -88,11 +90,22 @@ impl<'g> Warp<'g> {
             order.reverse();
         }
         let mut old = [0u64; LANES];
+        let moved = |mask: u32| mask.count_ones() as u64 * size as u64;
         match space {
             Space::Shared => {
                 let at = offsets("shared memory", addresses, shared.grid.shared_bytes as u64, size as u32)?;
+                let pattern = Pattern::of(&at, size as u32, mask);
+                shared.counters.shared_atomics.count(moved(mask), pattern.passes(&at, size as u32, mask));
+                let operand = self.tainted(i.src[1], mask) | self.tainted(i.src[2], mask);
+                let who = self.who(true);
+                if operand != 0 || shared.memory.read(who, &at, size as u32, mask)? {
+                    let lane = operand.checked_ilog2().unwrap_or(mask.trailing_zeros());
+                    let detail = "an atomic on shared memory uses uninitialised data";
+                    return Err(trouble(FaultKind::Uninitialised, Some(lane), detail));
+                }
+                shared.memory.write(who, &at, size as u32, mask, 0, |_, _| true)?;
                 for k in order {
-                    let words = &mut shared.words;
+                    let words = &mut shared.memory.words;
                     old[k] = apply(op, size, at[k], b[k], c[k], |w, f| {
                         let old = words[w];
                         words[w] = f(old);
@@ -101,11 +114,27 @@ impl<'g> Warp<'g> {
                 }
             }
             Space::Global | Space::Generic => {
+                for s in [i.src[1], i.src[2]] {
+                    self.require_known(s, mask, "an operand of an atomic on global memory")?;
+                }
                 let mut left = mask;
                 while left != 0 {
-                    let (_, a, at, here) = shared.allocation(self.now.pc, addresses, left, size as u32)?;
+                    let (a, at, here) = shared.allocation(self.now.pc, addresses, left, size as u32)?;
+                    left &= !here;
+                    let pattern = Pattern::of(&at, size as u32, here);
+                    shared
+                        .counters
+                        .global_atomics
+                        .count(moved(here), pattern.sectors(&at, size as u32, here));
+                    let access = shared.grid.program.access_of[self.now.pc as usize];
+                    shared.log.add(access, a.base, &at, size as u32, here, pattern);
                     let _wide = (size == 8).then(|| shared.grid.wide_atomics.lock());
                     for &k in order.iter().filter(|&&k| here >> k & 1 != 0) {
+                        if a.is_tainted(at[k], size as usize) {
+                            let detail =
+                                format!("an atomic on {:#x}, which is uninitialised", a.base + at[k] as u64);
+                            return Err(trouble(FaultKind::Uninitialised, Some(k as u32), detail));
+                        }
                         old[k] = apply(op, size, at[k], b[k], c[k], |w, f| {
                             // The closure always returns a value, so the update never fails.
                             a.words()[w]
@@ -113,12 +142,14 @@ impl<'g> Warp<'g> {
                                 .unwrap_or_default()
                         });
                     }
-                    left &= !here;
                 }
             }
             _ => return Err(trouble(FaultKind::Invalid, None, "an atomic on memory of one thread")),
         }
         self.registers.set_bits(i.dst[0], &old, mask);
+        if let Some(t) = &mut self.taints {
+            t.set_bits(i.dst[0], &[0; LANES], mask);
+        }
         Ok(())
     }
 }

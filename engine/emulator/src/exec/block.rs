@@ -2,23 +2,30 @@
 
 use super::barrier::Barriers;
 use super::grid::Grid;
+use super::races::Log;
+use super::shadow::SharedMemory;
 use super::warp::{Stop, Warp, lanes, thread};
-use crate::counters::Counters;
+use crate::counters::{Counters, Executed};
 use crate::fault::{Check, Fault, FaultKind, Trouble, trouble};
 use crate::gpu::Schedule;
-use crate::inst::LANES;
+use crate::inst::{Kind, LANES};
 
 /// What the warps of a block share.
 pub struct Shared<'g> {
     pub grid: &'g Grid<'g>,
     pub ctaid: [u32; 3],
     pub counters: Counters,
-    /// Shared memory in words.
-    pub words: Vec<u32>,
+    pub executed: [Executed; Kind::COUNT],
+    pub memory: SharedMemory,
     pub barriers: Barriers,
-    /// For every instruction the allocation it last touched: most touch one all the time.
+    /// For every memory instruction the allocation it last touched: most touch one all the time.
     pub hits: Vec<u32>,
+    /// What the block touches in global memory.
+    pub log: Log,
 }
+
+/// Instructions the warps of a block may execute together before the kernel counts as endless.
+const LIMIT: u64 = 1 << 31;
 
 /// A block.
 pub struct Block<'g> {
@@ -27,21 +34,24 @@ pub struct Block<'g> {
 }
 
 impl<'g> Block<'g> {
-    pub fn new(grid: &'g Grid<'g>, ctaid: [u32; 3]) -> Block<'g> {
+    pub fn new(grid: &'g Grid<'g>, number: u64) -> Block<'g> {
+        let ctaid = grid.ctaid(number);
         let warps = grid.config.block.iter().product::<u32>().div_ceil(LANES as u32);
         let shared = Shared {
             grid,
             ctaid,
             counters: Counters::default(),
-            words: vec![u32::MAX; (grid.shared_bytes as usize).div_ceil(4)],
+            executed: Default::default(),
+            memory: SharedMemory::new(grid.shared_bytes, grid.program.shared_grain, warps),
             barriers: Barriers::new(warps),
-            hits: vec![0; grid.program.insts.len()],
+            hits: vec![0; grid.program.accesses],
+            log: Log::new(if grid.blocks > 1 { grid.program.accesses } else { 0 }),
         };
         Block { shared, warps: (0..warps).map(|w| Warp::new(grid, ctaid, w)).collect() }
     }
 
     /// Runs all warps to their ends.
-    pub fn run(mut self) -> Result<Counters, Fault> {
+    pub fn run(mut self) -> Result<(Counters, Log), Fault> {
         let mut order: Vec<usize> = (0..self.warps.len()).collect();
         if self.shared.grid.schedule == Schedule::Late {
             order.reverse();
@@ -56,9 +66,16 @@ impl<'g> Block<'g> {
                 moved = true;
                 run_warp(warp, &mut self.shared).map_err(|t| self.fault(w, *t))?;
             }
-            self.shared.barriers.release(&mut self.warps);
+            self.shared.barriers.release(&mut self.shared.memory, &mut self.warps);
             if self.warps.iter().all(|w| w.live() == 0) {
-                return Ok(self.shared.counters);
+                self.shared.counters.executed(&self.shared.executed);
+                return Ok((self.shared.counters, self.shared.log));
+            }
+            if self.shared.executed.iter().map(|e| e.warps).sum::<u64>() > LIMIT {
+                let running =
+                    self.warps.iter().position(|w| w.live() != 0 && w.waiting.is_none()).unwrap_or(0);
+                let detail = format!("more than {LIMIT} instructions executed, and no end");
+                return Err(self.fault(running, *trouble(FaultKind::Endless, None, detail)));
             }
             if !moved && self.warps.iter().all(|w| w.live() == 0 || w.waiting.is_some()) {
                 return Err(self.deadlock());
@@ -89,17 +106,19 @@ impl<'g> Block<'g> {
 
     fn fault(&self, warp: usize, t: Trouble) -> Fault {
         let (grid, warp) = (self.shared.grid, &self.warps[warp]);
-        let origin = grid.program.origins[(warp.now.pc as usize).min(grid.program.origins.len() - 1)];
         let lane = t.lane.unwrap_or(lanes(warp.now.mask).next().unwrap_or(0) as u32);
-        let file = grid.kernel.files.iter().find(|f| f.0 == origin.file);
+        let mut detail = t.detail;
+        if let Some(other) = t.other {
+            detail += &format!(" ({})", grid.place(other));
+        }
         Fault {
             kind: t.kind,
             kernel: grid.kernel.name().to_string(),
-            ptx_line: origin.ptx_line,
-            cuda: file.map(|f| (f.1.clone(), origin.cuda_line)),
+            ptx_line: grid.program.origin(warp.now.pc).ptx_line,
+            cuda: grid.cuda(warp.now.pc),
             block: self.shared.ctaid,
             thread: Some(thread(grid.config.block, warp.index, lane)),
-            detail: t.detail,
+            detail,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::array::from_fn;
 
 impl<'g> Warp<'g> {
     /// Executes a collective of a warp.
-    pub fn collective(&mut self, _: &mut Shared<'g>, i: &Inst, mask: u32) -> Check {
+    pub fn collective(&mut self, shared: &mut Shared<'g>, i: &Inst, mask: u32) -> Check {
         match i.op {
             Op::Shuffle(mode) => {
                 self.members("shfl.sync", i.src[3], mask)?;
@@ -41,7 +41,10 @@ impl<'g> Warp<'g> {
                 let all = lanes(mask).map(|k| a[k]).reduce(|x, y| combine(op, x, y)).unwrap_or(0);
                 self.registers.set_word(i.dst[0], &[all; LANES], mask);
             }
-            Op::WarpSync => self.members("bar.warp.sync", i.src[0], mask)?,
+            Op::WarpSync => {
+                self.members("bar.warp.sync", i.src[0], mask)?;
+                shared.memory.warp_sync(self.index);
+            }
             _ => return Err(trouble(FaultKind::Invalid, None, "an instruction this GPU cannot execute")),
         }
         Ok(())
@@ -49,6 +52,7 @@ impl<'g> Warp<'g> {
 
     /// Checks a member mask: it must name exactly the lanes that are here.
     fn members(&self, what: &str, s: Slot, mask: u32) -> Check {
+        self.require_known(s, mask, "a member mask")?;
         let row = self.registers.word(s);
         for k in lanes(mask) {
             let named = row[k] & self.all;
@@ -68,29 +72,23 @@ impl<'g> Warp<'g> {
         Ok(())
     }
 
-    /// `c` holds the segment mask in bits 8 to 12 and the clamp in bits 0 to 4.
+    /// Exchanges values; a lane that reads outside its segment keeps its own.
     #[inline(always)]
     fn shuffle(&mut self, i: &Inst, mode: Shuffle, mask: u32) {
-        let (a, b, c) =
-            (*self.registers.word(i.src[0]), self.registers.word(i.src[1]), self.registers.word(i.src[2]));
-        let (mut new, mut inside) = ([0; LANES], 0u32);
-        for k in 0..LANES as u32 {
-            let (offset, clamp, segment) = (b[k as usize] & 31, c[k as usize] & 31, c[k as usize] >> 8 & 31);
-            let most = k & segment | clamp & !segment;
-            let least = k & segment;
-            let (from, ok) = match mode {
-                Shuffle::Up => (k.wrapping_sub(offset), k as i32 - offset as i32 >= most as i32),
-                Shuffle::Down => (k + offset, k + offset <= most),
-                Shuffle::Butterfly => (k ^ offset, (k ^ offset) <= most),
-                Shuffle::Index => (least | offset & !segment, (least | offset & !segment) <= most),
-            };
-            let from = if ok { from & 31 } else { k };
-            new[k as usize] = a[from as usize];
-            inside |= (ok as u32) << k;
-        }
-        self.registers.set_word(i.dst[0], &new, mask);
+        let (from, inside) = sources(mode, self.registers.word(i.src[1]), self.registers.word(i.src[2]));
+        let a = *self.registers.word(i.src[0]);
+        self.registers.set_word(i.dst[0], &from_fn(|k| a[from[k] as usize]), mask);
         if !i.dst[1].is_none() {
             self.registers.set_predicate(i.dst[1], inside, mask);
+        }
+        if let Some(t) = &mut self.taints {
+            let (a, b, c) = (*t.word(i.src[0]), *t.word(i.src[1]), *t.word(i.src[2]));
+            let unknown = |k: usize| b[k] | c[k] != 0;
+            t.set_word(i.dst[0], &from_fn(|k| if unknown(k) { FULL } else { a[from[k] as usize] }), mask);
+            if !i.dst[1].is_none() {
+                let unknown = (0..LANES).filter(|&k| unknown(k)).fold(0, |m, k| m | 1 << k);
+                t.set_predicate(i.dst[1], unknown, mask);
+            }
         }
     }
 
@@ -104,6 +102,28 @@ impl<'g> Warp<'g> {
         };
         self.registers.set_predicate(i.dst[0], if truth { FULL } else { 0 }, mask);
     }
+}
+
+/// The lane that each lane reads, and which lanes stay inside their segment. `c` holds the segment mask in
+/// bits 8 to 12 and the clamp in bits 0 to 4.
+#[inline(always)]
+fn sources(mode: Shuffle, b: &[u32; LANES], c: &[u32; LANES]) -> ([u32; LANES], u32) {
+    let mut inside = 0u32;
+    let from = from_fn(|lane| {
+        let k = lane as u32;
+        let (offset, clamp, segment) = (b[lane] & 31, c[lane] & 31, c[lane] >> 8 & 31);
+        let most = k & segment | clamp & !segment;
+        let least = k & segment;
+        let (from, ok) = match mode {
+            Shuffle::Up => (k.wrapping_sub(offset), k as i32 - offset as i32 >= most as i32),
+            Shuffle::Down => (k + offset, k + offset <= most),
+            Shuffle::Butterfly => (k ^ offset, (k ^ offset) <= most),
+            Shuffle::Index => (least | offset & !segment, (least | offset & !segment) <= most),
+        };
+        inside |= (ok as u32) << lane;
+        if ok { from & 31 } else { k }
+    });
+    (from, inside)
 }
 
 fn combine(op: Reduce, a: u32, b: u32) -> u32 {

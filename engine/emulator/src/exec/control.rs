@@ -17,8 +17,8 @@ impl<'g> Warp<'g> {
             Op::Exit => return self.exit(mask),
             Op::Barrier | Op::BarrierArrive | Op::BarrierReduce(_) => return self.barrier(shared, i, mask),
             _ if mask == 0 => {}
-            Op::Load(access) => self.load(shared, i, access, mask)?,
-            Op::Store(access) => self.store(shared, i, access, mask)?,
+            Op::Load(access) => self.access(shared, i, access, false, mask)?,
+            Op::Store(access) => self.access(shared, i, access, true, mask)?,
             Op::Atom { space, op, size } => self.atomic(shared, i, (space, op, size), mask)?,
             Op::Mma(kind) => {
                 self.require_all(mask, "mma")?;
@@ -31,7 +31,7 @@ impl<'g> Warp<'g> {
             Op::CopyWait => self.copy_wait(shared, i.imm, mask)?,
             Op::CopyWaitAll => self.copy_wait(shared, -1, mask)?,
             Op::Clock => {
-                let now = shared.counters.warp_instructions;
+                let now = shared.executed.iter().map(|e| e.warps).sum();
                 self.registers.set_bits(i.dst[0], &[now; 32], mask);
             }
             Op::Trap => {
@@ -66,6 +66,7 @@ impl<'g> Warp<'g> {
     }
 
     fn branch_indexed(&mut self, shared: &Shared<'g>, i: &Inst, mask: u32) -> Check<Option<Stop>> {
+        self.require_known(i.src[0], mask, "a branch index")?;
         let program = shared.grid.program;
         let table = &program.tables[i.imm as usize];
         let index = self.registers.word(i.src[0]);

@@ -1,6 +1,7 @@
 //! A launch: what all blocks share, and running them in parallel.
 
 use super::block::Block;
+use super::races;
 use super::registers::Constants;
 use crate::counters::Counters;
 use crate::decode::Program;
@@ -21,6 +22,8 @@ pub struct Grid<'g> {
     pub kernel: &'g Kernel,
     pub program: &'g Program,
     pub constants: Constants,
+    /// Their taint: none.
+    pub clean: Constants,
     pub config: Launch,
     /// The parameter bytes as words.
     pub params: Vec<u32>,
@@ -28,8 +31,33 @@ pub struct Grid<'g> {
     pub schedule: Schedule,
     /// Static and dynamic shared memory in bytes.
     pub shared_bytes: u32,
+    pub blocks: u64,
     /// Held during 64-bit atomics, whose cells are two words.
     pub wide_atomics: Mutex<()>,
+}
+
+impl Grid<'_> {
+    /// `ctaid` of the n-th block.
+    pub fn ctaid(&self, n: u64) -> [u32; 3] {
+        let [x, y, _] = self.config.grid.map(u64::from);
+        [(n % x) as u32, (n / x % y) as u32, (n / x / y) as u32]
+    }
+
+    /// The CUDA source position of an instruction.
+    pub fn cuda(&self, pc: u32) -> Option<(String, u32)> {
+        let origin = self.program.origin(pc);
+        let file = self.kernel.files.iter().find(|f| f.0 == origin.file)?;
+        Some((file.1.clone(), origin.cuda_line))
+    }
+
+    /// An instruction's lines, for a message.
+    pub fn place(&self, pc: u32) -> String {
+        let line = format!("PTX line {}", self.program.origin(pc).ptx_line);
+        match self.cuda(pc) {
+            Some((file, cuda)) => format!("{line}, {file}:{cuda}"),
+            None => line,
+        }
+    }
 }
 
 fn check(kernel: &Kernel, config: Launch, args: &[u8]) -> Result<()> {
@@ -68,6 +96,7 @@ pub fn launch(
     schedule: Schedule,
 ) -> Result<Counters> {
     check(kernel, config, args)?;
+    let blocks = config.grid.iter().map(|&n| n as u64).product::<u64>();
     let params = args.chunks(4).map(|c| {
         let mut word = [0; 4];
         word[..c.len()].copy_from_slice(c);
@@ -77,39 +106,46 @@ pub fn launch(
         kernel,
         program: &kernel.program,
         constants: Constants::new(&kernel.program),
+        clean: Constants::clean(&kernel.program),
         config,
         params: params.collect(),
         snapshot,
         schedule,
         shared_bytes: kernel.static_shared() + config.shared,
+        blocks,
         wide_atomics: Mutex::new(()),
     };
-    let blocks = config.grid.iter().map(|&n| n as u64).product::<u64>();
+    let result = run_blocks(&grid);
+    // What the launch wrote may have completed an allocation.
+    grid.snapshot.live.iter().for_each(|a| a.settle());
+    result
+}
+
+/// Runs all blocks in parallel, then compares what they touched.
+fn run_blocks(grid: &Grid<'_>) -> Result<Counters> {
     // Blocks behind a failed one need not run; those before it may hold the fault to report.
     let failed = AtomicU64::new(u64::MAX);
-    let run = |n: u64| -> Option<std::result::Result<Counters, (u64, Error)>> {
+    let run = |n: u64| {
         if n > failed.load(Relaxed) {
             return None;
         }
-        let [x, y, _] = config.grid.map(u64::from);
-        let ctaid = [(n % x) as u32, (n / x % y) as u32, (n / x / y) as u32];
-        Some(Block::new(&grid, ctaid).run().map_err(|fault| {
+        let done = Block::new(grid, n).run();
+        if done.is_err() {
             failed.fetch_min(n, Relaxed);
-            (n, fault.into())
-        }))
-    };
-    let done: Vec<_> = (0..blocks).into_par_iter().filter_map(run).collect();
-    let mut total = Counters::default();
-    let mut first: Option<(u64, Error)> = None;
-    for result in done {
-        match result {
-            Ok(counters) => total.add(&counters),
-            Err(e) if first.as_ref().is_none_or(|f| e.0 < f.0) => first = Some(e),
-            Err(_) => {}
         }
+        Some((n, done))
+    };
+    let mut done: Vec<_> = (0..grid.blocks).into_par_iter().filter_map(run).collect();
+    done.sort_unstable_by_key(|d| d.0);
+    let mut total = Counters::default();
+    let mut logs = Vec::new();
+    for (n, result) in done {
+        let (counters, log) = result?;
+        total.add(&counters);
+        logs.push((n, log));
     }
-    for a in grid.snapshot.live.iter() {
-        a.settle();
+    match races::find(grid, logs) {
+        Some(race) => Err(race.into()),
+        None => Ok(total),
     }
-    first.map_or(Ok(total), |(_, e)| Err(e))
 }

@@ -11,8 +11,12 @@ mod copy;
 mod grid;
 mod matrix;
 mod mma;
+mod pattern;
+mod races;
 mod registers;
+mod shadow;
 mod space;
+mod taint;
 mod warp;
 
 pub use grid::launch;

@@ -30,6 +30,15 @@ impl Constants {
             predicates: program.predicate_constants.iter().map(|&c| if c { FULL } else { 0 }).collect(),
         }
     }
+
+    /// As many, all zero: the taint of constants.
+    pub fn clean(program: &Program) -> Constants {
+        Constants {
+            words: vec![Words([0; LANES]); program.word_constants.len()],
+            doubles: vec![Doubles([0; LANES]); program.double_constants.len()],
+            predicates: vec![0; program.predicate_constants.len()],
+        }
+    }
 }
 
 /// A warp's registers.
@@ -56,13 +65,14 @@ fn blend<T: Copy>(old: &mut [T; LANES], new: &[T; LANES], mask: u32) {
 }
 
 impl<'g> Registers<'g> {
-    pub fn new(program: &Program, constants: &'g Constants) -> Registers<'g> {
+    /// Registers all of whose bits are `bit`.
+    pub fn new(program: &Program, constants: &'g Constants, bit: bool) -> Registers<'g> {
+        let (word, double) = if bit { (u32::MAX, u64::MAX) } else { (0, 0) };
         Registers {
             constants,
-            // What no instruction has written is as wrong as can be.
-            words: vec![Words([u32::MAX; LANES]); program.words],
-            doubles: vec![Doubles([u64::MAX; LANES]); program.doubles],
-            predicates: vec![0; program.predicates],
+            words: vec![Words([word; LANES]); program.words],
+            doubles: vec![Doubles([double; LANES]); program.doubles],
+            predicates: vec![word; program.predicates],
             carry: 0,
         }
     }

@@ -69,36 +69,37 @@ impl<'g> Shared<'g> {
         addresses: &[u64; LANES],
         mask: u32,
         bytes: u32,
-    ) -> Check<(usize, &'g Allocation, Offsets, u32)> {
+    ) -> Check<(&'g Allocation, Offsets, u32)> {
         let live = &self.grid.snapshot.live;
-        let hit = self.hits[pc as usize] as usize;
+        let access = self.grid.program.access_of[pc as usize];
+        let hit = self.hits[access as usize] as usize;
         if let Some(a) = live.get(hit)
             && a.size >= bytes as u64
         {
             let at: [u64; LANES] = from_fn(|k| addresses[k].wrapping_sub(a.base));
             let last = a.size - bytes as u64;
             if at.iter().fold(true, |ok, &x| ok & (x <= last)) {
-                return Ok((hit, a, at.map(|x| x as usize), mask));
+                return Ok((a, at.map(|x| x as usize), mask));
             }
         }
-        self.find_allocation(pc, addresses, mask, bytes)
+        self.find_allocation(access, addresses, mask, bytes)
     }
 
     #[inline(never)]
     fn find_allocation(
         &mut self,
-        pc: u32,
+        access: u32,
         addresses: &[u64; LANES],
         mask: u32,
         bytes: u32,
-    ) -> Check<(usize, &'g Allocation, Offsets, u32)> {
+    ) -> Check<(&'g Allocation, Offsets, u32)> {
         let first = mask.trailing_zeros() as usize % LANES;
         let grid = self.grid;
         let Pointee::Live(index) = grid.snapshot.find(addresses[first]) else {
             return Err(self.lost(addresses[first], first, bytes));
         };
         let a = &grid.snapshot.live[index];
-        self.hits[pc as usize] = index as u32;
+        self.hits[access as usize] = index as u32;
         let inside = |&k: &usize| {
             addresses[k] >= a.base
                 && addresses[k] - a.base <= a.size.wrapping_sub(bytes as u64)
@@ -112,7 +113,7 @@ impl<'g> Shared<'g> {
             let k = if here >> k & 1 != 0 { k } else { first };
             (addresses[k] - a.base) as usize
         });
-        Ok((index, a, at, here))
+        Ok((a, at, here))
     }
 
     /// What is wrong with an address that does not lie in an allocation.

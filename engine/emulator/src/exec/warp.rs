@@ -42,8 +42,12 @@ pub struct Warp<'g> {
     /// Lanes that exist; a block's last warp may have fewer than 32.
     pub all: u32,
     pub exited: u32,
-    /// Local memory: word `w` of lane `k` at `32 w + k`.
+    /// The taint of the registers, from the first uninitialised bit on, and the load that brought it.
+    pub taints: Option<Box<Registers<'g>>>,
+    pub first_taint: Option<u32>,
+    /// Local memory: word `w` of lane `k` at `32 w + k`; and its taint.
     pub local: Vec<u32>,
+    pub local_taint: Vec<u32>,
     pub waiting: Option<super::barrier::Wait>,
     pub copies: super::copy::Copies<'g>,
 }
@@ -58,23 +62,35 @@ impl<'g> Warp<'g> {
         let threads = grid.config.block.iter().product::<u32>();
         let here = (threads - index * LANES as u32).min(LANES as u32);
         let all = if here == 32 { FULL } else { (1 << here) - 1 };
-        let mut registers = Registers::new(grid.program, &grid.constants);
+        let mut registers = Registers::new(grid.program, &grid.constants, true);
         for &(row, special) in &grid.program.specials {
             let value = std::array::from_fn(|lane| special_value(special, grid, ctaid, index, lane as u32));
             registers.set_word(Slot::register(Class::Word, row), &value, FULL);
         }
         let local_words = (grid.program.local_bytes as usize).div_ceil(4) * LANES;
-        Warp {
+        let mut warp = Warp {
             index,
             registers,
             now: Frame { pc: 0, mask: all, rejoin: NEVER },
             stack: Vec::new(),
             all,
             exited: 0,
+            taints: None,
+            first_taint: None,
             local: vec![u32::MAX; local_words],
+            local_taint: vec![u32::MAX; local_words],
             waiting: None,
             copies: super::copy::Copies::default(),
+        };
+        for &slot in &grid.program.undefined {
+            warp.taints(grid).set_bits(slot, &[u64::MAX; LANES], FULL);
         }
+        warp
+    }
+
+    /// The taint of the registers, made when first needed.
+    pub fn taints(&mut self, grid: &'g Grid<'g>) -> &mut Registers<'g> {
+        self.taints.get_or_insert_with(|| Box::new(Registers::new(grid.program, &grid.clean, false)))
     }
 
     /// Lanes that are still running.
@@ -100,8 +116,13 @@ impl<'g> Warp<'g> {
                     self.now.mask & if i.guard_negated { !p } else { p }
                 }
             };
-            shared.counters.warp_instructions += 1;
-            shared.counters.thread_instructions += mask.count_ones() as u64;
+            let executed = &mut shared.executed[i.kind as usize];
+            executed.warps += 1;
+            executed.threads += mask.count_ones() as u64;
+            if self.taints.is_some() {
+                self.require_known(i.guard, self.now.mask, "a predicate that controls an instruction")?;
+                self.spread_taint(i, mask);
+            }
             if alu::execute(&mut self.registers, i, mask) {
                 self.now.pc += 1;
             } else if let Some(stop) = self.execute(shared, i, mask)? {

@@ -1,0 +1,325 @@
+//! The shared memory of a block and its records: who touched what, and when.
+//!
+//! Time is a counter that every barrier advances. Each warp knows, for every warp, up to which time that
+//! warp's accesses happened before its own next one: a vector clock. An access to a granule must find the
+//! last write, and a write the last reads too, in the past so defined; otherwise the two race.
+//!
+//! A granule is as wide as the kernel's narrowest access to shared memory. Reads by several warps share one
+//! record; where they are not ordered among themselves it keeps the earlier time, which can hide a race with
+//! a later reader (with named barriers only) but never invents one.
+
+use super::space::Offsets;
+use super::warp::lanes;
+use crate::fault::{Check, FaultKind, Trouble, trouble};
+
+/// An asynchronous copy is under way.
+const PENDING: u32 = 1 << 10;
+/// Written by an asynchronous copy: other lanes of the same warp need a barrier too.
+const ASYNC: u32 = 1 << 11;
+/// Some bytes may be uninitialised; the taint words tell which.
+const TAINTED: u32 = 1 << 12;
+/// Written by an atomic or a strong store: others of that kind may follow unordered.
+const STRONG: u32 = 1 << 13;
+/// The store's number begins here.
+const STORE: u32 = 14;
+
+/// The last write of a granule.
+#[derive(Clone, Copy)]
+struct Write {
+    time: u32,
+    /// Warp in bits 0 to 4, lane in bits 5 to 9, flags, the store's number.
+    meta: u32,
+    pc: u32,
+}
+
+impl Write {
+    fn warp(self) -> u32 {
+        self.meta & 31
+    }
+
+    fn lane(self) -> u32 {
+        self.meta >> 5 & 31
+    }
+}
+
+/// The last reads of a granule: the warps, one bit each.
+#[derive(Clone, Copy, Default)]
+struct Read {
+    time: u32,
+    warps: u32,
+    pc: u32,
+}
+
+/// Who accesses.
+#[derive(Clone, Copy)]
+pub struct Who {
+    pub warp: u32,
+    pub pc: u32,
+    /// Atomic, volatile or otherwise made to be concurrent.
+    pub strong: bool,
+}
+
+/// The shared memory of a block.
+pub struct SharedMemory {
+    pub words: Vec<u32>,
+    /// All ones in uninitialised bytes.
+    pub taint: Vec<u32>,
+    writes: Vec<Write>,
+    reads: Vec<Read>,
+    /// log2 of a granule's bytes.
+    grain: u32,
+    time: u32,
+    store: u32,
+    /// `known[w][v]`: up to when warp v's accesses lie in warp w's past; for v = w, up to when its lanes know
+    /// of each other's copies.
+    known: Vec<[u32; 32]>,
+    /// The least of each warp's clock: what is not later lies in its past whoever did it.
+    floor: Vec<u32>,
+    /// Clocks of warps that arrived at a barrier without waiting there.
+    arrived: Vec<(u32, u32, [u32; 32])>,
+}
+
+impl SharedMemory {
+    pub fn new(bytes: u32, grain: u32, warps: u32) -> SharedMemory {
+        let words = (bytes as usize).div_ceil(4);
+        let granules = (bytes as usize).div_ceil(grain as usize);
+        // Warps that do not exist never hold anybody back.
+        let known = std::array::from_fn(|v| if v < warps as usize { 0 } else { u32::MAX });
+        SharedMemory {
+            words: vec![u32::MAX; words],
+            taint: vec![u32::MAX; words],
+            writes: vec![Write { time: 0, meta: TAINTED, pc: 0 }; granules],
+            reads: vec![Read::default(); granules],
+            grain: grain.trailing_zeros(),
+            time: 1,
+            store: 0,
+            known: vec![known; warps as usize],
+            floor: vec![0; warps as usize],
+            arrived: Vec::new(),
+        }
+    }
+
+    /// The taint of a word: only granules marked so have any.
+    pub fn taint_of(&self, word: usize) -> u32 {
+        if self.taint[word] == 0 {
+            return 0;
+        }
+        let marked = |byte: usize| {
+            let g = (4 * word + byte) >> self.grain;
+            self.writes.get(g).is_some_and(|w| w.meta & TAINTED != 0)
+        };
+        (0..4).filter(|&b| marked(b)).fold(0, |t, b| t | self.taint[word] & 0xff << (8 * b))
+    }
+
+    fn granules(&self, at: usize, bytes: u32) -> std::ops::Range<usize> {
+        let first = at >> self.grain;
+        first..first + ((bytes >> self.grain) as usize).max(1)
+    }
+
+    /// Records a read of `bytes` by each lane; true when some may be uninitialised.
+    #[inline(always)]
+    pub fn read(&mut self, who: Who, at: &Offsets, bytes: u32, mask: u32) -> Check<bool> {
+        let floor = self.floor[who.warp as usize];
+        let mut tainted = 0;
+        for k in lanes(mask) {
+            for g in self.granules(at[k], bytes) {
+                let write = self.writes[g];
+                tainted |= write.meta & TAINTED;
+                if self.concerns(write, who, floor) {
+                    self.after_write(who, k as u32, g, "reads")?;
+                }
+                let read = self.reads[g];
+                let bit = 1 << who.warp;
+                if !who.strong && (read.time != self.time || read.warps & bit == 0) {
+                    self.reads[g] = self.join(read, who);
+                }
+            }
+        }
+        Ok(tainted != 0)
+    }
+
+    /// The record of reads with one more.
+    #[inline(always)]
+    fn join(&self, read: Read, who: Who) -> Read {
+        let bit = 1 << who.warp;
+        if read.time == self.time {
+            return Read { warps: read.warps | bit, pc: who.pc, ..read };
+        }
+        let known = &self.known[who.warp as usize];
+        let past = read.time <= self.floor[who.warp as usize]
+            || lanes(read.warps & !bit).all(|v| known[v] >= read.time);
+        match past {
+            true => Read { time: self.time, warps: bit, pc: who.pc },
+            false => Read { warps: read.warps | bit, pc: who.pc, ..read },
+        }
+    }
+
+    /// Whether a write needs a closer look: a copy, or another warp's and not long past.
+    #[inline(always)]
+    fn concerns(&self, write: Write, who: Who, floor: u32) -> bool {
+        let foreign = write.warp() != who.warp || write.meta & ASYNC != 0;
+        write.time > floor && foreign || write.meta & PENDING != 0
+    }
+
+    /// Checks that the last write of a granule lies in the past of an access.
+    fn after_write(&self, who: Who, lane: u32, g: usize, does: &str) -> Check {
+        let write = self.writes[g];
+        let at = g << self.grain;
+        if write.meta & PENDING != 0 {
+            let detail =
+                format!("{does} shared memory at {at:#x} while a copy to it is under way, not waited for");
+            return Err(trouble(FaultKind::AsyncCopy, Some(lane), detail).also_at(write.pc));
+        }
+        let other = write.warp();
+        let copied = write.meta & ASYNC != 0;
+        let own = other == who.warp;
+        if own && (!copied || write.lane() == lane) || write.meta & STRONG != 0 && who.strong {
+            return Ok(());
+        }
+        if write.time <= self.known[who.warp as usize][other as usize] {
+            return Ok(());
+        }
+        let (kind, what) = match copied {
+            true => (
+                FaultKind::AsyncCopy,
+                "which another thread copied and waited for, but with no barrier since",
+            ),
+            false => (FaultKind::SharedRace, "which another warp wrote, with no barrier since"),
+        };
+        let detail = format!("{does} shared memory at {at:#x}, {what}");
+        Err(trouble(kind, Some(lane), detail).also_at(write.pc))
+    }
+
+    /// Checks that a write may happen: after the last write and the last reads.
+    #[inline(always)]
+    fn before_write(&self, who: Who, lane: u32, g: usize, floor: u32) -> Check {
+        let write = self.writes[g];
+        if self.concerns(write, who, floor) {
+            self.after_write(who, lane, g, "writes")?;
+        }
+        let read = self.reads[g];
+        if read.time > floor && read.warps & !(1 << who.warp) != 0 {
+            self.after_reads(who, lane, g)?;
+        }
+        Ok(())
+    }
+
+    fn after_reads(&self, who: Who, lane: u32, g: usize) -> Check {
+        let read = self.reads[g];
+        let known = &self.known[who.warp as usize];
+        match lanes(read.warps & !(1 << who.warp)).find(|&v| known[v] < read.time) {
+            None => Ok(()),
+            Some(v) => {
+                let at = g << self.grain;
+                let detail = format!(
+                    "writes shared memory at {at:#x}, which warp {v} may still read: no barrier since"
+                );
+                Err(trouble(FaultKind::SharedRace, Some(lane), detail).also_at(read.pc))
+            }
+        }
+    }
+
+    /// Records a store of `bytes` by each lane. `same` tells whether two lanes store the same value.
+    #[inline(always)]
+    pub fn write(
+        &mut self,
+        who: Who,
+        at: &Offsets,
+        bytes: u32,
+        mask: u32,
+        tainted: u32,
+        same: impl Fn(usize, usize) -> bool,
+    ) -> Check {
+        let store = self.next_store();
+        let floor = self.floor[who.warp as usize];
+        for k in lanes(mask) {
+            let flags = if tainted >> k & 1 != 0 { TAINTED } else { 0 } | if who.strong { STRONG } else { 0 };
+            let meta = who.warp | (k as u32) << 5 | flags | store << STORE;
+            for g in self.granules(at[k], bytes) {
+                self.before_write(who, k as u32, g, floor)?;
+                let last = self.writes[g];
+                if last.time == self.time && last.meta >> STORE == store && !same(last.lane() as usize, k) {
+                    return Err(self.two_lanes(g, last.lane(), k as u32));
+                }
+                self.writes[g] = Write { time: self.time, meta, pc: who.pc };
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn two_lanes(&self, g: usize, first: u32, second: u32) -> Box<Trouble> {
+        let at = g << self.grain;
+        let detail = format!(
+            "lanes {first} and {second} of one store write different values to shared memory at {at:#x}"
+        );
+        trouble(FaultKind::SharedRace, Some(second), detail)
+    }
+
+    /// A number no recent store has. When numbers begin anew, time advances, so that old ones cannot match.
+    fn next_store(&mut self) -> u32 {
+        self.store += 1;
+        if self.store >> (32 - STORE) != 0 {
+            (self.store, self.time) = (1, self.time + 1);
+        }
+        self.store
+    }
+
+    /// An asynchronous copy begins: from now on nobody may touch its destination.
+    pub fn copy_begin(&mut self, who: Who, lane: u32, at: usize, bytes: u32) -> Check {
+        let floor = self.floor[who.warp as usize];
+        for g in self.granules(at, bytes) {
+            self.before_write(who, lane, g, floor)?;
+            let meta = who.warp | lane << 5 | PENDING;
+            self.writes[g] = Write { time: self.time, meta, pc: who.pc };
+        }
+        Ok(())
+    }
+
+    /// Its thread has waited for it.
+    pub fn copy_end(&mut self, warp: u32, lane: u32, at: usize, bytes: u32, tainted: bool) {
+        for g in self.granules(at, bytes) {
+            let flags = ASYNC | if tainted { TAINTED } else { 0 };
+            let w = &mut self.writes[g];
+            (w.time, w.meta) = (self.time, warp | lane << 5 | flags);
+        }
+    }
+
+    /// `bar.warp.sync`: the lanes of a warp learn of each other's copies.
+    pub fn warp_sync(&mut self, warp: u32) {
+        self.known[warp as usize][warp as usize] = self.time;
+        self.settle(warp);
+        self.time += 1;
+    }
+
+    /// `bar.arrive`: what the warp has done so far will be known to those who wait at barrier `id`.
+    pub fn arrive(&mut self, id: u32, warp: u32) {
+        let mut clock = self.known[warp as usize];
+        clock[warp as usize] = self.time;
+        self.arrived.push((id, warp, clock));
+        self.time += 1;
+    }
+
+    /// A barrier is complete: those who waited know of all who came.
+    pub fn barrier(&mut self, id: u32, waiting: u32) {
+        let mut joint = [0; 32];
+        let mut join = |clock: &[u32; 32]| joint.iter_mut().zip(clock).for_each(|(j, &c)| *j = c.max(*j));
+        for w in lanes(waiting) {
+            join(&self.known[w]);
+        }
+        self.arrived.iter().filter(|a| a.0 == id).for_each(|a| join(&a.2));
+        self.arrived.retain(|a| a.0 != id);
+        for w in lanes(waiting) {
+            joint[w] = self.time;
+        }
+        for w in lanes(waiting) {
+            self.known[w] = joint;
+            self.settle(w as u32);
+        }
+        self.time += 1;
+    }
+
+    fn settle(&mut self, warp: u32) {
+        self.floor[warp as usize] = self.known[warp as usize].iter().copied().min().unwrap_or(0);
+    }
+}

@@ -1,0 +1,77 @@
+//! The launches of `adamw.cu`: one for all parameters, one for all gradients.
+
+use super::{Hyper, Param};
+use crate::cuda::HEADERS;
+use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
+use std::sync::Arc;
+
+/// The step and the norm.
+pub static SOURCE: Source =
+    Source { name: "adamw.cu", text: include_str!("adamw.cu"), headers: HEADERS, variants: &[""] };
+
+/// Elements of one block.
+const CHUNK: usize = 4096;
+const THREADS: usize = 256;
+
+/// One step of every parameter.
+pub fn step(cx: &Ctx, cuda: &Arc<Cuda>, params: &mut [Param<'_>], hyper: &Hyper) -> Result<()> {
+    let Hyper { lr, beta1, beta2, eps, weight_decay, grad_scale, .. } = *hyper;
+    let [correction1, correction2] = hyper.corrections();
+    let keep = 1.0 - lr * weight_decay;
+    let hyper = [lr, beta1, beta2, eps, keep, correction1, correction2, grad_scale];
+    let hyper = cx.device().tensor(Label::Scratch, [hyper.len()], &hyper)?;
+    let mut blocks = Blocks(0);
+    let mut rows: Vec<_> = params
+        .iter_mut()
+        .map(|Param { p, g, m, v }| {
+            let [n, first] = blocks.of(g);
+            [Arg::InOut(p), Arg::In(g), Arg::InOut(m), Arg::InOut(v), n, first]
+        })
+        .collect();
+    let tensors = Arg::I32(rows.len() as i32);
+    let table = cuda.table(&mut rows)?;
+    start(cuda, "adamw", blocks, &mut [Arg::In(&table), Arg::In(&hyper), tensors])
+}
+
+/// Σg² over all elements of all gradients: blocks by themselves, then in order; all in f64.
+pub fn sum_of_squares<'a>(
+    cx: &Ctx,
+    cuda: &Arc<Cuda>,
+    grads: impl IntoIterator<Item = &'a Tensor>,
+) -> Result<f64> {
+    let mut blocks = Blocks(0);
+    let mut rows: Vec<_> = grads
+        .into_iter()
+        .map(|g| {
+            let [n, first] = blocks.of(g);
+            [Arg::In(g), n, first]
+        })
+        .collect();
+    let tensors = Arg::I32(rows.len() as i32);
+    let table = cuda.table(&mut rows)?;
+    // Pairs of words, each an f64.
+    let mut parts = cx.scratch([blocks.0, 2], DType::I32);
+    start(cuda, "squares", blocks, &mut [Arg::Out(&mut parts), Arg::In(&table), tensors])?;
+    let words = parts.to_vec::<i32>()?;
+    Ok(bytemuck::cast_slice::<i32, [u8; 8]>(&words).iter().map(|&part| f64::from_le_bytes(part)).sum())
+}
+
+/// The number of blocks so far.
+struct Blocks(usize);
+
+impl Blocks {
+    /// A tensor's elements and its first block.
+    fn of<'a>(&mut self, t: &Tensor) -> [Arg<'a>; 2] {
+        let (n, first) = (t.shape().elements(), self.0);
+        self.0 += n.div_ceil(CHUNK);
+        [Arg::U64(n as u64), Arg::U64(first as u64)]
+    }
+}
+
+fn start(cuda: &Cuda, kernel: &str, blocks: Blocks, args: &mut [Arg]) -> Result<()> {
+    let kernel = cuda.kernel(&SOURCE, "", kernel)?;
+    // SAFETY: the table's rows are live tensors of as many elements as they say, those written held alone, and
+    // every block belongs to one of them.
+    unsafe { kernel.launch(Grid::new(blocks.0, THREADS), args) }
+}

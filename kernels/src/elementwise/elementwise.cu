@@ -1,0 +1,38 @@
+// Sums and changes of storage type.
+//
+// math    add: y = a + b in f32, rounded once. convert: y = x, rounded to TO
+// launch  one thread for one pack of each array, 256 threads a block; the last thread may have fewer elements
+// options E storage of what is read, TO storage of what `convert` writes
+#include "prelude.cuh"
+
+extern "C" __global__ void add(E *y,       // (n)
+                               const E *a, // (n)
+                               const E *b, // (n)
+                               i64 n) {
+    constexpr int N = WIDE<E>;
+    i64 i = flat<N>();
+    if (i + N <= n) {
+        float v[N], x[N];
+        load(v, a + i);
+        load(x, b + i);
+#pragma unroll
+        for (int j = 0; j < N; j++) v[j] += x[j];
+        store(y + i, v);
+    } else {
+        for (; i < n; i++) y[i] = put<E>(get(a[i]) + get(b[i]));
+    }
+}
+
+extern "C" __global__ void convert(TO *y,      // (n)
+                                   const E *x, // (n)
+                                   i64 n) {
+    constexpr int N = 4; // 16 bytes of the wider type: both arrays are walked without gaps
+    i64 i = flat<N>();
+    if (i + N <= n) {
+        float v[N];
+        load(v, x + i);
+        store(y + i, v);
+    } else {
+        for (; i < n; i++) y[i] = put<TO>(get(x[i]));
+    }
+}

@@ -1,0 +1,75 @@
+//! The launches of `embed.cu`.
+
+use crate::cuda::{HEADERS, element, row_threads, vec};
+use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use codelsi_engine::{DType, Result, Tensor};
+
+/// Look-up and gradient.
+pub static SOURCE: Source = Source {
+    name: "embed.cu",
+    text: include_str!("embed.cu"),
+    headers: HEADERS,
+    variants: &[
+        "W=bf16 E=bf16 VEC=8",
+        "W=bf16 E=bf16 VEC=1",
+        "W=bf16 E=float VEC=4",
+        "W=bf16 E=float VEC=1",
+        "W=float E=bf16 VEC=4",
+        "W=float E=bf16 VEC=1",
+        "W=float E=float VEC=4",
+        "W=float E=float VEC=1",
+    ],
+};
+
+/// Threads of a block of `embed_order`: as many as its tile has tokens.
+const ORDER: usize = 256;
+
+/// y_t = table[ids_t].
+pub fn forward(cuda: &Cuda, y: &mut Tensor, table: &Tensor, ids: &Tensor) -> Result<()> {
+    let ((v, c), e) = (table.shape().as_matrix(), y.dtype());
+    let grid = Grid::new(ids.shape().elements(), row_threads(c, pack(table.dtype(), e, c)));
+    let args = &mut [Arg::Out(y), Arg::In(table), Arg::In(ids), Arg::I32(v as i32), Arg::I32(c as i32)];
+    start(cuda, "embed", (table.dtype(), e, c), grid, args)
+}
+
+/// dtable_v = Σ dy_t over the tokens of v, ascending. `order` becomes the tokens sorted by id, then by place.
+pub fn backward(
+    cuda: &Cuda,
+    dtable: &mut Tensor,
+    order: &mut Tensor,
+    dy: &Tensor,
+    ids: &Tensor,
+) -> Result<()> {
+    let (t, (v, c)) = (ids.shape().elements(), dtable.shape().as_matrix());
+    let types = (dtable.dtype(), dy.dtype(), c);
+    let args = &mut [Arg::Out(order), Arg::In(ids), Arg::I32(t as i32)];
+    start(cuda, "embed_order", types, Grid::new(t.div_ceil(ORDER), ORDER), args)?;
+    let grid = Grid::new(v, row_threads(c, pack(types.0, types.1, c)));
+    let args = &mut [
+        Arg::Out(dtable),
+        Arg::In(dy),
+        Arg::In(order),
+        Arg::In(ids),
+        Arg::I32(t as i32),
+        Arg::I32(c as i32),
+    ];
+    start(cuda, "embed_backward", types, grid, args)
+}
+
+/// Elements of one access: 16 bytes of the wider type.
+fn pack(w: DType, e: DType, columns: usize) -> usize {
+    vec(w, columns).min(vec(e, columns))
+}
+
+fn start(
+    cuda: &Cuda,
+    kernel: &str,
+    (w, e, columns): (DType, DType, usize),
+    grid: Grid,
+    args: &mut [Arg],
+) -> Result<()> {
+    let variant = format!("W={} E={} VEC={}", element(w), element(e), pack(w, e, columns));
+    let kernel = cuda.kernel(&SOURCE, &variant, kernel)?;
+    // SAFETY: the op has checked the shapes; ids are checked by the kernel, and `order` holds tokens.
+    unsafe { kernel.launch(grid, args) }
+}

@@ -1,0 +1,71 @@
+// Rows of the embedding table, and the table's gradient.
+//
+// math    y_t = table_{ids_t}; dtable_v = Σ dy_t over the tokens t with ids_t = v, ascending
+// launch  embed: a token is a block. Backward: `embed_order` counts for each token how many come before it by id and
+//         place, one thread a token; then a row of the table is a block that finds its tokens by bisection
+// options W storage of the table, E storage of y and dy, VEC elements moved by one access of at most 16 bytes
+#include "prelude.cuh"
+
+extern "C" __global__ void embed(E *y,           // (T, C)
+                                 const W *table, // (V, C)
+                                 const int *ids, // (T)
+                                 int V, int C) {
+    i64 t = blockIdx.x;
+    int id = ids[t];
+    if (id < 0 || id >= V) __trap();
+    for (int c = threadIdx.x * VEC; c < C; c += blockDim.x * VEC) {
+        float v[VEC];
+        load(v, table + i64(id) * C + c);
+        store(y + t * C + c, v);
+    }
+}
+
+// order = the tokens sorted by id, then by place.
+extern "C" __global__ void embed_order(int *order,     // (T)
+                                       const int *ids, // (T)
+                                       int T) {
+    __shared__ int tile[256];
+    int t = blockIdx.x * blockDim.x + threadIdx.x;
+    int id = t < T ? ids[t] : 0, rank = 0;
+    for (int start = 0; start < T; start += blockDim.x) {
+        int s = start + threadIdx.x;
+        __syncthreads(); // the last tile has been read
+        if (s < T) tile[threadIdx.x] = ids[s];
+        __syncthreads();
+        int end = min(int(blockDim.x), T - start);
+        for (int i = 0; i < end; i++) rank += tile[i] < id || (tile[i] == id && start + i < t);
+    }
+    if (t < T) order[rank] = t;
+}
+
+// The number of places of `order` whose token has an id below `id`.
+__device__ inline int below(int id, const int *order, const int *ids, int T) {
+    int low = 0, high = T;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (ids[order[middle]] < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+extern "C" __global__ void embed_backward(W *dtable,        // (V, C)
+                                          const E *dy,      // (T, C)
+                                          const int *order, // (T)
+                                          const int *ids,   // (T)
+                                          int T, int C) {
+    int id = blockIdx.x;
+    int first = below(id, order, ids, T), last = below(id + 1, order, ids, T);
+    for (int c = threadIdx.x * VEC; c < C; c += blockDim.x * VEC) {
+        float sum[VEC] = {};
+        for (int i = first; i < last; i++) {
+            float v[VEC];
+            load(v, dy + i64(order[i]) * C + c);
+#pragma unroll
+            for (int j = 0; j < VEC; j++) sum[j] += v[j];
+        }
+        store(dtable + i64(id) * C + c, sum);
+    }
+}

@@ -1,0 +1,213 @@
+// The main loop of every bf16 product: a block's tile of y += a · b on tensor cores, f32 accumulators.
+//
+// pipeline  STAGES tiles of both operands in shared memory: while one is multiplied, the next ones are on their way;
+//           one barrier a tile. Inside a tile, the fragments of a step of 16 are read while those of the step before
+//           are multiplied, over the tile's end too
+// order     an element is one chain of mma over steps of 16, k ascending from where the block's range of K starts:
+//           its bits do not depend on the tile's shape, nor on what else the tile holds
+// slab      products with few steps of K (an adapter's R) join the accumulators before the main loop, through the
+//           stage that the pipeline does not fill at its start
+// TILE      rows and columns of y, steps of K, stages, warps along rows and columns
+#pragma once
+#include "tile.cuh"
+
+constexpr int SHAPES[][6] = {
+    {16, 32, 128, 6, 1, 4},   // up to 16 rows: as many blocks as possible stream the weight
+    {64, 32, 128, 4, 2, 2},   // up to 64 rows
+    {64, 64, 64, 4, 2, 2},    // products of few tiles; unaligned or f32 operands
+    {128, 128, 32, 4, 2, 2},  // two blocks a multiprocessor
+    {128, 256, 64, 3, 2, 4},  // one block, 64x64 a warp
+    {128, 16, 64, 3, 4, 1},   // x Aᵀ of an adapter
+    {16, 128, 64, 3, 1, 4},   // dSᵀ x
+};
+
+enum Form { NT, NN, TN }; // a bᵀ | a b | aᵀ b
+
+// Nothing is done to the fragments before they are multiplied.
+struct AsTheyAre {
+    template <int MT, int COLUMNS> __device__ void operator()(u32 (&)[MT][4], u32 (&)[COLUMNS][2], int) const {}
+};
+
+// y[0..count] = x, plus what y holds if `add`; all of x at once where rows are `aligned`.
+template <typename Out> __device__ inline void put_pack(Out *y, Pack<Out, WIDE<Out>> x, int count, bool aligned, bool add) {
+    typedef Pack<Out, WIDE<Out>> Packed;
+    if (aligned) {
+        if (add) {
+            Packed old = *reinterpret_cast<const Packed *>(y);
+#pragma unroll
+            for (int i = 0; i < WIDE<Out>; i++) x.at[i] = put<Out>(get(old.at[i]) + get(x.at[i]));
+        }
+        *reinterpret_cast<Packed *>(y) = x;
+    } else {
+#pragma unroll
+        for (int i = 0; i < WIDE<Out>; i++)
+            if (i < count) y[i] = add ? put<Out>(get(y[i]) + get(x.at[i])) : x.at[i];
+    }
+}
+
+template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
+    static constexpr int BM = SHAPES[S][0], BN = SHAPES[S][1], BK = SHAPES[S][2];
+    static constexpr int STAGES = SHAPES[S][3];
+    static constexpr int WARPS_M = SHAPES[S][4], WARPS_N = SHAPES[S][5], THREADS = 32 * WARPS_M * WARPS_N;
+    static constexpr int MT = BM / WARPS_M / 16, NTILES = BN / WARPS_N / 8; // mma tiles of a warp
+    static constexpr int STEPS = BK / 16;
+    static_assert(STEPS % 2 == 0, "fragments alternate between two sets");
+
+    typedef Tile<bf16, KIND != TN, BM, BK> A;
+    typedef Tile<Right, KIND == NT, BN, BK> B;
+    static constexpr int STAGE = A::BYTES + B::BYTES;
+
+    typedef float Accumulators[MT][NTILES][4];
+    struct Fragments {
+        u32 a[MT][4], b[NTILES][2];
+    };
+
+    u32 shared; // address of the stages
+    int m, n;   // the tile's first row and column in the product
+
+    __device__ Product(const u8 *memory, int m, int n) : shared(shared_address(memory)), m(m), n(n) {}
+
+    // The warp's first row and column in the tile.
+    __device__ static int warp_m() { return warp() / WARPS_N * (BM / WARPS_M); }
+    __device__ static int warp_n() { return warp() % WARPS_N * (BN / WARPS_N); }
+
+    __device__ static void multiply(Accumulators &acc, const Fragments &f) {
+#pragma unroll
+        for (int i = 0; i < MT; i++)
+#pragma unroll
+            for (int j = 0; j < NTILES; j++) mma(acc[i][j], f.a[i], f.b[j][0], f.b[j][1]);
+    }
+
+    // What copies the operands' tiles from step `k` on, up to their depth.
+    struct Feeds {
+        typename A::template Feed<THREADS, WHOLE> a;
+        typename B::template Feed<THREADS, WHOLE> b;
+        int k, tiles, copied = 0;
+
+        __device__ Feeds(const Product &p, const Matrix<bf16> &a, const Matrix<Right> &b, int k)
+            : a(a, p.m, k), b(b, p.n, k), k(k), tiles((a.depth - k + BK - 1) / BK) {}
+
+        // Starts the copies of the next tile, if there is one.
+        __device__ void copy(u32 stage) {
+            if (copied < tiles) {
+                a.copy(stage);
+                b.copy(stage + A::BYTES);
+            }
+            copied++;
+            copy_commit();
+        }
+    };
+
+    // Fills all stages but the last. No thread may still be reading the stages.
+    __device__ void fill(Feeds &feeds) const {
+#pragma unroll
+        for (int s = 0; s < STAGES - 1; s++) feeds.copy(shared + s * STAGE);
+    }
+
+    // acc += a · b over steps k to k + 16 alone, through the last stage.
+    template <typename T>
+    __device__ void slab(Accumulators &acc, const Matrix<bf16> &a, const Matrix<T> &b, int a_k, int b_k) const {
+        typedef Tile<bf16, true, BM, 16> SlabA;
+        typedef Tile<T, KIND == NT, BN, 16> SlabB;
+        static_assert(SlabA::BYTES + SlabB::BYTES <= STAGE, "a slab fits a stage");
+        u32 to_a = shared + (STAGES - 1) * STAGE, to_b = to_a + SlabA::BYTES;
+        typename SlabA::template Feed<THREADS, true>(a, m, a_k).copy(to_a);
+        typename SlabB::template Feed<THREADS, WHOLE>(b, n, b_k).copy(to_b);
+        copy_commit();
+        copy_wait<0>();
+        __syncthreads();
+        Fragments f;
+        SlabA::a_fragments(f.a, to_a + SlabA::a_lane(warp_m()), 0);
+        SlabB::b_fragments(f.b, to_b + SlabB::b_lane(warp_n()), 0);
+        multiply(acc, f);
+        __syncthreads();
+    }
+
+    // acc += a · b over all that the feeds copy; `edit` may change fragments, knowing their step of K. The stages must
+    // have been filled, and are free when it returns.
+    template <typename Edit = AsTheyAre> __device__ void run(Accumulators &acc, Feeds &feeds, Edit edit = Edit()) const {
+        u32 a_lane = shared + A::a_lane(warp_m()), b_lane = shared + A::BYTES + B::b_lane(warp_n());
+        Fragments f[2];
+        copy_wait<STAGES - 2>();
+        __syncthreads();
+        A::a_fragments(f[0].a, a_lane, 0);
+        B::b_fragments(f[0].b, b_lane, 0);
+        u32 read = 0, write = (STAGES - 1) * STAGE;
+        for (int tile = 0; tile < feeds.tiles; tile++) {
+#pragma unroll
+            for (int step = 0; step < STEPS; step++) {
+                Fragments &now = f[step % 2], &next = f[(step + 1) % 2];
+                if (step < STEPS - 1) {
+                    A::a_fragments(next.a, a_lane + read, 16 * (step + 1));
+                    B::b_fragments(next.b, b_lane + read, 16 * (step + 1));
+                } else {
+                    // The next tile has landed, and nobody reads this one any more.
+                    copy_wait<STAGES - 2>();
+                    __syncthreads();
+                    read = read + STAGE == STAGES * STAGE ? 0 : read + STAGE;
+                    if (tile + 1 < feeds.tiles) {
+                        A::a_fragments(next.a, a_lane + read, 0);
+                        B::b_fragments(next.b, b_lane + read, 0);
+                    }
+                }
+                if (step == 0) {
+                    feeds.copy(shared + write);
+                    write = write + STAGE == STAGES * STAGE ? 0 : write + STAGE;
+                }
+                edit(now.a, now.b, feeds.k + BK * tile + 16 * step);
+                multiply(acc, now);
+            }
+        }
+    }
+
+    // f(row, column, x, y) of every pair of neighbours that this thread holds, in the product's coordinates.
+    template <typename F> __device__ void each(Accumulators &acc, F f) const {
+        int row = m + warp_m() + lane() / 4, column = n + warp_n() + lane() % 4 * 2;
+#pragma unroll
+        for (int i = 0; i < MT; i++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+#pragma unroll
+                for (int j = 0; j < NTILES; j++)
+                    f(row + 16 * i + 8 * half, column + 8 * j, acc[i][j][2 * half], acc[i][j][2 * half + 1]);
+    }
+
+    // y (M, N) = acc, plus what y holds if `add`: through shared memory, so that a thread writes 16 bytes of a row.
+    template <typename Out> __device__ void store(Out *y, Accumulators &acc, int M, int N, bool add = false) const {
+        typedef Tile<Out, true, BM, BN> C;
+        static_assert(C::BYTES <= STAGES * STAGE, "the tile of y fits the stages");
+        each(acc, [&](int row, int column, float x0, float x1) {
+            int c = column - n, offset = c % WIDE<Out> * sizeof(Out);
+            u32 to = shared + C::at(row - m, c / WIDE<Out>) + offset;
+            if constexpr (sizeof(Out) == 2) {
+                store_shared(to, pair(x0, x1));
+            } else {
+                store_shared(to, x0, x1);
+            }
+        });
+        __syncthreads();
+        for (int i = threadIdx.x; i < BM * C::CHUNKS; i += THREADS) {
+            int line = i / C::CHUNKS, chunk = i % C::CHUNKS;
+            int row = m + line, column = n + chunk * WIDE<Out>;
+            if (row >= M || column >= N) continue;
+            u32 words[4];
+            load_shared(words, shared + C::at(line, chunk));
+            Pack<Out, WIDE<Out>> x;
+            memcpy(&x, words, 16);
+            put_pack(y + i64(row) * N + column, x, N - column, N % WIDE<Out> == 0, add);
+        }
+    }
+};
+
+// The tile of this block: blocks that run together share rows of a and columns of b, so that both stay in L2.
+struct Place {
+    int m, n;
+    __device__ Place(int block, int M, int N, int BM, int BN) {
+        constexpr int GROUP = 8; // tiles along M that are done column by column
+        int rows = (M + BM - 1) / BM, columns = (N + BN - 1) / BN;
+        int first = block / (GROUP * columns) * GROUP, height = min(rows - first, GROUP);
+        int inside = block % (GROUP * columns);
+        m = (first + inside % height) * BM;
+        n = inside / height * BN;
+    }
+};

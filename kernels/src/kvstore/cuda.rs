@@ -1,0 +1,49 @@
+//! The launches of `kvstore.cu`.
+
+use super::Rows;
+use crate::cuda::{PRELUDE, element, row_threads, vec};
+use crate::rope::cuda::{ROTATION, pairs};
+use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use codelsi_engine::{Result, Tensor};
+
+/// Copies, with and without a rotation.
+pub static SOURCE: Source = Source {
+    name: "kvstore.cu",
+    text: include_str!("kvstore.cu"),
+    headers: &[PRELUDE, ROTATION],
+    variants: &["E=bf16 VEC=8", "E=bf16 VEC=1", "E=float VEC=4", "E=float VEC=1"],
+};
+
+/// Row t of `rows` to slot t.
+pub fn store(cuda: &Cuda, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {
+    let ((t, width), (limit, _)) = (rows.shape().as_matrix(), pages.shape().as_matrix());
+    let vec = vec(rows.dtype(), width);
+    let [width_arg, limit] = [width, limit].map(|n| Arg::I32(n as i32));
+    let args = &mut [Arg::InOut(pages), Arg::In(rows), Arg::In(slots), width_arg, limit];
+    start(cuda, "kvstore", rows, vec, Grid::new(t, row_threads(width, vec)), args)
+}
+
+/// Turned keys and values to slot t.
+pub fn rope_store(
+    cuda: &Cuda,
+    [k_pages, v_pages]: [&mut Tensor; 2],
+    [k, v]: [&Tensor; 2],
+    rows: Rows,
+) -> Result<()> {
+    let ((t, width), (limit, _)) = (k.shape().as_matrix(), k_pages.shape().as_matrix());
+    let (p, d) = rows.table.shape().as_matrix();
+    let vec = pairs(k.dtype(), d);
+    let [heads, d, p, limit] = [width / d, d, p, limit].map(|n| Arg::I32(n as i32));
+    let (positions, table, slots) = (Arg::In(rows.positions), Arg::In(rows.table), Arg::In(rows.slots));
+    let pages = [Arg::InOut(k_pages), Arg::InOut(v_pages)];
+    let [to_k, to_v] = pages;
+    let args = &mut [to_k, to_v, Arg::In(k), Arg::In(v), positions, table, slots, heads, d, p, limit];
+    start(cuda, "rope_kvstore", k, vec, Grid::new(t, row_threads(width, vec)), args)
+}
+
+fn start(cuda: &Cuda, kernel: &str, rows: &Tensor, vec: usize, grid: Grid, args: &mut [Arg]) -> Result<()> {
+    let kernel = cuda.kernel(&SOURCE, &format!("E={} VEC={vec}", element(rows.dtype())), kernel)?;
+    // SAFETY: the op has checked that rows and pages are equally wide, with a slot (and a position) each; slots and
+    // positions are checked by the kernel.
+    unsafe { kernel.launch(grid, args) }
+}

@@ -1,0 +1,44 @@
+//! The launch of `rope.cu`.
+
+use crate::cuda::{PRELUDE, element, vec};
+use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use codelsi_engine::{DType, Result, Tensor};
+
+/// The rotation of a pair, which `kvstore` uses too.
+pub(crate) const ROTATION: (&str, &str) = ("rope.cuh", include_str!("rope.cuh"));
+
+/// Heads turned.
+pub static SOURCE: Source = Source {
+    name: "rope.cu",
+    text: include_str!("rope.cu"),
+    headers: &[PRELUDE, ROTATION],
+    variants: &["E=bf16 VEC=8", "E=bf16 VEC=1", "E=float VEC=4", "E=float VEC=1"],
+};
+
+const THREADS: usize = 256;
+
+/// Every head of x turned by `direction` times its token's angles.
+pub fn turn(
+    cuda: &Cuda,
+    y: &mut Tensor,
+    x: &Tensor,
+    positions: &Tensor,
+    table: &Tensor,
+    direction: f32,
+) -> Result<()> {
+    let ((t, columns), (p, d)) = (x.shape().as_matrix(), table.shape().as_matrix());
+    let vec = pairs(x.dtype(), d);
+    let kernel = cuda.kernel(&SOURCE, &format!("E={} VEC={vec}", element(x.dtype())), "rope")?;
+    let grid = Grid::new((t * columns / 2 / vec).div_ceil(THREADS), THREADS);
+    let [h, t, p, d] = [columns / d, t, p, d].map(|n| Arg::I32(n as i32));
+    let args =
+        &mut [Arg::Out(y), Arg::In(x), Arg::In(positions), Arg::In(table), Arg::F32(direction), t, h, d, p];
+    // SAFETY: the op has checked that rows are H heads of the table's width, with a position each; positions are
+    // checked by the kernel.
+    unsafe { kernel.launch(grid, args) }
+}
+
+/// Pairs of a head of `head_dim` channels that one thread turns.
+pub(crate) fn pairs(dtype: DType, head_dim: usize) -> usize {
+    vec(dtype, head_dim / 2)
+}

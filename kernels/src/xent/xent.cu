@@ -1,0 +1,223 @@
+// The cross-entropy of a language model's head around its matrix products: what happens to a tile of logits.
+//
+// math    logprob_t = z_{t,y_t} − ln Σ_v e^{z_tv}; the maximum and the sum follow the tiles online.
+//         dh_t = scale·(Σ_v p_tv·head_v − head_{y_t}), dz_tv = scale·(p_tv − [v = y_t])
+// launch  a row of a tile is a block of 256 threads that keeps it in registers; so is a row of C elements
+// options E storage of h, W storage of the head, VEC elements of a row of C moved by one access: 16 bytes, or 1
+#include "prelude.cuh"
+
+constexpr int THREADS = 256;
+constexpr int PACKS = 4; // packs of four logits a thread: tiles have up to 4096 columns
+constexpr int NO_LABEL = -100;
+
+// A labelled token, and what is known of its logits so far.
+struct State {
+    float max, total;  // total = Σ e^(z − max)
+    float logit;       // the target's
+    float correction;  // what the last tile's larger maximum made of the sums before it
+};
+
+typedef float Tile[PACKS][4];
+
+__device__ inline int column(int pack) { return (pack * THREADS + threadIdx.x) * 4; }
+
+// The thread's part of a row of a tile, `fill` beyond its end.
+__device__ inline void load_tile(Tile &z, const float *row, int width, float fill) {
+#pragma unroll
+    for (int p = 0; p < PACKS; p++) {
+        if (width % 4 == 0 && column(p) < width) {
+            load(z[p], row + column(p));
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; i++) z[p][i] = column(p) + i < width ? row[column(p) + i] : fill;
+        }
+    }
+}
+
+__device__ inline void store_tile(E *row, const Tile &p, int width) {
+#pragma unroll
+    for (int k = 0; k < PACKS; k++) {
+        if (width % 4 == 0 && column(k) < width) {
+            store(row + column(k), p[k]);
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (column(k) + i < width) row[column(k) + i] = put<E>(p[k][i]);
+        }
+    }
+}
+
+// rows = the tokens that have a label, ascending; count = how many.
+extern "C" __global__ void xent_select(int *rows,          // (T)
+                                       int *count,         // (1)
+                                       const int *targets, // (T)
+                                       int T, int V) {
+    __shared__ int counts[32];
+    int before = 0; // in earlier tiles
+    for (int start = 0; start < T; start += blockDim.x) {
+        int t = start + threadIdx.x;
+        int target = t < T ? targets[t] : NO_LABEL;
+        if (target != NO_LABEL && (target < 0 || target >= V)) __trap();
+        u32 votes = __ballot_sync(FULL, target != NO_LABEL);
+        __syncthreads(); // the counts of the last tile have been read
+        if (lane() == 0) counts[warp()] = __popc(votes);
+        __syncthreads();
+        int place = before + __popc(votes & ((1u << lane()) - 1));
+        for (int w = 0; w < blockDim.x / 32; w++) {
+            if (w < warp()) place += counts[w];
+            before += counts[w];
+        }
+        if (target != NO_LABEL) rows[place] = t;
+    }
+    if (threadIdx.x == 0) *count = before;
+}
+
+// What tokens without a label get: logprob 0, and a gradient of 0 if one is wanted.
+extern "C" __global__ void xent_unlabelled(E *dh,              // (T, C), or null
+                                           float *logprobs,    // (T)
+                                           const int *targets, // (T)
+                                           int C) {
+    i64 t = blockIdx.x;
+    if (targets[t] != NO_LABEL) return;
+    if (threadIdx.x == 0) logprobs[t] = 0.0f;
+    if (!dh) return;
+    float zero[VEC] = {};
+    for (int c = threadIdx.x * VEC; c < C; c += blockDim.x * VEC) store(dh + t * C + c, zero);
+}
+
+// x_i = h of the i-th labelled token from `first` on.
+extern "C" __global__ void xent_gather(E *x,            // (n, C)
+                                       const E *h,      // (T, C)
+                                       const int *rows, // (T)
+                                       int first, int C) {
+    i64 i = blockIdx.x, t = rows[first + i];
+    for (int c = threadIdx.x * VEC; c < C; c += blockDim.x * VEC) {
+        *reinterpret_cast<Pack<E, VEC> *>(x + i * C + c) = *reinterpret_cast<const Pack<E, VEC> *>(h + t * C + c);
+    }
+}
+
+// Takes a tile of logits, from token `start` on, into the states; p = e^(z − max) if wanted.
+extern "C" __global__ void xent_follow(E *p,               // (n, width), or null
+                                       State *states,      // (n)
+                                       const float *z,     // (n, width)
+                                       const int *targets, // (T)
+                                       const int *rows,    // (T)
+                                       int first, int start, int width) {
+    i64 i = blockIdx.x;
+    const float *row = z + i * width;
+    Tile tile;
+    load_tile(tile, row, width, -INFINITE);
+    State s = {-INFINITE, 0.0f, 0.0f, 0.0f};
+    if (start > 0) s = states[i];
+    float largest = s.max;
+#pragma unroll
+    for (int k = 0; k < PACKS; k++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) largest = fmaxf(largest, tile[k][j]);
+    largest = block_max(largest);
+    float sum = 0.0f;
+#pragma unroll
+    for (int k = 0; k < PACKS; k++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) sum += tile[k][j] = exponential<E>(tile[k][j] - largest);
+    sum = block_sum(sum);
+    if (p) store_tile(p + i * width, tile, width);
+    if (threadIdx.x == 0) {
+        s.correction = exponential<E>(s.max - largest);
+        s.total = s.total * s.correction + sum;
+        s.max = largest;
+        int target = targets[rows[first + i]] - start;
+        if (target >= 0 && target < width) s.logit = row[target];
+        states[i] = s;
+    }
+}
+
+// Scales what was summed before the last tile to its maximum.
+extern "C" __global__ void xent_correct(float *sums,         // (n, C)
+                                        const State *states, // (n)
+                                        int C) {
+    i64 i = blockIdx.x;
+    float correction = states[i].correction;
+    if (correction == 1.0f) return;
+    for (int c = threadIdx.x; c < C; c += blockDim.x) sums[i * C + c] *= correction;
+}
+
+// logprob of every token, and dh = scale·(Σ p·head − head_target) if wanted.
+extern "C" __global__ void xent_finish(E *dh,               // (T, C), or null
+                                       float *logprobs,     // (T)
+                                       const float *sums,   // (n, C): Σ e^(z − max)·head, or null
+                                       const State *states, // (n)
+                                       const W *head,       // (V, C)
+                                       const int *targets,  // (T)
+                                       const int *rows,     // (T)
+                                       float scale, int first, int C) {
+    i64 i = blockIdx.x, t = rows[first + i];
+    State s = states[i];
+    if (threadIdx.x == 0) logprobs[t] = s.logit - s.max - logf(s.total);
+    if (!dh) return;
+    const W *target = head + i64(targets[t]) * C;
+    for (int c = threadIdx.x * VEC; c < C; c += blockDim.x * VEC) {
+        float x[VEC], w[VEC];
+        load(x, sums + i * C + c);
+        load(w, target + c);
+#pragma unroll
+        for (int j = 0; j < VEC; j++) x[j] = scale * (x[j] / s.total - w[j]);
+        store(dh + t * C + c, x);
+    }
+}
+
+// p = dz of a tile, now that the sum over all tiles is known.
+extern "C" __global__ void xent_gradient(E *p,                // (n, width)
+                                         const float *z,      // (n, width)
+                                         const State *states, // (n)
+                                         const int *targets,  // (T)
+                                         const int *rows,     // (T)
+                                         float scale, int first, int start, int width) {
+    i64 i = blockIdx.x;
+    State s = states[i];
+    int target = targets[rows[first + i]] - start;
+    Tile tile;
+    load_tile(tile, z + i * width, width, -INFINITE);
+#pragma unroll
+    for (int k = 0; k < PACKS; k++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            tile[k][j] = scale * (exponential<E>(tile[k][j] - s.max) / s.total);
+            if (column(k) + j == target) tile[k][j] -= scale;
+        }
+    store_tile(p + i * width, tile, width);
+}
+
+// loss = −scale · Σ logprobs, in f64: each thread its own, then a tree over the block.
+extern "C" __global__ void xent_loss(float *loss,           // (1)
+                                     const float *logprobs, // (T)
+                                     float scale, int T) {
+    __shared__ double sums[THREADS];
+    double sum = 0.0;
+    for (int t = threadIdx.x; t < T; t += THREADS) sum += logprobs[t];
+    sums[threadIdx.x] = sum;
+    for (int width = THREADS / 2; width > 0; width /= 2) {
+        __syncthreads();
+        if (threadIdx.x < width) sums[threadIdx.x] += sums[threadIdx.x + width];
+    }
+    if (threadIdx.x == 0) *loss = float(-sums[0] * scale);
+}
+
+// y = x · factor, a scalar in device memory.
+extern "C" __global__ void xent_scale(E *y,                // (n)
+                                      const E *x,          // (n)
+                                      const float *factor, // (1)
+                                      i64 n) {
+    constexpr int N = WIDE<E>;
+    i64 i = flat<N>();
+    float f = *factor;
+    if (i + N <= n) {
+        float v[N];
+        load(v, x + i);
+#pragma unroll
+        for (int j = 0; j < N; j++) v[j] *= f;
+        store(y + i, v);
+    } else {
+        for (; i < n; i++) y[i] = put<E>(get(x[i]) * f);
+    }
+}
