@@ -28,10 +28,20 @@ pub static FORWARD: Source = Source {
 pub static DECODE: Source =
     Source { name: "flash/decode.cu", text: include_str!("decode.cu"), headers: HEADERS, variants: VARIANTS };
 
+/// Delta, dq, and dk with dv.
+pub static BACKWARD: Source = Source {
+    name: "flash/backward.cu",
+    text: include_str!("backward.cu"),
+    headers: HEADERS,
+    variants: VARIANTS,
+};
+
 /// Keys of a tile.
 const TILE: usize = 64;
 /// Keys of a split.
 const SPLIT: usize = 512;
+/// Threads of a block of `flash_delta`.
+const DELTAS: usize = 256;
 /// Threads of a block of `flash_merge`, each with four channels.
 const MERGERS: usize = 128;
 
@@ -43,51 +53,73 @@ struct Shape {
     /// Bytes of an element.
     size: usize,
     threads: usize,
-    /// Query rows of a block: of `flash_forward` and `flash_pages`, of `flash_decode`.
-    prefill: Rows,
-    decode: Rows,
+    /// Query rows of a block of `flash_forward` and `flash_pages`.
+    prefill: Tiles,
+    /// Query heads of a block of `flash_decode`.
+    decode: Tiles,
+    /// Query rows of a block of `flash_dq`, and the keys it takes at once.
+    queries: Tiles,
+    /// Keys of a block of `flash_dkdv`, and the query rows it takes at once.
+    columns: Tiles,
 }
 
-/// Rows of a tile of queries, and bytes by which its threads exchange scores.
-struct Rows {
+/// A tile that stays, tiles that change, and bytes by which a block's threads exchange scores.
+struct Tiles {
     rows: usize,
+    columns: usize,
     exchange: usize,
+}
+
+const fn tiles(rows: usize, columns: usize, exchange_stride: usize) -> Tiles {
+    Tiles { rows, columns, exchange: 4 * rows * exchange_stride }
 }
 
 impl Shape {
     fn of(dtype: DType, heads: Heads) -> Result<Self> {
         let d = heads.head_dim;
         if d == 0 || d > 128 || !d.is_multiple_of(8) {
-            return Err(Error::new(format!(
-                "head_dim is {d}: the CUDA kernels take multiples of 8 up to 128"
-            )));
+            let message = format!("head_dim is {d}: the CUDA kernels take multiples of 8 up to 128");
+            return Err(Error::new(message));
         }
-        let wide = d > 64;
-        let variant = VARIANTS[2 * usize::from(dtype == DType::F32) + usize::from(wide)];
-        let width = if wide { 128 } else { 64 };
+        let wide = usize::from(d > 64);
+        let width = 64 << wide;
         Ok(match dtype {
             DType::BF16 => Shape {
-                variant,
+                variant: VARIANTS[wide],
                 width,
                 size: 2,
                 threads: 128,
-                prefill: Rows { rows: 128, exchange: 0 },
-                decode: Rows { rows: 16, exchange: 4 * 16 * (TILE + 8) },
+                prefill: tiles(128, TILE, 0),
+                decode: tiles(16, TILE, TILE + 8),
+                queries: tiles(128, 32, 0),
+                columns: tiles(64, TILE, 0),
             },
             _ => Shape {
-                variant,
+                variant: VARIANTS[2 + wide],
                 width,
                 size: 4,
                 threads: 256,
-                prefill: Rows { rows: 64, exchange: 4 * 64 * (TILE + 4) },
-                decode: Rows { rows: 16, exchange: 4 * 16 * (TILE + 16) },
+                prefill: tiles(64, TILE, TILE + 4),
+                decode: tiles(16, TILE, TILE + 16),
+                queries: tiles(64, TILE, TILE + 4),
+                columns: tiles(64, TILE, TILE + 4),
             },
         })
     }
 
-    /// Shared memory of a block: what it works on, queries, a tile of keys and of values, exchange.
-    fn shared(&self, queries: &Rows) -> usize {
-        256 + (queries.rows + 2 * TILE) * self.width * self.size + queries.exchange
+    /// Blocks that hold what they work on, queries, and a tile of keys and of values.
+    fn forward(&self, blocks: [usize; 3], t: &Tiles) -> Grid {
+        self.grid(blocks, 256, t.rows + 2 * t.columns, t.exchange)
+    }
+
+    /// Blocks that also hold L and Δ of a tile, and two tiles that stay.
+    fn backward(&self, blocks: [usize; 3], t: &Tiles) -> Grid {
+        self.grid(blocks, 256 + 2 * 4 * TILE, 2 * t.rows + 2 * t.columns, t.exchange)
+    }
+
+    fn grid(&self, blocks: [usize; 3], head: usize, rows: usize, exchange: usize) -> Grid {
+        let shared = head + rows * self.width * self.size + exchange;
+        Grid { blocks, threads: self.threads, shared }
     }
 }
 
@@ -121,12 +153,38 @@ pub fn forward(
     let inputs = [Arg::Out(o), Arg::Out(lse), sums, stats, Arg::In(q), Arg::In(k), Arg::In(v)];
     let args = inputs.into_iter().chain([Arg::In(documents), int(n), int(t)]).chain(sizes(heads));
     let mut args: Vec<Arg> = args.chain([Arg::F32(bits(heads))]).collect();
-    let grid = Grid {
-        blocks: [t / shape.prefill.rows + n, heads.heads, 1],
-        threads: shape.threads,
-        shared: shape.shared(&shape.prefill),
-    };
+    let grid = shape.forward([t / shape.prefill.rows + n, heads.heads, 1], &shape.prefill);
     start(cuda, &FORWARD, "flash_forward", shape.variant, grid, &mut args)
+}
+
+/// dq (T, H·D), dk and dv (T, K·D); `delta` (T, H) is working memory.
+pub fn backward(
+    cuda: &Cuda,
+    [dq, dk, dv]: [&mut Tensor; 3],
+    delta: &mut Tensor,
+    [q, k, v, documents, o, lse]: [&Tensor; 6],
+    d_o: &Tensor,
+    heads: Heads,
+) -> Result<()> {
+    let shape = Shape::of(q.dtype(), heads)?;
+    let (t, n) = (q.shape()[0], documents.shape()[0] - 1);
+    let rows = t * heads.heads;
+    let lanes = rows * shape.width * shape.size / 16;
+    let args = &mut [Arg::Out(delta), Arg::In(d_o), Arg::In(o), int(rows), int(heads.head_dim)];
+    let grid = Grid::new(lanes.div_ceil(DELTAS), DELTAS);
+    start(cuda, &BACKWARD, "flash_delta", shape.variant, grid, args)?;
+    let args = |outputs: Vec<_>| {
+        let inputs = [q, k, v, d_o, lse, &*delta, documents].map(Arg::In);
+        let scale = 1.0 / (heads.head_dim as f32).sqrt();
+        let ends = [Arg::F32(bits(heads)), Arg::F32(scale)];
+        let args = outputs.into_iter().chain(inputs).chain([int(n), int(t)]);
+        args.chain(sizes(heads)).chain(ends).collect::<Vec<_>>()
+    };
+    let grid = shape.backward([t / shape.queries.rows + n, heads.heads, 1], &shape.queries);
+    start(cuda, &BACKWARD, "flash_dq", shape.variant, grid, &mut args(vec![Arg::Out(dq)]))?;
+    let grid = shape.backward([t / shape.columns.rows + n, heads.kv_heads, 1], &shape.columns);
+    let outputs = vec![Arg::Out(dk), Arg::Out(dv)];
+    start(cuda, &BACKWARD, "flash_dkdv", shape.variant, grid, &mut args(outputs))
 }
 
 /// o (T, H·D) of q (T, H·D) over pages.
@@ -149,20 +207,13 @@ pub fn paged(
     let call = OverPages { qkv, rows, heads, longest, alone: t.min(s) };
     if t > s {
         let mut store = Store::new(cx, t, &shape, heads, splits > 1);
-        let grid = Grid {
-            blocks: [(t - s).div_ceil(shape.prefill.rows) + 1, heads.heads, 1],
-            threads: shape.threads,
-            shared: shape.shared(&shape.prefill),
-        };
+        let blocks = [(t - s).div_ceil(shape.prefill.rows) + 1, heads.heads, 1];
+        let grid = shape.forward(blocks, &shape.prefill);
         start(cuda, &FORWARD, "flash_pages", shape.variant, grid, &mut call.args(o, &mut store))?;
     }
     let mut store = Store::new(cx, call.alone * splits, &shape, heads, splits > 1);
     let groups = heads.kv_heads * (heads.heads / heads.kv_heads).div_ceil(shape.decode.rows);
-    let grid = Grid {
-        blocks: [call.alone, groups, splits],
-        threads: shape.threads,
-        shared: shape.shared(&shape.decode),
-    };
+    let grid = shape.forward([call.alone, groups, splits], &shape.decode);
     start(cuda, &DECODE, "flash_decode", shape.variant, grid, &mut call.args(o, &mut store))?;
     let Some((sums, stats)) = &store.0 else { return Ok(()) };
     let lanes = heads.heads * shape.width / 4;

@@ -6,7 +6,7 @@
 // A half-warp has RT rows to itself, with all columns of a tile: lane l of it has columns l, l + 16, l + 32, l + 48.
 template <int RT> struct Rows : Thread {
     static constexpr int WARPS = 8, SPAN = 2 * RT, ROWS = WARPS * SPAN, SHARING = 16;
-    static constexpr int R = RT, C = TILE / 16;
+    static constexpr int COLS = TILE, R = RT, C = COLS / 16;
     static constexpr int RUNS = DP / 64, RUN = 4;
     static constexpr int STRIDE = TILE + (RT == 1 ? 16 : 4); // the rows of a warp's halves fall into other banks
     static constexpr int EXCHANGE = ROWS * STRIDE;

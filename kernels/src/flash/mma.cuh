@@ -22,7 +22,8 @@ __device__ inline void factor(u32 (&a)[4], const float (&left)[4], const float (
 }
 
 // Each warp has 16·MT rows to itself, with all COLS columns of a tile: no warp waits for another.
-template <int MT, int COLS = TILE> struct Rows : Thread {
+template <int MT, int WIDTH = TILE> struct Rows : Thread {
+    static constexpr int COLS = WIDTH;
     static constexpr int WARPS = 4, SPAN = 16 * MT, ROWS = WARPS * SPAN, SHARING = 4, EXCHANGE = 0;
     static constexpr int R = 2 * MT, C = COLS / 4; // rows of a thread, and its columns of a tile
     static constexpr int RUNS = DP / 8, RUN = 2;   // its channels

@@ -107,7 +107,10 @@ impl Op for Flash {
                     _ => cpu::backward::<f32>(out, delta, self.heads, saved, d_o, &blocks)?,
                 }
             }
-            Device::Cuda(cuda) => cuda.lacks("flash")?,
+            Device::Cuda(cuda) => {
+                let saved = [q, k, v, documents, o, lse];
+                cuda::backward(cuda, [&mut dq, &mut dk, &mut dv], &mut delta, saved, d_o, self.heads)?;
+            }
             Device::Plan(_) => {}
         }
         dx.add(0, dq)?;

@@ -8,7 +8,7 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "flash",
     cases,
-    sources: &[&cuda::FORWARD, &cuda::DECODE],
+    sources: &[&cuda::FORWARD, &cuda::DECODE, &cuda::BACKWARD],
     shapes: Shapes {
         sizes: "T,H,K,D",
         case: |dtype, s| case(dtype, &[s[0]], Heads { heads: s[1], kv_heads: s[2], head_dim: s[3] }),
