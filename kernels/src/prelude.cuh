@@ -52,6 +52,13 @@ __device__ inline u32 pair(float low, float high) {
     return y;
 }
 
+// 2^x with a relative error below 2⁻²²; 0 for −∞.
+__device__ inline float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // ---- packs
 
 // N elements, aligned so that one access moves them.
@@ -128,16 +135,16 @@ __device__ inline float unit(u32 word) { return (word >> 8) * (1.0f / (1 << 24))
 __device__ inline int lane() { return threadIdx.x % 32; }
 __device__ inline int warp() { return threadIdx.x / 32; }
 
-// The sum over the warp, in every lane: a butterfly, so all lanes hold the same bits.
-__device__ inline float warp_sum(float x) {
+// The sum over the warp, or over each group of LANES in it, in every lane: a butterfly, so all hold the same bits.
+template <int LANES = 32> __device__ inline float warp_sum(float x) {
 #pragma unroll
-    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(FULL, x, step);
+    for (int step = LANES / 2; step > 0; step /= 2) x += __shfl_xor_sync(FULL, x, step);
     return x;
 }
 
-__device__ inline float warp_max(float x) {
+template <int LANES = 32> __device__ inline float warp_max(float x) {
 #pragma unroll
-    for (int step = 16; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(FULL, x, step));
+    for (int step = LANES / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(FULL, x, step));
     return x;
 }
 
@@ -164,6 +171,13 @@ __device__ inline float block_max(float x) {
 
 // The address that ldmatrix, cp.async and mbarriers take: 32 bits, inside shared memory.
 __device__ inline u32 shared_address(const void *p) { return u32(__cvta_generic_to_shared(p)); }
+
+// Hides from the compiler how x was made: what is computed from it inside a loop stays there, and takes no registers
+// for longer.
+__device__ inline u32 opaque(u32 x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
 
 // Shared memory by such an address.
 __device__ inline float load_shared(u32 from) {
@@ -194,6 +208,11 @@ __device__ inline void store_shared(u32 to, const u32 (&x)[4]) {
 // Starts copying 16 bytes to shared memory past the registers and L1; the last 16 − `bytes` of them become zero.
 __device__ inline void copy_async(u32 to, const void *from, int bytes = 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
+// The same for 4 bytes, by way of L1.
+__device__ inline void copy_async_word(u32 to, const void *from, int bytes = 4) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 
 // Closes the group of copies started since the last one.

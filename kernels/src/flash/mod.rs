@@ -19,6 +19,7 @@
 //! **traffic** reads q, k, v once a tile row, writes o; 4·T²/2·H·D flops a document of T tokens.
 
 mod cpu;
+mod cuda;
 mod paged;
 pub mod spec;
 
@@ -79,7 +80,9 @@ impl Op for Flash {
                     _ => cpu::forward::<f32>(o.slice_mut()?, l, self.heads, q, k, v, &blocks)?,
                 }
             }
-            Device::Cuda(cuda) => cuda.lacks("flash")?,
+            Device::Cuda(cuda) => {
+                cuda::forward(cx, cuda, [&mut o, &mut lse], [q, k, v, documents], self.heads)?;
+            }
             Device::Plan(_) => {}
         }
         save.keep_all([*q, *k, *v, *documents, &o, &lse]);
@@ -104,7 +107,10 @@ impl Op for Flash {
                     _ => cpu::backward::<f32>(out, delta, self.heads, saved, d_o, &blocks)?,
                 }
             }
-            Device::Cuda(cuda) => cuda.lacks("flash")?,
+            Device::Cuda(cuda) => {
+                let saved = [q, k, v, documents, o, lse];
+                cuda::backward(cuda, [&mut dq, &mut dk, &mut dv], &mut delta, saved, d_o, self.heads)?;
+            }
             Device::Plan(_) => {}
         }
         dx.add(0, dq)?;

@@ -2,6 +2,7 @@
 
 use super::Heads;
 use super::cpu::{self, Block, Kv};
+use super::cuda;
 use crate::simd::Storage;
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
@@ -64,7 +65,10 @@ impl Op for FlashPaged {
                     _ => pages.forward::<f32>(o.slice_mut()?, q, &blocks, self.heads)?,
                 }
             }
-            Device::Cuda(cuda) => cuda.lacks("flash")?,
+            Device::Cuda(cuda) => {
+                let rows = Paged { sequences, positions, tables };
+                cuda::paged(cx, cuda, &mut o, [q, k_pages, v_pages], rows, self.heads)?;
+            }
             Device::Plan(_) => {}
         }
         Ok(vec![o])

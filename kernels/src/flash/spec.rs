@@ -1,6 +1,6 @@
 //! Reference and cases of `flash`.
 
-use super::{Heads, flash};
+use super::{Heads, cuda, flash};
 use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 
@@ -8,7 +8,7 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "flash",
     cases,
-    sources: &[],
+    sources: &[&cuda::FORWARD, &cuda::DECODE, &cuda::BACKWARD],
     shapes: Shapes {
         sizes: "T,H,K,D",
         case: |dtype, s| case(dtype, &[s[0]], Heads { heads: s[1], kv_heads: s[2], head_dim: s[3] }),

@@ -1,0 +1,208 @@
+// Forward, for any tiles: FlashAttention-2, algorithm 1.
+#pragma once
+#if MMA
+#include "mma.cuh"
+#else
+#include "ffma.cuh"
+#endif
+
+// The softmax of a thread's rows so far: Σ 2^(bits·(s − top)) v, top, and Σ 2^(bits·(s − top)). `total` is the
+// thread's own share until `close`.
+template <typename Tiles> struct State {
+    typename Tiles::Wide sums;
+    float top[Tiles::R], total[Tiles::R];
+
+    __device__ void clear() {
+        sums = {};
+#pragma unroll
+        for (int r = 0; r < Tiles::R; r++) {
+            top[r] = -INFINITE;
+            total[r] = 0.0f;
+        }
+    }
+
+    __device__ void shrink(int r, float by) {
+#pragma unroll
+        for (int n = 0; n < Tiles::RUNS; n++)
+#pragma unroll
+            for (int i = 0; i < Tiles::RUN; i++) sums.at(r, n, i) *= by;
+    }
+
+    // Brings the state to the maximum with a tile's scores, and turns the scores into p.
+    __device__ void fold(typename Tiles::Square &s, float bits) {
+#pragma unroll
+        for (int r = 0; r < Tiles::R; r++) {
+            float most = top[r];
+#pragma unroll
+            for (int c = 0; c < Tiles::C; c++) most = fmaxf(most, s.at(r, c));
+            most = warp_max<Tiles::SHARING>(most);
+            float by = exp2_fast((top[r] - most) * bits), down = -most * bits, sum = 0.0f;
+#pragma unroll
+            for (int c = 0; c < Tiles::C; c++) sum += s.at(r, c) = exp2_fast(fmaf(s.at(r, c), bits, down));
+            total[r] = fmaf(total[r], by, sum);
+            top[r] = most;
+            shrink(r, by);
+        }
+    }
+
+    __device__ void close() {
+#pragma unroll
+        for (int r = 0; r < Tiles::R; r++) total[r] = warp_sum<Tiles::SHARING>(total[r]);
+    }
+};
+
+// How two states of a row join: x = x·older + y·newer, for sums and totals alike.
+struct Join {
+    float top, older, newer;
+    __device__ Join(float before, float after, float bits) {
+        top = fmaxf(before, after);
+        older = exp2_fast((before - top) * bits);
+        newer = exp2_fast((after - top) * bits);
+    }
+    __device__ float operator()(float x, float y) const { return fmaf(x, older, y * newer); }
+};
+
+// Closed states in global memory.
+struct Store {
+    float *sums;  // (n, DP)
+    float *stats; // (n, 2): top, total
+
+    template <typename Tiles, typename At> __device__ void keep(State<Tiles> &s, At at) const {
+        Tiles tiles;
+#pragma unroll
+        for (int r = 0; r < Tiles::R; r++) {
+            int index = at(tiles.row(r));
+            if (index < 0) continue;
+#pragma unroll
+            for (int n = 0; n < Tiles::RUNS; n++) {
+                float x[Tiles::RUN];
+#pragma unroll
+                for (int i = 0; i < Tiles::RUN; i++) x[i] = s.sums.at(r, n, i);
+                store(sums + i64(index) * DP + tiles.channel(n), x);
+            }
+            if (tiles.speaks()) store(stats + i64(index) * 2, {s.top[r], s.total[r]});
+        }
+    }
+
+    // s = what was kept, joined with s.
+    template <typename Tiles, typename At> __device__ void join(State<Tiles> &s, At at, float bits) const {
+        Tiles tiles;
+        __syncwarp(); // stats were kept by one lane of several
+#pragma unroll
+        for (int r = 0; r < Tiles::R; r++) {
+            int index = at(tiles.row(r));
+            if (index < 0) continue;
+            float before[2];
+            load(before, stats + i64(index) * 2);
+            Join join(before[0], s.top[r], bits);
+            s.top[r] = join.top;
+            s.total[r] = join(before[1], s.total[r]);
+#pragma unroll
+            for (int n = 0; n < Tiles::RUNS; n++) {
+                float x[Tiles::RUN];
+                load(x, sums + i64(index) * DP + tiles.channel(n));
+#pragma unroll
+                for (int i = 0; i < Tiles::RUN; i++) s.sums.at(r, n, i) = join(x[i], s.sums.at(r, n, i));
+            }
+        }
+    }
+};
+
+// What a block works on. It lies in shared memory, where it takes no registers.
+template <bool CLIMB, typename Keys> struct Job {
+    Slots<CLIMB> slots;
+    Keys keys;
+    int channel; // of the kv head in a row of k and v
+    int run;     // its number, in flash_pages
+};
+
+// A block's shared memory.
+extern __shared__ __align__(1024) u8 shared[];
+template <typename Tiles, typename Job> struct Stage {
+    Job *job;
+    E *q; // (ROWS, DP)
+    E *k; // (TILE, DP)
+    E *v; // (TILE, DP)
+    float *exchange;
+    __device__ Stage() {
+        job = reinterpret_cast<Job *>(shared);
+        q = reinterpret_cast<E *>(shared + 256);
+        k = q + Tiles::ROWS * DP;
+        v = k + TILE * DP;
+        exchange = reinterpret_cast<float *>(v + TILE * DP);
+    }
+};
+
+// Starts copying the job's queries.
+template <typename Tiles, typename Job>
+__device__ inline void copy_queries(const Stage<Tiles, Job> &stage, const E *q, int D) {
+    typedef Copy<Tiles::ROWS, Tiles::WARPS> Copy;
+    Copy::start(stage.q, q, D, 0, stage.job->slots.at(Copy::row()), D);
+}
+
+// Takes keys that come after a row out of its scores.
+template <typename Tiles, typename Slots>
+__device__ inline void hide(typename Tiles::Square &s, const Slots &slots, int tile) {
+    Tiles tiles;
+#pragma unroll
+    for (int r = 0; r < tiles.R; r++)
+#pragma unroll
+        for (int c = 0; c < tiles.C; c++)
+            if (tile + tiles.column(c) > slots.place(tiles.row(r))) s.at(r, c) = -INFINITE;
+}
+
+// Makes `state` that of the split that begins at position `tile`, and moves `tile` to its end. Values of a tile come
+// while its scores are formed, and the next keys while its values are summed.
+template <typename Tiles, typename Job>
+__device__ inline void attend(State<Tiles> &state, const Stage<Tiles, Job> &stage, const E *k, const E *v,
+                              int &tile, Heads heads) {
+    const Job &job = *stage.job;
+    auto copy = [&](E *to, const E *from, int tile) {
+        typedef Copy<TILE, Tiles::WARPS> Copy;
+        int row = Copy::row();
+        int place = row < TILE && tile + row < job.slots.end() ? job.keys(tile + row) : -1;
+        Copy::start(to, from, heads.width, job.channel, place, heads.D);
+        copy_commit();
+    };
+    state.clear();
+    copy(stage.k, k, tile);
+    bool more;
+    do {
+        copy_wait<0>();
+        __syncthreads(); // k is there, and v has been used
+        copy(stage.v, v, tile);
+        Tiles tiles;
+        int first = tiles.first(), last = first + Tiles::SPAN - 1; // slots of the warp
+        bool sees = job.slots.low <= last && first < job.slots.high && tile <= job.slots.place(last);
+        typename Tiles::Square s = {}; // defined on every path, or its registers would be held all the way round
+        if (sees) tiles.dots(s, stage.q, stage.k, stage.exchange);
+        copy_wait<0>();
+        __syncthreads(); // v is there, and k has been used
+        more = (tile + TILE) % SPLIT != 0 && tile + TILE < job.slots.end();
+        if (more) copy(stage.k, k, tile + TILE);
+        if (sees) {
+            if (tile + TILE - 1 > job.slots.place(first)) hide<Tiles>(s, job.slots, tile);
+            state.fold(s, heads.bits);
+            tiles.gather(state.sums, s, stage.v, stage.exchange);
+        }
+        tile += TILE;
+    } while (more);
+    tile = opaque(tile); // else the split's beginning would be kept, to compare it with
+    state.close();
+}
+
+// o = sums / total, and −0 becomes 0: the sign of a zero depends on keys that the row does not see.
+template <typename Tiles, typename Job>
+__device__ inline void finish(E *o, State<Tiles> &state, const Stage<Tiles, Job> &stage, int D) {
+    Tiles tiles;
+#pragma unroll
+    for (int r = 0; r < Tiles::R; r++) {
+        float inverse = 1.0f / state.total[r];
+#pragma unroll
+        for (int n = 0; n < Tiles::RUNS; n++)
+#pragma unroll
+            for (int i = 0; i < Tiles::RUN; i++)
+                state.sums.at(r, n, i) = fmaf(state.sums.at(r, n, i), inverse, 0.0f);
+    }
+    tiles.write(o, D, state.sums, [&](int slot) { return stage.job->slots.at(slot); }, stage.q, D);
+}

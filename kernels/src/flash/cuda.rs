@@ -1,0 +1,279 @@
+//! The launches of `forward.cu`, `decode.cu` and `backward.cu`.
+
+use super::Heads;
+use super::paged::Paged;
+use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use codelsi_engine::{Ctx, DType, Error, Result, Tensor};
+
+const HEADERS: &[(&str, &str)] = &[
+    ("prelude.cuh", include_str!("../prelude.cuh")),
+    ("tiles.cuh", include_str!("tiles.cuh")),
+    ("mma.cuh", include_str!("mma.cuh")),
+    ("ffma.cuh", include_str!("ffma.cuh")),
+    ("attend.cuh", include_str!("attend.cuh")),
+];
+
+const VARIANTS: &[&str] =
+    &["E=bf16 MMA=1 DP=64", "E=bf16 MMA=1 DP=128", "E=float MMA=0 DP=64", "E=float MMA=0 DP=128"];
+
+/// Forward over packed documents, and over pages by runs of rows.
+pub static FORWARD: Source = Source {
+    name: "flash/forward.cu",
+    text: include_str!("forward.cu"),
+    headers: HEADERS,
+    variants: VARIANTS,
+};
+
+/// Forward of single rows over pages, in splits.
+pub static DECODE: Source =
+    Source { name: "flash/decode.cu", text: include_str!("decode.cu"), headers: HEADERS, variants: VARIANTS };
+
+/// Delta, dq, and dk with dv.
+pub static BACKWARD: Source = Source {
+    name: "flash/backward.cu",
+    text: include_str!("backward.cu"),
+    headers: HEADERS,
+    variants: VARIANTS,
+};
+
+/// Keys of a tile.
+const TILE: usize = 64;
+/// Keys of a split.
+const SPLIT: usize = 512;
+/// Threads of a block of `flash_delta`.
+const DELTAS: usize = 256;
+/// Threads of a block of `flash_merge`, each with four channels.
+const MERGERS: usize = 128;
+
+/// How a variant cuts its work: the numbers of `mma.cuh` and `ffma.cuh`.
+struct Shape {
+    variant: &'static str,
+    /// D, padded.
+    width: usize,
+    /// Bytes of an element.
+    size: usize,
+    threads: usize,
+    /// Query rows of a block of `flash_forward` and `flash_pages`.
+    prefill: Tiles,
+    /// Query heads of a block of `flash_decode`.
+    decode: Tiles,
+    /// Query rows of a block of `flash_dq`, and the keys it takes at once.
+    queries: Tiles,
+    /// Keys of a block of `flash_dkdv`, and the query rows it takes at once.
+    columns: Tiles,
+}
+
+/// A tile that stays, tiles that change, and bytes by which a block's threads exchange scores.
+struct Tiles {
+    rows: usize,
+    columns: usize,
+    exchange: usize,
+}
+
+const fn tiles(rows: usize, columns: usize, exchange_stride: usize) -> Tiles {
+    Tiles { rows, columns, exchange: 4 * rows * exchange_stride }
+}
+
+impl Shape {
+    fn of(dtype: DType, heads: Heads) -> Result<Self> {
+        let d = heads.head_dim;
+        if d == 0 || d > 128 || !d.is_multiple_of(8) {
+            let message = format!("head_dim is {d}: the CUDA kernels take multiples of 8 up to 128");
+            return Err(Error::new(message));
+        }
+        let wide = usize::from(d > 64);
+        let width = 64 << wide;
+        Ok(match dtype {
+            DType::BF16 => Shape {
+                variant: VARIANTS[wide],
+                width,
+                size: 2,
+                threads: 128,
+                prefill: tiles(128, TILE, 0),
+                decode: tiles(16, TILE, TILE + 8),
+                queries: tiles(128, 32, 0),
+                columns: tiles(64, TILE, 0),
+            },
+            _ => Shape {
+                variant: VARIANTS[2 + wide],
+                width,
+                size: 4,
+                threads: 256,
+                prefill: tiles(64, TILE, TILE + 4),
+                decode: tiles(16, TILE, TILE + 16),
+                queries: tiles(64, TILE, TILE + 4),
+                columns: tiles(64, TILE, TILE + 4),
+            },
+        })
+    }
+
+    /// Blocks that hold what they work on, queries, and a tile of keys and of values.
+    fn forward(&self, blocks: [usize; 3], t: &Tiles) -> Grid {
+        self.grid(blocks, 256, t.rows + 2 * t.columns, t.exchange)
+    }
+
+    /// Blocks that also hold L and Δ of a tile, and two tiles that stay.
+    fn backward(&self, blocks: [usize; 3], t: &Tiles) -> Grid {
+        self.grid(blocks, 256 + 2 * 4 * TILE, 2 * t.rows + 2 * t.columns, t.exchange)
+    }
+
+    fn grid(&self, blocks: [usize; 3], head: usize, rows: usize, exchange: usize) -> Grid {
+        let shared = head + rows * self.width * self.size + exchange;
+        Grid { blocks, threads: self.threads, shared }
+    }
+}
+
+/// log₂ e / √D.
+fn bits(heads: Heads) -> f32 {
+    std::f32::consts::LOG2_E / (heads.head_dim as f32).sqrt()
+}
+
+/// H, H / K, D, K·D: what every kernel is told of its heads.
+fn sizes<'a>(heads: Heads) -> [Arg<'a>; 4] {
+    let Heads { heads, kv_heads, head_dim } = heads;
+    [heads, heads / kv_heads, head_dim, kv_heads * head_dim].map(int)
+}
+
+fn int<'a>(x: usize) -> Arg<'a> {
+    Arg::I32(x as i32)
+}
+
+/// o (T, H·D) and L (T, H), in base 2, of packed documents.
+pub fn forward(
+    cx: &Ctx,
+    cuda: &Cuda,
+    [o, lse]: [&mut Tensor; 2],
+    [q, k, v, documents]: [&Tensor; 4],
+    heads: Heads,
+) -> Result<()> {
+    let shape = Shape::of(q.dtype(), heads)?;
+    let (t, n) = (q.shape()[0], documents.shape()[0] - 1);
+    let mut store = Store::new(cx, t, &shape, heads, t > SPLIT);
+    let [sums, stats] = store.args();
+    let inputs = [Arg::Out(o), Arg::Out(lse), sums, stats, Arg::In(q), Arg::In(k), Arg::In(v)];
+    let args = inputs.into_iter().chain([Arg::In(documents), int(n), int(t)]).chain(sizes(heads));
+    let mut args: Vec<Arg> = args.chain([Arg::F32(bits(heads))]).collect();
+    let grid = shape.forward([t / shape.prefill.rows + n, heads.heads, 1], &shape.prefill);
+    start(cuda, &FORWARD, "flash_forward", shape.variant, grid, &mut args)
+}
+
+/// dq (T, H·D), dk and dv (T, K·D); `delta` (T, H) is working memory.
+pub fn backward(
+    cuda: &Cuda,
+    [dq, dk, dv]: [&mut Tensor; 3],
+    delta: &mut Tensor,
+    [q, k, v, documents, o, lse]: [&Tensor; 6],
+    d_o: &Tensor,
+    heads: Heads,
+) -> Result<()> {
+    let shape = Shape::of(q.dtype(), heads)?;
+    let (t, n) = (q.shape()[0], documents.shape()[0] - 1);
+    let rows = t * heads.heads;
+    let lanes = rows * shape.width * shape.size / 16;
+    let args = &mut [Arg::Out(delta), Arg::In(d_o), Arg::In(o), int(rows), int(heads.head_dim)];
+    let grid = Grid::new(lanes.div_ceil(DELTAS), DELTAS);
+    start(cuda, &BACKWARD, "flash_delta", shape.variant, grid, args)?;
+    let args = |outputs: Vec<_>| {
+        let inputs = [q, k, v, d_o, lse, &*delta, documents].map(Arg::In);
+        let scale = 1.0 / (heads.head_dim as f32).sqrt();
+        let ends = [Arg::F32(bits(heads)), Arg::F32(scale)];
+        let args = outputs.into_iter().chain(inputs).chain([int(n), int(t)]);
+        args.chain(sizes(heads)).chain(ends).collect::<Vec<_>>()
+    };
+    let grid = shape.backward([t / shape.queries.rows + n, heads.heads, 1], &shape.queries);
+    start(cuda, &BACKWARD, "flash_dq", shape.variant, grid, &mut args(vec![Arg::Out(dq)]))?;
+    let grid = shape.backward([t / shape.columns.rows + n, heads.kv_heads, 1], &shape.columns);
+    let outputs = vec![Arg::Out(dk), Arg::Out(dv)];
+    start(cuda, &BACKWARD, "flash_dkdv", shape.variant, grid, &mut args(outputs))
+}
+
+/// o (T, H·D) of q (T, H·D) over pages.
+///
+/// Rows that stand alone are decoded in splits, as many of them as there are sequences; what is left is walked by
+/// tiles of rows. Which way a row goes changes none of its bits.
+pub fn paged(
+    cx: &Ctx,
+    cuda: &Cuda,
+    o: &mut Tensor,
+    qkv: [&Tensor; 3],
+    rows: Paged,
+    heads: Heads,
+) -> Result<()> {
+    let shape = Shape::of(qkv[0].dtype(), heads)?;
+    let (t, s) = (qkv[0].shape()[0], rows.tables.shape()[0]);
+    let splits = (rows.tables.shape()[1] * qkv[1].shape()[1]).div_ceil(SPLIT);
+    // With no more rows than sequences, every row is taken alone.
+    let longest = if t > s { shape.prefill.rows } else { 1 };
+    let call = OverPages { qkv, rows, heads, longest, alone: t.min(s) };
+    if t > s {
+        let mut store = Store::new(cx, t, &shape, heads, splits > 1);
+        let blocks = [(t - s).div_ceil(shape.prefill.rows) + 1, heads.heads, 1];
+        let grid = shape.forward(blocks, &shape.prefill);
+        start(cuda, &FORWARD, "flash_pages", shape.variant, grid, &mut call.args(o, &mut store))?;
+    }
+    let mut store = Store::new(cx, call.alone * splits, &shape, heads, splits > 1);
+    let groups = heads.kv_heads * (heads.heads / heads.kv_heads).div_ceil(shape.decode.rows);
+    let grid = shape.forward([call.alone, groups, splits], &shape.decode);
+    start(cuda, &DECODE, "flash_decode", shape.variant, grid, &mut call.args(o, &mut store))?;
+    let Some((sums, stats)) = &store.0 else { return Ok(()) };
+    let lanes = heads.heads * shape.width / 4;
+    let grid = Grid { blocks: [call.alone, lanes.div_ceil(MERGERS), 1], threads: MERGERS, shared: 0 };
+    let tensors = [sums, stats, rows.sequences, rows.positions].map(Arg::In);
+    let sizes = [t, splits, heads.heads, heads.head_dim, longest, call.alone].map(int);
+    let args = [Arg::InOut(o)].into_iter().chain(tensors).chain(sizes).chain([Arg::F32(bits(heads))]);
+    start(cuda, &DECODE, "flash_merge", shape.variant, grid, &mut args.collect::<Vec<_>>())
+}
+
+/// What `flash_pages` and `flash_decode` are told alike.
+struct OverPages<'a> {
+    qkv: [&'a Tensor; 3],
+    rows: Paged<'a>,
+    heads: Heads,
+    /// Rows after which a run is cut.
+    longest: usize,
+    /// Runs of one row that are decoded in splits.
+    alone: usize,
+}
+
+impl OverPages<'_> {
+    fn args<'x>(&'x self, o: &'x mut Tensor, store: &'x mut Store) -> Vec<Arg<'x>> {
+        let ([q, k, v], Paged { sequences, positions, tables }) = (self.qkv, self.rows);
+        let (t, s, m) = (q.shape()[0], tables.shape()[0], tables.shape()[1]);
+        let counts = [t, s, m, k.shape()[0], k.shape()[1]].map(int);
+        let runs = [int(self.longest), int(self.alone), Arg::F32(bits(self.heads))];
+        let args = [Arg::InOut(o)].into_iter().chain(store.args());
+        let args = args.chain([q, k, v, sequences, positions, tables].map(Arg::In)).chain(counts);
+        args.chain(sizes(self.heads)).chain(runs).collect()
+    }
+}
+
+/// Working memory for `rows` unfinished rows: sums (rows, H, padded D), and maximum and total (rows, H, 2).
+struct Store(Option<(Tensor, Tensor)>);
+
+impl Store {
+    fn new(cx: &Ctx, rows: usize, shape: &Shape, heads: Heads, wanted: bool) -> Self {
+        let of = |width| cx.scratch([rows, heads.heads, width], DType::F32);
+        Store(wanted.then(|| (of(shape.width), of(2))))
+    }
+
+    fn args(&mut self) -> [Arg<'_>; 2] {
+        match &mut self.0 {
+            Some((sums, stats)) => [Arg::InOut(sums), Arg::InOut(stats)],
+            None => [Arg::Maybe(None), Arg::Maybe(None)],
+        }
+    }
+}
+
+fn start(
+    cuda: &Cuda,
+    source: &'static Source,
+    kernel: &str,
+    variant: &str,
+    grid: Grid,
+    args: &mut [Arg],
+) -> Result<()> {
+    let kernel = cuda.kernel(source, variant, kernel)?;
+    // SAFETY: the ops have checked that shapes fit the heads; rows, keys and channels beyond the tensors' are neither
+    // read nor written, and documents, positions or tables that lead outside them are trapped.
+    unsafe { kernel.launch(grid, args) }
+}

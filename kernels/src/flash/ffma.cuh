@@ -1,0 +1,90 @@
+// Products of tiles as fused multiply-adds: f32 all through. An element's terms are summed one by one, k ascending,
+// so a row has the same bits whatever RT is.
+#pragma once
+#include "tiles.cuh"
+
+// A half-warp has RT rows to itself, with all columns of a tile: lane l of it has columns l, l + 16, l + 32, l + 48.
+template <int RT> struct Rows : Thread {
+    static constexpr int WARPS = 8, SPAN = 2 * RT, ROWS = WARPS * SPAN, SHARING = 16;
+    static constexpr int COLS = TILE, R = RT, C = COLS / 16;
+    static constexpr int RUNS = DP / 64, RUN = 4;
+    static constexpr int STRIDE = TILE + (RT == 1 ? 16 : 4); // the rows of a warp's halves fall into other banks
+    static constexpr int EXCHANGE = ROWS * STRIDE;
+
+    struct Square {
+        float x[RT][C];
+        __device__ float &at(int r, int c) { return x[r][c]; }
+    };
+    struct Wide {
+        float x[RT][RUNS][RUN];
+        __device__ float &at(int r, int n, int i) { return x[r][n][i]; }
+    };
+
+    __device__ int first() const { return warp() * SPAN; }
+    __device__ int row(int r) const { return index / 16 * RT + r; }
+    __device__ int column(int c) const { return c * 16 + lane() % 16; }
+    __device__ int channel(int n) const { return (n * 16 + lane() % 16) * 4; }
+    __device__ bool speaks() const { return lane() % 16 == 0; }
+
+    // s = a (ROWS, D) · bᵀ (TILE, D)
+    __device__ void dots(Square &s, const E *a, const E *b, float *) const {
+        s = {};
+#pragma unroll 4
+        for (int k = 0; k < CHUNKS; k++) {
+            float x[RT][4], y[C][4];
+#pragma unroll
+            for (int r = 0; r < RT; r++) load(x[r], chunk(a, row(r), k));
+#pragma unroll
+            for (int c = 0; c < C; c++) load(y[c], chunk(b, column(c), k));
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int r = 0; r < RT; r++)
+#pragma unroll
+                    for (int c = 0; c < C; c++) s.x[r][c] = fmaf(x[r][i], y[c][i], s.x[r][c]);
+        }
+    }
+
+    // w += p (ROWS, TILE) · b (TILE, D); p goes round the half-warp by way of `exchange`.
+    __device__ void gather(Wide &w, const Square &p, const E *b, float *exchange) const {
+        __syncwarp();
+#pragma unroll
+        for (int r = 0; r < RT; r++)
+#pragma unroll
+            for (int c = 0; c < C; c++) exchange[row(r) * STRIDE + column(c)] = p.x[r][c];
+        __syncwarp();
+#pragma unroll 2
+        for (int k = 0; k < TILE; k += 4) {
+            float x[RT][4];
+#pragma unroll
+            for (int r = 0; r < RT; r++) load(x[r], exchange + row(r) * STRIDE + k);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int n = 0; n < RUNS; n++) {
+                    float y[4];
+                    load(y, chunk(b, k + i, n * 16 + lane() % 16));
+#pragma unroll
+                    for (int r = 0; r < RT; r++)
+#pragma unroll
+                        for (int j = 0; j < 4; j++) w.x[r][n][j] = fmaf(x[r][i], y[j], w.x[r][n][j]);
+                }
+        }
+    }
+
+    // Row at(slot) of `to` (…, stride) = that of w.
+    template <typename At> __device__ void write(E *to, int stride, Wide &w, At at, E *, int D) const {
+#pragma unroll
+        for (int r = 0; r < RT; r++) {
+            int index = at(row(r));
+#pragma unroll
+            for (int n = 0; n < RUNS; n++)
+                if (index >= 0 && channel(n) < D) store(to + i64(index) * stride + channel(n), w.x[r][n]);
+        }
+    }
+};
+
+typedef Rows<4> Prefill;
+typedef Rows<1> Decode;
+typedef Rows<4> Queries;
+typedef Rows<4> Columns;

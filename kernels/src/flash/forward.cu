@@ -1,0 +1,81 @@
+// Attention of whole tiles of rows, over packed documents or over pages.
+//
+// math    o = softmax(q kᵀ / √D, causal) v by tiles of keys, in splits of SPLIT keys that are joined ascending; L is
+//         kept in base 2: log₂ Σ 2^(bits·s)
+// launch  a block is a tile of Prefill::ROWS rows of one document and head; rows stand at their position modulo that
+#include "attend.cuh"
+
+// The job's rows, all splits; `lse` may be null.
+template <typename Job>
+__device__ inline void forward(E *o, float *lse, Store store, const E *q, const E *k, const E *v,
+                               const Stage<Prefill, Job> &stage, Heads heads) {
+    State<Prefill> state;
+    const auto &slots = stage.job->slots;
+    auto at = [&](int slot) { return slots.at(slot); };
+    copy_queries(stage, q, heads.D);
+    for (int tile = 0;;) {
+        attend(state, stage, k, v, tile, heads);
+        if (tile > SPLIT) store.join(state, at, heads.bits);
+        if (tile >= slots.end()) break;
+        store.keep(state, at);
+    }
+    finish(o, state, stage, heads.D);
+    Prefill tiles;
+    if (!lse || !tiles.speaks()) return;
+#pragma unroll
+    for (int r = 0; r < Prefill::R; r++) {
+        int index = at(tiles.row(r));
+        if (index >= 0) lse[index] = fmaf(state.top[r], heads.bits, log2f(state.total[r]));
+    }
+}
+
+// Grid (⌊T / ROWS⌋ + documents, H): long tiles first.
+extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
+    flash_forward(E *o,             // (T, H·D)
+                  float *lse,       // (T, H)
+                  float *sums,      // (T, H, DP), working memory; null if no document is longer than SPLIT
+                  float *stats,     // (T, H, 2), the same
+                  const E *q,       // (T, H·D)
+                  const E *k,       // (T, K·D)
+                  const E *v,       // (T, K·D)
+                  const int *starts, // (documents + 1)
+                  int documents, int T, int H, int G, int D, int width, float bits) {
+    Piece p = piece<Prefill::ROWS>(starts, documents, T, gridDim.x - 1 - blockIdx.x);
+    if (p.first >= p.length) return;
+    int h = blockIdx.y, rows = min(Prefill::ROWS, p.length - p.first);
+    Stage<Prefill, Job<true, Packed>> stage;
+    if (threadIdx.x == 0) *stage.job = {{(p.start + p.first) * H + h, H, p.first, 0, rows}, {p.start}, h / G * D};
+    __syncthreads();
+    forward(o, lse, {sums, stats}, q, k, v, stage, {H, D, width, bits});
+}
+
+// Grid (any, H): runs that `flash_decode` does not take.
+extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
+    flash_pages(E *o,                 // (T, H·D)
+                float *sums,          // (T, H, DP), working memory; null if no sequence is longer than SPLIT
+                float *stats,         // (T, H, 2), the same
+                const E *q,           // (T, H·D)
+                const E *k,           // (N, page, K·D)
+                const E *v,           // (N, page, K·D)
+                const int *sequences, // (T)
+                const int *positions, // (T)
+                const int *tables,    // (S, M)
+                int T, int S, int M, int N, int page, int H, int G, int D, int width, int longest, int alone, float bits) {
+    Batch batch = {sequences, positions, T, longest, alone};
+    int h = blockIdx.y;
+        Stage<Prefill, Job<true, Paged>> stage;
+    for (int run = blockIdx.x;; run = stage.job->run + gridDim.x) {
+        int t = batch.find<false>(run);
+        if (t >= T) return;
+        int low = positions[t] & (Prefill::ROWS - 1), high = low + batch.length(t), sequence = sequences[t];
+        if (positions[t] < 0 || sequence < 0 || sequence >= S) asm("trap;");
+        __syncthreads(); // the last run's shared memory has been read
+        if (threadIdx.x == 0)
+            *stage.job = {{(t - low) * H + h, H, positions[t] - low, low, high},
+                   {tables + i64(sequence) * M, M, page, N},
+                   h / G * D,
+                   run};
+        __syncthreads();
+        forward(o, nullptr, {sums, stats}, q, k, v, stage, {H, D, width, bits});
+    }
+}

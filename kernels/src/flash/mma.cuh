@@ -1,0 +1,191 @@
+// Products of tiles on tensor cores: bf16 factors, f32 sums. Both classes sum an element's terms in one order, k
+// ascending by 16, so a row has the same bits from either.
+#pragma once
+#include "tiles.cuh"
+
+constexpr int ROW_BYTES = DP * 2;
+
+// Where a lane points ldmatrix to, for 16 rows of a tile from `row` on: as a factor a, or as bᵀ.
+__device__ inline u32 rows_of_a(const E *tile, int row, int lane) {
+    return shared_address(chunk(tile, row + lane % 16, lane / 16));
+}
+__device__ inline u32 rows_of_b(const E *tile, int row, int lane) {
+    return shared_address(chunk(tile, row + lane % 8 + lane / 16 * 8, lane / 8 % 2));
+}
+
+// Accumulators of 16 rows and 16 columns as the factor a of a product that sums over the columns.
+__device__ inline void factor(u32 (&a)[4], const float (&left)[4], const float (&right)[4]) {
+    a[0] = pair(left[0], left[1]);
+    a[1] = pair(left[2], left[3]);
+    a[2] = pair(right[0], right[1]);
+    a[3] = pair(right[2], right[3]);
+}
+
+// Each warp has 16·MT rows to itself, with all COLS columns of a tile: no warp waits for another.
+template <int MT, int WIDTH = TILE> struct Rows : Thread {
+    static constexpr int COLS = WIDTH;
+    static constexpr int WARPS = 4, SPAN = 16 * MT, ROWS = WARPS * SPAN, SHARING = 4, EXCHANGE = 0;
+    static constexpr int R = 2 * MT, C = COLS / 4; // rows of a thread, and its columns of a tile
+    static constexpr int RUNS = DP / 8, RUN = 2;   // its channels
+
+    // (ROWS, COLS): scores and their like.
+    struct Square {
+        float x[MT][COLS / 8][4];
+        __device__ float &at(int r, int c) { return x[r / 2][c / 2][r % 2 * 2 + c % 2]; }
+    };
+    // (ROWS, DP): sums.
+    struct Wide {
+        float x[MT][RUNS][4];
+        __device__ float &at(int r, int n, int i) { return x[r / 2][n][r % 2 * 2 + i]; }
+    };
+
+    __device__ int first() const { return warp() * SPAN; }
+    __device__ int row(int r) const { return first() + r * 8 + lane() / 4; }
+    __device__ int column(int c) const { return c / 2 * 8 + lane() % 4 * 2 + c % 2; }
+    __device__ int channel(int n) const { return n * 8 + lane() % 4 * 2; }
+    __device__ bool speaks() const { return lane() % 4 == 0; } // one lane for each row
+
+    // s = a (ROWS, D) · bᵀ (COLS, D)
+    __device__ void dots(Square &s, const E *a, const E *b, float *) const {
+        u32 rows = rows_of_a(a, first(), lane()), columns = rows_of_b(b, 0, lane());
+        s = {};
+#pragma unroll
+        for (int k = 0; k < DP / 16; k++) {
+            u32 x[MT][4];
+#pragma unroll
+            for (int i = 0; i < MT; i++) load_matrices(x[i], (rows ^ k * 32) + i * 16 * ROW_BYTES);
+#pragma unroll
+            for (int n = 0; n < COLS / 16; n++) {
+                u32 y[4];
+                load_matrices(y, (columns ^ k * 32) + n * 16 * ROW_BYTES);
+#pragma unroll
+                for (int i = 0; i < MT; i++) {
+                    mma(s.x[i][2 * n], x[i], y[0], y[1]);
+                    mma(s.x[i][2 * n + 1], x[i], y[2], y[3]);
+                }
+            }
+        }
+    }
+
+    // w += p (ROWS, COLS), rounded to bf16 · b (COLS, D)
+    __device__ void gather(Wide &w, const Square &p, const E *b, float *) const {
+        u32 columns = rows_of_a(b, 0, lane());
+#pragma unroll
+        for (int k = 0; k < COLS / 16; k++) {
+            u32 x[MT][4];
+#pragma unroll
+            for (int i = 0; i < MT; i++) factor(x[i], p.x[i][2 * k], p.x[i][2 * k + 1]);
+#pragma unroll
+            for (int n = 0; n < DP / 16; n++) {
+                u32 y[4];
+                load_matrices_transposed(y, (columns ^ n * 32) + k * 16 * ROW_BYTES);
+#pragma unroll
+                for (int i = 0; i < MT; i++) {
+                    mma(w.x[i][2 * n], x[i], y[0], y[1]);
+                    mma(w.x[i][2 * n + 1], x[i], y[2], y[3]);
+                }
+            }
+        }
+    }
+
+    // Row at(slot) of `to` (…, stride) = that of w, by way of the warp's own rows of a tile nobody else reads.
+    template <typename At> __device__ void write(E *to, int stride, Wide &w, At at, E *tile, int D) const {
+        __syncwarp();
+#pragma unroll
+        for (int r = 0; r < R; r++)
+#pragma unroll
+            for (int n = 0; n < RUNS; n++)
+                *reinterpret_cast<u32 *>(chunk(tile, row(r), n) + lane() % 4 * 2) = pair(w.at(r, n, 0), w.at(r, n, 1));
+        __syncwarp();
+        int c = lane() % CHUNKS;
+#pragma unroll 4
+        for (int i = lane() / CHUNKS; i < SPAN; i += 32 / CHUNKS) {
+            int slot = first() + i, index = at(slot);
+            if (index >= 0 && c * CHUNK < D)
+                *reinterpret_cast<uint4 *>(to + i64(index) * stride + c * CHUNK) =
+                    *reinterpret_cast<const uint4 *>(chunk(tile, slot, c));
+        }
+    }
+};
+
+// Every warp has the same 16 rows. Warps share out the columns of scores and hand them round; each then holds all
+// of p, and they share out the channels of the sums.
+struct Shared : Thread {
+    static constexpr int WARPS = 4, SPAN = 16, ROWS = 16, SHARING = 4, STRIDE = TILE + 8, EXCHANGE = 16 * STRIDE;
+    static constexpr int R = 2, C = TILE / 4;
+    static constexpr int RUNS = DP / 32, RUN = 2;
+
+    struct Square {
+        float x[TILE / 8][4];
+        __device__ float &at(int r, int c) { return x[c / 2][r * 2 + c % 2]; }
+    };
+    struct Wide {
+        float x[RUNS][4];
+        __device__ float &at(int r, int n, int i) { return x[n][r * 2 + i]; }
+    };
+
+    __device__ int first() const { return 0; }
+    __device__ int row(int r) const { return r * 8 + lane() / 4; }
+    __device__ int column(int c) const { return c / 2 * 8 + lane() % 4 * 2 + c % 2; }
+    __device__ int channel(int n) const { return (warp() * RUNS + n) * 8 + lane() % 4 * 2; }
+    __device__ bool speaks() const { return warp() == 0 && lane() % 4 == 0; }
+
+    __device__ void dots(Square &s, const E *a, const E *b, float *exchange) const {
+        u32 rows = rows_of_a(a, 0, lane()), columns = rows_of_b(b, warp() * 16, lane());
+        float part[2][4] = {};
+#pragma unroll
+        for (int k = 0; k < DP / 16; k++) {
+            u32 x[4], y[4];
+            load_matrices(x, rows ^ k * 32);
+            load_matrices(y, columns ^ k * 32);
+            mma(part[0], x, y[0], y[1]);
+            mma(part[1], x, y[2], y[3]);
+        }
+        float *mine = exchange + lane() / 4 * STRIDE + lane() % 4 * 2;
+#pragma unroll
+        for (int n = 0; n < 2; n++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) store(mine + r * 8 * STRIDE + (warp() * 2 + n) * 8, {part[n][2 * r], part[n][2 * r + 1]});
+        __syncthreads();
+#pragma unroll
+        for (int n = 0; n < TILE / 8; n++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                float two[2];
+                load(two, mine + r * 8 * STRIDE + n * 8);
+                s.x[n][2 * r] = two[0];
+                s.x[n][2 * r + 1] = two[1];
+            }
+    }
+
+    __device__ void gather(Wide &w, const Square &p, const E *b, float *) const {
+#pragma unroll
+        for (int k = 0; k < TILE / 32; k++) {
+            u32 x[2][4];
+            factor(x[0], p.x[4 * k], p.x[4 * k + 1]);
+            factor(x[1], p.x[4 * k + 2], p.x[4 * k + 3]);
+#pragma unroll
+            for (int n = 0; n < RUNS; n++) {
+                u32 y[4];
+                load_matrices_transposed(y, shared_address(chunk(b, k * 32 + lane(), warp() * RUNS + n)));
+                mma(w.x[n], x[0], y[0], y[1]);
+                mma(w.x[n], x[1], y[2], y[3]);
+            }
+        }
+    }
+
+    template <typename At> __device__ void write(E *to, int stride, Wide &w, At at, E *, int D) const {
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            int index = at(row(r));
+#pragma unroll
+            for (int n = 0; n < RUNS; n++)
+                if (index >= 0 && channel(n) < D) store(to + i64(index) * stride + channel(n), {w.at(r, n, 0), w.at(r, n, 1)});
+        }
+    }
+};
+
+typedef Rows<2> Prefill;
+typedef Shared Decode;
+typedef Rows<2, 32> Queries; // of backward: rows of q
+typedef Rows<1> Columns;     // of backward: rows of k and v

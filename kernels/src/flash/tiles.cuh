@@ -1,0 +1,152 @@
+// Tiles of rows in shared memory, and which rows of a batch a block has.
+//
+// A row of a tile is DP elements: the D of a head, zeros behind. It lies in 16-byte chunks, and chunk c of row r
+// stands at c XOR r % 8: eight rows read at one chunk, or one row read along, then touch every bank once.
+//
+// options E storage, MMA whether products run on tensor cores (E = bf16) or as FFMA (E = float), DP 64 or 128
+#pragma once
+#include "prelude.cuh"
+
+constexpr int TILE = 64;   // keys that one step of the softmax takes; tiles begin at multiples of TILE positions
+constexpr int SPLIT = 512; // keys summed by themselves before they are added to those before; a multiple of TILE
+constexpr int CHUNK = WIDE<E>;
+constexpr int CHUNKS = DP / CHUNK;
+
+// What a launch knows of its heads.
+struct Heads {
+    int H, D;
+    int width;  // elements of a row of k and v: K·D
+    float bits; // log₂ e / √D: e^(s / √D) = 2^(bits·s)
+};
+
+// The slots of a block: rows of its tile of queries. Slot s holds row at(s) of q seen as (T·H, D), at position
+// place(s). CLIMB: slots are neighbours in a sequence; else they are heads of one row.
+template <bool CLIMB> struct Slots {
+    int index, step; // at(0), perhaps before q if low > 0, and from slot to slot
+    int position;    // place(0)
+    int low, high;   // slots in use
+    __device__ int at(int s) const { return s >= low && s < high ? index + s * step : -1; }
+    __device__ int place(int s) const { return CLIMB ? position + s : position; }
+    __device__ int end() const { return place(high - 1) + 1; } // keys that they see
+};
+
+// The thread, as one phase of a kernel sees it: what phases compute from it stays inside them, and holds no registers
+// in between.
+struct Thread {
+    u32 index = opaque(threadIdx.x);
+    __device__ int lane() const { return index % 32; }
+    __device__ int warp() const { return index / 32; }
+};
+
+template <typename P> __device__ inline P *chunk(P *tile, int row, int c) {
+    return tile + (row * CHUNKS + (c ^ (row & 7))) * CHUNK;
+}
+
+// How WARPS warps copy a tile of ROWS rows: CHUNKS lanes a row, STRIDE rows at a time, so that a lane's rows differ by
+// multiples of 8 and its chunks stand in one column. A lane is told each row's place by the lane that knows it.
+template <int ROWS, int WARPS> struct Copy {
+    static constexpr int STEP = 32 / CHUNKS, STRIDE = STEP * WARPS, COUNT = ROWS / STRIDE;
+    static_assert(STRIDE % 8 == 0 && COUNT * STRIDE == ROWS && COUNT <= CHUNKS, "whole steps, a lane for each");
+
+    // The row whose place this lane has to know; ROWS or more for none.
+    __device__ static int row() {
+        Thread self;
+        return self.lane() % CHUNKS * STRIDE + self.warp() * STEP + self.lane() / CHUNKS;
+    }
+
+    // Starts copying D elements from `channel` on of rows of (…, stride). `place` is where row() is, negative for
+    // a row of zeros.
+    __device__ static void start(E *tile, const E *from, int stride, u32 channel, int place, int D) {
+        Thread self;
+        int c = self.lane() % CHUNKS;
+        u32 to = shared_address(chunk(tile, self.warp() * STEP + self.lane() / CHUNKS, c));
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            int source = __shfl_sync(FULL, place, i, CHUNKS);
+            bool real = source >= 0 && c * CHUNK < D;
+            const E *p = from + (i64(source) * stride + (channel + c * CHUNK));
+            copy_async(to + i * STRIDE * CHUNKS * 16, p, real ? 16 : 0); // p is not read if it is not real
+        }
+    }
+};
+
+// Rows of packed documents: positions lie one after another.
+struct Packed {
+    int start;
+    __device__ int operator()(int position) const { return start + position; }
+};
+
+// Rows of pages (N, page, …), in the order of a table (M).
+struct Paged {
+    const int *table;
+    int M, page, N;
+    __device__ int operator()(int position) const {
+        int i = position / page;
+        if (i >= M) asm("trap;");
+        int p = table[i];
+        if (p < 0 || p >= N) asm("trap;");
+        return p * page + position - i * page;
+    }
+};
+
+// ---- documents
+
+// A tile of a document's rows.
+struct Piece {
+    int start, length; // of the document
+    int first;         // position of the tile's first row
+};
+
+// Tile number `slot` of all documents' tiles of ROWS rows. Document i takes the numbers from ⌊startᵢ / ROWS⌋ + i on,
+// always enough, so finding one needs no sums. Some numbers are nobody's: then `first` lies past the document.
+template <int ROWS> __device__ inline Piece piece(const int *starts, int documents, int T, int slot) {
+    if (starts[0] != 0 || starts[documents] != T) asm("trap;");
+    int before = 0;
+    for (int i = 0; i < documents; i += 32) {
+        int d = i + lane();
+        before += __popc(__ballot_sync(FULL, d < documents && starts[d] / ROWS + d <= slot));
+    }
+    int d = before - 1, start = starts[d], length = starts[d + 1] - start;
+    if (start < 0 || length < 0 || start + length > T) asm("trap;");
+    return {start, length, (slot - start / ROWS - d) * ROWS};
+}
+
+// ---- runs
+
+// New rows over pages. Consecutive rows at consecutive positions of a sequence are a run, cut where the position
+// is a multiple of `longest` (a power of two). Among the runs of one row, the first `alone` are decoded in splits.
+struct Batch {
+    const int *sequences, *positions; // (T)
+    int T, longest, alone;
+
+    __device__ bool leads(int t) const {
+        return t <= 0 || t >= T || sequences[t] != sequences[t - 1] || positions[t] != positions[t - 1] + 1 ||
+               (positions[t] & (longest - 1)) == 0;
+    }
+
+    // The first row of the n-th of the runs decoded in splits (or of the others); T if there are fewer.
+    template <bool ALONE> __device__ int find(int n) const {
+        u32 below = (1u << lane()) - 1;
+        int single = 0, found = 0; // so far
+        for (int base = 0; base < T; base += 32) {
+            int t = base + lane();
+            bool lead = t < T && leads(t), one = lead && leads(t + 1);
+            u32 ones = __ballot_sync(FULL, one);
+            bool apart = one && single + __popc(ones & below) < alone;
+            u32 hits = __ballot_sync(FULL, ALONE ? apart : lead && !apart);
+            u32 hit = __ballot_sync(FULL, hits >> lane() & 1 && found + __popc(hits & below) == n);
+            if (hit) return base + __ffs(hit) - 1;
+            single += __popc(ones);
+            found += __popc(hits);
+        }
+        return T;
+    }
+
+    // Rows of the run that begins at t.
+    __device__ int length(int t) const {
+        for (int n = 1;; n += 32) {
+            u32 next = __ballot_sync(FULL, leads(t + n + lane()));
+            if (next) return n + __ffs(next) - 1;
+        }
+    }
+};
