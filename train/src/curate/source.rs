@@ -23,21 +23,47 @@ pub struct Found {
     pub unreadable: usize,
 }
 
-/// Reads a folder (sorted by path) or a `.jsonl`/`.jsonl.gz` with `path` and `content` (in its order).
+/// Reads a folder (sorted by path) or a `.jsonl`/`.jsonl.gz` with `path` and `content` (in its order). A folder
+/// without TypeScript that holds such files is a collection of corpora.
 ///
 /// # Errors
 /// A path that is neither, a malformed line (named), or a place without any TypeScript.
 pub fn read(path: &Path) -> Result<Found> {
-    let found = if path.is_dir() { read_folder(path)? } else { read_corpus(path)? };
-    if found.sources.is_empty() && found.unreadable == 0 {
+    let mut found = if path.is_dir() { read_folder(path)? } else { read_corpus(path)? };
+    if found.is_empty() && path.is_dir() {
+        for corpus in corpora(path)? {
+            found.sources.append(&mut read_corpus(&corpus)?.sources);
+        }
+    }
+    if found.is_empty() {
         return Err(Error::io(path, "no .ts, .tsx or .mts file in it (.d.ts and node_modules do not count)"));
     }
     Ok(found)
 }
 
-fn read_corpus(path: &Path) -> Result<Found> {
+impl Found {
+    fn is_empty(&self) -> bool {
+        self.sources.is_empty() && self.unreadable == 0
+    }
+}
+
+fn is_corpus(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if path.exists() && !name.ends_with(".jsonl") && !name.ends_with(".jsonl.gz") {
+    name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")
+}
+
+/// The corpora that lie in a folder, sorted.
+fn corpora(folder: &Path) -> Result<Vec<PathBuf>> {
+    let io = |e| Error::io(folder, e);
+    let entries = fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<Vec<_>>>().map_err(io)?;
+    let files = entries.iter().map(|entry| entry.path());
+    let mut corpora: Vec<PathBuf> = files.filter(|file| file.is_file() && is_corpus(file)).collect();
+    corpora.sort();
+    Ok(corpora)
+}
+
+fn read_corpus(path: &Path) -> Result<Found> {
+    if path.exists() && !is_corpus(path) {
         return Err(Error::io(path, "not a source of code: give a folder, a .jsonl or a .jsonl.gz"));
     }
     let mut sources: Vec<Source> = jsonl::read(path)?;
@@ -107,6 +133,22 @@ mod tests {
         let found = read(folder.path()).unwrap();
         let paths: Vec<&str> = found.sources.iter().map(|s| s.path.as_str()).collect();
         assert_eq!((paths, found.unreadable), (vec!["a/c.tsx", "b.ts", "d.mts"], 1));
+    }
+
+    #[test]
+    fn corpora_count_in_a_folder_without_sources_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        put("b.jsonl", "{\"path\":\"b.ts\",\"content\":\"b\"}\n");
+        put("a.jsonl", "{\"path\":\"a.ts\",\"content\":\"a\"}\n{\"path\":\"a.md\",\"content\":\"\"}\n");
+        let paths = || {
+            let found = read(folder.path()).unwrap();
+            found.sources.into_iter().map(|s| s.path).collect::<Vec<_>>()
+        };
+        assert_eq!(paths(), ["a.ts", "b.ts"]);
+        // A repository's data is no corpus.
+        put("index.ts", "c");
+        assert_eq!(paths(), ["index.ts"]);
     }
 
     #[test]
