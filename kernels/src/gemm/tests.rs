@@ -6,7 +6,7 @@ use codelsi_engine::cuda::Emulated;
 use codelsi_engine::rng::Key;
 
 /// A GPU in software; none where there is no compiler, which with `CODELSI_REQUIRE=all` is a failure.
-fn gpu() -> Option<Device> {
+pub(crate) fn gpu() -> Option<Device> {
     match Device::emulated("sm_80") {
         Ok(device) => Some(device),
         Err(e) => {
@@ -17,12 +17,12 @@ fn gpu() -> Option<Device> {
     }
 }
 
-fn parts(device: &Device) -> (&Cuda, &Emulated) {
-    let Device::Cuda(cuda) = device else { panic!("{}", "not a CUDA device") };
+pub(crate) fn parts(device: &Device) -> (&Cuda, &Emulated) {
+    let Device::Cuda(cuda) = device else { panic!("not a CUDA device") };
     (cuda, cuda.emulator().unwrap())
 }
 
-fn operand(device: &Device, shape: [usize; 2], dtype: DType, site: u32) -> Tensor {
+pub(crate) fn operand(device: &Device, shape: [usize; 2], dtype: DType, site: u32) -> Tensor {
     random(device, shape.into(), dtype, 1.0, Key { seed: 11, step: 0, site }).unwrap()
 }
 

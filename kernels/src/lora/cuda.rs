@@ -61,7 +61,7 @@ const TARGETS: usize = 4;
 /// Columns of S and dS are handed out by as many.
 const GROUP: usize = 16;
 /// Channels of x that one part of S sums.
-const SLICE: usize = 256;
+const SLICE: usize = 512;
 /// Rows that one part of dB or dA sums.
 const RUN: usize = 512;
 /// Columns of dy in a block of `lora_ds_db`, and its shared memory: two stages of dy and S, and B.
@@ -79,14 +79,14 @@ pub(super) fn padded(rank: usize) -> usize {
 }
 
 /// Where each target's columns lie in S and dS, side by side in groups of 16.
-struct Layout {
+pub(super) struct Layout {
     /// First column of each target, and the end of the last.
-    at: Vec<usize>,
+    pub at: Vec<usize>,
     adapters: usize,
 }
 
 impl Layout {
-    fn new(targets: &[Target]) -> Self {
+    pub fn new(targets: &[Target]) -> Self {
         let adapters = targets.first().map_or(1, Target::adapters);
         let mut at = vec![0];
         for target in targets {
@@ -111,7 +111,6 @@ pub(super) fn forward(
 ) -> Result<(Outs, Vec<Tensor>)> {
     supported(x, targets)?;
     let mask = op.dropout.as_ref().map(|dropout| mask(cx, cuda, dropout, x)).transpose()?;
-    let choice = op.choice.as_ref();
     let rows = x.shape().as_matrix().0;
     let mut outs: Outs =
         targets.iter().map(|t| cx.empty([rows, t.w.shape().as_matrix().0], x.dtype())).collect();
@@ -122,13 +121,14 @@ pub(super) fn forward(
     let layout = Layout::new(targets);
     let s = low_rank(op, cx, cuda, x, targets, &layout, mask.as_ref())?;
     for ((y, target), &at) in outs.iter_mut().zip(targets).zip(&layout.at) {
-        adapted(cuda, y, x, target, (&s, at), choice)?;
+        let tile = tile(cuda, Form::NT, y, target.w, aligned(x, target));
+        adapted(cuda, y, x, target, (&s, at), op.choice.as_ref(), tile)?;
     }
     Ok((outs, vec![s; targets.len()]))
 }
 
 /// S (T, pitch) of all targets.
-fn low_rank(
+pub(super) fn low_rank(
     op: &Lora,
     cx: &Ctx,
     cuda: &Cuda,
@@ -156,18 +156,22 @@ fn low_rank(
     Ok(s)
 }
 
-/// y = x Wᵀ + S Bᵀ.
-fn adapted(
+/// Whether rows of x, W and B are whole chunks of 16 bytes.
+fn aligned(x: &Tensor, target: &Target) -> bool {
+    x.shape().as_matrix().1.is_multiple_of(8) && target.rank().is_multiple_of(4)
+}
+
+/// y = x Wᵀ + S Bᵀ, by tiles of one's choice.
+pub(super) fn adapted(
     cuda: &Cuda,
     y: &mut Tensor,
     x: &Tensor,
     target: &Target,
     (s, s_at): (&Tensor, usize),
     choice: Option<&Tensor>,
+    tile: Tile,
 ) -> Result<()> {
     let ((t, c), (n, _), rank) = (x.shape().as_matrix(), target.w.shape().as_matrix(), target.rank());
-    let aligned = c.is_multiple_of(8) && rank.is_multiple_of(4);
-    let tile = tile(cuda, Form::NT, (t, n), target.w.dtype(), aligned);
     let sizes = [t, n, c, rank, target.adapters(), s.shape().as_matrix().1, s_at];
     let mut args = vec![
         Arg::Out(y),
@@ -178,8 +182,8 @@ fn adapted(
         Arg::Maybe(choice),
     ];
     args.extend(sizes.map(|n| Arg::I32(n as i32)));
-    let variant = variant(&tile, target.w.dtype(), aligned);
-    start(cuda, &FORWARD, "lora", &variant, grid(&tile, (t, n), target.w.dtype()), &mut args)
+    let variant = variant(&tile, target.w, aligned(x, target));
+    start(cuda, &FORWARD, "lora", &variant, grid(&tile, (t, n), target.w), &mut args)
 }
 
 /// dA and dB of each target that has a dy, and dx if it is wanted.
@@ -280,10 +284,11 @@ fn input_gradient(
     up: f32,
     used: &[Used],
 ) -> Result<()> {
-    let ((t, c), weight) = (dx.shape().as_matrix(), used.first().map_or(DType::BF16, |u| u.target.w.dtype()));
+    let [Used { target: Target { w, .. }, .. }, ..] = used else { return Err(Error::new("dx of no output")) };
+    let (t, c) = dx.shape().as_matrix();
     let widths = |u: &Used| u.dy.shape().as_matrix().1;
     let aligned = c.is_multiple_of(8) && used.iter().all(|u| widths(u).is_multiple_of(8));
-    let tile = tile(cuda, Form::NN, (t, c), weight, aligned);
+    let tile = tile(cuda, Form::NN, dx, w, aligned);
     let mut args = vec![Arg::Out(dx), Arg::Maybe(mask), Arg::In(ds)];
     args.extend(each(used, Arg::Maybe(None), |u| Arg::Maybe(Some(u.target.a))));
     args.extend(each(used, Arg::Maybe(None), |u| Arg::Maybe(Some(u.dy))));
@@ -292,7 +297,7 @@ fn input_gradient(
     args.extend(each(used, Arg::I32(0), |u| Arg::I32(widths(u) as i32)));
     args.push(Arg::F32(up));
     args.extend([t, c, ds.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
-    start(cuda, &DX, "lora_dx", &variant(&tile, weight, aligned), grid(&tile, (t, c), weight), &mut args)
+    start(cuda, &DX, "lora_dx", &variant(&tile, w, aligned), grid(&tile, (t, c), w), &mut args)
 }
 
 /// y of each target, and S of each.
@@ -432,20 +437,21 @@ fn each<'a, T>(all: &'a [T], none: Arg<'a>, of: impl Fn(&'a T) -> Arg<'a>) -> Ve
     (0..TARGETS).map(|i| all.get(i).map_or_else(absent, &of)).collect()
 }
 
-fn tile(cuda: &Cuda, form: Form, (m, n): (usize, usize), weight: DType, aligned: bool) -> Tile {
-    match (aligned, weight) {
+fn tile(cuda: &Cuda, form: Form, y: &Tensor, w: &Tensor, aligned: bool) -> Tile {
+    let (m, n) = y.shape().as_matrix();
+    match (aligned, w.dtype()) {
         (true, DType::BF16) => choose(form, m, n, cuda.properties().multiprocessors),
         _ => TILES[2],
     }
 }
 
-fn variant(tile: &Tile, weight: DType, aligned: bool) -> String {
-    format!("SHAPE={} W={} ALIGNED={}", tile.shape, element(weight), aligned as usize)
+fn variant(tile: &Tile, w: &Tensor, aligned: bool) -> String {
+    format!("SHAPE={} W={} ALIGNED={}", tile.shape, element(w.dtype()), aligned as usize)
 }
 
-fn grid(tile: &Tile, (m, n): (usize, usize), weight: DType) -> Grid {
+fn grid(tile: &Tile, (m, n): (usize, usize), w: &Tensor) -> Grid {
     let blocks = m.div_ceil(tile.rows) * n.div_ceil(tile.columns);
-    Grid { blocks: [blocks, 1, 1], threads: tile.threads, shared: tile_shared(tile, weight) }
+    Grid { blocks: [blocks, 1, 1], threads: tile.threads, shared: tile_shared(tile, w.dtype()) }
 }
 
 /// What the kernels take beyond what the op has checked.

@@ -13,7 +13,7 @@
 //! **layout** row-major; S Bᵀ rides as one more slab of K in the accumulators of x Wᵀ, so y is written once.
 //! In dx the slabs come first, are masked, and the main products continue from there.
 //!
-//! **launch** on a GPU in bf16: dropout's bits; S of all targets, in parts of 256 channels, and their sum; then for
+//! **launch** on a GPU in bf16: dropout's bits; S of all targets, in parts of 512 channels, and their sum; then for
 //! each target the product of gemm with the slab S Bᵀ in front (`lora.cu`). Backward: the bits again; for each target
 //! dS and dB from one read of dy, in parts, and their sums; dA of all targets; dx (`dx.cu`). In f32 the plain products
 //! of gemm, in the CPU's order.
