@@ -55,8 +55,12 @@ pub static FFMA: Source = Source {
 };
 
 /// Sums of partial products.
-pub static SUM: Source =
-    Source { name: "sum.cu", text: include_str!("sum.cu"), headers: HEADERS, variants: &["E=bf16", "E=float"] };
+pub static SUM: Source = Source {
+    name: "sum.cu",
+    text: include_str!("sum.cu"),
+    headers: HEADERS,
+    variants: &["E=bf16", "E=float"],
+};
 
 /// Rows `first..first + rows` of a matrix.
 #[derive(Clone, Copy)]
@@ -103,7 +107,12 @@ pub(crate) struct Tile {
     rate: f64,
 }
 
-const fn tile(shape: usize, [rows, columns]: [usize; 2], [depth, stages]: [usize; 2], threads: usize) -> Tile {
+const fn tile(
+    shape: usize,
+    [rows, columns]: [usize; 2],
+    [depth, stages]: [usize; 2],
+    threads: usize,
+) -> Tile {
     let shared = 2 * (rows + columns) * depth * stages;
     Tile { shape, rows, columns, threads, shared, resident: 1, rate: 1.0 }
 }

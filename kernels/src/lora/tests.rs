@@ -1,4 +1,4 @@
-use super::cuda::{Layout, adapted, low_rank};
+use super::cuda::{Layout, Run, adapted, low_rank};
 use super::*;
 use crate::gemm::cuda::{Form, Part, Size, TILES, tensor};
 use crate::gemm::tests::{gpu, operand, parts};
@@ -50,14 +50,13 @@ fn an_adapter_costs_at_most_three_percent() {
     let ab = [&o.x, &o.w].map(Part::all);
     let size = Size::new(Form::NT, &y, (0, t), ab).unwrap();
     let plain = counted(cuda, || tensor(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap());
-    let op = Lora { scales: vec![2.0], dropout: None, choice: None };
+    let run = Run { cx: &cx, cuda, mask: None, up: 1.0, choice: None };
     let mut s = None;
     let narrow = counted(cuda, || {
         let layout = Layout::new(&[o.target()]);
-        s = Some(low_rank(&op, &cx, cuda, &o.x, &[o.target()], &layout, None).unwrap());
+        s = Some(low_rank(&run, &o.x, &[o.target()], &layout).unwrap());
     });
-    let main =
-        counted(cuda, || adapted(cuda, &mut y, &o.x, &o.target(), (&s.unwrap(), 0), None, tile).unwrap());
+    let main = counted(cuda, || adapted(&run, &mut y, &o.x, &o.target(), (&s.unwrap(), 0), tile).unwrap());
     let (rows, tiles) = ((2048 / t) as f64, (2048 / t * (5120 / n)) as f64);
     for (i, what) in ["instructions", "bytes"].into_iter().enumerate() {
         let adapted = main[0][i] * tiles + narrow.iter().map(|launch| launch[i]).sum::<f64>() * rows;
@@ -137,5 +136,27 @@ fn an_adapter_outside_the_stack_is_refused() {
         let target = Target { a: &a, b: &b, ..o.target() };
         let choice = device.tensor(Label::Activations, [3], &[0, 1, -1]).unwrap();
         assert!(lora_by_row(&cx, &o.x, &[target], &choice).is_err(), "{}", o.x.dtype().size());
+    }
+}
+
+/// Outputs that nothing used have no dy; the others' gradients are the CPU's.
+#[test]
+fn gradients_of_some_targets_alone() {
+    let Some(gpu) = gpu() else { return };
+    let gradients = |device: &Device| {
+        let cx = Ctx::training(device, 0, 0);
+        let [first, second] = [72, 40].map(|n| Operands::new(device, DType::BF16, [33, n, 48, 20]));
+        let (x, a, b) =
+            (first.x.clone().with_grad(), second.a.clone().with_grad(), second.b.clone().with_grad());
+        let targets = [first.target(), Target { a: &a, b: &b, ..second.target() }];
+        let y = lora(&cx, &x, &targets, None).unwrap().swap_remove(1);
+        let mut grads = codelsi_engine::Grads::default();
+        cx.backward(&y, operand(device, [33, 40], DType::BF16, 9), &mut grads).unwrap();
+        [x, a, b].map(|t| bits(grads.get(&t).unwrap()))
+    };
+    for (got, wanted) in gradients(&gpu).iter().zip(gradients(&Device::cpu())) {
+        let rms = |x: &mut dyn Iterator<Item = f32>| x.map(|x| x * x).sum::<f32>().sqrt();
+        let error = rms(&mut got.iter().zip(&wanted).map(|(a, b)| a - b));
+        assert!(error < 0.005 * rms(&mut wanted.iter().copied()), "{error}");
     }
 }

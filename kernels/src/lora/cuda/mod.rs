@@ -1,21 +1,21 @@
-//! The launches of `lora`: fused for bf16 activations; for f32 ones, plain products in the CPU twin's order.
+//! The launches of `lora`: fused for bf16 activations, plain products for f32 ones.
+
+mod f32;
 
 use super::{Dropout, Lora, Target, Used, adapter_gradients};
 use crate::cuda::{HEADERS, element, flat_grid};
-use crate::gemm::cuda::{
-    Form, MAINLOOP, Part, Slices, TILES, Tile, choose, multiply, shared as tile_shared, sum,
-};
+use crate::gemm::cuda::{Form, MAINLOOP, Slices, TILES, Tile, choose, shared as tile_shared, sum};
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{Ctx, DType, Error, Outs, Result, Tensor};
 
 /// [`MAINLOOP`] and the picking of targets.
 const WITH_TARGETS: &[(&str, &str)] =
-    &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], ("targets.cuh", include_str!("targets.cuh"))];
+    &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], ("targets.cuh", include_str!("../targets.cuh"))];
 
 /// y in one pass over W.
 pub static FORWARD: Source = Source {
     name: "lora.cu",
-    text: include_str!("lora.cu"),
+    text: include_str!("../lora.cu"),
     headers: MAINLOOP,
     variants: &[
         "SHAPE=0 W=bf16 ALIGNED=1",
@@ -32,7 +32,7 @@ pub static FORWARD: Source = Source {
 /// dx in one pass over the weights.
 pub static DX: Source = Source {
     name: "dx.cu",
-    text: include_str!("dx.cu"),
+    text: include_str!("../dx.cu"),
     headers: WITH_TARGETS,
     variants: &[
         "SHAPE=2 W=bf16 ALIGNED=1",
@@ -47,14 +47,14 @@ pub static DX: Source = Source {
 /// S, dS, dB and dA.
 pub static NARROW: Source = Source {
     name: "narrow.cu",
-    text: include_str!("narrow.cu"),
+    text: include_str!("../narrow.cu"),
     headers: WITH_TARGETS,
     variants: &["ALIGNED=1", "ALIGNED=0"],
 };
 
 /// Masks, and what f32 activations need.
 pub static DROPOUT: Source =
-    Source { name: "dropout.cu", text: include_str!("dropout.cu"), headers: HEADERS, variants: &[""] };
+    Source { name: "dropout.cu", text: include_str!("../dropout.cu"), headers: HEADERS, variants: &[""] };
 
 /// Linears of one launch.
 const TARGETS: usize = 4;
@@ -101,6 +101,31 @@ impl Layout {
     }
 }
 
+/// One forward or backward: where it runs, and what is done to x.
+pub(super) struct Run<'a> {
+    pub cx: &'a Ctx,
+    pub cuda: &'a Cuda,
+    /// (T, ⌈C/32⌉): a bit for every channel of every token that is kept; none without dropout.
+    pub mask: Option<Tensor>,
+    /// What the kept channels are scaled by.
+    pub up: f32,
+    /// (T): each row's adapter.
+    pub choice: Option<&'a Tensor>,
+}
+
+impl<'a> Run<'a> {
+    fn new(op: &'a Lora, cx: &'a Ctx, cuda: &'a Cuda, x: &Tensor) -> Result<Self> {
+        let mask = op.dropout.as_ref().map(|dropout| mask(cx, cuda, dropout, x)).transpose()?;
+        Ok(Run {
+            cx,
+            cuda,
+            mask,
+            up: op.dropout.as_ref().map_or(1.0, Dropout::up),
+            choice: op.choice.as_ref(),
+        })
+    }
+}
+
 /// y of each target, and S of each: in bf16 all are clones of the one tensor that holds them side by side.
 pub(super) fn forward(
     op: &Lora,
@@ -110,43 +135,53 @@ pub(super) fn forward(
     targets: &[Target],
 ) -> Result<(Outs, Vec<Tensor>)> {
     supported(x, targets)?;
-    let mask = op.dropout.as_ref().map(|dropout| mask(cx, cuda, dropout, x)).transpose()?;
+    let run = Run::new(op, cx, cuda, x)?;
     let rows = x.shape().as_matrix().0;
-    let mut outs: Outs =
-        targets.iter().map(|t| cx.empty([rows, t.w.shape().as_matrix().0], x.dtype())).collect();
+    let mut outs: Outs = targets.iter().map(|t| cx.empty([rows, t.w.shape()[0]], x.dtype())).collect();
     if x.dtype() == DType::F32 {
-        let s = forward_f32(op, cx, cuda, &mut outs, x, targets, mask.as_ref())?;
+        let s = f32::forward(&run, &mut outs, x, targets)?;
         return Ok((outs, s));
     }
     let layout = Layout::new(targets);
-    let s = low_rank(op, cx, cuda, x, targets, &layout, mask.as_ref())?;
+    let s = low_rank(&run, x, targets, &layout)?;
     for ((y, target), &at) in outs.iter_mut().zip(targets).zip(&layout.at) {
         let tile = tile(cuda, Form::NT, y, target.w, aligned(x, target));
-        adapted(cuda, y, x, target, (&s, at), op.choice.as_ref(), tile)?;
+        adapted(&run, y, x, target, (&s, at), tile)?;
     }
     Ok((outs, vec![s; targets.len()]))
 }
 
-/// S (T, pitch) of all targets.
-pub(super) fn low_rank(
+/// dA and dB of each target that has a dy, and dx if it is wanted.
+pub(super) fn backward(
     op: &Lora,
     cx: &Ctx,
     cuda: &Cuda,
     x: &Tensor,
-    targets: &[Target],
-    layout: &Layout,
-    mask: Option<&Tensor>,
-) -> Result<Tensor> {
+    used: &[Used],
+    wants_dx: bool,
+) -> Result<(Vec<[Tensor; 2]>, Option<Tensor>)> {
+    let run = Run::new(op, cx, cuda, x)?;
+    let mut gradients: Vec<_> = used.iter().map(|u| adapter_gradients(cx, &u.target)).collect();
+    let mut dx = wants_dx.then(|| cx.empty(*x.shape(), x.dtype()));
+    match x.dtype() {
+        DType::F32 => f32::backward(&run, &mut gradients, dx.as_mut(), x, used)?,
+        _ => backward_bf16(&run, &mut gradients, dx.as_mut(), x, used)?,
+    }
+    Ok((gradients, dx))
+}
+
+/// S (T, pitch) of all targets.
+pub(super) fn low_rank(run: &Run, x: &Tensor, targets: &[Target], layout: &Layout) -> Result<Tensor> {
+    let Run { cx, cuda, up, .. } = *run;
     let ((t, c), pitch) = (x.shape().as_matrix(), layout.pitch());
     let slices = c.div_ceil(SLICE);
-    let up = op.dropout.as_ref().map_or(1.0, Dropout::up);
     let mut parts = cx.scratch([slices, t, pitch], DType::F32);
-    let grid =
-        Grid { blocks: [t.div_ceil(S_ROWS), pitch / GROUP, slices], threads: 128, shared: S_SHARED };
-    let mut args = vec![Arg::Out(&mut parts), Arg::In(x), Arg::Maybe(mask), Arg::Maybe(op.choice.as_ref())];
-    args.extend(each(targets, Arg::Maybe(None), |t| Arg::Maybe(Some(t.a))));
-    args.extend(each(targets, Arg::I32(0), |t| Arg::I32(t.rank() as i32)));
-    args.extend(each(targets, Arg::F32(0.0), |t| Arg::F32(t.scale * up)));
+    let grid = Grid { blocks: [t.div_ceil(S_ROWS), pitch / GROUP, slices], threads: 128, shared: S_SHARED };
+    let mut args =
+        vec![Arg::Out(&mut parts), Arg::In(x), Arg::Maybe(run.mask.as_ref()), Arg::Maybe(run.choice)];
+    args.extend(each(targets, |t| Arg::Maybe(t.map(|t| t.a))));
+    args.extend(each(targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
+    args.extend(each(targets, |t| Arg::F32(t.map_or(0.0, |t| t.scale * up))));
     args.extend([layout.adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
     let variant = format!("ALIGNED={}", c.is_multiple_of(8) as usize);
     start(cuda, &NARROW, "lora_s", &variant, grid, &mut args)?;
@@ -163,12 +198,11 @@ fn aligned(x: &Tensor, target: &Target) -> bool {
 
 /// y = x Wᵀ + S Bᵀ, by tiles of one's choice.
 pub(super) fn adapted(
-    cuda: &Cuda,
+    run: &Run,
     y: &mut Tensor,
     x: &Tensor,
     target: &Target,
     (s, s_at): (&Tensor, usize),
-    choice: Option<&Tensor>,
     tile: Tile,
 ) -> Result<()> {
     let ((t, c), (n, _), rank) = (x.shape().as_matrix(), target.w.shape().as_matrix(), target.rank());
@@ -179,76 +213,50 @@ pub(super) fn adapted(
         Arg::In(target.w),
         Arg::In(s),
         Arg::In(target.b),
-        Arg::Maybe(choice),
+        Arg::Maybe(run.choice),
     ];
     args.extend(sizes.map(|n| Arg::I32(n as i32)));
     let variant = variant(&tile, target.w, aligned(x, target));
-    start(cuda, &FORWARD, "lora", &variant, grid(&tile, (t, n), target.w), &mut args)
-}
-
-/// dA and dB of each target that has a dy, and dx if it is wanted.
-pub(super) fn backward(
-    op: &Lora,
-    cx: &Ctx,
-    cuda: &Cuda,
-    x: &Tensor,
-    used: &[Used],
-    wants_dx: bool,
-) -> Result<(Vec<[Tensor; 2]>, Option<Tensor>)> {
-    let mut gradients: Vec<_> = used.iter().map(|u| adapter_gradients(cx, &u.target)).collect();
-    let mask = op.dropout.as_ref().map(|dropout| mask(cx, cuda, dropout, x)).transpose()?;
-    let mut dx = wants_dx.then(|| cx.empty(*x.shape(), x.dtype()));
-    match x.dtype() {
-        DType::F32 => backward_f32(op, cx, cuda, &mut gradients, dx.as_mut(), x, used, mask.as_ref())?,
-        _ => backward_bf16(op, cx, cuda, &mut gradients, dx.as_mut(), x, used, mask.as_ref())?,
-    }
-    Ok((gradients, dx))
+    start(run.cuda, &FORWARD, "lora", &variant, grid(&tile, (t, n), target.w), &mut args)
 }
 
 /// S and dS of all targets are one tensor each; dy is read once for dS and dB.
-#[allow(clippy::too_many_arguments)]
 fn backward_bf16(
-    op: &Lora,
-    cx: &Ctx,
-    cuda: &Cuda,
+    run: &Run,
     gradients: &mut [[Tensor; 2]],
     dx: Option<&mut Tensor>,
     x: &Tensor,
     used: &[Used],
-    mask: Option<&Tensor>,
 ) -> Result<()> {
-    let ((t, c), up) = (x.shape().as_matrix(), op.dropout.as_ref().map_or(1.0, Dropout::up));
+    let Run { cx, cuda, up, .. } = *run;
+    let (t, c) = x.shape().as_matrix();
     let targets: Vec<Target> = used.iter().map(|u| u.target).collect();
     let layout = Layout::new(&targets);
     let (pitch, runs) = (layout.pitch(), t.div_ceil(RUN));
     let mut ds = cx.scratch([t, pitch], x.dtype());
     for ((u, [_, db]), &at) in used.iter().zip(&mut *gradients).zip(&layout.at) {
-        ds_and_db(cx, cuda, (&mut ds, at), db, u)?;
+        ds_and_db(run, (&mut ds, at), db, u)?;
     }
     let mut parts = cx.scratch([runs, pitch, c], DType::F32);
     let grid =
         Grid { blocks: [c.div_ceil(DA_COLUMNS), pitch / GROUP, runs], threads: 128, shared: DA_SHARED };
-    let mut args = vec![Arg::Out(&mut parts), Arg::In(&ds), Arg::In(x), Arg::Maybe(mask)];
+    let mut args = vec![Arg::Out(&mut parts), Arg::In(&ds), Arg::In(x), Arg::Maybe(run.mask.as_ref())];
     args.extend([t, c, RUN, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &NARROW, "lora_da", &format!("ALIGNED={}", c.is_multiple_of(8) as usize), grid, &mut args)?;
     for ((target, [da, _]), &at) in targets.iter().zip(gradients).zip(&layout.at) {
-        let whole = Slices { parts: &parts, at: at * c, pitch: c, stride: pitch * c, slices: runs, scale: up };
+        let whole =
+            Slices { parts: &parts, at: at * c, pitch: c, stride: pitch * c, slices: runs, scale: up };
         sum(cuda, da, (0, c), (target.rank(), c), false, whole)?;
     }
     match dx {
-        Some(dx) => input_gradient(cuda, dx, &ds, mask, up, used),
+        Some(dx) => input_gradient(run, dx, &ds, used),
         None => Ok(()),
     }
 }
 
 /// dS = s dy B into `ds` from column `at` on, and dB = dyᵀ S.
-fn ds_and_db(
-    cx: &Ctx,
-    cuda: &Cuda,
-    (ds, at): (&mut Tensor, usize),
-    db: &mut Tensor,
-    u: &Used,
-) -> Result<()> {
+fn ds_and_db(run: &Run, (ds, at): (&mut Tensor, usize), db: &mut Tensor, u: &Used) -> Result<()> {
+    let Run { cx, cuda, .. } = *run;
     let ((t, n), rank) = (u.dy.shape().as_matrix(), u.target.rank());
     let padded = padded(rank);
     let (strips, runs) = (n.div_ceil(STRIP), t.div_ceil(RUN));
@@ -267,145 +275,30 @@ fn ds_and_db(
     start(cuda, &NARROW, "lora_ds_db", &format!("ALIGNED={}", aligned as usize), grid, &mut args)?;
     let pitch = ds.shape().as_matrix().1;
     let scale = u.target.scale;
-    let of_ds =
-        Slices { parts: &ds_parts, at: 0, pitch: padded, stride: t * padded, slices: strips, scale };
+    let of_ds = Slices { parts: &ds_parts, at: 0, pitch: padded, stride: t * padded, slices: strips, scale };
     sum(cuda, ds, (at, pitch), (t, padded), false, of_ds)?;
     let of_db =
         Slices { parts: &db_parts, at: 0, pitch: padded, stride: n * padded, slices: runs, scale: 1.0 };
     sum(cuda, db, (0, rank), (n, rank), false, of_db)
 }
 
-/// dx = mask/(1-p) ⊙ Σ dS A + Σ dy W.
-fn input_gradient(
-    cuda: &Cuda,
-    dx: &mut Tensor,
-    ds: &Tensor,
-    mask: Option<&Tensor>,
-    up: f32,
-    used: &[Used],
-) -> Result<()> {
-    let [Used { target: Target { w, .. }, .. }, ..] = used else { return Err(Error::new("dx of no output")) };
+/// dx = mask/(1-p) ⊙ Σ dS A + Σ dy W over one target at least.
+fn input_gradient(run: &Run, dx: &mut Tensor, ds: &Tensor, used: &[Used]) -> Result<()> {
+    let Run { cuda, up, .. } = *run;
+    let w = used[0].target.w;
     let (t, c) = dx.shape().as_matrix();
-    let widths = |u: &Used| u.dy.shape().as_matrix().1;
-    let aligned = c.is_multiple_of(8) && used.iter().all(|u| widths(u).is_multiple_of(8));
+    let width = |u: &Used| u.dy.shape().as_matrix().1;
+    let aligned = c.is_multiple_of(8) && used.iter().all(|u| width(u).is_multiple_of(8));
     let tile = tile(cuda, Form::NN, dx, w, aligned);
-    let mut args = vec![Arg::Out(dx), Arg::Maybe(mask), Arg::In(ds)];
-    args.extend(each(used, Arg::Maybe(None), |u| Arg::Maybe(Some(u.target.a))));
-    args.extend(each(used, Arg::Maybe(None), |u| Arg::Maybe(Some(u.dy))));
-    args.extend(each(used, Arg::Maybe(None), |u| Arg::Maybe(Some(u.target.w))));
-    args.extend(each(used, Arg::I32(0), |u| Arg::I32(u.target.rank() as i32)));
-    args.extend(each(used, Arg::I32(0), |u| Arg::I32(widths(u) as i32)));
+    let mut args = vec![Arg::Out(dx), Arg::Maybe(run.mask.as_ref()), Arg::In(ds)];
+    args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.target.a))));
+    args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.dy))));
+    args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.target.w))));
+    args.extend(each(used, |u| Arg::I32(u.map_or(0, |u| u.target.rank() as i32))));
+    args.extend(each(used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32))));
     args.push(Arg::F32(up));
     args.extend([t, c, ds.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
     start(cuda, &DX, "lora_dx", &variant(&tile, w, aligned), grid(&tile, (t, c), w), &mut args)
-}
-
-/// y of each target, and S of each.
-fn forward_f32(
-    op: &Lora,
-    cx: &Ctx,
-    cuda: &Cuda,
-    outs: &mut [Tensor],
-    x: &Tensor,
-    targets: &[Target],
-    mask: Option<&Tensor>,
-) -> Result<Vec<Tensor>> {
-    let (t, dropped) = (x.shape().as_matrix().0, dropped(op, cx, cuda, x, mask)?);
-    let product =
-        |y: &mut Tensor, add, a: Part, b: Part| multiply(cx, cuda, y, (0, t), add, Form::NT, [a, b]);
-    let mut all = Vec::with_capacity(targets.len());
-    for (y, target) in outs.iter_mut().zip(targets) {
-        let (n, rank, adapters) = (y.shape().as_matrix().1, target.rank(), target.adapters());
-        product(y, false, Part::all(x), Part::all(target.w))?;
-        for g in 0..adapters {
-            let mut s = cx.empty([t, rank], DType::F32);
-            product(&mut s, false, Part::all(&dropped), Part { t: target.a, first: g * rank, rows: rank })?;
-            let s = match &op.choice {
-                Some(choice) => choose_rows(cuda, s, choice, (g, adapters), target.scale)?,
-                None => scaled(cx, cuda, &s, target.scale)?,
-            };
-            product(y, true, Part::all(&s), Part { t: target.b, first: g * n, rows: n })?;
-            if g == 0 {
-                all.push(s);
-            }
-        }
-    }
-    Ok(all)
-}
-
-#[allow(clippy::too_many_arguments)]
-fn backward_f32(
-    op: &Lora,
-    cx: &Ctx,
-    cuda: &Cuda,
-    gradients: &mut [[Tensor; 2]],
-    dx: Option<&mut Tensor>,
-    x: &Tensor,
-    used: &[Used],
-    mask: Option<&Tensor>,
-) -> Result<()> {
-    let (t, dropped) = (x.shape().as_matrix().0, dropped(op, cx, cuda, x, mask)?);
-    let product = |y: &mut Tensor, add, form, a: &Tensor, b: &Tensor| {
-        let rows = y.shape().as_matrix().0;
-        multiply(cx, cuda, y, (0, rows), add, form, [a, b].map(Part::all))
-    };
-    let mut all = Vec::with_capacity(used.len());
-    for (u, [da, db]) in used.iter().zip(gradients) {
-        let mut ds = cx.scratch([t, u.target.rank()], DType::F32);
-        product(&mut ds, false, Form::NN, u.dy, u.target.b)?;
-        let ds = scaled(cx, cuda, &ds, u.target.scale)?;
-        product(db, false, Form::TN, u.dy, u.s)?;
-        product(da, false, Form::TN, &ds, &dropped)?;
-        all.push(ds);
-    }
-    let Some(dx) = dx else { return Ok(()) };
-    for (i, (u, ds)) in used.iter().zip(&all).enumerate() {
-        product(dx, i > 0, Form::NN, ds, u.target.a)?;
-    }
-    if let Some(mask) = mask {
-        drop(op, cuda, dx, None, mask)?;
-    }
-    used.iter().try_for_each(|u| product(dx, true, Form::NN, u.dy, u.target.w))
-}
-
-/// scale · x.
-fn scaled(cx: &Ctx, cuda: &Cuda, x: &Tensor, scale: f32) -> Result<Tensor> {
-    let (rows, columns) = x.shape().as_matrix();
-    let mut y = cx.empty([rows, columns], DType::F32);
-    let one = Slices { parts: x, at: 0, pitch: columns, stride: 0, slices: 1, scale };
-    sum(cuda, &mut y, (0, columns), (rows, columns), false, one)?;
-    Ok(y)
-}
-
-/// drop(x) in f32, or x itself.
-fn dropped(op: &Lora, cx: &Ctx, cuda: &Cuda, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-    let Some(mask) = mask else { return Ok(x.detach()) };
-    let mut y = cx.scratch(*x.shape(), x.dtype());
-    drop(op, cuda, &mut y, Some(x), mask)?;
-    Ok(y)
-}
-
-/// y = x, or what it holds, with what the mask drops zeroed and the rest scaled up.
-fn drop(op: &Lora, cuda: &Cuda, y: &mut Tensor, x: Option<&Tensor>, mask: &Tensor) -> Result<()> {
-    let ((t, c), up) = (y.shape().as_matrix(), op.dropout.as_ref().map_or(1.0, Dropout::up));
-    let mut args =
-        vec![Arg::InOut(y), Arg::Maybe(x), Arg::In(mask), Arg::F32(up), Arg::I32(t as i32), Arg::I32(c as i32)];
-    start(cuda, &DROPOUT, "lora_drop", "", flat_grid(t * c, 1), &mut args)
-}
-
-/// scale · s in the rows of adapter `g` of so many, zero in the others.
-fn choose_rows(
-    cuda: &Cuda,
-    mut s: Tensor,
-    choice: &Tensor,
-    (g, adapters): (usize, usize),
-    scale: f32,
-) -> Result<Tensor> {
-    let (t, rank) = s.shape().as_matrix();
-    let mut args = vec![Arg::InOut(&mut s), Arg::In(choice), Arg::I32(g as i32), Arg::I32(adapters as i32)];
-    args.extend([Arg::F32(scale), Arg::I32(t as i32), Arg::I32(rank as i32)]);
-    start(cuda, &DROPOUT, "lora_choose", "", flat_grid(t * rank, 1), &mut args)?;
-    Ok(s)
 }
 
 /// A bit for every channel of every token that is kept: (T, ⌈C/32⌉) words.
@@ -427,14 +320,9 @@ fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> 
     Ok(mask)
 }
 
-/// The arguments of one parameter of each target; `none` beyond the last.
-fn each<'a, T>(all: &'a [T], none: Arg<'a>, of: impl Fn(&'a T) -> Arg<'a>) -> Vec<Arg<'a>> {
-    let absent = || match none {
-        Arg::I32(x) => Arg::I32(x),
-        Arg::F32(x) => Arg::F32(x),
-        _ => Arg::Maybe(None),
-    };
-    (0..TARGETS).map(|i| all.get(i).map_or_else(absent, &of)).collect()
+/// The arguments for one thing of each target; there are always as many.
+fn each<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec<Arg<'a>> {
+    (0..TARGETS).map(|i| of(all.get(i))).collect()
 }
 
 fn tile(cuda: &Cuda, form: Form, y: &Tensor, w: &Tensor, aligned: bool) -> Tile {
