@@ -1,26 +1,31 @@
-// The rotation of VEC pairs of a head.
+// The rotation of a token's heads.
 #pragma once
 #include "prelude.cuh"
 
-// The cos of a position's angles; their sin follow after half a row. (P, D)
-__device__ inline const float *angles(const float *table, int position, int P, int D) {
+// Turns H heads of D elements by the angles of one position, with a block: each thread keeps the angles of VEC pairs
+// and takes them to one head after the other.
+__device__ inline void turn(E *y,               // (H, D)
+                            const E *x,         // (H, D)
+                            const float *table, // (P, D): cos, then sin
+                            int position, float direction, int H, int D, int P) {
     if (position < 0 || position >= P) __trap();
-    return table + i64(position) * D;
-}
-
-// y and x point at the first element of VEC pairs; the second is `half` further on.
-__device__ inline void turn(E *y, const E *x, const float *cos, float direction, int half) {
-    float x0[VEC], x1[VEC], c[VEC], s[VEC];
-    load(x0, x);
-    load(x1, x + half);
-    load(c, cos);
-    load(s, cos + half);
+    int half = D / 2, parts = half / VEC, heads = blockDim.x / parts;
+    int j = threadIdx.x % parts * VEC, head = threadIdx.x / parts;
+    if (head >= heads) return;
+    float cos[VEC], sin[VEC];
+    load(cos, table + i64(position) * D + j);
+    load(sin, table + i64(position) * D + half + j);
+    for (; head < H; head += heads) {
+        float x0[VEC], x1[VEC];
+        load(x0, x + head * D + j);
+        load(x1, x + head * D + half + j);
 #pragma unroll
-    for (int i = 0; i < VEC; i++) {
-        float sine = direction * s[i], first = x0[i];
-        x0[i] = first * c[i] - x1[i] * sine;
-        x1[i] = x1[i] * c[i] + first * sine;
+        for (int i = 0; i < VEC; i++) {
+            float sine = direction * sin[i], first = x0[i];
+            x0[i] = first * cos[i] - x1[i] * sine;
+            x1[i] = x1[i] * cos[i] + first * sine;
+        }
+        store(y + head * D + j, x0);
+        store(y + head * D + half + j, x1);
     }
-    store(y, x0);
-    store(y + half, x1);
 }

@@ -155,13 +155,14 @@ extern "C" __global__ void xent_finish(E *dh,               // (T, C), or null
     State s = states[i];
     if (threadIdx.x == 0) logprobs[t] = s.logit - s.max - logf(s.total);
     if (!dh) return;
+    constexpr int N = VEC < 4 ? VEC : 4; // 16 bytes of the sums
     const W *target = head + i64(targets[t]) * C;
-    for (int c = threadIdx.x * VEC; c < C; c += blockDim.x * VEC) {
-        float x[VEC], w[VEC];
+    for (int c = threadIdx.x * N; c < C; c += blockDim.x * N) {
+        float x[N], w[N];
         load(x, sums + i * C + c);
         load(w, target + c);
 #pragma unroll
-        for (int j = 0; j < VEC; j++) x[j] = scale * (x[j] / s.total - w[j]);
+        for (int j = 0; j < N; j++) x[j] = scale * (x[j] / s.total - w[j]);
         store(dh + t * C + c, x);
     }
 }
