@@ -66,12 +66,12 @@ impl<'a> Builder<'a> {
                 m.ty()?;
                 let amount = if m.take("shiftamt") { int::SHIFT_AMOUNT } else { 0 };
                 m.finish(i)?;
-                self.to_word(i, ty, int::bfind, int::mode(bits, signed) | amount)?;
+                self.counting(i, ty, int::bfind, int::mode(bits, signed) | amount)?;
             }
             ("popc" | "clz", Ty::Int(bits, _)) => {
                 plain(&mut m, i)?;
                 let f = if root == "popc" { int::popc } else { int::clz };
-                self.to_word(i, ty, f, int::mode(bits, false))?;
+                self.counting(i, ty, f, int::mode(bits, false))?;
             }
             ("div" | "rem" | "abs" | "sad" | "brev" | "cnot", Ty::Int(bits, signed)) => {
                 plain(&mut m, i)?;
@@ -138,8 +138,8 @@ impl<'a> Builder<'a> {
         self.emit(Op::Lanes(f, mode, Moves::Bits(moved)), &[d], &s, 0)
     }
 
-    /// One source of the type, a word destination.
-    fn to_word(&mut self, i: &'a Instruction<'a>, ty: Ty, f: LaneFn, mode: u32) -> Result<()> {
+    /// One source of the type, a word destination: positions and counts.
+    fn counting(&mut self, i: &'a Instruction<'a>, ty: Ty, f: LaneFn, mode: u32) -> Result<()> {
         let [d, a] = self.operands(i)?;
         let a = self.arg(a, ty.class())?;
         let d = self.destination(d, Class::Word)?;

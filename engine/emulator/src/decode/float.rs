@@ -4,7 +4,7 @@ use super::builder::{Arg, Builder};
 use super::modifiers::{Modifiers, Ty, unknown};
 use crate::error::Result;
 use crate::inst::{Class, Cmp, CmpType, Float, Join, LaneFn, Logic, Moves, Op};
-use crate::lane::float::{self, FTZ, NAN, RELU, XOR_SIGN};
+use crate::lane::float::{self, FTZ, NAN, RELU, SAT, XOR_SIGN};
 use crate::lane::half::{self, BRAIN, PACKED};
 use crate::lane::int;
 use crate::ptx::{Instruction, Operand};
@@ -30,19 +30,8 @@ impl<'a> Builder<'a> {
     fn float_arithmetic(&mut self, root: &str, i: &'a Instruction<'a>) -> Result<()> {
         let mut m = Modifiers::of(i);
         let ty = m.ty()?;
-        let mut mode = m.float_mode();
-        let approximate = m.take("approx") | m.take("full");
-        for (word, bit) in [("NaN", NAN), ("relu", RELU)] {
-            mode |= if m.take(word) { bit } else { 0 };
-        }
-        if m.take("xorsign") && m.take("abs") {
-            mode |= XOR_SIGN;
-        }
+        let (mode, approximate) = float_modifiers(root, &mut m).ok_or_else(|| unknown(i))?;
         m.finish(i)?;
-        // An approximation stays one; a rounding makes no sense with it.
-        if approximate && mode & 7 != 0 {
-            return Err(unknown(i));
-        }
         let n = match root {
             "fma" | "mad" => 3,
             "add" | "sub" | "mul" | "div" | "min" | "max" | "copysign" => 2,
@@ -253,6 +242,40 @@ impl<'a> Builder<'a> {
         let (d, s) = self.same(i, Class::Predicate, 1)?;
         self.emit(Op::Logic(Logic::Mov), &[d], &s, 0)
     }
+}
+
+/// The mode bits of the modifiers that an operation may have, and whether it is approximate; `None` where one is
+/// missing. What it may not have is left in place.
+fn float_modifiers(root: &str, m: &mut Modifiers<'_>) -> Option<(u32, bool)> {
+    let mut flags = |words: &[(&str, u32)]| -> u32 {
+        words.iter().filter(|(word, _)| m.take(word)).fold(0, |mode, (_, bit)| mode | bit)
+    };
+    let mode = match root {
+        "add" | "sub" | "mul" | "fma" | "mad" => {
+            let flags = flags(&[("ftz", FTZ), ("sat", SAT), ("relu", RELU)]);
+            flags | m.rounding().map_or(0, float::mode)
+        }
+        "min" | "max" => {
+            let signs = flags(&[("xorsign", XOR_SIGN)]);
+            if signs != 0 && flags(&[("abs", 1)]) == 0 {
+                return None;
+            }
+            signs | flags(&[("ftz", FTZ), ("NaN", NAN)])
+        }
+        "neg" | "abs" => flags(&[("ftz", FTZ)]),
+        "copysign" => 0,
+        _ => {
+            let flags = flags(&[("ftz", FTZ), ("sat", SAT)]);
+            let approximate = m.take("approx") || root == "div" && m.take("full");
+            let exact = matches!(root, "div" | "rcp" | "sqrt");
+            return match (m.rounding(), approximate) {
+                (Some(rounding), false) if exact => Some((flags | float::mode(rounding), false)),
+                (None, true) => Some((flags, true)),
+                _ => None,
+            };
+        }
+    };
+    Some((mode, false))
 }
 
 /// The vector form of an f32 operation that rounds to nearest without further ado.

@@ -3,7 +3,6 @@
 use crate::error::{Error, Result};
 use crate::inst::Class;
 use crate::lane::convert::Type;
-use crate::lane::float;
 use crate::lane::round::Rounding;
 use crate::ptx::Instruction;
 
@@ -131,13 +130,6 @@ impl<'a> Modifiers<'a> {
 
     pub fn peek_last(&self) -> Option<&'a str> {
         self.left.last().copied()
-    }
-
-    /// Float modifiers as mode bits: rounding, `.ftz`, `.sat`.
-    pub fn float_mode(&mut self) -> u32 {
-        let rounding = self.rounding().map_or(0, float::mode);
-        let flag = |set: bool, bit: u32| if set { bit } else { 0 };
-        rounding | flag(self.take("ftz"), float::FTZ) | flag(self.take("sat"), float::SAT)
     }
 
     pub fn rounding(&mut self) -> Option<Rounding> {

@@ -8,15 +8,15 @@ use crate::inst::{Class, Inst, Kind, MAX_DST, MAX_SRC, Op, Slot};
 use crate::ptx::Space;
 use std::collections::HashMap;
 
-/// Gives every register a row and every constant a place.
-pub fn assign(mut built: Built) -> Result<Program> {
+/// Gives every register a row and every constant a place. `line` is the function's, for errors.
+pub fn assign(mut built: Built, line: u32) -> Result<Program> {
     let n = built.drafts.len() as u32;
     for table in built.tables.iter_mut() {
         table.iter_mut().for_each(|l| *l = built.labels[*l as usize].min(n - 1));
     }
     let skeleton = skeleton(&built);
     let graph = Graph::new(&skeleton, &built.tables);
-    let live = intervals(&built, &graph);
+    let (live, behind) = liveness(&built, &graph);
     let mut program = Program {
         tables: std::mem::take(&mut built.tables),
         shared_bytes: built.shared_bytes,
@@ -26,7 +26,10 @@ pub fn assign(mut built: Built) -> Result<Program> {
         shared_grain: grain(&built.drafts),
         ..Program::default()
     };
-    let rows = scan(&built, &live, &mut program)?;
+    let rows = scan(&built, &live, &mut program);
+    let live =
+        |(at, registers): &(u32, Vec<u32>)| (*at, registers.iter().map(|&r| rows[r as usize]).collect());
+    program.live = behind.iter().map(live).collect();
     let mut constants = Constants::default();
     for (draft, mut inst) in built.drafts.iter().zip(skeleton) {
         let mut slot = |arg: Arg| constants.slot(arg, &rows, built.shared_bytes);
@@ -47,9 +50,10 @@ pub fn assign(mut built: Built) -> Result<Program> {
     program.word_constants = constants.words.0;
     program.double_constants = constants.doubles.0;
     program.predicate_constants = constants.truths.0;
-    let most = [program.word_constants.len(), program.double_constants.len()].into_iter().max();
-    match most.is_some_and(|most| most > Slot::LIMIT) {
-        true => Err(Error::ptx(1, "the kernel uses more constants than this GPU holds")),
+    let p = &program;
+    let pools = [p.words, p.doubles, p.predicates, p.word_constants.len(), p.double_constants.len()];
+    match pools.iter().any(|&n| n > Slot::LIMIT) {
+        true => Err(Error::ptx(line, "the kernel needs more registers or constants than this GPU has")),
         false => Ok(program),
     }
 }
@@ -102,7 +106,8 @@ struct Interval {
     end: u32,
 }
 
-fn intervals(built: &Built, graph: &Graph) -> Vec<Interval> {
+/// The intervals, and the registers live behind every barrier.
+fn liveness(built: &Built, graph: &Graph) -> (Vec<Interval>, Vec<(u32, Vec<u32>)>) {
     let words = built.registers.len().div_ceil(64);
     let blocks = graph.len();
     let mut read = vec![vec![0u64; words]; blocks];
@@ -154,11 +159,26 @@ fn intervals(built: &Built, graph: &Graph) -> Vec<Interval> {
         uses(d).for_each(|r| touch(r, 2 * at as u32));
         registers(&d.dst).for_each(|r| touch(r, 2 * at as u32 + 1));
     }
-    found
+    let mut behind = Vec::new();
+    for block in 0..blocks {
+        let mut live = live_out[block].clone();
+        for at in (graph.starts[block] as usize..graph.starts[block + 1] as usize).rev() {
+            let d = &built.drafts[at];
+            if matches!(d.op, Op::Barrier | Op::BarrierReduce(_)) {
+                behind.push((at as u32, bits(&live).collect()));
+            }
+            if d.guard.is_none() {
+                registers(&d.dst).for_each(|r| live[r as usize / 64] &= !(1 << (r % 64)));
+            }
+            uses(d).for_each(|r| live[r as usize / 64] |= 1 << (r % 64));
+        }
+    }
+    behind.sort_unstable_by_key(|b| b.0);
+    (found, behind)
 }
 
 /// Rows by linear scan; a row is free again when its register's interval has ended.
-fn scan(built: &Built, live: &[Interval], program: &mut Program) -> Result<Vec<Slot>> {
+fn scan(built: &Built, live: &[Interval], program: &mut Program) -> Vec<Slot> {
     let mut order: Vec<u32> =
         (0..live.len() as u32).filter(|&r| live[r as usize].start != u32::MAX).collect();
     order.sort_by_key(|&r| live[r as usize].start);
@@ -180,10 +200,8 @@ fn scan(built: &Built, live: &[Interval], program: &mut Program) -> Result<Vec<S
             count[class] += 1;
             count[class] - 1
         });
-        if row >= Slot::LIMIT {
-            return Err(Error::ptx(1, "the kernel uses more registers than this GPU holds"));
-        }
-        let slot = Slot::register(register.class, row);
+        // Beyond the limit the slot is wrong, and the program refused in the end.
+        let slot = Slot::register(register.class, row % Slot::LIMIT);
         slots[r as usize] = slot;
         match register.special {
             Some(special) => program.specials.push((row, special)),
@@ -193,7 +211,7 @@ fn scan(built: &Built, live: &[Interval], program: &mut Program) -> Result<Vec<S
         active.push(std::cmp::Reverse((end, register.class, row)));
     }
     [program.words, program.doubles, program.predicates] = count;
-    Ok(slots)
+    slots
 }
 
 /// The distinct constants, each in one row.

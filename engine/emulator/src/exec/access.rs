@@ -2,7 +2,7 @@
 
 use super::block::Shared;
 use super::pattern::Pattern;
-use super::registers::Registers;
+use super::registers::{Registers, row};
 use super::shadow::Who;
 use super::space::{Offsets, aligned, offsets};
 use super::warp::{Warp, lanes};
@@ -11,7 +11,6 @@ use crate::gpu::Schedule;
 use crate::inst::{Access, Class, Inst, LANES, Slot, Strength};
 use crate::layout;
 use crate::ptx::Space;
-use std::array::from_fn;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A load or store of some lanes in one space.
@@ -63,7 +62,7 @@ impl<'g> Warp<'g> {
             let here =
                 lanes(left).filter(|&k| layout::space_of(addresses[k]) == space).fold(0, |m, k| m | 1 << k);
             let base = layout::window(space);
-            let inside = from_fn(|k| if here >> k & 1 != 0 { addresses[k] } else { first } - base);
+            let inside = row(|k| if here >> k & 1 != 0 { addresses[k] } else { first } - base);
             f(self, space, &inside, here)?;
             left &= !here;
         }
@@ -88,8 +87,9 @@ impl<'g> Warp<'g> {
                 let tainted = shared.memory.read(who, &at, q.bytes, q.mask)?;
                 let memory = &shared.memory;
                 gather(&mut self.registers, q, &at, q.mask, |_, w| memory.words[w]);
-                if tainted || self.taints.is_some() {
-                    self.load_taint(shared, q, &at, q.mask, |_, w| memory.taint_of(w));
+                match tainted {
+                    true => self.load_taint(shared, q, &at, q.mask, |_, w| memory.taint_of(w)),
+                    false => self.load_taint(shared, q, &at, q.mask, |_, _| 0),
                 }
             }
             Space::Local => {
@@ -280,14 +280,10 @@ fn gather(
     for n in 0..access.count as usize {
         let d = q.i.dst[n];
         match (access.size, d.class()) {
-            (4, Class::Word) => r.set_word(d, &from_fn(|k| get(k, at[k] / 4 + n)), mask),
+            (4, Class::Word) => r.set_word(d, &row(|k| get(k, at[k] / 4 + n)), mask),
             (8, _) => {
                 let low = |k: usize| at[k] / 4 + 2 * n;
-                r.set_double(
-                    d,
-                    &from_fn(|k| get(k, low(k)) as u64 | (get(k, low(k) + 1) as u64) << 32),
-                    mask,
-                );
+                r.set_double(d, &row(|k| get(k, low(k)) as u64 | (get(k, low(k) + 1) as u64) << 32), mask);
             }
             (size, class) => {
                 let part = |k: usize| {
@@ -298,10 +294,10 @@ fn gather(
                 };
                 if class == Class::Double {
                     let wide = |v: u32| if access.signed { v as i32 as i64 as u64 } else { v as u64 };
-                    r.set_double(d, &from_fn(|k| wide(part(k))), mask);
+                    r.set_double(d, &row(|k| wide(part(k))), mask);
                 } else {
                     let keep = if access.width == 16 { 0xffff } else { u32::MAX };
-                    r.set_word(d, &from_fn(|k| part(k) & keep), mask);
+                    r.set_word(d, &row(|k| part(k) & keep), mask);
                 }
             }
         }

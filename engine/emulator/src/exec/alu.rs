@@ -1,6 +1,6 @@
 //! Instructions on registers alone. Each is a loop over a row; masked lanes are computed and not kept.
 
-use super::registers::Registers;
+use super::registers::{Registers, row};
 use crate::inst::{Cmp, CmpType, Convert, Float, Inst, Int, Join, LANES, Logic, Op};
 use crate::lane::convert;
 use crate::lane::float::{NAN32, flush};
@@ -10,37 +10,42 @@ use std::array::from_fn;
 type Words = [u32; LANES];
 
 #[inline(always)]
+fn each<T: Copy, U: Copy + Default>(a: &[T; LANES], f: impl Fn(T) -> U) -> [U; LANES] {
+    row(|k| f(a[k]))
+}
+
+#[inline(always)]
 fn words1(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u32) -> u32) {
     let a = r.word(i.src[0]);
-    let new: Words = from_fn(|k| f(a[k]));
+    let new: Words = row(|k| f(a[k]));
     r.set_word(i.dst[0], &new, mask);
 }
 
 #[inline(always)]
 fn words2(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u32, u32) -> u32) {
     let (a, b) = (r.word(i.src[0]), r.word(i.src[1]));
-    let new: Words = from_fn(|k| f(a[k], b[k]));
+    let new: Words = row(|k| f(a[k], b[k]));
     r.set_word(i.dst[0], &new, mask);
 }
 
 #[inline(always)]
 fn words3(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u32, u32, u32) -> u32) {
     let (a, b, c) = (r.word(i.src[0]), r.word(i.src[1]), r.word(i.src[2]));
-    let new: Words = from_fn(|k| f(a[k], b[k], c[k]));
+    let new: Words = row(|k| f(a[k], b[k], c[k]));
     r.set_word(i.dst[0], &new, mask);
 }
 
 #[inline(always)]
 fn doubles1(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u64) -> u64) {
     let a = r.double(i.src[0]);
-    let new: [u64; LANES] = from_fn(|k| f(a[k]));
+    let new: [u64; LANES] = row(|k| f(a[k]));
     r.set_double(i.dst[0], &new, mask);
 }
 
 #[inline(always)]
 fn doubles2(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u64, u64) -> u64) {
     let (a, b) = (r.double(i.src[0]), r.double(i.src[1]));
-    let new: [u64; LANES] = from_fn(|k| f(a[k], b[k]));
+    let new: [u64; LANES] = row(|k| f(a[k], b[k]));
     r.set_double(i.dst[0], &new, mask);
 }
 
@@ -48,7 +53,7 @@ fn doubles2(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u64, u64) -> 
 #[inline(always)]
 fn shifts(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u64, u32) -> u64) {
     let (a, b) = (r.double(i.src[0]), r.word(i.src[1]));
-    let new: [u64; LANES] = from_fn(|k| f(a[k], b[k]));
+    let new: [u64; LANES] = row(|k| f(a[k], b[k]));
     r.set_double(i.dst[0], &new, mask);
 }
 
@@ -76,13 +81,13 @@ pub fn execute(r: &mut Registers<'_>, i: &Inst, mask: u32) -> bool {
         Op::Selp32 => {
             let p = r.predicate(i.src[2]);
             let (a, b) = (r.word(i.src[0]), r.word(i.src[1]));
-            let new: Words = from_fn(|k| if p >> k & 1 != 0 { a[k] } else { b[k] });
+            let new: Words = row(|k| if p >> k & 1 != 0 { a[k] } else { b[k] });
             r.set_word(i.dst[0], &new, mask);
         }
         Op::Selp64 => {
             let p = r.predicate(i.src[2]);
             let (a, b) = (r.double(i.src[0]), r.double(i.src[1]));
-            let new: [u64; LANES] = from_fn(|k| if p >> k & 1 != 0 { a[k] } else { b[k] });
+            let new: [u64; LANES] = row(|k| if p >> k & 1 != 0 { a[k] } else { b[k] });
             r.set_double(i.dst[0], &new, mask);
         }
         Op::Logic(op) => logic(r, i, mask, op),
@@ -133,7 +138,7 @@ fn int64(r: &mut Registers<'_>, i: &Inst, mask: u32, op: Int) {
         Int::Mul => doubles2(r, i, mask, u64::wrapping_mul),
         Int::Mad => {
             let (a, b, c) = (r.double(i.src[0]), r.double(i.src[1]), r.double(i.src[2]));
-            let new: [u64; LANES] = from_fn(|k| a[k].wrapping_mul(b[k]).wrapping_add(c[k]));
+            let new: [u64; LANES] = row(|k| a[k].wrapping_mul(b[k]).wrapping_add(c[k]));
             r.set_double(i.dst[0], &new, mask);
         }
         Int::MinU => doubles2(r, i, mask, u64::min),
@@ -150,7 +155,7 @@ fn int64(r: &mut Registers<'_>, i: &Inst, mask: u32, op: Int) {
 
 /// The bits of a result; every NaN is the one that PTX arithmetic returns.
 #[inline(always)]
-fn canonical(x: f32) -> u32 {
+pub fn canonical(x: f32) -> u32 {
     if x.is_nan() { NAN32 } else { x.to_bits() }
 }
 
@@ -186,12 +191,12 @@ fn extreme(a: f32, b: f32, first: bool, equal: u32) -> u32 {
 fn multiply_wide(r: &mut Registers<'_>, i: &Inst, mask: u32, signed: bool, add: bool) {
     let (a, b) = (r.word(i.src[0]), r.word(i.src[1]));
     let product: [u64; LANES] = match signed {
-        true => from_fn(|k| (a[k] as i32 as i64).wrapping_mul(b[k] as i32 as i64) as u64),
-        false => from_fn(|k| a[k] as u64 * b[k] as u64),
+        true => row(|k| (a[k] as i32 as i64).wrapping_mul(b[k] as i32 as i64) as u64),
+        false => row(|k| a[k] as u64 * b[k] as u64),
     };
     if add {
         let c = r.double(i.src[2]);
-        let sum: [u64; LANES] = from_fn(|k| product[k].wrapping_add(c[k]));
+        let sum: [u64; LANES] = row(|k| product[k].wrapping_add(c[k]));
         r.set_double(i.dst[0], &sum, mask);
     } else {
         r.set_double(i.dst[0], &product, mask);
@@ -224,17 +229,17 @@ fn convert(r: &mut Registers<'_>, i: &Inst, mask: u32, op: Convert) {
     match op {
         Convert::U32ToU64 => {
             let a = r.word(i.src[0]);
-            let new: [u64; LANES] = from_fn(|k| a[k] as u64);
+            let new: [u64; LANES] = row(|k| a[k] as u64);
             r.set_double(i.dst[0], &new, mask);
         }
         Convert::S32ToS64 => {
             let a = r.word(i.src[0]);
-            let new: [u64; LANES] = from_fn(|k| a[k] as i32 as i64 as u64);
+            let new: [u64; LANES] = row(|k| a[k] as i32 as i64 as u64);
             r.set_double(i.dst[0], &new, mask);
         }
         Convert::U64ToU32 => {
             let a = r.double(i.src[0]);
-            let new: Words = from_fn(|k| a[k] as u32);
+            let new: Words = row(|k| a[k] as u32);
             r.set_word(i.dst[0], &new, mask);
         }
         Convert::S32ToF32 => words1(r, i, mask, |a| (a as i32 as f32).to_bits()),
@@ -274,22 +279,23 @@ fn compare_integers<T: Copy + Ord>(cmp: Cmp, a: &[T; LANES], b: &[T; LANES]) -> 
 
 #[inline(always)]
 fn compare_floats<T: Copy + PartialOrd>(cmp: Cmp, a: &[T; LANES], b: &[T; LANES]) -> u32 {
-    let nan = |k: usize| a[k].partial_cmp(&b[k]).is_none();
+    let (lt, eq, gt) = (bits(|k| a[k] < b[k]), bits(|k| a[k] == b[k]), bits(|k| a[k] > b[k]));
+    let nan = !(lt | eq | gt);
     match cmp {
-        Cmp::Eq => bits(|k| a[k] == b[k]),
-        Cmp::Ne => bits(|k| a[k] < b[k] || a[k] > b[k]),
-        Cmp::Lt => bits(|k| a[k] < b[k]),
-        Cmp::Le => bits(|k| a[k] <= b[k]),
-        Cmp::Gt => bits(|k| a[k] > b[k]),
-        Cmp::Ge => bits(|k| a[k] >= b[k]),
-        Cmp::Equ => bits(|k| a[k] == b[k] || nan(k)),
-        Cmp::Neu => bits(|k| a[k] != b[k]),
-        Cmp::Ltu => bits(|k| !(a[k] >= b[k])),
-        Cmp::Leu => bits(|k| !(a[k] > b[k])),
-        Cmp::Gtu => bits(|k| !(a[k] <= b[k])),
-        Cmp::Geu => bits(|k| !(a[k] < b[k])),
-        Cmp::Num => bits(|k| !nan(k)),
-        Cmp::Nan => bits(nan),
+        Cmp::Eq => eq,
+        Cmp::Ne => lt | gt,
+        Cmp::Lt => lt,
+        Cmp::Le => lt | eq,
+        Cmp::Gt => gt,
+        Cmp::Ge => gt | eq,
+        Cmp::Equ => eq | nan,
+        Cmp::Neu => !eq,
+        Cmp::Ltu => lt | nan,
+        Cmp::Leu => !gt,
+        Cmp::Gtu => gt | nan,
+        Cmp::Geu => !lt,
+        Cmp::Num => !nan,
+        Cmp::Nan => nan,
     }
 }
 
@@ -299,25 +305,27 @@ pub fn truth(r: &Registers<'_>, i: &Inst, ty: CmpType, cmp: Cmp, ftz: bool) -> u
     let (a, b) = (i.src[0], i.src[1]);
     match ty {
         CmpType::U32 => compare_integers(cmp, r.word(a), r.word(b)),
-        CmpType::S32 => compare_integers(cmp, &r.word(a).map(|x| x as i32), &r.word(b).map(|x| x as i32)),
+        CmpType::S32 => compare_integers(cmp, &each(r.word(a), |x| x as i32), &each(r.word(b), |x| x as i32)),
         CmpType::U64 => compare_integers(cmp, r.double(a), r.double(b)),
-        CmpType::S64 => compare_integers(cmp, &r.double(a).map(|x| x as i64), &r.double(b).map(|x| x as i64)),
+        CmpType::S64 => {
+            compare_integers(cmp, &each(r.double(a), |x| x as i64), &each(r.double(b), |x| x as i64))
+        }
         CmpType::F32 => {
             let value = |x: u32| if ftz { flush(f32::from_bits(x)) } else { f32::from_bits(x) };
-            compare_floats(cmp, &r.word(a).map(value), &r.word(b).map(value))
+            compare_floats(cmp, &each(r.word(a), value), &each(r.word(b), value))
         }
         CmpType::F64 => {
-            compare_floats(cmp, &r.double(a).map(f64::from_bits), &r.double(b).map(f64::from_bits))
+            compare_floats(cmp, &each(r.double(a), f64::from_bits), &each(r.double(b), f64::from_bits))
         }
         CmpType::F16 => compare_floats(
             cmp,
-            &r.word(a).map(|x| widen(x as u16, 0)),
-            &r.word(b).map(|x| widen(x as u16, 0)),
+            &each(r.word(a), |x| widen(x as u16, 0)),
+            &each(r.word(b), |x| widen(x as u16, 0)),
         ),
         CmpType::Bf16 => compare_floats(
             cmp,
-            &r.word(a).map(|x| widen(x as u16, BRAIN)),
-            &r.word(b).map(|x| widen(x as u16, BRAIN)),
+            &each(r.word(a), |x| widen(x as u16, BRAIN)),
+            &each(r.word(b), |x| widen(x as u16, BRAIN)),
         ),
     }
 }
@@ -374,34 +382,34 @@ pub fn pack(r: &mut Registers<'_>, i: &Inst, mask: u32) {
     match i.op {
         Op::Pack64 => {
             let (a, b) = (r.word(i.src[0]), r.word(i.src[1]));
-            let new: [u64; LANES] = from_fn(|k| a[k] as u64 | (b[k] as u64) << 32);
+            let new: [u64; LANES] = row(|k| a[k] as u64 | (b[k] as u64) << 32);
             r.set_double(i.dst[0], &new, mask);
         }
         Op::Pack32 => {
             let (a, b) = (r.word(i.src[0]), r.word(i.src[1]));
-            let new: Words = from_fn(|k| a[k] & 0xffff | b[k] << 16);
+            let new: Words = row(|k| a[k] & 0xffff | b[k] << 16);
             r.set_word(i.dst[0], &new, mask);
         }
         Op::PackQuarters => {
             let s: [&Words; 4] = from_fn(|n| r.word(i.src[n]));
             let part = |n: usize, k: usize| (s[n][k] as u64 & 0xffff) << (16 * n);
-            let new: [u64; LANES] = from_fn(|k| part(0, k) | part(1, k) | part(2, k) | part(3, k));
+            let new: [u64; LANES] = row(|k| part(0, k) | part(1, k) | part(2, k) | part(3, k));
             r.set_double(i.dst[0], &new, mask);
         }
         Op::Unpack64 => {
             let a = *r.double(i.src[0]);
-            r.set_word(i.dst[0], &a.map(|x| x as u32), mask);
-            r.set_word(i.dst[1], &a.map(|x| (x >> 32) as u32), mask);
+            r.set_word(i.dst[0], &each(&a, |x| x as u32), mask);
+            r.set_word(i.dst[1], &each(&a, |x| (x >> 32) as u32), mask);
         }
         Op::Unpack32 => {
             let a = *r.word(i.src[0]);
-            r.set_word(i.dst[0], &a.map(|x| x & 0xffff), mask);
-            r.set_word(i.dst[1], &a.map(|x| x >> 16), mask);
+            r.set_word(i.dst[0], &each(&a, |x| x & 0xffff), mask);
+            r.set_word(i.dst[1], &each(&a, |x| x >> 16), mask);
         }
         _ => {
             let a = *r.double(i.src[0]);
             for n in 0..4 {
-                r.set_word(i.dst[n], &a.map(|x| (x >> (16 * n)) as u32 & 0xffff), mask);
+                r.set_word(i.dst[n], &each(&a, |x| (x >> (16 * n)) as u32 & 0xffff), mask);
             }
         }
     }

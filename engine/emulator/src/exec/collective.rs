@@ -1,10 +1,10 @@
 //! Shuffles, votes and the other exchanges among the lanes of a warp.
 
 use super::block::Shared;
+use super::registers::row;
 use super::warp::{Warp, lanes};
 use crate::fault::{Check, FaultKind, trouble};
 use crate::inst::{FULL, Inst, LANES, Op, Reduce, Shuffle, Slot, Vote};
-use std::array::from_fn;
 
 impl<'g> Warp<'g> {
     /// Executes a collective of a warp.
@@ -23,7 +23,7 @@ impl<'g> Warp<'g> {
                 self.members("match.sync", i.src[1], mask)?;
                 let a = self.registers.bits(i.src[0]);
                 let same = |k: usize| lanes(mask).filter(|&j| a[j] == a[k]).fold(0u32, |m, j| m | 1 << j);
-                self.registers.set_word(i.dst[0], &from_fn(same), mask);
+                self.registers.set_word(i.dst[0], &row(same), mask);
             }
             Op::MatchAll => {
                 self.members("match.sync", i.src[1], mask)?;
@@ -77,14 +77,14 @@ impl<'g> Warp<'g> {
     fn shuffle(&mut self, i: &Inst, mode: Shuffle, mask: u32) {
         let (from, inside) = sources(mode, self.registers.word(i.src[1]), self.registers.word(i.src[2]));
         let a = *self.registers.word(i.src[0]);
-        self.registers.set_word(i.dst[0], &from_fn(|k| a[from[k] as usize]), mask);
+        self.registers.set_word(i.dst[0], &row(|k| a[from[k] as usize]), mask);
         if !i.dst[1].is_none() {
             self.registers.set_predicate(i.dst[1], inside, mask);
         }
         if let Some(t) = &mut self.taints {
             let (a, b, c) = (*t.word(i.src[0]), *t.word(i.src[1]), *t.word(i.src[2]));
             let unknown = |k: usize| b[k] | c[k] != 0;
-            t.set_word(i.dst[0], &from_fn(|k| if unknown(k) { FULL } else { a[from[k] as usize] }), mask);
+            t.set_word(i.dst[0], &row(|k| if unknown(k) { FULL } else { a[from[k] as usize] }), mask);
             if !i.dst[1].is_none() {
                 let unknown = (0..LANES).filter(|&k| unknown(k)).fold(0, |m, k| m | 1 << k);
                 t.set_predicate(i.dst[1], unknown, mask);
@@ -109,7 +109,7 @@ impl<'g> Warp<'g> {
 #[inline(always)]
 fn sources(mode: Shuffle, b: &[u32; LANES], c: &[u32; LANES]) -> ([u32; LANES], u32) {
     let mut inside = 0u32;
-    let from = from_fn(|lane| {
+    let from = row(|lane| {
         let k = lane as u32;
         let (offset, clamp, segment) = (b[lane] & 31, c[lane] & 31, c[lane] >> 8 & 31);
         let most = k & segment | clamp & !segment;

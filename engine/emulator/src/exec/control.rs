@@ -35,11 +35,8 @@ impl<'g> Warp<'g> {
                 self.registers.set_bits(i.dst[0], &[now; 32], mask);
             }
             Op::Trap => {
-                return Err(trouble(
-                    FaultKind::Trap,
-                    None,
-                    "the kernel executed trap, or an assertion failed",
-                ));
+                let detail = "the kernel executed trap, or an assertion failed";
+                return Err(trouble(FaultKind::Trap, Some(mask.trailing_zeros()), detail));
             }
             _ => self.collective(shared, i, mask)?,
         }

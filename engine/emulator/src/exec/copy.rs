@@ -2,7 +2,8 @@
 
 use super::block::Shared;
 use super::pattern::Pattern;
-use super::space::{aligned, offsets};
+use super::registers::row;
+use super::space::{Offsets, aligned, offsets};
 use super::warp::{Warp, lanes};
 use crate::fault::{Check, FaultKind, trouble};
 use crate::gpu::Schedule;
@@ -10,26 +11,27 @@ use crate::inst::{Inst, LANES};
 use crate::memory::Allocation;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// One lane's copy that is under way.
+/// The copies of one instruction from one allocation that are under way.
 #[derive(Clone, Copy, Debug)]
-struct Copy<'g> {
-    lane: u32,
+struct Batch<'g> {
     pc: u32,
-    /// The group it belongs to, counted per lane.
-    group: u32,
-    /// Byte in shared memory, bytes to fill.
-    to: u32,
+    /// Lanes whose copies are not waited for yet.
+    mask: u32,
+    /// The group each belongs to, counted per lane.
+    group: [u32; LANES],
+    /// Byte in shared memory, and how many to fill.
+    to: Offsets,
     size: u32,
-    /// Allocation, byte offset and bytes to read; the rest is zero.
+    /// Where from, and how many bytes to read; the rest is zero.
     from: Option<&'g Allocation>,
-    at: usize,
-    bytes: u32,
+    at: Offsets,
+    bytes: [u32; LANES],
 }
 
 /// A warp's asynchronous copies.
 #[derive(Debug, Default)]
 pub struct Copies<'g> {
-    pending: Vec<Copy<'g>>,
+    pending: Vec<Batch<'g>>,
     /// Groups that each lane has committed.
     committed: [u32; LANES],
 }
@@ -43,31 +45,39 @@ impl Copies<'_> {
     }
 }
 
-impl Copy<'_> {
-    /// Word `w` of what is copied, taken from an allocation's values or taint.
-    fn word(&self, w: u32, cells: impl Fn(&Allocation) -> &[AtomicU32]) -> u32 {
-        let missing = (4 * w + 4).saturating_sub(self.bytes).min(4);
+impl Batch<'_> {
+    /// Word `w` of what lane `k` copies, taken from an allocation's values or taint.
+    #[inline(always)]
+    fn word(&self, k: usize, w: usize, cells: impl Fn(&Allocation) -> &[AtomicU32]) -> u32 {
+        let missing = (4 * w as u32 + 4).saturating_sub(self.bytes[k]).min(4);
         match self.from {
-            Some(a) if missing < 4 => {
-                cells(a)[self.at / 4 + w as usize].load(Relaxed) & u32::MAX >> (8 * missing)
-            }
+            Some(a) if missing < 4 => cells(a)[self.at[k] / 4 + w].load(Relaxed) & u32::MAX >> (8 * missing),
             _ => 0,
         }
     }
 
-    fn land(&self, words: &mut [u32]) {
-        for w in 0..self.size / 4 {
-            words[(self.to / 4 + w) as usize] = self.word(w, Allocation::words);
+    /// Copies the values of some lanes.
+    fn land(&self, mask: u32, words: &mut [u32]) {
+        let n = self.size as usize / 4;
+        for k in lanes(mask) {
+            let target = &mut words[self.to[k] / 4..][..n];
+            match self.from {
+                Some(a) if self.bytes[k] == self.size => {
+                    let source = &a.words()[self.at[k] / 4..][..n];
+                    target.iter_mut().zip(source).for_each(|(t, s)| *t = s.load(Relaxed));
+                }
+                _ => target.iter_mut().enumerate().for_each(|(w, t)| *t = self.word(k, w, Allocation::words)),
+            }
         }
     }
 
-    /// Lands the taint of the source; true when there is any.
-    fn land_taint(&self, taint: &mut [u32]) -> bool {
-        if !self.from.is_some_and(|a| a.is_tainted(self.at, self.bytes as usize)) {
+    /// Lands the taint of a lane's source; true when there is any.
+    fn land_taint(&self, k: usize, taint: &mut [u32]) -> bool {
+        if !self.from.is_some_and(|a| a.is_tainted(self.at[k], self.bytes[k] as usize)) {
             return false;
         }
-        for w in 0..self.size / 4 {
-            taint[(self.to / 4 + w) as usize] = self.word(w, Allocation::taint);
+        for w in 0..self.size as usize / 4 {
+            taint[self.to[k] / 4 + w] = self.word(k, w, Allocation::taint);
         }
         true
     }
@@ -86,54 +96,54 @@ impl<'g> Warp<'g> {
         let pattern = Pattern::of(&to, size, mask);
         let moved = mask.count_ones() as u64 * size as u64;
         shared.counters.shared_stores.count(moved, pattern.passes(&to, size, mask));
-        let from = self.addresses(i.src[1], i.imm as i32 as i64, mask);
-        aligned(&from, size)?;
         let bytes: [u32; LANES] = match i.src[2].is_none() {
             true => [size; LANES],
             false => *self.registers.word(i.src[2]),
         };
-        let mut reading = 0;
-        for k in lanes(mask) {
-            if bytes[k] > size {
-                let detail = format!("cp.async of {size} bytes from a source of {}", bytes[k]);
-                return Err(trouble(FaultKind::Invalid, Some(k as u32), detail));
-            }
-            reading |= ((bytes[k] > 0) as u32) << k;
+        if let Some(k) = lanes(mask).find(|&k| bytes[k] > size) {
+            let detail = format!("cp.async of {size} bytes from a source of {}", bytes[k]);
+            return Err(trouble(FaultKind::Invalid, Some(k as u32), detail));
         }
+        shared.memory.copy_begin(self.who(false), &to, size, mask)?;
+        let from = self.addresses(i.src[1], i.imm as i32 as i64, mask);
+        aligned(&from, size)?;
         let first = self.copies.pending.len();
-        for k in lanes(mask) {
-            shared.memory.copy_begin(self.who(false), k as u32, to[k], size)?;
-            let (lane, group) = (k as u32, self.copies.committed[k]);
-            let to = to[k] as u32;
-            let copy = Copy { lane, pc: self.now.pc, group, to, size, from: None, at: 0, bytes: bytes[k] };
-            self.copies.pending.push(copy);
-        }
-        self.copy_sources(shared, &from, (size, &bytes), reading, first)?;
+        let batch = Batch {
+            pc: self.now.pc,
+            mask,
+            group: self.copies.committed,
+            to,
+            size,
+            from: None,
+            at: [0; LANES],
+            bytes,
+        };
+        self.copy_sources(shared, &from, batch)?;
         if shared.grid.schedule == Schedule::Early {
-            self.copies.pending[first..].iter().for_each(|c| c.land(&mut shared.memory.words));
+            self.copies.pending[first..].iter().for_each(|b| b.land(b.mask, &mut shared.memory.words));
         }
         Ok(())
     }
 
-    /// Finds what the lanes that read anything read from, for the copies from `first` on.
-    fn copy_sources(
-        &mut self,
-        shared: &mut Shared<'g>,
-        from: &[u64; LANES],
-        (size, bytes): (u32, &[u32; LANES]),
-        reading: u32,
-        first: usize,
-    ) -> Check {
-        let mut left = reading;
+    /// Finds what each lane reads from, and adds a batch for every allocation found.
+    fn copy_sources(&mut self, shared: &mut Shared<'g>, from: &[u64; LANES], batch: Batch<'g>) -> Check {
+        let count = |f: &dyn Fn(u32) -> bool| {
+            lanes(batch.mask).filter(|&k| f(batch.bytes[k])).fold(0, |m, k| m | 1 << k)
+        };
+        let empty = count(&|bytes| bytes == 0);
+        if empty != 0 {
+            self.copies.pending.push(Batch { mask: empty, ..batch });
+        }
+        let mut left = batch.mask & !empty;
         while left != 0 {
             // Lanes that read less than the full size are looked up one by one: they may end at an edge.
-            let whole = lanes(left).filter(|&k| bytes[k] == size).fold(0, |m, k| m | 1 << k);
+            let whole = left & count(&|bytes| bytes == batch.size);
             let (group, length): (u32, u32) = match whole {
-                0 => (1 << left.trailing_zeros(), bytes[left.trailing_zeros() as usize]),
-                whole => (whole, size),
+                0 => (1 << left.trailing_zeros(), batch.bytes[left.trailing_zeros() as usize]),
+                whole => (whole, batch.size),
             };
             let one = from[group.trailing_zeros() as usize];
-            let addresses = std::array::from_fn(|k| if group >> k & 1 != 0 { from[k] } else { one });
+            let addresses = row(|k| if group >> k & 1 != 0 { from[k] } else { one });
             let (a, at, here) = shared.allocation(self.now.pc, &addresses, group, length)?;
             left &= !here;
             let pattern = Pattern::of(&at, length, here);
@@ -141,9 +151,7 @@ impl<'g> Warp<'g> {
             shared.counters.global_loads.count(moved, pattern.sectors(&at, length, here));
             let access = shared.grid.program.access_of[self.now.pc as usize];
             shared.log.add(access, a.base, &at, length, here, pattern);
-            for c in self.copies.pending[first..].iter_mut().filter(|c| here >> c.lane & 1 != 0) {
-                (c.from, c.at) = (Some(a), at[c.lane as usize]);
-            }
+            self.copies.pending.push(Batch { mask: here, from: Some(a), at, ..batch });
         }
         Ok(())
     }
@@ -151,30 +159,32 @@ impl<'g> Warp<'g> {
     /// `wait_group`: at most `left` groups stay pending; -1 waits for all, committed or not.
     pub fn copy_wait(&mut self, shared: &mut Shared<'g>, left: i64, mask: u32) -> Check {
         let late = shared.grid.schedule == Schedule::Late;
-        let (committed, warp) = (self.copies.committed, self.index);
-        let memory = &mut shared.memory;
-        self.copies.pending.retain(|c| {
-            let done = committed[c.lane as usize] as i64 - left;
-            let waited = mask >> c.lane & 1 != 0 && (left < 0 || (c.group as i64) < done);
-            if waited {
-                if late {
-                    c.land(&mut memory.words);
-                }
-                let tainted = c.land_taint(&mut memory.taint);
-                memory.copy_end(warp, c.lane, c.to as usize, c.size, tainted);
+        let committed = self.copies.committed;
+        let (memory, who) = (&mut shared.memory, self.index);
+        self.copies.pending.retain_mut(|b| {
+            let due = |k: usize| left < 0 || (b.group[k] as i64) < committed[k] as i64 - left;
+            let waited = (0..LANES).fold(0, |m, k| m | (due(k) as u32) << k) & mask & b.mask;
+            if late {
+                b.land(waited, &mut memory.words);
             }
-            !waited
+            for k in lanes(waited) {
+                let tainted = b.land_taint(k, &mut memory.taint);
+                memory.copy_end(who, k as u32, b.to[k], b.size, tainted);
+            }
+            b.mask &= !waited;
+            b.mask != 0
         });
         Ok(())
     }
 
     /// An error when a lane that exits has copies under way.
     pub fn leftover_copies(&self, mask: u32) -> Check {
-        match self.copies.pending.iter().find(|c| mask >> c.lane & 1 != 0) {
+        match self.copies.pending.iter().find(|b| mask & b.mask != 0) {
             None => Ok(()),
-            Some(c) => {
+            Some(b) => {
                 let detail = "the thread exits with copies under way that it never waited for";
-                Err(trouble(FaultKind::AsyncCopy, Some(c.lane), detail).also_at(c.pc))
+                let lane = (mask & b.mask).trailing_zeros();
+                Err(trouble(FaultKind::AsyncCopy, Some(lane), detail).also_at(b.pc))
             }
         }
     }

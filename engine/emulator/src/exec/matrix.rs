@@ -5,12 +5,11 @@
 
 use super::block::Shared;
 use super::pattern::Pattern;
-use super::registers::Registers;
+use super::registers::{Registers, row};
 use super::space::{Offsets, aligned, offsets};
 use super::warp::Warp;
 use crate::fault::Check;
 use crate::inst::{FULL, Inst, LANES};
-use std::array::from_fn;
 
 const ROW: u32 = 16;
 
@@ -44,9 +43,11 @@ impl<'g> Warp<'g> {
         let tainted = shared.memory.read(self.who(false), &at, ROW, used)?;
         let memory = &shared.memory;
         spread(&mut self.registers, i, &at, (n, transposed), |w| memory.words[w]);
-        if tainted || self.taints.is_some() {
+        if tainted {
             self.first_taint.get_or_insert(self.now.pc);
             spread(self.taints(shared.grid), i, &at, (n, transposed), |w| memory.taint_of(w));
+        } else if let Some(t) = &mut self.taints {
+            i.dst[..n as usize].iter().for_each(|&d| t.set_word(d, &[0; LANES], FULL));
         }
         Ok(())
     }
@@ -93,12 +94,12 @@ fn spread(
 ) {
     for m in 0..n as usize {
         let new = match transposed {
-            false => from_fn(|l| get(at[8 * m + l / 4] / 4 + l % 4)),
+            false => row(|l| get(at[8 * m + l / 4] / 4 + l % 4)),
             true => {
                 let element = |row: usize, column: usize| {
                     get(at[8 * m + row] / 4 + column / 2) >> (16 * (column % 2)) & 0xffff
                 };
-                from_fn(|l| element(2 * (l % 4), l / 4) | element(2 * (l % 4) + 1, l / 4) << 16)
+                row(|l| element(2 * (l % 4), l / 4) | element(2 * (l % 4) + 1, l / 4) << 16)
             }
         };
         r.set_word(i.dst[m], &new, FULL);

@@ -17,16 +17,15 @@
 //! Products are exact and added to the accumulator one by one, k ascending, each sum rounded to nearest; the
 //! hardware adds groups of products with more bits and truncates, in an order it does not document.
 
-use super::registers::Registers;
+use super::alu::canonical;
+use super::registers::{Registers, row};
 use crate::inst::{FULL, Inst, LANES, Mma};
 
-/// Shape along k, elements per register, registers of A and B.
-pub fn shape(kind: Mma) -> (usize, usize, usize, usize) {
+/// Registers of A and of B.
+pub fn registers(kind: Mma) -> (usize, usize) {
     match kind {
-        Mma::Bf16K16 | Mma::F16K16 => (16, 2, 4, 2),
-        Mma::Bf16K8 | Mma::F16K8 => (8, 2, 2, 1),
-        Mma::Tf32K8 => (8, 1, 4, 2),
-        Mma::Tf32K4 => (4, 1, 2, 1),
+        Mma::Bf16K16 | Mma::F16K16 | Mma::Tf32K8 => (4, 2),
+        Mma::Bf16K8 | Mma::F16K8 | Mma::Tf32K4 => (2, 1),
     }
 }
 
@@ -38,57 +37,92 @@ fn f16_value(raw: u32) -> f32 {
     f32::from_bits(magnitude.to_bits() | special | (raw & 0x8000) << 16)
 }
 
+/// One half of a word as bf16.
 #[inline(always)]
-fn element(kind: Mma, word: u32, half: usize) -> f32 {
-    match kind {
-        Mma::Bf16K16 | Mma::Bf16K8 => f32::from_bits((word >> (16 * half)) << 16),
-        Mma::F16K16 | Mma::F16K8 => f16_value(word >> (16 * half) & 0xffff),
-        // The tensor core reads the upper 19 bits.
-        Mma::Tf32K8 | Mma::Tf32K4 => f32::from_bits(word & 0xffff_e000),
-    }
+fn bf16_half(word: u32, half: usize) -> f32 {
+    f32::from_bits(if half == 0 { word << 16 } else { word & 0xffff_0000 })
+}
+
+/// One half of a word as f16.
+#[inline(always)]
+fn f16_half(word: u32, half: usize) -> f32 {
+    f16_value(word >> (16 * half) & 0xffff)
+}
+
+/// A word as tf32: the tensor core reads the upper 19 bits.
+#[inline(always)]
+fn tf32(word: u32, _: usize) -> f32 {
+    f32::from_bits(word & 0xffff_e000)
 }
 
 /// D = A B + C. All lanes take part.
 #[inline(always)]
 pub fn execute(r: &mut Registers<'_>, i: &Inst, kind: Mma) {
-    let (k_size, per, a_registers, b_registers) = shape(kind);
-    let (mut a, mut b, mut c) = ([[0f32; 16]; 16], [[0f32; 8]; 16], [[0f32; 8]; 16]);
-    for n in 0..a_registers {
-        let row = r.word(i.src[n]);
-        for lane in 0..LANES {
-            for half in 0..per {
-                let k = (lane % 4) * per + half + (n / 2) * 4 * per;
-                a[k][lane / 4 + 8 * (n % 2)] = element(kind, row[lane], half);
+    match kind {
+        Mma::Bf16K16 => product::<2, 2>(r, i, bf16_half),
+        Mma::Bf16K8 => product::<2, 1>(r, i, bf16_half),
+        Mma::F16K16 => product::<2, 2>(r, i, f16_half),
+        Mma::F16K8 => product::<2, 1>(r, i, f16_half),
+        Mma::Tf32K8 => product::<1, 2>(r, i, tf32),
+        Mma::Tf32K4 => product::<1, 1>(r, i, tf32),
+    }
+}
+
+/// The product with `PER` elements in a register and `DEPTH` registers of B.
+///
+/// Four neighbouring lanes hold a row of A, and of C and D too: rows are taken from the fragments as they lie.
+/// Only B is transposed, to rows of 8 columns; within a row the even columns come first, as C has them.
+#[inline(always)]
+fn product<const PER: usize, const DEPTH: usize>(
+    r: &mut Registers<'_>,
+    i: &Inst,
+    element: impl Fn(u32, usize) -> f32 + Copy,
+) {
+    let mut b = [[0f32; 8]; 16];
+    for n in 0..DEPTH {
+        let words = r.word(i.src[4 + n]);
+        for (lane, &word) in words.iter().enumerate() {
+            for half in 0..PER {
+                let (k, column) = (n * 4 * PER + lane % 4 * PER + half, lane / 4);
+                b[k][column % 2 * 4 + column / 2] = element(word, half);
             }
         }
     }
-    for n in 0..b_registers {
-        let row = r.word(i.src[4 + n]);
-        for lane in 0..LANES {
-            for half in 0..per {
-                b[(lane % 4) * per + half + n * 4 * per][lane / 4] = element(kind, row[lane], half);
+    // A row of D may lie where one of A, B or C did: all are read before any is written.
+    let mut new = [[0; LANES]; 4];
+    for upper in 0..2 {
+        let mut a = [[[0f32; LANES]; PER]; DEPTH];
+        for n in 0..DEPTH {
+            let words = r.word(i.src[upper + 2 * n]);
+            for half in 0..PER {
+                a[n][half] = row(|lane| element(words[lane], half));
+            }
+        }
+        let (even, odd) = (r.word(i.src[6 + 2 * upper]), r.word(i.src[7 + 2 * upper]));
+        for first in (0..LANES).step_by(4) {
+            let mut sum = [0f32; 8];
+            for t in 0..4 {
+                (sum[t], sum[4 + t]) = (f32::from_bits(even[first + t]), f32::from_bits(odd[first + t]));
+            }
+            for n in 0..DEPTH {
+                for t in 0..4 {
+                    for half in 0..PER {
+                        let x = a[n][half][first + t];
+                        let b = &b[(n * 4 + t) * PER + half];
+                        for c in 0..8 {
+                            sum[c] = x.mul_add(b[c], sum[c]);
+                        }
+                    }
+                }
+            }
+            for t in 0..4 {
+                new[2 * upper][first + t] = canonical(sum[t]);
+                new[2 * upper + 1][first + t] = canonical(sum[4 + t]);
             }
         }
     }
-    for n in 0..4 {
-        let row = r.word(i.src[6 + n]);
-        for lane in 0..LANES {
-            c[lane / 4 + 8 * (n / 2)][(lane % 4) * 2 + n % 2] = f32::from_bits(row[lane]);
-        }
-    }
-    for (m, c) in c.iter_mut().enumerate() {
-        for k in 0..k_size {
-            for n in 0..8 {
-                c[n] = a[k][m].mul_add(b[k][n], c[n]);
-            }
-        }
-    }
-    for n in 0..4 {
-        let new = std::array::from_fn(|lane| {
-            let x: f32 = c[lane / 4 + 8 * (n / 2)][(lane % 4) * 2 + n % 2];
-            if x.is_nan() { crate::lane::float::NAN32 } else { x.to_bits() }
-        });
-        r.set_word(i.dst[n], &new, FULL);
+    for (n, new) in new.iter().enumerate() {
+        r.set_word(i.dst[n], new, FULL);
     }
 }
 

@@ -64,28 +64,22 @@ impl Pattern {
     pub fn passes(self, at: &Offsets, bytes: u32, mask: u32) -> (u64, u64) {
         let unit = (bytes as usize).max(4);
         let group = BANKS / unit;
-        let least =
-            (0..LANES / group).filter(|g| mask >> (g * group) & (FULL >> (LANES - group)) != 0).count();
+        let served = |g: usize| FULL >> (LANES - group) << (g * group) & mask;
+        let least = (0..LANES / group).filter(|&g| served(g) != 0).count();
         if self != Pattern::Other {
             return (least as u64, least as u64);
         }
         let mut passes = 0;
         for g in 0..LANES / group {
-            let mut seen = [[0usize; LANES]; LANES];
-            let mut count = [0u8; LANES];
-            for k in g * group..(g + 1) * group {
-                if mask >> k & 1 == 0 {
-                    continue;
-                }
+            let mut first = [usize::MAX; LANES];
+            let mut conflict = false;
+            for k in lanes(served(g)) {
                 let id = at[k] / unit;
-                let bank = id % group;
-                let n = count[bank] as usize;
-                if !seen[bank][..n].contains(&id) {
-                    seen[bank][n] = id;
-                    count[bank] += 1;
-                }
+                let seen = &mut first[id % group];
+                conflict |= *seen != id && *seen != usize::MAX;
+                *seen = id;
             }
-            passes += count.iter().copied().max().unwrap_or(0) as u64;
+            passes += if conflict { crowded(at, unit, served(g)) } else { (served(g) != 0) as u64 };
         }
         (passes, least as u64)
     }
@@ -114,6 +108,17 @@ impl Pattern {
         order.sort_by_key(|&k| at[k]);
         order.windows(2).map(|w| (w[0], w[1])).find(|&(a, b)| at[a] == at[b] && !same(a, b))
     }
+}
+
+/// Different addresses in the most crowded bank.
+#[cold]
+fn crowded(at: &Offsets, unit: usize, mask: u32) -> u64 {
+    let mut ids: Vec<usize> = lanes(mask).map(|k| at[k] / unit).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut banks = [0; LANES];
+    ids.iter().for_each(|id| banks[id % (BANKS / unit)] += 1);
+    banks.into_iter().max().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -2,7 +2,17 @@
 
 use crate::decode::Program;
 use crate::inst::{Class, FULL, LANES, Slot};
-use std::array::from_fn;
+
+/// A value for every lane. Unlike `array::from_fn` it is always inlined, into code compiled for the machine's
+/// vectors.
+#[inline(always)]
+pub fn row<T: Copy + Default>(mut f: impl FnMut(usize) -> T) -> [T; LANES] {
+    let mut out = [T::default(); LANES];
+    for (k, value) in out.iter_mut().enumerate() {
+        *value = f(k);
+    }
+    out
+}
 
 /// A 32-bit register of all lanes.
 #[derive(Clone, Copy, Debug)]
@@ -115,11 +125,14 @@ impl<'g> Registers<'g> {
     pub fn bits(&self, s: Slot) -> [u64; LANES] {
         match s.class() {
             _ if s.is_none() => [0; LANES],
-            Class::Word => self.word(s).map(u64::from),
+            Class::Word => {
+                let a = self.word(s);
+                row(|k| a[k] as u64)
+            }
             Class::Double => *self.double(s),
             Class::Predicate => {
                 let p = self.predicate(s);
-                from_fn(|k| (p >> k & 1) as u64)
+                row(|k| (p >> k & 1) as u64)
             }
         }
     }
@@ -127,12 +140,30 @@ impl<'g> Registers<'g> {
     /// Writes a register of any class from bits.
     pub fn set_bits(&mut self, d: Slot, new: &[u64; LANES], mask: u32) {
         match d.class() {
-            Class::Word => self.set_word(d, &new.map(|v| v as u32), mask),
+            Class::Word => self.set_word(d, &row(|k| new[k] as u32), mask),
             Class::Double => self.set_double(d, new, mask),
             Class::Predicate => {
                 let p = (0..LANES).fold(0, |p, k| p | (new[k] as u32 & 1) << k);
                 self.set_predicate(d, p, mask);
             }
+        }
+    }
+
+    /// Whether any bit of a register is set in any lane.
+    pub fn any(&self, s: Slot) -> bool {
+        match s.class() {
+            Class::Word => self.word(s).iter().fold(0, |any, x| any | x) != 0,
+            Class::Double => self.double(s).iter().fold(0, |any, x| any | x) != 0,
+            Class::Predicate => self.predicate(s) != 0,
+        }
+    }
+
+    /// Zeroes the lanes of `mask`.
+    pub fn clear(&mut self, d: Slot, mask: u32) {
+        match d.class() {
+            Class::Word => self.set_word(d, &[0; LANES], mask),
+            Class::Double => self.set_double(d, &[0; LANES], mask),
+            Class::Predicate => self.set_predicate(d, 0, mask),
         }
     }
 

@@ -265,13 +265,15 @@ impl SharedMemory {
         self.store
     }
 
-    /// An asynchronous copy begins: from now on nobody may touch its destination.
-    pub fn copy_begin(&mut self, who: Who, lane: u32, at: usize, bytes: u32) -> Check {
+    /// Asynchronous copies begin: from now on nobody may touch their destinations.
+    pub fn copy_begin(&mut self, who: Who, at: &Offsets, bytes: u32, mask: u32) -> Check {
         let floor = self.floor[who.warp as usize];
-        for g in self.granules(at, bytes) {
-            self.before_write(who, lane, g, floor)?;
-            let meta = who.warp | lane << 5 | PENDING;
-            self.writes[g] = Write { time: self.time, meta, pc: who.pc };
+        for k in lanes(mask) {
+            for g in self.granules(at[k], bytes) {
+                self.before_write(who, k as u32, g, floor)?;
+                let meta = who.warp | (k as u32) << 5 | PENDING;
+                self.writes[g] = Write { time: self.time, meta, pc: who.pc };
+            }
         }
         Ok(())
     }

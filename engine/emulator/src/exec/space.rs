@@ -1,11 +1,11 @@
 //! Addresses of a request: which memory they point into, whether they may.
 
 use super::block::Shared;
+use super::registers::row;
 use super::warp::{Warp, lanes};
 use crate::fault::{Check, FaultKind, Trouble, trouble};
 use crate::inst::{Class, LANES, Slot};
 use crate::memory::{Allocation, Pointee};
-use std::array::from_fn;
 
 /// Byte offsets of a request's lanes in the memory they point into. Masked lanes repeat an active one, so
 /// that loops need not look at the mask.
@@ -17,16 +17,16 @@ impl<'g> Warp<'g> {
     pub fn addresses(&self, base: Slot, offset: i64, mask: u32) -> [u64; LANES] {
         let all: [u64; LANES] = match base.class() {
             Class::Double => {
-                let row = self.registers.double(base);
-                from_fn(|k| row[k].wrapping_add(offset as u64))
+                let base = self.registers.double(base);
+                row(|k| base[k].wrapping_add(offset as u64))
             }
             _ => {
-                let row = self.registers.word(base);
-                from_fn(|k| row[k].wrapping_add(offset as u32) as u64)
+                let base = self.registers.word(base);
+                row(|k| base[k].wrapping_add(offset as u32) as u64)
             }
         };
         let first = all[mask.trailing_zeros() as usize % LANES];
-        from_fn(|k| if mask >> k & 1 != 0 { all[k] } else { first })
+        row(|k| if mask >> k & 1 != 0 { all[k] } else { first })
     }
 }
 
@@ -49,7 +49,7 @@ fn misaligned(addresses: &[u64; LANES], bytes: u32) -> Box<Trouble> {
 pub fn offsets(what: &str, addresses: &[u64; LANES], size: u64, bytes: u32) -> Check<Offsets> {
     let last = size.wrapping_sub(bytes as u64);
     let inside = addresses.iter().fold(size >= bytes as u64, |ok, &a| ok & (a <= last));
-    if inside { Ok(addresses.map(|a| a as usize)) } else { Err(outside(what, addresses, size, bytes)) }
+    if inside { Ok(row(|k| addresses[k] as usize)) } else { Err(outside(what, addresses, size, bytes)) }
 }
 
 #[cold]
@@ -76,10 +76,10 @@ impl<'g> Shared<'g> {
         if let Some(a) = live.get(hit)
             && a.size >= bytes as u64
         {
-            let at: [u64; LANES] = from_fn(|k| addresses[k].wrapping_sub(a.base));
+            let at: [u64; LANES] = row(|k| addresses[k].wrapping_sub(a.base));
             let last = a.size - bytes as u64;
             if at.iter().fold(true, |ok, &x| ok & (x <= last)) {
-                return Ok((a, at.map(|x| x as usize), mask));
+                return Ok((a, row(|k| at[k] as usize), mask));
             }
         }
         self.find_allocation(access, addresses, mask, bytes)
@@ -109,7 +109,7 @@ impl<'g> Shared<'g> {
         if here >> first & 1 == 0 {
             return Err(self.lost(addresses[first], first, bytes));
         }
-        let at = from_fn(|k| {
+        let at = row(|k| {
             let k = if here >> k & 1 != 0 { k } else { first };
             (addresses[k] - a.base) as usize
         });

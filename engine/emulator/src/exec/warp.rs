@@ -52,9 +52,33 @@ pub struct Warp<'g> {
     pub copies: super::copy::Copies<'g>,
 }
 
-/// Positions of the set bits, ascending.
-pub fn lanes(mask: u32) -> impl DoubleEndedIterator<Item = usize> {
-    (0..LANES).filter(move |k| mask >> k & 1 != 0)
+/// The lanes of a mask, ascending.
+pub struct Lanes(u32);
+
+/// The lanes of a mask, ascending.
+#[inline(always)]
+pub fn lanes(mask: u32) -> Lanes {
+    Lanes(mask)
+}
+
+impl Iterator for Lanes {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        let k = self.0.trailing_zeros() as usize;
+        self.0 &= self.0.wrapping_sub(1);
+        if k < LANES { Some(k) } else { None }
+    }
+}
+
+impl DoubleEndedIterator for Lanes {
+    #[inline(always)]
+    fn next_back(&mut self) -> Option<usize> {
+        let k = self.0.checked_ilog2()?;
+        self.0 ^= 1 << k;
+        Some(k as usize)
+    }
 }
 
 impl<'g> Warp<'g> {
@@ -171,9 +195,9 @@ fn special_value(special: Special, grid: &Grid<'_>, ctaid: [u32; 3], warp: u32, 
         Special::WarpCount => 64,
         Special::LaneMaskEq => 1 << lane,
         Special::LaneMaskLt => (1 << lane) - 1,
-        Special::LaneMaskLe => (1 << lane) - 1 | 1 << lane,
+        Special::LaneMaskLe => u32::MAX >> (31 - lane),
         Special::LaneMaskGe => !((1 << lane) - 1),
-        Special::LaneMaskGt => !((1 << lane) - 1 | 1 << lane),
+        Special::LaneMaskGt => !(u32::MAX >> (31 - lane)),
         Special::DynamicShared => grid.config.shared,
         Special::TotalShared => grid.shared_bytes,
         Special::Zero => 0,

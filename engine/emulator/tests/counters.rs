@@ -1,0 +1,74 @@
+//! What a launch is counted to have done.
+
+mod common;
+use common::Run;
+
+#[test]
+fn instructions_by_kind() {
+    let body = "setp.lt.u32 %p1, %r0, 8; @%p1 bra A; add.u32 %r1, %r0, 1;\n\
+                A: mov.f32 %f1, 0f3F800000; add.f32 %f1, %f1, %f1; rcp.rn.f32 %f1, %f1; bar.sync 0;";
+    let counters = Run::new(body).launch().unwrap().0;
+    // Two adds and a comparison; eight lanes skip one add.
+    assert_eq!((counters.integer.warps, counters.integer.threads), (2, 56));
+    assert_eq!((counters.float.threads, counters.special.threads, counters.barrier.threads), (32, 32, 32));
+    // The branch and the exit.
+    assert_eq!((counters.branch.warps, counters.branch.threads), (2, 8 + 32));
+    // Three parameters.
+    assert_eq!((counters.memory.warps, counters.constant_loads.requests), (3, 3));
+    let kinds = [
+        counters.integer,
+        counters.float,
+        counters.special,
+        counters.mma,
+        counters.memory,
+        counters.barrier,
+        counters.branch,
+        counters.other,
+    ];
+    assert_eq!(counters.warp_instructions, kinds.iter().map(|k| k.warps).sum::<u64>());
+    assert_eq!(counters.thread_instructions, kinds.iter().map(|k| k.threads).sum::<u64>());
+}
+
+#[test]
+fn sectors_of_global_requests() {
+    let load = |stride: u32| {
+        let mut run = Run::new(format!(
+            "mul.wide.u32 %rd2, %r0, {stride}; add.s64 %rd2, %rd1, %rd2; ld.global.u32 %r1, [%rd2];"
+        ));
+        run.input = vec![0; 32 * 32];
+        run.blocks = 2;
+        run.launch().unwrap().0
+    };
+    let contiguous = load(4);
+    assert_eq!((contiguous.global_loads.pieces, contiguous.global_loads.least), (2 * 4, 2 * 4));
+    assert_eq!(contiguous.global_loads.bytes, 2 * 128);
+    assert_eq!(contiguous.sector_efficiency(), 1.0);
+    let strided = load(64);
+    assert_eq!((strided.global_loads.pieces, strided.global_loads.least), (2 * 32, 2 * 4));
+    assert_eq!(strided.sector_efficiency(), 0.125);
+}
+
+#[test]
+fn bank_conflicts_of_shared_requests() {
+    let conflicts = |body: &str| {
+        let mut run = Run::new(format!(".shared .align 16 .b8 s[4096]; mov.u32 %r9, s; {body}"));
+        run.input = vec![0; 1024];
+        run.launch().unwrap().0.bank_conflicts()
+    };
+    assert_eq!(conflicts("mad.lo.u32 %r8, %r0, 4, %r9; st.shared.u32 [%r8], 0;"), 0);
+    assert_eq!(conflicts("mad.lo.u32 %r8, %r0, 128, %r9; st.shared.u32 [%r8], 0;"), 31);
+    assert_eq!(conflicts("mad.lo.u32 %r8, %r0, 16, %r9; st.shared.v4.u32 [%r8], {%r0, %r0, %r0, %r0};"), 0);
+    assert_eq!(conflicts("mad.lo.u32 %r8, %r0, 64, %r9; st.shared.v4.u32 [%r8], {%r0, %r0, %r0, %r0};"), 12);
+    let copy =
+        "mad.lo.u32 %r8, %r0, 128, %r9; cp.async.cg.shared.global [%r8], [%rd1], 16; cp.async.wait_all;";
+    assert_eq!(conflicts(copy), 28);
+    // Rows of a matrix 128 bytes apart meet in the same banks.
+    let matrix = |row: u32| {
+        format!(
+            "mad.lo.u32 %r8, %r0, 128, %r9; st.shared.v4.u32 [%r8], {{%r0, %r0, %r0, %r0}}; bar.warp.sync -1;\n\
+             and.b32 %r7, %r0, 7; mad.lo.u32 %r7, %r7, {row}, %r9; setp.lt.u32 %p1, %r0, 0;\n\
+             ldmatrix.sync.aligned.m8n8.x1.shared.b16 {{%r1}}, [%r7];"
+        )
+    };
+    assert_eq!(conflicts(&matrix(128)) - conflicts(&matrix(16)), 7);
+}
