@@ -44,6 +44,15 @@ impl Device {
         Device::Plan(Arc::default())
     }
 
+    /// `cpu`, `plan`, `cuda:0`, `emulated:sm_80`.
+    pub fn name(&self) -> &str {
+        match self {
+            Device::Cpu(_) => "cpu",
+            Device::Cuda(cuda) => cuda.name(),
+            Device::Plan(_) => "plan",
+        }
+    }
+
     /// True where no op computes.
     pub fn is_plan(&self) -> bool {
         matches!(self, Device::Plan(_))
@@ -73,8 +82,8 @@ impl Device {
     /// A tensor of zeros.
     pub fn zeros(&self, label: Label, shape: impl Into<Shape>, dtype: DType) -> Tensor {
         let mut t = self.empty(label, shape, dtype);
-        t.fill_zero();
-        t
+        let zeroed = t.zero();
+        t.unless(zeroed)
     }
 
     /// A copy of host data.

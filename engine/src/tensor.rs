@@ -250,16 +250,23 @@ impl Tensor {
         Ok(copy)
     }
 
-    /// Zeroes a buffer that nobody else holds yet.
-    pub(crate) fn fill_zero(&mut self) {
+    /// Zeroes all elements, wherever they are; a planned tensor has none.
+    ///
+    /// # Errors
+    /// When the buffer is shared or mapped, or a device fails.
+    pub fn zero(&mut self) -> Result<()> {
         match Arc::get_mut(&mut self.buf) {
-            Some(Buf::Host(block)) => block.bytes_mut().fill(0),
-            Some(Buf::Cuda(memory)) => {
-                if let Err(error) = memory.fill(0) {
-                    self.buf = Arc::new(Buf::Denied(error));
-                }
-            }
-            _ => {}
+            Some(Buf::Planned(_)) => Ok(()),
+            Some(Buf::Cuda(memory)) => memory.fill(0),
+            _ => self.bytes_mut().map(|bytes| bytes.fill(0)),
+        }
+    }
+
+    /// The same tensor, whose first use is the error if there is one.
+    pub(crate) fn unless(self, result: Result<()>) -> Self {
+        match result {
+            Ok(()) => self,
+            Err(error) => Tensor { buf: Arc::new(Buf::Denied(error)), ..self },
         }
     }
 

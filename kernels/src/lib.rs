@@ -15,6 +15,7 @@ pub mod gemm;
 pub mod kvstore;
 pub mod lora;
 pub mod rmsnorm;
+pub mod roof;
 pub mod rope;
 mod rows;
 pub mod sample;

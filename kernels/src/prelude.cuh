@@ -63,17 +63,36 @@ template <typename Elem, int N> struct alignas(sizeof(Elem) * N) Pack {
 template <typename Elem> constexpr int WIDE = 16 / sizeof(Elem);
 
 // x[0..N] = the N elements from p, which is aligned for a Pack.
-template <int N, typename Elem> __device__ inline void load(float (&x)[N], const Elem *p) {
-    Pack<Elem, N> pack = *reinterpret_cast<const Pack<Elem, N> *>(p);
+template <int N> __device__ inline void load(float (&x)[N], const float *p) {
+    Pack<float, N> pack = *reinterpret_cast<const Pack<float, N> *>(p);
 #pragma unroll
-    for (int i = 0; i < N; i++) x[i] = get(pack.at[i]);
+    for (int i = 0; i < N; i++) x[i] = pack.at[i];
+}
+template <int N> __device__ inline void load(float (&x)[N], const bf16 *p) {
+    if constexpr (N == 1) {
+        x[0] = get(*p);
+    } else {
+        Pack<u32, N / 2> pack = *reinterpret_cast<const Pack<u32, N / 2> *>(p);
+#pragma unroll
+        for (int i = 0; i < N; i++) x[i] = __uint_as_float(i % 2 ? pack.at[i / 2] & 0xffff0000 : pack.at[i / 2] << 16);
+    }
 }
 
-template <int N, typename Elem> __device__ inline void store(Elem *p, const float (&x)[N]) {
-    Pack<Elem, N> pack;
+template <int N> __device__ inline void store(float *p, const float (&x)[N]) {
+    Pack<float, N> pack;
 #pragma unroll
-    for (int i = 0; i < N; i++) pack.at[i] = put<Elem>(x[i]);
-    *reinterpret_cast<Pack<Elem, N> *>(p) = pack;
+    for (int i = 0; i < N; i++) pack.at[i] = x[i];
+    *reinterpret_cast<Pack<float, N> *>(p) = pack;
+}
+template <int N> __device__ inline void store(bf16 *p, const float (&x)[N]) {
+    if constexpr (N == 1) {
+        *p = put<bf16>(x[0]);
+    } else {
+        Pack<u32, N / 2> pack;
+#pragma unroll
+        for (int i = 0; i < N / 2; i++) pack.at[i] = pair(x[2 * i], x[2 * i + 1]);
+        *reinterpret_cast<Pack<u32, N / 2> *>(p) = pack;
+    }
 }
 
 // The element where this thread's pack of N begins in a flat array that the whole grid walks.

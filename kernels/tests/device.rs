@@ -2,7 +2,7 @@
 //! GPU, in both schedules, with at most twice the error of its CPU twin.
 
 use codelsi_engine::Device;
-use codelsi_engine::cuda::{Nvrtc, compile};
+use codelsi_engine::cuda::{ACCUMULATE, Nvrtc, compile};
 use codelsi_kernels::{ALL, check};
 
 const SEED: u64 = 20260914;
@@ -24,7 +24,8 @@ fn every_variant_compiles_without_a_spill() {
     if !nvrtc() {
         return;
     }
-    for source in ALL.iter().flat_map(|spec| spec.sources) {
+    let sources = ALL.iter().flat_map(|spec| spec.sources.iter().copied());
+    for source in sources.chain([&codelsi_kernels::roof::SOURCE, &ACCUMULATE]) {
         for (arch, variant) in
             ["sm_80", "sm_90a"].into_iter().flat_map(|a| source.variants.iter().map(move |v| (a, v)))
         {

@@ -5,6 +5,7 @@
 pub mod commands;
 pub mod completer;
 pub mod demo;
+pub mod kernelcheck;
 pub mod model_args;
 pub mod output;
 pub mod parity;

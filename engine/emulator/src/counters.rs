@@ -116,7 +116,8 @@ impl Counters {
         }
     }
 
-    pub(crate) fn add(&mut self, other: &Counters) {
+    /// Adds another launch's counts.
+    pub fn add(&mut self, other: &Counters) {
         let mut from = other.clone();
         let kinds = Kind::ALL.map(|kind| *from.kind(kind));
         self.executed(&kinds);

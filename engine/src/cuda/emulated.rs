@@ -14,7 +14,7 @@ pub struct Emulated {
     gpu: Gpu,
     properties: Properties,
     streams: AtomicUsize,
-    launches: Mutex<Vec<(String, Counters)>>,
+    launches: Mutex<Option<Vec<(String, Counters)>>>,
 }
 
 impl Emulated {
@@ -34,9 +34,14 @@ impl Emulated {
         self.gpu.set_schedule(schedule);
     }
 
-    /// Kernels and counters of the launches since the last call.
+    /// Keeps the counters of every launch from now on.
+    pub fn count(&self) {
+        *self.launches.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// Kernels and counters of the launches since [`Emulated::count`]; no more are kept.
     pub fn take_launches(&self) -> Vec<(String, Counters)> {
-        std::mem::take(&mut self.launches.lock().unwrap())
+        self.launches.lock().unwrap().take().unwrap_or_default()
     }
 }
 
@@ -102,7 +107,9 @@ impl Driver for Emulated {
             shared: grid.shared as u32,
         };
         let counters = self.gpu.launch(kernel, launch, args).map_err(error)?;
-        self.launches.lock().unwrap().push((kernel.name().to_owned(), counters));
+        if let Some(launches) = &mut *self.launches.lock().unwrap() {
+            launches.push((kernel.name().to_owned(), counters));
+        }
         Ok(())
     }
 

@@ -18,6 +18,8 @@ pub enum Arg<'a> {
     MaybeOut(Option<&'a mut Tensor>),
     /// Read and written, or written in part.
     InOut(&'a mut Tensor),
+    /// Read and written, or written in part, if it is there; a null pointer else.
+    MaybeInOut(Option<&'a mut Tensor>),
     I32(i32),
     U32(u32),
     I64(i64),
@@ -108,8 +110,10 @@ impl Cuda {
         let address = |at| (Kind::Word64, at);
         Ok(match arg {
             Arg::In(t) | Arg::Maybe(Some(t)) => address(self.address(t)?),
-            Arg::Out(t) | Arg::InOut(t) | Arg::MaybeOut(Some(t)) => address(self.address_mut(t)?),
-            Arg::Maybe(None) | Arg::MaybeOut(None) => address(0),
+            Arg::Out(t) | Arg::InOut(t) | Arg::MaybeOut(Some(t)) | Arg::MaybeInOut(Some(t)) => {
+                address(self.address_mut(t)?)
+            }
+            Arg::Maybe(None) | Arg::MaybeOut(None) | Arg::MaybeInOut(None) => address(0),
             Arg::I32(x) => (Kind::Int32, *x as u32 as u64),
             Arg::U32(x) => (Kind::Int32, *x as u64),
             Arg::I64(x) => (Kind::Word64, *x as u64),

@@ -121,8 +121,9 @@ impl Memory {
             let mut fence = [0u8; FENCE];
             self.cuda.driver().download(Stream::COMPUTE, &mut fence, at)?;
             if let Some(i) = fence.iter().position(|&b| b != POST) {
-                let place = if side == "before" { FENCE - i } else { i + 1 };
-                let message = format!("a kernel wrote {place} bytes {side} an allocation of {}", self.bytes);
+                let distance = if side == "before" { FENCE - i } else { i + 1 };
+                let message =
+                    format!("a kernel wrote {distance} bytes {side} an allocation of {}", self.bytes);
                 return Err(Error::new(message).at(self.cuda.name()));
             }
         }

@@ -1,11 +1,13 @@
 //! What every op must show: the reference's values and gradients, and the same bits every time; on a device, no
 //! more error than the CPU twin has.
 
+mod between;
 mod device;
 mod run;
 
+pub use between::between;
 pub use device::{case_on_device, on_device};
-pub use run::{random, value};
+pub use run::{inputs, random, value};
 
 use crate::spec::{Case, Spec, Value};
 use codelsi_engine::rng::Key;
@@ -31,7 +33,10 @@ impl Report {
     }
 
     /// The report, or the error that it amounts to.
-    fn verdict(self, spec: &Spec) -> Result<Report> {
+    ///
+    /// # Errors
+    /// When the worst error exceeds what is allowed.
+    pub fn verdict(self, spec: &Spec) -> Result<Report> {
         if self.worst_ratio <= 1.0 {
             return Ok(self);
         }

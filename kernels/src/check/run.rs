@@ -16,8 +16,7 @@ pub(super) struct Run {
 
 impl Run {
     pub fn new(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<Self> {
-        let tensors: Vec<Tensor> =
-            (0..case.inputs.len()).map(|i| input(device, case, i, dtype, seed)).collect::<Result<_>>()?;
+        let tensors = inputs(device, case, dtype, seed)?;
         let cx = Ctx::training(device, seed, 0);
         let outputs = (case.run)(&cx, &tensors.iter().collect::<Vec<_>>())?;
         let seeds: Vec<Tensor> = (0..)
@@ -38,6 +37,11 @@ impl Run {
             gradients: tensors.iter().map(|t| grads.take(t).map(host).transpose()).collect::<Result<_>>()?,
         })
     }
+}
+
+/// The case's inputs on a device.
+pub fn inputs(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<Vec<Tensor>> {
+    (0..case.inputs.len()).map(|i| input(device, case, i, dtype, seed)).collect()
 }
 
 fn input(device: &Device, case: &Case, i: usize, dtype: DType, seed: u64) -> Result<Tensor> {

@@ -2,7 +2,7 @@
 
 use super::Rows;
 use crate::cuda::{PRELUDE, element, row_threads, vec};
-use crate::rope::cuda::{ROTATION, pairs};
+use crate::rope::cuda::{ROTATION, pairs, threads};
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{Result, Tensor};
 
@@ -33,12 +33,13 @@ pub fn rope_store(
     let ((t, width), (limit, _)) = (k.shape().as_matrix(), k_pages.shape().as_matrix());
     let (p, d) = rows.table.shape().as_matrix();
     let vec = pairs(k.dtype(), d);
+    let grid = Grid::new(t, threads(width / d, d, vec)?);
     let [heads, d, p, limit] = [width / d, d, p, limit].map(|n| Arg::I32(n as i32));
     let (positions, table, slots) = (Arg::In(rows.positions), Arg::In(rows.table), Arg::In(rows.slots));
     let pages = [Arg::InOut(k_pages), Arg::InOut(v_pages)];
     let [to_k, to_v] = pages;
     let args = &mut [to_k, to_v, Arg::In(k), Arg::In(v), positions, table, slots, heads, d, p, limit];
-    start(cuda, "rope_kvstore", k, vec, Grid::new(t, row_threads(width, vec)), args)
+    start(cuda, "rope_kvstore", k, vec, grid, args)
 }
 
 fn start(cuda: &Cuda, kernel: &str, rows: &Tensor, vec: usize, grid: Grid, args: &mut [Arg]) -> Result<()> {

@@ -35,13 +35,7 @@ extern "C" __global__ void rope_kvstore(E *k_pages,           // (N, S, K·D)
                                         const int *slots,     // (T)
                                         int K, int D, int P, int limit) {
     i64 t = blockIdx.x, width = K * D;
-    E *to = k_pages + place(slots, t, limit) * width;
-    const E *from = k + t * width;
-    const float *cos = angles(table, positions[t], P, D);
-    int parts = D / 2 / VEC;
-    for (int i = threadIdx.x; i < K * parts; i += blockDim.x) {
-        int head = i / parts * D, j = i % parts * VEC;
-        turn(to + head + j, from + head + j, cos + j, 1.0f, D / 2);
-    }
-    copy_row(v_pages + place(slots, t, limit) * width, v + t * width, width);
+    i64 slot = place(slots, t, limit);
+    turn(k_pages + slot * width, k + t * width, table, positions[t], 1.0f, K, D, P);
+    copy_row(v_pages + slot * width, v + t * width, width);
 }

@@ -119,6 +119,10 @@ extern "C" __global__ void rmsnorm_dx(E *dx,         // (T, C)
     }
 }
 
+// Where column c of a row of parts lies. A thread holds VEC columns and stores four at a time; when it holds eight, all
+// first fours come before all second ones, so that the warp stores without gaps.
+__device__ inline int part(int c, int C) { return VEC == 8 ? c / 4 % 2 * (C / 2) + c / 8 * 4 + c % 4 : c; }
+
 // parts_s = Σ dy·x·r over the rows of slab s.
 extern "C" __global__ void rmsnorm_dw_parts(float *parts,   // (⌈T / SLAB⌉, C)
                                             const E *dy,    // (T, C)
@@ -137,7 +141,14 @@ extern "C" __global__ void rmsnorm_dw_parts(float *parts,   // (⌈T / SLAB⌉, 
 #pragma unroll
         for (int i = 0; i < VEC; i++) sum[i] += a[i] * b[i] * r[t];
     }
-    store(parts + i64(blockIdx.y) * C + c, sum);
+    constexpr int N = VEC < 4 ? VEC : 4;
+#pragma unroll
+    for (int i = 0; i < VEC; i += N) {
+        float v[N];
+#pragma unroll
+        for (int j = 0; j < N; j++) v[j] = sum[i + j];
+        store(parts + i64(blockIdx.y) * C + part(c + i, C), v);
+    }
 }
 
 extern "C" __global__ void rmsnorm_dw(W *dw,              // (C)
@@ -146,6 +157,6 @@ extern "C" __global__ void rmsnorm_dw(W *dw,              // (C)
     int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= C) return;
     float sum = 0.0f;
-    for (int s = 0; s < slabs; s++) sum += parts[i64(s) * C + c];
+    for (int s = 0; s < slabs; s++) sum += parts[i64(s) * C + part(c, C)];
     dw[c] = put<W>(sum);
 }

@@ -2,7 +2,7 @@
 
 use crate::cuda::{PRELUDE, element, vec};
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
-use codelsi_engine::{DType, Result, Tensor};
+use codelsi_engine::{DType, Error, Result, Tensor};
 
 /// The rotation of a pair, which `kvstore` uses too.
 pub(crate) const ROTATION: (&str, &str) = ("rope.cuh", include_str!("rope.cuh"));
@@ -14,8 +14,6 @@ pub static SOURCE: Source = Source {
     headers: &[PRELUDE, ROTATION],
     variants: &["E=bf16 VEC=8", "E=bf16 VEC=1", "E=float VEC=4", "E=float VEC=1"],
 };
-
-const THREADS: usize = 256;
 
 /// Every head of x turned by `direction` times its token's angles.
 pub fn turn(
@@ -29,13 +27,22 @@ pub fn turn(
     let ((t, columns), (p, d)) = (x.shape().as_matrix(), table.shape().as_matrix());
     let vec = pairs(x.dtype(), d);
     let kernel = cuda.kernel(&SOURCE, &format!("E={} VEC={vec}", element(x.dtype())), "rope")?;
-    let grid = Grid::new((t * columns / 2 / vec).div_ceil(THREADS), THREADS);
-    let [h, t, p, d] = [columns / d, t, p, d].map(|n| Arg::I32(n as i32));
+    let grid = Grid::new(t, threads(columns / d, d, vec)?);
+    let [h, d, p] = [columns / d, d, p].map(|n| Arg::I32(n as i32));
     let args =
-        &mut [Arg::Out(y), Arg::In(x), Arg::In(positions), Arg::In(table), Arg::F32(direction), t, h, d, p];
+        &mut [Arg::Out(y), Arg::In(x), Arg::In(positions), Arg::In(table), Arg::F32(direction), h, d, p];
     // SAFETY: the op has checked that rows are H heads of the table's width, with a position each; positions are
     // checked by the kernel.
     unsafe { kernel.launch(grid, args) }
+}
+
+/// Threads of a block that turns `heads` heads of `head_dim` channels: whole heads, a few at a time.
+pub(crate) fn threads(heads: usize, head_dim: usize, vec: usize) -> Result<usize> {
+    const LONGEST: usize = 1024;
+    match head_dim / 2 / vec {
+        parts if head_dim <= LONGEST => Ok((parts * heads).min(128).max(parts).next_multiple_of(32)),
+        _ => Err(Error::new(format!("head_dim {head_dim} is beyond {LONGEST}"))),
+    }
 }
 
 /// Pairs of a head of `head_dim` channels that one thread turns.

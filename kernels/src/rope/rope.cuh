@@ -1,26 +1,60 @@
-// The rotation of VEC pairs of a head.
+// The rotation of a token's heads.
 #pragma once
 #include "prelude.cuh"
 
-// The cos of a position's angles; their sin follow after half a row. (P, D)
-__device__ inline const float *angles(const float *table, int position, int P, int D) {
-    if (position < 0 || position >= P) __trap();
-    return table + i64(position) * D;
+constexpr int LONGEST = 1024; // D
+
+// This thread's angles: pairs j..j + VEC of a row of the table. (P, D)
+__device__ inline void load_angles(float (&cos)[VEC], float (&sin)[VEC], const float *row, int j, int D) {
+    if constexpr (VEC == 8) {
+        // 32 bytes a thread: by way of shared memory, first fours before second fours, so that neither the row is read
+        // with gaps nor the banks are.
+        __shared__ alignas(16) float fours[LONGEST];
+        float v[4];
+        for (int q = threadIdx.x; q < D / 4; q += blockDim.x) {
+            load(v, row + q * 4);
+            store(fours + (q % 2 * (D / 8) + q / 2) * 4, v);
+        }
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < VEC; i += 4) {
+            const float *at = fours + i / 4 * (D / 2) + j / 2;
+            load(v, at);
+#pragma unroll
+            for (int k = 0; k < 4; k++) cos[i + k] = v[k];
+            load(v, at + D / 4);
+#pragma unroll
+            for (int k = 0; k < 4; k++) sin[i + k] = v[k];
+        }
+    } else {
+        load(cos, row + j);
+        load(sin, row + D / 2 + j);
+    }
 }
 
-// y and x point at the first element of VEC pairs; the second is `half` further on.
-__device__ inline void turn(E *y, const E *x, const float *cos, float direction, int half) {
-    float x0[VEC], x1[VEC], c[VEC], s[VEC];
-    load(x0, x);
-    load(x1, x + half);
-    load(c, cos);
-    load(s, cos + half);
+// Turns H heads of D elements by the angles of one position, with a block: each thread keeps the angles of VEC pairs
+// and takes them to one head after the other.
+__device__ inline void turn(E *y,               // (H, D)
+                            const E *x,         // (H, D)
+                            const float *table, // (P, D): cos, then sin
+                            int position, float direction, int H, int D, int P) {
+    if (position < 0 || position >= P) __trap();
+    int half = D / 2, parts = half / VEC, heads = blockDim.x / parts;
+    int j = threadIdx.x % parts * VEC, head = threadIdx.x / parts;
+    float cos[VEC], sin[VEC];
+    load_angles(cos, sin, table + i64(position) * D, j, D);
+    if (head >= heads) return;
+    for (; head < H; head += heads) {
+        float x0[VEC], x1[VEC];
+        load(x0, x + head * D + j);
+        load(x1, x + head * D + half + j);
 #pragma unroll
-    for (int i = 0; i < VEC; i++) {
-        float sine = direction * s[i], first = x0[i];
-        x0[i] = first * c[i] - x1[i] * sine;
-        x1[i] = x1[i] * c[i] + first * sine;
+        for (int i = 0; i < VEC; i++) {
+            float sine = direction * sin[i], first = x0[i];
+            x0[i] = first * cos[i] - x1[i] * sine;
+            x1[i] = x1[i] * cos[i] + first * sine;
+        }
+        store(y + head * D + j, x0);
+        store(y + head * D + half + j, x1);
     }
-    store(y, x0);
-    store(y + half, x1);
 }

@@ -127,31 +127,34 @@ __device__ inline void descend(const Row &row, double target, bool beyond, u32 &
     id = nth(row, key, n);
 }
 
-// The first id, ascending, at which the cumulative mass passes `target`.
+// The first id, ascending, at which the cumulative mass passes `target`; the last candidate if none does.
 __device__ inline int walk(const Row &row, double target) {
-    __shared__ double sums[THREADS];
-    __shared__ int found;
-    int length = (row.V + THREADS - 1) / THREADS, start = threadIdx.x * length;
-    auto weight = [&](int i) { return i < row.V && row.candidate(i) ? double(row.weight[i]) : 0.0; };
-    double sum = 0.0;
-    for (int i = start; i < start + length; i++) sum += weight(i);
-    sums[threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        double before = 0.0;
-        int t = 0;
-        while (t < THREADS - 1 && before + sums[t] <= target) before += sums[t++];
-        int i = t * length;
-        found = -1;
-        for (; i < row.V; i++) {
-            if (!row.candidate(i)) continue;
-            found = i;
-            before += row.weight[i];
-            if (before > target) break;
+    __shared__ double sums[THREADS / 32];
+    double before = 0.0; // in earlier tiles
+    int last = 0;
+    for (int start = 0; start < row.V; start += THREADS) {
+        int i = start + threadIdx.x;
+        bool here = i < row.V && row.candidate(i);
+        double sum = here ? row.weight[i] : 0.0;
+#pragma unroll
+        for (int step = 1; step < 32; step *= 2) {
+            double lower = __shfl_up_sync(FULL, sum, step);
+            if (lane() >= step) sum += lower;
         }
+        __syncthreads(); // the sums of the last tile have been read
+        if (lane() == 31) sums[warp()] = sum;
+        __syncthreads();
+        double whole = 0.0, earlier = 0.0;
+        for (int w = 0; w < THREADS / 32; w++) {
+            if (w == warp()) earlier = whole;
+            whole += sums[w];
+        }
+        int first = block_min(here && before + (earlier + sum) > target ? i : row.V);
+        if (first < row.V) return first;
+        before += whole;
+        last = max(last, int(block_max(here ? i : 0)));
     }
-    __syncthreads();
-    return found;
+    return last;
 }
 
 __device__ inline int draw(Row &row, const Params &params) {

@@ -10,6 +10,9 @@
 //! **layout** row-major. Labelled tokens are gathered 252 at a time, and each gathering meets the vocabulary
 //! 4096 rows at a time: a tile of logits is the most that ever exists.
 //!
+//! **launch** on a GPU 1024 tokens meet 4096 rows of the head at a time; between the products a token is a block. A
+//! target outside the vocabulary stops the kernel.
+//!
 //! **numerics** logits in f32. Their maximum, their sum and Σ p·head follow the tiles online, as in flash
 //! attention: when a larger maximum comes, what was summed before is scaled down. The order depends on V and
 //! on a token's own row; dhead adds tokens in ascending order in f32, the loss adds them in f64.
@@ -19,6 +22,7 @@
 //! gradient, and does nothing when that is 1.
 
 mod cpu;
+mod cuda;
 pub mod spec;
 #[cfg(test)]
 mod tests;
@@ -67,16 +71,18 @@ impl Op for Xent {
             dh: wants(h).then(|| cx.empty(*h.shape(), h.dtype())),
             dhead: wants(head).then(|| cx.device().empty(Label::Gradients, [v, c], DType::F32)),
         };
-        let mut work = Work::new(cx, h, head, &out);
         match (cx.device(), h.dtype()) {
             (Device::Cpu(_), DType::BF16) => {
+                let mut work = Work::new(cx, h, head, &out);
                 cpu::forward::<bf16>(&mut out, &mut work, h, head, targets, self.scale)?
             }
-            (Device::Cpu(_), _) => cpu::forward::<f32>(&mut out, &mut work, h, head, targets, self.scale)?,
-            (Device::Cuda(cuda), ..) => cuda.lacks("xent")?,
-            (Device::Plan(_), _) => {}
+            (Device::Cpu(_), _) => {
+                let mut work = Work::new(cx, h, head, &out);
+                cpu::forward::<f32>(&mut out, &mut work, h, head, targets, self.scale)?
+            }
+            (Device::Cuda(cuda), _) => cuda::forward(cx, cuda, &mut out, [h, head, targets], self.scale)?,
+            (Device::Plan(_), _) => drop(Work::new(cx, h, head, &out)),
         }
-        drop(work);
         save.keep_all(&out.dh);
         if let Some(dhead) = out.dhead {
             save.keep(&narrowed(cx, dhead, head.dtype())?);
@@ -106,12 +112,18 @@ fn narrowed(cx: &Ctx, gradient: Tensor, dtype: DType) -> Result<Tensor> {
 
 /// `gradient` times the scalar `dloss`: itself when that is 1, as it is at the end of a training step.
 fn scaled(cx: &Ctx, gradient: &Tensor, dloss: &Tensor) -> Result<Tensor> {
-    if cx.device().is_plan() || dloss.slice::<f32>()? == [1.0] {
+    let one = match cx.device() {
+        Device::Cpu(_) => dloss.slice::<f32>()? == [1.0],
+        Device::Cuda(_) => false, // the host does not wait to know
+        Device::Plan(_) => true,
+    };
+    if one {
         return Ok(gradient.clone());
     }
     let mut y = cx.empty(*gradient.shape(), gradient.dtype());
-    match gradient.dtype() {
-        DType::BF16 => cpu::scale::<bf16>(&mut y, gradient, dloss)?,
+    match (cx.device(), gradient.dtype()) {
+        (Device::Cuda(cuda), _) => cuda::scale(cuda, &mut y, gradient, dloss)?,
+        (_, DType::BF16) => cpu::scale::<bf16>(&mut y, gradient, dloss)?,
         _ => cpu::scale::<f32>(&mut y, gradient, dloss)?,
     }
     Ok(y)

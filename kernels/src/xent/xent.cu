@@ -85,12 +85,12 @@ extern "C" __global__ void xent_unlabelled(E *dh,              // (T, C), or nul
     for (int c = threadIdx.x * VEC; c < C; c += blockDim.x * VEC) store(dh + t * C + c, zero);
 }
 
-// x_i = h_{rows_i}.
+// x_i = h of the i-th labelled token from `first` on.
 extern "C" __global__ void xent_gather(E *x,            // (n, C)
                                        const E *h,      // (T, C)
-                                       const int *rows, // (n)
-                                       int C) {
-    i64 i = blockIdx.x, t = rows[i];
+                                       const int *rows, // (T)
+                                       int first, int C) {
+    i64 i = blockIdx.x, t = rows[first + i];
     for (int c = threadIdx.x * VEC; c < C; c += blockDim.x * VEC) {
         *reinterpret_cast<Pack<E, VEC> *>(x + i * C + c) = *reinterpret_cast<const Pack<E, VEC> *>(h + t * C + c);
     }
@@ -101,8 +101,8 @@ extern "C" __global__ void xent_follow(E *p,               // (n, width), or nul
                                        State *states,      // (n)
                                        const float *z,     // (n, width)
                                        const int *targets, // (T)
-                                       const int *rows,    // (n)
-                                       int start, int width) {
+                                       const int *rows,    // (T)
+                                       int first, int start, int width) {
     i64 i = blockIdx.x;
     const float *row = z + i * width;
     Tile tile;
@@ -126,7 +126,7 @@ extern "C" __global__ void xent_follow(E *p,               // (n, width), or nul
         s.correction = exponential<E>(s.max - largest);
         s.total = s.total * s.correction + sum;
         s.max = largest;
-        int target = targets[rows[i]] - start;
+        int target = targets[rows[first + i]] - start;
         if (target >= 0 && target < width) s.logit = row[target];
         states[i] = s;
     }
@@ -149,19 +149,20 @@ extern "C" __global__ void xent_finish(E *dh,               // (T, C), or null
                                        const State *states, // (n)
                                        const W *head,       // (V, C)
                                        const int *targets,  // (T)
-                                       const int *rows,     // (n)
-                                       float scale, int C) {
-    i64 i = blockIdx.x, t = rows[i];
+                                       const int *rows,     // (T)
+                                       float scale, int first, int C) {
+    i64 i = blockIdx.x, t = rows[first + i];
     State s = states[i];
     if (threadIdx.x == 0) logprobs[t] = s.logit - s.max - logf(s.total);
     if (!dh) return;
+    constexpr int N = VEC < 4 ? VEC : 4; // 16 bytes of the sums
     const W *target = head + i64(targets[t]) * C;
-    for (int c = threadIdx.x * VEC; c < C; c += blockDim.x * VEC) {
-        float x[VEC], w[VEC];
+    for (int c = threadIdx.x * N; c < C; c += blockDim.x * N) {
+        float x[N], w[N];
         load(x, sums + i * C + c);
         load(w, target + c);
 #pragma unroll
-        for (int j = 0; j < VEC; j++) x[j] = scale * (x[j] / s.total - w[j]);
+        for (int j = 0; j < N; j++) x[j] = scale * (x[j] / s.total - w[j]);
         store(dh + t * C + c, x);
     }
 }
@@ -171,11 +172,11 @@ extern "C" __global__ void xent_gradient(E *p,                // (n, width)
                                          const float *z,      // (n, width)
                                          const State *states, // (n)
                                          const int *targets,  // (T)
-                                         const int *rows,     // (n)
-                                         float scale, int start, int width) {
+                                         const int *rows,     // (T)
+                                         float scale, int first, int start, int width) {
     i64 i = blockIdx.x;
     State s = states[i];
-    int target = targets[rows[i]] - start;
+    int target = targets[rows[first + i]] - start;
     Tile tile;
     load_tile(tile, z + i * width, width, -INFINITE);
 #pragma unroll

@@ -1,0 +1,55 @@
+//! The same kernels on two devices: a card against the software GPU, which read the same PTX each in its own way.
+
+use super::run::{Run, value};
+use super::{Report, allowed, error_ratio, gradient_limit};
+use crate::spec::{Case, Spec};
+use codelsi_engine::{DType, Device, Error, Result, Tensor};
+
+/// Holds every case of `spec` on `device` to what `other` gives, within one op's error.
+///
+/// # Errors
+/// When an op fails on either, or results are further apart.
+pub fn between(spec: &Spec, device: &Device, other: &Device, seed: u64) -> Result<Report> {
+    let mut report = Report::default();
+    for dtype in [DType::F32, DType::BF16] {
+        for case in (spec.cases)(dtype) {
+            let place = format!("{dtype:?} {}", case.name);
+            compare(&case, [device, other], dtype, seed, &place, &mut report)
+                .map_err(|e| e.at(place).at(spec.name))?;
+            report.cases += 1;
+        }
+    }
+    report.verdict(spec)
+}
+
+fn compare(
+    case: &Case,
+    devices: [&Device; 2],
+    dtype: DType,
+    seed: u64,
+    place: &str,
+    report: &mut Report,
+) -> Result<()> {
+    let [run, other] = devices.map(|device| Run::new(device, case, dtype, seed));
+    let (run, other) = (run?, other?);
+    let mut see = |what: String, x: &Tensor, y: &Tensor, limit: f64| -> Result<()> {
+        if case.cost.flops == 0.0 && x.bytes()? != y.bytes()? {
+            return Err(Error::new(format!("{what} is a copy and has other bits on {}", devices[1].name())));
+        }
+        report.see(error_ratio(&value(x)?.data, &value(y)?.data, limit), || format!("{what} of {place}"));
+        Ok(())
+    };
+    for (i, (x, y)) in run.outputs.iter().zip(&other.outputs).enumerate() {
+        see(format!("output {i}"), x, y, allowed(x.dtype(), case.terms))?;
+    }
+    for (i, pair) in run.gradients.iter().zip(&other.gradients).enumerate() {
+        match pair {
+            (Some(x), Some(y)) => {
+                see(format!("gradient of input {i}"), x, y, gradient_limit(case, dtype, x.dtype()))?
+            }
+            (None, None) => {}
+            _ => return Err(Error::new(format!("input {i} got a gradient on one device alone"))),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! The launches of `xent.cu`, and the products between them.
+
+use super::cpu::Outputs;
+use crate::cuda::{HEADERS, element, flat_grid, row_threads, vec, wide};
+use crate::gemm::cuda::{Form, Part, multiply};
+use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use codelsi_engine::{Ctx, DType, Result, Tensor};
+use std::ops::Range;
+
+/// What happens to a tile of logits.
+pub static SOURCE: Source = Source {
+    name: "xent.cu",
+    text: include_str!("xent.cu"),
+    headers: HEADERS,
+    variants: &[
+        "E=bf16 W=bf16 VEC=8",
+        "E=bf16 W=bf16 VEC=1",
+        "E=bf16 W=float VEC=8",
+        "E=bf16 W=float VEC=1",
+        "E=float W=bf16 VEC=4",
+        "E=float W=bf16 VEC=1",
+        "E=float W=float VEC=4",
+        "E=float W=float VEC=1",
+    ],
+};
+
+/// Labelled tokens that are worked on together.
+const ROWS: usize = 1024;
+/// Rows of the head that they meet at a time: a block holds one token's logits of a tile in registers.
+const TILE: usize = 4096;
+const THREADS: usize = 256;
+/// Threads of the one block that lists the labelled tokens.
+const LISTING: usize = 1024;
+/// 32-bit words of a token's state, as the kernels lay it out.
+const STATE: usize = 4;
+
+/// Loss, log-probabilities, and the gradients that `out` has room for.
+pub fn forward(
+    cx: &Ctx,
+    cuda: &Cuda,
+    out: &mut Outputs,
+    [h, head, targets]: [&Tensor; 3],
+    scale: f32,
+) -> Result<()> {
+    let pass = Pass { cx, cuda, h, head, targets, scale };
+    pass.unlabelled(out)?;
+    let (rows, count) = pass.labelled()?;
+    if count > 0 {
+        let mut work = Work::new(&pass, rows, count, out);
+        for first in (0..count).step_by(ROWS) {
+            let tokens = first..count.min(first + ROWS);
+            pass.gather(&mut work, &tokens)?;
+            pass.follow(&mut work, &tokens)?;
+            pass.finish(out, &work, &tokens)?;
+            if let Some(dhead) = &mut out.dhead {
+                pass.head_gradient(dhead, &mut work, &tokens)?;
+            }
+        }
+    } else if let Some(dhead) = &mut out.dhead {
+        dhead.zero()?;
+    }
+    let args = &mut [Arg::Out(&mut out.loss), Arg::In(&out.logprobs), Arg::F32(scale), int(pass.sizes().0)];
+    pass.start("xent_loss", Grid::new(1, THREADS), args)
+}
+
+/// y = x · factor, a scalar in device memory.
+pub fn scale(cuda: &Cuda, y: &mut Tensor, x: &Tensor, factor: &Tensor) -> Result<()> {
+    let n = x.shape().elements();
+    let args = &mut [Arg::Out(y), Arg::In(x), Arg::In(factor), Arg::I64(n as i64)];
+    let grid = flat_grid(n, wide(x.dtype()));
+    start(cuda, "xent_scale", &variant(x.dtype(), x.dtype(), wide(x.dtype())), grid, args)
+}
+
+/// What every step of the work reads.
+struct Pass<'a> {
+    cx: &'a Ctx,
+    cuda: &'a Cuda,
+    /// (T, C)
+    h: &'a Tensor,
+    /// (V, C)
+    head: &'a Tensor,
+    /// (T)
+    targets: &'a Tensor,
+    scale: f32,
+}
+
+/// Working memory, whatever T and V are, but for the list of labelled tokens.
+struct Work {
+    /// The labelled tokens, ascending (T).
+    rows: Tensor,
+    /// The gathered rows of h (ROWS, C).
+    x: Tensor,
+    /// A tile of logits (ROWS, TILE).
+    z: Tensor,
+    /// The same tile as probabilities, in h's storage type (ROWS, TILE).
+    p: Option<Tensor>,
+    /// Σ e^(z − max)·head (ROWS, C).
+    sums: Option<Tensor>,
+    /// What is known of each token (ROWS, STATE).
+    states: Tensor,
+}
+
+impl Work {
+    fn new(pass: &Pass, rows: Tensor, count: usize, out: &Outputs) -> Self {
+        let (cx, e, (_, v, c)) = (pass.cx, pass.h.dtype(), pass.sizes());
+        let (n, tile) = (count.min(ROWS), v.min(TILE));
+        let wanted = out.dh.is_some() || out.dhead.is_some();
+        Work {
+            rows,
+            x: cx.scratch([n, c], e),
+            z: cx.scratch([n, tile], DType::F32),
+            p: wanted.then(|| cx.scratch([n, tile], e)),
+            sums: out.dh.as_ref().map(|_| cx.scratch([n, c], DType::F32)),
+            states: cx.scratch([n, STATE], DType::F32),
+        }
+    }
+}
+
+impl Pass<'_> {
+    /// T, V and C.
+    fn sizes(&self) -> (usize, usize, usize) {
+        let ((t, c), (v, _)) = (self.h.shape().as_matrix(), self.head.shape().as_matrix());
+        (t, v, c)
+    }
+
+    fn tiles(&self) -> impl Iterator<Item = Range<usize>> {
+        let v = self.sizes().1;
+        (0..v).step_by(TILE).map(move |start| start..v.min(start + TILE))
+    }
+
+    fn unlabelled(&self, out: &mut Outputs) -> Result<()> {
+        let (t, _, c) = self.sizes();
+        let dh = out.dh.as_mut();
+        let args = &mut [Arg::MaybeInOut(dh), Arg::InOut(&mut out.logprobs), Arg::In(self.targets), int(c)];
+        self.start("xent_unlabelled", self.row_grid(t), args)
+    }
+
+    /// The labelled tokens, and how many there are: the host waits, because the work's size depends on it.
+    fn labelled(&self) -> Result<(Tensor, usize)> {
+        let (t, v, _) = self.sizes();
+        let (mut rows, mut count) = (self.cx.scratch([t], DType::I32), self.cx.scratch([1], DType::I32));
+        let args = &mut [Arg::InOut(&mut rows), Arg::Out(&mut count), Arg::In(self.targets), int(t), int(v)];
+        self.start("xent_select", Grid::new(1, LISTING), args)?;
+        Ok((rows, count.to_vec::<i32>()?[0] as usize))
+    }
+
+    fn gather(&self, work: &mut Work, tokens: &Range<usize>) -> Result<()> {
+        let c = self.sizes().2;
+        let args =
+            &mut [Arg::InOut(&mut work.x), Arg::In(self.h), Arg::In(&work.rows), int(tokens.start), int(c)];
+        self.start("xent_gather", self.row_grid(tokens.len()), args)
+    }
+
+    /// z = x · head_tileᵀ.
+    fn logits(&self, work: &mut Work, n: usize, tile: &Range<usize>) -> Result<()> {
+        let x = Part { t: &work.x, first: 0, rows: n };
+        multiply(self.cx, self.cuda, &mut work.z, (0, n), false, Form::NT, [x, self.head_rows(tile)])
+    }
+
+    fn head_rows(&self, tile: &Range<usize>) -> Part<'_> {
+        Part { t: self.head, first: tile.start, rows: tile.len() }
+    }
+
+    /// Follows maximum and sum of every token over the tiles, and Σ e^(z − max)·head if dh is wanted.
+    fn follow(&self, work: &mut Work, tokens: &Range<usize>) -> Result<()> {
+        let (n, c) = (tokens.len(), self.sizes().2);
+        for tile in self.tiles() {
+            self.logits(work, n, &tile)?;
+            let p = work.p.as_mut().filter(|_| work.sums.is_some());
+            let args = &mut [
+                Arg::MaybeInOut(p),
+                Arg::InOut(&mut work.states),
+                Arg::In(&work.z),
+                Arg::In(self.targets),
+                Arg::In(&work.rows),
+                int(tokens.start),
+                int(tile.start),
+                int(tile.len()),
+            ];
+            self.start("xent_follow", Grid::new(n, THREADS), args)?;
+            let (Some(sums), Some(p)) = (&mut work.sums, &work.p) else { continue };
+            if tile.start > 0 {
+                let args = &mut [Arg::InOut(sums), Arg::In(&work.states), int(c)];
+                self.start("xent_correct", Grid::new(n, THREADS), args)?;
+            }
+            let p = Part { t: p, first: 0, rows: n };
+            let operands = [p, self.head_rows(&tile)];
+            multiply(self.cx, self.cuda, sums, (0, n), tile.start > 0, Form::NN, operands)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self, out: &mut Outputs, work: &Work, tokens: &Range<usize>) -> Result<()> {
+        let args = &mut [
+            Arg::MaybeInOut(out.dh.as_mut()),
+            Arg::InOut(&mut out.logprobs),
+            Arg::Maybe(work.sums.as_ref()),
+            Arg::In(&work.states),
+            Arg::In(self.head),
+            Arg::In(self.targets),
+            Arg::In(&work.rows),
+            Arg::F32(self.scale),
+            int(tokens.start),
+            int(self.sizes().2),
+        ];
+        self.start("xent_finish", self.row_grid(tokens.len()), args)
+    }
+
+    /// dhead += dzᵀ · x, with the logits made again: dz needs the sum over all tiles.
+    fn head_gradient(&self, dhead: &mut Tensor, work: &mut Work, tokens: &Range<usize>) -> Result<()> {
+        let n = tokens.len();
+        for tile in self.tiles() {
+            self.logits(work, n, &tile)?;
+            let Some(p) = &mut work.p else { return Ok(()) };
+            let args = &mut [
+                Arg::InOut(p),
+                Arg::In(&work.z),
+                Arg::In(&work.states),
+                Arg::In(self.targets),
+                Arg::In(&work.rows),
+                Arg::F32(self.scale),
+                int(tokens.start),
+                int(tile.start),
+                int(tile.len()),
+            ];
+            self.start("xent_gradient", Grid::new(n, THREADS), args)?;
+            let operands = [p, &work.x].map(|t| Part { t, first: 0, rows: n });
+            let (rows, add) = ((tile.start, tile.len()), tokens.start > 0);
+            multiply(self.cx, self.cuda, dhead, rows, add, Form::TN, operands)?;
+        }
+        Ok(())
+    }
+
+    /// One block a row of C elements.
+    fn row_grid(&self, rows: usize) -> Grid {
+        Grid::new(rows, row_threads(self.sizes().2, self.vec()))
+    }
+
+    fn vec(&self) -> usize {
+        vec(self.h.dtype(), self.sizes().2)
+    }
+
+    fn start(&self, kernel: &str, grid: Grid, args: &mut [Arg]) -> Result<()> {
+        start(self.cuda, kernel, &variant(self.h.dtype(), self.head.dtype(), self.vec()), grid, args)
+    }
+}
+
+fn int<'a>(n: usize) -> Arg<'a> {
+    Arg::I32(n as i32)
+}
+
+fn variant(e: DType, w: DType, vec: usize) -> String {
+    format!("E={} W={} VEC={vec}", element(e), element(w))
+}
+
+fn start(cuda: &Cuda, kernel: &str, variant: &str, grid: Grid, args: &mut [Arg]) -> Result<()> {
+    let kernel = cuda.kernel(&SOURCE, variant, kernel)?;
+    // SAFETY: the op has checked the shapes, targets are checked by the first kernel, listed tokens are below T, and
+    // tiles are within V and as wide as blocks can hold.
+    unsafe { kernel.launch(grid, args) }
+}
