@@ -1,0 +1,3 @@
+use crate::bug::Bug;
+
+pub const BUGS: &[Bug] = &[];
