@@ -30,6 +30,7 @@ pub static ALL: &[&spec::Spec] = &[
     &elementwise::spec::SPEC,
     &embed::spec::SPEC,
     &flash::spec::SPEC,
+    &flash::paged_spec::SPEC,
     &gemm::spec::SPEC,
     &kvstore::spec::SPEC,
     &lora::spec::SPEC,

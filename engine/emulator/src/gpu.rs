@@ -7,7 +7,7 @@ use crate::load;
 use crate::memory::Memory;
 use crate::module::{Kernel, Module};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// In which order the GPU does what the program leaves open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,13 +35,21 @@ pub struct Launch {
 pub struct Gpu {
     memory: Arc<Memory>,
     late: AtomicBool,
+    limit: AtomicU64,
 }
+
+/// The default of [`Gpu::set_instruction_limit`]: hundreds of times what a block of a real kernel executes.
+const LIMIT: u64 = 1 << 28;
 
 impl Gpu {
     /// A GPU of an architecture: `sm_80` or `sm_90a`.
     pub fn new(arch: &str) -> Result<Gpu> {
         match arch {
-            "sm_80" | "sm_90a" => Ok(Gpu { memory: Arc::new(Memory::new()), late: AtomicBool::new(false) }),
+            "sm_80" | "sm_90a" => Ok(Gpu {
+                memory: Arc::new(Memory::new()),
+                late: AtomicBool::new(false),
+                limit: AtomicU64::new(LIMIT),
+            }),
             _ => Err(Error::call(format!("no such architecture: {arch}; sm_80 and sm_90a are known"))),
         }
     }
@@ -86,7 +94,13 @@ impl Gpu {
         if !Arc::ptr_eq(&kernel.memory, &self.memory) {
             return Err(Error::call(format!("{} was loaded by another GPU", kernel.name())));
         }
-        exec::launch(kernel, config, args, self.memory.snapshot(), self.schedule())
+        exec::launch(
+            kernel,
+            config,
+            args,
+            self.memory.snapshot(),
+            (self.schedule(), self.limit.load(Relaxed)),
+        )
     }
 
     /// Chooses the schedule of the launches that follow.
@@ -97,6 +111,12 @@ impl Gpu {
     /// The schedule of the next launch.
     pub fn schedule(&self) -> Schedule {
         if self.late.load(Relaxed) { Schedule::Late } else { Schedule::Early }
+    }
+
+    /// Sets how many instructions the warps of one block may execute together before the launch fails as
+    /// endless.
+    pub fn set_instruction_limit(&self, warp_instructions: u64) {
+        self.limit.store(warp_instructions, Relaxed);
     }
 
     /// Bytes allocated now.

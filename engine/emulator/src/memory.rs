@@ -90,6 +90,30 @@ impl Allocation {
         }
     }
 
+    /// `put` for known values, whole words at once.
+    fn write(&self, at: usize, bytes: &[u8]) {
+        let head = (at.next_multiple_of(4) - at).min(bytes.len());
+        let (first, rest) = bytes.split_at(head);
+        let words = rest.chunks_exact(4);
+        let last = words.remainder();
+        self.put(at, head, |k| first[k], |_| 0);
+        let cells = self.words[(at + head) / 4..].iter().zip(&self.taint[(at + head) / 4..]);
+        for (chunk, (word, taint)) in words.zip(cells) {
+            word.store(u32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]), Relaxed);
+            taint.store(0, Relaxed);
+        }
+        self.put(at + bytes.len() - last.len(), last.len(), |k| last[k], |_| 0);
+    }
+
+    fn read(&self, at: usize, bytes: &mut [u8]) {
+        let head = (at.next_multiple_of(4) - at).min(bytes.len());
+        let (first, rest) = bytes.split_at_mut(head);
+        first.iter_mut().enumerate().for_each(|(k, b)| *b = Allocation::byte(&self.words, at + k));
+        for (chunk, word) in rest.chunks_mut(4).zip(&self.words[(at + head) / 4..]) {
+            chunk.copy_from_slice(&word.load(Relaxed).to_le_bytes()[..chunk.len()]);
+        }
+    }
+
     fn first_tainted(&self, at: usize, len: usize) -> Option<usize> {
         (at / 4..(at + len).div_ceil(4)).find_map(|i| {
             let tainted = self.taint[i].load(Relaxed) & Allocation::mask(i, at, at + len);
@@ -224,7 +248,7 @@ impl Memory {
 
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
         let (a, at) = self.range("write", address, bytes.len())?;
-        a.put(at, bytes.len(), |k| bytes[k], |_| 0);
+        a.write(at, bytes);
         a.settle();
         Ok(())
     }
@@ -248,7 +272,7 @@ impl Memory {
                 bytes.len()
             )));
         }
-        bytes.iter_mut().enumerate().for_each(|(k, b)| *b = Allocation::byte(&a.words, at + k));
+        a.read(at, bytes);
         Ok(())
     }
 
@@ -284,6 +308,27 @@ mod tests {
         let error = m.read(a + 1, &mut [0; 9]).unwrap_err().to_string();
         assert!(error.contains(&format!("{:#x}", a + 8)), "{error}");
         assert!(m.write(a + 8, &[0; 4]).is_err());
+    }
+
+    #[test]
+    fn any_range_of_bytes_is_written_and_read_whole() {
+        let m = Memory::new();
+        let a = m.alloc(23).unwrap();
+        for start in 0..8 {
+            for len in 0..15 {
+                m.fill(a, 0xee, 23).unwrap();
+                let bytes: Vec<u8> = (1..=len as u8).collect();
+                m.write(a + start as u64, &bytes).unwrap();
+                let mut all = vec![0; 23];
+                m.read(a, &mut all).unwrap();
+                let mut want = vec![0xee; 23];
+                want[start..start + len].copy_from_slice(&bytes);
+                assert_eq!(all, want);
+                let mut part = vec![0; len];
+                m.read(a + start as u64, &mut part).unwrap();
+                assert_eq!(part, bytes);
+            }
+        }
     }
 
     #[test]

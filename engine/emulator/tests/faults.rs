@@ -94,6 +94,26 @@ fn uninitialised_registers_and_memory() {
 }
 
 #[test]
+fn registers_written_under_a_predicate_are_known_in_those_lanes() {
+    let body = "setp.lt.u32 %p1, %r0, 16; @%p1 mov.u32 %r1, 7; setp.ge.u32 %p2, %r0, 16; @%p2 mov.u32 %r1, 8; bar.sync 0;\n\
+                add.u32 %r10, %r1, 1; mul.wide.u32 %rd2, %r0, 4; add.s64 %rd2, %rd0, %rd2; st.global.u32 [%rd2], %r10;";
+    assert_eq!(run(body).words(), (0..32).map(|t| if t < 16 { 8 } else { 9 }).collect::<Vec<_>>());
+    let text =
+        fails(FaultKind::Uninitialised, run(&body.replace("%r0, 16; @%p2", "%r0, 17; @%p2")), "17", "16");
+    assert!(text.contains("thread (16, 0, 0)"), "{text}");
+}
+
+#[test]
+fn endless_kernels_end() {
+    let gpu = Gpu::new("sm_80").unwrap();
+    gpu.set_instruction_limit(100_000);
+    let loaded = gpu.load(&module("", "L: add.u32 %r1, %r0, 1; bra L;")).unwrap();
+    let config = Launch { grid: [1; 3], block: [64, 1, 1], shared: 0 };
+    let error = gpu.launch(loaded.kernel("k").unwrap(), config, &[0; 20]).unwrap_err();
+    assert_eq!(error.fault().unwrap().kind, FaultKind::Endless, "{error}");
+}
+
+#[test]
 fn uninitialised_device_memory_and_its_copies() {
     let gpu = Gpu::new("sm_80").unwrap();
     let text = module("", "ld.global.u32 %r1, [%rd1]; mul.lo.u32 %r1, %r1, 3; st.global.u32 [%rd0], %r1;");

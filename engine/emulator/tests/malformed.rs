@@ -80,6 +80,7 @@ fn damaged_modules_never_panic() {
     let text = module(DECLARATIONS, GOOD);
     let gpu = Gpu::new("sm_80").unwrap();
     gpu.load(&text).unwrap();
+    gpu.set_instruction_limit(100_000);
     let tokens: Vec<&str> = split(&text);
     let mut loaded = 0;
     let mut state = 1u64;
@@ -149,4 +150,14 @@ fn launches_are_checked() {
     let config = Launch { grid: [1; 3], block: [1; 3], shared: 0 };
     assert!(other.launch(kernel, config, &[0; 20]).unwrap_err().to_string().contains("another GPU"));
     assert!(Gpu::new("sm_70").is_err());
+}
+
+/// Launches may come from any thread, and modules travel between them.
+#[test]
+fn the_interface_is_sent_and_shared() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Gpu>();
+    shared::<codelsi_emulator::Module>();
+    shared::<codelsi_emulator::Kernel>();
+    shared::<Error>();
 }

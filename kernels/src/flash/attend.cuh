@@ -6,8 +6,8 @@
 #include "ffma.cuh"
 #endif
 
-// The softmax of a thread's rows so far: Σ 2^(bits·(s − top)) v, top, and Σ 2^(bits·(s − top)). `total` is the
-// thread's own share until `close`.
+// The softmax of a thread's rows so far: Σ 2^(bits·s − top) v, top = max(bits·s), and Σ 2^(bits·s − top). `total` is
+// the thread's own share until `close`.
 template <typename Tiles> struct State {
     typename Tiles::Wide sums;
     float top[Tiles::R], total[Tiles::R];
@@ -32,13 +32,13 @@ template <typename Tiles> struct State {
     __device__ void fold(typename Tiles::Square &s, float bits) {
 #pragma unroll
         for (int r = 0; r < Tiles::R; r++) {
-            float most = top[r];
+            float most = s.at(r, 0), sum = 0.0f;
 #pragma unroll
-            for (int c = 0; c < Tiles::C; c++) most = fmaxf(most, s.at(r, c));
-            most = warp_max<Tiles::SHARING>(most);
-            float by = exp2_fast((top[r] - most) * bits), down = -most * bits, sum = 0.0f;
+            for (int c = 1; c < Tiles::C; c++) most = fmaxf(most, s.at(r, c));
+            most = fmaxf(top[r], warp_max<Tiles::SHARING>(most) * bits);
+            float by = exp2_fast(top[r] - most);
 #pragma unroll
-            for (int c = 0; c < Tiles::C; c++) sum += s.at(r, c) = exp2_fast(fmaf(s.at(r, c), bits, down));
+            for (int c = 0; c < Tiles::C; c++) sum += s.at(r, c) = exp2_fast(fmaf(s.at(r, c), bits, -most));
             total[r] = fmaf(total[r], by, sum);
             top[r] = most;
             shrink(r, by);
@@ -54,10 +54,10 @@ template <typename Tiles> struct State {
 // How two states of a row join: x = x·older + y·newer, for sums and totals alike.
 struct Join {
     float top, older, newer;
-    __device__ Join(float before, float after, float bits) {
+    __device__ Join(float before, float after) {
         top = fmaxf(before, after);
-        older = exp2_fast((before - top) * bits);
-        newer = exp2_fast((after - top) * bits);
+        older = exp2_fast(before - top);
+        newer = exp2_fast(after - top);
     }
     __device__ float operator()(float x, float y) const { return fmaf(x, older, y * newer); }
 };
@@ -85,7 +85,7 @@ struct Store {
     }
 
     // s = what was kept, joined with s.
-    template <typename Tiles, typename At> __device__ void join(State<Tiles> &s, At at, float bits) const {
+    template <typename Tiles, typename At> __device__ void join(State<Tiles> &s, At at) const {
         Tiles tiles;
         __syncwarp(); // stats were kept by one lane of several
 #pragma unroll
@@ -94,7 +94,7 @@ struct Store {
             if (index < 0) continue;
             float before[2];
             load(before, stats + i64(index) * 2);
-            Join join(before[0], s.top[r], bits);
+            Join join(before[0], s.top[r]);
             s.top[r] = join.top;
             s.total[r] = join(before[1], s.total[r]);
 #pragma unroll

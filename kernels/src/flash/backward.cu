@@ -2,30 +2,13 @@
 //
 // math    P = 2^(bits·q kᵀ − L), Δ = Σ_d do·o, dS = P ⊙ (do vᵀ − Δ):
 //         dq = dS k / √D, dk = dSᵀ q / √D, dv = Pᵀ do. Masked entries of P and dS are zero
-// launch  flash_delta: CHUNKS lanes a row
+// launch  flash_delta: a block is a tile of rows of do and of o; Δ is the diagonal of their product
 //         flash_dq: a block is a tile of Queries::ROWS rows of one document and head; it walks the keys before them
 //         flash_dkdv: a block is a tile of Columns::ROWS keys of one document and kv head; it walks the rows after
 //         them, of every query head. It holds the scores transposed: as they leave one product they enter the next
 // Both passes have two buffers for the tiles they walk, and each product hides a copy: a buffer takes the next tile
 // as soon as its own has been used.
 #include "attend.cuh"
-
-extern "C" __global__ void flash_delta(float *delta,   // (rows)
-                                       const E *d_o,   // (rows, D)
-                                       const E *o,     // (rows, D)
-                                       int rows, int D) {
-    int row = (blockIdx.x * blockDim.x + threadIdx.x) / CHUNKS, c = threadIdx.x % CHUNKS * CHUNK;
-    float sum = 0.0f;
-    if (row < rows && c < D) {
-        float x[CHUNK], y[CHUNK];
-        load(x, d_o + i64(row) * D + c);
-        load(y, o + i64(row) * D + c);
-#pragma unroll
-        for (int i = 0; i < CHUNK; i++) sum = fmaf(x[i], y[i], sum);
-    }
-    sum = warp_sum<CHUNKS>(sum);
-    if (row < rows && c == 0) delta[row] = sum;
-}
 
 // Shared memory of either pass: two tiles that stay, two that change.
 template <typename Tiles, typename Job> struct Walk {
@@ -66,6 +49,31 @@ template <typename Tiles> __device__ inline void scale_by(typename Tiles::Wide &
         for (int n = 0; n < Tiles::RUNS; n++)
 #pragma unroll
             for (int i = 0; i < Tiles::RUN; i++) w.at(r, n, i) *= scale;
+}
+
+// Δ is summed as dP is: where a row sees one key, o = v, and dP − Δ has to be zero to the last bit.
+extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1)
+    flash_delta(float *delta, // (rows)
+                const E *d_o, // (rows, D)
+                const E *o,   // (rows, D)
+                int rows, int D) {
+    typedef Columns Tiles;
+    E *a = reinterpret_cast<E *>(shared), *b = a + Tiles::ROWS * DP;
+    int first = blockIdx.x * Tiles::ROWS;
+    auto at = [&](int r) { return first + r < rows ? first + r : -1; };
+    copy_tile<Tiles::ROWS, Tiles::WARPS>(a, d_o, D, 0, D, at);
+    copy_tile<Tiles::ROWS, Tiles::WARPS>(b, o, D, 0, D, at);
+    copy_commit();
+    copy_wait<0>();
+    __syncthreads();
+    Tiles tiles;
+    typename Tiles::Square s;
+    tiles.dots(s, a, b, nullptr);
+#pragma unroll
+    for (int r = 0; r < Tiles::R; r++)
+#pragma unroll
+        for (int c = 0; c < Tiles::C; c++)
+            if (tiles.row(r) == tiles.column(c) && at(tiles.row(r)) >= 0) delta[at(tiles.row(r))] = s.at(r, c);
 }
 
 // Grid (⌊T / ROWS⌋ + documents, H): long tiles first.

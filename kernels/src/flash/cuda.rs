@@ -40,8 +40,6 @@ pub static BACKWARD: Source = Source {
 const TILE: usize = 64;
 /// Keys of a split.
 const SPLIT: usize = 512;
-/// Threads of a block of `flash_delta`.
-const DELTAS: usize = 256;
 /// Threads of a block of `flash_merge`, each with four channels.
 const MERGERS: usize = 128;
 
@@ -125,7 +123,7 @@ impl Shape {
 
 /// log₂ e / √D.
 fn bits(heads: Heads) -> f32 {
-    std::f32::consts::LOG2_E / (heads.head_dim as f32).sqrt()
+    (std::f64::consts::LOG2_E / (heads.head_dim as f64).sqrt()) as f32
 }
 
 /// H, H / K, D, K·D: what every kernel is told of its heads.
@@ -169,9 +167,10 @@ pub fn backward(
     let shape = Shape::of(q.dtype(), heads)?;
     let (t, n) = (q.shape()[0], documents.shape()[0] - 1);
     let rows = t * heads.heads;
-    let lanes = rows * shape.width * shape.size / 16;
+    let tile = shape.columns.rows;
+    let shared = 2 * tile * shape.width * shape.size;
+    let grid = Grid { blocks: [rows.div_ceil(tile), 1, 1], threads: shape.threads, shared };
     let args = &mut [Arg::Out(delta), Arg::In(d_o), Arg::In(o), int(rows), int(heads.head_dim)];
-    let grid = Grid::new(lanes.div_ceil(DELTAS), DELTAS);
     start(cuda, &BACKWARD, "flash_delta", shape.variant, grid, args)?;
     let args = |outputs: Vec<_>| {
         let inputs = [q, k, v, d_o, lse, &*delta, documents].map(Arg::In);
@@ -220,7 +219,7 @@ pub fn paged(
     let grid = Grid { blocks: [call.alone, lanes.div_ceil(MERGERS), 1], threads: MERGERS, shared: 0 };
     let tensors = [sums, stats, rows.sequences, rows.positions].map(Arg::In);
     let sizes = [t, splits, heads.heads, heads.head_dim, longest, call.alone].map(int);
-    let args = [Arg::InOut(o)].into_iter().chain(tensors).chain(sizes).chain([Arg::F32(bits(heads))]);
+    let args = [Arg::InOut(o)].into_iter().chain(tensors).chain(sizes);
     start(cuda, &DECODE, "flash_merge", shape.variant, grid, &mut args.collect::<Vec<_>>())
 }
 

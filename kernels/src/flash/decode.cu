@@ -48,7 +48,7 @@ extern "C" __global__ void flash_merge(E *o,                 // (T, H·D)
                                        const float *stats,   // (alone, splits, H, 2)
                                        const int *sequences, // (T)
                                        const int *positions, // (T)
-                                       int T, int splits, int H, int D, int longest, int alone, float bits) {
+                                       int T, int splits, int H, int D, int longest, int alone) {
     int t = Batch{sequences, positions, T, longest, alone}.find<true>(blockIdx.x);
     if (t >= T || positions[t] < SPLIT) return;
     int i = blockIdx.y * 128 + threadIdx.x, h = i / LANES, c = i % LANES * 4;
@@ -66,7 +66,7 @@ extern "C" __global__ void flash_merge(E *o,                 // (T, H·D)
             for (int j = 0; j < 4; j++) sum[j] = x[j];
             continue;
         }
-        Join join(top, after[0], bits);
+        Join join(top, after[0]);
         top = join.top;
         total = join(total, after[1]);
 #pragma unroll

@@ -15,7 +15,7 @@ __device__ inline void forward(E *o, float *lse, Store store, const E *q, const 
     copy_queries(stage, q, heads.D);
     for (int tile = 0;;) {
         attend(state, stage, k, v, tile, heads);
-        if (tile > SPLIT) store.join(state, at, heads.bits);
+        if (tile > SPLIT) store.join(state, at);
         if (tile >= slots.end()) break;
         store.keep(state, at);
     }
@@ -25,7 +25,7 @@ __device__ inline void forward(E *o, float *lse, Store store, const E *q, const 
 #pragma unroll
     for (int r = 0; r < Prefill::R; r++) {
         int index = at(tiles.row(r));
-        if (index >= 0) lse[index] = fmaf(state.top[r], heads.bits, log2f(state.total[r]));
+        if (index >= 0) lse[index] = state.top[r] + log2f(state.total[r]);
     }
 }
 

@@ -1,27 +1,40 @@
 //! `flash`: causal attention by tiles with an online softmax; the score matrix never exists.
 //!
 //! FlashAttention-2 (Dao, arXiv 2307.08691): algorithm 1 forward, algorithm 2 backward, the latter in two passes
-//! (dq by rows, dk and dv by columns) so that no sum needs an atomic.
+//! (dq by rows, dk and dv by columns) so that no sum needs an atomic. Forming P and dS twice costs seven products
+//! where one pass over both would take five; the bits are the same every time, and nothing but Δ is kept between.
+//! `doc/03-flash.md` derives both directions and walks through the kernels.
 //!
 //! **math** P = softmax(q kᵀ / √D, causal), o = P v; L = the row's log-sum-exp. Backward with Δ = Σ_d do·o:
 //! dS = P ⊙ (do vᵀ − Δ) / √D, dq = dS k, dk = dSᵀ q, dv = Pᵀ do.
 //!
-//! **shapes** q, o (T, H·D); k, v (T, K·D), or pages (N, page, K·D); L (T, H) f32. H is a multiple of K: query
-//! head h reads kv head h / (H/K).
+//! **shapes** q, o (T, H·D); k, v (T, K·D), or pages (N, page, K·D); L (T, H) f32, on a GPU in base 2. H is a
+//! multiple of K: query head h reads kv head h / (H/K).
 //!
 //! **layout** T holds packed documents: a row attends to the rows of its own document up to itself. Tiles are
 //! 64 positions, counted from the document's start.
 //!
+//! **launch** `flash_forward`, `flash_dq`: a block is 128 rows (f32: 64) of a document and query head; `flash_dkdv`:
+//! 64 keys of a document and kv head, for all its query heads; `flash_delta`: 64 rows of o. Over pages, `flash_pages`
+//! takes runs of rows as `flash_forward` does; `flash_decode` takes single rows, a block for each split of 512 keys
+//! and for all query heads of a kv head, and `flash_merge` joins the splits. 128 threads (f32: 256), two blocks of
+//! forward or backward on a multiprocessor at D = 128 in bf16. Documents, positions and tables are read on the device.
+//!
 //! **numerics** scores, softmax and sums in f32; when q is in bf16, P and dS are rounded to bf16 for their
 //! products. A row's bits depend on its own values and on those before it: not on the rows beside it, on the
-//! page size, or on whether k and v come from pages.
+//! page size, or on whether k and v come from pages. On a GPU every 512 keys are summed apart and joined in order,
+//! whoever sums them: one block after another, or many at once.
 //!
-//! **traffic** reads q, k, v once a tile row, writes o; 4·T²/2·H·D flops a document of T tokens.
+//! **traffic** reads q, k, v once a tile row, writes o; 4·T²/2·H·D flops a document of T tokens, backward 14.
+//! Documents and sequences longer than 512 tokens keep unfinished rows in working memory, 4·(T, H, D) bytes.
 
 mod cpu;
 mod cuda;
 mod paged;
+pub mod paged_spec;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use paged::{Paged, flash_paged};
 

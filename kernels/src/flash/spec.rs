@@ -8,7 +8,7 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "flash",
     cases,
-    sources: &[&cuda::FORWARD, &cuda::DECODE, &cuda::BACKWARD],
+    sources: &[&cuda::FORWARD, &cuda::BACKWARD],
     shapes: Shapes {
         sizes: "T,H,K,D",
         case: |dtype, s| case(dtype, &[s[0]], Heads { heads: s[1], kv_heads: s[2], head_dim: s[3] }),
@@ -27,7 +27,9 @@ fn cases(dtype: DType) -> Vec<Case> {
         case(dtype, &[7, 1, 5], heads(4, 2, 8)),
         case(dtype, &[70], heads(2, 1, 24)),
         case(dtype, &[33, 65], heads(3, 3, 40)),
-        case(dtype, &[130], heads(2, 2, 128)),
+        case(dtype, &[1, 63, 7], heads(4, 1, 64)),
+        case(dtype, &[64, 2], heads(1, 1, 72)),
+        case(dtype, &[130], heads(2, 1, 128)),
     ]
 }
 
@@ -62,29 +64,35 @@ pub fn case(dtype: DType, lengths: &[usize], heads: Heads) -> Case {
 
 /// Softmax attention by plain loops.
 fn reference(x: &[Value], heads: Heads) -> Value {
-    let Heads { heads: h, kv_heads, head_dim: d } = heads;
     let mut o = Value::zeros(x[0].shape);
     for document in x[3].data.windows(2) {
         let (start, end) = (document[0] as usize, document[1] as usize);
         for t in start..end {
-            for head in 0..h {
-                let kv = head / (h / kv_heads) * d;
-                let q = &x[0].row(t)[head * d..][..d];
-                let score = |j: usize| {
-                    let k = &x[1].row(j)[kv..][..d];
-                    q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() / (d as f64).sqrt()
-                };
-                let scores: Vec<f64> = (start..=t).map(score).collect();
-                let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
-                let total: f64 = weights.iter().sum();
-                for (j, w) in (start..=t).zip(&weights) {
-                    let v = &x[2].row(j)[kv..][..d];
-                    let o = &mut o.row_mut(t)[head * d..][..d];
-                    o.iter_mut().zip(v).for_each(|(o, v)| *o += w / total * v);
-                }
-            }
+            let rows: Vec<usize> = (start..=t).collect();
+            attend(o.row_mut(t), x[0].row(t), &x[1], &x[2], &rows, heads);
         }
     }
     o
+}
+
+/// o (H·D) of a row of queries over the given rows of k and v.
+pub(super) fn attend(o: &mut [f64], q: &[f64], k: &Value, v: &Value, rows: &[usize], heads: Heads) {
+    let Heads { heads: h, kv_heads, head_dim: d } = heads;
+    for head in 0..h {
+        let kv = head / (h / kv_heads) * d;
+        let q = &q[head * d..][..d];
+        let score = |&j: &usize| {
+            let k = &k.row(j)[kv..][..d];
+            q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() / (d as f64).sqrt()
+        };
+        let scores: Vec<f64> = rows.iter().map(score).collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let o = &mut o[head * d..][..d];
+        for (&j, w) in rows.iter().zip(&weights) {
+            let v = &v.row(j)[kv..][..d];
+            o.iter_mut().zip(v).for_each(|(o, v)| *o += w / total * v);
+        }
+    }
 }

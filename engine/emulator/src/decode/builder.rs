@@ -1,5 +1,6 @@
 //! Walks a function body and emits instructions on virtual registers.
 
+use super::kind::kind;
 use super::names::{Name, Names, Register, special};
 use super::{Origin, Special};
 use crate::error::{Error, Result};
@@ -107,34 +108,6 @@ pub fn build<'a>(unit: &'a Unit<'a>, function: &'a Function<'a>, symbols: &'a Sy
     b.built.shared_bytes = align_up(b.built.shared_bytes as u64, b.dynamic_align) as u32;
     b.built.registers = std::mem::take(&mut b.names.registers);
     Ok(b.built)
-}
-
-/// The kind of work of an opcode.
-fn kind(root: &str, i: &Instruction<'_>) -> Kind {
-    let of_float = i.opcode.last().is_some_and(|ty| ty.contains('f'));
-    match root {
-        "ld" | "ldu" | "st" | "atom" | "red" | "ldmatrix" | "stmatrix" => Kind::Memory,
-        "cp" if i.opcode.contains(&"global") => Kind::Memory,
-        "bar" | "barrier" | "cp" => Kind::Barrier,
-        "mma" => Kind::Mma,
-        "bra" | "brx" | "call" | "ret" | "exit" | "trap" => Kind::Branch,
-        "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "lg2" | "ex2" | "tanh" => Kind::Special,
-        "div" if of_float => Kind::Special,
-        "add" | "sub" | "mul" | "fma" | "mad" | "min" | "max" | "neg" | "abs" | "setp" | "set" | "cvt"
-        | "copysign" | "testp" => {
-            if of_float {
-                Kind::Float
-            } else {
-                Kind::Integer
-            }
-        }
-        "mov" | "cvta" | "selp" | "slct" | "shfl" | "vote" | "match" | "activemask" | "membar" | "fence" => {
-            Kind::Other
-        }
-        "and" | "or" | "xor" | "not" if i.opcode.last() == Some(&"pred") => Kind::Other,
-        "nanosleep" | "prefetch" | "prefetchu" | "discard" | "applypriority" | "createpolicy" => Kind::Other,
-        _ => Kind::Integer,
-    }
 }
 
 fn align_up(value: u64, align: u32) -> u64 {
@@ -298,7 +271,7 @@ impl<'a> Builder<'a> {
 
     fn instruction(&mut self, i: &'a Instruction<'a>) -> Result<()> {
         let root = i.opcode[0];
-        self.kind = kind(root, i);
+        self.kind = kind(i);
         let known = self.arithmetic(root, i)?
             || self.float(root, i)?
             || self.data(root, i)?

@@ -9,6 +9,7 @@ mod collective;
 mod control;
 mod data;
 mod float;
+mod kind;
 mod modifiers;
 mod names;
 mod slots;
@@ -17,7 +18,7 @@ pub use builder::{Symbol, Symbols};
 
 use crate::error::Result;
 use crate::flow;
-use crate::inst::Inst;
+use crate::inst::{Inst, Slot};
 use crate::module::Param;
 use crate::ptx::{Function, Unit};
 
@@ -69,7 +70,9 @@ pub struct Program {
     /// Registers that hold special values when a warp starts: row, and which.
     pub specials: Vec<(usize, Special)>,
     /// Registers that some path reads before it writes them.
-    pub undefined: Vec<crate::inst::Slot>,
+    pub undefined: Vec<Slot>,
+    /// For every block barrier the registers that are read later on.
+    pub live: Vec<(u32, Vec<Slot>)>,
     pub shared_bytes: u32,
     pub local_bytes: u32,
     pub params: Vec<Param>,

@@ -16,7 +16,7 @@ pub fn assign(mut built: Built, line: u32) -> Result<Program> {
     }
     let skeleton = skeleton(&built);
     let graph = Graph::new(&skeleton, &built.tables);
-    let live = intervals(&built, &graph);
+    let (live, behind) = liveness(&built, &graph);
     let mut program = Program {
         tables: std::mem::take(&mut built.tables),
         shared_bytes: built.shared_bytes,
@@ -27,6 +27,9 @@ pub fn assign(mut built: Built, line: u32) -> Result<Program> {
         ..Program::default()
     };
     let rows = scan(&built, &live, &mut program);
+    let live =
+        |(at, registers): &(u32, Vec<u32>)| (*at, registers.iter().map(|&r| rows[r as usize]).collect());
+    program.live = behind.iter().map(live).collect();
     let mut constants = Constants::default();
     for (draft, mut inst) in built.drafts.iter().zip(skeleton) {
         let mut slot = |arg: Arg| constants.slot(arg, &rows, built.shared_bytes);
@@ -103,7 +106,8 @@ struct Interval {
     end: u32,
 }
 
-fn intervals(built: &Built, graph: &Graph) -> Vec<Interval> {
+/// The intervals, and the registers live behind every barrier.
+fn liveness(built: &Built, graph: &Graph) -> (Vec<Interval>, Vec<(u32, Vec<u32>)>) {
     let words = built.registers.len().div_ceil(64);
     let blocks = graph.len();
     let mut read = vec![vec![0u64; words]; blocks];
@@ -155,7 +159,22 @@ fn intervals(built: &Built, graph: &Graph) -> Vec<Interval> {
         uses(d).for_each(|r| touch(r, 2 * at as u32));
         registers(&d.dst).for_each(|r| touch(r, 2 * at as u32 + 1));
     }
-    found
+    let mut behind = Vec::new();
+    for block in 0..blocks {
+        let mut live = live_out[block].clone();
+        for at in (graph.starts[block] as usize..graph.starts[block + 1] as usize).rev() {
+            let d = &built.drafts[at];
+            if matches!(d.op, Op::Barrier | Op::BarrierReduce(_)) {
+                behind.push((at as u32, bits(&live).collect()));
+            }
+            if d.guard.is_none() {
+                registers(&d.dst).for_each(|r| live[r as usize / 64] &= !(1 << (r % 64)));
+            }
+            uses(d).for_each(|r| live[r as usize / 64] |= 1 << (r % 64));
+        }
+    }
+    behind.sort_unstable_by_key(|b| b.0);
+    (found, behind)
 }
 
 /// Rows by linear scan; a row is free again when its register's interval has ended.

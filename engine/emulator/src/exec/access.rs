@@ -87,8 +87,9 @@ impl<'g> Warp<'g> {
                 let tainted = shared.memory.read(who, &at, q.bytes, q.mask)?;
                 let memory = &shared.memory;
                 gather(&mut self.registers, q, &at, q.mask, |_, w| memory.words[w]);
-                if tainted || self.taints.is_some() {
-                    self.load_taint(shared, q, &at, q.mask, |_, w| memory.taint_of(w));
+                match tainted {
+                    true => self.load_taint(shared, q, &at, q.mask, |_, w| memory.taint_of(w)),
+                    false => self.load_taint(shared, q, &at, q.mask, |_, _| 0),
                 }
             }
             Space::Local => {

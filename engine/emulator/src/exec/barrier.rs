@@ -79,6 +79,9 @@ impl<'g> Warp<'g> {
         for s in i.src {
             self.require_known(s, mask, "an operand of a barrier")?;
         }
+        if let Ok(at) = shared.grid.program.live.binary_search_by_key(&self.now.pc, |l| l.0) {
+            self.drop_taint(&shared.grid.program.live[at].1);
+        }
         let uniform = |s: Slot| {
             let what = "a barrier's id and count must be the same in all lanes";
             self.registers.uniform(s, mask).ok_or_else(|| trouble(FaultKind::Invalid, None, what))

@@ -24,9 +24,6 @@ pub struct Shared<'g> {
     pub log: Log,
 }
 
-/// Instructions the warps of a block may execute together before the kernel counts as endless.
-const LIMIT: u64 = 1 << 31;
-
 /// A block.
 pub struct Block<'g> {
     shared: Shared<'g>,
@@ -71,10 +68,11 @@ impl<'g> Block<'g> {
                 self.shared.counters.executed(&self.shared.executed);
                 return Ok((self.shared.counters, self.shared.log));
             }
-            if self.shared.executed.iter().map(|e| e.warps).sum::<u64>() > LIMIT {
+            let limit = self.shared.grid.limit;
+            if self.shared.executed.iter().map(|e| e.warps).sum::<u64>() > limit {
                 let running =
                     self.warps.iter().position(|w| w.live() != 0 && w.waiting.is_none()).unwrap_or(0);
-                let detail = format!("more than {LIMIT} instructions executed, and no end");
+                let detail = format!("more than {limit} instructions of its warps executed, and no end");
                 return Err(self.fault(running, *trouble(FaultKind::Endless, None, detail)));
             }
             if !moved && self.warps.iter().all(|w| w.live() == 0 || w.waiting.is_some()) {

@@ -29,6 +29,8 @@ pub struct Grid<'g> {
     pub params: Vec<u32>,
     pub snapshot: Snapshot,
     pub schedule: Schedule,
+    /// Instructions the warps of a block may execute together before the kernel counts as endless.
+    pub limit: u64,
     /// Static and dynamic shared memory in bytes.
     pub shared_bytes: u32,
     pub blocks: u64,
@@ -93,7 +95,7 @@ pub fn launch(
     config: Launch,
     args: &[u8],
     snapshot: Snapshot,
-    schedule: Schedule,
+    (schedule, limit): (Schedule, u64),
 ) -> Result<Counters> {
     check(kernel, config, args)?;
     let blocks = config.grid.iter().map(|&n| n as u64).product::<u64>();
@@ -111,6 +113,7 @@ pub fn launch(
         params: params.collect(),
         snapshot,
         schedule,
+        limit,
         shared_bytes: kernel.static_shared() + config.shared,
         blocks,
         wide_atomics: Mutex::new(()),
@@ -125,7 +128,8 @@ pub fn launch(
 fn run_blocks(grid: &Grid<'_>) -> Result<Counters> {
     // Blocks behind a failed one need not run; those before it may hold the fault to report.
     let failed = AtomicU64::new(u64::MAX);
-    let run = |n: u64| {
+    let run = |at: u64| {
+        let n = if grid.schedule == Schedule::Late { grid.blocks - 1 - at } else { at };
         if n > failed.load(Relaxed) {
             return None;
         }

@@ -43,9 +43,11 @@ impl<'g> Warp<'g> {
         let tainted = shared.memory.read(self.who(false), &at, ROW, used)?;
         let memory = &shared.memory;
         spread(&mut self.registers, i, &at, (n, transposed), |w| memory.words[w]);
-        if tainted || self.taints.is_some() {
+        if tainted {
             self.first_taint.get_or_insert(self.now.pc);
             spread(self.taints(shared.grid), i, &at, (n, transposed), |w| memory.taint_of(w));
+        } else if let Some(t) = &mut self.taints {
+            i.dst[..n as usize].iter().for_each(|&d| t.set_word(d, &[0; LANES], FULL));
         }
         Ok(())
     }

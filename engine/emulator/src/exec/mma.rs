@@ -88,6 +88,8 @@ fn product<const PER: usize, const DEPTH: usize>(
             }
         }
     }
+    // A row of D may lie where one of A, B or C did: all are read before any is written.
+    let mut new = [[0; LANES]; 4];
     for upper in 0..2 {
         let mut a = [[[0f32; LANES]; PER]; DEPTH];
         for n in 0..DEPTH {
@@ -97,7 +99,6 @@ fn product<const PER: usize, const DEPTH: usize>(
             }
         }
         let (even, odd) = (r.word(i.src[6 + 2 * upper]), r.word(i.src[7 + 2 * upper]));
-        let (mut new_even, mut new_odd) = ([0; LANES], [0; LANES]);
         for first in (0..LANES).step_by(4) {
             let mut sum = [0f32; 8];
             for t in 0..4 {
@@ -115,12 +116,13 @@ fn product<const PER: usize, const DEPTH: usize>(
                 }
             }
             for t in 0..4 {
-                (new_even[first + t], new_odd[first + t]) = (canonical(sum[t]), canonical(sum[4 + t]));
+                new[2 * upper][first + t] = canonical(sum[t]);
+                new[2 * upper + 1][first + t] = canonical(sum[4 + t]);
             }
         }
-        // C may be D: both rows of C were read above.
-        r.set_word(i.dst[2 * upper], &new_even, FULL);
-        r.set_word(i.dst[2 * upper + 1], &new_odd, FULL);
+    }
+    for (n, new) in new.iter().enumerate() {
+        r.set_word(i.dst[n], new, FULL);
     }
 }
 

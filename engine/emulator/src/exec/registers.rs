@@ -149,6 +149,24 @@ impl<'g> Registers<'g> {
         }
     }
 
+    /// Whether any bit of a register is set in any lane.
+    pub fn any(&self, s: Slot) -> bool {
+        match s.class() {
+            Class::Word => self.word(s).iter().fold(0, |any, x| any | x) != 0,
+            Class::Double => self.double(s).iter().fold(0, |any, x| any | x) != 0,
+            Class::Predicate => self.predicate(s) != 0,
+        }
+    }
+
+    /// Zeroes the lanes of `mask`.
+    pub fn clear(&mut self, d: Slot, mask: u32) {
+        match d.class() {
+            Class::Word => self.set_word(d, &[0; LANES], mask),
+            Class::Double => self.set_double(d, &[0; LANES], mask),
+            Class::Predicate => self.set_predicate(d, 0, mask),
+        }
+    }
+
     /// The value of a word operand that must be the same in all lanes of `mask`, if it is.
     pub fn uniform(&self, s: Slot, mask: u32) -> Option<u32> {
         let row = self.word(s);

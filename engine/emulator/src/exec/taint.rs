@@ -59,11 +59,26 @@ impl<'g> Warp<'g> {
         }
     }
 
+    /// Forgets the taint when no register that will still be read has any.
+    pub fn drop_taint(&mut self, live: &[Slot]) {
+        if self.taints.as_ref().is_some_and(|t| t.carry == 0 && !live.iter().any(|&s| t.any(s))) {
+            (self.taints, self.first_taint) = (None, None);
+        }
+    }
+
     /// What an instruction on registers does to the taint of its destinations; called before it executes.
     #[inline(never)]
     pub fn spread_taint(&mut self, i: &Inst, mask: u32) {
         let Some(t) = self.taints.as_mut() else { return };
         let r = &self.registers;
+        // Those that read memory or other lanes set the taint where they do so.
+        if matches!(i.op, Op::Load(_) | Op::Atom { .. } | Op::LoadMatrix(..) | Op::Shuffle(_)) {
+            return;
+        }
+        let mut sources = i.src.into_iter().filter(|s| !s.is_none() && !s.is_constant());
+        if t.carry == 0 && !sources.any(|s| t.any(s)) {
+            return i.dst.into_iter().filter(|d| !d.is_none()).for_each(|d| t.clear(d, mask));
+        }
         match i.op {
             Op::Mov32 | Op::Mov64 | Op::Convert(Convert::U32ToU64 | Convert::U64ToU32) => {
                 let bits = t.bits(i.src[0]);
@@ -140,8 +155,6 @@ impl<'g> Warp<'g> {
                 }
             }
             Op::Mma(kind) => matrix(t, i, kind),
-            // Those that read memory or other lanes set the taint where they do so.
-            Op::Load(_) | Op::Atom { .. } | Op::LoadMatrix(..) | Op::Shuffle(_) => {}
             _ => mix(t, i, mask),
         }
     }
@@ -245,8 +258,8 @@ fn matrix(t: &mut Registers<'_>, i: &Inst, kind: crate::inst::Mma) {
         let row = t.word(i.src[4 + n]);
         (0..LANES).for_each(|lane| columns[lane / 4] |= row[lane] != 0);
     }
-    for n in 0..4 {
-        let c = *t.word(i.src[6 + n]);
+    let c: [[u32; LANES]; 4] = from_fn(|n| *t.word(i.src[6 + n]));
+    for (n, c) in c.iter().enumerate() {
         let new = from_fn(|lane| {
             let hit = rows[lane / 4 + 8 * (n / 2)] || columns[(lane % 4) * 2 + n % 2] || c[lane] != 0;
             if hit { u32::MAX } else { 0 }

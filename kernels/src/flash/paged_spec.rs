@@ -1,0 +1,107 @@
+//! Reference and cases of `flash_paged`.
+
+use super::{Heads, Paged, cuda, flash_paged};
+use crate::spec::{Case, Cost, Input, Kind, Shapes, Spec, Value};
+use codelsi_engine::DType;
+use std::ops::Range;
+
+/// The declaration of `flash_paged`.
+pub static SPEC: Spec = Spec {
+    name: "flash_paged",
+    cases,
+    sources: &[&cuda::DECODE],
+    shapes: Shapes {
+        sizes: "S,T,H,K,D,page",
+        case: |dtype, s| {
+            let rows: Vec<_> = (0..s[0]).map(|sequence| (sequence, s[1] - 1..s[1])).collect();
+            case(dtype, &rows, s[5], Heads { heads: s[2], kv_heads: s[3], head_dim: s[4] })
+        },
+        backward: None,
+        real: &[&[4, 2048, 40, 40, 128, 16]],
+    },
+};
+
+fn cases(dtype: DType) -> Vec<Case> {
+    let heads = |heads, kv_heads, head_dim| Heads { heads, kv_heads, head_dim };
+    let one = |sequence, position| (sequence, position..position + 1);
+    vec![
+        // Rows to decode, beside a chunk of a prompt.
+        case(dtype, &[one(0, 0), one(2, 17), one(1, 40), (3, 5..12)], 16, heads(4, 2, 8)),
+        // Rows to decode alone, on either side of pages and tiles.
+        case(dtype, &[one(0, 15), one(1, 16), one(2, 63), one(3, 64)], 16, heads(2, 1, 24)),
+        case(dtype, &[(0, 0..65)], 32, heads(3, 3, 40)),
+        // Chunks that begin anywhere, one over the border of two blocks of rows.
+        case(dtype, &[(1, 100..130), (0, 33..35)], 32, heads(2, 2, 72)),
+        // One, two and three splits.
+        case(dtype, &[one(0, 511), one(1, 512), one(2, 1024)], 128, heads(2, 1, 128)),
+        case(dtype, &[(0, 505..520)], 256, heads(1, 1, 64)),
+        // More query heads to a kv head than a block takes.
+        case(dtype, &[one(0, 9)], 16, heads(20, 1, 8)),
+        // A sequence twice: one row more than there are places to decode.
+        case(dtype, &[one(0, 3), one(0, 20)], 16, heads(1, 1, 8)),
+        case(dtype, &[one(0, 20), one(1, 2)], 16, heads(40, 40, 128)),
+    ]
+}
+
+/// Rows of sequences at ranges of positions, over pages that lie in no order.
+fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads) -> Case {
+    let Heads { heads: h, kv_heads: k, head_dim: d } = heads;
+    let sequences = rows.iter().map(|r| r.0 + 1).max().unwrap_or(0);
+    let length = |s| rows.iter().filter(|r| r.0 == s).map(|r| r.1.end).max().unwrap_or(0);
+    let lengths: Vec<usize> = (0..sequences).map(length).collect();
+    let (tables, pages) = tables(&lengths, page);
+    let each = || rows.iter().flat_map(|(s, range)| range.clone().map(move |position| (*s, position)));
+    let t = each().count();
+    let ints = |of: fn((usize, usize)) -> usize| Input::ints(each().map(|row| of(row) as i32).collect());
+    let (keys, pairs) = (lengths.iter().sum::<usize>(), each().map(|row| row.1 + 1).sum::<usize>());
+    Case {
+        name: format!("rows={rows:?} page={page} H={h} K={k} D={d}"),
+        inputs: vec![
+            Input::storage([t, h * d]).frozen(),
+            Input::storage([pages, page, k * d]).frozen(),
+            Input::storage([pages, page, k * d]).frozen(),
+            ints(|row| row.0),
+            ints(|row| row.1),
+            Input {
+                shape: [sequences, tables.len() / sequences].into(),
+                kind: Kind::Int(tables),
+                grad: false,
+            },
+        ],
+        run: Box::new(move |cx, x| {
+            let rows = Paged { sequences: x[3], positions: x[4], tables: x[5] };
+            Ok(vec![flash_paged(cx, x[0], x[1], x[2], rows, heads)?])
+        }),
+        reference: Box::new(move |x| vec![reference(x, heads)]),
+        terms: d + keys,
+        cost: Cost {
+            bytes: (2 * (t * h + keys * k) * d * dtype.size()) as f64,
+            flops: (4 * pairs * h * d) as f64,
+        },
+    }
+}
+
+/// Tables (S, M) of the pages of sequences, −1 where they end, and how many pages there are; one is nobody's.
+pub(super) fn tables(lengths: &[usize], page: usize) -> (Vec<i32>, usize) {
+    let needed: Vec<usize> = lengths.iter().map(|n| n.div_ceil(page)).collect();
+    let pages = needed.iter().sum::<usize>() + 1;
+    let longest = needed.iter().copied().max().unwrap_or(0);
+    let mut free = (0..pages as i32).rev();
+    let mut table = |n: usize| -> Vec<i32> {
+        (0..longest).map(|i| if i < n { free.next().unwrap_or(-1) } else { -1 }).collect()
+    };
+    (needed.iter().flat_map(|&n| table(n)).collect(), pages)
+}
+
+/// Softmax attention over pages by plain loops.
+fn reference(x: &[Value], heads: Heads) -> Value {
+    let page = x[1].shape[1];
+    let mut o = Value::zeros(x[0].shape);
+    for t in 0..x[0].dims().0 {
+        let table = x[5].row(x[3].int(t));
+        let rows: Vec<usize> =
+            (0..=x[4].int(t)).map(|j| table[j / page] as usize * page + j % page).collect();
+        super::spec::attend(o.row_mut(t), x[0].row(t), &x[1], &x[2], &rows, heads);
+    }
+    o
+}
