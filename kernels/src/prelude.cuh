@@ -197,6 +197,9 @@ __device__ inline void load_shared(u32 (&x)[4], u32 from) {
 __device__ inline void store_shared(u32 to, u32 x) {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
 }
+__device__ inline void store_shared(u32 to, u32 x0, u32 x1) {
+    asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(x0), "r"(x1) : "memory");
+}
 __device__ inline void store_shared(u32 to, float x0, float x1) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(x0), "f"(x1) : "memory");
 }

@@ -6,11 +6,18 @@
 //!
 //! **layout** row-major; on the CPU both operands are packed, 12 rows of x or 32 rows of W at a time, into words
 //! that one multiply-add (f32) or one dot product of pairs (bf16) consumes. Under four rows of x or fewer, rows of W
-//! are transposed in registers and multiplied at once, at the speed of reading them.
+//! are transposed in registers and multiplied at once, at the speed of reading them. On a GPU tiles of both lie in
+//! shared memory, swizzled so that no access meets a bank twice (`tile.cuh`).
+//!
+//! **launch** a tile of y is a block, 16x32 (decode) to 128x256, whichever takes least time (`cuda::choose`); 3 to 6
+//! stages of asynchronous copies feed the tensor cores (`mainloop.cuh`), or registers feed multiply-adds (`ffma.cu`).
 //!
 //! **numerics** f32 accumulation in one chain per element, k ascending: the bits of a row of y do not depend on
 //! T. An x in bf16 makes the operands bf16 (an f32 W is rounded as it is read); an x in f32 computes in f32
-//! over whatever W is stored in. One rounding, at the store.
+//! over whatever W is stored in. One rounding, at the store. On a GPU the links of the chain are mma steps of 16, the
+//! same in every tile from one row to a thousand, so that the choice of a tile changes no bit; and because a row of an
+//! mma tile is computed from that row alone, neither do the other rows. K is never split for the sake of parallelism,
+//! but where W has at most 64 rows: there, whatever T is, slices of 1024 are summed apart and then added in order.
 //!
 //! **traffic** reads T·K + N·K, writes T·N; 2·T·N·K flops.
 
@@ -18,7 +25,7 @@ pub mod cpu;
 pub(crate) mod cuda;
 pub mod spec;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use codelsi_engine::cuda::Cuda;
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};

@@ -6,7 +6,7 @@ use codelsi_engine::cuda::Emulated;
 use codelsi_engine::rng::Key;
 
 /// A GPU in software; none where there is no compiler, which with `CODELSI_REQUIRE=all` is a failure.
-fn gpu() -> Option<Device> {
+pub(crate) fn gpu() -> Option<Device> {
     match Device::emulated("sm_80") {
         Ok(device) => Some(device),
         Err(e) => {
@@ -17,12 +17,12 @@ fn gpu() -> Option<Device> {
     }
 }
 
-fn parts(device: &Device) -> (&Cuda, &Emulated) {
-    let Device::Cuda(cuda) = device else { panic!("{}", "not a CUDA device") };
+pub(crate) fn parts(device: &Device) -> (&Cuda, &Emulated) {
+    let Device::Cuda(cuda) = device else { panic!("not a CUDA device") };
     (cuda, cuda.emulator().unwrap())
 }
 
-fn operand(device: &Device, shape: [usize; 2], dtype: DType, site: u32) -> Tensor {
+pub(crate) fn operand(device: &Device, shape: [usize; 2], dtype: DType, site: u32) -> Tensor {
     random(device, shape.into(), dtype, 1.0, Key { seed: 11, step: 0, site }).unwrap()
 }
 
@@ -64,13 +64,16 @@ fn rows_of_small_and_large_batches_have_the_same_bits() {
     let cx = Ctx::inference(&device);
     // The second one is so narrow that K is cut in slices.
     for (n, k) in [(136, 328), (48, 2104)] {
-        for dtypes in [[DType::BF16; 2], [DType::BF16, DType::F32], [DType::F32, DType::BF16], [DType::F32; 2]] {
+        for dtypes in
+            [[DType::BF16; 2], [DType::BF16, DType::F32], [DType::F32, DType::BF16], [DType::F32; 2]]
+        {
             let [x, w] = operands(&device, Form::NT, [200, n, k], dtypes);
             let all = linear(&cx, &x, &w).unwrap();
             for rows in [1, 7, 64] {
                 let mut few = cx.empty([rows, n], dtypes[0]);
                 let x = Part { t: &x, first: 130, rows };
-                multiply(&cx, parts(&device).0, &mut few, (0, rows), false, Form::NT, [x, Part::all(&w)]).unwrap();
+                multiply(&cx, parts(&device).0, &mut few, (0, rows), false, Form::NT, [x, Part::all(&w)])
+                    .unwrap();
                 let (few, all) = (bits(&few), bits(&all));
                 assert!(few[..] == all[130 * n..][..few.len()], "{rows} rows, N={n} K={k}, {dtypes:?}");
             }

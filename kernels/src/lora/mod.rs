@@ -13,7 +13,7 @@
 //! **layout** row-major; S Bᵀ rides as one more slab of K in the accumulators of x Wᵀ, so y is written once.
 //! In dx the slabs come first, are masked, and the main products continue from there.
 //!
-//! **launch** on a GPU in bf16: dropout's bits; S of all targets, in parts of 256 channels, and their sum; then for
+//! **launch** on a GPU in bf16: dropout's bits; S of all targets, in parts of 512 channels, and their sum; then for
 //! each target the product of gemm with the slab S Bᵀ in front (`lora.cu`). Backward: the bits again; for each target
 //! dS and dB from one read of dy, in parts, and their sums; dA of all targets; dx (`dx.cu`). In f32 the plain products
 //! of gemm, in the CPU's order.
@@ -137,6 +137,7 @@ impl Op for Lora {
             .map(|(t, &scale)| Target { w: t[0], a: t[1], b: t[2], scale })
             .collect();
         targets.iter().try_for_each(|t| check(x, t, self.choice.as_ref()))?;
+        self.check_rows(x, &targets)?;
         let (outs, s) = match cx.device() {
             Device::Cuda(cuda) => cuda::forward(self, cx, cuda, x, &targets)?,
             _ => self.forward_on_host(cx, x, &targets)?,
@@ -157,6 +158,9 @@ impl Op for Lora {
             used.extend(dy.as_ref().map(|dy| Used { target, index, s: &t[3], s_at, dy }));
             s_at += cuda::padded(target.rank());
         }
+        if used.is_empty() {
+            return Ok(());
+        }
         let (gradients, g) = match cx.device() {
             Device::Cuda(cuda) => cuda::backward(self, cx, cuda, x, &used, dx.wants(0))?,
             _ => self.backward_on_host(cx, x, &used, dx.wants(0))?,
@@ -171,6 +175,22 @@ impl Op for Lora {
     /// Rows with adapters of their own are for inference.
     fn differentiable(&self) -> bool {
         self.choice.is_none()
+    }
+}
+
+impl Lora {
+    /// What comes beside x has its rows, and stacks hold the same adapters.
+    fn check_rows(&self, x: &Tensor, targets: &[Target]) -> Result<()> {
+        let rows = x.shape().as_matrix().0;
+        for beside in self.dropout.iter().map(|d| &d.tokens).chain(&self.choice) {
+            if beside.shape()[..] != [rows] || beside.dtype() != DType::I32 {
+                return Err(Error::new(format!("x is {}: {beside:?} does not name its rows", x.shape())));
+            }
+        }
+        match targets.iter().all(|t| t.adapters() == targets[0].adapters()) {
+            true => Ok(()),
+            false => Err(Error::new("the targets' stacks hold different numbers of adapters")),
+        }
     }
 }
 
@@ -267,18 +287,15 @@ fn slabs<'a>(s: &'a Tensor, t: &Target<'a>) -> Result<Vec<Segment<'a>>> {
 
 fn check(x: &Tensor, t: &Target, choice: Option<&Tensor>) -> Result<()> {
     let (w, a, b) = (t.w.shape(), t.a.shape(), t.b.shape());
-    let (rows, c) = x.shape().as_matrix();
+    let c = x.shape().as_matrix().1;
     let fits = match (&a[..], &b[..], choice) {
         ([r, ac], [n, br], None) => (w[..] == [*n, c], r, *ac) == (true, br, c),
-        ([g, r, ac], [bg, n, br], Some(choice)) => {
-            (w[..] == [*n, c], g, r, *ac) == (true, bg, br, c) && choice.shape()[..] == [rows]
-        }
+        ([g, r, ac], [bg, n, br], Some(_)) => (w[..] == [*n, c], g, r, *ac) == (true, bg, br, c),
         _ => false,
     };
     if !fits {
-        let rows = choice.map_or(String::new(), |choice| format!(", choice is {}", choice.shape()));
         let x = x.shape();
-        return Err(Error::new(format!("x is {x}, W is {w}, A is {a}, B is {b}{rows}: they do not fit together")));
+        return Err(Error::new(format!("x is {x}, W is {w}, A is {a}, B is {b}: they do not fit together")));
     }
     if t.w.id().is_some() {
         return Err(Error::new("W wants a gradient: adapters train over frozen weights")).at("W");

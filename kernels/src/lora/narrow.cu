@@ -101,9 +101,7 @@ __device__ inline void load_up(u32 to, const float *b, int n, int r, int N, int 
             for (int e = 0; e < 4; e++)
                 if (n + line < N && column + e < R) x[e] = from[e];
         }
-        u32 half = to + Up::at(line, quarter / 2) + quarter % 2 * 8;
-        store_shared(half, pair(x[0], x[1]));
-        store_shared(half + 4, pair(x[2], x[3]));
+        store_shared(to + Up::at(line, quarter / 2) + quarter % 2 * 8, pair(x[0], x[1]), pair(x[2], x[3]));
     }
 }
 

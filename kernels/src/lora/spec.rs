@@ -96,7 +96,8 @@ fn by_row(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], adapters
 
 fn reference_by_row(x: &[Value]) -> Vec<Value> {
     let part = |stack: &Value, g: usize| {
-        let ([_, rows, columns], size) = (stack.shape[..].try_into().unwrap(), stack.shape[1] * stack.shape[2]);
+        let ([_, rows, columns], size) =
+            (stack.shape[..].try_into().unwrap(), stack.shape[1] * stack.shape[2]);
         Value { shape: [rows, columns].into(), data: stack.data[g * size..][..size].to_vec() }
     };
     let of_target = |target: &[Value]| {

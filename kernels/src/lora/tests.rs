@@ -1,1 +1,162 @@
+use super::cuda::{Layout, Run, adapted, low_rank};
 use super::*;
+use crate::gemm::cuda::{Form, Part, Size, TILES, tensor};
+use crate::gemm::tests::{gpu, operand, parts};
+use codelsi_engine::cuda::Cuda;
+use half::bf16;
+
+/// The tensors of one target and x.
+struct Operands {
+    x: Tensor,
+    w: Tensor,
+    a: Tensor,
+    b: Tensor,
+}
+
+impl Operands {
+    fn new(device: &Device, dtype: DType, [t, n, c, r]: [usize; 4]) -> Self {
+        Operands {
+            x: operand(device, [t, c], dtype, 0),
+            w: operand(device, [n, c], dtype, 1),
+            a: operand(device, [r, c], DType::F32, 2),
+            b: operand(device, [n, r], DType::F32, 3),
+        }
+    }
+
+    fn target(&self) -> Target<'_> {
+        Target { w: &self.w, a: &self.a, b: &self.b, scale: 2.0 }
+    }
+}
+
+/// Warp instructions and bytes of global memory, per launch.
+fn counted(cuda: &Cuda, launches: impl FnOnce()) -> Vec<[f64; 2]> {
+    let emulated = cuda.emulator().unwrap();
+    emulated.take_launches();
+    launches();
+    let all = emulated.take_launches();
+    all.iter().for_each(|(name, c)| assert_eq!(c.bank_conflicts(), 0, "{name}: {c:#?}"));
+    all.iter().map(|(_, c)| [c.warp_instructions as f64, c.global_bytes() as f64]).collect()
+}
+
+/// All launches of LoRA together, at 2048 x 5120 x 5120 and R 16: one tile of y and one tile of S's rows are run, and
+/// stand for all of them.
+#[test]
+fn an_adapter_costs_at_most_three_percent() {
+    let Some(device) = gpu() else { return };
+    let (cuda, cx) = (parts(&device).0, Ctx::inference(&device));
+    let (tile, [t, n, c, r]) = (TILES[4], [128, 256, 5120, 16]);
+    let o = Operands::new(&device, DType::BF16, [t, n, c, r]);
+    let mut y = cx.empty([t, n], DType::BF16);
+    let ab = [&o.x, &o.w].map(Part::all);
+    let size = Size::new(Form::NT, &y, (0, t), ab).unwrap();
+    let plain = counted(cuda, || tensor(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap());
+    let run = Run { cx: &cx, cuda, mask: None, up: 1.0, choice: None };
+    let mut s = None;
+    let narrow = counted(cuda, || {
+        let layout = Layout::new(&[o.target()]);
+        s = Some(low_rank(&run, &o.x, &[o.target()], &layout).unwrap());
+    });
+    let main = counted(cuda, || adapted(&run, &mut y, &o.x, &o.target(), (&s.unwrap(), 0), tile).unwrap());
+    let (rows, tiles) = ((2048 / t) as f64, (2048 / t * (5120 / n)) as f64);
+    for (i, what) in ["instructions", "bytes"].into_iter().enumerate() {
+        let adapted = main[0][i] * tiles + narrow.iter().map(|launch| launch[i]).sum::<f64>() * rows;
+        let share = adapted / (plain[0][i] * tiles);
+        println!("{what}: {share:.4} of the plain product's");
+        assert!(share <= 1.03, "{what}: {share}");
+    }
+}
+
+#[test]
+fn kernels_of_the_backward_have_no_bank_conflicts() {
+    let Some(device) = gpu() else { return };
+    let cuda = parts(&device).0;
+    let o = Operands::new(&device, DType::BF16, [192, 512, 256, 16]);
+    let tokens = device.tensor(Label::Activations, [192], &(0..192).collect::<Vec<i32>>()).unwrap();
+    let dropout = Dropout { p: 0.1, key: Key { seed: 1, step: 2, site: 3 }, tokens };
+    let launches = counted(cuda, || {
+        let cx = Ctx::training(&device, 0, 0);
+        let (x, a, b) = (o.x.clone().with_grad(), o.a.clone().with_grad(), o.b.clone().with_grad());
+        let target = Target { w: &o.w, a: &a, b: &b, scale: 2.0 };
+        let y = lora(&cx, &x, &[target], Some(dropout)).unwrap().swap_remove(0);
+        let dy = operand(&device, [192, 512], DType::BF16, 9);
+        cx.backward(&y, dy, &mut codelsi_engine::Grads::default()).unwrap();
+    });
+    assert!(launches.len() >= 9, "{launches:?}");
+}
+
+/// Rows do not depend on the rows beside them, nor on their adapters: invariant 6.
+#[test]
+fn rows_of_small_and_large_batches_have_the_same_bits() {
+    let Some(device) = gpu() else { return };
+    let cx = Ctx::inference(&device);
+    let (t, n, c, r, g) = (200, 72, 328, 16, 3);
+    let stack = |shape: [usize; 3], site| {
+        operand(&device, [shape[0] * shape[1], shape[2]], DType::F32, site).reshape(shape)
+    };
+    let (a, b) = (stack([g, r, c], 2), stack([g, n, r], 3));
+    for dtype in [DType::BF16, DType::F32] {
+        let (x, w) = (operand(&device, [t, c], dtype, 0), operand(&device, [n, c], dtype, 1));
+        let target = Target { w: &w, a: &a, b: &b, scale: 2.0 };
+        let x_values = bits(&x);
+        let run = |rows: std::ops::Range<usize>, other: i32| {
+            let part = x_values[rows.start * c..rows.end * c].to_vec();
+            let x = match dtype {
+                DType::BF16 => {
+                    let part: Vec<bf16> = part.into_iter().map(bf16::from_f32).collect();
+                    device.tensor(Label::Activations, [rows.len(), c], &part).unwrap()
+                }
+                _ => device.tensor(Label::Activations, [rows.len(), c], &part).unwrap(),
+            };
+            // Row 130 uses adapter 1; what the others use varies.
+            let choice: Vec<i32> = rows.clone().map(|t| if t == 130 { 1 } else { other }).collect();
+            let choice = device.tensor(Label::Activations, [rows.len()], &choice).unwrap();
+            let y = lora_by_row(&cx, &x, &[target], &choice).unwrap().swap_remove(0);
+            bits(&y)[(130 - rows.start) * n..][..n].to_vec()
+        };
+        let alone = run(130..131, 0);
+        for rows in [0..200, 128..135, 100..164] {
+            for other in [-1, 0, 2] {
+                assert!(run(rows.clone(), other) == alone, "{dtype:?} {rows:?} beside {other}");
+            }
+        }
+    }
+}
+
+fn bits(t: &Tensor) -> Vec<f32> {
+    crate::check::value(t).unwrap().data.iter().map(|&x| x as f32).collect()
+}
+
+#[test]
+fn an_adapter_outside_the_stack_is_refused() {
+    let cpu = Device::cpu();
+    for device in [Some(cpu), gpu()].into_iter().flatten() {
+        let cx = Ctx::inference(&device);
+        let o = Operands::new(&device, DType::BF16, [3, 8, 16, 4]);
+        let (a, b) = (o.a.reshape([1, 4, 16]), o.b.reshape([1, 8, 4]));
+        let target = Target { a: &a, b: &b, ..o.target() };
+        let choice = device.tensor(Label::Activations, [3], &[0, 1, -1]).unwrap();
+        assert!(lora_by_row(&cx, &o.x, &[target], &choice).is_err(), "{}", o.x.dtype().size());
+    }
+}
+
+/// Outputs that nothing used have no dy; the others' gradients are the CPU's.
+#[test]
+fn gradients_of_some_targets_alone() {
+    let Some(gpu) = gpu() else { return };
+    let gradients = |device: &Device| {
+        let cx = Ctx::training(device, 0, 0);
+        let [first, second] = [72, 40].map(|n| Operands::new(device, DType::BF16, [33, n, 48, 20]));
+        let (x, a, b) =
+            (first.x.clone().with_grad(), second.a.clone().with_grad(), second.b.clone().with_grad());
+        let targets = [first.target(), Target { a: &a, b: &b, ..second.target() }];
+        let y = lora(&cx, &x, &targets, None).unwrap().swap_remove(1);
+        let mut grads = codelsi_engine::Grads::default();
+        cx.backward(&y, operand(device, [33, 40], DType::BF16, 9), &mut grads).unwrap();
+        [x, a, b].map(|t| bits(grads.get(&t).unwrap()))
+    };
+    for (got, wanted) in gradients(&gpu).iter().zip(gradients(&Device::cpu())) {
+        let rms = |x: &mut dyn Iterator<Item = f32>| x.map(|x| x * x).sum::<f32>().sqrt();
+        let error = rms(&mut got.iter().zip(&wanted).map(|(a, b)| a - b));
+        assert!(error < 0.005 * rms(&mut wanted.iter().copied()), "{error}");
+    }
+}

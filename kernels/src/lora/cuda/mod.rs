@@ -1,0 +1,371 @@
+//! The launches of `lora`: fused for bf16 activations, plain products for f32 ones.
+
+mod f32;
+
+use super::{Dropout, Lora, Target, Used, adapter_gradients};
+use crate::cuda::{HEADERS, element, flat_grid};
+use crate::gemm::cuda::{Form, MAINLOOP, Slices, TILES, Tile, choose, shared as tile_shared, sum};
+use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use codelsi_engine::{Ctx, DType, Error, Outs, Result, Tensor};
+
+/// [`MAINLOOP`] and the picking of targets.
+const WITH_TARGETS: &[(&str, &str)] =
+    &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], ("targets.cuh", include_str!("../targets.cuh"))];
+
+/// y in one pass over W.
+pub static FORWARD: Source = Source {
+    name: "lora.cu",
+    text: include_str!("../lora.cu"),
+    headers: MAINLOOP,
+    variants: &[
+        "SHAPE=0 W=bf16 ALIGNED=1",
+        "SHAPE=1 W=bf16 ALIGNED=1",
+        "SHAPE=2 W=bf16 ALIGNED=1",
+        "SHAPE=3 W=bf16 ALIGNED=1",
+        "SHAPE=4 W=bf16 ALIGNED=1",
+        "SHAPE=2 W=float ALIGNED=1",
+        "SHAPE=2 W=bf16 ALIGNED=0",
+        "SHAPE=2 W=float ALIGNED=0",
+    ],
+};
+
+/// dx in one pass over the weights.
+pub static DX: Source = Source {
+    name: "dx.cu",
+    text: include_str!("../dx.cu"),
+    headers: WITH_TARGETS,
+    variants: &[
+        "SHAPE=2 W=bf16 ALIGNED=1",
+        "SHAPE=3 W=bf16 ALIGNED=1",
+        "SHAPE=4 W=bf16 ALIGNED=1",
+        "SHAPE=2 W=float ALIGNED=1",
+        "SHAPE=2 W=bf16 ALIGNED=0",
+        "SHAPE=2 W=float ALIGNED=0",
+    ],
+};
+
+/// S, dS, dB and dA.
+pub static NARROW: Source = Source {
+    name: "narrow.cu",
+    text: include_str!("../narrow.cu"),
+    headers: WITH_TARGETS,
+    variants: &["ALIGNED=1", "ALIGNED=0"],
+};
+
+/// Masks, and what f32 activations need.
+pub static DROPOUT: Source =
+    Source { name: "dropout.cu", text: include_str!("../dropout.cu"), headers: HEADERS, variants: &[""] };
+
+/// Linears of one launch.
+const TARGETS: usize = 4;
+/// Columns of S and dS are handed out by as many.
+const GROUP: usize = 16;
+/// Channels of x that one part of S sums.
+const SLICE: usize = 512;
+/// Rows that one part of dB or dA sums.
+const RUN: usize = 512;
+/// Columns of dy in a block of `lora_ds_db`, and its shared memory: two stages of dy and S, and B.
+const STRIP: usize = 256;
+const STRIP_SHARED: usize = 2 * 2 * 64 * (STRIP + GROUP) + 2 * STRIP * GROUP;
+/// Shapes 5 and 6 of `mainloop.cuh`; the right operand of the first is f32.
+const S_ROWS: usize = 128;
+const S_SHARED: usize = 3 * 64 * (2 * S_ROWS + 4 * GROUP);
+const DA_COLUMNS: usize = 128;
+const DA_SHARED: usize = 3 * 64 * 2 * (GROUP + DA_COLUMNS);
+
+/// Columns that R of one adapter take in S.
+pub(super) fn padded(rank: usize) -> usize {
+    rank.next_multiple_of(GROUP)
+}
+
+/// Where each target's columns lie in S and dS, side by side in groups of 16.
+pub(super) struct Layout {
+    /// First column of each target, and the end of the last.
+    pub at: Vec<usize>,
+    adapters: usize,
+}
+
+impl Layout {
+    pub fn new(targets: &[Target]) -> Self {
+        let adapters = targets.first().map_or(1, Target::adapters);
+        let mut at = vec![0];
+        for target in targets {
+            at.push(at[at.len() - 1] + adapters * padded(target.rank()));
+        }
+        Layout { at, adapters }
+    }
+
+    /// Columns in all.
+    fn pitch(&self) -> usize {
+        self.at[self.at.len() - 1]
+    }
+}
+
+/// One forward or backward: where it runs, and what is done to x.
+pub(super) struct Run<'a> {
+    pub cx: &'a Ctx,
+    pub cuda: &'a Cuda,
+    /// (T, ⌈C/32⌉): a bit for every channel of every token that is kept; none without dropout.
+    pub mask: Option<Tensor>,
+    /// What the kept channels are scaled by.
+    pub up: f32,
+    /// (T): each row's adapter.
+    pub choice: Option<&'a Tensor>,
+}
+
+impl<'a> Run<'a> {
+    fn new(op: &'a Lora, cx: &'a Ctx, cuda: &'a Cuda, x: &Tensor) -> Result<Self> {
+        let mask = op.dropout.as_ref().map(|dropout| mask(cx, cuda, dropout, x)).transpose()?;
+        Ok(Run {
+            cx,
+            cuda,
+            mask,
+            up: op.dropout.as_ref().map_or(1.0, Dropout::up),
+            choice: op.choice.as_ref(),
+        })
+    }
+}
+
+/// y of each target, and S of each: in bf16 all are clones of the one tensor that holds them side by side.
+pub(super) fn forward(
+    op: &Lora,
+    cx: &Ctx,
+    cuda: &Cuda,
+    x: &Tensor,
+    targets: &[Target],
+) -> Result<(Outs, Vec<Tensor>)> {
+    supported(x, targets)?;
+    let run = Run::new(op, cx, cuda, x)?;
+    let rows = x.shape().as_matrix().0;
+    let mut outs: Outs = targets.iter().map(|t| cx.empty([rows, t.w.shape()[0]], x.dtype())).collect();
+    if x.dtype() == DType::F32 {
+        let s = f32::forward(&run, &mut outs, x, targets)?;
+        return Ok((outs, s));
+    }
+    let layout = Layout::new(targets);
+    let s = low_rank(&run, x, targets, &layout)?;
+    for ((y, target), &at) in outs.iter_mut().zip(targets).zip(&layout.at) {
+        let tile = tile(cuda, Form::NT, y, target.w, aligned(x, target));
+        adapted(&run, y, x, target, (&s, at), tile)?;
+    }
+    Ok((outs, vec![s; targets.len()]))
+}
+
+/// dA and dB of each target that has a dy, and dx if it is wanted.
+pub(super) fn backward(
+    op: &Lora,
+    cx: &Ctx,
+    cuda: &Cuda,
+    x: &Tensor,
+    used: &[Used],
+    wants_dx: bool,
+) -> Result<(Vec<[Tensor; 2]>, Option<Tensor>)> {
+    let run = Run::new(op, cx, cuda, x)?;
+    let mut gradients: Vec<_> = used.iter().map(|u| adapter_gradients(cx, &u.target)).collect();
+    let mut dx = wants_dx.then(|| cx.empty(*x.shape(), x.dtype()));
+    match x.dtype() {
+        DType::F32 => f32::backward(&run, &mut gradients, dx.as_mut(), x, used)?,
+        _ => backward_bf16(&run, &mut gradients, dx.as_mut(), x, used)?,
+    }
+    Ok((gradients, dx))
+}
+
+/// S (T, pitch) of all targets.
+pub(super) fn low_rank(run: &Run, x: &Tensor, targets: &[Target], layout: &Layout) -> Result<Tensor> {
+    let Run { cx, cuda, up, .. } = *run;
+    let ((t, c), pitch) = (x.shape().as_matrix(), layout.pitch());
+    let slices = c.div_ceil(SLICE);
+    let mut parts = cx.scratch([slices, t, pitch], DType::F32);
+    let grid = Grid { blocks: [t.div_ceil(S_ROWS), pitch / GROUP, slices], threads: 128, shared: S_SHARED };
+    let mut args =
+        vec![Arg::Out(&mut parts), Arg::In(x), Arg::Maybe(run.mask.as_ref()), Arg::Maybe(run.choice)];
+    args.extend(each(targets, |t| Arg::Maybe(t.map(|t| t.a))));
+    args.extend(each(targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
+    args.extend(each(targets, |t| Arg::F32(t.map_or(0.0, |t| t.scale * up))));
+    args.extend([layout.adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
+    let variant = format!("ALIGNED={}", c.is_multiple_of(8) as usize);
+    start(cuda, &NARROW, "lora_s", &variant, grid, &mut args)?;
+    let mut s = cx.empty([t, pitch], x.dtype());
+    let whole = Slices { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
+    sum(cuda, &mut s, (0, pitch), (t, pitch), false, whole)?;
+    Ok(s)
+}
+
+/// Whether rows of x, W and B are whole chunks of 16 bytes.
+fn aligned(x: &Tensor, target: &Target) -> bool {
+    x.shape().as_matrix().1.is_multiple_of(8) && target.rank().is_multiple_of(4)
+}
+
+/// y = x Wᵀ + S Bᵀ, by tiles of one's choice.
+pub(super) fn adapted(
+    run: &Run,
+    y: &mut Tensor,
+    x: &Tensor,
+    target: &Target,
+    (s, s_at): (&Tensor, usize),
+    tile: Tile,
+) -> Result<()> {
+    let ((t, c), (n, _), rank) = (x.shape().as_matrix(), target.w.shape().as_matrix(), target.rank());
+    let sizes = [t, n, c, rank, target.adapters(), s.shape().as_matrix().1, s_at];
+    let mut args = vec![
+        Arg::Out(y),
+        Arg::In(x),
+        Arg::In(target.w),
+        Arg::In(s),
+        Arg::In(target.b),
+        Arg::Maybe(run.choice),
+    ];
+    args.extend(sizes.map(|n| Arg::I32(n as i32)));
+    let variant = variant(&tile, target.w, aligned(x, target));
+    start(run.cuda, &FORWARD, "lora", &variant, grid(&tile, (t, n), target.w), &mut args)
+}
+
+/// S and dS of all targets are one tensor each; dy is read once for dS and dB.
+fn backward_bf16(
+    run: &Run,
+    gradients: &mut [[Tensor; 2]],
+    dx: Option<&mut Tensor>,
+    x: &Tensor,
+    used: &[Used],
+) -> Result<()> {
+    let Run { cx, cuda, up, .. } = *run;
+    let (t, c) = x.shape().as_matrix();
+    let targets: Vec<Target> = used.iter().map(|u| u.target).collect();
+    let layout = Layout::new(&targets);
+    let (pitch, runs) = (layout.pitch(), t.div_ceil(RUN));
+    let mut ds = cx.scratch([t, pitch], x.dtype());
+    for ((u, [_, db]), &at) in used.iter().zip(&mut *gradients).zip(&layout.at) {
+        ds_and_db(run, (&mut ds, at), db, u)?;
+    }
+    let mut parts = cx.scratch([runs, pitch, c], DType::F32);
+    let grid =
+        Grid { blocks: [c.div_ceil(DA_COLUMNS), pitch / GROUP, runs], threads: 128, shared: DA_SHARED };
+    let mut args = vec![Arg::Out(&mut parts), Arg::In(&ds), Arg::In(x), Arg::Maybe(run.mask.as_ref())];
+    args.extend([t, c, RUN, pitch].map(|n| Arg::I32(n as i32)));
+    start(cuda, &NARROW, "lora_da", &format!("ALIGNED={}", c.is_multiple_of(8) as usize), grid, &mut args)?;
+    for ((target, [da, _]), &at) in targets.iter().zip(gradients).zip(&layout.at) {
+        let whole =
+            Slices { parts: &parts, at: at * c, pitch: c, stride: pitch * c, slices: runs, scale: up };
+        sum(cuda, da, (0, c), (target.rank(), c), false, whole)?;
+    }
+    match dx {
+        Some(dx) => input_gradient(run, dx, &ds, used),
+        None => Ok(()),
+    }
+}
+
+/// dS = s dy B into `ds` from column `at` on, and dB = dyᵀ S.
+fn ds_and_db(run: &Run, (ds, at): (&mut Tensor, usize), db: &mut Tensor, u: &Used) -> Result<()> {
+    let Run { cx, cuda, .. } = *run;
+    let ((t, n), rank) = (u.dy.shape().as_matrix(), u.target.rank());
+    let padded = padded(rank);
+    let (strips, runs) = (n.div_ceil(STRIP), t.div_ceil(RUN));
+    let mut ds_parts = cx.scratch([strips, t, padded], DType::F32);
+    let mut db_parts = cx.scratch([runs, n, padded], DType::F32);
+    let grid = Grid { blocks: [strips, runs, padded / GROUP], threads: 256, shared: STRIP_SHARED };
+    let mut args = vec![
+        Arg::Out(&mut ds_parts),
+        Arg::Out(&mut db_parts),
+        Arg::In(u.dy),
+        Arg::In(u.target.b),
+        Arg::In(u.s),
+    ];
+    args.extend([t, n, rank, RUN, u.s.shape().as_matrix().1, u.s_at].map(|n| Arg::I32(n as i32)));
+    let aligned = n.is_multiple_of(8) && rank.is_multiple_of(4);
+    start(cuda, &NARROW, "lora_ds_db", &format!("ALIGNED={}", aligned as usize), grid, &mut args)?;
+    let pitch = ds.shape().as_matrix().1;
+    let scale = u.target.scale;
+    let of_ds = Slices { parts: &ds_parts, at: 0, pitch: padded, stride: t * padded, slices: strips, scale };
+    sum(cuda, ds, (at, pitch), (t, padded), false, of_ds)?;
+    let of_db =
+        Slices { parts: &db_parts, at: 0, pitch: padded, stride: n * padded, slices: runs, scale: 1.0 };
+    sum(cuda, db, (0, rank), (n, rank), false, of_db)
+}
+
+/// dx = mask/(1-p) ⊙ Σ dS A + Σ dy W over one target at least.
+fn input_gradient(run: &Run, dx: &mut Tensor, ds: &Tensor, used: &[Used]) -> Result<()> {
+    let Run { cuda, up, .. } = *run;
+    let w = used[0].target.w;
+    let (t, c) = dx.shape().as_matrix();
+    let width = |u: &Used| u.dy.shape().as_matrix().1;
+    let aligned = c.is_multiple_of(8) && used.iter().all(|u| width(u).is_multiple_of(8));
+    let tile = tile(cuda, Form::NN, dx, w, aligned);
+    let mut args = vec![Arg::Out(dx), Arg::Maybe(run.mask.as_ref()), Arg::In(ds)];
+    args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.target.a))));
+    args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.dy))));
+    args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.target.w))));
+    args.extend(each(used, |u| Arg::I32(u.map_or(0, |u| u.target.rank() as i32))));
+    args.extend(each(used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32))));
+    args.push(Arg::F32(up));
+    args.extend([t, c, ds.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
+    start(cuda, &DX, "lora_dx", &variant(&tile, w, aligned), grid(&tile, (t, c), w), &mut args)
+}
+
+/// A bit for every channel of every token that is kept: (T, ⌈C/32⌉) words.
+fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> {
+    let (t, c) = x.shape().as_matrix();
+    let mut mask = cx.scratch([t, c.div_ceil(32)], DType::I32);
+    let key = dropout.key;
+    let args = &mut [
+        Arg::Out(&mut mask),
+        Arg::In(&dropout.tokens),
+        Arg::U64(key.seed),
+        Arg::U32(key.step),
+        Arg::U32(key.site),
+        Arg::F32(dropout.p),
+        Arg::I32(t as i32),
+        Arg::I32(c as i32),
+    ];
+    start(cuda, &DROPOUT, "lora_mask", "", flat_grid(t * c.div_ceil(32), 1), args)?;
+    Ok(mask)
+}
+
+/// The arguments for one thing of each target; there are always as many.
+fn each<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec<Arg<'a>> {
+    (0..TARGETS).map(|i| of(all.get(i))).collect()
+}
+
+fn tile(cuda: &Cuda, form: Form, y: &Tensor, w: &Tensor, aligned: bool) -> Tile {
+    let (m, n) = y.shape().as_matrix();
+    match (aligned, w.dtype()) {
+        (true, DType::BF16) => choose(form, m, n, cuda.properties().multiprocessors),
+        _ => TILES[2],
+    }
+}
+
+fn variant(tile: &Tile, w: &Tensor, aligned: bool) -> String {
+    format!("SHAPE={} W={} ALIGNED={}", tile.shape, element(w.dtype()), aligned as usize)
+}
+
+fn grid(tile: &Tile, (m, n): (usize, usize), w: &Tensor) -> Grid {
+    let blocks = m.div_ceil(tile.rows) * n.div_ceil(tile.columns);
+    Grid { blocks: [blocks, 1, 1], threads: tile.threads, shared: tile_shared(tile, w.dtype()) }
+}
+
+/// What the kernels take beyond what the op has checked.
+fn supported(x: &Tensor, targets: &[Target]) -> Result<()> {
+    let odd = |t: &Target| {
+        t.a.dtype() != DType::F32 || t.b.dtype() != DType::F32 || t.w.dtype() != targets[0].w.dtype()
+    };
+    if targets.len() > TARGETS || x.dtype() == DType::I32 || targets.iter().any(odd) {
+        return Err(Error::new(format!(
+            "x {x:?} with {} targets: on CUDA up to {TARGETS} share an x, with W of one type, and A and B are F32",
+            targets.len()
+        )));
+    }
+    Ok(())
+}
+
+fn start(
+    cuda: &Cuda,
+    source: &'static Source,
+    kernel: &str,
+    variant: &str,
+    grid: Grid,
+    args: &mut [Arg],
+) -> Result<()> {
+    let kernel = cuda.kernel(source, variant, kernel)?;
+    // SAFETY: the op has checked that x, W, A and B fit together; the other tensors were made here, in the shapes
+    // that the kernels' parameters state; shared memory is what the tiles take.
+    unsafe { kernel.launch(grid, args) }
+}
