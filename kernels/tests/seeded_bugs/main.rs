@@ -83,20 +83,25 @@ fn the_checks_see_at_least_95_percent() {
     let bugs: Vec<_> = bugs().filter(|(op, _)| wanted(op)).collect();
     let outcomes = each(&bugs, |(op, bug)| {
         let start = Instant::now();
-        (trial::run(op, bug), start.elapsed().as_secs_f32())
+        let outcome = trial::run(op, bug);
+        let (line, seconds) = (line(op, bug), start.elapsed().as_secs_f32());
+        println!("{line:<100} {outcome:<22} {seconds:4.1} s");
+        outcome
     });
     let (mut missed, mut wrong) = (0, Vec::new());
-    for ((op, bug), (outcome, seconds)) in bugs.iter().zip(outcomes) {
-        let line = format!("{op:<12} {:<12} {}", bug.file, bug.breaks);
-        println!("{line:<100} {outcome:<28} {seconds:5.1} s");
+    for ((op, bug), outcome) in bugs.iter().zip(outcomes) {
         missed += usize::from(matches!(outcome, Outcome::Missed));
         if let Some(what) = outcome.objection(bug) {
-            wrong.push(format!("{line}: {what}"));
+            wrong.push(format!("{}: {what}", line(op, bug)));
         }
     }
     println!("{} bugs, {} caught", bugs.len(), bugs.len() - missed);
     assert!(wrong.is_empty(), "{} of {} bugs:\n{}", wrong.len(), bugs.len(), wrong.join("\n"));
     assert!(20 * missed <= bugs.len(), "{missed} of {} bugs are missed", bugs.len());
+}
+
+fn line(op: &str, bug: &Bug) -> String {
+    format!("{op:<12} {:<18} {}", bug.file, bug.breaks)
 }
 
 /// `f` of every item, on as many threads as there are cores.
