@@ -5,7 +5,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "embed.cu",
         "rows are looked up by place, not by id",
-        ["table + i64(id) * C", "table + t * C"],
+        ["load(v, table + i64(id) * C", "load(v, table + t * C"],
         (BF16, "V=5 C=17 T=3 to F32"),
     ),
     Bug::new(
