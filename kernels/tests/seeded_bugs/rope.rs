@@ -11,7 +11,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "rope.cuh",
         "cosines are read as sines",
-        ["load(sin, table + i64(position) * D + half + j)", "load(sin, table + i64(position) * D + j)"],
+        ["load(sin, row + D / 2 + j)", "load(sin, row + j)"],
         (F32, "T=3 H=1 D=6"),
     ),
     Bug::new("rope.cuh", "one head too many", ["head < H", "head <= H"], (F32, "T=3 H=1 D=6")),
@@ -20,7 +20,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "rope.cuh",
         "rows of the table half as long",
-        ["load(cos, table + i64(position) * D + j)", "load(cos, table + i64(position) * half + j)"],
+        ["table + i64(position) * D, j", "table + i64(position) * half, j"],
         (F32, "T=17 H=2 D=16"),
     ),
     Bug::new(
@@ -28,5 +28,18 @@ pub const BUGS: &[Bug] = &[
         "rows one element further apart than they are",
         ["x + t * width", "x + t * (width + 1)"],
         (BF16, "T=17 H=2 D=16"),
+    ),
+    Bug::new(
+        "rope.cuh",
+        "no barrier after one warp has fetched the angles",
+        ["        __syncthreads();\n", ""],
+        (BF16, "T=2 H=40 D=128"),
+    )
+    .quiet(),
+    Bug::new(
+        "rope.cuh",
+        "the second fours of angles lie where they are not read",
+        ["q % 2 * (D / 8)", "q % 2 * (D / 4)"],
+        (BF16, "T=2 H=40 D=128"),
     ),
 ];
