@@ -1,10 +1,11 @@
 //! The software GPU as a driver: every call is done when it returns.
 
 use super::driver::{Driver, Event, Grid, Module, Properties, Stream};
-use super::nvrtc::Code;
+use super::nvrtc::{Code, Source};
 use crate::{Error, Result};
 use codelsi_emulator::{Counters, Gpu, Launch, Schedule};
 use std::any::Any;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -15,6 +16,8 @@ pub struct Emulated {
     properties: Properties,
     streams: AtomicUsize,
     launches: Mutex<Option<Vec<(String, Counters)>>>,
+    /// What is compiled in place of the source of that name.
+    substitutes: Mutex<HashMap<&'static str, &'static Source>>,
 }
 
 impl Emulated {
@@ -26,7 +29,13 @@ impl Emulated {
         let shared = if arch == "sm_80" { 163 << 10 } else { 227 << 10 };
         let name = format!("software GPU {arch}");
         let properties = Properties { name, arch: arch.into(), multiprocessors: 108, shared };
-        Ok(Emulated { gpu, properties, streams: AtomicUsize::new(1), launches: Mutex::default() })
+        Ok(Emulated {
+            gpu,
+            properties,
+            streams: AtomicUsize::new(1),
+            launches: Mutex::default(),
+            substitutes: Mutex::default(),
+        })
     }
 
     /// Chooses the order in which it does what programs leave open.
@@ -42,6 +51,15 @@ impl Emulated {
     /// Kernels and counters of the launches since [`Emulated::count`]; no more are kept.
     pub fn take_launches(&self) -> Vec<(String, Counters)> {
         self.launches.lock().unwrap().take().unwrap_or_default()
+    }
+
+    /// What is compiled when `source` is asked for: see [`super::Cuda::substitute`].
+    pub(super) fn compiled(&self, source: &'static Source) -> &'static Source {
+        self.substitutes.lock().unwrap().get(source.name).copied().unwrap_or(source)
+    }
+
+    pub(super) fn substitute(&self, source: &'static Source) {
+        self.substitutes.lock().unwrap().insert(source.name, source);
     }
 }
 

@@ -140,11 +140,28 @@ impl Cuda {
         if let Some(loaded) = self.modules.lock().unwrap().get(&key) {
             return Ok(loaded.clone());
         }
+        let source = self.emulator().map_or(source, |emulated| emulated.compiled(source));
         let code = compile(source, variant, &self.properties().arch)?;
         let module = self.driver().load(&code).at(source.name)?;
         let loaded = Arc::new(Loaded { module, ptx: code.ptx });
         self.modules.lock().unwrap().insert(key, loaded.clone());
         Ok(loaded)
+    }
+
+    /// Compiles `source` from now on wherever the one of its name is asked for, so that a test can show that the
+    /// checks see a bug in a kernel. A card never runs anything but what the program was built with.
+    ///
+    /// # Errors
+    /// When the device is not a software GPU.
+    pub fn substitute(&self, source: &'static Source) -> Result<()> {
+        let Some(emulated) = self.emulator() else {
+            return Err(Error::new(format!("{} takes no other {}: only a software GPU does", self.name, source.name)));
+        };
+        emulated.substitute(source);
+        let others = |key: &String| !key.starts_with(&format!("{} ", source.name));
+        self.modules.lock().unwrap().retain(|key, _| others(key));
+        self.kernels.lock().unwrap().retain(|key, _| others(key));
+        Ok(())
     }
 
     /// A further stream, beside the one that ops use.

@@ -151,6 +151,24 @@ fn a_kernel_that_stops_itself_is_an_error() {
 }
 
 #[test]
+fn another_source_stands_in_for_a_kernel_s_own() {
+    let Some(device) = emulated() else { return };
+    static NEGATED: Source = Source {
+        text: "extern \"C\" __global__ void probe(float *y, const float *x, int, float) { if (threadIdx.x == 0) *y = -*x; }\n",
+        name: PROBE.name,
+        headers: PROBE.headers,
+        variants: PROBE.variants,
+    };
+    let x = device.tensor(Label::Scratch, [1], &[3.0f32]).unwrap();
+    let mut y = device.empty(Label::Scratch, [1], DType::F32);
+    for (source, wanted) in [(None, 4.0), (Some(&NEGATED), -3.0), (Some(&PROBE), 4.0)] {
+        source.into_iter().for_each(|source| cuda(&device).substitute(source).unwrap());
+        probe(cuda(&device), &mut y, &x, 1).unwrap();
+        assert_eq!(y.to_vec::<f32>().unwrap(), [wanted]);
+    }
+}
+
+#[test]
 fn gradients_that_meet_are_summed_on_the_device() {
     let Some(device) = emulated() else { return };
     // Whole packs and a tail, in both storage types.

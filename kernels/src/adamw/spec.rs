@@ -1,6 +1,6 @@
-//! Three steps from zero moments, in float64.
+//! Three steps from zero moments, one step of many tensors, and the norm, in float64.
 
-use super::{Hyper, Param, adamw};
+use super::{Hyper, Param, adamw, grad_norm};
 use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::{Ctx, DType, Label, Outs, Result, Tensor};
 
@@ -20,7 +20,27 @@ fn hyper(step: usize) -> Hyper {
 }
 
 fn cases(_: DType) -> Vec<Case> {
-    [1, 17, 40_000].into_iter().map(case).chain([several(&[1, 4096, 9000, 3])]).collect()
+    const SIZES: &[usize] = &[1, 4096, 9000, 3];
+    [1, 17, 40_000].into_iter().map(case).chain([several(SIZES), norm(SIZES)]).collect()
+}
+
+/// The norm of gradients of these sizes.
+fn norm(sizes: &[usize]) -> Case {
+    let elements: usize = sizes.iter().sum();
+    Case {
+        name: format!("norm of N={sizes:?}"),
+        inputs: sizes.iter().map(|&n| Input::f32([n]).frozen()).collect(),
+        run: Box::new(|cx, x| {
+            let norm = grad_norm(cx, x.iter().copied())? as f32;
+            Ok(vec![cx.device().tensor(Label::Scratch, [1], &[norm])?])
+        }),
+        reference: Box::new(|x| {
+            let squares: f64 = x.iter().flat_map(|g| &g.data).map(|g| g * g).sum();
+            vec![Value { shape: [1].into(), data: vec![squares.sqrt()] }]
+        }),
+        terms: 1,
+        cost: Cost { bytes: (4 * elements) as f64, flops: (2 * elements) as f64 },
+    }
 }
 
 /// One step of parameters of these sizes at once: p of each, then g of each.

@@ -36,7 +36,15 @@ fn cases(dtype: DType) -> Vec<Case> {
     ];
     // Too large for differences of the reference: forward alone.
     let large = [(130, 136, 5120), (3, 72, 13824)].into_iter().map(|size| forward(case(dtype, size)));
-    sizes.into_iter().map(|size| case(dtype, size)).chain(large).collect()
+    let masters = [(20, 40, 64), (13, 33, 17)].map(|size| f32_weight(dtype, size));
+    sizes.into_iter().map(|size| case(dtype, size)).chain(large).chain(masters).collect()
+}
+
+/// Masters in f32 under bf16 activations, as in full training.
+fn f32_weight(dtype: DType, (t, n, k): (usize, usize, usize)) -> Case {
+    let plain = case(dtype, (t, n, k));
+    let inputs = vec![Input::storage([t, k]), Input::f32([n, k])];
+    Case { name: plain.name.clone() + " w f32", inputs, ..plain }
 }
 
 /// The case without its gradients.
