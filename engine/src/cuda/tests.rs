@@ -70,3 +70,108 @@ fn tensors_travel_and_are_charged() {
     drop((there, zeros));
     assert_eq!(device.ledger().usage().total(), 0);
 }
+
+static PROBE: Source = Source {
+    name: "probe.cu",
+    text: "extern \"C\" __global__ void probe(float *y, const float *x, int n, float add) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (n < 0) __trap();
+    if (i < n) y[i] = x[i] + add;
+}
+",
+    headers: &[],
+    variants: &[""],
+};
+
+/// y = x + 1 for the first `n` elements, by 32 threads.
+fn probe(cuda: &Cuda, y: &mut Tensor, x: &Tensor, n: i32) -> Result<()> {
+    let kernel = cuda.kernel(&PROBE, "", "probe")?;
+    let args = &mut [Arg::Out(y), Arg::In(x), Arg::I32(n), Arg::F32(1.0)];
+    // SAFETY: the software GPU checks every access.
+    unsafe { kernel.launch(Grid::new(1, 32), args) }
+}
+
+fn cuda(device: &Device) -> &Arc<Cuda> {
+    let Device::Cuda(cuda) = device else { unreachable!("the tests make CUDA devices") };
+    cuda
+}
+
+#[test]
+fn arguments_are_held_to_the_kernel_s_signature() {
+    let Some(device) = emulated() else { return };
+    let x = device.tensor(Label::Scratch, [2], &[1.0f32, 2.0]).unwrap();
+    let mut y = device.empty(Label::Scratch, [2], DType::F32);
+    probe(cuda(&device), &mut y, &x, 2).unwrap();
+    assert_eq!(y.to_vec::<f32>().unwrap(), [2.0, 3.0]);
+    let kernel = cuda(&device).kernel(&PROBE, "", "probe").unwrap();
+    let mut refused = |args: &mut [Arg]| {
+        // SAFETY: refused before it starts.
+        unsafe { kernel.launch(Grid::new(1, 32), args) }.unwrap_err().to_string()
+    };
+    assert_eq!(refused(&mut [Arg::In(&x)]), "probe: 1 arguments given, the kernel takes 4");
+    let swapped = &mut [Arg::Out(&mut y), Arg::In(&x), Arg::F32(1.0), Arg::F32(1.0)];
+    assert_eq!(refused(swapped), "probe: argument 2 is Float32, the kernel takes Int32");
+    let elsewhere = Device::cpu().tensor(Label::Scratch, [2], &[1.0f32, 2.0]).unwrap();
+    let message = "probe: argument 1: F32 (2) does not live on emulated:sm_80: copy it there first";
+    assert_eq!(refused(&mut [Arg::Out(&mut y), Arg::In(&elsewhere), Arg::I32(2), Arg::F32(1.0)]), message);
+    let mut shared = x.clone();
+    let message = "probe: argument 0: F32 (2) cannot be written: it is shared";
+    assert_eq!(refused(&mut [Arg::Out(&mut shared), Arg::In(&x), Arg::I32(2), Arg::F32(1.0)]), message);
+    let error = cuda(&device).kernel(&PROBE, "", "prob").err().unwrap().to_string();
+    assert_eq!(error, "probe.cu: prob: the source has no such kernel");
+}
+
+#[test]
+fn writes_beyond_a_tensor_are_seen_by_bounds_and_by_fences() {
+    let Some(device) = emulated() else { return };
+    let x = device.zeros(Label::Scratch, [32], DType::F32);
+    let mut y = device.empty(Label::Scratch, [3], DType::F32);
+    let error = probe(cuda(&device), &mut y, &x, 4).unwrap_err().to_string();
+    assert!(error.contains("probe") && error.contains("out of bounds") && error.contains("probe.cu:4"), "{error}");
+    cuda(&device).set_fences(true);
+    let mut y = device.empty(Label::Scratch, [3], DType::F32);
+    assert!(y.to_vec::<f32>().unwrap().iter().all(|y| y.is_nan()));
+    probe(cuda(&device), &mut y, &x, 4).unwrap();
+    drop(y);
+    let error = cuda(&device).check_fences().unwrap_err().to_string();
+    assert_eq!(error, "emulated:sm_80: a kernel wrote 1 bytes after an allocation of 12");
+    cuda(&device).check_fences().unwrap();
+}
+
+#[test]
+fn a_kernel_that_stops_itself_is_an_error() {
+    let Some(device) = emulated() else { return };
+    let x = device.zeros(Label::Scratch, [3], DType::F32);
+    let mut y = device.zeros(Label::Scratch, [3], DType::F32);
+    let error = probe(cuda(&device), &mut y, &x, -1).unwrap_err().to_string();
+    assert!(error.contains("trap") && error.contains("probe.cu:3"), "{error}");
+}
+
+#[test]
+fn gradients_that_meet_are_summed_on_the_device() {
+    let Some(device) = emulated() else { return };
+    // Whole packs and a tail, in both storage types.
+    for n in [1, 8, 21] {
+        let values = |f: f32| (0..n).map(|i| i as f32 * f).collect::<Vec<f32>>();
+        let mut sum = device.tensor(Label::Gradients, [n], &values(0.5)).unwrap();
+        let g = device.tensor(Label::Gradients, [n], &values(2.0)).unwrap();
+        cuda(&device).accumulate(&mut sum, &g).unwrap();
+        assert_eq!(sum.to_vec::<f32>().unwrap(), values(2.5));
+        let halves = |f: f32| values(f).into_iter().map(half::bf16::from_f32).collect::<Vec<_>>();
+        let mut sum = device.tensor(Label::Gradients, [n], &halves(0.5)).unwrap();
+        let g = device.tensor(Label::Gradients, [n], &halves(2.0)).unwrap();
+        cuda(&device).accumulate(&mut sum, &g).unwrap();
+        assert_eq!(sum.to_vec::<half::bf16>().unwrap(), halves(2.5));
+    }
+}
+
+#[test]
+fn events_are_in_order() {
+    let Some(device) = emulated() else { return };
+    let cuda = cuda(&device);
+    let (other, start) = (cuda.stream().unwrap(), cuda.record(Stream::COMPUTE).unwrap());
+    cuda.wait(other, &start).unwrap();
+    let end = cuda.record(other).unwrap();
+    assert!(cuda.elapsed(&start, &end).unwrap() >= 0.0);
+    cuda.synchronize().unwrap();
+}
