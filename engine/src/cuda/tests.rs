@@ -104,7 +104,7 @@ fn arguments_are_held_to_the_kernel_s_signature() {
     probe(cuda(&device), &mut y, &x, 2).unwrap();
     assert_eq!(y.to_vec::<f32>().unwrap(), [2.0, 3.0]);
     let kernel = cuda(&device).kernel(&PROBE, "", "probe").unwrap();
-    let mut refused = |args: &mut [Arg]| {
+    let refused = |args: &mut [Arg]| {
         // SAFETY: refused before it starts.
         unsafe { kernel.launch(Grid::new(1, 32), args) }.unwrap_err().to_string()
     };
@@ -127,7 +127,10 @@ fn writes_beyond_a_tensor_are_seen_by_bounds_and_by_fences() {
     let x = device.zeros(Label::Scratch, [32], DType::F32);
     let mut y = device.empty(Label::Scratch, [3], DType::F32);
     let error = probe(cuda(&device), &mut y, &x, 4).unwrap_err().to_string();
-    assert!(error.contains("probe") && error.contains("out of bounds") && error.contains("probe.cu:4"), "{error}");
+    assert!(
+        error.contains("probe") && error.contains("out of bounds") && error.contains("probe.cu:4"),
+        "{error}"
+    );
     cuda(&device).set_fences(true);
     let mut y = device.empty(Label::Scratch, [3], DType::F32);
     assert!(y.to_vec::<f32>().unwrap().iter().all(|y| y.is_nan()));

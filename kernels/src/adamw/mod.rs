@@ -97,11 +97,12 @@ mod tests {
 
     #[test]
     fn the_norm_is_that_of_all_gradients_together() {
-        let device = Device::cpu();
-        let ones = device.tensor(Label::Gradients, [70_000], &[1.0f32; 70_000]).unwrap();
-        let more = device.tensor(Label::Gradients, [1, 3], &[-100.0f32, 0.0, 10.0]).unwrap();
-        let norm = grad_norm(&Ctx::inference(&device), [&ones, &more]).unwrap();
-        assert_eq!(norm, (70_000.0f64 + 10_000.0 + 100.0).sqrt());
+        for device in crate::cuda::devices() {
+            let ones = device.tensor(Label::Gradients, [70_000], &[1.0f32; 70_000]).unwrap();
+            let more = device.tensor(Label::Gradients, [1, 3], &[-100.0f32, 0.0, 10.0]).unwrap();
+            let norm = grad_norm(&Ctx::inference(&device), [&ones, &more]).unwrap();
+            assert_eq!(norm, (70_000.0f64 + 10_000.0 + 100.0).sqrt());
+        }
     }
 
     #[test]

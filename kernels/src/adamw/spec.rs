@@ -20,7 +20,37 @@ fn hyper(step: usize) -> Hyper {
 }
 
 fn cases(_: DType) -> Vec<Case> {
-    [1, 17, 40_000].into_iter().map(case).collect()
+    [1, 17, 40_000].into_iter().map(case).chain([several(&[1, 4096, 9000, 3])]).collect()
+}
+
+/// One step of parameters of these sizes at once: p of each, then g of each.
+fn several(sizes: &'static [usize]) -> Case {
+    let all = || sizes.iter().map(|&n| Input::f32([n]).frozen());
+    let elements: usize = sizes.iter().sum();
+    Case {
+        name: format!("N={sizes:?}"),
+        inputs: all().chain(all()).collect(),
+        run: Box::new(|cx, x| {
+            let (p, g) = x.split_at(x.len() / 2);
+            let mut p: Vec<Tensor> =
+                p.iter().map(|p| p.to(cx.device(), Label::Adapters)).collect::<Result<_>>()?;
+            let zeros = |g: &&Tensor| cx.device().zeros(Label::Moments, *g.shape(), DType::F32);
+            let (mut m, mut v): (Vec<_>, Vec<_>) = g.iter().map(|g| (zeros(g), zeros(g))).unzip();
+            let moments = m.iter_mut().zip(&mut v);
+            let mut params: Vec<Param> =
+                p.iter_mut().zip(g).zip(moments).map(|((p, g), (m, v))| Param { p, g, m, v }).collect();
+            adamw(cx, &mut params, &hyper(1))?;
+            drop(params);
+            Ok(p)
+        }),
+        reference: Box::new(|x| {
+            let (p, g) = x.split_at(x.len() / 2);
+            let one = |(p, g): (&Value, &Value)| steps(&[p.clone(), g.clone()]).swap_remove(0);
+            p.iter().zip(g).map(one).collect()
+        }),
+        terms: 1,
+        cost: Cost { bytes: (28 * elements) as f64, flops: (14 * elements) as f64 },
+    }
 }
 
 fn case(n: usize) -> Case {
@@ -29,7 +59,7 @@ fn case(n: usize) -> Case {
         name: format!("N={n}"),
         inputs: [Input::f32([n]).frozen()].into_iter().chain(gradients).collect(),
         run: Box::new(run),
-        reference: Box::new(reference),
+        reference: Box::new(steps),
         terms: STEPS,
         cost: Cost { bytes: (28 * n * STEPS) as f64, flops: (14 * n * STEPS) as f64 },
     }
@@ -46,7 +76,8 @@ fn run(cx: &Ctx, x: &[&Tensor]) -> Result<Outs> {
     Ok(vec![p, m, v])
 }
 
-fn reference(x: &[Value]) -> Vec<Value> {
+/// p, m and v after a step with each gradient.
+fn steps(x: &[Value]) -> Vec<Value> {
     let (mut p, mut m, mut v) = (x[0].clone(), Value::zeros(x[0].shape), Value::zeros(x[0].shape));
     for (step, g) in (1..).zip(&x[1..]) {
         let h = hyper(step);

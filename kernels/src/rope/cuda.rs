@@ -38,13 +38,10 @@ pub fn turn(
 
 /// Threads of a block that turns `heads` heads of `head_dim` channels: whole heads, a few at a time.
 pub(crate) fn threads(heads: usize, head_dim: usize, vec: usize) -> Result<usize> {
-    let parts = head_dim / 2 / vec;
-    match parts {
-        1..=1024 => Ok((parts * heads).min(128).max(parts).next_multiple_of(32)),
-        _ => Err(Error::new(format!(
-            "head_dim {head_dim} is beyond {}, the most for its alignment",
-            2048 * vec
-        ))),
+    const LONGEST: usize = 1024;
+    match head_dim / 2 / vec {
+        parts if head_dim <= LONGEST => Ok((parts * heads).min(128).max(parts).next_multiple_of(32)),
+        _ => Err(Error::new(format!("head_dim {head_dim} is beyond {LONGEST}"))),
     }
 }
 

@@ -2,6 +2,36 @@
 #pragma once
 #include "prelude.cuh"
 
+constexpr int LONGEST = 1024; // D
+
+// This thread's angles: pairs j..j + VEC of a row of the table. (P, D)
+__device__ inline void load_angles(float (&cos)[VEC], float (&sin)[VEC], const float *row, int j, int D) {
+    if constexpr (VEC == 8) {
+        // 32 bytes a thread: by way of shared memory, first fours before second fours, so that neither the row is read
+        // with gaps nor the banks are.
+        __shared__ alignas(16) float fours[LONGEST];
+        float v[4];
+        for (int q = threadIdx.x; q < D / 4; q += blockDim.x) {
+            load(v, row + q * 4);
+            store(fours + (q % 2 * (D / 8) + q / 2) * 4, v);
+        }
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < VEC; i += 4) {
+            const float *at = fours + i / 4 * (D / 2) + j / 2;
+            load(v, at);
+#pragma unroll
+            for (int k = 0; k < 4; k++) cos[i + k] = v[k];
+            load(v, at + D / 4);
+#pragma unroll
+            for (int k = 0; k < 4; k++) sin[i + k] = v[k];
+        }
+    } else {
+        load(cos, row + j);
+        load(sin, row + D / 2 + j);
+    }
+}
+
 // Turns H heads of D elements by the angles of one position, with a block: each thread keeps the angles of VEC pairs
 // and takes them to one head after the other.
 __device__ inline void turn(E *y,               // (H, D)
@@ -11,10 +41,9 @@ __device__ inline void turn(E *y,               // (H, D)
     if (position < 0 || position >= P) __trap();
     int half = D / 2, parts = half / VEC, heads = blockDim.x / parts;
     int j = threadIdx.x % parts * VEC, head = threadIdx.x / parts;
-    if (head >= heads) return;
     float cos[VEC], sin[VEC];
-    load(cos, table + i64(position) * D + j);
-    load(sin, table + i64(position) * D + half + j);
+    load_angles(cos, sin, table + i64(position) * D, j, D);
+    if (head >= heads) return;
     for (; head < H; head += heads) {
         float x0[VEC], x1[VEC];
         load(x0, x + head * D + j);

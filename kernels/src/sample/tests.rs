@@ -1,13 +1,17 @@
 use super::*;
+use crate::cuda::devices;
 use codelsi_engine::Label;
 
 /// Probabilities 0.4, 0.3, 0.2, 0.1 of tokens 2, 0, 3, 1.
 const P: [f32; 4] = [0.3, 0.1, 0.4, 0.2];
 
-fn run(logits: &[f32], params: Params) -> Result<Choice> {
-    let device = Device::cpu();
+fn run_on(device: &Device, logits: &[f32], params: Params) -> Result<Choice> {
     let logits = device.tensor(Label::Activations, [1, logits.len()], logits)?;
-    Ok(sample(&Ctx::inference(&device), &logits, &[params])?[0])
+    Ok(sample(&Ctx::inference(device), &logits, &[params])?[0])
+}
+
+fn run(logits: &[f32], params: Params) -> Result<Choice> {
+    run_on(&Device::cpu(), logits, params)
 }
 
 /// How often each of `P`'s tokens is chosen, in 4,000 draws.
@@ -67,9 +71,38 @@ fn temperature_sharpens() {
 
 #[test]
 fn greedy_takes_the_lowest_of_equal_tokens() {
-    assert_eq!(run(&[1.0, 3.0, 3.0, 2.0], Params::default()).unwrap().token, 1);
-    let one = Params { temperature: 1.0, top_k: 1, ..Params::default() };
-    assert_eq!(run(&[1.0, 3.0, 3.0, 2.0], one).unwrap().token, 1);
+    for device in devices() {
+        let token = |params| run_on(&device, &[1.0, 3.0, 3.0, 2.0], params).unwrap().token;
+        assert_eq!(token(Params::default()), 1);
+        assert_eq!(token(Params { temperature: 1.0, top_k: 1, ..Params::default() }), 1);
+    }
+}
+
+/// Logits of few values: the filters' edges fall among equals.
+#[test]
+fn a_gpu_draws_the_cpu_s_tokens_among_equals() {
+    let logits: Vec<f32> = (0..100 * 40).map(|i| ((i * 7919) % 5) as f32 * 0.5).collect();
+    let filters = [
+        Params { top_k: 17, ..Params::default() },
+        Params { top_p: 0.6, ..Params::default() },
+        Params { top_k: 50, top_p: 0.3, min_p: 0.5, ..Params::default() },
+        Params { min_p: 0.9, ..Params::default() },
+        Params::default(),
+    ];
+    let params: Vec<Params> = (0..100)
+        .map(|row| Params {
+            temperature: 0.9,
+            key: Key { seed: 5, step: row as u32, site: 2 },
+            ..filters[row % filters.len()]
+        })
+        .collect();
+    let tokens = devices().into_iter().map(|device| {
+        let logits = device.tensor(Label::Activations, [100, 40], &logits).unwrap();
+        let choices = sample(&Ctx::inference(&device), &logits, &params).unwrap();
+        choices.into_iter().map(|c| c.token).collect::<Vec<_>>()
+    });
+    let tokens: Vec<_> = tokens.collect();
+    assert!(tokens.iter().all(|t| *t == tokens[0]), "{tokens:?}");
 }
 
 #[test]
@@ -107,12 +140,16 @@ fn a_row_s_choice_does_not_depend_on_the_rows_beside_it() {
 
 #[test]
 fn bad_logits_and_parameters_are_named() {
-    let message = |logits: &[f32], params| run(logits, params).unwrap_err().to_string();
+    devices().iter().for_each(bad_input_is_named);
+}
+
+fn bad_input_is_named(device: &Device) {
+    let message = |logits: &[f32], params| run_on(device, logits, params).unwrap_err().to_string();
     let greedy = Params::default();
     assert_eq!(message(&[0.0, f32::NAN], greedy), "sample: row 0: the logit of token 1 is NaN");
     assert_eq!(message(&[f32::INFINITY, 0.0], greedy), "sample: row 0: the logit of token 0 is inf");
     assert_eq!(message(&[f32::NEG_INFINITY; 2], greedy), "sample: row 0: every logit is -inf");
-    assert!(run(&[f32::NEG_INFINITY, 0.0], greedy).is_ok());
+    assert!(run_on(device, &[f32::NEG_INFINITY, 0.0], greedy).is_ok());
     let hot = Params { temperature: -1.0, ..greedy };
     assert_eq!(message(&[0.0], hot), "sample: row 0: temperature -1 must be 0 or more");
     let none = Params { top_p: 0.0, ..greedy };

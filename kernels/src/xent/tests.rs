@@ -1,4 +1,5 @@
 use super::*;
+use crate::cuda::devices;
 
 #[test]
 fn a_target_outside_the_vocabulary_is_named() {
@@ -56,31 +57,41 @@ fn working_memory_grows_neither_with_tokens_nor_with_the_vocabulary() {
 
 #[test]
 fn the_gradient_scales_with_that_of_the_loss() {
-    let device = Device::cpu();
-    let gradient = |dloss: f32| {
-        let cx = Ctx::training(&device, 0, 0);
-        let h = device.tensor(Label::Activations, [1, 2], &[1.0f32, -1.0]).unwrap().with_grad();
-        let head = device.tensor(Label::Weights, [2, 2], &[1.0f32, 0.0, 0.0, 1.0]).unwrap();
-        let y = device.tensor(Label::Activations, [1], &[1]).unwrap();
-        let (loss, _) = xent(&cx, &h, &head, &y, 1.0).unwrap();
-        let mut grads = codelsi_engine::Grads::default();
-        let seed = device.tensor(Label::Gradients, [1], &[dloss]).unwrap();
-        cx.backward(&loss, seed, &mut grads).unwrap();
-        grads.get(&h).unwrap().slice::<f32>().unwrap().to_vec()
-    };
-    let one = gradient(1.0);
-    assert_eq!(gradient(-4.0), [-4.0 * one[0], -4.0 * one[1]]);
-    // p = softmax(1, −1); dh = p − (0, 1).
-    let p = 1.0 / (1.0 + (-2f32).exp());
-    assert!((one[0] - p).abs() < 1e-6 && (one[1] + p).abs() < 1e-6, "{one:?}");
+    for device in devices() {
+        let gradient = |dloss: f32| {
+            let cx = Ctx::training(&device, 0, 0);
+            let h = device.tensor(Label::Activations, [1, 2], &[1.0f32, -1.0]).unwrap().with_grad();
+            let head = device.tensor(Label::Weights, [2, 2], &[1.0f32, 0.0, 0.0, 1.0]).unwrap();
+            let y = device.tensor(Label::Activations, [1], &[1]).unwrap();
+            let (loss, _) = xent(&cx, &h, &head, &y, 1.0).unwrap();
+            let mut grads = codelsi_engine::Grads::default();
+            let seed = device.tensor(Label::Gradients, [1], &[dloss]).unwrap();
+            cx.backward(&loss, seed, &mut grads).unwrap();
+            grads.get(&h).unwrap().to_vec::<f32>().unwrap()
+        };
+        let one = gradient(1.0);
+        assert_eq!(gradient(-4.0), [-4.0 * one[0], -4.0 * one[1]]);
+        // p = softmax(1, −1); dh = p − (0, 1).
+        let p = 1.0 / (1.0 + (-2f32).exp());
+        assert!((one[0] - p).abs() < 1e-6 && (one[1] + p).abs() < 1e-6, "{one:?}");
+    }
 }
 
 #[test]
 fn without_any_label_everything_is_zero() {
-    let device = Device::cpu();
-    let cx = Ctx::inference(&device);
-    let h = device.zeros(Label::Activations, [2, 3], DType::F32);
-    let targets = device.tensor(Label::Activations, [2], &[NO_LABEL; 2]).unwrap();
-    let (loss, logprobs) = xent(&cx, &h, &h, &targets, 1.0).unwrap();
-    assert_eq!((loss.slice::<f32>().unwrap()[0], logprobs.slice::<f32>().unwrap()), (0.0, &[0.0, 0.0][..]));
+    for device in devices() {
+        let cx = Ctx::training(&device, 0, 0);
+        let zeros = || device.zeros(Label::Activations, [2, 3], DType::F32).with_grad();
+        let (h, head) = (zeros(), zeros());
+        let targets = device.tensor(Label::Activations, [2], &[NO_LABEL; 2]).unwrap();
+        let (loss, logprobs) = xent(&cx, &h, &head, &targets, 1.0).unwrap();
+        assert_eq!(
+            (loss.to_vec::<f32>().unwrap()[0], logprobs.to_vec::<f32>().unwrap()),
+            (0.0, vec![0.0; 2])
+        );
+        let mut grads = codelsi_engine::Grads::default();
+        let seed = device.tensor(Label::Gradients, [1], &[1.0f32]).unwrap();
+        cx.backward(&loss, seed, &mut grads).unwrap();
+        assert!([h, head].iter().all(|x| grads.get(x).unwrap().to_vec::<f32>().unwrap() == [0.0; 6]));
+    }
 }
