@@ -1,6 +1,7 @@
-//! Peak arithmetic of this machine, measured: chains of multiply-adds that stay in registers.
+//! Peaks of this machine, measured: multiply-adds that stay in registers, and a copy of more than the caches hold.
 
 use codelsi_kernels::simd::{Level, level};
+use rayon::prelude::*;
 use std::arch::x86_64::*;
 use std::hint::black_box;
 use std::time::Instant;
@@ -76,4 +77,18 @@ fn multiply_add_portable() -> f32 {
         acc = acc.map(|a| a.map(|a| x * x + a));
     }
     acc.iter().map(|a| a[0]).sum()
+}
+
+/// Bytes a second of a copy by all of rayon's threads, read and write counted; the best of five.
+pub fn copy_bytes() -> f64 {
+    const WORDS: usize = 32 << 20;
+    const PART: usize = 1 << 16;
+    let (x, mut y) = (vec![1u64; WORDS], vec![0u64; WORDS]);
+    let mut run = || {
+        let start = Instant::now();
+        y.par_chunks_mut(PART).zip(x.par_chunks(PART)).for_each(|(y, x)| y.copy_from_slice(x));
+        black_box(&y);
+        (16 * WORDS) as f64 / start.elapsed().as_secs_f64()
+    };
+    (0..5).map(|_| run()).fold(0.0, f64::max)
 }

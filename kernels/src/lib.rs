@@ -21,6 +21,7 @@ mod rows;
 pub mod sample;
 pub mod simd;
 pub mod spec;
+pub mod stopwatch;
 pub mod swiglu;
 pub mod xent;
 

@@ -1,0 +1,147 @@
+//! Every op at sizes of Code Llama 13B, forward and backward, on random data: on a card by its events, the L2 cache
+//! flushed before each run; without one the CPU twins, by the host's clock, with fewer rows where a call would take long.
+//!
+//!     cargo bench -p codelsi-benches --bench ops                           # all
+//!     cargo bench -p codelsi-benches --bench ops -- gemm/BF16              # names that match
+//!     cargo bench -p codelsi-benches --bench ops --features cublaslt       # bf16 products beside cuBLASLt's
+//!     CODELSI_BENCH_DEVICE=cpu cargo bench -p codelsi-benches --bench ops  # the twins, card or not
+//!
+//! Two runs are compared by a baseline:
+//!
+//!     cargo bench -p codelsi-benches --bench ops -- --save-baseline before
+//!     cargo bench -p codelsi-benches --bench ops -- --baseline before
+//!
+//! For a machine without cargo, `cargo bench -p codelsi-benches --bench ops --no-run` prints the binary to carry; it
+//! takes `--bench` and the same arguments. The last line is one JSON object: the median, the speed in the unit of the
+//! nearer roof, and its share of that roof, which was measured in the same run.
+
+use codelsi_benches::machine::Machine;
+use codelsi_benches::results::{Timings, report};
+use codelsi_engine::{DType, Result};
+use codelsi_kernels::ALL;
+use codelsi_kernels::spec::{Case, Spec};
+use codelsi_kernels::stopwatch::{Way, Work};
+use criterion::{Criterion, SamplingMode};
+use std::process::ExitCode;
+use std::time::Duration;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("ops: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let mut criterion = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1))
+        .configure_from_args();
+    let mut machine = Machine::new()?;
+    let title = machine.title();
+    println!("{title}");
+    let mut all = Vec::new();
+    for spec in ALL {
+        for dtype in [DType::BF16, DType::F32] {
+            for real in spec.shapes.real {
+                let sizes = machine.sizes(spec, dtype, real);
+                op(&mut criterion, &mut machine, spec, dtype, &sizes, &mut all);
+                if (spec.name, dtype, machine.is_card()) == ("gemm", DType::BF16, true) {
+                    peer(&mut criterion, &sizes, &mut all);
+                }
+            }
+        }
+    }
+    criterion.final_summary();
+    let results = report(&machine, all);
+    println!("{results}");
+    Ok(())
+}
+
+/// An op forward, and backward where it says what that costs.
+fn op(
+    criterion: &mut Criterion,
+    machine: &mut Machine,
+    spec: &'static Spec,
+    dtype: DType,
+    sizes: &[usize],
+    all: &mut Vec<Timings>,
+) {
+    let case = || (spec.shapes.case)(dtype, sizes);
+    let Case { name, cost, .. } = case();
+    let backward = spec.shapes.backward.map(|cost| (Way::Backward, cost(dtype, sizes)));
+    let Machine { device, watch, .. } = machine;
+    for (way, cost) in [(Way::Forward, cost)].into_iter().chain(backward) {
+        let timings = Timings::new(format!("{dtype:?} {name} {way:?}"), dtype, cost);
+        let mut work = None;
+        bench(criterion, spec.name, timings, all, || {
+            let work = match &mut work {
+                Some(work) => work,
+                None => work.insert(Work::new(device, case(), dtype)?),
+            };
+            work.time(way, watch)
+        });
+    }
+}
+
+/// The same product by cuBLASLt.
+#[cfg(feature = "cublaslt")]
+fn peer(criterion: &mut Criterion, sizes: &[usize], all: &mut Vec<Timings>) {
+    use codelsi_benches::cublaslt::{Peer, present};
+    use codelsi_kernels::gemm;
+    if let Err(e) = present() {
+        println!("{e}");
+        return;
+    }
+    let case = (gemm::spec::SPEC.shapes.case)(DType::BF16, sizes);
+    let timings = Timings::new(format!("BF16 {} cuBLASLt", case.name), DType::BF16, case.cost);
+    let mut peer = None;
+    bench(criterion, "gemm", timings, all, || {
+        let peer = match &mut peer {
+            Some(peer) => peer,
+            None => peer.insert(Peer::new([sizes[0], sizes[1], sizes[2]])?),
+        };
+        peer.time()
+    });
+}
+
+/// This binary was built without the peer.
+#[cfg(not(feature = "cublaslt"))]
+fn peer(_: &mut Criterion, _: &[usize], _: &mut Vec<Timings>) {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    SAID.call_once(|| println!("no cuBLASLt beside: built without the feature `cublaslt`"));
+}
+
+/// Hands `once` to criterion, and keeps its times but the first, which compiles and allocates.
+fn bench(
+    criterion: &mut Criterion,
+    op: &str,
+    mut timings: Timings,
+    all: &mut Vec<Timings>,
+    mut once: impl FnMut() -> Result<Duration>,
+) {
+    let name = timings.name.clone();
+    let mut timed = |first: bool| {
+        let time = once().unwrap_or_else(|e| panic!("{op} {name}: {e}"));
+        if !first {
+            timings.times.push(time);
+        }
+        time
+    };
+    let mut first = true;
+    let mut group = criterion.benchmark_group(op);
+    group.sampling_mode(SamplingMode::Flat);
+    group.bench_function(&name, |b| {
+        if std::mem::take(&mut first) {
+            timed(true);
+        }
+        b.iter_custom(|runs| (0..runs).map(|_| timed(false)).sum());
+    });
+    group.finish();
+    timings.name = format!("{op}/{name}");
+    all.push(timings);
+}

@@ -1,0 +1,120 @@
+//! What benches run on, and its roofs: a card if there is one, the CPU otherwise.
+
+use crate::roof;
+use codelsi_engine::{DType, Device, Error, Label, Result};
+use codelsi_kernels::roof::Roof;
+use codelsi_kernels::spec::{Cost, Spec};
+use codelsi_kernels::stopwatch::Stopwatch;
+use std::time::Duration;
+
+/// The most a CPU is asked for in one call: large sizes are cut in rows until they cost no more.
+const CPU_CALL: Cost = Cost { bytes: 1e9, flops: 2e10 };
+/// Bytes of the copy that measures the memory's roof.
+const COPY: usize = 1 << 30;
+const ROUNDS: usize = 20_000;
+
+/// A device, its clock and its roofs.
+pub struct Machine {
+    pub device: Device,
+    pub watch: Stopwatch,
+    /// Bytes a second of a copy, read and write counted.
+    bytes: f64,
+    /// Flops a second by storage type: bf16, f32. On a card both are those of mma.sync.
+    flops: [f64; 2],
+}
+
+impl Machine {
+    /// The device that `CODELSI_BENCH_DEVICE` names (`cpu` or `cuda`); without it a card if there is one, else the CPU.
+    ///
+    /// # Errors
+    /// When the device named is none, or its roofs cannot be measured.
+    pub fn new() -> Result<Self> {
+        let device = match std::env::var("CODELSI_BENCH_DEVICE").as_deref() {
+            Ok("cpu") => Device::cpu(),
+            Ok("cuda") => Device::cuda(0)?,
+            Ok(name) => {
+                return Err(Error::new(format!("CODELSI_BENCH_DEVICE={name}: benches run on cpu or cuda")));
+            }
+            Err(_) => Device::cuda(0).unwrap_or_else(|none| {
+                println!("on the CPU ({none})");
+                Device::cpu()
+            }),
+        };
+        let mut watch = Stopwatch::new(&device);
+        let (bytes, flops) = match &device {
+            Device::Cuda(cuda) => {
+                let roof = Roof::new(&device, cuda);
+                let x = device.zeros(Label::Scratch, [COPY / 4], DType::F32);
+                let mut y = device.zeros(Label::Scratch, [COPY / 4], DType::F32);
+                let bytes = best(&mut watch, || roof.copy(&mut y, &x))?;
+                let flops = best(&mut watch, || roof.products(ROUNDS))?;
+                (bytes, [flops; 2])
+            }
+            _ => (roof::copy_bytes(), [roof::bf16_gflops() * 1e9, roof::f32_gflops() * 1e9]),
+        };
+        Ok(Machine { device, watch, bytes, flops })
+    }
+
+    /// Whether it is a card.
+    pub fn is_card(&self) -> bool {
+        matches!(self.device, Device::Cuda(_))
+    }
+
+    /// The device and its roofs, for people.
+    pub fn title(&self) -> String {
+        let name = match &self.device {
+            Device::Cuda(cuda) => cuda.properties().name.clone(),
+            _ => format!("CPU, {} threads", rayon::current_num_threads()),
+        };
+        let [bytes, bf16, f32] = [self.bytes, self.flops[0], self.flops[1]].map(|x| x / 1e9);
+        format!("{name}: copy {bytes:.0} GB/s, bf16 {bf16:.0} GFLOP/s, f32 {f32:.0} GFLOP/s")
+    }
+
+    /// Sizes that this machine times: a card all of them, a CPU as many rows as one call may cost.
+    pub fn sizes(&self, spec: &Spec, dtype: DType, real: &[usize]) -> Vec<usize> {
+        let mut sizes = real.to_vec();
+        let costly = |sizes: &[usize]| {
+            let cost = (spec.shapes.case)(dtype, sizes).cost;
+            cost.flops > CPU_CALL.flops || cost.bytes > CPU_CALL.bytes
+        };
+        while !self.is_card() && sizes[0] > 1 && costly(&sizes) {
+            sizes[0] /= 2;
+        }
+        sizes
+    }
+
+    /// What a call of this cost and time amounts to.
+    pub fn rate(&self, cost: Cost, dtype: DType, time: Duration) -> Rate {
+        let (bytes, flops) = (cost.bytes / time.as_secs_f64(), cost.flops / time.as_secs_f64());
+        let of = |peak: f64, rate: f64| rate / peak;
+        let (memory, units) = (of(self.bytes, bytes), of(self.flops[(dtype == DType::F32) as usize], flops));
+        match memory > units {
+            true => Rate { unit: "gb_per_s", value: bytes / 1e9, roof: memory },
+            false => Rate { unit: "tflop_per_s", value: flops / 1e12, roof: units },
+        }
+    }
+}
+
+/// Work a second, at best of five runs after a first one.
+fn best(watch: &mut Stopwatch, mut f: impl FnMut() -> Result<f64>) -> Result<f64> {
+    let mut rate = 0.0f64;
+    for run in 0..6 {
+        let mut work = 0.0;
+        let time = watch.time(|| {
+            work = f()?;
+            Ok(())
+        })?;
+        if run > 0 {
+            rate = rate.max(work / time.as_secs_f64());
+        }
+    }
+    Ok(rate)
+}
+
+/// A speed in the unit of the nearer roof, and its share of that roof.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    pub unit: &'static str,
+    pub value: f64,
+    pub roof: f64,
+}

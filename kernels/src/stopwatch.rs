@@ -1,0 +1,147 @@
+//! How long an op takes on any device: by events on a card, behind a flushed cache; by the host's clock elsewhere.
+
+use crate::check::{inputs, random};
+use crate::spec::Case;
+use codelsi_engine::cuda::Stream;
+use codelsi_engine::rng::Key;
+use codelsi_engine::{Ctx, DType, Device, Grads, Label, Result, Tensor};
+use std::time::{Duration, Instant};
+
+/// Bytes that push everything else out of the L2 cache of any card.
+pub const FLUSH: usize = 256 << 20;
+
+/// A device and its clock.
+pub struct Stopwatch {
+    device: Device,
+    /// What is overwritten before each timing; none off a card.
+    flush: Option<Tensor>,
+}
+
+impl Stopwatch {
+    /// The clock of `device`.
+    pub fn new(device: &Device) -> Self {
+        let card = matches!(device, Device::Cuda(cuda) if cuda.emulator().is_none());
+        let flush = card.then(|| device.zeros(Label::Scratch, [FLUSH / 4], DType::F32));
+        Stopwatch { device: device.clone(), flush }
+    }
+
+    /// How long the work takes that `f` starts. On a card the flush comes first: while it runs, the host gets ahead, so
+    /// that no launch is waited for.
+    ///
+    /// # Errors
+    /// Those of `f`, or the driver's.
+    pub fn time<T>(&mut self, f: impl FnOnce() -> Result<T>) -> Result<Duration> {
+        let Device::Cuda(cuda) = &self.device else {
+            let start = Instant::now();
+            f()?;
+            return Ok(start.elapsed());
+        };
+        if let Some(flush) = &mut self.flush {
+            flush.zero()?;
+        }
+        let start = cuda.record(Stream::COMPUTE)?;
+        let result = f()?;
+        let end = cuda.record(Stream::COMPUTE)?;
+        drop(result);
+        Ok(Duration::from_secs_f64(cuda.elapsed(&start, &end)? as f64 / 1e3))
+    }
+}
+
+/// A direction through an op.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// As in training: with a tape, so that what backward needs is made.
+    Forward,
+    /// From random gradients of the outputs.
+    Backward,
+}
+
+/// A case with its inputs on a device, to be run again and again.
+pub struct Work {
+    device: Device,
+    case: Case,
+    inputs: Vec<Tensor>,
+    /// Gradients of the outputs; none before the first backward.
+    seeds: Vec<Tensor>,
+}
+
+impl Work {
+    /// `case` on random inputs of type `dtype`.
+    ///
+    /// # Errors
+    /// When the inputs cannot be made there.
+    pub fn new(device: &Device, case: Case, dtype: DType) -> Result<Self> {
+        let inputs = inputs(device, &case, dtype, 1)?;
+        Ok(Work { device: device.clone(), case, inputs, seeds: Vec::new() })
+    }
+
+    /// How long the op takes one way, once.
+    ///
+    /// # Errors
+    /// The op's.
+    pub fn time(&mut self, way: Way, watch: &mut Stopwatch) -> Result<Duration> {
+        match way {
+            Way::Forward => self.forward(watch),
+            Way::Backward => self.backward(watch),
+        }
+    }
+
+    /// One call, with all that backward needs.
+    fn forward(&self, watch: &mut Stopwatch) -> Result<Duration> {
+        let (cx, x) = (Ctx::training(&self.device, 1, 0), self.inputs.iter().collect::<Vec<_>>());
+        watch.time(|| (self.case.run)(&cx, &x))
+    }
+
+    /// One backward from random gradients; its forward is not timed.
+    fn backward(&mut self, watch: &mut Stopwatch) -> Result<Duration> {
+        let cx = Ctx::training(&self.device, 1, 0);
+        let outputs = (self.case.run)(&cx, &self.inputs.iter().collect::<Vec<_>>())?;
+        let ends: Vec<&Tensor> = outputs.iter().filter(|y| y.id().is_some()).collect();
+        if self.seeds.is_empty() {
+            let seed = |(site, y): (u32, &&Tensor)| {
+                random(&self.device, *y.shape(), y.dtype(), 1.0, Key { seed: 1, step: 1, site })
+            };
+            self.seeds = (0..).zip(&ends).map(seed).collect::<Result<_>>()?;
+        }
+        // Copies, since a gradient that nobody else holds may be written in place.
+        let copies = self.seeds.iter().map(|dy| dy.to(&self.device, Label::Gradients));
+        let pairs = ends.into_iter().zip(copies.collect::<Result<Vec<_>>>()?).collect::<Vec<_>>();
+        let mut grads = Grads::default();
+        watch.time(|| cx.backward_from(pairs, &mut grads))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ALL;
+
+    /// Both ways of every op that has two, again and again, on the host.
+    #[test]
+    fn work_can_be_repeated() {
+        let device = Device::cpu();
+        let mut watch = Stopwatch::new(&device);
+        for spec in ALL {
+            let case = (spec.cases)(DType::F32).swap_remove(0);
+            let mut work = Work::new(&device, case, DType::F32).unwrap();
+            for _ in 0..2 {
+                work.time(Way::Forward, &mut watch).unwrap();
+                if spec.shapes.backward.is_some() {
+                    work.time(Way::Backward, &mut watch).unwrap();
+                }
+            }
+            assert_eq!(!work.seeds.is_empty(), spec.shapes.backward.is_some(), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn time_is_that_of_the_work() {
+        let nap = Duration::from_millis(20);
+        let mut watch = Stopwatch::new(&Device::cpu());
+        let timed = watch.time(|| {
+            std::thread::sleep(nap);
+            Ok(())
+        });
+        assert!((nap..10 * nap).contains(&timed.unwrap()));
+    }
+}
