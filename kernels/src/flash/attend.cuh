@@ -6,8 +6,8 @@
 #include "ffma.cuh"
 #endif
 
-// The softmax of a thread's rows so far: Σ 2^(bits·s − top) v, top = max(bits·s), and Σ 2^(bits·s − top). `total` is
-// the thread's own share until `close`.
+// The softmax of a thread's rows so far: Σ 2^(slope·s − top) v, top = max(slope·s), and Σ 2^(slope·s − top). `total`
+// is the thread's own share until `close`.
 template <typename Tiles> struct State {
     typename Tiles::Wide sums;
     float top[Tiles::R], total[Tiles::R];
@@ -29,16 +29,16 @@ template <typename Tiles> struct State {
     }
 
     // Brings the state to the maximum with a tile's scores, and turns the scores into p.
-    __device__ void fold(typename Tiles::Square &s, float bits) {
+    __device__ void fold(typename Tiles::Square &s, Slope slope) {
 #pragma unroll
         for (int r = 0; r < Tiles::R; r++) {
             float most = s.at(r, 0), sum = 0.0f;
 #pragma unroll
             for (int c = 1; c < Tiles::C; c++) most = fmaxf(most, s.at(r, c));
-            most = fmaxf(top[r], warp_max<Tiles::SHARING>(most) * bits);
+            most = fmaxf(top[r], warp_max<Tiles::SHARING>(most) * slope.high);
             float by = exp2_fast(top[r] - most);
 #pragma unroll
-            for (int c = 0; c < Tiles::C; c++) sum += s.at(r, c) = exp2_fast(fmaf(s.at(r, c), bits, -most));
+            for (int c = 0; c < Tiles::C; c++) sum += s.at(r, c) = slope.power(s.at(r, c), most);
             total[r] = fmaf(total[r], by, sum);
             top[r] = most;
             shrink(r, by);
@@ -140,7 +140,7 @@ __device__ inline void copy_queries(const Stage<Tiles, Job> &stage, const E *q, 
     Copy::start(stage.q, q, D, 0, stage.job->slots.at(Copy::row()), D);
 }
 
-// Takes keys that come after a row out of its scores.
+// Takes keys that come after a row out of its scores: 2^(slope·s) is zero, and slope.low·s finite.
 template <typename Tiles, typename Slots>
 __device__ inline void hide(typename Tiles::Square &s, const Slots &slots, int tile) {
     Tiles tiles;
@@ -148,7 +148,7 @@ __device__ inline void hide(typename Tiles::Square &s, const Slots &slots, int t
     for (int r = 0; r < tiles.R; r++)
 #pragma unroll
         for (int c = 0; c < tiles.C; c++)
-            if (tile + tiles.column(c) > slots.place(tiles.row(r))) s.at(r, c) = -INFINITE;
+            if (tile + tiles.column(c) > slots.place(tiles.row(r))) s.at(r, c) = -1e30f;
 }
 
 // Makes `state` that of the split that begins at position `tile`, and moves `tile` to its end. Values of a tile come
@@ -182,7 +182,7 @@ __device__ inline void attend(State<Tiles> &state, const Stage<Tiles, Job> &stag
         if (more) copy(stage.k, k, tile + TILE);
         if (sees) {
             if (tile + TILE - 1 > job.slots.place(first)) hide<Tiles>(s, job.slots, tile);
-            state.fold(s, heads.bits);
+            state.fold(s, heads.slope);
             tiles.gather(state.sums, s, stage.v, stage.exchange);
         }
         tile += TILE;

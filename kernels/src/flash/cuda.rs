@@ -121,9 +121,10 @@ impl Shape {
     }
 }
 
-/// log₂ e / √D.
-fn bits(heads: Heads) -> f32 {
-    (std::f64::consts::LOG2_E / (heads.head_dim as f64).sqrt()) as f32
+/// log₂ e / √D in two parts.
+fn slope<'a>(heads: Heads) -> [Arg<'a>; 2] {
+    let slope = std::f64::consts::LOG2_E / (heads.head_dim as f64).sqrt();
+    [Arg::F32(slope as f32), Arg::F32((slope - (slope as f32) as f64) as f32)]
 }
 
 /// H, H / K, D, K·D: what every kernel is told of its heads.
@@ -150,7 +151,7 @@ pub fn forward(
     let [sums, stats] = store.args();
     let inputs = [Arg::Out(o), Arg::Out(lse), sums, stats, Arg::In(q), Arg::In(k), Arg::In(v)];
     let args = inputs.into_iter().chain([Arg::In(documents), int(n), int(t)]).chain(sizes(heads));
-    let mut args: Vec<Arg> = args.chain([Arg::F32(bits(heads))]).collect();
+    let mut args: Vec<Arg> = args.chain(slope(heads)).collect();
     let grid = shape.forward([t / shape.prefill.rows + n, heads.heads, 1], &shape.prefill);
     start(cuda, &FORWARD, "flash_forward", shape.variant, grid, &mut args)
 }
@@ -175,9 +176,8 @@ pub fn backward(
     let args = |outputs: Vec<_>| {
         let inputs = [q, k, v, d_o, lse, &*delta, documents].map(Arg::In);
         let scale = 1.0 / (heads.head_dim as f32).sqrt();
-        let ends = [Arg::F32(bits(heads)), Arg::F32(scale)];
         let args = outputs.into_iter().chain(inputs).chain([int(n), int(t)]);
-        args.chain(sizes(heads)).chain(ends).collect::<Vec<_>>()
+        args.chain(sizes(heads)).chain(slope(heads)).chain([Arg::F32(scale)]).collect::<Vec<_>>()
     };
     let grid = shape.backward([t / shape.queries.rows + n, heads.heads, 1], &shape.queries);
     start(cuda, &BACKWARD, "flash_dq", shape.variant, grid, &mut args(vec![Arg::Out(dq)]))?;
@@ -239,10 +239,10 @@ impl OverPages<'_> {
         let ([q, k, v], Paged { sequences, positions, tables }) = (self.qkv, self.rows);
         let (t, s, m) = (q.shape()[0], tables.shape()[0], tables.shape()[1]);
         let counts = [t, s, m, k.shape()[0], k.shape()[1]].map(int);
-        let runs = [int(self.longest), int(self.alone), Arg::F32(bits(self.heads))];
+        let runs = [int(self.longest), int(self.alone)];
         let args = [Arg::InOut(o)].into_iter().chain(store.args());
         let args = args.chain([q, k, v, sequences, positions, tables].map(Arg::In)).chain(counts);
-        args.chain(sizes(self.heads)).chain(runs).collect()
+        args.chain(sizes(self.heads)).chain(runs).chain(slope(self.heads)).collect()
     }
 }
 

@@ -12,11 +12,20 @@ constexpr int SPLIT = 512; // keys summed by themselves before they are added to
 constexpr int CHUNK = WIDE<E>;
 constexpr int CHUNKS = DP / CHUNK;
 
+// log₂ e / √D: e^(s / √D) = 2^(slope·s). In f32, `low` adds what `high` leaves.
+struct Slope {
+    float high, low;
+    __device__ float power(float s, float top) const { // 2^(slope·s − top)
+        float x = fmaf(s, high, -top);
+        return exp2_fast(MMA ? x : fmaf(s, low, x));
+    }
+};
+
 // What a launch knows of its heads.
 struct Heads {
     int H, D;
-    int width;  // elements of a row of k and v: K·D
-    float bits; // log₂ e / √D: e^(s / √D) = 2^(bits·s)
+    int width; // elements of a row of k and v: K·D
+    Slope slope;
 };
 
 // The slots of a block: rows of its tile of queries. Slot s holds row at(s) of q seen as (T·H, D), at position
@@ -126,6 +135,7 @@ struct Batch {
 
     // The first row of the n-th of the runs decoded in splits (or of the others); T if there are fewer.
     template <bool ALONE> __device__ int find(int n) const {
+        if (ALONE && longest == 1) return n < alone ? n : T; // every row is a run
         u32 below = (1u << lane()) - 1;
         int single = 0, found = 0; // so far
         for (int base = 0; base < T; base += 32) {
