@@ -14,7 +14,7 @@ use codelsi_engine::{DType, Device, Error, Result, Tensor};
 /// Cases of fewer elements run on several seeds, as do those that are judged by fewer values.
 const SMALL: usize = 4096;
 const FEW: usize = 32;
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 4;
 
 /// Holds every case of `spec` on `device` to its reference and its CPU twin, in both storage types.
 ///

@@ -26,7 +26,7 @@ template <typename Elem, bool ALONG_K, int OUTER> struct Tile {
     static constexpr int QUADS = BK * OUTER / QUAD, EACH = (QUADS + THREADS - 1) / THREADS;
     typedef float Lines[BK][OUTER];
 
-    __device__ static int at(int k, int outer) { return outer ^ (k / 4 * 8 & OUTER - 1 & 24); }
+    __device__ static int at(int k, int outer) { return outer ^ (k / 4 * 8 & (OUTER - 1) & 24); }
 
     // This thread's quads of the tile at (outer, k), zero beyond the matrix.
     __device__ static void fetch(float (&x)[EACH][QUAD], const Matrix<Elem> &m, int outer, int k) {

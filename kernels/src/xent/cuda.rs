@@ -25,7 +25,7 @@ pub static SOURCE: Source = Source {
 };
 
 /// Labelled tokens that are worked on together.
-const ROWS: usize = 2048;
+const ROWS: usize = 1024;
 /// Rows of the head that they meet at a time: a block holds one token's logits of a tile in registers.
 const TILE: usize = 4096;
 const THREADS: usize = 256;

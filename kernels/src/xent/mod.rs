@@ -10,7 +10,7 @@
 //! **layout** row-major. Labelled tokens are gathered 252 at a time, and each gathering meets the vocabulary
 //! 4096 rows at a time: a tile of logits is the most that ever exists.
 //!
-//! **launch** on a GPU 2048 tokens meet 4096 rows of the head at a time; between the products a token is a block. A
+//! **launch** on a GPU 1024 tokens meet 4096 rows of the head at a time; between the products a token is a block. A
 //! target outside the vocabulary stops the kernel.
 //!
 //! **numerics** logits in f32. Their maximum, their sum and Σ p·head follow the tiles online, as in flash

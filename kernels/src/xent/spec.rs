@@ -18,13 +18,12 @@ pub static SPEC: Spec = Spec {
 };
 
 fn cases(dtype: DType) -> Vec<Case> {
-    // The last ones cross the boundaries of tiles and gatherings, on the CPU and on a GPU.
-    let sizes = [(1, 1, 2), (3, 17, 5), (7, 33, 41), (16, 128, 64), (3, 5, 4101), (300, 3, 7), (2900, 2, 5)];
-    sizes
-        .into_iter()
-        .flat_map(|(t, c, v)| [values(t, c, v, dtype), full(t, c, v, dtype)])
-        .chain([lora(5, 20, 50, dtype), lora(2, 16, 32016, dtype), values(2, 5120, 70, dtype)])
-        .collect()
+    let sizes = [(1, 1, 2), (3, 17, 5), (7, 33, 41), (16, 128, 64), (3, 5, 4101)];
+    let both = sizes.into_iter().flat_map(|(t, c, v)| [values(t, c, v, dtype), full(t, c, v, dtype)]);
+    // More tokens than the CPU and than a GPU gathers at a time.
+    let many = [(300, 3, 7), (1400, 2, 5)].map(|(t, c, v)| full(t, c, v, dtype));
+    let wide = [lora(5, 20, 50, dtype), lora(2, 16, 32016, dtype), values(2, 5120, 70, dtype)];
+    both.chain(many).chain(wide).collect()
 }
 
 /// Both outputs, no gradient.
