@@ -140,7 +140,7 @@ pub const BUGS: &[Bug] = &[
             "    a[1] = pair(left[2], left[3]);\n    a[2] = pair(right[0], right[1]);",
             "    a[2] = pair(left[2], left[3]);\n    a[1] = pair(right[0], right[1]);",
         ],
-        GROUPED,
+        TILES,
     ),
     Bug::new(
         "mma.cuh",
