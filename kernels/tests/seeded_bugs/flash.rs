@@ -7,6 +7,7 @@ const GROUPED: (DType, &str) = (BF16, "T=[7, 1, 5] H=4 K=2 D=8");
 const GROUPED_F32: (DType, &str) = (F32, "T=[7, 1, 5] H=4 K=2 D=8");
 const TILES: (DType, &str) = (BF16, "T=[70] H=2 K=1 D=24");
 const TILES_F32: (DType, &str) = (F32, "T=[70] H=2 K=1 D=24");
+const LONG: (DType, &str) = (BF16, "T=[130] H=2 K=1 D=128");
 
 pub const BUGS: &[Bug] = &[
     // forward.cu
@@ -33,7 +34,7 @@ pub const BUGS: &[Bug] = &[
         "flash/forward.cu",
         "tiles end where a document that begins later would",
         ["rows = min(Prefill::ROWS, p.length - p.first)", "rows = min(Prefill::ROWS, p.length)"],
-        (BF16, "T=[130] H=2 K=1 D=128"),
+        LONG,
     ),
     Bug::new(
         "flash/forward.cu",
@@ -91,9 +92,9 @@ pub const BUGS: &[Bug] = &[
         "attend.cuh",
         "the total is not brought to the new maximum",
         ["total[r] = fmaf(total[r], by, sum)", "total[r] += sum"],
-        TILES,
+        LONG,
     ),
-    Bug::new("attend.cuh", "sums are not brought to the new maximum", ["            shrink(r, by);\n", ""], TILES),
+    Bug::new("attend.cuh", "sums are not brought to the new maximum", ["            shrink(r, by);\n", ""], LONG),
     Bug::new(
         "attend.cuh",
         "a thread's share is taken for the row's total",
@@ -139,7 +140,7 @@ pub const BUGS: &[Bug] = &[
             "    a[1] = pair(left[2], left[3]);\n    a[2] = pair(right[0], right[1]);",
             "    a[2] = pair(left[2], left[3]);\n    a[1] = pair(right[0], right[1]);",
         ],
-        GROUPED,
+        TILES,
     ),
     Bug::new(
         "mma.cuh",

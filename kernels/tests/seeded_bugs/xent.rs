@@ -1,5 +1,8 @@
 use crate::bug::Bug;
-use codelsi_engine::DType::{BF16, F32};
+use codelsi_engine::DType::{self, BF16, F32};
+
+const TILES: (DType, &str) = (F32, "T=2 C=16 V=32016 dh");
+const MANY: (DType, &str) = (F32, "T=1400 C=2 V=5 dh dhead");
 
 pub const BUGS: &[Bug] = &[
     Bug::new(
@@ -74,4 +77,23 @@ pub const BUGS: &[Bug] = &[
         ["    __syncthreads();\n    return warp_max(", "    return warp_max("],
         (F32, "T=3 C=17 V=5"),
     ),
+    Bug::new(
+        "xent.cu",
+        "totals of earlier tiles are not brought to the new maximum",
+        ["s.total * s.correction + sum", "s.total + sum"],
+        TILES,
+    ),
+    Bug::new(
+        "xent.cu",
+        "sums of earlier tiles are not brought to the new maximum",
+        ["sums[i * C + c] *= correction", "sums[i * C + c] *= 1.0f"],
+        TILES,
+    ),
+    Bug::new(
+        "xent.cu",
+        "no barrier before the warps' counts are replaced",
+        ["        __syncthreads(); // the counts of the last tile have been read\n", ""],
+        MANY,
+    ),
+    Bug::new("xent.cu", "tokens are listed from the start of their tile", ["place = before + __popc", "place = __popc"], MANY),
 ];
