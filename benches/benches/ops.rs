@@ -1,5 +1,5 @@
 //! Every op at sizes of Code Llama 13B, forward and backward, on random data: on a card by its events, the L2 cache
-//! flushed before each run; without one the CPU twins, by the host's clock, with fewer rows where a call would take long.
+//! flushed before each run; without one the CPU twins, by the host's clock, with fewer rows where a call takes long.
 //!
 //!     cargo bench -p codelsi-benches --bench ops                           # all
 //!     cargo bench -p codelsi-benches --bench ops -- gemm/BF16              # names that match
@@ -13,7 +13,7 @@
 //!
 //! For a machine without cargo, `cargo bench -p codelsi-benches --bench ops --no-run` prints the binary to carry; it
 //! takes `--bench` and the same arguments. The last line is one JSON object: the median, the speed in the unit of the
-//! nearer roof, and its share of that roof, which was measured in the same run.
+//! nearer roof, and its share of that roof, which is measured before and after.
 
 use codelsi_benches::machine::Machine;
 use codelsi_benches::results::{Timings, report};
@@ -42,8 +42,6 @@ fn run() -> Result<()> {
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
     let mut machine = Machine::new()?;
-    let title = machine.title();
-    println!("{title}");
     let mut all = Vec::new();
     for spec in ALL {
         for dtype in [DType::BF16, DType::F32] {
@@ -57,6 +55,8 @@ fn run() -> Result<()> {
         }
     }
     criterion.final_summary();
+    machine.measure()?;
+    println!("{}", machine.title());
     let results = report(&machine, all);
     println!("{results}");
     Ok(())
@@ -75,9 +75,9 @@ fn op(
     let Case { name, cost, .. } = case();
     let backward = spec.shapes.backward.map(|cost| (Way::Backward, cost(dtype, sizes)));
     let Machine { device, watch, .. } = machine;
+    let mut work = None;
     for (way, cost) in [(Way::Forward, cost)].into_iter().chain(backward) {
         let timings = Timings::new(format!("{dtype:?} {name} {way:?}"), dtype, cost);
-        let mut work = None;
         bench(criterion, spec.name, timings, all, || {
             let work = match &mut work {
                 Some(work) => work,
