@@ -29,16 +29,16 @@ template <typename Tiles> struct State {
     }
 
     // Brings the state to the maximum with a tile's scores, and turns the scores into p.
-    __device__ void fold(typename Tiles::Square &s, Slope slope) {
+    __device__ void fold(typename Tiles::Square &s, float slope) {
 #pragma unroll
         for (int r = 0; r < Tiles::R; r++) {
             float most = s.at(r, 0), sum = 0.0f;
 #pragma unroll
             for (int c = 1; c < Tiles::C; c++) most = fmaxf(most, s.at(r, c));
-            most = fmaxf(top[r], warp_max<Tiles::SHARING>(most) * slope.high);
-            float by = exp2_fast(top[r] - most);
+            most = fmaxf(top[r], warp_max<Tiles::SHARING>(most) * slope);
+            float by = grown(top[r] - most);
 #pragma unroll
-            for (int c = 0; c < Tiles::C; c++) sum += s.at(r, c) = slope.power(s.at(r, c), most);
+            for (int c = 0; c < Tiles::C; c++) sum += s.at(r, c) = power(s.at(r, c), slope, most);
             total[r] = fmaf(total[r], by, sum);
             top[r] = most;
             shrink(r, by);
@@ -56,8 +56,8 @@ struct Join {
     float top, older, newer;
     __device__ Join(float before, float after) {
         top = fmaxf(before, after);
-        older = exp2_fast(before - top);
-        newer = exp2_fast(after - top);
+        older = grown(before - top);
+        newer = grown(after - top);
     }
     __device__ float operator()(float x, float y) const { return fmaf(x, older, y * newer); }
 };
@@ -140,7 +140,7 @@ __device__ inline void copy_queries(const Stage<Tiles, Job> &stage, const E *q, 
     Copy::start(stage.q, q, D, 0, stage.job->slots.at(Copy::row()), D);
 }
 
-// Takes keys that come after a row out of its scores: 2^(slope·s) is zero, and slope.low·s finite.
+// Takes keys that come after a row out of its scores: their powers are zero.
 template <typename Tiles, typename Slots>
 __device__ inline void hide(typename Tiles::Square &s, const Slots &slots, int tile) {
     Tiles tiles;

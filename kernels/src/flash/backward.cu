@@ -1,6 +1,6 @@
 // Backward over packed documents: FlashAttention-2, algorithm 2, in two passes without atomics.
 //
-// math    P = 2^(slope·q kᵀ − L), Δ = Σ_d do·o, dS = P ⊙ (do vᵀ − Δ):
+// math    P = e^(q kᵀ / √D − L), Δ = Σ_d do·o, dS = P ⊙ (do vᵀ − Δ):
 //         dq = dS k / √D, dk = dSᵀ q / √D, dv = Pᵀ do. Masked entries of P and dS are zero
 // launch  flash_delta: a block is a tile of rows of do and of o; Δ is the diagonal of their product
 //         flash_dq: a block is a tile of Queries::ROWS rows of one document and head; it walks the keys before them
@@ -83,10 +83,10 @@ extern "C" __global__ void __launch_bounds__(Queries::WARPS * 32, 1)
              const E *k,         // (T, K·D)
              const E *v,         // (T, K·D)
              const E *d_o,       // (T, H·D)
-             const float *lse,   // (T, H), in base 2
+             const float *lse,   // (T, H), as forward left it
              const float *delta, // (T, H)
              const int *starts,  // (documents + 1)
-             int documents, int T, int H, int G, int D, int width, float slope_high, float slope_low, float scale) {
+             int documents, int T, int H, int G, int D, int width, float slope, float scale) {
     typedef Queries Tiles;
     Piece p = piece<Tiles::ROWS>(starts, documents, T, gridDim.x - 1 - blockIdx.x);
     if (p.first >= p.length) return;
@@ -115,7 +115,6 @@ extern "C" __global__ void __launch_bounds__(Queries::WARPS * 32, 1)
             mean[r] = index < 0 ? 0.0f : delta[index];
         }
     }
-    Slope slope = {slope_high, slope_low};
     typename Tiles::Wide sums = {};
     for (int tile = 0; tile < slots.end(); tile += Tiles::COLS) {
         copy_wait<0>();
@@ -137,7 +136,7 @@ extern "C" __global__ void __launch_bounds__(Queries::WARPS * 32, 1)
             for (int r = 0; r < Tiles::R; r++)
 #pragma unroll
                 for (int c = 0; c < Tiles::C; c++)
-                    ds.at(r, c) = slope.power(s.at(r, c), top[r]) * (ds.at(r, c) - mean[r]);
+                    ds.at(r, c) = power(s.at(r, c), slope, top[r]) * (ds.at(r, c) - mean[r]);
             tiles.gather(sums, ds, walk.x, walk.exchange);
         }
         walk.swap();
@@ -160,10 +159,10 @@ extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1)
                const E *k,         // (T, K·D)
                const E *v,         // (T, K·D)
                const E *d_o,       // (T, H·D)
-               const float *lse,   // (T, H), in base 2
+               const float *lse,   // (T, H), as forward left it
                const float *delta, // (T, H)
                const int *starts,  // (documents + 1)
-               int documents, int T, int H, int G, int D, int width, float slope_high, float slope_low, float scale) {
+               int documents, int T, int H, int G, int D, int width, float slope, float scale) {
     typedef Columns Tiles;
     Piece p = piece<Tiles::ROWS>(starts, documents, T, blockIdx.x);
     if (p.first >= p.length) return;
@@ -193,7 +192,6 @@ extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1)
     };
     int h = kv * G, tile = p.first;
     copy_queries(walk.x, h, tile);
-    Slope slope = {slope_high, slope_low};
     typename Tiles::Wide dk_sums = {}, dv_sums = {};
     bool more;
     do {
@@ -210,7 +208,7 @@ extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1)
             for (int c = 0; c < Tiles::C; c++) {
                 float top = walk.lse[tiles.column(c)];
 #pragma unroll
-                for (int r = 0; r < Tiles::R; r++) s.at(r, c) = slope.power(s.at(r, c), top);
+                for (int r = 0; r < Tiles::R; r++) s.at(r, c) = power(s.at(r, c), slope, top);
             }
             if (tile < job.slots.place(tiles.first() + Tiles::SPAN - 1)) {
 #pragma unroll

@@ -121,10 +121,10 @@ impl Shape {
     }
 }
 
-/// log₂ e / √D in two parts.
-fn slope<'a>(heads: Heads) -> [Arg<'a>; 2] {
-    let slope = std::f64::consts::LOG2_E / (heads.head_dim as f64).sqrt();
-    [Arg::F32(slope as f32), Arg::F32((slope - (slope as f32) as f64) as f32)]
+/// What a score is multiplied by: 1 / √D, and log₂ e more in bf16, whose kernels count in base 2.
+fn slope<'a>(heads: Heads, dtype: DType) -> Arg<'a> {
+    let base = if dtype == DType::BF16 { std::f64::consts::LOG2_E } else { 1.0 };
+    Arg::F32((base / (heads.head_dim as f64).sqrt()) as f32)
 }
 
 /// H, H / K, D, K·D: what every kernel is told of its heads.
@@ -137,7 +137,7 @@ fn int<'a>(x: usize) -> Arg<'a> {
     Arg::I32(x as i32)
 }
 
-/// o (T, H·D) and L (T, H), in base 2, of packed documents.
+/// o (T, H·D) and L (T, H), in base 2 for bf16, of packed documents.
 pub fn forward(
     cx: &Ctx,
     cuda: &Cuda,
@@ -151,7 +151,7 @@ pub fn forward(
     let [sums, stats] = store.args();
     let inputs = [Arg::Out(o), Arg::Out(lse), sums, stats, Arg::In(q), Arg::In(k), Arg::In(v)];
     let args = inputs.into_iter().chain([Arg::In(documents), int(n), int(t)]).chain(sizes(heads));
-    let mut args: Vec<Arg> = args.chain(slope(heads)).collect();
+    let mut args: Vec<Arg> = args.chain([slope(heads, q.dtype())]).collect();
     let grid = shape.forward([t / shape.prefill.rows + n, heads.heads, 1], &shape.prefill);
     start(cuda, &FORWARD, "flash_forward", shape.variant, grid, &mut args)
 }
@@ -177,7 +177,7 @@ pub fn backward(
         let inputs = [q, k, v, d_o, lse, &*delta, documents].map(Arg::In);
         let scale = 1.0 / (heads.head_dim as f32).sqrt();
         let args = outputs.into_iter().chain(inputs).chain([int(n), int(t)]);
-        args.chain(sizes(heads)).chain(slope(heads)).chain([Arg::F32(scale)]).collect::<Vec<_>>()
+        args.chain(sizes(heads)).chain([slope(heads, q.dtype()), Arg::F32(scale)]).collect::<Vec<_>>()
     };
     let grid = shape.backward([t / shape.queries.rows + n, heads.heads, 1], &shape.queries);
     start(cuda, &BACKWARD, "flash_dq", shape.variant, grid, &mut args(vec![Arg::Out(dq)]))?;
@@ -242,7 +242,7 @@ impl OverPages<'_> {
         let runs = [int(self.longest), int(self.alone)];
         let args = [Arg::InOut(o)].into_iter().chain(store.args());
         let args = args.chain([q, k, v, sequences, positions, tables].map(Arg::In)).chain(counts);
-        args.chain(sizes(self.heads)).chain(runs).chain(slope(self.heads)).collect()
+        args.chain(sizes(self.heads)).chain(runs).chain([slope(self.heads, q.dtype())]).collect()
     }
 }
 

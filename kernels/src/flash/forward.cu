@@ -1,7 +1,7 @@
 // Attention of whole tiles of rows, over packed documents or over pages.
 //
 // math    o = softmax(q kᵀ / √D, causal) v by tiles of keys, in splits of SPLIT keys that are joined ascending; L is
-//         kept in base 2: log₂ Σ 2^(slope·s)
+//         kept: log Σ e^(s / √D), in base 2 for bf16
 // launch  a block is a tile of Prefill::ROWS rows of one document and head; rows stand at their position modulo that
 #include "attend.cuh"
 
@@ -25,7 +25,7 @@ __device__ inline void forward(E *o, float *lse, Store store, const E *q, const 
 #pragma unroll
     for (int r = 0; r < Prefill::R; r++) {
         int index = at(tiles.row(r));
-        if (index >= 0) lse[index] = state.top[r] + log2f(state.total[r]);
+        if (index >= 0) lse[index] = state.top[r] + logarithm(state.total[r]);
     }
 }
 
@@ -39,14 +39,14 @@ extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
                   const E *k,       // (T, K·D)
                   const E *v,       // (T, K·D)
                   const int *starts, // (documents + 1)
-                  int documents, int T, int H, int G, int D, int width, float slope_high, float slope_low) {
+                  int documents, int T, int H, int G, int D, int width, float slope) {
     Piece p = piece<Prefill::ROWS>(starts, documents, T, gridDim.x - 1 - blockIdx.x);
     if (p.first >= p.length) return;
     int h = blockIdx.y, rows = min(Prefill::ROWS, p.length - p.first);
     Stage<Prefill, Job<true, Packed>> stage;
     if (threadIdx.x == 0) *stage.job = {{(p.start + p.first) * H + h, H, p.first, 0, rows}, {p.start}, h / G * D};
     __syncthreads();
-    forward(o, lse, {sums, stats}, q, k, v, stage, {H, D, width, {slope_high, slope_low}});
+    forward(o, lse, {sums, stats}, q, k, v, stage, {H, D, width, slope});
 }
 
 // Grid (any, H): runs that `flash_decode` does not take.
@@ -60,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
                 const int *sequences, // (T)
                 const int *positions, // (T)
                 const int *tables,    // (S, M)
-                int T, int S, int M, int N, int page, int H, int G, int D, int width, int longest, int alone, float slope_high, float slope_low) {
+                int T, int S, int M, int N, int page, int H, int G, int D, int width, int longest, int alone, float slope) {
     Batch batch = {sequences, positions, T, longest, alone};
     int h = blockIdx.y;
         Stage<Prefill, Job<true, Paged>> stage;
@@ -76,6 +76,6 @@ extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
                    h / G * D,
                    run};
         __syncthreads();
-        forward(o, nullptr, {sums, stats}, q, k, v, stage, {H, D, width, {slope_high, slope_low}});
+        forward(o, nullptr, {sums, stats}, q, k, v, stage, {H, D, width, slope});
     }
 }

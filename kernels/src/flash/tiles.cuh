@@ -12,20 +12,19 @@ constexpr int SPLIT = 512; // keys summed by themselves before they are added to
 constexpr int CHUNK = WIDE<E>;
 constexpr int CHUNKS = DP / CHUNK;
 
-// log₂ e / √D: e^(s / √D) = 2^(slope·s). In f32, `low` adds what `high` leaves.
-struct Slope {
-    float high, low;
-    __device__ float power(float s, float top) const { // 2^(slope·s − top)
-        float x = fmaf(s, high, -top);
-        return exp2_fast(MMA ? x : fmaf(s, low, x));
-    }
-};
+// Exponents are kept in base 2 in bf16, where `slope` is log₂ e / √D and a power costs one instruction. In f32 they are
+// natural and it is 1 / √D: in base 2 a log-sum-exp is half as large again, and so is its rounding.
+__device__ inline float grown(float x) { return MMA ? exp2_fast(x) : expf(x); }
+__device__ inline float logarithm(float x) { return MMA ? log2f(x) : logf(x); }
+
+// e^(s / √D − top), with `top` in the same base.
+__device__ inline float power(float s, float slope, float top) { return grown(fmaf(s, slope, -top)); }
 
 // What a launch knows of its heads.
 struct Heads {
     int H, D;
     int width; // elements of a row of k and v: K·D
-    Slope slope;
+    float slope;
 };
 
 // The slots of a block: rows of its tile of queries. Slot s holds row at(s) of q seen as (T·H, D), at position

@@ -27,7 +27,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/forward.cu",
         "L is the maximum alone",
-        ["state.top[r] + log2f(state.total[r])", "state.top[r]"],
+        ["state.top[r] + logarithm(state.total[r])", "state.top[r]"],
         GROUPED,
     ),
     Bug::new(
