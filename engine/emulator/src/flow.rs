@@ -17,7 +17,9 @@ fn targets(inst: &Inst, at: usize, n: usize, tables: &[Vec<u32>]) -> Vec<u32> {
     let mut out = match inst.op {
         Op::Branch => vec![inst.imm as u32],
         Op::BranchIndexed => tables[inst.imm as usize].clone(),
-        Op::Exit | Op::Trap => vec![n as u32],
+        Op::Exit => vec![n as u32],
+        // The launch ends there: it does not matter to where the other lanes meet.
+        Op::Trap => vec![],
         _ => return vec![at as u32 + 1],
     };
     if !inst.guard.is_none() {

@@ -20,6 +20,16 @@ fn both_sides_of_a_branch_run_and_meet_again() {
 }
 
 #[test]
+fn a_trap_that_nobody_meets_keeps_no_lane_away() {
+    let body = "mov.u32 %r10, 0; setp.lt.u32 %p1, %r0, 10; @!%p1 bra B;\n\
+                setp.gt.u32 %p2, %r0, 20; @!%p2 bra A;\n\
+                trap;\n\
+                A: add.u32 %r10, %r10, 7;\n\
+                B: activemask.b32 %r11; popc.b32 %r11, %r11; mad.lo.u32 %r10, %r11, 1000, %r10;";
+    assert_eq!(run(body), (0..32).map(|t| 32000 + if t < 10 { 7 } else { 0 }).collect::<Vec<_>>());
+}
+
+#[test]
 fn lanes_leave_a_loop_one_by_one() {
     let body = "mov.u32 %r10, 0; mov.u32 %r11, 0;\n\
                 L: add.u32 %r10, %r10, %r11; add.u32 %r11, %r11, 1; setp.le.u32 %p1, %r11, %r0; @%p1 bra L;\n\
