@@ -109,7 +109,7 @@ fn matrices(load: &str, mangle: impl Fn(usize, usize, usize) -> usize) {
     // Lane l stores 8 elements: row l % 8 of matrix l / 8.
     run.input = (0..32)
         .flat_map(|lane: u32| {
-            (0..16).map(move |w| if w < 4 { 8 * lane + 2 * w | (8 * lane + 2 * w + 1) << 16 } else { 0 })
+            (0..16).map(move |w| if w < 4 { (8 * lane + 2 * w) | ((8 * lane + 2 * w + 1) << 16) } else { 0 })
         })
         .collect();
     run.output = 128;

@@ -160,8 +160,7 @@ fn liveness(built: &Built, graph: &Graph) -> (Vec<Interval>, Vec<(u32, Vec<u32>)
         registers(&d.dst).for_each(|r| touch(r, 2 * at as u32 + 1));
     }
     let mut behind = Vec::new();
-    for block in 0..blocks {
-        let mut live = live_out[block].clone();
+    for (block, mut live) in live_out.into_iter().enumerate() {
         for at in (graph.starts[block] as usize..graph.starts[block + 1] as usize).rev() {
             let d = &built.drafts[at];
             if matches!(d.op, Op::Barrier | Op::BarrierReduce(_)) {

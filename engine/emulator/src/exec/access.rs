@@ -19,8 +19,17 @@ struct Request<'a> {
     access: Access,
     bytes: u32,
     space: Space,
-    addresses: &'a [u64; LANES],
+    addresses: [u64; LANES],
     mask: u32,
+}
+
+/// The space that the first lane's generic address lies in, the lanes that share it, and their addresses in it.
+pub fn part(addresses: &[u64; LANES], mask: u32) -> (Space, [u64; LANES], u32) {
+    let first = addresses[mask.trailing_zeros() as usize % LANES];
+    let space = layout::space_of(first);
+    let here = lanes(mask).filter(|&k| layout::space_of(addresses[k]) == space).fold(0, |m, k| m | 1 << k);
+    let base = layout::window(space);
+    (space, row(|k| if here >> k & 1 != 0 { addresses[k] } else { first } - base), here)
 }
 
 impl<'g> Warp<'g> {
@@ -38,32 +47,19 @@ impl<'g> Warp<'g> {
         self.require_known(i.src[0], mask, "an address")?;
         let addresses = self.addresses(i.src[0], i.imm, mask);
         aligned(&addresses, bytes)?;
-        let mut go = |warp: &mut Self, space: Space, addresses: &[u64; LANES], mask: u32| {
-            let request = Request { i, access, bytes, space, addresses, mask };
-            if store { warp.store(shared, &request) } else { warp.load(shared, &request) }
-        };
-        match access.space {
-            Space::Generic => self.by_space(&addresses, mask, go),
-            space => go(self, space, &addresses, mask),
-        }
-    }
-
-    /// Calls `f` for the lanes of each space a generic request points into.
-    pub fn by_space(
-        &mut self,
-        addresses: &[u64; LANES],
-        mask: u32,
-        mut f: impl FnMut(&mut Self, Space, &[u64; LANES], u32) -> Check,
-    ) -> Check {
         let mut left = mask;
         while left != 0 {
-            let first = addresses[left.trailing_zeros() as usize];
-            let space = layout::space_of(first);
-            let here =
-                lanes(left).filter(|&k| layout::space_of(addresses[k]) == space).fold(0, |m, k| m | 1 << k);
-            let base = layout::window(space);
-            let inside = row(|k| if here >> k & 1 != 0 { addresses[k] } else { first } - base);
-            f(self, space, &inside, here)?;
+            // One round, but for generic addresses of several spaces.
+            let (space, addresses, here) = match access.space {
+                Space::Generic => part(&addresses, left),
+                space => (space, addresses, left),
+            };
+            let request = Request { i, access, bytes, space, addresses, mask: here };
+            if store {
+                self.store(shared, &request)?
+            } else {
+                self.load(shared, &request)?
+            }
             left &= !here;
         }
         Ok(())
@@ -80,7 +76,7 @@ impl<'g> Warp<'g> {
         let moved = q.mask.count_ones() as u64 * q.bytes as u64;
         match q.space {
             Space::Shared => {
-                let at = offsets("shared memory", q.addresses, shared.grid.shared_bytes as u64, q.bytes)?;
+                let at = offsets("shared memory", &q.addresses, shared.grid.shared_bytes as u64, q.bytes)?;
                 let pattern = Pattern::of(&at, q.bytes, q.mask);
                 shared.counters.shared_loads.count(moved, pattern.passes(&at, q.bytes, q.mask));
                 let who = self.who(q.access.strength == Strength::Strong);
@@ -94,7 +90,7 @@ impl<'g> Warp<'g> {
             }
             Space::Local => {
                 let at =
-                    offsets("local memory", q.addresses, shared.grid.program.local_bytes as u64, q.bytes)?;
+                    offsets("local memory", &q.addresses, shared.grid.program.local_bytes as u64, q.bytes)?;
                 shared.counters.local_loads.count(moved, (0, 0));
                 let local = &self.local;
                 gather(&mut self.registers, q, &at, q.mask, |k, w| local[w * LANES + k]);
@@ -104,7 +100,7 @@ impl<'g> Warp<'g> {
             }
             Space::Param => {
                 let size = shared.grid.program.param_bytes as u64;
-                let at = offsets("the parameters", q.addresses, size, q.bytes)?;
+                let at = offsets("the parameters", &q.addresses, size, q.bytes)?;
                 shared.counters.constant_loads.count(moved, (0, 0));
                 gather(&mut self.registers, q, &at, q.mask, |_, w| shared.grid.params[w]);
                 self.load_taint(shared, q, &at, q.mask, |_, _| 0);
@@ -118,7 +114,7 @@ impl<'g> Warp<'g> {
     fn load_global(&mut self, shared: &mut Shared<'g>, q: &Request<'_>) -> Check {
         let mut left = q.mask;
         while left != 0 {
-            let (a, at, here) = shared.allocation(self.now.pc, q.addresses, left, q.bytes)?;
+            let (a, at, here) = shared.allocation(self.now.pc, &q.addresses, left, q.bytes)?;
             left &= !here;
             let pattern = Pattern::of(&at, q.bytes, here);
             let moved = here.count_ones() as u64 * q.bytes as u64;
@@ -170,7 +166,7 @@ impl<'g> Warp<'g> {
         let late = shared.grid.schedule == Schedule::Late;
         match q.space {
             Space::Shared => {
-                let at = offsets("shared memory", q.addresses, shared.grid.shared_bytes as u64, q.bytes)?;
+                let at = offsets("shared memory", &q.addresses, shared.grid.shared_bytes as u64, q.bytes)?;
                 let pattern = Pattern::of(&at, q.bytes, q.mask);
                 shared.counters.shared_stores.count(moved, pattern.passes(&at, q.bytes, q.mask));
                 let tainted = self.tainted_values(q);
@@ -189,7 +185,7 @@ impl<'g> Warp<'g> {
             }
             Space::Local => {
                 let at =
-                    offsets("local memory", q.addresses, shared.grid.program.local_bytes as u64, q.bytes)?;
+                    offsets("local memory", &q.addresses, shared.grid.program.local_bytes as u64, q.bytes)?;
                 shared.counters.local_stores.count(moved, (0, 0));
                 let put = |cells: &mut [u32], k: usize, w: usize, value: u32, bits: u32| {
                     let cell = &mut cells[w * LANES + k];
@@ -224,7 +220,7 @@ impl<'g> Warp<'g> {
         }
         let mut left = q.mask;
         while left != 0 {
-            let (a, at, here) = shared.allocation(self.now.pc, q.addresses, left, q.bytes)?;
+            let (a, at, here) = shared.allocation(self.now.pc, &q.addresses, left, q.bytes)?;
             left &= !here;
             let pattern = Pattern::of(&at, q.bytes, here);
             let moved = here.count_ones() as u64 * q.bytes as u64;
@@ -320,7 +316,10 @@ fn scatter(
     reversed: bool,
     mut put: impl FnMut(usize, usize, u32, u32),
 ) {
-    let mut lane = |k: usize| {
+    let mut left = mask;
+    while left != 0 {
+        let k = if reversed { left.ilog2() } else { left.trailing_zeros() } as usize;
+        left ^= 1 << k;
         for n in 0..q.access.count as usize {
             let v = value(r, q.i.src[1 + n], k);
             match q.access.size {
@@ -337,9 +336,5 @@ fn scatter(
                 }
             }
         }
-    };
-    match reversed {
-        false => lanes(mask).for_each(&mut lane),
-        true => lanes(mask).rev().for_each(&mut lane),
     }
 }

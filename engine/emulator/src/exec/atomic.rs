@@ -1,5 +1,6 @@
 //! Atomics and reductions on memory.
 
+use super::access::part;
 use super::block::Shared;
 use super::pattern::Pattern;
 use super::space::{aligned, offsets};
@@ -68,12 +69,16 @@ impl<'g> Warp<'g> {
         self.require_known(i.src[0], mask, "an address")?;
         let addresses = self.addresses(i.src[0], i.imm, mask);
         aligned(&addresses, what.2 as u32)?;
-        match what.0 {
-            Space::Generic => self.by_space(&addresses, mask, |warp, space, addresses, mask| {
-                warp.atomic_in(shared, i, (space, what.1, what.2), addresses, mask)
-            }),
-            _ => self.atomic_in(shared, i, what, &addresses, mask),
+        let mut left = mask;
+        while left != 0 {
+            let (space, addresses, here) = match what.0 {
+                Space::Generic => part(&addresses, left),
+                space => (space, addresses, left),
+            };
+            self.atomic_in(shared, i, (space, what.1, what.2), &addresses, here)?;
+            left &= !here;
         }
+        Ok(())
     }
 
     fn atomic_in(

@@ -92,10 +92,10 @@ fn product<const PER: usize, const DEPTH: usize>(
     let mut new = [[0; LANES]; 4];
     for upper in 0..2 {
         let mut a = [[[0f32; LANES]; PER]; DEPTH];
-        for n in 0..DEPTH {
+        for (n, a) in a.iter_mut().enumerate() {
             let words = r.word(i.src[upper + 2 * n]);
-            for half in 0..PER {
-                a[n][half] = row(|lane| element(words[lane], half));
+            for (half, a) in a.iter_mut().enumerate() {
+                *a = row(|lane| element(words[lane], half));
             }
         }
         let (even, odd) = (r.word(i.src[6 + 2 * upper]), r.word(i.src[7 + 2 * upper]));

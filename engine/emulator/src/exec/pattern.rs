@@ -21,12 +21,18 @@ pub enum Pattern {
 impl Pattern {
     #[inline(always)]
     pub fn of(at: &Offsets, bytes: u32, mask: u32) -> Pattern {
-        let step = bytes as usize;
-        if (0..LANES).fold(mask == FULL, |ok, k| ok & (at[k].wrapping_sub(at[0]) == k * step)) {
-            return Pattern::Contiguous;
-        }
         // Masked lanes repeat an active one.
-        if (0..LANES).fold(true, |ok, k| ok & (at[k] == at[0])) { Pattern::Uniform } else { Pattern::Other }
+        let (mut contiguous, mut uniform) = (mask == FULL, true);
+        for k in 0..LANES {
+            let distance = at[k].wrapping_sub(at[0]);
+            contiguous &= distance == k * bytes as usize;
+            uniform &= distance == 0;
+        }
+        match (contiguous, uniform) {
+            (true, _) => Pattern::Contiguous,
+            (_, true) => Pattern::Uniform,
+            _ => Pattern::Other,
+        }
     }
 
     /// Sectors that a request to global memory touches, and the least for as many different bytes.
@@ -65,9 +71,12 @@ impl Pattern {
         let unit = (bytes as usize).max(4);
         let group = BANKS / unit;
         let served = |g: usize| FULL >> (LANES - group) << (g * group) & mask;
-        let least = (0..LANES / group).filter(|&g| served(g) != 0).count();
+        let mut least = 0;
+        for g in 0..LANES / group {
+            least += (served(g) != 0) as u64;
+        }
         if self != Pattern::Other {
-            return (least as u64, least as u64);
+            return (least, least);
         }
         let mut passes = 0;
         for g in 0..LANES / group {
@@ -81,7 +90,7 @@ impl Pattern {
             }
             passes += if conflict { crowded(at, unit, served(g)) } else { (served(g) != 0) as u64 };
         }
-        (passes, least as u64)
+        (passes, least)
     }
 
     /// Two active lanes at one address whose values differ, as `same` tells.

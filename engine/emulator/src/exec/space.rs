@@ -33,7 +33,10 @@ impl<'g> Warp<'g> {
 /// An error unless every address is a multiple of `bytes`.
 #[inline(always)]
 pub fn aligned(addresses: &[u64; LANES], bytes: u32) -> Check {
-    let low = addresses.iter().fold(0, |low, a| low | a);
+    let mut low = 0;
+    for a in addresses {
+        low |= a;
+    }
     if low & (bytes as u64 - 1) == 0 { Ok(()) } else { Err(misaligned(addresses, bytes)) }
 }
 
@@ -48,7 +51,10 @@ fn misaligned(addresses: &[u64; LANES], bytes: u32) -> Box<Trouble> {
 #[inline(always)]
 pub fn offsets(what: &str, addresses: &[u64; LANES], size: u64, bytes: u32) -> Check<Offsets> {
     let last = size.wrapping_sub(bytes as u64);
-    let inside = addresses.iter().fold(size >= bytes as u64, |ok, &a| ok & (a <= last));
+    let mut inside = size >= bytes as u64;
+    for &a in addresses {
+        inside &= a <= last;
+    }
     if inside { Ok(row(|k| addresses[k] as usize)) } else { Err(outside(what, addresses, size, bytes)) }
 }
 
@@ -78,7 +84,11 @@ impl<'g> Shared<'g> {
         {
             let at: [u64; LANES] = row(|k| addresses[k].wrapping_sub(a.base));
             let last = a.size - bytes as u64;
-            if at.iter().fold(true, |ok, &x| ok & (x <= last)) {
+            let mut inside = true;
+            for &x in &at {
+                inside &= x <= last;
+            }
+            if inside {
                 return Ok((a, row(|k| at[k] as usize), mask));
             }
         }
