@@ -1,8 +1,8 @@
 use super::cuda::{Form, Part, Size, TILES, multiply, tensor};
 use super::*;
 use crate::check::random;
+use codelsi_emulator::Counters;
 use codelsi_engine::Label;
-use codelsi_engine::cuda::Emulated;
 use codelsi_engine::rng::Key;
 
 /// The GPU in software, where there is a compiler.
@@ -10,9 +10,19 @@ pub(crate) fn gpu() -> Option<Device> {
     crate::cuda::devices().into_iter().find(|device| matches!(device, Device::Cuda(_)))
 }
 
-pub(crate) fn parts(device: &Device) -> (&Cuda, &Emulated) {
+pub(crate) fn cuda(device: &Device) -> &Cuda {
     let Device::Cuda(cuda) = device else { panic!("not a CUDA device") };
-    (cuda, cuda.emulator().unwrap())
+    cuda
+}
+
+/// The launches of `f` with their counters.
+pub(crate) fn counted(cuda: &Cuda, f: impl FnOnce()) -> Vec<(String, Counters)> {
+    let emulated = cuda.emulator().unwrap();
+    emulated.count();
+    f();
+    let launches = emulated.take_launches();
+    assert!(!launches.is_empty());
+    launches
 }
 
 pub(crate) fn operand(device: &Device, shape: [usize; 2], dtype: DType, site: u32) -> Tensor {
@@ -33,7 +43,7 @@ fn operands(device: &Device, form: Form, [m, n, k]: [usize; 3], dtypes: [DType; 
 #[test]
 fn all_tiles_make_the_same_bits() {
     let Some(device) = gpu() else { return };
-    let (cuda, cx) = (parts(&device).0, Ctx::inference(&device));
+    let (cuda, cx) = (cuda(&device), Ctx::inference(&device));
     for form in [Form::NT, Form::NN, Form::TN] {
         let sizes @ [m, n, _] = [136, 264, 200];
         let [a, b] = operands(&device, form, sizes, [DType::BF16; 2]);
@@ -65,7 +75,7 @@ fn rows_of_small_and_large_batches_have_the_same_bits() {
             for rows in [1, 7, 64] {
                 let mut few = cx.empty([rows, n], dtypes[0]);
                 let x = Part { t: &x, first: 130, rows };
-                multiply(&cx, parts(&device).0, &mut few, (0, rows), false, Form::NT, [x, Part::all(&w)])
+                multiply(&cx, cuda(&device), &mut few, (0, rows), false, Form::NT, [x, Part::all(&w)])
                     .unwrap();
                 let (few, all) = (bits(&few), bits(&all));
                 assert!(few[..] == all[130 * n..][..few.len()], "{rows} rows, N={n} K={k}, {dtypes:?}");
@@ -88,7 +98,7 @@ fn rows_are_placed_and_added() {
             let (m, n, k) = (19, 24, 40);
             let [a, b] = operands(&device, form, [m, n, k], [dtype; 2]);
             let product = |y: &mut Tensor, first, add| {
-                multiply(&cx, parts(&device).0, y, (first, m), add, form, [&a, &b].map(Part::all)).unwrap();
+                multiply(&cx, cuda(&device), y, (first, m), add, form, [&a, &b].map(Part::all)).unwrap();
             };
             let mut once = cx.empty([m, n], DType::F32);
             product(&mut once, 0, false);
@@ -109,7 +119,7 @@ fn a_product_outside_its_tensors_is_refused() {
     let [a, b] = operands(&device, Form::NT, [4, 8, 16], [DType::BF16; 2]);
     let mut y = cx.empty([4, 8], DType::BF16);
     let ab = [Part { t: &a, first: 1, rows: 4 }, Part::all(&b)];
-    let error = multiply(&cx, parts(&device).0, &mut y, (0, 4), false, Form::NT, ab).unwrap_err();
+    let error = multiply(&cx, cuda(&device), &mut y, (0, 4), false, Form::NT, ab).unwrap_err();
     assert_eq!(error.to_string(), "NT product of (4, 16) and (8, 16) does not make rows 0..+4 of (4, 8)");
 }
 
@@ -117,7 +127,7 @@ fn a_product_outside_its_tensors_is_refused() {
 #[test]
 fn aligned_products_have_no_bank_conflicts() {
     let Some(device) = gpu() else { return };
-    let ((cuda, emulated), cx) = (parts(&device), Ctx::inference(&device));
+    let (cuda, cx) = (cuda(&device), Ctx::inference(&device));
     for form in [Form::NT, Form::NN, Form::TN] {
         let sizes @ [m, n, _] = [128, 256, 256];
         for (w, tiles) in [(DType::BF16, &TILES[..]), (DType::F32, &TILES[2..3])] {
@@ -130,9 +140,8 @@ fn aligned_products_have_no_bank_conflicts() {
                 let mut y = cx.empty([m, n], DType::BF16);
                 let ab = [&a, &b].map(Part::all);
                 let size = Size::new(form, &y, (0, m), ab).unwrap();
-                emulated.take_launches();
-                tensor(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap();
-                for (_, counters) in emulated.take_launches() {
+                let product = || tensor(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap();
+                for (_, counters) in counted(cuda, product) {
                     assert_eq!(counters.bank_conflicts(), 0, "{form:?} {w:?} {tile:?}: {counters:#?}");
                     assert_eq!(counters.sector_efficiency(), 1.0, "{form:?} {w:?} {tile:?}: {counters:#?}");
                     assert_eq!(counters.local_bytes(), 0);

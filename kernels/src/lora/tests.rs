@@ -1,7 +1,7 @@
 use super::cuda::{Layout, Run, adapted, low_rank};
 use super::*;
 use crate::gemm::cuda::{Form, Part, Size, TILES, tensor};
-use crate::gemm::tests::{gpu, operand, parts};
+use crate::gemm::tests::{counted, cuda, gpu, operand};
 use codelsi_engine::cuda::Cuda;
 use half::bf16;
 
@@ -28,14 +28,11 @@ impl Operands {
     }
 }
 
-/// Warp instructions and bytes of global memory, per launch.
-fn counted(cuda: &Cuda, launches: impl FnOnce()) -> Vec<[f64; 2]> {
-    let emulated = cuda.emulator().unwrap();
-    emulated.take_launches();
-    launches();
-    let all = emulated.take_launches();
-    all.iter().for_each(|(name, c)| assert_eq!(c.bank_conflicts(), 0, "{name}: {c:#?}"));
-    all.iter().map(|(_, c)| [c.warp_instructions as f64, c.global_bytes() as f64]).collect()
+/// Warp instructions and bytes of global memory of each launch; none has bank conflicts.
+fn costs(cuda: &Cuda, f: impl FnOnce()) -> Vec<[f64; 2]> {
+    let launches = counted(cuda, f);
+    launches.iter().for_each(|(name, c)| assert_eq!(c.bank_conflicts(), 0, "{name}: {c:#?}"));
+    launches.iter().map(|(_, c)| [c.warp_instructions as f64, c.global_bytes() as f64]).collect()
 }
 
 /// All launches of LoRA together, at 2048 x 5120 x 5120 and R 16: one tile of y and one tile of S's rows are run, and
@@ -43,20 +40,20 @@ fn counted(cuda: &Cuda, launches: impl FnOnce()) -> Vec<[f64; 2]> {
 #[test]
 fn an_adapter_costs_at_most_three_percent() {
     let Some(device) = gpu() else { return };
-    let (cuda, cx) = (parts(&device).0, Ctx::inference(&device));
+    let (cuda, cx) = (cuda(&device), Ctx::inference(&device));
     let (tile, [t, n, c, r]) = (TILES[4], [128, 256, 5120, 16]);
     let o = Operands::new(&device, DType::BF16, [t, n, c, r]);
     let mut y = cx.empty([t, n], DType::BF16);
     let ab = [&o.x, &o.w].map(Part::all);
     let size = Size::new(Form::NT, &y, (0, t), ab).unwrap();
-    let plain = counted(cuda, || tensor(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap());
+    let plain = costs(cuda, || tensor(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap());
     let run = Run { cx: &cx, cuda, mask: None, up: 1.0, choice: None };
     let mut s = None;
-    let narrow = counted(cuda, || {
+    let narrow = costs(cuda, || {
         let layout = Layout::new(&[o.target()]);
         s = Some(low_rank(&run, &o.x, &[o.target()], &layout).unwrap());
     });
-    let main = counted(cuda, || adapted(&run, &mut y, &o.x, &o.target(), (&s.unwrap(), 0), tile).unwrap());
+    let main = costs(cuda, || adapted(&run, &mut y, &o.x, &o.target(), (&s.unwrap(), 0), tile).unwrap());
     let (rows, tiles) = ((2048 / t) as f64, (2048 / t * (5120 / n)) as f64);
     for (i, what) in ["instructions", "bytes"].into_iter().enumerate() {
         let adapted = main[0][i] * tiles + narrow.iter().map(|launch| launch[i]).sum::<f64>() * rows;
@@ -69,11 +66,11 @@ fn an_adapter_costs_at_most_three_percent() {
 #[test]
 fn kernels_of_the_backward_have_no_bank_conflicts() {
     let Some(device) = gpu() else { return };
-    let cuda = parts(&device).0;
+    let cuda = cuda(&device);
     let o = Operands::new(&device, DType::BF16, [192, 512, 256, 16]);
     let tokens = device.tensor(Label::Activations, [192], &(0..192).collect::<Vec<i32>>()).unwrap();
     let dropout = Dropout { p: 0.1, key: Key { seed: 1, step: 2, site: 3 }, tokens };
-    let launches = counted(cuda, || {
+    let launches = costs(cuda, || {
         let cx = Ctx::training(&device, 0, 0);
         let (x, a, b) = (o.x.clone().with_grad(), o.a.clone().with_grad(), o.b.clone().with_grad());
         let target = Target { w: &o.w, a: &a, b: &b, scale: 2.0 };
