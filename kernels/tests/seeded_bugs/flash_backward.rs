@@ -117,9 +117,9 @@ pub const BUGS: &[Bug] = &[
     .quiet(),
     Bug::new(
         "flash/backward.cu",
-        "dk, dv: queries of the next document count",
-        ["if (tile >= job.length)", "if (tile > job.length)"],
-        (BF16, "T=[64, 2] H=1 K=1 D=72"),
+        "dk, dv: the query behind the document counts",
+        ["tile + r < job.length", "tile + r <= job.length"],
+        GROUPED,
     ),
     Bug::new("flash/backward.cu", "dk is not scaled", ["    scale_by<Tiles>(dk_sums, scale);\n", ""], GROUPED),
     Bug::new(

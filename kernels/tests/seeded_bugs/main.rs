@@ -81,6 +81,13 @@ fn the_checks_see_at_least_95_percent() {
     let wanted = std::env::var("CODELSI_OPS").ok();
     let wanted = |name: &str| wanted.as_ref().is_none_or(|ops| ops.split(',').any(|op| op == name));
     let bugs: Vec<_> = bugs().filter(|(op, _)| wanted(op)).collect();
+    // A case that fails as it is would pass for a catch.
+    let mut cases = bugs.clone();
+    cases.sort_by_key(|(op, bug)| (*op, bug.case, bug.dtype.size()));
+    cases.dedup_by_key(|(op, bug)| (*op, bug.case, bug.dtype.size()));
+    let unsound = |&(op, bug): &_| trial::sound(op, bug).err().map(|e| format!("{op} {}: {e}", bug.case));
+    let unsound: Vec<String> = each(&cases, unsound).into_iter().flatten().collect();
+    assert!(unsound.is_empty(), "cases that fail without a bug:\n{}", unsound.join("\n"));
     let outcomes = each(&bugs, |(op, bug)| {
         let start = Instant::now();
         let outcome = trial::run(op, bug);

@@ -2,8 +2,8 @@
 
 use crate::bug::Bug;
 use codelsi_engine::Device;
+use codelsi_kernels::ALL;
 use codelsi_kernels::check::{Report, case_on_device};
-use codelsi_kernels::{ALL, roof};
 use std::fmt;
 
 const SEED: u64 = 20260914;
@@ -58,37 +58,55 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Checks the bug's case of `op` on a software GPU whose kernels have it.
-pub fn run(op: &str, bug: &Bug) -> Outcome {
-    check(op, bug).unwrap_or_else(Outcome::Untried)
+/// Runs a bug's case of `op` on kernels as they are.
+pub fn sound(op: &str, bug: &Bug) -> Result<(), String> {
+    let (failed, report) = check(op, bug, &software_gpu()?)?;
+    match failed {
+        None if report.worst_ratio <= 1.0 => Ok(()),
+        None => Err(format!("{} is off by {:.2} times what is allowed", report.worst, report.worst_ratio)),
+        Some(e) => Err(e),
+    }
 }
 
-fn check(op: &str, bug: &Bug) -> Result<Outcome, String> {
-    let text = |e: codelsi_engine::Error| e.to_string();
-    let spec = ALL.iter().find(|spec| spec.name == op).ok_or("there is no such op")?;
-    let cases = (spec.cases)(bug.dtype);
-    let case = cases.into_iter().find(|case| case.name == bug.case);
-    let case = case.ok_or_else(|| format!("there is no case `{}`", bug.case))?;
-    let device = Device::emulated("sm_80").map_err(text)?;
+/// Runs a bug's case of `op` on kernels that have it.
+pub fn run(op: &str, bug: &Bug) -> Outcome {
+    broken(op, bug).unwrap_or_else(Outcome::Untried)
+}
+
+fn broken(op: &str, bug: &Bug) -> Result<Outcome, String> {
+    let device = software_gpu()?;
     let Device::Cuda(cuda) = &device else { return Err("no CUDA device".into()) };
     let mut applied = 0;
-    for source in ALL.iter().flat_map(|spec| spec.sources.iter().copied()).chain([&roof::SOURCE]) {
+    for source in ALL.iter().flat_map(|spec| spec.sources.iter()) {
         if let Some(broken) = bug.applied(source)? {
-            cuda.substitute(broken).map_err(text)?;
+            cuda.substitute(broken).map_err(|e| e.to_string())?;
             applied += 1;
         }
     }
     if applied == 0 {
         return Err("no source has this file".into());
     }
-    let mut report = Report::default();
-    match case_on_device(&case, &device, bug.dtype, SEED, &mut report) {
-        Ok(()) if report.worst_ratio > 1.0 => Ok(Outcome::Caught("numbers")),
-        Ok(()) => Ok(Outcome::Missed),
-        Err(e) => {
-            let e = e.to_string();
+    let (failed, report) = check(op, bug, &device)?;
+    match failed {
+        None if report.worst_ratio > 1.0 => Ok(Outcome::Caught("numbers")),
+        None => Ok(Outcome::Missed),
+        Some(e) => {
             let check = CHECKS.iter().find(|check| e.contains(check.0));
             check.map(|check| Outcome::Caught(check.1)).ok_or(e)
         }
     }
+}
+
+fn software_gpu() -> Result<Device, String> {
+    Device::emulated("sm_80").map_err(|e| e.to_string())
+}
+
+/// What stopped the bug's case, if anything did, and how far its numbers are off.
+fn check(op: &str, bug: &Bug, device: &Device) -> Result<(Option<String>, Report), String> {
+    let spec = ALL.iter().find(|spec| spec.name == op).ok_or("there is no such op")?;
+    let case = (spec.cases)(bug.dtype).into_iter().find(|case| case.name == bug.case);
+    let case = case.ok_or_else(|| format!("there is no case `{}`", bug.case))?;
+    let mut report = Report::default();
+    let done = case_on_device(&case, device, bug.dtype, SEED, &mut report);
+    Ok((done.err().map(|e| e.to_string()), report))
 }
