@@ -155,7 +155,10 @@ impl Cuda {
     /// When the device is not a software GPU.
     pub fn substitute(&self, source: &'static Source) -> Result<()> {
         let Some(emulated) = self.emulator() else {
-            return Err(Error::new(format!("{} takes no other {}: only a software GPU does", self.name, source.name)));
+            return Err(Error::new(format!(
+                "{} takes no other {}: only a software GPU does",
+                self.name, source.name
+            )));
         };
         emulated.substitute(source);
         let others = |key: &String| !key.starts_with(&format!("{} ", source.name));

@@ -45,12 +45,22 @@ pub const BUGS: &[Bug] = &[
         ["i64(blockIdx.x - row[5])", "i64(blockIdx.x)"],
         SEVERAL,
     ),
-    Bug::new("adamw.cu", "the norm without its last elements", ["sum += double(g[i]) * g[i]", "sum += 0.0"], NORM),
+    Bug::new(
+        "adamw.cu",
+        "the norm without its last elements",
+        ["sum += double(g[i]) * g[i]", "sum += 0.0"],
+        NORM,
+    ),
     Bug::new(
         "adamw.cu",
         "no barrier in the tree that sums squares",
         ["        __syncthreads();\n        if (threadIdx.x < width)", "        if (threadIdx.x < width)"],
         NORM,
     ),
-    Bug::new("adamw.cu", "the tree ends one step early", ["width > 0; width /= 2", "width > 1; width /= 2"], NORM),
+    Bug::new(
+        "adamw.cu",
+        "the tree ends one step early",
+        ["width > 0; width /= 2", "width > 1; width /= 2"],
+        NORM,
+    ),
 ];

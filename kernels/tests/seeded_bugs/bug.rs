@@ -64,7 +64,12 @@ impl Bug {
         };
         let (name, text) = edited((source.name, source.text))?;
         let headers: Vec<_> = source.headers.iter().map(|&h| edited(h)).collect::<Result<_, _>>()?;
-        Ok(Some(Box::leak(Box::new(Source { name, text, headers: headers.leak(), variants: source.variants }))))
+        Ok(Some(Box::leak(Box::new(Source {
+            name,
+            text,
+            headers: headers.leak(),
+            variants: source.variants,
+        }))))
     }
 
     fn edit(&self, text: &str) -> Result<String, String> {

@@ -68,14 +68,20 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "attend.cuh",
         "keys are not waited for",
-        ["        copy_wait<0>();\n        __syncthreads(); // k is there", "        __syncthreads(); // k is there"],
+        [
+            "        copy_wait<0>();\n        __syncthreads(); // k is there",
+            "        __syncthreads(); // k is there",
+        ],
         GROUPED,
     )
     .quiet(),
     Bug::new(
         "attend.cuh",
         "values are not waited for",
-        ["        copy_wait<0>();\n        __syncthreads(); // v is there", "        __syncthreads(); // v is there"],
+        [
+            "        copy_wait<0>();\n        __syncthreads(); // v is there",
+            "        __syncthreads(); // v is there",
+        ],
         TILES,
     )
     .quiet(),
@@ -97,19 +103,19 @@ pub const BUGS: &[Bug] = &[
         ["total[r] = fmaf(total[r], by, sum)", "total[r] += sum"],
         LONG,
     ),
-    Bug::new("attend.cuh", "sums are not brought to the new maximum", ["            shrink(r, by);\n", ""], LONG),
+    Bug::new(
+        "attend.cuh",
+        "sums are not brought to the new maximum",
+        ["            shrink(r, by);\n", ""],
+        LONG,
+    ),
     Bug::new(
         "attend.cuh",
         "a thread's share is taken for the row's total",
         ["total[r] = warp_sum<Tiles::SHARING>(total[r])", "total[r] = total[r]"],
         GROUPED,
     ),
-    Bug::new(
-        "attend.cuh",
-        "sums are not cleared",
-        ["        sums = {};\n", ""],
-        GROUPED_F32,
-    ),
+    Bug::new("attend.cuh", "sums are not cleared", ["        sums = {};\n", ""], GROUPED_F32),
     // tiles.cuh
     Bug::new(
         "tiles.cuh",
@@ -170,13 +176,28 @@ pub const BUGS: &[Bug] = &[
         TILES_F32,
     ),
     // Lanes of one warp that exchange by way of memory.
-    Bug::new("ffma.cuh", "p is replaced while other lanes read it", ["        __syncwarp();\n", ""], TILES_F32)
-        .nth(0)
-        .missed(LOCK_STEP),
-    Bug::new("ffma.cuh", "p is read before other lanes have stored it", ["        __syncwarp();\n", ""], TILES_F32)
-        .nth(1)
-        .missed(LOCK_STEP),
-    Bug::new("mma.cuh", "a row of o is read before other lanes have stored it", ["        __syncwarp();\n", ""], TILES)
-        .nth(1)
-        .missed(LOCK_STEP),
+    Bug::new(
+        "ffma.cuh",
+        "p is replaced while other lanes read it",
+        ["        __syncwarp();\n", ""],
+        TILES_F32,
+    )
+    .nth(0)
+    .missed(LOCK_STEP),
+    Bug::new(
+        "ffma.cuh",
+        "p is read before other lanes have stored it",
+        ["        __syncwarp();\n", ""],
+        TILES_F32,
+    )
+    .nth(1)
+    .missed(LOCK_STEP),
+    Bug::new(
+        "mma.cuh",
+        "a row of o is read before other lanes have stored it",
+        ["        __syncwarp();\n", ""],
+        TILES,
+    )
+    .nth(1)
+    .missed(LOCK_STEP),
 ];

@@ -21,7 +21,12 @@ pub const BUGS: &[Bug] = &[
         GROUPED,
     )
     .quiet(),
-    Bug::new("flash/backward.cu", "Δ of the row behind the last", ["first + r < rows", "first + r <= rows"], GROUPED),
+    Bug::new(
+        "flash/backward.cu",
+        "Δ of the row behind the last",
+        ["first + r < rows", "first + r <= rows"],
+        GROUPED,
+    ),
     // flash_dq
     Bug::new(
         "flash/backward.cu",
@@ -48,7 +53,10 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/backward.cu",
         "dq: values are not waited for",
-        ["        copy_wait<0>();\n        __syncthreads(); // the values are in y", "        __syncthreads(); // the values are in y"],
+        [
+            "        copy_wait<0>();\n        __syncthreads(); // the values are in y",
+            "        __syncthreads(); // the values are in y",
+        ],
         GROUPED,
     )
     .quiet(),
@@ -67,7 +75,10 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/backward.cu",
         "dq: the buffers do not change places",
-        ["            tiles.gather(sums, ds, walk.x, walk.exchange);\n        }\n        walk.swap();\n", "            tiles.gather(sums, ds, walk.x, walk.exchange);\n        }\n"],
+        [
+            "            tiles.gather(sums, ds, walk.x, walk.exchange);\n        }\n        walk.swap();\n",
+            "            tiles.gather(sums, ds, walk.x, walk.exchange);\n        }\n",
+        ],
         TILES,
     ),
     // flash_dkdv
@@ -104,14 +115,20 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/backward.cu",
         "dk, dv: gradients are not waited for",
-        ["        copy_wait<0>();\n        __syncthreads(); // the gradients are in y", "        __syncthreads(); // the gradients are in y"],
+        [
+            "        copy_wait<0>();\n        __syncthreads(); // the gradients are in y",
+            "        __syncthreads(); // the gradients are in y",
+        ],
         GROUPED,
     )
     .quiet(),
     Bug::new(
         "flash/backward.cu",
         "dk, dv: queries are not waited for",
-        ["        copy_wait<0>();\n        __syncthreads(); // the queries are in x", "        __syncthreads(); // the queries are in x"],
+        [
+            "        copy_wait<0>();\n        __syncthreads(); // the queries are in x",
+            "        __syncthreads(); // the queries are in x",
+        ],
         GROUPED,
     )
     .quiet(),
@@ -121,11 +138,19 @@ pub const BUGS: &[Bug] = &[
         ["tile + r < job.length", "tile + r <= job.length"],
         GROUPED,
     ),
-    Bug::new("flash/backward.cu", "dk is not scaled", ["    scale_by<Tiles>(dk_sums, scale);\n", ""], GROUPED),
+    Bug::new(
+        "flash/backward.cu",
+        "dk is not scaled",
+        ["    scale_by<Tiles>(dk_sums, scale);\n", ""],
+        GROUPED,
+    ),
     Bug::new(
         "flash/backward.cu",
         "dk, dv: P takes its scale from another place than forward",
-        ["    Tiles().write(dv, D, dv_sums, at, walk.b, D);", "    scale_by<Tiles>(dv_sums, scale);\n    Tiles().write(dv, D, dv_sums, at, walk.b, D);"],
+        [
+            "    Tiles().write(dv, D, dv_sums, at, walk.b, D);",
+            "    scale_by<Tiles>(dv_sums, scale);\n    Tiles().write(dv, D, dv_sums, at, walk.b, D);",
+        ],
         GROUPED,
     ),
 ];

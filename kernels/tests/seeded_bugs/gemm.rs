@@ -59,7 +59,10 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "mainloop.cuh",
         "no barrier once the first tile has landed",
-        ["        copy_wait<STAGES - 2>();\n        __syncthreads();\n", "        copy_wait<STAGES - 2>();\n"],
+        [
+            "        copy_wait<STAGES - 2>();\n        __syncthreads();\n",
+            "        copy_wait<STAGES - 2>();\n",
+        ],
         (BF16, "T=12 N=32 K=256"),
     ),
     Bug::new(
@@ -188,7 +191,10 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "ffma.cu",
         "no barrier between tiles",
-        ["        B::keep(bs[now ^ 1], next_b);\n        __syncthreads();\n", "        B::keep(bs[now ^ 1], next_b);\n"],
+        [
+            "        B::keep(bs[now ^ 1], next_b);\n        __syncthreads();\n",
+            "        B::keep(bs[now ^ 1], next_b);\n",
+        ],
         (F32, "T=12 N=32 K=256"),
     ),
     Bug::new(
@@ -216,10 +222,21 @@ pub const BUGS: &[Bug] = &[
         ["e < count ? get(from[e]) : 0.0f", "get(from[e])"],
         (F32, "T=13 N=33 K=17"),
     ),
-    Bug::new("ffma.cu", "one row too many is stored", ["if (at_m >= M)", "if (at_m > M)"], (F32, "T=13 N=33 K=17")).quiet(),
+    Bug::new(
+        "ffma.cu",
+        "one row too many is stored",
+        ["if (at_m >= M)", "if (at_m > M)"],
+        (F32, "T=13 N=33 K=17"),
+    )
+    .quiet(),
     // sum.cu
     Bug::new("sum.cu", "the last slice is not summed", ["s < slices", "s < slices - 1"], SLICED),
-    Bug::new("sum.cu", "slices are taken to lie closer", ["parts += stride)", "parts += stride - 4)"], SLICED),
+    Bug::new(
+        "sum.cu",
+        "slices are taken to lie closer",
+        ["parts += stride)", "parts += stride - 4)"],
+        SLICED,
+    ),
     Bug::new(
         "sum.cu",
         "what y held is added though it is not wanted",

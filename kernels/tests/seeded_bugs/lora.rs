@@ -17,14 +17,14 @@ pub const BUGS: &[Bug] = &[
         WIDE,
     ),
     Bug::new("lora.cu", "every linear takes the first one's S", ["at = s_at + g", "at = g"], THREE),
-    Bug::new("lora.cu", "rows take the adapter before theirs", ["choice[row] == g;", "choice[row] == g + 1;"], CHOSEN),
-    Bug::new("lora.cu", "every adapter has the first one's B", ["{b + i64(g) * N * R", "{b"], CHOSEN),
     Bug::new(
         "lora.cu",
-        "R is not rounded up",
-        ["padded = (R + 15) / 16 * 16", "padded = R"],
+        "rows take the adapter before theirs",
+        ["choice[row] == g;", "choice[row] == g + 1;"],
         CHOSEN,
     ),
+    Bug::new("lora.cu", "every adapter has the first one's B", ["{b + i64(g) * N * R", "{b"], CHOSEN),
+    Bug::new("lora.cu", "R is not rounded up", ["padded = (R + 15) / 16 * 16", "padded = R"], CHOSEN),
     Bug::new(
         "lora.cu",
         "a slab is left out by the threads whose rows have not chosen it",
@@ -34,14 +34,20 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "mainloop.cuh",
         "a slab is not waited for",
-        ["        copy_wait<0>();\n        __syncthreads();\n        Fragments f;", "        __syncthreads();\n        Fragments f;"],
+        [
+            "        copy_wait<0>();\n        __syncthreads();\n        Fragments f;",
+            "        __syncthreads();\n        Fragments f;",
+        ],
         WIDE,
     )
     .quiet(),
     Bug::new(
         "mainloop.cuh",
         "no barrier between a slab's copies and its fragments",
-        ["        copy_wait<0>();\n        __syncthreads();\n        Fragments f;", "        copy_wait<0>();\n        Fragments f;"],
+        [
+            "        copy_wait<0>();\n        __syncthreads();\n        Fragments f;",
+            "        copy_wait<0>();\n        Fragments f;",
+        ],
         WIDE,
     ),
     Bug::new(
@@ -69,7 +75,12 @@ pub const BUGS: &[Bug] = &[
         DROPPED,
     ),
     // dx.cu
-    Bug::new("dx.cu", "dropped channels keep LoRA's gradient", ["    if (mask) drop(", "    if (false) drop("], DROPPED),
+    Bug::new(
+        "dx.cu",
+        "dropped channels keep LoRA's gradient",
+        ["    if (mask) drop(", "    if (false) drop("],
+        DROPPED,
+    ),
     Bug::new("dx.cu", "kept channels are not scaled up", ["? x * up : 0.0f", "? x : 0.0f"], DROPPED),
     Bug::new("dx.cu", "the next linear's dS begins where R ends", ["at += padded;", "at += R;"], THREE),
     Bug::new(

@@ -11,7 +11,10 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "prelude.cuh",
         "no barrier before the parts of the last block sum are replaced",
-        ["    x = warp_sum(x);\n    __syncthreads(); // the parts of an earlier call have been read\n", "    x = warp_sum(x);\n"],
+        [
+            "    x = warp_sum(x);\n    __syncthreads(); // the parts of an earlier call have been read\n",
+            "    x = warp_sum(x);\n",
+        ],
         (F32, "B=12 V=70"),
     ),
     Bug::new(
@@ -32,7 +35,12 @@ pub const BUGS: &[Bug] = &[
         ["logit > 0.0f ? logit / p.penalty : logit * p.penalty", "logit / p.penalty"],
         (F32, "B=12 V=70"),
     ),
-    Bug::new("sample.cu", "min-p is ignored", ["row.floor = params.min_p", "row.floor = 0.0f"], (F32, "B=12 V=70")),
+    Bug::new(
+        "sample.cu",
+        "min-p is ignored",
+        ["row.floor = params.min_p", "row.floor = 0.0f"],
+        (F32, "B=12 V=70"),
+    ),
     Bug::new(
         "sample.cu",
         "no barrier between penalties and their reading",
@@ -57,5 +65,10 @@ pub const BUGS: &[Bug] = &[
         ["sums[warp()] = sum;\n        __syncthreads();\n", "sums[warp()] = sum;\n"],
         (F32, "B=12 V=70"),
     ),
-    Bug::new("sample.cu", "bisection leaves the last bit out", ["bit; bit >>= 1", "bit > 1; bit >>= 1"], (F32, "B=12 V=70")),
+    Bug::new(
+        "sample.cu",
+        "bisection leaves the last bit out",
+        ["bit; bit >>= 1", "bit > 1; bit >>= 1"],
+        (F32, "B=12 V=70"),
+    ),
 ];

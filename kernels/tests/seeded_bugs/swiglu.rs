@@ -30,11 +30,19 @@ pub const BUGS: &[Bug] = &[
         ["gate * (1.0f - s)", "gate * s"],
         (F32, "T=3 F=17"),
     ),
-    Bug::new("swiglu.cu", "dup without the gate", ["dup = dy * gate * s", "dup = dy * s"], (BF16, "T=5 F=33")),
+    Bug::new(
+        "swiglu.cu",
+        "dup without the gate",
+        ["dup = dy * gate * s", "dup = dy * s"],
+        (BF16, "T=5 F=33"),
+    ),
     Bug::new(
         "swiglu.cu",
         "dgate and dup change places in the last elements",
-        ["            dgate[i] = put<E>(g);\n            dup[i] = put<E>(u);", "            dgate[i] = put<E>(u);\n            dup[i] = put<E>(g);"],
+        [
+            "            dgate[i] = put<E>(g);\n            dup[i] = put<E>(u);",
+            "            dgate[i] = put<E>(u);\n            dup[i] = put<E>(g);",
+        ],
         (BF16, "T=3 F=17"),
     ),
 ];

@@ -42,7 +42,9 @@ impl Outcome {
             (Outcome::Untried(why), _) => Some(why.clone()),
             (Outcome::Missed, None) => Some("no check sees it".into()),
             (Outcome::Caught(by), Some(why)) => Some(format!("listed as missed ({why}), but caught by {by}")),
-            (Outcome::Caught("numbers"), None) if bug.quiet => Some("said to be quiet, but the numbers are wrong".into()),
+            (Outcome::Caught("numbers"), None) if bug.quiet => {
+                Some("said to be quiet, but the numbers are wrong".into())
+            }
             _ => None,
         }
     }

@@ -38,7 +38,10 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "xent.cu",
         "no barrier in the tree that sums the loss",
-        ["        __syncthreads();\n        if (threadIdx.x < width) sums", "        if (threadIdx.x < width) sums"],
+        [
+            "        __syncthreads();\n        if (threadIdx.x < width) sums",
+            "        if (threadIdx.x < width) sums",
+        ],
         (F32, "T=3 C=17 V=5"),
     ),
     Bug::new(
@@ -95,5 +98,10 @@ pub const BUGS: &[Bug] = &[
         ["        __syncthreads(); // the counts of the last tile have been read\n", ""],
         MANY,
     ),
-    Bug::new("xent.cu", "tokens are listed from the start of their tile", ["place = before + __popc", "place = __popc"], MANY),
+    Bug::new(
+        "xent.cu",
+        "tokens are listed from the start of their tile",
+        ["place = before + __popc", "place = __popc"],
+        MANY,
+    ),
 ];
