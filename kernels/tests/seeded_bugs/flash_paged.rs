@@ -8,7 +8,7 @@ const MIXED: (DType, &str) =
 const ALONE: (DType, &str) =
     (BF16, "rows=[(0, 15..16), (1, 16..17), (2, 63..64), (3, 64..65)] page=16 H=2 K=1 D=24");
 const SPLITS: (DType, &str) =
-    (BF16, "rows=[(0, 511..512), (1, 512..513), (2, 1024..1025)] page=128 H=2 K=1 D=128");
+    (BF16, "rows=[(0, 511..512), (1, 512..513), (2, 1600..1601)] page=128 H=4 K=2 D=128");
 const LONG: (DType, &str) = (BF16, "rows=[(0, 505..520)] page=256 H=1 K=1 D=64");
 
 pub const BUGS: &[Bug] = &[
@@ -82,13 +82,16 @@ pub const BUGS: &[Bug] = &[
         "tiles.cuh",
         "a run does not end with its sequence",
         ["sequences[t] != sequences[t - 1] || ", ""],
-        MIXED,
+        ALONE,
+    )
+    .missed(
+        "open: positions 15 and 16 of two sequences stand side by side in this case, and yet nothing shows",
     ),
     Bug::new(
         "attend.cuh",
         "what was kept is not joined at its maximum",
-        ["older = exp2_fast(before - top)", "older = 1.0f"],
-        LONG,
+        ["older = grown(before - top)", "older = 1.0f"],
+        SPLITS,
     ),
     Bug::new(
         "mma.cuh",
@@ -117,7 +120,8 @@ pub const BUGS: &[Bug] = &[
         "over pages: rows are placed at the beginning of a tile",
         ["low = positions[t] & (Prefill::ROWS - 1)", "low = 0"],
         (BF16, "rows=[(1, 100..130), (0, 33..35)] page=32 H=2 K=2 D=72"),
-    ),
+    )
+    .missed("a row's sums do not depend on its slot: which rows share a tile is all that changes"),
     Bug::new(
         "flash/forward.cu",
         "the splits of a run are not kept",
