@@ -24,7 +24,7 @@ enum Command {
     List(Compiled),
     /// Every case of every op against its float64 reference and its CPU twin.
     Check {
-        /// cpu, emulated[:sm_80|:sm_90a] or cuda[:N].
+        /// cpu, emulated, emulated:sm_90a, cuda or cuda:N.
         #[arg(long, default_value = "emulated")]
         device: String,
         /// Run the same kernels there too, and compare the results.
