@@ -29,6 +29,8 @@ fn cases(dtype: DType) -> Vec<Case> {
         case(dtype, &[one(0, 0), one(2, 17), one(1, 40), (3, 5..12)], 16, heads(4, 2, 8)),
         // Rows to decode alone, on either side of pages and tiles.
         case(dtype, &[one(0, 15), one(1, 16), one(2, 63), one(3, 64)], 16, heads(2, 1, 24)),
+        // A run that ends where another sequence goes on at the next position.
+        case(dtype, &[(0, 5..7), (1, 7..8)], 16, heads(2, 1, 8)),
         case(dtype, &[(0, 0..65)], 32, heads(3, 3, 40)),
         // Chunks that begin anywhere, one over the border of two blocks of rows.
         case(dtype, &[(1, 100..130), (0, 33..35)], 32, heads(2, 2, 72)),

@@ -82,10 +82,7 @@ pub const BUGS: &[Bug] = &[
         "tiles.cuh",
         "a run does not end with its sequence",
         ["sequences[t] != sequences[t - 1] || ", ""],
-        ALONE,
-    )
-    .missed(
-        "open: positions 15 and 16 of two sequences stand side by side in this case, and yet nothing shows",
+        (BF16, "rows=[(0, 5..7), (1, 7..8)] page=16 H=2 K=1 D=8"),
     ),
     Bug::new(
         "attend.cuh",

@@ -3,16 +3,14 @@
 //! Random data; the L2 cache is flushed before every run, behind which the host gets ahead of the card; medians.
 
 use super::{sizes, specs};
-use codelsi_engine::cuda::{Cuda, Stream};
-use codelsi_engine::rng::Key;
-use codelsi_engine::{At, Ctx, DType, Device, Error, Grads, Label, Result, Tensor};
-use codelsi_kernels::check::{inputs, random};
+use codelsi_engine::cuda::Cuda;
+use codelsi_engine::{At, DType, Device, Error, Label, Result};
 use codelsi_kernels::roof::Roof;
-use codelsi_kernels::spec::{Case, Cost, Spec};
+use codelsi_kernels::spec::{Cost, Spec};
+use codelsi_kernels::stopwatch::{Stopwatch, Way, Work};
 use serde_json::{Value, json};
+use std::time::Duration;
 
-/// Bytes that push everything else out of the L2 cache of any card.
-const FLUSH: usize = 256 << 20;
 /// Bytes of the copy that measures the memory's roof.
 const COPY: usize = 1 << 30;
 const ROUNDS: usize = 20_000;
@@ -47,7 +45,7 @@ struct Bench<'a> {
     device: &'a Device,
     cuda: &'a Cuda,
     repeat: usize,
-    flush: Tensor,
+    watch: Stopwatch,
 }
 
 /// Measures the roofs, then every op; `seen` is told of each.
@@ -63,8 +61,7 @@ pub fn run(
         Device::Cuda(cuda) if cuda.emulator().is_none() => cuda,
         _ => return Err(Error::new("a roofline needs a card: use --device cuda")),
     };
-    let flush = device.zeros(Label::Scratch, [FLUSH], DType::BF16);
-    let mut bench = Bench { device, cuda, repeat: request.repeat.max(1), flush };
+    let mut bench = Bench { device, cuda, repeat: request.repeat.max(1), watch: Stopwatch::new(device) };
     let roofs = bench.roofs()?;
     let mut all = Vec::new();
     for spec in specs(request.ops)? {
@@ -90,69 +87,36 @@ impl Bench<'_> {
         let x = self.device.zeros(Label::Scratch, [COPY / 4], DType::F32);
         let mut y = self.device.zeros(Label::Scratch, [COPY / 4], DType::F32);
         let moved = roof.copy(&mut y, &x)?;
-        let copy = self.median(|| roof.copy(&mut y, &x).map(drop))?;
+        let copy = self.median(|watch| watch.time(|| roof.copy(&mut y, &x)))?;
         let flops = roof.products(ROUNDS)?;
-        let products = self.median(|| roof.products(ROUNDS).map(drop))?;
+        let products = self.median(|watch| watch.time(|| roof.products(ROUNDS)))?;
         Ok(Roofs { bytes: moved / copy * 1e3, flops: flops / products * 1e3 })
     }
 
     /// Forward, and backward where the op says what it costs.
     fn op(&mut self, spec: &Spec, dtype: DType, sizes: &[usize]) -> Result<Vec<Timed>> {
         let case = (spec.shapes.case)(dtype, sizes);
-        let x = inputs(self.device, &case, dtype, 1)?;
-        let x: Vec<&Tensor> = x.iter().collect();
-        let device = self.device;
-        let timed = |way: &str, milliseconds, cost| Timed {
-            op: spec.name,
-            name: format!("{} {dtype:?} {}{way}", spec.name, case.name),
-            milliseconds,
-            cost,
-        };
-        let forward = self.median(|| (case.run)(&Ctx::inference(device), &x).map(drop))?;
-        let mut all = vec![timed("", forward, case.cost)];
-        if let Some(cost) = spec.shapes.backward {
-            all.push(timed(" backward", self.backward(&case, &x)?, cost(dtype, sizes)));
+        let (name, cost) = (format!("{} {dtype:?} {}", spec.name, case.name), case.cost);
+        let mut work = Work::new(self.device, case, dtype)?;
+        let backward = spec.shapes.backward.map(|cost| cost(dtype, sizes));
+        let ways = [(Way::Forward, "", Some(cost)), (Way::Backward, " backward", backward)];
+        let mut all = Vec::new();
+        for (way, suffix, cost) in ways {
+            let Some(cost) = cost else { continue };
+            let milliseconds = self.median(|watch| work.time(way, watch))?;
+            all.push(Timed { op: spec.name, name: format!("{name}{suffix}"), milliseconds, cost });
         }
         Ok(all)
     }
 
-    fn backward(&mut self, case: &Case, x: &[&Tensor]) -> Result<f64> {
-        let device = self.device;
-        let mut times = Vec::with_capacity(self.repeat);
-        for _ in 0..=self.repeat {
-            let cx = Ctx::training(device, 1, 0);
-            let outputs = (case.run)(&cx, x)?;
-            let ends: Vec<&Tensor> = outputs.iter().filter(|y| y.id().is_some()).collect();
-            let seeds: Vec<Tensor> = (0..)
-                .zip(&ends)
-                .map(|(site, y)| random(device, *y.shape(), y.dtype(), 1.0, Key { seed: 1, step: 1, site }))
-                .collect::<Result<_>>()?;
-            let pairs = ends.into_iter().zip(seeds).collect::<Vec<_>>();
-            times.push(self.time(|| cx.backward_from(pairs, &mut Grads::default()))?);
-        }
-        Ok(median(times))
+    /// The median in milliseconds of `repeat` runs, after one that compiles and allocates.
+    fn median(&mut self, mut run: impl FnMut(&mut Stopwatch) -> Result<Duration>) -> Result<f64> {
+        run(&mut self.watch)?;
+        let mut times: Vec<Duration> =
+            (0..self.repeat).map(|_| run(&mut self.watch)).collect::<Result<_>>()?;
+        times.sort();
+        Ok(times[times.len() / 2].as_secs_f64() * 1e3)
     }
-
-    /// The median of `repeat` runs, after one that compiles and allocates.
-    fn median(&mut self, mut f: impl FnMut() -> Result<()>) -> Result<f64> {
-        let times = (0..=self.repeat).map(|_| self.time(&mut f)).collect::<Result<_>>()?;
-        Ok(median(times))
-    }
-
-    fn time(&mut self, f: impl FnOnce() -> Result<()>) -> Result<f64> {
-        self.flush.zero()?;
-        let start = self.cuda.record(Stream::COMPUTE)?;
-        f()?;
-        let end = self.cuda.record(Stream::COMPUTE)?;
-        Ok(self.cuda.elapsed(&start, &end)? as f64)
-    }
-}
-
-/// The first run is left out.
-fn median(mut times: Vec<f64>) -> f64 {
-    let times = &mut times[1..];
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }
 
 impl Timed {

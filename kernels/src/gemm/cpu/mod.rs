@@ -127,18 +127,20 @@ pub(crate) fn accumulate(
             for (w, a) in windows.iter().zip(a.chunks_exact_mut(chunk)) {
                 pack::rows(a, &a_operand, *w, precision);
             }
+            let mut panels = windows.to_vec();
             for column in (0..width).step_by(NR) {
-                let of_panel = |w: &Window| Window { outer: j + column, count: NR.min(width - column), ..*w };
+                for w in &mut panels {
+                    (w.outer, w.count) = (j + column, NR.min(width - column));
+                }
                 let c = c[column..].as_mut_ptr();
                 if let Some(few) = few {
-                    let windows: Vec<Window> = windows.iter().map(of_panel).collect();
                     // SAFETY: `a` is (windows, height, STEPS), `c` was checked above; the function was selected for
                     // this machine.
-                    unsafe { few(c, stride, a.as_ptr(), &b_operand, &windows) };
+                    unsafe { few(c, stride, a.as_ptr(), &b_operand, &panels) };
                     continue;
                 }
-                for (w, a) in windows.iter().zip(a.chunks_exact(chunk)) {
-                    pack::panel(&mut b, &b_operand, of_panel(w), precision);
+                for (w, a) in panels.iter().zip(a.chunks_exact(chunk)) {
+                    pack::panel(&mut b, &b_operand, *w, precision);
                     // SAFETY: `a` is (height, STEPS), `b` (steps, NR), `c` was checked above; the tiles were
                     // selected for this machine.
                     unsafe { tiles.multiply(height, w.steps, a.as_ptr(), b.as_ptr(), c, stride) };
