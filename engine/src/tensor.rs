@@ -202,13 +202,25 @@ impl Tensor {
     /// When `T` is not the storage type, or the tensor is only planned.
     pub fn to_vec<T: Elem>(&self) -> Result<Vec<T>> {
         self.expect(T::DTYPE)?;
+        let mut data = vec![T::zeroed(); self.shape.elements()];
+        self.read_bytes(bytemuck::cast_slice_mut(&mut data))?;
+        Ok(data)
+    }
+
+    /// A copy of the raw bytes, from wherever they are.
+    ///
+    /// # Errors
+    /// When the tensor is only planned, or a device fails.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut data = vec![0; self.byte_len()];
+        self.read_bytes(&mut data)?;
+        Ok(data)
+    }
+
+    fn read_bytes(&self, to: &mut [u8]) -> Result<()> {
         match &*self.buf {
-            Buf::Cuda(memory) => {
-                let mut data = vec![T::zeroed(); self.shape.elements()];
-                memory.download(bytemuck::cast_slice_mut(&mut data))?;
-                Ok(data)
-            }
-            _ => Ok(self.slice()?.to_vec()),
+            Buf::Cuda(memory) => memory.download(to),
+            _ => self.bytes().map(|bytes| to.copy_from_slice(bytes)),
         }
     }
 
@@ -218,12 +230,20 @@ impl Tensor {
     /// When `T` is not the storage type, `data` does not fill the shape, or the buffer is shared, mapped or planned.
     pub fn write<T: Elem>(&mut self, data: &[T]) -> Result<()> {
         self.expect(T::DTYPE)?;
-        if self.shape.elements() != data.len() {
-            return Err(Error::new(format!("{} values do not fill the shape {}", data.len(), self.shape)));
+        self.write_bytes(bytemuck::cast_slice(data))
+    }
+
+    /// [`Tensor::write`] of raw bytes.
+    ///
+    /// # Errors
+    /// When `data` does not fill the shape, or the buffer is shared, mapped or planned.
+    pub fn write_bytes(&mut self, data: &[u8]) -> Result<()> {
+        if data.len() != self.byte_len() {
+            return Err(Error::new(format!("{} bytes do not fill {self:?}", data.len())));
         }
         match Arc::get_mut(&mut self.buf) {
-            Some(Buf::Cuda(memory)) => memory.upload(bytemuck::cast_slice(data)),
-            _ => self.bytes_mut().map(|bytes| bytes.copy_from_slice(bytemuck::cast_slice(data))),
+            Some(Buf::Cuda(memory)) => memory.upload(data),
+            _ => self.bytes_mut().map(|bytes| bytes.copy_from_slice(data)),
         }
     }
 
@@ -233,21 +253,28 @@ impl Tensor {
     /// When the tensor is only planned and `device` is not, or a device fails.
     pub fn to(&self, device: &Device, label: Label) -> Result<Tensor> {
         let mut copy = device.empty(label, self.shape, self.dtype);
-        match (&*self.buf, Arc::get_mut(&mut copy.buf)) {
-            (_, Some(Buf::Planned(_))) => {}
-            (Buf::Cuda(from), Some(Buf::Host(to))) => from.download(to.bytes_mut())?,
-            (Buf::Cuda(from), Some(Buf::Cuda(to))) if Arc::ptr_eq(from.device(), to.device()) => {
-                to.copy(from)?
-            }
-            (Buf::Cuda(from), Some(Buf::Cuda(to))) => {
-                let mut bytes = vec![0; self.byte_len()];
-                from.download(&mut bytes)?;
-                to.upload(&bytes)?;
-            }
-            (_, Some(Buf::Cuda(to))) => to.upload(self.bytes()?)?,
-            _ => copy.bytes_mut()?.copy_from_slice(self.bytes()?),
-        }
+        copy.copy_from(self)?;
         Ok(copy)
+    }
+
+    /// Takes the content of `from`, which is as large, from wherever it is; a planned tensor has none.
+    ///
+    /// # Errors
+    /// When the sizes differ, this buffer is shared or mapped, `from` is only planned, or a device fails.
+    pub fn copy_from(&mut self, from: &Tensor) -> Result<()> {
+        if from.byte_len() != self.byte_len() {
+            return Err(Error::new(format!("{from:?} does not fill {self:?}")));
+        }
+        match (&*from.buf, Arc::get_mut(&mut self.buf)) {
+            (_, Some(Buf::Planned(_))) => Ok(()),
+            (Buf::Cuda(from), Some(Buf::Host(to))) => from.download(to.bytes_mut()),
+            (Buf::Cuda(from), Some(Buf::Cuda(to))) if Arc::ptr_eq(from.device(), to.device()) => {
+                to.copy(from)
+            }
+            (Buf::Cuda(_), Some(Buf::Cuda(to))) => to.upload(&from.to_bytes()?),
+            (_, Some(Buf::Cuda(to))) => to.upload(from.bytes()?),
+            _ => self.bytes_mut().and_then(|to| from.read_bytes(to)),
+        }
     }
 
     /// Zeroes all elements, wherever they are; a planned tensor has none.
