@@ -121,6 +121,6 @@ impl<'a> Learner<'a> {
 
     /// A scalar's value; 0 where nothing is computed.
     fn read(&self, scalar: &Tensor) -> Result<f64> {
-        Ok(if self.device.is_plan() { 0.0 } else { scalar.slice::<f32>()?[0] as f64 })
+        Ok(if self.device.is_plan() { 0.0 } else { scalar.to_vec::<f32>()?[0] as f64 })
     }
 }
