@@ -108,6 +108,12 @@ impl Grads {
     }
 }
 
+impl FromIterator<(Id, Tensor)> for Grads {
+    fn from_iter<I: IntoIterator<Item = (Id, Tensor)>>(gradients: I) -> Self {
+        Grads { by_id: gradients.into_iter().collect() }
+    }
+}
+
 /// Where an op's backward leaves the gradients of its inputs.
 pub struct Sink<'a> {
     inputs: &'a [Option<Id>],
