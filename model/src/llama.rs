@@ -146,11 +146,7 @@ impl Llama {
     /// When the adapter does not fit the model.
     pub fn attach(&mut self, device: &Device, adapter: &Adapter, train: Train) -> Result<()> {
         let own = |t: &Tensor| -> Result<Tensor> {
-            let copy = if device.is_plan() {
-                device.empty(Label::Adapters, *t.shape(), DType::F32)
-            } else {
-                device.tensor(Label::Adapters, *t.shape(), t.slice::<f32>()?)?
-            };
+            let copy = t.to(device, Label::Adapters)?;
             Ok(if train == Train::Adapters { copy.with_grad() } else { copy })
         };
         for (i, layer) in self.layers.iter_mut().enumerate() {

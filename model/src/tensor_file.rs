@@ -78,13 +78,14 @@ impl TensorFile {
         self.map.len()
     }
 
-    /// A tensor as `dtype`: in place when it is stored so and aligned, else a converted copy under `label`.
+    /// A tensor as `dtype`: in place when the host reads it, it is stored so and aligned; else a copy under `label`.
     ///
     /// # Errors
     /// When the file has no such tensor, or it holds no floating-point numbers.
     pub fn tensor(&self, device: &Device, label: Label, name: &str, dtype: DType) -> Result<Tensor> {
         let entry = self.entry(name)?;
-        if stored(entry.dtype) == Some(dtype)
+        if matches!(device, Device::Cpu(_))
+            && stored(entry.dtype) == Some(dtype)
             && let Ok(tensor) = Tensor::mapped(&self.map, entry.offset, entry.shape()?, dtype)
         {
             return Ok(tensor);
@@ -99,6 +100,13 @@ impl TensorFile {
     pub fn copy(&self, device: &Device, label: Label, name: &str, dtype: DType) -> Result<Tensor> {
         let entry = self.entry(name)?;
         let mut tensor = device.empty(label, entry.shape()?, dtype);
+        if let Device::Cuda(_) = device {
+            match stored(entry.dtype) == Some(dtype) {
+                true => tensor.write_bytes(self.bytes(name)?).at(name)?,
+                false => tensor.copy_from(&self.copy(&Device::cpu(), label, name, dtype)?)?,
+            }
+            return Ok(tensor);
+        }
         match dtype {
             DType::F32 => convert(entry.dtype, self.bytes(name)?, tensor.slice_mut::<f32>()?),
             DType::BF16 => convert(entry.dtype, self.bytes(name)?, tensor.slice_mut::<bf16>()?),

@@ -10,5 +10,6 @@ pub mod model_args;
 pub mod output;
 pub mod parity;
 pub mod pipeline;
+pub mod place;
 pub mod recipe;
 pub mod table;

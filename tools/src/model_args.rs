@@ -1,5 +1,6 @@
 //! The flags of every command that runs a model, and the model they name.
 
+use crate::place::DeviceArg;
 use clap::{Args, ValueEnum};
 use codelsi_engine::{At, DType, Device, Error, Result};
 use codelsi_model::adapter::Adapter;
@@ -21,20 +22,12 @@ pub struct ModelArgs {
 /// Where a model runs, and in what precision.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct PlaceArgs {
-    /// Where to run.
-    #[arg(long, value_enum, default_value_t)]
+    /// Where to run: auto, cpu, cuda, cuda:N, emulated or emulated:sm_90a.
+    #[arg(long, default_value = "auto")]
     pub device: DeviceArg,
     /// Storage of activations; by default bf16 for a bf16 checkpoint and f32 for any other.
     #[arg(long, value_enum)]
     pub compute: Option<ComputeArg>,
-}
-
-/// `--device`.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum DeviceArg {
-    #[default]
-    Auto,
-    Cpu,
 }
 
 /// `--compute`.
@@ -45,13 +38,6 @@ pub enum ComputeArg {
 }
 
 impl PlaceArgs {
-    /// The device.
-    pub fn device(self) -> Device {
-        match self.device {
-            DeviceArg::Auto | DeviceArg::Cpu => Device::cpu(),
-        }
-    }
-
     /// The storage type of activations over a checkpoint.
     pub fn compute(self, checkpoint: &Checkpoint) -> DType {
         match (self.compute, checkpoint.dtype()) {
@@ -76,7 +62,7 @@ impl Loaded {
     /// # Errors
     /// One line on what does not load or fit.
     pub fn open(args: &ModelArgs, adapter: Option<&Path>) -> Result<Self> {
-        let device = args.place.device();
+        let device = args.place.device.open()?;
         let checkpoint = Checkpoint::open(&args.model)?;
         let tokenizer = Tokenizer::load(&args.model)?;
         tokenizer.check_fits(checkpoint.config().vocab).at(args.model.display().to_string())?;

@@ -119,7 +119,7 @@ fn write_moments(path: &Path, moments: &BTreeMap<String, &Moments>) -> Result<()
         shape: t.shape().to_vec(),
     };
     write_file(path, &tensors.iter().map(spec).collect::<Vec<_>>(), &mut |spec, out| {
-        out.write_all(tensors[&spec.name].bytes().map_err(std::io::Error::other)?)
+        out.write_all(&tensors[&spec.name].to_bytes().map_err(std::io::Error::other)?)
     })
 }
 

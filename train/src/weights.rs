@@ -52,9 +52,9 @@ pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn write_values(t: &Tensor, dtype: DType, out: &mut dyn Write) -> io::Result<()> {
-    let values = t.slice::<f32>().map_err(io::Error::other)?;
+    let values = t.to_vec::<f32>().map_err(io::Error::other)?;
     if dtype != DType::BF16 {
-        return out.write_all(bytemuck::cast_slice(values));
+        return out.write_all(bytemuck::cast_slice(&values));
     }
     values.chunks(1 << 16).try_for_each(|chunk| {
         let rounded: Vec<bf16> = chunk.iter().map(|&x| bf16::from_f32(x)).collect();

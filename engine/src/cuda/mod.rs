@@ -70,6 +70,11 @@ impl Cuda {
         Ok(Cuda::new(Gpu::Emulated(Emulated::new(arch)?), format!("emulated:{arch}")))
     }
 
+    /// Whether NVIDIA's driver is there, be it usable or not.
+    pub fn has_driver() -> bool {
+        real::has_driver()
+    }
+
     /// The number of cards.
     ///
     /// # Errors

@@ -66,14 +66,19 @@ impl<T> Named<T> for std::result::Result<T, DriverError> {
     }
 }
 
+/// Whether the driver's library is found.
+pub(super) fn has_driver() -> bool {
+    // SAFETY: loads the library, whose initializers are sound.
+    unsafe { sys::is_culib_present() }
+}
+
 /// The number of cards.
 ///
 /// # Errors
 /// When there is no driver, or it is too old.
 pub(super) fn count() -> Result<usize> {
     let none = |message: &str| Err(Error::new(message).at("CUDA"));
-    // SAFETY: loads the driver's library, whose initializers are sound.
-    if !unsafe { sys::is_culib_present() } {
+    if !has_driver() {
         return none("no driver: libcuda was not found; use --device cpu, or install NVIDIA's driver");
     }
     // SAFETY: the library is present.

@@ -54,7 +54,7 @@ impl Adapter {
             .map(|(name, t)| Spec { name: name.clone(), dtype: Dtype::F32, shape: t.shape().to_vec() })
             .collect();
         write_file(folder.join("adapter_model.safetensors"), &specs, &mut |spec, out| {
-            out.write_all(tensors[&spec.name].bytes().map_err(std::io::Error::other)?)
+            out.write_all(&tensors[&spec.name].to_bytes().map_err(std::io::Error::other)?)
         })
     }
 

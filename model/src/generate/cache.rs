@@ -3,7 +3,9 @@
 //! PagedAttention (Kwon et al., arXiv 2309.06180, section 4).
 
 use crate::config::Config;
-use codelsi_engine::{DType, Device, Error, Label, Result, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, Label, Result, Tensor};
+use codelsi_kernels::embed::embed;
+use codelsi_kernels::kvstore::kvstore;
 
 /// Keys and values of every layer, in pages of `page_size` tokens, and who holds which page.
 pub struct Cache {
@@ -12,6 +14,8 @@ pub struct Cache {
     page_size: usize,
     holders: Vec<u32>,
     free: Vec<usize>,
+    /// Slots whose rows are still to be copied: from, to.
+    copies: Vec<(usize, usize)>,
 }
 
 /// The pages of one sequence, in order. Give it back with [`Cache::release`].
@@ -30,6 +34,7 @@ impl Cache {
             page_size,
             holders: vec![0; pages],
             free: (0..pages).rev().collect(),
+            copies: Vec::new(),
         }
     }
 
@@ -48,7 +53,8 @@ impl Cache {
         &mut self.layers[layer]
     }
 
-    /// The flat slot of `position`, ready to be written: allocates its page, or copies it when it is shared.
+    /// The flat slot of `position`, to be written after [`Cache::copy_shared`]: allocates its page, or has it copied
+    /// when it is shared.
     ///
     /// # Errors
     /// When no page is free.
@@ -59,7 +65,8 @@ impl Cache {
             table.pages.push(page);
         } else if self.holders[table.pages[index]] > 1 {
             let (shared, own) = (table.pages[index], self.take()?);
-            self.copy(shared, own, offset)?;
+            let row = |offset| (shared * self.page_size + offset, own * self.page_size + offset);
+            self.copies.extend((0..offset).map(row));
             self.holders[shared] -= 1;
             table.pages[index] = own;
         }
@@ -88,13 +95,24 @@ impl Cache {
         Ok(page)
     }
 
-    /// Copies the first `tokens` rows of a page, in every layer.
-    fn copy(&mut self, from: usize, to: usize, tokens: usize) -> Result<()> {
+    /// Copies the rows of shared pages that got a holder of their own, in every layer.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub(super) fn copy_shared(&mut self, cx: &Ctx) -> Result<()> {
+        if self.copies.is_empty() {
+            return Ok(());
+        }
+        let (from, to): (Vec<i32>, Vec<i32>) =
+            self.copies.drain(..).map(|(from, to)| (from as i32, to as i32)).unzip();
+        let slots = |slots: &[i32]| cx.device().tensor(Label::Activations, [slots.len()], slots);
+        let (from, to) = (slots(&from)?, slots(&to)?);
         for (k, v) in &mut self.layers {
             for pages in [k, v] {
-                let page = pages.byte_len() / self.holders.len();
-                let used = page / self.page_size * tokens;
-                pages.bytes_mut()?.copy_within(from * page..from * page + used, to * page);
+                // Gathering rows is what an embedding does.
+                let (slots, width) = pages.shape().as_matrix();
+                let rows = embed(cx, &pages.reshape([slots, width]), &from, pages.dtype())?;
+                kvstore(cx, pages, &rows, &to)?;
             }
         }
         Ok(())

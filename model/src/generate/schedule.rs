@@ -170,6 +170,7 @@ impl<'a> Run<'a> {
                 last_rows.push(rows.len() as i32 - 1);
             }
         }
+        self.cache.copy_shared(&self.cx)?;
         let h = self.forward(&rows)?;
         if last_rows.is_empty() {
             return Ok(0);

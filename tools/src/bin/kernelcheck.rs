@@ -3,7 +3,8 @@
 
 use clap::{Parser, Subcommand};
 use codelsi_engine::{DType, Result};
-use codelsi_tools::kernelcheck::{check, counters, list, place, roofline};
+use codelsi_tools::kernelcheck::{check, counters, list, roofline};
+use codelsi_tools::place::{DeviceArg, title};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -26,10 +27,10 @@ enum Command {
     Check {
         /// cpu, emulated, emulated:sm_90a, cuda or cuda:N.
         #[arg(long, default_value = "emulated")]
-        device: String,
+        device: DeviceArg,
         /// Run the same kernels there too, and compare the results.
         #[arg(long)]
-        against: Option<String>,
+        against: Option<DeviceArg>,
         /// Sizes of one's own instead of the cases, e.g. 128,5120; needs one op.
         #[arg(long)]
         shape: Option<String>,
@@ -45,7 +46,7 @@ enum Command {
         #[arg(long)]
         shape: Option<String>,
         #[arg(long, default_value = "emulated")]
-        device: String,
+        device: DeviceArg,
         /// Storage type.
         #[arg(long, default_value = "bf16", value_parser = ["bf16", "f32"])]
         dtype: String,
@@ -53,7 +54,7 @@ enum Command {
     /// Time every op on a card against its measured roofs.
     Roofline {
         #[arg(long, default_value = "cuda")]
-        device: String,
+        device: DeviceArg,
         /// Sizes of one's own; needs one op.
         #[arg(long)]
         shape: Option<String>,
@@ -102,9 +103,9 @@ fn run(args: &Args) -> Result<bool> {
             (offenders.is_empty(), list::object(&rows))
         }
         Command::Check { device, against, shape, ops } => {
-            let device = place::device(device)?;
-            let against = against.as_deref().map(place::device).transpose()?;
-            println!("{}", place::title(&device));
+            let device = device.open()?;
+            let against = against.map(DeviceArg::open).transpose()?;
+            println!("{}", title(&device));
             let request =
                 check::Request { device: &device, against: against.as_ref(), ops, shape: shape.as_deref() };
             let all = check::run(&request, |checked| println!("{}", check::line(checked)))?;
@@ -112,17 +113,17 @@ fn run(args: &Args) -> Result<bool> {
         }
         Command::Counters { op, shape, device, dtype } => {
             let dtype = if dtype == "bf16" { DType::BF16 } else { DType::F32 };
-            let counted = counters::count(&place::device(device)?, op, shape.as_deref(), dtype)?;
+            let counted = counters::count(&device.open()?, op, shape.as_deref(), dtype)?;
             print!("{}", counters::table(&counted));
             (true, counters::object(op, &counted))
         }
         Command::Roofline { device, shape, repeat, ops } => {
-            let device = place::device(device)?;
-            println!("{}", place::title(&device));
+            let device = device.open()?;
+            println!("{}", title(&device));
             let request = roofline::Request { ops, shape: shape.as_deref(), repeat: *repeat };
             let (roofs, all) = roofline::run(&device, &request, |roofs, t| println!("{}", t.line(roofs)))?;
             println!("copy {:.0} GB/s, mma.sync {:.0} TFLOP/s", roofs.bytes / 1e9, roofs.flops / 1e12);
-            (true, roofline::object(&place::title(&device), roofs, &all))
+            (true, roofline::object(&title(&device), roofs, &all))
         }
     };
     if args.json {

@@ -1,8 +1,9 @@
 //! `parity DIR..`: holds the engine to reference outputs and names the first tensor that departs.
 
 use clap::Parser;
-use codelsi_engine::{At, DType, Device, Result};
+use codelsi_engine::{At, DType, Result};
 use codelsi_tools::parity::{Compared, check};
+use codelsi_tools::place::{DeviceArg, title};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,6 +15,9 @@ struct Args {
     /// Reference cases; files among them are skipped, so that a glob will do.
     #[arg(required = true)]
     cases: Vec<PathBuf>,
+    /// auto, cpu, cuda, cuda:N, emulated or emulated:sm_90a.
+    #[arg(long, default_value = "auto")]
+    device: DeviceArg,
     /// Storage of activations: f32 is held to the stated float32 tolerances, bf16 to twice the observed bf16 error.
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     compute: String,
@@ -38,9 +42,11 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<bool> {
     let compute = if args.compute == "bf16" { DType::BF16 } else { DType::F32 };
+    let device = args.device.open()?;
+    println!("{}", title(&device));
     let (mut all_ok, mut cases) = (true, Vec::new());
     for folder in args.cases.iter().filter(|c| c.is_dir() || !c.exists()) {
-        let rows = check(folder, &Device::cpu(), compute).at(folder.display().to_string())?;
+        let rows = check(folder, &device, compute).at(folder.display().to_string())?;
         let ok = show(folder, &rows, args.verbose);
         let worst = worst(&rows);
         all_ok &= ok;

@@ -45,7 +45,7 @@ pub fn run(args: &Bench, out: &Output) -> Result<()> {
     let prefill = per_second(args.repeat, args.prefill, || one_forward(&loaded, &tokens(args.prefill)))?;
     let decode = per_second(args.repeat, args.decode, || decode(&loaded, tokens(1), args.decode))?;
     let inference = loaded.device.ledger().usage().peak;
-    let device = Device::cpu();
+    let device = args.model.place.device.open()?;
     let train = match args.train {
         0 => None,
         n => Some(train(args, &device, &loaded.checkpoint, &tokens(n))?),

@@ -3,7 +3,7 @@
 use crate::model_args::{ModelArgs, PlaceArgs};
 use crate::output::Output;
 use clap::Args;
-use codelsi_engine::{Device, Result};
+use codelsi_engine::Result;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
 use codelsi_model::template::Template;
@@ -147,7 +147,7 @@ pub fn run(args: &Train, out: &Output) -> Result<()> {
 
 /// Trains with a bar, the overview and a line a validation on stderr; the pipeline does the same.
 pub fn train(options: &TrainOptions, place: PlaceArgs, out: &Output) -> Result<Report> {
-    let device: Device = place.device();
+    let device = place.device.open()?;
     let mut bar = None;
     let report = trainer::train(options, &device, &mut |event| match event {
         Event::Start(overview) => {

@@ -1,6 +1,6 @@
 //! `check`: every case of an op, on any device.
 
-use super::place::title;
+use crate::place::title;
 use super::{sizes, specs};
 use codelsi_engine::{DType, Device, Result};
 use codelsi_kernels::check::{Report, against_reference, between, case_on_device, on_device};

@@ -3,7 +3,6 @@
 pub mod check;
 pub mod counters;
 pub mod list;
-pub mod place;
 pub mod roofline;
 
 use codelsi_engine::{Error, Result};
