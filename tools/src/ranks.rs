@@ -3,7 +3,7 @@
 use crate::launcher::{Member, launched};
 use crate::place::DeviceArg;
 use clap::{Args, ValueEnum};
-use codelsi_engine::comm::{Nccl, Rendezvous, Sockets, TIMEOUT, UniqueId};
+use codelsi_engine::comm::{Host, Nccl, Rendezvous, Sockets, TIMEOUT, UniqueId};
 use codelsi_engine::cuda::Cuda;
 use codelsi_engine::{At, Comm, Device, Error, Rank, Result, Solo, Threads};
 use std::any::Any;
@@ -44,7 +44,7 @@ impl RankArgs {
     /// The first rank's to fail; or when ranks, devices and launcher do not fit together.
     pub fn run<T: Send>(self, device: DeviceArg, f: impl Fn(Rank) -> Result<T> + Sync) -> Result<Option<T>> {
         match launched(|name| std::env::var(name).ok())? {
-            Some(member) => self.process(&member, device, f),
+            Some(member) => self.process(&member, device, &f),
             None => self.threads(device, f).map(Some),
         }
     }
@@ -52,15 +52,24 @@ impl RankArgs {
     /// The devices of all ranks, in a process that holds them all.
     ///
     /// # Errors
-    /// As [`RankArgs::run`]; or under a launcher.
+    /// As [`RankArgs::in_one_process`]; or when a device is not there.
     pub fn devices(self, device: DeviceArg) -> Result<Vec<Device>> {
-        if launched(|name| std::env::var(name).ok())?.is_some_and(|member| member.world > 1) {
-            let message = "answers problems in one process: start it without a launcher, with --ranks N";
-            return Err(Error::new(message));
-        }
-        self.check()?;
-        let world = self.ranks.unwrap_or(1).into();
+        let world = self.in_one_process()?;
         (0..world).map(|rank| open(device, rank, world)).collect()
+    }
+
+    /// The number of ranks of a command that holds them all in one process.
+    ///
+    /// # Errors
+    /// Under a launcher of several processes; or when there is no such layout.
+    pub fn in_one_process(self) -> Result<usize> {
+        self.check()?;
+        match launched(|name| std::env::var(name).ok())? {
+            Some(member) if member.world > 1 => Err(Error::new(
+                "this command holds its ranks in one process: start it without a launcher, with --ranks N",
+            )),
+            _ => Ok(self.ranks.unwrap_or(1).into()),
+        }
     }
 
     fn check(self) -> Result<()> {
@@ -73,12 +82,13 @@ impl RankArgs {
     }
 
     fn timeout(self) -> Result<Duration> {
-        let named = std::env::var("CODELSI_TIMEOUT").ok();
-        let named = named.map(|text| text.parse::<f64>().map_err(|_| text)).transpose();
-        let wrong = |text: &str| Error::new(format!("CODELSI_TIMEOUT: `{text}` is no number of seconds"));
-        let seconds = match self.timeout {
-            Some(seconds) => Some(seconds),
-            None => named.map_err(|text| wrong(&text))?,
+        let named = || std::env::var("CODELSI_TIMEOUT").ok();
+        let seconds = match (self.timeout, named()) {
+            (Some(seconds), _) => Some(seconds),
+            (None, Some(text)) => Some(text.parse::<f64>().map_err(|_| {
+                Error::new(format!("CODELSI_TIMEOUT is `{text}`, which is no number of seconds"))
+            })?),
+            (None, None) => None,
         };
         match seconds {
             None => Ok(TIMEOUT),
@@ -99,7 +109,7 @@ impl RankArgs {
             let mut first = first.lock().unwrap_or_else(|e| e.into_inner());
             first.get_or_insert(e.at(format!("rank {rank}")));
         };
-        let one = |rank: usize, host: codelsi_engine::comm::Host| {
+        let one = |rank: usize, host: Host| {
             let host = Arc::new(host);
             let ran = contained(&*host, || {
                 let device = open(device, rank, world)?;
@@ -124,11 +134,11 @@ impl RankArgs {
         }
     }
 
-    fn process<T>(
+    fn process<T: Send>(
         self,
         member: &Member,
         device: DeviceArg,
-        f: impl FnOnce(Rank) -> Result<T>,
+        f: &(impl Fn(Rank) -> Result<T> + Sync),
     ) -> Result<Option<T>> {
         let Member { rank, world, local_rank, local_world, .. } = *member;
         if self.ranks.is_some_and(|ranks| usize::from(ranks) != world) {
