@@ -94,3 +94,49 @@ fn request(loaded: &Loaded, ask: &Ask) -> Result<Request> {
         stop_at_eos: true,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use codelsi_model::synthetic;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        ranks: RankArgs,
+    }
+
+    #[test]
+    fn replicas_answer_as_one_model_does() {
+        let folder = tempfile::tempdir().unwrap();
+        synthetic::make(folder.path(), &synthetic::config("tiny").unwrap(), 7, &mut |_, _| {}).unwrap();
+        let ask = |i: usize| Ask {
+            prompt: format!("function f{i}"),
+            n: 2,
+            max_tokens: 6,
+            temperature: 1.0,
+            top_p: 0.9,
+            seed: i as u64,
+            stop: Vec::new(),
+        };
+        let asks: Vec<Ask> = (0..5).map(ask).collect();
+        let answers = |ranks: &str| {
+            let model = folder.path().to_str().unwrap();
+            let cli = Cli::parse_from(["codelsi", "--model", model, "--device", "cpu", "--ranks", ranks]);
+            let mut heard = 0;
+            let answers = LocalModel::open(&cli.model, cli.ranks)
+                .unwrap()
+                .complete(&asks, &mut |new| heard += new)
+                .unwrap();
+            (answers, heard)
+        };
+        let alone = answers("1");
+        assert!(alone.0.len() == 5 && alone.1 > 0);
+        for ranks in ["2", "3", "7"] {
+            assert_eq!(answers(ranks), alone, "{ranks} ranks");
+        }
+    }
+}
