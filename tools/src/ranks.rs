@@ -162,7 +162,7 @@ impl RankArgs {
             })?);
             contained(&*host.clone(), || {
                 let comm: Arc<dyn Comm> = match is_card(&device) {
-                    true => Arc::new(Nccl::new(&device, &UniqueId::pair_of(&*host)?, host)?),
+                    true => Arc::new(Nccl::new(&device, &UniqueId::pair_of(&host)?, host)?),
                     false => host,
                 };
                 pool(local_world)?.install(|| f(Rank { device, comm }))

@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(ranges(16, 3), [0..6, 6..12, 12..16]);
         assert_eq!(ranges(5, 2), [0..3, 3..5]);
         assert_eq!(ranges(2, 3), [0..1, 1..2, 2..2]);
-        assert_eq!(ranges(1, 1), [0..1]);
+        assert_eq!(ranges(1, 2), [0..1, 1..1]);
         let roots = |micro_batches, world| Deal::new(micro_batches, world).subtrees().len();
         assert_eq!((roots(16, 2), roots(16, 3), roots(16, 1), roots(11, 1)), (2, 5, 1, 3));
         for micro_batches in 1..40 {

@@ -6,7 +6,7 @@
 use super::host::{Call, Host, Kind, Link};
 use crate::{DType, Error, Result};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -125,12 +125,25 @@ impl Rendezvous {
         Err(Error::new(wrong))
     }
 
+    /// One attempt at a connection to rank 0.
+    fn reach(&self, deadline: Instant) -> std::io::Result<TcpStream> {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let mut result = Err(ErrorKind::NotFound.into());
+        for address in (self.address.as_str(), self.port).to_socket_addrs()? {
+            result = TcpStream::connect_timeout(&address, left);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
     /// Any other rank: connects to rank 0 twice, as soon as it listens.
     fn join(&self) -> Result<[Wire; 2]> {
         let deadline = Instant::now() + self.patience();
         let connect = |link: u8| -> Result<TcpStream> {
             let mut peer = loop {
-                match TcpStream::connect((self.address.as_str(), self.port)) {
+                match self.reach(deadline) {
                     Ok(peer) => break peer,
                     Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
                     Err(e) => return Err(Error::new(format!("rank 0 does not listen: {e}"))),
