@@ -47,6 +47,11 @@ impl Emulated {
         self.gpu.set_schedule(schedule);
     }
 
+    /// Whether races and copies not waited for are faults: [`Gpu::set_ordering_checks`].
+    pub fn set_ordering_checks(&self, on: bool) {
+        self.gpu.set_ordering_checks(on);
+    }
+
     /// Keeps the counters of every launch from now on.
     pub fn count(&self) {
         *self.launches.lock().unwrap() = Some(Vec::new());

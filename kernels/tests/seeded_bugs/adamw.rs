@@ -25,8 +25,7 @@ pub const BUGS: &[Bug] = &[
         "the last pack is not bounded",
         ["        if (i + N <= n) {\n            float a[N]", "        if (i < n) {\n            float a[N]"],
         (F32, "N=17"),
-    )
-    .quiet(),
+    ),
     Bug::new(
         "adamw.cu",
         "only one of the last elements takes the step",

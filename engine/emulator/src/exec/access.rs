@@ -163,7 +163,7 @@ impl<'g> Warp<'g> {
     #[inline(always)]
     fn store(&mut self, shared: &mut Shared<'g>, q: &Request<'_>) -> Check {
         let moved = q.mask.count_ones() as u64 * q.bytes as u64;
-        let late = shared.grid.schedule == Schedule::Late;
+        let late = shared.grid.rules.schedule == Schedule::Late;
         match q.space {
             Space::Shared => {
                 let at = offsets("shared memory", &q.addresses, shared.grid.shared_bytes as u64, q.bytes)?;
@@ -227,7 +227,9 @@ impl<'g> Warp<'g> {
             shared.counters.global_stores.count(moved, pattern.sectors(&at, q.bytes, here));
             let access = shared.grid.program.access_of[self.now.pc as usize];
             shared.log.add(access, a.base, &at, q.bytes, here, pattern);
-            if let Some((one, two)) = pattern.clash(&at, here, |x, y| same_values(&self.registers, q, x, y)) {
+            if let Some((one, two)) = pattern.clash(&at, here, |x, y| same_values(&self.registers, q, x, y))
+                && shared.grid.rules.ordering
+            {
                 let address = a.base + at[two] as u64;
                 let detail =
                     format!("lanes {one} and {two} of one store write different values to {address:#x}");

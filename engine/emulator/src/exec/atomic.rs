@@ -91,7 +91,7 @@ impl<'g> Warp<'g> {
     ) -> Check {
         let (b, c) = (self.registers.bits(i.src[1]), self.registers.bits(i.src[2]));
         let mut order: Vec<usize> = lanes(mask).collect();
-        if shared.grid.schedule == Schedule::Late {
+        if shared.grid.rules.schedule == Schedule::Late {
             order.reverse();
         }
         let mut old = [0u64; LANES];

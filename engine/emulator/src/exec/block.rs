@@ -39,7 +39,7 @@ impl<'g> Block<'g> {
             ctaid,
             counters: Counters::default(),
             executed: Default::default(),
-            memory: SharedMemory::new(grid.shared_bytes, grid.program.shared_grain, warps),
+            memory: SharedMemory::new(grid, warps),
             barriers: Barriers::new(warps),
             hits: vec![0; grid.program.accesses],
             log: Log::new(if grid.blocks > 1 { grid.program.accesses } else { 0 }),
@@ -50,7 +50,7 @@ impl<'g> Block<'g> {
     /// Runs all warps to their ends.
     pub fn run(mut self) -> Result<(Counters, Log), Fault> {
         let mut order: Vec<usize> = (0..self.warps.len()).collect();
-        if self.shared.grid.schedule == Schedule::Late {
+        if self.shared.grid.rules.schedule == Schedule::Late {
             order.reverse();
         }
         loop {
@@ -68,7 +68,7 @@ impl<'g> Block<'g> {
                 self.shared.counters.executed(&self.shared.executed);
                 return Ok((self.shared.counters, self.shared.log));
             }
-            let limit = self.shared.grid.limit;
+            let limit = self.shared.grid.rules.limit;
             if self.shared.executed.iter().map(|e| e.warps).sum::<u64>() > limit {
                 let running =
                     self.warps.iter().position(|w| w.live() != 0 && w.waiting.is_none()).unwrap_or(0);

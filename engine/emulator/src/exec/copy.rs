@@ -119,7 +119,7 @@ impl<'g> Warp<'g> {
             bytes,
         };
         self.copy_sources(shared, &from, batch)?;
-        if shared.grid.schedule == Schedule::Early {
+        if shared.grid.rules.schedule == Schedule::Early {
             self.copies.pending[first..].iter().for_each(|b| b.land(b.mask, &mut shared.memory.words));
         }
         Ok(())
@@ -158,7 +158,7 @@ impl<'g> Warp<'g> {
 
     /// `wait_group`: at most `left` groups stay pending; -1 waits for all, committed or not.
     pub fn copy_wait(&mut self, shared: &mut Shared<'g>, left: i64, mask: u32) -> Check {
-        let late = shared.grid.schedule == Schedule::Late;
+        let late = shared.grid.rules.schedule == Schedule::Late;
         let committed = self.copies.committed;
         let (memory, who) = (&mut shared.memory, self.index);
         self.copies.pending.retain_mut(|b| {

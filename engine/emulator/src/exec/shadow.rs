@@ -9,6 +9,7 @@
 //! record; where they are not ordered among themselves it keeps the earlier time, which can hide a race with
 //! a later reader (with named barriers only) but never invents one.
 
+use super::grid::Grid;
 use super::space::Offsets;
 use super::warp::lanes;
 use crate::fault::{Check, FaultKind, Trouble, trouble};
@@ -82,10 +83,13 @@ pub struct SharedMemory {
     floor: Vec<u32>,
     /// Clocks of warps that arrived at a barrier without waiting there.
     arrived: Vec<(u32, u32, [u32; 32])>,
+    /// Whether races are faults.
+    checked: bool,
 }
 
 impl SharedMemory {
-    pub fn new(bytes: u32, grain: u32, warps: u32) -> SharedMemory {
+    pub fn new(grid: &Grid<'_>, warps: u32) -> SharedMemory {
+        let (bytes, grain) = (grid.shared_bytes, grid.program.shared_grain);
         let words = (bytes as usize).div_ceil(4);
         let granules = (bytes as usize).div_ceil(grain as usize);
         // Warps that do not exist never hold anybody back.
@@ -101,6 +105,7 @@ impl SharedMemory {
             known: vec![known; warps as usize],
             floor: vec![0; warps as usize],
             arrived: Vec::new(),
+            checked: grid.rules.ordering,
         }
     }
 
@@ -168,7 +173,7 @@ impl SharedMemory {
     fn after_write(&self, who: Who, lane: u32, g: usize, does: &str) -> Check {
         let write = self.writes[g];
         let at = g << self.grain;
-        if write.meta & PENDING != 0 {
+        if write.meta & PENDING != 0 && self.checked {
             let detail =
                 format!("{does} shared memory at {at:#x} while a copy to it is under way, not waited for");
             return Err(trouble(FaultKind::AsyncCopy, Some(lane), detail).also_at(write.pc));
@@ -176,7 +181,7 @@ impl SharedMemory {
         let other = write.warp();
         let copied = write.meta & ASYNC != 0;
         let own = other == who.warp;
-        if own && write.lane() == lane || write.meta & STRONG != 0 && who.strong {
+        if !self.checked || own && write.lane() == lane || write.meta & STRONG != 0 && who.strong {
             return Ok(());
         }
         if write.time <= self.known[who.warp as usize][other as usize] {
@@ -211,7 +216,8 @@ impl SharedMemory {
     fn after_reads(&self, who: Who, lane: u32, g: usize) -> Check {
         let read = self.reads[g];
         let known = &self.known[who.warp as usize];
-        let harmless = |v: usize| known[v] >= read.time || v == who.warp as usize && read.lane == lane;
+        let harmless =
+            |v: usize| !self.checked || known[v] >= read.time || v == who.warp as usize && read.lane == lane;
         match lanes(read.warps).find(|&v| !harmless(v)) {
             None => Ok(()),
             Some(v) => {
@@ -245,7 +251,7 @@ impl SharedMemory {
                 let last = self.writes[g];
                 match last.time == self.time && last.meta >> STORE == store {
                     false => self.before_write(who, k as u32, g, floor)?,
-                    true if same(last.lane() as usize, k) => {}
+                    true if !self.checked || same(last.lane() as usize, k) => {}
                     true => return Err(self.two_lanes(g, last.lane(), k as u32)),
                 }
                 self.writes[g] = Write { time: self.time, meta, pc: who.pc };
