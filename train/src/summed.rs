@@ -266,6 +266,76 @@ fn module(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use codelsi_engine::{Reduce, Solo};
+    use std::sync::Mutex;
+    use std::sync::mpsc::Receiver;
+    use std::time::Duration;
+
+    /// The only rank, which tells how many tensors each of its exchanges carries.
+    struct Telling(Mutex<Sender<usize>>);
+
+    impl Comm for Telling {
+        fn rank(&self) -> usize {
+            0
+        }
+        fn world(&self) -> usize {
+            1
+        }
+        fn all_reduce(&self, x: &mut Tensor, how: Reduce) -> Result<()> {
+            Solo.all_reduce(x, how)
+        }
+        fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
+            Solo.all_gather(x, out)
+        }
+        fn reduce_scatter(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
+            Solo.reduce_scatter(x, out)
+        }
+        fn broadcast(&self, parts: &mut [(usize, Tensor)]) -> Result<()> {
+            self.0.lock().unwrap().send(parts.len()).map_err(|e| Error::new(e.to_string()))
+        }
+        fn barrier(&self) -> Result<()> {
+            Ok(())
+        }
+        fn beside(&self) -> &dyn Comm {
+            self
+        }
+        fn abort(&self, _: &str) {}
+        fn seconds(&self) -> f64 {
+            0.0
+        }
+    }
+
+    #[test]
+    fn a_layer_travels_while_backward_goes_on() {
+        let device = Device::cpu();
+        let tensor = || device.tensor(Label::Gradients, [1], &[1.0f32]).unwrap().with_grad();
+        let names = ["model.layers.0.a", "model.layers.1.a", "model.layers.1.b"];
+        let tensors = names.map(|_| tensor());
+        let trainable: Vec<_> = names.iter().map(|n| n.to_string()).zip(&tensors).collect();
+        let (tell, told) = channel();
+        let arrived = |told: &Receiver<usize>| told.recv_timeout(Duration::from_secs(10)).ok();
+        let fill = |adder: &mut Adder| {
+            let add = |adder: &mut Adder, i, t: usize| adder.add(i, tensors[t].id().unwrap(), tensor());
+            // Of the first of two micro-batches nothing travels.
+            adder.loss(0, &tensor())?;
+            (0..3).try_for_each(|t| add(adder, 0, t))?;
+            adder.loss(1, &tensor())?;
+            assert_eq!(arrived(&told), Some(1), "the loss");
+            add(adder, 1, 2)?;
+            add(adder, 1, 1)?;
+            assert_eq!(arrived(&told), Some(2), "layer 1, before layer 0 has its gradient");
+            add(adder, 1, 0)?;
+            assert!(add(adder, 1, 0).is_err(), "a second gradient");
+            Ok(())
+        };
+        let comm = Telling(Mutex::new(tell));
+        let (grads, loss) = summed(&device, &comm, &trainable, Deal::new(2, 1), fill).unwrap();
+        assert_eq!(arrived(&told), Some(1), "layer 0");
+        let sums = tensors.iter().map(|t| grads.get(t).unwrap()).chain([&loss]);
+        assert!(sums.into_iter().all(|sum| sum.to_vec::<f32>().unwrap() == [2.0]));
+        let nothing = summed(&device, &Solo, &trainable, Deal::new(2, 1), |_| Ok(()));
+        assert!(nothing.err().unwrap().to_string().contains("loss got no gradient"));
+    }
 
     #[test]
     fn shares_are_even_contiguous_and_cut_where_subtrees_end() {
