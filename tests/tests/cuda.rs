@@ -28,7 +28,8 @@ fn copies(device: &Device) -> (usize, usize) {
 
 fn document(tokens: usize) -> Document {
     let tokens: Vec<u32> = (0..tokens as u32).map(|i| 3 + i * 37 % 500).collect();
-    let targets = (1..tokens.len()).map(|i| if i < 4 { -100 } else { tokens[i] as i32 }).chain([-100]).collect();
+    let targets =
+        (1..tokens.len()).map(|i| if i < 4 { -100 } else { tokens[i] as i32 }).chain([-100]).collect();
     Document { tokens, targets }
 }
 
