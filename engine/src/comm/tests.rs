@@ -151,6 +151,28 @@ fn a_rank_that_does_not_come_is_named_in_time() {
 }
 
 #[test]
+fn a_watch_sees_a_rank_go_while_nobody_calls() {
+    use super::watch::Watch;
+    use std::sync::{Arc, mpsc::channel};
+    let f = |c: Host| {
+        let host = Arc::new(c);
+        let (tell, told) = channel();
+        let watch = Watch::start(host.clone(), move |why| tell.send(why.to_string()).unwrap());
+        host.barrier().unwrap();
+        if host.rank() == 1 {
+            host.abort("the fan stopped");
+            return String::new();
+        }
+        let why = told.recv_timeout(SOON * 2).unwrap();
+        drop(watch);
+        why
+    };
+    for told in [on_threads(3, SOON, f), on_sockets(3, SOON, f)] {
+        assert_eq!(told, ["rank 1: the fan stopped", "", "rank 1: the fan stopped"]);
+    }
+}
+
+#[test]
 fn ranks_that_went_apart_are_told_what_each_called() {
     let f = |c: Host| {
         let mut x = tensor(&vec![0.0; 1 + c.rank()]);
