@@ -95,7 +95,7 @@ impl Uneven {
         let sequence = |i: usize| {
             let length = 4 + 3 * i;
             let tokens: Vec<u32> = (0..length).map(|j| 3 + ((i * 11 + j * 7) % 30) as u32).collect();
-            let labelled = |j: usize| j % (1 + i % 3) == 0 && j + 1 < length;
+            let labelled = |j: usize| j.is_multiple_of(1 + i % 3) && j + 1 < length;
             let target = |j| if labelled(j) { tokens[j + 1] as i32 } else { -100 };
             Sequence {
                 targets: (0..length).map(target).collect(),
