@@ -65,7 +65,10 @@ impl Rendezvous {
         let taken = |e: std::io::Error| {
             Error::new(format!("rank 0 cannot listen: {e}; name a free port in MASTER_PORT"))
         };
-        let listener = TcpListener::bind(("0.0.0.0", self.port)).map_err(taken)?;
+        // Ranks of one machine are nobody else's business.
+        let here = self.address == "localhost" || self.address.starts_with("127.");
+        let listener =
+            TcpListener::bind((if here { "127.0.0.1" } else { "0.0.0.0" }, self.port)).map_err(taken)?;
         listener.set_nonblocking(true).map_err(taken)?;
         let deadline = Instant::now() + self.patience();
         let mut links: Connections = [(); 3].map(|()| (0..self.world).map(|_| None).collect());
