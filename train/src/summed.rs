@@ -219,7 +219,7 @@ impl<'a> Adder<'a> {
 
     /// Sends the buckets that are whole, in their order.
     fn send(&mut self) -> Result<()> {
-        let end = self.range().end;
+        let (end, subtrees) = (self.range().end, self.deal.subtrees());
         while let Some(bucket) = self.buckets.get(self.sent) {
             let slots = &mut self.slots[bucket.clone()];
             if slots.iter().any(|slot| slot.next != end) {
@@ -228,7 +228,7 @@ impl<'a> Adder<'a> {
             let mut parts = Vec::new();
             for slot in slots {
                 let mut mine = std::mem::take(&mut slot.counter).into_iter();
-                for (owner, _) in self.deal.subtrees() {
+                for &(owner, _) in &subtrees {
                     let own = if owner == self.rank { mine.next().map(|(_, sum)| sum) } else { None };
                     let empty = || self.device.empty(Label::Gradients, slot.shape, DType::F32);
                     parts.push((owner, own.unwrap_or_else(empty)));
@@ -244,14 +244,10 @@ impl<'a> Adder<'a> {
     /// Sends what is left: all of it on a rank without work.
     fn close(&mut self) -> Result<()> {
         self.send()?;
-        match self
-            .buckets
-            .get(self.sent)
-            .and_then(|b| self.slots[b.clone()].iter().find(|s| s.next != self.range().end))
-        {
-            Some(slot) => Err(Error::new(format!("{} got no gradient", slot.name))),
-            None => Ok(()),
-        }
+        let Some(bucket) = self.buckets.get(self.sent) else { return Ok(()) };
+        let end = self.range().end;
+        let missing = self.slots[bucket.clone()].iter().find(|slot| slot.next != end);
+        Err(Error::new(format!("{} got no gradient", missing.map_or("a tensor", |slot| &slot.name))))
     }
 }
 
