@@ -79,6 +79,11 @@ impl Device {
         Tensor::new(buf, shape, dtype)
     }
 
+    /// A tensor that this device plans for and that costs it nothing: somebody else holds its content.
+    pub fn borrowed(&self, shape: impl Into<Shape>, dtype: DType) -> Tensor {
+        Tensor::new(Buf::Planned(self.ledger().charge(Label::Weights, 0)), shape.into(), dtype)
+    }
+
     /// A tensor of zeros.
     pub fn zeros(&self, label: Label, shape: impl Into<Shape>, dtype: DType) -> Tensor {
         let mut t = self.empty(label, shape, dtype);

@@ -7,6 +7,7 @@
 use crate::adapter::Adapter;
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, Config};
+use crate::part::Part;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::{Heads, flash};
@@ -118,12 +119,13 @@ impl Llama {
     /// When a tensor is missing or cannot be read.
     pub fn load(device: &Device, checkpoint: &Checkpoint, compute: DType, train: Train) -> Result<Self> {
         let config = checkpoint.config().clone();
+        let loading = checkpoint.loading(device);
         let weight = |name: &str| match train {
-            Train::Everything => Ok(checkpoint.copy_f32(device, name)?.with_grad()),
-            _ => checkpoint.tensor(device, name, compute),
+            Train::Everything => Ok(loading.copy_f32(name, &Part::Whole)?.with_grad()),
+            _ => loading.tensor(name, &Part::Whole, compute),
         };
         let layers = (0..config.layers).map(|i| Ok(Arc::new(Layer::load(&config, i, &weight)?)));
-        Ok(Llama {
+        let model = Llama {
             embedding: weight("model.embed_tokens.weight")?,
             layers: layers.collect::<Result<_>>()?,
             norm: weight("model.norm.weight")?,
@@ -137,7 +139,9 @@ impl Llama {
             )?,
             compute,
             config,
-        })
+        };
+        loading.finish()?;
+        Ok(model)
     }
 
     /// Puts an adapter on, replacing any other. Its matrices want gradients when it is to be trained.

@@ -3,6 +3,7 @@
 use super::nvrtc::Code;
 use crate::Result;
 use std::any::Any;
+use std::ops::DerefMut;
 use std::sync::Arc;
 
 /// A queue of work; what is put into one runs in order.
@@ -47,6 +48,9 @@ pub struct Properties {
     pub shared: usize,
 }
 
+/// Host memory that a card reads by itself.
+pub(super) trait Pinned: Send + DerefMut<Target = [u8]> {}
+
 /// A loaded module.
 pub(super) trait Module: Send + Sync {
     fn as_any(&self) -> &dyn Any;
@@ -60,6 +64,13 @@ pub(super) trait Driver: Send + Sync {
     fn alloc(&self, bytes: usize) -> Result<u64>;
     fn free(&self, at: u64);
     fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()>;
+    /// Zeroed host memory that this device reads by itself.
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>>;
+    /// Puts a copy to `to` into `stream` and returns.
+    ///
+    /// # Safety
+    /// `from` is of [`Driver::pinned`] memory, and lives unchanged until the copy is done.
+    unsafe fn fetch(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()>;
     /// Returns when the bytes are there.
     fn download(&self, stream: Stream, to: &mut [u8], from: u64) -> Result<()>;
     fn copy(&self, stream: Stream, to: u64, from: u64, bytes: usize) -> Result<()>;
@@ -82,6 +93,8 @@ pub(super) trait Driver: Send + Sync {
     fn record(&self, stream: Stream) -> Result<Event>;
     /// Work put into `stream` from now on waits for the event.
     fn wait(&self, stream: Stream, event: &Event) -> Result<()>;
+    /// Returns when the event has happened.
+    fn finish(&self, event: &Event) -> Result<()>;
     /// Milliseconds between two events that have happened.
     fn elapsed(&self, from: &Event, to: &Event) -> Result<f32>;
     /// Returns when every stream is empty.

@@ -1,6 +1,6 @@
 //! The software GPU as a driver: every call is done when it returns.
 
-use super::driver::{Driver, Event, Grid, Module, Properties, Stream};
+use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Stream};
 use super::nvrtc::{Code, Source};
 use crate::{Error, Result};
 use codelsi_emulator::{Counters, Gpu, Launch, Schedule};
@@ -80,6 +80,8 @@ impl Module for Loaded {
     }
 }
 
+impl Pinned for Vec<u8> {}
+
 impl Driver for Emulated {
     fn properties(&self) -> &Properties {
         &self.properties
@@ -96,6 +98,14 @@ impl Driver for Emulated {
 
     fn upload(&self, _: Stream, to: u64, from: &[u8]) -> Result<()> {
         self.gpu.write(to, from).map_err(error)
+    }
+
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>> {
+        Ok(Box::new(vec![0; bytes]))
+    }
+
+    unsafe fn fetch(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {
+        self.upload(stream, to, from)
     }
 
     fn download(&self, _: Stream, to: &mut [u8], from: u64) -> Result<()> {
@@ -145,6 +155,10 @@ impl Driver for Emulated {
     }
 
     fn wait(&self, _: Stream, _: &Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn finish(&self, _: &Event) -> Result<()> {
         Ok(())
     }
 

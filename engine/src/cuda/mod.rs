@@ -13,6 +13,7 @@ mod nvrtc;
 mod real;
 mod resources;
 mod signature;
+mod staging;
 
 pub use accumulate::ACCUMULATE;
 pub use driver::{Event, Grid, Properties, Stream};
@@ -21,6 +22,7 @@ pub use launch::{Arg, Kernel};
 pub(crate) use memory::Memory;
 pub use nvrtc::{Code, Nvrtc, Source};
 pub use resources::Resources;
+pub use staging::Staging;
 
 use crate::memory::Ledger;
 use crate::tensor::Tensor;
@@ -38,6 +40,7 @@ pub struct Cuda {
     modules: Mutex<HashMap<String, Arc<Loaded>>>,
     kernels: Mutex<HashMap<String, Arc<Entry>>>,
     fences: memory::Fences,
+    copies: Mutex<Option<Stream>>,
 }
 
 struct Loaded {
@@ -91,6 +94,7 @@ impl Cuda {
             modules: Mutex::default(),
             kernels: Mutex::default(),
             fences: memory::Fences::default(),
+            copies: Mutex::default(),
         }
     }
 
@@ -178,6 +182,17 @@ impl Cuda {
     /// The driver's.
     pub fn stream(&self) -> Result<Stream> {
         self.driver().stream()
+    }
+
+    /// The stream of copies between host and device, made when it is first used.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn copies(&self) -> Result<Stream> {
+        let mut copies = self.copies.lock().unwrap();
+        let stream = copies.map_or_else(|| self.stream(), Ok)?;
+        *copies = Some(stream);
+        Ok(stream)
     }
 
     /// A mark in `stream`, reached when all that was put there before is done.
