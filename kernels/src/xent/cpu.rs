@@ -1,6 +1,6 @@
 //! The CPU twin: gathered tokens against tiles of the vocabulary, the products by gemm.
 
-use super::NO_LABEL;
+use super::{NO_LABEL, Xent};
 use crate::gemm::cpu::{Data, Operand, Precision, Segment, Start, multiply};
 use crate::gemm::{data, precision};
 use crate::rows::TASK;
@@ -111,14 +111,12 @@ impl<'a> Head<'a> {
 pub fn forward<E: Storage>(
     out: &mut Outputs,
     work: &mut Work,
-    h: &Tensor,
-    head: &Tensor,
-    targets: &Tensor,
-    scale: f32,
+    [h, head, targets]: [&Tensor; 3],
+    &Xent { scale, labelled }: &Xent,
 ) -> Result<()> {
     let (vocab, c) = head.shape().as_matrix();
     let (targets, precision) = (targets.slice::<i32>()?, precision(h)); // (T)
-    check_targets(targets, vocab)?;
+    check_targets(targets, vocab, labelled)?;
     let head = Head { data: data(head)?, vocab, c, precision };
     let h = h.slice::<E>()?; // (T, C)
     let logprobs = out.logprobs.slice_mut::<f32>()?; // (T)
@@ -150,7 +148,11 @@ pub fn forward<E: Storage>(
     Ok(())
 }
 
-fn check_targets(targets: &[i32], vocab: usize) -> Result<()> {
+fn check_targets(targets: &[i32], vocab: usize, labelled: usize) -> Result<()> {
+    let count = targets.iter().filter(|&&y| y != NO_LABEL).count();
+    if count != labelled {
+        return Err(Error::new(format!("{count} tokens have a label, {labelled} were said to")));
+    }
     match targets.iter().position(|&y| y != NO_LABEL && (y < 0 || y as usize >= vocab)) {
         Some(t) => {
             let target = targets[t];

@@ -11,7 +11,7 @@
 //! 4096 rows at a time: a tile of logits is the most that ever exists.
 //!
 //! **launch** on a GPU 1024 tokens meet 4096 rows of the head at a time; between the products a token is a block. A
-//! target outside the vocabulary stops the kernel.
+//! target outside the vocabulary stops the kernel, and so does another number of labels than was said.
 //!
 //! **numerics** logits in f32. Their maximum, their sum and Σ p·head follow the tiles online, as in flash
 //! attention: when a larger maximum comes, what was summed before is scaled down. The order depends on V and
@@ -35,19 +35,55 @@ use half::bf16;
 /// The target of a token without a label.
 pub const NO_LABEL: i32 = -100;
 
-/// `(loss, logprobs)` of targets (T) i32 under the logits h (T, C) · head (V, C)ᵀ: loss (1) f32 is
-/// −`scale` · Σ logprobs; logprobs (T) f32 have no gradient. Targets of [`NO_LABEL`] do not count.
+/// What each of T tokens is to predict, and how many of them have a label. The work's size depends on that number:
+/// it is known where targets are made, so that the host never waits for a device to count.
+#[derive(Clone)]
+pub struct Targets {
+    ids: Tensor,
+    labelled: usize,
+}
+
+impl Targets {
+    /// `targets`, [`NO_LABEL`] where there is none, on `device`.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    pub fn new(device: &Device, targets: &[i32]) -> Result<Self> {
+        let labelled = targets.iter().filter(|&&target| target != NO_LABEL).count();
+        Ok(Targets { ids: device.tensor(Label::Activations, [targets.len()], targets)?, labelled })
+    }
+
+    /// Targets `ids` (T) i32 of which `labelled` have a label; [`xent`] refuses another number.
+    pub fn counted(ids: Tensor, labelled: usize) -> Self {
+        Targets { ids, labelled }
+    }
+
+    /// (T) i32.
+    pub fn ids(&self) -> &Tensor {
+        &self.ids
+    }
+
+    /// Tokens with a label.
+    pub fn labelled(&self) -> usize {
+        self.labelled
+    }
+}
+
+/// `(loss, logprobs)` of targets (T) under the logits h (T, C) · head (V, C)ᵀ: loss (1) f32 is −`scale` · Σ logprobs;
+/// logprobs (T) f32 have no gradient. Targets of [`NO_LABEL`] do not count.
 ///
 /// # Errors
 /// When the shapes do not fit, or a target is neither a row of head nor [`NO_LABEL`].
-pub fn xent(cx: &Ctx, h: &Tensor, head: &Tensor, targets: &Tensor, scale: f32) -> Result<(Tensor, Tensor)> {
-    let mut outs = cx.apply(Xent { scale }, &[h, head, targets])?;
+pub fn xent(cx: &Ctx, h: &Tensor, head: &Tensor, targets: &Targets, scale: f32) -> Result<(Tensor, Tensor)> {
+    let mut outs = cx.apply(Xent { scale, labelled: targets.labelled }, &[h, head, &targets.ids])?;
     let logprobs = outs.swap_remove(1).detach();
     Ok((outs.swap_remove(0), logprobs))
 }
 
 struct Xent {
     scale: f32,
+    /// Tokens with a label.
+    labelled: usize,
 }
 
 impl Op for Xent {
@@ -74,13 +110,13 @@ impl Op for Xent {
         match (cx.device(), h.dtype()) {
             (Device::Cpu(_), DType::BF16) => {
                 let mut work = Work::new(cx, h, head, &out);
-                cpu::forward::<bf16>(&mut out, &mut work, h, head, targets, self.scale)?
+                cpu::forward::<bf16>(&mut out, &mut work, [h, head, targets], self)?
             }
             (Device::Cpu(_), _) => {
                 let mut work = Work::new(cx, h, head, &out);
-                cpu::forward::<f32>(&mut out, &mut work, h, head, targets, self.scale)?
+                cpu::forward::<f32>(&mut out, &mut work, [h, head, targets], self)?
             }
-            (Device::Cuda(cuda), _) => cuda::forward(cx, cuda, &mut out, [h, head, targets], self.scale)?,
+            (Device::Cuda(cuda), _) => cuda::forward(cx, cuda, &mut out, [h, head, targets], self)?,
             (Device::Plan(_), _) => drop(Work::new(cx, h, head, &out)),
         }
         save.keep_all(&out.dh);

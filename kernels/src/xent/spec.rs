@@ -1,6 +1,6 @@
 //! Cross-entropy from full logits, in float64.
 
-use super::NO_LABEL;
+use super::{NO_LABEL, Targets};
 use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 
@@ -29,7 +29,7 @@ fn cases(dtype: DType) -> Vec<Case> {
 /// Both outputs, no gradient.
 fn values(t: usize, c: usize, v: usize, dtype: DType) -> Case {
     let label = |t: usize| if t % 4 == 1 { NO_LABEL } else { (t * 7919 % v) as i32 };
-    let scale = 1.0 / t as f32;
+    let (scale, labelled) = (1.0 / t as f32, (0..t).filter(|&t| label(t) != NO_LABEL).count());
     Case {
         name: format!("T={t} C={c} V={v}"),
         inputs: vec![
@@ -38,7 +38,7 @@ fn values(t: usize, c: usize, v: usize, dtype: DType) -> Case {
             Input::ints((0..t).map(label).collect()),
         ],
         run: Box::new(move |cx, x| {
-            let (loss, logprobs) = super::xent(cx, x[0], x[1], x[2], scale)?;
+            let (loss, logprobs) = super::xent(cx, x[0], x[1], &Targets::counted(x[2].clone(), labelled), scale)?;
             Ok(vec![loss, logprobs])
         }),
         reference: Box::new(move |x| reference(&x[0], &x[1], &x[2], scale as f64)),

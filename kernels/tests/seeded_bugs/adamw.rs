@@ -13,7 +13,7 @@ pub const BUGS: &[Bug] = &[
     ),
     Bug::new("adamw.cu", "the first moment stays biased", ["m / h.correction1", "m"], (F32, "N=17")),
     Bug::new("adamw.cu", "no weight decay", ["p * h.keep", "p"], (F32, "N=17")),
-    Bug::new("adamw.cu", "the gradient is not scaled", ["    g *= h.grad_scale;\n", ""], (F32, "N=17")),
+    Bug::new("adamw.cu", "the gradient is not scaled", ["    g *= scale;\n", ""], (F32, "N=17")),
     Bug::new(
         "adamw.cu",
         "the second moment of g, not of its square",

@@ -18,7 +18,7 @@ const CHECKS: &[(&str, &str)] = &[
     (": divergent collective: ", "divergent collective"),
     (": deadlock: ", "deadlock"),
     (": data race in shared memory: ", "race in shared memory"),
-    (": data race between blocks: ", "race between blocks"),
+    (": data race in global memory: ", "race in global memory"),
     (": asynchronous copy: ", "asynchronous copy"),
     (": trap: ", "trap"),
     (": endless kernel: ", "endless kernel"),
