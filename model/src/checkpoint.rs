@@ -103,9 +103,12 @@ impl Checkpoint {
         &self.folder
     }
 
-    /// Size of the files in bytes.
+    /// Size of the files in bytes; of a model without weights, that of its tensors.
     pub fn byte_len(&self) -> usize {
-        self.files.iter().map(TensorFile::byte_len).sum()
+        match self.files.is_empty() {
+            true => self.tensors.values().map(|place| place.entry.byte_len()).sum(),
+            false => self.files.iter().map(TensorFile::byte_len).sum(),
+        }
     }
 
     /// The stored type and shape of a tensor.

@@ -108,8 +108,9 @@ impl Batch {
 pub struct ForwardOptions {
     /// Dropout of the adapters' inputs.
     pub dropout: f32,
-    /// Keep only each layer's input and run the layer again in backward.
-    pub checkpoint: bool,
+    /// Of this many layers, the first, keep only the input and run them again in backward. Backward comes to them last,
+    /// when what the other layers kept is gone.
+    pub recompute: usize,
 }
 
 impl Llama {
@@ -198,7 +199,7 @@ impl Llama {
     /// The residual stream after the last layer, (T, C), for training or scoring whole documents.
     pub fn forward(&self, cx: &Ctx, batch: &Batch, options: ForwardOptions) -> Result<Tensor> {
         let mut h = self.embed(cx, &batch.ids)?;
-        for layer in &self.layers {
+        for (i, layer) in self.layers.iter().enumerate() {
             let (layer, batch, rope) = (layer.clone(), batch.clone(), self.rope.clone());
             let run = move |cx: &Ctx, h: &[&Tensor]| {
                 let place = Place { positions: &batch.positions, rope: &rope, keys: Some(&batch.keys) };
@@ -206,7 +207,7 @@ impl Llama {
                     flash(cx, q, k, v, &batch.documents, layer.heads)
                 })
             };
-            h = if options.checkpoint { cx.checkpoint(run, &[&h])? } else { run(cx, &[&h])? };
+            h = if i < options.recompute { cx.checkpoint(run, &[&h])? } else { run(cx, &[&h])? };
         }
         Ok(h)
     }
@@ -218,7 +219,9 @@ impl Llama {
 
     /// Logits (T, V) of `h` (T, C) after the final norm.
     pub fn logits(&self, cx: &Ctx, normed: &Tensor) -> Result<Tensor> {
-        linear(cx, normed, self.head_weight()).at("lm_head")
+        let logits = linear(cx, normed, self.head_weight()).at("lm_head")?;
+        logits.relabel(Label::Activations, Label::Logits);
+        Ok(logits)
     }
 
     /// `scale` · Σ −log p(target) over the labelled tokens, and each token's log p. Full logits never exist.

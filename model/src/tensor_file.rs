@@ -44,7 +44,12 @@ pub struct Entry {
 impl Entry {
     /// Of a tensor that no file holds.
     pub(crate) fn absent(dtype: Dtype, shape: Vec<usize>) -> Self {
-        Entry { dtype, shape, offset: 0, bytes: 0 }
+        let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        Entry { dtype, shape, offset: 0, bytes }
+    }
+
+    pub(crate) fn byte_len(&self) -> usize {
+        self.bytes
     }
 }
 

@@ -51,6 +51,13 @@ pub struct Properties {
 /// Host memory that a card reads by itself.
 pub(super) trait Pinned: Send + DerefMut<Target = [u8]> {}
 
+impl Properties {
+    /// An A100's, for plans where no card is at hand.
+    pub fn a100() -> Self {
+        Properties { name: "A100".into(), arch: "sm_80".into(), multiprocessors: 108, shared: 163 << 10 }
+    }
+}
+
 /// A loaded module.
 pub(super) trait Module: Send + Sync {
     fn as_any(&self) -> &dyn Any;
@@ -61,6 +68,8 @@ pub(super) trait Module: Send + Sync {
 /// A call that is given addresses trusts them to lie in live allocations: [`super::Cuda`] sees to it.
 pub(super) trait Driver: Send + Sync {
     fn properties(&self) -> &Properties;
+    /// Bytes that are free, and all there are.
+    fn memory(&self) -> Result<(usize, usize)>;
     fn alloc(&self, bytes: usize) -> Result<u64>;
     fn free(&self, at: u64);
     fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()>;

@@ -11,6 +11,7 @@ mod launch;
 mod memory;
 mod nccl;
 mod nvrtc;
+mod planned;
 mod real;
 mod resources;
 mod signature;
@@ -54,6 +55,7 @@ struct Loaded {
 enum Gpu {
     Real(real::Real),
     Emulated(Emulated),
+    Planned(planned::Planned),
 }
 
 impl Cuda {
@@ -74,6 +76,24 @@ impl Cuda {
     pub fn emulated(arch: &str) -> Result<Self> {
         Nvrtc::get()?;
         Ok(Cuda::new(Gpu::Emulated(Emulated::new(arch)?), format!("emulated:{arch}")))
+    }
+
+    /// A card of these properties on which everything is planned and nothing computed.
+    pub fn planned(properties: Properties) -> Self {
+        Cuda::new(Gpu::Planned(planned::Planned::new(properties)), "plan".into())
+    }
+
+    /// Whether nothing is computed here.
+    pub fn is_plan(&self) -> bool {
+        matches!(self.gpu, Gpu::Planned(_))
+    }
+
+    /// Bytes of memory that are free, and all there are.
+    ///
+    /// # Errors
+    /// The driver's; or when nothing is known of a planned card's memory.
+    pub fn memory(&self) -> Result<(usize, usize)> {
+        self.driver().memory()
     }
 
     /// Whether NVIDIA's driver is there, be it usable or not.
@@ -120,7 +140,7 @@ impl Cuda {
     pub fn emulator(&self) -> Option<&Emulated> {
         match &self.gpu {
             Gpu::Emulated(emulated) => Some(emulated),
-            Gpu::Real(_) => None,
+            Gpu::Real(_) | Gpu::Planned(_) => None,
         }
     }
 
@@ -128,6 +148,7 @@ impl Cuda {
         match &self.gpu {
             Gpu::Real(real) => real,
             Gpu::Emulated(emulated) => emulated,
+            Gpu::Planned(planned) => planned,
         }
     }
 
@@ -140,9 +161,15 @@ impl Cuda {
         if let Some(entry) = self.kernels.lock().unwrap().get(&key) {
             return Ok(Kernel { cuda: self, entry: entry.clone() });
         }
-        let loaded = self.module(source, variant)?;
-        let parameters = signature::of(&loaded.ptx, name).at(source.name)?;
-        let entry = Arc::new(Entry { module: loaded.module.clone(), name: name.into(), parameters });
+        let entry = match self.is_plan() {
+            true => Entry { module: Arc::new(planned::Nothing), name: name.into(), parameters: Vec::new() },
+            false => {
+                let loaded = self.module(source, variant)?;
+                let parameters = signature::of(&loaded.ptx, name).at(source.name)?;
+                Entry { module: loaded.module.clone(), name: name.into(), parameters }
+            }
+        };
+        let entry = Arc::new(entry);
         self.kernels.lock().unwrap().insert(key, entry.clone());
         Ok(Kernel { cuda: self, entry })
     }

@@ -305,6 +305,11 @@ impl Driver for Real {
         &self.properties
     }
 
+    fn memory(&self) -> Result<(usize, usize)> {
+        self.bind()?;
+        result::mem_get_info().named("cuMemGetInfo")
+    }
+
     fn alloc(&self, bytes: usize) -> Result<u64> {
         let stream = self.queue(Stream::COMPUTE)?;
         // SAFETY: the stream lives; whoever owns the address frees it once.
