@@ -4,7 +4,7 @@
 //! node drops with everything it saved as the walk passes it.
 
 use crate::tensor::{DType, Id, Tensor};
-use crate::{At, Ctx, Error, Result};
+use crate::{At, Ctx, Error, Label, Result};
 use half::bf16;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -57,6 +57,7 @@ impl Saved {
     /// Keeps `t` as the next saved tensor.
     pub fn keep(&mut self, t: &Tensor) {
         if self.recording {
+            t.relabel(Label::Activations, Label::Saved);
             self.tensors.push(t.detach());
         }
     }
@@ -280,7 +281,7 @@ pub fn accumulate(sum: &mut Tensor, g: &Tensor) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Device, Label};
+    use crate::Device;
 
     /// y = a·b, elementwise.
     struct Mul;
