@@ -8,14 +8,17 @@ use codelsi_model::tokenizer::Tokenizer;
 use codelsi_tests::{load, shared};
 use codelsi_tools::parity::check;
 use serde_json::Value;
+use std::path::Path;
 
 fn parity(compute: DType) {
-    for case in ["mha_f32", "gqa_bf16_sharded", "tied_f32", "hd128_bf16"] {
-        let Some(folder) = shared(&format!("reference/{case}")) else { return };
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny");
+    let given = ["mha_f32", "gqa_bf16_sharded", "tied_f32", "hd128_bf16"];
+    let given = given.iter().filter_map(|case| shared(&format!("reference/{case}")));
+    for folder in std::iter::once(own).chain(given) {
         let rows = check(&folder, &Device::cpu(), compute).unwrap();
         let departs: Vec<_> = rows.iter().filter(|r| !r.ok()).collect();
-        assert!(rows.len() > 40, "{case} compared {} tensors only", rows.len());
-        assert!(departs.is_empty(), "{case}: {departs:#?}");
+        assert!(rows.len() > 40, "{} compared {} tensors only", folder.display(), rows.len());
+        assert!(departs.is_empty(), "{}: {departs:#?}", folder.display());
     }
 }
 
