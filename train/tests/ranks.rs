@@ -9,7 +9,9 @@ use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
 use codelsi_train::learner::{Found, Learner};
 use codelsi_train::metrics;
+use codelsi_train::options::Checkpointing;
 use codelsi_train::pack::Sequence;
+use codelsi_train::plan::Planner;
 use codelsi_train::{Report, TrainOptions, train};
 use std::path::Path;
 use std::sync::Arc;
@@ -304,4 +306,49 @@ fn a_rank_that_fails_ends_all_and_the_last_checkpoint_stays_whole() {
     .collect();
     assert_eq!(steps, [3; 3], "the checkpoint of step 2 is the last");
     assert!(result(&options) == expected);
+}
+
+#[test]
+fn the_plan_of_a_rank_is_its_software_gpu_s_books() {
+    if Device::emulated("sm_80").is_err() {
+        assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "no compiler");
+        return;
+    }
+    for full in [false, true] {
+        let mut uneven = Uneven::new(1);
+        uneven.options.full = full;
+        uneven.options.checkpointing = Checkpointing::Layers(1);
+        let options = &uneven.options;
+        let micro_batches = vec![uneven.micro_batches[0].clone(); 3];
+        let base = Checkpoint::open(&options.model).unwrap();
+        let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+        let adapter = (!full).then_some(&adapter);
+        let device = || Device::emulated("sm_80").unwrap();
+        // The last of four ranks has no work.
+        let ranks = on_ranks_over(
+            Threads::group(4),
+            |host| host,
+            device,
+            |rank| {
+                let (device, number) = (rank.device.clone(), rank.comm.rank());
+                let planner = Planner {
+                    device: &device,
+                    options,
+                    base: &base,
+                    adapter,
+                    rank: number,
+                    world: 4,
+                    budget: None,
+                };
+                let planned = planner.step(&micro_batches)?.usage;
+                Learner::new(rank, options, &base, adapter)?.step(&micro_batches, 1e-3)?;
+                let run = device.ledger().usage();
+                Ok(((planned.peak, planned.at_peak), (run.peak, run.at_peak)))
+            },
+        );
+        for (number, rank) in ranks.into_iter().enumerate() {
+            let (planned, run) = rank.unwrap();
+            assert_eq!(planned, run, "rank {number}, full: {full}");
+        }
+    }
 }
