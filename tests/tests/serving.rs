@@ -69,11 +69,15 @@ fn check(device: &Device, compute: DType) {
 
 #[test]
 fn training_and_serving_agree_on_the_cpu() {
-    [DType::F32, DType::BF16].map(|compute| check(&Device::cpu(), compute));
+    for compute in [DType::F32, DType::BF16] {
+        check(&Device::cpu(), compute);
+    }
 }
 
 #[test]
 fn training_and_serving_agree_on_the_software_gpu() {
     let Some(device) = emulated() else { return };
-    [DType::F32, DType::BF16].map(|compute| check(&device, compute));
+    for compute in [DType::F32, DType::BF16] {
+        check(&device, compute);
+    }
 }
