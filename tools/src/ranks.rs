@@ -37,13 +37,26 @@ pub enum Layout {
     Tensor,
 }
 
+impl Layout {
+    /// # Errors
+    /// When there is no such layout.
+    pub fn check(self) -> Result<()> {
+        match self {
+            Layout::Replicate => Ok(()),
+            Layout::Shard | Layout::Tensor => {
+                Err(Error::new(format!("--layout {self:?} is not there yet; use replicate").to_lowercase()))
+            }
+        }
+    }
+}
+
 impl RankArgs {
     /// Runs `f` once a rank and returns what rank 0's returns; nothing in a process that is another rank.
     ///
     /// # Errors
     /// The first rank's to fail; or when ranks, devices and launcher do not fit together.
     pub fn run<T: Send>(self, device: DeviceArg, f: impl Fn(Rank) -> Result<T> + Sync) -> Result<Option<T>> {
-        self.check()?;
+        self.layout.check()?;
         match launched(|name| std::env::var(name).ok())? {
             Some(member) => self.process(&member, device, &f),
             None => self.threads(device, f).map(Some),
@@ -64,21 +77,12 @@ impl RankArgs {
     /// # Errors
     /// Under a launcher of several processes; or when there is no such layout.
     pub fn in_one_process(self) -> Result<usize> {
-        self.check()?;
+        self.layout.check()?;
         match launched(|name| std::env::var(name).ok())? {
             Some(member) if member.world > 1 => Err(Error::new(
                 "this command holds its ranks in one process: start it without a launcher, with --ranks N",
             )),
             _ => Ok(self.ranks.unwrap_or(1).into()),
-        }
-    }
-
-    fn check(self) -> Result<()> {
-        match self.layout {
-            Layout::Replicate => Ok(()),
-            Layout::Shard | Layout::Tensor => Err(Error::new(
-                format!("--layout {:?} is not there yet; use replicate", self.layout).to_lowercase(),
-            )),
         }
     }
 
