@@ -98,9 +98,7 @@ real_shapes() {
     MASTER_ADDR=127.0.0.1 MASTER_PORT=29511 "${bench[@]}" "${training[@]}"
   cards=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | wc -l)
   if [ "$cards" -ge 2 ]; then
-    for layout in replicate shard; do
-      step "two_ranks_$layout" "{\"train_tokens_per_s\":$twice}" "${bench[@]}" "${training[@]}" --ranks 2 --layout $layout
-    done
+    step two_ranks "{\"train_tokens_per_s\":$twice}" "${bench[@]}" "${training[@]}" --ranks 2
   fi
 }
 [ -z "$codelsi" ] || real_shapes

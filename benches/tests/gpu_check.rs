@@ -95,11 +95,9 @@ fn real_shapes_are_run_on_the_cards_there_are() {
         assert_eq!(result["training"]["aim"]["train_tokens_per_s"], 3900);
         assert_eq!(result["nccl_one_rank"]["result"]["world"], "1");
         assert_eq!(result["training"]["result"]["world"], "");
-        for layout in ["replicate", "shard"] {
-            let step = format!("two_ranks_{layout}");
-            let expected = if cards == 2 { format!("--ranks 2 --layout {layout}") } else { String::new() };
-            assert!(args(&step).ends_with(&expected) && result[&step].is_null() == (cards == 1), "{result}");
-        }
+        let expected = if cards == 2 { "--ranks 2" } else { "" };
+        assert!(args("two_ranks").ends_with(expected), "{result}");
+        assert_eq!(result["two_ranks"].is_null(), cards == 1);
         assert!(run()["mkmodel"].is_null(), "the model is there already");
     }
 }

@@ -114,8 +114,8 @@ impl Loaded {
         )
     }
 
-    /// Says which weight is to blame when an op met numbers that are not finite.
-    /// Of a device that had no memory left: what would help.
+    /// Says which weight is to blame when an op met numbers that are not finite, and what would help a device that had
+    /// no memory left.
     pub fn blame(&self, error: Error) -> Error {
         if error.is_out_of_memory() {
             return error

@@ -34,11 +34,17 @@ impl Output {
 
     /// Shows weights on their way to a device, and at the end how fast they came.
     pub fn loading(&self) -> Watch {
-        let (started, bar) = (Instant::now(), Mutex::new(None));
+        let (started, shown) = (Instant::now(), Mutex::new((0, None)));
         let out = Output { terminal: self.terminal };
         Box::new(move |done, total| {
+            let mut shown = shown.lock().unwrap_or_else(|e| e.into_inner());
+            let (before, bar) = &mut *shown;
+            // Several threads tell of what they have read, and may come in another order.
+            if done <= *before {
+                return;
+            }
+            *before = done;
             let rate = format!("{:.1} GB/s", done as f64 / started.elapsed().as_secs_f64() / 1e9);
-            let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
             let bar = bar.get_or_insert_with(|| out.bar("load", total >> 20));
             bar.at(done >> 20, &rate);
             if done == total {

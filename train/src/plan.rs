@@ -226,7 +226,6 @@ impl StepPlan {
             flags.push(format!("lower --micro-batch {}", options.micro_batch));
         }
         flags.push(format!("lower --seq {}", options.seq));
-        flags.push("share the weights over cards with --ranks N --layout shard".into());
         flags.join(", or ")
     }
 }

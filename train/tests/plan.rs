@@ -152,7 +152,7 @@ fn a_full_card_says_what_would_help() {
     }
     drop(learner);
     let refusal = plan.check(&device, &options).unwrap_err().to_string();
-    assert!(refusal.contains("DOES NOT FIT") && refusal.contains("--layout shard"), "{refusal}");
+    assert!(refusal.contains("DOES NOT FIT") && refusal.contains("lower --seq"), "{refusal}");
     cuda.emulator().unwrap().set_memory(plan.usage.peak);
     let mut learner = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
     learner.step(&[sequence(24)], 1e-3).unwrap();

@@ -198,12 +198,10 @@ fn timed(
 impl Measured {
     fn line(&self) -> String {
         let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
-        let share = self.share.map_or("  no roof".into(), |share| format!("{:>6.1} % ", 100.0 * share));
+        let share = self.share.map_or(String::new(), |s| format!(", {:.1} % of the roof", 100.0 * s));
         let (peak, planned) = (mib(self.peak), mib(self.planned));
         let (name, rate) = (self.name, self.tokens_per_s);
-        format!(
-            "{name:<8}{rate:>10.1} tokens/s {share} of the roof, peak {peak:.1} MiB, planned {planned:.1} MiB"
-        )
+        format!("{name:<8}{rate:>10.1} tokens/s{share}, peak {peak:.1} MiB, planned {planned:.1} MiB")
     }
 
     fn add_to(&self, object: &mut Map<String, Value>) {
