@@ -40,6 +40,9 @@ impl Difference {
     /// Why no gain or loss may be claimed from this difference; nothing when the interval and the sign test, which
     /// fail in different ways, both set it apart from zero at 5 %.
     pub fn noise(&self) -> Option<String> {
+        if self.wins + self.losses == 0 {
+            return Some("inside the noise: no problem came out differently".into());
+        }
         let reason = if self.interval.holds_zero() {
             "the 95 % interval holds zero".into()
         } else if self.sign_test > 0.05 {
