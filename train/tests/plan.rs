@@ -1,4 +1,4 @@
-//! The memory plan is the run: its books are those of the software GPU, and close to the CPU's anonymous memory.
+//! The memory plan is the run: its books are those of the software GPU, to the byte.
 
 use codelsi_engine::memory::Usage;
 use codelsi_engine::{DType, Device, Label};
