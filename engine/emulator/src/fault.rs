@@ -17,7 +17,7 @@ pub enum FaultKind {
     Divergent,
     /// Warps that wait for others that will never come.
     Deadlock,
-    /// Two warps, or two lanes of one store, touch the same shared byte with no barrier between.
+    /// Two warps, or two lanes of one, touch the same shared byte with no barrier between.
     SharedRace,
     /// Two blocks of one launch touch the same global byte, one of them writing.
     GlobalRace,

@@ -231,10 +231,15 @@ fn races_in_shared_memory() {
     // Lanes of one store.
     let lanes = ".shared .align 4 .b8 s[4]; and.b32 %r1, %r0, 0; st.shared.u32 [s], %r0;";
     fails(FaultKind::SharedRace, run(lanes), "[s], %r0", "[s], %r1");
-    // One warp, in lock step.
-    run(".shared .align 4 .b8 s[128]; mov.u32 %r9, s; mad.lo.u32 %r8, %r0, 4, %r9; st.shared.u32 [%r8], %r0;\n\
-         xor.b32 %r7, %r0, 1; mad.lo.u32 %r8, %r7, 4, %r9; ld.shared.u32 %r1, [%r8];")
-    .words();
+    // Lanes of one warp, which are free to diverge: a read after another's store, and a store after its read.
+    let swap = ".shared .align 4 .b8 s[128]; mov.u32 %r9, s; mad.lo.u32 %r8, %r0, 4, %r9; st.shared.u32 [%r8], %r0;\n\
+                xor.b32 %r7, %r0, 1; mad.lo.u32 %r6, %r7, 4, %r9; mov.u32 %r3, 0; ld.shared.u32 %r1, [%r6];";
+    let text = fails(FaultKind::SharedRace, run(swap), "mov.u32 %r3, 0;", "bar.warp.sync -1;");
+    assert!(text.contains("another lane wrote"), "{text}");
+    let again = swap.replace("mov.u32 %r3, 0;", "bar.warp.sync -1;")
+        + " mov.u32 %r3, 1; st.shared.u32 [%r8], %r1; ld.shared.u32 %r1, [%r8];";
+    let text = fails(FaultKind::SharedRace, run(&again), "mov.u32 %r3, 1;", "bar.warp.sync -1;");
+    assert!(text.contains("another lane may still read"), "{text}");
 }
 
 #[test]

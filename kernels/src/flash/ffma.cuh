@@ -45,9 +45,9 @@ template <int RT> struct Rows : Thread {
         }
     }
 
-    // w += p (ROWS, TILE) · b (TILE, D); p goes round the half-warp by way of `exchange`.
+    // w += p (ROWS, TILE) · b (TILE, D); p goes round the half-warp by way of `exchange`, which nobody reads any
+    // more: between two calls stands a barrier of the block.
     __device__ void gather(Wide &w, const Square &p, const E *b, float *exchange) const {
-        __syncwarp();
 #pragma unroll
         for (int r = 0; r < RT; r++)
 #pragma unroll

@@ -88,9 +88,8 @@ template <int MT, int WIDTH = TILE> struct Rows : Thread {
         }
     }
 
-    // Row at(slot) of `to` (…, stride) = that of w, by way of the warp's own rows of a tile nobody else reads.
+    // Row at(slot) of `to` (…, stride) = that of w, by way of the warp's own rows of a tile that nobody reads any more.
     template <typename At> __device__ void write(E *to, int stride, Wide &w, At at, E *tile, int D) const {
-        __syncwarp();
 #pragma unroll
         for (int r = 0; r < R; r++)
 #pragma unroll

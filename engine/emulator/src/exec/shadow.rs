@@ -1,7 +1,8 @@
 //! The shared memory of a block and its records: who touched what, and when.
 //!
 //! Time is a counter that every barrier advances. Each warp knows, for every warp, up to which time that
-//! warp's accesses happened before its own next one: a vector clock. An access to a granule must find the
+//! warp's accesses happened before its own next one: a vector clock. Its own lanes are no exception: they are
+//! free to diverge, and only `__syncwarp` or a barrier orders what one stores and another reads. An access to a granule must find the
 //! last write, and a write the last reads too, in the past so defined; otherwise the two race.
 //!
 //! A granule is as wide as the kernel's narrowest access to shared memory. Reads by several warps share one
@@ -42,13 +43,17 @@ impl Write {
     }
 }
 
-/// The last reads of a granule: the warps, one bit each.
+/// The last reads of a granule: the warps, one bit each, and the lane if it was always the same.
 #[derive(Clone, Copy, Default)]
 struct Read {
     time: u32,
     warps: u32,
     pc: u32,
+    lane: u32,
 }
+
+/// Of a [`Read`]: lanes of several numbers.
+const SEVERAL: u32 = u32::MAX;
 
 /// Who accesses.
 #[derive(Clone, Copy)]
@@ -71,7 +76,7 @@ pub struct SharedMemory {
     time: u32,
     store: u32,
     /// `known[w][v]`: up to when warp v's accesses lie in warp w's past; for v = w, up to when its lanes know
-    /// of each other's copies.
+    /// of each other's.
     known: Vec<[u32; 32]>,
     /// The least of each warp's clock: what is not later lies in its past whoever did it.
     floor: Vec<u32>,
@@ -125,13 +130,15 @@ impl SharedMemory {
             for g in self.granules(at[k], bytes) {
                 let write = self.writes[g];
                 tainted |= write.meta & TAINTED;
-                if self.concerns(write, who, floor) {
+                if self.concerns(write, floor) {
                     self.after_write(who, k as u32, g, "reads")?;
                 }
                 let read = self.reads[g];
                 let bit = 1 << who.warp;
-                if !who.strong && (read.time != self.time || read.warps & bit == 0) {
-                    self.reads[g] = self.join(read, who);
+                let lane = k as u32;
+                let known = read.time == self.time && read.warps & bit != 0;
+                if !who.strong && !(known && (read.lane == lane || read.lane == SEVERAL)) {
+                    self.reads[g] = self.join(read, who, lane);
                 }
             }
         }
@@ -140,25 +147,21 @@ impl SharedMemory {
 
     /// The record of reads with one more.
     #[inline(always)]
-    fn join(&self, read: Read, who: Who) -> Read {
-        let bit = 1 << who.warp;
-        if read.time == self.time {
-            return Read { warps: read.warps | bit, pc: who.pc, ..read };
-        }
-        let known = &self.known[who.warp as usize];
+    fn join(&self, read: Read, who: Who, lane: u32) -> Read {
+        let (bit, known) = (1 << who.warp, &self.known[who.warp as usize]);
         let past = read.time <= self.floor[who.warp as usize]
-            || lanes(read.warps & !bit).all(|v| known[v] >= read.time);
-        match past {
-            true => Read { time: self.time, warps: bit, pc: who.pc },
-            false => Read { warps: read.warps | bit, pc: who.pc, ..read },
+            || read.time < self.time && lanes(read.warps).all(|v| known[v] >= read.time);
+        if past {
+            return Read { time: self.time, warps: bit, pc: who.pc, lane };
         }
+        let lane = if read.lane == lane { lane } else { SEVERAL };
+        Read { warps: read.warps | bit, pc: who.pc, lane, ..read }
     }
 
-    /// Whether a write needs a closer look: a copy, or another warp's and not long past.
+    /// Whether a write needs a closer look: it is under way, or not long past.
     #[inline(always)]
-    fn concerns(&self, write: Write, who: Who, floor: u32) -> bool {
-        let foreign = write.warp() != who.warp || write.meta & ASYNC != 0;
-        write.time > floor && foreign || write.meta & PENDING != 0
+    fn concerns(&self, write: Write, floor: u32) -> bool {
+        write.time > floor || write.meta & PENDING != 0
     }
 
     /// Checks that the last write of a granule lies in the past of an access.
@@ -173,18 +176,19 @@ impl SharedMemory {
         let other = write.warp();
         let copied = write.meta & ASYNC != 0;
         let own = other == who.warp;
-        if own && (!copied || write.lane() == lane) || write.meta & STRONG != 0 && who.strong {
+        if own && write.lane() == lane || write.meta & STRONG != 0 && who.strong {
             return Ok(());
         }
         if write.time <= self.known[who.warp as usize][other as usize] {
             return Ok(());
         }
-        let (kind, what) = match copied {
-            true => (
+        let (kind, what) = match (copied, own) {
+            (true, _) => (
                 FaultKind::AsyncCopy,
                 "which another thread copied and waited for, but with no barrier since",
             ),
-            false => (FaultKind::SharedRace, "which another warp wrote, with no barrier since"),
+            (false, false) => (FaultKind::SharedRace, "which another warp wrote, with no barrier since"),
+            (false, true) => (FaultKind::SharedRace, "which another lane wrote, with no __syncwarp since"),
         };
         let detail = format!("{does} shared memory at {at:#x}, {what}");
         Err(trouble(kind, Some(lane), detail).also_at(write.pc))
@@ -194,11 +198,11 @@ impl SharedMemory {
     #[inline(always)]
     fn before_write(&self, who: Who, lane: u32, g: usize, floor: u32) -> Check {
         let write = self.writes[g];
-        if self.concerns(write, who, floor) {
+        if self.concerns(write, floor) {
             self.after_write(who, lane, g, "writes")?;
         }
         let read = self.reads[g];
-        if read.time > floor && read.warps & !(1 << who.warp) != 0 {
+        if read.time > floor {
             self.after_reads(who, lane, g)?;
         }
         Ok(())
@@ -207,13 +211,15 @@ impl SharedMemory {
     fn after_reads(&self, who: Who, lane: u32, g: usize) -> Check {
         let read = self.reads[g];
         let known = &self.known[who.warp as usize];
-        match lanes(read.warps & !(1 << who.warp)).find(|&v| known[v] < read.time) {
+        let harmless = |v: usize| known[v] >= read.time || v == who.warp as usize && read.lane == lane;
+        match lanes(read.warps).find(|&v| !harmless(v)) {
             None => Ok(()),
             Some(v) => {
-                let at = g << self.grain;
-                let detail = format!(
-                    "writes shared memory at {at:#x}, which warp {v} may still read: no barrier since"
-                );
+                let reader = match v == who.warp as usize {
+                    true => "another lane may still read: no __syncwarp since".to_owned(),
+                    false => format!("warp {v} may still read: no barrier since"),
+                };
+                let detail = format!("writes shared memory at {:#x}, which {reader}", g << self.grain);
                 Err(trouble(FaultKind::SharedRace, Some(lane), detail).also_at(read.pc))
             }
         }
@@ -236,10 +242,11 @@ impl SharedMemory {
             let flags = if tainted >> k & 1 != 0 { TAINTED } else { 0 } | if who.strong { STRONG } else { 0 };
             let meta = who.warp | (k as u32) << 5 | flags | store << STORE;
             for g in self.granules(at[k], bytes) {
-                self.before_write(who, k as u32, g, floor)?;
                 let last = self.writes[g];
-                if last.time == self.time && last.meta >> STORE == store && !same(last.lane() as usize, k) {
-                    return Err(self.two_lanes(g, last.lane(), k as u32));
+                match last.time == self.time && last.meta >> STORE == store {
+                    false => self.before_write(who, k as u32, g, floor)?,
+                    true if same(last.lane() as usize, k) => {}
+                    true => return Err(self.two_lanes(g, last.lane(), k as u32)),
                 }
                 self.writes[g] = Write { time: self.time, meta, pc: who.pc };
             }
@@ -287,7 +294,7 @@ impl SharedMemory {
         }
     }
 
-    /// `bar.warp.sync`: the lanes of a warp learn of each other's copies.
+    /// `bar.warp.sync`: the lanes of a warp learn of each other's accesses.
     pub fn warp_sync(&mut self, warp: u32) {
         self.known[warp as usize][warp as usize] = self.time;
         self.settle(warp);
