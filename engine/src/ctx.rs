@@ -131,6 +131,27 @@ impl Ctx {
             grads.insert(id, dy);
         }
         let tape = self.tape.as_ref().map(RefCell::take).unwrap_or_default();
-        tape.backward(self, grads)
+        tape.backward(self, grads, &mut |_, _| Ok(()))
+    }
+
+    /// [`Ctx::backward`] that hands each leaf's gradient to `done` as soon as it is final, so that work on it can begin
+    /// while backward goes on. A leaf that two checkpointed segments capture without taking it as an input is handed out
+    /// by each of them.
+    ///
+    /// # Errors
+    /// As [`Ctx::backward`], or those of `done`.
+    pub fn backward_each(
+        &self,
+        y: &Tensor,
+        dy: Tensor,
+        done: &mut dyn FnMut(Id, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let id = y.id().ok_or_else(|| Error::new("backward from a tensor that no tape recorded"))?;
+        let mut grads = Grads::default();
+        grads.insert(id, dy);
+        let tape = self.tape.as_ref().map(RefCell::take).unwrap_or_default();
+        tape.backward(self, &mut grads, &mut |grads, open| {
+            grads.settled(open).into_iter().try_for_each(|(id, g)| done(id, g))
+        })
     }
 }

@@ -15,7 +15,7 @@ pub mod shape;
 pub mod tape;
 pub mod tensor;
 
-pub use comm::{Comm, Planned, Reduce, Solo, Threads};
+pub use comm::{Comm, Planned, Rank, Reduce, Solo, Threads};
 pub use ctx::Ctx;
 pub use device::Device;
 pub use error::{At, Error, Result};

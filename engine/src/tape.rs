@@ -91,6 +91,11 @@ impl Grads {
         self.by_id.insert(id, g);
     }
 
+    /// Takes out the gradients that no node to come names: those of leaves that are final.
+    pub(crate) fn settled(&mut self, open: &Open) -> Vec<(Id, Tensor)> {
+        self.by_id.extract_if(.., |id, _| open.0.get(id).is_none_or(|&uses| uses == 0)).collect()
+    }
+
     fn add(&mut self, id: Id, g: Tensor) -> Result<()> {
         match self.by_id.remove(&id) {
             None => self.insert(id, g),
@@ -100,6 +105,12 @@ impl Grads {
             }
         }
         Ok(())
+    }
+}
+
+impl FromIterator<(Id, Tensor)> for Grads {
+    fn from_iter<I: IntoIterator<Item = (Id, Tensor)>>(gradients: I) -> Self {
+        Grads { by_id: gradients.into_iter().collect() }
     }
 }
 
@@ -155,7 +166,15 @@ impl Tape {
         self.nodes.push(node);
     }
 
-    pub(crate) fn backward(mut self, cx: &Ctx, grads: &mut Grads) -> Result<()> {
+    /// Walks the tape; `passed` sees the gradients after each node, with the ids that nodes to come will read or add to.
+    pub(crate) fn backward(
+        mut self,
+        cx: &Ctx,
+        grads: &mut Grads,
+        passed: &mut dyn FnMut(&mut Grads, &Open) -> Result<()>,
+    ) -> Result<()> {
+        let mut open = Open::default();
+        self.nodes.iter().for_each(|node| open.count(node, 1));
         while let Some(node) = self.nodes.pop() {
             let dy: Vec<Option<Tensor>> =
                 node.outputs.iter().map(|id| grads.by_id.remove(id.as_ref()?)).collect();
@@ -163,8 +182,22 @@ impl Tape {
                 let mut sink = Sink { inputs: &node.inputs, grads };
                 node.op.backward(cx, &node.saved, &dy, &mut sink).at(node.op.name()).at("backward")?;
             }
+            open.count(&node, -1);
+            passed(grads, &open)?;
         }
         Ok(())
+    }
+}
+
+/// How often nodes that backward has not passed yet name a tensor.
+#[derive(Default)]
+pub(crate) struct Open(BTreeMap<Id, isize>);
+
+impl Open {
+    fn count(&mut self, node: &Node, by: isize) {
+        for id in node.inputs.iter().chain(&node.outputs).flatten() {
+            *self.0.entry(*id).or_default() += by;
+        }
     }
 }
 
@@ -200,7 +233,7 @@ impl<F: Fn(&Ctx, &[&Tensor]) -> Result<Tensor> + 'static> Op for Segment<F> {
         if y.id().is_none() {
             return Ok(()); // nothing inside wants a gradient
         }
-        replay.backward(&y, dy, dx.grads)?;
+        replay.backward(&y, dy, dx.grads)?; // what is final here may yet be added to outside
         for (i, x) in x.iter().enumerate() {
             if let Some(g) = dx.grads.take(x) {
                 dx.add(i, g)?;
@@ -210,8 +243,11 @@ impl<F: Fn(&Ctx, &[&Tensor]) -> Result<Tensor> + 'static> Op for Segment<F> {
     }
 }
 
-/// `sum += g`, in f32, rounded to the storage type of `sum`.
-fn accumulate(sum: &mut Tensor, g: &Tensor) -> Result<()> {
+/// `sum += g`, in f32, rounded to the storage type of `sum`; `sum` gets a buffer of its own where others hold it.
+///
+/// # Errors
+/// When shapes or types differ, or are integers.
+pub fn accumulate(sum: &mut Tensor, g: &Tensor) -> Result<()> {
     if sum.shape() != g.shape() || sum.dtype() != g.dtype() {
         return Err(Error::op("accumulate", format!("gradient {sum:?} and its addend {g:?} differ")));
     }
@@ -348,6 +384,26 @@ mod tests {
         let (cx, x) = (Ctx::training(&device, 0, 0), leaf(&device, &[1.0; 64]));
         let _y = cx.checkpoint(|cx, x| cube(cx, x[0]), &[&x]).unwrap();
         assert_eq!(device.ledger().usage().total(), 2 * 64 * 4);
+    }
+
+    #[test]
+    fn a_gradient_is_handed_out_once_it_is_final_and_not_before() {
+        let device = Device::cpu();
+        let (cx, x, w) = (Ctx::training(&device, 0, 0), leaf(&device, &[2.0]), leaf(&device, &[5.0]));
+        let inner = w.clone();
+        // y = x · (x · x · w): x is used first and last, w in a segment between.
+        let cube = cube(&cx, &x).unwrap();
+        let part = cx.checkpoint(move |cx, x| cx.apply_one(Mul, &[x[0], &inner]), &[&cube]).unwrap();
+        let y = cx.apply_one(Mul, &[&x, &part]).unwrap();
+        let mut told = Vec::new();
+        let one = device.tensor(Label::Gradients, [1], &[1.0f32]).unwrap();
+        cx.backward_each(&y, one, &mut |id, g| {
+            told.push((id, g.to_vec::<f32>()?));
+            Ok(())
+        })
+        .unwrap();
+        // d(5x⁴)/dx = 160 at 2; d(w·x⁴)/dw = 16.
+        assert_eq!(told, [(w.id().unwrap(), vec![16.0]), (x.id().unwrap(), vec![160.0])]);
     }
 
     #[test]

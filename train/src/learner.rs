@@ -4,17 +4,20 @@ use crate::checkpoint::{self, Moments};
 use crate::optimizer::{AdamW, Optimizer};
 use crate::options::TrainOptions;
 use crate::pack::Sequence;
-use codelsi_engine::{At, Ctx, Device, Error, Grads, Label, Result, Tensor};
+use crate::summed::{Deal, summed};
+use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, Rank, Reduce, Result, Tensor};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::llama::{Batch, ForwardOptions, Llama, Train};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A model in training, with its optimizer.
 pub struct Learner<'a> {
     options: &'a TrainOptions,
     device: Device,
+    comm: Arc<dyn Comm>,
     model: Llama,
     optimizer: Optimizer,
 }
@@ -29,22 +32,23 @@ pub struct Found {
 }
 
 impl<'a> Learner<'a> {
-    /// Loads the model onto `device` to train `adapter` over it or, without one, every weight. Moments are zero.
+    /// Loads the model where `rank` computes, to train `adapter` over it or, without one, every weight. Moments are zero.
     pub fn new(
-        device: &Device,
+        rank: impl Into<Rank>,
         options: &'a TrainOptions,
         base: &Checkpoint,
         adapter: Option<&Adapter>,
     ) -> Result<Self> {
+        let Rank { device, comm } = rank.into();
         let train = if adapter.is_some() { Train::Adapters } else { Train::Everything };
-        let mut model = Llama::load(device, base, options.compute, train)?;
+        let mut model = Llama::load(&device, base, options.compute, train)?;
         if let Some(adapter) = adapter {
-            model.attach(device, adapter, train)?;
+            model.attach(&device, adapter, train)?;
         }
         let TrainOptions { weight_decay, clip: max_norm, .. } = *options;
         let rule = AdamW { weight_decay, max_norm, ..AdamW::default() };
-        let optimizer = Optimizer::new(device, &model, rule);
-        Ok(Learner { options, device: device.clone(), model, optimizer })
+        let optimizer = Optimizer::new(&device, &model, rule);
+        Ok(Learner { options, device, comm, model, optimizer })
     }
 
     /// Takes the moments of a checkpoint that was written after `step` steps.
@@ -65,29 +69,19 @@ impl<'a> Learner<'a> {
         self.model.trainable().into_iter().map(|(name, _)| name).zip(&self.optimizer.moments).collect()
     }
 
-    /// The next step, at learning rate `lr`.
+    /// The next step, at learning rate `lr`: all ranks are given all of its micro-batches, and share them.
     ///
     /// The loss is the sum over all micro-batches divided by all their labelled tokens together, so how a step is cut
-    /// into micro-batches changes nothing but rounding. Dropout is keyed by a token's place in the step.
+    /// into micro-batches changes nothing but rounding, and the number of ranks nothing at all. Dropout is keyed by a
+    /// token's place in the step.
     ///
     /// # Errors
-    /// When loss or gradients are not finite, with the parameters as they were; or when a kernel refuses.
+    /// When loss or gradients are not finite, with the parameters as they were; when a kernel refuses; or when another
+    /// rank is gone.
     pub fn step(&mut self, micro_batches: &[Sequence], lr: f64) -> Result<Found> {
         let t = self.optimizer.step + 1;
-        let labelled: usize = micro_batches.iter().map(Sequence::labelled).sum();
-        let scale = 1.0 / labelled as f32;
-        let options =
-            ForwardOptions { dropout: self.options.dropout, checkpoint: self.options.checkpointing };
-        let (mut grads, mut loss, mut first) = (Grads::default(), 0.0, 0);
-        for sequence in micro_batches {
-            let cx = Ctx::training(&self.device, self.options.seed, t);
-            let (batch, targets) = self.batch(sequence, first)?;
-            let (part, _) = self.model.loss(&cx, &batch, &targets, scale, options)?;
-            loss += self.read(&part)?;
-            let one = self.device.tensor(Label::Activations, [1], &[1.0f32])?;
-            cx.backward(&part, one, &mut grads)?;
-            first += sequence.tokens.len();
-        }
+        let (grads, loss) = self.gradients(micro_batches, t).at(format!("step {t}"))?;
+        let loss = self.read(&loss)?;
         if !loss.is_finite() {
             return Err(Error::new(format!("step {t}: the loss is {loss}; lower --lr, or check the data")));
         }
@@ -97,17 +91,43 @@ impl<'a> Learner<'a> {
         Ok(Found { loss, grad_norm })
     }
 
-    /// Mean loss over the labelled tokens of `sequences`, without dropout.
+    /// Gradients and loss of step `t`, summed over all micro-batches.
+    fn gradients(&self, micro_batches: &[Sequence], t: u32) -> Result<(Grads, Tensor)> {
+        let labelled: usize = micro_batches.iter().map(Sequence::labelled).sum();
+        let scale = 1.0 / labelled as f32;
+        let options =
+            ForwardOptions { dropout: self.options.dropout, checkpoint: self.options.checkpointing };
+        let deal = Deal::new(micro_batches.len(), self.comm.world());
+        summed(&self.device, &*self.comm, &self.model.trainable(), deal, |adder| {
+            let mine = adder.range();
+            let mut first = micro_batches[..mine.start].iter().map(|before| before.tokens.len()).sum();
+            for i in mine {
+                let cx = Ctx::training(&self.device, self.options.seed, t);
+                let (batch, targets) = self.batch(&micro_batches[i], first)?;
+                let (loss, _) = self.model.loss(&cx, &batch, &targets, scale, options)?;
+                adder.loss(i, &loss)?;
+                let one = self.device.tensor(Label::Activations, [1], &[1.0f32])?;
+                cx.backward_each(&loss, one, &mut |id, gradient| adder.add(i, id, gradient))?;
+                first += micro_batches[i].tokens.len();
+            }
+            Ok(())
+        })
+    }
+
+    /// Mean loss over the labelled tokens of `sequences`, without dropout; the ranks share the work.
     pub fn validate(&self, sequences: &[Sequence]) -> Result<f64> {
-        let (mut loss, mut labelled) = (0.0, 0);
-        for sequence in sequences {
+        let mut losses = vec![0.0f32; sequences.len()];
+        for i in Deal::new(sequences.len(), self.comm.world()).range(self.comm.rank()) {
             let cx = Ctx::inference(&self.device);
-            let (batch, targets) = self.batch(sequence, 0)?;
-            let (part, _) = self.model.loss(&cx, &batch, &targets, 1.0, ForwardOptions::default())?;
-            loss += self.read(&part)?;
-            labelled += sequence.labelled();
+            let (batch, targets) = self.batch(&sequences[i], 0)?;
+            let (loss, _) = self.model.loss(&cx, &batch, &targets, 1.0, ForwardOptions::default())?;
+            losses[i] = self.read(&loss)? as f32;
         }
-        Ok(loss / labelled as f64)
+        let mut losses = self.device.tensor(Label::Scratch, [losses.len()], &losses)?;
+        // One rank knows a sequence's loss and the others add 0: no rounding, in whatever order.
+        self.comm.all_reduce(&mut losses, Reduce::Sum)?;
+        let labelled: usize = sequences.iter().map(Sequence::labelled).sum();
+        Ok(losses.to_vec::<f32>()?.into_iter().map(f64::from).sum::<f64>() / labelled as f64)
     }
 
     /// The sequence on the device; its first token is the step's token `first`.

@@ -1,7 +1,8 @@
 //! From sources to a tuned model: curation, training data, packing, optimizer steps and checkpoints.
 //!
 //! Read in the order of the data: [`curate`] makes rows, [`data`] reads them, [`pack`] turns them into token
-//! sequences, [`feed`] puts those in order; [`learner`] is one optimizer step, [`trainer`] the run around it.
+//! sequences, [`feed`] puts those in order; [`learner`] is one optimizer step, summed over micro-batches and ranks by
+//! [`summed`]; [`trainer`] is the run around it.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +17,9 @@ pub mod optimizer;
 pub mod options;
 pub mod overview;
 pub mod pack;
+pub mod ranks;
 pub mod schedule;
+pub mod summed;
 pub mod trainer;
 pub mod weights;
 

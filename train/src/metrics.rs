@@ -26,33 +26,38 @@ pub struct Metric {
     pub validation_loss: Option<f64>,
 }
 
-/// The open `metrics.jsonl` of a run.
+/// The steps of a run so far, and the open `metrics.jsonl`.
 pub struct Log {
     path: PathBuf,
-    file: File,
+    metrics: Vec<Metric>,
+    file: Option<File>,
 }
 
 impl Log {
-    /// Opens `path` to go on after step `done`: later lines, and one that a kill cut short, are removed.
-    pub fn open(path: impl Into<PathBuf>, done: usize) -> Result<Log> {
+    /// Opens `path` to go on after step `done`: later lines, and one that a kill cut short, are removed. A log that does
+    /// not write leaves the file to another rank.
+    pub fn open(path: impl Into<PathBuf>, done: usize, writes: bool) -> Result<Log> {
         let path = path.into();
-        let mut kept = String::new();
-        for metric in read(&path)?.iter().take_while(|metric| metric.step <= done) {
-            kept += &line(metric);
+        let mut metrics = read(&path)?;
+        metrics.retain(|metric| metric.step <= done);
+        let mut file = None;
+        if writes {
+            write_atomic(&path, metrics.iter().map(line).collect::<String>().as_bytes())?;
+            file = Some(File::options().append(true).open(&path).map_err(|e| Error::io(&path, e))?);
         }
-        write_atomic(&path, kept.as_bytes())?;
-        let file = File::options().append(true).open(&path).map_err(|e| Error::io(&path, e))?;
-        Ok(Log { path, file })
+        Ok(Log { path, metrics, file })
     }
 
-    /// The lines so far.
-    pub fn metrics(&self) -> Result<Vec<Metric>> {
-        read(&self.path)
+    /// The steps so far.
+    pub fn metrics(&self) -> &[Metric] {
+        &self.metrics
     }
 
     /// Appends one line.
     pub fn write(&mut self, metric: &Metric) -> Result<()> {
-        self.file.write_all(line(metric).as_bytes()).map_err(|e| Error::io(&self.path, e))
+        self.metrics.push(metric.clone());
+        let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(line(metric).as_bytes()));
+        written.map_err(|e| Error::io(&self.path, e))
     }
 }
 
@@ -91,10 +96,12 @@ mod tests {
     fn a_resumed_log_forgets_what_the_checkpoint_does_not_know() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let mut log = Log::open(&path, 0).unwrap();
+        let mut log = Log::open(&path, 0, true).unwrap();
         (1..=4).for_each(|step| log.write(&metric(step)).unwrap());
         fs::write(&path, fs::read_to_string(&path).unwrap() + "{\"step\": 5, \"lo").unwrap();
-        let mut log = Log::open(&path, 2).unwrap();
+        let silent = Log::open(&path, 2, false).unwrap();
+        let mut log = Log::open(&path, 2, true).unwrap();
+        assert_eq!(silent.metrics(), log.metrics());
         assert_eq!(read(&path).unwrap(), [metric(1), metric(2)]);
         log.write(&metric(3)).unwrap();
         assert_eq!(read(&path).unwrap(), [metric(1), metric(2), metric(3)]);

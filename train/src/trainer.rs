@@ -7,10 +7,11 @@ use crate::metrics::{Log, Metric};
 use crate::options::TrainOptions;
 use crate::overview::{Overview, sample};
 use crate::pack::Sequence;
+use crate::ranks::agree;
 use crate::schedule::Cosine;
 use crate::weights::{copy_tokenizer, write_adapter, write_weights};
 use codelsi_engine::memory::Usage;
-use codelsi_engine::{At, DType, Device, Error, Result};
+use codelsi_engine::{At, Comm, DType, Device, Error, Planned, Rank, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Config;
@@ -19,6 +20,7 @@ use codelsi_model::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What a run tells while it goes on.
@@ -53,11 +55,15 @@ pub struct Report {
 }
 
 /// Trains as `options` say and leaves the adapter (or model), `recipe.json`, `metrics.jsonl` and the last checkpoint
-/// in `options.out`. The same options and data give the same bits, also over a kill and a resume.
+/// in `options.out`. The same options and data give the same bits, also over a kill and a resume and for any number of
+/// ranks. Every rank calls this; rank 0 alone writes, and it returns when all are done.
 ///
 /// # Errors
-/// Bad options, model or data; a run already in `out` without `resume`, or one of another recipe.
-pub fn train(options: &TrainOptions, device: &Device, tell: &mut dyn FnMut(Event)) -> Result<Report> {
+/// Bad options, model or data; a run already in `out` without `resume`, or one of another recipe; ranks that are gone or
+/// that were not given the same.
+pub fn train(options: &TrainOptions, rank: impl Into<Rank>, tell: &mut dyn FnMut(Event)) -> Result<Report> {
+    let rank = rank.into();
+    let Rank { device, comm } = &rank;
     let base = Checkpoint::open(&options.model)?;
     options.check(base.config().max_positions)?;
     let tokenizer = Tokenizer::load(&options.model)?;
@@ -70,13 +76,15 @@ pub fn train(options: &TrainOptions, device: &Device, tell: &mut dyn FnMut(Event
         None => State::new(recipe.clone()),
     };
     state.check(&recipe)?;
+    let common = serde_json::to_vec(&(&recipe, &state)).map_err(|e| Error::new(e.to_string()));
+    agree(device, &**comm, "recipe or checkpoint", [common])?;
 
     let adapter = adapter(options, base.config(), resumed.as_deref())?;
     let start = match &resumed {
         Some(folder) if options.full => &Checkpoint::open(folder)?,
         _ => &base,
     };
-    let mut learner = Learner::new(device, options, start, adapter.as_ref())?;
+    let mut learner = Learner::new(rank.clone(), options, start, adapter.as_ref())?;
     if let Some(folder) = &resumed {
         learner.restore(folder, state.step)?;
     }
@@ -85,7 +93,7 @@ pub fn train(options: &TrainOptions, device: &Device, tell: &mut dyn FnMut(Event
         sample: sample(&tokenizer, &feed.training.documents[0]),
         trainable: trained,
         total: base.config().parameters() + adapter.as_ref().map_or(0, Adapter::parameters),
-        memory: plan(options, start, adapter.as_ref(), feed.largest())?,
+        memory: plan(options, &**comm, start, adapter.as_ref(), feed.largest())?,
         steps: feed.planned(),
         done: state.step,
         rows: [&feed.training, &feed.validation].map(|rows| rows.documents.len()),
@@ -93,12 +101,19 @@ pub fn train(options: &TrainOptions, device: &Device, tell: &mut dyn FnMut(Event
         dropped: feed.training.dropped + feed.validation.dropped,
     };
     tell(Event::Start(&overview));
-    write_json(options.out.join("recipe.json"), &Value::Object(recipe))?;
-    let log = Log::open(options.out.join("metrics.jsonl"), state.step)?;
+    let writes = comm.rank() == 0;
+    if writes {
+        write_json(options.out.join("recipe.json"), &Value::Object(recipe))?;
+    }
+    let log = Log::open(options.out.join("metrics.jsonl"), state.step, writes)?;
     let held = feed.validation();
-    let mut run = Run { options, device, feed, held, learner, adapter, base: &base, state, log };
+    let comm = &**comm;
+    let mut run = Run { options, device, comm, feed, held, learner, adapter, base: &base, state, log };
     let validation_loss = run.steps(overview.steps, tell)?;
-    run.export()?;
+    if writes {
+        run.export()?;
+    }
+    comm.barrier()?;
     run.report(&overview, validation_loss)
 }
 
@@ -131,14 +146,15 @@ fn adapter(options: &TrainOptions, config: &Config, resumed: Option<&Path>) -> R
 /// Runs a step on the planning device and reads its books: bytes by label at the peak.
 fn plan(
     options: &TrainOptions,
+    comm: &dyn Comm,
     start: &Checkpoint,
     adapter: Option<&Adapter>,
     largest: Sequence,
 ) -> Result<Usage> {
     let device = Device::plan();
-    let mut learner = Learner::new(&device, options, start, adapter)?;
-    // From the second micro-batch on, gradients stay beside activations.
-    let micro_batches = options.batch.div_ceil(options.micro_batch).min(2);
+    let comm = Arc::new(Planned { rank: comm.rank(), world: comm.world() });
+    let mut learner = Learner::new(Rank { device: device.clone(), comm }, options, start, adapter)?;
+    let micro_batches = options.batch.div_ceil(options.micro_batch);
     learner.step(&vec![largest; micro_batches], options.lr)?;
     Ok(device.ledger().usage())
 }
@@ -147,6 +163,7 @@ fn plan(
 struct Run<'a> {
     options: &'a TrainOptions,
     device: &'a Device,
+    comm: &'a dyn Comm,
     feed: Feed<'a>,
     /// Validation rows, packed.
     held: Vec<Sequence>,
@@ -175,10 +192,10 @@ impl Run<'_> {
             self.log.write(&metric)?;
             tell(Event::Step(&metric, planned));
             if save {
-                tell(Event::Saved(&self.save()?));
+                self.save(tell)?;
             }
         }
-        Ok(self.log.metrics()?.last().and_then(|metric| metric.validation_loss))
+        Ok(self.log.metrics().last().and_then(|metric| metric.validation_loss))
     }
 
     fn step(&mut self, schedule: &Cosine) -> Result<Metric> {
@@ -201,10 +218,18 @@ impl Run<'_> {
         (!self.held.is_empty()).then(|| self.learner.validate(&self.held)).transpose()
     }
 
-    fn save(&self) -> Result<PathBuf> {
-        checkpoint::save(&self.options.out, &self.state, &self.learner.moments(), |folder| {
-            self.write(folder, DType::F32)
-        })
+    /// Rank 0 writes what all ranks have.
+    fn save(&self, tell: &mut dyn FnMut(Event)) -> Result<()> {
+        let trained = self.learner.model().trainable();
+        let what = format!("set of parameters after step {}", self.state.step);
+        agree(self.device, self.comm, &what, trained.iter().map(|(_, t)| t.to_bytes()))?;
+        if self.comm.rank() == 0 {
+            let (out, moments) = (&self.options.out, self.learner.moments());
+            let written =
+                checkpoint::save(out, &self.state, &moments, |folder| self.write(folder, DType::F32));
+            tell(Event::Saved(&written?));
+        }
+        Ok(())
     }
 
     /// The result in its place, as the base stores its weights.
@@ -221,7 +246,7 @@ impl Run<'_> {
     }
 
     fn report(&self, overview: &Overview, validation_loss: Option<f64>) -> Result<Report> {
-        let metrics = self.log.metrics()?;
+        let metrics = self.log.metrics();
         let (Some(first), Some(last)) = (metrics.first(), metrics.last()) else {
             return Err(Error::io(&self.options.out, "metrics.jsonl lost its lines"));
         };

@@ -11,7 +11,8 @@ pub use host::Host;
 pub use socket::{Rendezvous, Sockets};
 pub use threads::Threads;
 
-use crate::{Result, Tensor};
+use crate::{Device, Result, Tensor};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a rank waits for the others unless it is told.
@@ -64,6 +65,20 @@ pub trait Comm: Send + Sync {
     fn abort(&self, why: &str);
     /// Seconds that this rank has spent in collectives of both links.
     fn seconds(&self) -> f64;
+}
+
+/// One worker of a run: where it computes, and its link to the others.
+#[derive(Clone)]
+pub struct Rank {
+    pub device: Device,
+    pub comm: Arc<dyn Comm>,
+}
+
+/// A device makes the only rank.
+impl From<&Device> for Rank {
+    fn from(device: &Device) -> Self {
+        Rank { device: device.clone(), comm: Arc::new(Solo) }
+    }
 }
 
 /// The only rank.
