@@ -3,10 +3,11 @@
 //! Nodes are pushed as ops run, so reverse order is already topological: backward is one reversed walk, and a
 //! node drops with everything it saved as the walk passes it.
 
-use crate::tensor::{DType, Id, Tensor};
+use crate::tensor::{DType, Id, Origin, Tensor};
 use crate::{At, Ctx, Error, Result};
 use half::bf16;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The outputs of an op.
 pub type Outs = Vec<Tensor>;
@@ -33,16 +34,18 @@ pub trait Op: 'static {
 /// Tensors kept from forward for backward; keeps nothing in inference.
 pub struct Saved {
     tensors: Vec<Tensor>,
+    /// Those that are fetched again, by their place.
+    absent: Vec<(usize, Arc<dyn Origin>)>,
     recording: bool,
 }
 
 impl Saved {
     pub(crate) fn recording() -> Self {
-        Saved { tensors: Vec::new(), recording: true }
+        Saved { tensors: Vec::new(), absent: Vec::new(), recording: true }
     }
 
     pub(crate) fn discarding() -> Self {
-        Saved { tensors: Vec::new(), recording: false }
+        Saved { tensors: Vec::new(), absent: Vec::new(), recording: false }
     }
 
     /// True when a backward may follow.
@@ -50,11 +53,21 @@ impl Saved {
         self.recording
     }
 
-    /// Keeps `t` as the next saved tensor.
+    /// Keeps `t` as the next saved tensor; one with an origin is fetched again for backward.
     pub fn keep(&mut self, t: &Tensor) {
-        if self.recording {
-            self.tensors.push(t.detach());
+        match t.origin() {
+            _ if !self.recording => {}
+            Some(origin) => self.absent.push((self.tensors.len() + self.absent.len(), origin.clone())),
+            None => self.tensors.push(t.detach()),
         }
+    }
+
+    /// Fetches what was not kept.
+    fn recall(&mut self, cx: &Ctx) -> Result<()> {
+        for (place, origin) in self.absent.drain(..) {
+            self.tensors.insert(place, origin.fetch(cx)?);
+        }
+        Ok(())
     }
 
     /// Keeps every one of `ts`, in order.
@@ -175,12 +188,13 @@ impl Tape {
     ) -> Result<()> {
         let mut open = Open::default();
         self.nodes.iter().for_each(|node| open.count(node, 1));
-        while let Some(node) = self.nodes.pop() {
+        while let Some(mut node) = self.nodes.pop() {
             let dy: Vec<Option<Tensor>> =
                 node.outputs.iter().map(|id| grads.by_id.remove(id.as_ref()?)).collect();
             if dy.iter().any(Option::is_some) {
                 let mut sink = Sink { inputs: &node.inputs, grads };
-                node.op.backward(cx, &node.saved, &dy, &mut sink).at(node.op.name()).at("backward")?;
+                let done = node.saved.recall(cx).and_then(|()| node.op.backward(cx, &node.saved, &dy, &mut sink));
+                done.at(node.op.name()).at("backward")?;
             }
             open.count(&node, -1);
             passed(grads, &open)?;
