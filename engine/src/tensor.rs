@@ -236,6 +236,32 @@ impl Tensor {
         Ok(data)
     }
 
+    /// The values of several scalars (1) f32 of one device, in one copy to the host.
+    ///
+    /// # Errors
+    /// When one is no scalar or only planned, or the device fails.
+    pub fn read_scalars(scalars: &[&Tensor]) -> Result<Vec<f32>> {
+        let size = DType::F32.size();
+        for scalar in scalars {
+            scalar.expect(DType::F32)?;
+            if scalar.byte_len() != size {
+                return Err(Error::new(format!("{scalar:?} is no scalar")));
+            }
+        }
+        let Some(cuda) = scalars.first().and_then(|scalar| scalar.cuda()) else {
+            return Ok(scalars.iter().map(|t| t.to_vec()).collect::<Result<Vec<_>>>()?.concat());
+        };
+        let mut values = vec![0f32; scalars.len()];
+        let side_by_side = cuda.alloc(Label::Scratch, size * scalars.len())?;
+        for (i, scalar) in scalars.iter().enumerate() {
+            if let Some(memory) = scalar.memory()? {
+                side_by_side.copy_to(i * size, memory)?;
+            }
+        }
+        side_by_side.download(bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    }
+
     /// A copy of the raw bytes, from wherever they are.
     ///
     /// # Errors

@@ -60,8 +60,9 @@ const OPS: [(&str, Run); 8] = [
     }),
     ("embed", |r| embed::embed(r.cx, &r.weight([50, 24], 0), &r.ints(|t| t * 13 % 50), r.dtype)),
     ("xent", |r| {
-        let label = |t: usize| t * 31 % 4200;
-        Ok(xent::xent(r.cx, &r.storage(24, 0), &r.weight([4200, 24], 0), &r.ints(label), 1.0)?.1)
+        let ids = r.ints(|t| t * 31 % 4200);
+        let targets = xent::Targets::counted(ids.clone(), ids.shape()[0]);
+        Ok(xent::xent(r.cx, &r.storage(24, 0), &r.weight([4200, 24], 0), &targets, 1.0)?.1)
     }),
 ];
 

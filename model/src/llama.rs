@@ -12,7 +12,8 @@ use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::{Heads, flash};
 use codelsi_kernels::lora::{self, Dropout, lora};
 use codelsi_kernels::rmsnorm::{add_rmsnorm, rmsnorm};
-use codelsi_kernels::{embed::embed, gemm::linear, rope, swiglu::swiglu, xent::xent};
+use codelsi_kernels::xent::{Targets, xent};
+use codelsi_kernels::{embed::embed, gemm::linear, rope, swiglu::swiglu};
 use std::sync::Arc;
 
 /// What is trained.
@@ -216,13 +217,12 @@ impl Llama {
         linear(cx, normed, self.head_weight()).at("lm_head")
     }
 
-    /// `scale` · Σ −log p(target) over the labelled tokens, and each token's log p; `targets` (T) i32, −100 for
-    /// no label. Full logits never exist.
+    /// `scale` · Σ −log p(target) over the labelled tokens, and each token's log p. Full logits never exist.
     pub fn loss(
         &self,
         cx: &Ctx,
         batch: &Batch,
-        targets: &Tensor,
+        targets: &Targets,
         scale: f32,
         options: ForwardOptions,
     ) -> Result<(Tensor, Tensor)> {

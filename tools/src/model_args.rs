@@ -62,7 +62,14 @@ impl Loaded {
     /// # Errors
     /// One line on what does not load or fit.
     pub fn open(args: &ModelArgs, adapter: Option<&Path>) -> Result<Self> {
-        let device = args.place.device.open()?;
+        Loaded::on(args.place.device.open()?, args, adapter)
+    }
+
+    /// [`Loaded::open`] on a device that has been opened.
+    ///
+    /// # Errors
+    /// As [`Loaded::open`].
+    pub fn on(device: Device, args: &ModelArgs, adapter: Option<&Path>) -> Result<Self> {
         let checkpoint = Checkpoint::open(&args.model)?;
         let tokenizer = Tokenizer::load(&args.model)?;
         tokenizer.check_fits(checkpoint.config().vocab).at(args.model.display().to_string())?;

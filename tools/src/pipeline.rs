@@ -7,8 +7,10 @@ use crate::commands::evaluate::{measure, set};
 use crate::commands::judge::JudgeArgs;
 use crate::commands::report::save;
 use crate::commands::train::train;
-use crate::model_args::{Loaded, ModelArgs, PlaceArgs};
+use crate::completer::LocalModel;
+use crate::model_args::{ModelArgs, PlaceArgs};
 use crate::output::Output;
+use crate::ranks::RankArgs;
 use crate::recipe::Recipe;
 use crate::table;
 use codelsi_engine::files::write_atomic;
@@ -40,16 +42,17 @@ pub fn run(
     recipe: &Recipe,
     sources: &Sources,
     run: &Path,
-    place: PlaceArgs,
+    (place, ranks): (PlaceArgs, RankArgs),
     judge: &JudgeArgs,
     out: &Output,
 ) -> Result<Report> {
+    ranks.in_one_process()?;
     let base = Checkpoint::open(&sources.model)?;
     // A sandbox that does not hold is found before hours of training.
     judge.open()?;
     let text = serde_json::to_string_pretty(&recipe.to_json()).map_err(|e| Error::new(e.to_string()))?;
     write_atomic(run.join("recipe.json"), text.as_bytes())?;
-    let mut stages = Stages { run, place, out, base, sources, report: Report::default() };
+    let mut stages = Stages { run, place, ranks, out, base, sources, report: Report::default() };
 
     stages.curate("general", &sources.public)?;
     stages.curate("specialized", &sources.private)?;
@@ -72,6 +75,7 @@ pub fn run(
 struct Stages<'a> {
     run: &'a Path,
     place: PlaceArgs,
+    ranks: RankArgs,
     out: &'a Output,
     base: Checkpoint,
     sources: &'a Sources,
@@ -116,7 +120,8 @@ impl Stages<'_> {
             ..options
         };
         eprintln!("\n== {name}");
-        let trained = train(&options, self.place, self.out)?;
+        let trained = train(&options, self.place, self.ranks, self.out)?;
+        let trained = trained.ok_or_else(|| Error::new("a pipeline is rank 0"))?;
         if self.report.models.is_empty() {
             let total = Some(self.base.config().parameters() as u64);
             self.report.models.push(Row { name: "base".into(), total, ..Row::default() });
@@ -153,14 +158,14 @@ impl Stages<'_> {
         let protocol = recipe.protocol.protocol(&problems, &*judge);
         eprintln!("\n== {name}\n{protocol}");
         let args = ModelArgs { model: self.sources.model.clone(), place: self.place };
-        let mut loaded = Loaded::open(&args, None)?;
+        let mut local = LocalModel::open(&args, self.ranks)?;
         let mut results: Vec<ModelResult> = Vec::new();
         for (model, adapter) in adapters {
             if let Some(adapter) = adapter {
-                loaded.put_on(adapter)?;
+                local.put_on(adapter)?;
             }
             let folder = self.run.join("evaluation").join(name.replace(' ', "-")).join(model);
-            let result = measure(model, &loaded, &problems, &protocol, &*judge, &folder, self.out)?;
+            let result = measure(model, &mut local, &problems, &protocol, &*judge, &folder, self.out)?;
             eprintln!("{model}: Pass@1 {:.1} %", 100.0 * result.pass_at_1);
             results.push(result);
         }

@@ -6,6 +6,7 @@ use crate::options::TrainOptions;
 use crate::pack::Sequence;
 use crate::summed::{Deal, summed};
 use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, Rank, Reduce, Result, Tensor};
+use codelsi_kernels::xent::Targets;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::llama::{Batch, ForwardOptions, Llama, Train};
@@ -20,6 +21,8 @@ pub struct Learner<'a> {
     comm: Arc<dyn Comm>,
     model: Llama,
     optimizer: Optimizer,
+    /// The gradient that every backward begins with: (1) f32, 1.
+    one: Tensor,
 }
 
 /// What a step found before it moved anything.
@@ -48,7 +51,8 @@ impl<'a> Learner<'a> {
         let TrainOptions { weight_decay, clip: max_norm, .. } = *options;
         let rule = AdamW { weight_decay, max_norm, ..AdamW::default() };
         let optimizer = Optimizer::new(&device, &model, rule);
-        Ok(Learner { options, device, comm, model, optimizer })
+        let one = device.tensor(Label::Gradients, [1], &[1.0f32])?;
+        Ok(Learner { options, device, comm, model, optimizer, one })
     }
 
     /// Takes the moments of a checkpoint that was written after `step` steps.
@@ -76,19 +80,26 @@ impl<'a> Learner<'a> {
     /// token's place in the step.
     ///
     /// # Errors
-    /// When loss or gradients are not finite, with the parameters as they were; when a kernel refuses; or when another
-    /// rank is gone.
+    /// When loss or gradients are not finite (then no parameter moved, unless the gradients were), when a kernel
+    /// refuses, or when another rank is gone.
     pub fn step(&mut self, micro_batches: &[Sequence], lr: f64) -> Result<Found> {
         let t = self.optimizer.step + 1;
         let (grads, loss) = self.gradients(micro_batches, t).at(format!("step {t}"))?;
-        let loss = self.read(&loss)?;
-        if !loss.is_finite() {
-            return Err(Error::new(format!("step {t}: the loss is {loss}; lower --lr, or check the data")));
-        }
         let cx = Ctx::inference(&self.device);
-        let grad_norm =
-            self.optimizer.step(&cx, &mut self.model, grads, lr as f32).at(format!("step {t}"))?;
-        Ok(Found { loss, grad_norm })
+        let squares = self.optimizer.step(&cx, &mut self.model, grads, lr as f32).at(format!("step {t}"))?;
+        self.found(&loss, &squares).at(format!("step {t}"))
+    }
+
+    /// What came of a step, in its one copy to the host.
+    fn found(&self, loss: &Tensor, squares: &Tensor) -> Result<Found> {
+        let values = self.read(&[loss, squares])?;
+        let found = Found { loss: values[0], grad_norm: values[1].sqrt() };
+        for (what, value) in [("loss", found.loss), ("gradient norm", found.grad_norm)] {
+            if !value.is_finite() {
+                return Err(Error::new(format!("the {what} is {value}; lower --lr, or check the data")));
+            }
+        }
+        Ok(found)
     }
 
     /// Gradients and loss of step `t`, summed over all micro-batches.
@@ -106,8 +117,7 @@ impl<'a> Learner<'a> {
                 let (batch, targets) = self.batch(&micro_batches[i], first)?;
                 let (loss, _) = self.model.loss(&cx, &batch, &targets, scale, options)?;
                 adder.loss(i, &loss)?;
-                let one = self.device.tensor(Label::Activations, [1], &[1.0f32])?;
-                cx.backward_each(&loss, one, &mut |id, gradient| adder.add(i, id, gradient))?;
+                cx.backward_each(&loss, self.one.clone(), &mut |id, gradient| adder.add(i, id, gradient))?;
                 first += micro_batches[i].tokens.len();
             }
             Ok(())
@@ -117,12 +127,15 @@ impl<'a> Learner<'a> {
     /// Mean loss over the labelled tokens of `sequences`, without dropout; the ranks share the work.
     pub fn validate(&self, sequences: &[Sequence]) -> Result<f64> {
         let mut losses = vec![0.0f32; sequences.len()];
-        for i in Deal::new(sequences.len(), self.comm.world()).range(self.comm.rank()) {
+        let mine = Deal::new(sequences.len(), self.comm.world()).range(self.comm.rank());
+        let each = |sequence: &Sequence| -> Result<Tensor> {
             let cx = Ctx::inference(&self.device);
-            let (batch, targets) = self.batch(&sequences[i], 0)?;
-            let (loss, _) = self.model.loss(&cx, &batch, &targets, 1.0, ForwardOptions::default())?;
-            losses[i] = self.read(&loss)? as f32;
-        }
+            let (batch, targets) = self.batch(sequence, 0)?;
+            Ok(self.model.loss(&cx, &batch, &targets, 1.0, ForwardOptions::default())?.0)
+        };
+        let found: Vec<Tensor> = sequences[mine.clone()].iter().map(each).collect::<Result<_>>()?;
+        let found = self.read(&found.iter().collect::<Vec<_>>())?;
+        losses[mine].iter_mut().zip(found).for_each(|(loss, found)| *loss = found as f32);
         let mut losses = self.device.tensor(Label::Scratch, [losses.len()], &losses)?;
         // One rank knows a sequence's loss and the others add 0: no rounding, in whatever order.
         self.comm.all_reduce(&mut losses, Reduce::Sum)?;
@@ -131,16 +144,20 @@ impl<'a> Learner<'a> {
     }
 
     /// The sequence on the device; its first token is the step's token `first`.
-    fn batch(&self, sequence: &Sequence, first: usize) -> Result<(Batch, Tensor)> {
+    fn batch(&self, sequence: &Sequence, first: usize) -> Result<(Batch, Targets)> {
         let length = sequence.tokens.len();
         let ids: Vec<i32> = sequence.tokens.iter().map(|&id| id as i32).collect();
         let keys: Vec<i32> = (first..first + length).map(|key| key as i32).collect();
         let batch = Batch::with_keys(&self.device, &sequence.lengths, &ids, &keys)?;
-        Ok((batch, self.device.tensor(Label::Activations, [length], &sequence.targets)?))
+        Ok((batch, Targets::new(&self.device, &sequence.targets)?))
     }
 
-    /// A scalar's value; 0 where nothing is computed.
-    fn read(&self, scalar: &Tensor) -> Result<f64> {
-        Ok(if self.device.is_plan() { 0.0 } else { scalar.to_vec::<f32>()?[0] as f64 })
+    /// The scalars' values; 0 where nothing is computed.
+    fn read(&self, scalars: &[&Tensor]) -> Result<Vec<f64>> {
+        if self.device.is_plan() {
+            return Ok(vec![0.0; scalars.len()]);
+        }
+        let values = Tensor::read_scalars(scalars)?;
+        Ok(values.into_iter().map(f64::from).collect())
     }
 }

@@ -1,7 +1,7 @@
 //! AdamW over everything a model trains, with its moments.
 
 use codelsi_engine::{Ctx, DType, Device, Error, Grads, Label, Result, Tensor};
-use codelsi_kernels::adamw::{Hyper, Param, adamw, grad_norm};
+use codelsi_kernels::adamw::{Hyper, Param, adamw, sum_of_squares};
 use codelsi_model::llama::Llama;
 
 /// Constants of AdamW (Loshchilov & Hutter, arXiv 1711.05101) and of clipping.
@@ -38,21 +38,19 @@ impl Optimizer {
         Optimizer { rule, step: 0, moments }
     }
 
-    /// Takes one step with learning rate `lr`; returns the global gradient norm before clipping.
+    /// Takes one step with learning rate `lr`; returns the squared global gradient norm before clipping, (1) f32, as
+    /// the device will have it. Where that is not finite nothing is changed.
     ///
     /// # Errors
-    /// When a tensor got no gradient, or the norm is not finite: nothing is changed then.
-    pub fn step(&mut self, cx: &Ctx, model: &mut Llama, mut grads: Grads, lr: f32) -> Result<f64> {
+    /// When a tensor got no gradient.
+    pub fn step(&mut self, cx: &Ctx, model: &mut Llama, mut grads: Grads, lr: f32) -> Result<Tensor> {
         let trainable = model.trainable_mut()?;
         let mut gradients = Vec::with_capacity(trainable.len());
         for (name, t) in &trainable {
             let missing = || Error::new(format!("{name} got no gradient"));
             gradients.push(grads.take(t).ok_or_else(missing)?);
         }
-        let norm = grad_norm(cx, &gradients)?;
-        if !norm.is_finite() {
-            return Err(Error::new(format!("the gradient norm is {norm}; lower --lr, or check the data")));
-        }
+        let squares = sum_of_squares(cx, &gradients)?;
         self.step += 1;
         let hyper = Hyper {
             lr,
@@ -61,11 +59,11 @@ impl Optimizer {
             eps: self.rule.eps,
             weight_decay: self.rule.weight_decay,
             step: self.step,
-            grad_scale: self.rule.max_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0)) as f32,
+            max_norm: self.rule.max_norm.map_or(f32::INFINITY, |max| max as f32),
         };
         let tensors = trainable.into_iter().zip(&gradients).zip(&mut self.moments);
         let mut params: Vec<Param> = tensors.map(|(((_, p), g), (m, v))| Param { p, g, m, v }).collect();
-        adamw(cx, &mut params, &hyper)?;
-        Ok(norm)
+        adamw(cx, &mut params, &hyper, &squares)?;
+        Ok(squares)
     }
 }

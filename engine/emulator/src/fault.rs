@@ -19,7 +19,8 @@ pub enum FaultKind {
     Deadlock,
     /// Two warps, or two lanes of one, touch the same shared byte with no barrier between.
     SharedRace,
-    /// Two blocks of one launch touch the same global byte, one of them writing.
+    /// Two blocks of one launch, or two threads of a block with no barrier between, touch the same global byte,
+    /// one of them writing.
     GlobalRace,
     /// An asynchronous copy's destination used before the copy was waited for, or a copy never waited for.
     AsyncCopy,
@@ -88,7 +89,7 @@ impl fmt::Display for FaultKind {
             FaultKind::Divergent => "divergent collective",
             FaultKind::Deadlock => "deadlock",
             FaultKind::SharedRace => "data race in shared memory",
-            FaultKind::GlobalRace => "data race between blocks",
+            FaultKind::GlobalRace => "data race in global memory",
             FaultKind::AsyncCopy => "asynchronous copy",
             FaultKind::Trap => "trap",
             FaultKind::Endless => "endless kernel",

@@ -35,7 +35,19 @@ pub struct Launch {
 pub struct Gpu {
     memory: Arc<Memory>,
     late: AtomicBool,
+    /// See [`Gpu::set_ordering_checks`].
+    lax: AtomicBool,
     limit: AtomicU64,
+}
+
+/// What a launch is run by, beside its own configuration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub schedule: Schedule,
+    /// Whether races and copies not waited for are faults.
+    pub ordering: bool,
+    /// Instructions the warps of a block may execute together before the kernel counts as endless.
+    pub limit: u64,
 }
 
 /// The default of [`Gpu::set_instruction_limit`]: hundreds of times what a block of a real kernel executes.
@@ -48,6 +60,7 @@ impl Gpu {
             "sm_80" | "sm_90a" => Ok(Gpu {
                 memory: Arc::new(Memory::new()),
                 late: AtomicBool::new(false),
+                lax: AtomicBool::new(false),
                 limit: AtomicU64::new(LIMIT),
             }),
             _ => Err(Error::call(format!("no such architecture: {arch}; sm_80 and sm_90a are known"))),
@@ -94,13 +107,12 @@ impl Gpu {
         if !Arc::ptr_eq(&kernel.memory, &self.memory) {
             return Err(Error::call(format!("{} was loaded by another GPU", kernel.name())));
         }
-        exec::launch(
-            kernel,
-            config,
-            args,
-            self.memory.snapshot(),
-            (self.schedule(), self.limit.load(Relaxed)),
-        )
+        let rules = Rules {
+            schedule: self.schedule(),
+            ordering: !self.lax.load(Relaxed),
+            limit: self.limit.load(Relaxed),
+        };
+        exec::launch(kernel, config, args, self.memory.snapshot(), rules)
     }
 
     /// Chooses the schedule of the launches that follow.
@@ -111,6 +123,12 @@ impl Gpu {
     /// The schedule of the next launch.
     pub fn schedule(&self) -> Schedule {
         if self.late.load(Relaxed) { Schedule::Late } else { Schedule::Early }
+    }
+
+    /// Whether races and asynchronous copies that nobody waited for are faults, as they are at first. A card lets
+    /// them pass: without these checks one sees what the numbers alone would have shown.
+    pub fn set_ordering_checks(&self, on: bool) {
+        self.lax.store(!on, Relaxed);
     }
 
     /// Sets how many instructions the warps of one block may execute together before the launch fails as

@@ -271,6 +271,23 @@ fn races_between_blocks() {
     fails(FaultKind::GlobalRace, run(lanes), "%r0;", "1;");
 }
 
+#[test]
+fn races_within_a_block_in_global_memory() {
+    // Each thread stores a word and reads its neighbour's: the next lane's, and the other warp's.
+    for (n, distance, barrier) in [(32, 1, "bar.warp.sync -1;"), (64, 32, "bar.sync 0;")] {
+        let body = format!(
+            "mul.wide.u32 %rd2, %r0, 4; add.s64 %rd2, %rd0, %rd2; st.global.u32 [%rd2], %r0; mov.u32 %r3, 0;\n\
+             xor.b32 %r7, %r0, {distance}; mul.wide.u32 %rd3, %r7, 4; add.s64 %rd3, %rd0, %rd3; ld.global.u32 %r1, [%rd3];"
+        );
+        let over = |body: &str| Run { output: n as usize, ..threads(body, n) };
+        let text = fails(FaultKind::GlobalRace, over(&body), "mov.u32 %r3, 0;", barrier);
+        assert!(text.contains("reads") && text.contains("another thread of the block wrote"), "{text}");
+        let replaced = body.replace("ld.global.u32 %r1, [%rd3]", "st.global.u32 [%rd3], 5");
+        let text = fails(FaultKind::GlobalRace, over(&replaced), "mov.u32 %r3, 0;", barrier);
+        assert!(text.contains("writes"), "{text}");
+    }
+}
+
 /// A copy of 16 bytes per lane, then `rest`.
 fn copy(rest: &str, n: u32) -> Run {
     let mut run = threads(

@@ -110,7 +110,7 @@ fn atomics_on_global_and_shared_memory() {
          red.global.add.u64 [%rd0+16], %rd2; atom.global.cas.b32 %r3, [%rd0+24], 7, 8;\n\
          .shared .align 4 .b8 s[4]; setp.eq.u32 %p1, %r0, 0; @!%p1 bra A; st.shared.u32 [s], 0; A: bar.sync 0;\n\
          atom.shared.or.b32 %r4, [s], 1; red.shared.add.u32 [s], 2; bar.sync 0;\n\
-         ld.shared.u32 %r5, [s]; st.global.u32 [%rd0+28], %r5;",
+         ld.shared.u32 %r5, [s]; @%p1 st.global.u32 [%rd0+28], %r5;",
     );
     (run.threads, run.output) = (64, 8);
     run.body.insert_str(0, &init(&[0, 0, 0, 0, u32::MAX, 0, 7, 0]));

@@ -148,7 +148,7 @@ fn fragments_are_stored_as_they_are_loaded() {
     for trans in ["", ".trans"] {
         let there_and_back = format!(
             "ldmatrix.sync.aligned.m8n8.x4{trans}.shared.b16 {{%r1, %r2, %r3, %r4}}, [%r8]; xor.b32 %r5, %r0, 8;\n\
-             mad.lo.u32 %r5, %r5, 16, %r9;\n\
+             mad.lo.u32 %r5, %r5, 16, %r9; bar.warp.sync -1;\n\
              stmatrix.sync.aligned.m8n8.x4{trans}.shared.b16 [%r5], {{%r1, %r2, %r3, %r4}}; bar.sync 0;\n\
              ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{%r20, %r21, %r22, %r23}}, [%r8];"
         );

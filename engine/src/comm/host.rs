@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is done with the ranks' bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,6 +98,8 @@ pub(super) trait Link: Send + Sync {
     fn world(&self) -> usize;
     /// What `call` gives this rank, which gives `mine`.
     fn exchange(&self, call: Call, mine: Vec<u8>) -> Result<Vec<u8>>;
+    /// How long a rank waits for the others.
+    fn timeout(&self) -> Duration;
     fn abort(&self, why: &str);
 }
 
@@ -119,6 +121,11 @@ impl Host {
             beside,
         };
         one(Box::new(main), Some(Arc::new(one(Box::new(beside), None))))
+    }
+
+    /// How long a rank waits for the others.
+    pub fn timeout(&self) -> Duration {
+        self.link.timeout()
     }
 
     fn call(

@@ -4,10 +4,13 @@
 //! missing, and a rank that fails tells the others why.
 
 mod host;
+mod nccl;
 mod socket;
 mod threads;
 
+pub use crate::cuda::UniqueId;
 pub use host::Host;
+pub use nccl::Nccl;
 pub use socket::{Rendezvous, Sockets};
 pub use threads::Threads;
 

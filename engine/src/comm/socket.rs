@@ -263,6 +263,10 @@ impl Link for Wire {
         result.map_err(|why| line.end(&why.to_string()))
     }
 
+    fn timeout(&self) -> Duration {
+        self.patience
+    }
+
     fn abort(&self, why: &str) {
         self.line().end(&format!("rank {}: {why}", self.rank));
     }

@@ -129,6 +129,10 @@ impl Link for Seat {
         call.outcome(&given, self.rank)
     }
 
+    fn timeout(&self) -> Duration {
+        self.meeting.timeout
+    }
+
     fn abort(&self, why: &str) {
         self.meeting.end(format!("rank {}: {why}", self.rank));
     }

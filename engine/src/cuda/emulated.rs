@@ -16,6 +16,8 @@ pub struct Emulated {
     properties: Properties,
     streams: AtomicUsize,
     launches: Mutex<Option<Vec<(String, Counters)>>>,
+    uploads: AtomicUsize,
+    downloads: AtomicUsize,
     /// What is compiled in place of the source of that name.
     substitutes: Mutex<HashMap<&'static str, &'static Source>>,
 }
@@ -34,6 +36,8 @@ impl Emulated {
             properties,
             streams: AtomicUsize::new(1),
             launches: Mutex::default(),
+            uploads: AtomicUsize::new(0),
+            downloads: AtomicUsize::new(0),
             substitutes: Mutex::default(),
         })
     }
@@ -41,6 +45,11 @@ impl Emulated {
     /// Chooses the order in which it does what programs leave open.
     pub fn set_schedule(&self, schedule: Schedule) {
         self.gpu.set_schedule(schedule);
+    }
+
+    /// Whether races and copies not waited for are faults: [`Gpu::set_ordering_checks`].
+    pub fn set_ordering_checks(&self, on: bool) {
+        self.gpu.set_ordering_checks(on);
     }
 
     /// Keeps the counters of every launch from now on.
@@ -51,6 +60,11 @@ impl Emulated {
     /// Kernels and counters of the launches since [`Emulated::count`]; no more are kept.
     pub fn take_launches(&self) -> Vec<(String, Counters)> {
         self.launches.lock().unwrap().take().unwrap_or_default()
+    }
+
+    /// Copies so far from the host to the device, and from the device to the host.
+    pub fn copies(&self) -> (usize, usize) {
+        (self.uploads.load(Ordering::Relaxed), self.downloads.load(Ordering::Relaxed))
     }
 
     /// What is compiled when `source` is asked for: see [`super::Cuda::substitute`].
@@ -90,10 +104,12 @@ impl Driver for Emulated {
     }
 
     fn upload(&self, _: Stream, to: u64, from: &[u8]) -> Result<()> {
+        self.uploads.fetch_add(1, Ordering::Relaxed);
         self.gpu.write(to, from).map_err(error)
     }
 
     fn download(&self, _: Stream, to: &mut [u8], from: u64) -> Result<()> {
+        self.downloads.fetch_add(1, Ordering::Relaxed);
         self.gpu.read(from, to).map_err(error)
     }
 

@@ -92,8 +92,17 @@ impl Memory {
     /// Takes the bytes of `from`, which lives on the same device.
     pub(crate) fn copy(&self, from: &Memory) -> Result<()> {
         self.expect(from.bytes)?;
-        let driver = self.cuda.driver();
-        driver.copy(Stream::COMPUTE, self.address(), from.address(), self.bytes).at(self.cuda.name())
+        self.copy_to(0, from)
+    }
+
+    /// Takes the bytes of `from`, which lives on the same device, from byte `at` on.
+    pub(crate) fn copy_to(&self, at: usize, from: &Memory) -> Result<()> {
+        if at + from.bytes > self.bytes || !Arc::ptr_eq(&self.cuda, &from.cuda) {
+            let message = format!("{} bytes at {at} are not inside {}", from.bytes, self.bytes);
+            return Err(Error::new(message).at(self.cuda.name()));
+        }
+        let (driver, to) = (self.cuda.driver(), self.address() + at as u64);
+        driver.copy(Stream::COMPUTE, to, from.address(), from.bytes).at(self.cuda.name())
     }
 
     pub(crate) fn fill(&self, byte: u8) -> Result<()> {

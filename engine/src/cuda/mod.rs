@@ -9,6 +9,7 @@ mod driver;
 mod emulated;
 mod launch;
 mod memory;
+mod nccl;
 mod nvrtc;
 mod real;
 mod resources;
@@ -19,6 +20,8 @@ pub use driver::{Event, Grid, Properties, Stream};
 pub use emulated::Emulated;
 pub use launch::{Arg, Kernel};
 pub(crate) use memory::Memory;
+pub use nccl::UniqueId;
+pub(crate) use nccl::{Collective, Communicator};
 pub use nvrtc::{Code, Nvrtc, Source};
 pub use resources::Resources;
 

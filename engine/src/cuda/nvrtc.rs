@@ -126,7 +126,7 @@ impl Nvrtc {
         if compiled != 0 {
             return Err(Error::new(first_error(&log, source)).at(source.name));
         }
-        let ptx = string(self.read(&program, self.api.ptx, "PTX")?);
+        let ptx = nameable(string(self.read(&program, self.api.ptx, "PTX")?));
         let cubin = self.read(&program, self.api.cubin, "CUBIN")?;
         Ok(Code { ptx, cubin, log })
     }
@@ -171,6 +171,14 @@ fn string(mut bytes: Vec<u8>) -> String {
         bytes.pop();
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// PTX with its sources' names as they were given: NVRTC puts the present folder before them.
+fn nameable(ptx: String) -> String {
+    match std::env::current_dir() {
+        Ok(folder) => ptx.replace(&format!("\"{}/", folder.display()), "\""),
+        Err(_) => ptx,
+    }
 }
 
 /// The first error of a log with the source line that it names.

@@ -137,10 +137,23 @@ impl Real {
         unsafe { result::ctx::set_current(self.context) }.named("cuCtxSetCurrent")
     }
 
-    fn queue(&self, stream: Stream) -> Result<sys::CUstream> {
+    /// The driver's handle of `stream`, with the card's context made the calling thread's.
+    pub(super) fn queue(&self, stream: Stream) -> Result<sys::CUstream> {
         self.bind()?;
         let streams = self.streams.lock().unwrap();
         streams.get(stream.0).copied().ok_or_else(|| Error::new("the stream is another device's"))
+    }
+}
+
+impl Real {
+    /// Whether everything before `event` is done.
+    pub(super) fn reached(&self, event: &Event) -> Result<bool> {
+        self.bind()?;
+        // SAFETY: the event lives.
+        match unsafe { sys::cuEventQuery(mark(event)?) } {
+            CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            code => code.result().named("cuEventQuery").map(|()| true),
+        }
     }
 }
 

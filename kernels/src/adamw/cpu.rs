@@ -1,14 +1,23 @@
 //! The CPU twin: the elements in parallel chunks.
 
-use super::Hyper;
+use super::{Hyper, Param};
 use crate::rows::TASK;
 use crate::simd::vectorize;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
-/// One step of one parameter.
-pub fn step(p: &mut Tensor, g: &Tensor, m: &mut Tensor, v: &mut Tensor, hyper: &Hyper) -> Result<()> {
-    let Hyper { lr, beta1, beta2, eps, weight_decay, grad_scale, .. } = *hyper;
+/// One step of every parameter.
+pub fn step(params: &mut [Param<'_>], hyper: &Hyper, squares: &Tensor) -> Result<()> {
+    let squares = squares.slice::<f32>()?[0];
+    if !squares.is_finite() {
+        return Ok(());
+    }
+    let grad_scale = hyper.grad_scale(squares);
+    params.iter_mut().try_for_each(|param| step_one(param, hyper, grad_scale))
+}
+
+fn step_one(Param { p, g, m, v }: &mut Param<'_>, hyper: &Hyper, grad_scale: f32) -> Result<()> {
+    let Hyper { lr, beta1, beta2, eps, weight_decay, .. } = *hyper;
     let [correction1, correction2] = hyper.corrections();
     let keep = 1.0 - lr * weight_decay;
     let moments = m.slice_mut::<f32>()?.par_chunks_mut(TASK).zip(v.slice_mut::<f32>()?.par_chunks_mut(TASK));
@@ -29,8 +38,14 @@ pub fn step(p: &mut Tensor, g: &Tensor, m: &mut Tensor, v: &mut Tensor, hyper: &
     Ok(())
 }
 
+/// Σg² of all gradients, one after the other.
+pub fn sum_of_squares<'a>(sum: &mut Tensor, grads: impl IntoIterator<Item = &'a Tensor>) -> Result<()> {
+    let squares: Result<f64> = grads.into_iter().map(squares_of).sum();
+    sum.write(&[squares? as f32])
+}
+
 /// Σg²: chunks by themselves, each in eight partial sums, then added in order; all in f64.
-pub fn sum_of_squares(g: &Tensor) -> Result<f64> {
+fn squares_of(g: &Tensor) -> Result<f64> {
     let squares = |g: &[f32]| {
         let mut sums = [0.0f64; 8];
         vectorize(

@@ -15,11 +15,17 @@ const CHUNK: usize = 4096;
 const THREADS: usize = 256;
 
 /// One step of every parameter.
-pub fn step(cx: &Ctx, cuda: &Arc<Cuda>, params: &mut [Param<'_>], hyper: &Hyper) -> Result<()> {
-    let Hyper { lr, beta1, beta2, eps, weight_decay, grad_scale, .. } = *hyper;
+pub fn step(
+    cx: &Ctx,
+    cuda: &Arc<Cuda>,
+    params: &mut [Param<'_>],
+    hyper: &Hyper,
+    squares: &Tensor,
+) -> Result<()> {
+    let Hyper { lr, beta1, beta2, eps, weight_decay, max_norm, .. } = *hyper;
     let [correction1, correction2] = hyper.corrections();
     let keep = 1.0 - lr * weight_decay;
-    let hyper = [lr, beta1, beta2, eps, keep, correction1, correction2, grad_scale];
+    let hyper = [lr, beta1, beta2, eps, keep, correction1, correction2, max_norm];
     let hyper = cx.device().tensor(Label::Scratch, [hyper.len()], &hyper)?;
     let mut blocks = Blocks(0);
     let mut rows: Vec<_> = params
@@ -31,15 +37,16 @@ pub fn step(cx: &Ctx, cuda: &Arc<Cuda>, params: &mut [Param<'_>], hyper: &Hyper)
         .collect();
     let tensors = Arg::I32(rows.len() as i32);
     let table = cuda.table(&mut rows)?;
-    start(cuda, "adamw", blocks, &mut [Arg::In(&table), Arg::In(&hyper), tensors])
+    start(cuda, "adamw", blocks, &mut [Arg::In(&table), Arg::In(&hyper), Arg::In(squares), tensors])
 }
 
-/// Σg² over all elements of all gradients: blocks by themselves, then in order; all in f64.
+/// Σg² over all elements of all gradients: blocks by themselves, then their sums; all in f64.
 pub fn sum_of_squares<'a>(
     cx: &Ctx,
     cuda: &Arc<Cuda>,
+    sum: &mut Tensor,
     grads: impl IntoIterator<Item = &'a Tensor>,
-) -> Result<f64> {
+) -> Result<()> {
     let mut blocks = Blocks(0);
     let mut rows: Vec<_> = grads
         .into_iter()
@@ -50,11 +57,11 @@ pub fn sum_of_squares<'a>(
         .collect();
     let tensors = Arg::I32(rows.len() as i32);
     let table = cuda.table(&mut rows)?;
+    let count = blocks.0;
     // Pairs of words, each an f64.
-    let mut parts = cx.scratch([blocks.0, 2], DType::I32);
+    let mut parts = cx.scratch([count, 2], DType::I32);
     start(cuda, "squares", blocks, &mut [Arg::Out(&mut parts), Arg::In(&table), tensors])?;
-    let words = parts.to_vec::<i32>()?;
-    Ok(bytemuck::cast_slice::<i32, [u8; 8]>(&words).iter().map(|&part| f64::from_le_bytes(part)).sum())
+    start(cuda, "squares_sum", Blocks(1), &mut [Arg::Out(sum), Arg::In(&parts), Arg::I32(count as i32)])
 }
 
 /// The number of blocks so far.

@@ -1,19 +1,19 @@
 //! The optimizer: AdamW (Loshchilov & Hutter 2019), and the global gradient norm it is clipped by.
 //!
-//! **math** with g the gradient times `grad_scale`, at step t = 1, 2, …:
+//! **math** with n the global gradient norm and g the gradient times min(1, max_norm / (n + 10⁻⁶)), at step t = 1, 2, …:
 //! p ← p·(1 − lr·λ); m ← β₁·m + (1 − β₁)·g; v ← β₂·v + (1 − β₂)·g²;
 //! p ← p − lr·m̂ / (√v̂ + ε) with m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ).
-//! Not on the tape: nothing differentiates through a step.
+//! Where n is not finite nothing changes. Not on the tape: nothing differentiates through a step.
 //!
 //! **shapes** any; a parameter, its gradient and its moments are alike.
 //!
 //! **layout** contiguous, updated in place.
 //!
 //! **launch** on a GPU one launch walks all parameters, 4096 elements of one of them a block; the hyperparameters
-//! are read from device memory.
+//! and n² are read from device memory, so that the host never waits between backward and the step.
 //!
-//! **numerics** masters, gradients and moments are f32; the bias corrections are made in f64 once a step. The
-//! norm adds squares in f64 by fixed chunks, so it does not depend on threads.
+//! **numerics** masters, gradients and moments are f32; the bias corrections are made in f64 once a step. n² adds
+//! squares in f64 by fixed chunks, so it does not depend on threads, and is rounded to f32 once.
 //!
 //! **traffic** reads p, g, m, v and writes p, m, v: 28 bytes a parameter.
 
@@ -33,14 +33,19 @@ pub struct Hyper {
     pub weight_decay: f32,
     /// Counted from 1.
     pub step: u32,
-    /// Multiplies every gradient: the clip.
-    pub grad_scale: f32,
+    /// The largest global gradient norm; +∞ does not clip.
+    pub max_norm: f32,
 }
 
 impl Hyper {
     /// 1 − βᵗ of either moment.
     fn corrections(&self) -> [f32; 2] {
         [self.beta1, self.beta2].map(|beta| (1.0 - (beta as f64).powi(self.step as i32)) as f32)
+    }
+
+    /// What every gradient is multiplied by.
+    fn grad_scale(&self, squares: f32) -> f32 {
+        (self.max_norm as f64 / ((squares as f64).sqrt() + 1e-6)).min(1.0) as f32
     }
 }
 
@@ -52,11 +57,12 @@ pub struct Param<'a> {
     pub v: &'a mut Tensor,
 }
 
-/// One step of every parameter, in place.
+/// One step of every parameter, in place; none where `squares` (1) f32, the squared global norm of the gradients, is
+/// not finite.
 ///
 /// # Errors
 /// When a parameter's four tensors are not f32 of one shape, or the step is 0.
-pub fn adamw(cx: &Ctx, params: &mut [Param<'_>], hyper: &Hyper) -> Result<()> {
+pub fn adamw(cx: &Ctx, params: &mut [Param<'_>], hyper: &Hyper, squares: &Tensor) -> Result<()> {
     if hyper.step == 0 {
         return Err(Error::op("adamw", "steps are counted from 1"));
     }
@@ -68,26 +74,26 @@ pub fn adamw(cx: &Ctx, params: &mut [Param<'_>], hyper: &Hyper) -> Result<()> {
         }
     }
     match cx.device() {
-        Device::Cpu(_) => {
-            params.iter_mut().try_for_each(|Param { p, g, m, v }| cpu::step(p, g, m, v, hyper)).at("adamw")
-        }
-        Device::Cuda(cuda) => cuda::step(cx, cuda, params, hyper).at("adamw"),
+        Device::Cpu(_) => cpu::step(params, hyper, squares).at("adamw"),
+        Device::Cuda(cuda) => cuda::step(cx, cuda, params, hyper, squares).at("adamw"),
         Device::Plan(_) => Ok(()),
     }
 }
 
-/// √Σg² over all elements of all `grads` (f32), the same bits for any number of threads. 0 on the planning
-/// device.
+/// Σg² over all elements of all `grads` (f32), as (1) f32 on the device: the square of the global norm; the same bits
+/// for any number of threads.
 ///
 /// # Errors
 /// When a gradient is not f32.
-pub fn grad_norm<'a>(cx: &Ctx, grads: impl IntoIterator<Item = &'a Tensor>) -> Result<f64> {
-    let squares: Result<f64> = match cx.device() {
-        Device::Cpu(_) => grads.into_iter().map(cpu::sum_of_squares).sum(),
-        Device::Cuda(cuda) => cuda::sum_of_squares(cx, cuda, grads),
-        Device::Plan(_) => Ok(0.0),
+pub fn sum_of_squares<'a>(cx: &Ctx, grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Tensor> {
+    let mut sum = cx.scratch([1], DType::F32);
+    let summed = match cx.device() {
+        Device::Cpu(_) => cpu::sum_of_squares(&mut sum, grads),
+        Device::Cuda(cuda) => cuda::sum_of_squares(cx, cuda, &mut sum, grads),
+        Device::Plan(_) => Ok(()),
     };
-    squares.map(f64::sqrt).at("grad_norm")
+    summed.at("sum_of_squares")?;
+    Ok(sum)
 }
 
 #[cfg(test)]
@@ -95,13 +101,38 @@ mod tests {
     use super::*;
     use codelsi_engine::Label;
 
+    const HYPER: Hyper = Hyper {
+        lr: 0.1,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        step: 1,
+        max_norm: f32::INFINITY,
+    };
+
     #[test]
     fn the_norm_is_that_of_all_gradients_together() {
         for device in crate::cuda::devices() {
             let ones = device.tensor(Label::Gradients, [70_000], &[1.0f32; 70_000]).unwrap();
             let more = device.tensor(Label::Gradients, [1, 3], &[-100.0f32, 0.0, 10.0]).unwrap();
-            let norm = grad_norm(&Ctx::inference(&device), [&ones, &more]).unwrap();
-            assert_eq!(norm, (70_000.0f64 + 10_000.0 + 100.0).sqrt());
+            let squares = sum_of_squares(&Ctx::inference(&device), [&ones, &more]).unwrap();
+            assert_eq!(squares.to_vec::<f32>().unwrap(), [70_000.0 + 10_000.0 + 100.0]);
+        }
+    }
+
+    #[test]
+    fn a_norm_that_is_not_finite_moves_nothing() {
+        for device in crate::cuda::devices() {
+            let of = |x: &[f32]| device.tensor(Label::Moments, [x.len()], x).unwrap();
+            let (mut p, g, mut m, mut v) =
+                (of(&[1.0, 2.0]), of(&[f32::NAN, 1.0]), of(&[0.0; 2]), of(&[0.0; 2]));
+            let cx = Ctx::inference(&device);
+            let squares = sum_of_squares(&cx, [&g]).unwrap();
+            let param = Param { p: &mut p, g: &g, m: &mut m, v: &mut v };
+            adamw(&cx, &mut [param], &HYPER, &squares).unwrap();
+            let values = [&p, &m, &v].map(|t| t.to_vec::<f32>().unwrap());
+            assert_eq!(values, [[1.0, 2.0], [0.0; 2], [0.0; 2]], "{}", device.name());
         }
     }
 
@@ -109,19 +140,11 @@ mod tests {
     fn unlike_tensors_and_step_zero_are_refused() {
         let device = Device::cpu();
         let zeros = |n: usize| device.zeros(Label::Moments, [n], DType::F32);
-        let (mut p, g, mut m, mut v) = (zeros(3), zeros(2), zeros(3), zeros(3));
+        let (mut p, g, mut m, mut v, squares) = (zeros(3), zeros(2), zeros(3), zeros(3), zeros(1));
         let mut step = |step| {
-            let hyper = Hyper {
-                lr: 0.1,
-                beta1: 0.9,
-                beta2: 0.999,
-                eps: 1e-8,
-                weight_decay: 0.0,
-                step,
-                grad_scale: 1.0,
-            };
             let param = Param { p: &mut p, g: &g, m: &mut m, v: &mut v };
-            adamw(&Ctx::inference(&device), &mut [param], &hyper).unwrap_err().to_string()
+            let hyper = Hyper { step, ..HYPER };
+            adamw(&Ctx::inference(&device), &mut [param], &hyper, &squares).unwrap_err().to_string()
         };
         let message = "adamw: p F32 (3), g F32 (2), m F32 (3) and v F32 (3) must be f32 of one shape";
         assert_eq!(step(1), message);

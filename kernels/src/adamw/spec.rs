@@ -1,6 +1,6 @@
-//! Three steps from zero moments, one step of many tensors, and the norm, in float64.
+//! Three steps from zero moments, one step of many tensors, and the squared norm, in float64.
 
-use super::{Hyper, Param, adamw, grad_norm};
+use super::{Hyper, Param, adamw, sum_of_squares};
 use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::{Ctx, DType, Label, Outs, Result, Tensor};
 
@@ -14,9 +14,16 @@ pub static SPEC: Spec = Spec {
 
 const STEPS: usize = 3;
 
+/// A squared norm of 4, of which a limit of 1 makes [`SCALE`].
+fn squares(cx: &Ctx) -> Result<Tensor> {
+    cx.device().tensor(Label::Scratch, [1], &[4.0f32])
+}
+
+const SCALE: f64 = 1.0 / (2.0 + 1e-6);
+
 fn hyper(step: usize) -> Hyper {
     let lr = 0.01 / step as f32;
-    Hyper { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step: step as u32, grad_scale: 0.5 }
+    Hyper { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step: step as u32, max_norm: 1.0 }
 }
 
 fn cases(_: DType) -> Vec<Case> {
@@ -31,12 +38,11 @@ fn norm(sizes: &[usize]) -> Case {
         name: format!("norm of N={sizes:?}"),
         inputs: sizes.iter().map(|&n| Input::f32([n]).frozen()).collect(),
         run: Box::new(|cx, x| {
-            let norm = grad_norm(cx, x.iter().copied())? as f32;
-            Ok(vec![cx.device().tensor(Label::Scratch, [1], &[norm])?])
+            Ok(vec![sum_of_squares(cx, x.iter().copied())?])
         }),
         reference: Box::new(|x| {
             let squares: f64 = x.iter().flat_map(|g| &g.data).map(|g| g * g).sum();
-            vec![Value { shape: [1].into(), data: vec![squares.sqrt()] }]
+            vec![Value { shape: [1].into(), data: vec![squares] }]
         }),
         terms: 1,
         cost: Cost { bytes: (4 * elements) as f64, flops: (2 * elements) as f64 },
@@ -59,7 +65,7 @@ fn several(sizes: &'static [usize]) -> Case {
             let moments = m.iter_mut().zip(&mut v);
             let mut params: Vec<Param> =
                 p.iter_mut().zip(g).zip(moments).map(|((p, g), (m, v))| Param { p, g, m, v }).collect();
-            adamw(cx, &mut params, &hyper(1))?;
+            adamw(cx, &mut params, &hyper(1), &squares(cx)?)?;
             drop(params);
             Ok(p)
         }),
@@ -91,7 +97,7 @@ fn run(cx: &Ctx, x: &[&Tensor]) -> Result<Outs> {
     let (mut p, mut m, mut v) = (x[0].to(cx.device(), Label::Adapters)?, zeros(), zeros());
     for (step, g) in (1..).zip(&x[1..]) {
         let param = Param { p: &mut p, g, m: &mut m, v: &mut v };
-        adamw(cx, &mut [param], &hyper(step))?;
+        adamw(cx, &mut [param], &hyper(step), &squares(cx)?)?;
     }
     Ok(vec![p, m, v])
 }
@@ -103,7 +109,7 @@ fn steps(x: &[Value]) -> Vec<Value> {
         let h = hyper(step);
         let [lr, beta1, beta2] = [h.lr, h.beta1, h.beta2].map(f64::from);
         for i in 0..p.data.len() {
-            let g = g.data[i] * h.grad_scale as f64;
+            let g = g.data[i] * SCALE;
             let (m, v) = (&mut m.data[i], &mut v.data[i]);
             *m = beta1 * *m + (1.0 - beta1) * g;
             *v = beta2 * *v + (1.0 - beta2) * g * g;

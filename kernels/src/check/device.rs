@@ -41,11 +41,42 @@ pub fn case_on_device(
     seed: u64,
     report: &mut Report,
 ) -> Result<()> {
+    several(twice, case, device, dtype, seed, report)
+}
+
+/// The same by the numbers of a single run alone, without fences and in the early schedule.
+///
+/// # Errors
+/// When the op fails.
+pub fn numbers_on_device(
+    case: &Case,
+    device: &Device,
+    dtype: DType,
+    seed: u64,
+    report: &mut Report,
+) -> Result<()> {
+    several(Run::new, case, device, dtype, seed, report)
+}
+
+/// How a case is executed on a device.
+type Execute = fn(&Device, &Case, DType, u64) -> Result<Run>;
+
+/// Executes the case on as many seeds as it needs.
+fn several(
+    execute: Execute,
+    case: &Case,
+    device: &Device,
+    dtype: DType,
+    seed: u64,
+    report: &mut Report,
+) -> Result<()> {
     let place = format!("{dtype:?} {}", case.name);
     let elements: usize = case.inputs.iter().map(|input| input.shape.elements()).sum();
     let mut errors: Vec<Errors> = Vec::new();
     for round in 0..SEEDS {
-        check(case, device, dtype, seed + round, &mut errors).map_err(|e| e.at(&place))?;
+        let seed = seed + round;
+        let run = execute(device, case, dtype, seed).map_err(|e| e.at(&place))?;
+        measure(&run, case, dtype, seed, &mut errors).map_err(|e| e.at(&place))?;
         if elements >= SMALL && errors.iter().all(|e| e.count == 0 || e.count >= FEW) {
             break;
         }
@@ -101,11 +132,16 @@ fn half_ulp(x: f64, dtype: Option<DType>) -> f64 {
     }
 }
 
-/// Runs the case twice on the device and once on the CPU, and adds to `errors`: outputs first, then gradients.
-fn check(case: &Case, device: &Device, dtype: DType, seed: u64, errors: &mut Vec<Errors>) -> Result<()> {
+/// Executes the case twice, as every case must be.
+fn twice(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<Run> {
     let run = fenced(device, true, || Run::new(device, case, dtype, seed))?;
     let again = fenced(device, false, || Run::new(device, case, dtype, seed))?;
     same_bits(&run, &again)?;
+    Ok(run)
+}
+
+/// Executes the case on the CPU too and adds to `errors`: outputs first, then gradients.
+fn measure(run: &Run, case: &Case, dtype: DType, seed: u64, errors: &mut Vec<Errors>) -> Result<()> {
     let twin = Run::new(&Device::cpu(), case, dtype, seed)?;
     let truth = (case.reference)(&twin.inputs);
     errors.resize_with(run.outputs.len() + run.gradients.len(), Errors::default);

@@ -6,7 +6,7 @@ mod device;
 mod run;
 
 pub use between::between;
-pub use device::{case_on_device, on_device};
+pub use device::{case_on_device, numbers_on_device, on_device};
 pub use run::{inputs, random, value};
 
 use crate::spec::{Case, Spec, Value};

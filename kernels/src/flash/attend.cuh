@@ -84,10 +84,9 @@ struct Store {
         }
     }
 
-    // s = what was kept, joined with s.
+    // s = what was kept, joined with s. Stats were kept by one lane of several, before a barrier of the block.
     template <typename Tiles, typename At> __device__ void join(State<Tiles> &s, At at) const {
         Tiles tiles;
-        __syncwarp(); // stats were kept by one lane of several
 #pragma unroll
         for (int r = 0; r < Tiles::R; r++) {
             int index = at(tiles.row(r));

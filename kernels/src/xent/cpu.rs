@@ -1,6 +1,6 @@
 //! The CPU twin: gathered tokens against tiles of the vocabulary, the products by gemm.
 
-use super::NO_LABEL;
+use super::{NO_LABEL, Xent};
 use crate::gemm::cpu::{Data, Operand, Precision, Segment, Start, multiply};
 use crate::gemm::{data, precision};
 use crate::rows::{Rows, TASK};
@@ -140,12 +140,11 @@ pub fn forward<E: Storage>(
     work: &mut Work,
     comm: &dyn Comm,
     [h, head, targets]: [&Tensor; 3],
-    vocabulary: Rows,
-    scale: f32,
+    &Xent { scale, labelled, vocabulary }: &Xent,
 ) -> Result<()> {
     let (vocab, c) = head.shape().as_matrix();
     let (targets, precision) = (targets.slice::<i32>()?, precision(h)); // (T)
-    check_targets(targets, vocabulary.of)?;
+    check_targets(targets, vocabulary.of, labelled)?;
     let head = Head { data: data(head)?, vocab, first: vocabulary.first, c, precision };
     let h = h.slice::<E>()?; // (T, C)
     let logprobs = out.logprobs.slice_mut::<f32>()?; // (T)
@@ -181,7 +180,11 @@ pub fn forward<E: Storage>(
     Ok(())
 }
 
-fn check_targets(targets: &[i32], vocab: usize) -> Result<()> {
+fn check_targets(targets: &[i32], vocab: usize, labelled: usize) -> Result<()> {
+    let count = targets.iter().filter(|&&y| y != NO_LABEL).count();
+    if count != labelled {
+        return Err(Error::new(format!("{count} tokens have a label, {labelled} were said to")));
+    }
     match targets.iter().position(|&y| y != NO_LABEL && (y < 0 || y as usize >= vocab)) {
         Some(t) => {
             let target = targets[t];

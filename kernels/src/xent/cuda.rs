@@ -1,5 +1,6 @@
 //! The launches of `xent.cu`, and the products between them.
 
+use super::Xent;
 use super::cpu::{Outputs, Shares};
 use crate::cuda::{HEADERS, element, flat_grid, row_threads, vec, wide};
 use crate::gemm::cuda::{Form, Part, multiply};
@@ -42,16 +43,15 @@ pub fn forward(
     cuda: &Cuda,
     out: &mut Outputs,
     [h, head, targets]: [&Tensor; 3],
-    vocabulary: Rows,
-    scale: f32,
+    &Xent { scale, labelled, vocabulary }: &Xent,
 ) -> Result<()> {
     let pass = Pass { cx, cuda, h, head, targets, vocabulary, scale };
     pass.unlabelled(out)?;
-    let (rows, count) = pass.labelled()?;
-    if count > 0 {
-        let mut work = Work::new(&pass, rows, count, out);
-        for first in (0..count).step_by(ROWS) {
-            let tokens = first..count.min(first + ROWS);
+    let rows = pass.labelled(labelled)?;
+    if labelled > 0 {
+        let mut work = Work::new(&pass, rows, labelled, out);
+        for first in (0..labelled).step_by(ROWS) {
+            let tokens = first..labelled.min(first + ROWS);
             pass.gather(&mut work, &tokens)?;
             pass.follow(&mut work, &tokens)?;
             pass.join(&mut work, &tokens)?;
@@ -144,13 +144,13 @@ impl Pass<'_> {
         self.start("xent_unlabelled", self.row_grid(t), args)
     }
 
-    /// The labelled tokens, and how many there are: the host waits, because the work's size depends on it.
-    fn labelled(&self) -> Result<(Tensor, usize)> {
+    /// The labelled tokens, `count` of them.
+    fn labelled(&self, count: usize) -> Result<Tensor> {
         let (t, v) = (self.sizes().0, self.vocabulary.of);
-        let (mut rows, mut count) = (self.cx.scratch([t], DType::I32), self.cx.scratch([1], DType::I32));
-        let args = &mut [Arg::InOut(&mut rows), Arg::Out(&mut count), Arg::In(self.targets), int(t), int(v)];
+        let mut rows = self.cx.scratch([t], DType::I32);
+        let args = &mut [Arg::InOut(&mut rows), Arg::In(self.targets), int(t), int(v), int(count)];
         self.start("xent_select", Grid::new(1, LISTING), args)?;
-        Ok((rows, count.to_vec::<i32>()?[0] as usize))
+        Ok(rows)
     }
 
     fn gather(&self, work: &mut Work, tokens: &Range<usize>) -> Result<()> {

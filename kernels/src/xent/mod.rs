@@ -15,7 +15,7 @@
 //! 4096 rows at a time: a tile of logits is the most that ever exists.
 //!
 //! **launch** on a GPU 1024 tokens meet 4096 rows of the head at a time; between the products a token is a block. A
-//! target outside the vocabulary stops the kernel.
+//! target outside the vocabulary stops the kernel, and so does another number of labels than was said.
 //!
 //! **numerics** logits in f32. Their maximum, their sum and Σ p·head follow the tiles online, as in flash
 //! attention: when a larger maximum comes, what was summed before is scaled down. The order depends on V and
@@ -40,12 +40,46 @@ use half::bf16;
 /// The target of a token without a label.
 pub const NO_LABEL: i32 = -100;
 
-/// `(loss, logprobs)` of targets (T) i32 under the logits h (T, C) · head (V, C)ᵀ: loss (1) f32 is
-/// −`scale` · Σ logprobs; logprobs (T) f32 have no gradient. Targets of [`NO_LABEL`] do not count.
+/// What each of T tokens is to predict, and how many of them have a label. The work's size depends on that number:
+/// it is known where targets are made, so that the host never waits for a device to count.
+#[derive(Clone)]
+pub struct Targets {
+    ids: Tensor,
+    labelled: usize,
+}
+
+impl Targets {
+    /// `targets`, [`NO_LABEL`] where there is none, on `device`.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    pub fn new(device: &Device, targets: &[i32]) -> Result<Self> {
+        let labelled = targets.iter().filter(|&&target| target != NO_LABEL).count();
+        Ok(Targets { ids: device.tensor(Label::Activations, [targets.len()], targets)?, labelled })
+    }
+
+    /// Targets `ids` (T) i32 of which `labelled` have a label; [`xent`] refuses another number.
+    pub fn counted(ids: Tensor, labelled: usize) -> Self {
+        Targets { ids, labelled }
+    }
+
+    /// (T) i32.
+    pub fn ids(&self) -> &Tensor {
+        &self.ids
+    }
+
+    /// Tokens with a label.
+    pub fn labelled(&self) -> usize {
+        self.labelled
+    }
+}
+
+/// `(loss, logprobs)` of targets (T) under the logits h (T, C) · head (V, C)ᵀ: loss (1) f32 is −`scale` · Σ logprobs;
+/// logprobs (T) f32 have no gradient. Targets of [`NO_LABEL`] do not count.
 ///
 /// # Errors
 /// When the shapes do not fit, or a target is neither a row of head nor [`NO_LABEL`].
-pub fn xent(cx: &Ctx, h: &Tensor, head: &Tensor, targets: &Tensor, scale: f32) -> Result<(Tensor, Tensor)> {
+pub fn xent(cx: &Ctx, h: &Tensor, head: &Tensor, targets: &Targets, scale: f32) -> Result<(Tensor, Tensor)> {
     xent_part(cx, h, head, targets, scale, Rows { first: 0, of: head.shape().as_matrix().0 })
 }
 
@@ -57,17 +91,20 @@ pub fn xent_part(
     cx: &Ctx,
     h: &Tensor,
     head: &Tensor,
-    targets: &Tensor,
+    targets: &Targets,
     scale: f32,
     vocabulary: Rows,
 ) -> Result<(Tensor, Tensor)> {
-    let mut outs = cx.apply(Xent { scale, vocabulary }, &[h, head, targets])?;
+    let op = Xent { scale, labelled: targets.labelled, vocabulary };
+    let mut outs = cx.apply(op, &[h, head, &targets.ids])?;
     let logprobs = outs.swap_remove(1).detach();
     Ok((outs.swap_remove(0), logprobs))
 }
 
 struct Xent {
     scale: f32,
+    /// Tokens with a label.
+    labelled: usize,
     vocabulary: Rows,
 }
 
@@ -92,18 +129,18 @@ impl Op for Xent {
             dh: wants(h).then(|| cx.empty(*h.shape(), h.dtype())),
             dhead: wants(head).then(|| cx.device().empty(Label::Gradients, [v, c], DType::F32)),
         };
-        let (inputs, rows, scale) = ([*h, *head, *targets], self.vocabulary, self.scale);
-        let work = |out: &Outputs| Work::new(cx, h, head, rows, out);
+        let inputs = [*h, *head, *targets];
+        let work = |out: &Outputs| Work::new(cx, h, head, self.vocabulary, out);
         match (cx.device(), h.dtype()) {
             (Device::Cpu(_), DType::BF16) => {
                 let mut work = work(&out);
-                cpu::forward::<bf16>(&mut out, &mut work, cx.comm(), inputs, rows, scale)?
+                cpu::forward::<bf16>(&mut out, &mut work, cx.comm(), inputs, self)?
             }
             (Device::Cpu(_), _) => {
                 let mut work = work(&out);
-                cpu::forward::<f32>(&mut out, &mut work, cx.comm(), inputs, rows, scale)?
+                cpu::forward::<f32>(&mut out, &mut work, cx.comm(), inputs, self)?
             }
-            (Device::Cuda(cuda), _) => cuda::forward(cx, cuda, &mut out, inputs, rows, scale)?,
+            (Device::Cuda(cuda), _) => cuda::forward(cx, cuda, &mut out, inputs, self)?,
             (Device::Plan(_), _) => drop(work(&out)),
         }
         save.keep_all(&out.dh);

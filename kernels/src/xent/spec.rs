@@ -1,6 +1,6 @@
 //! Cross-entropy from full logits, in float64.
 
-use super::NO_LABEL;
+use super::{NO_LABEL, Targets};
 use crate::rows::Rows;
 use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
@@ -31,7 +31,7 @@ fn cases(dtype: DType) -> Vec<Case> {
 /// Both outputs, no gradient.
 fn values(t: usize, c: usize, v: usize, dtype: DType) -> Case {
     let label = |t: usize| if t % 4 == 1 { NO_LABEL } else { (t * 7919 % v) as i32 };
-    let scale = 1.0 / t as f32;
+    let (scale, labelled) = (1.0 / t as f32, (0..t).filter(|&t| label(t) != NO_LABEL).count());
     Case {
         name: format!("T={t} C={c} V={v}"),
         inputs: vec![
@@ -40,7 +40,7 @@ fn values(t: usize, c: usize, v: usize, dtype: DType) -> Case {
             Input::ints((0..t).map(label).collect()),
         ],
         run: Box::new(move |cx, x| {
-            let (loss, logprobs) = super::xent(cx, x[0], x[1], x[2], scale)?;
+            let (loss, logprobs) = super::xent(cx, x[0], x[1], &Targets::counted(x[2].clone(), labelled), scale)?;
             Ok(vec![loss, logprobs])
         }),
         reference: Box::new(move |x| reference(&x[0], &x[1], &x[2], scale as f64)),
@@ -55,11 +55,13 @@ fn part(first: usize, held: usize, (t, c, v): (usize, usize, usize), dtype: DTyp
     let mut inputs = whole.inputs;
     inputs[1] = Input::storage([held, c]).scaled(2.0 / (c as f32).sqrt()).frozen();
     let scale = 1.0 / t as f32;
+    let labelled = (0..t).filter(|t| t % 4 != 1).count();
     Case {
         name: format!("{} {held} from {first}", whole.name),
         inputs,
         run: Box::new(move |cx, x| {
-            Ok(vec![super::xent_part(cx, x[0], x[1], x[2], scale, Rows { first, of: v })?.0])
+            let targets = Targets::counted(x[2].clone(), labelled);
+            Ok(vec![super::xent_part(cx, x[0], x[1], &targets, scale, Rows { first, of: v })?.0])
         }),
         reference: Box::new(move |x| {
             vec![reference_of_part(&x[0], &x[1], &x[2], scale as f64, first).swap_remove(0)]

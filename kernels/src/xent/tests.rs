@@ -6,11 +6,25 @@ fn a_target_outside_the_vocabulary_is_named() {
     let device = Device::cpu();
     let zeros = |shape: [usize; 2]| device.zeros(Label::Activations, shape, DType::F32);
     for bad in [5, -1] {
-        let targets = device.tensor(Label::Activations, [2], &[NO_LABEL, bad]).unwrap();
+        let targets = Targets::new(&device, &[NO_LABEL, bad]).unwrap();
         let cx = Ctx::inference(&device);
         let error = xent(&cx, &zeros([2, 3]), &zeros([5, 3]), &targets, 1.0).unwrap_err();
         let message = format!("xent: target {bad} of token 1 is outside the vocabulary of 5");
         assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn another_number_of_labels_than_was_said_is_refused() {
+    for device in devices() {
+        let zeros = |shape: [usize; 2]| device.zeros(Label::Activations, shape, DType::F32);
+        let ids = device.tensor(Label::Activations, [2], &[NO_LABEL, 3]).unwrap();
+        let run = |labelled| {
+            let targets = Targets::counted(ids.clone(), labelled);
+            xent(&Ctx::inference(&device), &zeros([2, 3]), &zeros([5, 3]), &targets, 1.0)
+        };
+        assert!(run(1).is_ok());
+        assert!(run(2).is_err());
     }
 }
 
@@ -26,7 +40,7 @@ fn a_token_s_logprob_does_not_depend_on_the_tokens_beside_it() {
         let part = &h[rows.start * c..rows.end * c];
         let h = device.tensor(Label::Activations, [rows.len(), c], part).unwrap();
         let y: Vec<i32> = rows.map(|t| (t % v) as i32).collect();
-        let y = device.tensor(Label::Activations, [y.len()], &y).unwrap();
+        let y = Targets::new(&device, &y).unwrap();
         xent(&cx, &h, &head, &y, 1.0).unwrap().1.slice::<f32>().unwrap().to_vec()
     };
     let all = run(0..t);
@@ -41,9 +55,9 @@ fn peak(t: usize, v: usize) -> usize {
     let c = 64;
     let h = device.empty(Label::Activations, [t, c], DType::BF16).with_grad();
     let head = device.empty(Label::Weights, [v, c], DType::BF16);
-    let targets = device.empty(Label::Activations, [t], DType::I32);
+    let targets = Targets::new(&device, &vec![0; t]).unwrap();
     xent(&cx, &h, &head, &targets, 1.0).unwrap();
-    let inputs = h.byte_len() + head.byte_len() + targets.byte_len();
+    let inputs = h.byte_len() + head.byte_len() + targets.ids().byte_len();
     let outputs = h.byte_len() + 4 * t + 4;
     device.ledger().usage().peak - inputs - outputs
 }
@@ -62,7 +76,7 @@ fn the_gradient_scales_with_that_of_the_loss() {
             let cx = Ctx::training(&device, 0, 0);
             let h = device.tensor(Label::Activations, [1, 2], &[1.0f32, -1.0]).unwrap().with_grad();
             let head = device.tensor(Label::Weights, [2, 2], &[1.0f32, 0.0, 0.0, 1.0]).unwrap();
-            let y = device.tensor(Label::Activations, [1], &[1]).unwrap();
+            let y = Targets::new(&device, &[1]).unwrap();
             let (loss, _) = xent(&cx, &h, &head, &y, 1.0).unwrap();
             let mut grads = codelsi_engine::Grads::default();
             let seed = device.tensor(Label::Gradients, [1], &[dloss]).unwrap();
@@ -83,7 +97,7 @@ fn without_any_label_everything_is_zero() {
         let cx = Ctx::training(&device, 0, 0);
         let zeros = || device.zeros(Label::Activations, [2, 3], DType::F32).with_grad();
         let (h, head) = (zeros(), zeros());
-        let targets = device.tensor(Label::Activations, [2], &[NO_LABEL; 2]).unwrap();
+        let targets = Targets::new(&device, &[NO_LABEL; 2]).unwrap();
         let (loss, logprobs) = xent(&cx, &h, &head, &targets, 1.0).unwrap();
         assert_eq!(
             (loss.to_vec::<f32>().unwrap()[0], logprobs.to_vec::<f32>().unwrap()),

@@ -8,8 +8,7 @@ pub const BUGS: &[Bug] = &[
         ["    if (i + N <= n) {", "    if (i < n) {"],
         (BF16, "add T=3 C=17"),
     )
-    .nth(0)
-    .quiet(),
+    .nth(0),
     Bug::new(
         "elementwise.cu",
         "the last elements add a to itself",

@@ -25,15 +25,13 @@ pub const BUGS: &[Bug] = &[
         "ids beyond the last are read, and not used",
         ["if (s < T) tile[threadIdx.x] = ids[s];", "tile[threadIdx.x] = ids[s];"],
         (F32, "V=5 C=17 T=3 to F32"),
-    )
-    .quiet(),
+    ),
     Bug::new(
         "embed.cu",
         "the id of a token beyond the last is read, and not used",
         ["int id = t < T ? ids[t] : 0", "int id = ids[t]"],
         (BF16, "V=5 C=17 T=3 to BF16"),
-    )
-    .quiet(),
+    ),
     Bug::new(
         "embed.cu",
         "a token's place is compared within its tile",

@@ -60,8 +60,7 @@ pub const BUGS: &[Bug] = &[
         "the key behind the document is copied, and hidden",
         ["tile + row < job.slots.end()", "tile + row <= job.slots.end()"],
         GROUPED,
-    )
-    .quiet(),
+    ),
     Bug::new(
         "attend.cuh",
         "keys are not waited for",

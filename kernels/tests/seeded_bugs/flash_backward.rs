@@ -46,8 +46,7 @@ pub const BUGS: &[Bug] = &[
         "dq: L of rows that are not there is read, and not used",
         ["index < 0 ? INFINITE : lse[index]", "lse[index]"],
         GROUPED,
-    )
-    .quiet(),
+    ),
     Bug::new("flash/backward.cu", "dq: Δ is left out", ["(ds.at(r, c) - mean[r])", "ds.at(r, c)"], GROUPED),
     Bug::new("flash/backward.cu", "dq is not scaled", ["    scale_by<Tiles>(sums, scale);\n", ""], GROUPED),
     Bug::new(

@@ -104,8 +104,7 @@ pub const BUGS: &[Bug] = &[
         "one row too many is stored",
         ["if (row >= M || column >= N) continue;", "if (row > M || column >= N) continue;"],
         (BF16, "T=12 N=32 K=256"),
-    )
-    .quiet(),
+    ),
     Bug::new(
         "mainloop.cuh",
         "no barrier before the tile of y is read back",
@@ -124,15 +123,13 @@ pub const BUGS: &[Bug] = &[
         "chunks beyond the matrix are read",
         ["count > 0 ? 16 : 0", "16"],
         (BF16, "T=12 N=32 K=256"),
-    )
-    .quiet(),
+    ),
     Bug::new(
         "tile.cuh",
         "rows beyond the matrix are not zeroed",
         ["l < lines ? elements : 0", "elements"],
         (BF16, "T=12 N=32 K=256"),
-    )
-    .quiet(),
+    ),
     Bug::new(
         "tile.cuh",
         "elements beyond an unaligned row are read",
@@ -214,8 +211,7 @@ pub const BUGS: &[Bug] = &[
         "rows beyond the matrix are read, and not used",
         ["major < majors && quad < QUADS", "quad < QUADS"],
         (F32, "T=13 N=33 K=17"),
-    )
-    .quiet(),
+    ),
     Bug::new(
         "ffma.cu",
         "elements beyond a row are read",
@@ -227,8 +223,7 @@ pub const BUGS: &[Bug] = &[
         "one row too many is stored",
         ["if (at_m >= M)", "if (at_m > M)"],
         (F32, "T=13 N=33 K=17"),
-    )
-    .quiet(),
+    ),
     // sum.cu
     Bug::new("sum.cu", "the last slice is not summed", ["s < slices", "s < slices - 1"], SLICED),
     Bug::new(

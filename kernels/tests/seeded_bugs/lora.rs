@@ -88,8 +88,7 @@ pub const BUGS: &[Bug] = &[
         "the mask of rows beyond the last is read, and not used",
         ["bits = t < T && word < words", "bits = word < words"],
         DROPPED,
-    )
-    .quiet(),
+    ),
     Bug::new(
         "dx.cu",
         "the mask covers the plain product too",

@@ -76,8 +76,7 @@ pub const BUGS: &[Bug] = &[
         "columns of B beyond R are read",
         ["if (n + line < N && column < R) load", "if (n + line < N) load"],
         LONG,
-    )
-    .quiet(),
+    ),
     Bug::new(
         "narrow.cu",
         "only the last strip counts in dB",

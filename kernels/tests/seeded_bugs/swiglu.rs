@@ -8,16 +8,14 @@ pub const BUGS: &[Bug] = &[
         ["    if (i + N <= n) {", "    if (i < n) {"],
         (BF16, "T=3 F=17"),
     )
-    .nth(0)
-    .quiet(),
+    .nth(0),
     Bug::new(
         "swiglu.cu",
         "the last pack is not bounded, backward",
         ["    if (i + N <= n) {", "    if (i < n) {"],
         (F32, "T=3 F=17"),
     )
-    .nth(1)
-    .quiet(),
+    .nth(1),
     Bug::new(
         "swiglu.cu",
         "the last element is left out",

@@ -4,6 +4,7 @@ use crate::model_args::{Loaded, ModelArgs};
 use crate::output::Output;
 use clap::Args;
 use codelsi_engine::{Ctx, Device, Grads, Label, Result};
+use codelsi_kernels::xent::Targets;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
@@ -102,7 +103,7 @@ fn train(args: &Bench, device: &Device, checkpoint: &Checkpoint, tokens: &[u32])
     let batch = Batch::new(device, &[tokens])?;
     let mut targets: Vec<i32> = tokens[1..].iter().map(|&t| t as i32).collect();
     targets.push(-100);
-    let targets = device.tensor(Label::Activations, [targets.len()], &targets)?;
+    let targets = Targets::new(device, &targets)?;
     let options = ForwardOptions { dropout: 0.05, checkpoint: false };
     per_second(args.repeat, tokens.len(), || {
         let cx = Ctx::training(device, 42, optimizer.step);

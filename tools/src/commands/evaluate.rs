@@ -2,8 +2,9 @@
 
 use crate::commands::judge::JudgeArgs;
 use crate::completer::LocalModel;
-use crate::model_args::{Loaded, ModelArgs};
+use crate::model_args::ModelArgs;
 use crate::output::{Bar, Output};
+use crate::ranks::RankArgs;
 use crate::table;
 use clap::Args;
 use codelsi_engine::Result;
@@ -21,6 +22,8 @@ use std::sync::Mutex;
 pub struct Evaluate {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    ranks: RankArgs,
     /// Adapter folders; each is measured beside the base.
     #[arg(long)]
     adapter: Vec<PathBuf>,
@@ -96,17 +99,17 @@ pub fn run(args: &Evaluate, out: &Output) -> Result<()> {
     let judge = args.judge.open()?;
     let protocol = args.protocol.protocol(&problems, &*judge);
     eprintln!("{protocol}");
-    let mut loaded = Loaded::open(&args.model, None)?;
+    let mut model = LocalModel::open(&args.model, args.ranks)?;
     let mut results = Vec::new();
-    let mut measure = |name: &str, loaded: &Loaded| -> Result<()> {
+    let mut measure = |name: &str, model: &mut LocalModel| -> Result<()> {
         let folder = args.out.join(name);
-        results.push(measure(name, loaded, &problems, &protocol, &*judge, &folder, out)?);
+        results.push(measure(name, model, &problems, &protocol, &*judge, &folder, out)?);
         Ok(())
     };
-    measure("base", &loaded)?;
+    measure("base", &mut model)?;
     for adapter in &args.adapter {
-        loaded.put_on(adapter)?;
-        measure(&name_of(adapter), &loaded)?;
+        model.put_on(adapter)?;
+        measure(&name_of(adapter), &mut model)?;
     }
     let set = set("problems", results)?;
     let report = Report {
@@ -128,7 +131,7 @@ pub fn run(args: &Evaluate, out: &Output) -> Result<()> {
 /// One model on one set of problems, with bars.
 pub fn measure(
     name: &str,
-    loaded: &Loaded,
+    model: &mut LocalModel,
     problems: &[Problem],
     protocol: &Protocol,
     judge: &dyn Judge,
@@ -136,7 +139,7 @@ pub fn measure(
     out: &Output,
 ) -> Result<ModelResult> {
     let watch = Bars { name: name.into(), out, bars: Mutex::default() };
-    let result = evaluate(name, &mut LocalModel::new(loaded), problems, protocol, judge, folder, &watch);
+    let result = evaluate(name, model, problems, protocol, judge, folder, &watch);
     watch.finish();
     result
 }

@@ -2,8 +2,9 @@
 
 use crate::model_args::{Loaded, ModelArgs};
 use crate::output::Output;
+use crate::ranks::RankArgs;
 use clap::Args;
-use codelsi_engine::Result;
+use codelsi_engine::{Error, Result};
 use codelsi_model::generate::{Limits, Request, Sampling, generate};
 use codelsi_model::template::Template;
 use serde_json::json;
@@ -14,6 +15,8 @@ use std::path::PathBuf;
 pub struct Generate {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    ranks: RankArgs,
     /// Adapter folder in PEFT's layout.
     #[arg(long)]
     adapter: Option<PathBuf>,
@@ -83,6 +86,9 @@ impl From<SamplingArgs> for Sampling {
 
 /// Runs the command.
 pub fn run(args: &Generate, out: &Output) -> Result<()> {
+    if args.ranks.in_one_process()? > 1 {
+        return Err(Error::new("--layout replicate shares prompts, and there is one: use --ranks 1"));
+    }
     let loaded = Loaded::open(&args.model, args.adapter.as_deref())?;
     let prompt = match &args.prompt {
         Some(text) => {

@@ -5,6 +5,7 @@ use crate::demo;
 use crate::model_args::PlaceArgs;
 use crate::output::Output;
 use crate::pipeline::{self, Sources};
+use crate::ranks::RankArgs;
 use crate::recipe::Recipe;
 use clap::Args;
 use codelsi_engine::{Error, Result};
@@ -37,6 +38,8 @@ pub struct Pipeline {
     private_problems: Option<PathBuf>,
     #[command(flatten)]
     place: PlaceArgs,
+    #[command(flatten)]
+    ranks: RankArgs,
     /// tsc or embedded; by default the recipe's.
     #[arg(long)]
     judge: Option<codelsi_eval::judge::Kind>,
@@ -83,7 +86,7 @@ pub fn run(args: &Pipeline, out: &Output) -> Result<()> {
         _ => args.sources()?,
     };
     let judge = JudgeArgs { judge: args.judge.unwrap_or(recipe.judge), tsc: None, node: None };
-    let report = pipeline::run(&recipe, &sources, &args.out, args.place, &judge, out)?;
+    let report = pipeline::run(&recipe, &sources, &args.out, (args.place, args.ranks), &judge, out)?;
     let models =
         || report.sets.iter().map(|s| s.results.iter().map(super::evaluate::summary).collect::<Vec<_>>());
     out.json(args.json, &serde_json::json!({ "sets": models().collect::<Vec<_>>() }));
@@ -99,7 +102,7 @@ pub fn demo(out: &Output) -> Result<()> {
     let recipe = Recipe::demo(42);
     let sources = demo::sources(&folder.join("sources"), 42)?;
     let judge = JudgeArgs { judge: recipe.judge, tsc: None, node: None };
-    pipeline::run(&recipe, &sources, &folder, PlaceArgs::default(), &judge, out)?;
+    pipeline::run(&recipe, &sources, &folder, Default::default(), &judge, out)?;
     Ok(())
 }
 

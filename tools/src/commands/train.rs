@@ -2,8 +2,9 @@
 
 use crate::model_args::{ModelArgs, PlaceArgs};
 use crate::output::Output;
+use crate::ranks::RankArgs;
 use clap::Args;
-use codelsi_engine::Result;
+use codelsi_engine::{Rank, Result};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
 use codelsi_model::template::Template;
@@ -17,6 +18,8 @@ use std::path::PathBuf;
 pub struct Train {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    ranks: RankArgs,
     /// JSON Lines of {"instruction": …, "output": …}.
     #[arg(long)]
     data: PathBuf,
@@ -137,7 +140,7 @@ pub fn run(args: &Train, out: &Output) -> Result<()> {
         compute: args.model.place.compute(&checkpoint),
         seed: args.seed,
     };
-    let report = train(&options, args.model.place, out)?;
+    let Some(report) = train(&options, args.model.place, args.ranks, out)? else { return Ok(()) };
     if !args.json {
         println!("{}", summary(&report));
     }
@@ -145,11 +148,23 @@ pub fn run(args: &Train, out: &Output) -> Result<()> {
     Ok(())
 }
 
-/// Trains with a bar, the overview and a line a validation on stderr; the pipeline does the same.
-pub fn train(options: &TrainOptions, place: PlaceArgs, out: &Output) -> Result<Report> {
-    let device = place.device.open()?;
+/// Trains with a bar, the overview and a line a validation on stderr; the pipeline does the same. Rank 0 alone speaks, and
+/// a process that is another rank gets no report.
+pub fn train(
+    options: &TrainOptions,
+    place: PlaceArgs,
+    ranks: RankArgs,
+    out: &Output,
+) -> Result<Option<Report>> {
+    ranks.run(place.device, |rank| match rank.comm.rank() {
+        0 => told(options, rank, out),
+        _ => trainer::train(options, rank, &mut |_| ()),
+    })
+}
+
+fn told(options: &TrainOptions, rank: Rank, out: &Output) -> Result<Report> {
     let mut bar = None;
-    let report = trainer::train(options, &device, &mut |event| match event {
+    let report = trainer::train(options, rank, &mut |event| match event {
         Event::Start(overview) => {
             eprintln!("{overview}");
             bar = Some(out.bar("train", overview.steps));

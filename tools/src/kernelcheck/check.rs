@@ -1,7 +1,7 @@
 //! `check`: every case of an op, on any device.
 
-use crate::place::title;
 use super::{sizes, specs};
+use crate::place::title;
 use codelsi_engine::{DType, Device, Result};
 use codelsi_kernels::check::{Report, against_reference, between, case_on_device, on_device};
 use codelsi_kernels::spec::Spec;

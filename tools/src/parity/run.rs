@@ -5,6 +5,7 @@ use codelsi_engine::{At, Ctx, DType, Device, Error, Grads, Label, Result, Tensor
 use codelsi_kernels::check::value;
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::flash;
+use codelsi_kernels::xent::Targets;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::generate::{Limits, Request, generate};
@@ -217,9 +218,9 @@ impl Case<'_> {
 
     /// Mean loss over the labelled tokens, and the log-probability of each token after the first.
     fn loss(&self, cx: &Ctx, model: &Llama, batch: &Batch, targets: &[i32]) -> Result<(f64, Vec<f64>)> {
-        let targets_tensor = self.device.tensor(Label::Activations, [targets.len()], targets)?;
-        let scale = 1.0 / labelled(targets) as f32;
-        let (loss, logprobs) = model.loss(cx, batch, &targets_tensor, scale, ForwardOptions::default())?;
+        let targets = Targets::new(self.device, targets)?;
+        let scale = 1.0 / targets.labelled() as f32;
+        let (loss, logprobs) = model.loss(cx, batch, &targets, scale, ForwardOptions::default())?;
         let mut logprobs = floats(&logprobs)?;
         logprobs.pop();
         Ok((floats(&loss)?[0], logprobs))
@@ -227,9 +228,9 @@ impl Case<'_> {
 
     fn gradients(&self, model: &Llama, batch: &Batch, targets: &[i32], step: u32) -> Result<(f64, Grads)> {
         let cx = Ctx::training(self.device, 0, step);
-        let targets_tensor = self.device.tensor(Label::Activations, [targets.len()], targets)?;
-        let scale = 1.0 / labelled(targets) as f32;
-        let (loss, _) = model.loss(&cx, batch, &targets_tensor, scale, ForwardOptions::default())?;
+        let targets = Targets::new(self.device, targets)?;
+        let scale = 1.0 / targets.labelled() as f32;
+        let (loss, _) = model.loss(&cx, batch, &targets, scale, ForwardOptions::default())?;
         let mut grads = Grads::default();
         let one = self.device.tensor(Label::Gradients, *loss.shape(), &[1.0f32])?;
         cx.backward(&loss, one, &mut grads)?;
@@ -244,10 +245,6 @@ impl Case<'_> {
 /// What each position predicts: the next label, nothing at the end.
 fn next(labels: &[i64]) -> Vec<i32> {
     labels[1..].iter().map(|&l| l as i32).chain([-100]).collect()
-}
-
-fn labelled(targets: &[i32]) -> usize {
-    targets.iter().filter(|&&t| t != -100).count()
 }
 
 fn floats(t: &Tensor) -> Result<Vec<f64>> {

@@ -82,6 +82,8 @@ pub struct Program {
     pub access_of: Vec<u32>,
     /// The narrowest access that may reach shared memory, in bytes: how fine its race records must be.
     pub shared_grain: u32,
+    /// The same of global memory.
+    pub global_grain: u32,
 }
 
 impl Program {

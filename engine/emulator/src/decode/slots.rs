@@ -23,7 +23,8 @@ pub fn assign(mut built: Built, line: u32) -> Result<Program> {
         local_bytes: built.local_bytes,
         params: std::mem::take(&mut built.params),
         param_bytes: built.param_bytes,
-        shared_grain: grain(&built.drafts),
+        shared_grain: grain(&built.drafts, Space::Shared),
+        global_grain: grain(&built.drafts, Space::Global),
         ..Program::default()
     };
     let rows = scan(&built, &live, &mut program);
@@ -77,13 +78,12 @@ fn skeleton(built: &Built) -> Vec<Inst> {
     built.drafts.iter().map(inst).collect()
 }
 
-/// The narrowest access that may reach shared memory.
-fn grain(drafts: &[Draft]) -> u32 {
+/// The narrowest access that may reach a space.
+fn grain(drafts: &[Draft], space: Space) -> u32 {
+    let reaches = |s: Space| s == space || s == Space::Generic;
     let width = |d: &Draft| match d.op {
-        Op::Load(a) | Op::Store(a) if matches!(a.space, Space::Shared | Space::Generic) => {
-            a.size as u32 * a.count as u32
-        }
-        Op::Atom { space: Space::Shared | Space::Generic, size, .. } => size as u32,
+        Op::Load(a) | Op::Store(a) if reaches(a.space) => a.size as u32 * a.count as u32,
+        Op::Atom { space, size, .. } if reaches(space) => size as u32,
         Op::CopyAsync(size) => size as u32,
         _ => 16,
     };

@@ -6,6 +6,7 @@ use super::registers::{Registers, row};
 use super::shadow::Who;
 use super::space::{Offsets, aligned, offsets};
 use super::warp::{Warp, lanes};
+use super::written::Touch;
 use crate::fault::{Check, FaultKind, trouble};
 use crate::gpu::Schedule;
 use crate::inst::{Access, Class, Inst, LANES, Slot, Strength};
@@ -80,7 +81,7 @@ impl<'g> Warp<'g> {
                 let pattern = Pattern::of(&at, q.bytes, q.mask);
                 shared.counters.shared_loads.count(moved, pattern.passes(&at, q.bytes, q.mask));
                 let who = self.who(q.access.strength == Strength::Strong);
-                let tainted = shared.memory.read(who, &at, q.bytes, q.mask)?;
+                let tainted = shared.memory.read(&shared.clock, who, &at, q.bytes, q.mask)?;
                 let memory = &shared.memory;
                 gather(&mut self.registers, q, &at, q.mask, |_, w| memory.words[w]);
                 match tainted {
@@ -124,6 +125,11 @@ impl<'g> Warp<'g> {
                 shared.counters.global_loads.count(moved, pattern.sectors(&at, q.bytes, here));
                 let access = shared.grid.program.access_of[self.now.pc as usize];
                 shared.log.add(access, a.base, &at, q.bytes, here, pattern);
+                if shared.grid.rules.ordering && q.access.strength == Strength::Plain {
+                    let (who, bytes) = (self.who(false), q.bytes);
+                    let touch = Touch { who, base: a.base, at: &at, bytes, mask: here };
+                    shared.written.read(&shared.clock, touch)?;
+                }
             }
             let words = a.words();
             gather(&mut self.registers, q, &at, here, |_, w| words[w].load(Relaxed));
@@ -163,7 +169,7 @@ impl<'g> Warp<'g> {
     #[inline(always)]
     fn store(&mut self, shared: &mut Shared<'g>, q: &Request<'_>) -> Check {
         let moved = q.mask.count_ones() as u64 * q.bytes as u64;
-        let late = shared.grid.schedule == Schedule::Late;
+        let late = shared.grid.rules.schedule == Schedule::Late;
         match q.space {
             Space::Shared => {
                 let at = offsets("shared memory", &q.addresses, shared.grid.shared_bytes as u64, q.bytes)?;
@@ -172,7 +178,7 @@ impl<'g> Warp<'g> {
                 let tainted = self.tainted_values(q);
                 let who = self.who(q.access.strength == Strength::Strong);
                 let same = |a: usize, b: usize| same_values(&self.registers, q, a, b);
-                shared.memory.write(who, &at, q.bytes, q.mask, tainted, same)?;
+                shared.memory.write(&mut shared.clock, who, &at, q.bytes, q.mask, tainted, same)?;
                 let memory = &mut shared.memory;
                 scatter(&self.registers, q, &at, q.mask, late, |_, w, value, bits| {
                     memory.words[w] = memory.words[w] & !bits | value & bits;
@@ -227,11 +233,17 @@ impl<'g> Warp<'g> {
             shared.counters.global_stores.count(moved, pattern.sectors(&at, q.bytes, here));
             let access = shared.grid.program.access_of[self.now.pc as usize];
             shared.log.add(access, a.base, &at, q.bytes, here, pattern);
-            if let Some((one, two)) = pattern.clash(&at, here, |x, y| same_values(&self.registers, q, x, y)) {
+            if let Some((one, two)) = pattern.clash(&at, here, |x, y| same_values(&self.registers, q, x, y))
+                && shared.grid.rules.ordering
+            {
                 let address = a.base + at[two] as u64;
                 let detail =
                     format!("lanes {one} and {two} of one store write different values to {address:#x}");
                 return Err(trouble(FaultKind::GlobalRace, Some(two as u32), detail));
+            }
+            if shared.grid.rules.ordering && q.access.strength == Strength::Plain {
+                let touch = Touch { who: self.who(false), base: a.base, at: &at, bytes: q.bytes, mask: here };
+                shared.written.write(&shared.clock, touch)?;
             }
             let partial = a.is_partial();
             scatter(&self.registers, q, &at, here, late, |_, w, value, bits| {

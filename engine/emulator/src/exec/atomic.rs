@@ -91,7 +91,7 @@ impl<'g> Warp<'g> {
     ) -> Check {
         let (b, c) = (self.registers.bits(i.src[1]), self.registers.bits(i.src[2]));
         let mut order: Vec<usize> = lanes(mask).collect();
-        if shared.grid.schedule == Schedule::Late {
+        if shared.grid.rules.schedule == Schedule::Late {
             order.reverse();
         }
         let mut old = [0u64; LANES];
@@ -103,12 +103,12 @@ impl<'g> Warp<'g> {
                 shared.counters.shared_atomics.count(moved(mask), pattern.passes(&at, size as u32, mask));
                 let operand = self.tainted(i.src[1], mask) | self.tainted(i.src[2], mask);
                 let who = self.who(true);
-                if operand != 0 || shared.memory.read(who, &at, size as u32, mask)? {
+                if operand != 0 || shared.memory.read(&shared.clock, who, &at, size as u32, mask)? {
                     let lane = operand.checked_ilog2().unwrap_or(mask.trailing_zeros());
                     let detail = "an atomic on shared memory uses uninitialised data";
                     return Err(trouble(FaultKind::Uninitialised, Some(lane), detail));
                 }
-                shared.memory.write(who, &at, size as u32, mask, 0, |_, _| true)?;
+                shared.memory.write(&mut shared.clock, who, &at, size as u32, mask, 0, |_, _| true)?;
                 for k in order {
                     let words = &mut shared.memory.words;
                     old[k] = apply(op, size, at[k], b[k], c[k], |w, f| {

@@ -1,7 +1,7 @@
 //! Block barriers: who waits, who has arrived, when they are let go.
 
 use super::block::Shared;
-use super::shadow::SharedMemory;
+use super::clock::Clock;
 use super::warp::{Stop, Warp, lanes};
 use crate::fault::{Check, FaultKind, trouble};
 use crate::inst::{FULL, Inst, LANES, Op, Reduce, Slot};
@@ -39,12 +39,12 @@ impl Barriers {
     }
 
     /// Lets the warps of complete barriers go on.
-    pub fn release(&mut self, memory: &mut SharedMemory, warps: &mut [Warp<'_>]) {
+    pub fn release(&mut self, clock: &mut Clock, warps: &mut [Warp<'_>]) {
         for (id, b) in self.all.iter_mut().enumerate() {
             if b.expected == 0 || b.waiting.count_ones() + b.arrived.count_ones() < b.expected {
                 continue;
             }
-            memory.barrier(id as u32, b.waiting);
+            clock.barrier(id as u32, b.waiting);
             let votes =
                 lanes(b.waiting).filter_map(|w| warps[w].waiting?.reduce.map(|r| (r.2, warps[w].all)));
             let (mut count, mut all) = (0, 0);
@@ -111,7 +111,7 @@ impl<'g> Warp<'g> {
         self.now.pc += 1;
         if matches!(i.op, Op::BarrierArrive) {
             b.arrived |= here;
-            shared.memory.arrive(id, self.index);
+            shared.clock.arrive(id, self.index);
             return Ok(None);
         }
         b.waiting |= here;

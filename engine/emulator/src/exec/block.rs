@@ -1,10 +1,12 @@
 //! A block: its warps take turns on one host thread.
 
 use super::barrier::Barriers;
+use super::clock::Clock;
 use super::grid::Grid;
 use super::races::Log;
 use super::shadow::SharedMemory;
 use super::warp::{Stop, Warp, lanes, thread};
+use super::written::Written;
 use crate::counters::{Counters, Executed};
 use crate::fault::{Check, Fault, FaultKind, Trouble, trouble};
 use crate::gpu::Schedule;
@@ -16,7 +18,9 @@ pub struct Shared<'g> {
     pub ctaid: [u32; 3],
     pub counters: Counters,
     pub executed: [Executed; Kind::COUNT],
+    pub clock: Clock,
     pub memory: SharedMemory,
+    pub written: Written,
     pub barriers: Barriers,
     /// For every memory instruction the allocation it last touched: most touch one all the time.
     pub hits: Vec<u32>,
@@ -39,7 +43,9 @@ impl<'g> Block<'g> {
             ctaid,
             counters: Counters::default(),
             executed: Default::default(),
-            memory: SharedMemory::new(grid.shared_bytes, grid.program.shared_grain, warps),
+            clock: Clock::new(warps),
+            memory: SharedMemory::new(grid),
+            written: Written::new(grid.program.global_grain),
             barriers: Barriers::new(warps),
             hits: vec![0; grid.program.accesses],
             log: Log::new(if grid.blocks > 1 { grid.program.accesses } else { 0 }),
@@ -50,7 +56,7 @@ impl<'g> Block<'g> {
     /// Runs all warps to their ends.
     pub fn run(mut self) -> Result<(Counters, Log), Fault> {
         let mut order: Vec<usize> = (0..self.warps.len()).collect();
-        if self.shared.grid.schedule == Schedule::Late {
+        if self.shared.grid.rules.schedule == Schedule::Late {
             order.reverse();
         }
         loop {
@@ -63,12 +69,12 @@ impl<'g> Block<'g> {
                 moved = true;
                 run_warp(warp, &mut self.shared).map_err(|t| self.fault(w, *t))?;
             }
-            self.shared.barriers.release(&mut self.shared.memory, &mut self.warps);
+            self.shared.barriers.release(&mut self.shared.clock, &mut self.warps);
             if self.warps.iter().all(|w| w.live() == 0) {
                 self.shared.counters.executed(&self.shared.executed);
                 return Ok((self.shared.counters, self.shared.log));
             }
-            let limit = self.shared.grid.limit;
+            let limit = self.shared.grid.rules.limit;
             if self.shared.executed.iter().map(|e| e.warps).sum::<u64>() > limit {
                 let running =
                     self.warps.iter().position(|w| w.live() != 0 && w.waiting.is_none()).unwrap_or(0);

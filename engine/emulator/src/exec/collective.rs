@@ -43,7 +43,7 @@ impl<'g> Warp<'g> {
             }
             Op::WarpSync => {
                 self.members("bar.warp.sync", i.src[0], mask)?;
-                shared.memory.warp_sync(self.index);
+                shared.clock.warp_sync(self.index);
             }
             _ => return Err(trouble(FaultKind::Invalid, None, "an instruction this GPU cannot execute")),
         }

@@ -14,7 +14,7 @@ impl<'g> Warp<'g> {
         match i.op {
             Op::Branch => return Ok(self.branch(shared, i, mask)),
             Op::BranchIndexed => return self.branch_indexed(shared, i, mask),
-            Op::Exit => return self.exit(mask),
+            Op::Exit => return self.exit(shared, mask),
             Op::Barrier | Op::BarrierArrive | Op::BarrierReduce(_) => return self.barrier(shared, i, mask),
             _ if mask == 0 => {}
             Op::Load(access) => self.access(shared, i, access, false, mask)?,
@@ -54,7 +54,7 @@ impl<'g> Warp<'g> {
         } else {
             let rejoin = shared.grid.program.reconverge[self.now.pc as usize];
             let mut sides = [(i.imm as u32, taken), (next, stay)];
-            if shared.grid.schedule == Schedule::Late {
+            if shared.grid.rules.schedule == Schedule::Late {
                 sides.reverse();
             }
             self.split(rejoin, &sides);
@@ -104,8 +104,10 @@ impl<'g> Warp<'g> {
         self.now = Frame { pc, mask, rejoin };
     }
 
-    fn exit(&mut self, mask: u32) -> Check<Option<Stop>> {
-        self.leftover_copies(mask)?;
+    fn exit(&mut self, shared: &Shared<'g>, mask: u32) -> Check<Option<Stop>> {
+        if shared.grid.rules.ordering {
+            self.leftover_copies(mask)?;
+        }
         self.exited |= mask;
         self.now.mask &= !mask;
         self.now.pc += 1;

@@ -5,6 +5,7 @@ use super::pattern::Pattern;
 use super::registers::row;
 use super::space::{Offsets, aligned, offsets};
 use super::warp::{Warp, lanes};
+use super::written::Touch;
 use crate::fault::{Check, FaultKind, trouble};
 use crate::gpu::Schedule;
 use crate::inst::{Inst, LANES};
@@ -104,7 +105,7 @@ impl<'g> Warp<'g> {
             let detail = format!("cp.async of {size} bytes from a source of {}", bytes[k]);
             return Err(trouble(FaultKind::Invalid, Some(k as u32), detail));
         }
-        shared.memory.copy_begin(self.who(false), &to, size, mask)?;
+        shared.memory.copy_begin(&shared.clock, self.who(false), &to, size, mask)?;
         let from = self.addresses(i.src[1], i.imm as i32 as i64, mask);
         aligned(&from, size)?;
         let first = self.copies.pending.len();
@@ -119,7 +120,7 @@ impl<'g> Warp<'g> {
             bytes,
         };
         self.copy_sources(shared, &from, batch)?;
-        if shared.grid.schedule == Schedule::Early {
+        if shared.grid.rules.schedule == Schedule::Early {
             self.copies.pending[first..].iter().for_each(|b| b.land(b.mask, &mut shared.memory.words));
         }
         Ok(())
@@ -151,6 +152,10 @@ impl<'g> Warp<'g> {
             shared.counters.global_loads.count(moved, pattern.sectors(&at, length, here));
             let access = shared.grid.program.access_of[self.now.pc as usize];
             shared.log.add(access, a.base, &at, length, here, pattern);
+            if shared.grid.rules.ordering {
+                let touch = Touch { who: self.who(false), base: a.base, at: &at, bytes: length, mask: here };
+                shared.written.read(&shared.clock, touch)?;
+            }
             self.copies.pending.push(Batch { mask: here, from: Some(a), at, ..batch });
         }
         Ok(())
@@ -158,9 +163,9 @@ impl<'g> Warp<'g> {
 
     /// `wait_group`: at most `left` groups stay pending; -1 waits for all, committed or not.
     pub fn copy_wait(&mut self, shared: &mut Shared<'g>, left: i64, mask: u32) -> Check {
-        let late = shared.grid.schedule == Schedule::Late;
+        let late = shared.grid.rules.schedule == Schedule::Late;
         let committed = self.copies.committed;
-        let (memory, who) = (&mut shared.memory, self.index);
+        let (clock, memory, who) = (&shared.clock, &mut shared.memory, self.index);
         self.copies.pending.retain_mut(|b| {
             let due = |k: usize| left < 0 || (b.group[k] as i64) < committed[k] as i64 - left;
             let waited = (0..LANES).fold(0, |m, k| m | (due(k) as u32) << k) & mask & b.mask;
@@ -169,7 +174,7 @@ impl<'g> Warp<'g> {
             }
             for k in lanes(waited) {
                 let tainted = b.land_taint(k, &mut memory.taint);
-                memory.copy_end(who, k as u32, b.to[k], b.size, tainted);
+                memory.copy_end(clock, who, k as u32, b.to[k], b.size, tainted);
             }
             b.mask &= !waited;
             b.mask != 0

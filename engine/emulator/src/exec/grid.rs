@@ -6,7 +6,7 @@ use super::registers::Constants;
 use crate::counters::Counters;
 use crate::decode::Program;
 use crate::error::{Error, Result};
-use crate::gpu::{Launch, Schedule};
+use crate::gpu::{Launch, Rules, Schedule};
 use crate::memory::Snapshot;
 use crate::module::Kernel;
 use rayon::prelude::*;
@@ -28,9 +28,7 @@ pub struct Grid<'g> {
     /// The parameter bytes as words.
     pub params: Vec<u32>,
     pub snapshot: Snapshot,
-    pub schedule: Schedule,
-    /// Instructions the warps of a block may execute together before the kernel counts as endless.
-    pub limit: u64,
+    pub rules: Rules,
     /// Static and dynamic shared memory in bytes.
     pub shared_bytes: u32,
     pub blocks: u64,
@@ -95,7 +93,7 @@ pub fn launch(
     config: Launch,
     args: &[u8],
     snapshot: Snapshot,
-    (schedule, limit): (Schedule, u64),
+    rules: Rules,
 ) -> Result<Counters> {
     check(kernel, config, args)?;
     let blocks = config.grid.iter().map(|&n| n as u64).product::<u64>();
@@ -112,8 +110,7 @@ pub fn launch(
         config,
         params: params.collect(),
         snapshot,
-        schedule,
-        limit,
+        rules,
         shared_bytes: kernel.static_shared() + config.shared,
         blocks,
         wide_atomics: Mutex::new(()),
@@ -129,7 +126,7 @@ fn run_blocks(grid: &Grid<'_>) -> Result<Counters> {
     // Blocks behind a failed one need not run; those before it may hold the fault to report.
     let failed = AtomicU64::new(u64::MAX);
     let run = |at: u64| {
-        let n = if grid.schedule == Schedule::Late { grid.blocks - 1 - at } else { at };
+        let n = if grid.rules.schedule == Schedule::Late { grid.blocks - 1 - at } else { at };
         if n > failed.load(Relaxed) {
             return None;
         }
@@ -148,7 +145,7 @@ fn run_blocks(grid: &Grid<'_>) -> Result<Counters> {
         total.add(&counters);
         logs.push((n, log));
     }
-    match races::find(grid, logs) {
+    match races::find(grid, logs).filter(|_| grid.rules.ordering) {
         Some(race) => Err(race.into()),
         None => Ok(total),
     }

@@ -5,6 +5,7 @@ mod alu;
 mod atomic;
 mod barrier;
 mod block;
+mod clock;
 mod collective;
 mod control;
 mod copy;
@@ -18,5 +19,6 @@ mod shadow;
 mod space;
 mod taint;
 mod warp;
+mod written;
 
 pub use grid::launch;

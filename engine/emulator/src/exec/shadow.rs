@@ -1,14 +1,14 @@
 //! The shared memory of a block and its records: who touched what, and when.
 //!
-//! Time is a counter that every barrier advances. Each warp knows, for every warp, up to which time that
-//! warp's accesses happened before its own next one: a vector clock. Its own lanes are no exception: they are
-//! free to diverge, and only `__syncwarp` or a barrier orders what one stores and another reads. An access to a granule must find the
-//! last write, and a write the last reads too, in the past so defined; otherwise the two race.
+//! An access to a granule must find the last write, and a write the last reads too, in the past as the block's
+//! [`Clock`] has it; otherwise the two race.
 //!
 //! A granule is as wide as the kernel's narrowest access to shared memory. Reads by several warps share one
 //! record; where they are not ordered among themselves it keeps the earlier time, which can hide a race with
 //! a later reader (with named barriers only) but never invents one.
 
+use super::clock::Clock;
+use super::grid::Grid;
 use super::space::Offsets;
 use super::warp::lanes;
 use crate::fault::{Check, FaultKind, Trouble, trouble};
@@ -73,34 +73,24 @@ pub struct SharedMemory {
     reads: Vec<Read>,
     /// log2 of a granule's bytes.
     grain: u32,
-    time: u32,
     store: u32,
-    /// `known[w][v]`: up to when warp v's accesses lie in warp w's past; for v = w, up to when its lanes know
-    /// of each other's.
-    known: Vec<[u32; 32]>,
-    /// The least of each warp's clock: what is not later lies in its past whoever did it.
-    floor: Vec<u32>,
-    /// Clocks of warps that arrived at a barrier without waiting there.
-    arrived: Vec<(u32, u32, [u32; 32])>,
+    /// Whether races are faults.
+    checked: bool,
 }
 
 impl SharedMemory {
-    pub fn new(bytes: u32, grain: u32, warps: u32) -> SharedMemory {
+    pub fn new(grid: &Grid<'_>) -> SharedMemory {
+        let (bytes, grain) = (grid.shared_bytes, grid.program.shared_grain);
         let words = (bytes as usize).div_ceil(4);
         let granules = (bytes as usize).div_ceil(grain as usize);
-        // Warps that do not exist never hold anybody back.
-        let known = std::array::from_fn(|v| if v < warps as usize { 0 } else { u32::MAX });
         SharedMemory {
             words: vec![u32::MAX; words],
             taint: vec![u32::MAX; words],
             writes: vec![Write { time: 0, meta: TAINTED, pc: 0 }; granules],
             reads: vec![Read::default(); granules],
             grain: grain.trailing_zeros(),
-            time: 1,
             store: 0,
-            known: vec![known; warps as usize],
-            floor: vec![0; warps as usize],
-            arrived: Vec::new(),
+            checked: grid.rules.ordering,
         }
     }
 
@@ -123,39 +113,26 @@ impl SharedMemory {
 
     /// Records a read of `bytes` by each lane; true when some may be uninitialised.
     #[inline(always)]
-    pub fn read(&mut self, who: Who, at: &Offsets, bytes: u32, mask: u32) -> Check<bool> {
-        let floor = self.floor[who.warp as usize];
+    pub fn read(&mut self, clock: &Clock, who: Who, at: &Offsets, bytes: u32, mask: u32) -> Check<bool> {
+        let floor = clock.floor(who.warp);
         let mut tainted = 0;
         for k in lanes(mask) {
             for g in self.granules(at[k], bytes) {
                 let write = self.writes[g];
                 tainted |= write.meta & TAINTED;
                 if self.concerns(write, floor) {
-                    self.after_write(who, k as u32, g, "reads")?;
+                    self.after_write(clock, who, k as u32, g, "reads")?;
                 }
                 let read = self.reads[g];
                 let bit = 1 << who.warp;
                 let lane = k as u32;
-                let known = read.time == self.time && read.warps & bit != 0;
+                let known = read.time == clock.time() && read.warps & bit != 0;
                 if !who.strong && !(known && (read.lane == lane || read.lane == SEVERAL)) {
-                    self.reads[g] = self.join(read, who, lane);
+                    self.reads[g] = join(read, clock, who, lane);
                 }
             }
         }
         Ok(tainted != 0)
-    }
-
-    /// The record of reads with one more.
-    #[inline(always)]
-    fn join(&self, read: Read, who: Who, lane: u32) -> Read {
-        let (bit, known) = (1 << who.warp, &self.known[who.warp as usize]);
-        let past = read.time <= self.floor[who.warp as usize]
-            || read.time < self.time && lanes(read.warps).all(|v| known[v] >= read.time);
-        if past {
-            return Read { time: self.time, warps: bit, pc: who.pc, lane };
-        }
-        let lane = if read.lane == lane { lane } else { SEVERAL };
-        Read { warps: read.warps | bit, pc: who.pc, lane, ..read }
     }
 
     /// Whether a write needs a closer look: it is under way, or not long past.
@@ -165,10 +142,10 @@ impl SharedMemory {
     }
 
     /// Checks that the last write of a granule lies in the past of an access.
-    fn after_write(&self, who: Who, lane: u32, g: usize, does: &str) -> Check {
+    fn after_write(&self, clock: &Clock, who: Who, lane: u32, g: usize, does: &str) -> Check {
         let write = self.writes[g];
         let at = g << self.grain;
-        if write.meta & PENDING != 0 {
+        if write.meta & PENDING != 0 && self.checked {
             let detail =
                 format!("{does} shared memory at {at:#x} while a copy to it is under way, not waited for");
             return Err(trouble(FaultKind::AsyncCopy, Some(lane), detail).also_at(write.pc));
@@ -176,10 +153,10 @@ impl SharedMemory {
         let other = write.warp();
         let copied = write.meta & ASYNC != 0;
         let own = other == who.warp;
-        if own && write.lane() == lane || write.meta & STRONG != 0 && who.strong {
+        if !self.checked || own && write.lane() == lane || write.meta & STRONG != 0 && who.strong {
             return Ok(());
         }
-        if write.time <= self.known[who.warp as usize][other as usize] {
+        if write.time <= clock.known(who.warp, other) {
             return Ok(());
         }
         let (kind, what) = match (copied, own) {
@@ -196,22 +173,25 @@ impl SharedMemory {
 
     /// Checks that a write may happen: after the last write and the last reads.
     #[inline(always)]
-    fn before_write(&self, who: Who, lane: u32, g: usize, floor: u32) -> Check {
+    fn before_write(&self, clock: &Clock, who: Who, lane: u32, g: usize) -> Check {
+        let floor = clock.floor(who.warp);
         let write = self.writes[g];
         if self.concerns(write, floor) {
-            self.after_write(who, lane, g, "writes")?;
+            self.after_write(clock, who, lane, g, "writes")?;
         }
         let read = self.reads[g];
         if read.time > floor {
-            self.after_reads(who, lane, g)?;
+            self.after_reads(clock, who, lane, g)?;
         }
         Ok(())
     }
 
-    fn after_reads(&self, who: Who, lane: u32, g: usize) -> Check {
+    fn after_reads(&self, clock: &Clock, who: Who, lane: u32, g: usize) -> Check {
         let read = self.reads[g];
-        let known = &self.known[who.warp as usize];
-        let harmless = |v: usize| known[v] >= read.time || v == who.warp as usize && read.lane == lane;
+        let harmless = |v: usize| {
+            let own = v == who.warp as usize && read.lane == lane;
+            !self.checked || own || clock.known(who.warp, v as u32) >= read.time
+        };
         match lanes(read.warps).find(|&v| !harmless(v)) {
             None => Ok(()),
             Some(v) => {
@@ -229,6 +209,7 @@ impl SharedMemory {
     #[inline(always)]
     pub fn write(
         &mut self,
+        clock: &mut Clock,
         who: Who,
         at: &Offsets,
         bytes: u32,
@@ -236,19 +217,18 @@ impl SharedMemory {
         tainted: u32,
         same: impl Fn(usize, usize) -> bool,
     ) -> Check {
-        let store = self.next_store();
-        let floor = self.floor[who.warp as usize];
+        let store = self.next_store(clock);
         for k in lanes(mask) {
             let flags = if tainted >> k & 1 != 0 { TAINTED } else { 0 } | if who.strong { STRONG } else { 0 };
             let meta = who.warp | (k as u32) << 5 | flags | store << STORE;
             for g in self.granules(at[k], bytes) {
                 let last = self.writes[g];
-                match last.time == self.time && last.meta >> STORE == store {
-                    false => self.before_write(who, k as u32, g, floor)?,
-                    true if same(last.lane() as usize, k) => {}
+                match last.time == clock.time() && last.meta >> STORE == store {
+                    false => self.before_write(clock, who, k as u32, g)?,
+                    true if !self.checked || same(last.lane() as usize, k) => {}
                     true => return Err(self.two_lanes(g, last.lane(), k as u32)),
                 }
-                self.writes[g] = Write { time: self.time, meta, pc: who.pc };
+                self.writes[g] = Write { time: clock.time(), meta, pc: who.pc };
             }
         }
         Ok(())
@@ -264,71 +244,47 @@ impl SharedMemory {
     }
 
     /// A number no recent store has. When numbers begin anew, time advances, so that old ones cannot match.
-    fn next_store(&mut self) -> u32 {
+    fn next_store(&mut self, clock: &mut Clock) -> u32 {
         self.store += 1;
         if self.store >> (32 - STORE) != 0 {
-            (self.store, self.time) = (1, self.time + 1);
+            self.store = 1;
+            clock.advance();
         }
         self.store
     }
 
     /// Asynchronous copies begin: from now on nobody may touch their destinations.
-    pub fn copy_begin(&mut self, who: Who, at: &Offsets, bytes: u32, mask: u32) -> Check {
-        let floor = self.floor[who.warp as usize];
+    pub fn copy_begin(&mut self, clock: &Clock, who: Who, at: &Offsets, bytes: u32, mask: u32) -> Check {
         for k in lanes(mask) {
             for g in self.granules(at[k], bytes) {
-                self.before_write(who, k as u32, g, floor)?;
+                self.before_write(clock, who, k as u32, g)?;
                 let meta = who.warp | (k as u32) << 5 | PENDING;
-                self.writes[g] = Write { time: self.time, meta, pc: who.pc };
+                self.writes[g] = Write { time: clock.time(), meta, pc: who.pc };
             }
         }
         Ok(())
     }
 
     /// Its thread has waited for it.
-    pub fn copy_end(&mut self, warp: u32, lane: u32, at: usize, bytes: u32, tainted: bool) {
+    pub fn copy_end(&mut self, clock: &Clock, warp: u32, lane: u32, at: usize, bytes: u32, tainted: bool) {
         for g in self.granules(at, bytes) {
             let flags = ASYNC | if tainted { TAINTED } else { 0 };
             let w = &mut self.writes[g];
-            (w.time, w.meta) = (self.time, warp | lane << 5 | flags);
+            (w.time, w.meta) = (clock.time(), warp | lane << 5 | flags);
         }
     }
+}
 
-    /// `bar.warp.sync`: the lanes of a warp learn of each other's accesses.
-    pub fn warp_sync(&mut self, warp: u32) {
-        self.known[warp as usize][warp as usize] = self.time;
-        self.settle(warp);
-        self.time += 1;
+/// The record of reads with one more.
+#[inline(always)]
+fn join(read: Read, clock: &Clock, who: Who, lane: u32) -> Read {
+    let bit = 1 << who.warp;
+    let past = read.time <= clock.floor(who.warp)
+        || read.time < clock.time()
+            && lanes(read.warps).all(|v| clock.known(who.warp, v as u32) >= read.time);
+    if past {
+        return Read { time: clock.time(), warps: bit, pc: who.pc, lane };
     }
-
-    /// `bar.arrive`: what the warp has done so far will be known to those who wait at barrier `id`.
-    pub fn arrive(&mut self, id: u32, warp: u32) {
-        let mut clock = self.known[warp as usize];
-        clock[warp as usize] = self.time;
-        self.arrived.push((id, warp, clock));
-        self.time += 1;
-    }
-
-    /// A barrier is complete: those who waited know of all who came.
-    pub fn barrier(&mut self, id: u32, waiting: u32) {
-        let mut joint = [0; 32];
-        let mut join = |clock: &[u32; 32]| joint.iter_mut().zip(clock).for_each(|(j, &c)| *j = c.max(*j));
-        for w in lanes(waiting) {
-            join(&self.known[w]);
-        }
-        self.arrived.iter().filter(|a| a.0 == id).for_each(|a| join(&a.2));
-        self.arrived.retain(|a| a.0 != id);
-        for w in lanes(waiting) {
-            joint[w] = self.time;
-        }
-        for w in lanes(waiting) {
-            self.known[w] = joint;
-            self.settle(w as u32);
-        }
-        self.time += 1;
-    }
-
-    fn settle(&mut self, warp: u32) {
-        self.floor[warp as usize] = self.known[warp as usize].iter().copied().min().unwrap_or(0);
-    }
+    let lane = if read.lane == lane { lane } else { SEVERAL };
+    Read { warps: read.warps | bit, pc: who.pc, lane, ..read }
 }

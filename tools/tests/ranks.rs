@@ -1,0 +1,193 @@
+//! `codelsi train` as several ranks: threads or processes, the bits are those of one; and no death goes unseen.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const TIMEOUT: f64 = 4.0;
+
+/// A model and data, and the runs made of them.
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = World { folder: tempfile::tempdir().unwrap() };
+        let made = codelsi().args(["mkmodel", "--shape", "tiny", "--out"]).arg(world.path("model")).output();
+        succeeded(&made.unwrap());
+        let row = |i: usize| {
+            let output = "return x; ".repeat(3 + i % 9);
+            format!("{{\"instruction\": \"write f{i}\", \"output\": \"{output}\"}}\n")
+        };
+        fs::write(world.path("data.jsonl"), (0..90).map(row).collect::<String>()).unwrap();
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `codelsi train` into `out`: five micro-batches a step on few steps of uneven ends.
+    fn train(&self, out: &str) -> Command {
+        let mut command = codelsi();
+        command.arg("train").arg("--model").arg(self.path("model"));
+        command.arg("--data").arg(self.path("data.jsonl")).arg("--out").arg(self.path(out));
+        command.args([
+            "--device",
+            "cpu",
+            "--seq",
+            "96",
+            "--batch",
+            "5",
+            "--epochs",
+            "8",
+            "--validation",
+            "6",
+        ]);
+        command.args(["--save-every", "4", "--rank", "4"]).env("CODELSI_TIMEOUT", TIMEOUT.to_string());
+        command
+    }
+
+    /// The trained bytes of a run.
+    fn adapter(&self, out: &str) -> Vec<u8> {
+        fs::read(self.path(out).join("adapter_model.safetensors")).unwrap()
+    }
+
+    /// Both processes of a run of two ranks.
+    fn pair(&self, out: &str) -> [Child; 2] {
+        let port = free_port();
+        [0, 1].map(|rank| launched(self.train(out), rank, 2, port).spawn().unwrap())
+    }
+}
+
+fn codelsi() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_codelsi"));
+    for name in ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "CODELSI_TIMEOUT"] {
+        command.env_remove(name);
+    }
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The command as torchrun starts it.
+fn launched(mut command: Command, rank: usize, world: usize, port: u16) -> Command {
+    let numbers = [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", world)];
+    command.envs(numbers.map(|(name, n)| (name, n.to_string())));
+    command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
+    command
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[track_caller]
+fn succeeded(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Waits until the run has written the checkpoint of a step, and is in the middle of a later one.
+fn reached(out: &Path, step: usize) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let lines = || fs::read_to_string(out.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
+    while lines() < step {
+        assert!(Instant::now() < deadline, "the run did not come to step {step}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The one line by which a process ends in failure, within the timeout and a moment.
+#[track_caller]
+fn last_words(process: Child) -> String {
+    let started = Instant::now();
+    let output = process.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(started.elapsed().as_secs_f64() < TIMEOUT + 1.0, "{:?}: {errors}", started.elapsed());
+    let line = errors.lines().last().unwrap_or_default().to_owned();
+    assert!(line.starts_with("codelsi: rank ") && !errors.contains("panicked"), "{errors}");
+    line
+}
+
+#[test]
+fn threads_and_processes_leave_the_bytes_of_one() {
+    let world = World::new();
+    succeeded(&world.train("alone").output().unwrap());
+    for ranks in ["2", "3"] {
+        succeeded(&world.train(ranks).args(["--ranks", ranks]).output().unwrap());
+        assert!(world.adapter(ranks) == world.adapter("alone"), "{ranks} threads");
+    }
+    let pair = world.pair("pair").map(|process| process.wait_with_output().unwrap());
+    pair.iter().for_each(succeeded);
+    assert!(world.adapter("pair") == world.adapter("alone"), "two processes");
+    assert!(!pair[0].stdout.is_empty() && pair[1].stdout.is_empty() && pair[1].stderr.is_empty());
+}
+
+#[test]
+fn a_process_that_dies_or_hangs_is_named_and_the_run_resumes_to_the_same_bytes() {
+    let world = World::new();
+    succeeded(&world.train("whole").output().unwrap());
+    for (victim, signal) in [(1, "KILL"), (0, "KILL"), (1, "STOP"), (0, "STOP")] {
+        let out = format!("{victim}-{signal}");
+        let [zero, one] = world.pair(&out);
+        reached(&world.path(&out), 9);
+        let (mut victim_process, survivor) = if victim == 0 { (zero, one) } else { (one, zero) };
+        let id = victim_process.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &id]).status().unwrap().success());
+        let line = last_words(survivor);
+        victim_process.kill().unwrap();
+        victim_process.wait().unwrap();
+        let expected = if signal == "KILL" { "is gone" } else { "did not come to" };
+        assert!(line.contains(&format!("rank {victim} {expected}")), "{line}");
+        let resumed = world.train(&out).args(["--resume", "--ranks", "2", "--json"]).output().unwrap();
+        succeeded(&resumed);
+        assert!(String::from_utf8_lossy(&resumed.stderr).contains("going on after step "));
+        assert!(world.adapter(&out) == world.adapter("whole"), "{out}");
+    }
+}
+
+#[test]
+fn a_process_that_fails_tells_the_other_why() {
+    let world = World::new();
+    let port = free_port();
+    let zero = launched(world.train("out"), 0, 2, port).spawn().unwrap();
+    let one = launched(world.train("out"), 1, 2, port).arg("--lr=-1").spawn().unwrap();
+    let (zero, one) = (last_words(zero), last_words(one));
+    assert!(one.contains("rank 1: training options: the learning rate is above 0"), "{one}");
+    assert!(zero.contains(one.trim_start_matches("codelsi: ")), "{zero}");
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused_in_one_line() {
+    let world = World::new();
+    let refused = |mut command: Command, words: &str| {
+        let output = command.output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains(words) && errors.trim_end().lines().count() == 1, "{errors}");
+    };
+    let train = |args: &[&str]| {
+        let mut command = world.train("refused");
+        command.args(args);
+        command
+    };
+    let mut half = train(&[]);
+    half.env("RANK", "0").env("WORLD_SIZE", "2");
+    refused(half, "LOCAL_RANK, MASTER_ADDR, MASTER_PORT missing");
+    refused(launched(train(&[]), 2, 2, 1), "RANK is 2 and WORLD_SIZE is 2");
+    refused(launched(train(&["--ranks", "3"]), 0, 2, 1), "--ranks is 3, and the launcher started 2");
+    refused(train(&["--ranks", "2", "--timeout", "0"]), "a timeout is 0.1 to 1000000 seconds");
+    let mut command = launched(train(&[]), 1, 2, free_port());
+    command.args(["--compute", "f32"]);
+    refused(command, "rank 0 does not listen");
+    let generate = |args: &[&str]| {
+        let mut command = codelsi();
+        command.arg("generate").arg("--model").arg(world.path("model")).args(["--prompt", "x"]).args(args);
+        command
+    };
+    refused(generate(&["--ranks", "2"]), "use --ranks 1");
+    refused(launched(generate(&[]), 0, 2, 1), "start it without a launcher");
+}

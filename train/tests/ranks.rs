@@ -1,0 +1,269 @@
+//! Ranks that share a run: as many as there are, the bits are those of one; and mistakes in the sums are seen.
+
+mod common;
+
+use codelsi_engine::comm::Host;
+use codelsi_engine::{Comm, Device, Error, Rank, Reduce, Result, Tensor, Threads};
+use codelsi_model::adapter::Adapter;
+use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::config::Linear;
+use codelsi_train::learner::{Found, Learner};
+use codelsi_train::metrics;
+use codelsi_train::pack::Sequence;
+use codelsi_train::{Report, TrainOptions, train};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// What each rank's `f` returns; a rank that fails tells the others.
+fn on_ranks<T: Send>(world: usize, f: impl Fn(Rank) -> Result<T> + Sync) -> Vec<Result<T>> {
+    on_ranks_over(Threads::group_within(world, Duration::from_secs(20)), |host| host, f)
+}
+
+fn on_ranks_over<T: Send, C: Comm + 'static>(
+    group: Vec<Host>,
+    wrap: impl Fn(Host) -> C + Sync,
+    f: impl Fn(Rank) -> Result<T> + Sync,
+) -> Vec<Result<T>> {
+    let (f, wrap) = (&f, &wrap);
+    std::thread::scope(|scope| {
+        let one = |host: Host| {
+            let comm: Arc<dyn Comm> = Arc::new(wrap(host));
+            let result = f(Rank { device: Device::cpu(), comm: comm.clone() });
+            result.inspect_err(|e| comm.abort(&e.to_string()))
+        };
+        let ranks: Vec<_> = group.into_iter().map(|host| scope.spawn(move || one(host))).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+/// Five micro-batches a step, of one sequence each, and fewer in the last step of an epoch.
+fn options(folder: &Path, full: bool) -> TrainOptions {
+    let options = common::prepare(folder);
+    TrainOptions { full, batch: 5, micro_batch: 1, epochs: 2, save_every: 2, validate_every: 2, ..options }
+}
+
+/// Everything a run computed, and the bytes it left.
+fn result(options: &TrainOptions) -> (Vec<[String; 4]>, Vec<u8>) {
+    let metrics = metrics::read(&options.out.join("metrics.jsonl")).unwrap();
+    let bits = |x: f64| format!("{x:e}");
+    let rows = metrics
+        .iter()
+        .map(|m| [bits(m.loss), bits(m.lr), bits(m.grad_norm), format!("{:?}", m.validation_loss)])
+        .collect();
+    let name = if options.full { "model.safetensors" } else { "adapter_model.safetensors" };
+    (rows, std::fs::read(options.out.join(name)).unwrap())
+}
+
+fn run(world: usize, full: bool) -> (Vec<[String; 4]>, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), full);
+    let reports: Vec<Report> =
+        on_ranks(world, |rank| train(&options, rank, &mut |_| ())).into_iter().map(Result::unwrap).collect();
+    let bits = |r: &Report| (r.steps, r.tokens, r.first_loss, r.last_loss, r.validation_loss);
+    assert!(reports.iter().all(|report| bits(report) == bits(&reports[0])));
+    result(&options)
+}
+
+#[test]
+fn any_number_of_ranks_leaves_the_bits_of_one() {
+    for full in [false, true] {
+        let alone = run(1, full);
+        assert!(alone.0.len() >= 4, "{} steps", alone.0.len());
+        for world in [2, 3, 7] {
+            assert!(run(world, full) == alone, "{world} ranks, full: {full}");
+        }
+    }
+}
+
+/// A model with an adapter, and micro-batches of very different numbers of labels.
+struct Uneven {
+    _folder: tempfile::TempDir,
+    options: TrainOptions,
+    micro_batches: Vec<Sequence>,
+}
+
+impl Uneven {
+    fn new(micro_batches: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = common::prepare(folder.path());
+        let sequence = |i: usize| {
+            let length = 4 + 3 * i;
+            let tokens: Vec<u32> = (0..length).map(|j| 3 + ((i * 11 + j * 7) % 30) as u32).collect();
+            let labelled = |j: usize| j % (1 + i % 3) == 0 && j + 1 < length;
+            let target = |j| if labelled(j) { tokens[j + 1] as i32 } else { -100 };
+            Sequence {
+                targets: (0..length).map(target).collect(),
+                lengths: vec![length],
+                tokens: tokens.clone(),
+            }
+        };
+        Uneven { _folder: folder, options, micro_batches: (0..micro_batches).map(sequence).collect() }
+    }
+
+    /// Two steps; their losses and norms, and every parameter.
+    fn steps(&self, rank: Rank) -> Result<(Vec<Found>, Vec<Vec<f32>>)> {
+        let base = Checkpoint::open(&self.options.model)?;
+        let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1)?;
+        let mut learner = Learner::new(rank, &self.options, &base, Some(&adapter))?;
+        let found = (0..2).map(|_| learner.step(&self.micro_batches, 0.05)).collect::<Result<_>>()?;
+        let parameters =
+            learner.model().trainable().iter().map(|(_, t)| t.to_vec()).collect::<Result<_>>()?;
+        Ok((found, parameters))
+    }
+}
+
+#[test]
+fn uneven_shares_and_ranks_without_work_change_no_bit_on_any_rank() {
+    for micro_batches in [1, 2, 5, 11] {
+        let uneven = Uneven::new(micro_batches);
+        let alone = uneven.steps(Rank::from(&Device::cpu())).unwrap();
+        for world in [2, 3, 4] {
+            for rank in on_ranks(world, |rank| uneven.steps(rank)) {
+                assert!(rank.unwrap() == alone, "{micro_batches} micro-batches on {world} ranks");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_denominator_of_ones_own_labels_is_seen() {
+    // The sum that data-parallel trainers drop: each rank divides by the labels that it has itself.
+    let uneven = Uneven::new(4);
+    let alone = uneven.steps(Rank::from(&Device::cpu())).unwrap();
+    let own_labels = on_ranks(2, |rank| {
+        let others = if rank.comm.rank() == 0 { 2..4 } else { 0..2 };
+        let mut micro_batches = uneven.micro_batches.clone();
+        micro_batches[others].iter_mut().for_each(|other| other.targets.fill(-100));
+        let options = uneven.options.clone();
+        Uneven { micro_batches, options, _folder: tempfile::tempdir().unwrap() }.steps(rank)
+    });
+    assert!(own_labels.into_iter().all(|rank| rank.unwrap() != alone));
+}
+
+/// Ranks whose broadcast number `lost` does not arrive: everybody keeps what it has, or zeros.
+struct Lossy {
+    host: Host,
+    lost: usize,
+    calls: AtomicUsize,
+}
+
+impl Comm for Lossy {
+    fn rank(&self) -> usize {
+        self.host.rank()
+    }
+    fn world(&self) -> usize {
+        self.host.world()
+    }
+    fn all_reduce(&self, x: &mut Tensor, how: Reduce) -> Result<()> {
+        self.host.all_reduce(x, how)
+    }
+    fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        self.host.all_gather(x, out)
+    }
+    fn reduce_scatter(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        self.host.reduce_scatter(x, out)
+    }
+    fn broadcast(&self, parts: &mut [(usize, Tensor)]) -> Result<()> {
+        if self.calls.fetch_add(1, Ordering::Relaxed) != self.lost {
+            return self.host.beside().broadcast(parts);
+        }
+        let others = parts.iter_mut().filter(|(owner, _)| *owner != self.rank());
+        others.map(|(_, t)| t).try_for_each(Tensor::zero)
+    }
+    fn barrier(&self) -> Result<()> {
+        self.host.barrier()
+    }
+    fn beside(&self) -> &dyn Comm {
+        self
+    }
+    fn abort(&self, why: &str) {
+        self.host.abort(why);
+    }
+    fn seconds(&self) -> f64 {
+        self.host.seconds()
+    }
+}
+
+#[test]
+fn a_dropped_sum_is_seen() {
+    let uneven = Uneven::new(4);
+    let alone = uneven.steps(Rank::from(&Device::cpu())).unwrap();
+    let lossy = |lost| {
+        let wrap = move |host| Lossy { host, lost, calls: AtomicUsize::new(0) };
+        on_ranks_over(Threads::group(2), wrap, |rank| uneven.steps(rank))
+    };
+    // The loss and two layers' gradients a step, twice.
+    for lost in 0..6 {
+        for rank in lossy(lost) {
+            assert!(rank.unwrap() != alone, "nobody missed exchange {lost}");
+        }
+    }
+    for rank in lossy(6) {
+        assert!(rank.unwrap() == alone, "there are six exchanges");
+    }
+}
+
+#[test]
+fn ranks_with_other_recipes_or_parameters_end_with_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), false);
+    let errors = on_ranks(3, |rank| {
+        let lr = if rank.comm.rank() == 2 { 0.1 } else { options.lr };
+        train(&TrainOptions { lr, ..options.clone() }, rank, &mut |_| ())
+    });
+    for error in errors {
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("rank 2 has another recipe or checkpoint than rank 0"), "{error}");
+    }
+    assert!(!options.out.join("metrics.jsonl").exists());
+    // From the second step on, rank 1 misses a sum.
+    let wrap = |host: Host| {
+        let lost = if host.rank() == 1 { 4 } else { usize::MAX };
+        Lossy { host, lost, calls: AtomicUsize::new(0) }
+    };
+    let group = Threads::group_within(2, Duration::from_secs(5));
+    for error in on_ranks_over(group, wrap, |rank| train(&options, rank, &mut |_| ())) {
+        let error = error.unwrap_err().to_string();
+        assert!(!error.contains('\n') && error.contains("rank"), "{error}");
+    }
+}
+
+#[test]
+fn a_rank_that_fails_ends_all_and_the_last_checkpoint_stays_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), false);
+    let expected = run(1, false);
+    let errors = on_ranks(2, |rank| {
+        let odd = rank.comm.rank() == 1;
+        let comm = rank.comm.clone();
+        train(&options, rank, &mut |event| {
+            if let codelsi_train::Event::Step(metric, _) = event
+                && odd
+                && metric.step == 3
+            {
+                comm.abort(&Error::new("its machine is on fire").to_string());
+            }
+        })
+    });
+    for error in errors {
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("rank 1: its machine is on fire"), "{error}");
+    }
+    let options = TrainOptions { resume: true, ..options };
+    let steps: Vec<usize> = on_ranks(3, |rank| {
+        let mut first = usize::MAX;
+        train(&options, rank, &mut |event| {
+            if let codelsi_train::Event::Step(metric, _) = event {
+                first = first.min(metric.step);
+            }
+        })?;
+        Ok(first)
+    })
+    .into_iter()
+    .map(Result::unwrap)
+    .collect();
+    assert_eq!(steps, [3; 3], "the checkpoint of step 2 is the last");
+    assert!(result(&options) == expected);
+}
