@@ -3,10 +3,9 @@
 //! `cargo bench -p codelsi-benches --bench gemm`; the last line is one JSON object of ratios to the roof. Clocks wander, so
 //! the roof is measured before and after each product, and the higher counts.
 
-use codelsi_benches::roof;
 use codelsi_engine::{Ctx, DType, Device, Tensor, rng::Key};
 use codelsi_kernels::check::random;
-use codelsi_kernels::gemm;
+use codelsi_kernels::{gemm, roof};
 use criterion::{Criterion, Throughput};
 use std::hint::black_box;
 use std::time::Instant;
@@ -18,10 +17,11 @@ const SIZES: [(usize, usize, usize); 4] =
 fn main() {
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
     let mut ratios = Vec::new();
-    for (dtype, roof) in [(DType::BF16, roof::bf16_gflops as fn() -> f64), (DType::F32, roof::f32_gflops)] {
+    for dtype in [DType::BF16, DType::F32] {
         for (t, n, k) in SIZES {
             let name = format!("gemm/{dtype:?}/{t}x{n}x{k}");
             let device = Device::cpu();
+            let roof = || roof::flops(&device, dtype).unwrap().unwrap() / 1e9;
             let cx = Ctx::inference(&device);
             let operand = |rows: usize, site: u32| -> Tensor {
                 random(&device, [rows, k].into(), dtype, 1.0, Key { seed: 1, step: 0, site }).unwrap()

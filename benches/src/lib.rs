@@ -4,4 +4,3 @@
 pub mod cublaslt;
 pub mod machine;
 pub mod results;
-pub mod roof;

@@ -1,17 +1,13 @@
 //! What benches run on, and its roofs: a card if there is one, the CPU otherwise.
 
-use crate::roof;
-use codelsi_engine::{DType, Device, Error, Label, Result};
-use codelsi_kernels::roof::Roof;
+use codelsi_engine::{DType, Device, Error, Result};
+use codelsi_kernels::roof;
 use codelsi_kernels::spec::{Cost, Spec};
 use codelsi_kernels::stopwatch::Stopwatch;
 use std::time::Duration;
 
 /// The most a CPU is asked for in one call: large sizes are cut in rows until they cost no more.
 const CPU_CALL: Cost = Cost { bytes: 1e9, flops: 2e10 };
-/// Bytes of the copy that measures the memory's roof.
-const COPY: usize = 1 << 30;
-const ROUNDS: usize = 20_000;
 
 /// A device, its clock and its roofs.
 pub struct Machine {
@@ -51,16 +47,12 @@ impl Machine {
     /// # Errors
     /// The driver's.
     pub fn measure(&mut self) -> Result<()> {
-        let (bytes, flops) = match &self.device {
-            Device::Cuda(cuda) => {
-                let roof = Roof::new(&self.device, cuda);
-                let x = self.device.zeros(Label::Scratch, [COPY / 4], DType::F32);
-                let mut y = self.device.zeros(Label::Scratch, [COPY / 4], DType::F32);
-                let bytes = best(&mut self.watch, || roof.copy(&mut y, &x))?;
-                (bytes, [best(&mut self.watch, || roof.products(ROUNDS))?; 2])
-            }
-            _ => (roof::copy_bytes(), [roof::bf16_gflops() * 1e9, roof::f32_gflops() * 1e9]),
+        let measured =
+            (roof::bytes(&self.device)?, [DType::BF16, DType::F32].map(|d| roof::flops(&self.device, d)));
+        let (Some(bytes), [bf16, f32]) = measured else {
+            return Err(Error::new("benches run where time means something: on a CPU or a card"));
         };
+        let flops = [bf16?.unwrap_or(0.0), f32?.unwrap_or(0.0)];
         self.bytes = self.bytes.max(bytes);
         self.flops = [0, 1].map(|i| self.flops[i].max(flops[i]));
         Ok(())
@@ -103,22 +95,6 @@ impl Machine {
             false => Rate { unit: "tflop_per_s", value: flops / 1e12, roof: units },
         }
     }
-}
-
-/// Work a second, at best of five runs after a first one.
-fn best(watch: &mut Stopwatch, mut f: impl FnMut() -> Result<f64>) -> Result<f64> {
-    let mut rate = 0.0f64;
-    for run in 0..6 {
-        let mut work = 0.0;
-        let time = watch.time(|| {
-            work = f()?;
-            Ok(())
-        })?;
-        if run > 0 {
-            rate = rate.max(work / time.as_secs_f64());
-        }
-    }
-    Ok(rate)
 }
 
 /// A speed in the unit of the nearer roof, and its share of that roof.

@@ -1,6 +1,6 @@
 //! Where tensors live: the CPU, a CUDA device, or the planning device, which keeps books and computes nothing.
 
-use crate::cuda::Cuda;
+use crate::cuda::{Cuda, Properties};
 use crate::memory::{Label, Ledger};
 use crate::tensor::{Buf, DType, Tensor};
 use crate::{Error, Result, Shape};
@@ -39,9 +39,22 @@ impl Device {
         Ok(Device::Cuda(Arc::new(Cuda::emulated(arch)?)))
     }
 
-    /// The planning device.
+    /// The planning device, for the CPU.
     pub fn plan() -> Self {
         Device::Plan(Arc::default())
+    }
+
+    /// The planning device for a card of these properties: what the same code allocates there.
+    pub fn plan_card(properties: Properties) -> Self {
+        Device::Cuda(Arc::new(Cuda::planned(properties)))
+    }
+
+    /// The planning device for `self`.
+    pub fn planning(&self) -> Self {
+        match self {
+            Device::Cpu(_) | Device::Plan(_) => Device::plan(),
+            Device::Cuda(cuda) => Device::plan_card(cuda.properties().clone()),
+        }
     }
 
     /// `cpu`, `plan`, `cuda:0`, `emulated:sm_80`.
@@ -55,7 +68,11 @@ impl Device {
 
     /// True where no op computes.
     pub fn is_plan(&self) -> bool {
-        matches!(self, Device::Plan(_))
+        match self {
+            Device::Cpu(_) => false,
+            Device::Cuda(cuda) => cuda.is_plan(),
+            Device::Plan(_) => true,
+        }
     }
 
     /// The device's books.
@@ -77,6 +94,11 @@ impl Device {
             Device::Plan(ledger) => Buf::Planned(ledger.charge(label, bytes)),
         };
         Tensor::new(buf, shape, dtype)
+    }
+
+    /// A tensor that this device plans for and that costs it nothing: somebody else holds its content.
+    pub fn borrowed(&self, shape: impl Into<Shape>, dtype: DType) -> Tensor {
+        Tensor::new(Buf::Planned(self.ledger().charge(Label::Weights, 0)), shape.into(), dtype)
     }
 
     /// A tensor of zeros.

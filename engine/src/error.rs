@@ -14,12 +14,14 @@ pub struct Error {
     /// Outermost first: modules (`layers.7`), then the op (`lora`), or a file.
     path: Vec<String>,
     message: String,
+    /// A device had no memory left.
+    memory: bool,
 }
 
 impl Error {
     /// A plain message, for input that cannot be used.
     pub fn new(message: impl Into<String>) -> Self {
-        Error { path: Vec::new(), message: message.into() }
+        Error { path: Vec::new(), message: message.into(), memory: false }
     }
 
     /// An op's refusal: `op: message`. The message names the shapes.
@@ -30,6 +32,21 @@ impl Error {
     /// An operating-system error on a file or folder.
     pub fn io(path: impl AsRef<Path>, error: impl fmt::Display) -> Self {
         Error::new(error.to_string()).at(path.as_ref().display().to_string())
+    }
+
+    /// The same error, as that of a device with no memory left.
+    pub fn out_of_memory(self) -> Self {
+        Error { memory: true, ..self }
+    }
+
+    /// Whether a device had no memory left: there may be a flag that helps.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.memory
+    }
+
+    /// The same error with `advice` at its end.
+    pub fn advise(self, advice: &str) -> Self {
+        Error { message: format!("{}; {advice}", self.message), ..self }
     }
 
     /// The same error, seen from one module further out.

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What a block of memory is for.
@@ -13,26 +14,45 @@ pub enum Label {
     Adapters,
     Gradients,
     Moments,
+    /// What a tape keeps for backward.
+    Saved,
+    /// What an op hands to the next.
     Activations,
+    /// What an op works in.
     Scratch,
+    /// Scores of the vocabulary.
+    Logits,
+    /// Pages of keys and values.
     Kv,
 }
 
 impl Label {
     /// Every label, in the order of the memory table.
-    pub const ALL: [Label; 7] = [
+    pub const ALL: [Label; 9] = [
         Label::Weights,
         Label::Adapters,
         Label::Gradients,
         Label::Moments,
+        Label::Saved,
         Label::Activations,
         Label::Scratch,
+        Label::Logits,
         Label::Kv,
     ];
 
     /// The label's name in tables and JSON.
     pub fn name(self) -> &'static str {
-        ["weights", "adapters", "gradients", "moments", "activations", "scratch", "kv"][self as usize]
+        match self {
+            Label::Weights => "weights",
+            Label::Adapters => "adapters",
+            Label::Gradients => "gradients",
+            Label::Moments => "moments",
+            Label::Saved => "saved",
+            Label::Activations => "activations",
+            Label::Scratch => "scratch",
+            Label::Logits => "logits",
+            Label::Kv => "kv",
+        }
     }
 }
 
@@ -109,7 +129,7 @@ impl Ledger {
             usage.peak = usage.total();
             usage.at_peak = usage.now;
         }
-        Charge { ledger: self.clone(), label, bytes }
+        Charge { ledger: self.clone(), label: AtomicUsize::new(label as usize), bytes }
     }
 
     /// A block of host memory, fresh or used before: its content is arbitrary.
@@ -150,20 +170,31 @@ impl Books {
 /// Bytes entered in a ledger; dropping it takes them out again.
 pub struct Charge {
     ledger: Arc<Ledger>,
-    label: Label,
+    /// A [`Label`], by its place in [`Label::ALL`]; it changes under the lock of the books.
+    label: AtomicUsize,
     bytes: usize,
 }
 
 impl Charge {
     /// What the bytes are for.
     pub fn label(&self) -> Label {
-        self.label
+        Label::ALL[self.label.load(Ordering::Relaxed)]
+    }
+
+    /// The bytes are for `to` from now on, if they were for `from`.
+    pub(crate) fn relabel(&self, from: Label, to: Label) {
+        let now = &mut self.ledger.books.lock().unwrap().usage.now;
+        if self.label() == from {
+            self.label.store(to as usize, Ordering::Relaxed);
+            now[from as usize] -= self.bytes;
+            now[to as usize] += self.bytes;
+        }
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.ledger.books.lock().unwrap().usage.now[self.label as usize] -= self.bytes;
+        self.ledger.books.lock().unwrap().usage.now[self.label() as usize] -= self.bytes;
     }
 }
 
@@ -176,9 +207,13 @@ pub(crate) struct Block {
 impl Block {
     /// A block of its own with the same bytes, under the same label.
     pub(crate) fn duplicate(&self) -> Block {
-        let mut copy = self.charge.ledger.block(self.charge.label, self.charge.bytes);
+        let mut copy = self.charge.ledger.block(self.charge.label(), self.charge.bytes);
         copy.bytes_mut().copy_from_slice(self.bytes());
         copy
+    }
+
+    pub(crate) fn charge(&self) -> &Charge {
+        &self.charge
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -200,6 +235,22 @@ impl Drop for Block {
     }
 }
 
+/// Bytes of this process's memory that no file backs; `None` where the system does not tell.
+pub fn anonymous_bytes() -> Option<usize> {
+    kilobytes("/proc/self/status", "RssAnon:")
+}
+
+/// Bytes of the machine's memory that could be had without swapping.
+pub fn available_bytes() -> Option<usize> {
+    kilobytes("/proc/meminfo", "MemAvailable:")
+}
+
+fn kilobytes(file: &str, key: &str) -> Option<usize> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_whitespace().next()?.parse::<usize>().ok().map(|kilobytes| kilobytes << 10)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,6 +266,30 @@ mod tests {
         assert_eq!((usage.total(), usage.peak, usage.of(Label::Scratch)), (100, 5100, 5000));
         ledger.reset_peak();
         assert_eq!(ledger.usage().peak, 100);
+    }
+
+    #[test]
+    fn the_system_tells_its_memory() {
+        let before = anonymous_bytes().unwrap();
+        let block = std::hint::black_box(vec![1u8; 64 << 20]);
+        assert!(
+            anonymous_bytes().unwrap() >= before + (60 << 20) && available_bytes().unwrap() > block.len()
+        );
+    }
+
+    #[test]
+    fn what_a_block_is_for_can_change_once() {
+        let ledger = Arc::new(Ledger::default());
+        let block = ledger.block(Label::Activations, 300);
+        block.charge().relabel(Label::Activations, Label::Saved);
+        block.charge().relabel(Label::Activations, Label::Kv);
+        let now = ledger.usage().now;
+        assert_eq!(
+            (now[Label::Saved as usize], now[Label::Kv as usize], now.iter().sum::<usize>()),
+            (300, 0, 300)
+        );
+        drop(block);
+        assert_eq!(ledger.usage().total(), 0);
     }
 
     #[test]

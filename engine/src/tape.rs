@@ -4,7 +4,7 @@
 //! node drops with everything it saved as the walk passes it.
 
 use crate::tensor::{DType, Id, Origin, Tensor};
-use crate::{At, Ctx, Error, Result};
+use crate::{At, Ctx, Error, Label, Result};
 use half::bf16;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,7 +58,10 @@ impl Saved {
         match t.origin() {
             _ if !self.recording => {}
             Some(origin) => self.absent.push((self.tensors.len() + self.absent.len(), origin.clone())),
-            None => self.tensors.push(t.detach()),
+            None => {
+                t.relabel(Label::Activations, Label::Saved);
+                self.tensors.push(t.detach());
+            }
         }
     }
 
@@ -290,7 +293,7 @@ pub fn accumulate(sum: &mut Tensor, g: &Tensor) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Device, Label};
+    use crate::Device;
 
     /// y = a·b, elementwise.
     struct Mul;

@@ -75,7 +75,7 @@ pub(crate) enum Buf {
         map: Arc<Mmap>,
         offset: usize,
     },
-    Planned(#[allow(dead_code, reason = "held for its drop")] Charge),
+    Planned(Charge),
 }
 
 /// A contiguous, row-major tensor. Cloning shares the buffer.
@@ -153,6 +153,17 @@ impl Tensor {
     pub(crate) fn named(mut self, id: Option<Id>) -> Self {
         self.id = id;
         self
+    }
+
+    /// Charges the bytes to `to` from now on, if they are charged to `from`: what a tensor is for can change.
+    pub fn relabel(&self, from: Label, to: Label) {
+        let charge = match &*self.buf {
+            Buf::Host(block) => block.charge(),
+            Buf::Cuda(memory) => memory.charge(),
+            Buf::Planned(charge) => charge,
+            Buf::Denied(_) | Buf::Mapped { .. } => return,
+        };
+        charge.relabel(from, to);
     }
 
     /// The same elements in another shape.
@@ -322,6 +333,7 @@ impl Tensor {
         }
         match (&*from.buf, Arc::get_mut(&mut self.buf)) {
             (_, Some(Buf::Planned(_))) => Ok(()),
+            (Buf::Planned(_), Some(Buf::Cuda(to))) if to.device().is_plan() => Ok(()),
             (Buf::Cuda(from), Some(Buf::Host(to))) => from.download(to.bytes_mut()),
             (Buf::Cuda(from), Some(Buf::Cuda(to))) if Arc::ptr_eq(from.device(), to.device()) => {
                 to.copy(from)

@@ -1,6 +1,8 @@
 //! A model folder: `config.json` and its weights, one safetensors file or shards with an index, mapped in place.
 
 use crate::config::Config;
+use crate::loading::Loading;
+use crate::part::Part;
 use crate::tensor_file::{Entry, TensorFile, first_few, stored};
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
 use safetensors::Dtype;
@@ -14,8 +16,21 @@ pub struct Checkpoint {
     folder: PathBuf,
     config: Config,
     files: Vec<TensorFile>,
-    /// Tensor name to index into `files`, for the tensors that the config calls for.
-    place: BTreeMap<String, usize>,
+    /// The tensors that the config calls for.
+    tensors: BTreeMap<String, Place>,
+    /// Whether the planning device charges nothing for what the host would read in place.
+    in_place: bool,
+    watch: Option<Watch>,
+}
+
+/// Is told of weights on their way to a device: bytes that have arrived, and bytes in all.
+pub type Watch = Box<dyn Fn(usize, usize) + Send + Sync>;
+
+/// One tensor: what is stored, and in which of the files; a sketch has none.
+#[derive(Clone)]
+struct Place {
+    entry: Entry,
+    file: Option<usize>,
 }
 
 impl Checkpoint {
@@ -44,8 +59,38 @@ impl Checkpoint {
             let message = format!("{n} of {of} tensors do not fit config.json: {}", first_few(&misfits));
             return Err(Error::new(message).at(folder.display().to_string()));
         }
-        let place = expected.into_iter().map(|(name, _)| (name.clone(), found[&name])).collect();
-        Ok(Checkpoint { folder, config, files, place })
+        let place =
+            |name: &str| Place { entry: files[found[name]].entries()[name].clone(), file: Some(found[name]) };
+        let tensors = expected.into_iter().map(|(name, _)| (name.clone(), place(&name))).collect();
+        Ok(Checkpoint { folder, config, files, tensors, in_place: false, watch: None })
+    }
+
+    /// A model of which nothing but the sizes is known, all of it stored as `dtype`: for the planning device.
+    pub fn sketch(config: Config, dtype: Dtype) -> Self {
+        let place = |shape| Place { entry: Entry::absent(dtype, shape), file: None };
+        let tensors = config.tensors().into_iter().map(|(name, shape)| (name, place(shape))).collect();
+        Checkpoint {
+            folder: PathBuf::new(),
+            config,
+            files: Vec::new(),
+            tensors,
+            in_place: false,
+            watch: None,
+        }
+    }
+
+    /// The same model for the planning device, without its weights. With `in_place` nothing is charged for weights that
+    /// the host would read in the mapped file.
+    pub fn without_weights(&self, in_place: bool) -> Self {
+        let place = |p: &Place| Place { file: None, ..p.clone() };
+        let tensors = self.tensors.iter().map(|(name, p)| (name.clone(), place(p))).collect();
+        let (folder, config) = (self.folder.clone(), self.config.clone());
+        Checkpoint { folder, config, files: Vec::new(), tensors, in_place, watch: None }
+    }
+
+    /// Tells `watch` of weights that are loaded to a device.
+    pub fn watched(self, watch: Watch) -> Self {
+        Checkpoint { watch: Some(watch), ..self }
     }
 
     /// The model's sizes.
@@ -58,9 +103,12 @@ impl Checkpoint {
         &self.folder
     }
 
-    /// Size of the files in bytes.
+    /// Size of the files in bytes; of a model without weights, that of its tensors.
     pub fn byte_len(&self) -> usize {
-        self.files.iter().map(TensorFile::byte_len).sum()
+        match self.files.is_empty() {
+            true => self.tensors.values().map(|place| place.entry.byte_len()).sum(),
+            false => self.files.iter().map(TensorFile::byte_len).sum(),
+        }
     }
 
     /// The stored type and shape of a tensor.
@@ -68,7 +116,7 @@ impl Checkpoint {
     /// # Errors
     /// When the model has no tensor of that name.
     pub fn entry(&self, name: &str) -> Result<&Entry> {
-        self.file(name)?.entry(name)
+        self.place(name).map(|place| &place.entry)
     }
 
     /// A weight's bytes as they are stored.
@@ -79,39 +127,23 @@ impl Checkpoint {
         self.file(name)?.bytes(name)
     }
 
-    /// A weight ready for ops that compute in `compute`.
-    ///
-    /// BF16 is read in place under either compute type, F32 in place under F32; anything else is converted to
-    /// `compute` in memory. The planning device gets the shape only.
-    ///
-    /// # Errors
-    /// When the model has no tensor of that name.
-    pub fn tensor(&self, device: &Device, name: &str, compute: DType) -> Result<Tensor> {
-        let file = self.file(name)?;
-        let entry = file.entry(name)?;
-        let dtype = if entry.dtype == Dtype::BF16 { DType::BF16 } else { compute };
-        if device.is_plan() {
-            return Ok(device.empty(Label::Weights, entry.shape()?, dtype));
-        }
-        file.tensor(device, Label::Weights, name, dtype)
+    /// Weights on their way to `device`, to be had part by part.
+    pub fn loading<'a>(&'a self, device: &'a Device) -> Loading<'a> {
+        Loading::new(self, device)
     }
 
     /// An own F32 copy of a weight, to be trained or changed.
     ///
     /// # Errors
-    /// As [`Checkpoint::tensor`].
+    /// When the model has no tensor of that name, or it cannot be read.
     pub fn copy_f32(&self, device: &Device, name: &str) -> Result<Tensor> {
-        let file = self.file(name)?;
-        if device.is_plan() {
-            return Ok(device.empty(Label::Weights, file.entry(name)?.shape()?, DType::F32));
-        }
-        file.copy(device, Label::Weights, name, DType::F32)
+        self.file(name)?.copy(device, Label::Weights, name, &Part::Whole, DType::F32)
     }
 
     /// The type most weights are stored as; what a changed copy of the model should be written as.
     pub fn dtype(&self) -> DType {
-        let embedding = &self.files[self.place["model.embed_tokens.weight"]];
-        stored(embedding.entries()["model.embed_tokens.weight"].dtype).unwrap_or(DType::BF16)
+        let embedding = &self.tensors["model.embed_tokens.weight"];
+        stored(embedding.entry.dtype).unwrap_or(DType::BF16)
     }
 
     /// Names the first weight that is NaN or infinite, in the order of a forward pass. Reads every weight.
@@ -122,9 +154,22 @@ impl Checkpoint {
         })
     }
 
-    fn file(&self, name: &str) -> Result<&TensorFile> {
-        let file = self.place.get(name).map(|&i| &self.files[i]);
-        file.ok_or_else(|| Error::new(format!("the model has no tensor `{name}`")))
+    /// Whether the planning device charges nothing for a part of a weight, since the host reads it in place as `dtype`.
+    pub(crate) fn is_in_place(&self, entry: &Entry, part: &Part, dtype: DType) -> bool {
+        self.in_place && stored(entry.dtype) == Some(dtype) && part.in_one_run(&entry.shape).is_some()
+    }
+
+    pub(crate) fn watch(&self) -> Option<&Watch> {
+        self.watch.as_ref()
+    }
+
+    fn place(&self, name: &str) -> Result<&Place> {
+        self.tensors.get(name).ok_or_else(|| Error::new(format!("the model has no tensor `{name}`")))
+    }
+
+    pub(crate) fn file(&self, name: &str) -> Result<&TensorFile> {
+        let file = self.place(name)?.file.map(|i| &self.files[i]);
+        file.ok_or_else(|| Error::new(format!("`{name}` has no content: the model's sizes alone were given")))
     }
 }
 
@@ -202,7 +247,7 @@ mod tests {
             for (name, shape) in checkpoint.config().tensors() {
                 for (compute, expected) in [(DType::F32, dtype), (DType::BF16, DType::BF16)] {
                     let device = Device::cpu();
-                    let weight = checkpoint.tensor(&device, &name, compute).unwrap();
+                    let weight = checkpoint.loading(&device).tensor(&name, &Part::Whole, compute).unwrap();
                     assert_eq!(
                         (&weight.shape()[..], weight.dtype()),
                         (&shape[..], expected),
@@ -223,8 +268,9 @@ mod tests {
     fn conversion_rounds_to_nearest() {
         let Some(checkpoint) = reference("mha_f32") else { return };
         let device = Device::cpu();
-        let exact = checkpoint.tensor(&device, "lm_head.weight", DType::F32).unwrap();
-        let rounded = checkpoint.tensor(&device, "lm_head.weight", DType::BF16).unwrap();
+        let exact = checkpoint.loading(&device).tensor("lm_head.weight", &Part::Whole, DType::F32).unwrap();
+        let rounded =
+            checkpoint.loading(&device).tensor("lm_head.weight", &Part::Whole, DType::BF16).unwrap();
         let expected = exact.slice::<f32>().unwrap().iter().map(|&x| half::bf16::from_f32(x));
         assert!(expected.eq(rounded.slice::<half::bf16>().unwrap().iter().copied()));
     }

@@ -5,7 +5,9 @@ pub mod config;
 pub mod folder;
 pub mod generate;
 pub mod llama;
+pub mod loading;
 pub mod merge;
+pub mod part;
 #[cfg(test)]
 mod shared;
 pub mod synthetic;

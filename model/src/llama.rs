@@ -7,6 +7,7 @@
 use crate::adapter::Adapter;
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, Config};
+use crate::part::Part;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::{Heads, flash};
@@ -107,8 +108,9 @@ impl Batch {
 pub struct ForwardOptions {
     /// Dropout of the adapters' inputs.
     pub dropout: f32,
-    /// Keep only each layer's input and run the layer again in backward.
-    pub checkpoint: bool,
+    /// Of this many layers, the first, keep only the input and run them again in backward. Backward comes to them last,
+    /// when what the other layers kept is gone.
+    pub recompute: usize,
 }
 
 impl Llama {
@@ -119,12 +121,13 @@ impl Llama {
     /// When a tensor is missing or cannot be read.
     pub fn load(device: &Device, checkpoint: &Checkpoint, compute: DType, train: Train) -> Result<Self> {
         let config = checkpoint.config().clone();
+        let loading = checkpoint.loading(device);
         let weight = |name: &str| match train {
-            Train::Everything => Ok(checkpoint.copy_f32(device, name)?.with_grad()),
-            _ => checkpoint.tensor(device, name, compute),
+            Train::Everything => Ok(loading.copy_f32(name, &Part::Whole)?.with_grad()),
+            _ => loading.tensor(name, &Part::Whole, compute),
         };
         let layers = (0..config.layers).map(|i| Ok(Arc::new(Layer::load(&config, i, &weight)?)));
-        Ok(Llama {
+        let model = Llama {
             embedding: weight("model.embed_tokens.weight")?,
             layers: layers.collect::<Result<_>>()?,
             norm: weight("model.norm.weight")?,
@@ -138,7 +141,9 @@ impl Llama {
             )?,
             compute,
             config,
-        })
+        };
+        loading.finish()?;
+        Ok(model)
     }
 
     /// Puts an adapter on, replacing any other. Its matrices want gradients when it is to be trained.
@@ -194,7 +199,7 @@ impl Llama {
     /// The residual stream after the last layer, (T, C), for training or scoring whole documents.
     pub fn forward(&self, cx: &Ctx, batch: &Batch, options: ForwardOptions) -> Result<Tensor> {
         let mut h = self.embed(cx, &batch.ids)?;
-        for layer in &self.layers {
+        for (i, layer) in self.layers.iter().enumerate() {
             let (layer, batch, rope) = (layer.clone(), batch.clone(), self.rope.clone());
             let run = move |cx: &Ctx, h: &[&Tensor]| {
                 let place = Place { positions: &batch.positions, rope: &rope, keys: Some(&batch.keys) };
@@ -202,7 +207,7 @@ impl Llama {
                     flash(cx, q, k, v, &batch.documents, layer.heads)
                 })
             };
-            h = if options.checkpoint { cx.checkpoint(run, &[&h])? } else { run(cx, &[&h])? };
+            h = if i < options.recompute { cx.checkpoint(run, &[&h])? } else { run(cx, &[&h])? };
         }
         Ok(h)
     }
@@ -214,7 +219,9 @@ impl Llama {
 
     /// Logits (T, V) of `h` (T, C) after the final norm.
     pub fn logits(&self, cx: &Ctx, normed: &Tensor) -> Result<Tensor> {
-        linear(cx, normed, self.head_weight()).at("lm_head")
+        let logits = linear(cx, normed, self.head_weight()).at("lm_head")?;
+        logits.relabel(Label::Activations, Label::Logits);
+        Ok(logits)
     }
 
     /// `scale` · Σ −log p(target) over the labelled tokens, and each token's log p. Full logits never exist.

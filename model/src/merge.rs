@@ -128,6 +128,7 @@ fn write_as(dtype: Dtype, weight: &[f32], file: &mut dyn Write) -> io::Result<()
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::part::Part;
     use crate::shared::shared;
     use crate::synthetic;
     use crate::tensor_file::TensorFile;
@@ -143,7 +144,13 @@ mod tests {
         let limit = serde_json::from_str::<Value>(&text).unwrap()["tolerance_float32"]["merged"].clone();
         let mut seen = 0;
         for name in golden.entries().keys().filter_map(|name| name.strip_prefix("merged.")) {
-            let truth = golden.tensor(&Device::cpu(), Label::Weights, &format!("merged.{name}"), DType::F32);
+            let truth = golden.tensor(
+                &Device::cpu(),
+                Label::Weights,
+                &format!("merged.{name}"),
+                &Part::Whole,
+                DType::F32,
+            );
             let pair = &adapter.pairs[name.strip_suffix(".weight").unwrap()];
             let ours = merged(&base, name, pair, adapter.scaling(16)).unwrap();
             let (ours, truth) = (ours.slice::<f32>().unwrap(), truth.unwrap());

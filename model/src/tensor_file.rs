@@ -3,7 +3,9 @@
 //! Layout (<https://github.com/huggingface/safetensors>): 8 bytes of header length, little-endian; a JSON header
 //! `{name: {dtype, shape, data_offsets}}`; then the tensors, back to back.
 
-use codelsi_engine::{At, DType, Device, Error, Label, Result, Shape, Tensor};
+use crate::loading::{Job, send};
+use crate::part::Part;
+use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::simd::Storage;
 use half::{bf16, f16};
 use memmap2::Mmap;
@@ -12,6 +14,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +26,7 @@ const CHUNK: usize = 1 << 18;
 /// A mapped safetensors file.
 pub struct TensorFile {
     path: PathBuf,
+    file: File,
     map: Arc<Mmap>,
     entries: BTreeMap<String, Entry>,
 }
@@ -38,15 +42,14 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The dimensions as the engine has them.
-    ///
-    /// # Errors
-    /// When there are more than four.
-    pub fn shape(&self) -> Result<Shape> {
-        match self.shape.len() {
-            ..=4 => Ok(Shape::from(&self.shape[..])),
-            n => Err(Error::new(format!("a tensor of {n} dimensions; at most 4 are read"))),
-        }
+    /// Of a tensor that no file holds.
+    pub(crate) fn absent(dtype: Dtype, shape: Vec<usize>) -> Self {
+        let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        Entry { dtype, shape, offset: 0, bytes }
+    }
+
+    pub(crate) fn byte_len(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -58,9 +61,9 @@ impl TensorFile {
     /// disagrees with the file's length.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
-        let map = map_file(&path)?;
+        let (file, map) = map_file(&path)?;
         let entries = entries(&map).at(path.display().to_string())?;
-        Ok(TensorFile { path, map, entries })
+        Ok(TensorFile { path, file, map, entries })
     }
 
     /// The file.
@@ -78,42 +81,88 @@ impl TensorFile {
         self.map.len()
     }
 
-    /// A tensor as `dtype`: in place when the host reads it, it is stored so and aligned; else a copy under `label`.
-    ///
-    /// # Errors
-    /// When the file has no such tensor, or it holds no floating-point numbers.
-    pub fn tensor(&self, device: &Device, label: Label, name: &str, dtype: DType) -> Result<Tensor> {
-        let entry = self.entry(name)?;
-        if matches!(device, Device::Cpu(_))
-            && stored(entry.dtype) == Some(dtype)
-            && let Ok(tensor) = Tensor::mapped(&self.map, entry.offset, entry.shape()?, dtype)
-        {
-            return Ok(tensor);
-        }
-        self.copy(device, label, name, dtype)
+    /// A part of a tensor in the file, where the host can read it there as `dtype`.
+    fn in_place(&self, entry: &Entry, part: &Part, dtype: DType) -> Option<Tensor> {
+        let start = part.in_one_run(&entry.shape).filter(|_| stored(entry.dtype) == Some(dtype))?;
+        let shape = part.shape(&entry.shape).ok()?;
+        Tensor::mapped(&self.map, entry.offset + start * dtype.size(), shape, dtype).ok()
     }
 
-    /// An own copy of a tensor, converted to `dtype` (F32 or BF16, rounded to nearest even).
+    /// A part of a tensor as `dtype`: in place when the host reads it, it is stored so, aligned and in one piece; else a
+    /// copy under `label`.
+    ///
+    /// # Errors
+    /// When the file has no such tensor or part, or it holds no floating-point numbers.
+    pub fn tensor(
+        &self,
+        device: &Device,
+        label: Label,
+        name: &str,
+        part: &Part,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let entry = self.entry(name)?;
+        if let (Device::Cpu(_), Some(tensor)) = (device, self.in_place(entry, part, dtype)) {
+            return Ok(tensor);
+        }
+        self.copy(device, label, name, part, dtype)
+    }
+
+    /// An own copy of a part of a tensor, converted to `dtype` (F32 or BF16, rounded to nearest even).
     ///
     /// # Errors
     /// As [`TensorFile::tensor`].
-    pub fn copy(&self, device: &Device, label: Label, name: &str, dtype: DType) -> Result<Tensor> {
+    pub fn copy(
+        &self,
+        device: &Device,
+        label: Label,
+        name: &str,
+        part: &Part,
+        dtype: DType,
+    ) -> Result<Tensor> {
         let entry = self.entry(name)?;
-        let mut tensor = device.empty(label, entry.shape()?, dtype);
-        if let Device::Cuda(_) = device {
-            match stored(entry.dtype) == Some(dtype) {
-                true => tensor.write_bytes(self.bytes(name)?).at(name)?,
-                false => tensor.copy_from(&self.copy(&Device::cpu(), label, name, dtype)?)?,
+        let mut tensor = device.empty(label, part.shape(&entry.shape).at(name)?, dtype);
+        match device {
+            Device::Plan(_) => {}
+            Device::Cuda(cuda) => {
+                send(cuda, &[Job { file: self, entry, part: part.clone(), to: tensor.clone() }], None)?;
             }
-            return Ok(tensor);
+            Device::Cpu(_) => {
+                let chunks = tensor.bytes_mut()?.par_chunks_mut(CHUNK * dtype.size()).enumerate();
+                let read = |(i, to): (usize, &mut [u8])| self.read(entry, part, i * CHUNK, dtype, to);
+                chunks.try_for_each(read)?;
+            }
         }
-        match dtype {
-            DType::F32 => convert(entry.dtype, self.bytes(name)?, tensor.slice_mut::<f32>()?),
-            DType::BF16 => convert(entry.dtype, self.bytes(name)?, tensor.slice_mut::<bf16>()?),
-            DType::I32 => Err(Error::new("weights are not read as integers")),
-        }
-        .at(name)?;
         Ok(tensor)
+    }
+
+    /// Fills `to` with the elements of `part` from number `first` on, as `dtype`; what lies beyond its end is zero.
+    pub(crate) fn read(
+        &self,
+        entry: &Entry,
+        part: &Part,
+        first: usize,
+        dtype: DType,
+        mut to: &mut [u8],
+    ) -> Result<()> {
+        let (runs, width) = (part.runs(&entry.shape), entry.dtype.bitsize() / 8);
+        let end = runs.elements().min(first + to.len() / dtype.size());
+        let failed = |e| Error::io(&self.path, e);
+        let mut raw = Vec::new();
+        for run in runs.within(first..end) {
+            let (values, rest) = to.split_at_mut(run.len() * dtype.size());
+            let offset = (entry.offset + run.start * width) as u64;
+            if stored(entry.dtype) == Some(dtype) {
+                self.file.read_exact_at(values, offset).map_err(failed)?;
+            } else {
+                raw.resize(run.len() * width, 0);
+                self.file.read_exact_at(&mut raw, offset).map_err(failed)?;
+                convert(entry.dtype, &raw, dtype, values).at(self.path.display().to_string())?;
+            }
+            to = rest;
+        }
+        to.fill(0);
+        Ok(())
     }
 
     /// The first NaN or infinity of a tensor: its index and its value.
@@ -162,7 +211,7 @@ pub fn stored(dtype: Dtype) -> Option<DType> {
 }
 
 /// Maps a file for reading.
-fn map_file(path: &Path) -> Result<Arc<Mmap>> {
+fn map_file(path: &Path) -> Result<(File, Arc<Mmap>)> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     if !file.metadata().map_err(|e| Error::io(path, e))?.is_file() {
         return Err(Error::io(path, "not a regular file"));
@@ -170,7 +219,8 @@ fn map_file(path: &Path) -> Result<Arc<Mmap>> {
     // SAFETY: nobody shortens or rewrites the file while it is mapped. Checkpoints are replaced by renaming,
     // which leaves a mapped file as it was.
     let map = unsafe { Mmap::map(&file) };
-    map.map(Arc::new).map_err(|e| Error::io(path, e))
+    let map = map.map_err(|e| Error::io(path, e))?;
+    Ok((file, Arc::new(map)))
 }
 
 fn entries(file: &[u8]) -> Result<BTreeMap<String, Entry>> {
@@ -208,7 +258,16 @@ fn entries(file: &[u8]) -> Result<BTreeMap<String, Entry>> {
     Ok(metadata.tensors().into_iter().map(entry).collect())
 }
 
-fn convert<T: Storage>(from: Dtype, bytes: &[u8], to: &mut [T]) -> Result<()> {
+/// Stored numbers as `dtype`, which is F32 or BF16.
+fn convert(from: Dtype, bytes: &[u8], dtype: DType, to: &mut [u8]) -> Result<()> {
+    match dtype {
+        DType::F32 => convert_to::<f32>(from, bytes, bytemuck::cast_slice_mut(to)),
+        DType::BF16 => convert_to::<bf16>(from, bytes, bytemuck::cast_slice_mut(to)),
+        DType::I32 => Err(Error::new("weights are not read as integers")),
+    }
+}
+
+fn convert_to<T: Storage>(from: Dtype, bytes: &[u8], to: &mut [T]) -> Result<()> {
     match from {
         Dtype::F32 => widen(bytes, f32::from_le_bytes, to),
         Dtype::F16 => widen(bytes, |b| f16::from_le_bytes(b).to_f32(), to),
@@ -218,12 +277,10 @@ fn convert<T: Storage>(from: Dtype, bytes: &[u8], to: &mut [T]) -> Result<()> {
     Ok(())
 }
 
-fn widen<const N: usize, T: Storage>(bytes: &[u8], get: impl Fn([u8; N]) -> f32 + Sync, to: &mut [T]) {
-    to.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK * N)).for_each(|(to, bytes)| {
-        for (y, x) in to.iter_mut().zip(bytes.as_chunks::<N>().0) {
-            *y = T::put(get(*x));
-        }
-    });
+fn widen<const N: usize, T: Storage>(bytes: &[u8], get: impl Fn([u8; N]) -> f32, to: &mut [T]) {
+    for (y, x) in to.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *y = T::put(get(*x));
+    }
 }
 
 fn first_non_finite<const N: usize>(

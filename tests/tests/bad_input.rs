@@ -285,7 +285,7 @@ fn replace(path: &Path, bytes: &[u8]) {
 fn read_all(checkpoint: &Checkpoint) {
     let device = Device::cpu();
     for (name, _) in checkpoint.config().tensors() {
-        checkpoint.tensor(&device, &name, DType::F32).unwrap();
+        checkpoint.loading(&device).tensor(&name, &Part::Whole, DType::F32).unwrap();
     }
     checkpoint.first_non_finite();
 }

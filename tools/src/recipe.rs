@@ -6,6 +6,7 @@ use codelsi_eval::judge::Kind;
 use codelsi_eval::protocol::PromptFormat;
 use codelsi_model::template::Template;
 use codelsi_train::TrainOptions;
+use codelsi_train::options::Checkpointing;
 use serde_json::{Value, json};
 
 /// One way of running the paper.
@@ -50,7 +51,7 @@ impl Recipe {
             seq: demo::recipe::SEQ,
             micro_batch: 4,
             dropout: 0.0,
-            checkpointing: false,
+            checkpointing: Checkpointing::NONE,
             template: Template::Paper,
             save_every: 0,
             seed,

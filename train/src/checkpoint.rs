@@ -6,6 +6,7 @@
 
 use codelsi_engine::files::replace_folder;
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
+use codelsi_model::part::Part;
 use codelsi_model::tensor_file::TensorFile;
 use codelsi_model::tensor_writer::{Spec, write_file, write_json};
 use safetensors::Dtype;
@@ -98,7 +99,7 @@ pub fn load_moments(
     let path = checkpoint.join("moments.safetensors");
     let file = TensorFile::open(&path)?;
     let read = |moment: char, name: &str, like: &Tensor| {
-        let t = file.copy(device, Label::Moments, &format!("{moment}.{name}"), DType::F32)?;
+        let t = file.copy(device, Label::Moments, &format!("{moment}.{name}"), &Part::Whole, DType::F32)?;
         if t.shape() != like.shape() {
             return Err(Error::new(format!("`{moment}.{name}` is {t:?}, its parameter {like:?}")));
         }

@@ -106,8 +106,8 @@ impl<'a> Learner<'a> {
     fn gradients(&self, micro_batches: &[Sequence], t: u32) -> Result<(Grads, Tensor)> {
         let labelled: usize = micro_batches.iter().map(Sequence::labelled).sum();
         let scale = 1.0 / labelled as f32;
-        let options =
-            ForwardOptions { dropout: self.options.dropout, checkpoint: self.options.checkpointing };
+        let recompute = self.options.checkpointing.of(self.model.config().layers);
+        let options = ForwardOptions { dropout: self.options.dropout, recompute };
         let deal = Deal::new(micro_batches.len(), self.comm.world());
         summed(&self.device, &*self.comm, &self.model.trainable(), deal, |adder| {
             let mine = adder.range();

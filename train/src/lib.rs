@@ -17,11 +17,13 @@ pub mod optimizer;
 pub mod options;
 pub mod overview;
 pub mod pack;
+pub mod plan;
 pub mod ranks;
 pub mod schedule;
 pub mod summed;
 pub mod trainer;
 pub mod weights;
+pub mod work;
 
 pub use options::TrainOptions;
 pub use trainer::{Event, Report, train};

@@ -3,6 +3,7 @@
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,10 +21,32 @@ pub struct Metric {
     /// Tokens of the step, prompts included.
     pub tokens: usize,
     pub tokens_per_s: f64,
+    /// Of the flops a second that the device was measured at; absent where time means nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roof_share: Option<f64>,
+    /// In use on the device after the step, and at most so far.
+    #[serde(default)]
+    pub bytes: usize,
     pub peak_bytes: usize,
+    /// Seconds of the step in which this rank waited for others or exchanged with them.
+    #[serde(default)]
+    pub comm_seconds: f64,
     /// After the update, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_loss: Option<f64>,
+}
+
+impl fmt::Display for Metric {
+    /// One line: how far, how fast, how full.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
+        write!(f, "loss {:.4}, {:.0} tokens/s", self.loss, self.tokens_per_s)?;
+        if let Some(share) = self.roof_share {
+            write!(f, " ({:.1} % of the roof)", 100.0 * share)?;
+        }
+        write!(f, ", {:.0}/{:.0} MiB", mib(self.bytes), mib(self.peak_bytes))?;
+        write!(f, ", gradient {:.3}, exchange {:.2} s", self.grad_norm, self.comm_seconds)
+    }
 }
 
 /// The steps of a run so far, and the open `metrics.jsonl`.
@@ -87,7 +110,10 @@ mod tests {
             grad_norm: 2.0,
             tokens: 7,
             tokens_per_s: 3.5,
+            roof_share: Some(0.5),
+            bytes: 8,
             peak_bytes: 9,
+            comm_seconds: 0.25,
             validation_loss,
         }
     }

@@ -5,6 +5,7 @@ use codelsi_model::config::Linear;
 use codelsi_model::template::Template;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// The flags of `codelsi train`. The defaults are the paper's.
 #[derive(Clone, Debug)]
@@ -54,11 +55,52 @@ pub struct TrainOptions {
     pub save_every: usize,
     /// Go on from the last checkpoint in `out`, if there is one.
     pub resume: bool,
-    /// Keep only each layer's input and run the layer again in backward.
-    pub checkpointing: bool,
+    /// What layers keep for backward. Changes no bit of the result.
+    pub checkpointing: Checkpointing,
     /// Storage of activations.
     pub compute: DType,
     pub seed: u64,
+}
+
+/// How many layers keep only their input and run again in backward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checkpointing {
+    /// As few as the memory allows; all of them where no plan was made.
+    #[default]
+    Auto,
+    /// The first ones, at most all.
+    Layers(usize),
+}
+
+impl Checkpointing {
+    /// Every layer runs again.
+    pub const ALL: Checkpointing = Checkpointing::Layers(usize::MAX);
+    /// Everything is kept.
+    pub const NONE: Checkpointing = Checkpointing::Layers(0);
+
+    /// Of `layers`, those that run again.
+    pub fn of(self, layers: usize) -> usize {
+        match self {
+            Checkpointing::Auto => layers,
+            Checkpointing::Layers(n) => n.min(layers),
+        }
+    }
+}
+
+impl FromStr for Checkpointing {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match (text, text.parse()) {
+            ("auto", _) => Ok(Checkpointing::Auto),
+            ("all", _) => Ok(Checkpointing::ALL),
+            ("none", _) => Ok(Checkpointing::NONE),
+            (_, Ok(layers)) => Ok(Checkpointing::Layers(layers)),
+            _ => Err(Error::new(format!(
+                "checkpointing is auto, all, none or a number of layers, not `{text}`"
+            ))),
+        }
+    }
 }
 
 impl Default for TrainOptions {
@@ -89,7 +131,7 @@ impl Default for TrainOptions {
             validate_every: 0,
             save_every: 50,
             resume: false,
-            checkpointing: true,
+            checkpointing: Checkpointing::Auto,
             compute: DType::BF16,
             seed: 42,
         }
@@ -129,7 +171,7 @@ impl TrainOptions {
             "epochs": self.epochs, "max_steps": self.max_steps,
             "seq": self.seq, "batch": self.batch, "micro_batch": self.micro_batch,
             "template": self.template.name(), "validation": self.validation,
-            "checkpointing": self.checkpointing, "compute": format!("{:?}", self.compute).to_lowercase(),
+            "compute": format!("{:?}", self.compute).to_lowercase(),
             "seed": self.seed,
         });
         recipe.as_object().cloned().unwrap_or_default()

@@ -1,7 +1,7 @@
 //! What a run shows before its first step: a sample, the trainable share, the memory plan.
 
 use crate::pack::{Document, IGNORED};
-use codelsi_engine::memory::Usage;
+use crate::plan::StepPlan;
 use codelsi_model::tokenizer::Tokenizer;
 use std::fmt;
 
@@ -13,8 +13,7 @@ pub struct Overview {
     /// Parameters that are trained, and all there are.
     pub trainable: usize,
     pub total: usize,
-    /// Bytes by label at the peak of a step, from a run on the planning device.
-    pub memory: Usage,
+    pub memory: StepPlan,
     /// Optimizer steps of the whole run, and those done before a resume.
     pub steps: usize,
     pub done: usize,

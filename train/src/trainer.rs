@@ -4,14 +4,17 @@ use crate::checkpoint::{self, State};
 use crate::feed::Feed;
 use crate::learner::{Found, Learner};
 use crate::metrics::{Log, Metric};
-use crate::options::TrainOptions;
+use crate::options::{Checkpointing, TrainOptions};
 use crate::overview::{Overview, sample};
 use crate::pack::Sequence;
+use crate::plan::{Planner, StepPlan, budget};
 use crate::ranks::agree;
 use crate::schedule::Cosine;
 use crate::weights::{copy_tokenizer, write_adapter, write_weights};
-use codelsi_engine::memory::Usage;
-use codelsi_engine::{At, Comm, DType, Device, Error, Planned, Rank, Result};
+use crate::work::step_flops;
+use codelsi_engine::memory::anonymous_bytes;
+use codelsi_engine::{At, Comm, DType, Device, Error, Label, Rank, Reduce, Result};
+use codelsi_kernels::roof;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Config;
@@ -20,7 +23,7 @@ use codelsi_model::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 /// What a run tells while it goes on.
@@ -50,8 +53,11 @@ pub struct Report {
     pub trainable: usize,
     pub total: usize,
     pub tokens_per_s: f64,
-    /// The highest total of this process's device.
+    /// The highest total of this process's device, and what the plan said.
     pub peak_bytes: usize,
+    pub planned_bytes: usize,
+    /// On the CPU: the most memory of the process that no file backs.
+    pub anonymous_bytes: Option<usize>,
 }
 
 /// Trains as `options` say and leaves the adapter (or model), `recipe.json`, `metrics.jsonl` and the last checkpoint
@@ -84,7 +90,20 @@ pub fn train(options: &TrainOptions, rank: impl Into<Rank>, tell: &mut dyn FnMut
         Some(folder) if options.full => &Checkpoint::open(folder)?,
         _ => &base,
     };
-    let mut learner = Learner::new(rank.clone(), options, start, adapter.as_ref())?;
+    let planner = Planner {
+        device,
+        options,
+        base: start,
+        adapter: adapter.as_ref(),
+        rank: comm.rank(),
+        world: comm.world(),
+        budget: budget(device, start, comm.world()),
+    };
+    let memory = plan(&planner, &**comm, feed.largest())?;
+    memory.check(device, options)?;
+    let options = &TrainOptions { checkpointing: Checkpointing::Layers(memory.recompute), ..options.clone() };
+    let explain = |e| memory.explain(e, options);
+    let mut learner = Learner::new(rank.clone(), options, start, adapter.as_ref()).map_err(explain)?;
     if let Some(folder) = &resumed {
         learner.restore(folder, state.step)?;
     }
@@ -93,7 +112,7 @@ pub fn train(options: &TrainOptions, rank: impl Into<Rank>, tell: &mut dyn FnMut
         sample: sample(&tokenizer, &feed.training.documents[0]),
         trainable: trained,
         total: base.config().parameters() + adapter.as_ref().map_or(0, Adapter::parameters),
-        memory: plan(options, &**comm, start, adapter.as_ref(), feed.largest())?,
+        memory: memory.clone(),
         steps: feed.planned(),
         done: state.step,
         rows: [&feed.training, &feed.validation].map(|rows| rows.documents.len()),
@@ -108,8 +127,12 @@ pub fn train(options: &TrainOptions, rank: impl Into<Rank>, tell: &mut dyn FnMut
     let log = Log::open(options.out.join("metrics.jsonl"), state.step, writes)?;
     let held = feed.validation();
     let comm = &**comm;
-    let mut run = Run { options, device, comm, feed, held, learner, adapter, base: &base, state, log };
-    let validation_loss = run.steps(overview.steps, tell)?;
+    let roof = if writes { roof(device, options.compute)? } else { None };
+    device.ledger().reset_peak();
+    let anonymous = None;
+    let mut run =
+        Run { options, device, comm, feed, held, learner, adapter, base: &base, state, log, roof, anonymous };
+    let validation_loss = run.steps(overview.steps, tell).map_err(explain)?;
     if writes {
         run.export()?;
     }
@@ -143,20 +166,21 @@ fn adapter(options: &TrainOptions, config: &Config, resumed: Option<&Path>) -> R
     })
 }
 
-/// Runs a step on the planning device and reads its books: bytes by label at the peak.
-fn plan(
-    options: &TrainOptions,
-    comm: &dyn Comm,
-    start: &Checkpoint,
-    adapter: Option<&Adapter>,
-    largest: Sequence,
-) -> Result<Usage> {
-    let device = Device::plan();
-    let comm = Arc::new(Planned { rank: comm.rank(), world: comm.world() });
-    let mut learner = Learner::new(Rank { device: device.clone(), comm }, options, start, adapter)?;
-    let micro_batches = options.batch.div_ceil(options.micro_batch);
-    learner.step(&vec![largest; micro_batches], options.lr)?;
-    Ok(device.ledger().usage())
+/// Plans a step of the largest micro-batches before anything is loaded, and settles what is recomputed: the same on
+/// every rank.
+fn plan(planner: &Planner, comm: &dyn Comm, largest: Sequence) -> Result<StepPlan> {
+    let options = planner.options;
+    let micro_batches = vec![largest; options.batch.div_ceil(options.micro_batch)];
+    let plan = planner.step(&micro_batches)?;
+    let mut most = planner.device.tensor(Label::Scratch, [1], &[plan.recompute as f32])?;
+    comm.all_reduce(&mut most, Reduce::Max)?;
+    match most.to_vec::<f32>()?[0] as usize {
+        most if most == plan.recompute => Ok(plan),
+        most => {
+            let options = TrainOptions { checkpointing: Checkpointing::Layers(most), ..options.clone() };
+            Planner { options: &options, ..*planner }.step(&micro_batches)
+        }
+    }
 }
 
 /// A run under way.
@@ -172,6 +196,10 @@ struct Run<'a> {
     base: &'a Checkpoint,
     state: State,
     log: Log,
+    /// Flops a second that the device can do.
+    roof: Option<f64>,
+    /// The most anonymous memory seen after a step, on the CPU.
+    anonymous: Option<usize>,
 }
 
 impl Run<'_> {
@@ -203,15 +231,32 @@ impl Run<'_> {
         let step = self.state.step + 1;
         let lr = schedule.at(step);
         let micro_batches = self.feed.next(&mut self.state);
+        let exchanging = self.comm.seconds();
         let Found { loss, grad_norm } = self.learner.step(&micro_batches, lr)?;
         let tokens = micro_batches.iter().map(|micro| micro.tokens.len()).sum();
         let seconds = started.elapsed().as_secs_f64();
         self.state.step = step;
         self.state.tokens += tokens;
         self.state.seconds += seconds;
-        let peak_bytes = self.device.ledger().usage().peak;
-        let tokens_per_s = tokens as f64 / seconds;
-        Ok(Metric { step, loss, lr, grad_norm, tokens, tokens_per_s, peak_bytes, validation_loss: None })
+        if matches!(self.device, Device::Cpu(_)) {
+            self.anonymous = self.anonymous.max(anonymous_bytes());
+        }
+        let usage = self.device.ledger().usage();
+        let flops = step_flops(self.base.config(), &micro_batches, self.options.full);
+        let world = self.comm.world() as f64;
+        Ok(Metric {
+            step,
+            loss,
+            lr,
+            grad_norm,
+            tokens,
+            tokens_per_s: tokens as f64 / seconds,
+            roof_share: self.roof.map(|roof| flops / seconds / world / roof),
+            bytes: usage.total(),
+            peak_bytes: usage.peak,
+            comm_seconds: self.comm.seconds() - exchanging,
+            validation_loss: None,
+        })
     }
 
     fn validate(&self) -> Result<Option<f64>> {
@@ -261,6 +306,20 @@ impl Run<'_> {
             total: overview.total,
             tokens_per_s: self.state.tokens as f64 / self.state.seconds,
             peak_bytes: self.device.ledger().usage().peak,
+            planned_bytes: overview.memory.usage.peak,
+            anonymous_bytes: self.anonymous,
         })
+    }
+}
+
+/// Flops a second that the device can do; a CPU is measured once a process.
+fn roof(device: &Device, dtype: DType) -> Result<Option<f64>> {
+    static CPU: [OnceLock<Option<f64>>; 2] = [const { OnceLock::new() }; 2];
+    match device {
+        Device::Cpu(_) => {
+            let measure = || roof::flops(device, dtype).ok().flatten();
+            Ok(*CPU[(dtype == DType::BF16) as usize].get_or_init(measure))
+        }
+        _ => roof::flops(device, dtype),
     }
 }

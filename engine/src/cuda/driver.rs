@@ -3,6 +3,7 @@
 use super::nvrtc::Code;
 use crate::Result;
 use std::any::Any;
+use std::ops::DerefMut;
 use std::sync::Arc;
 
 /// A queue of work; what is put into one runs in order.
@@ -47,6 +48,16 @@ pub struct Properties {
     pub shared: usize,
 }
 
+/// Host memory that a card reads by itself.
+pub(super) trait Pinned: Send + DerefMut<Target = [u8]> {}
+
+impl Properties {
+    /// An A100's, for plans where no card is at hand.
+    pub fn a100() -> Self {
+        Properties { name: "A100".into(), arch: "sm_80".into(), multiprocessors: 108, shared: 163 << 10 }
+    }
+}
+
 /// A loaded module.
 pub(super) trait Module: Send + Sync {
     fn as_any(&self) -> &dyn Any;
@@ -57,9 +68,18 @@ pub(super) trait Module: Send + Sync {
 /// A call that is given addresses trusts them to lie in live allocations: [`super::Cuda`] sees to it.
 pub(super) trait Driver: Send + Sync {
     fn properties(&self) -> &Properties;
+    /// Bytes that are free, and all there are.
+    fn memory(&self) -> Result<(usize, usize)>;
     fn alloc(&self, bytes: usize) -> Result<u64>;
     fn free(&self, at: u64);
     fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()>;
+    /// Zeroed host memory that this device reads by itself.
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>>;
+    /// Puts a copy to `to` into `stream` and returns.
+    ///
+    /// # Safety
+    /// `from` is of [`Driver::pinned`] memory, and lives unchanged until the copy is done.
+    unsafe fn fetch(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()>;
     /// Returns when the bytes are there.
     fn download(&self, stream: Stream, to: &mut [u8], from: u64) -> Result<()>;
     fn copy(&self, stream: Stream, to: u64, from: u64, bytes: usize) -> Result<()>;
@@ -82,6 +102,8 @@ pub(super) trait Driver: Send + Sync {
     fn record(&self, stream: Stream) -> Result<Event>;
     /// Work put into `stream` from now on waits for the event.
     fn wait(&self, stream: Stream, event: &Event) -> Result<()>;
+    /// Returns when the event has happened.
+    fn finish(&self, event: &Event) -> Result<()>;
     /// Milliseconds between two events that have happened.
     fn elapsed(&self, from: &Event, to: &Event) -> Result<f32>;
     /// Returns when every stream is empty.

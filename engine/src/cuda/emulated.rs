@@ -1,6 +1,6 @@
 //! The software GPU as a driver: every call is done when it returns.
 
-use super::driver::{Driver, Event, Grid, Module, Properties, Stream};
+use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Stream};
 use super::nvrtc::{Code, Source};
 use crate::{Error, Result};
 use codelsi_emulator::{Counters, Gpu, Launch, Schedule};
@@ -10,11 +10,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+/// Bytes of memory, unless it is told.
+const MEMORY: usize = 80_000_000_000;
+
+/// What was asked of the driver; variables of modules are beside it.
+#[derive(Default)]
+struct Allocated {
+    sizes: HashMap<u64, usize>,
+    now: usize,
+    peak: usize,
+}
+
 /// A GPU in software, with the counters of its launches.
 pub struct Emulated {
     gpu: Gpu,
     properties: Properties,
     streams: AtomicUsize,
+    /// Bytes that may be in use at once.
+    memory: AtomicUsize,
+    allocated: Mutex<Allocated>,
     launches: Mutex<Option<Vec<(String, Counters)>>>,
     uploads: AtomicUsize,
     downloads: AtomicUsize,
@@ -35,6 +49,8 @@ impl Emulated {
             gpu,
             properties,
             streams: AtomicUsize::new(1),
+            memory: AtomicUsize::new(MEMORY),
+            allocated: Mutex::default(),
             launches: Mutex::default(),
             uploads: AtomicUsize::new(0),
             downloads: AtomicUsize::new(0),
@@ -50,6 +66,16 @@ impl Emulated {
     /// Whether races and copies not waited for are faults: [`Gpu::set_ordering_checks`].
     pub fn set_ordering_checks(&self, on: bool) {
         self.gpu.set_ordering_checks(on);
+    }
+
+    /// Gives it a memory of `bytes`.
+    pub fn set_memory(&self, bytes: usize) {
+        self.memory.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The most bytes that were allocated at once.
+    pub fn peak_bytes(&self) -> usize {
+        self.allocated.lock().unwrap().peak
     }
 
     /// Keeps the counters of every launch from now on.
@@ -89,23 +115,51 @@ impl Module for Loaded {
     }
 }
 
+impl Pinned for Vec<u8> {}
+
 impl Driver for Emulated {
     fn properties(&self) -> &Properties {
         &self.properties
     }
 
+    fn memory(&self) -> Result<(usize, usize)> {
+        let all = self.memory.load(Ordering::Relaxed);
+        Ok((all.saturating_sub(self.allocated.lock().unwrap().now), all))
+    }
+
     fn alloc(&self, bytes: usize) -> Result<u64> {
-        self.gpu.alloc(bytes).map_err(error)
+        let mut allocated = self.allocated.lock().unwrap();
+        let all = self.memory.load(Ordering::Relaxed);
+        if allocated.now + bytes > all {
+            return Err(
+                Error::new(format!("out of memory, of which there are {all} bytes")).at("software GPU")
+            );
+        }
+        let at = self.gpu.alloc(bytes).map_err(error)?;
+        allocated.sizes.insert(at, bytes);
+        allocated.now += bytes;
+        allocated.peak = allocated.peak.max(allocated.now);
+        Ok(at)
     }
 
     fn free(&self, at: u64) {
         // A drop has nobody to tell; the address came from `alloc` and is freed once.
         let _ = self.gpu.free(at);
+        let mut allocated = self.allocated.lock().unwrap();
+        allocated.now -= allocated.sizes.remove(&at).unwrap_or(0);
     }
 
     fn upload(&self, _: Stream, to: u64, from: &[u8]) -> Result<()> {
         self.uploads.fetch_add(1, Ordering::Relaxed);
         self.gpu.write(to, from).map_err(error)
+    }
+
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>> {
+        Ok(Box::new(vec![0; bytes]))
+    }
+
+    unsafe fn fetch(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {
+        self.upload(stream, to, from)
     }
 
     fn download(&self, _: Stream, to: &mut [u8], from: u64) -> Result<()> {
@@ -156,6 +210,10 @@ impl Driver for Emulated {
     }
 
     fn wait(&self, _: Stream, _: &Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn finish(&self, _: &Event) -> Result<()> {
         Ok(())
     }
 

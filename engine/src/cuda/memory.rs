@@ -52,7 +52,9 @@ impl Cuda {
         let base = self.driver().alloc(bytes + 2 * fence).map_err(|e| {
             let usage = self.ledger().usage().to_string();
             let usage: Vec<&str> = usage.split_whitespace().collect();
-            e.at(format!("{bytes} bytes for {} beside {}", label.name(), usage.join(" "))).at(self.name())
+            e.at(format!("{bytes} bytes for {} beside {}", label.name(), usage.join(" ")))
+                .at(self.name())
+                .out_of_memory()
         })?;
         let memory = Memory { cuda: self.clone(), base, fence, bytes, charge };
         if fence > 0 {
@@ -66,6 +68,10 @@ impl Cuda {
 impl Memory {
     pub(crate) fn device(&self) -> &Arc<Cuda> {
         &self.cuda
+    }
+
+    pub(crate) fn charge(&self) -> &Charge {
+        &self.charge
     }
 
     pub(crate) fn address(&self) -> u64 {

@@ -11,9 +11,11 @@ mod launch;
 mod memory;
 mod nccl;
 mod nvrtc;
+mod planned;
 mod real;
 mod resources;
 mod signature;
+mod staging;
 
 pub use accumulate::ACCUMULATE;
 pub use driver::{Event, Grid, Properties, Stream};
@@ -24,6 +26,7 @@ pub use nccl::UniqueId;
 pub(crate) use nccl::{Collective, Communicator};
 pub use nvrtc::{Code, Nvrtc, Source};
 pub use resources::Resources;
+pub use staging::Staging;
 
 use crate::memory::Ledger;
 use crate::tensor::Tensor;
@@ -41,6 +44,7 @@ pub struct Cuda {
     modules: Mutex<HashMap<String, Arc<Loaded>>>,
     kernels: Mutex<HashMap<String, Arc<Entry>>>,
     fences: memory::Fences,
+    copies: Mutex<Option<Stream>>,
 }
 
 struct Loaded {
@@ -51,6 +55,7 @@ struct Loaded {
 enum Gpu {
     Real(real::Real),
     Emulated(Emulated),
+    Planned(planned::Planned),
 }
 
 impl Cuda {
@@ -71,6 +76,24 @@ impl Cuda {
     pub fn emulated(arch: &str) -> Result<Self> {
         Nvrtc::get()?;
         Ok(Cuda::new(Gpu::Emulated(Emulated::new(arch)?), format!("emulated:{arch}")))
+    }
+
+    /// A card of these properties on which everything is planned and nothing computed.
+    pub fn planned(properties: Properties) -> Self {
+        Cuda::new(Gpu::Planned(planned::Planned::new(properties)), "plan".into())
+    }
+
+    /// Whether nothing is computed here.
+    pub fn is_plan(&self) -> bool {
+        matches!(self.gpu, Gpu::Planned(_))
+    }
+
+    /// Bytes of memory that are free, and all there are.
+    ///
+    /// # Errors
+    /// The driver's; or when nothing is known of a planned card's memory.
+    pub fn memory(&self) -> Result<(usize, usize)> {
+        self.driver().memory()
     }
 
     /// Whether NVIDIA's driver is there, be it usable or not.
@@ -94,6 +117,7 @@ impl Cuda {
             modules: Mutex::default(),
             kernels: Mutex::default(),
             fences: memory::Fences::default(),
+            copies: Mutex::default(),
         }
     }
 
@@ -116,7 +140,7 @@ impl Cuda {
     pub fn emulator(&self) -> Option<&Emulated> {
         match &self.gpu {
             Gpu::Emulated(emulated) => Some(emulated),
-            Gpu::Real(_) => None,
+            Gpu::Real(_) | Gpu::Planned(_) => None,
         }
     }
 
@@ -124,6 +148,7 @@ impl Cuda {
         match &self.gpu {
             Gpu::Real(real) => real,
             Gpu::Emulated(emulated) => emulated,
+            Gpu::Planned(planned) => planned,
         }
     }
 
@@ -136,9 +161,15 @@ impl Cuda {
         if let Some(entry) = self.kernels.lock().unwrap().get(&key) {
             return Ok(Kernel { cuda: self, entry: entry.clone() });
         }
-        let loaded = self.module(source, variant)?;
-        let parameters = signature::of(&loaded.ptx, name).at(source.name)?;
-        let entry = Arc::new(Entry { module: loaded.module.clone(), name: name.into(), parameters });
+        let entry = match self.is_plan() {
+            true => Entry { module: Arc::new(planned::Nothing), name: name.into(), parameters: Vec::new() },
+            false => {
+                let loaded = self.module(source, variant)?;
+                let parameters = signature::of(&loaded.ptx, name).at(source.name)?;
+                Entry { module: loaded.module.clone(), name: name.into(), parameters }
+            }
+        };
+        let entry = Arc::new(entry);
         self.kernels.lock().unwrap().insert(key, entry.clone());
         Ok(Kernel { cuda: self, entry })
     }
@@ -181,6 +212,17 @@ impl Cuda {
     /// The driver's.
     pub fn stream(&self) -> Result<Stream> {
         self.driver().stream()
+    }
+
+    /// The stream of copies between host and device, made when it is first used.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn copies(&self) -> Result<Stream> {
+        let mut copies = self.copies.lock().unwrap();
+        let stream = copies.map_or_else(|| self.stream(), Ok)?;
+        *copies = Some(stream);
+        Ok(stream)
     }
 
     /// A mark in `stream`, reached when all that was put there before is done.

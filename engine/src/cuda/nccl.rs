@@ -233,7 +233,7 @@ impl Communicator {
     fn reached(&self, event: &Event) -> Result<bool> {
         match &self.cuda.gpu {
             Gpu::Real(real) => real.reached(event),
-            Gpu::Emulated(_) => Ok(true),
+            Gpu::Emulated(_) | Gpu::Planned(_) => Ok(true),
         }
     }
 
@@ -269,7 +269,9 @@ impl Cuda {
     fn queue(&self, stream: Stream) -> Result<Queue> {
         match &self.gpu {
             Gpu::Real(real) => Ok(real.queue(stream)?.cast()),
-            Gpu::Emulated(_) => Err(Error::new(format!("NCCL is for cards, not for {}", self.name))),
+            Gpu::Emulated(_) | Gpu::Planned(_) => {
+                Err(Error::new(format!("NCCL is for cards, not for {}", self.name)))
+            }
         }
     }
 }

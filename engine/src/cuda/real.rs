@@ -1,7 +1,7 @@
 //! NVIDIA's driver, loaded when a card is asked for. Everything that can be missing is looked for first: the
 //! bindings panic where a library or a function is absent.
 
-use super::driver::{Driver, Event, Grid, Module, Properties, Stream};
+use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Stream};
 use super::nvrtc::Code;
 use crate::{Error, Result};
 use cudarc::driver::result::{self, DriverError};
@@ -9,6 +9,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
 use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_void};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
 /// The CUDA version of the oldest driver whose functions are used.
@@ -247,6 +248,39 @@ impl Loaded {
     }
 }
 
+/// Page-locked host memory, freed when dropped.
+struct Locked {
+    start: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: host memory that nobody else points to.
+unsafe impl Send for Locked {}
+
+impl Deref for Locked {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: initialized in `pinned`, and `self` is its only holder.
+        unsafe { std::slice::from_raw_parts(self.start, self.bytes) }
+    }
+}
+
+impl DerefMut for Locked {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.bytes) }
+    }
+}
+
+impl Pinned for Locked {}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `pinned`, freed once.
+        let _ = unsafe { result::free_host(self.start.cast()) };
+    }
+}
+
 /// A driver's event, destroyed when dropped.
 struct Mark(sys::CUevent);
 
@@ -271,6 +305,11 @@ impl Driver for Real {
         &self.properties
     }
 
+    fn memory(&self) -> Result<(usize, usize)> {
+        self.bind()?;
+        result::mem_get_info().named("cuMemGetInfo")
+    }
+
     fn alloc(&self, bytes: usize) -> Result<u64> {
         let stream = self.queue(Stream::COMPUTE)?;
         // SAFETY: the stream lives; whoever owns the address frees it once.
@@ -287,6 +326,21 @@ impl Driver for Real {
     fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {
         let stream = self.queue(stream)?;
         // SAFETY: the destination is live; pageable memory has been read when the call returns.
+        unsafe { result::memcpy_htod_async(to, from, stream) }.named("cuMemcpyHtoDAsync")
+    }
+
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>> {
+        self.bind()?;
+        // SAFETY: the context is this thread's; the memory is freed once, in `drop`.
+        let start = unsafe { result::malloc_host(bytes, 0) }.named("cuMemHostAlloc")?;
+        // SAFETY: the memory was just allocated, `bytes` long.
+        unsafe { start.cast::<u8>().write_bytes(0, bytes) };
+        Ok(Box::new(Locked { start: start.cast(), bytes }))
+    }
+
+    unsafe fn fetch(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {
+        let stream = self.queue(stream)?;
+        // SAFETY: the destination is live; the source lives until the copy is done, by the caller's word.
         unsafe { result::memcpy_htod_async(to, from, stream) }.named("cuMemcpyHtoDAsync")
     }
 
@@ -380,6 +434,12 @@ impl Driver for Real {
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: both live.
         unsafe { result::stream::wait_event(stream, event, flags) }.named("cuStreamWaitEvent")
+    }
+
+    fn finish(&self, event: &Event) -> Result<()> {
+        self.bind()?;
+        // SAFETY: it lives and was recorded.
+        unsafe { result::event::synchronize(mark(event)?) }.named("cuEventSynchronize")
     }
 
     fn elapsed(&self, from: &Event, to: &Event) -> Result<f32> {

@@ -37,9 +37,7 @@ fn norm(sizes: &[usize]) -> Case {
     Case {
         name: format!("norm of N={sizes:?}"),
         inputs: sizes.iter().map(|&n| Input::f32([n]).frozen()).collect(),
-        run: Box::new(|cx, x| {
-            Ok(vec![sum_of_squares(cx, x.iter().copied())?])
-        }),
+        run: Box::new(|cx, x| Ok(vec![sum_of_squares(cx, x.iter().copied())?])),
         reference: Box::new(|x| {
             let squares: f64 = x.iter().flat_map(|g| &g.data).map(|g| g * g).sum();
             vec![Value { shape: [1].into(), data: vec![squares] }]

@@ -1,54 +1,70 @@
-//! The roofs that timings of kernels are held to, measured on the card itself.
+//! The roofs that timings are held to, measured on the machine itself: what its multiply-adds and its memory reach when
+//! nothing else is in the way.
 
-use crate::cuda::HEADERS;
-use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
-use codelsi_engine::{DType, Device, Label, Result, Tensor};
+mod card;
+mod cpu;
 
-/// The copy and the products.
-pub static SOURCE: Source =
-    Source { name: "roof.cu", text: include_str!("roof.cu"), headers: HEADERS, variants: &[""] };
+pub use card::{Roof, SOURCE};
 
-const CHAINS: usize = 8;
-const WARPS: usize = 8;
+use crate::stopwatch::Stopwatch;
+use codelsi_engine::{DType, Device, Label, Result};
 
-/// A launch that moves bytes or multiplies, and how much of it.
-pub struct Roof<'a> {
-    cuda: &'a Cuda,
-    device: &'a Device,
+/// Bytes of the copy that measures a card's memory.
+const COPY: usize = 1 << 30;
+/// Products a warp and chain that measure a card's units.
+const ROUNDS: usize = 20_000;
+
+/// Flops a second of multiply-adds on `dtype`; on a card those of mma.sync on bf16 for either type. `None` where time
+/// means nothing: on the software GPU and the planning device.
+///
+/// # Errors
+/// The driver's.
+pub fn flops(device: &Device, dtype: DType) -> Result<Option<f64>> {
+    match device {
+        Device::Cpu(_) if dtype == DType::BF16 => Ok(Some(cpu::bf16_flops())),
+        Device::Cpu(_) => Ok(Some(cpu::f32_flops())),
+        Device::Cuda(cuda) if is_card(device) => {
+            let roof = Roof::new(device, cuda);
+            best(device, || roof.products(ROUNDS)).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
-impl<'a> Roof<'a> {
-    /// The roofs of `cuda`, which is `device`.
-    pub fn new(device: &'a Device, cuda: &'a Cuda) -> Self {
-        Roof { cuda, device }
+/// Bytes a second of a copy of more than the caches hold, read and write counted. `None` as [`flops`].
+///
+/// # Errors
+/// The driver's; a card needs room for twice a gibibyte.
+pub fn bytes(device: &Device) -> Result<Option<f64>> {
+    match device {
+        Device::Cpu(_) => Ok(Some(cpu::copy_bytes())),
+        Device::Cuda(cuda) if is_card(device) => {
+            let roof = Roof::new(device, cuda);
+            let x = device.zeros(Label::Scratch, [COPY / 4], DType::F32);
+            let mut y = device.zeros(Label::Scratch, [COPY / 4], DType::F32);
+            best(device, || roof.copy(&mut y, &x)).map(Some)
+        }
+        _ => Ok(None),
     }
+}
 
-    /// y = x, bytes for bytes; the bytes moved.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn copy(&self, y: &mut Tensor, x: &Tensor) -> Result<f64> {
-        let words = x.byte_len().min(y.byte_len()) / 16 * 4;
-        let args = &mut [Arg::InOut(y), Arg::In(x), Arg::I64(words as i64)];
-        self.start("copy", Grid::new(words.div_ceil(4 * 256), 256), args)?;
-        Ok(8.0 * words as f64)
-    }
+fn is_card(device: &Device) -> bool {
+    matches!(device, Device::Cuda(cuda) if cuda.emulator().is_none() && !cuda.is_plan())
+}
 
-    /// Products of bf16 matrices in registers, on every multiprocessor; the flops.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn products(&self, rounds: usize) -> Result<f64> {
-        let blocks = 2 * self.cuda.properties().multiprocessors;
-        let mut y = self.device.empty(Label::Scratch, [blocks * WARPS], DType::F32);
-        let args = &mut [Arg::Out(&mut y), Arg::I32(rounds as i32)];
-        self.start("products", Grid::new(blocks, 32 * WARPS), args)?;
-        Ok((2 * 16 * 16 * 8 * CHAINS * WARPS * blocks * rounds) as f64)
+/// Work a second, at best of five runs after a first one.
+fn best(device: &Device, mut f: impl FnMut() -> Result<f64>) -> Result<f64> {
+    let mut watch = Stopwatch::new(device);
+    let mut rate = 0.0f64;
+    for run in 0..6 {
+        let mut work = 0.0;
+        let time = watch.time(|| {
+            work = f()?;
+            Ok(())
+        })?;
+        if run > 0 {
+            rate = rate.max(work / time.as_secs_f64());
+        }
     }
-
-    fn start(&self, kernel: &str, grid: Grid, args: &mut [Arg]) -> Result<()> {
-        let kernel = self.cuda.kernel(&SOURCE, "", kernel)?;
-        // SAFETY: both kernels keep to the elements that their arguments count.
-        unsafe { kernel.launch(grid, args) }
-    }
+    Ok(rate)
 }

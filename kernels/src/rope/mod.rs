@@ -40,7 +40,7 @@ pub fn table(device: &Device, positions: usize, head_dim: usize, theta: f64, fac
         let message = format!("head_dim {head_dim} must be even and theta {theta} positive");
         return Err(Error::op("rope", message));
     }
-    if let Device::Cuda(_) = device {
+    if matches!(device, Device::Cuda(_)) && !device.is_plan() {
         // Made once, and exact: angles of far positions need f64.
         return self::table(&Device::cpu(), positions, head_dim, theta, factor)?.to(device, Label::Weights);
     }

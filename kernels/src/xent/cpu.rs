@@ -45,10 +45,11 @@ impl Work {
         let ((t, c), (v, _)) = (h.shape().as_matrix(), head.shape().as_matrix());
         let (rows, tile) = (t.min(ROWS), v.min(TILE));
         let f32s = |rows, columns| cx.scratch([rows, columns], DType::F32);
+        let logits = |dtype| cx.device().empty(Label::Logits, [rows, tile], dtype);
         Work {
             x: cx.scratch([rows, c], h.dtype()),
-            z: f32s(rows, tile),
-            p: (out.dh.is_some() || out.dhead.is_some()).then(|| cx.scratch([rows, tile], h.dtype())),
+            z: logits(DType::F32),
+            p: (out.dh.is_some() || out.dhead.is_some()).then(|| logits(h.dtype())),
             sums: out.dh.as_ref().map(|_| [f32s(rows, c), f32s(rows, c)]),
             dhead: out.dhead.as_ref().map(|_| f32s(tile, c)),
             shares: (v < vocabulary.of).then(|| Shares::new(cx, rows)),

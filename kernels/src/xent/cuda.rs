@@ -7,7 +7,7 @@ use crate::gemm::cuda::{Form, Part, multiply};
 use crate::rows::Rows;
 use codelsi_engine::comm::Reduce;
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
-use codelsi_engine::{Ctx, DType, Result, Tensor};
+use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
 use std::ops::Range;
 
 /// What happens to a tile of logits.
@@ -113,11 +113,12 @@ impl Work {
         let (cx, e, (_, v, c)) = (pass.cx, pass.h.dtype(), pass.sizes());
         let (n, tile) = (count.min(ROWS), v.min(TILE));
         let wanted = out.dh.is_some() || out.dhead.is_some();
+        let logits = |dtype| cx.device().empty(Label::Logits, [n, tile], dtype);
         Work {
             rows,
             x: cx.scratch([n, c], e),
-            z: cx.scratch([n, tile], DType::F32),
-            p: wanted.then(|| cx.scratch([n, tile], e)),
+            z: logits(DType::F32),
+            p: wanted.then(|| logits(e)),
             sums: out.dh.as_ref().map(|_| cx.scratch([n, c], DType::F32)),
             states: cx.scratch([n, STATE], DType::F32),
             shares: (v < pass.vocabulary.of).then(|| Shares::new(cx, n)),

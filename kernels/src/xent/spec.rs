@@ -40,7 +40,8 @@ fn values(t: usize, c: usize, v: usize, dtype: DType) -> Case {
             Input::ints((0..t).map(label).collect()),
         ],
         run: Box::new(move |cx, x| {
-            let (loss, logprobs) = super::xent(cx, x[0], x[1], &Targets::counted(x[2].clone(), labelled), scale)?;
+            let (loss, logprobs) =
+                super::xent(cx, x[0], x[1], &Targets::counted(x[2].clone(), labelled), scale)?;
             Ok(vec![loss, logprobs])
         }),
         reference: Box::new(move |x| reference(&x[0], &x[1], &x[2], scale as f64)),

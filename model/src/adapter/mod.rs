@@ -48,18 +48,42 @@ impl Adapter {
         targets: &[Linear],
         seed: u64,
     ) -> Result<Self> {
+        let mut adapter = Adapter::sized(&Device::cpu(), config, rank, alpha, dropout, targets)?;
+        for layer in 0..config.layers {
+            for &linear in targets {
+                let Some(Pair { a, .. }) = adapter.pairs.get_mut(&linear.path(layer)) else { continue };
+                // Steps count from 0; the last one's numbers are nobody else's.
+                let site = (layer * Linear::ALL.len() + linear as usize) as u32;
+                fill_uniform(
+                    a.slice_mut()?,
+                    config.linear_shape(linear).1,
+                    Key { seed, step: u32::MAX, site },
+                );
+            }
+        }
+        Ok(adapter)
+    }
+
+    /// An adapter of the same sizes on `device`, for the planning device above all: A has arbitrary content, B is zero.
+    ///
+    /// # Errors
+    /// As [`Adapter::fresh`].
+    pub fn sized(
+        device: &Device,
+        config: &Config,
+        rank: usize,
+        alpha: f32,
+        dropout: f32,
+        targets: &[Linear],
+    ) -> Result<Self> {
         if rank == 0 || targets.is_empty() {
             return Err(Error::new("an adapter needs a rank of at least 1 and at least one linear"));
         }
-        let device = Device::cpu();
         let mut pairs = BTreeMap::new();
         for layer in 0..config.layers {
             for &linear in targets {
                 let (out, inner) = config.linear_shape(linear);
-                let mut a = device.empty(Label::Adapters, [rank, inner], DType::F32);
-                // Steps count from 0; the last one's numbers are nobody else's.
-                let site = (layer * Linear::ALL.len() + linear as usize) as u32;
-                fill_uniform(a.slice_mut()?, inner, Key { seed, step: u32::MAX, site });
+                let a = device.empty(Label::Adapters, [rank, inner], DType::F32);
                 let b = device.zeros(Label::Adapters, [out, rank], DType::F32);
                 pairs.insert(linear.path(layer), Pair { a, b });
             }

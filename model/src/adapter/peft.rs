@@ -3,6 +3,7 @@
 use super::{Adapter, Pair};
 use crate::config::{Config, Linear};
 use crate::folder::replace;
+use crate::part::Part;
 use crate::tensor_file::{TensorFile, first_few};
 use crate::tensor_writer::{Spec, write_file, write_json};
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
@@ -181,7 +182,7 @@ impl Settings {
         check(file, &expected)?;
         let device = Device::cpu();
         let tensor = |path: &str, factor| {
-            file.tensor(&device, Label::Adapters, &tensor_name(path, factor), DType::F32)
+            file.tensor(&device, Label::Adapters, &tensor_name(path, factor), &Part::Whole, DType::F32)
         };
         let paths = (0..config.layers).flat_map(|layer| targets.iter().map(move |linear| linear.path(layer)));
         let pairs =

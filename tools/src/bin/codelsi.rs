@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use codelsi_engine::Result;
 use codelsi_tools::commands::{
-    bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, report, train,
+    bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, plan, report, train,
 };
 use codelsi_tools::output::Output;
 use std::process::ExitCode;
@@ -26,6 +26,7 @@ enum Command {
     Judge(judge::Judge),
     Merge(merge::Merge),
     Inspect(inspect::Inspect),
+    Plan(plan::Plan),
     Bench(bench::Bench),
     Report(report::Report),
     Mkmodel(mkmodel::Mkmodel),
@@ -58,6 +59,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Judge(args)) => judge::run(&args, &out),
         Some(Command::Merge(args)) => merge::run(&args, &out),
         Some(Command::Inspect(args)) => inspect::run(&args, &out),
+        Some(Command::Plan(args)) => plan::run(&args, &out),
         Some(Command::Bench(args)) => bench::run(&args, &out),
         Some(Command::Report(args)) => report::run(&args, &out),
         Some(Command::Mkmodel(args)) => mkmodel::run(&args, &out),

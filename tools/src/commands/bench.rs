@@ -104,7 +104,7 @@ fn train(args: &Bench, device: &Device, checkpoint: &Checkpoint, tokens: &[u32])
     let mut targets: Vec<i32> = tokens[1..].iter().map(|&t| t as i32).collect();
     targets.push(-100);
     let targets = Targets::new(device, &targets)?;
-    let options = ForwardOptions { dropout: 0.05, checkpoint: false };
+    let options = ForwardOptions { dropout: 0.05, recompute: 0 };
     per_second(args.repeat, tokens.len(), || {
         let cx = Ctx::training(device, 42, optimizer.step);
         let (loss, _) = model.loss(&cx, &batch, &targets, 1.0 / tokens.len() as f32, options)?;

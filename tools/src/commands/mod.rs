@@ -9,5 +9,6 @@ pub mod judge;
 pub mod merge;
 pub mod mkmodel;
 pub mod pipeline;
+pub mod plan;
 pub mod report;
 pub mod train;

@@ -8,7 +8,7 @@ use codelsi_engine::{Rank, Result};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
 use codelsi_model::template::Template;
-use codelsi_train::options::TrainOptions;
+use codelsi_train::options::{Checkpointing, TrainOptions};
 use codelsi_train::trainer::{self, Event, Report};
 use serde_json::to_value;
 use std::path::PathBuf;
@@ -96,8 +96,12 @@ pub struct Train {
     /// Go on from the last checkpoint in --out.
     #[arg(long)]
     resume: bool,
-    /// Keep every activation instead of running each layer again in backward: more memory, a third less work.
-    #[arg(long)]
+    /// Layers that keep only their input and run again in backward: auto (as few as the memory allows), all, none, or a
+    /// number. Each costs a third of its own work, and changes no result.
+    #[arg(long, default_value = "auto")]
+    checkpointing: Checkpointing,
+    /// The same as --checkpointing none.
+    #[arg(long, conflicts_with = "checkpointing")]
     no_checkpointing: bool,
     /// Decides order, split, fresh adapter and dropout.
     #[arg(long, default_value_t = 42)]
@@ -136,7 +140,7 @@ pub fn run(args: &Train, out: &Output) -> Result<()> {
         validate_every: args.validate_every,
         save_every: args.save_every,
         resume: args.resume,
-        checkpointing: !args.no_checkpointing,
+        checkpointing: if args.no_checkpointing { Checkpointing::NONE } else { args.checkpointing },
         compute: args.model.place.compute(&checkpoint),
         seed: args.seed,
     };
@@ -172,8 +176,7 @@ fn told(options: &TrainOptions, rank: Rank, out: &Output) -> Result<Report> {
         Event::Before(loss) => eprintln!("validation loss before training: {loss:.4}"),
         Event::Step(metric, _) => {
             if let Some(bar) = &bar {
-                let message = format!("loss {:.4}, {:.0} tokens/s", metric.loss, metric.tokens_per_s);
-                bar.at(metric.step, &message);
+                bar.at(metric.step, &metric.to_string());
             }
             if let Some(loss) = metric.validation_loss {
                 eprintln!("validation loss after step {}: {loss:.4}", metric.step);
@@ -191,13 +194,16 @@ fn summary(r: &Report) -> String {
         (Some(before), Some(after)) => format!(", validation loss {before:.4} -> {after:.4}"),
         _ => String::new(),
     };
+    let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
+    let anonymous = r.anonymous_bytes.map(|n| format!(", the process {:.1} MiB", mib(n))).unwrap_or_default();
     format!(
-        "{} steps, {} tokens at {:.0} tokens/s; loss {:.4} -> {:.4}{validation}; {share:.4} % trainable; peak {:.1} MiB",
+        "{} steps, {} tokens at {:.0} tokens/s; loss {:.4} -> {:.4}{validation}; {share:.4} % trainable; peak {:.1} MiB, planned {:.1} MiB{anonymous}",
         r.steps,
         r.tokens,
         r.tokens_per_s,
         r.first_loss,
         r.last_loss,
-        r.peak_bytes as f64 / (1 << 20) as f64
+        mib(r.peak_bytes),
+        mib(r.planned_bytes),
     )
 }

@@ -6,6 +6,7 @@ use codelsi_model::config::Config;
 use codelsi_model::synthetic;
 use codelsi_model::template::Template;
 use codelsi_train::data::Example;
+use codelsi_train::options::Checkpointing;
 use codelsi_train::{Event, Report, TrainOptions, jsonl};
 use std::fs;
 use std::path::Path;
@@ -65,7 +66,7 @@ fn options(model: &Path, data: &Path, out: &Path) -> TrainOptions {
         batch: recipe::BASE_BATCH,
         template: Template::Plain,
         save_every: 400,
-        checkpointing: false,
+        checkpointing: Checkpointing::NONE,
         compute: DType::F32,
         seed: recipe::BASE_SEED,
         ..TrainOptions::default()

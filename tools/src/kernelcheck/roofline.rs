@@ -3,17 +3,12 @@
 //! Random data; the L2 cache is flushed before every run, behind which the host gets ahead of the card; medians.
 
 use super::{sizes, specs};
-use codelsi_engine::cuda::Cuda;
-use codelsi_engine::{At, DType, Device, Error, Label, Result};
-use codelsi_kernels::roof::Roof;
+use codelsi_engine::{At, DType, Device, Error, Result};
+use codelsi_kernels::roof;
 use codelsi_kernels::spec::{Cost, Spec};
 use codelsi_kernels::stopwatch::{Stopwatch, Way, Work};
 use serde_json::{Value, json};
 use std::time::Duration;
-
-/// Bytes of the copy that measures the memory's roof.
-const COPY: usize = 1 << 30;
-const ROUNDS: usize = 20_000;
 
 /// What is timed.
 pub struct Request<'a> {
@@ -43,7 +38,6 @@ pub struct Roofs {
 /// A card and its stopwatch.
 struct Bench<'a> {
     device: &'a Device,
-    cuda: &'a Cuda,
     repeat: usize,
     watch: Stopwatch,
 }
@@ -57,11 +51,10 @@ pub fn run(
     request: &Request,
     mut seen: impl FnMut(Roofs, &Timed),
 ) -> Result<(Roofs, Vec<Timed>)> {
-    let cuda = match device {
-        Device::Cuda(cuda) if cuda.emulator().is_none() => cuda,
-        _ => return Err(Error::new("a roofline needs a card: use --device cuda")),
-    };
-    let mut bench = Bench { device, cuda, repeat: request.repeat.max(1), watch: Stopwatch::new(device) };
+    if !matches!(device, Device::Cuda(_)) {
+        return Err(Error::new("a roofline needs a card: use --device cuda"));
+    }
+    let mut bench = Bench { device, repeat: request.repeat.max(1), watch: Stopwatch::new(device) };
     let roofs = bench.roofs()?;
     let mut all = Vec::new();
     for spec in specs(request.ops)? {
@@ -82,15 +75,12 @@ pub fn run(
 }
 
 impl Bench<'_> {
-    fn roofs(&mut self) -> Result<Roofs> {
-        let roof = Roof::new(self.device, self.cuda);
-        let x = self.device.zeros(Label::Scratch, [COPY / 4], DType::F32);
-        let mut y = self.device.zeros(Label::Scratch, [COPY / 4], DType::F32);
-        let moved = roof.copy(&mut y, &x)?;
-        let copy = self.median(|watch| watch.time(|| roof.copy(&mut y, &x)))?;
-        let flops = roof.products(ROUNDS)?;
-        let products = self.median(|watch| watch.time(|| roof.products(ROUNDS)))?;
-        Ok(Roofs { bytes: moved / copy * 1e3, flops: flops / products * 1e3 })
+    fn roofs(&self) -> Result<Roofs> {
+        let measured = (roof::bytes(self.device)?, roof::flops(self.device, DType::BF16)?);
+        let (Some(bytes), Some(flops)) = measured else {
+            return Err(Error::new("a roofline needs a card: use --device cuda"));
+        };
+        Ok(Roofs { bytes, flops })
     }
 
     /// Forward, and backward where the op says what it costs.

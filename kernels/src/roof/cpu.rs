@@ -1,6 +1,6 @@
 //! Peaks of this machine, measured: multiply-adds that stay in registers, and a copy of more than the caches hold.
 
-use codelsi_kernels::simd::{Level, level};
+use crate::simd::{Level, level};
 use rayon::prelude::*;
 use std::arch::x86_64::*;
 use std::hint::black_box;
@@ -10,8 +10,8 @@ use std::time::Instant;
 const CHAINS: usize = 24;
 const ROUNDS: usize = 5_000_000;
 
-/// GFLOP/s of f32 fused multiply-adds on all of rayon's threads.
-pub fn f32_gflops() -> f64 {
+/// Flops a second of f32 fused multiply-adds on all of rayon's threads.
+pub fn f32_flops() -> f64 {
     match level() {
         Level::Avx512 | Level::Avx512Bf16 => on_all_threads(16 * 2, || {
             // SAFETY: the level was detected.
@@ -23,12 +23,12 @@ pub fn f32_gflops() -> f64 {
     }
 }
 
-/// GFLOP/s of bf16 dot products on all of rayon's threads; the f32 figure where there are none.
-pub fn bf16_gflops() -> f64 {
+/// Flops a second of bf16 dot products on all of rayon's threads; the f32 figure where there are none.
+pub fn bf16_flops() -> f64 {
     match level() {
         // SAFETY: the level was detected.
         Level::Avx512Bf16 => on_all_threads(32 * 2, || unsafe { dot_avx512() }),
-        _ => f32_gflops(),
+        _ => f32_flops(),
     }
 }
 
@@ -38,7 +38,7 @@ fn on_all_threads(flops: usize, kernel: impl Fn() -> f32 + Sync) -> f64 {
     let run = || {
         let start = Instant::now();
         rayon::broadcast(|_| black_box(kernel()));
-        (threads * flops * CHAINS * ROUNDS) as f64 / start.elapsed().as_secs_f64() / 1e9
+        (threads * flops * CHAINS * ROUNDS) as f64 / start.elapsed().as_secs_f64()
     };
     (0..5).map(|_| run()).fold(0.0, f64::max)
 }

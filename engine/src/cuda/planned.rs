@@ -1,0 +1,104 @@
+//! A card that is only planned for: it hands out addresses, and computes nothing. Whatever runs on a card runs on it, so
+//! that its books are those of the card.
+
+use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Stream};
+use super::nvrtc::Code;
+use crate::{Error, Result};
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Addresses without memory.
+pub(super) struct Planned {
+    properties: Properties,
+    next: AtomicU64,
+}
+
+/// What kernels come from.
+pub(super) struct Nothing;
+
+impl Module for Nothing {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Planned {
+    pub(super) fn new(properties: Properties) -> Self {
+        Planned { properties, next: AtomicU64::new(256) }
+    }
+}
+
+impl Driver for Planned {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn memory(&self) -> Result<(usize, usize)> {
+        Err(Error::new("a planned card has no memory"))
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<u64> {
+        Ok(self.next.fetch_add((bytes as u64).next_multiple_of(256), Ordering::Relaxed))
+    }
+
+    fn free(&self, _: u64) {}
+
+    fn upload(&self, _: Stream, _: u64, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>> {
+        Ok(Box::new(vec![0; bytes]))
+    }
+
+    unsafe fn fetch(&self, _: Stream, _: u64, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Zeros: what is read from a device must not decide how much memory comes next.
+    fn download(&self, _: Stream, to: &mut [u8], _: u64) -> Result<()> {
+        to.fill(0);
+        Ok(())
+    }
+
+    fn copy(&self, _: Stream, _: u64, _: u64, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn fill(&self, _: Stream, _: u64, _: u8, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn load(&self, _: &Code) -> Result<Arc<dyn Module>> {
+        Ok(Arc::new(Nothing))
+    }
+
+    unsafe fn launch(&self, _: Stream, _: &dyn Module, _: &str, _: Grid, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn stream(&self) -> Result<Stream> {
+        Ok(Stream(1))
+    }
+
+    fn record(&self, _: Stream) -> Result<Event> {
+        Ok(Event(Box::new(())))
+    }
+
+    fn wait(&self, _: Stream, _: &Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn finish(&self, _: &Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn elapsed(&self, _: &Event, _: &Event) -> Result<f32> {
+        Ok(0.0)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+}

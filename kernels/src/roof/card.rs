@@ -1,0 +1,54 @@
+//! What a card is measured with: a copy, and products in registers.
+
+use crate::cuda::HEADERS;
+use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use codelsi_engine::{DType, Device, Label, Result, Tensor};
+
+/// The copy and the products.
+pub static SOURCE: Source =
+    Source { name: "roof.cu", text: include_str!("roof.cu"), headers: HEADERS, variants: &[""] };
+
+const CHAINS: usize = 8;
+const WARPS: usize = 8;
+
+/// A launch that moves bytes or multiplies, and how much of it.
+pub struct Roof<'a> {
+    cuda: &'a Cuda,
+    device: &'a Device,
+}
+
+impl<'a> Roof<'a> {
+    /// The roofs of `cuda`, which is `device`.
+    pub fn new(device: &'a Device, cuda: &'a Cuda) -> Self {
+        Roof { cuda, device }
+    }
+
+    /// y = x, bytes for bytes; the bytes moved.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn copy(&self, y: &mut Tensor, x: &Tensor) -> Result<f64> {
+        let words = x.byte_len().min(y.byte_len()) / 16 * 4;
+        let args = &mut [Arg::InOut(y), Arg::In(x), Arg::I64(words as i64)];
+        self.start("copy", Grid::new(words.div_ceil(4 * 256), 256), args)?;
+        Ok(8.0 * words as f64)
+    }
+
+    /// Products of bf16 matrices in registers, on every multiprocessor; the flops.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn products(&self, rounds: usize) -> Result<f64> {
+        let blocks = 2 * self.cuda.properties().multiprocessors;
+        let mut y = self.device.empty(Label::Scratch, [blocks * WARPS], DType::F32);
+        let args = &mut [Arg::Out(&mut y), Arg::I32(rounds as i32)];
+        self.start("products", Grid::new(blocks, 32 * WARPS), args)?;
+        Ok((2 * 16 * 16 * 8 * CHAINS * WARPS * blocks * rounds) as f64)
+    }
+
+    fn start(&self, kernel: &str, grid: Grid, args: &mut [Arg]) -> Result<()> {
+        let kernel = self.cuda.kernel(&SOURCE, "", kernel)?;
+        // SAFETY: both kernels keep to the elements that their arguments count.
+        unsafe { kernel.launch(grid, args) }
+    }
+}

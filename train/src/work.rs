@@ -1,0 +1,52 @@
+//! How many floating-point operations a step asks for: what its speed is measured against.
+
+use crate::pack::Sequence;
+use codelsi_model::config::Config;
+
+/// Flops of a training step over `micro_batches`: forward, the gradients of what each layer was given, and in full
+/// training those of the weights. What is recomputed to save memory, and adapters (below 2 %), are not counted.
+pub fn step_flops(config: &Config, micro_batches: &[Sequence], full: bool) -> f64 {
+    let passes = if full { 3.0 } else { 2.0 };
+    micro_batches
+        .iter()
+        .map(|sequence| {
+            let layers = linear_flops(config) * sequence.tokens.len() as f64;
+            let head = 2.0 * (config.vocab * config.hidden * sequence.labelled()) as f64;
+            // Backward of attention has five products where forward has two.
+            passes * (layers + head)
+                + 3.5 * sequence.lengths.iter().map(|&n| attention_flops(config, n)).sum::<f64>()
+        })
+        .sum()
+}
+
+/// Flops of every layer's linears for one token, forward.
+pub fn linear_flops(config: &Config) -> f64 {
+    let shapes = config.tensors().into_iter().filter(|(name, _)| name.contains(".layers."));
+    shapes.filter(|(_, shape)| shape.len() == 2).map(|(_, shape)| 2.0 * (shape[0] * shape[1]) as f64).sum()
+}
+
+/// Flops of every layer's causal attention over a document of `tokens` tokens, forward: two products over half of the
+/// square.
+pub fn attention_flops(config: &Config, tokens: usize) -> f64 {
+    2.0 * (config.layers * config.heads * config.head_dim) as f64 * (tokens * (tokens + 1)) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pack::Document;
+    use codelsi_model::synthetic;
+
+    #[test]
+    fn a_13b_step_costs_four_flops_a_weight_and_token_and_its_attention() {
+        let config = synthetic::config("code-llama-13b").unwrap();
+        let document = |n| Document { tokens: vec![0; n], targets: vec![0; n] };
+        let flops = |n| step_flops(&config, &[Sequence::of([&document(n)])], false);
+        let weights = (config.parameters() - config.vocab * config.hidden) as f64;
+        assert!((flops(1) / (4.0 * weights) - 1.0).abs() < 1e-3);
+        let attention = flops(4096) - 4096.0 * flops(1);
+        let expected = 3.5 * 2.0 * 5120.0 * 40.0 * 4096.0 * 4096.0;
+        assert!((attention / expected - 1.0).abs() < 1e-2);
+        assert!(step_flops(&config, &[Sequence::of([&document(9)])], true) > 1.49 * flops(9));
+    }
+}

@@ -1,0 +1,194 @@
+//! The memory plan is the run: its books are those of the software GPU, and close to the CPU's anonymous memory.
+
+use codelsi_engine::memory::Usage;
+use codelsi_engine::{DType, Device, Label};
+use codelsi_model::adapter::Adapter;
+use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::config::{Config, Linear};
+use codelsi_model::generate::{Limits, Request, generate};
+use codelsi_model::llama::{Llama, Train};
+use codelsi_model::synthetic;
+use codelsi_train::TrainOptions;
+use codelsi_train::learner::Learner;
+use codelsi_train::options::Checkpointing;
+use codelsi_train::pack::{Document, Sequence};
+use codelsi_train::plan::{Planner, generation};
+use tempfile::TempDir;
+
+/// A software GPU; None, with a line that says so, where there is no compiler. With `CODELSI_REQUIRE=all` that is a
+/// failure.
+fn emulated() -> Option<Device> {
+    let device = Device::emulated("sm_80");
+    if let Err(e) = &device {
+        assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
+        println!("skipped: {e}");
+    }
+    device.ok()
+}
+
+fn config(layers: usize, kv_heads: usize, tied: bool) -> Config {
+    Config {
+        hidden: 32,
+        intermediate: 48,
+        heads: 4,
+        kv_heads,
+        head_dim: 8,
+        layers,
+        tied,
+        vocab: 64,
+        ..tiny()
+    }
+}
+
+fn tiny() -> Config {
+    Config { max_positions: 64, ..synthetic::config("tiny").unwrap() }
+}
+
+fn model(config: &Config) -> (TempDir, Checkpoint) {
+    let folder = tempfile::tempdir().unwrap();
+    synthetic::make(&folder.path().join("m"), config, 1, &mut |_, _| {}).unwrap();
+    let checkpoint = Checkpoint::open(folder.path().join("m")).unwrap();
+    (folder, checkpoint)
+}
+
+/// Some tokens, all but the first few learned.
+fn sequence(tokens: usize) -> Sequence {
+    let tokens: Vec<u32> = (0..tokens as u32).map(|i| 3 + i * 37 % 60).collect();
+    let targets = (0..tokens.len()).map(|i| if i < 4 { -100 } else { tokens[i] as i32 }).collect();
+    Sequence::of([&Document { tokens, targets }])
+}
+
+fn at_peak(usage: Usage) -> (usize, [usize; Label::ALL.len()]) {
+    (usage.peak, usage.at_peak)
+}
+
+/// A step as planned and as run on `device`.
+fn step(
+    device: &Device,
+    base: &Checkpoint,
+    options: &TrainOptions,
+    micro_batches: &[Sequence],
+) -> [Usage; 2] {
+    let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+    let adapter = (!options.full).then_some(&adapter);
+    let planner = Planner { device, options, base, adapter, rank: 0, world: 1, budget: None };
+    let planned = planner.step(micro_batches).unwrap().usage;
+    let mut learner = Learner::new(device, options, base, adapter).unwrap();
+    learner.step(micro_batches, 1e-3).unwrap();
+    [planned, device.ledger().usage()]
+}
+
+#[test]
+fn the_plan_of_a_step_is_the_software_gpu_s_books() {
+    for (layers, kv_heads, tied, recompute, compute, full) in [
+        (1, 4, false, 0, DType::BF16, false),
+        (3, 2, false, 1, DType::BF16, false),
+        (3, 1, true, 3, DType::F32, false),
+        (2, 4, true, 0, DType::F32, true),
+        (2, 2, false, 2, DType::BF16, true),
+    ] {
+        let Some(device) = emulated() else { return };
+        let (_folder, base) = model(&config(layers, kv_heads, tied));
+        let checkpointing = Checkpointing::Layers(recompute);
+        let options = TrainOptions { checkpointing, compute, full, dropout: 0.1, ..TrainOptions::default() };
+        let [planned, run] = step(&device, &base, &options, &[sequence(24), sequence(24), sequence(24)]);
+        assert_eq!(
+            at_peak(planned),
+            at_peak(run),
+            "{layers} layers, {recompute} recomputed, tied: {tied}, full: {full}"
+        );
+        let Device::Cuda(cuda) = &device else { unreachable!("a software GPU") };
+        assert_eq!(cuda.emulator().unwrap().peak_bytes(), planned.peak, "what was really allocated");
+        assert!(planned.of(Label::Saved) > 0 && planned.of(Label::Moments) > 0);
+    }
+}
+
+#[test]
+fn the_plan_of_a_generation_is_the_software_gpu_s_books() {
+    let Some(device) = emulated() else { return };
+    let (_folder, base) = model(&config(2, 2, false));
+    let request = |tokens: u32, n| Request {
+        n,
+        stop_at_eos: false,
+        ..Request::greedy((0..tokens).map(|i| 3 + i % 60).collect(), 5)
+    };
+    let requests = [request(21, 2), request(9, 2), request(21, 2)];
+    let limits = Limits { batch: 4, prefill: 8, page_size: 4 };
+    let planned = generation(&device, &base, DType::BF16, None, &requests, limits).unwrap();
+    let model = Llama::load(&device, &base, DType::BF16, Train::Nothing).unwrap();
+    generate(&device, &model, None, &requests, limits, &mut |_| {}).unwrap();
+    assert_eq!(at_peak(planned), at_peak(device.ledger().usage()));
+    assert!(planned.of(Label::Kv) > 0);
+}
+
+/// A card that is too small says what it holds and which flag would help.
+#[test]
+fn a_full_card_says_what_would_help() {
+    let Some(device) = emulated() else { return };
+    let Device::Cuda(cuda) = &device else { unreachable!("a software GPU") };
+    let (_folder, base) = model(&config(2, 2, false));
+    let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+    let options = TrainOptions {
+        checkpointing: Checkpointing::Layers(1),
+        compute: DType::BF16,
+        ..TrainOptions::default()
+    };
+    let planner = Planner {
+        device: &device,
+        options: &options,
+        base: &base,
+        adapter: Some(&adapter),
+        rank: 0,
+        world: 1,
+        budget: Some(0),
+    };
+    let plan = planner.step(&[sequence(24)]).unwrap();
+    cuda.emulator().unwrap().set_memory(plan.usage.peak - 1);
+    let mut learner = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
+    let error = learner.step(&[sequence(24)], 1e-3).unwrap_err();
+    let message = plan.explain(error, &options).to_string();
+    for part in ["step 1: ", "out of memory", "weights", "saved", "--checkpointing all", "--seq 4096"] {
+        assert!(message.contains(part) && !message.contains('\n'), "{part}: {message}");
+    }
+    drop(learner);
+    let refusal = plan.check(&device, &options).unwrap_err().to_string();
+    assert!(refusal.contains("DOES NOT FIT") && refusal.contains("--layout shard"), "{refusal}");
+    cuda.emulator().unwrap().set_memory(plan.usage.peak);
+    let mut learner = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
+    learner.step(&[sequence(24)], 1e-3).unwrap();
+}
+
+/// Fewer layers recomputed is more memory, and the search takes the fewest that fit.
+#[test]
+fn the_fewest_layers_that_fit_are_recomputed() {
+    let base = Checkpoint::sketch(config(6, 4, false), safetensors::Dtype::BF16);
+    let adapter = Adapter::sized(&Device::plan(), base.config(), 4, 8.0, 0.1, &Linear::ALL).unwrap();
+    let options = TrainOptions { seq: 32, batch: 8, micro_batch: 2, ..TrainOptions::default() };
+    let device = Device::plan_card(codelsi_engine::cuda::Properties::a100());
+    let plan = |checkpointing, budget| {
+        let options = TrainOptions { checkpointing, ..options.clone() };
+        let planner = Planner {
+            device: &device,
+            options: &options,
+            base: &base,
+            adapter: Some(&adapter),
+            rank: 0,
+            world: 1,
+            budget,
+        };
+        planner.full_step().unwrap()
+    };
+    let peaks: Vec<usize> = (0..7).map(|n| plan(Checkpointing::Layers(n), None).usage.peak).collect();
+    assert!(peaks.is_sorted_by(|a, b| a >= b) && peaks[0] > peaks[6], "{peaks:?}");
+    for (n, &peak) in peaks.iter().enumerate() {
+        let chosen = plan(Checkpointing::Auto, Some(peak));
+        assert_eq!((chosen.usage.peak, chosen.fits()), (peak, true));
+        assert_eq!(peaks[..n].iter().filter(|&&larger| larger > peak).count(), chosen.recompute);
+    }
+    let tight = plan(Checkpointing::Auto, Some(peaks[6] - 1));
+    assert!(!tight.fits() && tight.recompute == 6);
+    let [keeping, recomputing] = tight.largest.unwrap();
+    assert!(keeping <= recomputing && recomputing < 2, "{keeping} {recomputing}");
+    let roomy = plan(Checkpointing::Auto, Some(1 << 40)).largest.unwrap();
+    assert_eq!(roomy, [8, 8]);
+}
