@@ -196,7 +196,8 @@ impl Tape {
                 node.outputs.iter().map(|id| grads.by_id.remove(id.as_ref()?)).collect();
             if dy.iter().any(Option::is_some) {
                 let mut sink = Sink { inputs: &node.inputs, grads };
-                let done = node.saved.recall(cx).and_then(|()| node.op.backward(cx, &node.saved, &dy, &mut sink));
+                let done =
+                    node.saved.recall(cx).and_then(|()| node.op.backward(cx, &node.saved, &dy, &mut sink));
                 done.at(node.op.name()).at("backward")?;
             }
             open.count(&node, -1);
@@ -421,6 +422,29 @@ mod tests {
         .unwrap();
         // d(5x⁴)/dx = 160 at 2; d(w·x⁴)/dw = 16.
         assert_eq!(told, [(w.id().unwrap(), vec![16.0]), (x.id().unwrap(), vec![160.0])]);
+    }
+
+    #[test]
+    fn what_has_an_origin_is_not_kept_but_fetched_again() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        struct Elsewhere(AtomicUsize);
+        impl Origin for Elsewhere {
+            fn fetch(&self, cx: &Ctx) -> Result<Tensor> {
+                self.0.fetch_add(1, Ordering::Relaxed);
+                cx.device().tensor(Label::Weights, [2], &[5.0f32, 7.0])
+            }
+        }
+        let device = Device::cpu();
+        let elsewhere = Arc::new(Elsewhere(AtomicUsize::new(0)));
+        let (cx, x) = (Ctx::training(&device, 0, 0), leaf(&device, &[1.0, 2.0]));
+        let w = elsewhere.fetch(&cx).unwrap().with_origin(elsewhere.clone());
+        let y = cx.apply_one(Mul, &[&w, &x]).unwrap();
+        drop(w);
+        assert_eq!(device.ledger().usage().total(), 2 * 2 * 4, "x and y are what is left");
+        let mut grads = Grads::default();
+        cx.backward(&y, device.tensor(Label::Gradients, [2], &[1.0f32, 1.0]).unwrap(), &mut grads).unwrap();
+        assert_eq!(grads.get(&x).unwrap().slice::<f32>().unwrap(), [5.0, 7.0]);
+        assert_eq!(elsewhere.0.load(Ordering::Relaxed), 2);
     }
 
     #[test]

@@ -6,7 +6,12 @@ use codelsi_engine::{Error, Result, Tensor};
 use rayon::prelude::*;
 
 /// y_t = table[ids_t − first], or 0.
-pub fn forward<W: Storage, E: Storage>(y: &mut Tensor, table: &Tensor, ids: &Tensor, rows: Rows) -> Result<()> {
+pub fn forward<W: Storage, E: Storage>(
+    y: &mut Tensor,
+    table: &Tensor,
+    ids: &Tensor,
+    rows: Rows,
+) -> Result<()> {
     let (held, c) = table.shape().as_matrix();
     let Rows { first, of: vocab } = rows;
     let (table, ids) = (table.slice::<W>()?, ids.slice::<i32>()?); // (V, C) (T)

@@ -56,10 +56,18 @@ impl Op for Embed {
         };
         let mut y = cx.empty([*t, *c], self.dtype);
         match (cx.device(), table.dtype(), self.dtype) {
-            (Device::Cpu(_), DType::F32, DType::F32) => cpu::forward::<f32, f32>(&mut y, table, ids, self.rows)?,
-            (Device::Cpu(_), DType::F32, DType::BF16) => cpu::forward::<f32, bf16>(&mut y, table, ids, self.rows)?,
-            (Device::Cpu(_), DType::BF16, DType::F32) => cpu::forward::<bf16, f32>(&mut y, table, ids, self.rows)?,
-            (Device::Cpu(_), DType::BF16, DType::BF16) => cpu::forward::<bf16, bf16>(&mut y, table, ids, self.rows)?,
+            (Device::Cpu(_), DType::F32, DType::F32) => {
+                cpu::forward::<f32, f32>(&mut y, table, ids, self.rows)?
+            }
+            (Device::Cpu(_), DType::F32, DType::BF16) => {
+                cpu::forward::<f32, bf16>(&mut y, table, ids, self.rows)?
+            }
+            (Device::Cpu(_), DType::BF16, DType::F32) => {
+                cpu::forward::<bf16, f32>(&mut y, table, ids, self.rows)?
+            }
+            (Device::Cpu(_), DType::BF16, DType::BF16) => {
+                cpu::forward::<bf16, bf16>(&mut y, table, ids, self.rows)?
+            }
             (_, DType::I32, _) | (_, _, DType::I32) => {
                 return Err(Error::new(format!(
                     "table {table:?} as {:?}: embeddings are no integers",
@@ -82,8 +90,12 @@ impl Op for Embed {
             (Device::Cpu(_), DType::BF16, DType::BF16) => {
                 cpu::backward::<bf16, bf16>(&mut dtable, &mut order, dy, ids, first)?
             }
-            (Device::Cpu(_), DType::BF16, _) => cpu::backward::<bf16, f32>(&mut dtable, &mut order, dy, ids, first)?,
-            (Device::Cpu(_), _, DType::BF16) => cpu::backward::<f32, bf16>(&mut dtable, &mut order, dy, ids, first)?,
+            (Device::Cpu(_), DType::BF16, _) => {
+                cpu::backward::<bf16, f32>(&mut dtable, &mut order, dy, ids, first)?
+            }
+            (Device::Cpu(_), _, DType::BF16) => {
+                cpu::backward::<f32, bf16>(&mut dtable, &mut order, dy, ids, first)?
+            }
             (Device::Cpu(_), ..) => cpu::backward::<f32, f32>(&mut dtable, &mut order, dy, ids, first)?,
             (Device::Cuda(cuda), ..) => cuda::backward(cuda, &mut dtable, &mut order, dy, ids, first)?,
             (Device::Plan(_), ..) => {}
