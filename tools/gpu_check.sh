@@ -2,14 +2,18 @@
 # What only a card can show, from binaries built elsewhere; neither cargo nor a toolkit is needed, only the driver and
 # NVRTC (found on the system, or named by CODELSI_NVRTC).
 #
-#   bash tools/gpu_check.sh FOLDER KERNELCHECK [BENCH]
+#   bash tools/gpu_check.sh FOLDER KERNELCHECK [BENCH|- [CODELSI]]
 #
 # KERNELCHECK  target/release/kernelcheck, from `cargo build --release -p codelsi-tools --bin kernelcheck`
 # BENCH        optional: the binary that `cargo bench -p codelsi-benches --bench ops --features cublaslt --no-run` names
+# CODELSI      optional: target/release/codelsi
 #
 # In this order: the same kernels on the card and on the software GPU, compared; every case against its reference; every
-# op against the card's roofs; the bench. FOLDER gets a log of each and gpu_check.json: card, driver, date, commit (of
-# this checkout, or what CODELSI_COMMIT says) and all figures. Exit 1 when a step failed, 2 for bad usage.
+# op against the card's roofs; the bench. Then, with CODELSI, real shapes: a model of 13B is made in FOLDER/model (or of
+# the shape that CODELSI_SHAPE names), planned, loaded, prefilled, decoded and trained; trained again through NCCL with
+# one rank, and where there are two cards with two. FOLDER gets a log of each and gpu_check.json: card, driver, date,
+# commit (of this checkout, or what CODELSI_COMMIT says) and all figures, beside each its aim. Exit 1 when a step failed,
+# 2 for bad usage.
 set -euo pipefail
 
 refuse() {
@@ -17,13 +21,16 @@ refuse() {
   exit "${2:-2}"
 }
 
-[ $# -eq 2 ] || [ $# -eq 3 ] || refuse "usage: bash tools/gpu_check.sh FOLDER KERNELCHECK [BENCH]"
+[ $# -ge 2 ] && [ $# -le 4 ] || refuse "usage: bash tools/gpu_check.sh FOLDER KERNELCHECK [BENCH|- [CODELSI]]"
 folder=$1
 for binary in "${@:2}"; do
+  [ "$binary" != - ] || continue
   [ -f "$binary" ] && [ -x "$binary" ] || refuse "$binary is no program: build it and name its path"
 done
 kernelcheck=$(realpath "$2")
-bench=${3:+$(realpath "$3")}
+bench=
+[ "${3:--}" = - ] || bench=$(realpath "$3")
+codelsi=${4:+$(realpath "$4")}
 
 query() { nvidia-smi --id=0 --query-gpu="$1" --format=csv,noheader 2>/dev/null | tr -d '\\"'; }
 command -v nvidia-smi >/dev/null || refuse "no NVIDIA driver here (nvidia-smi was not found): run this where the card is" 1
@@ -41,11 +48,13 @@ printf '{"card":"%s","driver":"%s","date":"%s","commit":"%s"' "$card" "$driver" 
   refuse "$folder cannot be written"
 echo "$card, driver $driver, commit $commit"
 
-# step NAME COMMAND..: runs it, keeps its log, and adds its last line to the result if that is an object.
+# step NAME AIM COMMAND..: runs it, keeps its log, and adds its last line to the result if that is an object. AIM is an
+# object of the figures that this step should reach, or null.
 step() {
-  local name=$1 log=$folder/$1.log status=0 last
-  shift
+  local name=$1 aim=$2 log=$folder/$1.log status=0 last
+  shift 2
   echo "== $name"
+  [ "$aim" = null ] || echo "aim: $aim"
   "$@" 2>&1 | tee "$log" || status=$?
   last=$(tail -n 1 "$log")
   case $last in
@@ -55,17 +64,44 @@ step() {
       [ "$status" -ne 0 ] || status=1
       ;;
   esac
-  printf ',\n"%s":{"exit":%d,"result":%s}' "$name" "$status" "$last" >>"$part"
+  printf ',\n"%s":{"exit":%d,"aim":%s,"result":%s}' "$name" "$status" "$aim" "$last" >>"$part"
   [ "$status" -eq 0 ] || {
     ok=false
     echo "gpu_check: $name failed, see $log" >&2
   }
 }
 
-step against_emulated "$kernelcheck" check --device cuda --against emulated --json
-step check "$kernelcheck" check --device cuda --json
-step roofline "$kernelcheck" roofline --json
-[ -z "$bench" ] || step bench env CODELSI_BENCH_DEVICE=cuda CRITERION_HOME="$folder/criterion" "$bench" --bench
+step against_emulated null "$kernelcheck" check --device cuda --against emulated --json
+step check null "$kernelcheck" check --device cuda --json
+step roofline null "$kernelcheck" roofline --json
+[ -z "$bench" ] || step bench null env CODELSI_BENCH_DEVICE=cuda CRITERION_HOME="$folder/criterion" "$bench" --bench
+
+# The figures to beat, for LoRA on Code Llama 13B where one is known for the card.
+case $card in
+  *A100*) train=3900 ;;
+  *H200*) train=11500 ;;
+  *) train=null ;;
+esac
+twice=null
+[ "$train" = null ] || twice=$((train * 196 / 100)) # two cards lose less than 2 %
+
+real_shapes() {
+  local model=$folder/model cards
+  local bench=("$codelsi" bench --model "$model" --device cuda --json)
+  local training=(--prefill 0 --decode 0 --train 4096)
+  [ -e "$model/config.json" ] ||
+    step mkmodel null "$codelsi" mkmodel --shape "${CODELSI_SHAPE:-code-llama-13b}" --out "$model" --json
+  step plan null "$codelsi" plan --model "$model" --device cuda --json
+  step inference '{"load_gb_per_s":20,"decode_roof_share":0.85}' "${bench[@]}" --prefill 4096 --decode 256 --train 0
+  step training "{\"train_tokens_per_s\":$train}" "${bench[@]}" "${training[@]}"
+  step nccl_one_rank "{\"train_tokens_per_s\":$train}" env RANK=0 WORLD_SIZE=1 LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 \
+    MASTER_ADDR=127.0.0.1 MASTER_PORT=29511 "${bench[@]}" "${training[@]}"
+  cards=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | wc -l)
+  if [ "$cards" -ge 2 ]; then
+    step two_ranks "{\"train_tokens_per_s\":$twice}" "${bench[@]}" "${training[@]}" --ranks 2
+  fi
+}
+[ -z "$codelsi" ] || real_shapes
 
 printf ',\n"ok":%s}\n' "$ok" >>"$part"
 mv "$part" "$result"

@@ -65,6 +65,43 @@ fn everything_is_run_in_order_and_kept() {
     assert!(places.is_sorted());
 }
 
+/// A model is made once; NCCL is tried with one rank, and two ranks where there are two cards.
+#[test]
+fn real_shapes_are_run_on_the_cards_there_are() {
+    for cards in [1, 2] {
+        let folder = Folder::new(&format!("real{cards}"));
+        let names = "echo A100; ".repeat(cards);
+        folder.program(
+            "nvidia-smi",
+            &format!("case \"$*\" in *driver*) echo 580.1 ;; *--id=0*) echo A100 ;; *) {names} ;; esac"),
+        );
+        let kernelcheck = folder.program("kernelcheck", "echo '{}'");
+        let made = "[ $1 != mkmodel ] || { mkdir -p $5 && : > $5/config.json; }";
+        let said = "echo \"{\\\"args\\\":\\\"$*\\\",\\\"world\\\":\\\"$WORLD_SIZE\\\"}\"";
+        let codelsi = folder.program("codelsi", &format!("{made}; {said}"));
+        let out = folder.0.join("out");
+        let run = || -> Value {
+            let run = folder.check(&[&out, &kernelcheck, Path::new("-"), &codelsi]);
+            assert!(run.status.success(), "{run:?}");
+            from_str(&fs::read_to_string(out.join("gpu_check.json")).unwrap()).unwrap()
+        };
+        let result = run();
+        let args = |step: &str| result[step]["result"]["args"].as_str().unwrap_or("").to_owned();
+        assert!(args("mkmodel").starts_with("mkmodel --shape code-llama-13b --out "), "{result}");
+        assert!(args("plan").starts_with("plan --model "));
+        assert!(args("inference").ends_with("--device cuda --json --prefill 4096 --decode 256 --train 0"));
+        assert_eq!(result["inference"]["aim"]["load_gb_per_s"], 20);
+        assert!(args("training").ends_with("--prefill 0 --decode 0 --train 4096"));
+        assert_eq!(result["training"]["aim"]["train_tokens_per_s"], 3900);
+        assert_eq!(result["nccl_one_rank"]["result"]["world"], "1");
+        assert_eq!(result["training"]["result"]["world"], "");
+        let expected = if cards == 2 { "--ranks 2" } else { "" };
+        assert!(args("two_ranks").ends_with(expected), "{result}");
+        assert_eq!(result["two_ranks"].is_null(), cards == 1);
+        assert!(run()["mkmodel"].is_null(), "the model is there already");
+    }
+}
+
 #[test]
 fn a_failed_step_is_kept_and_the_rest_still_runs() {
     let folder = Folder::new("failed");
@@ -97,7 +134,7 @@ fn bad_input_and_a_machine_without_a_card_are_refused() {
         assert!(!out.exists());
     };
     folder.program("nvidia-smi", "exit 9");
-    refused(&[], 2, "usage: bash tools/gpu_check.sh FOLDER KERNELCHECK [BENCH]");
+    refused(&[], 2, "usage: bash tools/gpu_check.sh FOLDER KERNELCHECK [BENCH|- [CODELSI]]");
     refused(&[&out, &folder.0.join("absent")], 2, "absent is no program");
     refused(&[&out, &kernelcheck, &folder.0], 2, "is no program");
     refused(&[&out, &kernelcheck], 1, "no card here");

@@ -6,8 +6,12 @@
 use crate::tensor::{DType, Id, Origin, Tensor};
 use crate::{At, Ctx, Error, Label, Result};
 use half::bf16;
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Elements of a sum that are worth a task of their own.
+const TASK: usize = 1 << 16;
 
 /// The outputs of an op.
 pub type Outs = Vec<Tensor>;
@@ -279,11 +283,11 @@ pub fn accumulate(sum: &mut Tensor, g: &Tensor) -> Result<()> {
     }
     match g.dtype() {
         DType::F32 => {
-            let pairs = sum.slice_mut::<f32>()?.iter_mut().zip(g.slice::<f32>()?);
+            let pairs = sum.slice_mut::<f32>()?.par_iter_mut().with_min_len(TASK).zip(g.slice::<f32>()?);
             pairs.for_each(|(s, g)| *s += g);
         }
         DType::BF16 => {
-            let pairs = sum.slice_mut::<bf16>()?.iter_mut().zip(g.slice::<bf16>()?);
+            let pairs = sum.slice_mut::<bf16>()?.par_iter_mut().with_min_len(TASK).zip(g.slice::<bf16>()?);
             pairs.for_each(|(s, g)| *s = bf16::from_f32(s.to_f32() + g.to_f32()));
         }
         DType::I32 => return Err(Error::op("accumulate", "integers have no gradient")),

@@ -17,9 +17,8 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Whether the interval lies above zero.
-    pub fn above_zero(&self) -> bool {
-        self.low > 0.0
+    fn holds_zero(&self) -> bool {
+        self.low <= 0.0 && self.high >= 0.0
     }
 }
 
@@ -35,6 +34,26 @@ pub struct Difference {
     pub sign_test: f64,
     /// [`smallest_detectable`] for these two.
     pub detectable: f64,
+}
+
+impl Difference {
+    /// Why no gain or loss may be claimed from this difference; nothing when the interval and the sign test, which
+    /// fail in different ways, both set it apart from zero at 5 %.
+    pub fn noise(&self) -> Option<String> {
+        let reason = if self.interval.holds_zero() {
+            "the 95 % interval holds zero".into()
+        } else if self.sign_test > 0.05 {
+            format!("the sign test gives p = {:.3}", self.sign_test)
+        } else {
+            return None;
+        };
+        Some(format!(
+            "inside the noise: {reason}; {} problems better, {} worse; below {:.1} points not detectable here",
+            self.wins,
+            self.losses,
+            100.0 * self.detectable
+        ))
+    }
 }
 
 /// The chance that k of n samples, c of which are correct, hold a correct one: 1 - C(n-c, k) / C(n, k), the unbiased
@@ -110,57 +129,4 @@ fn resampled_mean(scores: &[f64], seed: u64, round: u32) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pass_at_k_is_the_share_of_subsets_with_a_correct_sample() {
-        // By counting: of the 10 pairs out of 5 samples, 2 correct, 3 hold none.
-        assert!((pass_at_k(5, 2, 2) - 0.7).abs() < 1e-12);
-        assert!((pass_at_k(20, 3, 1) - 0.15).abs() < 1e-12);
-        assert_eq!((pass_at_k(5, 0, 3), pass_at_k(5, 3, 3), pass_at_k(5, 5, 5)), (0.0, 1.0, 1.0));
-        assert!(pass_at_k(5, 1, 6).is_nan());
-    }
-
-    #[test]
-    fn a_bootstrap_interval_has_the_width_of_the_normal_one() {
-        // 159 problems, 62 solved: the standard error of the mean is 3.87 points.
-        let scores: Vec<f64> = (0..159).map(|i| f64::from(i < 62)).collect();
-        let interval = bootstrap(&scores, 1);
-        let half = (interval.high - interval.low) / 2.0;
-        assert!((interval.value - 62.0 / 159.0).abs() < 1e-12);
-        assert!((half - 1.96 * 0.0387).abs() < 0.004, "{interval:?}");
-        assert_eq!(interval, bootstrap(&scores, 1));
-        let uneven: Vec<f64> = (0..159).map(|i| f64::from(i).sqrt()).collect();
-        assert_ne!(bootstrap(&uneven, 1), bootstrap(&uneven, 2));
-        assert_eq!(bootstrap(&[1.0; 9], 3), Interval { value: 1.0, low: 1.0, high: 1.0 });
-    }
-
-    #[test]
-    fn pairing_sees_what_separate_intervals_do_not() {
-        let a: Vec<f64> = (0..100).map(|i| f64::from(i % 2)).collect();
-        let b: Vec<f64> = a.iter().enumerate().map(|(i, v)| if i < 12 { 1.0 } else { *v }).collect();
-        let difference = paired(&a, &b, 7);
-        assert_eq!((difference.wins, difference.losses), (6, 0));
-        assert!(difference.interval.above_zero() && (difference.interval.value - 0.06).abs() < 1e-12);
-        let (low, high) = (bootstrap(&b, 7).low, bootstrap(&a, 7).high);
-        assert!(low < high, "unpaired intervals overlap");
-    }
-
-    #[test]
-    fn the_sign_test_counts_both_tails() {
-        assert!((sign_test(6, 0) - 2.0 / 64.0).abs() < 1e-12);
-        assert!((sign_test(0, 6) - 2.0 / 64.0).abs() < 1e-12);
-        assert_eq!((sign_test(0, 0), sign_test(4, 4)), (1.0, 1.0));
-        assert!(sign_test(3000, 2000) < 1e-40);
-    }
-
-    #[test]
-    fn what_is_detectable_shrinks_with_the_root_of_the_problems() {
-        let few: Vec<f64> = (0..50).map(|i| f64::from(i % 3) - 1.0).collect();
-        let many: Vec<f64> = few.iter().copied().cycle().take(5000).collect();
-        let ratio = smallest_detectable(&few) / smallest_detectable(&many);
-        assert!((ratio - 10.0).abs() < 0.2, "{ratio}");
-        assert_eq!(smallest_detectable(&[0.5; 10]), 0.0);
-    }
-}
+mod tests;

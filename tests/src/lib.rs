@@ -19,6 +19,22 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
+/// A software GPU; None, with a line that says so, where there is no compiler. With `CODELSI_REQUIRE=all` that is a
+/// failure.
+pub fn emulated() -> Option<Device> {
+    let device = Device::emulated("sm_80");
+    if let Err(e) = &device {
+        assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
+        println!("skipped: {e}");
+    }
+    device.ok()
+}
+
+/// The reference case that comes with the project.
+pub fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny")
+}
+
 /// A model for inference.
 pub fn load(folder: &Path, device: &Device, compute: DType) -> Llama {
     let checkpoint = Checkpoint::open(folder).unwrap();

@@ -3,6 +3,7 @@
 use codelsi_engine::{DType, Device};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Config;
+use codelsi_model::part::Part;
 use codelsi_model::synthetic;
 use codelsi_model::tokenizer::Tokenizer;
 use std::fs;

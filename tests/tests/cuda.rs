@@ -4,21 +4,10 @@ use codelsi_engine::{DType, Device};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
-use codelsi_tests::tiny;
+use codelsi_tests::{emulated, tiny};
 use codelsi_train::TrainOptions;
 use codelsi_train::learner::Learner;
 use codelsi_train::pack::{Document, Sequence};
-
-/// A software GPU; None, with a line that says so, where there is no compiler. With `CODELSI_REQUIRE=all` that is a
-/// failure.
-fn emulated() -> Option<Device> {
-    let device = Device::emulated("sm_80");
-    if let Err(e) = &device {
-        assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
-        println!("skipped: {e}");
-    }
-    device.ok()
-}
 
 /// Copies so far from the host to the device and back.
 fn copies(device: &Device) -> (usize, usize) {
@@ -28,7 +17,8 @@ fn copies(device: &Device) -> (usize, usize) {
 
 fn document(tokens: usize) -> Document {
     let tokens: Vec<u32> = (0..tokens as u32).map(|i| 3 + i * 37 % 500).collect();
-    let targets = (1..tokens.len()).map(|i| if i < 4 { -100 } else { tokens[i] as i32 }).chain([-100]).collect();
+    let targets =
+        (1..tokens.len()).map(|i| if i < 4 { -100 } else { tokens[i] as i32 }).chain([-100]).collect();
     Document { tokens, targets }
 }
 

@@ -4,7 +4,6 @@
 
 use codelsi_eval::sandbox::child_entry;
 use codelsi_tools::commands::judge::JudgeArgs;
-use codelsi_tools::model_args::PlaceArgs;
 use codelsi_tools::output::Output;
 use codelsi_tools::recipe::Recipe;
 use codelsi_tools::{demo, pipeline};
@@ -46,8 +45,8 @@ fn the_whole_pipeline_runs() {
     recipe.protocol.limit = Some(6);
     let sources = demo::sources(&run.path().join("sources"), 3).unwrap();
     let judge = JudgeArgs { judge: recipe.judge, tsc: None, node: None };
-    let place = PlaceArgs::default();
-    let report = pipeline::run(&recipe, &sources, run.path(), place, &judge, &Output::detect()).unwrap();
+    let report =
+        pipeline::run(&recipe, &sources, run.path(), Default::default(), &judge, &Output::detect()).unwrap();
     assert_eq!(report.sets.len(), 2);
     assert!(report.sets.iter().all(|set| set.results.len() == 3));
     assert!(report.curves.iter().all(|curve| curve.training.len() == 2));

@@ -5,28 +5,36 @@ use codelsi_kernels::check::value;
 use codelsi_model::generate::{Limits, Request, generate};
 use codelsi_model::llama::{Batch, ForwardOptions};
 use codelsi_model::tokenizer::Tokenizer;
-use codelsi_tests::{load, shared};
+use codelsi_tests::{emulated, golden, load, shared};
 use codelsi_tools::parity::check;
 use serde_json::Value;
 
-fn parity(compute: DType) {
-    for case in ["mha_f32", "gqa_bf16_sharded", "tied_f32", "hd128_bf16"] {
-        let Some(folder) = shared(&format!("reference/{case}")) else { return };
-        let rows = check(&folder, &Device::cpu(), compute).unwrap();
+fn parity(device: &Device, compute: DType) {
+    let given = ["mha_f32", "gqa_bf16_sharded", "tied_f32", "hd128_bf16"];
+    let given = given.iter().filter_map(|case| shared(&format!("reference/{case}")));
+    for folder in std::iter::once(golden()).chain(given) {
+        let rows = check(&folder, device, compute).unwrap();
         let departs: Vec<_> = rows.iter().filter(|r| !r.ok()).collect();
-        assert!(rows.len() > 40, "{case} compared {} tensors only", rows.len());
-        assert!(departs.is_empty(), "{case}: {departs:#?}");
+        assert!(rows.len() > 40, "{} compared {} tensors only", folder.display(), rows.len());
+        assert!(departs.is_empty(), "{}: {departs:#?}", folder.display());
     }
 }
 
 #[test]
 fn f32_is_within_every_stated_tolerance() {
-    parity(DType::F32);
+    parity(&Device::cpu(), DType::F32);
 }
 
 #[test]
 fn bf16_is_within_twice_the_observed_error() {
-    parity(DType::BF16);
+    parity(&Device::cpu(), DType::BF16);
+}
+
+#[test]
+fn the_software_gpu_is_as_near_in_both() {
+    let Some(device) = emulated() else { return };
+    parity(&device, DType::F32);
+    parity(&device, DType::BF16);
 }
 
 fn numbers(v: &Value) -> Vec<f64> {

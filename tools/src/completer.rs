@@ -2,6 +2,7 @@
 
 use crate::model_args::{Loaded, ModelArgs};
 use crate::ranks::{RankArgs, pool};
+use codelsi_engine::memory::Usage;
 use codelsi_engine::{Error, Result};
 use codelsi_eval::evaluate::{Ask, Completer};
 use codelsi_model::generate::{Limits, Request, Sampling, generate};
@@ -11,6 +12,8 @@ use std::sync::mpsc::{Sender, channel};
 /// Answers with paged, continuously batched generation; each rank holds the model and answers its share.
 pub struct LocalModel {
     ranks: Vec<Loaded>,
+    /// Whether the memory plan was shown.
+    planned: bool,
 }
 
 impl LocalModel {
@@ -20,7 +23,8 @@ impl LocalModel {
     /// One line on what does not load or fit.
     pub fn open(args: &ModelArgs, ranks: RankArgs) -> Result<Self> {
         let devices = ranks.devices(args.place.device)?.into_iter();
-        Ok(LocalModel { ranks: devices.map(|d| Loaded::on(d, args, None)).collect::<Result<_>>()? })
+        let ranks = devices.map(|d| Loaded::on(d, args, None)).collect::<Result<_>>()?;
+        Ok(LocalModel { ranks, planned: false })
     }
 
     /// Puts an adapter on, replacing any other.
@@ -33,7 +37,28 @@ impl LocalModel {
 }
 
 impl Completer for LocalModel {
+    /// Shows the memory plan of the first questions, and the peak beside it.
     fn complete(&mut self, asks: &[Ask], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
+        let planned = match std::mem::replace(&mut self.planned, true) {
+            true => None,
+            false => Some(self.plan(asks)?),
+        };
+        planned.iter().for_each(|planned| eprintln!("memory plan:\n{planned}"));
+        let answers = self.answers(asks, tokens)?;
+        planned.iter().for_each(|planned| eprintln!("{}", self.ranks[0].peak(planned)));
+        Ok(answers)
+    }
+}
+
+impl LocalModel {
+    /// What rank 0's share of the questions takes.
+    fn plan(&self, asks: &[Ask]) -> Result<Usage> {
+        let (loaded, share) = (&self.ranks[0], asks.len().div_ceil(self.ranks.len()).max(1));
+        let requests = asks.iter().take(share).map(|ask| request(loaded, ask));
+        loaded.plan(&requests.collect::<Result<Vec<_>>>()?, Limits::default())
+    }
+
+    fn answers(&self, asks: &[Ask], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
         if let [alone] = &self.ranks[..] {
             return answer(alone, asks, tokens);
         }

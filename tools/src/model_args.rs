@@ -1,12 +1,16 @@
 //! The flags of every command that runs a model, and the model they name.
 
+use crate::output::Output;
 use crate::place::DeviceArg;
 use clap::{Args, ValueEnum};
+use codelsi_engine::memory::Usage;
 use codelsi_engine::{At, DType, Device, Error, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::generate::{Limits, Request};
 use codelsi_model::llama::{Llama, Train};
 use codelsi_model::tokenizer::Tokenizer;
+use codelsi_train::plan::generation;
 use std::path::{Path, PathBuf};
 
 /// Which model, where, and in what precision.
@@ -54,6 +58,8 @@ pub struct Loaded {
     pub checkpoint: Checkpoint,
     pub tokenizer: Tokenizer,
     pub model: Llama,
+    /// The sizes of the adapter that is on.
+    adapter: Option<Adapter>,
 }
 
 impl Loaded {
@@ -70,12 +76,12 @@ impl Loaded {
     /// # Errors
     /// As [`Loaded::open`].
     pub fn on(device: Device, args: &ModelArgs, adapter: Option<&Path>) -> Result<Self> {
-        let checkpoint = Checkpoint::open(&args.model)?;
+        let checkpoint = Checkpoint::open(&args.model)?.watched(Output::detect().loading());
         let tokenizer = Tokenizer::load(&args.model)?;
         tokenizer.check_fits(checkpoint.config().vocab).at(args.model.display().to_string())?;
         let compute = args.place.compute(&checkpoint);
         let model = Llama::load(&device, &checkpoint, compute, Train::Nothing)?;
-        let mut loaded = Loaded { device, checkpoint, tokenizer, model };
+        let mut loaded = Loaded { device, checkpoint, tokenizer, model, adapter: None };
         if let Some(folder) = adapter {
             loaded.put_on(folder)?;
         }
@@ -85,11 +91,36 @@ impl Loaded {
     /// Puts an adapter on, replacing any other.
     pub fn put_on(&mut self, folder: &Path) -> Result<()> {
         let adapter = Adapter::load(folder, self.checkpoint.config())?;
+        self.adapter = Some(adapter.without_values()?);
         self.model.attach(&self.device, &adapter, Train::Nothing)
     }
 
-    /// Says which weight is to blame when an op met numbers that are not finite.
+    /// Bytes by label at the peak of a generation, from the planning device.
+    ///
+    /// # Errors
+    /// The generation's own.
+    pub fn plan(&self, requests: &[Request], limits: Limits) -> Result<Usage> {
+        let (compute, adapter) = (self.model.compute(), self.adapter.as_ref());
+        generation(&self.device, &self.checkpoint, compute, adapter, requests, limits)
+    }
+
+    /// The highest total so far beside the plan, for people.
+    pub fn peak(&self, planned: &Usage) -> String {
+        let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
+        format!(
+            "peak {:.1} MiB, planned {:.1} MiB",
+            mib(self.device.ledger().usage().peak),
+            mib(planned.peak)
+        )
+    }
+
+    /// Says which weight is to blame when an op met numbers that are not finite, and what would help a device that had
+    /// no memory left.
     pub fn blame(&self, error: Error) -> Error {
+        if error.is_out_of_memory() {
+            return error
+                .advise("ask for fewer completions (-n) or tokens (--max-tokens), or --compute bf16");
+        }
         if !error.to_string().contains("finite") {
             return error;
         }

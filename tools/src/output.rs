@@ -1,8 +1,10 @@
 //! What commands print: progress on stderr, results on stdout, one JSON object as the last line where asked for.
 
+use codelsi_model::checkpoint::Watch;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::cell::Cell;
 use std::io::IsTerminal;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// A command's output.
@@ -28,6 +30,28 @@ impl Output {
         bar.set_prefix(name.to_owned());
         let now = Instant::now();
         Bar { bar, name: name.into(), total, done: Cell::new(0), plain: !self.terminal, said: Cell::new(now) }
+    }
+
+    /// Shows weights on their way to a device, and at the end how fast they came.
+    pub fn loading(&self) -> Watch {
+        let (started, shown) = (Instant::now(), Mutex::new((0, None)));
+        let out = Output { terminal: self.terminal };
+        Box::new(move |done, total| {
+            let mut shown = shown.lock().unwrap_or_else(|e| e.into_inner());
+            let (before, bar) = &mut *shown;
+            // Several threads tell of what they have read, and may come in another order.
+            if done <= *before {
+                return;
+            }
+            *before = done;
+            let rate = format!("{:.1} GB/s", done as f64 / started.elapsed().as_secs_f64() / 1e9);
+            let bar = bar.get_or_insert_with(|| out.bar("load", total >> 20));
+            bar.at(done >> 20, &rate);
+            if done == total {
+                bar.finish();
+                eprintln!("loaded {:.2} GB at {rate}", total as f64 / 1e9);
+            }
+        })
     }
 
     /// Prints `value` as one line when `wanted`.

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Who shares the work, and how.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct RankArgs {
-    /// Workers, each with a device of its own: card N, N + 1, … [default: 1; under torchrun or mpirun, their processes]
+    /// Workers, each with a device of its own: on cards, those from --device on [default: 1, or a launcher's processes]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     ranks: Option<u16>,
     /// How they share a model.
@@ -37,12 +37,26 @@ pub enum Layout {
     Tensor,
 }
 
+impl Layout {
+    /// # Errors
+    /// When there is no such layout.
+    pub fn check(self) -> Result<()> {
+        match self {
+            Layout::Replicate => Ok(()),
+            Layout::Shard | Layout::Tensor => {
+                Err(Error::new(format!("--layout {self:?} is not there yet; use replicate").to_lowercase()))
+            }
+        }
+    }
+}
+
 impl RankArgs {
     /// Runs `f` once a rank and returns what rank 0's returns; nothing in a process that is another rank.
     ///
     /// # Errors
     /// The first rank's to fail; or when ranks, devices and launcher do not fit together.
     pub fn run<T: Send>(self, device: DeviceArg, f: impl Fn(Rank) -> Result<T> + Sync) -> Result<Option<T>> {
+        self.layout.check()?;
         match launched(|name| std::env::var(name).ok())? {
             Some(member) => self.process(&member, device, &f),
             None => self.threads(device, f).map(Some),
@@ -63,21 +77,12 @@ impl RankArgs {
     /// # Errors
     /// Under a launcher of several processes; or when there is no such layout.
     pub fn in_one_process(self) -> Result<usize> {
-        self.check()?;
+        self.layout.check()?;
         match launched(|name| std::env::var(name).ok())? {
             Some(member) if member.world > 1 => Err(Error::new(
                 "this command holds its ranks in one process: start it without a launcher, with --ranks N",
             )),
             _ => Ok(self.ranks.unwrap_or(1).into()),
-        }
-    }
-
-    fn check(self) -> Result<()> {
-        match self.layout {
-            Layout::Replicate => Ok(()),
-            Layout::Shard | Layout::Tensor => Err(Error::new(
-                format!("--layout {:?} is not there yet; use replicate", self.layout).to_lowercase(),
-            )),
         }
     }
 
@@ -102,24 +107,27 @@ impl RankArgs {
         if world == 1 {
             return f(Rank::from(&open(device, 0, 1)?));
         }
-        self.check()?;
-        let ids = if cards(device, world) >= world { Some(UniqueId::pair()?) } else { None };
+        let cards = cards(device);
+        let ids = if cards >= world { Some(UniqueId::pair()?) } else { None };
+        if ids.is_none() && cards > 0 {
+            eprintln!("{world} ranks share {cards} card(s) and exchange through host memory");
+        }
         let first: Mutex<Option<Error>> = Mutex::default();
-        let fail = |rank: usize, e: Error| {
+        let fail = |rank: usize, e: &Error| {
             let mut first = first.lock().unwrap_or_else(|e| e.into_inner());
-            first.get_or_insert(e.at(format!("rank {rank}")));
+            first.get_or_insert(e.clone().at(format!("rank {rank}")));
         };
         let one = |rank: usize, host: Host| {
             let host = Arc::new(host);
-            let ran = contained(&*host, || {
+            let run = || {
                 let device = open(device, rank, world)?;
                 let comm: Arc<dyn Comm> = match &ids {
                     Some(ids) => Arc::new(Nccl::new(&device, ids, host.clone())?),
                     None => host.clone(),
                 };
                 pool(world)?.install(|| f(Rank { device, comm }))
-            });
-            ran.map_err(|e| fail(rank, e)).ok()
+            };
+            contained(&*host, run, |e| fail(rank, e)).ok()
         };
         let one = &one;
         let group = Threads::group_within(world, self.timeout()?);
@@ -147,9 +155,8 @@ impl RankArgs {
                 "--ranks is {ranks}, and the launcher started {world} processes"
             )));
         }
-        self.check()?;
         let run = || {
-            let device = open(device, local_rank, local_world)?;
+            let device = own(device, local_rank)?;
             if world == 1 && !is_card(&device) {
                 return f(Rank { device, comm: Arc::new(Solo) });
             }
@@ -160,27 +167,31 @@ impl RankArgs {
                 world,
                 timeout: self.timeout()?,
             })?);
-            contained(&*host.clone(), || {
+            let run = || {
                 let comm: Arc<dyn Comm> = match is_card(&device) {
-                    true => Arc::new(Nccl::new(&device, &UniqueId::pair_of(&*host)?, host)?),
-                    false => host,
+                    true => Arc::new(Nccl::new(&device, &UniqueId::pair_of(&host)?, host.clone())?),
+                    false => host.clone(),
                 };
                 pool(local_world)?.install(|| f(Rank { device, comm }))
-            })
+            };
+            contained(&*host, run, |_| ())
         };
         let result = run().at(format!("rank {rank}"))?;
         Ok((rank == 0).then_some(result))
     }
 }
 
-/// Runs a rank; however it fails, the others are told.
-fn contained<T>(comm: &dyn Comm, run: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs a rank; however it fails, `failed` hears of it, and then the others.
+fn contained<T>(comm: &dyn Comm, run: impl FnOnce() -> Result<T>, failed: impl FnOnce(&Error)) -> Result<T> {
     let ran = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let words = |p: &Box<dyn Any + Send>| p.downcast_ref::<String>().cloned();
         let words = words(&panic).or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()));
         Err(Error::new(format!("panicked: {}", words.unwrap_or_default())))
     });
-    ran.inspect_err(|e| comm.abort(&e.to_string()))
+    ran.inspect_err(|e| {
+        failed(e);
+        comm.abort(&e.to_string());
+    })
 }
 
 /// Threads for the CPU work of one rank of `world` on this machine.
@@ -190,33 +201,70 @@ pub fn pool(world: usize) -> Result<rayon::ThreadPool> {
     pool.build().map_err(|e| Error::new(e.to_string()))
 }
 
-/// The device of a rank among `world` on this machine.
+/// The device of a rank of `world` in this process.
 fn open(device: DeviceArg, rank: usize, world: usize) -> Result<Device> {
-    let first = match device {
-        DeviceArg::Cuda(first) => first,
-        DeviceArg::Auto if Cuda::count().is_ok_and(|cards| cards > 0) => 0,
-        _ => return device.open(),
-    };
-    let cards = Cuda::count()?.saturating_sub(first);
-    if world == 1 || cards >= world || cards == 0 {
-        return Device::cuda(first + rank);
+    match first_card(device) {
+        Some(first) if world > 1 => Device::cuda(first + rank % cards(device).clamp(1, world)),
+        _ => device.open(),
     }
-    if rank == 0 {
-        eprintln!("{world} ranks share {cards} of this machine's cards and exchange through host memory");
-    }
-    Device::cuda(first + rank % cards)
 }
 
-/// Cards that ranks can have to themselves; 0 where the device is none.
-fn cards(device: DeviceArg, world: usize) -> usize {
-    let first = match device {
-        DeviceArg::Cuda(first) => first,
-        DeviceArg::Auto => 0,
-        _ => return 0,
-    };
-    Cuda::count().map_or(0, |cards| cards.saturating_sub(first)).min(world)
+/// The device of the process that is number `local_rank` on its machine: a card of its own, where there are cards.
+fn own(device: DeviceArg, local_rank: usize) -> Result<Device> {
+    first_card(device).map_or_else(|| device.open(), |first| Device::cuda(first + local_rank))
+}
+
+/// The card of rank 0, where ranks are to run on cards.
+fn first_card(device: DeviceArg) -> Option<usize> {
+    match device {
+        DeviceArg::Cuda(first) => Some(first),
+        DeviceArg::Auto => Cuda::count().is_ok_and(|cards| cards > 0).then_some(0),
+        DeviceArg::Cpu | DeviceArg::Emulated(_) => None,
+    }
+}
+
+/// Cards from the first on.
+fn cards(device: DeviceArg) -> usize {
+    let cards = |first| Cuda::count().map_or(0, |cards| cards.saturating_sub(first));
+    first_card(device).map_or(0, cards)
 }
 
 fn is_card(device: &Device) -> bool {
     matches!(device, Device::Cuda(cuda) if cuda.emulator().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<T: Send>(ranks: u16, f: impl Fn(Rank) -> Result<T> + Sync) -> Result<T> {
+        let args = RankArgs { ranks: Some(ranks), timeout: Some(5.0), ..RankArgs::default() };
+        args.threads(DeviceArg::Cpu, f)
+    }
+
+    #[test]
+    fn ranks_have_a_number_a_link_and_their_share_of_the_cores() {
+        let cores = std::thread::available_parallelism().unwrap().get();
+        let f = |rank: Rank| {
+            rank.comm.barrier()?;
+            Ok((rank.comm.rank(), rank.comm.world(), rayon::current_num_threads()))
+        };
+        assert_eq!(run(3, f).unwrap(), (0, 3, (cores / 3).max(1)));
+    }
+
+    #[test]
+    fn the_rank_that_fails_first_is_the_one_that_is_named() {
+        let fails = |rank: Rank, how: &dyn Fn() -> Result<()>| match rank.comm.rank() {
+            1 => how(),
+            _ => rank.comm.barrier(),
+        };
+        for _ in 0..20 {
+            let failed = run(3, |rank| fails(rank, &|| Err(Error::new("the disk is full"))));
+            assert_eq!(failed.unwrap_err().to_string(), "rank 1: the disk is full");
+        }
+        let panicked = run(2, |rank| fails(rank, &|| panic!("index 7")));
+        assert_eq!(panicked.unwrap_err().to_string(), "rank 1: panicked: index 7");
+        let left = run(2, |rank| fails(rank, &|| Ok(())));
+        assert_eq!(left.unwrap_err().to_string(), "rank 0: rank 1 has left the run");
+    }
 }

@@ -58,7 +58,7 @@ pub fn sets(sets: &[ProblemSet]) -> String {
                 100.0 * i.value,
                 100.0 * i.low,
                 100.0 * i.high,
-                if i.low <= 0.0 && i.high >= 0.0 { "   inside the noise" } else { "" }
+                c.difference.noise().map_or(String::new(), |noise| format!("   {noise}"))
             );
         }
         text.push('\n');

@@ -14,6 +14,8 @@ pub struct Overview {
     pub trainable: usize,
     pub total: usize,
     pub memory: StepPlan,
+    /// GB a second at which weights came to a card.
+    pub load_gb_per_s: Option<f64>,
     /// Optimizer steps of the whole run, and those done before a resume.
     pub steps: usize,
     pub done: usize,
@@ -36,6 +38,9 @@ impl fmt::Display for Overview {
         write!(f, "steps: {}", self.steps)?;
         if self.done > 0 {
             write!(f, ", going on after step {}", self.done)?;
+        }
+        if let Some(rate) = self.load_gb_per_s {
+            write!(f, "\nweights came at {rate:.1} GB/s")?;
         }
         write!(f, "\nmemory plan:\n{}", self.memory)
     }

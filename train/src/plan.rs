@@ -71,6 +71,27 @@ impl Planner<'_> {
         self.step(&self.full(self.options.micro_batch))
     }
 
+    /// [`Planner::full_step`] of the rank that holds most, all recomputing as many layers as the neediest must.
+    ///
+    /// # Errors
+    /// The run's own.
+    pub fn largest_rank(&self) -> Result<StepPlan> {
+        // Every rank beyond the micro-batches is like the first of them: without work.
+        let micro_batches = self.options.batch.div_ceil(self.options.micro_batch);
+        let plans = |options: &TrainOptions| -> Result<Vec<StepPlan>> {
+            let ranks = 0..self.world.min(micro_batches + 1);
+            ranks.map(|rank| Planner { options, rank, ..*self }.full_step()).collect()
+        };
+        let mut all = plans(self.options)?;
+        let most = all.iter().map(|plan| plan.recompute).max().unwrap_or(0);
+        if all.iter().any(|plan| plan.recompute != most) {
+            let checkpointing = Checkpointing::Layers(most);
+            all = plans(&TrainOptions { checkpointing, ..self.options.clone() })?;
+        }
+        let largest = all.into_iter().max_by_key(|plan| plan.usage.peak);
+        largest.ok_or_else(|| Error::new("a run has one rank at least"))
+    }
+
     /// A step's micro-batches of `micro_batch` full sequences each.
     fn full(&self, micro_batch: usize) -> Vec<Sequence> {
         let n = self.options.seq;
@@ -205,7 +226,6 @@ impl StepPlan {
             flags.push(format!("lower --micro-batch {}", options.micro_batch));
         }
         flags.push(format!("lower --seq {}", options.seq));
-        flags.push("share the weights over cards with --ranks N --layout shard".into());
         flags.join(", or ")
     }
 }

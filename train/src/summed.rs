@@ -219,7 +219,7 @@ impl<'a> Adder<'a> {
 
     /// Sends the buckets that are whole, in their order.
     fn send(&mut self) -> Result<()> {
-        let end = self.range().end;
+        let (end, subtrees) = (self.range().end, self.deal.subtrees());
         while let Some(bucket) = self.buckets.get(self.sent) {
             let slots = &mut self.slots[bucket.clone()];
             if slots.iter().any(|slot| slot.next != end) {
@@ -228,7 +228,7 @@ impl<'a> Adder<'a> {
             let mut parts = Vec::new();
             for slot in slots {
                 let mut mine = std::mem::take(&mut slot.counter).into_iter();
-                for (owner, _) in self.deal.subtrees() {
+                for &(owner, _) in &subtrees {
                     let own = if owner == self.rank { mine.next().map(|(_, sum)| sum) } else { None };
                     let empty = || self.device.empty(Label::Gradients, slot.shape, DType::F32);
                     parts.push((owner, own.unwrap_or_else(empty)));
@@ -244,14 +244,10 @@ impl<'a> Adder<'a> {
     /// Sends what is left: all of it on a rank without work.
     fn close(&mut self) -> Result<()> {
         self.send()?;
-        match self
-            .buckets
-            .get(self.sent)
-            .and_then(|b| self.slots[b.clone()].iter().find(|s| s.next != self.range().end))
-        {
-            Some(slot) => Err(Error::new(format!("{} got no gradient", slot.name))),
-            None => Ok(()),
-        }
+        let Some(bucket) = self.buckets.get(self.sent) else { return Ok(()) };
+        let end = self.range().end;
+        let missing = self.slots[bucket.clone()].iter().find(|slot| slot.next != end);
+        Err(Error::new(format!("{} got no gradient", missing.map_or("a tensor", |slot| &slot.name))))
     }
 }
 
@@ -266,6 +262,76 @@ fn module(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use codelsi_engine::{Reduce, Solo};
+    use std::sync::Mutex;
+    use std::sync::mpsc::Receiver;
+    use std::time::Duration;
+
+    /// The only rank, which tells how many tensors each of its exchanges carries.
+    struct Telling(Mutex<Sender<usize>>);
+
+    impl Comm for Telling {
+        fn rank(&self) -> usize {
+            0
+        }
+        fn world(&self) -> usize {
+            1
+        }
+        fn all_reduce(&self, x: &mut Tensor, how: Reduce) -> Result<()> {
+            Solo.all_reduce(x, how)
+        }
+        fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
+            Solo.all_gather(x, out)
+        }
+        fn reduce_scatter(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
+            Solo.reduce_scatter(x, out)
+        }
+        fn broadcast(&self, parts: &mut [(usize, Tensor)]) -> Result<()> {
+            self.0.lock().unwrap().send(parts.len()).map_err(|e| Error::new(e.to_string()))
+        }
+        fn barrier(&self) -> Result<()> {
+            Ok(())
+        }
+        fn beside(&self) -> &dyn Comm {
+            self
+        }
+        fn abort(&self, _: &str) {}
+        fn seconds(&self) -> f64 {
+            0.0
+        }
+    }
+
+    #[test]
+    fn a_layer_travels_while_backward_goes_on() {
+        let device = Device::cpu();
+        let tensor = || device.tensor(Label::Gradients, [1], &[1.0f32]).unwrap().with_grad();
+        let names = ["model.layers.0.a", "model.layers.1.a", "model.layers.1.b"];
+        let tensors = names.map(|_| tensor());
+        let trainable: Vec<_> = names.iter().map(|n| n.to_string()).zip(&tensors).collect();
+        let (tell, told) = channel();
+        let arrived = |told: &Receiver<usize>| told.recv_timeout(Duration::from_secs(10)).ok();
+        let fill = |adder: &mut Adder| {
+            let add = |adder: &mut Adder, i, t: usize| adder.add(i, tensors[t].id().unwrap(), tensor());
+            // Of the first of two micro-batches nothing travels.
+            adder.loss(0, &tensor())?;
+            (0..3).try_for_each(|t| add(adder, 0, t))?;
+            adder.loss(1, &tensor())?;
+            assert_eq!(arrived(&told), Some(1), "the loss");
+            add(adder, 1, 2)?;
+            add(adder, 1, 1)?;
+            assert_eq!(arrived(&told), Some(2), "layer 1, before layer 0 has its gradient");
+            add(adder, 1, 0)?;
+            assert!(add(adder, 1, 0).is_err(), "a second gradient");
+            Ok(())
+        };
+        let comm = Telling(Mutex::new(tell));
+        let (grads, loss) = summed(&device, &comm, &trainable, Deal::new(2, 1), fill).unwrap();
+        assert_eq!(arrived(&told), Some(1), "layer 0");
+        let sums = tensors.iter().map(|t| grads.get(t).unwrap()).chain([&loss]);
+        assert!(sums.into_iter().all(|sum| sum.to_vec::<f32>().unwrap() == [2.0]));
+        let nothing = summed(&device, &Solo, &trainable, Deal::new(2, 1), |_| Ok(()));
+        assert!(nothing.err().unwrap().to_string().contains("loss got no gradient"));
+    }
 
     #[test]
     fn shares_are_even_contiguous_and_cut_where_subtrees_end() {
@@ -277,7 +343,7 @@ mod tests {
         assert_eq!(ranges(16, 3), [0..6, 6..12, 12..16]);
         assert_eq!(ranges(5, 2), [0..3, 3..5]);
         assert_eq!(ranges(2, 3), [0..1, 1..2, 2..2]);
-        assert_eq!(ranges(1, 1), [0..1]);
+        assert_eq!(ranges(1, 2), [0..1, 1..1]);
         let roots = |micro_batches, world| Deal::new(micro_batches, world).subtrees().len();
         assert_eq!((roots(16, 2), roots(16, 3), roots(16, 1), roots(11, 1)), (2, 5, 1, 3));
         for micro_batches in 1..40 {

@@ -103,7 +103,9 @@ pub fn train(options: &TrainOptions, rank: impl Into<Rank>, tell: &mut dyn FnMut
     memory.check(device, options)?;
     let options = &TrainOptions { checkpointing: Checkpointing::Layers(memory.recompute), ..options.clone() };
     let explain = |e| memory.explain(e, options);
+    let started = Instant::now();
     let mut learner = Learner::new(rank.clone(), options, start, adapter.as_ref()).map_err(explain)?;
+    let load = start.byte_len() as f64 / started.elapsed().as_secs_f64() / 1e9;
     if let Some(folder) = &resumed {
         learner.restore(folder, state.step)?;
     }
@@ -113,6 +115,7 @@ pub fn train(options: &TrainOptions, rank: impl Into<Rank>, tell: &mut dyn FnMut
         trainable: trained,
         total: base.config().parameters() + adapter.as_ref().map_or(0, Adapter::parameters),
         memory: memory.clone(),
+        load_gb_per_s: matches!(device, Device::Cuda(_)).then_some(load),
         steps: feed.planned(),
         done: state.step,
         rows: [&feed.training, &feed.validation].map(|rows| rows.documents.len()),

@@ -152,7 +152,7 @@ fn a_full_card_says_what_would_help() {
     }
     drop(learner);
     let refusal = plan.check(&device, &options).unwrap_err().to_string();
-    assert!(refusal.contains("DOES NOT FIT") && refusal.contains("--layout shard"), "{refusal}");
+    assert!(refusal.contains("DOES NOT FIT") && refusal.contains("lower --seq"), "{refusal}");
     cuda.emulator().unwrap().set_memory(plan.usage.peak);
     let mut learner = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
     learner.step(&[sequence(24)], 1e-3).unwrap();
@@ -191,4 +191,40 @@ fn the_fewest_layers_that_fit_are_recomputed() {
     assert!(keeping <= recomputing && recomputing < 2, "{keeping} {recomputing}");
     let roomy = plan(Checkpointing::Auto, Some(1 << 40)).largest.unwrap();
     assert_eq!(roomy, [8, 8]);
+}
+
+/// Ranks hold different sums of gradients: the plan of all is that of the one that holds most.
+#[test]
+fn the_plan_of_all_ranks_is_the_largest() {
+    let base = Checkpoint::sketch(config(6, 4, false), safetensors::Dtype::BF16);
+    let adapter = Adapter::sized(&Device::plan(), base.config(), 16, 8.0, 0.1, &Linear::ALL).unwrap();
+    let device = Device::plan_card(codelsi_engine::cuda::Properties::a100());
+    let options = TrainOptions { seq: 32, batch: 7, micro_batch: 1, ..TrainOptions::default() };
+    let plan = |checkpointing, world: usize, rank: Option<usize>, budget| {
+        let options = TrainOptions { checkpointing, ..options.clone() };
+        let planner = Planner {
+            device: &device,
+            options: &options,
+            base: &base,
+            adapter: Some(&adapter),
+            rank: rank.unwrap_or(0),
+            world,
+            budget,
+        };
+        if rank.is_some() { planner.full_step() } else { planner.largest_rank() }.unwrap()
+    };
+    for world in [1, 2, 9] {
+        let each = |n| -> Vec<usize> {
+            let layers = Checkpointing::Layers(n);
+            (0..world).map(|rank| plan(layers, world, Some(rank), None).usage.peak).collect()
+        };
+        let (keeping, some) = (each(0), each(3));
+        assert!(world == 1 || keeping.iter().min() < keeping.iter().max(), "{keeping:?}");
+        let all = plan(Checkpointing::Layers(0), world, None, None);
+        assert_eq!(Some(&all.usage.peak), keeping.iter().max());
+        // What the neediest rank takes with three layers recomputed: all recompute as many as that one must.
+        let budget = some.iter().max().copied();
+        let settled = plan(Checkpointing::Auto, world, None, budget);
+        assert!(settled.fits() && settled.usage.peak == each(settled.recompute).into_iter().max().unwrap());
+    }
 }

@@ -9,7 +9,9 @@ use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
 use codelsi_train::learner::{Found, Learner};
 use codelsi_train::metrics;
+use codelsi_train::options::Checkpointing;
 use codelsi_train::pack::Sequence;
+use codelsi_train::plan::Planner;
 use codelsi_train::{Report, TrainOptions, train};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,19 +20,20 @@ use std::time::Duration;
 
 /// What each rank's `f` returns; a rank that fails tells the others.
 fn on_ranks<T: Send>(world: usize, f: impl Fn(Rank) -> Result<T> + Sync) -> Vec<Result<T>> {
-    on_ranks_over(Threads::group_within(world, Duration::from_secs(20)), |host| host, f)
+    on_ranks_over(Threads::group_within(world, Duration::from_secs(20)), |host| host, Device::cpu, f)
 }
 
 fn on_ranks_over<T: Send, C: Comm + 'static>(
     group: Vec<Host>,
     wrap: impl Fn(Host) -> C + Sync,
+    device: impl Fn() -> Device + Sync,
     f: impl Fn(Rank) -> Result<T> + Sync,
 ) -> Vec<Result<T>> {
-    let (f, wrap) = (&f, &wrap);
+    let (f, wrap, device) = (&f, &wrap, &device);
     std::thread::scope(|scope| {
         let one = |host: Host| {
             let comm: Arc<dyn Comm> = Arc::new(wrap(host));
-            let result = f(Rank { device: Device::cpu(), comm: comm.clone() });
+            let result = f(Rank { device: device(), comm: comm.clone() });
             result.inspect_err(|e| comm.abort(&e.to_string()))
         };
         let ranks: Vec<_> = group.into_iter().map(|host| scope.spawn(move || one(host))).collect();
@@ -84,6 +87,9 @@ struct Uneven {
     micro_batches: Vec<Sequence>,
 }
 
+/// What steps found, and every parameter after them.
+type Steps = (Vec<Found>, Vec<Vec<f32>>);
+
 impl Uneven {
     fn new(micro_batches: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -91,7 +97,7 @@ impl Uneven {
         let sequence = |i: usize| {
             let length = 4 + 3 * i;
             let tokens: Vec<u32> = (0..length).map(|j| 3 + ((i * 11 + j * 7) % 30) as u32).collect();
-            let labelled = |j: usize| j % (1 + i % 3) == 0 && j + 1 < length;
+            let labelled = |j: usize| j.is_multiple_of(1 + i % 3) && j + 1 < length;
             let target = |j| if labelled(j) { tokens[j + 1] as i32 } else { -100 };
             Sequence {
                 targets: (0..length).map(target).collect(),
@@ -102,11 +108,25 @@ impl Uneven {
         Uneven { _folder: folder, options, micro_batches: (0..micro_batches).map(sequence).collect() }
     }
 
+    /// Two steps on software GPUs, one a rank; none without a compiler, which `CODELSI_REQUIRE=all` makes a failure.
+    fn emulated_steps(&self, world: usize) -> Option<Vec<Steps>> {
+        if let Err(e) = Device::emulated("sm_80") {
+            assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
+            println!("skipped: {e}");
+            return None;
+        }
+        let group = Threads::group_within(world, Duration::from_secs(60));
+        let device = || Device::emulated("sm_80").unwrap();
+        let ranks = on_ranks_over(group, |host| host, device, |rank| self.steps(rank));
+        Some(ranks.into_iter().map(Result::unwrap).collect())
+    }
+
     /// Two steps; their losses and norms, and every parameter.
-    fn steps(&self, rank: Rank) -> Result<(Vec<Found>, Vec<Vec<f32>>)> {
+    fn steps(&self, rank: Rank) -> Result<Steps> {
         let base = Checkpoint::open(&self.options.model)?;
         let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1)?;
-        let mut learner = Learner::new(rank, &self.options, &base, Some(&adapter))?;
+        let adapter = (!self.options.full).then_some(&adapter);
+        let mut learner = Learner::new(rank, &self.options, &base, adapter)?;
         let found = (0..2).map(|_| learner.step(&self.micro_batches, 0.05)).collect::<Result<_>>()?;
         let parameters =
             learner.model().trainable().iter().map(|(_, t)| t.to_vec()).collect::<Result<_>>()?;
@@ -128,6 +148,25 @@ fn uneven_shares_and_ranks_without_work_change_no_bit_on_any_rank() {
 }
 
 #[test]
+fn ranks_on_software_gpus_leave_the_bits_of_one() {
+    for full in [false, true] {
+        let mut uneven = Uneven::new(3);
+        uneven.options.full = full;
+        let Some(alone) = uneven.emulated_steps(1) else { return };
+        for world in [2, 4] {
+            for rank in uneven.emulated_steps(world).unwrap() {
+                assert!(rank == alone[0], "{world} ranks, full: {full}");
+            }
+        }
+        // And they are near those of the CPU.
+        let cpu = uneven.steps(Rank::from(&Device::cpu())).unwrap().0;
+        for (a, b) in cpu.iter().zip(&alone[0].0) {
+            assert!((a.loss - b.loss).abs() < 1e-3 && (a.grad_norm / b.grad_norm - 1.0).abs() < 1e-2);
+        }
+    }
+}
+
+#[test]
 fn a_denominator_of_ones_own_labels_is_seen() {
     // The sum that data-parallel trainers drop: each rank divides by the labels that it has itself.
     let uneven = Uneven::new(4);
@@ -142,7 +181,7 @@ fn a_denominator_of_ones_own_labels_is_seen() {
     assert!(own_labels.into_iter().all(|rank| rank.unwrap() != alone));
 }
 
-/// Ranks whose broadcast number `lost` does not arrive: everybody keeps what it has, or zeros.
+/// A rank to which broadcast number `lost` brings zeros.
 struct Lossy {
     host: Host,
     lost: usize,
@@ -166,10 +205,11 @@ impl Comm for Lossy {
         self.host.reduce_scatter(x, out)
     }
     fn broadcast(&self, parts: &mut [(usize, Tensor)]) -> Result<()> {
+        self.host.beside().broadcast(parts)?;
         if self.calls.fetch_add(1, Ordering::Relaxed) != self.lost {
-            return self.host.beside().broadcast(parts);
+            return Ok(());
         }
-        let others = parts.iter_mut().filter(|(owner, _)| *owner != self.rank());
+        let others = parts.iter_mut().filter(|(owner, _)| *owner != self.host.rank());
         others.map(|(_, t)| t).try_for_each(Tensor::zero)
     }
     fn barrier(&self) -> Result<()> {
@@ -192,7 +232,7 @@ fn a_dropped_sum_is_seen() {
     let alone = uneven.steps(Rank::from(&Device::cpu())).unwrap();
     let lossy = |lost| {
         let wrap = move |host| Lossy { host, lost, calls: AtomicUsize::new(0) };
-        on_ranks_over(Threads::group(2), wrap, |rank| uneven.steps(rank))
+        on_ranks_over(Threads::group(2), wrap, Device::cpu, |rank| uneven.steps(rank))
     };
     // The loss and two layers' gradients a step, twice.
     for lost in 0..6 {
@@ -224,9 +264,9 @@ fn ranks_with_other_recipes_or_parameters_end_with_their_names() {
         Lossy { host, lost, calls: AtomicUsize::new(0) }
     };
     let group = Threads::group_within(2, Duration::from_secs(5));
-    for error in on_ranks_over(group, wrap, |rank| train(&options, rank, &mut |_| ())) {
+    for error in on_ranks_over(group, wrap, Device::cpu, |rank| train(&options, rank, &mut |_| ())) {
         let error = error.unwrap_err().to_string();
-        assert!(!error.contains('\n') && error.contains("rank"), "{error}");
+        assert!(error.contains("rank 1 has another set of parameters after step 2 than rank 0"), "{error}");
     }
 }
 
@@ -266,4 +306,49 @@ fn a_rank_that_fails_ends_all_and_the_last_checkpoint_stays_whole() {
     .collect();
     assert_eq!(steps, [3; 3], "the checkpoint of step 2 is the last");
     assert!(result(&options) == expected);
+}
+
+#[test]
+fn the_plan_of_a_rank_is_its_software_gpu_s_books() {
+    if Device::emulated("sm_80").is_err() {
+        assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "no compiler");
+        return;
+    }
+    for full in [false, true] {
+        let mut uneven = Uneven::new(1);
+        uneven.options.full = full;
+        uneven.options.checkpointing = Checkpointing::Layers(1);
+        let options = &uneven.options;
+        let micro_batches = vec![uneven.micro_batches[0].clone(); 3];
+        let base = Checkpoint::open(&options.model).unwrap();
+        let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+        let adapter = (!full).then_some(&adapter);
+        let device = || Device::emulated("sm_80").unwrap();
+        // The last of four ranks has no work.
+        let ranks = on_ranks_over(
+            Threads::group(4),
+            |host| host,
+            device,
+            |rank| {
+                let (device, number) = (rank.device.clone(), rank.comm.rank());
+                let planner = Planner {
+                    device: &device,
+                    options,
+                    base: &base,
+                    adapter,
+                    rank: number,
+                    world: 4,
+                    budget: None,
+                };
+                let planned = planner.step(&micro_batches)?.usage;
+                Learner::new(rank, options, &base, adapter)?.step(&micro_batches, 1e-3)?;
+                let run = device.ledger().usage();
+                Ok(((planned.peak, planned.at_peak), (run.peak, run.at_peak)))
+            },
+        );
+        for (number, rank) in ranks.into_iter().enumerate() {
+            let (planned, run) = rank.unwrap();
+            assert_eq!(planned, run, "rank {number}, full: {full}");
+        }
+    }
 }

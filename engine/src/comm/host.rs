@@ -5,7 +5,6 @@ use crate::{DType, Elem, Error, Result, Tensor};
 use half::bf16;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -108,19 +107,25 @@ pub struct Host {
     link: Box<dyn Link>,
     calls: AtomicU64,
     nanoseconds: AtomicU64,
-    /// The second link; it has none itself.
-    beside: Option<Arc<Host>>,
+    /// The second link, and the one by which ranks see that the others live; those have none themselves.
+    further: Option<[Box<Host>; 2]>,
 }
 
 impl Host {
-    pub(super) fn new(main: impl Link + 'static, beside: impl Link + 'static) -> Self {
-        let one = |link: Box<dyn Link>, beside| Host {
+    pub(super) fn new([main, beside, pulse]: [impl Link + 'static; 3]) -> Self {
+        let one = |link: Box<dyn Link>, further| Host {
             link,
             calls: AtomicU64::new(0),
             nanoseconds: AtomicU64::new(0),
-            beside,
+            further,
         };
-        one(Box::new(main), Some(Arc::new(one(Box::new(beside), None))))
+        let further = [Box::new(one(Box::new(beside), None)), Box::new(one(Box::new(pulse), None))];
+        one(Box::new(main), Some(further))
+    }
+
+    /// The link by which ranks see that the others live.
+    pub(super) fn pulse(&self) -> &Host {
+        self.further.as_ref().map_or(self, |[_, pulse]| pulse)
     }
 
     /// How long a rank waits for the others.
@@ -198,17 +203,17 @@ impl Comm for Host {
     }
 
     fn beside(&self) -> &dyn Comm {
-        self.beside.as_deref().unwrap_or(self)
+        self.further.as_ref().map_or(self, |[beside, _]| &**beside)
     }
 
     fn abort(&self, why: &str) {
         self.link.abort(why);
-        self.beside.iter().for_each(|beside| beside.abort(why));
+        self.further.iter().flatten().for_each(|further| further.link.abort(why));
     }
 
     fn seconds(&self) -> f64 {
         let own = self.nanoseconds.load(Ordering::Relaxed) as f64 * 1e-9;
-        own + self.beside.as_ref().map_or(0.0, |beside| beside.seconds())
+        own + self.further.as_ref().map_or(0.0, |[beside, _]| beside.seconds())
     }
 }
 

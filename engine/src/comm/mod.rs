@@ -7,6 +7,7 @@ mod host;
 mod nccl;
 mod socket;
 mod threads;
+mod watch;
 
 pub use crate::cuda::UniqueId;
 pub use host::Host;

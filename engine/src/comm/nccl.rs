@@ -1,11 +1,12 @@
 //! Ranks on cards of their own: NCCL carries the tensors, a link through the host keeps the ranks together.
 
+use super::watch::Watch;
 use super::{Comm, Host, Reduce};
 use crate::cuda::{Collective, Communicator, Stream, UniqueId};
 use crate::{DType, Device, Error, Label, Result, Tensor};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 impl UniqueId {
     /// Those of both links of a run.
@@ -37,12 +38,23 @@ impl UniqueId {
 /// One rank with a card.
 ///
 /// Sums and gathers of the main link are put into the stream of ops and return at once; their order of addition is
-/// NCCL's. The link beside has a stream of its own: it waits for the ops before it, and returns when it is done.
+/// NCCL's. The link beside has a stream of its own: it waits for the ops before it, and returns when it is done. When a
+/// rank is gone, collectives under way are ended on the others.
 pub struct Nccl {
+    main: Lane,
+    beside: Lane,
+    _watch: Watch,
+}
+
+/// One link.
+struct Lane {
     host: Arc<Host>,
-    communicator: Communicator,
-    beside: Option<Box<Nccl>>,
+    communicator: Arc<Communicator>,
+    /// Whether its calls return when they are done.
+    waits: bool,
     nanoseconds: AtomicU64,
+    /// Why there will be no further call.
+    ended: Arc<OnceLock<Error>>,
 }
 
 impl Nccl {
@@ -56,31 +68,36 @@ impl Nccl {
         };
         // NCCL's own meeting has no time limit: nobody goes there alone.
         host.barrier()?;
-        let join = |id: UniqueId, stream, beside| {
-            let communicator = Communicator::new(device, stream, host.rank(), host.world(), id)?;
-            Ok(Nccl { host: host.clone(), communicator, beside, nanoseconds: AtomicU64::new(0) })
+        let ended = Arc::new(OnceLock::new());
+        let lane = |id: UniqueId, stream, waits| {
+            let communicator = Arc::new(Communicator::new(device, stream, host.rank(), host.world(), id)?);
+            let (host, ended) = (host.clone(), ended.clone());
+            Ok(Lane { host, communicator, waits, nanoseconds: AtomicU64::new(0), ended })
         };
-        let beside = join(ids[1], cuda.stream()?, None)?;
-        join(ids[0], Stream::COMPUTE, Some(Box::new(beside)))
+        let (main, beside) = (lane(ids[0], Stream::COMPUTE, false)?, lane(ids[1], cuda.stream()?, true)?);
+        let communicators = [&main, &beside].map(|lane: &Lane| lane.communicator.clone());
+        let watch = Watch::start(host.clone(), move |why| {
+            let _ = ended.set(why);
+            communicators.iter().for_each(|communicator| communicator.abort());
+        });
+        Ok(Nccl { main, beside, _watch: watch })
     }
+}
 
-    fn is_main(&self) -> bool {
-        self.beside.is_some()
-    }
-
+impl Lane {
     fn collective(&self, what: Collective) -> Result<()> {
         let started = Instant::now();
-        let done = if self.is_main() { self.communicator.start(what) } else { self.met(what) };
+        let done = if self.waits { self.met(what) } else { self.communicator.start(what) };
         self.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        done
+        done.map_err(|e| self.ended.get().cloned().unwrap_or(e))
     }
 
     /// A collective that begins when all ranks are there, and ends or fails in time.
     fn met(&self, what: Collective) -> Result<()> {
-        self.host.beside().barrier()?;
+        self.barrier()?;
         self.communicator.after_compute()?;
         self.communicator.start(what)?;
-        let timeout: Duration = self.host.timeout();
+        let timeout = self.host.timeout();
         if self.communicator.wait(timeout)? {
             return Ok(());
         }
@@ -90,7 +107,7 @@ impl Nccl {
     }
 }
 
-impl Comm for Nccl {
+impl Comm for Lane {
     fn rank(&self) -> usize {
         self.host.rank()
     }
@@ -110,18 +127,50 @@ impl Comm for Nccl {
         self.collective(Collective::Broadcast(parts))
     }
     fn barrier(&self) -> Result<()> {
-        if self.is_main() { self.host.barrier() } else { self.host.beside().barrier() }
+        if self.waits { self.host.beside().barrier() } else { self.host.barrier() }
     }
     fn beside(&self) -> &dyn Comm {
-        self.beside.as_deref().unwrap_or(self)
+        self
     }
     fn abort(&self, why: &str) {
         self.host.abort(why);
         self.communicator.abort();
-        self.beside.iter().for_each(|beside| beside.communicator.abort());
     }
     fn seconds(&self) -> f64 {
-        let own = self.nanoseconds.load(Ordering::Relaxed) as f64 * 1e-9;
-        own + self.beside.as_ref().map_or(0.0, |beside| beside.seconds())
+        self.nanoseconds.load(Ordering::Relaxed) as f64 * 1e-9
+    }
+}
+
+impl Comm for Nccl {
+    fn rank(&self) -> usize {
+        self.main.rank()
+    }
+    fn world(&self) -> usize {
+        self.main.world()
+    }
+    fn all_reduce(&self, x: &mut Tensor, how: Reduce) -> Result<()> {
+        self.main.all_reduce(x, how)
+    }
+    fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        self.main.all_gather(x, out)
+    }
+    fn reduce_scatter(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        self.main.reduce_scatter(x, out)
+    }
+    fn broadcast(&self, parts: &mut [(usize, Tensor)]) -> Result<()> {
+        self.main.broadcast(parts)
+    }
+    fn barrier(&self) -> Result<()> {
+        self.main.barrier()
+    }
+    fn beside(&self) -> &dyn Comm {
+        &self.beside
+    }
+    fn abort(&self, why: &str) {
+        self.main.abort(why);
+        self.beside.communicator.abort();
+    }
+    fn seconds(&self) -> f64 {
+        self.main.seconds() + self.beside.seconds()
     }
 }

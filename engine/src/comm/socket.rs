@@ -6,7 +6,7 @@
 use super::host::{Call, Host, Kind, Link};
 use crate::{DType, Error, Result};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -39,8 +39,8 @@ impl Sockets {
     /// When ranks are missing, come twice or are of another run; or the port is taken.
     pub fn connect(at: &Rendezvous) -> Result<Host> {
         let place = format!("{}:{}", at.address, at.port);
-        let [main, beside] = if at.rank == 0 { at.listen() } else { at.join() }.map_err(|e| e.at(place))?;
-        Ok(Host::new(main, beside))
+        let links = if at.rank == 0 { at.listen() } else { at.join() };
+        Ok(Host::new(links.map_err(|e| e.at(place))?))
     }
 }
 
@@ -60,17 +60,19 @@ impl Rendezvous {
         Ok(Wire { rank: self.rank, world: self.world, patience: self.patience(), line })
     }
 
-    /// Rank 0: takes both connections of every other rank.
-    fn listen(&self) -> Result<[Wire; 2]> {
+    /// Rank 0: takes the connections of every other rank.
+    fn listen(&self) -> Result<[Wire; 3]> {
         let taken = |e: std::io::Error| {
             Error::new(format!("rank 0 cannot listen: {e}; name a free port in MASTER_PORT"))
         };
-        let listener = TcpListener::bind(("0.0.0.0", self.port)).map_err(taken)?;
+        // Ranks of one machine are nobody else's business.
+        let here = self.address == "localhost" || self.address.starts_with("127.");
+        let listener =
+            TcpListener::bind((if here { "127.0.0.1" } else { "0.0.0.0" }, self.port)).map_err(taken)?;
         listener.set_nonblocking(true).map_err(taken)?;
         let deadline = Instant::now() + self.patience();
-        let mut links: [Vec<Option<TcpStream>>; 2] =
-            [(); 2].map(|()| (0..self.world).map(|_| None).collect());
-        let missing = |links: &[Vec<Option<TcpStream>>; 2]| -> Vec<String> {
+        let mut links: Connections = [(); 3].map(|()| (0..self.world).map(|_| None).collect());
+        let missing = |links: &Connections| -> Vec<String> {
             let missing = (1..self.world).filter(|&r| links.iter().any(|link| link[r].is_none()));
             missing.map(|r| r.to_string()).collect()
         };
@@ -88,7 +90,7 @@ impl Rendezvous {
                 Err(e) => return Err(taken(e)),
             }
         }
-        let [main, beside] = links.map(|link| {
+        let [main, beside, pulse] = links.map(|link| {
             let mut peers: Vec<(usize, TcpStream)> = Vec::new();
             for (rank, peer) in link.into_iter().enumerate() {
                 peers.extend(peer.map(|peer| (rank, peer)));
@@ -98,11 +100,11 @@ impl Rendezvous {
             }
             self.wire(peers)
         });
-        Ok([main?, beside?])
+        Ok([main?, beside?, pulse?])
     }
 
     /// Seats a newcomer, or tells it why not. Who does not speak our language is not listened to.
-    fn greet(&self, mut peer: TcpStream, links: &mut [Vec<Option<TcpStream>>; 2]) -> Result<()> {
+    fn greet(&self, mut peer: TcpStream, links: &mut Connections) -> Result<()> {
         let mut hello = [0; 17];
         let ready =
             peer.set_nonblocking(false).and_then(|()| peer.set_read_timeout(Some(Duration::from_secs(5))));
@@ -111,7 +113,7 @@ impl Rendezvous {
         }
         let number =
             |at: usize| u32::from_le_bytes([hello[at], hello[at + 1], hello[at + 2], hello[at + 3]]) as usize;
-        let (world, rank, link) = (number(8), number(12), usize::from(hello[16] != 0));
+        let (world, rank, link) = (number(8), number(12), usize::from(hello[16].min(2)));
         let wrong = match links[link].get(rank) {
             _ if world != self.world => format!("rank {rank} is of {world} ranks, rank 0 of {}", self.world),
             None => format!("there is no rank {rank} among {world}"),
@@ -125,12 +127,25 @@ impl Rendezvous {
         Err(Error::new(wrong))
     }
 
-    /// Any other rank: connects to rank 0 twice, as soon as it listens.
-    fn join(&self) -> Result<[Wire; 2]> {
+    /// One attempt at a connection to rank 0.
+    fn reach(&self, deadline: Instant) -> std::io::Result<TcpStream> {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let mut result = Err(ErrorKind::NotFound.into());
+        for address in (self.address.as_str(), self.port).to_socket_addrs()? {
+            result = TcpStream::connect_timeout(&address, left);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    /// Any other rank: connects each link to rank 0, as soon as it listens.
+    fn join(&self) -> Result<[Wire; 3]> {
         let deadline = Instant::now() + self.patience();
         let connect = |link: u8| -> Result<TcpStream> {
             let mut peer = loop {
-                match TcpStream::connect((self.address.as_str(), self.port)) {
+                match self.reach(deadline) {
                     Ok(peer) => break peer,
                     Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
                     Err(e) => return Err(Error::new(format!("rank 0 does not listen: {e}"))),
@@ -141,7 +156,7 @@ impl Rendezvous {
             peer.write_all(&hello).map_err(|e| Error::new(format!("rank 0 does not answer: {e}")))?;
             Ok(peer)
         };
-        let wires = [connect(0)?, connect(1)?].map(|peer| {
+        let wires = [connect(0)?, connect(1)?, connect(2)?].map(|peer| {
             let wire = self.wire(vec![(0, peer)])?;
             let mut line = wire.line();
             let welcome = receive(&mut line.peers[0].1).map_err(|e| wire.lost(0, "the start", &e))?;
@@ -151,10 +166,13 @@ impl Rendezvous {
                 _ => Err(Error::new(String::from_utf8_lossy(&welcome.body))),
             }
         });
-        let [main, beside] = wires;
-        Ok([main?, beside?])
+        let [main, beside, pulse] = wires;
+        Ok([main?, beside?, pulse?])
     }
 }
+
+/// By link and rank.
+type Connections = [Vec<Option<TcpStream>>; 3];
 
 /// One rank's end of a link: the connections of rank 0 to all others, or of another to rank 0.
 struct Wire {

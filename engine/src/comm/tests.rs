@@ -141,13 +141,35 @@ fn a_rank_that_vanishes_is_named() {
 
 #[test]
 fn a_rank_that_does_not_come_is_named_in_time() {
-    for errors in ends(3, 1, |_c| std::thread::sleep(SOON * 2)) {
+    for errors in ends(3, 1, |_c| std::thread::sleep(SOON.mul_f64(1.2))) {
         for error in errors {
             assert!(error.starts_with("rank 1 did not come to barrier"), "{error}");
         }
     }
-    let [_, sockets] = ends(2, 0, |_c| std::thread::sleep(SOON * 2));
+    let [_, sockets] = ends(2, 0, |_c| std::thread::sleep(SOON.mul_f64(1.2)));
     assert!(sockets[0].starts_with("rank 0 did not come"), "{sockets:?}");
+}
+
+#[test]
+fn a_watch_sees_a_rank_go_while_nobody_calls() {
+    use super::watch::Watch;
+    use std::sync::{Arc, mpsc::channel};
+    let f = |c: Host| {
+        let host = Arc::new(c);
+        let (tell, told) = channel();
+        let watch = Watch::start(host.clone(), move |why| tell.send(why.to_string()).unwrap());
+        host.barrier().unwrap();
+        if host.rank() == 1 {
+            host.abort("the fan stopped");
+            return String::new();
+        }
+        let why = told.recv_timeout(SOON * 2).unwrap();
+        drop(watch);
+        why
+    };
+    for told in [on_threads(3, SOON, f), on_sockets(3, SOON, f)] {
+        assert_eq!(told, ["rank 1: the fan stopped", "", "rank 1: the fan stopped"]);
+    }
 }
 
 #[test]
@@ -185,7 +207,7 @@ fn ranks_of_other_runs_and_missing_ones_are_refused_at_the_start() {
     assert!(errors.iter().all(|e| e.contains("rank 1 is of 3 ranks, rank 0 of 2")), "{errors:?}");
     assert!(start(&[(0, 2)])[0].contains("rank 1 did not connect"));
     assert!(start(&[(1, 2)])[0].contains("rank 0 does not listen"));
-    let held = TcpListener::bind("0.0.0.0:0").unwrap();
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = held.local_addr().unwrap().port();
     let error = Sockets::connect(&rendezvous(0, 2, port, SOON)).err().unwrap().to_string();
     assert!(error.contains("cannot listen") && error.contains("MASTER_PORT"), "{error}");

@@ -17,9 +17,9 @@ impl Threads {
 
     /// [`Threads::group`] whose ranks wait no longer than `timeout` for each other.
     pub fn group_within(world: usize, timeout: Duration) -> Vec<Host> {
-        let [main, beside] = [(); 2].map(|()| Arc::new(Meeting::new(world, timeout)));
-        let seat = |meeting: &Arc<Meeting>, rank| Seat { meeting: meeting.clone(), rank };
-        (0..world).map(|rank| Host::new(seat(&main, rank), seat(&beside, rank))).collect()
+        let links = [(); 3].map(|()| Arc::new(Meeting::new(world, timeout)));
+        let seats = |rank| links.each_ref().map(|meeting| Seat { meeting: meeting.clone(), rank });
+        (0..world).map(|rank| Host::new(seats(rank))).collect()
     }
 }
 

@@ -80,6 +80,7 @@ fn set_body(set: &ProblemSet) -> String {
         );
         body += &format!("<div class=\"wide\">{}</div>", table::differences(&set.differences));
         body += "<p class=\"fine\">Detectable: the smallest true difference that these problems would show four times in five.</p>";
+        body += &table::noise(&set.differences);
     }
     body += &figure(
         &matrix::matrix(&set.results),

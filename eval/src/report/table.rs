@@ -85,6 +85,15 @@ pub fn differences(compared: &[Compared]) -> String {
     html + "</tbody></table>"
 }
 
+/// The differences that no gain or loss may be claimed from.
+pub fn noise(compared: &[Compared]) -> String {
+    let warning = |c: &Compared| {
+        let noise = c.difference.noise()?;
+        Some(format!("<p class=\"flag\">{} − {}: {noise}.</p>", escape(&c.to), escape(&c.from)))
+    };
+    compared.iter().filter_map(warning).collect()
+}
+
 /// What was read, kept and dropped, and why.
 pub fn curation(sources: &[Curation]) -> String {
     let mut reasons: Vec<&str> = Vec::new();

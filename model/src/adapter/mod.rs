@@ -92,6 +92,18 @@ impl Adapter {
         Ok(Adapter { rank, alpha, dropout, rslora: false, targets, pairs })
     }
 
+    /// The same adapter's sizes, for the planning device.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn without_values(&self) -> Result<Self> {
+        let device = Device::plan();
+        let sized = |t: &Tensor| t.to(&device, Label::Adapters);
+        let pair = |p: &Pair| Ok(Pair { a: sized(&p.a)?, b: sized(&p.b)? });
+        let pairs = self.pairs.iter().map(|(path, p)| Ok((path.clone(), pair(p)?)));
+        Ok(Adapter { pairs: pairs.collect::<Result<_>>()?, ..self.clone() })
+    }
+
     /// s for a pair of rank `rank`.
     pub fn scaling(&self, rank: usize) -> f32 {
         let rank = rank as f64;

@@ -1,17 +1,24 @@
-//! `codelsi bench`: tokens a second and peak memory of prefill, decode and a LoRA step, on this machine.
+//! `codelsi bench`: tokens a second, the share of the machine's own roof, and the peak memory of prefill, decode and LoRA
+//! training.
 
-use crate::model_args::{Loaded, ModelArgs};
+use crate::model_args::ModelArgs;
 use crate::output::Output;
+use crate::ranks::RankArgs;
 use clap::Args;
-use codelsi_engine::{Ctx, Device, Grads, Label, Result};
-use codelsi_kernels::xent::Targets;
+use codelsi_engine::{DType, Device, Error, Rank, Result};
+use codelsi_kernels::roof;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::Linear;
+use codelsi_model::config::{Config, Linear};
 use codelsi_model::generate::{Limits, Request, generate};
-use codelsi_model::llama::{Batch, ForwardOptions, Llama, Train};
-use codelsi_train::optimizer::{AdamW, Optimizer};
-use serde_json::json;
+use codelsi_model::llama::{Llama, Train};
+use codelsi_train::TrainOptions;
+use codelsi_train::learner::Learner;
+use codelsi_train::options::Checkpointing;
+use codelsi_train::pack::{Document, Sequence};
+use codelsi_train::plan::{Planner, budget, generation};
+use codelsi_train::work::{attention_flops, linear_flops, step_flops};
+use serde_json::{Map, Value, json};
 use std::time::Instant;
 
 /// Measure tokens a second on random tokens.
@@ -19,15 +26,20 @@ use std::time::Instant;
 pub struct Bench {
     #[command(flatten)]
     model: ModelArgs,
-    /// Prompt tokens.
+    #[command(flatten)]
+    ranks: RankArgs,
+    /// Prompt tokens; 0 leaves prefill out.
     #[arg(long, default_value_t = 512)]
     prefill: usize,
-    /// Tokens generated one by one.
+    /// Tokens generated one by one; 0 leaves decode out.
     #[arg(long, default_value_t = 64)]
     decode: usize,
-    /// Tokens of a LoRA training step; 0 leaves it out.
+    /// Tokens of a LoRA training step, a sequence of so many on each rank; 0 leaves it out.
     #[arg(long, default_value_t = 512)]
     train: usize,
+    /// Layers that run again in backward: auto, all, none, or a number.
+    #[arg(long, default_value = "auto")]
+    checkpointing: Checkpointing,
     /// Runs of each; the figures are medians.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
@@ -36,81 +48,180 @@ pub struct Bench {
     json: bool,
 }
 
-/// Runs the command.
+/// One kind of work, measured.
+struct Measured {
+    name: &'static str,
+    tokens_per_s: f64,
+    /// Of the roof that binds it: multiply-adds in prefill and training, memory in decode.
+    share: Option<f64>,
+    peak: usize,
+    planned: usize,
+}
+
+/// Runs the command. With several ranks prefill and decode are those of rank 0's replica, training is all ranks'.
 pub fn run(args: &Bench, out: &Output) -> Result<()> {
-    let loaded = Loaded::open(&args.model, None)?;
-    let vocab = loaded.checkpoint.config().vocab as u32;
-    let tokens = |n: usize| -> Vec<u32> {
-        (0..n as u32).map(|i| 3 + i.wrapping_mul(2654435761) % (vocab - 3)).collect()
+    let Some((load, all)) = args.ranks.run(args.model.place.device, |rank| measure(args, rank))? else {
+        return Ok(());
     };
-    let prefill = per_second(args.repeat, args.prefill, || one_forward(&loaded, &tokens(args.prefill)))?;
-    let decode = per_second(args.repeat, args.decode, || decode(&loaded, tokens(1), args.decode))?;
-    let inference = loaded.device.ledger().usage().peak;
-    let device = args.model.place.device.open()?;
-    let train = match args.train {
-        0 => None,
-        n => Some(train(args, &device, &loaded.checkpoint, &tokens(n))?),
-    };
-    let peak = inference.max(device.ledger().usage().peak);
     if !args.json {
-        println!("prefill {prefill:>10.1} tokens/s");
-        println!("decode  {decode:>10.1} tokens/s");
-        train.iter().for_each(|t| println!("train   {t:>10.1} tokens/s"));
-        println!("peak    {:>10.1} MiB beside mapped weights", peak as f64 / (1 << 20) as f64);
+        load.iter().for_each(|rate| println!("load    {rate:>10.2} GB/s"));
+        all.iter().for_each(|measured| println!("{}", measured.line()));
     }
-    out.json(
-        args.json,
-        &json!({
-            "prefill_tokens_per_s": prefill, "decode_tokens_per_s": decode,
-            "train_tokens_per_s": train, "peak_bytes": peak,
-        }),
-    );
-    Ok(())
-}
-
-/// The median of `repeat` runs over `tokens` tokens each, after one that does not count.
-fn per_second(repeat: usize, tokens: usize, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
-    run()?;
-    let mut rates = Vec::new();
-    for _ in 0..repeat.max(1) {
-        let start = Instant::now();
-        run()?;
-        rates.push(tokens as f64 / start.elapsed().as_secs_f64());
+    let mut object = Map::from_iter([("load_gb_per_s".to_string(), json!(load))]);
+    for name in ["prefill", "decode", "train"] {
+        object.insert(format!("{name}_tokens_per_s"), Value::Null);
     }
-    rates.sort_by(f64::total_cmp);
-    Ok(rates[rates.len() / 2])
-}
-
-fn one_forward(loaded: &Loaded, tokens: &[u32]) -> Result<()> {
-    let request = Request { stop_at_eos: false, ..Request::greedy(tokens.to_vec(), 1) };
-    let limits = Limits { prefill: tokens.len(), ..Limits::default() };
-    generate(&loaded.device, &loaded.model, None, &[request], limits, &mut |_| {})?;
+    object.insert("peak_bytes".into(), json!(all.iter().map(|m| m.peak).max()));
+    all.iter().for_each(|measured| measured.add_to(&mut object));
+    out.json(args.json, &Value::Object(object));
     Ok(())
 }
 
-fn decode(loaded: &Loaded, prompt: Vec<u32>, tokens: usize) -> Result<()> {
-    let request = Request { stop_at_eos: false, ..Request::greedy(prompt, tokens) };
-    generate(&loaded.device, &loaded.model, None, &[request], Limits::default(), &mut |_| {})?;
-    Ok(())
+/// The speed of loading in GB/s, where weights are copied; then each kind of work.
+fn measure(args: &Bench, rank: Rank) -> Result<(Option<f64>, Vec<Measured>)> {
+    let base = Checkpoint::open(&args.model.model)?;
+    let compute = args.model.place.compute(&base);
+    let mut all = Vec::new();
+    let load = inference(args, &rank.device, &base, compute, &mut all)?;
+    if args.train > 0 {
+        all.push(training(args, &rank, &base, compute)?);
+    }
+    Ok((load, all))
 }
 
-/// Forward, backward and AdamW of a rank-16 adapter on all seven linears.
-fn train(args: &Bench, device: &Device, checkpoint: &Checkpoint, tokens: &[u32]) -> Result<f64> {
-    let mut model = Llama::load(device, checkpoint, args.model.place.compute(checkpoint), Train::Adapters)?;
-    let adapter = Adapter::fresh(checkpoint.config(), 16, 32.0, 0.05, &Linear::ALL, 42)?;
-    model.attach(device, &adapter, Train::Adapters)?;
-    let mut optimizer = Optimizer::new(device, &model, AdamW::default());
-    let batch = Batch::new(device, &[tokens])?;
-    let mut targets: Vec<i32> = tokens[1..].iter().map(|&t| t as i32).collect();
-    targets.push(-100);
-    let targets = Targets::new(device, &targets)?;
-    let options = ForwardOptions { dropout: 0.05, recompute: 0 };
-    per_second(args.repeat, tokens.len(), || {
-        let cx = Ctx::training(device, 42, optimizer.step);
-        let (loss, _) = model.loss(&cx, &batch, &targets, 1.0 / tokens.len() as f32, options)?;
-        let mut grads = Grads::default();
-        cx.backward(&loss, device.tensor(Label::Gradients, [1], &[1.0f32])?, &mut grads)?;
-        optimizer.step(&Ctx::inference(device), &mut model, grads, 1e-4)?;
-        Ok(())
+fn inference(
+    args: &Bench,
+    device: &Device,
+    base: &Checkpoint,
+    compute: DType,
+    all: &mut Vec<Measured>,
+) -> Result<Option<f64>> {
+    let bytes = if args.decode > 0 { roof::bytes(device)? } else { None };
+    let flops = if args.prefill > 0 { roof::flops(device, compute)? } else { None };
+    let started = Instant::now();
+    let model = Llama::load(device, base, compute, Train::Nothing)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let copied = matches!(device, Device::Cuda(_)).then(|| base.byte_len() as f64 / seconds / 1e9);
+    let config = base.config();
+    let mut time = |name, prompt: usize, tokens: usize, counted: usize, seconds_at_roof: Option<f64>| {
+        let request = Request { stop_at_eos: false, ..Request::greedy(random(config, prompt), tokens) };
+        let limits = Limits { prefill: prompt, ..Limits::default() };
+        let requests = [request];
+        let planned = generation(device, base, compute, None, &requests, limits)?.peak;
+        let run = || generate(device, &model, None, &requests, limits, &mut |_| {}).map(drop);
+        all.push(timed(args, device, name, counted, seconds_at_roof, planned, run)?);
+        Ok::<(), Error>(())
+    };
+    if args.prefill > 0 {
+        let work = linear_flops(config) * args.prefill as f64 + attention_flops(config, args.prefill);
+        time("prefill", args.prefill, 1, args.prefill, flops.map(|roof| work / roof))?;
+    }
+    if args.decode > 0 {
+        // Every token reads every weight but the embedding's.
+        let weights = base.byte_len() as f64 * (1.0 - embedding_share(config));
+        time("decode", 1, args.decode, args.decode, bytes.map(|roof| args.decode as f64 * weights / roof))?;
+    }
+    Ok(copied)
+}
+
+/// A LoRA of rank 16 on all seven linears: forward, backward, AdamW.
+fn training(args: &Bench, rank: &Rank, base: &Checkpoint, compute: DType) -> Result<Measured> {
+    let (config, world) = (base.config(), rank.comm.world());
+    let flops = roof::flops(&rank.device, compute)?;
+    let options = TrainOptions {
+        seq: args.train,
+        batch: world,
+        micro_batch: 1,
+        compute,
+        checkpointing: args.checkpointing,
+        ..TrainOptions::default()
+    };
+    options.check(config.max_positions)?;
+    let adapter = Adapter::fresh(config, options.rank, options.alpha, options.dropout, &Linear::ALL, 42)?;
+    let tokens = random(config, args.train);
+    let targets = tokens[1..].iter().map(|&t| t as i32).chain([-100]).collect();
+    let micro_batches = vec![Sequence::of([&Document { tokens, targets }]); world];
+    let planner = Planner {
+        device: &rank.device,
+        options: &options,
+        base,
+        adapter: Some(&adapter),
+        rank: rank.comm.rank(),
+        world,
+        budget: budget(&rank.device, base, world),
+    };
+    let plan = planner.step(&micro_batches)?;
+    plan.check(&rank.device, &options)?;
+    let options = TrainOptions { checkpointing: Checkpointing::Layers(plan.recompute), ..options.clone() };
+    let explain = |e| plan.explain(e, &options);
+    let mut learner = Learner::new(rank.clone(), &options, base, Some(&adapter)).map_err(explain)?;
+    let work = step_flops(config, &micro_batches, false) / world as f64;
+    let at_roof = flops.map(|roof| work / roof);
+    let tokens = args.train * world;
+    timed(args, &rank.device, "train", tokens, at_roof, plan.usage.peak, || {
+        learner.step(&micro_batches, 1e-4).map(drop).map_err(explain)
     })
+}
+
+/// The median of the runs over `tokens` tokens, after one that does not count.
+fn timed(
+    args: &Bench,
+    device: &Device,
+    name: &'static str,
+    tokens: usize,
+    seconds_at_roof: Option<f64>,
+    planned: usize,
+    mut run: impl FnMut() -> Result<()>,
+) -> Result<Measured> {
+    device.ledger().reset_peak();
+    let mut seconds = Vec::new();
+    for _ in 0..=args.repeat.max(1) {
+        let started = Instant::now();
+        run()?;
+        if let Device::Cuda(cuda) = device {
+            cuda.synchronize()?;
+        }
+        seconds.push(started.elapsed().as_secs_f64());
+    }
+    seconds.remove(0);
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[seconds.len() / 2];
+    Ok(Measured {
+        name,
+        tokens_per_s: tokens as f64 / median,
+        share: seconds_at_roof.map(|least| least / median),
+        peak: device.ledger().usage().peak,
+        planned,
+    })
+}
+
+impl Measured {
+    fn line(&self) -> String {
+        let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
+        let share = self.share.map_or(String::new(), |s| format!(", {:.1} % of the roof", 100.0 * s));
+        let (peak, planned) = (mib(self.peak), mib(self.planned));
+        let (name, rate) = (self.name, self.tokens_per_s);
+        format!("{name:<8}{rate:>10.1} tokens/s{share}, peak {peak:.1} MiB, planned {planned:.1} MiB")
+    }
+
+    fn add_to(&self, object: &mut Map<String, Value>) {
+        let mut add = |what: &str, value: Value| object.insert(format!("{}_{what}", self.name), value);
+        add("tokens_per_s", json!(self.tokens_per_s));
+        add("roof_share", json!(self.share));
+        add("peak_bytes", json!(self.peak));
+        add("planned_bytes", json!(self.planned));
+    }
+}
+
+fn random(config: &Config, tokens: usize) -> Vec<u32> {
+    let vocab = config.vocab as u32;
+    (0..tokens as u32).map(|i| 3 + i.wrapping_mul(2654435761) % (vocab - 3)).collect()
+}
+
+/// The embedding's share of the weights; none when it is the head as well.
+fn embedding_share(config: &Config) -> f64 {
+    match config.tied {
+        true => 0.0,
+        false => (config.vocab * config.hidden) as f64 / config.parameters() as f64,
+    }
 }

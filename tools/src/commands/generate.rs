@@ -106,13 +106,17 @@ pub fn run(args: &Generate, out: &Output) -> Result<()> {
         stop_at_eos: true,
     };
     let limits = Limits { page_size: args.page_size.into(), ..Limits::default() };
+    let requests = [request];
+    let planned = loaded.plan(&requests, limits)?;
+    eprintln!("memory plan:\n{planned}");
     let bar = out.bar("generate", args.n * args.max_tokens);
     let made =
-        generate(&loaded.device, &loaded.model, Some(&loaded.tokenizer), &[request], limits, &mut |tokens| {
+        generate(&loaded.device, &loaded.model, Some(&loaded.tokenizer), &requests, limits, &mut |tokens| {
             bar.add(tokens)
         })
         .map_err(|e| loaded.blame(e))?;
     bar.finish();
+    eprintln!("{}", loaded.peak(&planned));
     let completions = &made[0];
     if !args.json {
         for (i, c) in completions.iter().enumerate() {

@@ -3,6 +3,7 @@
 use crate::model_args::ComputeArg;
 use crate::output::Output;
 use crate::place::DeviceArg;
+use crate::ranks::Layout;
 use clap::{ArgGroup, Args};
 use codelsi_engine::cuda::{Cuda, Properties};
 use codelsi_engine::memory::Usage;
@@ -57,6 +58,12 @@ pub struct Plan {
     /// Layers that run again in backward: auto, all, none, or a number.
     #[arg(long, default_value = "auto")]
     checkpointing: Checkpointing,
+    /// Workers that share a step, each with memory of its own.
+    #[arg(long, default_value_t = 1, conflicts_with = "generate", value_parser = clap::value_parser!(u16).range(1..))]
+    ranks: u16,
+    /// How they share a model.
+    #[arg(long, value_enum, default_value_t)]
+    layout: Layout,
     /// Plan for generation instead of training.
     #[arg(long)]
     generate: bool,
@@ -99,6 +106,7 @@ impl FromStr for Bytes {
 
 /// Runs the command.
 pub fn run(args: &Plan, out: &Output) -> Result<()> {
+    args.layout.check()?;
     let base = base(args)?;
     let device = args.target()?;
     let compute = match args.compute {
@@ -107,7 +115,7 @@ pub fn run(args: &Plan, out: &Output) -> Result<()> {
         None => base.dtype(),
     };
     let told = args.memory.map(|Bytes(n)| if matches!(device, Device::Cpu(_)) { n } else { usable(n) });
-    let budget = told.or_else(|| budget(&device, &base, 1));
+    let budget = told.or_else(|| budget(&device, &base, args.ranks.into()));
     let (text, object) = match args.generate {
         true => generating(args, &base, &device, compute, budget)?,
         false => training(args, &base, &device, compute, budget)?,
@@ -169,11 +177,15 @@ fn training(
     options.check(config.max_positions)?;
     let adapter = Adapter::sized(&Device::plan(), config, args.rank, 32.0, 0.05, &Linear::ALL)?;
     let adapter = (!args.full).then_some(&adapter);
-    let plan = Planner { device, options: &options, base, adapter, rank: 0, world: 1, budget }.full_step()?;
+    let world = args.ranks.into();
+    let plan = Planner { device, options: &options, base, adapter, rank: 0, world, budget }.largest_rank()?;
     let what = if args.full { "every weight".to_string() } else { format!("LoRA of rank {}", args.rank) };
     let text = format!(
-        "a training step of {what}: {} sequences of {} tokens, {} at a time, {compute:?}\n{plan}",
-        args.batch, options.seq, args.micro_batch
+        "a training step of {what}: {} sequences of {} tokens, {} at a time, {compute:?}{}\n{plan}",
+        args.batch,
+        options.seq,
+        args.micro_batch,
+        if world > 1 { format!(", the most that one of {world} ranks holds") } else { String::new() }
     );
     let object = json!({
         "bytes": labels(&plan.usage), "peak_bytes": plan.usage.peak, "available_bytes": plan.budget,

@@ -3,10 +3,9 @@
 use super::block::Shared;
 use super::pattern::Pattern;
 use super::registers::{Registers, row};
-use super::shadow::Who;
+use super::shadow::{Touch, Who};
 use super::space::{Offsets, aligned, offsets};
 use super::warp::{Warp, lanes};
-use super::written::Touch;
 use crate::fault::{Check, FaultKind, trouble};
 use crate::gpu::Schedule;
 use crate::inst::{Access, Class, Inst, LANES, Slot, Strength};
@@ -81,7 +80,8 @@ impl<'g> Warp<'g> {
                 let pattern = Pattern::of(&at, q.bytes, q.mask);
                 shared.counters.shared_loads.count(moved, pattern.passes(&at, q.bytes, q.mask));
                 let who = self.who(q.access.strength == Strength::Strong);
-                let tainted = shared.memory.read(&shared.clock, who, &at, q.bytes, q.mask)?;
+                let touch = Touch { who, base: 0, at: &at, bytes: q.bytes, mask: q.mask };
+                let tainted = shared.memory.read(&shared.clock, touch)?;
                 let memory = &shared.memory;
                 gather(&mut self.registers, q, &at, q.mask, |_, w| memory.words[w]);
                 match tainted {
@@ -178,7 +178,8 @@ impl<'g> Warp<'g> {
                 let tainted = self.tainted_values(q);
                 let who = self.who(q.access.strength == Strength::Strong);
                 let same = |a: usize, b: usize| same_values(&self.registers, q, a, b);
-                shared.memory.write(&mut shared.clock, who, &at, q.bytes, q.mask, tainted, same)?;
+                let touch = Touch { who, base: 0, at: &at, bytes: q.bytes, mask: q.mask };
+                shared.memory.write(&mut shared.clock, touch, tainted, same)?;
                 let memory = &mut shared.memory;
                 scatter(&self.registers, q, &at, q.mask, late, |_, w, value, bits| {
                     memory.words[w] = memory.words[w] & !bits | value & bits;

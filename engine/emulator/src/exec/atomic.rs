@@ -3,6 +3,7 @@
 use super::access::part;
 use super::block::Shared;
 use super::pattern::Pattern;
+use super::shadow::Touch;
 use super::space::{aligned, offsets};
 use super::warp::{Warp, lanes};
 use crate::fault::{Check, FaultKind, trouble};
@@ -102,13 +103,13 @@ impl<'g> Warp<'g> {
                 let pattern = Pattern::of(&at, size as u32, mask);
                 shared.counters.shared_atomics.count(moved(mask), pattern.passes(&at, size as u32, mask));
                 let operand = self.tainted(i.src[1], mask) | self.tainted(i.src[2], mask);
-                let who = self.who(true);
-                if operand != 0 || shared.memory.read(&shared.clock, who, &at, size as u32, mask)? {
+                let touch = Touch { who: self.who(true), base: 0, at: &at, bytes: size as u32, mask };
+                if operand != 0 || shared.memory.read(&shared.clock, touch)? {
                     let lane = operand.checked_ilog2().unwrap_or(mask.trailing_zeros());
                     let detail = "an atomic on shared memory uses uninitialised data";
                     return Err(trouble(FaultKind::Uninitialised, Some(lane), detail));
                 }
-                shared.memory.write(&mut shared.clock, who, &at, size as u32, mask, 0, |_, _| true)?;
+                shared.memory.write(&mut shared.clock, touch, 0, |_, _| true)?;
                 for k in order {
                     let words = &mut shared.memory.words;
                     old[k] = apply(op, size, at[k], b[k], c[k], |w, f| {

@@ -3,9 +3,9 @@
 use super::block::Shared;
 use super::pattern::Pattern;
 use super::registers::row;
+use super::shadow::Touch;
 use super::space::{Offsets, aligned, offsets};
 use super::warp::{Warp, lanes};
-use super::written::Touch;
 use crate::fault::{Check, FaultKind, trouble};
 use crate::gpu::Schedule;
 use crate::inst::{Inst, LANES};
@@ -105,7 +105,8 @@ impl<'g> Warp<'g> {
             let detail = format!("cp.async of {size} bytes from a source of {}", bytes[k]);
             return Err(trouble(FaultKind::Invalid, Some(k as u32), detail));
         }
-        shared.memory.copy_begin(&shared.clock, self.who(false), &to, size, mask)?;
+        let touch = Touch { who: self.who(false), base: 0, at: &to, bytes: size, mask };
+        shared.memory.copy_begin(&shared.clock, touch)?;
         let from = self.addresses(i.src[1], i.imm as i32 as i64, mask);
         aligned(&from, size)?;
         let first = self.copies.pending.len();

@@ -6,6 +6,7 @@
 use super::block::Shared;
 use super::pattern::Pattern;
 use super::registers::{Registers, row};
+use super::shadow::Touch;
 use super::space::{Offsets, aligned, offsets};
 use super::warp::Warp;
 use crate::fault::Check;
@@ -40,7 +41,8 @@ impl<'g> Warp<'g> {
         let pattern = Pattern::of(&at, ROW, used);
         let bytes = used.count_ones() as u64 * ROW as u64;
         shared.counters.shared_loads.count(bytes, pattern.passes(&at, ROW, used));
-        let tainted = shared.memory.read(&shared.clock, self.who(false), &at, ROW, used)?;
+        let touch = Touch { who: self.who(false), base: 0, at: &at, bytes: ROW, mask: used };
+        let tainted = shared.memory.read(&shared.clock, touch)?;
         let memory = &shared.memory;
         spread(&mut self.registers, i, &at, (n, transposed), |w| memory.words[w]);
         if tainted {
@@ -69,7 +71,8 @@ impl<'g> Warp<'g> {
         let any = fragments.iter().fold(0, |any, &s| any | self.tainted(s, mask));
         // Which row a lane's elements go to differs from the lane that gives the address: one taint for all.
         let tainted = if any != 0 { used } else { 0 };
-        shared.memory.write(&mut shared.clock, self.who(false), &at, ROW, used, tainted, |_, _| false)?;
+        let touch = Touch { who: self.who(false), base: 0, at: &at, bytes: ROW, mask: used };
+        shared.memory.write(&mut shared.clock, touch, tainted, |_, _| false)?;
         let memory = &mut shared.memory;
         collect(&self.registers, i, &at, (n, transposed), |w, value, bits| {
             memory.words[w] = memory.words[w] & !bits | value & bits;

@@ -64,6 +64,26 @@ pub struct Who {
     pub strong: bool,
 }
 
+/// An access of some lanes, all of the same size.
+#[derive(Clone, Copy)]
+pub struct Touch<'a> {
+    pub who: Who,
+    /// Of the allocation; 0 in shared memory.
+    pub base: u64,
+    pub at: &'a Offsets,
+    pub bytes: u32,
+    pub mask: u32,
+}
+
+impl Touch<'_> {
+    /// What a lane touches, in granules of 2^`grain` bytes.
+    #[inline(always)]
+    pub fn granules(self, lane: usize, grain: u32) -> std::ops::Range<usize> {
+        let first = (self.base as usize + self.at[lane]) >> grain;
+        first..first + ((self.bytes >> grain) as usize).max(1)
+    }
+}
+
 /// The shared memory of a block.
 pub struct SharedMemory {
     pub words: Vec<u32>,
@@ -113,11 +133,12 @@ impl SharedMemory {
 
     /// Records a read of `bytes` by each lane; true when some may be uninitialised.
     #[inline(always)]
-    pub fn read(&mut self, clock: &Clock, who: Who, at: &Offsets, bytes: u32, mask: u32) -> Check<bool> {
+    pub fn read(&mut self, clock: &Clock, touch: Touch<'_>) -> Check<bool> {
+        let who = touch.who;
         let floor = clock.floor(who.warp);
         let mut tainted = 0;
-        for k in lanes(mask) {
-            for g in self.granules(at[k], bytes) {
+        for k in lanes(touch.mask) {
+            for g in touch.granules(k, self.grain) {
                 let write = self.writes[g];
                 tainted |= write.meta & TAINTED;
                 if self.concerns(write, floor) {
@@ -210,18 +231,15 @@ impl SharedMemory {
     pub fn write(
         &mut self,
         clock: &mut Clock,
-        who: Who,
-        at: &Offsets,
-        bytes: u32,
-        mask: u32,
+        touch: Touch<'_>,
         tainted: u32,
         same: impl Fn(usize, usize) -> bool,
     ) -> Check {
-        let store = self.next_store(clock);
-        for k in lanes(mask) {
+        let (who, store) = (touch.who, self.next_store(clock));
+        for k in lanes(touch.mask) {
             let flags = if tainted >> k & 1 != 0 { TAINTED } else { 0 } | if who.strong { STRONG } else { 0 };
             let meta = who.warp | (k as u32) << 5 | flags | store << STORE;
-            for g in self.granules(at[k], bytes) {
+            for g in touch.granules(k, self.grain) {
                 let last = self.writes[g];
                 match last.time == clock.time() && last.meta >> STORE == store {
                     false => self.before_write(clock, who, k as u32, g)?,
@@ -254,9 +272,10 @@ impl SharedMemory {
     }
 
     /// Asynchronous copies begin: from now on nobody may touch their destinations.
-    pub fn copy_begin(&mut self, clock: &Clock, who: Who, at: &Offsets, bytes: u32, mask: u32) -> Check {
-        for k in lanes(mask) {
-            for g in self.granules(at[k], bytes) {
+    pub fn copy_begin(&mut self, clock: &Clock, touch: Touch<'_>) -> Check {
+        let who = touch.who;
+        for k in lanes(touch.mask) {
+            for g in touch.granules(k, self.grain) {
                 self.before_write(clock, who, k as u32, g)?;
                 let meta = who.warp | (k as u32) << 5 | PENDING;
                 self.writes[g] = Write { time: clock.time(), meta, pc: who.pc };

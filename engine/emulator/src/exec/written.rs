@@ -5,8 +5,7 @@
 //! never written, and records of it all would cost more than they show.
 
 use super::clock::Clock;
-use super::shadow::Who;
-use super::space::Offsets;
+use super::shadow::{Touch, Who};
 use super::warp::lanes;
 use crate::fault::{Check, FaultKind, trouble};
 use std::collections::HashMap;
@@ -27,35 +26,18 @@ struct Store {
 pub struct Written {
     /// log2 of a granule's bytes.
     grain: u32,
-    numbers: HashMap<u64, usize>,
+    numbers: HashMap<usize, usize>,
     pages: Vec<Box<[Store; PAGE]>>,
     /// The page last asked for.
-    last: (u64, usize),
+    last: (usize, usize),
     /// Bases of the allocations that have been written.
     bases: Vec<u64>,
-}
-
-/// A plain access of some lanes to one allocation.
-#[derive(Clone, Copy)]
-pub struct Touch<'a> {
-    pub who: Who,
-    pub base: u64,
-    pub at: &'a Offsets,
-    pub bytes: u32,
-    pub mask: u32,
-}
-
-impl Touch<'_> {
-    fn granules(self, lane: usize, grain: u32) -> std::ops::Range<u64> {
-        let first = (self.base + self.at[lane] as u64) >> grain;
-        first..first + ((self.bytes >> grain) as u64).max(1)
-    }
 }
 
 impl Written {
     pub fn new(grain: u32) -> Written {
         let grain = grain.trailing_zeros();
-        let last = (u64::MAX, 0);
+        let last = (usize::MAX, 0);
         Written { grain, numbers: HashMap::new(), pages: Vec::new(), last, bases: Vec::new() }
     }
 
@@ -69,7 +51,7 @@ impl Written {
         for k in lanes(touch.mask) {
             for g in touch.granules(k, self.grain) {
                 if let Some(page) = self.page(g) {
-                    let store = self.pages[page][g as usize % PAGE];
+                    let store = self.pages[page][g % PAGE];
                     self.after(store, clock, touch.who, k, g, "reads")?;
                 }
             }
@@ -86,34 +68,34 @@ impl Written {
         for k in lanes(touch.mask) {
             for g in touch.granules(k, self.grain) {
                 let page = self.page(g).unwrap_or_else(|| self.add_page(g));
-                let store = self.pages[page][g as usize % PAGE];
+                let store = self.pages[page][g % PAGE];
                 // Lanes of one store that meet are another check's business.
                 if store.pc != touch.who.pc || store.warp as u32 != touch.who.warp {
                     self.after(store, clock, touch.who, k, g, "writes")?;
                 }
                 let (warp, lane) = (touch.who.warp as u8, k as u8);
-                self.pages[page][g as usize % PAGE] = Store { time, warp, lane, pc: touch.who.pc };
+                self.pages[page][g % PAGE] = Store { time, warp, lane, pc: touch.who.pc };
             }
         }
         Ok(())
     }
 
-    fn page(&mut self, granule: u64) -> Option<usize> {
-        let page = granule / PAGE as u64;
+    fn page(&mut self, granule: usize) -> Option<usize> {
+        let page = granule / PAGE;
         if self.last.0 != page {
             self.last = (page, *self.numbers.get(&page)?);
         }
         Some(self.last.1)
     }
 
-    fn add_page(&mut self, granule: u64) -> usize {
-        self.numbers.insert(granule / PAGE as u64, self.pages.len());
+    fn add_page(&mut self, granule: usize) -> usize {
+        self.numbers.insert(granule / PAGE, self.pages.len());
         self.pages.push(Box::new([Store::default(); PAGE]));
         self.pages.len() - 1
     }
 
     #[inline(always)]
-    fn after(&self, store: Store, clock: &Clock, who: Who, lane: usize, g: u64, does: &str) -> Check {
+    fn after(&self, store: Store, clock: &Clock, who: Who, lane: usize, g: usize, does: &str) -> Check {
         let same = store.warp as u32 == who.warp && store.lane as usize == lane;
         if same || store.time <= clock.known(who.warp, store.warp as u32) {
             return Ok(());

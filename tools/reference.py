@@ -1,0 +1,411 @@
+#!/usr/bin/env python3
+"""Writes what a Llama checkpoint and a LoRA adapter must compute, for `parity` to hold the engine to.
+
+    pip install torch transformers peft
+    python tools/reference.py --model CodeLlama-13b-hf --out REF        # any checkpoint in the Hugging Face layout
+    python tools/reference.py --tiny --out tests/goldens/tiny           # makes a tiny random model too
+    parity REF
+
+The truth is float64 throughout: a plain functional Llama below, with autograd. transformers and PEFT run the same files
+in float32 and in bfloat16; how far they are from the truth is what the engine is allowed (float32: eight times the
+worst, bfloat16: what was seen, which `parity` doubles). Weights stay as they are stored and are widened one at a
+time, so a model needs little more memory than its files.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+
+import peft
+import torch
+import transformers
+from safetensors.torch import save_file
+
+LINEARS = [f"self_attn.{x}_proj" for x in "qkvo"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")]
+IGNORE = -100
+
+
+class Llama:
+    """A Llama in float64. `adapter` maps a linear's name to (A, B); `scale` is alpha / r."""
+
+    def __init__(self, weights, config):
+        self.weights, self.config = weights, config
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+
+    def weight(self, name):
+        return self.weights[name].double()
+
+    def norm(self, x, name):
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps) * self.weight(name)
+
+    def rotate(self, x):
+        """Half-split rotation of x (H, T, D) by its positions (Su et al., arXiv 2104.09864)."""
+        half = self.head_dim // 2
+        rates = theta(self.config) ** (-torch.arange(half, dtype=torch.float64) / half)
+        angle = torch.arange(x.shape[1], dtype=torch.float64)[:, None] * rates
+        a, b = x[..., :half], x[..., half:]
+        return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+
+    def linear(self, x, name, adapter, scale):
+        y = x @ self.weight(name + ".weight").T
+        if adapter and name in adapter:
+            a, b = adapter[name]
+            y = y + scale * (x @ a.T) @ b.T
+        return y
+
+    def forward(self, ids, adapter=None, scale=0.0):
+        """Every named tensor of one sequence (T)."""
+        seen, length = {}, len(ids)
+        x = self.weight("model.embed_tokens.weight")[ids]
+        future = torch.full((length, length), -math.inf, dtype=torch.float64).triu(1)
+        for i in range(self.config.num_hidden_layers):
+            seen[f"hidden.{i}"] = x
+            layer = f"model.layers.{i}."
+            h = self.norm(x, layer + "input_layernorm.weight")
+            q, k, v = (self.linear(h, f"{layer}self_attn.{n}_proj", adapter, scale) for n in "qkv")
+            split = lambda t, n: t.view(length, n, self.head_dim).transpose(0, 1)
+            q, k, v = self.rotate(split(q, self.heads)), self.rotate(split(k, self.kv_heads)), split(v, self.kv_heads)
+            group = self.heads // self.kv_heads
+            scores = q @ k.repeat_interleave(group, 0).transpose(1, 2) / math.sqrt(self.head_dim) + future
+            o = scores.softmax(-1) @ v.repeat_interleave(group, 0)
+            attention = self.linear(o.transpose(0, 1).reshape(length, -1), layer + "self_attn.o_proj", adapter, scale)
+            x = x + attention
+            n = self.norm(x, layer + "post_attention_layernorm.weight")
+            gate, up = (self.linear(n, f"{layer}mlp.{m}_proj", adapter, scale) for m in ("gate", "up"))
+            mlp = self.linear(gate * torch.sigmoid(gate) * up, layer + "mlp.down_proj", adapter, scale)
+            x = x + mlp
+            if i == 0:
+                parts = {"norm": h, "q_rope": q, "k_rope": k, "v": v, "attn_out": attention, "mlp_out": mlp}
+                seen.update({f"layer0.{name}": t for name, t in parts.items()})
+        seen[f"hidden.{self.config.num_hidden_layers}"] = x
+        seen["hidden.norm"] = self.norm(x, "model.norm.weight")
+        head = "model.embed_tokens.weight" if self.config.tie_word_embeddings else "lm_head.weight"
+        seen["logits"] = seen["hidden.norm"] @ self.weight(head).T
+        seen["logprobs"] = logprobs(seen["logits"], ids)
+        return seen
+
+
+def theta(config):
+    """The rotary base, where either style of config keeps it."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if (getattr(config, "rope_scaling", None) or {}).get("rope_type", "default") != "default":
+        sys.exit("reference.py: scaled rotary positions are not known here")
+    return parameters.get("rope_theta") or config.rope_theta
+
+
+def logprobs(logits, ids):
+    """log p of each token after the first, (T - 1)."""
+    return logits[:-1].log_softmax(-1).gather(-1, ids[1:, None]).squeeze(-1)
+
+
+def loss(logits, labels):
+    """Mean over the labelled positions of all rows: logits [(T, V)], labels [(T)]."""
+    pairs = [(l[:-1], y[1:]) for l, y in zip(logits, labels)]
+    sums = [torch.nn.functional.cross_entropy(l, y, ignore_index=IGNORE, reduction="sum") for l, y in pairs]
+    return sum(sums) / sum((y != IGNORE).sum() for _, y in pairs)
+
+
+class Data:
+    """Random sequences: one for the forward pass, four batches of two rows for training, prompts for generation."""
+
+    def __init__(self, vocab, length, seed):
+        self.random = torch.Generator().manual_seed(seed)
+        self.vocab = vocab
+        self.ids = self.sequence(length)
+        self.labels = self.masked(self.ids)
+        width = max(length - 8, 8)
+        self.batches = [[self.sequence(width - 3 * i - row) for row in range(2)] for i in range(4)]
+
+    def sequence(self, length):
+        tokens = torch.randint(3, self.vocab, (max(length, 4),), generator=self.random)
+        tokens[0] = 1
+        return tokens
+
+    def masked(self, ids):
+        return torch.cat([torch.full((len(ids) // 3,), IGNORE), ids[len(ids) // 3 :]])
+
+    def padded(self):
+        """ids, mask and labels of the batches, each (4, 2, T)."""
+        width = max(len(row) for batch in self.batches for row in batch)
+        pad = lambda t, fill: torch.nn.functional.pad(t, (0, width - len(t)), value=fill)
+        each = lambda f: torch.stack([torch.stack([f(row) for row in batch]) for batch in self.batches])
+        return {
+            "train.input_ids": each(lambda row: pad(row, 0)),
+            "train.attention_mask": each(lambda row: pad(torch.ones_like(row), 0)),
+            "train.labels": each(lambda row: pad(self.masked(row), IGNORE)),
+        }
+
+
+RULE = {"lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01, "warmup_steps": 2, "planned_steps": 10}
+
+
+def rate(step):
+    """Linear warm-up, then a cosine to zero; steps count from 1."""
+    warm, planned = RULE["warmup_steps"], RULE["planned_steps"]
+    if step <= warm:
+        return RULE["lr"] * step / warm
+    return RULE["lr"] * 0.5 * (1 + math.cos(math.pi * (step - warm) / (planned - warm)))
+
+
+def train(parameters, loss_of, steps, snapshots):
+    """AdamW (Loshchilov & Hutter) on {name: tensor}; the losses, and the parameters after each snapshot's step."""
+    groups = torch.optim.AdamW(parameters.values(), betas=RULE["betas"], eps=RULE["eps"], weight_decay=RULE["weight_decay"])
+    losses, kept = [], {}
+    for step in range(1, steps + 1):
+        groups.param_groups[0]["lr"] = rate(step)
+        groups.zero_grad()
+        found = loss_of(step - 1)
+        found.backward()
+        losses.append(found.item())
+        groups.step()
+        if step in snapshots:
+            kept.update({f"step{step}.{name}": p.detach().clone() for name, p in parameters.items()})
+    return losses, kept
+
+
+def key(linear, factor):
+    return f"base_model.model.{linear}.lora_{factor}.weight"
+
+
+def truth(llama, adapter, scale, data, steps, snapshots):
+    """Every tensor and scalar in float64."""
+    leaves = {n: tuple(t.double().requires_grad_() for t in pair) for n, pair in adapter.items()}
+    named = {key(n, f): t for n, pair in leaves.items() for f, t in zip("AB", pair)}
+    with torch.no_grad():
+        base = llama.forward(data.ids)
+    tuned = llama.forward(data.ids, leaves, scale)
+    found = loss([tuned["logits"]], [data.labels])
+    found.backward()
+    tensors = {**base, **{f"lora.{n}": tuned[n].detach() for n in ("logits", "hidden.norm", "logprobs")}}
+    tensors.update({f"grad.{name}": t.grad.clone() for name, t in named.items()})
+    scalars = {
+        "loss": loss([base["logits"]], [data.labels]).item(),
+        "loss_all_tokens": loss([base["logits"]], [data.ids]).item(),
+        "lora.loss": found.item(),
+    }
+
+    def batch_loss(i):
+        rows = data.batches[i % 4]
+        return loss([llama.forward(r, leaves, scale)["logits"] for r in rows], [data.masked(r) for r in rows])
+
+    losses, kept = train(named, batch_loss, steps, snapshots)
+    return {**tensors, **kept}, scalars, losses
+
+
+def observed(folder, adapter_folder, dtype, attention, data, steps, snapshots):
+    """The same from transformers and PEFT in `dtype`, as far as they show it."""
+    load = lambda: transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
+    model = load()
+    last = []  # transformers shows the last layer's output after the final norm only
+    model.model.layers[-1].register_forward_hook(lambda _, __, y: last.append(y[0] if isinstance(y, tuple) else y))
+    with torch.no_grad():
+        out = model(data.ids[None], output_hidden_states=True)
+    states = out.hidden_states
+    tensors = {f"hidden.{i}": h[0] for i, h in enumerate(states[:-1])}
+    tensors[f"hidden.{len(states) - 1}"] = last[0].view(states[-1][0].shape)
+    tensors.update({"hidden.norm": states[-1][0], "logits": out.logits[0]})
+    tensors["logprobs"] = logprobs(out.logits[0].float(), data.ids)
+    scalars = {"loss": loss([out.logits[0].float()], [data.labels]).item()}
+    model = peft.PeftModel.from_pretrained(model, adapter_folder, is_trainable=True)
+    named = {n.replace(".default", ""): p for n, p in model.named_parameters() if p.requires_grad}
+    for p in named.values():
+        p.data = p.data.float()
+    out = model(data.ids[None], output_hidden_states=True)
+    found = loss([out.logits[0].float()], [data.labels])
+    found.backward()
+    scalars["lora.loss"] = found.item()
+    tensors.update({"lora.logits": out.logits[0], "lora.hidden.norm": out.hidden_states[-1][0]})
+    tensors["lora.logprobs"] = logprobs(out.logits[0].float(), data.ids)
+    tensors.update({f"grad.{n}": p.grad.clone() for n, p in named.items()})
+    batch_loss = lambda i: loss(
+        [model(r[None]).logits[0].float() for r in data.batches[i % 4]], [data.masked(r) for r in data.batches[i % 4]]
+    )
+    losses, kept = train(named, batch_loss, steps, snapshots)
+    return {**tensors, **kept}, scalars, losses
+
+
+def group(name):
+    """The tolerance group of a tensor."""
+    first = name.split(".")[0]
+    if first == "grad" or first.startswith("step"):
+        return f"{first}.{'A' if 'lora_A' in name else 'B'}"
+    return "hidden" if first == "hidden" and name != "hidden.norm" else name
+
+
+def errors(true, seen):
+    """The worst error of each group: {group: {rel_l2, max_abs}} and {scalar: {abs}}."""
+    (tensors, scalars, losses), (ours, our_scalars, our_losses) = true, seen
+    worst = {}
+    for name, t in ours.items():
+        difference = t.detach().double() - tensors[name]
+        start = tensors[name.replace(name.split(".")[0], "step0", 1)] if name.startswith("step") else 0.0
+        entry = worst.setdefault(group(name), {"rel_l2": 0.0, "max_abs": 0.0})
+        entry["rel_l2"] = max(entry["rel_l2"], (difference.norm() / (tensors[name] - start).norm()).item())
+        entry["max_abs"] = max(entry["max_abs"], difference.abs().max().item())
+    for name, value in our_scalars.items():
+        worst[name] = {"abs": abs(value - scalars[name])}
+    worst["train.losses"] = {"abs": max(abs(a - b) for a, b in zip(losses, our_losses))}
+    return worst
+
+
+def worst_of(many):
+    return {g: {k: max(m[g][k] for m in many) for k in many[0][g]} for g in many[0]}
+
+
+def tolerance(seen):
+    """Eight times what transformers showed: room for another order of summation, not for another formula."""
+
+    def limit(name, kind, value):
+        step = name.startswith("step")
+        floor = {"abs": 2e-5, "rel_l2": 1e-4 if step else 5e-6, "max_abs": 2e-5 if step else 5e-6}[kind]
+        return max(8 * value, floor)
+
+    return {name: {kind: limit(name, kind, v) for kind, v in entry.items()} for name, entry in seen.items()}
+
+
+def greedy(llama, prompt, new, adapter=None, scale=0.0):
+    """`new` greedy tokens, and the least lead of a best logit over the second."""
+    ids, margin = prompt, math.inf
+    with torch.no_grad():
+        for _ in range(new):
+            best, second = llama.forward(ids, adapter, scale)["logits"][-1].topk(2)
+            margin = min(margin, (best[0] - best[1]).item())
+            ids = torch.cat([ids, second[:1]])
+    return ids[len(prompt) :].tolist(), margin
+
+
+def generation(llama, adapter, scale, data, new, wanted=0.02, tries=40):
+    """Prompts of three lengths whose races are clear: a float32 engine must find just these tokens."""
+    wide = {n: tuple(t.double() for t in pair) for n, pair in adapter.items()}
+    cases = []
+    for length in (4, 7, 13):
+        found = None
+        for _ in range(tries):
+            prompt = data.sequence(length)
+            (tokens, margin), (tuned, tuned_margin) = greedy(llama, prompt, new), greedy(llama, prompt, new, wide, scale)
+            if found is None or min(margin, tuned_margin) > min(found["min_margin"], found["lora_min_margin"]):
+                found = {"prompt": prompt.tolist(), "tokens": tokens, "min_margin": margin}
+                found.update({"lora_tokens": tuned, "lora_min_margin": tuned_margin})
+            if min(margin, tuned_margin) >= wanted:
+                break
+        cases.append(found)
+    return {"kind": "greedy, past any end of text", "new_tokens": new, "cases": cases}
+
+
+def make_tiny(folder):
+    """A random model of two layers with grouped heads, in bfloat16."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 96}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "head_dim": 8}
+    config = transformers.LlamaConfig(**sizes, **heads, rope_theta=1e6, rms_norm_eps=1e-5, tie_word_embeddings=False)
+    model = transformers.LlamaForCausalLM(config)
+    for p in model.parameters():
+        if p.dim() == 2:
+            torch.nn.init.normal_(p, std=1.2 / math.sqrt(p.shape[1]))
+        else:
+            torch.nn.init.normal_(p, mean=1.0, std=0.1)
+    model.model.embed_tokens.weight.data.normal_()
+    model.lm_head.weight.data.mul_(2)
+    model.to(torch.bfloat16).save_pretrained(folder)
+
+
+def make_adapter(model_folder, folder, rank):
+    """A random adapter of all seven linears, A and B both away from zero."""
+    torch.manual_seed(1)
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto")
+    names = [n.split(".")[-1] for n in LINEARS]
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, task_type="CAUSAL_LM")
+    model = peft.get_peft_model(model, config)
+    for name, p in model.named_parameters():
+        if "lora_" in name:
+            p.data = torch.randn(p.shape) * (0.5 / math.sqrt(p.shape[1]))
+    model.save_pretrained(folder)
+    os.remove(f"{folder}/README.md")  # a form to fill in
+    with open(f"{folder}/adapter_config.json") as file:
+        config = json.load(file)
+    config["target_modules"].sort()  # a set: its order would change from run to run
+    with open(f"{folder}/adapter_config.json", "w") as file:
+        json.dump(config, file, indent=2)
+
+
+def read_adapter(folder):
+    """{linear: (A, B)} and alpha / r."""
+    config = peft.PeftConfig.from_pretrained(folder)
+    stored = peft.load_peft_weights(folder, device="cpu")
+    prefix = "base_model.model."
+    linears = {n[len(prefix) : n.index(".lora_A")] for n in stored if ".lora_A" in n}
+    pairs = {n: tuple(stored[key(n, f)].float() for f in "AB") for n in sorted(linears)}
+    return pairs, config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
+
+
+def write(out, tensors, data, document):
+    """The case's two files, each whole or absent."""
+    ints = {"input_ids": data.ids[None], "labels": data.labels[None], **data.padded()}
+    lead = lambda n, t: t if n.startswith(("grad", "step", "layer0.q", "layer0.k", "layer0.v")) else t[None]
+    kept = {n: lead(n, t).float().contiguous() for n, t in tensors.items() if not n.startswith("step0")}
+    save_file({**kept, **{n: t.contiguous() for n, t in ints.items()}}, f"{out}/reference.safetensors.part")
+    with open(f"{out}/reference.json.part", "w") as file:
+        json.dump(document, file, indent=1)
+    for name in ("reference.safetensors", "reference.json"):
+        os.replace(f"{out}/{name}.part", f"{out}/{name}")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--model", help="a checkpoint in the Hugging Face layout; it is linked, not copied")
+    source.add_argument("--tiny", action="store_true", help="make a tiny random model")
+    parser.add_argument("--adapter", help="a LoRA adapter as PEFT saves it; by default a random one of rank --rank")
+    parser.add_argument("--rank", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=29, help="length of the forward sequence")
+    parser.add_argument("--steps", type=int, default=5, help="optimizer steps")
+    parser.add_argument("--new-tokens", type=int, default=16, help="greedy tokens of each prompt")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", required=True, help="folder of the case; must not hold one")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    if os.path.exists(f"{args.out}/reference.json"):
+        sys.exit(f"reference.py: {args.out} holds a case already: name another folder")
+    for folder, file in ((args.model, "config.json"), (args.adapter, "adapter_config.json")):
+        if folder and not os.path.isfile(f"{folder}/{file}"):
+            sys.exit(f"reference.py: {folder} holds no {file}: name a folder in the Hugging Face layout")
+    os.makedirs(args.out, exist_ok=True)
+    model_folder, adapter_folder = f"{args.out}/model", f"{args.out}/adapter"
+    if args.tiny:
+        make_tiny(model_folder)
+    elif not os.path.exists(model_folder):
+        os.symlink(os.path.abspath(args.model), model_folder)
+    if args.adapter:
+        os.symlink(os.path.abspath(args.adapter), adapter_folder)
+    else:
+        make_adapter(model_folder, adapter_folder, args.rank)
+    stored = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto")
+    llama, data = Llama(stored.state_dict(), stored.config), Data(stored.config.vocab_size, args.tokens, args.seed)
+    adapter, scale = read_adapter(adapter_folder)
+    snapshots = sorted({1, args.steps})
+    run = (data, args.steps, snapshots)
+    true = truth(llama, adapter, scale, *run)
+    true[0].update({f"step0.{key(n, f)}": t.double() for n, pair in adapter.items() for f, t in zip("AB", pair)})
+    seen = lambda dtype, attention: errors(true, observed(model_folder, adapter_folder, dtype, attention, *run))
+    float32 = worst_of([seen(torch.float32, attention) for attention in ("eager", "sdpa")])
+    document = {
+        "made_by": {m.__name__: m.__version__ for m in (torch, transformers, peft)},
+        "scalars": true[1],
+        "train": {**RULE, "case_max_grad_norm": None, "snapshots": snapshots, "losses": true[2]},
+        "generation": generation(llama, adapter, scale, data, args.new_tokens),
+        "tolerance_float32": tolerance(float32),
+        "observed_float32_error_of_transformers": float32,
+        "observed_bfloat16_error_of_transformers": seen(torch.bfloat16, "eager"),
+    }
+    write(args.out, true[0], data, document)
+    print(f"wrote {args.out}: {len(true[0])} tensors; now run: parity {args.out}")
+
+
+if __name__ == "__main__":
+    main()
