@@ -22,4 +22,4 @@ pub use error::{At, Error, Result};
 pub use memory::{Label, Ledger};
 pub use shape::Shape;
 pub use tape::{Grads, Op, Outs, Saved, Sink};
-pub use tensor::{DType, Elem, Id, Tensor};
+pub use tensor::{DType, Elem, Id, Origin, Tensor};

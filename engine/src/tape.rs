@@ -3,11 +3,12 @@
 //! Nodes are pushed as ops run, so reverse order is already topological: backward is one reversed walk, and a
 //! node drops with everything it saved as the walk passes it.
 
-use crate::tensor::{DType, Id, Tensor};
+use crate::tensor::{DType, Id, Origin, Tensor};
 use crate::{At, Ctx, Error, Label, Result};
 use half::bf16;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Elements of a sum that are worth a task of their own.
 const TASK: usize = 1 << 16;
@@ -37,16 +38,18 @@ pub trait Op: 'static {
 /// Tensors kept from forward for backward; keeps nothing in inference.
 pub struct Saved {
     tensors: Vec<Tensor>,
+    /// Those that are fetched again, by their place.
+    absent: Vec<(usize, Arc<dyn Origin>)>,
     recording: bool,
 }
 
 impl Saved {
     pub(crate) fn recording() -> Self {
-        Saved { tensors: Vec::new(), recording: true }
+        Saved { tensors: Vec::new(), absent: Vec::new(), recording: true }
     }
 
     pub(crate) fn discarding() -> Self {
-        Saved { tensors: Vec::new(), recording: false }
+        Saved { tensors: Vec::new(), absent: Vec::new(), recording: false }
     }
 
     /// True when a backward may follow.
@@ -54,12 +57,24 @@ impl Saved {
         self.recording
     }
 
-    /// Keeps `t` as the next saved tensor.
+    /// Keeps `t` as the next saved tensor; one with an origin is fetched again for backward.
     pub fn keep(&mut self, t: &Tensor) {
-        if self.recording {
-            t.relabel(Label::Activations, Label::Saved);
-            self.tensors.push(t.detach());
+        match t.origin() {
+            _ if !self.recording => {}
+            Some(origin) => self.absent.push((self.tensors.len() + self.absent.len(), origin.clone())),
+            None => {
+                t.relabel(Label::Activations, Label::Saved);
+                self.tensors.push(t.detach());
+            }
         }
+    }
+
+    /// Fetches what was not kept.
+    fn recall(&mut self, cx: &Ctx) -> Result<()> {
+        for (place, origin) in self.absent.drain(..) {
+            self.tensors.insert(place, origin.fetch(cx)?);
+        }
+        Ok(())
     }
 
     /// Keeps every one of `ts`, in order.
@@ -180,12 +195,14 @@ impl Tape {
     ) -> Result<()> {
         let mut open = Open::default();
         self.nodes.iter().for_each(|node| open.count(node, 1));
-        while let Some(node) = self.nodes.pop() {
+        while let Some(mut node) = self.nodes.pop() {
             let dy: Vec<Option<Tensor>> =
                 node.outputs.iter().map(|id| grads.by_id.remove(id.as_ref()?)).collect();
             if dy.iter().any(Option::is_some) {
                 let mut sink = Sink { inputs: &node.inputs, grads };
-                node.op.backward(cx, &node.saved, &dy, &mut sink).at(node.op.name()).at("backward")?;
+                let done =
+                    node.saved.recall(cx).and_then(|()| node.op.backward(cx, &node.saved, &dy, &mut sink));
+                done.at(node.op.name()).at("backward")?;
             }
             open.count(&node, -1);
             passed(grads, &open)?;
@@ -409,6 +426,29 @@ mod tests {
         .unwrap();
         // d(5x⁴)/dx = 160 at 2; d(w·x⁴)/dw = 16.
         assert_eq!(told, [(w.id().unwrap(), vec![16.0]), (x.id().unwrap(), vec![160.0])]);
+    }
+
+    #[test]
+    fn what_has_an_origin_is_not_kept_but_fetched_again() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        struct Elsewhere(AtomicUsize);
+        impl Origin for Elsewhere {
+            fn fetch(&self, cx: &Ctx) -> Result<Tensor> {
+                self.0.fetch_add(1, Ordering::Relaxed);
+                cx.device().tensor(Label::Weights, [2], &[5.0f32, 7.0])
+            }
+        }
+        let device = Device::cpu();
+        let elsewhere = Arc::new(Elsewhere(AtomicUsize::new(0)));
+        let (cx, x) = (Ctx::training(&device, 0, 0), leaf(&device, &[1.0, 2.0]));
+        let w = elsewhere.fetch(&cx).unwrap().with_origin(elsewhere.clone());
+        let y = cx.apply_one(Mul, &[&w, &x]).unwrap();
+        drop(w);
+        assert_eq!(device.ledger().usage().total(), 2 * 2 * 4, "x and y are what is left");
+        let mut grads = Grads::default();
+        cx.backward(&y, device.tensor(Label::Gradients, [2], &[1.0f32, 1.0]).unwrap(), &mut grads).unwrap();
+        assert_eq!(grads.get(&x).unwrap().slice::<f32>().unwrap(), [5.0, 7.0]);
+        assert_eq!(elsewhere.0.load(Ordering::Relaxed), 2);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::cuda::{Cuda, Memory};
 use crate::memory::{Block, Charge, Label};
-use crate::{Device, Error, Result, Shape};
+use crate::{Ctx, Device, Error, Result, Shape};
 use bytemuck::Pod;
 use half::bf16;
 use memmap2::Mmap;
@@ -57,6 +57,15 @@ impl Id {
     }
 }
 
+/// Where a tensor's content can be had again, so that nobody keeps it from forward to backward.
+pub trait Origin: Send + Sync {
+    /// The tensor, with its content.
+    ///
+    /// # Errors
+    /// When it cannot be had, e.g. because a rank that holds a part of it is gone.
+    fn fetch(&self, cx: &Ctx) -> Result<Tensor>;
+}
+
 pub(crate) enum Buf {
     Host(Block),
     Cuda(Memory),
@@ -78,11 +87,12 @@ pub struct Tensor {
     shape: Shape,
     dtype: DType,
     id: Option<Id>,
+    origin: Option<Arc<dyn Origin>>,
 }
 
 impl Tensor {
     pub(crate) fn new(buf: Buf, shape: Shape, dtype: DType) -> Self {
-        Tensor { buf: Arc::new(buf), shape, dtype, id: None }
+        Tensor { buf: Arc::new(buf), shape, dtype, id: None, origin: None }
     }
 
     /// A tensor that reads a mapped file in place.
@@ -131,6 +141,15 @@ impl Tensor {
         self.clone().named(None)
     }
 
+    /// The same tensor, which backward fetches again from `origin` rather than keeping it.
+    pub fn with_origin(self, origin: Arc<dyn Origin>) -> Self {
+        Tensor { origin: Some(origin), ..self }
+    }
+
+    pub(crate) fn origin(&self) -> Option<&Arc<dyn Origin>> {
+        self.origin.as_ref()
+    }
+
     pub(crate) fn named(mut self, id: Option<Id>) -> Self {
         self.id = id;
         self
@@ -154,6 +173,16 @@ impl Tensor {
     pub fn reshape(&self, shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
         assert_eq!(shape.elements(), self.shape.elements(), "reshape {} to {shape}", self.shape);
+        Tensor { shape, ..self.clone() }
+    }
+
+    /// The first elements, in another shape; the buffer is shared, and longer.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn first(&self, shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        assert!(shape.elements() <= self.shape.elements(), "the first {shape} of {}", self.shape);
         Tensor { shape, ..self.clone() }
     }
 
@@ -181,7 +210,7 @@ impl Tensor {
     /// When the tensor is only planned, or lives on a CUDA device.
     pub fn bytes(&self) -> Result<&[u8]> {
         match &*self.buf {
-            Buf::Host(block) => Ok(block.bytes()),
+            Buf::Host(block) => Ok(&block.bytes()[..self.byte_len()]),
             Buf::Mapped { map, offset } => Ok(&map[*offset..offset + self.byte_len()]),
             Buf::Cuda(memory) => {
                 let device = memory.device().name();
@@ -197,9 +226,9 @@ impl Tensor {
     /// # Errors
     /// When the buffer is shared, mapped, planned, or on a CUDA device.
     pub fn bytes_mut(&mut self) -> Result<&mut [u8]> {
-        let (shape, dtype) = (self.shape, self.dtype);
+        let (shape, dtype, bytes) = (self.shape, self.dtype, self.byte_len());
         match Arc::get_mut(&mut self.buf) {
-            Some(Buf::Host(block)) => Ok(block.bytes_mut()),
+            Some(Buf::Host(block)) => Ok(&mut block.bytes_mut()[..bytes]),
             Some(Buf::Denied(error)) => Err(error.clone()),
             _ => Err(Error::new(format!(
                 "{dtype:?} {shape} cannot be written in place: it is shared, mapped, planned or on a CUDA device"

@@ -17,7 +17,7 @@ pub mod lora;
 pub mod rmsnorm;
 pub mod roof;
 pub mod rope;
-mod rows;
+pub mod rows;
 pub mod sample;
 pub mod simd;
 pub mod spec;

@@ -3,6 +3,15 @@
 use crate::simd::Storage;
 use std::ops::Range;
 
+/// Which rows of a whole matrix a part of it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// What the part's first row is in the whole.
+    pub first: usize,
+    /// Rows of the whole.
+    pub of: usize,
+}
+
 /// Elements that make a task worth handing to another thread.
 pub(crate) const TASK: usize = 1 << 14;
 

@@ -381,7 +381,7 @@ impl Layer {
         let names = || linears.iter().map(|l| l.name()).collect::<Vec<_>>().join("+");
         let site = (self.index * config::Linear::ALL.len() + linears[0] as usize) as u32;
         let dropout =
-            place.keys.map(|tokens| Dropout { p: dropout, key: cx.key(site), tokens: tokens.clone() });
+            place.keys.map(|tokens| Dropout { p: dropout, key: cx.key(site), tokens: tokens.clone(), first: 0 });
         let adapted = match targets.is_empty() {
             true => Vec::new(),
             false => lora(cx, x, &targets, dropout).at(names())?,

@@ -1,27 +1,38 @@
 //! The CPU twin: tokens in parallel forward, rows of the table in parallel backward.
 
-use crate::rows::{per_task, sum_rows};
+use crate::rows::{Rows, per_task, sum_rows};
 use crate::simd::{Storage, vectorize};
 use codelsi_engine::{Error, Result, Tensor};
 use rayon::prelude::*;
 
-/// y_t = table[ids_t].
-pub fn forward<W: Storage, E: Storage>(y: &mut Tensor, table: &Tensor, ids: &Tensor) -> Result<()> {
-    let (vocab, c) = table.shape().as_matrix();
+/// y_t = table[ids_t − first], or 0.
+pub fn forward<W: Storage, E: Storage>(
+    y: &mut Tensor,
+    table: &Tensor,
+    ids: &Tensor,
+    rows: Rows,
+) -> Result<()> {
+    let (held, c) = table.shape().as_matrix();
+    let Rows { first, of: vocab } = rows;
     let (table, ids) = (table.slice::<W>()?, ids.slice::<i32>()?); // (V, C) (T)
     if let Some(t) = ids.iter().position(|&id| id < 0 || id as usize >= vocab) {
         let message = format!("id {} of token {t} is outside the vocabulary of {vocab}", ids[t]);
         return Err(Error::new(message));
     }
-    let rows = per_task(c);
-    let y = y.slice_mut::<E>()?.par_chunks_mut(rows * c); // (T, C)
-    y.zip(ids.par_chunks(rows)).for_each(|(y, ids)| {
+    let task = per_task(c);
+    let y = y.slice_mut::<E>()?.par_chunks_mut(task * c); // (T, C)
+    y.zip(ids.par_chunks(task)).for_each(|(y, ids)| {
         vectorize(
             #[inline(always)]
             || {
                 for (y, &id) in y.chunks_exact_mut(c).zip(ids) {
-                    let row = &table[id as usize * c..][..c];
-                    y.iter_mut().zip(row).for_each(|(y, x)| *y = E::put(x.get()));
+                    match (id as usize).checked_sub(first).filter(|&row| row < held) {
+                        Some(row) => {
+                            let row = &table[row * c..][..c];
+                            y.iter_mut().zip(row).for_each(|(y, x)| *y = E::put(x.get()));
+                        }
+                        None => y.fill(E::put(0.0)),
+                    }
                 }
             },
         );
@@ -29,12 +40,13 @@ pub fn forward<W: Storage, E: Storage>(y: &mut Tensor, table: &Tensor, ids: &Ten
     Ok(())
 }
 
-/// dtable_v = Σ dy_t over the tokens of v, ascending. `order` becomes the tokens sorted by id, then by place.
+/// dtable_v = Σ dy_t over the tokens of first + v, ascending. `order` becomes the tokens sorted by id, then by place.
 pub fn backward<W: Storage, E: Storage>(
     dtable: &mut Tensor,
     order: &mut Tensor,
     dy: &Tensor,
     ids: &Tensor,
+    first: usize,
 ) -> Result<()> {
     let c = dtable.shape().as_matrix().1;
     let (dy, ids) = (dy.slice::<E>()?, ids.slice::<i32>()?); // (T, C) (T)
@@ -43,7 +55,7 @@ pub fn backward<W: Storage, E: Storage>(
     order.sort_unstable_by_key(|&t| (ids[t as usize], t));
     let tokens_of = |v: usize| {
         let below = |v: usize| order.partition_point(|&t| (ids[t as usize] as usize) < v);
-        &order[below(v)..below(v + 1)]
+        &order[below(first + v)..below(first + v + 1)]
     };
     dtable.slice_mut::<W>()?.par_chunks_exact_mut(c).with_min_len(per_task(c)).enumerate().for_each(
         |(v, row)| {

@@ -1,6 +1,7 @@
 //! The launches of `embed.cu`.
 
 use crate::cuda::{HEADERS, element, row_threads, vec};
+use crate::rows::Rows;
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{DType, Result, Tensor};
 
@@ -24,21 +25,30 @@ pub static SOURCE: Source = Source {
 /// Threads of a block of `embed_order`: as many as its tile has tokens.
 const ORDER: usize = 256;
 
-/// y_t = table[ids_t].
-pub fn forward(cuda: &Cuda, y: &mut Tensor, table: &Tensor, ids: &Tensor) -> Result<()> {
+/// y_t = table[ids_t − first], or 0.
+pub fn forward(cuda: &Cuda, y: &mut Tensor, table: &Tensor, ids: &Tensor, rows: Rows) -> Result<()> {
     let ((v, c), e) = (table.shape().as_matrix(), y.dtype());
     let grid = Grid::new(ids.shape().elements(), row_threads(c, pack(table.dtype(), e, c)));
-    let args = &mut [Arg::Out(y), Arg::In(table), Arg::In(ids), Arg::I32(v as i32), Arg::I32(c as i32)];
+    let args = &mut [
+        Arg::Out(y),
+        Arg::In(table),
+        Arg::In(ids),
+        Arg::I32(rows.first as i32),
+        Arg::I32(rows.of as i32),
+        Arg::I32(v as i32),
+        Arg::I32(c as i32),
+    ];
     start(cuda, "embed", (table.dtype(), e, c), grid, args)
 }
 
-/// dtable_v = Σ dy_t over the tokens of v, ascending. `order` becomes the tokens sorted by id, then by place.
+/// dtable_v = Σ dy_t over the tokens of first + v, ascending. `order` becomes the tokens sorted by id, then by place.
 pub fn backward(
     cuda: &Cuda,
     dtable: &mut Tensor,
     order: &mut Tensor,
     dy: &Tensor,
     ids: &Tensor,
+    first: usize,
 ) -> Result<()> {
     let (t, (v, c)) = (ids.shape().elements(), dtable.shape().as_matrix());
     let types = (dtable.dtype(), dy.dtype(), c);
@@ -50,6 +60,7 @@ pub fn backward(
         Arg::In(dy),
         Arg::In(order),
         Arg::In(ids),
+        Arg::I32(first as i32),
         Arg::I32(t as i32),
         Arg::I32(c as i32),
     ];

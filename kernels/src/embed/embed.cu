@@ -1,6 +1,7 @@
 // Rows of the embedding table, and the table's gradient.
 //
-// math    y_t = table_{ids_t}; dtable_v = Σ dy_t over the tokens t with ids_t = v, ascending
+// math    y_t = table_{ids_t − first}, 0 where that is no row; dtable_v = Σ dy_t over the tokens t with
+//         ids_t = first + v, ascending
 // launch  embed: a token is a block. Backward: `embed_order` counts for each token how many come before it by id and
 //         place, one thread a token; then a row of the table is a block that finds its tokens by bisection
 // options W storage of the table, E storage of y and dy, VEC elements moved by one access of at most 16 bytes
@@ -9,13 +10,14 @@
 extern "C" __global__ void embed(E *y,           // (T, C)
                                  const W *table, // (V, C)
                                  const int *ids, // (T)
+                                 int first, int all, // which of how many rows the table's first is
                                  int V, int C) {
     i64 t = blockIdx.x;
-    int id = ids[t];
-    if (id < 0 || id >= V) __trap();
+    int id = ids[t], row = id - first;
+    if (id < 0 || id >= all) __trap();
     for (int c = threadIdx.x * VEC; c < C; c += blockDim.x * VEC) {
-        float v[VEC];
-        load(v, table + i64(id) * C + c);
+        float v[VEC] = {};
+        if (row >= 0 && row < V) load(v, table + i64(row) * C + c);
         store(y + t * C + c, v);
     }
 }
@@ -55,17 +57,17 @@ extern "C" __global__ void embed_backward(W *dtable,        // (V, C)
                                           const E *dy,      // (T, C)
                                           const int *order, // (T)
                                           const int *ids,   // (T)
-                                          int T, int C) {
-    int id = blockIdx.x;
-    int first = below(id, order, ids, T), last = below(id + 1, order, ids, T);
+                                          int first, int T, int C) {
+    int row = blockIdx.x, id = first + row;
+    int from = below(id, order, ids, T), to = below(id + 1, order, ids, T);
     for (int c = threadIdx.x * VEC; c < C; c += blockDim.x * VEC) {
         float sum[VEC] = {};
-        for (int i = first; i < last; i++) {
+        for (int i = from; i < to; i++) {
             float v[VEC];
             load(v, dy + i64(order[i]) * C + c);
 #pragma unroll
             for (int j = 0; j < VEC; j++) sum[j] += v[j];
         }
-        store(dtable + i64(id) * C + c, sum);
+        store(dtable + i64(row) * C + c, sum);
     }
 }

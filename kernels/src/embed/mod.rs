@@ -1,7 +1,7 @@
 //! Rows of the embedding table.
 //!
 //! **math** y_t = table_{ids_t}. dtable_v = Σ dy_t over the tokens t with ids_t = v, ascending; zero
-//! elsewhere.
+//! elsewhere. A rank that holds the rows from `first` on gives zero to the ids of other rows.
 //!
 //! **shapes** table, dtable (V, C); ids (T); y (T, C).
 //!
@@ -19,6 +19,7 @@ mod cpu;
 mod cuda;
 pub mod spec;
 
+use crate::rows::Rows;
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
 
@@ -27,11 +28,20 @@ use half::bf16;
 /// # Errors
 /// When an id has no row in the table.
 pub fn embed(cx: &Ctx, table: &Tensor, ids: &Tensor, dtype: DType) -> Result<Tensor> {
-    cx.apply_one(Embed { dtype }, &[table, ids])
+    embed_part(cx, table, ids, dtype, Rows { first: 0, of: table.shape().as_matrix().0 })
+}
+
+/// [`embed`] with a part of the table's rows: zeros where the row of an id is elsewhere.
+///
+/// # Errors
+/// When an id has no row in the whole table.
+pub fn embed_part(cx: &Ctx, table: &Tensor, ids: &Tensor, dtype: DType, rows: Rows) -> Result<Tensor> {
+    cx.apply_one(Embed { dtype, rows }, &[table, ids])
 }
 
 struct Embed {
     dtype: DType,
+    rows: Rows,
 }
 
 impl Op for Embed {
@@ -46,17 +56,25 @@ impl Op for Embed {
         };
         let mut y = cx.empty([*t, *c], self.dtype);
         match (cx.device(), table.dtype(), self.dtype) {
-            (Device::Cpu(_), DType::F32, DType::F32) => cpu::forward::<f32, f32>(&mut y, table, ids)?,
-            (Device::Cpu(_), DType::F32, DType::BF16) => cpu::forward::<f32, bf16>(&mut y, table, ids)?,
-            (Device::Cpu(_), DType::BF16, DType::F32) => cpu::forward::<bf16, f32>(&mut y, table, ids)?,
-            (Device::Cpu(_), DType::BF16, DType::BF16) => cpu::forward::<bf16, bf16>(&mut y, table, ids)?,
+            (Device::Cpu(_), DType::F32, DType::F32) => {
+                cpu::forward::<f32, f32>(&mut y, table, ids, self.rows)?
+            }
+            (Device::Cpu(_), DType::F32, DType::BF16) => {
+                cpu::forward::<f32, bf16>(&mut y, table, ids, self.rows)?
+            }
+            (Device::Cpu(_), DType::BF16, DType::F32) => {
+                cpu::forward::<bf16, f32>(&mut y, table, ids, self.rows)?
+            }
+            (Device::Cpu(_), DType::BF16, DType::BF16) => {
+                cpu::forward::<bf16, bf16>(&mut y, table, ids, self.rows)?
+            }
             (_, DType::I32, _) | (_, _, DType::I32) => {
                 return Err(Error::new(format!(
                     "table {table:?} as {:?}: embeddings are no integers",
                     self.dtype
                 )));
             }
-            (Device::Cuda(cuda), ..) => cuda::forward(cuda, &mut y, table, ids)?,
+            (Device::Cuda(cuda), ..) => cuda::forward(cuda, &mut y, table, ids, self.rows)?,
             (Device::Plan(_), ..) => {}
         }
         save.keep_all([table, ids]);
@@ -65,17 +83,21 @@ impl Op for Embed {
 
     fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
         let (Some(dy), true) = (&dy[0], dx.wants(0)) else { return Ok(()) };
-        let (table, ids) = (&saved[0], &saved[1]);
+        let (table, ids, first) = (&saved[0], &saved[1], self.rows.first);
         let mut dtable = cx.device().empty(Label::Gradients, *table.shape(), table.dtype());
         let mut order = cx.scratch(*ids.shape(), DType::I32);
         match (cx.device(), table.dtype(), dy.dtype()) {
             (Device::Cpu(_), DType::BF16, DType::BF16) => {
-                cpu::backward::<bf16, bf16>(&mut dtable, &mut order, dy, ids)?
+                cpu::backward::<bf16, bf16>(&mut dtable, &mut order, dy, ids, first)?
             }
-            (Device::Cpu(_), DType::BF16, _) => cpu::backward::<bf16, f32>(&mut dtable, &mut order, dy, ids)?,
-            (Device::Cpu(_), _, DType::BF16) => cpu::backward::<f32, bf16>(&mut dtable, &mut order, dy, ids)?,
-            (Device::Cpu(_), ..) => cpu::backward::<f32, f32>(&mut dtable, &mut order, dy, ids)?,
-            (Device::Cuda(cuda), ..) => cuda::backward(cuda, &mut dtable, &mut order, dy, ids)?,
+            (Device::Cpu(_), DType::BF16, _) => {
+                cpu::backward::<bf16, f32>(&mut dtable, &mut order, dy, ids, first)?
+            }
+            (Device::Cpu(_), _, DType::BF16) => {
+                cpu::backward::<f32, bf16>(&mut dtable, &mut order, dy, ids, first)?
+            }
+            (Device::Cpu(_), ..) => cpu::backward::<f32, f32>(&mut dtable, &mut order, dy, ids, first)?,
+            (Device::Cuda(cuda), ..) => cuda::backward(cuda, &mut dtable, &mut order, dy, ids, first)?,
             (Device::Plan(_), ..) => {}
         }
         dx.add(0, dtable)

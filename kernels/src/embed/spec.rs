@@ -1,5 +1,6 @@
 //! Table look-up by plain loops.
 
+use crate::rows::Rows;
 use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 
@@ -27,20 +28,34 @@ fn cases(dtype: DType) -> Vec<Case> {
             cases.push(case(v, c, t, dtype, to));
         }
     }
+    // A rank's part of the rows, from the first, in the middle and to the last.
+    cases.extend([0, 4, 13].map(|first| case_of_part((first, 7), (20, 17, 41), dtype, dtype)));
     cases
 }
 
 fn case(v: usize, c: usize, t: usize, dtype: DType, to: DType) -> Case {
+    case_of_part((0, v), (v, c, t), dtype, to)
+}
+
+/// `held` rows of V, from `first` on.
+fn case_of_part(
+    (first, held): (usize, usize),
+    (v, c, t): (usize, usize, usize),
+    dtype: DType,
+    to: DType,
+) -> Case {
     // Repeated ids, ids that never occur.
     let ids: Vec<i32> = (0..t).map(|t| (t * t % v) as i32).collect();
     Case {
-        name: format!("V={v} C={c} T={t} to {to:?}"),
-        inputs: vec![Input::storage([v, c]), Input::ints(ids)],
-        run: Box::new(move |cx, x| Ok(vec![super::embed(cx, x[0], x[1], to)?])),
-        reference: Box::new(|x| {
+        name: format!("V={held} from {first} of {v} C={c} T={t} to {to:?}"),
+        inputs: vec![Input::storage([held, c]), Input::ints(ids)],
+        run: Box::new(move |cx, x| Ok(vec![super::embed_part(cx, x[0], x[1], to, Rows { first, of: v })?])),
+        reference: Box::new(move |x| {
             let mut y = Value::zeros([x[1].data.len(), x[0].dims().1]);
             for t in 0..x[1].data.len() {
-                y.row_mut(t).copy_from_slice(x[0].row(x[1].int(t)));
+                if let Some(row) = x[1].int(t).checked_sub(first).filter(|&row| row < held) {
+                    y.row_mut(t).copy_from_slice(x[0].row(row));
+                }
             }
             vec![y]
         }),

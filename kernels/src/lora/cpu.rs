@@ -79,11 +79,14 @@ pub(super) fn mask(x: &mut Tensor, dropout: &Dropout) -> Result<()> {
 /// Zeroes or scales up each channel of one token's row.
 fn mask_row(x: &mut [f32], token: i32, dropout: &Dropout) {
     let (p, up) = (dropout.p, dropout.up());
-    for (block, x) in x.chunks_mut(4).enumerate() {
-        let words = dropout.key.words(token as u32, block as u32);
-        for (x, word) in x.iter_mut().zip(words) {
+    let mut channel = dropout.first;
+    let (lead, blocks) = x.split_at_mut((channel.next_multiple_of(4) - channel).min(x.len()));
+    for x in [lead].into_iter().filter(|x| !x.is_empty()).chain(blocks.chunks_mut(4)) {
+        let words = dropout.key.words(token as u32, channel as u32 / 4);
+        for (x, &word) in x.iter_mut().zip(&words[channel % 4..]) {
             *x *= if codelsi_engine::rng::unit(word) < p { 0.0 } else { up };
         }
+        channel += x.len();
     }
 }
 

@@ -1,7 +1,7 @@
 // Dropout's bits, and what f32 activations need beside plain products.
 //
-// math    bit (t, c) is set when channel c of token t is kept: when word c % 4 of Philox 4x32-10 (Salmon et al., SC
-//         2011) of (c / 4, token, site, step) under the seed is at least p
+// math    bit (t, c) is set when channel c of token t is kept: with g = first + c, when word g % 4 of Philox 4x32-10
+//         (Salmon et al., SC 2011) of (g / 4, token, site, step) under the seed is at least p
 // launch  lora_mask: a thread for 32 channels; the others: a thread for each element
 #include "prelude.cuh"
 
@@ -21,19 +21,20 @@ __device__ inline void philox(u32 (&c)[4], u64 seed) {
 
 extern "C" __global__ void lora_mask(u32 *mask,         // (T, ⌈C/32⌉)
                                      const int *tokens, // (T): what identifies each token
-                                     u64 seed, u32 step, u32 site, float p, int T, int C) {
+                                     u64 seed, u32 step, u32 site, float p, int first, int T, int C) {
     int words = (C + 31) / 32;
     i64 i = blockIdx.x * i64(blockDim.x) + threadIdx.x;
     if (i >= i64(T) * words) return;
-    u32 bits = 0, token = tokens[i / words], block = i % words * 8;
-#pragma unroll
-    for (int b = 0; b < 8; b++) {
-        u32 c[4] = {block + b, token, site, step};
+    // Blocks of four channels need not begin where the word does: up to nine of them meet its 32.
+    u32 token = tokens[i / words], channel = first + i % words * 32, skip = channel % 4;
+    u64 bits = 0;
+    for (int b = 0; b < 8 + (skip > 0); b++) {
+        u32 c[4] = {channel / 4 + b, token, site, step};
         philox(c, seed);
 #pragma unroll
-        for (int e = 0; e < 4; e++) bits |= u32((c[e] >> 8) * (1.0f / (1 << 24)) >= p) << (4 * b + e);
+        for (int e = 0; e < 4; e++) bits |= u64((c[e] >> 8) * (1.0f / (1 << 24)) >= p) << (4 * b + e);
     }
-    mask[i] = bits;
+    mask[i] = u32(bits >> skip);
 }
 
 // y = x, or what y holds where x is null, with dropped channels zeroed and the others scaled by `up`.

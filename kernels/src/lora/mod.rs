@@ -67,6 +67,8 @@ pub struct Dropout {
     pub key: Key,
     /// (T) i32: what identifies each token, wherever it is packed.
     pub tokens: Tensor,
+    /// What x's first channel is in the whole input, of which x may be a rank's part.
+    pub first: usize,
 }
 
 impl Dropout {

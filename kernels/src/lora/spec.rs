@@ -39,6 +39,8 @@ fn cases(dtype: DType) -> Vec<Case> {
     ];
     // 13B's widths, too large for differences of the reference.
     cases.push(forward(case(dtype, 130, 5120, 16, &[72], 0.05)));
+    // A rank's part of the channels, which need not begin at a block of four.
+    cases.extend([6, 8].map(|first| case_of_part(dtype, (9, 70), 4, &[12], 0.3, first)));
     cases.push(by_row(dtype, 9, 40, 3, &[7, 16], 3));
     cases.push(by_row(dtype, 70, 264, 16, &[72], 5));
     cases
@@ -46,6 +48,18 @@ fn cases(dtype: DType) -> Vec<Case> {
 
 /// One call on targets of the given widths.
 pub fn case(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], p: f32) -> Case {
+    case_of_part(dtype, (t, c), r, widths, p, 0)
+}
+
+/// [`case`] on the channels from `first` on of a wider input.
+fn case_of_part(
+    dtype: DType,
+    (t, c): (usize, usize),
+    r: usize,
+    widths: &[usize],
+    p: f32,
+    first: usize,
+) -> Case {
     let mut inputs = vec![Input::storage([t, c]), Input::ints((0..t as i32).map(|i| 1000 + 7 * i).collect())];
     for &n in widths {
         inputs.push(Input::storage([n, c]).frozen());
@@ -54,15 +68,15 @@ pub fn case(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], p: f32
     }
     let n: usize = widths.iter().sum();
     Case {
-        name: format!("T={t} C={c} R={r} N={widths:?} p={p}"),
+        name: format!("T={t} C={c} from {first} R={r} N={widths:?} p={p}"),
         inputs,
         run: Box::new(move |cx, x| {
             let targets: Vec<Target> =
                 x[2..].chunks_exact(3).map(|t| Target { w: t[0], a: t[1], b: t[2], scale: SCALE }).collect();
             let tokens = x[1].clone();
-            lora(cx, x[0], &targets, Some(Dropout { p, key: KEY, tokens }))
+            lora(cx, x[0], &targets, Some(Dropout { p, key: KEY, tokens, first }))
         }),
-        reference: Box::new(move |x| reference(x, p)),
+        reference: Box::new(move |x| reference(x, p, first)),
         terms: c.max(t).max(n) + 2 * r * c,
         cost: Cost {
             bytes: ((t * c + n * c + t * n) * dtype.size()) as f64,
@@ -113,12 +127,12 @@ fn reference_by_row(x: &[Value]) -> Vec<Value> {
     x[2..].chunks_exact(3).map(of_target).collect()
 }
 
-fn reference(x: &[Value], p: f32) -> Vec<Value> {
+fn reference(x: &[Value], p: f32, first: usize) -> Vec<Value> {
     let (t, c) = x[0].dims();
     let mut dropped = x[0].clone();
     for i in 0..t {
         for j in 0..c {
-            let zero = KEY.uniform(x[1].int(i) as u32, j as u32) < p;
+            let zero = KEY.uniform(x[1].int(i) as u32, (first + j) as u32) < p;
             dropped.data[i * c + j] *= if zero { 0.0 } else { 1.0 / (1.0 - p as f64) };
         }
     }

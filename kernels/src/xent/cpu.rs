@@ -3,8 +3,9 @@
 use super::{NO_LABEL, Xent};
 use crate::gemm::cpu::{Data, Operand, Precision, Segment, Start, multiply};
 use crate::gemm::{data, precision};
-use crate::rows::TASK;
+use crate::rows::{Rows, TASK};
 use crate::simd::{Storage, exp, max, sum, vectorize};
+use codelsi_engine::comm::{Comm, Reduce};
 use codelsi_engine::{Ctx, DType, Error, Label, Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -35,10 +36,12 @@ pub struct Work {
     sums: Option<[Tensor; 2]>,
     /// A tile of dhead as it was before the present tokens (TILE, C).
     dhead: Option<Tensor>,
+    /// What ranks tell each other when each holds a part of the head.
+    shares: Option<Shares>,
 }
 
 impl Work {
-    pub fn new(cx: &Ctx, h: &Tensor, head: &Tensor, out: &Outputs) -> Self {
+    pub fn new(cx: &Ctx, h: &Tensor, head: &Tensor, vocabulary: Rows, out: &Outputs) -> Self {
         let ((t, c), (v, _)) = (h.shape().as_matrix(), head.shape().as_matrix());
         let (rows, tile) = (t.min(ROWS), v.min(TILE));
         let f32s = |rows, columns| cx.scratch([rows, columns], DType::F32);
@@ -49,7 +52,24 @@ impl Work {
             p: (out.dh.is_some() || out.dhead.is_some()).then(|| logits(h.dtype())),
             sums: out.dh.as_ref().map(|_| [f32s(rows, c), f32s(rows, c)]),
             dhead: out.dhead.as_ref().map(|_| f32s(tile, c)),
+            shares: (v < vocabulary.of).then(|| Shares::new(cx, rows)),
         }
+    }
+}
+
+/// What ranks that hold other rows of the head tell each other of n tokens.
+pub struct Shares {
+    /// The largest logits (n).
+    pub largest: Tensor,
+    /// Σ e^(z − max), then the targets' logits, which are 0 where their rows are not (2, n).
+    pub sums: Tensor,
+}
+
+impl Shares {
+    pub fn new(cx: &Ctx, n: usize) -> Self {
+        // Fewer tokens than n leave a rest, which travels too.
+        let zeros = |shape: &[usize]| cx.device().zeros(Label::Scratch, shape, DType::F32);
+        Shares { largest: zeros(&[n]), sums: zeros(&[2, n]) }
     }
 }
 
@@ -80,6 +100,8 @@ impl Row {
 struct Head<'a> {
     data: Data<'a>, // (V, C)
     vocab: usize,
+    /// What its first row is in the vocabulary.
+    first: usize,
     c: usize,
     precision: Precision,
 }
@@ -88,6 +110,11 @@ impl<'a> Head<'a> {
     fn tiles(&self) -> impl Iterator<Item = Range<usize>> {
         let vocab = self.vocab;
         (0..vocab).step_by(TILE).map(move |v| v..vocab.min(v + TILE))
+    }
+
+    /// Which row is `target`, if it is here.
+    fn row_of(&self, target: usize) -> Option<usize> {
+        target.checked_sub(self.first).filter(|&row| row < self.vocab)
     }
 
     /// These rows of the head.
@@ -112,13 +139,14 @@ impl<'a> Head<'a> {
 pub fn forward<E: Storage>(
     out: &mut Outputs,
     work: &mut Work,
+    comm: &dyn Comm,
     [h, head, targets]: [&Tensor; 3],
-    &Xent { scale, labelled }: &Xent,
+    &Xent { scale, labelled, vocabulary }: &Xent,
 ) -> Result<()> {
     let (vocab, c) = head.shape().as_matrix();
     let (targets, precision) = (targets.slice::<i32>()?, precision(h)); // (T)
-    check_targets(targets, vocab, labelled)?;
-    let head = Head { data: data(head)?, vocab, c, precision };
+    check_targets(targets, vocabulary.of, labelled)?;
+    let head = Head { data: data(head)?, vocab, first: vocabulary.first, c, precision };
     let h = h.slice::<E>()?; // (T, C)
     let logprobs = out.logprobs.slice_mut::<f32>()?; // (T)
     logprobs.fill(0.0);
@@ -134,6 +162,10 @@ pub fn forward<E: Storage>(
         }
         gather(work.x.slice_mut::<E>()?, h, &rows, c);
         first_pass::<E>(&mut rows, work, &head)?;
+        if let Some(shares) = &mut work.shares {
+            join(&mut rows, shares, comm)?;
+            rescale(&rows, work, c)?;
+        }
         for row in &rows {
             logprobs[row.t] = row.logprob();
         }
@@ -179,7 +211,7 @@ fn first_pass<E: Storage>(rows: &mut [Row], work: &mut Work, head: &Head) -> Res
         z.par_chunks_exact_mut(tile.len()).zip(&mut *rows).for_each(|(z, row)| {
             vectorize(
                 #[inline(always)]
-                || follow(row, z, tile.start),
+                || follow(row, z, head.first + tile.start),
             )
         });
         let (Some([sums, before]), Some(p)) = (&mut *sums, &mut *p) else { continue };
@@ -196,6 +228,35 @@ fn first_pass<E: Storage>(rows: &mut [Row], work: &mut Work, head: &Head) -> Res
         let b = Operand::columns(head.rows(tile.clone()), c);
         multiply(sums, (n, c), start, &[Segment { a, b, depth: tile.len() }], head.precision);
     }
+    Ok(())
+}
+
+/// Makes what is known of the ranks' parts of the logits that of the whole.
+fn join(rows: &mut [Row], shares: &mut Shares, comm: &dyn Comm) -> Result<()> {
+    let largest = shares.largest.slice_mut::<f32>()?;
+    largest.iter_mut().zip(&*rows).for_each(|(largest, row)| *largest = row.max);
+    comm.all_reduce(&mut shares.largest, Reduce::Max)?;
+    let (largest, sums) = (shares.largest.slice::<f32>()?, shares.sums.slice_mut::<f32>()?);
+    let (totals, logits) = sums.split_at_mut(largest.len());
+    for (i, row) in rows.iter_mut().enumerate() {
+        row.correction = exp(row.max - largest[i]);
+        row.max = largest[i];
+        (totals[i], logits[i]) = (row.total * row.correction, row.logit);
+    }
+    comm.all_reduce(&mut shares.sums, Reduce::Sum)?;
+    let (totals, logits) = shares.sums.slice::<f32>()?.split_at(largest.len());
+    for (i, row) in rows.iter_mut().enumerate() {
+        (row.total, row.logit) = (totals[i], logits[i]);
+    }
+    Ok(())
+}
+
+/// Scales the sums of a rank's part to the maximum of the whole.
+fn rescale(rows: &[Row], work: &mut Work, c: usize) -> Result<()> {
+    let Some([sums, _]) = &mut work.sums else { return Ok(()) };
+    sums.slice_mut::<f32>()?.par_chunks_exact_mut(c).zip(rows).for_each(|(sums, row)| {
+        sums.iter_mut().for_each(|s| *s *= row.correction);
+    });
     Ok(())
 }
 
@@ -234,9 +295,13 @@ fn correct(before: &mut [f32], sums: &[f32], rows: &[Row], c: usize) {
 fn input_gradient<E: Storage>(dh: &mut [E], rows: &[Row], sums: &[f32], head: &Head, scale: f32) {
     for (row, sums) in rows.iter().zip(sums.chunks_exact(head.c)) {
         let dh = &mut dh[row.t * head.c..][..head.c];
-        match head.rows(row.target..row.target + 1) {
-            Data::F32(target) => input_gradient_row(dh, row, sums, target, scale),
-            Data::BF16(target) => input_gradient_row(dh, row, sums, target, scale),
+        match head.row_of(row.target).map(|v| head.rows(v..v + 1)) {
+            Some(Data::F32(target)) => input_gradient_row(dh, row, sums, target, scale),
+            Some(Data::BF16(target)) => input_gradient_row(dh, row, sums, target, scale),
+            None => vectorize(
+                #[inline(always)]
+                || dh.iter_mut().zip(sums).for_each(|(dh, sum)| *dh = E::put(scale * (sum / row.total))),
+            ),
         }
     }
 }
@@ -278,7 +343,7 @@ fn second_pass<E: Storage>(
                 #[inline(always)]
                 || z.iter_mut().for_each(|z| *z = scale * (exp(*z - row.max) / row.total)),
             );
-            if let Some(p) = row.target.checked_sub(tile.start).and_then(|i| z.get_mut(i)) {
+            if let Some(p) = row.target.checked_sub(head.first + tile.start).and_then(|i| z.get_mut(i)) {
                 *p -= scale;
             }
         });

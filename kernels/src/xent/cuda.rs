@@ -1,9 +1,11 @@
 //! The launches of `xent.cu`, and the products between them.
 
 use super::Xent;
-use super::cpu::Outputs;
+use super::cpu::{Outputs, Shares};
 use crate::cuda::{HEADERS, element, flat_grid, row_threads, vec, wide};
 use crate::gemm::cuda::{Form, Part, multiply};
+use crate::rows::Rows;
+use codelsi_engine::comm::Reduce;
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
 use std::ops::Range;
@@ -41,9 +43,9 @@ pub fn forward(
     cuda: &Cuda,
     out: &mut Outputs,
     [h, head, targets]: [&Tensor; 3],
-    &Xent { scale, labelled }: &Xent,
+    &Xent { scale, labelled, vocabulary }: &Xent,
 ) -> Result<()> {
-    let pass = Pass { cx, cuda, h, head, targets, scale };
+    let pass = Pass { cx, cuda, h, head, targets, vocabulary, scale };
     pass.unlabelled(out)?;
     let rows = pass.labelled(labelled)?;
     if labelled > 0 {
@@ -52,6 +54,7 @@ pub fn forward(
             let tokens = first..labelled.min(first + ROWS);
             pass.gather(&mut work, &tokens)?;
             pass.follow(&mut work, &tokens)?;
+            pass.join(&mut work, &tokens)?;
             pass.finish(out, &work, &tokens)?;
             if let Some(dhead) = &mut out.dhead {
                 pass.head_gradient(dhead, &mut work, &tokens)?;
@@ -82,6 +85,8 @@ struct Pass<'a> {
     head: &'a Tensor,
     /// (T)
     targets: &'a Tensor,
+    /// Which rows of the vocabulary the head's are.
+    vocabulary: Rows,
     scale: f32,
 }
 
@@ -99,6 +104,8 @@ struct Work {
     sums: Option<Tensor>,
     /// What is known of each token (ROWS, STATE).
     states: Tensor,
+    /// What ranks tell each other when each holds a part of the head.
+    shares: Option<Shares>,
 }
 
 impl Work {
@@ -114,6 +121,7 @@ impl Work {
             p: wanted.then(|| logits(e)),
             sums: out.dh.as_ref().map(|_| cx.scratch([n, c], DType::F32)),
             states: cx.scratch([n, STATE], DType::F32),
+            shares: (v < pass.vocabulary.of).then(|| Shares::new(cx, n)),
         }
     }
 }
@@ -139,7 +147,7 @@ impl Pass<'_> {
 
     /// The labelled tokens, `count` of them.
     fn labelled(&self, count: usize) -> Result<Tensor> {
-        let (t, v, _) = self.sizes();
+        let (t, v) = (self.sizes().0, self.vocabulary.of);
         let mut rows = self.cx.scratch([t], DType::I32);
         let args = &mut [Arg::InOut(&mut rows), Arg::In(self.targets), int(t), int(v), int(count)];
         self.start("xent_select", Grid::new(1, LISTING), args)?;
@@ -176,6 +184,7 @@ impl Pass<'_> {
                 Arg::In(self.targets),
                 Arg::In(&work.rows),
                 int(tokens.start),
+                int(self.vocabulary.first),
                 int(tile.start),
                 int(tile.len()),
             ];
@@ -192,6 +201,30 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// Makes what is known of the ranks' parts of the logits that of the whole.
+    fn join(&self, work: &mut Work, tokens: &Range<usize>) -> Result<()> {
+        let Work { sums, states, shares: Some(shares), .. } = work else { return Ok(()) };
+        let (n, stride) = (tokens.len(), shares.largest.shape().elements());
+        let grid = || flat_grid(n, 1);
+        let args = &mut [Arg::InOut(&mut shares.largest), Arg::In(states), int(n)];
+        self.start("xent_largest", grid(), args)?;
+        self.cx.comm().all_reduce(&mut shares.largest, Reduce::Max)?;
+        let args = &mut [
+            Arg::InOut(&mut shares.sums),
+            Arg::InOut(states),
+            Arg::In(&shares.largest),
+            int(stride),
+            int(n),
+        ];
+        self.start("xent_rebase", grid(), args)?;
+        self.cx.comm().all_reduce(&mut shares.sums, Reduce::Sum)?;
+        let args = &mut [Arg::InOut(states), Arg::In(&shares.sums), int(stride), int(n)];
+        self.start("xent_joined", grid(), args)?;
+        let Some(sums) = sums else { return Ok(()) };
+        let args = &mut [Arg::InOut(sums), Arg::In(states), int(self.sizes().2)];
+        self.start("xent_correct", Grid::new(n, THREADS), args)
+    }
+
     fn finish(&self, out: &mut Outputs, work: &Work, tokens: &Range<usize>) -> Result<()> {
         let args = &mut [
             Arg::MaybeInOut(out.dh.as_mut()),
@@ -203,6 +236,8 @@ impl Pass<'_> {
             Arg::In(&work.rows),
             Arg::F32(self.scale),
             int(tokens.start),
+            int(self.vocabulary.first),
+            int(self.sizes().1),
             int(self.sizes().2),
         ];
         self.start("xent_finish", self.row_grid(tokens.len()), args)
@@ -222,7 +257,7 @@ impl Pass<'_> {
                 Arg::In(&work.rows),
                 Arg::F32(self.scale),
                 int(tokens.start),
-                int(tile.start),
+                int(self.vocabulary.first + tile.start),
                 int(tile.len()),
             ];
             self.start("xent_gradient", Grid::new(n, THREADS), args)?;

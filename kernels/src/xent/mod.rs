@@ -7,6 +7,10 @@
 //! **shapes** h, dh (T, C); head, dhead (V, C); targets (T), −100 where there is no label; loss (1); logprobs
 //! (T), 0 where there is no label.
 //!
+//! **ranks** each may hold a part of the head's rows ([`xent_part`]). They share the maximum and the sum of every
+//! labelled token, so that loss and logprobs are those of the whole, the same bits on every rank; dh is the part's
+//! share, to be summed over ranks.
+//!
 //! **layout** row-major. Labelled tokens are gathered 252 at a time, and each gathering meets the vocabulary
 //! 4096 rows at a time: a tile of logits is the most that ever exists.
 //!
@@ -28,6 +32,7 @@ pub mod spec;
 mod tests;
 
 use crate::elementwise::convert;
+use crate::rows::Rows;
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 use cpu::{Outputs, Work};
 use half::bf16;
@@ -75,7 +80,23 @@ impl Targets {
 /// # Errors
 /// When the shapes do not fit, or a target is neither a row of head nor [`NO_LABEL`].
 pub fn xent(cx: &Ctx, h: &Tensor, head: &Tensor, targets: &Targets, scale: f32) -> Result<(Tensor, Tensor)> {
-    let mut outs = cx.apply(Xent { scale, labelled: targets.labelled }, &[h, head, &targets.ids])?;
+    xent_part(cx, h, head, targets, scale, Rows { first: 0, of: head.shape().as_matrix().0 })
+}
+
+/// [`xent`] of a rank that holds `vocabulary`'s part of the head. All ranks call it with the same h and targets.
+///
+/// # Errors
+/// As [`xent`]; and when a rank is gone.
+pub fn xent_part(
+    cx: &Ctx,
+    h: &Tensor,
+    head: &Tensor,
+    targets: &Targets,
+    scale: f32,
+    vocabulary: Rows,
+) -> Result<(Tensor, Tensor)> {
+    let op = Xent { scale, labelled: targets.labelled, vocabulary };
+    let mut outs = cx.apply(op, &[h, head, &targets.ids])?;
     let logprobs = outs.swap_remove(1).detach();
     Ok((outs.swap_remove(0), logprobs))
 }
@@ -84,6 +105,7 @@ struct Xent {
     scale: f32,
     /// Tokens with a label.
     labelled: usize,
+    vocabulary: Rows,
 }
 
 impl Op for Xent {
@@ -107,17 +129,19 @@ impl Op for Xent {
             dh: wants(h).then(|| cx.empty(*h.shape(), h.dtype())),
             dhead: wants(head).then(|| cx.device().empty(Label::Gradients, [v, c], DType::F32)),
         };
+        let inputs = [*h, *head, *targets];
+        let work = |out: &Outputs| Work::new(cx, h, head, self.vocabulary, out);
         match (cx.device(), h.dtype()) {
             (Device::Cpu(_), DType::BF16) => {
-                let mut work = Work::new(cx, h, head, &out);
-                cpu::forward::<bf16>(&mut out, &mut work, [h, head, targets], self)?
+                let mut work = work(&out);
+                cpu::forward::<bf16>(&mut out, &mut work, cx.comm(), inputs, self)?
             }
             (Device::Cpu(_), _) => {
-                let mut work = Work::new(cx, h, head, &out);
-                cpu::forward::<f32>(&mut out, &mut work, [h, head, targets], self)?
+                let mut work = work(&out);
+                cpu::forward::<f32>(&mut out, &mut work, cx.comm(), inputs, self)?
             }
-            (Device::Cuda(cuda), _) => cuda::forward(cx, cuda, &mut out, [h, head, targets], self)?,
-            (Device::Plan(_), _) => drop(Work::new(cx, h, head, &out)),
+            (Device::Cuda(cuda), _) => cuda::forward(cx, cuda, &mut out, inputs, self)?,
+            (Device::Plan(_), _) => drop(work(&out)),
         }
         save.keep_all(&out.dh);
         if let Some(dhead) = out.dhead {

@@ -1,6 +1,7 @@
 //! Cross-entropy from full logits, in float64.
 
 use super::{NO_LABEL, Targets};
+use crate::rows::Rows;
 use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 
@@ -22,8 +23,9 @@ fn cases(dtype: DType) -> Vec<Case> {
     let both = sizes.into_iter().flat_map(|(t, c, v)| [values(t, c, v, dtype), full(t, c, v, dtype)]);
     // More tokens than the CPU and than a GPU gathers at a time.
     let many = [(300, 3, 7), (1400, 2, 5)].map(|(t, c, v)| full(t, c, v, dtype));
+    let parts = [0, 30, 44].map(|first| part(first, 20, (7, 33, 64), dtype));
     let wide = [lora(5, 20, 50, dtype), lora(2, 16, 32016, dtype), values(2, 5120, 70, dtype)];
-    both.chain(many).chain(wide).collect()
+    both.chain(many).chain(parts).chain(wide).collect()
 }
 
 /// Both outputs, no gradient.
@@ -45,6 +47,27 @@ fn values(t: usize, c: usize, v: usize, dtype: DType) -> Case {
         reference: Box::new(move |x| reference(&x[0], &x[1], &x[2], scale as f64)),
         terms: v.max(c),
         cost: Cost { bytes: ((t + v) * c * dtype.size()) as f64, flops: (2 * t * c * v) as f64 },
+    }
+}
+
+/// `held` rows of V from `first` on: what a rank that hears of no other makes of its part.
+fn part(first: usize, held: usize, (t, c, v): (usize, usize, usize), dtype: DType) -> Case {
+    let whole = lora(t, c, v, dtype);
+    let mut inputs = whole.inputs;
+    inputs[1] = Input::storage([held, c]).scaled(2.0 / (c as f32).sqrt()).frozen();
+    let scale = 1.0 / t as f32;
+    let labelled = (0..t).filter(|t| t % 4 != 1).count();
+    Case {
+        name: format!("{} {held} from {first}", whole.name),
+        inputs,
+        run: Box::new(move |cx, x| {
+            let targets = Targets::counted(x[2].clone(), labelled);
+            Ok(vec![super::xent_part(cx, x[0], x[1], &targets, scale, Rows { first, of: v })?.0])
+        }),
+        reference: Box::new(move |x| {
+            vec![reference_of_part(&x[0], &x[1], &x[2], scale as f64, first).swap_remove(0)]
+        }),
+        ..lora(t, c, held, dtype)
     }
 }
 
@@ -73,6 +96,10 @@ fn full(t: usize, c: usize, v: usize, dtype: DType) -> Case {
 }
 
 fn reference(h: &Value, head: &Value, targets: &Value, scale: f64) -> Vec<Value> {
+    reference_of_part(h, head, targets, scale, 0)
+}
+
+fn reference_of_part(h: &Value, head: &Value, targets: &Value, scale: f64, first: usize) -> Vec<Value> {
     let (mut loss, mut logprobs) = (Value::zeros([1]), Value::zeros([h.dims().0]));
     for t in 0..h.dims().0 {
         if targets.data[t] == NO_LABEL as f64 {
@@ -82,7 +109,8 @@ fn reference(h: &Value, head: &Value, targets: &Value, scale: f64) -> Vec<Value>
         let z: Vec<f64> = (0..head.dims().0).map(dot).collect();
         let max = z.iter().fold(f64::NEG_INFINITY, |m, &z| m.max(z));
         let total: f64 = z.iter().map(|z| (z - max).exp()).sum();
-        logprobs.data[t] = z[targets.int(t)] - max - total.ln();
+        let logit = targets.int(t).checked_sub(first).and_then(|row| z.get(row)).unwrap_or(&0.0);
+        logprobs.data[t] = logit - max - total.ln();
         loss.data[0] -= scale * logprobs.data[t];
     }
     vec![loss, logprobs]

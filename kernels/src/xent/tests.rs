@@ -1,5 +1,6 @@
 use super::*;
 use crate::cuda::devices;
+use codelsi_engine::Comm;
 
 #[test]
 fn a_target_outside_the_vocabulary_is_named() {
@@ -107,5 +108,48 @@ fn without_any_label_everything_is_zero() {
         let seed = device.tensor(Label::Gradients, [1], &[1.0f32]).unwrap();
         cx.backward(&loss, seed, &mut grads).unwrap();
         assert!([h, head].iter().all(|x| grads.get(x).unwrap().to_vec::<f32>().unwrap() == [0.0; 6]));
+    }
+}
+
+/// Loss, logprobs and dh of five tokens under ten rows of a head, of which each of `world` ranks holds some.
+fn of_ranks(device: &Device, world: usize) -> Vec<[Vec<f32>; 3]> {
+    let (t, c, v) = (5, 16, 10);
+    let wave = |n: usize, f: f32| (0..n).map(|i| 2.0 * (i as f32 * f).sin()).collect::<Vec<f32>>();
+    let (h, head) = (wave(t * c, 0.7), wave(v * c, 0.3));
+    let rank = |comm: codelsi_engine::comm::Host| {
+        let held = v.div_ceil(world);
+        let rows = (comm.rank() * held)..v.min((comm.rank() + 1) * held);
+        let cx = Ctx::training(device, 0, 0).with_comm(std::sync::Arc::new(comm));
+        let h = device.tensor(Label::Activations, [t, c], &h).unwrap().with_grad();
+        let part = &head[rows.start * c..rows.end * c];
+        let part = device.tensor(Label::Weights, [rows.len(), c], part).unwrap();
+        let targets = Targets::new(device, &[9, 0, NO_LABEL, 4, 5]).unwrap();
+        let whole = Rows { first: rows.start, of: v };
+        let (loss, logprobs) = xent_part(&cx, &h, &part, &targets, 0.25, whole).unwrap();
+        let mut grads = codelsi_engine::Grads::default();
+        let one = device.tensor(Label::Gradients, [1], &[1.0f32]).unwrap();
+        cx.backward(&loss, one, &mut grads).unwrap();
+        [&loss, &logprobs, grads.get(&h).unwrap()].map(|x| x.to_vec::<f32>().unwrap())
+    };
+    std::thread::scope(|scope| {
+        let group = codelsi_engine::Threads::group(world);
+        let ranks: Vec<_> = group.into_iter().map(|comm| scope.spawn(|| rank(comm))).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn ranks_with_parts_of_the_head_find_what_one_with_all_of_it_finds() {
+    for device in devices() {
+        let [loss, logprobs, dh] = of_ranks(&device, 1).swap_remove(0);
+        for world in [2, 3] {
+            let ranks = of_ranks(&device, world);
+            assert!(ranks.iter().all(|rank| rank[0] == ranks[0][0] && rank[1] == ranks[0][1]));
+            let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+            assert!(near(&ranks[0][0], &loss) && near(&ranks[0][1], &logprobs), "{:?}", ranks[0]);
+            let sum: Vec<f32> = (0..dh.len()).map(|i| ranks.iter().map(|rank| rank[2][i]).sum()).collect();
+            assert!(near(&sum, &dh), "{sum:?} {dh:?}");
+            assert!(!near(&ranks[0][2], &dh), "a rank's own dh is only its share");
+        }
     }
 }

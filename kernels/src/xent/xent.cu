@@ -95,13 +95,15 @@ extern "C" __global__ void xent_gather(E *x,            // (n, C)
     }
 }
 
-// Takes a tile of logits, from token `start` on, into the states; p = e^(z − max) if wanted.
+// Takes a tile of logits, from row `start` of the head on, into the states; p = e^(z − max) if wanted.
 extern "C" __global__ void xent_follow(E *p,               // (n, width), or null
                                        State *states,      // (n)
                                        const float *z,     // (n, width)
                                        const int *targets, // (T)
                                        const int *rows,    // (T)
-                                       int first, int start, int width) {
+                                       int first,          // token
+                                       int head,           // what the head's first row is in the vocabulary
+                                       int start, int width) {
     i64 i = blockIdx.x;
     const float *row = z + i * width;
     Tile tile;
@@ -125,10 +127,43 @@ extern "C" __global__ void xent_follow(E *p,               // (n, width), or nul
         s.correction = exponential<E>(s.max - largest);
         s.total = s.total * s.correction + sum;
         s.max = largest;
-        int target = targets[rows[first + i]] - start;
+        int target = targets[rows[first + i]] - head - start;
         if (target >= 0 && target < width) s.logit = row[target];
         states[i] = s;
     }
+}
+
+// Between ranks that hold other rows of the head: each token's largest logit here.
+extern "C" __global__ void xent_largest(float *largest,      // (n)
+                                        const State *states, // (n)
+                                        int n) {
+    i64 i = blockIdx.x * i64(blockDim.x) + threadIdx.x;
+    if (i < n) largest[i] = states[i].max;
+}
+
+// Scales the states to the largest logits of all ranks, and lays out what is to be summed over them.
+extern "C" __global__ void xent_rebase(float *sums,          // (2, stride): totals, targets' logits
+                                       State *states,        // (n)
+                                       const float *largest, // (n)
+                                       int stride, int n) {
+    i64 i = blockIdx.x * i64(blockDim.x) + threadIdx.x;
+    if (i >= n) return;
+    State s = states[i];
+    s.correction = exponential<E>(s.max - largest[i]);
+    s.max = largest[i];
+    sums[i] = s.total * s.correction;
+    sums[stride + i] = s.logit;
+    states[i] = s;
+}
+
+// Takes the sums over all ranks into the states.
+extern "C" __global__ void xent_joined(State *states,     // (n)
+                                       const float *sums, // (2, stride)
+                                       int stride, int n) {
+    i64 i = blockIdx.x * i64(blockDim.x) + threadIdx.x;
+    if (i >= n) return;
+    states[i].total = sums[i];
+    states[i].logit = sums[stride + i];
 }
 
 // Scales what was summed before the last tile to its maximum.
@@ -141,7 +176,7 @@ extern "C" __global__ void xent_correct(float *sums,         // (n, C)
     for (int c = threadIdx.x; c < C; c += blockDim.x) sums[i * C + c] *= correction;
 }
 
-// logprob of every token, and dh = scale·(Σ p·head − head_target) if wanted.
+// logprob of every token, and dh = scale·(Σ p·head − head_target) if wanted; a target's row may be elsewhere.
 extern "C" __global__ void xent_finish(E *dh,               // (T, C), or null
                                        float *logprobs,     // (T)
                                        const float *sums,   // (n, C): Σ e^(z − max)·head, or null
@@ -149,17 +184,20 @@ extern "C" __global__ void xent_finish(E *dh,               // (T, C), or null
                                        const W *head,       // (V, C)
                                        const int *targets,  // (T)
                                        const int *rows,     // (T)
-                                       float scale, int first, int C) {
+                                       float scale, int first,
+                                       int start, // what the head's first row is in the vocabulary
+                                       int V, int C) {
     i64 i = blockIdx.x, t = rows[first + i];
     State s = states[i];
     if (threadIdx.x == 0) logprobs[t] = s.logit - s.max - logf(s.total);
     if (!dh) return;
     constexpr int N = VEC < 4 ? VEC : 4; // 16 bytes of the sums
-    const W *target = head + i64(targets[t]) * C;
+    int row = targets[t] - start;
+    bool here = row >= 0 && row < V;
     for (int c = threadIdx.x * N; c < C; c += blockDim.x * N) {
-        float x[N], w[N];
+        float x[N], w[N] = {};
         load(x, sums + i * C + c);
-        load(w, target + c);
+        if (here) load(w, head + i64(row) * C + c);
 #pragma unroll
         for (int j = 0; j < N; j++) x[j] = scale * (x[j] / s.total - w[j]);
         store(dh + t * C + c, x);

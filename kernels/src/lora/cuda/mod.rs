@@ -313,6 +313,7 @@ fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> 
         Arg::U32(key.step),
         Arg::U32(key.site),
         Arg::F32(dropout.p),
+        Arg::I32(dropout.first as i32),
         Arg::I32(t as i32),
         Arg::I32(c as i32),
     ];
