@@ -7,6 +7,7 @@
 use crate::adapter::Adapter;
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, Config};
+use crate::parallel::Split;
 use crate::part::Part;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::elementwise::add;
@@ -30,6 +31,7 @@ pub enum Train {
 
 /// A model on a device.
 pub struct Llama {
+    split: Split,
     config: Config,
     compute: DType,
     embedding: Tensor,
@@ -114,14 +116,20 @@ pub struct ForwardOptions {
 }
 
 impl Llama {
-    /// Loads a checkpoint, activations to be stored as `compute` (F32 or BF16). Weights stay in the mapped file
+    /// Loads a rank's part of a checkpoint, activations to be stored as `compute` (F32 or BF16). Weights stay in the mapped file
     /// wherever their type allows.
     ///
     /// # Errors
     /// When a tensor is missing or cannot be read.
-    pub fn load(device: &Device, checkpoint: &Checkpoint, compute: DType, train: Train) -> Result<Self> {
-        let config = checkpoint.config().clone();
-        let loading = checkpoint.loading(device);
+    pub fn load(
+        split: impl Into<Split>,
+        checkpoint: &Checkpoint,
+        compute: DType,
+        train: Train,
+    ) -> Result<Self> {
+        let (split, config) = (split.into(), checkpoint.config().clone());
+        let device = split.device().clone();
+        let loading = checkpoint.loading(&device);
         let weight = |name: &str| match train {
             Train::Everything => Ok(loading.copy_f32(name, &Part::Whole)?.with_grad()),
             _ => loading.tensor(name, &Part::Whole, compute),
@@ -133,7 +141,7 @@ impl Llama {
             norm: weight("model.norm.weight")?,
             head: if config.tied { None } else { Some(weight("lm_head.weight")?) },
             rope: rope::table(
-                device,
+                &device,
                 config.max_positions,
                 config.head_dim,
                 config.rope_theta,
@@ -141,6 +149,7 @@ impl Llama {
             )?,
             compute,
             config,
+            split,
         };
         loading.finish()?;
         Ok(model)
@@ -171,7 +180,12 @@ impl Llama {
         Ok(())
     }
 
-    /// The model's sizes.
+    /// This rank's place.
+    pub fn split(&self) -> &Split {
+        &self.split
+    }
+
+    /// The whole model's sizes.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -380,8 +394,12 @@ impl Layer {
         let targets: Vec<lora::Target> = linears.iter().filter_map(|l| projection(l).target()).collect();
         let names = || linears.iter().map(|l| l.name()).collect::<Vec<_>>().join("+");
         let site = (self.index * config::Linear::ALL.len() + linears[0] as usize) as u32;
-        let dropout =
-            place.keys.map(|tokens| Dropout { p: dropout, key: cx.key(site), tokens: tokens.clone(), first: 0 });
+        let dropout = place.keys.map(|tokens| Dropout {
+            p: dropout,
+            key: cx.key(site),
+            tokens: tokens.clone(),
+            first: 0,
+        });
         let adapted = match targets.is_empty() {
             true => Vec::new(),
             false => lora(cx, x, &targets, dropout).at(names())?,

@@ -5,11 +5,12 @@ use crate::optimizer::{AdamW, Optimizer};
 use crate::options::TrainOptions;
 use crate::pack::Sequence;
 use crate::summed::{Deal, summed};
-use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, Rank, Reduce, Result, Tensor};
+use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, Reduce, Result, Tensor};
 use codelsi_kernels::xent::Targets;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::llama::{Batch, ForwardOptions, Llama, Train};
+use codelsi_model::parallel::Split;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub struct Learner<'a> {
     options: &'a TrainOptions,
     device: Device,
+    /// To the ranks that run other micro-batches.
     comm: Arc<dyn Comm>,
     model: Llama,
     optimizer: Optimizer,
@@ -35,16 +37,17 @@ pub struct Found {
 }
 
 impl<'a> Learner<'a> {
-    /// Loads the model where `rank` computes, to train `adapter` over it or, without one, every weight. Moments are zero.
+    /// Loads the model as `split` says, to train `adapter` over it or, without one, every weight. Moments are zero.
     pub fn new(
-        rank: impl Into<Rank>,
+        split: impl Into<Split>,
         options: &'a TrainOptions,
         base: &Checkpoint,
         adapter: Option<&Adapter>,
     ) -> Result<Self> {
-        let Rank { device, comm } = rank.into();
+        let split = split.into();
+        let (device, comm) = (split.device().clone(), split.across_batches());
         let train = if adapter.is_some() { Train::Adapters } else { Train::Everything };
-        let mut model = Llama::load(&device, base, options.compute, train)?;
+        let mut model = Llama::load(split, base, options.compute, train)?;
         if let Some(adapter) = adapter {
             model.attach(&device, adapter, train)?;
         }

@@ -12,6 +12,7 @@ use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::generate::{Limits, Request, generate};
 use codelsi_model::llama::{Llama, Train};
+use codelsi_model::parallel::{Layout, Split};
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub struct Planner<'a> {
     pub adapter: Option<&'a Adapter>,
     pub rank: usize,
     pub world: usize,
+    pub layout: Layout,
     /// Bytes that may be in use at once, where that is known.
     pub budget: Option<usize>,
 }
@@ -121,7 +123,8 @@ impl Planner<'_> {
         let comm = Arc::new(Planned { rank: self.rank, world: self.world });
         let base = self.base.without_weights(matches!(self.device, Device::Cpu(_)));
         let rank = Rank { device: device.clone(), comm };
-        Learner::new(rank, &options, &base, self.adapter)?.step(micro_batches, options.lr)?;
+        Learner::new(Split::new(rank, self.layout), &options, &base, self.adapter)?
+            .step(micro_batches, options.lr)?;
         Ok(device.ledger().usage())
     }
 }

@@ -13,11 +13,12 @@ use crate::schedule::Cosine;
 use crate::weights::{copy_tokenizer, write_adapter, write_weights};
 use crate::work::step_flops;
 use codelsi_engine::memory::anonymous_bytes;
-use codelsi_engine::{At, Comm, DType, Device, Error, Label, Rank, Reduce, Result};
+use codelsi_engine::{At, Comm, DType, Device, Error, Label, Reduce, Result};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Config;
+use codelsi_model::parallel::Split;
 use codelsi_model::tensor_writer::write_json;
 use codelsi_model::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -67,9 +68,9 @@ pub struct Report {
 /// # Errors
 /// Bad options, model or data; a run already in `out` without `resume`, or one of another recipe; ranks that are gone or
 /// that were not given the same.
-pub fn train(options: &TrainOptions, rank: impl Into<Rank>, tell: &mut dyn FnMut(Event)) -> Result<Report> {
-    let rank = rank.into();
-    let Rank { device, comm } = &rank;
+pub fn train(options: &TrainOptions, split: impl Into<Split>, tell: &mut dyn FnMut(Event)) -> Result<Report> {
+    let split = split.into();
+    let (device, comm) = (split.device(), split.comm());
     let base = Checkpoint::open(&options.model)?;
     options.check(base.config().max_positions)?;
     let tokenizer = Tokenizer::load(&options.model)?;
@@ -97,6 +98,7 @@ pub fn train(options: &TrainOptions, rank: impl Into<Rank>, tell: &mut dyn FnMut
         adapter: adapter.as_ref(),
         rank: comm.rank(),
         world: comm.world(),
+        layout: split.layout(),
         budget: budget(device, start, comm.world()),
     };
     let memory = plan(&planner, &**comm, feed.largest())?;
@@ -104,7 +106,7 @@ pub fn train(options: &TrainOptions, rank: impl Into<Rank>, tell: &mut dyn FnMut
     let options = &TrainOptions { checkpointing: Checkpointing::Layers(memory.recompute), ..options.clone() };
     let explain = |e| memory.explain(e, options);
     let started = Instant::now();
-    let mut learner = Learner::new(rank.clone(), options, start, adapter.as_ref()).map_err(explain)?;
+    let mut learner = Learner::new(split.clone(), options, start, adapter.as_ref()).map_err(explain)?;
     let load = start.byte_len() as f64 / started.elapsed().as_secs_f64() / 1e9;
     if let Some(folder) = &resumed {
         learner.restore(folder, state.step)?;
