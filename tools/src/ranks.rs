@@ -95,7 +95,7 @@ impl RankArgs {
             return f(Rank::from(&open(device, 0, 1)?));
         }
         let cards = cards(device);
-        let ids = if cards >= world { Some(UniqueId::pair()?) } else { None };
+        let ids = if cards >= world { Some(UniqueId::of_run()?) } else { None };
         if ids.is_none() && cards > 0 {
             eprintln!("{world} ranks share {cards} card(s) and exchange through host memory");
         }
@@ -156,7 +156,7 @@ impl RankArgs {
             })?);
             let run = || {
                 let comm: Arc<dyn Comm> = match is_card(&device) {
-                    true => Arc::new(Nccl::new(&device, &UniqueId::pair_of(&host)?, host.clone())?),
+                    true => Arc::new(Nccl::new(&device, &UniqueId::told_over(&host)?, host.clone())?),
                     false => host.clone(),
                 };
                 pool(local_world)?.install(|| f(Rank { device, comm }))

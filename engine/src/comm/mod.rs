@@ -3,6 +3,7 @@
 //! A rank that dies, fails or hangs ends the run: every collective has a time limit, its error names the rank that is
 //! missing, and a rank that fails tells the others why.
 
+mod coming;
 mod host;
 mod nccl;
 mod socket;
@@ -10,6 +11,7 @@ mod threads;
 mod watch;
 
 pub use crate::cuda::UniqueId;
+pub use coming::Coming;
 pub use host::Host;
 pub use nccl::Nccl;
 pub use socket::{Rendezvous, Sockets};
@@ -48,6 +50,15 @@ pub trait Comm: Send + Sync {
     /// # Errors
     /// As [`Comm`] says.
     fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()>;
+    /// [`Comm::all_gather`] of several tensors, each with the one that it fills. Cards of their own do it beside the ops that
+    /// follow; other links are done when it returns.
+    ///
+    /// # Errors
+    /// As [`Comm`] says.
+    fn gather_ahead(&self, mut gathers: Vec<(Tensor, Tensor)>) -> Result<Coming> {
+        gathers.iter_mut().try_for_each(|(part, whole)| self.all_gather(part, whole))?;
+        Ok(Coming::here(gathers))
+    }
     /// `out` becomes this rank's part of the sum of `x` over ranks; `x` is `world` times as long as `out`.
     ///
     /// # Errors
@@ -67,7 +78,7 @@ pub trait Comm: Send + Sync {
     fn beside(&self) -> &dyn Comm;
     /// Tells the other ranks that this one ends, and `why`: whatever they call next, or wait in, is that error.
     fn abort(&self, why: &str);
-    /// Seconds that this rank has spent in collectives of both links.
+    /// Seconds that this rank has spent in collectives, of all links.
     fn seconds(&self) -> f64;
 }
 

@@ -1,48 +1,51 @@
 //! Ranks on cards of their own: NCCL carries the tensors, a link through the host keeps the ranks together.
 
 use super::watch::Watch;
-use super::{Comm, Host, Reduce};
+use super::{Coming, Comm, Host, Reduce};
 use crate::cuda::{Collective, Communicator, Stream, UniqueId};
 use crate::{DType, Device, Error, Label, Result, Tensor};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+/// Links of a run.
+const LINKS: usize = 3;
+
 impl UniqueId {
-    /// Those of both links of a run.
+    /// Those of all links of a run.
     ///
     /// # Errors
     /// As [`UniqueId::new`].
-    pub fn pair() -> Result<[UniqueId; 2]> {
-        Ok([UniqueId::new()?, UniqueId::new()?])
+    pub fn of_run() -> Result<[UniqueId; LINKS]> {
+        Ok([UniqueId::new()?, UniqueId::new()?, UniqueId::new()?])
     }
 
-    /// [`UniqueId::pair`] of rank 0, told to every rank over `host`.
+    /// [`UniqueId::of_run`] of rank 0, told to every rank over `host`.
     ///
     /// # Errors
     /// When rank 0 has no NCCL, or ranks are gone.
-    pub fn pair_of(host: &Host) -> Result<[UniqueId; 2]> {
-        let mut ids = Device::cpu().zeros(Label::Scratch, [64], DType::I32);
+    pub fn told_over(host: &Host) -> Result<[UniqueId; LINKS]> {
+        let mut ids = Device::cpu().zeros(Label::Scratch, [32 * LINKS], DType::I32);
         if host.rank() == 0 {
-            let [main, beside] = UniqueId::pair()?;
-            ids.write_bytes(&[main.bytes().as_slice(), beside.bytes()].concat())?;
+            ids.write_bytes(&UniqueId::of_run()?.map(|id| *id.bytes()).concat())?;
         }
         let mut told = [(0, ids)];
         host.broadcast(&mut told)?;
         let bytes = told[0].1.to_bytes()?;
-        let id = |i: usize| UniqueId::from(std::array::from_fn(|j| bytes[128 * i + j]));
-        Ok([id(0), id(1)])
+        Ok(std::array::from_fn(|i| UniqueId::from(std::array::from_fn(|j| bytes[128 * i + j]))))
     }
 }
 
 /// One rank with a card.
 ///
 /// Sums and gathers of the main link are put into the stream of ops and return at once; their order of addition is
-/// NCCL's. The link beside has a stream of its own: it waits for the ops before it, and returns when it is done. When a
-/// rank is gone, collectives under way are ended on the others.
+/// NCCL's. The link beside has a stream of its own: it waits for the ops before it, and returns when it is done. Gathers
+/// ahead have a link and a stream of their own too: they wait for the ops before them, and return at once. When a rank is
+/// gone, collectives under way are ended on the others.
 pub struct Nccl {
     main: Lane,
     beside: Lane,
+    ahead: Lane,
     _watch: Watch,
 }
 
@@ -62,7 +65,7 @@ impl Nccl {
     ///
     /// # Errors
     /// When there is no NCCL, the device is no card, a rank is gone, or NCCL refuses.
-    pub fn new(device: &Device, ids: &[UniqueId; 2], host: Arc<Host>) -> Result<Self> {
+    pub fn new(device: &Device, ids: &[UniqueId; LINKS], host: Arc<Host>) -> Result<Self> {
         let Device::Cuda(cuda) = device else {
             return Err(Error::new(format!("NCCL is for cards, not for {}", device.name())));
         };
@@ -75,12 +78,13 @@ impl Nccl {
             Ok(Lane { host, communicator, waits, nanoseconds: AtomicU64::new(0), ended })
         };
         let (main, beside) = (lane(ids[0], Stream::COMPUTE, false)?, lane(ids[1], cuda.stream()?, true)?);
-        let communicators = [&main, &beside].map(|lane: &Lane| lane.communicator.clone());
+        let ahead = lane(ids[2], cuda.stream()?, false)?;
+        let communicators = [&main, &beside, &ahead].map(|lane: &Lane| lane.communicator.clone());
         let watch = Watch::start(host.clone(), move |why| {
             let _ = ended.set(why);
             communicators.iter().for_each(|communicator| communicator.abort());
         });
-        Ok(Nccl { main, beside, _watch: watch })
+        Ok(Nccl { main, beside, ahead, _watch: watch })
     }
 }
 
@@ -120,6 +124,14 @@ impl Comm for Lane {
     fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
         self.collective(Collective::AllGather(x, out))
     }
+    fn gather_ahead(&self, mut gathers: Vec<(Tensor, Tensor)>) -> Result<Coming> {
+        self.communicator.after_compute()?;
+        let started = self.collective(Collective::AllGathers(&mut gathers));
+        // Also where only some were started: what they touch is kept until they are over.
+        let (cuda, event) = self.communicator.end()?;
+        let coming = Coming::at(gathers, cuda, event);
+        started.map(|()| coming)
+    }
     fn reduce_scatter(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
         self.collective(Collective::ReduceScatter(x, out))
     }
@@ -154,6 +166,9 @@ impl Comm for Nccl {
     fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
         self.main.all_gather(x, out)
     }
+    fn gather_ahead(&self, gathers: Vec<(Tensor, Tensor)>) -> Result<Coming> {
+        self.ahead.gather_ahead(gathers)
+    }
     fn reduce_scatter(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
         self.main.reduce_scatter(x, out)
     }
@@ -169,8 +184,9 @@ impl Comm for Nccl {
     fn abort(&self, why: &str) {
         self.main.abort(why);
         self.beside.communicator.abort();
+        self.ahead.communicator.abort();
     }
     fn seconds(&self) -> f64 {
-        self.main.seconds() + self.beside.seconds()
+        self.main.seconds() + self.beside.seconds() + self.ahead.seconds()
     }
 }

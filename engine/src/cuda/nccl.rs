@@ -155,6 +155,8 @@ unsafe impl Send for Owned {}
 pub(crate) enum Collective<'a> {
     AllReduce(&'a mut Tensor, Reduce),
     AllGather(&'a Tensor, &'a mut Tensor),
+    /// Several of them.
+    AllGathers(&'a mut [(Tensor, Tensor)]),
     ReduceScatter(&'a Tensor, &'a mut Tensor),
     /// Each from the rank beside it.
     Broadcast(&'a mut [(usize, Tensor)]),
@@ -201,6 +203,18 @@ impl Communicator {
                     let (from, to) = (self.cuda.address(x)?, self.cuda.address_mut(out)?);
                     ((api.all_gather)(from, to, n, kind(x.dtype()), handle, queue), "ncclAllGather")
                 }
+                Collective::AllGathers(gathers) => {
+                    api.check((api.group_start)(), "ncclGroupStart")?;
+                    let each = gathers.iter_mut().try_for_each(|(x, out)| {
+                        let n = fits(x, out)?;
+                        let (from, to) = (self.cuda.address(x)?, self.cuda.address_mut(out)?);
+                        let code = (api.all_gather)(from, to, n, kind(x.dtype()), handle, queue);
+                        api.check(code, "ncclAllGather")
+                    });
+                    let ended = (api.group_end)();
+                    each?;
+                    (ended, "ncclGroupEnd")
+                }
                 Collective::ReduceScatter(x, out) => {
                     let n = fits(out, x)?;
                     let (from, to) = (self.cuda.address(x)?, self.cuda.address_mut(out)?);
@@ -231,6 +245,15 @@ impl Communicator {
     /// The driver's.
     pub fn after_compute(&self) -> Result<()> {
         self.cuda.wait(self.stream, &self.cuda.record(Stream::COMPUTE)?)
+    }
+
+    /// Happens when all that was started is over.
+    ///
+    /// # Errors
+    /// The driver's; nothing that was started runs on then.
+    pub fn end(&self) -> Result<(Arc<Cuda>, Event)> {
+        let event = self.cuda.record(self.stream).or_else(|e| self.cuda.synchronize().and(Err(e)))?;
+        Ok((self.cuda.clone(), event))
     }
 
     /// Waits until its stream is empty, but no longer than `timeout`; false then.
