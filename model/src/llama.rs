@@ -7,7 +7,8 @@
 use crate::adapter::Adapter;
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, Config};
-use crate::parallel::Split;
+use crate::parallel::shard::{Shards, Weight};
+use crate::parallel::{Layout, Split};
 use crate::part::Part;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::elementwise::add;
@@ -34,11 +35,13 @@ pub struct Llama {
     split: Split,
     config: Config,
     compute: DType,
-    embedding: Tensor,
+    embedding: Weight,
     layers: Vec<Arc<Layer>>,
     norm: Tensor,
-    /// None when tied to the embedding.
-    head: Option<Tensor>,
+    /// None when it is the embedding, whole.
+    head: Option<Weight>,
+    /// What ranks hold in parts.
+    shards: Option<Arc<Shards>>,
     /// cos and sin of every position.
     rope: Tensor,
 }
@@ -56,7 +59,7 @@ pub struct Layer {
 
 /// A linear of a layer, perhaps adapted.
 struct Projection {
-    weight: Tensor,
+    weight: Weight,
     adapter: Option<LowRank>,
 }
 
@@ -134,12 +137,29 @@ impl Llama {
             Train::Everything => Ok(loading.copy_f32(name, &Part::Whole)?.with_grad()),
             _ => loading.tensor(name, &Part::Whole, compute),
         };
-        let layers = (0..config.layers).map(|i| Ok(Arc::new(Layer::load(&config, i, &weight)?)));
+        let shards = match (split.layout(), train) {
+            (Layout::Shard, Train::Everything) => {
+                return Err(Error::new(
+                    "--layout shard spreads frozen weights, and full training has none: use --layout replicate",
+                ));
+            }
+            (Layout::Shard, _) => Some(Shards::new(&split, config.layers)),
+            _ => None,
+        };
+        let matrix = |stop: usize, name: &str| match &shards {
+            Some(shards) => shards.load(&loading, stop, name, compute),
+            None => weight(name).map(Weight::Here),
+        };
+        let layers = (0..config.layers).map(|i| Ok(Arc::new(Layer::load(&config, i, &weight, &matrix)?)));
         let model = Llama {
-            embedding: weight("model.embed_tokens.weight")?,
+            embedding: matrix(0, "model.embed_tokens.weight")?,
             layers: layers.collect::<Result<_>>()?,
             norm: weight("model.norm.weight")?,
-            head: if config.tied { None } else { Some(weight("lm_head.weight")?) },
+            head: match &shards {
+                _ if !config.tied => Some(matrix(config.layers + 1, "lm_head.weight")?),
+                shards => shards.as_ref().map(Shards::tied),
+            },
+            shards: shards.clone(),
             rope: rope::table(
                 &device,
                 config.max_positions,
@@ -207,7 +227,7 @@ impl Llama {
 
     /// Embeddings of `ids` (T): (T, C).
     pub fn embed(&self, cx: &Ctx, ids: &Tensor) -> Result<Tensor> {
-        embed(cx, &self.embedding, ids, self.compute)
+        embed(cx, &self.embedding.get(cx)?, ids, self.compute)
     }
 
     /// The residual stream after the last layer, (T, C), for training or scoring whole documents.
@@ -233,7 +253,7 @@ impl Llama {
 
     /// Logits (T, V) of `h` (T, C) after the final norm.
     pub fn logits(&self, cx: &Ctx, normed: &Tensor) -> Result<Tensor> {
-        let logits = linear(cx, normed, self.head_weight()).at("lm_head")?;
+        let logits = linear(cx, normed, &self.head_weight(cx)?).at("lm_head")?;
         logits.relabel(Label::Activations, Label::Logits);
         Ok(logits)
     }
@@ -249,21 +269,37 @@ impl Llama {
     ) -> Result<(Tensor, Tensor)> {
         let h = self.forward(cx, batch, options)?;
         let normed = self.normed(cx, &h)?;
-        xent(cx, &normed, self.head_weight(), targets, scale).at("lm_head")
+        xent(cx, &normed, &self.head_weight(cx)?, targets, scale).at("lm_head")
     }
 
-    fn head_weight(&self) -> &Tensor {
-        self.head.as_ref().unwrap_or(&self.embedding)
+    fn head_weight(&self, cx: &Ctx) -> Result<Tensor> {
+        self.head.as_ref().unwrap_or(&self.embedding).get(cx)
+    }
+
+    /// Every rank's part in a batch of other ranks, where it has none itself: `cx` is like theirs.
+    ///
+    /// # Errors
+    /// When a rank is gone.
+    pub fn idle(&self, cx: &Ctx) -> Result<()> {
+        self.shards.as_ref().map_or(Ok(()), |shards| shards.walk_idly(cx))
+    }
+
+    /// Ends the backward of a batch, on every rank that had one.
+    ///
+    /// # Errors
+    /// When a rank is gone.
+    pub fn finish_backward(&self, cx: &Ctx) -> Result<()> {
+        self.shards.as_ref().map_or(Ok(()), |shards| shards.come_down(cx))
     }
 
     /// Every tensor that wants a gradient, named as in a checkpoint or an adapter file, in a fixed order.
     pub fn trainable(&self) -> Vec<(String, &Tensor)> {
-        let mut all = vec![("model.embed_tokens.weight".to_owned(), &self.embedding)];
-        for layer in &self.layers {
-            all.extend(layer.tensors());
-        }
-        all.push(("model.norm.weight".to_owned(), &self.norm));
-        all.extend(self.head.iter().map(|head| ("lm_head.weight".to_owned(), head)));
+        let named = |name: &str, t| (name.to_owned(), t);
+        let embedding = self.embedding.here().map(|t| named("model.embed_tokens.weight", t));
+        let mut all: Vec<(String, &Tensor)> = embedding.into_iter().collect();
+        all.extend(self.layers.iter().flat_map(|layer| layer.tensors()));
+        all.push(named("model.norm.weight", &self.norm));
+        all.extend(self.head.iter().filter_map(Weight::here).map(|t| named("lm_head.weight", t)));
         all.retain(|(_, t)| t.id().is_some());
         all
     }
@@ -273,12 +309,14 @@ impl Llama {
     /// # Errors
     /// When a tape or another holder still reads a weight.
     pub fn trainable_mut(&mut self) -> Result<Vec<(String, &mut Tensor)>> {
-        let mut all = vec![("model.embed_tokens.weight".to_owned(), &mut self.embedding)];
+        let named = |name: &str, t| (name.to_owned(), t);
+        let embedding = self.embedding.here_mut().map(|t| named("model.embed_tokens.weight", t));
+        let mut all: Vec<(String, &mut Tensor)> = embedding.into_iter().collect();
         for layer in &mut self.layers {
             all.extend(unshared(layer)?.tensors_mut());
         }
-        all.push(("model.norm.weight".to_owned(), &mut self.norm));
-        all.extend(self.head.iter_mut().map(|head| ("lm_head.weight".to_owned(), head)));
+        all.push(named("model.norm.weight", &mut self.norm));
+        all.extend(self.head.iter_mut().filter_map(Weight::here_mut).map(|t| named("lm_head.weight", t)));
         all.retain(|(_, t)| t.id().is_some());
         Ok(all)
     }
@@ -304,11 +342,16 @@ pub struct Qkv {
 }
 
 impl Layer {
-    fn load(config: &Config, index: usize, weight: &dyn Fn(&str) -> Result<Tensor>) -> Result<Self> {
+    fn load(
+        config: &Config,
+        index: usize,
+        weight: &dyn Fn(&str) -> Result<Tensor>,
+        matrix: &dyn Fn(usize, &str) -> Result<Weight>,
+    ) -> Result<Self> {
         let norm = |name: &str| weight(&format!("model.layers.{index}.{name}.weight"));
         let mut projections = Vec::with_capacity(7);
         for linear in config::Linear::ALL {
-            let weight = weight(&format!("{}.weight", linear.path(index)))?;
+            let weight = matrix(index + 1, &format!("{}.weight", linear.path(index)))?;
             projections.push(Projection { weight, adapter: None });
         }
         Ok(Layer {
@@ -391,7 +434,9 @@ impl Layer {
         dropout: f32,
     ) -> Result<Vec<Tensor>> {
         let projection = |linear: &config::Linear| &self.projections[*linear as usize];
-        let targets: Vec<lora::Target> = linears.iter().filter_map(|l| projection(l).target()).collect();
+        let weights = linears.iter().map(|l| projection(l).weight.get(cx)).collect::<Result<Vec<_>>>()?;
+        let targets = linears.iter().zip(&weights).filter_map(|(l, w)| projection(l).target(w));
+        let targets: Vec<lora::Target> = targets.collect();
         let names = || linears.iter().map(|l| l.name()).collect::<Vec<_>>().join("+");
         let site = (self.index * config::Linear::ALL.len() + linears[0] as usize) as u32;
         let dropout = place.keys.map(|tokens| Dropout {
@@ -406,11 +451,10 @@ impl Layer {
         };
         let mut adapted = adapted.into_iter();
         let mut outs = Vec::with_capacity(linears.len());
-        for l in linears {
-            let projection = projection(l);
-            outs.push(match projection.adapter {
+        for (l, w) in linears.iter().zip(&weights) {
+            outs.push(match projection(l).adapter {
                 Some(_) => adapted.next().ok_or_else(|| Error::new("lora gave too few outputs"))?,
-                None => linear(cx, x, &projection.weight).at(l.name())?,
+                None => linear(cx, x, w).at(l.name())?,
             });
         }
         Ok(outs)
@@ -423,7 +467,7 @@ impl Layer {
         ];
         for (linear, p) in config::Linear::ALL.iter().zip(&self.projections) {
             let path = linear.path(self.index);
-            all.push((format!("{path}.weight"), &p.weight));
+            all.extend(p.weight.here().map(|w| (format!("{path}.weight"), w)));
             if let Some(LowRank { a, b, .. }) = &p.adapter {
                 all.extend([(format!("{path}.lora_A.weight"), a), (format!("{path}.lora_B.weight"), b)]);
             }
@@ -435,7 +479,7 @@ impl Layer {
         let names: Vec<String> = self.tensors().into_iter().map(|(name, _)| name).collect();
         let mut all = vec![&mut self.input_norm, &mut self.post_norm];
         for p in &mut self.projections {
-            all.push(&mut p.weight);
+            all.extend(p.weight.here_mut());
             all.extend(p.adapter.iter_mut().flat_map(|LowRank { a, b, .. }| [a, b]));
         }
         names.into_iter().zip(all).collect()
@@ -447,9 +491,9 @@ impl Layer {
 }
 
 impl Projection {
-    fn target(&self) -> Option<lora::Target<'_>> {
+    fn target<'a>(&'a self, w: &'a Tensor) -> Option<lora::Target<'a>> {
         let LowRank { a, b, scale } = self.adapter.as_ref()?;
-        Some(lora::Target { w: &self.weight, a, b, scale: *scale })
+        Some(lora::Target { w, a, b, scale: *scale })
     }
 }
 

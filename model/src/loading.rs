@@ -5,7 +5,7 @@ use crate::checkpoint::{Checkpoint, Watch};
 use crate::part::Part;
 use crate::tensor_file::{Entry, TensorFile};
 use codelsi_engine::cuda::{Cuda, Staging};
-use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
+use codelsi_engine::{At, DType, Device, Error, Label, Result, Shape, Tensor};
 use safetensors::Dtype;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -55,6 +55,14 @@ impl<'a> Loading<'a> {
             }
             _ => self.copy(name, part, dtype),
         }
+    }
+
+    /// The dimensions of a weight.
+    ///
+    /// # Errors
+    /// When the model has no tensor of that name.
+    pub fn shape(&self, name: &str) -> Result<Shape> {
+        Part::Whole.shape(&self.checkpoint.entry(name)?.shape).at(name)
     }
 
     /// An own F32 copy of a part of a weight, to be trained or changed.

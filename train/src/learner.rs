@@ -121,22 +121,28 @@ impl<'a> Learner<'a> {
                 let (loss, _) = self.model.loss(&cx, &batch, &targets, scale, options)?;
                 adder.loss(i, &loss)?;
                 cx.backward_each(&loss, self.one.clone(), &mut |id, gradient| adder.add(i, id, gradient))?;
+                self.model.finish_backward(&cx)?;
                 first += micro_batches[i].tokens.len();
             }
-            Ok(())
+            let idle = deal.most() - adder.range().len();
+            let cx = Ctx::training(&self.device, self.options.seed, t);
+            (0..idle).try_for_each(|_| self.model.idle(&cx))
         })
     }
 
     /// Mean loss over the labelled tokens of `sequences`, without dropout; the ranks share the work.
     pub fn validate(&self, sequences: &[Sequence]) -> Result<f64> {
         let mut losses = vec![0.0f32; sequences.len()];
-        let mine = Deal::new(sequences.len(), self.comm.world()).range(self.comm.rank());
+        let deal = Deal::new(sequences.len(), self.comm.world());
+        let mine = deal.range(self.comm.rank());
         let each = |sequence: &Sequence| -> Result<Tensor> {
             let cx = Ctx::inference(&self.device);
             let (batch, targets) = self.batch(sequence, 0)?;
             Ok(self.model.loss(&cx, &batch, &targets, 1.0, ForwardOptions::default())?.0)
         };
         let found: Vec<Tensor> = sequences[mine.clone()].iter().map(each).collect::<Result<_>>()?;
+        let idle = deal.most() - mine.len();
+        (0..idle).try_for_each(|_| self.model.idle(&Ctx::inference(&self.device)))?;
         let found = self.read(&found.iter().collect::<Vec<_>>())?;
         losses[mine].iter_mut().zip(found).for_each(|(loss, found)| *loss = found as f32);
         let mut losses = self.device.tensor(Label::Scratch, [losses.len()], &losses)?;

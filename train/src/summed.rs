@@ -39,6 +39,11 @@ impl Deal {
         at(rank)..at(rank + 1)
     }
 
+    /// The micro-batches of the rank that has most.
+    pub fn most(&self) -> usize {
+        self.range(0).len()
+    }
+
     /// The whole subtrees of all ranks with their owners, in the order of micro-batches.
     fn subtrees(&self) -> Vec<(usize, Range<usize>)> {
         let of = |rank| {

@@ -23,16 +23,21 @@ impl Coming {
         Coming { gathers, arrival: Some((cuda, event)) }
     }
 
-    /// The tensors, for ops from now on: those of a card wait there for the gather, the host does not.
+    /// The tensor of gather `i`, for ops from now on: those of a card wait there for the gather, the host does not.
     ///
     /// # Errors
     /// The driver's.
-    pub fn arrive(&mut self) -> Result<impl ExactSizeIterator<Item = &Tensor>> {
+    pub fn get(&mut self, i: usize) -> Result<&Tensor> {
+        self.arrive()?;
+        Ok(&self.gathers[i].1)
+    }
+
+    fn arrive(&mut self) -> Result<()> {
         if let Some((cuda, event)) = &self.arrival {
             cuda.wait(Stream::COMPUTE, event)?;
             self.arrival = None;
         }
-        Ok(self.gathers.iter().map(|(_, whole)| whole))
+        Ok(())
     }
 }
 
