@@ -29,10 +29,8 @@ pub struct RankArgs {
 /// Refuses a layout that is not there.
 pub fn check(layout: Layout) -> Result<()> {
     match layout {
-        Layout::Replicate => Ok(()),
-        Layout::Shard | Layout::Tensor => {
-            Err(Error::new(format!("--layout {layout} is not there yet; use replicate")))
-        }
+        Layout::Replicate | Layout::Tensor => Ok(()),
+        Layout::Shard => Err(Error::new(format!("--layout {layout} is not there yet; use replicate"))),
     }
 }
 
