@@ -26,23 +26,12 @@ pub struct RankArgs {
     timeout: Option<f64>,
 }
 
-/// Refuses a layout that is not there.
-pub fn check(layout: Layout) -> Result<()> {
-    match layout {
-        Layout::Replicate => Ok(()),
-        Layout::Shard | Layout::Tensor => {
-            Err(Error::new(format!("--layout {layout} is not there yet; use replicate")))
-        }
-    }
-}
-
 impl RankArgs {
     /// Runs `f` once a rank and returns what rank 0's returns; nothing in a process that is another rank.
     ///
     /// # Errors
     /// The first rank's to fail; or when ranks, devices and launcher do not fit together.
     pub fn run<T: Send>(self, device: DeviceArg, f: impl Fn(Split) -> Result<T> + Sync) -> Result<Option<T>> {
-        check(self.layout)?;
         let f = |rank| f(Split::new(rank, self.layout));
         match launched(|name| std::env::var(name).ok())? {
             Some(member) => self.process(&member, device, &f),
@@ -62,9 +51,8 @@ impl RankArgs {
     /// The number of ranks of a command that holds them all in one process.
     ///
     /// # Errors
-    /// Under a launcher of several processes; or when there is no such layout.
+    /// Under a launcher of several processes.
     pub fn in_one_process(self) -> Result<usize> {
-        check(self.layout)?;
         match launched(|name| std::env::var(name).ok())? {
             Some(member) if member.world > 1 => Err(Error::new(
                 "this command holds its ranks in one process: start it without a launcher, with --ranks N",

@@ -49,7 +49,7 @@ impl<'a> Learner<'a> {
         let train = if adapter.is_some() { Train::Adapters } else { Train::Everything };
         let mut model = Llama::load(split, base, options.compute, train)?;
         if let Some(adapter) = adapter {
-            model.attach(&device, adapter, train)?;
+            model.attach(adapter, train)?;
         }
         let TrainOptions { weight_decay, clip: max_norm, .. } = *options;
         let rule = AdamW { weight_decay, max_norm, ..AdamW::default() };
@@ -62,7 +62,8 @@ impl<'a> Learner<'a> {
     pub fn restore(&mut self, folder: &Path, step: usize) -> Result<()> {
         self.optimizer.step = step as u32;
         self.optimizer.moments.clear();
-        self.optimizer.moments = checkpoint::load_moments(&self.device, folder, &self.model.trainable())?;
+        self.optimizer.moments =
+            checkpoint::load_moments(self.model.split(), folder, &self.model.trainable())?;
         Ok(())
     }
 
@@ -71,9 +72,32 @@ impl<'a> Learner<'a> {
         &self.model
     }
 
-    /// The moments by their parameter's name.
-    pub fn moments(&self) -> BTreeMap<String, &Moments> {
-        self.model.trainable().into_iter().map(|(name, _)| name).zip(&self.optimizer.moments).collect()
+    /// Every trained tensor by its name, whole. All ranks call it.
+    ///
+    /// # Errors
+    /// When a rank is gone, or the device fails.
+    pub fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.wholes(|_, t| t)
+    }
+
+    /// The moments by their parameter's name, whole. All ranks call it.
+    ///
+    /// # Errors
+    /// As [`Learner::weights`].
+    pub fn moments(&self) -> Result<BTreeMap<String, Moments>> {
+        let m = self.wholes(|i, _| &self.optimizer.moments[i].0)?;
+        let mut v = self.wholes(|i, _| &self.optimizer.moments[i].1)?;
+        Ok(m.into_iter().filter_map(|(name, m)| v.remove(&name).map(|v| (name, (m, v)))).collect())
+    }
+
+    /// The whole of what `of` gives for each trained tensor.
+    fn wholes<'t>(
+        &'t self,
+        of: impl Fn(usize, &'t Tensor) -> &'t Tensor,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        let trained = self.model.trainable().into_iter().enumerate();
+        let wholes = trained.map(|(i, (name, t))| Ok((name.clone(), self.model.whole(&name, of(i, t))?)));
+        wholes.collect()
     }
 
     /// The next step, at learning rate `lr`: all ranks are given all of its micro-batches, and share them.
@@ -88,7 +112,7 @@ impl<'a> Learner<'a> {
     pub fn step(&mut self, micro_batches: &[Sequence], lr: f64) -> Result<Found> {
         let t = self.optimizer.step + 1;
         let (grads, loss) = self.gradients(micro_batches, t).at(format!("step {t}"))?;
-        let cx = Ctx::inference(&self.device);
+        let cx = self.inference();
         let squares = self.optimizer.step(&cx, &mut self.model, grads, lr as f32).at(format!("step {t}"))?;
         self.found(&loss, &squares).at(format!("step {t}"))
     }
@@ -116,7 +140,7 @@ impl<'a> Learner<'a> {
             let mine = adder.range();
             let mut first = micro_batches[..mine.start].iter().map(|before| before.tokens.len()).sum();
             for i in mine {
-                let cx = Ctx::training(&self.device, self.options.seed, t);
+                let cx = self.training(t);
                 let (batch, targets) = self.batch(&micro_batches[i], first)?;
                 let (loss, _) = self.model.loss(&cx, &batch, &targets, scale, options)?;
                 adder.loss(i, &loss)?;
@@ -125,7 +149,7 @@ impl<'a> Learner<'a> {
                 first += micro_batches[i].tokens.len();
             }
             let idle = deal.most() - adder.range().len();
-            let cx = Ctx::training(&self.device, self.options.seed, t);
+            let cx = self.training(t);
             (0..idle).try_for_each(|_| self.model.idle(&cx))
         })
     }
@@ -136,13 +160,13 @@ impl<'a> Learner<'a> {
         let deal = Deal::new(sequences.len(), self.comm.world());
         let mine = deal.range(self.comm.rank());
         let each = |sequence: &Sequence| -> Result<Tensor> {
-            let cx = Ctx::inference(&self.device);
+            let cx = self.inference();
             let (batch, targets) = self.batch(sequence, 0)?;
             Ok(self.model.loss(&cx, &batch, &targets, 1.0, ForwardOptions::default())?.0)
         };
         let found: Vec<Tensor> = sequences[mine.clone()].iter().map(each).collect::<Result<_>>()?;
         let idle = deal.most() - mine.len();
-        (0..idle).try_for_each(|_| self.model.idle(&Ctx::inference(&self.device)))?;
+        (0..idle).try_for_each(|_| self.model.idle(&self.inference()))?;
         let found = self.read(&found.iter().collect::<Vec<_>>())?;
         losses[mine].iter_mut().zip(found).for_each(|(loss, found)| *loss = found as f32);
         let mut losses = self.device.tensor(Label::Scratch, [losses.len()], &losses)?;
@@ -159,6 +183,16 @@ impl<'a> Learner<'a> {
         let keys: Vec<i32> = (first..first + length).map(|key| key as i32).collect();
         let batch = Batch::with_keys(&self.device, &sequence.lengths, &ids, &keys)?;
         Ok((batch, Targets::new(&self.device, &sequence.targets)?))
+    }
+
+    /// A context of step `t` with a tape.
+    fn training(&self, t: u32) -> Ctx {
+        Ctx::training(&self.device, self.options.seed, t).with_comm(self.model.split().within_batch())
+    }
+
+    /// A context without a tape.
+    fn inference(&self) -> Ctx {
+        Ctx::inference(&self.device).with_comm(self.model.split().within_batch())
     }
 
     /// The scalars' values; 0 where nothing is computed.

@@ -158,7 +158,7 @@ pub fn generation(
     let base = base.without_weights(matches!(device, Device::Cpu(_)));
     let mut model = Llama::load(&planning, &base, compute, Train::Nothing)?;
     if let Some(adapter) = adapter {
-        model.attach(&planning, adapter, Train::Nothing)?;
+        model.attach(adapter, Train::Nothing)?;
     }
     let mut largest: Vec<&Request> = requests.iter().collect();
     largest.sort_by_key(|r| std::cmp::Reverse(r.prompt.len() + r.n * r.max_tokens));

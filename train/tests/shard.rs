@@ -71,7 +71,7 @@ impl World {
         let values = |t: &Tensor| t.to_vec::<f32>();
         let model = learner.model();
         let parameters = model.trainable().iter().map(|(_, t)| values(t)).collect::<Result<_>>()?;
-        let moments = learner.moments().into_values().map(|(m, v)| Ok([values(m)?, values(v)?]));
+        let moments = learner.moments()?.into_values().map(|(m, v)| Ok([values(&m)?, values(&v)?]));
         let moments = moments.collect::<Result<_>>()?;
         Ok(Steps { found, validated, parameters, moments, logits: logits(model)? })
     }

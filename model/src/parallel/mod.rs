@@ -6,7 +6,12 @@
 //! | shard | 1/N of every frozen matrix; adapters and norms whole | matrices, one layer ahead of use; gradients |
 //! | tensor | its heads, its MLP columns, its rows of the vocabulary | activations, twice a layer each way |
 
+mod cut;
+mod ops;
 pub mod shard;
+
+pub use cut::Cut;
+pub(crate) use ops::{enter, leave};
 
 use codelsi_engine::{Comm, Device, Rank, Solo};
 use std::fmt;
@@ -77,7 +82,7 @@ impl Split {
         &self.rank.comm
     }
 
-    /// The link between the ranks that compute one batch together: what a model runs with.
+    /// The link between the ranks that compute one batch together: what a model's ops run with.
     pub fn within_batch(&self) -> Arc<dyn Comm> {
         match self.layout {
             Layout::Replicate | Layout::Shard => Arc::new(Solo),

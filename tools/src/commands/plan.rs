@@ -3,7 +3,6 @@
 use crate::model_args::ComputeArg;
 use crate::output::Output;
 use crate::place::DeviceArg;
-use crate::ranks;
 use clap::{ArgGroup, Args};
 use codelsi_engine::cuda::{Cuda, Properties};
 use codelsi_engine::memory::Usage;
@@ -107,7 +106,6 @@ impl FromStr for Bytes {
 
 /// Runs the command.
 pub fn run(args: &Plan, out: &Output) -> Result<()> {
-    ranks::check(args.layout)?;
     let base = base(args)?;
     let device = args.target()?;
     let compute = match args.compute {
