@@ -204,6 +204,26 @@ mod tests {
         arrives_on(&device);
     }
 
+    /// Memory that was used before is not zero by itself.
+    #[test]
+    fn what_lies_beyond_the_end_is_zero_wherever_it_is_read_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = file(folder.path());
+        let elements = SHAPE[0] * SHAPE[1];
+        for (part, there) in [(elements - 5..elements + 3, 5), (elements + 2..elements + 10, 0)] {
+            for stored in ["f32", "f16", "bf16"] {
+                for dtype in [DType::F32, DType::BF16] {
+                    let mut to = vec![0xff; 8 * dtype.size()];
+                    let part = Part::Flat(part.clone());
+                    file.read(file.entry(stored).unwrap(), &part, 0, dtype, &mut to).unwrap();
+                    let (own, beyond) = to.split_at(there * dtype.size());
+                    assert!(own.chunks(dtype.size()).all(|x| x != [0xff; 4] && x != [0xff; 2]));
+                    assert!(beyond.iter().all(|&byte| byte == 0), "{part:?} of {stored} as {dtype:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_host_reads_in_place_what_lies_in_one_run() {
         let folder = tempfile::tempdir().unwrap();
