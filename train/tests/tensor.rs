@@ -45,7 +45,7 @@ fn options(folder: &Path, full: bool) -> TrainOptions {
 
 fn run(world: usize, layout: Layout, options: &TrainOptions) -> Left {
     let reports = on_ranks(world, |rank| train(options, Split::new(rank, layout), &mut |_| ()));
-    reports.into_iter().for_each(|report| drop(report.unwrap()));
+    reports.into_iter().collect::<Result<Vec<_>>>().unwrap();
     left(options)
 }
 
