@@ -174,6 +174,8 @@ mod tests {
         for ranks in ["2", "3", "7"] {
             assert_eq!(answers(ranks, "replicate"), alone, "{ranks} ranks");
         }
-        assert_eq!(answers("2", "tensor"), alone);
+        for (ranks, layout) in [("2", "tensor"), ("2", "shard"), ("3", "shard")] {
+            assert_eq!(answers(ranks, layout), alone, "{ranks} ranks, {layout}");
+        }
     }
 }

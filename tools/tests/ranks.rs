@@ -123,6 +123,23 @@ fn threads_and_processes_leave_the_bytes_of_one() {
     let pair = world.pair("pair").map(|process| process.wait_with_output().unwrap());
     pair.iter().for_each(succeeded);
     assert!(world.adapter("pair") == world.adapter("alone"), "two processes");
+    succeeded(&world.train("shards").args(["--ranks", "3", "--layout", "shard"]).output().unwrap());
+    assert!(
+        world.adapter("shards") == world.adapter("alone"),
+        "three threads, each with a third of the weights"
+    );
+    let port = free_port();
+    let half = |rank| {
+        let mut command = world.train("halves");
+        command.args(["--layout", "shard"]);
+        launched(command, rank, 2, port).spawn().unwrap()
+    };
+    let halves = [0, 1].map(half).map(|process| process.wait_with_output().unwrap());
+    halves.iter().for_each(succeeded);
+    assert!(
+        world.adapter("halves") == world.adapter("alone"),
+        "two processes, each with half of the weights"
+    );
     assert!(!pair[0].stdout.is_empty() && pair[1].stdout.is_empty() && pair[1].stderr.is_empty());
 }
 

@@ -38,6 +38,9 @@ pub struct StepPlan {
     /// Layers that run again in backward, of all.
     pub recompute: usize,
     pub layers: usize,
+    /// Ranks of the run, and how they share the model.
+    pub world: usize,
+    pub layout: Layout,
     /// Bytes that may be in use.
     pub budget: Option<usize>,
     /// The largest micro-batches that fit the budget with nothing and with every layer recomputed; 0 when none does.
@@ -62,7 +65,8 @@ impl Planner<'_> {
         let usage = self.usage(recompute, micro_batches)?;
         let largest = || Ok::<_, Error>([self.largest(0)?, self.largest(layers)?]);
         let largest = self.budget.map(|_| largest()).transpose()?;
-        Ok(StepPlan { usage, recompute, layers, budget: self.budget, largest })
+        let Planner { world, layout, budget, .. } = *self;
+        Ok(StepPlan { usage, recompute, layers, world, layout, budget, largest })
     }
 
     /// The plan of a step of full sequences, every token of which is learned.
@@ -230,6 +234,11 @@ impl StepPlan {
             flags.push(format!("lower --micro-batch {}", options.micro_batch));
         }
         flags.push(format!("lower --seq {}", options.seq));
+        // What is trained whole, every rank needs whole.
+        if !options.full && self.layout == Layout::Replicate {
+            let ranks = if self.world > 1 { "" } else { "--ranks 2 " };
+            flags.push(format!("spread the weights over cards with {ranks}--layout shard"));
+        }
         flags.join(", or ")
     }
 }

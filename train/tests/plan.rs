@@ -13,7 +13,7 @@ use codelsi_train::TrainOptions;
 use codelsi_train::learner::Learner;
 use codelsi_train::options::Checkpointing;
 use codelsi_train::pack::{Document, Sequence};
-use codelsi_train::plan::{Planner, generation};
+use codelsi_train::plan::{Planner, StepPlan, generation};
 use tempfile::TempDir;
 
 /// A software GPU; None, with a line that says so, where there is no compiler. With `CODELSI_REQUIRE=all` that is a
@@ -164,6 +164,18 @@ fn a_full_card_says_what_would_help() {
     drop(learner);
     let refusal = plan.check(&device, &options).unwrap_err().to_string();
     assert!(refusal.contains("DOES NOT FIT") && refusal.contains("lower --seq"), "{refusal}");
+    let ranks = |world, layout, full| {
+        let options = TrainOptions { full, ..options.clone() };
+        StepPlan { world, layout, ..plan.clone() }.advice(&options)
+    };
+    assert!(
+        ranks(1, Layout::Replicate, false)
+            .ends_with(", or spread the weights over cards with --ranks 2 --layout shard")
+    );
+    assert!(ranks(2, Layout::Replicate, false).ends_with("over cards with --layout shard"));
+    for spread in [ranks(2, Layout::Shard, false), ranks(2, Layout::Replicate, true)] {
+        assert!(spread.ends_with("--seq 4096"), "{spread}");
+    }
     cuda.emulator().unwrap().set_memory(plan.usage.peak);
     let mut learner = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
     learner.step(&[sequence(24)], 1e-3).unwrap();

@@ -80,6 +80,18 @@ fn gather_and_scatter_are_each_other_s_shapes() {
 }
 
 #[test]
+fn gathers_ahead_fill_each_tensor() {
+    for results in both(3, |c| {
+        let rank = c.rank() as f32;
+        let gathers = vec![(tensor(&[rank]), empty(3)), (tensor(&[rank, 10.0]), empty(6))];
+        let mut coming = c.gather_ahead(gathers).unwrap();
+        [1, 0].map(|i| coming.get(i).unwrap().to_vec::<f32>().unwrap())
+    }) {
+        assert_eq!(results, vec![[vec![0.0, 10.0, 1.0, 10.0, 2.0, 10.0], vec![0.0, 1.0, 2.0]]; 3]);
+    }
+}
+
+#[test]
 fn broadcasts_carry_each_tensor_from_its_rank_also_beside_other_calls() {
     // Rank 1 gives two tensors, rank 2 one, rank 0 none; at the same time the main link sums.
     for results in both(3, |c| {

@@ -106,8 +106,8 @@ fn inference(
     let seconds = started.elapsed().as_secs_f64();
     let copied = matches!(device, Device::Cuda(_)).then(|| base.byte_len() as f64 / seconds / 1e9);
     let config = base.config();
-    // In step, every rank does its part of the work.
-    let parts = if split.in_step() { split.comm().world() as f64 } else { 1.0 };
+    // Of one batch, ranks of the tensor layout do a part each.
+    let parts = split.within_batch().world() as f64;
     let mut time = |name, prompt: usize, tokens: usize, counted: usize, seconds_at_roof: Option<f64>| {
         let request = Request { stop_at_eos: false, ..Request::greedy(random(config, prompt), tokens) };
         let limits = Limits { prefill: prompt, ..Limits::default() };

@@ -89,7 +89,7 @@ impl From<SamplingArgs> for Sampling {
 pub fn run(args: &Generate, out: &Output) -> Result<()> {
     if args.ranks.world()? > 1 && args.ranks.layout == Layout::Replicate {
         return Err(Error::new(
-            "--layout replicate shares prompts, and there is one: use --ranks 1, or --layout tensor",
+            "--layout replicate shares prompts, and there is one: use --ranks 1, or --layout tensor or shard",
         ));
     }
     let completions = args.ranks.run(args.model.place.device, |split| complete(args, split, out))?;
