@@ -95,6 +95,7 @@ impl ProtocolArgs {
 
 /// Runs the command.
 pub fn run(args: &Evaluate, out: &Output) -> Result<()> {
+    args.ranks.in_one_process()?;
     let problems = args.protocol.problems(&args.problems)?;
     let judge = args.judge.open()?;
     let protocol = args.protocol.protocol(&problems, &*judge);
