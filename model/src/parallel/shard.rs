@@ -4,6 +4,9 @@
 //! comes down again, to layer 1. At a stop its matrices are whole, those of the stop to come are being gathered, and no
 //! others exist: a rank holds 1/N of everything and at most two stops.
 //!
+//! Between cards of their own a gather runs on a stream beside the ops of the stop before. Over host memory (threads on the
+//! CPU, on software GPUs or on one card, and sockets) it is over when it returns, and nothing overlaps.
+//!
 //! A gather needs every rank, so all ranks visit the same stops in the same order. A rank without a batch while others
 //! have one walks all the same ([`Shards::walk`]).
 
