@@ -1,4 +1,4 @@
-//! The tensor layout: models cut by heads over ranks, held to float64 references and to one rank.
+//! Models that ranks share, held to float64 references and to one rank: cut by heads, or in parts that are gathered.
 
 use codelsi_engine::{Comm, DType, Device, Rank, Result, Threads};
 use codelsi_model::parallel::{Layout, Split};
@@ -10,13 +10,13 @@ use std::time::Duration;
 
 /// What each rank's `f` returns; a rank that fails tells the others.
 fn on_ranks<T: Send>(
-    world: usize,
+    (world, layout): (usize, Layout),
     device: impl Fn() -> Device + Sync,
     f: impl Fn(Split) -> Result<T> + Sync,
 ) -> Vec<Result<T>> {
     let one = |comm: Arc<dyn Comm>| {
         let rank = Rank { device: device(), comm: comm.clone() };
-        f(Split::new(rank, Layout::Tensor)).inspect_err(|e| comm.abort(&e.to_string()))
+        f(Split::new(rank, layout)).inspect_err(|e| comm.abort(&e.to_string()))
     };
     std::thread::scope(|scope| {
         let group = Threads::group_within(world, Duration::from_secs(60)).into_iter();
@@ -50,7 +50,7 @@ fn near_the_truth(cases: Vec<(PathBuf, Vec<usize>)>, device: impl Fn() -> Device
         let alone = check(&folder, &device(), compute).unwrap();
         for world in worlds {
             let name = format!("{} on {world} ranks", folder.display());
-            for rows in on_ranks(world, &device, |split| check(&folder, split, compute)) {
+            for rows in on_ranks((world, Layout::Tensor), &device, |split| check(&folder, split, compute)) {
                 let rows = rows.unwrap();
                 // What is cut and not compared: q, k and v of layer 0.
                 assert_eq!(rows.len() + 3, alone.len(), "{name}");
@@ -85,8 +85,20 @@ fn software_gpus_are_as_near_as_one() {
     near_the_truth(own(), || emulated().unwrap(), DType::BF16);
 }
 
+/// Gathered matrices are the whole ones: nothing that a case states is another number.
+#[test]
+fn shards_compute_what_one_rank_does() {
+    let errors = |rows: Vec<Compared>| rows.into_iter().map(|row| (row.tensor, row.error)).collect::<Vec<_>>();
+    for (case, world, compute) in [("tiny", 2, DType::BF16), ("tiny", 3, DType::F32), ("six", 4, DType::F32)] {
+        let alone = errors(check(&golden(case), &Device::cpu(), compute).unwrap());
+        for rows in on_ranks((world, Layout::Shard), Device::cpu, |split| check(&golden(case), split, compute)) {
+            assert_eq!(errors(rows.unwrap()), alone, "{case} on {world} ranks");
+        }
+    }
+}
+
 fn refusal(folder: &Path, world: usize) -> String {
-    let refused = on_ranks(world, Device::cpu, |split| check(folder, split, DType::F32));
+    let refused = on_ranks((world, Layout::Tensor), Device::cpu, |split| check(folder, split, DType::F32));
     refused.into_iter().next().unwrap().unwrap_err().to_string()
 }
 
