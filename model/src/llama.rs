@@ -8,7 +8,7 @@ use crate::adapter::Adapter;
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, Config};
 use crate::parallel::shard::{Shards, Weight};
-use crate::parallel::{Layout, Split, enter, leave};
+use crate::parallel::{Split, enter, leave};
 use crate::part::Part;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::elementwise::add;
@@ -144,15 +144,7 @@ impl Llama {
                 _ => loading.tensor(name, &part, compute),
             }
         };
-        let shards = match (split.layout(), train) {
-            (Layout::Shard, Train::Everything) => {
-                return Err(Error::new(
-                    "--layout shard spreads frozen weights, and full training has none: use --layout replicate",
-                ));
-            }
-            (Layout::Shard, _) => Some(Shards::new(&split, config.layers)),
-            _ => None,
-        };
+        let shards = Shards::new(&split, config.layers, train)?;
         let matrix = |stop: usize, name: &str| match &shards {
             Some(shards) => shards.load(&loading, stop, name, compute),
             None => weight(name).map(Weight::Here),
@@ -163,9 +155,10 @@ impl Llama {
             embedding: matrix(0, "model.embed_tokens.weight")?,
             layers: layers.collect::<Result<_>>()?,
             norm: weight("model.norm.weight")?,
-            head: match &shards {
-                _ if !config.tied => Some(matrix(config.layers + 1, "lm_head.weight")?),
-                shards => shards.as_ref().map(Shards::tied),
+            head: match (config.tied, &shards) {
+                (false, _) => Some(matrix(config.layers + 1, "lm_head.weight")?),
+                (true, Some(shards)) => Some(shards.tied()),
+                (true, None) => None,
             },
             shards: shards.clone(),
             rope: rope::table(

@@ -88,10 +88,14 @@ fn software_gpus_are_as_near_as_one() {
 /// Gathered matrices are the whole ones: nothing that a case states is another number.
 #[test]
 fn shards_compute_what_one_rank_does() {
-    let errors = |rows: Vec<Compared>| rows.into_iter().map(|row| (row.tensor, row.error)).collect::<Vec<_>>();
-    for (case, world, compute) in [("tiny", 2, DType::BF16), ("tiny", 3, DType::F32), ("six", 4, DType::F32)] {
+    let errors =
+        |rows: Vec<Compared>| rows.into_iter().map(|row| (row.tensor, row.error)).collect::<Vec<_>>();
+    for (case, world, compute) in [("tiny", 2, DType::BF16), ("tiny", 3, DType::F32), ("six", 4, DType::F32)]
+    {
         let alone = errors(check(&golden(case), &Device::cpu(), compute).unwrap());
-        for rows in on_ranks((world, Layout::Shard), Device::cpu, |split| check(&golden(case), split, compute)) {
+        for rows in
+            on_ranks((world, Layout::Shard), Device::cpu, |split| check(&golden(case), split, compute))
+        {
             assert_eq!(errors(rows.unwrap()), alone, "{case} on {world} ranks");
         }
     }

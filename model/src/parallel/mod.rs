@@ -8,7 +8,7 @@
 
 mod cut;
 mod ops;
-pub mod shard;
+pub(crate) mod shard;
 
 pub use cut::Cut;
 pub(crate) use ops::{enter, leave};

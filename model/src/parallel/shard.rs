@@ -8,14 +8,15 @@
 //! CPU, on software GPUs or on one card, and sockets) it is over when it returns, and nothing overlaps.
 //!
 //! A gather needs every rank, so all ranks visit the same stops in the same order. A rank without a batch while others
-//! have one walks all the same ([`Shards::walk`]).
+//! have one walks all the same.
 
-use super::Split;
+use super::{Layout, Split};
+use crate::llama::Train;
 use crate::loading::Loading;
 use crate::part::Part;
 use codelsi_engine::comm::Coming;
 use codelsi_engine::tensor::Origin;
-use codelsi_engine::{Ctx, DType, Label, Result, Shape, Tensor};
+use codelsi_engine::{Ctx, DType, Error, Label, Result, Shape, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A matrix of a model.
@@ -71,6 +72,8 @@ impl Origin for Parted {
 /// One rank's parts of all matrices, and what is whole of them now.
 pub struct Shards {
     split: Split,
+    /// The stop of the head.
+    last: usize,
     walk: Mutex<Walk>,
 }
 
@@ -98,17 +101,29 @@ struct Stored {
 }
 
 impl Shards {
-    /// For a model of `layers` layers, none of which is loaded.
-    pub(crate) fn new(split: &Split, layers: usize) -> Arc<Self> {
-        let walk = Walk { here: None, ahead: None, parts: vec![Vec::new(); layers + 2] };
-        Arc::new(Shards { split: split.clone(), walk: Mutex::new(walk) })
+    /// For a model of `layers` layers, none of which is loaded; none in other layouts.
+    ///
+    /// # Errors
+    /// When every weight is to be trained.
+    pub fn new(split: &Split, layers: usize, train: Train) -> Result<Option<Arc<Self>>> {
+        let last = layers + 1;
+        let walk = Walk { here: None, ahead: None, parts: vec![Vec::new(); last + 1] };
+        match (split.layout(), train) {
+            (Layout::Replicate | Layout::Tensor, _) => Ok(None),
+            (Layout::Shard, Train::Nothing | Train::Adapters) => {
+                Ok(Some(Arc::new(Shards { split: split.clone(), last, walk: Mutex::new(walk) })))
+            }
+            (Layout::Shard, Train::Everything) => Err(Error::new(
+                "--layout shard spreads frozen weights, and full training has none: use --layout replicate",
+            )),
+        }
     }
 
     /// Loads this rank's part of a matrix, the next one of a stop.
     ///
     /// # Errors
     /// As [`Loading::tensor`].
-    pub(crate) fn load(
+    pub fn load(
         self: &Arc<Self>,
         loading: &Loading,
         stop: usize,
@@ -123,14 +138,9 @@ impl Shards {
     }
 
     /// The embedding once more, as the head.
-    pub(crate) fn tied(self: &Arc<Self>) -> Weight {
+    pub fn tied(self: &Arc<Self>) -> Weight {
         let embedding = self.walk().parts[0][0].clone();
-        self.add(self.last(), embedding)
-    }
-
-    /// The stop of the head.
-    pub(crate) fn last(&self) -> usize {
-        self.walk().parts.len() - 1
+        self.add(self.last, embedding)
     }
 
     fn add(self: &Arc<Self>, stop: usize, stored: Stored) -> Weight {
@@ -143,8 +153,8 @@ impl Shards {
     ///
     /// # Errors
     /// As [`Weight::get`].
-    pub(crate) fn walk_idly(&self, cx: &Ctx) -> Result<()> {
-        for stop in 0..=self.last() {
+    pub fn walk_idly(&self, cx: &Ctx) -> Result<()> {
+        for stop in 0..=self.last {
             self.visit(&mut self.walk(), cx, stop)?;
         }
         if cx.records() { self.come_down(cx) } else { Ok(()) }
@@ -154,7 +164,7 @@ impl Shards {
     ///
     /// # Errors
     /// As [`Weight::get`].
-    pub(crate) fn come_down(&self, cx: &Ctx) -> Result<()> {
+    pub fn come_down(&self, cx: &Ctx) -> Result<()> {
         let mut walk = self.walk();
         let here = walk.here.as_ref().map_or(0, |visit| visit.stop);
         (1..here).rev().try_for_each(|stop| self.visit(&mut walk, cx, stop).map(drop))
@@ -171,7 +181,7 @@ impl Shards {
         let here = match walk.here.take() {
             Some(here) if here.stop == to => here,
             left => {
-                let next = next(left.as_ref().map(|left| left.stop), to, walk.parts.len() - 1, cx.records());
+                let next = next(left.as_ref().map(|left| left.stop), to, self.last, cx.records());
                 // Memory is given back before more is taken.
                 let left = left.filter(|left| left.stop == next);
                 let ahead = walk.ahead.take().filter(|ahead| ahead.stop == to);
@@ -199,18 +209,13 @@ impl Shards {
     }
 }
 
-/// The stop after `to`, to which one came from `from`: on in the same direction, and at the ends back, or from the head to
-/// the embedding where no backward follows (`records` is false).
+/// The stop after `to`, to which one came from `from`: on in the same direction, and back at the ends; but from the head, the
+/// last, to the embedding where no backward follows (`records` is false).
 fn next(from: Option<usize>, to: usize, last: usize, records: bool) -> usize {
     match from {
-        _ if to == last => {
-            if records {
-                last - 1
-            } else {
-                0
-            }
-        }
-        Some(above) if above > to && to > 0 => to - 1,
+        _ if to == last && records => last - 1,
+        _ if to == last => 0,
+        Some(from) if from > to && to > 0 => to - 1,
         _ => to + 1,
     }
 }
