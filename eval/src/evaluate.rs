@@ -5,6 +5,7 @@ use crate::judge::verdicts::{Completion, Verdict, judge_all};
 use crate::judge::{Counts, Judge, Status};
 use crate::problem::Problem;
 use crate::protocol::{PromptFormat, Protocol};
+use crate::signatures::Signatures;
 use crate::statistics::{Difference, bootstrap, paired, pass_at_k};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, Error, Result};
@@ -86,6 +87,9 @@ pub struct ModelResult {
     pub statuses: Counts,
     /// Samples that count as solved without reaching the end of their tests.
     pub exploits: usize,
+    /// What the samples look like that fail.
+    #[serde(default)]
+    pub signatures: Signatures,
     pub per_problem: Vec<ProblemResult>,
     pub protocol: Protocol,
     pub protocol_hash: String,
@@ -145,6 +149,8 @@ pub fn evaluate(
     let samples = sample(model, problems, protocol, &folder.join("samples.jsonl"), watch).at(name)?;
     let generate_seconds = started.elapsed().as_secs_f64();
 
+    let signatures = signatures(problems, &samples);
+
     let started = Instant::now();
     let out = folder.join("verdicts.jsonl");
     let lines: Vec<Completion> = samples
@@ -165,6 +171,7 @@ pub fn evaluate(
         samples: lines.len(),
         statuses: summary.statuses,
         exploits: summary.exploits.len(),
+        signatures,
         per_problem,
         protocol: protocol.clone(),
         protocol_hash: protocol.hash(),
@@ -263,6 +270,18 @@ fn append(path: &Path, text: &str) -> Result<()> {
     let io = |e| Error::io(path, e);
     let mut file = OpenOptions::new().append(true).open(path).map_err(io)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(io)
+}
+
+fn signatures(problems: &[Problem], samples: &[Sample]) -> Signatures {
+    let by_name: HashMap<&str, &Problem> = problems.iter().map(|p| (p.name.as_str(), p)).collect();
+    let mut signatures = Signatures::default();
+    for sample in samples {
+        let answer = sample.answer.as_ref().unwrap_or(&sample.completion);
+        if let Some(problem) = by_name.get(sample.name.as_str()) {
+            signatures.add(problem, answer, &sample.completion);
+        }
+    }
+    signatures
 }
 
 /// `verdicts` are those of `completions`, in their order.

@@ -89,6 +89,7 @@ fn set_body(number: usize, set: &ProblemSet) -> String {
     );
     body += &failures::failures(number, &set.results);
     body += &figure(&bars::statuses(&set.results), "How the samples ended.");
+    body += &format!("<div class=\"wide\">{}</div>", table::signatures(&set.results));
     let exploits: usize = set.results.iter().map(|r| r.exploits).sum();
     if exploits > 0 {
         body += &format!(

@@ -2,6 +2,7 @@ use super::*;
 use crate::evaluate::{Failure, ProblemResult};
 use crate::judge::{Counts, Status};
 use crate::protocol::{PromptFormat, Protocol};
+use crate::signatures::Signatures;
 
 fn result(name: &str, solved: usize) -> ModelResult {
     let protocol = Protocol {
@@ -48,6 +49,13 @@ fn result(name: &str, solved: usize) -> ModelResult {
             (Status::Exception, 600 - passed - (600 - passed) / 2 - (600 - passed) / 4),
         ]),
         exploits: 0,
+        signatures: Signatures {
+            markdown_loops: 600 - passed,
+            prose: 3,
+            invented_methods: 9,
+            invented_private: 0,
+            names: [("Math.average".to_string(), 7), ("sum".to_string(), 2)].into(),
+        },
         per_problem,
         protocol_hash: protocol.hash(),
         protocol,
@@ -153,6 +161,7 @@ fn the_page_is_self_contained_and_holds_every_figure() {
         "<a href=\"#failure-0-1\">",
         "<div id=\"failure-0-1\"><h3>base: SyntaxError</h3><pre>  return a&lt;b&gt;(1);",
         "Cannot find name",
+        "Math.average (7)",
         &general.protocol_hash[..12],
         &chart::percent(general.pass_at_1),
     ] {
