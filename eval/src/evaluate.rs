@@ -5,6 +5,7 @@ use crate::judge::verdicts::{Completion, Verdict, judge_all};
 use crate::judge::{Counts, Judge, Status};
 use crate::problem::Problem;
 use crate::protocol::{PromptFormat, Protocol};
+use crate::signatures::Signatures;
 use crate::statistics::{Difference, bootstrap, paired, pass_at_k};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, Error, Result};
@@ -52,11 +53,23 @@ pub struct Sample {
 }
 
 /// How one problem went.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProblemResult {
     pub name: String,
     pub samples: usize,
     pub correct: usize,
+    /// The first sample that fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// A sample that fails, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    pub status: Status,
+    /// What the model wrote, cut as it was judged.
+    pub completion: String,
+    pub message: String,
 }
 
 /// What one model earned under one protocol.
@@ -74,6 +87,9 @@ pub struct ModelResult {
     pub statuses: Counts,
     /// Samples that count as solved without reaching the end of their tests.
     pub exploits: usize,
+    /// What the samples look like that fail.
+    #[serde(default)]
+    pub signatures: Signatures,
     pub per_problem: Vec<ProblemResult>,
     pub protocol: Protocol,
     pub protocol_hash: String,
@@ -133,6 +149,8 @@ pub fn evaluate(
     let samples = sample(model, problems, protocol, &folder.join("samples.jsonl"), watch).at(name)?;
     let generate_seconds = started.elapsed().as_secs_f64();
 
+    let signatures = signatures(problems, &samples);
+
     let started = Instant::now();
     let out = folder.join("verdicts.jsonl");
     let lines: Vec<Completion> = samples
@@ -142,7 +160,7 @@ pub fn evaluate(
     let summary = judge_all(judge, problems, &lines, &out, &|done, of| watch.judged(done, of)).at(name)?;
     let judge_seconds = started.elapsed().as_secs_f64();
 
-    let per_problem = per_problem(problems, &jsonl::read(&out)?);
+    let per_problem = per_problem(problems, &lines, &jsonl::read(&out)?);
     let mut result = ModelResult {
         name: name.into(),
         pass_at_1: 0.0,
@@ -153,6 +171,7 @@ pub fn evaluate(
         samples: lines.len(),
         statuses: summary.statuses,
         exploits: summary.exploits.len(),
+        signatures,
         per_problem,
         protocol: protocol.clone(),
         protocol_hash: protocol.hash(),
@@ -253,16 +272,39 @@ fn append(path: &Path, text: &str) -> Result<()> {
     file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(io)
 }
 
-fn per_problem(problems: &[Problem], verdicts: &[Verdict]) -> Vec<ProblemResult> {
-    let mut counts: HashMap<&str, (usize, usize)> = HashMap::new();
-    for verdict in verdicts {
-        let (samples, correct) = counts.entry(&verdict.name).or_default();
-        *samples += 1;
-        *correct += usize::from(verdict.status == Status::Ok);
+fn signatures(problems: &[Problem], samples: &[Sample]) -> Signatures {
+    let by_name: HashMap<&str, &Problem> = problems.iter().map(|p| (p.name.as_str(), p)).collect();
+    let mut signatures = Signatures::default();
+    for sample in samples {
+        let answer = sample.answer.as_ref().unwrap_or(&sample.completion);
+        if let Some(problem) = by_name.get(sample.name.as_str()) {
+            signatures.add(problem, answer, &sample.completion);
+        }
+    }
+    signatures
+}
+
+/// `verdicts` are those of `completions`, in their order.
+fn per_problem(problems: &[Problem], completions: &[Completion], verdicts: &[Verdict]) -> Vec<ProblemResult> {
+    let mut of_problem: HashMap<&str, ProblemResult> = HashMap::new();
+    let by_name: HashMap<&str, &Problem> = problems.iter().map(|p| (p.name.as_str(), p)).collect();
+    for (completion, verdict) in completions.iter().zip(verdicts) {
+        let result = of_problem.entry(&verdict.name).or_default();
+        result.samples += 1;
+        if verdict.status == Status::Ok {
+            result.correct += 1;
+        } else if result.failure.is_none() {
+            let problem = by_name.get(verdict.name.as_str());
+            result.failure = Some(Failure {
+                status: verdict.status,
+                completion: problem.map_or("", |p| p.cut(&completion.completion)).to_owned(),
+                message: verdict.message.clone(),
+            });
+        }
     }
     let result = |p: &Problem| {
-        let (samples, correct) = counts.get(p.name.as_str()).copied().unwrap_or_default();
-        ProblemResult { name: p.name.clone(), samples, correct }
+        let found = of_problem.remove(p.name.as_str()).unwrap_or_default();
+        ProblemResult { name: p.name.clone(), ..found }
     };
     problems.iter().map(result).collect()
 }
@@ -304,7 +346,8 @@ mod tests {
 
         fn judge(&self, program: &Program) -> Result<Judgement> {
             let even = program.text.trim_end().ends_with(['0', '2', '4', '6', '8']);
-            Ok(Judgement { status: if even { Status::Ok } else { Status::Exception }, seconds: 0.0 })
+            let status = if even { Status::Ok } else { Status::Exception };
+            Ok(Judgement { status, message: if even { "" } else { "odd" }.into(), seconds: 0.0 })
         }
 
         fn reaches_end(&self, _: &Program) -> Result<bool> {

@@ -11,4 +11,5 @@ pub mod problem;
 pub mod protocol;
 pub mod report;
 pub mod sandbox;
+pub mod signatures;
 pub mod statistics;

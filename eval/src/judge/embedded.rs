@@ -5,7 +5,7 @@
 //! them. A program is one process; it never sees the host, only `js/node.js`'s likeness of Node.
 
 use super::strip::{Stripped, strip};
-use super::{Judge, Judgement, classify};
+use super::{Judge, Judgement, classify, complaint};
 use crate::problem::Program;
 use crate::sandbox::{Limits, Outcome, Sandbox, Task};
 use codelsi_engine::Result;
@@ -29,9 +29,12 @@ impl Embedded {
         Embedded { sandbox }
     }
 
-    fn run(&self, program: &Program, guard: Option<Guard>) -> Result<Outcome> {
+    fn run(&self, program: &Program, guard: Option<Guard>) -> Result<(Outcome, String)> {
         let folder = super::program_folder(program)?;
-        self.sandbox.run(Task::Embedded(Job { guard }), folder.path(), &[], Limits::multipl_e())
+        let task = Task::Embedded(Job { guard });
+        let outcome = self.sandbox.run(task, folder.path(), &[], Limits::multipl_e())?;
+        let message = complaint(&outcome, folder.path());
+        Ok((outcome, message))
     }
 }
 
@@ -45,13 +48,14 @@ impl Judge for Embedded {
     }
 
     fn judge(&self, program: &Program) -> Result<Judgement> {
-        let outcome = self.run(program, None)?;
-        Ok(Judgement { status: classify(&outcome), seconds: outcome.seconds })
+        let (outcome, message) = self.run(program, None)?;
+        Ok(Judgement { status: classify(&outcome), message, seconds: outcome.seconds })
     }
 
     fn reaches_end(&self, program: &Program) -> Result<bool> {
         let word = super::word();
-        let outcome = self.run(program, Some(Guard { tests_at: program.tests_at, word: word.clone() }))?;
+        let (outcome, _) =
+            self.run(program, Some(Guard { tests_at: program.tests_at, word: word.clone() }))?;
         Ok(outcome.stdout.contains(&word))
     }
 }

@@ -18,7 +18,7 @@ use codelsi_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use toolchain::{Rule, Toolchain};
 
 /// MultiPL-E's statuses.
@@ -37,9 +37,11 @@ pub enum Status {
 pub type Counts = BTreeMap<Status, usize>;
 
 /// What one program earned.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Judgement {
     pub status: Status,
+    /// What compiler or runtime had against it, in a few printable lines; empty where it is solved.
+    pub message: String,
     /// Compiling and running, wall time.
     pub seconds: f64,
 }
@@ -137,6 +139,27 @@ fn classify(run: &Outcome) -> Status {
         _ if run.stderr.contains("ReferenceError") => Status::ReferenceError,
         _ => Status::Exception,
     }
+}
+
+/// What is worth reading of a run that failed: the limit it met, or the lines in which its tools say what is wrong.
+/// `folder`, whose name is new every time, is left out.
+fn complaint(run: &Outcome, folder: &Path) -> String {
+    const LINES: usize = 8;
+    const LETTERS: usize = 600;
+    match run.end {
+        End::Exited(0) => return String::new(),
+        End::Stopped(limit) => return format!("stopped: over its limit of {}", limit.name()),
+        End::Exited(_) => {}
+    }
+    let inside = format!("{}/", folder.display());
+    let [stdout, stderr] = [&run.stdout, &run.stderr].map(|stream| stream.printable().replace(&inside, ""));
+    let said = if stderr.trim().is_empty() { &stdout } else { &stderr };
+    // Where in the stack, and which version, helps nobody.
+    let noise =
+        |line: &&str| line.trim().is_empty() || line.starts_with("    at ") || line.starts_with("Node.js v");
+    let lines: Vec<&str> = said.lines().filter(|line| !noise(line)).take(LINES).collect();
+    let text: String = lines.join("\n").chars().take(LETTERS).collect();
+    if text.is_empty() { format!("ended with {:?} and no word", run.end) } else { text }
 }
 
 /// A new folder with the program in `file.ts`; gone, with all that the program put there, when dropped.

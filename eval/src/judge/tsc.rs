@@ -1,6 +1,6 @@
 //! MultiPL-E's own judge: `tsc --target esnext file.ts`, then `node file.js`, 15 s each.
 
-use super::{Judge, Judgement, Status, classify, on_path, witness};
+use super::{Judge, Judgement, Status, classify, complaint, on_path, witness};
 use crate::problem::Program;
 use crate::sandbox::{End, Limit, Limits, Outcome, Sandbox, Task, system_runtime};
 use codelsi_engine::{Error, Result};
@@ -107,10 +107,18 @@ impl Judge for Tsc {
             compiled = compile()?;
         }
         if compiled.end != End::Exited(0) {
-            return Ok(Judgement { status: Status::SyntaxError, seconds: compiled.seconds });
+            return Ok(Judgement {
+                status: Status::SyntaxError,
+                message: complaint(&compiled, folder.path()),
+                seconds: compiled.seconds,
+            });
         }
         let ran = self.run(self.node_task("file.js"), folder.path())?;
-        Ok(Judgement { status: classify(&ran), seconds: compiled.seconds + ran.seconds })
+        Ok(Judgement {
+            status: classify(&ran),
+            message: complaint(&ran, folder.path()),
+            seconds: compiled.seconds + ran.seconds,
+        })
     }
 
     fn reaches_end(&self, program: &Program) -> Result<bool> {

@@ -33,6 +33,9 @@ pub struct Verdict {
     pub status: Status,
     /// Compiling and running, wall time; of the first of identical programs.
     pub seconds: f64,
+    /// What compiler or runtime had against it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
     /// Counts as solved, but did not reach the end of its tests when it could not interfere with them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exploit: bool,
@@ -117,7 +120,7 @@ pub fn judge_all(
 }
 
 /// What is known of a program.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Decision {
     judgement: Judgement,
     exploit: bool,
@@ -125,7 +128,8 @@ struct Decision {
 
 impl From<&Verdict> for Decision {
     fn from(v: &Verdict) -> Self {
-        Decision { judgement: Judgement { status: v.status, seconds: v.seconds }, exploit: v.exploit }
+        let judgement = Judgement { status: v.status, message: v.message.clone(), seconds: v.seconds };
+        Decision { judgement, exploit: v.exploit }
     }
 }
 
@@ -136,6 +140,7 @@ impl Decision {
             name: completion.name.clone(),
             status: self.judgement.status,
             seconds: self.judgement.seconds,
+            message: self.judgement.message.clone(),
             exploit: self.exploit,
             program: key.to_string(),
         }
@@ -222,7 +227,7 @@ mod tests {
                 return Err(Error::new("broke down"));
             }
             let status = if program.text.contains("right") { Status::Ok } else { Status::AssertionError };
-            Ok(Judgement { status, seconds: 0.5 })
+            Ok(Judgement { status, message: String::new(), seconds: 0.5 })
         }
 
         fn reaches_end(&self, program: &Program) -> Result<bool> {

@@ -39,12 +39,24 @@ impl Svg {
         );
     }
 
-    /// A cell filled with a share of its model's colour.
-    pub fn cell(&mut self, class: &str, (x, y): (f64, f64), (w, h): (f64, f64), share: f64, hint: &str) {
+    /// A cell filled with a share of its model's colour; it may lead to another place of the page.
+    pub fn cell(
+        &mut self,
+        class: &str,
+        (x, y): (f64, f64),
+        (w, h): (f64, f64),
+        share: f64,
+        hint: &str,
+        place: Option<String>,
+    ) {
         let hint = escape(hint);
+        let (open, close) = match place {
+            Some(place) => (format!("<a href=\"#{place}\">"), "</a>"),
+            None => (String::new(), ""),
+        };
         let _ = write!(
             self.marks,
-            r#"<rect class="cell" x="{x:.2}" y="{y:.1}" width="{w:.2}" height="{h:.1}"/><rect class="{class}" fill-opacity="{share:.2}" x="{x:.2}" y="{y:.1}" width="{w:.2}" height="{h:.1}"><title>{hint}</title></rect>"#,
+            r#"{open}<rect class="cell" x="{x:.2}" y="{y:.1}" width="{w:.2}" height="{h:.1}"/><rect class="{class}" fill-opacity="{share:.2}" x="{x:.2}" y="{y:.1}" width="{w:.2}" height="{h:.1}"><title>{hint}</title></rect>{close}"#,
         );
     }
 

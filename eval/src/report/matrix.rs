@@ -1,6 +1,7 @@
 //! Which problems each model solves.
 
 use super::chart::{Anchor, Svg, colour};
+use super::failures;
 use crate::evaluate::ModelResult;
 
 const WIDTH: f64 = 720.0;
@@ -11,7 +12,8 @@ const CELL: f64 = 16.0;
 
 /// A row a model, a column a problem, filled by the share of samples that pass. Problems stand in the order in which the
 /// models together solve them, so that what one gained and lost is seen at a glance.
-pub fn matrix(results: &[ModelResult]) -> String {
+/// A cell leads to what failed there.
+pub fn matrix(set: usize, results: &[ModelResult]) -> String {
     let Some(first) = results.first() else { return String::new() };
     let share =
         |r: &ModelResult, i: usize| r.per_problem[i].correct as f64 / r.per_problem[i].samples.max(1) as f64;
@@ -36,6 +38,7 @@ pub fn matrix(results: &[ModelResult]) -> String {
                     (width - gap, CELL),
                     share(result, i),
                     &hint,
+                    failures::place(set, i, results),
                 );
             }
         }

@@ -6,6 +6,7 @@
 mod bars;
 mod chart;
 mod curves;
+mod failures;
 mod matrix;
 mod page;
 mod table;

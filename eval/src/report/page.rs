@@ -1,7 +1,7 @@
 //! The page: what stands where.
 
 use super::chart::{escape, percent};
-use super::{ProblemSet, Report, bars, curves, matrix, table};
+use super::{ProblemSet, Report, bars, curves, failures, matrix, table};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -63,12 +63,13 @@ fn sets(report: &Report) -> String {
     report
         .sets
         .iter()
-        .filter(|set| !set.results.is_empty())
-        .map(|set| section(&escape(&set.name), &set_body(set)))
+        .enumerate()
+        .filter(|(_, set)| !set.results.is_empty())
+        .map(|(number, set)| section(&escape(&set.name), &set_body(number, set)))
         .collect()
 }
 
-fn set_body(set: &ProblemSet) -> String {
+fn set_body(number: usize, set: &ProblemSet) -> String {
     let mut body = figure(
         &bars::pass_at_1(&set.results),
         "Pass@1 in percent. The lines are 95 % intervals, by bootstrap over problems.",
@@ -83,10 +84,12 @@ fn set_body(set: &ProblemSet) -> String {
         body += &table::noise(&set.differences);
     }
     body += &figure(
-        &matrix::matrix(&set.results),
-        "Every problem, by the share of its samples that pass; the most solved come first.",
+        &matrix::matrix(number, &set.results),
+        "Every problem, by the share of its samples that pass; the most solved come first. A cell leads to what failed.",
     );
+    body += &failures::failures(number, &set.results);
     body += &figure(&bars::statuses(&set.results), "How the samples ended.");
+    body += &format!("<div class=\"wide\">{}</div>", table::signatures(&set.results));
     let exploits: usize = set.results.iter().map(|r| r.exploits).sum();
     if exploits > 0 {
         body += &format!(

@@ -3,6 +3,7 @@
 use super::bars::signed;
 use super::chart::{count, escape, percent};
 use super::{Compared, Curation, ProblemSet, Report, Row};
+use crate::evaluate::ModelResult;
 
 /// The paper's table: a row a model; columns that no model fills are left out.
 pub fn models(report: &Report) -> String {
@@ -81,6 +82,29 @@ pub fn differences(compared: &[Compared]) -> String {
             d.losses,
             100.0 * d.detectable,
         );
+    }
+    html + "</tbody></table>"
+}
+
+/// What the samples look like that fail: shares of all samples, and the names most often invented.
+pub fn signatures(results: &[ModelResult]) -> String {
+    const NAMES: usize = 5;
+    let mut html = String::from(
+        "<table><thead><tr><th>samples with</th><th>a Markdown loop</th><th>prose for code</th>\
+         <th>invented methods of the library</th><th>of a given class</th><th>most often</th></tr></thead><tbody>",
+    );
+    for (i, r) in results.iter().enumerate() {
+        let s = &r.signatures;
+        let mut names: Vec<(&String, &usize)> = s.names.iter().collect();
+        names.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+        let names =
+            names.iter().take(NAMES).map(|(name, n)| format!("{name} ({n})")).collect::<Vec<_>>().join(", ");
+        html += &format!(r#"<tr><th><i class="key c{}"></i>{}</th>"#, i % 6, escape(&r.name));
+        for n in [s.markdown_loops, s.prose, s.invented_methods, s.invented_private] {
+            let share = percent(n as f64 / r.samples.max(1) as f64);
+            html += &format!("<td>{}</td>", stacked(&share, &count(n as u64)));
+        }
+        html += &format!("<td class=\"names\">{}</td></tr>", escape(&names));
     }
     html + "</tbody></table>"
 }

@@ -1,7 +1,8 @@
 use super::*;
-use crate::evaluate::ProblemResult;
+use crate::evaluate::{Failure, ProblemResult};
 use crate::judge::{Counts, Status};
 use crate::protocol::{PromptFormat, Protocol};
+use crate::signatures::Signatures;
 
 fn result(name: &str, solved: usize) -> ModelResult {
     let protocol = Protocol {
@@ -19,7 +20,16 @@ fn result(name: &str, solved: usize) -> ModelResult {
     let correct =
         |i: usize| if (i * 37) % 120 < solved { 5 - (i % 3) } else { usize::from(i.is_multiple_of(11)) };
     let per_problem: Vec<_> = (0..120)
-        .map(|i| ProblemResult { name: format!("task{i}"), samples: 5, correct: correct(i) })
+        .map(|i| ProblemResult {
+            name: format!("task{i}"),
+            samples: 5,
+            correct: correct(i),
+            failure: (correct(i) < 5).then(|| Failure {
+                status: Status::SyntaxError,
+                completion: format!("  return a<b>({i});\n}}"),
+                message: "file.ts(3,10): error TS2304: Cannot find name 'a'.".into(),
+            }),
+        })
         .collect();
     let passed: usize = per_problem.iter().map(|p| p.correct).sum();
     let scores: Vec<f64> = per_problem.iter().map(|p| p.correct as f64 / 5.0).collect();
@@ -39,6 +49,13 @@ fn result(name: &str, solved: usize) -> ModelResult {
             (Status::Exception, 600 - passed - (600 - passed) / 2 - (600 - passed) / 4),
         ]),
         exploits: 0,
+        signatures: Signatures {
+            markdown_loops: 600 - passed,
+            prose: 3,
+            invented_methods: 9,
+            invented_private: 0,
+            names: [("Math.average".to_string(), 7), ("sum".to_string(), 2)].into(),
+        },
         per_problem,
         protocol_hash: protocol.hash(),
         protocol,
@@ -141,6 +158,10 @@ fn the_page_is_self_contained_and_holds_every_figure() {
         "52 min 02 s",
         "upper bounds",
         "general − base",
+        "<a href=\"#failure-0-1\">",
+        "<div id=\"failure-0-1\"><h3>base: SyntaxError</h3><pre>  return a&lt;b&gt;(1);",
+        "Cannot find name",
+        "Math.average (7)",
         &general.protocol_hash[..12],
         &chart::percent(general.pass_at_1),
     ] {
@@ -155,8 +176,10 @@ fn the_page_is_self_contained_and_holds_every_figure() {
 #[test]
 fn tags_are_balanced() {
     let html = report().html();
-    for tag in ["section", "figure", "svg", "table", "tr", "td", "div", "text", "title", "rect", "dl", "pre"]
-    {
+    for tag in [
+        "section", "figure", "svg", "table", "tr", "td", "div", "details", "summary", "a", "h3", "text",
+        "title", "rect", "dl", "pre",
+    ] {
         let open = html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count();
         let close = html.matches(&format!("</{tag}>")).count();
         let selfclosed = html.matches("\"/>").count();

@@ -24,6 +24,19 @@ pub enum Limit {
     Disk,
 }
 
+impl Limit {
+    /// What there is a limit of.
+    pub fn name(self) -> &'static str {
+        match self {
+            Limit::Wall => "time",
+            Limit::Cpu => "processor time",
+            Limit::Memory => "memory",
+            Limit::Processes => "processes",
+            Limit::Disk => "disk",
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {

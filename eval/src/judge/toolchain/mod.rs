@@ -8,7 +8,7 @@ mod tuples;
 
 pub use rules::{ALL, Rule};
 
-use super::{Judge, Judgement, Status, classify, on_path, word};
+use super::{Judge, Judgement, Status, classify, complaint, on_path, word};
 use crate::problem::Program;
 use crate::sandbox::{End, Limits, Outcome, Sandbox, Task, system_runtime};
 use codelsi_engine::{At, Error, Result};
@@ -57,8 +57,7 @@ impl Toolchain {
         match idle.end.end {
             End::Exited(0) if idle.built => Ok(judge),
             _ => {
-                let said = idle.end.stderr.printable();
-                let why = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
+                let why = idle.message.lines().next().unwrap_or("they say nothing");
                 let message = format!("the tools do not work in the sandbox: {why}; choose another judge");
                 Err(Error::op(rule.name, message))
             }
@@ -126,7 +125,8 @@ impl Toolchain {
             let built = self.compile(self.task(build), folder.path())?;
             seconds = built.seconds;
             if built.end != End::Exited(0) {
-                return Ok(Ran { built: false, end: built, seconds });
+                let message = complaint(&built, folder.path());
+                return Ok(Ran { built: false, end: built, message, seconds });
             }
         }
         let end = match self.rule.run {
@@ -135,7 +135,8 @@ impl Toolchain {
             }
             Run::Built => self.run_built(&folder.path().join("program")),
         }?;
-        Ok(Ran { built: true, seconds: seconds + end.seconds, end })
+        let message = complaint(&end, folder.path());
+        Ok(Ran { built: true, seconds: seconds + end.seconds, message, end })
     }
 
     /// Runs what a compiler made, from a folder where it cannot write: what can be written cannot be executed.
@@ -157,6 +158,7 @@ struct Ran {
     built: bool,
     /// Of the program, or of the compiler.
     end: Outcome,
+    message: String,
     seconds: f64,
 }
 
@@ -183,7 +185,7 @@ impl Judge for Toolchain {
             Status::SyntaxError if self.rule.build.is_some() => Status::Exception,
             status => status,
         };
-        Ok(Judgement { status, seconds: ran.seconds })
+        Ok(Judgement { status, message: ran.message, seconds: ran.seconds })
     }
 
     fn reaches_end(&self, program: &Program) -> Result<bool> {
