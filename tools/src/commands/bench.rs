@@ -5,7 +5,7 @@ use crate::model_args::ModelArgs;
 use crate::output::Output;
 use crate::ranks::RankArgs;
 use clap::Args;
-use codelsi_engine::{DType, Device, Error, Result};
+use codelsi_engine::{DType, Device, Error, Label, Result};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
@@ -104,7 +104,8 @@ fn inference(
     let started = Instant::now();
     let model = Llama::load(split.clone(), base, compute, Train::Nothing)?;
     let seconds = started.elapsed().as_secs_f64();
-    let copied = matches!(device, Device::Cuda(_)).then(|| base.byte_len() as f64 / seconds / 1e9);
+    let loaded = device.ledger().usage().now[Label::Weights as usize];
+    let copied = matches!(device, Device::Cuda(_)).then(|| loaded as f64 / seconds / 1e9);
     let config = base.config();
     // Of one batch, ranks of the tensor layout do a part each.
     let parts = split.within_batch().world() as f64;
