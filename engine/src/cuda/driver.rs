@@ -18,6 +18,9 @@ impl Stream {
 /// A mark in a stream.
 pub struct Event(pub(super) Box<dyn Any + Send + Sync>);
 
+/// What was put into a stream while it recorded.
+pub(super) struct Recorded(pub(super) Box<dyn Any + Send + Sync>);
+
 /// The size of a launch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Grid {
@@ -106,6 +109,13 @@ pub(super) trait Driver: Send + Sync {
     fn finish(&self, event: &Event) -> Result<()>;
     /// Milliseconds between two events that have happened.
     fn elapsed(&self, from: &Event, to: &Event) -> Result<f32>;
+    /// Has `stream` record what is put into it, instead of doing it. Launches, copies on the device and fills can be
+    /// recorded; nothing is sent, read, allocated, loaded or waited for meanwhile.
+    fn begin(&self, stream: Stream) -> Result<()>;
+    /// What was recorded since [`Driver::begin`]. The stream records no more, also when that is an error.
+    fn end(&self, stream: Stream) -> Result<Recorded>;
+    /// Puts what was recorded into `stream`.
+    fn replay(&self, stream: Stream, work: &Recorded) -> Result<()>;
     /// Returns when every stream is empty.
     fn synchronize(&self) -> Result<()>;
 }

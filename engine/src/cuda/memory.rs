@@ -1,6 +1,7 @@
 //! Device memory: charged to the device's books, freed when dropped, fenced while ops are checked.
 
 use super::Cuda;
+use super::arena::Seat;
 use super::driver::Stream;
 use crate::memory::{Charge, Label};
 use crate::{At, Error, Result};
@@ -22,6 +23,12 @@ pub(crate) struct Memory {
     fence: usize,
     bytes: usize,
     charge: Charge,
+    /// Whose bytes these are, if they are some of others'.
+    lender: Option<Arc<Memory>>,
+    /// The place that work which is watched has given it.
+    seat: Option<Seat>,
+    /// Lives as long as the bytes do.
+    alive: Arc<()>,
 }
 
 /// While they are up, allocations stand between fences and begin as NaN.
@@ -47,6 +54,15 @@ impl Cuda {
 
     /// `bytes` bytes of arbitrary content.
     pub(crate) fn alloc(self: &Arc<Self>, label: Label, bytes: usize) -> Result<Memory> {
+        let seat = match self.seat(bytes)? {
+            Some((seat, Some(arena))) => {
+                let mut lent = arena.part(seat.start, label, bytes);
+                lent.seat = Some(seat);
+                return Ok(lent);
+            }
+            Some((seat, None)) => Some(seat),
+            None => None,
+        };
         let charge = self.ledger().charge(label, bytes);
         let fence = if self.fences.up.load(Ordering::Relaxed) { FENCE } else { 0 };
         let base = self.driver().alloc(bytes + 2 * fence).map_err(|e| {
@@ -56,7 +72,8 @@ impl Cuda {
                 .at(self.name())
                 .out_of_memory()
         })?;
-        let memory = Memory { cuda: self.clone(), base, fence, bytes, charge };
+        let (lender, alive) = (None, Arc::default());
+        let memory = Memory { cuda: self.clone(), base, fence, bytes, charge, lender, seat, alive };
         if fence > 0 {
             memory.fill_at(base, POST, bytes + 2 * fence)?;
             memory.fill(NAN)?;
@@ -74,6 +91,29 @@ impl Memory {
         &self.charge
     }
 
+    /// Bytes of the content.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// `bytes` bytes from byte `at` on, charged to their lender alone.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub(crate) fn part(self: &Arc<Self>, at: usize, label: Label, bytes: usize) -> Memory {
+        assert!(at + bytes <= self.bytes, "{bytes} bytes at {at} of {}", self.bytes);
+        Memory {
+            cuda: self.cuda.clone(),
+            base: self.address() + at as u64,
+            fence: 0,
+            bytes,
+            charge: self.cuda.ledger().charge(label, 0),
+            lender: Some(self.clone()),
+            seat: None,
+            alive: self.alive.clone(),
+        }
+    }
+
     pub(crate) fn address(&self) -> u64 {
         self.base + self.fence as u64
     }
@@ -87,6 +127,15 @@ impl Memory {
 
     pub(crate) fn upload(&self, from: &[u8]) -> Result<()> {
         self.expect(from.len())?;
+        self.upload_first(from)
+    }
+
+    /// Sends the first bytes.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub(crate) fn upload_first(&self, from: &[u8]) -> Result<()> {
+        assert!(from.len() <= self.bytes, "{} bytes for {}", from.len(), self.bytes);
         self.cuda.driver().upload(Stream::COMPUTE, self.address(), from).at(self.cuda.name())
     }
 
@@ -107,11 +156,19 @@ impl Memory {
             let message = format!("{} bytes at {at} are not inside {}", from.bytes, self.bytes);
             return Err(Error::new(message).at(self.cuda.name()));
         }
+        self.used();
+        from.used();
         let (driver, to) = (self.cuda.driver(), self.address() + at as u64);
         driver.copy(Stream::COMPUTE, to, from.address(), from.bytes).at(self.cuda.name())
     }
 
+    /// Tells the work that is watched, if there is any, that it uses these bytes.
+    pub(super) fn used(&self) {
+        self.cuda.uses(&self.alive);
+    }
+
     pub(crate) fn fill(&self, byte: u8) -> Result<()> {
+        self.used();
         self.fill_at(self.address(), byte, self.bytes)
     }
 
@@ -153,6 +210,8 @@ impl Drop for Memory {
         {
             self.cuda.fences.broken.lock().unwrap().get_or_insert(broken);
         }
-        self.cuda.driver().free(self.base);
+        if self.lender.is_none() {
+            self.cuda.release(self.base);
+        }
     }
 }

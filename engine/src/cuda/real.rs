@@ -1,7 +1,7 @@
 //! NVIDIA's driver, loaded when a card is asked for. Everything that can be missing is looked for first: the
 //! bindings panic where a library or a function is absent.
 
-use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Stream};
+use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Recorded, Stream};
 use super::nvrtc::Code;
 use crate::{Error, Result};
 use cudarc::driver::result::{self, DriverError};
@@ -16,11 +16,12 @@ use std::sync::{Arc, Mutex};
 const OLDEST: i32 = 12000;
 
 /// Functions that drivers of that age have; an older one lacks some.
-const NEEDED: [&str; 6] = [
+const NEEDED: [&str; 7] = [
     "cuMemAllocAsync",
     "cuMemFreeAsync",
     "cuLaunchKernelEx",
     "cuStreamBeginCapture_v2",
+    "cuStreamIsCapturing",
     "cuGraphInstantiateWithFlags",
     "cuDevicePrimaryCtxRelease_v2",
 ];
@@ -300,6 +301,31 @@ fn mark(event: &Event) -> Result<sys::CUevent> {
     event.0.downcast_ref::<Mark>().map(|m| m.0).ok_or_else(|| Error::new("the event is another device's"))
 }
 
+/// A graph that can be launched, destroyed when dropped.
+struct Executable(sys::CUgraphExec);
+
+// SAFETY: the driver's handles may be used from any thread; launches are one after another in a stream.
+unsafe impl Send for Executable {}
+// SAFETY: as above.
+unsafe impl Sync for Executable {}
+
+impl Drop for Executable {
+    fn drop(&mut self) {
+        // SAFETY: created by `end`, destroyed once; the driver waits until it has run.
+        let _ = unsafe { result::graph::exec_destroy(self.0) };
+    }
+}
+
+/// Refuses to put what a graph must not hold into a stream that records: the driver would record the address of host
+/// memory.
+fn sends(stream: sys::CUstream) -> Result<()> {
+    // SAFETY: the stream lives.
+    match unsafe { result::stream::is_capturing(stream) }.named("cuStreamIsCapturing")? {
+        sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE => Ok(()),
+        _ => Err(Error::new("a copy from or to the host cannot be recorded").at("CUDA")),
+    }
+}
+
 impl Driver for Real {
     fn properties(&self) -> &Properties {
         &self.properties
@@ -325,6 +351,7 @@ impl Driver for Real {
 
     fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {
         let stream = self.queue(stream)?;
+        sends(stream)?;
         // SAFETY: the destination is live; pageable memory has been read when the call returns.
         unsafe { result::memcpy_htod_async(to, from, stream) }.named("cuMemcpyHtoDAsync")
     }
@@ -346,6 +373,7 @@ impl Driver for Real {
 
     fn download(&self, stream: Stream, to: &mut [u8], from: u64) -> Result<()> {
         let stream = self.queue(stream)?;
+        sends(stream)?;
         // SAFETY: the source is live, and `to` is held until the copy is done.
         unsafe {
             result::memcpy_dtoh_async(to, from, stream).named("cuMemcpyDtoHAsync")?;
@@ -450,6 +478,35 @@ impl Driver for Real {
             result::event::synchronize(to).named("cuEventSynchronize")?;
             result::event::elapsed(from, to).named("cuEventElapsedTime")
         }
+    }
+
+    fn begin(&self, stream: Stream) -> Result<()> {
+        let stream = self.queue(stream)?;
+        // Of this thread alone: other threads' work on other streams is none of the recording's.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives.
+        unsafe { result::stream::begin_capture(stream, mode) }.named("cuStreamBeginCapture")
+    }
+
+    fn end(&self, stream: Stream) -> Result<Recorded> {
+        let stream = self.queue(stream)?;
+        // SAFETY: the stream lives.
+        let graph = unsafe { result::stream::end_capture(stream) }.named("cuStreamEndCapture")?;
+        // SAFETY: the graph was just returned, is destroyed once, and is not needed by what is made of it.
+        let executable = unsafe {
+            let executable = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+            let _ = result::graph::destroy(graph);
+            executable
+        };
+        Ok(Recorded(Box::new(Executable(executable.named("cuGraphInstantiate")?))))
+    }
+
+    fn replay(&self, stream: Stream, work: &Recorded) -> Result<()> {
+        let stream = self.queue(stream)?;
+        let executable = work.0.downcast_ref::<Executable>();
+        let executable = executable.ok_or_else(|| Error::new("the recording is another device's"))?;
+        // SAFETY: both live; the memory that the work uses does, as the caller has seen.
+        unsafe { result::graph::launch(executable.0, stream) }.named("cuGraphLaunch")
     }
 
     fn synchronize(&self) -> Result<()> {

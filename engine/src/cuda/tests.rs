@@ -48,7 +48,7 @@ fn without_a_driver_a_card_is_refused_in_one_line() {
     }
 }
 
-fn emulated() -> Option<Device> {
+pub(super) fn emulated() -> Option<Device> {
     nvrtc().then(|| Device::emulated("sm_80").unwrap())
 }
 
@@ -85,13 +85,18 @@ static PROBE: Source = Source {
 
 /// y = x + 1 for the first `n` elements, by 32 threads.
 fn probe(cuda: &Cuda, y: &mut Tensor, x: &Tensor, n: i32) -> Result<()> {
+    probe_with(cuda, y, x, n, 1.0)
+}
+
+/// y = x + `add` for the first `n` elements, by 32 threads.
+pub(super) fn probe_with(cuda: &Cuda, y: &mut Tensor, x: &Tensor, n: i32, add: f32) -> Result<()> {
     let kernel = cuda.kernel(&PROBE, "", "probe")?;
-    let args = &mut [Arg::Out(y), Arg::In(x), Arg::I32(n), Arg::F32(1.0)];
+    let args = &mut [Arg::Out(y), Arg::In(x), Arg::I32(n), Arg::F32(add)];
     // SAFETY: the software GPU checks every access.
     unsafe { kernel.launch(Grid::new(1, 32), args) }
 }
 
-fn cuda(device: &Device) -> &Arc<Cuda> {
+pub(super) fn cuda(device: &Device) -> &Arc<Cuda> {
     let Device::Cuda(cuda) = device else { unreachable!("the tests make CUDA devices") };
     cuda
 }
