@@ -48,7 +48,7 @@ fn without_a_driver_a_card_is_refused_in_one_line() {
     }
 }
 
-pub(super) fn emulated() -> Option<Device> {
+pub(crate) fn emulated() -> Option<Device> {
     nvrtc().then(|| Device::emulated("sm_80").unwrap())
 }
 
@@ -96,7 +96,7 @@ pub(super) fn probe_with(cuda: &Cuda, y: &mut Tensor, x: &Tensor, n: i32, add: f
     unsafe { kernel.launch(Grid::new(1, 32), args) }
 }
 
-pub(super) fn cuda(device: &Device) -> &Arc<Cuda> {
+pub(crate) fn cuda(device: &Device) -> &Arc<Cuda> {
     let Device::Cuda(cuda) = device else { unreachable!("the tests make CUDA devices") };
     cuda
 }
