@@ -6,6 +6,7 @@
 
 pub mod adamw;
 pub mod check;
+pub mod concat;
 mod cuda;
 mod disjoint;
 pub mod elementwise;
@@ -28,6 +29,7 @@ pub mod xent;
 /// Every op's declaration.
 pub static ALL: &[&spec::Spec] = &[
     &adamw::spec::SPEC,
+    &concat::spec::SPEC,
     &elementwise::spec::SPEC,
     &embed::spec::SPEC,
     &flash::spec::SPEC,

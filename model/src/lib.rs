@@ -7,6 +7,7 @@ pub mod generate;
 pub mod llama;
 pub mod loading;
 pub mod merge;
+pub mod parallel;
 pub mod part;
 #[cfg(test)]
 mod shared;

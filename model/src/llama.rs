@@ -7,14 +7,15 @@
 use crate::adapter::Adapter;
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, Config};
+use crate::parallel::{Split, enter, leave};
 use crate::part::Part;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::{Heads, flash};
 use codelsi_kernels::lora::{self, Dropout, lora};
 use codelsi_kernels::rmsnorm::{add_rmsnorm, rmsnorm};
-use codelsi_kernels::xent::{Targets, xent};
-use codelsi_kernels::{embed::embed, gemm::linear, rope, swiglu::swiglu};
+use codelsi_kernels::xent::{Targets, xent_part};
+use codelsi_kernels::{embed::embed_part, gemm::linear, rope, swiglu::swiglu};
 use std::sync::Arc;
 
 /// What is trained.
@@ -30,6 +31,7 @@ pub enum Train {
 
 /// A model on a device.
 pub struct Llama {
+    split: Split,
     config: Config,
     compute: DType,
     embedding: Tensor,
@@ -44,6 +46,7 @@ pub struct Llama {
 /// One decoder layer.
 pub struct Layer {
     index: usize,
+    /// This rank's.
     heads: Heads,
     eps: f32,
     input_norm: Tensor,
@@ -55,6 +58,8 @@ pub struct Layer {
 /// A linear of a layer, perhaps adapted.
 struct Projection {
     weight: Tensor,
+    /// What this rank holds of the whole weight.
+    part: Part,
     adapter: Option<LowRank>,
 }
 
@@ -114,26 +119,36 @@ pub struct ForwardOptions {
 }
 
 impl Llama {
-    /// Loads a checkpoint, activations to be stored as `compute` (F32 or BF16). Weights stay in the mapped file
+    /// Loads a rank's part of a checkpoint, activations to be stored as `compute` (F32 or BF16). Weights stay in the mapped file
     /// wherever their type allows.
     ///
     /// # Errors
     /// When a tensor is missing or cannot be read.
-    pub fn load(device: &Device, checkpoint: &Checkpoint, compute: DType, train: Train) -> Result<Self> {
-        let config = checkpoint.config().clone();
-        let loading = checkpoint.loading(device);
-        let weight = |name: &str| match train {
-            Train::Everything => Ok(loading.copy_f32(name, &Part::Whole)?.with_grad()),
-            _ => loading.tensor(name, &Part::Whole, compute),
+    pub fn load(
+        split: impl Into<Split>,
+        checkpoint: &Checkpoint,
+        compute: DType,
+        train: Train,
+    ) -> Result<Self> {
+        let (split, config) = (split.into(), checkpoint.config().clone());
+        split.check(&config)?;
+        let device = split.device().clone();
+        let loading = checkpoint.loading(&device);
+        let weight = |name: &str| {
+            let part = split.part(name, &checkpoint.entry(name)?.shape);
+            match train {
+                Train::Everything => Ok(loading.copy_f32(name, &part)?.with_grad()),
+                _ => loading.tensor(name, &part, compute),
+            }
         };
-        let layers = (0..config.layers).map(|i| Ok(Arc::new(Layer::load(&config, i, &weight)?)));
+        let layers = (0..config.layers).map(|i| Ok(Arc::new(Layer::load(&split, &config, i, &weight)?)));
         let model = Llama {
             embedding: weight("model.embed_tokens.weight")?,
             layers: layers.collect::<Result<_>>()?,
             norm: weight("model.norm.weight")?,
             head: if config.tied { None } else { Some(weight("lm_head.weight")?) },
             rope: rope::table(
-                device,
+                &device,
                 config.max_positions,
                 config.head_dim,
                 config.rope_theta,
@@ -141,6 +156,7 @@ impl Llama {
             )?,
             compute,
             config,
+            split,
         };
         loading.finish()?;
         Ok(model)
@@ -150,18 +166,20 @@ impl Llama {
     ///
     /// # Errors
     /// When the adapter does not fit the model.
-    pub fn attach(&mut self, device: &Device, adapter: &Adapter, train: Train) -> Result<()> {
-        let own = |t: &Tensor| -> Result<Tensor> {
-            let copy = t.to(device, Label::Adapters)?;
-            Ok(if train == Train::Adapters { copy.with_grad() } else { copy })
+    pub fn attach(&mut self, adapter: &Adapter, train: Train) -> Result<()> {
+        let split = &self.split;
+        let own = |path: &str, factor: char, t: &Tensor| -> Result<Tensor> {
+            let part = split.take(&format!("{path}.lora_{factor}.weight"), t, Label::Adapters)?;
+            Ok(if train == Train::Adapters { part.with_grad() } else { part })
         };
         for (i, layer) in self.layers.iter_mut().enumerate() {
             let layer = unshared(layer)?;
             for linear in config::Linear::ALL {
                 let projection = &mut layer.projections[linear as usize];
-                projection.adapter = match adapter.pairs.get(&linear.path(i)) {
+                let path = linear.path(i);
+                projection.adapter = match adapter.pairs.get(&path) {
                     Some(pair) => {
-                        let (a, b) = (own(&pair.a)?, own(&pair.b)?);
+                        let (a, b) = (own(&path, 'A', &pair.a)?, own(&path, 'B', &pair.b)?);
                         Some(LowRank { scale: adapter.scaling(a.shape()[0]), a, b })
                     }
                     None => None,
@@ -171,7 +189,12 @@ impl Llama {
         Ok(())
     }
 
-    /// The model's sizes.
+    /// This rank's place.
+    pub fn split(&self) -> &Split {
+        &self.split
+    }
+
+    /// The whole model's sizes.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -193,7 +216,8 @@ impl Llama {
 
     /// Embeddings of `ids` (T): (T, C).
     pub fn embed(&self, cx: &Ctx, ids: &Tensor) -> Result<Tensor> {
-        embed(cx, &self.embedding, ids, self.compute)
+        let part = embed_part(cx, &self.embedding, ids, self.compute, self.split.vocabulary(&self.config))?;
+        leave(cx, part)
     }
 
     /// The residual stream after the last layer, (T, C), for training or scoring whole documents.
@@ -219,7 +243,8 @@ impl Llama {
 
     /// Logits (T, V) of `h` (T, C) after the final norm.
     pub fn logits(&self, cx: &Ctx, normed: &Tensor) -> Result<Tensor> {
-        let logits = linear(cx, normed, self.head_weight()).at("lm_head")?;
+        let part = linear(cx, normed, self.head_weight()).at("lm_head")?;
+        let logits = self.split.whole_logits(cx, part, self.config.vocab)?;
         logits.relabel(Label::Activations, Label::Logits);
         Ok(logits)
     }
@@ -235,7 +260,9 @@ impl Llama {
     ) -> Result<(Tensor, Tensor)> {
         let h = self.forward(cx, batch, options)?;
         let normed = self.normed(cx, &h)?;
-        xent(cx, &normed, self.head_weight(), targets, scale).at("lm_head")
+        let vocabulary = self.split.vocabulary(&self.config);
+        let run = || xent_part(cx, &enter(cx, &normed)?, self.head_weight(), targets, scale, vocabulary);
+        run().at("lm_head")
     }
 
     fn head_weight(&self) -> &Tensor {
@@ -252,6 +279,15 @@ impl Llama {
         all.extend(self.head.iter().map(|head| ("lm_head.weight".to_owned(), head)));
         all.retain(|(_, t)| t.id().is_some());
         all
+    }
+
+    /// The whole of what every rank has `t` of: a trained tensor called `name`, or one shaped like it. A part becomes a
+    /// copy in host memory. All ranks call it.
+    ///
+    /// # Errors
+    /// When a rank is gone, or the device fails.
+    pub fn whole(&self, name: &str, t: &Tensor) -> Result<Tensor> {
+        self.split.whole(name, t, self.config.vocab).at(name)
     }
 
     /// [`Llama::trainable`], to be written by the optimizer.
@@ -290,16 +326,23 @@ pub struct Qkv {
 }
 
 impl Layer {
-    fn load(config: &Config, index: usize, weight: &dyn Fn(&str) -> Result<Tensor>) -> Result<Self> {
+    fn load(
+        split: &Split,
+        config: &Config,
+        index: usize,
+        weight: &dyn Fn(&str) -> Result<Tensor>,
+    ) -> Result<Self> {
         let norm = |name: &str| weight(&format!("model.layers.{index}.{name}.weight"));
         let mut projections = Vec::with_capacity(7);
         for linear in config::Linear::ALL {
-            let weight = weight(&format!("{}.weight", linear.path(index)))?;
-            projections.push(Projection { weight, adapter: None });
+            let (name, (out, inner)) =
+                (format!("{}.weight", linear.path(index)), config.linear_shape(linear));
+            let part = split.part(&name, &[out, inner]);
+            projections.push(Projection { weight: weight(&name)?, part, adapter: None });
         }
         Ok(Layer {
             index,
-            heads: Heads { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim },
+            heads: split.heads(config),
             eps: config.rms_eps,
             input_norm: norm("input_layernorm")?,
             post_norm: norm("post_attention_layernorm")?,
@@ -307,7 +350,7 @@ impl Layer {
         })
     }
 
-    /// How many heads there are.
+    /// This rank's heads.
     pub fn heads(&self) -> Heads {
         self.heads
     }
@@ -376,24 +419,34 @@ impl Layer {
         place: Place,
         dropout: f32,
     ) -> Result<Vec<Tensor>> {
-        let projection = |linear: &config::Linear| &self.projections[*linear as usize];
-        let targets: Vec<lora::Target> = linears.iter().filter_map(|l| projection(l).target()).collect();
+        let projections: Vec<&Projection> = linears.iter().map(|&l| &self.projections[l as usize]).collect();
+        let x = projections[0].entering(cx, x)?;
+        let factors = projections.iter().map(|p| p.factors(cx)).collect::<Result<Vec<_>>>()?;
+        let targets: Vec<lora::Target> = projections
+            .iter()
+            .zip(&factors)
+            .filter_map(|(p, f)| Some(f.as_ref()?.target(&p.weight)))
+            .collect();
         let names = || linears.iter().map(|l| l.name()).collect::<Vec<_>>().join("+");
         let site = (self.index * config::Linear::ALL.len() + linears[0] as usize) as u32;
-        let dropout =
-            place.keys.map(|tokens| Dropout { p: dropout, key: cx.key(site), tokens: tokens.clone(), first: 0 });
+        let dropout = place.keys.map(|tokens| Dropout {
+            p: dropout,
+            key: cx.key(site),
+            tokens: tokens.clone(),
+            first: projections[0].first_channel(),
+        });
         let adapted = match targets.is_empty() {
             true => Vec::new(),
-            false => lora(cx, x, &targets, dropout).at(names())?,
+            false => lora(cx, &x, &targets, dropout).at(names())?,
         };
         let mut adapted = adapted.into_iter();
         let mut outs = Vec::with_capacity(linears.len());
-        for l in linears {
-            let projection = projection(l);
-            outs.push(match projection.adapter {
+        for (l, projection) in linears.iter().zip(&projections) {
+            let y = match projection.adapter {
                 Some(_) => adapted.next().ok_or_else(|| Error::new("lora gave too few outputs"))?,
-                None => linear(cx, x, &projection.weight).at(l.name())?,
-            });
+                None => linear(cx, &x, &projection.weight).at(l.name())?,
+            };
+            outs.push(projection.leaving(cx, y).at(l.name())?);
         }
         Ok(outs)
     }
@@ -429,9 +482,36 @@ impl Layer {
 }
 
 impl Projection {
-    fn target(&self) -> Option<lora::Target<'_>> {
-        let LowRank { a, b, scale } = self.adapter.as_ref()?;
-        Some(lora::Target { w: &self.weight, a, b, scale: *scale })
+    /// Its input: what ranks that hold other rows find of its gradient is summed.
+    fn entering(&self, cx: &Ctx, x: &Tensor) -> Result<Tensor> {
+        if matches!(self.part, Part::Rows(_)) { enter(cx, x) } else { Ok(x.clone()) }
+    }
+
+    /// Its output: the sum of what ranks that hold other columns make of theirs.
+    fn leaving(&self, cx: &Ctx, y: Tensor) -> Result<Tensor> {
+        if matches!(self.part, Part::Columns(_)) { leave(cx, y) } else { Ok(y) }
+    }
+
+    /// The adapter's factors. The one that is copied has a gradient from every rank.
+    fn factors(&self, cx: &Ctx) -> Result<Option<LowRank>> {
+        let Some(LowRank { a, b, scale }) = &self.adapter else { return Ok(None) };
+        let (a, b) = match self.part {
+            Part::Rows(_) => (enter(cx, a)?, b.clone()),
+            Part::Columns(_) => (a.clone(), enter(cx, b)?),
+            _ => (a.clone(), b.clone()),
+        };
+        Ok(Some(LowRank { a, b, scale: *scale }))
+    }
+
+    /// What the first channel of its input is in the whole.
+    fn first_channel(&self) -> usize {
+        if let Part::Columns(columns) = &self.part { columns.start } else { 0 }
+    }
+}
+
+impl LowRank {
+    fn target<'a>(&'a self, w: &'a Tensor) -> lora::Target<'a> {
+        lora::Target { w, a: &self.a, b: &self.b, scale: self.scale }
     }
 }
 

@@ -92,7 +92,7 @@ impl Loaded {
     pub fn put_on(&mut self, folder: &Path) -> Result<()> {
         let adapter = Adapter::load(folder, self.checkpoint.config())?;
         self.adapter = Some(adapter.without_values()?);
-        self.model.attach(&self.device, &adapter, Train::Nothing)
+        self.model.attach(&adapter, Train::Nothing)
     }
 
     /// Bytes by label at the peak of a generation, from the planning device.

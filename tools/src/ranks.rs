@@ -2,10 +2,11 @@
 
 use crate::launcher::{Member, launched};
 use crate::place::DeviceArg;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use codelsi_engine::comm::{Host, Nccl, Rendezvous, Sockets, TIMEOUT, UniqueId};
 use codelsi_engine::cuda::Cuda;
 use codelsi_engine::{At, Comm, Device, Error, Rank, Result, Solo, Threads};
+use codelsi_model::parallel::{Layout, Split};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -17,35 +18,20 @@ pub struct RankArgs {
     /// Workers, each with a device of its own: on cards, those from --device on [default: 1, or a launcher's processes]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     ranks: Option<u16>,
-    /// How they share a model.
-    #[arg(long, value_enum, default_value_t)]
-    layout: Layout,
+    /// How they share a model: replicate, shard or tensor.
+    #[arg(long, default_value_t)]
+    pub layout: Layout,
     /// Seconds that a rank waits for the others before the run ends [default: CODELSI_TIMEOUT, or 600]
     #[arg(long)]
     timeout: Option<f64>,
 }
 
-/// `--layout`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Layout {
-    /// Each rank holds the whole model and takes its share of the work.
-    #[default]
-    Replicate,
-    /// Each rank holds a part of every frozen weight, gathered layer by layer.
-    Shard,
-    /// Each rank holds and computes a part of every layer.
-    Tensor,
-}
-
-impl Layout {
-    /// # Errors
-    /// When there is no such layout.
-    pub fn check(self) -> Result<()> {
-        match self {
-            Layout::Replicate => Ok(()),
-            Layout::Shard | Layout::Tensor => {
-                Err(Error::new(format!("--layout {self:?} is not there yet; use replicate").to_lowercase()))
-            }
+/// Refuses a layout that is not there.
+pub fn check(layout: Layout) -> Result<()> {
+    match layout {
+        Layout::Replicate => Ok(()),
+        Layout::Shard | Layout::Tensor => {
+            Err(Error::new(format!("--layout {layout} is not there yet; use replicate")))
         }
     }
 }
@@ -55,8 +41,9 @@ impl RankArgs {
     ///
     /// # Errors
     /// The first rank's to fail; or when ranks, devices and launcher do not fit together.
-    pub fn run<T: Send>(self, device: DeviceArg, f: impl Fn(Rank) -> Result<T> + Sync) -> Result<Option<T>> {
-        self.layout.check()?;
+    pub fn run<T: Send>(self, device: DeviceArg, f: impl Fn(Split) -> Result<T> + Sync) -> Result<Option<T>> {
+        check(self.layout)?;
+        let f = |rank| f(Split::new(rank, self.layout));
         match launched(|name| std::env::var(name).ok())? {
             Some(member) => self.process(&member, device, &f),
             None => self.threads(device, f).map(Some),
@@ -77,7 +64,7 @@ impl RankArgs {
     /// # Errors
     /// Under a launcher of several processes; or when there is no such layout.
     pub fn in_one_process(self) -> Result<usize> {
-        self.layout.check()?;
+        check(self.layout)?;
         match launched(|name| std::env::var(name).ok())? {
             Some(member) if member.world > 1 => Err(Error::new(
                 "this command holds its ranks in one process: start it without a launcher, with --ranks N",

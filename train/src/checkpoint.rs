@@ -5,8 +5,8 @@
 //! renamed; the one before is removed only then.
 
 use codelsi_engine::files::replace_folder;
-use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
-use codelsi_model::part::Part;
+use codelsi_engine::{At, DType, Error, Label, Result, Tensor};
+use codelsi_model::parallel::Split;
 use codelsi_model::tensor_file::TensorFile;
 use codelsi_model::tensor_writer::{Spec, write_file, write_json};
 use safetensors::Dtype;
@@ -67,7 +67,7 @@ pub fn latest(out: &Path) -> Result<Option<PathBuf>> {
 pub fn save(
     out: &Path,
     state: &State,
-    moments: &BTreeMap<String, &Moments>,
+    moments: &BTreeMap<String, Moments>,
     weights: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
     let older = list(&folder(out))?;
@@ -90,16 +90,14 @@ pub fn load_state(checkpoint: &Path) -> Result<State> {
     serde_json::from_str(&text).map_err(|e| Error::io(&path, format!("not a training state: {e}")))
 }
 
-/// Reads the moments of the named parameters, in their order.
-pub fn load_moments(
-    device: &Device,
-    checkpoint: &Path,
-    params: &[(String, &Tensor)],
-) -> Result<Vec<Moments>> {
+/// Reads the moments of the named parameters, in their order: a rank's part of them.
+pub fn load_moments(split: &Split, checkpoint: &Path, params: &[(String, &Tensor)]) -> Result<Vec<Moments>> {
     let path = checkpoint.join("moments.safetensors");
     let file = TensorFile::open(&path)?;
     let read = |moment: char, name: &str, like: &Tensor| {
-        let t = file.copy(device, Label::Moments, &format!("{moment}.{name}"), &Part::Whole, DType::F32)?;
+        let stored = format!("{moment}.{name}");
+        let part = split.part(name, &file.entry(&stored)?.shape);
+        let t = file.copy(split.device(), Label::Moments, &stored, &part, DType::F32)?;
         if t.shape() != like.shape() {
             return Err(Error::new(format!("`{moment}.{name}` is {t:?}, its parameter {like:?}")));
         }
@@ -109,7 +107,7 @@ pub fn load_moments(
     pairs.collect::<Result<_>>().at(path.display().to_string())
 }
 
-fn write_moments(path: &Path, moments: &BTreeMap<String, &Moments>) -> Result<()> {
+fn write_moments(path: &Path, moments: &BTreeMap<String, Moments>) -> Result<()> {
     let tensors: BTreeMap<String, &Tensor> = moments
         .iter()
         .flat_map(|(name, (m, v))| [(format!("m.{name}"), m), (format!("v.{name}"), v)])
@@ -148,6 +146,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use codelsi_engine::Device;
 
     fn state(step: usize) -> State {
         let recipe = serde_json::json!({"lr": 1e-4, "model": "a"}).as_object().unwrap().clone();
@@ -160,7 +159,7 @@ mod tests {
         let device = Device::cpu();
         let tensor = |x: &[f32]| device.tensor(Label::Moments, [x.len()], x).unwrap();
         let pair = (tensor(&[1.0, 2.0]), tensor(&[3.0, 4.0]));
-        let moments = BTreeMap::from([("w".to_string(), &pair)]);
+        let moments = BTreeMap::from([("w".to_string(), pair)]);
         assert_eq!(latest(out.path()).unwrap(), None);
         for step in [5, 10] {
             save(out.path(), &state(step), &moments, |f| {
@@ -174,12 +173,13 @@ mod tests {
         assert!(!out.path().join("checkpoints/step-00000005").exists());
         assert_eq!(load_state(&newest).unwrap(), state(10));
         let w = tensor(&[0.0, 0.0]);
-        let read = load_moments(&device, &newest, &[("w".into(), &w)]).unwrap();
+        let read = load_moments(&Split::from(&device), &newest, &[("w".into(), &w)]).unwrap();
         assert_eq!(
             (read[0].0.slice::<f32>().unwrap(), read[0].1.slice::<f32>().unwrap()),
             (&[1.0, 2.0][..], &[3.0, 4.0][..])
         );
-        let missing = load_moments(&device, &newest, &[("u".into(), &w)]).err().unwrap().to_string();
+        let missing =
+            load_moments(&Split::from(&device), &newest, &[("u".into(), &w)]).err().unwrap().to_string();
         assert!(missing.contains("m.u") && missing.contains("moments.safetensors"), "{missing}");
     }
 

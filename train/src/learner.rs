@@ -5,11 +5,12 @@ use crate::optimizer::{AdamW, Optimizer};
 use crate::options::TrainOptions;
 use crate::pack::Sequence;
 use crate::summed::{Deal, summed};
-use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, Rank, Reduce, Result, Tensor};
+use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, Reduce, Result, Tensor};
 use codelsi_kernels::xent::Targets;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::llama::{Batch, ForwardOptions, Llama, Train};
+use codelsi_model::parallel::Split;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub struct Learner<'a> {
     options: &'a TrainOptions,
     device: Device,
+    /// To the ranks that run other micro-batches.
     comm: Arc<dyn Comm>,
     model: Llama,
     optimizer: Optimizer,
@@ -35,18 +37,19 @@ pub struct Found {
 }
 
 impl<'a> Learner<'a> {
-    /// Loads the model where `rank` computes, to train `adapter` over it or, without one, every weight. Moments are zero.
+    /// Loads the model as `split` says, to train `adapter` over it or, without one, every weight. Moments are zero.
     pub fn new(
-        rank: impl Into<Rank>,
+        split: impl Into<Split>,
         options: &'a TrainOptions,
         base: &Checkpoint,
         adapter: Option<&Adapter>,
     ) -> Result<Self> {
-        let Rank { device, comm } = rank.into();
+        let split = split.into();
+        let (device, comm) = (split.device().clone(), split.across_batches());
         let train = if adapter.is_some() { Train::Adapters } else { Train::Everything };
-        let mut model = Llama::load(&device, base, options.compute, train)?;
+        let mut model = Llama::load(split, base, options.compute, train)?;
         if let Some(adapter) = adapter {
-            model.attach(&device, adapter, train)?;
+            model.attach(adapter, train)?;
         }
         let TrainOptions { weight_decay, clip: max_norm, .. } = *options;
         let rule = AdamW { weight_decay, max_norm, ..AdamW::default() };
@@ -59,7 +62,8 @@ impl<'a> Learner<'a> {
     pub fn restore(&mut self, folder: &Path, step: usize) -> Result<()> {
         self.optimizer.step = step as u32;
         self.optimizer.moments.clear();
-        self.optimizer.moments = checkpoint::load_moments(&self.device, folder, &self.model.trainable())?;
+        self.optimizer.moments =
+            checkpoint::load_moments(self.model.split(), folder, &self.model.trainable())?;
         Ok(())
     }
 
@@ -68,9 +72,32 @@ impl<'a> Learner<'a> {
         &self.model
     }
 
-    /// The moments by their parameter's name.
-    pub fn moments(&self) -> BTreeMap<String, &Moments> {
-        self.model.trainable().into_iter().map(|(name, _)| name).zip(&self.optimizer.moments).collect()
+    /// Every trained tensor by its name, whole. All ranks call it.
+    ///
+    /// # Errors
+    /// When a rank is gone, or the device fails.
+    pub fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.wholes(|_, t| t)
+    }
+
+    /// The moments by their parameter's name, whole. All ranks call it.
+    ///
+    /// # Errors
+    /// As [`Learner::weights`].
+    pub fn moments(&self) -> Result<BTreeMap<String, Moments>> {
+        let m = self.wholes(|i, _| &self.optimizer.moments[i].0)?;
+        let mut v = self.wholes(|i, _| &self.optimizer.moments[i].1)?;
+        Ok(m.into_iter().filter_map(|(name, m)| v.remove(&name).map(|v| (name, (m, v)))).collect())
+    }
+
+    /// The whole of what `of` gives for each trained tensor.
+    fn wholes<'t>(
+        &'t self,
+        of: impl Fn(usize, &'t Tensor) -> &'t Tensor,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        let trained = self.model.trainable().into_iter().enumerate();
+        let wholes = trained.map(|(i, (name, t))| Ok((name.clone(), self.model.whole(&name, of(i, t))?)));
+        wholes.collect()
     }
 
     /// The next step, at learning rate `lr`: all ranks are given all of its micro-batches, and share them.
@@ -85,7 +112,7 @@ impl<'a> Learner<'a> {
     pub fn step(&mut self, micro_batches: &[Sequence], lr: f64) -> Result<Found> {
         let t = self.optimizer.step + 1;
         let (grads, loss) = self.gradients(micro_batches, t).at(format!("step {t}"))?;
-        let cx = Ctx::inference(&self.device);
+        let cx = self.inference();
         let squares = self.optimizer.step(&cx, &mut self.model, grads, lr as f32).at(format!("step {t}"))?;
         self.found(&loss, &squares).at(format!("step {t}"))
     }
@@ -114,6 +141,7 @@ impl<'a> Learner<'a> {
             let mut first = micro_batches[..mine.start].iter().map(|before| before.tokens.len()).sum();
             for i in mine {
                 let cx = Ctx::training(&self.device, self.options.seed, t);
+                let cx = cx.with_comm(self.model.split().within_batch());
                 let (batch, targets) = self.batch(&micro_batches[i], first)?;
                 let (loss, _) = self.model.loss(&cx, &batch, &targets, scale, options)?;
                 adder.loss(i, &loss)?;
@@ -129,7 +157,7 @@ impl<'a> Learner<'a> {
         let mut losses = vec![0.0f32; sequences.len()];
         let mine = Deal::new(sequences.len(), self.comm.world()).range(self.comm.rank());
         let each = |sequence: &Sequence| -> Result<Tensor> {
-            let cx = Ctx::inference(&self.device);
+            let cx = self.inference();
             let (batch, targets) = self.batch(sequence, 0)?;
             Ok(self.model.loss(&cx, &batch, &targets, 1.0, ForwardOptions::default())?.0)
         };
@@ -150,6 +178,11 @@ impl<'a> Learner<'a> {
         let keys: Vec<i32> = (first..first + length).map(|key| key as i32).collect();
         let batch = Batch::with_keys(&self.device, &sequence.lengths, &ids, &keys)?;
         Ok((batch, Targets::new(&self.device, &sequence.targets)?))
+    }
+
+    /// A context without a tape.
+    fn inference(&self) -> Ctx {
+        Ctx::inference(&self.device).with_comm(self.model.split().within_batch())
     }
 
     /// The scalars' values; 0 where nothing is computed.

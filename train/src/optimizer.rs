@@ -1,8 +1,10 @@
 //! AdamW over everything a model trains, with its moments.
 
-use codelsi_engine::{Ctx, DType, Device, Error, Grads, Label, Result, Tensor};
+use codelsi_engine::tape::accumulate;
+use codelsi_engine::{Ctx, DType, Device, Error, Grads, Label, Reduce, Result, Tensor};
 use codelsi_kernels::adamw::{Hyper, Param, adamw, sum_of_squares};
 use codelsi_model::llama::Llama;
+use codelsi_model::parallel::Cut;
 
 /// Constants of AdamW (Loshchilov & Hutter, arXiv 1711.05101) and of clipping.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,13 +46,16 @@ impl Optimizer {
     /// # Errors
     /// When a tensor got no gradient.
     pub fn step(&mut self, cx: &Ctx, model: &mut Llama, mut grads: Grads, lr: f32) -> Result<Tensor> {
+        let split = model.split().clone();
         let trainable = model.trainable_mut()?;
         let mut gradients = Vec::with_capacity(trainable.len());
         for (name, t) in &trainable {
             let missing = || Error::new(format!("{name} got no gradient"));
             gradients.push(grads.take(t).ok_or_else(missing)?);
         }
-        let squares = sum_of_squares(cx, &gradients)?;
+        let is_cut = |(name, _): &(String, _)| split.cut(name) != Cut::Whole;
+        let cut: Vec<bool> = trainable.iter().map(is_cut).collect();
+        let squares = squares(cx, &gradients, &cut)?;
         self.step += 1;
         let hyper = Hyper {
             lr,
@@ -66,4 +71,16 @@ impl Optimizer {
         adamw(cx, &mut params, &hyper, &squares)?;
         Ok(squares)
     }
+}
+
+/// The squared norm of all ranks' gradients: parts of what is cut are summed over ranks, what is copied counts once.
+fn squares(cx: &Ctx, gradients: &[Tensor], cut: &[bool]) -> Result<Tensor> {
+    let of = |kind: bool| gradients.iter().zip(cut).filter(move |(_, cut)| **cut == kind).map(|(g, _)| g);
+    let mut squares = sum_of_squares(cx, of(false))?;
+    if cut.contains(&true) {
+        let mut parts = sum_of_squares(cx, of(true))?;
+        cx.comm().all_reduce(&mut parts, Reduce::Sum)?;
+        accumulate(&mut squares, &parts)?;
+    }
+    Ok(squares)
 }

@@ -12,6 +12,7 @@ use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::generate::{Limits, Request, generate};
 use codelsi_model::llama::{Llama, Train};
+use codelsi_model::parallel::{Layout, Split};
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub struct Planner<'a> {
     pub adapter: Option<&'a Adapter>,
     pub rank: usize,
     pub world: usize,
+    pub layout: Layout,
     /// Bytes that may be in use at once, where that is known.
     pub budget: Option<usize>,
 }
@@ -121,7 +123,8 @@ impl Planner<'_> {
         let comm = Arc::new(Planned { rank: self.rank, world: self.world });
         let base = self.base.without_weights(matches!(self.device, Device::Cpu(_)));
         let rank = Rank { device: device.clone(), comm };
-        Learner::new(rank, &options, &base, self.adapter)?.step(micro_batches, options.lr)?;
+        Learner::new(Split::new(rank, self.layout), &options, &base, self.adapter)?
+            .step(micro_batches, options.lr)?;
         Ok(device.ledger().usage())
     }
 }
@@ -155,7 +158,7 @@ pub fn generation(
     let base = base.without_weights(matches!(device, Device::Cpu(_)));
     let mut model = Llama::load(&planning, &base, compute, Train::Nothing)?;
     if let Some(adapter) = adapter {
-        model.attach(&planning, adapter, Train::Nothing)?;
+        model.attach(adapter, Train::Nothing)?;
     }
     let mut largest: Vec<&Request> = requests.iter().collect();
     largest.sort_by_key(|r| std::cmp::Reverse(r.prompt.len() + r.n * r.max_tokens));

@@ -10,14 +10,15 @@ use crate::pack::Sequence;
 use crate::plan::{Planner, StepPlan, budget};
 use crate::ranks::agree;
 use crate::schedule::Cosine;
-use crate::weights::{copy_tokenizer, write_adapter, write_weights};
+use crate::weights::{Weights, copy_tokenizer, write_adapter, write_weights};
 use crate::work::step_flops;
 use codelsi_engine::memory::anonymous_bytes;
-use codelsi_engine::{At, Comm, DType, Device, Error, Label, Rank, Reduce, Result};
+use codelsi_engine::{At, Comm, DType, Device, Error, Label, Reduce, Result};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Config;
+use codelsi_model::parallel::{Cut, Split};
 use codelsi_model::tensor_writer::write_json;
 use codelsi_model::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -67,9 +68,9 @@ pub struct Report {
 /// # Errors
 /// Bad options, model or data; a run already in `out` without `resume`, or one of another recipe; ranks that are gone or
 /// that were not given the same.
-pub fn train(options: &TrainOptions, rank: impl Into<Rank>, tell: &mut dyn FnMut(Event)) -> Result<Report> {
-    let rank = rank.into();
-    let Rank { device, comm } = &rank;
+pub fn train(options: &TrainOptions, split: impl Into<Split>, tell: &mut dyn FnMut(Event)) -> Result<Report> {
+    let split = split.into();
+    let (device, comm) = (split.device(), split.comm());
     let base = Checkpoint::open(&options.model)?;
     options.check(base.config().max_positions)?;
     let tokenizer = Tokenizer::load(&options.model)?;
@@ -97,6 +98,7 @@ pub fn train(options: &TrainOptions, rank: impl Into<Rank>, tell: &mut dyn FnMut
         adapter: adapter.as_ref(),
         rank: comm.rank(),
         world: comm.world(),
+        layout: split.layout(),
         budget: budget(device, start, comm.world()),
     };
     let memory = plan(&planner, &**comm, feed.largest())?;
@@ -104,12 +106,12 @@ pub fn train(options: &TrainOptions, rank: impl Into<Rank>, tell: &mut dyn FnMut
     let options = &TrainOptions { checkpointing: Checkpointing::Layers(memory.recompute), ..options.clone() };
     let explain = |e| memory.explain(e, options);
     let started = Instant::now();
-    let mut learner = Learner::new(rank.clone(), options, start, adapter.as_ref()).map_err(explain)?;
+    let mut learner = Learner::new(split.clone(), options, start, adapter.as_ref()).map_err(explain)?;
     let load = start.byte_len() as f64 / started.elapsed().as_secs_f64() / 1e9;
     if let Some(folder) = &resumed {
         learner.restore(folder, state.step)?;
     }
-    let trained = learner.model().trainable().iter().map(|(_, p)| p.shape().elements()).sum();
+    let trained = adapter.as_ref().map_or(base.config().parameters(), Adapter::parameters);
     let overview = Overview {
         sample: sample(&tokenizer, &feed.training.documents[0]),
         trainable: trained,
@@ -136,9 +138,7 @@ pub fn train(options: &TrainOptions, rank: impl Into<Rank>, tell: &mut dyn FnMut
     let mut run =
         Run { options, device, comm, feed, held, learner, adapter, base: &base, state, log, roof, anonymous };
     let validation_loss = run.steps(overview.steps, tell).map_err(explain)?;
-    if writes {
-        run.export()?;
-    }
+    run.export()?;
     comm.barrier()?;
     run.report(&overview, validation_loss)
 }
@@ -266,30 +266,35 @@ impl Run<'_> {
         (!self.held.is_empty()).then(|| self.learner.validate(&self.held)).transpose()
     }
 
-    /// Rank 0 writes what all ranks have.
+    /// Rank 0 writes what all ranks have, a copy or a part each.
     fn save(&self, tell: &mut dyn FnMut(Event)) -> Result<()> {
-        let trained = self.learner.model().trainable();
+        let model = self.learner.model();
+        let mut copied = model.trainable();
+        copied.retain(|(name, _)| model.split().cut(name) == Cut::Whole);
         let what = format!("set of parameters after step {}", self.state.step);
-        agree(self.device, self.comm, &what, trained.iter().map(|(_, t)| t.to_bytes()))?;
+        agree(self.device, self.comm, &what, copied.iter().map(|(_, t)| t.to_bytes()))?;
+        let (weights, moments) = (self.learner.weights()?, self.learner.moments()?);
         if self.comm.rank() == 0 {
-            let (out, moments) = (&self.options.out, self.learner.moments());
-            let written =
-                checkpoint::save(out, &self.state, &moments, |folder| self.write(folder, DType::F32));
-            tell(Event::Saved(&written?));
+            let write = |folder: &Path| self.write(folder, &weights, DType::F32);
+            tell(Event::Saved(&checkpoint::save(&self.options.out, &self.state, &moments, write)?));
         }
         Ok(())
     }
 
-    /// The result in its place, as the base stores its weights.
+    /// The result in its place, as the base stores its weights. Rank 0 writes it.
     fn export(&self) -> Result<()> {
-        self.write(&self.options.out, self.base.dtype())?;
+        let weights = self.learner.weights()?;
+        if self.comm.rank() > 0 {
+            return Ok(());
+        }
+        self.write(&self.options.out, &weights, self.base.dtype())?;
         if self.options.full { copy_tokenizer(&self.options.model, &self.options.out) } else { Ok(()) }
     }
 
-    fn write(&self, folder: &Path, dtype: DType) -> Result<()> {
+    fn write(&self, folder: &Path, weights: &Weights, dtype: DType) -> Result<()> {
         match &self.adapter {
-            Some(adapter) => write_adapter(folder, self.learner.model(), adapter, &self.options.model),
-            None => write_weights(folder, self.learner.model(), dtype),
+            Some(adapter) => write_adapter(folder, weights, adapter, &self.options.model),
+            None => write_weights(folder, self.base.config(), weights, dtype),
         }
     }
 

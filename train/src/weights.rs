@@ -2,21 +2,23 @@
 
 use codelsi_engine::{DType, Error, Result, Tensor};
 use codelsi_model::adapter::{Adapter, Pair};
-use codelsi_model::llama::Llama;
+use codelsi_model::config::Config;
 use codelsi_model::tensor_writer::{SHARD_BYTES, Spec, write_json, write_model};
 use half::bf16;
 use safetensors::Dtype;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Writes PEFT's two files of the model's adapter; `settings` is the adapter it was made of, `base` its model.
-pub fn write_adapter(folder: &Path, model: &Llama, settings: &Adapter, base: &Path) -> Result<()> {
-    let tensors: HashMap<String, &Tensor> = model.trainable().into_iter().collect();
+/// Trained tensors by their names.
+pub type Weights = BTreeMap<String, Tensor>;
+
+/// Writes PEFT's two files of a trained adapter; `settings` is the adapter it was made of, `base` its model.
+pub fn write_adapter(folder: &Path, trained: &Weights, settings: &Adapter, base: &Path) -> Result<()> {
     let factor = |path: &str, factor: char| {
         let name = format!("{path}.lora_{factor}.weight");
-        tensors.get(&name).map(|t| t.detach()).ok_or_else(|| Error::new(format!("the model has no `{name}`")))
+        trained.get(&name).cloned().ok_or_else(|| Error::new(format!("the model has no `{name}`")))
     };
     let pairs = settings
         .pairs
@@ -27,16 +29,12 @@ pub fn write_adapter(folder: &Path, model: &Llama, settings: &Adapter, base: &Pa
 }
 
 /// Writes `config.json` and every weight as `dtype` (F32 loses nothing).
-pub fn write_weights(folder: &Path, model: &Llama, dtype: DType) -> Result<()> {
-    write_json(folder.join("config.json"), &model.config().to_json(dtype))?;
-    let tensors: HashMap<String, &Tensor> = model.trainable().into_iter().collect();
+pub fn write_weights(folder: &Path, config: &Config, trained: &Weights, dtype: DType) -> Result<()> {
+    write_json(folder.join("config.json"), &config.to_json(dtype))?;
     let stored = if dtype == DType::BF16 { Dtype::BF16 } else { Dtype::F32 };
-    let specs: Vec<Spec> = model
-        .trainable()
-        .into_iter()
-        .map(|(name, t)| Spec { name, dtype: stored, shape: t.shape().to_vec() })
-        .collect();
-    write_model(folder, &specs, SHARD_BYTES, &mut |spec, out| write_values(tensors[&spec.name], dtype, out))
+    let in_order = config.tensors().into_iter().filter(|(name, _)| trained.contains_key(name));
+    let specs: Vec<Spec> = in_order.map(|(name, shape)| Spec { name, dtype: stored, shape }).collect();
+    write_model(folder, &specs, SHARD_BYTES, &mut |spec, out| write_values(&trained[&spec.name], dtype, out))
 }
 
 /// Copies the tokenizer's files, so that a trained model can be loaded as its base was.

@@ -7,6 +7,7 @@ use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::{Config, Linear};
 use codelsi_model::generate::{Limits, Request, generate};
 use codelsi_model::llama::{Llama, Train};
+use codelsi_model::parallel::Layout;
 use codelsi_model::synthetic;
 use codelsi_train::TrainOptions;
 use codelsi_train::learner::Learner;
@@ -71,7 +72,16 @@ fn step(
 ) -> [Usage; 2] {
     let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
     let adapter = (!options.full).then_some(&adapter);
-    let planner = Planner { device, options, base, adapter, rank: 0, world: 1, budget: None };
+    let planner = Planner {
+        device,
+        options,
+        base,
+        adapter,
+        rank: 0,
+        world: 1,
+        layout: Layout::Replicate,
+        budget: None,
+    };
     let planned = planner.step(micro_batches).unwrap().usage;
     let mut learner = Learner::new(device, options, base, adapter).unwrap();
     learner.step(micro_batches, 1e-3).unwrap();
@@ -140,6 +150,7 @@ fn a_full_card_says_what_would_help() {
         adapter: Some(&adapter),
         rank: 0,
         world: 1,
+        layout: Layout::Replicate,
         budget: Some(0),
     };
     let plan = planner.step(&[sequence(24)]).unwrap();
@@ -174,6 +185,7 @@ fn the_fewest_layers_that_fit_are_recomputed() {
             adapter: Some(&adapter),
             rank: 0,
             world: 1,
+            layout: Layout::Replicate,
             budget,
         };
         planner.full_step().unwrap()
@@ -209,6 +221,7 @@ fn the_plan_of_all_ranks_is_the_largest() {
             adapter: Some(&adapter),
             rank: rank.unwrap_or(0),
             world,
+            layout: Layout::Replicate,
             budget,
         };
         if rank.is_some() { planner.full_step() } else { planner.largest_rank() }.unwrap()

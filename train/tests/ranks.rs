@@ -7,6 +7,7 @@ use codelsi_engine::{Comm, Device, Error, Rank, Reduce, Result, Tensor, Threads}
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
+use codelsi_model::parallel::Layout;
 use codelsi_train::learner::{Found, Learner};
 use codelsi_train::metrics;
 use codelsi_train::options::Checkpointing;
@@ -338,6 +339,7 @@ fn the_plan_of_a_rank_is_its_software_gpu_s_books() {
                     adapter,
                     rank: number,
                     world: 4,
+                    layout: Layout::Replicate,
                     budget: None,
                 };
                 let planned = planner.step(&micro_batches)?.usage;

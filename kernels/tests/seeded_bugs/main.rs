@@ -10,6 +10,7 @@
 
 mod adamw;
 mod bug;
+mod concat;
 mod elementwise;
 mod embed;
 mod flash;
@@ -38,6 +39,7 @@ use trial::Outcome;
 /// Every op with its bugs.
 const OPS: &[(&str, &[&[Bug]])] = &[
     ("adamw", &[adamw::BUGS]),
+    ("concat", &[concat::BUGS]),
     ("elementwise", &[elementwise::BUGS]),
     ("embed", &[embed::BUGS]),
     ("flash", &[flash::BUGS, flash_backward::BUGS]),

@@ -2,9 +2,10 @@
 //!
 //! PagedAttention (Kwon et al., arXiv 2309.06180, section 4).
 
-use crate::config::Config;
-use codelsi_engine::{Ctx, DType, Device, Error, Label, Result, Tensor};
+use crate::llama::{Layer, Llama};
+use codelsi_engine::{Ctx, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::embed::embed;
+use codelsi_kernels::flash::Heads;
 use codelsi_kernels::kvstore::kvstore;
 
 /// Keys and values of every layer, in pages of `page_size` tokens, and who holds which page.
@@ -25,12 +26,15 @@ pub(super) struct Table {
 }
 
 impl Cache {
-    /// `pages` empty pages of `page_size` tokens each.
-    pub fn new(device: &Device, config: &Config, compute: DType, pages: usize, page_size: usize) -> Self {
-        let shape = [pages, page_size, config.kv_heads * config.head_dim];
-        let page = || device.empty(Label::Kv, shape, compute);
+    /// `pages` empty pages of `page_size` tokens each, for the heads of `model` on this rank.
+    pub fn new(device: &Device, model: &Llama, pages: usize, page_size: usize) -> Self {
+        let layer = |layer: &Layer| {
+            let Heads { kv_heads, head_dim, .. } = layer.heads();
+            let page = || device.empty(Label::Kv, [pages, page_size, kv_heads * head_dim], model.compute());
+            (page(), page())
+        };
         Cache {
-            layers: (0..config.layers).map(|_| (page(), page())).collect(),
+            layers: model.layers().iter().map(|l| layer(l)).collect(),
             page_size,
             holders: vec![0; pages],
             free: (0..pages).rev().collect(),

@@ -111,8 +111,8 @@ impl<'a> Run<'a> {
         let pages = whole.max(each * limits.batch.min(samples));
         Run {
             device,
-            cx: Ctx::inference(device),
-            cache: Cache::new(device, model.config(), model.compute(), pages, limits.page_size),
+            cx: Ctx::inference(device).with_comm(model.split().within_batch()),
+            cache: Cache::new(device, model, pages, limits.page_size),
             model,
             tokenizer,
             requests,

@@ -5,13 +5,14 @@ use crate::model_args::ModelArgs;
 use crate::output::Output;
 use crate::ranks::RankArgs;
 use clap::Args;
-use codelsi_engine::{DType, Device, Error, Rank, Result};
+use codelsi_engine::{DType, Device, Error, Result};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::{Config, Linear};
 use codelsi_model::generate::{Limits, Request, generate};
 use codelsi_model::llama::{Llama, Train};
+use codelsi_model::parallel::Split;
 use codelsi_train::TrainOptions;
 use codelsi_train::learner::Learner;
 use codelsi_train::options::Checkpointing;
@@ -60,7 +61,7 @@ struct Measured {
 
 /// Runs the command. With several ranks prefill and decode are those of rank 0's replica, training is all ranks'.
 pub fn run(args: &Bench, out: &Output) -> Result<()> {
-    let Some((load, all)) = args.ranks.run(args.model.place.device, |rank| measure(args, rank))? else {
+    let Some((load, all)) = args.ranks.run(args.model.place.device, |split| measure(args, split))? else {
         return Ok(());
     };
     if !args.json {
@@ -78,28 +79,29 @@ pub fn run(args: &Bench, out: &Output) -> Result<()> {
 }
 
 /// The speed of loading in GB/s, where weights are copied; then each kind of work.
-fn measure(args: &Bench, rank: Rank) -> Result<(Option<f64>, Vec<Measured>)> {
+fn measure(args: &Bench, split: Split) -> Result<(Option<f64>, Vec<Measured>)> {
     let base = Checkpoint::open(&args.model.model)?;
     let compute = args.model.place.compute(&base);
     let mut all = Vec::new();
-    let load = inference(args, &rank.device, &base, compute, &mut all)?;
+    let load = inference(args, &split, &base, compute, &mut all)?;
     if args.train > 0 {
-        all.push(training(args, &rank, &base, compute)?);
+        all.push(training(args, &split, &base, compute)?);
     }
     Ok((load, all))
 }
 
 fn inference(
     args: &Bench,
-    device: &Device,
+    split: &Split,
     base: &Checkpoint,
     compute: DType,
     all: &mut Vec<Measured>,
 ) -> Result<Option<f64>> {
+    let device = split.device();
     let bytes = if args.decode > 0 { roof::bytes(device)? } else { None };
     let flops = if args.prefill > 0 { roof::flops(device, compute)? } else { None };
     let started = Instant::now();
-    let model = Llama::load(device, base, compute, Train::Nothing)?;
+    let model = Llama::load(split.clone(), base, compute, Train::Nothing)?;
     let seconds = started.elapsed().as_secs_f64();
     let copied = matches!(device, Device::Cuda(_)).then(|| base.byte_len() as f64 / seconds / 1e9);
     let config = base.config();
@@ -125,12 +127,14 @@ fn inference(
 }
 
 /// A LoRA of rank 16 on all seven linears: forward, backward, AdamW.
-fn training(args: &Bench, rank: &Rank, base: &Checkpoint, compute: DType) -> Result<Measured> {
-    let (config, world) = (base.config(), rank.comm.world());
-    let flops = roof::flops(&rank.device, compute)?;
+fn training(args: &Bench, split: &Split, base: &Checkpoint, compute: DType) -> Result<Measured> {
+    let (config, device, world) = (base.config(), split.device(), split.comm().world());
+    // Under tensor all ranks run the same micro-batch.
+    let batch = split.across_batches().world();
+    let flops = roof::flops(device, compute)?;
     let options = TrainOptions {
         seq: args.train,
-        batch: world,
+        batch,
         micro_batch: 1,
         compute,
         checkpointing: args.checkpointing,
@@ -140,25 +144,26 @@ fn training(args: &Bench, rank: &Rank, base: &Checkpoint, compute: DType) -> Res
     let adapter = Adapter::fresh(config, options.rank, options.alpha, options.dropout, &Linear::ALL, 42)?;
     let tokens = random(config, args.train);
     let targets = tokens[1..].iter().map(|&t| t as i32).chain([-100]).collect();
-    let micro_batches = vec![Sequence::of([&Document { tokens, targets }]); world];
+    let micro_batches = vec![Sequence::of([&Document { tokens, targets }]); batch];
     let planner = Planner {
-        device: &rank.device,
+        device,
         options: &options,
         base,
         adapter: Some(&adapter),
-        rank: rank.comm.rank(),
+        rank: split.comm().rank(),
         world,
-        budget: budget(&rank.device, base, world),
+        layout: split.layout(),
+        budget: budget(device, base, world),
     };
     let plan = planner.step(&micro_batches)?;
-    plan.check(&rank.device, &options)?;
+    plan.check(device, &options)?;
     let options = TrainOptions { checkpointing: Checkpointing::Layers(plan.recompute), ..options.clone() };
     let explain = |e| plan.explain(e, &options);
-    let mut learner = Learner::new(rank.clone(), &options, base, Some(&adapter)).map_err(explain)?;
+    let mut learner = Learner::new(split.clone(), &options, base, Some(&adapter)).map_err(explain)?;
     let work = step_flops(config, &micro_batches, false) / world as f64;
     let at_roof = flops.map(|roof| work / roof);
-    let tokens = args.train * world;
-    timed(args, &rank.device, "train", tokens, at_roof, plan.usage.peak, || {
+    let tokens = args.train * batch;
+    timed(args, device, "train", tokens, at_roof, plan.usage.peak, || {
         learner.step(&micro_batches, 1e-4).map(drop).map_err(explain)
     })
 }

@@ -3,7 +3,7 @@
 use crate::model_args::ComputeArg;
 use crate::output::Output;
 use crate::place::DeviceArg;
-use crate::ranks::Layout;
+use crate::ranks;
 use clap::{ArgGroup, Args};
 use codelsi_engine::cuda::{Cuda, Properties};
 use codelsi_engine::memory::Usage;
@@ -12,6 +12,7 @@ use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::{Config, Linear};
 use codelsi_model::generate::{Limits, Request};
+use codelsi_model::parallel::Layout;
 use codelsi_model::synthetic;
 use codelsi_train::TrainOptions;
 use codelsi_train::options::Checkpointing;
@@ -61,8 +62,8 @@ pub struct Plan {
     /// Workers that share a step, each with memory of its own.
     #[arg(long, default_value_t = 1, conflicts_with = "generate", value_parser = clap::value_parser!(u16).range(1..))]
     ranks: u16,
-    /// How they share a model.
-    #[arg(long, value_enum, default_value_t)]
+    /// How they share a model: replicate, shard or tensor.
+    #[arg(long, default_value_t)]
     layout: Layout,
     /// Plan for generation instead of training.
     #[arg(long)]
@@ -106,7 +107,7 @@ impl FromStr for Bytes {
 
 /// Runs the command.
 pub fn run(args: &Plan, out: &Output) -> Result<()> {
-    args.layout.check()?;
+    ranks::check(args.layout)?;
     let base = base(args)?;
     let device = args.target()?;
     let compute = match args.compute {
@@ -178,7 +179,9 @@ fn training(
     let adapter = Adapter::sized(&Device::plan(), config, args.rank, 32.0, 0.05, &Linear::ALL)?;
     let adapter = (!args.full).then_some(&adapter);
     let world = args.ranks.into();
-    let plan = Planner { device, options: &options, base, adapter, rank: 0, world, budget }.largest_rank()?;
+    let plan =
+        Planner { device, options: &options, base, adapter, rank: 0, world, layout: args.layout, budget }
+            .largest_rank()?;
     let what = if args.full { "every weight".to_string() } else { format!("LoRA of rank {}", args.rank) };
     let text = format!(
         "a training step of {what}: {} sequences of {} tokens, {} at a time, {compute:?}{}\n{plan}",

@@ -4,9 +4,10 @@ use crate::model_args::{ModelArgs, PlaceArgs};
 use crate::output::Output;
 use crate::ranks::RankArgs;
 use clap::Args;
-use codelsi_engine::{Rank, Result};
+use codelsi_engine::Result;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
+use codelsi_model::parallel::Split;
 use codelsi_model::template::Template;
 use codelsi_train::options::{Checkpointing, TrainOptions};
 use codelsi_train::trainer::{self, Event, Report};
@@ -160,15 +161,15 @@ pub fn train(
     ranks: RankArgs,
     out: &Output,
 ) -> Result<Option<Report>> {
-    ranks.run(place.device, |rank| match rank.comm.rank() {
-        0 => told(options, rank, out),
-        _ => trainer::train(options, rank, &mut |_| ()),
+    ranks.run(place.device, |split| match split.comm().rank() {
+        0 => told(options, split, out),
+        _ => trainer::train(options, split, &mut |_| ()),
     })
 }
 
-fn told(options: &TrainOptions, rank: Rank, out: &Output) -> Result<Report> {
+fn told(options: &TrainOptions, split: Split, out: &Output) -> Result<Report> {
     let mut bar = None;
-    let report = trainer::train(options, rank, &mut |event| match event {
+    let report = trainer::train(options, split, &mut |event| match event {
         Event::Start(overview) => {
             eprintln!("{overview}");
             bar = Some(out.bar("train", overview.steps));

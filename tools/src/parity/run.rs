@@ -27,7 +27,7 @@ pub fn check(folder: &Path, device: &Device, compute: DType) -> Result<Vec<Compa
     let mut rows = case.forward(&model)?;
     let adapter = Adapter::load(folder.join("adapter"), checkpoint.config())?;
     rows.extend(case.generation(&model, "tokens")?);
-    model.attach(device, &adapter, Train::Adapters)?;
+    model.attach(&adapter, Train::Adapters)?;
     rows.extend(case.adapted(&model)?);
     rows.extend(case.generation(&model, "lora_tokens")?);
     rows.extend(case.merged(&checkpoint, &adapter)?);

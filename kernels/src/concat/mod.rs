@@ -1,0 +1,49 @@
+//! Matrices beside each other: what ranks that hold a part of the vocabulary each have found, as one row of logits.
+//!
+//! **math** y_t = (x_t of the first part, x_t of the second, …). Inference only.
+//!
+//! **shapes** parts (T, V_i), any V_i; y (T, Σ V_i).
+//!
+//! **layout** row-major.
+//!
+//! **launch** one for each part, in which a row is a block.
+//!
+//! **numerics** copies.
+//!
+//! **traffic** 2·T·Σ V_i elements.
+
+mod cpu;
+mod cuda;
+pub mod spec;
+
+use codelsi_engine::{At, Ctx, DType, Device, Error, Result, Tensor};
+use half::bf16;
+
+/// The columns of `parts` (T, V_i), in their order, as (T, Σ V_i).
+///
+/// # Errors
+/// When there is no part, their rows or storage types differ, or one wants a gradient.
+pub fn concat(cx: &Ctx, parts: &[Tensor]) -> Result<Tensor> {
+    whole(cx, parts).at("concat")
+}
+
+fn whole(cx: &Ctx, parts: &[Tensor]) -> Result<Tensor> {
+    let first = parts.first().ok_or_else(|| Error::new("there is no part"))?;
+    let (rows, dtype) = (first.shape().as_matrix().0, first.dtype());
+    if parts.iter().any(|p| p.shape().as_matrix().0 != rows || p.dtype() != dtype) {
+        return Err(Error::new(format!("{parts:?} have not the same rows and storage type")));
+    }
+    if cx.records() && parts.iter().any(|p| p.id().is_some()) {
+        return Err(Error::new("has no backward, and a part wants a gradient"));
+    }
+    let columns = parts.iter().map(|p| p.shape().as_matrix().1).sum();
+    let mut y = cx.empty([rows, columns], dtype);
+    match (cx.device(), dtype) {
+        (_, DType::I32) => return Err(Error::new("integers are not put together")),
+        (Device::Cpu(_), DType::F32) => cpu::concat::<f32>(&mut y, parts)?,
+        (Device::Cpu(_), DType::BF16) => cpu::concat::<bf16>(&mut y, parts)?,
+        (Device::Cuda(cuda), _) => cuda::concat(cuda, &mut y, parts)?,
+        (Device::Plan(_), _) => {}
+    }
+    Ok(y)
+}
