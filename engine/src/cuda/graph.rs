@@ -13,18 +13,13 @@ use crate::{At, Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-/// The work of one kind, by its size: each size runs once as it is, is recorded the next time, and replayed from then
+/// The work of one kind, by its size: each size is done once as it is, recorded the next time, and replayed from then
 /// on.
 pub struct Graphs {
     cuda: Arc<Cuda>,
     arena: Option<Arc<Memory>>,
-    sizes: HashMap<usize, Stage>,
-}
-
-/// How far a size has come, with the bytes that it takes.
-struct Stage {
-    bytes: usize,
-    recording: Option<Recording>,
+    /// None of a size that has been done once.
+    sizes: HashMap<usize, Option<Recording>>,
 }
 
 struct Recording {
@@ -36,7 +31,7 @@ struct Recording {
 /// While work is watched: where its memory lies, and what else it uses.
 pub(super) struct Watch {
     space: Space,
-    /// None while the work still runs as it is.
+    /// None in a rehearsal, in which nothing is launched, copied or filled.
     arena: Option<Arc<Memory>>,
     used: Vec<Weak<()>>,
     /// Addresses to be freed when the watch ends: a stream that records frees nothing.
@@ -53,25 +48,33 @@ impl Graphs {
     /// tensors that were there before. The tensors and numbers it uses are those of the run that was recorded.
     ///
     /// # Errors
-    /// The work's own; when it cannot be recorded, because it sends, reads, waits or takes other memory than the run
-    /// before; when a tensor that it uses is gone.
-    pub fn run(&mut self, size: usize, work: impl FnOnce() -> Result<()>) -> Result<()> {
-        let Some(Stage { bytes, recording }) = self.sizes.get(&size) else {
-            let (done, watch) = self.cuda.watched(None, work);
-            done?;
-            self.sizes.insert(size, Stage { bytes: watch.space.height(), recording: None });
-            return Ok(());
-        };
-        if recording.is_none() {
-            let bytes = *bytes;
-            let recording = self.record(bytes, work).at("recording for a graph")?;
-            self.sizes.insert(size, Stage { bytes, recording: Some(recording) });
+    /// The work's own; when it cannot be recorded, because it sends, reads, waits or takes other memory every time;
+    /// when a tensor that it uses is gone.
+    pub fn run(&mut self, size: usize, mut work: impl FnMut() -> Result<()>) -> Result<()> {
+        match self.sizes.get(&size) {
+            Some(Some(recording)) => self.cuda.replay(recording),
+            Some(None) => {
+                let recording = self.record(work).at("recording for a graph")?;
+                self.cuda.replay(self.sizes.entry(size).or_default().insert(recording))
+            }
+            None => {
+                work()?;
+                self.sizes.insert(size, None);
+                Ok(())
+            }
         }
-        self.sizes[&size].recording.as_ref().map_or(Ok(()), |recording| self.cuda.replay(recording))
     }
 
-    fn record(&mut self, bytes: usize, work: impl FnOnce() -> Result<()>) -> Result<Recording> {
-        let arena = self.arena_of(bytes)?;
+    /// Takes the memory that a recording of `work` would need, so that it is there later.
+    ///
+    /// # Errors
+    /// The work's own; or when there is no memory left.
+    pub fn reserve(&mut self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.rehearse(work).map(drop)
+    }
+
+    fn record(&mut self, mut work: impl FnMut() -> Result<()>) -> Result<Recording> {
+        let arena = self.rehearse(&mut work)?;
         let driver = self.cuda.driver();
         driver.begin(Stream::COMPUTE)?;
         let (done, watch) = self.cuda.watched(Some(arena), work);
@@ -82,12 +85,15 @@ impl Graphs {
         Ok(Recording { work: recorded?, used: watch.used })
     }
 
-    /// An arena of `bytes` at least; recordings in a smaller one go with it.
-    fn arena_of(&mut self, bytes: usize) -> Result<Arc<Memory>> {
+    /// An arena that `work` fits in; recordings in a smaller one go with it.
+    fn rehearse(&mut self, work: impl FnOnce() -> Result<()>) -> Result<Arc<Memory>> {
+        let (done, watch) = self.cuda.watched(None, work);
+        done?;
+        let bytes = watch.space.height();
         if let Some(arena) = self.arena.as_ref().filter(|arena| arena.len() >= bytes) {
             return Ok(arena.clone());
         }
-        self.sizes.values_mut().for_each(|stage| stage.recording = None);
+        self.sizes.values_mut().for_each(|recording| *recording = None);
         self.arena = None;
         Ok(self.arena.insert(Arc::new(self.cuda.alloc(Label::Graphs, bytes)?)).clone())
     }
@@ -116,6 +122,11 @@ impl Cuda {
         )
     }
 
+    /// Whether work is only rehearsed.
+    pub(super) fn rehearses(&self) -> bool {
+        self.watch.lock().unwrap().as_ref().is_some_and(|watch| watch.arena.is_none())
+    }
+
     fn replay(&self, recording: &Recording) -> Result<()> {
         if recording.used.iter().any(|used| used.strong_count() == 0) {
             return Err(Error::new("a tensor that recorded work uses is gone").at(self.name()));
@@ -129,7 +140,7 @@ impl Cuda {
         let Some(watch) = &*watch else { return Ok(None) };
         let seat = watch.space.take(bytes);
         if watch.arena.as_ref().is_some_and(|arena| seat.end > arena.len()) {
-            let message = "takes more memory than the run before it";
+            let message = "takes more memory than its rehearsal";
             return Err(Error::new(message).at(self.name()));
         }
         Ok(Some((seat, watch.arena.clone())))
@@ -243,17 +254,28 @@ mod tests {
             larger += 64;
             twice(&device, &mut device.empty(Label::Scratch, [larger], DType::F32), &x, 0.0)
         });
-        assert!(message.contains("takes more memory than the run before it"), "{message}");
+        assert!(message.contains("takes more memory than its rehearsal"), "{message}");
         let mut kept = None;
-        let error = Graphs::new(cuda(&device))
-            .run(1, || {
-                kept = Some(device.empty(Label::Scratch, [1], DType::F32));
-                Ok(())
-            })
-            .unwrap_err();
-        assert!(error.to_string().ends_with("a tensor outlives the work that made it"), "{error}");
+        let mut graphs = Graphs::new(cuda(&device));
+        let message = refused(&mut graphs, &mut || {
+            kept = Some(device.empty(Label::Scratch, [1], DType::F32));
+            Ok(())
+        });
+        assert!(message.ends_with("a tensor outlives the work that made it"), "{message}");
         twice(&device, &mut y, &x, 1.0).unwrap();
         assert_eq!(first(&y), 3.0);
+    }
+
+    #[test]
+    fn a_rehearsal_takes_the_memory_and_does_nothing() {
+        let Some(device) = emulated() else { return };
+        let (x, mut y, mut graphs) = fixture(&device);
+        graphs.reserve(|| twice(&device, &mut y, &x, 1.0)).unwrap();
+        assert_eq!((first(&y), device.ledger().usage().now[Label::Graphs as usize]), (0.0, 256));
+        for wanted in [3.0, 3.0] {
+            graphs.run(1, || twice(&device, &mut y, &x, 1.0)).unwrap();
+            assert_eq!((first(&y), device.ledger().usage().now[Label::Graphs as usize]), (wanted, 256));
+        }
     }
 
     #[test]

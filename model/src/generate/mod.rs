@@ -5,6 +5,7 @@
 
 mod cache;
 mod schedule;
+mod step;
 mod stop;
 
 pub use cache::Cache;
