@@ -128,7 +128,7 @@ fn the_plan_of_a_generation_is_the_software_gpu_s_books() {
     let model = Llama::load(&device, &base, DType::BF16, Train::Nothing).unwrap();
     generate(&device, &model, None, &requests, limits, &mut |_| {}).unwrap();
     assert_eq!(at_peak(planned), at_peak(device.ledger().usage()));
-    assert!(planned.of(Label::Kv) > 0);
+    assert!(planned.of(Label::Kv) > 0 && planned.of(Label::Graphs) > 0);
 }
 
 /// A card that is too small says what it holds and which flag would help.
