@@ -71,10 +71,14 @@ pub(super) trait Module: Send + Sync {
 /// A call that is given addresses trusts them to lie in live allocations: [`super::Cuda`] sees to it.
 pub(super) trait Driver: Send + Sync {
     fn properties(&self) -> &Properties;
-    /// Bytes that are free, and all there are.
+    /// Bytes that are free, those of freed memory that is kept included, and all there are.
     fn memory(&self) -> Result<(usize, usize)>;
+    /// Memory that is there for what comes next in [`Stream::COMPUTE`]. An error says whether none was left.
     fn alloc(&self, bytes: usize) -> Result<u64>;
+    /// Keeps the memory for the next allocation, which gets it when everything in [`Stream::COMPUTE`] is done.
     fn free(&self, at: u64);
+    /// Waits, and gives back all freed memory that is kept.
+    fn trim(&self) -> Result<()>;
     fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()>;
     /// Zeroed host memory that this device reads by itself.
     fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>>;

@@ -19,6 +19,25 @@ struct Allocated {
     sizes: HashMap<u64, usize>,
     now: usize,
     peak: usize,
+    /// Freed blocks by their size: as in a card's pool that is in pieces, each serves that size alone until it is given back.
+    kept: HashMap<usize, usize>,
+    /// How often kept memory was given back.
+    trims: usize,
+}
+
+impl Allocated {
+    /// Enters a block of `bytes`, a kept one if there is one of the size; false if the memory, `all` bytes, is full.
+    fn enter(&mut self, bytes: usize, all: usize) -> bool {
+        let kept: usize = self.kept.iter().map(|(bytes, blocks)| bytes * blocks).sum();
+        match self.kept.get_mut(&bytes) {
+            Some(blocks) if *blocks > 0 => *blocks -= 1,
+            _ if self.now + kept + bytes > all => return false,
+            _ => {}
+        }
+        self.now += bytes;
+        self.peak = self.peak.max(self.now);
+        true
+    }
 }
 
 /// What a stream can record.
@@ -88,6 +107,11 @@ impl Emulated {
     /// The most bytes that were allocated at once.
     pub fn peak_bytes(&self) -> usize {
         self.allocated.lock().unwrap().peak
+    }
+
+    /// How often freed memory that was kept had to be given back.
+    pub fn trims(&self) -> usize {
+        self.allocated.lock().unwrap().trims
     }
 
     /// Keeps the counters of every launch from now on.
@@ -184,15 +208,12 @@ impl Driver for Emulated {
         self.refuse_recording(None, "an allocation")?;
         let mut allocated = self.allocated.lock().unwrap();
         let all = self.memory.load(Ordering::Relaxed);
-        if allocated.now + bytes > all {
-            return Err(
-                Error::new(format!("out of memory, of which there are {all} bytes")).at("software GPU")
-            );
+        if !allocated.enter(bytes, all) {
+            let message = format!("out of memory, of which there are {all} bytes");
+            return Err(Error::new(message).at("software GPU").out_of_memory());
         }
         let at = self.gpu.alloc(bytes).map_err(error)?;
         allocated.sizes.insert(at, bytes);
-        allocated.now += bytes;
-        allocated.peak = allocated.peak.max(allocated.now);
         Ok(at)
     }
 
@@ -200,7 +221,17 @@ impl Driver for Emulated {
         // A drop has nobody to tell; the address came from `alloc` and is freed once.
         let _ = self.gpu.free(at);
         let mut allocated = self.allocated.lock().unwrap();
-        allocated.now -= allocated.sizes.remove(&at).unwrap_or(0);
+        let bytes = allocated.sizes.remove(&at).unwrap_or(0);
+        allocated.now -= bytes;
+        *allocated.kept.entry(bytes).or_default() += 1;
+    }
+
+    fn trim(&self) -> Result<()> {
+        self.refuse_recording(None, "giving memory back")?;
+        let mut allocated = self.allocated.lock().unwrap();
+        allocated.kept.clear();
+        allocated.trims += 1;
+        Ok(())
     }
 
     fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {

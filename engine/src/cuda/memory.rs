@@ -66,12 +66,13 @@ impl Cuda {
         let charge = self.ledger().charge(label, bytes);
         let fenced = self.fences.up.load(Ordering::Relaxed) && seat.is_none();
         let fence = if fenced { FENCE } else { 0 };
-        let base = self.driver().alloc(bytes + 2 * fence).map_err(|e| {
-            let usage = self.ledger().usage().to_string();
-            let usage: Vec<&str> = usage.split_whitespace().collect();
-            e.at(format!("{bytes} bytes for {} beside {}", label.name(), usage.join(" ")))
-                .at(self.name())
-                .out_of_memory()
+        let base = self.take(bytes + 2 * fence).map_err(|e| match e.is_out_of_memory() {
+            false => e.at(self.name()),
+            true => {
+                let usage = self.ledger().usage().to_string();
+                let usage: Vec<&str> = usage.split_whitespace().collect();
+                e.at(format!("{bytes} bytes for {} beside {}", label.name(), usage.join(" "))).at(self.name())
+            }
         })?;
         let (lender, alive) = (None, Arc::default());
         let memory = Memory { cuda: self.clone(), base, fence, bytes, charge, lender, seat, alive };
@@ -80,6 +81,14 @@ impl Cuda {
             memory.fill(NAN)?;
         }
         Ok(memory)
+    }
+
+    /// The driver's memory. Where none is left, freed memory that is kept in pieces too small is given back first.
+    fn take(&self, bytes: usize) -> Result<u64> {
+        self.driver().alloc(bytes).or_else(|e| match e.is_out_of_memory() {
+            true => self.driver().trim().and_then(|()| self.driver().alloc(bytes)),
+            false => Err(e),
+        })
     }
 }
 

@@ -44,6 +44,10 @@ impl Driver for Planned {
 
     fn free(&self, _: u64) {}
 
+    fn trim(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn upload(&self, _: Stream, _: u64, _: &[u8]) -> Result<()> {
         Ok(())
     }

@@ -31,6 +31,8 @@ pub(super) struct Real {
     context: sys::CUcontext,
     device: sys::CUdevice,
     properties: Properties,
+    /// What allocations come from.
+    pool: sys::CUmemoryPool,
     /// By number; the first is [`Stream::COMPUTE`].
     streams: Mutex<Vec<sys::CUstream>>,
 }
@@ -55,7 +57,8 @@ fn failed(what: &str, DriverError(code): DriverError) -> Error {
         }
         _ => "",
     };
-    Error::new(format!("{what} failed with CUDA error {}{hint}", code as i32)).at("CUDA")
+    let error = Error::new(format!("{what} failed with CUDA error {}{hint}", code as i32)).at("CUDA");
+    if code == CUresult::CUDA_ERROR_OUT_OF_MEMORY { error.out_of_memory() } else { error }
 }
 
 trait Named<T> {
@@ -126,11 +129,32 @@ impl Real {
         let properties = properties(device)?;
         // SAFETY: the device was just returned; the context is released in `drop`.
         let context = unsafe { result::primary_ctx::retain(device) }.named("cuDevicePrimaryCtxRetain")?;
-        let real = Real { context, device, properties, streams: Mutex::default() };
+        // SAFETY: the device comes from the driver.
+        let pool = unsafe { result::device::get_default_mem_pool(device) };
+        let pool = pool.named("cuDeviceGetDefaultMemPool")?;
+        let real = Real { context, device, properties, pool, streams: Mutex::default() };
         real.bind()?;
-        keep_freed_memory(device)?;
+        real.keep_freed_memory()?;
         real.stream()?; // Stream::COMPUTE
         Ok(real)
+    }
+
+    /// Memory that is freed stays with the process: asking the system again takes longer than most kernels.
+    fn keep_freed_memory(&self) -> Result<()> {
+        let mut all = u64::MAX;
+        let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: the pool is the device's, and the attribute is a u64.
+        unsafe { result::mem_pool::set_attribute(self.pool, threshold, (&raw mut all).cast::<c_void>()) }
+            .named("cuMemPoolSetAttribute")
+    }
+
+    /// Bytes of the pool, by what they are.
+    fn pooled(&self, what: sys::CUmemPool_attribute) -> Result<usize> {
+        let mut bytes = 0u64;
+        // SAFETY: the pool is the device's, and its figures are u64.
+        unsafe { result::mem_pool::get_attribute(self.pool, what, (&raw mut bytes).cast::<c_void>()) }
+            .named("cuMemPoolGetAttribute")?;
+        Ok(bytes as usize)
     }
 
     /// Makes the card's context the calling thread's.
@@ -162,6 +186,8 @@ impl Real {
 impl Drop for Real {
     fn drop(&mut self) {
         if self.bind().is_ok() {
+            // Others on the card can have the memory; nobody is left to hear of an error.
+            let _ = self.trim();
             for &stream in self.streams.lock().unwrap().iter() {
                 // SAFETY: created by `stream`, destroyed once.
                 let _ = unsafe { result::stream::destroy(stream) };
@@ -193,18 +219,6 @@ fn properties(device: sys::CUdevice) -> Result<Properties> {
         multiprocessors: get(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
         shared: get(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
     })
-}
-
-/// Memory that is freed stays with the process: asking the system again takes longer than most kernels.
-fn keep_freed_memory(device: sys::CUdevice) -> Result<()> {
-    let mut all = u64::MAX;
-    let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    // SAFETY: the device comes from the driver, and the attribute is a u64.
-    unsafe {
-        let pool = result::device::get_default_mem_pool(device).named("cuDeviceGetDefaultMemPool")?;
-        let value = (&raw mut all).cast::<c_void>();
-        sys::cuMemPoolSetAttribute(pool, threshold, value).result().named("cuMemPoolSetAttribute")
-    }
 }
 
 /// A loaded module and the functions looked up in it.
@@ -332,8 +346,14 @@ impl Driver for Real {
     }
 
     fn memory(&self) -> Result<(usize, usize)> {
+        use sys::CUmemPool_attribute::{
+            CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_CURRENT,
+        };
         self.bind()?;
-        result::mem_get_info().named("cuMemGetInfo")
+        let (free, all) = result::mem_get_info().named("cuMemGetInfo")?;
+        let reserved = self.pooled(CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+        let kept = reserved.saturating_sub(self.pooled(CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?);
+        Ok((free + kept, all))
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {
@@ -347,6 +367,12 @@ impl Driver for Real {
             // SAFETY: `at` comes from `alloc`; work that uses it is in the same stream, before this.
             let _ = unsafe { result::free_async(at, stream) };
         }
+    }
+
+    fn trim(&self) -> Result<()> {
+        self.synchronize()?;
+        // SAFETY: the pool is the device's.
+        unsafe { result::mem_pool::trim_to(self.pool, 0) }.named("cuMemPoolTrimTo")
     }
 
     fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {

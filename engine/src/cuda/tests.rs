@@ -71,6 +71,31 @@ fn tensors_travel_and_are_charged() {
     assert_eq!(device.ledger().usage().total(), 0);
 }
 
+#[test]
+fn freed_memory_is_kept_and_given_back_before_there_is_none() {
+    let Some(device) = emulated() else { return };
+    let gpu = cuda(&device).emulator().unwrap();
+    gpu.set_memory(1000);
+    let block = |bytes: usize| cuda(&device).alloc(Label::Scratch, bytes);
+    // Of the size that is kept: no need to ask for more.
+    for _ in 0..3 {
+        block(600).unwrap();
+    }
+    assert_eq!(gpu.trims(), 0);
+    let other = block(500).unwrap();
+    assert_eq!(gpu.trims(), 1, "600 bytes were kept, and 500 more are not there");
+    let error = block(501).err().unwrap();
+    assert!(error.is_out_of_memory());
+    let message = error.to_string();
+    for part in ["emulated:sm_80: 501 bytes for scratch beside scratch", "out of memory", "1000 bytes"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert_eq!(gpu.trims(), 2, "once, and not again");
+    drop(other);
+    block(1000).unwrap();
+    assert_eq!(cuda(&device).memory().unwrap(), (1000, 1000));
+}
+
 static PROBE: Source = Source {
     name: "probe.cu",
     text: "extern \"C\" __global__ void probe(float *y, const float *x, int n, float add) {
