@@ -58,7 +58,7 @@ struct Loaded {
 
 enum Gpu {
     Real(real::Real),
-    Emulated(Emulated),
+    Emulated(Box<Emulated>),
     Planned(planned::Planned),
 }
 
@@ -79,7 +79,7 @@ impl Cuda {
     /// When the architecture is unknown, or there is no compiler.
     pub fn emulated(arch: &str) -> Result<Self> {
         Nvrtc::get()?;
-        Ok(Cuda::new(Gpu::Emulated(Emulated::new(arch)?), format!("emulated:{arch}")))
+        Ok(Cuda::new(Gpu::Emulated(Box::new(Emulated::new(arch)?)), format!("emulated:{arch}")))
     }
 
     /// A card of these properties on which everything is planned and nothing computed.
@@ -152,7 +152,7 @@ impl Cuda {
     fn driver(&self) -> &dyn Driver {
         match &self.gpu {
             Gpu::Real(real) => real,
-            Gpu::Emulated(emulated) => emulated,
+            Gpu::Emulated(emulated) => &**emulated,
             Gpu::Planned(planned) => planned,
         }
     }
