@@ -4,6 +4,7 @@
     pip install torch transformers peft
     python tools/reference.py --model CodeLlama-13b-hf --out REF        # any checkpoint in the Hugging Face layout
     python tools/reference.py --tiny --out tests/goldens/tiny           # makes a tiny random model too
+    python tools/reference.py --tiny 6 --out tests/goldens/six          # one that 2 and 3 ranks can share
     parity REF
 
 The truth is float64 throughout: a plain functional Llama below, with autograd. transformers and PEFT run the same files
@@ -295,11 +296,16 @@ def generation(llama, adapter, scale, data, new, wanted=0.02, tries=40):
     return {"kind": "greedy, past any end of text", "new_tokens": new, "cases": cases}
 
 
-def make_tiny(folder):
-    """A random model of two layers with grouped heads, in bfloat16."""
+# heads: (key and value heads, vocabulary) of the tiny models. 100 tokens are not dealt evenly to 3 ranks, nor to 8.
+TINY = {4: (2, 96), 6: (6, 100)}
+
+
+def make_tiny(folder, heads):
+    """A random model of two layers, in bfloat16; with four heads they are grouped."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 96}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "head_dim": 8}
+    kv_heads, vocab = TINY[heads]
+    sizes = {"hidden_size": 8 * heads, "intermediate_size": 12 * heads, "num_hidden_layers": 2, "vocab_size": vocab}
+    heads = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "max_position_embeddings": 128, "head_dim": 8}
     config = transformers.LlamaConfig(**sizes, **heads, rope_theta=1e6, rms_norm_eps=1e-5, tie_word_embeddings=False)
     model = transformers.LlamaForCausalLM(config)
     for p in model.parameters():
@@ -357,7 +363,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", help="a checkpoint in the Hugging Face layout; it is linked, not copied")
-    source.add_argument("--tiny", action="store_true", help="make a tiny random model")
+    source.add_argument("--tiny", type=int, nargs="?", const=4, choices=TINY, metavar="HEADS",
+                        help="make a tiny random model of 4 or 6 heads [4]")
     parser.add_argument("--adapter", help="a LoRA adapter as PEFT saves it; by default a random one of rank --rank")
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=29, help="length of the forward sequence")
@@ -378,7 +385,7 @@ def main():
     os.makedirs(args.out, exist_ok=True)
     model_folder, adapter_folder = f"{args.out}/model", f"{args.out}/adapter"
     if args.tiny:
-        make_tiny(model_folder)
+        make_tiny(model_folder, args.tiny)
     elif not os.path.exists(model_folder):
         os.symlink(os.path.abspath(args.model), model_folder)
     if args.adapter:

@@ -294,6 +294,10 @@ mod tests {
     struct Even;
 
     impl Judge for Even {
+        fn languages(&self) -> &'static [&'static str] {
+            &["ts"]
+        }
+
         fn describe(&self) -> String {
             "even".into()
         }

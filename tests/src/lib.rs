@@ -30,9 +30,9 @@ pub fn emulated() -> Option<Device> {
     device.ok()
 }
 
-/// The reference case that comes with the project.
-pub fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny")
+/// A reference case that comes with the project: `tiny`, or `six` for its heads.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name)
 }
 
 /// A model for inference.

@@ -41,9 +41,9 @@ fn allowed(reference: &Value, compute: DType) -> [f64; 2] {
 }
 
 fn check(device: &Device, compute: DType) {
-    let reference = std::fs::read(golden().join("reference.json")).unwrap();
+    let reference = std::fs::read(golden("tiny").join("reference.json")).unwrap();
     let reference: Value = serde_json::from_slice(&reference).unwrap();
-    let model = load(&golden().join("model"), device, compute);
+    let model = load(&golden("tiny").join("model"), device, compute);
     let whole = serve(device, &model, &[1], 512, 16);
     let tokens: Vec<u32> = std::iter::once(1).chain(whole.token_ids.iter().copied()).collect();
 

@@ -1,15 +1,15 @@
 //! Our own models, as evaluation asks for them.
 
 use crate::model_args::{Loaded, ModelArgs};
-use crate::ranks::{RankArgs, pool};
+use crate::ranks::{RankArgs, together};
+use codelsi_engine::Result;
 use codelsi_engine::memory::Usage;
-use codelsi_engine::{Error, Result};
 use codelsi_eval::evaluate::{Ask, Completer};
 use codelsi_model::generate::{Limits, Request, Sampling, generate};
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 
-/// Answers with paged, continuously batched generation; each rank holds the model and answers its share.
+/// Answers with paged, continuously batched generation: each rank its share, or all together where they share the model.
 pub struct LocalModel {
     ranks: Vec<Loaded>,
     /// Whether the memory plan was shown.
@@ -17,14 +17,14 @@ pub struct LocalModel {
 }
 
 impl LocalModel {
-    /// Loads the model once a rank.
+    /// Loads every rank's model, or part of it.
     ///
     /// # Errors
     /// One line on what does not load or fit.
     pub fn open(args: &ModelArgs, ranks: RankArgs) -> Result<Self> {
-        let devices = ranks.devices(args.place.device)?.into_iter();
-        let ranks = devices.map(|d| Loaded::on(d, args, None)).collect::<Result<_>>()?;
-        Ok(LocalModel { ranks, planned: false })
+        let splits = ranks.splits(args.place.device)?.into_iter();
+        let splits = splits.map(|split| (split.comm().clone(), split)).collect();
+        Ok(LocalModel { ranks: together(splits, |split| Loaded::on(split, args, None))?, planned: false })
     }
 
     /// Puts an adapter on, replacing any other.
@@ -53,45 +53,55 @@ impl Completer for LocalModel {
 impl LocalModel {
     /// What rank 0's share of the questions takes.
     fn plan(&self, asks: &[Ask]) -> Result<Usage> {
-        let (loaded, share) = (&self.ranks[0], asks.len().div_ceil(self.ranks.len()).max(1));
-        let requests = asks.iter().take(share).map(|ask| request(loaded, ask));
+        let loaded = &self.ranks[0];
+        let requests = asks.iter().take(self.share(asks)).map(|ask| request(loaded, ask));
         loaded.plan(&requests.collect::<Result<Vec<_>>>()?, Limits::default())
+    }
+
+    /// Questions that a rank answers.
+    fn share(&self, asks: &[Ask]) -> usize {
+        let shares = if self.in_step() { 1 } else { self.ranks.len() };
+        asks.len().div_ceil(shares).max(1)
+    }
+
+    /// Whether every rank is needed for every answer.
+    fn in_step(&self) -> bool {
+        self.ranks[0].model.split().in_step()
     }
 
     fn answers(&self, asks: &[Ask], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
         if let [alone] = &self.ranks[..] {
             return answer(alone, asks, tokens);
         }
-        // A text depends on its question alone, so who answers it does not matter.
-        let share = asks.len().div_ceil(self.ranks.len()).max(1);
-        let one = |rank: usize, asks: &[Ask], heard: Sender<usize>| {
-            let mut tokens = |new| heard.send(new).unwrap_or(()); // nobody may listen any more
-            pool(self.ranks.len())?.install(|| answer(&self.ranks[rank], asks, &mut tokens))
-        };
+        let in_step = self.in_step();
         std::thread::scope(|scope| {
             let (heard, counts) = channel();
-            let shares = asks.chunks(share).enumerate();
-            let ranks: Vec<_> = shares
-                .map(|(rank, asks)| {
-                    let (one, heard) = (&one, heard.clone());
-                    scope.spawn(move || one(rank, asks, heard))
-                })
-                .collect();
-            drop(heard);
-            counts.into_iter().for_each(tokens);
-            let answers = ranks.into_iter().enumerate().map(|(rank, answers)| {
-                let panicked = |_| Err(Error::new("panicked"));
-                answers.join().unwrap_or_else(panicked).map_err(|e| e.at(format!("rank {rank}")))
+            // A text depends on its question alone, so who answers it does not matter.
+            let shares: Vec<&[Ask]> =
+                if in_step { vec![asks; self.ranks.len()] } else { asks.chunks(self.share(asks)).collect() };
+            let ranks = self.ranks.iter().zip(shares).enumerate().map(|(rank, (loaded, asks))| {
+                let told = (rank == 0 || !in_step).then(|| heard.clone());
+                (loaded.model.split().comm().clone(), (loaded, asks, told))
             });
-            Ok(answers.collect::<Result<Vec<_>>>()?.concat())
+            let ranks = ranks.collect();
+            drop(heard);
+            let answers = scope.spawn(move || {
+                together(ranks, |(loaded, asks, told)| {
+                    // Nobody may listen any more.
+                    answer(loaded, asks, &mut |new| told.iter().for_each(|told| told.send(new).unwrap_or(())))
+                })
+            });
+            counts.into_iter().for_each(tokens);
+            let answers = answers.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(if in_step { answers.into_iter().take(1).collect::<Vec<_>>() } else { answers }.concat())
         })
     }
 }
 
 fn answer(loaded: &Loaded, asks: &[Ask], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
-    let Loaded { device, model, tokenizer, .. } = loaded;
+    let Loaded { model, tokenizer, .. } = loaded;
     let requests: Vec<Request> = asks.iter().map(|ask| request(loaded, ask)).collect::<Result<_>>()?;
-    let made = generate(device, model, Some(tokenizer), &requests, Limits::default(), tokens)
+    let made = generate(loaded.device(), model, Some(tokenizer), &requests, Limits::default(), tokens)
         .map_err(|e| loaded.blame(e))?;
     Ok(made.into_iter().map(|samples| samples.into_iter().map(|c| c.text).collect()).collect())
 }
@@ -135,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn replicas_answer_as_one_model_does() {
+    fn ranks_answer_as_one_model_does() {
         let folder = tempfile::tempdir().unwrap();
         synthetic::make(folder.path(), &synthetic::config("tiny").unwrap(), 7, &mut |_, _| {}).unwrap();
         let ask = |i: usize| Ask {
@@ -148,9 +158,10 @@ mod tests {
             stop: Vec::new(),
         };
         let asks: Vec<Ask> = (0..5).map(ask).collect();
-        let answers = |ranks: &str| {
-            let model = folder.path().to_str().unwrap();
-            let cli = Cli::parse_from(["codelsi", "--model", model, "--device", "cpu", "--ranks", ranks]);
+        let answers = |ranks: &str, layout: &str| {
+            let model = ["codelsi", "--model", folder.path().to_str().unwrap(), "--device", "cpu"];
+            let rest = ["--compute", "f32", "--ranks", ranks, "--layout", layout];
+            let cli = Cli::parse_from(model.into_iter().chain(rest));
             let mut heard = 0;
             let answers = LocalModel::open(&cli.model, cli.ranks)
                 .unwrap()
@@ -158,10 +169,11 @@ mod tests {
                 .unwrap();
             (answers, heard)
         };
-        let alone = answers("1");
+        let alone = answers("1", "replicate");
         assert!(alone.0.len() == 5 && alone.1 > 0);
         for ranks in ["2", "3", "7"] {
-            assert_eq!(answers(ranks), alone, "{ranks} ranks");
+            assert_eq!(answers(ranks, "replicate"), alone, "{ranks} ranks");
         }
+        assert_eq!(answers("2", "tensor"), alone);
     }
 }

@@ -9,6 +9,7 @@ use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::generate::{Limits, Request};
 use codelsi_model::llama::{Llama, Train};
+use codelsi_model::parallel::Split;
 use codelsi_model::tokenizer::Tokenizer;
 use codelsi_train::plan::generation;
 use std::path::{Path, PathBuf};
@@ -54,7 +55,6 @@ impl PlaceArgs {
 
 /// A model ready to run.
 pub struct Loaded {
-    pub device: Device,
     pub checkpoint: Checkpoint,
     pub tokenizer: Tokenizer,
     pub model: Llama,
@@ -68,24 +68,32 @@ impl Loaded {
     /// # Errors
     /// One line on what does not load or fit.
     pub fn open(args: &ModelArgs, adapter: Option<&Path>) -> Result<Self> {
-        Loaded::on(args.place.device.open()?, args, adapter)
+        Loaded::on(Split::from(&args.place.device.open()?), args, adapter)
     }
 
-    /// [`Loaded::open`] on a device that has been opened.
+    /// [`Loaded::open`] of a rank's part.
     ///
     /// # Errors
     /// As [`Loaded::open`].
-    pub fn on(device: Device, args: &ModelArgs, adapter: Option<&Path>) -> Result<Self> {
-        let checkpoint = Checkpoint::open(&args.model)?.watched(Output::detect().loading());
+    pub fn on(split: Split, args: &ModelArgs, adapter: Option<&Path>) -> Result<Self> {
+        let mut checkpoint = Checkpoint::open(&args.model)?;
+        if split.comm().rank() == 0 {
+            checkpoint = checkpoint.watched(Output::detect().loading());
+        }
         let tokenizer = Tokenizer::load(&args.model)?;
         tokenizer.check_fits(checkpoint.config().vocab).at(args.model.display().to_string())?;
         let compute = args.place.compute(&checkpoint);
-        let model = Llama::load(&device, &checkpoint, compute, Train::Nothing)?;
-        let mut loaded = Loaded { device, checkpoint, tokenizer, model, adapter: None };
+        let model = Llama::load(split, &checkpoint, compute, Train::Nothing)?;
+        let mut loaded = Loaded { checkpoint, tokenizer, model, adapter: None };
         if let Some(folder) = adapter {
             loaded.put_on(folder)?;
         }
         Ok(loaded)
+    }
+
+    /// Where this rank's part of the model is.
+    pub fn device(&self) -> &Device {
+        self.model.split().device()
     }
 
     /// Puts an adapter on, replacing any other.
@@ -101,7 +109,7 @@ impl Loaded {
     /// The generation's own.
     pub fn plan(&self, requests: &[Request], limits: Limits) -> Result<Usage> {
         let (compute, adapter) = (self.model.compute(), self.adapter.as_ref());
-        generation(&self.device, &self.checkpoint, compute, adapter, requests, limits)
+        generation(self.model.split(), &self.checkpoint, compute, adapter, requests, limits)
     }
 
     /// The highest total so far beside the plan, for people.
@@ -109,7 +117,7 @@ impl Loaded {
         let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
         format!(
             "peak {:.1} MiB, planned {:.1} MiB",
-            mib(self.device.ledger().usage().peak),
+            mib(self.device().ledger().usage().peak),
             mib(planned.peak)
         )
     }

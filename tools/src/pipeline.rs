@@ -49,7 +49,7 @@ pub fn run(
     ranks.in_one_process()?;
     let base = Checkpoint::open(&sources.model)?;
     // A sandbox that does not hold is found before hours of training.
-    judge.open()?;
+    judge.open(&[])?;
     let text = serde_json::to_string_pretty(&recipe.to_json()).map_err(|e| Error::new(e.to_string()))?;
     write_atomic(run.join("recipe.json"), text.as_bytes())?;
     let mut stages = Stages { run, place, ranks, out, base, sources, report: Report::default() };
@@ -154,7 +154,7 @@ impl Stages<'_> {
     ) -> Result<()> {
         let started = Instant::now();
         let problems = recipe.protocol.problems(problems)?;
-        let judge = judge.open()?;
+        let judge = judge.open(&problems)?;
         let protocol = recipe.protocol.protocol(&problems, &*judge);
         eprintln!("\n== {name}\n{protocol}");
         let args = ModelArgs { model: self.sources.model.clone(), place: self.place };
@@ -185,7 +185,7 @@ impl Stages<'_> {
             self.base.config().parameters()
         );
         report.settings = settings(&recipe.to_json());
-        if judge.judge == Kind::Embedded {
+        if judge.judge == Some(Kind::Embedded) {
             report.notes.push(
                 "The embedded judge strips types and does not check them: its Pass@1 is an upper bound of the tsc judge's."
                     .into(),

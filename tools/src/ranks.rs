@@ -29,10 +29,8 @@ pub struct RankArgs {
 /// Refuses a layout that is not there.
 pub fn check(layout: Layout) -> Result<()> {
     match layout {
-        Layout::Replicate => Ok(()),
-        Layout::Shard | Layout::Tensor => {
-            Err(Error::new(format!("--layout {layout} is not there yet; use replicate")))
-        }
+        Layout::Replicate | Layout::Tensor => Ok(()),
+        Layout::Shard => Err(Error::new(format!("--layout {layout} is not there yet; use replicate"))),
     }
 }
 
@@ -50,13 +48,13 @@ impl RankArgs {
         }
     }
 
-    /// The devices of all ranks, in a process that holds them all.
+    /// The places of all ranks, in a process that holds them all.
     ///
     /// # Errors
-    /// As [`RankArgs::in_one_process`]; or when a device is not there.
-    pub fn devices(self, device: DeviceArg) -> Result<Vec<Device>> {
-        let world = self.in_one_process()?;
-        (0..world).map(|rank| open(device, rank, world)).collect()
+    /// As [`RankArgs::in_one_process`]; or when a device or NCCL is not there.
+    pub fn splits(self, device: DeviceArg) -> Result<Vec<Split>> {
+        let ranks = self.group(device, self.in_one_process()?)?;
+        Ok(ranks.into_iter().map(|rank| Split::new(rank, self.layout)).collect())
     }
 
     /// The number of ranks of a command that holds them all in one process.
@@ -71,6 +69,15 @@ impl RankArgs {
             )),
             _ => Ok(self.ranks.unwrap_or(1).into()),
         }
+    }
+
+    /// The number of ranks.
+    ///
+    /// # Errors
+    /// When a launcher's environment is incomplete.
+    pub fn world(self) -> Result<usize> {
+        let member = launched(|name| std::env::var(name).ok())?;
+        Ok(member.map_or(self.ranks.unwrap_or(1).into(), |member| member.world))
     }
 
     fn timeout(self) -> Result<Duration> {
@@ -90,43 +97,34 @@ impl RankArgs {
     }
 
     fn threads<T: Send>(self, device: DeviceArg, f: impl Fn(Rank) -> Result<T> + Sync) -> Result<T> {
-        let world: usize = self.ranks.unwrap_or(1).into();
+        let mut group = self.group(device, self.ranks.unwrap_or(1).into())?;
+        if group.len() == 1 {
+            return f(group.swap_remove(0));
+        }
+        let ranks = group.into_iter().map(|rank| (rank.comm.clone(), rank)).collect();
+        Ok(together(ranks, f)?.swap_remove(0))
+    }
+
+    /// `world` ranks that are threads of this process, each with its device.
+    fn group(self, device: DeviceArg, world: usize) -> Result<Vec<Rank>> {
         if world == 1 {
-            return f(Rank::from(&open(device, 0, 1)?));
+            return Ok(vec![Rank::from(&open(device, 0, 1)?)]);
         }
         let cards = cards(device);
         let ids = if cards >= world { Some(UniqueId::pair()?) } else { None };
         if ids.is_none() && cards > 0 {
             eprintln!("{world} ranks share {cards} card(s) and exchange through host memory");
         }
-        let first: Mutex<Option<Error>> = Mutex::default();
-        let fail = |rank: usize, e: &Error| {
-            let mut first = first.lock().unwrap_or_else(|e| e.into_inner());
-            first.get_or_insert(e.clone().at(format!("rank {rank}")));
-        };
-        let one = |rank: usize, host: Host| {
-            let host = Arc::new(host);
-            let run = || {
-                let device = open(device, rank, world)?;
-                let comm: Arc<dyn Comm> = match &ids {
-                    Some(ids) => Arc::new(Nccl::new(&device, ids, host.clone())?),
-                    None => host.clone(),
-                };
-                pool(world)?.install(|| f(Rank { device, comm }))
+        let join = |host: Arc<Host>| {
+            let device = open(device, host.rank(), world)?;
+            let comm: Arc<dyn Comm> = match &ids {
+                Some(ids) => Arc::new(Nccl::new(&device, ids, host)?),
+                None => host,
             };
-            contained(&*host, run, |e| fail(rank, e)).ok()
+            Ok(Rank { device, comm })
         };
-        let one = &one;
-        let group = Threads::group_within(world, self.timeout()?);
-        let results: Vec<Option<T>> = std::thread::scope(|scope| {
-            let group = group.into_iter().enumerate();
-            let ranks: Vec<_> = group.map(|(rank, host)| scope.spawn(move || one(rank, host))).collect();
-            ranks.into_iter().map(|rank| rank.join().ok().flatten()).collect()
-        });
-        match first.into_inner().unwrap_or_else(|e| e.into_inner()) {
-            Some(error) => Err(error),
-            None => results.into_iter().next().flatten().ok_or_else(|| Error::new("rank 0 gave no result")),
-        }
+        let hosts = Threads::group_within(world, self.timeout()?).into_iter().map(Arc::new);
+        together(hosts.map(|host| (host.clone() as Arc<dyn Comm>, host)).collect(), join)
     }
 
     fn process<T: Send>(
@@ -165,6 +163,36 @@ impl RankArgs {
         };
         let result = run().at(format!("rank {rank}"))?;
         Ok((rank == 0).then_some(result))
+    }
+}
+
+/// Runs `f` on every rank at once, each with its share of the cores. However one fails, the others end too.
+///
+/// # Errors
+/// That of the first rank to fail, with its number.
+pub fn together<R: Send, T: Send>(
+    ranks: Vec<(Arc<dyn Comm>, R)>,
+    f: impl Fn(R) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let world = ranks.len();
+    let first: Mutex<Option<Error>> = Mutex::default();
+    let fail = |rank: usize, e: &Error| {
+        let mut first = first.lock().unwrap_or_else(|e| e.into_inner());
+        first.get_or_insert(e.clone().at(format!("rank {rank}")));
+    };
+    let one = |rank: usize, comm: Arc<dyn Comm>, place: R| {
+        contained(&*comm, || pool(world)?.install(|| f(place)), |e| fail(rank, e)).ok()
+    };
+    let one = &one;
+    let results: Option<Vec<T>> = std::thread::scope(|scope| {
+        let ranks = ranks.into_iter().enumerate();
+        let ranks: Vec<_> =
+            ranks.map(|(rank, (comm, place))| scope.spawn(move || one(rank, comm, place))).collect();
+        ranks.into_iter().map(|rank| rank.join().ok().flatten()).collect()
+    });
+    match first.into_inner().unwrap_or_else(|e| e.into_inner()) {
+        Some(error) => Err(error),
+        None => results.ok_or_else(|| Error::new("a rank gave no result")),
     }
 }
 

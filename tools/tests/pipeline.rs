@@ -32,7 +32,7 @@ fn run(device: DeviceArg, folder: &Path) -> Report {
     let recipe = recipe();
     let sources = demo::sources(&folder.join("sources"), 42).expect("sources");
     let place = PlaceArgs { device, ..PlaceArgs::default() };
-    let judge = JudgeArgs { judge: recipe.judge, tsc: None, node: None };
+    let judge = JudgeArgs { judge: Some(recipe.judge), tsc: None, node: None };
     let at = (place, RankArgs::default());
     pipeline::run(&recipe, &sources, folder, at, &judge, &Output::detect()).expect("a report")
 }

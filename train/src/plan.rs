@@ -142,21 +142,22 @@ fn first(
     Ok((low < range.end).then_some(low))
 }
 
-/// Bytes by label at the peak of a generation on `device`: of as many of the largest requests as run together.
+/// Bytes by label at the peak of a generation on one rank: of as many of the largest requests as run together.
 ///
 /// # Errors
 /// The run's own.
 pub fn generation(
-    device: &Device,
+    split: &Split,
     base: &Checkpoint,
     compute: codelsi_engine::DType,
     adapter: Option<&Adapter>,
     requests: &[Request],
     limits: Limits,
 ) -> Result<Usage> {
-    let planning = device.planning();
-    let base = base.without_weights(matches!(device, Device::Cpu(_)));
-    let mut model = Llama::load(&planning, &base, compute, Train::Nothing)?;
+    let base = base.without_weights(matches!(split.device(), Device::Cpu(_)));
+    let split = split.planning();
+    let planning = split.device().clone();
+    let mut model = Llama::load(split, &base, compute, Train::Nothing)?;
     if let Some(adapter) = adapter {
         model.attach(adapter, Train::Nothing)?;
     }

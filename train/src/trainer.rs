@@ -107,7 +107,8 @@ pub fn train(options: &TrainOptions, split: impl Into<Split>, tell: &mut dyn FnM
     let explain = |e| memory.explain(e, options);
     let started = Instant::now();
     let mut learner = Learner::new(split.clone(), options, start, adapter.as_ref()).map_err(explain)?;
-    let load = start.byte_len() as f64 / started.elapsed().as_secs_f64() / 1e9;
+    let loaded = device.ledger().usage().of(Label::Weights);
+    let load = loaded as f64 / started.elapsed().as_secs_f64() / 1e9;
     if let Some(folder) = &resumed {
         learner.restore(folder, state.step)?;
     }

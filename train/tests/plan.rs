@@ -7,7 +7,7 @@ use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::{Config, Linear};
 use codelsi_model::generate::{Limits, Request, generate};
 use codelsi_model::llama::{Llama, Train};
-use codelsi_model::parallel::Layout;
+use codelsi_model::parallel::{Layout, Split};
 use codelsi_model::synthetic;
 use codelsi_train::TrainOptions;
 use codelsi_train::learner::Learner;
@@ -124,7 +124,7 @@ fn the_plan_of_a_generation_is_the_software_gpu_s_books() {
     };
     let requests = [request(21, 2), request(9, 2), request(21, 2)];
     let limits = Limits { batch: 4, prefill: 8, page_size: 4, ..Limits::default() };
-    let planned = generation(&device, &base, DType::BF16, None, &requests, limits).unwrap();
+    let planned = generation(&Split::from(&device), &base, DType::BF16, None, &requests, limits).unwrap();
     let model = Llama::load(&device, &base, DType::BF16, Train::Nothing).unwrap();
     generate(&device, &model, None, &requests, limits, &mut |_| {}).unwrap();
     assert_eq!(at_peak(planned), at_peak(device.ledger().usage()));

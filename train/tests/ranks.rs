@@ -1,6 +1,7 @@
 //! Ranks that share a run: as many as there are, the bits are those of one; and mistakes in the sums are seen.
 
 mod common;
+mod on_ranks;
 
 use codelsi_engine::comm::Host;
 use codelsi_engine::{Comm, Device, Error, Rank, Reduce, Result, Tensor, Threads};
@@ -14,33 +15,10 @@ use codelsi_train::options::Checkpointing;
 use codelsi_train::pack::Sequence;
 use codelsi_train::plan::Planner;
 use codelsi_train::{Report, TrainOptions, train};
+use on_ranks::{on_ranks, on_ranks_over};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-
-/// What each rank's `f` returns; a rank that fails tells the others.
-fn on_ranks<T: Send>(world: usize, f: impl Fn(Rank) -> Result<T> + Sync) -> Vec<Result<T>> {
-    on_ranks_over(Threads::group_within(world, Duration::from_secs(20)), |host| host, Device::cpu, f)
-}
-
-fn on_ranks_over<T: Send, C: Comm + 'static>(
-    group: Vec<Host>,
-    wrap: impl Fn(Host) -> C + Sync,
-    device: impl Fn() -> Device + Sync,
-    f: impl Fn(Rank) -> Result<T> + Sync,
-) -> Vec<Result<T>> {
-    let (f, wrap, device) = (&f, &wrap, &device);
-    std::thread::scope(|scope| {
-        let one = |host: Host| {
-            let comm: Arc<dyn Comm> = Arc::new(wrap(host));
-            let result = f(Rank { device: device(), comm: comm.clone() });
-            result.inspect_err(|e| comm.abort(&e.to_string()))
-        };
-        let ranks: Vec<_> = group.into_iter().map(|host| scope.spawn(move || one(host))).collect();
-        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
-    })
-}
 
 /// Five micro-batches a step, of one sequence each, and fewer in the last step of an epoch.
 fn options(folder: &Path, full: bool) -> TrainOptions {

@@ -16,6 +16,9 @@ use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+/// What it runs.
+pub(super) const LANGUAGES: &[&str] = &["ts", "js"];
+
 /// Judges without a type check; see the module's text.
 pub struct Embedded {
     sandbox: Sandbox,
@@ -33,6 +36,10 @@ impl Embedded {
 }
 
 impl Judge for Embedded {
+    fn languages(&self) -> &'static [&'static str] {
+        LANGUAGES
+    }
+
     fn describe(&self) -> String {
         "embedded: types stripped by oxc, run by QuickJS, 15 s; no type check, so an upper bound".into()
     }

@@ -7,6 +7,7 @@
 
 pub mod embedded;
 mod strip;
+pub mod toolchain;
 pub mod tsc;
 pub mod verdicts;
 pub(crate) mod witness;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
+use toolchain::{Rule, Toolchain};
 
 /// MultiPL-E's statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,6 +46,9 @@ pub struct Judgement {
 
 /// A way of deciding whether a program is solved.
 pub trait Judge: Sync {
+    /// The languages that it takes, as problems have them.
+    fn languages(&self) -> &'static [&'static str];
+
     /// One line for protocols and reports: the rule, the limits, the versions.
     fn describe(&self) -> String;
 
@@ -60,27 +65,64 @@ pub trait Judge: Sync {
 pub enum Kind {
     Tsc,
     Embedded,
+    Javascript,
+    Python,
+    Java,
+    Cpp,
+    Rust,
 }
 
 impl std::str::FromStr for Kind {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        match s {
-            "tsc" => Ok(Kind::Tsc),
-            "embedded" => Ok(Kind::Embedded),
-            _ => Err(Error::new(format!("judge `{s}` is unknown; choose tsc or embedded"))),
-        }
+        Kind::ALL.into_iter().find(|kind| kind.name() == s).ok_or_else(|| {
+            let names = Kind::ALL.map(Kind::name).join(", ");
+            Error::new(format!("judge `{s}` is unknown; choose one of {names}"))
+        })
     }
 }
 
 impl Kind {
+    const ALL: [Kind; 7] =
+        [Kind::Tsc, Kind::Embedded, Kind::Javascript, Kind::Python, Kind::Java, Kind::Cpp, Kind::Rust];
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Tsc => "tsc",
+            Kind::Embedded => "embedded",
+            _ => self.rule().map_or("", |rule| rule.name),
+        }
+    }
+
+    fn rule(self) -> Option<&'static Rule> {
+        let at = (self as usize).checked_sub(Kind::Javascript as usize)?;
+        toolchain::ALL.get(at).copied()
+    }
+
+    /// The judge of a language's problems where none is named: embedded where that will do.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn of_language(language: &str) -> Result<Self> {
+        if embedded::LANGUAGES.contains(&language) {
+            return Ok(Kind::Embedded);
+        }
+        let kind =
+            Kind::ALL.into_iter().find(|kind| kind.rule().is_some_and(|rule| rule.language == language));
+        kind.ok_or_else(|| Error::new(format!("no judge takes problems in `{language}`")))
+    }
+
     /// The judge, with its sandbox tested and its tools, if not given, found ([`tsc::Tsc::find`]).
+    ///
+    /// # Errors
+    /// When the sandbox does not hold, or a tool is missing.
     pub fn open(self, tsc: Option<PathBuf>, node: Option<PathBuf>) -> Result<Box<dyn Judge>> {
         let sandbox = Sandbox::checked()?;
-        Ok(match self {
-            Kind::Tsc => Box::new(tsc::Tsc::find(sandbox, tsc, node)?),
-            Kind::Embedded => Box::new(embedded::Embedded::new(sandbox)),
+        Ok(match (self, self.rule()) {
+            (_, Some(rule)) => Box::new(Toolchain::find(sandbox, rule)?),
+            (Kind::Tsc, _) => Box::new(tsc::Tsc::find(sandbox, tsc, node)?),
+            _ => Box::new(embedded::Embedded::new(sandbox)),
         })
     }
 }
@@ -106,6 +148,12 @@ fn program_folder(program: &Program) -> Result<tempfile::TempDir> {
     let file = folder.path().join("file.ts");
     std::fs::write(&file, &program.text).map_err(|e| Error::io(&file, e))?;
     Ok(folder)
+}
+
+/// The first program of that name on PATH.
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// A word that no program can guess.

@@ -1,6 +1,6 @@
 //! MultiPL-E's own judge: `tsc --target esnext file.ts`, then `node file.js`, 15 s each.
 
-use super::{Judge, Judgement, Status, classify, witness};
+use super::{Judge, Judgement, Status, classify, on_path, witness};
 use crate::problem::Program;
 use crate::sandbox::{End, Limit, Limits, Outcome, Sandbox, Task, system_runtime};
 use codelsi_engine::{Error, Result};
@@ -90,6 +90,10 @@ impl Tsc {
 }
 
 impl Judge for Tsc {
+    fn languages(&self) -> &'static [&'static str] {
+        &["ts"]
+    }
+
     fn describe(&self) -> String {
         format!("tsc: tsc --target esnext, then node, 15 s each; {}", self.versions)
     }
@@ -125,11 +129,6 @@ fn died(compiled: &Outcome) -> bool {
         End::Exited(0) | End::Stopped(Limit::Wall | Limit::Cpu) => false,
         End::Exited(_) | End::Stopped(_) => !compiled.stdout.contains("error TS"),
     }
-}
-
-fn on_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// A compiler installed beside the project or above it; the first place is where `tools/test.sh` puts the pinned one.

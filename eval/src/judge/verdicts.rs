@@ -76,7 +76,7 @@ pub fn judge_all(
     out: &Path,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Summary> {
-    let programs = programs(problems, completions)?;
+    let programs = programs(judge, problems, completions)?;
     let rule = judge.describe();
     let keys: Vec<String> = programs.iter().map(|program| key(&rule, program)).collect();
     let partial = beside(out);
@@ -149,12 +149,13 @@ fn decide(judge: &dyn Judge, program: &Program) -> Result<Decision> {
     Ok(Decision { judgement: Judgement { seconds, ..judgement }, exploit })
 }
 
-fn programs(problems: &[Problem], completions: &[Completion]) -> Result<Vec<Program>> {
+fn programs(judge: &dyn Judge, problems: &[Problem], completions: &[Completion]) -> Result<Vec<Program>> {
     let by_name: HashMap<&str, &Problem> = problems.iter().map(|p| (p.name.as_str(), p)).collect();
     let program = |(i, c): (usize, &Completion)| match by_name.get(c.name.as_str()) {
         None => Err(Error::new(format!("completion {} names no problem of the file: `{}`", i + 1, c.name))),
-        Some(p) if p.language != "ts" => {
-            Err(Error::new(format!("problem `{}` is in `{}`; these judges take `ts`", p.name, p.language)))
+        Some(p) if !judge.languages().contains(&p.language.as_str()) => {
+            let taken = judge.languages().join(", ");
+            Err(Error::new(format!("problem `{}` is in `{}`; this judge takes {taken}", p.name, p.language)))
         }
         Some(p) => Ok(p.program(&c.completion)),
     };
@@ -208,6 +209,10 @@ mod tests {
     }
 
     impl Judge for Fake {
+        fn languages(&self) -> &'static [&'static str] {
+            &["ts"]
+        }
+
         fn describe(&self) -> String {
             "fake".into()
         }

@@ -46,13 +46,16 @@ fn drop_capabilities() -> rustix::io::Result<()> {
 fn files(plan: &Plan) -> Result<(), RulesetError> {
     let abi = ABI::V6;
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Execute;
-    // No removing: a file that is deleted but open would escape the disk limit. No links, sockets or devices.
-    let write = AccessFs::ReadFile
+    // No links, sockets or devices.
+    let mut write = AccessFs::ReadFile
         | AccessFs::ReadDir
         | AccessFs::WriteFile
         | AccessFs::Truncate
         | AccessFs::MakeReg
         | AccessFs::MakeDir;
+    if plan.limits.removes {
+        write |= AccessFs::RemoveFile | AccessFs::RemoveDir;
+    }
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(abi))?

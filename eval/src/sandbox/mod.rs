@@ -62,13 +62,15 @@ pub struct Limits {
     pub processes: usize,
     /// Bytes in the writable folder, and of any one file.
     pub disk: u64,
+    /// Whether files may be removed, as compilers do. One that is deleted but open escapes the disk limit.
+    pub removes: bool,
 }
 
 impl Limits {
     /// The limits of MultiPL-E's rule, 15 s of wall time, with bounds on what it leaves open.
     pub fn multipl_e() -> Self {
         let wall = Duration::from_secs(15);
-        Limits { wall, cpu: 2 * wall, memory: 2 << 30, processes: 32, disk: 256 << 20 }
+        Limits { wall, cpu: 2 * wall, memory: 2 << 30, processes: 32, disk: 256 << 20, removes: false }
     }
 }
 

@@ -140,7 +140,7 @@ pub fn pass(sandbox: &Sandbox) -> Result<()> {
 /// Runs one attempt within limits that are soon reached.
 fn attempt_end(sandbox: &Sandbox, attempt: Attempt, readable: &Path) -> Result<End> {
     let wall = Duration::from_secs(if matches!(attempt, Attempt::Sleep) { 1 } else { 20 });
-    let limits = Limits { wall, cpu: wall, memory: 96 << 20, processes: 8, disk: 1 << 20 };
+    let limits = Limits { wall, cpu: wall, memory: 96 << 20, processes: 8, disk: 1 << 20, removes: false };
     let folder = tempfile::tempdir().map_err(|e| failed("temporary folder", e))?;
     let mut paths = system_runtime();
     paths.push(readable.to_path_buf());

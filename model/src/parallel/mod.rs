@@ -12,7 +12,7 @@ mod ops;
 pub use cut::Cut;
 pub(crate) use ops::{enter, leave};
 
-use codelsi_engine::{Comm, Device, Rank, Solo};
+use codelsi_engine::{Comm, Device, Planned, Rank, Solo};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -64,6 +64,18 @@ impl Split {
     pub fn new(rank: Rank, layout: Layout) -> Self {
         let layout = if rank.comm.world() == 1 { Layout::Replicate } else { layout };
         Split { rank, layout }
+    }
+
+    /// The same place on the device that plans for this one.
+    pub fn planning(&self) -> Self {
+        let (rank, world) = (self.rank.comm.rank(), self.rank.comm.world());
+        let rank = Rank { device: self.device().planning(), comm: Arc::new(Planned { rank, world }) };
+        Split { rank, layout: self.layout }
+    }
+
+    /// Whether all ranks run each batch together, in step: a rank alone cannot run the model then.
+    pub fn in_step(&self) -> bool {
+        self.layout != Layout::Replicate
     }
 
     /// Where this rank computes.

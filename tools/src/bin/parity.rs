@@ -4,6 +4,7 @@ use clap::Parser;
 use codelsi_engine::{At, DType, Result};
 use codelsi_tools::parity::{Compared, check};
 use codelsi_tools::place::{DeviceArg, title};
+use codelsi_tools::ranks::RankArgs;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +19,8 @@ struct Args {
     /// auto, cpu, cuda, cuda:N, emulated or emulated:sm_90a.
     #[arg(long, default_value = "auto")]
     device: DeviceArg,
+    #[command(flatten)]
+    ranks: RankArgs,
     /// Storage of activations: f32 is held to the stated float32 tolerances, bf16 to twice the observed bf16 error.
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     compute: String,
@@ -42,11 +45,11 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<bool> {
     let compute = if args.compute == "bf16" { DType::BF16 } else { DType::F32 };
-    let device = args.device.open()?;
-    println!("{}", title(&device));
+    println!("{}", title(&args.device.open()?));
     let (mut all_ok, mut cases) = (true, Vec::new());
     for folder in args.cases.iter().filter(|c| c.is_dir() || !c.exists()) {
-        let rows = check(folder, &device, compute).at(folder.display().to_string())?;
+        let rows = args.ranks.run(args.device, |split| check(folder, split, compute));
+        let Some(rows) = rows.at(folder.display().to_string())? else { continue };
         let ok = show(folder, &rows, args.verbose);
         let worst = worst(&rows);
         all_ok &= ok;

@@ -62,7 +62,8 @@ struct Measured {
     planned: usize,
 }
 
-/// Runs the command. With several ranks prefill and decode are those of rank 0's replica, training is all ranks'.
+/// Runs the command. With several replicas prefill and decode are those of rank 0's; training, and a model that ranks share, is all
+/// ranks'.
 pub fn run(args: &Bench, out: &Output) -> Result<()> {
     let Some((load, all)) = args.ranks.run(args.model.place.device, |split| measure(args, split))? else {
         return Ok(());
@@ -108,23 +109,31 @@ fn inference(
     let seconds = started.elapsed().as_secs_f64();
     let copied = matches!(device, Device::Cuda(_)).then(|| base.byte_len() as f64 / seconds / 1e9);
     let config = base.config();
+    // In step, every rank does its part of the work.
+    let parts = if split.in_step() { split.comm().world() as f64 } else { 1.0 };
     let mut time = |name, prompt: usize, tokens: usize, counted: usize, seconds_at_roof: Option<f64>| {
         let request = Request { stop_at_eos: false, ..Request::greedy(random(config, prompt), tokens) };
         let limits = Limits { prefill: prompt, graphs: !args.no_graphs, ..Limits::default() };
         let requests = [request];
-        let planned = generation(device, base, compute, None, &requests, limits)?.peak;
+        let planned = generation(split, base, compute, None, &requests, limits)?.peak;
         let run = || generate(device, &model, None, &requests, limits, &mut |_| {}).map(drop);
         all.push(timed(args, device, name, counted, seconds_at_roof, planned, run)?);
         Ok::<(), Error>(())
     };
     if args.prefill > 0 {
         let work = linear_flops(config) * args.prefill as f64 + attention_flops(config, args.prefill);
-        time("prefill", args.prefill, 1, args.prefill, flops.map(|roof| work / roof))?;
+        time("prefill", args.prefill, 1, args.prefill, flops.map(|roof| work / parts / roof))?;
     }
     if args.decode > 0 {
         // Every token reads every weight but the embedding's.
         let weights = base.byte_len() as f64 * (1.0 - embedding_share(config));
-        time("decode", 1, args.decode, args.decode, bytes.map(|roof| args.decode as f64 * weights / roof))?;
+        time(
+            "decode",
+            1,
+            args.decode,
+            args.decode,
+            bytes.map(|roof| args.decode as f64 * weights / parts / roof),
+        )?;
     }
     Ok(copied)
 }

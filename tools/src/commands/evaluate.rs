@@ -95,8 +95,9 @@ impl ProtocolArgs {
 
 /// Runs the command.
 pub fn run(args: &Evaluate, out: &Output) -> Result<()> {
+    args.ranks.in_one_process()?;
     let problems = args.protocol.problems(&args.problems)?;
-    let judge = args.judge.open()?;
+    let judge = args.judge.open(&problems)?;
     let protocol = args.protocol.protocol(&problems, &*judge);
     eprintln!("{protocol}");
     let mut model = LocalModel::open(&args.model, args.ranks)?;

@@ -5,7 +5,8 @@ use crate::output::Output;
 use crate::ranks::RankArgs;
 use clap::Args;
 use codelsi_engine::{Error, Result};
-use codelsi_model::generate::{Limits, Request, Sampling, generate};
+use codelsi_model::generate::{Completion, Limits, Request, Sampling, generate};
+use codelsi_model::parallel::{Layout, Split};
 use codelsi_model::template::Template;
 use serde_json::json;
 use std::path::PathBuf;
@@ -86,10 +87,20 @@ impl From<SamplingArgs> for Sampling {
 
 /// Runs the command.
 pub fn run(args: &Generate, out: &Output) -> Result<()> {
-    if args.ranks.in_one_process()? > 1 {
-        return Err(Error::new("--layout replicate shares prompts, and there is one: use --ranks 1"));
+    if args.ranks.world()? > 1 && args.ranks.layout == Layout::Replicate {
+        return Err(Error::new(
+            "--layout replicate shares prompts, and there is one: use --ranks 1, or --layout tensor",
+        ));
     }
-    let loaded = Loaded::open(&args.model, args.adapter.as_deref())?;
+    let completions = args.ranks.run(args.model.place.device, |split| complete(args, split, out))?;
+    completions.iter().for_each(|completions| show(args, completions, out));
+    Ok(())
+}
+
+/// What every rank does; rank 0 alone shows how it goes.
+fn complete(args: &Generate, split: Split, out: &Output) -> Result<Vec<Completion>> {
+    let tells = split.comm().rank() == 0;
+    let loaded = Loaded::on(split, &args.model, args.adapter.as_deref())?;
     let prompt = match &args.prompt {
         Some(text) => {
             let text = args.template.map_or_else(|| text.clone(), |t| t.wrap(text));
@@ -107,17 +118,19 @@ pub fn run(args: &Generate, out: &Output) -> Result<()> {
     };
     let limits = Limits { page_size: args.page_size.into(), ..Limits::default() };
     let requests = [request];
-    let planned = loaded.plan(&requests, limits)?;
-    eprintln!("memory plan:\n{planned}");
-    let bar = out.bar("generate", args.n * args.max_tokens);
-    let made =
-        generate(&loaded.device, &loaded.model, Some(&loaded.tokenizer), &requests, limits, &mut |tokens| {
-            bar.add(tokens)
-        })
+    let planned = if tells { Some(loaded.plan(&requests, limits)?) } else { None };
+    planned.iter().for_each(|planned| eprintln!("memory plan:\n{planned}"));
+    let bar = tells.then(|| out.bar("generate", args.n * args.max_tokens));
+    let mut progress = |tokens| bar.iter().for_each(|bar| bar.add(tokens));
+    let (model, tokenizer) = (&loaded.model, Some(&loaded.tokenizer));
+    let made = generate(loaded.device(), model, tokenizer, &requests, limits, &mut progress)
         .map_err(|e| loaded.blame(e))?;
-    bar.finish();
-    eprintln!("{}", loaded.peak(&planned));
-    let completions = &made[0];
+    bar.iter().for_each(|bar| bar.finish());
+    planned.iter().for_each(|planned| eprintln!("{}", loaded.peak(planned)));
+    Ok(made.into_iter().flatten().collect())
+}
+
+fn show(args: &Generate, completions: &[Completion], out: &Output) {
     if !args.json {
         for (i, c) in completions.iter().enumerate() {
             if completions.len() > 1 {
@@ -131,5 +144,4 @@ pub fn run(args: &Generate, out: &Output) -> Result<()> {
         .map(|c| json!({ "text": c.text, "token_ids": c.token_ids, "finish_reason": c.finish.name() }))
         .collect();
     out.json(args.json, &json!({ "completions": rows }));
-    Ok(())
 }

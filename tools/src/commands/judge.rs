@@ -4,7 +4,7 @@ use crate::output::Output;
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_eval::judge::{Judge as Rule, Kind, verdicts::judge_file};
-use codelsi_eval::problem::read_problems;
+use codelsi_eval::problem::{Problem, read_problems};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -31,9 +31,11 @@ pub struct Judge {
 /// Which judge, and its tools.
 #[derive(Args, Clone, Debug)]
 pub struct JudgeArgs {
-    /// tsc: MultiPL-E's rule, with compiler and node; embedded: nothing to install, no type check.
-    #[arg(long, default_value = "embedded")]
-    pub judge: Kind,
+    /// tsc: MultiPL-E's rule for TypeScript, with compiler and node; embedded: TypeScript without a type check, and
+    /// JavaScript, with nothing to install; javascript, python, java, cpp, rust: with the machine's tools [default: as the
+    /// problems' language needs, embedded where that will do].
+    #[arg(long)]
+    pub judge: Option<Kind>,
     /// The TypeScript compiler of the tsc judge; found on PATH or in .tools by default.
     #[arg(long)]
     pub tsc: Option<PathBuf>,
@@ -43,16 +45,27 @@ pub struct JudgeArgs {
 }
 
 impl JudgeArgs {
-    /// The judge, its sandbox tested.
-    pub fn open(&self) -> Result<Box<dyn Rule>> {
-        self.judge.open(self.tsc.clone(), self.node.clone())
+    /// The judge of `problems`, its sandbox tested.
+    ///
+    /// # Errors
+    /// When the sandbox does not hold, a tool is missing, or no judge takes the problems' language.
+    pub fn open(&self, problems: &[Problem]) -> Result<Box<dyn Rule>> {
+        self.kind(problems)?.open(self.tsc.clone(), self.node.clone())
+    }
+
+    fn kind(&self, problems: &[Problem]) -> Result<Kind> {
+        let of_language = |problem: &Problem| Kind::of_language(&problem.language);
+        match (self.judge, problems.first()) {
+            (Some(kind), _) => Ok(kind),
+            (None, first) => first.map_or(Ok(Kind::Embedded), of_language),
+        }
     }
 }
 
 /// Runs the command.
 pub fn run(args: &Judge, out: &Output) -> Result<()> {
     let problems = read_problems(&args.problems)?;
-    let judge = args.judge.open()?;
+    let judge = args.judge.open(&problems)?;
     eprintln!("{}", judge.describe());
     let bar = Mutex::new(None);
     let summary = judge_file(&*judge, &problems, &args.completions, &args.out, &|done, of| {

@@ -64,8 +64,8 @@ pub fn run(args: &Merge, out: &Output) -> Result<()> {
 fn difference(adapted: &Loaded, merged: &Loaded) -> Result<f64> {
     let ids = adapted.tokenizer.encode(PROBE, true)?;
     let logits = |loaded: &Loaded| -> Result<Vec<f64>> {
-        let cx = Ctx::inference(&loaded.device);
-        let batch = Batch::new(&loaded.device, &[&ids])?;
+        let cx = Ctx::inference(loaded.device());
+        let batch = Batch::new(loaded.device(), &[&ids])?;
         let h = loaded.model.forward(&cx, &batch, ForwardOptions::default())?;
         let normed = loaded.model.normed(&cx, &h)?;
         Ok(value(&loaded.model.logits(&cx, &normed)?)?.data)

@@ -85,7 +85,7 @@ pub fn run(args: &Pipeline, out: &Output) -> Result<()> {
         "demo" => demo::sources(&args.out.join("sources"), args.seed)?,
         _ => args.sources()?,
     };
-    let judge = JudgeArgs { judge: args.judge.unwrap_or(recipe.judge), tsc: None, node: None };
+    let judge = JudgeArgs { judge: Some(args.judge.unwrap_or(recipe.judge)), tsc: None, node: None };
     let report = pipeline::run(&recipe, &sources, &args.out, (args.place, args.ranks), &judge, out)?;
     let models =
         || report.sets.iter().map(|s| s.results.iter().map(super::evaluate::summary).collect::<Vec<_>>());
@@ -101,7 +101,7 @@ pub fn demo(out: &Output) -> Result<()> {
         folders.into_iter().find(|f| !f.exists()).ok_or_else(|| Error::new("no name is free in runs"))?;
     let recipe = Recipe::demo(42);
     let sources = demo::sources(&folder.join("sources"), 42)?;
-    let judge = JudgeArgs { judge: recipe.judge, tsc: None, node: None };
+    let judge = JudgeArgs { judge: Some(recipe.judge), tsc: None, node: None };
     pipeline::run(&recipe, &sources, &folder, Default::default(), &judge, out)?;
     Ok(())
 }

@@ -7,12 +7,12 @@ use crate::ranks;
 use clap::{ArgGroup, Args};
 use codelsi_engine::cuda::{Cuda, Properties};
 use codelsi_engine::memory::Usage;
-use codelsi_engine::{DType, Device, Error, Label, Result};
+use codelsi_engine::{DType, Device, Error, Label, Planned, Rank, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::{Config, Linear};
 use codelsi_model::generate::{Limits, Request};
-use codelsi_model::parallel::Layout;
+use codelsi_model::parallel::{Layout, Split};
 use codelsi_model::synthetic;
 use codelsi_train::TrainOptions;
 use codelsi_train::options::Checkpointing;
@@ -21,6 +21,7 @@ use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Show what a run takes of memory: of a model folder, one with config.json alone, or a known shape.
 #[derive(Args)]
@@ -60,7 +61,7 @@ pub struct Plan {
     #[arg(long, default_value = "auto")]
     checkpointing: Checkpointing,
     /// Workers that share a step, each with memory of its own.
-    #[arg(long, default_value_t = 1, conflicts_with = "generate", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     ranks: u16,
     /// How they share a model: replicate, shard or tensor.
     #[arg(long, default_value_t)]
@@ -214,7 +215,9 @@ fn generating(
     let request = Request::greedy(vec![0; context.div_ceil(2)], (context / 2).max(1));
     let requests = vec![request; args.sequences];
     let adapter = Adapter::sized(&Device::plan(), config, args.rank, 32.0, 0.0, &Linear::ALL)?;
-    let usage = generation(device, base, compute, Some(&adapter), &requests, limits)?;
+    let comm = Arc::new(Planned { rank: 0, world: args.ranks.into() });
+    let split = Split::new(Rank { device: device.clone(), comm }, args.layout);
+    let usage = generation(&split, base, compute, Some(&adapter), &requests, limits)?;
     let fits = budget.is_none_or(|budget| usage.peak <= budget);
     let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
     let available = budget.map(|b| {

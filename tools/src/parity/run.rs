@@ -11,19 +11,22 @@ use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::generate::{Limits, Request, generate};
 use codelsi_model::llama::{Batch, ForwardOptions, Llama, Place, Train};
 use codelsi_model::merge;
+use codelsi_model::parallel::Split;
 use codelsi_train::optimizer::{AdamW, Optimizer};
 use codelsi_train::schedule::Cosine;
 use std::path::Path;
 
-/// Everything a case states, in the order in which an error would travel.
+/// Everything a case states, in the order in which an error would travel. Every rank of a layout calls it, and compares
+/// what is whole on it: heads of q, k and v that are cut it does not.
 ///
 /// # Errors
 /// When the case cannot be read or an op fails; a departure is no error but a row that is not ok.
-pub fn check(folder: &Path, device: &Device, compute: DType) -> Result<Vec<Compared>> {
+pub fn check(folder: &Path, split: impl Into<Split>, compute: DType) -> Result<Vec<Compared>> {
+    let split = split.into();
     let reference = Reference::open(folder, compute)?;
     let checkpoint = Checkpoint::open(folder.join("model"))?;
-    let mut model = Llama::load(device, &checkpoint, compute, Train::Nothing)?;
-    let case = Case { reference: &reference, device };
+    let mut model = Llama::load(split.clone(), &checkpoint, compute, Train::Nothing)?;
+    let case = Case { reference: &reference, device: split.device(), split: &split };
     let mut rows = case.forward(&model)?;
     let adapter = Adapter::load(folder.join("adapter"), checkpoint.config())?;
     rows.extend(case.generation(&model, "tokens")?);
@@ -38,12 +41,13 @@ pub fn check(folder: &Path, device: &Device, compute: DType) -> Result<Vec<Compa
 struct Case<'a> {
     reference: &'a Reference,
     device: &'a Device,
+    split: &'a Split,
 }
 
 impl Case<'_> {
     /// The base model: hidden states, the parts of layer 0, logits, log-probabilities, losses.
     fn forward(&self, model: &Llama) -> Result<Vec<Compared>> {
-        let cx = Ctx::inference(self.device);
+        let cx = self.inference();
         let (ids, batch) = self.sequence()?;
         let place = Place { positions: &batch.positions, rope: model.rope(), keys: None };
         let mut rows = Vec::new();
@@ -63,9 +67,11 @@ impl Case<'_> {
             if i == 0 {
                 let heads = layer.heads();
                 see("layer0.norm", floats(&x.normed)?)?;
-                see("layer0.q_rope", by_head(&x.q, heads.heads)?)?;
-                see("layer0.k_rope", by_head(&x.k, heads.kv_heads)?)?;
-                see("layer0.v", by_head(&x.v, heads.kv_heads)?)?;
+                if heads.heads == model.config().heads {
+                    see("layer0.q_rope", by_head(&x.q, heads.heads)?)?;
+                    see("layer0.k_rope", by_head(&x.k, heads.kv_heads)?)?;
+                    see("layer0.v", by_head(&x.v, heads.kv_heads)?)?;
+                }
                 see("layer0.attn_out", floats(&attention)?)?;
                 see("layer0.mlp_out", floats(&mlp)?)?;
             }
@@ -89,7 +95,7 @@ impl Case<'_> {
     /// With the adapter: logits, log-probabilities, loss, and the gradient of every A and B.
     fn adapted(&self, model: &Llama) -> Result<Vec<Compared>> {
         let (ids, batch) = self.sequence()?;
-        let cx = Ctx::inference(self.device);
+        let cx = self.inference();
         let h = model.forward(&cx, &batch, ForwardOptions::default())?;
         let normed = model.normed(&cx, &h)?;
         let (_, logprobs) = self.loss(&cx, model, &batch, &next(&ids))?;
@@ -103,10 +109,10 @@ impl Case<'_> {
         rows.push(self.scalar("lora.loss", loss)?);
         let stored = self.reference.names()?;
         for (name, t) in model.trainable() {
-            let name = format!("grad.base_model.model.{name}");
+            let g = grads.get(t).ok_or_else(|| Error::new(format!("`{name}` has no gradient")))?;
+            let (whole, name) = (model.whole(&name, g)?, format!("grad.base_model.model.{name}"));
             if stored.contains(&name) {
-                let g = grads.get(t).ok_or_else(|| Error::new(format!("`{name}` has no gradient")))?;
-                rows.push(self.reference.compare(&name, &floats(g)?, None)?);
+                rows.push(self.reference.compare(&name, &floats(&whole)?, None)?);
             }
         }
         Ok(rows)
@@ -130,19 +136,23 @@ impl Case<'_> {
             warmup: number("warmup_steps")? as usize,
             planned: number("planned_steps")? as usize,
         };
-        let start: Vec<Vec<f64>> = model.trainable().iter().map(|(_, t)| floats(t)).collect::<Result<_>>()?;
+        let wholes = |model: &Llama| -> Result<Vec<(String, Vec<f64>)>> {
+            let trained = model.trainable().into_iter();
+            trained.map(|(name, t)| Ok((name.clone(), floats(&model.whole(&name, t)?)?))).collect()
+        };
+        let start = wholes(model)?;
         let mut optimizer = Optimizer::new(self.device, model, rule);
         let (mut rows, mut losses) = (Vec::new(), Vec::new());
         for step in 1..=list("losses").len() {
             let (batch, targets) = self.training_batch(step - 1)?;
             let (loss, grads) = self.gradients(model, &batch, &targets, step as u32)?;
             losses.push(loss);
-            let cx = Ctx::inference(self.device);
+            let cx = self.inference();
             optimizer.step(&cx, model, grads, schedule.at(step) as f32)?;
             if list("snapshots").contains(&(step as f64)) {
-                for ((name, t), start) in model.trainable().iter().zip(&start) {
+                for ((name, t), (_, start)) in wholes(model)?.iter().zip(&start) {
                     let name = format!("step{step}.base_model.model.{name}");
-                    rows.push(self.reference.compare(&name, &floats(t)?, Some(start))?);
+                    rows.push(self.reference.compare(&name, t, Some(start))?);
                 }
             }
         }
@@ -191,6 +201,10 @@ impl Case<'_> {
         Ok(rows)
     }
 
+    fn inference(&self) -> Ctx {
+        Ctx::inference(self.device).with_comm(self.split.within_batch())
+    }
+
     fn sequence(&self) -> Result<(Vec<i64>, Batch)> {
         let ids = self.reference.ints("input_ids")?;
         let tokens: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
@@ -227,7 +241,7 @@ impl Case<'_> {
     }
 
     fn gradients(&self, model: &Llama, batch: &Batch, targets: &[i32], step: u32) -> Result<(f64, Grads)> {
-        let cx = Ctx::training(self.device, 0, step);
+        let cx = Ctx::training(self.device, 0, step).with_comm(self.split.within_batch());
         let targets = Targets::new(self.device, targets)?;
         let scale = 1.0 / targets.labelled() as f32;
         let (loss, _) = model.loss(&cx, batch, &targets, scale, ForwardOptions::default())?;
