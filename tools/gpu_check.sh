@@ -94,6 +94,7 @@ real_shapes() {
     step mkmodel null "$codelsi" mkmodel --shape "${CODELSI_SHAPE:-code-llama-13b}" --out "$model" --json
   step plan null "$codelsi" plan --model "$model" --device cuda --json
   step inference '{"load_gb_per_s":20,"decode_roof_share":0.85}' "${bench[@]}" --prefill 4096 --decode 256 --train 0
+  step without_graphs null "${bench[@]}" --prefill 0 --decode 256 --train 0 --no-graphs
   step training "{\"train_tokens_per_s\":$train}" "${bench[@]}" "${training[@]}"
   step nccl_one_rank "{\"train_tokens_per_s\":$train}" env RANK=0 WORLD_SIZE=1 LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 \
     MASTER_ADDR=127.0.0.1 MASTER_PORT=29511 "${bench[@]}" "${training[@]}"

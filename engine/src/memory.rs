@@ -24,11 +24,13 @@ pub enum Label {
     Logits,
     /// Pages of keys and values.
     Kv,
+    /// What recorded steps work in.
+    Graphs,
 }
 
 impl Label {
     /// Every label, in the order of the memory table.
-    pub const ALL: [Label; 9] = [
+    pub const ALL: [Label; 10] = [
         Label::Weights,
         Label::Adapters,
         Label::Gradients,
@@ -38,6 +40,7 @@ impl Label {
         Label::Scratch,
         Label::Logits,
         Label::Kv,
+        Label::Graphs,
     ];
 
     /// The label's name in tables and JSON.
@@ -52,6 +55,7 @@ impl Label {
             Label::Scratch => "scratch",
             Label::Logits => "logits",
             Label::Kv => "kv",
+            Label::Graphs => "graphs",
         }
     }
 }

@@ -68,7 +68,7 @@ fn batch_chunks_and_page_size_change_no_bit() {
     for compute in [DType::F32, DType::BF16] {
         let together = complete(compute, &requests(), Limits::default());
         for (batch, prefill, page_size) in [(1, 1, 1), (4, 5, 3), (3, 64, 16), (64, 512, 256)] {
-            let limits = Limits { batch, prefill, page_size };
+            let limits = Limits { batch, prefill, page_size, ..Limits::default() };
             assert_eq!(together, complete(compute, &requests(), limits), "{compute:?} {limits:?}");
         }
         for (i, request) in requests().into_iter().enumerate() {

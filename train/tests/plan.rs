@@ -123,12 +123,12 @@ fn the_plan_of_a_generation_is_the_software_gpu_s_books() {
         ..Request::greedy((0..tokens).map(|i| 3 + i % 60).collect(), 5)
     };
     let requests = [request(21, 2), request(9, 2), request(21, 2)];
-    let limits = Limits { batch: 4, prefill: 8, page_size: 4 };
+    let limits = Limits { batch: 4, prefill: 8, page_size: 4, ..Limits::default() };
     let planned = generation(&Split::from(&device), &base, DType::BF16, None, &requests, limits).unwrap();
     let model = Llama::load(&device, &base, DType::BF16, Train::Nothing).unwrap();
     generate(&device, &model, None, &requests, limits, &mut |_| {}).unwrap();
     assert_eq!(at_peak(planned), at_peak(device.ledger().usage()));
-    assert!(planned.of(Label::Kv) > 0);
+    assert!(planned.of(Label::Kv) > 0 && planned.of(Label::Graphs) > 0);
 }
 
 /// A card that is too small says what it holds and which flag would help.

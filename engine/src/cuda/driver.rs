@@ -18,6 +18,9 @@ impl Stream {
 /// A mark in a stream.
 pub struct Event(pub(super) Box<dyn Any + Send + Sync>);
 
+/// What was put into a stream while it recorded.
+pub(super) struct Recorded(pub(super) Box<dyn Any + Send + Sync>);
+
 /// The size of a launch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Grid {
@@ -68,10 +71,14 @@ pub(super) trait Module: Send + Sync {
 /// A call that is given addresses trusts them to lie in live allocations: [`super::Cuda`] sees to it.
 pub(super) trait Driver: Send + Sync {
     fn properties(&self) -> &Properties;
-    /// Bytes that are free, and all there are.
+    /// Bytes that are free, those of freed memory that is kept included, and all there are.
     fn memory(&self) -> Result<(usize, usize)>;
+    /// Memory that is there for what comes next in [`Stream::COMPUTE`]. An error says whether none was left.
     fn alloc(&self, bytes: usize) -> Result<u64>;
+    /// Keeps the memory for the next allocation, which gets it when everything in [`Stream::COMPUTE`] is done.
     fn free(&self, at: u64);
+    /// Waits, and gives back all freed memory that is kept.
+    fn trim(&self) -> Result<()>;
     fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()>;
     /// Zeroed host memory that this device reads by itself.
     fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>>;
@@ -106,6 +113,13 @@ pub(super) trait Driver: Send + Sync {
     fn finish(&self, event: &Event) -> Result<()>;
     /// Milliseconds between two events that have happened.
     fn elapsed(&self, from: &Event, to: &Event) -> Result<f32>;
+    /// Has `stream` record what is put into it, instead of doing it. Launches, copies on the device and fills can be
+    /// recorded; nothing is sent, read, allocated, loaded or waited for meanwhile.
+    fn begin(&self, stream: Stream) -> Result<()>;
+    /// What was recorded since [`Driver::begin`]. The stream records no more, also when that is an error.
+    fn end(&self, stream: Stream) -> Result<Recorded>;
+    /// Puts what was recorded into `stream`.
+    fn replay(&self, stream: Stream, work: &Recorded) -> Result<()>;
     /// Returns when every stream is empty.
     fn synchronize(&self) -> Result<()>;
 }

@@ -1,6 +1,7 @@
 //! Device memory: charged to the device's books, freed when dropped, fenced while ops are checked.
 
 use super::Cuda;
+use super::arena::Seat;
 use super::driver::Stream;
 use crate::memory::{Charge, Label};
 use crate::{At, Error, Result};
@@ -22,9 +23,15 @@ pub(crate) struct Memory {
     fence: usize,
     bytes: usize,
     charge: Charge,
+    /// Whose bytes these are, if they are some of others'.
+    lender: Option<Arc<Memory>>,
+    /// The place that work which is watched has given it.
+    seat: Option<Seat>,
+    /// Lives as long as the bytes do.
+    alive: Arc<()>,
 }
 
-/// While they are up, allocations stand between fences and begin as NaN.
+/// While they are up, allocations stand between fences and begin as NaN, but for those of recorded work.
 #[derive(Default)]
 pub(super) struct Fences {
     up: AtomicBool,
@@ -47,21 +54,41 @@ impl Cuda {
 
     /// `bytes` bytes of arbitrary content.
     pub(crate) fn alloc(self: &Arc<Self>, label: Label, bytes: usize) -> Result<Memory> {
+        let seat = match self.seat(bytes)? {
+            Some((seat, Some(arena))) => {
+                let mut lent = arena.part(seat.start, label, bytes);
+                lent.seat = Some(seat);
+                return Ok(lent);
+            }
+            Some((seat, None)) => Some(seat),
+            None => None,
+        };
         let charge = self.ledger().charge(label, bytes);
-        let fence = if self.fences.up.load(Ordering::Relaxed) { FENCE } else { 0 };
-        let base = self.driver().alloc(bytes + 2 * fence).map_err(|e| {
-            let usage = self.ledger().usage().to_string();
-            let usage: Vec<&str> = usage.split_whitespace().collect();
-            e.at(format!("{bytes} bytes for {} beside {}", label.name(), usage.join(" ")))
-                .at(self.name())
-                .out_of_memory()
+        let fenced = self.fences.up.load(Ordering::Relaxed) && seat.is_none();
+        let fence = if fenced { FENCE } else { 0 };
+        let base = self.take(bytes + 2 * fence).map_err(|e| match e.is_out_of_memory() {
+            false => e.at(self.name()),
+            true => {
+                let usage = self.ledger().usage().to_string();
+                let usage: Vec<&str> = usage.split_whitespace().collect();
+                e.at(format!("{bytes} bytes for {} beside {}", label.name(), usage.join(" "))).at(self.name())
+            }
         })?;
-        let memory = Memory { cuda: self.clone(), base, fence, bytes, charge };
+        let (lender, alive) = (None, Arc::default());
+        let memory = Memory { cuda: self.clone(), base, fence, bytes, charge, lender, seat, alive };
         if fence > 0 {
             memory.fill_at(base, POST, bytes + 2 * fence)?;
             memory.fill(NAN)?;
         }
         Ok(memory)
+    }
+
+    /// The driver's memory. Where none is left, freed memory that is kept in pieces too small is given back first.
+    fn take(&self, bytes: usize) -> Result<u64> {
+        self.driver().alloc(bytes).or_else(|e| match e.is_out_of_memory() {
+            true => self.driver().trim().and_then(|()| self.driver().alloc(bytes)),
+            false => Err(e),
+        })
     }
 }
 
@@ -72,6 +99,29 @@ impl Memory {
 
     pub(crate) fn charge(&self) -> &Charge {
         &self.charge
+    }
+
+    /// Bytes of the content.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// `bytes` bytes from byte `at` on, charged to their lender alone.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub(crate) fn part(self: &Arc<Self>, at: usize, label: Label, bytes: usize) -> Memory {
+        assert!(at + bytes <= self.bytes, "{bytes} bytes at {at} of {}", self.bytes);
+        Memory {
+            cuda: self.cuda.clone(),
+            base: self.address() + at as u64,
+            fence: 0,
+            bytes,
+            charge: self.cuda.ledger().charge(label, 0),
+            lender: Some(self.clone()),
+            seat: None,
+            alive: self.alive.clone(),
+        }
     }
 
     pub(crate) fn address(&self) -> u64 {
@@ -87,6 +137,15 @@ impl Memory {
 
     pub(crate) fn upload(&self, from: &[u8]) -> Result<()> {
         self.expect(from.len())?;
+        self.upload_first(from)
+    }
+
+    /// Sends the first bytes.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub(crate) fn upload_first(&self, from: &[u8]) -> Result<()> {
+        assert!(from.len() <= self.bytes, "{} bytes for {}", from.len(), self.bytes);
         self.cuda.driver().upload(Stream::COMPUTE, self.address(), from).at(self.cuda.name())
     }
 
@@ -107,17 +166,29 @@ impl Memory {
             let message = format!("{} bytes at {at} are not inside {}", from.bytes, self.bytes);
             return Err(Error::new(message).at(self.cuda.name()));
         }
+        self.used();
+        from.used();
+        if self.cuda.rehearses() {
+            return Ok(());
+        }
         let (driver, to) = (self.cuda.driver(), self.address() + at as u64);
         driver.copy(Stream::COMPUTE, to, from.address(), from.bytes).at(self.cuda.name())
     }
 
+    /// Tells the work that is watched, if there is any, that it uses these bytes.
+    pub(super) fn used(&self) {
+        self.cuda.uses(&self.alive);
+    }
+
     pub(crate) fn fill(&self, byte: u8) -> Result<()> {
+        self.used();
         self.fill_at(self.address(), byte, self.bytes)
     }
 
     fn fill_at(&self, at: u64, byte: u8, bytes: usize) -> Result<()> {
         match bytes {
             0 => Ok(()),
+            _ if self.cuda.rehearses() => Ok(()),
             _ => self.cuda.driver().fill(Stream::COMPUTE, at, byte, bytes).at(self.cuda.name()),
         }
     }
@@ -153,6 +224,8 @@ impl Drop for Memory {
         {
             self.cuda.fences.broken.lock().unwrap().get_or_insert(broken);
         }
-        self.cuda.driver().free(self.base);
+        if self.lender.is_none() {
+            self.cuda.release(self.base);
+        }
     }
 }

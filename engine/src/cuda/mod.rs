@@ -4,9 +4,11 @@
 //! device's own architecture. Ops reach it by [`Cuda::kernel`] and [`Kernel::launch`].
 
 mod accumulate;
+mod arena;
 mod cache;
 mod driver;
 mod emulated;
+mod graph;
 mod launch;
 mod memory;
 mod nccl;
@@ -20,6 +22,7 @@ mod staging;
 pub use accumulate::ACCUMULATE;
 pub use driver::{Event, Grid, Properties, Stream};
 pub use emulated::Emulated;
+pub use graph::Graphs;
 pub use launch::{Arg, Kernel};
 pub(crate) use memory::Memory;
 pub use nccl::UniqueId;
@@ -45,6 +48,7 @@ pub struct Cuda {
     kernels: Mutex<HashMap<String, Arc<Entry>>>,
     fences: memory::Fences,
     copies: Mutex<Option<Stream>>,
+    watch: Mutex<Option<graph::Watch>>,
 }
 
 struct Loaded {
@@ -54,7 +58,7 @@ struct Loaded {
 
 enum Gpu {
     Real(real::Real),
-    Emulated(Emulated),
+    Emulated(Box<Emulated>),
     Planned(planned::Planned),
 }
 
@@ -75,7 +79,7 @@ impl Cuda {
     /// When the architecture is unknown, or there is no compiler.
     pub fn emulated(arch: &str) -> Result<Self> {
         Nvrtc::get()?;
-        Ok(Cuda::new(Gpu::Emulated(Emulated::new(arch)?), format!("emulated:{arch}")))
+        Ok(Cuda::new(Gpu::Emulated(Box::new(Emulated::new(arch)?)), format!("emulated:{arch}")))
     }
 
     /// A card of these properties on which everything is planned and nothing computed.
@@ -118,6 +122,7 @@ impl Cuda {
             kernels: Mutex::default(),
             fences: memory::Fences::default(),
             copies: Mutex::default(),
+            watch: Mutex::default(),
         }
     }
 
@@ -147,7 +152,7 @@ impl Cuda {
     fn driver(&self) -> &dyn Driver {
         match &self.gpu {
             Gpu::Real(real) => real,
-            Gpu::Emulated(emulated) => emulated,
+            Gpu::Emulated(emulated) => &**emulated,
             Gpu::Planned(planned) => planned,
         }
     }
@@ -263,7 +268,9 @@ impl Cuda {
     }
 
     fn address(&self, t: &Tensor) -> Result<u64> {
-        self.own(t.memory()?, t).map(Memory::address)
+        let memory = self.own(t.memory()?, t)?;
+        memory.used();
+        Ok(memory.address())
     }
 
     fn address_mut(&self, t: &mut Tensor) -> Result<u64> {

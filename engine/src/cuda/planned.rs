@@ -1,7 +1,7 @@
 //! A card that is only planned for: it hands out addresses, and computes nothing. Whatever runs on a card runs on it, so
 //! that its books are those of the card.
 
-use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Stream};
+use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Recorded, Stream};
 use super::nvrtc::Code;
 use crate::{Error, Result};
 use std::any::Any;
@@ -43,6 +43,10 @@ impl Driver for Planned {
     }
 
     fn free(&self, _: u64) {}
+
+    fn trim(&self) -> Result<()> {
+        Ok(())
+    }
 
     fn upload(&self, _: Stream, _: u64, _: &[u8]) -> Result<()> {
         Ok(())
@@ -96,6 +100,18 @@ impl Driver for Planned {
 
     fn elapsed(&self, _: &Event, _: &Event) -> Result<f32> {
         Ok(0.0)
+    }
+
+    fn begin(&self, _: Stream) -> Result<()> {
+        Ok(())
+    }
+
+    fn end(&self, _: Stream) -> Result<Recorded> {
+        Ok(Recorded(Box::new(())))
+    }
+
+    fn replay(&self, _: Stream, _: &Recorded) -> Result<()> {
+        Ok(())
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -1,7 +1,7 @@
 //! NVIDIA's driver, loaded when a card is asked for. Everything that can be missing is looked for first: the
 //! bindings panic where a library or a function is absent.
 
-use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Stream};
+use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Recorded, Stream};
 use super::nvrtc::Code;
 use crate::{Error, Result};
 use cudarc::driver::result::{self, DriverError};
@@ -16,11 +16,12 @@ use std::sync::{Arc, Mutex};
 const OLDEST: i32 = 12000;
 
 /// Functions that drivers of that age have; an older one lacks some.
-const NEEDED: [&str; 6] = [
+const NEEDED: [&str; 7] = [
     "cuMemAllocAsync",
     "cuMemFreeAsync",
     "cuLaunchKernelEx",
     "cuStreamBeginCapture_v2",
+    "cuStreamIsCapturing",
     "cuGraphInstantiateWithFlags",
     "cuDevicePrimaryCtxRelease_v2",
 ];
@@ -30,6 +31,8 @@ pub(super) struct Real {
     context: sys::CUcontext,
     device: sys::CUdevice,
     properties: Properties,
+    /// What allocations come from.
+    pool: sys::CUmemoryPool,
     /// By number; the first is [`Stream::COMPUTE`].
     streams: Mutex<Vec<sys::CUstream>>,
 }
@@ -54,7 +57,8 @@ fn failed(what: &str, DriverError(code): DriverError) -> Error {
         }
         _ => "",
     };
-    Error::new(format!("{what} failed with CUDA error {}{hint}", code as i32)).at("CUDA")
+    let error = Error::new(format!("{what} failed with CUDA error {}{hint}", code as i32)).at("CUDA");
+    if code == CUresult::CUDA_ERROR_OUT_OF_MEMORY { error.out_of_memory() } else { error }
 }
 
 trait Named<T> {
@@ -125,11 +129,32 @@ impl Real {
         let properties = properties(device)?;
         // SAFETY: the device was just returned; the context is released in `drop`.
         let context = unsafe { result::primary_ctx::retain(device) }.named("cuDevicePrimaryCtxRetain")?;
-        let real = Real { context, device, properties, streams: Mutex::default() };
+        // SAFETY: the device comes from the driver.
+        let pool = unsafe { result::device::get_default_mem_pool(device) };
+        let pool = pool.named("cuDeviceGetDefaultMemPool")?;
+        let real = Real { context, device, properties, pool, streams: Mutex::default() };
         real.bind()?;
-        keep_freed_memory(device)?;
+        real.keep_freed_memory()?;
         real.stream()?; // Stream::COMPUTE
         Ok(real)
+    }
+
+    /// Memory that is freed stays with the process: asking the system again takes longer than most kernels.
+    fn keep_freed_memory(&self) -> Result<()> {
+        let mut all = u64::MAX;
+        let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: the pool is the device's, and the attribute is a u64.
+        unsafe { result::mem_pool::set_attribute(self.pool, threshold, (&raw mut all).cast::<c_void>()) }
+            .named("cuMemPoolSetAttribute")
+    }
+
+    /// Bytes of the pool, by what they are.
+    fn pooled(&self, what: sys::CUmemPool_attribute) -> Result<usize> {
+        let mut bytes = 0u64;
+        // SAFETY: the pool is the device's, and its figures are u64.
+        unsafe { result::mem_pool::get_attribute(self.pool, what, (&raw mut bytes).cast::<c_void>()) }
+            .named("cuMemPoolGetAttribute")?;
+        Ok(bytes as usize)
     }
 
     /// Makes the card's context the calling thread's.
@@ -161,6 +186,8 @@ impl Real {
 impl Drop for Real {
     fn drop(&mut self) {
         if self.bind().is_ok() {
+            // Others on the card can have the memory; nobody is left to hear of an error.
+            let _ = self.trim();
             for &stream in self.streams.lock().unwrap().iter() {
                 // SAFETY: created by `stream`, destroyed once.
                 let _ = unsafe { result::stream::destroy(stream) };
@@ -192,18 +219,6 @@ fn properties(device: sys::CUdevice) -> Result<Properties> {
         multiprocessors: get(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
         shared: get(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
     })
-}
-
-/// Memory that is freed stays with the process: asking the system again takes longer than most kernels.
-fn keep_freed_memory(device: sys::CUdevice) -> Result<()> {
-    let mut all = u64::MAX;
-    let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    // SAFETY: the device comes from the driver, and the attribute is a u64.
-    unsafe {
-        let pool = result::device::get_default_mem_pool(device).named("cuDeviceGetDefaultMemPool")?;
-        let value = (&raw mut all).cast::<c_void>();
-        sys::cuMemPoolSetAttribute(pool, threshold, value).result().named("cuMemPoolSetAttribute")
-    }
 }
 
 /// A loaded module and the functions looked up in it.
@@ -300,14 +315,45 @@ fn mark(event: &Event) -> Result<sys::CUevent> {
     event.0.downcast_ref::<Mark>().map(|m| m.0).ok_or_else(|| Error::new("the event is another device's"))
 }
 
+/// A graph that can be launched, destroyed when dropped.
+struct Executable(sys::CUgraphExec);
+
+// SAFETY: the driver's handles may be used from any thread; launches are one after another in a stream.
+unsafe impl Send for Executable {}
+// SAFETY: as above.
+unsafe impl Sync for Executable {}
+
+impl Drop for Executable {
+    fn drop(&mut self) {
+        // SAFETY: created by `end`, destroyed once; the driver waits until it has run.
+        let _ = unsafe { result::graph::exec_destroy(self.0) };
+    }
+}
+
+/// Refuses to put what a graph must not hold into a stream that records: the driver would record the address of host
+/// memory.
+fn sends(stream: sys::CUstream) -> Result<()> {
+    // SAFETY: the stream lives.
+    match unsafe { result::stream::is_capturing(stream) }.named("cuStreamIsCapturing")? {
+        sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE => Ok(()),
+        _ => Err(Error::new("a copy from or to the host cannot be recorded").at("CUDA")),
+    }
+}
+
 impl Driver for Real {
     fn properties(&self) -> &Properties {
         &self.properties
     }
 
     fn memory(&self) -> Result<(usize, usize)> {
+        use sys::CUmemPool_attribute::{
+            CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_CURRENT,
+        };
         self.bind()?;
-        result::mem_get_info().named("cuMemGetInfo")
+        let (free, all) = result::mem_get_info().named("cuMemGetInfo")?;
+        let reserved = self.pooled(CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+        let kept = reserved.saturating_sub(self.pooled(CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?);
+        Ok((free + kept, all))
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {
@@ -323,8 +369,15 @@ impl Driver for Real {
         }
     }
 
+    fn trim(&self) -> Result<()> {
+        self.synchronize()?;
+        // SAFETY: the pool is the device's.
+        unsafe { result::mem_pool::trim_to(self.pool, 0) }.named("cuMemPoolTrimTo")
+    }
+
     fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {
         let stream = self.queue(stream)?;
+        sends(stream)?;
         // SAFETY: the destination is live; pageable memory has been read when the call returns.
         unsafe { result::memcpy_htod_async(to, from, stream) }.named("cuMemcpyHtoDAsync")
     }
@@ -346,6 +399,7 @@ impl Driver for Real {
 
     fn download(&self, stream: Stream, to: &mut [u8], from: u64) -> Result<()> {
         let stream = self.queue(stream)?;
+        sends(stream)?;
         // SAFETY: the source is live, and `to` is held until the copy is done.
         unsafe {
             result::memcpy_dtoh_async(to, from, stream).named("cuMemcpyDtoHAsync")?;
@@ -450,6 +504,35 @@ impl Driver for Real {
             result::event::synchronize(to).named("cuEventSynchronize")?;
             result::event::elapsed(from, to).named("cuEventElapsedTime")
         }
+    }
+
+    fn begin(&self, stream: Stream) -> Result<()> {
+        let stream = self.queue(stream)?;
+        // Of this thread alone: other threads' work on other streams is none of the recording's.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives.
+        unsafe { result::stream::begin_capture(stream, mode) }.named("cuStreamBeginCapture")
+    }
+
+    fn end(&self, stream: Stream) -> Result<Recorded> {
+        let stream = self.queue(stream)?;
+        // SAFETY: the stream lives.
+        let graph = unsafe { result::stream::end_capture(stream) }.named("cuStreamEndCapture")?;
+        // SAFETY: the graph was just returned, is destroyed once, and is not needed by what is made of it.
+        let executable = unsafe {
+            let executable = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+            let _ = result::graph::destroy(graph);
+            executable
+        };
+        Ok(Recorded(Box::new(Executable(executable.named("cuGraphInstantiate")?))))
+    }
+
+    fn replay(&self, stream: Stream, work: &Recorded) -> Result<()> {
+        let stream = self.queue(stream)?;
+        let executable = work.0.downcast_ref::<Executable>();
+        let executable = executable.ok_or_else(|| Error::new("the recording is another device's"))?;
+        // SAFETY: both live; the memory that the work uses does, as the caller has seen.
+        unsafe { result::graph::launch(executable.0, stream) }.named("cuGraphLaunch")
     }
 
     fn synchronize(&self) -> Result<()> {

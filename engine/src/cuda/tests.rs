@@ -48,7 +48,7 @@ fn without_a_driver_a_card_is_refused_in_one_line() {
     }
 }
 
-fn emulated() -> Option<Device> {
+pub(crate) fn emulated() -> Option<Device> {
     nvrtc().then(|| Device::emulated("sm_80").unwrap())
 }
 
@@ -71,6 +71,31 @@ fn tensors_travel_and_are_charged() {
     assert_eq!(device.ledger().usage().total(), 0);
 }
 
+#[test]
+fn freed_memory_is_kept_and_given_back_before_there_is_none() {
+    let Some(device) = emulated() else { return };
+    let gpu = cuda(&device).emulator().unwrap();
+    gpu.set_memory(1000);
+    let block = |bytes: usize| cuda(&device).alloc(Label::Scratch, bytes);
+    // Of the size that is kept: no need to ask for more.
+    for _ in 0..3 {
+        block(600).unwrap();
+    }
+    assert_eq!(gpu.trims(), 0);
+    let other = block(500).unwrap();
+    assert_eq!(gpu.trims(), 1, "600 bytes were kept, and 500 more are not there");
+    let error = block(501).err().unwrap();
+    assert!(error.is_out_of_memory());
+    let message = error.to_string();
+    for part in ["emulated:sm_80: 501 bytes for scratch beside scratch", "out of memory", "1000 bytes"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert_eq!(gpu.trims(), 2, "once, and not again");
+    drop(other);
+    block(1000).unwrap();
+    assert_eq!(cuda(&device).memory().unwrap(), (1000, 1000));
+}
+
 static PROBE: Source = Source {
     name: "probe.cu",
     text: "extern \"C\" __global__ void probe(float *y, const float *x, int n, float add) {
@@ -85,13 +110,18 @@ static PROBE: Source = Source {
 
 /// y = x + 1 for the first `n` elements, by 32 threads.
 fn probe(cuda: &Cuda, y: &mut Tensor, x: &Tensor, n: i32) -> Result<()> {
+    probe_with(cuda, y, x, n, 1.0)
+}
+
+/// y = x + `add` for the first `n` elements, by 32 threads.
+pub(super) fn probe_with(cuda: &Cuda, y: &mut Tensor, x: &Tensor, n: i32, add: f32) -> Result<()> {
     let kernel = cuda.kernel(&PROBE, "", "probe")?;
-    let args = &mut [Arg::Out(y), Arg::In(x), Arg::I32(n), Arg::F32(1.0)];
+    let args = &mut [Arg::Out(y), Arg::In(x), Arg::I32(n), Arg::F32(add)];
     // SAFETY: the software GPU checks every access.
     unsafe { kernel.launch(Grid::new(1, 32), args) }
 }
 
-fn cuda(device: &Device) -> &Arc<Cuda> {
+pub(crate) fn cuda(device: &Device) -> &Arc<Cuda> {
     let Device::Cuda(cuda) = device else { unreachable!("the tests make CUDA devices") };
     cuda
 }

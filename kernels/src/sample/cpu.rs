@@ -1,34 +1,47 @@
 //! The CPU twin: rows in parallel.
 
-use super::{Choice, Params};
+use super::Params;
+use super::words::{CHOICE, Outcome, PARAMS, params};
 use crate::simd::{Storage, exp, max, sum, vectorize};
-use codelsi_engine::{At, Error, Result, Tensor};
+use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 
 /// A choice for every row; scores and ids (B, V) are working memory.
 pub fn sample<E: Storage>(
+    choices: &mut Tensor,
     [mut scores, mut ids]: [Tensor; 2],
     logits: &Tensor,
-    params: &[Params<'_>],
-) -> Result<Vec<Choice>> {
-    let vocab = logits.shape().as_matrix().1;
+    words: &Tensor,
+    previous: &Tensor,
+) -> Result<()> {
+    let (vocab, previous) = (logits.shape().as_matrix().1, previous.slice::<i32>()?);
     let scores = scores.slice_mut::<f32>()?.par_chunks_exact_mut(vocab);
     let ids = ids.slice_mut::<i32>()?.par_chunks_exact_mut(vocab);
     let rows = logits.slice::<E>()?.par_chunks_exact(vocab);
-    let rows = scores.zip(ids).zip(rows).zip(params).enumerate();
-    rows.map(|(row, (((scores, ids), logits), params))| {
-        choose(scores, ids, logits, params).at(format!("row {row}"))
-    })
-    .collect()
+    let choices = choices.slice_mut::<i32>()?.par_chunks_exact_mut(CHOICE);
+    let words = words.slice::<i32>()?.par_chunks_exact(PARAMS);
+    let rows = scores.zip(ids).zip(rows).zip(words).zip(choices);
+    rows.for_each(|((((scores, ids), logits), words), choice)| {
+        choose(scores, ids, logits, &params(words, previous)).write(choice);
+    });
+    Ok(())
 }
 
-fn choose<E: Storage>(scores: &mut [f32], ids: &mut [i32], logits: &[E], params: &Params) -> Result<Choice> {
+fn choose<E: Storage>(scores: &mut [f32], ids: &mut [i32], logits: &[E], params: &Params) -> Outcome {
     vectorize(
         #[inline(always)]
         || scores.iter_mut().zip(logits).for_each(|(s, x)| *s = x.get()),
     );
-    let log_total = log_sum_exp(scores)?;
+    let largest_logit = max(scores);
+    let outcome = Outcome { token: 0, bad: None, logit: 0.0, max: largest_logit, total: 0.0 };
+    if let Some(bad) = scores.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
+        return Outcome { bad: Some(bad), logit: scores[bad], ..outcome };
+    }
+    if largest_logit == f32::NEG_INFINITY {
+        return Outcome { bad: Some(logits.len()), ..outcome };
+    }
+    let total = total_weight(scores, largest_logit);
     for &id in params.previous {
         // From the logits as given, so that a token met twice is penalized once.
         let x = logits[id as usize].get();
@@ -46,22 +59,7 @@ fn choose<E: Storage>(scores: &mut [f32], ids: &mut [i32], logits: &[E], params:
             draw(candidates(scores, ids, params), scores, uniform(params))
         }
     };
-    Ok(Choice { token: token as i32, logprob: (logits[token].get() as f64 - log_total) as f32 })
-}
-
-/// ln Σ e^x.
-///
-/// # Errors
-/// When a logit is NaN or +∞, or all are −∞.
-fn log_sum_exp(x: &[f32]) -> Result<f64> {
-    if let Some(token) = x.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
-        return Err(Error::new(format!("the logit of token {token} is {}", x[token])));
-    }
-    let max = max(x);
-    if max == f32::NEG_INFINITY {
-        return Err(Error::new("every logit is -inf"));
-    }
-    Ok(max as f64 + total_weight(x, max).ln())
+    Outcome { token, logit: logits[token].get(), total, ..outcome }
 }
 
 /// Σ e^(x − max): blocks in f32, their sums in f64.

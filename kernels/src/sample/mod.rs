@@ -8,9 +8,10 @@
 //! 5. min-p keeps those at least min_p times as probable as the likeliest;
 //! 6. one of the rest is drawn in proportion to e^x, by inverting the cumulative sum at a uniform number.
 //!
-//! **shapes** logits (B, V); one [`Params`] and one [`Choice`] a row.
+//! **shapes** logits (B, V); one [`Params`] and one [`Choice`] a row, on the device as [`PARAMS`] and [`CHOICE`] words.
 //!
-//! **layout** row-major.
+//! **layout** row-major. [`draw`] leaves the choices on the device and [`read`] fetches them, so that nothing between
+//! the logits and the choices goes by the host; previous tokens are as many as they are, in a tensor that may be larger.
 //!
 //! **launch** a row is a block; its parameters are read from device memory.
 //!
@@ -23,9 +24,12 @@
 mod cpu;
 mod cuda;
 pub mod spec;
+mod words;
+
+pub use words::{CHOICE, PARAMS, Words, read};
 
 use codelsi_engine::rng::Key;
-use codelsi_engine::{At, Ctx, DType, Device, Error, Result, Tensor};
+use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
 
 /// How one row is sampled. [`Params::default`] is greedy.
@@ -92,30 +96,55 @@ pub struct Choice {
 /// # Errors
 /// When there is not one params a row, a parameter is out of range, or a row has NaN, +∞ or nothing but −∞.
 pub fn sample(cx: &Ctx, logits: &Tensor, params: &[Params<'_>]) -> Result<Vec<Choice>> {
-    choose(cx, logits, params).at("sample")
+    let (rows, vocab) = logits.shape().as_matrix();
+    let words = Words::new(params, vocab)?;
+    let on_device = |shape: &[usize], words: &[i32]| cx.device().tensor(Label::Scratch, shape, words);
+    let previous = on_device(&[words.previous.len()], &words.previous)?;
+    let params = on_device(&[params.len(), PARAMS], &words.params)?;
+    let mut choices = cx.scratch([rows, CHOICE], DType::I32);
+    draw(cx, &mut choices, logits, &params, &previous)?;
+    read(cx, &choices, rows, vocab)
 }
 
-fn choose(cx: &Ctx, logits: &Tensor, params: &[Params<'_>]) -> Result<Vec<Choice>> {
+/// The first B rows of `choices` (B or more, [`CHOICE`]) i32 become what is chosen for the rows of `logits` (B, V), f32
+/// or bf16, by `params` (B, [`PARAMS`]) i32 with the tokens `previous` (any number) i32: those of [`Words`].
+///
+/// # Errors
+/// When shapes or types do not fit, or the logits want a gradient.
+pub fn draw(
+    cx: &Ctx,
+    choices: &mut Tensor,
+    logits: &Tensor,
+    params: &Tensor,
+    previous: &Tensor,
+) -> Result<()> {
+    choose(cx, choices, logits, params, previous).at("sample")
+}
+
+fn choose(cx: &Ctx, choices: &mut Tensor, logits: &Tensor, params: &Tensor, previous: &Tensor) -> Result<()> {
     let (rows, vocab) = logits.shape().as_matrix();
-    if rows != params.len() || vocab == 0 || logits.dtype() == DType::I32 {
+    let (given, row) = params.shape().as_matrix();
+    if rows != given || row != PARAMS || vocab == 0 || logits.dtype() == DType::I32 {
+        return Err(Error::new(format!("logits {logits:?} need as many params as rows, not {params:?}")));
+    }
+    let (room, row) = choices.shape().as_matrix();
+    if room < rows || row != CHOICE || [&*choices, params, previous].iter().any(|t| t.dtype() != DType::I32) {
         return Err(Error::new(format!(
-            "logits {logits:?} need as many params as rows, not {}",
-            params.len()
+            "choices {choices:?} or previous {previous:?} do not fit {rows} rows"
         )));
     }
     if cx.records() && logits.id().is_some() {
         return Err(Error::new("has no backward, and the logits want a gradient"));
     }
-    for (row, params) in params.iter().enumerate() {
-        params.check(vocab).at(format!("row {row}"))?;
-    }
     match (cx.device(), logits.dtype()) {
-        (Device::Cpu(_), DType::BF16) => cpu::sample::<bf16>(work(cx, rows, vocab), logits, params),
-        (Device::Cpu(_), _) => cpu::sample::<f32>(work(cx, rows, vocab), logits, params),
-        (Device::Cuda(cuda), _) => cuda::sample(cx, cuda, logits, params),
+        (Device::Cpu(_), DType::BF16) => {
+            cpu::sample::<bf16>(choices, work(cx, rows, vocab), logits, params, previous)
+        }
+        (Device::Cpu(_), _) => cpu::sample::<f32>(choices, work(cx, rows, vocab), logits, params, previous),
+        (Device::Cuda(cuda), _) => cuda::sample(cx, cuda, choices, logits, params, previous),
         (Device::Plan(_), _) => {
             drop(work(cx, rows, vocab));
-            Ok(vec![Choice::default(); rows])
+            Ok(())
         }
     }
 }

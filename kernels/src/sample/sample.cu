@@ -19,7 +19,7 @@ struct Params {
 struct Choice {
     int token;
     int bad; // the first token whose logit is no number or +∞, V if all are −∞, −1 if all is well
-    float logit, max;
+    float logit, max; // the logit of the token, or of the bad one
     double total; // Σ e^(logit − max)
 };
 
@@ -195,8 +195,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) sample(Choice *choices,   
                                                              float *weights,       // (B, V)
                                                              const E *logits,      // (B, V)
                                                              const Params *params, // (B)
-                                                             const int *previous,  // (all rows' previous tokens)
-                                                             int V) {
+                                                             const int *previous,  // (P): all rows' previous tokens
+                                                             int V, int P) {
     i64 b = blockIdx.x;
     const E *x = logits + b * V;
     Row row = {scores + b * V, weights + b * V, V, 0, V - 1, 0.0f};
@@ -212,15 +212,18 @@ extern "C" __global__ void __launch_bounds__(THREADS) sample(Choice *choices,   
     largest = block_max(largest);
     bad = block_min(bad);
     if (bad < V || largest == -INFINITE) {
-        if (threadIdx.x == 0) choices[b] = {0, bad, 0.0f, 0.0f, 0.0};
+        if (threadIdx.x == 0) choices[b] = {0, bad, bad < V ? get(x[bad]) : 0.0f, 0.0f, 0.0};
         return;
     }
     double total = 0.0;
     for (int i = threadIdx.x; i < V; i += THREADS) total += expf(get(x[i]) - largest);
     total = block_sum_f64(total);
+    if (p.first < 0 || p.last > P) asm("trap;");
     for (int i = p.first + threadIdx.x; i < p.last; i += THREADS) {
-        float logit = get(x[previous[i]]); // as given: a token met twice is penalized once
-        row.score[previous[i]] = logit > 0.0f ? logit / p.penalty : logit * p.penalty;
+        int id = previous[i];
+        if (id < 0 || id >= V) asm("trap;");
+        float logit = get(x[id]); // as given: a token met twice is penalized once
+        row.score[id] = logit > 0.0f ? logit / p.penalty : logit * p.penalty;
     }
     __syncthreads();
     float best = -INFINITE;

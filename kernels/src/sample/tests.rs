@@ -165,5 +165,35 @@ fn planning_chooses_nothing() {
     let params = [Params::default(); 2];
     let choices = sample(&Ctx::inference(&device), &logits, &params).unwrap();
     assert_eq!(choices, [Choice::default(); 2]);
-    assert_eq!(device.ledger().usage().of(Label::Scratch), 2 * 5 * 8);
+    // Two words of working memory a token; parameters and choices.
+    assert_eq!(device.ledger().usage().of(Label::Scratch), 2 * 5 * 8 + 2 * 4 * (PARAMS + CHOICE));
+}
+
+/// Rows that are drawn into part of a larger tensor, with previous tokens in a larger tensor.
+#[test]
+fn there_may_be_more_room_than_rows_and_previous_tokens() {
+    for device in devices() {
+        let cx = Ctx::inference(&device);
+        let ints = |shape: &[usize], words: &[i32]| device.tensor(Label::Scratch, shape, words).unwrap();
+        let logits = device.tensor(Label::Activations, [2, 2], &[4.0f32, 3.0, 4.0, 3.0]).unwrap();
+        let penalized = Params { repetition_penalty: 2.0, previous: &[0], ..Params::default() };
+        let mut words = Words::new(&[Params::default(), penalized], 2).unwrap();
+        let mut choices = device.zeros(Label::Scratch, [3, CHOICE], DType::I32);
+        let previous = ints(&[4], &[words.previous[0], -1, -1, -1]);
+        draw(&cx, &mut choices, &logits, &ints(&[2, PARAMS], &words.params), &previous).unwrap();
+        let tokens = read(&cx, &choices, 2, 2).unwrap().iter().map(|c| c.token).collect::<Vec<_>>();
+        assert_eq!(tokens, [0, 1]);
+        let small = &mut device.zeros(Label::Scratch, [1, CHOICE], DType::I32);
+        let error = draw(&cx, small, &logits, &ints(&[2, PARAMS], &words.params), &previous).unwrap_err();
+        assert!(error.to_string().contains("do not fit 2 rows"), "{error}");
+        if let Device::Cuda(_) = device {
+            // The last of the second row's previous tokens: no token, and none at all.
+            for last in [2, 5] {
+                words.params[PARAMS + 6] = last;
+                let params = ints(&[2, PARAMS], &words.params);
+                let error = draw(&cx, &mut choices, &logits, &params, &previous).unwrap_err().to_string();
+                assert!(error.contains("trap"), "{error}");
+            }
+        }
+    }
 }

@@ -1,10 +1,12 @@
 //! Generation: requests in, completions out, over a paged KV cache with continuous batching.
 //!
 //! A completion depends on its prompt, its sampling and its seed alone: every op is batch-invariant and every
-//! random number is keyed by (seed, sample, position), so neither the batch nor the page size can change a bit.
+//! random number is keyed by (seed, sample, position), so neither the batch nor the page size can change a bit. On a
+//! card, steps that only decode are recorded as graphs and replayed, which changes none either.
 
 mod cache;
 mod schedule;
+mod step;
 mod stop;
 
 pub use cache::Cache;

@@ -1,16 +1,14 @@
 //! Continuous batching: each step carries the next token of every running sequence and a chunk of a waiting prompt.
 
 use super::cache::{Cache, Table};
+use super::step::{Size, Step, Stepper};
 use super::stop::Ending;
 use super::{Completion, Finish, Request};
-use crate::llama::{Llama, Place};
+use crate::llama::Llama;
 use crate::tokenizer::Tokenizer;
 use codelsi_engine::rng::Key;
-use codelsi_engine::{At, Ctx, Device, Label, Result, Tensor};
-use codelsi_kernels::embed::embed;
-use codelsi_kernels::flash::{Paged, flash_paged};
-use codelsi_kernels::kvstore::kvstore;
-use codelsi_kernels::sample::{Params, sample};
+use codelsi_engine::{At, Device, Result};
+use codelsi_kernels::sample::{Params, Words};
 use std::collections::VecDeque;
 
 /// How much runs at once. None of it changes a completion.
@@ -22,11 +20,13 @@ pub struct Limits {
     pub prefill: usize,
     /// Tokens of a page.
     pub page_size: usize,
+    /// Whether a card records steps that only decode and replays them.
+    pub graphs: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { batch: 64, prefill: 512, page_size: 16 }
+        Limits { batch: 64, prefill: 512, page_size: 16, graphs: true }
     }
 }
 
@@ -46,7 +46,7 @@ pub fn generate(
     for (i, request) in requests.iter().enumerate() {
         request.check(model.config().vocab, model.config().max_positions).at(format!("request {i}"))?;
     }
-    let mut run = Run::new(device, model, tokenizer, requests, limits);
+    let mut run = Run::new(device, model, tokenizer, requests, limits)?;
     while run.busy() {
         progress(run.step()?);
     }
@@ -71,13 +71,14 @@ struct Sequence<'a> {
 }
 
 struct Run<'a> {
-    device: &'a Device,
-    cx: Ctx,
     model: &'a Llama,
     tokenizer: Option<&'a Tokenizer>,
     requests: &'a [Request],
     limits: Limits,
+    stepper: Stepper<'a>,
     cache: Cache,
+    /// Pages of the largest sequence.
+    width: usize,
     /// Pages set aside by admitted requests.
     reserved: usize,
     pages: usize,
@@ -87,14 +88,6 @@ struct Run<'a> {
     done: Vec<Vec<Option<Completion>>>,
 }
 
-/// One row of a step: a token, its place, and whose it is.
-struct Row {
-    token: i32,
-    sequence: i32,
-    position: i32,
-    slot: i32,
-}
-
 impl<'a> Run<'a> {
     fn new(
         device: &'a Device,
@@ -102,28 +95,38 @@ impl<'a> Run<'a> {
         tokenizer: Option<&'a Tokenizer>,
         requests: &'a [Request],
         limits: Limits,
-    ) -> Self {
-        // Enough for a full batch of the largest requests, or for the largest request alone.
+    ) -> Result<Self> {
         let largest = |need: &dyn Fn(&Request) -> usize| requests.iter().map(need).max().unwrap_or(0);
-        let whole = largest(&|r| pages_of_request(r, limits.page_size));
-        let each = largest(&|r| (r.prompt.len() + r.max_tokens).div_ceil(limits.page_size) + 1);
         let samples: usize = requests.iter().map(|r| r.n).sum();
-        let pages = whole.max(each * limits.batch.min(samples));
-        Run {
-            device,
-            cx: Ctx::inference(device).with_comm(model.split().within_batch()),
-            cache: Cache::new(device, model, pages, limits.page_size),
+        let tokens = |r: &Request| r.prompt.len() + r.max_tokens;
+        // Enough for a full batch of the largest requests, or for the largest request alone.
+        let whole = largest(&|r| pages_of_request(r, limits.page_size));
+        let width = largest(&|r| tokens(r).div_ceil(limits.page_size));
+        let pages = whole.max((width + 1) * limits.batch.min(samples));
+        let sequences = limits.batch.min(samples).max(largest(&|r| r.n));
+        let penalized = largest(&|r| if penalizes(r) { tokens(r) } else { 0 });
+        let size = Size {
+            rows: sequences + largest(&|r| r.prompt.len().min(limits.prefill)),
+            sequences,
+            width,
+            previous: sequences * penalized,
+        };
+        let mut cache = Cache::new(device, model, pages, limits.page_size);
+        Ok(Run {
+            stepper: Stepper::new(device, model, &mut cache, size, limits.graphs)?,
+            cache,
             model,
             tokenizer,
             requests,
             limits,
+            width,
             reserved: 0,
             pages,
             waiting: (0..requests.len()).filter(|&i| requests[i].n > 0).collect(),
             prefilling: None,
             running: Vec::new(),
             done: requests.iter().map(|r| vec![None; r.n]).collect(),
-        }
+        })
     }
 
     fn busy(&self) -> bool {
@@ -158,65 +161,49 @@ impl<'a> Run<'a> {
     /// One forward pass; returns the number of tokens made.
     fn step(&mut self) -> Result<usize> {
         self.admit();
-        let mut rows = Vec::new();
-        let mut last_rows = Vec::new();
-        for (i, sequence) in self.running.iter_mut().enumerate() {
-            last_rows.push(rows.len() as i32);
-            push_rows(&mut rows, &mut self.cache, sequence, i, 1)?;
+        let step = self.next_step()?;
+        self.cache.copy_shared(&self.stepper.cx)?;
+        let choices = self.stepper.run(&mut self.cache, &step)?;
+        for (sequence, choice) in self.running.iter_mut().zip(&choices) {
+            sequence.tokens.push(choice.token as u32);
+            sequence.logprobs.push(choice.logprob);
         }
-        if let Some(sequence) = &mut self.prefilling {
-            push_rows(&mut rows, &mut self.cache, sequence, self.running.len(), self.limits.prefill)?;
-            if sequence.cached == sequence.prompt {
-                last_rows.push(rows.len() as i32 - 1);
-            }
-        }
-        self.cache.copy_shared(&self.cx)?;
-        let h = self.forward(&rows)?;
-        if last_rows.is_empty() {
-            return Ok(0);
-        }
-        let last = self.ints(&last_rows)?;
-        // Gathering rows is what an embedding does.
-        let last = embed(&self.cx, &h, &last, h.dtype())?;
-        let logits = self.model.logits(&self.cx, &self.model.normed(&self.cx, &last)?)?;
-        self.fork_prefilled();
-        self.choose(&logits)
+        self.retire();
+        Ok(choices.len())
     }
 
-    /// The residual stream (rows, C) after the last layer; keys and values go into the cache.
-    fn forward(&mut self, rows: &[Row]) -> Result<Tensor> {
-        let column = |f: &dyn Fn(&Row) -> i32| self.ints(&rows.iter().map(f).collect::<Vec<_>>());
-        let (ids, positions) = (column(&|r| r.token)?, column(&|r| r.position)?);
-        let (sequences, slots) = (column(&|r| r.sequence)?, column(&|r| r.slot)?);
-        let tables = self.tables()?;
-        let place = Place { positions: &positions, rope: self.model.rope(), keys: None };
-        let paged = Paged { sequences: &sequences, positions: &positions, tables: &tables };
-        let mut h = self.model.embed(&self.cx, &ids)?;
-        for (i, layer) in self.model.layers().iter().enumerate() {
-            let (k_pages, v_pages) = self.cache.layer(i);
-            h = layer.forward(&self.cx, &h, place, 0.0, |cx, q, k, v| {
-                kvstore(cx, k_pages, k, &slots)?;
-                kvstore(cx, v_pages, v, &slots)?;
-                flash_paged(cx, q, k_pages, v_pages, paged, layer.heads())
-            })?;
+    /// The next token of every running sequence and a chunk of the prompt in prefill, which becomes its samples when
+    /// that was the last.
+    fn next_step(&mut self) -> Result<Step> {
+        let mut step = Step::default();
+        for (i, sequence) in self.running.iter_mut().enumerate() {
+            step.last.push(step.rows() as i32);
+            push_rows(&mut step, &mut self.cache, sequence, i, 1)?;
         }
-        Ok(h)
+        if let Some(sequence) = &mut self.prefilling {
+            push_rows(&mut step, &mut self.cache, sequence, self.running.len(), self.limits.prefill)?;
+            if sequence.cached == sequence.prompt {
+                step.last.push(step.rows() as i32 - 1);
+            }
+        }
+        step.tables = self.tables();
+        self.fork_prefilled();
+        // Samples fresh from one prompt share its row of logits.
+        step.each = (0..self.running.len()).map(|i| i.min(step.last.len() - 1) as i32).collect();
+        step.sampling = self.sampling()?;
+        Ok(step)
     }
 
     /// Block tables of the running sequences and the one in prefill, padded with −1.
-    fn tables(&self) -> Result<Tensor> {
-        let tables: Vec<&Table> =
-            self.running.iter().chain(&self.prefilling).map(|sequence| &sequence.table).collect();
-        let width = tables.iter().map(|t| t.pages.len()).max().unwrap_or(0);
-        let mut flat = vec![-1i32; tables.len() * width];
-        for (row, table) in flat.chunks_exact_mut(width.max(1)).zip(&tables) {
-            row.iter_mut().zip(&table.pages).for_each(|(slot, &page)| *slot = page as i32);
+    fn tables(&self) -> Vec<i32> {
+        let tables = self.running.iter().chain(&self.prefilling).map(|sequence| &sequence.table.pages);
+        let mut flat = Vec::new();
+        for pages in tables {
+            let end = flat.len() + self.width;
+            flat.extend(pages.iter().map(|&page| page as i32));
+            flat.resize(end, -1);
         }
-        self.device.tensor(Label::Activations, [tables.len(), width], &flat)
-    }
-
-    fn ints(&self, data: &[i32]) -> Result<Tensor> {
-        self.device.tensor(Label::Activations, [data.len()], data)
+        flat
     }
 
     /// A prompt whose last token is cached becomes its samples.
@@ -239,36 +226,16 @@ impl<'a> Run<'a> {
         self.cache.release(prompt.table);
     }
 
-    /// Draws the next token of every running sequence. Samples fresh from one prompt share its row of logits.
-    fn choose(&mut self, logits: &Tensor) -> Result<usize> {
-        let previous: Vec<Vec<i32>> = self
-            .running
-            .iter()
-            .map(|s| match self.requests[s.request].sampling.repetition_penalty {
-                1.0 => Vec::new(),
-                _ => s.tokens.iter().map(|&t| t as i32).collect(),
-            })
-            .collect();
-        let logits = self.row_each(logits)?;
-        let params: Vec<Params> =
-            self.running.iter().zip(&previous).map(|(s, p)| self.params(s, p)).collect();
-        let choices = sample(&self.cx, &logits, &params)?;
-        for (sequence, choice) in self.running.iter_mut().zip(&choices) {
-            sequence.tokens.push(choice.token as u32);
-            sequence.logprobs.push(choice.logprob);
-        }
-        self.retire();
-        Ok(choices.len())
-    }
-
-    /// Repeats the last row of logits for each of the samples that were just forked.
-    fn row_each(&self, logits: &Tensor) -> Result<Tensor> {
-        let rows = logits.shape()[0];
-        if rows == self.running.len() {
-            return Ok(logits.clone());
-        }
-        let index: Vec<i32> = (0..self.running.len()).map(|i| i.min(rows - 1) as i32).collect();
-        embed(&self.cx, logits, &self.ints(&index)?, logits.dtype())
+    /// How the next token of every running sequence is drawn.
+    fn sampling(&self) -> Result<Words> {
+        let penalized = |s: &Sequence| penalizes(&self.requests[s.request]);
+        let previous = |s: &Sequence| match penalized(s) {
+            true => s.tokens.iter().map(|&t| t as i32).collect(),
+            false => Vec::new(),
+        };
+        let previous: Vec<Vec<i32>> = self.running.iter().map(previous).collect();
+        let params = self.running.iter().zip(&previous).map(|(s, p)| self.params(s, p));
+        Words::new(&params.collect::<Vec<_>>(), self.model.config().vocab)
     }
 
     fn params<'p>(&self, sequence: &Sequence, previous: &'p [i32]) -> Params<'p> {
@@ -320,7 +287,7 @@ impl<'a> Run<'a> {
 
 /// Appends up to `most` uncached tokens of a sequence as rows, their slots made ready.
 fn push_rows(
-    rows: &mut Vec<Row>,
+    step: &mut Step,
     cache: &mut Cache,
     sequence: &mut Sequence,
     index: usize,
@@ -328,15 +295,16 @@ fn push_rows(
 ) -> Result<()> {
     let to = sequence.tokens.len().min(sequence.cached + most);
     for position in sequence.cached..to {
-        rows.push(Row {
-            token: sequence.tokens[position] as i32,
-            sequence: index as i32,
-            position: position as i32,
-            slot: cache.slot(&mut sequence.table, position)? as i32,
-        });
+        let slot = cache.slot(&mut sequence.table, position)?;
+        step.push(sequence.tokens[position], position, index, slot);
     }
     sequence.cached = to;
     Ok(())
+}
+
+/// Whether a request's drawing looks at its tokens so far.
+fn penalizes(request: &Request) -> bool {
+    request.sampling.repetition_penalty != 1.0
 }
 
 /// Pages that a request can come to hold: its prompt's, and for each sample its own copy of the prompt's last page

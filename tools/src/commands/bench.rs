@@ -35,6 +35,9 @@ pub struct Bench {
     /// Tokens generated one by one; 0 leaves decode out.
     #[arg(long, default_value_t = 64)]
     decode: usize,
+    /// Launch every kernel of a decode step by itself, rather than replay a recorded step.
+    #[arg(long)]
+    no_graphs: bool,
     /// Tokens of a LoRA training step, a sequence of so many on each rank; 0 leaves it out.
     #[arg(long, default_value_t = 512)]
     train: usize,
@@ -111,7 +114,7 @@ fn inference(
     let parts = split.within_batch().world() as f64;
     let mut time = |name, prompt: usize, tokens: usize, counted: usize, seconds_at_roof: Option<f64>| {
         let request = Request { stop_at_eos: false, ..Request::greedy(random(config, prompt), tokens) };
-        let limits = Limits { prefill: prompt, ..Limits::default() };
+        let limits = Limits { prefill: prompt, graphs: !args.no_graphs, ..Limits::default() };
         let requests = [request];
         let planned = generation(split, base, compute, None, &requests, limits)?.peak;
         let run = || generate(device, &model, None, &requests, limits, &mut |_| {}).map(drop);

@@ -1,0 +1,121 @@
+//! Decode steps recorded as graphs and replayed: the same bits, and one copy each way.
+
+use codelsi_engine::{DType, Device};
+use codelsi_model::generate::{Completion, Limits, Request, Sampling, generate};
+use codelsi_model::llama::Llama;
+use codelsi_tests::{emulated, load, tiny};
+
+/// What the software GPU has done so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Done {
+    replays: usize,
+    uploads: usize,
+    downloads: usize,
+}
+
+fn done(device: &Device) -> Done {
+    let Device::Cuda(cuda) = device else { unreachable!("a software GPU") };
+    let gpu = cuda.emulator().unwrap();
+    let (uploads, downloads) = gpu.copies();
+    Done { replays: gpu.replays(), uploads, downloads }
+}
+
+fn run(device: &Device, model: &Llama, requests: &[Request], limits: Limits) -> Vec<Vec<Completion>> {
+    generate(device, model, None, requests, limits, &mut |_| {}).unwrap()
+}
+
+/// The bits of every log-probability, beside the tokens.
+fn bits(made: &[Vec<Completion>]) -> Vec<(Vec<u32>, Vec<u32>)> {
+    let of = |c: &Completion| (c.token_ids.clone(), c.logprobs.iter().map(|x| x.to_bits()).collect());
+    made.iter().flatten().map(of).collect()
+}
+
+/// Requests of several samples and lengths, one for each way of drawing, so that batches grow and shrink and prompts
+/// are shared: 9 completions.
+fn requests() -> Vec<Request> {
+    let ways = [
+        Sampling::default(),
+        Sampling { temperature: 1.0, seed: 2, ..Sampling::default() },
+        Sampling {
+            temperature: 0.7,
+            top_k: 20,
+            top_p: 0.9,
+            repetition_penalty: 1.3,
+            seed: 3,
+            ..Sampling::default()
+        },
+        Sampling { temperature: 1.3, min_p: 0.05, seed: 4, ..Sampling::default() },
+    ];
+    let shapes = [(5, 2, 12), (9, 3, 7), (1, 1, 15), (14, 3, 10)];
+    let request = |(sampling, (prompt, n, max_tokens)): (Sampling, (u32, usize, usize))| Request {
+        prompt: (0..prompt).map(|i| 3 + (i * 37 + prompt) % 500).collect(),
+        n,
+        max_tokens,
+        sampling,
+        stop: Vec::new(),
+        stop_at_eos: false,
+    };
+    ways.into_iter().zip(shapes).map(request).collect()
+}
+
+/// A software GPU with a model on it.
+fn fixture(compute: DType) -> Option<(Device, Llama)> {
+    let device = emulated()?;
+    let folder = tempfile::tempdir().unwrap();
+    tiny(folder.path());
+    let model = load(folder.path(), &device, compute);
+    Some((device, model))
+}
+
+#[test]
+fn a_replayed_step_has_the_bits_of_a_plain_one() {
+    for compute in [DType::BF16, DType::F32] {
+        let Some((device, model)) = fixture(compute) else { return };
+        let plain = Limits { batch: 6, prefill: 8, page_size: 4, graphs: false };
+        let before = done(&device);
+        let wanted = bits(&run(&device, &model, &requests(), plain));
+        assert_eq!(done(&device).replays, before.replays, "graphs were not wanted");
+        // Pages of one token are never shared in part; those of 4 and 16 are copied.
+        for (batch, page_size) in [(6, 4), (6, 16), (3, 1)] {
+            let limits = Limits { batch, prefill: 8, page_size, graphs: true };
+            let before = done(&device);
+            let made = bits(&run(&device, &model, &requests(), limits));
+            let replays = done(&device).replays - before.replays;
+            assert!(replays >= 5, "{replays} replays of {limits:?}");
+            assert_eq!(made, wanted, "{compute:?} {limits:?}");
+        }
+    }
+}
+
+#[test]
+fn a_decode_step_is_one_copy_each_way() {
+    let Some((device, model)) = fixture(DType::BF16) else { return };
+    let steps = |max_tokens, n, graphs| {
+        let sampling = Sampling { temperature: 0.8, repetition_penalty: 1.2, ..Sampling::default() };
+        let request =
+            Request { n, sampling, stop_at_eos: false, ..Request::greedy(vec![1, 2, 3, 4], max_tokens) };
+        let limits = Limits { page_size: 4, graphs, ..Limits::default() };
+        let before = done(&device);
+        run(&device, &model, &[request], limits);
+        let after = done(&device);
+        Done {
+            replays: after.replays - before.replays,
+            uploads: after.uploads - before.uploads,
+            downloads: after.downloads - before.downloads,
+        }
+    };
+    for n in [1, 3] {
+        for graphs in [true, false] {
+            // Ten steps more, all of them decoding.
+            let (few, many) = (steps(5, n, graphs), steps(15, n, graphs));
+            assert_eq!(
+                (many.uploads - few.uploads, many.downloads - few.downloads),
+                (10, 10),
+                "{n} {graphs}"
+            );
+            // The prompt is a step of its own, the first decode step is plain, the second recorded.
+            let replays = |max_tokens: usize| if graphs { max_tokens - 2 } else { 0 };
+            assert_eq!((few.replays, many.replays), (replays(5), replays(15)), "{n} {graphs}");
+        }
+    }
+}
