@@ -182,7 +182,7 @@ fn generation_in_lock_step_is_that_of_one_rank() {
     };
     let requests = [request(21, 2, 1), request(9, 3, 2), request(30, 1, 3)];
     // Prompts come in pieces: some steps have no logits.
-    let limits = Limits { batch: 4, prefill: 8, page_size: 4 };
+    let limits = Limits { batch: 4, prefill: 8, page_size: 4, ..Limits::default() };
     let run = |split: Split| -> Result<Vec<Vec<Completion>>> {
         let device = split.device().clone();
         let model = Llama::load(split, &world.base, DType::F32, Train::Nothing)?;
