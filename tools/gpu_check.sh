@@ -11,9 +11,9 @@
 # In this order: the same kernels on the card and on the software GPU, compared; every case against its reference;
 # every op against the card's roofs; the bench. Then, with CODELSI, real shapes: a model of 13B is made in
 # FOLDER/model (or of the shape that CODELSI_SHAPE names), planned, loaded, prefilled, decoded and trained; trained
-# again through NCCL with one rank; trained by two ranks with half of the weights each, on one card that they share
-# (through host memory: a check, no figure); and where there are two cards, on both, with whole and with half of the
-# weights. FOLDER gets a log of each and gpu_check.json: card, driver, date, commit (of this checkout, or what
+# again through NCCL with one rank; run by two ranks with half of the weights each (shard) and with half of each layer
+# (tensor) on one card that they share (through host memory: a check, no figure); and where there are two cards, on
+# both, in all three layouts. FOLDER gets a log of each and gpu_check.json: card, driver, date, commit (of this checkout, or what
 # CODELSI_COMMIT says) and all figures, beside each its aim. Exit 1 when a step failed, 2 for bad usage.
 set -euo pipefail
 
@@ -102,9 +102,12 @@ real_shapes() {
   # The card that both ranks see has room for half of what each would plan for.
   step shard_one_card null env CUDA_VISIBLE_DEVICES=0 "${bench[@]}" --prefill 64 --decode 2 --train 512 --repeat 1 \
     --checkpointing all --ranks 2 --layout shard
+  step tensor_one_card null env CUDA_VISIBLE_DEVICES=0 "${bench[@]}" --prefill 64 --decode 16 --train 512 --repeat 1 \
+    --checkpointing all --ranks 2 --layout tensor
   if [ "$cards" -ge 2 ]; then
     step two_ranks "{\"train_tokens_per_s\":$twice}" "${bench[@]}" "${training[@]}" --ranks 2
     step shard_two_cards "{\"train_tokens_per_s\":$twice}" "${bench[@]}" "${training[@]}" --ranks 2 --layout shard
+    step tensor_two_cards null "${bench[@]}" --prefill 4096 --decode 256 --train 4096 --ranks 2 --layout tensor
   fi
 }
 [ -z "$codelsi" ] || real_shapes
