@@ -23,6 +23,8 @@ const CHUNK: usize = 16;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
     pub prompt: String,
+    /// What a model that chats is told instead: its server wraps a message in its own way.
+    pub message: Option<String>,
     /// Samples wanted.
     pub n: usize,
     pub max_tokens: usize,
@@ -240,6 +242,7 @@ fn sample(
 fn ask(problem: &Problem, protocol: &Protocol) -> Ask {
     Ask {
         prompt: protocol.format.prompt(problem),
+        message: protocol.format.message(problem),
         n: protocol.samples,
         max_tokens: protocol.max_tokens,
         temperature: protocol.temperature,

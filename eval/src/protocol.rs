@@ -29,6 +29,15 @@ impl PromptFormat {
         }
     }
 
+    /// The same for a model that chats; none where it is to go on with a text.
+    pub fn message(self, problem: &Problem) -> Option<String> {
+        match self {
+            PromptFormat::Completion => None,
+            PromptFormat::Paper => Some(self.prompt(problem)),
+            PromptFormat::Inst => Some(instruction(&problem.prompt)),
+        }
+    }
+
     /// The completion that an answer amounts to: itself, or what [`extract::completion`] finds in it.
     pub fn completion(self, problem: &Problem, answer: &str) -> String {
         match self {

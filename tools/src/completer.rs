@@ -150,6 +150,7 @@ mod tests {
         synthetic::make(folder.path(), &synthetic::config("tiny").unwrap(), 7, &mut |_, _| {}).unwrap();
         let ask = |i: usize| Ask {
             prompt: format!("function f{i}"),
+            message: None,
             n: 2,
             max_tokens: 6,
             temperature: 1.0,

@@ -5,6 +5,7 @@
 pub mod commands;
 pub mod completer;
 pub mod demo;
+pub mod endpoint;
 pub mod kernelcheck;
 pub mod launcher;
 pub mod model_args;

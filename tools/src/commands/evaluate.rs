@@ -2,13 +2,14 @@
 
 use crate::commands::judge::JudgeArgs;
 use crate::completer::LocalModel;
-use crate::model_args::ModelArgs;
+use crate::endpoint::Endpoint;
+use crate::model_args::{ModelArgs, PlaceArgs};
 use crate::output::{Bar, Output};
 use crate::ranks::RankArgs;
 use crate::table;
 use clap::Args;
 use codelsi_engine::Result;
-use codelsi_eval::evaluate::{ModelResult, Watch, evaluate};
+use codelsi_eval::evaluate::{Completer, ModelResult, Watch, evaluate};
 use codelsi_eval::judge::Judge;
 use codelsi_eval::problem::{Problem, read_problems};
 use codelsi_eval::protocol::{PromptFormat, Protocol};
@@ -20,13 +21,23 @@ use std::sync::Mutex;
 /// Measure Pass@1 of a model and of adapters on it.
 #[derive(Args)]
 pub struct Evaluate {
+    /// Model folder in the Hugging Face layout.
+    #[arg(long, required_unless_present = "endpoint")]
+    model: Option<PathBuf>,
     #[command(flatten)]
-    model: ModelArgs,
+    place: PlaceArgs,
     #[command(flatten)]
     ranks: RankArgs,
     /// Adapter folders; each is measured beside the base.
-    #[arg(long)]
+    #[arg(long, requires = "model")]
     adapter: Vec<PathBuf>,
+    /// A server that speaks OpenAI's protocol, as https://host/v1: its model is measured beside ours. It is sent the
+    /// problems' prompts, and the key in CODELSI_API_KEY or OPENAI_API_KEY.
+    #[arg(long, requires = "endpoint_model")]
+    endpoint: Option<String>,
+    /// The server's name for that model.
+    #[arg(long, requires = "endpoint")]
+    endpoint_model: Option<String>,
     /// Problems in MultiPL-E's form.
     #[arg(long)]
     problems: PathBuf,
@@ -100,23 +111,30 @@ pub fn run(args: &Evaluate, out: &Output) -> Result<()> {
     let judge = args.judge.open(&problems)?;
     let protocol = args.protocol.protocol(&problems, &*judge);
     eprintln!("{protocol}");
-    let mut model = LocalModel::open(&args.model, args.ranks)?;
     let mut results = Vec::new();
-    let mut measure = |name: &str, model: &mut LocalModel| -> Result<()> {
+    let mut measure = |name: &str, model: &mut dyn Completer| -> Result<()> {
         let folder = args.out.join(name);
         results.push(measure(name, model, &problems, &protocol, &*judge, &folder, out)?);
         Ok(())
     };
-    measure("base", &mut model)?;
-    for adapter in &args.adapter {
-        model.put_on(adapter)?;
-        measure(&name_of(adapter), &mut model)?;
+    if let Some(model) = &args.model {
+        let model = ModelArgs { model: model.clone(), place: args.place };
+        let mut model = LocalModel::open(&model, args.ranks)?;
+        measure("base", &mut model)?;
+        for adapter in &args.adapter {
+            model.put_on(adapter)?;
+            measure(&name_of(adapter), &mut model)?;
+        }
     }
-    let set = set("problems", results)?;
+    if let (Some(address), Some(name)) = (&args.endpoint, &args.endpoint_model) {
+        let folder = name.replace(|c: char| !c.is_alphanumeric() && !"-._".contains(c), "-");
+        measure(&folder, &mut Endpoint::new(address, name)?)?;
+    }
+    let asked = args.model.iter().map(|model| model.display().to_string()).chain(args.endpoint_model.clone());
     let report = Report {
         title: "Pass@1 by execution".into(),
-        subtitle: format!("{} on {}", args.model.model.display(), args.problems.display()),
-        sets: vec![set],
+        subtitle: format!("{} on {}", asked.collect::<Vec<_>>().join(", "), args.problems.display()),
+        sets: vec![set("problems", results)?],
         ..Report::default()
     };
     crate::commands::report::save(&report, &args.out)?;
@@ -132,7 +150,7 @@ pub fn run(args: &Evaluate, out: &Output) -> Result<()> {
 /// One model on one set of problems, with bars.
 pub fn measure(
     name: &str,
-    model: &mut LocalModel,
+    model: &mut dyn Completer,
     problems: &[Problem],
     protocol: &Protocol,
     judge: &dyn Judge,

@@ -1,0 +1,157 @@
+//! `codelsi evaluate --endpoint`: a model on a server, in the same table and under the same protocol as our own.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+/// A request: its first line, its headers in small letters, its body.
+type Request = (String, String, Value);
+
+/// A server that answers with what `answer` makes of a request and the number of those before it, as status and body.
+struct Server {
+    address: String,
+    seen: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Server {
+    fn start(answer: impl Fn(&Request, usize) -> (u16, Value) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/v1", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (log, answer) = (seen.clone(), Arc::new(answer));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (log, answer) = (log.clone(), answer.clone());
+                std::thread::spawn(move || serve(stream, &log, &*answer));
+            }
+        });
+        Server { address, seen }
+    }
+
+    fn seen(&self) -> Vec<Request> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request, usize) -> (u16, Value)) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut first, mut headers, mut line) = (String::new(), String::new(), String::new());
+    reader.read_line(&mut first).unwrap();
+    while reader.read_line(&mut line).unwrap() > 2 {
+        headers += &line.to_lowercase();
+        line.clear();
+    }
+    let length = headers.lines().find_map(|l| l.strip_prefix("content-length: ")?.trim().parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body).unwrap();
+    let request = (first.trim().to_owned(), headers, serde_json::from_slice(&body).unwrap());
+    let before = {
+        let mut log = log.lock().unwrap();
+        log.push(request.clone());
+        log.len() - 1
+    };
+    let (status, body) = answer(&request, before);
+    let body = body.to_string();
+    let head = format!(
+        "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nRetry-After: 0.05\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let _ = stream.write_all((head + &body).as_bytes());
+}
+
+/// Two sums, of which the server's model solves the first.
+fn problems(folder: &Path) {
+    let problem = |name: &str, sum: i32| {
+        json!({
+            "name": name, "language": "ts", "prompt": "// Adds.\nfunction add(a: number, b: number): number {\n",
+            "tests": format!("declare var require: any;\nconst assert = require('node:assert');\nassert.deepEqual(add(2, 3), {sum});"),
+            "stop_tokens": ["\nfunction "],
+        })
+    };
+    let lines = [problem("first", 5), problem("second", 6)].map(|p| p.to_string() + "\n");
+    fs::write(folder.join("problems.jsonl"), lines.concat()).unwrap();
+}
+
+fn evaluate(folder: &Path, address: &str, more: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_codelsi"));
+    command.args(["evaluate", "--endpoint", address, "--endpoint-model", "there/gpt", "-n", "3", "--json"]);
+    command.arg("--problems").arg(folder.join("problems.jsonl")).arg("--out").arg(folder.join("run"));
+    command.args(more).env("CODELSI_API_KEY", "a secret").output().unwrap()
+}
+
+fn choices(n: u64, choice: impl Fn() -> Value) -> Value {
+    json!({ "choices": (0..n).map(|_| choice()).collect::<Vec<_>>() })
+}
+
+#[test]
+fn a_server_s_model_is_measured_and_a_second_run_asks_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    problems(folder.path());
+    // Busy at first, then two choices at most.
+    let server = Server::start(|(_, _, body), before| match before {
+        0 => (429, json!({"error": "slow down"})),
+        _ => (200, choices(body["n"].as_u64().unwrap().min(2), || json!({"text": "  return a + b;\n}"}))),
+    });
+    let run = || evaluate(folder.path(), &server.address, &[]);
+    let output = run();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8(output.stdout).unwrap();
+    let result: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&result["models"][0]["name"], &result["models"][0]["pass_at_1"]),
+        (&json!("there-gpt"), &json!(0.5))
+    );
+    let seen = server.seen();
+    assert_eq!(seen.len(), 5, "one refused, and two for each problem");
+    assert!(seen.iter().all(|(first, headers, body)| first == "POST /v1/completions HTTP/1.1"
+        && headers.contains("authorization: bearer a secret")
+        && body["model"] == "there/gpt"
+        && body["prompt"].as_str().unwrap().starts_with("// Adds.")
+        && body["stop"] == json!(["\nfunction "])));
+    assert!(folder.path().join("run/report.html").exists());
+    assert!(run().status.success());
+    assert_eq!(server.seen().len(), 5, "samples are kept");
+}
+
+#[test]
+fn a_model_that_chats_gets_a_message() {
+    let folder = tempfile::tempdir().unwrap();
+    problems(folder.path());
+    let answer =
+        "Sure:\n```typescript\nfunction add(a: number, b: number): number {\n  return a + b;\n}\n```";
+    let server = Server::start(move |(_, _, body), _| {
+        (200, choices(body["n"].as_u64().unwrap(), || json!({"message": {"content": answer}})))
+    });
+    let output = evaluate(folder.path(), &server.address, &["--prompt-format", "inst"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\"pass_at_1\":0.5"));
+    for (first, _, body) in server.seen() {
+        assert_eq!(first, "POST /v1/chat/completions HTTP/1.1");
+        let message = body["messages"][0]["content"].as_str().unwrap();
+        assert!(
+            message.starts_with("Write the TypeScript function `add(") && !message.contains("[INST]"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn what_a_server_refuses_is_said_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    problems(folder.path());
+    let refused = |address: &str, words: &str| {
+        let output = evaluate(folder.path(), address, &[]);
+        assert_eq!(output.status.code(), Some(1));
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(errors.lines().last().unwrap().contains(words), "{errors}");
+    };
+    let with = |status: u16, body: Value| Server::start(move |_, _| (status, body.clone())).address;
+    refused(&with(401, json!({"error": "bad key"})), "401: {\"error\":\"bad key\"}; set CODELSI_API_KEY");
+    refused(&with(404, json!({})), "use --prompt-format inst");
+    refused(&with(200, json!({"choices": [{}]})), "no choices with a text");
+    refused("nowhere", "`nowhere` is no address");
+}
