@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ablation;
 pub mod commands;
 pub mod completer;
 pub mod demo;

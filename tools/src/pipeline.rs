@@ -46,45 +46,72 @@ pub fn run(
     judge: &JudgeArgs,
     out: &Output,
 ) -> Result<Report> {
-    ranks.in_one_process()?;
-    let base = Checkpoint::open(&sources.model)?;
-    // A sandbox that does not hold is found before hours of training.
-    judge.open(&[])?;
-    let text = serde_json::to_string_pretty(&recipe.to_json()).map_err(|e| Error::new(e.to_string()))?;
-    write_atomic(run.join("recipe.json"), text.as_bytes())?;
-    let mut stages = Stages { run, place, ranks, out, base, sources, report: Report::default() };
-
+    let mut stages = Stages::begin(recipe, sources, run, (place, ranks), judge, out)?;
     stages.curate("general", &sources.public)?;
     stages.curate("specialized", &sources.private)?;
     let held_out = stages.choose_private(recipe.private_rows)?;
 
-    let general = stages.train("general", recipe.general.clone(), None)?;
-    let replay = (recipe.specialized.replay_rows > 0).then(|| run.join("general.jsonl"));
-    let specialized = TrainOptions { validation: held_out, replay, ..recipe.specialized.clone() };
-    let specialized = stages.train("specialized", specialized, Some(&general))?;
+    let general = stages.train("general", "general", recipe.general.clone(), None)?;
+    let specialized = TrainOptions { validation: held_out, ..stages.specialized() };
+    let specialized = stages.train("specialized", "specialized", specialized, Some(&general))?;
 
-    let adapters = [("base", None), ("general", Some(&general)), ("specialized", Some(&specialized))];
-    stages.evaluate("general problems", &sources.problems, &adapters, recipe, judge)?;
-    if let Some(problems) = &sources.private_problems {
-        stages.evaluate("private-API problems", problems, &adapters, recipe, judge)?;
-    }
-    stages.finish(recipe, judge)
+    let models = [
+        ("base".into(), Trained::Base),
+        ("general".into(), Trained::Adapter(general)),
+        ("specialized".into(), Trained::Adapter(specialized)),
+    ];
+    stages.evaluate_all(&models)?;
+    stages.finish(&format!("the {} recipe", recipe.name))
 }
 
 /// A run under way.
-struct Stages<'a> {
-    run: &'a Path,
+pub struct Stages<'a> {
+    recipe: &'a Recipe,
+    judge: &'a JudgeArgs,
+    pub run: &'a Path,
     place: PlaceArgs,
     ranks: RankArgs,
     out: &'a Output,
     base: Checkpoint,
-    sources: &'a Sources,
-    report: Report,
+    pub sources: &'a Sources,
+    pub report: Report,
 }
 
-impl Stages<'_> {
+/// What is measured.
+pub enum Trained {
+    Base,
+    Adapter(PathBuf),
+    /// A model of its own.
+    Model(PathBuf),
+}
+
+impl<'a> Stages<'a> {
+    /// Checks what a run needs, and writes its recipe.
+    ///
+    /// # Errors
+    /// When the model does not open, the sandbox does not hold, or the folder cannot be written.
+    pub fn begin(
+        recipe: &'a Recipe,
+        sources: &'a Sources,
+        run: &'a Path,
+        (place, ranks): (PlaceArgs, RankArgs),
+        judge: &'a JudgeArgs,
+        out: &'a Output,
+    ) -> Result<Self> {
+        ranks.in_one_process()?;
+        let base = Checkpoint::open(&sources.model)?;
+        // A sandbox that does not hold is found before hours of training.
+        judge.open(&[])?;
+        let text = serde_json::to_string_pretty(&recipe.to_json()).map_err(|e| Error::new(e.to_string()))?;
+        write_atomic(run.join("recipe.json"), text.as_bytes())?;
+        Ok(Stages { recipe, judge, run, place, ranks, out, base, sources, report: Report::default() })
+    }
+
     /// Sources to `NAME.jsonl`.
-    fn curate(&mut self, name: &str, paths: &[PathBuf]) -> Result<()> {
+    ///
+    /// # Errors
+    /// Those of the curation.
+    pub fn curate(&mut self, name: &str, paths: &[PathBuf]) -> Result<()> {
         let started = Instant::now();
         let against = [&self.sources.problems].into_iter().chain(&self.sources.private_problems);
         let options =
@@ -105,13 +132,29 @@ impl Stages<'_> {
         Ok(rows.len().saturating_sub(wanted))
     }
 
-    /// One LoRA stage, on top of another adapter or fresh; returns the adapter's folder.
-    fn train(&mut self, name: &str, options: TrainOptions, from: Option<&Path>) -> Result<PathBuf> {
+    /// The recipe's specialized stage, with the general rows that it sees again.
+    pub fn specialized(&self) -> TrainOptions {
+        let replay = (self.recipe.specialized.replay_rows > 0).then(|| self.run.join("general.jsonl"));
+        TrainOptions { replay, ..self.recipe.specialized.clone() }
+    }
+
+    /// One stage called `name` over the rows of `DATA.jsonl`, on top of an adapter or fresh; returns the folder of what
+    /// it trained.
+    ///
+    /// # Errors
+    /// Those of the training.
+    pub fn train(
+        &mut self,
+        name: &str,
+        data: &str,
+        options: TrainOptions,
+        from: Option<&Path>,
+    ) -> Result<PathBuf> {
         let started = Instant::now();
         let folder = self.run.join(name);
         let options = TrainOptions {
             model: self.sources.model.clone(),
-            data: self.run.join(format!("{name}.jsonl")),
+            data: self.run.join(format!("{data}.jsonl")),
             out: folder.clone(),
             from: from.map(Path::to_path_buf),
             seq: options.seq.min(self.base.config().max_positions),
@@ -143,29 +186,44 @@ impl Stages<'_> {
         Ok(folder)
     }
 
+    /// Every model on the general problems, and on those over the private code where there are any.
+    ///
+    /// # Errors
+    /// Those of the evaluation.
+    pub fn evaluate_all(&mut self, models: &[(String, Trained)]) -> Result<()> {
+        self.evaluate("general problems", &self.sources.problems, models)?;
+        match &self.sources.private_problems {
+            Some(problems) => self.evaluate("private-API problems", problems, models),
+            None => Ok(()),
+        }
+    }
+
     /// Every model on one set of problems, under one protocol.
-    fn evaluate(
-        &mut self,
-        name: &str,
-        problems: &Path,
-        adapters: &[(&str, Option<&PathBuf>)],
-        recipe: &Recipe,
-        judge: &JudgeArgs,
-    ) -> Result<()> {
+    fn evaluate(&mut self, name: &str, problems: &Path, models: &[(String, Trained)]) -> Result<()> {
         let started = Instant::now();
+        let recipe = self.recipe;
         let problems = recipe.protocol.problems(problems)?;
-        let judge = judge.open(&problems)?;
+        let judge = self.judge.open(&problems)?;
         let protocol = recipe.protocol.protocol(&problems, &*judge);
         eprintln!("\n== {name}\n{protocol}");
-        let args = ModelArgs { model: self.sources.model.clone(), place: self.place };
-        let mut local = LocalModel::open(&args, self.ranks)?;
+        let open = |model: &Path| {
+            LocalModel::open(&ModelArgs { model: model.to_owned(), place: self.place }, self.ranks)
+        };
+        let mut base = open(&self.sources.model)?;
         let mut results: Vec<ModelResult> = Vec::new();
-        for (model, adapter) in adapters {
-            if let Some(adapter) = adapter {
-                local.put_on(adapter)?;
-            }
-            let folder = self.run.join("evaluation").join(name.replace(' ', "-")).join(model);
-            let result = measure(model, &mut local, &problems, &protocol, &*judge, &folder, self.out)?;
+        for (model, trained) in models {
+            let mut own = None;
+            let local = match trained {
+                Trained::Base => &mut base,
+                Trained::Adapter(folder) => {
+                    base.put_on(folder)?;
+                    &mut base
+                }
+                Trained::Model(folder) => own.insert(open(folder)?),
+            };
+            let folder =
+                self.run.join("evaluation").join(name.replace(' ', "-")).join(model.replace(' ', "-"));
+            let result = measure(model, local, &problems, &protocol, &*judge, &folder, self.out)?;
             eprintln!("{model}: Pass@1 {:.1} %", 100.0 * result.pass_at_1);
             results.push(result);
         }
@@ -174,18 +232,21 @@ impl Stages<'_> {
         Ok(())
     }
 
-    /// Writes the report and prints the table.
-    fn finish(mut self, recipe: &Recipe, judge: &JudgeArgs) -> Result<Report> {
+    /// Writes the report of `what` and prints the table.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn finish(mut self, what: &str) -> Result<Report> {
         let report = &mut self.report;
-        report.title = format!("CodeLSI: the {} recipe", recipe.name);
+        report.title = format!("CodeLSI: {what}");
         report.subtitle = format!(
             "{} on {}, {} parameters",
-            recipe.name,
+            self.recipe.name,
             self.sources.model.display(),
             self.base.config().parameters()
         );
-        report.settings = settings(&recipe.to_json());
-        if judge.judge == Some(Kind::Embedded) {
+        report.settings = settings(&self.recipe.to_json());
+        if self.judge.judge == Some(Kind::Embedded) {
             report.notes.push(
                 "The embedded judge strips types and does not check them: its Pass@1 is an upper bound of the tsc judge's."
                     .into(),

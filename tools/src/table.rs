@@ -7,11 +7,10 @@ use std::fmt::Write;
 pub fn whole(report: &Report) -> String {
     let mut text = String::new();
     if !report.models.is_empty() {
-        let header = ["model", "trainable", "loss", "validation loss", "tokens/s"];
         let _ = writeln!(
             text,
-            "{:<14}{:>12}{:>20}{:>20}{:>12}",
-            header[0], header[1], header[2], header[3], header[4]
+            "{:<18}{:>10}{:>18}{:>18}{:>10}{:>9}{:>11}",
+            "model", "trainable", "loss", "validation loss", "tokens/s", "seconds", "peak"
         );
         report.models.iter().for_each(|row| text.push_str(&training(row)));
         text.push('\n');
@@ -28,7 +27,14 @@ fn training(row: &Row) -> String {
     let arrow = |pair: Option<(f64, f64)>| pair.map_or("-".into(), |(a, b)| format!("{a:.3} -> {b:.3}"));
     let rate = row.tokens_per_s.map_or("-".into(), |r| format!("{r:.0}"));
     let loss = arrow(row.first_loss.zip(row.last_loss));
-    format!("{:<14}{share:>12}{loss:>20}{:>20}{rate:>12}\n", row.name, arrow(row.validation_loss))
+    let seconds =
+        row.tokens.zip(row.tokens_per_s).map_or("-".into(), |(n, rate)| format!("{:.0}", n as f64 / rate));
+    let peak = row.peak_bytes.map_or("-".into(), |n| format!("{:.1} MiB", n as f64 / f64::from(1 << 20)));
+    format!(
+        "{:<18}{share:>10}{loss:>18}{:>18}{rate:>10}{seconds:>9}{peak:>11}\n",
+        row.name,
+        arrow(row.validation_loss)
+    )
 }
 
 /// Pass@1 with 95 % intervals, and paired differences.
@@ -41,7 +47,7 @@ pub fn sets(sets: &[ProblemSet]) -> String {
         for r in &set.results {
             let _ = writeln!(
                 text,
-                "  {:<14}{:>6.1} %   [{:.1}, {:.1}]",
+                "  {:<18}{:>6.1} %   [{:.1}, {:.1}]",
                 r.name,
                 100.0 * r.pass_at_1,
                 100.0 * r.low,

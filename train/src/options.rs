@@ -26,6 +26,8 @@ pub struct TrainOptions {
     pub full: bool,
     pub rank: usize,
     pub alpha: f32,
+    /// Scale the adapter by alpha / √rank (arXiv 2312.03732) instead of alpha / rank.
+    pub rslora: bool,
     /// The adapted linears.
     pub targets: Vec<Linear>,
     /// Of the adapters' inputs.
@@ -115,6 +117,7 @@ impl Default for TrainOptions {
             full: false,
             rank: 16,
             alpha: 32.0,
+            rslora: false,
             targets: Linear::ALL.to_vec(),
             dropout: 0.05,
             lr: 2e-4,
@@ -165,7 +168,7 @@ impl TrainOptions {
         let recipe = json!({
             "model": self.model, "data": self.data,
             "replay": self.replay, "replay_rows": self.replay_rows, "from": self.from, "full": self.full,
-            "rank": self.rank, "alpha": written(self.alpha), "dropout": written(self.dropout),
+            "rank": self.rank, "alpha": written(self.alpha), "rslora": self.rslora, "dropout": written(self.dropout),
             "targets": self.targets.iter().map(|linear| linear.name()).collect::<Vec<_>>(),
             "lr": self.lr, "warmup": self.warmup, "weight_decay": written(self.weight_decay), "clip": self.clip,
             "epochs": self.epochs, "max_steps": self.max_steps,

@@ -162,11 +162,13 @@ fn resumed(options: &TrainOptions) -> Result<Option<PathBuf>> {
 
 /// The adapter to train: that of the checkpoint, of `from`, or a fresh one. None in full training.
 fn adapter(options: &TrainOptions, config: &Config, resumed: Option<&Path>) -> Result<Option<Adapter>> {
-    let TrainOptions { rank, alpha, dropout, seed, .. } = *options;
+    let TrainOptions { rank, alpha, rslora, dropout, seed, .. } = *options;
     Ok(match resumed.or(options.from.as_deref()) {
         _ if options.full => None,
         Some(folder) => Some(Adapter { dropout, ..Adapter::load(folder, config)? }),
-        None => Some(Adapter::fresh(config, rank, alpha, dropout, &options.targets, seed)?),
+        None => {
+            Some(Adapter { rslora, ..Adapter::fresh(config, rank, alpha, dropout, &options.targets, seed)? })
+        }
     })
 }
 

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use codelsi_engine::Result;
 use codelsi_tools::commands::{
-    bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, plan, report, train,
+    ablate, bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, plan, report, train,
 };
 use codelsi_tools::output::Output;
 use std::process::ExitCode;
@@ -19,6 +19,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Pipeline(Box<pipeline::Pipeline>),
+    Ablate(Box<ablate::Ablate>),
     Curate(curate::Curate),
     Train(Box<train::Train>),
     Generate(generate::Generate),
@@ -52,6 +53,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         None => pipeline::demo(&out),
         Some(Command::Pipeline(args)) => pipeline::run(&args, &out),
+        Some(Command::Ablate(args)) => ablate::run(&args, &out),
         Some(Command::Curate(args)) => curate::run(&args, &out),
         Some(Command::Train(args)) => train::run(&args, &out),
         Some(Command::Generate(args)) => generate::run(&args, &out),

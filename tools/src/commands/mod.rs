@@ -1,5 +1,6 @@
 //! One file a command: its flags, and `run`.
 
+pub mod ablate;
 pub mod bench;
 pub mod curate;
 pub mod evaluate;

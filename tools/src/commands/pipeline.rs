@@ -10,6 +10,7 @@ use crate::recipe::Recipe;
 use clap::Args;
 use codelsi_engine::{Error, Result};
 use codelsi_eval::protocol::PromptFormat;
+use codelsi_eval::report::{ProblemSet, Report};
 use std::path::PathBuf;
 
 /// Run the whole paper: curate, general LoRA, specialized LoRA, generate, execute, report.
@@ -20,7 +21,7 @@ pub struct Pipeline {
     recipe: String,
     /// Folder of everything the run makes; a run that was cut short goes on.
     #[arg(long)]
-    out: PathBuf,
+    pub out: PathBuf,
     /// Model folder in the Hugging Face layout.
     #[arg(long, required_if_eq("recipe", "paper"))]
     model: Option<PathBuf>,
@@ -81,15 +82,9 @@ pub struct Pipeline {
 /// Runs the command.
 pub fn run(args: &Pipeline, out: &Output) -> Result<()> {
     let recipe = args.recipe();
-    let sources = match args.recipe.as_str() {
-        "demo" => demo::sources(&args.out.join("sources"), args.seed)?,
-        _ => args.sources()?,
-    };
-    let judge = JudgeArgs { judge: Some(args.judge.unwrap_or(recipe.judge)), tsc: None, node: None };
-    let report = pipeline::run(&recipe, &sources, &args.out, (args.place, args.ranks), &judge, out)?;
-    let models =
-        || report.sets.iter().map(|s| s.results.iter().map(super::evaluate::summary).collect::<Vec<_>>());
-    out.json(args.json, &serde_json::json!({ "sets": models().collect::<Vec<_>>() }));
+    let (sources, judge) = (args.sources()?, args.judge(&recipe));
+    let report = pipeline::run(&recipe, &sources, &args.out, args.place(), &judge, out)?;
+    args.json(&report, out);
     Ok(())
 }
 
@@ -107,8 +102,25 @@ pub fn demo(out: &Output) -> Result<()> {
 }
 
 impl Pipeline {
+    /// Where the run's models are.
+    pub fn place(&self) -> (PlaceArgs, RankArgs) {
+        (self.place, self.ranks)
+    }
+
+    /// The judge that is asked for, or the recipe's.
+    pub fn judge(&self, recipe: &Recipe) -> JudgeArgs {
+        JudgeArgs { judge: Some(self.judge.unwrap_or(recipe.judge)), tsc: None, node: None }
+    }
+
+    /// Ends the output as `--json` says.
+    pub fn json(&self, report: &Report, out: &Output) {
+        let results = |set: &ProblemSet| set.results.iter().map(super::evaluate::summary).collect::<Vec<_>>();
+        let sets: Vec<_> = report.sets.iter().map(results).collect();
+        out.json(self.json, &serde_json::json!({ "sets": sets }));
+    }
+
     /// The named recipe with this command's changes.
-    fn recipe(&self) -> Recipe {
+    pub fn recipe(&self) -> Recipe {
         let mut recipe =
             if self.recipe == "demo" { Recipe::demo(self.seed) } else { Recipe::paper(self.seed) };
         for stage in [&mut recipe.general, &mut recipe.specialized] {
@@ -126,7 +138,14 @@ impl Pipeline {
         recipe
     }
 
-    fn sources(&self) -> Result<Sources> {
+    /// What the run reads; the demo's is made.
+    ///
+    /// # Errors
+    /// When a path is missing, or the demo's folder cannot be written.
+    pub fn sources(&self) -> Result<Sources> {
+        if self.recipe == "demo" {
+            return demo::sources(&self.out.join("sources"), self.seed);
+        }
         let missing = || Error::new("--model and --problems are needed with this recipe");
         Ok(Sources {
             model: self.model.clone().ok_or_else(missing)?,

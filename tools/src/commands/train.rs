@@ -39,6 +39,9 @@ pub struct Train {
     /// Train every weight instead of an adapter.
     #[arg(long)]
     full: bool,
+    /// Scale the adapter by alpha / √rank instead of alpha / rank (rsLoRA).
+    #[arg(long)]
+    rslora: bool,
     /// Rank of the adapter.
     #[arg(long, default_value_t = 16)]
     rank: usize,
@@ -123,6 +126,7 @@ pub fn run(args: &Train, out: &Output) -> Result<()> {
         out: args.out.clone(),
         from: args.from.clone(),
         full: args.full,
+        rslora: args.rslora,
         rank: args.rank,
         alpha: args.alpha,
         targets: args.targets.clone(),
