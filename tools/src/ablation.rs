@@ -81,7 +81,7 @@ fn methods(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
 
 fn samples(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
     let on = stages.train("general", "general", recipe.general.clone(), None)?;
-    let rows = data::read(&stages.run.join("specialized.jsonl"))?;
+    let rows = data::read(stages.run.join("specialized.jsonl"))?;
     let mut variants = vec![("general".to_string(), Trained::Adapter(on.clone()))];
     for n in [5, 10, 20, 40, 80] {
         if n > rows.len() {
@@ -101,12 +101,12 @@ fn samples(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
 
 fn staging(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
     let path = |stages: &Stages, name: &str| -> PathBuf { stages.run.join(format!("{name}.jsonl")) };
-    let private = data::spread(data::read(&path(stages, "specialized"))?, recipe.private_rows);
+    let private = data::spread(data::read(path(stages, "specialized"))?, recipe.private_rows);
     if private.is_empty() {
         return Err(Error::new("no private row was kept: there is nothing to specialize on"));
     }
     jsonl::write(path(stages, "specialized"), &private)?;
-    let mut both = data::read(&path(stages, "general"))?;
+    let mut both = data::read(path(stages, "general"))?;
     both.extend(private);
     jsonl::write(path(stages, "mixed"), &both)?;
 

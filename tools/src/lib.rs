@@ -6,6 +6,7 @@ pub mod ablation;
 pub mod commands;
 pub mod completer;
 pub mod demo;
+pub mod dry_run;
 pub mod endpoint;
 pub mod kernelcheck;
 pub mod launcher;

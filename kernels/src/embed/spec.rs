@@ -34,7 +34,7 @@ fn cases(dtype: DType) -> Vec<Case> {
 }
 
 fn case(v: usize, c: usize, t: usize, dtype: DType, to: DType) -> Case {
-    case_of_part((0, v), (v, c, t), dtype, to)
+    Case { name: format!("V={v} C={c} T={t} to {to:?}"), ..case_of_part((0, v), (v, c, t), dtype, to) }
 }
 
 /// `held` rows of V, from `first` on.

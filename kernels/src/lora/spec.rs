@@ -48,7 +48,8 @@ fn cases(dtype: DType) -> Vec<Case> {
 
 /// One call on targets of the given widths.
 pub fn case(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], p: f32) -> Case {
-    case_of_part(dtype, (t, c), r, widths, p, 0)
+    let name = format!("T={t} C={c} R={r} N={widths:?} p={p}");
+    Case { name, ..case_of_part(dtype, (t, c), r, widths, p, 0) }
 }
 
 /// [`case`] on the channels from `first` on of a wider input.

@@ -5,8 +5,20 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "embed.cu",
         "rows are looked up by place, not by id",
-        ["load(v, table + i64(id) * C", "load(v, table + t * C"],
+        ["load(v, table + i64(row) * C", "load(v, table + t * C"],
         (BF16, "V=5 C=17 T=3 to F32"),
+    ),
+    Bug::new(
+        "embed.cu",
+        "a part is looked up as if it began the table",
+        ["row = id - first;", "row = id;"],
+        (F32, "V=7 from 4 of 20 C=17 T=41 to F32"),
+    ),
+    Bug::new(
+        "embed.cu",
+        "a part's gradient is that of the table's first rows",
+        ["id = first + row;", "id = row;"],
+        (BF16, "V=7 from 4 of 20 C=17 T=41 to BF16"),
     ),
     Bug::new(
         "embed.cu",
@@ -47,7 +59,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "embed.cu",
         "the last token of every id is left out",
-        ["last = below(id + 1, order, ids, T)", "last = below(id + 1, order, ids, T) - 1"],
+        ["to = below(id + 1, order, ids, T)", "to = below(id + 1, order, ids, T) - 1"],
         (BF16, "V=33 C=65 T=100 to BF16"),
     ),
     Bug::new(

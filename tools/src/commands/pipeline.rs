@@ -2,6 +2,7 @@
 
 use crate::commands::judge::JudgeArgs;
 use crate::demo;
+use crate::dry_run;
 use crate::model_args::PlaceArgs;
 use crate::output::Output;
 use crate::pipeline::{self, Sources};
@@ -20,19 +21,22 @@ pub struct Pipeline {
     #[arg(long, default_value = "paper", value_parser = ["demo", "paper"])]
     recipe: String,
     /// Folder of everything the run makes; a run that was cut short goes on.
-    #[arg(long)]
+    #[arg(long, default_value = "run")]
     pub out: PathBuf,
+    /// Show steps, tokens, time, memory and disk for the paper's amounts of data, and do nothing; --model is enough.
+    #[arg(long)]
+    dry_run: bool,
     /// Model folder in the Hugging Face layout.
-    #[arg(long, required_if_eq("recipe", "paper"))]
+    #[arg(long)]
     model: Option<PathBuf>,
     /// Public sources: folders, or .jsonl / .jsonl.gz files.
-    #[arg(long, num_args = 1.., required_if_eq("recipe", "paper"))]
+    #[arg(long, num_args = 1..)]
     public: Vec<PathBuf>,
     /// Private sources.
-    #[arg(long, num_args = 1.., required_if_eq("recipe", "paper"))]
+    #[arg(long, num_args = 1..)]
     private: Vec<PathBuf>,
     /// Problems in MultiPL-E's form; no training row may repeat them.
-    #[arg(long, required_if_eq("recipe", "paper"))]
+    #[arg(long)]
     problems: Option<PathBuf>,
     /// Problems over the private code, if there are any.
     #[arg(long)]
@@ -82,6 +86,15 @@ pub struct Pipeline {
 /// Runs the command.
 pub fn run(args: &Pipeline, out: &Output) -> Result<()> {
     let recipe = args.recipe();
+    if args.dry_run {
+        let model = args.model.as_ref().ok_or_else(|| Error::new("--dry-run needs --model"))?;
+        let (text, object) = dry_run::plan(&recipe, model, args.place)?;
+        if !args.json {
+            println!("{text}");
+        }
+        out.json(args.json, &object);
+        return Ok(());
+    }
     let (sources, judge) = (args.sources()?, args.judge(&recipe));
     let report = pipeline::run(&recipe, &sources, &args.out, args.place(), &judge, out)?;
     args.json(&report, out);
@@ -146,7 +159,11 @@ impl Pipeline {
         if self.recipe == "demo" {
             return demo::sources(&self.out.join("sources"), self.seed);
         }
-        let missing = || Error::new("--model and --problems are needed with this recipe");
+        let missing =
+            || Error::new("--model, --public, --private and --problems are needed with this recipe");
+        if self.public.is_empty() || self.private.is_empty() {
+            return Err(missing());
+        }
         Ok(Sources {
             model: self.model.clone().ok_or_else(missing)?,
             public: self.public.clone(),
