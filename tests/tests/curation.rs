@@ -152,7 +152,12 @@ fn survivors(problems: &Path, sources: &[String]) -> Vec<String> {
         .collect();
     jsonl::write(&corpus, &lines).unwrap();
     let limits = Limits { min_words: 0, max_line: 10_000, max_instruction: 10_000, ..Limits::default() };
-    let (rows, counts) = run(&Options { paths: vec![corpus], against: vec![problems.to_path_buf()], limits });
+    let (rows, counts) = run(&Options {
+        paths: vec![corpus],
+        against: vec![problems.to_path_buf()],
+        limits,
+        ..Options::default()
+    });
     let seen = rows.len() + counts.dropped.get("benchmark").unwrap_or(&0);
     assert_eq!(seen, sources.len(), "every planted copy reaches decontamination: {counts:?}");
     rows.into_iter().map(|row| row.path).collect()

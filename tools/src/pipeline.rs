@@ -114,8 +114,12 @@ impl<'a> Stages<'a> {
     pub fn curate(&mut self, name: &str, paths: &[PathBuf]) -> Result<()> {
         let started = Instant::now();
         let against = [&self.sources.problems].into_iter().chain(&self.sources.private_problems);
-        let options =
-            Options { paths: paths.to_vec(), against: against.cloned().collect(), limits: Limits::default() };
+        let options = Options {
+            paths: paths.to_vec(),
+            against: against.cloned().collect(),
+            resemblance: self.recipe.resemblance,
+            limits: Limits::default(),
+        };
         let counts = curate(&options, &self.run.join(format!("{name}.jsonl")), self.out)?;
         eprintln!("curated {name}: {} of {} kept", counts.kept, counts.read);
         self.report.curation.push(curation(name, &counts));

@@ -1,5 +1,6 @@
 //! Named recipes: every figure that decides a pipeline's result.
 
+use crate::commands::curate::RESEMBLANCE;
 use crate::commands::evaluate::ProtocolArgs;
 use crate::demo;
 use codelsi_eval::judge::Kind;
@@ -12,6 +13,8 @@ use serde_json::{Value, json};
 /// One way of running the paper.
 pub struct Recipe {
     pub name: &'static str,
+    /// From which resemblance on a row repeats an earlier one; the demo's rows are alike by design.
+    pub resemblance: Option<f64>,
     /// Paths are the pipeline's to fill in.
     pub general: TrainOptions,
     pub specialized: TrainOptions,
@@ -29,6 +32,7 @@ impl Recipe {
         let specialized = TrainOptions { epochs: 3, warmup: 2, batch: 4, ..general.clone() };
         Recipe {
             name: "paper",
+            resemblance: Some(RESEMBLANCE),
             general,
             specialized,
             private_rows: 40,
@@ -81,6 +85,7 @@ impl Recipe {
         };
         Recipe {
             name: "demo",
+            resemblance: None,
             general,
             specialized,
             private_rows: demo::recipe::PRIVATE_EXAMPLES,
@@ -93,7 +98,7 @@ impl Recipe {
     pub fn to_json(&self) -> Value {
         let p = &self.protocol;
         json!({
-            "recipe": self.name,
+            "recipe": self.name, "resemblance": self.resemblance,
             "general": self.general.recipe(),
             "specialized": self.specialized.recipe(),
             "private_rows": self.private_rows,

@@ -2,11 +2,15 @@
 
 use crate::output::Output;
 use clap::Args;
-use codelsi_engine::Result;
+use codelsi_engine::files::write_atomic;
+use codelsi_engine::{Error, Result};
 use codelsi_train::curate::{self, Limits, Options};
 use serde_json::to_value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+
+/// From this resemblance on a row is a repetition.
+pub const RESEMBLANCE: f64 = 0.85;
 
 /// Make instruction rows from TypeScript sources.
 #[derive(Args)]
@@ -20,6 +24,9 @@ pub struct Curate {
     /// Problem files that no row may repeat.
     #[arg(long)]
     against: Vec<PathBuf>,
+    /// Drop a row that resembles an earlier one by this share of their token 5-grams or more; 0 keeps all but copies.
+    #[arg(long, default_value_t = RESEMBLANCE)]
+    resemblance: f64,
     /// End with one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -27,11 +34,19 @@ pub struct Curate {
 
 /// Runs the command.
 pub fn run(args: &Curate, out: &Output) -> Result<()> {
-    let options =
-        Options { paths: args.paths.clone(), against: args.against.clone(), limits: Limits::default() };
+    if !(0.0..=1.0).contains(&args.resemblance) {
+        return Err(Error::new(format!("--resemblance is a share from 0 to 1, not {}", args.resemblance)));
+    }
+    let options = Options {
+        paths: args.paths.clone(),
+        against: args.against.clone(),
+        resemblance: (args.resemblance > 0.0).then_some(args.resemblance),
+        limits: Limits::default(),
+    };
     let counts = curate(&options, &args.out, out)?;
     if !args.json {
         println!("{} of {} kept in {}", counts.kept, counts.read, args.out.display());
+        println!("card: {}", card_beside(&args.out).display());
         for (reason, n) in &counts.dropped {
             println!("  dropped {n:>6}  {reason}");
         }
@@ -40,8 +55,8 @@ pub fn run(args: &Curate, out: &Output) -> Result<()> {
     Ok(())
 }
 
-/// Curates with a bar and writes the rows; the pipeline does the same.
-pub fn curate(options: &Options, to: &std::path::Path, out: &Output) -> Result<curate::Counts> {
+/// Curates with a bar and writes the rows and their card; the pipeline does the same.
+pub fn curate(options: &Options, to: &Path, out: &Output) -> Result<curate::Counts> {
     let bar = Mutex::new(None);
     let (rows, counts) = curate::run(options, &|done, total| {
         let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
@@ -51,5 +66,11 @@ pub fn curate(options: &Options, to: &std::path::Path, out: &Output) -> Result<c
         bar.finish();
     }
     curate::write(to, &rows)?;
+    write_atomic(card_beside(to), curate::card(options, &rows, &counts).as_bytes())?;
     Ok(counts)
+}
+
+/// Where the card of a set of rows is.
+fn card_beside(rows: &Path) -> PathBuf {
+    rows.with_extension("md")
 }
