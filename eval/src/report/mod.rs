@@ -7,6 +7,7 @@ mod bars;
 mod chart;
 mod curves;
 mod failures;
+mod markdown;
 mod matrix;
 mod page;
 mod table;
@@ -102,6 +103,11 @@ impl Report {
     /// The page.
     pub fn html(&self) -> String {
         page::html(self)
+    }
+
+    /// The same figures as Markdown.
+    pub fn markdown(&self) -> String {
+        markdown::markdown(self)
     }
 
     /// Writes the page whole or not at all.

@@ -174,6 +174,29 @@ fn the_page_is_self_contained_and_holds_every_figure() {
 }
 
 #[test]
+fn markdown_has_the_same_figures() {
+    let text = report().markdown();
+    let general = &report().sets[0].results[1];
+    for part in [
+        &format!("| general | **{:.1}** |", 100.0 * general.pass_at_1),
+        "| general − base | +",
+        "0.7062 → 0.4268",
+        "| duplicate | 11040 |",
+        "| general LoRA | 52 min 02 s |",
+        "- The embedded judge does not check types",
+        "## private API <SDK>",
+    ] {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
+    // Every row of a table has its header's columns.
+    let columns = |line: &str| line.replace("\\|", "").matches('|').count();
+    for table in text.split("\n\n").filter(|block| block.starts_with('|')) {
+        let header = columns(table.lines().next().unwrap());
+        assert!(table.lines().all(|line| columns(line) == header), "{table}");
+    }
+}
+
+#[test]
 fn tags_are_balanced() {
     let html = report().html();
     for tag in [

@@ -1,0 +1,105 @@
+//! The same report as Markdown: every figure, without the drawings.
+
+use super::chart::duration;
+use super::{Compared, ProblemSet, Report, Row};
+use std::fmt::Write;
+
+/// The whole document.
+pub fn markdown(report: &Report) -> String {
+    let title = if report.title.is_empty() { "CodeLSI" } else { &report.title };
+    let mut text = format!("# {title}\n\n{}\n\n", report.subtitle);
+    if !report.models.is_empty() {
+        table(
+            &mut text,
+            &["model", "trainable", "steps", "tokens", "loss", "validation loss", "tokens/s", "peak"],
+            report.models.iter().map(training),
+        );
+    }
+    report.sets.iter().for_each(|set| problems(&mut text, set));
+    for curation in &report.curation {
+        let _ =
+            writeln!(text, "## Data: {}\n\n{} of {} kept.\n", curation.name, curation.kept, curation.read);
+        let rows = curation.dropped.iter().map(|(reason, n)| vec![reason.clone(), n.to_string()]);
+        table(&mut text, &["dropped because", "rows"], rows);
+    }
+    if !report.timings.is_empty() {
+        text += "## Time\n\n";
+        let rows = report.timings.iter().map(|t| vec![t.name.clone(), duration(t.seconds)]);
+        table(&mut text, &["stage", "time"], rows);
+    }
+    if !report.notes.is_empty() {
+        text += "## To be known\n\n";
+        report.notes.iter().for_each(|note| text += &format!("- {note}\n"));
+        text.push('\n');
+    }
+    if !report.settings.is_empty() {
+        text += "## Recipe\n\n";
+        let rows = report.settings.iter().map(|(name, value)| vec![name.clone(), value.clone()]);
+        table(&mut text, &["setting", "value"], rows);
+    }
+    text
+}
+
+fn training(row: &Row) -> Vec<String> {
+    let or = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    let arrow = |pair: Option<(f64, f64)>| or(pair.map(|(a, b)| format!("{a:.4} → {b:.4}")));
+    let share =
+        row.trainable.zip(row.total).map(|(n, of)| format!("{:.2} %", 100.0 * n as f64 / of.max(1) as f64));
+    vec![
+        row.name.clone(),
+        or(share),
+        or(row.steps.map(|n| n.to_string())),
+        or(row.tokens.map(|n| n.to_string())),
+        arrow(row.first_loss.zip(row.last_loss)),
+        arrow(row.validation_loss),
+        or(row.tokens_per_s.map(|rate| format!("{rate:.0}"))),
+        or(row.peak_bytes.map(|n| format!("{:.1} MiB", n as f64 / f64::from(1 << 20)))),
+    ]
+}
+
+/// Pass@1 with intervals, paired differences, what fails, and how it was measured.
+fn problems(text: &mut String, set: &ProblemSet) {
+    let _ = writeln!(text, "## {}\n", set.name);
+    let point = |share: f64| format!("{:.1}", 100.0 * share);
+    let earned = set.results.iter().map(|r| {
+        let statuses = r.statuses.iter().map(|(status, n)| format!("{status:?} {n}"));
+        let s = &r.signatures;
+        vec![
+            r.name.clone(),
+            format!("**{}**", point(r.pass_at_1)),
+            format!("{} … {}", point(r.low), point(r.high)),
+            statuses.collect::<Vec<_>>().join(", "),
+            format!("{} / {} / {} / {}", s.markdown_loops, s.prose, s.invented_methods, s.invented_private),
+        ]
+    });
+    let header =
+        ["model", "Pass@1 %", "95 % interval", "samples", "loops / prose / invented / of a given class"];
+    table(text, &header, earned);
+    let row = |c: &Compared| {
+        let (d, points) = (&c.difference, |share: f64| format!("{:+.1}", 100.0 * share));
+        vec![
+            format!("{} − {}", c.to, c.from),
+            points(d.interval.value),
+            format!("{} … {}", points(d.interval.low), points(d.interval.high)),
+            format!("{:.3}", d.sign_test),
+            point(d.detectable),
+            d.noise().unwrap_or_default(),
+        ]
+    };
+    if !set.differences.is_empty() {
+        let header = ["difference", "points", "95 % interval", "sign test p", "detectable", ""];
+        table(text, &header, set.differences.iter().map(row));
+    }
+    if let Some(first) = set.results.first() {
+        let _ = writeln!(text, "```\n{}\n```\n", first.protocol.to_string().trim_end());
+    }
+}
+
+fn table(text: &mut String, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+    let _ = writeln!(text, "| {} |\n|{}", header.join(" | "), "---|".repeat(header.len()));
+    for row in rows {
+        let cells = row.iter().map(|cell| cell.replace('|', "\\|").replace('\n', " "));
+        let _ = writeln!(text, "| {} |", cells.collect::<Vec<_>>().join(" | "));
+    }
+    text.push('\n');
+}
