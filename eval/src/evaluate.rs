@@ -92,6 +92,9 @@ pub struct ModelResult {
     /// What the samples look like that fail.
     #[serde(default)]
     pub signatures: Signatures,
+    /// The longest run of tokens that its samples share with its training data, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verbatim: Option<(usize, String)>,
     pub per_problem: Vec<ProblemResult>,
     pub protocol: Protocol,
     pub protocol_hash: String,
@@ -174,6 +177,7 @@ pub fn evaluate(
         statuses: summary.statuses,
         exploits: summary.exploits.len(),
         signatures,
+        verbatim: None,
         per_problem,
         protocol: protocol.clone(),
         protocol_hash: protocol.hash(),
@@ -189,6 +193,15 @@ pub fn evaluate(
     let text = serde_json::to_string_pretty(&result).map_err(|e| Error::new(e.to_string()))?;
     write_atomic(folder.join("result.json"), text.as_bytes())?;
     Ok(result)
+}
+
+/// The completions that an evaluation left in `folder`.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn completions(folder: &Path) -> Result<Vec<String>> {
+    let samples: Vec<Sample> = jsonl::read(&folder.join("samples.jsonl"))?;
+    Ok(samples.into_iter().map(|sample| sample.completion).collect())
 }
 
 /// Refuses to mix figures: a folder belongs to the protocol it was begun under.

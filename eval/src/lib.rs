@@ -13,3 +13,4 @@ pub mod report;
 pub mod sandbox;
 pub mod signatures;
 pub mod statistics;
+pub mod verbatim;

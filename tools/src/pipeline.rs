@@ -15,9 +15,10 @@ use crate::recipe::Recipe;
 use crate::table;
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
-use codelsi_eval::evaluate::ModelResult;
+use codelsi_eval::evaluate::{ModelResult, completions};
 use codelsi_eval::judge::Kind;
 use codelsi_eval::report::{Curation, Curve, Report, Row, Timing};
+use codelsi_eval::verbatim::longest;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_train::curate::{Counts, Limits, Options};
 use codelsi_train::{TrainOptions, data, jsonl, metrics};
@@ -227,13 +228,27 @@ impl<'a> Stages<'a> {
             };
             let folder =
                 self.run.join("evaluation").join(name.replace(' ', "-")).join(model.replace(' ', "-"));
-            let result = measure(model, local, &problems, &protocol, &*judge, &folder, self.out)?;
+            let mut result = measure(model, local, &problems, &protocol, &*judge, &folder, self.out)?;
+            if !matches!(trained, Trained::Base) {
+                result.verbatim = Some(self.by_heart(&completions(&folder)?)?);
+            }
             eprintln!("{model}: Pass@1 {:.1} %", 100.0 * result.pass_at_1);
             results.push(result);
         }
         self.report.sets.push(set(name, results)?);
         self.time(&format!("evaluate {name}"), started);
         Ok(())
+    }
+
+    /// The longest run of tokens that `written` shares with the rows that this run trains on.
+    fn by_heart(&self, written: &[String]) -> Result<(usize, String)> {
+        let mut rows = Vec::new();
+        for name in ["general", "specialized"] {
+            let path = self.run.join(format!("{name}.jsonl"));
+            rows.extend(if path.exists() { data::read(path)? } else { Vec::new() });
+        }
+        let trained: Vec<&str> = rows.iter().map(|row| row.output.as_str()).collect();
+        Ok(longest(&written.iter().map(String::as_str).collect::<Vec<_>>(), &trained))
     }
 
     /// Writes the report of `what` and prints the table.

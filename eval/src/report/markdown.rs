@@ -70,10 +70,17 @@ fn problems(text: &mut String, set: &ProblemSet) {
             format!("{} … {}", point(r.low), point(r.high)),
             statuses.collect::<Vec<_>>().join(", "),
             format!("{} / {} / {} / {}", s.markdown_loops, s.prose, s.invented_methods, s.invented_private),
+            r.verbatim.as_ref().map_or("-".into(), |(n, _)| n.to_string()),
         ]
     });
-    let header =
-        ["model", "Pass@1 %", "95 % interval", "samples", "loops / prose / invented / of a given class"];
+    let header = [
+        "model",
+        "Pass@1 %",
+        "95 % interval",
+        "samples",
+        "loops / prose / invented / of a given class",
+        "tokens by heart",
+    ];
     table(text, &header, earned);
     let row = |c: &Compared| {
         let (d, points) = (&c.difference, |share: f64| format!("{:+.1}", 100.0 * share));

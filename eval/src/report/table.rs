@@ -91,7 +91,8 @@ pub fn signatures(results: &[ModelResult]) -> String {
     const NAMES: usize = 5;
     let mut html = String::from(
         "<table><thead><tr><th>samples with</th><th>a Markdown loop</th><th>prose for code</th>\
-         <th>invented methods of the library</th><th>of a given class</th><th>most often</th></tr></thead><tbody>",
+         <th>invented methods of the library</th><th>of a given class</th><th>most often</th>\
+         <th>longest run known by heart</th></tr></thead><tbody>",
     );
     for (i, r) in results.iter().enumerate() {
         let s = &r.signatures;
@@ -104,7 +105,11 @@ pub fn signatures(results: &[ModelResult]) -> String {
             let share = percent(n as f64 / r.samples.max(1) as f64);
             html += &format!("<td>{}</td>", stacked(&share, &count(n as u64)));
         }
-        html += &format!("<td class=\"names\">{}</td></tr>", escape(&names));
+        html += &format!("<td class=\"names\">{}</td>", escape(&names));
+        let heart = r.verbatim.as_ref().map_or("–".to_string(), |(n, run)| {
+            format!("<span title=\"{}\">{n} tokens</span>", escape(run))
+        });
+        html += &format!("<td>{heart}</td></tr>");
     }
     html + "</tbody></table>"
 }
