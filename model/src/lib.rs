@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod folder;
 pub mod generate;
+mod layer;
 pub mod llama;
 pub mod loading;
 pub mod merge;
