@@ -171,7 +171,7 @@ impl<'a> Stepper<'a> {
         let (width, previous) = (self.size.width, self.size.previous);
         let last_of_rows: &[i32] = if last.len() == step.rows() { &[] } else { last };
         let each_of_last: &[i32] = if each.len() == last.len() { &[] } else { each };
-        let column = |part: &'_ [i32]| Shape::from([part.len()]);
+        let column = |part: &[i32]| Shape::from([part.len()]);
         let [tokens, positions, sequences, slots, tables, last, each, params, previous] =
             self.parcel.send([
                 (column(tokens), tokens),
