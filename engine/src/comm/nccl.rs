@@ -58,6 +58,8 @@ struct Lane {
     nanoseconds: AtomicU64,
     /// Why there will be no further call.
     ended: Arc<OnceLock<Error>>,
+    /// Collectives started on the links that do not wait: by it the ranks see who hangs.
+    come: Arc<AtomicU64>,
 }
 
 impl Nccl {
@@ -71,16 +73,16 @@ impl Nccl {
         };
         // NCCL's own meeting has no time limit: nobody goes there alone.
         host.barrier()?;
-        let ended = Arc::new(OnceLock::new());
+        let (ended, come) = (Arc::new(OnceLock::new()), Arc::new(AtomicU64::new(0)));
         let lane = |id: UniqueId, stream, waits| {
             let communicator = Arc::new(Communicator::new(device, stream, host.rank(), host.world(), id)?);
-            let (host, ended) = (host.clone(), ended.clone());
-            Ok(Lane { host, communicator, waits, nanoseconds: AtomicU64::new(0), ended })
+            let (host, ended, come) = (host.clone(), ended.clone(), come.clone());
+            Ok(Lane { host, communicator, waits, nanoseconds: AtomicU64::new(0), ended, come })
         };
         let (main, beside) = (lane(ids[0], Stream::COMPUTE, false)?, lane(ids[1], cuda.stream()?, true)?);
         let ahead = lane(ids[2], cuda.stream()?, false)?;
         let communicators = [&main, &beside, &ahead].map(|lane: &Lane| lane.communicator.clone());
-        let watch = Watch::start(host.clone(), move |why| {
+        let watch = Watch::start(host.clone(), come.clone(), move |why| {
             let _ = ended.set(why);
             communicators.iter().for_each(|communicator| communicator.abort());
         });
@@ -91,6 +93,9 @@ impl Nccl {
 impl Lane {
     fn collective(&self, what: Collective) -> Result<()> {
         let started = Instant::now();
+        if !self.waits {
+            self.come.fetch_add(1, Ordering::Relaxed);
+        }
         let done = if self.waits { self.met(what) } else { self.communicator.start(what) };
         self.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
         done.map_err(|e| self.ended.get().cloned().unwrap_or(e))

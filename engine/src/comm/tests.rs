@@ -169,7 +169,8 @@ fn a_watch_sees_a_rank_go_while_nobody_calls() {
     let f = |c: Host| {
         let host = Arc::new(c);
         let (tell, told) = channel();
-        let watch = Watch::start(host.clone(), move |why| tell.send(why.to_string()).unwrap());
+        let watch =
+            Watch::start(host.clone(), Arc::default(), move |why| tell.send(why.to_string()).unwrap());
         host.barrier().unwrap();
         if host.rank() == 1 {
             host.abort("the fan stopped");
@@ -243,4 +244,30 @@ fn strangers_on_the_port_are_not_listened_to() {
         scope.spawn(move || peer.barrier().unwrap());
         hub.barrier().unwrap();
     });
+}
+
+#[test]
+fn a_watch_sees_a_rank_that_lives_and_does_not_come() {
+    use super::watch::Watch;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc::channel;
+    let (tell, told) = channel();
+    let ranks: Vec<_> = Threads::group_within(3, Duration::from_secs(1))
+        .into_iter()
+        .map(|host| {
+            let (come, tell) = (Arc::new(AtomicU64::new(0)), tell.clone());
+            let watch = Watch::start(Arc::new(host), come.clone(), move |why| {
+                let _ = tell.send(why.to_string());
+            });
+            (come, watch)
+        })
+        .collect();
+    // All come and go on, one after the other; then rank 1 stays away.
+    for _ in 0..3 {
+        ranks.iter().for_each(|(come, _)| drop(come.fetch_add(1, Ordering::Relaxed)));
+        assert!(told.recv_timeout(Duration::from_millis(700)).is_err(), "nobody hangs");
+    }
+    [0, 2].map(|rank: usize| ranks[rank].0.fetch_add(1, Ordering::Relaxed));
+    let why = told.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(why, "rank 1 hangs: it has come to 3 collectives between cards, others to 4, for 1 s");
 }
