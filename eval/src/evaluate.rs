@@ -149,6 +149,7 @@ pub fn evaluate(
     folder: &Path,
     watch: &dyn Watch,
 ) -> Result<ModelResult> {
+    protocol.format.check(problems)?;
     check_protocol(protocol, &folder.join("protocol.json"))?;
     let started = Instant::now();
     let samples = sample(model, problems, protocol, &folder.join("samples.jsonl"), watch).at(name)?;

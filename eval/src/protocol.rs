@@ -25,7 +25,7 @@ impl PromptFormat {
     pub fn prompt(self, problem: &Problem) -> String {
         match self.template() {
             None => problem.prompt.clone(),
-            Some(template) => template.wrap(&instruction(&problem.prompt)),
+            Some(template) => template.wrap(&instruction(problem)),
         }
     }
 
@@ -34,7 +34,7 @@ impl PromptFormat {
         match self {
             PromptFormat::Completion => None,
             PromptFormat::Paper => Some(self.prompt(problem)),
-            PromptFormat::Inst => Some(instruction(&problem.prompt)),
+            PromptFormat::Inst => Some(instruction(problem)),
         }
     }
 
@@ -63,6 +63,20 @@ impl PromptFormat {
         }
     }
 
+    /// Refuses problems that this way of asking does not know: only of these languages is the function found in an answer.
+    pub(crate) fn check(self, problems: &[Problem]) -> Result<()> {
+        let other = problems.iter().find(|p| !["ts", "js"].contains(&p.language.as_str()));
+        match (self, other) {
+            (PromptFormat::Completion, _) | (_, None) => Ok(()),
+            (_, Some(problem)) => Err(Error::new(format!(
+                "problem `{}` is in `{}`, and --prompt-format {} is for TypeScript and JavaScript; use completion",
+                problem.name,
+                problem.language,
+                self.name()
+            ))),
+        }
+    }
+
     fn template(self) -> Option<Template> {
         match self {
             PromptFormat::Completion => None,
@@ -86,7 +100,9 @@ impl std::str::FromStr for PromptFormat {
 }
 
 /// A prompt as the instruction that curation would have made of such a function: the signature, then the comment.
-pub fn instruction(prompt: &str) -> String {
+pub fn instruction(problem: &Problem) -> String {
+    let prompt = &problem.prompt;
+    let language = if problem.language == "js" { "JavaScript" } else { "TypeScript" };
     let Some((before, signature)) = prompt.rsplit_once("function ") else { return prompt.trim().to_string() };
     let signature = signature.trim_end().trim_end_matches('{').trim_end();
     let comment: Vec<&str> = before
@@ -94,7 +110,7 @@ pub fn instruction(prompt: &str) -> String {
         .map(|line| line.strip_prefix("//").unwrap_or(line))
         .map(|line| line.strip_prefix(' ').unwrap_or(line))
         .collect();
-    format!("Write the TypeScript function `{signature}`.\n\n{}", comment.join("\n").trim())
+    format!("Write the {language} function `{signature}`.\n\n{}", comment.join("\n").trim())
 }
 
 /// One way of measuring; two figures are comparable when their protocols' hashes are equal.
@@ -200,6 +216,19 @@ mod tests {
         assert!(PromptFormat::Paper.prompt(&p).contains(asked));
         assert_eq!(PromptFormat::Completion.completion(&p, "```"), "```");
         assert!("chat".parse::<PromptFormat>().is_err());
+        let js = Problem { language: "js".into(), ..problem() };
+        let message = PromptFormat::Inst.message(&js).unwrap();
+        assert!(message.starts_with("Write the JavaScript function `add("), "{message}");
+        assert_eq!(PromptFormat::Completion.message(&p), None);
+    }
+
+    #[test]
+    fn instructions_are_for_the_languages_whose_functions_are_found() {
+        let python = Problem { language: "py".into(), ..problem() };
+        assert!(PromptFormat::Inst.check(&[problem()]).is_ok());
+        assert!(PromptFormat::Completion.check(std::slice::from_ref(&python)).is_ok());
+        let refused = PromptFormat::Paper.check(&[problem(), python]).unwrap_err().to_string();
+        assert!(refused.contains("`p` is in `py`") && refused.contains("use completion"), "{refused}");
     }
 
     #[test]
