@@ -3,7 +3,7 @@
 
 use crate::model_args::PlaceArgs;
 use crate::recipe::Recipe;
-use codelsi_engine::{DType, Result};
+use codelsi_engine::{DType, Device, Result};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
@@ -11,9 +11,10 @@ use codelsi_model::generate::{Limits, Request};
 use codelsi_model::parallel::{Layout, Split};
 use codelsi_train::TrainOptions;
 use codelsi_train::pack::{Document, Sequence};
-use codelsi_train::plan::{Planner, budget, generation};
+use codelsi_train::plan::{Planner, StepPlan, budget, generation};
 use codelsi_train::work::step_flops;
 use serde_json::{Value, json};
+use std::fmt;
 use std::path::Path;
 
 /// The paper's general stage: 20,000 rows are 9.2 million tokens, and its specialized stage has 40 rows.
@@ -23,14 +24,26 @@ const PAPER_ROWS: usize = 20_000;
 const PAPER_PROBLEMS: usize = 159;
 /// Base, general, specialized.
 const MODELS: usize = 3;
-const GIB: f64 = (1u64 << 30) as f64;
 
-/// Steps and tokens of one stage.
+/// Steps and tokens of one stage, and the time that it takes at the device's roof.
 struct Stage {
     name: &'static str,
     steps: usize,
     tokens: usize,
-    flops: f64,
+    seconds: Option<f64>,
+}
+
+/// What a run takes.
+struct Estimate {
+    stages: [Stage; 2],
+    answers: usize,
+    max_tokens: usize,
+    /// Of decoding all answers, at the roof.
+    decode_seconds: Option<f64>,
+    training: StepPlan,
+    /// At the peak of answering.
+    generate_bytes: usize,
+    disk_bytes: usize,
 }
 
 /// The plan of a run of `recipe` over the paper's amounts of data, as text and as JSON.
@@ -39,105 +52,118 @@ struct Stage {
 /// When the model's sizes cannot be read, or the device is not there.
 pub fn plan(recipe: &Recipe, model: &Path, place: PlaceArgs) -> Result<(String, Value)> {
     let base = Checkpoint::open(model)?;
-    let (device, compute, config) = (place.device.open()?, place.compute(&base), base.config());
-    let options =
-        TrainOptions { seq: recipe.general.seq.min(config.max_positions), ..recipe.general.clone() };
-    let private = PAPER_TOKENS / PAPER_ROWS * recipe.private_rows;
-    let stages = [
-        stage("general", &options, &base, PAPER_TOKENS),
-        stage("specialized", &recipe.specialized, &base, private),
-    ];
-    let adapter = Adapter::sized(
-        &codelsi_engine::Device::plan(),
-        config,
-        options.rank,
-        options.alpha,
-        options.dropout,
-        &options.targets,
-    )?;
-    let options = TrainOptions { compute, ..options };
-    let training = Planner {
-        device: &device,
-        options: &options,
-        base: &base,
-        adapter: Some(&adapter),
-        rank: 0,
-        world: 1,
-        layout: Layout::Replicate,
-        budget: budget(&device, &base, 1),
-    }
-    .full_step()?;
-    let p = &recipe.protocol;
-    let room = config.max_positions.saturating_sub(p.max_tokens).clamp(1, 512);
-    let ask =
-        Request { n: p.n, ..Request::greedy(vec![0; room], p.max_tokens.min(config.max_positions / 2)) };
-    let asks = vec![ask; PAPER_PROBLEMS.div_ceil(p.n)];
-    let serving =
-        generation(&Split::from(&device), &base, compute, Some(&adapter), &asks, Limits::default())?;
+    let device = place.device.open()?;
+    let estimate = Estimate::new(recipe, &base, &device, place.compute(&base))?;
+    let parameters = base.config().parameters();
+    let text =
+        format!("the {} recipe on {} ({parameters} parameters)\n{estimate}", recipe.name, model.display());
+    Ok((text, estimate.to_json()))
+}
 
-    let answers = p.limit.unwrap_or(PAPER_PROBLEMS) * p.n * MODELS;
-    let (flops, bytes) = (roof::flops(&device, compute)?, roof::bytes(&device)?);
-    // A decode step reads every weight once for the whole batch.
-    let passes = (answers * p.max_tokens).div_ceil(Limits::default().batch);
-    let decode = bytes.map(|roof| passes as f64 * base.byte_len() as f64 / roof);
-    let adapter_bytes = adapter.parameters() * DType::F32.size();
-    // Adapter and last checkpoint of both stages: weights and two moments; answers of four bytes a token.
-    let disk = 2 * 4 * adapter_bytes + answers * p.max_tokens * 4;
-
-    let mut text =
-        format!("the {} recipe on {} ({} parameters)\n", recipe.name, model.display(), config.parameters());
-    for stage in &stages {
-        let time = flops.map(|roof| stage.flops / roof);
-        text += &format!(
-            "  {:<12}{:>6} steps {:>12} tokens   {}\n",
-            stage.name,
-            stage.steps,
-            stage.tokens,
-            at_roof(time)
-        );
+impl Estimate {
+    fn new(recipe: &Recipe, base: &Checkpoint, device: &Device, compute: DType) -> Result<Self> {
+        let (config, p) = (base.config(), &recipe.protocol);
+        let seq = recipe.general.seq.min(config.max_positions);
+        let options = TrainOptions { compute, seq, ..recipe.general.clone() };
+        let TrainOptions { rank, alpha, dropout, .. } = options;
+        let adapter = Adapter::sized(&Device::plan(), config, rank, alpha, dropout, &options.targets)?;
+        let planner = Planner {
+            device,
+            options: &options,
+            base,
+            adapter: Some(&adapter),
+            rank: 0,
+            world: 1,
+            layout: Layout::Replicate,
+            budget: budget(device, base, 1),
+        };
+        let (flops, bytes) = (roof::flops(device, compute)?, roof::bytes(device)?);
+        let answers = p.limit.unwrap_or(PAPER_PROBLEMS) * p.n * MODELS;
+        // A decode step reads every weight once for the whole batch.
+        let passes = (answers * p.max_tokens).div_ceil(Limits::default().batch);
+        let private = PAPER_TOKENS / PAPER_ROWS * recipe.private_rows;
+        Ok(Estimate {
+            stages: [
+                stage("general", &options, base, PAPER_TOKENS, flops),
+                stage("specialized", &recipe.specialized, base, private, flops),
+            ],
+            answers,
+            max_tokens: p.max_tokens,
+            decode_seconds: bytes.map(|roof| passes as f64 * base.byte_len() as f64 / roof),
+            training: planner.full_step()?,
+            generate_bytes: answering(recipe, base, device, compute, &adapter)?,
+            // Adapter, last checkpoint and its two moments, of both stages; four bytes a token of the answers.
+            disk_bytes: 2 * 4 * adapter.parameters() * DType::F32.size() + answers * p.max_tokens * 4,
+        })
     }
-    text += &format!(
-        "  {:<12}{answers:>6} answers of at most {} tokens   {}\n",
-        "evaluation",
-        p.max_tokens,
-        at_roof(decode)
-    );
-    text += &format!(
-        "  {:<12}{:.1} GiB to train ({} of {} layers run again{}), {:.1} GiB to answer\n",
-        "memory",
-        training.usage.peak as f64 / GIB,
-        training.recompute,
-        training.layers,
-        if training.fits() { "" } else { "; DOES NOT FIT" },
-        serving.peak as f64 / GIB
-    );
-    text += &format!("  {:<12}{:.2} GiB in the run's folder\n", "disk", disk as f64 / GIB);
-    text += "amounts of data are the paper's; times are what the device's measured roofs allow: count on twice as much";
-    let stages = stages.map(|s| {
-        json!({ "name": s.name, "steps": s.steps, "tokens": s.tokens, "seconds_at_roof": flops.map(|roof| s.flops / roof) })
-    });
-    let object = json!({
-        "stages": stages, "answers": answers, "decode_seconds_at_roof": decode,
-        "train_bytes": training.usage.peak, "fits": training.fits(), "generate_bytes": serving.peak, "disk_bytes": disk,
-    });
-    Ok((text, object))
+
+    fn to_json(&self) -> Value {
+        let stage = |s: &Stage| json!({"name": s.name, "steps": s.steps, "tokens": s.tokens, "seconds_at_roof": s.seconds});
+        json!({
+            "stages": self.stages.iter().map(stage).collect::<Vec<_>>(),
+            "answers": self.answers, "decode_seconds_at_roof": self.decode_seconds,
+            "train_bytes": self.training.usage.peak, "fits": self.training.fits(),
+            "generate_bytes": self.generate_bytes, "disk_bytes": self.disk_bytes,
+        })
+    }
+}
+
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
+        for Stage { name, steps, tokens, seconds } in &self.stages {
+            writeln!(f, "  {name:<12}{steps:>6} steps {tokens:>12} tokens   {}", at_roof(*seconds))?;
+        }
+        let decode = at_roof(self.decode_seconds);
+        writeln!(
+            f,
+            "  evaluation  {:>6} answers of at most {} tokens   {decode}",
+            self.answers, self.max_tokens
+        )?;
+        let (plan, fits) = (&self.training, if self.training.fits() { "" } else { "; DOES NOT FIT" });
+        let (train, answer) = (gib(plan.usage.peak), gib(self.generate_bytes));
+        let again = format!("{} of {} layers run again{fits}", plan.recompute, plan.layers);
+        writeln!(f, "  memory      {train:.1} GiB to train ({again}), {answer:.1} GiB to answer")?;
+        writeln!(f, "  disk        {:.2} GiB in the run's folder", gib(self.disk_bytes))?;
+        f.write_str("amounts of data are the paper's; times are what the device's measured roofs allow: count on twice as much")
+    }
+}
+
+/// Bytes at the peak of answering, with as many prompts as fill a batch.
+fn answering(
+    recipe: &Recipe,
+    base: &Checkpoint,
+    device: &Device,
+    compute: DType,
+    adapter: &Adapter,
+) -> Result<usize> {
+    const PROMPT: usize = 512;
+    let (p, positions) = (&recipe.protocol, base.config().max_positions);
+    let max_tokens = p.max_tokens.min(positions / 2).max(1);
+    let prompt = vec![0; PROMPT.min(positions - max_tokens).max(1)];
+    let ask = Request { n: p.n, ..Request::greedy(prompt, max_tokens) };
+    let asks = vec![ask; Limits::default().batch.div_ceil(p.n.max(1))];
+    let split = Split::from(device);
+    Ok(generation(&split, base, compute, Some(adapter), &asks, Limits::default())?.peak)
 }
 
 /// A stage over `tokens` tokens in full sequences, an epoch's many times.
-fn stage(name: &'static str, options: &TrainOptions, base: &Checkpoint, tokens: usize) -> Stage {
+fn stage(
+    name: &'static str,
+    options: &TrainOptions,
+    base: &Checkpoint,
+    tokens: usize,
+    roof: Option<f64>,
+) -> Stage {
     let seq = options.seq.min(base.config().max_positions);
     let sequences = tokens.div_ceil(seq);
-    let steps =
-        (sequences.div_ceil(options.batch) * options.epochs).min(options.max_steps.unwrap_or(usize::MAX));
+    let all = sequences.div_ceil(options.batch) * options.epochs;
+    let steps = all.min(options.max_steps.unwrap_or(usize::MAX));
+    let sequences = (sequences * options.epochs).min(steps * options.batch);
     let document = Document { tokens: vec![0; seq], targets: vec![0; seq] };
     let one = step_flops(base.config(), &[Sequence::of([&document])], options.full);
-    let sequences = (sequences * options.epochs).min(steps * options.batch);
-    Stage {
-        name,
-        steps,
-        tokens: (sequences * seq).min(tokens * options.epochs),
-        flops: one * sequences as f64,
-    }
+    let seconds = roof.map(|roof| one * sequences as f64 / roof);
+    Stage { name, steps, tokens: (sequences * seq).min(tokens * options.epochs), seconds }
 }
 
 fn at_roof(seconds: Option<f64>) -> String {
@@ -146,5 +172,31 @@ fn at_roof(seconds: Option<f64>) -> String {
         Some(s) if s < 90.0 => format!("{s:.1} s at least"),
         Some(s) if s < 5400.0 => format!("{:.0} min at least", s / 60.0),
         Some(s) => format!("{:.1} h at least", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place::DeviceArg;
+    use codelsi_model::synthetic;
+
+    #[test]
+    fn the_paper_s_steps_tokens_and_answers_are_planned_without_a_row_of_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let config =
+            codelsi_model::config::Config { max_positions: 4096, ..synthetic::config("tiny").unwrap() };
+        synthetic::make(folder.path(), &config, 7, &mut |_, _| {}).unwrap();
+        let place = PlaceArgs { device: DeviceArg::Cpu, ..PlaceArgs::default() };
+        let (text, object) = plan(&Recipe::paper(42), folder.path(), place).unwrap();
+        // 9.2 million tokens in sequences of 4096, sixteen a step: the paper's "about 140".
+        assert_eq!(
+            (&object["stages"][0]["steps"], &object["stages"][0]["tokens"]),
+            (&json!(141), &json!(PAPER_TOKENS))
+        );
+        assert_eq!(object["answers"], json!(159 * 20 * 3));
+        for line in ["   141 steps", "9540 answers", "layers run again", "GiB in the run's folder"] {
+            assert!(text.contains(line), "no `{line}` in {text}");
+        }
     }
 }
