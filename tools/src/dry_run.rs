@@ -1,5 +1,5 @@
-//! What a pipeline would take: steps, tokens, time, memory, disk; from the model's sizes and the device, before any of it
-//! is begun.
+//! What a pipeline would take: steps, tokens, time, memory, disk; from the model's sizes and the device, before any
+//! of it is begun.
 
 use crate::model_args::PlaceArgs;
 use crate::recipe::Recipe;
@@ -125,7 +125,7 @@ impl fmt::Display for Estimate {
         let again = format!("{} of {} layers run again{fits}", plan.recompute, plan.layers);
         writeln!(f, "  memory      {train:.1} GiB to train ({again}), {answer:.1} GiB to answer")?;
         writeln!(f, "  disk        {:.2} GiB in the run's folder", gib(self.disk_bytes))?;
-        f.write_str("amounts of data are the paper's; times are what the device's measured roofs allow: count on twice as much")
+        f.write_str("amounts of data are the paper's; times are at the device's measured roofs: count on twice as much")
     }
 }
 
