@@ -289,8 +289,12 @@ fn append(path: &Path, text: &str) -> Result<()> {
     file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(io)
 }
 
+fn by_name(problems: &[Problem]) -> HashMap<&str, &Problem> {
+    problems.iter().map(|p| (p.name.as_str(), p)).collect()
+}
+
 fn signatures(problems: &[Problem], samples: &[Sample]) -> Signatures {
-    let by_name: HashMap<&str, &Problem> = problems.iter().map(|p| (p.name.as_str(), p)).collect();
+    let by_name = by_name(problems);
     let mut signatures = Signatures::default();
     for sample in samples {
         let answer = sample.answer.as_ref().unwrap_or(&sample.completion);
@@ -304,7 +308,7 @@ fn signatures(problems: &[Problem], samples: &[Sample]) -> Signatures {
 /// `verdicts` are those of `completions`, in their order.
 fn per_problem(problems: &[Problem], completions: &[Completion], verdicts: &[Verdict]) -> Vec<ProblemResult> {
     let mut of_problem: HashMap<&str, ProblemResult> = HashMap::new();
-    let by_name: HashMap<&str, &Problem> = problems.iter().map(|p| (p.name.as_str(), p)).collect();
+    let by_name = by_name(problems);
     for (completion, verdict) in completions.iter().zip(verdicts) {
         let result = of_problem.entry(&verdict.name).or_default();
         result.samples += 1;

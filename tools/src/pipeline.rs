@@ -196,15 +196,23 @@ impl<'a> Stages<'a> {
     /// # Errors
     /// Those of the evaluation.
     pub fn evaluate_all(&mut self, models: &[(String, Trained)]) -> Result<()> {
-        self.evaluate("general problems", &self.sources.problems, models)?;
+        let trained = self.trained()?;
+        let trained: Vec<&str> = trained.iter().map(String::as_str).collect();
+        self.evaluate("general problems", &self.sources.problems, models, &trained)?;
         match &self.sources.private_problems {
-            Some(problems) => self.evaluate("private-API problems", problems, models),
+            Some(problems) => self.evaluate("private-API problems", problems, models, &trained),
             None => Ok(()),
         }
     }
 
-    /// Every model on one set of problems, under one protocol.
-    fn evaluate(&mut self, name: &str, problems: &Path, models: &[(String, Trained)]) -> Result<()> {
+    /// Every model on one set of problems, under one protocol; `trained_on` is the code that this run trains on.
+    fn evaluate(
+        &mut self,
+        name: &str,
+        problems: &Path,
+        models: &[(String, Trained)],
+        trained_on: &[&str],
+    ) -> Result<()> {
         let started = Instant::now();
         let recipe = self.recipe;
         let problems = recipe.protocol.problems(problems)?;
@@ -230,7 +238,9 @@ impl<'a> Stages<'a> {
                 self.run.join("evaluation").join(name.replace(' ', "-")).join(model.replace(' ', "-"));
             let mut result = measure(model, local, &problems, &protocol, &*judge, &folder, self.out)?;
             if !matches!(trained, Trained::Base) {
-                result.verbatim = Some(self.by_heart(&completions(&folder)?)?);
+                let written = completions(&folder)?;
+                let written: Vec<&str> = written.iter().map(String::as_str).collect();
+                result.verbatim = Some(longest(&written, trained_on));
             }
             eprintln!("{model}: Pass@1 {:.1} %", 100.0 * result.pass_at_1);
             results.push(result);
@@ -240,15 +250,15 @@ impl<'a> Stages<'a> {
         Ok(())
     }
 
-    /// The longest run of tokens that `written` shares with the rows that this run trains on.
-    fn by_heart(&self, written: &[String]) -> Result<(usize, String)> {
-        let mut rows = Vec::new();
+    /// The code of the rows that this run trains on.
+    fn trained(&self) -> Result<Vec<String>> {
+        let mut code = Vec::new();
         for name in ["general", "specialized"] {
             let path = self.run.join(format!("{name}.jsonl"));
-            rows.extend(if path.exists() { data::read(path)? } else { Vec::new() });
+            let rows = if path.exists() { data::read(path)? } else { Vec::new() };
+            code.extend(rows.into_iter().map(|row| row.output));
         }
-        let trained: Vec<&str> = rows.iter().map(|row| row.output.as_str()).collect();
-        Ok(longest(&written.iter().map(String::as_str).collect::<Vec<_>>(), &trained))
+        Ok(code)
     }
 
     /// Writes the report of `what` and prints the table.

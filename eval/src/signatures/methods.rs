@@ -59,6 +59,7 @@ pub fn invented(program: &Program, from: usize) -> Invented {
     let semantic = SemanticBuilder::new().with_build_nodes(true).build(&parsed.program).semantic;
     let declared = declared(&semantic);
     let given = given_classes(&semantic, from, program.tests_at);
+    let classes = classes_by_name(&semantic);
     let calls = semantic.nodes().iter().filter_map(|node| match node.kind() {
         AstKind::CallExpression(call) => match &call.callee {
             Expression::StaticMemberExpression(member) => Some(member),
@@ -75,7 +76,7 @@ pub fn invented(program: &Program, from: usize) -> Invented {
                 invented.library.insert(format!("{object}.{name}"));
             }
         } else if !declared.contains(name) && !OF_VALUES.split_whitespace().any(|method| method == name) {
-            match class_of(&semantic, &member.object).filter(|class| given.contains(class.as_str())) {
+            match class_of(&classes, &member.object).filter(|class| given.contains(class.as_str())) {
                 Some(class) => invented.private.insert(format!("{class}.{name}")),
                 None => invented.library.insert(name.to_owned()),
             };
@@ -112,20 +113,21 @@ fn given_classes(semantic: &Semantic, from: usize, to: usize) -> BTreeSet<String
 /// The library's object that an expression names, with what it has; none where the program has its own of that name.
 fn library_object(semantic: &Semantic, object: &Expression) -> Option<(&'static str, &'static str)> {
     let Expression::Identifier(identifier) = object else { return None };
-    let library = semantic.scoping().root_unresolved_references().keys().any(|name| *name == identifier.name);
-    STATIC.into_iter().find(|(name, _)| library && *name == identifier.name)
+    let known = STATIC.into_iter().find(|(name, _)| *name == identifier.name)?;
+    let own = !semantic.scoping().root_unresolved_references().keys().any(|name| *name == identifier.name);
+    (!own).then_some(known)
 }
 
 /// The class of what an expression begins with: `new C(…)`, or a name that is declared as one, and methods of it.
-fn class_of(semantic: &Semantic, object: &Expression) -> Option<String> {
+fn class_of(classes: &BTreeMap<String, String>, object: &Expression) -> Option<String> {
     match object {
         Expression::NewExpression(new) => named(&new.callee),
         Expression::CallExpression(call) => match &call.callee {
-            Expression::StaticMemberExpression(member) => class_of(semantic, &member.object),
+            Expression::StaticMemberExpression(member) => class_of(classes, &member.object),
             _ => None,
         },
-        Expression::ParenthesizedExpression(inner) => class_of(semantic, &inner.expression),
-        Expression::Identifier(identifier) => classes_by_name(semantic).remove(identifier.name.as_str()),
+        Expression::ParenthesizedExpression(inner) => class_of(classes, &inner.expression),
+        Expression::Identifier(identifier) => classes.get(identifier.name.as_str()).cloned(),
         _ => None,
     }
 }
