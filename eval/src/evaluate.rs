@@ -4,55 +4,16 @@ use crate::jsonl;
 use crate::judge::verdicts::{Completion, Verdict, judge_all};
 use crate::judge::{Counts, Judge, Status};
 use crate::problem::Problem;
-use crate::protocol::{PromptFormat, Protocol};
+use crate::protocol::Protocol;
+use crate::sampling::{Ask, Completer, Question, Sample, Watch, draw};
 use crate::signatures::Signatures;
 use crate::statistics::{Difference, bootstrap, paired, pass_at_k};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
-
-/// Problems that are generated between two writes of the samples file.
-const CHUNK: usize = 16;
-
-/// What a model is asked for one problem.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ask {
-    pub prompt: String,
-    /// What a model that chats is told instead: its server wraps a message in its own way.
-    pub message: Option<String>,
-    /// Samples wanted.
-    pub n: usize,
-    pub max_tokens: usize,
-    pub temperature: f32,
-    pub top_p: f32,
-    /// Sample i of this problem is number i under this seed, whatever else is in the batch.
-    pub seed: u64,
-    /// An answer ends before the first of these.
-    pub stop: Vec<String>,
-}
-
-/// A model, as far as evaluation knows one.
-pub trait Completer {
-    /// The answers to each question, `n` of them in order. The same question must get the same answers in any company.
-    /// `tokens` hears of tokens as they are made.
-    fn complete(&mut self, asks: &[Ask], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>>;
-}
-
-/// A line of `samples.jsonl`; `codelsi judge` takes the file as completions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
-    pub id: String,
-    pub name: String,
-    pub completion: String,
-    /// The whole answer, where the completion is only a part of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<String>,
-}
 
 /// How one problem went.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -125,16 +86,6 @@ impl ModelResult {
     }
 }
 
-/// What a caller hears while a model is evaluated.
-pub trait Watch: Sync {
-    fn generated(&self, _problems: usize, _of: usize) {}
-    fn tokens(&self, _new: usize) {}
-    fn judged(&self, _programs: usize, _of: usize) {}
-}
-
-/// Nobody listens.
-impl Watch for () {}
-
 /// Evaluates one model into `folder`: `protocol.json`, `samples.jsonl`, `verdicts.jsonl`, `result.json`.
 ///
 /// # Errors
@@ -152,7 +103,10 @@ pub fn evaluate(
     protocol.format.check(problems)?;
     check_protocol(protocol, &folder.join("protocol.json"))?;
     let started = Instant::now();
-    let samples = sample(model, problems, protocol, &folder.join("samples.jsonl"), watch).at(name)?;
+    let questions: Vec<Question> =
+        problems.iter().map(|p| Question { name: &p.name, ask: ask(p, protocol) }).collect();
+    let completion = |i: usize, answer: &str| protocol.format.completion(&problems[i], answer);
+    let samples = draw(model, &questions, &completion, &folder.join("samples.jsonl"), watch).at(name)?;
     let generate_seconds = started.elapsed().as_secs_f64();
 
     let signatures = signatures(problems, &samples);
@@ -196,15 +150,6 @@ pub fn evaluate(
     Ok(result)
 }
 
-/// The completions that an evaluation left in `folder`.
-///
-/// # Errors
-/// When they cannot be read.
-pub fn completions(folder: &Path) -> Result<Vec<String>> {
-    let samples: Vec<Sample> = jsonl::read(&folder.join("samples.jsonl"))?;
-    Ok(samples.into_iter().map(|sample| sample.completion).collect())
-}
-
 /// Refuses to mix figures: a folder belongs to the protocol it was begun under.
 fn check_protocol(protocol: &Protocol, path: &Path) -> Result<()> {
     let Ok(text) = std::fs::read_to_string(path) else {
@@ -223,36 +168,6 @@ fn check_protocol(protocol: &Protocol, path: &Path) -> Result<()> {
     Err(Error::new(message).at(path.display().to_string()))
 }
 
-/// Draws what samples the file does not hold yet; a problem's samples are written together or not at all.
-fn sample(
-    model: &mut dyn Completer,
-    problems: &[Problem],
-    protocol: &Protocol,
-    path: &Path,
-    watch: &dyn Watch,
-) -> Result<Vec<Sample>> {
-    let kept = whole(jsonl::read_partial(path), protocol.samples);
-    write_atomic(path, kept.values().flatten().map(jsonl::line).collect::<String>().as_bytes())?;
-    let mut of_problem = kept;
-    let missing: Vec<&Problem> = problems.iter().filter(|p| !of_problem.contains_key(&p.name)).collect();
-    let mut done = problems.len() - missing.len();
-    watch.generated(done, problems.len());
-    for chunk in missing.chunks(CHUNK) {
-        let asks: Vec<Ask> = chunk.iter().map(|problem| ask(problem, protocol)).collect();
-        let answers = model.complete(&asks, &mut |new| watch.tokens(new))?;
-        let mut text = String::new();
-        for (problem, answers) in chunk.iter().zip(answers) {
-            let samples = samples(problem, protocol.format, answers);
-            text.extend(samples.iter().map(jsonl::line));
-            of_problem.insert(problem.name.clone(), samples);
-        }
-        append(path, &text)?;
-        done += chunk.len();
-        watch.generated(done, problems.len());
-    }
-    Ok(problems.iter().filter_map(|p| of_problem.remove(&p.name)).flatten().collect())
-}
-
 fn ask(problem: &Problem, protocol: &Protocol) -> Ask {
     Ask {
         prompt: protocol.format.prompt(problem),
@@ -264,29 +179,6 @@ fn ask(problem: &Problem, protocol: &Protocol) -> Ask {
         seed: protocol.seed_of(&problem.name),
         stop: protocol.format.stop(problem),
     }
-}
-
-fn samples(problem: &Problem, format: PromptFormat, answers: Vec<String>) -> Vec<Sample> {
-    let sample = |(i, answer): (usize, String)| {
-        let completion = format.completion(problem, &answer);
-        let answer = (completion != answer).then_some(answer);
-        Sample { id: format!("{}#{i}", problem.name), name: problem.name.clone(), completion, answer }
-    };
-    answers.into_iter().enumerate().map(sample).collect()
-}
-
-/// The problems whose samples are all there.
-fn whole(samples: Vec<Sample>, n: usize) -> HashMap<String, Vec<Sample>> {
-    let mut of_problem: HashMap<String, Vec<Sample>> = HashMap::new();
-    samples.into_iter().for_each(|s| of_problem.entry(s.name.clone()).or_default().push(s));
-    of_problem.retain(|_, samples| samples.len() == n);
-    of_problem
-}
-
-fn append(path: &Path, text: &str) -> Result<()> {
-    let io = |e| Error::io(path, e);
-    let mut file = OpenOptions::new().append(true).open(path).map_err(io)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(io)
 }
 
 fn by_name(problems: &[Problem]) -> HashMap<&str, &Problem> {
@@ -335,6 +227,7 @@ mod tests {
     use super::*;
     use crate::judge::Judgement;
     use crate::problem::Program;
+    use crate::protocol::PromptFormat;
 
     /// Answers with its seed; breaks down after some questions.
     struct Fake {

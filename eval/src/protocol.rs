@@ -144,9 +144,14 @@ impl Protocol {
 
     /// The seed of a problem's samples; sample i uses number i under it.
     pub fn seed_of(&self, problem: &str) -> u64 {
-        let digest = Sha256::new().chain_update(self.seed.to_le_bytes()).chain_update(problem).finalize();
-        u64::from_le_bytes(digest[..8].try_into().expect("eight bytes"))
+        seed_of(self.seed, problem)
     }
+}
+
+/// The seed of what is drawn for a question of that name.
+pub fn seed_of(seed: u64, name: &str) -> u64 {
+    let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(name).finalize();
+    u64::from_le_bytes(digest[..8].try_into().expect("eight bytes"))
 }
 
 /// A short description, one line a part.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 const RESAMPLES: usize = 10_000;
 
 /// An estimate with its 95 % interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     pub value: f64,
     pub low: f64,

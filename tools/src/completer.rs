@@ -4,7 +4,7 @@ use crate::model_args::{Loaded, ModelArgs};
 use crate::ranks::{RankArgs, together};
 use codelsi_engine::Result;
 use codelsi_engine::memory::Usage;
-use codelsi_eval::evaluate::{Ask, Completer};
+use codelsi_eval::sampling::{Ask, Completer};
 use codelsi_model::generate::{Limits, Request, Sampling, generate};
 use std::path::Path;
 use std::sync::mpsc::channel;

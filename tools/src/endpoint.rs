@@ -1,7 +1,7 @@
 //! Models behind an OpenAI-compatible address, asked as our own are.
 
 use codelsi_engine::{At, Error, Result};
-use codelsi_eval::evaluate::{Ask, Completer};
+use codelsi_eval::sampling::{Ask, Completer};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::time::Duration;

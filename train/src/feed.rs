@@ -22,7 +22,10 @@ impl<'a> Feed<'a> {
     /// Reads, splits and encodes the data.
     pub fn open(options: &'a TrainOptions, tokenizer: &Tokenizer) -> Result<Self> {
         let rows = data::read(&options.data)?;
-        let (mut training, validation) = data::split(rows, options.validation, options.seed)?;
+        let (mut training, validation) = match &options.validation_data {
+            Some(held_out) => (rows, data::read(held_out)?),
+            None => data::split(rows, options.validation, options.seed)?,
+        };
         if let Some(replay) = &options.replay {
             training.extend(data::spread(data::read(replay)?, options.replay_rows));
         }

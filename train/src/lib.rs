@@ -20,6 +20,7 @@ pub mod pack;
 pub mod plan;
 pub mod ranks;
 pub mod schedule;
+pub mod specialize;
 pub mod summed;
 pub mod trainer;
 pub mod weights;

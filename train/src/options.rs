@@ -51,6 +51,8 @@ pub struct TrainOptions {
     pub template: Template,
     /// Rows set aside for the validation loss.
     pub validation: usize,
+    /// Rows of a file of their own that the validation loss is measured on instead; none is set aside then.
+    pub validation_data: Option<PathBuf>,
     /// Steps between validations; 0 measures before the first and after the last step only.
     pub validate_every: usize,
     /// Steps between checkpoints; 0 saves after the last step only.
@@ -131,6 +133,7 @@ impl Default for TrainOptions {
             micro_batch: 1,
             template: Template::Paper,
             validation: 16,
+            validation_data: None,
             validate_every: 0,
             save_every: 50,
             resume: false,
@@ -173,7 +176,7 @@ impl TrainOptions {
             "lr": self.lr, "warmup": self.warmup, "weight_decay": written(self.weight_decay), "clip": self.clip,
             "epochs": self.epochs, "max_steps": self.max_steps,
             "seq": self.seq, "batch": self.batch, "micro_batch": self.micro_batch,
-            "template": self.template.name(), "validation": self.validation,
+            "template": self.template.name(), "validation": self.validation, "validation_data": self.validation_data,
             "compute": format!("{:?}", self.compute).to_lowercase(),
             "seed": self.seed,
         });

@@ -5,11 +5,19 @@
 
 mod methods;
 
-use crate::problem::Problem;
+use crate::problem::{Problem, Program};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use methods::Invented;
+
+/// The methods that `code` calls and that neither it declares, nor JavaScript's library has, nor `known` holds.
+pub fn unknown_methods(code: &str, known: &BTreeSet<String>) -> BTreeSet<String> {
+    let program = Program { text: code.to_owned(), tests_at: code.len() };
+    let Invented { library, private } = methods::invented(&program, 0);
+    let own = |name: &String| name.rsplit('.').next().is_some_and(|name| known.contains(name));
+    library.into_iter().chain(private).filter(|name| !own(name)).collect()
+}
 
 /// How many samples of a model show each signature.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -91,6 +91,9 @@ pub struct Train {
     /// Rows set aside for the validation loss.
     #[arg(long, default_value_t = 16)]
     validation: usize,
+    /// Rows to measure the validation loss on, instead of setting some of --data aside.
+    #[arg(long, conflicts_with = "validation")]
+    validation_data: Option<PathBuf>,
     /// Steps between validations; 0 validates at the start and the end.
     #[arg(long, default_value_t = 0)]
     validate_every: usize,
@@ -142,6 +145,7 @@ pub fn run(args: &Train, out: &Output) -> Result<()> {
         micro_batch: args.micro_batch,
         template: args.template,
         validation: args.validation,
+        validation_data: args.validation_data.clone(),
         validate_every: args.validate_every,
         save_every: args.save_every,
         resume: args.resume,

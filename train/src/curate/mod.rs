@@ -164,6 +164,20 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
     Ok((rows, counts))
 }
 
+/// Every source that lies under `paths`, in their order.
+///
+/// # Errors
+/// A place that cannot be read or holds none.
+pub fn sources(paths: &[PathBuf]) -> Result<Vec<Source>> {
+    Ok(paths
+        .iter()
+        .map(|path| source::read(path))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .flat_map(|f| f.sources)
+        .collect())
+}
+
 /// Writes the rows as JSON Lines, whole or not at all.
 pub fn write(path: impl AsRef<std::path::Path>, rows: &[Row]) -> Result<()> {
     jsonl::write(path, rows)

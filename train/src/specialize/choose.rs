@@ -1,0 +1,136 @@
+//! Which rows of a private repository are trained on, and which are kept to measure.
+
+use super::Api;
+use crate::curate::{Kind, Row};
+use std::collections::BTreeSet;
+
+/// The order in which rows are most telling: each next one shows most exported names that those before it do not
+/// (greedy maximum coverage); when all are shown, the count begins anew. Among equals the shorter one comes first, then
+/// the earlier one. The first `n` are the best `n` to train on.
+pub fn choose(rows: &[Row], api: &Api, n: usize) -> Vec<usize> {
+    let shown: Vec<BTreeSet<String>> = rows.iter().map(|row| shown(row, api)).collect();
+    let mut left: BTreeSet<usize> = (0..rows.len()).collect();
+    let (mut chosen, mut covered) = (Vec::new(), BTreeSet::new());
+    while chosen.len() < n && !left.is_empty() {
+        let gain = |&i: &usize| shown[i].difference(&covered).count();
+        let best = left
+            .iter()
+            .copied()
+            .min_by_key(|i| (std::cmp::Reverse(gain(i)), rows[*i].output.len(), *i))
+            .expect("some are left");
+        if gain(&best) == 0 && !covered.is_empty() {
+            covered.clear();
+            continue;
+        }
+        left.remove(&best);
+        covered.extend(shown[best].iter().cloned());
+        chosen.push(best);
+    }
+    chosen
+}
+
+/// The exported names that a row shows: itself, functions that it names, classes that it names, and of those (its own
+/// among them) the methods that it calls. `Class.method` for a method.
+fn shown(row: &Row, api: &Api) -> BTreeSet<String> {
+    let words: BTreeSet<&str> = words(&row.output).collect();
+    let called: BTreeSet<&str> = row.output.split('.').skip(1).filter_map(first_word).collect();
+    let own = row.name.split('.').next().unwrap_or(&row.name);
+    let mut shown: BTreeSet<String> =
+        api.functions.iter().filter(|f| words.contains(f.as_str())).cloned().collect();
+    for (class, methods) in &api.classes {
+        let is_own = row.kind != Kind::Function && own == class;
+        if !is_own && !words.contains(class.as_str()) {
+            continue;
+        }
+        shown.insert(class.clone());
+        let declared = |m: &str| is_own && (row.kind == Kind::Class || row.name.ends_with(&format!(".{m}")));
+        let methods = methods.iter().filter(|m| called.contains(m.as_str()) || declared(m));
+        shown.extend(methods.map(|method| format!("{class}.{method}")));
+    }
+    shown
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '$'
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c| !is_word(c)).filter(|word| !word.is_empty())
+}
+
+/// The word that `text` begins with.
+fn first_word(text: &str) -> Option<&str> {
+    let end = text.find(|c| !is_word(c)).unwrap_or(text.len());
+    (end > 0).then(|| &text[..end])
+}
+
+/// At most `n` of the rows that are not `chosen`, evenly spread. A row that holds a chosen one, or stands in one, as a
+/// method in its class, would be no test: it is neither.
+pub fn held_out(rows: &[Row], chosen: &[usize], n: usize) -> Vec<usize> {
+    let bare = |i: &usize| rows[*i].output.split_whitespace().collect::<String>();
+    let trained: Vec<String> = chosen.iter().map(bare).collect();
+    let fresh = |i: &usize| {
+        let own = bare(i);
+        !trained.iter().any(|t| t.contains(&own) || own.contains(t.as_str()))
+    };
+    let chosen: BTreeSet<usize> = chosen.iter().copied().collect();
+    let rest: Vec<usize> = (0..rows.len()).filter(|i| !chosen.contains(i) && fresh(i)).collect();
+    crate::data::spread(rest, n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, kind: Kind, output: &str) -> Row {
+        Row {
+            instruction: String::new(),
+            output: output.into(),
+            repo: None,
+            path: "a.ts".into(),
+            name: name.into(),
+            kind,
+            license: None,
+        }
+    }
+
+    fn api() -> Api {
+        let set = |names: &str| names.split_whitespace().map(str::to_string).collect::<BTreeSet<_>>();
+        Api {
+            classes: [("Client".to_string(), set("get post")), ("Cache".to_string(), set("get"))].into(),
+            functions: set("open"),
+            types: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn the_rows_that_show_most_names_come_first_and_no_name_twice() {
+        let rows = [
+            row("Client.get", Kind::Method, "get(a) { return this.post(a); }"),
+            row("Client.post", Kind::Method, "post(a) { return 1; }"),
+            row("open", Kind::Function, "function open() { return new Cache().get(1); }"),
+            row("aside", Kind::Function, "function aside() { return x.get(); }"),
+        ];
+        let names = |i: usize| shown(&rows[i], &api()).into_iter().collect::<Vec<_>>().join(" ");
+        assert_eq!(names(0), "Client Client.get Client.post");
+        assert_eq!(names(2), "Cache Cache.get open");
+        assert_eq!(names(3), "", "whose get it is, nobody knows");
+        // Both show three; the shorter one first. Then the count begins anew.
+        assert_eq!(choose(&rows, &api(), 4), [0, 2, 1, 3]);
+        assert_eq!(choose(&rows, &api(), 1), [0]);
+        assert_eq!(choose(&[], &api(), 3), [0; 0]);
+    }
+
+    #[test]
+    fn what_stands_in_a_chosen_row_is_not_held_out() {
+        let rows = [
+            row("A", Kind::Class, "class A {\n  one() { return 1; }\n}"),
+            row("A.one", Kind::Method, "one() {\n  return 1; }"),
+            row("b", Kind::Function, "function b() {}"),
+            row("c", Kind::Function, "function c() {}"),
+        ];
+        assert_eq!(held_out(&rows, &[0], 9), [2, 3]);
+        assert_eq!(held_out(&rows, &[1], 9), [2, 3], "the class holds the method");
+        assert_eq!(held_out(&rows, &[2], 1), [3]);
+    }
+}
