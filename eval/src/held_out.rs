@@ -67,7 +67,7 @@ pub struct Reading {
     /// The longest run of tokens that the answers share with training data.
     pub verbatim: Option<(usize, String)>,
     /// By row: what `valid` and `names` are the means of.
-    per_row: Vec<(f64, Option<f64>)>,
+    pub per_row: Vec<(f64, Option<f64>)>,
 }
 
 impl Reading {

@@ -1,12 +1,15 @@
 //! The paper's comparisons, each one command: the same base, data and protocol, one thing changed at a time.
 
+use crate::commands::evaluate::Pairs;
 use crate::pipeline::{Stages, Trained};
 use crate::recipe::Recipe;
 use clap::ValueEnum;
-use codelsi_engine::{Error, Result};
-use codelsi_eval::report::Report;
+use codelsi_engine::Result;
+use codelsi_eval::report::{Report, Sweep};
+use codelsi_train::curate::{self, Limits, Row};
+use codelsi_train::specialize::{Api, choose};
 use codelsi_train::{TrainOptions, data, jsonl};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -19,6 +22,8 @@ pub enum Ablation {
     Stages,
     /// LoRA, rank-stabilized LoRA and every weight, on the general rows.
     Methods,
+    /// The specialized stage on each private repository by itself, read on the rows that it holds out.
+    Repositories,
 }
 
 impl Ablation {
@@ -28,7 +33,20 @@ impl Ablation {
             Ablation::Samples => "how many private rows",
             Ablation::Stages => "general, then specialized, against direct",
             Ablation::Methods => "methods of fine-tuning",
+            Ablation::Repositories => "one private repository after another",
         }
+    }
+
+    /// The quantity that is varied: the number in the models' names.
+    fn varied(self, models: &Variants) -> Option<Sweep> {
+        let name = match self {
+            Ablation::Rank => "the rank of the adapter",
+            Ablation::Samples => "private rows",
+            _ => return None,
+        };
+        let number = |name: &str| name.chars().filter(char::is_ascii_digit).collect::<String>();
+        let points = models.iter().map(|(model, _)| (number(model), model.clone()));
+        Some(Sweep { name: name.into(), points: points.filter(|(number, _)| !number.is_empty()).collect() })
     }
 
     /// Trains and measures every variant.
@@ -36,18 +54,21 @@ impl Ablation {
     /// # Errors
     /// Those of the stages.
     pub fn run(self, recipe: &Recipe, mut stages: Stages) -> Result<Report> {
-        stages.curate("general", &stages.sources.public)?;
-        if matches!(self, Ablation::Samples | Ablation::Stages) {
-            stages.curate("specialized", &stages.sources.private)?;
-        }
-        let mut models = vec![("base".to_string(), Trained::Base)];
-        models.extend(match self {
-            Ablation::Rank => ranks(recipe, &mut stages)?,
-            Ablation::Samples => samples(recipe, &mut stages)?,
-            Ablation::Stages => staging(recipe, &mut stages)?,
-            Ablation::Methods => methods(recipe, &mut stages)?,
-        });
-        stages.evaluate_all(&models)?;
+        stages.curate("general", &stages.sources.public, Limits::default())?;
+        let base = || [("base".to_string(), Trained::Base)].into_iter();
+        let models: Variants = match self {
+            Ablation::Rank => base().chain(ranks(recipe, &mut stages)?).collect(),
+            Ablation::Samples => base().chain(samples(recipe, &mut stages)?).collect(),
+            Ablation::Stages => base().chain(staging(recipe, &mut stages)?).collect(),
+            Ablation::Methods => base().chain(methods(recipe, &mut stages)?).collect(),
+            Ablation::Repositories => repositories(recipe, &mut stages)?,
+        };
+        let pairs = match self {
+            Ablation::Methods | Ablation::Repositories => Pairs::WithFirst,
+            Ablation::Rank | Ablation::Samples | Ablation::Stages => Pairs::Steps,
+        };
+        stages.report.sweep = self.varied(&models);
+        stages.evaluate_all(&models, pairs)?;
         stages.finish(self.title())
     }
 }
@@ -79,9 +100,34 @@ fn methods(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
     variants.into_iter().map(|(name, options)| general(stages, name, options)).collect()
 }
 
-fn samples(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
+fn repositories(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
     let on = stages.train("general", "general", recipe.general.clone(), None)?;
-    let rows = data::read(stages.run.join("specialized.jsonl"))?;
+    let mut variants = vec![("general".to_string(), Trained::Adapter(on.clone()))];
+    let paths: Vec<Vec<PathBuf>> =
+        stages.sources.private.iter().map(|path| curate::repositories(path)).collect::<Result<_>>()?;
+    for path in paths.into_iter().flatten() {
+        let name = name_of(&path);
+        let private = stages.private(&name, &[path], recipe.private_rows)?;
+        let options = private.validated(stages.specialized());
+        let folder = stages.train(&name, &name, options, Some(&on))?;
+        stages.read_held_out(&private, ("general", &on), (&name, &folder))?;
+        variants.push((name, Trained::Adapter(folder)));
+    }
+    Ok(variants)
+}
+
+/// What a repository is called: its folder, or its corpus without the ending.
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    name.strip_suffix(".jsonl").unwrap_or(name).to_string()
+}
+
+fn samples(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
+    stages.curate("specialized", &stages.sources.private, Limits::default())?;
+    let on = stages.train("general", "general", recipe.general.clone(), None)?;
+    let rows: Vec<Row> = jsonl::read(stages.run.join("specialized.jsonl"))?;
+    let telling = choose(&rows, &Api::of(&curate::sources(&stages.sources.private)?)?, rows.len());
     let mut variants = vec![("general".to_string(), Trained::Adapter(on.clone()))];
     for n in [5, 10, 20, 40, 80] {
         if n > rows.len() {
@@ -91,7 +137,8 @@ fn samples(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
             break;
         }
         let name = format!("{n} rows");
-        jsonl::write(stages.run.join(format!("{name}.jsonl")), &data::spread(rows.clone(), n))?;
+        let chosen: Vec<&Row> = telling[..n].iter().map(|&i| &rows[i]).collect();
+        jsonl::write(stages.run.join(format!("{name}.jsonl")), &chosen)?;
         let options = TrainOptions { validation: 0, ..stages.specialized() };
         let folder = stages.train(&name, &name, options, Some(&on))?;
         variants.push((name, Trained::Adapter(folder)));
@@ -101,13 +148,9 @@ fn samples(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
 
 fn staging(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
     let path = |stages: &Stages, name: &str| -> PathBuf { stages.run.join(format!("{name}.jsonl")) };
-    let private = data::spread(data::read(path(stages, "specialized"))?, recipe.private_rows);
-    if private.is_empty() {
-        return Err(Error::new("no private row was kept: there is nothing to specialize on"));
-    }
-    jsonl::write(path(stages, "specialized"), &private)?;
+    stages.private("specialized", &stages.sources.private, recipe.private_rows)?;
     let mut both = data::read(path(stages, "general"))?;
-    both.extend(private);
+    both.extend(data::read(path(stages, "specialized"))?);
     jsonl::write(path(stages, "mixed"), &both)?;
 
     let alone = TrainOptions { validation: 0, replay: None, replay_rows: 0, ..stages.specialized() };

@@ -15,6 +15,7 @@ pub mod output;
 pub mod parity;
 pub mod pipeline;
 pub mod place;
+pub mod private;
 pub mod ranks;
 pub mod recipe;
 pub mod table;

@@ -3,7 +3,7 @@
 //! Every stage leaves its result in the run's folder; a run that was cut short takes them up again.
 
 use crate::commands::curate::curate;
-use crate::commands::evaluate::{measure, set};
+use crate::commands::evaluate::{Pairs, measure, set};
 use crate::commands::judge::JudgeArgs;
 use crate::commands::report::save;
 use crate::commands::train::train;
@@ -22,7 +22,7 @@ use codelsi_eval::sampling::completions;
 use codelsi_eval::verbatim::longest;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_train::curate::{Counts, Limits, Options};
-use codelsi_train::{TrainOptions, data, jsonl, metrics};
+use codelsi_train::{TrainOptions, data, metrics};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -49,31 +49,32 @@ pub fn run(
     out: &Output,
 ) -> Result<Report> {
     let mut stages = Stages::begin(recipe, sources, run, (place, ranks), judge, out)?;
-    stages.curate("general", &sources.public)?;
-    stages.curate("specialized", &sources.private)?;
-    let held_out = stages.choose_private(recipe.private_rows)?;
+    stages.curate("general", &sources.public, Limits::default())?;
+    let private = stages.private("specialized", &sources.private, recipe.private_rows)?;
 
     let general = stages.train("general", "general", recipe.general.clone(), None)?;
-    let specialized = TrainOptions { validation: held_out, ..stages.specialized() };
-    let specialized = stages.train("specialized", "specialized", specialized, Some(&general))?;
+    let options = private.validated(stages.specialized());
+    let specialized = stages.train("specialized", "specialized", options, Some(&general))?;
+    stages.read_held_out(&private, ("general", &general), ("specialized", &specialized))?;
 
     let models = [
         ("base".into(), Trained::Base),
         ("general".into(), Trained::Adapter(general)),
         ("specialized".into(), Trained::Adapter(specialized)),
     ];
-    stages.evaluate_all(&models)?;
+    stages.evaluate_all(&models, Pairs::Steps)?;
+    stages.report.beside_paper = true;
     stages.finish(&format!("the {} recipe", recipe.name))
 }
 
 /// A run under way.
 pub struct Stages<'a> {
-    recipe: &'a Recipe,
+    pub recipe: &'a Recipe,
     judge: &'a JudgeArgs,
     pub run: &'a Path,
     place: PlaceArgs,
     ranks: RankArgs,
-    out: &'a Output,
+    pub out: &'a Output,
     base: Checkpoint,
     pub sources: &'a Sources,
     pub report: Report,
@@ -113,29 +114,21 @@ impl<'a> Stages<'a> {
     ///
     /// # Errors
     /// Those of the curation.
-    pub fn curate(&mut self, name: &str, paths: &[PathBuf]) -> Result<()> {
+    pub fn curate(&mut self, name: &str, paths: &[PathBuf], limits: Limits) -> Result<Counts> {
         let started = Instant::now();
         let against = [&self.sources.problems].into_iter().chain(&self.sources.private_problems);
         let options = Options {
             paths: paths.to_vec(),
             against: against.cloned().collect(),
             resemblance: self.recipe.resemblance,
-            limits: Limits::default(),
+            limits,
         };
         let counts = curate(&options, &self.run.join(format!("{name}.jsonl")), self.out)?;
         eprintln!("curated {name}: {} of {} kept", counts.kept, counts.read);
+        self.report.curation.retain(|earlier| earlier.name != name);
         self.report.curation.push(curation(name, &counts));
         self.time(&format!("curate {name}"), started);
-        Ok(())
-    }
-
-    /// Keeps the private rows that the recipe trains on, evenly spread, and as many again at most to validate;
-    /// returns the number of the latter.
-    fn choose_private(&self, wanted: usize) -> Result<usize> {
-        let path = self.run.join("specialized.jsonl");
-        let rows = data::spread(data::read(&path)?, 2 * wanted);
-        jsonl::write(&path, &rows)?;
-        Ok(rows.len().saturating_sub(wanted))
+        Ok(counts)
     }
 
     /// The recipe's specialized stage, with the general rows that it sees again.
@@ -196,14 +189,20 @@ impl<'a> Stages<'a> {
     ///
     /// # Errors
     /// Those of the evaluation.
-    pub fn evaluate_all(&mut self, models: &[(String, Trained)]) -> Result<()> {
+    pub fn evaluate_all(&mut self, models: &[(String, Trained)], pairs: Pairs) -> Result<()> {
         let trained = self.trained()?;
         let trained: Vec<&str> = trained.iter().map(String::as_str).collect();
-        self.evaluate("general problems", &self.sources.problems, models, &trained)?;
-        match &self.sources.private_problems {
-            Some(problems) => self.evaluate("private-API problems", problems, models, &trained),
-            None => Ok(()),
+        let sets = [
+            ("general problems", Some(&self.sources.problems)),
+            ("private-API problems", self.sources.private_problems.as_ref()),
+        ];
+        for (name, problems) in sets {
+            if let Some(problems) = problems {
+                let results = self.evaluate(name, problems, models, &trained)?;
+                self.report.sets.push(set(name, results, pairs)?);
+            }
         }
+        Ok(())
     }
 
     /// Every model on one set of problems, under one protocol; `trained_on` is the code that this run trains on.
@@ -213,17 +212,14 @@ impl<'a> Stages<'a> {
         problems: &Path,
         models: &[(String, Trained)],
         trained_on: &[&str],
-    ) -> Result<()> {
+    ) -> Result<Vec<ModelResult>> {
         let started = Instant::now();
         let recipe = self.recipe;
         let problems = recipe.protocol.problems(problems)?;
         let judge = self.judge.open(&problems)?;
         let protocol = recipe.protocol.protocol(&problems, &*judge);
         eprintln!("\n== {name}\n{protocol}");
-        let open = |model: &Path| {
-            LocalModel::open(&ModelArgs { model: model.to_owned(), place: self.place }, self.ranks)
-        };
-        let mut base = open(&self.sources.model)?;
+        let mut base = self.open(&self.sources.model)?;
         let mut results: Vec<ModelResult> = Vec::new();
         for (model, trained) in models {
             let mut own = None;
@@ -233,7 +229,7 @@ impl<'a> Stages<'a> {
                     base.put_on(folder)?;
                     &mut base
                 }
-                Trained::Model(folder) => own.insert(open(folder)?),
+                Trained::Model(folder) => own.insert(self.open(folder)?),
             };
             let folder =
                 self.run.join("evaluation").join(name.replace(' ', "-")).join(model.replace(' ', "-"));
@@ -246,9 +242,16 @@ impl<'a> Stages<'a> {
             eprintln!("{model}: Pass@1 {:.1} %", 100.0 * result.pass_at_1);
             results.push(result);
         }
-        self.report.sets.push(set(name, results)?);
         self.time(&format!("evaluate {name}"), started);
-        Ok(())
+        Ok(results)
+    }
+
+    /// A model, where this run's models are.
+    ///
+    /// # Errors
+    /// When it does not load or fit.
+    pub fn open(&self, model: &Path) -> Result<LocalModel> {
+        LocalModel::open(&ModelArgs { model: model.to_owned(), place: self.place }, self.ranks)
     }
 
     /// The code of the rows that this run trains on.

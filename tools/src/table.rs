@@ -1,25 +1,66 @@
 //! The paper's table as text.
 
-use codelsi_eval::report::{ProblemSet, Report, Row};
+use codelsi_eval::report::{self, HeldOut, ProblemSet, Report, Row};
+use codelsi_eval::statistics::Interval;
 use std::fmt::Write;
 
 /// Models, how they were trained and what they earned, then the paired differences.
 pub fn whole(report: &Report) -> String {
     let mut text = String::new();
     if !report.models.is_empty() {
+        let width = width(report.models.iter().map(|row| &row.name));
         let _ = writeln!(
             text,
-            "{:<18}{:>10}{:>18}{:>18}{:>10}{:>9}{:>11}",
+            "{:<width$}{:>10}{:>18}{:>18}{:>10}{:>9}{:>11}",
             "model", "trainable", "loss", "validation loss", "tokens/s", "seconds", "peak"
         );
-        report.models.iter().for_each(|row| text.push_str(&training(row)));
+        report.models.iter().for_each(|row| text.push_str(&training(row, width)));
         text.push('\n');
     }
     text.push_str(&sets(&report.sets));
+    text.push_str(&held_out(&report.held_out));
     text
 }
 
-fn training(row: &Row) -> String {
+/// What models made of private rows that none has trained on.
+fn held_out(repositories: &[HeldOut]) -> String {
+    let mut text = String::new();
+    for repository in repositories {
+        let rows = repository.readings.first().map_or(0, |r| r.rows);
+        let (shown, of) = repository.shown;
+        let _ = writeln!(
+            text,
+            "{}: {} rows learned (they show {shown} of {of} exported names), {rows} held out",
+            repository.repository, repository.trained
+        );
+        let width = width(repository.readings.iter().map(|r| &r.model));
+        for r in &repository.readings {
+            let share = |i: Interval| {
+                format!("{:.1} % [{:.1}, {:.1}]", 100.0 * i.value, 100.0 * i.low, 100.0 * i.high)
+            };
+            let _ = writeln!(
+                text,
+                "  {:<width$}perplexity {}   names found {}   parses {}   invents {}",
+                r.model,
+                r.perplexity.map_or("-".into(), |p| format!("{p:.2}")),
+                r.names.map_or("-".into(), share),
+                share(r.valid),
+                share(r.invented),
+            );
+        }
+        report::held_out_differences(repository)
+            .iter()
+            .for_each(|line| text.push_str(&format!("  {line}\n")));
+    }
+    text
+}
+
+/// Columns that the longest of the names takes.
+fn width<'a>(names: impl Iterator<Item = &'a String>) -> usize {
+    names.map(|name| name.chars().count() + 2).max().unwrap_or(0).max(18)
+}
+
+fn training(row: &Row, width: usize) -> String {
     let share = match (row.trainable, row.total) {
         (Some(n), Some(of)) if of > 0 => format!("{:.2} %", 100.0 * n as f64 / of as f64),
         _ => "-".into(),
@@ -31,7 +72,7 @@ fn training(row: &Row) -> String {
         row.tokens.zip(row.tokens_per_s).map_or("-".into(), |(n, rate)| format!("{:.0}", n as f64 / rate));
     let peak = row.peak_bytes.map_or("-".into(), |n| format!("{:.1} MiB", n as f64 / f64::from(1 << 20)));
     format!(
-        "{:<18}{share:>10}{loss:>18}{:>18}{rate:>10}{seconds:>9}{peak:>11}\n",
+        "{:<width$}{share:>10}{loss:>18}{:>18}{rate:>10}{seconds:>9}{peak:>11}\n",
         row.name,
         arrow(row.validation_loss)
     )
@@ -44,10 +85,11 @@ pub fn sets(sets: &[ProblemSet]) -> String {
         let first = set.results.first();
         let (problems, samples) = first.map_or((0, 0), |r| (r.problems, r.protocol.samples));
         let _ = writeln!(text, "Pass@1 on {}: {problems} problems, {samples} samples each", set.name);
+        let width = width(set.results.iter().map(|r| &r.name));
         for r in &set.results {
             let _ = writeln!(
                 text,
-                "  {:<18}{:>6.1} %   [{:.1}, {:.1}]",
+                "  {:<width$}{:>6.1} %   [{:.1}, {:.1}]",
                 r.name,
                 100.0 * r.pass_at_1,
                 100.0 * r.low,

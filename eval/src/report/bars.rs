@@ -1,6 +1,6 @@
 //! Pass@1 with intervals, paired differences, verdicts, timings: everything that is a row of bars.
 
-use super::chart::{Anchor, Scale, Svg, colour, duration, percent, ticks};
+use super::chart::{Anchor, Scale, Svg, colour, duration, percent, short, ticks};
 use super::{Compared, Timing};
 use crate::evaluate::ModelResult;
 use crate::judge::Status;
@@ -9,6 +9,8 @@ const WIDTH: f64 = 720.0;
 const LEFT: f64 = 150.0;
 const RIGHT: f64 = 120.0;
 const ROW: f64 = 34.0;
+/// Characters of a label.
+const LABEL: usize = 20;
 
 /// A bar a model, its 95 % interval over it.
 pub fn pass_at_1(results: &[ModelResult]) -> String {
@@ -25,7 +27,7 @@ pub fn pass_at_1(results: &[ModelResult]) -> String {
         let (top, middle) = (ROW * i as f64 + 8.0, ROW * i as f64 + 19.0);
         let hint =
             format!("{}: {} ({} to {})", r.name, percent(r.pass_at_1), percent(r.low), percent(r.high));
-        svg.text("label", (LEFT - 12.0, middle + 4.5), Anchor::End, &r.name);
+        svg.text("label", (LEFT - 12.0, middle + 4.5), Anchor::End, &short(&r.name, LABEL));
         svg.rect(&colour(i), (LEFT, top), (x.at(r.pass_at_1) - LEFT, 22.0), &hint);
         whisker(&mut svg, (x.at(r.low), x.at(r.high)), middle);
         svg.text(
@@ -63,7 +65,12 @@ pub fn differences(compared: &[Compared]) -> String {
         let y = ROW * i as f64 + 19.0;
         let interval = &c.difference.interval;
         let clear = if interval.low > 0.0 || interval.high < 0.0 { "dot" } else { "dot open" };
-        svg.text("label", (LEFT + 48.0, y + 4.5), Anchor::End, &format!("{} − {}", c.to, c.from));
+        svg.text(
+            "label",
+            (LEFT + 48.0, y + 4.5),
+            Anchor::End,
+            &format!("{} − {}", short(&c.to, LABEL / 2 + 2), short(&c.from, LABEL / 2)),
+        );
         whisker(&mut svg, (x.at(interval.low), x.at(interval.high)), y);
         svg.dot(
             clear,
@@ -109,7 +116,7 @@ pub fn statuses(results: &[ModelResult]) -> String {
     }
     for (i, r) in results.iter().enumerate() {
         let top = ROW * i as f64 + 32.0;
-        svg.text("label", (LEFT - 12.0, top + 15.5), Anchor::End, &r.name);
+        svg.text("label", (LEFT - 12.0, top + 15.5), Anchor::End, &short(&r.name, LABEL));
         let mut left = LEFT;
         for (s, status) in all.iter().enumerate() {
             let share = r.statuses.get(status).copied().unwrap_or(0) as f64 / r.samples.max(1) as f64;
@@ -141,7 +148,7 @@ pub fn timings(timings: &[Timing]) -> String {
     let x = Scale { from: (0.0, longest), to: (LEFT + 60.0, WIDTH - RIGHT) };
     for (i, t) in timings.iter().enumerate() {
         let top = ROW * i as f64 + 6.0;
-        svg.text("label", (LEFT + 48.0, top + 12.0), Anchor::End, &t.name);
+        svg.text("label", (LEFT + 48.0, top + 12.0), Anchor::End, &short(&t.name, LABEL + 6));
         svg.rect("time", (x.to.0, top), ((x.at(t.seconds) - x.to.0).max(1.5), 15.0), &duration(t.seconds));
         svg.text("value", (x.at(t.seconds) + 10.0, top + 12.0), Anchor::Start, &duration(t.seconds));
     }

@@ -128,6 +128,16 @@ pub fn colour(index: usize) -> String {
     format!("c{}", index % 6)
 }
 
+/// A name that fits `most` characters, its middle left out where it must be.
+pub fn short(name: &str, most: usize) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    if chars.len() <= most {
+        return name.to_string();
+    }
+    let (head, tail) = (most / 2, most - 1 - most / 2);
+    chars[..head].iter().chain(&['…']).chain(&chars[chars.len() - tail..]).collect()
+}
+
 /// `0.417` as `41.7 %`.
 pub fn percent(share: f64) -> String {
     format!("{:.1}\u{202f}%", 100.0 * share)

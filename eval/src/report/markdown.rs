@@ -1,7 +1,7 @@
 //! The same report as Markdown: every figure, without the drawings.
 
 use super::chart::duration;
-use super::{Compared, ProblemSet, Report, Row};
+use super::{Compared, HeldOut, ProblemSet, Report, Row, held_out, paper};
 use std::fmt::Write;
 
 /// The whole document.
@@ -15,7 +15,13 @@ pub fn markdown(report: &Report) -> String {
             report.models.iter().map(training),
         );
     }
+    if report.beside_paper {
+        text += "## Beside the paper\n\n";
+        let rows = paper::rows(report).into_iter().map(Vec::from);
+        table(&mut text, &["", "the paper", "this run"], rows);
+    }
     report.sets.iter().for_each(|set| problems(&mut text, set));
+    private(&mut text, &report.held_out);
     for curation in &report.curation {
         let _ =
             writeln!(text, "## Data: {}\n\n{} of {} kept.\n", curation.name, curation.kept, curation.read);
@@ -100,6 +106,18 @@ fn problems(text: &mut String, set: &ProblemSet) {
     if let Some(first) = set.results.first() {
         let _ = writeln!(text, "```\n{}\n```\n", first.protocol.to_string().trim_end());
     }
+}
+
+/// What models made of private rows that none has trained on.
+fn private(text: &mut String, repositories: &[HeldOut]) {
+    if repositories.is_empty() {
+        return;
+    }
+    text.push_str("## Private code, held out\n\n");
+    table(text, &held_out::HEADER, repositories.iter().flat_map(held_out::cells));
+    let notes = repositories.iter().flat_map(held_out::differences);
+    notes.for_each(|note| *text += &format!("- {note}\n"));
+    text.push('\n');
 }
 
 fn table(text: &mut String, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {

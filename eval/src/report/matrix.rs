@@ -1,6 +1,6 @@
 //! Which problems each model solves.
 
-use super::chart::{Anchor, Svg, colour};
+use super::chart::{Anchor, Svg, colour, short};
 use super::failures;
 use crate::evaluate::ModelResult;
 
@@ -27,7 +27,7 @@ pub fn matrix(set: usize, results: &[ModelResult]) -> String {
     for (line, problems) in order.chunks(columns).enumerate() {
         for (m, result) in results.iter().enumerate() {
             let top = line as f64 * band + m as f64 * (CELL + 2.0) + 4.0;
-            svg.text("label", (LEFT - 12.0, top + 12.5), Anchor::End, &result.name);
+            svg.text("label", (LEFT - 12.0, top + 12.5), Anchor::End, &short(&result.name, 20));
             for (column, &i) in problems.iter().enumerate() {
                 let p = &result.per_problem[i];
                 let hint = format!("{}: {} of {}, {}", p.name, p.correct, p.samples, result.name);

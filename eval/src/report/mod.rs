@@ -7,12 +7,18 @@ mod bars;
 mod chart;
 mod curves;
 mod failures;
+mod held_out;
 mod markdown;
 mod matrix;
 mod page;
+mod paper;
+mod sweep;
 mod table;
 
+pub use held_out::differences as held_out_differences;
+
 use crate::evaluate::ModelResult;
+use crate::held_out::Reading;
 use crate::statistics::Difference;
 use codelsi_engine::Result;
 use codelsi_engine::files::write_atomic;
@@ -27,8 +33,17 @@ pub struct Report {
     pub subtitle: String,
     /// The rows of the paper's table, in order: base, general, specialized, …
     pub models: Vec<Row>,
+    /// Whether the paper's own figures stand beside them.
+    #[serde(default)]
+    pub beside_paper: bool,
+    /// What was varied from model to model, where that is one quantity.
+    #[serde(default)]
+    pub sweep: Option<Sweep>,
     /// Groups of problems, each with its own chart: general problems, private-API problems.
     pub sets: Vec<ProblemSet>,
+    /// Rows of private repositories that no stage has trained on, answered and read.
+    #[serde(default)]
+    pub held_out: Vec<HeldOut>,
     /// Loss over training, one line a model.
     pub curves: Vec<Curve>,
     /// What the curation read, kept and dropped.
@@ -57,6 +72,14 @@ pub struct Row {
     pub peak_bytes: Option<u64>,
 }
 
+/// A quantity that models differ in.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Sweep {
+    pub name: String,
+    /// Each value with the model that has it, in order.
+    pub points: Vec<(String, String)>,
+}
+
 /// One set of problems, measured under one protocol.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProblemSet {
@@ -71,6 +94,20 @@ pub struct Compared {
     pub from: String,
     pub to: String,
     pub difference: Difference,
+}
+
+/// What models made of the rows that one private repository held out.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct HeldOut {
+    pub repository: String,
+    /// Rows that were trained on, and how many of the exported classes, methods and functions they show.
+    pub trained: usize,
+    pub shown: (usize, usize),
+    /// One for each model, in order: before the specialized stage, after it.
+    pub readings: Vec<Reading>,
+    /// The last model against the first: answers that parse, and names found.
+    pub valid: Option<Difference>,
+    pub names: Option<Difference>,
 }
 
 /// The points of a loss curve.

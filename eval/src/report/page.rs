@@ -1,7 +1,7 @@
 //! The page: what stands where.
 
 use super::chart::{escape, percent};
-use super::{ProblemSet, Report, bars, curves, failures, matrix, table};
+use super::{ProblemSet, Report, bars, curves, failures, held_out, matrix, paper, sweep, table};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -12,6 +12,7 @@ pub fn html(report: &Report) -> String {
         header(report, &title),
         summary(report),
         sets(report),
+        private(report),
         training(report),
         data(report),
         method(report),
@@ -44,7 +45,21 @@ fn summary(report: &Report) -> String {
     let headlines: String = report.sets.iter().map(headline).collect();
     let headlines =
         if headlines.is_empty() { headlines } else { format!("<div class=\"cards\">{headlines}</div>") };
-    section("Result", &format!("{headlines}<div class=\"wide\">{}</div>", table::models(report)))
+    let mut body = format!("{headlines}<div class=\"wide\">{}</div>", table::models(report));
+    if let Some(varied) = &report.sweep {
+        for set in &report.sets {
+            let caption = format!(
+                "Pass@1 on {} over {}, with 95 % intervals.",
+                escape(&set.name),
+                escape(&varied.name)
+            );
+            body += &figure(&sweep::sweep(varied, set), &caption);
+        }
+    }
+    if report.beside_paper {
+        body += &format!("<h3>Beside the paper</h3><div class=\"wide\">{}</div>", paper::table(report));
+    }
+    section("Result", &body)
 }
 
 /// The best model of a set in one large figure.
@@ -105,6 +120,14 @@ fn set_body(number: usize, set: &ProblemSet) -> String {
         }
     }
     body
+}
+
+fn private(report: &Report) -> String {
+    if report.held_out.is_empty() {
+        return String::new();
+    }
+    let body = format!("<div class=\"wide\">{}</div>", held_out::table(&report.held_out));
+    section("Private code, held out", &(body + held_out::LEGEND + &held_out::noise(&report.held_out)))
 }
 
 fn training(report: &Report) -> String {

@@ -1,8 +1,10 @@
 use super::*;
 use crate::evaluate::{Failure, ProblemResult};
+use crate::held_out::Reading;
 use crate::judge::{Counts, Status};
 use crate::protocol::{PromptFormat, Protocol};
 use crate::signatures::Signatures;
+use crate::statistics::Interval;
 
 fn result(name: &str, solved: usize) -> ModelResult {
     let protocol = Protocol {
@@ -76,6 +78,27 @@ fn set(name: &str, solved: [usize; 3]) -> ProblemSet {
     ProblemSet { name: name.into(), differences: vec![compared(0, 1), compared(1, 2)], results }
 }
 
+fn held_out() -> HeldOut {
+    let half = Interval { value: 0.5, low: 0.25, high: 0.75 };
+    let reading = |model: &str, perplexity| Reading {
+        model: model.into(),
+        rows: 24,
+        names: Some(half),
+        valid: half,
+        perplexity: Some(perplexity),
+        verbatim: Some((17, "a b".into())),
+        ..Reading::default()
+    };
+    HeldOut {
+        repository: "sdk<T>".into(),
+        trained: 40,
+        shown: (79, 180),
+        readings: vec![reading("general", 6.25), reading("specialized", 3.5)],
+        valid: None,
+        names: Some(crate::statistics::paired(&[0.0; 24], &[0.5; 24], 1)),
+    }
+}
+
 /// A report of the demo's shape, with made-up figures.
 fn report() -> Report {
     let row = |name: &str, loss: Option<(f64, f64)>| Row {
@@ -108,6 +131,14 @@ fn report() -> Report {
             row("general", Some((0.7062, 0.4268))),
             row("specialized", Some((0.81, 0.31))),
         ],
+        beside_paper: true,
+        sweep: Some(Sweep {
+            name: "private rows".into(),
+            points: [("0", "general"), ("40", "specialized")]
+                .map(|(n, model)| (n.into(), model.into()))
+                .to_vec(),
+        }),
+        held_out: vec![held_out()],
         sets: vec![set("general problems", [47, 71, 64]), set("private API <SDK>", [3, 9, 58])],
         curves: vec![curve("general", 0.71, 0.43), curve("specialized", 0.81, 0.31)],
         curation: vec![
@@ -163,6 +194,14 @@ fn the_page_is_self_contained_and_holds_every_figure() {
         "<div id=\"failure-0-1\"><h3>base: SyntaxError</h3><pre>  return a&lt;b&gt;(1);",
         "Cannot find name",
         "Math.average (7)",
+        "under one hour on two A100",
+        "0.7062 → 0.4268",
+        "over private rows",
+        "sdk&lt;T&gt;",
+        "6.25",
+        "50.0 [25.0, 75.0]",
+        "40 (show 79 of 180 names) / 24",
+        "specialized − general +50.0 points",
         &general.protocol_hash[..12],
         &chart::percent(general.pass_at_1),
     ] {
@@ -186,6 +225,8 @@ fn markdown_has_the_same_figures() {
         "| general LoRA | 52 min 02 s |",
         "- The embedded judge does not check types",
         "## private API <SDK>",
+        "| Pass@1, general | 42.0 % |",
+        "| sdk<T> | general | 6.25 |",
     ] {
         assert!(text.contains(part), "no `{part}` in {text}");
     }

@@ -135,7 +135,7 @@ pub fn run(args: &Evaluate, out: &Output) -> Result<()> {
     let report = Report {
         title: "Pass@1 by execution".into(),
         subtitle: format!("{} on {}", asked.collect::<Vec<_>>().join(", "), args.problems.display()),
-        sets: vec![set("problems", results)?],
+        sets: vec![set("problems", results, Pairs::Steps)?],
         ..Report::default()
     };
     crate::commands::report::save(&report, &args.out)?;
@@ -158,17 +158,31 @@ pub fn measure(
     folder: &Path,
     out: &Output,
 ) -> Result<ModelResult> {
+    watched(name, out, |watch| evaluate(name, model, problems, protocol, judge, folder, watch))
+}
+
+/// What `work` gives, with bars of what it tells.
+pub fn watched<T>(name: &str, out: &Output, work: impl FnOnce(&dyn Watch) -> Result<T>) -> Result<T> {
     let watch = Bars { name: name.into(), out, bars: Mutex::default() };
-    let result = evaluate(name, model, problems, protocol, judge, folder, &watch);
+    let result = work(&watch);
     watch.finish();
     result
 }
 
-/// Results of models on the same problems, each compared with the one before it and the first.
-pub fn set(name: &str, results: Vec<ModelResult>) -> Result<ProblemSet> {
+/// Which models are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairs {
+    /// Each with the one before it, of which it is a further step, and with the first.
+    Steps,
+    /// Each with the first.
+    WithFirst,
+}
+
+/// Results of models on the same problems, and their differences.
+pub fn set(name: &str, results: Vec<ModelResult>, pairs: Pairs) -> Result<ProblemSet> {
     let mut differences = Vec::new();
     for (i, to) in results.iter().enumerate().skip(1) {
-        for from in if i > 1 { vec![i - 1, 0] } else { vec![0] } {
+        for from in if i > 1 && pairs == Pairs::Steps { vec![i - 1, 0] } else { vec![0] } {
             let from = &results[from];
             differences.push(Compared {
                 from: from.name.clone(),

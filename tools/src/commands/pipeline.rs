@@ -32,7 +32,7 @@ pub struct Pipeline {
     /// Public sources: folders, or .jsonl / .jsonl.gz files.
     #[arg(long, num_args = 1..)]
     public: Vec<PathBuf>,
-    /// Private sources.
+    /// Private sources; in place of the demo's own, if given.
     #[arg(long, num_args = 1..)]
     private: Vec<PathBuf>,
     /// Problems in MultiPL-E's form; no training row may repeat them.
@@ -157,7 +157,12 @@ impl Pipeline {
     /// When a path is missing, or the demo's folder cannot be written.
     pub fn sources(&self) -> Result<Sources> {
         if self.recipe == "demo" {
-            return demo::sources(&self.out.join("sources"), self.seed);
+            let made = demo::sources(&self.out.join("sources"), self.seed)?;
+            return Ok(match self.private.is_empty() {
+                true => made,
+                // The demo's private problems are over its own library.
+                false => Sources { private: self.private.clone(), private_problems: None, ..made },
+            });
         }
         let missing =
             || Error::new("--model, --public, --private and --problems are needed with this recipe");

@@ -1,6 +1,6 @@
 //! `codelsi report`: writes a run's report.html again from what the run kept.
 
-use crate::commands::evaluate::set;
+use crate::commands::evaluate::{Pairs, set};
 use crate::output::Output;
 use crate::table;
 use clap::Args;
@@ -80,7 +80,8 @@ fn together(runs: Vec<(String, Page)>) -> Result<Page> {
             }
         }
     }
-    all.sets = groups.into_iter().map(|(name, results)| set(&name, results)).collect::<Result<_>>()?;
+    all.sets =
+        groups.into_iter().map(|(name, results)| set(&name, results, Pairs::Steps)).collect::<Result<_>>()?;
     Ok(all)
 }
 

@@ -17,7 +17,7 @@ mod source;
 pub use benchmark::{Benchmark, Problem};
 pub use card::card;
 pub use comment::Doc;
-pub use source::Source;
+pub use source::{Source, repositories};
 
 use crate::jsonl;
 use codelsi_engine::{At, Error, Result};

@@ -52,6 +52,19 @@ fn is_corpus(path: &Path) -> bool {
     name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")
 }
 
+/// The repositories that a path holds: each corpus of a folder of corpora, or else the path itself.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn repositories(path: &Path) -> Result<Vec<PathBuf>> {
+    let itself = vec![path.to_path_buf()];
+    if !path.is_dir() || !read_folder(path)?.is_empty() {
+        return Ok(itself);
+    }
+    let corpora = corpora(path)?;
+    Ok(if corpora.is_empty() { itself } else { corpora })
+}
+
 /// The corpora that lie in a folder, sorted.
 fn corpora(folder: &Path) -> Result<Vec<PathBuf>> {
     let io = |e| Error::io(folder, e);

@@ -29,6 +29,15 @@ pub fn choose(rows: &[Row], api: &Api, n: usize) -> Vec<usize> {
     chosen
 }
 
+impl Api {
+    /// Of the exported classes, methods and functions, how many the rows show, and how many there are.
+    pub fn shown_by(&self, rows: &[Row]) -> (usize, usize) {
+        let shown: BTreeSet<String> = rows.iter().flat_map(|row| shown(row, self)).collect();
+        let methods: usize = self.classes.values().map(BTreeSet::len).sum();
+        (shown.len(), self.classes.len() + methods + self.functions.len())
+    }
+}
+
 /// The exported names that a row shows: itself, functions that it names, classes that it names, and of those (its own
 /// among them) the methods that it calls. `Class.method` for a method.
 fn shown(row: &Row, api: &Api) -> BTreeSet<String> {
@@ -64,9 +73,27 @@ fn first_word(text: &str) -> Option<&str> {
     (end > 0).then(|| &text[..end])
 }
 
-/// At most `n` of the rows that are not `chosen`, evenly spread. A row that holds a chosen one, or stands in one, as a
+/// The `wanted` most telling rows, or fewer such that a fifth of all is left, and the rows that are held out. A class stands
+/// for all of its methods: where choosing classes would leave less than that, they are not chosen.
+pub fn split(rows: &[Row], api: &Api, wanted: usize) -> (Vec<usize>, Vec<usize>) {
+    let aside = rows.len() / 5;
+    let wanted = wanted.min(rows.len() - aside);
+    let chosen = choose(rows, api, wanted);
+    let held = held_out(rows, &chosen);
+    if held.len() >= aside {
+        return (chosen, held);
+    }
+    let parts: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].kind != Kind::Class).collect();
+    let alone: Vec<Row> = parts.iter().map(|&i| rows[i].clone()).collect();
+    let wanted = wanted.min(alone.len().saturating_sub(aside));
+    let chosen: Vec<usize> = choose(&alone, api, wanted).into_iter().map(|i| parts[i]).collect();
+    let held = held_out(rows, &chosen);
+    (chosen, held)
+}
+
+/// The rows that are not `chosen`. A row that holds a chosen one, or stands in one, as a
 /// method in its class, would be no test: it is neither.
-pub fn held_out(rows: &[Row], chosen: &[usize], n: usize) -> Vec<usize> {
+fn held_out(rows: &[Row], chosen: &[usize]) -> Vec<usize> {
     let bare = |i: &usize| rows[*i].output.split_whitespace().collect::<String>();
     let trained: Vec<String> = chosen.iter().map(bare).collect();
     let fresh = |i: &usize| {
@@ -74,8 +101,7 @@ pub fn held_out(rows: &[Row], chosen: &[usize], n: usize) -> Vec<usize> {
         !trained.iter().any(|t| t.contains(&own) || own.contains(t.as_str()))
     };
     let chosen: BTreeSet<usize> = chosen.iter().copied().collect();
-    let rest: Vec<usize> = (0..rows.len()).filter(|i| !chosen.contains(i) && fresh(i)).collect();
-    crate::data::spread(rest, n)
+    (0..rows.len()).filter(|i| !chosen.contains(i) && fresh(i)).collect()
 }
 
 #[cfg(test)]
@@ -115,6 +141,7 @@ mod tests {
         assert_eq!(names(0), "Client Client.get Client.post");
         assert_eq!(names(2), "Cache Cache.get open");
         assert_eq!(names(3), "", "whose get it is, nobody knows");
+        assert_eq!(api().shown_by(&rows[..2]), (3, 6));
         // Both show three; the shorter one first. Then the count begins anew.
         assert_eq!(choose(&rows, &api(), 4), [0, 2, 1, 3]);
         assert_eq!(choose(&rows, &api(), 1), [0]);
@@ -129,8 +156,26 @@ mod tests {
             row("b", Kind::Function, "function b() {}"),
             row("c", Kind::Function, "function c() {}"),
         ];
-        assert_eq!(held_out(&rows, &[0], 9), [2, 3]);
-        assert_eq!(held_out(&rows, &[1], 9), [2, 3], "the class holds the method");
-        assert_eq!(held_out(&rows, &[2], 1), [3]);
+        assert_eq!(held_out(&rows, &[0]), [2, 3]);
+        assert_eq!(held_out(&rows, &[1]), [2, 3], "the class holds the method");
+    }
+
+    #[test]
+    fn a_fifth_is_left_even_where_classes_would_take_all() {
+        let api = Api {
+            classes: [("A".to_string(), (0..9).map(|i| format!("m{i}")).collect())].into(),
+            ..Api::default()
+        };
+        let method = |i: usize| format!("m{i}() {{ return {i}; }}");
+        let class = format!("class A {{\n{}\n}}", (0..9).map(method).collect::<Vec<_>>().join("\n"));
+        let mut rows = vec![row("A", Kind::Class, &class)];
+        rows.extend((0..9).map(|i| row(&format!("A.m{i}"), Kind::Method, &method(i))));
+        assert_eq!(choose(&rows, &api, 1), [0], "the class shows most");
+        let (chosen, held) = split(&rows, &api, 9);
+        assert_eq!((chosen.len(), held.len()), (7, 2));
+        assert!(!chosen.contains(&0) && !held.contains(&0) && held.iter().all(|i| !chosen.contains(i)));
+        // Where there is enough, classes are chosen.
+        rows.extend((0..9).map(|i| row(&format!("f{i}"), Kind::Function, &format!("function f{i}() {{}}"))));
+        assert!(split(&rows, &api, 1).0 == [0]);
     }
 }

@@ -4,4 +4,4 @@ mod api;
 mod choose;
 
 pub use api::Api;
-pub use choose::{choose, held_out};
+pub use choose::{choose, split};

@@ -1,0 +1,94 @@
+//! The table of private repositories: what models made of rows that none has trained on.
+
+use super::HeldOut;
+use super::chart::escape;
+use crate::statistics::{Difference, Interval};
+
+/// The table's columns.
+pub const HEADER: [&str; 8] = [
+    "repository",
+    "model",
+    "perplexity",
+    "names found %",
+    "parses %",
+    "invents methods %",
+    "tokens by heart",
+    "rows: trained / held out",
+];
+
+/// What the columns say.
+pub const LEGEND: &str = "<p class=\"fine\">Names found: of the exported names that the true code uses and the instruction does not \
+    tell, the share that the answers use. Invents methods: answers that call one that neither the repository nor the language's library \
+    has. Intervals are 95 %, by bootstrap over rows. None of it says that the code is right: it is not run.</p>";
+
+/// A line a model.
+pub fn cells(repository: &HeldOut) -> Vec<Vec<String>> {
+    let rows = repository.readings.iter().enumerate().map(|(i, r)| {
+        let first = |text: String| if i == 0 { text } else { String::new() };
+        let (shown, of) = repository.shown;
+        vec![
+            first(repository.repository.clone()),
+            r.model.clone(),
+            r.perplexity.map_or("–".into(), |p| format!("{p:.2}")),
+            r.names.map_or("–".into(), interval),
+            interval(r.valid),
+            interval(r.invented),
+            r.verbatim.as_ref().map_or("–".into(), |(n, _)| n.to_string()),
+            first(format!("{} (show {shown} of {of} names) / {}", repository.trained, r.rows)),
+        ]
+    });
+    rows.collect()
+}
+
+fn interval(i: Interval) -> String {
+    let [value, low, high] = [i.value, i.low, i.high].map(|share| 100.0 * share);
+    format!("{value:.1} [{low:.1}, {high:.1}]")
+}
+
+/// Each repository's paired differences, and whether a gain may be claimed from them.
+pub fn differences(repository: &HeldOut) -> Vec<String> {
+    let (Some(first), Some(last)) = (repository.readings.first(), repository.readings.last()) else {
+        return Vec::new();
+    };
+    let line = |what: &str, difference: &Option<Difference>| {
+        let d = difference.as_ref()?;
+        let [value, low, high] = [d.interval.value, d.interval.low, d.interval.high].map(|v| 100.0 * v);
+        let noise = d.noise().map_or(String::new(), |noise| format!(": {noise}"));
+        Some(format!(
+            "{}, {what}: {} − {} {value:+.1} points [{low:+.1}, {high:+.1}]{noise}",
+            repository.repository, last.model, first.model
+        ))
+    };
+    [line("names found", &repository.names), line("parses", &repository.valid)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The table in HTML.
+pub fn table(repositories: &[HeldOut]) -> String {
+    let header: String = HEADER.iter().map(|name| format!("<th>{name}</th>")).collect();
+    let row = |cells: Vec<String>| {
+        let cells: String = cells
+            .iter()
+            .enumerate()
+            .map(|(i, cell)| {
+                if i < 2 {
+                    format!("<th>{}</th>", escape(cell))
+                } else {
+                    format!("<td>{}</td>", escape(cell))
+                }
+            })
+            .collect();
+        format!("<tr>{cells}</tr>")
+    };
+    let rows: String = repositories.iter().flat_map(cells).map(row).collect();
+    format!("<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>")
+}
+
+/// The differences in HTML.
+pub fn noise(repositories: &[HeldOut]) -> String {
+    let lines = repositories.iter().flat_map(differences);
+    let lines: String = lines.map(|line| format!("<li>{}</li>", escape(&line))).collect();
+    format!("<ul>{lines}</ul>")
+}
