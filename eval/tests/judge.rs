@@ -7,8 +7,8 @@
 use codelsi_eval::judge::embedded::Embedded;
 use codelsi_eval::judge::tsc::Tsc;
 use codelsi_eval::judge::verdicts::{Completion, Verdict, judge_all};
-use codelsi_eval::judge::{Judge, Status};
-use codelsi_eval::problem::{Problem, read_problems};
+use codelsi_eval::judge::{Judge, Judgement, Status};
+use codelsi_eval::problem::{Problem, Program, read_problems};
 use codelsi_eval::sandbox::{self, Isolation, Sandbox};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
@@ -117,8 +117,53 @@ fn tsc(sandbox: Sandbox, problems: &[Problem], cases: &[Case], full: bool) -> us
     let cases = if full { cases.to_vec() } else { sample(cases) };
     let cases: Vec<Case> = cases.into_iter().map(|case| case.for_compiler(major)).collect();
     println!("{rule}: {} cases", cases.len());
+    compiled_together_or_alone(&judge);
     let verdicts = judged(&judge, problems, &cases);
     cases.iter().zip(&verdicts).filter(|(c, v)| wrong("tsc", c, v)).count()
+}
+
+/// Programs that meddle with the library, with each other or with the compiler: what is said of them when they are compiled
+/// in one process is what is said of each alone.
+fn compiled_together_or_alone(judge: &Tsc) {
+    let deep = format!("const deep = {}1{};", "[".repeat(20_000), "]".repeat(20_000));
+    let texts = [
+        "const a: number = 1; console.log(a);",
+        "interface HTMLElement { align: number }",
+        "interface Array<T> { length: string }",
+        "type Partial<T> = T; const p: Partial<number> = 1;",
+        "declare var name: number; class Node {}",
+        "const name = 1;",
+        "export {}; declare global { interface Window { self: number } } interface HTMLElement { align: number }",
+        "export {}; declare global { interface HTMLElement { align: number } }",
+        "import * as other from '../0/file'; console.log(other);",
+        "/// <reference path=\"../0/file.ts\" />\nconst b = a;",
+        "/// <reference lib=\"webworker\" />\nconst c = 1;",
+        "const a: number = 'one';",
+        "function f(: number) {}",
+        "const fs = require('fs');",
+        "namespace Intl { export const x: number = 'y'; }",
+        "throw new Error('at run time');",
+        &deep,
+        "const last: string = 1;",
+    ];
+    let programs: Vec<Program> =
+        texts.iter().map(|text| Program { text: text.to_string(), tests_at: text.len() }).collect();
+    let programs: Vec<&Program> = programs.iter().collect();
+    let done: Vec<bool> = judge.compile_together(&programs).unwrap().iter().map(Option::is_some).collect();
+    let dies = texts.iter().position(|text| *text == deep).unwrap();
+    assert!(done[..dies].iter().all(|done| *done) && !done[dies..].iter().any(|done| *done), "{done:?}");
+    let mut together = Vec::new();
+    let mut each = |_, judgement| {
+        together.push(judgement);
+        Ok(())
+    };
+    judge.judge_each(&programs, &mut each).unwrap();
+    for (program, together) in programs.iter().zip(&together) {
+        let alone = judge.judge(program).unwrap();
+        let said = |j: &Judgement| (j.status, j.message.clone());
+        assert_eq!(said(together), said(&alone), "{:.80}", program.text);
+    }
+    assert!(together[1].status == Status::SyntaxError && together[0].status == Status::Ok, "{together:?}");
 }
 
 /// Every exploit and a few of each kind; not the slow ones that only wait.

@@ -7,6 +7,7 @@
 
 pub mod embedded;
 mod strip;
+pub mod together;
 pub mod toolchain;
 pub mod tsc;
 pub mod verdicts;
@@ -56,6 +57,20 @@ pub trait Judge: Sync {
 
     /// The verdict of the rule. An error is the judge's own, never the program's.
     fn judge(&self, program: &Program) -> Result<Judgement>;
+
+    /// How many programs [`Judge::judge_each`] is best given.
+    fn together(&self) -> usize {
+        1
+    }
+
+    /// The same verdict of each program; `each` hears of it by the program's place.
+    fn judge_each(
+        &self,
+        programs: &[&Program],
+        each: &mut dyn FnMut(usize, Judgement) -> Result<()>,
+    ) -> Result<()> {
+        programs.iter().enumerate().try_for_each(|(i, program)| each(i, self.judge(program)?))
+    }
 
     /// Whether the tests run to their end with a genuine `assert` when the program cannot interfere.
     fn reaches_end(&self, program: &Program) -> Result<bool>;
@@ -144,8 +159,6 @@ fn classify(run: &Outcome) -> Status {
 /// What is worth reading of a run that failed: the limit it met, or the lines in which its tools say what is wrong.
 /// `folder`, whose name is new every time, is left out.
 fn complaint(run: &Outcome, folder: &Path) -> String {
-    const LINES: usize = 8;
-    const LETTERS: usize = 600;
     match run.end {
         End::Exited(0) => return String::new(),
         End::Stopped(limit) => return format!("stopped: over its limit of {}", limit.name()),
@@ -153,24 +166,37 @@ fn complaint(run: &Outcome, folder: &Path) -> String {
     }
     let inside = format!("{}/", folder.display());
     let [stdout, stderr] = [&run.stdout, &run.stderr].map(|stream| stream.printable().replace(&inside, ""));
-    let said = if stderr.trim().is_empty() { &stdout } else { &stderr };
+    let said = shortened(if stderr.trim().is_empty() { &stdout } else { &stderr });
+    if said.is_empty() { format!("ended with {:?} and no word", run.end) } else { said }
+}
+
+/// The lines that say what is wrong, and not too many.
+fn shortened(said: &str) -> String {
+    const LINES: usize = 8;
+    const LETTERS: usize = 600;
     // Where in the stack, and which version, helps nobody.
     let noise =
         |line: &&str| line.trim().is_empty() || line.starts_with("    at ") || line.starts_with("Node.js v");
     let lines: Vec<&str> = said.lines().filter(|line| !noise(line)).take(LINES).collect();
-    let text: String = lines.join("\n").chars().take(LETTERS).collect();
-    if text.is_empty() { format!("ended with {:?} and no word", run.end) } else { text }
+    lines.join("\n").chars().take(LETTERS).collect()
 }
 
 /// A new folder with the program in `file.ts`; gone, with all that the program put there, when dropped.
 fn program_folder(program: &Program) -> Result<tempfile::TempDir> {
-    let folder = tempfile::Builder::new()
-        .prefix("codelsi-")
-        .tempdir()
-        .map_err(|e| Error::io(std::env::temp_dir(), e))?;
-    let file = folder.path().join("file.ts");
-    std::fs::write(&file, &program.text).map_err(|e| Error::io(&file, e))?;
+    let folder = folder()?;
+    write_program(folder.path(), program)?;
     Ok(folder)
+}
+
+/// A new, empty folder.
+fn folder() -> Result<tempfile::TempDir> {
+    let new = tempfile::Builder::new().prefix("codelsi-").tempdir();
+    new.map_err(|e| Error::io(std::env::temp_dir(), e))
+}
+
+fn write_program(folder: &Path, program: &Program) -> Result<()> {
+    let file = folder.join("file.ts");
+    std::fs::write(&file, &program.text).map_err(|e| Error::io(&file, e))
 }
 
 /// The first program of that name on PATH.

@@ -1,6 +1,7 @@
 //! MultiPL-E's own judge: `tsc --target esnext file.ts`, then `node file.js`, 15 s each.
 
-use super::{Judge, Judgement, Status, classify, complaint, on_path, witness};
+use super::together::{self, Compiled};
+use super::{Judge, Judgement, Status, classify, complaint, on_path, shortened, witness};
 use crate::problem::Program;
 use crate::sandbox::{End, Limit, Limits, Outcome, Sandbox, Task, system_runtime};
 use codelsi_engine::{Error, Result};
@@ -84,8 +85,49 @@ impl Tsc {
         Task::Exec { program: self.node.clone(), args: vec![arg.into()], stdin: String::new() }
     }
 
-    fn run(&self, task: Task, folder: &Path) -> Result<Outcome> {
-        self.sandbox.run(task, folder, &self.readable, Limits::multipl_e())
+    /// Node, which runs programs and, unless it is native, the compiler.
+    pub(super) fn node(&self) -> &Path {
+        &self.node
+    }
+
+    pub(super) fn run(&self, task: Task, folder: &Path, limits: Limits) -> Result<Outcome> {
+        self.sandbox.run(task, folder, &self.readable, limits)
+    }
+
+    /// The compiler as a library, which a native one is not.
+    fn library(&self) -> Option<PathBuf> {
+        let library = self.tsc.parent()?.parent()?.join("lib/typescript.js");
+        (!self.native && library.is_file()).then_some(library)
+    }
+
+    /// How the compiler ends over each of the programs, all in one process; nothing for those to be compiled alone.
+    ///
+    /// # Errors
+    /// When the disk or the sandbox fails.
+    pub fn compile_together(&self, programs: &[&Program]) -> Result<Vec<Option<Compiled>>> {
+        match self.library() {
+            Some(library) if programs.len() > 1 => together::compile(self, &library, programs),
+            _ => Ok(programs.iter().map(|_| None).collect()),
+        }
+    }
+
+    /// Runs what was compiled to `file.js` in a folder.
+    fn run_program(&self, folder: &Path, compiling: f64) -> Result<Judgement> {
+        let ran = self.run(self.node_task("file.js"), folder, Limits::multipl_e())?;
+        let (status, message) = (classify(&ran), complaint(&ran, folder));
+        Ok(Judgement { status, message, seconds: compiling + ran.seconds })
+    }
+
+    /// The verdict of a program that was compiled with others.
+    fn compiled(&self, program: &Program, compiled: Compiled) -> Result<Judgement> {
+        let Some(code) = compiled.code.filter(|_| compiled.accepted) else {
+            let message = shortened(&compiled.said);
+            return Ok(Judgement { status: Status::SyntaxError, message, seconds: compiled.seconds });
+        };
+        let folder = super::program_folder(program)?;
+        let file = folder.path().join("file.js");
+        std::fs::write(&file, code).map_err(|e| Error::io(&file, e))?;
+        self.run_program(folder.path(), compiled.seconds)
     }
 }
 
@@ -100,7 +142,8 @@ impl Judge for Tsc {
 
     fn judge(&self, program: &Program) -> Result<Judgement> {
         let folder = super::program_folder(program)?;
-        let compile = || self.run(self.tsc_task(&["--target", "esnext", "file.ts"]), folder.path());
+        let task = || self.tsc_task(&["--target", "esnext", "file.ts"]);
+        let compile = || self.run(task(), folder.path(), Limits::multipl_e());
         let mut compiled = compile()?;
         if died(&compiled) {
             // On a machine short of memory or processes that need not be the program's fault.
@@ -113,12 +156,27 @@ impl Judge for Tsc {
                 seconds: compiled.seconds,
             });
         }
-        let ran = self.run(self.node_task("file.js"), folder.path())?;
-        Ok(Judgement {
-            status: classify(&ran),
-            message: complaint(&ran, folder.path()),
-            seconds: compiled.seconds + ran.seconds,
-        })
+        self.run_program(folder.path(), compiled.seconds)
+    }
+
+    fn together(&self) -> usize {
+        if self.library().is_some() { together::MOST } else { 1 }
+    }
+
+    fn judge_each(
+        &self,
+        programs: &[&Program],
+        each: &mut dyn FnMut(usize, Judgement) -> Result<()>,
+    ) -> Result<()> {
+        let compiled = self.compile_together(programs)?;
+        for (i, (program, compiled)) in programs.iter().zip(compiled).enumerate() {
+            let judgement = match compiled {
+                Some(compiled) => self.compiled(program, compiled)?,
+                None => self.judge(program)?,
+            };
+            each(i, judgement)?;
+        }
+        Ok(())
     }
 
     fn reaches_end(&self, program: &Program) -> Result<bool> {
@@ -126,7 +184,7 @@ impl Judge for Tsc {
         let folder = super::program_folder(program)?;
         let word = super::word();
         let job = witness::Job { node: self.node.clone(), tests_at: program.tests_at, word: word.clone() };
-        let outcome = self.run(Task::Witness(job), folder.path())?;
+        let outcome = self.run(Task::Witness(job), folder.path(), Limits::multipl_e())?;
         Ok(outcome.stdout.contains(&word))
     }
 }

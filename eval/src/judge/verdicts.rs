@@ -94,18 +94,26 @@ pub fn judge_all(
     let log = (!pending.is_empty()).then(|| Log::open(&partial)).transpose()?;
     let done = AtomicUsize::new(resumed);
     progress(resumed, distinct.len());
-    let fresh: Result<Vec<_>> = pending
-        .into_par_iter()
-        .map(|i| {
-            let decision = decide(judge, &programs[i])?;
-            if let Some(log) = &log {
-                log.add(&decision.verdict(&completions[i], &keys[i]))?;
-            }
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, distinct.len());
-            Ok((keys[i].clone(), decision))
+    let share = pending.len().div_ceil(rayon::current_num_threads());
+    let fresh: Result<Vec<Vec<_>>> = pending
+        .par_chunks(judge.together().min(share).max(1))
+        .map(|batch| {
+            let together: Vec<&Program> = batch.iter().map(|&i| &programs[i]).collect();
+            let mut decisions = Vec::with_capacity(batch.len());
+            judge.judge_each(&together, &mut |at, judgement| {
+                let i = batch[at];
+                let decision = decide(judge, &programs[i], judgement)?;
+                if let Some(log) = &log {
+                    log.add(&decision.verdict(&completions[i], &keys[i]))?;
+                }
+                progress(done.fetch_add(1, Ordering::Relaxed) + 1, distinct.len());
+                decisions.push((keys[i].clone(), decision));
+                Ok(())
+            })?;
+            Ok(decisions)
         })
         .collect();
-    decided.extend(fresh?);
+    decided.extend(fresh?.into_iter().flatten());
 
     let verdicts: Vec<_> =
         completions.iter().zip(&keys).map(|(c, key)| decided[key].verdict(c, key)).collect();
@@ -147,8 +155,7 @@ impl Decision {
     }
 }
 
-fn decide(judge: &dyn Judge, program: &Program) -> Result<Decision> {
-    let judgement = judge.judge(program)?;
+fn decide(judge: &dyn Judge, program: &Program, judgement: Judgement) -> Result<Decision> {
     let exploit = judgement.status == Status::Ok && !judge.reaches_end(program)?;
     let seconds = (judgement.seconds * 1e3).round() / 1e3;
     Ok(Decision { judgement: Judgement { seconds, ..judgement }, exploit })
