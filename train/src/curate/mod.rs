@@ -1,4 +1,4 @@
-//! Curation, first form: TypeScript sources to `{instruction, output}` rows, offline.
+//! Curation: sources to `{instruction, output}` rows, offline.
 //!
 //! Every function, method and class that a comment describes becomes a row: the instruction is made of the
 //! comment and the signature, the output is the code. What is dropped is counted by reason. The result depends on
@@ -10,6 +10,7 @@ mod comment;
 mod extract;
 mod fingerprint;
 mod instruction;
+mod language;
 mod near;
 mod secrets;
 mod source;
@@ -17,6 +18,7 @@ mod source;
 pub use benchmark::{Benchmark, Problem};
 pub use card::card;
 pub use comment::Doc;
+pub use language::Language;
 pub use source::Source;
 
 use crate::jsonl;
@@ -33,6 +35,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Options {
     /// Folders, `.jsonl` or `.jsonl.gz` corpora; their order is the order of the rows.
     pub paths: Vec<PathBuf>,
+    /// Whose files count; none at all means TypeScript.
+    pub languages: Vec<Language>,
     /// Problem files in MultiPL-E's form that training must not have seen.
     pub against: Vec<PathBuf>,
     /// A row that resembles an earlier one by this share or more of their token n-grams is dropped; `None` keeps it.
@@ -89,6 +93,8 @@ pub struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repo: Option<String>,
     pub path: String,
+    #[serde(default)]
+    pub language: Language,
     pub name: String,
     pub kind: Kind,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,8 +130,12 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
     let benchmark = Benchmark::read(&options.against)?;
     let mut counts = Counts::default();
     let mut sources = Vec::new();
+    let languages = match options.languages.is_empty() {
+        true => &[Language::TypeScript],
+        false => options.languages.as_slice(),
+    };
     for path in &options.paths {
-        let found = source::read(path)?;
+        let found = source::read(path, languages)?;
         if found.unreadable > 0 {
             counts.drop("not-utf8", found.unreadable);
         }
@@ -174,8 +184,9 @@ type Candidate = Result<Row, &'static str>;
 
 fn curate_file(source: &Source, limits: &Limits, benchmark: &Benchmark) -> Result<Vec<Candidate>> {
     let text = source.content.replace("\r\n", "\n");
-    let items = extract::items(&text, source.path.ends_with(".tsx"))?;
-    let generated = is_generated(&text);
+    let language = Language::of(&source.path).unwrap_or_default();
+    let items = extract::items(&text, language, &source.path)?;
+    let generated = is_generated(&text, language.table().line_comment);
     let one = |item: Item| match generated && !item.broken {
         true => Err("generated"),
         false => candidate(source, item, limits, benchmark),
@@ -184,7 +195,7 @@ fn curate_file(source: &Source, limits: &Limits, benchmark: &Benchmark) -> Resul
 }
 
 /// Whether the head of a file says that a program wrote it.
-fn is_generated(text: &str) -> bool {
+fn is_generated(text: &str, line_comment: &str) -> bool {
     const LINES: usize = 12;
     let marks = [
         "@generated",
@@ -195,7 +206,7 @@ fn is_generated(text: &str) -> bool {
         "do not edit",
     ];
     let head = text.lines().take(LINES).map(str::trim_start);
-    let comments = head.filter(|line| ["//", "/*", "*"].iter().any(|mark| line.starts_with(mark)));
+    let comments = head.filter(|line| [line_comment, "/*", "*"].iter().any(|mark| line.starts_with(mark)));
     let comments = comments.collect::<Vec<_>>().join("\n").to_lowercase();
     marks.iter().any(|mark| comments.contains(mark))
 }
@@ -214,7 +225,7 @@ fn is_licence(comment: &str) -> bool {
 }
 
 fn candidate(source: &Source, item: Item, limits: &Limits, benchmark: &Benchmark) -> Candidate {
-    let doc = Doc::parse(&item.comment);
+    let doc = Doc::parse(&item.comment, item.language);
     let instruction = instruction::instruction(&item, &doc);
     let (chars, lines) = (item.code.chars().count(), item.code.lines().count());
     let longest = item.code.lines().map(str::len).max().unwrap_or(0);
@@ -251,6 +262,7 @@ fn candidate(source: &Source, item: Item, limits: &Limits, benchmark: &Benchmark
         output: item.code,
         repo: source.repo.clone(),
         path: source.path.clone(),
+        language: item.language,
         name: item.name,
         kind: item.kind,
         license: source.license.clone(),
