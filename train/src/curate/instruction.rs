@@ -51,7 +51,16 @@ mod tests {
     fn item(kind: Kind, name: &str, signature: &str, noun: &str) -> Item {
         let (name, signature, noun) = (name.into(), signature.into(), noun.into());
         let language = Language::TypeScript;
-        Item { language, kind, name, signature, noun, comment: String::new(), code: String::new(), broken: false }
+        Item {
+            language,
+            kind,
+            name,
+            signature,
+            noun,
+            comment: String::new(),
+            code: String::new(),
+            broken: false,
+        }
     }
 
     #[test]

@@ -5,14 +5,39 @@ use super::prose::{flat, prose, push_paragraph};
 
 /// Headings of sections, and what they hold.
 const HEADINGS: [(Part, &[&str]); 4] = [
-    (Part::Params, &["args", "arguments", "parameters", "params", "keyword args", "keyword arguments", "other parameters"]),
+    (
+        Part::Params,
+        &[
+            "args",
+            "arguments",
+            "parameters",
+            "params",
+            "keyword args",
+            "keyword arguments",
+            "other parameters",
+        ],
+    ),
     (Part::Returns, &["returns", "return", "yields", "yield"]),
     (Part::Raises, &["raises", "raise", "throws"]),
     (
         Part::Other,
         &[
-            "example", "examples", "note", "notes", "warning", "warnings", "warns", "see also", "references",
-            "attributes", "todo", "methods", "usage", "doctest", "doctests", "tests",
+            "example",
+            "examples",
+            "note",
+            "notes",
+            "warning",
+            "warnings",
+            "warns",
+            "see also",
+            "references",
+            "attributes",
+            "todo",
+            "methods",
+            "usage",
+            "doctest",
+            "doctests",
+            "tests",
         ],
     ),
 ];
@@ -34,7 +59,8 @@ pub fn unquoted(literal: &str) -> Vec<&str> {
     let text = text.strip_suffix(quote).unwrap_or(text);
     let later = text.lines().skip(1).filter(|line| !line.trim().is_empty());
     let common = later.map(indent).min().unwrap_or(0);
-    let mut lines: Vec<&str> = text.lines().map(|line| line.get(common.min(indent(line))..).unwrap_or("")).collect();
+    let mut lines: Vec<&str> =
+        text.lines().map(|line| line.get(common.min(indent(line))..).unwrap_or("")).collect();
     if let Some(first) = lines.first_mut() {
         *first = text.lines().next().unwrap_or("").trim_start();
     }
@@ -139,7 +165,13 @@ fn param((head, more): &Entry) -> Option<(String, String)> {
 /// `int: meaning`, the meaning alone, or a type over the meaning.
 fn returned(body: &[&str], entries: &[Entry]) -> String {
     let text = match entries {
-        [(head, more)] if split_at_colon(head).is_none_or(|(name, _)| name.ends_with(' ')) && !more.is_empty() && !head.contains(' ') => more.clone(),
+        [(head, more)]
+            if split_at_colon(head).is_none_or(|(name, _)| name.ends_with(' '))
+                && !more.is_empty()
+                && !head.contains(' ') =>
+        {
+            more.clone()
+        }
         [(head, more)] if head.contains(" : ") && !more.is_empty() => more.clone(),
         [(head, more)] => {
             let typed = split_at_colon(head).filter(|(kind, rest)| !kind.contains(' ') && !rest.is_empty());
@@ -174,8 +206,20 @@ fn field(line: &str) -> Option<(&str, &str, &str)> {
     let (inside, meaning) = line.strip_prefix(':')?.split_once(':')?;
     let (kind, what) = inside.split_once(' ').unwrap_or((inside, ""));
     let known = [
-        "param", "parameter", "arg", "argument", "key", "keyword", "type", "return", "returns", "rtype", "raise",
-        "raises", "except", "exception",
+        "param",
+        "parameter",
+        "arg",
+        "argument",
+        "key",
+        "keyword",
+        "type",
+        "return",
+        "returns",
+        "rtype",
+        "raise",
+        "raises",
+        "except",
+        "exception",
     ];
     known.contains(&kind).then(|| (kind, what, meaning.trim()))
 }

@@ -11,7 +11,9 @@ pub fn parse(lines: &[&str]) -> Doc {
         let linked: Vec<String> = body.iter().map(|line| without_links(line)).collect();
         let body: Vec<&str> = linked.iter().map(String::as_str).collect();
         match heading.as_str() {
-            "arguments" | "parameters" | "args" => doc.params = items(&body).iter().filter_map(|i| param(i)).collect(),
+            "arguments" | "parameters" | "args" => {
+                doc.params = items(&body).iter().filter_map(|i| param(i)).collect()
+            }
             "returns" | "return" | "return value" => doc.returns = flat(prose(&body)),
             "errors" | "panics" => doc.throws.extend(Some(flat(prose(&body))).filter(|t| !t.is_empty())),
             "example" | "examples" | "usage" | "see also" | "references" => {}

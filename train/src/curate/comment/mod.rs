@@ -49,7 +49,9 @@ impl Doc {
     /// Reads one comment as `language` has them: a block, lines that each begin with a mark, or a docstring.
     pub fn parse(comment: &str, language: Language) -> Doc {
         match language.table().doc_style {
-            DocStyle::Tags if language == Language::Java => tags::parse(&unmarked(&tags::without_html(comment))),
+            DocStyle::Tags if language == Language::Java => {
+                tags::parse(&unmarked(&tags::without_html(comment)))
+            }
             DocStyle::Tags => tags::parse(&unmarked(comment)),
             DocStyle::Headings => headings::parse(&unmarked(comment)),
             DocStyle::Docstring if comment.starts_with('#') => docstring::parse(&unmarked(comment)),

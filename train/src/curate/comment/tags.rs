@@ -37,7 +37,8 @@ pub fn without_html(comment: &str) -> String {
     let mut rest = comment;
     while let Some((before, tag)) = rest.split_once('<') {
         text.push_str(before);
-        let name = tag.trim_start_matches('/').split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or("");
+        let name =
+            tag.trim_start_matches('/').split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or("");
         match tag.find('>').filter(|_| GONE.contains(&name.to_lowercase().as_str())) {
             Some(end) => {
                 text.push_str(match &tag[..end] {
@@ -70,7 +71,8 @@ fn sections<'a>(lines: &[&'a str]) -> Vec<(String, Vec<&'a str>)> {
             fenced = !fenced;
         } else if fenced {
             continue;
-        } else if let Some(tagged) = trimmed.strip_prefix(['@', '\\']).filter(|t| t.starts_with(char::is_alphabetic))
+        } else if let Some(tagged) =
+            trimmed.strip_prefix(['@', '\\']).filter(|t| t.starts_with(char::is_alphabetic))
         {
             let end = tagged.find(|c: char| !c.is_alphanumeric()).unwrap_or(tagged.len());
             sections.push((tagged[..end].to_lowercase(), vec![&tagged[end..]]));

@@ -17,7 +17,9 @@ impl File<'_> {
     fn signature_of_fields(&self, name: &str, node: Node, arrow: &str) -> String {
         let generics = self.field(node, "type_parameters").unwrap_or_default();
         let parameters: Vec<&str> = match node.child_by_field_name("parameters") {
-            Some(list) => named_children(list).filter(|p| !self.is_comment(*p)).map(|p| self.slice(p)).collect(),
+            Some(list) => {
+                named_children(list).filter(|p| !self.is_comment(*p)).map(|p| self.slice(p)).collect()
+            }
             // `x => …` has one bare parameter.
             None => self.field(node, "parameter").into_iter().collect(),
         };

@@ -84,7 +84,8 @@ impl<'a> File<'a> {
 
     fn declaration(&mut self, place: Place, owner: Option<&str>) {
         let (node, kind, table) = (place.declaration, place.declaration.kind(), self.table);
-        if table.functions.contains(&kind) {
+        let functions = if owner.is_some() { table.methods } else { table.functions };
+        if functions.contains(&kind) {
             self.function(place, owner);
         } else if table.holders.contains(&kind) {
             self.holder(place, owner);
@@ -265,7 +266,8 @@ impl<'a> File<'a> {
     fn without(&self, node: Node, docstring: Node) -> String {
         let (start, end) = (docstring.start_byte(), docstring.end_byte());
         let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
-        let rest = self.text[end..node.end_byte()].split_once('\n').filter(|(line, _)| line.trim().is_empty());
+        let rest =
+            self.text[end..node.end_byte()].split_once('\n').filter(|(line, _)| line.trim().is_empty());
         let before = &self.text[node.start_byte()..start];
         let code = match rest.filter(|_| self.text[line_start..start].trim().is_empty()) {
             Some((_, rest)) => format!("{}{rest}", &self.text[node.start_byte()..line_start]),
@@ -289,3 +291,6 @@ fn named_children<'t>(node: Node<'t>) -> impl DoubleEndedIterator<Item = Node<'t
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod languages;

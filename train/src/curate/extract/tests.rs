@@ -26,16 +26,13 @@ fn a_function_loses_its_export_and_keeps_its_comment() {
 
 #[test]
 fn constants_that_hold_functions_count() {
-    let item =
-        only("/** Doubles. */\nexport const double = (x: number): number => {\n  return 2 * x;\n};");
+    let item = only("/** Doubles. */\nexport const double = (x: number): number => {\n  return 2 * x;\n};");
     assert_eq!(
         (item.signature.as_str(), item.comment.as_str()),
         ("double(x: number): number", "/** Doubles. */")
     );
     assert_eq!(only("const id: <A>(a: A) => A = a => a").signature, "id: <A>(a: A) => A");
-    assert!(
-        items("const a = 1, b = () => 2; export const c = make(() => 1);", false).unwrap().is_empty()
-    );
+    assert!(items("const a = 1, b = () => 2; export const c = make(() => 1);", false).unwrap().is_empty());
 }
 
 #[test]
@@ -50,10 +47,7 @@ fn a_class_comes_with_its_methods() {
         (found[0].signature.as_str(), found[0].noun.as_str()),
         ("Stack<T> extends Base<T>", "abstract class")
     );
-    assert_eq!(
-        (found[1].noun.as_str(), found[1].comment.as_str()),
-        ("static async method", "/** Adds. */")
-    );
+    assert_eq!((found[1].noun.as_str(), found[1].comment.as_str()), ("static async method", "/** Adds. */"));
     assert_eq!(found[1].code, "@logged\nstatic async push(item: T): Promise<void> {\n  go();\n}");
     assert_eq!((found[2].noun.as_str(), found[2].comment.as_str()), ("getter", "// The size\n// now."));
 }
@@ -63,10 +57,7 @@ fn overloads_stay_with_their_body_and_the_first_comment_speaks() {
     let text = "/** Data first. */\nexport function f(a: A, b: B): C;\n\n/** Data last. */\nexport function f(b: B): D;\n\n\
                 export function f(...args: any[]) {\n  return args;\n}";
     let item = only(text);
-    assert_eq!(
-        (item.comment.as_str(), item.signature.as_str()),
-        ("/** Data first. */", "f(a: A, b: B): C")
-    );
+    assert_eq!((item.comment.as_str(), item.signature.as_str()), ("/** Data first. */", "f(a: A, b: B): C"));
     assert_eq!(
         item.code,
         "function f(a: A, b: B): C;\nfunction f(b: B): D;\nfunction f(...args: any[]) {\n  return args;\n}"
@@ -83,8 +74,7 @@ fn comments_of_others_are_not_taken() {
 fn namespaces_are_entered_and_errors_are_seen() {
     assert_eq!(only("export namespace A {\n  /** B. */\n  export function b() {}\n}").name, "b");
     assert!(only("function f( {\n  return 1;\n}").broken);
-    let found =
-        items("function a() { return 1; }\n) ] }}} {\nfunction b() { return 2; }", false).unwrap();
+    let found = items("function a() { return 1; }\n) ] }}} {\nfunction b() { return 2; }", false).unwrap();
     let states: Vec<(&str, bool)> = found.iter().map(|i| (i.name.as_str(), i.broken)).collect();
     assert!(states.contains(&("a", false)) && states.contains(&("", true)), "{states:?}");
     assert_eq!(items("const View = () => { return <div/>; };", true).unwrap().len(), 1);

@@ -48,8 +48,10 @@ pub struct Table {
     /// What holds methods of the type in its field `type`.
     pub owners: &'static [&'static str],
     pub wrappers: &'static [Wrapper],
-    /// Functions and methods, whose name is their field `name` or in their field `declarator`.
+    /// Functions, whose name is their field `name` or in their field `declarator`.
     pub functions: &'static [&'static str],
+    /// The same in classes.
+    pub methods: &'static [&'static str],
     /// Constants and fields, which may hold a function.
     pub holders: &'static [&'static str],
     /// Functions that are expressions.
@@ -207,6 +209,7 @@ mod tests {
                 table.containers,
                 table.owners,
                 table.functions,
+                table.methods,
                 table.holders,
                 table.lambdas,
                 table.overloads,
