@@ -56,7 +56,25 @@ fn items<'a>(body: &[&'a str]) -> Vec<Vec<&'a str>> {
     items
 }
 
-/// Links to items by their name alone: [`Vec`].
+/// Links to items, [`Vec`] and [text][target], as their text; the lines that tell where links lead are empty.
 fn without_links(line: &str) -> String {
-    line.replace("[`", "`").replace("`](", "`] (").replace("`] (", "](").replace("`]", "`")
+    let defined = line.trim().strip_prefix('[').and_then(|l| l.split_once(']'));
+    if defined.is_some_and(|(_, rest)| rest.starts_with(": ")) {
+        return String::new();
+    }
+    let mut text = String::new();
+    let mut rest = line;
+    while let Some((before, inside)) = rest.split_once('[') {
+        let Some((name, after)) = inside.split_once(']').filter(|(name, _)| !name.contains('[')) else {
+            break;
+        };
+        let target = after.strip_prefix('[').and_then(|t| t.split_once(']'));
+        text.push_str(before);
+        match (target, name.starts_with('`') && !after.starts_with('(')) {
+            (None, false) => text.push_str(&format!("[{name}]")),
+            _ => text.push_str(name),
+        }
+        rest = target.map_or(after, |(_, after)| after);
+    }
+    text + rest
 }

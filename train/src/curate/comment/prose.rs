@@ -57,7 +57,7 @@ pub(super) fn flat(text: String) -> String {
 }
 
 /// Doxygen's commands that only dress the next word.
-const DRESS: [&str; 6] = ["\\c", "\\p", "\\a", "\\e", "\\b", "\\ref"];
+const DRESS: [&str; 10] = ["\\c", "\\p", "\\a", "\\e", "\\b", "\\ref", "@c", "@p", "@a", "@ref"];
 
 /// Inline tags to code, links to their text, tags and emphasis away.
 fn inline(line: &str) -> String {
