@@ -54,6 +54,10 @@ pub fn run(args: &Curate, out: &Output) -> Result<()> {
         for (reason, n) in &counts.dropped {
             println!("  dropped {n:>6}  {reason}");
         }
+        for repeat in &counts.repeats {
+            let (problem, sign) = (&repeat.of.problem, repeat.of.sign.told());
+            println!("  {}: {} repeats {problem} by its {sign}", repeat.path, repeat.name);
+        }
     }
     out.json(args.json, &to_value(&counts).expect("plain counts"));
     Ok(())

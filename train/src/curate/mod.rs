@@ -15,7 +15,7 @@ mod near;
 mod secrets;
 mod source;
 
-pub use benchmark::{Benchmark, Problem};
+pub use benchmark::{Benchmark, Match, Problem, Sign};
 pub use card::card;
 pub use comment::Doc;
 pub use language::Language;
@@ -110,12 +110,28 @@ pub struct Counts {
     pub read: usize,
     pub kept: usize,
     pub dropped: BTreeMap<&'static str, usize>,
+    /// Every item that was dropped because it repeats a benchmark problem.
+    pub repeats: Vec<Repeat>,
+}
+
+/// An item that repeats a benchmark problem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Repeat {
+    #[serde(flatten)]
+    pub of: Match,
+    pub path: String,
+    pub name: String,
 }
 
 impl Counts {
     fn drop(&mut self, reason: &'static str, n: usize) {
         self.read += n;
         *self.dropped.entry(reason).or_default() += n;
+    }
+
+    fn repeat(&mut self, repeat: Repeat) {
+        self.drop("benchmark", 1);
+        self.repeats.push(repeat);
     }
 }
 
@@ -155,7 +171,8 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
     let mut rows = Vec::new();
     for candidate in candidates.into_iter().flatten() {
         match candidate {
-            Err(reason) => counts.drop(reason, 1),
+            Err(Dropped::Because(reason)) => counts.drop(reason, 1),
+            Err(Dropped::Repeats(repeat)) => counts.repeat(repeat),
             Ok(row) if !seen.insert(unspaced(&row.output)) => counts.drop("duplicate", 1),
             Ok(row) => rows.push(row),
         }
@@ -180,7 +197,12 @@ pub fn write(path: impl AsRef<std::path::Path>, rows: &[Row]) -> Result<()> {
 }
 
 /// A row, or why there is none.
-type Candidate = Result<Row, &'static str>;
+type Candidate = std::result::Result<Row, Dropped>;
+
+enum Dropped {
+    Because(&'static str),
+    Repeats(Repeat),
+}
 
 fn curate_file(source: &Source, limits: &Limits, benchmark: &Benchmark) -> Result<Vec<Candidate>> {
     let text = source.content.replace("\r\n", "\n");
@@ -188,7 +210,7 @@ fn curate_file(source: &Source, limits: &Limits, benchmark: &Benchmark) -> Resul
     let items = extract::items(&text, language, &source.path)?;
     let generated = is_generated(&text, language.table().line_comment);
     let one = |item: Item| match generated && !item.broken {
-        true => Err("generated"),
+        true => Err(Dropped::Because("generated")),
         false => candidate(source, item, limits, benchmark),
     };
     Ok(items.into_iter().map(one).collect())
@@ -227,35 +249,11 @@ fn is_licence(comment: &str) -> bool {
 fn candidate(source: &Source, item: Item, limits: &Limits, benchmark: &Benchmark) -> Candidate {
     let doc = Doc::parse(&item.comment, item.language);
     let instruction = instruction::instruction(&item, &doc);
-    let (chars, lines) = (item.code.chars().count(), item.code.lines().count());
-    let longest = item.code.lines().map(str::len).max().unwrap_or(0);
-    if item.broken {
-        return Err("syntax");
+    if let Some(reason) = unfit(&item, &doc, &instruction, limits) {
+        return Err(Dropped::Because(reason));
     }
-    if doc.words() < limits.min_words {
-        return Err("no-comment");
-    }
-    if is_licence(&item.comment) {
-        return Err("licence");
-    }
-    if doc.deprecated {
-        return Err("deprecated");
-    }
-    if chars < limits.min_chars || lines < limits.min_lines {
-        return Err("too-short");
-    }
-    if chars > limits.max_chars
-        || lines > limits.max_lines
-        || longest > limits.max_line
-        || instruction.chars().count() > limits.max_instruction
-    {
-        return Err("too-long");
-    }
-    if secrets::holds_secret(&instruction) || secrets::holds_secret(&item.code) {
-        return Err("secret");
-    }
-    if benchmark.contains(&item.name, &item.comment, &item.code) {
-        return Err("benchmark");
+    if let Some(of) = benchmark.find(item.language, &item.name, &item.comment, &item.code) {
+        return Err(Dropped::Repeats(Repeat { of, path: source.path.clone(), name: item.name }));
     }
     Ok(Row {
         instruction,
@@ -267,6 +265,34 @@ fn candidate(source: &Source, item: Item, limits: &Limits, benchmark: &Benchmark
         kind: item.kind,
         license: source.license.clone(),
     })
+}
+
+/// The first reason for which an item is no row, whatever the benchmark.
+fn unfit(item: &Item, doc: &Doc, instruction: &str, limits: &Limits) -> Option<&'static str> {
+    let (chars, lines) = (item.code.chars().count(), item.code.lines().count());
+    let longest = item.code.lines().map(str::len).max().unwrap_or(0);
+    let too_long = chars > limits.max_chars
+        || lines > limits.max_lines
+        || longest > limits.max_line
+        || instruction.chars().count() > limits.max_instruction;
+    let secret = || secrets::holds_secret(instruction) || secrets::holds_secret(&item.code);
+    if item.broken {
+        Some("syntax")
+    } else if doc.words() < limits.min_words {
+        Some("no-comment")
+    } else if is_licence(&item.comment) {
+        Some("licence")
+    } else if doc.deprecated {
+        Some("deprecated")
+    } else if chars < limits.min_chars || lines < limits.min_lines {
+        Some("too-short")
+    } else if too_long {
+        Some("too-long")
+    } else if secret() {
+        Some("secret")
+    } else {
+        None
+    }
 }
 
 /// Code without any white space: what an exact duplicate shares with its original.

@@ -54,7 +54,7 @@ fn prepare(folder: &std::path::Path) -> Options {
         name: "20_median".into(),
         prompt: "//Return median of elements in the array l.\nfunction median(l: number[]): number {\n"
             .into(),
-        tests: String::new(),
+        ..Problem::default()
     };
     jsonl::write(folder.join("problems.jsonl"), &[problem]).unwrap();
     Options {

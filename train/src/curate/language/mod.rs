@@ -68,6 +68,8 @@ pub struct Table {
     /// Keywords and decorators that change what a function is called.
     pub nouns: &'static [(&'static str, &'static str)],
     pub head: Head,
+    /// The word before the name of a function; none where its result is.
+    pub function_word: &'static str,
     /// Statements that bring names in.
     pub imports: &'static [&'static str],
     pub calls: &'static [&'static str],

@@ -37,6 +37,7 @@ const NONE: Table = Table {
     words: &[],
     nouns: &[],
     head: Head::Fields(""),
+    function_word: "",
     imports: &[],
     calls: &[],
 };
@@ -61,6 +62,7 @@ pub static TYPESCRIPT: Table = Table {
     decorators: &["decorator"],
     words: &[("static", "static"), ("async", "async"), ("*", "generator")],
     nouns: &[("get", "getter"), ("set", "setter")],
+    function_word: "function",
     imports: &["import_statement"],
     calls: &["call_expression", "new_expression"],
     ..NONE
@@ -96,6 +98,7 @@ pub static PYTHON: Table = Table {
     decorators: &["decorator"],
     words: &[("async", "async"), ("@staticmethod", "static"), ("@classmethod", "class")],
     nouns: &[("@property", "property")],
+    function_word: "def",
     head: Head::Fields(" -> "),
     imports: &["import_statement", "import_from_statement", "future_import_statement"],
     calls: &["call"],
@@ -170,6 +173,7 @@ pub static RUST: Table = Table {
     decorators: &["attribute_item"],
     modifiers: &["function_modifiers"],
     words: &[("async", "async"), ("unsafe", "unsafe"), ("const", "const")],
+    function_word: "fn",
     head: Head::Fields(" -> "),
     imports: &["use_declaration"],
     calls: &["call_expression", "macro_invocation"],
