@@ -26,7 +26,7 @@ use codelsi_engine::{At, Error, Result};
 use extract::Item;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -213,7 +213,31 @@ fn curate_file(source: &Source, limits: &Limits, benchmark: &Benchmark) -> Resul
         true => Err(Dropped::Because("generated")),
         false => candidate(source, item, limits, benchmark),
     };
-    Ok(items.into_iter().map(one).collect())
+    let mut candidates: Vec<Candidate> = items.into_iter().map(one).collect();
+    drop_classes_of_repeats(&mut candidates);
+    Ok(candidates)
+}
+
+/// A class with a method that repeats a problem repeats it.
+fn drop_classes_of_repeats(candidates: &mut [Candidate]) {
+    let repeats: HashMap<String, Repeat> = candidates
+        .iter()
+        .filter_map(|candidate| match candidate {
+            Err(Dropped::Repeats(repeat)) => {
+                Some((repeat.name.split_once('.')?.0.to_string(), repeat.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    for candidate in candidates {
+        let class = candidate.as_ref().ok().filter(|row| row.kind == Kind::Class);
+        if let Some(repeat) = class.and_then(|row| repeats.get(&row.name)) {
+            *candidate = Err(Dropped::Repeats(Repeat {
+                name: repeat.name.split('.').next().unwrap_or_default().into(),
+                ..repeat.clone()
+            }));
+        }
+    }
 }
 
 /// Whether the head of a file says that a program wrote it.

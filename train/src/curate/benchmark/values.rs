@@ -9,11 +9,9 @@ use crate::curate::fingerprint::{Token, lex};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Different literals that examples of one problem must share with a text, and in how many examples.
-const LITERALS: usize = 6;
-const EXAMPLES: usize = 2;
-/// Different literals of an example that is enough by itself.
-const LITERALS_OF_ONE: usize = 8;
+/// So many examples of one problem in a text, with so many different literals in all, are enough to know it: the more
+/// examples, the less they have to say.
+const ENOUGH: [(usize, usize); 3] = [(1, 8), (2, 6), (3, 4)];
 
 /// A name, a literal, what is given to a call, or what is in other brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +52,8 @@ impl Examples {
         }
         let enough = |examples: &[&HashSet<String>]| {
             let all: HashSet<&String> = examples.iter().copied().flatten().collect();
-            examples.iter().any(|literals| literals.len() >= LITERALS_OF_ONE)
-                || (examples.len() >= EXAMPLES && all.len() >= LITERALS)
+            let weight: usize = all.into_iter().map(|literal| weight(literal)).sum();
+            ENOUGH.iter().any(|&(n, least)| examples.len() >= n && weight >= least)
         };
         shared.into_iter().filter(|(_, examples)| enough(examples)).map(|(problem, _)| problem).min()
     }
@@ -177,6 +175,11 @@ fn neighbours(forms: &[Form], hashes: &mut HashSet<u64>) {
     let examples = values.windows(2).filter(|two| two.iter().any(|form| matches!(form, Form::Given(_))));
     hashes.extend(examples.map(|two| example(two[0], two[1])));
     values.iter().for_each(|form| neighbours(form.inside(), hashes));
+}
+
+/// How much a literal says: a sentence as much as its words.
+fn weight(literal: &str) -> usize {
+    literal.split_whitespace().count().clamp(1, 4)
 }
 
 fn example(a: &Form, b: &Form) -> u64 {
