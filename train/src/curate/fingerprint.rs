@@ -118,9 +118,10 @@ impl Head {
         Some(Head { name: name.to_string(), params: params.into_iter().flatten().collect(), types })
     }
 
-    /// What is looked up: the name without case and underscores, and the number of parameters.
+    /// What is looked up: the name without case and underscores (`__add__` keeps its own), and the number of parameters.
     pub fn key(&self) -> (String, usize) {
-        (self.name.replace('_', "").to_lowercase(), self.types.len())
+        let name = if self.name.starts_with("__") { self.name.clone() } else { self.name.replace('_', "") };
+        (name.to_lowercase(), self.types.len())
     }
 }
 

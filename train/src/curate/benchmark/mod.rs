@@ -7,8 +7,8 @@
 //!   throughout hides nothing. A description of six to nine words counts as a whole.
 //! - **examples**: twenty consecutive syntax tokens of a problem's examples or tests with every identifier blanked
 //!   and at least four different literals: the numbers and strings are what identifies an example.
-//! - **signature**: the same function name (case and underscores aside) over the same parameter types, where they
-//!   are written down.
+//! - **signature**: the same function name (case and underscores aside) over the same parameter types; where none are
+//!   written, over the same parameters, or a name of ten letters or more.
 //! - **tree**: the normalised syntax tree of a solution, if the file has solutions ([`tree`]); or what is given to the
 //!   function and expected of it in examples and tests, which is the same in any language ([`values`]).
 //!
@@ -96,8 +96,8 @@ pub struct Match {
 pub struct Benchmark {
     names: Vec<String>,
     grams: HashMap<u64, (usize, Sign)>,
-    /// By name and number of parameters: their types.
-    signatures: HashMap<(String, usize), Vec<(Vec<String>, usize)>>,
+    /// By name and number of parameters.
+    signatures: HashMap<(String, usize), Vec<(Head, usize)>>,
     solutions: HashMap<u64, usize>,
     examples: Examples,
 }
@@ -129,7 +129,7 @@ impl Benchmark {
                 benchmark.solutions.entry(hash).or_insert(i);
             }
             if let Some(head) = head {
-                benchmark.signatures.entry(head.key()).or_default().push((head.types, i));
+                benchmark.signatures.entry(head.key()).or_default().push((head, i));
             }
             benchmark.names.push(problem.name.clone());
         }
@@ -155,13 +155,8 @@ impl Benchmark {
 
     fn by_signature(&self, head: Option<&Head>, language: Language) -> Option<(usize, Sign)> {
         let head = head?;
-        // Where nobody has to write types, a missing one says nothing.
-        let untyped = matches!(language, Language::JavaScript | Language::Python);
-        let fits = |(ours, theirs): (&String, &String)| {
-            ours == theirs || theirs.is_empty() || (untyped && ours.is_empty())
-        };
         let known = self.signatures.get(&head.key())?;
-        let (_, problem) = known.iter().find(|(types, _)| head.types.iter().zip(types).all(fits))?;
+        let (_, problem) = known.iter().find(|(theirs, _)| is_same(head, theirs, language))?;
         Some((*problem, Sign::Signature))
     }
 
@@ -183,6 +178,19 @@ impl Benchmark {
         };
         self.examples.find(text).or_else(copied).map(|problem| (problem, Sign::Tree))
     }
+}
+
+/// Whether a head of the same name is a problem's: by its types, or where nobody has to write types by the names of
+/// the parameters, or by a long name alone.
+fn is_same(ours: &Head, theirs: &Head, language: Language) -> bool {
+    const LONG: usize = 10;
+    let untyped = matches!(language, Language::JavaScript | Language::Python);
+    let pairs = || ours.types.iter().zip(&theirs.types);
+    let missing = |(ours, theirs): (&String, &String)| theirs.is_empty() || (untyped && ours.is_empty());
+    let told = ours.params == theirs.params || theirs.key().0.len() >= LONG;
+    ours.types == theirs.types
+        && (told || !theirs.types.iter().all(String::is_empty) || theirs.types.is_empty())
+        || told && pairs().all(|pair| pair.0 == pair.1 || missing(pair))
 }
 
 /// Every n-gram that stands for a problem, once, and what it is one of.

@@ -13,12 +13,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// examples, the less they have to say.
 const ENOUGH: [(usize, usize); 3] = [(1, 8), (2, 6), (3, 4)];
 
-/// A name, a literal, what is given to a call, or what is in other brackets.
+/// Characters of an example, quotes around each value included, that is not anybody's.
+const TELLING: usize = 7;
+
+/// A name, a literal, what is given to a call of a name, or what is in other brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Form<'a> {
     Name(&'a str),
     Value(String),
-    Given(Vec<Form<'a>>),
+    Given(&'a str, Vec<Form<'a>>),
     List(Vec<Form<'a>>),
 }
 
@@ -44,18 +47,23 @@ impl Examples {
         if self.known.is_empty() {
             return None;
         }
-        let mut hashes = HashSet::new();
-        neighbours(&read(text), &mut hashes);
-        let mut shared: HashMap<usize, Vec<&HashSet<String>>> = HashMap::new();
-        for (problems, literals) in hashes.iter().filter_map(|hash| self.known.get(hash)) {
-            problems.iter().for_each(|problem| shared.entry(*problem).or_default().push(literals));
+        let mut examples = HashSet::new();
+        neighbours(&read(text), &mut examples);
+        // Examples are of one function, whatever its name.
+        let mut shared: HashMap<(usize, &str), Vec<&HashSet<String>>> = HashMap::new();
+        for (example, name) in examples {
+            if let Some((problems, literals)) = self.known.get(&example) {
+                problems
+                    .iter()
+                    .for_each(|problem| shared.entry((*problem, name)).or_default().push(literals));
+            }
         }
         let enough = |examples: &[&HashSet<String>]| {
             let all: HashSet<&String> = examples.iter().copied().flatten().collect();
             let weight: usize = all.into_iter().map(|literal| weight(literal)).sum();
             ENOUGH.iter().any(|&(n, least)| examples.len() >= n && weight >= least)
         };
-        shared.into_iter().filter(|(_, examples)| enough(examples)).map(|(problem, _)| problem).min()
+        shared.into_iter().filter(|(_, examples)| enough(examples)).map(|((problem, _), _)| problem).min()
     }
 }
 
@@ -90,8 +98,10 @@ fn read(text: &str) -> Vec<Form<'_>> {
 /// What is in the innermost bracket; one without any value is nothing.
 fn close<'a>(open: &mut Vec<Vec<Form<'a>>>, mark: char) -> Option<Form<'a>> {
     let inside = open.pop()?;
-    let called = mark == ')' && open.last()?.last().is_some_and(Form::is_name);
-    let form = if called { Form::Given(inside) } else { Form::List(inside) };
+    let form = match open.last()?.last() {
+        Some(Form::Name(name)) if mark == ')' => Form::Given(name, inside),
+        _ => Form::List(inside),
+    };
     form.inside().iter().any(|form| !form.is_name()).then_some(form)
 }
 
@@ -122,7 +132,7 @@ impl<'a> Form<'a> {
     /// What is in its brackets.
     fn inside(&self) -> &[Form<'a>] {
         match self {
-            Form::Given(forms) | Form::List(forms) => forms,
+            Form::Given(_, forms) | Form::List(forms) => forms,
             Form::Name(_) | Form::Value(_) => &[],
         }
     }
@@ -132,7 +142,7 @@ impl<'a> Form<'a> {
         match self {
             Form::Name(_) => String::new(),
             Form::Value(value) => format!("{value:?}"),
-            Form::Given(forms) | Form::List(forms) => {
+            Form::Given(_, forms) | Form::List(forms) => {
                 let parts: Vec<String> = forms.iter().map(Form::spelled).filter(|s| !s.is_empty()).collect();
                 if parts.len() == 1 { parts[0].clone() } else { format!("({})", parts.join(" ")) }
             }
@@ -146,7 +156,7 @@ impl<'a> Form<'a> {
             Form::Value(value) => {
                 into.insert(value.clone());
             }
-            Form::Given(forms) | Form::List(forms) => forms.iter().for_each(|form| form.literals(into)),
+            Form::Given(_, forms) | Form::List(forms) => forms.iter().for_each(|form| form.literals(into)),
         }
     }
 }
@@ -164,17 +174,25 @@ fn expectations(forms: &[Form], names: &[&str], found: &mut Vec<(u64, HashSet<St
             let mut literals = HashSet::new();
             given.literals(&mut literals);
             expected.literals(&mut literals);
-            found.push((example(given, expected), literals));
+            // `f(1) == 2` is anybody's.
+            if given.spelled().len() + expected.spelled().len() >= TELLING {
+                found.push((example(given, expected), literals));
+            }
         }
     }
 }
 
-/// The hashes of every two neighbours of which one is given to a call, in this bracket and inside.
-fn neighbours(forms: &[Form], hashes: &mut HashSet<u64>) {
+/// The hash of every two neighbours of which one is given to a call, and the name called; in this bracket and inside.
+fn neighbours<'a>(forms: &[Form<'a>], examples: &mut HashSet<(u64, &'a str)>) {
     let values: Vec<&Form> = forms.iter().filter(|form| !form.is_name()).collect();
-    let examples = values.windows(2).filter(|two| two.iter().any(|form| matches!(form, Form::Given(_))));
-    hashes.extend(examples.map(|two| example(two[0], two[1])));
-    values.iter().for_each(|form| neighbours(form.inside(), hashes));
+    for two in values.windows(2) {
+        for form in two {
+            if let Form::Given(name, _) = form {
+                examples.insert((example(two[0], two[1]), name));
+            }
+        }
+    }
+    values.iter().for_each(|form| neighbours(form.inside(), examples));
 }
 
 /// How much a literal says: a sentence as much as its words.
@@ -229,6 +247,7 @@ mod tests {
             "f([1, 2, 3.9], 0.3) == true",
             "f([2, 1, 3.9], 0.3) == true; f([-5, 7], 'a b') == [8, null]",
             "f(10) == 55; f(1) == 1",
+            "f([1, 2, 3.9], 0.3) == true; g([-5, 7], 'a b') == [8, null]",
             "a list [1, 2, 3.9], 0.3 true and -5, 7, 'a b', [8, null]",
             "",
             "((((",
