@@ -60,6 +60,9 @@ mod tests {
             comment: String::new(),
             code: String::new(),
             broken: false,
+            lines: (1, 1),
+            imports: Vec::new(),
+            uses: Vec::new(),
         }
     }
 

@@ -97,6 +97,9 @@ pub struct Row {
     pub language: Language,
     pub name: String,
     pub kind: Kind,
+    /// First and last line of the code in its file, counted from 1.
+    #[serde(default)]
+    pub lines: (usize, usize),
     #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
 }
@@ -287,6 +290,7 @@ fn candidate(source: &Source, item: Item, limits: &Limits, benchmark: &Benchmark
         language: item.language,
         name: item.name,
         kind: item.kind,
+        lines: item.lines,
         license: source.license.clone(),
     })
 }

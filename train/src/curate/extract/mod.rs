@@ -2,11 +2,13 @@
 
 mod head;
 mod lead;
+mod uses;
 
 use super::Kind;
 use super::language::{Language, Table};
 use codelsi_engine::Result;
 use lead::Lead;
+use std::ops::Range;
 use tree_sitter::Node;
 
 /// A declaration with a body.
@@ -27,6 +29,12 @@ pub struct Item {
     pub code: String,
     /// The parser found an error in it.
     pub broken: bool,
+    /// First and last line of the code in its file, counted from 1.
+    pub lines: (usize, usize),
+    /// Import statements whose names it uses, in the order of the file.
+    pub imports: Vec<String>,
+    /// Signatures of the file's own other items that it calls, in the order of first use, eight at most.
+    pub uses: Vec<String>,
 }
 
 /// Parses one file and returns its items in the order of the text. The path selects the grammar (`.tsx`).
@@ -34,8 +42,9 @@ pub struct Item {
 /// Nested functions belong to the item around them; a class comes before its methods.
 pub fn items(text: &str, language: Language, path: &str) -> Result<Vec<Item>> {
     let tree = language.parse(text, path)?;
-    let mut file = File { text, language, table: language.table(), items: Vec::new() };
+    let mut file = File { text, language, table: language.table(), items: Vec::new(), ranges: Vec::new() };
     file.scope(tree.root_node(), None);
+    file.tell_uses(tree.root_node());
     Ok(file.items)
 }
 
@@ -44,6 +53,8 @@ struct File<'a> {
     language: Language,
     table: &'static Table,
     items: Vec<Item>,
+    /// Where in the text each item's code is.
+    ranges: Vec<Range<usize>>,
 }
 
 /// A declaration in its place: the statement around all of it, what the code keeps of that, and itself.
@@ -219,6 +230,7 @@ impl<'a> File<'a> {
     fn push(&mut self, title: Title, lead: Lead, place: Place) {
         let before = lead.decorators.iter().chain(&lead.overloads);
         let broken = before.clone().chain([&place.kept]).any(|part| part.has_error());
+        let before_start = before.clone().next().copied();
         let mut parts: Vec<String> = before.map(|part| self.dedented(*part)).collect();
         let docstring = self.docstring(place.declaration);
         parts.push(match docstring {
@@ -233,8 +245,15 @@ impl<'a> File<'a> {
             Some(docstring) => self.slice(docstring).to_string(),
             None => lead.comment(self),
         };
+        let first = before_start.unwrap_or(place.kept);
+        self.ranges.push(first.start_byte()..place.kept.end_byte());
+        let lines = (first.start_position().row + 1, place.kept.end_position().row + 1);
         let Title { kind, name, signature, noun } = title;
-        self.items.push(Item { language: self.language, kind, name, signature, noun, comment, code, broken });
+        let language = self.language;
+        let (imports, uses) = (Vec::new(), Vec::new());
+        let item =
+            Item { language, kind, name, signature, noun, comment, code, broken, lines, imports, uses };
+        self.items.push(item);
     }
 
     /// The string that heads a Python body.
