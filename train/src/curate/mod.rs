@@ -12,6 +12,7 @@ mod fingerprint;
 mod instruction;
 mod language;
 mod near;
+mod origin;
 mod secrets;
 mod source;
 

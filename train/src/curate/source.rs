@@ -1,6 +1,7 @@
 //! Where sources come from: folders of sources, or corpora of one file a JSON line.
 
 use super::language::Language;
+use super::origin::Origin;
 use crate::jsonl;
 use codelsi_engine::{Error, Result};
 use serde::Deserialize;
@@ -85,6 +86,7 @@ fn read_corpus(path: &Path, languages: &[Language]) -> Result<Found> {
 fn read_folder(folder: &Path, languages: &[Language]) -> Result<Found> {
     let mut files = Vec::new();
     list(folder, languages, &mut files)?;
+    let Origin { repo, license } = Origin::of(folder);
     let mut found = Found::default();
     for file in files {
         let path = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().replace('\\', "/");
@@ -93,7 +95,9 @@ fn read_folder(folder: &Path, languages: &[Language]) -> Result<Found> {
         }
         let bytes = fs::read(&file).map_err(|e| Error::io(&file, e))?;
         match String::from_utf8(bytes) {
-            Ok(content) => found.sources.push(Source { path, content, repo: None, license: None }),
+            Ok(content) => {
+                found.sources.push(Source { path, content, repo: repo.clone(), license: license.clone() })
+            }
             Err(_) => found.unreadable += 1,
         }
     }
