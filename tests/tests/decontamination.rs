@@ -187,6 +187,8 @@ fn survivors(problems: &Path, code: &str, language: Language, sources: &[String]
         max_line: far,
         max_lines: far,
         max_instruction: far,
+        max_mean_line: far,
+        max_commented: 100,
     };
     let options = Options {
         paths: vec![corpus],

@@ -60,6 +60,7 @@ mod tests {
             comment: String::new(),
             code: String::new(),
             broken: false,
+            commented: 0,
             lines: (1, 1),
             imports: Vec::new(),
             uses: Vec::new(),

@@ -57,6 +57,10 @@ pub struct Limits {
     pub max_lines: usize,
     /// Characters of the longest line; longer ones are data or minified.
     pub max_line: usize,
+    /// Characters of the mean line; with more the code was minified.
+    pub max_mean_line: usize,
+    /// Percent of the code's characters that are comments.
+    pub max_commented: usize,
     /// Words of the comment's description.
     pub min_words: usize,
     /// Characters of the instruction.
@@ -71,6 +75,8 @@ impl Default for Limits {
             min_lines: 3,
             max_lines: 200,
             max_line: 400,
+            max_mean_line: 120,
+            max_commented: 60,
             min_words: 3,
             max_instruction: 2500,
         }
@@ -108,7 +114,7 @@ pub struct Row {
 /// What became of all that was found: `read` is `kept` and every `dropped` together.
 ///
 /// Reasons: `not-utf8` (files), `syntax` (items, and stretches that hold none that can be read), `no-comment`, `generated`, `licence`, `deprecated`, `too-short`,
-/// `too-long`, `secret`, `benchmark`, `duplicate`, `near-duplicate`; the first that applies counts.
+/// `too-long`, `minified`, `comment-heavy`, `secret`, `benchmark`, `duplicate`, `near-duplicate`; the first that applies counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub read: usize,
@@ -317,6 +323,10 @@ fn unfit(item: &Item, doc: &Doc, instruction: &str, limits: &Limits) -> Option<&
         Some("too-short")
     } else if too_long {
         Some("too-long")
+    } else if chars > limits.max_mean_line * lines {
+        Some("minified")
+    } else if 100 * item.commented > limits.max_commented * chars {
+        Some("comment-heavy")
     } else if secret() {
         Some("secret")
     } else {

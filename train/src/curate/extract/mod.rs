@@ -29,6 +29,8 @@ pub struct Item {
     pub code: String,
     /// The parser found an error in it.
     pub broken: bool,
+    /// Characters of the code that are comments.
+    pub commented: usize,
     /// First and last line of the code in its file, counted from 1.
     pub lines: (usize, usize),
     /// Import statements whose names it uses, in the order of the file.
@@ -246,13 +248,27 @@ impl<'a> File<'a> {
             None => lead.comment(self),
         };
         let first = before_start.unwrap_or(place.kept);
+        let own = docstring.map(|string| self.slice(string).chars().count()).unwrap_or(0);
+        let commented = self.comment_chars(place.kept) - own;
         self.ranges.push(first.start_byte()..place.kept.end_byte());
         let lines = (first.start_position().row + 1, place.kept.end_position().row + 1);
         let Title { kind, name, signature, noun } = title;
         let language = self.language;
         let (imports, uses) = (Vec::new(), Vec::new());
-        let item =
-            Item { language, kind, name, signature, noun, comment, code, broken, lines, imports, uses };
+        let item = Item {
+            language,
+            kind,
+            name,
+            signature,
+            noun,
+            comment,
+            code,
+            broken,
+            commented,
+            lines,
+            imports,
+            uses,
+        };
         self.items.push(item);
     }
 
@@ -262,6 +278,15 @@ impl<'a> File<'a> {
         let first = named_children(body).find(|n| !self.is_comment(*n))?;
         let string = first.named_child(0).filter(|_| first.kind() == "expression_statement")?;
         (string.kind() == "string" && first.named_child_count() == 1).then_some(string)
+    }
+
+    /// Characters of comments and docstrings below a node.
+    fn comment_chars(&self, node: Node) -> usize {
+        let documents = |n: &Node| self.docstring(*n).map_or(0, |string| self.slice(string).chars().count());
+        match self.is_comment(node) {
+            true => self.slice(node).chars().count(),
+            false => documents(&node) + named_children(node).map(|n| self.comment_chars(n)).sum::<usize>(),
+        }
     }
 
     fn is_comment(&self, node: Node) -> bool {
