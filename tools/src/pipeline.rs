@@ -119,6 +119,7 @@ impl<'a> Stages<'a> {
         let against = [&self.sources.problems].into_iter().chain(&self.sources.private_problems);
         let options = Options {
             paths: paths.to_vec(),
+            languages: Vec::new(),
             against: against.cloned().collect(),
             resemblance: self.recipe.resemblance,
             limits,

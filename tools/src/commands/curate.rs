@@ -4,7 +4,7 @@ use crate::output::Output;
 use clap::Args;
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
-use codelsi_train::curate::{self, Limits, Options};
+use codelsi_train::curate::{self, Language, Limits, Options};
 use serde_json::to_value;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use std::sync::Mutex;
 /// From this resemblance on a row is a repetition.
 pub const RESEMBLANCE: f64 = 0.85;
 
-/// Make instruction rows from TypeScript sources.
+/// Make instruction rows from sources.
 #[derive(Args)]
 pub struct Curate {
     /// Folders of sources, or .jsonl / .jsonl.gz files with `path` and `content`.
@@ -21,6 +21,9 @@ pub struct Curate {
     /// The rows: JSON Lines of {"instruction": …, "output": …}, with their provenance.
     #[arg(long)]
     out: PathBuf,
+    /// Language whose files count, repeated for more: typescript, javascript, python, java, cpp, rust.
+    #[arg(long = "language", default_value = "typescript")]
+    languages: Vec<Language>,
     /// Problem files that no row may repeat.
     #[arg(long)]
     against: Vec<PathBuf>,
@@ -39,6 +42,7 @@ pub fn run(args: &Curate, out: &Output) -> Result<()> {
     }
     let options = Options {
         paths: args.paths.clone(),
+        languages: args.languages.clone(),
         against: args.against.clone(),
         resemblance: (args.resemblance > 0.0).then_some(args.resemblance),
         limits: Limits::default(),
@@ -49,6 +53,10 @@ pub fn run(args: &Curate, out: &Output) -> Result<()> {
         println!("card: {}", card_beside(&args.out).display());
         for (reason, n) in &counts.dropped {
             println!("  dropped {n:>6}  {reason}");
+        }
+        for repeat in &counts.repeats {
+            let (problem, sign) = (&repeat.of.problem, repeat.of.sign.told());
+            println!("  {}: {} repeats {problem} by its {sign}", repeat.path, repeat.name);
         }
     }
     out.json(args.json, &to_value(&counts).expect("plain counts"));

@@ -3,7 +3,7 @@
 //! Its methods are [`Op`]s like those of the public language, so programs over it are described, run and checked in
 //! the same way. What a phrase is called in the library can only be learned from the private examples.
 
-use codelsi_train::curate::Benchmark;
+use codelsi_train::curate::{Benchmark, Language};
 use std::collections::{HashMap, HashSet};
 
 use super::corpus::SourceFile;
@@ -163,7 +163,7 @@ pub fn private_files(seed: u64, count: usize, problems: &[Problem], against: &Be
             let composition = program.composition();
             if problems.iter().all(|p| p.composition != composition)
                 && !names.contains(&program.composition())
-                && !against.contains(&name, &comment, &code)
+                && against.find(Language::TypeScript, &name, &comment, &code).is_none()
             {
                 drafts.push((program, format!("{comment}\n{code}\n")));
             }

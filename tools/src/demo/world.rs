@@ -2,7 +2,7 @@
 
 use codelsi_engine::Result;
 use codelsi_engine::files::write_atomic;
-use codelsi_train::curate::{self, Benchmark};
+use codelsi_train::curate::{self, Benchmark, Language};
 use rayon::prelude::*;
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
@@ -73,13 +73,16 @@ fn benchmark<'a>(problems: impl Iterator<Item = &'a Problem>) -> Benchmark {
         name: p.name.clone(),
         prompt: p.prompt.clone(),
         tests: p.tests.clone(),
+        ..curate::Problem::default()
     };
     Benchmark::new(&problems.map(plain).collect::<Vec<_>>())
 }
 
 /// The problems that no part of `texts` repeats.
 fn unseen(problems: Vec<Problem>, texts: &[String]) -> Vec<Problem> {
-    let repeats = |part: &str, benchmark: &Benchmark| benchmark.contains(function_name(part), part, part);
+    let repeats = |part: &str, benchmark: &Benchmark| {
+        benchmark.find(Language::TypeScript, function_name(part), part, part).is_some()
+    };
     let all = benchmark(problems.iter());
     let suspects: Vec<&str> = texts
         .par_iter()

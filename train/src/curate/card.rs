@@ -29,6 +29,11 @@ pub fn card(options: &Options, rows: &[Row], counts: &Counts) -> String {
     let _ = writeln!(text, "\n{} of {} items are kept.\n", counts.kept, counts.read);
     let dropped = counts.dropped.iter().map(|(reason, n)| (reason.to_string(), *n));
     table(&mut text, "dropped because", dropped);
+    let mut repeated: BTreeMap<String, usize> = BTreeMap::new();
+    for repeat in &counts.repeats {
+        *repeated.entry(format!("{} by its {}", repeat.of.problem, repeat.of.sign.told())).or_default() += 1;
+    }
+    table(&mut text, "repeats the problem", repeated);
     let count = |of: &dyn Fn(&Row) -> String| {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         rows.iter().for_each(|row| *counts.entry(of(row)).or_default() += 1);

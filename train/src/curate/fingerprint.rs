@@ -1,5 +1,6 @@
 //! What of a text survives reformatting and renaming: hashed n-grams of words and of syntax tokens.
 
+use super::language::Language;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -13,7 +14,7 @@ pub const TOKENS: usize = 20;
 const TELLING_WORDS: usize = 5;
 const TELLING_LITERALS: usize = 4;
 
-/// A token of TypeScript, read without regard to grammar so that examples in comments can be read as well.
+/// A token of any of the languages, read without regard to grammar so that examples in comments can be read as well.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Token<'a> {
     Word(&'a str),
@@ -95,38 +96,82 @@ fn string_length(text: &str, quote: char) -> Option<usize> {
 pub struct Head {
     pub name: String,
     pub params: Vec<String>,
+    /// Empty where none is written.
     pub types: Vec<String>,
 }
 
 impl Head {
-    /// Reads the head of the function `name`, or of the last `function` when no name is given.
-    pub fn find(tokens: &[Token], name: Option<&str>) -> Option<Head> {
+    /// Reads the head of the function `name`, or of the last function when no name is given.
+    pub fn find(tokens: &[Token], name: Option<&str>, language: Language) -> Option<Head> {
         let at = match name {
             Some(name) => tokens.iter().position(|t| *t == Token::Word(name))?,
-            None => 1 + tokens.iter().rposition(|t| *t == Token::Word("function"))?,
+            None => last_name(tokens, language)?,
         };
         let Some(Token::Word(name)) = tokens.get(at) else {
             return None;
         };
         let open = at + tokens[at..].iter().take(40).position(|t| *t == Token::Mark('('))?;
-        let inside = &tokens[open + 1..];
-        let mut head = Head { name: name.to_string(), params: Vec::new(), types: Vec::new() };
-        for param in split_at_commas(inside) {
-            let colon = param.iter().position(|t| *t == Token::Mark(':')).unwrap_or(param.len());
-            let name = param[..colon].iter().find_map(|t| match t {
-                Token::Word(word) => Some(word.to_string()),
-                _ => None,
-            });
-            head.params.extend(name);
-            let kind = param[colon..].iter().skip(1).take_while(|t| **t != Token::Mark('='));
-            head.types.push(kind.map(spelled).collect());
-        }
-        Some(head)
+        let params: Vec<&[Token]> = split_at_commas(&tokens[open + 1..]);
+        let params = params.into_iter().map(|param| read_param(param, language));
+        let (params, types): (Vec<_>, Vec<_>) =
+            params.filter(|(name, _)| !matches!(name.as_deref(), Some("self" | "cls"))).unzip();
+        Some(Head { name: name.to_string(), params: params.into_iter().flatten().collect(), types })
     }
 
-    /// What is compared: the name without case and underscores, and the types.
-    pub fn key(&self) -> (String, Vec<String>) {
-        (self.name.replace('_', "").to_lowercase(), self.types.clone())
+    /// What is looked up: the name without case and underscores (`__add__` keeps its own), and the number of parameters.
+    pub fn key(&self) -> (String, usize) {
+        let name = if self.name.starts_with("__") { self.name.clone() } else { self.name.replace('_', "") };
+        (name.to_lowercase(), self.types.len())
+    }
+}
+
+/// Where the name of the last function is: after its keyword, or before the brackets that a body follows.
+fn last_name(tokens: &[Token], language: Language) -> Option<usize> {
+    match language.table().function_word {
+        "" => {
+            let close = tokens.iter().rposition(|t| *t == Token::Mark(')'))?;
+            let mut depth = 0;
+            let open = (0..=close).rev().find(|&at| {
+                depth += match tokens[at] {
+                    Token::Mark(')') => 1,
+                    Token::Mark('(') => -1,
+                    _ => 0,
+                };
+                depth == 0
+            })?;
+            open.checked_sub(1)
+        }
+        word => Some(1 + tokens.iter().rposition(|t| *t == Token::Word(word))?),
+    }
+}
+
+/// A parameter's name and its type: `name: type = value`, or `type name = value`.
+fn read_param(param: &[Token], language: Language) -> (Option<String>, String) {
+    let word = |t: &Token| match t {
+        Token::Word("mut") => None,
+        Token::Word(word) => Some(word.to_string()),
+        _ => None,
+    };
+    let value = param.iter().position(|t| *t == Token::Mark('=')).unwrap_or(param.len());
+    if language.table().function_word.is_empty() {
+        let declared = &param[..value];
+        let name = declared.iter().rposition(|t| word(t).is_some()).unwrap_or(0);
+        return (declared.get(name).and_then(word), declared.iter().take(name).map(bare).collect());
+    }
+    let colon = param.iter().position(|t| *t == Token::Mark(':')).unwrap_or(param.len());
+    let kind = param[colon..].iter().skip(1).take_while(|t| **t != Token::Mark('='));
+    let kind = kind.map(|t| if language == Language::TypeScript { spelled(t) } else { bare(t) });
+    (param[..colon].iter().find_map(word), kind.collect())
+}
+
+/// A part of a type without what says how it is passed, and where the library has it.
+fn bare(token: &Token) -> String {
+    match token {
+        Token::Word("const" | "final" | "mut" | "std" | "typing") | Token::Mark('&' | ':' | '.' | '\'') => {
+            String::new()
+        }
+        Token::Word(word) => word.to_lowercase(),
+        other => spelled(other),
     }
 }
 
@@ -212,7 +257,8 @@ mod tests {
 
     #[test]
     fn heads_are_found_whatever_the_form() {
-        let types = |text: &str, name: Option<&str>| Head::find(&lex(text), name).unwrap();
+        let types =
+            |text: &str, name: Option<&str>| Head::find(&lex(text), name, Language::TypeScript).unwrap();
         let head = types("//f\nfunction close_to(xs: number[], limit: number): boolean {\n", None);
         assert_eq!(
             (head.params.join(" "), head.types.join(" ")),
@@ -220,10 +266,47 @@ mod tests {
         );
         let arrow =
             types("const closeTo = <T,>(\n  a: number[],\n  b: number = 1,\n) => a;", Some("closeTo"));
-        assert_eq!(arrow.key(), head.key());
+        assert_eq!((arrow.key(), &arrow.types), (head.key(), &head.types));
         let typed = types("function f(g: (a: Map<A, B>) => C, b?: { c: d }) {}", Some("f"));
         assert_eq!(typed.types, ["(a:Map<A,B>)⇒C", "{c:d}"]);
         assert_eq!(types("function f() {}", Some("f")).types, Vec::<String>::new());
+    }
+
+    #[test]
+    fn heads_of_every_language_are_found() {
+        for (language, prompt) in [
+            (Language::JavaScript, "// The function is\nfunction close_to(xs, limit){\n"),
+            (
+                Language::Python,
+                "def close_to(xs: List[float], limit: float) -> bool:\n    \"\"\"A function (def).\"\"\"\n",
+            ),
+            (
+                Language::Java,
+                "// >>> closeTo((1), (2))\npublic static boolean closeTo(final ArrayList<Float> xs, float limit) {\n",
+            ),
+            (
+                Language::Cpp,
+                "// >>> closeTo((1), (2))\nbool closeTo(const std::vector<float>& xs, float limit = 1) {\n",
+            ),
+            (Language::Rust, "/// A fn\nfn close_to(mut xs: &Vec<f64>, limit: f64) -> bool {\n"),
+        ] {
+            let head = Head::find(&lex(prompt), None, language).unwrap();
+            assert_eq!(
+                (head.key(), head.params.join(" ")),
+                (("closeto".into(), 2), "xs limit".into()),
+                "{language:?}"
+            );
+            let types = match language {
+                Language::JavaScript => ["", ""],
+                Language::Python => ["list[float]", "float"],
+                Language::Java => ["arraylist<float>", "float"],
+                Language::Cpp => ["vector<float>", "float"],
+                _ => ["vec<f64>", "f64"],
+            };
+            assert_eq!(head.types, types, "{language:?}");
+        }
+        let method = Head::find(&lex("def f(self, a): pass"), Some("f"), Language::Python).unwrap();
+        assert_eq!(method.params, ["a"]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub fn instruction(item: &Item, doc: &Doc) -> String {
         text.push_str(&format!("\n\nReturns: {}", doc.returns));
     }
     for error in &doc.throws {
-        text.push_str(&format!("\n\nThrows: {error}"));
+        text.push_str(&format!("\n\n{}: {error}", item.language.table().raises));
     }
     text
 }
@@ -34,27 +34,44 @@ fn subject(item: &Item) -> String {
     let own_name = item.name.rsplit('.').next().unwrap_or(&item.name);
     let signature =
         if item.signature.chars().count() > LONGEST_SIGNATURE { own_name } else { &item.signature };
+    let (language, owner) = (item.language.table().name, item.language.table().owner);
     match (item.kind, item.name.split_once('.')) {
         (Kind::Method, Some((class, _))) => {
-            format!("{} `{signature}` of the TypeScript class `{class}`", item.noun)
+            format!("{} `{signature}` of the {language} {owner} `{class}`", item.noun)
         }
-        _ => format!("TypeScript {} `{signature}`", item.noun),
+        _ => format!("{language} {} `{signature}`", item.noun),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::curate::Language;
 
     fn item(kind: Kind, name: &str, signature: &str, noun: &str) -> Item {
         let (name, signature, noun) = (name.into(), signature.into(), noun.into());
-        Item { kind, name, signature, noun, comment: String::new(), code: String::new(), broken: false }
+        let language = Language::TypeScript;
+        Item {
+            language,
+            kind,
+            name,
+            signature,
+            noun,
+            comment: String::new(),
+            code: String::new(),
+            broken: false,
+            commented: 0,
+            lines: (1, 1),
+            imports: Vec::new(),
+            uses: Vec::new(),
+        }
     }
 
     #[test]
     fn it_says_what_to_write_and_all_that_is_known_of_it() {
         let doc = Doc::parse(
             "/** Adds.\n@param a the first\n@param b the second\n@returns the sum\n@throws never */",
+            Language::TypeScript,
         );
         assert_eq!(
             instruction(&item(Kind::Function, "add", "add(a, b)", "function"), &doc),

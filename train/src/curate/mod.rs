@@ -1,4 +1,4 @@
-//! Curation, first form: TypeScript sources to `{instruction, output}` rows, offline.
+//! Curation: sources to `{instruction, output}` rows, offline.
 //!
 //! Every function, method and class that a comment describes becomes a row: the instruction is made of the
 //! comment and the signature, the output is the code. What is dropped is counted by reason. The result depends on
@@ -10,13 +10,16 @@ mod comment;
 mod extract;
 mod fingerprint;
 mod instruction;
+mod language;
 mod near;
+mod origin;
 mod secrets;
 mod source;
 
-pub use benchmark::{Benchmark, Problem};
+pub use benchmark::{Benchmark, Match, Problem, Sign};
 pub use card::card;
 pub use comment::Doc;
+pub use language::Language;
 pub use source::{Source, repositories};
 
 use crate::jsonl;
@@ -24,7 +27,7 @@ use codelsi_engine::{At, Error, Result};
 use extract::Item;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -33,6 +36,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Options {
     /// Folders, `.jsonl` or `.jsonl.gz` corpora; their order is the order of the rows.
     pub paths: Vec<PathBuf>,
+    /// Whose files count; none at all means TypeScript.
+    pub languages: Vec<Language>,
     /// Problem files in MultiPL-E's form that training must not have seen.
     pub against: Vec<PathBuf>,
     /// A row that resembles an earlier one by this share or more of their token n-grams is dropped; `None` keeps it.
@@ -52,6 +57,10 @@ pub struct Limits {
     pub max_lines: usize,
     /// Characters of the longest line; longer ones are data or minified.
     pub max_line: usize,
+    /// Characters of the mean line; with more the code was minified.
+    pub max_mean_line: usize,
+    /// Percent of the code's characters that are comments.
+    pub max_commented: usize,
     /// Words of the comment's description.
     pub min_words: usize,
     /// Characters of the instruction.
@@ -66,6 +75,8 @@ impl Default for Limits {
             min_lines: 3,
             max_lines: 200,
             max_line: 400,
+            max_mean_line: 120,
+            max_commented: 60,
             min_words: 3,
             max_instruction: 2500,
         }
@@ -89,8 +100,13 @@ pub struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repo: Option<String>,
     pub path: String,
+    #[serde(default)]
+    pub language: Language,
     pub name: String,
     pub kind: Kind,
+    /// First and last line of the code in its file, counted from 1.
+    #[serde(default)]
+    pub lines: (usize, usize),
     #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
 }
@@ -98,18 +114,34 @@ pub struct Row {
 /// What became of all that was found: `read` is `kept` and every `dropped` together.
 ///
 /// Reasons: `not-utf8` (files), `syntax` (items, and stretches that hold none that can be read), `no-comment`, `generated`, `licence`, `deprecated`, `too-short`,
-/// `too-long`, `secret`, `benchmark`, `duplicate`, `near-duplicate`; the first that applies counts.
+/// `too-long`, `minified`, `comment-heavy`, `secret`, `benchmark`, `duplicate`, `near-duplicate`; the first that applies counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub read: usize,
     pub kept: usize,
     pub dropped: BTreeMap<&'static str, usize>,
+    /// Every item that was dropped because it repeats a benchmark problem.
+    pub repeats: Vec<Repeat>,
+}
+
+/// An item that repeats a benchmark problem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Repeat {
+    #[serde(flatten)]
+    pub of: Match,
+    pub path: String,
+    pub name: String,
 }
 
 impl Counts {
     fn drop(&mut self, reason: &'static str, n: usize) {
         self.read += n;
         *self.dropped.entry(reason).or_default() += n;
+    }
+
+    fn repeat(&mut self, repeat: Repeat) {
+        self.drop("benchmark", 1);
+        self.repeats.push(repeat);
     }
 }
 
@@ -124,8 +156,12 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
     let benchmark = Benchmark::read(&options.against)?;
     let mut counts = Counts::default();
     let mut sources = Vec::new();
+    let languages = match options.languages.is_empty() {
+        true => &[Language::TypeScript],
+        false => options.languages.as_slice(),
+    };
     for path in &options.paths {
-        let found = source::read(path)?;
+        let found = source::read(path, languages)?;
         if found.unreadable > 0 {
             counts.drop("not-utf8", found.unreadable);
         }
@@ -145,7 +181,8 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
     let mut rows = Vec::new();
     for candidate in candidates.into_iter().flatten() {
         match candidate {
-            Err(reason) => counts.drop(reason, 1),
+            Err(Dropped::Because(reason)) => counts.drop(reason, 1),
+            Err(Dropped::Repeats(repeat)) => counts.repeat(repeat),
             Ok(row) if !seen.insert(unspaced(&row.output)) => counts.drop("duplicate", 1),
             Ok(row) => rows.push(row),
         }
@@ -164,18 +201,16 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
     Ok((rows, counts))
 }
 
-/// Every source that lies under `paths`, in their order.
+/// Every TypeScript source that lies under `paths`, in their order.
 ///
 /// # Errors
 /// A place that cannot be read or holds none.
 pub fn sources(paths: &[PathBuf]) -> Result<Vec<Source>> {
-    Ok(paths
-        .iter()
-        .map(|path| source::read(path))
-        .collect::<Result<Vec<_>>>()?
-        .into_iter()
-        .flat_map(|f| f.sources)
-        .collect())
+    let mut sources = Vec::new();
+    for path in paths {
+        sources.extend(source::read(path, &[Language::TypeScript])?.sources);
+    }
+    Ok(sources)
 }
 
 /// Writes the rows as JSON Lines, whole or not at all.
@@ -184,21 +219,51 @@ pub fn write(path: impl AsRef<std::path::Path>, rows: &[Row]) -> Result<()> {
 }
 
 /// A row, or why there is none.
-type Candidate = Result<Row, &'static str>;
+type Candidate = std::result::Result<Row, Dropped>;
+
+enum Dropped {
+    Because(&'static str),
+    Repeats(Repeat),
+}
 
 fn curate_file(source: &Source, limits: &Limits, benchmark: &Benchmark) -> Result<Vec<Candidate>> {
     let text = source.content.replace("\r\n", "\n");
-    let items = extract::items(&text, source.path.ends_with(".tsx"))?;
-    let generated = is_generated(&text);
+    let language = Language::of(&source.path).unwrap_or_default();
+    let items = extract::items(&text, language, &source.path)?;
+    let generated = is_generated(&text, language.table().line_comment);
     let one = |item: Item| match generated && !item.broken {
-        true => Err("generated"),
+        true => Err(Dropped::Because("generated")),
         false => candidate(source, item, limits, benchmark),
     };
-    Ok(items.into_iter().map(one).collect())
+    let mut candidates: Vec<Candidate> = items.into_iter().map(one).collect();
+    drop_classes_of_repeats(&mut candidates);
+    Ok(candidates)
+}
+
+/// A class with a method that repeats a problem repeats it.
+fn drop_classes_of_repeats(candidates: &mut [Candidate]) {
+    let repeats: HashMap<String, Repeat> = candidates
+        .iter()
+        .filter_map(|candidate| match candidate {
+            Err(Dropped::Repeats(repeat)) => {
+                Some((repeat.name.split_once('.')?.0.to_string(), repeat.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    for candidate in candidates {
+        let class = candidate.as_ref().ok().filter(|row| row.kind == Kind::Class);
+        if let Some(repeat) = class.and_then(|row| repeats.get(&row.name)) {
+            *candidate = Err(Dropped::Repeats(Repeat {
+                name: repeat.name.split('.').next().unwrap_or_default().into(),
+                ..repeat.clone()
+            }));
+        }
+    }
 }
 
 /// Whether the head of a file says that a program wrote it.
-fn is_generated(text: &str) -> bool {
+fn is_generated(text: &str, line_comment: &str) -> bool {
     const LINES: usize = 12;
     let marks = [
         "@generated",
@@ -209,7 +274,7 @@ fn is_generated(text: &str) -> bool {
         "do not edit",
     ];
     let head = text.lines().take(LINES).map(str::trim_start);
-    let comments = head.filter(|line| ["//", "/*", "*"].iter().any(|mark| line.starts_with(mark)));
+    let comments = head.filter(|line| [line_comment, "/*", "*"].iter().any(|mark| line.starts_with(mark)));
     let comments = comments.collect::<Vec<_>>().join("\n").to_lowercase();
     marks.iter().any(|mark| comments.contains(mark))
 }
@@ -228,47 +293,57 @@ fn is_licence(comment: &str) -> bool {
 }
 
 fn candidate(source: &Source, item: Item, limits: &Limits, benchmark: &Benchmark) -> Candidate {
-    let doc = Doc::parse(&item.comment);
+    let doc = Doc::parse(&item.comment, item.language);
     let instruction = instruction::instruction(&item, &doc);
-    let (chars, lines) = (item.code.chars().count(), item.code.lines().count());
-    let longest = item.code.lines().map(str::len).max().unwrap_or(0);
-    if item.broken {
-        return Err("syntax");
+    if let Some(reason) = unfit(&item, &doc, &instruction, limits) {
+        return Err(Dropped::Because(reason));
     }
-    if doc.words() < limits.min_words {
-        return Err("no-comment");
-    }
-    if is_licence(&item.comment) {
-        return Err("licence");
-    }
-    if doc.deprecated {
-        return Err("deprecated");
-    }
-    if chars < limits.min_chars || lines < limits.min_lines {
-        return Err("too-short");
-    }
-    if chars > limits.max_chars
-        || lines > limits.max_lines
-        || longest > limits.max_line
-        || instruction.chars().count() > limits.max_instruction
-    {
-        return Err("too-long");
-    }
-    if secrets::holds_secret(&instruction) || secrets::holds_secret(&item.code) {
-        return Err("secret");
-    }
-    if benchmark.contains(&item.name, &item.comment, &item.code) {
-        return Err("benchmark");
+    if let Some(of) = benchmark.find(item.language, &item.name, &item.comment, &item.code) {
+        return Err(Dropped::Repeats(Repeat { of, path: source.path.clone(), name: item.name }));
     }
     Ok(Row {
         instruction,
         output: item.code,
         repo: source.repo.clone(),
         path: source.path.clone(),
+        language: item.language,
         name: item.name,
         kind: item.kind,
+        lines: item.lines,
         license: source.license.clone(),
     })
+}
+
+/// The first reason for which an item is no row, whatever the benchmark.
+fn unfit(item: &Item, doc: &Doc, instruction: &str, limits: &Limits) -> Option<&'static str> {
+    let (chars, lines) = (item.code.chars().count(), item.code.lines().count());
+    let longest = item.code.lines().map(str::len).max().unwrap_or(0);
+    let too_long = chars > limits.max_chars
+        || lines > limits.max_lines
+        || longest > limits.max_line
+        || instruction.chars().count() > limits.max_instruction;
+    let secret = || secrets::holds_secret(instruction) || secrets::holds_secret(&item.code);
+    if item.broken {
+        Some("syntax")
+    } else if doc.words() < limits.min_words {
+        Some("no-comment")
+    } else if is_licence(&item.comment) {
+        Some("licence")
+    } else if doc.deprecated {
+        Some("deprecated")
+    } else if chars < limits.min_chars || lines < limits.min_lines {
+        Some("too-short")
+    } else if too_long {
+        Some("too-long")
+    } else if chars > limits.max_mean_line * lines {
+        Some("minified")
+    } else if 100 * item.commented > limits.max_commented * chars {
+        Some("comment-heavy")
+    } else if secret() {
+        Some("secret")
+    } else {
+        None
+    }
 }
 
 /// Code without any white space: what an exact duplicate shares with its original.

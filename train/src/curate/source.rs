@@ -1,12 +1,14 @@
-//! Where TypeScript comes from: folders of sources, or corpora of one file a JSON line.
+//! Where sources come from: folders of sources, or corpora of one file a JSON line.
 
+use super::language::Language;
+use super::origin::Origin;
 use crate::jsonl;
 use codelsi_engine::{Error, Result};
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// One TypeScript file and what is known of where it comes from.
+/// One file and what is known of where it comes from.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Source {
     pub path: String,
@@ -24,21 +26,31 @@ pub struct Found {
 }
 
 /// Reads a folder (sorted by path) or a `.jsonl`/`.jsonl.gz` with `path` and `content` (in its order). A folder
-/// without TypeScript that holds such files is a collection of corpora.
+/// without sources that holds such files is a collection of corpora.
 ///
 /// # Errors
-/// A path that is neither, a malformed line (named), or a place without any TypeScript.
-pub fn read(path: &Path) -> Result<Found> {
-    let mut found = if path.is_dir() { read_folder(path)? } else { read_corpus(path)? };
+/// A path that is neither, a malformed line (named), or a place without any source in these languages.
+pub fn read(path: &Path, languages: &[Language]) -> Result<Found> {
+    let mut found = if path.is_dir() { read_folder(path, languages)? } else { read_corpus(path, languages)? };
     if found.is_empty() && path.is_dir() {
         for corpus in corpora(path)? {
-            found.sources.append(&mut read_corpus(&corpus)?.sources);
+            found.sources.append(&mut read_corpus(&corpus, languages)?.sources);
         }
     }
     if found.is_empty() {
-        return Err(Error::io(path, "no .ts, .tsx or .mts file in it (.d.ts and node_modules do not count)"));
+        return Err(Error::io(path, nothing_found(languages)));
     }
     Ok(found)
+}
+
+fn nothing_found(languages: &[Language]) -> String {
+    let endings = |language: &Language| language.table().endings.join(", ");
+    let folders: Vec<&str> = languages.iter().flat_map(|l| l.table().not_folders).copied().collect();
+    format!(
+        "no {} file in it ({} and the like do not count); --language chooses others",
+        languages.iter().map(endings).collect::<Vec<_>>().join(", "),
+        folders.first().copied().unwrap_or("hidden folders")
+    )
 }
 
 impl Found {
@@ -52,13 +64,13 @@ fn is_corpus(path: &Path) -> bool {
     name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")
 }
 
-/// The repositories that a path holds: each corpus of a folder of corpora, or else the path itself.
+/// The TypeScript repositories that a path holds: each corpus of a folder of corpora, or else the path itself.
 ///
 /// # Errors
 /// A folder that cannot be read.
 pub fn repositories(path: &Path) -> Result<Vec<PathBuf>> {
     let itself = vec![path.to_path_buf()];
-    if !path.is_dir() || !read_folder(path)?.is_empty() {
+    if !path.is_dir() || !read_folder(path, &[Language::TypeScript])?.is_empty() {
         return Ok(itself);
     }
     let corpora = corpora(path)?;
@@ -75,57 +87,67 @@ fn corpora(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(corpora)
 }
 
-fn read_corpus(path: &Path) -> Result<Found> {
+fn read_corpus(path: &Path, languages: &[Language]) -> Result<Found> {
     if path.exists() && !is_corpus(path) {
         return Err(Error::io(path, "not a source of code: give a folder, a .jsonl or a .jsonl.gz"));
     }
     let mut sources: Vec<Source> = jsonl::read(path)?;
-    sources.retain(|s| is_typescript(&s.path));
+    sources.retain(|s| is_source(&s.path, languages));
     Ok(Found { sources, unreadable: 0 })
 }
 
-fn read_folder(folder: &Path) -> Result<Found> {
+fn read_folder(folder: &Path, languages: &[Language]) -> Result<Found> {
     let mut files = Vec::new();
-    list(folder, &mut files)?;
+    list(folder, languages, &mut files)?;
+    let Origin { repo, license } = Origin::of(folder);
     let mut found = Found::default();
     for file in files {
-        let bytes = fs::read(&file).map_err(|e| Error::io(&file, e))?;
         let path = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().replace('\\', "/");
+        if !is_source(&path, languages) {
+            continue;
+        }
+        let bytes = fs::read(&file).map_err(|e| Error::io(&file, e))?;
         match String::from_utf8(bytes) {
-            Ok(content) => found.sources.push(Source { path, content, repo: None, license: None }),
+            Ok(content) => {
+                found.sources.push(Source { path, content, repo: repo.clone(), license: license.clone() })
+            }
             Err(_) => found.unreadable += 1,
         }
     }
     Ok(found)
 }
 
-/// Every TypeScript file below `folder`, sorted; links are not followed, so there are no cycles.
-fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// Every file below `folder` that is named like a source, sorted; links are not followed, so there are no cycles.
+fn list(folder: &Path, languages: &[Language], files: &mut Vec<PathBuf>) -> Result<()> {
     let io = |e| Error::io(folder, e);
     let mut entries = fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<Vec<_>>>().map_err(io)?;
     entries.sort_by_key(|e| e.file_name());
     for entry in entries {
         let (kind, name) = (entry.file_type().map_err(io)?, entry.file_name());
         let name = name.to_string_lossy();
-        if kind.is_dir() && name != "node_modules" && !name.starts_with('.') {
-            list(&entry.path(), files)?;
-        } else if kind.is_file() && is_typescript(&name) {
+        if kind.is_dir() && !left_out(&name, languages) {
+            list(&entry.path(), languages, files)?;
+        } else if kind.is_file() && is_source(&name, languages) {
             files.push(entry.path());
         }
     }
     Ok(())
 }
 
-/// Sources, not declarations and not what was installed beside them.
-fn is_typescript(path: &str) -> bool {
-    let source = [".ts", ".tsx", ".mts"].iter().any(|end| path.ends_with(end));
-    let declaration = [".d.ts", ".d.mts"].iter().any(|end| path.ends_with(end));
-    source && !declaration && !path.split('/').any(|part| part == "node_modules")
+/// Hidden, or no place of sources in any of the languages.
+fn left_out(folder: &str, languages: &[Language]) -> bool {
+    folder.starts_with('.') || languages.iter().all(|l| l.table().not_folders.contains(&folder))
+}
+
+fn is_source(path: &str, languages: &[Language]) -> bool {
+    Language::of(path).is_some_and(|language| languages.contains(&language))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TS: [Language; 1] = [Language::TypeScript];
 
     #[test]
     fn a_folder_gives_its_sources_sorted_and_nothing_else() {
@@ -143,7 +165,7 @@ mod tests {
         put("node_modules/g.ts", b"g");
         put(".git/h.ts", b"h");
         put("video.ts", &[0x47, 0xff, 0xfe]);
-        let found = read(folder.path()).unwrap();
+        let found = read(folder.path(), &TS).unwrap();
         let paths: Vec<&str> = found.sources.iter().map(|s| s.path.as_str()).collect();
         assert_eq!((paths, found.unreadable), (vec!["a/c.tsx", "b.ts", "d.mts"], 1));
     }
@@ -155,7 +177,7 @@ mod tests {
         put("b.jsonl", "{\"path\":\"b.ts\",\"content\":\"b\"}\n");
         put("a.jsonl", "{\"path\":\"a.ts\",\"content\":\"a\"}\n{\"path\":\"a.md\",\"content\":\"\"}\n");
         let paths = || {
-            let found = read(folder.path()).unwrap();
+            let found = read(folder.path(), &TS).unwrap();
             found.sources.into_iter().map(|s| s.path).collect::<Vec<_>>()
         };
         assert_eq!(paths(), ["a.ts", "b.ts"]);
@@ -167,10 +189,10 @@ mod tests {
     #[test]
     fn a_place_without_typescript_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(read(folder.path()).err().unwrap().to_string().contains("no .ts"));
-        assert!(read(&folder.path().join("absent")).is_err());
+        assert!(read(folder.path(), &TS).err().unwrap().to_string().contains("no .ts"));
+        assert!(read(&folder.path().join("absent"), &TS).is_err());
         let text = folder.path().join("a.txt");
         fs::write(&text, "a").unwrap();
-        assert!(read(&text).err().unwrap().to_string().contains("not a source of code"));
+        assert!(read(&text, &TS).err().unwrap().to_string().contains("not a source of code"));
     }
 }

@@ -54,7 +54,7 @@ fn prepare(folder: &std::path::Path) -> Options {
         name: "20_median".into(),
         prompt: "//Return median of elements in the array l.\nfunction median(l: number[]): number {\n"
             .into(),
-        tests: String::new(),
+        ..Problem::default()
     };
     jsonl::write(folder.join("problems.jsonl"), &[problem]).unwrap();
     Options {
@@ -171,4 +171,81 @@ fn generated_code_licences_secrets_and_near_duplicates_are_dropped_by_name() {
         assert!(card.contains(line), "no `{line}` in {card}");
     }
     assert_eq!(curated(None).0, ["plain", "renamed", "other"]);
+}
+
+/// One language at a time, or several together.
+#[test]
+fn the_languages_that_are_asked_for_become_rows_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let body = "return a * a + a * a - a * a + a * a - a * a * a * a + a * a * a";
+    put("a.ts", &format!("/** Squares it, in TypeScript. */\nfunction f(a: number) {{\n  {body};\n}}\n"));
+    put("a.js", &format!("/** Squares it, in JavaScript. */\nfunction f(a) {{\n  {body};\n}}\n"));
+    put("a.py", &format!("def f(a):\n    \"\"\"Squares it, in Python.\"\"\"\n    b = a\n    {body}\n"));
+    put(
+        "A.java",
+        &format!("class A {{\n  /** Squares it, in Java. */\n  int f(int a) {{\n    {body};\n  }}\n}}\n"),
+    );
+    put("a.cpp", &format!("/// Squares it, in C++.\nlong f(long a) {{\n  {body};\n}}\n"));
+    put("a.rs", &format!("/// Squares it, in Rust.\nfn f(a: i64) -> i64 {{\n    {body}\n}}\n"));
+    let first_lines = |languages: &[Language]| {
+        let options = Options {
+            paths: vec![folder.path().into()],
+            languages: languages.to_vec(),
+            ..Options::default()
+        };
+        let (rows, _) = run(&options, &|_, _| ()).unwrap();
+        assert!(
+            rows.iter().all(|row| row.instruction.contains(&format!("in {}.", row.language.table().name)))
+        );
+        rows.iter().map(|row| row.instruction.lines().next().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(first_lines(&[]), ["Write the TypeScript function `f(a: number)`."]);
+    assert_eq!(first_lines(&[Language::Python]), ["Write the Python function `f(a)`."]);
+    let all = [
+        "Write the method `int f(int a)` of the Java class `A`.",
+        "Write the C++ function `long f(long a)`.",
+        "Write the JavaScript function `f(a)`.",
+        "Write the Python function `f(a)`.",
+        "Write the Rust function `f(a: i64) -> i64`.",
+        "Write the TypeScript function `f(a: number)`.",
+    ];
+    assert_eq!(first_lines(&Language::ALL), all);
+}
+
+#[test]
+fn code_that_is_mostly_comments_or_minified_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let code = "  const b = a * a + a * a;\n  return b * b;\n";
+    let comment =
+        "  // All that follows here was thought of long ago by somebody else, and is told at length.\n";
+    put("a.ts", &format!("/** Squares it and more. */\nfunction f(a: number) {{\n{comment}{code}}}\n"));
+    put(
+        "b.ts",
+        &format!("/** Squares it and more. */\nfunction g(a: number) {{\n{comment}{comment}{code}}}\n"),
+    );
+    let long = "a*a+".repeat(60);
+    put(
+        "c.ts",
+        &format!(
+            "/** Squares it and more. */\nfunction h(a: number) {{\n  const b = {long}1;\n  return {long}b;\n}}\n"
+        ),
+    );
+    let python = |comments: &str| {
+        format!(
+            "class A:\n    \"\"\"Squares it and more.\"\"\"\n\n    def f(self, a):\n        \"\"\"{comments}\"\"\"\n        return a * a * a\n"
+        )
+    };
+    put("a.py", &python("Squares."));
+    put("b.py", &python(&comment.repeat(2)).replace("class A", "class B"));
+    let options = Options {
+        paths: vec![folder.path().into()],
+        languages: vec![Language::TypeScript, Language::Python],
+        ..Options::default()
+    };
+    let (rows, counts) = run(&options, &|_, _| ()).unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!(names, ["A", "f"], "{counts:?}");
+    assert_eq!((counts.dropped["comment-heavy"], counts.dropped["minified"]), (2, 1), "{counts:?}");
 }

@@ -107,6 +107,7 @@ fn held_out(rows: &[Row], chosen: &[usize]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::curate::Language;
 
     fn row(name: &str, kind: Kind, output: &str) -> Row {
         Row {
@@ -114,6 +115,8 @@ mod tests {
             output: output.into(),
             repo: None,
             path: "a.ts".into(),
+            language: Language::TypeScript,
+            lines: (1, 1),
             name: name.into(),
             kind,
             license: None,

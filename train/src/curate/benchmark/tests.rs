@@ -1,0 +1,79 @@
+use super::*;
+
+/// Whether TypeScript repeats a problem.
+fn repeats(benchmark: Benchmark, name: &str, text: &str, code: &str) -> bool {
+    benchmark.find(Language::TypeScript, name, text, code).is_some()
+}
+
+fn problem(name: &str, prose: &str, rest: &str) -> Problem {
+    Problem { name: name.into(), prompt: format!("//{prose}\n{rest}"), ..Problem::default() }
+}
+
+fn benchmark() -> Benchmark {
+    Benchmark::new(&[
+        problem(
+            "1_intersperse",
+            "Insert a number 'delimeter' between every two consecutive elements of input array `numbers`",
+            "// >>> intersperse([1, 2, 3], 4)\n// [1, 4, 2, 4, 3]\n\
+             function intersperse(numbers: number[], delimeter: number): number[] {\n",
+        ),
+        problem("2_median", "Return median of elements in the array l.", "function median(l: number[]): number {\n"),
+        Problem {
+            tests: "assert.deepEqual(candidate([3, 1, 2, 4, 5], \"a\"), 3); assert.deepEqual(candidate([-10, 4]), 6);"
+                .into(),
+            ..problem("3_third", "Sums.", "function third(a: string): string {\n")
+        },
+    ])
+}
+
+const BODY: &str = "function other(q: string) { return q; }";
+
+#[test]
+fn prose_is_known_in_any_dress_and_with_renamed_names() {
+    let copy = "/**\n * insert a number 'delimeter' between every two\n * consecutive elements of input array `numbers`.\n */";
+    assert!(repeats(benchmark(), "other", copy, BODY));
+    let renamed = "Insert a number `gap` between every two consecutive elements of input array `list`";
+    let code = "function weave(list: number[], gap: number) {}";
+    assert!(repeats(benchmark(), "weave", renamed, code));
+    assert!(!repeats(
+        benchmark(),
+        "weave",
+        "Insert a gap between any two neighbours of a list of numbers",
+        code
+    ));
+}
+
+#[test]
+fn a_short_description_counts_as_a_whole() {
+    assert!(repeats(
+        benchmark(),
+        "other",
+        "// Return the median: return median of elements in the array l",
+        BODY
+    ));
+    assert!(!repeats(benchmark(), "other", "// Return median of elements in the list l", BODY));
+}
+
+#[test]
+fn the_same_function_is_known_by_its_head() {
+    assert!(repeats(benchmark(), "Stats.Median", "", "Median(values: number[]) { return values[0]; }"));
+    assert!(!repeats(benchmark(), "median", "", "function median(values: Date[]) { return values[0]; }"));
+}
+
+#[test]
+fn examples_and_tests_are_known_by_their_values() {
+    let doctest = "@example weave([1, 2, 3], 4) [1, 4, 2, 4, 3] // so it goes";
+    assert!(repeats(benchmark(), "weave", doctest, BODY));
+    let test = "function check() { check.equal(f([3,1,2,4,5], 'a'), 3); check.equal(f([-10, 4]), 6); }";
+    assert!(repeats(benchmark(), "check", "", test));
+    assert!(!repeats(benchmark(), "check", "", &test.replace('3', "7")));
+}
+
+#[test]
+fn what_many_problems_share_identifies_none() {
+    let prose = "Write a function that takes an array of numbers and returns one number";
+    let many: Vec<Problem> =
+        (0..3).map(|i| problem("p", &format!("{prose} {i}"), &format!("function f{i}() {{\n"))).collect();
+    assert!(!repeats(Benchmark::new(&many), "other", prose, BODY));
+    assert!(repeats(Benchmark::new(&many[..2]), "other", prose, BODY));
+}

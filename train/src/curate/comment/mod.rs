@@ -1,0 +1,91 @@
+//! Comments as prose: documentation of six languages, freed of markers, tags and markup.
+
+mod docstring;
+mod headings;
+mod prose;
+mod tags;
+
+use super::language::{DocStyle, Language};
+
+/// What a comment says about the declaration under it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doc {
+    /// Paragraphs and list items, one a line; paragraphs are parted by an empty line.
+    pub description: String,
+    /// Name and meaning of each described parameter.
+    pub params: Vec<(String, String)>,
+    pub returns: String,
+    pub throws: Vec<String>,
+    pub deprecated: bool,
+}
+
+/// Directives to tools; they tell a reader nothing.
+const DIRECTIVES: [&str; 22] = [
+    "eslint",
+    "deno-lint",
+    "deno-fmt",
+    "biome-ignore",
+    "prettier-ignore",
+    "oxlint",
+    "tslint",
+    "@ts-",
+    "istanbul",
+    "c8 ",
+    "v8 ",
+    "#__",
+    "@__",
+    "#region",
+    "noqa",
+    "pylint:",
+    "pragma:",
+    "type: ignore",
+    "NOLINT",
+    "clang-format",
+    "noinspection",
+    "CHECKSTYLE",
+];
+
+impl Doc {
+    /// Reads one comment as `language` has them: a block, lines that each begin with a mark, or a docstring.
+    pub fn parse(comment: &str, language: Language) -> Doc {
+        match language.table().doc_style {
+            DocStyle::Tags if language == Language::Java => {
+                tags::parse(&unmarked(&tags::without_html(comment)))
+            }
+            DocStyle::Tags => tags::parse(&unmarked(comment)),
+            DocStyle::Headings => headings::parse(&unmarked(comment)),
+            DocStyle::Docstring if comment.starts_with('#') => docstring::parse(&unmarked(comment)),
+            DocStyle::Docstring => docstring::parse(&docstring::unquoted(comment)),
+        }
+    }
+
+    /// Words of the description.
+    pub fn words(&self) -> usize {
+        self.description.split_whitespace().count()
+    }
+}
+
+/// The lines of a comment without `/**`, `*`, `*/`, `//`, `#`, and without directives.
+fn unmarked(comment: &str) -> Vec<&str> {
+    let mark = match comment.trim_start() {
+        block if block.starts_with("/*") => '*',
+        lines if lines.starts_with('#') => '#',
+        _ => '/',
+    };
+    comment
+        .trim()
+        .trim_start_matches("/*")
+        .trim_end_matches("*/")
+        .lines()
+        .map(|line| {
+            let bare = line.trim().trim_start_matches(mark);
+            // Doxygen's `//!`, `/*!`, `///<`.
+            let bare = bare.strip_prefix(['!', '<']).unwrap_or(bare);
+            bare.strip_prefix(' ').unwrap_or(bare).trim_end()
+        })
+        .filter(|line| !DIRECTIVES.iter().any(|d| line.trim_start().starts_with(d)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
