@@ -20,7 +20,7 @@ use codelsi_eval::judge::Kind;
 use codelsi_eval::report::{Curation, Curve, Report, Row, Timing};
 use codelsi_eval::verbatim::longest;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_train::curate::{Counts, Limits, Options};
+use codelsi_train::curate::{Counts, Options};
 use codelsi_train::{TrainOptions, data, jsonl, metrics};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -119,7 +119,7 @@ impl<'a> Stages<'a> {
             paths: paths.to_vec(),
             against: against.cloned().collect(),
             resemblance: self.recipe.resemblance,
-            limits: Limits::default(),
+            ..Options::default()
         };
         let counts = curate(&options, &self.run.join(format!("{name}.jsonl")), self.out)?;
         eprintln!("curated {name}: {} of {} kept", counts.kept, counts.read);

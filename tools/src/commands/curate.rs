@@ -4,7 +4,7 @@ use crate::output::Output;
 use clap::Args;
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
-use codelsi_train::curate::{self, Limits, Options};
+use codelsi_train::curate::{self, Limits, Options, Style};
 use serde_json::to_value;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -27,6 +27,12 @@ pub struct Curate {
     /// Drop a row that resembles an earlier one by this share of their token 5-grams or more; 0 keeps all but copies.
     #[arg(long, default_value_t = RESEMBLANCE)]
     resemblance: f64,
+    /// Ways to ask, of: write, complete, explain, refactor, fix, test; an item gives a row of each where it can.
+    #[arg(long, value_delimiter = ',', default_value = "write")]
+    styles: Vec<Style>,
+    /// Decides what the styles draw: where code is cut, which bug it gets.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
     /// End with one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -42,6 +48,8 @@ pub fn run(args: &Curate, out: &Output) -> Result<()> {
         against: args.against.clone(),
         resemblance: (args.resemblance > 0.0).then_some(args.resemblance),
         limits: Limits::default(),
+        styles: args.styles.clone(),
+        seed: args.seed,
     };
     let counts = curate(&options, &args.out, out)?;
     if !args.json {

@@ -70,7 +70,7 @@ fn push_paragraph(text: &mut String, paragraph: &str) {
 }
 
 /// The lines of a comment without `/**`, `*`, `*/`, `//`, and without directives.
-fn unmarked(comment: &str) -> Vec<&str> {
+pub(super) fn unmarked(comment: &str) -> Vec<&str> {
     let block = comment.trim_start().starts_with("/*");
     comment
         .trim()

@@ -8,28 +8,33 @@ mod benchmark;
 mod card;
 mod comment;
 mod extract;
+mod filters;
 mod fingerprint;
 mod instruction;
 mod near;
 mod secrets;
 mod source;
+mod styles;
 
 pub use benchmark::{Benchmark, Problem};
 pub use card::card;
 pub use comment::Doc;
 pub use source::Source;
+pub use styles::Style;
 
 use crate::jsonl;
 use codelsi_engine::{At, Error, Result};
 use extract::Item;
+use filters::Filters;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use styles::{Draw, Subject, Task};
 
 /// What to read and what to keep.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Folders, `.jsonl` or `.jsonl.gz` corpora; their order is the order of the rows.
     pub paths: Vec<PathBuf>,
@@ -38,6 +43,23 @@ pub struct Options {
     /// A row that resembles an earlier one by this share or more of their token n-grams is dropped; `None` keeps it.
     pub resemblance: Option<f64>,
     pub limits: Limits,
+    /// The rows of an item, in this order.
+    pub styles: Vec<Style>,
+    /// Keys every choice of the styles.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            paths: Vec::new(),
+            against: Vec::new(),
+            resemblance: None,
+            limits: Limits::default(),
+            styles: vec![Style::Write],
+            seed: 42,
+        }
+    }
 }
 
 /// The sizes a row may have. The defaults keep what a person would call a function worth asking for and
@@ -93,12 +115,17 @@ pub struct Row {
     pub kind: Kind,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
+    /// How it asks; not written for [`Style::Write`].
+    #[serde(default, skip_serializing_if = "Style::is_write")]
+    pub style: Style,
 }
 
 /// What became of all that was found: `read` is `kept` and every `dropped` together.
 ///
+/// An item that is dropped counts once; of one that is kept every style counts.
+///
 /// Reasons: `not-utf8` (files), `syntax` (items, and stretches that hold none that can be read), `no-comment`, `generated`, `licence`, `deprecated`, `too-short`,
-/// `too-long`, `secret`, `benchmark`, `duplicate`, `near-duplicate`; the first that applies counts.
+/// `too-long`, `secret`, `benchmark`, `duplicate`, `near-duplicate`, and for each style [`Style::lacking`]; the first that applies counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub read: usize,
@@ -121,7 +148,7 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
     if options.paths.is_empty() {
         return Err(Error::new("nothing to curate: give a folder, a .jsonl or a .jsonl.gz"));
     }
-    let benchmark = Benchmark::read(&options.against)?;
+    let filters = Filters::open(options)?;
     let mut counts = Counts::default();
     let mut sources = Vec::new();
     for path in &options.paths {
@@ -135,33 +162,76 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
     let candidates: Vec<Vec<Candidate>> = sources
         .par_iter()
         .map(|source| {
-            let candidates = curate_file(source, &options.limits, &benchmark).at(&source.path);
+            let candidates = curate_file(source, &filters).at(&source.path);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, sources.len());
             candidates
         })
         .collect::<Result<_>>()?;
 
     let mut seen = HashSet::new();
+    let mut kept = Vec::new();
+    for candidate in candidates.into_iter().flatten() {
+        match candidate {
+            Err(reason) => counts.drop(reason, 1),
+            Ok(found) if !seen.insert(unspaced(&found.item.code)) => counts.drop("duplicate", 1),
+            Ok(found) => kept.push(found),
+        }
+    }
+    if let Some(least) = options.resemblance {
+        let code: Vec<&str> = kept.iter().map(|found| found.item.code.as_str()).collect();
+        let mut repeats = near::repeats(&code, least).into_iter();
+        let found = kept.len();
+        kept.retain(|_| !repeats.next().unwrap_or(false));
+        if kept.len() < found {
+            counts.drop("near-duplicate", found - kept.len());
+        }
+    }
+    let rows = styled(&kept, options, &filters, &mut counts);
+    counts.read += rows.len();
+    counts.kept = rows.len();
+    Ok((rows, counts))
+}
+
+/// Every style of every item. Items differ, so their rows do.
+fn styled(kept: &[Found], options: &Options, filters: &Filters, counts: &mut Counts) -> Vec<Row> {
+    let of_item = |found| options.styles.iter().map(move |style| row(found, *style, options.seed, filters));
+    let candidates: Vec<Vec<_>> = kept.par_iter().map(|found| of_item(found).collect()).collect();
     let mut rows = Vec::new();
     for candidate in candidates.into_iter().flatten() {
         match candidate {
             Err(reason) => counts.drop(reason, 1),
-            Ok(row) if !seen.insert(unspaced(&row.output)) => counts.drop("duplicate", 1),
             Ok(row) => rows.push(row),
         }
     }
-    if let Some(least) = options.resemblance {
-        let code: Vec<&str> = rows.iter().map(|row| row.output.as_str()).collect();
-        let mut repeats = near::repeats(&code, least).into_iter();
-        let found = rows.len();
-        rows.retain(|_| !repeats.next().unwrap_or(false));
-        if rows.len() < found {
-            counts.drop("near-duplicate", found - rows.len());
-        }
+    rows
+}
+
+/// One item in one style, or why not.
+fn row(found: &Found, style: Style, seed: u64, filters: &Filters) -> Result<Row, &'static str> {
+    let Found { source, item, doc } = found;
+    let repo = source.repo.as_deref().unwrap_or_default();
+    let draw = Draw::new(seed, &[repo, &source.path, &item.name, style.name()]);
+    let subject = Subject { item, doc, tsx: source.path.ends_with(".tsx"), draw };
+    let Task { instruction, output } = style.task(&subject).ok_or(style.lacking())?;
+    if !style.is_write() {
+        // Instructions hold code, and a bug can make a problem of what was none.
+        let limits = &filters.limits;
+        let too_long = instruction.chars().count() > limits.max_instruction + limits.max_chars;
+        let told = format!("{instruction}\n{output}");
+        let objection = too_long.then_some("too-long").or_else(|| filters::secret(&[&told]));
+        let objection = objection.or_else(|| filters.repeats(&item.name, &told, &item.code));
+        objection.map_or(Ok(()), Err)?;
     }
-    counts.read += rows.len();
-    counts.kept = rows.len();
-    Ok((rows, counts))
+    Ok(Row {
+        instruction,
+        output,
+        repo: source.repo.clone(),
+        path: source.path.clone(),
+        name: item.name.clone(),
+        kind: item.kind,
+        license: source.license.clone(),
+        style,
+    })
 }
 
 /// Writes the rows as JSON Lines, whole or not at all.
@@ -169,16 +239,23 @@ pub fn write(path: impl AsRef<std::path::Path>, rows: &[Row]) -> Result<()> {
     jsonl::write(path, rows)
 }
 
-/// A row, or why there is none.
-type Candidate = Result<Row, &'static str>;
+/// An item that is worth rows.
+struct Found<'a> {
+    source: &'a Source,
+    item: Item,
+    doc: Doc,
+}
 
-fn curate_file(source: &Source, limits: &Limits, benchmark: &Benchmark) -> Result<Vec<Candidate>> {
+/// An item, or why it gives no row.
+type Candidate<'a> = Result<Found<'a>, &'static str>;
+
+fn curate_file<'a>(source: &'a Source, filters: &Filters) -> Result<Vec<Candidate<'a>>> {
     let text = source.content.replace("\r\n", "\n");
     let items = extract::items(&text, source.path.ends_with(".tsx"))?;
     let generated = is_generated(&text);
     let one = |item: Item| match generated && !item.broken {
         true => Err("generated"),
-        false => candidate(source, item, limits, benchmark),
+        false => candidate(source, item, filters),
     };
     Ok(items.into_iter().map(one).collect())
 }
@@ -213,15 +290,13 @@ fn is_licence(comment: &str) -> bool {
     marks.iter().any(|mark| comment.contains(mark))
 }
 
-fn candidate(source: &Source, item: Item, limits: &Limits, benchmark: &Benchmark) -> Candidate {
+fn candidate<'a>(source: &'a Source, item: Item, filters: &Filters) -> Candidate<'a> {
     let doc = Doc::parse(&item.comment);
     let instruction = instruction::instruction(&item, &doc);
-    let (chars, lines) = (item.code.chars().count(), item.code.lines().count());
-    let longest = item.code.lines().map(str::len).max().unwrap_or(0);
     if item.broken {
         return Err("syntax");
     }
-    if doc.words() < limits.min_words {
+    if doc.words() < filters.limits.min_words {
         return Err("no-comment");
     }
     if is_licence(&item.comment) {
@@ -230,31 +305,16 @@ fn candidate(source: &Source, item: Item, limits: &Limits, benchmark: &Benchmark
     if doc.deprecated {
         return Err("deprecated");
     }
-    if chars < limits.min_chars || lines < limits.min_lines {
-        return Err("too-short");
+    let too_long = instruction.chars().count() > filters.limits.max_instruction;
+    let objection = filters
+        .size(&item.code)
+        .or(too_long.then_some("too-long"))
+        .or_else(|| filters::secret(&[&instruction, &item.code]))
+        .or_else(|| filters.repeats(&item.name, &item.comment, &item.code));
+    match objection {
+        Some(reason) => Err(reason),
+        None => Ok(Found { source, item, doc }),
     }
-    if chars > limits.max_chars
-        || lines > limits.max_lines
-        || longest > limits.max_line
-        || instruction.chars().count() > limits.max_instruction
-    {
-        return Err("too-long");
-    }
-    if secrets::holds_secret(&instruction) || secrets::holds_secret(&item.code) {
-        return Err("secret");
-    }
-    if benchmark.contains(&item.name, &item.comment, &item.code) {
-        return Err("benchmark");
-    }
-    Ok(Row {
-        instruction,
-        output: item.code,
-        repo: source.repo.clone(),
-        path: source.path.clone(),
-        name: item.name,
-        kind: item.kind,
-        license: source.license.clone(),
-    })
 }
 
 /// Code without any white space: what an exact duplicate shares with its original.

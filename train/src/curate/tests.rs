@@ -114,6 +114,40 @@ fn threads_do_not_change_the_rows() {
 }
 
 #[test]
+fn every_style_of_an_item_is_a_row_or_counted_and_write_is_as_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = prepare(folder.path());
+    let (written, alone) = run(&options, &|_, _| ()).unwrap();
+    options.styles = Style::ALL.to_vec();
+    let (rows, counts) = run(&options, &|_, _| ()).unwrap();
+    let styles: Vec<Style> = rows.iter().map(|row| row.style).collect();
+    assert_eq!(styles, [Style::Write, Style::Explain, Style::Fix]);
+    assert_eq!(rows[..1], written);
+    let lacking = [Style::Complete, Style::Refactor, Style::Test].map(|style| (style.lacking(), 1));
+    let mut dropped = alone.dropped.clone();
+    dropped.extend(lacking);
+    assert_eq!((counts.dropped, counts.read, counts.kept), (dropped, alone.read + 5, 3));
+    let line = |row: &Row| serde_json::to_string(row).unwrap();
+    assert!(!line(&rows[0]).contains("style") && line(&rows[2]).ends_with(",\"style\":\"fix\"}"));
+    options.seed += 1;
+    assert_eq!(run(&options, &|_, _| ()).unwrap().0.len(), 3);
+}
+
+/// A raw comment is in no instruction of style `write`, but in one of style `complete`.
+#[test]
+fn styles_are_filtered_by_what_they_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let code = "export function name(a: number): number {\n  const b = a * a;\n  g(b);\n  return b + 1;\n}\n";
+    let source = format!("/**\n * Squares it, and one more.\n * @author jane.doe@company.io\n */\n{code}");
+    fs::write(folder.path().join("a.ts"), source).unwrap();
+    let styles = vec![Style::Write, Style::Complete];
+    let options = Options { paths: vec![folder.path().into()], styles, ..Options::default() };
+    let (rows, counts) = run(&options, &|_, _| ()).unwrap();
+    assert_eq!((rows.len(), rows[0].style), (1, Style::Write));
+    assert_eq!(counts.dropped, [("secret", 1)].into());
+}
+
+#[test]
 fn bad_input_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = prepare(folder.path());

@@ -1,0 +1,42 @@
+//! What a row may be, whoever wrote it: sizes, no secrets, no benchmark problem.
+
+use super::{Benchmark, Limits, Options, secrets};
+use codelsi_engine::Result;
+
+/// The filters that every row goes through, offline or a teacher's.
+pub struct Filters {
+    pub limits: Limits,
+    benchmark: Benchmark,
+}
+
+impl Filters {
+    /// Reads what the filters need.
+    ///
+    /// # Errors
+    /// A problem file that cannot be read or is malformed.
+    pub fn open(options: &Options) -> Result<Filters> {
+        Ok(Filters { limits: options.limits.clone(), benchmark: Benchmark::read(&options.against)? })
+    }
+
+    /// What is wrong with the size of an answer that is code.
+    pub fn size(&self, code: &str) -> Option<&'static str> {
+        let limits = &self.limits;
+        let (chars, lines) = (code.chars().count(), code.lines().count());
+        let longest = code.lines().map(str::len).max().unwrap_or(0);
+        if chars < limits.min_chars || lines < limits.min_lines {
+            return Some("too-short");
+        }
+        let long = chars > limits.max_chars || lines > limits.max_lines || longest > limits.max_line;
+        long.then_some("too-long")
+    }
+
+    /// Whether text about `code`, which defines `name`, or the code repeats a benchmark problem.
+    pub fn repeats(&self, name: &str, text: &str, code: &str) -> Option<&'static str> {
+        self.benchmark.contains(name, text, code).then_some("benchmark")
+    }
+}
+
+/// Whether any of the texts holds what a person would not want repeated.
+pub fn secret(texts: &[&str]) -> Option<&'static str> {
+    texts.iter().any(|text| secrets::holds_secret(text)).then_some("secret")
+}
