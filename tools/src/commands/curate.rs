@@ -27,6 +27,12 @@ pub struct Curate {
     /// Drop a row that resembles an earlier one by this share of their token 5-grams or more; 0 keeps all but copies.
     #[arg(long, default_value_t = RESEMBLANCE)]
     resemblance: f64,
+    /// A tokenizer.json or its folder: rows are measured in its tokens.
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+    /// Tokens of an instruction and its answer at most [default: 4096]
+    #[arg(long, requires = "tokenizer")]
+    max_tokens: Option<usize>,
     /// Ways to ask, of: write, complete, explain, refactor, fix, test; an item gives a row of each where it can.
     #[arg(long, value_delimiter = ',', default_value = "write")]
     styles: Vec<Style>,
@@ -43,11 +49,13 @@ pub fn run(args: &Curate, out: &Output) -> Result<()> {
     if !(0.0..=1.0).contains(&args.resemblance) {
         return Err(Error::new(format!("--resemblance is a share from 0 to 1, not {}", args.resemblance)));
     }
+    let limits = Limits::default();
     let options = Options {
         paths: args.paths.clone(),
         against: args.against.clone(),
         resemblance: (args.resemblance > 0.0).then_some(args.resemblance),
-        limits: Limits::default(),
+        limits: Limits { max_tokens: args.max_tokens.unwrap_or(limits.max_tokens), ..limits },
+        tokenizer: args.tokenizer.clone(),
         styles: args.styles.clone(),
         seed: args.seed,
     };

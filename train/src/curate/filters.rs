@@ -1,21 +1,29 @@
 //! What a row may be, whoever wrote it: sizes, no secrets, no benchmark problem.
 
+use super::fingerprint::lex;
 use super::{Benchmark, Limits, Options, secrets};
 use codelsi_engine::Result;
+use codelsi_model::tokenizer::Tokenizer;
 
 /// The filters that every row goes through, offline or a teacher's.
 pub struct Filters {
     pub limits: Limits,
     benchmark: Benchmark,
+    tokenizer: Option<Tokenizer>,
 }
 
 impl Filters {
     /// Reads what the filters need.
     ///
     /// # Errors
-    /// A problem file that cannot be read or is malformed.
+    /// A problem file or a tokenizer that cannot be read or is malformed.
     pub fn open(options: &Options) -> Result<Filters> {
-        Ok(Filters { limits: options.limits.clone(), benchmark: Benchmark::read(&options.against)? })
+        let tokenizer = options.tokenizer.as_ref().map(Tokenizer::load).transpose()?;
+        Ok(Filters {
+            limits: options.limits.clone(),
+            benchmark: Benchmark::read(&options.against)?,
+            tokenizer,
+        })
     }
 
     /// What is wrong with the size of an answer that is code.
@@ -28,6 +36,19 @@ impl Filters {
         }
         let long = chars > limits.max_chars || lines > limits.max_lines || longest > limits.max_line;
         long.then_some("too-long")
+    }
+
+    /// How long a row is: tokens of instruction and answer where there is a tokenizer, else lexical tokens of the answer.
+    ///
+    /// # Errors
+    /// `too-many-tokens`, and `unspellable` where the tokenizer's vocabulary lacks something.
+    pub fn length(&self, instruction: &str, output: &str) -> Result<usize, &'static str> {
+        let Some(tokenizer) = &self.tokenizer else {
+            return Ok(lex(output).len());
+        };
+        let tokens = |text| tokenizer.encode(text, false).map(|ids| ids.len()).map_err(|_| "unspellable");
+        let length = tokens(instruction)? + tokens(output)?;
+        if length > self.limits.max_tokens { Err("too-many-tokens") } else { Ok(length) }
     }
 
     /// Whether text about `code`, which defines `name`, or the code repeats a benchmark problem.

@@ -43,6 +43,8 @@ pub struct Options {
     /// A row that resembles an earlier one by this share or more of their token n-grams is dropped; `None` keeps it.
     pub resemblance: Option<f64>,
     pub limits: Limits,
+    /// A `tokenizer.json` or its folder: rows are measured in the tokens of its model.
+    pub tokenizer: Option<PathBuf>,
     /// The rows of an item, in this order.
     pub styles: Vec<Style>,
     /// Keys every choice of the styles.
@@ -56,6 +58,7 @@ impl Default for Options {
             against: Vec::new(),
             resemblance: None,
             limits: Limits::default(),
+            tokenizer: None,
             styles: vec![Style::Write],
             seed: 42,
         }
@@ -76,8 +79,10 @@ pub struct Limits {
     pub max_line: usize,
     /// Words of the comment's description.
     pub min_words: usize,
-    /// Characters of the instruction.
+    /// Characters of the instruction, code aside.
     pub max_instruction: usize,
+    /// Tokens of instruction and answer, where a tokenizer is given.
+    pub max_tokens: usize,
 }
 
 impl Default for Limits {
@@ -90,6 +95,7 @@ impl Default for Limits {
             max_line: 400,
             min_words: 3,
             max_instruction: 2500,
+            max_tokens: 4096,
         }
     }
 }
@@ -125,12 +131,16 @@ pub struct Row {
 /// An item that is dropped counts once; of one that is kept every style counts.
 ///
 /// Reasons: `not-utf8` (files), `syntax` (items, and stretches that hold none that can be read), `no-comment`, `generated`, `licence`, `deprecated`, `too-short`,
-/// `too-long`, `secret`, `benchmark`, `duplicate`, `near-duplicate`, and for each style [`Style::lacking`]; the first that applies counts.
+/// `too-long`, `secret`, `benchmark`, `duplicate`, `near-duplicate`, `too-many-tokens`, `unspellable`, and for each
+/// style [`Style::lacking`]; the first that applies counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub read: usize,
     pub kept: usize,
     pub dropped: BTreeMap<&'static str, usize>,
+    /// The length of each row, as [`Filters::length`] has it.
+    #[serde(skip)]
+    pub lengths: Vec<usize>,
 }
 
 impl Counts {
@@ -200,14 +210,17 @@ fn styled(kept: &[Found], options: &Options, filters: &Filters, counts: &mut Cou
     for candidate in candidates.into_iter().flatten() {
         match candidate {
             Err(reason) => counts.drop(reason, 1),
-            Ok(row) => rows.push(row),
+            Ok((row, length)) => {
+                rows.push(row);
+                counts.lengths.push(length);
+            }
         }
     }
     rows
 }
 
-/// One item in one style, or why not.
-fn row(found: &Found, style: Style, seed: u64, filters: &Filters) -> Result<Row, &'static str> {
+/// One item in one style with its length, or why not.
+fn row(found: &Found, style: Style, seed: u64, filters: &Filters) -> Result<(Row, usize), &'static str> {
     let Found { source, item, doc } = found;
     let repo = source.repo.as_deref().unwrap_or_default();
     let draw = Draw::new(seed, &[repo, &source.path, &item.name, style.name()]);
@@ -222,7 +235,8 @@ fn row(found: &Found, style: Style, seed: u64, filters: &Filters) -> Result<Row,
         let objection = objection.or_else(|| filters.repeats(&item.name, &told, &item.code));
         objection.map_or(Ok(()), Err)?;
     }
-    Ok(Row {
+    let length = filters.length(&instruction, &output)?;
+    let row = Row {
         instruction,
         output,
         repo: source.repo.clone(),
@@ -231,7 +245,8 @@ fn row(found: &Found, style: Style, seed: u64, filters: &Filters) -> Result<Row,
         kind: item.kind,
         license: source.license.clone(),
         style,
-    })
+    };
+    Ok((row, length))
 }
 
 /// Writes the rows as JSON Lines, whole or not at all.

@@ -147,6 +147,33 @@ fn styles_are_filtered_by_what_they_show() {
     assert_eq!(counts.dropped, [("secret", 1)].into());
 }
 
+/// A tokenizer whose words are what white space parts.
+const WORDS: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+    "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null,
+    "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
+    "model": {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}}"#;
+
+#[test]
+fn a_tokenizer_measures_rows_and_drops_long_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = prepare(folder.path());
+    options.styles = vec![Style::Write, Style::Fix];
+    options.tokenizer = Some(folder.path().join("tokenizer.json"));
+    assert!(run(&options, &|_, _| ()).unwrap_err().to_string().contains("tokenizer.json"));
+    fs::write(folder.path().join("tokenizer.json"), WORDS).unwrap();
+    let (rows, counts) = run(&options, &|_, _| ()).unwrap();
+    let words = |row: &Row| row.instruction.split_whitespace().chain(row.output.split_whitespace()).count();
+    assert_eq!(counts.lengths, rows.iter().map(words).collect::<Vec<_>>());
+    assert_eq!(rows.len(), 2);
+    assert!(
+        card(&options, &rows, &counts)
+            .contains("tokenizer.json`:\n\n```\n   to 32       0 \n   to 64       2 #")
+    );
+    options.limits.max_tokens = counts.lengths[0];
+    let (fitting, counts) = run(&options, &|_, _| ()).unwrap();
+    assert_eq!((&fitting[..], counts.dropped["too-many-tokens"]), (&rows[..1], 1));
+}
+
 #[test]
 fn bad_input_is_named() {
     let folder = tempfile::tempdir().unwrap();
