@@ -1,5 +1,6 @@
 //! The dataset card: what a set of rows is, for those who are to train on it.
 
+use super::teacher::prompts_hash;
 use super::{Counts, Options, Row};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -20,6 +21,15 @@ pub fn card(options: &Options, rows: &[Row], counts: &Counts) -> String {
         list(&options.paths),
         options.seed
     );
+    if let Some(lessons) = &options.lessons {
+        let _ = writeln!(
+            text,
+            "Instructions are written by `{}` (prompts {}), tasks evolved {} times.",
+            lessons.teacher,
+            prompts_hash(),
+            lessons.evolve
+        );
+    }
     match options.against.is_empty() {
         true => text += "No benchmark was given: rows may repeat one.\n",
         false => {
@@ -40,6 +50,7 @@ pub fn card(options: &Options, rows: &[Row], counts: &Counts) -> String {
     table(&mut text, "licence", count(&|row| row.license.clone().unwrap_or_else(unknown)));
     table(&mut text, "repository", count(&|row| row.repo.clone().unwrap_or_else(unknown)));
     table(&mut text, "style", count(&|row| row.style.name().to_string()));
+    table(&mut text, "evolved", count(&|row| row.evolved.to_string()));
     table(&mut text, "kind", count(&|row| format!("{:?}", row.kind).to_lowercase()));
     text += &match &options.tokenizer {
         Some(tokenizer) => format!("Tokens of instruction and answer, by `{}`", tokenizer.display()),

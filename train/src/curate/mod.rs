@@ -15,6 +15,7 @@ mod near;
 mod secrets;
 mod source;
 mod styles;
+pub mod teacher;
 
 pub use benchmark::{Benchmark, Problem};
 pub use card::card;
@@ -32,6 +33,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use styles::{Draw, Subject, Task};
+use teacher::Lessons;
 
 /// What to read and what to keep.
 #[derive(Clone, Debug)]
@@ -47,8 +49,10 @@ pub struct Options {
     pub tokenizer: Option<PathBuf>,
     /// The rows of an item, in this order.
     pub styles: Vec<Style>,
-    /// Keys every choice of the styles.
+    /// Keys every choice of the styles and of a teacher.
     pub seed: u64,
+    /// Who rewrites rows after [`run`]; see [`teacher::teach`].
+    pub lessons: Option<Lessons>,
 }
 
 impl Default for Options {
@@ -61,6 +65,7 @@ impl Default for Options {
             tokenizer: None,
             styles: vec![Style::Write],
             seed: 42,
+            lessons: None,
         }
     }
 }
@@ -124,6 +129,16 @@ pub struct Row {
     /// How it asks; not written for [`Style::Write`].
     #[serde(default, skip_serializing_if = "Style::is_write")]
     pub style: Style,
+    /// The model that wrote the instruction, and the code where it is evolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
+    /// In which round of evolution it was made; not written for what comes from a source.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub evolved: usize,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// What became of all that was found: `read` is `kept` and every `dropped` together.
@@ -131,8 +146,8 @@ pub struct Row {
 /// An item that is dropped counts once; of one that is kept every style counts.
 ///
 /// Reasons: `not-utf8` (files), `syntax` (items, and stretches that hold none that can be read), `no-comment`, `generated`, `licence`, `deprecated`, `too-short`,
-/// `too-long`, `secret`, `benchmark`, `duplicate`, `near-duplicate`, `too-many-tokens`, `unspellable`, and for each
-/// style [`Style::lacking`]; the first that applies counts.
+/// `too-long`, `secret`, `benchmark`, `duplicate`, `near-duplicate`, `too-many-tokens`, `unspellable`,
+/// `teacher-malformed`, and for each style [`Style::lacking`]; the first that applies counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub read: usize,
@@ -144,6 +159,12 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// A row that was kept is not any more.
+    fn lose(&mut self, reason: &'static str) {
+        self.kept -= 1;
+        *self.dropped.entry(reason).or_default() += 1;
+    }
+
     fn drop(&mut self, reason: &'static str, n: usize) {
         self.read += n;
         *self.dropped.entry(reason).or_default() += n;
@@ -245,6 +266,8 @@ fn row(found: &Found, style: Style, seed: u64, filters: &Filters) -> Result<(Row
         kind: item.kind,
         license: source.license.clone(),
         style,
+        teacher: None,
+        evolved: 0,
     };
     Ok((row, length))
 }

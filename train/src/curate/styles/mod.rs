@@ -115,6 +115,11 @@ impl FromStr for Style {
     }
 }
 
+/// Whether the parser finds no error in a program.
+pub fn parses(code: &str, tsx: bool) -> bool {
+    tree::Program::parse(code, Kind::Function, tsx).is_some()
+}
+
 impl Subject<'_> {
     fn program(&self, code: &str) -> Option<tree::Program> {
         tree::Program::parse(code, self.item.kind, self.tsx)
@@ -149,6 +154,11 @@ impl Draw {
         }
         let head: [u8; 8] = digest.finalize()[..8].try_into().expect("a digest has 32 bytes");
         Draw(Key { seed: u64::from_le_bytes(head), step: 0, site: 0 })
+    }
+
+    /// A seed for others' choices.
+    pub fn seed(&self) -> u64 {
+        self.0.seed
     }
 
     /// The `n`-th choice, one of `count`.
