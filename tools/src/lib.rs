@@ -17,4 +17,6 @@ pub mod pipeline;
 pub mod place;
 pub mod ranks;
 pub mod recipe;
+pub mod server;
 pub mod table;
+pub mod teacher;
