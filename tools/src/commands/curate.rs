@@ -100,8 +100,7 @@ pub fn run(args: &Curate, out: &Output) -> Result<()> {
     }
     let limits = Limits::default();
     let mut teacher = args.teacher.open()?;
-    let lessons =
-        |teacher: &Box<dyn Teacher>| Lessons { teacher: teacher.name().into(), evolve: args.teacher.evolve };
+    let lessons = teacher.as_ref().map(|t| Lessons { teacher: t.name().into(), evolve: args.teacher.evolve });
     let options = Options {
         paths: args.paths.clone(),
         against: args.against.clone(),
@@ -110,7 +109,7 @@ pub fn run(args: &Curate, out: &Output) -> Result<()> {
         tokenizer: args.tokenizer.clone(),
         styles: args.styles.clone(),
         seed: args.seed,
-        lessons: teacher.as_ref().map(lessons),
+        lessons,
     };
     let (mut rows, mut counts) = offline(&options, out)?;
     if let Some(teacher) = &mut teacher {

@@ -12,6 +12,7 @@ mod filters;
 mod fingerprint;
 mod instruction;
 mod near;
+mod rows;
 mod secrets;
 mod source;
 mod styles;
@@ -32,7 +33,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use styles::{Draw, Subject, Task};
 use teacher::Lessons;
 
 /// What to read and what to keep.
@@ -153,7 +153,8 @@ pub struct Counts {
     pub read: usize,
     pub kept: usize,
     pub dropped: BTreeMap<&'static str, usize>,
-    /// The length of each row, as [`Filters::length`] has it.
+    /// The length of each row: tokens of instruction and answer where there is a tokenizer, else lexical tokens of the
+    /// answer.
     #[serde(skip)]
     pub lengths: Vec<usize>,
 }
@@ -178,6 +179,10 @@ impl Counts {
 pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<(Vec<Row>, Counts)> {
     if options.paths.is_empty() {
         return Err(Error::new("nothing to curate: give a folder, a .jsonl or a .jsonl.gz"));
+    }
+    let twice = (1..).zip(&options.styles).find(|(after, style)| options.styles[*after..].contains(style));
+    if let Some((_, style)) = twice {
+        return Err(Error::new(format!("style {} is asked for twice", style.name())));
     }
     let filters = Filters::open(options)?;
     let mut counts = Counts::default();
@@ -217,59 +222,10 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
             counts.drop("near-duplicate", found - kept.len());
         }
     }
-    let rows = styled(&kept, options, &filters, &mut counts);
+    let rows = rows::styled(&kept, options, &filters, &mut counts);
     counts.read += rows.len();
     counts.kept = rows.len();
     Ok((rows, counts))
-}
-
-/// Every style of every item. Items differ, so their rows do.
-fn styled(kept: &[Found], options: &Options, filters: &Filters, counts: &mut Counts) -> Vec<Row> {
-    let of_item = |found| options.styles.iter().map(move |style| row(found, *style, options.seed, filters));
-    let candidates: Vec<Vec<_>> = kept.par_iter().map(|found| of_item(found).collect()).collect();
-    let mut rows = Vec::new();
-    for candidate in candidates.into_iter().flatten() {
-        match candidate {
-            Err(reason) => counts.drop(reason, 1),
-            Ok((row, length)) => {
-                rows.push(row);
-                counts.lengths.push(length);
-            }
-        }
-    }
-    rows
-}
-
-/// One item in one style with its length, or why not.
-fn row(found: &Found, style: Style, seed: u64, filters: &Filters) -> Result<(Row, usize), &'static str> {
-    let Found { source, item, doc } = found;
-    let repo = source.repo.as_deref().unwrap_or_default();
-    let draw = Draw::new(seed, &[repo, &source.path, &item.name, style.name()]);
-    let subject = Subject { item, doc, tsx: source.path.ends_with(".tsx"), draw };
-    let Task { instruction, output } = style.task(&subject).ok_or(style.lacking())?;
-    if !style.is_write() {
-        // Instructions hold code, and a bug can make a problem of what was none.
-        let limits = &filters.limits;
-        let too_long = instruction.chars().count() > limits.max_instruction + limits.max_chars;
-        let told = format!("{instruction}\n{output}");
-        let objection = too_long.then_some("too-long").or_else(|| filters::secret(&[&told]));
-        let objection = objection.or_else(|| filters.repeats(&item.name, &told, &item.code));
-        objection.map_or(Ok(()), Err)?;
-    }
-    let length = filters.length(&instruction, &output)?;
-    let row = Row {
-        instruction,
-        output,
-        repo: source.repo.clone(),
-        path: source.path.clone(),
-        name: item.name.clone(),
-        kind: item.kind,
-        license: source.license.clone(),
-        style,
-        teacher: None,
-        evolved: 0,
-    };
-    Ok((row, length))
 }
 
 /// Writes the rows as JSON Lines, whole or not at all.

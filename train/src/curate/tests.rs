@@ -184,6 +184,8 @@ fn bad_input_is_named() {
         message.contains("problems.jsonl: line 1") && message.contains("missing field `prompt`"),
         "{message}"
     );
+    options.styles = vec![Style::Fix, Style::Write, Style::Fix];
+    assert!(run(&options, &|_, _| ()).unwrap_err().to_string().contains("style fix is asked for twice"));
     options.paths.clear();
     assert!(run(&options, &|_, _| ()).unwrap_err().to_string().contains("nothing to curate"));
 }
