@@ -98,6 +98,7 @@ fn a_fix_is_one_change_away_from_the_original_and_seeds_make_different_bugs() {
     {
         assert!(bugs.iter().any(|code| code.contains(bug)), "no seed gives `{bug}`: {bugs:#?}");
     }
+    assert!(!bugs.iter().any(|code| code.contains("/ 3")), "a divisor stays");
     assert_eq!(task("/** A. */\nfunction f(a: string) {\n  g(`x` + a);\n}", Style::Fix, 0), None);
 }
 
@@ -193,6 +194,21 @@ fn nothing_is_refactored_that_is_not_surely_the_same() {
     assert!(
         given(&task(shorthand, Style::Refactor, 0).unwrap()).contains("return { first: v1, second: v2 };")
     );
+}
+
+/// `<Card>` is another thing than `<v1>`, which would be an element of the page.
+#[test]
+fn names_in_markup_stay() {
+    let source = "/** Shows. */\nfunction Show() {\n  const Card = make();\n  const label = text();\n  const other = text();\n  \
+                  return <Card title={label}>{other}</Card>;\n}";
+    let item = items(source, true).unwrap().remove(0);
+    let subject = Subject { item: &item, doc: &Doc::default(), tsx: true, draw: Draw::new(0, &[]) };
+    let task = Style::Refactor.task(&subject).unwrap();
+    assert!(
+        task.instruction.contains("```tsx\n") && task.instruction.contains("const Card = make();"),
+        "{task:?}"
+    );
+    assert!(task.instruction.contains("<Card title={v1}>{v2}</Card>"), "{task:?}");
 }
 
 #[test]
