@@ -2,7 +2,7 @@
 //!
 //! Values are taken at the comment's word: nothing is run. Only calls whose arguments stand for themselves count.
 
-use super::tree::{Program, below};
+use super::tree::{Program, around, below};
 use super::{Subject, Task};
 use crate::curate::Kind;
 use crate::curate::comment::unmarked;
@@ -64,24 +64,38 @@ fn blocks(comment: &str) -> Vec<String> {
     blocks
 }
 
-/// Every call of `name` whose value the comment behind it or under it says.
+/// Every call of `name` whose value a comment beside it says.
 fn calls(block: &str, name: &str, tsx: bool) -> Vec<(String, String)> {
     let Some(program) = Program::parse_loosely(block, tsx) else {
         return Vec::new();
     };
-    let nodes = program.nodes();
-    let comments = nodes.iter().filter(|n| n.kind() == "comment");
+    let comments = program.nodes().into_iter().filter(|n| n.kind() == "comment");
     let pairs = comments.filter_map(|comment| {
-        let statement = comment.prev_named_sibling()?;
-        let near = comment.start_position().row - statement.end_position().row <= 1;
-        let call = called(&program, statement).filter(|_| near && !statement.has_error())?;
+        let statement = spoken_of(&program, comment).filter(|s| !s.has_error())?;
+        let call = called(&program, statement)?;
         let function = call.named_child(0).filter(|_| call.kind() == "await_expression").unwrap_or(call);
         let named = function.child_by_field_name("function").is_some_and(|f| program.text(f) == name);
         let fixed = function.child_by_field_name("arguments").is_some_and(|a| stands_for_itself(&program, a));
-        let value = value(program.text(*comment), tsx)?;
+        let value = value(program.text(comment), tsx)?;
         (named && fixed).then(|| (program.text(call).to_string(), value))
     });
     pairs.collect()
+}
+
+/// The statement whose value a comment says: the one that it ends the line of or stands under; or, where a block begins
+/// with a comment, the one that it stands over. An arrow never stands over its call.
+fn spoken_of<'t>(program: &Program, comment: Node<'t>) -> Option<Node<'t>> {
+    let row = comment.start_position().row;
+    let before = comment.prev_named_sibling().filter(|s| row - s.end_position().row <= 1);
+    let ends_line = before.is_some_and(|s| s.end_position().row == row);
+    let text = program.text(comment).trim_start_matches('/').trim_start();
+    let arrow = ["=>", "->", "→"].iter().any(|arrow| text.starts_with(arrow));
+    let root = around(comment).last()?;
+    let leads = root.named_child(0).is_some_and(|first| first.kind() == "comment");
+    match leads && !ends_line && !arrow {
+        true => comment.next_named_sibling().filter(|s| s.start_position().row == row + 1),
+        false => before,
+    }
 }
 
 /// The call in `f(x);`, `await f(x);`, `console.log(f(x));` and `const y = f(x);`.

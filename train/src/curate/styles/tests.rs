@@ -235,7 +235,16 @@ fn a_test_asserts_the_examples_that_stand_for_themselves() {
         assertions("@example\nconst b = await f(x => x + 1) // returns true"),
         one("await f(x => x + 1)", "true")
     );
+    let two = Some("assert.deepEqual(f(1), 2);\nassert.deepEqual(f(3), 4);".to_string());
+    for comment in [
+        "f(1);\n// returns 2\nf(3);\n// returns 4",
+        "// Returns 2\nf(1);\n// Returns 4\nf(3);",
+        "// So it goes.\nf(1);\n// => 2\nf(3); // 4",
+    ] {
+        assert_eq!(assertions(&format!("@example\n{comment}")), two, "{comment}");
+    }
     for none in [
+        "@example\n// Once.\nf(1);\n// 2\n\n// More.\nf(b)",
         "@example\nf(1)",
         "f(1) // 2",
         "@example\nf(b) // 2",
