@@ -147,7 +147,7 @@ fn is_zero(n: &usize) -> bool {
 ///
 /// Reasons: `not-utf8` (files), `syntax` (items, and stretches that hold none that can be read), `no-comment`, `generated`, `licence`, `deprecated`, `too-short`,
 /// `too-long`, `secret`, `benchmark`, `duplicate`, `near-duplicate`, `too-many-tokens`, `unspellable`,
-/// `teacher-malformed`, and for each style [`Style::lacking`]; the first that applies counts.
+/// `teacher-malformed`, `teacher-quotes`, and for each style [`Style::lacking`]; the first that applies counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub read: usize,

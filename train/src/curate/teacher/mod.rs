@@ -23,6 +23,9 @@ const TEMPERATURE: f32 = 0.7;
 /// Tokens of an answer at most.
 const MAX_TOKENS: usize = 2048;
 
+/// Bytes of a line of code that nobody repeats by chance. The first line is the head, which may be named.
+const QUOTATION: usize = 16;
+
 /// One thing to ask a teacher.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -85,14 +88,15 @@ pub fn teach(
     }
     let rounds = options.lessons.as_ref().map_or(0, |lessons| lessons.evolve);
     let filters = Filters::open(options)?;
-    let mut class = Class { options, filters, counts, teacher, cache, progress };
+    // Evolved code must be new.
+    let seen = rows.iter().map(|row| unspaced(&row.output)).collect();
+    let mut class = Class { options, filters, counts, teacher, cache, progress, seen };
     let rows = class.instructed(rows)?;
-    let mut seen: HashSet<String> = rows.iter().map(|(row, _)| unspaced(&row.output)).collect();
     let mut heads: Vec<Row> =
         rows.iter().filter(|(row, _)| row.teacher.is_some()).map(|(row, _)| row.clone()).collect();
     let mut evolved = Vec::new();
     for round in 1..=rounds {
-        class.evolved(round, &mut heads, &mut seen, &mut evolved)?;
+        class.evolved(round, &mut heads, &mut evolved)?;
     }
     let rows = class.unlike(rows, evolved);
     let (rows, lengths) = rows.into_iter().unzip();
@@ -108,6 +112,8 @@ struct Class<'a> {
     teacher: &'a mut dyn Teacher,
     cache: &'a mut Cache,
     progress: &'a (dyn Fn(usize, usize) + Sync),
+    /// Code and taught instructions so far, without white space.
+    seen: HashSet<String>,
 }
 
 impl Class<'_> {
@@ -136,6 +142,10 @@ impl Class<'_> {
                 false => Ok((row, length)),
             };
             match row {
+                // One instruction for two programs would teach neither.
+                Ok((row, _)) if row.teacher.is_some() && !self.seen.insert(unspaced(&row.instruction)) => {
+                    self.counts.lose("duplicate");
+                }
                 Ok(row) => kept.push(row),
                 Err(reason) => self.counts.lose(reason),
             }
@@ -146,7 +156,7 @@ impl Class<'_> {
     /// The row under the instruction of an answer, or what is wrong with that.
     fn reworded(&self, row: Row, answer: &str) -> Result<Measured, &'static str> {
         let instruction = prompts::instruction(answer).ok_or("teacher-malformed")?;
-        self.check(&instruction)?;
+        self.check(&instruction, &row.output)?;
         let objection = secret(&[&instruction]);
         let objection = objection.or_else(|| self.filters.repeats(&row.name, &instruction, &row.output));
         objection.map_or(Ok(()), Err)?;
@@ -155,13 +165,7 @@ impl Class<'_> {
     }
 
     /// One round: every head's task becomes another, and the head where it passes.
-    fn evolved(
-        &mut self,
-        round: usize,
-        heads: &mut [Row],
-        seen: &mut HashSet<String>,
-        evolved: &mut Vec<Measured>,
-    ) -> Result<()> {
+    fn evolved(&mut self, round: usize, heads: &mut [Row], evolved: &mut Vec<Measured>) -> Result<()> {
         let requests = heads.iter().map(|row| {
             let draw = self.draw(row, round);
             request(prompts::evolve(row, draw.below(0, prompts::WAYS)), draw)
@@ -173,7 +177,7 @@ impl Class<'_> {
         for (head, row) in heads.iter_mut().zip(rows) {
             match row {
                 Err(reason) => self.counts.drop(reason, 1),
-                Ok((row, _)) if !seen.insert(unspaced(&row.output)) => self.counts.drop("duplicate", 1),
+                Ok((row, _)) if !self.is_new(&row) => self.counts.drop("duplicate", 1),
                 Ok(row) => {
                     self.counts.read += 1;
                     self.counts.kept += 1;
@@ -188,7 +192,7 @@ impl Class<'_> {
     /// The row of a task and a solution that are the teacher's own, or what is wrong with them.
     fn another(&self, round: usize, head: &Row, answer: &str) -> Result<Measured, &'static str> {
         let (instruction, output) = prompts::task(answer).ok_or("teacher-malformed")?;
-        self.check(&instruction)?;
+        self.check(&instruction, &output)?;
         let tsx = head.path.ends_with(".tsx");
         let items = extract::items(&output, tsx).map_err(|_| "syntax")?;
         // What the code is about: its last function or class, for what comes before helps it.
@@ -204,12 +208,24 @@ impl Class<'_> {
         Ok((Row { instruction, output, name, kind, teacher, evolved: round, ..head.clone() }, length))
     }
 
-    fn check(&self, instruction: &str) -> Result<(), &'static str> {
+    /// Whether neither the code nor the instruction of a row was there before.
+    fn is_new(&mut self, row: &Row) -> bool {
+        let code = self.seen.insert(unspaced(&row.output));
+        self.seen.insert(unspaced(&row.instruction)) && code
+    }
+
+    /// Whether an instruction asks in a few words of its own for code, and does not give it away.
+    fn check(&self, instruction: &str, code: &str) -> Result<(), &'static str> {
         let limits = &self.filters.limits;
-        match instruction.chars().count() > limits.max_instruction {
-            true => Err("too-long"),
-            false if instruction.split_whitespace().count() < limits.min_words => Err("teacher-malformed"),
-            false => Ok(()),
+        let quotes = |line: &str| line.len() >= QUOTATION && instruction.contains(line);
+        if instruction.chars().count() > limits.max_instruction {
+            Err("too-long")
+        } else if instruction.split_whitespace().count() < limits.min_words {
+            Err("teacher-malformed")
+        } else if code.lines().skip(1).map(str::trim).any(quotes) {
+            Err("teacher-quotes")
+        } else {
+            Ok(())
         }
     }
 

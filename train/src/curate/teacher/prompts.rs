@@ -29,7 +29,7 @@ const EVOLUTIONS: [&str; 5] = [
 ];
 
 const EVOLVE: &str = "Say all that a solution needs to know, and keep it to one function or one class. Then solve it in \
-TypeScript: complete, without imports that are not needed, without a usage example.\n\nAnswer as {\"instruction\": \"...\", \
+TypeScript: complete, without exports, without imports that are not needed, without a usage example.\n\nAnswer as {\"instruction\": \"...\", \
 \"code\": \"...\"}.";
 
 /// Digits that tell one wording of all prompts from another.

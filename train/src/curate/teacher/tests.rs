@@ -85,6 +85,20 @@ fn instructions_are_the_teacher_s_and_every_bad_answer_is_counted() {
 }
 
 #[test]
+fn an_instruction_neither_quotes_its_code_nor_asks_for_two_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), 0);
+    let mut teacher = scripted(|message| match name(message) {
+        "compute0" => r#"{"instruction": "Write it with `return b * b + 0;` at its end."}"#.into(),
+        "compute1" => r#"{"instruction": "Write a function that computes."}"#.into(),
+        _ => r#"{"instruction": "Write a function\nthat computes."}"#.into(),
+    });
+    let (rows, counts) = taught(&options, folder.path(), &mut teacher).unwrap();
+    assert_eq!(rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["compute1"]);
+    assert_eq!(counts.dropped, [("duplicate", 1), ("teacher-quotes", 1)].into());
+}
+
+#[test]
 fn evolved_tasks_go_through_every_filter_and_a_chain_goes_on_from_what_passed() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = options(folder.path(), 2);
@@ -167,7 +181,7 @@ fn a_run_that_is_cut_short_goes_on_and_asks_nothing_twice() {
 fn only_rows_of_style_write_are_taught() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = options(folder.path(), 0);
-    let mut teacher = scripted(|_| r#"{"instruction": "Write it at once."}"#.into());
+    let mut teacher = scripted(|m| format!("{{\"instruction\": \"Write {} at once.\"}}", name(m)));
     options.styles = vec![Style::Fix, Style::Write];
     let (rows, _) = taught(&options, folder.path(), &mut teacher).unwrap();
     let by = rows.iter().map(|row| row.teacher.is_some()).collect::<Vec<_>>();
