@@ -119,7 +119,7 @@ fn a_server_teaches_and_a_second_run_asks_nothing() {
         && body["messages"][0]["role"] == "system"
         && body["seed"].is_u64()));
     let card = fs::read_to_string(folder.path().join("data.md")).unwrap();
-    assert!(card.contains("Instructions are written by `there/gpt` (prompts "), "{card}");
+    assert!(card.contains("Those of style `write` are written by `there/gpt` (prompts "), "{card}");
     assert_eq!(run(), told);
     assert_eq!(server.seen().len(), seen.len(), "answers are kept");
 }
@@ -190,6 +190,7 @@ fn what_a_teacher_lacks_is_said_in_one_line() {
     let key = ["--teacher-model", "m", "--teacher-key-env", "NOT_SET_ANYWHERE"];
     refused(&server.address, &key, "NOT_SET_ANYWHERE holds no key");
     refused("/not/there", &[], "/not/there");
+    refused("host/v1", &REMOTE, "`host/v1` is no address");
 }
 
 /// A model with random weights writes no JSON, but it is asked, heard and counted.

@@ -82,6 +82,12 @@ impl TeacherArgs {
     fn open(&self) -> Result<Option<Box<dyn Teacher>>> {
         let Some(teacher) = &self.teacher else { return Ok(None) };
         if !is_address(teacher) {
+            if self.teacher_model.is_some() || self.teacher_key_env.is_some() {
+                return Err(Error::new(format!(
+                    "--teacher-model and --teacher-key-env are for a server, and `{teacher}` is no address; give one as \
+                     https://host/v1"
+                )));
+            }
             self.ranks.in_one_process()?;
             return Ok(Some(Box::new(LocalTeacher::open(Path::new(teacher), self.place, self.ranks)?)));
         }

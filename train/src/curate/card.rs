@@ -24,7 +24,7 @@ pub fn card(options: &Options, rows: &[Row], counts: &Counts) -> String {
     if let Some(lessons) = &options.lessons {
         let _ = writeln!(
             text,
-            "Instructions are written by `{}` (prompts {}), tasks evolved {} times.",
+            "Those of style `write` are written by `{}` (prompts {}), their tasks evolved {} times.",
             lessons.teacher,
             prompts_hash(),
             lessons.evolve
@@ -50,7 +50,9 @@ pub fn card(options: &Options, rows: &[Row], counts: &Counts) -> String {
     table(&mut text, "licence", count(&|row| row.license.clone().unwrap_or_else(unknown)));
     table(&mut text, "repository", count(&|row| row.repo.clone().unwrap_or_else(unknown)));
     table(&mut text, "style", count(&|row| row.style.name().to_string()));
-    table(&mut text, "evolved", count(&|row| row.evolved.to_string()));
+    if options.lessons.is_some() {
+        table(&mut text, "round of evolution", count(&|row| row.evolved.to_string()));
+    }
     table(&mut text, "kind", count(&|row| format!("{:?}", row.kind).to_lowercase()));
     text += &match &options.tokenizer {
         Some(tokenizer) => format!("Tokens of instruction and answer, by `{}`", tokenizer.display()),

@@ -104,6 +104,7 @@ fn threads_do_not_change_the_rows() {
         fs::write(folder.path().join(format!("src/{i}.ts")), source).unwrap();
     }
     options.against.clear();
+    options.styles = Style::ALL.to_vec();
     let with = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| run(&options, &|_, _| ())).unwrap()
