@@ -18,4 +18,6 @@ pub mod place;
 pub mod private;
 pub mod ranks;
 pub mod recipe;
+pub mod server;
 pub mod table;
+pub mod teacher;

@@ -119,10 +119,10 @@ impl<'a> Stages<'a> {
         let against = [&self.sources.problems].into_iter().chain(&self.sources.private_problems);
         let options = Options {
             paths: paths.to_vec(),
-            languages: Vec::new(),
             against: against.cloned().collect(),
             resemblance: self.recipe.resemblance,
             limits,
+            ..Options::default()
         };
         let counts = curate(&options, &self.run.join(format!("{name}.jsonl")), self.out)?;
         eprintln!("curated {name}: {} of {} kept", counts.kept, counts.read);

@@ -1,67 +1,12 @@
 //! `codelsi evaluate --endpoint`: a model on a server, in the same table and under the same protocol as our own.
 
+mod common;
+
+use common::{Server, choices};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
-
-/// A request: its first line, its headers in small letters, its body.
-type Request = (String, String, Value);
-
-/// A server that answers with what `answer` makes of a request and the number of those before it, as status and body.
-struct Server {
-    address: String,
-    seen: Arc<Mutex<Vec<Request>>>,
-}
-
-impl Server {
-    fn start(answer: impl Fn(&Request, usize) -> (u16, Value) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}/v1", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (log, answer) = (seen.clone(), Arc::new(answer));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (log, answer) = (log.clone(), answer.clone());
-                std::thread::spawn(move || serve(stream, &log, &*answer));
-            }
-        });
-        Server { address, seen }
-    }
-
-    fn seen(&self) -> Vec<Request> {
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request, usize) -> (u16, Value)) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut first, mut headers, mut line) = (String::new(), String::new(), String::new());
-    reader.read_line(&mut first).unwrap();
-    while reader.read_line(&mut line).unwrap() > 2 {
-        headers += &line.to_lowercase();
-        line.clear();
-    }
-    let length = headers.lines().find_map(|l| l.strip_prefix("content-length: ")?.trim().parse().ok());
-    let mut body = vec![0; length.unwrap_or(0)];
-    reader.read_exact(&mut body).unwrap();
-    let request = (first.trim().to_owned(), headers, serde_json::from_slice(&body).unwrap());
-    let before = {
-        let mut log = log.lock().unwrap();
-        log.push(request.clone());
-        log.len() - 1
-    };
-    let (status, body) = answer(&request, before);
-    let body = body.to_string();
-    let head = format!(
-        "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nRetry-After: 0.05\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    let _ = stream.write_all((head + &body).as_bytes());
-}
 
 /// Two sums, of which the server's model solves the first.
 fn problems(folder: &Path) {
@@ -81,10 +26,6 @@ fn evaluate(folder: &Path, address: &str, more: &[&str]) -> Output {
     command.args(["evaluate", "--endpoint", address, "--endpoint-model", "there/gpt", "-n", "3", "--json"]);
     command.arg("--problems").arg(folder.join("problems.jsonl")).arg("--out").arg(folder.join("run"));
     command.args(more).env("CODELSI_API_KEY", "a secret").output().unwrap()
-}
-
-fn choices(n: u64, choice: impl Fn() -> Value) -> Value {
-    json!({ "choices": (0..n).map(|_| choice()).collect::<Vec<_>>() })
 }
 
 #[test]

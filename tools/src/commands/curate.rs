@@ -1,13 +1,18 @@
 //! `codelsi curate`: from sources to instruction rows.
 
-use crate::output::Output;
+use crate::model_args::PlaceArgs;
+use crate::output::{Bar, Output};
+use crate::ranks::RankArgs;
+use crate::server::is_address;
+use crate::teacher::{LocalTeacher, RemoteTeacher};
 use clap::Args;
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
-use codelsi_train::curate::{self, Language, Limits, Options};
+use codelsi_train::curate::teacher::{Cache, Lessons, Teacher, teach};
+use codelsi_train::curate::{self, Counts, Language, Limits, Options, Row, Style};
 use serde_json::to_value;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 /// From this resemblance on a row is a repetition.
 pub const RESEMBLANCE: f64 = 0.85;
@@ -30,9 +35,71 @@ pub struct Curate {
     /// Drop a row that resembles an earlier one by this share of their token 5-grams or more; 0 keeps all but copies.
     #[arg(long, default_value_t = RESEMBLANCE)]
     resemblance: f64,
+    /// A tokenizer.json or its folder: rows are measured in its tokens.
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+    /// Tokens of an instruction and its answer at most [default: 4096]
+    #[arg(long, requires = "tokenizer")]
+    max_tokens: Option<usize>,
+    /// Ways to ask, of: write, complete, explain, refactor, fix, test; an item gives a row of each where it can.
+    #[arg(long, value_delimiter = ',', default_value = "write")]
+    styles: Vec<Style>,
+    /// Decides what is drawn: where code is cut, which bug it gets, what a teacher is asked.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    #[command(flatten)]
+    teacher: TeacherArgs,
     /// End with one JSON object on stdout.
     #[arg(long)]
     json: bool,
+}
+
+/// Who writes the instructions, if not we.
+#[derive(Args)]
+pub struct TeacherArgs {
+    /// A model that writes the instructions: a server that speaks OpenAI's protocol, as https://host/v1, which is sent the
+    /// code that is kept; or a model folder. Its answers are kept in OUT.teacher.jsonl beside the rows; a run that was cut
+    /// short goes on.
+    #[arg(long)]
+    teacher: Option<String>,
+    /// The server's name for that model.
+    #[arg(long, requires = "teacher")]
+    teacher_model: Option<String>,
+    /// The environment variable that holds the server's key [default: CODELSI_API_KEY or OPENAI_API_KEY]
+    #[arg(long, requires = "teacher")]
+    teacher_key_env: Option<String>,
+    /// Rounds in which the teacher makes another, harder task of each, and its solution.
+    #[arg(long, requires = "teacher", default_value_t = 0)]
+    evolve: usize,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    ranks: RankArgs,
+}
+
+impl TeacherArgs {
+    /// The teacher that is asked for.
+    ///
+    /// # Errors
+    /// What the server's address or the model's folder lacks.
+    fn open(&self) -> Result<Option<Box<dyn Teacher>>> {
+        let Some(teacher) = &self.teacher else { return Ok(None) };
+        if !is_address(teacher) {
+            if self.teacher_model.is_some() || self.teacher_key_env.is_some() {
+                return Err(Error::new(format!(
+                    "--teacher-model and --teacher-key-env are for a server, and `{teacher}` is no address; give one as \
+                     https://host/v1"
+                )));
+            }
+            self.ranks.in_one_process()?;
+            return Ok(Some(Box::new(LocalTeacher::open(Path::new(teacher), self.place, self.ranks)?)));
+        }
+        let Some(model) = &self.teacher_model else {
+            return Err(Error::new("a server has many models: name the teacher with --teacher-model"));
+        };
+        let key = self.teacher_key_env.as_deref();
+        Ok(Some(Box::new(RemoteTeacher::new(teacher, model, key)?)))
+    }
 }
 
 /// Runs the command.
@@ -40,14 +107,25 @@ pub fn run(args: &Curate, out: &Output) -> Result<()> {
     if !(0.0..=1.0).contains(&args.resemblance) {
         return Err(Error::new(format!("--resemblance is a share from 0 to 1, not {}", args.resemblance)));
     }
+    let limits = Limits::default();
+    let mut teacher = args.teacher.open()?;
+    let lessons = teacher.as_ref().map(|t| Lessons { teacher: t.name().into(), evolve: args.teacher.evolve });
     let options = Options {
         paths: args.paths.clone(),
         languages: args.languages.clone(),
         against: args.against.clone(),
         resemblance: (args.resemblance > 0.0).then_some(args.resemblance),
-        limits: Limits::default(),
+        limits: Limits { max_tokens: args.max_tokens.unwrap_or(limits.max_tokens), ..limits },
+        tokenizer: args.tokenizer.clone(),
+        styles: args.styles.clone(),
+        seed: args.seed,
+        lessons,
     };
-    let counts = curate(&options, &args.out, out)?;
+    let (mut rows, mut counts) = offline(&options, out)?;
+    if let Some(teacher) = &mut teacher {
+        rows = taught(&options, rows, &mut counts, &mut **teacher, &args.out, out)?;
+    }
+    save(&options, &rows, &counts, &args.out)?;
     if !args.json {
         println!("{} of {} kept in {}", counts.kept, counts.read, args.out.display());
         println!("card: {}", card_beside(&args.out).display());
@@ -63,19 +141,55 @@ pub fn run(args: &Curate, out: &Output) -> Result<()> {
     Ok(())
 }
 
-/// Curates with a bar and writes the rows and their card; the pipeline does the same.
-pub fn curate(options: &Options, to: &Path, out: &Output) -> Result<curate::Counts> {
-    let bar = Mutex::new(None);
-    let (rows, counts) = curate::run(options, &|done, total| {
-        let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
-        bar.get_or_insert_with(|| out.bar("curate", total)).at(done, "");
-    })?;
-    if let Some(bar) = bar.into_inner().unwrap_or_else(|e| e.into_inner()) {
-        bar.finish();
-    }
-    curate::write(to, &rows)?;
-    write_atomic(card_beside(to), curate::card(options, &rows, &counts).as_bytes())?;
+/// Curates without a teacher and writes the rows and their card; the pipeline does the same.
+pub fn curate(options: &Options, to: &Path, out: &Output) -> Result<Counts> {
+    let (rows, counts) = offline(options, out)?;
+    save(options, &rows, &counts, to)?;
     Ok(counts)
+}
+
+/// The rows that need no teacher, with a bar.
+fn offline(options: &Options, out: &Output) -> Result<(Vec<Row>, Counts)> {
+    let bar = Mutex::new(None);
+    let found = curate::run(options, &|done, total| {
+        locked(&bar).get_or_insert_with(|| out.bar("curate", total)).at(done, "");
+    })?;
+    locked(&bar).iter().for_each(Bar::finish);
+    Ok(found)
+}
+
+/// The rows as a teacher makes them, with a bar for each round.
+fn taught(
+    options: &Options,
+    rows: Vec<Row>,
+    counts: &mut Counts,
+    teacher: &mut dyn Teacher,
+    to: &Path,
+    out: &Output,
+) -> Result<Vec<Row>> {
+    let mut cache = Cache::open(&to.with_extension("teacher.jsonl"))?;
+    let bar: Mutex<Option<(Bar, usize)>> = Mutex::new(None);
+    let rows = teach(options, rows, counts, teacher, &mut cache, &|new, total| {
+        let mut bar = locked(&bar);
+        let (shown, done) = bar.get_or_insert_with(|| (out.bar("teach", total), 0));
+        *done += new;
+        shown.at(*done, "");
+        if *done == total {
+            shown.finish();
+            *bar = None;
+        }
+    });
+    locked(&bar).iter().for_each(|(bar, _)| bar.finish());
+    rows
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+fn save(options: &Options, rows: &[Row], counts: &Counts, to: &Path) -> Result<()> {
+    curate::write(to, rows)?;
+    write_atomic(card_beside(to), curate::card(options, rows, counts).as_bytes())
 }
 
 /// Where the card of a set of rows is.

@@ -1,12 +1,12 @@
 //! The dataset card: what a set of rows is, for those who are to train on it.
 
-use super::fingerprint::lex;
+use super::teacher::prompts_hash;
 use super::{Counts, Options, Row};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Upper ends of the histogram's classes, in lexical tokens of the code.
-const CLASSES: [usize; 7] = [32, 64, 128, 256, 512, 1024, usize::MAX];
+/// Upper ends of the histogram's classes, in tokens.
+const CLASSES: [usize; 9] = [32, 64, 128, 256, 512, 1024, 2048, 4096, usize::MAX];
 const BAR: usize = 40;
 
 /// The card in Markdown: counts, reasons, licences, repositories, kinds, lengths. Each row carries its own provenance.
@@ -17,9 +17,19 @@ pub fn card(options: &Options, rows: &[Row], counts: &Counts) -> String {
     };
     let _ = writeln!(
         text,
-        "Instructions made from the comments and signatures of code in {}.",
-        list(&options.paths)
+        "Instructions made from the comments and signatures of code in {}; seed {}.",
+        list(&options.paths),
+        options.seed
     );
+    if let Some(lessons) = &options.lessons {
+        let _ = writeln!(
+            text,
+            "Those of style `write` are written by `{}` (prompts {}), their tasks evolved {} times.",
+            lessons.teacher,
+            prompts_hash(),
+            lessons.evolve
+        );
+    }
     match options.against.is_empty() {
         true => text += "No benchmark was given: rows may repeat one.\n",
         false => {
@@ -44,8 +54,16 @@ pub fn card(options: &Options, rows: &[Row], counts: &Counts) -> String {
     let unknown = || "unknown".to_string();
     table(&mut text, "licence", count(&|row| row.license.clone().unwrap_or_else(unknown)));
     table(&mut text, "repository", count(&|row| row.repo.clone().unwrap_or_else(unknown)));
+    table(&mut text, "style", count(&|row| row.style.name().to_string()));
+    if options.lessons.is_some() {
+        table(&mut text, "round of evolution", count(&|row| row.evolved.to_string()));
+    }
     table(&mut text, "kind", count(&|row| format!("{:?}", row.kind).to_lowercase()));
-    lengths(&mut text, rows);
+    text += &match &options.tokenizer {
+        Some(tokenizer) => format!("Tokens of instruction and answer, by `{}`", tokenizer.display()),
+        None => "Lexical tokens of the answer".to_string(),
+    };
+    histogram(&mut text, &counts.lengths);
     text += "\nEvery row of the file names its repository, path, item and licence where they are known.\n";
     text
 }
@@ -61,15 +79,13 @@ fn table(text: &mut String, what: &str, rows: impl IntoIterator<Item = (String, 
     }
 }
 
-fn lengths(text: &mut String, rows: &[Row]) {
+fn histogram(text: &mut String, lengths: &[usize]) {
     let mut classes = [0usize; CLASSES.len()];
-    for row in rows {
-        let tokens = lex(&row.output).len();
-        let class = CLASSES.iter().position(|&end| tokens <= end).unwrap_or(CLASSES.len() - 1);
-        classes[class] += 1;
+    for &length in lengths {
+        classes[CLASSES.iter().position(|&end| length <= end).unwrap_or(CLASSES.len() - 1)] += 1;
     }
     let most = classes.iter().max().copied().unwrap_or(0).max(1);
-    text.push_str("Lexical tokens of the code:\n\n```\n");
+    text.push_str(":\n\n```\n");
     for (end, n) in CLASSES.iter().zip(classes) {
         let name = if *end == usize::MAX { "more".to_string() } else { format!("to {end}") };
         let _ = writeln!(text, "{name:>8} {n:>7} {}", "#".repeat(n * BAR / most));

@@ -1,39 +1,37 @@
 //! The instruction of an item: what to write, what it does, what goes in and what comes out.
 
-use super::Kind;
 use super::comment::Doc;
 use super::extract::Item;
+use super::{Kind, Language};
 
 /// A longer signature would be the larger part of the answer; then the name has to do.
 const LONGEST_SIGNATURE: usize = 300;
 
 /// `Write the TypeScript …`, the description, then the described parameters, result and errors.
 pub fn instruction(item: &Item, doc: &Doc) -> String {
-    let mut text = format!("Write the {}.", subject(item));
-    if !doc.description.is_empty() {
-        text.push_str("\n\n");
-        text.push_str(&doc.description);
-    }
+    let text = format!("Write the {}.\n\n{}", subject(item), specification(doc, item.language));
+    text.trim_end().to_string()
+}
+
+/// The description, then the described parameters, result and errors; an empty line parts them.
+pub fn specification(doc: &Doc, language: Language) -> String {
+    let raises = language.table().raises;
+    let mut parts = vec![doc.description.clone()];
     if !doc.params.is_empty() {
-        text.push_str("\n\nParameters:");
-        for (name, meaning) in &doc.params {
-            text.push_str(&format!("\n- `{name}`: {meaning}"));
-        }
+        let params = doc.params.iter().map(|(name, meaning)| format!("\n- `{name}`: {meaning}"));
+        parts.push(format!("Parameters:{}", params.collect::<String>()));
     }
     if !doc.returns.is_empty() {
-        text.push_str(&format!("\n\nReturns: {}", doc.returns));
+        parts.push(format!("Returns: {}", doc.returns));
     }
-    for error in &doc.throws {
-        text.push_str(&format!("\n\n{}: {error}", item.language.table().raises));
-    }
-    text
+    parts.extend(doc.throws.iter().map(|error| format!("{raises}: {error}")));
+    parts.retain(|part| !part.is_empty());
+    parts.join("\n\n")
 }
 
 /// `TypeScript function `f(a: A): R``, `method `m()` of the TypeScript class `C``.
 fn subject(item: &Item) -> String {
-    let own_name = item.name.rsplit('.').next().unwrap_or(&item.name);
-    let signature =
-        if item.signature.chars().count() > LONGEST_SIGNATURE { own_name } else { &item.signature };
+    let signature = heading(item);
     let (language, owner) = (item.language.table().name, item.language.table().owner);
     match (item.kind, item.name.split_once('.')) {
         (Kind::Method, Some((class, _))) => {
@@ -43,10 +41,17 @@ fn subject(item: &Item) -> String {
     }
 }
 
+/// The signature, or the own name where that is too long.
+pub fn heading(item: &Item) -> &str {
+    match item.signature.chars().count() > LONGEST_SIGNATURE {
+        true => item.name.rsplit('.').next().unwrap_or(&item.name),
+        false => &item.signature,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::curate::Language;
 
     fn item(kind: Kind, name: &str, signature: &str, noun: &str) -> Item {
         let (name, signature, noun) = (name.into(), signature.into(), noun.into());

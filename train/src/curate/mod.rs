@@ -8,41 +8,72 @@ mod benchmark;
 mod card;
 mod comment;
 mod extract;
+mod filters;
 mod fingerprint;
 mod instruction;
 mod language;
 mod near;
 mod origin;
+mod rows;
 mod secrets;
 mod source;
+mod styles;
+pub mod teacher;
 
 pub use benchmark::{Benchmark, Match, Problem, Sign};
 pub use card::card;
 pub use comment::Doc;
 pub use language::Language;
 pub use source::{Source, repositories};
+pub use styles::Style;
 
 use crate::jsonl;
 use codelsi_engine::{At, Error, Result};
 use extract::Item;
+use filters::Filters;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use teacher::Lessons;
 
 /// What to read and what to keep.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Folders, `.jsonl` or `.jsonl.gz` corpora; their order is the order of the rows.
     pub paths: Vec<PathBuf>,
-    /// Whose files count; none at all means TypeScript.
+    /// Whose files count.
     pub languages: Vec<Language>,
     /// Problem files in MultiPL-E's form that training must not have seen.
     pub against: Vec<PathBuf>,
     /// A row that resembles an earlier one by this share or more of their token n-grams is dropped; `None` keeps it.
     pub resemblance: Option<f64>,
     pub limits: Limits,
+    /// A `tokenizer.json` or its folder: rows are measured in the tokens of its model.
+    pub tokenizer: Option<PathBuf>,
+    /// The rows of an item, in this order.
+    pub styles: Vec<Style>,
+    /// Keys every choice of the styles and of a teacher.
+    pub seed: u64,
+    /// Who rewrites rows after [`run`]; see [`teacher::teach`].
+    pub lessons: Option<Lessons>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            paths: Vec::new(),
+            languages: vec![Language::TypeScript],
+            against: Vec::new(),
+            resemblance: None,
+            limits: Limits::default(),
+            tokenizer: None,
+            styles: vec![Style::Write],
+            seed: 42,
+            lessons: None,
+        }
+    }
 }
 
 /// The sizes a row may have. The defaults keep what a person would call a function worth asking for and
@@ -63,8 +94,10 @@ pub struct Limits {
     pub max_commented: usize,
     /// Words of the comment's description.
     pub min_words: usize,
-    /// Characters of the instruction.
+    /// Characters of the instruction, code aside.
     pub max_instruction: usize,
+    /// Tokens of instruction and answer, where a tokenizer is given.
+    pub max_tokens: usize,
 }
 
 impl Default for Limits {
@@ -79,6 +112,7 @@ impl Default for Limits {
             max_commented: 60,
             min_words: 3,
             max_instruction: 2500,
+            max_tokens: 4096,
         }
     }
 }
@@ -109,12 +143,29 @@ pub struct Row {
     pub lines: (usize, usize),
     #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
+    /// How it asks; not written for [`Style::Write`].
+    #[serde(default, skip_serializing_if = "Style::is_write")]
+    pub style: Style,
+    /// The model that wrote the instruction, and the code where it is evolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
+    /// In which round of evolution it was made; not written for what comes from a source.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub evolved: usize,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// What became of all that was found: `read` is `kept` and every `dropped` together.
 ///
+/// An item that is dropped counts once; of one that is kept every style counts.
+///
 /// Reasons: `not-utf8` (files), `syntax` (items, and stretches that hold none that can be read), `no-comment`, `generated`, `licence`, `deprecated`, `too-short`,
-/// `too-long`, `minified`, `comment-heavy`, `secret`, `benchmark`, `duplicate`, `near-duplicate`; the first that applies counts.
+/// `too-long`, `minified`, `comment-heavy`, `secret`, `benchmark`, `duplicate`, `near-duplicate`, `too-many-tokens`,
+/// `unspellable`, `other-language` (styles), `teacher-malformed`, `teacher-quotes`, and for each style [`Style::lacking`]; the first that
+/// applies counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub read: usize,
@@ -122,6 +173,10 @@ pub struct Counts {
     pub dropped: BTreeMap<&'static str, usize>,
     /// Every item that was dropped because it repeats a benchmark problem.
     pub repeats: Vec<Repeat>,
+    /// The length of each row: tokens of instruction and answer where there is a tokenizer, else lexical tokens of the
+    /// answer.
+    #[serde(skip)]
+    pub lengths: Vec<usize>,
 }
 
 /// An item that repeats a benchmark problem.
@@ -134,6 +189,12 @@ pub struct Repeat {
 }
 
 impl Counts {
+    /// A row that was kept is not any more.
+    fn lose(&mut self, reason: &'static str) {
+        self.kept -= 1;
+        *self.dropped.entry(reason).or_default() += 1;
+    }
+
     fn drop(&mut self, reason: &'static str, n: usize) {
         self.read += n;
         *self.dropped.entry(reason).or_default() += n;
@@ -153,15 +214,15 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
     if options.paths.is_empty() {
         return Err(Error::new("nothing to curate: give a folder, a .jsonl or a .jsonl.gz"));
     }
-    let benchmark = Benchmark::read(&options.against)?;
+    let twice = (1..).zip(&options.styles).find(|(after, style)| options.styles[*after..].contains(style));
+    if let Some((_, style)) = twice {
+        return Err(Error::new(format!("style {} is asked for twice", style.name())));
+    }
+    let filters = Filters::open(options)?;
     let mut counts = Counts::default();
     let mut sources = Vec::new();
-    let languages = match options.languages.is_empty() {
-        true => &[Language::TypeScript],
-        false => options.languages.as_slice(),
-    };
     for path in &options.paths {
-        let found = source::read(path, languages)?;
+        let found = source::read(path, &options.languages)?;
         if found.unreadable > 0 {
             counts.drop("not-utf8", found.unreadable);
         }
@@ -171,31 +232,32 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
     let candidates: Vec<Vec<Candidate>> = sources
         .par_iter()
         .map(|source| {
-            let candidates = curate_file(source, &options.limits, &benchmark).at(&source.path);
+            let candidates = curate_file(source, &filters).at(&source.path);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, sources.len());
             candidates
         })
         .collect::<Result<_>>()?;
 
     let mut seen = HashSet::new();
-    let mut rows = Vec::new();
+    let mut kept = Vec::new();
     for candidate in candidates.into_iter().flatten() {
         match candidate {
             Err(Dropped::Because(reason)) => counts.drop(reason, 1),
             Err(Dropped::Repeats(repeat)) => counts.repeat(repeat),
-            Ok(row) if !seen.insert(unspaced(&row.output)) => counts.drop("duplicate", 1),
-            Ok(row) => rows.push(row),
+            Ok(found) if !seen.insert(unspaced(&found.item.code)) => counts.drop("duplicate", 1),
+            Ok(found) => kept.push(found),
         }
     }
     if let Some(least) = options.resemblance {
-        let code: Vec<&str> = rows.iter().map(|row| row.output.as_str()).collect();
+        let code: Vec<&str> = kept.iter().map(|found| found.item.code.as_str()).collect();
         let mut repeats = near::repeats(&code, least).into_iter();
-        let found = rows.len();
-        rows.retain(|_| !repeats.next().unwrap_or(false));
-        if rows.len() < found {
-            counts.drop("near-duplicate", found - rows.len());
+        let found = kept.len();
+        kept.retain(|_| !repeats.next().unwrap_or(false));
+        if kept.len() < found {
+            counts.drop("near-duplicate", found - kept.len());
         }
     }
+    let rows = rows::styled(&kept, options, &filters, &mut counts);
     counts.read += rows.len();
     counts.kept = rows.len();
     Ok((rows, counts))
@@ -218,22 +280,29 @@ pub fn write(path: impl AsRef<std::path::Path>, rows: &[Row]) -> Result<()> {
     jsonl::write(path, rows)
 }
 
-/// A row, or why there is none.
-type Candidate = std::result::Result<Row, Dropped>;
+/// An item that is worth rows.
+struct Found<'a> {
+    source: &'a Source,
+    item: Item,
+    doc: Doc,
+}
+
+/// An item, or why it gives no row.
+type Candidate<'a> = std::result::Result<Found<'a>, Dropped>;
 
 enum Dropped {
     Because(&'static str),
     Repeats(Repeat),
 }
 
-fn curate_file(source: &Source, limits: &Limits, benchmark: &Benchmark) -> Result<Vec<Candidate>> {
+fn curate_file<'a>(source: &'a Source, filters: &Filters) -> Result<Vec<Candidate<'a>>> {
     let text = source.content.replace("\r\n", "\n");
     let language = Language::of(&source.path).unwrap_or_default();
     let items = extract::items(&text, language, &source.path)?;
     let generated = is_generated(&text, language.table().line_comment);
     let one = |item: Item| match generated && !item.broken {
         true => Err(Dropped::Because("generated")),
-        false => candidate(source, item, limits, benchmark),
+        false => candidate(source, item, filters),
     };
     let mut candidates: Vec<Candidate> = items.into_iter().map(one).collect();
     drop_classes_of_repeats(&mut candidates);
@@ -252,8 +321,8 @@ fn drop_classes_of_repeats(candidates: &mut [Candidate]) {
         })
         .collect();
     for candidate in candidates {
-        let class = candidate.as_ref().ok().filter(|row| row.kind == Kind::Class);
-        if let Some(repeat) = class.and_then(|row| repeats.get(&row.name)) {
+        let class = candidate.as_ref().ok().filter(|found| found.item.kind == Kind::Class);
+        if let Some(repeat) = class.and_then(|found| repeats.get(&found.item.name)) {
             *candidate = Err(Dropped::Repeats(Repeat {
                 name: repeat.name.split('.').next().unwrap_or_default().into(),
                 ..repeat.clone()
@@ -292,58 +361,38 @@ fn is_licence(comment: &str) -> bool {
     marks.iter().any(|mark| comment.contains(mark))
 }
 
-fn candidate(source: &Source, item: Item, limits: &Limits, benchmark: &Benchmark) -> Candidate {
+fn candidate<'a>(source: &'a Source, item: Item, filters: &Filters) -> Candidate<'a> {
     let doc = Doc::parse(&item.comment, item.language);
-    let instruction = instruction::instruction(&item, &doc);
-    if let Some(reason) = unfit(&item, &doc, &instruction, limits) {
+    if let Some(reason) = unfit(&item, &doc, filters) {
         return Err(Dropped::Because(reason));
     }
-    if let Some(of) = benchmark.find(item.language, &item.name, &item.comment, &item.code) {
-        return Err(Dropped::Repeats(Repeat { of, path: source.path.clone(), name: item.name }));
+    match filters.repeats(item.language, &item.name, &item.comment, &item.code) {
+        Some(of) => Err(Dropped::Repeats(Repeat { of, path: source.path.clone(), name: item.name })),
+        None => Ok(Found { source, item, doc }),
     }
-    Ok(Row {
-        instruction,
-        output: item.code,
-        repo: source.repo.clone(),
-        path: source.path.clone(),
-        language: item.language,
-        name: item.name,
-        kind: item.kind,
-        lines: item.lines,
-        license: source.license.clone(),
-    })
 }
 
 /// The first reason for which an item is no row, whatever the benchmark.
-fn unfit(item: &Item, doc: &Doc, instruction: &str, limits: &Limits) -> Option<&'static str> {
-    let (chars, lines) = (item.code.chars().count(), item.code.lines().count());
-    let longest = item.code.lines().map(str::len).max().unwrap_or(0);
-    let too_long = chars > limits.max_chars
-        || lines > limits.max_lines
-        || longest > limits.max_line
-        || instruction.chars().count() > limits.max_instruction;
-    let secret = || secrets::holds_secret(instruction) || secrets::holds_secret(&item.code);
+fn unfit(item: &Item, doc: &Doc, filters: &Filters) -> Option<&'static str> {
+    let instruction = instruction::instruction(item, doc);
     if item.broken {
-        Some("syntax")
-    } else if doc.words() < limits.min_words {
-        Some("no-comment")
-    } else if is_licence(&item.comment) {
-        Some("licence")
-    } else if doc.deprecated {
-        Some("deprecated")
-    } else if chars < limits.min_chars || lines < limits.min_lines {
-        Some("too-short")
-    } else if too_long {
-        Some("too-long")
-    } else if chars > limits.max_mean_line * lines {
-        Some("minified")
-    } else if 100 * item.commented > limits.max_commented * chars {
-        Some("comment-heavy")
-    } else if secret() {
-        Some("secret")
-    } else {
-        None
+        return Some("syntax");
     }
+    if doc.words() < filters.limits.min_words {
+        return Some("no-comment");
+    }
+    if is_licence(&item.comment) {
+        return Some("licence");
+    }
+    if doc.deprecated {
+        return Some("deprecated");
+    }
+    let too_long = instruction.chars().count() > filters.limits.max_instruction;
+    filters
+        .size(&item.code)
+        .or(too_long.then_some("too-long"))
+        .or_else(|| filters.comments(&item.code, item.commented))
+        .or_else(|| filters::secret(&[&instruction, &item.code]))
 }
 
 /// Code without any white space: what an exact duplicate shares with its original.

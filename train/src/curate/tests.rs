@@ -104,6 +104,7 @@ fn threads_do_not_change_the_rows() {
         fs::write(folder.path().join(format!("src/{i}.ts")), source).unwrap();
     }
     options.against.clear();
+    options.styles = Style::ALL.to_vec();
     let with = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| run(&options, &|_, _| ())).unwrap()
@@ -111,6 +112,67 @@ fn threads_do_not_change_the_rows() {
     let one = with(1);
     assert!(one.0.len() > 40);
     assert_eq!(with(7), one);
+}
+
+#[test]
+fn every_style_of_an_item_is_a_row_or_counted_and_write_is_as_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = prepare(folder.path());
+    let (written, alone) = run(&options, &|_, _| ()).unwrap();
+    options.styles = Style::ALL.to_vec();
+    let (rows, counts) = run(&options, &|_, _| ()).unwrap();
+    let styles: Vec<Style> = rows.iter().map(|row| row.style).collect();
+    assert_eq!(styles, [Style::Write, Style::Explain, Style::Fix]);
+    assert_eq!(rows[..1], written);
+    let lacking = [Style::Complete, Style::Refactor, Style::Test].map(|style| (style.lacking(), 1));
+    let mut dropped = alone.dropped.clone();
+    dropped.extend(lacking);
+    assert_eq!((counts.dropped, counts.read, counts.kept), (dropped, alone.read + 5, 3));
+    let line = |row: &Row| serde_json::to_string(row).unwrap();
+    assert!(!line(&rows[0]).contains("style") && line(&rows[2]).ends_with(",\"style\":\"fix\"}"));
+    options.seed += 1;
+    assert_eq!(run(&options, &|_, _| ()).unwrap().0.len(), 3);
+}
+
+/// A raw comment is in no instruction of style `write`, but in one of style `complete`.
+#[test]
+fn styles_are_filtered_by_what_they_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let code = "export function name(a: number): number {\n  const b = a * a;\n  g(b);\n  return b + 1;\n}\n";
+    let source = format!("/**\n * Squares it, and one more.\n * @author jane.doe@company.io\n */\n{code}");
+    fs::write(folder.path().join("a.ts"), source).unwrap();
+    let styles = vec![Style::Write, Style::Complete];
+    let options = Options { paths: vec![folder.path().into()], styles, ..Options::default() };
+    let (rows, counts) = run(&options, &|_, _| ()).unwrap();
+    assert_eq!((rows.len(), rows[0].style), (1, Style::Write));
+    assert_eq!(counts.dropped, [("secret", 1)].into());
+}
+
+/// A tokenizer whose words are what white space parts.
+const WORDS: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+    "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null,
+    "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
+    "model": {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}}"#;
+
+#[test]
+fn a_tokenizer_measures_rows_and_drops_long_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = prepare(folder.path());
+    options.styles = vec![Style::Write, Style::Fix];
+    options.tokenizer = Some(folder.path().join("tokenizer.json"));
+    assert!(run(&options, &|_, _| ()).unwrap_err().to_string().contains("tokenizer.json"));
+    fs::write(folder.path().join("tokenizer.json"), WORDS).unwrap();
+    let (rows, counts) = run(&options, &|_, _| ()).unwrap();
+    let words = |row: &Row| row.instruction.split_whitespace().chain(row.output.split_whitespace()).count();
+    assert_eq!(counts.lengths, rows.iter().map(words).collect::<Vec<_>>());
+    assert_eq!(rows.len(), 2);
+    assert!(
+        card(&options, &rows, &counts)
+            .contains("tokenizer.json`:\n\n```\n   to 32       0 \n   to 64       2 #")
+    );
+    options.limits.max_tokens = counts.lengths[0];
+    let (fitting, counts) = run(&options, &|_, _| ()).unwrap();
+    assert_eq!((&fitting[..], counts.dropped["too-many-tokens"]), (&rows[..1], 1));
 }
 
 #[test]
@@ -123,6 +185,8 @@ fn bad_input_is_named() {
         message.contains("problems.jsonl: line 1") && message.contains("missing field `prompt`"),
         "{message}"
     );
+    options.styles = vec![Style::Fix, Style::Write, Style::Fix];
+    assert!(run(&options, &|_, _| ()).unwrap_err().to_string().contains("style fix is asked for twice"));
     options.paths.clear();
     assert!(run(&options, &|_, _| ()).unwrap_err().to_string().contains("nothing to curate"));
 }
@@ -200,7 +264,7 @@ fn the_languages_that_are_asked_for_become_rows_and_no_others() {
         );
         rows.iter().map(|row| row.instruction.lines().next().unwrap().to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(first_lines(&[]), ["Write the TypeScript function `f(a: number)`."]);
+    assert_eq!(first_lines(&Options::default().languages), ["Write the TypeScript function `f(a: number)`."]);
     assert_eq!(first_lines(&[Language::Python]), ["Write the Python function `f(a)`."]);
     let all = [
         "Write the method `int f(int a)` of the Java class `A`.",

@@ -107,7 +107,7 @@ fn held_out(rows: &[Row], chosen: &[usize]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::curate::Language;
+    use crate::curate::{Language, Style};
 
     fn row(name: &str, kind: Kind, output: &str) -> Row {
         Row {
@@ -120,6 +120,9 @@ mod tests {
             name: name.into(),
             kind,
             license: None,
+            style: Style::Write,
+            teacher: None,
+            evolved: 0,
         }
     }
 

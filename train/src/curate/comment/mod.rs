@@ -66,7 +66,7 @@ impl Doc {
 }
 
 /// The lines of a comment without `/**`, `*`, `*/`, `//`, `#`, and without directives.
-fn unmarked(comment: &str) -> Vec<&str> {
+pub(super) fn unmarked(comment: &str) -> Vec<&str> {
     let mark = match comment.trim_start() {
         block if block.starts_with("/*") => '*',
         lines if lines.starts_with('#') => '#',

@@ -141,6 +141,16 @@ impl Language {
         Self::ALL.into_iter().find(|language| language.table().endings[0].trim_start_matches('.') == code)
     }
 
+    /// Its name on the command line, in rows and behind a Markdown fence.
+    pub fn word(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    /// Whether its parser finds no error in `text`.
+    pub fn parses(self, text: &str, path: &str) -> bool {
+        self.parse(text, path).is_ok_and(|tree| !tree.root_node().has_error())
+    }
+
     /// Parses `text`, of a file with this path.
     pub fn parse(self, text: &str, path: &str) -> Result<Tree> {
         let table = self.table();
@@ -157,7 +167,7 @@ impl FromStr for Language {
 
     fn from_str(name: &str) -> std::result::Result<Language, String> {
         serde_json::from_value(name.into()).map_err(|_| {
-            let names = Self::ALL.map(|language| format!("{language:?}").to_lowercase());
+            let names = Self::ALL.map(Language::word);
             format!("no such language: give one of {}", names.join(", "))
         })
     }

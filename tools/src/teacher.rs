@@ -1,0 +1,106 @@
+//! Who teaches: a model behind an OpenAI-compatible address, or one of our own.
+
+use crate::completer::LocalModel;
+use crate::model_args::{ModelArgs, PlaceArgs};
+use crate::ranks::RankArgs;
+use crate::server::{Server, at_once};
+use codelsi_engine::{At, Result};
+use codelsi_eval::sampling::{Ask, Completer};
+use codelsi_model::template::Template;
+use codelsi_train::curate::teacher::{Answered, Request, Teacher};
+use rayon::prelude::*;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Requests that our own model answers between two writes of the cache.
+const CHUNK: usize = 16;
+/// All of the distribution: temperature alone decides.
+const TOP_P: f32 = 1.0;
+
+/// A model on a server that chats.
+pub struct RemoteTeacher {
+    server: Server,
+    model: String,
+}
+
+impl RemoteTeacher {
+    /// `model` behind `address`; its key is in the environment variable `key`, or where [`Server::new`] looks for it.
+    ///
+    /// # Errors
+    /// As [`Server::new`].
+    pub fn new(address: &str, model: &str, key: Option<&str>) -> Result<Self> {
+        Ok(RemoteTeacher { server: Server::new(address, key).at("--teacher")?, model: model.to_owned() })
+    }
+
+    fn body(&self, request: &Request) -> Value {
+        let messages = request.messages.iter().map(|m| json!({"role": m.role, "content": m.content}));
+        json!({
+            "model": self.model, "messages": messages.collect::<Vec<_>>(), "temperature": request.temperature,
+            "max_tokens": request.max_tokens, "seed": request.seed,
+        })
+    }
+}
+
+impl Teacher for RemoteTeacher {
+    fn name(&self) -> &str {
+        &self.model
+    }
+
+    fn answer(&mut self, requests: &[&Request], answered: &Answered) -> Result<()> {
+        let this = &*self;
+        let one = |(i, request): (usize, &&Request)| {
+            let choices = this.server.choices("chat/completions", &this.body(request))?;
+            choices.into_iter().take(1).try_for_each(|answer| answered(i, answer))
+        };
+        at_once(|| requests.par_iter().enumerate().try_for_each(one))?.at(self.server.address())
+    }
+}
+
+/// A model folder of our own, asked in Llama's `[INST]` form.
+pub struct LocalTeacher {
+    model: LocalModel,
+    name: String,
+}
+
+impl LocalTeacher {
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// One line on what does not load or fit.
+    pub fn open(folder: &Path, place: PlaceArgs, ranks: RankArgs) -> Result<Self> {
+        let args = ModelArgs { model: folder.to_path_buf(), place };
+        Ok(LocalTeacher { model: LocalModel::open(&args, ranks)?, name: folder.display().to_string() })
+    }
+}
+
+impl Teacher for LocalTeacher {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn answer(&mut self, requests: &[&Request], answered: &Answered) -> Result<()> {
+        for (chunk, requests) in requests.chunks(CHUNK).enumerate() {
+            let asks: Vec<Ask> = requests.iter().map(|request| ask(request)).collect();
+            let answers = self.model.complete(&asks, &mut |_| ())?;
+            for (i, answer) in answers.into_iter().flatten().enumerate() {
+                answered(chunk * CHUNK + i, answer)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A chat as one instruction: Llama's models take what a system says at the head of the user's message.
+fn ask(request: &Request) -> Ask {
+    let message: Vec<&str> = request.messages.iter().map(|message| message.content.as_str()).collect();
+    Ask {
+        prompt: Template::Inst.wrap(&message.join("\n\n")),
+        message: None,
+        n: 1,
+        max_tokens: request.max_tokens,
+        temperature: request.temperature,
+        top_p: TOP_P,
+        seed: request.seed,
+        stop: Vec::new(),
+    }
+}
