@@ -62,7 +62,7 @@ fn the_same_function_is_known_by_its_head() {
 
 #[test]
 fn examples_and_tests_are_known_by_their_values() {
-    let doctest = "assertEquals(List.of(2, 13, 4), take(List.of(5, 16, 7), 3)); assertEquals(List.of(15, 2, 9), take(List.of(21, 8, 15), 6));";
+    let doctest = "@example weave([1, 2, 3], 4) [1, 4, 2, 4, 3] // so it goes";
     assert!(repeats(benchmark(), "weave", doctest, BODY));
     let test = "function check() { check.equal(f([3,1,2,4,5], 'a'), 3); check.equal(f([-10, 4]), 6); }";
     assert!(repeats(benchmark(), "check", "", test));
@@ -97,7 +97,7 @@ fn a_match_names_the_problem_and_the_sign() {
     let renamed = "def take(values, most):\n    found = []  # so far\n    for v in values:\n        if v > most and len(found) < 99:\n            \
                    found.append(v - most)\n    return found\n";
     let prose = "How far above the limit each of the first ten numbers is.";
-    let doctest = "take([5, 16, 7], 3) // [2, 13, 4]\n take([21, 8, 15], 6) // [15, 2, 9]";
+    let doctest = "assertEquals(List.of(2, 13, 4), take(List.of(5, 16, 7), 3)); assertEquals(List.of(15, 2, 9), take(List.of(21, 8, 15), 6));";
     for (language, name, text, code, sign) in [
         (Language::Python, "take", "", renamed, Sign::Tree),
         (Language::Python, "A.gaps", "", "def gaps(self, xs, limit):\n    return 1\n", Sign::Signature),
