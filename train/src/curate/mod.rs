@@ -113,8 +113,9 @@ pub struct Row {
 
 /// What became of all that was found: `read` is `kept` and every `dropped` together.
 ///
-/// Reasons: `not-utf8` (files), `syntax` (items, and stretches that hold none that can be read), `no-comment`, `generated`, `licence`, `deprecated`, `too-short`,
-/// `too-long`, `minified`, `comment-heavy`, `secret`, `benchmark`, `duplicate`, `near-duplicate`; the first that applies counts.
+/// Reasons: `not-utf8` (files), `syntax` (items, and stretches that hold none that can be read), `no-comment`, `generated`,
+/// `licence`, `deprecated`, `too-short`, `too-long`, `minified`, `comment-heavy`, `secret`, `benchmark`, `duplicate`,
+/// `near-duplicate`; the first that applies counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub read: usize,
@@ -219,35 +220,22 @@ fn curate_file(source: &Source, limits: &Limits, benchmark: &Benchmark) -> Resul
     let language = Language::of(&source.path).unwrap_or_default();
     let items = extract::items(&text, language, &source.path)?;
     let generated = is_generated(&text, language.table().line_comment);
+    let by_method = classes_of_repeats(&items, benchmark);
     let one = |item: Item| match generated && !item.broken {
         true => Err(Dropped::Because("generated")),
-        false => candidate(source, item, limits, benchmark),
+        false => candidate(source, item, limits, benchmark, &by_method),
     };
-    let mut candidates: Vec<Candidate> = items.into_iter().map(one).collect();
-    drop_classes_of_repeats(&mut candidates);
-    Ok(candidates)
+    Ok(items.into_iter().map(one).collect())
 }
 
-/// A class with a method that repeats a problem repeats it.
-fn drop_classes_of_repeats(candidates: &mut [Candidate]) {
-    let repeats: HashMap<String, Repeat> = candidates
-        .iter()
-        .filter_map(|candidate| match candidate {
-            Err(Dropped::Repeats(repeat)) => {
-                Some((repeat.name.split_once('.')?.0.to_string(), repeat.clone()))
-            }
-            _ => None,
-        })
-        .collect();
-    for candidate in candidates {
-        let class = candidate.as_ref().ok().filter(|row| row.kind == Kind::Class);
-        if let Some(repeat) = class.and_then(|row| repeats.get(&row.name)) {
-            *candidate = Err(Dropped::Repeats(Repeat {
-                name: repeat.name.split('.').next().unwrap_or_default().into(),
-                ..repeat.clone()
-            }));
-        }
-    }
+/// Classes with a method that is a problem's by its head. Its other signs are in the text of the class as well.
+fn classes_of_repeats(items: &[Item], benchmark: &Benchmark) -> HashMap<String, Match> {
+    let methods = items.iter().filter(|item| item.kind == Kind::Method);
+    let repeats = methods.filter_map(|method| {
+        let (class, _) = method.name.split_once('.')?;
+        Some((class.to_string(), benchmark.find_head(method.language, &method.name, &method.code)?))
+    });
+    repeats.collect()
 }
 
 /// Whether the head of a file says that a program wrote it.
@@ -280,13 +268,21 @@ fn is_licence(comment: &str) -> bool {
     marks.iter().any(|mark| comment.contains(mark))
 }
 
-fn candidate(source: &Source, item: Item, limits: &Limits, benchmark: &Benchmark) -> Candidate {
+fn candidate(
+    source: &Source,
+    item: Item,
+    limits: &Limits,
+    benchmark: &Benchmark,
+    by_method: &HashMap<String, Match>,
+) -> Candidate {
     let doc = Doc::parse(&item.comment, item.language);
     let instruction = instruction::instruction(&item, &doc);
     if let Some(reason) = unfit(&item, &doc, &instruction, limits) {
         return Err(Dropped::Because(reason));
     }
-    if let Some(of) = benchmark.find(item.language, &item.name, &item.comment, &item.code) {
+    let found = benchmark.find(item.language, &item.name, &item.comment, &item.code);
+    let within = by_method.get(&item.name).filter(|_| item.kind == Kind::Class).cloned();
+    if let Some(of) = found.or(within) {
         return Err(Dropped::Repeats(Repeat { of, path: source.path.clone(), name: item.name }));
     }
     Ok(Row {
