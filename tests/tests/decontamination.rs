@@ -249,7 +249,7 @@ fn renamed_prompts_are_caught() {
 #[test]
 fn tests_are_caught_under_another_name() {
     // The rest has two tests with next to nothing in them, as `f([1, 2, 3, 4]) == [1, 2, 3, 4]`, or cannot be parsed.
-    assert_caught("tests, renamed", 5, &|p| {
+    assert_caught("tests, renamed", 4, &|p| {
         let body = p.renamed().tests.join("\n    ");
         Some(match p.language {
             Language::Python => format!("def verify():\n    {body}\n"),
@@ -277,7 +277,7 @@ fn translated_tests_are_caught_as_doctests() {
     };
     let by_name: HashMap<String, Vec<String>> =
         parts.map(|p| (p.name.replace('_', "").to_lowercase(), examples(p))).collect();
-    assert_caught("translated tests", 8, &|p| {
+    assert_caught("translated tests", 7, &|p| {
         let examples = by_name.get(&p.name.replace('_', "").to_lowercase())?;
         Some(p.renamed().source(&p.documentation(examples)))
     });

@@ -1,5 +1,6 @@
 //! What a row may be, whoever wrote it: sizes, no secrets, no benchmark problem.
 
+use super::extract::Item;
 use super::fingerprint::lex;
 use super::{Benchmark, Language, Limits, Match, Options, secrets};
 use codelsi_engine::Result;
@@ -61,6 +62,11 @@ impl Filters {
     /// Whether text about `code`, which defines `name`, or the code repeats a benchmark problem.
     pub fn repeats(&self, language: Language, name: &str, text: &str, code: &str) -> Option<Match> {
         self.benchmark.find(language, name, text, code)
+    }
+
+    /// The problem whose head a method has.
+    pub fn repeats_by_head(&self, method: &Item) -> Option<Match> {
+        self.benchmark.find_head(method.language, &method.name, &method.code)
     }
 }
 

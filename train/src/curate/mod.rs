@@ -300,35 +300,22 @@ fn curate_file<'a>(source: &'a Source, filters: &Filters) -> Result<Vec<Candidat
     let language = Language::of(&source.path).unwrap_or_default();
     let items = extract::items(&text, language, &source.path)?;
     let generated = is_generated(&text, language.table().line_comment);
+    let by_method = classes_of_repeats(&items, filters);
     let one = |item: Item| match generated && !item.broken {
         true => Err(Dropped::Because("generated")),
-        false => candidate(source, item, filters),
+        false => candidate(source, item, filters, &by_method),
     };
-    let mut candidates: Vec<Candidate> = items.into_iter().map(one).collect();
-    drop_classes_of_repeats(&mut candidates);
-    Ok(candidates)
+    Ok(items.into_iter().map(one).collect())
 }
 
-/// A class with a method that repeats a problem repeats it.
-fn drop_classes_of_repeats(candidates: &mut [Candidate]) {
-    let repeats: HashMap<String, Repeat> = candidates
-        .iter()
-        .filter_map(|candidate| match candidate {
-            Err(Dropped::Repeats(repeat)) => {
-                Some((repeat.name.split_once('.')?.0.to_string(), repeat.clone()))
-            }
-            _ => None,
-        })
-        .collect();
-    for candidate in candidates {
-        let class = candidate.as_ref().ok().filter(|found| found.item.kind == Kind::Class);
-        if let Some(repeat) = class.and_then(|found| repeats.get(&found.item.name)) {
-            *candidate = Err(Dropped::Repeats(Repeat {
-                name: repeat.name.split('.').next().unwrap_or_default().into(),
-                ..repeat.clone()
-            }));
-        }
-    }
+/// Classes with a method that is a problem's by its head. Its other signs are in the text of the class as well.
+fn classes_of_repeats(items: &[Item], filters: &Filters) -> HashMap<String, Match> {
+    let methods = items.iter().filter(|item| item.kind == Kind::Method);
+    let repeats = methods.filter_map(|method| {
+        let (class, _) = method.name.split_once('.')?;
+        Some((class.to_string(), filters.repeats_by_head(method)?))
+    });
+    repeats.collect()
 }
 
 /// Whether the head of a file says that a program wrote it.
@@ -361,12 +348,19 @@ fn is_licence(comment: &str) -> bool {
     marks.iter().any(|mark| comment.contains(mark))
 }
 
-fn candidate<'a>(source: &'a Source, item: Item, filters: &Filters) -> Candidate<'a> {
+fn candidate<'a>(
+    source: &'a Source,
+    item: Item,
+    filters: &Filters,
+    by_method: &HashMap<String, Match>,
+) -> Candidate<'a> {
     let doc = Doc::parse(&item.comment, item.language);
     if let Some(reason) = unfit(&item, &doc, filters) {
         return Err(Dropped::Because(reason));
     }
-    match filters.repeats(item.language, &item.name, &item.comment, &item.code) {
+    let found = filters.repeats(item.language, &item.name, &item.comment, &item.code);
+    let within = by_method.get(&item.name).filter(|_| item.kind == Kind::Class).cloned();
+    match found.or(within) {
         Some(of) => Err(Dropped::Repeats(Repeat { of, path: source.path.clone(), name: item.name })),
         None => Ok(Found { source, item, doc }),
     }

@@ -78,6 +78,28 @@ fn every_item_is_kept_or_counted_by_its_reason() {
         ["benchmark", "deprecated", "duplicate", "no-comment", "not-utf8", "syntax", "too-long", "too-short"];
     assert_eq!(counts.dropped, reasons.into_iter().map(|r| (r, 1)).collect());
     assert_eq!((counts.read, counts.kept), (9, 1));
+    let repeats: Vec<_> =
+        counts.repeats.iter().map(|r| (r.name.as_str(), r.of.problem.as_str(), r.of.sign)).collect();
+    assert_eq!(repeats, [("median", "20_median", Sign::Signature)]);
+    let card = card(&Options::default(), &rows, &counts);
+    assert!(card.contains("| 20_median by its signature | 1 |"), "{card}");
+}
+
+#[test]
+fn a_class_whose_method_repeats_a_problem_is_dropped_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = prepare(folder.path());
+    let class = |name: &str, method: &str| {
+        format!(
+            "/** Holds some numbers for all. */\nclass {name} {{\n  {method}(values: number[]): number {{\n    return values[values.length >> 1] + 0;\n  }}\n}}\n"
+        )
+    };
+    fs::write(folder.path().join("src/math.ts"), class("Good", "middle") + &class("Bad", "median")).unwrap();
+    let (rows, counts) = run(&options, &|_, _| ()).unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!(names, ["Good"]);
+    let repeats: Vec<&str> = counts.repeats.iter().map(|repeat| repeat.name.as_str()).collect();
+    assert_eq!(repeats, ["Bad"]);
 }
 
 #[test]

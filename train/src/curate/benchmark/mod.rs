@@ -143,13 +143,21 @@ impl Benchmark {
         if self.names.is_empty() {
             return None;
         }
-        let own_name = name.rsplit('.').next().unwrap_or(name);
-        let head = Head::find(&lex(code), Some(own_name), language);
+        let head = own_head(language, name, code);
         let text = format!("{text}\n{code}");
         let (problem, sign) = self
             .by_signature(head.as_ref(), language)
             .or_else(|| self.by_grams(head.as_ref(), &text))
             .or_else(|| self.by_tree(language, code, &text))?;
+        Some(Match { problem: self.names[problem].clone(), sign })
+    }
+
+    /// The problem of which `code` defines the function, `name`, by its head alone.
+    pub fn find_head(&self, language: Language, name: &str, code: &str) -> Option<Match> {
+        if self.signatures.is_empty() {
+            return None;
+        }
+        let (problem, sign) = self.by_signature(own_head(language, name, code).as_ref(), language)?;
         Some(Match { problem: self.names[problem].clone(), sign })
     }
 
@@ -178,6 +186,12 @@ impl Benchmark {
         };
         self.examples.find(text).or_else(copied).map(|problem| (problem, Sign::Tree))
     }
+}
+
+/// The head of what is called `name`, or `Class.name`.
+fn own_head(language: Language, name: &str, code: &str) -> Option<Head> {
+    let own_name = name.rsplit('.').next().unwrap_or(name);
+    Head::find(&lex(code), Some(own_name), language)
 }
 
 /// Whether a head of the same name is a problem's: by its types, or where nobody has to write types by the names of

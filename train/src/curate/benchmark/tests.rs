@@ -77,3 +77,36 @@ fn what_many_problems_share_identifies_none() {
     assert!(!repeats(Benchmark::new(&many), "other", prose, BODY));
     assert!(repeats(Benchmark::new(&many[..2]), "other", prose, BODY));
 }
+
+/// Each sign is told by its name, and a problem in HumanEval's own form by its solution.
+#[test]
+fn a_match_names_the_problem_and_the_sign() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("humaneval.jsonl");
+    let body = "    out = []\n    for x in xs:\n        if x > limit and len(out) < 10:\n            out.append(x - limit)\n    return out\n";
+    let prompt = "from typing import List\n\ndef gaps(xs: List[int], limit: int) -> List[int]:\n    \"\"\" How far above the limit each of the first ten numbers is.\n    \
+                  >>> gaps([5, 16, 7], 3)\n    [2, 13, 4]\n    >>> gaps([], 3)\n    []\n    \"\"\"\n";
+    let test = "def check(candidate):\n    assert candidate([21, 8, 15], 6) == [15, 2, 9]\n";
+    let line = serde_json::json!({"task_id": "HumanEval/900", "prompt": prompt, "canonical_solution": body, "test": test, "entry_point": "gaps"});
+    std::fs::write(&file, format!("{line}\n")).unwrap();
+    let benchmark = Benchmark::read(&[file]).unwrap();
+    let found = |language, name: &str, text: &str, code: &str| {
+        let found = benchmark.find(language, name, text, code);
+        found.map(|found| (found.problem, found.sign))
+    };
+    let renamed = "def take(values, most):\n    found = []  # so far\n    for v in values:\n        if v > most and len(found) < 99:\n            \
+                   found.append(v - most)\n    return found\n";
+    let prose = "How far above the limit each of the first ten numbers is.";
+    let doctest = "assertEquals(List.of(2, 13, 4), take(List.of(5, 16, 7), 3)); assertEquals(List.of(15, 2, 9), take(List.of(21, 8, 15), 6));";
+    for (language, name, text, code, sign) in [
+        (Language::Python, "take", "", renamed, Sign::Tree),
+        (Language::Python, "A.gaps", "", "def gaps(self, xs, limit):\n    return 1\n", Sign::Signature),
+        (Language::Rust, "take", prose, "fn take() {}", Sign::Words),
+        (Language::Java, "take", doctest, "void take() {}", Sign::Tree),
+        (Language::Python, "take", test, "def take(): pass", Sign::Examples),
+    ] {
+        assert_eq!(found(language, name, text, code), Some(("HumanEval/900".to_string(), sign)), "{sign:?}");
+    }
+    assert_eq!(found(Language::Python, "take", "", &renamed.replace("v - most", "most - v")), None);
+    assert_eq!(found(Language::Python, "gaps", "", "def gaps(a, b):\n    return 1\n"), None);
+}

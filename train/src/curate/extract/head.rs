@@ -71,7 +71,7 @@ impl File<'_> {
         let decorators = named_children(place.kept).filter(|n| table.decorators.contains(&n.kind()));
         let said: Vec<&str> = decorators.map(|n| self.slice(n).trim()).chain(keywords).collect();
         let noun = |word: &&str| table.nouns.iter().find(|(keyword, _)| keyword == word);
-        let what = said.iter().filter_map(noun).last().map_or(what, |(_, noun)| noun);
+        let what = said.iter().filter_map(noun).next_back().map_or(what, |(_, noun)| noun);
         let word = |word: &&str| table.words.iter().find(|(keyword, _)| keyword == word);
         let words = said.iter().filter_map(word).map(|(_, word)| *word);
         words.chain([what]).collect::<Vec<_>>().join(" ")

@@ -157,3 +157,78 @@ fn stem(path: &str) -> &str {
     let name = path.rsplit('/').next().unwrap_or(path);
     name.split('.').next().unwrap_or(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::curate::extract::items;
+    use crate::curate::language::Language;
+
+    #[test]
+    fn lines_imports_and_what_is_called_are_told() {
+        let files = [
+            (
+                Language::TypeScript,
+                "import { a as one, type B } from './a';\nimport * as fs from 'fs';\nimport unused from 'u';\n\nfunction help(x: B) {\n  return one(x);\n}\n\n\
+                 export class Stack {\n  push(x: B): B {\n    return this.grow(help(x)) ?? new Other(fs);\n  }\n  grow(x: B) { return x; }\n}\nclass Other {}\n",
+                "Stack.push",
+                (10, 12),
+                vec!["import { a as one, type B } from './a';", "import * as fs from 'fs';"],
+                vec!["grow(x: B)", "help(x: B)", "Other"],
+            ),
+            (
+                Language::JavaScript,
+                "const fs = require('fs');\nconst { join } = require('path');\n\nfunction read(p) { return fs.read(p); }\nfunction two(p) {\n  return read(read(p));\n}\n",
+                "read",
+                (4, 4),
+                vec!["const fs = require('fs');"],
+                vec![],
+            ),
+            (
+                Language::Python,
+                "import os.path\nfrom typing import List, Dict as D\nfrom a import *\nimport b as os2\n\ndef help(): pass\n\n@deco\ndef run(x: List[int]) -> D:\n    help()\n    return os.path.join(Thing(x).run())\n\n\
+                 class Thing:\n    def run(self):\n        return self.stop()\n\n    def stop(self): pass\n",
+                "run",
+                (8, 11),
+                vec!["import os.path", "from typing import List, Dict as D", "from a import *"],
+                vec!["help()", "Thing"],
+            ),
+            (
+                Language::Java,
+                "import java.util.List;\nimport java.util.Map;\nimport static a.B.*;\n\nclass A {\n  int run(List<Integer> xs) {\n    return help(xs.size()) + new P(1).x();\n  }\n  int help(int n) { return n; }\n}\nrecord P(int x) {}\n",
+                "A.run",
+                (6, 8),
+                vec!["import java.util.List;", "import static a.B.*;"],
+                vec!["int help(int n)", "P(int x)"],
+            ),
+            (
+                Language::Cpp,
+                "#include <vector>\n#include <map>\n#include \"lib/stack.h\"\n\nint help(int n) { return n; }\n\nint run(std::vector<int> xs) {\n  stack s;\n  return help(xs.size()) + ns::help(1);\n}\n",
+                "run",
+                (7, 10),
+                vec!["#include <vector>", "#include \"lib/stack.h\""],
+                vec!["int help(int n)"],
+            ),
+            (
+                Language::Rust,
+                "use std::collections::{HashMap, HashSet as Set};\nuse std::fmt;\nuse super::*;\n\nfn help(n: usize) -> usize { n }\n\nstruct A { x: u8 }\n\nimpl A {\n    #[inline]\n    fn run(&self, xs: Set<u8>) -> usize {\n        self.stop();\n        help(xs.len())\n    }\n\n    fn stop(&self) {}\n}\n",
+                "A.run",
+                (10, 14),
+                vec!["use std::collections::{HashMap, HashSet as Set};", "use super::*;"],
+                vec!["stop(&self)", "help(n: usize) -> usize"],
+            ),
+        ];
+        for (language, text, name, lines, imports, uses) in files {
+            let items = items(text, language, "").unwrap();
+            let item = items.iter().find(|item| item.name == name).expect("an item of this name");
+            assert_eq!(
+                (item.lines, &item.imports, &item.uses),
+                (
+                    lines,
+                    &imports.iter().map(|i| i.to_string()).collect(),
+                    &uses.iter().map(|u| u.to_string()).collect()
+                ),
+                "{language:?}"
+            );
+        }
+    }
+}
