@@ -44,6 +44,9 @@ pub struct Curate {
     /// Ways to ask, of: write, complete, explain, refactor, fix, test; an item gives a row of each where it can.
     #[arg(long, value_delimiter = ',', default_value = "write")]
     styles: Vec<Style>,
+    /// Tell in each instruction for code what the code uses of its file: imports, and signatures of what it calls.
+    #[arg(long)]
+    context: bool,
     /// Decides what is drawn: where code is cut, which bug it gets, what a teacher is asked.
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -118,6 +121,7 @@ pub fn run(args: &Curate, out: &Output) -> Result<()> {
         limits: Limits { max_tokens: args.max_tokens.unwrap_or(limits.max_tokens), ..limits },
         tokenizer: args.tokenizer.clone(),
         styles: args.styles.clone(),
+        context: args.context,
         seed: args.seed,
         lessons,
     };

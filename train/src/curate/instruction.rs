@@ -49,6 +49,17 @@ pub fn heading(item: &Item) -> &str {
     }
 }
 
+/// What an item needs of its file: the imports whose names it uses, the signatures of what it calls. Nothing where it
+/// stands alone.
+pub fn surroundings(item: &Item) -> Option<String> {
+    let fence = |lines: &[String]| format!("```{}\n{}\n```", item.language.word(), lines.join("\n"));
+    let part =
+        |what: &str, lines: &[String]| (!lines.is_empty()).then(|| format!("{what}\n{}", fence(lines)));
+    let parts = [part("Its file imports:", &item.imports), part("Its file also has:", &item.uses)];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("\n\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +93,18 @@ mod tests {
             instruction(&item(Kind::Function, "add", "add(a, b)", "function"), &doc),
             "Write the TypeScript function `add(a, b)`.\n\nAdds.\n\nParameters:\n- `a`: the first\n- `b`: the second\n\n\
              Returns: the sum\n\nThrows: never"
+        );
+    }
+
+    #[test]
+    fn surroundings_are_imports_and_what_is_called() {
+        let alone = item(Kind::Function, "f", "f()", "function");
+        assert_eq!(surroundings(&alone), None);
+        let uses = vec!["g(a: A): B".to_string(), "h(): A".to_string()];
+        let calling = Item { uses, imports: vec!["import { A } from './a';".into()], ..alone };
+        assert_eq!(
+            surroundings(&calling).unwrap(),
+            "Its file imports:\n```typescript\nimport { A } from './a';\n```\n\nIts file also has:\n```typescript\ng(a: A): B\nh(): A\n```"
         );
     }
 

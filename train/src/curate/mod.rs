@@ -54,6 +54,8 @@ pub struct Options {
     pub tokenizer: Option<PathBuf>,
     /// The rows of an item, in this order.
     pub styles: Vec<Style>,
+    /// Whether instructions tell the imports and signatures that an item uses.
+    pub context: bool,
     /// Keys every choice of the styles and of a teacher.
     pub seed: u64,
     /// Who rewrites rows after [`run`]; see [`teacher::teach`].
@@ -70,6 +72,7 @@ impl Default for Options {
             limits: Limits::default(),
             tokenizer: None,
             styles: vec![Style::Write],
+            context: false,
             seed: 42,
             lessons: None,
         }

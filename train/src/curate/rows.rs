@@ -1,13 +1,14 @@
 //! From items that are worth it to rows: every style of each, filtered by what it shows.
 
 use super::filters::{Filters, secret};
+use super::instruction::surroundings;
 use super::styles::{Draw, Subject, Task};
 use super::{Counts, Found, Options, Row, Style};
 use rayon::prelude::*;
 
 /// Every style of every item. Items differ, so their rows do.
 pub fn styled(kept: &[Found], options: &Options, filters: &Filters, counts: &mut Counts) -> Vec<Row> {
-    let of_item = |found| options.styles.iter().map(move |style| row(found, *style, options.seed, filters));
+    let of_item = |found| options.styles.iter().map(move |style| row(found, *style, options, filters));
     let candidates: Vec<Vec<_>> = kept.par_iter().map(|found| of_item(found).collect()).collect();
     let mut rows = Vec::new();
     for candidate in candidates.into_iter().flatten() {
@@ -23,16 +24,25 @@ pub fn styled(kept: &[Found], options: &Options, filters: &Filters, counts: &mut
 }
 
 /// One item in one style with its length, or why not.
-fn row(found: &Found, style: Style, seed: u64, filters: &Filters) -> Result<(Row, usize), &'static str> {
+fn row(
+    found: &Found,
+    style: Style,
+    options: &Options,
+    filters: &Filters,
+) -> Result<(Row, usize), &'static str> {
     let Found { source, item, doc } = found;
     let repo = source.repo.as_deref().unwrap_or_default();
-    let draw = Draw::new(seed, &[repo, &source.path, &item.name, style.name()]);
+    let draw = Draw::new(options.seed, &[repo, &source.path, &item.name, style.name()]);
     let subject = Subject { item, doc, tsx: source.path.ends_with(".tsx"), draw };
     if !style.knows(item.language) {
         return Err("other-language");
     }
-    let Task { instruction, output } = style.task(&subject).ok_or(style.lacking())?;
-    if !style.is_write() {
+    let Task { mut instruction, output } = style.task(&subject).ok_or(style.lacking())?;
+    let around = surroundings(item).filter(|_| options.context && style.answers_with_code());
+    if let Some(around) = around {
+        instruction = format!("{instruction}\n\n{around}");
+    }
+    if !style.is_write() || options.context {
         // Instructions hold code, and a bug can make a problem of what was none.
         let limits = &filters.limits;
         let too_long = instruction.chars().count() > limits.max_instruction + limits.max_chars;

@@ -108,6 +108,11 @@ impl Style {
         }
     }
 
+    /// Whether the answer is the item's code, which needs what it uses.
+    pub fn answers_with_code(self) -> bool {
+        !matches!(self, Style::Explain | Style::Test)
+    }
+
     pub(super) fn is_write(&self) -> bool {
         *self == Style::Write
     }
