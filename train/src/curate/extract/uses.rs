@@ -231,4 +231,14 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn eight_signatures_are_enough_and_each_is_told_once() {
+        let helpers: String = (0..10).map(|i| format!("function help{i}() {{}}\n")).collect();
+        let calls: String = (0..10).rev().map(|i| format!("  help{i}(); help{i}(); all();\n")).collect();
+        let text = format!("{helpers}function all() {{\n{calls}}}\n");
+        let found = items(&text, Language::TypeScript, "").unwrap();
+        let expected: Vec<String> = (2..10).rev().map(|i| format!("help{i}()")).collect();
+        assert_eq!(found.last().unwrap().uses, expected);
+    }
 }
