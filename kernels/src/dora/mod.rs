@@ -48,7 +48,7 @@ fn lengths(cx: &Ctx, target: &Target) -> Result<Tensor> {
     if inner != c || b.shape()[..] != [n, r] || [a, b].map(Tensor::dtype) != [DType::F32; 2] {
         return Err(Error::new(format!("W {w:?}, A {a:?} and B {b:?} do not fit together")));
     }
-    let mut lengths = cx.device().empty(Label::Adapters, [n], DType::F32);
+    let mut lengths = cx.empty([n], DType::F32);
     match (cx.device(), w.dtype()) {
         (Device::Cpu(_), DType::BF16) => cpu::norms::<bf16>(&mut lengths, target)?,
         (Device::Cpu(_), _) => cpu::norms::<f32>(&mut lengths, target)?,

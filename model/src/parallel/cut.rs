@@ -10,6 +10,7 @@
 //! | o down | columns | columns | copied | dB |
 
 use super::{Layout, Split};
+use crate::adapter::Method;
 use crate::config::{Config, Linear};
 use crate::part::Part;
 use codelsi_engine::{Comm, Ctx, DType, Device, Error, Label, Result, Tensor};
@@ -47,6 +48,19 @@ impl Split {
         even("attention heads", config.heads)?;
         even("key and value heads", config.kv_heads)?;
         even("channels of the MLP", config.intermediate)
+    }
+
+    /// Refuses an adapter that the ranks cannot share.
+    ///
+    /// # Errors
+    /// Naming the method, and the layouts that know it.
+    pub(crate) fn check_method(&self, method: Method) -> Result<()> {
+        match (self.layout, method) {
+            (Layout::Tensor, Method::LowRank { dora: true, .. } | Method::Mixture { .. }) => Err(Error::new(format!(
+                "--layout tensor does not know {method}; use --layout replicate or shard"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// How the tensor of that name is cut: a checkpoint's weight, or `{linear}.lora_A.weight`.
