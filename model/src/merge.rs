@@ -187,7 +187,8 @@ mod tests {
             assert_eq!(a == b, !adapted, "{name}");
         }
         let name = "model.layers.1.mlp.down_proj";
-        let exact = merged(&base, &format!("{name}.weight"), &adapter.pairs[name], &adapter.settings).unwrap();
+        let exact =
+            merged(&base, &format!("{name}.weight"), &adapter.pairs[name], &adapter.settings).unwrap();
         let rounded = exact.slice::<f32>().unwrap().iter().map(|&x| bf16::from_f32(x));
         let written =
             bytemuck::pod_collect_to_vec::<u8, bf16>(after.bytes(&format!("{name}.weight")).unwrap());

@@ -156,7 +156,8 @@ impl Stored {
         let on = |key: &str| get(key).and_then(Value::as_bool).unwrap_or(false);
         let size = |key: &str, most: u64| {
             let size = get(key).and_then(Value::as_u64).filter(|n| (1..=most).contains(n));
-            size.map(|n| n as usize).ok_or_else(|| Error::new(format!("`{key}` is missing or no number from 1 to {most}")))
+            size.map(|n| n as usize)
+                .ok_or_else(|| Error::new(format!("`{key}` is missing or no number from 1 to {most}")))
         };
         let method = match get("peft_type") {
             Some(kind) if kind == MIXTURE => Method::Mixture { experts: size("experts", 1 << 10)? },

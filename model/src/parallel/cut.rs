@@ -56,9 +56,9 @@ impl Split {
     /// Naming the method, and the layouts that know it.
     pub(crate) fn check_method(&self, method: Method) -> Result<()> {
         match (self.layout, method) {
-            (Layout::Tensor, Method::LowRank { dora: true, .. } | Method::Mixture { .. }) => Err(Error::new(format!(
-                "--layout tensor does not know {method}; use --layout replicate or shard"
-            ))),
+            (Layout::Tensor, Method::LowRank { dora: true, .. } | Method::Mixture { .. }) => Err(Error::new(
+                format!("--layout tensor does not know {method}; use --layout replicate or shard"),
+            )),
             _ => Ok(()),
         }
     }
