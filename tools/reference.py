@@ -427,7 +427,7 @@ def make_own(model_folder, folder, rank, method):
         names = sorted(n.split(".")[-1] for n in LINEARS)
         config.update({"experts": EXPERTS, "lora_alpha": 2 * rank, "target_modules": names})
     os.makedirs(folder)
-    save_file(tensors, f"{folder}/adapter_model.safetensors")
+    save_file(tensors, f"{folder}/adapter_model.safetensors", metadata={"format": "pt"})  # as PEFT does
     with open(f"{folder}/adapter_config.json", "w") as file:
         json.dump(config, file, indent=2)
 

@@ -130,6 +130,7 @@ fn write_as(dtype: Dtype, weight: &[f32], file: &mut dyn Write) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::Method;
     use crate::config::{Config, Linear};
     use crate::part::Part;
     use crate::shared::shared;
@@ -195,6 +196,11 @@ mod tests {
         assert!(rounded.eq(written));
         assert!(out.join("tokenizer.json").exists());
 
+        let method = Method::Mixture { experts: 2 };
+        let mixture =
+            Adapter { settings: Settings { method, ..adapter.settings.clone() }, ..adapter.clone() };
+        let message = merge(&base, &mixture, &out, &mut |_, _| {}).unwrap_err().to_string();
+        assert!(message.contains("a mixture of 2 LoRA experts cannot be merged"), "{message}");
         let message = merge(&base, &adapter, &model, &mut |_, _| {}).unwrap_err().to_string();
         assert!(message.contains("base model itself"), "{message}");
         let other = Config { layers: 3, ..config };

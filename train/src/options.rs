@@ -21,7 +21,7 @@ pub struct TrainOptions {
     pub replay_rows: usize,
     /// Where the adapter (or, with `full`, the model), `metrics.jsonl`, `recipe.json` and checkpoints go.
     pub out: PathBuf,
-    /// An adapter to go on from; its rank, alpha and linears are kept.
+    /// An adapter to go on from; its method, rank, alpha and linears are kept.
     pub from: Option<PathBuf>,
     /// Train every weight instead of an adapter.
     pub full: bool,

@@ -15,7 +15,7 @@ use crate::work::step_flops;
 use codelsi_engine::memory::anonymous_bytes;
 use codelsi_engine::{At, Comm, DType, Device, Error, Label, Reduce, Result};
 use codelsi_kernels::roof;
-use codelsi_model::adapter::Adapter;
+use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::parallel::{Cut, Split};
 use codelsi_model::tensor_writer::write_json;
@@ -161,10 +161,15 @@ fn resumed(options: &TrainOptions) -> Result<Option<PathBuf>> {
 
 /// The adapter to train: that of the checkpoint, of `from`, or a fresh one. None in full training.
 fn adapter(options: &TrainOptions, base: &Checkpoint, resumed: Option<&Path>) -> Result<Option<Adapter>> {
+    let method = options.method;
     Ok(match resumed.or(options.from.as_deref()) {
         _ if options.full => None,
         Some(folder) => {
             let mut adapter = Adapter::load(folder, base.config())?;
+            if ![Method::LORA, adapter.settings.method].contains(&method) {
+                let message = format!("holds {}, which does not go on as {method}", adapter.settings.method);
+                return Err(Error::io(folder, message));
+            }
             adapter.settings.dropout = options.dropout;
             Some(adapter)
         }

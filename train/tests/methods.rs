@@ -87,4 +87,7 @@ fn a_run_of_one_method_does_not_go_on_as_another() {
     let other = TrainOptions { method: every::METHODS[0], resume: true, ..options };
     let message = train(&other, &Device::cpu(), &mut |_| ()).unwrap_err().to_string();
     assert!(message.contains("`method` was \"LoRA\" and is \"DoRA\" now"), "{message}");
+    let second = TrainOptions { from: Some(other.out.clone()), out: folder.path().join("second"), ..other };
+    let message = train(&second, &Device::cpu(), &mut |_| ()).unwrap_err().to_string();
+    assert!(message.contains("holds LoRA, which does not go on as DoRA"), "{message}");
 }

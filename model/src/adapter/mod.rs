@@ -172,6 +172,8 @@ fn fill_uniform(a: &mut [f32], inner: usize, key: Key) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::llama::{Batch, ForwardOptions, Llama, Train};
+    use crate::synthetic;
 
     pub(crate) fn config() -> Config {
         Config {
@@ -209,5 +211,42 @@ pub(crate) mod tests {
         );
         let method = Method::LowRank { rslora: true, dora: false };
         assert_eq!(Settings { method, ..adapter.settings }.scaling(), 2.0);
+    }
+
+    /// Magnitudes are the lengths of the base's rows; experts and routers differ from each other.
+    #[test]
+    fn a_begun_adapter_of_any_method_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let tiny = Config { layers: 2, ..synthetic::config("tiny").unwrap() };
+        synthetic::make(folder.path(), &tiny, 1, &mut |_, _| {}).unwrap();
+        let base = Checkpoint::open(folder.path()).unwrap();
+        let logits = |adapter: Option<&Adapter>| {
+            let device = Device::cpu();
+            let mut model = Llama::load(&device, &base, DType::F32, Train::Nothing).unwrap();
+            adapter.iter().for_each(|adapter| model.attach(adapter, Train::Nothing).unwrap());
+            let (cx, batch) = (Ctx::inference(&device), Batch::new(&device, &[&[1, 40, 7, 99]]).unwrap());
+            let h = model.forward(&cx, &batch, ForwardOptions::default()).unwrap();
+            model.logits(&cx, &model.normed(&cx, &h).unwrap()).unwrap().to_vec::<f32>().unwrap()
+        };
+        let expected = logits(None);
+        let lora = Settings::lora(4, 8.0, 0.0, &Linear::ALL);
+        for method in [
+            Method::LowRank { rslora: false, dora: true },
+            Method::Mixture { experts: 3 },
+            Method::Bottleneck,
+        ] {
+            let adapter = Adapter::begun(&base, &Settings { method, ..lora.clone() }, 1).unwrap();
+            assert!(logits(Some(&adapter)) == expected, "{method}");
+            let values = |t: &Tensor| t.to_vec::<f32>().unwrap();
+            let firsts = adapter
+                .pairs
+                .values()
+                .flat_map(|p| [values(&p.a)[0], values(p.tensors().last().unwrap())[0]]);
+            let firsts: Vec<f32> = firsts.filter(|&x| x != 0.0).collect();
+            let distinct: std::collections::BTreeSet<u32> = firsts.iter().map(|x| x.to_bits()).collect();
+            assert_eq!(distinct.len(), firsts.len(), "{method}: {firsts:?}");
+        }
+        let none = Settings { method: Method::Mixture { experts: 0 }, ..lora };
+        assert!(Adapter::begun(&base, &none, 1).err().unwrap().to_string().contains("at least one expert"));
     }
 }

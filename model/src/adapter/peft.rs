@@ -296,6 +296,25 @@ mod tests {
     }
 
     #[test]
+    fn every_method_s_files_are_read_as_what_they_were_written_from() {
+        for case in ["dora", "mixture", "bottleneck"] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens").join(case);
+            let config = Config::load(folder.join("model")).unwrap();
+            let adapter = Adapter::load(folder.join("adapter"), &config).unwrap();
+            let copy = tempfile::tempdir().unwrap();
+            adapter.save(copy.path().join("copy"), "base").unwrap();
+            let read = |path: &Path| fs::read(path.join("adapter_model.safetensors")).unwrap();
+            assert!(read(&copy.path().join("copy")) == read(&folder.join("adapter")), "{case}");
+            let again = Adapter::load(copy.path().join("copy"), &config).unwrap();
+            assert_eq!(again.settings, adapter.settings);
+            let text = fs::read_to_string(copy.path().join("copy/adapter_config.json")).unwrap();
+            let json: Value = serde_json::from_str(&text).unwrap();
+            let of_peft = case == "dora" && json["use_dora"] == true;
+            assert_eq!(json["peft_type"] == "LORA", of_peft, "PEFT refuses what it does not know: {text}");
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_named_in_one_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("adapter");
