@@ -49,11 +49,11 @@ pub fn magnify<E: Storage>(y: &mut Tensor, x: &Tensor, m: &Tensor, n: &Tensor) -
     Ok(())
 }
 
-/// dm = Σ dy ⊙ x / n over the rows, ascending.
-pub fn magnitudes<E: Storage>(dm: &mut Tensor, dy: &Tensor, x: &Tensor, n: &Tensor) -> Result<()> {
+/// dm = Σ dy ⊙ y / m over the rows, ascending.
+pub fn magnitudes<E: Storage>(dm: &mut Tensor, dy: &Tensor, y: &Tensor, m: &Tensor) -> Result<()> {
     const COLUMNS: usize = 256;
-    let ((rows, channels), n) = (x.shape().as_matrix(), n.slice::<f32>()?);
-    let (dy, x) = (dy.slice::<E>()?, x.slice::<E>()?); // (T, N)
+    let ((rows, channels), m) = (y.shape().as_matrix(), m.slice::<f32>()?);
+    let (dy, y) = (dy.slice::<E>()?, y.slice::<E>()?); // (T, N)
     dm.slice_mut::<f32>()?.par_chunks_mut(COLUMNS).enumerate().for_each(|(task, dm)| {
         vectorize(
             #[inline(always)]
@@ -61,9 +61,9 @@ pub fn magnitudes<E: Storage>(dm: &mut Tensor, dy: &Tensor, x: &Tensor, n: &Tens
                 let first = task * COLUMNS;
                 sum_rows(dm, 0..rows, |t, columns| {
                     let part = t * channels + first + columns.start..t * channels + first + columns.end;
-                    dy[part.clone()].iter().zip(&x[part]).map(|(dy, x)| dy.get() * x.get())
+                    dy[part.clone()].iter().zip(&y[part]).map(|(dy, y)| dy.get() * y.get())
                 });
-                dm.iter_mut().zip(&n[first..]).for_each(|(dm, n)| *dm /= n);
+                dm.iter_mut().zip(&m[first..]).for_each(|(dm, m)| *dm /= m);
             },
         );
     });

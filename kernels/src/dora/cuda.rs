@@ -47,15 +47,15 @@ pub fn magnify(cuda: &Cuda, y: &mut Tensor, x: &Tensor, m: &Tensor, n: &Tensor) 
     start(cuda, "magnify", &variant(x, vec), grid, args)
 }
 
-/// dm = Σ dy ⊙ x / n over the rows: slabs first, then their sums, ascending.
-pub fn magnitudes(cx: &Ctx, cuda: &Cuda, dm: &mut Tensor, dy: &Tensor, x: &Tensor, n: &Tensor) -> Result<()> {
-    let (rows, channels) = x.shape().as_matrix();
+/// dm = Σ dy ⊙ y / m over the rows: slabs first, then their sums, ascending.
+pub fn magnitudes(cx: &Ctx, cuda: &Cuda, dm: &mut Tensor, dy: &Tensor, y: &Tensor, m: &Tensor) -> Result<()> {
+    let (rows, channels) = y.shape().as_matrix();
     let slabs = rows.div_ceil(SLAB);
     let mut parts = cx.scratch([slabs, channels], DType::F32);
     let grid = Grid { blocks: [channels.div_ceil(THREADS), slabs, 1], threads: THREADS, shared: 0 };
-    let mut args = vec![Arg::Out(&mut parts), Arg::In(dy), Arg::In(x), Arg::In(n)];
+    let mut args = vec![Arg::Out(&mut parts), Arg::In(dy), Arg::In(y), Arg::In(m)];
     args.extend([rows, channels].map(|n| Arg::I32(n as i32)));
-    start(cuda, "magnitudes", &variant(x, vec(x.dtype(), channels)), grid, &mut args)?;
+    start(cuda, "magnitudes", &variant(y, vec(y.dtype(), channels)), grid, &mut args)?;
     let all = Slices { parts: &parts, at: 0, pitch: channels, stride: channels, slices: slabs, scale: 1.0 };
     sum(cuda, dm, (0, channels), (1, channels), false, all)
 }

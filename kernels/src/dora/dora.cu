@@ -1,6 +1,6 @@
 // The lengths of the rows of W + s B A, and output channels scaled to lengths of their own.
 //
-// math    n_j = ‖W_j + s B_j A‖; y = x ⊙ m/n, dx = dy ⊙ m/n; dm = Σ_t dy ⊙ x / n
+// math    n_j = ‖W_j + s B_j A‖; y = x ⊙ m/n, dx = dy ⊙ m/n; dm = Σ_t dy ⊙ y / m
 // launch  dora_norms: a warp is ROWS rows, its lanes stride over the channels, so a value of A is read once for all of
 //         them. magnify: a row is a block. magnitudes: a slab of SLAB rows and 128 columns is a block; gemm's `sum` adds
 //         the slabs, ascending
@@ -59,13 +59,13 @@ extern "C" __global__ void magnify(E *y,           // (T, N)
 
 extern "C" __global__ void magnitudes(float *parts,   // (⌈T / SLAB⌉, N)
                                       const E *dy,    // (T, N)
-                                      const E *x,     // (T, N)
-                                      const float *n, // (N)
+                                      const E *y,     // (T, N)
+                                      const float *m, // (N)
                                       int T, int N) {
     int j = blockIdx.x * blockDim.x + threadIdx.x;
     if (j >= N) return;
     int start = blockIdx.y * SLAB, end = min(start + SLAB, T);
     float sum = 0.0f;
-    for (int t = start; t < end; t++) sum += get(dy[i64(t) * N + j]) * get(x[i64(t) * N + j]);
-    parts[i64(blockIdx.y) * N + j] = sum / n[j];
+    for (int t = start; t < end; t++) sum += get(dy[i64(t) * N + j]) * get(y[i64(t) * N + j]);
+    parts[i64(blockIdx.y) * N + j] = sum / m[j];
 }

@@ -3,8 +3,8 @@
 //! DoRA (Liu et al., arXiv 2402.09353, eq. 5): y = m/n ⊙ (x Wᵀ + s (x Aᵀ) Bᵀ) with n_j = ‖W_j + s B_j A‖. The factor in
 //! brackets is `lora`'s output.
 //!
-//! **math** `norms`: n. `magnify`: y = x ⊙ m/n; dx = dy ⊙ m/n, dm = Σ_t dy ⊙ x / n. To the gradients n is a constant
-//! (section 4.3), so dA and dB are those of `lora` for dx.
+//! **math** `norms`: n. `magnify`: y = x ⊙ m/n; dx = dy ⊙ m/n, dm = Σ_t dy ⊙ x / n = Σ_t dy ⊙ y / m. To the gradients n
+//! is a constant (section 4.3), so dA and dB are those of `lora` for dx.
 //!
 //! **shapes** W (N, C), A (R, C), B (N, R), m and n (N), x and y (T, N).
 //!
@@ -14,7 +14,8 @@
 //! of 64 rows, then the slabs.
 //!
 //! **numerics** f32, whatever W and x are stored in; r and T ascending. n is formed from whole rows, not from ‖W_j‖² and
-//! products of A and W: nothing cancels.
+//! products of A and W: nothing cancels. y is kept rather than x, because v, gate and up are kept by the ops after; where m
+//! is 0, dm is not a number.
 //!
 //! **traffic** `norms`: W once, 2·N·R·C flops. `magnify`: 2·T·N elements; backward 3·T·N, and two reads for dm.
 
@@ -73,13 +74,13 @@ impl Magnify {
         Ok(y)
     }
 
-    /// dm = Σ_t dy ⊙ x / n.
-    fn magnitudes(cx: &Ctx, dy: &Tensor, x: &Tensor, n: &Tensor) -> Result<Tensor> {
-        let mut dm = cx.device().empty(Label::Gradients, *n.shape(), DType::F32);
-        match (cx.device(), x.dtype()) {
-            (Device::Cpu(_), DType::BF16) => cpu::magnitudes::<bf16>(&mut dm, dy, x, n)?,
-            (Device::Cpu(_), _) => cpu::magnitudes::<f32>(&mut dm, dy, x, n)?,
-            (Device::Cuda(cuda), _) => cuda::magnitudes(cx, cuda, &mut dm, dy, x, n)?,
+    /// dm = Σ_t dy ⊙ y / m.
+    fn magnitudes(cx: &Ctx, dy: &Tensor, y: &Tensor, m: &Tensor) -> Result<Tensor> {
+        let mut dm = cx.device().empty(Label::Gradients, *m.shape(), DType::F32);
+        match (cx.device(), y.dtype()) {
+            (Device::Cpu(_), DType::BF16) => cpu::magnitudes::<bf16>(&mut dm, dy, y, m)?,
+            (Device::Cpu(_), _) => cpu::magnitudes::<f32>(&mut dm, dy, y, m)?,
+            (Device::Cuda(cuda), _) => cuda::magnitudes(cx, cuda, &mut dm, dy, y, m)?,
             (Device::Plan(_), _) => {}
         }
         Ok(dm)
@@ -100,18 +101,19 @@ impl Op for Magnify {
                 "x {x:?}, m {m:?} and n {n:?}: m and a constant n are (N) in F32"
             )));
         }
-        save.keep_all([*x, *m, *n]);
-        Ok(vec![Magnify::scaled(cx, x, m, n)?])
+        let y = Magnify::scaled(cx, x, m, n)?;
+        save.keep_all([&y, *m, *n]);
+        Ok(vec![y])
     }
 
     fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
         let Some(dy) = &dy[0] else { return Ok(()) };
-        let (x, m, n) = (&saved[0], &saved[1], &saved[2]);
+        let (y, m, n) = (&saved[0], &saved[1], &saved[2]);
         if dx.wants(0) {
             dx.add(0, Magnify::scaled(cx, dy, m, n)?)?;
         }
         if dx.wants(1) {
-            dx.add(1, Magnify::magnitudes(cx, dy, x, n)?)?;
+            dx.add(1, Magnify::magnitudes(cx, dy, y, m)?)?;
         }
         Ok(())
     }

@@ -38,5 +38,5 @@ pub const BUGS: &[Bug] = &[
         ["end = min(start + SLAB, T)", "end = start + SLAB"],
         (BF16, "T=70 C=40 R=16 N=24"),
     ),
-    Bug::new("dora.cu", "dm is not divided by n", ["sum / n[j]", "sum"], (F32, "T=70 C=40 R=16 N=24")),
+    Bug::new("dora.cu", "dm is not divided by m", ["sum / m[j]", "sum"], (F32, "T=70 C=40 R=16 N=24")),
 ];

@@ -61,7 +61,7 @@ impl Method {
         match self {
             Method::LowRank { .. } => Ok(()),
             Method::Mixture { .. } | Method::Bottleneck => Err(Error::new(format!(
-                "{self} cannot be merged into weights, as what it adds depends on the token: use the adapter as it is"
+                "{self} cannot be merged into weights, because what is added depends on the token: use the adapter as it is"
             ))),
         }
     }
