@@ -48,5 +48,5 @@ fn variants_stand_in_one_table_that_its_seed_decides() {
     let [first, again, both] = ["first", "again", "both"].map(path);
     codelsi(&["report", first.to_str().unwrap(), again.to_str().unwrap(), "--out", both.to_str().unwrap()]);
     let text = std::fs::read_to_string(both.join("report.md")).unwrap();
-    assert!(text.contains("| first LoRA |") && text.contains("| again full − again rsLoRA |"), "{text}");
+    assert!(text.contains("| first LoRA |") && text.contains("| again full − again mixture |"), "{text}");
 }
