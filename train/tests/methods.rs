@@ -52,6 +52,21 @@ fn each_learns_the_same_for_any_number_of_threads_and_is_read_back() {
     });
 }
 
+/// B and W_up are 0 at first: dropout shows in the second step's loss.
+#[test]
+fn dropout_reaches_the_input_of_each() {
+    each(|folder, options| {
+        let with = |name: &str, dropout| {
+            let options =
+                TrainOptions { out: folder.join(name), dropout, max_steps: Some(2), ..options.clone() };
+            train(&options, &Device::cpu(), &mut |_| ()).unwrap();
+            losses(&options)
+        };
+        let (some, none) = (with("some", 0.1), with("none", 0.0));
+        assert!(some[0] == none[0] && some[1] != none[1], "{}: {some:?} {none:?}", options.method);
+    });
+}
+
 /// Trains to the end; rank 1 breaks off after step `dies`.
 fn trained(options: &TrainOptions, ranks: usize, layout: Layout, dies: usize) -> Result<Vec<u8>> {
     let run = |rank: Rank| {

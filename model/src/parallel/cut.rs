@@ -236,7 +236,8 @@ mod tests {
         }
         let cuts = ["model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"].map(|n| split.cut(n));
         assert_eq!(cuts, [Cut::Rows, Cut::Rows, Cut::Whole]);
-        assert_eq!(layer("input_layernorm"), Cut::Whole);
+        let copied = ["input_layernorm", "self_attn.adapter.down", "mlp.adapter.up"].map(layer);
+        assert_eq!(copied, [Cut::Whole; 3]);
         assert_eq!(Split::from(&Device::cpu()).cut("lm_head.weight"), Cut::Whole);
     }
 
