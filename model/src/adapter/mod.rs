@@ -174,6 +174,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::llama::{Batch, ForwardOptions, Llama, Train};
     use crate::synthetic;
+    use std::path::Path;
 
     pub(crate) fn config() -> Config {
         Config {
@@ -213,6 +214,24 @@ pub(crate) mod tests {
         assert_eq!(Settings { method, ..adapter.settings }.scaling(), 2.0);
     }
 
+    fn logits(base: &Checkpoint, adapter: Option<&Adapter>, train: Train) -> Vec<f32> {
+        let device = Device::cpu();
+        let mut model = Llama::load(&device, base, DType::F32, Train::Nothing).unwrap();
+        adapter.iter().for_each(|adapter| model.attach(adapter, train).unwrap());
+        let (cx, batch) = (Ctx::inference(&device), Batch::new(&device, &[&[1, 40, 7, 90]]).unwrap());
+        let h = model.forward(&cx, &batch, ForwardOptions::default()).unwrap();
+        model.logits(&cx, &model.normed(&cx, &h).unwrap()).unwrap().to_vec::<f32>().unwrap()
+    }
+
+    #[test]
+    fn the_lengths_settled_for_serving_are_those_that_training_forms() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/dora");
+        let base = Checkpoint::open(folder.join("model")).unwrap();
+        let adapter = Adapter::load(folder.join("adapter"), base.config()).unwrap();
+        let [served, trained] = [Train::Nothing, Train::Adapters].map(|t| logits(&base, Some(&adapter), t));
+        assert!(served == trained && served != logits(&base, None, Train::Nothing));
+    }
+
     /// Magnitudes are the lengths of the base's rows; experts and routers differ from each other.
     #[test]
     fn a_begun_adapter_of_any_method_changes_nothing() {
@@ -220,14 +239,7 @@ pub(crate) mod tests {
         let tiny = Config { layers: 2, ..synthetic::config("tiny").unwrap() };
         synthetic::make(folder.path(), &tiny, 1, &mut |_, _| {}).unwrap();
         let base = Checkpoint::open(folder.path()).unwrap();
-        let logits = |adapter: Option<&Adapter>| {
-            let device = Device::cpu();
-            let mut model = Llama::load(&device, &base, DType::F32, Train::Nothing).unwrap();
-            adapter.iter().for_each(|adapter| model.attach(adapter, Train::Nothing).unwrap());
-            let (cx, batch) = (Ctx::inference(&device), Batch::new(&device, &[&[1, 40, 7, 99]]).unwrap());
-            let h = model.forward(&cx, &batch, ForwardOptions::default()).unwrap();
-            model.logits(&cx, &model.normed(&cx, &h).unwrap()).unwrap().to_vec::<f32>().unwrap()
-        };
+        let logits = |adapter: Option<&Adapter>| logits(&base, adapter, Train::Nothing);
         let expected = logits(None);
         let lora = Settings::lora(4, 8.0, 0.0, &Linear::ALL);
         for method in [
