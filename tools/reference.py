@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Writes what a Llama checkpoint and a LoRA adapter must compute, for `parity` to hold the engine to.
+"""Writes what a Llama checkpoint and an adapter must compute, for `parity` to hold the engine to.
 
     pip install torch transformers peft
     python tools/reference.py --model CodeLlama-13b-hf --out REF        # any checkpoint in the Hugging Face layout
     python tools/reference.py --tiny --out tests/goldens/tiny           # makes a tiny random model too
     python tools/reference.py --tiny 6 --out tests/goldens/six          # one that 2 and 3 ranks can share
+    python tools/reference.py --tiny --method dora --out tests/goldens/dora     # another method of fine-tuning
     parity REF
 
 The truth is float64 throughout: a plain functional Llama below, with autograd. transformers and PEFT run the same files
 in float32 and in bfloat16; how far they are from the truth is what the engine is allowed (float32: eight times the
-worst, bfloat16: what was seen, which `parity` doubles). Weights stay as they are stored and are widened one at a
+worst, bfloat16: what was seen, which `parity` doubles). Methods that PEFT does not know run in the Llama below instead,
+in the same two types. Weights stay as they are stored and are widened one at a
 time, so a model needs little more memory than its files.
 """
 
@@ -22,22 +24,37 @@ import sys
 import peft
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 LINEARS = [f"self_attn.{x}_proj" for x in "qkvo"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")]
 IGNORE = -100
 
 
-class Llama:
-    """A Llama in float64. `adapter` maps a linear's name to (A, B); `scale` is alpha / r."""
+class Adapter:
+    """What is added, by the path of what it changes: {path: {name: tensor}}; `scale` is alpha / r."""
 
-    def __init__(self, weights, config):
-        self.weights, self.config = weights, config
+    def __init__(self, places, scale, rank, known):
+        self.places, self.scale, self.rank, self.known = places, scale, rank, known
+
+    def named(self):
+        """By the names of the file."""
+        return {key(path, name): t for path, tensors in self.places.items() for name, t in tensors.items()}
+
+    def map(self, f):
+        places = {path: {name: f(t) for name, t in tensors.items()} for path, tensors in self.places.items()}
+        return Adapter(places, self.scale, self.rank, self.known)
+
+
+class Llama:
+    """A Llama, in float64 unless told otherwise."""
+
+    def __init__(self, weights, config, dtype=torch.float64):
+        self.weights, self.config, self.dtype = weights, config, dtype
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // self.heads
 
     def weight(self, name):
-        return self.weights[name].double()
+        return self.weights[name].to(self.dtype)
 
     def norm(self, x, name):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config.rms_norm_eps) * self.weight(name)
@@ -47,36 +64,53 @@ class Llama:
         half = self.head_dim // 2
         rates = theta(self.config) ** (-torch.arange(half, dtype=torch.float64) / half)
         angle = torch.arange(x.shape[1], dtype=torch.float64)[:, None] * rates
-        a, b = x[..., :half], x[..., half:]
-        return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+        cos, sin, a, b = angle.cos().to(self.dtype), angle.sin().to(self.dtype), x[..., :half], x[..., half:]
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
-    def linear(self, x, name, adapter, scale):
-        y = x @ self.weight(name + ".weight").T
-        if adapter and name in adapter:
-            a, b = adapter[name]
-            y = y + scale * (x @ a.T) @ b.T
+    def linear(self, x, name, adapter):
+        """x Wᵀ, with LoRA, DoRA (arXiv 2402.09353) or a mixture of LoRA experts (arXiv 2312.09979)."""
+        w = self.weight(name + ".weight")
+        if not adapter or name not in adapter.places:
+            return x @ w.T
+        own = {n: t.to(self.dtype) for n, t in adapter.places[name].items()}
+        a, b = own["lora_A.weight"], own["lora_B.weight"]
+        narrow = x @ a.T
+        if "router.weight" in own:
+            narrow = narrow * (x @ own["router.weight"].T).softmax(-1).repeat_interleave(adapter.rank, -1)
+        y = x @ w.T + adapter.scale * narrow @ b.T
+        if "lora_magnitude_vector" in own:
+            y = y * (own["lora_magnitude_vector"] / (w + adapter.scale * b @ a).detach().norm(dim=1))
         return y
 
-    def forward(self, ids, adapter=None, scale=0.0):
+    def after(self, y, block, adapter):
+        """A block's output, through a bottleneck (arXiv 1902.00751) if there is one."""
+        if not adapter or block + ".adapter" not in adapter.places:
+            return y
+        own = {n: t.to(self.dtype) for n, t in adapter.places[block + ".adapter"].items()}
+        return y + (y @ own["down.weight"].T).relu() @ own["up.weight"].T
+
+    def forward(self, ids, adapter=None):
         """Every named tensor of one sequence (T)."""
         seen, length = {}, len(ids)
         x = self.weight("model.embed_tokens.weight")[ids]
-        future = torch.full((length, length), -math.inf, dtype=torch.float64).triu(1)
+        future = torch.full((length, length), -math.inf, dtype=self.dtype).triu(1)
         for i in range(self.config.num_hidden_layers):
             seen[f"hidden.{i}"] = x
             layer = f"model.layers.{i}."
             h = self.norm(x, layer + "input_layernorm.weight")
-            q, k, v = (self.linear(h, f"{layer}self_attn.{n}_proj", adapter, scale) for n in "qkv")
+            q, k, v = (self.linear(h, f"{layer}self_attn.{n}_proj", adapter) for n in "qkv")
             split = lambda t, n: t.view(length, n, self.head_dim).transpose(0, 1)
             q, k, v = self.rotate(split(q, self.heads)), self.rotate(split(k, self.kv_heads)), split(v, self.kv_heads)
             group = self.heads // self.kv_heads
             scores = q @ k.repeat_interleave(group, 0).transpose(1, 2) / math.sqrt(self.head_dim) + future
             o = scores.softmax(-1) @ v.repeat_interleave(group, 0)
-            attention = self.linear(o.transpose(0, 1).reshape(length, -1), layer + "self_attn.o_proj", adapter, scale)
+            attention = self.linear(o.transpose(0, 1).reshape(length, -1), layer + "self_attn.o_proj", adapter)
+            attention = self.after(attention, layer + "self_attn", adapter)
             x = x + attention
             n = self.norm(x, layer + "post_attention_layernorm.weight")
-            gate, up = (self.linear(n, f"{layer}mlp.{m}_proj", adapter, scale) for m in ("gate", "up"))
-            mlp = self.linear(gate * torch.sigmoid(gate) * up, layer + "mlp.down_proj", adapter, scale)
+            gate, up = (self.linear(n, f"{layer}mlp.{m}_proj", adapter) for m in ("gate", "up"))
+            mlp = self.linear(gate * torch.sigmoid(gate) * up, layer + "mlp.down_proj", adapter)
+            mlp = self.after(mlp, layer + "mlp", adapter)
             x = x + mlp
             if i == 0:
                 parts = {"norm": h, "q_rope": q, "k_rope": k, "v": v, "attn_out": attention, "mlp_out": mlp}
@@ -167,32 +201,48 @@ def train(parameters, loss_of, steps, snapshots):
     return losses, kept
 
 
-def key(linear, factor):
-    return f"base_model.model.{linear}.lora_{factor}.weight"
+def key(path, name):
+    return f"base_model.model.{path}.{name}"
 
 
-def truth(llama, adapter, scale, data, steps, snapshots):
-    """Every tensor and scalar in float64."""
-    leaves = {n: tuple(t.double().requires_grad_() for t in pair) for n, pair in adapter.items()}
-    named = {key(n, f): t for n, pair in leaves.items() for f, t in zip("AB", pair)}
+def merged(llama, adapter):
+    """W + s B A of layer 0, with DoRA's lengths, where that is all an adapter does."""
+    tensors = {}
+    for name, own in adapter.places.items():
+        if not name.startswith("model.layers.0.") or not adapter.known:
+            continue
+        w = llama.weight(name + ".weight") + adapter.scale * own["lora_B.weight"] @ own["lora_A.weight"]
+        if "lora_magnitude_vector" in own:
+            w = w * (own["lora_magnitude_vector"] / w.norm(dim=1))[:, None]
+        tensors[f"merged.{name}.weight"] = w.detach()
+    return tensors
+
+
+def truth(llama, adapter, data, steps, snapshots):
+    """Every tensor and scalar, in the Llama's type; the adapter is trained in no less than float32."""
+    least = torch.promote_types(llama.dtype, torch.float32)
+    leaves = adapter.map(lambda t: t.to(least).clone().requires_grad_())
+    logits_of = lambda ids, adapter: llama.forward(ids, adapter)["logits"].to(least)
     with torch.no_grad():
         base = llama.forward(data.ids)
-    tuned = llama.forward(data.ids, leaves, scale)
-    found = loss([tuned["logits"]], [data.labels])
+    tuned = llama.forward(data.ids, leaves)
+    found = loss([tuned["logits"].to(least)], [data.labels])
     found.backward()
     tensors = {**base, **{f"lora.{n}": tuned[n].detach() for n in ("logits", "hidden.norm", "logprobs")}}
-    tensors.update({f"grad.{name}": t.grad.clone() for name, t in named.items()})
+    tensors.update({f"grad.{name}": t.grad.clone() for name, t in leaves.named().items()})
+    if llama.dtype == torch.float64:
+        tensors.update(merged(llama, leaves))
     scalars = {
-        "loss": loss([base["logits"]], [data.labels]).item(),
-        "loss_all_tokens": loss([base["logits"]], [data.ids]).item(),
+        "loss": loss([base["logits"].to(least)], [data.labels]).item(),
+        "loss_all_tokens": loss([base["logits"].to(least)], [data.ids]).item(),
         "lora.loss": found.item(),
     }
 
     def batch_loss(i):
         rows = data.batches[i % 4]
-        return loss([llama.forward(r, leaves, scale)["logits"] for r in rows], [data.masked(r) for r in rows])
+        return loss([logits_of(r, leaves) for r in rows], [data.masked(r) for r in rows])
 
-    losses, kept = train(named, batch_loss, steps, snapshots)
+    losses, kept = train(leaves.named(), batch_loss, steps, snapshots)
     return {**tensors, **kept}, scalars, losses
 
 
@@ -211,7 +261,8 @@ def observed(folder, adapter_folder, dtype, attention, data, steps, snapshots):
     tensors["logprobs"] = logprobs(out.logits[0].float(), data.ids)
     scalars = {"loss": loss([out.logits[0].float()], [data.labels]).item()}
     model = peft.PeftModel.from_pretrained(model, adapter_folder, is_trainable=True)
-    named = {n.replace(".default", ""): p for n, p in model.named_parameters() if p.requires_grad}
+    stored = lambda n: n.replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector")
+    named = {stored(n): p for n, p in model.named_parameters() if p.requires_grad}
     for p in named.values():
         p.data = p.data.float()
     out = model(data.ids[None], output_hidden_states=True)
@@ -228,11 +279,18 @@ def observed(folder, adapter_folder, dtype, attention, data, steps, snapshots):
     return {**tensors, **kept}, scalars, losses
 
 
+def factor(name):
+    """A or W_down, B or W_up, or what a method has beside them."""
+    if ".lora_A." in name or ".down." in name:
+        return "A"
+    return "M" if "magnitude" in name or ".router." in name else "B"
+
+
 def group(name):
     """The tolerance group of a tensor."""
     first = name.split(".")[0]
     if first == "grad" or first.startswith("step"):
-        return f"{first}.{'A' if 'lora_A' in name else 'B'}"
+        return f"{first}.{factor(name)}"
     return "hidden" if first == "hidden" and name != "hidden.norm" else name
 
 
@@ -267,26 +325,26 @@ def tolerance(seen):
     return {name: {kind: limit(name, kind, v) for kind, v in entry.items()} for name, entry in seen.items()}
 
 
-def greedy(llama, prompt, new, adapter=None, scale=0.0):
+def greedy(llama, prompt, new, adapter=None):
     """`new` greedy tokens, and the least lead of a best logit over the second."""
     ids, margin = prompt, math.inf
     with torch.no_grad():
         for _ in range(new):
-            best, second = llama.forward(ids, adapter, scale)["logits"][-1].topk(2)
+            best, second = llama.forward(ids, adapter)["logits"][-1].topk(2)
             margin = min(margin, (best[0] - best[1]).item())
             ids = torch.cat([ids, second[:1]])
     return ids[len(prompt) :].tolist(), margin
 
 
-def generation(llama, adapter, scale, data, new, wanted=0.02, tries=40):
+def generation(llama, adapter, data, new, wanted=0.02, tries=40):
     """Prompts of three lengths whose races are clear: a float32 engine must find just these tokens."""
-    wide = {n: tuple(t.double() for t in pair) for n, pair in adapter.items()}
+    wide = adapter.map(torch.Tensor.double)
     cases = []
     for length in (4, 7, 13):
         found = None
         for _ in range(tries):
             prompt = data.sequence(length)
-            (tokens, margin), (tuned, tuned_margin) = greedy(llama, prompt, new), greedy(llama, prompt, new, wide, scale)
+            (tokens, margin), (tuned, tuned_margin) = greedy(llama, prompt, new), greedy(llama, prompt, new, wide)
             if found is None or min(margin, tuned_margin) > min(found["min_margin"], found["lora_min_margin"]):
                 found = {"prompt": prompt.tolist(), "tokens": tokens, "min_margin": margin}
                 found.update({"lora_tokens": tuned, "lora_min_margin": tuned_margin})
@@ -318,15 +376,21 @@ def make_tiny(folder, heads):
     model.to(torch.bfloat16).save_pretrained(folder)
 
 
-def make_adapter(model_folder, folder, rank):
-    """A random adapter of all seven linears, A and B both away from zero."""
+def make_adapter(model_folder, folder, rank, method):
+    """A random adapter of all seven linears, or after both blocks of every layer, nothing in it zero."""
     torch.manual_seed(1)
+    if method in ("mixture", "bottleneck"):
+        return make_own(model_folder, folder, rank, method)
     model = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto")
     names = [n.split(".")[-1] for n in LINEARS]
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, task_type="CAUSAL_LM")
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=names, task_type="CAUSAL_LM", use_dora=method == "dora"
+    )
     model = peft.get_peft_model(model, config)
     for name, p in model.named_parameters():
-        if "lora_" in name:
+        if "magnitude" in name:
+            p.data = p.data.float() * (1 + 0.2 * torch.randn(p.shape))
+        elif "lora_" in name:
             p.data = torch.randn(p.shape) * (0.5 / math.sqrt(p.shape[1]))
     model.save_pretrained(folder)
     os.remove(f"{folder}/README.md")  # a form to fill in
@@ -337,14 +401,50 @@ def make_adapter(model_folder, folder, rank):
         json.dump(config, file, indent=2)
 
 
+EXPERTS = 3
+
+
+def make_own(model_folder, folder, rank, method):
+    """An adapter of a kind that PEFT does not know, in the engine's own form."""
+    weights = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto").state_dict()
+    random = lambda *shape: torch.randn(shape) * (0.5 / math.sqrt(shape[1]))
+    layers = sorted({n.rsplit(".", 3)[0] for n in weights if ".self_attn.q_proj." in n})
+    config, tensors = {"r": rank, "lora_dropout": 0.0}, {}
+    for layer in layers:
+        if method == "bottleneck":
+            width = len(weights[f"{layer}.input_layernorm.weight"])
+            for block in ("self_attn", "mlp"):
+                place = f"{layer}.{block}.adapter"
+                tensors[key(place, "down.weight")], tensors[key(place, "up.weight")] = random(rank, width), random(width, rank)
+            continue
+        for linear in LINEARS:
+            (out, inner), place = weights[f"{layer}.{linear}.weight"].shape, f"{layer}.{linear}"
+            tensors[key(place, "lora_A.weight")] = random(EXPERTS * rank, inner)
+            tensors[key(place, "lora_B.weight")] = random(out, EXPERTS * rank)
+            tensors[key(place, "router.weight")] = 4 * random(EXPERTS, inner)
+    config["peft_type"] = f"CODELSI_{method.upper()}"
+    if method == "mixture":
+        names = sorted(n.split(".")[-1] for n in LINEARS)
+        config.update({"experts": EXPERTS, "lora_alpha": 2 * rank, "target_modules": names})
+    os.makedirs(folder)
+    save_file(tensors, f"{folder}/adapter_model.safetensors", metadata={"format": "pt"})  # as PEFT does
+    with open(f"{folder}/adapter_config.json", "w") as file:
+        json.dump(config, file, indent=2)
+
+
 def read_adapter(folder):
-    """{linear: (A, B)} and alpha / r."""
-    config = peft.PeftConfig.from_pretrained(folder)
-    stored = peft.load_peft_weights(folder, device="cpu")
-    prefix = "base_model.model."
-    linears = {n[len(prefix) : n.index(".lora_A")] for n in stored if ".lora_A" in n}
-    pairs = {n: tuple(stored[key(n, f)].float() for f in "AB") for n in sorted(linears)}
-    return pairs, config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
+    """The adapter of a folder, in float32."""
+    with open(f"{folder}/adapter_config.json") as file:
+        config = json.load(file)
+    rank, alpha, places = config["r"], config.get("lora_alpha", 1), {}
+    for stored, t in sorted(load_file(f"{folder}/adapter_model.safetensors").items()):
+        path, _, name = stored.removeprefix("base_model.model.").rpartition(".")
+        if name == "weight":
+            path, _, name = path.rpartition(".")
+            name += ".weight"
+        places.setdefault(path, {})[name] = t.float()
+    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return Adapter(places, scale, rank, config["peft_type"] == "LORA")
 
 
 def write(out, tensors, data, document):
@@ -365,7 +465,9 @@ def arguments():
     source.add_argument("--model", help="a checkpoint in the Hugging Face layout; it is linked, not copied")
     source.add_argument("--tiny", type=int, nargs="?", const=4, choices=TINY, metavar="HEADS",
                         help="make a tiny random model of 4 or 6 heads [4]")
-    parser.add_argument("--adapter", help="a LoRA adapter as PEFT saves it; by default a random one of rank --rank")
+    parser.add_argument("--adapter", help="an adapter as PEFT or codelsi saves it; by default a random one of rank --rank")
+    parser.add_argument("--method", choices=("lora", "dora", "mixture", "bottleneck"), default="lora",
+                        help="what the random adapter is [lora]")
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=29, help="length of the forward sequence")
     parser.add_argument("--steps", type=int, default=5, help="optimizer steps")
@@ -391,21 +493,26 @@ def main():
     if args.adapter:
         os.symlink(os.path.abspath(args.adapter), adapter_folder)
     else:
-        make_adapter(model_folder, adapter_folder, args.rank)
+        make_adapter(model_folder, adapter_folder, args.rank, args.method)
     stored = transformers.AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto")
     llama, data = Llama(stored.state_dict(), stored.config), Data(stored.config.vocab_size, args.tokens, args.seed)
-    adapter, scale = read_adapter(adapter_folder)
+    adapter = read_adapter(adapter_folder)
     snapshots = sorted({1, args.steps})
     run = (data, args.steps, snapshots)
-    true = truth(llama, adapter, scale, *run)
-    true[0].update({f"step0.{key(n, f)}": t.double() for n, pair in adapter.items() for f, t in zip("AB", pair)})
-    seen = lambda dtype, attention: errors(true, observed(model_folder, adapter_folder, dtype, attention, *run))
+    true = truth(llama, adapter, *run)
+    true[0].update({f"step0.{name}": t.double() for name, t in adapter.named().items()})
+
+    def seen(dtype, attention):
+        if adapter.known:
+            return errors(true, observed(model_folder, adapter_folder, dtype, attention, *run))
+        return errors(true, truth(Llama(stored.state_dict(), stored.config, dtype), adapter, *run))
+
     float32 = worst_of([seen(torch.float32, attention) for attention in ("eager", "sdpa")])
     document = {
         "made_by": {m.__name__: m.__version__ for m in (torch, transformers, peft)},
         "scalars": true[1],
         "train": {**RULE, "case_max_grad_norm": None, "snapshots": snapshots, "losses": true[2]},
-        "generation": generation(llama, adapter, scale, data, args.new_tokens),
+        "generation": generation(llama, adapter, data, args.new_tokens),
         "tolerance_float32": tolerance(float32),
         "observed_float32_error_of_transformers": float32,
         "observed_bfloat16_error_of_transformers": seen(torch.bfloat16, "eager"),

@@ -9,12 +9,15 @@ pub mod check;
 pub mod concat;
 mod cuda;
 mod disjoint;
+pub mod dora;
+pub mod dropout;
 pub mod elementwise;
 pub mod embed;
 pub mod flash;
 pub mod gemm;
 pub mod kvstore;
 pub mod lora;
+pub mod mixture;
 pub mod rmsnorm;
 pub mod roof;
 pub mod rope;
@@ -30,6 +33,8 @@ pub mod xent;
 pub static ALL: &[&spec::Spec] = &[
     &adamw::spec::SPEC,
     &concat::spec::SPEC,
+    &dora::spec::SPEC,
+    &dropout::spec::SPEC,
     &elementwise::spec::SPEC,
     &embed::spec::SPEC,
     &flash::spec::SPEC,
@@ -37,6 +42,7 @@ pub static ALL: &[&spec::Spec] = &[
     &gemm::spec::SPEC,
     &kvstore::spec::SPEC,
     &lora::spec::SPEC,
+    &mixture::spec::SPEC,
     &rmsnorm::spec::SPEC,
     &rope::spec::SPEC,
     &sample::spec::SPEC,

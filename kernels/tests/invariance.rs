@@ -4,7 +4,7 @@ use codelsi_engine::rng::Key;
 use codelsi_engine::{Ctx, DType, Device, Label, Result, Tensor};
 use codelsi_kernels::check::random;
 use codelsi_kernels::sample::{Params, sample};
-use codelsi_kernels::{elementwise, embed, gemm, rmsnorm, rope, swiglu, xent};
+use codelsi_kernels::{dora, elementwise, embed, gemm, mixture, rmsnorm, rope, swiglu, xent};
 use half::bf16;
 
 const ROWS: usize = 64;
@@ -45,7 +45,7 @@ impl Rows<'_> {
 type Run = fn(&Rows) -> Result<Tensor>;
 
 /// Every op whose output has a row for every row of its input.
-const OPS: [(&str, Run); 8] = [
+const OPS: [(&str, Run); 11] = [
     ("gemm", |r| gemm::linear(r.cx, &r.storage(1100, 0), &r.weight([96, 1100], 0))),
     ("rmsnorm", |r| rmsnorm::rmsnorm(r.cx, &r.storage(264, 0), &r.weight([1, 264], 0).reshape([264]), 1e-5)),
     ("add_rmsnorm", |r| {
@@ -54,6 +54,16 @@ const OPS: [(&str, Run); 8] = [
     }),
     ("swiglu", |r| swiglu::swiglu(r.cx, &r.storage(40, 0), &r.storage(40, 1))),
     ("add", |r| elementwise::add(r.cx, &r.storage(40, 0), &r.storage(40, 1))),
+    ("relu", |r| elementwise::relu(r.cx, &r.storage(40, 0))),
+    ("gate", |r| mixture::gate(r.cx, &r.storage(60, 0), &r.storage(3, 1), 2.0)),
+    ("magnify", |r| {
+        let lengths = |site| {
+            Ok::<_, codelsi_engine::Error>(
+                elementwise::cast(r.cx, &r.weight([1, 40], site), DType::F32)?.reshape([40]),
+            )
+        };
+        dora::magnify(r.cx, &r.storage(40, 0), &lengths(0)?, &lengths(1)?)
+    }),
     ("rope", |r| {
         let table = rope::table(r.cx.device(), 512, 16, 1e4, 1.0)?;
         rope::rope(r.cx, &r.storage(48, 0), &r.ints(|t| t * 7), &table, 3)

@@ -5,6 +5,8 @@
 //! function ([`Layer::forward`]). A linear knows what this rank holds of it, and where the ranks meet.
 
 use crate::adapter::Adapter;
+use crate::adapter::method::Block;
+use crate::change::{Change, Changed, outputs};
 use crate::config::{self, Config};
 use crate::parallel::shard::Weight;
 use crate::parallel::{Split, enter, leave};
@@ -13,7 +15,7 @@ use codelsi_engine::{At, Ctx, Error, Result, Tensor};
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::Heads;
 use codelsi_kernels::gemm::linear;
-use codelsi_kernels::lora::{self, Dropout, lora};
+use codelsi_kernels::lora::Dropout;
 use codelsi_kernels::rmsnorm::{add_rmsnorm, rmsnorm};
 use codelsi_kernels::{rope, swiglu::swiglu};
 
@@ -27,6 +29,8 @@ pub struct Layer {
     post_norm: Tensor,
     /// By [`config::Linear`].
     projections: [Projection; 7],
+    /// What changes the outputs of attention and MLP, by [`Block::NAMES`].
+    blocks: [Option<Change>; 2],
 }
 
 /// A linear of a layer, perhaps adapted.
@@ -34,14 +38,7 @@ struct Projection {
     weight: Weight,
     /// What this rank holds of the whole weight.
     part: Part,
-    adapter: Option<LowRank>,
-}
-
-/// A, B and alpha / R of one adapted linear.
-struct LowRank {
-    a: Tensor,
-    b: Tensor,
-    scale: f32,
+    change: Option<Change>,
 }
 
 /// Where the rows of a batch stand.
@@ -77,7 +74,7 @@ impl Layer {
             let (name, (out, inner)) =
                 (format!("{}.weight", linear.path(index)), config.linear_shape(linear));
             let part = split.part(&name, &[out, inner]);
-            projections.push(Projection { weight: matrix(index + 1, &name)?, part, adapter: None });
+            projections.push(Projection { weight: matrix(index + 1, &name)?, part, change: None });
         }
         Ok(Layer {
             index,
@@ -86,26 +83,34 @@ impl Layer {
             input_norm: norm("input_layernorm")?,
             post_norm: norm("post_attention_layernorm")?,
             projections: projections.try_into().unwrap_or_else(|_| unreachable!("seven linears")),
+            blocks: [None, None],
         })
     }
 
-    /// Puts this layer's part of an adapter on, replacing any other; `own` takes this rank's part of a linear's factor.
+    /// Puts this layer's part of an adapter on, replacing any other; `own` takes this rank's part of a named tensor.
     pub(crate) fn put_on(
         &mut self,
         adapter: &Adapter,
-        own: &dyn Fn(&str, char, &Tensor) -> Result<Tensor>,
+        own: &dyn Fn(&str, &Tensor) -> Result<Tensor>,
     ) -> Result<()> {
+        let change = |path: &str| {
+            let pair = adapter.pairs.get(path);
+            pair.map(|pair| Change::new(&adapter.settings, pair, |name, t| own(&format!("{path}.{name}"), t)))
+                .transpose()
+        };
         for linear in config::Linear::ALL {
-            let path = linear.path(self.index);
-            self.projections[linear as usize].adapter = match adapter.pairs.get(&path) {
-                Some(pair) => {
-                    let (a, b) = (own(&path, 'A', &pair.a)?, own(&path, 'B', &pair.b)?);
-                    Some(LowRank { scale: adapter.scaling(a.shape()[0]), a, b })
-                }
-                None => None,
-            };
+            self.projections[linear as usize].change = change(&linear.path(self.index))?;
+        }
+        for (block, name) in self.blocks.iter_mut().zip(Block::NAMES) {
+            *block = change(&Block::path(name, self.index))?;
         }
         Ok(())
+    }
+
+    /// Forms once what does not change while nothing is trained.
+    pub(crate) fn settle(&mut self, cx: &Ctx) -> Result<()> {
+        let mut changed = self.projections.iter_mut().filter_map(|p| Some((&p.weight, p.change.as_mut()?)));
+        changed.try_for_each(|(weight, change)| change.settle(cx, weight))
     }
 
     /// This rank's heads.
@@ -152,7 +157,8 @@ impl Layer {
 
     /// Attention's share of the residual stream: o_proj of `o` (T, H·D).
     pub fn attention_output(&self, cx: &Ctx, o: &Tensor, place: Place, dropout: f32) -> Result<Tensor> {
-        Ok(self.project(cx, o, &[config::Linear::O], place, dropout)?.swap_remove(0))
+        let y = self.project(cx, o, &[config::Linear::O], place, dropout)?.swap_remove(0);
+        self.after(cx, 0, y, config::Linear::O, place, dropout)
     }
 
     /// The feed-forward share of the residual stream, from the second norm's output.
@@ -160,7 +166,8 @@ impl Layer {
         use config::Linear::{Down, Gate, Up};
         let gate_up = self.project(cx, normed, &[Gate, Up], place, dropout)?;
         let x = swiglu(cx, &gate_up[0], &gate_up[1]).at("mlp")?;
-        Ok(self.project(cx, &x, &[Down], place, dropout)?.swap_remove(0))
+        let y = self.project(cx, &x, &[Down], place, dropout)?.swap_remove(0);
+        self.after(cx, 1, y, Down, place, dropout)
     }
 
     /// The second norm of `residual + attention`, and their sum.
@@ -168,7 +175,28 @@ impl Layer {
         add_rmsnorm(cx, residual, attention, &self.post_norm, self.eps)
     }
 
-    /// `linears` of one shared input: the adapted ones in one op, with one dropout mask.
+    /// A block's output `y`, through the bottleneck after it if there is one.
+    fn after(
+        &self,
+        cx: &Ctx,
+        block: usize,
+        y: Tensor,
+        last: config::Linear,
+        place: Place,
+        dropout: f32,
+    ) -> Result<Tensor> {
+        let Some(change) = &self.blocks[block] else { return Ok(y) };
+        let mask = self.mask(cx, last, place, dropout, 0);
+        change.bottleneck(cx, &y, mask.as_ref()).at(Block::NAMES[block])
+    }
+
+    /// Dropout of the input that `linear` and those after it share, from its channel `first` on.
+    fn mask(&self, cx: &Ctx, linear: config::Linear, place: Place, p: f32, first: usize) -> Option<Dropout> {
+        let site = (self.index * config::Linear::ALL.len() + linear as usize) as u32;
+        place.keys.map(|tokens| Dropout { p, key: cx.key(site), tokens: tokens.clone(), first })
+    }
+
+    /// `linears` of one shared input: the adapted ones together, with one dropout mask.
     fn project(
         &self,
         cx: &Ctx,
@@ -179,27 +207,20 @@ impl Layer {
     ) -> Result<Vec<Tensor>> {
         let projections: Vec<&Projection> = linears.iter().map(|&l| &self.projections[l as usize]).collect();
         let x = projections[0].entering(cx, x)?;
-        let factors = projections.iter().map(|p| p.factors(cx)).collect::<Result<Vec<_>>>()?;
         let weights = projections.iter().map(|p| p.weight.get(cx)).collect::<Result<Vec<_>>>()?;
-        let targets = weights.iter().zip(&factors).filter_map(|(w, f)| Some(f.as_ref()?.target(w)));
-        let targets: Vec<lora::Target> = targets.collect();
+        let changed = projections.iter().zip(&weights).map(|(p, w)| p.changed(cx, w));
+        let changed: Vec<Changed> = changed.filter_map(Result::transpose).collect::<Result<_>>()?;
         let names = || linears.iter().map(|l| l.name()).collect::<Vec<_>>().join("+");
-        let site = (self.index * config::Linear::ALL.len() + linears[0] as usize) as u32;
-        let dropout = place.keys.map(|tokens| Dropout {
-            p: dropout,
-            key: cx.key(site),
-            tokens: tokens.clone(),
-            first: projections[0].first_channel(),
-        });
-        let adapted = match targets.is_empty() {
+        let mask = self.mask(cx, linears[0], place, dropout, projections[0].first_channel());
+        let changed = match changed.is_empty() {
             true => Vec::new(),
-            false => lora(cx, &x, &targets, dropout).at(names())?,
+            false => outputs(cx, &x, &changed, mask).at(names())?,
         };
-        let mut adapted = adapted.into_iter();
+        let mut changed = changed.into_iter();
         let mut outs = Vec::with_capacity(linears.len());
         for ((l, projection), w) in linears.iter().zip(&projections).zip(&weights) {
-            let y = match projection.adapter {
-                Some(_) => adapted.next().ok_or_else(|| Error::new("lora gave too few outputs"))?,
+            let y = match projection.change {
+                Some(_) => changed.next().ok_or_else(|| Error::new("the adapter gave too few outputs"))?,
                 None => linear(cx, &x, w).at(l.name())?,
             };
             outs.push(projection.leaving(cx, y).at(l.name())?);
@@ -208,6 +229,9 @@ impl Layer {
     }
 
     pub(crate) fn tensors(&self) -> Vec<(String, &Tensor)> {
+        fn named<'a>(path: &str, change: &'a Change) -> Vec<(String, &'a Tensor)> {
+            change.named().map(|(name, t)| (format!("{path}.{name}"), t)).collect()
+        }
         let mut all = vec![
             (self.name("input_layernorm.weight"), &self.input_norm),
             (self.name("post_attention_layernorm.weight"), &self.post_norm),
@@ -215,9 +239,10 @@ impl Layer {
         for (linear, p) in config::Linear::ALL.iter().zip(&self.projections) {
             let path = linear.path(self.index);
             all.extend(p.weight.here().map(|w| (format!("{path}.weight"), w)));
-            if let Some(LowRank { a, b, .. }) = &p.adapter {
-                all.extend([(format!("{path}.lora_A.weight"), a), (format!("{path}.lora_B.weight"), b)]);
-            }
+            all.extend(p.change.iter().flat_map(|c| named(&path, c)));
+        }
+        for (block, name) in self.blocks.iter().zip(Block::NAMES) {
+            all.extend(block.iter().flat_map(|c| named(&Block::path(name, self.index), c)));
         }
         all
     }
@@ -227,8 +252,9 @@ impl Layer {
         let mut all = vec![&mut self.input_norm, &mut self.post_norm];
         for p in &mut self.projections {
             all.extend(p.weight.here_mut());
-            all.extend(p.adapter.iter_mut().flat_map(|LowRank { a, b, .. }| [a, b]));
+            all.extend(p.change.iter_mut().flat_map(Change::tensors_mut));
         }
+        all.extend(self.blocks.iter_mut().flatten().flat_map(Change::tensors_mut));
         names.into_iter().zip(all).collect()
     }
 
@@ -248,25 +274,20 @@ impl Projection {
         if matches!(self.part, Part::Columns(_)) { leave(cx, y) } else { Ok(y) }
     }
 
-    /// The adapter's factors. The one that is copied has a gradient from every rank.
-    fn factors(&self, cx: &Ctx) -> Result<Option<LowRank>> {
-        let Some(LowRank { a, b, scale }) = &self.adapter else { return Ok(None) };
+    /// What changes it, over its weight `w`. The factor that is copied has a gradient from every rank.
+    fn changed<'a>(&'a self, cx: &Ctx, w: &'a Tensor) -> Result<Option<Changed<'a>>> {
+        let Some(change) = &self.change else { return Ok(None) };
+        let [a, b] = change.factors();
         let (a, b) = match self.part {
             Part::Rows(_) => (enter(cx, a)?, b.clone()),
             Part::Columns(_) => (a.clone(), enter(cx, b)?),
             _ => (a.clone(), b.clone()),
         };
-        Ok(Some(LowRank { a, b, scale: *scale }))
+        Ok(Some(Changed { change, w, a, b }))
     }
 
     /// What the first channel of its input is in the whole.
     fn first_channel(&self) -> usize {
         if let Part::Columns(columns) = &self.part { columns.start } else { 0 }
-    }
-}
-
-impl LowRank {
-    fn target<'a>(&'a self, w: &'a Tensor) -> lora::Target<'a> {
-        lora::Target { w, a: &self.a, b: &self.b, scale: self.scale }
     }
 }

@@ -1,5 +1,6 @@
 //! Llama on the engine.
 pub mod adapter;
+mod change;
 pub mod checkpoint;
 pub mod config;
 pub mod folder;

@@ -144,17 +144,26 @@ impl Llama {
         Ok(model)
     }
 
-    /// Puts an adapter on, replacing any other. Its matrices want gradients when it is to be trained.
+    /// Puts an adapter on, replacing any other. Its tensors want gradients when it is to be trained.
     ///
     /// # Errors
-    /// When the adapter does not fit the model.
+    /// When the ranks cannot share such an adapter, or it does not fit the model.
     pub fn attach(&mut self, adapter: &Adapter, train: Train) -> Result<()> {
         let split = &self.split;
-        let own = |path: &str, factor: char, t: &Tensor| -> Result<Tensor> {
-            let part = split.take(&format!("{path}.lora_{factor}.weight"), t, Label::Adapters)?;
+        split.check_method(adapter.settings.method)?;
+        let own = |name: &str, t: &Tensor| -> Result<Tensor> {
+            let part = split.take(name, t, Label::Adapters)?;
             Ok(if train == Train::Adapters { part.with_grad() } else { part })
         };
-        self.layers.iter_mut().try_for_each(|layer| unshared(layer)?.put_on(adapter, &own))
+        let cx = Ctx::inference(split.device()).with_comm(split.within_batch());
+        for layer in &mut self.layers {
+            let layer = unshared(layer)?;
+            layer.put_on(adapter, &own)?;
+            if train == Train::Nothing {
+                layer.settle(&cx)?;
+            }
+        }
+        Ok(())
     }
 
     /// This rank's place.

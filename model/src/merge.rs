@@ -1,8 +1,8 @@
-//! Folds an adapter into its base: W + s B A for every adapted linear, written as a model of its own.
+//! Folds an adapter into its base: W + s B A for every adapted linear, of DoRA with rows of the lengths m, written as a
+//! model of its own.
 
-use crate::adapter::{Adapter, Pair};
+use crate::adapter::{Adapter, Pair, Settings};
 use crate::checkpoint::Checkpoint;
-use crate::config::Linear;
 use crate::folder::{check_replaceable, copy_side_files, replace};
 use crate::tensor_writer::{SHARD_BYTES, Spec, write_model};
 use codelsi_engine::files::write_atomic;
@@ -23,13 +23,14 @@ use std::path::Path;
 /// and rounded once, to the type the base is stored in. `progress` gets bytes done and bytes in all.
 ///
 /// # Errors
-/// When the adapter does not fit the base, or `out` is the base itself, holds other files or cannot be written.
+/// When the adapter cannot be merged or does not fit the base, or `out` is the base itself, holds other files or cannot be written.
 pub fn merge(
     base: &Checkpoint,
     adapter: &Adapter,
     out: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<()> {
+    adapter.settings.method.check_mergeable()?;
     check_replaceable(out, "config.json")?;
     if out.canonicalize().is_ok_and(|out| base.folder().canonicalize().is_ok_and(|base| base == out)) {
         return Err(Error::io(out, "is the base model itself; give another folder"));
@@ -46,7 +47,7 @@ pub fn merge(
             match adapted.get(&spec.name) {
                 None => file.write_all(base.bytes(&spec.name).map_err(io::Error::other)?)?,
                 Some(pair) => {
-                    let weight = merged(base, &spec.name, pair, adapter.scaling(adapter.rank));
+                    let weight = merged(base, &spec.name, pair, &adapter.settings);
                     let weight = weight.map_err(io::Error::other)?;
                     write_as(spec.dtype, weight.slice().map_err(io::Error::other)?, file)?;
                 }
@@ -58,20 +59,26 @@ pub fn merge(
     })
 }
 
-/// W + s B A in f32.
+/// W + s B A in f32; of DoRA m ⊙ (W + s B A) / ‖W + s B A‖, row by row.
 ///
 /// # Errors
 /// When the base has no such weight, or the shapes differ.
-pub fn merged(base: &Checkpoint, name: &str, pair: &Pair, scaling: f32) -> Result<Tensor> {
+pub fn merged(base: &Checkpoint, name: &str, pair: &Pair, settings: &Settings) -> Result<Tensor> {
     let device = Device::cpu();
     let mut weight = base.copy_f32(&device, name)?;
     let mut change = device.empty(Label::Scratch, *weight.shape(), DType::F32);
     store(&mut change, Start::Zero, &[nn(&pair.b, &pair.a)?], Precision::F32)?;
-    let columns = weight.shape().as_matrix().1;
+    let (columns, scaling) = (weight.shape().as_matrix().1, settings.scaling());
+    let magnitudes = pair.beside.as_ref().map(|m| m.slice::<f32>()).transpose()?;
     let (w, ba) = (weight.slice_mut::<f32>()?, change.slice::<f32>()?);
-    w.par_chunks_mut(columns).zip(ba.par_chunks(columns)).for_each(|(w, ba)| {
+    w.par_chunks_mut(columns).zip(ba.par_chunks(columns)).enumerate().for_each(|(j, (w, ba))| {
         for (w, ba) in w.iter_mut().zip(ba) {
             *w += scaling * ba;
+        }
+        if let Some(m) = magnitudes {
+            let length = w.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt();
+            let factor = (f64::from(m[j]) / length) as f32;
+            w.iter_mut().for_each(|w| *w *= factor);
         }
     });
     Ok(weight)
@@ -79,20 +86,16 @@ pub fn merged(base: &Checkpoint, name: &str, pair: &Pair, scaling: f32) -> Resul
 
 /// The adapter's pairs by the weight they change.
 fn adapted_weights<'a>(base: &Checkpoint, adapter: &'a Adapter) -> Result<BTreeMap<String, &'a Pair>> {
-    let config = base.config();
     let mut adapted = BTreeMap::new();
-    for layer in 0..config.layers {
-        for linear in Linear::ALL {
-            let path = linear.path(layer);
-            let Some(pair) = adapter.pairs.get(&path) else { continue };
-            let (out, inner) = config.linear_shape(linear);
+    for (path, width) in adapter.settings.places(base.config()) {
+        let Some(pair) = adapter.pairs.get(&path) else { continue };
+        let expected = adapter.settings.shapes(width);
+        if pair.tensors().zip(&expected).any(|(t, shape)| t.shape()[..] != shape[..]) {
+            let (out, inner) = width;
             let (a, b) = (pair.a.shape(), pair.b.shape());
-            if a[..] != [adapter.rank, inner] || b[..] != [out, adapter.rank] {
-                let expected = format!("A is {a}, B is {b}; the weight is ({out}, {inner})");
-                return Err(Error::new(expected)).at(path);
-            }
-            adapted.insert(format!("{path}.weight"), pair);
+            return Err(Error::new(format!("A is {a}, B is {b}; the weight is ({out}, {inner})"))).at(path);
         }
+        adapted.insert(format!("{path}.weight"), pair);
     }
     if adapted.len() == adapter.pairs.len() {
         return Ok(adapted);
@@ -127,7 +130,8 @@ fn write_as(dtype: Dtype, weight: &[f32], file: &mut dyn Write) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::adapter::Method;
+    use crate::config::{Config, Linear};
     use crate::part::Part;
     use crate::shared::shared;
     use crate::synthetic;
@@ -152,7 +156,7 @@ mod tests {
                 DType::F32,
             );
             let pair = &adapter.pairs[name.strip_suffix(".weight").unwrap()];
-            let ours = merged(&base, name, pair, adapter.scaling(16)).unwrap();
+            let ours = merged(&base, name, pair, &adapter.settings).unwrap();
             let (ours, truth) = (ours.slice::<f32>().unwrap(), truth.unwrap());
             let truth = truth.slice::<f32>().unwrap();
             let square = |x: f32| x as f64 * x as f64;
@@ -184,13 +188,19 @@ mod tests {
             assert_eq!(a == b, !adapted, "{name}");
         }
         let name = "model.layers.1.mlp.down_proj";
-        let exact = merged(&base, &format!("{name}.weight"), &adapter.pairs[name], 2.0).unwrap();
+        let exact =
+            merged(&base, &format!("{name}.weight"), &adapter.pairs[name], &adapter.settings).unwrap();
         let rounded = exact.slice::<f32>().unwrap().iter().map(|&x| bf16::from_f32(x));
         let written =
             bytemuck::pod_collect_to_vec::<u8, bf16>(after.bytes(&format!("{name}.weight")).unwrap());
         assert!(rounded.eq(written));
         assert!(out.join("tokenizer.json").exists());
 
+        let method = Method::Mixture { experts: 2 };
+        let mixture =
+            Adapter { settings: Settings { method, ..adapter.settings.clone() }, ..adapter.clone() };
+        let message = merge(&base, &mixture, &out, &mut |_, _| {}).unwrap_err().to_string();
+        assert!(message.contains("a mixture of 2 LoRA experts cannot be merged"), "{message}");
         let message = merge(&base, &adapter, &model, &mut |_, _| {}).unwrap_err().to_string();
         assert!(message.contains("base model itself"), "{message}");
         let other = Config { layers: 3, ..config };

@@ -1,6 +1,7 @@
 //! What integration tests share: data beside the project, and small models of the project's own making.
 
 use codelsi_engine::{DType, Device};
+use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::llama::{Llama, Train};
 use codelsi_model::synthetic;
@@ -30,7 +31,8 @@ pub fn emulated() -> Option<Device> {
     device.ok()
 }
 
-/// A reference case that comes with the project: `tiny`, or `six` for its heads.
+/// A reference case that comes with the project: `tiny`, `six` for its heads, or `dora`, `mixture`, `bottleneck` for what is
+/// adapted how.
 pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name)
 }
@@ -39,6 +41,14 @@ pub fn golden(name: &str) -> PathBuf {
 pub fn load(folder: &Path, device: &Device, compute: DType) -> Llama {
     let checkpoint = Checkpoint::open(folder).unwrap();
     Llama::load(device, &checkpoint, compute, Train::Nothing).unwrap()
+}
+
+/// A reference case's model with its adapter on.
+pub fn adapted(case: &str, device: &Device, compute: DType) -> Llama {
+    let mut model = load(&golden(case).join("model"), device, compute);
+    let adapter = Adapter::load(golden(case).join("adapter"), model.config()).unwrap();
+    model.attach(&adapter, Train::Nothing).unwrap();
+    model
 }
 
 /// Writes the `tiny` shape with random weights and its tokenizer to `folder`.

@@ -3,7 +3,7 @@
 use codelsi_engine::{DType, Device};
 use codelsi_model::generate::{Completion, Limits, Request, Sampling, generate};
 use codelsi_model::llama::Llama;
-use codelsi_tests::{emulated, load, tiny};
+use codelsi_tests::{adapted, emulated, load, tiny};
 
 /// What the software GPU has done so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,24 @@ fn a_replayed_step_has_the_bits_of_a_plain_one() {
             assert!(replays >= 5, "{replays} replays of {limits:?}");
             assert_eq!(made, wanted, "{compute:?} {limits:?}");
         }
+    }
+}
+
+/// Prompts and tokens that the golden cases' models know.
+#[test]
+fn a_replayed_step_has_the_bits_of_a_plain_one_with_every_method() {
+    for case in ["tiny", "dora", "mixture", "bottleneck"] {
+        let Some(device) = emulated() else { return };
+        let model = adapted(case, &device, DType::BF16);
+        let vocab = model.config().vocab as u32;
+        let mut requests = requests();
+        requests.iter_mut().flat_map(|r| &mut r.prompt).for_each(|token| *token %= vocab);
+        let plain = Limits { batch: 6, prefill: 8, page_size: 4, graphs: false };
+        let wanted = bits(&run(&device, &model, &requests, plain));
+        let before = done(&device);
+        let made = bits(&run(&device, &model, &requests, Limits { graphs: true, ..plain }));
+        assert!(done(&device).replays - before.replays >= 5, "{case}");
+        assert_eq!(made, wanted, "{case}");
     }
 }
 

@@ -6,7 +6,8 @@ use codelsi_kernels::check::value;
 use codelsi_kernels::xent::Targets;
 use codelsi_model::generate::{Completion, Limits, Request, generate};
 use codelsi_model::llama::{Batch, ForwardOptions, Llama};
-use codelsi_tests::{emulated, golden, load};
+use codelsi_tests::{adapted, emulated, golden, load};
+use codelsi_tools::parity::Reference;
 use serde_json::Value;
 
 /// Tokens of the sequence, the first included.
@@ -32,37 +33,45 @@ fn train(device: &Device, model: &Llama, tokens: &[u32]) -> Vec<f64> {
 }
 
 /// Largest relative error of the whole and of one log-probability: what the reference allows.
-fn allowed(reference: &Value, compute: DType) -> [f64; 2] {
+fn allowed(reference: &Value, compute: DType, logprobs: &str) -> [f64; 2] {
     let (table, factor) = match compute {
         DType::BF16 => ("observed_bfloat16_error_of_transformers", 2.0),
         _ => ("tolerance_float32", 1.0),
     };
-    ["rel_l2", "max_abs"].map(|key| factor * reference[table]["logprobs"][key].as_f64().unwrap())
+    ["rel_l2", "max_abs"].map(|key| factor * reference[table][logprobs][key].as_f64().unwrap())
 }
 
-fn check(device: &Device, compute: DType) {
-    let reference = std::fs::read(golden("tiny").join("reference.json")).unwrap();
-    let reference: Value = serde_json::from_slice(&reference).unwrap();
-    let model = load(&golden("tiny").join("model"), device, compute);
-    let whole = serve(device, &model, &[1], 512, 16);
+/// The base, and an adapter of every method.
+fn check_all(device: &Device, compute: DType) {
+    check(device, compute, ("tiny", "logprobs"), &load(&golden("tiny").join("model"), device, compute));
+    for case in ["tiny", "dora", "mixture", "bottleneck"] {
+        check(device, compute, (case, "lora.logprobs"), &adapted(case, device, compute));
+    }
+}
+
+fn check(device: &Device, compute: DType, (case, logprobs): (&str, &str), model: &Llama) {
+    let reference = Reference::open(&golden(case), compute).unwrap();
+    let whole = serve(device, model, &[1], 512, 16);
     let tokens: Vec<u32> = std::iter::once(1).chain(whole.token_ids.iter().copied()).collect();
 
     // A longer prompt fills its pages whole, in chunks that cross pages, and token by token.
     for (prompt, prefill, page_size) in [(30, 512, 16), (30, 7, 16), (30, 1, 16), (17, 4, 32)] {
-        let other = serve(device, &model, &tokens[..prompt], prefill, page_size);
-        let place = format!("{} {compute:?}: prompt of {prompt}, {prefill} at a time", device.name());
+        let other = serve(device, model, &tokens[..prompt], prefill, page_size);
+        let place = format!("{} {compute:?} {case}: prompt of {prompt}, {prefill} at a time", device.name());
         assert_eq!(other.token_ids, tokens[prompt..], "{place}");
         let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&other.logprobs), bits(&whole.logprobs[prompt - 1..]), "{place}");
     }
 
-    let trained = train(device, &model, &tokens);
+    let trained = train(device, model, &tokens);
     let differences: Vec<f64> =
         trained.iter().zip(&whole.logprobs).map(|(t, &s)| (t - f64::from(s)).abs()).collect();
-    let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
-    let found = [norm(&differences) / norm(&trained), differences.iter().copied().fold(0.0, f64::max)];
-    let allowed = allowed(&reference, compute);
-    let place = format!("{} {compute:?}", device.name());
+    let rms = |x: &[f64]| (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64).sqrt();
+    // The limit is a share of the log-probabilities it was seen on; those of what a model wrote itself are nearer to 0.
+    let scale = rms(&reference.floats(logprobs).unwrap());
+    let found = [rms(&differences) / scale, differences.iter().copied().fold(0.0, f64::max)];
+    let allowed = allowed(&reference.json, compute, logprobs);
+    let place = format!("{} {compute:?} {case}", device.name());
     assert!(found[0] <= allowed[0] && found[1] <= allowed[1], "{place}: off by {found:?} of {allowed:?}");
     println!("{place}: training and serving differ by {found:?} of {allowed:?}");
 }
@@ -70,7 +79,7 @@ fn check(device: &Device, compute: DType) {
 #[test]
 fn training_and_serving_agree_on_the_cpu() {
     for compute in [DType::F32, DType::BF16] {
-        check(&Device::cpu(), compute);
+        check_all(&Device::cpu(), compute);
     }
 }
 
@@ -78,6 +87,6 @@ fn training_and_serving_agree_on_the_cpu() {
 fn training_and_serving_agree_on_the_software_gpu() {
     let Some(device) = emulated() else { return };
     for compute in [DType::F32, DType::BF16] {
-        check(&device, compute);
+        check_all(&device, compute);
     }
 }

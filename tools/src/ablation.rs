@@ -6,6 +6,8 @@ use crate::recipe::Recipe;
 use clap::ValueEnum;
 use codelsi_engine::Result;
 use codelsi_eval::report::{Report, Sweep};
+use codelsi_model::adapter::{Method, Settings};
+use codelsi_model::config::Config;
 use codelsi_train::curate::{self, Limits, Row};
 use codelsi_train::specialize::{Api, choose};
 use codelsi_train::{TrainOptions, data, jsonl};
@@ -20,7 +22,7 @@ pub enum Ablation {
     Samples,
     /// General, then specialized, against specialized alone and against both at once.
     Stages,
-    /// LoRA, rank-stabilized LoRA and every weight, on the general rows.
+    /// LoRA, rsLoRA, DoRA, bottleneck adapters, a mixture of LoRA experts and every weight, on the general rows.
     Methods,
     /// The specialized stage on each private repository by itself, read on the rows that it holds out.
     Repositories,
@@ -91,13 +93,45 @@ fn ranks(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
     [8, 16, 32].into_iter().map(variant).collect()
 }
 
+/// Experts of the mixture; they share the rank of LoRA.
+const EXPERTS: usize = 4;
+
 fn methods(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
     let lora = recipe.general.clone();
+    let with = |method| TrainOptions { method, ..lora.clone() };
+    // As many parameters as LoRA has: its rank dealt to the experts (s stays what it is), and a bottleneck as wide as
+    // its factors make it.
+    let experts = (lora.rank / EXPERTS).max(1);
+    let alpha = lora.alpha * experts as f32 / lora.rank as f32;
+    let width = equal_width(&lora, stages.config());
     // Full training takes a tenth of an adapter's learning rate, as is usual.
     let full = TrainOptions { full: true, lr: lora.lr / 10.0, ..lora.clone() };
-    let variants =
-        [("LoRA", lora.clone()), ("rsLoRA", TrainOptions { rslora: true, ..lora }), ("full", full)];
+    let note = format!(
+        "Sizes: rank {} for LoRA, rsLoRA and DoRA; {EXPERTS} experts of rank {experts}, which with their routers, and a \
+         bottleneck of width {width} come near to LoRA in trainable parameters. All but full training ({:.1e}) share \
+         one learning rate, {:.1e}, that was chosen for LoRA.",
+        lora.rank, full.lr, lora.lr
+    );
+    stages.report.notes.push(note);
+    let variants = [
+        ("LoRA", lora.clone()),
+        ("rsLoRA", with(Method::LowRank { rslora: true, dora: false })),
+        ("DoRA", with(Method::LowRank { rslora: false, dora: true })),
+        ("bottleneck", TrainOptions { rank: width, ..with(Method::Bottleneck) }),
+        ("mixture", TrainOptions { rank: experts, alpha, ..with(Method::Mixture { experts: EXPERTS }) }),
+        ("full", full),
+    ];
     variants.into_iter().map(|(name, options)| general(stages, name, options)).collect()
+}
+
+/// The width at which bottlenecks have about as many parameters as LoRA.
+fn equal_width(lora: &TrainOptions, config: &Config) -> usize {
+    let size = |method, rank| {
+        let settings = Settings { method, rank, ..lora.adapter() };
+        let shapes = settings.places(config).into_iter().flat_map(|(_, width)| settings.shapes(width));
+        shapes.map(|shape| shape.iter().product::<usize>()).sum::<usize>()
+    };
+    (size(Method::LORA, lora.rank) / size(Method::Bottleneck, 1)).max(1)
 }
 
 fn repositories(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {

@@ -65,8 +65,7 @@ impl Estimate {
         let (config, p) = (base.config(), &recipe.protocol);
         let seq = recipe.general.seq.min(config.max_positions);
         let options = TrainOptions { compute, seq, ..recipe.general.clone() };
-        let TrainOptions { rank, alpha, dropout, .. } = options;
-        let adapter = Adapter::sized(&Device::plan(), config, rank, alpha, dropout, &options.targets)?;
+        let adapter = Adapter::of_size(&Device::plan(), config, &options.adapter())?;
         let planner = Planner {
             device,
             options: &options,

@@ -10,6 +10,7 @@ pub mod dry_run;
 pub mod endpoint;
 pub mod kernelcheck;
 pub mod launcher;
+pub mod method_args;
 pub mod model_args;
 pub mod output;
 pub mod parity;

@@ -21,6 +21,7 @@ use codelsi_eval::report::{Curation, Curve, Report, Row, Timing};
 use codelsi_eval::sampling::completions;
 use codelsi_eval::verbatim::longest;
 use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::config::Config;
 use codelsi_train::curate::{Counts, Limits, Options};
 use codelsi_train::{TrainOptions, data, metrics};
 use std::path::{Path, PathBuf};
@@ -108,6 +109,11 @@ impl<'a> Stages<'a> {
         let text = serde_json::to_string_pretty(&recipe.to_json()).map_err(|e| Error::new(e.to_string()))?;
         write_atomic(run.join("recipe.json"), text.as_bytes())?;
         Ok(Stages { recipe, judge, run, place, ranks, out, base, sources, report: Report::default() })
+    }
+
+    /// The base's sizes.
+    pub fn config(&self) -> &Config {
+        self.base.config()
     }
 
     /// Sources to `NAME.jsonl`.

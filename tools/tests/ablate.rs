@@ -32,7 +32,7 @@ fn variants_stand_in_one_table_that_its_seed_decides() {
     let path = |name: &str| folder.path().join(name);
     let first = ablate("methods", &path("first"));
     let names: Vec<String> = table(&first).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["base", "LoRA", "rsLoRA", "full"]);
+    assert_eq!(names, ["base", "LoRA", "rsLoRA", "DoRA", "bottleneck", "mixture", "full"]);
     assert_eq!(table(&ablate("methods", &path("again"))), table(&first));
     let losses = |run: &str| -> Vec<Value> {
         let report = std::fs::read(path(run).join("report.json")).unwrap();
@@ -40,13 +40,13 @@ fn variants_stand_in_one_table_that_its_seed_decides() {
         report["models"].as_array().unwrap().iter().map(|row| row["last_loss"].clone()).collect()
     };
     assert_eq!(losses("first"), losses("again"));
-    // The three methods are three.
+    // The methods are six.
     let told: std::collections::BTreeSet<String> = losses("first").iter().map(Value::to_string).collect();
-    assert_eq!(told.len(), 4, "{told:?}");
+    assert_eq!(told.len(), 7, "{told:?}");
     assert!(path("first/full/model.safetensors").exists() && path("first/LoRA/adapter_config.json").exists());
 
     let [first, again, both] = ["first", "again", "both"].map(path);
     codelsi(&["report", first.to_str().unwrap(), again.to_str().unwrap(), "--out", both.to_str().unwrap()]);
     let text = std::fs::read_to_string(both.join("report.md")).unwrap();
-    assert!(text.contains("| first LoRA |") && text.contains("| again full − again rsLoRA |"), "{text}");
+    assert!(text.contains("| first LoRA |") && text.contains("| again full − again mixture |"), "{text}");
 }

@@ -1,6 +1,7 @@
 //! What a training run is told: every flag of `codelsi train`, and the recipe that a resumed run must share.
 
 use codelsi_engine::{DType, Error, Result};
+use codelsi_model::adapter::{Method, Settings};
 use codelsi_model::config::Linear;
 use codelsi_model::template::Template;
 use serde_json::{Map, Value, json};
@@ -20,14 +21,14 @@ pub struct TrainOptions {
     pub replay_rows: usize,
     /// Where the adapter (or, with `full`, the model), `metrics.jsonl`, `recipe.json` and checkpoints go.
     pub out: PathBuf,
-    /// An adapter to go on from; its rank, alpha and linears are kept.
+    /// An adapter to go on from; its method, rank, alpha and linears are kept.
     pub from: Option<PathBuf>,
     /// Train every weight instead of an adapter.
     pub full: bool,
+    /// What the adapter is.
+    pub method: Method,
     pub rank: usize,
     pub alpha: f32,
-    /// Scale the adapter by alpha / √rank (arXiv 2312.03732) instead of alpha / rank.
-    pub rslora: bool,
     /// The adapted linears.
     pub targets: Vec<Linear>,
     /// Of the adapters' inputs.
@@ -117,9 +118,9 @@ impl Default for TrainOptions {
             out: PathBuf::new(),
             from: None,
             full: false,
+            method: Method::LORA,
             rank: 16,
             alpha: 32.0,
-            rslora: false,
             targets: Linear::ALL.to_vec(),
             dropout: 0.05,
             lr: 2e-4,
@@ -166,12 +167,18 @@ impl TrainOptions {
         }
     }
 
+    /// The adapter that is to be trained, but its values.
+    pub fn adapter(&self) -> Settings {
+        let TrainOptions { method, rank, alpha, dropout, .. } = *self;
+        Settings { method, rank, alpha, dropout, targets: self.targets.iter().copied().collect() }
+    }
+
     /// Everything that decides the result, for `recipe.json` and to be compared on resume.
     pub fn recipe(&self) -> Map<String, Value> {
         let recipe = json!({
             "model": self.model, "data": self.data,
             "replay": self.replay, "replay_rows": self.replay_rows, "from": self.from, "full": self.full,
-            "rank": self.rank, "alpha": written(self.alpha), "rslora": self.rslora, "dropout": written(self.dropout),
+            "rank": self.rank, "alpha": written(self.alpha), "method": self.method.to_string(), "dropout": written(self.dropout),
             "targets": self.targets.iter().map(|linear| linear.name()).collect::<Vec<_>>(),
             "lr": self.lr, "warmup": self.warmup, "weight_decay": written(self.weight_decay), "clip": self.clip,
             "epochs": self.epochs, "max_steps": self.max_steps,

@@ -15,9 +15,8 @@ use crate::work::step_flops;
 use codelsi_engine::memory::anonymous_bytes;
 use codelsi_engine::{At, Comm, DType, Device, Error, Label, Reduce, Result};
 use codelsi_kernels::roof;
-use codelsi_model::adapter::Adapter;
+use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::Config;
 use codelsi_model::parallel::{Cut, Split};
 use codelsi_model::tensor_writer::write_json;
 use codelsi_model::tokenizer::Tokenizer;
@@ -86,7 +85,7 @@ pub fn train(options: &TrainOptions, split: impl Into<Split>, tell: &mut dyn FnM
     let common = serde_json::to_vec(&(&recipe, &state)).map_err(|e| Error::new(e.to_string()));
     agree(device, &**comm, "recipe or checkpoint", [common])?;
 
-    let adapter = adapter(options, base.config(), resumed.as_deref())?;
+    let adapter = adapter(options, &base, resumed.as_deref())?;
     let start = match &resumed {
         Some(folder) if options.full => &Checkpoint::open(folder)?,
         _ => &base,
@@ -161,14 +160,20 @@ fn resumed(options: &TrainOptions) -> Result<Option<PathBuf>> {
 }
 
 /// The adapter to train: that of the checkpoint, of `from`, or a fresh one. None in full training.
-fn adapter(options: &TrainOptions, config: &Config, resumed: Option<&Path>) -> Result<Option<Adapter>> {
-    let TrainOptions { rank, alpha, rslora, dropout, seed, .. } = *options;
+fn adapter(options: &TrainOptions, base: &Checkpoint, resumed: Option<&Path>) -> Result<Option<Adapter>> {
+    let method = options.method;
     Ok(match resumed.or(options.from.as_deref()) {
         _ if options.full => None,
-        Some(folder) => Some(Adapter { dropout, ..Adapter::load(folder, config)? }),
-        None => {
-            Some(Adapter { rslora, ..Adapter::fresh(config, rank, alpha, dropout, &options.targets, seed)? })
+        Some(folder) => {
+            let mut adapter = Adapter::load(folder, base.config())?;
+            if ![Method::LORA, adapter.settings.method].contains(&method) {
+                let message = format!("holds {}, which does not go on as {method}", adapter.settings.method);
+                return Err(Error::io(folder, message));
+            }
+            adapter.settings.dropout = options.dropout;
+            Some(adapter)
         }
+        None => Some(Adapter::begun(base, &options.adapter(), options.seed)?),
     })
 }
 

@@ -14,17 +14,16 @@ use std::path::Path;
 /// Trained tensors by their names.
 pub type Weights = BTreeMap<String, Tensor>;
 
-/// Writes PEFT's two files of a trained adapter; `settings` is the adapter it was made of, `base` its model.
-pub fn write_adapter(folder: &Path, trained: &Weights, settings: &Adapter, base: &Path) -> Result<()> {
-    let factor = |path: &str, factor: char| {
-        let name = format!("{path}.lora_{factor}.weight");
+/// Writes PEFT's two files of a trained adapter; `made_of` is the adapter it was made of, `base` its model.
+pub fn write_adapter(folder: &Path, trained: &Weights, made_of: &Adapter, base: &Path) -> Result<()> {
+    let names = made_of.settings.method.tensors();
+    let tensor = |path: &str, name: &str| {
+        let name = format!("{path}.{name}");
         trained.get(&name).cloned().ok_or_else(|| Error::new(format!("the model has no `{name}`")))
     };
-    let pairs = settings
-        .pairs
-        .keys()
-        .map(|path| Ok((path.clone(), Pair { a: factor(path, 'A')?, b: factor(path, 'B')? })));
-    let adapter = Adapter { pairs: pairs.collect::<Result<_>>()?, ..settings.clone() };
+    let pair = |path: &String| Pair::made(made_of.settings.method, |i| tensor(path, names[i]));
+    let pairs = made_of.pairs.keys().map(|path| Ok((path.clone(), pair(path)?)));
+    let adapter = Adapter { pairs: pairs.collect::<Result<_>>()?, settings: made_of.settings.clone() };
     adapter.write(folder, &base.display().to_string())
 }
 

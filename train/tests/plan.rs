@@ -2,7 +2,7 @@
 
 use codelsi_engine::memory::Usage;
 use codelsi_engine::{DType, Device, Label};
-use codelsi_model::adapter::Adapter;
+use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::{Config, Linear};
 use codelsi_model::generate::{Limits, Request, generate};
@@ -70,7 +70,7 @@ fn step(
     options: &TrainOptions,
     micro_batches: &[Sequence],
 ) -> [Usage; 2] {
-    let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+    let adapter = Adapter::begun(base, &options.adapter(), 1).unwrap();
     let adapter = (!options.full).then_some(&adapter);
     let planner = Planner {
         device,
@@ -97,25 +97,46 @@ fn the_plan_of_a_step_is_the_software_gpu_s_books() {
         (2, 4, true, 0, DType::F32, true),
         (2, 2, false, 2, DType::BF16, true),
     ] {
-        let Some(device) = emulated() else { return };
-        let (_folder, base) = model(&config(layers, kv_heads, tied));
-        let checkpointing = Checkpointing::Layers(recompute);
-        let options = TrainOptions { checkpointing, compute, full, dropout: 0.1, ..TrainOptions::default() };
-        let [planned, run] = step(&device, &base, &options, &[sequence(24), sequence(24), sequence(24)]);
-        assert_eq!(
-            at_peak(planned),
-            at_peak(run),
-            "{layers} layers, {recompute} recomputed, tied: {tied}, full: {full}"
-        );
-        let Device::Cuda(cuda) = &device else { unreachable!("a software GPU") };
-        assert_eq!(cuda.emulator().unwrap().peak_bytes(), planned.peak, "what was really allocated");
-        assert!(planned.of(Label::Saved) > 0 && planned.of(Label::Moments) > 0);
+        let what = format!("{layers} layers, {recompute} recomputed, tied: {tied}, full: {full}");
+        let options = TrainOptions { full, ..options(recompute, compute) };
+        books_are_the_plan(&config(layers, kv_heads, tied), &options, &what);
     }
+    for (method, recompute, compute) in [
+        (DORA, 0, DType::BF16),
+        (DORA, 1, DType::F32),
+        (MIXTURE, 0, DType::BF16),
+        (MIXTURE, 2, DType::F32),
+        (Method::Bottleneck, 0, DType::BF16),
+        (Method::Bottleneck, 1, DType::F32),
+    ] {
+        let options = TrainOptions { method, ..options(recompute, compute) };
+        books_are_the_plan(&config(2, 2, false), &options, &format!("{method}, {compute:?}"));
+    }
+}
+
+const DORA: Method = Method::LowRank { rslora: false, dora: true };
+const MIXTURE: Method = Method::Mixture { experts: 3 };
+
+fn options(recompute: usize, compute: DType) -> TrainOptions {
+    let checkpointing = Checkpointing::Layers(recompute);
+    TrainOptions { checkpointing, compute, rank: 4, dropout: 0.1, ..TrainOptions::default() }
+}
+
+fn books_are_the_plan(config: &Config, options: &TrainOptions, what: &str) {
+    let Some(device) = emulated() else { return };
+    let (_folder, base) = model(config);
+    let [planned, run] = step(&device, &base, options, &[sequence(24), sequence(24), sequence(24)]);
+    assert_eq!(at_peak(planned), at_peak(run), "{what}");
+    let Device::Cuda(cuda) = &device else { unreachable!("a software GPU") };
+    assert_eq!(cuda.emulator().unwrap().peak_bytes(), planned.peak, "what was really allocated");
+    assert!(planned.of(Label::Saved) > 0 && planned.of(Label::Moments) > 0);
 }
 
 #[test]
 fn the_plan_of_a_generation_is_the_software_gpu_s_books() {
-    let Some(device) = emulated() else { return };
+    if emulated().is_none() {
+        return;
+    }
     let (_folder, base) = model(&config(2, 2, false));
     let request = |tokens: u32, n| Request {
         n,
@@ -124,11 +145,18 @@ fn the_plan_of_a_generation_is_the_software_gpu_s_books() {
     };
     let requests = [request(21, 2), request(9, 2), request(21, 2)];
     let limits = Limits { batch: 4, prefill: 8, page_size: 4, ..Limits::default() };
-    let planned = generation(&Split::from(&device), &base, DType::BF16, None, &requests, limits).unwrap();
-    let model = Llama::load(&device, &base, DType::BF16, Train::Nothing).unwrap();
-    generate(&device, &model, None, &requests, limits, &mut |_| {}).unwrap();
-    assert_eq!(at_peak(planned), at_peak(device.ledger().usage()));
-    assert!(planned.of(Label::Kv) > 0 && planned.of(Label::Graphs) > 0);
+    for method in [None, Some(Method::LORA), Some(DORA), Some(MIXTURE), Some(Method::Bottleneck)] {
+        let device = emulated().unwrap();
+        let settings = method.map(|method| TrainOptions { method, ..options(0, DType::BF16) }.adapter());
+        let adapter = settings.map(|settings| Adapter::begun(&base, &settings, 1).unwrap());
+        let split = Split::from(&device);
+        let planned = generation(&split, &base, DType::BF16, adapter.as_ref(), &requests, limits).unwrap();
+        let mut model = Llama::load(&device, &base, DType::BF16, Train::Nothing).unwrap();
+        adapter.iter().for_each(|adapter| model.attach(adapter, Train::Nothing).unwrap());
+        generate(&device, &model, None, &requests, limits, &mut |_| {}).unwrap();
+        assert_eq!(at_peak(planned), at_peak(device.ledger().usage()), "{method:?}");
+        assert!(planned.of(Label::Kv) > 0 && planned.of(Label::Graphs) > 0);
+    }
 }
 
 /// A card that is too small says what it holds and which flag would help.

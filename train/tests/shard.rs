@@ -1,12 +1,13 @@
 //! Layout shard: the bits of one rank, a fraction of its memory; and matrices that did not come are seen.
 
 mod common;
+mod every;
 mod on_ranks;
 
 use codelsi_engine::cuda::Properties;
 use codelsi_engine::memory::Usage;
 use codelsi_engine::{Comm, Ctx, DType, Device, Label, Ledger, Rank, Reduce, Result, Tensor, Threads};
-use codelsi_model::adapter::Adapter;
+use codelsi_model::adapter::{Adapter, Method, Settings};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::{Config, Linear};
 use codelsi_model::generate::{Completion, Limits, Request, Sampling, generate};
@@ -52,6 +53,17 @@ impl World {
 
     fn recompute(mut self, layers: usize) -> Self {
         self.options.checkpointing = Checkpointing::Layers(layers);
+        self
+    }
+
+    /// With an adapter of another method, in which nothing is zero.
+    fn method(mut self, method: Method) -> Self {
+        let settings = Settings { method, ..self.adapter.settings };
+        self.adapter = Adapter::begun(&self.base, &settings, 1).unwrap();
+        let shaken = |i: usize| 0.1 * (i as f32 * 0.7).sin();
+        for pair in self.adapter.pairs.values_mut() {
+            pair.b.slice_mut::<f32>().unwrap().iter_mut().enumerate().for_each(|(i, b)| *b = shaken(i));
+        }
         self
     }
 
@@ -148,12 +160,25 @@ fn shard_is_replicate_bit_for_bit_on_software_gpus() {
     if !has_emulator() {
         return;
     }
-    for (tied, recompute, compute, ranks) in [(false, 1, DType::BF16, 2), (true, 0, DType::F32, 3)] {
-        let mut world = World::new(tied, 3).recompute(recompute);
+    let lora = [(false, 1, DType::BF16, 2, Method::LORA), (true, 0, DType::F32, 3, Method::LORA)];
+    let others = every::METHODS.map(|method| (false, 1, DType::BF16, 2, method));
+    for (tied, recompute, compute, ranks, method) in lora.into_iter().chain(others) {
+        let mut world = World::new(tied, 3).recompute(recompute).method(method);
         world.options.compute = compute;
         let expected = world.steps(alone(&software_gpu())).unwrap();
         for rank in on_software_gpus(ranks, |rank| world.steps(sharded(rank))) {
-            assert!(rank.unwrap() == expected, "{ranks} ranks, tied: {tied}, {compute:?}");
+            assert!(rank.unwrap() == expected, "{ranks} ranks, tied: {tied}, {compute:?}, {method}");
+        }
+    }
+}
+
+#[test]
+fn shard_is_replicate_bit_for_bit_with_every_method() {
+    for method in every::METHODS {
+        let world = World::new(false, 4).recompute(1).method(method);
+        let expected = world.steps(alone(&Device::cpu())).unwrap();
+        for rank in on_ranks(3, |rank| world.steps(sharded(rank))) {
+            assert!(rank.unwrap() == expected, "{method}");
         }
     }
 }
@@ -174,7 +199,11 @@ fn first_layers_without_an_adapter_change_no_bit() {
 
 #[test]
 fn generation_in_lock_step_is_that_of_one_rank() {
-    let world = World::new(false, 1);
+    let worlds = every::METHODS.into_iter().chain([Method::LORA]).map(|m| World::new(false, 1).method(m));
+    worlds.for_each(|world| generation_is_that_of_one_rank(&world));
+}
+
+fn generation_is_that_of_one_rank(world: &World) {
     let request = |tokens: u32, n, seed| Request {
         n,
         sampling: Sampling { temperature: 0.8, seed, ..Sampling::default() },
@@ -185,12 +214,13 @@ fn generation_in_lock_step_is_that_of_one_rank() {
     let limits = Limits { batch: 4, prefill: 8, page_size: 4, ..Limits::default() };
     let run = |split: Split| -> Result<Vec<Vec<Completion>>> {
         let device = split.device().clone();
-        let model = Llama::load(split, &world.base, DType::F32, Train::Nothing)?;
+        let mut model = Llama::load(split, &world.base, DType::F32, Train::Nothing)?;
+        model.attach(&world.adapter, Train::Nothing)?;
         generate(&device, &model, None, &requests, limits, &mut |_| {})
     };
     let expected = run(alone(&Device::cpu())).unwrap();
     for rank in on_ranks(3, |rank| run(sharded(rank))) {
-        assert!(rank.unwrap() == expected);
+        assert!(rank.unwrap() == expected, "{}", world.adapter.settings.method);
     }
 }
 

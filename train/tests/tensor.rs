@@ -5,7 +5,7 @@ mod on_ranks;
 
 use codelsi_engine::comm::Host;
 use codelsi_engine::{Comm, DType, Device, Label, Rank, Reduce, Result, Tensor, Threads};
-use codelsi_model::adapter::Adapter;
+use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
 use codelsi_model::parallel::{Layout, Split};
@@ -69,9 +69,9 @@ fn near(a: &Left, b: &Left) {
 
 #[test]
 fn a_run_is_that_of_one_rank_but_for_rounding() {
-    for full in [false, true] {
+    for (full, method) in [(false, Method::LORA), (true, Method::LORA), (false, Method::Bottleneck)] {
         let folder = tempfile::tempdir().unwrap();
-        let options = options(folder.path(), full);
+        let options = TrainOptions { method, ..options(folder.path(), full) };
         let alone = run(1, Layout::Tensor, &options);
         let mut bits = None;
         for checkpointing in [Checkpointing::NONE, Checkpointing::ALL] {
@@ -79,6 +79,20 @@ fn a_run_is_that_of_one_rank_but_for_rounding() {
             let many = run(2, Layout::Tensor, &TrainOptions { out, checkpointing, ..options.clone() });
             near(&many, &alone);
             assert!(bits.replace(many.values.clone()).is_none_or(|before| before == many.values));
+        }
+    }
+}
+
+/// What their ranks cannot share is refused by name, before anything is trained.
+#[test]
+fn methods_that_are_not_cut_are_refused() {
+    for method in [Method::LowRank { rslora: false, dora: true }, Method::Mixture { experts: 2 }] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = TrainOptions { method, ..options(folder.path(), false) };
+        for ended in on_ranks(2, |rank| train(&options, Split::new(rank, Layout::Tensor), &mut |_| ())) {
+            let message = ended.unwrap_err().to_string();
+            let expected = format!("--layout tensor does not know {method}; use --layout replicate or shard");
+            assert!(message.contains(&expected) && !message.contains('\n'), "{message}");
         }
     }
 }

@@ -21,6 +21,22 @@ pub fn add<E: Storage>(y: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
     Ok(())
 }
 
+/// y = x where `of` is above 0, else 0.
+pub fn relu<E: Storage>(y: &mut Tensor, x: &Tensor, of: &Tensor) -> Result<()> {
+    let parts = x.slice::<E>()?.par_chunks(TASK).zip(of.slice::<E>()?.par_chunks(TASK));
+    y.slice_mut::<E>()?.par_chunks_mut(TASK).zip(parts).for_each(|(y, (x, of))| {
+        vectorize(
+            #[inline(always)]
+            || {
+                for ((y, x), of) in y.iter_mut().zip(x).zip(of) {
+                    *y = E::put(if of.get() > 0.0 { x.get() } else { 0.0 });
+                }
+            },
+        );
+    });
+    Ok(())
+}
+
 /// y = x, rounded to `To`.
 pub fn convert<From: Storage, To: Storage>(y: &mut Tensor, x: &Tensor) -> Result<()> {
     let x = x.slice::<From>()?.par_chunks(TASK);

@@ -4,7 +4,7 @@ use crate::cuda::{HEADERS, flat_grid, wide};
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{DType, Result, Tensor};
 
-/// Sums and conversions.
+/// Sums, activations and conversions.
 pub static SOURCE: Source = Source {
     name: "elementwise.cu",
     text: include_str!("elementwise.cu"),
@@ -17,6 +17,13 @@ pub fn add(cuda: &Cuda, y: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
     let n = a.shape().elements();
     let args = &mut [Arg::Out(y), Arg::In(a), Arg::In(b), Arg::I64(n as i64)];
     start(cuda, "add", a.dtype(), flat_grid(n, wide(a.dtype())), args)
+}
+
+/// y = x where `of` is above 0, else 0.
+pub fn relu(cuda: &Cuda, y: &mut Tensor, x: &Tensor, of: &Tensor) -> Result<()> {
+    let n = x.shape().elements();
+    let args = &mut [Arg::Out(y), Arg::In(x), Arg::In(of), Arg::I64(n as i64)];
+    start(cuda, "relu", x.dtype(), flat_grid(n, wide(x.dtype())), args)
 }
 
 /// y = x, from the one storage type to the other.

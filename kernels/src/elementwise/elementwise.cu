@@ -1,6 +1,6 @@
-// Sums and changes of storage type.
+// Sums, max(x, 0) and changes of storage type.
 //
-// math    add: y = a + b in f32, rounded once. convert: y = x, rounded to TO
+// math    add: y = a + b in f32, rounded once. relu: y = x where `of` is above 0, else 0. convert: y = x, rounded to TO
 // launch  one thread for one pack of each array, 256 threads a block; the last thread may have fewer elements
 // options E storage of what is read, TO storage of what `convert` writes
 #include "prelude.cuh"
@@ -20,6 +20,24 @@ extern "C" __global__ void add(E *y,       // (n)
         store(y + i, v);
     } else {
         for (; i < n; i++) y[i] = put<E>(get(a[i]) + get(b[i]));
+    }
+}
+
+extern "C" __global__ void relu(E *y,        // (n)
+                                const E *x,  // (n)
+                                const E *of, // (n)
+                                i64 n) {
+    constexpr int N = WIDE<E>;
+    i64 i = flat<N>();
+    if (i + N <= n) {
+        float v[N], sign[N];
+        load(v, x + i);
+        load(sign, of + i);
+#pragma unroll
+        for (int j = 0; j < N; j++) v[j] = sign[j] > 0.0f ? v[j] : 0.0f;
+        store(y + i, v);
+    } else {
+        for (; i < n; i++) y[i] = get(of[i]) > 0.0f ? x[i] : put<E>(0.0f);
     }
 }
 

@@ -1,6 +1,7 @@
-//! Sums and changes of storage type.
+//! Sums, max(x, 0) and changes of storage type.
 //!
-//! **math** `add`: y = a + b; da = db = dy. `cast`: y = x in another storage type; dx = dy in x's own.
+//! **math** `add`: y = a + b; da = db = dy. `relu`: y = max(x, 0); dx = dy where y > 0, else 0. `cast`: y = x in another
+//! storage type; dx = dy in x's own.
 //!
 //! **shapes** any, the same for all.
 //!
@@ -25,6 +26,14 @@ use half::bf16;
 /// When the shapes or storage types differ.
 pub fn add(cx: &Ctx, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     cx.apply_one(Add, &[a, b])
+}
+
+/// max(x, 0).
+///
+/// # Errors
+/// For integers.
+pub fn relu(cx: &Ctx, x: &Tensor) -> Result<Tensor> {
+    cx.apply_one(Relu, &[x])
 }
 
 /// `x` in storage type `dtype`; `x` itself when it has that type already.
@@ -75,6 +84,39 @@ impl Op for Add {
         let Some(dy) = &dy[0] else { return Ok(()) };
         dx.add(0, dy.clone())?;
         dx.add(1, dy.clone())
+    }
+}
+
+struct Relu;
+
+impl Relu {
+    /// x where `of` is above 0, else 0.
+    fn kept(cx: &Ctx, x: &Tensor, of: &Tensor) -> Result<Tensor> {
+        let mut y = cx.empty(*x.shape(), x.dtype());
+        match (cx.device(), x.dtype()) {
+            (Device::Cpu(_), DType::F32) => cpu::relu::<f32>(&mut y, x, of)?,
+            (Device::Cpu(_), DType::BF16) => cpu::relu::<bf16>(&mut y, x, of)?,
+            (Device::Cuda(cuda), DType::F32 | DType::BF16) => cuda::relu(cuda, &mut y, x, of)?,
+            (Device::Plan(_), DType::F32 | DType::BF16) => {}
+            (_, DType::I32) => return Err(Error::new("integers have no activation")),
+        }
+        Ok(y)
+    }
+}
+
+impl Op for Relu {
+    fn name(&self) -> &'static str {
+        "relu"
+    }
+
+    fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
+        let y = Relu::kept(cx, x[0], x[0])?;
+        save.keep(&y);
+        Ok(vec![y])
+    }
+
+    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+        dy[0].as_ref().map_or(Ok(()), |dy| dx.add(0, Relu::kept(cx, dy, &saved[0])?))
     }
 }
 

@@ -1,9 +1,9 @@
-//! Sums and casts of a few sizes.
+//! Sums, activations and casts of a few sizes.
 
 use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
 use codelsi_engine::DType;
 
-/// The declaration of `add` and `cast`.
+/// The declaration of `add`, `relu` and `cast`.
 pub static SPEC: Spec = Spec {
     name: "elementwise",
     cases,
@@ -18,7 +18,7 @@ pub static SPEC: Spec = Spec {
 
 fn cases(dtype: DType) -> Vec<Case> {
     let sizes = [(1, 1), (3, 17), (5, 5120)];
-    sizes.into_iter().flat_map(|(t, c)| [add(t, c, dtype), cast(t, c, dtype)]).collect()
+    sizes.into_iter().flat_map(|(t, c)| [add(t, c, dtype), relu(t, c, dtype), cast(t, c, dtype)]).collect()
 }
 
 fn add(t: usize, c: usize, dtype: DType) -> Case {
@@ -32,6 +32,20 @@ fn add(t: usize, c: usize, dtype: DType) -> Case {
         }),
         terms: 1,
         cost: Cost { bytes: (3 * t * c * dtype.size()) as f64, flops: (t * c) as f64 },
+    }
+}
+
+fn relu(t: usize, c: usize, dtype: DType) -> Case {
+    Case {
+        name: format!("relu T={t} C={c}"),
+        inputs: vec![Input::storage([t, c])],
+        run: Box::new(|cx, x| Ok(vec![super::relu(cx, x[0])?])),
+        reference: Box::new(|x| {
+            let data = x[0].data.iter().map(|x| x.max(0.0)).collect();
+            vec![Value { shape: x[0].shape, data }]
+        }),
+        terms: 1,
+        cost: Cost { bytes: (2 * t * c * dtype.size()) as f64, flops: (t * c) as f64 },
     }
 }
 

@@ -44,7 +44,7 @@ fn keep<T: Storage>(s: &mut [T], chosen: i32, rank: usize) {
 }
 
 /// `y = x ⊙ mask / (1 - p)`.
-pub(super) fn drop(y: &mut Tensor, x: &Tensor, dropout: &Dropout) -> Result<()> {
+pub(crate) fn drop(y: &mut Tensor, x: &Tensor, dropout: &Dropout) -> Result<()> {
     let columns = x.shape().as_matrix().1;
     let tokens = dropout.tokens.slice::<i32>()?;
     let keep = |t: usize, y: &mut [f32]| mask_row(y, tokens[t], dropout);

@@ -24,7 +24,7 @@
 //!
 //! **traffic** that of the plain products, plus T·R + R·(C + N) a target.
 
-mod cpu;
+pub(crate) mod cpu;
 mod cuda;
 pub mod spec;
 #[cfg(test)]
@@ -73,7 +73,7 @@ pub struct Dropout {
 
 impl Dropout {
     /// What the kept channels are scaled by.
-    fn up(&self) -> f32 {
+    pub(crate) fn up(&self) -> f32 {
         1.0 / (1.0 - self.p)
     }
 }

@@ -26,5 +26,18 @@ pub const BUGS: &[Bug] = &[
         "packs are read off their alignment",
         ["load(v, x + i);", "load(v, x + i + 1);"],
         (F32, "cast T=3 C=17"),
+    )
+    .nth(1),
+    Bug::new(
+        "elementwise.cu",
+        "what is below zero passes",
+        ["sign[j] > 0.0f ? v[j] : 0.0f", "v[j]"],
+        (BF16, "relu T=5 C=5120"),
+    ),
+    Bug::new(
+        "elementwise.cu",
+        "the gradient's own sign decides, in the last elements",
+        ["get(of[i]) > 0.0f", "get(x[i]) > 0.0f"],
+        (F32, "relu T=3 C=17"),
     ),
 ];

@@ -11,6 +11,8 @@
 mod adamw;
 mod bug;
 mod concat;
+mod dora;
+mod dropout;
 mod elementwise;
 mod embed;
 mod flash;
@@ -19,6 +21,7 @@ mod flash_paged;
 mod gemm;
 mod kvstore;
 mod lora;
+mod mixture;
 mod narrow;
 mod rmsnorm;
 mod rope;
@@ -40,6 +43,8 @@ use trial::Outcome;
 const OPS: &[(&str, &[&[Bug]])] = &[
     ("adamw", &[adamw::BUGS]),
     ("concat", &[concat::BUGS]),
+    ("dora", &[dora::BUGS]),
+    ("dropout", &[dropout::BUGS]),
     ("elementwise", &[elementwise::BUGS]),
     ("embed", &[embed::BUGS]),
     ("flash", &[flash::BUGS, flash_backward::BUGS]),
@@ -47,6 +52,7 @@ const OPS: &[(&str, &[&[Bug]])] = &[
     ("gemm", &[gemm::BUGS]),
     ("kvstore", &[kvstore::BUGS]),
     ("lora", &[lora::BUGS, narrow::BUGS]),
+    ("mixture", &[mixture::BUGS]),
     ("rmsnorm", &[rmsnorm::BUGS]),
     ("rope", &[rope::BUGS]),
     ("sample", &[sample::BUGS]),

@@ -1,42 +1,56 @@
-//! LoRA adapters.
-//!
-//! Every adapted linear has a pair A (R, in) and B (out, R), and computes W x + s B (A x) with s = alpha / R, or
-//! alpha / √R with rank-stabilized scaling (arXiv 2312.03732).
+//! Adapters: small trained tensors that change what a frozen model computes. [`method`] says how.
 
+pub mod method;
 mod peft;
 
+use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Linear};
 use codelsi_engine::rng::{Key, unit};
-use codelsi_engine::{DType, Device, Error, Label, Result, Tensor};
+use codelsi_engine::{At, Ctx, DType, Device, Label, Result, Tensor};
+use codelsi_kernels::dora;
+use codelsi_kernels::lora::Target;
+pub use method::{Method, Settings};
 use rayon::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// Low-rank changes to the same linears of every layer.
+/// An adapter and its values.
 #[derive(Clone)]
 pub struct Adapter {
-    /// R.
-    pub rank: usize,
-    pub alpha: f32,
-    /// The probability with which training drops an input of A.
-    pub dropout: f32,
-    /// Scale by alpha / √R instead of alpha / R.
-    pub rslora: bool,
-    pub targets: BTreeSet<Linear>,
-    /// By the linear's path, e.g. `model.layers.0.self_attn.q_proj`; all F32.
+    pub settings: Settings,
+    /// By the path of what they change, e.g. `model.layers.0.self_attn.q_proj`; all F32.
     pub pairs: BTreeMap<String, Pair>,
 }
 
-/// The factors of one linear's change.
+/// The tensors of one place, as [`Method::tensors`] names them.
 #[derive(Clone)]
 pub struct Pair {
-    /// (R, in)
+    /// (R, in), of a mixture (E·R, in): the experts' A below each other.
     pub a: Tensor,
-    /// (out, R)
+    /// (out, R), of a mixture (out, E·R).
     pub b: Tensor,
+    /// What goes beside the two: DoRA's magnitudes (out), a mixture's router (E, in).
+    pub beside: Option<Tensor>,
+}
+
+impl Pair {
+    /// In the method's order.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.a, &self.b].into_iter().chain(&self.beside)
+    }
+
+    /// A pair of what `of` gives for each tensor's place in the method's order.
+    ///
+    /// # Errors
+    /// Those of `of`.
+    pub fn made(method: Method, mut of: impl FnMut(usize) -> Result<Tensor>) -> Result<Self> {
+        let (a, b) = (of(0)?, of(1)?);
+        let beside = (method.tensors().len() > 2).then(|| of(2)).transpose()?;
+        Ok(Pair { a, b, beside })
+    }
 }
 
 impl Adapter {
-    /// An adapter that changes nothing yet: A uniform in ±1/√in (Kaiming with a = √5, as PEFT), B zero.
+    /// LoRA that changes nothing yet: see [`Adapter::begun`].
     ///
     /// # Errors
     /// When the rank is 0 or no linear is named.
@@ -48,23 +62,10 @@ impl Adapter {
         targets: &[Linear],
         seed: u64,
     ) -> Result<Self> {
-        let mut adapter = Adapter::sized(&Device::cpu(), config, rank, alpha, dropout, targets)?;
-        for layer in 0..config.layers {
-            for &linear in targets {
-                let Some(Pair { a, .. }) = adapter.pairs.get_mut(&linear.path(layer)) else { continue };
-                // Steps count from 0; the last one's numbers are nobody else's.
-                let site = (layer * Linear::ALL.len() + linear as usize) as u32;
-                fill_uniform(
-                    a.slice_mut()?,
-                    config.linear_shape(linear).1,
-                    Key { seed, step: u32::MAX, site },
-                );
-            }
-        }
-        Ok(adapter)
+        Adapter::random(config, &Settings::lora(rank, alpha, dropout, targets), seed)
     }
 
-    /// An adapter of the same sizes on `device`, for the planning device above all: A has arbitrary content, B is zero.
+    /// LoRA of these sizes on `device`, for the planning device above all: see [`Adapter::of_size`].
     ///
     /// # Errors
     /// As [`Adapter::fresh`].
@@ -76,20 +77,65 @@ impl Adapter {
         dropout: f32,
         targets: &[Linear],
     ) -> Result<Self> {
-        if rank == 0 || targets.is_empty() {
-            return Err(Error::new("an adapter needs a rank of at least 1 and at least one linear"));
-        }
-        let mut pairs = BTreeMap::new();
-        for layer in 0..config.layers {
-            for &linear in targets {
-                let (out, inner) = config.linear_shape(linear);
-                let a = device.empty(Label::Adapters, [rank, inner], DType::F32);
-                let b = device.zeros(Label::Adapters, [out, rank], DType::F32);
-                pairs.insert(linear.path(layer), Pair { a, b });
+        Adapter::of_size(device, config, &Settings::lora(rank, alpha, dropout, targets))
+    }
+
+    /// An adapter that changes nothing of `base` yet: A, W_down and routers uniform in ±1/√in (Kaiming with a = √5, as
+    /// PEFT), B and W_up zero, and DoRA's magnitudes the lengths of the rows that `base` has.
+    ///
+    /// # Errors
+    /// When the rank is 0, no linear is named, or a weight cannot be read.
+    pub fn begun(base: &Checkpoint, settings: &Settings, seed: u64) -> Result<Self> {
+        let mut adapter = Adapter::random(base.config(), settings, seed)?;
+        if let Method::LowRank { dora: true, .. } = settings.method {
+            let cx = Ctx::inference(&Device::cpu());
+            for (path, Pair { a, b, beside }) in &mut adapter.pairs {
+                let w = base.copy_f32(cx.device(), &format!("{path}.weight"))?;
+                let target = Target { w: &w, a, b, scale: 0.0 };
+                *beside = Some(dora::norms(&cx, &target).at(path)?);
             }
         }
-        let targets = targets.iter().copied().collect();
-        Ok(Adapter { rank, alpha, dropout, rslora: false, targets, pairs })
+        Ok(adapter)
+    }
+
+    /// An adapter of these sizes on `device`: B and W_up are zero, the others have arbitrary content.
+    ///
+    /// # Errors
+    /// When the rank is 0 or no linear is named.
+    pub fn of_size(device: &Device, config: &Config, settings: &Settings) -> Result<Self> {
+        settings.check()?;
+        let pair = |width| {
+            let shapes = settings.shapes(width);
+            Pair::made(settings.method, |i| {
+                let shape = &shapes[i][..];
+                Ok(match i {
+                    1 => device.zeros(Label::Adapters, shape, DType::F32),
+                    _ => device.empty(Label::Adapters, shape, DType::F32),
+                })
+            })
+        };
+        let pairs = settings.places(config).into_iter().map(|(path, width)| Ok((path, pair(width)?)));
+        Ok(Adapter { pairs: pairs.collect::<Result<_>>()?, settings: settings.clone() })
+    }
+
+    /// What can be made without the base's weights.
+    fn random(config: &Config, settings: &Settings, seed: u64) -> Result<Self> {
+        let mut adapter = Adapter::of_size(&Device::cpu(), config, settings)?;
+        for layer in 0..config.layers {
+            let linears = Linear::ALL.map(|linear| linear.path(layer));
+            let blocks = method::Block::NAMES.map(|name| method::Block::path(name, layer));
+            for (place, path) in linears.iter().chain(&blocks).enumerate() {
+                let Some(Pair { a, beside, .. }) = adapter.pairs.get_mut(path) else { continue };
+                // Linears alone or blocks alone are adapted: both count from 0.
+                let site = (layer * Linear::ALL.len() + place % Linear::ALL.len()) as u32;
+                // Steps count from 0; the last ones' numbers are nobody else's.
+                for (t, step) in [a].into_iter().chain(beside).zip([u32::MAX, u32::MAX - 1]) {
+                    let inner = t.shape().as_matrix().1;
+                    fill_uniform(t.slice_mut()?, inner, Key { seed, step, site });
+                }
+            }
+        }
+        Ok(adapter)
     }
 
     /// The same adapter's sizes, for the planning device.
@@ -98,21 +144,17 @@ impl Adapter {
     /// None that is known.
     pub fn without_values(&self) -> Result<Self> {
         let device = Device::plan();
-        let sized = |t: &Tensor| t.to(&device, Label::Adapters);
-        let pair = |p: &Pair| Ok(Pair { a: sized(&p.a)?, b: sized(&p.b)? });
+        let pair = |p: &Pair| {
+            let tensors: Vec<&Tensor> = p.tensors().collect();
+            Pair::made(self.settings.method, |i| tensors[i].to(&device, Label::Adapters))
+        };
         let pairs = self.pairs.iter().map(|(path, p)| Ok((path.clone(), pair(p)?)));
-        Ok(Adapter { pairs: pairs.collect::<Result<_>>()?, ..self.clone() })
-    }
-
-    /// s for a pair of rank `rank`.
-    pub fn scaling(&self, rank: usize) -> f32 {
-        let rank = rank as f64;
-        (self.alpha as f64 / if self.rslora { rank.sqrt() } else { rank }) as f32
+        Ok(Adapter { pairs: pairs.collect::<Result<_>>()?, settings: self.settings.clone() })
     }
 
     /// Number of trainable values.
     pub fn parameters(&self) -> usize {
-        self.pairs.values().map(|p| p.a.shape().elements() + p.b.shape().elements()).sum()
+        self.pairs.values().flat_map(Pair::tensors).map(|t| t.shape().elements()).sum()
     }
 }
 
@@ -130,6 +172,9 @@ fn fill_uniform(a: &mut [f32], inner: usize, key: Key) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::llama::{Batch, ForwardOptions, Llama, Train};
+    use crate::synthetic;
+    use std::path::Path;
 
     pub(crate) fn config() -> Config {
         Config {
@@ -165,7 +210,55 @@ pub(crate) mod tests {
             again.pairs["model.layers.1.self_attn.q_proj"].a.bytes().unwrap(),
             pair.a.bytes().unwrap()
         );
-        let rslora = Adapter { rslora: true, ..adapter };
-        assert_eq!(rslora.scaling(64), 2.0);
+        let method = Method::LowRank { rslora: true, dora: false };
+        assert_eq!(Settings { method, ..adapter.settings }.scaling(), 2.0);
+    }
+
+    fn logits(base: &Checkpoint, adapter: Option<&Adapter>, train: Train) -> Vec<f32> {
+        let device = Device::cpu();
+        let mut model = Llama::load(&device, base, DType::F32, Train::Nothing).unwrap();
+        adapter.iter().for_each(|adapter| model.attach(adapter, train).unwrap());
+        let (cx, batch) = (Ctx::inference(&device), Batch::new(&device, &[&[1, 40, 7, 90]]).unwrap());
+        let h = model.forward(&cx, &batch, ForwardOptions::default()).unwrap();
+        model.logits(&cx, &model.normed(&cx, &h).unwrap()).unwrap().to_vec::<f32>().unwrap()
+    }
+
+    #[test]
+    fn the_lengths_settled_for_serving_are_those_that_training_forms() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/dora");
+        let base = Checkpoint::open(folder.join("model")).unwrap();
+        let adapter = Adapter::load(folder.join("adapter"), base.config()).unwrap();
+        let [served, trained] = [Train::Nothing, Train::Adapters].map(|t| logits(&base, Some(&adapter), t));
+        assert!(served == trained && served != logits(&base, None, Train::Nothing));
+    }
+
+    /// Magnitudes are the lengths of the base's rows; experts and routers differ from each other.
+    #[test]
+    fn a_begun_adapter_of_any_method_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let tiny = Config { layers: 2, ..synthetic::config("tiny").unwrap() };
+        synthetic::make(folder.path(), &tiny, 1, &mut |_, _| {}).unwrap();
+        let base = Checkpoint::open(folder.path()).unwrap();
+        let logits = |adapter: Option<&Adapter>| logits(&base, adapter, Train::Nothing);
+        let expected = logits(None);
+        let lora = Settings::lora(4, 8.0, 0.0, &Linear::ALL);
+        for method in [
+            Method::LowRank { rslora: false, dora: true },
+            Method::Mixture { experts: 3 },
+            Method::Bottleneck,
+        ] {
+            let adapter = Adapter::begun(&base, &Settings { method, ..lora.clone() }, 1).unwrap();
+            assert!(logits(Some(&adapter)) == expected, "{method}");
+            let values = |t: &Tensor| t.to_vec::<f32>().unwrap();
+            let firsts = adapter
+                .pairs
+                .values()
+                .flat_map(|p| [values(&p.a)[0], values(p.tensors().last().unwrap())[0]]);
+            let firsts: Vec<f32> = firsts.filter(|&x| x != 0.0).collect();
+            let distinct: std::collections::BTreeSet<u32> = firsts.iter().map(|x| x.to_bits()).collect();
+            assert_eq!(distinct.len(), firsts.len(), "{method}: {firsts:?}");
+        }
+        let none = Settings { method: Method::Mixture { experts: 0 }, ..lora };
+        assert!(Adapter::begun(&base, &none, 1).err().unwrap().to_string().contains("at least one expert"));
     }
 }

@@ -1,6 +1,7 @@
-//! Adapters as PEFT stores them: `adapter_config.json` and `adapter_model.safetensors`.
+//! Adapters as PEFT stores them: `adapter_config.json` and `adapter_model.safetensors`. Methods that PEFT does not know
+//! are stored alike under a `peft_type` of our own, which it refuses.
 
-use super::{Adapter, Pair};
+use super::{Adapter, Method, Pair, Settings};
 use crate::config::{Config, Linear};
 use crate::folder::replace;
 use crate::part::Part;
@@ -25,10 +26,10 @@ impl Adapter {
         let folder = folder.as_ref();
         let path = folder.join("adapter_config.json");
         let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let settings = Settings::parse(&text).at(path.display().to_string())?;
+        let stored = Stored::parse(&text).at(path.display().to_string())?;
         let path = folder.join("adapter_model.safetensors");
         let file = TensorFile::open(&path)?;
-        settings.with_pairs(&file, config).at(path.display().to_string())
+        stored.with_pairs(&file, config).at(path.display().to_string())
     }
 
     /// Writes the folder, atomically, over an older adapter if there is one. `base` is what the adapter is for, a path or a name.
@@ -45,11 +46,11 @@ impl Adapter {
     /// When they cannot be written.
     pub fn write(&self, folder: &Path, base: &str) -> Result<()> {
         write_json(folder.join("adapter_config.json"), &self.to_json(base))?;
-        let tensors: BTreeMap<String, &Tensor> = self
-            .pairs
-            .iter()
-            .flat_map(|(path, pair)| [(tensor_name(path, 'A'), &pair.a), (tensor_name(path, 'B'), &pair.b)])
-            .collect();
+        let names = self.settings.method.tensors();
+        let of_place = |(path, pair): (&String, &'_ Pair)| -> Vec<(String, Tensor)> {
+            names.iter().zip(pair.tensors()).map(|(name, t)| (tensor_name(path, name), t.clone())).collect()
+        };
+        let tensors: BTreeMap<String, Tensor> = self.pairs.iter().flat_map(of_place).collect();
         let specs: Vec<Spec> = tensors
             .iter()
             .map(|(name, t)| Spec { name: name.clone(), dtype: Dtype::F32, shape: t.shape().to_vec() })
@@ -59,28 +60,47 @@ impl Adapter {
         })
     }
 
-    /// The settings that PEFT needs; it has defaults for the rest.
+    /// The settings that PEFT needs, which has defaults for the rest; or those of a method of our own.
     fn to_json(&self, base: &str) -> Value {
-        let whole = self.alpha.fract() == 0.0;
-        json!({
-            "alpha_pattern": {},
-            "base_model_name_or_path": base,
-            "bias": "none",
-            "fan_in_fan_out": false,
-            "inference_mode": true,
-            "init_lora_weights": true,
-            "layers_to_transform": null,
-            "lora_alpha": if whole { json!(self.alpha as i64) } else { json!(self.alpha) },
-            "lora_dropout": shortest(self.dropout),
-            "modules_to_save": null,
-            "peft_type": "LORA",
-            "r": self.rank,
-            "rank_pattern": {},
-            "target_modules": self.targets.iter().map(|linear| linear.name()).collect::<Vec<_>>(),
-            "task_type": "CAUSAL_LM",
-            "use_dora": false,
-            "use_rslora": self.rslora,
-        })
+        let Settings { method, rank, alpha, dropout, targets } = &self.settings;
+        let alpha = if alpha.fract() == 0.0 { json!(*alpha as i64) } else { json!(alpha) };
+        let targets: Vec<&str> = targets.iter().map(|linear| linear.name()).collect();
+        match *method {
+            Method::LowRank { rslora, dora } => json!({
+                "alpha_pattern": {},
+                "base_model_name_or_path": base,
+                "bias": "none",
+                "fan_in_fan_out": false,
+                "inference_mode": true,
+                "init_lora_weights": true,
+                "layers_to_transform": null,
+                "lora_alpha": alpha,
+                "lora_dropout": shortest(*dropout),
+                "modules_to_save": null,
+                "peft_type": "LORA",
+                "r": rank,
+                "rank_pattern": {},
+                "target_modules": targets,
+                "task_type": "CAUSAL_LM",
+                "use_dora": dora,
+                "use_rslora": rslora,
+            }),
+            Method::Mixture { experts } => json!({
+                "base_model_name_or_path": base,
+                "experts": experts,
+                "lora_alpha": alpha,
+                "lora_dropout": shortest(*dropout),
+                "peft_type": MIXTURE,
+                "r": rank,
+                "target_modules": targets,
+            }),
+            Method::Bottleneck => json!({
+                "base_model_name_or_path": base,
+                "lora_dropout": shortest(*dropout),
+                "peft_type": BOTTLENECK,
+                "r": rank,
+            }),
+        }
     }
 }
 
@@ -89,22 +109,23 @@ fn shortest(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(x.into())
 }
 
-fn tensor_name(path: &str, factor: char) -> String {
-    format!("{PEFT_PREFIX}{path}.lora_{factor}.weight")
+fn tensor_name(path: &str, name: &str) -> String {
+    format!("{PEFT_PREFIX}{path}.{name}")
 }
 
+/// `peft_type` of what PEFT does not know.
+const MIXTURE: &str = "CODELSI_MIXTURE";
+const BOTTLENECK: &str = "CODELSI_BOTTLENECK";
+
 /// What `adapter_config.json` says.
-struct Settings {
-    rank: usize,
-    alpha: f32,
-    dropout: f32,
-    rslora: bool,
-    /// None when PEFT left the choice of modules to a pattern.
-    targets: Option<BTreeSet<Linear>>,
+struct Stored {
+    settings: Settings,
+    /// PEFT left the choice of modules to a pattern: the file's tensors tell.
+    by_name: bool,
 }
 
 /// Settings that change what an adapter computes. Only their empty values are supported.
-const REFUSED: [&str; 20] = [
+const REFUSED: [&str; 19] = [
     "alora_invocation_tokens",
     "alpha_pattern",
     "arrow_config",
@@ -121,21 +142,29 @@ const REFUSED: [&str; 20] = [
     "target_parameters",
     "trainable_token_indices",
     "use_bdlora",
-    "use_dora",
     "use_qalora",
     "velora_config",
     "bias",
 ];
 
-impl Settings {
+impl Stored {
     fn parse(text: &str) -> Result<Self> {
         let json: Map<String, Value> =
             serde_json::from_str(text).map_err(|e| Error::new(format!("not a JSON object: {e}")))?;
         let get = |key: &str| json.get(key).filter(|v| !v.is_null());
         let refuse = |key: &str, value: &Value| Err(Error::new(format!("`{key}` is {value}: not supported")));
-        if let Some(kind) = get("peft_type").filter(|&kind| kind != "LORA") {
-            return refuse("peft_type", kind);
-        }
+        let on = |key: &str| get(key).and_then(Value::as_bool).unwrap_or(false);
+        let size = |key: &str, most: u64| {
+            let size = get(key).and_then(Value::as_u64).filter(|n| (1..=most).contains(n));
+            size.map(|n| n as usize)
+                .ok_or_else(|| Error::new(format!("`{key}` is missing or no number from 1 to {most}")))
+        };
+        let method = match get("peft_type") {
+            Some(kind) if kind == MIXTURE => Method::Mixture { experts: size("experts", 1 << 10)? },
+            Some(kind) if kind == BOTTLENECK => Method::Bottleneck,
+            Some(kind) if kind != "LORA" => return refuse("peft_type", kind),
+            _ => Method::LowRank { rslora: on("use_rslora"), dora: on("use_dora") },
+        };
         for key in REFUSED {
             if let Some(value) = get(key).filter(|value| !is_empty(value)) {
                 return refuse(key, value);
@@ -151,43 +180,46 @@ impl Settings {
             let x = get(key).map_or(default, Value::as_f64);
             x.filter(|x| x.is_finite()).ok_or_else(|| Error::new(format!("`{key}` is missing or no number")))
         };
-        let rank = get("r").and_then(Value::as_u64).filter(|r| (1..=1 << 16).contains(r));
         let dropout = number("lora_dropout", Some(0.0))?;
         if !(0.0..1.0).contains(&dropout) {
             return Err(Error::new(format!("`lora_dropout` is {dropout}, not from 0 to 1")));
         }
-        Ok(Settings {
-            rank: rank.ok_or_else(|| Error::new("`r` is missing or no rank"))? as usize,
-            alpha: number("lora_alpha", None)? as f32,
-            dropout: dropout as f32,
-            rslora: get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
-            targets: get("target_modules").and_then(Value::as_array).map(|t| targets(t)).transpose()?,
+        // A bottleneck has no alpha, and stands beside no linear.
+        let bottleneck = method == Method::Bottleneck;
+        let named = get("target_modules").and_then(Value::as_array).map(|t| targets(t)).transpose()?;
+        Ok(Stored {
+            by_name: named.is_none() && !bottleneck,
+            settings: Settings {
+                method,
+                rank: size("r", 1 << 16)?,
+                alpha: number("lora_alpha", bottleneck.then_some(1.0))? as f32,
+                dropout: dropout as f32,
+                targets: named.unwrap_or_else(|| Linear::ALL.into()),
+            },
         })
     }
 
-    fn with_pairs(self, file: &TensorFile, config: &Config) -> Result<Adapter> {
-        let targets = match self.targets {
-            Some(targets) => targets,
-            None => named_in(file),
-        };
-        let Settings { rank, alpha, dropout, rslora, .. } = self;
-        let mut expected = BTreeMap::new();
-        for layer in 0..config.layers {
-            for &linear in &targets {
-                let (out, inner) = config.linear_shape(linear);
-                expected.insert(tensor_name(&linear.path(layer), 'A'), [rank, inner]);
-                expected.insert(tensor_name(&linear.path(layer), 'B'), [out, rank]);
-            }
+    fn with_pairs(mut self, file: &TensorFile, config: &Config) -> Result<Adapter> {
+        if self.by_name {
+            self.settings.targets = named_in(file);
         }
-        check(file, &expected)?;
-        let device = Device::cpu();
-        let tensor = |path: &str, factor| {
-            file.tensor(&device, Label::Adapters, &tensor_name(path, factor), &Part::Whole, DType::F32)
+        let settings = self.settings;
+        let (names, places) = (settings.method.tensors(), settings.places(config));
+        let of_place = |(path, width): &(String, (usize, usize))| -> Vec<(String, Vec<usize>)> {
+            let shapes = settings.shapes(*width);
+            names.iter().zip(shapes).map(|(name, shape)| (tensor_name(path, name), shape)).collect()
         };
-        let paths = (0..config.layers).flat_map(|layer| targets.iter().map(move |linear| linear.path(layer)));
-        let pairs =
-            paths.map(|path| Ok((path.clone(), Pair { a: tensor(&path, 'A')?, b: tensor(&path, 'B')? })));
-        Ok(Adapter { rank, alpha, dropout, rslora, pairs: pairs.collect::<Result<_>>()?, targets })
+        check(file, &places.iter().flat_map(of_place).collect())?;
+        let device = Device::cpu();
+        let tensor = |path: &str, i: usize| {
+            let name = tensor_name(path, names[i]);
+            file.tensor(&device, Label::Adapters, &name, &Part::Whole, DType::F32)
+        };
+        let pair = |(path, _): (String, _)| {
+            let pair = Pair::made(settings.method, |i| tensor(&path, i))?;
+            Ok((path, pair))
+        };
+        Ok(Adapter { pairs: places.into_iter().map(pair).collect::<Result<_>>()?, settings })
     }
 }
 
@@ -212,12 +244,12 @@ fn named_in(file: &TensorFile) -> BTreeSet<Linear> {
     names.filter_map(|(_, linear)| linear.parse().ok()).collect()
 }
 
-fn check(file: &TensorFile, expected: &BTreeMap<String, [usize; 2]>) -> Result<()> {
+fn check(file: &TensorFile, expected: &BTreeMap<String, Vec<usize>>) -> Result<()> {
     let mut misfits = Vec::new();
     for (name, shape) in expected {
         match file.entries().get(name) {
             None => misfits.push(format!("`{name}` is missing")),
-            Some(entry) if entry.shape != shape => {
+            Some(entry) if entry.shape != *shape => {
                 misfits.push(format!("`{name}` is {:?}, expected {:?}", entry.shape, shape));
             }
             Some(_) => {}
@@ -243,7 +275,8 @@ mod tests {
             let Some(reference) = shared(&format!("reference/{case}")) else { return };
             let config = Config::load(reference.join("model")).unwrap();
             let adapter = Adapter::load(reference.join("adapter"), &config).unwrap();
-            assert_eq!((adapter.rank, adapter.scaling(16), adapter.pairs.len()), (16, 2.0, 14));
+            let settings = &adapter.settings;
+            assert_eq!((settings.rank, settings.scaling(), adapter.pairs.len()), (16, 2.0, 14));
             let folder = tempfile::tempdir().unwrap();
             adapter.save(folder.path().join("copy"), "../model").unwrap();
             let read = |path: &Path| fs::read(path.join("adapter_model.safetensors")).unwrap();
@@ -263,11 +296,30 @@ mod tests {
     }
 
     #[test]
+    fn every_method_s_files_are_read_as_what_they_were_written_from() {
+        for case in ["dora", "mixture", "bottleneck"] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens").join(case);
+            let config = Config::load(folder.join("model")).unwrap();
+            let adapter = Adapter::load(folder.join("adapter"), &config).unwrap();
+            let copy = tempfile::tempdir().unwrap();
+            adapter.save(copy.path().join("copy"), "base").unwrap();
+            let read = |path: &Path| fs::read(path.join("adapter_model.safetensors")).unwrap();
+            assert!(read(&copy.path().join("copy")) == read(&folder.join("adapter")), "{case}");
+            let again = Adapter::load(copy.path().join("copy"), &config).unwrap();
+            assert_eq!(again.settings, adapter.settings);
+            let text = fs::read_to_string(copy.path().join("copy/adapter_config.json")).unwrap();
+            let json: Value = serde_json::from_str(&text).unwrap();
+            let of_peft = case == "dora" && json["use_dora"] == true;
+            assert_eq!(json["peft_type"] == "LORA", of_peft, "PEFT refuses what it does not know: {text}");
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_named_in_one_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("adapter");
         Adapter::fresh(&config(), 4, 8.0, 0.05, &[Linear::K], 1).unwrap().save(&path, "base").unwrap();
-        assert_eq!(Adapter::load(&path, &config()).unwrap().dropout, 0.05);
+        assert_eq!(Adapter::load(&path, &config()).unwrap().settings.dropout, 0.05);
         let refused = |config: Config| Adapter::load(&path, &config).err().unwrap().to_string();
         let message = refused(Config { layers: 4, hidden: 16, ..config() });
         assert!(
@@ -278,7 +330,7 @@ mod tests {
 
         let text = fs::read_to_string(path.join("adapter_config.json")).unwrap();
         for (key, value) in [
-            ("use_dora", json!(true)),
+            ("use_qalora", json!(true)),
             ("modules_to_save", json!(["lm_head"])),
             ("bias", json!("all")),
             ("alpha_pattern", json!({"q_proj": 1})),

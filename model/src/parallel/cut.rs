@@ -10,6 +10,7 @@
 //! | o down | columns | columns | copied | dB |
 
 use super::{Layout, Split};
+use crate::adapter::Method;
 use crate::config::{Config, Linear};
 use crate::part::Part;
 use codelsi_engine::{Comm, Ctx, DType, Device, Error, Label, Result, Tensor};
@@ -47,6 +48,19 @@ impl Split {
         even("attention heads", config.heads)?;
         even("key and value heads", config.kv_heads)?;
         even("channels of the MLP", config.intermediate)
+    }
+
+    /// Refuses an adapter that the ranks cannot share.
+    ///
+    /// # Errors
+    /// Naming the method, and the layouts that know it.
+    pub(crate) fn check_method(&self, method: Method) -> Result<()> {
+        match (self.layout, method) {
+            (Layout::Tensor, Method::LowRank { dora: true, .. } | Method::Mixture { .. }) => Err(Error::new(
+                format!("--layout tensor does not know {method}; use --layout replicate or shard"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// How the tensor of that name is cut: a checkpoint's weight, or `{linear}.lora_A.weight`.
@@ -222,7 +236,8 @@ mod tests {
         }
         let cuts = ["model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"].map(|n| split.cut(n));
         assert_eq!(cuts, [Cut::Rows, Cut::Rows, Cut::Whole]);
-        assert_eq!(layer("input_layernorm"), Cut::Whole);
+        let copied = ["input_layernorm", "self_attn.adapter.down", "mlp.adapter.up"].map(layer);
+        assert_eq!(copied, [Cut::Whole; 3]);
         assert_eq!(Split::from(&Device::cpu()).cut("lm_head.weight"), Cut::Whole);
     }
 

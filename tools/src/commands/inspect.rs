@@ -3,7 +3,7 @@
 use crate::output::Output;
 use clap::Args;
 use codelsi_engine::{Error, Result};
-use codelsi_model::adapter::Adapter;
+use codelsi_model::adapter::{Adapter, Settings};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::tokenizer::Tokenizer;
 use serde_json::json;
@@ -52,9 +52,9 @@ pub fn run(args: &Inspect, out: &Output) -> Result<()> {
         }
         if let Some(a) = &adapter {
             let share = 100.0 * trainable as f64 / total as f64;
+            let Settings { method, rank, alpha, .. } = &a.settings;
             println!(
-                "  adapter       rank {}, alpha {}: {trainable}, {share:.4} % of {total}",
-                a.rank, a.alpha
+                "  adapter       {method}, rank {rank}, alpha {alpha}: {trainable}, {share:.4} % of {total}"
             );
         }
     }
@@ -65,6 +65,7 @@ pub fn run(args: &Inspect, out: &Output) -> Result<()> {
             "dtype": format!("{:?}", checkpoint.dtype()), "layers": c.layers, "hidden": c.hidden,
             "intermediate": c.intermediate, "heads": c.heads, "kv_heads": c.kv_heads, "head_dim": c.head_dim,
             "vocab": c.vocab, "tied": c.tied, "positions": c.max_positions,
+            "method": adapter.map(|a| a.settings.method.to_string()),
         }),
     );
     Ok(())

@@ -3,9 +3,10 @@
 use crate::model_args::{Loaded, ModelArgs};
 use crate::output::Output;
 use clap::Args;
-use codelsi_engine::{Ctx, DType, Error, Result};
+use codelsi_engine::{At, Ctx, DType, Error, Result};
 use codelsi_kernels::check::value;
 use codelsi_model::adapter::Adapter;
+use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::llama::{Batch, ForwardOptions};
 use codelsi_model::merge::merge;
 use serde_json::json;
@@ -33,8 +34,10 @@ const PROBE: &str =
 
 /// Runs the command.
 pub fn run(args: &Merge, out: &Output) -> Result<()> {
+    let base = Checkpoint::open(&args.model.model)?;
+    let adapter = Adapter::load(&args.adapter, base.config())?;
+    adapter.settings.method.check_mergeable().at(args.adapter.display().to_string())?;
     let adapted = Loaded::open(&args.model, Some(&args.adapter))?;
-    let adapter = Adapter::load(&args.adapter, adapted.checkpoint.config())?;
     let mut bar = None;
     merge(&adapted.checkpoint, &adapter, &args.out, &mut |done, total| {
         bar.get_or_insert_with(|| out.bar("merge", total >> 20)).at(done >> 20, "MiB");

@@ -1,5 +1,6 @@
 //! `codelsi plan`: what a training step or a generation takes of memory, without the weights' data.
 
+use crate::method_args::MethodArgs;
 use crate::model_args::ComputeArg;
 use crate::output::Output;
 use crate::place::DeviceArg;
@@ -9,7 +10,7 @@ use codelsi_engine::memory::Usage;
 use codelsi_engine::{DType, Device, Error, Label, Planned, Rank, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::{Config, Linear};
+use codelsi_model::config::Config;
 use codelsi_model::generate::{Limits, Request};
 use codelsi_model::parallel::{Layout, Split};
 use codelsi_model::synthetic;
@@ -41,12 +42,8 @@ pub struct Plan {
     /// Storage of activations; by default bf16 for a bf16 checkpoint and f32 for any other.
     #[arg(long, value_enum)]
     compute: Option<ComputeArg>,
-    /// Train every weight instead of an adapter.
-    #[arg(long)]
-    full: bool,
-    /// Rank of the adapter, on all seven linears.
-    #[arg(long, default_value_t = 16)]
-    rank: usize,
+    #[command(flatten)]
+    method: MethodArgs,
     /// Tokens of a packed sequence, at most the model's positions.
     #[arg(long, default_value_t = 4096)]
     seq: usize,
@@ -165,8 +162,10 @@ fn training(
 ) -> Result<(String, Value)> {
     let config = base.config();
     let options = TrainOptions {
-        full: args.full,
-        rank: args.rank,
+        full: args.method.full,
+        method: args.method.method(),
+        rank: args.method.rank(),
+        alpha: args.method.alpha,
         seq: args.seq.min(config.max_positions),
         batch: args.batch,
         micro_batch: args.micro_batch,
@@ -175,13 +174,14 @@ fn training(
         ..TrainOptions::default()
     };
     options.check(config.max_positions)?;
-    let adapter = Adapter::sized(&Device::plan(), config, args.rank, 32.0, 0.05, &Linear::ALL)?;
-    let adapter = (!args.full).then_some(&adapter);
+    let adapter = Adapter::of_size(&Device::plan(), config, &options.adapter())?;
+    let adapter = (!args.method.full).then_some(&adapter);
     let world = args.ranks.into();
     let plan =
         Planner { device, options: &options, base, adapter, rank: 0, world, layout: args.layout, budget }
             .largest_rank()?;
-    let what = if args.full { "every weight".to_string() } else { format!("LoRA of rank {}", args.rank) };
+    let of_rank = || format!("{} of rank {}", options.method, options.rank);
+    let what = if options.full { "every weight".to_string() } else { of_rank() };
     let text = format!(
         "a training step of {what}: {} sequences of {} tokens, {} at a time, {compute:?}{}\n{plan}",
         args.batch,
@@ -212,7 +212,9 @@ fn generating(
     // Half of each is its prompt.
     let request = Request::greedy(vec![0; context.div_ceil(2)], (context / 2).max(1));
     let requests = vec![request; args.sequences];
-    let adapter = Adapter::sized(&Device::plan(), config, args.rank, 32.0, 0.0, &Linear::ALL)?;
+    let (method, rank) = (args.method.method(), args.method.rank());
+    let settings = TrainOptions { method, rank, ..TrainOptions::default() }.adapter();
+    let adapter = Adapter::of_size(&Device::plan(), config, &settings)?;
     let comm = Arc::new(Planned { rank: 0, world: args.ranks.into() });
     let split = Split::new(Rank { device: device.clone(), comm }, args.layout);
     let usage = generation(&split, base, compute, Some(&adapter), &requests, limits)?;

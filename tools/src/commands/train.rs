@@ -1,5 +1,6 @@
-//! `codelsi train`: LoRA instruction tuning, or full training of small models.
+//! `codelsi train`: instruction tuning with adapters, or full training of small models.
 
+use crate::method_args::MethodArgs;
 use crate::model_args::{ModelArgs, PlaceArgs};
 use crate::output::Output;
 use crate::ranks::RankArgs;
@@ -36,18 +37,8 @@ pub struct Train {
     /// An adapter to go on from.
     #[arg(long)]
     from: Option<PathBuf>,
-    /// Train every weight instead of an adapter.
-    #[arg(long)]
-    full: bool,
-    /// Scale the adapter by alpha / √rank instead of alpha / rank (rsLoRA).
-    #[arg(long)]
-    rslora: bool,
-    /// Rank of the adapter.
-    #[arg(long, default_value_t = 16)]
-    rank: usize,
-    /// The adapter is scaled by alpha / rank.
-    #[arg(long, default_value_t = 32.0)]
-    alpha: f32,
+    #[command(flatten)]
+    method: MethodArgs,
     /// The adapted linears.
     #[arg(
         long,
@@ -128,10 +119,10 @@ pub fn run(args: &Train, out: &Output) -> Result<()> {
         replay_rows: args.replay_rows.unwrap_or(0),
         out: args.out.clone(),
         from: args.from.clone(),
-        full: args.full,
-        rslora: args.rslora,
-        rank: args.rank,
-        alpha: args.alpha,
+        full: args.method.full,
+        method: args.method.method(),
+        rank: args.method.rank(),
+        alpha: args.method.alpha,
         targets: args.targets.clone(),
         dropout: args.dropout,
         lr: args.lr,

@@ -162,13 +162,21 @@ impl Reference {
 
 /// The tolerance group of a tensor or scalar.
 fn group(name: &str) -> String {
-    let factor = |prefix: &str| format!("{prefix}.{}", if name.contains("lora_A") { "A" } else { "B" });
     match name.split('.').next().unwrap_or(name) {
-        "grad" => factor("grad"),
-        step if step.starts_with("step") => factor(step),
+        first if first == "grad" || first.starts_with("step") => format!("{first}.{}", factor(name)),
         "merged" => "merged".into(),
         "hidden" if name != "hidden.norm" => "hidden".into(),
         "layer0" => "layer0".into(),
         _ => name.into(),
+    }
+}
+
+/// A or W_down, B or W_up, or what a method has beside them.
+fn factor(name: &str) -> char {
+    let has = |part: &str| name.contains(part);
+    match (has(".lora_A.") || has(".down."), has("magnitude") || has(".router.")) {
+        (true, _) => 'A',
+        (_, true) => 'M',
+        _ => 'B',
     }
 }

@@ -193,8 +193,8 @@ impl Case<'_> {
         for (path, pair) in &adapter.pairs {
             let name = format!("merged.{path}.weight");
             if stored.contains(&name) {
-                let scaling = adapter.scaling(adapter.rank);
-                let merged = merge::merged(checkpoint, &format!("{path}.weight"), pair, scaling)?;
+                let weight = format!("{path}.weight");
+                let merged = merge::merged(checkpoint, &weight, pair, &adapter.settings)?;
                 rows.push(self.reference.compare(&name, &floats(&merged)?, None)?);
             }
         }

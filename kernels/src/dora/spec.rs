@@ -1,0 +1,68 @@
+//! DoRA's scaling over the lengths of adapted rows, by plain loops.
+
+use super::{magnify, norms};
+use crate::lora::Target;
+use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
+use codelsi_engine::DType;
+
+/// The declaration of `dora`.
+pub static SPEC: Spec = Spec {
+    name: "dora",
+    cases,
+    sources: &[&super::cuda::SOURCE],
+    shapes: Shapes {
+        sizes: "T,C,R,N",
+        case: |dtype, s| case(dtype, s[0], s[1], s[2], s[3]),
+        backward: Some(|dtype, s| Cost {
+            bytes: (5 * s[0] * s[3] * dtype.size()) as f64,
+            flops: (3 * s[0] * s[3]) as f64,
+        }),
+        real: &[&[4096, 5120, 16, 5120]],
+    },
+};
+
+const SCALE: f32 = 2.0;
+
+fn cases(dtype: DType) -> Vec<Case> {
+    let sizes = [(1, 1, 1, 1), (5, 33, 3, 7), (70, 40, 16, 24), (130, 264, 4, 136), (3, 1100, 8, 18)];
+    sizes.into_iter().map(|(t, c, r, n)| case(dtype, t, c, r, n)).collect()
+}
+
+/// x and m scaled by the norms of W, A and B.
+fn case(dtype: DType, t: usize, c: usize, r: usize, n: usize) -> Case {
+    Case {
+        name: format!("T={t} C={c} R={r} N={n}"),
+        inputs: vec![
+            Input::storage([t, n]),
+            Input::f32([n]),
+            Input::storage([n, c]).frozen(),
+            Input::f32([r, c]).scaled(0.5).frozen(),
+            Input::f32([n, r]).scaled(0.5).frozen(),
+        ],
+        run: Box::new(|cx, x| {
+            let lengths = norms(cx, &Target { w: x[2], a: x[3], b: x[4], scale: SCALE })?;
+            Ok(vec![magnify(cx, x[0], x[1], &lengths)?])
+        }),
+        reference: Box::new(reference),
+        terms: c.max(t),
+        cost: Cost {
+            bytes: ((n * c + 2 * t * n) * dtype.size()) as f64,
+            flops: (2 * n * r * c + t * n) as f64,
+        },
+    }
+}
+
+fn reference(x: &[Value]) -> Vec<Value> {
+    let [x, m, w, a, b] = x else { unreachable!("five inputs") };
+    let ((n, c), rank) = (w.dims(), a.dims().0);
+    let length = |j: usize| {
+        let change = |k: usize| (0..rank).map(|r| b.row(j)[r] * a.row(r)[k]).sum::<f64>();
+        (0..c).map(|k| (w.row(j)[k] + SCALE as f64 * change(k)).powi(2)).sum::<f64>().sqrt()
+    };
+    let factors: Vec<f64> = (0..n).map(|j| m.data[j] / length(j)).collect();
+    let mut y = x.clone();
+    for t in 0..x.dims().0 {
+        y.row_mut(t).iter_mut().zip(&factors).for_each(|(y, f)| *y *= f);
+    }
+    vec![y]
+}

@@ -1,0 +1,3 @@
+//! The CPU twin is `lora`'s.
+
+pub(super) use crate::lora::cpu::drop;

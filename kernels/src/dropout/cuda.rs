@@ -1,0 +1,37 @@
+//! The launch of `drop.cu`.
+
+use crate::cuda::{HEADERS, element, flat_grid};
+use crate::lora::Dropout;
+use codelsi_engine::cuda::{Arg, Cuda, Source};
+use codelsi_engine::{Result, Tensor};
+
+/// Masked and scaled channels.
+pub static SOURCE: Source = Source {
+    name: "drop.cu",
+    text: include_str!("drop.cu"),
+    headers: HEADERS,
+    variants: &["E=bf16 VEC=4", "E=bf16 VEC=1", "E=float VEC=4", "E=float VEC=1"],
+};
+
+/// y = x ⊙ mask / (1 − p).
+pub fn drop(cuda: &Cuda, y: &mut Tensor, x: &Tensor, dropout: &Dropout) -> Result<()> {
+    let (rows, columns) = x.shape().as_matrix();
+    let vec = if (columns | dropout.first).is_multiple_of(4) { 4 } else { 1 };
+    let kernel = cuda.kernel(&SOURCE, &format!("E={} VEC={vec}", element(x.dtype())), "dropout")?;
+    let key = dropout.key;
+    let args = &mut [
+        Arg::Out(y),
+        Arg::In(x),
+        Arg::In(&dropout.tokens),
+        Arg::U64(key.seed),
+        Arg::U32(key.step),
+        Arg::U32(key.site),
+        Arg::F32(dropout.p),
+        Arg::F32(dropout.up()),
+        Arg::I32(dropout.first as i32),
+        Arg::I32(rows as i32),
+        Arg::I32(columns as i32),
+    ];
+    // SAFETY: the op has checked that tokens are x's rows; y is shaped like x, and the kernel stays below T·C.
+    unsafe { kernel.launch(flat_grid(rows * columns, vec), args) }
+}

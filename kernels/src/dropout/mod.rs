@@ -1,0 +1,65 @@
+//! Dropout of an adapter's input, where no other op does it: `lora` has its own.
+//!
+//! **math** y = x ⊙ mask / (1 − p), and dx = dy ⊙ mask / (1 − p) (Srivastava et al., JMLR 2014).
+//!
+//! **shapes** x and y (T, C).
+//!
+//! **layout** row-major.
+//!
+//! **launch** a thread is four channels that share a call of the generator, or one channel where rows do not keep to fours.
+//!
+//! **numerics** one product in f32, rounded once. The mask is a function of token, channel and key: it is made again in
+//! backward, and nothing is saved.
+//!
+//! **traffic** 2·T·C elements each way.
+
+mod cpu;
+mod cuda;
+pub mod spec;
+
+use crate::lora::Dropout;
+use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+
+/// `x` (T, C) with channels dropped; `x` itself where the probability is 0.
+///
+/// # Errors
+/// When the tokens do not name x's rows.
+pub fn dropout(cx: &Ctx, x: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
+    match dropout.filter(|d| d.p > 0.0) {
+        Some(dropout) => cx.apply_one(Drop(dropout.clone()), &[x]),
+        None => Ok(x.clone()),
+    }
+}
+
+struct Drop(Dropout);
+
+impl Drop {
+    fn of(&self, cx: &Ctx, x: &Tensor) -> Result<Tensor> {
+        let mut y = cx.empty(*x.shape(), x.dtype());
+        match cx.device() {
+            Device::Cpu(_) => cpu::drop(&mut y, x, &self.0)?,
+            Device::Cuda(cuda) => cuda::drop(cuda, &mut y, x, &self.0)?,
+            Device::Plan(_) => {}
+        }
+        Ok(y)
+    }
+}
+
+impl Op for Drop {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn forward(&self, cx: &Ctx, x: &[&Tensor], _: &mut Saved) -> Result<Outs> {
+        let (x, tokens) = (x[0], &self.0.tokens);
+        let rows = x.shape().as_matrix().0;
+        if tokens.shape()[..] != [rows] || tokens.dtype() != DType::I32 || x.dtype() == DType::I32 {
+            return Err(Error::new(format!("x is {x:?}: {tokens:?} does not name its rows")));
+        }
+        Ok(vec![self.of(cx, x)?])
+    }
+
+    fn backward(&self, cx: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+        dy[0].as_ref().map_or(Ok(()), |dy| dx.add(0, self.of(cx, dy)?))
+    }
+}
