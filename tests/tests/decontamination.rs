@@ -189,6 +189,7 @@ fn survivors(problems: &Path, code: &str, language: Language, sources: &[String]
         max_instruction: far,
         max_mean_line: far,
         max_commented: 100,
+        max_tokens: far,
     };
     let options = Options {
         paths: vec![corpus],

@@ -100,13 +100,13 @@ fn a_server_teaches_and_a_second_run_asks_nothing() {
     };
     let told = run();
     let dropped = json!({"benchmark": 1, "secret": 1, "syntax": 1, "teacher-malformed": 1});
-    assert_eq!(told, json!({"read": 38, "kept": 34, "dropped": dropped}));
+    assert_eq!(told, json!({"read": 38, "kept": 34, "dropped": dropped, "repeats": []}));
     let rows = rows(folder.path());
     assert_eq!(
         rows[0],
         json!({
-            "instruction": "Write compute0, which computes.", "output": rows[0]["output"], "path": "a.ts",
-            "name": "compute0", "kind": "function", "teacher": "there/gpt",
+            "instruction": "Write compute0, which computes.", "output": rows[0]["output"], "repo": "src", "path": "a.ts",
+            "language": "typescript", "name": "compute0", "kind": "function", "lines": [2, 5], "teacher": "there/gpt",
         })
     );
     assert_eq!((&rows[18]["name"], &rows[18]["evolved"]), (&json!("total0"), &json!(1)));
@@ -205,7 +205,8 @@ fn a_model_folder_teaches_by_our_own_generation() {
         result(&curate(folder.path(), model.to_str().unwrap(), &place).output().unwrap())
     };
     let told = run();
-    assert_eq!(told, json!({"read": FUNCTIONS, "kept": 0, "dropped": {"teacher-malformed": FUNCTIONS}}));
+    let dropped = json!({"teacher-malformed": FUNCTIONS});
+    assert_eq!(told, json!({"read": FUNCTIONS, "kept": 0, "dropped": dropped, "repeats": []}));
     let kept = fs::read(folder.path().join("data.teacher.jsonl")).unwrap();
     assert_eq!(kept.iter().filter(|b| **b == b'\n').count(), FUNCTIONS);
     assert_eq!(run(), told);
