@@ -1,6 +1,7 @@
 //! The paper's comparisons, each one command: the same base, data and protocol, one thing changed at a time.
 
 use crate::commands::evaluate::Pairs;
+use crate::demo;
 use crate::pipeline::{Stages, Trained};
 use crate::recipe::Recipe;
 use clap::ValueEnum;
@@ -29,6 +30,14 @@ pub enum Ablation {
 }
 
 impl Ablation {
+    /// Private examples of the demo: as many as the largest variant takes.
+    pub fn examples(self) -> usize {
+        match self {
+            Ablation::Samples => SAMPLES[SAMPLES.len() - 1],
+            _ => demo::recipe::PRIVATE_EXAMPLES,
+        }
+    }
+
     fn title(self) -> &'static str {
         match self {
             Ablation::Rank => "the rank of the adapter",
@@ -74,6 +83,9 @@ impl Ablation {
         stages.finish(self.title())
     }
 }
+
+/// Private rows of each variant.
+const SAMPLES: [usize; 5] = [5, 10, 20, 40, 80];
 
 /// Variants by their names.
 type Variants = Vec<(String, Trained)>;
@@ -163,7 +175,7 @@ fn samples(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
     let rows: Vec<Row> = jsonl::read(stages.run.join("specialized.jsonl"))?;
     let telling = choose(&rows, &Api::of(&curate::sources(&stages.sources.private)?)?, rows.len());
     let mut variants = vec![("general".to_string(), Trained::Adapter(on.clone()))];
-    for n in [5, 10, 20, 40, 80] {
+    for n in SAMPLES {
         if n > rows.len() {
             let note =
                 format!("There are {} private rows: the variants of {n} and more are left out.", rows.len());

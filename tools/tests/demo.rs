@@ -10,7 +10,7 @@ use codelsi_tools::demo::{World, problems};
 fn main() {
     sandbox::child_entry();
     let judge = Embedded::new(Sandbox::checked().expect("the sandbox must hold where the tests run"));
-    let world = World::new(1);
+    let world = World::new(1, 40);
     let drafts: Vec<&problems::Problem> = world.general.iter().chain(&world.private_problems).collect();
     let given: Vec<Problem> =
         drafts.iter().map(|p| serde_json::from_value(p.json()).expect("a line of MultiPL-E")).collect();

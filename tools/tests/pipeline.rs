@@ -30,7 +30,7 @@ fn recipe() -> Recipe {
 /// The pipeline on `device` into `folder`.
 fn run(device: DeviceArg, folder: &Path) -> Report {
     let recipe = recipe();
-    let sources = demo::sources(&folder.join("sources"), 42).expect("sources");
+    let sources = demo::sources(&folder.join("sources"), 42, 40).expect("sources");
     let place = PlaceArgs { device, ..PlaceArgs::default() };
     let judge = JudgeArgs { judge: Some(recipe.judge), tsc: None, node: None };
     let at = (place, RankArgs::default());

@@ -21,7 +21,7 @@ pub struct Ablate {
 pub fn run(args: &Ablate, out: &Output) -> Result<()> {
     let Ablate { what, pipeline } = args;
     let recipe = pipeline.recipe();
-    let (sources, judge) = (pipeline.sources()?, pipeline.judge(&recipe));
+    let (sources, judge) = (pipeline.sources(what.examples())?, pipeline.judge(&recipe));
     let stages = Stages::begin(&recipe, &sources, &pipeline.out, pipeline.place(), &judge, out)?;
     let report = what.run(&recipe, stages)?;
     pipeline.json(&report, out);

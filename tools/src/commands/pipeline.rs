@@ -95,7 +95,7 @@ pub fn run(args: &Pipeline, out: &Output) -> Result<()> {
         out.json(args.json, &object);
         return Ok(());
     }
-    let (sources, judge) = (args.sources()?, args.judge(&recipe));
+    let (sources, judge) = (args.sources(demo::recipe::PRIVATE_EXAMPLES)?, args.judge(&recipe));
     let report = pipeline::run(&recipe, &sources, &args.out, args.place(), &judge, out)?;
     args.json(&report, out);
     Ok(())
@@ -108,7 +108,7 @@ pub fn demo(out: &Output) -> Result<()> {
     let folder =
         folders.into_iter().find(|f| !f.exists()).ok_or_else(|| Error::new("no name is free in runs"))?;
     let recipe = Recipe::demo(42);
-    let sources = demo::sources(&folder.join("sources"), 42)?;
+    let sources = demo::sources(&folder.join("sources"), 42, demo::recipe::PRIVATE_EXAMPLES)?;
     let judge = JudgeArgs { judge: Some(recipe.judge), tsc: None, node: None };
     pipeline::run(&recipe, &sources, &folder, Default::default(), &judge, out)?;
     Ok(())
@@ -151,13 +151,13 @@ impl Pipeline {
         recipe
     }
 
-    /// What the run reads; the demo's is made.
+    /// What the run reads; the demo's is made, with that many private examples.
     ///
     /// # Errors
     /// When a path is missing, or the demo's folder cannot be written.
-    pub fn sources(&self) -> Result<Sources> {
+    pub fn sources(&self, examples: usize) -> Result<Sources> {
         if self.recipe == "demo" {
-            let made = demo::sources(&self.out.join("sources"), self.seed)?;
+            let made = demo::sources(&self.out.join("sources"), self.seed, examples)?;
             return Ok(match self.private.is_empty() {
                 true => made,
                 // The demo's private problems are over its own library.

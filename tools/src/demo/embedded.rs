@@ -14,17 +14,17 @@ const BASE: [(&str, &[u8]); 3] = [
     ("model.safetensors", include_bytes!("../../assets/base/model.safetensors")),
 ];
 
-/// Writes base model, repositories and problems of `seed` into `folder`.
+/// Writes base model, repositories and problems of `seed` into `folder`; the private one has that many examples.
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn sources(folder: &Path, seed: u64) -> Result<Sources> {
+pub fn sources(folder: &Path, seed: u64, examples: usize) -> Result<Sources> {
     let model = folder.join("base");
     fs::create_dir_all(&model).map_err(|e| Error::io(&model, e))?;
     for (name, bytes) in BASE {
         write_atomic(model.join(name), bytes)?;
     }
-    let paths = World::new(seed).write(folder)?;
+    let paths = World::new(seed, examples).write(folder)?;
     Ok(Sources {
         model,
         public: vec![paths.public],

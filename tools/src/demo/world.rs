@@ -30,9 +30,9 @@ pub struct Paths {
 }
 
 impl World {
-    /// The world of `seed`. The base model's text is the same for every seed; problems that it repeats by accident
+    /// The world of `seed`, with that many examples of the private library; more of them begin with the same. The base model's text is the same for every seed; problems that it repeats by accident
     /// are left out, by the decontamination that real runs use.
-    pub fn new(seed: u64) -> World {
+    pub fn new(seed: u64, examples: usize) -> World {
         let drawn = problems::general(seed, recipe::GENERAL_PROBLEMS * 3 / 2);
         let base = corpus::base_text(recipe::BASE_SEED, recipe::BASE_FILES);
         let general: Vec<Problem> = unseen(drawn, &base).into_iter().take(recipe::GENERAL_PROBLEMS).collect();
@@ -40,7 +40,7 @@ impl World {
         let benchmark = benchmark(general.iter().chain(&private_problems));
         World {
             public: corpus::public_files(seed, recipe::PUBLIC_FILES),
-            private: sdk::private_files(seed, recipe::PRIVATE_EXAMPLES, &private_problems, &benchmark),
+            private: sdk::private_files(seed, examples, &private_problems, &benchmark),
             general,
             private_problems,
         }
@@ -109,6 +109,10 @@ mod tests {
     use crate::demo::language::held_out;
     use std::collections::HashSet;
 
+    fn world(seed: u64) -> World {
+        World::new(seed, recipe::PRIVATE_EXAMPLES)
+    }
+
     #[test]
     fn a_world_is_its_seed() {
         let files =
@@ -116,15 +120,18 @@ mod tests {
         let prompts = |w: &World| {
             w.general.iter().chain(&w.private_problems).map(|p| p.prompt.clone()).collect::<Vec<_>>()
         };
-        let (a, b, c) = (World::new(7), World::new(7), World::new(8));
+        let (a, b, c) = (world(7), world(7), world(8));
         assert_eq!((files(&a), prompts(&a)), (files(&b), prompts(&b)));
         assert_ne!(files(&a), files(&c));
         assert_ne!(prompts(&a), prompts(&c));
+        let more = World::new(7, 2 * recipe::PRIVATE_EXAMPLES);
+        assert_eq!((files(&more)[..files(&a).len()].to_vec(), prompts(&more)), (files(&a), prompts(&a)));
+        assert_eq!(files(&more).len(), files(&a).len() + recipe::PRIVATE_EXAMPLES);
     }
 
     #[test]
     fn problems_are_new_compositions_that_no_training_text_repeats() {
-        let world = World::new(1);
+        let world = world(1);
         assert_eq!(world.general.len(), recipe::GENERAL_PROBLEMS);
         assert_eq!(world.private_problems.len(), recipe::PRIVATE_PROBLEMS);
         let mut compositions = HashSet::new();
@@ -144,7 +151,7 @@ mod tests {
     #[test]
     fn curation_keeps_forty_private_rows_and_most_public_ones() {
         let folder = tempfile::tempdir().unwrap();
-        let paths = World::new(1).write(folder.path()).unwrap();
+        let paths = world(1).write(folder.path()).unwrap();
         let curated = |path: &Path| {
             let options = curate::Options {
                 paths: vec![path.to_path_buf()],
