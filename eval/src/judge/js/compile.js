@@ -48,7 +48,8 @@ function compile() {
   narrow(program);
   const said = [];
   const plain = {
-    getCurrentDirectory: () => ts.sys.getCurrentDirectory(),
+    // As deep as the folder of a program that is compiled alone, so that the library is as far away.
+    getCurrentDirectory: () => root,
     getNewLine: () => ts.sys.newLine,
     getCanonicalFileName: (name) => name,
   };
