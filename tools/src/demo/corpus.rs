@@ -7,11 +7,19 @@
 use super::language::{Kind, Meaning, Op, Program, Value, capitalized, held_out};
 use super::libraries;
 use super::rng::Rng;
+use serde_json::{Value as Json, json};
 
 /// A source file of a generated repository.
 pub struct SourceFile {
     pub path: String,
     pub content: String,
+}
+
+impl SourceFile {
+    /// The line of a corpus.
+    pub fn json(&self) -> Json {
+        json!({"path": self.path, "content": self.content})
+    }
 }
 
 /// The base model's training text: `files` small TypeScript files.

@@ -18,5 +18,5 @@ pub mod tokenizer;
 pub mod tongues;
 pub mod world;
 
-pub use embedded::sources;
+pub use embedded::{in_languages, sources};
 pub use world::World;

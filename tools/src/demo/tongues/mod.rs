@@ -10,14 +10,30 @@ pub use forms::{TONGUES, Tongue};
 use super::corpus::{NOUNS, SourceFile, composed_of, function_name};
 use super::language::{Kind, Program, capitalized};
 use super::problems::{Problem, novel};
+use super::recipe;
 use super::rng::Rng;
+use super::world::write_lines;
+use codelsi_engine::Result;
 use renderings::{body, known};
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 impl Tongue {
     /// MultiPL-E's name of the language.
     pub fn code(&self) -> &'static str {
         self.language.table().endings[0].trim_start_matches('.')
+    }
+
+    /// Writes repository and problems of `seed` into `folder`, which must exist; returns where they are.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn write(&self, folder: &Path, seed: u64) -> Result<(PathBuf, PathBuf)> {
+        let [public, problems] =
+            ["public", "problems"].map(|what| folder.join(format!("{what}-{}.jsonl", self.code())));
+        write_lines(&public, self.files(seed, recipe::TONGUE_FILES).iter().map(SourceFile::json))?;
+        write_lines(&problems, self.problems(seed, recipe::TONGUE_PROBLEMS).iter().map(Problem::json))?;
+        Ok((public, problems))
     }
 
     /// A repository of `count` files, each with two to five documented functions; no function holds a held-out pair.
