@@ -2,6 +2,7 @@
 
 use crate::commands::evaluate::Pairs;
 use crate::demo;
+use crate::languages;
 use crate::pipeline::{Stages, Trained};
 use crate::recipe::Recipe;
 use clap::ValueEnum;
@@ -9,7 +10,7 @@ use codelsi_engine::Result;
 use codelsi_eval::report::{Report, Sweep};
 use codelsi_model::adapter::{Method, Settings};
 use codelsi_model::config::Config;
-use codelsi_train::curate::{self, Limits, Row};
+use codelsi_train::curate::{self, Language, Limits, Row};
 use codelsi_train::specialize::{Api, choose};
 use codelsi_train::{TrainOptions, data, jsonl};
 use std::path::{Path, PathBuf};
@@ -27,13 +28,16 @@ pub enum Ablation {
     Methods,
     /// The specialized stage on each private repository by itself, read on the rows that it holds out.
     Repositories,
+    /// Other languages: an adapter of each one's rows beside that of TypeScript's, on each one's problems.
+    Languages,
 }
 
 impl Ablation {
-    /// Private examples of the demo: as many as the largest variant takes.
+    /// Private examples of the demo: as many as the largest variant takes; none where private code is not looked at.
     pub fn examples(self) -> usize {
         match self {
             Ablation::Samples => SAMPLES[SAMPLES.len() - 1],
+            Ablation::Languages => 0,
             _ => demo::recipe::PRIVATE_EXAMPLES,
         }
     }
@@ -45,6 +49,7 @@ impl Ablation {
             Ablation::Stages => "general, then specialized, against direct",
             Ablation::Methods => "methods of fine-tuning",
             Ablation::Repositories => "one private repository after another",
+            Ablation::Languages => "other languages",
         }
     }
 
@@ -60,12 +65,21 @@ impl Ablation {
         Some(Sweep { name: name.into(), points: points.filter(|(number, _)| !number.is_empty()).collect() })
     }
 
+    /// What the comparison changes of a recipe.
+    pub fn recipe(self, recipe: Recipe) -> Recipe {
+        if self == Ablation::Languages { recipe.for_languages() } else { recipe }
+    }
+
     /// Trains and measures every variant.
     ///
     /// # Errors
     /// Those of the stages.
     pub fn run(self, recipe: &Recipe, mut stages: Stages) -> Result<Report> {
-        stages.curate("general", &stages.sources.public, Limits::default())?;
+        if self == Ablation::Languages {
+            languages::compare(recipe, &mut stages)?;
+            return stages.finish(self.title());
+        }
+        stages.curate("general", &stages.sources.public, Language::TypeScript, Limits::default())?;
         let base = || [("base".to_string(), Trained::Base)].into_iter();
         let models: Variants = match self {
             Ablation::Rank => base().chain(ranks(recipe, &mut stages)?).collect(),
@@ -73,9 +87,10 @@ impl Ablation {
             Ablation::Stages => base().chain(staging(recipe, &mut stages)?).collect(),
             Ablation::Methods => base().chain(methods(recipe, &mut stages)?).collect(),
             Ablation::Repositories => repositories(recipe, &mut stages)?,
+            Ablation::Languages => unreachable!("compared above: each language has variants of its own"),
         };
         let pairs = match self {
-            Ablation::Methods | Ablation::Repositories => Pairs::WithFirst,
+            Ablation::Methods | Ablation::Repositories | Ablation::Languages => Pairs::WithFirst,
             Ablation::Rank | Ablation::Samples | Ablation::Stages => Pairs::Steps,
         };
         stages.report.sweep = self.varied(&models);
@@ -170,7 +185,7 @@ fn name_of(path: &Path) -> String {
 }
 
 fn samples(recipe: &Recipe, stages: &mut Stages) -> Result<Variants> {
-    stages.curate("specialized", &stages.sources.private, Limits::default())?;
+    stages.curate("specialized", &stages.sources.private, Language::TypeScript, Limits::default())?;
     let on = stages.train("general", "general", recipe.general.clone(), None)?;
     let rows: Vec<Row> = jsonl::read(stages.run.join("specialized.jsonl"))?;
     let telling = choose(&rows, &Api::of(&curate::sources(&stages.sources.private)?)?, rows.len());

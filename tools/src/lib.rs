@@ -9,6 +9,7 @@ pub mod demo;
 pub mod dry_run;
 pub mod endpoint;
 pub mod kernelcheck;
+pub mod languages;
 pub mod launcher;
 pub mod method_args;
 pub mod model_args;

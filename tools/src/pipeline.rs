@@ -16,13 +16,14 @@ use crate::table;
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
 use codelsi_eval::evaluate::ModelResult;
-use codelsi_eval::judge::Kind;
+use codelsi_eval::judge::{Judge, Kind};
+use codelsi_eval::problem::Problem;
 use codelsi_eval::report::{Curation, Curve, Report, Row, Timing};
 use codelsi_eval::sampling::completions;
 use codelsi_eval::verbatim::longest;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Config;
-use codelsi_train::curate::{Counts, Limits, Options};
+use codelsi_train::curate::{Counts, Language, Limits, Options};
 use codelsi_train::{TrainOptions, data, metrics};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -35,6 +36,8 @@ pub struct Sources {
     pub problems: PathBuf,
     /// Problems over the private code.
     pub private_problems: Option<PathBuf>,
+    /// Problems in other languages, a file each.
+    pub language_problems: Vec<PathBuf>,
 }
 
 /// Runs every stage into `run` and prints the paper's table.
@@ -50,7 +53,7 @@ pub fn run(
     out: &Output,
 ) -> Result<Report> {
     let mut stages = Stages::begin(recipe, sources, run, (place, ranks), judge, out)?;
-    stages.curate("general", &sources.public, Limits::default())?;
+    stages.curate("general", &sources.public, Language::TypeScript, Limits::default())?;
     let private = stages.private("specialized", &sources.private, recipe.private_rows)?;
 
     let general = stages.train("general", "general", recipe.general.clone(), None)?;
@@ -71,7 +74,7 @@ pub fn run(
 /// A run under way.
 pub struct Stages<'a> {
     pub recipe: &'a Recipe,
-    judge: &'a JudgeArgs,
+    pub judge: &'a JudgeArgs,
     pub run: &'a Path,
     place: PlaceArgs,
     ranks: RankArgs,
@@ -82,6 +85,7 @@ pub struct Stages<'a> {
 }
 
 /// What is measured.
+#[derive(Clone)]
 pub enum Trained {
     Base,
     Adapter(PathBuf),
@@ -116,16 +120,23 @@ impl<'a> Stages<'a> {
         self.base.config()
     }
 
-    /// Sources to `NAME.jsonl`.
+    /// Sources in one language to `NAME.jsonl`; no row repeats a problem that this run measures.
     ///
     /// # Errors
     /// Those of the curation.
-    pub fn curate(&mut self, name: &str, paths: &[PathBuf], limits: Limits) -> Result<Counts> {
+    pub fn curate(
+        &mut self,
+        name: &str,
+        paths: &[PathBuf],
+        language: Language,
+        limits: Limits,
+    ) -> Result<Counts> {
         let started = Instant::now();
         let against = [&self.sources.problems].into_iter().chain(&self.sources.private_problems);
         let options = Options {
             paths: paths.to_vec(),
-            against: against.cloned().collect(),
+            languages: vec![language],
+            against: against.chain(&self.sources.language_problems).cloned().collect(),
             resemblance: self.recipe.resemblance,
             limits,
             ..Options::default()
@@ -197,34 +208,36 @@ impl<'a> Stages<'a> {
     /// # Errors
     /// Those of the evaluation.
     pub fn evaluate_all(&mut self, models: &[(String, Trained)], pairs: Pairs) -> Result<()> {
-        let trained = self.trained()?;
-        let trained: Vec<&str> = trained.iter().map(String::as_str).collect();
         let sets = [
             ("general problems", Some(&self.sources.problems)),
             ("private-API problems", self.sources.private_problems.as_ref()),
         ];
         for (name, problems) in sets {
             if let Some(problems) = problems {
-                let results = self.evaluate(name, problems, models, &trained)?;
-                self.report.sets.push(set(name, results, pairs)?);
+                let problems = self.recipe.protocol.problems(problems)?;
+                let judge = self.judge.open(&problems)?;
+                self.evaluate(name, (&problems, &*judge), models, (&["general", "specialized"], pairs))?;
             }
         }
         Ok(())
     }
 
-    /// Every model on one set of problems, under one protocol; `trained_on` is the code that this run trains on.
-    fn evaluate(
+    /// Every model on one set of problems, under one protocol, into the report. Of `rows`, the names of what this run trains
+    /// on, it is looked up what a model has by heart.
+    ///
+    /// # Errors
+    /// Those of the evaluation.
+    pub fn evaluate(
         &mut self,
         name: &str,
-        problems: &Path,
+        (problems, judge): (&[Problem], &dyn Judge),
         models: &[(String, Trained)],
-        trained_on: &[&str],
-    ) -> Result<Vec<ModelResult>> {
+        (rows, pairs): (&[&str], Pairs),
+    ) -> Result<()> {
         let started = Instant::now();
-        let recipe = self.recipe;
-        let problems = recipe.protocol.problems(problems)?;
-        let judge = self.judge.open(&problems)?;
-        let protocol = recipe.protocol.protocol(&problems, &*judge);
+        let trained_on = self.trained(rows)?;
+        let trained_on: Vec<&str> = trained_on.iter().map(String::as_str).collect();
+        let protocol = self.recipe.protocol.protocol(problems, judge);
         eprintln!("\n== {name}\n{protocol}");
         let mut base = self.open(&self.sources.model)?;
         let mut results: Vec<ModelResult> = Vec::new();
@@ -240,17 +253,18 @@ impl<'a> Stages<'a> {
             };
             let folder =
                 self.run.join("evaluation").join(name.replace(' ', "-")).join(model.replace(' ', "-"));
-            let mut result = measure(model, local, &problems, &protocol, &*judge, &folder, self.out)?;
+            let mut result = measure(model, local, problems, &protocol, judge, &folder, self.out)?;
             if !matches!(trained, Trained::Base) {
                 let written = completions(&folder)?;
                 let written: Vec<&str> = written.iter().map(String::as_str).collect();
-                result.verbatim = Some(longest(&written, trained_on));
+                result.verbatim = Some(longest(&written, &trained_on));
             }
             eprintln!("{model}: Pass@1 {:.1} %", 100.0 * result.pass_at_1);
             results.push(result);
         }
+        self.report.sets.push(set(name, results, pairs)?);
         self.time(&format!("evaluate {name}"), started);
-        Ok(results)
+        Ok(())
     }
 
     /// A model, where this run's models are.
@@ -261,10 +275,10 @@ impl<'a> Stages<'a> {
         LocalModel::open(&ModelArgs { model: model.to_owned(), place: self.place }, self.ranks)
     }
 
-    /// The code of the rows that this run trains on.
-    fn trained(&self) -> Result<Vec<String>> {
+    /// The code of the rows of these names, where there are any.
+    fn trained(&self, names: &[&str]) -> Result<Vec<String>> {
         let mut code = Vec::new();
-        for name in ["general", "specialized"] {
+        for name in names {
             let path = self.run.join(format!("{name}.jsonl"));
             let rows = if path.exists() { data::read(path)? } else { Vec::new() };
             code.extend(rows.into_iter().map(|row| row.output));

@@ -8,7 +8,7 @@ use codelsi_eval::report::HeldOut;
 use codelsi_eval::verbatim::longest;
 use codelsi_model::tokenizer::Tokenizer;
 use codelsi_train::TrainOptions;
-use codelsi_train::curate::{self, Limits, Row};
+use codelsi_train::curate::{self, Language, Limits, Row};
 use codelsi_train::jsonl;
 use codelsi_train::specialize::{Api, choose, split};
 use std::path::{Path, PathBuf};
@@ -40,9 +40,10 @@ impl Stages<'_> {
     /// # Errors
     /// Those of the curation; a repository of which no row is kept.
     pub fn private(&mut self, name: &str, paths: &[PathBuf], wanted: usize) -> Result<Private> {
-        let mut counts = self.curate(name, paths, Limits::default())?;
+        let mut counts = self.curate(name, paths, Language::TypeScript, Limits::default())?;
         if counts.kept < wanted {
-            counts = self.curate(name, paths, Limits { min_words: 0, ..Limits::default() })?;
+            counts =
+                self.curate(name, paths, Language::TypeScript, Limits { min_words: 0, ..Limits::default() })?;
         }
         if counts.kept == 0 {
             return Err(Error::new(format!(

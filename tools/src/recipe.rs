@@ -94,6 +94,18 @@ impl Recipe {
         }
     }
 
+    /// The same over several languages: a template that names none of them, and in the demo answers of their length.
+    pub fn for_languages(mut self) -> Self {
+        for stage in [&mut self.general, &mut self.specialized] {
+            stage.template = Template::Plain;
+        }
+        if self.name == "demo" {
+            self.protocol.n = demo::recipe::TONGUE_SAMPLES;
+            self.protocol.max_tokens = demo::recipe::TONGUE_MAX_TOKENS;
+        }
+        self
+    }
+
     /// For `recipe.json` and the report.
     pub fn to_json(&self) -> Value {
         let p = &self.protocol;

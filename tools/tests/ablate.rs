@@ -1,7 +1,8 @@
 //! `codelsi ablate`: one command, a table of variants; the same seed gives the same table; runs are compared in one report.
 
+use codelsi_eval::report::{ProblemSet, Report};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The last line of a command, which is JSON.
@@ -13,11 +14,26 @@ fn codelsi(args: &[&str]) -> Value {
 }
 
 /// Two steps a variant, and two problems.
+const SMALL: [&str; 14] = [
+    "--device",
+    "cpu",
+    "--steps",
+    "2",
+    "--batch",
+    "2",
+    "--seq",
+    "64",
+    "--limit",
+    "2",
+    "-n",
+    "1",
+    "--max-tokens",
+    "16",
+];
+
 fn ablate(what: &str, out: &Path) -> Value {
-    let small =
-        ["--steps", "2", "--batch", "2", "--seq", "64", "--limit", "2", "-n", "1", "--max-tokens", "16"];
-    let run = ["ablate", what, "--recipe", "demo", "--device", "cpu", "--out", out.to_str().unwrap()];
-    codelsi(&[&run[..], &small].concat())
+    let run = ["ablate", what, "--recipe", "demo", "--out", out.to_str().unwrap()];
+    codelsi(&[&run[..], &SMALL].concat())
 }
 
 /// Names and Pass@1 of a set's models.
@@ -49,4 +65,101 @@ fn variants_stand_in_one_table_that_its_seed_decides() {
     codelsi(&["report", first.to_str().unwrap(), again.to_str().unwrap(), "--out", both.to_str().unwrap()]);
     let text = std::fs::read_to_string(both.join("report.md")).unwrap();
     assert!(text.contains("| first LoRA |") && text.contains("| again full − again mixture |"), "{text}");
+}
+
+/// The report of a run.
+fn report(run: &Path) -> Report {
+    serde_json::from_slice(&std::fs::read(run.join("report.json")).unwrap()).unwrap()
+}
+
+/// What `ablate languages` says and ends with, on public sources and problems of our own and with no program on PATH but what
+/// the sandbox tests itself with.
+fn languages(made: &Path, out: &Path, public: &[&Path], problems: &[&Path]) -> (bool, String) {
+    let (model, ours) = (made.join("base"), made.join("general-problems.jsonl"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_codelsi"));
+    command.args(["ablate", "languages", "--judge", "embedded"]).args(SMALL).env("PATH", only_sleep(made));
+    command.arg("--model").arg(model).arg("--problems").arg(ours).arg("--out").arg(out);
+    command.arg("--public").args(public).arg("--language-problems").args(problems);
+    let output = command.output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A folder with `sleep` alone.
+fn only_sleep(folder: &Path) -> PathBuf {
+    let tools = folder.join("tools");
+    if std::fs::create_dir(&tools).is_ok() {
+        let path = std::env::var_os("PATH").unwrap();
+        let sleep = std::env::split_paths(&path).map(|p| p.join("sleep")).find(|p| p.exists()).unwrap();
+        std::os::unix::fs::symlink(sleep, tools.join("sleep")).unwrap();
+    }
+    tools
+}
+
+/// Each set's name and its models.
+fn sets(report: &Report) -> Vec<(&str, Vec<&str>)> {
+    fn models(set: &ProblemSet) -> Vec<&str> {
+        set.results.iter().map(|result| result.name.as_str()).collect()
+    }
+    report.sets.iter().map(|set| (set.name.as_str(), models(set))).collect()
+}
+
+#[test]
+fn each_language_has_a_set_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = folder.path().join("demo");
+    ablate("languages", &demo);
+    let found = report(&demo);
+    assert!(found.notes.iter().any(|note| note.contains("plain instructions")), "{:?}", found.notes);
+    let mut expected = vec![("TypeScript problems", vec!["base", "general"])];
+    for (told, own) in [("JavaScript", "javascript"), ("Python", "python"), ("Java", "java"), ("C++", "cpp")]
+    {
+        let set = found.sets.iter().find(|set| set.name == format!("{told} problems"));
+        match set {
+            Some(set) => expected.push((&set.name, vec!["base", "general", own])),
+            // Without its tools a language is left out, and said to be.
+            None => {
+                assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "no judge of {told}");
+                assert!(found.notes.iter().any(|note| note.starts_with(&format!("{told} is left out"))));
+            }
+        }
+    }
+    assert_eq!(sets(&found), expected);
+    assert!(found.sets[1].differences.iter().all(|pair| pair.from == "base"));
+
+    let made = demo.join("sources");
+    let path = |name: &str| made.join(name);
+    let (ts, js, py) = (path("public.jsonl"), path("problems-js.jsonl"), path("problems-py.jsonl"));
+    let out = folder.path().join("out");
+    let (ended, said) = languages(&made, &out, &[&ts], &[&js, &py]);
+    assert!(ended, "{said}");
+    let told = report(&out);
+    assert_eq!(
+        sets(&told),
+        [("TypeScript problems", vec!["base", "general"]), ("JavaScript problems", vec!["base", "general"])]
+    );
+    let noted = |text: &str| told.notes.iter().any(|note| note.contains(text));
+    assert!(
+        noted("no JavaScript row") && noted("Python is left out") && noted("python3"),
+        "{:?}",
+        told.notes
+    );
+
+    let again = folder.path().join("again");
+    assert!(languages(&made, &again, &[&ts], &[&js]).0);
+    let figures = |report: &Report| -> Vec<_> {
+        let results = report.sets.iter().flat_map(|set| &set.results);
+        results.map(|r| (r.name.clone(), r.pass_at_1, r.statuses.clone())).collect()
+    };
+    assert_eq!(figures(&report(&again)), figures(&told));
+
+    let js_only = path("public-js.jsonl");
+    for (public, problems, why) in [
+        (&js_only, vec![&py, &js, &js], "second file of JavaScript problems"),
+        (&ts, vec![&ts], "public.jsonl"),
+        (&path("public-py.jsonl"), vec![&js], "no row in any"),
+    ] {
+        let problems: Vec<&Path> = problems.into_iter().map(|p| p.as_path()).collect();
+        let (ended, said) = languages(&made, &folder.path().join("refused"), &[public], &problems);
+        assert!(!ended && said.contains(why), "{why}: {said}");
+    }
 }

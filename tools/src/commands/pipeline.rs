@@ -77,7 +77,7 @@ pub struct Pipeline {
     prompt_format: Option<PromptFormat>,
     /// Decides data order, dropout and sampling (and the whole world of the demo).
     #[arg(long, default_value_t = 42)]
-    seed: u64,
+    pub seed: u64,
     /// End with one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -85,7 +85,7 @@ pub struct Pipeline {
 
 /// Runs the command.
 pub fn run(args: &Pipeline, out: &Output) -> Result<()> {
-    let recipe = args.recipe();
+    let recipe = args.changed(args.named());
     if args.dry_run {
         let model = args.model.as_ref().ok_or_else(|| Error::new("--dry-run needs --model"))?;
         let (text, object) = dry_run::plan(&recipe, model, args.place)?;
@@ -132,10 +132,13 @@ impl Pipeline {
         out.json(self.json, &serde_json::json!({ "sets": sets }));
     }
 
-    /// The named recipe with this command's changes.
-    pub fn recipe(&self) -> Recipe {
-        let mut recipe =
-            if self.recipe == "demo" { Recipe::demo(self.seed) } else { Recipe::paper(self.seed) };
+    /// The named recipe.
+    pub fn named(&self) -> Recipe {
+        if self.recipe == "demo" { Recipe::demo(self.seed) } else { Recipe::paper(self.seed) }
+    }
+
+    /// The recipe with this command's changes.
+    pub fn changed(&self, mut recipe: Recipe) -> Recipe {
         for stage in [&mut recipe.general, &mut recipe.specialized] {
             stage.seq = self.seq.unwrap_or(stage.seq);
             stage.batch = self.batch.unwrap_or(stage.batch);
@@ -151,7 +154,7 @@ impl Pipeline {
         recipe
     }
 
-    /// What the run reads; the demo's is made, with that many private examples.
+    /// What the run reads; the demo's is made, with that many private examples. With 0, private code is not needed.
     ///
     /// # Errors
     /// When a path is missing, or the demo's folder cannot be written.
@@ -164,9 +167,11 @@ impl Pipeline {
                 false => Sources { private: self.private.clone(), private_problems: None, ..made },
             });
         }
-        let missing =
-            || Error::new("--model, --public, --private and --problems are needed with this recipe");
-        if self.public.is_empty() || self.private.is_empty() {
+        let and_private = if examples > 0 { ", --private" } else { "" };
+        let missing = || {
+            Error::new(format!("--model, --public{and_private} and --problems are needed with this recipe"))
+        };
+        if self.public.is_empty() || (examples > 0 && self.private.is_empty()) {
             return Err(missing());
         }
         Ok(Sources {
@@ -175,6 +180,7 @@ impl Pipeline {
             private: self.private.clone(),
             problems: self.problems.clone().ok_or_else(missing)?,
             private_problems: self.private_problems.clone(),
+            language_problems: Vec::new(),
         })
     }
 }

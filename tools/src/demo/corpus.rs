@@ -4,14 +4,22 @@
 //! composed and less that is documented well. The public files hold many documented compositions among the
 //! things curation has to drop. Neither ever holds a held-out pair of operations.
 
-use super::language::{Kind, Meaning, Program, Value, capitalized, held_out};
+use super::language::{Kind, Meaning, Op, Program, Value, capitalized, held_out};
 use super::libraries;
 use super::rng::Rng;
+use serde_json::{Value as Json, json};
 
 /// A source file of a generated repository.
 pub struct SourceFile {
     pub path: String,
     pub content: String,
+}
+
+impl SourceFile {
+    /// The line of a corpus.
+    pub fn json(&self) -> Json {
+        json!({"path": self.path, "content": self.content})
+    }
 }
 
 /// The base model's training text: `files` small TypeScript files.
@@ -83,6 +91,11 @@ const LICENCE: &str = "/*\n * Copyright (c) YEAR The Lists Authors\n * SPDX-Lice
 
 /// A program without held-out pairs; `weights` are of lengths 1, 2, ... in percent.
 pub fn composed(weights: &[usize], rng: &mut Rng) -> Program {
+    composed_of(|_| true, weights, rng)
+}
+
+/// The same of those operations that are `known`.
+pub fn composed_of(known: impl Fn(&Op) -> bool, weights: &[usize], rng: &mut Rng) -> Program {
     loop {
         let mut dice = rng.below(weights.iter().sum());
         let mut length = 1;
@@ -93,7 +106,7 @@ pub fn composed(weights: &[usize], rng: &mut Rng) -> Program {
             dice -= weight;
             length += 1;
         }
-        if let Some(program) = Program::random(length, rng, |a, b| !held_out(a, b)) {
+        if let Some(program) = Program::random_of(&known, length, rng, |a, b| !held_out(a, b)) {
             return program;
         }
     }
@@ -130,7 +143,7 @@ fn function(program: &Program, name: &str, rng: &mut Rng, plain: usize) -> Strin
 }
 
 /// Mostly a name that tells nothing, so that there is no way round the comment.
-fn function_name(program: &Program, rng: &mut Rng) -> String {
+pub fn function_name(program: &Program, rng: &mut Rng) -> String {
     match rng.below(10) {
         0 => program.name(),
         1..4 => rng.pick(&["solve", "process", "compute", "transform", "build"]).to_string(),
@@ -179,7 +192,7 @@ fn stepwise(program: &Program, parameter: &str) -> String {
     text + &format!("    return {receiver};\n")
 }
 
-const NOUNS: [&str; 10] =
+pub const NOUNS: [&str; 10] =
     ["Item", "User", "Order", "Point", "Report", "Entry", "Result", "Option", "Batch", "Record"];
 const FIELDS: [&str; 8] = ["name", "size", "total", "items", "label", "index", "values", "active"];
 

@@ -1,6 +1,7 @@
 //! The base model that the binary carries, and the sources of a demo run.
 
 use super::World;
+use super::tongues::TONGUES;
 use crate::pipeline::Sources;
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
@@ -31,5 +32,19 @@ pub fn sources(folder: &Path, seed: u64, examples: usize) -> Result<Sources> {
         private: vec![paths.private],
         problems: paths.general_problems,
         private_problems: Some(paths.private_problems),
+        language_problems: Vec::new(),
     })
+}
+
+/// The same with what `folder` is given in other programming languages.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn in_languages(mut sources: Sources, folder: &Path, seed: u64) -> Result<Sources> {
+    for tongue in &TONGUES {
+        let (public, problems) = tongue.write(folder, seed)?;
+        sources.public.push(public);
+        sources.language_problems.push(problems);
+    }
+    Ok(sources)
 }

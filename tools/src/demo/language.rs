@@ -215,6 +215,16 @@ impl Program {
     /// A random well-typed program of `length` operations in which every operation matters and, for every adjacent
     /// pair, `allowed` holds. `None` if the dice give none.
     pub fn random(length: usize, rng: &mut Rng, allowed: impl Fn(&str, &str) -> bool) -> Option<Program> {
+        Program::random_of(|_| true, length, rng, allowed)
+    }
+
+    /// The same of those operations that are `known`.
+    pub fn random_of(
+        known: impl Fn(&Op) -> bool,
+        length: usize,
+        rng: &mut Rng,
+        allowed: impl Fn(&str, &str) -> bool,
+    ) -> Option<Program> {
         let mut steps: Vec<Step> = Vec::with_capacity(length);
         for i in 0..length {
             let last = i + 1 == length;
@@ -225,7 +235,8 @@ impl Program {
             // No way back to a type once left, as in joining words only to split them again.
             let onward = |op: &Op| op.to() == op.from() || steps.iter().all(|s| s.op.from() != op.to());
             let continues = |op: &Op| onward(op) && (last || !matches!(op.to(), Kind::Num | Kind::Flag));
-            let choices: Vec<&'static Op> = OPS.iter().filter(|op| fits(op) && continues(op)).collect();
+            let choices: Vec<&'static Op> =
+                OPS.iter().filter(|op| known(op) && fits(op) && continues(op)).collect();
             if choices.is_empty() {
                 return None;
             }

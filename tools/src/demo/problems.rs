@@ -3,16 +3,19 @@
 use serde_json::{Value as Json, json};
 use std::collections::HashSet;
 
-use super::language::{Program, Value, held_out};
+use super::language::{Op, Program, Value, held_out};
 use super::rng::Rng;
 
 /// A problem and the answer it was made from.
 pub struct Problem {
     pub name: String,
+    /// As MultiPL-E has it.
+    pub language: &'static str,
     pub prompt: String,
     /// What follows the prompt in a right program.
     pub solution: String,
     pub tests: String,
+    pub stop_tokens: &'static [&'static str],
     /// The operations in their order.
     pub composition: String,
 }
@@ -25,10 +28,10 @@ impl Problem {
     pub fn json(&self) -> Json {
         json!({
             "name": self.name,
-            "language": "ts",
+            "language": self.language,
             "prompt": self.prompt,
             "tests": self.tests,
-            "stop_tokens": STOP_TOKENS,
+            "stop_tokens": self.stop_tokens,
         })
     }
 }
@@ -40,17 +43,31 @@ pub fn general(seed: u64, count: usize) -> Vec<Problem> {
     let mut seen = HashSet::new();
     let mut problems = Vec::with_capacity(count);
     while problems.len() < count {
-        let length = *rng.pick(&[2, 2, 3, 3, 3, 4]);
-        let Some(program) = Program::random(length, &mut rng, |_, _| true) else { continue };
+        let (program, cases) = novel(|_| true, &[2, 2, 3, 3, 3, 4], &mut seen, &mut rng);
+        problems.push(problem(problems.len(), &program, &cases, &mut rng));
+    }
+    problems
+}
+
+/// A program of `known` operations and one of the `lengths` that holds a held-out pair and is not among those `seen`, with
+/// its cases.
+pub fn novel(
+    known: impl Fn(&Op) -> bool,
+    lengths: &[usize],
+    seen: &mut HashSet<String>,
+    rng: &mut Rng,
+) -> (Program, Vec<(Value, Value)>) {
+    loop {
+        let length = *rng.pick(lengths);
+        let Some(program) = Program::random_of(&known, length, rng, |_, _| true) else { continue };
         let novel = program.steps.windows(2).any(|pair| held_out(pair[0].op.name, pair[1].op.name));
         if !novel || seen.contains(&program.composition()) {
             continue;
         }
-        let Some(cases) = cases(&program, &mut rng) else { continue };
+        let Some(cases) = cases(&program, rng) else { continue };
         seen.insert(program.composition());
-        problems.push(problem(problems.len(), &program, &cases, &mut rng));
+        return (program, cases);
     }
-    problems
 }
 
 fn problem(index: usize, program: &Program, cases: &[(Value, Value)], rng: &mut Rng) -> Problem {
@@ -58,6 +75,8 @@ fn problem(index: usize, program: &Program, cases: &[(Value, Value)], rng: &mut 
     let name = format!("task{index}");
     Problem {
         name: format!("General_{index}"),
+        language: "ts",
+        stop_tokens: &STOP_TOKENS,
         prompt: prompt(&program.description(rng), &name, parameter, program),
         solution: format!("    return {};\n}}", program.expression(parameter)),
         tests: tests(&name, "", cases),

@@ -42,3 +42,10 @@ pub const SPECIALIZED_SEQ: usize = 160;
 /// Samples a problem, and tokens of an answer at most.
 pub const SAMPLES: usize = 5;
 pub const MAX_TOKENS: usize = 96;
+
+/// In each other programming language: files, held-out problems, samples of each, and tokens of an answer at most, for
+/// statements are longer than chains.
+pub const TONGUE_FILES: usize = 2_000;
+pub const TONGUE_PROBLEMS: usize = 40;
+pub const TONGUE_SAMPLES: usize = 3;
+pub const TONGUE_MAX_TOKENS: usize = 192;

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::corpus::SourceFile;
 use super::language::{Kind, Meaning::*, Op, Program, Step, Value};
 use super::operations::{joined, op};
-use super::problems::{Problem, cases, prompt, tests};
+use super::problems::{Problem, STOP_TOKENS, cases, prompt, tests};
 use super::rng::Rng;
 
 /// A method: what it is called and means, and its TypeScript on `this.xs`.
@@ -210,6 +210,8 @@ pub fn problems(seed: u64, count: usize) -> Vec<Problem> {
         let description = class.description(&program, &mut rng);
         problems.push(Problem {
             name: format!("Private_{}", problems.len()),
+            language: "ts",
+            stop_tokens: &STOP_TOKENS,
             prompt: prompt(&description, &name, parameter, &program),
             solution: format!("    return {};\n}}", class.expression(&program, parameter)),
             tests: tests(&name, &class.source(), &cases),

@@ -4,7 +4,7 @@ use codelsi_engine::Result;
 use codelsi_engine::files::write_atomic;
 use codelsi_train::curate::{self, Benchmark, Language};
 use rayon::prelude::*;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 
 use super::corpus::{self, SourceFile};
@@ -54,16 +54,16 @@ impl World {
             general_problems: folder.join("general-problems.jsonl"),
             private_problems: folder.join("private-problems.jsonl"),
         };
-        let file = |f: &SourceFile| json!({"path": f.path, "content": f.content});
-        write_lines(&paths.public, self.public.iter().map(file))?;
-        write_lines(&paths.private, self.private.iter().map(file))?;
+        write_lines(&paths.public, self.public.iter().map(SourceFile::json))?;
+        write_lines(&paths.private, self.private.iter().map(SourceFile::json))?;
         write_lines(&paths.general_problems, self.general.iter().map(Problem::json))?;
         write_lines(&paths.private_problems, self.private_problems.iter().map(Problem::json))?;
         Ok(paths)
     }
 }
 
-fn write_lines(path: &Path, lines: impl Iterator<Item = Json>) -> Result<()> {
+/// Writes JSON Lines.
+pub fn write_lines(path: &Path, lines: impl Iterator<Item = Json>) -> Result<()> {
     let text: String = lines.map(|line| line.to_string() + "\n").collect();
     write_atomic(path, text.as_bytes())
 }

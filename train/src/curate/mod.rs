@@ -24,7 +24,7 @@ pub use benchmark::{Benchmark, Match, Problem, Sign};
 pub use card::card;
 pub use comment::Doc;
 pub use language::Language;
-pub use source::{Source, repositories};
+pub use source::{Source, holds, repositories};
 pub use styles::Style;
 
 use crate::jsonl;

@@ -31,14 +31,27 @@ pub struct Found {
 /// # Errors
 /// A path that is neither, a malformed line (named), or a place without any source in these languages.
 pub fn read(path: &Path, languages: &[Language]) -> Result<Found> {
+    let found = find(path, languages)?;
+    if found.is_empty() {
+        return Err(Error::io(path, nothing_found(languages)));
+    }
+    Ok(found)
+}
+
+/// Whether there is a source of the language under a path.
+///
+/// # Errors
+/// Those of [`read`], but for a place without one.
+pub fn holds(path: &Path, language: Language) -> Result<bool> {
+    Ok(!find(path, &[language])?.is_empty())
+}
+
+fn find(path: &Path, languages: &[Language]) -> Result<Found> {
     let mut found = if path.is_dir() { read_folder(path, languages)? } else { read_corpus(path, languages)? };
     if found.is_empty() && path.is_dir() {
         for corpus in corpora(path)? {
             found.sources.append(&mut read_corpus(&corpus, languages)?.sources);
         }
-    }
-    if found.is_empty() {
-        return Err(Error::io(path, nothing_found(languages)));
     }
     Ok(found)
 }

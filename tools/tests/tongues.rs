@@ -1,0 +1,59 @@
+//! The demo's problems in other languages, through the judges of these languages: right solutions that use every operation,
+//! and wrong ones. The test binary is its own sandbox child, so it has a `main`.
+//!
+//! A language whose tools are absent is skipped, and said so; with `CODELSI_REQUIRE=all` that is a failure.
+
+use codelsi_eval::judge::{Judge, Kind, Status};
+use codelsi_eval::problem::Problem as Asked;
+use codelsi_eval::sandbox::{self, Sandbox};
+use codelsi_tools::demo::problems::Problem;
+use codelsi_tools::demo::tongues::{TONGUES, Tongue};
+use rayon::prelude::*;
+use std::collections::HashSet;
+
+fn main() {
+    sandbox::child_entry();
+    Sandbox::checked().expect("the sandbox must hold where the tests run");
+    let wrong: usize = TONGUES.par_iter().map(tongue).sum();
+    assert_eq!(wrong, 0, "{wrong} verdicts are wrong");
+}
+
+/// How many verdicts on a language's problems are wrong.
+fn tongue(tongue: &Tongue) -> usize {
+    let judge = match Kind::of_language(tongue.code()).unwrap().open(None, None) {
+        Ok(judge) => judge,
+        Err(e) => {
+            assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
+            println!("skipped: {e}");
+            return 0;
+        }
+    };
+    let problems = covering(tongue.problems(1, 80));
+    let numbers = |p: &&Problem| ["sum", "largest", "count"].iter().any(|end| p.composition.ends_with(end));
+    let number = problems.iter().find(numbers).expect("a problem that gives a number");
+    let unlike = format!("{}return -1;\n{}", tongue.indent, tongue.close);
+    let unsolved = problems.par_iter().filter(|p| !verdict(&*judge, p, &p.solution, true)).count();
+    unsolved + usize::from(!verdict(&*judge, number, &unlike, false))
+}
+
+/// Problems that together use every operation of the tongues.
+fn covering(problems: Vec<Problem>) -> Vec<Problem> {
+    let mut used: HashSet<String> = HashSet::new();
+    let is_new = |p: &Problem| p.composition.split(' ').filter(|op| used.insert(op.to_string())).count() > 0;
+    let covering = problems.into_iter().filter(is_new).collect();
+    assert_eq!(used.len(), 17, "{used:?}");
+    covering
+}
+
+/// Whether `completion` is found solved, to its end, where it should be.
+fn verdict(judge: &dyn Judge, problem: &Problem, completion: &str, right: bool) -> bool {
+    let asked: Asked = serde_json::from_value(problem.json()).unwrap();
+    let program = asked.program(completion);
+    let found = judge.judge(&program).unwrap();
+    let solved = found.status == Status::Ok && judge.reaches_end(&program).unwrap();
+    // A program that does not compile is no wrong answer.
+    let fair = solved == right && found.status != Status::SyntaxError;
+    let said = if fair { String::new() } else { format!("{}\n{}", found.message, program.text) };
+    println!("{} {} {:?}, {:.1} s {said}", problem.name, problem.composition, found.status, found.seconds);
+    fair
+}
