@@ -43,7 +43,7 @@ fn the_whole_pipeline_runs() {
     }
     recipe.protocol.n = 1;
     recipe.protocol.limit = Some(6);
-    let sources = demo::sources(&run.path().join("sources"), 3).unwrap();
+    let sources = demo::sources(&run.path().join("sources"), 3, 40).unwrap();
     let judge = JudgeArgs { judge: Some(recipe.judge), tsc: None, node: None };
     let report =
         pipeline::run(&recipe, &sources, run.path(), Default::default(), &judge, &Output::detect()).unwrap();
