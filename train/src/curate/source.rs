@@ -41,7 +41,7 @@ pub fn read(path: &Path, languages: &[Language]) -> Result<Found> {
 /// Whether there is a source of the language under a path.
 ///
 /// # Errors
-/// Those of [`read`], but for a place without one.
+/// A path that is neither a folder nor a corpus, or a malformed line (named).
 pub fn holds(path: &Path, language: Language) -> Result<bool> {
     Ok(!find(path, &[language])?.is_empty())
 }
