@@ -40,6 +40,15 @@ pub struct Sources {
     pub language_problems: Vec<PathBuf>,
 }
 
+impl Sources {
+    /// What is missing is found before hours of training.
+    fn check(&self) -> Result<()> {
+        let files = [&self.problems].into_iter().chain(&self.private_problems).chain(&self.language_problems);
+        let missing = self.public.iter().chain(&self.private).chain(files).find(|path| !path.exists());
+        missing.map_or(Ok(()), |path| Err(Error::io(path, "no such file or folder")))
+    }
+}
+
 /// Runs every stage into `run` and prints the paper's table.
 ///
 /// # Errors
@@ -107,6 +116,7 @@ impl<'a> Stages<'a> {
         out: &'a Output,
     ) -> Result<Self> {
         ranks.in_one_process()?;
+        sources.check()?;
         let base = Checkpoint::open(&sources.model)?;
         // A sandbox that does not hold is found before hours of training.
         judge.open(&[])?;
