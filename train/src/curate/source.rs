@@ -200,6 +200,15 @@ mod tests {
     }
 
     #[test]
+    fn a_place_holds_the_languages_of_its_sources() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.py"), "a").unwrap();
+        assert!(holds(folder.path(), Language::Python).unwrap());
+        assert!(!holds(folder.path(), Language::Java).unwrap());
+        assert!(holds(&folder.path().join("absent"), Language::Java).is_err());
+    }
+
+    #[test]
     fn a_place_without_typescript_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         assert!(read(folder.path(), &TS).err().unwrap().to_string().contains("no .ts"));
