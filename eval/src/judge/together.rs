@@ -38,16 +38,18 @@ struct Said {
 /// See [`Tsc::compile_together`].
 pub(super) fn compile(tsc: &Tsc, library: &Path, programs: &[&Program]) -> Result<Vec<Option<Compiled>>> {
     let folder = super::folder()?;
-    let places: Vec<PathBuf> = (0..programs.len()).map(|i| folder.path().join(i.to_string())).collect();
+    // Names that no program can guess: one must not find another.
+    let names: Vec<String> = programs.iter().map(|_| super::word()).collect();
+    let places: Vec<PathBuf> = names.iter().map(|name| folder.path().join(name)).collect();
     for (place, program) in places.iter().zip(programs) {
         fs::create_dir(place).map_err(|e| Error::io(place, e))?;
         super::write_program(place, program)?;
     }
     let wall = Duration::from_secs(15) + Duration::from_secs_f64(LONG) * programs.len() as u32 / 4;
     let limits = Limits { wall, cpu: 2 * wall, ..Limits::multipl_e() };
-    let args = ["-".into(), library.display().to_string(), programs.len().to_string()];
+    let args = ["-".into(), library.display().to_string()].into_iter().chain(names).collect();
     let stdin = include_str!("js/compile.js").to_string();
-    tsc.run(Task::Exec { program: tsc.node().to_owned(), args: args.into(), stdin }, folder.path(), limits)?;
+    tsc.run(Task::Exec { program: tsc.node().to_owned(), args, stdin }, folder.path(), limits)?;
     Ok(places.iter().map(|place| result(place)).collect())
 }
 

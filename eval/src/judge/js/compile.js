@@ -1,13 +1,13 @@
-// Compiles the programs `0/file.ts`, `1/file.ts`, … of the working folder, each as `tsc --target esnext file.ts` does alone, in one
-// process. For each, `N/result.json` says how it ended.
+// Compiles the programs `FOLDER/file.ts` of the working folder, each as `tsc --target esnext file.ts` does alone, in one process.
+// For each, `FOLDER/result.json` says how it ended.
 //
 // Two things make that fast, and neither changes a verdict: the files of the language's library are read once, and they are
 // not checked again for a program that declares none of their names, since nothing in them can then mean something else.
-// Arguments: the compiler's library, and how many programs there are.
+// Arguments: the compiler's library, and the folders.
 "use strict";
 const fs = require("fs");
 const path = require("path");
-const [library, count] = process.argv.slice(2);
+const [library, ...folders] = process.argv.slice(2);
 const ts = require(library);
 const root = process.cwd();
 const known = new Map();
@@ -58,8 +58,8 @@ function compile() {
   return { status, said: said.join("") };
 }
 
-for (let i = 0; i < Number(count); i++) {
-  process.chdir(path.join(root, String(i)));
+for (const folder of folders) {
+  process.chdir(path.join(root, folder));
   const started = process.hrtime.bigint();
   const result = compile();
   result.seconds = Number(process.hrtime.bigint() - started) / 1e9;
