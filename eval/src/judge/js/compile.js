@@ -24,8 +24,10 @@ function host(options) {
   return host;
 }
 
-// Whether what a file declares can change what the library's files mean. Names are bound once a checker exists.
+// Whether what a file declares, or draws in, can change what the library's files mean. Names are bound once a checker exists.
 function concerns(file, libraries) {
+  const drawn = [file.libReferenceDirectives, file.typeReferenceDirectives, file.referencedFiles];
+  if (drawn.some((directives) => directives.length > 0)) return true;
   if (ts.isExternalModule(file)) return file.moduleAugmentations.length > 0;
   return [...file.locals.keys()].some((name) => libraries.some((library) => library.locals.has(name)));
 }
