@@ -24,7 +24,8 @@ fn function_name(prompt: &str) -> Option<&str> {
     (end > 0).then(|| &after[..end])
 }
 
-fn is_name(c: char) -> bool {
+/// Whether a character stands in names.
+pub(crate) fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
 }
 

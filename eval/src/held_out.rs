@@ -4,6 +4,7 @@
 //! true code uses, the share that the answer uses as well; and the share of answers that call a method which neither
 //! the private sources nor the language's library have. Perplexity of the true code is the trainer's to measure.
 
+use crate::extract::is_name;
 use crate::protocol::seed_of;
 use crate::sampling::{Ask, Completer, Question, Sample, Watch, draw};
 use crate::signatures::unknown_methods;
@@ -180,8 +181,7 @@ fn found(row: &Row, answers: &[String], library: &Library) -> Option<f64> {
 
 /// Every word of a text.
 pub fn words(text: &str) -> BTreeSet<String> {
-    let word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
-    text.split(|c| !word(c)).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    text.split(|c| !is_name(c)).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 /// Code without its comments, as far as that can be told without a parser: answers may not parse.

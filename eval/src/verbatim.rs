@@ -1,5 +1,6 @@
 //! How much of what a model writes it has by heart: the longest run of tokens that stands in its training data as well.
 
+use crate::extract::is_name;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -26,13 +27,15 @@ pub fn longest(written: &[&str], trained: &[&str]) -> (usize, String) {
 }
 
 fn split<'a>(texts: &[&'a str]) -> Vec<Vec<&'a str>> {
-    let word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     let tokens = |text: &'a str| {
         let mut tokens = Vec::new();
         let mut rest = text.trim_start();
         while let Some(first) = rest.chars().next() {
-            let end =
-                if word(first) { rest.find(|c| !word(c)).unwrap_or(rest.len()) } else { first.len_utf8() };
+            let end = if is_name(first) {
+                rest.find(|c| !is_name(c)).unwrap_or(rest.len())
+            } else {
+                first.len_utf8()
+            };
             tokens.push(&rest[..end]);
             rest = rest[end..].trim_start();
         }

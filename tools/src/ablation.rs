@@ -75,23 +75,20 @@ impl Ablation {
     /// # Errors
     /// Those of the stages.
     pub fn run(self, recipe: &Recipe, mut stages: Stages) -> Result<Report> {
-        if self == Ablation::Languages {
-            languages::compare(recipe, &mut stages)?;
-            return stages.finish(self.title());
+        if self != Ablation::Languages {
+            stages.curate("general", &stages.sources.public, Language::TypeScript, Limits::default())?;
         }
-        stages.curate("general", &stages.sources.public, Language::TypeScript, Limits::default())?;
-        let base = || [("base".to_string(), Trained::Base)].into_iter();
-        let models: Variants = match self {
-            Ablation::Rank => base().chain(ranks(recipe, &mut stages)?).collect(),
-            Ablation::Samples => base().chain(samples(recipe, &mut stages)?).collect(),
-            Ablation::Stages => base().chain(staging(recipe, &mut stages)?).collect(),
-            Ablation::Methods => base().chain(methods(recipe, &mut stages)?).collect(),
-            Ablation::Repositories => repositories(recipe, &mut stages)?,
-            Ablation::Languages => unreachable!("compared above: each language has variants of its own"),
-        };
-        let pairs = match self {
-            Ablation::Methods | Ablation::Repositories | Ablation::Languages => Pairs::WithFirst,
-            Ablation::Rank | Ablation::Samples | Ablation::Stages => Pairs::Steps,
+        let (models, pairs) = match self {
+            Ablation::Rank => (beside_base(ranks(recipe, &mut stages)?), Pairs::Steps),
+            Ablation::Samples => (beside_base(samples(recipe, &mut stages)?), Pairs::Steps),
+            Ablation::Stages => (beside_base(staging(recipe, &mut stages)?), Pairs::Steps),
+            Ablation::Methods => (beside_base(methods(recipe, &mut stages)?), Pairs::WithFirst),
+            Ablation::Repositories => (repositories(recipe, &mut stages)?, Pairs::WithFirst),
+            // Each language has its own rows, problems and variants.
+            Ablation::Languages => {
+                languages::compare(recipe, &mut stages)?;
+                return stages.finish(self.title());
+            }
         };
         stages.report.sweep = self.varied(&models);
         stages.evaluate_all(&models, pairs)?;
@@ -104,6 +101,11 @@ const SAMPLES: [usize; 5] = [5, 10, 20, 40, 80];
 
 /// Variants by their names.
 type Variants = Vec<(String, Trained)>;
+
+/// The variants behind the base.
+fn beside_base(variants: Variants) -> Variants {
+    [("base".to_string(), Trained::Base)].into_iter().chain(variants).collect()
+}
 
 /// Trains `name` on the general rows.
 fn general(stages: &mut Stages, name: &str, options: TrainOptions) -> Result<(String, Trained)> {

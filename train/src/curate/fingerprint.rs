@@ -62,7 +62,8 @@ pub fn lex(text: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-fn is_word(c: char) -> bool {
+/// Whether a character stands in names.
+pub fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
 }
 

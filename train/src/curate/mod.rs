@@ -23,6 +23,7 @@ pub mod teacher;
 pub use benchmark::{Benchmark, Match, Problem, Sign};
 pub use card::card;
 pub use comment::Doc;
+pub(crate) use fingerprint::is_word;
 pub use language::Language;
 pub use source::{Source, holds, repositories};
 pub use styles::Style;

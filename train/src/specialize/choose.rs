@@ -1,7 +1,7 @@
 //! Which rows of a private repository are trained on, and which are kept to measure.
 
 use super::Api;
-use crate::curate::{Kind, Row};
+use crate::curate::{Kind, Row, is_word};
 use std::collections::BTreeSet;
 
 /// The order in which rows are most telling: each next one shows most exported names that those before it do not
@@ -57,10 +57,6 @@ fn shown(row: &Row, api: &Api) -> BTreeSet<String> {
         shown.extend(methods.map(|method| format!("{class}.{method}")));
     }
     shown
-}
-
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_' || c == '$'
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {

@@ -1,9 +1,9 @@
 //! Style `explain`: the code is given; the answer is its signature and what its comment says, where that is enough.
 
 use super::{Subject, Task};
-use crate::curate::Kind;
 use crate::curate::comment::Doc;
 use crate::curate::instruction::{heading, specification};
+use crate::curate::{Kind, is_word};
 
 /// Words of a description that explains by itself, and with parameters or a result beside it.
 const WORDS: usize = 12;
@@ -33,7 +33,6 @@ pub fn task(subject: &Subject) -> Option<Task> {
 
 /// Whether every parameter that the comment describes is in the code: a comment that speaks of others is out of date.
 fn is_current(doc: &Doc, code: &str) -> bool {
-    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     let words: Vec<&str> = code.split(|c| !is_word(c)).collect();
     let named = |name: &str| {
         let root = name.split(|c| !is_word(c)).find(|part| !part.is_empty());
