@@ -6,13 +6,14 @@ use crate::languages;
 use crate::pipeline::{Stages, Trained};
 use crate::recipe::Recipe;
 use clap::ValueEnum;
+use codelsi_curate::specialize::{Api, choose};
+use codelsi_curate::{self as curate, Language, Limits, Row};
 use codelsi_engine::Result;
 use codelsi_eval::report::{Report, Sweep};
 use codelsi_model::adapter::{Method, Settings};
 use codelsi_model::config::Config;
-use codelsi_train::curate::{self, Language, Limits, Row};
-use codelsi_train::specialize::{Api, choose};
-use codelsi_train::{TrainOptions, data, jsonl};
+use codelsi_model::jsonl;
+use codelsi_train::{TrainOptions, data};
 use std::path::{Path, PathBuf};
 
 /// What is compared.

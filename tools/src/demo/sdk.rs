@@ -3,7 +3,7 @@
 //! Its methods are [`Op`]s like those of the public language, so programs over it are described, run and checked in
 //! the same way. What a phrase is called in the library can only be learned from the private examples.
 
-use codelsi_train::curate::{Benchmark, Language};
+use codelsi_curate::{Benchmark, Language};
 use std::collections::{HashMap, HashSet};
 
 use super::corpus::SourceFile;

@@ -1,8 +1,8 @@
 //! Repositories and problems of one seed, kept apart from each other and from what the base model has read.
 
+use codelsi_curate::{self as curate, Benchmark, Language};
 use codelsi_engine::Result;
 use codelsi_engine::files::write_atomic;
-use codelsi_train::curate::{self, Benchmark, Language};
 use rayon::prelude::*;
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};

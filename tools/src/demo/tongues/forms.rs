@@ -1,7 +1,7 @@
 //! How each tongue writes functions, files and MultiPL-E's problems, as text with words to be filled in.
 
 use super::super::language::Value;
-use codelsi_train::curate::Language;
+use codelsi_curate::Language;
 
 /// The forms of one language. Filled in are `DOC` (what a function does), `HEAD`, `BODY`, `NAME`, `LIST` (the parameter) and
 /// `TYPE` (of the result).

@@ -92,7 +92,7 @@ impl Tongue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use codelsi_train::curate::Language;
+    use codelsi_curate::Language;
 
     #[test]
     fn files_parse_and_a_seed_decides_them() {

@@ -2,7 +2,7 @@
 
 use super::super::language::{Op, Program};
 use Rendering::*;
-use codelsi_train::curate::Language;
+use codelsi_curate::Language;
 
 /// How an operation is written outside of TypeScript; what it means stays with its [`Op`]. `@` stands for the list, `#` for
 /// the literal, `x` for a number.
