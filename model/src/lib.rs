@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod folder;
 pub mod generate;
+pub mod jsonl;
 mod layer;
 pub mod llama;
 pub mod loading;

@@ -1,8 +1,8 @@
 //! Training rows `{instruction, output}`, their order, and their split into training and validation.
 
-use crate::jsonl;
 use codelsi_engine::rng::Key;
 use codelsi_engine::{Error, Result};
+use codelsi_model::jsonl;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

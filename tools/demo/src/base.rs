@@ -4,11 +4,12 @@ use crate::{corpus, recipe, tokenizer};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{DType, Device, Error, Result};
 use codelsi_model::config::Config;
+use codelsi_model::jsonl;
 use codelsi_model::synthetic;
 use codelsi_model::template::Template;
 use codelsi_train::data::Example;
 use codelsi_train::options::Checkpointing;
-use codelsi_train::{Event, Report, TrainOptions, jsonl};
+use codelsi_train::{Event, Report, TrainOptions};
 use std::fs;
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use crate::operations::joined;
 use crate::problems::{Problem, STOP_TOKENS, cases, prompt, tests};
 use crate::program::{Program, Step};
 use crate::rng::Rng;
-use codelsi_train::curate::{Benchmark, Language};
+use codelsi_curate::{Benchmark, Language};
 use std::collections::{HashMap, HashSet};
 
 /// A method: what it is called and means, and its TypeScript on `this.xs`.

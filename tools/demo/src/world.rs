@@ -3,9 +3,9 @@
 use crate::corpus::{self, SourceFile};
 use crate::problems::{self, Problem};
 use crate::{recipe, sdk};
+use codelsi_curate::{self as curate, Benchmark, Language};
 use codelsi_engine::Result;
 use codelsi_engine::files::write_atomic;
-use codelsi_train::curate::{self, Benchmark, Language};
 use rayon::prelude::*;
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};

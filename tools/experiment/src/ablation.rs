@@ -5,14 +5,15 @@ use crate::languages;
 use crate::output::Output;
 use crate::recipe::Recipe;
 use crate::stages::{Experiment, Stages, Trained};
+use codelsi_curate::specialize::{Api, choose};
+use codelsi_curate::{self as curate, Language, Limits, Row};
 use codelsi_demo::recipe::PRIVATE_EXAMPLES;
 use codelsi_engine::Result;
 use codelsi_eval::report::{Report, Sweep};
 use codelsi_model::adapter::{Method, Settings};
 use codelsi_model::config::Config;
-use codelsi_train::curate::{self, Language, Limits, Row};
-use codelsi_train::specialize::{Api, choose};
-use codelsi_train::{TrainOptions, data, jsonl};
+use codelsi_model::jsonl;
+use codelsi_train::{TrainOptions, data};
 use std::path::{Path, PathBuf};
 
 /// The quantity that variants differ in.

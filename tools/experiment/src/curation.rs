@@ -1,10 +1,10 @@
 //! Sources to instruction rows, with progress, a teacher's answers and a card.
 
 use crate::output::{Bar, Output};
+use codelsi_curate::teacher::{Cache, Teacher, teach};
+use codelsi_curate::{self as curate, Counts, Options, Row};
 use codelsi_engine::Result;
 use codelsi_engine::files::write_atomic;
-use codelsi_train::curate::teacher::{Cache, Teacher, teach};
-use codelsi_train::curate::{self, Counts, Options, Row};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 

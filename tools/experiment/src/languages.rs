@@ -4,12 +4,12 @@ use crate::evaluation::Pairs;
 use crate::judging::JudgeOptions;
 use crate::recipe::Recipe;
 use crate::stages::{Stages, Trained};
+use codelsi_curate::{Language, Limits, holds};
 use codelsi_engine::{Error, Result};
 use codelsi_eval::judge::Judge;
 use codelsi_eval::problem::Problem;
 use codelsi_eval::protocol::PromptFormat;
 use codelsi_train::TrainOptions;
-use codelsi_train::curate::{Language, Limits, holds};
 use std::path::{Path, PathBuf};
 
 /// The problems of one language, and who judges them.

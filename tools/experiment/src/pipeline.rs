@@ -3,9 +3,9 @@
 use crate::evaluation::Pairs;
 use crate::output::Output;
 use crate::stages::{Experiment, Stages, Trained};
+use codelsi_curate::{Language, Limits};
 use codelsi_engine::Result;
 use codelsi_eval::report::Report;
-use codelsi_train::curate::{Language, Limits};
 
 /// Runs every stage into the experiment's folder and prints the paper's table.
 ///

@@ -2,15 +2,15 @@
 
 use crate::evaluation::watched;
 use crate::stages::Stages;
+use codelsi_curate::specialize::{Api, choose, split};
+use codelsi_curate::{self as curate, Language, Limits, Row};
 use codelsi_engine::{Error, Result};
 use codelsi_eval::held_out::{self, Library, Sampling, read, words};
 use codelsi_eval::report::HeldOut;
 use codelsi_eval::verbatim::longest;
+use codelsi_model::jsonl;
 use codelsi_model::tokenizer::Tokenizer;
 use codelsi_train::TrainOptions;
-use codelsi_train::curate::{self, Language, Limits, Row};
-use codelsi_train::jsonl;
-use codelsi_train::specialize::{Api, choose, split};
 use std::path::{Path, PathBuf};
 
 /// One private repository, ready to be learned.

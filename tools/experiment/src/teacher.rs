@@ -3,10 +3,10 @@
 use crate::local::LocalModel;
 use crate::placement::Placement;
 use crate::server::{Server, at_once, is_address};
+use codelsi_curate::teacher::{Answered, Request, Teacher};
 use codelsi_engine::{At, Error, Result};
 use codelsi_eval::sampling::{Ask, Completer};
 use codelsi_model::template::Template;
-use codelsi_train::curate::teacher::{Answered, Request, Teacher};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;

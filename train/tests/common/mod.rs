@@ -19,7 +19,7 @@ pub fn prepare(folder: &Path) -> TrainOptions {
     let rows: Vec<Value> = (0..30)
         .map(|i| json!({"instruction": format!("say {}", word(i)), "output": word(i).repeat(1 + i % 4)}))
         .collect();
-    codelsi_train::jsonl::write(folder.join("data.jsonl"), &rows).unwrap();
+    codelsi_model::jsonl::write(folder.join("data.jsonl"), &rows).unwrap();
     TrainOptions {
         model: folder.join("base"),
         data: folder.join("data.jsonl"),

@@ -2,12 +2,12 @@
 
 use crate::args::{PlaceArgs, RankArgs};
 use clap::Args;
+use codelsi_curate::teacher::Lessons;
+use codelsi_curate::{Language, Limits, Options, Style};
 use codelsi_engine::{Error, Result};
 use codelsi_experiment::curation::{self, RESEMBLANCE, card_path};
 use codelsi_experiment::output::Output;
 use codelsi_experiment::teacher::TeacherOptions;
-use codelsi_train::curate::teacher::Lessons;
-use codelsi_train::curate::{Language, Limits, Options, Style};
 use serde_json::to_value;
 use std::path::PathBuf;
 

@@ -93,7 +93,7 @@ impl LanguageTemplates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use codelsi_train::curate::Language;
+    use codelsi_curate::Language;
 
     #[test]
     fn files_parse_and_a_seed_decides_them() {

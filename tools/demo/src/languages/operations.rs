@@ -3,7 +3,7 @@
 use crate::op::Op;
 use crate::program::Program;
 use OperationTemplate::*;
-use codelsi_train::curate::Language;
+use codelsi_curate::Language;
 
 /// How an operation is written outside of TypeScript; what it means stays with its [`Op`]. `@` stands for the list, `#` for
 /// the literal, `x` for a number.

@@ -1,7 +1,7 @@
 //! How each language writes functions, files and MultiPL-E's problems, as text with words to be filled in.
 
 use crate::op::Value;
-use codelsi_train::curate::Language;
+use codelsi_curate::Language;
 
 /// Code templates of one language. Filled in are `DOC` (what a function does), `HEAD`, `BODY`, `NAME`, `LIST` (the parameter) and
 /// `TYPE` (of the result).
