@@ -3,7 +3,7 @@
 use crate::evaluation::Pairs;
 use crate::judging::JudgeOptions;
 use crate::recipe::Recipe;
-use crate::stages::{Stages, Trained};
+use crate::stages::{Comparison, Stages, Trained};
 use codelsi_curate::{Language, Limits, holds};
 use codelsi_engine::{Error, Result};
 use codelsi_eval::judge::Judge;
@@ -49,8 +49,15 @@ pub fn compare(stages: &mut Stages) -> Result<()> {
         let trained = own.iter().filter_map(|(name, adapter)| Some((name.clone(), adapter.clone()?)));
         let models: Vec<_> = [("base".to_string(), Trained::Base)].into_iter().chain(trained).collect();
         let rows: Vec<&str> = own.iter().map(|(name, _)| name.as_str()).collect();
-        let set = format!("{} problems", language.table().name);
-        stages.evaluate(&set, (problems, &**judge), &models, (&rows, Pairs::WithFirst))?;
+        let name = format!("{} problems", language.table().name);
+        stages.evaluate(&Comparison {
+            name: &name,
+            problems,
+            judge: &**judge,
+            models: &models,
+            rows: &rows,
+            pairs: Pairs::WithFirst,
+        })?;
     }
     Ok(())
 }

@@ -56,6 +56,18 @@ pub enum Trained {
     Model(PathBuf),
 }
 
+/// Models that are compared on one set of problems, under one protocol.
+pub struct Comparison<'a> {
+    /// Name of the set of problems.
+    pub name: &'a str,
+    pub problems: &'a [Problem],
+    pub judge: &'a dyn Judge,
+    pub models: &'a [(String, Trained)],
+    /// Names of the rows that this run trains on, in which answers are looked up word for word.
+    pub rows: &'a [&'a str],
+    pub pairs: Pairs,
+}
+
 impl<'a> Stages<'a> {
     /// Checks that model, sources and sandbox are there, and writes the recipe.
     ///
@@ -98,7 +110,7 @@ impl<'a> Stages<'a> {
         self.base.config()
     }
 
-    /// Sources in one language to `NAME.jsonl`; no row repeats a problem that this run measures.
+    /// Curates sources in one language into `NAME.jsonl`; no row repeats a problem that this run measures.
     ///
     /// # Errors
     /// Those of the curation.
@@ -127,14 +139,14 @@ impl<'a> Stages<'a> {
         Ok(counts)
     }
 
-    /// The recipe's specialized stage, with the general rows that it sees again.
+    /// Returns the recipe's specialized stage, with the general rows that it sees again.
     pub fn specialized(&self) -> TrainOptions {
         let replay = (self.recipe().specialized.replay_rows > 0).then(|| self.rows("general"));
         TrainOptions { replay, ..self.recipe().specialized.clone() }
     }
 
-    /// One stage called `name` over the rows of `DATA.jsonl`, on top of an adapter or fresh; returns the folder of what
-    /// it trained.
+    /// Trains a stage called `name` on the rows of `DATA.jsonl`, on top of an adapter or afresh; returns the folder of the
+    /// result.
     ///
     /// # Errors
     /// Those of the training.
@@ -181,7 +193,7 @@ impl<'a> Stages<'a> {
         Ok(folder)
     }
 
-    /// Every model on the general problems, and on those over the private code where there are any.
+    /// Measures every model on the general problems, and on those over the private code where there are any.
     ///
     /// # Errors
     /// Those of the evaluation.
@@ -194,24 +206,26 @@ impl<'a> Stages<'a> {
             if let Some(problems) = problems {
                 let problems = self.recipe().protocol.problems(problems)?;
                 let judge = self.experiment.judge.open(&problems)?;
-                self.evaluate(name, (&problems, &*judge), models, (&["general", "specialized"], pairs))?;
+                let rows = &["general", "specialized"];
+                self.evaluate(&Comparison {
+                    name,
+                    problems: &problems,
+                    judge: &*judge,
+                    models,
+                    rows,
+                    pairs,
+                })?;
             }
         }
         Ok(())
     }
 
-    /// Every model on one set of problems, under one protocol, into the report. Of `rows`, the names of what this run trains
-    /// on, it is looked up what a model has by heart.
+    /// Measures every model on one set of problems, and how much each repeats of what it was trained on, into the report.
     ///
     /// # Errors
     /// Those of the evaluation.
-    pub fn evaluate(
-        &mut self,
-        name: &str,
-        (problems, judge): (&[Problem], &dyn Judge),
-        models: &[(String, Trained)],
-        (rows, pairs): (&[&str], Pairs),
-    ) -> Result<()> {
+    pub fn evaluate(&mut self, comparison: &Comparison) -> Result<()> {
+        let Comparison { name, problems, judge, models, rows, pairs } = *comparison;
         let started = Instant::now();
         let trained_on = self.trained(rows)?;
         let trained_on: Vec<&str> = trained_on.iter().map(String::as_str).collect();
@@ -244,7 +258,7 @@ impl<'a> Stages<'a> {
         Ok(())
     }
 
-    /// A model, where this run's models are.
+    /// Opens a model where this run's models are.
     ///
     /// # Errors
     /// When it does not load or fit.
@@ -252,7 +266,7 @@ impl<'a> Stages<'a> {
         LocalModel::open(model, self.experiment.placement)
     }
 
-    /// The code of the rows of these names, where there are any.
+    /// Returns the code of the rows of these names, where there are any.
     fn trained(&self, names: &[&str]) -> Result<Vec<String>> {
         let mut code = Vec::new();
         for name in names {
@@ -263,14 +277,14 @@ impl<'a> Stages<'a> {
         Ok(code)
     }
 
-    /// Writes the report of `what` and prints the table.
+    /// Writes the report and prints the table; `subject` completes the title.
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub fn finish(mut self, what: &str) -> Result<Report> {
+    pub fn finish(mut self, subject: &str) -> Result<Report> {
         let Experiment { recipe, sources, folder, judge, .. } = self.experiment;
         let report = &mut self.report;
-        report.title = format!("CodeLSI: {what}");
+        report.title = format!("CodeLSI: {subject}");
         report.subtitle = format!(
             "{} on {}, {} parameters",
             recipe.name,
@@ -313,7 +327,7 @@ fn curve(name: &str, metrics: &[metrics::Metric]) -> Curve {
     }
 }
 
-/// A recipe as name and value, nested names joined with a dot.
+/// Lists a recipe as names and values, nested names joined with a dot.
 fn settings(value: &serde_json::Value) -> Vec<(String, String)> {
     let Some(object) = value.as_object() else { return Vec::new() };
     object

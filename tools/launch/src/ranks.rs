@@ -95,10 +95,10 @@ impl RankOptions {
         if world == 1 {
             return Ok(vec![Rank::from(&open(device, 0, 1)?)]);
         }
-        let cards = cards(device);
-        let ids = if cards >= world { Some(UniqueId::of_run()?) } else { None };
-        if ids.is_none() && cards > 0 {
-            eprintln!("{world} ranks share {cards} card(s) and exchange through host memory");
+        let available = cards(device);
+        let ids = if available >= world { Some(UniqueId::of_run()?) } else { None };
+        if ids.is_none() && available > 0 {
+            eprintln!("{world} ranks share {available} card(s) and exchange through host memory");
         }
         let join = |host: Arc<Host>| {
             let device = open(device, host.rank(), world)?;
@@ -183,15 +183,17 @@ pub fn on_all_ranks<R: Send, T: Send>(
 
 /// Runs a rank; however it fails, `failed` hears of it, and then the others.
 fn contained<T>(comm: &dyn Comm, run: impl FnOnce() -> Result<T>, failed: impl FnOnce(&Error)) -> Result<T> {
-    let ran = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let words = |p: &Box<dyn Any + Send>| p.downcast_ref::<String>().cloned();
-        let words = words(&panic).or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()));
-        Err(Error::new(format!("panicked: {}", words.unwrap_or_default())))
-    });
+    let ran = catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|panic| Err(Error::new(format!("panicked: {}", panic_message(&panic)))));
     ran.inspect_err(|e| {
         failed(e);
         comm.abort(&e.to_string());
     })
+}
+
+fn panic_message(panic: &Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+    panic.downcast_ref::<String>().cloned().or(text).unwrap_or_default()
 }
 
 /// Threads for the CPU work of one rank of `world` on this machine.
@@ -225,8 +227,8 @@ fn first_card(device: DeviceChoice) -> Option<usize> {
 
 /// Cards from the first on.
 fn cards(device: DeviceChoice) -> usize {
-    let cards = |first| Cuda::count().map_or(0, |cards| cards.saturating_sub(first));
-    first_card(device).map_or(0, cards)
+    let from = |first| Cuda::count().map_or(0, |cards| cards.saturating_sub(first));
+    first_card(device).map_or(0, from)
 }
 
 fn is_card(device: &Device) -> bool {

@@ -2,11 +2,10 @@
 
 use crate::args::{ModelArgs, RankArgs};
 use clap::Args;
-use codelsi_engine::{DType, Error, Result};
-use codelsi_experiment::loaded::Loaded;
+use codelsi_engine::Result;
+use codelsi_experiment::generation::{GenerationOptions, Prompt, complete};
 use codelsi_experiment::output::Output;
-use codelsi_model::generate::{Completion, Limits, Request, Sampling, generate};
-use codelsi_model::parallel::{Layout, Split};
+use codelsi_model::generate::{Completion, Sampling};
 use codelsi_model::template::Template;
 use serde_json::json;
 use std::path::PathBuf;
@@ -87,48 +86,23 @@ impl From<SamplingArgs> for Sampling {
 
 /// Runs the command.
 pub fn run(args: &Generate, out: &Output) -> Result<()> {
-    let placement = args.ranks.placement(args.model.place);
-    if placement.ranks.world()? > 1 && placement.layout == Layout::Replicate {
-        return Err(Error::new(
-            "--layout replicate shares prompts, and there is one: use --ranks 1, or --layout tensor or shard",
-        ));
-    }
-    let completions = placement.run(|split| complete(args, placement.compute, split, out))?;
-    completions.iter().for_each(|completions| show(args, completions, out));
-    Ok(())
-}
-
-/// What every rank does; rank 0 alone shows how it goes.
-fn complete(args: &Generate, compute: Option<DType>, split: Split, out: &Output) -> Result<Vec<Completion>> {
-    let tells = split.comm().rank() == 0;
-    let loaded = Loaded::on(split, &args.model.model, compute, args.adapter.as_deref())?;
     let prompt = match &args.prompt {
-        Some(text) => {
-            let text = args.template.map_or_else(|| text.clone(), |t| t.wrap(text));
-            loaded.tokenizer.encode(&text, true)?
-        }
-        None => args.prompt_ids.clone(),
+        Some(text) => Prompt::Text(text.clone(), args.template),
+        None => Prompt::Ids(args.prompt_ids.clone()),
     };
-    let request = Request {
+    let options = GenerationOptions {
+        model: args.model.model.clone(),
+        adapter: args.adapter.clone(),
         prompt,
         n: args.n,
         max_tokens: args.max_tokens,
         sampling: args.sampling.into(),
         stop: args.stop.clone(),
-        stop_at_eos: true,
+        page_size: args.page_size.into(),
     };
-    let limits = Limits { page_size: args.page_size.into(), ..Limits::default() };
-    let requests = [request];
-    let planned = if tells { Some(loaded.plan(&requests, limits)?) } else { None };
-    planned.iter().for_each(|planned| eprintln!("memory plan:\n{planned}"));
-    let bar = tells.then(|| out.bar("generate", args.n * args.max_tokens));
-    let mut progress = |tokens| bar.iter().for_each(|bar| bar.add(tokens));
-    let (model, tokenizer) = (&loaded.model, Some(&loaded.tokenizer));
-    let made = generate(loaded.device(), model, tokenizer, &requests, limits, &mut progress)
-        .map_err(|e| loaded.blame(e))?;
-    bar.iter().for_each(|bar| bar.finish());
-    planned.iter().for_each(|planned| eprintln!("{}", loaded.peak(planned)));
-    Ok(made.into_iter().flatten().collect())
+    let completions = complete(&options, args.ranks.placement(args.model.place), out)?;
+    completions.iter().for_each(|completions| show(args, completions, out));
+    Ok(())
 }
 
 fn show(args: &Generate, completions: &[Completion], out: &Output) {
