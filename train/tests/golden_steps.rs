@@ -1,17 +1,17 @@
-//! The optimizer step against the float64 golden runs: losses, gradient norms and adapters after 1, 5 and 20 steps.
+//! Optimizer steps against float64 reference runs: losses, gradient norms and adapters after 1, 5 and 20 steps.
 
 use codelsi_engine::{DType, Device};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_train::TrainOptions;
 use codelsi_train::learner::Learner;
-use codelsi_train::pack::{Document, IGNORED, Sequence};
+use codelsi_train::pack::{Document, IGNORE_INDEX, Sequence};
 use codelsi_train::schedule::Cosine;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// A reference case, or `None` (said aloud) where the shared data is absent.
+/// The folder of a reference case; `None`, with a line that says so, where the shared data is absent.
 fn case(name: &str) -> Option<PathBuf> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
     let shared = std::env::var("CODELSI_SHARED").unwrap_or_else(|_| default.into());
@@ -29,7 +29,7 @@ fn floats(file: &SafeTensors, name: &str) -> Vec<f64> {
     data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()) as f64).collect()
 }
 
-/// Rows of `train.<what>[batch]`, an I64 tensor (4, 2, T).
+/// The rows of `train.<what>[batch]`, an I64 tensor (4, 2, T).
 fn rows(file: &SafeTensors, what: &str, batch: usize) -> Vec<Vec<i64>> {
     let view = file.tensor(&format!("train.{what}")).unwrap();
     let (rows, length) = (view.shape()[1], view.shape()[2]);
@@ -38,7 +38,7 @@ fn rows(file: &SafeTensors, what: &str, batch: usize) -> Vec<Vec<i64>> {
     all.chunks(length).skip(batch * rows).take(rows).map(<[i64]>::to_vec).collect()
 }
 
-/// The batch's rows without their padding, each as a sequence and so a micro-batch of its own.
+/// The rows of a batch without padding, each a micro-batch of its own.
 fn micro_batches(file: &SafeTensors, batch: usize) -> Vec<Sequence> {
     let parts = ["input_ids", "attention_mask", "labels"].map(|what| rows(file, what, batch));
     let [ids, mask, labels] = &parts;
@@ -46,7 +46,7 @@ fn micro_batches(file: &SafeTensors, batch: usize) -> Vec<Sequence> {
         let length = mask.iter().filter(|&&m| m == 1).count();
         let tokens = ids[..length].iter().map(|&id| id as u32).collect();
         let mut targets: Vec<i32> = labels[1..length].iter().map(|&label| label as i32).collect();
-        targets.push(IGNORED);
+        targets.push(IGNORE_INDEX);
         Sequence::of([&Document { tokens, targets }])
     });
     sequences.collect()
@@ -75,23 +75,30 @@ fn check(name: &str) {
     for step in 1..=20 {
         let lr = schedule.at(step);
         assert!((lr - json["train"]["learning_rates"][step - 1].as_f64().unwrap()).abs() < 1e-15);
-        let found = learner.step(&micro_batches(&file, (step - 1) % 4), lr).unwrap();
+        let stats = learner.step(&micro_batches(&file, (step - 1) % 4), lr).unwrap();
         let loss = json["train"]["losses"][step - 1].as_f64().unwrap();
         let limit = json["tolerance_float32"]["train.losses"]["abs"].as_f64().unwrap();
-        assert!((found.loss - loss).abs() <= limit, "{name}, step {step}: loss {} for {loss}", found.loss);
+        assert!((stats.loss - loss).abs() <= limit, "{name}, step {step}: loss {} for {loss}", stats.loss);
         let norm = json["train"]["grad_norms_before_clipping"][step - 1].as_f64().unwrap();
         assert!(
-            (found.grad_norm / norm - 1.0).abs() < 1e-3,
-            "{name}, step {step}: norm {found:?} for {norm}"
+            (stats.grad_norm / norm - 1.0).abs() < 1e-3,
+            "{name}, step {step}: norm {stats:?} for {norm}"
         );
         if json["tolerance_float32"].get(format!("step{step}.A")).is_some() {
-            compare(name, &learner, &adapter, &file, &json, step);
+            check_adapter(name, &learner, &adapter, &file, &json, step);
         }
     }
 }
 
-/// Every matrix within its tolerance of the change since step 0.
-fn compare(name: &str, learner: &Learner, start: &Adapter, file: &SafeTensors, json: &Value, step: usize) {
+/// Checks that every matrix is within its tolerance, relative to its change since step 0.
+fn check_adapter(
+    name: &str,
+    learner: &Learner,
+    start: &Adapter,
+    file: &SafeTensors,
+    json: &Value,
+    step: usize,
+) {
     for (path, tensor) in learner.model().trainable() {
         let truth = floats(file, &format!("step{step}.base_model.model.{path}"));
         let pair = &start.pairs[path.rsplit_once(".lora_").unwrap().0];

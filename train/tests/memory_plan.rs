@@ -1,4 +1,4 @@
-//! The memory plan is the run: its books are those of the software GPU, to the byte.
+//! The memory plan equals the accounts of the run and of the software GPU, to the byte.
 
 use codelsi_engine::memory::Usage;
 use codelsi_engine::{DType, Device, Label};
@@ -16,8 +16,7 @@ use codelsi_train::pack::{Document, Sequence};
 use codelsi_train::plan::{Planner, StepPlan, generation};
 use tempfile::TempDir;
 
-/// A software GPU; None, with a line that says so, where there is no compiler. With `CODELSI_REQUIRE=all` that is a
-/// failure.
+/// A software GPU; `None`, with a line that says so, without a compiler. With `CODELSI_REQUIRE=all` that is a failure.
 fn emulated() -> Option<Device> {
     let device = Device::emulated("sm_80");
     if let Err(e) = &device {
@@ -52,7 +51,7 @@ fn model(config: &Config) -> (TempDir, Checkpoint) {
     (folder, checkpoint)
 }
 
-/// Some tokens, all but the first few learned.
+/// A sequence with a loss on all but the first few tokens.
 fn sequence(tokens: usize) -> Sequence {
     let tokens: Vec<u32> = (0..tokens as u32).map(|i| 3 + i * 37 % 60).collect();
     let targets = (0..tokens.len()).map(|i| if i < 4 { -100 } else { tokens[i] as i32 }).collect();
@@ -63,7 +62,7 @@ fn at_peak(usage: Usage) -> (usize, [usize; Label::ALL.len()]) {
     (usage.peak, usage.at_peak)
 }
 
-/// A step as planned and as run on `device`.
+/// The memory of a step: planned, and run on `device`.
 fn step(
     device: &Device,
     base: &Checkpoint,
@@ -89,7 +88,7 @@ fn step(
 }
 
 #[test]
-fn the_plan_of_a_step_is_the_software_gpu_s_books() {
+fn the_plan_of_a_step_equals_the_accounts_of_the_software_gpu() {
     for (layers, kv_heads, tied, recompute, compute, full) in [
         (1, 4, false, 0, DType::BF16, false),
         (3, 2, false, 1, DType::BF16, false),
@@ -99,7 +98,7 @@ fn the_plan_of_a_step_is_the_software_gpu_s_books() {
     ] {
         let what = format!("{layers} layers, {recompute} recomputed, tied: {tied}, full: {full}");
         let options = TrainOptions { full, ..options(recompute, compute) };
-        books_are_the_plan(&config(layers, kv_heads, tied), &options, &what);
+        assert_plan_equals_run(&config(layers, kv_heads, tied), &options, &what);
     }
     for (method, recompute, compute) in [
         (DORA, 0, DType::BF16),
@@ -110,7 +109,7 @@ fn the_plan_of_a_step_is_the_software_gpu_s_books() {
         (Method::Bottleneck, 1, DType::F32),
     ] {
         let options = TrainOptions { method, ..options(recompute, compute) };
-        books_are_the_plan(&config(2, 2, false), &options, &format!("{method}, {compute:?}"));
+        assert_plan_equals_run(&config(2, 2, false), &options, &format!("{method}, {compute:?}"));
     }
 }
 
@@ -122,18 +121,18 @@ fn options(recompute: usize, compute: DType) -> TrainOptions {
     TrainOptions { checkpointing, compute, rank: 4, dropout: 0.1, ..TrainOptions::default() }
 }
 
-fn books_are_the_plan(config: &Config, options: &TrainOptions, what: &str) {
+fn assert_plan_equals_run(config: &Config, options: &TrainOptions, what: &str) {
     let Some(device) = emulated() else { return };
     let (_folder, base) = model(config);
     let [planned, run] = step(&device, &base, options, &[sequence(24), sequence(24), sequence(24)]);
     assert_eq!(at_peak(planned), at_peak(run), "{what}");
     let Device::Cuda(cuda) = &device else { unreachable!("a software GPU") };
-    assert_eq!(cuda.emulator().unwrap().peak_bytes(), planned.peak, "what was really allocated");
+    assert_eq!(cuda.emulator().unwrap().peak_bytes(), planned.peak, "bytes allocated by the software GPU");
     assert!(planned.of(Label::Saved) > 0 && planned.of(Label::Moments) > 0);
 }
 
 #[test]
-fn the_plan_of_a_generation_is_the_software_gpu_s_books() {
+fn the_plan_of_a_generation_equals_the_accounts_of_the_software_gpu() {
     if emulated().is_none() {
         return;
     }
@@ -159,9 +158,9 @@ fn the_plan_of_a_generation_is_the_software_gpu_s_books() {
     }
 }
 
-/// A card that is too small says what it holds and which flag would help.
+/// The out-of-memory error lists the memory by label and the flags that would help.
 #[test]
-fn a_full_card_says_what_would_help() {
+fn an_out_of_memory_error_says_which_flags_help() {
     let Some(device) = emulated() else { return };
     let Device::Cuda(cuda) = &device else { unreachable!("a software GPU") };
     let (_folder, base) = model(&config(2, 2, false));
@@ -209,7 +208,7 @@ fn a_full_card_says_what_would_help() {
     learner.step(&[sequence(24)], 1e-3).unwrap();
 }
 
-/// Fewer layers recomputed is more memory, and the search takes the fewest that fit.
+/// Memory grows as fewer layers are recomputed; the search takes the fewest that fit.
 #[test]
 fn the_fewest_layers_that_fit_are_recomputed() {
     let base = Checkpoint::sketch(config(6, 4, false), safetensors::Dtype::BF16);
@@ -245,7 +244,7 @@ fn the_fewest_layers_that_fit_are_recomputed() {
     assert_eq!(roomy, [8, 8]);
 }
 
-/// Ranks hold different sums of gradients: the plan of all is that of the one that holds most.
+/// Ranks hold different numbers of partial gradient sums; the plan for all ranks is that of the rank with most memory.
 #[test]
 fn the_plan_of_all_ranks_is_the_largest() {
     let base = Checkpoint::sketch(config(6, 4, false), safetensors::Dtype::BF16);
@@ -275,9 +274,9 @@ fn the_plan_of_all_ranks_is_the_largest() {
         assert!(world == 1 || keeping.iter().min() < keeping.iter().max(), "{keeping:?}");
         let all = plan(Checkpointing::Layers(0), world, None, None);
         assert_eq!(Some(&all.usage.peak), keeping.iter().max());
-        // What the neediest rank takes with three layers recomputed: all recompute as many as that one must.
+        // The budget is what the largest rank needs with three layers recomputed; all ranks recompute the same number.
         let budget = some.iter().max().copied();
-        let settled = plan(Checkpointing::Auto, world, None, budget);
-        assert!(settled.fits() && settled.usage.peak == each(settled.recompute).into_iter().max().unwrap());
+        let common = plan(Checkpointing::Auto, world, None, budget);
+        assert!(common.fits() && common.usage.peak == each(common.recompute).into_iter().max().unwrap());
     }
 }

@@ -1,4 +1,4 @@
-//! Whole training runs of a tiny model: what they leave behind, and that their bits are a matter of the recipe alone.
+//! Complete training runs of a tiny model: their output files, and that the result depends on the recipe alone.
 
 mod common;
 
@@ -21,14 +21,14 @@ fn refused(options: &TrainOptions) -> String {
     train(options, &Device::cpu(), &mut |_| ()).unwrap_err().to_string()
 }
 
-/// What a run computed, its clock left out.
+/// The metrics of a run without its timings.
 fn losses(options: &TrainOptions) -> Vec<(usize, f64, f64, f64, Option<f64>)> {
     let metrics = metrics::read(&options.out.join("metrics.jsonl")).unwrap();
     let row = |m: Metric| (m.step, m.loss, m.lr, m.grad_norm, m.validation_loss);
     metrics.into_iter().map(row).collect()
 }
 
-/// The bytes of what was trained.
+/// The bytes of the trained adapter or model.
 fn weights(options: &TrainOptions) -> Vec<u8> {
     let name = if options.full { "model.safetensors" } else { "adapter_model.safetensors" };
     std::fs::read(options.out.join(name)).unwrap()
@@ -38,10 +38,10 @@ fn weights(options: &TrainOptions) -> Vec<u8> {
 fn a_run_lowers_the_loss_and_leaves_an_adapter_its_metrics_and_its_recipe() {
     let folder = tempfile::tempdir().unwrap();
     let options = common::prepare(folder.path());
-    let mut told = Vec::new();
+    let mut events = Vec::new();
     let report = train(&options, &Device::cpu(), &mut |event| {
-        told.push(match event {
-            Event::Start(overview) => overview.to_string(),
+        events.push(match event {
+            Event::Start(summary) => summary.to_string(),
             Event::Before(loss) => format!("before {loss:.1}"),
             Event::Step(metric, planned) => format!("step {} of {planned}", metric.step),
             Event::Saved(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
@@ -62,12 +62,12 @@ fn a_run_lowers_the_loss_and_leaves_an_adapter_its_metrics_and_its_recipe() {
 
     for part in ["<s>say ", "⟦", "</s>⟧", "26 to train on, 4 to validate", "adapters", "moments", "peak"]
     {
-        assert!(told[0].contains(part), "{part} in {}", told[0]);
+        assert!(events[0].contains(part), "{part} in {}", events[0]);
     }
-    assert!(told[1].starts_with("before "));
-    assert_eq!(told[2], format!("step 1 of {}", report.steps));
-    assert!(told.contains(&"step-00000003".to_string()), "{told:?}");
-    assert_eq!(told.last().unwrap(), &format!("step-{:08}", report.steps));
+    assert!(events[1].starts_with("before "));
+    assert_eq!(events[2], format!("step 1 of {}", report.steps));
+    assert!(events.contains(&"step-00000003".to_string()), "{events:?}");
+    assert_eq!(events.last().unwrap(), &format!("step-{:08}", report.steps));
 }
 
 #[test]
@@ -106,8 +106,8 @@ fn micro_batches_and_checkpointing_change_nothing_but_rounding() {
     }
 }
 
-/// Runs this test's own binary again as `child` with the folder, and kills it (-9) once it has done `steps`.
-fn killed(folder: &Path, full: bool, steps: usize) {
+/// Runs this test binary again as `child` with the folder, and kills it (SIGKILL) after `steps` steps.
+fn run_and_kill(folder: &Path, full: bool, steps: usize) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--nocapture"])
         .env("CODELSI_TEST_FOLDER", folder)
@@ -123,7 +123,7 @@ fn killed(folder: &Path, full: bool, steps: usize) {
     assert!(reached, "the child did not reach step {steps}");
 }
 
-/// Not a test by itself: the process that [`killed`] starts and kills.
+/// Not a test of its own: the process that [`run_and_kill`] starts and kills.
 #[test]
 fn child() {
     let Ok(folder) = std::env::var("CODELSI_TEST_FOLDER") else {
@@ -135,7 +135,7 @@ fn child() {
         if let Event::Step(metric, _) = event {
             println!("step {}", metric.step);
             if metric.step == 5 {
-                // The parent kills here, after two steps that no checkpoint knows.
+                // The parent kills the process here, two steps after the last checkpoint.
                 std::thread::sleep(std::time::Duration::from_secs(60));
             }
         }
@@ -146,29 +146,29 @@ fn child() {
 #[test]
 fn a_run_that_was_killed_resumes_to_the_same_bits() {
     for full in [false, true] {
-        let [whole, cut] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let whole = TrainOptions { full, ..common::prepare(whole.path()) };
-        let expected = run(&whole);
-        killed(cut.path(), full, 5);
-        let cut = TrainOptions { full, ..common::prepare(cut.path()) };
-        assert_eq!(losses(&cut).len(), 5);
-        assert!(refused(&cut).contains("holds a run already"));
-        let cut = TrainOptions { resume: true, ..cut };
+        let [first, second] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let uninterrupted = TrainOptions { full, ..common::prepare(first.path()) };
+        let expected = run(&uninterrupted);
+        run_and_kill(second.path(), full, 5);
+        let interrupted = TrainOptions { full, ..common::prepare(second.path()) };
+        assert_eq!(losses(&interrupted).len(), 5);
+        assert!(refused(&interrupted).contains("holds a run already"));
+        let interrupted = TrainOptions { resume: true, ..interrupted };
         let mut first = None;
-        let resumed = train(&cut, &Device::cpu(), &mut |event| {
+        let resumed = train(&interrupted, &Device::cpu(), &mut |event| {
             if let Event::Step(metric, _) = event {
                 first.get_or_insert(metric.step);
             }
         })
         .unwrap();
         assert_eq!(first, Some(4), "the checkpoint of step 3 is the last");
-        assert_eq!(losses(&cut), losses(&whole));
-        assert!(weights(&cut) == weights(&whole), "full: {full}");
+        assert_eq!(losses(&interrupted), losses(&uninterrupted));
+        assert!(weights(&interrupted) == weights(&uninterrupted), "full: {full}");
         let bits = |r: &Report| (r.steps, r.tokens, r.first_loss, r.last_loss, r.validation_loss);
         assert_eq!(bits(&resumed), bits(&expected));
-        // A finished run resumes to the same end, without a step.
-        assert_eq!(bits(&run(&cut)), bits(&expected));
-        let other = TrainOptions { lr: 1e-3, ..cut };
+        // A completed run resumes to the same result without a step.
+        assert_eq!(bits(&run(&interrupted)), bits(&expected));
+        let other = TrainOptions { lr: 1e-3, ..interrupted };
         assert!(refused(&other).contains("`lr` was 0.02 and is 0.001"));
     }
 }
@@ -186,7 +186,7 @@ fn full_training_leaves_a_model_that_loads_and_differs() {
 }
 
 #[test]
-fn an_adapter_is_gone_on_from() {
+fn training_continues_from_an_adapter() {
     let folder = tempfile::tempdir().unwrap();
     let first = common::prepare(folder.path());
     let before = run(&first);

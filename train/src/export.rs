@@ -1,4 +1,4 @@
-//! What a run writes: the adapter it trained, or the model.
+//! Writes the result of a run: the trained adapter, or the trained model.
 
 use codelsi_engine::{DType, Error, Result, Tensor};
 use codelsi_model::adapter::{Adapter, Pair};
@@ -11,24 +11,24 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Trained tensors by their names.
+/// Trained tensors by name.
 pub type Weights = BTreeMap<String, Tensor>;
 
-/// Writes PEFT's two files of a trained adapter; `made_of` is the adapter it was made of, `base` its model.
-pub fn write_adapter(folder: &Path, trained: &Weights, made_of: &Adapter, base: &Path) -> Result<()> {
-    let names = made_of.settings.method.tensors();
+/// Writes a trained adapter as PEFT's two files. `initial` is the adapter before training, `base` the path of its model.
+pub fn write_adapter(folder: &Path, trained: &Weights, initial: &Adapter, base: &Path) -> Result<()> {
+    let names = initial.settings.method.tensors();
     let tensor = |path: &str, name: &str| {
         let name = format!("{path}.{name}");
         trained.get(&name).cloned().ok_or_else(|| Error::new(format!("the model has no `{name}`")))
     };
-    let pair = |path: &String| Pair::made(made_of.settings.method, |i| tensor(path, names[i]));
-    let pairs = made_of.pairs.keys().map(|path| Ok((path.clone(), pair(path)?)));
-    let adapter = Adapter { pairs: pairs.collect::<Result<_>>()?, settings: made_of.settings.clone() };
+    let pair = |path: &String| Pair::made(initial.settings.method, |i| tensor(path, names[i]));
+    let pairs = initial.pairs.keys().map(|path| Ok((path.clone(), pair(path)?)));
+    let adapter = Adapter { pairs: pairs.collect::<Result<_>>()?, settings: initial.settings.clone() };
     adapter.write(folder, &base.display().to_string())
 }
 
-/// Writes `config.json` and every weight as `dtype` (F32 loses nothing).
-pub fn write_weights(folder: &Path, config: &Config, trained: &Weights, dtype: DType) -> Result<()> {
+/// Writes `config.json` and every weight, converted to `dtype` (F32 is exact).
+pub fn write_trained_model(folder: &Path, config: &Config, trained: &Weights, dtype: DType) -> Result<()> {
     write_json(folder.join("config.json"), &config.to_json(dtype))?;
     let stored = if dtype == DType::BF16 { Dtype::BF16 } else { Dtype::F32 };
     let in_order = config.tensors().into_iter().filter(|(name, _)| trained.contains_key(name));
@@ -36,7 +36,7 @@ pub fn write_weights(folder: &Path, config: &Config, trained: &Weights, dtype: D
     write_model(folder, &specs, SHARD_BYTES, &mut |spec, out| write_values(&trained[&spec.name], dtype, out))
 }
 
-/// Copies the tokenizer's files, so that a trained model can be loaded as its base was.
+/// Copies the tokenizer's files, so that the trained model can be loaded like its base.
 pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
     for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
         let file = from.join(name);

@@ -1,8 +1,8 @@
-//! The methods that tests go through.
+//! The adapter methods that the tests run.
 
 use codelsi_model::adapter::Method;
 
-/// Methods beside LoRA.
+/// All methods other than plain LoRA.
 pub const METHODS: [Method; 4] = [
     Method::LowRank { rslora: false, dora: true },
     Method::LowRank { rslora: true, dora: true },

@@ -1,8 +1,8 @@
-//! Every method of fine-tuning as a run: it learns, its bits are a matter of the recipe alone, and what it leaves is read
-//! back as what it is.
+//! Training runs of every adapter method: the loss falls, the result depends on the recipe alone, and the adapter is read
+//! back with its method.
 
 mod common;
-mod every;
+mod method_list;
 mod on_ranks;
 
 use codelsi_engine::{Device, Rank, Result};
@@ -13,28 +13,28 @@ use codelsi_train::{Event, TrainOptions, metrics, train};
 use on_ranks::on_ranks;
 use std::path::Path;
 
-/// A run of each method with its own folder.
-fn each(mut see: impl FnMut(&Path, TrainOptions)) {
-    for method in every::METHODS {
+/// Calls `check` for each method with a folder and options of its own.
+fn for_each_method(mut check: impl FnMut(&Path, TrainOptions)) {
+    for method in method_list::METHODS {
         let folder = tempfile::tempdir().unwrap();
         let options = TrainOptions { method, epochs: 2, ..common::prepare(folder.path()) };
-        see(folder.path(), options);
+        check(folder.path(), options);
     }
 }
 
-/// The bytes of what was trained.
-fn left(options: &TrainOptions) -> Vec<u8> {
+/// The bytes of the trained adapter.
+fn adapter_bytes(options: &TrainOptions) -> Vec<u8> {
     std::fs::read(options.out.join("adapter_model.safetensors")).unwrap()
 }
 
-/// The losses before and after each step, to the bit.
+/// The training loss of each step.
 fn losses(options: &TrainOptions) -> Vec<f64> {
     metrics::read(&options.out.join("metrics.jsonl")).unwrap().into_iter().map(|m| m.loss).collect()
 }
 
 #[test]
-fn each_learns_the_same_for_any_number_of_threads_and_is_read_back() {
-    each(|folder, options| {
+fn each_method_learns_the_same_for_any_number_of_threads_and_is_read_back() {
+    for_each_method(|folder, options| {
         let method = options.method;
         let mut results = Vec::new();
         for threads in [1, 3] {
@@ -46,16 +46,16 @@ fn each_learns_the_same_for_any_number_of_threads_and_is_read_back() {
             let config = Checkpoint::open(&options.model).unwrap().config().clone();
             let adapter = Adapter::load(&options.out, &config).unwrap();
             assert_eq!((adapter.settings.method, adapter.parameters()), (method, report.trainable));
-            results.push((losses(&options), left(&options)));
+            results.push((losses(&options), adapter_bytes(&options)));
         }
         assert!(results[0] == results[1], "{method}");
     });
 }
 
-/// B and W_up are 0 at first: dropout shows in the second step's loss.
+/// B and W_up are initially 0, so dropout changes the loss from the second step on.
 #[test]
-fn dropout_reaches_the_input_of_each() {
-    each(|folder, options| {
+fn dropout_is_applied_in_each_method() {
+    for_each_method(|folder, options| {
         let with = |name: &str, dropout| {
             let options =
                 TrainOptions { out: folder.join(name), dropout, max_steps: Some(2), ..options.clone() };
@@ -67,30 +67,37 @@ fn dropout_reaches_the_input_of_each() {
     });
 }
 
-/// Trains to the end; rank 1 breaks off after step `dies`.
-fn trained(options: &TrainOptions, ranks: usize, layout: Layout, dies: usize) -> Result<Vec<u8>> {
+/// Trains to the end and returns the bytes of the adapter; rank 1 aborts after step `abort_after`.
+fn train_on_ranks(
+    options: &TrainOptions,
+    ranks: usize,
+    layout: Layout,
+    abort_after: usize,
+) -> Result<Vec<u8>> {
     let run = |rank: Rank| {
         let comm = rank.comm.clone();
         train(options, Split::new(rank, layout), &mut |event| match event {
-            Event::Step(metric, _) if metric.step == dies && comm.rank() == 1 => comm.abort("was killed"),
+            Event::Step(metric, _) if metric.step == abort_after && comm.rank() == 1 => {
+                comm.abort("was killed")
+            }
             _ => {}
         })
     };
     on_ranks(ranks, run).into_iter().collect::<Result<Vec<_>>>()?;
-    Ok(left(options))
+    Ok(adapter_bytes(options))
 }
 
 #[test]
-fn each_resumes_to_the_same_bytes_under_another_layout() {
-    each(|folder, options| {
+fn each_method_resumes_to_the_same_bytes_under_another_layout() {
+    for_each_method(|folder, options| {
         let options = TrainOptions { save_every: 2, ..options };
-        let whole = TrainOptions { out: folder.join("whole"), ..options.clone() };
-        let expected = trained(&whole, 1, Layout::Replicate, usize::MAX).unwrap();
-        let killed = trained(&options, 2, Layout::Replicate, 3).unwrap_err().to_string();
+        let uninterrupted = TrainOptions { out: folder.join("uninterrupted"), ..options.clone() };
+        let expected = train_on_ranks(&uninterrupted, 1, Layout::Replicate, usize::MAX).unwrap();
+        let killed = train_on_ranks(&options, 2, Layout::Replicate, 3).unwrap_err().to_string();
         assert!(killed.contains("rank 1: was killed"), "{killed}");
         let options = TrainOptions { resume: true, ..options };
-        let resumed = trained(&options, 2, Layout::Shard, usize::MAX).unwrap();
-        assert!(resumed == expected && losses(&options) == losses(&whole), "{}", options.method);
+        let resumed = train_on_ranks(&options, 2, Layout::Shard, usize::MAX).unwrap();
+        assert!(resumed == expected && losses(&options) == losses(&uninterrupted), "{}", options.method);
     });
 }
 
@@ -99,7 +106,7 @@ fn a_run_of_one_method_does_not_go_on_as_another() {
     let folder = tempfile::tempdir().unwrap();
     let options = TrainOptions { max_steps: Some(2), ..common::prepare(folder.path()) };
     train(&options, &Device::cpu(), &mut |_| ()).unwrap();
-    let other = TrainOptions { method: every::METHODS[0], resume: true, ..options };
+    let other = TrainOptions { method: method_list::METHODS[0], resume: true, ..options };
     let message = train(&other, &Device::cpu(), &mut |_| ()).unwrap_err().to_string();
     assert!(message.contains("`method` was \"LoRA\" and is \"DoRA\" now"), "{message}");
     let second = TrainOptions { from: Some(other.out.clone()), out: folder.path().join("second"), ..other };

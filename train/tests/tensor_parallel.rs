@@ -1,4 +1,4 @@
-//! Training with a model that is cut over ranks: the run of one rank but for rounding, and a dropped sum is seen.
+//! Tensor-parallel training: it equals the run of one rank up to rounding, and a lost all-reduce is detected.
 
 mod common;
 mod on_ranks;
@@ -21,13 +21,13 @@ use on_ranks::{on_ranks, on_ranks_over};
 use std::path::Path;
 use std::time::Duration;
 
-/// What a run left: its metrics, and the values of its adapter or model.
-struct Left {
+/// The metrics of a run, and the values of the trained adapter or model.
+struct RunResult {
     metrics: Vec<Metric>,
     values: Vec<f32>,
 }
 
-fn left(options: &TrainOptions) -> Left {
+fn read_result(options: &TrainOptions) -> RunResult {
     let name = if options.full { "model.safetensors" } else { "adapter_model.safetensors" };
     let file = TensorFile::open(options.out.join(name)).unwrap();
     let device = Device::cpu();
@@ -36,21 +36,21 @@ fn left(options: &TrainOptions) -> Left {
         t.unwrap().to_vec::<f32>().unwrap()
     };
     let values = file.entries().keys().flat_map(values).collect();
-    Left { metrics: metrics::read(&options.out.join("metrics.jsonl")).unwrap(), values }
+    RunResult { metrics: metrics::read(&options.out.join("metrics.jsonl")).unwrap(), values }
 }
 
 fn options(folder: &Path, full: bool) -> TrainOptions {
     TrainOptions { full, clip: Some(0.5), save_every: 2, ..common::prepare(folder) }
 }
 
-fn run(world: usize, layout: Layout, options: &TrainOptions) -> Left {
+fn run(world: usize, layout: Layout, options: &TrainOptions) -> RunResult {
     let reports = on_ranks(world, |rank| train(options, Split::new(rank, layout), &mut |_| ()));
     reports.into_iter().collect::<Result<Vec<_>>>().unwrap();
-    left(options)
+    read_result(options)
 }
 
-/// The largest difference of losses and norms, as a share.
-fn steps_apart(a: &[Metric], b: &[Metric]) -> f64 {
+/// The largest relative difference of losses and gradient norms.
+fn max_relative_difference(a: &[Metric], b: &[Metric]) -> f64 {
     assert_eq!(a.len(), b.len());
     let share = |a: f64, b: f64| (a / b - 1.0).abs();
     let pairs = a.iter().zip(b);
@@ -58,17 +58,17 @@ fn steps_apart(a: &[Metric], b: &[Metric]) -> f64 {
     steps.fold(0.0, f64::max)
 }
 
-fn near(a: &Left, b: &Left) {
-    let steps = steps_apart(&a.metrics, &b.metrics);
+fn assert_close(a: &RunResult, b: &RunResult) {
+    let steps = max_relative_difference(&a.metrics, &b.metrics);
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
     let difference = norm(&mut a.values.iter().zip(&b.values).map(|(a, b)| f64::from(a - b)));
     let values = difference / norm(&mut b.values.iter().map(|&b| f64::from(b)));
-    println!("losses and norms differ by {steps:.1e}, what was trained by {values:.1e}");
+    println!("relative difference: losses and norms {steps:.1e}, trained values {values:.1e}");
     assert!(steps < 1e-5 && values < 1e-5);
 }
 
 #[test]
-fn a_run_is_that_of_one_rank_but_for_rounding() {
+fn a_run_equals_that_of_one_rank_up_to_rounding() {
     for (full, method) in [(false, Method::LORA), (true, Method::LORA), (false, Method::Bottleneck)] {
         let folder = tempfile::tempdir().unwrap();
         let options = TrainOptions { method, ..options(folder.path(), full) };
@@ -77,15 +77,15 @@ fn a_run_is_that_of_one_rank_but_for_rounding() {
         for checkpointing in [Checkpointing::NONE, Checkpointing::ALL] {
             let out = options.out.with_extension(format!("{checkpointing:?}"));
             let many = run(2, Layout::Tensor, &TrainOptions { out, checkpointing, ..options.clone() });
-            near(&many, &alone);
+            assert_close(&many, &alone);
             assert!(bits.replace(many.values.clone()).is_none_or(|before| before == many.values));
         }
     }
 }
 
-/// What their ranks cannot share is refused by name, before anything is trained.
+/// Methods without a tensor-parallel form are refused by name before training starts.
 #[test]
-fn methods_that_are_not_cut_are_refused() {
+fn methods_without_tensor_parallelism_are_refused() {
     for method in [Method::LowRank { rslora: false, dora: true }, Method::Mixture { experts: 2 }] {
         let folder = tempfile::tempdir().unwrap();
         let options = TrainOptions { method, ..options(folder.path(), false) };
@@ -98,7 +98,7 @@ fn methods_that_are_not_cut_are_refused() {
 }
 
 #[test]
-fn a_checkpoint_is_whole_and_another_layout_goes_on_from_it() {
+fn a_checkpoint_is_unsharded_and_resumes_under_another_layout() {
     for (before, after) in
         [((2, Layout::Tensor), (1, Layout::Replicate)), ((3, Layout::Replicate), (2, Layout::Tensor))]
     {
@@ -106,27 +106,27 @@ fn a_checkpoint_is_whole_and_another_layout_goes_on_from_it() {
         let options = options(folder.path(), false);
         let alone =
             run(1, Layout::Replicate, &TrainOptions { out: folder.path().join("alone"), ..options.clone() });
-        // Ends in the middle of step 4, after the checkpoint of step 2.
+        // The run ends after step 3; the last checkpoint is that of step 2.
         let ended = on_ranks(before.0, |rank| {
             let (comm, odd) = (rank.comm.clone(), rank.comm.rank() == 1);
             train(&options, Split::new(rank, before.1), &mut |event| match event {
-                Event::Step(metric, _) if odd && metric.step == 3 => comm.abort("it was enough"),
+                Event::Step(metric, _) if odd && metric.step == 3 => comm.abort("was killed"),
                 _ => {}
             })
         });
         assert!(ended.iter().all(Result::is_err));
         let resumed = run(after.0, after.1, &TrainOptions { resume: true, ..options });
-        near(&resumed, &alone);
+        assert_close(&resumed, &alone);
     }
 }
 
-/// A rank whose sums of tensors of one shape are not made.
-struct Lossy {
+/// A communicator that skips the all-reduces of tensors of one shape.
+struct LossyComm {
     host: Host,
     lost: [usize; 2],
 }
 
-impl Comm for Lossy {
+impl Comm for LossyComm {
     fn rank(&self) -> usize {
         self.host.rank()
     }
@@ -161,33 +161,33 @@ impl Comm for Lossy {
 }
 
 #[test]
-fn a_dropped_sum_is_seen() {
+fn a_lost_all_reduce_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let options = options(folder.path(), false);
     let alone = run(1, Layout::Tensor, &options);
     let lossy = |name: &str, lost: [usize; 2]| {
         let options = TrainOptions { out: folder.path().join(name), save_every: 0, ..options.clone() };
-        let wrap = |host| Lossy { host, lost };
+        let wrap = |host| LossyComm { host, lost };
         let f = |rank| train(&options, Split::new(rank, Layout::Tensor), &mut |_| ()).map(drop);
         let ended = on_ranks_over(Threads::group_within(2, Duration::from_secs(20)), wrap, Device::cpu, f);
         let metrics = metrics::read(&options.out.join("metrics.jsonl")).unwrap();
-        (steps_apart(&metrics, &alone.metrics), ended.into_iter().collect::<Result<()>>())
+        (max_relative_difference(&metrics, &alone.metrics), ended.into_iter().collect::<Result<()>>())
     };
     let (steps, ended) = lossy("none", [9999, 1]);
     assert!(steps < 1e-5 && ended.is_ok(), "{steps:e} {ended:?}");
-    // Rank 4, hidden 16; the norm is a scalar.
+    // The adapter has rank 4 and the model hidden size 16; the norm is a scalar.
     for (what, lost) in [("dA", [4, 16]), ("dB", [16, 4]), ("norm", [1, 1])] {
         let (steps, ended) = lossy(what, lost);
-        println!("without the sum of {what} losses and norms differ by {steps:.1e}");
-        assert!(steps > 1e-3, "nobody missed the sum of {what}: {steps:e}");
-        // What is copied has become another thing on each rank, and nothing is written.
+        println!("without the all-reduce of {what}, losses and norms differ by {steps:.1e}");
+        assert!(steps > 1e-3, "the lost all-reduce of {what} is not detected: {steps:e}");
+        // Replicated parameters have diverged, so nothing is written.
         let error = ended.unwrap_err().to_string();
         assert!(error.contains("another set of parameters"), "{what}: {error}");
     }
 }
 
 #[test]
-fn the_plan_of_a_rank_is_its_software_gpu_s_books() {
+fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
     if let Err(e) = Device::emulated("sm_80") {
         assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
         return println!("skipped: {e}");

@@ -1,4 +1,4 @@
-//! Ranks that share a run: as many as there are, the bits are those of one; and mistakes in the sums are seen.
+//! Data-parallel training: any number of ranks gives the bits of one rank, and errors in the reduction are detected.
 
 mod common;
 mod on_ranks;
@@ -9,7 +9,7 @@ use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
 use codelsi_model::parallel::Layout;
-use codelsi_train::learner::{Found, Learner};
+use codelsi_train::learner::{Learner, StepStats};
 use codelsi_train::metrics;
 use codelsi_train::options::Checkpointing;
 use codelsi_train::pack::Sequence;
@@ -20,13 +20,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Five micro-batches a step, of one sequence each, and fewer in the last step of an epoch.
+/// Options for five micro-batches per step, of one sequence each, and fewer in the last step of an epoch.
 fn options(folder: &Path, full: bool) -> TrainOptions {
     let options = common::prepare(folder);
     TrainOptions { full, batch: 5, micro_batch: 1, epochs: 2, save_every: 2, validate_every: 2, ..options }
 }
 
-/// Everything a run computed, and the bytes it left.
+/// The metrics of a run, and the bytes of the trained adapter or model.
 fn result(options: &TrainOptions) -> (Vec<[String; 4]>, Vec<u8>) {
     let metrics = metrics::read(&options.out.join("metrics.jsonl")).unwrap();
     let bits = |x: f64| format!("{x:e}");
@@ -49,7 +49,7 @@ fn run(world: usize, full: bool) -> (Vec<[String; 4]>, Vec<u8>) {
 }
 
 #[test]
-fn any_number_of_ranks_leaves_the_bits_of_one() {
+fn any_number_of_ranks_gives_the_bits_of_one() {
     for full in [false, true] {
         let alone = run(1, full);
         assert!(alone.0.len() >= 4, "{} steps", alone.0.len());
@@ -59,17 +59,17 @@ fn any_number_of_ranks_leaves_the_bits_of_one() {
     }
 }
 
-/// A model with an adapter, and micro-batches of very different numbers of labels.
-struct Uneven {
+/// A model with an adapter, and micro-batches with very different numbers of labelled tokens.
+struct UnevenBatches {
     _folder: tempfile::TempDir,
     options: TrainOptions,
     micro_batches: Vec<Sequence>,
 }
 
-/// What steps found, and every parameter after them.
-type Steps = (Vec<Found>, Vec<Vec<f32>>);
+/// The statistics of some steps, and every parameter after them.
+type StepResults = (Vec<StepStats>, Vec<Vec<f32>>);
 
-impl Uneven {
+impl UnevenBatches {
     fn new(micro_batches: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = common::prepare(folder.path());
@@ -84,11 +84,12 @@ impl Uneven {
                 tokens: tokens.clone(),
             }
         };
-        Uneven { _folder: folder, options, micro_batches: (0..micro_batches).map(sequence).collect() }
+        UnevenBatches { _folder: folder, options, micro_batches: (0..micro_batches).map(sequence).collect() }
     }
 
-    /// Two steps on software GPUs, one a rank; none without a compiler, which `CODELSI_REQUIRE=all` makes a failure.
-    fn emulated_steps(&self, world: usize) -> Option<Vec<Steps>> {
+    /// Runs two steps on one software GPU per rank. `None` without a compiler, which `CODELSI_REQUIRE=all` makes a
+    /// failure.
+    fn emulated_steps(&self, world: usize) -> Option<Vec<StepResults>> {
         if let Err(e) = Device::emulated("sm_80") {
             assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
             println!("skipped: {e}");
@@ -100,23 +101,23 @@ impl Uneven {
         Some(ranks.into_iter().map(Result::unwrap).collect())
     }
 
-    /// Two steps; their losses and norms, and every parameter.
-    fn steps(&self, rank: Rank) -> Result<Steps> {
+    /// Runs two steps; returns their losses and norms, and every parameter.
+    fn steps(&self, rank: Rank) -> Result<StepResults> {
         let base = Checkpoint::open(&self.options.model)?;
         let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1)?;
         let adapter = (!self.options.full).then_some(&adapter);
         let mut learner = Learner::new(rank, &self.options, &base, adapter)?;
-        let found = (0..2).map(|_| learner.step(&self.micro_batches, 0.05)).collect::<Result<_>>()?;
+        let stats = (0..2).map(|_| learner.step(&self.micro_batches, 0.05)).collect::<Result<_>>()?;
         let parameters =
             learner.model().trainable().iter().map(|(_, t)| t.to_vec()).collect::<Result<_>>()?;
-        Ok((found, parameters))
+        Ok((stats, parameters))
     }
 }
 
 #[test]
 fn uneven_shares_and_ranks_without_work_change_no_bit_on_any_rank() {
     for micro_batches in [1, 2, 5, 11] {
-        let uneven = Uneven::new(micro_batches);
+        let uneven = UnevenBatches::new(micro_batches);
         let alone = uneven.steps(Rank::from(&Device::cpu())).unwrap();
         for world in [2, 3, 4] {
             for rank in on_ranks(world, |rank| uneven.steps(rank)) {
@@ -127,9 +128,9 @@ fn uneven_shares_and_ranks_without_work_change_no_bit_on_any_rank() {
 }
 
 #[test]
-fn ranks_on_software_gpus_leave_the_bits_of_one() {
+fn ranks_on_software_gpus_give_the_bits_of_one() {
     for full in [false, true] {
-        let mut uneven = Uneven::new(3);
+        let mut uneven = UnevenBatches::new(3);
         uneven.options.full = full;
         let Some(alone) = uneven.emulated_steps(1) else { return };
         for world in [2, 4] {
@@ -137,7 +138,7 @@ fn ranks_on_software_gpus_leave_the_bits_of_one() {
                 assert!(rank == alone[0], "{world} ranks, full: {full}");
             }
         }
-        // And they are near those of the CPU.
+        // The results are close to those of the CPU.
         let cpu = uneven.steps(Rank::from(&Device::cpu())).unwrap().0;
         for (a, b) in cpu.iter().zip(&alone[0].0) {
             assert!((a.loss - b.loss).abs() < 1e-3 && (a.grad_norm / b.grad_norm - 1.0).abs() < 1e-2);
@@ -146,28 +147,28 @@ fn ranks_on_software_gpus_leave_the_bits_of_one() {
 }
 
 #[test]
-fn a_denominator_of_ones_own_labels_is_seen() {
-    // The sum that data-parallel trainers drop: each rank divides by the labels that it has itself.
-    let uneven = Uneven::new(4);
+fn a_denominator_of_the_ranks_own_labels_is_detected() {
+    // A common error of data-parallel trainers: each rank divides by the number of its own labels.
+    let uneven = UnevenBatches::new(4);
     let alone = uneven.steps(Rank::from(&Device::cpu())).unwrap();
     let own_labels = on_ranks(2, |rank| {
         let others = if rank.comm.rank() == 0 { 2..4 } else { 0..2 };
         let mut micro_batches = uneven.micro_batches.clone();
         micro_batches[others].iter_mut().for_each(|other| other.targets.fill(-100));
         let options = uneven.options.clone();
-        Uneven { micro_batches, options, _folder: tempfile::tempdir().unwrap() }.steps(rank)
+        UnevenBatches { micro_batches, options, _folder: tempfile::tempdir().unwrap() }.steps(rank)
     });
     assert!(own_labels.into_iter().all(|rank| rank.unwrap() != alone));
 }
 
-/// A rank to which broadcast number `lost` brings zeros.
-struct Lossy {
+/// A communicator that receives zeros in broadcast number `lost`.
+struct LossyComm {
     host: Host,
     lost: usize,
     calls: AtomicUsize,
 }
 
-impl Comm for Lossy {
+impl Comm for LossyComm {
     fn rank(&self) -> usize {
         self.host.rank()
     }
@@ -206,26 +207,26 @@ impl Comm for Lossy {
 }
 
 #[test]
-fn a_dropped_sum_is_seen() {
-    let uneven = Uneven::new(4);
+fn a_lost_broadcast_is_detected() {
+    let uneven = UnevenBatches::new(4);
     let alone = uneven.steps(Rank::from(&Device::cpu())).unwrap();
     let lossy = |lost| {
-        let wrap = move |host| Lossy { host, lost, calls: AtomicUsize::new(0) };
+        let wrap = move |host| LossyComm { host, lost, calls: AtomicUsize::new(0) };
         on_ranks_over(Threads::group(2), wrap, Device::cpu, |rank| uneven.steps(rank))
     };
-    // The loss and two layers' gradients a step, twice.
+    // Two steps, each with a broadcast of the loss and of the gradients of two layers.
     for lost in 0..6 {
         for rank in lossy(lost) {
-            assert!(rank.unwrap() != alone, "nobody missed exchange {lost}");
+            assert!(rank.unwrap() != alone, "the loss of broadcast {lost} is not detected");
         }
     }
     for rank in lossy(6) {
-        assert!(rank.unwrap() == alone, "there are six exchanges");
+        assert!(rank.unwrap() == alone, "there are six broadcasts");
     }
 }
 
 #[test]
-fn ranks_with_other_recipes_or_parameters_end_with_their_names() {
+fn ranks_with_other_recipes_or_parameters_are_named_in_the_error() {
     let folder = tempfile::tempdir().unwrap();
     let options = options(folder.path(), false);
     let errors = on_ranks(3, |rank| {
@@ -237,10 +238,10 @@ fn ranks_with_other_recipes_or_parameters_end_with_their_names() {
         assert!(error.contains("rank 2 has another recipe or checkpoint than rank 0"), "{error}");
     }
     assert!(!options.out.join("metrics.jsonl").exists());
-    // From the second step on, rank 1 misses a sum.
+    // Rank 1 loses a broadcast in the second step.
     let wrap = |host: Host| {
         let lost = if host.rank() == 1 { 4 } else { usize::MAX };
-        Lossy { host, lost, calls: AtomicUsize::new(0) }
+        LossyComm { host, lost, calls: AtomicUsize::new(0) }
     };
     let group = Threads::group_within(2, Duration::from_secs(5));
     for error in on_ranks_over(group, wrap, Device::cpu, |rank| train(&options, rank, &mut |_| ())) {
@@ -250,7 +251,7 @@ fn ranks_with_other_recipes_or_parameters_end_with_their_names() {
 }
 
 #[test]
-fn a_rank_that_fails_ends_all_and_the_last_checkpoint_stays_whole() {
+fn a_failing_rank_ends_all_ranks_and_the_last_checkpoint_stays_complete() {
     let folder = tempfile::tempdir().unwrap();
     let options = options(folder.path(), false);
     let expected = run(1, false);
@@ -288,13 +289,13 @@ fn a_rank_that_fails_ends_all_and_the_last_checkpoint_stays_whole() {
 }
 
 #[test]
-fn the_plan_of_a_rank_is_its_software_gpu_s_books() {
+fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
     if Device::emulated("sm_80").is_err() {
         assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "no compiler");
         return;
     }
     for full in [false, true] {
-        let mut uneven = Uneven::new(1);
+        let mut uneven = UnevenBatches::new(1);
         uneven.options.full = full;
         uneven.options.checkpointing = Checkpointing::Layers(1);
         let options = &uneven.options;
@@ -303,7 +304,7 @@ fn the_plan_of_a_rank_is_its_software_gpu_s_books() {
         let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
         let adapter = (!full).then_some(&adapter);
         let device = || Device::emulated("sm_80").unwrap();
-        // The last of four ranks has no work.
+        // The last of the four ranks has no micro-batch.
         let ranks = on_ranks_over(
             Threads::group(4),
             |host| host,

@@ -1,13 +1,13 @@
-//! What ranks must have in common.
+//! A check that all ranks hold the same data.
 
 use codelsi_engine::{Comm, DType, Device, Error, Label, Result};
 use sha2::{Digest, Sha256};
 
-/// Checks that every rank has the same `bytes`.
+/// Checks by SHA-256 that `bytes`, described by `what`, are the same on every rank. A collective: every rank calls it.
 ///
 /// # Errors
-/// On every rank, naming those whose `what` differs from rank 0's; or when a rank is gone.
-pub fn agree(
+/// On every rank, naming the ranks that differ from rank 0; or when a rank is gone.
+pub fn check_same_on_all_ranks(
     device: &Device,
     comm: &dyn Comm,
     what: &str,
@@ -20,18 +20,18 @@ pub fn agree(
     for part in bytes {
         hash.update(part?);
     }
-    let mut mine = device.empty(Label::Scratch, [8], DType::I32);
-    mine.write_bytes(&hash.finalize())?;
+    let mut own = device.empty(Label::Scratch, [8], DType::I32);
+    own.write_bytes(&hash.finalize())?;
     let mut all = device.empty(Label::Scratch, [8 * comm.world()], DType::I32);
-    comm.all_gather(&mine, &mut all)?;
+    comm.all_gather(&own, &mut all)?;
     let all = all.to_bytes()?;
-    let other = all.chunks(32).enumerate().filter(|(_, digest)| *digest != &all[..32]);
-    let other: Vec<String> = other.map(|(rank, _)| rank.to_string()).collect();
-    match other.is_empty() {
+    let different = all.chunks(32).enumerate().filter(|(_, digest)| *digest != &all[..32]);
+    let different: Vec<String> = different.map(|(rank, _)| rank.to_string()).collect();
+    match different.is_empty() {
         true => Ok(()),
         false => Err(Error::new(format!(
             "rank {} has another {what} than rank 0: start every rank with the same flags, files and program",
-            other.join(", ")
+            different.join(", ")
         ))),
     }
 }

@@ -1,25 +1,28 @@
-//! The data of a run in the order in which it is learned.
+//! The data loader: training sequences in their seeded order, micro-batch by micro-batch, and the validation sequences.
 
-use crate::checkpoint::State;
+use crate::checkpoint::TrainerState;
 use crate::data;
 use crate::options::TrainOptions;
-use crate::pack::{Document, Documents, Encoder, Sequence, pack};
+use crate::pack::{Document, EncodedDataset, Encoder, Sequence, pack};
 use codelsi_engine::{Error, Result};
 use codelsi_model::tokenizer::Tokenizer;
 use sha2::{Digest, Sha256};
 
-/// Encoded training and validation rows, and the way through them.
-pub struct Feed<'a> {
+/// The encoded training and validation rows, and the epoch being read.
+pub struct DataLoader<'a> {
     options: &'a TrainOptions,
-    pub training: Documents,
-    pub validation: Documents,
-    /// The epoch in hand: its number and its sequences.
+    pub training: EncodedDataset,
+    pub validation: EncodedDataset,
     epoch: u32,
+    /// The packed sequences of `epoch`, each a list of indices into the training documents.
     sequences: Vec<Vec<usize>>,
 }
 
-impl<'a> Feed<'a> {
-    /// Reads, splits and encodes the data.
+impl<'a> DataLoader<'a> {
+    /// Reads, splits, encodes and packs the data.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is malformed, or data of which nothing fits into a sequence.
     pub fn open(options: &'a TrainOptions, tokenizer: &Tokenizer) -> Result<Self> {
         let rows = data::read(&options.data)?;
         let (mut training, validation) = match &options.validation_data {
@@ -39,23 +42,23 @@ impl<'a> Feed<'a> {
             return Err(Error::io(&options.data, message));
         }
         let sequences = pack(&training.documents, options.seq, options.seed, 0);
-        Ok(Feed { options, training, validation, epoch: 0, sequences })
+        Ok(DataLoader { options, training, validation, epoch: 0, sequences })
     }
 
-    /// Optimizer steps of the whole run.
-    pub fn planned(&mut self) -> usize {
-        let steps = |feed: &Self| feed.sequences.len().div_ceil(self.options.batch);
-        let mut planned = 0;
+    /// The number of optimizer steps of the whole run.
+    pub fn total_steps(&mut self) -> usize {
+        let mut steps = 0;
         for epoch in 0..self.options.epochs as u32 {
-            self.enter(epoch);
-            planned += steps(self);
+            self.load_epoch(epoch);
+            steps += self.sequences.len().div_ceil(self.options.batch);
         }
-        self.options.max_steps.map_or(planned, |max| max.min(planned))
+        self.options.max_steps.map_or(steps, |max| max.min(steps))
     }
 
-    /// The next step's micro-batches; moves the cursor of `state`. A step's sequences are of one epoch.
-    pub fn next(&mut self, state: &mut State) -> Vec<Sequence> {
-        self.enter(state.epoch);
+    /// Returns the next step's micro-batches and advances the data cursor in `state`. A step does not cross the end of an
+    /// epoch, so the last step of an epoch may be smaller.
+    pub fn next_step(&mut self, state: &mut TrainerState) -> Vec<Sequence> {
+        self.load_epoch(state.epoch);
         let end = (state.sequence + self.options.batch).min(self.sequences.len());
         let micro_batches = self.micro_batches(&self.sequences[state.sequence..end]);
         (state.epoch, state.sequence) =
@@ -63,15 +66,15 @@ impl<'a> Feed<'a> {
         micro_batches
     }
 
-    /// The largest micro-batch of the first epoch: what the memory plan is made for.
-    pub fn largest(&mut self) -> Sequence {
-        self.enter(0);
+    /// The largest micro-batch of the first epoch, for the memory plan.
+    pub fn largest_micro_batch(&mut self) -> Sequence {
+        self.load_epoch(0);
         let all = self.micro_batches(&self.sequences);
         all.into_iter().max_by_key(|micro| micro.tokens.len()).expect("an epoch has a sequence")
     }
 
-    /// Validation rows, packed in their order.
-    pub fn validation(&self) -> Vec<Sequence> {
+    /// The validation rows, packed in the order of the file.
+    pub fn validation_sequences(&self) -> Vec<Sequence> {
         let mut sequences: Vec<Vec<&Document>> = Vec::new();
         let mut room = 0;
         for document in &self.validation.documents {
@@ -85,7 +88,7 @@ impl<'a> Feed<'a> {
         sequences.into_iter().map(Sequence::of).collect()
     }
 
-    /// A digest of every token and label: two runs with the same one learn from the same data.
+    /// SHA-256 of every token and label; equal digests mean equal data.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
         for document in self.training.documents.iter().chain(&self.validation.documents) {
@@ -96,7 +99,7 @@ impl<'a> Feed<'a> {
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn enter(&mut self, epoch: u32) {
+    fn load_epoch(&mut self, epoch: u32) {
         if epoch != self.epoch {
             self.sequences = pack(&self.training.documents, self.options.seq, self.options.seed, epoch);
             self.epoch = epoch;
