@@ -7,7 +7,7 @@
 mod vocabulary;
 
 use crate::config::Config;
-use crate::folder::{check_replaceable, replace};
+use crate::output_folder::{check_replaceable, write_folder};
 use crate::tensor_writer::{SHARD_BYTES, Spec, write_json, write_model};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{DType, Error, Result};
@@ -72,7 +72,7 @@ pub fn make(out: &Path, config: &Config, seed: u64, progress: &mut dyn FnMut(usi
     check_room(out, total)?;
     let block = normal_block(config.parameters().min(BLOCK), seed);
     let mut done = 0;
-    replace(out, "config.json", |out| {
+    write_folder(out, "config.json", |out| {
         write_json(out.join("config.json"), &config.to_json(DType::BF16))?;
         write_json(out.join("tokenizer.json"), &vocabulary::tokenizer(config.vocab))?;
         write_json(out.join("tokenizer_config.json"), &tokenizer_config(config))?;

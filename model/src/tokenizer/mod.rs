@@ -171,12 +171,12 @@ impl Tokenizer {
 /// Decodes token by token. What it gives out joins to [`Tokenizer::decode_continuation`] of all tokens, and no
 /// part ends inside a character.
 #[derive(Default)]
-pub struct Stream {
+pub struct DecodeStream {
     /// The start of a character whose rest has not come yet.
     pending: Vec<u8>,
 }
 
-impl Stream {
+impl DecodeStream {
     /// The text that `id` completes; empty while a character is unfinished.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
         self.pending.extend(tokenizer.pieces.get(id));
@@ -307,7 +307,7 @@ mod tests {
         // A broken character in the middle and an unfinished one at the end.
         ids.splice(3..3, tokenizer.encode_continuation("🙃").unwrap().into_iter().take(2));
         ids.extend(tokenizer.encode_continuation("🙃").unwrap().into_iter().take(3));
-        let mut stream = Stream::default();
+        let mut stream = DecodeStream::default();
         let mut streamed: String = ids.iter().map(|&id| stream.push(&tokenizer, id)).collect();
         assert!(streamed.contains("🙃 said “é”"), "{streamed}");
         streamed += &stream.finish();
