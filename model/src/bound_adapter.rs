@@ -1,5 +1,5 @@
-//! The part of an adapter that is bound to one linear, or to a block's output: one place for every method, in training and
-//! in serving.
+//! The part of an adapter that is bound to one linear, or to a block's output: one place for every method, in
+//! training and in serving.
 
 use crate::adapter::{Method, Pair, Settings};
 use crate::parallel::shard::Weight;
@@ -30,7 +30,8 @@ pub(crate) struct AdaptedLinear<'a> {
 }
 
 impl BoundAdapter {
-    /// Binds one module's tensors; `to_rank` copies this rank's slice of a tensor, given its name after the module's path.
+    /// Binds one module's tensors; `to_rank` copies this rank's slice of a tensor, given its name after the
+    /// module's path.
     pub fn new(
         settings: &Settings,
         full: &Pair,
@@ -52,13 +53,13 @@ impl BoundAdapter {
         self.method.tensors().iter().copied().zip(self.tensors.tensors())
     }
 
-    /// The tensors in the order of [`BoundAdapter::named`], to be written.
+    /// Mutable tensors, in the order of [`BoundAdapter::named`].
     pub fn tensors_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
         let Pair { a, b, beside } = &mut self.tensors;
         [a, b].into_iter().chain(beside)
     }
 
-    /// Precomputes what is constant while nothing is trained: DoRA's row norms over the linear's weight.
+    /// Precomputes the constants of inference: DoRA's row norms over the linear's weight `w`.
     ///
     /// # Errors
     /// When the device fails, or a rank is gone.
@@ -80,7 +81,7 @@ impl BoundAdapter {
     /// Returns y + W_up relu(W_down drop(y)) for a block's output `y` (T, C).
     ///
     /// # Errors
-    /// Those of the ops.
+    /// When an op fails.
     pub fn bottleneck(&self, cx: &Ctx, y: &Tensor, mask: Option<&Dropout>) -> Result<Tensor> {
         let [down, up] = self.factors();
         let narrow = relu(cx, &linear(cx, &dropout(cx, y, mask)?, down)?)?;
@@ -113,7 +114,7 @@ impl AdaptedLinear<'_> {
 /// Returns the outputs of `linears` (at least one, all of one method), which share the input `x` and its dropout.
 ///
 /// # Errors
-/// Those of the ops.
+/// When an op fails.
 pub(crate) fn forward(
     cx: &Ctx,
     x: &Tensor,

@@ -1,5 +1,5 @@
-//! One decoder layer: two residual blocks, h += o(attend(rope(q), rope(k), v)) and h += down(silu(gate) ⊙ up), each after
-//! an RMSNorm.
+//! One decoder layer: two residual blocks, h += o(attend(rope(q), rope(k), v)) and h += down(silu(gate) ⊙ up), each
+//! after an RMSNorm.
 //!
 //! Training and serving differ only in where a layer's keys and values go, which the caller decides with the closure
 //! `attend` ([`Layer::forward`]). A linear knows the slice that this rank holds of it, and where the ranks communicate.
@@ -27,9 +27,9 @@ pub struct Layer {
     eps: f32,
     input_norm: Tensor,
     post_norm: Tensor,
-    /// By [`config::Linear`].
+    /// Indexed by [`config::Linear`].
     projections: [Projection; 7],
-    /// Adapters of the outputs of attention and MLP, by [`SUBLAYERS`].
+    /// Adapters of the outputs of attention and MLP, in the order of [`SUBLAYERS`].
     bottlenecks: [Option<BoundAdapter>; 2],
 }
 
@@ -92,8 +92,8 @@ impl Layer {
         })
     }
 
-    /// Attaches this layer's modules of an adapter, replacing any other adapter; `to_rank` copies this rank's slice of a
-    /// named tensor.
+    /// Attaches this layer's modules of an adapter, replacing any other adapter; `to_rank` copies this rank's slice
+    /// of a named tensor.
     pub(crate) fn attach(
         &mut self,
         adapter: &Adapter,
@@ -113,7 +113,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Precomputes what is constant while nothing is trained.
+    /// Precomputes the adapters' constants of inference.
     pub(crate) fn precompute(&mut self, cx: &Ctx) -> Result<()> {
         let mut adapted = self.projections.iter_mut().filter_map(|p| Some((&p.weight, p.adapter.as_mut()?)));
         adapted.try_for_each(|(weight, adapter)| adapter.precompute(cx, weight))
@@ -124,10 +124,11 @@ impl Layer {
         self.heads
     }
 
-    /// Returns the layer's output (T, C). `attend` gets rotated q and k, and v, and returns attention's output (T, H·D).
+    /// Returns the layer's output (T, C). `attend` gets rotated q and k, and v, and returns attention's output (T,
+    /// H·D).
     ///
     /// # Errors
-    /// Those of the ops, with the layer and the linear.
+    /// When an op fails; the error names the layer and the linear.
     pub fn forward(
         &self,
         cx: &Ctx,
@@ -161,13 +162,13 @@ impl Layer {
         })
     }
 
-    /// Returns what attention adds to the residual stream (T, C): o_proj of `o` (T, H·D).
+    /// Returns attention's addition to the residual stream (T, C): o_proj of `o` (T, H·D).
     pub fn attention_output(&self, cx: &Ctx, o: &Tensor, rows: Place, dropout: f32) -> Result<Tensor> {
         let y = self.project(cx, o, &[config::Linear::O], rows, dropout)?.swap_remove(0);
         self.adapt_sublayer(cx, 0, y, config::Linear::O, rows, dropout)
     }
 
-    /// Returns what the MLP adds to the residual stream (T, C), from the second norm's output.
+    /// Returns the MLP's addition to the residual stream (T, C), from the second norm's output.
     pub fn mlp(&self, cx: &Ctx, normed: &Tensor, rows: Place, dropout: f32) -> Result<Tensor> {
         use config::Linear::{Down, Gate, Up};
         let gate_up = self.project(cx, normed, &[Gate, Up], rows, dropout)?;
@@ -264,7 +265,7 @@ impl Layer {
         all
     }
 
-    /// As [`Layer::tensors`], to be written.
+    /// Mutable [`Layer::tensors`].
     pub(crate) fn tensors_mut(&mut self) -> Vec<(String, &mut Tensor)> {
         let names: Vec<String> = self.tensors().into_iter().map(|(name, _)| name).collect();
         let mut all = vec![&mut self.input_norm, &mut self.post_norm];
@@ -292,7 +293,8 @@ impl Projection {
         if matches!(self.slice, Part::Columns(_)) { reduce_from_tensor_parallel(cx, y) } else { Ok(y) }
     }
 
-    /// Returns its weight `w` with its adapter, if it has one. The replicated factor's gradients of all ranks are summed.
+    /// Returns its weight `w` with its adapter, if it has one. The replicated factor's gradients of all ranks are
+    /// summed.
     fn adapted<'a>(&'a self, cx: &Ctx, w: &'a Tensor) -> Result<Option<AdaptedLinear<'a>>> {
         let Some(adapter) = &self.adapter else { return Ok(None) };
         let [a, b] = adapter.factors();

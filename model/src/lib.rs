@@ -1,7 +1,11 @@
 //! The Llama decoder: checkpoints, tokenizer, adapters, layouts over ranks, training forward pass and paged generation.
 //!
-//! [`llama::Llama`] is the model. [`checkpoint`] reads its weights, [`adapter`] holds what fine-tuning adds to it,
-//! [`parallel`] shares it among ranks, and [`generate`] serves it.
+//! [`llama::Llama`] is the model. [`checkpoint`] reads its weights, [`adapter`] holds the tensors that fine-tuning
+//! adds, [`parallel`] shares it among ranks, and [`generate`] serves it.
+//!
+//! ```no_run
+#![doc = include_str!("../examples/generate.rs")]
+//! ```
 
 pub mod adapter;
 mod bound_adapter;

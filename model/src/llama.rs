@@ -17,6 +17,10 @@ use std::sync::Arc;
 pub use crate::layer::{Layer, Place, Qkv};
 
 /// A model on a device: one rank's share of it.
+///
+/// ```
+#[doc = include_str!("../examples/random_model.rs")]
+/// ```
 pub struct Llama {
     rank_layout: Split,
     config: Config,
@@ -53,7 +57,7 @@ impl Batch {
         Batch::with_keys(device, &documents.iter().map(|d| d.len()).collect::<Vec<_>>(), &ids, &keys)
     }
 
-    /// Packs documents of the given lengths, which lie end to end in `ids`, with the tokens' dropout keys.
+    /// Packs documents of the given lengths, which are end to end in `ids`, with the tokens' dropout keys.
     pub fn with_keys(device: &Device, lengths: &[usize], ids: &[i32], keys: &[i32]) -> Result<Self> {
         let mut starts = vec![0i32];
         starts.extend(lengths.iter().scan(0, |end, &n| {
@@ -82,8 +86,8 @@ pub struct ForwardOptions {
 }
 
 impl Llama {
-    /// Loads a rank's share of a checkpoint. Activations are stored as `compute` (F32 or BF16); on the CPU, weights stay in
-    /// the mapped file wherever their type allows.
+    /// Loads a rank's share of a checkpoint. Activations are stored as `compute` (F32 or BF16); on the CPU, weights
+    /// stay in the mapped file wherever their type allows.
     ///
     /// # Errors
     /// When the ranks cannot share the model, a tensor cannot be read, or the device has no memory left.
@@ -192,7 +196,7 @@ impl Llama {
     /// Returns the residual stream (T, C) after the last layer, for training or scoring complete documents.
     ///
     /// # Errors
-    /// Those of the ops, with the layer and the linear.
+    /// When an op fails; the error names the layer and the linear.
     pub fn forward(&self, cx: &Ctx, batch: &Batch, options: ForwardOptions) -> Result<Tensor> {
         let mut h = self.embed(cx, &batch.ids)?;
         for (i, layer) in self.layers.iter().enumerate() {
@@ -224,7 +228,7 @@ impl Llama {
     /// Returns `scale` · Σ −log p(target) over the labelled tokens, and each token's log p. Full logits never exist.
     ///
     /// # Errors
-    /// Those of the ops, with the layer and the linear.
+    /// When an op fails; the error names the layer and the linear.
     pub fn loss(
         &self,
         cx: &Ctx,
@@ -275,8 +279,9 @@ impl Llama {
         all
     }
 
-    /// Gathers the full tensor of which `t` is this rank's slice: the trained tensor called `name`, or one shaped like it.
-    /// The result is a copy in host memory; a tensor that is not sliced is returned as it is. All ranks call it.
+    /// Gathers the full tensor of which `t` is this rank's slice: the trained tensor called `name`, or one shaped
+    /// like it. The result is a copy in host memory; a tensor that is not sliced is returned as it is. All ranks
+    /// call it.
     ///
     /// # Errors
     /// When a rank is gone, or the device fails.
@@ -284,7 +289,7 @@ impl Llama {
         self.rank_layout.gather_full(name, t, self.config.vocab).at(name)
     }
 
-    /// As [`Llama::trainable`], to be written by the optimizer.
+    /// Mutable [`Llama::trainable`], for the optimizer.
     ///
     /// # Errors
     /// When a tape or another holder still reads a weight.

@@ -18,12 +18,12 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Writes the merged model to `out`, tensor by tensor: memory holds one linear at a time. Sums are formed in f32 and rounded
-/// once, to the type that the base is stored in. `progress` gets bytes done and bytes in total.
+/// Writes the merged model to `out`, tensor by tensor: memory holds one linear at a time. Sums are formed in f32
+/// and rounded once, to the type that the base is stored in. `progress` gets bytes done and bytes in total.
 ///
 /// # Errors
-/// When the adapter cannot be merged or does not fit the base, or `out` is the base itself, holds other files or cannot be
-/// written.
+/// When the adapter cannot be merged or does not fit the base, or `out` is the base itself, holds other files or
+/// cannot be written.
 pub fn merge(
     base: &Checkpoint,
     adapter: &Adapter,

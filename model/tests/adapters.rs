@@ -10,7 +10,7 @@ use codelsi_model::trainable::Train;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Logits of a short text.
+/// Returns the logits of a short text.
 fn logits(base: &Checkpoint, adapter: Option<&Adapter>, train: Train) -> Vec<f32> {
     let device = Device::cpu();
     let mut model = Llama::load(&device, base, DType::F32, Train::Nothing).unwrap();
@@ -30,19 +30,19 @@ fn row_norms_precomputed_for_serving_are_those_that_training_computes() {
 }
 
 #[test]
-fn a_new_adapter_of_any_method_leaves_the_outputs_unchanged_and_no_two_values_alike() {
+fn a_new_adapter_of_any_method_leaves_the_outputs_unchanged_and_has_no_repeated_values() {
     let folder = tempfile::tempdir().unwrap();
     let tiny = Config { layers: 2, ..synthetic::config("tiny").unwrap() };
     synthetic::make(folder.path(), &tiny, 1, &mut |_, _| {}).unwrap();
     let base = Checkpoint::open(folder.path()).unwrap();
-    let logits = |adapter: Option<&Adapter>| logits(&base, adapter, Train::Nothing);
-    let expected = logits(None);
+    let run = |adapter: Option<&Adapter>| logits(&base, adapter, Train::Nothing);
+    let expected = run(None);
     let lora = Settings::lora(4, 8.0, 0.0, &Linear::ALL);
     for method in
         [Method::LowRank { rslora: false, dora: true }, Method::Mixture { experts: 3 }, Method::Bottleneck]
     {
         let adapter = Adapter::begun(&base, &Settings { method, ..lora.clone() }, 1).unwrap();
-        assert!(logits(Some(&adapter)) == expected, "{method}");
+        assert!(run(Some(&adapter)) == expected, "{method}");
         let values = |t: &Tensor| t.to_vec::<f32>().unwrap();
         let firsts =
             adapter.pairs.values().flat_map(|p| [values(&p.a)[0], values(p.tensors().last().unwrap())[0]]);

@@ -12,8 +12,8 @@ pub enum Method {
     LowRank {
         /// True: s is alpha / √R instead of alpha / R (rsLoRA, Kalajdzievski, arXiv 2312.03732).
         rslora: bool,
-        /// True: every output channel has a trained magnitude m, and W + s B A gives only its direction (DoRA, Liu et al.,
-        /// arXiv 2402.09353).
+        /// True: every output channel has a trained magnitude m, and W + s B A gives only its direction (DoRA, Liu
+        /// et al., arXiv 2402.09353).
         dora: bool,
     },
     /// On linears: W x + s Σ g_e B_e A_e x, where a router weighs the experts for each token, g = softmax(W_r x)
@@ -41,8 +41,8 @@ impl Method {
     /// Plain LoRA.
     pub const LORA: Method = Method::LowRank { rslora: false, dora: false };
 
-    /// Names of a module's tensors, to be appended to its path in files and in training: A or W_down, B or W_up, and DoRA's
-    /// magnitude or a mixture's router.
+    /// Names of a module's tensors, to be appended to its path in files and in training: A or W_down, B or W_up,
+    /// and DoRA's magnitude or a mixture's router.
     pub fn tensors(self) -> &'static [&'static str] {
         match self {
             Method::LowRank { dora: false, .. } => &["lora_A.weight", "lora_B.weight"],
@@ -62,7 +62,7 @@ impl Method {
         match self {
             Method::LowRank { .. } => Ok(()),
             Method::Mixture { .. } | Method::Bottleneck => Err(Error::new(format!(
-                "{self} cannot be merged into weights, because what is added depends on the token: use the adapter as it is"
+                "{self} cannot be merged into weights, because its effect depends on the token: use the adapter as it is"
             ))),
         }
     }
@@ -115,7 +115,7 @@ impl Settings {
         (0..config.layers).flat_map(layer_modules).collect()
     }
 
-    /// Shapes of the tensors of a module that is (out, in), in the order of [`Method::tensors`].
+    /// Shapes of the tensors of a module that is (out, in), in the order of its tensors' names.
     pub fn shapes(&self, (out, inner): (usize, usize)) -> Vec<Vec<usize>> {
         let rank = self.rank;
         match self.method {

@@ -1,4 +1,5 @@
-//! Adapters: small trained tensors on top of a frozen model. [`method`] defines the methods, PEFT's files are the format.
+//! Adapters: small trained tensors on top of a frozen model. [`method`] defines the methods, PEFT's files are the
+//! format.
 
 pub mod method;
 mod peft;
@@ -23,7 +24,7 @@ pub struct Adapter {
     pub pairs: BTreeMap<String, Pair>,
 }
 
-/// The adapter tensors of one module, as [`Method::tensors`] names them.
+/// The adapter tensors of one module, in the order of its [`Method`].
 #[derive(Clone)]
 pub struct Pair {
     /// A or W_down: (R, in), or a mixture's (E·R, in), the experts' A below each other.
@@ -43,7 +44,7 @@ impl Pair {
     /// Builds a module's tensors: `tensor` returns the i-th in the method's order.
     ///
     /// # Errors
-    /// Those of `tensor`.
+    /// When `tensor` fails.
     pub fn made(method: Method, mut tensor: impl FnMut(usize) -> Result<Tensor>) -> Result<Self> {
         let (a, b) = (tensor(0)?, tensor(1)?);
         let beside = (method.tensors().len() > 2).then(|| tensor(2)).transpose()?;
@@ -52,7 +53,8 @@ impl Pair {
 }
 
 impl Adapter {
-    /// Initializes plain LoRA: see [`Adapter::begun`].
+    /// Initializes plain LoRA, which leaves the model's outputs unchanged: A is uniform in ±1/√in (Kaiming with a =
+    /// √5, as in PEFT), B is zero.
     ///
     /// # Errors
     /// When the rank is 0 or no linear is named.
@@ -67,10 +69,10 @@ impl Adapter {
         Adapter::random(config, &Settings::lora(rank, alpha, dropout, targets), seed)
     }
 
-    /// Allocates plain LoRA on `device`, mostly the planning device: see [`Adapter::of_size`].
+    /// Allocates plain LoRA on `device`, mostly the planning device: B is zero, A is uninitialized.
     ///
     /// # Errors
-    /// As [`Adapter::fresh`].
+    /// When the rank is 0 or no linear is named.
     pub fn sized(
         device: &Device,
         config: &Config,
@@ -82,8 +84,9 @@ impl Adapter {
         Adapter::of_size(device, config, &Settings::lora(rank, alpha, dropout, targets))
     }
 
-    /// Initializes an adapter that leaves `base`'s outputs unchanged: A, W_down and routers are uniform in ±1/√in (Kaiming
-    /// with a = √5, as in PEFT), B and W_up are zero, and DoRA's magnitudes are the norms of the weights' rows.
+    /// Initializes an adapter that leaves `base`'s outputs unchanged: A, W_down and routers are uniform in ±1/√in
+    /// (Kaiming with a = √5, as in PEFT), B and W_up are zero, and DoRA's magnitudes are the norms of the weights'
+    /// rows.
     ///
     /// # Errors
     /// When the rank is 0, no linear is named, or a weight cannot be read.
@@ -140,7 +143,7 @@ impl Adapter {
         Ok(adapter)
     }
 
-    /// The same adapter without its values, for the planning device.
+    /// Returns this adapter without its values, on the planning device.
     ///
     /// # Errors
     /// None that is known.

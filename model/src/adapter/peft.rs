@@ -1,5 +1,5 @@
-//! Adapter folders in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`. Methods that PEFT does not have
-//! are stored in the same way under a `peft_type` of our own, which PEFT refuses.
+//! Adapter folders in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`. Methods that PEFT does
+//! not have are stored in the same way under a `peft_type` of our own, which PEFT refuses.
 
 use super::{Adapter, Method, Pair, Settings};
 use crate::checkpoint::{Part, TensorFile, summarize};
@@ -59,7 +59,8 @@ impl Adapter {
         })
     }
 
-    /// Returns the content of `adapter_config.json`: the settings without a default in PEFT, or those of our own methods.
+    /// Returns the content of `adapter_config.json`: the settings without a default in PEFT, or those of our own
+    /// methods.
     fn to_json(&self, base: &str) -> Value {
         let Settings { method, rank, alpha, dropout, targets } = &self.settings;
         let alpha = if alpha.fract() == 0.0 { json!(*alpha as i64) } else { json!(alpha) };
@@ -123,7 +124,7 @@ struct StoredConfig {
     targets_by_name: bool,
 }
 
-/// Settings that change what an adapter computes. Only their empty values are supported.
+/// Settings of methods that this engine does not implement: only their empty values are supported.
 const UNSUPPORTED: [&str; 19] = [
     "alora_invocation_tokens",
     "alpha_pattern",

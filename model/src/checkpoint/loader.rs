@@ -22,8 +22,9 @@ impl<'a> WeightLoader<'a> {
 
     /// Returns a slice of a weight, ready for ops that compute in `compute`.
     ///
-    /// BF16 stays BF16 under either compute type, F32 stays F32 under F32; anything else is converted to `compute`. The CPU
-    /// reads in place what is contiguous in the file and needs no conversion. The planning device gets the shape only.
+    /// BF16 stays BF16 under either compute type, F32 stays F32 under F32; anything else is converted to `compute`.
+    /// The CPU reads in place what is contiguous in the file and needs no conversion. The planning device gets the
+    /// shape only.
     ///
     /// # Errors
     /// When the model has no tensor of that name, or the tensor no such slice.
@@ -46,7 +47,7 @@ impl<'a> WeightLoader<'a> {
     /// Returns a copy of a slice of a weight in F32, to be trained or changed.
     ///
     /// # Errors
-    /// As [`WeightLoader::tensor`].
+    /// See [`WeightLoader::tensor`].
     pub fn copy_f32(&self, name: &str, slice: &Part) -> Result<Tensor> {
         match self.device {
             Device::Cpu(_) => {

@@ -73,8 +73,8 @@ impl Checkpoint {
         Checkpoint { folder, config, files, tensors, in_place: false, progress: None }
     }
 
-    /// The same model without its weights, for the planning device. With `in_place` the plan charges nothing for weights
-    /// that the CPU would read in the mapped file.
+    /// Returns this model without its weights, for the planning device. With `in_place` the plan charges nothing
+    /// for weights that the CPU would read in the mapped file.
     pub fn without_weights(&self, in_place: bool) -> Self {
         let location = |l: &Location| Location { file: None, ..l.clone() };
         let tensors = self.tensors.iter().map(|(name, l)| (name.clone(), location(l))).collect();
@@ -213,7 +213,7 @@ fn open_shards(folder: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap
     Ok((files, found))
 }
 
-/// Describes how a stored tensor differs from what the config calls for.
+/// Describes the difference between a stored tensor and the shape that the config calls for, if there is one.
 fn mismatch(name: &str, entry: &TensorEntry, expected: &[usize]) -> Option<String> {
     if entry.shape != expected {
         return Some(format!("`{name}` is {:?}, expected {expected:?}", entry.shape));

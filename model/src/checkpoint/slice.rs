@@ -20,7 +20,8 @@ impl Part {
     /// Returns the shape of this slice of a tensor of `shape`.
     ///
     /// # Errors
-    /// When the tensor has more than four dimensions, lacks the rows or columns, or is not a matrix where it must be one.
+    /// When the tensor has more than four dimensions, lacks the rows or columns, or is not a matrix where it must
+    /// be one.
     pub fn shape(&self, shape: &[usize]) -> Result<Shape> {
         if shape.len() > 4 {
             return Err(Error::new(format!(
@@ -84,7 +85,8 @@ impl Runs {
         self.length * self.count
     }
 
-    /// Returns the index ranges, in the stored tensor, of the slice's elements `range`: in order, split at the ends of runs.
+    /// Returns the index ranges, in the stored tensor, of the slice's elements `range`: in order, split at the ends
+    /// of runs.
     pub fn stored_ranges(self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
         let mut next = range.start;
         std::iter::from_fn(move || {

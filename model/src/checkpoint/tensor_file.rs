@@ -36,7 +36,7 @@ pub struct TensorFile {
 pub struct TensorEntry {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// From the start of the file.
+    /// Bytes from the start of the file.
     offset: usize,
     bytes: usize,
 }
@@ -53,8 +53,8 @@ impl TensorEntry {
         self.bytes
     }
 
-    /// Index of the first element of `slice`, if the slice can be used in the mapped file as it is: stored as `dtype` and
-    /// contiguous.
+    /// Index of the first element of `slice`, if the slice can be used in the mapped file as it is: stored as
+    /// `dtype` and contiguous.
     pub(super) fn mappable_start(&self, slice: &Part, dtype: DType) -> Option<usize> {
         slice.contiguous_start(&self.shape).filter(|_| engine_dtype(self.dtype) == Some(dtype))
     }
@@ -114,7 +114,8 @@ impl TensorFile {
         Tensor::mapped(&self.map, entry.offset + start * dtype.size(), shape, dtype).ok()
     }
 
-    /// Fills `to` with elements of `slice` from the `first` on, converted to `dtype`. Fills with zeros beyond the slice's end.
+    /// Fills `to` with elements of `slice` from the `first` on, converted to `dtype`. Fills with zeros beyond the
+    /// slice's end.
     ///
     /// # Errors
     /// When the file cannot be read, or does not hold floating-point numbers.
@@ -176,7 +177,7 @@ fn map_file(path: &Path) -> Result<(File, Arc<Mmap>)> {
     Ok((file, Arc::new(map)))
 }
 
-/// Parses the header of a whole file's bytes.
+/// Parses the header of a file, and checks it against the file's length.
 fn parse_header(file: &[u8]) -> Result<BTreeMap<String, TensorEntry>> {
     let Some((length, rest)) = file.split_first_chunk::<8>() else {
         return Err(Error::new(format!(

@@ -1,5 +1,5 @@
-//! Transfers of tensors from files to devices. A GPU gets them in large pieces, read by several threads straight into pinned
-//! buffers that it fetches while the next piece is read: no tensor is ever complete in host memory.
+//! Transfers of tensors from files to devices. A GPU gets them in large pieces, read by several threads straight
+//! into pinned buffers that it fetches while the next piece is read: no tensor is ever complete in host memory.
 
 use super::slice::Part;
 use super::tensor_file::{TensorEntry, TensorFile};
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of one piece: read and sent at once.
+/// Size of a piece that is read and sent at once, in bytes.
 const PIECE: usize = 8 << 20;
 /// Upper limit of reading threads; more than a disk or the page cache can feed.
 const READERS: usize = 8;
@@ -50,7 +50,7 @@ impl TensorFile {
     /// Copies a slice of a tensor to `device`, converted to `dtype` (F32 or BF16, rounded to nearest even).
     ///
     /// # Errors
-    /// As [`TensorFile::tensor`].
+    /// See [`TensorFile::tensor`].
     pub fn copy(
         &self,
         device: &Device,

@@ -1,5 +1,5 @@
-//! The KV cache: pages that sequences share, copied when one of several holders writes (PagedAttention, Kwon et al., arXiv
-//! 2309.06180, section 4).
+//! The KV cache: pages that sequences share, copied when one of several holders writes (PagedAttention, Kwon et
+//! al., arXiv 2309.06180, section 4).
 
 use crate::llama::{Layer, Llama};
 use codelsi_engine::{Ctx, Device, Error, Label, Result, Tensor};
@@ -47,8 +47,8 @@ impl KvCache {
         &mut self.layers[layer]
     }
 
-    /// Returns the slot (page · page_size + offset) of `position`, to be written after [`KvCache::copy_shared`]. Allocates its
-    /// page, or schedules a copy of a page that is shared (copy-on-write).
+    /// Returns the slot (page · page_size + offset) of `position`, to be written after [`KvCache::copy_shared`].
+    /// Allocates its page, or schedules a copy of a page that is shared (copy-on-write).
     ///
     /// # Errors
     /// When no page is free.
@@ -92,7 +92,7 @@ impl KvCache {
     /// Does the pending copies of shared pages' rows, in every layer.
     ///
     /// # Errors
-    /// Those of the ops.
+    /// When an op fails.
     pub fn copy_shared(&mut self, cx: &Ctx) -> Result<()> {
         if self.copies.is_empty() {
             return Ok(());

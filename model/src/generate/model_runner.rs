@@ -28,7 +28,7 @@ pub(super) struct StepInputs {
     pub block_tables: Vec<i32>,
     /// Rows whose logits are computed, ascending.
     pub logit_rows: Vec<i32>,
-    /// For each token to sample, the index of its logits in `logit_rows`.
+    /// Index into `logit_rows` of each token to sample.
     pub sample_rows: Vec<i32>,
     /// Sampling parameters of each token to sample.
     pub sampling: Words,
@@ -78,7 +78,7 @@ pub(super) struct StepCapacity {
     pub sequences: usize,
     /// Pages of a sequence.
     pub width: usize,
-    /// Tokens that a repetition penalty reads, of all sequences together.
+    /// Tokens that a repetition penalty reads, of all sequences in total.
     pub penalized: usize,
 }
 
@@ -118,8 +118,8 @@ struct DeviceInputs {
 }
 
 impl<'a> ModelRunner<'a> {
-    /// Prepares for steps of at most `capacity` over `cache`. With `graphs`, decode-only steps are recorded where that is
-    /// possible, and the memory of the largest of them is reserved.
+    /// Prepares for steps of at most `capacity` over `cache`. With `graphs`, decode-only steps are recorded where
+    /// that is possible, and the memory of the largest of them is reserved.
     ///
     /// # Errors
     /// When the device has no memory left.
@@ -156,7 +156,7 @@ impl<'a> ModelRunner<'a> {
     /// [`StepInputs::sample_rows`].
     ///
     /// # Errors
-    /// Those of the ops; or when the logits are not finite.
+    /// When an op fails, or when the logits are not finite.
     pub fn run(&mut self, cache: &mut KvCache, step: &StepInputs) -> Result<Vec<Choice>> {
         let inputs = self.send(step)?;
         let ModelRunner { cx, model, choices, graphs, .. } = self;
@@ -215,8 +215,8 @@ impl<'a> ModelRunner<'a> {
     }
 }
 
-/// Returns a recorder of steps on a GPU. Steps in which ranks communicate are not recorded: their exchange goes through the
-/// host or waits for it.
+/// Returns a recorder of steps on a GPU. Steps in which ranks communicate are not recorded: their exchange goes
+/// through the host or waits for it.
 fn graph_recorder(device: &Device, model: &Llama) -> Option<Graphs> {
     match device {
         Device::Cuda(cuda) if model.split().layout() == Layout::Replicate => Some(Graphs::new(cuda)),

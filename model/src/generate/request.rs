@@ -15,7 +15,7 @@ pub struct Sampling {
     pub min_p: f32,
     /// Divides positive logits of the prompt's and the completion's tokens and multiplies negative ones; 1: off.
     pub repetition_penalty: f32,
-    /// The same seed gives the same text, in any batch.
+    /// Seed of the random numbers: an equal seed gives equal text, in any batch.
     pub seed: u64,
 }
 

@@ -11,10 +11,10 @@ use codelsi_engine::{At, Device, Result};
 use codelsi_kernels::sample::{Params, Words};
 use std::collections::VecDeque;
 
-/// How much runs at once. None of it changes a completion.
+/// Limits of the work done at once. They do not change any completion.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Upper limit of sequences decoded together.
+    /// Upper limit of sequences in a decode batch.
     pub batch: usize,
     /// Upper limit of prompt tokens in one step (chunked prefill).
     pub prefill: usize,
@@ -30,9 +30,9 @@ impl Default for Limits {
     }
 }
 
-/// Completes every request: element i of the result holds the `n` completions of `requests[i]`. After each step `progress`
-/// gets the number of tokens that it generated. Without a tokenizer, completions have token ids only and stop strings
-/// are ignored.
+/// Completes every request: element i of the result holds the `n` completions of `requests[i]`. After each step
+/// `progress` gets the number of tokens that it generated. Without a tokenizer, completions have token ids only and
+/// stop strings are ignored.
 ///
 /// # Errors
 /// When a request does not fit the model, or the logits are not finite.
@@ -175,8 +175,8 @@ impl<'a> Scheduler<'a> {
         Ok(choices.len())
     }
 
-    /// Returns the next step's inputs: the last token of every running sequence, and a chunk of the prompt in prefill. After
-    /// its last chunk a prompt becomes the sequences of its completions.
+    /// Returns the next step's inputs: the last token of every running sequence, and a chunk of the prompt in
+    /// prefill. After its last chunk a prompt becomes the sequences of its completions.
     fn schedule(&mut self) -> Result<StepInputs> {
         let mut step = StepInputs::default();
         for (i, sequence) in self.running.iter_mut().enumerate() {
@@ -311,8 +311,8 @@ fn penalizes_repetition(request: &Request) -> bool {
     request.sampling.repetition_penalty != 1.0
 }
 
-/// Upper limit of the pages that a request holds: its prompt's, and for each completion a copy of the prompt's last page and
-/// the pages of its tokens.
+/// Upper limit of the pages that a request holds: its prompt's, and for each completion a copy of the prompt's last
+/// page and the pages of its tokens.
 fn pages_of_request(request: &Request, page_size: usize) -> usize {
     request.prompt.len().div_ceil(page_size) + request.n * (request.max_tokens.div_ceil(page_size) + 1)
 }

@@ -5,14 +5,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// How the ranks of a run share a model.
+/// The way in which the ranks of a run share a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Layout {
     /// Data parallel (DDP): every rank holds the full model and runs micro-batches of its own.
     #[default]
     Replicate,
-    /// ZeRO-3 / FSDP of the frozen weights: data parallel, but each rank stores 1/N of every frozen matrix, and matrices are
-    /// gathered when they are used (Rajbhandari et al., arXiv 1910.02054).
+    /// ZeRO-3 / FSDP of the frozen weights: data parallel, but each rank stores 1/N of every frozen matrix, and
+    /// matrices are gathered when they are used (Rajbhandari et al., arXiv 1910.02054).
     Shard,
     /// Megatron tensor parallel: every rank computes its slice of each layer, of the same batch (Shoeybi et al., arXiv
     /// 1909.08053).
@@ -56,14 +56,14 @@ impl Split {
         Split { rank, layout }
     }
 
-    /// The same rank and layout on the planning device.
+    /// Returns this rank and layout on the planning device.
     pub fn planning(&self) -> Self {
         let (rank, world) = (self.rank.comm.rank(), self.rank.comm.world());
         let rank = Rank { device: self.device().planning(), comm: Arc::new(Planned { rank, world }) };
         Split { rank, layout: self.layout }
     }
 
-    /// True if all ranks must run each batch together, because one rank alone cannot run the model.
+    /// True if all ranks must run each batch together, because a single rank cannot run the model.
     pub fn in_step(&self) -> bool {
         self.layout != Layout::Replicate
     }

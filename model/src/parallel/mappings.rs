@@ -2,8 +2,8 @@
 
 use codelsi_engine::{Ctx, Label, Op, Outs, Reduce, Result, Saved, Sink, Tensor};
 
-/// Megatron's f: hands `x`, which all ranks have, to the ranks' slices of a linear. Forward is the identity, backward sums
-/// the ranks' gradients.
+/// Megatron's f: hands `x`, which all ranks have, to the ranks' slices of a linear. Forward is the identity,
+/// backward sums the ranks' gradients.
 ///
 /// # Errors
 /// In backward, when a rank is gone.

@@ -1,10 +1,10 @@
 //! Layouts: how the ranks of a run share a model.
 //!
-//! | layout | known as | a rank holds | ranks exchange |
-//! |---|---|---|---|
-//! | `replicate` | data parallel (DDP) | the full model | gradients of the trained weights |
-//! | `shard` | ZeRO-3 / FSDP of the frozen weights | 1/N of every frozen matrix; adapters and norms in full | matrices, gathered one layer ahead of use; gradients |
-//! | `tensor` | Megatron tensor parallel | its heads, its MLP channels, its rows of the vocabulary | activations, twice per layer in each direction |
+//! | layout | a rank holds | ranks exchange |
+//! |---|---|---|
+//! | `replicate`: data parallel (DDP) | the full model | gradients of the trained weights |
+//! | `shard`: ZeRO-3 / FSDP | 1/N of every frozen matrix; adapters, norms | matrices, a layer ahead; gradients |
+//! | `tensor`: Megatron tensor parallel | its heads, MLP channels, vocabulary rows | activations, twice a layer |
 
 mod layout;
 mod mappings;

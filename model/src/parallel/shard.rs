@@ -1,15 +1,17 @@
-//! Layout `shard` (ZeRO-3 / FSDP of frozen weights): every rank stores an equal shard of each frozen matrix, and holds the
-//! full matrix only around its use.
+//! Layout `shard` (ZeRO-3 / FSDP of frozen weights): every rank stores an equal shard of each frozen matrix, and
+//! holds the full matrix only around its use.
 //!
-//! Matrices are gathered by *layer group*: the embedding (group 0), the matrices of each decoder layer (1 to L), the head
-//! (L + 1). A batch uses the groups in order; its backward goes back, down to layer 1. The current group is gathered in
-//! full, the next one is being prefetched, and no other exists: a rank holds 1/N of everything and at most two groups.
+//! Matrices are gathered by *layer group*: the embedding (group 0), the matrices of each decoder layer (1 to L),
+//! the head (L + 1). A batch uses the groups in order; its backward goes back, down to layer 1. The current group
+//! is gathered in full, the next one is being prefetched, and no other exists: a rank holds 1/N of all matrices and
+//! at most two full groups.
 //!
-//! Between GPUs a gather runs on a stream of its own, beside the ops of the group before. Over host memory (threads on the
-//! CPU, on software GPUs or on one GPU, and sockets) a gather has ended when it returns, and nothing overlaps.
+//! Between GPUs a gather runs on a stream of its own, while the ops of the previous group run. Over host memory
+//! (threads on the CPU, on software GPUs or on one GPU, and sockets) a gather has ended when it returns, and
+//! nothing overlaps.
 //!
-//! A gather needs every rank, so all ranks use the same groups in the same order. A rank without a batch, while others have
-//! one, joins their gathers.
+//! A gather needs every rank, so all ranks use the same groups in the same order. A rank without a batch, while
+//! others have one, joins their gathers.
 
 use super::layout::{Layout, Split};
 use crate::checkpoint::{Part, WeightLoader};
@@ -21,9 +23,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A matrix of a model.
 pub enum Weight {
-    /// In full on this rank (under tensor parallelism, this rank's slice).
+    /// Stored in full on this rank (under tensor parallelism: this rank's slice).
     Local(Tensor),
-    /// In shards on all ranks.
+    /// Stored in shards on all ranks.
     Sharded(Arc<ShardedWeight>),
 }
 
@@ -47,7 +49,7 @@ impl Weight {
         }
     }
 
-    /// As [`Weight::local`], to be written.
+    /// Mutable [`Weight::local`].
     pub fn local_mut(&mut self) -> Option<&mut Tensor> {
         match self {
             Weight::Local(t) => Some(t),
@@ -80,7 +82,7 @@ pub struct WeightShards {
 struct GatherSchedule {
     current: Option<GatheredGroup>,
     prefetched: Option<GatheredGroup>,
-    /// By layer group.
+    /// Indexed by layer group.
     shards: Vec<Vec<Shard>>,
 }
 
@@ -123,7 +125,7 @@ impl WeightShards {
     /// Loads this rank's shard of a layer group's next matrix.
     ///
     /// # Errors
-    /// As [`WeightLoader::tensor`].
+    /// See [`WeightLoader::tensor`].
     pub fn load(
         self: &Arc<Self>,
         loader: &WeightLoader,
@@ -153,7 +155,7 @@ impl WeightShards {
     /// Joins the gathers of other ranks' batch, which runs in a context like `cx`, without using the matrices.
     ///
     /// # Errors
-    /// As [`Weight::get`].
+    /// See [`Weight::get`].
     pub fn join_gathers(&self, cx: &Ctx) -> Result<()> {
         for group in 0..=self.last {
             self.advance(&mut self.schedule(), cx, group)?;
@@ -164,7 +166,7 @@ impl WeightShards {
     /// Joins the gathers that remain down to layer 1: backward ends early where the first layers have no adapter.
     ///
     /// # Errors
-    /// As [`Weight::get`].
+    /// See [`Weight::get`].
     pub fn finish_backward(&self, cx: &Ctx) -> Result<()> {
         let mut schedule = self.schedule();
         let current = schedule.current.as_ref().map_or(0, |current| current.group);
@@ -216,8 +218,8 @@ impl WeightShards {
     }
 }
 
-/// Returns the group used after `group`, which follows `previous`: the next in the same direction, turning back at the ends;
-/// but the embedding after the head, the last group, where no backward follows (`records` is false).
+/// Returns the group used after `group`, which follows `previous`: the next in the same direction, turning back at
+/// the ends; but the embedding after the head, the last group, where no backward follows (`records` is false).
 fn next_group(previous: Option<usize>, group: usize, last: usize, records: bool) -> usize {
     match previous {
         _ if group == last && records => last - 1,

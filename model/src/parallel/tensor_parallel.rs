@@ -1,9 +1,9 @@
 //! Layout `tensor`: the slice of each tensor that a rank holds (Shoeybi et al., "Megatron-LM", arXiv 1909.08053).
 //!
-//! W is (out, in). Linears that read the residual stream are sliced by rows (Megatron's ColumnParallelLinear, which stores
-//! Wᵀ), those that write it by columns (RowParallelLinear), embedding and head by rows of the vocabulary. One of an
-//! adapter's factors is sliced as its W is, the other is replicated, and the ranks' gradients of the replicated factor are
-//! summed:
+//! W is (out, in). Linears that read the residual stream are sliced by rows (Megatron's ColumnParallelLinear, which
+//! stores Wᵀ), those that write it by columns (RowParallelLinear), embedding and head by rows of the vocabulary.
+//! One of an adapter's factors is sliced as its W is, the other is replicated, and the ranks' gradients of the
+//! replicated factor are summed:
 //!
 //! | linear | W | A | B | summed |
 //! |---|---|---|---|---|
@@ -20,14 +20,14 @@ use codelsi_kernels::flash::Heads;
 use codelsi_kernels::rows::Rows;
 use std::ops::Range;
 
-/// How a tensor is divided among tensor-parallel ranks.
+/// The division of a tensor among tensor-parallel ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Not divided: every rank has a copy.
     Whole,
-    /// By rows.
+    /// Divided by rows.
     Rows,
-    /// By columns.
+    /// Divided by columns.
     Columns,
 }
 
@@ -41,10 +41,10 @@ impl Split {
             return Ok(());
         }
         let ranks = self.comm().world();
-        let check_divides = |what: &str, n: usize| match n % ranks {
+        let check_divides = |name: &str, n: usize| match n % ranks {
             0 => Ok(()),
             _ => Err(Error::new(format!(
-                "--layout tensor cannot divide {n} {what} equally among {ranks} ranks; use a number of ranks that \
+                "--layout tensor cannot divide {n} {name} equally among {ranks} ranks; use a number of ranks that \
                  divides them, or --layout shard"
             ))),
         };
@@ -101,7 +101,7 @@ impl Split {
         self.range_of(self.comm().rank(), n)
     }
 
-    /// Returns a rank's range of `n`: all ranks' are equal, except that the last ones lack what `n` lacks to a multiple.
+    /// Returns a rank's range of `n`: ⌈n / ranks⌉ each, and the rest for the last ranks.
     fn range_of(&self, rank: usize, n: usize) -> Range<usize> {
         match self.layout() {
             Layout::Tensor => {
@@ -140,8 +140,8 @@ impl Split {
         Ok(local)
     }
 
-    /// Gathers the full tensor called `name` (f32), of which every rank has its slice `t`, in host memory; returns `t` itself
-    /// if it is replicated. `vocabulary` is the model's number of tokens. All ranks call it.
+    /// Gathers the full tensor called `name` (f32), of which every rank has its slice `t`, in host memory; returns
+    /// `t` itself if it is replicated. `vocabulary` is the model's number of tokens. All ranks call it.
     ///
     /// # Errors
     /// When a rank is gone, or the device fails.
