@@ -43,11 +43,11 @@ impl Checkpoint {
             return Err(Error::io(&folder, "no such model folder"));
         }
         let config = Config::load(&folder)?;
-        let (files, found) = open_files(&folder)?;
+        let (files, file_of) = open_files(&folder)?;
         let expected = config.tensors();
         let mismatches: Vec<String> = expected
             .iter()
-            .filter_map(|(name, shape)| match found.get(name) {
+            .filter_map(|(name, shape)| match file_of.get(name) {
                 None => Some(format!("`{name}` is missing")),
                 Some(&file) => mismatch(name, &files[file].entries()[name], shape),
             })
@@ -58,14 +58,14 @@ impl Checkpoint {
             return Err(Error::new(message).at(folder.display().to_string()));
         }
         let location = |name: &str| {
-            let file = found[name];
+            let file = file_of[name];
             Location { entry: files[file].entries()[name].clone(), file: Some(file) }
         };
         let tensors = expected.into_iter().map(|(name, _)| (name.clone(), location(&name))).collect();
         Ok(Checkpoint { folder, config, files, tensors, in_place: false, progress: None })
     }
 
-    /// A model of `config`'s shapes without weights, all stored as `dtype`: for the planning device.
+    /// Returns a model of `config`'s shapes without weights, all stored as `dtype`, for the planning device.
     pub fn sketch(config: Config, dtype: Dtype) -> Self {
         let location = |shape| Location { entry: TensorEntry::without_file(dtype, shape), file: None };
         let tensors = config.tensors().into_iter().map(|(name, shape)| (name, location(shape))).collect();
@@ -135,8 +135,8 @@ impl Checkpoint {
         engine_dtype(embedding.entry.dtype).unwrap_or(DType::BF16)
     }
 
-    /// Returns name, index and value of the first weight that is NaN or infinite, in the order of a forward pass. Reads
-    /// every weight.
+    /// Describes the first weight that is NaN or infinite, in the order of a forward pass, if there is one: its name,
+    /// index and value. Reads every weight.
     pub fn first_non_finite(&self) -> Option<String> {
         self.config.tensors().into_iter().find_map(|(name, _)| {
             let (index, value) = self.file(&name).ok()?.non_finite(&name).ok()??;
@@ -149,6 +149,7 @@ impl Checkpoint {
         self.in_place
     }
 
+    /// The callback for the progress of loading.
     pub(super) fn progress(&self) -> Option<&Watch> {
         self.progress.as_ref()
     }
@@ -174,8 +175,8 @@ fn open_files(folder: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String, usize>
     let (single, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
     if single.exists() {
         let file = TensorFile::open(single)?;
-        let found = file.entries().keys().map(|name| (name.clone(), 0)).collect();
-        return Ok((vec![file], found));
+        let file_of = file.entries().keys().map(|name| (name.clone(), 0)).collect();
+        return Ok((vec![file], file_of));
     }
     if !index.exists() {
         return Err(Error::io(folder, "holds neither model.safetensors nor model.safetensors.index.json"));
@@ -183,17 +184,19 @@ fn open_files(folder: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String, usize>
     open_shards(folder, &index).at(index.display().to_string())
 }
 
+/// A parsed `model.safetensors.index.json`.
 #[derive(Deserialize)]
-struct Index {
+struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
+/// Opens the shards that an index names.
 fn open_shards(folder: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String, usize>)> {
     let text = fs::read_to_string(index).map_err(|e| Error::new(e.to_string()))?;
-    let index: Index = serde_json::from_str(&text).map_err(|e| Error::new(format!("malformed: {e}")))?;
+    let index: ShardIndex = serde_json::from_str(&text).map_err(|e| Error::new(format!("malformed: {e}")))?;
     let mut files: Vec<TensorFile> = Vec::new();
     let mut opened: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut found = BTreeMap::new();
+    let mut file_of = BTreeMap::new();
     for (name, shard) in &index.weight_map {
         let file = match opened.get(shard.as_str()) {
             Some(&file) => file,
@@ -207,10 +210,10 @@ fn open_shards(folder: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap
             }
         };
         if files[file].entries().contains_key(name) {
-            found.insert(name.clone(), file);
+            file_of.insert(name.clone(), file);
         }
     }
-    Ok((files, found))
+    Ok((files, file_of))
 }
 
 /// Describes the difference between a stored tensor and the shape that the config calls for, if there is one.

@@ -62,6 +62,7 @@ struct Sequence<'a> {
     sample: usize,
     /// Prompt and completion.
     tokens: Vec<u32>,
+    /// Length of the prompt.
     prompt_len: usize,
     /// Number of tokens whose keys and values are in the cache.
     cached: usize,
@@ -72,6 +73,7 @@ struct Sequence<'a> {
     stop_checker: StopChecker<'a>,
 }
 
+/// Requests that wait, the sequences that are in the cache, and the completions so far.
 struct Scheduler<'a> {
     model: &'a Llama,
     tokenizer: Option<&'a Tokenizer>,
@@ -89,6 +91,7 @@ struct Scheduler<'a> {
     waiting: VecDeque<usize>,
     prefilling: Option<Sequence<'a>>,
     running: Vec<Sequence<'a>>,
+    /// Completions of each request; none while a sequence is unfinished.
     completions: Vec<Vec<Option<Completion>>>,
 }
 

@@ -1,7 +1,7 @@
 //! Layout `tensor`: the slice of each tensor that a rank holds (Shoeybi et al., "Megatron-LM", arXiv 1909.08053).
 //!
-//! W is (out, in). Linears that read the residual stream are sliced by rows (Megatron's ColumnParallelLinear, which
-//! stores Wᵀ), those that write it by columns (RowParallelLinear), embedding and head by rows of the vocabulary.
+//! W is (out, in). Linears that read the residual stream are sliced by rows (ColumnParallelLinear: the columns of the
+//! paper's A = Wᵀ), those that write it by columns (RowParallelLinear), embedding and head by rows of the vocabulary.
 //! One of an adapter's factors is sliced as its W is, the other is replicated, and the ranks' gradients of the
 //! replicated factor are summed:
 //!
@@ -66,7 +66,7 @@ impl Split {
         }
     }
 
-    /// Returns how the tensor of that name is divided: a checkpoint's weight, or `{linear}.lora_A.weight`.
+    /// Returns the division of the tensor of that name: a checkpoint's weight, or `{linear}.lora_A.weight`.
     pub fn cut(&self, name: &str) -> Cut {
         if self.layout() != Layout::Tensor {
             return Cut::Whole;
@@ -74,10 +74,10 @@ impl Split {
         if is_vocabulary(name) {
             return Cut::Rows;
         }
-        let mut parts = name.rsplit('.').skip(1);
-        let last = parts.next().unwrap_or_default();
-        let factor = matches!(last, "lora_A" | "lora_B");
-        let linear = if factor { parts.next().unwrap_or_default() } else { last };
+        let mut segments = name.rsplit('.').skip(1);
+        let last = segments.next().unwrap_or_default();
+        let is_factor = matches!(last, "lora_A" | "lora_B");
+        let linear = if is_factor { segments.next().unwrap_or_default() } else { last };
         match (linear.parse(), last) {
             (Err(_), _) => Cut::Whole,
             (Ok(Linear::O | Linear::Down), "lora_B") => Cut::Whole,
