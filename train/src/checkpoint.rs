@@ -6,8 +6,8 @@
 
 use codelsi_engine::files::replace_folder;
 use codelsi_engine::{At, DType, Error, Label, Result, Tensor};
+use codelsi_model::checkpoint::TensorFile;
 use codelsi_model::parallel::Split;
-use codelsi_model::tensor_file::TensorFile;
 use codelsi_model::tensor_writer::{Spec, write_file, write_json};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};

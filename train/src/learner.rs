@@ -9,8 +9,9 @@ use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, Reduce, Result,
 use codelsi_kernels::xent::Targets;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::llama::{Batch, ForwardOptions, Llama, Train};
+use codelsi_model::llama::{Batch, ForwardOptions, Llama};
 use codelsi_model::parallel::Split;
+use codelsi_model::trainable::Train;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

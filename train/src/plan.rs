@@ -11,8 +11,9 @@ use codelsi_engine::{Device, Error, Planned, Rank, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::generate::{Limits, Request, generate};
-use codelsi_model::llama::{Llama, Train};
+use codelsi_model::llama::Llama;
 use codelsi_model::parallel::{Layout, Split};
+use codelsi_model::trainable::Train;
 use std::fmt;
 use std::sync::Arc;
 

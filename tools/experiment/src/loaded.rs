@@ -6,9 +6,10 @@ use codelsi_engine::{At, DType, Device, Error, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::generate::{Limits, Request};
-use codelsi_model::llama::{Llama, Train};
+use codelsi_model::llama::Llama;
 use codelsi_model::parallel::Split;
 use codelsi_model::tokenizer::Tokenizer;
+use codelsi_model::trainable::Train;
 use codelsi_train::plan::generation;
 use std::path::Path;
 

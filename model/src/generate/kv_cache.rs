@@ -1,6 +1,5 @@
-//! The KV cache: pages shared by sequences, copied when one of several holders writes.
-//!
-//! PagedAttention (Kwon et al., arXiv 2309.06180, section 4).
+//! The KV cache: pages that sequences share, copied when one of several holders writes (PagedAttention, Kwon et
+//! al., arXiv 2309.06180, section 4).
 
 use crate::llama::{Layer, Llama};
 use codelsi_engine::{Ctx, Device, Error, Label, Result, Tensor};
@@ -8,33 +7,34 @@ use codelsi_kernels::embed::embed;
 use codelsi_kernels::flash::Heads;
 use codelsi_kernels::kvstore::kvstore;
 
-/// Keys and values of every layer, in pages of `page_size` tokens, and who holds which page.
-pub struct Cache {
-    /// (N, page, K·D) of each layer: keys, values.
+/// Keys and values of every layer, in pages of `page_size` tokens, with a count of each page's holders.
+pub(super) struct KvCache {
+    /// Keys and values of each layer, (pages, page_size, K·D).
     layers: Vec<(Tensor, Tensor)>,
     page_size: usize,
+    /// Number of sequences that hold each page.
     holders: Vec<u32>,
     free: Vec<usize>,
-    /// Slots whose rows are still to be copied: from, to.
+    /// Pending copies of rows: from slot, to slot.
     copies: Vec<(usize, usize)>,
 }
 
-/// The pages of one sequence, in order. Give it back with [`Cache::release`].
+/// The pages of one sequence, in order: vLLM's block table. Return it with [`KvCache::release`].
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct BlockTable {
     pub pages: Vec<usize>,
 }
 
-impl Cache {
-    /// `pages` empty pages of `page_size` tokens each, for the heads of `model` on this rank.
+impl KvCache {
+    /// Allocates `pages` free pages of `page_size` tokens each, for the heads of `model` on this rank.
     pub fn new(device: &Device, model: &Llama, pages: usize, page_size: usize) -> Self {
-        let layer = |layer: &Layer| {
+        let allocate = |layer: &Layer| {
             let Heads { kv_heads, head_dim, .. } = layer.heads();
-            let page = || device.empty(Label::Kv, [pages, page_size, kv_heads * head_dim], model.compute());
-            (page(), page())
+            let empty = || device.empty(Label::Kv, [pages, page_size, kv_heads * head_dim], model.compute());
+            (empty(), empty())
         };
-        Cache {
-            layers: model.layers().iter().map(|l| layer(l)).collect(),
+        KvCache {
+            layers: model.layers().iter().map(|layer| allocate(layer)).collect(),
             page_size,
             holders: vec![0; pages],
             free: (0..pages).rev().collect(),
@@ -42,49 +42,39 @@ impl Cache {
         }
     }
 
-    /// Pages that nobody holds.
-    pub fn free_pages(&self) -> usize {
-        self.free.len()
-    }
-
-    /// Tokens of a page.
-    pub fn page_size(&self) -> usize {
-        self.page_size
-    }
-
-    /// Keys and values of a layer.
-    pub(super) fn layer(&mut self, layer: usize) -> &mut (Tensor, Tensor) {
+    /// Keys and values of a layer, (pages, page_size, K·D).
+    pub fn layer(&mut self, layer: usize) -> &mut (Tensor, Tensor) {
         &mut self.layers[layer]
     }
 
-    /// The flat slot of `position`, to be written after [`Cache::copy_shared`]: allocates its page, or has it copied
-    /// when it is shared.
+    /// Returns the slot (page · page_size + offset) of `position`, to be written after [`KvCache::copy_shared`].
+    /// Allocates its page, or schedules a copy of a page that is shared (copy-on-write).
     ///
     /// # Errors
     /// When no page is free.
-    pub(super) fn slot(&mut self, table: &mut Table, position: usize) -> Result<usize> {
+    pub fn slot(&mut self, table: &mut BlockTable, position: usize) -> Result<usize> {
         let (index, offset) = (position / self.page_size, position % self.page_size);
         if index == table.pages.len() {
-            let page = self.take()?;
+            let page = self.allocate()?;
             table.pages.push(page);
         } else if self.holders[table.pages[index]] > 1 {
-            let (shared, own) = (table.pages[index], self.take()?);
-            let row = |offset| (shared * self.page_size + offset, own * self.page_size + offset);
+            let (shared, copy) = (table.pages[index], self.allocate()?);
+            let row = |offset| (shared * self.page_size + offset, copy * self.page_size + offset);
             self.copies.extend((0..offset).map(row));
             self.holders[shared] -= 1;
-            table.pages[index] = own;
+            table.pages[index] = copy;
         }
         Ok(table.pages[index] * self.page_size + offset)
     }
 
-    /// Another sequence with the same pages.
-    pub(super) fn fork(&mut self, table: &Table) -> Table {
+    /// Returns a table for another sequence that shares the same pages.
+    pub fn fork(&mut self, table: &BlockTable) -> BlockTable {
         table.pages.iter().for_each(|&page| self.holders[page] += 1);
-        Table { pages: table.pages.clone() }
+        BlockTable { pages: table.pages.clone() }
     }
 
-    /// Lets go of a sequence's pages.
-    pub(super) fn release(&mut self, table: Table) {
+    /// Releases a sequence's pages.
+    pub fn release(&mut self, table: BlockTable) {
         for page in table.pages {
             self.holders[page] -= 1;
             if self.holders[page] == 0 {
@@ -93,17 +83,17 @@ impl Cache {
         }
     }
 
-    fn take(&mut self) -> Result<usize> {
+    fn allocate(&mut self) -> Result<usize> {
         let page = self.free.pop().ok_or_else(|| Error::new("the KV cache has no free page"))?;
         self.holders[page] = 1;
         Ok(page)
     }
 
-    /// Copies the rows of shared pages that got a holder of their own, in every layer.
+    /// Does the pending copies of shared pages' rows, in every layer.
     ///
     /// # Errors
-    /// Those of the ops.
-    pub(super) fn copy_shared(&mut self, cx: &Ctx) -> Result<()> {
+    /// When an op fails.
+    pub fn copy_shared(&mut self, cx: &Ctx) -> Result<()> {
         if self.copies.is_empty() {
             return Ok(());
         }
@@ -113,7 +103,7 @@ impl Cache {
         let (from, to) = (slots(&from)?, slots(&to)?);
         for (k, v) in &mut self.layers {
             for pages in [k, v] {
-                // Gathering rows is what an embedding does.
+                // An embedding gathers rows.
                 let (slots, width) = pages.shape().as_matrix();
                 let rows = embed(cx, &pages.reshape([slots, width]), &from, pages.dtype())?;
                 kvstore(cx, pages, &rows, &to)?;
