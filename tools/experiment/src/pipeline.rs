@@ -1,4 +1,6 @@
 //! The whole paper in one page: sources -> instructions -> general LoRA -> specialized LoRA -> Pass@1 -> report.
+//!
+//! Every stage leaves its result in the run's folder; a run that was cut short takes them up again.
 
 use crate::evaluation::Pairs;
 use crate::output::Output;

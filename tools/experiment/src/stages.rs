@@ -1,6 +1,4 @@
 //! The stages of an experiment: curate, train, evaluate and report, each into the run's folder.
-//!
-//! Every stage leaves its result there; a run that was cut short takes them up again.
 
 use crate::curation::curate;
 use crate::evaluation::{Pairs, measure, problem_set};
