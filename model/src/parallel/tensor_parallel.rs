@@ -44,7 +44,7 @@ impl Split {
         let check_divides = |name: &str, n: usize| match n % ranks {
             0 => Ok(()),
             _ => Err(Error::new(format!(
-                "--layout tensor cannot divide {n} {name} equally among {ranks} ranks; use a number of ranks that \
+                "--layout tensor cannot assign {n} {name} to {ranks} ranks equally; use a number of ranks that \
                  divides them, or --layout shard"
             ))),
         };
