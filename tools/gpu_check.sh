@@ -4,7 +4,7 @@
 #
 #   bash tools/gpu_check.sh FOLDER KERNELCHECK [BENCH|- [CODELSI]]
 #
-# KERNELCHECK  target/release/kernelcheck, from `cargo build --release -p codelsi-tools --bin kernelcheck`
+# KERNELCHECK  target/release/kernelcheck, from `cargo build --release -p codelsi-kernelcheck`
 # BENCH        optional: the binary that `cargo bench -p codelsi-benches --bench ops --features cublaslt --no-run` names
 # CODELSI      optional: target/release/codelsi
 #

@@ -1,44 +1,47 @@
-//! A Llama's sizes, read from a Hugging Face `config.json`.
+//! A Llama's configuration, read from a Hugging Face `config.json`.
 //!
 //! Both styles are read: the classic one (`rope_theta`, `rope_scaling`, `torch_dtype`) and that of transformers 5
-//! (`rope_parameters`, `dtype`). What this engine cannot honour is refused, never ignored.
+//! (`rope_parameters`, `dtype`). A setting that this engine does not implement is an error, never ignored.
 
 use codelsi_engine::{At, DType, Error, Result};
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::Path;
 
-/// The sizes and constants of one model.
+/// Sizes and constants of one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// C, the width of the residual stream.
+    /// C, width of the residual stream.
     pub hidden: usize,
-    /// F, the width inside the feed-forward block.
+    /// F, width inside the MLP.
     pub intermediate: usize,
+    /// Number of decoder layers.
     pub layers: usize,
-    /// H, the query heads.
+    /// H, number of query heads.
     pub heads: usize,
-    /// K, the key and value heads; `heads` is a multiple of it.
+    /// K, number of key and value heads; divides `heads`.
     pub kv_heads: usize,
-    /// D, the width of a head; even.
+    /// D, width of a head; even.
     pub head_dim: usize,
-    /// V, the rows of the embedding.
+    /// V, number of rows of the embedding.
     pub vocab: usize,
-    /// The base of the rotary angles.
+    /// Base of the rotary angles.
     pub rope_theta: f64,
-    /// Positions are divided by this before they are rotated; 1 unless `rope_scaling` is linear.
+    /// Divisor of positions before rotation (linear `rope_scaling`), else 1.
     pub rope_factor: f64,
+    /// Epsilon of RMSNorm.
     pub rms_eps: f32,
-    /// The longest sequence the model was trained for.
+    /// Length of the longest sequence that the model was trained for.
     pub max_positions: usize,
-    /// The head is the embedding: the checkpoint has no `lm_head.weight`.
+    /// True if the head is the embedding: the checkpoint has no `lm_head.weight`.
     pub tied: bool,
+    /// Token that begins a text.
     pub bos: Option<u32>,
-    /// Any of these ends a text.
+    /// Tokens that end a text.
     pub eos: Vec<u32>,
 }
 
-/// The linears of a layer that LoRA can adapt, in checkpoint order of a layer's forward pass.
+/// The linears of a layer that adapters can target, in the order of a forward pass.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Linear {
     Q,
@@ -51,19 +54,19 @@ pub enum Linear {
 }
 
 impl Linear {
-    /// All seven.
+    /// All seven linears.
     pub const ALL: [Linear; 7] =
         [Linear::Q, Linear::K, Linear::V, Linear::O, Linear::Gate, Linear::Up, Linear::Down];
 
-    /// Its name in `target_modules`, e.g. `q_proj`.
+    /// Name in `target_modules`, e.g. `q_proj`.
     pub fn name(self) -> &'static str {
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"][self as usize]
     }
 
-    /// Its path inside the checkpoint, e.g. `model.layers.3.self_attn.q_proj`.
+    /// Path in the checkpoint, e.g. `model.layers.3.self_attn.q_proj`.
     pub fn path(self, layer: usize) -> String {
-        let block = if self <= Linear::O { "self_attn" } else { "mlp" };
-        format!("model.layers.{layer}.{block}.{}", self.name())
+        let sublayer = if self <= Linear::O { "self_attn" } else { "mlp" };
+        format!("model.layers.{layer}.{sublayer}.{}", self.name())
     }
 }
 
@@ -78,30 +81,30 @@ impl std::str::FromStr for Linear {
     }
 }
 
-/// Sizes above these are a broken file, not a model; below them no count of weights overflows.
-const LARGEST: u64 = 1 << 24;
-const MOST_LAYERS: usize = 1 << 12;
+/// Upper limits: larger sizes mean a broken file, and up to these no count of weights overflows.
+const MAX_SIZE: u64 = 1 << 24;
+const MAX_LAYERS: usize = 1 << 12;
 
 impl Config {
     /// Reads `config.json` of a model folder.
     ///
     /// # Errors
-    /// When it is absent, malformed, or asks for something this engine does not do.
+    /// When it is absent or malformed, or has a setting that this engine does not implement.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         let path = folder.as_ref().join("config.json");
         let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
         Config::parse(&text).at(path.display().to_string())
     }
 
-    /// Reads the text of a `config.json`.
+    /// Parses the text of a `config.json`.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// When it is malformed, or has a setting that this engine does not implement.
     pub fn parse(text: &str) -> Result<Self> {
         let json: Map<String, Value> =
             serde_json::from_str(text).map_err(|e| Error::new(format!("not a JSON object: {e}")))?;
         let f = Fields(&json);
-        f.refuse_other_architectures()?;
+        f.check_architecture()?;
         let (heads, hidden) = (f.size("num_attention_heads")?, f.size("hidden_size")?);
         let (rope_theta, rope_factor) = f.rope()?;
         let config = Config {
@@ -117,16 +120,17 @@ impl Config {
             rms_eps: f.number_or("rms_norm_eps", 1e-6)? as f32,
             max_positions: f.size_or("max_position_embeddings", 2048)?,
             tied: f.bool_or("tie_word_embeddings", false)?,
-            bos: f.ids("bos_token_id")?.first().copied(),
-            eos: f.ids("eos_token_id")?,
+            bos: f.token_ids("bos_token_id")?.first().copied(),
+            eos: f.token_ids("eos_token_id")?,
         };
         config.check(json.contains_key("head_dim"))?;
         Ok(config)
     }
 
+    /// Checks that the sizes fit together.
     fn check(&self, head_dim_given: bool) -> Result<()> {
         let fail = |message: String| Err(Error::new(message));
-        if self.layers > MOST_LAYERS || self.heads.saturating_mul(self.head_dim) > LARGEST as usize {
+        if self.layers > MAX_LAYERS || self.heads.saturating_mul(self.head_dim) > MAX_SIZE as usize {
             return fail(format!(
                 "{} layers of {} heads of {} are beyond reason; the file is broken",
                 self.layers, self.heads, self.head_dim
@@ -134,13 +138,13 @@ impl Config {
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
             return fail(format!(
-                "num_attention_heads {} is no multiple of num_key_value_heads {}",
+                "num_attention_heads {} is not a multiple of num_key_value_heads {}",
                 self.heads, self.kv_heads
             ));
         }
         if !head_dim_given && !self.hidden.is_multiple_of(self.heads) {
             return fail(format!(
-                "hidden_size {} is no multiple of num_attention_heads {}, and head_dim is not given",
+                "hidden_size {} is not a multiple of num_attention_heads {}, and head_dim is not given",
                 self.hidden, self.heads
             ));
         }
@@ -156,7 +160,7 @@ impl Config {
         Ok(())
     }
 
-    /// The `config.json` of a checkpoint stored as `dtype`, in the classic style that every loader reads.
+    /// Returns the `config.json` of a checkpoint stored as `dtype`, in the classic style that every loader reads.
     pub fn to_json(&self, dtype: DType) -> Value {
         let scaling =
             (self.rope_factor != 1.0).then(|| json!({"type": "linear", "factor": self.rope_factor}));
@@ -181,7 +185,7 @@ impl Config {
             "num_attention_heads": self.heads,
             "num_hidden_layers": self.layers,
             "num_key_value_heads": self.kv_heads,
-            // Through its shortest decimal form: 1e-5, not the nearest f32 widened.
+            // Through the shortest decimal: 1e-5, not 9.999999747378752e-6.
             "rms_norm_eps": self.rms_eps.to_string().parse::<f64>().unwrap_or(self.rms_eps.into()),
             "rope_scaling": scaling,
             "rope_theta": self.rope_theta,
@@ -192,7 +196,7 @@ impl Config {
         })
     }
 
-    /// (out, in) of a linear's weight.
+    /// Shape (out, in) of a linear's weight.
     pub fn linear_shape(&self, linear: Linear) -> (usize, usize) {
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         match linear {
@@ -204,7 +208,7 @@ impl Config {
         }
     }
 
-    /// Names and shapes of every tensor of the checkpoint, in the order of a forward pass.
+    /// Names and shapes of all tensors of the checkpoint, in the order of a forward pass.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let mut all = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab, self.hidden])];
         for layer in 0..self.layers {
@@ -242,8 +246,8 @@ impl<'a> Fields<'a> {
     fn size(&self, key: &str) -> Result<usize> {
         let value = self.get(key).ok_or_else(|| Error::new(format!("`{key}` is missing")))?;
         match value.as_u64() {
-            Some(n) if (1..=LARGEST).contains(&n) => Ok(n as usize),
-            _ => Err(Error::new(format!("`{key}` is {value}, not a whole number from 1 to {LARGEST}"))),
+            Some(n) if (1..=MAX_SIZE).contains(&n) => Ok(n as usize),
+            _ => Err(Error::new(format!("`{key}` is {value}, not a whole number from 1 to {MAX_SIZE}"))),
         }
     }
 
@@ -269,8 +273,8 @@ impl<'a> Fields<'a> {
         value.as_bool().ok_or_else(|| Error::new(format!("`{key}` is {value}, not true or false")))
     }
 
-    /// One token id, a list of them, or none.
-    fn ids(&self, key: &str) -> Result<Vec<u32>> {
+    /// Reads one token id, a list of them, or none.
+    fn token_ids(&self, key: &str) -> Result<Vec<u32>> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
         let ids: Option<Vec<u32>> =
@@ -278,7 +282,8 @@ impl<'a> Fields<'a> {
         ids.ok_or_else(|| Error::new(format!("`{key}` is {value}, not a token id or a list of them")))
     }
 
-    fn refuse_other_architectures(&self) -> Result<()> {
+    /// Checks that the file describes a Llama of a form that this engine implements.
+    fn check_architecture(&self) -> Result<()> {
         let fail = |message: String| Err(Error::new(message));
         let llama = match (self.get("architectures"), self.get("model_type")) {
             (Some(names), _) => names.as_array().is_some_and(|a| a.iter().any(|n| n == "LlamaForCausalLM")),
@@ -302,7 +307,7 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// (theta, factor) from either style.
+    /// Reads (theta, factor) in either style.
     fn rope(&self) -> Result<(f64, f64)> {
         let theta = self.positive_or("rope_theta", 10000.0)?;
         let key = if self.get("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
@@ -311,18 +316,19 @@ impl<'a> Fields<'a> {
             return Err(Error::new(format!("`{key}` is {value}, not an object")));
         };
         let rope = Fields(map);
-        let kind = rope.get("rope_type").or(rope.get("type")).and_then(Value::as_str).unwrap_or("default");
-        let factor = match kind {
+        let rope_type =
+            rope.get("rope_type").or(rope.get("type")).and_then(Value::as_str).unwrap_or("default");
+        let factor = match rope_type {
             "default" => 1.0,
             "linear" => rope.positive_or("factor", 1.0).at(key)?,
             _ => {
                 return Err(Error::new(format!(
-                    "`{key}` is of type \"{kind}\", only default and linear are supported"
+                    "`{key}` is of type \"{rope_type}\", only default and linear are supported"
                 )));
             }
         };
         if rope.number_or("partial_rotary_factor", 1.0).at(key)? != 1.0 {
-            return Err(Error::new(format!("`{key}` rotates a part of each head only: not supported")));
+            return Err(Error::new(format!("`{key}` rotates only a part of each head: not supported")));
         }
         Ok((rope.positive_or("rope_theta", theta).at(key)?, factor))
     }
@@ -332,7 +338,7 @@ impl<'a> Fields<'a> {
 mod tests {
     use super::*;
 
-    /// Code Llama 13B's own file, in essence.
+    /// The settings of Code Llama 13B's file.
     fn classic() -> Value {
         json!({
             "architectures": ["LlamaForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
@@ -380,14 +386,14 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_cannot_honour() {
+    fn unsupported_settings_are_refused() {
         for (key, value, expected) in [
             ("attention_bias", json!(true), "bias"),
             ("hidden_act", json!("gelu"), "hidden_act"),
             ("rope_scaling", json!({"rope_type": "llama3", "factor": 8}), "llama3"),
             ("architectures", json!(["MistralForCausalLM"]), "Mistral"),
             ("num_key_value_heads", json!(7), "multiple"),
-            ("num_attention_heads", json!(39), "hidden_size 5120 is no multiple"),
+            ("num_attention_heads", json!(39), "hidden_size 5120 is not a multiple"),
             ("num_attention_heads", json!(0), "num_attention_heads"),
             ("head_dim", json!(5), "odd"),
             ("vocab_size", json!(-1), "vocab_size"),

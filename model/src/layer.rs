@@ -1,16 +1,16 @@
-//! One decoder layer: two residual blocks, h += o(attend(rope(q), rope(k), v)) and h += down(silu(gate) ⊙ up), each after
-//! an RMSNorm.
+//! One decoder layer: two residual blocks, h += o(attend(rope(q), rope(k), v)) and h += down(silu(gate) ⊙ up), each
+//! after an RMSNorm.
 //!
-//! What differs between training and serving is only where a layer's keys and values go, which the caller says with a
-//! function ([`Layer::forward`]). A linear knows what this rank holds of it, and where the ranks meet.
+//! Training and serving differ only in where a layer's keys and values go, which the caller decides with the closure
+//! `attend` ([`Layer::forward`]). A linear knows the slice that this rank holds of it, and where the ranks communicate.
 
 use crate::adapter::Adapter;
-use crate::adapter::method::Block;
-use crate::change::{Change, Changed, outputs};
+use crate::adapter::method::{SUBLAYERS, bottleneck_path};
+use crate::bound_adapter::{self, AdaptedLinear, BoundAdapter};
+use crate::checkpoint::Part;
 use crate::config::{self, Config};
 use crate::parallel::shard::Weight;
-use crate::parallel::{Split, enter, leave};
-use crate::part::Part;
+use crate::parallel::{Split, copy_to_tensor_parallel, reduce_from_tensor_parallel};
 use codelsi_engine::{At, Ctx, Error, Result, Tensor};
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::Heads;
@@ -22,47 +22,52 @@ use codelsi_kernels::{rope, swiglu::swiglu};
 /// One decoder layer.
 pub struct Layer {
     index: usize,
-    /// This rank's.
+    /// This rank's heads.
     heads: Heads,
     eps: f32,
     input_norm: Tensor,
     post_norm: Tensor,
-    /// By [`config::Linear`].
+    /// Indexed by [`config::Linear`].
     projections: [Projection; 7],
-    /// What changes the outputs of attention and MLP, by [`Block::NAMES`].
-    blocks: [Option<Change>; 2],
+    /// Adapters of the outputs of attention and MLP, in the order of [`SUBLAYERS`].
+    bottlenecks: [Option<BoundAdapter>; 2],
 }
 
-/// A linear of a layer, perhaps adapted.
+/// A linear of a layer, and its adapter if it has one.
 struct Projection {
     weight: Weight,
-    /// What this rank holds of the whole weight.
-    part: Part,
-    change: Option<Change>,
+    /// The tensor-parallel slice of the full weight that this rank holds.
+    slice: Part,
+    adapter: Option<BoundAdapter>,
 }
 
-/// Where the rows of a batch stand.
+/// Positions and dropout keys of a batch's rows.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
-    /// (T) i32.
+    /// Positions in their documents or sequences, (T) i32.
     pub positions: &'a Tensor,
-    /// The rotary table.
+    /// The rotary table, see [`crate::llama::Llama::rope`].
     pub rope: &'a Tensor,
-    /// (T) i32 dropout keys; inference has none.
+    /// Dropout keys, (T) i32; none in inference.
     pub keys: Option<&'a Tensor>,
 }
 
-/// What attention reads: the normed input, and rotated q and k, and v.
+/// The inputs of attention.
 pub struct Qkv {
+    /// The layer's input after the first norm, (T, C).
     pub normed: Tensor,
+    /// Rotated, (T, H·D).
     pub q: Tensor,
+    /// Rotated, (T, K·D).
     pub k: Tensor,
+    /// (T, K·D)
     pub v: Tensor,
 }
 
 impl Layer {
+    /// Loads this rank's slice of a layer: norms by `weight`, linears, given their layer group, by `matrix`.
     pub(crate) fn load(
-        split: &Split,
+        rank_layout: &Split,
         config: &Config,
         index: usize,
         weight: &dyn Fn(&str) -> Result<Tensor>,
@@ -73,44 +78,45 @@ impl Layer {
         for linear in config::Linear::ALL {
             let (name, (out, inner)) =
                 (format!("{}.weight", linear.path(index)), config.linear_shape(linear));
-            let part = split.part(&name, &[out, inner]);
-            projections.push(Projection { weight: matrix(index + 1, &name)?, part, change: None });
+            let slice = rank_layout.part(&name, &[out, inner]);
+            projections.push(Projection { weight: matrix(index + 1, &name)?, slice, adapter: None });
         }
         Ok(Layer {
             index,
-            heads: split.heads(config),
+            heads: rank_layout.heads(config),
             eps: config.rms_eps,
             input_norm: norm("input_layernorm")?,
             post_norm: norm("post_attention_layernorm")?,
             projections: projections.try_into().unwrap_or_else(|_| unreachable!("seven linears")),
-            blocks: [None, None],
+            bottlenecks: [None, None],
         })
     }
 
-    /// Puts this layer's part of an adapter on, replacing any other; `own` takes this rank's part of a named tensor.
-    pub(crate) fn put_on(
+    /// Attaches this layer's modules of an adapter, replacing any other adapter; `to_rank` copies this rank's slice
+    /// of a named tensor.
+    pub(crate) fn attach(
         &mut self,
         adapter: &Adapter,
-        own: &dyn Fn(&str, &Tensor) -> Result<Tensor>,
+        to_rank: &dyn Fn(&str, &Tensor) -> Result<Tensor>,
     ) -> Result<()> {
-        let change = |path: &str| {
-            let pair = adapter.pairs.get(path);
-            pair.map(|pair| Change::new(&adapter.settings, pair, |name, t| own(&format!("{path}.{name}"), t)))
-                .transpose()
+        let bind = |path: &str| {
+            let to_rank = |name: &str, t: &Tensor| to_rank(&format!("{path}.{name}"), t);
+            let full = adapter.pairs.get(path);
+            full.map(|full| BoundAdapter::new(&adapter.settings, full, to_rank)).transpose()
         };
         for linear in config::Linear::ALL {
-            self.projections[linear as usize].change = change(&linear.path(self.index))?;
+            self.projections[linear as usize].adapter = bind(&linear.path(self.index))?;
         }
-        for (block, name) in self.blocks.iter_mut().zip(Block::NAMES) {
-            *block = change(&Block::path(name, self.index))?;
+        for (bottleneck, sublayer) in self.bottlenecks.iter_mut().zip(SUBLAYERS) {
+            *bottleneck = bind(&bottleneck_path(sublayer, self.index))?;
         }
         Ok(())
     }
 
-    /// Forms once what does not change while nothing is trained.
-    pub(crate) fn settle(&mut self, cx: &Ctx) -> Result<()> {
-        let mut changed = self.projections.iter_mut().filter_map(|p| Some((&p.weight, p.change.as_mut()?)));
-        changed.try_for_each(|(weight, change)| change.settle(cx, weight))
+    /// Precomputes the adapters' constants of inference.
+    pub(crate) fn precompute(&mut self, cx: &Ctx) -> Result<()> {
+        let mut adapted = self.projections.iter_mut().filter_map(|p| Some((&p.weight, p.adapter.as_mut()?)));
+        adapted.try_for_each(|(weight, adapter)| adapter.precompute(cx, weight))
     }
 
     /// This rank's heads.
@@ -118,119 +124,130 @@ impl Layer {
         self.heads
     }
 
-    /// The layer's output (T, C). `attend` gets rotated q and k, and v, and returns attention's output.
+    /// Returns the layer's output (T, C). `attend` gets rotated q and k, and v, and returns attention's output (T,
+    /// H·D).
     ///
     /// # Errors
-    /// Carry the layer and the linear.
+    /// When an op fails; the error names the layer and the linear.
     pub fn forward(
         &self,
         cx: &Ctx,
         h: &Tensor,
-        place: Place,
+        rows: Place,
         dropout: f32,
         attend: impl FnOnce(&Ctx, &Tensor, &Tensor, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let run = || {
-            let x = self.qkv(cx, h, place, dropout)?;
+            let x = self.qkv(cx, h, rows, dropout)?;
             let o = attend(cx, &x.q, &x.k, &x.v).at("self_attn")?;
-            let attention = self.attention_output(cx, &o, place, dropout)?;
+            let attention = self.attention_output(cx, &o, rows, dropout)?;
             let (h, normed) = add_rmsnorm(cx, h, &attention, &self.post_norm, self.eps)?;
-            add(cx, &h, &self.mlp(cx, &normed, place, dropout)?)
+            add(cx, &h, &self.mlp(cx, &normed, rows, dropout)?)
         };
         run().at(format!("layers.{}", self.index))
     }
 
-    /// The input norm, and q, k and v of its output.
-    pub fn qkv(&self, cx: &Ctx, h: &Tensor, place: Place, dropout: f32) -> Result<Qkv> {
+    /// Returns the first norm of `h` (T, C), and rotated q and k, and v of it.
+    pub fn qkv(&self, cx: &Ctx, h: &Tensor, rows: Place, dropout: f32) -> Result<Qkv> {
         use config::Linear::{K, Q, V};
         let normed = rmsnorm(cx, h, &self.input_norm, self.eps)?;
-        let mut qkv = self.project(cx, &normed, &[Q, K, V], place, dropout)?;
+        let mut qkv = self.project(cx, &normed, &[Q, K, V], rows, dropout)?;
         let (v, k, q) = (qkv.pop(), qkv.pop(), qkv.pop());
         let (Some(q), Some(k), Some(v)) = (q, k, v) else { unreachable!("three projections") };
         Ok(Qkv {
-            q: rope::rope(cx, &q, place.positions, place.rope, self.heads.heads).at("self_attn")?,
-            k: rope::rope(cx, &k, place.positions, place.rope, self.heads.kv_heads).at("self_attn")?,
+            q: rope::rope(cx, &q, rows.positions, rows.rope, self.heads.heads).at("self_attn")?,
+            k: rope::rope(cx, &k, rows.positions, rows.rope, self.heads.kv_heads).at("self_attn")?,
             v,
             normed,
         })
     }
 
-    /// Attention's share of the residual stream: o_proj of `o` (T, H·D).
-    pub fn attention_output(&self, cx: &Ctx, o: &Tensor, place: Place, dropout: f32) -> Result<Tensor> {
-        let y = self.project(cx, o, &[config::Linear::O], place, dropout)?.swap_remove(0);
-        self.after(cx, 0, y, config::Linear::O, place, dropout)
+    /// Returns attention's addition to the residual stream (T, C): o_proj of `o` (T, H·D).
+    pub fn attention_output(&self, cx: &Ctx, o: &Tensor, rows: Place, dropout: f32) -> Result<Tensor> {
+        let y = self.project(cx, o, &[config::Linear::O], rows, dropout)?.swap_remove(0);
+        self.adapt_sublayer(cx, 0, y, config::Linear::O, rows, dropout)
     }
 
-    /// The feed-forward share of the residual stream, from the second norm's output.
-    pub fn mlp(&self, cx: &Ctx, normed: &Tensor, place: Place, dropout: f32) -> Result<Tensor> {
+    /// Returns the MLP's addition to the residual stream (T, C), from the second norm's output.
+    pub fn mlp(&self, cx: &Ctx, normed: &Tensor, rows: Place, dropout: f32) -> Result<Tensor> {
         use config::Linear::{Down, Gate, Up};
-        let gate_up = self.project(cx, normed, &[Gate, Up], place, dropout)?;
+        let gate_up = self.project(cx, normed, &[Gate, Up], rows, dropout)?;
         let x = swiglu(cx, &gate_up[0], &gate_up[1]).at("mlp")?;
-        let y = self.project(cx, &x, &[Down], place, dropout)?.swap_remove(0);
-        self.after(cx, 1, y, Down, place, dropout)
+        let y = self.project(cx, &x, &[Down], rows, dropout)?.swap_remove(0);
+        self.adapt_sublayer(cx, 1, y, Down, rows, dropout)
     }
 
-    /// The second norm of `residual + attention`, and their sum.
+    /// Returns `residual + attention`, and the second norm of that sum.
     pub fn post_norm(&self, cx: &Ctx, residual: &Tensor, attention: &Tensor) -> Result<(Tensor, Tensor)> {
         add_rmsnorm(cx, residual, attention, &self.post_norm, self.eps)
     }
 
-    /// A block's output `y`, through the bottleneck after it if there is one.
-    fn after(
+    /// Applies the bottleneck, if there is one, to the output `y` of a sublayer, whose last linear is `last`.
+    fn adapt_sublayer(
         &self,
         cx: &Ctx,
-        block: usize,
+        sublayer: usize,
         y: Tensor,
         last: config::Linear,
-        place: Place,
+        rows: Place,
         dropout: f32,
     ) -> Result<Tensor> {
-        let Some(change) = &self.blocks[block] else { return Ok(y) };
-        let mask = self.mask(cx, last, place, dropout, 0);
-        change.bottleneck(cx, &y, mask.as_ref()).at(Block::NAMES[block])
+        let Some(bottleneck) = &self.bottlenecks[sublayer] else { return Ok(y) };
+        let mask = self.dropout_mask(cx, last, rows, dropout, 0);
+        bottleneck.bottleneck(cx, &y, mask.as_ref()).at(SUBLAYERS[sublayer])
     }
 
-    /// Dropout of the input that `linear` and those after it share, from its channel `first` on.
-    fn mask(&self, cx: &Ctx, linear: config::Linear, place: Place, p: f32, first: usize) -> Option<Dropout> {
+    /// Dropout, keyed by the layer and `linear`, of an input that begins with channel `first` of the unsharded input.
+    fn dropout_mask(
+        &self,
+        cx: &Ctx,
+        linear: config::Linear,
+        rows: Place,
+        p: f32,
+        first: usize,
+    ) -> Option<Dropout> {
         let site = (self.index * config::Linear::ALL.len() + linear as usize) as u32;
-        place.keys.map(|tokens| Dropout { p, key: cx.key(site), tokens: tokens.clone(), first })
+        rows.keys.map(|tokens| Dropout { p, key: cx.key(site), tokens: tokens.clone(), first })
     }
 
-    /// `linears` of one shared input: the adapted ones together, with one dropout mask.
+    /// Returns the outputs of `linears` that share the input `x`: the adapted ones in one op, with one dropout mask.
     fn project(
         &self,
         cx: &Ctx,
         x: &Tensor,
         linears: &[config::Linear],
-        place: Place,
+        rows: Place,
         dropout: f32,
     ) -> Result<Vec<Tensor>> {
         let projections: Vec<&Projection> = linears.iter().map(|&l| &self.projections[l as usize]).collect();
-        let x = projections[0].entering(cx, x)?;
+        let x = projections[0].input(cx, x)?;
         let weights = projections.iter().map(|p| p.weight.get(cx)).collect::<Result<Vec<_>>>()?;
-        let changed = projections.iter().zip(&weights).map(|(p, w)| p.changed(cx, w));
-        let changed: Vec<Changed> = changed.filter_map(Result::transpose).collect::<Result<_>>()?;
+        let adapted = projections.iter().zip(&weights).map(|(p, w)| p.adapted(cx, w));
+        let adapted: Vec<AdaptedLinear> = adapted.filter_map(Result::transpose).collect::<Result<_>>()?;
         let names = || linears.iter().map(|l| l.name()).collect::<Vec<_>>().join("+");
-        let mask = self.mask(cx, linears[0], place, dropout, projections[0].first_channel());
-        let changed = match changed.is_empty() {
+        let mask = self.dropout_mask(cx, linears[0], rows, dropout, projections[0].first_channel());
+        let adapted_outs = match adapted.is_empty() {
             true => Vec::new(),
-            false => outputs(cx, &x, &changed, mask).at(names())?,
+            false => bound_adapter::forward(cx, &x, &adapted, mask).at(names())?,
         };
-        let mut changed = changed.into_iter();
+        let mut adapted_outs = adapted_outs.into_iter();
         let mut outs = Vec::with_capacity(linears.len());
         for ((l, projection), w) in linears.iter().zip(&projections).zip(&weights) {
-            let y = match projection.change {
-                Some(_) => changed.next().ok_or_else(|| Error::new("the adapter gave too few outputs"))?,
+            let y = match projection.adapter {
+                Some(_) => {
+                    adapted_outs.next().ok_or_else(|| Error::new("the adapter gave too few outputs"))?
+                }
                 None => linear(cx, &x, w).at(l.name())?,
             };
-            outs.push(projection.leaving(cx, y).at(l.name())?);
+            outs.push(projection.output(cx, y).at(l.name())?);
         }
         Ok(outs)
     }
 
+    /// Every local tensor, named as in a checkpoint or an adapter file, in a fixed order.
     pub(crate) fn tensors(&self) -> Vec<(String, &Tensor)> {
-        fn named<'a>(path: &str, change: &'a Change) -> Vec<(String, &'a Tensor)> {
-            change.named().map(|(name, t)| (format!("{path}.{name}"), t)).collect()
+        fn named<'a>(path: &str, adapter: &'a BoundAdapter) -> Vec<(String, &'a Tensor)> {
+            adapter.named().map(|(name, t)| (format!("{path}.{name}"), t)).collect()
         }
         let mut all = vec![
             (self.name("input_layernorm.weight"), &self.input_norm),
@@ -238,23 +255,25 @@ impl Layer {
         ];
         for (linear, p) in config::Linear::ALL.iter().zip(&self.projections) {
             let path = linear.path(self.index);
-            all.extend(p.weight.here().map(|w| (format!("{path}.weight"), w)));
-            all.extend(p.change.iter().flat_map(|c| named(&path, c)));
+            all.extend(p.weight.local().map(|w| (format!("{path}.weight"), w)));
+            all.extend(p.adapter.iter().flat_map(|adapter| named(&path, adapter)));
         }
-        for (block, name) in self.blocks.iter().zip(Block::NAMES) {
-            all.extend(block.iter().flat_map(|c| named(&Block::path(name, self.index), c)));
+        for (bottleneck, sublayer) in self.bottlenecks.iter().zip(SUBLAYERS) {
+            let path = bottleneck_path(sublayer, self.index);
+            all.extend(bottleneck.iter().flat_map(|adapter| named(&path, adapter)));
         }
         all
     }
 
+    /// Mutable [`Layer::tensors`].
     pub(crate) fn tensors_mut(&mut self) -> Vec<(String, &mut Tensor)> {
         let names: Vec<String> = self.tensors().into_iter().map(|(name, _)| name).collect();
         let mut all = vec![&mut self.input_norm, &mut self.post_norm];
         for p in &mut self.projections {
-            all.extend(p.weight.here_mut());
-            all.extend(p.change.iter_mut().flat_map(Change::tensors_mut));
+            all.extend(p.weight.local_mut());
+            all.extend(p.adapter.iter_mut().flat_map(BoundAdapter::tensors_mut));
         }
-        all.extend(self.blocks.iter_mut().flatten().flat_map(Change::tensors_mut));
+        all.extend(self.bottlenecks.iter_mut().flatten().flat_map(BoundAdapter::tensors_mut));
         names.into_iter().zip(all).collect()
     }
 
@@ -264,30 +283,31 @@ impl Layer {
 }
 
 impl Projection {
-    /// Its input: what ranks that hold other rows find of its gradient is summed.
-    fn entering(&self, cx: &Ctx, x: &Tensor) -> Result<Tensor> {
-        if matches!(self.part, Part::Rows(_)) { enter(cx, x) } else { Ok(x.clone()) }
+    /// Returns its input; the gradients from ranks that hold other rows are summed.
+    fn input(&self, cx: &Ctx, x: &Tensor) -> Result<Tensor> {
+        if matches!(self.slice, Part::Rows(_)) { copy_to_tensor_parallel(cx, x) } else { Ok(x.clone()) }
     }
 
-    /// Its output: the sum of what ranks that hold other columns make of theirs.
-    fn leaving(&self, cx: &Ctx, y: Tensor) -> Result<Tensor> {
-        if matches!(self.part, Part::Columns(_)) { leave(cx, y) } else { Ok(y) }
+    /// Returns its output; the partial sums of ranks that hold other columns are added.
+    fn output(&self, cx: &Ctx, y: Tensor) -> Result<Tensor> {
+        if matches!(self.slice, Part::Columns(_)) { reduce_from_tensor_parallel(cx, y) } else { Ok(y) }
     }
 
-    /// What changes it, over its weight `w`. The factor that is copied has a gradient from every rank.
-    fn changed<'a>(&'a self, cx: &Ctx, w: &'a Tensor) -> Result<Option<Changed<'a>>> {
-        let Some(change) = &self.change else { return Ok(None) };
-        let [a, b] = change.factors();
-        let (a, b) = match self.part {
-            Part::Rows(_) => (enter(cx, a)?, b.clone()),
-            Part::Columns(_) => (a.clone(), enter(cx, b)?),
+    /// Returns its weight `w` with its adapter, if it has one. The replicated factor's gradients of all ranks are
+    /// summed.
+    fn adapted<'a>(&'a self, cx: &Ctx, w: &'a Tensor) -> Result<Option<AdaptedLinear<'a>>> {
+        let Some(adapter) = &self.adapter else { return Ok(None) };
+        let [a, b] = adapter.factors();
+        let (a, b) = match self.slice {
+            Part::Rows(_) => (copy_to_tensor_parallel(cx, a)?, b.clone()),
+            Part::Columns(_) => (a.clone(), copy_to_tensor_parallel(cx, b)?),
             _ => (a.clone(), b.clone()),
         };
-        Ok(Some(Changed { change, w, a, b }))
+        Ok(Some(AdaptedLinear { adapter, w, a, b }))
     }
 
-    /// What the first channel of its input is in the whole.
+    /// Index of its input's first channel in the unsharded input.
     fn first_channel(&self) -> usize {
-        if let Part::Columns(columns) = &self.part { columns.start } else { 0 }
+        if let Part::Columns(columns) = &self.slice { columns.start } else { 0 }
     }
 }

@@ -1,20 +1,27 @@
-//! Llama on the engine.
+//! The Llama decoder: checkpoints, tokenizer, adapters, layouts over ranks, training forward pass and paged generation.
+//!
+//! [`llama::Llama`] is the model. [`checkpoint`] reads its weights, [`adapter`] holds the tensors that fine-tuning
+//! adds, [`parallel`] shares it among ranks, and [`generate`] serves it.
+//!
+//! ```no_run
+#![doc = include_str!("../examples/generate.rs")]
+//! ```
+
 pub mod adapter;
-mod change;
+mod bound_adapter;
 pub mod checkpoint;
 pub mod config;
-pub mod folder;
 pub mod generate;
+pub mod jsonl;
 mod layer;
 pub mod llama;
-pub mod loading;
 pub mod merge;
+mod output_folder;
 pub mod parallel;
-pub mod part;
 #[cfg(test)]
 mod shared;
 pub mod synthetic;
 pub mod template;
-pub mod tensor_file;
 pub mod tensor_writer;
 pub mod tokenizer;
+pub mod trainable;

@@ -1,10 +1,12 @@
-//! Llama: the decoder that Code Llama is, for training on packed documents and for paged generation.
+//! Llama: Code Llama's decoder, for training on packed documents and for paged generation (Touvron et al., arXiv
+//! 2307.09288; Rozière et al., arXiv 2308.12950).
 
 use crate::adapter::Adapter;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, WeightLoader};
 use crate::config::Config;
-use crate::parallel::shard::{Shards, Weight};
-use crate::parallel::{Split, enter, leave};
+use crate::parallel::shard::{Weight, WeightShards};
+use crate::parallel::{Split, copy_to_tensor_parallel, reduce_from_tensor_parallel};
+use crate::trainable::Train;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::flash::flash;
 use codelsi_kernels::rmsnorm::rmsnorm;
@@ -14,54 +16,48 @@ use std::sync::Arc;
 
 pub use crate::layer::{Layer, Place, Qkv};
 
-/// What is trained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Train {
-    /// Nothing: inference.
-    Nothing,
-    /// The adapters.
-    Adapters,
-    /// Every weight; they are copied to f32.
-    Everything,
-}
-
-/// A model on a device.
+/// A model on a device: one rank's share of it.
+///
+/// ```
+#[doc = include_str!("../examples/random_model.rs")]
+/// ```
 pub struct Llama {
-    split: Split,
+    rank_layout: Split,
     config: Config,
     compute: DType,
     embedding: Weight,
     layers: Vec<Arc<Layer>>,
     norm: Tensor,
-    /// None when it is the embedding, at hand.
+    /// None if it is tied to the embedding, and the embedding is local.
     head: Option<Weight>,
-    /// What ranks hold in parts.
-    shards: Option<Arc<Shards>>,
+    /// Layout `shard` alone.
+    shards: Option<Arc<WeightShards>>,
     /// cos and sin of every position.
     rope: Tensor,
 }
 
-/// Packed documents, all (T) i32 but the last.
+/// Documents packed end to end, T tokens in total.
 #[derive(Clone)]
 pub struct Batch {
+    /// Token ids, (T) i32.
     pub ids: Tensor,
-    /// Positions inside each document.
+    /// Position of each token in its document, (T) i32.
     pub positions: Tensor,
-    /// What identifies each token to dropout.
+    /// Dropout key of each token, (T) i32.
     pub keys: Tensor,
-    /// (documents + 1) i32: where each starts, then T.
+    /// Index of each document's first token, then T: (documents + 1) i32, FlashAttention's `cu_seqlens`.
     pub documents: Tensor,
 }
 
 impl Batch {
-    /// Documents laid end to end; `keys` is 0 unless given.
+    /// Packs documents. Dropout keys are 0.
     pub fn new(device: &Device, documents: &[&[u32]]) -> Result<Self> {
         let ids: Vec<i32> = documents.iter().flat_map(|d| d.iter().map(|&id| id as i32)).collect();
         let keys = vec![0; ids.len()];
         Batch::with_keys(device, &documents.iter().map(|d| d.len()).collect::<Vec<_>>(), &ids, &keys)
     }
 
-    /// Documents of the given lengths, laid end to end in `ids`, with the tokens' dropout keys.
+    /// Packs documents of the given lengths, which are end to end in `ids`, with the tokens' dropout keys.
     pub fn with_keys(device: &Device, lengths: &[usize], ids: &[i32], keys: &[i32]) -> Result<Self> {
         let mut starts = vec![0i32];
         starts.extend(lengths.iter().scan(0, |end, &n| {
@@ -79,53 +75,52 @@ impl Batch {
     }
 }
 
-/// How a training forward runs.
+/// Options of a training forward pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ForwardOptions {
-    /// Dropout of the adapters' inputs.
+    /// Dropout probability of the adapters' inputs.
     pub dropout: f32,
-    /// Of this many layers, the first, keep only the input and run them again in backward. Backward comes to them last,
-    /// when what the other layers kept is gone.
+    /// Number of layers, counted from the first, that save only their input and are recomputed in backward (activation
+    /// checkpointing). Backward reaches the first layers last, when the activations saved by the others are freed.
     pub recompute: usize,
 }
 
 impl Llama {
-    /// Loads a rank's part of a checkpoint, activations to be stored as `compute` (F32 or BF16). Weights stay in the mapped file
-    /// wherever their type allows.
+    /// Loads a rank's share of a checkpoint. Activations are stored as `compute` (F32 or BF16); on the CPU, weights
+    /// stay in the mapped file wherever their type allows.
     ///
     /// # Errors
-    /// When a tensor is missing or cannot be read.
+    /// When the ranks cannot share the model, a tensor cannot be read, or the device has no memory left.
     pub fn load(
-        split: impl Into<Split>,
+        rank_layout: impl Into<Split>,
         checkpoint: &Checkpoint,
         compute: DType,
         train: Train,
     ) -> Result<Self> {
-        let (split, config) = (split.into(), checkpoint.config().clone());
-        split.check(&config)?;
-        let device = split.device().clone();
-        let loading = checkpoint.loading(&device);
+        let (rank_layout, config) = (rank_layout.into(), checkpoint.config().clone());
+        rank_layout.check_model(&config)?;
+        let device = rank_layout.device().clone();
+        let loader = WeightLoader::new(checkpoint, &device);
         let weight = |name: &str| {
-            let part = split.part(name, &checkpoint.entry(name)?.shape);
+            let slice = rank_layout.part(name, &checkpoint.entry(name)?.shape);
             match train {
-                Train::Everything => Ok(loading.copy_f32(name, &part)?.with_grad()),
-                _ => loading.tensor(name, &part, compute),
+                Train::Everything => Ok(loader.copy_f32(name, &slice)?.with_grad()),
+                Train::Nothing | Train::Adapters => loader.tensor(name, &slice, compute),
             }
         };
-        let shards = Shards::new(&split, config.layers, train)?;
-        let matrix = |stop: usize, name: &str| match &shards {
-            Some(shards) => shards.load(&loading, stop, name, compute),
-            None => weight(name).map(Weight::Here),
+        let shards = WeightShards::new(&rank_layout, config.layers, train)?;
+        let matrix = |group: usize, name: &str| match &shards {
+            Some(shards) => shards.load(&loader, group, name, compute),
+            None => weight(name).map(Weight::Local),
         };
-        let layers =
-            (0..config.layers).map(|i| Ok(Arc::new(Layer::load(&split, &config, i, &weight, &matrix)?)));
+        let layer = |i| Layer::load(&rank_layout, &config, i, &weight, &matrix).map(Arc::new);
         let model = Llama {
             embedding: matrix(0, "model.embed_tokens.weight")?,
-            layers: layers.collect::<Result<_>>()?,
+            layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
             norm: weight("model.norm.weight")?,
             head: match (config.tied, &shards) {
                 (false, _) => Some(matrix(config.layers + 1, "lm_head.weight")?),
-                (true, Some(shards)) => Some(shards.tied()),
+                (true, Some(shards)) => Some(shards.tied_head()),
                 (true, None) => None,
             },
             shards: shards.clone(),
@@ -138,40 +133,40 @@ impl Llama {
             )?,
             compute,
             config,
-            split,
+            rank_layout,
         };
-        loading.finish()?;
+        loader.finish()?;
         Ok(model)
     }
 
-    /// Puts an adapter on, replacing any other. Its tensors want gradients when it is to be trained.
+    /// Attaches an adapter, replacing any other. Its tensors want gradients if it is to be trained.
     ///
     /// # Errors
-    /// When the ranks cannot share such an adapter, or it does not fit the model.
+    /// When the ranks cannot share such an adapter, or the device has no memory left.
     pub fn attach(&mut self, adapter: &Adapter, train: Train) -> Result<()> {
-        let split = &self.split;
-        split.check_method(adapter.settings.method)?;
-        let own = |name: &str, t: &Tensor| -> Result<Tensor> {
-            let part = split.take(name, t, Label::Adapters)?;
-            Ok(if train == Train::Adapters { part.with_grad() } else { part })
+        let rank_layout = &self.rank_layout;
+        rank_layout.check_method(adapter.settings.method)?;
+        let to_rank = |name: &str, full: &Tensor| -> Result<Tensor> {
+            let local = rank_layout.copy_slice(name, full, Label::Adapters)?;
+            Ok(if train == Train::Adapters { local.with_grad() } else { local })
         };
-        let cx = Ctx::inference(split.device()).with_comm(split.within_batch());
+        let cx = Ctx::inference(rank_layout.device()).with_comm(rank_layout.within_batch());
         for layer in &mut self.layers {
-            let layer = unshared(layer)?;
-            layer.put_on(adapter, &own)?;
+            let layer = exclusive(layer)?;
+            layer.attach(adapter, &to_rank)?;
             if train == Train::Nothing {
-                layer.settle(&cx)?;
+                layer.precompute(&cx)?;
             }
         }
         Ok(())
     }
 
-    /// This rank's place.
+    /// This rank, and the layout in which it holds the model.
     pub fn split(&self) -> &Split {
-        &self.split
+        &self.rank_layout
     }
 
-    /// The whole model's sizes.
+    /// The full model's config.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -186,26 +181,29 @@ impl Llama {
         &self.layers
     }
 
-    /// The rotary table, cos then sin of a position in a row.
+    /// The rotary table, (positions, D) f32: a row holds a position's cosines, then its sines.
     pub fn rope(&self) -> &Tensor {
         &self.rope
     }
 
-    /// Embeddings of `ids` (T): (T, C).
+    /// Returns the embeddings (T, C) of `ids` (T).
     pub fn embed(&self, cx: &Ctx, ids: &Tensor) -> Result<Tensor> {
-        let part =
-            embed_part(cx, &self.embedding.get(cx)?, ids, self.compute, self.split.vocabulary(&self.config))?;
-        leave(cx, part)
+        let vocabulary = self.rank_layout.vocabulary(&self.config);
+        let partial = embed_part(cx, &self.embedding.get(cx)?, ids, self.compute, vocabulary)?;
+        reduce_from_tensor_parallel(cx, partial)
     }
 
-    /// The residual stream after the last layer, (T, C), for training or scoring whole documents.
+    /// Returns the residual stream (T, C) after the last layer, for training or scoring complete documents.
+    ///
+    /// # Errors
+    /// When an op fails; the error names the layer and the linear.
     pub fn forward(&self, cx: &Ctx, batch: &Batch, options: ForwardOptions) -> Result<Tensor> {
         let mut h = self.embed(cx, &batch.ids)?;
         for (i, layer) in self.layers.iter().enumerate() {
             let (layer, batch, rope) = (layer.clone(), batch.clone(), self.rope.clone());
             let run = move |cx: &Ctx, h: &[&Tensor]| {
-                let place = Place { positions: &batch.positions, rope: &rope, keys: Some(&batch.keys) };
-                layer.forward(cx, h[0], place, options.dropout, |cx, q, k, v| {
+                let rows = Place { positions: &batch.positions, rope: &rope, keys: Some(&batch.keys) };
+                layer.forward(cx, h[0], rows, options.dropout, |cx, q, k, v| {
                     flash(cx, q, k, v, &batch.documents, layer.heads())
                 })
             };
@@ -214,20 +212,23 @@ impl Llama {
         Ok(h)
     }
 
-    /// The final RMSNorm of `h` (T, C).
+    /// Returns the final RMSNorm of `h` (T, C).
     pub fn normed(&self, cx: &Ctx, h: &Tensor) -> Result<Tensor> {
         rmsnorm(cx, h, &self.norm, self.config.rms_eps).at("norm")
     }
 
-    /// Logits (T, V) of `h` (T, C) after the final norm.
+    /// Returns the logits (T, V) of the final norm's output (T, C).
     pub fn logits(&self, cx: &Ctx, normed: &Tensor) -> Result<Tensor> {
-        let part = linear(cx, normed, &self.head_weight(cx)?).at("lm_head")?;
-        let logits = self.split.whole_logits(cx, part, self.config.vocab)?;
+        let local = linear(cx, normed, &self.head_weight(cx)?).at("lm_head")?;
+        let logits = self.rank_layout.gather_logits(cx, local, self.config.vocab)?;
         logits.relabel(Label::Activations, Label::Logits);
         Ok(logits)
     }
 
-    /// `scale` · Σ −log p(target) over the labelled tokens, and each token's log p. Full logits never exist.
+    /// Returns `scale` · Σ −log p(target) over the labelled tokens, and each token's log p. Full logits never exist.
+    ///
+    /// # Errors
+    /// When an op fails; the error names the layer and the linear.
     pub fn loss(
         &self,
         cx: &Ctx,
@@ -238,8 +239,11 @@ impl Llama {
     ) -> Result<(Tensor, Tensor)> {
         let h = self.forward(cx, batch, options)?;
         let normed = self.normed(cx, &h)?;
-        let vocabulary = self.split.vocabulary(&self.config);
-        let run = || xent_part(cx, &enter(cx, &normed)?, &self.head_weight(cx)?, targets, scale, vocabulary);
+        let vocabulary = self.rank_layout.vocabulary(&self.config);
+        let run = || {
+            let normed = copy_to_tensor_parallel(cx, &normed)?;
+            xent_part(cx, &normed, &self.head_weight(cx)?, targets, scale, vocabulary)
+        };
         run().at("lm_head")
     }
 
@@ -247,62 +251,66 @@ impl Llama {
         self.head.as_ref().unwrap_or(&self.embedding).get(cx)
     }
 
-    /// A rank's part in a batch of other ranks, where it has none itself: `cx` is like theirs.
+    /// Joins the gathers of other ranks' batch, on a rank that has no batch itself; `cx` is like theirs.
     ///
     /// # Errors
     /// When a rank is gone.
     pub fn idle(&self, cx: &Ctx) -> Result<()> {
-        self.shards.as_ref().map_or(Ok(()), |shards| shards.walk_idly(cx))
+        self.shards.as_ref().map_or(Ok(()), |shards| shards.join_gathers(cx))
     }
 
-    /// Ends the backward of a batch, on every rank that had one.
+    /// Joins the gathers that remain after a batch's backward, on every rank that had a batch.
     ///
     /// # Errors
     /// When a rank is gone.
     pub fn finish_backward(&self, cx: &Ctx) -> Result<()> {
-        self.shards.as_ref().map_or(Ok(()), |shards| shards.come_down(cx))
+        self.shards.as_ref().map_or(Ok(()), |shards| shards.finish_backward(cx))
     }
 
     /// Every tensor that wants a gradient, named as in a checkpoint or an adapter file, in a fixed order.
     pub fn trainable(&self) -> Vec<(String, &Tensor)> {
         let named = |name: &str, t| (name.to_owned(), t);
-        let embedding = self.embedding.here().map(|t| named("model.embed_tokens.weight", t));
+        let embedding = self.embedding.local().map(|t| named("model.embed_tokens.weight", t));
         let mut all: Vec<(String, &Tensor)> = embedding.into_iter().collect();
         all.extend(self.layers.iter().flat_map(|layer| layer.tensors()));
         all.push(named("model.norm.weight", &self.norm));
-        all.extend(self.head.iter().filter_map(Weight::here).map(|t| named("lm_head.weight", t)));
+        all.extend(self.head.iter().filter_map(Weight::local).map(|t| named("lm_head.weight", t)));
         all.retain(|(_, t)| t.id().is_some());
         all
     }
 
-    /// The whole of what every rank has `t` of: a trained tensor called `name`, or one shaped like it. A part becomes a
-    /// copy in host memory. All ranks call it.
+    /// Gathers the full tensor of which `t` is this rank's slice: the trained tensor called `name`, or one shaped
+    /// like it. The result is a copy in host memory; a tensor that is not sliced is returned as it is. All ranks
+    /// call it.
     ///
     /// # Errors
     /// When a rank is gone, or the device fails.
     pub fn whole(&self, name: &str, t: &Tensor) -> Result<Tensor> {
-        self.split.whole(name, t, self.config.vocab).at(name)
+        self.rank_layout.gather_full(name, t, self.config.vocab).at(name)
     }
 
-    /// [`Llama::trainable`], to be written by the optimizer.
+    /// Mutable [`Llama::trainable`], for the optimizer.
     ///
     /// # Errors
     /// When a tape or another holder still reads a weight.
     pub fn trainable_mut(&mut self) -> Result<Vec<(String, &mut Tensor)>> {
         let named = |name: &str, t| (name.to_owned(), t);
-        let embedding = self.embedding.here_mut().map(|t| named("model.embed_tokens.weight", t));
+        let embedding = self.embedding.local_mut().map(|t| named("model.embed_tokens.weight", t));
         let mut all: Vec<(String, &mut Tensor)> = embedding.into_iter().collect();
         for layer in &mut self.layers {
-            all.extend(unshared(layer)?.tensors_mut());
+            all.extend(exclusive(layer)?.tensors_mut());
         }
         all.push(named("model.norm.weight", &mut self.norm));
-        all.extend(self.head.iter_mut().filter_map(Weight::here_mut).map(|t| named("lm_head.weight", t)));
+        all.extend(self.head.iter_mut().filter_map(Weight::local_mut).map(|t| named("lm_head.weight", t)));
         all.retain(|(_, t)| t.id().is_some());
         Ok(all)
     }
 }
 
-/// The only holder's access to a layer.
-fn unshared(layer: &mut Arc<Layer>) -> Result<&mut Layer> {
+/// Returns a layer to be changed.
+///
+/// # Errors
+/// When a tape still holds it.
+fn exclusive(layer: &mut Arc<Layer>) -> Result<&mut Layer> {
     Arc::get_mut(layer).ok_or_else(|| Error::new("a layer is still in use by a tape"))
 }

@@ -1,9 +1,8 @@
-//! Folds an adapter into its base: W + s B A for every adapted linear, of DoRA with rows of the lengths m, written as a
-//! model of its own.
+//! Merges an adapter into its base model: W + s B A for every adapted linear, with DoRA scaled to rows of the norms m.
 
 use crate::adapter::{Adapter, Pair, Settings};
 use crate::checkpoint::Checkpoint;
-use crate::folder::{check_replaceable, copy_side_files, replace};
+use crate::output_folder::{check_replaceable, copy_tokenizer_files, write_folder};
 use crate::tensor_writer::{SHARD_BYTES, Spec, write_model};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
@@ -20,10 +19,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Writes the merged model to `out`, tensor by tensor: memory holds one linear at a time. Sums are formed in f32
-/// and rounded once, to the type the base is stored in. `progress` gets bytes done and bytes in all.
+/// and rounded once, to the type that the base is stored in. `progress` gets bytes done and bytes in total.
 ///
 /// # Errors
-/// When the adapter cannot be merged or does not fit the base, or `out` is the base itself, holds other files or cannot be written.
+/// When the adapter cannot be merged or does not fit the base, or `out` is the base itself, holds other files or
+/// cannot be written.
 pub fn merge(
     base: &Checkpoint,
     adapter: &Adapter,
@@ -36,18 +36,18 @@ pub fn merge(
         return Err(Error::io(out, "is the base model itself; give another folder"));
     }
     let adapted = adapted_weights(base, adapter)?;
-    let specs = specs(base)?;
+    let specs = tensor_specs(base)?;
     let total = specs.iter().map(Spec::byte_len).sum();
     let mut done = 0;
-    replace(out, "config.json", |out| {
+    write_folder(out, "config.json", |out| {
         let config = base.folder().join("config.json");
         write_atomic(out.join("config.json"), &fs::read(&config).map_err(|e| Error::io(&config, e))?)?;
-        copy_side_files(base.folder(), out)?;
+        copy_tokenizer_files(base.folder(), out)?;
         write_model(out, &specs, SHARD_BYTES, &mut |spec, file| {
             match adapted.get(&spec.name) {
                 None => file.write_all(base.bytes(&spec.name).map_err(io::Error::other)?)?,
-                Some(pair) => {
-                    let weight = merged(base, &spec.name, pair, &adapter.settings);
+                Some(module) => {
+                    let weight = merged(base, &spec.name, module, &adapter.settings);
                     let weight = weight.map_err(io::Error::other)?;
                     write_as(spec.dtype, weight.slice().map_err(io::Error::other)?, file)?;
                 }
@@ -59,43 +59,45 @@ pub fn merge(
     })
 }
 
-/// W + s B A in f32; of DoRA m ⊙ (W + s B A) / ‖W + s B A‖, row by row.
+/// Returns W + s B A in f32; for DoRA m ⊙ (W + s B A) / ‖W + s B A‖, row by row.
 ///
 /// # Errors
 /// When the base has no such weight, or the shapes differ.
-pub fn merged(base: &Checkpoint, name: &str, pair: &Pair, settings: &Settings) -> Result<Tensor> {
+pub fn merged(base: &Checkpoint, name: &str, module: &Pair, settings: &Settings) -> Result<Tensor> {
     let device = Device::cpu();
     let mut weight = base.copy_f32(&device, name)?;
-    let mut change = device.empty(Label::Scratch, *weight.shape(), DType::F32);
-    store(&mut change, Start::Zero, &[nn(&pair.b, &pair.a)?], Precision::F32)?;
+    let mut product = device.empty(Label::Scratch, *weight.shape(), DType::F32);
+    store(&mut product, Start::Zero, &[nn(&module.b, &module.a)?], Precision::F32)?;
     let (columns, scaling) = (weight.shape().as_matrix().1, settings.scaling());
-    let magnitudes = pair.beside.as_ref().map(|m| m.slice::<f32>()).transpose()?;
-    let (w, ba) = (weight.slice_mut::<f32>()?, change.slice::<f32>()?);
+    let magnitudes = module.beside.as_ref().map(|m| m.slice::<f32>()).transpose()?;
+    let (w, ba) = (weight.slice_mut::<f32>()?, product.slice::<f32>()?);
     w.par_chunks_mut(columns).zip(ba.par_chunks(columns)).enumerate().for_each(|(j, (w, ba))| {
         for (w, ba) in w.iter_mut().zip(ba) {
             *w += scaling * ba;
         }
         if let Some(m) = magnitudes {
-            let length = w.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt();
-            let factor = (f64::from(m[j]) / length) as f32;
+            let norm = w.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt();
+            let factor = (f64::from(m[j]) / norm) as f32;
             w.iter_mut().for_each(|w| *w *= factor);
         }
     });
     Ok(weight)
 }
 
-/// The adapter's pairs by the weight they change.
+/// Returns the adapter's tensors by the name of the weight that they adapt.
+///
+/// # Errors
+/// When the adapter does not fit the base.
 fn adapted_weights<'a>(base: &Checkpoint, adapter: &'a Adapter) -> Result<BTreeMap<String, &'a Pair>> {
     let mut adapted = BTreeMap::new();
-    for (path, width) in adapter.settings.places(base.config()) {
-        let Some(pair) = adapter.pairs.get(&path) else { continue };
-        let expected = adapter.settings.shapes(width);
-        if pair.tensors().zip(&expected).any(|(t, shape)| t.shape()[..] != shape[..]) {
-            let (out, inner) = width;
-            let (a, b) = (pair.a.shape(), pair.b.shape());
+    for (path, (out, inner)) in adapter.settings.places(base.config()) {
+        let Some(module) = adapter.pairs.get(&path) else { continue };
+        let expected = adapter.settings.shapes((out, inner));
+        if module.tensors().zip(&expected).any(|(t, shape)| t.shape()[..] != shape[..]) {
+            let (a, b) = (module.a.shape(), module.b.shape());
             return Err(Error::new(format!("A is {a}, B is {b}; the weight is ({out}, {inner})"))).at(path);
         }
-        adapted.insert(format!("{path}.weight"), pair);
+        adapted.insert(format!("{path}.weight"), module);
     }
     if adapted.len() == adapter.pairs.len() {
         return Ok(adapted);
@@ -107,11 +109,13 @@ fn adapted_weights<'a>(base: &Checkpoint, adapter: &'a Adapter) -> Result<BTreeM
     )))
 }
 
-fn specs(base: &Checkpoint) -> Result<Vec<Spec>> {
+/// Describes the base's tensors, to be written in their stored types.
+fn tensor_specs(base: &Checkpoint) -> Result<Vec<Spec>> {
     let stored = base.config().tensors().into_iter();
     stored.map(|(name, shape)| Ok(Spec { dtype: base.entry(&name)?.dtype, name, shape })).collect()
 }
 
+/// Writes f32 values as `dtype`, rounded to nearest even.
 fn write_as(dtype: Dtype, weight: &[f32], file: &mut dyn Write) -> io::Result<()> {
     match dtype {
         Dtype::F16 => {
@@ -131,11 +135,10 @@ fn write_as(dtype: Dtype, weight: &[f32], file: &mut dyn Write) -> io::Result<()
 mod tests {
     use super::*;
     use crate::adapter::Method;
+    use crate::checkpoint::{Part, TensorFile};
     use crate::config::{Config, Linear};
-    use crate::part::Part;
     use crate::shared::shared;
     use crate::synthetic;
-    use crate::tensor_file::TensorFile;
     use serde_json::Value;
 
     #[test]
@@ -155,8 +158,8 @@ mod tests {
                 &Part::Whole,
                 DType::F32,
             );
-            let pair = &adapter.pairs[name.strip_suffix(".weight").unwrap()];
-            let ours = merged(&base, name, pair, &adapter.settings).unwrap();
+            let module = &adapter.pairs[name.strip_suffix(".weight").unwrap()];
+            let ours = merged(&base, name, module, &adapter.settings).unwrap();
             let (ours, truth) = (ours.slice::<f32>().unwrap(), truth.unwrap());
             let truth = truth.slice::<f32>().unwrap();
             let square = |x: f32| x as f64 * x as f64;
@@ -176,8 +179,8 @@ mod tests {
         synthetic::make(&model, &config, 1, &mut |_, _| {}).unwrap();
         let base = Checkpoint::open(&model).unwrap();
         let mut adapter = Adapter::fresh(&config, 4, 8.0, 0.0, &[Linear::K, Linear::Down], 2).unwrap();
-        for pair in adapter.pairs.values_mut() {
-            pair.b.slice_mut::<f32>().unwrap().fill(0.125);
+        for module in adapter.pairs.values_mut() {
+            module.b.slice_mut::<f32>().unwrap().fill(0.125);
         }
         merge(&base, &adapter, &out, &mut |_, _| {}).unwrap();
         let after = Checkpoint::open(&out).unwrap();

@@ -1,13 +1,13 @@
-//! Reference data that lies beside the project, for tests.
+//! Reference data and devices for tests.
 
 use codelsi_engine::Device;
 use std::path::PathBuf;
 
-/// A path in the folder `CODELSI_SHARED` names (default: `shared`, beside the project). None, with a line that says so, when it
-/// is absent; with `CODELSI_REQUIRE=all` that is a failure.
+/// Returns a path in the folder of shared data (`CODELSI_SHARED`, default `../shared`). If it is absent, prints
+/// that the test is skipped and returns none, or fails with `CODELSI_REQUIRE=all`.
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
-    let found = PathBuf::from(std::env::var("CODELSI_SHARED").unwrap_or(beside.into())).join(path);
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
+    let found = PathBuf::from(std::env::var("CODELSI_SHARED").unwrap_or(default.into())).join(path);
     if found.exists() {
         return Some(found);
     }
@@ -16,9 +16,9 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// A GPU in software, where there is a compiler for it; says so when there is none. With `CODELSI_REQUIRE=all` that is
-/// a failure.
-pub fn emulated() -> Option<Device> {
+/// Returns a software GPU. Without NVRTC, prints that the test is skipped and returns none, or fails with
+/// `CODELSI_REQUIRE=all`.
+pub(crate) fn emulated() -> Option<Device> {
     Device::emulated("sm_80")
         .inspect_err(|e| {
             assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");

@@ -1,20 +1,20 @@
-//! Prompt templates, shared by training and evaluation so that a model is asked the way it was taught.
+//! Prompt templates, shared by training and evaluation, so that a model is asked in the form it was trained on.
 
 use codelsi_engine::{Error, Result};
 
-/// How an instruction is wrapped before the model answers.
+/// A form in which instructions are put to the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Template {
     /// The paper's instruction header, a newline, the instruction, a newline.
     Paper,
-    /// Llama's chat form, `[INST] … [/INST]`.
+    /// Llama 2's chat form, `[INST] … [/INST]`.
     Inst,
     /// The instruction and a newline.
     Plain,
 }
 
 impl Template {
-    /// The text before the answer; `<s>` is the tokenizer's to add.
+    /// Returns the text before the answer, without `<s>`, which the tokenizer adds.
     pub fn wrap(self, instruction: &str) -> String {
         match self {
             Template::Paper => format!(
@@ -25,7 +25,7 @@ impl Template {
         }
     }
 
-    /// The name used on the command line and in recipes.
+    /// Name on the command line and in recipes.
     pub fn name(self) -> &'static str {
         match self {
             Template::Paper => "paper",

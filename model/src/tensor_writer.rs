@@ -1,4 +1,4 @@
-//! Writes safetensors files tensor by tensor, so that a model never has to fit in memory.
+//! Writer of safetensors files, tensor by tensor, so that a model never has to fit in memory.
 
 use codelsi_engine::files::{write_atomic, write_atomic_with};
 use codelsi_engine::{Error, Result};
@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// The most tensor bytes of one shard of a model.
+/// Upper limit of a shard's tensor bytes.
 pub const SHARD_BYTES: usize = 5_000_000_000;
 
-/// A tensor to be written.
+/// Name, type and shape of a tensor to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     pub name: String,
@@ -19,13 +19,13 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Size of its content.
+    /// Size of the content in bytes.
     pub fn byte_len(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
     }
 }
 
-/// Writes one file, atomically. `fill` writes the content of each tensor when it is asked to, in the file's order.
+/// Writes one file atomically. `fill` is called for each tensor, in the file's order, and writes its content.
 ///
 /// # Errors
 /// When the file cannot be written, or `fill` fails or writes another number of bytes than the shape says.
@@ -34,16 +34,16 @@ pub fn write_file(
     specs: &[Spec],
     fill: &mut dyn FnMut(&Spec, &mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
-    // Wide types first: every tensor is then aligned to its own element.
+    // Wide types first: every tensor is then aligned to its element type.
     let mut order: Vec<&Spec> = specs.iter().collect();
     order.sort_by_key(|spec| std::cmp::Reverse(spec.dtype.bitsize()));
     write_atomic_with(path, |file| {
         file.write_all(&header(&order))?;
         for spec in order {
-            let mut counted = Counted { inner: file, bytes: 0 };
-            fill(spec, &mut counted)?;
-            if counted.bytes != spec.byte_len() {
-                let message = format!("`{}`: {} bytes written for {spec:?}", spec.name, counted.bytes);
+            let mut counter = ByteCounter { inner: file, bytes: 0 };
+            fill(spec, &mut counter)?;
+            if counter.bytes != spec.byte_len() {
+                let message = format!("`{}`: {} bytes written for {spec:?}", spec.name, counter.bytes);
                 return Err(io::Error::other(message));
             }
         }
@@ -54,14 +54,14 @@ pub fn write_file(
 /// Writes the weights of a model folder: `model.safetensors`, or shards of at most `shard_bytes` and their index.
 ///
 /// # Errors
-/// As [`write_file`].
+/// When a file cannot be written, or `fill` fails or writes another number of bytes than the shape says.
 pub fn write_model(
     folder: &Path,
     specs: &[Spec],
     shard_bytes: usize,
     fill: &mut dyn FnMut(&Spec, &mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
-    let shards = shards(specs, shard_bytes);
+    let shards = split_into_shards(specs, shard_bytes);
     if let [all] = shards[..] {
         return write_file(folder.join("model.safetensors"), all, fill);
     }
@@ -76,7 +76,7 @@ pub fn write_model(
     write_json(folder.join("model.safetensors.index.json"), &index)
 }
 
-/// Writes indented JSON and a newline, atomically.
+/// Writes indented JSON and a newline atomically.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -85,8 +85,8 @@ pub fn write_json(path: impl AsRef<Path>, value: &Value) -> Result<()> {
     write_atomic(path, (text + "\n").as_bytes())
 }
 
-/// Runs of tensors, each as long as the limit allows.
-fn shards(specs: &[Spec], limit: usize) -> Vec<&[Spec]> {
+/// Splits tensors, in order, into shards that are each as large as the limit allows.
+fn split_into_shards(specs: &[Spec], limit: usize) -> Vec<&[Spec]> {
     let mut shards = Vec::new();
     let (mut start, mut bytes) = (0, 0);
     for (i, spec) in specs.iter().enumerate() {
@@ -100,7 +100,8 @@ fn shards(specs: &[Spec], limit: usize) -> Vec<&[Spec]> {
     shards
 }
 
-/// The length and the JSON header, padded so that the tensors start at a multiple of 8.
+/// Returns a file's first bytes: the header's length and the JSON header, padded so that tensors start at a
+/// multiple of 8.
 fn header(specs: &[&Spec]) -> Vec<u8> {
     let mut entries = Map::new();
     entries.insert("__metadata__".into(), json!({"format": "pt"}));
@@ -117,12 +118,13 @@ fn header(specs: &[&Spec]) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], &text].concat()
 }
 
-struct Counted<'a, W> {
+/// A writer that counts the bytes written.
+struct ByteCounter<'a, W> {
     inner: &'a mut W,
     bytes: usize,
 }
 
-impl<W: Write> Write for Counted<'_, W> {
+impl<W: Write> Write for ByteCounter<'_, W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(data)?;
         self.bytes += written;
@@ -143,14 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn shards_keep_to_the_limit_and_to_the_order() {
+    fn shards_keep_the_limit_and_the_order() {
         let specs = [4, 4, 2, 9, 1].map(|n| spec("w", Dtype::U8, n));
-        let lengths: Vec<usize> = shards(&specs, 8).iter().map(|s| s.len()).collect();
+        let lengths: Vec<usize> = split_into_shards(&specs, 8).iter().map(|s| s.len()).collect();
         assert_eq!(lengths, [2, 1, 1, 1]);
     }
 
     #[test]
-    fn the_crate_reads_what_is_written() {
+    fn the_safetensors_crate_reads_what_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
         let specs = [spec("narrow", Dtype::BF16, 3), spec("wide", Dtype::F32, 2)];

@@ -3,8 +3,9 @@
 use codelsi_engine::{DType, Device};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::llama::{Llama, Train};
+use codelsi_model::llama::Llama;
 use codelsi_model::synthetic;
+use codelsi_model::trainable::Train;
 use std::path::{Path, PathBuf};
 
 /// A path in the folder that `CODELSI_SHARED` names (default: `shared`, beside the project). None, with a line that

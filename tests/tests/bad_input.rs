@@ -1,9 +1,8 @@
 //! Broken model folders: each is refused with one clear line, and nothing panics.
 
 use codelsi_engine::{DType, Device};
-use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::checkpoint::{Checkpoint, Part, WeightLoader};
 use codelsi_model::config::Config;
-use codelsi_model::part::Part;
 use codelsi_model::synthetic;
 use codelsi_model::tokenizer::Tokenizer;
 use std::fs;
@@ -286,7 +285,7 @@ fn replace(path: &Path, bytes: &[u8]) {
 fn read_all(checkpoint: &Checkpoint) {
     let device = Device::cpu();
     for (name, _) in checkpoint.config().tensors() {
-        checkpoint.loading(&device).tensor(&name, &Part::Whole, DType::F32).unwrap();
+        WeightLoader::new(checkpoint, &device).tensor(&name, &Part::Whole, DType::F32).unwrap();
     }
     checkpoint.first_non_finite();
 }

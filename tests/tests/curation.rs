@@ -1,7 +1,7 @@
 //! Curation on real corpora: what becomes a row, and that no benchmark problem gets through.
 
+use codelsi_curate::{self as curate, Counts, Kind, Options, Row};
 use codelsi_tests::shared;
-use codelsi_train::curate::{self, Counts, Kind, Options, Row};
 use std::path::{Path, PathBuf};
 
 fn corpora(folder: &Path) -> Vec<PathBuf> {

@@ -1,8 +1,8 @@
 //! Benchmark problems planted as somebody else's sources would have them, in six languages: none gets through.
 
+use codelsi_curate::{self as curate, Language, Limits, Options, Problem};
+use codelsi_model::jsonl;
 use codelsi_tests::shared;
-use codelsi_train::curate::{self, Language, Limits, Options, Problem};
-use codelsi_train::jsonl;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 

@@ -3,10 +3,13 @@
 //! It has a `main` of its own, since judged programs run in re-executions of this binary.
 
 use codelsi_eval::sandbox::child_entry;
-use codelsi_tools::commands::judge::JudgeArgs;
-use codelsi_tools::output::Output;
-use codelsi_tools::recipe::Recipe;
-use codelsi_tools::{demo, pipeline};
+use codelsi_experiment::judging::JudgeOptions;
+use codelsi_experiment::output::Output;
+use codelsi_experiment::pipeline;
+use codelsi_experiment::placement::Placement;
+use codelsi_experiment::recipe::Recipe;
+use codelsi_experiment::sources::Sources;
+use codelsi_experiment::stages::Experiment;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter_all_threads};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
@@ -43,10 +46,11 @@ fn the_whole_pipeline_runs() {
     }
     recipe.protocol.n = 1;
     recipe.protocol.limit = Some(6);
-    let sources = demo::sources(&run.path().join("sources"), 3, 40).unwrap();
-    let judge = JudgeArgs { judge: Some(recipe.judge), tsc: None, node: None };
-    let report =
-        pipeline::run(&recipe, &sources, run.path(), Default::default(), &judge, &Output::detect()).unwrap();
+    let sources = Sources::demo(&run.path().join("sources"), 3, 40).unwrap();
+    let judge = JudgeOptions { judge: Some(recipe.judge), ..JudgeOptions::default() };
+    let folder = run.path().to_path_buf();
+    let experiment = Experiment { recipe, sources, folder, placement: Placement::default(), judge };
+    let report = pipeline::run(&experiment, &Output::detect()).unwrap();
     assert_eq!(report.sets.len(), 2);
     assert!(report.sets.iter().all(|set| set.results.len() == 3));
     assert!(report.curves.iter().all(|curve| curve.training.len() == 2));

@@ -5,8 +5,8 @@ use codelsi_kernels::check::value;
 use codelsi_model::generate::{Limits, Request, generate};
 use codelsi_model::llama::{Batch, ForwardOptions};
 use codelsi_model::tokenizer::Tokenizer;
+use codelsi_parity::check;
 use codelsi_tests::{emulated, golden, load, shared};
-use codelsi_tools::parity::check;
 use serde_json::Value;
 
 fn parity(device: &Device, compute: DType) {

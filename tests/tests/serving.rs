@@ -6,8 +6,8 @@ use codelsi_kernels::check::value;
 use codelsi_kernels::xent::Targets;
 use codelsi_model::generate::{Completion, Limits, Request, generate};
 use codelsi_model::llama::{Batch, ForwardOptions, Llama};
+use codelsi_parity::Reference;
 use codelsi_tests::{adapted, emulated, golden, load};
-use codelsi_tools::parity::Reference;
 use serde_json::Value;
 
 /// Tokens of the sequence, the first included.

@@ -1,12 +1,12 @@
 //! Styles of instruction on a real corpus: what is made worse still does what the comment's examples say, and most bugs
 //! do not. Programs are run, in re-executions of this binary; so it has a `main`.
 
+use codelsi_curate::{self as curate, Options, Row, Style};
 use codelsi_eval::judge::embedded::Embedded;
 use codelsi_eval::judge::{Judge, Status};
 use codelsi_eval::problem::Program;
 use codelsi_eval::sandbox::{Sandbox, child_entry};
 use codelsi_tests::shared;
-use codelsi_train::curate::{self, Options, Row, Style};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 

@@ -2,8 +2,8 @@
 
 use codelsi_engine::{Comm, DType, Device, Rank, Result, Threads};
 use codelsi_model::parallel::{Layout, Split};
+use codelsi_parity::{Compared, check};
 use codelsi_tests::{emulated, golden, shared};
-use codelsi_tools::parity::{Compared, check};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

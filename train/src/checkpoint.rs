@@ -1,13 +1,13 @@
-//! Checkpoints of a run: weights, moments, and where in the data it stands; whole or absent.
+//! Checkpoints of a run: weights, optimizer moments and the state of the trainer, written atomically.
 //!
-//! `OUT/checkpoints/step-00000050/` holds an adapter (or, in full training, a model) that can be used as it is, and
-//! `moments.safetensors` and `state.json` beside it. The folder is filled under another name, flushed to disk and
-//! renamed; the one before is removed only then.
+//! `OUT/checkpoints/step-00000050/` holds a complete adapter (in full training, a model), `moments.safetensors` and
+//! `state.json`. The folder is filled under a temporary name, flushed to disk and renamed; only then is the previous
+//! checkpoint removed.
 
 use codelsi_engine::files::replace_folder;
 use codelsi_engine::{At, DType, Error, Label, Result, Tensor};
+use codelsi_model::checkpoint::TensorFile;
 use codelsi_model::parallel::Split;
-use codelsi_model::tensor_file::TensorFile;
 use codelsi_model::tensor_writer::{Spec, write_file, write_json};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
@@ -16,33 +16,46 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where a run stands. The random numbers need nothing else: they are keyed by the recipe's seed and the step.
+/// The progress of a run. Random numbers need no state: they are keyed by the seed and the step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct State {
-    /// Steps done.
+pub struct TrainerState {
+    /// Completed steps.
     pub step: usize,
-    /// The data cursor: the epoch, and the sequence in it that comes next.
+    /// The data cursor: the epoch.
     pub epoch: u32,
+    /// The data cursor: the next sequence of the epoch.
     pub sequence: usize,
-    /// Tokens seen, prompts included, and the seconds it took.
+    /// Tokens processed, prompts included.
     pub tokens: usize,
+    /// Seconds spent in steps.
     pub seconds: f64,
     /// Validation loss before the first step.
     pub validation_before: Option<f64>,
-    /// See [`crate::options::TrainOptions::recipe`]; and a digest of the encoded data.
+    /// [`crate::options::TrainOptions::recipe`] and a digest of the encoded data.
     pub recipe: Map<String, Value>,
 }
 
-impl State {
-    /// Before the first step.
-    pub fn new(recipe: Map<String, Value>) -> State {
-        State { step: 0, epoch: 0, sequence: 0, tokens: 0, seconds: 0.0, validation_before: None, recipe }
+impl TrainerState {
+    /// The state before the first step.
+    pub fn new(recipe: Map<String, Value>) -> TrainerState {
+        TrainerState {
+            step: 0,
+            epoch: 0,
+            sequence: 0,
+            tokens: 0,
+            seconds: 0.0,
+            validation_before: None,
+            recipe,
+        }
     }
 
-    /// Refuses to go on with another recipe, naming what differs. Where files lie does not matter.
-    pub fn check(&self, recipe: &Map<String, Value>) -> Result<()> {
-        let place = |key: &str| matches!(key, "model" | "data" | "from");
-        for (key, now) in recipe.iter().filter(|(key, _)| !place(key)) {
+    /// Checks that `recipe` is that of the checkpoint; the paths of model, data and adapter may differ.
+    ///
+    /// # Errors
+    /// The first key that differs, with both values.
+    pub fn check_recipe(&self, recipe: &Map<String, Value>) -> Result<()> {
+        let is_path = |key: &str| matches!(key, "model" | "data" | "from");
+        for (key, now) in recipe.iter().filter(|(key, _)| !is_path(key)) {
             let then = self.recipe.get(key).unwrap_or(&Value::Null);
             if then != now {
                 let message =
@@ -54,28 +67,28 @@ impl State {
     }
 }
 
-/// First and second moment of one parameter.
+/// The first and second moment of one parameter.
 pub type Moments = (Tensor, Tensor);
 
-/// The newest whole checkpoint of a run's folder.
+/// The latest complete checkpoint in the output folder of a run.
 pub fn latest(out: &Path) -> Result<Option<PathBuf>> {
-    Ok(list(&folder(out))?.pop())
+    Ok(list(&checkpoints_folder(out))?.pop())
 }
 
-/// Writes a checkpoint and removes the older ones. `weights` fills the folder with what is trained; `moments` are
-/// named after their parameters.
+/// Writes a checkpoint and removes the older ones. `write_weights` writes the trained weights into the given folder;
+/// `moments` are keyed by parameter name. Returns the checkpoint's folder.
 pub fn save(
     out: &Path,
-    state: &State,
+    state: &TrainerState,
     moments: &BTreeMap<String, Moments>,
-    weights: impl FnOnce(&Path) -> Result<()>,
+    write_weights: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
-    let older = list(&folder(out))?;
-    let path = folder(out).join(format!("step-{:08}", state.step));
-    replace_folder(&path, |beside| {
-        weights(beside)?;
-        write_moments(&beside.join("moments.safetensors"), moments)?;
-        write_json(beside.join("state.json"), &serde_json::to_value(state).expect("plain values"))
+    let older = list(&checkpoints_folder(out))?;
+    let path = checkpoints_folder(out).join(format!("step-{:08}", state.step));
+    replace_folder(&path, |folder| {
+        write_weights(folder)?;
+        write_moments(&folder.join("moments.safetensors"), moments)?;
+        write_json(folder.join("state.json"), &serde_json::to_value(state).expect("plain values"))
     })?;
     for old in older.into_iter().filter(|old| *old != path) {
         fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;
@@ -83,14 +96,14 @@ pub fn save(
     Ok(path)
 }
 
-/// Reads `state.json` of a checkpoint.
-pub fn load_state(checkpoint: &Path) -> Result<State> {
+/// Reads the `state.json` of a checkpoint.
+pub fn load_state(checkpoint: &Path) -> Result<TrainerState> {
     let path = checkpoint.join("state.json");
     let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     serde_json::from_str(&text).map_err(|e| Error::io(&path, format!("not a training state: {e}")))
 }
 
-/// Reads the moments of the named parameters, in their order: a rank's part of them.
+/// Reads this rank's slices of the moments of `params`, in their order.
 pub fn load_moments(split: &Split, checkpoint: &Path, params: &[(String, &Tensor)]) -> Result<Vec<Moments>> {
     let path = checkpoint.join("moments.safetensors");
     let file = TensorFile::open(&path)?;
@@ -122,11 +135,11 @@ fn write_moments(path: &Path, moments: &BTreeMap<String, Moments>) -> Result<()>
     })
 }
 
-fn folder(out: &Path) -> PathBuf {
+fn checkpoints_folder(out: &Path) -> PathBuf {
     out.join("checkpoints")
 }
 
-/// Whole checkpoints, oldest first; what a kill left half-written has another name.
+/// Complete checkpoints, oldest first. An interrupted one has a temporary name, which is not listed.
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -148,13 +161,21 @@ mod tests {
     use super::*;
     use codelsi_engine::Device;
 
-    fn state(step: usize) -> State {
+    fn state(step: usize) -> TrainerState {
         let recipe = serde_json::json!({"lr": 1e-4, "model": "a"}).as_object().unwrap().clone();
-        State { step, epoch: 1, sequence: 3, tokens: 70, seconds: 0.5, validation_before: Some(0.1), recipe }
+        TrainerState {
+            step,
+            epoch: 1,
+            sequence: 3,
+            tokens: 70,
+            seconds: 0.5,
+            validation_before: Some(0.1),
+            recipe,
+        }
     }
 
     #[test]
-    fn a_checkpoint_is_read_back_and_replaces_the_one_before() {
+    fn a_checkpoint_is_read_back_and_replaces_the_previous_one() {
         let out = tempfile::tempdir().unwrap();
         let device = Device::cpu();
         let tensor = |x: &[f32]| device.tensor(Label::Moments, [x.len()], x).unwrap();
@@ -184,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_leaves_the_checkpoint_before() {
+    fn a_failure_leaves_the_previous_checkpoint() {
         let out = tempfile::tempdir().unwrap();
         save(out.path(), &state(5), &BTreeMap::new(), |_| Ok(())).unwrap();
         assert!(save(out.path(), &state(10), &BTreeMap::new(), |_| Err(Error::new("disk full"))).is_err());
@@ -195,9 +216,9 @@ mod tests {
     fn another_recipe_is_refused_by_the_key_that_differs() {
         let mut recipe = state(1).recipe;
         recipe["model"] = "elsewhere".into();
-        state(1).check(&recipe).unwrap();
+        state(1).check_recipe(&recipe).unwrap();
         recipe["lr"] = 2e-4.into();
-        let message = state(1).check(&recipe).unwrap_err().to_string();
+        let message = state(1).check_recipe(&recipe).unwrap_err().to_string();
         assert!(message.contains("`lr` was 0.0001 and is 0.0002"), "{message}");
     }
 }

@@ -1,26 +1,30 @@
-//! Training rows `{instruction, output}`, their order, and their split into training and validation.
+//! Training rows `{instruction, output}`, and their split into training and validation.
 
-use crate::jsonl;
 use codelsi_engine::rng::Key;
 use codelsi_engine::{Error, Result};
+use codelsi_model::jsonl;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// What is asked and what the model shall answer. Other keys of a line are provenance and are ignored.
+/// An instruction and the output that the model is to learn. Other keys of a line (provenance) are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Example {
     pub instruction: String,
     pub output: String,
 }
 
-/// Reads JSON Lines of examples; errors name file and line, a file without rows is one.
+/// Reads JSON Lines of examples, plain or `.gz`.
+///
+/// # Errors
+/// A file that cannot be read, holds no row, or holds a malformed one; the message names file and line.
 pub fn read(path: impl AsRef<Path>) -> Result<Vec<Example>> {
     jsonl::read(path)
 }
 
-/// Sets `validation` rows aside, drawn by `seed`; both parts keep the file's order.
+/// Splits `rows` into `(training, validation)`, with `validation` rows drawn by `seed`; both parts keep the file's order.
 ///
-/// Returns `(training, validation)`; at least one row must be left to train on.
+/// # Errors
+/// When no row is left to train on.
 pub fn split(rows: Vec<Example>, validation: usize, seed: u64) -> Result<(Vec<Example>, Vec<Example>)> {
     if validation >= rows.len() {
         return Err(Error::new(format!(
@@ -28,27 +32,29 @@ pub fn split(rows: Vec<Example>, validation: usize, seed: u64) -> Result<(Vec<Ex
             rows.len()
         )));
     }
-    let mut aside = vec![false; rows.len()];
-    for index in permutation(rows.len(), Key { seed, step: 0, site: SPLIT }).into_iter().take(validation) {
-        aside[index] = true;
+    let mut held_out = vec![false; rows.len()];
+    for index in permutation(rows.len(), Key { seed, step: 0, site: SPLIT_SITE }).into_iter().take(validation)
+    {
+        held_out[index] = true;
     }
-    let (held, kept): (Vec<_>, Vec<_>) = rows.into_iter().zip(aside).partition(|(_, aside)| *aside);
+    let (validation, training): (Vec<_>, Vec<_>) =
+        rows.into_iter().zip(held_out).partition(|(_, held)| *held);
     let rows_of = |part: Vec<(Example, bool)>| part.into_iter().map(|(row, _)| row).collect();
-    Ok((rows_of(kept), rows_of(held)))
+    Ok((rows_of(training), rows_of(validation)))
 }
 
-/// At most `wanted` of the rows, evenly spread, in their order.
-pub fn spread<T>(rows: Vec<T>, wanted: usize) -> Vec<T> {
-    let (all, wanted) = (rows.len(), wanted.min(rows.len()));
-    let chosen = |i: usize| (i + 1) * wanted / all > i * wanted / all;
+/// Returns at most `count` of the rows at even distances, in their order.
+pub fn spread<T>(rows: Vec<T>, count: usize) -> Vec<T> {
+    let (all, count) = (rows.len(), count.min(rows.len()));
+    let chosen = |i: usize| (i + 1) * count / all > i * count / all;
     rows.into_iter().enumerate().filter(|(i, _)| chosen(*i)).map(|(_, row)| row).collect()
 }
 
-/// Sites of the keyed random numbers drawn here; far from those of layers and linears.
-const SPLIT: u32 = u32::MAX;
-pub(crate) const ORDER: u32 = u32::MAX - 1;
+/// Sites of the random numbers drawn here (see [`Key`]); layers and linears use small numbers.
+const SPLIT_SITE: u32 = u32::MAX;
+pub(crate) const ORDER_SITE: u32 = u32::MAX - 1;
 
-/// A random order of `0..n`: the indices sorted by a number drawn for each.
+/// A random permutation of `0..n`: the indices sorted by a random number drawn for each.
 pub(crate) fn permutation(n: usize, key: Key) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by_cached_key(|&i| (key.words(i as u32, 0), i));

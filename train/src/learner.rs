@@ -1,43 +1,48 @@
-//! One optimizer step: micro-batches forward and back, one norm, one update.
+//! One optimizer step: forward and backward of every micro-batch, one gradient norm, one update.
 
 use crate::checkpoint::{self, Moments};
+use crate::grad_reduce::{MicroBatchAssignment, reduce_gradients};
 use crate::optimizer::{AdamW, Optimizer};
 use crate::options::TrainOptions;
 use crate::pack::Sequence;
-use crate::summed::{Deal, summed};
 use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, Reduce, Result, Tensor};
 use codelsi_kernels::xent::Targets;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::llama::{Batch, ForwardOptions, Llama, Train};
+use codelsi_model::llama::{Batch, ForwardOptions, Llama};
 use codelsi_model::parallel::Split;
+use codelsi_model::trainable::Train;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A model in training, with its optimizer.
+/// A model being trained and its optimizer.
 pub struct Learner<'a> {
     options: &'a TrainOptions,
     device: Device,
-    /// To the ranks that run other micro-batches.
+    /// The data-parallel group: the ranks that run other micro-batches.
     comm: Arc<dyn Comm>,
     model: Llama,
     optimizer: Optimizer,
-    /// The gradient that every backward begins with: (1) f32, 1.
-    one: Tensor,
+    /// The gradient of the loss with respect to itself, (1) f32: 1.
+    loss_gradient: Tensor,
 }
 
-/// What a step found before it moved anything.
+/// The loss and gradient norm of a step, measured before its update.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Found {
-    /// Mean over the step's labelled tokens.
+pub struct StepStats {
+    /// Mean over the labelled tokens of the step.
     pub loss: f64,
     /// Global norm of the gradients, before clipping.
     pub grad_norm: f64,
 }
 
 impl<'a> Learner<'a> {
-    /// Loads the model as `split` says, to train `adapter` over it or, without one, every weight. Moments are zero.
+    /// Loads this rank's part of the model, to train `adapter` on it or, without an adapter, every weight. The optimizer
+    /// starts with zero moments.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be read, or a layout that cannot train this.
     pub fn new(
         split: impl Into<Split>,
         options: &'a TrainOptions,
@@ -52,13 +57,16 @@ impl<'a> Learner<'a> {
             model.attach(adapter, train)?;
         }
         let TrainOptions { weight_decay, clip: max_norm, .. } = *options;
-        let rule = AdamW { weight_decay, max_norm, ..AdamW::default() };
-        let optimizer = Optimizer::new(&device, &model, rule);
-        let one = device.tensor(Label::Gradients, [1], &[1.0f32])?;
-        Ok(Learner { options, device, comm, model, optimizer, one })
+        let adamw = AdamW { weight_decay, max_norm, ..AdamW::default() };
+        let optimizer = Optimizer::new(&device, &model, adamw);
+        let loss_gradient = device.tensor(Label::Gradients, [1], &[1.0f32])?;
+        Ok(Learner { options, device, comm, model, optimizer, loss_gradient })
     }
 
-    /// Takes the moments of a checkpoint that was written after `step` steps.
+    /// Loads the optimizer moments of a checkpoint that was written after `step` steps.
+    ///
+    /// # Errors
+    /// Moments that cannot be read or do not fit the model.
     pub fn restore(&mut self, folder: &Path, step: usize) -> Result<()> {
         self.optimizer.step = step as u32;
         self.optimizer.moments.clear();
@@ -67,125 +75,131 @@ impl<'a> Learner<'a> {
         Ok(())
     }
 
-    /// The model as it stands.
+    /// The model with its current weights.
     pub fn model(&self) -> &Llama {
         &self.model
     }
 
-    /// Every trained tensor by its name, whole. All ranks call it.
+    /// Every trained tensor by name, gathered from the ranks that hold its slices. A collective: every rank calls it.
     ///
     /// # Errors
     /// When a rank is gone, or the device fails.
     pub fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
-        self.wholes(|_, t| t)
+        self.gather_all(|_, t| t)
     }
 
-    /// The moments by their parameter's name, whole. All ranks call it.
+    /// The first and second moments by parameter name, gathered likewise. A collective: every rank calls it.
     ///
     /// # Errors
     /// As [`Learner::weights`].
     pub fn moments(&self) -> Result<BTreeMap<String, Moments>> {
-        let m = self.wholes(|i, _| &self.optimizer.moments[i].0)?;
-        let mut v = self.wholes(|i, _| &self.optimizer.moments[i].1)?;
+        let m = self.gather_all(|i, _| &self.optimizer.moments[i].0)?;
+        let mut v = self.gather_all(|i, _| &self.optimizer.moments[i].1)?;
         Ok(m.into_iter().filter_map(|(name, m)| v.remove(&name).map(|v| (name, (m, v)))).collect())
     }
 
-    /// The whole of what `of` gives for each trained tensor.
-    fn wholes<'t>(
+    /// Gathers the unsharded form of `select(i, tensor)` for every trained tensor.
+    fn gather_all<'t>(
         &'t self,
-        of: impl Fn(usize, &'t Tensor) -> &'t Tensor,
+        select: impl Fn(usize, &'t Tensor) -> &'t Tensor,
     ) -> Result<BTreeMap<String, Tensor>> {
         let trained = self.model.trainable().into_iter().enumerate();
-        let wholes = trained.map(|(i, (name, t))| Ok((name.clone(), self.model.whole(&name, of(i, t))?)));
-        wholes.collect()
+        let gathered =
+            trained.map(|(i, (name, t))| Ok((name.clone(), self.model.whole(&name, select(i, t))?)));
+        gathered.collect()
     }
 
-    /// The next step, at learning rate `lr`: all ranks are given all of its micro-batches, and share them.
+    /// Runs the next step at learning rate `lr`. Every rank passes all micro-batches of the step and runs its share.
     ///
-    /// The loss is the sum over all micro-batches divided by all their labelled tokens together, so how a step is cut
-    /// into micro-batches changes nothing but rounding, and the number of ranks nothing at all. Dropout is keyed by a
-    /// token's place in the step.
+    /// The loss is the sum over all micro-batches divided by the number of labelled tokens in the whole step. So the
+    /// division into micro-batches changes rounding only, and the number of ranks changes no bit. Dropout is keyed by a
+    /// token's index in the step.
     ///
     /// # Errors
-    /// When loss or gradients are not finite (then no parameter moved, unless the gradients were), when a kernel
-    /// refuses, or when another rank is gone.
-    pub fn step(&mut self, micro_batches: &[Sequence], lr: f64) -> Result<Found> {
+    /// When the loss or the gradient norm is not finite (with a finite gradient norm the update has been made), when a
+    /// kernel refuses its input, or when another rank is gone.
+    pub fn step(&mut self, micro_batches: &[Sequence], lr: f64) -> Result<StepStats> {
         let t = self.optimizer.step + 1;
         let (grads, loss) = self.gradients(micro_batches, t).at(format!("step {t}"))?;
         let cx = self.inference();
         let squares = self.optimizer.step(&cx, &mut self.model, grads, lr as f32).at(format!("step {t}"))?;
-        self.found(&loss, &squares).at(format!("step {t}"))
+        self.read_stats(&loss, &squares).at(format!("step {t}"))
     }
 
-    /// What came of a step, in its one copy to the host.
-    fn found(&self, loss: &Tensor, squares: &Tensor) -> Result<Found> {
+    /// Reads the results of a step, in its only copy to the host.
+    fn read_stats(&self, loss: &Tensor, squares: &Tensor) -> Result<StepStats> {
         let values = self.read(&[loss, squares])?;
-        let found = Found { loss: values[0], grad_norm: values[1].sqrt() };
-        for (what, value) in [("loss", found.loss), ("gradient norm", found.grad_norm)] {
+        let stats = StepStats { loss: values[0], grad_norm: values[1].sqrt() };
+        for (what, value) in [("loss", stats.loss), ("gradient norm", stats.grad_norm)] {
             if !value.is_finite() {
                 return Err(Error::new(format!("the {what} is {value}; lower --lr, or check the data")));
             }
         }
-        Ok(found)
+        Ok(stats)
     }
 
-    /// Gradients and loss of step `t`, summed over all micro-batches.
+    /// The gradients and the loss of step `t`, summed over all micro-batches of all ranks.
     fn gradients(&self, micro_batches: &[Sequence], t: u32) -> Result<(Grads, Tensor)> {
         let labelled: usize = micro_batches.iter().map(Sequence::labelled).sum();
         let scale = 1.0 / labelled as f32;
         let recompute = self.options.checkpointing.of(self.model.config().layers);
         let options = ForwardOptions { dropout: self.options.dropout, recompute };
-        let deal = Deal::new(micro_batches.len(), self.comm.world());
-        summed(&self.device, &*self.comm, &self.model.trainable(), deal, |adder| {
-            let mine = adder.range();
-            let mut first = micro_batches[..mine.start].iter().map(|before| before.tokens.len()).sum();
+        let assignment = MicroBatchAssignment::new(micro_batches.len(), self.comm.world());
+        reduce_gradients(&self.device, &*self.comm, &self.model.trainable(), assignment, |reducer| {
+            let mine = reducer.range();
+            let mut first_token = micro_batches[..mine.start].iter().map(|before| before.tokens.len()).sum();
             for i in mine {
                 let cx = self.training(t);
-                let (batch, targets) = self.batch(&micro_batches[i], first)?;
+                let (batch, targets) = self.batch(&micro_batches[i], first_token)?;
                 let (loss, _) = self.model.loss(&cx, &batch, &targets, scale, options)?;
-                adder.loss(i, &loss)?;
-                cx.backward_each(&loss, self.one.clone(), &mut |id, gradient| adder.add(i, id, gradient))?;
+                reducer.add_loss(i, &loss)?;
+                let add = &mut |id, gradient| reducer.add_gradient(i, id, gradient);
+                cx.backward_each(&loss, self.loss_gradient.clone(), add)?;
                 self.model.finish_backward(&cx)?;
-                first += micro_batches[i].tokens.len();
+                first_token += micro_batches[i].tokens.len();
             }
-            let idle = deal.most() - adder.range().len();
+            // Sharded weights are gathered by all ranks together, also by those that have run out of work.
+            let idle = assignment.max_per_rank() - reducer.range().len();
             let cx = self.training(t);
             (0..idle).try_for_each(|_| self.model.idle(&cx))
         })
     }
 
-    /// Mean loss over the labelled tokens of `sequences`, without dropout; the ranks share the work.
+    /// The mean loss over the labelled tokens of `sequences`, without dropout. The ranks share the work.
+    ///
+    /// # Errors
+    /// When a kernel refuses its input, or another rank is gone.
     pub fn validate(&self, sequences: &[Sequence]) -> Result<f64> {
         let mut losses = vec![0.0f32; sequences.len()];
-        let deal = Deal::new(sequences.len(), self.comm.world());
-        let mine = deal.range(self.comm.rank());
-        let each = |sequence: &Sequence| -> Result<Tensor> {
+        let assignment = MicroBatchAssignment::new(sequences.len(), self.comm.world());
+        let mine = assignment.range(self.comm.rank());
+        let loss = |sequence: &Sequence| -> Result<Tensor> {
             let cx = self.inference();
             let (batch, targets) = self.batch(sequence, 0)?;
             Ok(self.model.loss(&cx, &batch, &targets, 1.0, ForwardOptions::default())?.0)
         };
-        let found: Vec<Tensor> = sequences[mine.clone()].iter().map(each).collect::<Result<_>>()?;
-        let idle = deal.most() - mine.len();
+        let own: Vec<Tensor> = sequences[mine.clone()].iter().map(loss).collect::<Result<_>>()?;
+        let idle = assignment.max_per_rank() - mine.len();
         (0..idle).try_for_each(|_| self.model.idle(&self.inference()))?;
-        let found = self.read(&found.iter().collect::<Vec<_>>())?;
-        losses[mine].iter_mut().zip(found).for_each(|(loss, found)| *loss = found as f32);
+        let own = self.read(&own.iter().collect::<Vec<_>>())?;
+        losses[mine].iter_mut().zip(own).for_each(|(loss, own)| *loss = own as f32);
         let mut losses = self.device.tensor(Label::Scratch, [losses.len()], &losses)?;
-        // One rank knows a sequence's loss and the others add 0: no rounding, in whatever order.
+        // One rank has a sequence's loss and the others add 0, so the sum does not round in any order.
         self.comm.all_reduce(&mut losses, Reduce::Sum)?;
         let labelled: usize = sequences.iter().map(Sequence::labelled).sum();
         Ok(losses.to_vec::<f32>()?.into_iter().map(f64::from).sum::<f64>() / labelled as f64)
     }
 
-    /// The sequence on the device; its first token is the step's token `first`.
-    fn batch(&self, sequence: &Sequence, first: usize) -> Result<(Batch, Targets)> {
+    /// Copies a sequence to the device. `first_token` is the index of its first token in the step.
+    fn batch(&self, sequence: &Sequence, first_token: usize) -> Result<(Batch, Targets)> {
         let length = sequence.tokens.len();
         let ids: Vec<i32> = sequence.tokens.iter().map(|&id| id as i32).collect();
-        let keys: Vec<i32> = (first..first + length).map(|key| key as i32).collect();
+        let keys: Vec<i32> = (first_token..first_token + length).map(|key| key as i32).collect();
         let batch = Batch::with_keys(&self.device, &sequence.lengths, &ids, &keys)?;
         Ok((batch, Targets::new(&self.device, &sequence.targets)?))
     }
 
-    /// A context of step `t` with a tape.
+    /// A context with a tape, for step `t`.
     fn training(&self, t: u32) -> Ctx {
         Ctx::training(&self.device, self.options.seed, t).with_comm(self.model.split().within_batch())
     }
@@ -195,7 +209,7 @@ impl<'a> Learner<'a> {
         Ctx::inference(&self.device).with_comm(self.model.split().within_batch())
     }
 
-    /// The scalars' values; 0 where nothing is computed.
+    /// The values of the scalars; 0 on a planning device, which computes nothing.
     fn read(&self, scalars: &[&Tensor]) -> Result<Vec<f64>> {
         if self.device.is_plan() {
             return Ok(vec![0.0; scalars.len()]);

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one line a step, and how a resumed run goes on with it.
+//! `metrics.jsonl`: one line per step, kept consistent with the checkpoint over a resume.
 
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
@@ -8,36 +8,37 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// One optimizer step.
+/// The measurements of one optimizer step: a line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
     /// Counted from 1.
     pub step: usize,
-    /// Mean over the step's labelled tokens, before the update.
+    /// Mean over the labelled tokens of the step, before the update.
     pub loss: f64,
     pub lr: f64,
-    /// Global norm before clipping.
+    /// Global gradient norm before clipping.
     pub grad_norm: f64,
     /// Tokens of the step, prompts included.
     pub tokens: usize,
     pub tokens_per_s: f64,
-    /// Of the flops a second that the device was measured at; absent where time means nothing.
+    /// Share of the flops a second that the device was measured to reach; absent on devices whose time means nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub roof_share: Option<f64>,
-    /// In use on the device after the step, and at most so far.
+    /// Bytes in use on the device after the step.
     #[serde(default)]
     pub bytes: usize,
+    /// The highest number of bytes in use so far.
     pub peak_bytes: usize,
-    /// Seconds of the step in which this rank waited for others or exchanged with them.
+    /// Seconds of the step that this rank spent in collectives, waiting included.
     #[serde(default)]
     pub comm_seconds: f64,
-    /// After the update, where it was measured.
+    /// Validation loss after the update, in steps that measure it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_loss: Option<f64>,
 }
 
 impl fmt::Display for Metric {
-    /// One line: how far, how fast, how full.
+    /// One line: loss, speed, memory, gradient norm, time of collectives.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
         write!(f, "loss {:.4}, {:.0} tokens/s", self.loss, self.tokens_per_s)?;
@@ -49,42 +50,51 @@ impl fmt::Display for Metric {
     }
 }
 
-/// The steps of a run so far, and the open `metrics.jsonl`.
-pub struct Log {
+/// The metrics of a run so far, and its open `metrics.jsonl`.
+pub struct MetricsLog {
     path: PathBuf,
     metrics: Vec<Metric>,
     file: Option<File>,
 }
 
-impl Log {
-    /// Opens `path` to go on after step `done`: later lines, and one that a kill cut short, are removed. A log that does
-    /// not write leaves the file to another rank.
-    pub fn open(path: impl Into<PathBuf>, done: usize, writes: bool) -> Result<Log> {
+impl MetricsLog {
+    /// Opens `path` to continue after step `completed_steps`: later lines, and an incomplete last one, are removed. Without
+    /// `writes` the file is left to another rank.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn open(path: impl Into<PathBuf>, completed_steps: usize, writes: bool) -> Result<MetricsLog> {
         let path = path.into();
         let mut metrics = read(&path)?;
-        metrics.retain(|metric| metric.step <= done);
+        metrics.retain(|metric| metric.step <= completed_steps);
         let mut file = None;
         if writes {
-            write_atomic(&path, metrics.iter().map(line).collect::<String>().as_bytes())?;
+            write_atomic(&path, metrics.iter().map(to_line).collect::<String>().as_bytes())?;
             file = Some(File::options().append(true).open(&path).map_err(|e| Error::io(&path, e))?);
         }
-        Ok(Log { path, metrics, file })
+        Ok(MetricsLog { path, metrics, file })
     }
 
-    /// The steps so far.
+    /// The metrics of all steps so far.
     pub fn metrics(&self) -> &[Metric] {
         &self.metrics
     }
 
-    /// Appends one line.
+    /// Appends one step.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
     pub fn write(&mut self, metric: &Metric) -> Result<()> {
         self.metrics.push(metric.clone());
-        let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(line(metric).as_bytes()));
+        let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(to_line(metric).as_bytes()));
         written.map_err(|e| Error::io(&self.path, e))
     }
 }
 
-/// The whole lines of a `metrics.jsonl`; none when it does not exist.
+/// Reads the complete lines of a `metrics.jsonl`; none when it does not exist.
+///
+/// # Errors
+/// A file that exists and cannot be read.
 pub fn read(path: &Path) -> Result<Vec<Metric>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()),
@@ -93,7 +103,7 @@ pub fn read(path: &Path) -> Result<Vec<Metric>> {
     }
 }
 
-fn line(metric: &Metric) -> String {
+fn to_line(metric: &Metric) -> String {
     serde_json::to_string(metric).expect("plain numbers") + "\n"
 }
 
@@ -119,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_log_forgets_what_the_checkpoint_does_not_know() {
+    fn a_resumed_log_drops_steps_after_the_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let mut log = Log::open(&path, 0, true).unwrap();
+        let mut log = MetricsLog::open(&path, 0, true).unwrap();
         (1..=4).for_each(|step| log.write(&metric(step)).unwrap());
         fs::write(&path, fs::read_to_string(&path).unwrap() + "{\"step\": 5, \"lo").unwrap();
-        let silent = Log::open(&path, 2, false).unwrap();
-        let mut log = Log::open(&path, 2, true).unwrap();
+        let silent = MetricsLog::open(&path, 2, false).unwrap();
+        let mut log = MetricsLog::open(&path, 2, true).unwrap();
         assert_eq!(silent.metrics(), log.metrics());
         assert_eq!(read(&path).unwrap(), [metric(1), metric(2)]);
         log.write(&metric(3)).unwrap();

@@ -1,4 +1,4 @@
-//! AdamW over everything a model trains, with its moments.
+//! AdamW over all trainable tensors of a model, with its moments.
 
 use codelsi_engine::tape::accumulate;
 use codelsi_engine::{Ctx, DType, Device, Error, Grads, Label, Reduce, Result, Tensor};
@@ -6,14 +6,14 @@ use codelsi_kernels::adamw::{Hyper, Param, adamw, sum_of_squares};
 use codelsi_model::llama::Llama;
 use codelsi_model::parallel::Cut;
 
-/// Constants of AdamW (Loshchilov & Hutter, arXiv 1711.05101) and of clipping.
+/// Hyperparameters of AdamW (Loshchilov & Hutter, arXiv 1711.05101) and of gradient clipping.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
     pub beta1: f32,
     pub beta2: f32,
     pub eps: f32,
     pub weight_decay: f32,
-    /// The largest global gradient norm; `None` for no clipping.
+    /// The maximum global gradient norm; `None` does not clip.
     pub max_norm: Option<f64>,
 }
 
@@ -23,9 +23,9 @@ impl Default for AdamW {
     }
 }
 
-/// The state of one run's optimizer.
+/// The optimizer and its state.
 pub struct Optimizer {
-    rule: AdamW,
+    config: AdamW,
     /// Steps taken.
     pub step: u32,
     /// First and second moment of every trainable tensor, in the model's order.
@@ -33,15 +33,15 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Zero moments for everything that `model` trains.
-    pub fn new(device: &Device, model: &Llama, rule: AdamW) -> Self {
+    /// Creates zero moments for every trainable tensor of `model`.
+    pub fn new(device: &Device, model: &Llama, config: AdamW) -> Self {
         let zeros = |t: &Tensor| device.zeros(Label::Moments, *t.shape(), DType::F32);
         let moments = model.trainable().iter().map(|(_, t)| (zeros(t), zeros(t))).collect();
-        Optimizer { rule, step: 0, moments }
+        Optimizer { config, step: 0, moments }
     }
 
-    /// Takes one step with learning rate `lr`; returns the squared global gradient norm before clipping, (1) f32, as
-    /// the device will have it. Where that is not finite nothing is changed.
+    /// Updates the parameters with learning rate `lr`. Returns the squared global gradient norm before clipping, (1) f32,
+    /// on the device. When it is not finite, the kernel leaves parameters and moments unchanged.
     ///
     /// # Errors
     /// When a tensor got no gradient.
@@ -53,18 +53,18 @@ impl Optimizer {
             let missing = || Error::new(format!("{name} got no gradient"));
             gradients.push(grads.take(t).ok_or_else(missing)?);
         }
-        let is_cut = |(name, _): &(String, _)| split.cut(name) != Cut::Whole;
-        let cut: Vec<bool> = trainable.iter().map(is_cut).collect();
-        let squares = squares(cx, &gradients, &cut)?;
+        let is_sharded = |(name, _): &(String, _)| split.cut(name) != Cut::Whole;
+        let sharded: Vec<bool> = trainable.iter().map(is_sharded).collect();
+        let squares = squared_norm(cx, &gradients, &sharded)?;
         self.step += 1;
         let hyper = Hyper {
             lr,
-            beta1: self.rule.beta1,
-            beta2: self.rule.beta2,
-            eps: self.rule.eps,
-            weight_decay: self.rule.weight_decay,
+            beta1: self.config.beta1,
+            beta2: self.config.beta2,
+            eps: self.config.eps,
+            weight_decay: self.config.weight_decay,
             step: self.step,
-            max_norm: self.rule.max_norm.map_or(f32::INFINITY, |max| max as f32),
+            max_norm: self.config.max_norm.map_or(f32::INFINITY, |max| max as f32),
         };
         let tensors = trainable.into_iter().zip(&gradients).zip(&mut self.moments);
         let mut params: Vec<Param> = tensors.map(|(((_, p), g), (m, v))| Param { p, g, m, v }).collect();
@@ -73,14 +73,15 @@ impl Optimizer {
     }
 }
 
-/// The squared norm of all ranks' gradients: parts of what is cut are summed over ranks, what is copied counts once.
-fn squares(cx: &Ctx, gradients: &[Tensor], cut: &[bool]) -> Result<Tensor> {
-    let of = |kind: bool| gradients.iter().zip(cut).filter(move |(_, cut)| **cut == kind).map(|(g, _)| g);
-    let mut squares = sum_of_squares(cx, of(false))?;
-    if cut.contains(&true) {
-        let mut parts = sum_of_squares(cx, of(true))?;
-        cx.comm().all_reduce(&mut parts, Reduce::Sum)?;
-        accumulate(&mut squares, &parts)?;
+/// The squared global norm of the gradients: slices of sharded tensors are summed over ranks, replicated tensors count
+/// once.
+fn squared_norm(cx: &Ctx, gradients: &[Tensor], sharded: &[bool]) -> Result<Tensor> {
+    let select = |of: bool| gradients.iter().zip(sharded).filter(move |(_, s)| **s == of).map(|(g, _)| g);
+    let mut squares = sum_of_squares(cx, select(false))?;
+    if sharded.contains(&true) {
+        let mut slices = sum_of_squares(cx, select(true))?;
+        cx.comm().all_reduce(&mut slices, Reduce::Sum)?;
+        accumulate(&mut squares, &slices)?;
     }
     Ok(squares)
 }

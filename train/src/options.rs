@@ -1,4 +1,4 @@
-//! What a training run is told: every flag of `codelsi train`, and the recipe that a resumed run must share.
+//! The options of a training run: every flag of `codelsi train`, and the recipe that a resumed run must share.
 
 use codelsi_engine::{DType, Error, Result};
 use codelsi_model::adapter::{Method, Settings};
@@ -8,82 +8,90 @@ use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The flags of `codelsi train`. The defaults are the paper's.
+/// The options of a training run, as the flags of `codelsi train`. The defaults are those of the CodeLSI paper
+/// (arXiv 2509.14373).
 #[derive(Clone, Debug)]
 pub struct TrainOptions {
     /// Folder of the base model.
     pub model: PathBuf,
-    /// JSON Lines of `{instruction, output}`.
+    /// Training rows: JSON Lines of `{instruction, output}`.
     pub data: PathBuf,
-    /// Rows of an earlier stage, seen again so that it is not forgotten: `replay_rows` of this file, evenly spread.
-    /// They are trained on and never validated.
+    /// Rows of an earlier stage, mixed in against forgetting: `replay_rows` of this file at even distances. They are
+    /// trained on and never used for validation.
     pub replay: Option<PathBuf>,
+    /// Number of rows taken from `replay`.
     pub replay_rows: usize,
-    /// Where the adapter (or, with `full`, the model), `metrics.jsonl`, `recipe.json` and checkpoints go.
+    /// Output folder of the adapter (with `full`: the model), `metrics.jsonl`, `recipe.json` and the checkpoints.
     pub out: PathBuf,
-    /// An adapter to go on from; its method, rank, alpha and linears are kept.
+    /// An adapter to start from; its method, rank, alpha and target linears are kept.
     pub from: Option<PathBuf>,
-    /// Train every weight instead of an adapter.
+    /// Trains every weight instead of an adapter.
     pub full: bool,
-    /// What the adapter is.
+    /// Adapter method: LoRA, DoRA, …
     pub method: Method,
+    /// Rank of the adapter.
     pub rank: usize,
+    /// Scale of the adapter: alpha / rank, or alpha / √rank with rsLoRA.
     pub alpha: f32,
-    /// The adapted linears.
+    /// Linears that get an adapter.
     pub targets: Vec<Linear>,
-    /// Of the adapters' inputs.
+    /// Dropout probability of the adapters' inputs.
     pub dropout: f32,
-    /// The highest learning rate.
+    /// Peak learning rate.
     pub lr: f64,
-    /// Steps until it is reached.
+    /// Warm-up steps until the peak.
     pub warmup: usize,
+    /// Weight decay of AdamW.
     pub weight_decay: f32,
-    /// The largest global gradient norm; `None` does not clip.
+    /// Maximum global gradient norm; `None` does not clip.
     pub clip: Option<f64>,
+    /// Passes over the training rows.
     pub epochs: usize,
-    /// Ends earlier, and plans the schedule for that end.
+    /// Maximum number of steps; the learning-rate schedule ends there.
     pub max_steps: Option<usize>,
-    /// Tokens of a packed sequence, at most.
+    /// Maximum tokens of a packed sequence.
     pub seq: usize,
-    /// Sequences a step.
+    /// Sequences per step.
     pub batch: usize,
-    /// Sequences that pass through the model together.
+    /// Sequences per forward and backward pass.
     pub micro_batch: usize,
+    /// Prompt template around each instruction.
     pub template: Template,
-    /// Rows set aside for the validation loss.
+    /// Rows held out for the validation loss.
     pub validation: usize,
-    /// Rows of a file of their own that the validation loss is measured on instead; none is set aside then.
+    /// A file of validation rows; no training rows are held out then.
     pub validation_data: Option<PathBuf>,
-    /// Steps between validations; 0 measures before the first and after the last step only.
+    /// Steps between validations; 0 validates before the first and after the last step only.
     pub validate_every: usize,
     /// Steps between checkpoints; 0 saves after the last step only.
     pub save_every: usize,
-    /// Go on from the last checkpoint in `out`, if there is one.
+    /// Resumes from the last checkpoint in `out`, if there is one.
     pub resume: bool,
-    /// What layers keep for backward. Changes no bit of the result.
+    /// Activation checkpointing. Does not change the result.
     pub checkpointing: Checkpointing,
-    /// Storage of activations.
+    /// Data type of activations.
     pub compute: DType,
+    /// Seed of the adapter's initial values, the order of rows, the validation split and dropout.
     pub seed: u64,
 }
 
-/// How many layers keep only their input and run again in backward.
+/// Activation checkpointing: the number of layers that keep only their input and run forward again in backward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checkpointing {
-    /// As few as the memory allows; all of them where no plan was made.
+    /// As few layers as the memory plan allows; all of them without a plan.
     #[default]
     Auto,
-    /// The first ones, at most all.
+    /// The first `n` layers, or all if there are fewer.
     Layers(usize),
 }
 
 impl Checkpointing {
-    /// Every layer runs again.
+    /// Recomputes every layer.
     pub const ALL: Checkpointing = Checkpointing::Layers(usize::MAX);
-    /// Everything is kept.
+    /// Recomputes nothing.
     pub const NONE: Checkpointing = Checkpointing::Layers(0);
 
-    /// Of `layers`, those that run again.
+    /// The number of recomputed layers in a model of `layers` layers.
     pub fn of(self, layers: usize) -> usize {
         match self {
             Checkpointing::Auto => layers,
@@ -146,9 +154,12 @@ impl Default for TrainOptions {
 }
 
 impl TrainOptions {
-    /// Refuses what no run can be made of. `positions` is the longest sequence the model knows.
+    /// Checks the options. `positions` is the maximum sequence length of the model.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
     pub fn check(&self, positions: usize) -> Result<()> {
-        let wrong = [
+        let rules = [
             (self.batch == 0 || self.micro_batch == 0, "batch and micro-batch are at least 1".to_string()),
             (self.epochs == 0 || self.max_steps == Some(0), "at least one epoch and one step".to_string()),
             (self.seq < 2 || self.seq > positions, format!("sequences have 2 to {positions} tokens here")),
@@ -161,26 +172,26 @@ impl TrainOptions {
             ),
             (self.full && self.from.is_some(), "full training does not start from an adapter".to_string()),
         ];
-        match wrong.into_iter().find(|(wrong, _)| *wrong) {
+        match rules.into_iter().find(|(broken, _)| *broken) {
             Some((_, rule)) => Err(Error::new(format!("training options: {rule}"))),
             None => Ok(()),
         }
     }
 
-    /// The adapter that is to be trained, but its values.
+    /// The settings of the adapter to train.
     pub fn adapter(&self) -> Settings {
         let TrainOptions { method, rank, alpha, dropout, .. } = *self;
         Settings { method, rank, alpha, dropout, targets: self.targets.iter().copied().collect() }
     }
 
-    /// Everything that decides the result, for `recipe.json` and to be compared on resume.
+    /// All options that determine the result, for `recipe.json` and for the comparison on resume.
     pub fn recipe(&self) -> Map<String, Value> {
         let recipe = json!({
             "model": self.model, "data": self.data,
             "replay": self.replay, "replay_rows": self.replay_rows, "from": self.from, "full": self.full,
-            "rank": self.rank, "alpha": written(self.alpha), "method": self.method.to_string(), "dropout": written(self.dropout),
+            "rank": self.rank, "alpha": shortest_decimal(self.alpha), "method": self.method.to_string(), "dropout": shortest_decimal(self.dropout),
             "targets": self.targets.iter().map(|linear| linear.name()).collect::<Vec<_>>(),
-            "lr": self.lr, "warmup": self.warmup, "weight_decay": written(self.weight_decay), "clip": self.clip,
+            "lr": self.lr, "warmup": self.warmup, "weight_decay": shortest_decimal(self.weight_decay), "clip": self.clip,
             "epochs": self.epochs, "max_steps": self.max_steps,
             "seq": self.seq, "batch": self.batch, "micro_batch": self.micro_batch,
             "template": self.template.name(), "validation": self.validation, "validation_data": self.validation_data,
@@ -191,7 +202,7 @@ impl TrainOptions {
     }
 }
 
-/// An f32 as it was written: 0.05, not 0.05000000074505806.
-fn written(x: f32) -> f64 {
+/// Converts an f32 through its shortest decimal form: 0.05, not 0.05000000074505806.
+fn shortest_decimal(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(x as f64)
 }

@@ -1,57 +1,60 @@
-//! Rows to token documents with a loss mask, and documents to packed sequences.
+//! Tokenization of rows to documents with a loss mask, and packing of documents into sequences.
 
-use crate::data::{Example, ORDER, permutation};
+use crate::data::{Example, ORDER_SITE, permutation};
 use codelsi_engine::Result;
 use codelsi_engine::rng::Key;
 use codelsi_model::template::Template;
 use codelsi_model::tokenizer::Tokenizer;
 use rayon::prelude::*;
 
-/// The label of a position that has no loss.
-pub const IGNORED: i32 = -100;
+/// The target of a position that is excluded from the loss, as in PyTorch.
+pub const IGNORE_INDEX: i32 = -100;
 
-/// One row as tokens: `<s> prompt output </s>`.
+/// A tokenized row: `<s> prompt output </s>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     pub tokens: Vec<u32>,
-    /// For each token the one to predict after it, or [`IGNORED`]: only the output and `</s>` are predicted.
+    /// The next token of each position, or [`IGNORE_INDEX`] within the prompt: the loss is on the output and `</s>` only.
     pub targets: Vec<i32>,
 }
 
 impl Document {
-    /// Positions that carry loss.
+    /// The number of positions with a loss.
     pub fn labelled(&self) -> usize {
-        labelled(&self.targets)
+        count_labelled(&self.targets)
     }
 }
 
-fn labelled(targets: &[i32]) -> usize {
-    targets.iter().filter(|&&target| target != IGNORED).count()
+fn count_labelled(targets: &[i32]) -> usize {
+    targets.iter().filter(|&&target| target != IGNORE_INDEX).count()
 }
 
-/// Turns rows into documents.
+/// Encodes rows as documents.
 pub struct Encoder<'a> {
     pub tokenizer: &'a Tokenizer,
     pub template: Template,
-    /// The longest document, in tokens.
+    /// The maximum length of a document, in tokens.
     pub seq: usize,
 }
 
-/// The documents of a data set and what did not fit.
+/// The documents of a data set, and the number of rows that did not fit.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Documents {
+pub struct EncodedDataset {
     pub documents: Vec<Document>,
-    /// Documents cut at `seq` tokens; they end without `</s>`.
+    /// Documents cut to `seq` tokens; they end without `</s>`.
     pub truncated: usize,
-    /// Rows whose prompt alone fills `seq` tokens, so that nothing is left to learn.
+    /// Rows whose prompt alone fills `seq` tokens, which leaves no output to learn.
     pub dropped: usize,
 }
 
 impl Encoder<'_> {
-    /// Encodes every row, in order, in parallel.
-    pub fn documents(&self, rows: &[Example]) -> Result<Documents> {
+    /// Encodes all rows in parallel; the documents keep their order.
+    ///
+    /// # Errors
+    /// Text that the tokenizer cannot encode.
+    pub fn documents(&self, rows: &[Example]) -> Result<EncodedDataset> {
         let encoded: Vec<Document> = rows.par_iter().map(|row| self.document(row)).collect::<Result<_>>()?;
-        let mut all = Documents::default();
+        let mut all = EncodedDataset::default();
         for mut document in encoded {
             if document.tokens.len() > self.seq {
                 document.tokens.truncate(self.seq);
@@ -67,33 +70,36 @@ impl Encoder<'_> {
         Ok(all)
     }
 
-    /// Encodes one row at full length. The prompt's tokens are those that generation starts from, and the output
-    /// goes on from them without the space that the tokenizer puts before a text of its own.
+    /// Encodes one row without truncation. The prompt is tokenized exactly as generation tokenizes it, and the output
+    /// continues it without the space that the tokenizer puts before a new text.
+    ///
+    /// # Errors
+    /// Text that the tokenizer cannot encode.
     pub fn document(&self, row: &Example) -> Result<Document> {
         let mut tokens = self.tokenizer.encode(&self.template.wrap(&row.instruction), true)?;
         let prompt = tokens.len();
         tokens.extend(self.tokenizer.encode_continuation(&row.output)?);
         tokens.extend(self.tokenizer.eos());
         let mut targets: Vec<i32> = tokens.iter().skip(1).map(|&t| t as i32).collect();
-        targets.push(IGNORED);
-        targets[..prompt.saturating_sub(1)].fill(IGNORED);
+        targets.push(IGNORE_INDEX);
+        targets[..prompt.saturating_sub(1)].fill(IGNORE_INDEX);
         Ok(Document { tokens, targets })
     }
 }
 
-/// Documents side by side, none of which sees another.
+/// Concatenated documents. Attention does not cross their boundaries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
-    /// (T)
+    /// (T) Token ids.
     pub tokens: Vec<u32>,
-    /// (T) See [`Document::targets`].
+    /// (T) Next tokens, see [`Document::targets`].
     pub targets: Vec<i32>,
-    /// (documents) The tokens of each; positions restart with it.
+    /// (documents) The length of each document; positions restart at 0 in each.
     pub lengths: Vec<usize>,
 }
 
 impl Sequence {
-    /// Lays documents side by side.
+    /// Concatenates documents.
     pub fn of<'d>(documents: impl IntoIterator<Item = &'d Document>) -> Sequence {
         let mut all = Sequence { tokens: Vec::new(), targets: Vec::new(), lengths: Vec::new() };
         for document in documents {
@@ -104,28 +110,28 @@ impl Sequence {
         all
     }
 
-    /// Positions that carry loss.
+    /// The number of positions with a loss.
     pub fn labelled(&self) -> usize {
-        labelled(&self.targets)
+        count_labelled(&self.targets)
     }
 }
 
-/// One epoch's sequences, as lists of document indices; made from (seed, epoch), so a cursor restores it.
+/// Packs the documents of one epoch into sequences of at most `seq` tokens, each a list of document indices.
 ///
-/// Shuffles the documents and packs them first-fit: each goes into the first sequence, in order of opening, that
-/// has room for it. No document is split; a sequence has at most `seq` tokens.
+/// Shuffles the documents and packs them first-fit: a document goes into the first sequence that has room for it. No
+/// document is split. The result depends on (seed, epoch) alone, so that a resumed run needs no more than a cursor.
 pub fn pack(documents: &[Document], seq: usize, seed: u64, epoch: u32) -> Vec<Vec<usize>> {
     let mut sequences: Vec<Vec<usize>> = Vec::new();
-    let mut room: Vec<usize> = Vec::new();
-    for index in permutation(documents.len(), Key { seed, step: epoch, site: ORDER }) {
+    let mut free: Vec<usize> = Vec::new();
+    for index in permutation(documents.len(), Key { seed, step: epoch, site: ORDER_SITE }) {
         let length = documents[index].tokens.len();
-        match room.iter().position(|&free| free >= length) {
-            Some(at) => {
-                room[at] -= length;
-                sequences[at].push(index);
+        match free.iter().position(|&free| free >= length) {
+            Some(sequence) => {
+                free[sequence] -= length;
+                sequences[sequence].push(index);
             }
             None => {
-                room.push(seq.saturating_sub(length));
+                free.push(seq.saturating_sub(length));
                 sequences.push(vec![index]);
             }
         }
@@ -137,7 +143,7 @@ pub fn pack(documents: &[Document], seq: usize, seed: u64, epoch: u32) -> Vec<Ve
 mod tests {
     use super::*;
 
-    /// Spells by character and, as Llama's, starts a text with a space of its own.
+    /// A tokenizer of single characters that, as Llama's, puts a space before a text.
     fn tokenizer() -> Tokenizer {
         let pieces = ["<unk>", "<s>", "</s>", "▁"].into_iter().map(String::from);
         let letters = ('a'..='z').chain(['\n']).map(String::from);
@@ -211,13 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn documents_lie_side_by_side() {
+    fn documents_are_concatenated() {
         let sequence = Sequence::of(&documents(&[2, 3]));
         assert_eq!(sequence.tokens, [2, 2, 3, 3, 3]);
         assert_eq!((sequence.lengths.as_slice(), sequence.labelled()), (&[2, 3][..], 5));
     }
 
-    /// The golden tokenizer, or `None` (said aloud) where the shared data is absent.
+    /// The golden tokenizer, or `None` with a line that says so where the shared data is absent.
     fn llama() -> Option<Tokenizer> {
         let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
         let shared = std::env::var("CODELSI_SHARED").unwrap_or_else(|_| default.into());

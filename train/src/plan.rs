@@ -1,7 +1,7 @@
-//! The memory plan: what a step holds at its peak, found by running it where nothing is computed.
+//! The memory plan: peak memory of a step, found by running the step on a device that allocates but does not compute.
 //!
-//! The same code allocates the same tensors in the same order, so its books are those of the run. A plan takes
-//! milliseconds: what a step should keep, and how large a micro-batch may be, is found by planning again and again.
+//! The same code allocates the same tensors in the same order, so the plan equals the accounts of the run. A plan takes
+//! milliseconds, so the number of recomputed layers and the largest micro-batch are found by bisection over plans.
 
 use crate::learner::Learner;
 use crate::options::{Checkpointing, TrainOptions};
@@ -11,106 +11,110 @@ use codelsi_engine::{Device, Error, Planned, Rank, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::generate::{Limits, Request, generate};
-use codelsi_model::llama::{Llama, Train};
+use codelsi_model::llama::Llama;
 use codelsi_model::parallel::{Layout, Split};
+use codelsi_model::trainable::Train;
 use std::fmt;
 use std::sync::Arc;
 
-/// A training run that is planned for a device.
+/// The inputs of a memory plan: a training run and its device.
 pub struct Planner<'a> {
     pub device: &'a Device,
     pub options: &'a TrainOptions,
     pub base: &'a Checkpoint,
-    /// What is trained; without one it is every weight.
+    /// The adapter to train; `None` trains every weight.
     pub adapter: Option<&'a Adapter>,
     pub rank: usize,
     pub world: usize,
     pub layout: Layout,
-    /// Bytes that may be in use at once, where that is known.
+    /// Bytes that may be in use at once, if known.
     pub budget: Option<usize>,
 }
 
-/// What a training step takes.
+/// The memory of a training step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepPlan {
     /// Bytes by label at the peak.
     pub usage: Usage,
-    /// Layers that run again in backward, of all.
+    /// Number of layers that run forward again in backward.
     pub recompute: usize,
+    /// Number of all layers.
     pub layers: usize,
-    /// Ranks of the run, and how they share the model.
+    /// Number of ranks.
     pub world: usize,
     pub layout: Layout,
-    /// Bytes that may be in use.
+    /// Bytes that may be in use at once, if known.
     pub budget: Option<usize>,
-    /// The largest micro-batches that fit the budget with nothing and with every layer recomputed; 0 when none does.
+    /// The largest micro-batches that fit the budget, in sequences: without recomputation, and with every layer
+    /// recomputed. 0 if none fits.
     pub largest: Option<[usize; 2]>,
 }
 
 impl Planner<'_> {
-    /// The plan of a step of these micro-batches, with the layers recomputed that the options say: when they leave it
-    /// open, the fewest that fit, or all.
+    /// Plans a step of these micro-batches. With [`Checkpointing::Auto`] it recomputes the fewest layers that fit the
+    /// budget, or all of them if none fits.
     ///
     /// # Errors
-    /// The run's own.
+    /// Those of the step itself.
     pub fn step(&self, micro_batches: &[Sequence]) -> Result<StepPlan> {
         let layers = self.base.config().layers;
         let recompute = match (self.options.checkpointing, self.budget) {
             (Checkpointing::Layers(n), _) => n.min(layers),
             (Checkpointing::Auto, None) => layers,
             (Checkpointing::Auto, Some(_)) => {
-                first(0..layers, |n| self.fits(n, micro_batches))?.unwrap_or(layers)
+                first_true(0..layers, |n| self.fits(n, micro_batches))?.unwrap_or(layers)
             }
         };
         let usage = self.usage(recompute, micro_batches)?;
-        let largest = || Ok::<_, Error>([self.largest(0)?, self.largest(layers)?]);
-        let largest = self.budget.map(|_| largest()).transpose()?;
+        let search = || Ok::<_, Error>([self.largest_micro_batch(0)?, self.largest_micro_batch(layers)?]);
+        let largest = self.budget.map(|_| search()).transpose()?;
         let Planner { world, layout, budget, .. } = *self;
         Ok(StepPlan { usage, recompute, layers, world, layout, budget, largest })
     }
 
-    /// The plan of a step of full sequences, every token of which is learned.
+    /// Plans a step of full sequences with a loss on every token.
     ///
     /// # Errors
-    /// The run's own.
+    /// Those of the step itself.
     pub fn full_step(&self) -> Result<StepPlan> {
-        self.step(&self.full(self.options.micro_batch))
+        self.step(&self.full_micro_batches(self.options.micro_batch))
     }
 
-    /// [`Planner::full_step`] of the rank that holds most, all recomputing as many layers as the neediest must.
+    /// Plans [`Planner::full_step`] for every rank and returns the largest plan. All ranks recompute as many layers as the
+    /// rank that has to recompute most.
     ///
     /// # Errors
-    /// The run's own.
+    /// Those of the step itself.
     pub fn largest_rank(&self) -> Result<StepPlan> {
-        // Every rank beyond the micro-batches is like the first of them: without work.
+        // All ranks without micro-batches have the same plan, so one of them is enough.
         let micro_batches = self.options.batch.div_ceil(self.options.micro_batch);
         let plans = |options: &TrainOptions| -> Result<Vec<StepPlan>> {
             let ranks = 0..self.world.min(micro_batches + 1);
             ranks.map(|rank| Planner { options, rank, ..*self }.full_step()).collect()
         };
         let mut all = plans(self.options)?;
-        let most = all.iter().map(|plan| plan.recompute).max().unwrap_or(0);
-        if all.iter().any(|plan| plan.recompute != most) {
-            let checkpointing = Checkpointing::Layers(most);
+        let recompute = all.iter().map(|plan| plan.recompute).max().unwrap_or(0);
+        if all.iter().any(|plan| plan.recompute != recompute) {
+            let checkpointing = Checkpointing::Layers(recompute);
             all = plans(&TrainOptions { checkpointing, ..self.options.clone() })?;
         }
         let largest = all.into_iter().max_by_key(|plan| plan.usage.peak);
         largest.ok_or_else(|| Error::new("a run has one rank at least"))
     }
 
-    /// A step's micro-batches of `micro_batch` full sequences each.
-    fn full(&self, micro_batch: usize) -> Vec<Sequence> {
+    /// The micro-batches of a step, of `micro_batch` full sequences each.
+    fn full_micro_batches(&self, micro_batch: usize) -> Vec<Sequence> {
         let n = self.options.seq;
         let document = Document { tokens: vec![0; n], targets: vec![0; n] };
         let sequence = Sequence::of(vec![&document; micro_batch]);
         vec![sequence; self.options.batch.div_ceil(micro_batch)]
     }
 
-    /// The most sequences of a micro-batch, at most those of a step, with the first `recompute` layers recomputed.
-    fn largest(&self, recompute: usize) -> Result<usize> {
-        let most = self.options.batch;
-        let too_large = first(1..most + 1, |n| Ok(!self.fits(recompute, &self.full(n))?))?;
-        Ok(too_large.map_or(most, |n| n - 1))
+    /// The largest micro-batch that fits the budget with `recompute` layers recomputed, at most the batch of a step.
+    fn largest_micro_batch(&self, recompute: usize) -> Result<usize> {
+        let max = self.options.batch;
+        let too_large = first_true(1..max + 1, |n| Ok(!self.fits(recompute, &self.full_micro_batches(n))?))?;
+        Ok(too_large.map_or(max, |n| n - 1))
     }
 
     fn fits(&self, recompute: usize, micro_batches: &[Sequence]) -> Result<bool> {
@@ -119,7 +123,7 @@ impl Planner<'_> {
             .is_none_or(|budget| self.usage(recompute, micro_batches).is_ok_and(|u| u.peak <= budget)))
     }
 
-    /// A step on the planning device; its books.
+    /// Runs a step on the planning device and returns its memory accounts.
     fn usage(&self, recompute: usize, micro_batches: &[Sequence]) -> Result<Usage> {
         let options =
             TrainOptions { checkpointing: Checkpointing::Layers(recompute), ..self.options.clone() };
@@ -133,8 +137,8 @@ impl Planner<'_> {
     }
 }
 
-/// The first of `range` for which `holds`, which goes on to hold once it does.
-fn first(
+/// Bisects `range` for the first value for which the monotonic predicate `holds` is true.
+fn first_true(
     range: std::ops::Range<usize>,
     mut holds: impl FnMut(usize) -> Result<bool>,
 ) -> Result<Option<usize>> {
@@ -146,10 +150,10 @@ fn first(
     Ok((low < range.end).then_some(low))
 }
 
-/// Bytes by label at the peak of a generation on one rank: of as many of the largest requests as run together.
+/// Plans the generation of the largest requests that run in one batch; returns the bytes by label at the peak of a rank.
 ///
 /// # Errors
-/// The run's own.
+/// Those of the generation itself.
 pub fn generation(
     split: &Split,
     base: &Checkpoint,
@@ -167,23 +171,23 @@ pub fn generation(
     }
     let mut largest: Vec<&Request> = requests.iter().collect();
     largest.sort_by_key(|r| std::cmp::Reverse(r.prompt.len() + r.n * r.max_tokens));
-    let mut wave = Vec::new();
+    let mut batch = Vec::new();
     let mut samples = 0;
     for request in largest {
-        // One more than fills the batch: its prompt is computed beside it.
+        // One request more than fills the batch: its prompt is prefilled while the others decode.
         let full = samples >= limits.batch;
         samples += request.n;
-        wave.push(Request { stop: Vec::new(), stop_at_eos: false, ..request.clone() });
+        batch.push(Request { stop: Vec::new(), stop_at_eos: false, ..request.clone() });
         if full {
             break;
         }
     }
-    generate(&planning, &model, None, &wave, limits, &mut |_| {})?;
+    generate(&planning, &model, None, &batch, limits, &mut |_| {})?;
     Ok(planning.ledger().usage())
 }
 
-/// Bytes that a run may use on `device`, one of `sharing` ranks there: what is free, less the weights that the host
-/// should keep cached, or less what a card's driver keeps.
+/// Bytes that one of `sharing` ranks may use on `device`. On the CPU: available memory less the page cache of the
+/// weights. On a GPU: free memory less what the driver keeps.
 pub fn budget(device: &Device, base: &Checkpoint, sharing: usize) -> Option<usize> {
     match device {
         Device::Cpu(_) => Some(available_bytes()?.saturating_sub(base.byte_len()) / sharing),
@@ -192,18 +196,18 @@ pub fn budget(device: &Device, base: &Checkpoint, sharing: usize) -> Option<usiz
     }
 }
 
-/// Of a card's memory, what tensors can have: a driver keeps some, and rounds up.
+/// The part of a GPU's memory that is left for tensors: the driver keeps some and rounds allocations up.
 pub fn usable(memory: usize) -> usize {
     memory - memory / 32
 }
 
 impl StepPlan {
-    /// Whether the step fits.
+    /// Returns whether the step fits the budget.
     pub fn fits(&self) -> bool {
         self.budget.is_none_or(|budget| self.usage.peak <= budget)
     }
 
-    /// Says of a device that had no memory left which flag would help.
+    /// Adds to an out-of-memory error which flags would help; returns other errors unchanged.
     pub fn explain(&self, error: Error, options: &TrainOptions) -> Error {
         match error.is_out_of_memory() {
             true => error.advise(&self.advice(options)),
@@ -211,10 +215,10 @@ impl StepPlan {
         }
     }
 
-    /// Refuses to begin what a card has no room for.
+    /// Checks that the step fits a GPU before anything is loaded.
     ///
     /// # Errors
-    /// The plan in one line, and what would help.
+    /// The plan in one line, and which flags would help.
     pub fn check(&self, device: &Device, options: &TrainOptions) -> Result<()> {
         if self.fits() || !matches!(device, Device::Cuda(_)) {
             return Ok(());
@@ -224,7 +228,7 @@ impl StepPlan {
         Err(Error::new(format!("a step takes more memory than is free: {table}; {}", self.advice(options))))
     }
 
-    /// What would make a step smaller.
+    /// Flags that would lower the memory of a step.
     pub fn advice(&self, options: &TrainOptions) -> String {
         let mut flags = Vec::new();
         if self.recompute < self.layers {
@@ -234,7 +238,7 @@ impl StepPlan {
             flags.push(format!("lower --micro-batch {}", options.micro_batch));
         }
         flags.push(format!("lower --seq {}", options.seq));
-        // What is trained whole, every rank needs whole.
+        // In full training every rank holds every weight.
         if !options.full && self.layout == Layout::Replicate {
             let ranks = if self.world > 1 { "" } else { "--ranks 2 " };
             flags.push(format!("spread the weights over cards with {ranks}--layout shard"));
@@ -267,9 +271,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bisection_finds_where_it_begins_to_hold() {
+    fn bisection_finds_the_first_value_that_holds() {
         for threshold in 0..9 {
-            let found = first(2..7, |n| Ok(n >= threshold)).unwrap();
+            let found = first_true(2..7, |n| Ok(n >= threshold)).unwrap();
             assert_eq!(found, (threshold < 7).then_some(threshold.max(2)));
         }
     }

@@ -1,20 +1,20 @@
-//! The learning rate: linear warm-up, then half a cosine down to zero.
+//! The learning-rate schedule: linear warm-up, then half a cosine down to zero.
 
 use std::f64::consts::PI;
 
-/// Learning rate by step, t = 1, 2, …, P:
+/// The learning rate of step t = 1, 2, …, P with W warm-up steps:
 ///
 ///   lr(t) = lr · t/W                           for t <= W
 ///   lr(t) = lr · ½(1 + cos(π (t-W)/(P-W)))     otherwise
 ///
-/// so the first step already moves and the last ends at zero.
+/// so the first step already has a rate above zero and the last one has zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cosine {
-    /// The highest rate, reached at t = W.
+    /// The peak rate, reached at t = W.
     pub lr: f64,
-    /// W, in optimizer steps; may be 0.
+    /// W, the number of warm-up steps; may be 0.
     pub warmup: usize,
-    /// P, in optimizer steps.
+    /// P, the number of optimizer steps of the run.
     pub planned: usize,
 }
 

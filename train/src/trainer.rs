@@ -1,16 +1,16 @@
-//! The training run: load, plan, step, save, report.
+//! The training loop: load, plan, step, save, report.
 
-use crate::checkpoint::{self, State};
-use crate::feed::Feed;
-use crate::learner::{Found, Learner};
-use crate::metrics::{Log, Metric};
+use crate::checkpoint::{self, TrainerState};
+use crate::data_loader::DataLoader;
+use crate::export::{Weights, copy_tokenizer, write_adapter, write_trained_model};
+use crate::learner::{Learner, StepStats};
+use crate::metrics::{Metric, MetricsLog};
 use crate::options::{Checkpointing, TrainOptions};
-use crate::overview::{Overview, sample};
 use crate::pack::Sequence;
 use crate::plan::{Planner, StepPlan, budget};
-use crate::ranks::agree;
+use crate::rank_check::check_same_on_all_ranks;
+use crate::run_summary::{RunSummary, render_sample};
 use crate::schedule::Cosine;
-use crate::weights::{Weights, copy_tokenizer, write_adapter, write_weights};
 use crate::work::step_flops;
 use codelsi_engine::memory::anonymous_bytes;
 use codelsi_engine::{At, Comm, DType, Device, Error, Label, Reduce, Result};
@@ -26,66 +26,76 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-/// What a run tells while it goes on.
+/// The progress of a run, passed to its caller.
 pub enum Event<'a> {
-    /// Once, before the first step.
-    Start(&'a Overview),
+    /// The summary, once, before the first step.
+    Start(&'a RunSummary),
     /// The validation loss before the first step.
     Before(f64),
-    /// After each step, with the number of steps planned.
+    /// A step was done; with the number of steps of the run.
     Step(&'a Metric, usize),
     /// A checkpoint was written.
     Saved(&'a Path),
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
+    /// Optimizer steps.
     pub steps: usize,
-    /// Prompts included.
+    /// Tokens processed, prompts included.
     pub tokens: usize,
+    /// Training loss of the first step.
     pub first_loss: f64,
+    /// Training loss of the last step.
     pub last_loss: f64,
-    /// Absent without validation rows.
+    /// Validation loss before the first step; absent without validation rows.
     pub validation_before: Option<f64>,
+    /// Validation loss after the last step; absent without validation rows.
     pub validation_loss: Option<f64>,
-    /// Parameters that are trained, and all there are.
+    /// Number of trained parameters.
     pub trainable: usize,
+    /// Number of all parameters.
     pub total: usize,
     pub tokens_per_s: f64,
-    /// The highest total of this process's device, and what the plan said.
+    /// Peak memory of this process's device, in bytes.
     pub peak_bytes: usize,
+    /// Peak memory according to the plan, in bytes.
     pub planned_bytes: usize,
-    /// On the CPU: the most memory of the process that no file backs.
+    /// On the CPU: peak memory of the process that is not backed by a file, in bytes.
     pub anonymous_bytes: Option<usize>,
 }
 
-/// Trains as `options` say and leaves the adapter (or model), `recipe.json`, `metrics.jsonl` and the last checkpoint
-/// in `options.out`. The same options and data give the same bits, also over a kill and a resume and for any number of
-/// ranks. Every rank calls this; rank 0 alone writes, and it returns when all are done.
+/// Runs training to the end and writes the adapter (or model), `recipe.json`, `metrics.jsonl` and the last checkpoint to
+/// `options.out`. The same options and data give the same bits, also when a run is killed and resumed, and for any number
+/// of data-parallel ranks. A collective: every rank calls it; rank 0 writes the files. It returns when all ranks are done.
 ///
 /// # Errors
-/// Bad options, model or data; a run already in `out` without `resume`, or one of another recipe; ranks that are gone or
-/// that were not given the same.
-pub fn train(options: &TrainOptions, split: impl Into<Split>, tell: &mut dyn FnMut(Event)) -> Result<Report> {
+/// Bad options, model or data; `out` holds a run and `resume` is off, or its recipe differs; a rank is gone, or was given
+/// other options or files.
+pub fn train(
+    options: &TrainOptions,
+    split: impl Into<Split>,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Report> {
     let split = split.into();
     let (device, comm) = (split.device(), split.comm());
     let base = Checkpoint::open(&options.model)?;
     options.check(base.config().max_positions)?;
     let tokenizer = Tokenizer::load(&options.model)?;
     tokenizer.check_fits(base.config().vocab).at(options.model.display().to_string())?;
-    let mut feed = Feed::open(options, &tokenizer)?;
-    let recipe = recipe(options, &feed);
-    let resumed = resumed(options)?;
+    let mut data = DataLoader::open(options, &tokenizer)?;
+    let recipe = recipe_of(options, &data);
+    let resumed = resume_from(options)?;
     let state = match &resumed {
         Some(folder) => checkpoint::load_state(folder)?,
-        None => State::new(recipe.clone()),
+        None => TrainerState::new(recipe.clone()),
     };
-    state.check(&recipe)?;
-    let common = serde_json::to_vec(&(&recipe, &state)).map_err(|e| Error::new(e.to_string()));
-    agree(device, &**comm, "recipe or checkpoint", [common])?;
+    state.check_recipe(&recipe)?;
+    let shared = serde_json::to_vec(&(&recipe, &state)).map_err(|e| Error::new(e.to_string()));
+    check_same_on_all_ranks(device, &**comm, "recipe or checkpoint", [shared])?;
 
-    let adapter = adapter(options, &base, resumed.as_deref())?;
+    let adapter = initial_adapter(options, &base, resumed.as_deref())?;
     let start = match &resumed {
         Some(folder) if options.full => &Checkpoint::open(folder)?,
         _ => &base,
@@ -100,67 +110,83 @@ pub fn train(options: &TrainOptions, split: impl Into<Split>, tell: &mut dyn FnM
         layout: split.layout(),
         budget: budget(device, start, comm.world()),
     };
-    let memory = plan(&planner, &**comm, feed.largest())?;
+    let memory = plan_for_all_ranks(&planner, &**comm, data.largest_micro_batch())?;
     memory.check(device, options)?;
     let options = &TrainOptions { checkpointing: Checkpointing::Layers(memory.recompute), ..options.clone() };
     let explain = |e| memory.explain(e, options);
     let started = Instant::now();
     let mut learner = Learner::new(split.clone(), options, start, adapter.as_ref()).map_err(explain)?;
-    let loaded = device.ledger().usage().of(Label::Weights);
-    let load = loaded as f64 / started.elapsed().as_secs_f64() / 1e9;
+    let loaded_bytes = device.ledger().usage().of(Label::Weights);
+    let load_rate = loaded_bytes as f64 / started.elapsed().as_secs_f64() / 1e9;
     if let Some(folder) = &resumed {
         learner.restore(folder, state.step)?;
     }
-    let trained = adapter.as_ref().map_or(base.config().parameters(), Adapter::parameters);
-    let overview = Overview {
-        sample: sample(&tokenizer, &feed.training.documents[0]),
-        trainable: trained,
+    let trainable = adapter.as_ref().map_or(base.config().parameters(), Adapter::parameters);
+    let summary = RunSummary {
+        sample: render_sample(&tokenizer, &data.training.documents[0]),
+        trainable,
         total: base.config().parameters() + adapter.as_ref().map_or(0, Adapter::parameters),
         memory: memory.clone(),
-        load_gb_per_s: matches!(device, Device::Cuda(_)).then_some(load),
-        steps: feed.planned(),
-        done: state.step,
-        rows: [&feed.training, &feed.validation].map(|rows| rows.documents.len()),
-        truncated: feed.training.truncated + feed.validation.truncated,
-        dropped: feed.training.dropped + feed.validation.dropped,
+        load_gb_per_s: matches!(device, Device::Cuda(_)).then_some(load_rate),
+        steps: data.total_steps(),
+        completed_steps: state.step,
+        training_rows: data.training.documents.len(),
+        validation_rows: data.validation.documents.len(),
+        truncated: data.training.truncated + data.validation.truncated,
+        dropped: data.training.dropped + data.validation.dropped,
     };
-    tell(Event::Start(&overview));
+    on_event(Event::Start(&summary));
     let writes = comm.rank() == 0;
     if writes {
         write_json(options.out.join("recipe.json"), &Value::Object(recipe))?;
     }
-    let log = Log::open(options.out.join("metrics.jsonl"), state.step, writes)?;
-    let held = feed.validation();
+    let log = MetricsLog::open(options.out.join("metrics.jsonl"), state.step, writes)?;
+    let validation = data.validation_sequences();
     let comm = &**comm;
-    let roof = if writes { roof(device, options.compute)? } else { None };
+    let peak_flops = if writes { peak_flops(device, options.compute)? } else { None };
     device.ledger().reset_peak();
-    let anonymous = None;
-    let mut run =
-        Run { options, device, comm, feed, held, learner, adapter, base: &base, state, log, roof, anonymous };
-    let validation_loss = run.steps(overview.steps, tell).map_err(explain)?;
-    run.export()?;
+    let mut trainer = Trainer {
+        options,
+        device,
+        comm,
+        data,
+        validation,
+        learner,
+        adapter,
+        base: &base,
+        state,
+        log,
+        peak_flops,
+        anonymous_bytes: None,
+    };
+    let validation_loss = trainer.steps(summary.steps, on_event).map_err(explain)?;
+    trainer.export()?;
     comm.barrier()?;
-    run.report(&overview, validation_loss)
+    trainer.report(&summary, validation_loss)
 }
 
-/// The options, and what the data is.
-fn recipe(options: &TrainOptions, feed: &Feed) -> Map<String, Value> {
+/// The recipe of the options with a digest of the data.
+fn recipe_of(options: &TrainOptions, data: &DataLoader) -> Map<String, Value> {
     let mut recipe = options.recipe();
-    recipe.insert("data_sha256".into(), feed.digest().into());
+    recipe.insert("data_sha256".into(), data.digest().into());
     recipe
 }
 
-/// The checkpoint to go on from.
-fn resumed(options: &TrainOptions) -> Result<Option<PathBuf>> {
+/// The checkpoint to resume from, if there is one.
+fn resume_from(options: &TrainOptions) -> Result<Option<PathBuf>> {
     let latest = checkpoint::latest(&options.out)?;
-    match latest.filter(|_| !options.resume) {
-        Some(_) => Err(Error::io(&options.out, "holds a run already; resume it or train to another folder")),
-        None => checkpoint::latest(&options.out),
+    if latest.is_some() && !options.resume {
+        return Err(Error::io(&options.out, "holds a run already; resume it or train to another folder"));
     }
+    Ok(latest)
 }
 
-/// The adapter to train: that of the checkpoint, of `from`, or a fresh one. None in full training.
-fn adapter(options: &TrainOptions, base: &Checkpoint, resumed: Option<&Path>) -> Result<Option<Adapter>> {
+/// The adapter to train: that of the checkpoint, that of `from`, or a new one. None in full training.
+fn initial_adapter(
+    options: &TrainOptions,
+    base: &Checkpoint,
+    resumed: Option<&Path>,
+) -> Result<Option<Adapter>> {
     let method = options.method;
     Ok(match resumed.or(options.from.as_deref()) {
         _ if options.full => None,
@@ -177,61 +203,60 @@ fn adapter(options: &TrainOptions, base: &Checkpoint, resumed: Option<&Path>) ->
     })
 }
 
-/// Plans a step of the largest micro-batches before anything is loaded, and settles what is recomputed: the same on
-/// every rank.
-fn plan(planner: &Planner, comm: &dyn Comm, largest: Sequence) -> Result<StepPlan> {
+/// Plans a step of the largest micro-batches before anything is loaded. All ranks recompute as many layers as the rank
+/// that has to recompute most.
+fn plan_for_all_ranks(planner: &Planner, comm: &dyn Comm, largest: Sequence) -> Result<StepPlan> {
     let options = planner.options;
     let micro_batches = vec![largest; options.batch.div_ceil(options.micro_batch)];
     let plan = planner.step(&micro_batches)?;
-    let mut most = planner.device.tensor(Label::Scratch, [1], &[plan.recompute as f32])?;
-    comm.all_reduce(&mut most, Reduce::Max)?;
-    match most.to_vec::<f32>()?[0] as usize {
-        most if most == plan.recompute => Ok(plan),
-        most => {
-            let options = TrainOptions { checkpointing: Checkpointing::Layers(most), ..options.clone() };
-            Planner { options: &options, ..*planner }.step(&micro_batches)
-        }
+    let mut recompute = planner.device.tensor(Label::Scratch, [1], &[plan.recompute as f32])?;
+    comm.all_reduce(&mut recompute, Reduce::Max)?;
+    let recompute = recompute.to_vec::<f32>()?[0] as usize;
+    if recompute == plan.recompute {
+        return Ok(plan);
     }
+    let options = TrainOptions { checkpointing: Checkpointing::Layers(recompute), ..options.clone() };
+    Planner { options: &options, ..*planner }.step(&micro_batches)
 }
 
-/// A run under way.
-struct Run<'a> {
+/// A run in progress.
+struct Trainer<'a> {
     options: &'a TrainOptions,
     device: &'a Device,
     comm: &'a dyn Comm,
-    feed: Feed<'a>,
-    /// Validation rows, packed.
-    held: Vec<Sequence>,
+    data: DataLoader<'a>,
+    /// The packed validation rows.
+    validation: Vec<Sequence>,
     learner: Learner<'a>,
     adapter: Option<Adapter>,
     base: &'a Checkpoint,
-    state: State,
-    log: Log,
-    /// Flops a second that the device can do.
-    roof: Option<f64>,
-    /// The most anonymous memory seen after a step, on the CPU.
-    anonymous: Option<usize>,
+    state: TrainerState,
+    log: MetricsLog,
+    /// Measured peak of the device, in flops a second.
+    peak_flops: Option<f64>,
+    /// On the CPU: the highest anonymous memory after a step.
+    anonymous_bytes: Option<usize>,
 }
 
-impl Run<'_> {
-    /// Every step that is left; returns the last validation loss.
-    fn steps(&mut self, planned: usize, tell: &mut dyn FnMut(Event)) -> Result<Option<f64>> {
+impl Trainer<'_> {
+    /// Runs the remaining steps and returns the last validation loss.
+    fn steps(&mut self, total_steps: usize, on_event: &mut dyn FnMut(Event)) -> Result<Option<f64>> {
         if self.state.step == 0 {
             self.state.validation_before = self.validate()?;
-            self.state.validation_before.iter().for_each(|&loss| tell(Event::Before(loss)));
+            self.state.validation_before.iter().for_each(|&loss| on_event(Event::Before(loss)));
         }
-        let schedule = Cosine { lr: self.options.lr, warmup: self.options.warmup, planned };
-        while self.state.step < planned {
+        let schedule = Cosine { lr: self.options.lr, warmup: self.options.warmup, planned: total_steps };
+        while self.state.step < total_steps {
             let mut metric = self.step(&schedule)?;
-            let due = |every: usize| metric.step == planned || every > 0 && metric.step % every == 0;
+            let due = |every: usize| metric.step == total_steps || every > 0 && metric.step % every == 0;
             let (validate, save) = (due(self.options.validate_every), due(self.options.save_every));
             if validate {
                 metric.validation_loss = self.validate()?;
             }
             self.log.write(&metric)?;
-            tell(Event::Step(&metric, planned));
+            on_event(Event::Step(&metric, total_steps));
             if save {
-                self.save(tell)?;
+                self.save(on_event)?;
             }
         }
         Ok(self.log.metrics().last().and_then(|metric| metric.validation_loss))
@@ -241,16 +266,16 @@ impl Run<'_> {
         let started = Instant::now();
         let step = self.state.step + 1;
         let lr = schedule.at(step);
-        let micro_batches = self.feed.next(&mut self.state);
-        let exchanging = self.comm.seconds();
-        let Found { loss, grad_norm } = self.learner.step(&micro_batches, lr)?;
+        let micro_batches = self.data.next_step(&mut self.state);
+        let comm_seconds = self.comm.seconds();
+        let StepStats { loss, grad_norm } = self.learner.step(&micro_batches, lr)?;
         let tokens = micro_batches.iter().map(|micro| micro.tokens.len()).sum();
         let seconds = started.elapsed().as_secs_f64();
         self.state.step = step;
         self.state.tokens += tokens;
         self.state.seconds += seconds;
         if matches!(self.device, Device::Cpu(_)) {
-            self.anonymous = self.anonymous.max(anonymous_bytes());
+            self.anonymous_bytes = self.anonymous_bytes.max(anonymous_bytes());
         }
         let usage = self.device.ledger().usage();
         let flops = step_flops(self.base.config(), &micro_batches, self.options.full);
@@ -262,34 +287,35 @@ impl Run<'_> {
             grad_norm,
             tokens,
             tokens_per_s: tokens as f64 / seconds,
-            roof_share: self.roof.map(|roof| flops / seconds / world / roof),
+            roof_share: self.peak_flops.map(|peak| flops / seconds / world / peak),
             bytes: usage.total(),
             peak_bytes: usage.peak,
-            comm_seconds: self.comm.seconds() - exchanging,
+            comm_seconds: self.comm.seconds() - comm_seconds,
             validation_loss: None,
         })
     }
 
     fn validate(&self) -> Result<Option<f64>> {
-        (!self.held.is_empty()).then(|| self.learner.validate(&self.held)).transpose()
+        (!self.validation.is_empty()).then(|| self.learner.validate(&self.validation)).transpose()
     }
 
-    /// Rank 0 writes what all ranks have, a copy or a part each.
-    fn save(&self, tell: &mut dyn FnMut(Event)) -> Result<()> {
+    /// Saves a checkpoint: replicated parameters are checked to be equal on all ranks, sharded ones are gathered, and
+    /// rank 0 writes.
+    fn save(&self, on_event: &mut dyn FnMut(Event)) -> Result<()> {
         let model = self.learner.model();
-        let mut copied = model.trainable();
-        copied.retain(|(name, _)| model.split().cut(name) == Cut::Whole);
+        let mut replicated = model.trainable();
+        replicated.retain(|(name, _)| model.split().cut(name) == Cut::Whole);
         let what = format!("set of parameters after step {}", self.state.step);
-        agree(self.device, self.comm, &what, copied.iter().map(|(_, t)| t.to_bytes()))?;
+        check_same_on_all_ranks(self.device, self.comm, &what, replicated.iter().map(|(_, t)| t.to_bytes()))?;
         let (weights, moments) = (self.learner.weights()?, self.learner.moments()?);
         if self.comm.rank() == 0 {
             let write = |folder: &Path| self.write(folder, &weights, DType::F32);
-            tell(Event::Saved(&checkpoint::save(&self.options.out, &self.state, &moments, write)?));
+            on_event(Event::Saved(&checkpoint::save(&self.options.out, &self.state, &moments, write)?));
         }
         Ok(())
     }
 
-    /// The result in its place, as the base stores its weights. Rank 0 writes it.
+    /// Writes the result to the output folder, in the data type of the base model. Rank 0 writes.
     fn export(&self) -> Result<()> {
         let weights = self.learner.weights()?;
         if self.comm.rank() > 0 {
@@ -302,11 +328,11 @@ impl Run<'_> {
     fn write(&self, folder: &Path, weights: &Weights, dtype: DType) -> Result<()> {
         match &self.adapter {
             Some(adapter) => write_adapter(folder, weights, adapter, &self.options.model),
-            None => write_weights(folder, self.base.config(), weights, dtype),
+            None => write_trained_model(folder, self.base.config(), weights, dtype),
         }
     }
 
-    fn report(&self, overview: &Overview, validation_loss: Option<f64>) -> Result<Report> {
+    fn report(&self, summary: &RunSummary, validation_loss: Option<f64>) -> Result<Report> {
         let metrics = self.log.metrics();
         let (Some(first), Some(last)) = (metrics.first(), metrics.last()) else {
             return Err(Error::io(&self.options.out, "metrics.jsonl lost its lines"));
@@ -318,18 +344,18 @@ impl Run<'_> {
             last_loss: last.loss,
             validation_before: self.state.validation_before,
             validation_loss,
-            trainable: overview.trainable,
-            total: overview.total,
+            trainable: summary.trainable,
+            total: summary.total,
             tokens_per_s: self.state.tokens as f64 / self.state.seconds,
             peak_bytes: self.device.ledger().usage().peak,
-            planned_bytes: overview.memory.usage.peak,
-            anonymous_bytes: self.anonymous,
+            planned_bytes: summary.memory.usage.peak,
+            anonymous_bytes: self.anonymous_bytes,
         })
     }
 }
 
-/// Flops a second that the device can do; a CPU is measured once a process.
-fn roof(device: &Device, dtype: DType) -> Result<Option<f64>> {
+/// Measured peak of the device in flops a second; a CPU is measured once per process.
+fn peak_flops(device: &Device, dtype: DType) -> Result<Option<f64>> {
     static CPU: [OnceLock<Option<f64>>; 2] = [const { OnceLock::new() }; 2];
     match device {
         Device::Cpu(_) => {

@@ -1,10 +1,10 @@
-//! How many floating-point operations a step asks for: what its speed is measured against.
+//! Floating-point operations of a training step, for the share of the device's peak that a step reaches.
 
 use crate::pack::Sequence;
 use codelsi_model::config::Config;
 
-/// Flops of a training step over `micro_batches`: forward, the gradients of what each layer was given, and in full
-/// training those of the weights. What is recomputed to save memory, and adapters (below 2 %), are not counted.
+/// Flops of a training step over `micro_batches`: forward, gradients of activations and, in full training, gradients of
+/// weights. Recomputed layers and the adapter itself (below 2 %) are not counted.
 pub fn step_flops(config: &Config, micro_batches: &[Sequence], full: bool) -> f64 {
     let passes = if full { 3.0 } else { 2.0 };
     micro_batches
@@ -12,21 +12,21 @@ pub fn step_flops(config: &Config, micro_batches: &[Sequence], full: bool) -> f6
         .map(|sequence| {
             let layers = linear_flops(config) * sequence.tokens.len() as f64;
             let head = 2.0 * (config.vocab * config.hidden * sequence.labelled()) as f64;
-            // Backward of attention has five products where forward has two.
+            // Attention: 2 matrix products forward, 5 backward.
             passes * (layers + head)
                 + 3.5 * sequence.lengths.iter().map(|&n| attention_flops(config, n)).sum::<f64>()
         })
         .sum()
 }
 
-/// Flops of every layer's linears for one token, forward.
+/// Forward flops of all linears of all layers for one token.
 pub fn linear_flops(config: &Config) -> f64 {
     let shapes = config.tensors().into_iter().filter(|(name, _)| name.contains(".layers."));
     shapes.filter(|(_, shape)| shape.len() == 2).map(|(_, shape)| 2.0 * (shape[0] * shape[1]) as f64).sum()
 }
 
-/// Flops of every layer's causal attention over a document of `tokens` tokens, forward: two products over half of the
-/// square.
+/// Forward flops of the causal attention of all layers over a document of `tokens` tokens: two products over half of
+/// the square.
 pub fn attention_flops(config: &Config, tokens: usize) -> f64 {
     2.0 * (config.layers * config.heads * config.head_dim) as f64 * (tokens * (tokens + 1)) as f64
 }

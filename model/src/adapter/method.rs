@@ -1,47 +1,48 @@
-//! The methods of fine-tuning that leave the base's weights as they are: what each adds, where, and how large it is.
+//! Methods of fine-tuning with a frozen base: the tensors that each adds, where, and their shapes.
 
 use crate::config::{Config, Linear};
 use codelsi_engine::{Error, Result};
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// What an adapter adds to a model.
+/// A method of parameter-efficient fine-tuning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// To linears: W x + s B A x (LoRA, Hu et al., arXiv 2106.09685).
+    /// On linears: W x + s B A x (LoRA, Hu et al., arXiv 2106.09685).
     LowRank {
-        /// s is alpha / √R instead of alpha / R (rank-stabilized, arXiv 2312.03732).
+        /// True: s is alpha / √R instead of alpha / R (rsLoRA, Kalajdzievski, arXiv 2312.03732).
         rslora: bool,
-        /// Every output channel has a trained length m, and W + s B A gives its direction alone (DoRA, arXiv 2402.09353).
+        /// True: every output channel has a trained magnitude m, and W + s B A gives only its direction (DoRA, Liu
+        /// et al., arXiv 2402.09353).
         dora: bool,
     },
-    /// To linears: W x + s Σ g_e B_e A_e x, where a router weighs the experts for each token, g = softmax(W_r x)
-    /// (LoRAMoE, arXiv 2312.09979).
+    /// On linears: W x + s Σ g_e B_e A_e x, where a router weighs the experts for each token, g = softmax(W_r x)
+    /// (LoRAMoE, Dou et al., arXiv 2312.09979).
     Mixture { experts: usize },
     /// After attention and after the MLP: y + W_up relu(W_down y) (Houlsby et al., arXiv 1902.00751, without biases).
     Bottleneck,
 }
 
-/// Everything about an adapter but its values.
+/// An adapter's hyperparameters: everything except its values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub method: Method,
-    /// R: of each expert in a mixture, of the bottleneck in one.
+    /// R: the rank of LoRA or of each expert, the width of a bottleneck.
     pub rank: usize,
-    /// Unused by a bottleneck.
+    /// Numerator of the scaling; unused by a bottleneck.
     pub alpha: f32,
-    /// The probability with which training drops an input of the adapter.
+    /// Probability with which training drops an input of the adapter.
     pub dropout: f32,
-    /// The adapted linears; unused by a bottleneck.
+    /// The adapted linears, PEFT's `target_modules`; unused by a bottleneck.
     pub targets: BTreeSet<Linear>,
 }
 
 impl Method {
-    /// LoRA as it was first described.
+    /// Plain LoRA.
     pub const LORA: Method = Method::LowRank { rslora: false, dora: false };
 
-    /// What a place's tensors are called after its path, in a file and in training: A or W_down, B or W_up, and what
-    /// goes beside the two.
+    /// Names of a module's tensors, to be appended to its path in files and in training: A or W_down, B or W_up,
+    /// and DoRA's magnitude or a mixture's router.
     pub fn tensors(self) -> &'static [&'static str] {
         match self {
             Method::LowRank { dora: false, .. } => &["lora_A.weight", "lora_B.weight"],
@@ -53,15 +54,15 @@ impl Method {
         }
     }
 
-    /// Refuses what only a change of the weights themselves can do.
+    /// Checks that adapters of this method can be merged into weights.
     ///
     /// # Errors
-    /// For methods whose change depends on the token.
+    /// For methods whose effect on a linear depends on the token.
     pub fn check_mergeable(self) -> Result<()> {
         match self {
             Method::LowRank { .. } => Ok(()),
             Method::Mixture { .. } | Method::Bottleneck => Err(Error::new(format!(
-                "{self} cannot be merged into weights, because what is added depends on the token: use the adapter as it is"
+                "{self} cannot be merged into weights, because its effect depends on the token: use the adapter as it is"
             ))),
         }
     }
@@ -81,13 +82,13 @@ impl fmt::Display for Method {
 }
 
 impl Settings {
-    /// LoRA of `targets`.
+    /// Hyperparameters of plain LoRA on `targets`.
     pub fn lora(rank: usize, alpha: f32, dropout: f32, targets: &[Linear]) -> Self {
         let targets = targets.iter().copied().collect();
         Settings { method: Method::LORA, rank, alpha, dropout, targets }
     }
 
-    /// Refuses an adapter that would hold nothing.
+    /// Checks that the adapter has tensors.
     ///
     /// # Errors
     /// When the rank or the number of experts is 0, or no linear is named.
@@ -101,20 +102,20 @@ impl Settings {
         Ok(())
     }
 
-    /// What is changed, by its path in the checkpoint, and how wide (out, in) it is, layer by layer.
+    /// Paths of the adapted modules in the checkpoint and their (out, in), layer by layer.
     pub fn places(&self, config: &Config) -> Vec<(String, (usize, usize))> {
-        let of_layer = |layer: usize| -> Vec<(String, (usize, usize))> {
+        let layer_modules = |layer: usize| -> Vec<(String, (usize, usize))> {
             let linear = |&linear: &Linear| (linear.path(layer), config.linear_shape(linear));
-            let block = |name: &str| (Block::path(name, layer), (config.hidden, config.hidden));
+            let bottleneck = |sublayer| (bottleneck_path(sublayer, layer), (config.hidden, config.hidden));
             match self.method {
-                Method::Bottleneck => Block::NAMES.map(block).into(),
+                Method::Bottleneck => SUBLAYERS.map(bottleneck).into(),
                 _ => self.targets.iter().map(linear).collect(),
             }
         };
-        (0..config.layers).flat_map(of_layer).collect()
+        (0..config.layers).flat_map(layer_modules).collect()
     }
 
-    /// The shapes of a place's tensors, in the order of [`Method::tensors`].
+    /// Shapes of the tensors of a module that is (out, in), in the order of its tensors' names.
     pub fn shapes(&self, (out, inner): (usize, usize)) -> Vec<Vec<usize>> {
         let rank = self.rank;
         match self.method {
@@ -128,7 +129,7 @@ impl Settings {
         }
     }
 
-    /// s.
+    /// The scaling s of the adapter's output: alpha / R, or alpha / √R for rsLoRA.
     pub fn scaling(&self) -> f32 {
         let rank = self.rank as f64;
         let rslora = matches!(self.method, Method::LowRank { rslora: true, .. });
@@ -136,13 +137,10 @@ impl Settings {
     }
 }
 
-/// The two blocks of a layer, after which bottlenecks stand.
-pub(crate) struct Block;
+/// The two sublayers of a layer, whose outputs bottlenecks adapt.
+pub(crate) const SUBLAYERS: [&str; 2] = ["self_attn", "mlp"];
 
-impl Block {
-    pub const NAMES: [&'static str; 2] = ["self_attn", "mlp"];
-
-    pub fn path(name: &str, layer: usize) -> String {
-        format!("model.layers.{layer}.{name}.adapter")
-    }
+/// Path of a bottleneck, e.g. `model.layers.3.mlp.adapter`.
+pub(crate) fn bottleneck_path(sublayer: &str, layer: usize) -> String {
+    format!("model.layers.{layer}.{sublayer}.adapter")
 }

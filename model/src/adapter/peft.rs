@@ -1,11 +1,10 @@
-//! Adapters as PEFT stores them: `adapter_config.json` and `adapter_model.safetensors`. Methods that PEFT does not know
-//! are stored alike under a `peft_type` of our own, which it refuses.
+//! Adapter folders in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`. Methods that PEFT does
+//! not have are stored in the same way under a `peft_type` of our own, which PEFT refuses.
 
 use super::{Adapter, Method, Pair, Settings};
+use crate::checkpoint::{Part, TensorFile, summarize};
 use crate::config::{Config, Linear};
-use crate::folder::replace;
-use crate::part::Part;
-use crate::tensor_file::{TensorFile, first_few};
+use crate::output_folder::write_folder;
 use crate::tensor_writer::{Spec, write_file, write_json};
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
 use safetensors::Dtype;
@@ -14,30 +13,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// What PEFT puts before a module's path.
+/// PEFT's prefix of a module's path.
 const PEFT_PREFIX: &str = "base_model.model.";
 
 impl Adapter {
     /// Reads an adapter folder and checks it against the model it is for. F16 and BF16 files are widened.
     ///
     /// # Errors
-    /// One line: the setting that is not supported, or the tensors that are missing, unknown or misshapen.
+    /// When a file cannot be read, a setting is not supported, or tensors are missing, unknown or of another shape.
     pub fn load(folder: impl AsRef<Path>, config: &Config) -> Result<Self> {
         let folder = folder.as_ref();
         let path = folder.join("adapter_config.json");
         let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let stored = Stored::parse(&text).at(path.display().to_string())?;
+        let stored = StoredConfig::parse(&text).at(path.display().to_string())?;
         let path = folder.join("adapter_model.safetensors");
         let file = TensorFile::open(&path)?;
-        stored.with_pairs(&file, config).at(path.display().to_string())
+        stored.load_modules(&file, config).at(path.display().to_string())
     }
 
-    /// Writes the folder, atomically, over an older adapter if there is one. `base` is what the adapter is for, a path or a name.
+    /// Writes the folder atomically, replacing an older adapter. `base` is the path or the name of the base model.
     ///
     /// # Errors
-    /// When it holds other files or cannot be written.
+    /// When the folder holds other files or cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>, base: &str) -> Result<()> {
-        replace(folder.as_ref(), "adapter_config.json", |folder| self.write(folder, base))
+        write_folder(folder.as_ref(), "adapter_config.json", |folder| self.write(folder, base))
     }
 
     /// Writes the two files into a folder that exists.
@@ -47,10 +46,10 @@ impl Adapter {
     pub fn write(&self, folder: &Path, base: &str) -> Result<()> {
         write_json(folder.join("adapter_config.json"), &self.to_json(base))?;
         let names = self.settings.method.tensors();
-        let of_place = |(path, pair): (&String, &'_ Pair)| -> Vec<(String, Tensor)> {
-            names.iter().zip(pair.tensors()).map(|(name, t)| (tensor_name(path, name), t.clone())).collect()
+        let named = |(path, module): (&String, &'_ Pair)| -> Vec<(String, Tensor)> {
+            names.iter().zip(module.tensors()).map(|(name, t)| (tensor_name(path, name), t.clone())).collect()
         };
-        let tensors: BTreeMap<String, Tensor> = self.pairs.iter().flat_map(of_place).collect();
+        let tensors: BTreeMap<String, Tensor> = self.pairs.iter().flat_map(named).collect();
         let specs: Vec<Spec> = tensors
             .iter()
             .map(|(name, t)| Spec { name: name.clone(), dtype: Dtype::F32, shape: t.shape().to_vec() })
@@ -60,7 +59,8 @@ impl Adapter {
         })
     }
 
-    /// The settings that PEFT needs, which has defaults for the rest; or those of a method of our own.
+    /// Returns the content of `adapter_config.json`: the settings without a default in PEFT, or those of our own
+    /// methods.
     fn to_json(&self, base: &str) -> Value {
         let Settings { method, rank, alpha, dropout, targets } = &self.settings;
         let alpha = if alpha.fract() == 0.0 { json!(*alpha as i64) } else { json!(alpha) };
@@ -104,7 +104,7 @@ impl Adapter {
     }
 }
 
-/// 0.05 for 0.05f32, not the nearest f32 widened.
+/// Returns the shortest decimal that reads as `x`: 0.05 for 0.05f32, not 0.05000000074505806.
 fn shortest(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(x.into())
 }
@@ -113,19 +113,19 @@ fn tensor_name(path: &str, name: &str) -> String {
     format!("{PEFT_PREFIX}{path}.{name}")
 }
 
-/// `peft_type` of what PEFT does not know.
+/// `peft_type` of methods that PEFT does not have.
 const MIXTURE: &str = "CODELSI_MIXTURE";
 const BOTTLENECK: &str = "CODELSI_BOTTLENECK";
 
-/// What `adapter_config.json` says.
-struct Stored {
+/// A parsed `adapter_config.json`.
+struct StoredConfig {
     settings: Settings,
-    /// PEFT left the choice of modules to a pattern: the file's tensors tell.
-    by_name: bool,
+    /// True if `target_modules` is a pattern: the targets are then taken from the names of the file's tensors.
+    targets_by_name: bool,
 }
 
-/// Settings that change what an adapter computes. Only their empty values are supported.
-const REFUSED: [&str; 19] = [
+/// Settings of methods that this engine does not implement: only their empty values are supported.
+const UNSUPPORTED: [&str; 19] = [
     "alora_invocation_tokens",
     "alpha_pattern",
     "arrow_config",
@@ -147,30 +147,30 @@ const REFUSED: [&str; 19] = [
     "bias",
 ];
 
-impl Stored {
+impl StoredConfig {
     fn parse(text: &str) -> Result<Self> {
         let json: Map<String, Value> =
             serde_json::from_str(text).map_err(|e| Error::new(format!("not a JSON object: {e}")))?;
         let get = |key: &str| json.get(key).filter(|v| !v.is_null());
         let refuse = |key: &str, value: &Value| Err(Error::new(format!("`{key}` is {value}: not supported")));
         let on = |key: &str| get(key).and_then(Value::as_bool).unwrap_or(false);
-        let size = |key: &str, most: u64| {
-            let size = get(key).and_then(Value::as_u64).filter(|n| (1..=most).contains(n));
-            size.map(|n| n as usize)
-                .ok_or_else(|| Error::new(format!("`{key}` is missing or no number from 1 to {most}")))
+        let size = |key: &str, max: u64| {
+            let n = get(key).and_then(Value::as_u64).filter(|n| (1..=max).contains(n));
+            n.map(|n| n as usize)
+                .ok_or_else(|| Error::new(format!("`{key}` is missing or not a number from 1 to {max}")))
         };
         let method = match get("peft_type") {
-            Some(kind) if kind == MIXTURE => Method::Mixture { experts: size("experts", 1 << 10)? },
-            Some(kind) if kind == BOTTLENECK => Method::Bottleneck,
-            Some(kind) if kind != "LORA" => return refuse("peft_type", kind),
+            Some(peft_type) if peft_type == MIXTURE => Method::Mixture { experts: size("experts", 1 << 10)? },
+            Some(peft_type) if peft_type == BOTTLENECK => Method::Bottleneck,
+            Some(peft_type) if peft_type != "LORA" => return refuse("peft_type", peft_type),
             _ => Method::LowRank { rslora: on("use_rslora"), dora: on("use_dora") },
         };
-        for key in REFUSED {
+        for key in UNSUPPORTED {
             if let Some(value) = get(key).filter(|value| !is_empty(value)) {
                 return refuse(key, value);
             }
         }
-        // The others (PiSSA, OLoRA, LoftQ, …) come with a changed base model.
+        // The others (PiSSA, OLoRA, LoftQ, …) change the base model.
         if let Some(init) = get("init_lora_weights")
             && !(init.is_boolean() || ["gaussian", "eva", "orthogonal"].iter().any(|known| init == known))
         {
@@ -178,51 +178,55 @@ impl Stored {
         }
         let number = |key: &str, default: Option<f64>| {
             let x = get(key).map_or(default, Value::as_f64);
-            x.filter(|x| x.is_finite()).ok_or_else(|| Error::new(format!("`{key}` is missing or no number")))
+            x.filter(|x| x.is_finite())
+                .ok_or_else(|| Error::new(format!("`{key}` is missing or not a number")))
         };
         let dropout = number("lora_dropout", Some(0.0))?;
         if !(0.0..1.0).contains(&dropout) {
             return Err(Error::new(format!("`lora_dropout` is {dropout}, not from 0 to 1")));
         }
-        // A bottleneck has no alpha, and stands beside no linear.
+        // A bottleneck has no alpha and no target modules.
         let bottleneck = method == Method::Bottleneck;
-        let named = get("target_modules").and_then(Value::as_array).map(|t| targets(t)).transpose()?;
-        Ok(Stored {
-            by_name: named.is_none() && !bottleneck,
+        let targets =
+            get("target_modules").and_then(Value::as_array).map(|t| parse_targets(t)).transpose()?;
+        Ok(StoredConfig {
+            targets_by_name: targets.is_none() && !bottleneck,
             settings: Settings {
                 method,
                 rank: size("r", 1 << 16)?,
                 alpha: number("lora_alpha", bottleneck.then_some(1.0))? as f32,
                 dropout: dropout as f32,
-                targets: named.unwrap_or_else(|| Linear::ALL.into()),
+                targets: targets.unwrap_or_else(|| Linear::ALL.into()),
             },
         })
     }
 
-    fn with_pairs(mut self, file: &TensorFile, config: &Config) -> Result<Adapter> {
-        if self.by_name {
-            self.settings.targets = named_in(file);
+    /// Checks the file's tensors against a model of `config`, and loads them.
+    fn load_modules(mut self, file: &TensorFile, config: &Config) -> Result<Adapter> {
+        if self.targets_by_name {
+            self.settings.targets = targets_in(file);
         }
         let settings = self.settings;
-        let (names, places) = (settings.method.tensors(), settings.places(config));
-        let of_place = |(path, width): &(String, (usize, usize))| -> Vec<(String, Vec<usize>)> {
-            let shapes = settings.shapes(*width);
+        let (names, modules) = (settings.method.tensors(), settings.places(config));
+        let named_shapes = |(path, shape): &(String, (usize, usize))| -> Vec<(String, Vec<usize>)> {
+            let shapes = settings.shapes(*shape);
             names.iter().zip(shapes).map(|(name, shape)| (tensor_name(path, name), shape)).collect()
         };
-        check(file, &places.iter().flat_map(of_place).collect())?;
+        check_tensors(file, &modules.iter().flat_map(named_shapes).collect())?;
         let device = Device::cpu();
         let tensor = |path: &str, i: usize| {
             let name = tensor_name(path, names[i]);
             file.tensor(&device, Label::Adapters, &name, &Part::Whole, DType::F32)
         };
-        let pair = |(path, _): (String, _)| {
-            let pair = Pair::made(settings.method, |i| tensor(&path, i))?;
-            Ok((path, pair))
+        let module = |(path, _): (String, _)| {
+            let tensors = Pair::made(settings.method, |i| tensor(&path, i))?;
+            Ok((path, tensors))
         };
-        Ok(Adapter { pairs: places.into_iter().map(pair).collect::<Result<_>>()?, settings })
+        Ok(Adapter { pairs: modules.into_iter().map(module).collect::<Result<_>>()?, settings })
     }
 }
 
+/// True for the values by which PEFT turns a setting off.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Bool(on) => !on,
@@ -232,42 +236,47 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn targets(names: &[Value]) -> Result<BTreeSet<Linear>> {
+/// Parses the list `target_modules`.
+fn parse_targets(names: &[Value]) -> Result<BTreeSet<Linear>> {
     let all = names.iter().map(|name| name.as_str().unwrap_or("").parse()).collect::<Result<BTreeSet<_>>>();
     let all = all.at("target_modules")?;
     if all.is_empty() { Err(Error::new("`target_modules` is empty")) } else { Ok(all) }
 }
 
-/// The linears that a file's names speak of.
-fn named_in(file: &TensorFile) -> BTreeSet<Linear> {
+/// Returns the linears that occur in the names of a file's tensors.
+fn targets_in(file: &TensorFile) -> BTreeSet<Linear> {
     let names = file.entries().keys().filter_map(|name| name.rsplit_once(".lora_")?.0.rsplit_once('.'));
     names.filter_map(|(_, linear)| linear.parse().ok()).collect()
 }
 
-fn check(file: &TensorFile, expected: &BTreeMap<String, Vec<usize>>) -> Result<()> {
-    let mut misfits = Vec::new();
+/// Checks that a file holds exactly the `expected` names and shapes.
+///
+/// # Errors
+/// When tensors are missing, unknown or of another shape.
+fn check_tensors(file: &TensorFile, expected: &BTreeMap<String, Vec<usize>>) -> Result<()> {
+    let mut mismatches = Vec::new();
     for (name, shape) in expected {
         match file.entries().get(name) {
-            None => misfits.push(format!("`{name}` is missing")),
+            None => mismatches.push(format!("`{name}` is missing")),
             Some(entry) if entry.shape != *shape => {
-                misfits.push(format!("`{name}` is {:?}, expected {:?}", entry.shape, shape));
+                mismatches.push(format!("`{name}` is {:?}, expected {:?}", entry.shape, shape));
             }
             Some(_) => {}
         }
     }
     let unknown = file.entries().keys().filter(|name| !expected.contains_key(*name));
-    misfits.extend(unknown.map(|name| format!("`{name}` adapts no linear of this model")));
-    if misfits.is_empty() {
+    mismatches.extend(unknown.map(|name| format!("`{name}` adapts no linear of this model")));
+    if mismatches.is_empty() {
         return Ok(());
     }
-    Err(Error::new(format!("{} tensors do not fit the model: {}", misfits.len(), first_few(&misfits))))
+    Err(Error::new(format!("{} tensors do not fit the model: {}", mismatches.len(), summarize(&mismatches))))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::config;
     use super::*;
     use crate::shared::shared;
+    use crate::synthetic;
 
     #[test]
     fn peft_files_survive_a_round_trip_byte_for_byte() {
@@ -296,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn every_method_s_files_are_read_as_what_they_were_written_from() {
+    fn the_files_of_every_method_survive_a_round_trip() {
         for case in ["dora", "mixture", "bottleneck"] {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens").join(case);
             let config = Config::load(folder.join("model")).unwrap();
@@ -315,18 +324,19 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_named_in_one_line() {
+    fn mismatches_are_reported_in_one_line() {
+        let tiny = synthetic::config("tiny").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("adapter");
-        Adapter::fresh(&config(), 4, 8.0, 0.05, &[Linear::K], 1).unwrap().save(&path, "base").unwrap();
-        assert_eq!(Adapter::load(&path, &config()).unwrap().settings.dropout, 0.05);
+        Adapter::fresh(&tiny, 4, 8.0, 0.05, &[Linear::K], 1).unwrap().save(&path, "base").unwrap();
+        assert_eq!(Adapter::load(&path, &tiny).unwrap().settings.dropout, 0.05);
         let refused = |config: Config| Adapter::load(&path, &config).err().unwrap().to_string();
-        let message = refused(Config { layers: 4, hidden: 16, ..config() });
+        let message = refused(Config { layers: 4, hidden: 16, ..tiny.clone() });
         assert!(
             message.contains("6 tensors") && message.contains("layers.2") && message.contains("and 2 more"),
             "{message}"
         );
-        assert!(refused(Config { layers: 1, ..config() }).contains("adapts no linear"));
+        assert!(refused(Config { layers: 1, ..tiny.clone() }).contains("adapts no linear"));
 
         let text = fs::read_to_string(path.join("adapter_config.json")).unwrap();
         for (key, value) in [
@@ -344,7 +354,7 @@ mod tests {
             let mut json: Value = serde_json::from_str(&text).unwrap();
             json[key] = value;
             fs::write(path.join("adapter_config.json"), json.to_string()).unwrap();
-            let message = refused(config());
+            let message = refused(tiny.clone());
             assert!(message.contains(key) && !message.contains('\n'), "{key}: {message}");
         }
     }

@@ -1,19 +1,21 @@
-//! Layout shard: a frozen matrix lies in equal parts on all ranks, and is whole on a rank only around its use.
+//! Layout `shard` (ZeRO-3 / FSDP of frozen weights): every rank stores an equal shard of each frozen matrix, and
+//! holds the full matrix only around its use.
 //!
-//! A batch visits *stops* in order: the embedding (0), the matrices of each layer (1 to L), the head (L + 1); its backward
-//! comes down again, to layer 1. At a stop its matrices are whole, those of the stop to come are being gathered, and no
-//! others exist: a rank holds 1/N of everything and at most two stops.
+//! Matrices are gathered by *layer group*: the embedding (group 0), the matrices of each decoder layer (1 to L),
+//! the head (L + 1). A batch uses the groups in order; its backward goes back, down to layer 1. The current group
+//! is gathered in full, the next one is being prefetched, and no other exists: a rank holds 1/N of all matrices and
+//! at most two full groups.
 //!
-//! Between cards of their own a gather runs on a stream beside the ops of the stop before. Over host memory (threads on the
-//! CPU, on software GPUs or on one card, and sockets) it is over when it returns, and nothing overlaps.
+//! Between GPUs a gather runs on a stream of its own, while the ops of the previous group run. Over host memory
+//! (threads on the CPU, on software GPUs or on one GPU, and sockets) a gather has ended when it returns, and
+//! nothing overlaps.
 //!
-//! A gather needs every rank, so all ranks visit the same stops in the same order. A rank without a batch while others
-//! have one walks all the same.
+//! A gather needs every rank, so all ranks use the same groups in the same order. A rank without a batch, while
+//! others have one, joins their gathers.
 
-use super::{Layout, Split};
-use crate::llama::Train;
-use crate::loading::Loading;
-use crate::part::Part;
+use super::layout::{Layout, Split};
+use crate::checkpoint::{Part, WeightLoader};
+use crate::trainable::Train;
 use codelsi_engine::comm::Coming;
 use codelsi_engine::tensor::Origin;
 use codelsi_engine::{Ctx, DType, Error, Label, Result, Shape, Tensor};
@@ -21,201 +23,208 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A matrix of a model.
 pub enum Weight {
-    /// Whole on this rank.
-    Here(Tensor),
-    /// In parts on all ranks.
-    Parted(Arc<Parted>),
+    /// Stored in full on this rank (under tensor parallelism: this rank's slice).
+    Local(Tensor),
+    /// Stored in shards on all ranks.
+    Sharded(Arc<ShardedWeight>),
 }
 
 impl Weight {
-    /// The whole matrix, for ops that are put on the device now. Drop it after them; backward fetches it again.
+    /// Returns the full matrix, for ops that are launched now. Drop it after them; backward gathers it again.
     ///
     /// # Errors
     /// When it is gathered and a rank is gone, or the device has no memory left.
     pub fn get(&self, cx: &Ctx) -> Result<Tensor> {
         match self {
-            Weight::Here(t) => Ok(t.clone()),
-            Weight::Parted(parted) => Ok(parted.fetch(cx)?.with_origin(parted.clone())),
+            Weight::Local(t) => Ok(t.clone()),
+            Weight::Sharded(weight) => Ok(weight.fetch(cx)?.with_origin(weight.clone())),
         }
     }
 
-    /// The tensor, where it is whole on this rank.
-    pub fn here(&self) -> Option<&Tensor> {
+    /// Returns the tensor, if it is not sharded.
+    pub fn local(&self) -> Option<&Tensor> {
         match self {
-            Weight::Here(t) => Some(t),
-            Weight::Parted(_) => None,
+            Weight::Local(t) => Some(t),
+            Weight::Sharded(_) => None,
         }
     }
 
-    /// [`Weight::here`], to be written.
-    pub fn here_mut(&mut self) -> Option<&mut Tensor> {
+    /// Mutable [`Weight::local`].
+    pub fn local_mut(&mut self) -> Option<&mut Tensor> {
         match self {
-            Weight::Here(t) => Some(t),
-            Weight::Parted(_) => None,
+            Weight::Local(t) => Some(t),
+            Weight::Sharded(_) => None,
         }
     }
 }
 
-/// A matrix in parts: one of a stop's.
-pub struct Parted {
-    shards: Arc<Shards>,
-    stop: usize,
+/// A matrix in shards: the `index`-th of a layer group.
+pub struct ShardedWeight {
+    shards: Arc<WeightShards>,
+    group: usize,
     index: usize,
 }
 
-impl Origin for Parted {
+impl Origin for ShardedWeight {
     fn fetch(&self, cx: &Ctx) -> Result<Tensor> {
-        self.shards.matrix(cx, self.stop, self.index)
+        self.shards.full(cx, self.group, self.index)
     }
 }
 
-/// One rank's parts of all matrices, and what is whole of them now.
-pub struct Shards {
-    split: Split,
-    /// The stop of the head.
+/// One rank's shards of all matrices, and the schedule by which they are gathered.
+pub struct WeightShards {
+    rank_layout: Split,
+    /// The head's group.
     last: usize,
-    walk: Mutex<Walk>,
+    schedule: Mutex<GatherSchedule>,
 }
 
-struct Walk {
-    /// Where this rank is, and where it will be.
-    here: Option<Visit>,
-    ahead: Option<Visit>,
-    /// Of each stop.
-    parts: Vec<Vec<Stored>>,
+struct GatherSchedule {
+    current: Option<GatheredGroup>,
+    prefetched: Option<GatheredGroup>,
+    /// Indexed by layer group.
+    shards: Vec<Vec<Shard>>,
 }
 
-/// The matrices of a stop, whole or on their way.
-struct Visit {
-    stop: usize,
-    coming: Coming,
+/// The matrices of a layer group, gathered or in flight.
+struct GatheredGroup {
+    group: usize,
+    gather: Coming,
 }
 
-/// What this rank keeps of a matrix.
+/// This rank's shard of a matrix.
 #[derive(Clone)]
-struct Stored {
+struct Shard {
     /// 1/N of the elements in storage order, with zeros after the last.
-    part: Tensor,
-    /// Of the whole.
-    shape: Shape,
+    elements: Tensor,
+    /// Shape of the full matrix.
+    full: Shape,
 }
 
-impl Shards {
-    /// For a model of `layers` layers, none of which is loaded; none in other layouts.
+impl WeightShards {
+    /// Prepares for the shards of a model of `layers` layers; returns none in other layouts.
     ///
     /// # Errors
-    /// When every weight is to be trained.
-    pub fn new(split: &Split, layers: usize, train: Train) -> Result<Option<Arc<Self>>> {
+    /// When all weights are to be trained.
+    pub fn new(rank_layout: &Split, layers: usize, train: Train) -> Result<Option<Arc<Self>>> {
         let last = layers + 1;
-        let walk = Walk { here: None, ahead: None, parts: vec![Vec::new(); last + 1] };
-        match (split.layout(), train) {
+        let schedule = GatherSchedule { current: None, prefetched: None, shards: vec![Vec::new(); last + 1] };
+        match (rank_layout.layout(), train) {
             (Layout::Replicate | Layout::Tensor, _) => Ok(None),
-            (Layout::Shard, Train::Nothing | Train::Adapters) => {
-                Ok(Some(Arc::new(Shards { split: split.clone(), last, walk: Mutex::new(walk) })))
-            }
+            (Layout::Shard, Train::Nothing | Train::Adapters) => Ok(Some(Arc::new(WeightShards {
+                rank_layout: rank_layout.clone(),
+                last,
+                schedule: schedule.into(),
+            }))),
             (Layout::Shard, Train::Everything) => Err(Error::new(
                 "--layout shard spreads frozen weights, and full training has none: use --layout replicate",
             )),
         }
     }
 
-    /// Loads this rank's part of a matrix, the next one of a stop.
+    /// Loads this rank's shard of a layer group's next matrix.
     ///
     /// # Errors
-    /// As [`Loading::tensor`].
+    /// See [`WeightLoader::tensor`].
     pub fn load(
         self: &Arc<Self>,
-        loading: &Loading,
-        stop: usize,
+        loader: &WeightLoader,
+        group: usize,
         name: &str,
         compute: DType,
     ) -> Result<Weight> {
-        let (rank, world) = (self.split.comm().rank(), self.split.comm().world());
-        let shape = loading.shape(name)?;
-        let share = shape.elements().div_ceil(world);
-        let part = loading.tensor(name, &Part::Flat(rank * share..(rank + 1) * share), compute)?;
-        Ok(self.add(stop, Stored { part, shape }))
+        let (rank, world) = (self.rank_layout.comm().rank(), self.rank_layout.comm().world());
+        let full = loader.shape(name)?;
+        let n = full.elements().div_ceil(world);
+        let elements = loader.tensor(name, &Part::Flat(rank * n..(rank + 1) * n), compute)?;
+        Ok(self.add(group, Shard { elements, full }))
     }
 
-    /// The embedding once more, as the head.
-    pub fn tied(self: &Arc<Self>) -> Weight {
-        let embedding = self.walk().parts[0][0].clone();
+    /// Returns the embedding once more, as the head that is tied to it.
+    pub fn tied_head(self: &Arc<Self>) -> Weight {
+        let embedding = self.schedule().shards[0][0].clone();
         self.add(self.last, embedding)
     }
 
-    fn add(self: &Arc<Self>, stop: usize, stored: Stored) -> Weight {
-        let parts = &mut self.walk().parts[stop];
-        parts.push(stored);
-        Weight::Parted(Arc::new(Parted { shards: self.clone(), stop, index: parts.len() - 1 }))
+    fn add(self: &Arc<Self>, group: usize, shard: Shard) -> Weight {
+        let shards = &mut self.schedule().shards[group];
+        shards.push(shard);
+        Weight::Sharded(Arc::new(ShardedWeight { shards: self.clone(), group, index: shards.len() - 1 }))
     }
 
-    /// Visits every stop, as the batch of another rank does that runs in such a context.
+    /// Joins the gathers of other ranks' batch, which runs in a context like `cx`, without using the matrices.
     ///
     /// # Errors
-    /// As [`Weight::get`].
-    pub fn walk_idly(&self, cx: &Ctx) -> Result<()> {
-        for stop in 0..=self.last {
-            self.visit(&mut self.walk(), cx, stop)?;
+    /// See [`Weight::get`].
+    pub fn join_gathers(&self, cx: &Ctx) -> Result<()> {
+        for group in 0..=self.last {
+            self.advance(&mut self.schedule(), cx, group)?;
         }
-        if cx.records() { self.come_down(cx) } else { Ok(()) }
+        if cx.records() { self.finish_backward(cx) } else { Ok(()) }
     }
 
-    /// Visits what is left of the way down to layer 1: backward ends early where the first layers have no adapter.
+    /// Joins the gathers that remain down to layer 1: backward ends early where the first layers have no adapter.
     ///
     /// # Errors
-    /// As [`Weight::get`].
-    pub fn come_down(&self, cx: &Ctx) -> Result<()> {
-        let mut walk = self.walk();
-        let here = walk.here.as_ref().map_or(0, |visit| visit.stop);
-        (1..here).rev().try_for_each(|stop| self.visit(&mut walk, cx, stop).map(drop))
+    /// See [`Weight::get`].
+    pub fn finish_backward(&self, cx: &Ctx) -> Result<()> {
+        let mut schedule = self.schedule();
+        let current = schedule.current.as_ref().map_or(0, |current| current.group);
+        (1..current).rev().try_for_each(|group| self.advance(&mut schedule, cx, group).map(drop))
     }
 
-    fn matrix(&self, cx: &Ctx, stop: usize, index: usize) -> Result<Tensor> {
-        let mut walk = self.walk();
-        let shape = walk.parts[stop][index].shape;
-        Ok(self.visit(&mut walk, cx, stop)?.coming.get(index)?.first(shape))
+    /// Returns a full matrix.
+    fn full(&self, cx: &Ctx, group: usize, index: usize) -> Result<Tensor> {
+        let mut schedule = self.schedule();
+        let shape = schedule.shards[group][index].full;
+        Ok(self.advance(&mut schedule, cx, group)?.gather.get(index)?.first(shape))
     }
 
-    /// Goes to stop `to`, and has the matrices of the one after it gathered.
-    fn visit<'a>(&self, walk: &'a mut Walk, cx: &Ctx, to: usize) -> Result<&'a mut Visit> {
-        let here = match walk.here.take() {
-            Some(here) if here.stop == to => here,
-            left => {
-                let next = next(left.as_ref().map(|left| left.stop), to, self.last, cx.records());
-                // Memory is given back before more is taken.
-                let left = left.filter(|left| left.stop == next);
-                let ahead = walk.ahead.take().filter(|ahead| ahead.stop == to);
-                let here = ahead.map_or_else(|| self.gather(walk, to), Ok)?;
-                walk.ahead = Some(left.map_or_else(|| self.gather(walk, next), Ok)?);
-                here
+    /// Makes `group` the current one, and begins to prefetch the group that is used after it.
+    fn advance<'a>(
+        &self,
+        schedule: &'a mut GatherSchedule,
+        cx: &Ctx,
+        group: usize,
+    ) -> Result<&'a mut GatheredGroup> {
+        let current = match schedule.current.take() {
+            Some(current) if current.group == group => current,
+            previous => {
+                let next = next_group(previous.as_ref().map(|p| p.group), group, self.last, cx.records());
+                // Memory is freed before more is allocated.
+                let previous = previous.filter(|previous| previous.group == next);
+                let prefetched = schedule.prefetched.take().filter(|prefetched| prefetched.group == group);
+                let current = prefetched.map_or_else(|| self.gather(schedule, group), Ok)?;
+                schedule.prefetched = Some(previous.map_or_else(|| self.gather(schedule, next), Ok)?);
+                current
             }
         };
-        Ok(walk.here.insert(here))
+        Ok(schedule.current.insert(current))
     }
 
-    /// Begins to gather the matrices of a stop.
-    fn gather(&self, walk: &Walk, stop: usize) -> Result<Visit> {
-        let (device, comm) = (self.split.device(), self.split.comm());
-        let gather = |Stored { part, .. }: &Stored| {
-            let elements = comm.world() * part.shape().elements();
-            (part.clone(), device.empty(Label::Weights, [elements], part.dtype()))
+    /// Begins to gather the matrices of a group.
+    fn gather(&self, schedule: &GatherSchedule, group: usize) -> Result<GatheredGroup> {
+        let (device, comm) = (self.rank_layout.device(), self.rank_layout.comm());
+        let shard_and_target = |Shard { elements, .. }: &Shard| {
+            let n = comm.world() * elements.shape().elements();
+            (elements.clone(), device.empty(Label::Weights, [n], elements.dtype()))
         };
-        let coming = comm.gather_ahead(walk.parts[stop].iter().map(gather).collect())?;
-        Ok(Visit { stop, coming })
+        let gather = comm.gather_ahead(schedule.shards[group].iter().map(shard_and_target).collect())?;
+        Ok(GatheredGroup { group, gather })
     }
 
-    fn walk(&self) -> MutexGuard<'_, Walk> {
-        self.walk.lock().unwrap_or_else(|e| e.into_inner())
+    fn schedule(&self) -> MutexGuard<'_, GatherSchedule> {
+        self.schedule.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
-/// The stop after `to`, to which one came from `from`: on in the same direction, and back at the ends; but from the head, the
-/// last, to the embedding where no backward follows (`records` is false).
-fn next(from: Option<usize>, to: usize, last: usize, records: bool) -> usize {
-    match from {
-        _ if to == last && records => last - 1,
-        _ if to == last => 0,
-        Some(from) if from > to && to > 0 => to - 1,
-        _ => to + 1,
+/// Returns the group used after `group`, which follows `previous`: the next in the same direction, turning back at
+/// the ends; but the embedding after the head, the last group, where no backward follows (`records` is false).
+fn next_group(previous: Option<usize>, group: usize, last: usize, records: bool) -> usize {
+    match previous {
+        _ if group == last && records => last - 1,
+        _ if group == last => 0,
+        Some(previous) if previous > group && group > 0 => group - 1,
+        _ => group + 1,
     }
 }

@@ -1,13 +1,13 @@
-//! Model folders with random weights in the shape of known models: for tests, benches and memory plans.
+//! Model folders with random weights in the shapes of known models: for tests, benches and memory plans.
 //!
-//! Weights are drawn once, normal with a standard deviation of 0.02 as Llama's are at birth, into a block of about
-//! four million; a tensor is a run of that block from a place of its own, round and round. The block's length is
-//! prime, so no two rows of a matrix are alike, and a model of 26 GB is written as fast as the disk takes it.
+//! About four million weights are drawn once, normal with Llama's initial standard deviation of 0.02; each tensor
+//! reads that block cyclically from an offset of its own. The block's length is prime, so no two rows of a matrix
+//! are alike, and a model of 26 GB is written as fast as the disk allows.
 
 mod vocabulary;
 
 use crate::config::Config;
-use crate::folder::{check_replaceable, replace};
+use crate::output_folder::{check_replaceable, write_folder};
 use crate::tensor_writer::{SHARD_BYTES, Spec, write_json, write_model};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{DType, Error, Result};
@@ -18,14 +18,14 @@ use serde_json::json;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Names that [`config`] knows.
-pub const SHAPES: [&str; 5] = ["code-llama-13b", "code-llama-7b", "tinyllama-1.1b", "110m", "tiny"];
+/// Names of the shapes that [`config`] knows.
+pub const SHAPE_NAMES: [&str; 5] = ["code-llama-13b", "code-llama-7b", "tinyllama-1.1b", "110m", "tiny"];
 
-/// A prime just above 2²².
+/// Number of weights drawn: a prime just above 2²².
 const BLOCK: usize = 4_194_319;
 const DEVIATION: f32 = 0.02;
 
-/// The sizes of a known model; `7b` is short for `code-llama-7b`. `tiny` is this project's own, for tests.
+/// Returns the config of a known model; `7b` is short for `code-llama-7b`, and `tiny` is this project's own, for tests.
 ///
 /// # Errors
 /// For any other name.
@@ -54,25 +54,28 @@ pub fn config(shape: &str) -> Result<Config> {
         "110m" => llama(768, 2048, 12, 12, 12),
         "tiny" => Config { vocab: 512, max_positions: 512, ..llama(64, 112, 2, 4, 2) },
         _ => {
-            return Err(Error::new(format!("shape `{shape}` is unknown; choose from {}", SHAPES.join(", "))));
+            return Err(Error::new(format!(
+                "shape `{shape}` is unknown; choose from {}",
+                SHAPE_NAMES.join(", ")
+            )));
         }
     })
 }
 
-/// Writes a model folder: `config.json`, bf16 weights (in shards when large) and a tokenizer. `progress` gets bytes
-/// done and bytes in all.
+/// Writes a model folder: `config.json`, bf16 weights (in shards if large) and a tokenizer. `progress` gets bytes
+/// done and bytes in total.
 ///
 /// # Errors
-/// When the disk has too little room, or `out` holds other files or cannot be written.
+/// When the disk has too little space, or `out` holds other files or cannot be written.
 pub fn make(out: &Path, config: &Config, seed: u64, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
     check_replaceable(out, "config.json")?;
     let specs: Vec<Spec> =
         config.tensors().into_iter().map(|(name, shape)| Spec { name, dtype: Dtype::BF16, shape }).collect();
     let total = specs.iter().map(Spec::byte_len).sum();
-    check_room(out, total)?;
+    check_space(out, total)?;
     let block = normal_block(config.parameters().min(BLOCK), seed);
     let mut done = 0;
-    replace(out, "config.json", |out| {
+    write_folder(out, "config.json", |out| {
         write_json(out.join("config.json"), &config.to_json(DType::BF16))?;
         write_json(out.join("tokenizer.json"), &vocabulary::tokenizer(config.vocab))?;
         write_json(out.join("tokenizer_config.json"), &tokenizer_config(config))?;
@@ -80,9 +83,9 @@ pub fn make(out: &Path, config: &Config, seed: u64, progress: &mut dyn FnMut(usi
         write_model(out, &specs, SHARD_BYTES, &mut |spec, file| {
             let elements = spec.byte_len() / size_of::<bf16>();
             match spec.shape[..] {
-                // A norm.
+                // Norms are vectors of ones.
                 [_] => file.write_all(bytemuck::cast_slice(&vec![bf16::ONE; elements]))?,
-                _ => write_run(&block, start(&block, seed, index(&spec.name)), elements, file)?,
+                _ => write_cyclic(&block, start(&block, seed, index(&spec.name)), elements, file)?,
             }
             done += spec.byte_len();
             progress(done, total);
@@ -104,6 +107,7 @@ fn tokenizer_config(config: &Config) -> serde_json::Value {
     })
 }
 
+/// Draws `elements` weights.
 fn normal_block(elements: usize, seed: u64) -> Vec<bf16> {
     let key = Key { seed, step: 0, site: 0 };
     let row = 1 << 12;
@@ -111,15 +115,20 @@ fn normal_block(elements: usize, seed: u64) -> Vec<bf16> {
     (0..elements).into_par_iter().map(draw).collect()
 }
 
-/// Where in the block a tensor begins.
+/// Returns the offset in the block at which a tensor begins.
 fn start(block: &[bf16], seed: u64, tensor: Option<usize>) -> usize {
     let key = Key { seed, step: 0, site: 1 };
     let [high, low, ..] = key.words(tensor.unwrap_or(0) as u32, 0);
     (((high as u64) << 32 | low as u64) % block.len() as u64) as usize
 }
 
-/// Writes `elements` of the block from `start` on, going round.
-fn write_run(block: &[bf16], mut start: usize, mut elements: usize, file: &mut dyn Write) -> io::Result<()> {
+/// Writes `elements` weights, reading the block cyclically from `start`.
+fn write_cyclic(
+    block: &[bf16],
+    mut start: usize,
+    mut elements: usize,
+    file: &mut dyn Write,
+) -> io::Result<()> {
     while elements > 0 {
         let run = &block[start..block.len().min(start + elements)];
         file.write_all(bytemuck::cast_slice(run))?;
@@ -129,8 +138,11 @@ fn write_run(block: &[bf16], mut start: usize, mut elements: usize, file: &mut d
     Ok(())
 }
 
-/// Refuses to begin what the disk has no room for.
-fn check_room(out: &Path, bytes: usize) -> Result<()> {
+/// Checks that the disk has space for a model.
+///
+/// # Errors
+/// When it has not.
+fn check_space(out: &Path, bytes: usize) -> Result<()> {
     let absolute = std::path::absolute(out).map_err(|e| Error::io(out, e))?;
     let Some(existing) = absolute.ancestors().find(|folder| folder.exists()) else { return Ok(()) };
     let disk = rustix::fs::statvfs(existing).map_err(|e| Error::io(existing, e))?;
@@ -155,7 +167,7 @@ mod tests {
     #[test]
     fn shapes_have_their_published_sizes() {
         let millions = |shape| config(shape).unwrap().parameters() / 1_000_000;
-        assert_eq!(SHAPES.map(millions), [13_016, 6_738, 1_100, 134, 0]);
+        assert_eq!(SHAPE_NAMES.map(millions), [13_016, 6_738, 1_100, 134, 0]);
         assert!(config("8b").unwrap_err().to_string().contains("tinyllama-1.1b"));
     }
 
@@ -177,19 +189,19 @@ mod tests {
     }
 
     #[test]
-    fn a_run_goes_round_the_block() {
+    fn tensors_read_the_block_cyclically() {
         let block: Vec<bf16> = (0..5).map(|i| bf16::from_f32(i as f32)).collect();
         let mut bytes = Vec::new();
-        write_run(&block, 3, 9, &mut bytes).unwrap();
+        write_cyclic(&block, 3, 9, &mut bytes).unwrap();
         let run: Vec<f32> =
             bytemuck::pod_collect_to_vec::<u8, bf16>(&bytes).iter().map(|x| x.to_f32()).collect();
         assert_eq!(run, [3.0, 4.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 1.0]);
     }
 
     #[test]
-    fn a_full_disk_is_seen_before_anything_is_written() {
+    fn a_full_disk_is_noticed_before_anything_is_written() {
         let folder = tempfile::tempdir().unwrap();
-        let message = check_room(&folder.path().join("a/b"), 1 << 60).unwrap_err().to_string();
+        let message = check_space(&folder.path().join("a/b"), 1 << 60).unwrap_err().to_string();
         assert!(message.contains("GB free"), "{message}");
     }
 }

@@ -1,4 +1,4 @@
-//! A Llama-style `tokenizer.json` of any size, made of syllables.
+//! A Llama-style `tokenizer.json` of any size, whose words are made of syllables.
 
 use serde_json::{Map, Value, json};
 
@@ -7,10 +7,10 @@ const VOWELS: &str = "aeiou";
 /// `<unk>`, `<s>`, `</s>`.
 const CONTROL: [&str; 3] = ["<unk>", "<s>", "</s>"];
 
-/// A BPE tokenizer of exactly `size` pieces, in the form of Llama's: control tokens, the 256 bytes to fall back on,
-/// printable characters, then syllables and words of them, each merged from two earlier pieces.
+/// Returns a BPE tokenizer of exactly `size` tokens, in the form of Llama's: control tokens, the 256 bytes of byte
+/// fallback, printable characters, then syllables and words of syllables, each merged from two earlier tokens.
 ///
-/// A `size` below 354 keeps all bytes and loses characters, which are then spelled in bytes; the least is 260.
+/// A `size` below 354 keeps all bytes and omits characters, which are then spelled in bytes; the minimum is 260.
 pub fn tokenizer(size: usize) -> Value {
     let mut pieces: Vec<String> = CONTROL.map(String::from).to_vec();
     pieces.extend((0..=255u8).map(|byte| format!("<0x{byte:02X}>")));
@@ -54,6 +54,7 @@ pub fn tokenizer(size: usize) -> Value {
     })
 }
 
+/// Returns the entry of a control token.
 fn control(id: usize, content: &str) -> Value {
     json!({
         "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
@@ -61,16 +62,17 @@ fn control(id: usize, content: &str) -> Value {
     })
 }
 
-/// Pairs to merge, shortest words first: syllables, words of two and of three, each also after a space.
+/// Returns pairs to merge, shortest words first: syllables, words of two and of three syllables, each also after a
+/// space.
 fn words() -> impl Iterator<Item = (String, String)> {
     let syllables =
         || CONSONANTS.chars().flat_map(|c| VOWELS.chars().map(move |v| (c.to_string(), v.to_string())));
-    let whole = move || syllables().map(|(c, v)| c + &v);
-    let pairs = move || whole().flat_map(move |a| whole().map(move |b| (a.clone(), b)));
+    let texts = move || syllables().map(|(c, v)| c + &v);
+    let pairs = move || texts().flat_map(move |a| texts().map(move |b| (a.clone(), b)));
     let spaced = |words: Box<dyn Iterator<Item = String>>| words.map(|word| ("▁".to_string(), word));
-    let triples = move || whole().flat_map(move |a| pairs().map(move |(b, c)| (a.clone(), b + &c)));
+    let triples = move || texts().flat_map(move |a| pairs().map(move |(b, c)| (a.clone(), b + &c)));
     syllables()
-        .chain(spaced(Box::new(whole())))
+        .chain(spaced(Box::new(texts())))
         .chain(pairs())
         .chain(spaced(Box::new(pairs().map(|(a, b)| a + &b))))
         .chain(triples())
@@ -82,7 +84,7 @@ mod tests {
     use crate::tokenizer::Tokenizer;
 
     #[test]
-    fn every_size_is_met_and_any_text_survives() {
+    fn every_size_is_exact_and_any_text_survives() {
         for size in [260, 300, 512, 32016] {
             let tokenizer = Tokenizer::parse(&tokenizer(size).to_string(), "").unwrap();
             assert_eq!(tokenizer.vocab_size(), size);

@@ -1,50 +1,51 @@
 //! Text to token ids and back, from a `tokenizer.json`.
 //!
-//! The BPE itself is the `tokenizers` crate's. What that crate leaves to its callers is here: text that follows
-//! other text (no dummy space in front), decoding token by token without half a character, Code Llama's infill
-//! pieces, and text that can never turn into a control token: `</s>` in a source file is five characters.
+//! The BPE itself is the `tokenizers` crate's. This module adds what that crate leaves to its callers: text that
+//! follows other text (no dummy space in front), decoding token by token without half characters, Code Llama's
+//! infilling tokens, and text that can never become a control token: `</s>` in a source file is four characters.
 
-mod pieces;
+mod token_bytes;
 
 use codelsi_engine::{At, Error, Result};
-use pieces::{Pieces, Spelling};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
+use token_bytes::{ByteEncoding, TokenBytes};
 
-/// A tokenizer with Llama's conventions around it.
+/// A tokenizer with Llama's conventions.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    prefix: Prefix,
-    pieces: Pieces,
+    dummy_space: DummySpace,
+    token_bytes: TokenBytes,
     bos: Option<u32>,
     eos: Option<u32>,
-    infill: Option<Infill>,
+    infill: Option<InfillTokens>,
 }
 
-/// When a text gets a space in front, so that its first word is spelled like every other.
+/// Rule for the space put before a text, so that its first word is spelled like every other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Prefix {
+enum DummySpace {
     Never,
     Always,
-    UnlessThere,
+    /// Only before a text that does not begin with a space.
+    IfMissing,
 }
 
-/// Code Llama's infill pieces.
+/// Code Llama's infilling tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Infill {
+pub struct InfillTokens {
     pub prefix: u32,
     pub suffix: u32,
     pub middle: u32,
-    /// Ends the filled-in text.
+    /// Ends the infilled text.
     pub end: u32,
 }
 
 impl Tokenizer {
-    /// Loads `tokenizer.json` of a folder, or the file itself.
+    /// Loads `tokenizer.json` from a folder, or the file itself.
     ///
     /// # Errors
-    /// When it is absent, malformed or of a kind this engine cannot decode.
+    /// When it is absent, malformed, or neither SentencePiece's nor byte-level.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
@@ -53,33 +54,33 @@ impl Tokenizer {
         Tokenizer::parse(&text, &config).at(file.display().to_string())
     }
 
-    /// From the texts of `tokenizer.json` and `tokenizer_config.json` (which may be empty).
+    /// Parses the texts of `tokenizer.json` and `tokenizer_config.json` (which may be empty).
     ///
     /// # Errors
-    /// As [`Tokenizer::load`].
+    /// See [`Tokenizer::load`].
     pub fn parse(tokenizer: &str, config: &str) -> Result<Self> {
         let malformed = |e: &dyn std::fmt::Display| Error::new(format!("no usable tokenizer: {e}"));
         let mut json: Value = serde_json::from_str(tokenizer).map_err(|e| malformed(&e))?;
-        let prefix = take_prefix(&mut json);
-        let spelling = Spelling::of(&json["decoder"])?;
+        let dummy_space = take_dummy_space(&mut json);
+        let encoding = ByteEncoding::of(&json["decoder"])?;
         let mut inner: tokenizers::Tokenizer = serde_json::from_value(json).map_err(|e| malformed(&e))?;
         inner.set_encode_special_tokens(true);
         let config: Value = serde_json::from_str(config).unwrap_or_default();
-        let named = |key: &str, usual: &str| {
-            let name = config[key].as_str().or(config[key]["content"].as_str()).unwrap_or(usual);
+        let token = |key: &str, default: &str| {
+            let name = config[key].as_str().or(config[key]["content"].as_str()).unwrap_or(default);
             inner.token_to_id(name)
         };
-        let (bos, eos) = (named("bos_token", "<s>"), named("eos_token", "</s>"));
-        let (pieces, infill) = (Pieces::of(&inner, spelling), Infill::of(&inner));
-        Ok(Tokenizer { inner, prefix, pieces, bos, eos, infill })
+        let (bos, eos) = (token("bos_token", "<s>"), token("eos_token", "</s>"));
+        let (token_bytes, infill) = (TokenBytes::of(&inner, encoding), InfillTokens::of(&inner));
+        Ok(Tokenizer { inner, dummy_space, token_bytes, bos, eos, infill })
     }
 
-    /// One more than the largest id.
+    /// The largest id plus one.
     pub fn vocab_size(&self) -> usize {
-        self.pieces.len()
+        self.token_bytes.len()
     }
 
-    /// The token that starts a text.
+    /// The token that begins a text.
     pub fn bos(&self) -> Option<u32> {
         self.bos
     }
@@ -89,15 +90,15 @@ impl Tokenizer {
         self.eos
     }
 
-    /// The infill pieces, if the vocabulary has them.
-    pub fn infill_pieces(&self) -> Option<Infill> {
+    /// The infilling tokens, if the vocabulary has them.
+    pub fn infill_tokens(&self) -> Option<InfillTokens> {
         self.infill
     }
 
-    /// Refuses a model whose embedding has no row for some token.
+    /// Checks that a model's embedding of `vocab` rows has a row for every token.
     ///
     /// # Errors
-    /// When an id is not below `vocab`.
+    /// When an id is `vocab` or more.
     pub fn check_fits(&self, vocab: usize) -> Result<()> {
         if self.vocab_size() <= vocab {
             return Ok(());
@@ -108,130 +109,131 @@ impl Tokenizer {
         )))
     }
 
-    /// The ids of a text that starts a sequence.
+    /// Encodes a text that begins a sequence.
     ///
     /// # Errors
     /// When the text cannot be spelled in this vocabulary.
     pub fn encode(&self, text: &str, add_bos: bool) -> Result<Vec<u32>> {
-        let spaced = match self.prefix {
-            Prefix::Always => !text.is_empty(),
-            Prefix::UnlessThere => !text.is_empty() && !text.starts_with([' ', '▁']),
-            Prefix::Never => false,
+        let add_space = match self.dummy_space {
+            DummySpace::Always => !text.is_empty(),
+            DummySpace::IfMissing => !text.is_empty() && !text.starts_with([' ', '▁']),
+            DummySpace::Never => false,
         };
-        let ids = if spaced { self.raw(&format!(" {text}")) } else { self.raw(text) }?;
+        let ids = if add_space { self.encode_raw(&format!(" {text}")) } else { self.encode_raw(text) }?;
         Ok(self.bos.filter(|_| add_bos).into_iter().chain(ids).collect())
     }
 
-    /// The ids of a text that follows other text: no `<s>`, no space in front.
+    /// Encodes a text that follows other text: no `<s>`, no space in front.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`].
+    /// See [`Tokenizer::encode`].
     pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
-        self.raw(text)
+        self.encode_raw(text)
     }
 
-    /// Asks for what stands between `prefix` and `suffix`: `<s> <PRE> prefix <SUF>suffix <MID>`, as in the
-    /// Code Llama paper (arXiv 2308.12950, section 2.3).
+    /// Returns the prompt for the text between `prefix` and `suffix`: `<s> <PRE> prefix <SUF>suffix <MID>` (Rozière
+    /// et al., "Code Llama", arXiv 2308.12950, section 2.3).
     ///
     /// # Errors
-    /// When the vocabulary has no infill pieces.
+    /// When the vocabulary has no infilling tokens.
     pub fn infill(&self, prefix: &str, suffix: &str) -> Result<Vec<u32>> {
-        let Some(pieces) = self.infill else {
-            return Err(Error::new("the tokenizer has no infill pieces (▁<PRE>, ▁<SUF>, ▁<MID>, ▁<EOT>)"));
+        let Some(tokens) = self.infill else {
+            return Err(Error::new("the tokenizer has no infilling tokens (▁<PRE>, ▁<SUF>, ▁<MID>, ▁<EOT>)"));
         };
-        let mut ids: Vec<u32> = self.bos.into_iter().chain([pieces.prefix]).collect();
+        let mut ids: Vec<u32> = self.bos.into_iter().chain([tokens.prefix]).collect();
         ids.extend(self.encode(prefix, false)?);
-        ids.push(pieces.suffix);
+        ids.push(tokens.suffix);
         ids.extend(self.encode_continuation(suffix)?);
-        ids.push(pieces.middle);
+        ids.push(tokens.middle);
         Ok(ids)
     }
 
-    /// The text of a whole sequence; control tokens are left out.
+    /// Decodes a complete sequence; control tokens are omitted.
     pub fn decode(&self, ids: &[u32]) -> String {
         let text = self.decode_continuation(ids);
-        match (self.prefix, text.strip_prefix(' ')) {
-            (Prefix::Always | Prefix::UnlessThere, Some(rest)) => rest.to_string(),
+        match (self.dummy_space, text.strip_prefix(' ')) {
+            (DummySpace::Always | DummySpace::IfMissing, Some(rest)) => rest.to_string(),
             _ => text,
         }
     }
 
-    /// The text of ids that follow others.
+    /// Decodes ids that follow others.
     pub fn decode_continuation(&self, ids: &[u32]) -> String {
-        let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.pieces.get(id)).copied().collect();
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes.get(id)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn raw(&self, text: &str) -> Result<Vec<u32>> {
+    /// Encodes a text exactly as it is.
+    fn encode_raw(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false);
         Ok(encoding.map_err(|e| Error::new(format!("tokenizer: {e}")))?.get_ids().to_vec())
     }
 }
 
-/// Decodes token by token. What it gives out joins to [`Tokenizer::decode_continuation`] of all tokens, and no
-/// part ends inside a character.
+/// Decodes token by token. The returned pieces join to [`Tokenizer::decode_continuation`] of all tokens, and none
+/// ends inside a character.
 #[derive(Default)]
-pub struct Stream {
-    /// The start of a character whose rest has not come yet.
+pub struct DecodeStream {
+    /// The first bytes of an incomplete character.
     pending: Vec<u8>,
 }
 
-impl Stream {
-    /// The text that `id` completes; empty while a character is unfinished.
+impl DecodeStream {
+    /// Returns the text that `id` completes; empty while a character is incomplete.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
-        self.pending.extend(tokenizer.pieces.get(id));
-        let whole = match self.pending.utf8_chunks().last() {
+        self.pending.extend(tokenizer.token_bytes.get(id));
+        let complete = match self.pending.utf8_chunks().last() {
             Some(last) if may_continue(last.invalid()) => self.pending.len() - last.invalid().len(),
             _ => self.pending.len(),
         };
-        let text = String::from_utf8_lossy(&self.pending[..whole]).into_owned();
-        self.pending.drain(..whole);
+        let text = String::from_utf8_lossy(&self.pending[..complete]).into_owned();
+        self.pending.drain(..complete);
         text
     }
 
-    /// What is left at the end: a replacement character if a character was never finished.
+    /// Returns the rest at the end: a replacement character for a character that was never completed.
     pub fn finish(self) -> String {
         String::from_utf8_lossy(&self.pending).into_owned()
     }
 }
 
-/// True for the beginning of a valid character.
+/// True for the first bytes of a valid character.
 fn may_continue(bytes: &[u8]) -> bool {
     !bytes.is_empty() && std::str::from_utf8(bytes).is_err_and(|e| e.error_len().is_none())
 }
 
-/// Takes the dummy space out of a tokenizer's description and says when it had put one.
-fn take_prefix(json: &mut Value) -> Prefix {
+/// Removes the dummy space from a tokenizer's description and returns its rule.
+fn take_dummy_space(json: &mut Value) -> DummySpace {
     let prepends = |step: &Value| step["type"] == "Prepend";
     if prepends(&json["normalizer"]) {
         json["normalizer"] = Value::Null;
-        return Prefix::Always;
+        return DummySpace::Always;
     }
     if let Some(steps) = json.pointer_mut("/normalizer/normalizers").and_then(Value::as_array_mut)
         && steps.iter().any(prepends)
     {
         steps.retain(|step| !prepends(step));
-        return Prefix::Always;
+        return DummySpace::Always;
     }
     let splitter = json.get_mut("pre_tokenizer").and_then(Value::as_object_mut);
     let Some(splitter) =
-        splitter.filter(|splitter| splitter.get("type").is_some_and(|kind| kind == "Metaspace"))
+        splitter.filter(|splitter| splitter.get("type").is_some_and(|name| name == "Metaspace"))
     else {
-        return Prefix::Never;
+        return DummySpace::Never;
     };
     let legacy = splitter.remove("add_prefix_space");
     let scheme = splitter.insert("prepend_scheme".into(), "never".into());
     if legacy == Some(false.into()) || scheme == Some("never".into()) {
-        Prefix::Never
+        DummySpace::Never
     } else {
-        Prefix::UnlessThere
+        DummySpace::IfMissing
     }
 }
 
-impl Infill {
+impl InfillTokens {
     fn of(tokenizer: &tokenizers::Tokenizer) -> Option<Self> {
-        let id = |piece| tokenizer.token_to_id(piece);
-        Some(Infill {
+        let id = |token| tokenizer.token_to_id(token);
+        Some(InfillTokens {
             prefix: id("▁<PRE>")?,
             suffix: id("▁<SUF>")?,
             middle: id("▁<MID>")?,
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn text_after_text_gets_no_space_and_joins_to_the_whole() {
+    fn text_after_text_gets_no_space_and_joins_to_the_complete_text() {
         let Some(tokenizer) = load("data/codellama-tokenizer/llama2-tokenizer.json") else { return };
         assert_eq!(tokenizer.encode("world", true).unwrap(), [1, 3186]);
         let rest = tokenizer.encode_continuation("world").unwrap();
@@ -281,7 +283,7 @@ mod tests {
         let ids = tokenizer.encode("a <s>b</s> <unk>", false).unwrap();
         assert!(ids.iter().all(|&id| id > 2), "{ids:?}");
         assert_eq!(tokenizer.decode(&ids), "a <s>b</s> <unk>");
-        assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.infill_pieces()), (Some(1), Some(2), None));
+        assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.infill_tokens()), (Some(1), Some(2), None));
         assert!(tokenizer.infill("a", "b").unwrap_err().to_string().contains("infill"));
     }
 
@@ -296,18 +298,18 @@ mod tests {
         assert_eq!((&ids[..2], ids.last()), (&[1, 32007][..], Some(&32009)));
         assert_eq!(ids[2..cut], tokenizer.encode(before, false).unwrap());
         assert_eq!(tokenizer.decode_continuation(&ids[cut + 1..ids.len() - 1]), after);
-        assert_eq!(tokenizer.infill_pieces().unwrap().end, 32010);
+        assert_eq!(tokenizer.infill_tokens().unwrap().end, 32010);
     }
 
     #[test]
-    fn a_stream_never_gives_half_a_character() {
+    fn a_stream_never_returns_half_a_character() {
         let Some(tokenizer) = load("data/stories260k/tokenizer.json") else { return };
         let text = "Tim 🙃 said “é” \u{fffd}.";
         let mut ids = tokenizer.encode(text, true).unwrap();
         // A broken character in the middle and an unfinished one at the end.
         ids.splice(3..3, tokenizer.encode_continuation("🙃").unwrap().into_iter().take(2));
         ids.extend(tokenizer.encode_continuation("🙃").unwrap().into_iter().take(3));
-        let mut stream = Stream::default();
+        let mut stream = DecodeStream::default();
         let mut streamed: String = ids.iter().map(|&id| stream.push(&tokenizer, id)).collect();
         assert!(streamed.contains("🙃 said “é”"), "{streamed}");
         streamed += &stream.finish();

@@ -1,4 +1,4 @@
-//! A tiny Llama with a tokenizer of letters, and rows to train it on.
+//! A tiny Llama with a character tokenizer, and rows to train it on.
 
 use codelsi_engine::DType;
 use codelsi_engine::rng::Key;
@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// Options for a few steps on a fresh model and data set in `folder`.
+/// Writes a new model and data set to `folder` and returns options for a few steps.
 pub fn prepare(folder: &Path) -> TrainOptions {
     write_base(&folder.join("base"));
     let word = |i: usize| -> String {
@@ -19,7 +19,7 @@ pub fn prepare(folder: &Path) -> TrainOptions {
     let rows: Vec<Value> = (0..30)
         .map(|i| json!({"instruction": format!("say {}", word(i)), "output": word(i).repeat(1 + i % 4)}))
         .collect();
-    codelsi_train::jsonl::write(folder.join("data.jsonl"), &rows).unwrap();
+    codelsi_model::jsonl::write(folder.join("data.jsonl"), &rows).unwrap();
     TrainOptions {
         model: folder.join("base"),
         data: folder.join("data.jsonl"),
@@ -76,7 +76,7 @@ fn write_base(folder: &Path) {
     .unwrap();
 }
 
-/// Spells by character and, as Llama's, starts a text with a space of its own.
+/// A tokenizer of single characters that, as Llama's, puts a space before a text.
 fn tokenizer() -> Value {
     let pieces = ["<unk>", "<s>", "</s>", "▁"].into_iter().map(String::from);
     let letters = ('a'..='z').chain(['\n']).map(String::from);

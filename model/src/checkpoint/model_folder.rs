@@ -1,0 +1,226 @@
+//! A model folder: `config.json` and its weights, one safetensors file or shards with an index, memory-mapped.
+
+use super::convert::engine_dtype;
+use super::slice::Part;
+use super::tensor_file::{TensorEntry, TensorFile, summarize};
+use super::transfer::Watch;
+use crate::config::Config;
+use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
+use safetensors::Dtype;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// An opened model folder. Opening reads headers only; weights are read from the mapped files when they are loaded.
+pub struct Checkpoint {
+    folder: PathBuf,
+    config: Config,
+    files: Vec<TensorFile>,
+    /// The tensors that the config calls for.
+    tensors: BTreeMap<String, Location>,
+    /// True if the planning device charges nothing for weights that the CPU would read in place.
+    in_place: bool,
+    progress: Option<Watch>,
+}
+
+/// One tensor's entry, and the index of the file that holds it: none in a checkpoint of shapes only.
+#[derive(Clone)]
+struct Location {
+    entry: TensorEntry,
+    file: Option<usize>,
+}
+
+impl Checkpoint {
+    /// Opens a model folder and checks every tensor's name, shape and type against its config.
+    /// Other tensors (rotary tables of old checkpoints) are ignored.
+    ///
+    /// # Errors
+    /// When the config or a file is broken, or tensors are missing or have another shape or type than expected.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref().to_path_buf();
+        if !folder.is_dir() {
+            return Err(Error::io(&folder, "no such model folder"));
+        }
+        let config = Config::load(&folder)?;
+        let (files, file_of) = open_files(&folder)?;
+        let expected = config.tensors();
+        let mismatches: Vec<String> = expected
+            .iter()
+            .filter_map(|(name, shape)| match file_of.get(name) {
+                None => Some(format!("`{name}` is missing")),
+                Some(&file) => mismatch(name, &files[file].entries()[name], shape),
+            })
+            .collect();
+        if !mismatches.is_empty() {
+            let (n, of) = (mismatches.len(), expected.len());
+            let message = format!("{n} of {of} tensors do not fit config.json: {}", summarize(&mismatches));
+            return Err(Error::new(message).at(folder.display().to_string()));
+        }
+        let location = |name: &str| {
+            let file = file_of[name];
+            Location { entry: files[file].entries()[name].clone(), file: Some(file) }
+        };
+        let tensors = expected.into_iter().map(|(name, _)| (name.clone(), location(&name))).collect();
+        Ok(Checkpoint { folder, config, files, tensors, in_place: false, progress: None })
+    }
+
+    /// Returns a model of `config`'s shapes without weights, all stored as `dtype`, for the planning device.
+    pub fn sketch(config: Config, dtype: Dtype) -> Self {
+        let location = |shape| Location { entry: TensorEntry::without_file(dtype, shape), file: None };
+        let tensors = config.tensors().into_iter().map(|(name, shape)| (name, location(shape))).collect();
+        let (folder, files) = (PathBuf::new(), Vec::new());
+        Checkpoint { folder, config, files, tensors, in_place: false, progress: None }
+    }
+
+    /// Returns this model without its weights, for the planning device. With `in_place` the plan charges nothing
+    /// for weights that the CPU would read in the mapped file.
+    pub fn without_weights(&self, in_place: bool) -> Self {
+        let location = |l: &Location| Location { file: None, ..l.clone() };
+        let tensors = self.tensors.iter().map(|(name, l)| (name.clone(), location(l))).collect();
+        let (folder, config) = (self.folder.clone(), self.config.clone());
+        Checkpoint { folder, config, files: Vec::new(), tensors, in_place, progress: None }
+    }
+
+    /// Reports the loading of weights to a device to `progress`.
+    pub fn watched(self, progress: Watch) -> Self {
+        Checkpoint { progress: Some(progress), ..self }
+    }
+
+    /// The model's config.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The model folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Size of the files in bytes; without weights, the size that its tensors would have.
+    pub fn byte_len(&self) -> usize {
+        match self.files.is_empty() {
+            true => self.tensors.values().map(|location| location.entry.byte_len()).sum(),
+            false => self.files.iter().map(TensorFile::byte_len).sum(),
+        }
+    }
+
+    /// Returns the stored type and shape of a tensor.
+    ///
+    /// # Errors
+    /// When the model has no tensor of that name.
+    pub fn entry(&self, name: &str) -> Result<&TensorEntry> {
+        self.location(name).map(|location| &location.entry)
+    }
+
+    /// Returns a weight's bytes as they are stored.
+    ///
+    /// # Errors
+    /// When the model has no tensor of that name.
+    pub fn bytes(&self, name: &str) -> Result<&[u8]> {
+        self.file(name)?.bytes(name)
+    }
+
+    /// Returns a copy of a weight in F32, to be changed.
+    ///
+    /// # Errors
+    /// When the model has no tensor of that name, or it cannot be read.
+    pub fn copy_f32(&self, device: &Device, name: &str) -> Result<Tensor> {
+        self.file(name)?.copy(device, Label::Weights, name, &Part::Whole, DType::F32)
+    }
+
+    /// The engine's type for the stored weights (the embedding's; BF16 for F16), in which a changed model is written.
+    pub fn dtype(&self) -> DType {
+        let embedding = &self.tensors["model.embed_tokens.weight"];
+        engine_dtype(embedding.entry.dtype).unwrap_or(DType::BF16)
+    }
+
+    /// Describes the first weight that is NaN or infinite, in the order of a forward pass, if there is one: its name,
+    /// index and value. Reads every weight.
+    pub fn first_non_finite(&self) -> Option<String> {
+        self.config.tensors().into_iter().find_map(|(name, _)| {
+            let (index, value) = self.file(&name).ok()?.non_finite(&name).ok()??;
+            Some(format!("{name}{index:?} is {value}"))
+        })
+    }
+
+    /// True if the planning device charges nothing for weights that the CPU would read in place.
+    pub(super) fn plans_in_place(&self) -> bool {
+        self.in_place
+    }
+
+    /// The callback for the progress of loading.
+    pub(super) fn progress(&self) -> Option<&Watch> {
+        self.progress.as_ref()
+    }
+
+    /// Returns the file that holds a tensor.
+    ///
+    /// # Errors
+    /// When the model has no tensor of that name, or no weights.
+    pub(super) fn file(&self, name: &str) -> Result<&TensorFile> {
+        let file = self.location(name)?.file.map(|i| &self.files[i]);
+        file.ok_or_else(|| {
+            Error::new(format!("`{name}` has no content: only the model's shapes were loaded"))
+        })
+    }
+
+    fn location(&self, name: &str) -> Result<&Location> {
+        self.tensors.get(name).ok_or_else(|| Error::new(format!("the model has no tensor `{name}`")))
+    }
+}
+
+/// Opens the files of a model folder; returns them, and the index of each tensor's file.
+fn open_files(folder: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String, usize>)> {
+    let (single, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
+    if single.exists() {
+        let file = TensorFile::open(single)?;
+        let file_of = file.entries().keys().map(|name| (name.clone(), 0)).collect();
+        return Ok((vec![file], file_of));
+    }
+    if !index.exists() {
+        return Err(Error::io(folder, "holds neither model.safetensors nor model.safetensors.index.json"));
+    }
+    open_shards(folder, &index).at(index.display().to_string())
+}
+
+/// A parsed `model.safetensors.index.json`.
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Opens the shards that an index names.
+fn open_shards(folder: &Path, index: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String, usize>)> {
+    let text = fs::read_to_string(index).map_err(|e| Error::new(e.to_string()))?;
+    let index: ShardIndex = serde_json::from_str(&text).map_err(|e| Error::new(format!("malformed: {e}")))?;
+    let mut files: Vec<TensorFile> = Vec::new();
+    let mut opened: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut file_of = BTreeMap::new();
+    for (name, shard) in &index.weight_map {
+        let file = match opened.get(shard.as_str()) {
+            Some(&file) => file,
+            None => {
+                if Path::new(shard).file_name().is_none_or(|plain| plain != shard.as_str()) {
+                    return Err(Error::new(format!("shard `{shard}` is not a plain file name")));
+                }
+                files.push(TensorFile::open(folder.join(shard))?);
+                opened.insert(shard, files.len() - 1);
+                files.len() - 1
+            }
+        };
+        if files[file].entries().contains_key(name) {
+            file_of.insert(name.clone(), file);
+        }
+    }
+    Ok((files, file_of))
+}
+
+/// Describes the difference between a stored tensor and the shape that the config calls for, if there is one.
+fn mismatch(name: &str, entry: &TensorEntry, expected: &[usize]) -> Option<String> {
+    if entry.shape != expected {
+        return Some(format!("`{name}` is {:?}, expected {expected:?}", entry.shape));
+    }
+    let readable = matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
+    (!readable).then(|| format!("`{name}` is stored as {:?}, expected F32, F16 or BF16", entry.dtype))
+}

@@ -1,0 +1,114 @@
+//! The KV cache: pages that sequences share, copied when one of several holders writes (PagedAttention, Kwon et
+//! al., arXiv 2309.06180, section 4).
+
+use crate::llama::{Layer, Llama};
+use codelsi_engine::{Ctx, Device, Error, Label, Result, Tensor};
+use codelsi_kernels::embed::embed;
+use codelsi_kernels::flash::Heads;
+use codelsi_kernels::kvstore::kvstore;
+
+/// Keys and values of every layer, in pages of `page_size` tokens, with a count of each page's holders.
+pub(super) struct KvCache {
+    /// Keys and values of each layer, (pages, page_size, K·D).
+    layers: Vec<(Tensor, Tensor)>,
+    page_size: usize,
+    /// Number of sequences that hold each page.
+    holders: Vec<u32>,
+    free: Vec<usize>,
+    /// Pending copies of rows: from slot, to slot.
+    copies: Vec<(usize, usize)>,
+}
+
+/// The pages of one sequence, in order: vLLM's block table. Return it with [`KvCache::release`].
+#[derive(Debug, Default)]
+pub(super) struct BlockTable {
+    pub pages: Vec<usize>,
+}
+
+impl KvCache {
+    /// Allocates `pages` free pages of `page_size` tokens each, for the heads of `model` on this rank.
+    pub fn new(device: &Device, model: &Llama, pages: usize, page_size: usize) -> Self {
+        let allocate = |layer: &Layer| {
+            let Heads { kv_heads, head_dim, .. } = layer.heads();
+            let empty = || device.empty(Label::Kv, [pages, page_size, kv_heads * head_dim], model.compute());
+            (empty(), empty())
+        };
+        KvCache {
+            layers: model.layers().iter().map(|layer| allocate(layer)).collect(),
+            page_size,
+            holders: vec![0; pages],
+            free: (0..pages).rev().collect(),
+            copies: Vec::new(),
+        }
+    }
+
+    /// Keys and values of a layer, (pages, page_size, K·D).
+    pub fn layer(&mut self, layer: usize) -> &mut (Tensor, Tensor) {
+        &mut self.layers[layer]
+    }
+
+    /// Returns the slot (page · page_size + offset) of `position`, to be written after [`KvCache::copy_shared`].
+    /// Allocates its page, or schedules a copy of a page that is shared (copy-on-write).
+    ///
+    /// # Errors
+    /// When no page is free.
+    pub fn slot(&mut self, table: &mut BlockTable, position: usize) -> Result<usize> {
+        let (index, offset) = (position / self.page_size, position % self.page_size);
+        if index == table.pages.len() {
+            let page = self.allocate()?;
+            table.pages.push(page);
+        } else if self.holders[table.pages[index]] > 1 {
+            let (shared, copy) = (table.pages[index], self.allocate()?);
+            let row = |offset| (shared * self.page_size + offset, copy * self.page_size + offset);
+            self.copies.extend((0..offset).map(row));
+            self.holders[shared] -= 1;
+            table.pages[index] = copy;
+        }
+        Ok(table.pages[index] * self.page_size + offset)
+    }
+
+    /// Returns a table for another sequence that shares the same pages.
+    pub fn fork(&mut self, table: &BlockTable) -> BlockTable {
+        table.pages.iter().for_each(|&page| self.holders[page] += 1);
+        BlockTable { pages: table.pages.clone() }
+    }
+
+    /// Releases a sequence's pages.
+    pub fn release(&mut self, table: BlockTable) {
+        for page in table.pages {
+            self.holders[page] -= 1;
+            if self.holders[page] == 0 {
+                self.free.push(page);
+            }
+        }
+    }
+
+    fn allocate(&mut self) -> Result<usize> {
+        let page = self.free.pop().ok_or_else(|| Error::new("the KV cache has no free page"))?;
+        self.holders[page] = 1;
+        Ok(page)
+    }
+
+    /// Does the pending copies of shared pages' rows, in every layer.
+    ///
+    /// # Errors
+    /// When an op fails.
+    pub fn copy_shared(&mut self, cx: &Ctx) -> Result<()> {
+        if self.copies.is_empty() {
+            return Ok(());
+        }
+        let (from, to): (Vec<i32>, Vec<i32>) =
+            self.copies.drain(..).map(|(from, to)| (from as i32, to as i32)).unzip();
+        let slots = |slots: &[i32]| cx.device().tensor(Label::Activations, [slots.len()], slots);
+        let (from, to) = (slots(&from)?, slots(&to)?);
+        for (k, v) in &mut self.layers {
+            for pages in [k, v] {
+                // An embedding gathers rows.
+                let (slots, width) = pages.shape().as_matrix();
+                let rows = embed(cx, &pages.reshape([slots, width]), &from, pages.dtype())?;
+                kvstore(cx, pages, &rows, &to)?;
+            }
+        }
+        Ok(())
+    }
+}

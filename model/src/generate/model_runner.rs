@@ -1,0 +1,269 @@
+//! Runs a step on the device: its inputs are sent in one copy, and the sampled tokens come back in one.
+//!
+//! So a step that only decodes is the same work for every batch of its size, whatever its sequences are: on a GPU it is
+//! recorded once as a CUDA graph and replayed, instead of launching each kernel.
+
+use super::kv_cache::KvCache;
+use crate::llama::{Llama, Place};
+use crate::parallel::Layout;
+use codelsi_engine::cuda::Graphs;
+use codelsi_engine::{Ctx, DType, Device, Label, Parcel, Result, Shape, Tensor};
+use codelsi_kernels::embed::embed;
+use codelsi_kernels::flash::{Paged, flash_paged};
+use codelsi_kernels::kvstore::kvstore;
+use codelsi_kernels::sample::{CHOICE, Choice, PARAMS, Words, draw, read};
+
+/// The inputs of one step: rows of tokens, and the tokens to sample after them.
+#[derive(Default)]
+pub(super) struct StepInputs {
+    /// Token of each row.
+    tokens: Vec<i32>,
+    /// Position of each row in its sequence.
+    positions: Vec<i32>,
+    /// Index of each row's sequence.
+    sequences: Vec<i32>,
+    /// Slot of each row's key and value in the KV cache.
+    slots: Vec<i32>,
+    /// Block tables of the sequences, all as wide as the largest sequence's, padded with −1.
+    pub block_tables: Vec<i32>,
+    /// Rows whose logits are computed, ascending.
+    pub logit_rows: Vec<i32>,
+    /// Index into `logit_rows` of each token to sample.
+    pub sample_rows: Vec<i32>,
+    /// Sampling parameters of each token to sample.
+    pub sampling: Words,
+}
+
+impl StepInputs {
+    /// Inputs without content of a step that decodes `n` sequences of `width` pages.
+    fn decode_shape(n: usize, width: usize) -> Self {
+        let all: Vec<i32> = (0..n as i32).collect();
+        let zeros = vec![0; n];
+        StepInputs {
+            tokens: zeros.clone(),
+            positions: zeros.clone(),
+            slots: zeros,
+            block_tables: vec![0; n * width],
+            sequences: all.clone(),
+            logit_rows: all.clone(),
+            sample_rows: all,
+            sampling: Words { params: vec![0; n * PARAMS], previous: Vec::new() },
+        }
+    }
+
+    /// Appends a row.
+    pub fn push(&mut self, token: u32, position: usize, sequence: usize, slot: usize) {
+        self.tokens.push(token as i32);
+        self.positions.push(position as i32);
+        self.sequences.push(sequence as i32);
+        self.slots.push(slot as i32);
+    }
+
+    /// Number of rows so far.
+    pub fn rows(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// True if every row belongs to another sequence, whose next token is sampled from it.
+    fn is_decode_only(&self) -> bool {
+        self.rows() == self.logit_rows.len() && self.rows() == self.sample_rows.len()
+    }
+}
+
+/// Upper limits of a step's inputs.
+pub(super) struct StepCapacity {
+    /// Rows of prompts and of decoding sequences.
+    pub rows: usize,
+    /// Sequences, and sampled tokens.
+    pub sequences: usize,
+    /// Pages of a sequence.
+    pub width: usize,
+    /// Tokens that a repetition penalty reads, of all sequences in total.
+    pub penalized: usize,
+}
+
+impl StepCapacity {
+    /// Number of integers sent to the device.
+    fn integers(&self) -> usize {
+        let StepCapacity { rows, sequences: s, width, penalized } = *self;
+        let lengths = [rows, rows, rows, rows, s * width, s, s, s * PARAMS, penalized];
+        lengths.into_iter().map(Parcel::padded).sum()
+    }
+}
+
+/// Runs steps of a model.
+pub(super) struct ModelRunner<'a> {
+    pub cx: Ctx,
+    model: &'a Llama,
+    capacity: StepCapacity,
+    parcel: Parcel,
+    /// The sampled tokens, (sequences, [`CHOICE`]) i32.
+    choices: Tensor,
+    graphs: Option<Graphs>,
+}
+
+/// A step's inputs on the device.
+struct DeviceInputs {
+    tokens: Tensor,
+    positions: Tensor,
+    sequences: Tensor,
+    slots: Tensor,
+    block_tables: Tensor,
+    /// Empty if the logits of all rows are computed.
+    logit_rows: Tensor,
+    /// Empty if one token is sampled from each row of logits.
+    sample_rows: Tensor,
+    params: Tensor,
+    previous: Tensor,
+}
+
+impl<'a> ModelRunner<'a> {
+    /// Prepares for steps of at most `capacity` over `cache`. With `graphs`, decode-only steps are recorded where
+    /// that is possible, and the memory of the largest of them is reserved.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    pub fn new(
+        device: &Device,
+        model: &'a Llama,
+        cache: &mut KvCache,
+        capacity: StepCapacity,
+        graphs: bool,
+    ) -> Result<Self> {
+        let mut runner = ModelRunner {
+            cx: Ctx::inference(device).with_comm(model.split().within_batch()),
+            parcel: Parcel::new(device, Label::Activations, capacity.integers())?,
+            choices: device.zeros(Label::Activations, [capacity.sequences, CHOICE], DType::I32),
+            graphs: if graphs { graph_recorder(device, model) } else { None },
+            model,
+            capacity,
+        };
+        runner.reserve(cache)?;
+        Ok(runner)
+    }
+
+    /// Reserves the memory of recorded steps.
+    fn reserve(&mut self, cache: &mut KvCache) -> Result<()> {
+        let StepCapacity { sequences, width, .. } = self.capacity;
+        let Some(mut graphs) = self.graphs.take_if(|_| sequences > 0) else { return Ok(()) };
+        let inputs = self.send(&StepInputs::decode_shape(sequences, width))?;
+        graphs.reserve(|| compute(&self.cx, self.model, cache, &inputs, &mut self.choices))?;
+        self.graphs = Some(graphs);
+        Ok(())
+    }
+
+    /// Runs a step: writes keys and values of its rows to the cache, and returns the sampled tokens in the order of
+    /// [`StepInputs::sample_rows`].
+    ///
+    /// # Errors
+    /// When an op fails, or when the logits are not finite.
+    pub fn run(&mut self, cache: &mut KvCache, step: &StepInputs) -> Result<Vec<Choice>> {
+        let inputs = self.send(step)?;
+        let ModelRunner { cx, model, choices, graphs, .. } = self;
+        let mut launch = || compute(cx, model, cache, &inputs, choices);
+        match graphs {
+            Some(graphs) if step.is_decode_only() => graphs.run(step.rows(), launch)?,
+            _ => launch()?,
+        }
+        match step.sample_rows.len() {
+            0 => Ok(Vec::new()),
+            sampled => read(cx, choices, sampled, model.config().vocab),
+        }
+    }
+
+    /// Sends a step's inputs to the device.
+    fn send(&mut self, step: &StepInputs) -> Result<DeviceInputs> {
+        let StepInputs {
+            tokens,
+            positions,
+            sequences,
+            slots,
+            block_tables,
+            logit_rows,
+            sample_rows,
+            sampling,
+        } = step;
+        let width = self.capacity.width;
+        let samples = sample_rows.len();
+        let sample_rows: &[i32] = if samples == logit_rows.len() { &[] } else { sample_rows };
+        let logit_rows: &[i32] = if logit_rows.len() == step.rows() { &[] } else { logit_rows };
+        let vector = |values: &[i32]| Shape::from([values.len()]);
+        let [tokens, positions, sequences, slots, block_tables, logit_rows, sample_rows, params, previous] =
+            self.parcel.send([
+                (vector(tokens), tokens),
+                (vector(positions), positions),
+                (vector(sequences), sequences),
+                (vector(slots), slots),
+                (Shape::from([block_tables.len() / width, width]), block_tables),
+                (vector(logit_rows), logit_rows),
+                (vector(sample_rows), sample_rows),
+                (Shape::from([samples, PARAMS]), &sampling.params),
+                // Always of full capacity: a recorded step has fixed shapes.
+                (Shape::from([self.capacity.penalized]), &sampling.previous),
+            ])?;
+        Ok(DeviceInputs {
+            tokens,
+            positions,
+            sequences,
+            slots,
+            block_tables,
+            logit_rows,
+            sample_rows,
+            params,
+            previous,
+        })
+    }
+}
+
+/// Returns a recorder of steps on a GPU. Steps in which ranks communicate are not recorded: their exchange goes
+/// through the host or waits for it.
+fn graph_recorder(device: &Device, model: &Llama) -> Option<Graphs> {
+    match device {
+        Device::Cuda(cuda) if model.split().layout() == Layout::Replicate => Some(Graphs::new(cuda)),
+        _ => None,
+    }
+}
+
+/// Computes a step on the device, without its copies from and to the host: writes the sampled tokens to `choices`.
+fn compute(
+    cx: &Ctx,
+    model: &Llama,
+    cache: &mut KvCache,
+    inputs: &DeviceInputs,
+    choices: &mut Tensor,
+) -> Result<()> {
+    let h = forward(cx, model, cache, inputs)?;
+    if inputs.params.shape().elements() == 0 {
+        return Ok(());
+    }
+    let h = gather_rows(cx, h, &inputs.logit_rows)?;
+    let logits = model.logits(cx, &model.normed(cx, &h)?)?;
+    let logits = gather_rows(cx, logits, &inputs.sample_rows)?;
+    draw(cx, choices, &logits, &inputs.params, &inputs.previous)
+}
+
+/// Returns the residual stream (rows, C) after the last layer; writes keys and values to the cache.
+fn forward(cx: &Ctx, model: &Llama, cache: &mut KvCache, inputs: &DeviceInputs) -> Result<Tensor> {
+    let DeviceInputs { tokens, positions, sequences, slots, block_tables, .. } = inputs;
+    let rows = Place { positions, rope: model.rope(), keys: None };
+    let paged = Paged { sequences, positions, tables: block_tables };
+    let mut h = model.embed(cx, tokens)?;
+    for (i, layer) in model.layers().iter().enumerate() {
+        let (k_pages, v_pages) = cache.layer(i);
+        h = layer.forward(cx, &h, rows, 0.0, |cx, q, k, v| {
+            kvstore(cx, k_pages, k, slots)?;
+            kvstore(cx, v_pages, v, slots)?;
+            flash_paged(cx, q, k_pages, v_pages, paged, layer.heads())
+        })?;
+    }
+    Ok(h)
+}
+
+/// Returns the rows of `x` at `index`, or all rows if it is empty.
+fn gather_rows(cx: &Ctx, x: Tensor, index: &Tensor) -> Result<Tensor> {
+    match index.shape().elements() {
+        0 => Ok(x),
+        // An embedding gathers rows.
+        _ => embed(cx, &x, index, x.dtype()),
+    }
+}

@@ -1,0 +1,12 @@
+//! Choice of the weights that training changes.
+
+/// The weights of a model that want gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Train {
+    /// None: inference.
+    Nothing,
+    /// The adapter's; the base model is frozen.
+    Adapters,
+    /// All of the model's, copied to F32: full fine-tuning.
+    Everything,
+}

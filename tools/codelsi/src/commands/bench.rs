@@ -1,0 +1,85 @@
+//! `codelsi bench`: tokens a second, the share of the machine's own roof, and the peak memory of prefill, decode and LoRA
+//! training.
+
+use crate::args::{ModelArgs, RankArgs};
+use clap::Args;
+use codelsi_engine::Result;
+use codelsi_experiment::output::Output;
+use codelsi_experiment::throughput::{self, BenchOptions, Measured, Throughput};
+use codelsi_train::options::Checkpointing;
+use serde_json::{Map, Value, json};
+
+/// Measure tokens a second on random tokens.
+#[derive(Args)]
+pub struct Bench {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    ranks: RankArgs,
+    /// Prompt tokens; 0 leaves prefill out.
+    #[arg(long, default_value_t = 512)]
+    prefill: usize,
+    /// Tokens generated one by one; 0 leaves decode out.
+    #[arg(long, default_value_t = 64)]
+    decode: usize,
+    /// Launch every kernel of a decode step by itself, rather than replay a recorded step.
+    #[arg(long)]
+    no_graphs: bool,
+    /// Tokens of a LoRA training step, a sequence of so many on each rank; 0 leaves it out.
+    #[arg(long, default_value_t = 512)]
+    train: usize,
+    /// Layers that run again in backward: auto, all, none, or a number.
+    #[arg(long, default_value = "auto")]
+    checkpointing: Checkpointing,
+    /// Runs of each; the figures are medians.
+    #[arg(long, default_value_t = 3)]
+    repeat: usize,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Bench, out: &Output) -> Result<()> {
+    let placement = args.ranks.placement(args.model.place);
+    let options = BenchOptions {
+        model: args.model.model.clone(),
+        prefill: args.prefill,
+        decode: args.decode,
+        graphs: !args.no_graphs,
+        train: args.train,
+        checkpointing: args.checkpointing,
+        repeat: args.repeat,
+    };
+    let Some(Throughput { load_gb_per_s, measured }) = throughput::measure(&options, placement)? else {
+        return Ok(());
+    };
+    if !args.json {
+        load_gb_per_s.iter().for_each(|rate| println!("load    {rate:>10.2} GB/s"));
+        measured.iter().for_each(|work| println!("{}", line(work)));
+    }
+    let mut object = Map::from_iter([("load_gb_per_s".to_string(), json!(load_gb_per_s))]);
+    for name in ["prefill", "decode", "train"] {
+        object.insert(format!("{name}_tokens_per_s"), Value::Null);
+    }
+    object.insert("peak_bytes".into(), json!(measured.iter().map(|work| work.peak).max()));
+    measured.iter().for_each(|work| add_to(&mut object, work));
+    out.json(args.json, &Value::Object(object));
+    Ok(())
+}
+
+fn line(work: &Measured) -> String {
+    let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
+    let share = work.share.map_or(String::new(), |s| format!(", {:.1} % of the roof", 100.0 * s));
+    let (peak, planned) = (mib(work.peak), mib(work.planned));
+    let (name, rate) = (work.name, work.tokens_per_s);
+    format!("{name:<8}{rate:>10.1} tokens/s{share}, peak {peak:.1} MiB, planned {planned:.1} MiB")
+}
+
+fn add_to(object: &mut Map<String, Value>, work: &Measured) {
+    let mut add = |key: &str, value: Value| object.insert(format!("{}_{key}", work.name), value);
+    add("tokens_per_s", json!(work.tokens_per_s));
+    add("roof_share", json!(work.share));
+    add("peak_bytes", json!(work.peak));
+    add("planned_bytes", json!(work.planned));
+}

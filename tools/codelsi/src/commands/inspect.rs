@@ -1,0 +1,72 @@
+//! `codelsi inspect`: what a model or adapter folder holds.
+
+use clap::Args;
+use codelsi_engine::{Error, Result};
+use codelsi_experiment::output::Output;
+use codelsi_model::adapter::{Adapter, Settings};
+use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::tokenizer::Tokenizer;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Show the sizes of a model folder, and of an adapter for it.
+#[derive(Args)]
+pub struct Inspect {
+    model: PathBuf,
+    /// Adapter folder (PEFT).
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+    /// Read every weight and fail on the first NaN or infinity.
+    #[arg(long)]
+    check: bool,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Inspect, out: &Output) -> Result<()> {
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let c = checkpoint.config();
+    let adapter = args.adapter.as_ref().map(|folder| Adapter::load(folder, c)).transpose()?;
+    let tokenizer = Tokenizer::load(&args.model);
+    if args.check
+        && let Some(weight) = checkpoint.first_non_finite()
+    {
+        return Err(Error::new(format!("{}: {weight}", args.model.display())));
+    }
+    let parameters = c.parameters();
+    let trainable = adapter.as_ref().map_or(0, Adapter::parameters);
+    let total = parameters + trainable;
+    if !args.json {
+        println!("{}", args.model.display());
+        println!("  parameters    {parameters}");
+        println!("  bytes         {} as {:?}", checkpoint.byte_len(), checkpoint.dtype());
+        println!("  layers        {} of hidden {}, intermediate {}", c.layers, c.hidden, c.intermediate);
+        println!("  heads         {} over {} of {}", c.heads, c.kv_heads, c.head_dim);
+        println!("  vocabulary    {}{}", c.vocab, if c.tied { ", tied" } else { "" });
+        println!("  positions     {}, theta {}", c.max_positions, c.rope_theta);
+        match &tokenizer {
+            Ok(t) => println!("  tokenizer     {} pieces", t.vocab_size()),
+            Err(e) => println!("  tokenizer     {e}"),
+        }
+        if let Some(a) = &adapter {
+            let share = 100.0 * trainable as f64 / total as f64;
+            let Settings { method, rank, alpha, .. } = &a.settings;
+            println!(
+                "  adapter       {method}, rank {rank}, alpha {alpha}: {trainable}, {share:.4} % of {total}"
+            );
+        }
+    }
+    out.json(
+        args.json,
+        &json!({
+            "parameters": parameters, "trainable": trainable, "bytes": checkpoint.byte_len(),
+            "dtype": format!("{:?}", checkpoint.dtype()), "layers": c.layers, "hidden": c.hidden,
+            "intermediate": c.intermediate, "heads": c.heads, "kv_heads": c.kv_heads, "head_dim": c.head_dim,
+            "vocab": c.vocab, "tied": c.tied, "positions": c.max_positions,
+            "method": adapter.map(|a| a.settings.method.to_string()),
+        }),
+    );
+    Ok(())
+}

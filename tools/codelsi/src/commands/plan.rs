@@ -1,0 +1,253 @@
+//! `codelsi plan`: what a training step or a generation takes of memory, without the weights' data.
+
+use crate::args::{ComputeArg, MethodArgs};
+use clap::{ArgGroup, Args};
+use codelsi_engine::cuda::{Cuda, Properties};
+use codelsi_engine::memory::Usage;
+use codelsi_engine::{DType, Device, Error, Label, Planned, Rank, Result};
+use codelsi_experiment::output::Output;
+use codelsi_launch::DeviceChoice;
+use codelsi_model::adapter::Adapter;
+use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::config::Config;
+use codelsi_model::generate::{Limits, Request};
+use codelsi_model::parallel::{Layout, Split};
+use codelsi_model::synthetic;
+use codelsi_train::TrainOptions;
+use codelsi_train::options::Checkpointing;
+use codelsi_train::plan::{Planner, budget, generation, usable};
+use safetensors::Dtype;
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Show what a run takes of memory: of a model folder, one with config.json alone, or a known shape.
+#[derive(Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["model", "shape"])))]
+pub struct Plan {
+    /// Model folder; its config.json is enough.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// A known shape, stored as bf16: code-llama-13b, code-llama-7b (or 7b), tinyllama-1.1b, 110m or tiny.
+    #[arg(long)]
+    shape: Option<String>,
+    /// What to plan for: cpu, or a card (cuda, emulated); auto is a card if there is one or --memory is given.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// The device's memory, e.g. 80GB or 40GiB, instead of what is free on it.
+    #[arg(long)]
+    memory: Option<Bytes>,
+    /// Storage of activations; by default bf16 for a bf16 checkpoint and f32 for any other.
+    #[arg(long, value_enum)]
+    compute: Option<ComputeArg>,
+    #[command(flatten)]
+    method: MethodArgs,
+    /// Tokens of a packed sequence, at most the model's positions.
+    #[arg(long, default_value_t = 4096)]
+    seq: usize,
+    /// Sequences a step.
+    #[arg(long, default_value_t = 16)]
+    batch: usize,
+    /// Sequences that pass through the model together.
+    #[arg(long, default_value_t = 1)]
+    micro_batch: usize,
+    /// Layers that run again in backward: auto, all, none, or a number.
+    #[arg(long, default_value = "auto")]
+    checkpointing: Checkpointing,
+    /// Workers that share a step, each with memory of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    ranks: u16,
+    /// How they share a model: replicate, shard or tensor.
+    #[arg(long, default_value_t)]
+    layout: Layout,
+    /// Plan for generation instead of training.
+    #[arg(long)]
+    generate: bool,
+    /// Sequences that are generated together.
+    #[arg(long, default_value_t = 64, requires = "generate")]
+    sequences: usize,
+    /// Tokens of each, its prompt included.
+    #[arg(long, default_value_t = 1024, requires = "generate")]
+    context: usize,
+    /// Tokens of a KV page.
+    #[arg(long, default_value_t = 16, requires = "generate", value_parser = clap::value_parser!(u16).range(1..))]
+    page_size: u16,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A number of bytes: digits with an optional unit, decimal (MB, GB) or binary (MiB, GiB).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bytes(usize);
+
+impl FromStr for Bytes {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let factor = match unit.trim() {
+            "" | "B" => 1.0,
+            "MB" => 1e6,
+            "GB" => 1e9,
+            "MiB" => 2f64.powi(20),
+            "GiB" => 2f64.powi(30),
+            _ => return Err(Error::new(format!("`{text}` is no size: 80GB, 40GiB, 512MiB, or bytes"))),
+        };
+        let number = text[..text.len() - unit.len()].parse::<f64>().ok().filter(|&n| n > 0.0);
+        let number = number.ok_or_else(|| Error::new(format!("`{text}` is no size above 0")))?;
+        Ok(Bytes((number * factor) as usize))
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Plan, out: &Output) -> Result<()> {
+    let base = base(args)?;
+    let device = args.target()?;
+    let compute = args.compute.map_or(base.dtype(), Into::into);
+    let told = args.memory.map(|Bytes(n)| if matches!(device, Device::Cpu(_)) { n } else { usable(n) });
+    let budget = told.or_else(|| budget(&device, &base, args.ranks.into()));
+    let (text, object) = match args.generate {
+        true => generating(args, &base, &device, compute, budget)?,
+        false => training(args, &base, &device, compute, budget)?,
+    };
+    if !args.json {
+        println!("{text}");
+    }
+    out.json(args.json, &object);
+    Ok(())
+}
+
+/// The model's sizes; of a folder without weights, as if they were bf16.
+fn base(args: &Plan) -> Result<Checkpoint> {
+    match (&args.shape, &args.model) {
+        (Some(shape), _) => Ok(Checkpoint::sketch(synthetic::config(shape)?, Dtype::BF16)),
+        (None, Some(folder)) if has_weights(folder) => Checkpoint::open(folder),
+        (None, Some(folder)) => Ok(Checkpoint::sketch(Config::load(folder)?, Dtype::BF16)),
+        (None, None) => Err(Error::new("give --model DIR or --shape NAME")),
+    }
+}
+
+fn has_weights(folder: &Path) -> bool {
+    ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| folder.join(name).exists())
+}
+
+impl Plan {
+    /// What is planned for; a card need not be there when its memory is told.
+    fn target(&self) -> Result<Device> {
+        match (self.device, self.memory) {
+            (DeviceChoice::Cpu, _) => Ok(Device::cpu()),
+            (DeviceChoice::Auto, None) => self.device.open(),
+            (DeviceChoice::Auto | DeviceChoice::Cuda(_), Some(_)) if Cuda::count().unwrap_or(0) == 0 => {
+                Ok(Device::plan_card(Properties::a100()))
+            }
+            (DeviceChoice::Auto, Some(_)) => DeviceChoice::Cuda(0).open(),
+            _ => self.device.open(),
+        }
+    }
+}
+
+fn training(
+    args: &Plan,
+    base: &Checkpoint,
+    device: &Device,
+    compute: DType,
+    budget: Option<usize>,
+) -> Result<(String, Value)> {
+    let config = base.config();
+    let options = TrainOptions {
+        full: args.method.full,
+        method: args.method.method(),
+        rank: args.method.rank(),
+        alpha: args.method.alpha,
+        seq: args.seq.min(config.max_positions),
+        batch: args.batch,
+        micro_batch: args.micro_batch,
+        checkpointing: args.checkpointing,
+        compute,
+        ..TrainOptions::default()
+    };
+    options.check(config.max_positions)?;
+    let adapter = Adapter::of_size(&Device::plan(), config, &options.adapter())?;
+    let adapter = (!args.method.full).then_some(&adapter);
+    let world = args.ranks.into();
+    let plan =
+        Planner { device, options: &options, base, adapter, rank: 0, world, layout: args.layout, budget }
+            .largest_rank()?;
+    let of_rank = || format!("{} of rank {}", options.method, options.rank);
+    let what = if options.full { "every weight".to_string() } else { of_rank() };
+    let text = format!(
+        "a training step of {what}: {} sequences of {} tokens, {} at a time, {compute:?}{}\n{plan}",
+        args.batch,
+        options.seq,
+        args.micro_batch,
+        if world > 1 { format!(", the most that one of {world} ranks holds") } else { String::new() }
+    );
+    let object = json!({
+        "bytes": labels(&plan.usage), "peak_bytes": plan.usage.peak, "available_bytes": plan.budget,
+        "fits": plan.fits(), "recomputed_layers": plan.recompute, "layers": plan.layers,
+        "largest_micro_batch": plan.largest.map(|[keeping, recomputing]| {
+            json!({"keeping_every_layer": keeping, "recomputing_every_layer": recomputing})
+        }),
+    });
+    Ok((text, object))
+}
+
+fn generating(
+    args: &Plan,
+    base: &Checkpoint,
+    device: &Device,
+    compute: DType,
+    budget: Option<usize>,
+) -> Result<(String, Value)> {
+    let config = base.config();
+    let context = args.context.min(config.max_positions);
+    let limits = Limits { batch: args.sequences, page_size: args.page_size.into(), ..Limits::default() };
+    // Half of each is its prompt.
+    let request = Request::greedy(vec![0; context.div_ceil(2)], (context / 2).max(1));
+    let requests = vec![request; args.sequences];
+    let (method, rank) = (args.method.method(), args.method.rank());
+    let settings = TrainOptions { method, rank, ..TrainOptions::default() }.adapter();
+    let adapter = Adapter::of_size(&Device::plan(), config, &settings)?;
+    let comm = Arc::new(Planned { rank: 0, world: args.ranks.into() });
+    let split = Split::new(Rank { device: device.clone(), comm }, args.layout);
+    let usage = generation(&split, base, compute, Some(&adapter), &requests, limits)?;
+    let fits = budget.is_none_or(|budget| usage.peak <= budget);
+    let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
+    let available = budget.map(|b| {
+        format!("\n  {:<12}{:>12.1} MiB: {}", "available", mib(b), if fits { "fits" } else { "DOES NOT FIT" })
+    });
+    let text = format!(
+        "{} sequences of {context} tokens, in pages of {}, {compute:?}\n{usage}{}",
+        args.sequences,
+        args.page_size,
+        available.unwrap_or_default()
+    );
+    let object = json!({
+        "bytes": labels(&usage), "peak_bytes": usage.peak, "available_bytes": budget, "fits": fits,
+    });
+    Ok((text, object))
+}
+
+/// Bytes at the peak by label.
+fn labels(usage: &Usage) -> Value {
+    let pairs = Label::ALL.iter().map(|&label| (label.name().to_string(), usage.of(label).into()));
+    Value::Object(pairs.collect::<Map<String, Value>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        let bytes = |text: &str| text.parse::<Bytes>().map(|b| b.0);
+        assert_eq!(bytes("80GB").unwrap(), 80_000_000_000);
+        assert_eq!(bytes("1.5GiB").unwrap(), 3 << 29);
+        assert_eq!((bytes("512 MiB").unwrap(), bytes("7").unwrap()), (512 << 20, 7));
+        for bad in ["", "GB", "80 parsecs", "-3GB", "0MB"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `codelsi report`: writes a run's report.html again from what the run kept.
+
+use clap::Args;
+use codelsi_engine::Result;
+use codelsi_experiment::output::Output;
+use codelsi_experiment::{report, table};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Write report.html of finished runs again, and print their tables.
+#[derive(Args)]
+pub struct Report {
+    /// Folders of finished runs.
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// Folder of one more report that has all runs in it, side by side where they solved the same problems.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// End with one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Report, out: &Output) -> Result<()> {
+    let (mut pages, mut reports) = (Vec::new(), Vec::new());
+    for run in &args.runs {
+        let page = report::read(run)?;
+        report::save(&page, run)?;
+        if !args.json {
+            println!("{}\n{}", run.join("report.html").display(), table::whole(&page));
+        }
+        pages.push(run.join("report.html"));
+        reports.push((name(run), page));
+    }
+    if let Some(folder) = &args.out {
+        let all = report::combine(reports)?;
+        report::save(&all, folder)?;
+        if !args.json {
+            println!("{}\n{}", folder.join("report.html").display(), table::whole(&all));
+        }
+        pages.push(folder.join("report.html"));
+    }
+    out.json(args.json, &json!({ "reports": pages }));
+    Ok(())
+}
+
+fn name(run: &Path) -> String {
+    run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned()
+}

@@ -1,0 +1,86 @@
+//! The base model: a tiny Llama trained from random weights on generated text, and nothing else.
+
+use crate::{corpus, recipe, tokenizer};
+use codelsi_engine::files::write_atomic;
+use codelsi_engine::{DType, Device, Error, Result};
+use codelsi_model::config::Config;
+use codelsi_model::jsonl;
+use codelsi_model::synthetic;
+use codelsi_model::template::Template;
+use codelsi_train::data::Example;
+use codelsi_train::options::Checkpointing;
+use codelsi_train::{Event, Report, TrainOptions};
+use std::fs;
+use std::path::Path;
+
+/// Makes the base again from its seed and leaves it in the folder `out`, which must not hold a run: the same bits
+/// on every machine with the same kind of processor, for any number of threads.
+///
+/// # Errors
+/// When `out` cannot be written or holds other files.
+pub fn remake(out: &Path, device: &Device, tell: &mut dyn FnMut(Event)) -> Result<Report> {
+    let scratch = out.join("scratch");
+    fs::create_dir_all(&scratch).map_err(|e| Error::io(&scratch, e))?;
+    let texts = corpus::base_text(recipe::BASE_SEED, recipe::BASE_FILES);
+    let model = scratch.join("newborn");
+    synthetic::make(&model, &config(), recipe::BASE_SEED, &mut |_, _| ())?;
+    let vocabulary = tokenizer::train(&vocabulary_text(&texts), recipe::VOCAB);
+    write_atomic(model.join("tokenizer.json"), vocabulary.to_string().as_bytes())?;
+    let data = scratch.join("base.jsonl");
+    jsonl::write(&data, &texts.iter().map(|text| row(text)).collect::<Vec<_>>())?;
+    codelsi_train::train(&options(&model, &data, out), device, tell)
+}
+
+/// The shape of the base.
+pub fn config() -> Config {
+    Config {
+        hidden: recipe::HIDDEN,
+        intermediate: recipe::INTERMEDIATE,
+        layers: recipe::LAYERS,
+        heads: recipe::HEADS,
+        kv_heads: recipe::HEADS,
+        head_dim: recipe::HIDDEN / recipe::HEADS,
+        vocab: recipe::VOCAB,
+        rope_theta: 1e4,
+        rope_factor: 1.0,
+        rms_eps: 1e-5,
+        max_positions: 1024,
+        tied: true,
+        bos: Some(1),
+        eos: vec![2],
+    }
+}
+
+fn options(model: &Path, data: &Path, out: &Path) -> TrainOptions {
+    TrainOptions {
+        model: model.into(),
+        data: data.into(),
+        out: out.into(),
+        full: true,
+        dropout: 0.0,
+        lr: recipe::BASE_LR,
+        warmup: 50,
+        weight_decay: 0.05,
+        epochs: recipe::BASE_EPOCHS,
+        seq: recipe::SEQ,
+        batch: recipe::BASE_BATCH,
+        template: Template::Plain,
+        save_every: 400,
+        checkpointing: Checkpointing::NONE,
+        compute: DType::F32,
+        seed: recipe::BASE_SEED,
+        ..TrainOptions::default()
+    }
+}
+
+/// What the vocabulary is made for: code, and the frame in which instructions will come.
+fn vocabulary_text(texts: &[String]) -> Vec<String> {
+    let frame = Template::Paper.wrap("Write the TypeScript function `f(x: number)`.\n\n");
+    texts.iter().take(8_000).cloned().chain(vec![frame; 2_000]).collect()
+}
+
+/// A file as a training row: its first line is given, the rest is learned.
+fn row(text: &str) -> Example {
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    Example { instruction: first.to_string(), output: rest.to_string() }
+}

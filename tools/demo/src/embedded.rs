@@ -1,0 +1,34 @@
+//! The base model that the binary carries, written out beside the generated world.
+
+use crate::world::{World, WorldFiles};
+use codelsi_engine::files::write_atomic;
+use codelsi_engine::{Error, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The files of the base model; `codelsi remake-base` makes them again.
+const BASE: [(&str, &[u8]); 3] = [
+    ("config.json", include_bytes!("../assets/base/config.json")),
+    ("tokenizer.json", include_bytes!("../assets/base/tokenizer.json")),
+    ("model.safetensors", include_bytes!("../assets/base/model.safetensors")),
+];
+
+/// Files of a demo run.
+pub struct DemoFiles {
+    /// Folder of the base model.
+    pub model: PathBuf,
+    pub world: WorldFiles,
+}
+
+/// Writes base model, repositories and problems of `seed` into `folder`; the private repository has `examples` examples.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn write(folder: &Path, seed: u64, examples: usize) -> Result<DemoFiles> {
+    let model = folder.join("base");
+    fs::create_dir_all(&model).map_err(|e| Error::io(&model, e))?;
+    for (name, bytes) in BASE {
+        write_atomic(model.join(name), bytes)?;
+    }
+    Ok(DemoFiles { model, world: World::new(seed, examples).write(folder)? })
+}

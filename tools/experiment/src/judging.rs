@@ -1,0 +1,58 @@
+//! The judge of a set of problems, and verdicts for given completions.
+
+use crate::output::Output;
+use codelsi_engine::Result;
+use codelsi_eval::judge::verdicts::{Summary, judge_file};
+use codelsi_eval::judge::{Judge, Kind};
+use codelsi_eval::problem::Problem;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Which judge, and its tools.
+#[derive(Clone, Debug, Default)]
+pub struct JudgeOptions {
+    /// By default as the problems' language needs.
+    pub judge: Option<Kind>,
+    /// The TypeScript compiler of the tsc judge; by default found on PATH or in .tools.
+    pub tsc: Option<PathBuf>,
+    /// The node of the tsc judge; by default found on PATH.
+    pub node: Option<PathBuf>,
+}
+
+impl JudgeOptions {
+    /// Opens the judge of `problems` and tests its sandbox.
+    ///
+    /// # Errors
+    /// When the sandbox does not hold, a tool is missing, or no judge takes the problems' language.
+    pub fn open(&self, problems: &[Problem]) -> Result<Box<dyn Judge>> {
+        self.kind(problems)?.open(self.tsc.clone(), self.node.clone())
+    }
+
+    fn kind(&self, problems: &[Problem]) -> Result<Kind> {
+        let of_language = |problem: &Problem| Kind::of_language(&problem.language);
+        match (self.judge, problems.first()) {
+            (Some(kind), _) => Ok(kind),
+            (None, first) => first.map_or(Ok(Kind::Embedded), of_language),
+        }
+    }
+}
+
+/// Judges the completions of a file, with a progress bar, and keeps the verdicts in `out`.
+///
+/// # Errors
+/// Those of [`judge_file`].
+pub fn judge_completions(
+    judge: &dyn Judge,
+    problems: &[Problem],
+    completions: &Path,
+    verdicts: &Path,
+    out: &Output,
+) -> Result<Summary> {
+    let bar = Mutex::new(None);
+    let summary = judge_file(judge, problems, completions, verdicts, &|done, of| {
+        let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
+        bar.get_or_insert_with(|| out.bar("judge", of)).at(done, "");
+    })?;
+    bar.into_inner().unwrap_or_else(|e| e.into_inner()).iter().for_each(|bar| bar.finish());
+    Ok(summary)
+}

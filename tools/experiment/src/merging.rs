@@ -1,0 +1,71 @@
+//! An adapter folded into its base, and the check that the merged model says the same.
+
+use crate::loaded::Loaded;
+use crate::output::Output;
+use codelsi_engine::{At, Ctx, DType, Device, Error, Result};
+use codelsi_kernels::check::value;
+use codelsi_model::adapter::Adapter;
+use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::llama::{Batch, ForwardOptions};
+use codelsi_model::merge::merge;
+use std::path::Path;
+
+/// Text whose logits are compared.
+const PROBE: &str =
+    "export function sum(values: number[]): number {\n  return values.reduce((a, b) => a + b, 0);\n}\n";
+
+/// Difference of a merged model from base + adapter.
+pub struct Merged {
+    /// Relative L2 difference of the logits.
+    pub difference: f64,
+    pub limit: f64,
+}
+
+/// Writes base + adapter into `to` as a model of its own, and compares the logits of both on `device`, with activations
+/// stored as `compute`.
+///
+/// # Errors
+/// When an adapter's method cannot be merged, a file cannot be read or written, or the logits differ by more than rounding.
+pub fn merge_and_check(
+    base: &Path,
+    adapter: &Path,
+    to: &Path,
+    device: &Device,
+    compute: Option<DType>,
+    out: &Output,
+) -> Result<Merged> {
+    let values = Adapter::load(adapter, Checkpoint::open(base)?.config())?;
+    values.settings.method.check_mergeable().at(adapter.display().to_string())?;
+    let adapted = Loaded::open(base, device, compute, Some(adapter))?;
+    let mut bar = None;
+    merge(&adapted.checkpoint, &values, to, &mut |done, total| {
+        bar.get_or_insert_with(|| out.bar("merge", total >> 20)).at(done >> 20, "MiB");
+    })?;
+    bar.iter().for_each(|bar| bar.finish());
+    let merged = Loaded::open(to, device, compute, None)?;
+    let difference = logits_difference(&adapted, &merged)?;
+    // Merging rounds W + s B A once to the stored type; f32 leaves only the order of sums.
+    let limit = if merged.checkpoint.dtype() == DType::F32 { 1e-4 } else { 5e-2 };
+    if difference.is_nan() || difference > limit {
+        return Err(Error::new(format!(
+            "{}: merged logits differ from base + adapter by {difference:.1e} (limit {limit:.0e}); do not use it",
+            to.display()
+        )));
+    }
+    Ok(Merged { difference, limit })
+}
+
+/// ‖merged − adapted‖ / ‖adapted‖ over the logits of the probe.
+fn logits_difference(adapted: &Loaded, merged: &Loaded) -> Result<f64> {
+    let ids = adapted.tokenizer.encode(PROBE, true)?;
+    let logits = |loaded: &Loaded| -> Result<Vec<f64>> {
+        let cx = Ctx::inference(loaded.device());
+        let batch = Batch::new(loaded.device(), &[&ids])?;
+        let h = loaded.model.forward(&cx, &batch, ForwardOptions::default())?;
+        let normed = loaded.model.normed(&cx, &h)?;
+        Ok(value(&loaded.model.logits(&cx, &normed)?)?.data)
+    };
+    let (a, b) = (logits(adapted)?, logits(merged)?);
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    Ok(norm(&mut a.iter().zip(&b).map(|(a, b)| a - b)) / norm(&mut a.iter().copied()))
+}

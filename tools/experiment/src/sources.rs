@@ -1,0 +1,60 @@
+//! The files that an experiment reads.
+
+use codelsi_demo::DemoFiles;
+use codelsi_demo::languages::LANGUAGES;
+use codelsi_engine::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// The files that an experiment reads.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    pub model: PathBuf,
+    pub public: Vec<PathBuf>,
+    pub private: Vec<PathBuf>,
+    pub problems: PathBuf,
+    /// Problems over the private code.
+    pub private_problems: Option<PathBuf>,
+    /// Problems in other languages, a file each.
+    pub language_problems: Vec<PathBuf>,
+}
+
+impl Sources {
+    /// Writes the demo's files of `seed` into `folder`; the private repository has `examples` examples.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn demo(folder: &Path, seed: u64, examples: usize) -> Result<Self> {
+        let DemoFiles { model, world } = codelsi_demo::write(folder, seed, examples)?;
+        Ok(Sources {
+            model,
+            public: vec![world.public],
+            private: vec![world.private],
+            problems: world.general_problems,
+            private_problems: Some(world.private_problems),
+            language_problems: Vec::new(),
+        })
+    }
+
+    /// Adds the demo's files in other programming languages, written into `folder`.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn with_demo_languages(mut self, folder: &Path, seed: u64) -> Result<Self> {
+        for language in &LANGUAGES {
+            let (public, problems) = language.write(folder, seed)?;
+            self.public.push(public);
+            self.language_problems.push(problems);
+        }
+        Ok(self)
+    }
+
+    /// Finds a missing file before hours of training.
+    ///
+    /// # Errors
+    /// When a path does not exist.
+    pub fn check(&self) -> Result<()> {
+        let files = [&self.problems].into_iter().chain(&self.private_problems).chain(&self.language_problems);
+        let missing = self.public.iter().chain(&self.private).chain(files).find(|path| !path.exists());
+        missing.map_or(Ok(()), |path| Err(Error::io(path, "no such file or folder")))
+    }
+}

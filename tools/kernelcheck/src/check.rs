@@ -1,0 +1,84 @@
+//! `check`: every case of an op, on any device.
+
+use crate::specs::{sizes, specs};
+use codelsi_engine::{DType, Device, Result};
+use codelsi_kernels::check::{Report, against_reference, between, case_on_device, on_device};
+use codelsi_kernels::spec::Spec;
+use codelsi_launch::title;
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// Seeds of all inputs.
+const SEED: u64 = 20260914;
+
+/// What is checked.
+pub struct Request<'a> {
+    pub device: &'a Device,
+    /// Runs the same kernels there too, and compares the results.
+    pub against: Option<&'a Device>,
+    pub ops: &'a [String],
+    /// Sizes of one's own, instead of the op's cases.
+    pub shape: Option<&'a str>,
+}
+
+/// One op's result.
+pub struct Checked {
+    pub op: &'static str,
+    pub report: Result<Report>,
+    pub seconds: f64,
+}
+
+/// Checks the named ops, all when there are none; `seen` is told of each.
+///
+/// # Errors
+/// When a name is no op's, or the shape does not fit it. A failed check is in its op's result.
+pub fn run(request: &Request, mut seen: impl FnMut(&Checked)) -> Result<Vec<Checked>> {
+    let mut all = Vec::new();
+    for spec in specs(request.ops)? {
+        let shape = request.shape.map(|text| sizes(spec, text)).transpose()?;
+        let start = Instant::now();
+        let report = one(spec, request, shape.as_deref());
+        let checked = Checked { op: spec.name, report, seconds: start.elapsed().as_secs_f64() };
+        seen(&checked);
+        all.push(checked);
+    }
+    Ok(all)
+}
+
+fn one(spec: &Spec, request: &Request, shape: Option<&[usize]>) -> Result<Report> {
+    match (request.device, request.against, shape) {
+        (device, Some(other), _) => between(spec, device, other, SEED),
+        (device @ Device::Cuda(_), None, Some(sizes)) => {
+            let mut report = Report::default();
+            for dtype in [DType::F32, DType::BF16] {
+                case_on_device(&(spec.shapes.case)(dtype, sizes), device, dtype, SEED, &mut report)?;
+            }
+            report.verdict(spec)
+        }
+        (device @ Device::Cuda(_), None, None) => on_device(spec, device, SEED),
+        (_, None, _) => against_reference(spec, SEED),
+    }
+}
+
+/// One line for people.
+pub fn line(checked: &Checked) -> String {
+    let Checked { op, report, seconds } = checked;
+    match report {
+        Ok(r) => format!(
+            "{op:<12} ok     {:>3} cases, worst {:.2} of the limit, {seconds:.1} s",
+            r.cases, r.worst_ratio
+        ),
+        Err(e) => format!("{op:<12} FAILED {e}"),
+    }
+}
+
+/// The same for other programs.
+pub fn object(device: &Device, all: &[Checked]) -> Value {
+    let ops = all.iter().map(|c| match &c.report {
+        Ok(r) => json!({
+            "name": c.op, "ok": true, "cases": r.cases, "worst_ratio": r.worst_ratio, "seconds": c.seconds,
+        }),
+        Err(e) => json!({ "name": c.op, "ok": false, "error": e.to_string(), "seconds": c.seconds }),
+    });
+    json!({ "ok": all.iter().all(|c| c.report.is_ok()), "device": title(device), "ops": ops.collect::<Vec<_>>() })
+}

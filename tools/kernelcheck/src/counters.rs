@@ -1,0 +1,113 @@
+//! `counters`: what the software GPU counted in each kernel of an op at sizes of Code Llama 13B, or one's own.
+
+use crate::specs::{sizes, specs};
+use codelsi_emulator::Counters;
+use codelsi_engine::rng::Key;
+use codelsi_engine::{Ctx, DType, Device, Error, Grads, Result};
+use codelsi_kernels::check::{inputs, random};
+use codelsi_kernels::spec::{Case, Spec};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// A kernel's launches, added up.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    pub launches: usize,
+    pub sum: Counters,
+}
+
+/// Runs `op` forward and backward on the software GPU `device` and counts.
+///
+/// # Errors
+/// When there is no such op, the shape does not fit, or the device is none in software.
+pub fn count(
+    device: &Device,
+    op: &str,
+    shape: Option<&str>,
+    dtype: DType,
+) -> Result<BTreeMap<String, Counted>> {
+    let spec = specs(&[op.to_owned()])?[0];
+    let sizes = match shape {
+        Some(text) => sizes(spec, text)?,
+        None => small(spec),
+    };
+    let Device::Cuda(cuda) = device else { return Err(Error::new("the CPU counts nothing")) };
+    let Some(emulator) = cuda.emulator() else {
+        return Err(Error::new("a card counts nothing here: use --device emulated"));
+    };
+    emulator.count();
+    both_ways(device, &(spec.shapes.case)(dtype, &sizes), dtype)?;
+    let mut all: BTreeMap<String, Counted> = BTreeMap::new();
+    for (kernel, counters) in emulator.take_launches() {
+        let sum = all.entry(kernel).or_default();
+        sum.launches += 1;
+        sum.sum.add(&counters);
+    }
+    Ok(all)
+}
+
+/// The op's first real sizes with few rows: the first size is the number of rows in every op.
+fn small(spec: &Spec) -> Vec<usize> {
+    let mut sizes = spec.shapes.real[0].to_vec();
+    if let Some(rows) = sizes.first_mut() {
+        *rows = (*rows).min(128);
+    }
+    sizes
+}
+
+/// The case forward, and backward from random gradients where it has a backward.
+fn both_ways(device: &Device, case: &Case, dtype: DType) -> Result<()> {
+    let inputs = inputs(device, case, dtype, 1)?;
+    let cx = Ctx::training(device, 1, 0);
+    let outputs = (case.run)(&cx, &inputs.iter().collect::<Vec<_>>())?;
+    let ends: Vec<_> = outputs.iter().filter(|y| y.id().is_some()).collect();
+    let seeds: Vec<_> = (0..)
+        .zip(&ends)
+        .map(|(site, y)| random(device, *y.shape(), y.dtype(), 1.0, Key { seed: 1, step: 1, site }))
+        .collect::<Result<_>>()?;
+    cx.backward_from(ends.into_iter().zip(seeds), &mut Grads::default())
+}
+
+/// The table of kernels.
+pub fn table(counted: &BTreeMap<String, Counted>) -> String {
+    let mut text = format!(
+        "{:<20}{:>9}{:>16}{:>9}{:>9}{:>9}{:>14}{:>10}{:>12}{:>8}\n",
+        "kernel",
+        "launches",
+        "instructions",
+        "mma",
+        "special",
+        "barrier",
+        "global bytes",
+        "sectors",
+        "conflicts",
+        "local"
+    );
+    for (kernel, Counted { launches, sum }) in counted {
+        text += &format!(
+            "{kernel:<20}{launches:>9}{:>16}{:>9}{:>9}{:>9}{:>14}{:>8.1} %{:>12}{:>8}\n",
+            sum.warp_instructions,
+            sum.mma.warps,
+            sum.special.warps,
+            sum.barrier.warps,
+            sum.global_bytes(),
+            100.0 * sum.sector_efficiency(),
+            sum.bank_conflicts(),
+            sum.local_bytes(),
+        );
+    }
+    text
+}
+
+/// The same for other programs.
+pub fn object(op: &str, counted: &BTreeMap<String, Counted>) -> Value {
+    let kernels = counted.iter().map(|(kernel, Counted { launches, sum })| {
+        json!({
+            "kernel": kernel, "launches": launches, "warp_instructions": sum.warp_instructions,
+            "thread_instructions": sum.thread_instructions, "mma": sum.mma.warps,
+            "global_bytes": sum.global_bytes(), "sector_efficiency": sum.sector_efficiency(),
+            "bank_conflicts": sum.bank_conflicts(), "local_bytes": sum.local_bytes(),
+        })
+    });
+    json!({ "op": op, "kernels": kernels.collect::<Vec<_>>() })
+}

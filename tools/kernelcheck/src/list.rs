@@ -1,0 +1,84 @@
+//! `list` and `resources`: every variant of every kernel, and what it takes of a multiprocessor.
+
+use crate::specs::specs;
+use codelsi_engine::cuda::{ACCUMULATE, Resources, Source, compile};
+use codelsi_engine::{At, Result};
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+/// One variant of a source, compiled for one architecture.
+pub struct Row {
+    pub op: &'static str,
+    pub source: &'static Source,
+    pub variant: &'static str,
+    pub arch: String,
+    pub kernels: Vec<Resources>,
+}
+
+/// Compiles every variant of the named ops (all, and the engine's own, when there are none) for every architecture.
+///
+/// # Errors
+/// When a name is no op's, a source does not compile, or there is no compiler.
+pub fn rows(ops: &[String], archs: &[String]) -> Result<Vec<Row>> {
+    let sources = specs(ops)?.into_iter().flat_map(|spec| spec.sources.iter().map(|s| (spec.name, *s)));
+    let own = ops.is_empty().then_some(("tape", &ACCUMULATE));
+    let variants = sources.chain(own).flat_map(|(op, s)| s.variants.iter().map(move |v| (op, s, *v)));
+    let all: Vec<_> = variants.flat_map(|v| archs.iter().map(move |arch| (v, arch))).collect();
+    all.into_par_iter()
+        .map(|((op, source, variant), arch)| {
+            let kernels = compile(source, variant, arch).at(op)?.resources();
+            Ok(Row { op, source, variant, arch: arch.clone(), kernels })
+        })
+        .collect()
+}
+
+/// The table of all kernels.
+pub fn table(rows: &[Row]) -> String {
+    let mut text = format!(
+        "{:<12}{:<20}{:<9}{:>5}{:>8}{:>7}{:>7}  {:<20} {}\n",
+        "op", "kernel", "arch", "regs", "shared", "stack", "spills", "source", "variant"
+    );
+    for row in rows {
+        for k in &row.kernels {
+            text += &format!(
+                "{:<12}{:<20}{:<9}{:>5}{:>8}{:>7}{:>7}  {:<20} {}\n",
+                row.op,
+                k.kernel,
+                row.arch,
+                k.registers,
+                k.shared,
+                k.stack,
+                k.spills,
+                row.source.name,
+                row.variant
+            );
+        }
+    }
+    text
+}
+
+/// Kernels that use local memory, each as one line.
+pub fn offenders(rows: &[Row]) -> Vec<String> {
+    let uses = |k: &&Resources| k.spills > 0 || k.stack > 0;
+    let lines = rows.iter().flat_map(|row| {
+        row.kernels.iter().filter(uses).map(move |k| {
+            let (Row { op, variant, arch, .. }, Resources { kernel, stack, spills, .. }) = (row, k);
+            format!("{op}: {kernel} ({variant}, {arch}) has {spills} bytes of spills and {stack} of stack")
+        })
+    });
+    lines.collect()
+}
+
+/// The same for other programs.
+pub fn object(rows: &[Row]) -> Value {
+    let kernels = rows.iter().flat_map(|row| {
+        row.kernels.iter().map(move |k| {
+            json!({
+                "op": row.op, "kernel": k.kernel, "variant": row.variant, "arch": row.arch,
+                "source": row.source.name, "registers": k.registers, "shared": k.shared,
+                "stack": k.stack, "spills": k.spills,
+            })
+        })
+    });
+    json!({ "ok": offenders(rows).is_empty(), "kernels": kernels.collect::<Vec<_>>() })
+}

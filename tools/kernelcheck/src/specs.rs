@@ -1,0 +1,33 @@
+//! Ops by their names, and sizes of one's own.
+
+use codelsi_engine::{Error, Result};
+use codelsi_kernels::ALL;
+use codelsi_kernels::spec::Spec;
+
+/// The specs that `names` name; all that have kernels when it is empty.
+///
+/// # Errors
+/// When a name is no op's.
+pub fn specs(names: &[String]) -> Result<Vec<&'static Spec>> {
+    if names.is_empty() {
+        return Ok(ALL.iter().copied().filter(|spec| !spec.sources.is_empty()).collect());
+    }
+    let find = |name: &String| {
+        let known = || ALL.iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ");
+        let spec = ALL.iter().copied().find(|spec| spec.name == name);
+        spec.ok_or_else(|| Error::new(format!("there is no op {name}: there are {}", known())))
+    };
+    names.iter().map(find).collect()
+}
+
+/// Sizes such as `2048,5120`, as many as the op's shapes have.
+///
+/// # Errors
+/// When they are no numbers above 0, or another number of them.
+pub fn sizes(spec: &Spec, text: &str) -> Result<Vec<usize>> {
+    let parsed: Option<Vec<usize>> =
+        text.split(',').map(|n| n.trim().parse().ok().filter(|&n| n > 0)).collect();
+    let wanted = spec.shapes.sizes;
+    let fits = |sizes: &Vec<usize>| sizes.len() == wanted.split(',').count();
+    parsed.filter(fits).ok_or_else(|| Error::new(format!("--shape {text}: {} takes {wanted}", spec.name)))
+}

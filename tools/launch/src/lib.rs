@@ -1,0 +1,10 @@
+//! Where a program runs: a device by its name, and ranks as threads of one process or as processes of a launcher.
+
+#![forbid(unsafe_code)]
+
+mod device;
+mod environment;
+mod ranks;
+
+pub use device::{DeviceChoice, title};
+pub use ranks::{RankOptions, on_all_ranks, thread_pool};

@@ -1,0 +1,275 @@
+//! Runs a case through the engine as a user would: forward, loss, gradients, training steps, generation, merge.
+
+use crate::reference::{Compared, Reference};
+use codelsi_engine::{At, Ctx, DType, Device, Error, Grads, Label, Result, Tensor};
+use codelsi_kernels::check::value;
+use codelsi_kernels::elementwise::add;
+use codelsi_kernels::flash::flash;
+use codelsi_kernels::xent::Targets;
+use codelsi_model::adapter::Adapter;
+use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::generate::{Limits, Request, generate};
+use codelsi_model::llama::{Batch, ForwardOptions, Llama, Place};
+use codelsi_model::merge;
+use codelsi_model::parallel::Split;
+use codelsi_model::trainable::Train;
+use codelsi_train::optimizer::{AdamW, Optimizer};
+use codelsi_train::schedule::Cosine;
+use std::path::Path;
+
+/// Everything a case states, in the order in which an error would travel. Every rank of a layout calls it, and compares
+/// what is whole on it: heads of q, k and v that are cut it does not.
+///
+/// # Errors
+/// When the case cannot be read or an op fails; a departure is no error but a row that is not ok.
+pub fn check(folder: &Path, split: impl Into<Split>, compute: DType) -> Result<Vec<Compared>> {
+    let split = split.into();
+    let reference = Reference::open(folder, compute)?;
+    let checkpoint = Checkpoint::open(folder.join("model"))?;
+    let mut model = Llama::load(split.clone(), &checkpoint, compute, Train::Nothing)?;
+    let case = Case { reference: &reference, device: split.device(), split: &split };
+    let mut rows = case.forward(&model)?;
+    let adapter = Adapter::load(folder.join("adapter"), checkpoint.config())?;
+    rows.extend(case.generation(&model, "tokens")?);
+    model.attach(&adapter, Train::Adapters)?;
+    rows.extend(case.adapted(&model)?);
+    rows.extend(case.generation(&model, "lora_tokens")?);
+    rows.extend(case.merged(&checkpoint, &adapter)?);
+    rows.extend(case.training(&mut model)?);
+    Ok(rows)
+}
+
+struct Case<'a> {
+    reference: &'a Reference,
+    device: &'a Device,
+    split: &'a Split,
+}
+
+impl Case<'_> {
+    /// The base model: hidden states, the parts of layer 0, logits, log-probabilities, losses.
+    fn forward(&self, model: &Llama) -> Result<Vec<Compared>> {
+        let cx = self.inference();
+        let (ids, batch) = self.sequence()?;
+        let place = Place { positions: &batch.positions, rope: model.rope(), keys: None };
+        let mut rows = Vec::new();
+        let mut see = |name: &str, ours: Vec<f64>| -> Result<()> {
+            rows.push(self.reference.compare(name, &ours, None)?);
+            Ok(())
+        };
+        let mut h = model.embed(&cx, &batch.ids)?;
+        see("hidden.0", floats(&h)?)?;
+        for (i, layer) in model.layers().iter().enumerate() {
+            let x = layer.qkv(&cx, &h, place, 0.0)?;
+            let o = flash(&cx, &x.q, &x.k, &x.v, &batch.documents, layer.heads())?;
+            let attention = layer.attention_output(&cx, &o, place, 0.0)?;
+            let (sum, normed) = layer.post_norm(&cx, &h, &attention)?;
+            let mlp = layer.mlp(&cx, &normed, place, 0.0)?;
+            h = add(&cx, &sum, &mlp)?;
+            if i == 0 {
+                let heads = layer.heads();
+                see("layer0.norm", floats(&x.normed)?)?;
+                if heads.heads == model.config().heads {
+                    see("layer0.q_rope", by_head(&x.q, heads.heads)?)?;
+                    see("layer0.k_rope", by_head(&x.k, heads.kv_heads)?)?;
+                    see("layer0.v", by_head(&x.v, heads.kv_heads)?)?;
+                }
+                see("layer0.attn_out", floats(&attention)?)?;
+                see("layer0.mlp_out", floats(&mlp)?)?;
+            }
+            see(&format!("hidden.{}", i + 1), floats(&h)?)?;
+        }
+        let normed = model.normed(&cx, &h)?;
+        see("hidden.norm", floats(&normed)?)?;
+        see("logits", floats(&model.logits(&cx, &normed)?)?)?;
+        let (all, logprobs) = self.loss(&cx, model, &batch, &next(&ids))?;
+        see("logprobs", logprobs)?;
+        let (labelled, _) = self.loss(&cx, model, &batch, &next(&self.reference.ints("labels")?))?;
+        rows.push(self.scalar("loss", labelled)?);
+        rows.push(self.reference.compare_scalars(
+            "loss",
+            &[all],
+            &[self.reference.scalar("loss_all_tokens")?],
+        )?);
+        Ok(rows)
+    }
+
+    /// With the adapter: logits, log-probabilities, loss, and the gradient of every A and B.
+    fn adapted(&self, model: &Llama) -> Result<Vec<Compared>> {
+        let (ids, batch) = self.sequence()?;
+        let cx = self.inference();
+        let h = model.forward(&cx, &batch, ForwardOptions::default())?;
+        let normed = model.normed(&cx, &h)?;
+        let (_, logprobs) = self.loss(&cx, model, &batch, &next(&ids))?;
+        let mut rows = vec![
+            self.reference.compare("lora.hidden.norm", &floats(&normed)?, None)?,
+            self.reference.compare("lora.logits", &floats(&model.logits(&cx, &normed)?)?, None)?,
+            self.reference.compare("lora.logprobs", &logprobs, None)?,
+        ];
+        let targets = next(&self.reference.ints("labels")?);
+        let (loss, grads) = self.gradients(model, &batch, &targets, 0)?;
+        rows.push(self.scalar("lora.loss", loss)?);
+        let stored = self.reference.names()?;
+        for (name, t) in model.trainable() {
+            let g = grads.get(t).ok_or_else(|| Error::new(format!("`{name}` has no gradient")))?;
+            let (whole, name) = (model.whole(&name, g)?, format!("grad.base_model.model.{name}"));
+            if stored.contains(&name) {
+                rows.push(self.reference.compare(&name, &floats(&whole)?, None)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Adapters after 1, 5, … optimizer steps, and the losses on the way.
+    fn training(&self, model: &mut Llama) -> Result<Vec<Compared>> {
+        let train = &self.reference.json["train"];
+        let number =
+            |key: &str| train[key].as_f64().ok_or_else(|| Error::new(format!("train.{key} is missing")));
+        let list = |key: &str| -> Vec<f64> {
+            train[key].as_array().into_iter().flatten().filter_map(|x| x.as_f64()).collect()
+        };
+        let rule = AdamW {
+            weight_decay: number("weight_decay")? as f32,
+            max_norm: train["case_max_grad_norm"].as_f64(),
+            ..AdamW::default()
+        };
+        let schedule = Cosine {
+            lr: number("lr")?,
+            warmup: number("warmup_steps")? as usize,
+            planned: number("planned_steps")? as usize,
+        };
+        let wholes = |model: &Llama| -> Result<Vec<(String, Vec<f64>)>> {
+            let trained = model.trainable().into_iter();
+            trained.map(|(name, t)| Ok((name.clone(), floats(&model.whole(&name, t)?)?))).collect()
+        };
+        let start = wholes(model)?;
+        let mut optimizer = Optimizer::new(self.device, model, rule);
+        let (mut rows, mut losses) = (Vec::new(), Vec::new());
+        for step in 1..=list("losses").len() {
+            let (batch, targets) = self.training_batch(step - 1)?;
+            let (loss, grads) = self.gradients(model, &batch, &targets, step as u32)?;
+            losses.push(loss);
+            let cx = self.inference();
+            optimizer.step(&cx, model, grads, schedule.at(step) as f32)?;
+            if list("snapshots").contains(&(step as f64)) {
+                for ((name, t), (_, start)) in wholes(model)?.iter().zip(&start) {
+                    let name = format!("step{step}.base_model.model.{name}");
+                    rows.push(self.reference.compare(&name, t, Some(start))?);
+                }
+            }
+        }
+        rows.push(self.reference.compare_scalars("train.losses", &losses, &list("losses"))?);
+        Ok(rows)
+    }
+
+    /// Greedy tokens of every prompt, all in one batch; exact in f32. In bf16 a close race may go either way:
+    /// reported by the logits, not here.
+    fn generation(&self, model: &Llama, key: &str) -> Result<Vec<Compared>> {
+        if model.compute() == DType::BF16 {
+            return Ok(Vec::new());
+        }
+        let generation = &self.reference.json["generation"];
+        let cases = generation["cases"].as_array().cloned().unwrap_or_default();
+        let ids = |v: &serde_json::Value| -> Vec<u32> {
+            v.as_array().into_iter().flatten().filter_map(|t| t.as_u64()).map(|t| t as u32).collect()
+        };
+        let requests: Vec<Request> = cases
+            .iter()
+            .map(|c| Request { stop_at_eos: false, ..Request::greedy(ids(&c["prompt"]), ids(&c[key]).len()) })
+            .collect();
+        let made = generate(self.device, model, None, &requests, Limits::default(), &mut |_| {})?;
+        let wrong = cases.iter().zip(&made).flat_map(|(case, made)| {
+            let pairs: Vec<bool> =
+                ids(&case[key]).iter().zip(&made[0].token_ids).map(|(a, b)| a != b).collect();
+            pairs
+        });
+        let wrong = wrong.filter(|&w| w).count() as f64;
+        let tensor = format!("generation.{key}");
+        Ok(vec![Compared { tensor, error: wrong, limit: 0.0, max_abs: wrong, max_abs_limit: 0.0 }])
+    }
+
+    /// W + s B A of the weights that the case stores.
+    fn merged(&self, checkpoint: &Checkpoint, adapter: &Adapter) -> Result<Vec<Compared>> {
+        let stored = self.reference.names()?;
+        let mut rows = Vec::new();
+        for (path, pair) in &adapter.pairs {
+            let name = format!("merged.{path}.weight");
+            if stored.contains(&name) {
+                let weight = format!("{path}.weight");
+                let merged = merge::merged(checkpoint, &weight, pair, &adapter.settings)?;
+                rows.push(self.reference.compare(&name, &floats(&merged)?, None)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn inference(&self) -> Ctx {
+        Ctx::inference(self.device).with_comm(self.split.within_batch())
+    }
+
+    fn sequence(&self) -> Result<(Vec<i64>, Batch)> {
+        let ids = self.reference.ints("input_ids")?;
+        let tokens: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
+        Ok((ids, Batch::new(self.device, &[&tokens])?))
+    }
+
+    /// Batch `i` of the training data: its rows as packed documents, without their padding.
+    fn training_batch(&self, i: usize) -> Result<(Batch, Vec<i32>)> {
+        let shape = self.reference.shape("train.input_ids")?;
+        let (batches, width) = (shape[0], shape[2]);
+        let [ids, mask, labels] =
+            ["train.input_ids", "train.attention_mask", "train.labels"].map(|name| self.reference.ints(name));
+        let (ids, mask, labels) = (ids?, mask?, labels?);
+        let (mut lengths, mut tokens, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+        for row in 0..shape[1] {
+            let at = (i % batches * shape[1] + row) * width;
+            let length = mask[at..at + width].iter().sum::<i64>() as usize;
+            lengths.push(length);
+            tokens.extend(ids[at..at + length].iter().map(|&id| id as i32));
+            targets.extend(next(&labels[at..at + length]));
+        }
+        let keys = vec![0; tokens.len()];
+        Ok((Batch::with_keys(self.device, &lengths, &tokens, &keys)?, targets))
+    }
+
+    /// Mean loss over the labelled tokens, and the log-probability of each token after the first.
+    fn loss(&self, cx: &Ctx, model: &Llama, batch: &Batch, targets: &[i32]) -> Result<(f64, Vec<f64>)> {
+        let targets = Targets::new(self.device, targets)?;
+        let scale = 1.0 / targets.labelled() as f32;
+        let (loss, logprobs) = model.loss(cx, batch, &targets, scale, ForwardOptions::default())?;
+        let mut logprobs = floats(&logprobs)?;
+        logprobs.pop();
+        Ok((floats(&loss)?[0], logprobs))
+    }
+
+    fn gradients(&self, model: &Llama, batch: &Batch, targets: &[i32], step: u32) -> Result<(f64, Grads)> {
+        let cx = Ctx::training(self.device, 0, step).with_comm(self.split.within_batch());
+        let targets = Targets::new(self.device, targets)?;
+        let scale = 1.0 / targets.labelled() as f32;
+        let (loss, _) = model.loss(&cx, batch, &targets, scale, ForwardOptions::default())?;
+        let mut grads = Grads::default();
+        let one = self.device.tensor(Label::Gradients, *loss.shape(), &[1.0f32])?;
+        cx.backward(&loss, one, &mut grads)?;
+        Ok((floats(&loss)?[0], grads))
+    }
+
+    fn scalar(&self, name: &str, ours: f64) -> Result<Compared> {
+        self.reference.compare_scalars(name, &[ours], &[self.reference.scalar(name)?]).at(name)
+    }
+}
+
+/// What each position predicts: the next label, nothing at the end.
+fn next(labels: &[i64]) -> Vec<i32> {
+    labels[1..].iter().map(|&l| l as i32).chain([-100]).collect()
+}
+
+fn floats(t: &Tensor) -> Result<Vec<f64>> {
+    Ok(value(t)?.data)
+}
+
+/// (T, heads·D) as the reference has it, (heads, T, D).
+fn by_head(t: &Tensor, heads: usize) -> Result<Vec<f64>> {
+    let (rows, columns) = t.shape().as_matrix();
+    let (x, d) = (floats(t)?, columns / heads);
+    let rows_of = |head: usize| (0..rows).map(move |r| r * columns + head * d);
+    Ok((0..heads).flat_map(rows_of).flat_map(|at| x[at..at + d].to_vec()).collect())
+}

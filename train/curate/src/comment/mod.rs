@@ -1,0 +1,77 @@
+//! Comments as prose: documentation of six languages, freed of markers, tags and markup.
+
+mod doc;
+mod docstring;
+mod headings;
+mod prose;
+mod tags;
+
+pub use doc::Doc;
+
+use crate::language::{DocStyle, Language};
+
+/// Directives to tools; they tell a reader nothing.
+const DIRECTIVES: [&str; 22] = [
+    "eslint",
+    "deno-lint",
+    "deno-fmt",
+    "biome-ignore",
+    "prettier-ignore",
+    "oxlint",
+    "tslint",
+    "@ts-",
+    "istanbul",
+    "c8 ",
+    "v8 ",
+    "#__",
+    "@__",
+    "#region",
+    "noqa",
+    "pylint:",
+    "pragma:",
+    "type: ignore",
+    "NOLINT",
+    "clang-format",
+    "noinspection",
+    "CHECKSTYLE",
+];
+
+impl Doc {
+    /// Reads one comment as `language` has them: a block, lines that each begin with a mark, or a docstring.
+    pub fn parse(comment: &str, language: Language) -> Doc {
+        match language.table().doc_style {
+            DocStyle::Tags if language == Language::Java => {
+                tags::parse(&unmarked(&tags::without_html(comment)))
+            }
+            DocStyle::Tags => tags::parse(&unmarked(comment)),
+            DocStyle::Headings => headings::parse(&unmarked(comment)),
+            DocStyle::Docstring if comment.starts_with('#') => docstring::parse(&unmarked(comment)),
+            DocStyle::Docstring => docstring::parse(&docstring::unquoted(comment)),
+        }
+    }
+}
+
+/// The lines of a comment without `/**`, `*`, `*/`, `//`, `#`, and without directives.
+pub fn unmarked(comment: &str) -> Vec<&str> {
+    let mark = match comment.trim_start() {
+        block if block.starts_with("/*") => '*',
+        lines if lines.starts_with('#') => '#',
+        _ => '/',
+    };
+    comment
+        .trim()
+        .trim_start_matches("/*")
+        .trim_end_matches("*/")
+        .lines()
+        .map(|line| {
+            let bare = line.trim().trim_start_matches(mark);
+            // Doxygen's `//!`, `/*!`, `///<`.
+            let bare = bare.strip_prefix(['!', '<']).unwrap_or(bare);
+            bare.strip_prefix(' ').unwrap_or(bare).trim_end()
+        })
+        .filter(|line| !DIRECTIVES.iter().any(|d| line.trim_start().starts_with(d)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! A parsed file and the text of its nodes.
+
+use super::item::Item;
+use crate::language::{Language, Table};
+use std::ops::Range;
+use tree_sitter::Node;
+
+pub struct File<'a> {
+    pub text: &'a str,
+    pub language: Language,
+    pub table: &'static Table,
+    pub items: Vec<Item>,
+    /// Where in the text each item's code is.
+    pub ranges: Vec<Range<usize>>,
+}
+
+/// A declaration in its place: the statement around all of it, what the code keeps of that, and itself.
+#[derive(Clone, Copy)]
+pub struct Place<'t> {
+    pub statement: Node<'t>,
+    pub kept: Node<'t>,
+    pub declaration: Node<'t>,
+}
+
+impl<'a> File<'a> {
+    /// What a statement declares, out of `export`, decorators and templates.
+    pub fn unwrapped<'t>(&self, statement: Node<'t>) -> Option<Place<'t>> {
+        let mut place = Place { statement, kept: statement, declaration: statement };
+        let mut inside_kept = false;
+        while let Some(wrapper) = self.table.wrappers.iter().find(|w| w.kind == place.declaration.kind()) {
+            place.declaration = match wrapper.field {
+                "" => named_children(place.declaration).last(),
+                field => place.declaration.child_by_field_name(field),
+            }?;
+            inside_kept |= wrapper.kept;
+            if !inside_kept {
+                place.kept = place.declaration;
+            }
+        }
+        Some(place)
+    }
+
+    /// The string that heads a Python body.
+    pub fn docstring<'t>(&self, declaration: Node<'t>) -> Option<Node<'t>> {
+        let body = declaration.child_by_field_name("body").filter(|body| body.kind() == "block")?;
+        let first = named_children(body).find(|n| !self.is_comment(*n))?;
+        let string = first.named_child(0).filter(|_| first.kind() == "expression_statement")?;
+        (string.kind() == "string" && first.named_child_count() == 1).then_some(string)
+    }
+
+    /// Characters of comments and docstrings below a node.
+    pub fn comment_chars(&self, node: Node) -> usize {
+        let documents = |n: &Node| self.docstring(*n).map_or(0, |string| self.slice(string).chars().count());
+        match self.is_comment(node) {
+            true => self.slice(node).chars().count(),
+            false => documents(&node) + named_children(node).map(|n| self.comment_chars(n)).sum::<usize>(),
+        }
+    }
+
+    pub fn is_comment(&self, node: Node) -> bool {
+        self.table.comments.contains(&node.kind())
+    }
+
+    pub fn slice(&self, node: Node) -> &'a str {
+        &self.text[node.byte_range()]
+    }
+
+    pub fn field(&self, node: Node, name: &str) -> Option<&'a str> {
+        node.child_by_field_name(name).map(|n| self.slice(n))
+    }
+
+    /// The node's text, its later lines moved left by as much as its first line was indented.
+    pub fn dedented(&self, node: Node) -> String {
+        self.moved_left(node, self.slice(node))
+    }
+
+    /// The same without the lines of a docstring; a body that is nothing else becomes `...`.
+    pub fn without(&self, node: Node, docstring: Node) -> String {
+        let (start, end) = (docstring.start_byte(), docstring.end_byte());
+        let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let rest =
+            self.text[end..node.end_byte()].split_once('\n').filter(|(line, _)| line.trim().is_empty());
+        let before = &self.text[node.start_byte()..start];
+        let code = match rest.filter(|_| self.text[line_start..start].trim().is_empty()) {
+            Some((_, rest)) => format!("{}{rest}", &self.text[node.start_byte()..line_start]),
+            None => format!("{before}...{}", &self.text[end..node.end_byte()]),
+        };
+        self.moved_left(node, &code)
+    }
+
+    pub fn moved_left(&self, node: Node, code: &str) -> String {
+        let line_start = self.text[..node.start_byte()].rfind('\n').map_or(0, |at| at + 1);
+        let line = &self.text[line_start..];
+        let indent = &line[..line.len() - line.trim_start_matches([' ', '\t']).len()];
+        let lines = code.lines().map(|l| l.strip_prefix(indent).unwrap_or(l));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+pub fn named_children<'t>(node: Node<'t>) -> impl DoubleEndedIterator<Item = Node<'t>> {
+    (0..node.named_child_count()).filter_map(move |i| node.named_child(i))
+}

@@ -1,0 +1,338 @@
+//! What of a text survives reformatting and renaming: hashed n-grams of words and of syntax tokens.
+
+use crate::language::Language;
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Words in an n-gram of prose.
+pub const WORDS: usize = 10;
+/// The shortest description that is taken as a whole.
+pub const FEWEST_WORDS: usize = 6;
+/// Tokens in an n-gram of examples.
+pub const TOKENS: usize = 20;
+/// Different words, or literals, without which an n-gram says too little.
+const TELLING_WORDS: usize = 5;
+const TELLING_LITERALS: usize = 4;
+
+/// A token of any of the languages, read without regard to grammar so that examples in comments can be read as well.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Token<'a> {
+    Word(&'a str),
+    /// A number in one spelling (`1.0` is `1`), or a string without its quotes.
+    Literal(String),
+    Mark(char),
+}
+
+/// Splits text into tokens; `=>` becomes one mark so that angle brackets pair up.
+pub fn lex(text: &str) -> Vec<Token<'_>> {
+    let mut tokens = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            c if c.is_whitespace() => c.len_utf8(),
+            c if is_word(c) && !c.is_ascii_digit() => {
+                let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+                tokens.push(Token::Word(&rest[..end]));
+                end
+            }
+            c if c.is_ascii_digit() => {
+                let end = number_length(rest);
+                let value = rest[..end].parse().map_or(rest[..end].to_string(), |v: f64| v.to_string());
+                tokens.push(Token::Literal(value));
+                end
+            }
+            quote @ ('"' | '\'') => match string_length(rest, quote) {
+                Some(end) => {
+                    tokens.push(Token::Literal(rest[1..end - 1].to_string()));
+                    end
+                }
+                None => 1,
+            },
+            '=' if rest.starts_with("=>") => {
+                tokens.push(Token::Mark('⇒'));
+                2
+            }
+            mark => {
+                tokens.push(Token::Mark(mark));
+                mark.len_utf8()
+            }
+        };
+        rest = &rest[length..];
+    }
+    tokens
+}
+
+/// Whether a character stands in names.
+pub fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '$'
+}
+
+/// Digits, and a point only where a digit follows it: `3.5` is a number, `3.` ends a sentence.
+fn number_length(text: &str) -> usize {
+    let digits = |t: &str| t.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(t.len());
+    let whole = digits(text);
+    match text[whole..].strip_prefix('.').filter(|f| f.starts_with(|c: char| c.is_ascii_digit())) {
+        Some(fraction) => whole + 1 + digits(fraction),
+        None => whole,
+    }
+}
+
+/// Length of a quoted string that ends on its line; an apostrophe in prose opens none.
+fn string_length(text: &str, quote: char) -> Option<usize> {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            '\n' => return None,
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            c if c == quote => return Some(at + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Name and parameters of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub name: String,
+    pub params: Vec<String>,
+    /// Empty where none is written.
+    pub types: Vec<String>,
+}
+
+impl Head {
+    /// Reads the head of the function `name`, or of the last function when no name is given.
+    pub fn find(tokens: &[Token], name: Option<&str>, language: Language) -> Option<Head> {
+        let at = match name {
+            Some(name) => tokens.iter().position(|t| *t == Token::Word(name))?,
+            None => last_name(tokens, language)?,
+        };
+        let Some(Token::Word(name)) = tokens.get(at) else {
+            return None;
+        };
+        let open = at + tokens[at..].iter().take(40).position(|t| *t == Token::Mark('('))?;
+        let params: Vec<&[Token]> = split_at_commas(&tokens[open + 1..]);
+        let params = params.into_iter().map(|param| read_param(param, language));
+        let (params, types): (Vec<_>, Vec<_>) =
+            params.filter(|(name, _)| !matches!(name.as_deref(), Some("self" | "cls"))).unzip();
+        Some(Head { name: name.to_string(), params: params.into_iter().flatten().collect(), types })
+    }
+
+    /// What is looked up: the name without case and underscores (`__add__` keeps its own), and the number of parameters.
+    pub fn key(&self) -> (String, usize) {
+        let name = if self.name.starts_with("__") { self.name.clone() } else { self.name.replace('_', "") };
+        (name.to_lowercase(), self.types.len())
+    }
+}
+
+/// Where the name of the last function is: after its keyword, or before the brackets that a body follows.
+fn last_name(tokens: &[Token], language: Language) -> Option<usize> {
+    match language.table().function_word {
+        "" => {
+            let close = tokens.iter().rposition(|t| *t == Token::Mark(')'))?;
+            let mut depth = 0;
+            let open = (0..=close).rev().find(|&at| {
+                depth += match tokens[at] {
+                    Token::Mark(')') => 1,
+                    Token::Mark('(') => -1,
+                    _ => 0,
+                };
+                depth == 0
+            })?;
+            open.checked_sub(1)
+        }
+        word => Some(1 + tokens.iter().rposition(|t| *t == Token::Word(word))?),
+    }
+}
+
+/// A parameter's name and its type: `name: type = value`, or `type name = value`.
+fn read_param(param: &[Token], language: Language) -> (Option<String>, String) {
+    let word = |t: &Token| match t {
+        Token::Word("mut") => None,
+        Token::Word(word) => Some(word.to_string()),
+        _ => None,
+    };
+    let value = param.iter().position(|t| *t == Token::Mark('=')).unwrap_or(param.len());
+    if language.table().function_word.is_empty() {
+        let declared = &param[..value];
+        let name = declared.iter().rposition(|t| word(t).is_some()).unwrap_or(0);
+        return (declared.get(name).and_then(word), declared.iter().take(name).map(bare).collect());
+    }
+    let colon = param.iter().position(|t| *t == Token::Mark(':')).unwrap_or(param.len());
+    let kind = param[colon..].iter().skip(1).take_while(|t| **t != Token::Mark('='));
+    let kind = kind.map(|t| if language == Language::TypeScript { spelled(t) } else { bare(t) });
+    (param[..colon].iter().find_map(word), kind.collect())
+}
+
+/// A part of a type without what says how it is passed, and where the library has it.
+fn bare(token: &Token) -> String {
+    match token {
+        Token::Word("const" | "final" | "mut" | "std" | "typing") | Token::Mark('&' | ':' | '.' | '\'') => {
+            String::new()
+        }
+        Token::Word(word) => word.to_lowercase(),
+        other => spelled(other),
+    }
+}
+
+/// The parts of a bracket that was opened before `tokens`.
+fn split_at_commas<'t, 'a>(tokens: &'t [Token<'a>]) -> Vec<&'t [Token<'a>]> {
+    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0);
+    for (at, token) in tokens.iter().enumerate() {
+        match token {
+            Token::Mark('(' | '[' | '{' | '<') => depth += 1,
+            Token::Mark(')') if depth == 0 => {
+                parts.push(&tokens[start..at]);
+                break;
+            }
+            Token::Mark(')' | ']' | '}' | '>') => depth -= 1,
+            Token::Mark(',') if depth == 0 => {
+                parts.push(&tokens[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+fn spelled(token: &Token) -> String {
+    match token {
+        Token::Word(word) => word.to_string(),
+        Token::Literal(value) => format!("{value:?}"),
+        Token::Mark(mark) => mark.to_string(),
+    }
+}
+
+/// The words of a text, case aside; names of `head` are blanked if one is given.
+pub fn words(text: &str, head: Option<&Head>) -> Vec<String> {
+    let blank = |word: &str| head.is_some_and(|h| h.name == word || h.params.iter().any(|p| p == word));
+    text.split(|c| !is_word(c))
+        .filter(|word| !word.is_empty())
+        .map(|word| if blank(word) { "_".to_string() } else { word.to_lowercase() })
+        .collect()
+}
+
+/// Syntax tokens with identifiers blanked. Marks that also dress comments and doctests are left out, so that dressing
+/// an example otherwise hides nothing.
+pub fn blanked_tokens(text: &str) -> Vec<Token<'_>> {
+    lex(text)
+        .into_iter()
+        .filter(|t| !matches!(t, Token::Mark('/' | '*' | '>' | '#' | '`' | ';' | '⇒')))
+        .map(|t| match t {
+            Token::Word("true" | "false" | "null" | "undefined") => t,
+            Token::Word(_) => Token::Word("_"),
+            other => other,
+        })
+        .collect()
+}
+
+/// Hashes of the `n`-grams of `items` that `telling` lets pass.
+pub fn grams<T: Hash>(items: &[T], n: usize, telling: impl Fn(&[T]) -> bool) -> impl Iterator<Item = u64> {
+    items.windows(n).filter(move |gram| telling(gram)).map(hash)
+}
+
+/// Whether words are many enough to say something.
+pub fn telling_words(gram: &[String]) -> bool {
+    let letters = gram.iter().filter(|w| w.len() > 1 && w.chars().all(char::is_alphabetic));
+    letters.collect::<HashSet<_>>().len() >= TELLING_WORDS
+}
+
+/// Whether tokens are a use of something with values that tell it from others.
+pub fn telling_tokens(gram: &[Token]) -> bool {
+    let literals: HashSet<_> = gram.iter().filter(|t| matches!(t, Token::Literal(_))).collect();
+    literals.len() >= TELLING_LITERALS && gram.contains(&Token::Word("_"))
+}
+
+fn hash<T: Hash>(gram: &[T]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    gram.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_found_whatever_the_form() {
+        let types =
+            |text: &str, name: Option<&str>| Head::find(&lex(text), name, Language::TypeScript).unwrap();
+        let head = types("//f\nfunction close_to(xs: number[], limit: number): boolean {\n", None);
+        assert_eq!(
+            (head.params.join(" "), head.types.join(" ")),
+            ("xs limit".into(), "number[] number".into())
+        );
+        let arrow =
+            types("const closeTo = <T,>(\n  a: number[],\n  b: number = 1,\n) => a;", Some("closeTo"));
+        assert_eq!((arrow.key(), &arrow.types), (head.key(), &head.types));
+        let typed = types("function f(g: (a: Map<A, B>) => C, b?: { c: d }) {}", Some("f"));
+        assert_eq!(typed.types, ["(a:Map<A,B>)⇒C", "{c:d}"]);
+        assert_eq!(types("function f() {}", Some("f")).types, Vec::<String>::new());
+    }
+
+    #[test]
+    fn heads_of_every_language_are_found() {
+        for (language, prompt) in [
+            (Language::JavaScript, "// The function is\nfunction close_to(xs, limit){\n"),
+            (
+                Language::Python,
+                "def close_to(xs: List[float], limit: float) -> bool:\n    \"\"\"A function (def).\"\"\"\n",
+            ),
+            (
+                Language::Java,
+                "// >>> closeTo((1), (2))\npublic static boolean closeTo(final ArrayList<Float> xs, float limit) {\n",
+            ),
+            (
+                Language::Cpp,
+                "// >>> closeTo((1), (2))\nbool closeTo(const std::vector<float>& xs, float limit = 1) {\n",
+            ),
+            (Language::Rust, "/// A fn\nfn close_to(mut xs: &Vec<f64>, limit: f64) -> bool {\n"),
+        ] {
+            let head = Head::find(&lex(prompt), None, language).unwrap();
+            assert_eq!(
+                (head.key(), head.params.join(" ")),
+                (("closeto".into(), 2), "xs limit".into()),
+                "{language:?}"
+            );
+            let types = match language {
+                Language::JavaScript => ["", ""],
+                Language::Python => ["list[float]", "float"],
+                Language::Java => ["arraylist<float>", "float"],
+                Language::Cpp => ["vector<float>", "float"],
+                _ => ["vec<f64>", "f64"],
+            };
+            assert_eq!(head.types, types, "{language:?}");
+        }
+        let method = Head::find(&lex("def f(self, a): pass"), Some("f"), Language::Python).unwrap();
+        assert_eq!(method.params, ["a"]);
+    }
+
+    #[test]
+    fn numbers_and_strings_have_one_spelling() {
+        let literal = |s: &str| Token::Literal(s.to_string());
+        assert_eq!(
+            lex("1.0 'a b' don't 3."),
+            [
+                literal("1"),
+                literal("a b"),
+                Token::Word("don"),
+                Token::Word("t"),
+                literal("3"),
+                Token::Mark('.')
+            ]
+        );
+    }
+
+    #[test]
+    fn examples_match_over_names_and_dress_but_not_over_other_values() {
+        let grams = |text| grams(&blanked_tokens(text), TOKENS, telling_tokens).collect::<HashSet<_>>();
+        let a = grams("// >>> close_to([1.0, 2.5, 3.0], 0.5)\n// false\n// >>> close_to([7], 8)\n// true");
+        let b = grams("/**\n * closeTo([1, 2.5, 3], 0.5)\n * false\n * closeTo([7], 8)\n * true */");
+        let c = grams("/**\n * closeTo([1, 2.5, 4], 0.5)\n * false\n * closeTo([7], 9)\n * true */");
+        assert!(!a.is_disjoint(&b));
+        assert!(a.is_disjoint(&c));
+    }
+}

@@ -1,0 +1,120 @@
+//! The instruction of an item: what to write, what it does, what goes in and what comes out.
+
+use crate::comment::Doc;
+use crate::extract::Item;
+use crate::language::Language;
+use crate::row::Kind;
+
+/// A longer signature would be the larger part of the answer; then the name has to do.
+const LONGEST_SIGNATURE: usize = 300;
+
+/// `Write the TypeScript …`, the description, then the described parameters, result and errors.
+pub fn instruction(item: &Item, doc: &Doc) -> String {
+    let text = format!("Write the {}.\n\n{}", subject(item), specification(doc, item.language));
+    text.trim_end().to_string()
+}
+
+/// The description, then the described parameters, result and errors; an empty line parts them.
+pub fn specification(doc: &Doc, language: Language) -> String {
+    let raises = language.table().raises;
+    let mut parts = vec![doc.description.clone()];
+    if !doc.params.is_empty() {
+        let params = doc.params.iter().map(|(name, meaning)| format!("\n- `{name}`: {meaning}"));
+        parts.push(format!("Parameters:{}", params.collect::<String>()));
+    }
+    if !doc.returns.is_empty() {
+        parts.push(format!("Returns: {}", doc.returns));
+    }
+    parts.extend(doc.throws.iter().map(|error| format!("{raises}: {error}")));
+    parts.retain(|part| !part.is_empty());
+    parts.join("\n\n")
+}
+
+/// `TypeScript function `f(a: A): R``, `method `m()` of the TypeScript class `C``.
+fn subject(item: &Item) -> String {
+    let signature = heading(item);
+    let (language, owner) = (item.language.table().name, item.language.table().owner);
+    match (item.kind, item.name.split_once('.')) {
+        (Kind::Method, Some((class, _))) => {
+            format!("{} `{signature}` of the {language} {owner} `{class}`", item.noun)
+        }
+        _ => format!("{language} {} `{signature}`", item.noun),
+    }
+}
+
+/// The signature, or the own name where that is too long.
+pub fn heading(item: &Item) -> &str {
+    match item.signature.chars().count() > LONGEST_SIGNATURE {
+        true => item.name.rsplit('.').next().unwrap_or(&item.name),
+        false => &item.signature,
+    }
+}
+
+/// What an item needs of its file: the imports whose names it uses, the signatures of what it calls. Nothing where it
+/// stands alone.
+pub fn surroundings(item: &Item) -> Option<String> {
+    let fence = |lines: &[String]| format!("```{}\n{}\n```", item.language.word(), lines.join("\n"));
+    let part =
+        |what: &str, lines: &[String]| (!lines.is_empty()).then(|| format!("{what}\n{}", fence(lines)));
+    let parts = [part("Its file imports:", &item.imports), part("Its file also has:", &item.uses)];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("\n\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(kind: Kind, name: &str, signature: &str, noun: &str) -> Item {
+        let (name, signature, noun) = (name.into(), signature.into(), noun.into());
+        let language = Language::TypeScript;
+        Item {
+            language,
+            kind,
+            name,
+            signature,
+            noun,
+            comment: String::new(),
+            code: String::new(),
+            broken: false,
+            commented: 0,
+            lines: (1, 1),
+            imports: Vec::new(),
+            uses: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn it_says_what_to_write_and_all_that_is_known_of_it() {
+        let doc = Doc::parse(
+            "/** Adds.\n@param a the first\n@param b the second\n@returns the sum\n@throws never */",
+            Language::TypeScript,
+        );
+        assert_eq!(
+            instruction(&item(Kind::Function, "add", "add(a, b)", "function"), &doc),
+            "Write the TypeScript function `add(a, b)`.\n\nAdds.\n\nParameters:\n- `a`: the first\n- `b`: the second\n\n\
+             Returns: the sum\n\nThrows: never"
+        );
+    }
+
+    #[test]
+    fn surroundings_are_imports_and_what_is_called() {
+        let alone = item(Kind::Function, "f", "f()", "function");
+        assert_eq!(surroundings(&alone), None);
+        let uses = vec!["g(a: A): B".to_string(), "h(): A".to_string()];
+        let calling = Item { uses, imports: vec!["import { A } from './a';".into()], ..alone };
+        assert_eq!(
+            surroundings(&calling).unwrap(),
+            "Its file imports:\n```typescript\nimport { A } from './a';\n```\n\nIts file also has:\n```typescript\ng(a: A): B\nh(): A\n```"
+        );
+    }
+
+    #[test]
+    fn a_method_names_its_class_and_a_huge_signature_gives_way_to_the_name() {
+        let method = item(Kind::Method, "Heap.push", "push(x: T): void", "static method");
+        let text = instruction(&method, &Doc::default());
+        assert_eq!(text, "Write the static method `push(x: T): void` of the TypeScript class `Heap`.");
+        let long = item(Kind::Function, "f", &"x".repeat(301), "function");
+        assert_eq!(instruction(&long, &Doc::default()), "Write the TypeScript function `f`.");
+    }
+}

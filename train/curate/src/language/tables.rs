@@ -1,0 +1,181 @@
+//! The tables, a language each.
+
+use super::table::{DocStyle, Head, Table, Wrapper};
+
+const fn kept(kind: &'static str, field: &'static str) -> Wrapper {
+    Wrapper { kind, field, kept: true }
+}
+
+const fn dropped(kind: &'static str, field: &'static str) -> Wrapper {
+    Wrapper { kind, field, kept: false }
+}
+
+/// What a language has unless its table says otherwise.
+const NONE: Table = Table {
+    name: "",
+    endings: &[],
+    not_endings: &[],
+    not_folders: &[],
+    grammar: |_| tree_sitter_typescript::LANGUAGE_TYPESCRIPT.into(),
+    comments: &["comment"],
+    doc_marks: &["/**"],
+    line_comment: "//",
+    doc_style: DocStyle::Tags,
+    owner: "class",
+    raises: "Throws",
+    containers: &[],
+    owners: &[],
+    wrappers: &[],
+    functions: &[],
+    methods: &[],
+    holders: &[],
+    lambdas: &[],
+    classes: &[],
+    overloads: &[],
+    decorators: &[],
+    modifiers: &[],
+    words: &[],
+    nouns: &[],
+    head: Head::Fields(""),
+    function_word: "",
+    imports: &[],
+    calls: &[],
+};
+
+pub static TYPESCRIPT: Table = Table {
+    name: "TypeScript",
+    endings: &[".ts", ".tsx", ".mts"],
+    not_endings: &[".d.ts", ".d.mts"],
+    not_folders: &["node_modules"],
+    grammar: |path| match path.ends_with(".tsx") {
+        true => tree_sitter_typescript::LANGUAGE_TSX.into(),
+        false => tree_sitter_typescript::LANGUAGE_TYPESCRIPT.into(),
+    },
+    containers: &["internal_module", "module"],
+    wrappers: &[dropped("export_statement", "declaration"), dropped("expression_statement", "")],
+    functions: &["function_declaration", "generator_function_declaration"],
+    methods: &["method_definition"],
+    holders: &["lexical_declaration", "variable_declaration", "public_field_definition"],
+    lambdas: &["arrow_function", "function_expression", "generator_function"],
+    classes: &[("class_declaration", "class"), ("abstract_class_declaration", "abstract class")],
+    overloads: &["function_signature", "method_signature"],
+    decorators: &["decorator"],
+    words: &[("static", "static"), ("async", "async"), ("*", "generator")],
+    nouns: &[("get", "getter"), ("set", "setter")],
+    function_word: "function",
+    imports: &["import_statement"],
+    calls: &["call_expression", "new_expression"],
+    ..NONE
+};
+
+pub static JAVASCRIPT: Table = Table {
+    name: "JavaScript",
+    endings: &[".js", ".mjs", ".cjs", ".jsx"],
+    not_endings: &[".min.js", ".bundle.js"],
+    not_folders: &["node_modules", "bower_components", "dist", "vendor"],
+    grammar: |_| tree_sitter_javascript::LANGUAGE.into(),
+    containers: &[],
+    holders: &["lexical_declaration", "variable_declaration", "field_definition"],
+    classes: &[("class_declaration", "class")],
+    overloads: &[],
+    ..TYPESCRIPT
+};
+
+pub static PYTHON: Table = Table {
+    name: "Python",
+    endings: &[".py"],
+    not_endings: &["_pb2.py"],
+    not_folders: &["site-packages", "venv", "__pycache__", "node_modules", "vendor"],
+    grammar: |_| tree_sitter_python::LANGUAGE.into(),
+    doc_marks: &[],
+    line_comment: "#",
+    doc_style: DocStyle::Docstring,
+    raises: "Raises",
+    wrappers: &[kept("decorated_definition", "definition")],
+    functions: &["function_definition"],
+    methods: &["function_definition"],
+    classes: &[("class_definition", "class")],
+    decorators: &["decorator"],
+    words: &[("async", "async"), ("@staticmethod", "static"), ("@classmethod", "class")],
+    nouns: &[("@property", "property")],
+    function_word: "def",
+    head: Head::Fields(" -> "),
+    imports: &["import_statement", "import_from_statement", "future_import_statement"],
+    calls: &["call"],
+    ..NONE
+};
+
+pub static JAVA: Table = Table {
+    name: "Java",
+    endings: &[".java"],
+    not_folders: &["build", "target", "generated", "generated-sources"],
+    grammar: |_| tree_sitter_java::LANGUAGE.into(),
+    comments: &["line_comment", "block_comment"],
+    containers: &["enum_body_declarations"],
+    methods: &["method_declaration", "constructor_declaration", "compact_constructor_declaration"],
+    classes: &[
+        ("class_declaration", "class"),
+        ("interface_declaration", "interface"),
+        ("enum_declaration", "enum"),
+        ("record_declaration", "record"),
+    ],
+    modifiers: &["modifiers"],
+    words: &[("static", "static"), ("abstract", "abstract")],
+    head: Head::Text,
+    imports: &["import_declaration"],
+    calls: &["method_invocation", "object_creation_expression"],
+    ..NONE
+};
+
+pub static CPP: Table = Table {
+    name: "C++",
+    endings: &[".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx", ".h"],
+    not_endings: &[".pb.h", ".pb.cc"],
+    not_folders: &["third_party", "thirdparty", "3rdparty", "external", "extern", "vendor", "build"],
+    grammar: |_| tree_sitter_cpp::LANGUAGE.into(),
+    doc_marks: &["/**", "/*!", "///", "//!"],
+    containers: &[
+        "namespace_definition",
+        "linkage_specification",
+        "declaration_list",
+        "preproc_if",
+        "preproc_ifdef",
+        "preproc_else",
+        "preproc_elif",
+    ],
+    wrappers: &[kept("template_declaration", ""), dropped("field_declaration", "type")],
+    functions: &["function_definition"],
+    methods: &["function_definition"],
+    classes: &[("class_specifier", "class"), ("struct_specifier", "struct")],
+    modifiers: &["storage_class_specifier"],
+    words: &[("static", "static")],
+    head: Head::Text,
+    imports: &["preproc_include", "using_declaration"],
+    calls: &["call_expression"],
+    ..NONE
+};
+
+pub static RUST: Table = Table {
+    name: "Rust",
+    endings: &[".rs"],
+    not_folders: &["target", "vendor"],
+    grammar: |_| tree_sitter_rust::LANGUAGE.into(),
+    comments: &["line_comment", "block_comment"],
+    doc_marks: &["///", "/**"],
+    doc_style: DocStyle::Headings,
+    owner: "type",
+    raises: "Errors",
+    containers: &["mod_item", "foreign_mod_item"],
+    owners: &["impl_item"],
+    functions: &["function_item"],
+    methods: &["function_item"],
+    classes: &[("struct_item", "struct"), ("enum_item", "enum"), ("trait_item", "trait")],
+    decorators: &["attribute_item"],
+    modifiers: &["function_modifiers"],
+    words: &[("async", "async"), ("unsafe", "unsafe"), ("const", "const")],
+    function_word: "fn",
+    head: Head::Fields(" -> "),
+    imports: &["use_declaration"],
+    calls: &["call_expression", "macro_invocation"],
+    ..NONE
+};

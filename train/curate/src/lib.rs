@@ -1,0 +1,48 @@
+//! Curation: sources to `{instruction, output}` rows, offline.
+//!
+//! Every function, method and class that a comment describes becomes a row: the comment and the signature make the
+//! instruction, the code is the output. Dropped items are counted by reason. The result depends on the sources alone:
+//! the same bytes for any number of threads.
+//!
+//! Read in the order of the data: `source` finds files, `extract` finds the items in them, `candidate` filters the
+//! items, `rows` asks for each in several styles, [`run`] does all of it; [`teacher`] rewrites rows afterwards, and
+//! [`specialize`] chooses among the rows of a private repository.
+
+#![forbid(unsafe_code)]
+
+mod benchmark;
+mod candidate;
+mod card;
+mod comment;
+mod counts;
+mod draw;
+mod duplicates;
+mod extract;
+mod filters;
+mod fingerprint;
+mod instruction;
+mod language;
+mod options;
+mod origin;
+mod row;
+mod rows;
+mod run;
+mod secrets;
+mod source;
+pub mod specialize;
+mod style;
+mod styles;
+pub mod teacher;
+
+pub use benchmark::{Benchmark, Match, Problem, Sign};
+pub use card::card;
+pub use counts::{Counts, Repeat};
+pub use language::Language;
+pub use options::{Limits, Options};
+pub use row::{Kind, Row, write};
+pub use run::run;
+pub use source::{Source, holds, repositories, sources};
+pub use style::Style;
+
+#[cfg(test)]
+mod tests;

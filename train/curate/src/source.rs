@@ -1,0 +1,232 @@
+//! Where sources come from: folders of sources, or corpora of one file a JSON line.
+
+use crate::language::Language;
+use crate::origin::Origin;
+use codelsi_engine::{Error, Result};
+use codelsi_model::jsonl;
+use serde::Deserialize;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One file and what is known of where it comes from.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Source {
+    pub path: String,
+    pub content: String,
+    pub repo: Option<String>,
+    pub license: Option<String>,
+}
+
+/// What was found under one path.
+#[derive(Default)]
+pub struct Found {
+    pub sources: Vec<Source>,
+    /// Files that are not UTF-8 text: `.ts` is also a video container.
+    pub unreadable: usize,
+}
+
+/// Reads a folder (sorted by path) or a `.jsonl`/`.jsonl.gz` with `path` and `content` (in its order). A folder
+/// without sources that holds such files is a collection of corpora.
+///
+/// # Errors
+/// A path that is neither, a malformed line (named), or a place without any source in these languages.
+pub fn read(path: &Path, languages: &[Language]) -> Result<Found> {
+    let found = find(path, languages)?;
+    if found.is_empty() {
+        return Err(Error::io(path, nothing_found(languages)));
+    }
+    Ok(found)
+}
+
+/// Every TypeScript source that lies under `paths`, in their order.
+///
+/// # Errors
+/// A place that cannot be read or holds none.
+pub fn sources(paths: &[PathBuf]) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    for path in paths {
+        sources.extend(read(path, &[Language::TypeScript])?.sources);
+    }
+    Ok(sources)
+}
+
+/// Whether there is a source of the language under a path.
+///
+/// # Errors
+/// A path that is neither a folder nor a corpus, or a malformed line (named).
+pub fn holds(path: &Path, language: Language) -> Result<bool> {
+    Ok(!find(path, &[language])?.is_empty())
+}
+
+fn find(path: &Path, languages: &[Language]) -> Result<Found> {
+    let mut found = if path.is_dir() { read_folder(path, languages)? } else { read_corpus(path, languages)? };
+    if found.is_empty() && path.is_dir() {
+        for corpus in corpora(path)? {
+            found.sources.append(&mut read_corpus(&corpus, languages)?.sources);
+        }
+    }
+    Ok(found)
+}
+
+fn nothing_found(languages: &[Language]) -> String {
+    let endings = |language: &Language| language.table().endings.join(", ");
+    let folders: Vec<&str> = languages.iter().flat_map(|l| l.table().not_folders).copied().collect();
+    format!(
+        "no {} file in it ({} and the like do not count); --language chooses others",
+        languages.iter().map(endings).collect::<Vec<_>>().join(", "),
+        folders.first().copied().unwrap_or("hidden folders")
+    )
+}
+
+impl Found {
+    fn is_empty(&self) -> bool {
+        self.sources.is_empty() && self.unreadable == 0
+    }
+}
+
+fn is_corpus(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")
+}
+
+/// The TypeScript repositories that a path holds: each corpus of a folder of corpora, or else the path itself.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn repositories(path: &Path) -> Result<Vec<PathBuf>> {
+    let itself = vec![path.to_path_buf()];
+    if !path.is_dir() || !read_folder(path, &[Language::TypeScript])?.is_empty() {
+        return Ok(itself);
+    }
+    let corpora = corpora(path)?;
+    Ok(if corpora.is_empty() { itself } else { corpora })
+}
+
+/// The corpora that lie in a folder, sorted.
+fn corpora(folder: &Path) -> Result<Vec<PathBuf>> {
+    let io = |e| Error::io(folder, e);
+    let entries = fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<Vec<_>>>().map_err(io)?;
+    let files = entries.iter().map(|entry| entry.path());
+    let mut corpora: Vec<PathBuf> = files.filter(|file| file.is_file() && is_corpus(file)).collect();
+    corpora.sort();
+    Ok(corpora)
+}
+
+fn read_corpus(path: &Path, languages: &[Language]) -> Result<Found> {
+    if path.exists() && !is_corpus(path) {
+        return Err(Error::io(path, "not a source of code: give a folder, a .jsonl or a .jsonl.gz"));
+    }
+    let mut sources: Vec<Source> = jsonl::read(path)?;
+    sources.retain(|s| is_source(&s.path, languages));
+    Ok(Found { sources, unreadable: 0 })
+}
+
+fn read_folder(folder: &Path, languages: &[Language]) -> Result<Found> {
+    let mut files = Vec::new();
+    list(folder, languages, &mut files)?;
+    let Origin { repo, license } = Origin::of(folder);
+    let mut found = Found::default();
+    for file in files {
+        let path = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().replace('\\', "/");
+        if !is_source(&path, languages) {
+            continue;
+        }
+        let bytes = fs::read(&file).map_err(|e| Error::io(&file, e))?;
+        match String::from_utf8(bytes) {
+            Ok(content) => {
+                found.sources.push(Source { path, content, repo: repo.clone(), license: license.clone() })
+            }
+            Err(_) => found.unreadable += 1,
+        }
+    }
+    Ok(found)
+}
+
+/// Every file below `folder` that is named like a source, sorted; links are not followed, so there are no cycles.
+fn list(folder: &Path, languages: &[Language], files: &mut Vec<PathBuf>) -> Result<()> {
+    let io = |e| Error::io(folder, e);
+    let mut entries = fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<Vec<_>>>().map_err(io)?;
+    entries.sort_by_key(|e| e.file_name());
+    for entry in entries {
+        let (kind, name) = (entry.file_type().map_err(io)?, entry.file_name());
+        let name = name.to_string_lossy();
+        if kind.is_dir() && !left_out(&name, languages) {
+            list(&entry.path(), languages, files)?;
+        } else if kind.is_file() && is_source(&name, languages) {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Hidden, or no place of sources in any of the languages.
+fn left_out(folder: &str, languages: &[Language]) -> bool {
+    folder.starts_with('.') || languages.iter().all(|l| l.table().not_folders.contains(&folder))
+}
+
+fn is_source(path: &str, languages: &[Language]) -> bool {
+    Language::of(path).is_some_and(|language| languages.contains(&language))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TS: [Language; 1] = [Language::TypeScript];
+
+    #[test]
+    fn a_folder_gives_its_sources_sorted_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        };
+        put("b.ts", b"b");
+        put("a/c.tsx", b"c");
+        put("d.mts", b"d");
+        put("e.d.ts", b"e");
+        put("f.js", b"f");
+        put("node_modules/g.ts", b"g");
+        put(".git/h.ts", b"h");
+        put("video.ts", &[0x47, 0xff, 0xfe]);
+        let found = read(folder.path(), &TS).unwrap();
+        let paths: Vec<&str> = found.sources.iter().map(|s| s.path.as_str()).collect();
+        assert_eq!((paths, found.unreadable), (vec!["a/c.tsx", "b.ts", "d.mts"], 1));
+    }
+
+    #[test]
+    fn corpora_count_in_a_folder_without_sources_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        put("b.jsonl", "{\"path\":\"b.ts\",\"content\":\"b\"}\n");
+        put("a.jsonl", "{\"path\":\"a.ts\",\"content\":\"a\"}\n{\"path\":\"a.md\",\"content\":\"\"}\n");
+        let paths = || {
+            let found = read(folder.path(), &TS).unwrap();
+            found.sources.into_iter().map(|s| s.path).collect::<Vec<_>>()
+        };
+        assert_eq!(paths(), ["a.ts", "b.ts"]);
+        // A repository's data is no corpus.
+        put("index.ts", "c");
+        assert_eq!(paths(), ["index.ts"]);
+    }
+
+    #[test]
+    fn a_place_holds_the_languages_of_its_sources() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.py"), "a").unwrap();
+        assert!(holds(folder.path(), Language::Python).unwrap());
+        assert!(!holds(folder.path(), Language::Java).unwrap());
+        assert!(holds(&folder.path().join("absent"), Language::Java).is_err());
+    }
+
+    #[test]
+    fn a_place_without_typescript_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read(folder.path(), &TS).err().unwrap().to_string().contains("no .ts"));
+        assert!(read(&folder.path().join("absent"), &TS).is_err());
+        let text = folder.path().join("a.txt");
+        fs::write(&text, "a").unwrap();
+        assert!(read(&text, &TS).err().unwrap().to_string().contains("not a source of code"));
+    }
+}

@@ -1,0 +1,192 @@
+//! The names that a repository exports: its classes with their public methods, its functions and its types.
+
+use crate::source::Source;
+use codelsi_engine::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use tree_sitter::{Node, Parser};
+
+/// What others can call by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Api {
+    /// Public methods by class; constructors are the class itself.
+    pub classes: BTreeMap<String, BTreeSet<String>>,
+    pub functions: BTreeSet<String>,
+    /// Interfaces, type aliases and enums.
+    pub types: BTreeSet<String>,
+}
+
+impl Api {
+    /// Reads TypeScript sources.
+    ///
+    /// # Errors
+    /// When the grammar does not load.
+    pub fn of(sources: &[Source]) -> Result<Api> {
+        let mut api = Api::default();
+        for source in sources {
+            let language = match source.path.ends_with(".tsx") {
+                true => tree_sitter_typescript::LANGUAGE_TSX,
+                false => tree_sitter_typescript::LANGUAGE_TYPESCRIPT,
+            };
+            let mut parser = Parser::new();
+            parser
+                .set_language(&language.into())
+                .map_err(|e| Error::new(format!("TypeScript grammar: {e}")))?;
+            if let Some(tree) = parser.parse(&source.content, None) {
+                File { text: &source.content }.scope(tree.root_node(), &mut api);
+            }
+        }
+        Ok(api)
+    }
+
+    /// Every name by itself, as it stands in code that uses it.
+    pub fn names(&self) -> BTreeSet<String> {
+        let methods = self.classes.values().flatten();
+        self.classes.keys().chain(methods).chain(&self.functions).chain(&self.types).cloned().collect()
+    }
+}
+
+struct File<'a> {
+    text: &'a str,
+}
+
+impl File<'_> {
+    /// Statements of a file or of a namespace.
+    fn scope(&self, scope: Node, api: &mut Api) {
+        let statements: Vec<Node> =
+            (0..scope.named_child_count()).filter_map(|i| scope.named_child(i)).collect();
+        let listed: BTreeSet<&str> =
+            statements.iter().flat_map(|statement| self.listed(*statement)).collect();
+        for statement in statements {
+            let exported = statement.kind() == "export_statement";
+            let declaration = match exported {
+                true => statement.child_by_field_name("declaration"),
+                false => Some(statement),
+            };
+            let Some(declaration) = declaration else { continue };
+            let name = self.field(declaration, "name").unwrap_or_default();
+            if exported || listed.contains(name) || is_constant(declaration) {
+                self.declaration(declaration, exported, &listed, api);
+            }
+        }
+    }
+
+    /// Names of `export { a, b as c }` and `export default a`, without those that come from elsewhere.
+    fn listed<'t>(&'t self, statement: Node) -> Vec<&'t str> {
+        if statement.kind() != "export_statement" || statement.child_by_field_name("source").is_some() {
+            return Vec::new();
+        }
+        let default = statement.child_by_field_name("value").filter(|v| v.kind() == "identifier");
+        let mut cursor = statement.walk();
+        let clauses = statement.named_children(&mut cursor).filter(|n| n.kind() == "export_clause");
+        let specifiers = clauses.flat_map(|clause| {
+            (0..clause.named_child_count())
+                .filter_map(move |i| clause.named_child(i))
+                .filter_map(|s| s.child_by_field_name("name"))
+        });
+        specifiers.chain(default).map(|n| self.slice(n)).collect()
+    }
+
+    fn declaration(&self, declaration: Node, exported: bool, listed: &BTreeSet<&str>, api: &mut Api) {
+        let name = self.field(declaration, "name").unwrap_or_default().to_string();
+        match declaration.kind() {
+            "class_declaration" | "abstract_class_declaration" => {
+                api.classes.entry(name).or_default().extend(self.methods(declaration));
+            }
+            "function_declaration" | "generator_function_declaration" | "function_signature" => {
+                api.functions.insert(name);
+            }
+            "interface_declaration" | "type_alias_declaration" | "enum_declaration" => {
+                api.types.insert(name);
+            }
+            "internal_module" | "module" => {
+                if let Some(body) = declaration.child_by_field_name("body") {
+                    self.scope(body, api);
+                }
+            }
+            _ if is_constant(declaration) => {
+                let mut cursor = declaration.walk();
+                let names = declaration
+                    .named_children(&mut cursor)
+                    .filter(|d| d.child_by_field_name("value").is_some_and(is_function))
+                    .filter_map(|d| self.field(d, "name"));
+                let names = names.filter(|name| exported || listed.contains(name));
+                api.functions.extend(names.map(str::to_string));
+            }
+            _ => {}
+        }
+    }
+
+    /// Public methods, and fields that hold functions.
+    fn methods(&self, class: Node) -> BTreeSet<String> {
+        let Some(body) = class.child_by_field_name("body") else { return BTreeSet::new() };
+        let members = (0..body.named_child_count()).filter_map(|i| body.named_child(i));
+        let callable = members.filter(|member| match member.kind() {
+            "method_definition" | "abstract_method_signature" => true,
+            "public_field_definition" => member.child_by_field_name("value").is_some_and(is_function),
+            _ => false,
+        });
+        let public = callable.filter(|member| {
+            let mut cursor = member.walk();
+            let hidden = |n: Node| {
+                n.kind() == "accessibility_modifier" && ["private", "protected"].contains(&self.slice(n))
+            };
+            !member.children(&mut cursor).any(hidden)
+        });
+        public
+            .filter_map(|member| self.field(member, "name"))
+            .filter(|name| {
+                *name != "constructor" && name.starts_with(|c: char| c.is_alphabetic() || c == '$')
+            })
+            .map(str::to_string)
+            .collect()
+    }
+
+    fn slice(&self, node: Node) -> &str {
+        &self.text[node.byte_range()]
+    }
+
+    fn field(&self, node: Node, name: &str) -> Option<&str> {
+        node.child_by_field_name(name).map(|n| self.slice(n))
+    }
+}
+
+fn is_constant(node: Node) -> bool {
+    matches!(node.kind(), "lexical_declaration" | "variable_declaration")
+}
+
+fn is_function(node: Node) -> bool {
+    matches!(node.kind(), "arrow_function" | "function_expression" | "generator_function")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api(content: &str) -> Api {
+        let source = Source { path: "a.ts".into(), content: content.into(), repo: None, license: None };
+        Api::of(&[source]).unwrap()
+    }
+
+    fn set(names: &str) -> BTreeSet<String> {
+        names.split_whitespace().map(str::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_exported_is_public_whichever_way_it_is_said() {
+        let api = api(
+            "export class Client {\n  constructor() {}\n  get url() { return ''; }\n  send = () => 1;\n  \
+             private hide() {}\n  protected keep() {}\n  #own() {}\n  _under() {}\n  static of() {}\n  count = 1;\n}\n\
+             class Inner { run() {} }\nabstract class Listed { abstract go(): void }\nexport { Listed, aside as other };\n\
+             function aside() {}\nfunction local() {}\nexport const make = () => 1, limit = 3;\nconst named = function () {};\n\
+             export default named;\nexport interface Options { a: string }\nexport type Id = string;\n\
+             export namespace Space { export function inside() {}\n function hidden() {} }\n\
+             export { Foreign } from './b';",
+        );
+        assert_eq!(api.classes.keys().cloned().collect::<BTreeSet<_>>(), set("Client Listed"));
+        assert_eq!(api.classes["Client"], set("url send of"));
+        assert_eq!(api.classes["Listed"], set("go"));
+        assert_eq!(api.functions, set("aside make named inside"));
+        assert_eq!(api.types, set("Options Id"));
+        assert!(api.names().contains("send") && !api.names().contains("hide"));
+    }
+}

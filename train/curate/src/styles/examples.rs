@@ -1,0 +1,159 @@
+//! Style `test`: the code is given; the answer asserts the examples of its comment, where it has a call and its value.
+//!
+//! Values are taken at the comment's word: nothing is run. Only calls whose arguments stand for themselves count.
+
+use super::subject::{Subject, Task};
+use super::tree::{Program, around, below};
+use crate::comment::unmarked;
+use crate::row::Kind;
+use tree_sitter::Node;
+
+/// What a comment may write before a value.
+const MARKS: [&str; 10] = ["=>", "->", "→", "===", "==", "=", "returns", "Returns", "output:", "Output:"];
+/// Names that mean the same everywhere.
+const GLOBALS: [&str; 5] = ["undefined", "NaN", "Infinity", "Map", "Set"];
+
+pub fn task(subject: &Subject) -> Option<Task> {
+    let item = subject.item;
+    if item.kind == Kind::Class || (item.kind == Kind::Method && !item.noun.contains("static")) {
+        return None;
+    }
+    let mut assertions: Vec<String> = Vec::new();
+    for block in blocks(&item.comment) {
+        for (call, value) in calls(&block, &item.name, subject.tsx) {
+            let assertion = format!("assert.deepEqual({call}, {value});");
+            if !assertions.contains(&assertion) {
+                assertions.push(assertion);
+            }
+        }
+    }
+    if assertions.is_empty() {
+        return None;
+    }
+    Some(Task {
+        instruction: format!(
+            "Write a test of the {} with `node:assert`.\n\n{}\n\n{}",
+            subject.name(),
+            subject.doc.description,
+            subject.fenced(&item.code)
+        ),
+        output: format!("import assert from 'node:assert';\n\n{}", assertions.join("\n")),
+    })
+}
+
+/// The code of a comment: what is fenced, and what stands under an `@example`.
+fn blocks(comment: &str) -> Vec<String> {
+    let mut blocks = vec![String::new()];
+    let (mut fenced, mut example) = (false, false);
+    for line in unmarked(comment) {
+        let trimmed = line.trim_start();
+        if trimmed.starts_with("```") || trimmed.starts_with("~~~") {
+            fenced = !fenced;
+            blocks.push(String::new());
+        } else if let Some(tag) = trimmed.strip_prefix('@').filter(|_| !fenced) {
+            example = tag.starts_with("example");
+            let rest = tag.strip_prefix("example").unwrap_or_default();
+            blocks.push(format!("{rest}\n"));
+        } else if fenced || example {
+            let block = blocks.last_mut().expect("starts with one");
+            block.push_str(line);
+            block.push('\n');
+        }
+    }
+    blocks.retain(|block| !block.trim().is_empty());
+    blocks
+}
+
+/// Every call of `name` whose value a comment beside it says.
+fn calls(block: &str, name: &str, tsx: bool) -> Vec<(String, String)> {
+    let Some(program) = Program::parse_loosely(block, tsx) else {
+        return Vec::new();
+    };
+    let comments = program.nodes().into_iter().filter(|n| n.kind() == "comment");
+    let pairs = comments.filter_map(|comment| {
+        let statement = spoken_of(&program, comment).filter(|s| !s.has_error())?;
+        let call = called(&program, statement)?;
+        let function = call.named_child(0).filter(|_| call.kind() == "await_expression").unwrap_or(call);
+        let named = function.child_by_field_name("function").is_some_and(|f| program.text(f) == name);
+        let fixed = function.child_by_field_name("arguments").is_some_and(|a| stands_for_itself(&program, a));
+        let value = value(program.text(comment), tsx)?;
+        (named && fixed).then(|| (program.text(call).to_string(), value))
+    });
+    pairs.collect()
+}
+
+/// The statement whose value a comment says: the one that it ends the line of or stands under; or, where a block begins
+/// with a comment, the one that it stands over. An arrow never stands over its call.
+fn spoken_of<'t>(program: &Program, comment: Node<'t>) -> Option<Node<'t>> {
+    let row = comment.start_position().row;
+    let before = comment.prev_named_sibling().filter(|s| row - s.end_position().row <= 1);
+    let ends_line = before.is_some_and(|s| s.end_position().row == row);
+    let text = program.text(comment).trim_start_matches('/').trim_start();
+    let arrow = ["=>", "->", "→"].iter().any(|arrow| text.starts_with(arrow));
+    let root = around(comment).last()?;
+    let leads = root.named_child(0).is_some_and(|first| first.kind() == "comment");
+    match leads && !ends_line && !arrow {
+        true => comment.next_named_sibling().filter(|s| s.start_position().row == row + 1),
+        false => before,
+    }
+}
+
+/// The call in `f(x);`, `await f(x);`, `console.log(f(x));` and `const y = f(x);`.
+fn called<'t>(program: &Program, statement: Node<'t>) -> Option<Node<'t>> {
+    let expression = match statement.kind() {
+        "expression_statement" => statement.named_child(0)?,
+        "lexical_declaration" => statement.named_child(0)?.child_by_field_name("value")?,
+        // Without a semicolon the comment is in the statement, behind these.
+        "variable_declarator" => statement.child_by_field_name("value")?,
+        _ => statement,
+    };
+    match expression.child_by_field_name("function") {
+        Some(log) if program.text(log) == "console.log" => {
+            let arguments = expression.child_by_field_name("arguments")?;
+            arguments.named_child(0).filter(|_| arguments.named_child_count() == 1)
+        }
+        _ => Some(expression),
+    }
+}
+
+/// The literal that a comment consists of, its mark aside.
+fn value(comment: &str, tsx: bool) -> Option<String> {
+    let mut text = comment.strip_prefix("//")?.trim();
+    while let Some(rest) = MARKS.iter().find_map(|mark| text.strip_prefix(mark)) {
+        text = rest.trim_start();
+    }
+    let text = text.strip_suffix(';').unwrap_or(text);
+    let program = Program::parse(&format!("({text})"), Kind::Function, tsx)?;
+    let nodes = program.nodes();
+    // A program, its statement and its parentheses hold the value.
+    let whole = nodes.get(3).is_some_and(|n| program.text(*n) == text);
+    (whole && nodes[3..].iter().all(|n| is_literal(&program, *n))).then(|| text.to_string())
+}
+
+fn is_literal(program: &Program, node: Node) -> bool {
+    match node.kind() {
+        "number" | "string" | "string_fragment" | "escape_sequence" | "true" | "false" | "null"
+        | "undefined" => true,
+        "array" | "object" | "pair" | "property_identifier" | "new_expression" | "arguments" => true,
+        "unary_expression" => program.text(node).starts_with('-'),
+        "identifier" => GLOBALS.contains(&program.text(node)),
+        _ => false,
+    }
+}
+
+/// Whether arguments need nothing from around them: literals, and functions of their own parameters.
+fn stands_for_itself(program: &Program, arguments: Node) -> bool {
+    let nodes = below(arguments);
+    let is_parameter = |n: &&Node| {
+        n.parent().is_some_and(|p| {
+            p.kind() == "required_parameter" || p.child_by_field_name("parameter") == Some(**n)
+        })
+    };
+    let own: Vec<&str> = nodes.iter().filter(is_parameter).map(|n| program.text(*n)).collect();
+    nodes.iter().all(|n| match n.kind() {
+        "identifier" => GLOBALS.contains(&program.text(*n)) || own.contains(&program.text(*n)),
+        // `{ name }` and `this` come from outside.
+        "shorthand_property_identifier" | "this" | "await_expression" | "comment" => false,
+        _ => true,
+    })
+}

@@ -1,0 +1,280 @@
+use super::*;
+use crate::comment::Doc;
+use crate::draw::Draw;
+use crate::extract::items;
+use crate::language::Language;
+use crate::row::Kind;
+
+const SOURCE: &str = "
+/**
+ * Finds the place of a value in a sorted list by halving what is left.
+ *
+ * @param values the sorted list
+ * @param wanted the value to look for
+ * @returns the place, or -1 where it is absent
+ * @example
+ * place([1, 3, 5], 3); // => 1
+ * place([1, 3, 5], 4); // -1
+ * place(others, 4); // => 0
+ * place([1, 3], 4); // somewhere near the end
+ */
+export function place(values: number[], wanted: number): number {
+  if (values.length === 0) {
+    return -1;
+  }
+  let lower = 0;
+  let upper = values.length - 1;
+  while (lower <= upper) {
+    const middle = Math.floor((lower + upper) / 2);
+    if (values[middle] < wanted) {
+      lower = middle + 1;
+    } else {
+      upper = middle - 1;
+    }
+  }
+  return values[lower] === wanted ? lower : -1;
+}
+";
+
+/// The task of the first item of a source.
+fn first_task(source: &str, style: Style, seed: u64) -> Option<Task> {
+    let item = items(source, Language::TypeScript, "a.ts").unwrap().remove(0);
+    let doc = Doc::parse(&item.comment, item.language);
+    let draw = Draw::new(seed, &[&item.name, style.name()]);
+    task(style, &Subject { item: &item, doc: &doc, tsx: false, draw })
+}
+
+/// The code that an instruction holds.
+fn given(task: &Task) -> &str {
+    task.instruction.split("```typescript\n").nth(1).unwrap().strip_suffix("\n```").unwrap()
+}
+
+fn code(source: &str) -> String {
+    items(source, Language::TypeScript, "a.ts").unwrap().remove(0).code
+}
+
+#[test]
+fn complete_gives_comment_head_and_first_statements() {
+    let seen: std::collections::BTreeSet<String> = (0..20)
+        .map(|seed| {
+            let task = first_task(SOURCE, Style::Complete, seed).unwrap();
+            let (comment, head) = given(&task).split_once("\n */\n").unwrap();
+            assert!(task.instruction.starts_with("Complete the TypeScript function `place`."));
+            assert!(comment.starts_with("/**\n * Finds") && task.output.starts_with(head), "{head}");
+            assert!(head.contains("return -1;\n  }") && head.len() < task.output.len());
+            head.to_string()
+        })
+        .collect();
+    assert_eq!(seen.len(), 4, "one cut before each of the four statements that can be left: {seen:#?}");
+    assert_eq!(first_task("/** One. */\nfunction f() {\n  return 1;\n}", Style::Complete, 0), None);
+}
+
+#[test]
+fn explain_says_what_the_comment_says_if_that_is_enough_and_current() {
+    let explain = |source: &str| first_task(source, Style::Explain, 0);
+    let explained = explain(SOURCE).unwrap();
+    assert_eq!(given(&explained), code(SOURCE));
+    assert_eq!(
+        explained.output,
+        "`place(values: number[], wanted: number): number` is a function.\n\nFinds the place of a value in a sorted list by halving what is left.\n\nParameters:\n\
+         - `values`: the sorted list\n- `wanted`: the value to look for\n\nReturns: the place, or -1 where it is absent"
+    );
+    assert_eq!(explain("/** Finds the place of a value. */\nfunction f(a: number) {\n  return a;\n}"), None);
+    assert_eq!(explain(&SOURCE.replace("@param wanted", "@param needle")), None);
+}
+
+#[test]
+fn a_fix_is_one_change_away_from_the_original_and_seeds_make_different_bugs() {
+    let bugs: std::collections::BTreeSet<String> = (0..200)
+        .map(|seed| {
+            let task = first_task(SOURCE, Style::Fix, seed).unwrap();
+            assert_eq!(task.output, code(SOURCE));
+            let (bug, right) = (given(&task), &task.output);
+            assert!(bug != right && tree::Program::parse(bug, Kind::Function, false).is_some());
+            let changed = bug.lines().zip(right.lines()).filter(|(a, b)| a != b).count();
+            assert_eq!((bug.lines().count(), changed), (right.lines().count(), 1), "{bug}");
+            bug.to_string()
+        })
+        .collect();
+    assert!(bugs.len() > 12, "{bugs:#?}");
+    for bug in
+        ["lower < upper", "Math.ceil(", "(!(values[middle] < wanted))", "middle + 2", "(lower - upper)"]
+    {
+        assert!(bugs.iter().any(|code| code.contains(bug)), "no seed gives `{bug}`: {bugs:#?}");
+    }
+    assert!(!bugs.iter().any(|code| code.contains("/ 3")), "a divisor stays");
+    assert_eq!(first_task("/** A. */\nfunction f(a: string) {\n  g(`x` + a);\n}", Style::Fix, 0), None);
+}
+
+#[test]
+fn bugs_of_every_kind_are_made() {
+    let bug = |body: &str| {
+        let source = format!("/** Does. */\nasync function f(a: any, b: any) {{\n  {body}\n}}");
+        let task = first_task(&source, Style::Fix, 0).unwrap();
+        given(&task).lines().nth(1).unwrap().trim().to_string()
+    };
+    for (right, wrong) in [
+        ("return g(a);", "g(a);"),
+        ("return await g(a);", "await g(a);"),
+        ("const c = await g(a);", "const c = g(a);"),
+        ("b = true;", "b = false;"),
+        ("a.push(b);", "a.unshift(b);"),
+        ("if (!a.ok) { b(); }", "if (a.ok) { b(); }"),
+        ("const c = a ? b : f;", "const c = !a ? b : f;"),
+        ("b = a[0];", "b = a[1];"),
+        ("b = a && f;", "b = a || f;"),
+    ] {
+        let made = bug(right);
+        let other = (right == "return await g(a);").then_some("return g(a);");
+        assert!(made == wrong || Some(made.as_str()) == other, "{right}: {made}");
+    }
+}
+
+#[test]
+fn a_refactoring_starts_from_the_same_program_made_worse() {
+    let task = first_task(SOURCE, Style::Refactor, 0).unwrap();
+    assert_eq!(task.output, code(SOURCE));
+    assert!(task.instruction.starts_with(
+        "Refactor the TypeScript function `place` without changing what it does: return early instead of nesting, put \
+         conditions positively and give the variables names that say what they hold.\n\nWhat it does: Finds"
+    ));
+    let expected = "function place(values: number[], wanted: number): number {
+  if (!(values.length === 0)) {
+    let v1 = 0;
+    let v2 = values.length - 1;
+    while (v1 <= v2) {
+      const v3 = Math.floor((v1 + v2) / 2);
+      if (values[v3] < wanted) {
+        v1 = v3 + 1;
+      } else {
+        v2 = v3 - 1;
+      }
+    }
+    return values[v1] === wanted ? v1 : -1;
+  } else {
+    return -1;
+  }
+}";
+    let spaces = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(spaces(given(&task)), spaces(expected), "{}", given(&task));
+}
+
+#[test]
+fn a_comparison_is_answered_by_two_returns() {
+    let source = "/** Is less. */\nfunction less(a: number, b: number) {\n  return a < b;\n}";
+    let task = first_task(source, Style::Refactor, 0).unwrap();
+    assert!(
+        task.instruction.contains(": return a condition itself and put conditions positively."),
+        "{task:?}"
+    );
+    let body = "if (!(a < b)) {\n    return false;\n  } else {\n    return true;\n  }";
+    assert!(given(&task).contains(body), "{}", given(&task));
+}
+
+/// What could change the meaning is left as it is.
+#[test]
+fn nothing_is_refactored_that_is_not_surely_the_same() {
+    for body in [
+        // A closure before it reads what the rest declares.
+        "const show = () => later;\n  if (a) {\n    return show;\n  }\n  const later = 1;\n  return a;",
+        // A function that is hoisted; a text whose lines would move.
+        "if (a) {\n    return 1;\n  }\n  function g() {}\n  return g;",
+        "if (a) {\n    return 1;\n  }\n  return `x\n  y`;",
+        // Names that shadow, are declared twice, are taken apart, are types, are functions, or are short.
+        "const first = 1;\n  const second = (first: number) => first;\n  a(second);",
+        "{ const first = 1; a(first); }\n  { const second = 2; a(second); }\n  a(first, second);",
+        "const { first } = a;\n  const [second] = a;\n  a(first, second);",
+        "const first = () => 1;\n  const second = function () {};\n  a(first, second);",
+        "const i = 1;\n  const j = 2;\n  a(i, j);",
+        "const first = 1;\n  const second = v1;\n  a(first, second);",
+        // A value that need not be a boolean.
+        "return a && b;",
+        "if (!a) {\n    b();\n  } else {\n    a();\n  }",
+    ] {
+        let source = format!("/** Does. */\nfunction f(a: any, b: any) {{\n  {body}\n}}");
+        assert_eq!(first_task(&source, Style::Refactor, 0), None, "{body}");
+    }
+    let shorthand = "/** Does. */\nfunction f() {\n  const first = 1;\n  const second = 2;\n  return { first, second: second };\n}";
+    assert!(
+        given(&first_task(shorthand, Style::Refactor, 0).unwrap())
+            .contains("return { first: v1, second: v2 };")
+    );
+}
+
+/// `<Card>` is another thing than `<v1>`, which would be an element of the page.
+#[test]
+fn names_in_markup_stay() {
+    let source = "/** Shows. */\nfunction Show() {\n  const Card = make();\n  const label = text();\n  const other = text();\n  \
+                  return <Card title={label}>{other}</Card>;\n}";
+    let item = items(source, Language::TypeScript, "a.tsx").unwrap().remove(0);
+    let subject = Subject { item: &item, doc: &Doc::default(), tsx: true, draw: Draw::new(0, &[]) };
+    let task = task(Style::Refactor, &subject).unwrap();
+    assert!(
+        task.instruction.contains("```tsx\n") && task.instruction.contains("const Card = make();"),
+        "{task:?}"
+    );
+    assert!(task.instruction.contains("<Card title={v1}>{v2}</Card>"), "{task:?}");
+}
+
+#[test]
+fn a_test_asserts_the_examples_that_stand_for_themselves() {
+    let made = first_task(SOURCE, Style::Test, 0).unwrap();
+    assert_eq!(
+        made.output,
+        "import assert from 'node:assert';\n\nassert.deepEqual(place([1, 3, 5], 3), 1);\nassert.deepEqual(place([1, 3, 5], 4), -1);"
+    );
+    let assertions = |comment: &str| {
+        let source = format!(
+            "/**\n * Does it.\n * {}\n */\nfunction f(a: any) {{\n  return a;\n}}",
+            comment.replace('\n', "\n * ")
+        );
+        first_task(&source, Style::Test, 0).map(|t| t.output.lines().skip(2).collect::<Vec<_>>().join("\n"))
+    };
+    let one = |call: &str, value: &str| Some(format!("assert.deepEqual({call}, {value});"));
+    assert_eq!(assertions("@example f('a') // 'b'"), one("f('a')", "'b'"));
+    assert_eq!(
+        assertions("```ts\nconsole.log(f({ a: [1] }));\n// -> { b: null }\n```"),
+        one("f({ a: [1] })", "{ b: null }")
+    );
+    assert_eq!(
+        assertions("@example\nconst b = await f(x => x + 1) // returns true"),
+        one("await f(x => x + 1)", "true")
+    );
+    let two = Some("assert.deepEqual(f(1), 2);\nassert.deepEqual(f(3), 4);".to_string());
+    for comment in [
+        "f(1);\n// returns 2\nf(3);\n// returns 4",
+        "// Returns 2\nf(1);\n// Returns 4\nf(3);",
+        "// So it goes.\nf(1);\n// => 2\nf(3); // 4",
+    ] {
+        assert_eq!(assertions(&format!("@example\n{comment}")), two, "{comment}");
+    }
+    for none in [
+        "@example\n// Once.\nf(1);\n// 2\n\n// More.\nf(b)",
+        "@example\nf(1)",
+        "f(1) // 2",
+        "@example\nf(b) // 2",
+        "@example\ng(1) // 2",
+        "@example\nf(1) // two",
+        "@example\nf(1) // [1, 2, ...]",
+        "@example\nf({ b }) // 2",
+        "@example\nf(1)\n\n// 2",
+        "@since 2\nf(1) // 2",
+    ] {
+        assert_eq!(assertions(none), None, "{none}");
+    }
+}
+
+#[test]
+fn styles_have_one_name_each() {
+    for style in Style::ALL {
+        assert_eq!(style.name().parse::<Style>().unwrap(), style);
+        assert_eq!(serde_json::to_value(style).unwrap(), style.name());
+    }
+    assert!(
+        "sing"
+            .parse::<Style>()
+            .unwrap_err()
+            .to_string()
+            .contains("no style `sing`; there are write, complete")
+    );
+}

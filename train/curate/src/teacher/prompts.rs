@@ -1,0 +1,132 @@
+//! What a teacher is asked, in our own words, and how its answers are read.
+//!
+//! Instructions for code that is there: after Self-Instruct (arXiv 2212.10560). Harder tasks from tasks, with their
+//! solutions: after Evol-Instruct (arXiv 2304.12244).
+
+use super::request::Message;
+use crate::row::Row;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+const SYSTEM: &str =
+    "You write programming tasks for a training set. You answer with one JSON object and nothing else.";
+
+const INSTRUCT: &str = "Below is LANGUAGE code, and a first draft of the instruction that it answers. Write the \
+instruction as somebody would who does not have the code and wants just this: its name, what goes in, what comes out, and \
+every behaviour that a caller relies on. Quote no line of the code's body and do not say that the code exists.\n\nAnswer as \
+{\"instruction\": \"...\"}.";
+
+/// Ways to make a task another; one is drawn for each.
+const EVOLUTIONS: [&str; 5] = [
+    "Deepen this task: add one case that its solution does not handle yet, such as an input at the edge, an error that has \
+     to be reported, or one more kind of input.",
+    "Constrain this task: add one requirement that changes how the solution has to work, such as no change of its arguments, \
+     a single pass, bounded memory, or a stable order.",
+    "Make this task concrete: replace one general notion in it by a definite one with rules of its own.",
+    "Make this task need one more step of thought: its result is to depend on something that has to be derived first.",
+    "Write another task from the same field, about as long, that is asked for less often.",
+];
+
+const EVOLVE: &str = "Say all that a solution needs to know, and keep it to one function or one class. Then solve it in \
+LANGUAGE: complete, without exports, without imports that are not needed, without a usage example.\n\nAnswer as {\"instruction\": \"...\", \
+\"code\": \"...\"}.";
+
+/// Digits that tell one wording of all prompts from another.
+pub fn hash() -> String {
+    let parts = [&[SYSTEM, INSTRUCT, EVOLVE][..], &EVOLUTIONS].concat();
+    let digest = Sha256::digest(parts.join("\n"));
+    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// How many ways there are to evolve a task.
+pub const WAYS: usize = EVOLUTIONS.len();
+
+/// Asks for the instruction that a row's code answers.
+pub fn instruct(row: &Row) -> Vec<Message> {
+    let ask = in_language(INSTRUCT, row);
+    chat(format!("{ask}\n\nDraft:\n{}\n\nCode:\n{}", row.instruction, fenced(row)))
+}
+
+/// Asks for another task and its solution, in one of the [`WAYS`].
+pub fn evolve(row: &Row, way: usize) -> Vec<Message> {
+    let (ask, solve) = (EVOLUTIONS[way], in_language(EVOLVE, row));
+    chat(format!("{ask} {solve}\n\nTask:\n{}\n\nSolution:\n{}", row.instruction, fenced(row)))
+}
+
+fn chat(user: String) -> Vec<Message> {
+    vec![Message { role: "system", content: SYSTEM.into() }, Message { role: "user", content: user }]
+}
+
+fn in_language(text: &str, row: &Row) -> String {
+    text.replace("LANGUAGE", row.language.table().name)
+}
+
+fn fenced(row: &Row) -> String {
+    format!("```{}\n{}\n```", row.language.word(), row.output)
+}
+
+/// A teacher's instruction.
+#[derive(Deserialize)]
+struct Instructed {
+    instruction: String,
+}
+
+/// A teacher's task and solution.
+#[derive(Deserialize)]
+struct Evolved {
+    instruction: String,
+    code: String,
+}
+
+/// The instruction in an answer to [`instruct`].
+pub fn instruction(answer: &str) -> Option<String> {
+    object::<Instructed>(answer).map(|found| found.instruction.trim().to_string())
+}
+
+/// Instruction and code in an answer to [`evolve`].
+pub fn task(answer: &str) -> Option<(String, String)> {
+    let found = object::<Evolved>(answer)?;
+    Some((found.instruction.trim().to_string(), unfenced(&found.code).trim().to_string()))
+}
+
+/// The first JSON object in a text that is a `T`; models put words and fences around it.
+fn object<T: DeserializeOwned>(text: &str) -> Option<T> {
+    text.match_indices('{').find_map(|(at, _)| {
+        let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<T>();
+        values.next()?.ok()
+    })
+}
+
+/// Code without the fence that a model put around it.
+fn unfenced(code: &str) -> &str {
+    let inside = code.trim().strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
+    inside.and_then(|rest| rest.split_once('\n')).map_or(code, |(_, code)| code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_found_in_what_a_model_says_around_it() {
+        let found = |answer| instruction(answer).unwrap_or_default();
+        assert_eq!(found(r#"{"instruction": " Add {two} numbers. "}"#), "Add {two} numbers.");
+        assert_eq!(found("Sure {ok}:\n```json\n{\"instruction\": \"Add.\", \"why\": 1}\n``` Done."), "Add.");
+        for malformed in
+            ["", "Add.", "{\"instruction\": \"Add", "{\"instruction\": 1}", "{\"task\": \"Add.\"}"]
+        {
+            assert_eq!(instruction(malformed), None, "{malformed}");
+        }
+    }
+
+    #[test]
+    fn code_comes_without_its_fence() {
+        let found = |code: &str| {
+            task(&serde_json::json!({"instruction": "Add.", "code": code}).to_string()).unwrap().1
+        };
+        assert_eq!(found("```ts\nf();\n```"), "f();");
+        assert_eq!(found("\nf();\n"), "f();");
+        assert_eq!(task(r#"{"instruction": "Add."}"#), None);
+    }
+}

@@ -1,0 +1,60 @@
+//! Writes the result of a run: the trained adapter, or the trained model.
+
+use codelsi_engine::{DType, Error, Result, Tensor};
+use codelsi_model::adapter::{Adapter, Pair};
+use codelsi_model::config::Config;
+use codelsi_model::tensor_writer::{SHARD_BYTES, Spec, write_json, write_model};
+use half::bf16;
+use safetensors::Dtype;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Trained tensors by name.
+pub type Weights = BTreeMap<String, Tensor>;
+
+/// Writes a trained adapter as PEFT's two files. `initial` is the adapter before training, `base` the path of its model.
+pub fn write_adapter(folder: &Path, trained: &Weights, initial: &Adapter, base: &Path) -> Result<()> {
+    let names = initial.settings.method.tensors();
+    let tensor = |path: &str, name: &str| {
+        let name = format!("{path}.{name}");
+        trained.get(&name).cloned().ok_or_else(|| Error::new(format!("the model has no `{name}`")))
+    };
+    let pair = |path: &String| Pair::made(initial.settings.method, |i| tensor(path, names[i]));
+    let pairs = initial.pairs.keys().map(|path| Ok((path.clone(), pair(path)?)));
+    let adapter = Adapter { pairs: pairs.collect::<Result<_>>()?, settings: initial.settings.clone() };
+    adapter.write(folder, &base.display().to_string())
+}
+
+/// Writes `config.json` and every weight, converted to `dtype` (F32 is exact).
+pub fn write_trained_model(folder: &Path, config: &Config, trained: &Weights, dtype: DType) -> Result<()> {
+    write_json(folder.join("config.json"), &config.to_json(dtype))?;
+    let stored = if dtype == DType::BF16 { Dtype::BF16 } else { Dtype::F32 };
+    let in_order = config.tensors().into_iter().filter(|(name, _)| trained.contains_key(name));
+    let specs: Vec<Spec> = in_order.map(|(name, shape)| Spec { name, dtype: stored, shape }).collect();
+    write_model(folder, &specs, SHARD_BYTES, &mut |spec, out| write_values(&trained[&spec.name], dtype, out))
+}
+
+/// Copies the tokenizer's files, so that the trained model can be loaded like its base.
+pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
+    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
+        let file = from.join(name);
+        if file.exists() {
+            let bytes = fs::read(&file).map_err(|e| Error::io(&file, e))?;
+            codelsi_engine::files::write_atomic(to.join(name), &bytes)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_values(t: &Tensor, dtype: DType, out: &mut dyn Write) -> io::Result<()> {
+    let values = t.to_vec::<f32>().map_err(io::Error::other)?;
+    if dtype != DType::BF16 {
+        return out.write_all(bytemuck::cast_slice(&values));
+    }
+    values.chunks(1 << 16).try_for_each(|chunk| {
+        let rounded: Vec<bf16> = chunk.iter().map(|&x| bf16::from_f32(x)).collect();
+        out.write_all(bytemuck::cast_slice(&rounded))
+    })
+}

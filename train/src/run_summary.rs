@@ -1,0 +1,72 @@
+//! The summary shown before the first step: a sample, the trainable share, the memory plan.
+
+use crate::pack::{Document, IGNORE_INDEX};
+use crate::plan::StepPlan;
+use codelsi_model::tokenizer::Tokenizer;
+use std::fmt;
+
+/// The facts of a run that is about to start. `Display` prints them as a few lines of text.
+#[derive(Clone, Debug)]
+pub struct RunSummary {
+    /// One decoded row; the loss is computed on the text between ⟦ and ⟧.
+    pub sample: String,
+    /// Number of trained parameters.
+    pub trainable: usize,
+    /// Number of all parameters.
+    pub total: usize,
+    pub memory: StepPlan,
+    /// Rate at which the weights were loaded to a GPU, in GB/s.
+    pub load_gb_per_s: Option<f64>,
+    /// Optimizer steps of the whole run.
+    pub steps: usize,
+    /// Steps done before a resume.
+    pub completed_steps: usize,
+    pub training_rows: usize,
+    pub validation_rows: usize,
+    /// Rows cut to the sequence length.
+    pub truncated: usize,
+    /// Rows whose prompt alone fills the sequence length.
+    pub dropped: usize,
+}
+
+impl fmt::Display for RunSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "sample (the loss is on what stands between ⟦ and ⟧):")?;
+        self.sample.lines().try_for_each(|line| writeln!(f, "  | {line}"))?;
+        let share = 100.0 * self.trainable as f64 / self.total as f64;
+        writeln!(f, "trainable: {} of {} parameters, {share:.4} %", self.trainable, self.total)?;
+        write!(f, "rows: {} to train on, {} to validate", self.training_rows, self.validation_rows)?;
+        writeln!(f, "; {} cut, {} dropped as too long", self.truncated, self.dropped)?;
+        write!(f, "steps: {}", self.steps)?;
+        if self.completed_steps > 0 {
+            write!(f, ", going on after step {}", self.completed_steps)?;
+        }
+        if let Some(rate) = self.load_gb_per_s {
+            write!(f, "\nweights came at {rate:.1} GB/s")?;
+        }
+        write!(f, "\nmemory plan:\n{}", self.memory)
+    }
+}
+
+/// Renders a document with its loss mask, `<s>prompt⟦output</s>⟧`; long parts are shortened in the middle.
+pub fn render_sample(tokenizer: &Tokenizer, document: &Document) -> String {
+    let first =
+        document.targets.iter().position(|&t| t != IGNORE_INDEX).map_or(document.tokens.len(), |at| at + 1);
+    let (prompt, output) = document.tokens.split_at(first);
+    let end =
+        if tokenizer.eos().is_some() && output.last().copied() == tokenizer.eos() { "</s>" } else { "" };
+    let start =
+        if tokenizer.bos().is_some() && prompt.first().copied() == tokenizer.bos() { "<s>" } else { "" };
+    let (prompt, output) = (tokenizer.decode(prompt), tokenizer.decode_continuation(output));
+    format!("{start}{}⟦{}{end}⟧", shortened(&prompt), shortened(&output))
+}
+
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 400;
+    let chars: Vec<char> = text.chars().collect();
+    if chars.len() <= 2 * SHOWN {
+        return text.to_string();
+    }
+    let (head, tail) = (&chars[..SHOWN], &chars[chars.len() - SHOWN..]);
+    format!("{} … {}", head.iter().collect::<String>(), tail.iter().collect::<String>())
+}

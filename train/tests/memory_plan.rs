@@ -1,0 +1,283 @@
+//! The memory plan equals the accounts of the run and of the software GPU, to the byte.
+
+use codelsi_engine::memory::Usage;
+use codelsi_engine::{DType, Device, Label};
+use codelsi_model::adapter::{Adapter, Method};
+use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::config::{Config, Linear};
+use codelsi_model::generate::{Limits, Request, generate};
+use codelsi_model::llama::Llama;
+use codelsi_model::parallel::{Layout, Split};
+use codelsi_model::synthetic;
+use codelsi_model::trainable::Train;
+use codelsi_train::TrainOptions;
+use codelsi_train::learner::Learner;
+use codelsi_train::options::Checkpointing;
+use codelsi_train::pack::{Document, Sequence};
+use codelsi_train::plan::{Planner, StepPlan, generation};
+use tempfile::TempDir;
+
+/// A software GPU; `None`, with a line that says so, without a compiler. With `CODELSI_REQUIRE=all` that is a failure.
+fn emulated() -> Option<Device> {
+    let device = Device::emulated("sm_80");
+    if let Err(e) = &device {
+        assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
+        println!("skipped: {e}");
+    }
+    device.ok()
+}
+
+fn config(layers: usize, kv_heads: usize, tied: bool) -> Config {
+    Config {
+        hidden: 32,
+        intermediate: 48,
+        heads: 4,
+        kv_heads,
+        head_dim: 8,
+        layers,
+        tied,
+        vocab: 64,
+        ..tiny()
+    }
+}
+
+fn tiny() -> Config {
+    Config { max_positions: 64, ..synthetic::config("tiny").unwrap() }
+}
+
+fn model(config: &Config) -> (TempDir, Checkpoint) {
+    let folder = tempfile::tempdir().unwrap();
+    synthetic::make(&folder.path().join("m"), config, 1, &mut |_, _| {}).unwrap();
+    let checkpoint = Checkpoint::open(folder.path().join("m")).unwrap();
+    (folder, checkpoint)
+}
+
+/// A sequence with a loss on all but the first few tokens.
+fn sequence(tokens: usize) -> Sequence {
+    let tokens: Vec<u32> = (0..tokens as u32).map(|i| 3 + i * 37 % 60).collect();
+    let targets = (0..tokens.len()).map(|i| if i < 4 { -100 } else { tokens[i] as i32 }).collect();
+    Sequence::of([&Document { tokens, targets }])
+}
+
+fn at_peak(usage: Usage) -> (usize, [usize; Label::ALL.len()]) {
+    (usage.peak, usage.at_peak)
+}
+
+/// The memory of a step: planned, and run on `device`.
+fn step(
+    device: &Device,
+    base: &Checkpoint,
+    options: &TrainOptions,
+    micro_batches: &[Sequence],
+) -> [Usage; 2] {
+    let adapter = Adapter::begun(base, &options.adapter(), 1).unwrap();
+    let adapter = (!options.full).then_some(&adapter);
+    let planner = Planner {
+        device,
+        options,
+        base,
+        adapter,
+        rank: 0,
+        world: 1,
+        layout: Layout::Replicate,
+        budget: None,
+    };
+    let planned = planner.step(micro_batches).unwrap().usage;
+    let mut learner = Learner::new(device, options, base, adapter).unwrap();
+    learner.step(micro_batches, 1e-3).unwrap();
+    [planned, device.ledger().usage()]
+}
+
+#[test]
+fn the_plan_of_a_step_equals_the_accounts_of_the_software_gpu() {
+    for (layers, kv_heads, tied, recompute, compute, full) in [
+        (1, 4, false, 0, DType::BF16, false),
+        (3, 2, false, 1, DType::BF16, false),
+        (3, 1, true, 3, DType::F32, false),
+        (2, 4, true, 0, DType::F32, true),
+        (2, 2, false, 2, DType::BF16, true),
+    ] {
+        let what = format!("{layers} layers, {recompute} recomputed, tied: {tied}, full: {full}");
+        let options = TrainOptions { full, ..options(recompute, compute) };
+        assert_plan_equals_run(&config(layers, kv_heads, tied), &options, &what);
+    }
+    for (method, recompute, compute) in [
+        (DORA, 0, DType::BF16),
+        (DORA, 1, DType::F32),
+        (MIXTURE, 0, DType::BF16),
+        (MIXTURE, 2, DType::F32),
+        (Method::Bottleneck, 0, DType::BF16),
+        (Method::Bottleneck, 1, DType::F32),
+    ] {
+        let options = TrainOptions { method, ..options(recompute, compute) };
+        assert_plan_equals_run(&config(2, 2, false), &options, &format!("{method}, {compute:?}"));
+    }
+}
+
+const DORA: Method = Method::LowRank { rslora: false, dora: true };
+const MIXTURE: Method = Method::Mixture { experts: 3 };
+
+fn options(recompute: usize, compute: DType) -> TrainOptions {
+    let checkpointing = Checkpointing::Layers(recompute);
+    TrainOptions { checkpointing, compute, rank: 4, dropout: 0.1, ..TrainOptions::default() }
+}
+
+fn assert_plan_equals_run(config: &Config, options: &TrainOptions, what: &str) {
+    let Some(device) = emulated() else { return };
+    let (_folder, base) = model(config);
+    let [planned, run] = step(&device, &base, options, &[sequence(24), sequence(24), sequence(24)]);
+    assert_eq!(at_peak(planned), at_peak(run), "{what}");
+    let Device::Cuda(cuda) = &device else { unreachable!("a software GPU") };
+    assert_eq!(cuda.emulator().unwrap().peak_bytes(), planned.peak, "bytes allocated by the software GPU");
+    assert!(planned.of(Label::Saved) > 0 && planned.of(Label::Moments) > 0);
+}
+
+#[test]
+fn the_plan_of_a_generation_equals_the_accounts_of_the_software_gpu() {
+    if emulated().is_none() {
+        return;
+    }
+    let (_folder, base) = model(&config(2, 2, false));
+    let request = |tokens: u32, n| Request {
+        n,
+        stop_at_eos: false,
+        ..Request::greedy((0..tokens).map(|i| 3 + i % 60).collect(), 5)
+    };
+    let requests = [request(21, 2), request(9, 2), request(21, 2)];
+    let limits = Limits { batch: 4, prefill: 8, page_size: 4, ..Limits::default() };
+    for method in [None, Some(Method::LORA), Some(DORA), Some(MIXTURE), Some(Method::Bottleneck)] {
+        let device = emulated().unwrap();
+        let settings = method.map(|method| TrainOptions { method, ..options(0, DType::BF16) }.adapter());
+        let adapter = settings.map(|settings| Adapter::begun(&base, &settings, 1).unwrap());
+        let split = Split::from(&device);
+        let planned = generation(&split, &base, DType::BF16, adapter.as_ref(), &requests, limits).unwrap();
+        let mut model = Llama::load(&device, &base, DType::BF16, Train::Nothing).unwrap();
+        adapter.iter().for_each(|adapter| model.attach(adapter, Train::Nothing).unwrap());
+        generate(&device, &model, None, &requests, limits, &mut |_| {}).unwrap();
+        assert_eq!(at_peak(planned), at_peak(device.ledger().usage()), "{method:?}");
+        assert!(planned.of(Label::Kv) > 0 && planned.of(Label::Graphs) > 0);
+    }
+}
+
+/// The out-of-memory error lists the memory by label and the flags that would help.
+#[test]
+fn an_out_of_memory_error_says_which_flags_help() {
+    let Some(device) = emulated() else { return };
+    let Device::Cuda(cuda) = &device else { unreachable!("a software GPU") };
+    let (_folder, base) = model(&config(2, 2, false));
+    let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+    let options = TrainOptions {
+        checkpointing: Checkpointing::Layers(1),
+        compute: DType::BF16,
+        ..TrainOptions::default()
+    };
+    let planner = Planner {
+        device: &device,
+        options: &options,
+        base: &base,
+        adapter: Some(&adapter),
+        rank: 0,
+        world: 1,
+        layout: Layout::Replicate,
+        budget: Some(0),
+    };
+    let plan = planner.step(&[sequence(24)]).unwrap();
+    cuda.emulator().unwrap().set_memory(plan.usage.peak - 1);
+    let mut learner = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
+    let error = learner.step(&[sequence(24)], 1e-3).unwrap_err();
+    let message = plan.explain(error, &options).to_string();
+    for part in ["step 1: ", "out of memory", "weights", "saved", "--checkpointing all", "--seq 4096"] {
+        assert!(message.contains(part) && !message.contains('\n'), "{part}: {message}");
+    }
+    drop(learner);
+    let refusal = plan.check(&device, &options).unwrap_err().to_string();
+    assert!(refusal.contains("DOES NOT FIT") && refusal.contains("lower --seq"), "{refusal}");
+    let ranks = |world, layout, full| {
+        let options = TrainOptions { full, ..options.clone() };
+        StepPlan { world, layout, ..plan.clone() }.advice(&options)
+    };
+    assert!(
+        ranks(1, Layout::Replicate, false)
+            .ends_with(", or spread the weights over cards with --ranks 2 --layout shard")
+    );
+    assert!(ranks(2, Layout::Replicate, false).ends_with("over cards with --layout shard"));
+    for spread in [ranks(2, Layout::Shard, false), ranks(2, Layout::Replicate, true)] {
+        assert!(spread.ends_with("--seq 4096"), "{spread}");
+    }
+    cuda.emulator().unwrap().set_memory(plan.usage.peak);
+    let mut learner = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
+    learner.step(&[sequence(24)], 1e-3).unwrap();
+}
+
+/// Memory grows as fewer layers are recomputed; the search takes the fewest that fit.
+#[test]
+fn the_fewest_layers_that_fit_are_recomputed() {
+    let base = Checkpoint::sketch(config(6, 4, false), safetensors::Dtype::BF16);
+    let adapter = Adapter::sized(&Device::plan(), base.config(), 4, 8.0, 0.1, &Linear::ALL).unwrap();
+    let options = TrainOptions { seq: 32, batch: 8, micro_batch: 2, ..TrainOptions::default() };
+    let device = Device::plan_card(codelsi_engine::cuda::Properties::a100());
+    let plan = |checkpointing, budget| {
+        let options = TrainOptions { checkpointing, ..options.clone() };
+        let planner = Planner {
+            device: &device,
+            options: &options,
+            base: &base,
+            adapter: Some(&adapter),
+            rank: 0,
+            world: 1,
+            layout: Layout::Replicate,
+            budget,
+        };
+        planner.full_step().unwrap()
+    };
+    let peaks: Vec<usize> = (0..7).map(|n| plan(Checkpointing::Layers(n), None).usage.peak).collect();
+    assert!(peaks.is_sorted_by(|a, b| a >= b) && peaks[0] > peaks[6], "{peaks:?}");
+    for (n, &peak) in peaks.iter().enumerate() {
+        let chosen = plan(Checkpointing::Auto, Some(peak));
+        assert_eq!((chosen.usage.peak, chosen.fits()), (peak, true));
+        assert_eq!(peaks[..n].iter().filter(|&&larger| larger > peak).count(), chosen.recompute);
+    }
+    let tight = plan(Checkpointing::Auto, Some(peaks[6] - 1));
+    assert!(!tight.fits() && tight.recompute == 6);
+    let [keeping, recomputing] = tight.largest.unwrap();
+    assert!(keeping <= recomputing && recomputing < 2, "{keeping} {recomputing}");
+    let roomy = plan(Checkpointing::Auto, Some(1 << 40)).largest.unwrap();
+    assert_eq!(roomy, [8, 8]);
+}
+
+/// Ranks hold different numbers of partial gradient sums; the plan for all ranks is that of the rank with most memory.
+#[test]
+fn the_plan_of_all_ranks_is_the_largest() {
+    let base = Checkpoint::sketch(config(6, 4, false), safetensors::Dtype::BF16);
+    let adapter = Adapter::sized(&Device::plan(), base.config(), 16, 8.0, 0.1, &Linear::ALL).unwrap();
+    let device = Device::plan_card(codelsi_engine::cuda::Properties::a100());
+    let options = TrainOptions { seq: 32, batch: 7, micro_batch: 1, ..TrainOptions::default() };
+    let plan = |checkpointing, world: usize, rank: Option<usize>, budget| {
+        let options = TrainOptions { checkpointing, ..options.clone() };
+        let planner = Planner {
+            device: &device,
+            options: &options,
+            base: &base,
+            adapter: Some(&adapter),
+            rank: rank.unwrap_or(0),
+            world,
+            layout: Layout::Replicate,
+            budget,
+        };
+        if rank.is_some() { planner.full_step() } else { planner.largest_rank() }.unwrap()
+    };
+    for world in [1, 2, 9] {
+        let each = |n| -> Vec<usize> {
+            let layers = Checkpointing::Layers(n);
+            (0..world).map(|rank| plan(layers, world, Some(rank), None).usage.peak).collect()
+        };
+        let (keeping, some) = (each(0), each(3));
+        assert!(world == 1 || keeping.iter().min() < keeping.iter().max(), "{keeping:?}");
+        let all = plan(Checkpointing::Layers(0), world, None, None);
+        assert_eq!(Some(&all.usage.peak), keeping.iter().max());
+        // The budget is what the largest rank needs with three layers recomputed; all ranks recompute the same number.
+        let budget = some.iter().max().copied();
+        let common = plan(Checkpointing::Auto, world, None, budget);
+        assert!(common.fits() && common.usage.peak == each(common.recompute).into_iter().max().unwrap());
+    }
+}

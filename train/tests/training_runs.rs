@@ -1,0 +1,221 @@
+//! Complete training runs of a tiny model: their output files, and that the result depends on the recipe alone.
+
+mod common;
+
+use codelsi_engine::Device;
+use codelsi_model::adapter::Adapter;
+use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::config::Config;
+use codelsi_train::metrics::{self, Metric};
+use codelsi_train::options::Checkpointing;
+use codelsi_train::{Event, Report, TrainOptions, train};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn run(options: &TrainOptions) -> Report {
+    train(options, &Device::cpu(), &mut |_| ()).unwrap()
+}
+
+fn refused(options: &TrainOptions) -> String {
+    train(options, &Device::cpu(), &mut |_| ()).unwrap_err().to_string()
+}
+
+/// The metrics of a run without its timings.
+fn losses(options: &TrainOptions) -> Vec<(usize, f64, f64, f64, Option<f64>)> {
+    let metrics = metrics::read(&options.out.join("metrics.jsonl")).unwrap();
+    let row = |m: Metric| (m.step, m.loss, m.lr, m.grad_norm, m.validation_loss);
+    metrics.into_iter().map(row).collect()
+}
+
+/// The bytes of the trained adapter or model.
+fn weights(options: &TrainOptions) -> Vec<u8> {
+    let name = if options.full { "model.safetensors" } else { "adapter_model.safetensors" };
+    std::fs::read(options.out.join(name)).unwrap()
+}
+
+#[test]
+fn a_run_lowers_the_loss_and_leaves_an_adapter_its_metrics_and_its_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = common::prepare(folder.path());
+    let mut events = Vec::new();
+    let report = train(&options, &Device::cpu(), &mut |event| {
+        events.push(match event {
+            Event::Start(summary) => summary.to_string(),
+            Event::Before(loss) => format!("before {loss:.1}"),
+            Event::Step(metric, planned) => format!("step {} of {planned}", metric.step),
+            Event::Saved(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
+        })
+    })
+    .unwrap();
+    assert!(report.steps >= 6 && report.tokens > 500, "{report:?}");
+    let before = report.validation_before.unwrap();
+    assert!(report.last_loss < 0.8 * report.first_loss, "{report:?}");
+    assert!(report.validation_loss.unwrap() < 0.9 * before, "{report:?}");
+    let config = Config::load(&options.model).unwrap();
+    let adapter = Adapter::load(&options.out, &config).unwrap();
+    assert_eq!(report.trainable, adapter.parameters());
+    assert_eq!(report.total, config.parameters() + adapter.parameters());
+    assert_eq!(losses(&options).len(), report.steps);
+    let recipe = std::fs::read_to_string(options.out.join("recipe.json")).unwrap();
+    assert!(recipe.contains("\"data_sha256\"") && recipe.contains("\"lr\": 0.02"), "{recipe}");
+
+    for part in ["<s>say ", "⟦", "</s>⟧", "26 to train on, 4 to validate", "adapters", "moments", "peak"]
+    {
+        assert!(events[0].contains(part), "{part} in {}", events[0]);
+    }
+    assert!(events[1].starts_with("before "));
+    assert_eq!(events[2], format!("step 1 of {}", report.steps));
+    assert!(events.contains(&"step-00000003".to_string()), "{events:?}");
+    assert_eq!(events.last().unwrap(), &format!("step-{:08}", report.steps));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits_for_any_number_of_threads() {
+    for full in [false, true] {
+        let mut results = Vec::new();
+        for threads in [1, 3] {
+            let folder = tempfile::tempdir().unwrap();
+            let options = TrainOptions { full, ..common::prepare(folder.path()) };
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| run(&options));
+            results.push((losses(&options), weights(&options)));
+        }
+        assert!(results[0] == results[1], "full: {full}");
+        let folder = tempfile::tempdir().unwrap();
+        let other = TrainOptions { full, seed: 43, ..common::prepare(folder.path()) };
+        run(&other);
+        assert!(losses(&other) != results[0].0, "the seed matters");
+    }
+}
+
+#[test]
+fn micro_batches_and_checkpointing_change_nothing_but_rounding() {
+    let with = |micro_batch, checkpointing| {
+        let folder = tempfile::tempdir().unwrap();
+        let options = TrainOptions { micro_batch, checkpointing, ..common::prepare(folder.path()) };
+        run(&options);
+        losses(&options)
+    };
+    let one = with(1, Checkpointing::ALL);
+    for other in [Checkpointing::NONE, Checkpointing::Layers(1), Checkpointing::Auto] {
+        assert_eq!(with(1, other), one, "checkpointing replays the same numbers");
+    }
+    for (a, b) in one.iter().zip(with(4, Checkpointing::ALL)) {
+        assert!((a.1 - b.1).abs() < 1e-3 && (a.3 - b.3).abs() < 1e-2 * a.3, "{a:?} {b:?}");
+    }
+}
+
+/// Runs this test binary again as `child` with the folder, and kills it (SIGKILL) after `steps` steps.
+fn run_and_kill(folder: &Path, full: bool, steps: usize) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture"])
+        .env("CODELSI_TEST_FOLDER", folder)
+        .env("CODELSI_TEST_FULL", full.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let reached = lines.map_while(Result::ok).any(|line| line == format!("step {steps}"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(reached, "the child did not reach step {steps}");
+}
+
+/// Not a test of its own: the process that [`run_and_kill`] starts and kills.
+#[test]
+fn child() {
+    let Ok(folder) = std::env::var("CODELSI_TEST_FOLDER") else {
+        return;
+    };
+    let full = std::env::var("CODELSI_TEST_FULL").as_deref() == Ok("true");
+    let options = TrainOptions { full, ..common::prepare(Path::new(&folder)) };
+    let mut tell = |event: Event| {
+        if let Event::Step(metric, _) = event {
+            println!("step {}", metric.step);
+            if metric.step == 5 {
+                // The parent kills the process here, two steps after the last checkpoint.
+                std::thread::sleep(std::time::Duration::from_secs(60));
+            }
+        }
+    };
+    train(&options, &Device::cpu(), &mut tell).unwrap();
+}
+
+#[test]
+fn a_run_that_was_killed_resumes_to_the_same_bits() {
+    for full in [false, true] {
+        let [first, second] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let uninterrupted = TrainOptions { full, ..common::prepare(first.path()) };
+        let expected = run(&uninterrupted);
+        run_and_kill(second.path(), full, 5);
+        let interrupted = TrainOptions { full, ..common::prepare(second.path()) };
+        assert_eq!(losses(&interrupted).len(), 5);
+        assert!(refused(&interrupted).contains("holds a run already"));
+        let interrupted = TrainOptions { resume: true, ..interrupted };
+        let mut first = None;
+        let resumed = train(&interrupted, &Device::cpu(), &mut |event| {
+            if let Event::Step(metric, _) = event {
+                first.get_or_insert(metric.step);
+            }
+        })
+        .unwrap();
+        assert_eq!(first, Some(4), "the checkpoint of step 3 is the last");
+        assert_eq!(losses(&interrupted), losses(&uninterrupted));
+        assert!(weights(&interrupted) == weights(&uninterrupted), "full: {full}");
+        let bits = |r: &Report| (r.steps, r.tokens, r.first_loss, r.last_loss, r.validation_loss);
+        assert_eq!(bits(&resumed), bits(&expected));
+        // A completed run resumes to the same result without a step.
+        assert_eq!(bits(&run(&interrupted)), bits(&expected));
+        let other = TrainOptions { lr: 1e-3, ..interrupted };
+        assert!(refused(&other).contains("`lr` was 0.02 and is 0.001"));
+    }
+}
+
+#[test]
+fn full_training_leaves_a_model_that_loads_and_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = TrainOptions { full: true, ..common::prepare(folder.path()) };
+    let report = run(&options);
+    assert_eq!((report.trainable, report.total), (report.total, report.trainable));
+    assert!(report.last_loss < 0.8 * report.first_loss, "{report:?}");
+    Checkpoint::open(&options.out).unwrap();
+    assert!(weights(&options) != std::fs::read(options.model.join("model.safetensors")).unwrap());
+    assert!(options.out.join("tokenizer.json").exists());
+}
+
+#[test]
+fn training_continues_from_an_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = common::prepare(folder.path());
+    let before = run(&first);
+    let second = TrainOptions {
+        from: Some(first.out.clone()),
+        out: folder.path().join("second"),
+        max_steps: Some(2),
+        rank: 99,
+        ..first
+    };
+    let report = run(&second);
+    assert_eq!((report.steps, report.validation_before), (2, before.validation_loss));
+}
+
+#[test]
+fn bad_input_is_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = common::prepare(folder.path());
+    let with = |change: &dyn Fn(&mut TrainOptions)| {
+        let mut changed = options.clone();
+        change(&mut changed);
+        refused(&changed)
+    };
+    assert!(with(&|o| o.seq = 1000).contains("sequences have 2 to 64 tokens"));
+    assert!(with(&|o| o.seq = 6).contains("no row leaves room"));
+    assert!(with(&|o| o.lr = f64::NAN).contains("learning rate"));
+    assert!(with(&|o| o.validation = 30).contains("30 validation rows"));
+    assert!(with(&|o| o.data = folder.path().join("none.jsonl")).contains("none.jsonl"));
+    let message = with(&|o| (o.lr, o.clip, o.warmup) = (1e30, None, 0));
+    assert!(message.contains("step 2: the loss is"), "{message}");
+    assert!(!message.contains('\n'));
+}
