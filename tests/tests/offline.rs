@@ -2,7 +2,7 @@
 //!
 //! It has a `main` of its own, since judged programs run in re-executions of this binary.
 
-use codelsi_eval::sandbox::child_entry;
+use codelsi_eval::judge::child_entry;
 use codelsi_tools::commands::judge::JudgeArgs;
 use codelsi_tools::output::Output;
 use codelsi_tools::recipe::Recipe;

@@ -2,9 +2,9 @@
 //! do not. Programs are run, in re-executions of this binary; so it has a `main`.
 
 use codelsi_eval::judge::embedded::Embedded;
-use codelsi_eval::judge::{Judge, Status};
+use codelsi_eval::judge::{Judge, Status, child_entry};
 use codelsi_eval::problem::Program;
-use codelsi_eval::sandbox::{Sandbox, child_entry};
+use codelsi_eval::sandbox::Sandbox;
 use codelsi_tests::shared;
 use codelsi_train::curate::{self, Options, Row, Style};
 use rayon::prelude::*;

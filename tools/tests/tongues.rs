@@ -3,16 +3,16 @@
 //!
 //! A language whose tools are absent is skipped, and said so; with `CODELSI_REQUIRE=all` that is a failure.
 
-use codelsi_eval::judge::{Judge, Kind, Status};
+use codelsi_eval::judge::{self, Judge, Kind, Status};
 use codelsi_eval::problem::Problem as Asked;
-use codelsi_eval::sandbox::{self, Sandbox};
+use codelsi_eval::sandbox::Sandbox;
 use codelsi_tools::demo::problems::Problem;
 use codelsi_tools::demo::tongues::{TONGUES, Tongue};
 use rayon::prelude::*;
 use std::collections::HashSet;
 
 fn main() {
-    sandbox::child_entry();
+    judge::child_entry();
     Sandbox::checked().expect("the sandbox must hold where the tests run");
     let wrong: usize = TONGUES.par_iter().map(tongue).sum();
     assert_eq!(wrong, 0, "{wrong} verdicts are wrong");
