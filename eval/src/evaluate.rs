@@ -23,12 +23,12 @@ pub struct ProblemResult {
     pub correct: usize,
     /// The first sample that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Failure>,
+    pub failure: Option<FailedSample>,
 }
 
 /// A failed sample with its diagnostics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct FailedSample {
     pub status: Status,
     /// The completion, truncated as it was judged.
     pub completion: String,
@@ -152,7 +152,7 @@ pub fn evaluate(
     Ok(result)
 }
 
-/// Writes the protocol to a new folder; refuses a folder that was begun under another protocol, so that results never mix.
+/// Writes the protocol to a new folder; refuses one that was begun under another protocol, so that results never mix.
 fn check_protocol(protocol: &Protocol, path: &Path) -> Result<()> {
     let Ok(text) = std::fs::read_to_string(path) else {
         let text = serde_json::to_string_pretty(protocol).map_err(|e| Error::new(e.to_string()))?;
@@ -214,7 +214,7 @@ fn group_by_problem(
             result.correct += 1;
         } else if result.failure.is_none() {
             let problem = problem_of.get(verdict.name.as_str());
-            result.failure = Some(Failure {
+            result.failure = Some(FailedSample {
                 status: verdict.status,
                 completion: problem
                     .map_or("", |p| p.truncate_at_stop_token(&completion.completion))

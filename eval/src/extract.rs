@@ -1,8 +1,8 @@
 //! Extraction of a completion of the problem's prompt from a chat model's answer.
 //!
-//! A chat model repeats the signature, puts its code in a fenced block, and explains it. Only the requested function counts:
-//! its body becomes the completion. Helpers that the answer declares outside of the function move into it: after it a stop
-//! token would cut them off, and before it is the prompt.
+//! A chat model repeats the signature, puts its code in a fenced block, and explains it. Only the requested function
+//! counts: its body becomes the completion. Helpers that the answer declares outside of the function move into it:
+//! after it a stop token would cut them off, and before it is the prompt.
 
 use crate::problem::Problem;
 
@@ -29,7 +29,7 @@ pub(crate) fn is_identifier_char(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
 }
 
-/// Returns the fenced block with the function, else the first block, else the whole answer. The last fence may be missing.
+/// Returns the fenced block with the function, else the first block, else the answer. The last fence may be missing.
 fn code_block<'a>(answer: &'a str, name: &str) -> &'a str {
     let mut blocks = answer.split("```").skip(1).step_by(2).map(|block| match block.split_once('\n') {
         Some((info, code)) if info.trim().chars().all(|c| c.is_alphanumeric() || "+-#._".contains(c)) => code,

@@ -1,9 +1,9 @@
-//! Evaluation on private code that cannot be executed alone: the model answers rows that were held out of training, and its
-//! answers are parsed.
+//! Evaluation on private code that cannot be executed alone: the model answers rows that were held out of training,
+//! and its answers are parsed.
 //!
-//! Three metrics, none of them a verdict: the share of answers that parse; the share of the private library's names in the
-//! reference code that the answer uses too; and the share of answers that call a method that neither the private sources
-//! nor the language's library declare. The trainer measures the perplexity of the reference code.
+//! Three metrics, none of them a verdict: the share of answers that parse; the share of the private library's names
+//! in the reference code that the answer uses too; and the share of answers that call a method that neither the
+//! private sources nor the language's library declare. The trainer measures the perplexity of the reference code.
 
 use crate::extract::is_identifier_char;
 use crate::failure_modes::unknown_methods;
@@ -60,8 +60,8 @@ pub struct Reading {
     pub answers: usize,
     /// Share of answers that parse.
     pub valid: Interval,
-    /// Share of the library's names in the reference code, without those in the instruction, that the answer uses: a mean
-    /// over rows. `None` if no row uses such a name.
+    /// Share of the library's names in the reference code, without those in the instruction, that the answer uses: a
+    /// mean over rows. `None` if no row uses such a name.
     pub names: Option<Interval>,
     /// Share of answers that call an undeclared method.
     pub invented: Interval,
@@ -91,8 +91,8 @@ impl Reading {
     }
 }
 
-/// Samples answers to `rows` from `model` and measures them. Also returns the code of every answer. The answers are saved in
-/// the file `samples`.
+/// Samples answers to `rows` from `model` and measures them. Also returns the code of every answer. The answers are
+/// saved in the file `samples`.
 ///
 /// # Errors
 /// When the model or the disk fails. The next call continues with the answers in `samples`.
@@ -171,7 +171,8 @@ fn is_program(code: &str) -> bool {
     Parser::new(&Allocator::default(), code, SourceType::ts()).parse().diagnostics.is_empty()
 }
 
-/// Returns the mean share of the library's names in the reference code, without those in the instruction, that an answer uses.
+/// Returns the mean share of the library's names in the reference code, without those in the instruction, that an
+/// answer uses.
 fn share_of_names_used(row: &Row, answers: &[String], library: &Library) -> Option<f64> {
     let given = words(&row.instruction);
     let expected: BTreeSet<String> = words(&without_comments(&row.reference))

@@ -24,8 +24,8 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
         .collect()
 }
 
-/// Reads the values of a file that an earlier run may have left half-written, up to the first line that cannot be parsed.
-/// A missing file has none.
+/// Reads the values of a file that an earlier run may have left half-written, up to the first line that cannot be
+/// parsed. A missing file has none.
 pub fn read_partial<T: DeserializeOwned>(path: &Path) -> Vec<T> {
     let text = std::fs::read(path).unwrap_or_default();
     let lines = text.split(|&b| b == b'\n');

@@ -28,8 +28,8 @@ pub struct Program {
 }
 
 impl Problem {
-    /// Truncates a completion at the first stop token. Only the completion is searched: a stop token that would begin in
-    /// the prompt does not count.
+    /// Truncates a completion at the first stop token. Only the completion is searched: a stop token that would begin
+    /// in the prompt does not count.
     pub fn truncate_at_stop_token<'a>(&self, completion: &'a str) -> &'a str {
         let end = self.stop_tokens.iter().filter_map(|stop| completion.find(stop.as_str())).min();
         &completion[..end.unwrap_or(completion.len())]

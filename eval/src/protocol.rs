@@ -1,4 +1,4 @@
-//! The protocol of a measurement: everything besides the model that Pass@1 depends on.
+//! The protocol of a measurement: everything that Pass@1 depends on except the model.
 
 use crate::extract::extract_completion;
 use crate::problem::Problem;
@@ -46,8 +46,8 @@ impl PromptFormat {
         }
     }
 
-    /// Returns the stop strings of generation. An answer to an instruction has none: it may contain a stop token before its
-    /// function, and it ends with the end-of-sequence token.
+    /// Returns the stop strings of generation. An answer to an instruction has none: it may contain a stop token
+    /// before its function, and it ends with the end-of-sequence token.
     pub fn stop(self, problem: &Problem) -> Vec<String> {
         match self {
             PromptFormat::Completion => problem.stop_tokens.clone(),

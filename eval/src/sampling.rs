@@ -1,4 +1,5 @@
-//! Sampling from a model: requests out, answers in. Answers are saved as they come, so that an interrupted run continues.
+//! Sampling from a model: requests out, answers in. Answers are saved as they come, so that an interrupted run
+//! continues.
 
 use crate::jsonl;
 use codelsi_engine::files::write_atomic;
@@ -66,9 +67,9 @@ pub struct NamedRequest<'a> {
     pub request: Ask,
 }
 
-/// Generates the samples that the file `path` does not hold yet and returns all, in the order of `requests`. The samples
-/// of a request are written together or not at all. `extract(i, answer)` returns the completion in an answer to
-/// request `i`.
+/// Generates the samples that the file `path` does not hold yet and returns all, in the order of `requests`. The
+/// samples of a request are written together or not at all. `extract(i, answer)` returns the completion in an answer
+/// to request `i`.
 ///
 /// # Errors
 /// When the model or the disk fails. Samples that were generated before remain in the file.

@@ -1,6 +1,7 @@
 //! Statistics over problems: pass@k, confidence intervals, and the paired difference of two models.
 //!
-//! The unit is the problem: samples of one problem are not independent, so the bootstrap resamples problems, never samples.
+//! The unit is the problem: samples of one problem are not independent, so the bootstrap resamples problems, never
+//! samples.
 
 use codelsi_engine::rng::Key;
 use serde::{Deserialize, Serialize};
@@ -38,8 +39,8 @@ pub struct PairedDifference {
 }
 
 impl PairedDifference {
-    /// Returns the reason why no gain or loss may be claimed from this difference; `None` if it is significant at 5 % by
-    /// both the interval and the sign test, which fail in different ways.
+    /// Returns the reason why no gain or loss may be claimed from this difference; `None` if it is significant at 5 %
+    /// by both the interval and the sign test, which fail in different ways.
     pub fn noise(&self) -> Option<String> {
         if self.wins + self.losses == 0 {
             return Some("not significant: every problem has the same score".into());
@@ -60,9 +61,9 @@ impl PairedDifference {
     }
 }
 
-/// Estimates pass@k without bias from n samples, c of which are correct: 1 - C(n-c, k) / C(n, k), the probability that k
-/// of these samples include a correct one (Chen et al. 2021, "Evaluating Large Language Models Trained on Code",
-/// equation 1). NaN for k > n.
+/// Estimates pass@k without bias from n samples, c of which are correct: 1 - C(n-c, k) / C(n, k), the probability
+/// that k of these samples include a correct one (Chen et al. 2021, "Evaluating Large Language Models Trained on
+/// Code", equation 1). NaN for k > n.
 ///
 /// ```
 /// use codelsi_eval::statistics::pass_at_k;
@@ -123,8 +124,8 @@ pub fn paired_difference(a: &[f64], b: &[f64], seed: u64) -> PairedDifference {
     }
 }
 
-/// Returns the p-value of the two-sided sign test: the probability of a split at least as uneven if both models are equally
-/// good.
+/// Returns the p-value of the two-sided sign test: the probability of a split at least as uneven if both models are
+/// equally good.
 pub fn sign_test(wins: usize, losses: usize) -> f64 {
     let n = wins + losses;
     // P(X <= min) for X ~ Binomial(n, 1/2), in logarithms so that large n does not underflow.

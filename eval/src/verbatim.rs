@@ -4,10 +4,11 @@ use crate::extract::is_identifier_char;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Finds the longest run of tokens that a text of `written` shares with a text of `trained`. Returns its length and text.
+/// Finds the longest run of tokens that a text of `written` shares with a text of `trained`. Returns its length and
+/// text.
 ///
-/// A token is an identifier or a single other character; white space does not count. A shared run contains shorter shared
-/// runs, so bisection finds its length.
+/// A token is an identifier or a single other character; white space does not count. A shared run contains shorter
+/// shared runs, so bisection finds its length.
 pub fn longest(written: &[&str], trained: &[&str]) -> (usize, String) {
     let (written, trained) = (tokenize(written), tokenize(trained));
     let longest = written.iter().map(Vec::len).max().unwrap_or(0);

@@ -5,7 +5,7 @@
 //! all. `tsc` is found as `codelsi judge` finds it: set `CODELSI_TSC` to TypeScript 5.3.3.
 
 use codelsi_eval::judge::embedded::Embedded;
-use codelsi_eval::judge::tsc::Tsc;
+use codelsi_eval::judge::tsc::TscJudge;
 use codelsi_eval::judge::verdicts::{Completion, Verdict, judge_all};
 use codelsi_eval::judge::{self, Judge, Judgement, Status};
 use codelsi_eval::problem::{Problem, Program, read_problems};
@@ -83,8 +83,8 @@ fn skip(why: &str) {
     println!("skipped: {why}");
 }
 
-/// Returns true for a program with a type error only, which a judge without a type checker runs. It is recognised by its
-/// verdict: SyntaxError is expected, and the embedded judge, which reports every syntax error, found none.
+/// Returns true for a program with a type error only, which a judge without a type checker runs. It is recognised by
+/// its verdict: SyntaxError is expected, and the embedded judge, which reports every syntax error, found none.
 fn has_type_error_only(case: &JudgeCase, verdict: &Verdict) -> bool {
     case.expected == Status::SyntaxError
         && verdict.status != Status::SyntaxError
@@ -105,7 +105,7 @@ fn embedded(sandbox: Sandbox, problems: &[Problem], cases: &[JudgeCase]) -> usiz
 }
 
 fn tsc(sandbox: Sandbox, problems: &[Problem], cases: &[JudgeCase], full: bool) -> usize {
-    let judge = match Tsc::find(sandbox, None, None) {
+    let judge = match TscJudge::find(sandbox, None, None) {
         Ok(judge) => judge,
         Err(e) => {
             skip(&e.to_string());
@@ -123,9 +123,9 @@ fn tsc(sandbox: Sandbox, problems: &[Problem], cases: &[JudgeCase], full: bool) 
     cases.iter().zip(&verdicts).filter(|(c, v)| is_wrong("tsc", c, v)).count()
 }
 
-/// Checks that programs which interfere with the library, with each other or with the compiler have the same judgement when
-/// they are compiled in one process as when each is compiled alone.
-fn check_batch_equals_single(judge: &Tsc) {
+/// Checks that programs which interfere with the library, with each other or with the compiler have the same
+/// judgement when they are compiled in one process as when each is compiled alone.
+fn check_batch_equals_single(judge: &TscJudge) {
     let deep = format!("const deep = {}1{};", "[".repeat(20_000), "]".repeat(20_000));
     let texts = [
         "const a: number = 1; console.log(a);",

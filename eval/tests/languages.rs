@@ -1,10 +1,11 @@
-//! The judges of JavaScript, Python, Java, C++ and Rust with the tools of this machine: every status, programs that exit
-//! before their tests, and MultiPL-E's own problems. The test binary is its own sandbox child, so it has a `main`.
+//! The judges of JavaScript, Python, Java, C++ and Rust with the tools of this machine: every status, programs that
+//! exit before their tests, and MultiPL-E's own problems. The test binary is its own sandbox child, so it has a
+//! `main`.
 //!
 //! A language whose tools are absent is skipped with a notice; with `CODELSI_REQUIRE=all` that is a failure.
 
 use codelsi_eval::judge::embedded::Embedded;
-use codelsi_eval::judge::toolchain::{ALL, Rule, Toolchain};
+use codelsi_eval::judge::toolchain::{ALL, Rule, ToolchainJudge};
 use codelsi_eval::judge::{self, Judge, Status};
 use codelsi_eval::problem::{Problem, read_problems};
 use codelsi_eval::sandbox::Sandbox;
@@ -115,7 +116,7 @@ fn main() {
 
 /// Returns the number of wrong verdicts of a language's judge.
 fn check_language(sandbox: Sandbox, rule: &'static Rule) -> usize {
-    match Toolchain::find(sandbox, rule) {
+    match ToolchainJudge::find(sandbox, rule) {
         Ok(judge) => check_cases(&judge, rule.language) + check_multipl_e_problem(&judge, rule),
         Err(e) => {
             skip(&e.to_string());

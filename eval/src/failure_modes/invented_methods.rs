@@ -49,8 +49,8 @@ const INSTANCE: &str = "at concat copyWithin entries every fill filter find find
     setDate setFullYear setHours setMilliseconds setMinutes setMonth setSeconds setTime toDateString toISOString toJSON \
     toLocaleDateString toLocaleTimeString toTimeString toUTCString log error warn info debug subarray deref";
 
-/// Finds the invented methods that the completion of a program calls; the completion begins at byte `from` and ends at the
-/// tests.
+/// Finds the invented methods that the completion of a program calls; the completion begins at byte `from` and ends
+/// at the tests.
 pub fn find_invented_methods(program: &Program, from: usize) -> InventedMethods {
     let allocator = Allocator::default();
     let parsed = Parser::new(&allocator, &program.text, SourceType::ts()).parse();
@@ -112,7 +112,8 @@ fn given_classes(semantic: &Semantic, from: usize, to: usize) -> BTreeSet<String
     semantic.nodes().iter().filter_map(|node| class(node.kind())).collect()
 }
 
-/// Returns the library's object that an expression names, with its static methods; `None` if the program declares that name.
+/// Returns the library's object that an expression names, with its static methods; `None` if the program declares
+/// that name.
 fn library_object(semantic: &Semantic, object: &Expression) -> Option<(&'static str, &'static str)> {
     let Expression::Identifier(identifier) = object else { return None };
     let known = STATIC.into_iter().find(|(name, _)| *name == identifier.name)?;

@@ -1,5 +1,5 @@
-//! The failure modes that the paper names, counted over samples: Markdown loops, prose instead of code, and invented methods
-//! (arXiv 2509.14373, its section on qualitative failures).
+//! The failure modes that the paper names, counted over samples: Markdown loops, prose instead of code, and invented
+//! methods (arXiv 2509.14373, its section on qualitative failures).
 //!
 //! They describe a model's output; no verdict depends on them.
 
@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use invented_methods::{InventedMethods, find_invented_methods};
 
-/// Returns the methods that `code` calls although neither the code itself nor JavaScript's library declares them, without
-/// those in `known`.
+/// Returns the methods that `code` calls although neither the code itself nor JavaScript's library declares them,
+/// without those in `known`.
 pub fn unknown_methods(code: &str, known: &BTreeSet<String>) -> BTreeSet<String> {
     let program = Program { text: code.to_owned(), tests_at: code.len() };
     let InventedMethods { library, private } = find_invented_methods(&program, 0);
@@ -36,8 +36,8 @@ pub struct FailureModes {
 }
 
 impl FailureModes {
-    /// Adds a sample: the model's answer, and the completion extracted from it. Invented methods are found in TypeScript and
-    /// JavaScript only.
+    /// Adds a sample: the model's answer, and the completion extracted from it. Invented methods are found in
+    /// TypeScript and JavaScript only.
     pub fn add(&mut self, problem: &Problem, answer: &str, completion: &str) {
         self.markdown_loops += usize::from(is_markdown_loop(answer));
         self.prose += usize::from(is_prose(answer));
@@ -53,8 +53,8 @@ impl FailureModes {
     }
 }
 
-/// Returns true if `text` ends in three or more copies of the same lines with a fence among them. The last copy may be cut
-/// off.
+/// Returns true if `text` ends in three or more copies of the same lines with a fence among them. The last copy may
+/// be cut off.
 fn is_markdown_loop(text: &str) -> bool {
     const COPIES: usize = 3;
     const LINES: usize = 24;

@@ -1,8 +1,8 @@
-//! Compiles many programs in one process of the `tsc` judge's compiler. A compiler spends most of its time on starting and
-//! on reading the language's library; this way it does both once.
+//! Compiles many programs in one process of the `tsc` judge's compiler. A compiler spends most of its time on
+//! starting and on reading the language's library; this way it does both once.
 //!
-//! A compiler executes no program, so one process may see several. If anything goes wrong in it (it dies, exceeds a limit,
-//! takes long over a program), the programs concerned have no result and are compiled alone, as the rule says.
+//! A compiler executes no program, so one process may see several. If anything goes wrong in it (it dies, exceeds a
+//! limit, takes long over a program), the programs concerned have no result and are compiled alone, as the rule says.
 
 use super::guard::nonce;
 use super::program_folder::{temp_folder, write};
@@ -38,7 +38,8 @@ struct CompilerResult {
     seconds: f64,
 }
 
-/// Compiles `programs` under `node` with the compiler `library` (`typescript.js`); `None` for those to be compiled alone.
+/// Compiles `programs` under `node` with the compiler `library` (`typescript.js`); `None` for those to be compiled
+/// alone.
 ///
 /// # Errors
 /// When the disk or the sandbox fails.

@@ -4,8 +4,8 @@ use crate::problem::Program;
 use serde::{Deserialize, Serialize};
 use std::hash::{BuildHasher, RandomState};
 
-/// A request to run a program's tests in a scope that the program cannot reach, and to write the nonce to standard output
-/// after them. The program cannot read the nonce, so it cannot print it.
+/// A request to run a program's tests in a scope that the program cannot reach, and to write the nonce to standard
+/// output after them. The program cannot read the nonce, so it cannot print it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Guard {
     /// The byte at which the tests begin.

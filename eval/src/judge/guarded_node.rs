@@ -31,7 +31,7 @@ fn run(argument: &str) -> i32 {
     }
 }
 
-/// Writes candidate, tests and driver beside the program.
+/// Writes candidate, tests and driver to the folder of the program.
 fn write_parts(tests_at: usize) -> Result<(), String> {
     // The parser recurses, and a program may be nested arbitrarily deep.
     let deep = std::thread::Builder::new().stack_size(256 << 20);

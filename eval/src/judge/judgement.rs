@@ -49,7 +49,8 @@ pub trait Judge: Sync {
         1
     }
 
-    /// Judges each program as [`Judge::judge`] does, and passes each judgement with the program's index to `on_judgement`.
+    /// Judges each program as [`Judge::judge`] does, and passes each judgement with the program's index to
+    /// `on_judgement`.
     ///
     /// # Errors
     /// As [`Judge::judge`], and those of `on_judgement`.

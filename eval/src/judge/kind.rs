@@ -2,8 +2,8 @@
 
 use super::embedded::{self, Embedded};
 use super::judgement::Judge;
-use super::toolchain::{self, Rule, Toolchain};
-use super::tsc::Tsc;
+use super::toolchain::{self, Rule, ToolchainJudge};
+use super::tsc::TscJudge;
 use crate::sandbox::Sandbox;
 use codelsi_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -63,16 +63,16 @@ impl Kind {
         kind.ok_or_else(|| Error::new(format!("no judge takes problems in `{language}`")))
     }
 
-    /// Tests the sandbox and returns the judge. Its tools are found on the machine if not given ([`Tsc::find`],
-    /// [`Toolchain::find`]).
+    /// Tests the sandbox and returns the judge. Its tools are found on the machine if not given ([`TscJudge::find`],
+    /// [`ToolchainJudge::find`]).
     ///
     /// # Errors
     /// When the sandbox does not hold, or a tool is missing.
     pub fn open(self, tsc: Option<PathBuf>, node: Option<PathBuf>) -> Result<Box<dyn Judge>> {
         let sandbox = Sandbox::checked()?;
         Ok(match (self, self.rule()) {
-            (_, Some(rule)) => Box::new(Toolchain::find(sandbox, rule)?),
-            (Kind::Tsc, _) => Box::new(Tsc::find(sandbox, tsc, node)?),
+            (_, Some(rule)) => Box::new(ToolchainJudge::find(sandbox, rule)?),
+            (Kind::Tsc, _) => Box::new(TscJudge::find(sandbox, tsc, node)?),
             _ => Box::new(Embedded::new(sandbox)),
         })
     }

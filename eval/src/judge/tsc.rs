@@ -13,7 +13,7 @@ use codelsi_engine::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Compiles and runs with the TypeScript and Node of the machine.
-pub struct Tsc {
+pub struct TscJudge {
     tools: SandboxedTools,
     node: PathBuf,
     /// The compiler: a script for Node, or a native program.
@@ -22,40 +22,25 @@ pub struct Tsc {
     versions: String,
 }
 
-impl Tsc {
-    /// Finds the compiler (`tsc` if given, else `CODELSI_TSC`, else `.tools` and `node_modules` of the current folder and
-    /// the folders above it, else `PATH`) and Node (`node` if given, else `PATH`), and asks both for their versions
-    /// inside the sandbox.
+impl TscJudge {
+    /// Finds the compiler (`tsc` if given, else `CODELSI_TSC`, else `.tools` and `node_modules` of the current folder
+    /// and the folders above it, else `PATH`) and Node (`node` if given, else `PATH`), and asks both for their
+    /// versions inside the sandbox.
     ///
     /// # Errors
     /// When one is missing or does not run in the sandbox.
     pub fn find(sandbox: Sandbox, tsc: Option<PathBuf>, node: Option<PathBuf>) -> Result<Self> {
-        let node = node.or_else(|| find_on_path("node"));
-        let node = node.ok_or_else(|| {
-            Error::op("tsc judge", "no `node` on PATH; install Node 20, or use --judge embedded")
-        })?;
-        let tsc = tsc
-            .or_else(|| std::env::var_os("CODELSI_TSC").map(PathBuf::from))
-            .or_else(find_installed)
-            .or_else(|| find_on_path("tsc"));
-        let tsc = tsc.ok_or_else(|| {
-            Error::op("tsc judge", "no `tsc` found; npm install typescript@5.3.3, name it in CODELSI_TSC, or use --judge embedded")
-        })?;
-        let real = |path: &Path| path.canonicalize().map_err(|e| Error::io(path, e));
-        let (node, script) = (real(&node)?, real(&tsc)?);
+        let real = |path: PathBuf| path.canonicalize().map_err(|e| Error::io(path, e));
+        let node = real(find_node(node)?)?;
+        let script = real(find_compiler(tsc)?)?;
         let tsc = native_compiler(&script).unwrap_or(script);
-        let mut readable = system_runtime();
-        readable.extend(
-            ["/usr/share/nodejs", "/etc/ssl/openssl.cnf"]
-                .map(PathBuf::from)
-                .into_iter()
-                .filter(|p| p.exists()),
-        );
-        readable.push(node.clone());
-        readable.push(package_of(&tsc));
         let native = !std::fs::read(&tsc).map_err(|e| Error::io(&tsc, e))?.starts_with(b"#!");
+        let mut readable = system_runtime();
+        let of_node = ["/usr/share/nodejs", "/etc/ssl/openssl.cnf"].map(PathBuf::from);
+        readable.extend(of_node.into_iter().filter(|path| path.exists()));
+        readable.extend([node.clone(), package_of(&tsc)]);
         let tools = SandboxedTools { sandbox, readable };
-        let mut judge = Tsc { tools, node, tsc, native, versions: String::new() };
+        let mut judge = TscJudge { tools, node, tsc, native, versions: String::new() };
         judge.versions = judge.ask_versions()?;
         Ok(judge)
     }
@@ -126,7 +111,7 @@ impl Tsc {
     }
 }
 
-impl Judge for Tsc {
+impl Judge for TscJudge {
     fn languages(&self) -> &'static [&'static str] {
         &["ts"]
     }
@@ -184,12 +169,27 @@ impl Judge for Tsc {
     }
 }
 
-/// Returns true if the compiler ended without a result: it neither accepted nor refused the program, nor ran out of time.
+/// Returns true if the compiler neither accepted nor refused the program, nor ran out of time.
 fn crashed(compiled: &ProcessOutput) -> bool {
     match compiled.end {
         Termination::Exited(0) | Termination::LimitExceeded(Resource::Wall | Resource::Cpu) => false,
         Termination::Exited(_) | Termination::LimitExceeded(_) => !compiled.stdout.contains("error TS"),
     }
+}
+
+fn find_node(given: Option<PathBuf>) -> Result<PathBuf> {
+    given
+        .or_else(|| find_on_path("node"))
+        .ok_or_else(|| Error::op("tsc judge", "no `node` on PATH; install Node 20, or use --judge embedded"))
+}
+
+fn find_compiler(given: Option<PathBuf>) -> Result<PathBuf> {
+    let named = || std::env::var_os("CODELSI_TSC").map(PathBuf::from);
+    let found = given.or_else(named).or_else(find_installed).or_else(|| find_on_path("tsc"));
+    found.ok_or_else(|| {
+        let remedy = "run `npm install typescript@5.3.3`, set CODELSI_TSC, or use --judge embedded";
+        Error::op("tsc judge", format!("no `tsc` found; {remedy}"))
+    })
 }
 
 /// Finds a compiler installed in the current folder or above it. `tools/test.sh` installs the pinned one in the first
@@ -201,8 +201,8 @@ fn find_installed() -> Option<PathBuf> {
     current.ancestors().flat_map(tsc).find(|file| file.is_file())
 }
 
-/// Returns the native compiler that the script starts, from TypeScript 7 on: a program in a package beside the script's.
-/// It finds its libraries by its own path, so it can be started without the script.
+/// Returns the native compiler that the script starts, from TypeScript 7 on: a program in a sibling of the
+/// script's package. It finds its libraries by its own path, so it can be started without the script.
 fn native_compiler(script: &Path) -> Option<PathBuf> {
     let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
     let modules = script.ancestors().find(|folder| folder.ends_with("node_modules"))?;

@@ -36,7 +36,7 @@ pub struct Verdict {
     /// Diagnostics of the compiler or the runtime.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// True if the program counts as solved, but did not reach the end of its tests when it could not interfere with them.
+    /// True if the program counts as solved, but does not reach the end of its tests in the guarded run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exploit: bool,
     /// Hash of judge and program: equal programs share a verdict, and a resumed run reuses it.

@@ -39,8 +39,8 @@ impl Svg {
         );
     }
 
-    /// Draws a cell filled with its model's colour at opacity `share`; `link` is the id of the page element that it links
-    /// to.
+    /// Draws a cell filled with its model's colour at opacity `share`; `link` is the id of the page element that it
+    /// links to.
     pub fn cell(
         &mut self,
         class: &str,

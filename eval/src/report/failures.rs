@@ -1,7 +1,7 @@
 //! The failed samples by problem, which the cells of the matrix link to.
 
 use super::chart::escape;
-use crate::evaluate::{Failure, ModelResult};
+use crate::evaluate::{FailedSample, ModelResult};
 
 /// Returns the HTML id of a problem's failures; `None` if no model has a failed sample of it.
 pub fn element_id(set: usize, problem: usize, results: &[ModelResult]) -> Option<String> {
@@ -37,7 +37,7 @@ fn problem(id: &str, i: usize, results: &[ModelResult]) -> String {
     )
 }
 
-fn sample(model: &str, failure: &Failure) -> String {
+fn sample(model: &str, failure: &FailedSample) -> String {
     let message = match failure.message.is_empty() {
         true => String::new(),
         false => format!("<pre class=\"message\">{}</pre>", escape(&failure.message)),

@@ -10,8 +10,9 @@ const LEFT: f64 = 150.0;
 const COLUMNS: usize = 80;
 const CELL: f64 = 16.0;
 
-/// Draws a row per model and a column per problem, filled by the share of samples that pass. Problems are sorted by the sum of
-/// these shares over the models, so that gains and losses are visible at a glance. A cell links to the failed samples.
+/// Draws a row per model and a column per problem, filled by the share of samples that pass. Problems are sorted by
+/// the sum of these shares over the models, so that gains and losses are visible at a glance. A cell links to the
+/// failed samples.
 pub fn matrix(set: usize, results: &[ModelResult]) -> String {
     let Some(first) = results.first() else { return String::new() };
     let share =

@@ -1,7 +1,7 @@
 //! `report.html`: one self-contained page with charts in SVG, without scripts and without network access.
 //!
-//! The page shows results and how they were measured. It is made from plain data; results that a run has not measured are
-//! left out.
+//! The page shows results and how they were measured. It is made from plain data; results that a run has not measured
+//! are left out.
 
 mod bars;
 mod chart;

@@ -10,8 +10,8 @@ const LEFT: f64 = 60.0;
 const RIGHT: f64 = 40.0;
 const BOTTOM: f64 = 40.0;
 
-/// Draws one point per model with its 95 % interval. The points are evenly spaced, since such quantities usually double from
-/// one to the next.
+/// Draws one point per model with its 95 % interval. The points are evenly spaced, since such quantities usually
+/// double from one to the next.
 pub fn sweep(sweep: &Sweep, set: &ProblemSet) -> String {
     let points: Vec<(&str, usize, &ModelResult)> = sweep
         .points

@@ -1,5 +1,5 @@
 use super::*;
-use crate::evaluate::{Failure, ModelResult, ProblemResult};
+use crate::evaluate::{FailedSample, ModelResult, ProblemResult};
 use crate::failure_modes::FailureModes;
 use crate::held_out::Reading;
 use crate::judge::{Status, StatusCounts};
@@ -26,7 +26,7 @@ fn result(name: &str, solved: usize) -> ModelResult {
             name: format!("task{i}"),
             samples: 5,
             correct: correct(i),
-            failure: (correct(i) < 5).then(|| Failure {
+            failure: (correct(i) < 5).then(|| FailedSample {
                 status: Status::SyntaxError,
                 completion: format!("  return a<b>({i});\n}}"),
                 message: "file.ts(3,10): error TS2304: Cannot find name 'a'.".into(),

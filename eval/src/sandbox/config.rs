@@ -22,7 +22,7 @@ pub struct SandboxConfig {
     pub folder: PathBuf,
     /// An empty folder, the mount point of the namespace's private file tree.
     pub root: PathBuf,
-    /// Paths that can be read besides.
+    /// Further paths that can be read.
     pub readable: Vec<PathBuf>,
     pub limits: ResourceLimits,
     pub task: Task,

@@ -4,10 +4,10 @@
 //!
 //! | stage | what it is | what it does |
 //! |---|---|---|
-//! | harness | this library, any number of threads | starts `outer`, drains its output, watches its process tree, enforces the limits |
-//! | `outer` | trusted, one thread | leaves the namespaces of the host, starts `init`; dies, with all below, when the harness does |
-//! | `init` | trusted, process 1 of its PID namespace | starts `run`, reaps orphans; when it ends, every process below ends |
-//! | `run` | locks itself down, then hostile | [`Task`]: becomes another program, or calls an [`EntryPoint`] of our binary |
+//! | harness | this library, any number of threads | starts `outer`, drains its output, enforces the limits |
+//! | `outer` | trusted, one thread | leaves the host's namespaces, starts `init`; dies when the harness does |
+//! | `init` | trusted, process 1 of its PID namespace | starts `run`, reaps orphans; its end ends all below |
+//! | `run` | locks itself down, then hostile | [`Task`]: becomes another program, or calls an [`EntryPoint`] |
 //!
 //! Where namespaces are not permitted (many containers), `outer` and `init` are one process, and Landlock, the seccomp
 //! filter and a process group that cannot be left do their work. In either case [`Sandbox::checked`] first tries to

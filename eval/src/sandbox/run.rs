@@ -144,23 +144,15 @@ impl Sandbox {
         let child = self.start(&config)?;
         let (end, mut stdout, stderr) =
             watch(child, &config, started).map_err(|e| Error::op("sandbox", e.to_string()))?;
-        if !stdout.strip_ready() {
-            let said = stderr.printable();
-            let last = said.lines().last().unwrap_or("the first stage printed nothing").to_string();
-            // A limit that is exceeded before the program begins still counts against the program.
-            return if let Termination::LimitExceeded(_) = end {
-                Ok(())
-            } else {
-                Err(Error::op("sandbox", last))
-            }
-            .map(|()| ProcessOutput {
-                end,
-                stdout,
-                stderr,
-                seconds: started.elapsed().as_secs_f64(),
-            });
+        let begun = stdout.strip_ready();
+        let output = ProcessOutput { end, stdout, stderr, seconds: started.elapsed().as_secs_f64() };
+        // A limit that is exceeded before the program begins still counts against the program.
+        if begun || matches!(end, Termination::LimitExceeded(_)) {
+            return Ok(output);
         }
-        Ok(ProcessOutput { end, stdout, stderr, seconds: started.elapsed().as_secs_f64() })
+        let stderr = output.stderr.printable();
+        let cause = stderr.lines().last().unwrap_or("the first stage printed nothing");
+        Err(Error::op("sandbox", cause))
     }
 
     fn start(&self, config: &SandboxConfig) -> Result<Child> {

@@ -48,8 +48,8 @@ const REFUSED_X86: &[i64] = &[];
 /// The number of `fchmodat2`, which the libc crate does not name yet.
 const FCHMODAT2: i64 = 452;
 
-/// Calls answered with ENOSYS, so that libraries fall back to others: clone3 hides its flags from a filter, io_uring does
-/// the work of other calls unfiltered, memory files are memory that no limit counts.
+/// Calls answered with ENOSYS, so that libraries fall back to others: clone3 hides its flags from a filter, io_uring
+/// does the work of other calls unfiltered, memory files are memory that no limit counts.
 const ABSENT: &[i64] = &[
     libc::SYS_clone3,
     libc::SYS_io_uring_setup,
@@ -67,7 +67,8 @@ const NEW_NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET) as u64;
 
-/// Installs the filters for this process and all its descendants. Without a PID namespace a program may signal itself only.
+/// Installs the filters for this process and all its descendants. Without a PID namespace a program may signal itself
+/// only.
 pub fn install_filters(pid_namespace: bool) -> Result<()> {
     let install =
         |program: BpfProgram| seccompiler::apply_filter(&program).map_err(|e| setup_error("seccomp", e));

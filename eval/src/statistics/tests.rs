@@ -86,8 +86,8 @@ fn the_sign_test_is_every_pattern_of_signs_counted() {
     }
 }
 
-/// Returns the exact probabilities that a resample of `scores` (-1, 0 or 1) has a sum below `sum`, and at most `sum`, by
-/// convolution over the draws.
+/// Returns the exact probabilities that a resample of `scores` (-1, 0 or 1) has a sum below `sum`, and at most `sum`,
+/// by convolution over the draws.
 fn resampled_below(scores: &[f64], sum: f64) -> (f64, f64) {
     let n = scores.len();
     let mut probability = vec![0.0; 2 * n + 1];

@@ -1,4 +1,4 @@
-//! The Java sources of `org.javatuples`, which MultiPL-E's Java problems import: the part of its interface that they use.
+//! Java sources of `org.javatuples`, which MultiPL-E's Java problems import: the part of its interface that they use.
 
 /// Class names in the order of their number of values, from one.
 const NAMES: [&str; 6] = ["Unit", "Pair", "Triplet", "Quartet", "Quintet", "Sextet"];

@@ -1,7 +1,7 @@
 //! Judges for languages other than TypeScript, with the tools found on the machine.
 //!
-//! MultiPL-E's rule: a program that the compiler refuses, or cannot compile in time, is `SyntaxError`; otherwise it runs
-//! for at most 15 s. A compiler may remove the files that it makes; a program may not.
+//! MultiPL-E's rule: a program that the compiler refuses, or cannot compile in time, is `SyntaxError`; otherwise it
+//! runs for at most 15 s. A compiler may remove the files that it makes; a program may not.
 
 mod javatuples;
 mod rules;
@@ -25,7 +25,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// Builds and runs with the tools of one language.
-pub struct Toolchain {
+pub struct ToolchainJudge {
     rule: &'static Rule,
     tools: SandboxedTools,
     /// Programs by the names that the rule uses.
@@ -35,7 +35,7 @@ pub struct Toolchain {
     javatuples: Option<TempDir>,
 }
 
-impl Toolchain {
+impl ToolchainJudge {
     /// Finds the tools on `PATH`, and asks them for their versions inside the sandbox.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Toolchain {
             programs.insert(tool, program);
         }
         let tools = SandboxedTools { sandbox, readable };
-        let mut judge = Toolchain { rule, tools, programs, versions: String::new(), javatuples: None };
+        let mut judge = ToolchainJudge { rule, tools, programs, versions: String::new(), javatuples: None };
         judge.versions = judge.ask_versions().at(format!("{} judge", rule.name))?;
         if rule.language == "java" {
             let javatuples = judge.build_javatuples()?;
@@ -174,7 +174,7 @@ struct ProgramRun {
     seconds: f64,
 }
 
-impl Judge for Toolchain {
+impl Judge for ToolchainJudge {
     fn languages(&self) -> &'static [&'static str] {
         std::slice::from_ref(&self.rule.language)
     }

@@ -15,7 +15,7 @@ pub struct Rule {
     pub run: RunCommand,
     /// True if MultiPL-E distinguishes a failed assertion and an unknown name from other exceptions.
     pub distinguishes_exceptions: bool,
-    /// Paths of the system that the tools need besides, where they exist.
+    /// Further system paths that the tools need, if they exist.
     pub readable: &'static [&'static str],
     pub end_marker: EndMarker,
     /// A program that does nothing: if it is not `OK`, the tools do not work on this machine.
