@@ -1,7 +1,8 @@
 //! Evaluation: problems, judges in a sandbox, statistics, the protocol of a run, reports.
 //!
 //! The first call of `main` in a binary that judges must be [`judge::child_entry`]: judged programs run in
-//! re-executions of that binary. Models reach this crate through [`sampling::Completer`] only.
+//! re-executions of that binary (`examples/judge_completion.rs`). Models reach this crate through
+//! [`sampling::Completer`] only.
 //!
 //! Pass@1 of a model from its sample counts, with a confidence interval over problems:
 //!

@@ -36,6 +36,18 @@ impl Problem {
     }
 
     /// Assembles MultiPL-E's program: prompt, truncated completion, newline, tests.
+    ///
+    /// ```
+    /// let problem = codelsi_eval::problem::Problem {
+    ///     name: "one".into(),
+    ///     language: "ts".into(),
+    ///     prompt: "function one(): number {\n".into(),
+    ///     tests: "assert.deepEqual(one(), 1);".into(),
+    ///     stop_tokens: vec!["\nfunction ".into()],
+    /// };
+    /// let program = problem.program("  return 1;\n}\nfunction two() {");
+    /// assert_eq!(program.text, "function one(): number {\n  return 1;\n}\nassert.deepEqual(one(), 1);");
+    /// ```
     pub fn program(&self, completion: &str) -> Program {
         let candidate = format!("{}{}\n", self.prompt, self.truncate_at_stop_token(completion));
         Program { tests_at: candidate.len(), text: candidate + &self.tests }

@@ -8,7 +8,7 @@ use super::guard::nonce;
 use super::program_folder::{temp_folder, write};
 use super::tools::SandboxedTools;
 use crate::problem::Program;
-use crate::sandbox::{ResourceLimits, Task};
+use crate::sandbox::{ChildTask, ResourceLimits};
 use codelsi_engine::{Error, Result};
 use serde::Deserialize;
 use std::fs;
@@ -61,7 +61,7 @@ pub(super) fn compile(
     let limits = ResourceLimits { wall, cpu: 2 * wall, ..ResourceLimits::multipl_e() };
     let args = ["-".into(), library.display().to_string()].into_iter().chain(names).collect();
     let stdin = include_str!("js/compile.js").to_string();
-    tools.run(Task::Exec { program: node.to_owned(), args, stdin }, folder.path(), limits)?;
+    tools.run(ChildTask::Exec { program: node.to_owned(), args, stdin }, folder.path(), limits)?;
     Ok(folders.iter().map(|folder| read_result(folder)).collect())
 }
 

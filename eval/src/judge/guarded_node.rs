@@ -2,7 +2,7 @@
 
 use super::guard::Guard;
 use super::strip_types::strip_types;
-use crate::sandbox::{self, EntryPoint, Task};
+use crate::sandbox::{self, ChildTask, EntryPoint};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ struct GuardedNodeRun {
 }
 
 /// The task that runs the program in `file.ts` guarded. The nonce reaches Node by standard input alone.
-pub fn task(node: &Path, guard: &Guard) -> Task {
+pub fn task(node: &Path, guard: &Guard) -> ChildTask {
     ENTRY.task(&GuardedNodeRun { node: node.to_owned(), guard: guard.clone() })
 }
 

@@ -1,6 +1,6 @@
 //! Compilers and runtimes of the machine, run in the sandbox.
 
-use crate::sandbox::{ProcessOutput, ResourceLimits, Sandbox, Task};
+use crate::sandbox::{ChildTask, ProcessOutput, ResourceLimits, Sandbox};
 use codelsi_engine::Result;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ pub struct SandboxedTools {
 
 impl SandboxedTools {
     /// Runs `task` in `folder`, the only folder that it can write to.
-    pub fn run(&self, task: Task, folder: &Path, limits: ResourceLimits) -> Result<ProcessOutput> {
+    pub fn run(&self, task: ChildTask, folder: &Path, limits: ResourceLimits) -> Result<ProcessOutput> {
         self.sandbox.run(task, folder, &self.readable, limits)
     }
 }

@@ -8,7 +8,9 @@ use super::judgement::{Judge, Judgement, Status};
 use super::program_folder::{program_folder, temp_folder, write};
 use super::tools::{SandboxedTools, find_on_path};
 use crate::problem::Program;
-use crate::sandbox::{ProcessOutput, Resource, ResourceLimits, Sandbox, Task, Termination, system_runtime};
+use crate::sandbox::{
+    ChildTask, ProcessOutput, Resource, ResourceLimits, Sandbox, Termination, system_runtime,
+};
 use codelsi_engine::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -47,7 +49,7 @@ impl TscJudge {
 
     fn ask_versions(&self) -> Result<String> {
         let empty = temp_folder()?;
-        let ask = |task: Task, path: &Path| {
+        let ask = |task: ChildTask, path: &Path| {
             let output = self.tools.run(task, empty.path(), ResourceLimits::multipl_e())?;
             let version = output.stdout.printable().trim().to_string();
             if output.end == Termination::Exited(0) && !version.is_empty() {
@@ -58,16 +60,16 @@ impl TscJudge {
             Err(Error::op("tsc judge", format!("{} --version fails in the sandbox: {cause}", path.display())))
         };
         let tsc = ask(self.tsc_task(&["--version"]), &self.tsc)?;
-        let node = ask(Task::exec(&self.node, &["--version"]), &self.node)?;
+        let node = ask(ChildTask::exec(&self.node, &["--version"]), &self.node)?;
         Ok(format!("TypeScript {tsc}, Node {}", node.trim_start_matches('v')))
     }
 
-    fn tsc_task(&self, args: &[&str]) -> Task {
+    fn tsc_task(&self, args: &[&str]) -> ChildTask {
         match self.native {
-            true => Task::exec(&self.tsc, args),
+            true => ChildTask::exec(&self.tsc, args),
             false => {
                 let script = self.tsc.display().to_string();
-                Task::exec(&self.node, &[&[script.as_str()], args].concat())
+                ChildTask::exec(&self.node, &[&[script.as_str()], args].concat())
             }
         }
     }
@@ -93,7 +95,7 @@ impl TscJudge {
 
     /// Runs the compiled program `file.js` in a folder.
     fn run_program(&self, folder: &Path, compile_seconds: f64) -> Result<Judgement> {
-        let task = Task::exec(&self.node, &["file.js"]);
+        let task = ChildTask::exec(&self.node, &["file.js"]);
         let run = self.tools.run(task, folder, ResourceLimits::multipl_e())?;
         let (status, message) = (classify(&run), diagnostics(&run, folder));
         Ok(Judgement { status, message, seconds: compile_seconds + run.seconds })

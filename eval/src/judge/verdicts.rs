@@ -98,26 +98,14 @@ pub fn judge_all(
     let log = (!pending.is_empty()).then(|| VerdictLog::open(&partial)).transpose()?;
     let done = AtomicUsize::new(resumed);
     progress(resumed, distinct.len());
-    let share = pending.len().div_ceil(rayon::current_num_threads());
-    let fresh: Result<Vec<Vec<_>>> = pending
-        .par_chunks(judge.batch_size().min(share).max(1))
-        .map(|batch| {
-            let batch_programs: Vec<&Program> = batch.iter().map(|&i| &programs[i]).collect();
-            let mut checked = Vec::with_capacity(batch.len());
-            judge.judge_batch(&batch_programs, &mut |index, judgement| {
-                let i = batch[index];
-                let judgement = check_for_exploit(judge, &programs[i], judgement)?;
-                if let Some(log) = &log {
-                    log.append(&judgement.verdict(&completions[i], &keys[i]))?;
-                }
-                progress(done.fetch_add(1, Ordering::Relaxed) + 1, distinct.len());
-                checked.push((keys[i].clone(), judgement));
-                Ok(())
-            })?;
-            Ok(checked)
-        })
-        .collect();
-    judged.extend(fresh?.into_iter().flatten());
+    let fresh = judge_programs(judge, &programs, &pending, &|i, judgement| {
+        if let Some(log) = &log {
+            log.append(&judgement.verdict(&completions[i], &keys[i]))?;
+        }
+        progress(done.fetch_add(1, Ordering::Relaxed) + 1, distinct.len());
+        Ok(())
+    })?;
+    judged.extend(fresh.into_iter().map(|(i, judgement)| (keys[i].clone(), judgement)));
 
     let verdicts: Vec<_> =
         completions.iter().zip(&keys).map(|(c, key)| judged[key].verdict(c, key)).collect();
@@ -129,6 +117,32 @@ pub fn judge_all(
         summary.exploits.extend(verdict.exploit.then_some(verdict.id));
     }
     Ok(summary)
+}
+
+/// Judges the programs with the indices `pending` in parallel, in batches of the judge's size, and calls `on_judgement`
+/// after each.
+fn judge_programs(
+    judge: &dyn Judge,
+    programs: &[Program],
+    pending: &[usize],
+    on_judgement: &(dyn Fn(usize, &CheckedJudgement) -> Result<()> + Sync),
+) -> Result<Vec<(usize, CheckedJudgement)>> {
+    let share = pending.len().div_ceil(rayon::current_num_threads());
+    let judge_batch = |batch: &[usize]| {
+        let batch_programs: Vec<&Program> = batch.iter().map(|&i| &programs[i]).collect();
+        let mut judgements = Vec::with_capacity(batch.len());
+        judge.judge_batch(&batch_programs, &mut |index, judgement| {
+            let i = batch[index];
+            let checked = check_for_exploit(judge, &programs[i], judgement)?;
+            on_judgement(i, &checked)?;
+            judgements.push((i, checked));
+            Ok(())
+        })?;
+        Ok(judgements)
+    };
+    let batches: Result<Vec<Vec<_>>> =
+        pending.par_chunks(judge.batch_size().min(share).max(1)).map(judge_batch).collect();
+    Ok(batches?.into_iter().flatten().collect())
 }
 
 /// A judgement with the guard's finding.

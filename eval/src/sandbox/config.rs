@@ -1,7 +1,7 @@
 //! The messages between the harness and the stages of a sandboxed run.
 
 use super::policy::{Isolation, ResourceLimits};
-use super::task::Task;
+use super::task::ChildTask;
 use codelsi_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -25,7 +25,7 @@ pub struct SandboxConfig {
     /// Further paths that can be read.
     pub readable: Vec<PathBuf>,
     pub limits: ResourceLimits,
-    pub task: Task,
+    pub task: ChildTask,
 }
 
 impl SandboxConfig {

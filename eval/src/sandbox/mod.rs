@@ -7,7 +7,7 @@
 //! | harness | this library, any number of threads | starts `outer`, drains its output, enforces the limits |
 //! | `outer` | trusted, one thread | leaves the host's namespaces, starts `init`; dies when the harness does |
 //! | `init` | trusted, process 1 of its PID namespace | starts `run`, reaps orphans; its end ends all below |
-//! | `run` | locks itself down, then hostile | [`Task`]: becomes another program, or calls an [`EntryPoint`] |
+//! | `run` | locks itself down, then hostile | [`ChildTask`]: becomes another program, or calls an [`EntryPoint`] |
 //!
 //! Where namespaces are not permitted (many containers), `outer` and `init` are one process, and Landlock, the seccomp
 //! filter and a process group that cannot be left do their work. In either case [`Sandbox::checked`] first tries to
@@ -31,12 +31,12 @@ mod task;
 
 pub use policy::{Isolation, ResourceLimits, system_runtime};
 pub use run::{CapturedStream, ProcessOutput, Resource, Sandbox, Termination};
-pub use task::{EntryPoint, Task, exec};
+pub use task::{ChildTask, EntryPoint, exec};
 
 use codelsi_engine::{Error, Result};
 
 /// Turns this process into a stage of a sandbox, and does not return, if it was started as one; returns at once
-/// otherwise. Must be the first call of `main`. `entries` are the entry points that a [`Task::Call`] may name.
+/// otherwise. Must be the first call of `main`. `entries` are the entry points that a [`ChildTask::Call`] may name.
 pub fn child_entry(entries: &[EntryPoint]) {
     stages::enter(&[&[selftest::ENTRY], entries].concat());
 }

@@ -1,7 +1,7 @@
 //! The private file tree of a judged program: its folder, the readable paths, nothing else.
 
 use super::config::{SandboxConfig, setup_error};
-use super::task::Task;
+use super::task::ChildTask;
 use codelsi_engine::Result;
 use rustix::fs::{CWD, StatVfsMountFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
@@ -81,7 +81,7 @@ fn locked_flags(target: &Path) -> rustix::io::Result<MountFlags> {
 
 /// Creates `/proc/self/exe`, by which programs find the files of their installation: the only entry of `/proc`.
 fn link_own_executable(config: &SandboxConfig) -> std::io::Result<()> {
-    let Task::Exec { program, .. } = &config.task else { return Ok(()) };
+    let ChildTask::Exec { program, .. } = &config.task else { return Ok(()) };
     let folder = config.root.join("proc/self");
     fs::create_dir_all(&folder)?;
     std::os::unix::fs::symlink(program, folder.join("exe"))

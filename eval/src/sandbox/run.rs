@@ -3,7 +3,7 @@
 use super::config::{READY, SELF, STAGE_FLAG, SandboxConfig};
 use super::policy::{Isolation, ResourceLimits};
 use super::process_tree;
-use super::task::Task;
+use super::task::ChildTask;
 use codelsi_engine::{At, Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::OwnedFd;
@@ -125,7 +125,7 @@ impl Sandbox {
     /// Only when the sandbox itself cannot be set up: whatever the program does is a [`ProcessOutput`].
     pub fn run(
         &self,
-        task: Task,
+        task: ChildTask,
         folder: &Path,
         readable: &[PathBuf],
         limits: ResourceLimits,

@@ -9,18 +9,18 @@ use std::process::{Command, Stdio};
 
 /// The work of the last stage, done after the lockdown.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Task {
+pub enum ChildTask {
     /// Becomes another program; `stdin` (at most a pipe's 64 KiB) is all that it can read from standard input.
     Exec { program: PathBuf, args: Vec<String>, stdin: String },
     /// Calls the registered [`EntryPoint`] of that name.
     Call { entry: String, argument: String },
 }
 
-impl Task {
+impl ChildTask {
     /// Becomes `program` with `args` and an empty standard input.
     pub fn exec(program: &Path, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| arg.to_string()).collect();
-        Task::Exec { program: program.to_owned(), args, stdin: String::new() }
+        ChildTask::Exec { program: program.to_owned(), args, stdin: String::new() }
     }
 
     /// Binds the task to this binary's entry points. The closure does the work and returns the exit code.
@@ -29,8 +29,8 @@ impl Task {
     /// When no entry point has the task's name.
     pub(super) fn bind(self, entries: &[EntryPoint]) -> Result<Box<dyn FnOnce() -> i32>> {
         match self {
-            Task::Exec { program, args, stdin } => Ok(Box::new(move || exec(&program, &args, &stdin))),
-            Task::Call { entry, argument } => {
+            ChildTask::Exec { program, args, stdin } => Ok(Box::new(move || exec(&program, &args, &stdin))),
+            ChildTask::Call { entry, argument } => {
                 let found = entries.iter().find(|known| known.name == entry);
                 let missing =
                     || Error::new(format!("`main` of this binary registers no entry point `{entry}`"));
@@ -51,9 +51,9 @@ pub struct EntryPoint {
 
 impl EntryPoint {
     /// The task that calls this entry point with `argument`.
-    pub fn task(&self, argument: &impl Serialize) -> Task {
+    pub fn task(&self, argument: &impl Serialize) -> ChildTask {
         let argument = serde_json::to_string(argument).expect("plain data serializes");
-        Task::Call { entry: self.name.into(), argument }
+        ChildTask::Call { entry: self.name.into(), argument }
     }
 }
 
@@ -71,4 +71,17 @@ pub fn exec(program: &Path, args: &[String], stdin: &str) -> i32 {
     };
     eprintln!("{}: {error}", program.display());
     127
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_registered_entry_points_run() {
+        let entry = EntryPoint { name: "length", main: |argument| argument.len() as i32 };
+        assert_eq!(entry.task(&7).bind(&[entry]).unwrap()(), 1);
+        let error = entry.task(&7).bind(&[]).err().unwrap().to_string();
+        assert!(error.contains("`length`"), "{error}");
+    }
 }

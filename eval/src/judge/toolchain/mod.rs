@@ -14,7 +14,7 @@ use super::judgement::{Judge, Judgement, Status};
 use super::program_folder::{temp_folder, write};
 use super::tools::{SandboxedTools, find_on_path};
 use crate::problem::Program;
-use crate::sandbox::{ProcessOutput, ResourceLimits, Sandbox, Task, Termination, system_runtime};
+use crate::sandbox::{ChildTask, ProcessOutput, ResourceLimits, Sandbox, Termination, system_runtime};
 use codelsi_engine::{At, Error, Result};
 use rules::{RunCommand, launcher_query};
 use std::collections::BTreeMap;
@@ -76,7 +76,7 @@ impl ToolchainJudge {
     fn ask_versions(&self) -> Result<String> {
         let empty = temp_folder()?;
         let ask = |(name, program): (&&str, &PathBuf)| {
-            let task = Task::exec(program, &["--version"]);
+            let task = ChildTask::exec(program, &["--version"]);
             let output = self.tools.run(task, empty.path(), ResourceLimits::multipl_e())?;
             let (stdout, stderr) = (output.stdout.printable(), output.stderr.printable());
             let first = |text: &str| text.lines().find(|line| !line.trim().is_empty()).map(str::to_owned);
@@ -103,7 +103,7 @@ impl ToolchainJudge {
         }
         let names = sources.iter().map(|(name, _)| name.as_str());
         let args: Vec<&str> = ["-d", "."].into_iter().chain(names).collect();
-        let compiled = self.compile(Task::exec(&self.programs["javac"], &args), folder.path())?;
+        let compiled = self.compile(ChildTask::exec(&self.programs["javac"], &args), folder.path())?;
         match compiled.end {
             Termination::Exited(0) => Ok(folder),
             _ => Err(Error::op(
@@ -113,17 +113,17 @@ impl ToolchainJudge {
         }
     }
 
-    fn compile(&self, task: Task, folder: &Path) -> Result<ProcessOutput> {
+    fn compile(&self, task: ChildTask, folder: &Path) -> Result<ProcessOutput> {
         let limits = ResourceLimits { may_remove_files: true, ..ResourceLimits::multipl_e() };
         self.tools.run(task, folder, limits)
     }
 
     /// Returns the task of a command of the rule.
-    fn task(&self, command: &[&'static str]) -> Task {
+    fn task(&self, command: &[&'static str]) -> ChildTask {
         let javatuples =
             self.javatuples.as_ref().map(|folder| folder.path().display().to_string()).unwrap_or_default();
         let args = command[1..].iter().map(|arg| arg.replace("TUPLES", &javatuples)).collect();
-        Task::Exec { program: self.programs[command[0]].clone(), args, stdin: String::new() }
+        ChildTask::Exec { program: self.programs[command[0]].clone(), args, stdin: String::new() }
     }
 
     /// Builds and runs the program `text`.
@@ -159,7 +159,7 @@ impl ToolchainJudge {
         let mut readable = self.tools.readable.clone();
         readable.push(programs.path().to_owned());
         let tools = SandboxedTools { sandbox: self.tools.sandbox, readable };
-        tools.run(Task::exec(&program, &[]), folder.path(), ResourceLimits::multipl_e())
+        tools.run(ChildTask::exec(&program, &[]), folder.path(), ResourceLimits::multipl_e())
     }
 }
 
