@@ -1,13 +1,13 @@
-//! Measuring a model: prompts out, samples in, verdicts, Pass@1 with its interval. Every step resumes.
+//! The evaluation of one model: prompts, samples, verdicts, Pass@1 with its confidence interval. Every step can resume.
 
+use crate::failure_modes::FailureModes;
 use crate::jsonl;
 use crate::judge::verdicts::{Completion, Verdict, judge_all};
-use crate::judge::{Counts, Judge, Status};
+use crate::judge::{Judge, Status, StatusCounts};
 use crate::problem::Problem;
 use crate::protocol::Protocol;
-use crate::sampling::{Ask, Completer, Question, Sample, Watch, draw};
-use crate::signatures::Signatures;
-use crate::statistics::{Difference, bootstrap, paired, pass_at_k};
+use crate::sampling::{Ask, Completer, NamedRequest, Sample, Watch, draw_samples};
+use crate::statistics::{PairedDifference, bootstrap_interval, paired_difference, pass_at_k};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -15,66 +15,67 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
-/// How one problem went.
+/// The result of a model on one problem.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProblemResult {
     pub name: String,
     pub samples: usize,
     pub correct: usize,
-    /// The first sample that fails.
+    /// The first sample that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Failure>,
+    pub failure: Option<FailedSample>,
 }
 
-/// A sample that fails, and why.
+/// A failed sample with its diagnostics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct FailedSample {
     pub status: Status,
-    /// What the model wrote, cut as it was judged.
+    /// The completion, truncated as it was judged.
     pub completion: String,
     pub message: String,
 }
 
-/// What one model earned under one protocol.
+/// The result of one model under one protocol.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelResult {
     pub name: String,
-    /// Share of samples that pass, averaged over problems, with its 95 % interval over problems.
+    /// Share of samples that pass, averaged over problems.
     pub pass_at_1: f64,
+    /// The 95 % confidence interval of `pass_at_1`, by bootstrap over problems.
     pub low: f64,
     pub high: f64,
-    /// Where ten samples or more were drawn.
+    /// Present if there are ten samples per problem or more.
     pub pass_at_10: Option<f64>,
     pub problems: usize,
     pub samples: usize,
-    pub statuses: Counts,
+    pub statuses: StatusCounts,
     /// Samples that count as solved without reaching the end of their tests.
     pub exploits: usize,
-    /// What the samples look like that fail.
-    #[serde(default)]
-    pub signatures: Signatures,
-    /// The longest run of tokens that its samples share with its training data, where that is known.
+    /// Counts of the failure modes of its samples.
+    #[serde(default, rename = "signatures")]
+    pub failure_modes: FailureModes,
+    /// Length and text of the longest run of tokens that its samples share with its training data, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verbatim: Option<(usize, String)>,
     pub per_problem: Vec<ProblemResult>,
     pub protocol: Protocol,
     pub protocol_hash: String,
-    /// Of this call; nothing where all was resumed.
+    /// Wall time of this call; near zero if all samples were resumed.
     pub generate_seconds: f64,
     pub judge_seconds: f64,
 }
 
 impl ModelResult {
-    /// Pass@1 of each problem, in the problems' order.
+    /// Returns Pass@1 of each problem, in the problems' order.
     pub fn scores(&self) -> Vec<f64> {
         self.per_problem.iter().map(|p| pass_at_k(p.samples, p.correct, 1)).collect()
     }
 
-    /// How far `self` is from `base` on the same problems.
+    /// Returns the paired difference of `self` from `base`.
     ///
     /// # Errors
-    /// When the two were not measured in one way on the same problems.
-    pub fn against(&self, base: &ModelResult) -> Result<Difference> {
+    /// When the two were measured on different problems.
+    pub fn against(&self, base: &ModelResult) -> Result<PairedDifference> {
         let names = |r: &ModelResult| r.per_problem.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
         if names(self) != names(base) {
             return Err(Error::new(format!(
@@ -82,15 +83,15 @@ impl ModelResult {
                 base.name, self.name
             )));
         }
-        Ok(paired(&base.scores(), &self.scores(), self.protocol.seed))
+        Ok(paired_difference(&base.scores(), &self.scores(), self.protocol.seed))
     }
 }
 
-/// Evaluates one model into `folder`: `protocol.json`, `samples.jsonl`, `verdicts.jsonl`, `result.json`.
+/// Evaluates one model and writes `protocol.json`, `samples.jsonl`, `verdicts.jsonl` and `result.json` to `folder`.
 ///
 /// # Errors
-/// When the folder holds a run under another protocol; when model, judge or disk fail. What was done stays and is taken
-/// up by the next call.
+/// When the folder holds a run under another protocol, or when the model, the judge or the disk fails. Finished work
+/// remains in the folder, and the next call continues it.
 pub fn evaluate(
     name: &str,
     model: &mut dyn Completer,
@@ -98,18 +99,19 @@ pub fn evaluate(
     protocol: &Protocol,
     judge: &dyn Judge,
     folder: &Path,
-    watch: &dyn Watch,
+    progress: &dyn Watch,
 ) -> Result<ModelResult> {
     protocol.format.check(problems)?;
     check_protocol(protocol, &folder.join("protocol.json"))?;
     let started = Instant::now();
-    let questions: Vec<Question> =
-        problems.iter().map(|p| Question { name: &p.name, ask: ask(p, protocol) }).collect();
-    let completion = |i: usize, answer: &str| protocol.format.completion(&problems[i], answer);
-    let samples = draw(model, &questions, &completion, &folder.join("samples.jsonl"), watch).at(name)?;
+    let requests: Vec<NamedRequest> =
+        problems.iter().map(|p| NamedRequest { name: &p.name, request: request(p, protocol) }).collect();
+    let extract = |i: usize, answer: &str| protocol.format.completion(&problems[i], answer);
+    let samples =
+        draw_samples(model, &requests, &extract, &folder.join("samples.jsonl"), progress).at(name)?;
     let generate_seconds = started.elapsed().as_secs_f64();
 
-    let signatures = signatures(problems, &samples);
+    let failure_modes = count_failure_modes(problems, &samples);
 
     let started = Instant::now();
     let out = folder.join("verdicts.jsonl");
@@ -117,10 +119,10 @@ pub fn evaluate(
         .into_iter()
         .map(|s| Completion { id: s.id, name: s.name, completion: s.completion })
         .collect();
-    let summary = judge_all(judge, problems, &lines, &out, &|done, of| watch.judged(done, of)).at(name)?;
+    let summary = judge_all(judge, problems, &lines, &out, &|done, of| progress.judged(done, of)).at(name)?;
     let judge_seconds = started.elapsed().as_secs_f64();
 
-    let per_problem = per_problem(problems, &lines, &jsonl::read(&out)?);
+    let per_problem = group_by_problem(problems, &lines, &jsonl::read(&out)?);
     let mut result = ModelResult {
         name: name.into(),
         pass_at_1: 0.0,
@@ -131,7 +133,7 @@ pub fn evaluate(
         samples: lines.len(),
         statuses: summary.statuses,
         exploits: summary.exploits.len(),
-        signatures,
+        failure_modes,
         verbatim: None,
         per_problem,
         protocol: protocol.clone(),
@@ -139,18 +141,18 @@ pub fn evaluate(
         generate_seconds,
         judge_seconds,
     };
-    let interval = bootstrap(&result.scores(), protocol.seed);
+    let interval = bootstrap_interval(&result.scores(), protocol.seed);
     (result.pass_at_1, result.low, result.high) = (interval.value, interval.low, interval.high);
     if protocol.samples >= 10 {
-        let tens = result.per_problem.iter().map(|p| pass_at_k(p.samples, p.correct, 10)).sum::<f64>();
-        result.pass_at_10 = Some(tens / problems.len().max(1) as f64);
+        let sum = result.per_problem.iter().map(|p| pass_at_k(p.samples, p.correct, 10)).sum::<f64>();
+        result.pass_at_10 = Some(sum / problems.len().max(1) as f64);
     }
     let text = serde_json::to_string_pretty(&result).map_err(|e| Error::new(e.to_string()))?;
     write_atomic(folder.join("result.json"), text.as_bytes())?;
     Ok(result)
 }
 
-/// Refuses to mix figures: a folder belongs to the protocol it was begun under.
+/// Writes the protocol to a new folder; refuses one that was begun under another protocol, so that results never mix.
 fn check_protocol(protocol: &Protocol, path: &Path) -> Result<()> {
     let Ok(text) = std::fs::read_to_string(path) else {
         let text = serde_json::to_string_pretty(protocol).map_err(|e| Error::new(e.to_string()))?;
@@ -163,12 +165,12 @@ fn check_protocol(protocol: &Protocol, path: &Path) -> Result<()> {
     let (old, new) = (earlier.to_string(), protocol.to_string());
     let differing = old.lines().zip(new.lines()).find(|(old, new)| old != new).map_or("", |(old, _)| old);
     let message = format!(
-        "this run was begun under another protocol ({differing}); choose another folder, or delete it to start anew"
+        "this run was begun under another protocol ({differing}); choose another folder, or delete this one to start again"
     );
     Err(Error::new(message).at(path.display().to_string()))
 }
 
-fn ask(problem: &Problem, protocol: &Protocol) -> Ask {
+fn request(problem: &Problem, protocol: &Protocol) -> Ask {
     Ask {
         prompt: protocol.format.prompt(problem),
         message: protocol.format.message(problem),
@@ -176,7 +178,7 @@ fn ask(problem: &Problem, protocol: &Protocol) -> Ask {
         max_tokens: protocol.max_tokens,
         temperature: protocol.temperature,
         top_p: protocol.top_p,
-        seed: protocol.seed_of(&problem.name),
+        seed: protocol.problem_seed(&problem.name),
         stop: protocol.format.stop(problem),
     }
 }
@@ -185,39 +187,45 @@ fn by_name(problems: &[Problem]) -> HashMap<&str, &Problem> {
     problems.iter().map(|p| (p.name.as_str(), p)).collect()
 }
 
-fn signatures(problems: &[Problem], samples: &[Sample]) -> Signatures {
-    let by_name = by_name(problems);
-    let mut signatures = Signatures::default();
+fn count_failure_modes(problems: &[Problem], samples: &[Sample]) -> FailureModes {
+    let problems = by_name(problems);
+    let mut counts = FailureModes::default();
     for sample in samples {
         let answer = sample.answer.as_ref().unwrap_or(&sample.completion);
-        if let Some(problem) = by_name.get(sample.name.as_str()) {
-            signatures.add(problem, answer, &sample.completion);
+        if let Some(problem) = problems.get(sample.name.as_str()) {
+            counts.add(problem, answer, &sample.completion);
         }
     }
-    signatures
+    counts
 }
 
-/// `verdicts` are those of `completions`, in their order.
-fn per_problem(problems: &[Problem], completions: &[Completion], verdicts: &[Verdict]) -> Vec<ProblemResult> {
+/// Groups the verdicts of `completions` (in the same order) by problem.
+fn group_by_problem(
+    problems: &[Problem],
+    completions: &[Completion],
+    verdicts: &[Verdict],
+) -> Vec<ProblemResult> {
     let mut of_problem: HashMap<&str, ProblemResult> = HashMap::new();
-    let by_name = by_name(problems);
+    let problem_of = by_name(problems);
     for (completion, verdict) in completions.iter().zip(verdicts) {
         let result = of_problem.entry(&verdict.name).or_default();
         result.samples += 1;
         if verdict.status == Status::Ok {
             result.correct += 1;
         } else if result.failure.is_none() {
-            let problem = by_name.get(verdict.name.as_str());
-            result.failure = Some(Failure {
+            let problem = problem_of.get(verdict.name.as_str());
+            result.failure = Some(FailedSample {
                 status: verdict.status,
-                completion: problem.map_or("", |p| p.cut(&completion.completion)).to_owned(),
+                completion: problem
+                    .map_or("", |p| p.truncate_at_stop_token(&completion.completion))
+                    .to_owned(),
                 message: verdict.message.clone(),
             });
         }
     }
     let result = |p: &Problem| {
-        let found = of_problem.remove(p.name.as_str()).unwrap_or_default();
-        ProblemResult { name: p.name.clone(), ..found }
+        let counts = of_problem.remove(p.name.as_str()).unwrap_or_default();
+        ProblemResult { name: p.name.clone(), ..counts }
     };
     problems.iter().map(result).collect()
 }
@@ -228,28 +236,33 @@ mod tests {
     use crate::judge::Judgement;
     use crate::problem::Program;
     use crate::protocol::PromptFormat;
+    use approx::assert_abs_diff_eq;
 
-    /// Answers with its seed; breaks down after some questions.
-    struct Fake {
-        asked: usize,
+    /// Answers with its seed; breaks down after `breaks_at` requests.
+    struct FakeGenerator {
+        requests: usize,
         breaks_at: usize,
     }
 
-    impl Completer for Fake {
-        fn complete(&mut self, asks: &[Ask], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
-            self.asked += asks.len();
-            if self.asked > self.breaks_at {
+    impl Completer for FakeGenerator {
+        fn complete(
+            &mut self,
+            requests: &[Ask],
+            on_tokens: &mut dyn FnMut(usize),
+        ) -> Result<Vec<Vec<String>>> {
+            self.requests += requests.len();
+            if self.requests > self.breaks_at {
                 return Err(Error::new("out of memory"));
             }
-            tokens(asks.len());
-            Ok(asks.iter().map(|a| (0..a.n).map(|i| format!("{} {}", a.seed, i)).collect()).collect())
+            on_tokens(requests.len());
+            Ok(requests.iter().map(|r| (0..r.n).map(|i| format!("{} {}", r.seed, i)).collect()).collect())
         }
     }
 
-    /// Solved when the sample is even.
-    struct Even;
+    /// Passes samples that end in an even number.
+    struct EvenJudge;
 
-    impl Judge for Even {
+    impl Judge for EvenJudge {
         fn languages(&self) -> &'static [&'static str] {
             &["ts"]
         }
@@ -297,22 +310,24 @@ mod tests {
     }
 
     fn run(folder: &Path, breaks_at: usize, samples: usize) -> Result<ModelResult> {
-        let mut model = Fake { asked: 0, breaks_at };
-        evaluate("m", &mut model, &problems(), &protocol(samples), &Even, folder, &())
+        let mut model = FakeGenerator { requests: 0, breaks_at };
+        evaluate("m", &mut model, &problems(), &protocol(samples), &EvenJudge, folder, &())
     }
 
     #[test]
     fn a_run_that_broke_off_resumes_to_the_same_result() {
-        let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let expected = run(whole.path(), 99, 3).unwrap();
-        assert!(run(broken.path(), 16, 3).unwrap_err().to_string().contains("m: out of memory"));
-        // 16 of 20 problems are there; the last of them loses a sample to the kill.
-        let path = broken.path().join("samples.jsonl");
+        let (uninterrupted, interrupted) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let expected = run(uninterrupted.path(), 99, 3).unwrap();
+        assert!(run(interrupted.path(), 16, 3).unwrap_err().to_string().contains("m: out of memory"));
+        // The file has 16 of 20 problems; the kill cost the last of them a sample.
+        let path = interrupted.path().join("samples.jsonl");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, &text[..text.len() - 5]).unwrap();
-        let mut model = Fake { asked: 0, breaks_at: 99 };
-        let result = evaluate("m", &mut model, &problems(), &protocol(3), &Even, broken.path(), &()).unwrap();
-        assert_eq!(model.asked, 5);
+        let mut model = FakeGenerator { requests: 0, breaks_at: 99 };
+        let result =
+            evaluate("m", &mut model, &problems(), &protocol(3), &EvenJudge, interrupted.path(), &())
+                .unwrap();
+        assert_eq!(model.requests, 5);
         let timeless = |r: ModelResult| ModelResult { generate_seconds: 0.0, judge_seconds: 0.0, ..r };
         assert_eq!(timeless(result), timeless(expected));
     }
@@ -322,9 +337,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let result = run(folder.path(), 99, 3).unwrap();
         assert_eq!((result.problems, result.samples), (20, 60));
-        assert!((result.pass_at_1 - 2.0 / 3.0).abs() < 1e-12);
+        assert_abs_diff_eq!(result.pass_at_1, 2.0 / 3.0, epsilon = 1e-12);
         assert_eq!((result.low, result.high, result.pass_at_10), (result.pass_at_1, result.pass_at_1, None));
-        assert_eq!(result.statuses, Counts::from([(Status::Ok, 40), (Status::Exception, 20)]));
+        assert_eq!(result.statuses, StatusCounts::from([(Status::Ok, 40), (Status::Exception, 20)]));
         assert_eq!(result.against(&result).unwrap().interval.value, 0.0);
     }
 

@@ -1,35 +1,35 @@
-//! From a model's answer in prose to a completion of the problem's prompt.
+//! Extraction of a completion of the problem's prompt from a chat model's answer.
 //!
-//! A chat model repeats the signature, fences its code, explains itself. What counts is the function asked for: its body
-//! becomes the completion, and helpers that the answer declares beside it go inside it, since a stop token would cut
-//! them off behind it and the prompt leaves no room before it.
+//! A chat model repeats the signature, puts its code in a fenced block, and explains it. Only the requested function
+//! counts: its body becomes the completion. Helpers that the answer declares outside of the function move into it:
+//! after it a stop token would cut them off, and before it is the prompt.
 
 use crate::problem::Problem;
 
-/// The completion that an answer amounts to, such that prompt + completion is a program. An answer in which the
-/// function cannot be found is taken for the completion itself.
-pub fn completion(problem: &Problem, answer: &str) -> String {
+/// Extracts a completion such that prompt + completion is a program. An answer without the function is used as the
+/// completion itself.
+pub fn extract_completion(problem: &Problem, answer: &str) -> String {
     let Some(name) = function_name(&problem.prompt) else { return answer.to_string() };
     let code = code_block(answer, name);
     match find_function(code, name) {
-        Some(found) => inside(code, &found),
-        None => closed(code),
+        Some(function) => body_with_helpers(code, &function),
+        None => with_closing_brace(code),
     }
 }
 
-/// The name of the function that the prompt leaves open.
+/// Returns the name of the function that the completion must finish.
 fn function_name(prompt: &str) -> Option<&str> {
     let after = &prompt[prompt.rfind("function ")? + "function ".len()..];
-    let end = after.find(|c: char| !is_name(c))?;
+    let end = after.find(|c: char| !is_identifier_char(c))?;
     (end > 0).then(|| &after[..end])
 }
 
-/// Whether a character stands in names.
-pub(crate) fn is_name(c: char) -> bool {
+/// Returns true for a character of an identifier.
+pub(crate) fn is_identifier_char(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
 }
 
-/// The fenced block that holds the function, or the first one, or the whole answer. A missing last fence is forgiven.
+/// Returns the fenced block with the function, else the first block, else the answer. The last fence may be missing.
 fn code_block<'a>(answer: &'a str, name: &str) -> &'a str {
     let mut blocks = answer.split("```").skip(1).step_by(2).map(|block| match block.split_once('\n') {
         Some((info, code)) if info.trim().chars().all(|c| c.is_alphanumeric() || "+-#._".contains(c)) => code,
@@ -39,67 +39,74 @@ fn code_block<'a>(answer: &'a str, name: &str) -> &'a str {
     blocks.find(|block| find_function(block, name).is_some()).or(first).unwrap_or(answer)
 }
 
-/// Where a function stands in a text: its declaration, and its body without the braces.
-struct Found {
+/// The position of a function in a text: its declaration, and its body without the braces.
+struct FunctionSpan {
     start: usize,
     body: std::ops::Range<usize>,
     end: usize,
-    /// `=> expression` rather than a block.
-    expression: bool,
+    /// True if the body is an expression (`=> expression`), not a block.
+    is_expression: bool,
 }
 
 /// Finds `function name(…) {`, `const name = (…) => {` or `const name = (…) => expression`.
-fn find_function(code: &str, name: &str) -> Option<Found> {
+fn find_function(code: &str, name: &str) -> Option<FunctionSpan> {
     let declarations = ["function ", "const ", "let ", "var "];
     declarations.iter().find_map(|keyword| {
         let starts = code.match_indices(keyword).map(|(at, _)| at);
-        starts.filter(|&at| !code[..at].ends_with(is_name)).find_map(|at| {
+        starts.filter(|&at| !code[..at].ends_with(is_identifier_char)).find_map(|at| {
             let rest = code[at + keyword.len()..].strip_prefix(name)?;
-            if rest.starts_with(is_name) {
+            if rest.starts_with(is_identifier_char) {
                 return None;
             }
             let after_name = code.len() - rest.len();
             match *keyword {
-                "function " => block(code, at, body_brace(code, after_parameters(code, after_name)?)?),
-                _ => arrow(code, at, after_name),
+                "function " => {
+                    block_function(code, at, body_brace(code, after_parameters(code, after_name)?)?)
+                }
+                _ => arrow_function(code, at, after_name),
             }
         })
     })
 }
 
-fn arrow(code: &str, start: usize, after_name: usize) -> Option<Found> {
+fn arrow_function(code: &str, start: usize, after_name: usize) -> Option<FunctionSpan> {
     let arrow = after_name + code[after_name..].find("=>")? + 2;
     let body = arrow + (code[arrow..].len() - code[arrow..].trim_start().len());
     if code[body..].starts_with('{') {
-        return block(code, start, body);
+        return block_function(code, start, body);
     }
     let end = code[body..]
         .find(";\n")
         .or_else(|| code[body..].find("\n\n"))
         .map_or(code.trim_end().len(), |n| body + n);
-    Some(Found { start, body: body..end, end: (end + 1).min(code.len()), expression: true })
+    Some(FunctionSpan { start, body: body..end, end: (end + 1).min(code.len()), is_expression: true })
 }
 
-fn block(code: &str, start: usize, open: usize) -> Option<Found> {
-    // An answer that was cut off in the middle keeps what it has.
-    let close = matching(code, open).unwrap_or(code.len());
-    Some(Found { start, body: open + 1..close, end: (close + 1).min(code.len()), expression: false })
+fn block_function(code: &str, start: usize, open: usize) -> Option<FunctionSpan> {
+    // The body of an answer that breaks off ends with the answer.
+    let close = matching_bracket(code, open).unwrap_or(code.len());
+    Some(FunctionSpan {
+        start,
+        body: open + 1..close,
+        end: (close + 1).min(code.len()),
+        is_expression: false,
+    })
 }
 
 fn after_parameters(code: &str, from: usize) -> Option<usize> {
     let open = from + code[from..].find('(')?;
-    matching(code, open).map(|close| close + 1)
+    matching_bracket(code, open).map(|close| close + 1)
 }
 
-/// The brace that opens the body, behind a return type that may hold braces of its own.
+/// Returns the position of the brace that opens the body; the return type before it may contain braces of its own.
 fn body_brace(code: &str, from: usize) -> Option<usize> {
     let mut at = from;
-    // Directly behind these a brace opens an object type.
+    // Directly after these characters a brace opens an object type.
     let mut expects_type = false;
     while let Some(c) = code[at..].chars().next() {
         match c {
             '{' if !expects_type => return Some(at),
-            '{' | '(' | '[' => at = matching(code, at)?,
+            '{' | '(' | '[' => at = matching_bracket(code, at)?,
             ';' => return None,
             _ => {}
         }
@@ -111,8 +118,8 @@ fn body_brace(code: &str, from: usize) -> Option<usize> {
     None
 }
 
-/// The bracket that closes the one at `open`; strings, templates and comments are passed over.
-fn matching(code: &str, open: usize) -> Option<usize> {
+/// Returns the position of the bracket that closes the one at `open`; strings, templates and comments are skipped.
+fn matching_bracket(code: &str, open: usize) -> Option<usize> {
     let mut depth = 0;
     let mut at = open;
     while let Some(c) = code[at..].chars().next() {
@@ -134,7 +141,8 @@ fn matching(code: &str, open: usize) -> Option<usize> {
     None
 }
 
-/// The quote that ends the string at `open`; one that its line does not end, an apostrophe in a pattern say, is none.
+/// Returns the position of the quote that ends the string at `open`. A quote without an end on its line, for example an
+/// apostrophe in a regular expression, opens no string: then returns `open`.
 fn string_end(code: &str, open: usize, quote: char) -> Option<usize> {
     let mut escaped = false;
     for (i, c) in code[open + 1..].char_indices() {
@@ -149,26 +157,26 @@ fn string_end(code: &str, open: usize, quote: char) -> Option<usize> {
     Some(open)
 }
 
-/// The body as a completion, with the declarations around the function put first.
-fn inside(code: &str, found: &Found) -> String {
+/// Returns the function's body as a completion, preceded by the declarations outside of the function.
+fn body_with_helpers(code: &str, function: &FunctionSpan) -> String {
     let mut completion = String::new();
-    for helper in helpers(&code[..found.start]).chain(helpers(&code[found.end..])) {
+    for helper in helpers(&code[..function.start]).chain(helpers(&code[function.end..])) {
         // Indented, so that no stop token begins in it.
         helper.lines().for_each(|line| completion.push_str(&format!("  {line}\n")));
     }
-    let body = &code[found.body.clone()];
-    if found.expression {
+    let body = &code[function.body.clone()];
+    if function.is_expression {
         completion.push_str(&format!("  return {};\n}}", body.trim()));
         return completion;
     }
     completion.push_str(body.strip_prefix("\r\n").or_else(|| body.strip_prefix('\n')).unwrap_or(body));
-    if found.body.end < code.len() {
+    if function.body.end < code.len() {
         completion.push('}');
     }
     completion
 }
 
-/// Functions and constants declared at the beginning of a line.
+/// Returns the functions and constants declared at the beginning of a line.
 fn helpers(code: &str) -> impl Iterator<Item = &str> {
     let starts = code.match_indices(['f', 'c', 'a']).map(|(at, _)| at);
     let starts =
@@ -177,15 +185,15 @@ fn helpers(code: &str) -> impl Iterator<Item = &str> {
         let rest = &code[at..];
         if rest.starts_with("function ") || rest.starts_with("async function ") {
             let open = body_brace(code, after_parameters(code, at)?)?;
-            return Some(&code[at..=matching(code, open)?]);
+            return Some(&code[at..=matching_bracket(code, open)?]);
         }
         let end = rest.starts_with("const ").then(|| rest.find(";\n"))??;
         Some(&rest[..=end])
     })
 }
 
-/// A body without its last brace gets it.
-fn closed(code: &str) -> String {
+/// Appends the closing brace of the function to a body whose own braces are balanced.
+fn with_closing_brace(code: &str) -> String {
     let depth =
         |open: char, close: char| code.matches(open).count() as i64 - code.matches(close).count() as i64;
     let code = code.trim_end();
@@ -209,7 +217,7 @@ mod tests {
     const ADD: &str = "function add(a: number, b: number): number";
 
     fn extracted(answer: &str) -> String {
-        completion(&problem(ADD), answer)
+        extract_completion(&problem(ADD), answer)
     }
 
     #[test]
@@ -254,7 +262,7 @@ mod tests {
             completion,
             "  const ONE = 1;\n  function inc(a: number): number {\n    return a + ONE;\n  }\n  return inc(a) + b - ONE;\n}"
         );
-        assert_eq!(problem(ADD).cut(&completion), completion);
+        assert_eq!(problem(ADD).truncate_at_stop_token(&completion), completion);
     }
 
     #[test]
@@ -263,7 +271,7 @@ mod tests {
         let answer =
             format!("{head} {{\n  const s = \"}}\"; // }}\n  return {{ [`${{s}}`]: 1 }};\n}}\nMore.");
         assert_eq!(
-            completion(&problem(head), &answer),
+            extract_completion(&problem(head), &answer),
             "  const s = \"}\"; // }\n  return { [`${s}`]: 1 };\n}"
         );
         let other =
@@ -272,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_breaks_off_keeps_what_it_has() {
+    fn an_answer_that_breaks_off_is_extracted_up_to_its_end() {
         assert_eq!(
             extracted("```ts\nfunction add(a: number, b: number): number {\n  return a +"),
             "  return a +"

@@ -1,14 +1,15 @@
-//! Measuring a model on private code that cannot run alone: rows held out of training, answered and read.
+//! Evaluation on private code that cannot be executed alone: the model answers rows that were held out of training,
+//! and its answers are parsed.
 //!
-//! Three figures, none of them a verdict: the share of answers that parse; of the names of the private library that the
-//! true code uses, the share that the answer uses as well; and the share of answers that call a method which neither
-//! the private sources nor the language's library have. Perplexity of the true code is the trainer's to measure.
+//! Three metrics, none of them a verdict: the share of answers that parse; the share of the private library's names
+//! in the reference code that the answer uses too; and the share of answers that call a method that neither the
+//! private sources nor the language's library declare. The trainer measures the perplexity of the reference code.
 
-use crate::extract::is_name;
-use crate::protocol::seed_of;
-use crate::sampling::{Ask, Completer, Question, Sample, Watch, draw};
-use crate::signatures::unknown_methods;
-use crate::statistics::{Difference, Interval, bootstrap, paired};
+use crate::extract::is_identifier_char;
+use crate::failure_modes::unknown_methods;
+use crate::protocol::derive_seed;
+use crate::sampling::{Ask, Completer, NamedRequest, Sample, Watch, draw_samples};
+use crate::statistics::{Interval, PairedDifference, bootstrap_interval, paired_difference};
 use codelsi_engine::{At, Error, Result};
 use codelsi_model::template::Template;
 use oxc_allocator::Allocator;
@@ -21,27 +22,27 @@ use std::path::Path;
 /// A row that no stage has trained on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Unlike every other row's.
+    /// Unique among the rows.
     pub name: String,
     pub instruction: String,
-    /// The code that a person wrote.
+    /// The code of the repository.
     pub reference: String,
 }
 
-/// What is known of the private code.
+/// The names of a private library.
 #[derive(Clone, Debug, Default)]
 pub struct Library {
     /// Names that it exports.
     pub names: BTreeSet<String>,
-    /// Every word of its sources: what is there is not invented.
+    /// All identifiers of its sources; a method among them is not an invented one.
     pub words: BTreeSet<String>,
 }
 
-/// How rows are put to a model.
+/// The prompt template and sampling settings of an evaluation on held-out rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling {
     pub template: Template,
-    /// Answers a row.
+    /// Answers per row.
     pub n: usize,
     pub temperature: f32,
     pub top_p: f32,
@@ -49,49 +50,52 @@ pub struct Sampling {
     pub seed: u64,
 }
 
-/// What one model made of the rows.
+/// The result of one model on the rows of a repository.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     pub model: String,
-    /// Rows and answers.
+    /// Number of rows.
     pub rows: usize,
+    /// Number of answers.
     pub answers: usize,
     /// Share of answers that parse.
     pub valid: Interval,
-    /// Of the library's names that the true code uses and the instruction does not tell, the share that the answer uses:
-    /// a mean over rows. Nothing where no row uses such a name.
+    /// Share of the library's names in the reference code, without those in the instruction, that the answer uses: a
+    /// mean over rows. `None` if no row uses such a name.
     pub names: Option<Interval>,
-    /// Share of answers that call a method that nobody has declared.
+    /// Share of answers that call an undeclared method.
     pub invented: Interval,
-    /// exp of the mean loss over the true code's tokens, where the trainer has measured it.
+    /// exp of the mean loss over the tokens of the reference code, if the trainer has measured it.
     pub perplexity: Option<f64>,
-    /// The longest run of tokens that the answers share with training data.
+    /// Length and text of the longest run of tokens that the answers share with the training data.
     pub verbatim: Option<(usize, String)>,
-    /// By row: what `valid` and `names` are the means of.
+    /// The values of `valid` and `names` by row.
     pub per_row: Vec<(f64, Option<f64>)>,
 }
 
 impl Reading {
-    /// How far `self` is from `base` on the same rows: answers that parse, and names found.
+    /// Returns the paired differences of `self` from `base`: of answers that parse, and of names used.
     ///
     /// # Errors
-    /// When the rows are not the same.
-    pub fn against(&self, base: &Reading, seed: u64) -> Result<(Difference, Option<Difference>)> {
+    /// When the two were measured on different rows.
+    pub fn against(&self, base: &Reading, seed: u64) -> Result<(PairedDifference, Option<PairedDifference>)> {
         let named = |r: &Reading| r.per_row.iter().map(|row| row.1.is_some()).collect::<Vec<_>>();
         if named(self) != named(base) {
             return Err(Error::new(format!("{} and {} answered different rows", base.model, self.model)));
         }
         let valid = |r: &Reading| r.per_row.iter().map(|row| row.0).collect::<Vec<_>>();
         let names = |r: &Reading| r.per_row.iter().filter_map(|row| row.1).collect::<Vec<_>>();
-        let of_names = (!names(self).is_empty()).then(|| paired(&names(base), &names(self), seed));
-        Ok((paired(&valid(base), &valid(self), seed), of_names))
+        let names_difference =
+            (!names(self).is_empty()).then(|| paired_difference(&names(base), &names(self), seed));
+        Ok((paired_difference(&valid(base), &valid(self), seed), names_difference))
     }
 }
 
-/// Has `model` answer `rows` and reads the answers, which are kept in `samples`.
+/// Samples answers to `rows` from `model` and measures them. Also returns the code of every answer. The answers are
+/// saved in the file `samples`.
 ///
 /// # Errors
-/// When the model or the disk fails. What was answered stays, and is taken up by the next call.
+/// When the model or the disk fails. The next call continues with the answers in `samples`.
 pub fn read(
     name: &str,
     model: &mut dyn Completer,
@@ -99,36 +103,37 @@ pub fn read(
     library: &Library,
     sampling: Sampling,
     samples: &Path,
-    watch: &dyn Watch,
+    progress: &dyn Watch,
 ) -> Result<(Reading, Vec<String>)> {
-    let questions: Vec<Question> =
-        rows.iter().map(|row| Question { name: &row.name, ask: ask(row, sampling) }).collect();
-    let drawn = draw(model, &questions, &|_, answer| code(answer).to_owned(), samples, watch).at(name)?;
+    let requests: Vec<NamedRequest> =
+        rows.iter().map(|row| NamedRequest { name: &row.name, request: request(row, sampling) }).collect();
+    let extract = |_, answer: &str| code_block(answer).to_owned();
+    let drawn = draw_samples(model, &requests, &extract, samples, progress).at(name)?;
     let codes: Vec<String> = drawn.into_iter().map(|Sample { completion, .. }| completion).collect();
     let (mut per_row, mut invented) = (Vec::new(), Vec::new());
     for (row, answers) in rows.iter().zip(codes.chunks(sampling.n)) {
         let share = |holds: &dyn Fn(&String) -> bool| {
             answers.iter().filter(|a| holds(a)).count() as f64 / answers.len() as f64
         };
-        per_row.push((share(&|a| parses(a)), found(row, answers, library)));
-        invented.push(share(&|a| !unknown_methods(&whole(a), &library.words).is_empty()));
+        per_row.push((share(&|a| parses(a)), share_of_names_used(row, answers, library)));
+        invented.push(share(&|a| !unknown_methods(&as_program(a), &library.words).is_empty()));
     }
     let names: Vec<f64> = per_row.iter().filter_map(|row| row.1).collect();
-    let reading = Reading {
+    let result = Reading {
         model: name.into(),
         rows: rows.len(),
         answers: codes.len(),
-        valid: bootstrap(&per_row.iter().map(|row| row.0).collect::<Vec<_>>(), sampling.seed),
-        names: (!names.is_empty()).then(|| bootstrap(&names, sampling.seed)),
-        invented: bootstrap(&invented, sampling.seed),
+        valid: bootstrap_interval(&per_row.iter().map(|row| row.0).collect::<Vec<_>>(), sampling.seed),
+        names: (!names.is_empty()).then(|| bootstrap_interval(&names, sampling.seed)),
+        invented: bootstrap_interval(&invented, sampling.seed),
         perplexity: None,
         verbatim: None,
         per_row,
     };
-    Ok((reading, codes))
+    Ok((result, codes))
 }
 
-fn ask(row: &Row, sampling: Sampling) -> Ask {
+fn request(row: &Row, sampling: Sampling) -> Ask {
     Ask {
         prompt: sampling.template.wrap(&row.instruction),
         message: Some(row.instruction.clone()),
@@ -136,29 +141,29 @@ fn ask(row: &Row, sampling: Sampling) -> Ask {
         max_tokens: sampling.max_tokens,
         temperature: sampling.temperature,
         top_p: sampling.top_p,
-        seed: seed_of(sampling.seed, &row.name),
+        seed: derive_seed(sampling.seed, &row.name),
         stop: Vec::new(),
     }
 }
 
-/// The first fenced block of an answer, or all of it.
-fn code(answer: &str) -> &str {
+/// Returns the first fenced block of an answer, or the whole answer if it has none.
+fn code_block(answer: &str) -> &str {
     let Some((_, block)) = answer.split_once("```") else { return answer };
     let block = block.split_once('\n').map_or(block, |(_, code)| code);
     block.split("```").next().unwrap_or(block)
 }
 
-/// Whether a piece of code is a program, or a member of a class.
+/// Returns true if a piece of code is a program or a member of a class.
 fn parses(code: &str) -> bool {
-    !code.trim().is_empty() && (is_program(code) || is_program(&member(code)))
+    !code.trim().is_empty() && (is_program(code) || is_program(&in_class(code)))
 }
 
-/// What can be parsed of a piece of code.
-fn whole(code: &str) -> String {
-    if is_program(code) { code.to_owned() } else { member(code) }
+/// Returns a piece of code as a program: itself, or a class with it as a member.
+fn as_program(code: &str) -> String {
+    if is_program(code) { code.to_owned() } else { in_class(code) }
 }
 
-fn member(code: &str) -> String {
+fn in_class(code: &str) -> String {
     format!("class _ {{\n{code}\n}}")
 }
 
@@ -166,26 +171,27 @@ fn is_program(code: &str) -> bool {
     Parser::new(&Allocator::default(), code, SourceType::ts()).parse().diagnostics.is_empty()
 }
 
-/// The mean share of the row's names that the answers use.
-fn found(row: &Row, answers: &[String], library: &Library) -> Option<f64> {
-    let told = words(&row.instruction);
-    let wanted: BTreeSet<String> = words(&uncommented(&row.reference))
+/// Returns the mean share of the library's names in the reference code, without those in the instruction, that an
+/// answer uses.
+fn share_of_names_used(row: &Row, answers: &[String], library: &Library) -> Option<f64> {
+    let given = words(&row.instruction);
+    let expected: BTreeSet<String> = words(&without_comments(&row.reference))
         .into_iter()
-        .filter(|word| library.names.contains(word) && !told.contains(word))
+        .filter(|word| library.names.contains(word) && !given.contains(word))
         .collect();
     let share = |answer: &String| {
-        wanted.intersection(&words(&uncommented(answer))).count() as f64 / wanted.len() as f64
+        expected.intersection(&words(&without_comments(answer))).count() as f64 / expected.len() as f64
     };
-    (!wanted.is_empty()).then(|| answers.iter().map(share).sum::<f64>() / answers.len() as f64)
+    (!expected.is_empty()).then(|| answers.iter().map(share).sum::<f64>() / answers.len() as f64)
 }
 
-/// Every word of a text.
+/// Returns every identifier-like word of a text.
 pub fn words(text: &str) -> BTreeSet<String> {
-    text.split(|c| !is_name(c)).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    text.split(|c| !is_identifier_char(c)).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// Code without its comments, as far as that can be told without a parser: answers may not parse.
-fn uncommented(code: &str) -> String {
+/// Removes comments without a parser, since answers may not parse: approximate in strings.
+fn without_comments(code: &str) -> String {
     let mut rest = code;
     let mut kept = String::new();
     while let Some(at) = rest.find("/*") {
@@ -203,20 +209,21 @@ fn uncommented(code: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::assert_abs_diff_eq;
 
-    /// Answers every question with the same texts.
-    struct Says(Vec<&'static str>);
+    /// Gives the same answers to every request.
+    struct ConstantGenerator(Vec<&'static str>);
 
-    impl Completer for Says {
-        fn complete(&mut self, asks: &[Ask], _: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
-            Ok(asks.iter().map(|_| self.0.iter().map(|s| s.to_string()).collect()).collect())
+    impl Completer for ConstantGenerator {
+        fn complete(&mut self, requests: &[Ask], _: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
+            Ok(requests.iter().map(|_| self.0.iter().map(|s| s.to_string()).collect()).collect())
         }
     }
 
-    const TRUE: &str =
+    const REFERENCE: &str =
         "async send(id: string) {\n  // then close\n  return this.client.post(new Mail(id));\n}";
 
-    fn reading(answers: Vec<&'static str>) -> Reading {
+    fn measured(answers: Vec<&'static str>) -> Reading {
         let sampling = Sampling {
             template: Template::Paper,
             n: answers.len(),
@@ -234,21 +241,22 @@ mod tests {
             names: ["send", "post", "Mail", "close"].map(str::to_owned).into(),
             words: words("send post Mail close client"),
         };
-        let rows = [row("a", TRUE), row("b", "send() {\n  return 1;\n}")];
+        let rows = [row("a", REFERENCE), row("b", "send() {\n  return 1;\n}")];
         let folder = tempfile::tempdir().unwrap();
         let samples = folder.path().join("samples.jsonl");
-        read("m", &mut Says(answers), &rows, &library, sampling, &samples, &()).unwrap().0
+        read("m", &mut ConstantGenerator(answers), &rows, &library, sampling, &samples, &()).unwrap().0
     }
 
     #[test]
-    fn names_are_those_that_the_instruction_does_not_tell() {
-        // `send` is told, `close` stands in a comment: post and Mail count, in row a alone.
-        let perfect = reading(vec![TRUE]);
+    fn names_in_the_instruction_or_in_comments_do_not_count() {
+        // `send` is in the instruction, `close` in a comment: post and Mail count, in row a alone.
+        let perfect = measured(vec![REFERENCE]);
         assert_eq!(
             (perfect.valid.value, perfect.names.unwrap().value, perfect.invented.value),
             (1.0, 1.0, 0.0)
         );
-        let half = reading(vec!["send() {\n  return this.client.post(1);\n}", "send() {\n  // post Mail\n}"]);
+        let half =
+            measured(vec!["send() {\n  return this.client.post(1);\n}", "send() {\n  // post Mail\n}"]);
         assert_eq!(half.names.unwrap().value, 0.25);
         let (valid, names) = perfect.against(&half, 1).unwrap();
         assert_eq!((valid.interval.value, names.unwrap().interval.value), (0.0, 0.75));
@@ -256,13 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_parse_and_what_nobody_declared_is_seen() {
-        let r = reading(vec![
+    fn syntax_errors_and_undeclared_methods_are_counted() {
+        let r = measured(vec![
             "send( {",
             "send() {\n  return this.client.dispatch(1);\n}",
             "```ts\nsend() {}\n```\nSo.",
         ]);
         assert_eq!((r.rows, r.answers), (2, 6));
-        assert!((r.valid.value - 2.0 / 3.0).abs() < 1e-12 && (r.invented.value - 1.0 / 3.0).abs() < 1e-12);
+        assert_abs_diff_eq!(r.valid.value, 2.0 / 3.0, epsilon = 1e-12);
+        assert_abs_diff_eq!(r.invented.value, 1.0 / 3.0, epsilon = 1e-12);
     }
 }

@@ -1,10 +1,25 @@
 //! Evaluation: problems, judges in a sandbox, statistics, the protocol of a run, reports.
 //!
-//! A binary that judges must call [`sandbox::child_entry`] first thing in `main`: judged programs run in re-executions
-//! of it. Models reach this crate through [`sampling::Completer`] only.
+//! The first call of `main` in a binary that judges must be [`judge::child_entry`]: judged programs run in
+//! re-executions of that binary (`examples/judge_completion.rs`). Models reach this crate through
+//! [`sampling::Completer`] only.
+//!
+//! Pass@1 of a model from its sample counts, with a confidence interval over problems:
+//!
+//! ```
+//! use codelsi_eval::statistics::{bootstrap_interval, pass_at_k};
+//!
+//! // Four problems, 20 samples each; the number of samples that pass:
+//! let passes = [20, 0, 5, 15];
+//! let scores: Vec<f64> = passes.iter().map(|&correct| pass_at_k(20, correct, 1)).collect();
+//! let pass_at_1 = bootstrap_interval(&scores, 42);
+//! assert!((pass_at_1.value - 0.5).abs() < 1e-12);
+//! assert!(pass_at_1.low < 0.5 && 0.5 < pass_at_1.high);
+//! ```
 
 pub mod evaluate;
 pub mod extract;
+pub mod failure_modes;
 pub mod held_out;
 mod jsonl;
 pub mod judge;
@@ -13,6 +28,6 @@ pub mod protocol;
 pub mod report;
 pub mod sampling;
 pub mod sandbox;
-pub mod signatures;
+
 pub mod statistics;
 pub mod verbatim;

@@ -1,48 +1,63 @@
-//! Problems in MultiPL-E's JSONL form, and the program a completion makes of one.
+//! Problems in MultiPL-E's JSONL format, and the programs assembled from a problem and a completion.
 
 use codelsi_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// One problem of a MultiPL-E file; fields that judging does not need are ignored.
+/// One problem of a MultiPL-E file; the fields that judging does not need are ignored.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Problem {
     pub name: String,
-    /// `ts` for the problems that the judges here take.
+    /// MultiPL-E's abbreviation of the language: `ts`, `js`, `py`, `java`, `cpp`, `rs`.
     pub language: String,
-    /// The text a completion goes on from: a comment and an open function.
+    /// The text that a completion continues: a comment and the head of a function.
     pub prompt: String,
-    /// The text that checks the function, behind a newline.
+    /// The tests, which follow the completion after a newline.
     pub tests: String,
-    /// A completion ends where the first of these begins.
+    /// A completion is truncated where the first of these begins.
     pub stop_tokens: Vec<String>,
 }
 
-/// A program to judge: what a completion makes of a problem.
+/// A program to judge, assembled from a problem and a completion.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Program {
-    /// Prompt, cut completion, newline, tests.
+    /// Prompt, truncated completion, newline, tests.
     pub text: String,
     /// The byte at which the tests begin.
     pub tests_at: usize,
 }
 
 impl Problem {
-    /// The completion up to the first place where a stop token begins. Only the completion is searched, so a token
-    /// that would need the end of the prompt is none.
-    pub fn cut<'a>(&self, completion: &'a str) -> &'a str {
+    /// Truncates a completion at the first stop token. Only the completion is searched: a stop token that would begin
+    /// in the prompt does not count.
+    pub fn truncate_at_stop_token<'a>(&self, completion: &'a str) -> &'a str {
         let end = self.stop_tokens.iter().filter_map(|stop| completion.find(stop.as_str())).min();
         &completion[..end.unwrap_or(completion.len())]
     }
 
-    /// MultiPL-E's program: prompt, cut completion, newline, tests.
+    /// Assembles MultiPL-E's program: prompt, truncated completion, newline, tests.
+    ///
+    /// ```
+    /// let problem = codelsi_eval::problem::Problem {
+    ///     name: "one".into(),
+    ///     language: "ts".into(),
+    ///     prompt: "function one(): number {\n".into(),
+    ///     tests: "assert.deepEqual(one(), 1);".into(),
+    ///     stop_tokens: vec!["\nfunction ".into()],
+    /// };
+    /// let program = problem.program("  return 1;\n}\nfunction two() {");
+    /// assert_eq!(program.text, "function one(): number {\n  return 1;\n}\nassert.deepEqual(one(), 1);");
+    /// ```
     pub fn program(&self, completion: &str) -> Program {
-        let candidate = format!("{}{}\n", self.prompt, self.cut(completion));
+        let candidate = format!("{}{}\n", self.prompt, self.truncate_at_stop_token(completion));
         Program { tests_at: candidate.len(), text: candidate + &self.tests }
     }
 }
 
-/// Reads a problems file. An error names the file and the line.
+/// Reads a file of problems.
+///
+/// # Errors
+/// When a line cannot be parsed (the error names file and line), or the file has no problem.
 pub fn read_problems(path: impl AsRef<Path>) -> Result<Vec<Problem>> {
     let problems: Vec<Problem> = crate::jsonl::read(path.as_ref())?;
     if problems.is_empty() {
@@ -67,14 +82,14 @@ mod tests {
     }
 
     #[test]
-    fn cuts_at_the_earliest_stop_token_of_the_completion_alone() {
-        let p = problem();
-        assert_eq!(p.cut("a\n// x\nfunction g"), "a");
+    fn truncates_at_the_earliest_stop_token_of_the_completion_alone() {
+        let truncated = |completion: &'static str| problem().truncate_at_stop_token(completion);
+        assert_eq!(truncated("a\n// x\nfunction g"), "a");
         assert_eq!(
-            p.cut("// the newline before this belongs to the prompt"),
+            truncated("// the newline before this belongs to the prompt"),
             "// the newline before this belongs to the prompt"
         );
-        assert_eq!(p.cut(""), "");
+        assert_eq!(truncated(""), "");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! How a model is asked and judged: all that a Pass@1 depends on besides the model.
+//! The protocol of a measurement: everything that Pass@1 depends on except the model.
 
-use crate::extract;
+use crate::extract::extract_completion;
 use crate::problem::Problem;
 use codelsi_engine::{Error, Result};
 use codelsi_model::template::Template;
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
-/// What the model is shown.
+/// The form of the prompt that the model receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PromptFormat {
-    /// The problem's prompt, to be gone on with: MultiPL-E's way, for base models.
+    /// The problem's prompt, which the model continues, as in MultiPL-E; for base models.
     Completion,
-    /// An instruction behind the paper's header.
+    /// An instruction after the paper's header.
     Paper,
     /// An instruction in Llama's `[INST]` form.
     Inst,
 }
 
 impl PromptFormat {
-    /// The text before the answer.
+    /// Returns the text that the answer follows.
     pub fn prompt(self, problem: &Problem) -> String {
         match self.template() {
             None => problem.prompt.clone(),
@@ -29,7 +29,7 @@ impl PromptFormat {
         }
     }
 
-    /// The same for a model that chats; none where it is to go on with a text.
+    /// Returns the message for a chat model; `None` if the model continues a text.
     pub fn message(self, problem: &Problem) -> Option<String> {
         match self {
             PromptFormat::Completion => None,
@@ -38,15 +38,16 @@ impl PromptFormat {
         }
     }
 
-    /// The completion that an answer amounts to: itself, or what [`extract::completion`] finds in it.
+    /// Returns the completion in an answer: the answer itself, or the one that [`extract_completion`] finds.
     pub fn completion(self, problem: &Problem, answer: &str) -> String {
         match self {
             PromptFormat::Completion => answer.to_string(),
-            PromptFormat::Paper | PromptFormat::Inst => extract::completion(problem, answer),
+            PromptFormat::Paper | PromptFormat::Inst => extract_completion(problem, answer),
         }
     }
 
-    /// Where generation may end early. A whole answer may hold a stop token before its function; it ends by itself.
+    /// Returns the stop strings of generation. An answer to an instruction has none: it may contain a stop token
+    /// before its function, and it ends with the end-of-sequence token.
     pub fn stop(self, problem: &Problem) -> Vec<String> {
         match self {
             PromptFormat::Completion => problem.stop_tokens.clone(),
@@ -54,7 +55,7 @@ impl PromptFormat {
         }
     }
 
-    /// The name used on the command line and in reports.
+    /// Returns the name used on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
             PromptFormat::Completion => "completion",
@@ -63,7 +64,7 @@ impl PromptFormat {
         }
     }
 
-    /// Refuses problems that this way of asking does not know: only of these languages is the function found in an answer.
+    /// Refuses problems that this format does not support: the function is found in answers in these languages only.
     pub(crate) fn check(self, problems: &[Problem]) -> Result<()> {
         let other = problems.iter().find(|p| !["ts", "js"].contains(&p.language.as_str()));
         match (self, other) {
@@ -99,7 +100,7 @@ impl std::str::FromStr for PromptFormat {
     }
 }
 
-/// A prompt as the instruction that curation would have made of such a function: the signature, then the comment.
+/// Returns a problem's prompt as an instruction in the form that curation makes: the signature, then the comment.
 pub fn instruction(problem: &Problem) -> String {
     let prompt = &problem.prompt;
     let language = if problem.language == "js" { "JavaScript" } else { "TypeScript" };
@@ -113,67 +114,70 @@ pub fn instruction(problem: &Problem) -> String {
     format!("Write the {language} function `{signature}`.\n\n{}", comment.join("\n").trim())
 }
 
-/// One way of measuring; two figures are comparable when their protocols' hashes are equal.
+/// The settings of a measurement; two results are comparable if the hashes of their protocols are equal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Protocol {
     pub format: PromptFormat,
     pub temperature: f32,
     pub top_p: f32,
-    /// Samples a problem.
+    /// Samples per problem.
     pub samples: usize,
     pub max_tokens: usize,
     pub seed: u64,
     /// [`crate::judge::Judge::describe`].
     pub judge: String,
-    /// Number of problems, and a hash over all they say.
+    /// Number of problems.
     pub problems: usize,
+    /// SHA-256 over the contents of all problems, in hexadecimal.
     pub problems_hash: String,
 }
 
 impl Protocol {
-    /// The protocol's parts that belong to the problems.
+    /// Returns the fields `problems` and `problems_hash`.
     pub fn of_problems(problems: &[Problem]) -> (usize, String) {
         let text: String = problems.iter().map(crate::jsonl::line).collect();
         (problems.len(), sha256(&text))
     }
 
-    /// SHA-256 over all fields, in hexadecimal.
+    /// Returns the SHA-256 over all fields, in hexadecimal.
     pub fn hash(&self) -> String {
         sha256(&crate::jsonl::line(self))
     }
 
-    /// The seed of a problem's samples; sample i uses number i under it.
-    pub fn seed_of(&self, problem: &str) -> u64 {
-        seed_of(self.seed, problem)
+    /// Returns the seed of a problem's samples; sample i uses random stream i of it.
+    pub fn problem_seed(&self, problem: &str) -> u64 {
+        derive_seed(self.seed, problem)
     }
 }
 
-/// The seed of what is drawn for a question of that name.
-pub fn seed_of(seed: u64, name: &str) -> u64 {
+/// Derives the seed for the samples of a request from the seed of the run and the request's name.
+pub fn derive_seed(seed: u64, name: &str) -> u64 {
     let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(name).finalize();
     u64::from_le_bytes(digest[..8].try_into().expect("eight bytes"))
 }
 
-/// A short description, one line a part.
+/// A short description, one line per part.
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prompt = match self.format {
-            PromptFormat::Completion => "the problem's prompt, completed; cut at its first stop token",
+            PromptFormat::Completion => "the problem's prompt, completed; truncated at its first stop token",
             PromptFormat::Paper => {
-                "instruction behind the paper's header; the function is taken from the answer"
+                "instruction after the paper's header; the function is extracted from the answer"
             }
-            PromptFormat::Inst => "instruction in [INST] … [/INST]; the function is taken from the answer",
+            PromptFormat::Inst => {
+                "instruction in [INST] … [/INST]; the function is extracted from the answer"
+            }
         };
-        let hash = |hash: &str| hash.chars().take(12).collect::<String>();
+        let short = |hash: &str| hash.chars().take(12).collect::<String>();
         writeln!(f, "prompt    {}: {prompt}", self.format.name())?;
         writeln!(
             f,
-            "sampling  temperature {}, top-p {}, {} samples a problem, at most {} tokens, seed {}",
+            "sampling  temperature {}, top-p {}, {} samples per problem, at most {} tokens, seed {}",
             self.temperature, self.top_p, self.samples, self.max_tokens, self.seed
         )?;
-        writeln!(f, "problems  {} (sha256 {}…)", self.problems, hash(&self.problems_hash))?;
+        writeln!(f, "problems  {} (sha256 {}…)", self.problems, short(&self.problems_hash))?;
         writeln!(f, "judge     {}", self.judge)?;
-        write!(f, "protocol  sha256 {}…", hash(&self.hash()))
+        write!(f, "protocol  sha256 {}…", short(&self.hash()))
     }
 }
 
@@ -255,6 +259,6 @@ mod tests {
         assert!(
             base.to_string().contains("temperature 0.2") && base.to_string().contains(&base.hash()[..12])
         );
-        assert_ne!(base.seed_of("p"), base.seed_of("q"));
+        assert_ne!(base.problem_seed("p"), base.problem_seed("q"));
     }
 }

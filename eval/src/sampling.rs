@@ -1,4 +1,5 @@
-//! Drawing samples from a model: questions out, answers in, kept as they come so that a run cut short goes on.
+//! Sampling from a model: requests out, answers in. Answers are saved as they come, so that an interrupted run
+//! continues.
 
 use crate::jsonl;
 use codelsi_engine::files::write_atomic;
@@ -9,31 +10,34 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-/// Questions that are answered between two writes of the samples file.
+/// Requests that are answered between two writes of the samples file.
 const CHUNK: usize = 16;
 
-/// What a model is asked at once.
+/// A prompt, and the number and kind of samples to generate for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
     pub prompt: String,
-    /// What a model that chats is told instead: its server wraps a message in its own way.
+    /// The message for a chat model instead of the prompt: its server applies its own template.
     pub message: Option<String>,
-    /// Samples wanted.
+    /// Number of samples.
     pub n: usize,
     pub max_tokens: usize,
     pub temperature: f32,
     pub top_p: f32,
-    /// Sample i of this problem is number i under this seed, whatever else is in the batch.
+    /// Sample i uses random stream i of this seed, whatever else is in the batch.
     pub seed: u64,
-    /// An answer ends before the first of these.
+    /// Stop strings: an answer ends before the first of these.
     pub stop: Vec<String>,
 }
 
-/// A model, as far as evaluation knows one.
+/// A model, local or remote, from which evaluation samples.
 pub trait Completer {
-    /// The answers to each question, `n` of them in order. The same question must get the same answers in any company.
-    /// `tokens` hears of tokens as they are made.
-    fn complete(&mut self, asks: &[Ask], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>>;
+    /// Returns the answers to each request, `n` of them in order. The answers to a request must not depend on the other
+    /// requests of the batch. `on_tokens` is called with the number of new tokens as they are generated.
+    ///
+    /// # Errors
+    /// When the model or its server fails.
+    fn complete(&mut self, requests: &[Ask], on_tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>>;
 }
 
 /// A line of `samples.jsonl`; `codelsi judge` takes the file as completions.
@@ -42,84 +46,85 @@ pub struct Sample {
     pub id: String,
     pub name: String,
     pub completion: String,
-    /// The whole answer, where the completion is only a part of it.
+    /// The whole answer, if the completion is only a part of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
 }
 
-/// What a caller hears while a model is evaluated.
+/// Receives the progress of an evaluation; each method does nothing by default.
 pub trait Watch: Sync {
     fn generated(&self, _problems: usize, _of: usize) {}
     fn tokens(&self, _new: usize) {}
     fn judged(&self, _programs: usize, _of: usize) {}
 }
 
-/// Nobody listens.
+/// Ignores the progress.
 impl Watch for () {}
 
-/// A named question.
-pub struct Question<'a> {
+/// A request under the name of its problem or row.
+pub struct NamedRequest<'a> {
     pub name: &'a str,
-    pub ask: Ask,
+    pub request: Ask,
 }
 
-/// Draws what samples the file `path` does not hold yet; a question's samples are written together or not at all.
-/// `completion` makes the completion of an answer to the question of that number. In the questions' order.
+/// Generates the samples that the file `path` does not hold yet and returns all, in the order of `requests`. The
+/// samples of a request are written together or not at all. `extract(i, answer)` returns the completion in an answer
+/// to request `i`.
 ///
 /// # Errors
-/// When the model or the disk fails. What was drawn stays.
-pub fn draw(
+/// When the model or the disk fails. Samples that were generated before remain in the file.
+pub fn draw_samples(
     model: &mut dyn Completer,
-    questions: &[Question],
-    completion: &dyn Fn(usize, &str) -> String,
+    requests: &[NamedRequest],
+    extract: &dyn Fn(usize, &str) -> String,
     path: &Path,
-    watch: &dyn Watch,
+    progress: &dyn Watch,
 ) -> Result<Vec<Sample>> {
-    let mut drawn = whole(jsonl::read_partial(path), questions);
-    let kept = questions.iter().filter_map(|question| drawn.get(question.name)).flatten();
+    let mut drawn = complete_groups(jsonl::read_partial(path), requests);
+    let kept = requests.iter().filter_map(|named| drawn.get(named.name)).flatten();
     write_atomic(path, kept.map(jsonl::line).collect::<String>().as_bytes())?;
     let missing: Vec<usize> =
-        (0..questions.len()).filter(|&i| !drawn.contains_key(questions[i].name)).collect();
-    let mut done = questions.len() - missing.len();
-    watch.generated(done, questions.len());
+        (0..requests.len()).filter(|&i| !drawn.contains_key(requests[i].name)).collect();
+    let mut done = requests.len() - missing.len();
+    progress.generated(done, requests.len());
     for chunk in missing.chunks(CHUNK) {
-        let asks: Vec<Ask> = chunk.iter().map(|&i| questions[i].ask.clone()).collect();
-        let answers = model.complete(&asks, &mut |new| watch.tokens(new))?;
+        let batch: Vec<Ask> = chunk.iter().map(|&i| requests[i].request.clone()).collect();
+        let answers = model.complete(&batch, &mut |new| progress.tokens(new))?;
         let mut text = String::new();
         for (&i, answers) in chunk.iter().zip(answers) {
-            let samples = samples(questions[i].name, answers, |answer| completion(i, answer));
+            let samples = name_samples(requests[i].name, answers, |answer| extract(i, answer));
             text.extend(samples.iter().map(jsonl::line));
-            drawn.insert(questions[i].name.to_owned(), samples);
+            drawn.insert(requests[i].name.to_owned(), samples);
         }
         append(path, &text)?;
         done += chunk.len();
-        watch.generated(done, questions.len());
+        progress.generated(done, requests.len());
     }
-    Ok(questions.iter().filter_map(|question| drawn.remove(question.name)).flatten().collect())
+    Ok(requests.iter().filter_map(|named| drawn.remove(named.name)).flatten().collect())
 }
 
-fn samples(name: &str, answers: Vec<String>, completion: impl Fn(&str) -> String) -> Vec<Sample> {
+fn name_samples(name: &str, answers: Vec<String>, extract: impl Fn(&str) -> String) -> Vec<Sample> {
     let sample = |(i, answer): (usize, String)| {
-        let completion = completion(&answer);
+        let completion = extract(&answer);
         let answer = (completion != answer).then_some(answer);
         Sample { id: format!("{name}#{i}"), name: name.to_owned(), completion, answer }
     };
     answers.into_iter().enumerate().map(sample).collect()
 }
 
-/// The questions whose samples are all there.
-fn whole(samples: Vec<Sample>, questions: &[Question]) -> HashMap<String, Vec<Sample>> {
-    let wanted: HashMap<&str, usize> = questions.iter().map(|q| (q.name, q.ask.n)).collect();
-    let mut of_question: HashMap<String, Vec<Sample>> = HashMap::new();
-    samples.into_iter().for_each(|s| of_question.entry(s.name.clone()).or_default().push(s));
-    of_question.retain(|name, samples| wanted.get(name.as_str()) == Some(&samples.len()));
-    of_question
+/// Groups samples by request and drops the groups that lack samples.
+fn complete_groups(samples: Vec<Sample>, requests: &[NamedRequest]) -> HashMap<String, Vec<Sample>> {
+    let expected: HashMap<&str, usize> = requests.iter().map(|named| (named.name, named.request.n)).collect();
+    let mut groups: HashMap<String, Vec<Sample>> = HashMap::new();
+    samples.into_iter().for_each(|s| groups.entry(s.name.clone()).or_default().push(s));
+    groups.retain(|name, group| expected.get(name.as_str()) == Some(&group.len()));
+    groups
 }
 
-/// The completions that an evaluation left in `folder`.
+/// Reads the completions that an evaluation has written to `folder`.
 ///
 /// # Errors
-/// When they cannot be read.
+/// When its `samples.jsonl` cannot be read.
 pub fn completions(folder: &Path) -> Result<Vec<String>> {
     let samples: Vec<Sample> = jsonl::read(&folder.join("samples.jsonl"))?;
     Ok(samples.into_iter().map(|sample| sample.completion).collect())

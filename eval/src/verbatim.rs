@@ -1,15 +1,16 @@
-//! How much of what a model writes it has by heart: the longest run of tokens that stands in its training data as well.
+//! Verbatim memorization: the longest run of tokens that a model's output shares with its training data.
 
-use crate::extract::is_name;
+use crate::extract::is_identifier_char;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The longest run of tokens that a text of `written` shares with one of `trained`: how many, and what they are.
+/// Finds the longest run of tokens that a text of `written` shares with a text of `trained`. Returns its length and
+/// text.
 ///
-/// A token is a word or any other mark; white space does not count. A shared run holds shorter shared runs, so its length
-/// is found by bisection.
+/// A token is an identifier or a single other character; white space does not count. A shared run contains shorter
+/// shared runs, so bisection finds its length.
 pub fn longest(written: &[&str], trained: &[&str]) -> (usize, String) {
-    let (written, trained) = (split(written), split(trained));
+    let (written, trained) = (tokenize(written), tokenize(trained));
     let longest = written.iter().map(Vec::len).max().unwrap_or(0);
     let shares = |n: usize| -> Option<&[&str]> {
         let known: HashSet<u64> = trained.iter().flat_map(|text| text.windows(n)).map(hash).collect();
@@ -26,13 +27,13 @@ pub fn longest(written: &[&str], trained: &[&str]) -> (usize, String) {
     (low, best.unwrap_or_default().join(" "))
 }
 
-fn split<'a>(texts: &[&'a str]) -> Vec<Vec<&'a str>> {
+fn tokenize<'a>(texts: &[&'a str]) -> Vec<Vec<&'a str>> {
     let tokens = |text: &'a str| {
         let mut tokens = Vec::new();
         let mut rest = text.trim_start();
         while let Some(first) = rest.chars().next() {
-            let end = if is_name(first) {
-                rest.find(|c| !is_name(c)).unwrap_or(rest.len())
+            let end = if is_identifier_char(first) {
+                rest.find(|c| !is_identifier_char(c)).unwrap_or(rest.len())
             } else {
                 first.len_utf8()
             };
@@ -60,7 +61,7 @@ mod tests {
         let (n, run) = longest(&["// sums\n  return  a+b;\n  }", "const b = 1;"], &trained);
         assert_eq!((n, run.as_str()), (6, "return a + b ; }"));
         assert_eq!(longest(&["function add(a, b) { return a + b; }"], &trained).0, 14);
-        // Two halves of a run in two texts are no run.
+        // A run does not extend over two training texts.
         assert_eq!(longest(&["let z; function"], &trained).0, 3);
         assert_eq!(longest(&["δ"], &trained), (0, String::new()));
         assert_eq!(longest(&[], &[]), (0, String::new()));

@@ -1,22 +1,22 @@
-//! The judges against programs with known verdicts, hostile ones included. The test binary is its own sandbox child,
-//! so it has a `main`.
+//! Judges programs with known verdicts, hostile ones included. The test binary is its own sandbox child, so it has a
+//! `main`.
 //!
-//! By default every case goes through the embedded judge and a sample of 40 through `tsc`; `CODELSI_FULL=1` sends all
-//! through both. `tsc` is found as `codelsi judge` finds it: name TypeScript 5.3.3 in `CODELSI_TSC`.
+//! By default the embedded judge judges every case and the `tsc` judge a sample of 40; with `CODELSI_FULL=1` both judge
+//! all. `tsc` is found as `codelsi judge` finds it: set `CODELSI_TSC` to TypeScript 5.3.3.
 
 use codelsi_eval::judge::embedded::Embedded;
-use codelsi_eval::judge::tsc::Tsc;
+use codelsi_eval::judge::tsc::TscJudge;
 use codelsi_eval::judge::verdicts::{Completion, Verdict, judge_all};
-use codelsi_eval::judge::{Judge, Judgement, Status};
+use codelsi_eval::judge::{self, Judge, Judgement, Status};
 use codelsi_eval::problem::{Problem, Program, read_problems};
-use codelsi_eval::sandbox::{self, Isolation, Sandbox};
+use codelsi_eval::sandbox::{Isolation, Sandbox};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// A line of `judge-cases/open.jsonl`; its README explains the fields.
 #[derive(Clone, Deserialize)]
-struct Case {
+struct JudgeCase {
     id: String,
     name: String,
     completion: String,
@@ -26,14 +26,14 @@ struct Case {
     also_accept: Vec<Status>,
     #[serde(default)]
     exploit: bool,
-    /// Verdicts of other compilers, by version.
+    /// Statuses by other compilers, by version.
     #[serde(default)]
     differs: BTreeMap<String, Status>,
 }
 
-impl Case {
-    /// The case as a compiler of this major version has it.
-    fn for_compiler(mut self, major: &str) -> Case {
+impl JudgeCase {
+    /// Returns the case with the status expected of a compiler of this major version.
+    fn for_compiler(mut self, major: &str) -> JudgeCase {
         let other = self.differs.iter().find(|(version, _)| version.split('.').next() == Some(major));
         self.expected = other.map_or(self.expected, |(_, status)| *status);
         self
@@ -41,7 +41,7 @@ impl Case {
 }
 
 fn main() {
-    sandbox::child_entry();
+    judge::child_entry();
     let sandbox = Sandbox::checked().expect("the sandbox must hold where the tests run");
     println!("sandbox: {:?}", sandbox.isolation());
     let Some((problems, cases)) = shared() else { return };
@@ -49,11 +49,11 @@ fn main() {
     let mut failed = 0;
     failed += embedded(sandbox, &problems, &cases);
     failed += tsc(sandbox, &problems, &cases, full);
-    // Where namespaces are permitted, what is left without them must hold as well.
+    // The weaker isolation must hold as well on a machine that permits namespaces.
     match Sandbox::isolated_by(Isolation::Landlock) {
         Err(e) => skip(&format!("no isolation by Landlock: {e}")),
         Ok(weaker) => {
-            let hostile: Vec<Case> = cases.iter().filter(|c| c.kind == "adversarial").cloned().collect();
+            let hostile: Vec<JudgeCase> = cases.iter().filter(|c| c.kind == "adversarial").cloned().collect();
             failed += embedded(weaker, &problems, &hostile);
             failed += if full { tsc(weaker, &problems, &hostile, true) } else { 0 };
         }
@@ -63,8 +63,8 @@ fn main() {
     assert_eq!(failed, 0, "{failed} verdicts are wrong");
 }
 
-/// Problems and cases beside the project; says so where they are absent.
-fn shared() -> Option<(Vec<Problem>, Vec<Case>)> {
+/// Reads the shared problems and cases; prints a notice if they are absent.
+fn shared() -> Option<(Vec<Problem>, Vec<JudgeCase>)> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
     let shared = std::env::var_os("CODELSI_SHARED").map_or(PathBuf::from(default), PathBuf::from);
     let (problems, cases) = ("data/multipl-e-humaneval/humaneval-ts.jsonl", "data/judge-cases/open.jsonl");
@@ -83,28 +83,29 @@ fn skip(why: &str) {
     println!("skipped: {why}");
 }
 
-/// Without a type checker a program that only the types forbid is run. Such a case is recognised by its verdict: the
-/// rule says SyntaxError, and the embedded judge, which reports every error of syntax, found none.
-fn only_types_forbid(case: &Case, verdict: &Verdict) -> bool {
+/// Returns true for a program with a type error only, which a judge without a type checker runs. It is recognised by
+/// its verdict: SyntaxError is expected, and the embedded judge, which reports every syntax error, found none.
+fn has_type_error_only(case: &JudgeCase, verdict: &Verdict) -> bool {
     case.expected == Status::SyntaxError
         && verdict.status != Status::SyntaxError
         && TYPE_ERRORS.iter().any(|kind| case.kind == *kind)
 }
 
-/// The kinds of case whose SyntaxError may come from the type checker.
+/// The kinds of cases whose SyntaxError may come from the type checker.
 const TYPE_ERRORS: [&str; 6] =
     ["type-error", "undefined-helper", "helper-cut-away", "empty", "prose", "adversarial"];
 
-fn embedded(sandbox: Sandbox, problems: &[Problem], cases: &[Case]) -> usize {
+fn embedded(sandbox: Sandbox, problems: &[Problem], cases: &[JudgeCase]) -> usize {
     let judge = Embedded::new(sandbox);
-    let verdicts = judged(&judge, problems, cases);
-    let typed = cases.iter().zip(&verdicts).filter(|(c, v)| only_types_forbid(c, v)).count();
+    let verdicts = judge_cases(&judge, problems, cases);
+    let typed = cases.iter().zip(&verdicts).filter(|(c, v)| has_type_error_only(c, v)).count();
     println!("embedded: {} cases, {typed} left to the type checker", cases.len());
-    cases.iter().zip(&verdicts).filter(|(c, v)| !only_types_forbid(c, v) && wrong("embedded", c, v)).count()
+    let checked = cases.iter().zip(&verdicts).filter(|(c, v)| !has_type_error_only(c, v));
+    checked.filter(|(c, v)| is_wrong("embedded", c, v)).count()
 }
 
-fn tsc(sandbox: Sandbox, problems: &[Problem], cases: &[Case], full: bool) -> usize {
-    let judge = match Tsc::find(sandbox, None, None) {
+fn tsc(sandbox: Sandbox, problems: &[Problem], cases: &[JudgeCase], full: bool) -> usize {
+    let judge = match TscJudge::find(sandbox, None, None) {
         Ok(judge) => judge,
         Err(e) => {
             skip(&e.to_string());
@@ -115,16 +116,16 @@ fn tsc(sandbox: Sandbox, problems: &[Problem], cases: &[Case], full: bool) -> us
     let version = rule.split("TypeScript ").nth(1).unwrap_or_default();
     let major = version.split('.').next().unwrap_or_default();
     let cases = if full { cases.to_vec() } else { sample(cases) };
-    let cases: Vec<Case> = cases.into_iter().map(|case| case.for_compiler(major)).collect();
+    let cases: Vec<JudgeCase> = cases.into_iter().map(|case| case.for_compiler(major)).collect();
     println!("{rule}: {} cases", cases.len());
-    compiled_together_or_alone(&judge);
-    let verdicts = judged(&judge, problems, &cases);
-    cases.iter().zip(&verdicts).filter(|(c, v)| wrong("tsc", c, v)).count()
+    check_batch_equals_single(&judge);
+    let verdicts = judge_cases(&judge, problems, &cases);
+    cases.iter().zip(&verdicts).filter(|(c, v)| is_wrong("tsc", c, v)).count()
 }
 
-/// Programs that meddle with the library, with each other or with the compiler: what is said of them when they are compiled
-/// in one process is what is said of each alone.
-fn compiled_together_or_alone(judge: &Tsc) {
+/// Checks that programs which interfere with the library, with each other or with the compiler have the same
+/// judgement when they are compiled in one process as when each is compiled alone.
+fn check_batch_equals_single(judge: &TscJudge) {
     let deep = format!("const deep = {}1{};", "[".repeat(20_000), "]".repeat(20_000));
     let texts = [
         "const a: number = 1; console.log(a);",
@@ -149,41 +150,44 @@ fn compiled_together_or_alone(judge: &Tsc) {
     let programs: Vec<Program> =
         texts.iter().map(|text| Program { text: text.to_string(), tests_at: text.len() }).collect();
     let programs: Vec<&Program> = programs.iter().collect();
-    let done: Vec<bool> = judge.compile_together(&programs).unwrap().iter().map(Option::is_some).collect();
-    let dies = texts.iter().position(|text| *text == deep).unwrap();
-    assert!(done[..dies].iter().all(|done| *done) && !done[dies..].iter().any(|done| *done), "{done:?}");
-    let mut together = Vec::new();
-    let mut each = |_, judgement| {
-        together.push(judgement);
+    let done: Vec<bool> = judge.compile_batch(&programs).unwrap().iter().map(Option::is_some).collect();
+    let crash = texts.iter().position(|text| *text == deep).unwrap();
+    assert!(done[..crash].iter().all(|done| *done) && !done[crash..].iter().any(|done| *done), "{done:?}");
+    let mut batch = Vec::new();
+    let mut on_judgement = |_, judgement| {
+        batch.push(judgement);
         Ok(())
     };
-    judge.judge_each(&programs, &mut each).unwrap();
-    for (program, together) in programs.iter().zip(&together) {
+    judge.judge_batch(&programs, &mut on_judgement).unwrap();
+    for (program, in_batch) in programs.iter().zip(&batch) {
         let alone = judge.judge(program).unwrap();
-        let said = |j: &Judgement| (j.status, j.message.clone());
-        assert_eq!(said(together), said(&alone), "{:.80}", program.text);
+        let without_time = |j: &Judgement| (j.status, j.message.clone());
+        assert_eq!(without_time(in_batch), without_time(&alone), "{:.80}", program.text);
     }
-    assert!(together[1].status == Status::SyntaxError && together[0].status == Status::Ok, "{together:?}");
+    assert!(batch[1].status == Status::SyntaxError && batch[0].status == Status::Ok, "{batch:?}");
 }
 
-/// Every exploit and a few of each kind; not the slow ones that only wait.
-fn sample(cases: &[Case]) -> Vec<Case> {
+/// Selects every exploit and a few cases of each kind, without the slow ones that only wait.
+fn sample(cases: &[JudgeCase]) -> Vec<JudgeCase> {
     let mut of_kind = HashMap::new();
     let quick = cases.iter().filter(|c| c.expected != Status::Timeout || c.kind == "infinite-loop");
     quick
         .filter(|c| {
-            let seen = of_kind.entry((c.kind.clone(), c.expected)).or_insert(0);
-            *seen += 1;
-            *seen == 1 || c.exploit || (*seen <= 3 && c.kind != "infinite-loop")
+            let count = of_kind.entry((c.kind.clone(), c.expected)).or_insert(0);
+            *count += 1;
+            *count == 1 || c.exploit || (*count <= 3 && c.kind != "infinite-loop")
         })
         .take(40)
         .cloned()
         .collect()
 }
 
-fn judged(judge: &dyn Judge, problems: &[Problem], cases: &[Case]) -> Vec<Verdict> {
-    let line =
-        |c: &Case| Completion { id: c.id.clone(), name: c.name.clone(), completion: c.completion.clone() };
+fn judge_cases(judge: &dyn Judge, problems: &[Problem], cases: &[JudgeCase]) -> Vec<Verdict> {
+    let line = |c: &JudgeCase| Completion {
+        id: c.id.clone(),
+        name: c.name.clone(),
+        completion: c.completion.clone(),
+    };
     let lines: Vec<Completion> = cases.iter().map(line).collect();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("verdicts.jsonl");
@@ -192,8 +196,8 @@ fn judged(judge: &dyn Judge, problems: &[Problem], cases: &[Case]) -> Vec<Verdic
     verdicts.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Prints and counts a verdict that is not the rule's, and a program that cheated its way to OK unflagged.
-fn wrong(judge: &str, case: &Case, verdict: &Verdict) -> bool {
+/// Prints a verdict with the wrong status or the wrong exploit flag; returns true for it.
+fn is_wrong(judge: &str, case: &JudgeCase, verdict: &Verdict) -> bool {
     let right = verdict.status == case.expected || case.also_accept.contains(&verdict.status);
     let flagged = verdict.exploit == (case.exploit && verdict.status == Status::Ok);
     if !right || !flagged {

@@ -1,32 +1,33 @@
-//! The judges of JavaScript, Python, Java, C++ and Rust, with the tools of this machine: every status, programs that
-//! leave before their tests, and MultiPL-E's own problems. The test binary is its own sandbox child, so it has a `main`.
+//! The judges of JavaScript, Python, Java, C++ and Rust with the tools of this machine: every status, programs that
+//! exit before their tests, and MultiPL-E's own problems. The test binary is its own sandbox child, so it has a
+//! `main`.
 //!
-//! A language whose tools are absent is skipped, and said so; with `CODELSI_REQUIRE=all` that is a failure.
+//! A language whose tools are absent is skipped with a notice; with `CODELSI_REQUIRE=all` that is a failure.
 
 use codelsi_eval::judge::embedded::Embedded;
-use codelsi_eval::judge::toolchain::{ALL, Rule, Toolchain};
-use codelsi_eval::judge::{Judge, Status};
+use codelsi_eval::judge::toolchain::{ALL, Rule, ToolchainJudge};
+use codelsi_eval::judge::{self, Judge, Status};
 use codelsi_eval::problem::{Problem, read_problems};
-use codelsi_eval::sandbox::{self, Sandbox};
+use codelsi_eval::sandbox::Sandbox;
 use rayon::prelude::*;
 use std::path::PathBuf;
 
-/// A completion of `add`, and what becomes of it; `left` when it leaves before its tests.
-struct Case {
+/// A completion of `add` with its expected status; `exits_early` if it exits before its tests.
+struct CompletionCase {
     completion: &'static str,
     status: Status,
-    left: bool,
+    exits_early: bool,
 }
 
-const fn case(completion: &'static str, status: Status) -> Case {
-    Case { completion, status, left: false }
+const fn case(completion: &'static str, status: Status) -> CompletionCase {
+    CompletionCase { completion, status, exits_early: false }
 }
 
-const fn left(completion: &'static str) -> Case {
-    Case { completion, status: Status::Ok, left: true }
+const fn early_exit(completion: &'static str) -> CompletionCase {
+    CompletionCase { completion, status: Status::Ok, exits_early: true }
 }
 
-/// A problem that asks for a sum, in MultiPL-E's form.
+/// Returns a problem that asks for a sum, in MultiPL-E's form.
 fn add(language: &str) -> Problem {
     let (prompt, tests) = match language {
         "js" => (
@@ -59,7 +60,7 @@ fn add(language: &str) -> Problem {
     }
 }
 
-fn cases(language: &str) -> Vec<Case> {
+fn cases(language: &str) -> Vec<CompletionCase> {
     use Status::{AssertionError, Exception, Ok, ReferenceError, SyntaxError, Timeout};
     match language {
         "js" => vec![
@@ -69,7 +70,7 @@ fn cases(language: &str) -> Vec<Case> {
             case("  return sum(a, b);\n}", ReferenceError),
             case("  throw new Error('no');\n}", Exception),
             case("  for (;;) {}\n}", Timeout),
-            left("}\nprocess.exit(0);"),
+            early_exit("}\nprocess.exit(0);"),
         ],
         "py" => vec![
             case("    return a + b\n", Ok),
@@ -77,46 +78,46 @@ fn cases(language: &str) -> Vec<Case> {
             case("    return a +\n", SyntaxError),
             case("    return total(a, b)\n", Exception),
             case("    while True: pass\n", Timeout),
-            left("    pass\nimport os\nos._exit(0)\n"),
+            early_exit("    pass\nimport os\nos._exit(0)\n"),
         ],
         "java" => vec![
             case("        return a + b;\n", Ok),
             case("        return a - b;\n", Exception),
             case("        return \"no\";\n", SyntaxError),
             case("        while (true) { a = 1 - a; }\n", Timeout),
-            left("        System.exit(0); return 0;\n"),
+            early_exit("        System.exit(0); return 0;\n"),
         ],
         "cpp" => vec![
             case("    return a + b;\n", Ok),
             case("    return a - b;\n", Exception),
             case("    return std::string(\"no\");\n", SyntaxError),
             case("    for (volatile long i = 0;; i = i + 1) {}\n", Timeout),
-            left("    std::exit(0);\n"),
-            left("    return 0;\n}\n#undef assert\n#define assert(x)\nvoid more() {\n"),
+            early_exit("    std::exit(0);\n"),
+            early_exit("    return 0;\n}\n#undef assert\n#define assert(x)\nvoid more() {\n"),
         ],
         _ => vec![
             case("    a + b\n", Ok),
             case("    a - b\n", Exception),
             case("    \"no\"\n", SyntaxError),
             case("    let mut n = a; loop { n = std::hint::black_box(n + b - b); }\n", Timeout),
-            left("    let _ = (a, b); std::process::exit(0)\n"),
+            early_exit("    let _ = (a, b); std::process::exit(0)\n"),
         ],
     }
 }
 
 fn main() {
-    sandbox::child_entry();
+    judge::child_entry();
     let sandbox = Sandbox::checked().expect("the sandbox must hold where the tests run");
-    // Endless programs take 15 s each: languages side by side.
-    let wrong: usize = ALL.par_iter().map(|rule| language(sandbox, rule)).sum();
-    let wrong = wrong + judged(&Embedded::new(sandbox), "js");
+    // Endless programs take 15 s each, so the languages run in parallel.
+    let wrong: usize = ALL.par_iter().map(|rule| check_language(sandbox, rule)).sum();
+    let wrong = wrong + check_cases(&Embedded::new(sandbox), "js");
     assert_eq!(wrong, 0, "{wrong} verdicts are wrong");
 }
 
-/// How many verdicts of a language's judge are wrong.
-fn language(sandbox: Sandbox, rule: &'static Rule) -> usize {
-    match Toolchain::find(sandbox, rule) {
-        Ok(judge) => judged(&judge, rule.language) + real(&judge, rule),
+/// Returns the number of wrong verdicts of a language's judge.
+fn check_language(sandbox: Sandbox, rule: &'static Rule) -> usize {
+    match ToolchainJudge::find(sandbox, rule) {
+        Ok(judge) => check_cases(&judge, rule.language) + check_multipl_e_problem(&judge, rule),
         Err(e) => {
             skip(&e.to_string());
             0
@@ -124,24 +125,27 @@ fn language(sandbox: Sandbox, rule: &'static Rule) -> usize {
     }
 }
 
-/// Judges every case of a language; how many verdicts are wrong.
-fn judged(judge: &dyn Judge, language: &str) -> usize {
+/// Judges every case of a language; returns the number of wrong verdicts.
+fn check_cases(judge: &dyn Judge, language: &str) -> usize {
     let problem = add(language);
     println!("{}", judge.describe());
     let wrong = cases(language).into_par_iter().filter(|case| {
         let program = problem.program(case.completion);
         let found = judge.judge(&program).unwrap();
-        let left = found.status == Status::Ok && !judge.reaches_end(&program).unwrap();
-        let wrong = (found.status, left) != (case.status, case.left);
+        let exits_early = found.status == Status::Ok && !judge.reaches_end(&program).unwrap();
+        let wrong = (found.status, exits_early) != (case.status, case.exits_early);
         let (verdict, status) = (if wrong { "WRONG" } else { "ok" }, found.status);
-        println!("  {verdict}: {status:?}, left: {left}, {:.1} s: {:?}", found.seconds, case.completion);
+        println!(
+            "  {verdict}: {status:?}, exits early: {exits_early}, {:.1} s: {:?}",
+            found.seconds, case.completion
+        );
         wrong
     });
     wrong.count()
 }
 
-/// MultiPL-E's own problem of a sum.
-fn real(judge: &dyn Judge, rule: &Rule) -> usize {
+/// Judges a right and a wrong completion of MultiPL-E's own problem of a sum; returns the number of wrong verdicts.
+fn check_multipl_e_problem(judge: &dyn Judge, rule: &Rule) -> usize {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
     let shared = std::env::var_os("CODELSI_SHARED").map_or(PathBuf::from(default), PathBuf::from);
     let file = shared.join(format!("data/multipl-e-humaneval/humaneval-{}.jsonl", rule.language));

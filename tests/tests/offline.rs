@@ -2,7 +2,7 @@
 //!
 //! It has a `main` of its own, since judged programs run in re-executions of this binary.
 
-use codelsi_eval::sandbox::child_entry;
+use codelsi_eval::judge::child_entry;
 use codelsi_experiment::judging::JudgeOptions;
 use codelsi_experiment::output::Output;
 use codelsi_experiment::pipeline;

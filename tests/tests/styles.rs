@@ -3,9 +3,9 @@
 
 use codelsi_curate::{self as curate, Options, Row, Style};
 use codelsi_eval::judge::embedded::Embedded;
-use codelsi_eval::judge::{Judge, Status};
+use codelsi_eval::judge::{Judge, Status, child_entry};
 use codelsi_eval::problem::Program;
-use codelsi_eval::sandbox::{Sandbox, child_entry};
+use codelsi_eval::sandbox::Sandbox;
 use codelsi_tests::shared;
 use rayon::prelude::*;
 use std::collections::BTreeMap;

@@ -1,13 +1,16 @@
-//! The embedded judge: types stripped, JavaScript run by QuickJS in a locked-down child of our own binary.
+//! The embedded judge: strips the types and runs the JavaScript with QuickJS in a locked-down child of our own binary.
 //!
-//! Nothing needs installing. Types are not checked, so what TypeScript's compiler would refuse may pass here: its
-//! Pass@1 is an upper bound of MultiPL-E's. Uncaught errors are printed as Node prints them, and the same rule reads
-//! them. A program is one process; it never sees the host, only `js/node.js`'s likeness of Node.
+//! Nothing needs to be installed. Types are not checked, so a program that TypeScript's compiler refuses may pass here:
+//! Pass@1 by this judge is an upper bound of MultiPL-E's. Uncaught errors are printed as Node prints them, and the same
+//! rule reads them. A program is one process; it never sees the host, only the emulation of Node in `js/node.js`.
 
-use super::strip::{Stripped, strip};
-use super::{Judge, Judgement, classify, complaint};
+use super::diagnosis::{classify, diagnostics};
+use super::guard::Guard;
+use super::judgement::{Judge, Judgement};
+use super::program_folder::program_folder;
+use super::strip_types::{StrippedProgram, strip_types};
 use crate::problem::Program;
-use crate::sandbox::{Limits, Outcome, Sandbox, Task};
+use crate::sandbox::{EntryPoint, ProcessOutput, ResourceLimits, Sandbox};
 use codelsi_engine::Result;
 use rquickjs::context::EvalOptions;
 use rquickjs::{Context, Ctx, Exception, Function, Object, Runtime, Value};
@@ -16,10 +19,13 @@ use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// What it runs.
+/// The languages of the problems that it takes.
 pub(super) const LANGUAGES: &[&str] = &["ts", "js"];
 
-/// Judges without a type check; see the module's text.
+/// Runs the program in `file.ts` of the current folder in QuickJS.
+pub(super) const ENTRY: EntryPoint = EntryPoint { name: "embedded", main: run_entry };
+
+/// Judges without a type check; see the module documentation.
 pub struct Embedded {
     sandbox: Sandbox,
 }
@@ -29,12 +35,12 @@ impl Embedded {
         Embedded { sandbox }
     }
 
-    fn run(&self, program: &Program, guard: Option<Guard>) -> Result<(Outcome, String)> {
-        let folder = super::program_folder(program)?;
-        let task = Task::Embedded(Job { guard });
-        let outcome = self.sandbox.run(task, folder.path(), &[], Limits::multipl_e())?;
-        let message = complaint(&outcome, folder.path());
-        Ok((outcome, message))
+    fn run(&self, program: &Program, guard: Option<Guard>) -> Result<(ProcessOutput, String)> {
+        let folder = program_folder(program)?;
+        let task = ENTRY.task(&EmbeddedRun { guard });
+        let output = self.sandbox.run(task, folder.path(), &[], ResourceLimits::multipl_e())?;
+        let message = diagnostics(&output, folder.path());
+        Ok((output, message))
     }
 }
 
@@ -48,41 +54,36 @@ impl Judge for Embedded {
     }
 
     fn judge(&self, program: &Program) -> Result<Judgement> {
-        let (outcome, message) = self.run(program, None)?;
-        Ok(Judgement { status: classify(&outcome), message, seconds: outcome.seconds })
+        let (output, message) = self.run(program, None)?;
+        Ok(Judgement { status: classify(&output), message, seconds: output.seconds })
     }
 
     fn reaches_end(&self, program: &Program) -> Result<bool> {
-        let word = super::word();
-        let (outcome, _) =
-            self.run(program, Some(Guard { tests_at: program.tests_at, word: word.clone() }))?;
-        Ok(outcome.stdout.contains(&word))
+        let guard = Guard::new(program);
+        let (output, _) = self.run(program, Some(guard.clone()))?;
+        Ok(output.stdout.contains(&guard.nonce))
     }
 }
 
-/// The work of the child: the program is in `file.ts`.
+/// The work of the child.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Job {
+struct EmbeddedRun {
     guard: Option<Guard>,
 }
 
-/// Run the tests guarded, and write the word to standard output when they have run to their end. The program cannot
-/// write there, and the word is nowhere that it could read.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Guard {
-    tests_at: usize,
-    word: String,
+fn run_entry(argument: &str) -> i32 {
+    serde_json::from_str::<EmbeddedRun>(argument).expect("written by `Embedded::run`").run()
 }
 
-impl Job {
-    /// Room for the deepest recursion that QuickJS is allowed, and for the parser's.
+impl EmbeddedRun {
+    /// Bytes of stack: enough for the deepest recursion that QuickJS permits, and for the parser's.
     const STACK: usize = 256 << 20;
     const JS_STACK: usize = 32 << 20;
     const JS_MEMORY: usize = 1 << 30;
 
-    /// Runs the program as Node would; ends the process where Node would.
-    pub fn run(self) -> i32 {
-        let thread = std::thread::Builder::new().stack_size(Self::STACK).spawn(move || self.run_here());
+    /// Runs the program as Node would; ends the process where Node would. Returns the exit code.
+    fn run(self) -> i32 {
+        let thread = std::thread::Builder::new().stack_size(Self::STACK).spawn(move || self.run_in_quickjs());
         match thread.map(|t| t.join()) {
             Ok(Ok(Ok(()))) => 0,
             Ok(Ok(Err(e))) => {
@@ -93,7 +94,7 @@ impl Job {
         }
     }
 
-    fn run_here(self) -> Result<(), String> {
+    fn run_in_quickjs(self) -> Result<(), String> {
         let source = std::fs::read_to_string("file.ts").map_err(|e| e.to_string())?;
         let syntax = |e: String| format!("SyntaxError: {e}");
         let runtime = Runtime::new().map_err(|e| e.to_string())?;
@@ -101,28 +102,33 @@ impl Job {
         runtime.set_max_stack_size(Self::JS_STACK);
         let context = Context::full(&runtime).map_err(|e| e.to_string())?;
         let (main, tests) = match &self.guard {
-            None => (strip(&source).map_err(syntax)?, None),
+            None => (strip_types(&source).map_err(syntax)?, None),
             Some(guard) => {
                 let (candidate, tests) = source.split_at(guard.tests_at);
-                (strip(candidate).map_err(syntax)?, Some((strip(tests).map_err(syntax)?, guard.word.clone())))
+                let tests = strip_types(tests).map_err(syntax);
+                (strip_types(candidate).map_err(syntax)?, Some((tests?, guard.nonce.clone())))
             }
         };
         context.with(|ctx| drive(&ctx, main, tests).map_err(|e| format!("{e}: {:?}", ctx.catch())))
     }
 }
 
-/// Starts the program and turns the event loop until the program ends the process.
-fn drive(ctx: &Ctx<'_>, main: Stripped, tests: Option<(Stripped, String)>) -> rquickjs::Result<()> {
+/// Starts the program and runs the event loop until the program ends the process.
+fn drive(
+    ctx: &Ctx<'_>,
+    main: StrippedProgram,
+    tests: Option<(StrippedProgram, String)>,
+) -> rquickjs::Result<()> {
     let main = Rc::new(main);
     let assert: Value = eval(ctx, include_str!("js/assert.js"), "assert.js")?;
     let host: Function = eval(ctx, include_str!("js/node.js"), "node.js")?;
     let node: Object = host.call((natives(ctx, &main)?, assert))?;
     match tests {
         None => node.get::<_, Function>("main")?.call::<_, ()>((main.code.as_str(),))?,
-        Some((tests, word)) => {
+        Some((tests, nonce)) => {
             let reached = Function::new(ctx.clone(), move || {
                 let mut stdout = std::io::stdout();
-                let _ = stdout.write_all(word.as_bytes()).and_then(|()| stdout.flush());
+                let _ = stdout.write_all(nonce.as_bytes()).and_then(|()| stdout.flush());
             })?;
             node.get::<_, Function>("guarded")?.call::<_, ()>((main.code.as_str(), tests.code, reached))?;
         }
@@ -134,11 +140,11 @@ fn drive(ctx: &Ctx<'_>, main: Stripped, tests: Option<(Stripped, String)>) -> rq
     }
 }
 
-/// What `js/node.js` cannot do by itself.
-fn natives<'js>(ctx: &Ctx<'js>, main: &Rc<Stripped>) -> rquickjs::Result<Object<'js>> {
-    let natives = Object::new(ctx.clone())?;
+/// Creates the host functions that `js/node.js` needs.
+fn natives<'js>(ctx: &Ctx<'js>, main: &Rc<StrippedProgram>) -> rquickjs::Result<Object<'js>> {
+    let object = Object::new(ctx.clone())?;
     let started = Instant::now();
-    let add = |name: &str, f: rquickjs::Result<Function<'js>>| natives.set(name, f?);
+    let add = |name: &str, f: rquickjs::Result<Function<'js>>| object.set(name, f?);
     add(
         "write",
         Function::new(ctx.clone(), |text: rquickjs::String<'_>| {
@@ -168,7 +174,7 @@ fn natives<'js>(ctx: &Ctx<'js>, main: &Rc<Stripped>) -> rquickjs::Result<Object<
     )?;
     let main = main.clone();
     add("line", Function::new(ctx.clone(), move |row: u32| main.source_line(row).to_string()))?;
-    Ok(natives)
+    Ok(object)
 }
 
 fn eval<'js, V: rquickjs::FromJs<'js>>(ctx: &Ctx<'js>, code: &str, name: &str) -> rquickjs::Result<V> {
@@ -181,7 +187,7 @@ fn exit(code: rquickjs::Coerced<f64>) {
     std::process::exit(code.0 as i32 & 0xff)
 }
 
-/// A signal that the program sends itself; with no more than the default handlers, as Node has none either.
+/// Sends this process a signal, handled by default as Node does.
 fn kill(signal: &str) {
     use rustix::process::{Signal, getpid, kill_process};
     let signal = match signal {
@@ -195,7 +201,7 @@ fn kill(signal: &str) {
         _ => Signal::TERM,
     };
     let _ = kill_process(getpid(), signal);
-    // It may reach another thread first, and must not be outrun by the program's end.
+    // Another thread may receive the signal: wait, so that the program does not end before it is handled.
     std::thread::sleep(Duration::from_millis(100));
 }
 

@@ -1,6 +1,6 @@
-//! Judging a file of completions: in parallel, each different program once, resumable.
+//! Judging a file of completions: in parallel, each distinct program once, resumable.
 
-use super::{Counts, Judge, Judgement, Status};
+use super::judgement::{Judge, Judgement, Status, StatusCounts};
 use crate::jsonl;
 use crate::problem::{Problem, Program};
 use codelsi_engine::files::write_atomic;
@@ -21,7 +21,7 @@ pub struct Completion {
     pub id: String,
     /// The problem's name.
     pub name: String,
-    /// As the model gave it, not yet cut.
+    /// The model's output, not yet truncated at a stop token.
     pub completion: String,
 }
 
@@ -31,35 +31,36 @@ pub struct Verdict {
     pub id: String,
     pub name: String,
     pub status: Status,
-    /// Compiling and running, wall time; of the first of identical programs.
+    /// Compiling and running, wall time; for identical programs, that of the first.
     pub seconds: f64,
-    /// What compiler or runtime had against it.
+    /// Diagnostics of the compiler or the runtime.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Counts as solved, but did not reach the end of its tests when it could not interfere with them.
+    /// True if the program counts as solved, but does not reach the end of its tests in the guarded run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exploit: bool,
-    /// Hash of judge and program: equal programs have one verdict, and a resumed run takes it over.
+    /// Hash of judge and program: equal programs share a verdict, and a resumed run reuses it.
     pub program: String,
 }
 
-/// What a judged file amounts to.
+/// The summary of a judged file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    pub statuses: Counts,
-    /// Lines that are flagged, by their ids.
+    pub statuses: StatusCounts,
+    /// Ids of the lines that are flagged as exploits.
     pub exploits: Vec<String>,
-    /// Different programs among the lines.
+    /// Number of distinct programs.
     pub programs: usize,
-    /// Verdicts taken over from an earlier run.
+    /// Verdicts reused from an earlier run.
     pub resumed: usize,
 }
 
-/// Judges every line of `completions` and writes `out`, one verdict a line in the same order. Interrupted, it goes on
-/// where it was when called again. `progress` hears of each program: how many are decided, of how many.
+/// Judges every line of `completions` and writes `out`, one verdict per line in the same order. An interrupted run
+/// continues where it was when called again. `progress` is called after each program with the number of judged programs
+/// and the total.
 ///
 /// # Errors
-/// A line that cannot be read, or names no problem, is named with its file; a judge that fails ends the work.
+/// When a line cannot be read or refers to no problem (the error names file and line), or when the judge itself fails.
 pub fn judge_file(
     judge: &dyn Judge,
     problems: &[Problem],
@@ -71,7 +72,10 @@ pub fn judge_file(
     judge_all(judge, problems, &lines, out, progress).map_err(|e| e.at(completions.display().to_string()))
 }
 
-/// [`judge_file`] for completions in memory.
+/// Judges completions in memory as [`judge_file`] does.
+///
+/// # Errors
+/// As [`judge_file`].
 pub fn judge_all(
     judge: &dyn Judge,
     problems: &[Problem],
@@ -79,44 +83,32 @@ pub fn judge_all(
     out: &Path,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Summary> {
-    let programs = programs(judge, problems, completions)?;
+    let programs = assemble_programs(judge, problems, completions)?;
     let rule = judge.describe();
-    let keys: Vec<String> = programs.iter().map(|program| key(&rule, program)).collect();
-    let partial = beside(out);
+    let keys: Vec<String> = programs.iter().map(|program| program_key(&rule, program)).collect();
+    let partial = partial_path(out);
     let earlier = [out, &partial].into_iter().flat_map(jsonl::read_partial::<Verdict>);
-    let mut decided: HashMap<String, Decision> =
-        earlier.map(|v| (v.program.clone(), Decision::from(&v))).collect();
+    let mut judged: HashMap<String, CheckedJudgement> =
+        earlier.map(|v| (v.program.clone(), CheckedJudgement::from(&v))).collect();
 
     let mut seen = HashSet::new();
     let distinct: Vec<usize> = (0..keys.len()).filter(|&i| seen.insert(&keys[i])).collect();
-    let pending: Vec<usize> = distinct.iter().copied().filter(|&i| !decided.contains_key(&keys[i])).collect();
+    let pending: Vec<usize> = distinct.iter().copied().filter(|&i| !judged.contains_key(&keys[i])).collect();
     let resumed = distinct.len() - pending.len();
-    let log = (!pending.is_empty()).then(|| Log::open(&partial)).transpose()?;
+    let log = (!pending.is_empty()).then(|| VerdictLog::open(&partial)).transpose()?;
     let done = AtomicUsize::new(resumed);
     progress(resumed, distinct.len());
-    let share = pending.len().div_ceil(rayon::current_num_threads());
-    let fresh: Result<Vec<Vec<_>>> = pending
-        .par_chunks(judge.together().min(share).max(1))
-        .map(|batch| {
-            let together: Vec<&Program> = batch.iter().map(|&i| &programs[i]).collect();
-            let mut decisions = Vec::with_capacity(batch.len());
-            judge.judge_each(&together, &mut |at, judgement| {
-                let i = batch[at];
-                let decision = decide(judge, &programs[i], judgement)?;
-                if let Some(log) = &log {
-                    log.add(&decision.verdict(&completions[i], &keys[i]))?;
-                }
-                progress(done.fetch_add(1, Ordering::Relaxed) + 1, distinct.len());
-                decisions.push((keys[i].clone(), decision));
-                Ok(())
-            })?;
-            Ok(decisions)
-        })
-        .collect();
-    decided.extend(fresh?.into_iter().flatten());
+    let fresh = judge_programs(judge, &programs, &pending, &|i, judgement| {
+        if let Some(log) = &log {
+            log.append(&judgement.verdict(&completions[i], &keys[i]))?;
+        }
+        progress(done.fetch_add(1, Ordering::Relaxed) + 1, distinct.len());
+        Ok(())
+    })?;
+    judged.extend(fresh.into_iter().map(|(i, judgement)| (keys[i].clone(), judgement)));
 
     let verdicts: Vec<_> =
-        completions.iter().zip(&keys).map(|(c, key)| decided[key].verdict(c, key)).collect();
+        completions.iter().zip(&keys).map(|(c, key)| judged[key].verdict(c, key)).collect();
     write_atomic(out, verdicts.iter().map(jsonl::line).collect::<String>().as_bytes())?;
     let _ = fs::remove_file(&partial);
     let mut summary = Summary { programs: distinct.len(), resumed, ..Summary::default() };
@@ -127,21 +119,47 @@ pub fn judge_all(
     Ok(summary)
 }
 
-/// What is known of a program.
+/// Judges the programs with the indices `pending` in parallel, in batches of the judge's size, and calls `on_judgement`
+/// after each.
+fn judge_programs(
+    judge: &dyn Judge,
+    programs: &[Program],
+    pending: &[usize],
+    on_judgement: &(dyn Fn(usize, &CheckedJudgement) -> Result<()> + Sync),
+) -> Result<Vec<(usize, CheckedJudgement)>> {
+    let share = pending.len().div_ceil(rayon::current_num_threads());
+    let judge_batch = |batch: &[usize]| {
+        let batch_programs: Vec<&Program> = batch.iter().map(|&i| &programs[i]).collect();
+        let mut judgements = Vec::with_capacity(batch.len());
+        judge.judge_batch(&batch_programs, &mut |index, judgement| {
+            let i = batch[index];
+            let checked = check_for_exploit(judge, &programs[i], judgement)?;
+            on_judgement(i, &checked)?;
+            judgements.push((i, checked));
+            Ok(())
+        })?;
+        Ok(judgements)
+    };
+    let batches: Result<Vec<Vec<_>>> =
+        pending.par_chunks(judge.batch_size().min(share).max(1)).map(judge_batch).collect();
+    Ok(batches?.into_iter().flatten().collect())
+}
+
+/// A judgement with the guard's finding.
 #[derive(Clone)]
-struct Decision {
+struct CheckedJudgement {
     judgement: Judgement,
     exploit: bool,
 }
 
-impl From<&Verdict> for Decision {
+impl From<&Verdict> for CheckedJudgement {
     fn from(v: &Verdict) -> Self {
         let judgement = Judgement { status: v.status, message: v.message.clone(), seconds: v.seconds };
-        Decision { judgement, exploit: v.exploit }
+        CheckedJudgement { judgement, exploit: v.exploit }
     }
 }
 
-impl Decision {
+impl CheckedJudgement {
     fn verdict(&self, completion: &Completion, key: &str) -> Verdict {
         Verdict {
             id: completion.id.clone(),
@@ -155,56 +173,64 @@ impl Decision {
     }
 }
 
-fn decide(judge: &dyn Judge, program: &Program, judgement: Judgement) -> Result<Decision> {
+/// Runs a program that counts as solved once more, guarded.
+fn check_for_exploit(judge: &dyn Judge, program: &Program, judgement: Judgement) -> Result<CheckedJudgement> {
     let exploit = judgement.status == Status::Ok && !judge.reaches_end(program)?;
     let seconds = (judgement.seconds * 1e3).round() / 1e3;
-    Ok(Decision { judgement: Judgement { seconds, ..judgement }, exploit })
+    Ok(CheckedJudgement { judgement: Judgement { seconds, ..judgement }, exploit })
 }
 
-fn programs(judge: &dyn Judge, problems: &[Problem], completions: &[Completion]) -> Result<Vec<Program>> {
+fn assemble_programs(
+    judge: &dyn Judge,
+    problems: &[Problem],
+    completions: &[Completion],
+) -> Result<Vec<Program>> {
     let by_name: HashMap<&str, &Problem> = problems.iter().map(|p| (p.name.as_str(), p)).collect();
     let program = |(i, c): (usize, &Completion)| match by_name.get(c.name.as_str()) {
-        None => Err(Error::new(format!("completion {} names no problem of the file: `{}`", i + 1, c.name))),
+        None => Err(Error::new(format!("completion {}: no problem is named `{}`", i + 1, c.name))),
         Some(p) if !judge.languages().contains(&p.language.as_str()) => {
-            let taken = judge.languages().join(", ");
-            Err(Error::new(format!("problem `{}` is in `{}`; this judge takes {taken}", p.name, p.language)))
+            let languages = judge.languages().join(", ");
+            let message =
+                format!("problem `{}` is in `{}`; this judge takes {languages}", p.name, p.language);
+            Err(Error::new(message))
         }
         Some(p) => Ok(p.program(&c.completion)),
     };
     completions.iter().enumerate().map(program).collect()
 }
 
-fn key(rule: &str, program: &Program) -> String {
+fn program_key(rule: &str, program: &Program) -> String {
     let digest = Sha256::new().chain_update(rule).chain_update([0]).chain_update(&program.text).finalize();
     digest[..12].iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn beside(out: &Path) -> PathBuf {
+/// Returns the path of the unfinished file in the folder of `out`.
+fn partial_path(out: &Path) -> PathBuf {
     let mut name = out.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     out.with_file_name(name)
 }
 
-/// Verdicts as they come, in any order, for the next run to take over.
-struct Log {
+/// A file of verdicts in the order in which they are reached, which the next run reuses.
+struct VerdictLog {
     file: Mutex<File>,
     path: PathBuf,
 }
 
-impl Log {
+impl VerdictLog {
     fn open(path: &Path) -> Result<Self> {
         let io = |e| Error::io(path, e);
         if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             fs::create_dir_all(folder).map_err(io)?;
         }
-        // What a killed run left may end in half a line.
+        // The file of a killed run may end in half a line.
         let kept: String = jsonl::read_partial::<Verdict>(path).iter().map(jsonl::line).collect();
         write_atomic(path, kept.as_bytes())?;
         let file = OpenOptions::new().append(true).open(path).map_err(io)?;
-        Ok(Log { file: Mutex::new(file), path: path.to_path_buf() })
+        Ok(VerdictLog { file: Mutex::new(file), path: path.to_path_buf() })
     }
 
-    fn add(&self, verdict: &Verdict) -> Result<()> {
+    fn append(&self, verdict: &Verdict) -> Result<()> {
         let mut file = self.file.lock().unwrap_or_else(|e| e.into_inner());
         file.write_all(jsonl::line(verdict).as_bytes()).map_err(|e| Error::io(&self.path, e))
     }
@@ -214,13 +240,13 @@ impl Log {
 mod tests {
     use super::*;
 
-    /// Solves what contains "right", fails the rest, breaks down after some programs.
-    struct Fake {
+    /// Passes programs that contain "right", fails the others, and returns an error from the call `breaks_at` on.
+    struct FakeJudge {
         calls: AtomicUsize,
         breaks_at: usize,
     }
 
-    impl Judge for Fake {
+    impl Judge for FakeJudge {
         fn languages(&self) -> &'static [&'static str] {
             &["ts"]
         }
@@ -262,8 +288,8 @@ mod tests {
         completions.iter().enumerate().map(line).collect()
     }
 
-    fn fake(breaks_at: usize) -> Fake {
-        Fake { calls: AtomicUsize::new(0), breaks_at }
+    fn fake(breaks_at: usize) -> FakeJudge {
+        FakeJudge { calls: AtomicUsize::new(0), breaks_at }
     }
 
     #[test]
@@ -274,7 +300,7 @@ mod tests {
         let completions = lines(&["right", "wrong", "right#cut away", "right cheat"]);
         let summary = judge_all(&judge, &[problem()], &completions, &out, &|_, _| {}).unwrap();
         assert_eq!(judge.calls.load(Ordering::Relaxed), 3);
-        assert_eq!(summary.statuses, Counts::from([(Status::Ok, 3), (Status::AssertionError, 1)]));
+        assert_eq!(summary.statuses, StatusCounts::from([(Status::Ok, 3), (Status::AssertionError, 1)]));
         assert_eq!((summary.exploits, summary.programs), (vec!["c3".to_string()], 3));
         let verdicts: Vec<Verdict> = jsonl::read(&out).unwrap();
         assert_eq!(verdicts.iter().map(|v| v.id.as_str()).collect::<Vec<_>>(), ["c0", "c1", "c2", "c3"]);
@@ -292,7 +318,7 @@ mod tests {
         let completions = lines(&["a", "b", "c", "d", "right"]);
         assert!(judge_all(&fake(3), &[problem()], &completions, &out, &|_, _| {}).is_err());
         assert!(!out.exists());
-        let partial = beside(&out);
+        let partial = partial_path(&out);
         let kept = fs::read_to_string(&partial).unwrap();
         assert_eq!(kept.lines().count(), 3);
         fs::write(&partial, &kept[..kept.len() - 9]).unwrap();

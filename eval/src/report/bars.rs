@@ -1,7 +1,7 @@
-//! Pass@1 with intervals, paired differences, verdicts, timings: everything that is a row of bars.
+//! Charts with one bar or point per row: Pass@1 with intervals, paired differences, verdicts, timings.
 
 use super::chart::{Anchor, Scale, Svg, colour, duration, percent, short, ticks};
-use super::{Compared, Timing};
+use super::data::{Compared, Timing};
 use crate::evaluate::ModelResult;
 use crate::judge::Status;
 
@@ -9,10 +9,10 @@ const WIDTH: f64 = 720.0;
 const LEFT: f64 = 150.0;
 const RIGHT: f64 = 120.0;
 const ROW: f64 = 34.0;
-/// Characters of a label.
+/// Maximum number of characters of a label.
 const LABEL: usize = 20;
 
-/// A bar a model, its 95 % interval over it.
+/// Draws one bar per model with its 95 % confidence interval.
 pub fn pass_at_1(results: &[ModelResult]) -> String {
     let height = ROW * results.len() as f64 + 30.0;
     let mut svg = Svg::new(WIDTH, height);
@@ -48,7 +48,7 @@ fn whisker(svg: &mut Svg, (low, high): (f64, f64), y: f64) {
     }
 }
 
-/// Each difference as a point with its paired interval, against zero.
+/// Draws each paired difference as a point with its interval and a line at zero.
 pub fn differences(compared: &[Compared]) -> String {
     let height = ROW * compared.len() as f64 + 30.0;
     let mut svg = Svg::new(WIDTH, height);
@@ -83,7 +83,7 @@ pub fn differences(compared: &[Compared]) -> String {
     svg.finish("Paired differences of Pass@1 in points with 95 % intervals")
 }
 
-/// `+3.2` or `−3.2`.
+/// Formats a number with its sign: `+3.2` or `−3.2`.
 pub fn signed(value: f64, decimals: usize) -> String {
     let sign = if value > 0.0 {
         "+"
@@ -95,7 +95,7 @@ pub fn signed(value: f64, decimals: usize) -> String {
     format!("{sign}{:.decimals$}", value.abs())
 }
 
-/// How the samples of each model ended, as shares of a whole bar.
+/// Draws the verdicts of each model's samples as shares of one bar.
 pub fn statuses(results: &[ModelResult]) -> String {
     let all = [
         Status::Ok,
@@ -110,9 +110,9 @@ pub fn statuses(results: &[ModelResult]) -> String {
     let mut legend = LEFT;
     for (s, status) in all.iter().enumerate() {
         svg.rect(&format!("s{s}"), (legend, 6.0), (11.0, 11.0), "");
-        let name = name(*status);
-        svg.text("tick", (legend + 16.0, 16.0), Anchor::Start, name);
-        legend += 32.0 + 6.3 * name.len() as f64;
+        let label = status_name(*status);
+        svg.text("tick", (legend + 16.0, 16.0), Anchor::Start, label);
+        legend += 32.0 + 6.3 * label.len() as f64;
     }
     for (i, r) in results.iter().enumerate() {
         let top = ROW * i as f64 + 32.0;
@@ -121,7 +121,7 @@ pub fn statuses(results: &[ModelResult]) -> String {
         for (s, status) in all.iter().enumerate() {
             let share = r.statuses.get(status).copied().unwrap_or(0) as f64 / r.samples.max(1) as f64;
             let width = share * (WIDTH - LEFT);
-            let hint = format!("{}: {} {}", r.name, name(*status), percent(share));
+            let hint = format!("{}: {} {}", r.name, status_name(*status), percent(share));
             svg.rect(&format!("s{s}"), (left, top), (width - 1.0, 22.0), &hint);
             left += width;
         }
@@ -129,7 +129,7 @@ pub fn statuses(results: &[ModelResult]) -> String {
     svg.finish("Verdicts of all samples, by model")
 }
 
-fn name(status: Status) -> &'static str {
+fn status_name(status: Status) -> &'static str {
     match status {
         Status::Ok => "OK",
         Status::AssertionError => "AssertionError",
@@ -140,7 +140,7 @@ fn name(status: Status) -> &'static str {
     }
 }
 
-/// A bar a stage.
+/// Draws one bar per stage.
 pub fn timings(timings: &[Timing]) -> String {
     const ROW: f64 = 26.0;
     let mut svg = Svg::new(WIDTH, ROW * timings.len() as f64 + 8.0);

@@ -1,15 +1,15 @@
-//! Pieces that all charts share: marks, scales, ticks, numbers.
+//! The parts that all charts share: marks, scales, ticks, number formats.
 
 use std::fmt::Write;
 
-/// An SVG image being drawn; lengths are its own units, a page column is 720 wide.
+/// An SVG image under construction; lengths are in its own units, a page column is 720 wide.
 pub struct Svg {
     width: f64,
     height: f64,
     marks: String,
 }
 
-/// Where a text is fixed to its point.
+/// The part of a text that is placed at its point.
 #[derive(Clone, Copy)]
 pub enum Anchor {
     Start,
@@ -29,7 +29,7 @@ impl Svg {
         );
     }
 
-    /// A rectangle with a text that shows on hovering.
+    /// Draws a rectangle with a tooltip.
     pub fn rect(&mut self, class: &str, (x, y): (f64, f64), (w, h): (f64, f64), hint: &str) {
         let hint = escape(hint);
         let _ = write!(
@@ -39,7 +39,8 @@ impl Svg {
         );
     }
 
-    /// A cell filled with a share of its model's colour; it may lead to another place of the page.
+    /// Draws a cell filled with its model's colour at opacity `share`; `link` is the id of the page element that it
+    /// links to.
     pub fn cell(
         &mut self,
         class: &str,
@@ -47,11 +48,11 @@ impl Svg {
         (w, h): (f64, f64),
         share: f64,
         hint: &str,
-        place: Option<String>,
+        link: Option<String>,
     ) {
         let hint = escape(hint);
-        let (open, close) = match place {
-            Some(place) => (format!("<a href=\"#{place}\">"), "</a>"),
+        let (open, close) = match link {
+            Some(id) => (format!("<a href=\"#{id}\">"), "</a>"),
             None => (String::new(), ""),
         };
         let _ = write!(
@@ -89,7 +90,7 @@ impl Svg {
         );
     }
 
-    /// The image, described for those who cannot see it.
+    /// Returns the SVG element, with `label` as its description for screen readers.
     pub fn finish(self, label: &str) -> String {
         let (label, marks) = (escape(label), self.marks);
         let (w, h) = (self.width, self.height);
@@ -97,7 +98,7 @@ impl Svg {
     }
 }
 
-/// Maps a range of values onto a range of places.
+/// A linear map from a range of values to a range of positions.
 #[derive(Clone, Copy)]
 pub struct Scale {
     pub from: (f64, f64),
@@ -111,7 +112,7 @@ impl Scale {
     }
 }
 
-/// Round values over a range, about `count` of them, and with how many decimals to print them.
+/// Returns about `count` round values over a range, and the number of decimals to print them with.
 pub fn ticks(low: f64, high: f64, count: usize) -> (Vec<f64>, usize) {
     let raw = ((high - low) / count as f64).max(1e-9);
     let magnitude = 10f64.powf(raw.log10().floor());
@@ -123,27 +124,27 @@ pub fn ticks(low: f64, high: f64, count: usize) -> (Vec<f64>, usize) {
     ((first..=last).map(|i| i as f64 * step).collect(), decimals)
 }
 
-/// The class of a model's colour; every chart gives the same model the same one.
+/// Returns the CSS class of a model's colour, which is the same in every chart.
 pub fn colour(index: usize) -> String {
     format!("c{}", index % 6)
 }
 
-/// A name that fits `most` characters, its middle left out where it must be.
-pub fn short(name: &str, most: usize) -> String {
+/// Shortens a name to at most `max` characters by an ellipsis in its middle.
+pub fn short(name: &str, max: usize) -> String {
     let chars: Vec<char> = name.chars().collect();
-    if chars.len() <= most {
+    if chars.len() <= max {
         return name.to_string();
     }
-    let (head, tail) = (most / 2, most - 1 - most / 2);
+    let (head, tail) = (max / 2, max - 1 - max / 2);
     chars[..head].iter().chain(&['…']).chain(&chars[chars.len() - tail..]).collect()
 }
 
-/// `0.417` as `41.7 %`.
+/// Formats `0.417` as `41.7 %`.
 pub fn percent(share: f64) -> String {
     format!("{:.1}\u{202f}%", 100.0 * share)
 }
 
-/// A number with its thousands apart.
+/// Formats a number with thousands separators.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
@@ -156,18 +157,18 @@ pub fn count(n: u64) -> String {
     text
 }
 
-/// `3725.2` seconds as `1 h 02 min`.
+/// Formats `3725.2` seconds as `1 h 02 min`.
 pub fn duration(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match whole {
+    let rounded = seconds.round() as u64;
+    match rounded {
         0..10 => format!("{seconds:.1} s"),
-        10..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+        10..60 => format!("{rounded} s"),
+        60..3600 => format!("{} min {:02} s", rounded / 60, rounded % 60),
+        _ => format!("{} h {:02} min", rounded / 3600, rounded / 60 % 60),
     }
 }
 
-/// Text for HTML.
+/// Escapes text for HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,21 +1,22 @@
-//! Loss over training steps.
+//! The chart of the loss over training steps.
 
-use super::Curve;
 use super::chart::{Anchor, Scale, Svg, colour, ticks};
+use super::data::Curve;
 
 const SIZE: (f64, f64) = (720.0, 300.0);
-/// Room for the labels: left, right, top, bottom.
+/// Margins for the labels: left, right, top, bottom.
 const MARGIN: (f64, f64, f64, f64) = (46.0, 150.0, 14.0, 34.0);
-/// Points that a line of this width can show.
-const SHOWN: usize = 240;
+/// Maximum number of points that a line of this width can show.
+const MAX_POINTS: usize = 240;
 
-/// One line a curve, validation as rings; names stand at the lines' ends. `first` is the colour of the first curve.
+/// Draws one line per curve with its name at the end, and validation losses as rings. `first` is the index of the first
+/// curve's colour.
 pub fn losses(curves: &[Curve], first: usize) -> String {
     let points =
         || curves.iter().flat_map(|c| c.training.iter().chain(&c.validation)).filter(|p| p.1.is_finite());
-    let most = |f: fn(&(f64, f64)) -> f64| points().map(f).fold(f64::NEG_INFINITY, f64::max);
-    let (steps, high) = (most(|p| p.0), most(|p| p.1));
-    let low = -most(|p| -p.1);
+    let max = |f: fn(&(f64, f64)) -> f64| points().map(f).fold(f64::NEG_INFINITY, f64::max);
+    let (steps, high) = (max(|p| p.0), max(|p| p.1));
+    let low = -max(|p| -p.1);
     let mut svg = Svg::new(SIZE.0, SIZE.1);
     let pad = 0.06 * (high - low).max(1e-3);
     let x = Scale { from: (0.0, steps), to: (MARGIN.0, SIZE.0 - MARGIN.1) };
@@ -40,13 +41,12 @@ pub fn losses(curves: &[Curve], first: usize) -> String {
             labels.push((y.at(last), i));
         }
     }
-    for (place, i) in apart(labels) {
+    for (label_y, i) in spread(labels) {
         let curve = &curves[i];
         let loss = curve.validation.last().or(curve.training.last()).map_or(f64::NAN, |p| p.1);
-        let at = (SIZE.0 - MARGIN.1 + 12.0, place + 4.0);
         svg.text(
             &format!("name {}", colour(first + i)),
-            at,
+            (SIZE.0 - MARGIN.1 + 12.0, label_y + 4.0),
             Anchor::Start,
             &format!("{} {loss:.3}", curve.name),
         );
@@ -68,17 +68,17 @@ fn axes(svg: &mut Svg, x: Scale, y: Scale) {
     svg.text("tick", (x.to.1 + 24.0, y.to.0 + 18.0), Anchor::Start, "step");
 }
 
-/// Means over equal stretches, when there are more points than can be seen.
+/// Averages over equal intervals if there are more points than [`MAX_POINTS`].
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mean = |part: &[(f64, f64)]| {
         let n = part.len() as f64;
         (part.iter().map(|p| p.0).sum::<f64>() / n, part.iter().map(|p| p.1).sum::<f64>() / n)
     };
-    points.chunks(points.len().div_ceil(SHOWN).max(1)).map(mean).collect()
+    points.chunks(points.len().div_ceil(MAX_POINTS).max(1)).map(mean).collect()
 }
 
-/// Labels from top to bottom, moved so that none covers another.
-fn apart(mut labels: Vec<(f64, usize)>) -> Vec<(f64, usize)> {
+/// Sorts labels from top to bottom and moves them so that none overlaps another.
+fn spread(mut labels: Vec<(f64, usize)>) -> Vec<(f64, usize)> {
     labels.sort_by(|a, b| a.0.total_cmp(&b.0));
     for i in 1..labels.len() {
         labels[i].0 = labels[i].0.max(labels[i - 1].0 + 16.0);

@@ -1,8 +1,8 @@
-//! The table of private repositories: what models made of rows that none has trained on.
+//! The table of private repositories: the models' results on rows that none has trained on.
 
-use super::HeldOut;
 use super::chart::escape;
-use crate::statistics::{Difference, Interval};
+use super::data::HeldOut;
+use crate::statistics::{Interval, PairedDifference};
 
 /// The table's columns.
 pub const HEADER: [&str; 8] = [
@@ -12,16 +12,17 @@ pub const HEADER: [&str; 8] = [
     "names found %",
     "parses %",
     "invents methods %",
-    "tokens by heart",
+    "verbatim tokens",
     "rows: trained / held out",
 ];
 
-/// What the columns say.
-pub const LEGEND: &str = "<p class=\"fine\">Names found: of the exported names that the true code uses and the instruction does not \
-    tell, the share that the answers use. Invents methods: answers that call one that neither the repository nor the language's library \
-    has. Intervals are 95 %, by bootstrap over rows. None of it says that the code is right: it is not run.</p>";
+/// The explanation of the columns.
+pub const LEGEND: &str = "<p class=\"fine\">Names found: the share of the exported names in the reference code, without those in the \
+    instruction, that the answers use. Invents methods: answers that call a method that neither the repository nor the language's \
+    library declares. Verbatim tokens: the longest run of tokens shared with the training data. Intervals are 95 %, by bootstrap over \
+    rows. None of these figures says that the code is correct: it is not executed.</p>";
 
-/// A line a model.
+/// Returns the table's cells, one row per model.
 pub fn cells(repository: &HeldOut) -> Vec<Vec<String>> {
     let rows = repository.readings.iter().enumerate().map(|(i, r)| {
         let first = |text: String| if i == 0 { text } else { String::new() };
@@ -45,12 +46,12 @@ fn interval(i: Interval) -> String {
     format!("{value:.1} [{low:.1}, {high:.1}]")
 }
 
-/// Each repository's paired differences, and whether a gain may be claimed from them.
+/// Returns one line per paired difference of a repository, with the reason if it is not significant.
 pub fn differences(repository: &HeldOut) -> Vec<String> {
     let (Some(first), Some(last)) = (repository.readings.first(), repository.readings.last()) else {
         return Vec::new();
     };
-    let line = |what: &str, difference: &Option<Difference>| {
+    let line = |what: &str, difference: &Option<PairedDifference>| {
         let d = difference.as_ref()?;
         let [value, low, high] = [d.interval.value, d.interval.low, d.interval.high].map(|v| 100.0 * v);
         let noise = d.noise().map_or(String::new(), |noise| format!(": {noise}"));
@@ -65,7 +66,7 @@ pub fn differences(repository: &HeldOut) -> Vec<String> {
         .collect()
 }
 
-/// The table in HTML.
+/// Renders the table in HTML.
 pub fn table(repositories: &[HeldOut]) -> String {
     let header: String = HEADER.iter().map(|name| format!("<th>{name}</th>")).collect();
     let row = |cells: Vec<String>| {
@@ -86,7 +87,7 @@ pub fn table(repositories: &[HeldOut]) -> String {
     format!("<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>")
 }
 
-/// The differences in HTML.
+/// Renders the differences in HTML.
 pub fn noise(repositories: &[HeldOut]) -> String {
     let lines = repositories.iter().flat_map(differences);
     let lines: String = lines.map(|line| format!("<li>{}</li>", escape(&line))).collect();

@@ -1,10 +1,12 @@
-//! The same report as Markdown: every figure, without the drawings.
+//! The report as Markdown: every figure, without the charts.
 
 use super::chart::duration;
-use super::{Compared, HeldOut, ProblemSet, Report, Row, held_out, paper};
+use super::data::{Compared, HeldOut, ProblemSet, Report, Row};
+use super::held_out;
+use super::paper;
 use std::fmt::Write;
 
-/// The whole document.
+/// Renders the whole document.
 pub fn markdown(report: &Report) -> String {
     let title = if report.title.is_empty() { "CodeLSI" } else { &report.title };
     let mut text = format!("# {title}\n\n{}\n\n", report.subtitle);
@@ -16,7 +18,7 @@ pub fn markdown(report: &Report) -> String {
         );
     }
     if report.beside_paper {
-        text += "## Beside the paper\n\n";
+        text += "## Comparison with the paper\n\n";
         let rows = paper::rows(report).into_iter().map(Vec::from);
         table(&mut text, &["", "the paper", "this run"], rows);
     }
@@ -34,7 +36,7 @@ pub fn markdown(report: &Report) -> String {
         table(&mut text, &["stage", "time"], rows);
     }
     if !report.notes.is_empty() {
-        text += "## To be known\n\n";
+        text += "## Notes\n\n";
         report.notes.iter().for_each(|note| text += &format!("- {note}\n"));
         text.push('\n');
     }
@@ -63,19 +65,22 @@ fn training(row: &Row) -> Vec<String> {
     ]
 }
 
-/// Pass@1 with intervals, paired differences, what fails, and how it was measured.
+/// Renders Pass@1 with intervals, paired differences, failure modes and the protocol.
 fn problems(text: &mut String, set: &ProblemSet) {
     let _ = writeln!(text, "## {}\n", set.name);
     let point = |share: f64| format!("{:.1}", 100.0 * share);
-    let earned = set.results.iter().map(|r| {
+    let results = set.results.iter().map(|r| {
         let statuses = r.statuses.iter().map(|(status, n)| format!("{status:?} {n}"));
-        let s = &r.signatures;
+        let modes = &r.failure_modes;
         vec![
             r.name.clone(),
             format!("**{}**", point(r.pass_at_1)),
             format!("{} … {}", point(r.low), point(r.high)),
             statuses.collect::<Vec<_>>().join(", "),
-            format!("{} / {} / {} / {}", s.markdown_loops, s.prose, s.invented_methods, s.invented_private),
+            format!(
+                "{} / {} / {} / {}",
+                modes.markdown_loops, modes.prose, modes.invented_methods, modes.invented_private
+            ),
             r.verbatim.as_ref().map_or("-".into(), |(n, _)| n.to_string()),
         ]
     });
@@ -84,10 +89,10 @@ fn problems(text: &mut String, set: &ProblemSet) {
         "Pass@1 %",
         "95 % interval",
         "samples",
-        "loops / prose / invented / of a given class",
-        "tokens by heart",
+        "loops / prose / invented methods of the library / of a given class",
+        "verbatim tokens",
     ];
-    table(text, &header, earned);
+    table(text, &header, results);
     let row = |c: &Compared| {
         let (d, points) = (&c.difference, |share: f64| format!("{:+.1}", 100.0 * share));
         vec![
@@ -108,7 +113,7 @@ fn problems(text: &mut String, set: &ProblemSet) {
     }
 }
 
-/// What models made of private rows that none has trained on.
+/// Renders the results on private rows that no model has trained on.
 fn private(text: &mut String, repositories: &[HeldOut]) {
     if repositories.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! Which problems each model solves.
+//! The matrix of solved problems by model.
 
 use super::chart::{Anchor, Svg, colour, short};
 use super::failures;
@@ -6,13 +6,13 @@ use crate::evaluate::ModelResult;
 
 const WIDTH: f64 = 720.0;
 const LEFT: f64 = 150.0;
-/// Problems that fit into a line; more are spread over equal lines.
+/// Maximum number of problems per line; more are spread over equal lines.
 const COLUMNS: usize = 80;
 const CELL: f64 = 16.0;
 
-/// A row a model, a column a problem, filled by the share of samples that pass. Problems stand in the order in which the
-/// models together solve them, so that what one gained and lost is seen at a glance.
-/// A cell leads to what failed there.
+/// Draws a row per model and a column per problem, filled by the share of samples that pass. Problems are sorted by
+/// the sum of these shares over the models, so that gains and losses are visible at a glance. A cell links to the
+/// failed samples.
 pub fn matrix(set: usize, results: &[ModelResult]) -> String {
     let Some(first) = results.first() else { return String::new() };
     let share =
@@ -38,7 +38,7 @@ pub fn matrix(set: usize, results: &[ModelResult]) -> String {
                     (width - gap, CELL),
                     share(result, i),
                     &hint,
-                    failures::place(set, i, results),
+                    failures::element_id(set, i, results),
                 );
             }
         }

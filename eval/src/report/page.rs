@@ -1,11 +1,12 @@
-//! The page: what stands where.
+//! The layout of the HTML page.
 
 use super::chart::{escape, percent};
-use super::{ProblemSet, Report, bars, curves, failures, held_out, matrix, paper, sweep, table};
+use super::data::{ProblemSet, Report};
+use super::{bars, curves, failures, held_out, matrix, paper, sweep, table};
 
 const STYLE: &str = include_str!("style.css");
 
-/// The whole document.
+/// Renders the whole document.
 pub fn html(report: &Report) -> String {
     let title = escape(if report.title.is_empty() { "CodeLSI" } else { &report.title });
     let body: String = [
@@ -57,12 +58,13 @@ fn summary(report: &Report) -> String {
         }
     }
     if report.beside_paper {
-        body += &format!("<h3>Beside the paper</h3><div class=\"wide\">{}</div>", paper::table(report));
+        body +=
+            &format!("<h3>Comparison with the paper</h3><div class=\"wide\">{}</div>", paper::table(report));
     }
     section("Result", &body)
 }
 
-/// The best model of a set in one large figure.
+/// Renders Pass@1 of the best model of a set in large type.
 fn headline(set: &ProblemSet) -> String {
     let best = set.results.iter().max_by(|a, b| a.pass_at_1.total_cmp(&b.pass_at_1));
     best.map_or(String::new(), |r| {
@@ -87,28 +89,28 @@ fn sets(report: &Report) -> String {
 fn set_body(number: usize, set: &ProblemSet) -> String {
     let mut body = figure(
         &bars::pass_at_1(&set.results),
-        "Pass@1 in percent. The lines are 95 % intervals, by bootstrap over problems.",
+        "Pass@1 in percent. The lines are 95 % confidence intervals, by bootstrap over problems.",
     );
     if !set.differences.is_empty() {
         body += &figure(
             &bars::differences(&set.differences),
-            "Differences in points on the same problems, with paired 95 % intervals. A filled point is clear of zero.",
+            "Differences in points on the same problems, with paired 95 % intervals. A point is filled if its interval excludes zero.",
         );
         body += &format!("<div class=\"wide\">{}</div>", table::differences(&set.differences));
-        body += "<p class=\"fine\">Detectable: the smallest true difference that these problems would show four times in five.</p>";
+        body += "<p class=\"fine\">Detectable: the smallest true difference that these problems show as significant with a power of 80 %.</p>";
         body += &table::noise(&set.differences);
     }
     body += &figure(
         &matrix::matrix(number, &set.results),
-        "Every problem, by the share of its samples that pass; the most solved come first. A cell leads to what failed.",
+        "Every problem, by the share of its samples that pass; the most solved come first. A cell links to the failed samples.",
     );
     body += &failures::failures(number, &set.results);
-    body += &figure(&bars::statuses(&set.results), "How the samples ended.");
-    body += &format!("<div class=\"wide\">{}</div>", table::signatures(&set.results));
+    body += &figure(&bars::statuses(&set.results), "Verdicts of the samples.");
+    body += &format!("<div class=\"wide\">{}</div>", table::failure_modes(&set.results));
     let exploits: usize = set.results.iter().map(|r| r.exploits).sum();
     if exploits > 0 {
         body += &format!(
-            "<p class=\"flag\">{exploits} samples count as solved, by the rule, without reaching the end of their tests when \
+            "<p class=\"flag\">{exploits} samples count as solved by the rule, but did not reach the end of their tests when \
              they could not interfere with them.</p>"
         );
     }
@@ -133,7 +135,7 @@ fn private(report: &Report) -> String {
 fn training(report: &Report) -> String {
     let mut body = String::new();
     if report.curves.iter().any(|c| !c.training.is_empty()) {
-        // The base is not trained here: the first curve has the second model's colour.
+        // The base model has no curve, so the first curve usually belongs to the second model.
         let first = report.models.iter().position(|row| row.name == report.curves[0].name).unwrap_or(0);
         body += &figure(
             &curves::losses(&report.curves, first),
@@ -153,7 +155,7 @@ fn data(report: &Report) -> String {
     section(
         "Data",
         &format!(
-            "<div class=\"wide\">{}</div><p class=\"fine\">What the curation read and kept, and what it dropped, by reason.</p>",
+            "<div class=\"wide\">{}</div><p class=\"fine\">Rows that the curation read, kept and dropped, by reason.</p>",
             table::curation(&report.curation)
         ),
     )

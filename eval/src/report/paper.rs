@@ -1,10 +1,10 @@
-//! The paper's figures with those of this run beside them (arXiv 2509.14373).
+//! The comparison of this run with the paper (arXiv 2509.14373).
 
 use super::chart::{count, duration, escape, percent};
-use super::{ProblemSet, Report, Row};
+use super::data::{ProblemSet, Report, Row};
 use crate::evaluate::ModelResult;
 
-/// What is set side by side: the quantity, the paper's figure, this run's.
+/// Returns the rows of the comparison: the quantity, the paper's figure, this run's figure.
 pub fn rows(report: &Report) -> Vec<[String; 3]> {
     let general = report.models.iter().find(|row| row.name == "general");
     let set = report.sets.first();
@@ -15,17 +15,17 @@ pub fn rows(report: &Report) -> Vec<[String; 3]> {
         row("trainable", "62,586,880 of 13,078,615,040 (0.4785 %)", of(&trainable)),
         row("general stage", "about 140 steps, 9.2 M tokens", of(&amount)),
         row("validation loss", "0.7062 → 0.4268", of(&validation)),
-        row("its time", "under one hour on two A100: 2,550 tokens/s or more", of(&time)),
+        row("training time", "under one hour on two A100: 2,550 tokens/s or more", of(&time)),
         row(
             "problems",
             "159 (HumanEval-TS), 20 samples each, temperature 0.2",
             set.map_or("–".into(), problems),
         ),
-        row("Pass@1, base", "39.0 % (Code Llama 13B Instruct, of another paper)", earned(set, "base")),
-        row("Pass@1, general", "42.0 %", earned(set, "general")),
+        row("Pass@1, base", "39.0 % (Code Llama 13B Instruct, of another paper)", pass_at_1(set, "base")),
+        row("Pass@1, general", "42.0 %", pass_at_1(set, "general")),
         row(
             "general − base",
-            "+3.0 points: inside the noise, since the standard error of one figure is 3.9",
+            "+3.0 points: not significant, since the standard error of one result is 3.9",
             difference(set),
         ),
     ]
@@ -58,7 +58,7 @@ fn problems(set: &ProblemSet) -> String {
     })
 }
 
-fn earned(set: Option<&ProblemSet>, model: &str) -> String {
+fn pass_at_1(set: Option<&ProblemSet>, model: &str) -> String {
     let result = set.and_then(|set| set.results.iter().find(|r| r.name == model));
     result.map_or("–".into(), |r: &ModelResult| {
         format!("{} [{:.1}, {:.1}]", percent(r.pass_at_1), 100.0 * r.low, 100.0 * r.high)
@@ -74,7 +74,7 @@ fn difference(set: Option<&ProblemSet>) -> String {
     })
 }
 
-/// The table in HTML.
+/// Renders the comparison in HTML.
 pub fn table(report: &Report) -> String {
     let row = |[what, paper, ours]: [String; 3]| {
         format!("<tr><th>{}</th><td>{}</td><td>{}</td></tr>", escape(&what), escape(&paper), escape(&ours))

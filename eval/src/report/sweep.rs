@@ -1,7 +1,7 @@
-//! Pass@1 over a quantity that was varied: the adapter's rank, the number of private rows.
+//! The chart of Pass@1 over a quantity that was varied: the adapter's rank, the number of private rows.
 
 use super::chart::{Anchor, Scale, Svg, colour, percent, ticks};
-use super::{ProblemSet, Sweep};
+use super::data::{ProblemSet, Sweep};
 use crate::evaluate::ModelResult;
 
 const WIDTH: f64 = 720.0;
@@ -10,7 +10,8 @@ const LEFT: f64 = 60.0;
 const RIGHT: f64 = 40.0;
 const BOTTOM: f64 = 40.0;
 
-/// A point a model with its 95 % interval, evenly spaced: such quantities double from one to the next.
+/// Draws one point per model with its 95 % interval. The points are evenly spaced, since such quantities usually
+/// double from one to the next.
 pub fn sweep(sweep: &Sweep, set: &ProblemSet) -> String {
     let points: Vec<(&str, usize, &ModelResult)> = sweep
         .points

@@ -1,11 +1,11 @@
-//! The tables: models, differences, curation, settings.
+//! The HTML tables: models, differences, failure modes, curation, settings.
 
 use super::bars::signed;
 use super::chart::{count, escape, percent};
-use super::{Compared, Curation, ProblemSet, Report, Row};
+use super::data::{Compared, Curation, ProblemSet, Report, Row};
 use crate::evaluate::ModelResult;
 
-/// The paper's table: a row a model; columns that no model fills are left out.
+/// Renders the paper's table, one row per model; columns without any value are left out.
 pub fn models(report: &Report) -> String {
     let rows = &report.models;
     type Cell = fn(&Row) -> Option<String>;
@@ -28,7 +28,7 @@ pub fn models(report: &Report) -> String {
     html += "</tr></thead><tbody>";
     for (i, row) in rows.iter().enumerate() {
         html += &format!(r#"<tr><th><i class="key c{}"></i>{}</th>"#, i % 6, escape(&row.name));
-        report.sets.iter().for_each(|set| html += &format!("<td>{}</td>", earned(set, &row.name)));
+        report.sets.iter().for_each(|set| html += &format!("<td>{}</td>", pass_at_1(set, &row.name)));
         for (_, cell) in &shown {
             html += &format!("<td>{}</td>", cell(row).unwrap_or_else(|| "–".into()));
         }
@@ -45,7 +45,7 @@ fn stacked(main: &str, below: &str) -> String {
     format!("{main}<small>{below}</small>")
 }
 
-fn earned(set: &ProblemSet, model: &str) -> String {
+fn pass_at_1(set: &ProblemSet, model: &str) -> String {
     let result = set.results.iter().find(|r| r.name == model);
     result.map_or("–".into(), |r| {
         format!("<b>{}</b><small>{:.1} – {:.1}</small>", percent(r.pass_at_1), 100.0 * r.low, 100.0 * r.high)
@@ -56,12 +56,12 @@ fn share(trainable: u64, total: u64) -> String {
     format!("{:.2}\u{202f}%", 100.0 * trainable as f64 / total.max(1) as f64)
 }
 
-/// Where a loss came to, and from where.
+/// Formats the final loss and the initial one.
 fn loss((before, after): (f64, f64)) -> String {
     stacked(&format!("{after:.3}"), &format!("from {before:.3}"))
 }
 
-/// What stands behind each paired difference.
+/// Renders the statistics of each paired difference.
 pub fn differences(compared: &[Compared]) -> String {
     let mut html = String::from(
         "<table><thead><tr><th>difference</th><th>points</th><th>95 % interval</th><th>better on</th><th>worse on</th>\
@@ -86,35 +86,35 @@ pub fn differences(compared: &[Compared]) -> String {
     html + "</tbody></table>"
 }
 
-/// What the samples look like that fail: shares of all samples, and the names most often invented.
-pub fn signatures(results: &[ModelResult]) -> String {
+/// Renders the failure modes as shares of all samples, and the names most often invented.
+pub fn failure_modes(results: &[ModelResult]) -> String {
     const NAMES: usize = 5;
     let mut html = String::from(
         "<table><thead><tr><th>samples with</th><th>a Markdown loop</th><th>prose for code</th>\
          <th>invented methods of the library</th><th>of a given class</th><th>most often</th>\
-         <th>longest run known by heart</th></tr></thead><tbody>",
+         <th>longest verbatim run</th></tr></thead><tbody>",
     );
     for (i, r) in results.iter().enumerate() {
-        let s = &r.signatures;
-        let mut names: Vec<(&String, &usize)> = s.names.iter().collect();
+        let modes = &r.failure_modes;
+        let mut names: Vec<(&String, &usize)> = modes.names.iter().collect();
         names.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
         let names =
             names.iter().take(NAMES).map(|(name, n)| format!("{name} ({n})")).collect::<Vec<_>>().join(", ");
         html += &format!(r#"<tr><th><i class="key c{}"></i>{}</th>"#, i % 6, escape(&r.name));
-        for n in [s.markdown_loops, s.prose, s.invented_methods, s.invented_private] {
+        for n in [modes.markdown_loops, modes.prose, modes.invented_methods, modes.invented_private] {
             let share = percent(n as f64 / r.samples.max(1) as f64);
             html += &format!("<td>{}</td>", stacked(&share, &count(n as u64)));
         }
         html += &format!("<td class=\"names\">{}</td>", escape(&names));
-        let heart = r.verbatim.as_ref().map_or("–".to_string(), |(n, run)| {
+        let verbatim = r.verbatim.as_ref().map_or("–".to_string(), |(n, run)| {
             format!("<span title=\"{}\">{n} tokens</span>", escape(run))
         });
-        html += &format!("<td>{heart}</td></tr>");
+        html += &format!("<td>{verbatim}</td></tr>");
     }
     html + "</tbody></table>"
 }
 
-/// The differences that no gain or loss may be claimed from.
+/// Renders a warning for each difference from which no gain or loss may be claimed.
 pub fn noise(compared: &[Compared]) -> String {
     let warning = |c: &Compared| {
         let noise = c.difference.noise()?;
@@ -123,7 +123,7 @@ pub fn noise(compared: &[Compared]) -> String {
     compared.iter().filter_map(warning).collect()
 }
 
-/// What was read, kept and dropped, and why.
+/// Renders the rows read, kept and dropped, by source and reason.
 pub fn curation(sources: &[Curation]) -> String {
     let mut reasons: Vec<&str> = Vec::new();
     for (reason, _) in sources.iter().flat_map(|s| &s.dropped) {
@@ -146,7 +146,7 @@ pub fn curation(sources: &[Curation]) -> String {
     html + "</tbody></table>"
 }
 
-/// Names and values.
+/// Renders names and values as a list.
 pub fn settings(settings: &[(String, String)]) -> String {
     let row =
         |(name, value): &(String, String)| format!("<dt>{}</dt><dd>{}</dd>", escape(name), escape(value));

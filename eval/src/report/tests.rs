@@ -1,9 +1,9 @@
 use super::*;
-use crate::evaluate::{Failure, ProblemResult};
+use crate::evaluate::{FailedSample, ModelResult, ProblemResult};
+use crate::failure_modes::FailureModes;
 use crate::held_out::Reading;
-use crate::judge::{Counts, Status};
+use crate::judge::{Status, StatusCounts};
 use crate::protocol::{PromptFormat, Protocol};
-use crate::signatures::Signatures;
 use crate::statistics::Interval;
 
 fn result(name: &str, solved: usize) -> ModelResult {
@@ -26,7 +26,7 @@ fn result(name: &str, solved: usize) -> ModelResult {
             name: format!("task{i}"),
             samples: 5,
             correct: correct(i),
-            failure: (correct(i) < 5).then(|| Failure {
+            failure: (correct(i) < 5).then(|| FailedSample {
                 status: Status::SyntaxError,
                 completion: format!("  return a<b>({i});\n}}"),
                 message: "file.ts(3,10): error TS2304: Cannot find name 'a'.".into(),
@@ -35,7 +35,7 @@ fn result(name: &str, solved: usize) -> ModelResult {
         .collect();
     let passed: usize = per_problem.iter().map(|p| p.correct).sum();
     let scores: Vec<f64> = per_problem.iter().map(|p| p.correct as f64 / 5.0).collect();
-    let interval = crate::statistics::bootstrap(&scores, 1);
+    let interval = crate::statistics::bootstrap_interval(&scores, 1);
     ModelResult {
         name: name.into(),
         pass_at_1: interval.value,
@@ -44,14 +44,14 @@ fn result(name: &str, solved: usize) -> ModelResult {
         pass_at_10: None,
         problems: 120,
         samples: 600,
-        statuses: Counts::from([
+        statuses: StatusCounts::from([
             (Status::Ok, passed),
             (Status::AssertionError, (600 - passed) / 2),
             (Status::SyntaxError, (600 - passed) / 4),
             (Status::Exception, 600 - passed - (600 - passed) / 2 - (600 - passed) / 4),
         ]),
         exploits: 0,
-        signatures: Signatures {
+        failure_modes: FailureModes {
             markdown_loops: 600 - passed,
             prose: 3,
             invented_methods: 9,
@@ -95,7 +95,7 @@ fn held_out() -> HeldOut {
         shown: (79, 180),
         readings: vec![reading("general", 6.25), reading("specialized", 3.5)],
         valid: None,
-        names: Some(crate::statistics::paired(&[0.0; 24], &[0.5; 24], 1)),
+        names: Some(crate::statistics::paired_difference(&[0.0; 24], &[0.5; 24], 1)),
     }
 }
 

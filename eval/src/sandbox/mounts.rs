@@ -1,29 +1,30 @@
-//! A file tree of the judged program's own: its folder, the readable paths, nothing else.
+//! The private file tree of a judged program: its folder, the readable paths, nothing else.
 
-use super::stages::{Plan, failed};
+use super::config::{SandboxConfig, setup_error};
+use super::task::ChildTask;
 use codelsi_engine::Result;
 use rustix::fs::{CWD, StatVfsMountFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Puts the tree together on a small file system in memory and makes it this mount namespace's root.
-pub fn enter_own_tree(plan: &Plan) -> Result<()> {
-    let root = &plan.root;
+/// Assembles the tree on a small in-memory file system and makes it the root of this mount namespace.
+pub fn pivot_into_private_root(config: &SandboxConfig) -> Result<()> {
+    let root = &config.root;
     let os = |path: &Path| {
-        let place = path.display().to_string();
-        move |e: rustix::io::Errno| failed(&place, e)
+        let step = path.display().to_string();
+        move |e: rustix::io::Errno| setup_error(&step, e)
     };
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(os(root))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("tmpfs", root, "tmpfs", flags, c"size=1m,nr_inodes=1k,mode=755")
         .map_err(os(root))?;
-    for path in outermost(&plan.readable) {
+    for path in outermost(&config.readable) {
         bind(root, path, true)?;
     }
-    bind(root, &plan.folder, false)?;
-    own_executable(plan).map_err(|e| failed("proc", e))?;
+    bind(root, &config.folder, false)?;
+    link_own_executable(config).map_err(|e| setup_error("proc", e))?;
     rustix::process::chdir(root).map_err(os(root))?;
     // The old root lands on top of the new one and is dropped at once.
     rustix::process::pivot_root(".", ".").map_err(os(root))?;
@@ -32,14 +33,14 @@ pub fn enter_own_tree(plan: &Plan) -> Result<()> {
     rustix::mount::mount_remount("/", read_only, "").map_err(os(Path::new("/")))
 }
 
-/// The paths that lie below no other.
+/// Returns the paths that lie below none of the others.
 fn outermost(paths: &[PathBuf]) -> impl Iterator<Item = &PathBuf> {
     paths.iter().filter(|path| !paths.iter().any(|other| *path != other && path.starts_with(other)))
 }
 
-/// Shows `path` at the same place below `root`; a link (`/lib` on many systems) is made again rather than followed.
+/// Bind-mounts `path` at the same path below `root`; a symbolic link (`/lib` on many systems) is copied, not followed.
 fn bind(root: &Path, path: &Path, read_only: bool) -> Result<()> {
-    let io = |e: std::io::Error| failed(&path.display().to_string(), e);
+    let io = |e: std::io::Error| setup_error(&path.display().to_string(), e);
     let os = |e: rustix::io::Errno| io(e.into());
     let target = root.join(path.strip_prefix("/").unwrap_or(path));
     fs::create_dir_all(target.parent().unwrap_or(root)).map_err(io)?;
@@ -53,7 +54,7 @@ fn bind(root: &Path, path: &Path, read_only: bool) -> Result<()> {
         fs::File::create(&target).map_err(io)?;
     }
     rustix::mount::mount_bind_recursive(path, &target).map_err(os)?;
-    let mut flags = MountFlags::BIND | MountFlags::NOSUID | inherited(&target).map_err(os)?;
+    let mut flags = MountFlags::BIND | MountFlags::NOSUID | locked_flags(&target).map_err(os)?;
     if !path.starts_with("/dev") {
         flags |= MountFlags::NODEV;
     }
@@ -63,8 +64,8 @@ fn bind(root: &Path, path: &Path, read_only: bool) -> Result<()> {
     rustix::mount::mount_remount(&target, flags, "").map_err(os)
 }
 
-/// The flags of a mount that a user namespace must not clear.
-fn inherited(target: &Path) -> rustix::io::Result<MountFlags> {
+/// Returns the flags of a mount that a user namespace is not permitted to clear.
+fn locked_flags(target: &Path) -> rustix::io::Result<MountFlags> {
     let now = rustix::fs::statvfs(target)?.f_flag;
     let pairs = [
         (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
@@ -78,10 +79,10 @@ fn inherited(target: &Path) -> rustix::io::Result<MountFlags> {
     Ok(set.fold(MountFlags::empty(), |flags, (_, flag)| flags | flag))
 }
 
-/// `/proc/self/exe`, by which programs find the files beside them, is all there is of `/proc`.
-fn own_executable(plan: &Plan) -> std::io::Result<()> {
-    let super::Task::Exec { program, .. } = &plan.task else { return Ok(()) };
-    let folder = plan.root.join("proc/self");
+/// Creates `/proc/self/exe`, by which programs find the files of their installation: the only entry of `/proc`.
+fn link_own_executable(config: &SandboxConfig) -> std::io::Result<()> {
+    let ChildTask::Exec { program, .. } = &config.task else { return Ok(()) };
+    let folder = config.root.join("proc/self");
     fs::create_dir_all(&folder)?;
     std::os::unix::fs::symlink(program, folder.join("exe"))
 }

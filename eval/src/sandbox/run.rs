@@ -1,7 +1,9 @@
-//! The harness's side of one run: start, drain, watch, stop.
+//! The harness's side of one run: start the child, drain its output, watch its resources, stop it.
 
-use super::stages::{MARK, Plan, READY, SELF, write_plan};
-use super::{Limits, Sandbox, Task, tree};
+use super::config::{READY, SELF, STAGE_FLAG, SandboxConfig};
+use super::policy::{Isolation, ResourceLimits};
+use super::process_tree;
+use super::task::ChildTask;
 use codelsi_engine::{At, Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::OwnedFd;
@@ -9,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often a tree is measured; a limit can be overrun for so long.
+/// Interval between two measurements of the process tree; a limit can be exceeded for so long.
 const TICK: Duration = Duration::from_millis(25);
-/// How long the stages may take to end once they are told to, before they are killed from outside.
+/// Time that the stages have to end after they are told to, before they are killed from outside.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A limit that a run was stopped for.
+/// A limited resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+pub enum Resource {
     Wall,
     Cpu,
     Memory,
@@ -24,44 +26,48 @@ pub enum Limit {
     Disk,
 }
 
-impl Limit {
-    /// What there is a limit of.
+impl Resource {
+    /// Returns the name used in messages.
     pub fn name(self) -> &'static str {
         match self {
-            Limit::Wall => "time",
-            Limit::Cpu => "processor time",
-            Limit::Memory => "memory",
-            Limit::Processes => "processes",
-            Limit::Disk => "disk",
+            Resource::Wall => "time",
+            Resource::Cpu => "processor time",
+            Resource::Memory => "memory",
+            Resource::Processes => "processes",
+            Resource::Disk => "disk",
         }
     }
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// By itself: the exit code, or 128 and the number of the signal that ended it.
+pub enum Termination {
+    /// Ended by itself, with this exit code, or 128 plus the number of the signal that ended it.
     Exited(i32),
-    Stopped(Limit),
+    /// Stopped by the harness because its limit of this resource was exceeded.
+    LimitExceeded(Resource),
 }
 
-/// What one run left behind. Output is bytes of a hostile program: never a protocol, never for a terminal.
+/// The result of one run. The streams are bytes of a hostile program: never parse them as a protocol, never print them
+/// raw to a terminal.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    pub end: End,
-    pub stdout: Captured,
-    pub stderr: Captured,
+pub struct ProcessOutput {
+    pub end: Termination,
+    pub stdout: CapturedStream,
+    pub stderr: CapturedStream,
+    /// Wall time.
     pub seconds: f64,
 }
 
-/// The beginning and the end of a stream, however much there was; the middle of a flood is dropped.
+/// The beginning and the end of an output stream, each bounded; the middle of a longer stream is dropped.
 #[derive(Clone, Debug, Default)]
-pub struct Captured {
+pub struct CapturedStream {
     head: Vec<u8>,
     tail: Vec<u8>,
 }
 
-impl Captured {
+impl CapturedStream {
+    /// Bytes kept of the beginning, and at least so many of the end.
     const KEPT: usize = 1 << 20;
 
     fn push(&mut self, bytes: &[u8]) {
@@ -73,13 +79,13 @@ impl Captured {
         }
     }
 
-    /// Whether the text occurs in what was kept.
+    /// Returns true if the text occurs in the bytes that were kept.
     pub fn contains(&self, text: &str) -> bool {
         let all = [self.head.as_slice(), &self.tail].concat();
         all.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
-    /// What was kept, with anything that is no UTF-8 replaced and control characters escaped.
+    /// Returns the bytes that were kept as text: invalid UTF-8 is replaced and control characters are escaped.
     pub fn printable(&self) -> String {
         let all = [self.head.as_slice(), &self.tail].concat();
         let escape =
@@ -96,15 +102,37 @@ impl Captured {
     }
 }
 
+/// Starts locked-down children, re-executions of the running binary; made once, shared by all workers.
+#[derive(Clone, Copy, Debug)]
+pub struct Sandbox {
+    isolation: Isolation,
+}
+
 impl Sandbox {
-    /// Runs `task` in `folder`, the one place where it can write; it can read `readable` besides.
+    /// A sandbox whose self-test has not run.
+    pub(super) fn untested(isolation: Isolation) -> Self {
+        Sandbox { isolation }
+    }
+
+    /// The isolation in force.
+    pub fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    /// Runs `task` in `folder`, the only folder that it can write to; it can also read `readable`.
     ///
     /// # Errors
-    /// Only when the sandbox itself could not be set up: whatever the program does is an [`Outcome`].
-    pub fn run(&self, task: Task, folder: &Path, readable: &[PathBuf], limits: Limits) -> Result<Outcome> {
+    /// Only when the sandbox itself cannot be set up: whatever the program does is a [`ProcessOutput`].
+    pub fn run(
+        &self,
+        task: ChildTask,
+        folder: &Path,
+        readable: &[PathBuf],
+        limits: ResourceLimits,
+    ) -> Result<ProcessOutput> {
         let root = tempfile::tempdir().map_err(|e| Error::io(std::env::temp_dir(), e))?;
         let real = |path: &Path| path.canonicalize().map_err(|e| Error::io(path, e));
-        let plan = Plan {
+        let config = SandboxConfig {
             isolation: self.isolation,
             folder: real(folder)?,
             root: real(root.path())?,
@@ -113,23 +141,24 @@ impl Sandbox {
             task,
         };
         let started = Instant::now();
-        let child = self.start(&plan)?;
+        let child = self.start(&config)?;
         let (end, mut stdout, stderr) =
-            watch(child, &plan, started).map_err(|e| Error::op("sandbox", e.to_string()))?;
-        if !stdout.strip_ready() {
-            let said = stderr.printable();
-            let last = said.lines().last().unwrap_or("the first stage said nothing").to_string();
-            // A limit that strikes before the program has begun is the program's no less.
-            return if let End::Stopped(_) = end { Ok(()) } else { Err(Error::op("sandbox", last)) }
-                .map(|()| Outcome { end, stdout, stderr, seconds: started.elapsed().as_secs_f64() });
+            watch(child, &config, started).map_err(|e| Error::op("sandbox", e.to_string()))?;
+        let begun = stdout.strip_ready();
+        let output = ProcessOutput { end, stdout, stderr, seconds: started.elapsed().as_secs_f64() };
+        // A limit that is exceeded before the program begins still counts against the program.
+        if begun || matches!(end, Termination::LimitExceeded(_)) {
+            return Ok(output);
         }
-        Ok(Outcome { end, stdout, stderr, seconds: started.elapsed().as_secs_f64() })
+        let stderr = output.stderr.printable();
+        let cause = stderr.lines().last().unwrap_or("the first stage printed nothing");
+        Err(Error::op("sandbox", cause))
     }
 
-    fn start(&self, plan: &Plan) -> Result<Child> {
-        let folder = plan.folder.as_os_str();
+    fn start(&self, config: &SandboxConfig) -> Result<Child> {
+        let folder = config.folder.as_os_str();
         let mut child = Command::new(SELF)
-            .args([MARK, "outer"])
+            .args([STAGE_FLAG, "outer"])
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("LANG", "C.UTF-8")
@@ -141,29 +170,32 @@ impl Sandbox {
             .spawn()
             .map_err(|e| Error::io(SELF, e))
             .at("sandbox")?;
-        let plan_sent = write_plan(plan, child.stdin.as_mut().expect("piped"));
-        // A stage that dies at once says why on its standard error.
-        drop(plan_sent);
+        // An error is ignored: a stage that dies at once reports the cause on its standard error.
+        let _ = config.send(child.stdin.as_mut().expect("piped"));
         Ok(child)
     }
 }
 
-/// Drains both streams until the tree has ended, measuring it at every tick. Cannot hang: every wait has a bound.
-fn watch(mut child: Child, plan: &Plan, started: Instant) -> std::io::Result<(End, Captured, Captured)> {
+/// Drains both streams until the process tree has ended and measures it at every tick. Every wait is bounded.
+fn watch(
+    mut child: Child,
+    config: &SandboxConfig,
+    started: Instant,
+) -> std::io::Result<(Termination, CapturedStream, CapturedStream)> {
     let mut streams = [
-        (child.stdout.take().map(OwnedFd::from), Captured::default()),
-        (child.stderr.take().map(OwnedFd::from), Captured::default()),
+        (child.stdout.take().map(OwnedFd::from), CapturedStream::default()),
+        (child.stderr.take().map(OwnedFd::from), CapturedStream::default()),
     ];
-    // Closing the first stage's standard input, on which it waits, tells it to stop everything.
+    // The first stage waits on its standard input: closing it tells that stage to stop everything.
     let mut lifeline = child.stdin.take();
-    let mut stopped: Option<(Limit, Instant)> = None;
-    let (mut measured, mut starved) = (started, Duration::ZERO);
+    let mut stopped: Option<(Resource, Instant)> = None;
+    let (mut measured, mut run_delay) = (started, Duration::ZERO);
     while streams.iter().any(|(stream, _)| stream.is_some()) {
         drain(&mut streams)?;
         match stopped {
             None if measured.elapsed() >= TICK => {
                 measured = Instant::now();
-                if let Some(limit) = overrun(&child, plan, started, &mut starved) {
+                if let Some(limit) = exceeded_limit(&child, config, started, &mut run_delay) {
                     stopped = Some((limit, Instant::now()));
                     lifeline = None;
                 }
@@ -176,16 +208,16 @@ fn watch(mut child: Child, plan: &Plan, started: Instant) -> std::io::Result<(En
     }
     drop(lifeline);
     let end = match stopped {
-        Some((limit, _)) => End::Stopped(limit),
-        None => End::Exited(child.wait()?.code().unwrap_or(128)),
+        Some((limit, _)) => Termination::LimitExceeded(limit),
+        None => Termination::Exited(child.wait()?.code().unwrap_or(128)),
     };
     let _ = child.try_wait();
     let [(_, stdout), (_, stderr)] = streams;
     Ok((end, stdout, stderr))
 }
 
-/// Waits up to a tick for output and takes what there is.
-fn drain(streams: &mut [(Option<OwnedFd>, Captured); 2]) -> std::io::Result<()> {
+/// Waits up to one tick for output and appends it to the captured streams.
+fn drain(streams: &mut [(Option<OwnedFd>, CapturedStream); 2]) -> std::io::Result<()> {
     let open: Vec<_> = streams.iter().filter_map(|(stream, _)| stream.as_ref()).collect();
     let mut fds: Vec<_> = open.iter().map(|stream| PollFd::new(*stream, PollFlags::IN)).collect();
     let timeout = Timespec { tv_sec: 0, tv_nsec: TICK.as_nanos() as i64 };
@@ -210,28 +242,34 @@ fn drain(streams: &mut [(Option<OwnedFd>, Captured); 2]) -> std::io::Result<()> 
     Ok(())
 }
 
-/// The first limit that the run is over, if any.
-fn overrun(child: &Child, plan: &Plan, started: Instant, starved: &mut Duration) -> Option<Limit> {
-    let limits = &plan.limits;
-    let now = tree::usage(child.id());
-    // What a thread had waited is no longer told when it has ended.
-    *starved = now.starved.max(*starved);
-    // The stages before the program, which are ours.
+/// Returns the first resource whose limit the run exceeds.
+fn exceeded_limit(
+    child: &Child,
+    config: &SandboxConfig,
+    started: Instant,
+    run_delay: &mut Duration,
+) -> Option<Resource> {
+    let limits = &config.limits;
+    let now = process_tree::measure(child.id());
+    // The kernel no longer reports the run delay of a thread that has ended: keep the largest sum seen.
+    *run_delay = now.run_delay.max(*run_delay);
+    // The stages before the program are processes of ours.
     let stages = 2;
     let checks = [
-        (is_late(started.elapsed(), *starved, limits.wall), Limit::Wall),
-        (now.cpu >= limits.cpu, Limit::Cpu),
-        (now.memory >= limits.memory, Limit::Memory),
-        (now.processes > limits.processes + stages, Limit::Processes),
+        (is_late(started.elapsed(), *run_delay, limits.wall), Resource::Wall),
+        (now.cpu >= limits.cpu, Resource::Cpu),
+        (now.memory >= limits.memory, Resource::Memory),
+        (now.processes > limits.processes + stages, Resource::Processes),
     ];
-    let found = checks.into_iter().find(|(over, _)| *over).map(|(_, limit)| limit);
-    found.or_else(|| (tree::folder_bytes(&plan.folder, limits.disk) > limits.disk).then_some(Limit::Disk))
+    let exceeded = checks.into_iter().find(|(exceeds, _)| *exceeds).map(|(_, resource)| resource);
+    let disk_full = || process_tree::folder_bytes(&config.folder, limits.disk) > limits.disk;
+    exceeded.or_else(|| disk_full().then_some(Resource::Disk))
 }
 
-/// Whether the time is up. A program that waits for a processor on a busy machine is not charged for that, within
-/// reason, so that verdicts do not depend on what else runs.
-fn is_late(elapsed: Duration, starved: Duration, wall: Duration) -> bool {
-    elapsed.saturating_sub(starved) >= wall || elapsed >= 4 * wall
+/// Returns true if the time is up. Waiting for a processor on a busy machine does not count, up to a bound, so that
+/// verdicts do not depend on what else runs.
+fn is_late(elapsed: Duration, run_delay: Duration, wall: Duration) -> bool {
+    elapsed.saturating_sub(run_delay) >= wall || elapsed >= 4 * wall
 }
 
 #[cfg(test)]
@@ -247,19 +285,19 @@ mod tests {
 
     #[test]
     fn a_flood_keeps_its_beginning_and_its_end() {
-        let mut captured = Captured::default();
+        let mut captured = CapturedStream::default();
         captured.push(b"first ");
         for _ in 0..100 {
             captured.push(&vec![b'x'; 1 << 17]);
         }
         captured.push(b" last");
         assert!(captured.contains("first ") && captured.contains(" last") && !captured.contains("absent"));
-        assert!(captured.head.len() + captured.tail.len() <= 3 * Captured::KEPT + 5);
+        assert!(captured.head.len() + captured.tail.len() <= 3 * CapturedStream::KEPT + 5);
     }
 
     #[test]
     fn raw_bytes_are_made_printable() {
-        let mut captured = Captured::default();
+        let mut captured = CapturedStream::default();
         captured.push(&[0x1b, b'c', 0xff, b'\n', b'a']);
         assert_eq!(captured.printable(), "\\u{1b}c\u{fffd}\na");
     }

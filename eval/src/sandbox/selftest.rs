@@ -1,8 +1,9 @@
-//! Attempts to break out, made before anything is judged.
+//! Attempts to break out of the sandbox, made before anything is judged.
 
-use super::run::{End, Limit};
-use super::stages::failed;
-use super::{Limits, Sandbox, Task, system_runtime};
+use super::config::setup_error;
+use super::policy::{ResourceLimits, system_runtime};
+use super::run::{Resource, Sandbox, Termination};
+use super::task::EntryPoint;
 use codelsi_engine::{Error, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -11,70 +12,77 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// One attempt, run behind the locks. It exits with 0 when it was held back, with 1 when it got through.
+/// Makes one [`EscapeAttempt`] in a locked-down child.
+pub const ENTRY: EntryPoint = EntryPoint { name: "selftest", main: attempt_escape };
+
+fn attempt_escape(attempt: &str) -> i32 {
+    serde_json::from_str::<EscapeAttempt>(attempt).expect("written by `attempt_end`").run()
+}
+
+/// One attempt to escape, made after the lockdown. It exits with 0 if it was blocked, with 1 if it succeeded.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Attempt {
-    /// Sockets of every kind, to the network and to the host.
+enum EscapeAttempt {
+    /// Opens sockets of every kind, to the network and to the host.
     Network,
-    /// Reading a file that only the harness may read, system accounts, the harness's environment.
+    /// Reads a file that only the harness may read, the system accounts, the harness's environment.
     Read { secret: PathBuf },
-    /// Writing outside the folder, and replacing what may only be read.
+    /// Writes outside the folder, and replaces a file that may only be read.
     Write { outside: PathBuf, readable: PathBuf },
-    /// A deadly signal to a process of the harness.
+    /// Sends SIGKILL to a process of the harness.
     Signal { victim: i32 },
-    /// Writing inside the folder, which must work.
+    /// Writes inside the folder, which must work.
     OwnFolder,
     /// Never ends.
     Sleep,
-    /// Takes memory until stopped.
+    /// Allocates memory until stopped.
     Memory,
-    /// Starts processes until stopped; each would outlive it. `mark` shows in their command lines.
+    /// Starts processes until stopped; each would outlive it. `mark` is in their command lines.
     Processes { shell: PathBuf, mark: String },
     /// Leaves one process behind and ends.
     Orphan { shell: PathBuf, mark: String },
 }
 
-impl Attempt {
-    pub fn run(self) -> i32 {
-        let got_through = match self {
-            Attempt::Network => network(),
-            Attempt::Read { secret } => {
+impl EscapeAttempt {
+    fn run(self) -> i32 {
+        let succeeded = match self {
+            EscapeAttempt::Network => network(),
+            EscapeAttempt::Read { secret } => {
                 [&secret, Path::new("/etc/shadow"), Path::new("/etc/passwd"), Path::new("/proc/1/environ")]
                     .iter()
                     .any(|path| fs::File::open(path).is_ok())
             }
-            Attempt::Write { outside, readable } => {
+            EscapeAttempt::Write { outside, readable } => {
                 fs::write(&outside, "x").is_ok()
                     || fs::write(&readable, "x").is_ok()
                     || fs::remove_file(&readable).is_ok()
                     || fs::hard_link(&readable, "linked").is_ok()
             }
-            Attempt::Signal { victim } => {
-                // In a PID namespace the number may be another process's: what counts is the victim.
+            EscapeAttempt::Signal { victim } => {
+                // In a PID namespace this number may name another process: the harness checks that the victim lives.
                 let _ = Pid::from_raw(victim).map(|pid| kill_process(pid, Signal::KILL));
                 false
             }
-            Attempt::OwnFolder => fs::write("own", "x").is_err() || fs::read("own").is_err(),
-            Attempt::Sleep => loop {
+            EscapeAttempt::OwnFolder => fs::write("own", "x").is_err() || fs::read("own").is_err(),
+            EscapeAttempt::Sleep => loop {
                 std::thread::sleep(Duration::from_secs(1));
             },
-            Attempt::Memory => {
+            EscapeAttempt::Memory => {
                 let mut hoard = Vec::new();
                 loop {
                     hoard.push(vec![1u8; 1 << 22]);
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
-            Attempt::Processes { shell, mark } => loop {
+            EscapeAttempt::Processes { shell, mark } => loop {
                 sleeper(&shell, &mark);
                 std::thread::sleep(Duration::from_millis(1));
             },
-            Attempt::Orphan { shell, mark } => {
+            EscapeAttempt::Orphan { shell, mark } => {
                 sleeper(&shell, &mark);
                 false
             }
         };
-        i32::from(got_through)
+        i32::from(succeeded)
     }
 }
 
@@ -89,16 +97,19 @@ fn network() -> bool {
         || UnixDatagram::unbound().is_ok()
 }
 
-/// A process that holds on to nothing and asks not to be found.
+/// Starts a process that ignores signals and holds none of the standard streams.
 fn sleeper(shell: &Path, mark: &str) {
     let mut command = Command::new(shell);
     command.args(["-c", "trap '' TERM HUP INT; sleep 600; :", mark]);
     drop(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn());
 }
 
-/// All attempts, each held to its own end.
-pub fn pass(sandbox: &Sandbox) -> Result<()> {
-    let dir = tempfile::tempdir().map_err(|e| failed("temporary folder", e))?;
+/// Makes all attempts in `sandbox` and compares each one's end with the expected one.
+///
+/// # Errors
+/// Names the first protection that failed.
+pub fn check(sandbox: &Sandbox) -> Result<()> {
+    let dir = tempfile::tempdir().map_err(|e| setup_error("temporary folder", e))?;
     let (secret, readable, outside) =
         (dir.path().join("secret"), dir.path().join("readable"), dir.path().join("out"));
     for file in [&secret, &readable] {
@@ -107,20 +118,24 @@ pub fn pass(sandbox: &Sandbox) -> Result<()> {
     let shell = ["/bin/sh", "/usr/bin/sh"].map(PathBuf::from).into_iter().find(|p| p.exists());
     let shell = shell.ok_or_else(|| Error::new("no /bin/sh to test the sandbox with"))?;
     let mark = format!("codelsi-selftest-{}-{}", std::process::id(), dir.path().display());
-    let held = End::Exited(0);
+    let blocked = Termination::Exited(0);
     let attempts = [
-        ("write inside its folder", Attempt::OwnFolder, held),
-        ("network", Attempt::Network, held),
-        ("read outside", Attempt::Read { secret }, held),
-        ("write outside", Attempt::Write { outside: outside.clone(), readable: readable.clone() }, held),
-        ("time limit", Attempt::Sleep, End::Stopped(Limit::Wall)),
-        ("memory limit", Attempt::Memory, End::Stopped(Limit::Memory)),
+        ("write inside its folder", EscapeAttempt::OwnFolder, blocked),
+        ("network", EscapeAttempt::Network, blocked),
+        ("read outside", EscapeAttempt::Read { secret }, blocked),
+        (
+            "write outside",
+            EscapeAttempt::Write { outside: outside.clone(), readable: readable.clone() },
+            blocked,
+        ),
+        ("time limit", EscapeAttempt::Sleep, Termination::LimitExceeded(Resource::Wall)),
+        ("memory limit", EscapeAttempt::Memory, Termination::LimitExceeded(Resource::Memory)),
         (
             "process limit",
-            Attempt::Processes { shell: shell.clone(), mark: mark.clone() },
-            End::Stopped(Limit::Processes),
+            EscapeAttempt::Processes { shell: shell.clone(), mark: mark.clone() },
+            Termination::LimitExceeded(Resource::Processes),
         ),
-        ("processes left behind", Attempt::Orphan { shell, mark: mark.clone() }, held),
+        ("processes left behind", EscapeAttempt::Orphan { shell, mark: mark.clone() }, blocked),
     ];
     for (name, attempt, expected) in attempts {
         let end = attempt_end(sandbox, attempt, &readable)?;
@@ -134,23 +149,30 @@ pub fn pass(sandbox: &Sandbox) -> Result<()> {
     if outside.exists() || !readable.exists() {
         return Err(Error::new("protection failed: write outside"));
     }
-    signal_is_held_back(sandbox, &readable)
+    check_signal_is_blocked(sandbox, &readable)
 }
 
-/// Runs one attempt within limits that are soon reached.
-fn attempt_end(sandbox: &Sandbox, attempt: Attempt, readable: &Path) -> Result<End> {
-    let wall = Duration::from_secs(if matches!(attempt, Attempt::Sleep) { 1 } else { 20 });
-    let limits = Limits { wall, cpu: wall, memory: 96 << 20, processes: 8, disk: 1 << 20, removes: false };
-    let folder = tempfile::tempdir().map_err(|e| failed("temporary folder", e))?;
+/// Makes one attempt within limits that are soon reached.
+fn attempt_end(sandbox: &Sandbox, attempt: EscapeAttempt, readable: &Path) -> Result<Termination> {
+    let wall = Duration::from_secs(if matches!(attempt, EscapeAttempt::Sleep) { 1 } else { 20 });
+    let limits = ResourceLimits {
+        wall,
+        cpu: wall,
+        memory: 96 << 20,
+        processes: 8,
+        disk: 1 << 20,
+        may_remove_files: false,
+    };
+    let folder = tempfile::tempdir().map_err(|e| setup_error("temporary folder", e))?;
     let mut paths = system_runtime();
     paths.push(readable.to_path_buf());
-    Ok(sandbox.run(Task::Attempt(attempt), folder.path(), &paths, limits)?.end)
+    Ok(sandbox.run(ENTRY.task(&attempt), folder.path(), &paths, limits)?.end)
 }
 
-/// A process of the harness outlives an attempt to kill it.
-fn signal_is_held_back(sandbox: &Sandbox, readable: &Path) -> Result<()> {
-    let mut victim = Command::new("sleep").arg("60").spawn().map_err(|e| failed("sleep", e))?;
-    let attempt = attempt_end(sandbox, Attempt::Signal { victim: victim.id() as i32 }, readable);
+/// Checks that a process of the harness survives an attempt to kill it.
+fn check_signal_is_blocked(sandbox: &Sandbox, readable: &Path) -> Result<()> {
+    let mut victim = Command::new("sleep").arg("60").spawn().map_err(|e| setup_error("sleep", e))?;
+    let attempt = attempt_end(sandbox, EscapeAttempt::Signal { victim: victim.id() as i32 }, readable);
     let alive = matches!(victim.try_wait(), Ok(None));
     let _ = victim.kill();
     let _ = victim.wait();
@@ -160,7 +182,7 @@ fn signal_is_held_back(sandbox: &Sandbox, readable: &Path) -> Result<()> {
     }
 }
 
-/// Whether a process with the mark in its command line still runs.
+/// Returns true if a process with the mark in its command line still runs.
 fn survives(mark: &str) -> bool {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     processes

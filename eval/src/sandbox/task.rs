@@ -1,46 +1,64 @@
-//! What a locked-down process does.
+//! The work of a locked-down process: another program, or an entry point of our own binary.
 
-use super::selftest::Attempt;
-use crate::judge::{embedded, witness};
+use codelsi_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The work of the last stage, done behind every lock.
+/// The work of the last stage, done after the lockdown.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Task {
-    /// Becomes another program.
+pub enum ChildTask {
+    /// Becomes another program; `stdin` (at most a pipe's 64 KiB) is all that it can read from standard input.
     Exec { program: PathBuf, args: Vec<String>, stdin: String },
-    /// Runs the TypeScript program in the folder in the embedded engine.
-    Embedded(embedded::Job),
-    /// Strips the TypeScript program in the folder, then becomes Node, which runs it guarded.
-    Witness(witness::Job),
-    /// Tries to break out.
-    Attempt(Attempt),
+    /// Calls the registered [`EntryPoint`] of that name.
+    Call { entry: String, argument: String },
 }
 
-impl Task {
-    /// Does the work; the result is the exit code.
-    pub(super) fn perform(self) -> i32 {
+impl ChildTask {
+    /// Becomes `program` with `args` and an empty standard input.
+    pub fn exec(program: &Path, args: &[&str]) -> Self {
+        let args = args.iter().map(|arg| arg.to_string()).collect();
+        ChildTask::Exec { program: program.to_owned(), args, stdin: String::new() }
+    }
+
+    /// Binds the task to this binary's entry points. The closure does the work and returns the exit code.
+    ///
+    /// # Errors
+    /// When no entry point has the task's name.
+    pub(super) fn bind(self, entries: &[EntryPoint]) -> Result<Box<dyn FnOnce() -> i32>> {
         match self {
-            Task::Exec { program, args, stdin } => exec(&program, &args, &stdin),
-            Task::Embedded(job) => job.run(),
-            Task::Witness(job) => match job.prepare() {
-                Ok((program, args, stdin)) => exec(&program, &args, &stdin),
-                Err(e) => {
-                    eprintln!("{e}");
-                    1
-                }
-            },
-            Task::Attempt(attempt) => attempt.run(),
+            ChildTask::Exec { program, args, stdin } => Ok(Box::new(move || exec(&program, &args, &stdin))),
+            ChildTask::Call { entry, argument } => {
+                let found = entries.iter().find(|known| known.name == entry);
+                let missing =
+                    || Error::new(format!("`main` of this binary registers no entry point `{entry}`"));
+                let main = found.ok_or_else(missing)?.main;
+                Ok(Box::new(move || main(&argument)))
+            }
         }
     }
 }
 
-/// Replaces this process; `stdin` (at most a pipe's 64 KiB) is all that the program can read from it.
-fn exec(program: &PathBuf, args: &[String], stdin: &str) -> i32 {
+/// A function of our own binary that a sandboxed child can run. `main` registers it with [`super::child_entry`].
+#[derive(Clone, Copy, Debug)]
+pub struct EntryPoint {
+    pub name: &'static str,
+    /// Receives the task's argument as JSON; returns the exit code.
+    pub main: fn(argument: &str) -> i32,
+}
+
+impl EntryPoint {
+    /// The task that calls this entry point with `argument`.
+    pub fn task(&self, argument: &impl Serialize) -> ChildTask {
+        let argument = serde_json::to_string(argument).expect("plain data serializes");
+        ChildTask::Call { entry: self.name.into(), argument }
+    }
+}
+
+/// Replaces this process by `program`, with `stdin` on its standard input; returns (127) only if that fails.
+pub fn exec(program: &Path, args: &[String], stdin: &str) -> i32 {
     let error = match std::io::pipe() {
         Ok((reader, mut writer)) => match writer.write_all(stdin.as_bytes()) {
             Ok(()) => {
@@ -53,4 +71,17 @@ fn exec(program: &PathBuf, args: &[String], stdin: &str) -> i32 {
     };
     eprintln!("{}: {error}", program.display());
     127
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_registered_entry_points_run() {
+        let entry = EntryPoint { name: "length", main: |argument| argument.len() as i32 };
+        assert_eq!(entry.task(&7).bind(&[entry]).unwrap()(), 1);
+        let error = entry.task(&7).bind(&[]).err().unwrap().to_string();
+        assert!(error.contains("`length`"), "{error}");
+    }
 }

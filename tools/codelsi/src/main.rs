@@ -43,7 +43,7 @@ enum Command {
 
 fn main() -> ExitCode {
     // A judged program's process is this binary again; it goes no further than this line.
-    codelsi_eval::sandbox::child_entry();
+    codelsi_eval::judge::child_entry();
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -5,14 +5,14 @@
 
 use codelsi_demo::languages::{LANGUAGES, LanguageTemplates};
 use codelsi_demo::problems::Problem;
-use codelsi_eval::judge::{Judge, Kind, Status};
+use codelsi_eval::judge::{self, Judge, Kind, Status};
 use codelsi_eval::problem::Problem as Asked;
-use codelsi_eval::sandbox::{self, Sandbox};
+use codelsi_eval::sandbox::Sandbox;
 use rayon::prelude::*;
 use std::collections::HashSet;
 
 fn main() {
-    sandbox::child_entry();
+    judge::child_entry();
     Sandbox::checked().expect("the sandbox must hold where the tests run");
     let wrong: usize = LANGUAGES.par_iter().map(wrong_verdicts).sum();
     assert_eq!(wrong, 0, "{wrong} verdicts are wrong");

@@ -2,13 +2,13 @@
 //! is its own sandbox child, so it has a `main`.
 
 use codelsi_demo::{World, problems};
-use codelsi_eval::judge::embedded::Embedded;
+use codelsi_eval::judge::{self, embedded::Embedded};
 use codelsi_eval::judge::verdicts::{Completion, judge_all};
 use codelsi_eval::problem::Problem;
-use codelsi_eval::sandbox::{self, Sandbox};
+use codelsi_eval::sandbox::Sandbox;
 
 fn main() {
-    sandbox::child_entry();
+    judge::child_entry();
     let judge = Embedded::new(Sandbox::checked().expect("the sandbox must hold where the tests run"));
     let world = World::new(1, 40);
     let drafts: Vec<&problems::Problem> = world.general.iter().chain(&world.private_problems).collect();

@@ -3,7 +3,7 @@
 
 use codelsi_engine::cuda::Nvrtc;
 use codelsi_eval::report::Report;
-use codelsi_eval::sandbox;
+use codelsi_eval::judge;
 use codelsi_experiment::judging::JudgeOptions;
 use codelsi_experiment::output::Output;
 use codelsi_experiment::pipeline;
@@ -88,7 +88,7 @@ fn same(cpu: &Report, gpu: &Report) {
 }
 
 fn main() {
-    sandbox::child_entry();
+    judge::child_entry();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let on = |name: &str, device| {
         let started = std::time::Instant::now();

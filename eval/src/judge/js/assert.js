@@ -1,5 +1,5 @@
-// The parts of Node 20's `node:assert` that tests use, after its lib/internal/util/comparisons.js.
-// Evaluates to the module. Everything it calls is captured here, before a judged program can replace it.
+// The parts of Node 20's `node:assert` that tests use, modelled on its lib/internal/util/comparisons.js.
+// Evaluates to the module. Every built-in that it calls is captured here, before a judged program can replace it.
 (() => {
   "use strict";
   const { defineProperty, getPrototypeOf, is, keys, getOwnPropertySymbols } = Object;
@@ -36,7 +36,7 @@
     return values;
   }
 
-  // Own enumerable keys that are no index of an array.
+  // Own enumerable keys that are not array indices.
   function namedKeys(object) {
     const named = [];
     const all = keys(object);
@@ -90,7 +90,7 @@
     if (aKeys.length !== bKeys.length) return false;
     for (let i = 0; i < aKeys.length; i++) if (!has(b, aKeys[i])) return false;
     if (strict && !sameSymbols(a, b, seen)) return false;
-    // A pair that is being compared further up counts as equal, or cycles would not end.
+    // A pair that is already being compared further up counts as equal, so that cycles end.
     for (let pair = seen; pair; pair = pair.outer) if (pair.a === a || pair.b === b) return pair.a === a && pair.b === b;
     seen = { a, b, outer: seen };
     if (isArray(a) && !sameElements(a, b, strict, seen)) return false;
@@ -122,7 +122,7 @@
     return true;
   }
 
-  // Each value of `a` takes one value of `b`; one that is there as it stands takes that.
+  // Each value of `a` is paired with one value of `b`: an identical one if there is one.
   function sameSets(a, b, strict, seen) {
     const left = [];
     const all = list(setValues(a), next);

@@ -1,5 +1,5 @@
-// As much of Node as programs under test touch. Evaluates to a function from the host's natives and the assert
-// module to what the host drives: { main, guarded, uncaught, turn }.
+// An emulation of the parts of Node that programs under test use. Evaluates to a function of the host's natives and the
+// assert module that returns what the host calls: { main, guarded, uncaught, turn }.
 //
 // natives: write(text) to standard error, exit(code), kill(signal), sleep(ms), now(), hash(algorithm, text), compile(code),
 // line(number) of the program's source.
@@ -10,7 +10,7 @@
   const then = promise.prototype.then;
   const match = RegExp.prototype.exec;
 
-  // What Node's inspect would show, near enough for texts to be found in it.
+  // Approximates the text of Node's inspect, closely enough for a search in it.
   function inspect(value, depth = 0) {
     try {
       if (typeof value === "string") return depth ? `'${value}'` : value;
@@ -36,7 +36,7 @@
   Object.assign(console, { error: print, warn: print, trace: print });
   console.assert = (holds, ...values) => holds || print("Assertion failed", ...values);
 
-  // Timers and what else keeps the loop alive.
+  // Timers, which keep the event loop alive.
   let timers = [];
   let serial = 0;
   function timer(f, ms, args, repeat) {
@@ -86,7 +86,7 @@
     natives.exit(code ?? 0);
   }
 
-  // Node's end of a program on an error that nobody caught: the source line, the error, exit code 1.
+  // Ends the program as Node does on an uncaught error: prints the source line and the error, exits with code 1.
   function uncaught(error) {
     if (listeners.uncaughtException?.length && !exiting) return attempt(() => emit("uncaughtException", error, "uncaughtException"));
     const place = apply(match, /file\.js:(\d+)/, [Text(error?.stack ?? "")]);
@@ -103,7 +103,7 @@
     }
   }
 
-  // One turn of the event loop. False once nothing is left to wait for, when the program is over.
+  // One turn of the event loop. Ends the process once nothing is left to wait for.
   function turn() {
     timers.sort((a, b) => a.due - b.due || a.id - b.id);
     if (!timers.some((entry) => entry.alive)) {
@@ -121,7 +121,7 @@
     throw Object.assign(new Failure(`EPERM: operation not permitted, ${what}`), { code: "EPERM", errno: -1, syscall: what });
   }
 
-  // No file can be reached, no process started and nobody called: files refuse; the rest takes every call and does nothing.
+  // Files, processes and the network are out of reach: file functions throw EPERM; the others accept every call and do nothing.
   const closed = new Proxy({}, { get: (_, name) => () => refuse(Text(name)) });
   const inert = new Proxy(function () {}, {
     get: (_, name) => (typeof name === "symbol" || name === "then" ? undefined : inert),
@@ -129,7 +129,7 @@
     construct: () => inert,
   });
   function Worker(source) {
-    // On this thread, but later, as the parent sees it.
+    // Runs on this thread, but later, as the parent expects.
     timer(() => natives.compile(Text(source)), 0, []);
     return inert;
   }
@@ -166,7 +166,7 @@
     Object.defineProperty(globalThis, name, { value: globals[name], writable: true, configurable: true, enumerable: false });
   }
 
-  // Node's wrapper, on the first line so that line numbers are the program's.
+  // Node's module wrapper, on the first line so that line numbers are those of the program.
   const wrap = (program) => natives.compile(`(function (exports, require, module, __filename, __dirname) {${program}\n})`);
   function call(f, require) {
     const module = { exports: {} };
@@ -177,7 +177,7 @@
     turn: () => attempt(turn),
     uncaught,
     main: (program) => attempt(() => call(wrap(program), require)),
-    // The tests in a scope that the candidate cannot reach into, with an assert from before it ran.
+    // Runs the tests in a scope that the candidate cannot reach, with an assert from before it ran.
     guarded: (candidate, tests, reached) => attempt(() => {
       const pristine = Object.assign((...args) => apply(assert, undefined, args), assert);
       const own = (name) => (name === "assert" || name === "node:assert" ? pristine : require(name));

@@ -1,42 +1,43 @@
-//! MultiPL-E's rules by language: what is built and run, and how the end of a run is read.
+//! MultiPL-E's rules by language: the commands that build and run a program, and the reading of its exceptions.
 
 use std::path::{Path, PathBuf};
 
-/// How programs of one language are judged.
+/// The rule for programs of one language.
 pub struct Rule {
-    /// As `--judge` has it.
+    /// The name of its judge on the command line.
     pub name: &'static str,
-    /// As problems have it.
+    /// The language in the notation of [`crate::problem::Problem::language`].
     pub language: &'static str,
+    /// The name of the source file.
     pub file: &'static str,
-    /// The compiler's command, if there is one: a tool and its arguments.
+    /// The compiler's command, if the language has one: a tool and its arguments.
     pub build: Option<&'static [&'static str]>,
-    pub run: Run,
-    /// Whether MultiPL-E tells a failed assertion and an unknown name apart from other exceptions.
-    pub tells_exceptions: bool,
-    /// What else a tool needs of the system, where it exists.
+    pub run: RunCommand,
+    /// True if MultiPL-E distinguishes a failed assertion and an unknown name from other exceptions.
+    pub distinguishes_exceptions: bool,
+    /// Further system paths that the tools need, if they exist.
     pub readable: &'static [&'static str],
-    pub ending: Ending,
-    /// A program that does nothing: when it is not `OK`, the tools do not work here.
-    pub idle: &'static str,
+    pub end_marker: EndMarker,
+    /// A program that does nothing: if it is not `OK`, the tools do not work on this machine.
+    pub empty_program: &'static str,
 }
 
-/// What is run.
-pub enum Run {
+/// The command that runs a program.
+pub enum RunCommand {
     /// A tool and its arguments.
     Tool(&'static [&'static str]),
-    /// The program `program` that the compiler made.
-    Built,
+    /// The executable `program` that the compiler wrote.
+    Executable,
 }
 
-/// The statement that tells the judge, in its second run, that the tests have come to their end.
-pub struct Ending {
-    /// What is put where the tests begin: their own tools, however the candidate has changed them.
-    pub before: &'static str,
-    /// With `WORD` for the word.
+/// The statement that proves to the judge, in the guarded run, that the tests reached their end.
+pub struct EndMarker {
+    /// Inserted before the tests: restores what they use, in case the candidate has redefined it.
+    pub prelude: &'static str,
+    /// Prints the nonce, which replaces `NONCE`.
     pub statement: &'static str,
-    /// How many blocks close behind it.
-    pub blocks: usize,
+    /// Number of closing braces after the statement.
+    pub closing_braces: usize,
 }
 
 pub static JAVASCRIPT: Rule = Rule {
@@ -44,11 +45,15 @@ pub static JAVASCRIPT: Rule = Rule {
     language: "js",
     file: "file.js",
     build: None,
-    run: Run::Tool(&["node", "file.js"]),
-    tells_exceptions: true,
+    run: RunCommand::Tool(&["node", "file.js"]),
+    distinguishes_exceptions: true,
     readable: &["/usr/share/nodejs", "/etc/ssl/openssl.cnf"],
-    ending: Ending { before: "", statement: "\nrequire('node:fs').writeSync(1, 'WORD');", blocks: 0 },
-    idle: ";",
+    end_marker: EndMarker {
+        prelude: "",
+        statement: "\nrequire('node:fs').writeSync(1, 'NONCE');",
+        closing_braces: 0,
+    },
+    empty_program: ";",
 };
 
 pub static PYTHON: Rule = Rule {
@@ -56,11 +61,15 @@ pub static PYTHON: Rule = Rule {
     language: "py",
     file: "file.py",
     build: None,
-    run: Run::Tool(&["python3", "file.py"]),
-    tells_exceptions: false,
+    run: RunCommand::Tool(&["python3", "file.py"]),
+    distinguishes_exceptions: false,
     readable: &[],
-    ending: Ending { before: "", statement: "\n__import__('os').write(1, b'WORD')\n", blocks: 0 },
-    idle: "pass\n",
+    end_marker: EndMarker {
+        prelude: "",
+        statement: "\n__import__('os').write(1, b'NONCE')\n",
+        closing_braces: 0,
+    },
+    empty_program: "pass\n",
 };
 
 pub static JAVA: Rule = Rule {
@@ -78,11 +87,15 @@ pub static JAVA: Rule = Rule {
         ".",
         "file.java",
     ]),
-    run: Run::Tool(&["java", "-XX:-UsePerfData", "-ea", "-cp", ".:TUPLES", "Problem"]),
-    tells_exceptions: false,
+    run: RunCommand::Tool(&["java", "-XX:-UsePerfData", "-ea", "-cp", ".:TUPLES", "Problem"]),
+    distinguishes_exceptions: false,
     readable: &["/etc/alternatives", "/etc/java-11-openjdk", "/etc/java-17-openjdk", "/etc/java-21-openjdk"],
-    ending: Ending { before: "", statement: "System.out.print(\"WORD\"); System.out.flush();\n", blocks: 2 },
-    idle: "import org.javatuples.*;\nclass Problem { public static void main(String[] args) { Pair.with(1, 2); } }\n",
+    end_marker: EndMarker {
+        prelude: "",
+        statement: "System.out.print(\"NONCE\"); System.out.flush();\n",
+        closing_braces: 2,
+    },
+    empty_program: "import org.javatuples.*;\nclass Problem { public static void main(String[] args) { Pair.with(1, 2); } }\n",
 };
 
 pub static CPP: Rule = Rule {
@@ -90,15 +103,15 @@ pub static CPP: Rule = Rule {
     language: "cpp",
     file: "file.cpp",
     build: Some(&["g++", "file.cpp", "-o", "program", "-std=c++17"]),
-    run: Run::Built,
-    tells_exceptions: false,
+    run: RunCommand::Executable,
+    distinguishes_exceptions: false,
     readable: &["/usr/include", "/usr/libexec", "/usr/local/include", "/etc/alternatives"],
-    ending: Ending {
-        before: "\n#undef NDEBUG\n#undef assert\n#include <assert.h>\n",
-        statement: "std::fputs(\"WORD\", stdout);\n",
-        blocks: 1,
+    end_marker: EndMarker {
+        prelude: "\n#undef NDEBUG\n#undef assert\n#include <assert.h>\n",
+        statement: "std::fputs(\"NONCE\", stdout);\n",
+        closing_braces: 1,
     },
-    idle: "#include <bits/stdc++.h>\nint main() {}\n",
+    empty_program: "#include <bits/stdc++.h>\nint main() {}\n",
 };
 
 pub static RUST: Rule = Rule {
@@ -107,31 +120,30 @@ pub static RUST: Rule = Rule {
     file: "file.rs",
     // Rust's own linker asks /proc for its name; the system's does not.
     build: Some(&["rustc", "-Clink-arg=-fuse-ld=bfd", "file.rs", "-o", "program"]),
-    run: Run::Built,
-    tells_exceptions: false,
+    run: RunCommand::Executable,
+    distinguishes_exceptions: false,
     readable: &["/usr/libexec", "/etc/alternatives"],
-    ending: Ending { before: "", statement: "std::print!(\"WORD\");\n", blocks: 1 },
-    idle: "fn main() {}\n",
+    end_marker: EndMarker { prelude: "", statement: "std::print!(\"NONCE\");\n", closing_braces: 1 },
+    empty_program: "fn main() {}\n",
 };
 
-/// Every language that is judged with tools of the machine.
+/// The rules of all languages that are judged with tools of the machine.
 pub static ALL: [&Rule; 5] = [&JAVASCRIPT, &PYTHON, &JAVA, &CPP, &RUST];
 
-/// What a tool that is a launcher says of the program that it launches and of its home: a question, and how the answer
-/// is read.
-type Question = (&'static [&'static str], fn(&str) -> Option<(PathBuf, PathBuf)>);
+/// The arguments that make a launcher print its real program and installation folder, and the parser of that output.
+type LauncherQuery = (&'static [&'static str], fn(&str) -> Option<(PathBuf, PathBuf)>);
 
-/// [`Question`]s by tool. The others are what they are.
-pub fn question(tool: &str) -> Option<Question> {
+/// Returns the query for a tool that may be a launcher of the real program; `None` for all others.
+pub fn launcher_query(tool: &str) -> Option<LauncherQuery> {
     match tool {
         "python3" => {
-            Some((&["-I", "-c", "import sys; print(sys.executable); print(sys.base_prefix)"], |said| {
-                let (program, home) = said.trim().split_once('\n')?;
+            Some((&["-I", "-c", "import sys; print(sys.executable); print(sys.base_prefix)"], |output| {
+                let (program, home) = output.trim().split_once('\n')?;
                 Some((Path::new(program).canonicalize().ok()?, home.into()))
             }))
         }
-        "rustc" => Some((&["--print", "sysroot"], |said| {
-            let home = PathBuf::from(said.trim());
+        "rustc" => Some((&["--print", "sysroot"], |output| {
+            let home = PathBuf::from(output.trim());
             Some((home.join("bin/rustc"), home))
         })),
         _ => None,
@@ -139,22 +151,22 @@ pub fn question(tool: &str) -> Option<Question> {
 }
 
 impl Rule {
-    /// The tools that it needs.
+    /// Returns the names of the tools that it needs.
     pub fn tools(&self) -> impl Iterator<Item = &'static str> {
-        let run = if let Run::Tool(command) = self.run { Some(command[0]) } else { None };
+        let run = if let RunCommand::Tool(command) = self.run { Some(command[0]) } else { None };
         self.build.map(|command| command[0]).into_iter().chain(run)
     }
 
-    /// The program that proves, by printing `word`, that its tests came to their end.
-    pub fn with_ending(&self, text: &str, tests_at: usize, word: &str) -> String {
+    /// Returns the program with a statement that prints `nonce` once the tests have reached their end.
+    pub fn with_end_marker(&self, text: &str, tests_at: usize, nonce: &str) -> String {
         let (candidate, tests) = text.split_at(tests_at);
-        let mut at = tests.len();
-        for _ in 0..self.ending.blocks {
-            at = tests[..at].rfind('}').unwrap_or(at);
+        let mut end = tests.len();
+        for _ in 0..self.end_marker.closing_braces {
+            end = tests[..end].rfind('}').unwrap_or(end);
         }
-        let (tests, closing) = tests.split_at(at);
-        let statement = self.ending.statement.replace("WORD", word);
-        // The end of the candidate's block belongs to the tests where a compiler's language has blocks.
-        format!("{candidate}{}{tests}{statement}{closing}", self.ending.before)
+        let (tests, closing) = tests.split_at(end);
+        let statement = self.end_marker.statement.replace("NONCE", nonce);
+        // In compiled languages the closing brace of the candidate's block is part of the tests.
+        format!("{candidate}{}{tests}{statement}{closing}", self.end_marker.prelude)
     }
 }

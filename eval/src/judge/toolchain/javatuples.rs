@@ -1,9 +1,9 @@
-//! `org.javatuples`, which MultiPL-E's Java problems import: the part of its interface that programs use.
+//! Java sources of `org.javatuples`, which MultiPL-E's Java problems import: the part of its interface that they use.
 
-/// The classes' names, by their number of values.
+/// Class names in the order of their number of values, from one.
 const NAMES: [&str; 6] = ["Unit", "Pair", "Triplet", "Quartet", "Quintet", "Sextet"];
 
-/// Every source file: its path and text.
+/// Returns the path and text of every source file.
 pub fn sources() -> Vec<(String, String)> {
     let tuples = NAMES.iter().enumerate().map(|(i, name)| (file(name), class(name, i + 1)));
     tuples.chain([(file("Tuple"), TUPLE.to_string())]).collect()
@@ -19,7 +19,7 @@ public abstract class Tuple implements Iterable<Object>, Comparable<Tuple>, java
     private final List<Object> values;
     protected Tuple(Object... values) { this.values = Collections.unmodifiableList(Arrays.asList(values)); }
     public int getSize() { return values.size(); }
-    public Object getValue(int at) { return values.get(at); }
+    public Object getValue(int index) { return values.get(index); }
     public boolean contains(Object value) { return values.contains(value); }
     public int indexOf(Object value) { return values.indexOf(value); }
     public List<Object> toList() { return values; }
@@ -41,11 +41,11 @@ public abstract class Tuple implements Iterable<Object>, Comparable<Tuple>, java
 ";
 
 fn class(name: &str, n: usize) -> String {
-    let list = |each: &dyn Fn(usize) -> String| (0..n).map(each).collect::<Vec<_>>().join(", ");
+    let list = |item: &dyn Fn(usize) -> String| (0..n).map(item).collect::<Vec<_>>().join(", ");
     let letter = |i: usize| char::from(b'A' + i as u8);
     let (types, values) = (list(&|i| letter(i).to_string()), list(&|i| format!("value{i}")));
     let params = list(&|i| format!("{} value{i}", letter(i)));
-    let one = |i: usize| {
+    let member = |i: usize| {
         let others = list(&|j| if i == j { "value".into() } else { format!("value{j}") });
         let with = list(&|j| if i == j { "X".into() } else { letter(j).to_string() });
         let (t, v) = (letter(i), format!("value{i}"));
@@ -53,9 +53,9 @@ fn class(name: &str, n: usize) -> String {
             "    private final {t} {v};\n    public {t} getValue{i}() {{ return {v}; }}\n    public <X> {name}<{with}> setAt{i}(X value) {{ return new {name}<>({others}); }}\n"
         )
     };
-    let fields: String = (0..n).map(one).collect();
-    let set: String = (0..n).map(|i| format!(" this.value{i} = value{i};")).collect();
+    let members: String = (0..n).map(member).collect();
+    let assignments: String = (0..n).map(|i| format!(" this.value{i} = value{i};")).collect();
     format!(
-        "package org.javatuples;\npublic final class {name}<{types}> extends Tuple {{\n{fields}    public {name}({params}) {{ super({values});{set} }}\n    public static <{types}> {name}<{types}> with({params}) {{ return new {name}<>({values}); }}\n}}\n"
+        "package org.javatuples;\npublic final class {name}<{types}> extends Tuple {{\n{members}    public {name}({params}) {{ super({values});{assignments} }}\n    public static <{types}> {name}<{types}> with({params}) {{ return new {name}<>({values}); }}\n}}\n"
     )
 }

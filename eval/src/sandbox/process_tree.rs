@@ -1,25 +1,25 @@
-//! What a tree of processes and a folder use right now, read from outside.
+//! The resources that a process tree and a folder use at this moment, read from outside.
 
 use rustix::param::{clock_ticks_per_second, page_size};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// The use of a process and all its descendants.
+/// The resource usage of a process and all its descendants.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Usage {
+pub struct ResourceUsage {
     pub processes: usize,
-    /// Resident bytes; pages that processes share count in each.
+    /// Resident bytes; shared pages count once per process.
     pub memory: u64,
-    /// Processor time of the processes that still live and of those they have waited for.
+    /// Processor time of the live processes and of the children that they have waited for.
     pub cpu: Duration,
-    /// Time that threads which still live have waited for a processor.
-    pub starved: Duration,
+    /// Time that the live threads have spent runnable but waiting for a processor.
+    pub run_delay: Duration,
 }
 
-/// Walks `/proc` down from `pid`. Processes that end meanwhile are left out.
-pub fn usage(pid: u32) -> Usage {
-    let mut usage = Usage::default();
+/// Measures the tree below `pid` through `/proc`. Processes that end meanwhile are left out.
+pub fn measure(pid: u32) -> ResourceUsage {
+    let mut usage = ResourceUsage::default();
     let mut ticks = 0;
     let mut pending = vec![pid];
     while let Some(pid) = pending.pop() {
@@ -27,8 +27,8 @@ pub fn usage(pid: u32) -> Usage {
         usage.memory += resident_pages(pid).unwrap_or(0) * page_size() as u64;
         ticks += cpu_ticks(pid).unwrap_or(0);
         for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-            usage.starved += run_delay(&thread.path()).unwrap_or_default();
-            children(&thread.path(), &mut pending);
+            usage.run_delay += run_delay(&thread.path()).unwrap_or_default();
+            push_children(&thread.path(), &mut pending);
         }
     }
     usage.cpu = Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64);
@@ -51,14 +51,14 @@ fn run_delay(thread: &Path) -> Option<Duration> {
     stat.split(' ').nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
-fn children(thread: &Path, into: &mut Vec<u32>) {
+fn push_children(thread: &Path, pids: &mut Vec<u32>) {
     let list = fs::read_to_string(thread.join("children")).unwrap_or_default();
-    into.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    pids.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
 }
 
-/// Bytes held by the files below a folder, links not followed; counts each entry as a block at least, and stops
-/// counting at `enough`.
-pub fn folder_bytes(folder: &Path, enough: u64) -> u64 {
+/// Sums the bytes of the files below a folder without following links. Each entry counts as one block (4 KiB) at least;
+/// stops once the sum exceeds `limit`.
+pub fn folder_bytes(folder: &Path, limit: u64) -> u64 {
     let mut bytes = 0;
     let mut pending = vec![folder.to_path_buf()];
     while let Some(folder) = pending.pop() {
@@ -66,7 +66,7 @@ pub fn folder_bytes(folder: &Path, enough: u64) -> u64 {
         for entry in entries.flatten() {
             let Ok(meta) = entry.metadata() else { continue };
             bytes += meta.len().max(4096);
-            if bytes > enough {
+            if bytes > limit {
                 return bytes;
             }
             if meta.is_dir() {
@@ -84,13 +84,15 @@ mod tests {
     #[test]
     fn counts_this_process_and_a_child() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let here = usage(std::process::id());
-        let below = usage(child.id());
+        let parent_usage = measure(std::process::id());
+        let child_usage = measure(child.id());
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(
-            here.processes >= 2 && here.memory > below.memory && below.processes == 1,
-            "{here:?} {below:?}"
+            parent_usage.processes >= 2
+                && parent_usage.memory > child_usage.memory
+                && child_usage.processes == 1,
+            "{parent_usage:?} {child_usage:?}"
         );
     }
 

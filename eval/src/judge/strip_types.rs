@@ -1,4 +1,4 @@
-//! TypeScript to JavaScript: types are removed, nothing is checked that needs types.
+//! Type stripping: TypeScript to JavaScript without a type check.
 
 use oxc_allocator::Allocator;
 use oxc_codegen::{Codegen, CodegenOptions};
@@ -9,15 +9,18 @@ use oxc_transformer::{TransformOptions, Transformer};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// JavaScript, and where its lines come from.
-pub struct Stripped {
+/// JavaScript with a map of its lines to the TypeScript source.
+pub struct StrippedProgram {
     pub code: String,
-    /// The source line behind each line of the code, both from 0.
+    /// The text of the source line by line number of the code, counted from 0.
     lines: BTreeMap<u32, String>,
 }
 
-/// Strips a whole program. An error is a syntax error of the program, as TypeScript's compiler would report it.
-pub fn strip(source: &str) -> Result<Stripped, String> {
+/// Strips the types of a whole program.
+///
+/// # Errors
+/// A syntax error of the program, as TypeScript's compiler would report it.
+pub fn strip_types(source: &str) -> Result<StrippedProgram, String> {
     let allocator = Allocator::default();
     let parsed = Parser::new(&allocator, source, SourceType::ts()).parse();
     if let Some(e) = parsed.diagnostics.first() {
@@ -43,11 +46,11 @@ pub fn strip(source: &str) -> Result<Stripped, String> {
         let line = sources.get(token.get_src_line() as usize).copied().unwrap_or_default();
         lines.entry(token.get_dst_line()).or_insert_with(|| line.to_string());
     }
-    Ok(Stripped { code: written.code, lines })
+    Ok(StrippedProgram { code: written.code, lines })
 }
 
-impl Stripped {
-    /// The source line behind a line of the code, comments and all; lines count from 1.
+impl StrippedProgram {
+    /// Returns the source line, comments included, of a line of the code; lines count from 1.
     pub fn source_line(&self, line: u32) -> &str {
         self.lines.get(&line.saturating_sub(1)).map_or("", String::as_str)
     }
@@ -58,30 +61,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_go_and_what_runs_stays() {
-        let code = strip("declare var require: any;\nenum E { A, B }\nclass P { constructor(private y: number) {} }\nlet x = <any>1 as number; x!;").unwrap().code;
-        for gone in ["declare", "any", "private", "as number", "x!"] {
-            assert!(!code.contains(gone), "{gone} in {code}");
+    fn types_are_removed_and_runtime_code_stays() {
+        let code = strip_types("declare var require: any;\nenum E { A, B }\nclass P { constructor(private y: number) {} }\nlet x = <any>1 as number; x!;").unwrap().code;
+        for removed in ["declare", "any", "private", "as number", "x!"] {
+            assert!(!code.contains(removed), "{removed} in {code}");
         }
-        for stays in ["E[\"A\"] = 0", "this.y = y", "let x = 1"] {
-            assert!(code.contains(stays), "no {stays} in {code}");
+        for kept in ["E[\"A\"] = 0", "this.y = y", "let x = 1"] {
+            assert!(code.contains(kept), "no {kept} in {code}");
         }
     }
 
     #[test]
-    fn syntax_errors_are_errors_and_type_errors_are_none() {
+    fn syntax_errors_are_errors_and_type_errors_are_not() {
         for bad in ["function f() {", "let a = 1; let a = 2;", "return 1;", "const b;", "let x = “a”;"] {
-            assert!(strip(bad).is_err(), "{bad}");
+            assert!(strip_types(bad).is_err(), "{bad}");
         }
-        assert!(strip("const n: number = 'text'; undefined_name();").is_ok());
+        assert!(strip_types("const n: number = 'text'; undefined_name();").is_ok());
         // White space to TypeScript's compiler, though not to JavaScript.
-        assert_eq!(strip("let a =\u{200b}1;").unwrap().code.trim(), "let a = 1;");
+        assert_eq!(strip_types("let a =\u{200b}1;").unwrap().code.trim(), "let a = 1;");
     }
 
     #[test]
     fn a_line_leads_back_to_its_source_with_its_comment() {
         let stripped =
-            strip("type T = number;\n// note\n\n  throw new Error('no' as string); // ERR_ASSERTION\n")
+            strip_types("type T = number;\n// note\n\n  throw new Error('no' as string); // ERR_ASSERTION\n")
                 .unwrap();
         let line = 1 + stripped.code.lines().position(|l| l.contains("throw")).unwrap() as u32;
         assert!(stripped.source_line(line).ends_with("// ERR_ASSERTION"));

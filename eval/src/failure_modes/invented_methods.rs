@@ -1,4 +1,4 @@
-//! Methods that are called and that nobody has declared: neither the language's own library nor the program.
+//! Calls of methods that neither the language's own library nor the program declares.
 
 use crate::problem::Program;
 use oxc_allocator::Allocator;
@@ -9,16 +9,16 @@ use oxc_semantic::{Semantic, SemanticBuilder};
 use oxc_span::SourceType;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Names of methods that do not exist.
+/// The names of called methods that do not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Invented {
-    /// Of the language's library.
+pub struct InventedMethods {
+    /// Methods missing from the language's library.
     pub library: BTreeSet<String>,
-    /// Of a class that was given with the problem.
+    /// Methods missing from a class that was given with the problem.
     pub private: BTreeSet<String>,
 }
 
-/// What the library's objects have of their own, as `Math.max`.
+/// The static methods of the library's objects, such as `Math.max`.
 #[rustfmt::skip]
 const STATIC: [(&str, &str); 12] = [
     ("Math", "abs acos acosh asin asinh atan atan2 atanh cbrt ceil clz32 cos cosh exp expm1 floor fround hypot imul log log10 log1p log2 max min pow random round sign sin sinh sqrt tan tanh trunc"),
@@ -35,8 +35,9 @@ const STATIC: [(&str, &str); 12] = [
     ("Map", "groupBy"),
 ];
 
-/// What values of the library have: lists, texts, numbers, maps, sets, dates, patterns, functions, promises, iterators.
-const OF_VALUES: &str = "at concat copyWithin entries every fill filter find findIndex findLast findLastIndex flat flatMap forEach \
+/// The methods of the library's values: arrays, strings, numbers, maps, sets, dates, regular expressions, functions,
+/// promises, iterators.
+const INSTANCE: &str = "at concat copyWithin entries every fill filter find findIndex findLast findLastIndex flat flatMap forEach \
     includes indexOf join keys lastIndexOf map pop push reduce reduceRight reverse shift slice some sort splice toLocaleString \
     toReversed toSorted toSpliced toString unshift values with anchor charAt charCodeAt codePointAt endsWith isWellFormed \
     localeCompare match matchAll normalize padEnd padStart repeat replace replaceAll search split startsWith substr substring \
@@ -48,18 +49,19 @@ const OF_VALUES: &str = "at concat copyWithin entries every fill filter find fin
     setDate setFullYear setHours setMilliseconds setMinutes setMonth setSeconds setTime toDateString toISOString toJSON \
     toLocaleDateString toLocaleTimeString toTimeString toUTCString log error warn info debug subarray deref";
 
-/// The invented methods that the completion of a program calls; it begins at `from` and ends at the tests.
-pub fn invented(program: &Program, from: usize) -> Invented {
+/// Finds the invented methods that the completion of a program calls; the completion begins at byte `from` and ends
+/// at the tests.
+pub fn find_invented_methods(program: &Program, from: usize) -> InventedMethods {
     let allocator = Allocator::default();
     let parsed = Parser::new(&allocator, &program.text, SourceType::ts()).parse();
-    let mut invented = Invented::default();
+    let mut invented = InventedMethods::default();
     if !parsed.diagnostics.is_empty() {
         return invented;
     }
     let semantic = SemanticBuilder::new().with_build_nodes(true).build(&parsed.program).semantic;
-    let declared = declared(&semantic);
+    let declared = declared_members(&semantic);
     let given = given_classes(&semantic, from, program.tests_at);
-    let classes = classes_by_name(&semantic);
+    let classes = classes_of_variables(&semantic);
     let calls = semantic.nodes().iter().filter_map(|node| match node.kind() {
         AstKind::CallExpression(call) => match &call.callee {
             Expression::StaticMemberExpression(member) => Some(member),
@@ -72,10 +74,10 @@ pub fn invented(program: &Program, from: usize) -> Invented {
     {
         let name = member.property.name.as_str();
         if let Some((object, methods)) = library_object(&semantic, &member.object) {
-            if !methods.split(' ').any(|method| method == name) {
+            if !methods.split(' ').any(|known| known == name) {
                 invented.library.insert(format!("{object}.{name}"));
             }
-        } else if !declared.contains(name) && !OF_VALUES.split_whitespace().any(|method| method == name) {
+        } else if !declared.contains(name) && !INSTANCE.split_whitespace().any(|known| known == name) {
             match class_of(&classes, &member.object).filter(|class| given.contains(class.as_str())) {
                 Some(class) => invented.private.insert(format!("{class}.{name}")),
                 None => invented.library.insert(name.to_owned()),
@@ -85,8 +87,8 @@ pub fn invented(program: &Program, from: usize) -> Invented {
     invented
 }
 
-/// Names of everything that the program gives a name to, as a property or a method.
-fn declared(semantic: &Semantic) -> BTreeSet<String> {
+/// Returns the names of all properties and methods that the program declares.
+fn declared_members(semantic: &Semantic) -> BTreeSet<String> {
     let key = |key: &PropertyKey| key.static_name().map(|name| name.into_owned());
     let name = |kind: AstKind| match kind {
         AstKind::MethodDefinition(method) => key(&method.key),
@@ -99,7 +101,7 @@ fn declared(semantic: &Semantic) -> BTreeSet<String> {
     semantic.nodes().iter().filter_map(|node| name(node.kind())).collect()
 }
 
-/// Classes that stand outside of the completion.
+/// Returns the names of the classes declared outside of the completion.
 fn given_classes(semantic: &Semantic, from: usize, to: usize) -> BTreeSet<String> {
     let class = |kind: AstKind| match kind {
         AstKind::Class(class) if !(from..to).contains(&(class.span.start as usize)) => {
@@ -110,18 +112,19 @@ fn given_classes(semantic: &Semantic, from: usize, to: usize) -> BTreeSet<String
     semantic.nodes().iter().filter_map(|node| class(node.kind())).collect()
 }
 
-/// The library's object that an expression names, with what it has; none where the program has its own of that name.
+/// Returns the library's object that an expression names, with its static methods; `None` if the program declares
+/// that name.
 fn library_object(semantic: &Semantic, object: &Expression) -> Option<(&'static str, &'static str)> {
     let Expression::Identifier(identifier) = object else { return None };
     let known = STATIC.into_iter().find(|(name, _)| *name == identifier.name)?;
-    let own = !semantic.scoping().root_unresolved_references().keys().any(|name| *name == identifier.name);
-    (!own).then_some(known)
+    let unresolved = semantic.scoping().root_unresolved_references();
+    unresolved.keys().any(|name| *name == identifier.name).then_some(known)
 }
 
-/// The class of what an expression begins with: `new C(…)`, or a name that is declared as one, and methods of it.
+/// Returns the class of the receiver at the start of a chain of calls: `new C(…)`, or a variable of that class.
 fn class_of(classes: &BTreeMap<String, String>, object: &Expression) -> Option<String> {
     match object {
-        Expression::NewExpression(new) => named(&new.callee),
+        Expression::NewExpression(new) => identifier_name(&new.callee),
         Expression::CallExpression(call) => match &call.callee {
             Expression::StaticMemberExpression(member) => class_of(classes, &member.object),
             _ => None,
@@ -132,18 +135,18 @@ fn class_of(classes: &BTreeMap<String, String>, object: &Expression) -> Option<S
     }
 }
 
-fn named(callee: &Expression) -> Option<String> {
+fn identifier_name(callee: &Expression) -> Option<String> {
     if let Expression::Identifier(identifier) = callee { Some(identifier.name.to_string()) } else { None }
 }
 
-/// The class by the name of each variable or parameter whose type or first value tells it.
-fn classes_by_name(semantic: &Semantic) -> BTreeMap<String, String> {
+/// Returns the class of each variable or parameter whose declared type or initial value determines it, by its name.
+fn classes_of_variables(semantic: &Semantic) -> BTreeMap<String, String> {
     let class = |kind: AstKind| match kind {
         AstKind::VariableDeclarator(variable) => {
             let name = variable.id.get_identifier_name()?.to_string();
             let typed = variable.type_annotation.as_ref().and_then(|a| type_name(&a.type_annotation));
             let first = variable.init.as_ref().and_then(|init| match init {
-                Expression::NewExpression(new) => named(&new.callee),
+                Expression::NewExpression(new) => identifier_name(&new.callee),
                 _ => None,
             });
             Some((name, typed.or(first)?))
@@ -172,7 +175,7 @@ mod tests {
     fn names(prompt: &str, completion: &str, tests: &str) -> [Vec<String>; 2] {
         let candidate = format!("{prompt}{completion}\n");
         let program = Program { tests_at: candidate.len(), text: candidate + tests };
-        let Invented { library, private } = invented(&program, prompt.len());
+        let InventedMethods { library, private } = find_invented_methods(&program, prompt.len());
         [library, private].map(|names| names.into_iter().collect())
     }
 
@@ -188,12 +191,12 @@ mod tests {
         assert_eq!(library("return Math.average(xs).toFixed(1);"), ["Math.average"]);
         assert_eq!(library("return xs.sorted((a, b) => a - b).first();"), ["first", "sorted"]);
         assert_eq!(library("return Object.keys(xs).map((k) => k.trim()).flat();"), [""; 0]);
-        // What does not parse is a syntax error, and no more.
+        // A program that does not parse has a syntax error, not invented methods.
         assert_eq!(library("return xs.sum(;"), [""; 0]);
     }
 
     #[test]
-    fn what_the_program_declares_is_no_invention() {
+    fn methods_that_the_program_declares_are_not_invented() {
         assert_eq!(library("const o = { twice: (x: number) => 2 * x }; return o.twice(1);"), [""; 0]);
         assert_eq!(library("class Stack { top() { return 1; } } return new Stack().top();"), [""; 0]);
         assert_eq!(library("const Math = { mean: () => 0 }; return Math.mean();"), [""; 0]);
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_of_a_given_class_are_told_apart() {
+    fn invented_methods_of_a_given_class_are_counted_separately() {
         let given =
             "class OrderCase { constructor(public xs: number[]) {} plain(k: number) { return this; } }\n";
         let prompt = format!("{given}function f(xs: number[], open: OrderCase) {{\n");

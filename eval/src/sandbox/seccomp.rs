@@ -1,6 +1,6 @@
-//! The system call filter: what neither a compiler nor a JavaScript engine has use for is refused.
+//! The seccomp filter: it refuses the system calls that neither a compiler nor a language runtime needs.
 
-use super::stages::failed;
+use super::config::setup_error;
 use codelsi_engine::Result;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -8,10 +8,11 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+/// The rules by system call number; a call without rules is refused whatever its arguments.
+type SyscallRules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Refused whatever their arguments: other processes, privileges, mounts, namespaces, the machine, attributes that
-/// Landlock does not cover, memory and files that no limit would count, leaving the process group.
+/// Calls refused whatever their arguments: access to other processes, privileges, mounts, namespaces, the machine, file
+/// attributes that Landlock does not cover, memory and files that no limit counts, leaving the process group.
 #[rustfmt::skip]
 const REFUSED: &[i64] = &[
     libc::SYS_socket, libc::SYS_bind, libc::SYS_listen, libc::SYS_connect,
@@ -34,7 +35,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_clock_adjtime, libc::SYS_vhangup,
 ];
 
-/// The older forms that only x86-64 still has.
+/// Older forms of these calls that only x86-64 still has.
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 const REFUSED_X86: &[i64] = &[
@@ -44,11 +45,11 @@ const REFUSED_X86: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_X86: &[i64] = &[];
 
-/// `fchmodat2`, which the libc crate does not name yet.
+/// The number of `fchmodat2`, which the libc crate does not name yet.
 const FCHMODAT2: i64 = 452;
 
-/// Said not to exist, so that libraries fall back: clone3 hides its flags from a filter, io_uring does the work of
-/// other calls unfiltered, memory files are memory that no limit counts.
+/// Calls answered with ENOSYS, so that libraries fall back to others: clone3 hides its flags from a filter, io_uring
+/// does the work of other calls unfiltered, memory files are memory that no limit counts.
 const ABSENT: &[i64] = &[
     libc::SYS_clone3,
     libc::SYS_io_uring_setup,
@@ -66,37 +67,39 @@ const NEW_NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET) as u64;
 
-/// Sets the filter for this process and all that it starts. Without a PID namespace a program may signal itself only.
-pub fn deny(pid_namespace: bool) -> Result<()> {
-    let install = |program: BpfProgram| seccompiler::apply_filter(&program).map_err(|e| failed("seccomp", e));
+/// Installs the filters for this process and all its descendants. Without a PID namespace a program may signal itself
+/// only.
+pub fn install_filters(pid_namespace: bool) -> Result<()> {
+    let install =
+        |program: BpfProgram| seccompiler::apply_filter(&program).map_err(|e| setup_error("seccomp", e));
     if cfg!(target_arch = "x86_64") {
-        install(no_x32())?;
+        install(refuse_x32())?;
     }
     let absent = ABSENT.iter().map(|&call| (call, vec![])).collect();
-    install(compile(absent, libc::ENOSYS).map_err(|e| failed("seccomp", e))?)?;
-    let refused = refused(pid_namespace).map_err(|e| failed("seccomp", e))?;
-    install(compile(refused, libc::EPERM).map_err(|e| failed("seccomp", e))?)
+    install(compile(absent, libc::ENOSYS).map_err(|e| setup_error("seccomp", e))?)?;
+    let refused = refused_calls(pid_namespace).map_err(|e| setup_error("seccomp", e))?;
+    install(compile(refused, libc::EPERM).map_err(|e| setup_error("seccomp", e))?)
 }
 
-fn compile(rules: Rules, errno: i32) -> Result<BpfProgram, seccompiler::BackendError> {
+fn compile(rules: SyscallRules, errno: i32) -> Result<BpfProgram, seccompiler::BackendError> {
     let arch = std::env::consts::ARCH.try_into()?;
     SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)?.try_into()
 }
 
-fn refused(pid_namespace: bool) -> Result<Rules, seccompiler::BackendError> {
+fn refused_calls(pid_namespace: bool) -> Result<SyscallRules, seccompiler::BackendError> {
     let when =
         |arg, op, value| SeccompCondition::new(arg, Dword, op, value).and_then(|c| SeccompRule::new(vec![c]));
     let set = |bits| SeccompCmpOp::MaskedEq(bits);
-    let mut rules: Rules = REFUSED.iter().chain(REFUSED_X86).map(|&call| (call, vec![])).collect();
+    let mut rules: SyscallRules = REFUSED.iter().chain(REFUSED_X86).map(|&call| (call, vec![])).collect();
     rules.insert(FCHMODAT2, vec![]);
-    // A pair of connected local sockets is how Node talks to a child; it leads nowhere.
+    // Node talks to a child over a pair of connected local sockets; such a pair reaches nobody else.
     rules.insert(libc::SYS_socketpair, vec![when(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?]);
     let namespaces = (0..32).map(|bit| 1 << bit).filter(|bit| NEW_NAMESPACES & bit != 0);
     let namespaces: Result<Vec<_>, _> = namespaces.map(|bit| when(0, set(bit), bit)).collect();
     rules.insert(libc::SYS_clone, namespaces?);
     // A file without a name would escape the disk limit. __O_TMPFILE, without O_DIRECTORY.
-    let nameless = (libc::O_TMPFILE & !libc::O_DIRECTORY) as u64;
-    rules.insert(libc::SYS_openat, vec![when(2, set(nameless), nameless)?]);
+    let tmpfile = (libc::O_TMPFILE & !libc::O_DIRECTORY) as u64;
+    rules.insert(libc::SYS_openat, vec![when(2, set(tmpfile), tmpfile)?]);
     rules.insert(libc::SYS_ioctl, vec![when(1, SeccompCmpOp::Eq, libc::TIOCSTI)?]);
     rules.insert(libc::SYS_prlimit64, vec![when(0, SeccompCmpOp::Ne, 0)?]);
     if !pid_namespace {
@@ -110,8 +113,8 @@ fn refused(pid_namespace: bool) -> Result<Rules, seccompiler::BackendError> {
     Ok(rules)
 }
 
-/// Refuses the x32 numbering of system calls, by which a list of x86-64 numbers could be walked around.
-fn no_x32() -> BpfProgram {
+/// Refuses the x32 numbering of system calls, which would bypass a list of x86-64 numbers.
+fn refuse_x32() -> BpfProgram {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;

@@ -1,0 +1,122 @@
+//! The contents of a report: plain data, stored as JSON.
+
+use crate::evaluate::ModelResult;
+use crate::held_out::Reading;
+use crate::statistics::PairedDifference;
+use serde::{Deserialize, Serialize};
+
+/// The contents of a report.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    pub title: String,
+    /// One sentence under the title: base model, data, device.
+    pub subtitle: String,
+    /// The rows of the paper's table, in order: base, general, specialized, …
+    pub models: Vec<Row>,
+    /// Shows the paper's own figures next to those of this run.
+    #[serde(default, rename = "beside_paper")]
+    pub beside_paper: bool,
+    /// The quantity that differs from model to model, if it is only one.
+    #[serde(default)]
+    pub sweep: Option<Sweep>,
+    /// Groups of problems, each with its own chart: general problems, private-API problems.
+    pub sets: Vec<ProblemSet>,
+    /// Results on rows of private repositories that no stage has trained on.
+    #[serde(default)]
+    pub held_out: Vec<HeldOut>,
+    /// Loss curves of training, one per model.
+    pub curves: Vec<Curve>,
+    /// Rows that the curation read, kept and dropped, by source.
+    pub curation: Vec<Curation>,
+    /// Wall time of the stages, in order.
+    pub timings: Vec<Timing>,
+    /// The recipe and other settings as name and value.
+    pub settings: Vec<(String, String)>,
+    /// Sentences that a reader needs to interpret the figures.
+    pub notes: Vec<String>,
+}
+
+/// The training of one model. Its results are in the problem sets.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Row {
+    pub name: String,
+    /// Number of trainable parameters.
+    pub trainable: Option<u64>,
+    /// Number of all parameters.
+    pub total: Option<u64>,
+    pub steps: Option<usize>,
+    pub tokens: Option<u64>,
+    pub first_loss: Option<f64>,
+    pub last_loss: Option<f64>,
+    /// Before and after training.
+    pub validation_loss: Option<(f64, f64)>,
+    pub tokens_per_s: Option<f64>,
+    /// Peak device memory in bytes.
+    pub peak_bytes: Option<u64>,
+}
+
+/// The quantity in which the models differ.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Sweep {
+    pub name: String,
+    /// Each value with the name of its model, in order.
+    pub points: Vec<(String, String)>,
+}
+
+/// One set of problems, measured under one protocol.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProblemSet {
+    pub name: String,
+    pub results: Vec<ModelResult>,
+    pub differences: Vec<Compared>,
+}
+
+/// The difference between two models.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Compared {
+    pub from: String,
+    pub to: String,
+    pub difference: PairedDifference,
+}
+
+/// The models' results on the rows that one private repository held out.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct HeldOut {
+    pub repository: String,
+    /// Number of rows that were trained on.
+    pub trained: usize,
+    /// Exported classes, methods and functions that these rows show, and their total.
+    pub shown: (usize, usize),
+    /// One per model, in order: before the specialized stage, after it.
+    pub readings: Vec<Reading>,
+    /// The last model against the first: share of answers that parse.
+    pub valid: Option<PairedDifference>,
+    /// The last model against the first: share of names used.
+    pub names: Option<PairedDifference>,
+}
+
+/// The loss curve of one training run, as pairs of step and loss.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Curve {
+    pub name: String,
+    pub training: Vec<(f64, f64)>,
+    pub validation: Vec<(f64, f64)>,
+}
+
+/// The curation of one source of data.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Curation {
+    pub name: String,
+    /// Number of rows read.
+    pub read: usize,
+    pub kept: usize,
+    /// Reason and number of rows, in the order of the checks.
+    pub dropped: Vec<(String, usize)>,
+}
+
+/// The wall time of one stage.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Timing {
+    pub name: String,
+    pub seconds: f64,
+}

@@ -1,0 +1,67 @@
+//! The policy of a sandboxed run: the isolation, the resource limits, the readable part of the system.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The kernel mechanisms that separate a judged program from the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// User, PID, mount, network, IPC and UTS namespaces with a private file tree, and all that `Landlock` has.
+    Namespaces,
+    /// Landlock, seccomp and a process group that cannot be left.
+    Landlock,
+}
+
+/// The resources that one run may use, all its processes and threads together.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ResourceLimits {
+    /// Wall-clock time, excluding the time spent waiting for a processor; four times as much including it.
+    pub wall: Duration,
+    /// Processor time of the whole process tree.
+    pub cpu: Duration,
+    /// Resident bytes of the whole process tree. Not address space: V8 reserves far more than it uses.
+    pub memory: u64,
+    /// Number of processes (threads are not counted).
+    pub processes: usize,
+    /// Bytes in the writable folder, and of any one file.
+    pub disk: u64,
+    /// Allows removing files, which compilers need. A file that is deleted but still open escapes the disk limit.
+    pub may_remove_files: bool,
+}
+
+impl ResourceLimits {
+    /// MultiPL-E's limit, 15 s of wall time, with bounds on the resources that MultiPL-E leaves open.
+    pub fn multipl_e() -> Self {
+        let wall = Duration::from_secs(15);
+        ResourceLimits {
+            wall,
+            cpu: 2 * wall,
+            memory: 2 << 30,
+            processes: 32,
+            disk: 256 << 20,
+            may_remove_files: false,
+        }
+    }
+}
+
+/// Paths of the system that a runtime needs: programs and shared libraries, never configuration or home folders.
+pub fn system_runtime() -> Vec<PathBuf> {
+    let paths = [
+        "/bin",
+        "/lib",
+        "/lib64",
+        "/usr/bin",
+        "/usr/lib",
+        "/usr/lib64",
+        "/usr/local/bin",
+        "/usr/local/lib",
+        "/etc/ld.so.cache",
+        "/dev/null",
+        "/dev/zero",
+        "/dev/random",
+        "/dev/urandom",
+    ];
+    paths.iter().map(PathBuf::from).filter(|path| path.exists()).collect()
+}
