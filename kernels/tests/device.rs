@@ -27,7 +27,7 @@ fn every_variant_compiles_without_a_spill() {
     let sources = ALL.iter().flat_map(|spec| spec.sources.iter().copied());
     for source in sources.chain([&codelsi_kernels::roof::SOURCE, &ACCUMULATE]) {
         for (arch, variant) in
-            ["sm_80", "sm_90a"].into_iter().flat_map(|a| source.variants.iter().map(move |v| (a, v)))
+            ["sm_80", "sm_90a"].into_iter().flat_map(|a| (source.variants)().into_iter().map(move |v| (a, v)))
         {
             let code = compile(source, variant, arch).unwrap();
             let resources = code.resources();

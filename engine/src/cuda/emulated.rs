@@ -1,7 +1,8 @@
 //! The software GPU as a driver: every call is done when it returns, but for those that a stream records.
 
 use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Recorded, Stream};
-use super::nvrtc::{Code, Source};
+use super::nvrtc::Code;
+use super::source::Source;
 use crate::{Error, Result};
 use codelsi_emulator::{Counters, Gpu, Launch, Schedule};
 use std::any::Any;

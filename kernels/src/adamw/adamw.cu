@@ -6,7 +6,6 @@
 // launch  a block is CHUNK consecutive elements of one tensor, found by bisection in a table of tensors; 256 threads
 #include "prelude.cuh"
 
-constexpr int CHUNK = 4096;
 constexpr int N = 4; // f32 in 16 bytes
 
 // The tensor of a block: the last whose first block is not beyond it. A row of `words` ends with that first block.
@@ -48,8 +47,8 @@ extern "C" __global__ void adamw(const u64 *table,     // (tensors, 6): p, g, m,
     i64 n = row[4], start = i64(blockIdx.x - row[5]) * CHUNK;
     Hyper h = *hyper;
 #pragma unroll
-    for (int k = 0; k < CHUNK / (256 * N); k++) {
-        i64 i = start + (k * 256 + threadIdx.x) * N;
+    for (int k = 0; k < CHUNK / (THREADS * N); k++) {
+        i64 i = start + (k * THREADS + threadIdx.x) * N;
         if (i + N <= n) {
             float a[N], b[N], c[N], d[N];
             load(a, p + i);
@@ -69,9 +68,9 @@ extern "C" __global__ void adamw(const u64 *table,     // (tensors, 6): p, g, m,
 
 // Σ of every thread's x, at thread 0: a tree over the block.
 __device__ inline double tree_sum(double x) {
-    __shared__ double sums[256];
+    __shared__ double sums[THREADS];
     sums[threadIdx.x] = x;
-    for (int width = 128; width > 0; width /= 2) {
+    for (int width = THREADS / 2; width > 0; width /= 2) {
         __syncthreads();
         if (threadIdx.x < width) sums[threadIdx.x] += sums[threadIdx.x + width];
     }
@@ -87,8 +86,8 @@ extern "C" __global__ void squares(double *parts,    // (blocks)
     i64 n = row[1], start = i64(blockIdx.x - row[2]) * CHUNK;
     double sum = 0.0;
 #pragma unroll
-    for (int k = 0; k < CHUNK / (256 * N); k++) {
-        i64 i = start + (k * 256 + threadIdx.x) * N;
+    for (int k = 0; k < CHUNK / (THREADS * N); k++) {
+        i64 i = start + (k * THREADS + threadIdx.x) * N;
         if (i + N <= n) {
             float x[N];
             load(x, g + i);
@@ -107,7 +106,7 @@ extern "C" __global__ void squares_sum(float *sum,          // (1)
                                        const double *parts, // (count)
                                        int count) {
     double mine = 0.0;
-    for (int i = threadIdx.x; i < count; i += 256) mine += parts[i];
+    for (int i = threadIdx.x; i < count; i += THREADS) mine += parts[i];
     mine = tree_sum(mine);
     if (threadIdx.x == 0) *sum = float(mine);
 }

@@ -7,9 +7,6 @@
 // options E storage of x and y, W storage of the weight, VEC elements moved by one access
 #include "prelude.cuh"
 
-constexpr int ROWS = 4;
-constexpr int SLAB = 64;
-
 extern "C" __global__ void dora_norms(float *n,       // (N)
                                       const W *w,     // (N, C)
                                       const float *a, // (R, C)

@@ -26,7 +26,7 @@ extern "C" __global__ void embed(E *y,           // (T, C)
 extern "C" __global__ void embed_order(int *order,     // (T)
                                        const int *ids, // (T)
                                        int T) {
-    __shared__ int tile[256];
+    __shared__ int tile[ORDER];
     int t = blockIdx.x * blockDim.x + threadIdx.x;
     int id = t < T ? ids[t] : 0, rank = 0;
     for (int start = 0; start < T; start += blockDim.x) {

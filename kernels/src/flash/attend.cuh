@@ -125,7 +125,7 @@ template <typename Tiles, typename Job> struct Stage {
     float *exchange;
     __device__ Stage() {
         job = reinterpret_cast<Job *>(shared);
-        q = reinterpret_cast<E *>(shared + 256);
+        q = reinterpret_cast<E *>(shared + HEAD);
         k = q + Tiles::ROWS * DP;
         v = k + TILE * DP;
         exchange = reinterpret_cast<float *>(v + TILE * DP);

@@ -19,7 +19,7 @@ template <typename Tiles, typename Job> struct Walk {
     float *exchange;
     __device__ Walk() {
         job = reinterpret_cast<Job *>(shared);
-        lse = reinterpret_cast<float *>(shared + 256);
+        lse = reinterpret_cast<float *>(shared + HEAD);
         delta = lse + TILE;
         a = reinterpret_cast<E *>(delta + TILE);
         b = a + Tiles::ROWS * DP;

@@ -3,12 +3,14 @@
 #pragma once
 #include "tiles.cuh"
 
+constexpr int TILES[][3] = FFMA_TILES; // rows, columns, stride of exchanged scores
+
 // A half-warp has RT rows to itself, with all columns of a tile: lane l of it has columns l, l + 16, l + 32, l + 48.
-template <int RT> struct Rows : Thread {
-    static constexpr int WARPS = 8, SPAN = 2 * RT, ROWS = WARPS * SPAN, SHARING = 16;
+template <int RT, int SCORES> struct Rows : Thread {
+    static constexpr int WARPS = FFMA_WARPS, SPAN = 2 * RT, ROWS = WARPS * SPAN, SHARING = 16;
     static constexpr int COLS = TILE, R = RT, C = COLS / 16;
     static constexpr int RUNS = DP / 64, RUN = 4;
-    static constexpr int STRIDE = TILE + (RT == 1 ? 16 : 4); // the rows of a warp's halves fall into other banks
+    static constexpr int STRIDE = SCORES; // padded: the rows of a warp's halves fall into other banks
     static constexpr int EXCHANGE = ROWS * STRIDE;
 
     struct Square {
@@ -84,7 +86,8 @@ template <int RT> struct Rows : Thread {
     }
 };
 
-typedef Rows<4> Prefill;
-typedef Rows<1> Decode;
-typedef Rows<4> Queries;
-typedef Rows<4> Columns;
+template <int KIND> using Tiled = Rows<TILES[KIND][0] / (2 * FFMA_WARPS), TILES[KIND][2]>;
+typedef Tiled<PREFILL> Prefill;
+typedef Tiled<DECODE> Decode;
+typedef Tiled<QUERIES> Queries;
+typedef Tiled<COLUMNS> Columns;

@@ -3,6 +3,7 @@
 #pragma once
 #include "tiles.cuh"
 
+constexpr int TILES[][3] = MMA_TILES; // rows, columns, stride of exchanged scores
 constexpr int ROW_BYTES = DP * 2;
 
 // Where a lane points ldmatrix to, for 16 rows of a tile from `row` on: as a factor a, or as bᵀ.
@@ -22,9 +23,9 @@ __device__ inline void factor(u32 (&a)[4], const float (&left)[4], const float (
 }
 
 // Each warp has 16·MT rows to itself, with all COLS columns of a tile: no warp waits for another.
-template <int MT, int WIDTH = TILE> struct Rows : Thread {
+template <int MT, int WIDTH> struct Rows : Thread {
     static constexpr int COLS = WIDTH;
-    static constexpr int WARPS = 4, SPAN = 16 * MT, ROWS = WARPS * SPAN, SHARING = 4, EXCHANGE = 0;
+    static constexpr int WARPS = MMA_WARPS, SPAN = 16 * MT, ROWS = WARPS * SPAN, SHARING = 4, EXCHANGE = 0;
     static constexpr int R = 2 * MT, C = COLS / 4; // rows of a thread, and its columns of a tile
     static constexpr int RUNS = DP / 8, RUN = 2;   // its channels
 
@@ -110,7 +111,7 @@ template <int MT, int WIDTH = TILE> struct Rows : Thread {
 // Every warp has the same 16 rows. Warps share out the columns of scores and hand them round; each then holds all
 // of p, and they share out the channels of the sums.
 struct Shared : Thread {
-    static constexpr int WARPS = 4, SPAN = 16, ROWS = 16, SHARING = 4, STRIDE = TILE + 8, EXCHANGE = 16 * STRIDE;
+    static constexpr int WARPS = MMA_WARPS, SPAN = 16, ROWS = TILES[DECODE][0], SHARING = 4, STRIDE = TILES[DECODE][2], EXCHANGE = 16 * STRIDE;
     static constexpr int R = 2, C = TILE / 4;
     static constexpr int RUNS = DP / 32, RUN = 2;
 
@@ -184,7 +185,8 @@ struct Shared : Thread {
     }
 };
 
-typedef Rows<2> Prefill;
+template <int KIND> using Tiled = Rows<TILES[KIND][0] / (16 * MMA_WARPS), TILES[KIND][1]>;
+typedef Tiled<PREFILL> Prefill;
 typedef Shared Decode;
-typedef Rows<2, 32> Queries; // of backward: rows of q
-typedef Rows<1> Columns;     // of backward: rows of k and v
+typedef Tiled<QUERIES> Queries; // of backward: rows of q
+typedef Tiled<COLUMNS> Columns; // of backward: rows of k and v

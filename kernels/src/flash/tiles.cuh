@@ -7,8 +7,7 @@
 #pragma once
 #include "prelude.cuh"
 
-constexpr int TILE = 64;   // keys that one step of the softmax takes; tiles begin at multiples of TILE positions
-constexpr int SPLIT = 512; // keys summed by themselves before they are added to those before; a multiple of TILE
+enum { PREFILL, DECODE, QUERIES, COLUMNS }; // rows of MMA_TILES and FFMA_TILES
 constexpr int CHUNK = WIDE<E>;
 constexpr int CHUNKS = DP / CHUNK;
 

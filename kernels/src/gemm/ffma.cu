@@ -6,8 +6,9 @@
 // options FORM 0 NT, 1 NN, 2 TN; SHAPE of the tile: 0 for few rows, 1; W storage of b
 #include "prelude.cuh"
 
-constexpr int BM = SHAPE ? 128 : 16, BN = SHAPE ? 128 : 32, BK = SHAPE ? 16 : 64;
-constexpr int TM = SHAPE ? 8 : 2, TN = SHAPE ? 8 : 2; // what a thread computes
+constexpr int SIZES[][4] = TILES;
+constexpr int BM = SIZES[SHAPE][0], BN = SIZES[SHAPE][1], BK = SHAPE ? 16 : 64;
+constexpr int TM = SIZES[SHAPE][2], TN = SIZES[SHAPE][3]; // what a thread computes
 constexpr int COLUMNS = BN / TN, THREADS = BM / TM * COLUMNS;
 constexpr int V = SHAPE ? 4 : 2; // neighbours that one access of shared memory moves
 constexpr int QUAD = 4;          // elements that one access of global memory moves

@@ -11,15 +11,7 @@
 #pragma once
 #include "tile.cuh"
 
-constexpr int SHAPES[][6] = {
-    {16, 32, 128, 6, 1, 4},   // up to 16 rows: as many blocks as possible stream the weight
-    {64, 32, 128, 4, 2, 2},   // up to 64 rows
-    {64, 64, 64, 4, 2, 2},    // products of few tiles; unaligned or f32 operands
-    {128, 128, 32, 4, 2, 2},  // two blocks a multiprocessor
-    {128, 256, 64, 3, 2, 4},  // one block, 64x64 a warp
-    {128, 16, 64, 3, 4, 1},   // x Aᵀ of an adapter
-    {16, 128, 64, 3, 1, 4},   // dSᵀ x
-};
+constexpr int SHAPES[][6] = TILE_SHAPES;
 
 enum Form { NT, NN, TN }; // a bᵀ | a b | aᵀ b
 

@@ -44,10 +44,10 @@ extern "C" __global__ void __launch_bounds__(Block::THREADS)
     Block::Accumulators acc = {};
     int at = 0;
     for (int i = 0; i < TARGETS; i++) {
-        int R = pick(i, r0, r1, r2, r3), padded = (R + 15) / 16 * 16;
+        int R = pick(i, r0, r1, r2, r3), padded = (R + RANK_GROUP - 1) / RANK_GROUP * RANK_GROUP;
         Matrix<bf16> left = {ds, pitch, T, at + padded};
         Matrix<float> right = {pick(i, a0, a1, a2, a3), C, C, R};
-        for (int r = 0; r < R; r += 16) block.slab(acc, left, right, at + r, r);
+        for (int r = 0; r < R; r += RANK_GROUP) block.slab(acc, left, right, at + r, r);
         at += padded;
     }
     if (mask) drop(acc, block, mask, up, T, C);

@@ -9,8 +9,7 @@
 //         no multiple of that
 #include "prelude.cuh"
 
-constexpr int PACKS = VEC > 1 ? 4 : 8;
-constexpr int SLAB = 64;
+constexpr int PACKS = VEC > 1 ? VECTOR_PACKS : ELEMENT_PACKS;
 
 typedef float Row[PACKS][VEC]; // a thread's part: packs threadIdx.x, threadIdx.x + blockDim.x, …
 

@@ -3,8 +3,6 @@
 // launch  copy: one thread for 16 bytes. products: warps that never touch memory, CHAINS accumulators each
 #include "prelude.cuh"
 
-constexpr int CHAINS = 8; // independent accumulators: the latency of one product is hidden by the others
-
 extern "C" __global__ void copy(u32 *y,       // (n)
                                 const u32 *x, // (n)
                                 i64 n) {

@@ -8,8 +8,6 @@
 // options E storage of the logits
 #include "prelude.cuh"
 
-constexpr int THREADS = 1024;
-
 struct Params {
     float temperature, top_p, min_p, penalty;
     int top_k, first, last; // previous tokens are first..last

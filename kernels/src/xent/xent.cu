@@ -6,8 +6,6 @@
 // options E storage of h, W storage of the head, VEC elements of a row of C moved by one access: 16 bytes, or 1
 #include "prelude.cuh"
 
-constexpr int THREADS = 256;
-constexpr int PACKS = 4; // packs of four logits a thread: tiles have up to 4096 columns
 constexpr int NO_LABEL = -100;
 
 // A labelled token, and what is known of its logits so far.
@@ -16,6 +14,7 @@ struct State {
     float logit;       // the target's
     float correction;  // what the last tile's larger maximum made of the sums before it
 };
+static_assert(sizeof(State) == 4 * STATE, "the launches allocate states");
 
 typedef float Tile[PACKS][4];
 
