@@ -9,7 +9,6 @@
 //   rmsnorm    (in rmsnorm.cu) the row stays in registers: x is read once
 #include "prelude.cuh"
 
-
 extern "C" __global__ void by_thread(E *y,       // (T, C)
                                      const E *x, // (T, C)
                                      const E *w, // (C)
