@@ -107,7 +107,7 @@ impl Work {
         let copies = self.seeds.iter().map(|dy| dy.to(&self.device, Label::Gradients));
         let pairs = ends.into_iter().zip(copies.collect::<Result<Vec<_>>>()?).collect::<Vec<_>>();
         let mut grads = Grads::default();
-        watch.time(|| cx.backward_from(pairs, &mut grads))
+        watch.time(|| cx.backward(pairs, &mut grads))
     }
 }
 

@@ -144,7 +144,7 @@ impl<'a> Learner<'a> {
                 let (batch, targets) = self.batch(&micro_batches[i], first)?;
                 let (loss, _) = self.model.loss(&cx, &batch, &targets, scale, options)?;
                 adder.loss(i, &loss)?;
-                cx.backward_each(&loss, self.one.clone(), &mut |id, gradient| adder.add(i, id, gradient))?;
+                cx.backward([(&loss, self.one.clone())], &mut |id, gradient| adder.add(i, id, gradient))?;
                 self.model.finish_backward(&cx)?;
                 first += micro_batches[i].tokens.len();
             }

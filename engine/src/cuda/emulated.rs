@@ -135,6 +135,10 @@ impl Emulated {
         self.replays.load(Ordering::Relaxed)
     }
 
+    pub(super) fn driver(&self) -> &dyn Driver {
+        self
+    }
+
     /// Records `work` if `stream` does, or does it.
     fn submit(&self, stream: Stream, work: Work) -> Result<()> {
         match &mut *self.recording.lock().unwrap() {
@@ -192,8 +196,6 @@ impl Module for Loaded {
         self
     }
 }
-
-impl Pinned for Vec<u8> {}
 
 impl Driver for Emulated {
     fn properties(&self) -> &Properties {

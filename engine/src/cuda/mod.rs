@@ -7,6 +7,7 @@ mod accumulate;
 mod arena;
 mod cache;
 mod driver;
+#[cfg_attr(not(feature = "emulator"), path = "no_emulator.rs")]
 mod emulated;
 mod graph;
 mod launch;
@@ -154,7 +155,7 @@ impl Cuda {
     fn driver(&self) -> &dyn Driver {
         match &self.gpu {
             Gpu::Real(real) => real,
-            Gpu::Emulated(emulated) => &**emulated,
+            Gpu::Emulated(emulated) => emulated.driver(),
             Gpu::Planned(planned) => planned,
         }
     }

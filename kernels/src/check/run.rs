@@ -27,7 +27,7 @@ impl Run {
         let mut grads = Grads::default();
         if outputs.iter().any(|y| y.id().is_some()) {
             let pairs: Vec<_> = outputs.iter().zip(seeds).filter(|(y, _)| y.id().is_some()).collect();
-            cx.backward_from(pairs, &mut grads)?;
+            cx.backward(pairs, &mut grads)?;
         }
         let host = |t: Tensor| t.to(&Device::cpu(), Label::Scratch);
         Ok(Run {

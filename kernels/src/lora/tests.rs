@@ -76,7 +76,7 @@ fn kernels_of_the_backward_have_no_bank_conflicts() {
         let target = Target { w: &o.w, a: &a, b: &b, scale: 2.0 };
         let y = lora(&cx, &x, &[target], Some(dropout)).unwrap().swap_remove(0);
         let dy = operand(&device, [192, 512], DType::BF16, 9);
-        cx.backward(&y, dy, &mut codelsi_engine::Grads::default()).unwrap();
+        cx.backward([(&y, dy)], &mut codelsi_engine::Grads::default()).unwrap();
     });
     assert!(launches.len() >= 9, "{launches:?}");
 }
@@ -148,7 +148,7 @@ fn gradients_of_some_targets_alone() {
         let targets = [first.target(), Target { a: &a, b: &b, ..second.target() }];
         let y = lora(&cx, &x, &targets, None).unwrap().swap_remove(1);
         let mut grads = codelsi_engine::Grads::default();
-        cx.backward(&y, operand(device, [33, 40], DType::BF16, 9), &mut grads).unwrap();
+        cx.backward([(&y, operand(device, [33, 40], DType::BF16, 9))], &mut grads).unwrap();
         [x, a, b].map(|t| bits(grads.get(&t).unwrap()))
     };
     for (got, wanted) in gradients(&gpu).iter().zip(gradients(&Device::cpu())) {

@@ -81,7 +81,7 @@ fn the_gradient_scales_with_that_of_the_loss() {
             let (loss, _) = xent(&cx, &h, &head, &y, 1.0).unwrap();
             let mut grads = codelsi_engine::Grads::default();
             let seed = device.tensor(Label::Gradients, [1], &[dloss]).unwrap();
-            cx.backward(&loss, seed, &mut grads).unwrap();
+            cx.backward([(&loss, seed)], &mut grads).unwrap();
             grads.get(&h).unwrap().to_vec::<f32>().unwrap()
         };
         let one = gradient(1.0);
@@ -106,7 +106,7 @@ fn without_any_label_everything_is_zero() {
         );
         let mut grads = codelsi_engine::Grads::default();
         let seed = device.tensor(Label::Gradients, [1], &[1.0f32]).unwrap();
-        cx.backward(&loss, seed, &mut grads).unwrap();
+        cx.backward([(&loss, seed)], &mut grads).unwrap();
         assert!([h, head].iter().all(|x| grads.get(x).unwrap().to_vec::<f32>().unwrap() == [0.0; 6]));
     }
 }
@@ -128,7 +128,7 @@ fn of_ranks(device: &Device, world: usize) -> Vec<[Vec<f32>; 3]> {
         let (loss, logprobs) = xent_part(&cx, &h, &part, &targets, 0.25, whole).unwrap();
         let mut grads = codelsi_engine::Grads::default();
         let one = device.tensor(Label::Gradients, [1], &[1.0f32]).unwrap();
-        cx.backward(&loss, one, &mut grads).unwrap();
+        cx.backward([(&loss, one)], &mut grads).unwrap();
         [&loss, &logprobs, grads.get(&h).unwrap()].map(|x| x.to_vec::<f32>().unwrap())
     };
     std::thread::scope(|scope| {

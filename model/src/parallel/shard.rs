@@ -15,8 +15,7 @@ use crate::llama::Train;
 use crate::loading::Loading;
 use crate::part::Part;
 use codelsi_engine::comm::Coming;
-use codelsi_engine::tensor::Origin;
-use codelsi_engine::{Ctx, DType, Error, Label, Result, Shape, Tensor};
+use codelsi_engine::{Ctx, DType, Error, Label, Origin, Result, Shape, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A matrix of a model.
