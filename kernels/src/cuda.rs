@@ -4,21 +4,21 @@ use codelsi_engine::cuda::{Arg, Cuda, Grid, Source, Variant};
 use codelsi_engine::{DType, Error, Result, Tensor};
 
 /// The header that every kernel's source includes.
-pub const PRELUDE: (&str, &str) = ("prelude.cuh", include_str!("prelude.cuh"));
+pub(crate) const PRELUDE: (&str, &str) = ("prelude.cuh", include_str!("prelude.cuh"));
 
 /// The headers of a source that includes the prelude alone.
-pub const HEADERS: &[(&str, &str)] = &[PRELUDE];
+pub(crate) const HEADERS: &[(&str, &str)] = &[PRELUDE];
 
 /// Storage types of activations and weights, in the order in which variants are listed.
-pub const STORAGE: [DType; 2] = [DType::BF16, DType::F32];
+pub(crate) const STORAGE: [DType; 2] = [DType::BF16, DType::F32];
 
 /// The variant for elements of type `e`: `E`.
-pub const fn element(e: DType) -> Variant {
+pub(crate) const fn element(e: DType) -> Variant {
     Variant::PLAIN.dtype("E", e)
 }
 
 /// Every [`element`] variant.
-pub fn elements() -> Vec<Variant> {
+pub(crate) fn elements() -> Vec<Variant> {
     STORAGE.map(element).into()
 }
 
@@ -55,12 +55,28 @@ pub(crate) fn wide(dtype: DType) -> usize {
     16 / dtype.size()
 }
 
-/// Launches a kernel that maps equal arrays element by element, 16 bytes of each a thread: `kernel(outputs…, inputs…, n)`.
-/// An op of one variant a storage type passes [`element`] of the type.
+/// Returns a source of elementwise kernels, with a variant for each storage type.
+pub const fn elementwise_source(name: &'static str, text: &'static str) -> Source {
+    Source { name, text, headers: HEADERS, constants: &[], variants: elements }
+}
+
+/// Launches a kernel of an [`elementwise_source`], `kernel(outputs…, inputs…, n)`, which maps arrays of equal shape and
+/// type element by element, 16 bytes of each a thread.
 ///
 /// # Errors
 /// When the tensors differ in shape or type, or the launch fails.
 pub fn elementwise<const OUTPUTS: usize>(
+    cuda: &Cuda,
+    source: &'static Source,
+    kernel: &str,
+    outputs: [&mut Tensor; OUTPUTS],
+    inputs: &[&Tensor],
+) -> Result<()> {
+    elementwise_variant(cuda, (source, element(inputs[0].dtype()), kernel), outputs, inputs)
+}
+
+/// Launches such a kernel of a source with other variants.
+pub(crate) fn elementwise_variant<const OUTPUTS: usize>(
     cuda: &Cuda,
     (source, variant, kernel): (&'static Source, Variant, &str),
     outputs: [&mut Tensor; OUTPUTS],

@@ -6,7 +6,7 @@ use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Nvrtc, Source, Variant};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{DType, Device, Label, Tensor};
 use codelsi_kernels::check::{random, value};
-use codelsi_kernels::spec::Value;
+use codelsi_kernels::spec::F64Tensor;
 use codelsi_kernels::{gemm, rmsnorm};
 
 /// The compiler whose code the documents count.
@@ -54,7 +54,7 @@ fn operand(device: &Device, shape: [usize; 2], site: u32) -> Tensor {
 struct Ladder<'a> {
     device: &'a Device,
     cuda: &'a Cuda,
-    truth: Value,
+    truth: F64Tensor,
 }
 
 impl Ladder<'_> {
@@ -128,9 +128,8 @@ fn rmsnorm_in_steps() {
         let sizes = sizes.iter().map(|&n| Arg::I32(n as i32));
         [Arg::In(&x), Arg::In(&w), Arg::F32(eps)].into_iter().chain(sizes).collect::<Vec<_>>()
     };
-    let own = |kernel, grid, sizes: &[usize]| {
-        (kernel, ladder.step(&RMSNORM_STEPS, E, kernel, grid, args(sizes)))
-    };
+    let own =
+        |kernel, grid, sizes: &[usize]| (kernel, ladder.step(&RMSNORM_STEPS, E, kernel, grid, args(sizes)));
     let packed = E.dtype("W", DType::BF16).int("VEC", 8);
     let mut r = device.empty(Label::Scratch, [t], DType::F32);
     let last = [Arg::Out(&mut r)].into_iter().chain(args(&[c])).collect();
@@ -170,7 +169,8 @@ fn gemm_in_steps() {
             let sizes = [m, n, k, k, 0, 0].map(|x| Arg::I32(x as i32));
             let args = [Arg::In(a), Arg::In(&b), Arg::I64(0), Arg::I64(0), Arg::I64(0)];
             let args = args.into_iter().chain(sizes).collect();
-            let variant = Variant::PLAIN.int("FORM", 0).int("SHAPE", shape).dtype("W", DType::BF16).int("ALIGNED", 1);
+            let variant =
+                Variant::PLAIN.int("FORM", 0).int("SHAPE", shape).dtype("W", DType::BF16).int("ALIGNED", 1);
             ladder.step(gemm::spec::SPEC.sources[0], variant, "gemm", grid, args)
         };
     let (one, row) = ladder(1);

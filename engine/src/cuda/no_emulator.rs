@@ -1,7 +1,7 @@
 //! In the place of `emulated.rs` where the feature `emulator` is off: a software GPU of which there is none.
 
 use super::driver::Driver;
-use super::nvrtc::Source;
+use super::source::Source;
 use crate::{Error, Result};
 
 /// The software GPU; this build has none.

@@ -17,6 +17,7 @@
 //!
 //! **traffic** reads p, g, m, v and writes p, m, v: 28 bytes a parameter.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;

@@ -12,6 +12,7 @@
 //!
 //! **traffic** 2·T·Σ V_i elements.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;

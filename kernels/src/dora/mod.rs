@@ -19,6 +19,7 @@
 //!
 //! **traffic** `norms`: W once, 2·N·R·C flops. `magnify`: 2·T·N elements; backward 3·T·N, and two reads for dm.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;

@@ -13,6 +13,7 @@
 //!
 //! **traffic** 2·T·C elements each way.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;

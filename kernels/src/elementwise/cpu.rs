@@ -1,40 +1,29 @@
 //! The CPU twin: the elements in parallel chunks.
 
+use crate::cpu::elementwise;
 use crate::rows::TASK;
 use crate::simd::{Storage, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
 /// y = a + b.
-pub fn add<E: Storage>(y: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
-    let parts = a.slice::<E>()?.par_chunks(TASK).zip(b.slice::<E>()?.par_chunks(TASK));
-    y.slice_mut::<E>()?.par_chunks_mut(TASK).zip(parts).for_each(|(y, (a, b))| {
-        vectorize(
-            #[inline(always)]
-            || {
-                for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-                    *y = E::put(a.get() + b.get());
-                }
-            },
-        );
-    });
-    Ok(())
+pub fn add(y: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
+    elementwise(
+        [y],
+        [a, b],
+        #[inline(always)]
+        |[a, b]| [a + b],
+    )
 }
 
 /// y = x where `of` is above 0, else 0.
-pub fn relu<E: Storage>(y: &mut Tensor, x: &Tensor, of: &Tensor) -> Result<()> {
-    let parts = x.slice::<E>()?.par_chunks(TASK).zip(of.slice::<E>()?.par_chunks(TASK));
-    y.slice_mut::<E>()?.par_chunks_mut(TASK).zip(parts).for_each(|(y, (x, of))| {
-        vectorize(
-            #[inline(always)]
-            || {
-                for ((y, x), of) in y.iter_mut().zip(x).zip(of) {
-                    *y = E::put(if of.get() > 0.0 { x.get() } else { 0.0 });
-                }
-            },
-        );
-    });
-    Ok(())
+pub fn relu(y: &mut Tensor, x: &Tensor, of: &Tensor) -> Result<()> {
+    elementwise(
+        [y],
+        [x, of],
+        #[inline(always)]
+        |[x, of]| [if of > 0.0 { x } else { 0.0 }],
+    )
 }
 
 /// y = x, rounded to `To`.

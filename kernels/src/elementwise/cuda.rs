@@ -1,6 +1,6 @@
 //! The launches of `elementwise.cu`.
 
-use crate::cuda::{HEADERS, STORAGE, element, elementwise, flat_grid};
+use crate::cuda::{HEADERS, STORAGE, element, elementwise_variant, flat_grid};
 use codelsi_engine::cuda::{Arg, Cuda, Source, Variant};
 use codelsi_engine::{DType, Result, Tensor};
 
@@ -15,12 +15,12 @@ pub static SOURCE: Source = Source {
 
 /// y = a + b.
 pub fn add(cuda: &Cuda, y: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
-    elementwise(cuda, (&SOURCE, variant(a.dtype()), "add"), [y], &[a, b])
+    elementwise_variant(cuda, (&SOURCE, variant(a.dtype()), "add"), [y], &[a, b])
 }
 
 /// y = x where `of` is above 0, else 0.
 pub fn relu(cuda: &Cuda, y: &mut Tensor, x: &Tensor, of: &Tensor) -> Result<()> {
-    elementwise(cuda, (&SOURCE, variant(x.dtype()), "relu"), [y], &[x, of])
+    elementwise_variant(cuda, (&SOURCE, variant(x.dtype()), "relu"), [y], &[x, of])
 }
 
 /// y = x, from the one storage type to the other.

@@ -15,6 +15,7 @@
 //!
 //! **traffic** forward 2·T·C elements. Backward reads dy and writes all of dtable: T·C + V·C.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;

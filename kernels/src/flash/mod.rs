@@ -28,9 +28,12 @@
 //! **traffic** reads q, k, v once a tile row, writes o; 4·T²/2·H·D flops a document of T tokens, backward 14.
 //! Documents and sequences longer than 512 tokens keep unfinished rows in working memory, 4·(T, H, D) bytes.
 
+mod backward_bugs;
+mod bugs;
 mod cpu;
 mod cuda;
 mod paged;
+mod paged_bugs;
 pub mod paged_spec;
 pub mod spec;
 #[cfg(test)]

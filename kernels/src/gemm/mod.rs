@@ -21,6 +21,7 @@
 //!
 //! **traffic** reads T·K + N·K, writes T·N; 2·T·N·K flops.
 
+mod bugs;
 pub mod cpu;
 pub(crate) mod cuda;
 pub mod spec;

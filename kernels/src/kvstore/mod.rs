@@ -13,6 +13,7 @@
 //!
 //! **traffic** 2·T·K·D elements for either of keys and values.
 
+mod bugs;
 mod cuda;
 pub mod spec;
 

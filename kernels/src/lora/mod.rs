@@ -24,8 +24,10 @@
 //!
 //! **traffic** that of the plain products, plus T·R + R·(C + N) a target.
 
+mod bugs;
 pub(crate) mod cpu;
 mod cuda;
+mod narrow_bugs;
 pub mod spec;
 #[cfg(test)]
 mod tests;

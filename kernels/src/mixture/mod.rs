@@ -16,6 +16,7 @@
 //!
 //! **traffic** forward 2·T·E·R + T·E elements; backward 3·T·E·R + 2·T·E.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;

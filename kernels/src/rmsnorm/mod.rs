@@ -19,6 +19,7 @@
 //! **traffic** forward reads x and writes y once: 2·T·C elements (4 when fused). Backward reads x and dy and
 //! writes dx: 3·T·C, and 2·T·C more for dw when wanted.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;

@@ -15,6 +15,7 @@
 //!
 //! **traffic** 2·T·H·D elements, and one row of the table a token.
 
+mod bugs;
 mod cpu;
 pub(crate) mod cuda;
 pub mod spec;

@@ -21,6 +21,7 @@
 //!
 //! **traffic** the row is read a few times, with 8·V bytes of working memory; only candidates are sorted.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;

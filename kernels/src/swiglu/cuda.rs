@@ -1,21 +1,15 @@
 //! The launches of `swiglu.cu`.
 
-use crate::cuda::{HEADERS, element, elements, elementwise};
+use crate::cuda::{elementwise, elementwise_source};
 use codelsi_engine::cuda::{Cuda, Source};
 use codelsi_engine::{Result, Tensor};
 
 /// Forward and backward.
-pub static SOURCE: Source = Source {
-    name: "swiglu.cu",
-    text: include_str!("swiglu.cu"),
-    headers: HEADERS,
-    constants: &[],
-    variants: elements,
-};
+pub static SOURCE: Source = elementwise_source("swiglu.cu", include_str!("swiglu.cu"));
 
 /// y = silu(gate)·up.
 pub fn forward(cuda: &Cuda, y: &mut Tensor, gate: &Tensor, up: &Tensor) -> Result<()> {
-    elementwise(cuda, (&SOURCE, element(gate.dtype()), "swiglu"), [y], &[gate, up])
+    elementwise(cuda, &SOURCE, "swiglu", [y], &[gate, up])
 }
 
 /// Both gradients in one pass.
@@ -27,6 +21,5 @@ pub fn backward(
     gate: &Tensor,
     up: &Tensor,
 ) -> Result<()> {
-    let kernel = (&SOURCE, element(gate.dtype()), "swiglu_backward");
-    elementwise(cuda, kernel, [dgate, dup], &[dy, gate, up])
+    elementwise(cuda, &SOURCE, "swiglu_backward", [dgate, dup], &[dy, gate, up])
 }

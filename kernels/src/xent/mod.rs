@@ -25,6 +25,7 @@
 //! dhead another 4·T·V·C, because it needs the logits a second time. Backward multiplies by the loss's own
 //! gradient, and does nothing when that is 1.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;

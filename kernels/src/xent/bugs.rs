@@ -1,3 +1,5 @@
+//! Bugs that the checks of `xent` must see.
+
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16, F32};
 

@@ -1,3 +1,5 @@
+//! Bugs that the checks of `mixture` must see.
+
 use crate::bug::Bug;
 use codelsi_engine::DType::{BF16, F32};
 

@@ -1,3 +1,5 @@
+//! Bugs that the checks of `adamw` must see.
+
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, F32};
 

@@ -1,8 +1,10 @@
+//! Bugs that the checks of `gemm` must see.
+
 use crate::bug::Bug;
-use codelsi_engine::DType::{BF16, F32};
+use codelsi_engine::DType::{self, BF16, F32};
 
 /// Two stages of a pipeline of six, three slices of K.
-const SLICED: (codelsi_engine::DType, &str) = (BF16, "T=9 N=48 K=2104");
+const SLICED: (DType, &str) = (BF16, "T=9 N=48 K=2104");
 
 pub const BUGS: &[Bug] = &[
     // gemm.cu: slices and tiles.

@@ -1,15 +1,15 @@
-//! A bug is put into the kernels, and its case is checked.
+//! Trials of seeded bugs: a bug is put into the kernels, and its case is checked.
 
+use super::{Report, case_on_device, numbers_on_device};
+use crate::ALL;
 use crate::bug::Bug;
+use crate::spec::{Case, Spec};
 use codelsi_engine::Device;
-use codelsi_kernels::ALL;
-use codelsi_kernels::check::{Report, case_on_device, numbers_on_device};
-use codelsi_kernels::spec::Case;
 use std::fmt;
 
 const SEED: u64 = 20260914;
 
-/// What errors say when a check has failed, and the check's name.
+/// Texts of the errors of failed checks, and the checks' names.
 const CHECKS: &[(&str, &str)] = &[
     (": out of bounds: ", "out of bounds"),
     (": misaligned: ", "misaligned"),
@@ -27,40 +27,45 @@ const CHECKS: &[(&str, &str)] = &[
     ("is a copy and has other bits", "bits of a copy"),
 ];
 
-/// What became of a bug.
-pub enum Outcome {
-    /// By which check.
+/// The result of a bug's trial.
+pub enum BugOutcome {
+    /// A check saw it: which.
     Caught(&'static str),
     Missed,
     /// It could not be tried: why.
     Untried(String),
 }
 
-impl Outcome {
-    /// What is wrong with this outcome of `bug`.
+impl BugOutcome {
+    /// Returns a complaint if this is not what the list says of `bug`.
     pub fn objection(&self, bug: &Bug) -> Option<String> {
         match (self, bug.missed) {
-            (Outcome::Untried(why), _) => Some(why.clone()),
-            (Outcome::Missed, None) => Some("no check sees it".into()),
-            (Outcome::Caught(by), Some(why)) => Some(format!("listed as missed ({why}), but caught by {by}")),
+            (BugOutcome::Untried(why), _) => Some(why.clone()),
+            (BugOutcome::Missed, None) => Some("no check sees it".into()),
+            (BugOutcome::Caught(by), Some(why)) => {
+                Some(format!("listed as missed ({why}), but caught by {by}"))
+            }
             _ => None,
         }
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for BugOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Outcome::Caught(by) => by,
-            Outcome::Missed => "MISSED",
-            Outcome::Untried(_) => "NOT TRIED",
+            BugOutcome::Caught(by) => by,
+            BugOutcome::Missed => "MISSED",
+            BugOutcome::Untried(_) => "NOT TRIED",
         })
     }
 }
 
-/// Runs a bug's case of `op` on kernels as they are.
-pub fn sound(op: &str, bug: &Bug) -> Result<(), String> {
-    let (failed, report) = check(op, bug, &software_gpu()?)?;
+/// Runs a bug's case on kernels as they are: it must pass.
+///
+/// # Errors
+/// When it does not.
+pub fn passes_without(spec: &Spec, bug: &Bug) -> Result<(), String> {
+    let (failed, report) = check(spec, bug, &software_gpu()?)?;
     match failed {
         None if report.worst_ratio <= 1.0 => Ok(()),
         None => Err(format!("{} is off by {:.2} times what is allowed", report.worst, report.worst_ratio)),
@@ -68,28 +73,28 @@ pub fn sound(op: &str, bug: &Bug) -> Result<(), String> {
     }
 }
 
-/// Runs a bug's case of `op` on kernels that have it.
-pub fn run(op: &str, bug: &Bug) -> Outcome {
-    match broken(bug).and_then(|device| check(op, bug, &device)) {
-        Err(e) => Outcome::Untried(e),
-        Ok((None, report)) if report.worst_ratio > 1.0 => Outcome::Caught("numbers"),
-        Ok((None, _)) => Outcome::Missed,
+/// Runs a bug's case on kernels that have it.
+pub fn try_bug(spec: &Spec, bug: &Bug) -> BugOutcome {
+    match broken(spec, bug).and_then(|device| check(spec, bug, &device)) {
+        Err(e) => BugOutcome::Untried(e),
+        Ok((None, report)) if report.worst_ratio > 1.0 => BugOutcome::Caught("numbers"),
+        Ok((None, _)) => BugOutcome::Missed,
         Ok((Some(e), _)) => match CHECKS.iter().find(|check| e.contains(check.0)) {
-            Some(check) => Outcome::Caught(check.1),
-            None => Outcome::Untried(e),
+            Some(check) => BugOutcome::Caught(check.1),
+            None => BugOutcome::Untried(e),
         },
     }
 }
 
-/// Says what is wrong when a quiet bug is not: with races and copies left unchecked, its numbers in the early schedule
-/// must be right.
-pub fn loud(op: &str, bug: &Bug) -> Option<String> {
+/// Returns a complaint if a quiet bug is not quiet: with races and copies left unchecked, its numbers in the early
+/// schedule must be right.
+pub fn objection_to_quiet(spec: &Spec, bug: &Bug) -> Option<String> {
     let numbers = || {
-        let (device, mut report) = (broken(bug)?, Report::default());
+        let (device, mut report) = (broken(spec, bug)?, Report::default());
         if let Device::Cuda(cuda) = &device {
             cuda.emulator().ok_or("not a software GPU")?.set_ordering_checks(false);
         }
-        let done = numbers_on_device(&case(op, bug)?, &device, bug.dtype, SEED, &mut report);
+        let done = numbers_on_device(&case(spec, bug)?, &device, bug.dtype, SEED, &mut report);
         done.map(|()| report.worst_ratio).map_err(|e| e.to_string())
     };
     match numbers() {
@@ -101,12 +106,12 @@ pub fn loud(op: &str, bug: &Bug) -> Option<String> {
     }
 }
 
-/// A software GPU that compiles kernels with the bug.
-fn broken(bug: &Bug) -> Result<Device, String> {
+/// Makes a software GPU that compiles kernels with the bug.
+fn broken(spec: &Spec, bug: &Bug) -> Result<Device, String> {
     let device = software_gpu()?;
     let Device::Cuda(cuda) = &device else { return Err("no CUDA device".into()) };
     let mut applied = 0;
-    for source in ALL.iter().flat_map(|spec| spec.sources.iter()) {
+    for source in ALL.iter().copied().chain([spec]).flat_map(|spec| spec.sources) {
         if let Some(broken) = bug.applied(source)? {
             cuda.substitute(broken).map_err(|e| e.to_string())?;
             applied += 1;
@@ -122,16 +127,15 @@ fn software_gpu() -> Result<Device, String> {
     Device::emulated("sm_80").map_err(|e| e.to_string())
 }
 
-/// What stopped the bug's case, if anything did, and how far its numbers are off.
-fn check(op: &str, bug: &Bug, device: &Device) -> Result<(Option<String>, Report), String> {
+/// Returns the error that stopped the bug's case, if there is one, and how far its numbers are off.
+fn check(spec: &Spec, bug: &Bug, device: &Device) -> Result<(Option<String>, Report), String> {
     let mut report = Report::default();
-    let done = case_on_device(&case(op, bug)?, device, bug.dtype, SEED, &mut report);
+    let done = case_on_device(&case(spec, bug)?, device, bug.dtype, SEED, &mut report);
     Ok((done.err().map(|e| e.to_string()), report))
 }
 
-/// The case that is enough to show the bug.
-fn case(op: &str, bug: &Bug) -> Result<Case, String> {
-    let spec = ALL.iter().find(|spec| spec.name == op).ok_or("there is no such op")?;
+/// Makes the case that shows the bug.
+fn case(spec: &Spec, bug: &Bug) -> Result<Case, String> {
     let case = (spec.cases)(bug.dtype).into_iter().find(|case| case.name == bug.case);
     case.ok_or_else(|| format!("there is no case `{}`", bug.case))
 }

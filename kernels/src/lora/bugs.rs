@@ -1,4 +1,4 @@
-//! `lora.cu`, `dx.cu`, `dropout.cu`, and what only adapters use of the products.
+//! Bugs that the checks must see: `lora.cu`, `dx.cu`, `dropout.cu`, and what only adapters use of the products.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16, F32};
@@ -24,7 +24,12 @@ pub const BUGS: &[Bug] = &[
         CHOSEN,
     ),
     Bug::new("lora.cu", "every adapter has the first one's B", ["{b + i64(g) * N * R", "{b"], CHOSEN),
-    Bug::new("lora.cu", "R is not rounded up", ["padded = (R + 15) / 16 * 16", "padded = R"], CHOSEN),
+    Bug::new(
+        "lora.cu",
+        "R is not rounded up",
+        ["padded = (R + RANK_GROUP - 1) / RANK_GROUP * RANK_GROUP", "padded = R"],
+        CHOSEN,
+    ),
     Bug::new(
         "lora.cu",
         "a slab is left out by the threads whose rows have not chosen it",

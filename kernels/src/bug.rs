@@ -1,28 +1,37 @@
-//! A bug: one edit of a CUDA file.
+//! Seeded bugs: edits of CUDA files that the checks must see.
+//!
+//! An op's `bugs.rs` lists at least [`PER_SOURCE`] bugs of each of its sources. `tests/seeded_bugs.rs` compiles the edited
+//! text in place of the kernel's own, and the bug's case must then fail.
 
 use codelsi_engine::DType;
 use codelsi_engine::cuda::Source;
 
-/// A wrong edit, and where it shows.
+/// Bugs that every source needs at least.
+pub const PER_SOURCE: usize = 3;
+
+/// One wrong edit of a CUDA file, and a case that shows it.
+#[derive(Clone, Copy, Debug)]
 pub struct Bug {
     /// The file's name, as sources give it.
     pub file: &'static str,
-    /// Text of the file, and which of its occurrences if there are several.
+    /// Text of the file that is replaced.
     find: &'static str,
+    /// The index of its occurrence, if it occurs more than once.
     nth: Option<usize>,
     replace: &'static str,
-    /// What is wrong, for people.
+    /// A description of the fault, for people.
     pub breaks: &'static str,
-    /// The case that is enough to show it.
+    /// Storage type and name of a case that shows it.
     pub dtype: DType,
     pub case: &'static str,
-    /// The numbers of the early schedule are right all the same: only a check can see it.
+    /// True when the numbers of the early schedule are right all the same, so that only a check of races or copies sees it.
     pub quiet: bool,
-    /// Why no check sees it.
+    /// The reason why no check sees it.
     pub missed: Option<&'static str>,
 }
 
 impl Bug {
+    /// Replaces `find`, which occurs once in `file`, by `replace`; `case` of storage type `dtype` must then fail.
     pub const fn new(
         file: &'static str,
         breaks: &'static str,
@@ -37,15 +46,17 @@ impl Bug {
         Bug { nth: Some(n), ..self }
     }
 
+    /// Sets [`Bug::quiet`].
     pub const fn quiet(self) -> Bug {
         Bug { quiet: true, ..self }
     }
 
+    /// Sets [`Bug::missed`].
     pub const fn missed(self, why: &'static str) -> Bug {
         Bug { missed: Some(why), ..self }
     }
 
-    /// Whether the edited file is a part of `source` that is its own, not every kernel's.
+    /// True when the edited file is `source` or one of its headers, but not the prelude, which all share.
     pub fn is_in(&self, source: &Source) -> bool {
         self.file != "prelude.cuh" && self.includes(source)
     }
@@ -54,7 +65,10 @@ impl Bug {
         source.name == self.file || source.headers.iter().any(|h| h.0 == self.file)
     }
 
-    /// `source` with the bug in it, if it has the file; it is kept for the life of the process.
+    /// Returns `source` with the bug, if it has the file. The copy is kept for the life of the process.
+    ///
+    /// # Errors
+    /// When the text to replace is not there, or not as often as the bug says.
     pub fn applied(&self, source: &Source) -> Result<Option<&'static Source>, String> {
         if !self.includes(source) {
             return Ok(None);
@@ -62,14 +76,9 @@ impl Bug {
         let edited = |(name, text): (&'static str, &'static str)| -> Result<_, String> {
             Ok((name, if name == self.file { self.edit(text)?.leak() } else { text }))
         };
-        let (name, text) = edited((source.name, source.text))?;
+        let text = edited((source.name, source.text))?.1;
         let headers: Vec<_> = source.headers.iter().map(|&h| edited(h)).collect::<Result<_, _>>()?;
-        Ok(Some(Box::leak(Box::new(Source {
-            name,
-            text,
-            headers: headers.leak(),
-            variants: source.variants,
-        }))))
+        Ok(Some(Box::leak(Box::new(Source { text, headers: headers.leak(), ..*source }))))
     }
 
     fn edit(&self, text: &str) -> Result<String, String> {

@@ -1,4 +1,4 @@
-//! `narrow.cu`: S, dS, dB and dA.
+//! Bugs that the checks must see: `narrow.cu`: S, dS, dB and dA.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16};

@@ -1,4 +1,4 @@
-//! `backward.cu`.
+//! Bugs that the checks must see: `backward.cu`.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16, F32};

@@ -1,20 +1,20 @@
 //! One execution of a case, on any device.
 
-use crate::spec::{Case, Kind, Value};
+use crate::spec::{Case, F64Tensor, InputContent};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{Ctx, DType, Device, Grads, Label, Result, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
 /// One execution of a case: forward, and backward from random output gradients. All of it is in host memory.
-pub(super) struct Run {
-    pub inputs: Vec<Value>,
-    pub output_grads: Vec<Value>,
+pub(super) struct Execution {
+    pub inputs: Vec<F64Tensor>,
+    pub output_grads: Vec<F64Tensor>,
     pub outputs: Vec<Tensor>,
     pub gradients: Vec<Option<Tensor>>,
 }
 
-impl Run {
+impl Execution {
     pub fn new(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<Self> {
         let tensors = inputs(device, case, dtype, seed)?;
         let cx = Ctx::training(device, seed, 0);
@@ -30,7 +30,7 @@ impl Run {
             cx.backward(pairs, &mut grads)?;
         }
         let host = |t: Tensor| t.to(&Device::cpu(), Label::Scratch);
-        Ok(Run {
+        Ok(Execution {
             inputs: tensors.iter().map(value).collect::<Result<_>>()?,
             output_grads,
             outputs: outputs.into_iter().map(host).collect::<Result<_>>()?,
@@ -39,7 +39,7 @@ impl Run {
     }
 }
 
-/// The case's inputs on a device.
+/// Makes the case's inputs on a device.
 pub fn inputs(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<Vec<Tensor>> {
     (0..case.inputs.len()).map(|i| input(device, case, i, dtype, seed)).collect()
 }
@@ -47,15 +47,15 @@ pub fn inputs(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<V
 fn input(device: &Device, case: &Case, i: usize, dtype: DType, seed: u64) -> Result<Tensor> {
     let input = &case.inputs[i];
     let key = Key { seed, step: 0, site: i as u32 };
-    let t = match &input.kind {
-        Kind::Int(data) => device.tensor(Label::Activations, input.shape, data)?,
-        Kind::Storage(std) => random(device, input.shape, dtype, *std, key)?,
-        Kind::F32(std) => random(device, input.shape, DType::F32, *std, key)?,
+    let t = match &input.content {
+        InputContent::Int(data) => device.tensor(Label::Activations, input.shape, data)?,
+        InputContent::Storage(std) => random(device, input.shape, dtype, *std, key)?,
+        InputContent::F32(std) => random(device, input.shape, DType::F32, *std, key)?,
     };
     Ok(if input.grad { t.with_grad() } else { t })
 }
 
-/// Normal deviates keyed by position.
+/// Makes a tensor of normal deviates, keyed by position.
 pub fn random(
     device: &Device,
     shape: codelsi_engine::Shape,
@@ -74,12 +74,12 @@ pub fn random(
     }
 }
 
-/// A tensor as float64.
-pub fn value(t: &Tensor) -> Result<Value> {
+/// Returns a tensor's values in float64.
+pub fn value(t: &Tensor) -> Result<F64Tensor> {
     let data = match t.dtype() {
         DType::F32 => t.to_vec::<f32>()?.iter().map(|&x| x as f64).collect(),
         DType::BF16 => t.to_vec::<bf16>()?.iter().map(|x| x.to_f64()).collect(),
         DType::I32 => t.to_vec::<i32>()?.iter().map(|&x| x as f64).collect(),
     };
-    Ok(Value { shape: *t.shape(), data })
+    Ok(F64Tensor { shape: *t.shape(), data })
 }
