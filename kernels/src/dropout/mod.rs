@@ -1,4 +1,4 @@
-//! Dropout of an adapter's input, where no other op does it: `lora` has its own.
+//! Dropout of the input of an adapter as an op of its own; `lora` has it fused.
 //!
 //! **math** y = x ⊙ mask / (1 − p), and dx = dy ⊙ mask / (1 − p) (Srivastava et al., JMLR 2014).
 //!
@@ -6,12 +6,12 @@
 //!
 //! **layout** row-major.
 //!
-//! **launch** a thread is four channels that share a call of the generator, or one channel where rows do not keep to fours.
+//! **launch** one thread per four channels, which share a call of Philox; per channel where C is not a multiple of four.
 //!
-//! **numerics** one product in f32, rounded once. The mask is a function of token, channel and key: it is made again in
-//! backward, and nothing is saved.
+//! **numerics** one product in f32, rounded once. The mask is a function of token, channel and key: backward recomputes
+//! it, and nothing is saved.
 //!
-//! **traffic** 2·T·C elements each way.
+//! **traffic** 2·T·C elements in each direction.
 
 mod cpu;
 mod cuda;
@@ -20,10 +20,10 @@ pub mod spec;
 use crate::lora::Dropout;
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
 
-/// `x` (T, C) with channels dropped; `x` itself where the probability is 0.
+/// Returns `x` (T, C) with channels dropped; `x` itself where the probability is 0.
 ///
 /// # Errors
-/// When the tokens do not name x's rows.
+/// When there is not one token id per row of x.
 pub fn dropout(cx: &Ctx, x: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
     match dropout.filter(|d| d.p > 0.0) {
         Some(dropout) => cx.apply_one(Drop(dropout.clone()), &[x]),

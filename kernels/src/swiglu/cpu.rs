@@ -1,14 +1,14 @@
-//! The CPU twin: the elements in parallel chunks.
+//! The CPU twin: chunks of elements in parallel.
 
-use crate::rows::TASK;
+use crate::rows::TASK_SIZE;
 use crate::simd::{Storage, sigmoid, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
-/// y = silu(gate)·up.
+/// Computes y = silu(gate)·up.
 pub fn forward<E: Storage>(y: &mut Tensor, gate: &Tensor, up: &Tensor) -> Result<()> {
-    let inputs = gate.slice::<E>()?.par_chunks(TASK).zip(up.slice::<E>()?.par_chunks(TASK)); // (T, F)
-    y.slice_mut::<E>()?.par_chunks_mut(TASK).zip(inputs).for_each(|(y, (gate, up))| {
+    let inputs = gate.slice::<E>()?.par_chunks(TASK_SIZE).zip(up.slice::<E>()?.par_chunks(TASK_SIZE)); // (T, F)
+    y.slice_mut::<E>()?.par_chunks_mut(TASK_SIZE).zip(inputs).for_each(|(y, (gate, up))| {
         vectorize(
             #[inline(always)]
             || {
@@ -22,7 +22,7 @@ pub fn forward<E: Storage>(y: &mut Tensor, gate: &Tensor, up: &Tensor) -> Result
     Ok(())
 }
 
-/// Both gradients in one pass.
+/// Computes both gradients in one pass.
 pub fn backward<E: Storage>(
     dgate: &mut Tensor,
     dup: &mut Tensor,
@@ -30,10 +30,10 @@ pub fn backward<E: Storage>(
     gate: &Tensor,
     up: &Tensor,
 ) -> Result<()> {
-    let inputs = gate.slice::<E>()?.par_chunks(TASK).zip(up.slice::<E>()?.par_chunks(TASK)); // (T, F)
-    let inputs = inputs.zip(dy.slice::<E>()?.par_chunks(TASK)); // (T, F)
-    let dup = dup.slice_mut::<E>()?.par_chunks_mut(TASK);
-    let outputs = dgate.slice_mut::<E>()?.par_chunks_mut(TASK).zip(dup);
+    let inputs = gate.slice::<E>()?.par_chunks(TASK_SIZE).zip(up.slice::<E>()?.par_chunks(TASK_SIZE)); // (T, F)
+    let inputs = inputs.zip(dy.slice::<E>()?.par_chunks(TASK_SIZE)); // (T, F)
+    let dup = dup.slice_mut::<E>()?.par_chunks_mut(TASK_SIZE);
+    let outputs = dgate.slice_mut::<E>()?.par_chunks_mut(TASK_SIZE).zip(dup);
     outputs.zip(inputs).for_each(|((dgate, dup), ((gate, up), dy))| {
         vectorize(
             #[inline(always)]

@@ -1,32 +1,32 @@
-//! What a card is measured with: a copy, and products in registers.
+//! The kernels that measure a GPU: a copy, and tensor-core products in registers.
 
 use crate::cuda::HEADERS;
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{DType, Device, Label, Result, Tensor};
 
-/// The copy and the products.
+/// Source of both kernels.
 pub static SOURCE: Source =
     Source { name: "roof.cu", text: include_str!("roof.cu"), headers: HEADERS, variants: &[""] };
 
 const CHAINS: usize = 8;
 const WARPS: usize = 8;
 
-/// A launch that moves bytes or multiplies, and how much of it.
-pub struct Roof<'a> {
+/// The kernels of `roof.cu` on one GPU.
+pub struct PeakKernels<'a> {
     cuda: &'a Cuda,
     device: &'a Device,
 }
 
-impl<'a> Roof<'a> {
-    /// The roofs of `cuda`, which is `device`.
+impl<'a> PeakKernels<'a> {
+    /// The kernels on `device`, whose driver is `cuda`.
     pub fn new(device: &'a Device, cuda: &'a Cuda) -> Self {
-        Roof { cuda, device }
+        PeakKernels { cuda, device }
     }
 
-    /// y = x, bytes for bytes; the bytes moved.
+    /// Copies x to y; returns the number of bytes moved.
     ///
     /// # Errors
-    /// The driver's.
+    /// Those of the driver.
     pub fn copy(&self, y: &mut Tensor, x: &Tensor) -> Result<f64> {
         let words = x.byte_len().min(y.byte_len()) / 16 * 4;
         let args = &mut [Arg::InOut(y), Arg::In(x), Arg::I64(words as i64)];
@@ -34,10 +34,10 @@ impl<'a> Roof<'a> {
         Ok(8.0 * words as f64)
     }
 
-    /// Products of bf16 matrices in registers, on every multiprocessor; the flops.
+    /// Multiplies bf16 matrices in registers on every multiprocessor; returns the number of flops.
     ///
     /// # Errors
-    /// The driver's.
+    /// Those of the driver.
     pub fn products(&self, rounds: usize) -> Result<f64> {
         let blocks = 2 * self.cuda.properties().multiprocessors;
         let mut y = self.device.empty(Label::Scratch, [blocks * WARPS], DType::F32);
@@ -48,7 +48,7 @@ impl<'a> Roof<'a> {
 
     fn start(&self, kernel: &str, grid: Grid, args: &mut [Arg]) -> Result<()> {
         let kernel = self.cuda.kernel(&SOURCE, "", kernel)?;
-        // SAFETY: both kernels keep to the elements that their arguments count.
+        // SAFETY: both kernels access only the elements that their arguments count.
         unsafe { kernel.launch(grid, args) }
     }
 }
