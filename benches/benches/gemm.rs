@@ -1,7 +1,7 @@
 //! Matrix products of the CPU twin against the measured peak of the machine, on random data.
 //!
-//! `cargo bench -p codelsi-benches --bench gemm`; the last line is one JSON object of ratios to the roof. Clock frequencies
-//! vary, so the roof is measured before and after each product, and the higher value counts.
+//! `cargo bench -p codelsi-benches --bench gemm`; the last line is one JSON object of ratios to the roof. Clock
+//! frequencies vary, so the roof is measured before and after each product, and the higher value counts.
 
 use codelsi_engine::{Ctx, DType, Device, Tensor, rng::Key};
 use codelsi_kernels::check::random;

@@ -12,8 +12,8 @@
 //!     cargo bench -p codelsi-benches --bench ops -- --baseline before
 //!
 //! For a machine without cargo, `cargo bench -p codelsi-benches --bench ops --no-run` prints the path of the binary to
-//! copy; it takes `--bench` and the same arguments. The last line is one JSON object: for each bench the median, the rate
-//! in the unit of the binding roof, and its share of that roof, which is measured before and after.
+//! copy; it takes `--bench` and the same arguments. The last line is one JSON object: for each bench the median, the
+//! rate in the unit of the binding roof, and its share of that roof, which is measured before and after.
 
 use codelsi_benches::machine::Machine;
 use codelsi_benches::results::{Timings, report};

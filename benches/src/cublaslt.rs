@@ -1,5 +1,5 @@
-//! cuBLASLt for comparison with our bf16 products: same sizes, random data, flushed cache, CUDA events; on its own stream
-//! in the engine's context.
+//! cuBLASLt for comparison with our bf16 products: same sizes, random data, flushed cache, CUDA events; on its own
+//! stream in the engine's context.
 
 use codelsi_engine::rng::Key;
 use codelsi_engine::{At, Error, Result};
@@ -48,7 +48,8 @@ pub fn check_present() -> Result<()> {
 }
 
 impl CublasLtProduct {
-    /// Prepares random matrices and computes their product once; two of its elements are compared with sums on the host.
+    /// Prepares random matrices and computes their product once; two of its elements are compared with sums on the
+    /// host.
     ///
     /// # Errors
     /// When the library is absent or fails, or its result is wrong.

@@ -208,7 +208,8 @@ __device__ inline void store_shared(u32 to, const u32 (&x)[4]) {
                  : "memory");
 }
 
-// Starts an asynchronous copy of 16 bytes to shared memory, bypassing registers and L1; the last 16 − `bytes` become zero.
+// Starts an asynchronous copy of 16 bytes to shared memory, bypassing registers and L1; the last 16 − `bytes` become
+// zero.
 __device__ inline void copy_async(u32 to, const void *from, int bytes = 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
@@ -224,8 +225,8 @@ __device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" :::
 // Waits until at most N of this thread's groups are in flight. Other threads see the data after a barrier.
 template <int N> __device__ inline void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
-// Loads four 8x8 matrices of bf16 (ldmatrix); lane i gives the address of row i % 8 of matrix i / 8. Register j holds, in
-// lane l, elements 2·(l % 4) and 2·(l % 4) + 1 of row l / 4 of matrix j.
+// Loads four 8x8 matrices of bf16 (ldmatrix); lane i gives the address of row i % 8 of matrix i / 8. Register j holds,
+// in lane l, elements 2·(l % 4) and 2·(l % 4) + 1 of row l / 4 of matrix j.
 __device__ inline void load_matrices(u32 (&x)[4], u32 row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])

@@ -1,8 +1,8 @@
 //! Instruction sets selected at run time, and the scalar functions that vectorized loops are built from.
 //!
-//! A loop wrapped in [`vectorize`] is written once and compiled for each instruction set. The compiler neither contracts
-//! nor reorders anything in such a loop, so every instruction set gives the same bits; the micro-kernels of `gemm` use
-//! fused multiply-adds and are the exception.
+//! A loop wrapped in [`vectorize`] is written once and compiled for each instruction set. The compiler neither
+//! contracts nor reorders anything in such a loop, so every instruction set gives the same bits; the micro-kernels of
+//! `gemm` use fused multiply-adds and are the exception.
 
 use codelsi_engine::Elem;
 use half::bf16;
@@ -75,8 +75,8 @@ pub fn limit(level: Level) {
     CEILING.store(level as u8, Ordering::Relaxed);
 }
 
-/// Runs `f` compiled for the level in use. Mark `f` and all functions that it calls `#[inline(always)]`: a function that
-/// is not inlined is compiled for the baseline.
+/// Runs `f` compiled for the level in use. Mark `f` and all functions that it calls `#[inline(always)]`: a function
+/// that is not inlined is compiled for the baseline.
 #[inline]
 pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]

@@ -25,8 +25,8 @@ impl Stopwatch {
         Stopwatch { device: device.clone(), flush }
     }
 
-    /// Returns the time of the work that `f` starts. On a GPU the flush comes first: while it runs, the host runs ahead,
-    /// so that launch latency is not measured.
+    /// Returns the time of the work that `f` starts. On a GPU the flush comes first: while it runs, the host runs
+    /// ahead, so that launch latency is not measured.
     ///
     /// # Errors
     /// Those of `f`, or the driver's.

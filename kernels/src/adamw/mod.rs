@@ -1,7 +1,7 @@
 //! The optimizer: AdamW (Loshchilov & Hutter 2019) with clipping by the global gradient norm.
 //!
-//! **math** with n the global gradient norm and g the gradient times min(1, max_norm / (n + 10⁻⁶)), at step t = 1, 2, …:
-//! p ← p·(1 − lr·λ); m ← β₁·m + (1 − β₁)·g; v ← β₂·v + (1 − β₂)·g²;
+//! **math** with n the global gradient norm and g the gradient times min(1, max_norm / (n + 10⁻⁶)), at step
+//! t = 1, 2, …: p ← p·(1 − lr·λ); m ← β₁·m + (1 − β₁)·g; v ← β₂·v + (1 − β₂)·g²;
 //! p ← p − lr·m̂ / (√v̂ + ε) with m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ).
 //! Where n is not finite nothing changes. Not recorded on the tape: nothing differentiates through a step.
 //!

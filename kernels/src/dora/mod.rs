@@ -10,12 +10,12 @@
 //!
 //! **layout** row-major.
 //!
-//! **launch** `norms`: one warp per four rows of W, which share the elements of A that it reads. `magnify`: one block per
-//! row; dm sums slabs of 64 rows, then the slabs.
+//! **launch** `norms`: one warp per four rows of W, which share the elements of A that it reads. `magnify`: one block
+//! per row; dm sums slabs of 64 rows, then the slabs.
 //!
-//! **numerics** f32, whatever W and x are stored in; r and T ascending. n is computed from whole rows, not from ‖W_j‖² and
-//! products of A and W, so that nothing cancels. y is saved rather than x, because the ops after v, gate and up save it
-//! anyway; where m is 0, dm is NaN.
+//! **numerics** f32, whatever W and x are stored in; r and T ascending. n is computed from whole rows, not from ‖W_j‖²
+//! and products of A and W, so that nothing cancels. y is saved rather than x, because the ops after v, gate and up
+//! save it anyway; where m is 0, dm is NaN.
 //!
 //! **traffic** `norms`: W once, 2·N·R·C flops. `magnify`: 2·T·N elements; backward 3·T·N, and two reads for dm.
 

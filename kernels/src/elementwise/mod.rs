@@ -1,7 +1,7 @@
 //! Elementwise ops: addition, ReLU, and conversion of the storage type.
 //!
-//! **math** `add`: y = a + b; da = db = dy. `relu`: y = max(x, 0); dx = dy where y > 0, else 0. `cast`: y = x in another
-//! storage type; dx = dy in x's own.
+//! **math** `add`: y = a + b; da = db = dy. `relu`: y = max(x, 0); dx = dy where y > 0, else 0. `cast`: y = x in
+//! another storage type; dx = dy in x's own.
 //!
 //! **shapes** any, the same for all.
 //!

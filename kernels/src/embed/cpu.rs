@@ -40,8 +40,8 @@ pub fn forward<W: Storage, E: Storage>(
     Ok(())
 }
 
-/// Computes dtable_v = Σ dy_t over the tokens with id first + v, ascending. `order` becomes the tokens sorted by id, then
-/// by index.
+/// Computes dtable_v = Σ dy_t over the tokens with id first + v, ascending. `order` becomes the tokens sorted by id,
+/// then by index.
 pub fn backward<W: Storage, E: Storage>(
     dtable: &mut Tensor,
     order: &mut Tensor,

@@ -3,11 +3,13 @@
 // math    P = e^(q kᵀ / √D − L), Δ = Σ_d do·o, dS = P ⊙ (do vᵀ − Δ):
 //         dq = dS k / √D, dk = dSᵀ q / √D, dv = Pᵀ do. Masked entries of P and dS are zero
 // launch  flash_delta: one block per tile of rows of do and of o; Δ is the diagonal of their product
-//         flash_dq: one block per tile of Queries::ROWS rows of one document and head; it loops over the keys before them
-//         flash_dkdv: one block per tile of Columns::ROWS keys of one document and kv head; it loops over the rows after
-//         them, of every query head. It holds the scores transposed: the result of one product is an operand of the next
-// Both passes double-buffer the tiles they loop over, and each product overlaps with a copy: a buffer is refilled as soon
-// as its tile has been used.
+//         flash_dq: one block per tile of Queries::ROWS rows of one document and head; it loops over the keys before
+//         them
+//         flash_dkdv: one block per tile of Columns::ROWS keys of one document and kv head; it loops over the rows
+//         after them, of every query head. It holds the scores transposed: the result of one product is an operand of
+//         the next
+// Both passes double-buffer the tiles they loop over, and each product overlaps with a copy: a buffer is refilled as
+// soon as its tile has been used.
 #include "attend.cuh"
 
 // Shared memory of either pass: two resident tiles (a, b), two that are loaded in the loop (x, y).

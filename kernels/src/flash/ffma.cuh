@@ -45,8 +45,8 @@ template <int RT> struct Rows : Thread {
         }
     }
 
-    // w += p (ROWS, TILE) · b (TILE, D); the half-warp exchanges p through `exchange`, which is no longer read by others:
-    // there is a barrier of the block between two calls.
+    // w += p (ROWS, TILE) · b (TILE, D); the half-warp exchanges p through `exchange`, which is no longer read by
+    // others: there is a barrier of the block between two calls.
     __device__ void gather(Wide &w, const Square &p, const E *b, float *exchange) const {
 #pragma unroll
         for (int r = 0; r < RT; r++)

@@ -2,7 +2,8 @@
 //
 // math    o = softmax(q kᵀ / √D, causal) v by tiles of keys, in splits of SPLIT keys that are combined ascending; the
 //         log-sum-exp L = log Σ e^(s / √D) is saved, in base 2 for bf16
-// launch  one block per tile of Prefill::ROWS rows of one document and head; the slot of a row is its position modulo that
+// launch  one block per tile of Prefill::ROWS rows of one document and head; the slot of a row is its position modulo
+//         that
 #include "attend.cuh"
 
 // Forward of the rows of the job, over all splits; `lse` may be null.

@@ -107,8 +107,8 @@ template <int MT, int WIDTH = TILE> struct Rows : Thread {
     }
 };
 
-// All warps have the same 16 rows. They divide the columns of the scores and exchange them; each then holds all of p, and
-// they divide the channels of the sums.
+// All warps have the same 16 rows. They divide the columns of the scores and exchange them; each then holds all of p,
+// and they divide the channels of the sums.
 struct Shared : Thread {
     static constexpr int WARPS = 4, SPAN = 16, ROWS = 16, SHARING = 4, STRIDE = TILE + 8, EXCHANGE = 16 * STRIDE;
     static constexpr int R = 2, C = TILE / 4;

@@ -1,7 +1,7 @@
 // Tiles of rows in shared memory, and the assignment of the rows of a batch to blocks.
 //
-// A row of a tile is DP elements: the D of a head, padded with zeros. It consists of 16-byte chunks, and chunk c of row r
-// is stored at c XOR r % 8 (swizzle): one chunk of eight rows, or all chunks of one row, touch every bank once.
+// A row of a tile is DP elements: the D of a head, padded with zeros. It consists of 16-byte chunks, and chunk c of row
+// r is stored at c XOR r % 8 (swizzle): one chunk of eight rows, or all chunks of one row, touch every bank once.
 //
 // options E storage, MMA whether products run on tensor cores (E = bf16) or as FFMA (E = float), DP 64 or 128
 #pragma once
@@ -51,7 +51,8 @@ template <typename P> __device__ inline P *chunk(P *tile, int row, int c) {
 }
 
 // Copy of a tile of ROWS rows by WARPS warps: CHUNKS lanes per row, STRIDE rows at a time, so that the rows of a lane
-// differ by multiples of 8 and its chunks lie in one column. A lane gets the place of each row from the lane that knows it.
+// differ by multiples of 8 and its chunks lie in one column. A lane gets the place of each row from the lane that knows
+// it.
 template <int ROWS, int WARPS> struct Copy {
     static constexpr int STEP = 32 / CHUNKS, STRIDE = STEP * WARPS, COUNT = ROWS / STRIDE;
     static_assert(STRIDE % 8 == 0 && COUNT * STRIDE == ROWS && COUNT <= CHUNKS, "whole steps, a lane for each");
@@ -105,8 +106,9 @@ struct Piece {
     int first;         // position of the tile's first row
 };
 
-// Tile number `slot` among the tiles of ROWS rows of all documents. Document i owns the numbers from ⌊startᵢ / ROWS⌋ + i
-// on, which is always enough, so no prefix sums are needed. Some numbers are unused: then `first` lies past the document.
+// Tile number `slot` among the tiles of ROWS rows of all documents. Document i owns the numbers from ⌊startᵢ / ROWS⌋ +
+// i on, which is always enough, so no prefix sums are needed. Some numbers are unused: then `first` lies past the
+// document.
 template <int ROWS> __device__ inline Piece piece(const int *starts, int documents, int T, int slot) {
     if (starts[0] != 0 || starts[documents] != T) asm("trap;");
     int before = 0;

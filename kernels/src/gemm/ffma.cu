@@ -1,8 +1,8 @@
 // Products of f32 activations by fused multiply-adds: y = a bᵀ (NT), a b (NN) or aᵀ b (TN).
 //
 // math    y_mn = Σ_k a_mk · b_kn, one chain in f32, k ascending; b may be stored in bf16
-// launch  one block per tile of y. Its tiles of a and b lie in shared memory with K slowest, double-buffered: while one is
-//         multiplied, the next is loaded into registers
+// launch  one block per tile of y. Its tiles of a and b lie in shared memory with K slowest, double-buffered: while one
+//         is multiplied, the next is loaded into registers
 // options FORM 0 NT, 1 NN, 2 TN; SHAPE of the tile: 0 for few rows, 1; W storage of b
 #include "prelude.cuh"
 

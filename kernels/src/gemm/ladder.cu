@@ -91,8 +91,8 @@ extern "C" __global__ void registers(bf16 *y,       // (M, N)
         for (int j = 0; j < 4; j++) y[(m + row + 16 * i) * N + n + column + 16 * j] = put<bf16>(sum[i][j]);
 }
 
-// 128 threads, a 64x64 tile of y, warp tiles of 32x32, 64 steps of K in shared memory: lines of eight chunks of 16 bytes.
-// Chunk c of a line is stored at c, or at c ^ (line % 8) if SWIZZLED.
+// 128 threads, a 64x64 tile of y, warp tiles of 32x32, 64 steps of K in shared memory: lines of eight chunks of 16
+// bytes. Chunk c of a line is stored at c, or at c ^ (line % 8) if SWIZZLED.
 template <bool SWIZZLED> __device__ inline void by_warp(bf16 *y, const bf16 *a, const bf16 *b, int N, int K) {
     __shared__ __align__(128) bf16 as[64 * 64], bs[64 * 64];
     int m = blockIdx.y * 64, n = blockIdx.x * 64, l = lane(), row = warp() / 2 * 32, column = warp() % 2 * 32;

@@ -123,8 +123,8 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
         __syncthreads();
     }
 
-    // Main loop: acc += a · b over all tiles of the feeds; `edit` may change fragments, given their step of K. The stages
-    // must have been filled, and are free when it returns.
+    // Main loop: acc += a · b over all tiles of the feeds; `edit` may change fragments, given their step of K. The
+    // stages must have been filled, and are free when it returns.
     template <typename Edit = AsTheyAre> __device__ void run(Accumulators &acc, Feeds &feeds, Edit edit = Edit()) const {
         u32 a_lane = shared + A::a_lane(warp_m()), b_lane = shared + A::BYTES + B::b_lane(warp_n());
         Fragments f[2];
@@ -172,7 +172,8 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
                     f(row + 16 * i + 8 * half, column + 8 * j, acc[i][j][2 * half], acc[i][j][2 * half + 1]);
     }
 
-    // Epilogue: y (M, N) = acc, plus the old y if `add`; through shared memory, so that a thread writes 16 bytes of a row.
+    // Epilogue: y (M, N) = acc, plus the old y if `add`; through shared memory, so that a thread writes 16 bytes of a
+    // row.
     template <typename Out> __device__ void store(Out *y, Accumulators &acc, int M, int N, bool add = false) const {
         typedef Tile<Out, true, BM, BN> C;
         static_assert(C::BYTES <= STAGES * STAGE, "the tile of y fits the stages");
@@ -199,8 +200,8 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
     }
 };
 
-// Tile of this block (threadblock swizzle): blocks that run at the same time share rows of a and columns of b, so that both
-// stay in L2.
+// Tile of this block (threadblock swizzle): blocks that run at the same time share rows of a and columns of b, so that
+// both stay in L2.
 struct Place {
     int m, n;
     __device__ Place(int block, int M, int N, int BM, int BN) {

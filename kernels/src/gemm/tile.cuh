@@ -1,8 +1,8 @@
 // Tiles of bf16 or f32 in shared memory: asynchronous copies into them, and loads of mma fragments from them.
 //
 // layout  a matrix of a product has an outer dimension (M or N) and K; the one that is contiguous in memory runs along
-//         the lines of the tile. The 16-byte chunks of a line are swizzled by exclusive or with a key of the line, so that
-//         copies (consecutive chunks of a line) and fragments (one chunk of eight lines) access every bank once
+//         the lines of the tile. The 16-byte chunks of a line are swizzled by exclusive or with a key of the line, so
+//         that copies (consecutive chunks of a line) and fragments (one chunk of eight lines) access every bank once
 // bounds  chunks beyond the matrix become zero; they are not read
 // f32     master weights are copied unchanged and rounded to bf16 as fragments are loaded
 #pragma once
@@ -14,8 +14,8 @@ template <typename Elem> struct Matrix {
     int outer, depth;
 };
 
-// Copies a chunk of 16 bytes whose first `count` elements exist: at once where all chunks are whole and aligned (WHOLE),
-// else element by element.
+// Copies a chunk of 16 bytes whose first `count` elements exist: at once where all chunks are whole and aligned
+// (WHOLE), else element by element.
 template <bool WHOLE, typename Elem> __device__ inline void copy_chunk(u32 to, const Elem *from, int count) {
     if constexpr (WHOLE) {
         copy_async(to, from, count > 0 ? 16 : 0);
@@ -46,8 +46,8 @@ template <typename Elem, bool ALONG_K, int OUTER, int DEPTH> struct Tile {
     static constexpr bool WIDENED = sizeof(Elem) == 4;
 
     // Offset of a chunk of a line, swizzled. bf16: the eight lines of an ldmatrix matrix get eight keys. f32: lines are
-    // read by pairs of chunks, lines 0-3, 4-7, the even ones or the odd ones at a time, so each of these fours gets four
-    // keys.
+    // read by pairs of chunks, lines 0-3, 4-7, the even ones or the odd ones at a time, so each of these fours gets
+    // four keys.
     __device__ static u32 at(int line, int chunk) {
         int key;
         if constexpr (WIDENED) {
@@ -100,8 +100,8 @@ template <typename Elem, bool ALONG_K, int OUTER, int DEPTH> struct Tile {
         }
     }
 
-    // Address `from` advanced by outer and k, multiples of 8 and 16. Steps along a line stay within the swizzled bits, and
-    // so are exclusive ors.
+    // Address `from` advanced by outer and k, multiples of 8 and 16. Steps along a line stay within the swizzled bits,
+    // and so are exclusive ors.
     __device__ static u32 moved(u32 from, int outer, int k) {
         constexpr int SIZE = sizeof(Elem);
         return ALONG_K ? (from ^ (k * SIZE)) + outer * PITCH : (from ^ (outer * SIZE)) + k * PITCH;

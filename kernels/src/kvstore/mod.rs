@@ -38,8 +38,8 @@ pub struct Rows<'a> {
     pub slots: &'a Tensor,
 }
 
-/// Writes k (T, K·D), rotated by the positions of its tokens, and v (T, K·D) into their slots of `k_pages` and `v_pages`
-/// (N, S, K·D), in place: [`rope`] and [`kvstore`] fused.
+/// Writes k (T, K·D), rotated by the positions of its tokens, and v (T, K·D) into their slots of `k_pages` and
+/// `v_pages` (N, S, K·D), in place: [`rope`] and [`kvstore`] fused.
 ///
 /// # Errors
 /// Those of the two ops.

@@ -1,7 +1,7 @@
 //! `lora`: y = x Wᵀ + s (drop(x) Aᵀ) Bᵀ for a list of (W, A, B) that share x, as q k v and gate up do.
 //!
-//! LoRA (Hu et al., arXiv 2106.09685, eq. 3), s = alpha / R; dropout on the input of the adapter as in PEFT, with one mask
-//! for all linears that share x.
+//! LoRA (Hu et al., arXiv 2106.09685, eq. 3), s = alpha / R; dropout on the input of the adapter as in PEFT, with one
+//! mask for all linears that share x.
 //!
 //! Several adapters can be served in one batch ([`lora_by_row`]): each row selects its own.
 //!

@@ -35,8 +35,8 @@ fn costs(cuda: &Cuda, f: impl FnOnce()) -> Vec<[f64; 2]> {
     launches.iter().map(|(_, c)| [c.warp_instructions as f64, c.global_bytes() as f64]).collect()
 }
 
-/// Sums the launches of LoRA at 2048 x 5120 x 5120 and R 16 from one tile of y and one tile of rows of S, which stand for
-/// all others.
+/// Sums the launches of LoRA at 2048 x 5120 x 5120 and R 16 from one tile of y and one tile of rows of S, which stand
+/// for all others.
 #[test]
 fn an_adapter_costs_at_most_three_percent() {
     let Some(device) = emulated_gpu() else { return };

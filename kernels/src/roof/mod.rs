@@ -13,8 +13,8 @@ const COPY_BYTES: usize = 1 << 30;
 /// Products per warp and chain in the measurement of a GPU's tensor cores.
 const ROUNDS: usize = 20_000;
 
-/// Measures the peak FLOP/s of multiply-adds on `dtype`; on a GPU that of mma.sync on bf16 for either type. `None` where
-/// time has no meaning: on the software GPU and the planning device.
+/// Measures the peak FLOP/s of multiply-adds on `dtype`; on a GPU that of mma.sync on bf16 for either type. `None`
+/// where time has no meaning: on the software GPU and the planning device.
 ///
 /// # Errors
 /// Those of the driver.

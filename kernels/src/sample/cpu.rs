@@ -91,7 +91,8 @@ fn weight(score: f32) -> f64 {
     exp(score) as f64
 }
 
-/// Returns the ids that pass the filters, in the front of `ids`: sorted by score if top-k or top-p is active, else by id.
+/// Returns the ids that pass the filters, in the front of `ids`: sorted by score if top-k or top-p is active, else by
+/// id.
 fn candidates<'a>(scores: &[f32], ids: &'a mut [i32], params: &Params) -> &'a [i32] {
     let score = |id: i32| scores[id as usize];
     let weight_of = |id: &i32| weight(score(*id));

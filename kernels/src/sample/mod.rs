@@ -8,10 +8,12 @@
 //! 5. min-p keeps tokens at least min_p times as probable as the most probable one;
 //! 6. one of the remaining tokens is drawn in proportion to e^x, by inverting the cumulative sum at a uniform number.
 //!
-//! **shapes** logits (B, V); one [`Params`] and one [`Choice`] per row, on the device as [`PARAMS`] and [`CHOICE`] words.
+//! **shapes** logits (B, V); one [`Params`] and one [`Choice`] per row, on the device as [`PARAMS`] and [`CHOICE`]
+//! words.
 //!
-//! **layout** row-major. [`draw`] leaves the choices on the device and [`read`] copies them to the host, so that nothing
-//! between the logits and the choices passes through the host. The tensor of previous tokens may be larger than needed.
+//! **layout** row-major. [`draw`] leaves the choices on the device and [`read`] copies them to the host, so that
+//! nothing between the logits and the choices passes through the host. The tensor of previous tokens may be larger than
+//! needed.
 //!
 //! **launch** one block per row; its parameters are read from device memory.
 //!

@@ -1,10 +1,10 @@
 // The next token of each row of logits: greedy, temperature, top-k, top-p, min-p, repetition penalty.
 //
-// math    as the CPU twin's, see mod.rs. Tokens are ordered by score, the lower id first among equals; every filter but
-//         min-p keeps the first few of that order, which a lowest key and a last id among its equals describe. Both are
-//         found by bisection over the bits of the key: one pass over the row a bit, nothing is sorted
-// launch  a row is a block of 1024 threads; its parameters are read from device memory
-// numbers weights are the twin's bits, their sums are f64 in a fixed order
+// math    that of the CPU twin, see mod.rs. Tokens are ordered by score, the lower id first among equals; every filter
+//         but min-p keeps the front of that order, which is described by a lowest key and a last id among its equals.
+//         Both are found by bisection over the bits of the key: one pass over the row per bit, nothing is sorted
+// launch  one block of 1024 threads per row; its parameters are read from device memory
+// numbers weights have the bits of the CPU twin, their sums are f64 in a fixed order
 // options E storage of the logits
 #include "prelude.cuh"
 
@@ -70,7 +70,7 @@ __device__ inline double block_sum_f64(double x) {
     return x;
 }
 
-// The smallest of x over the block; every x is a non-negative integer below 2²⁴.
+// Minimum of x over the block; every x is a non-negative integer below 2²⁴.
 __device__ inline int block_min(int x) { return -int(block_max(-float(x))); }
 
 // Σ of the weights of candidates whose key is at least `key`.
@@ -127,7 +127,7 @@ __device__ inline void descend(const Row &row, double target, bool beyond, u32 &
     id = nth(row, key, n);
 }
 
-// The first id, ascending, at which the cumulative mass passes `target`; the last candidate if none does.
+// First id, ascending, at which the cumulative mass exceeds `target`; the last candidate if none does.
 __device__ inline int walk(const Row &row, double target) {
     __shared__ double sums[THREADS / 32];
     double before = 0.0; // in earlier tiles

@@ -8,19 +8,19 @@
 //! **shapes** h, dh (T, C); head, dhead (V, C); targets (T), −100 where there is no label; loss (1); logprobs
 //! (T), 0 where there is no label.
 //!
-//! **ranks** may each hold a shard of the head's rows ([`xent_part`], Megatron's vocabulary-parallel cross-entropy). They
-//! all-reduce the maximum and the sum of every labelled token, so that loss and logprobs are those of the full
+//! **ranks** may each hold a shard of the head's rows ([`xent_part`], Megatron's vocabulary-parallel cross-entropy).
+//! They all-reduce the maximum and the sum of every labelled token, so that loss and logprobs are those of the full
 //! vocabulary, with the same bits on every rank; dh is the contribution of the rank's shard, to be summed over ranks.
 //!
-//! **layout** row-major. Labelled tokens are gathered in chunks of 252, and each chunk meets the vocabulary in chunks of
-//! 4096 rows: only one tile of logits exists at a time.
+//! **layout** row-major. Labelled tokens are gathered in chunks of 252, and each chunk meets the vocabulary in chunks
+//! of 4096 rows: only one tile of logits exists at a time.
 //!
 //! **launch** on a GPU tiles of logits are 1024 tokens by 4096 rows of the head; between the products, one block per
 //! token. A target outside the vocabulary traps, and so does a number of labels that differs from the one given.
 //!
 //! **numerics** logits in f32. The log-sum-exp and Σ p·head are computed online over the vocabulary chunks, as in flash
-//! attention: when the running maximum grows, the earlier sums are rescaled. The order depends on V and on a token's own
-//! row; dhead adds tokens in ascending order in f32, the loss adds them in f64.
+//! attention: when the running maximum grows, the earlier sums are rescaled. The order depends on V and on a token's
+//! own row; dhead adds tokens in ascending order in f32, the loss adds them in f64.
 //!
 //! **traffic** forward 2·T·V·C flops, T counting labelled tokens; dh, computed in the same pass, as many again;
 //! dhead another 4·T·V·C, because it recomputes the logits. Backward multiplies by the gradient of the loss, and does
@@ -41,8 +41,8 @@ use half::bf16;
 /// Target of a token without a label: PyTorch's `ignore_index`.
 pub const NO_LABEL: i32 = -100;
 
-/// Target ids of T tokens, and how many of them have a label. The amount of work depends on that number; it is counted on
-/// the host, where targets are made, so that the host never waits for the device.
+/// Target ids of T tokens, and how many of them have a label. The amount of work depends on that number; it is counted
+/// on the host, where targets are made, so that the host never waits for the device.
 #[derive(Clone)]
 pub struct Targets {
     ids: Tensor,
@@ -59,7 +59,8 @@ impl Targets {
         Ok(Targets { ids: device.tensor(Label::Activations, [targets.len()], targets)?, labelled })
     }
 
-    /// Targets from `ids` (T) i32 on the device, of which `labelled` have a label; [`xent`] fails when the count is wrong.
+    /// Targets from `ids` (T) i32 on the device, of which `labelled` have a label; [`xent`] fails when the count is
+    /// wrong.
     pub fn counted(ids: Tensor, labelled: usize) -> Self {
         Targets { ids, labelled }
     }
@@ -84,8 +85,8 @@ pub fn xent(cx: &Ctx, h: &Tensor, head: &Tensor, targets: &Targets, scale: f32) 
     xent_part(cx, h, head, targets, scale, Rows { first: 0, of: head.shape().as_matrix().0 })
 }
 
-/// Computes [`xent`] on a rank that holds the shard `vocabulary` of the head's rows. A collective: all ranks call it with
-/// the same h and targets.
+/// Computes [`xent`] on a rank that holds the shard `vocabulary` of the head's rows. A collective: all ranks call it
+/// with the same h and targets.
 ///
 /// # Errors
 /// Those of [`xent`], and when a rank is lost.

@@ -76,8 +76,8 @@ pub(crate) fn k_per_word(format: WordFormat) -> usize {
     }
 }
 
-/// The part of an operand that is packed at once: `count` outer indices from `outer`, `steps` words along k from `k`, of
-/// an operand that is `depth` deep.
+/// The part of an operand that is packed at once: `count` outer indices from `outer`, `steps` words along k from `k`,
+/// of an operand that is `depth` deep.
 #[derive(Clone, Copy)]
 pub(crate) struct PackWindow {
     pub outer: usize,

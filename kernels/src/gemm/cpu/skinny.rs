@@ -14,8 +14,8 @@ const MAX_ROWS: usize = 4;
 /// Computes `c += a · b` over consecutive windows along k of at most [`NR`] columns of B.
 ///
 /// # Safety
-/// For each window in its turn, `a` holds as many rows of [`KC_WORDS`] words as the function was chosen for; `c` holds as
-/// many of [`NR`] values, `ldc` apart; and the machine has the instruction set that the function was chosen for.
+/// For each window in its turn, `a` holds as many rows of [`KC_WORDS`] words as the function was chosen for; `c` holds
+/// as many of [`NR`] values, `ldc` apart; and the machine has the instruction set that the function was chosen for.
 ///
 /// # Panics
 /// When B is not in the storage type that the function was selected for.
