@@ -31,7 +31,7 @@ fn joined(cx: &Ctx, parts: &[Tensor]) -> Result<Tensor> {
     let first = parts.first().ok_or_else(|| Error::new("there is no part"))?;
     let (rows, dtype) = (first.shape().as_matrix().0, first.dtype());
     if parts.iter().any(|p| p.shape().as_matrix().0 != rows || p.dtype() != dtype) {
-        return Err(Error::new(format!("{parts:?} have not the same rows and storage type")));
+        return Err(Error::new(format!("parts {parts:?} must have the same rows and storage type")));
     }
     if cx.records() && parts.iter().any(|p| p.id().is_some()) {
         return Err(Error::new("has no backward, and a part wants a gradient"));
@@ -39,7 +39,7 @@ fn joined(cx: &Ctx, parts: &[Tensor]) -> Result<Tensor> {
     let columns = parts.iter().map(|p| p.shape().as_matrix().1).sum();
     let mut y = cx.empty([rows, columns], dtype);
     match (cx.device(), dtype) {
-        (_, DType::I32) => return Err(Error::new("integers are not put together")),
+        (_, DType::I32) => return Err(Error::new("integers cannot be concatenated")),
         (Device::Cpu(_), DType::F32) => cpu::concat::<f32>(&mut y, parts)?,
         (Device::Cpu(_), DType::BF16) => cpu::concat::<bf16>(&mut y, parts)?,
         (Device::Cuda(cuda), _) => cuda::concat(cuda, &mut y, parts)?,

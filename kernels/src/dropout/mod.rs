@@ -55,7 +55,7 @@ impl Op for Drop {
         let (x, tokens) = (x[0], &self.0.tokens);
         let rows = x.shape().as_matrix().0;
         if tokens.shape()[..] != [rows] || tokens.dtype() != DType::I32 || x.dtype() == DType::I32 {
-            return Err(Error::new(format!("x is {x:?}: {tokens:?} does not name its rows")));
+            return Err(Error::new(format!("tokens {tokens:?} must be one i32 id per row of x {x:?}")));
         }
         Ok(vec![self.of(cx, x)?])
     }

@@ -75,7 +75,7 @@ impl Op for Add {
             (Device::Cpu(_), DType::BF16) => cpu::add::<bf16>(&mut y, a, b)?,
             (Device::Cuda(cuda), DType::F32 | DType::BF16) => cuda::add(cuda, &mut y, a, b)?,
             (Device::Plan(_), DType::F32 | DType::BF16) => {}
-            (_, DType::I32) => return Err(Error::new("integers are not added")),
+            (_, DType::I32) => return Err(Error::new("integers cannot be added")),
         }
         Ok(vec![y])
     }
@@ -98,7 +98,7 @@ impl Relu {
             (Device::Cpu(_), DType::BF16) => cpu::relu::<bf16>(&mut y, x, sign_of)?,
             (Device::Cuda(cuda), DType::F32 | DType::BF16) => cuda::relu(cuda, &mut y, x, sign_of)?,
             (Device::Plan(_), DType::F32 | DType::BF16) => {}
-            (_, DType::I32) => return Err(Error::new("integers have no activation")),
+            (_, DType::I32) => return Err(Error::new("relu takes no integers")),
         }
         Ok(y)
     }
@@ -152,6 +152,6 @@ pub(crate) fn convert(cx: &Ctx, y: &mut Tensor, x: &Tensor) -> Result<()> {
             cuda::convert(cuda, y, x)
         }
         (Device::Plan(_), DType::F32 | DType::BF16, DType::F32 | DType::BF16) => Ok(()),
-        (_, from, to) => Err(Error::new(format!("there is no conversion of {from:?} to {to:?}"))),
+        (_, from, to) => Err(Error::new(format!("cannot convert {from:?} to {to:?}"))),
     }
 }

@@ -70,7 +70,7 @@ impl Op for Embed {
             }
             (_, DType::I32, _) | (_, _, DType::I32) => {
                 return Err(Error::new(format!(
-                    "table {table:?} as {:?}: embeddings are no integers",
+                    "table {table:?} as {:?}: embeddings cannot be integers",
                     self.dtype
                 )));
             }

@@ -128,7 +128,8 @@ impl KvPages<'_> {
             let known = table.and_then(|t| t.get(..needed));
             if known.is_none_or(|t| t.iter().any(|&page| page < 0 || page as usize >= pages)) {
                 let last = b.position + b.rows - 1;
-                let message = format!("sequence {} has no page for all of positions 0..={last}", b.document);
+                let message =
+                    format!("the block table of sequence {} does not cover positions 0..={last}", b.document);
                 return Err(Error::new(message));
             }
         }

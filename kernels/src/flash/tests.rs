@@ -122,8 +122,8 @@ fn check_row_bits(device: &Device) {
     let cx = Ctx::inference(device);
     for dtype in [DType::F32, DType::BF16] {
         let sequence = TestSequence::new(dtype);
-        let whole = sequence.packed(&cx, 0);
-        assert!(sequence.packed(&cx, 3).bytes == whole.bytes, "{dtype:?}: packing changes bits");
+        let alone = sequence.packed(&cx, 0);
+        assert!(sequence.packed(&cx, 3).bytes == alone.bytes, "{dtype:?}: packing changes bits");
         let decoded = [0, 5, 63, 64, 128, 511, 512, 529].map(|p| p..p + 1);
         let chunks = [0..100, 100..129, 500..530];
         let mixed = [529..530, 120..140, 7..8];
@@ -139,7 +139,7 @@ fn check_row_bits(device: &Device) {
             let o = sequence.paged(&cx, page, batch).unwrap();
             for (row, position) in batch.iter().cloned().flatten().enumerate() {
                 let place = format!("{dtype:?} page {page} rows {batch:?} on {}", device.name());
-                assert!(o.row(row) == whole.row(position), "{place}: position {position} has other bits");
+                assert!(o.row(row) == alone.row(position), "{place}: position {position} has other bits");
             }
         }
     }

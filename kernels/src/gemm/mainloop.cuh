@@ -141,7 +141,7 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
                     A::a_fragments(next.a, a_lane + read, 16 * (step + 1));
                     B::b_fragments(next.b, b_lane + read, 16 * (step + 1));
                 } else {
-                    // The next tile has landed, and nobody reads this one any more.
+                    // The next tile has landed, and no warp reads this one any more.
                     copy_wait<STAGES - 2>();
                     __syncthreads();
                     read = read + STAGE == STAGES * STAGE ? 0 : read + STAGE;

@@ -26,7 +26,7 @@ fn scale_row<T: Storage>(x: &mut [T], scale: f32) {
 pub(super) fn select_adapter(s: &mut Tensor, choice: &[i32], rank: usize, adapters: usize) -> Result<()> {
     if let Some(t) = choice.iter().position(|&g| g >= adapters as i32) {
         let g = choice[t];
-        return Err(Error::new(format!("row {t} chooses adapter {g} of a stack of {adapters}")));
+        return Err(Error::new(format!("row {t} selects adapter {g} of a stack of {adapters}")));
     }
     match s.dtype() {
         DType::BF16 => {

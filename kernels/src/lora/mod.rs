@@ -186,7 +186,7 @@ impl Lora {
         let rows = x.shape().as_matrix().0;
         for per_row in self.dropout.iter().map(|d| &d.tokens).chain(&self.choice) {
             if per_row.shape()[..] != [rows] || per_row.dtype() != DType::I32 {
-                return Err(Error::new(format!("x is {}: {per_row:?} does not name its rows", x.shape())));
+                return Err(Error::new(format!("{per_row:?} must be one i32 per row of x {}", x.shape())));
             }
         }
         match targets.iter().all(|t| t.adapters() == targets[0].adapters()) {

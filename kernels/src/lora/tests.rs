@@ -113,7 +113,10 @@ fn rows_of_small_and_large_batches_have_the_same_bits() {
         let alone = run(130..131, 0);
         for rows in [0..200, 128..135, 100..164] {
             for other in [-1, 0, 2] {
-                assert!(run(rows.clone(), other) == alone, "{dtype:?} {rows:?} beside {other}");
+                assert!(
+                    run(rows.clone(), other) == alone,
+                    "{dtype:?} {rows:?}, other rows on adapter {other}"
+                );
             }
         }
     }

@@ -46,7 +46,9 @@ impl Op for Gate {
         let ((rows, width), (of_logits, experts)) = (s.shape().as_matrix(), logits.shape().as_matrix());
         let fits = rows == of_logits && experts > 0 && width.is_multiple_of(experts);
         if !fits || s.dtype() != logits.dtype() || s.dtype() == DType::I32 {
-            return Err(Error::new(format!("S {s:?} is not a block for each expert of {logits:?}")));
+            return Err(Error::new(format!(
+                "S {s:?} must have R columns per expert of logits {logits:?}, and their type"
+            )));
         }
         let mut u = cx.empty(*s.shape(), s.dtype());
         match (cx.device(), s.dtype()) {

@@ -106,7 +106,7 @@ __device__ inline int nth(const Row &row, u32 key, int n) {
             if (w < warp()) place += counts[w];
             before += counts[w];
         }
-        // Of those up to the n-th, the last: the highest place wins.
+        // The n-th if there is one, else the last.
         if (here && (place == n || (place < n && place == before - 1))) found = i;
     }
     __syncthreads();
@@ -115,12 +115,12 @@ __device__ inline int nth(const Row &row, u32 key, int n) {
     return id;
 }
 
-// Where a cumulative mass in sorted order reaches (or, if `beyond`, passes) `target`: its key and id.
+// Key and id at which the cumulative mass in sorted order reaches (or, if `beyond`, exceeds) `target`.
 __device__ inline void descend(const Row &row, double target, bool beyond, u32 &key, int &id) {
     key = largest_key([&](u32 k) { return beyond ? mass(row, k) > target : mass(row, k) >= target; });
     double above = key == 0xffffffffu ? 0.0 : mass(row, key + 1);
     double weight = row.weight[nth(row, key, 0)];
-    // How many of this key must come before the one that is looked for.
+    // Number of candidates of this key that come before the one searched for.
     int n = weight > 0.0 ? int(fmax((target - above) / weight, 0.0)) : 0;
     while (n > 0 && (beyond ? above + n * weight > target : above + n * weight >= target)) n--;
     while (!(beyond ? above + (n + 1) * weight > target : above + (n + 1) * weight >= target) && n < row.V) n++;

@@ -144,9 +144,9 @@ pub fn forward<E: Storage>(
     &Xent { scale, labelled, vocabulary }: &Xent,
 ) -> Result<()> {
     let (vocab, c) = head.shape().as_matrix();
-    let (targets, precision) = (targets.slice::<i32>()?, precision(h)); // (T)
+    let targets = targets.slice::<i32>()?; // (T)
     check_targets(targets, vocabulary.of, labelled)?;
-    let head = LmHead { data: elements(head)?, vocab, first: vocabulary.first, c, precision };
+    let head = LmHead { data: elements(head)?, vocab, first: vocabulary.first, c, precision: precision(h) };
     let h = h.slice::<E>()?; // (T, C)
     let logprobs = out.logprobs.slice_mut::<f32>()?; // (T)
     logprobs.fill(0.0);
@@ -184,7 +184,7 @@ pub fn forward<E: Storage>(
 fn check_targets(targets: &[i32], vocab: usize, labelled: usize) -> Result<()> {
     let count = targets.iter().filter(|&&y| y != NO_LABEL).count();
     if count != labelled {
-        return Err(Error::new(format!("{count} tokens have a label, {labelled} were said to")));
+        return Err(Error::new(format!("{count} tokens have a label, but the targets declare {labelled}")));
     }
     match targets.iter().position(|&y| y != NO_LABEL && (y < 0 || y as usize >= vocab)) {
         Some(t) => {

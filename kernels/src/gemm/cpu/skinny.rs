@@ -103,8 +103,8 @@ unsafe fn walk<const ROWS: usize, L: LoadWords>(
             for (i, w) in windows.iter().enumerate() {
                 let a = |row: usize, k: usize| a.add((i * ROWS + row) * KC_WORDS + k);
                 let rows = RowGroup::<L>::new(x, b, *w, group);
-                let whole = w.steps / 16 * 16;
-                for step in (0..whole).step_by(16) {
+                let full = w.steps / 16 * 16;
+                for step in (0..full).step_by(16) {
                     let block = rows.transposed(step);
                     for (k, &b) in block.iter().enumerate() {
                         for (row, acc) in acc.iter_mut().enumerate() {
@@ -112,11 +112,11 @@ unsafe fn walk<const ROWS: usize, L: LoadWords>(
                         }
                     }
                 }
-                if whole < w.steps {
-                    let block = rows.transposed(whole);
-                    for (k, &b) in block.iter().enumerate().take(w.steps - whole) {
+                if full < w.steps {
+                    let block = rows.transposed(full);
+                    for (k, &b) in block.iter().enumerate().take(w.steps - full) {
                         for (row, acc) in acc.iter_mut().enumerate() {
-                            *acc = multiply(*acc, _mm512_set1_epi32(*a(row, whole + k) as i32), b);
+                            *acc = multiply(*acc, _mm512_set1_epi32(*a(row, full + k) as i32), b);
                         }
                     }
                 }
