@@ -1,32 +1,32 @@
-//! The kernels that measure a GPU: a copy, and tensor-core products in registers.
+//! What a card is measured with: a copy, and products in registers.
 
 use crate::cuda::HEADERS;
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{DType, Device, Label, Result, Tensor};
 
-/// Source of both kernels.
+/// The copy and the products.
 pub static SOURCE: Source =
     Source { name: "roof.cu", text: include_str!("roof.cu"), headers: HEADERS, variants: &[""] };
 
 const CHAINS: usize = 8;
 const WARPS: usize = 8;
 
-/// The kernels of `roof.cu` on one GPU.
-pub struct PeakKernels<'a> {
+/// A launch that moves bytes or multiplies, and how much of it.
+pub struct Roof<'a> {
     cuda: &'a Cuda,
     device: &'a Device,
 }
 
-impl<'a> PeakKernels<'a> {
-    /// The kernels on `device`, whose driver is `cuda`.
+impl<'a> Roof<'a> {
+    /// The roofs of `cuda`, which is `device`.
     pub fn new(device: &'a Device, cuda: &'a Cuda) -> Self {
-        PeakKernels { cuda, device }
+        Roof { cuda, device }
     }
 
-    /// Copies x to y; returns the number of bytes moved.
+    /// y = x, bytes for bytes; the bytes moved.
     ///
     /// # Errors
-    /// Those of the driver.
+    /// The driver's.
     pub fn copy(&self, y: &mut Tensor, x: &Tensor) -> Result<f64> {
         let words = x.byte_len().min(y.byte_len()) / 16 * 4;
         let args = &mut [Arg::InOut(y), Arg::In(x), Arg::I64(words as i64)];
@@ -34,10 +34,10 @@ impl<'a> PeakKernels<'a> {
         Ok(8.0 * words as f64)
     }
 
-    /// Multiplies bf16 matrices in registers on every multiprocessor; returns the number of flops.
+    /// Products of bf16 matrices in registers, on every multiprocessor; the flops.
     ///
     /// # Errors
-    /// Those of the driver.
+    /// The driver's.
     pub fn products(&self, rounds: usize) -> Result<f64> {
         let blocks = 2 * self.cuda.properties().multiprocessors;
         let mut y = self.device.empty(Label::Scratch, [blocks * WARPS], DType::F32);
@@ -48,7 +48,7 @@ impl<'a> PeakKernels<'a> {
 
     fn start(&self, kernel: &str, grid: Grid, args: &mut [Arg]) -> Result<()> {
         let kernel = self.cuda.kernel(&SOURCE, "", kernel)?;
-        // SAFETY: both kernels access only the elements that their arguments count.
+        // SAFETY: both kernels keep to the elements that their arguments count.
         unsafe { kernel.launch(grid, args) }
     }
 }
