@@ -1,7 +1,7 @@
 //! The roofs of the roofline model, measured on the machine itself: peak rate of multiply-adds, and memory bandwidth.
 
-mod cpu;
 mod card;
+mod cpu;
 
 pub use card::{Roof, SOURCE};
 
