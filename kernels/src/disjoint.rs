@@ -17,14 +17,14 @@ impl<'a, T> DisjointSlice<'a, T> {
         DisjointSlice { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
-    /// Returns the `len` elements from `at` on.
+    /// Returns the `len` elements from `start` on.
     ///
     /// # Safety
     /// No other range in use overlaps it.
     #[allow(clippy::mut_from_ref, reason = "ranges are disjoint")]
-    pub(crate) unsafe fn slice(&self, at: usize, len: usize) -> &mut [T] {
-        assert!(at + len <= self.len, "range {at}..+{len} of a slice of {}", self.len);
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
+        assert!(start + len <= self.len, "range {start}..+{len} of a slice of {}", self.len);
         // SAFETY: inside of the slice, and disjoint from the others by the caller's contract.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }

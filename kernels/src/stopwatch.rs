@@ -96,16 +96,16 @@ impl Work {
     fn backward(&mut self, watch: &mut Stopwatch) -> Result<Duration> {
         let cx = Ctx::training(&self.device, 1, 0);
         let outputs = (self.case.run)(&cx, &self.inputs.iter().collect::<Vec<_>>())?;
-        let ends: Vec<&Tensor> = outputs.iter().filter(|y| y.id().is_some()).collect();
+        let differentiable: Vec<&Tensor> = outputs.iter().filter(|y| y.id().is_some()).collect();
         if self.seeds.is_empty() {
             let seed = |(site, y): (u32, &&Tensor)| {
                 random(&self.device, *y.shape(), y.dtype(), 1.0, Key { seed: 1, step: 1, site })
             };
-            self.seeds = (0..).zip(&ends).map(seed).collect::<Result<_>>()?;
+            self.seeds = (0..).zip(&differentiable).map(seed).collect::<Result<_>>()?;
         }
         // Copies, since backward may overwrite a gradient that nothing else references.
         let copies = self.seeds.iter().map(|dy| dy.to(&self.device, Label::Gradients));
-        let pairs = ends.into_iter().zip(copies.collect::<Result<Vec<_>>>()?).collect::<Vec<_>>();
+        let pairs = differentiable.into_iter().zip(copies.collect::<Result<Vec<_>>>()?).collect::<Vec<_>>();
         let mut grads = Grads::default();
         watch.time(|| cx.backward_from(pairs, &mut grads))
     }

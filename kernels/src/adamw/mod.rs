@@ -124,9 +124,9 @@ mod tests {
     #[test]
     fn a_norm_that_is_not_finite_moves_nothing() {
         for device in crate::cuda::devices() {
-            let of = |x: &[f32]| device.tensor(Label::Moments, [x.len()], x).unwrap();
+            let tensor = |x: &[f32]| device.tensor(Label::Moments, [x.len()], x).unwrap();
             let (mut p, g, mut m, mut v) =
-                (of(&[1.0, 2.0]), of(&[f32::NAN, 1.0]), of(&[0.0; 2]), of(&[0.0; 2]));
+                (tensor(&[1.0, 2.0]), tensor(&[f32::NAN, 1.0]), tensor(&[0.0; 2]), tensor(&[0.0; 2]));
             let cx = Ctx::inference(&device);
             let squares = sum_of_squares(&cx, [&g]).unwrap();
             let param = Param { p: &mut p, g: &g, m: &mut m, v: &mut v };

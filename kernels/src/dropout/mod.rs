@@ -27,15 +27,16 @@ use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, T
 /// When there is not one token id per row of x.
 pub fn dropout(cx: &Ctx, x: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
     match dropout.filter(|d| d.p > 0.0) {
-        Some(dropout) => cx.apply_one(Drop(dropout.clone()), &[x]),
+        Some(dropout) => cx.apply_one(DropoutOp(dropout.clone()), &[x]),
         None => Ok(x.clone()),
     }
 }
 
-struct Drop(Dropout);
+struct DropoutOp(Dropout);
 
-impl Drop {
-    fn of(&self, cx: &Ctx, x: &Tensor) -> Result<Tensor> {
+impl DropoutOp {
+    /// Computes x ⊙ mask / (1 − p).
+    fn dropped(&self, cx: &Ctx, x: &Tensor) -> Result<Tensor> {
         let mut y = cx.empty(*x.shape(), x.dtype());
         match cx.device() {
             Device::Cpu(_) => cpu::drop(&mut y, x, &self.0)?,
@@ -46,7 +47,7 @@ impl Drop {
     }
 }
 
-impl Op for Drop {
+impl Op for DropoutOp {
     fn name(&self) -> &'static str {
         "dropout"
     }
@@ -57,10 +58,10 @@ impl Op for Drop {
         if tokens.shape()[..] != [rows] || tokens.dtype() != DType::I32 || x.dtype() == DType::I32 {
             return Err(Error::new(format!("tokens {tokens:?} must be one i32 id per row of x {x:?}")));
         }
-        Ok(vec![self.of(cx, x)?])
+        Ok(vec![self.dropped(cx, x)?])
     }
 
     fn backward(&self, cx: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
-        dy[0].as_ref().map_or(Ok(()), |dy| dx.add(0, self.of(cx, dy)?))
+        dy[0].as_ref().map_or(Ok(()), |dy| dx.add(0, self.dropped(cx, dy)?))
     }
 }

@@ -35,10 +35,10 @@ struct HostRows {
 impl HostRows {
     fn random(rows: usize, width: usize, dtype: DType, site: u32) -> Self {
         let key = Key { seed: 5, step: 0, site };
-        HostRows::of(&random(&Device::cpu(), [rows, width].into(), dtype, 1.0, key).unwrap())
+        HostRows::copy_of(&random(&Device::cpu(), [rows, width].into(), dtype, 1.0, key).unwrap())
     }
 
-    fn of(t: &Tensor) -> Self {
+    fn copy_of(t: &Tensor) -> Self {
         let t = t.to(&Device::cpu(), Label::Scratch).unwrap();
         HostRows { bytes: t.bytes().unwrap().to_vec(), dtype: t.dtype(), width: t.shape().as_matrix().1 }
     }
@@ -77,8 +77,12 @@ struct TestSequence {
 
 impl TestSequence {
     fn new(dtype: DType) -> Self {
-        let of = |heads: usize, site| HostRows::random(LENGTH, heads * HEADS.head_dim, dtype, site);
-        TestSequence { q: of(HEADS.heads, 0), k: of(HEADS.kv_heads, 1), v: of(HEADS.kv_heads, 2) }
+        let random_rows = |heads: usize, site| HostRows::random(LENGTH, heads * HEADS.head_dim, dtype, site);
+        TestSequence {
+            q: random_rows(HEADS.heads, 0),
+            k: random_rows(HEADS.kv_heads, 1),
+            v: random_rows(HEADS.kv_heads, 2),
+        }
     }
 
     /// Returns o of the sequence as the second document of a batch, after one of `before` rows.
@@ -87,7 +91,7 @@ impl TestSequence {
         let rows = || (0..before).chain(0..LENGTH).map(Some);
         let [q, k, v] = [&self.q, &self.k, &self.v].map(|x| x.tensor(device, rows()));
         let documents = ints(device, [3], &[0, before as i32, (before + LENGTH) as i32]);
-        let mut o = HostRows::of(&flash(cx, &q, &k, &v, &documents, HEADS).unwrap());
+        let mut o = HostRows::copy_of(&flash(cx, &q, &k, &v, &documents, HEADS).unwrap());
         o.bytes.drain(..before * o.width * o.dtype.size());
         o
     }
@@ -114,7 +118,7 @@ impl TestSequence {
         let (sequences, positions) = (column(|row| row.0), column(|row| row.1));
         let tables = ints(device, [copies, block_tables.len() / copies], &block_tables);
         let rows = Paged { sequences: &sequences, positions: &positions, tables: &tables };
-        Ok(HostRows::of(&flash_paged(cx, &q, &k, &v, rows, HEADS)?))
+        Ok(HostRows::copy_of(&flash_paged(cx, &q, &k, &v, rows, HEADS)?))
     }
 }
 
@@ -138,8 +142,8 @@ fn check_row_bits(device: &Device) {
         ] {
             let o = sequence.paged(&cx, page, batch).unwrap();
             for (row, position) in batch.iter().cloned().flatten().enumerate() {
-                let place = format!("{dtype:?} page {page} rows {batch:?} on {}", device.name());
-                assert!(o.row(row) == alone.row(position), "{place}: position {position} has other bits");
+                let what = format!("{dtype:?} page {page} rows {batch:?} on {}", device.name());
+                assert!(o.row(row) == alone.row(position), "{what}: position {position} has other bits");
             }
         }
     }
@@ -178,8 +182,8 @@ fn indices_that_lead_outside_are_trapped() {
             let sequences = ints(&device, [rows], &vec![s; rows]);
             let positions: Vec<i32> = (position..).take(rows).collect();
             let (positions, tables) = (ints(&device, [rows], &positions), ints(&device, [1, 2], &table));
-            let at = Paged { sequences: &sequences, positions: &positions, tables: &tables };
-            let error = flash_paged(&cx, &q, &k, &v, at, HEADS).err().map(|e| e.to_string());
+            let batch = Paged { sequences: &sequences, positions: &positions, tables: &tables };
+            let error = flash_paged(&cx, &q, &k, &v, batch, HEADS).err().map(|e| e.to_string());
             let error = error.unwrap_or_default();
             assert!(error.contains("trap"), "{rows} rows of {s} at {position} by {table:?}: {error}");
         }

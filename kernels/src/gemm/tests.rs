@@ -16,7 +16,7 @@ pub(crate) fn as_cuda(device: &Device) -> &Cuda {
 }
 
 /// Runs `f` and returns its launches with their counters.
-pub(crate) fn counted(cuda: &Cuda, f: impl FnOnce()) -> Vec<(String, Counters)> {
+pub(crate) fn count_launches(cuda: &Cuda, f: impl FnOnce()) -> Vec<(String, Counters)> {
     let emulated = cuda.emulator().unwrap();
     emulated.count();
     f();
@@ -141,7 +141,7 @@ fn aligned_products_have_no_bank_conflicts() {
                 let ab = [&a, &b].map(Part::all);
                 let size = Size::new(form, &y, (0, m), ab).unwrap();
                 let product = || tensor(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap();
-                for (_, counters) in counted(cuda, product) {
+                for (_, counters) in count_launches(cuda, product) {
                     assert_eq!(counters.bank_conflicts(), 0, "{form:?} {w:?} {tile:?}: {counters:#?}");
                     assert_eq!(counters.sector_efficiency(), 1.0, "{form:?} {w:?} {tile:?}: {counters:#?}");
                     assert_eq!(counters.local_bytes(), 0);

@@ -1,7 +1,7 @@
 use super::cuda::{Layout, Run, adapted, low_rank};
 use super::*;
 use crate::gemm::cuda::{Form, Part, Size, TILES, tensor};
-use crate::gemm::tests::{as_cuda, counted, emulated_gpu, operand};
+use crate::gemm::tests::{as_cuda, count_launches, emulated_gpu, operand};
 use codelsi_engine::cuda::Cuda;
 use half::bf16;
 
@@ -30,7 +30,7 @@ impl Operands {
 
 /// Returns warp instructions and bytes of global memory of each launch, and asserts that none has bank conflicts.
 fn costs(cuda: &Cuda, f: impl FnOnce()) -> Vec<[f64; 2]> {
-    let launches = counted(cuda, f);
+    let launches = count_launches(cuda, f);
     launches.iter().for_each(|(name, c)| assert_eq!(c.bank_conflicts(), 0, "{name}: {c:#?}"));
     launches.iter().map(|(_, c)| [c.warp_instructions as f64, c.global_bytes() as f64]).collect()
 }

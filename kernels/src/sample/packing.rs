@@ -24,14 +24,14 @@ impl Words {
     /// # Errors
     /// When a parameter is out of range.
     pub fn new(params: &[Params<'_>], vocab: usize) -> Result<Self> {
-        let mut all = Words::default();
+        let mut packed = Words::default();
         for (row, p) in params.iter().enumerate() {
             p.check(vocab).at(format!("row {row}")).at("sample")?;
-            let first = all.previous.len();
-            all.previous.extend_from_slice(p.previous);
-            all.params.extend(pack(p, first..all.previous.len()));
+            let first = packed.previous.len();
+            packed.previous.extend_from_slice(p.previous);
+            packed.params.extend(pack(p, first..packed.previous.len()));
         }
-        Ok(all)
+        Ok(packed)
     }
 }
 

@@ -15,6 +15,7 @@ const TOKEN_CHUNK: usize = 252;
 /// Rows of the head of a chunk of the vocabulary.
 const VOCAB_CHUNK: usize = 4096;
 
+/// Outputs of forward, gradients included.
 pub struct Outputs {
     pub loss: Tensor,
     pub logprobs: Tensor,
@@ -156,24 +157,24 @@ pub fn forward<E: Storage>(
     let mut labelled = targets.iter().enumerate().filter(|(_, y)| **y != NO_LABEL);
     loop {
         let next = labelled.by_ref().take(TOKEN_CHUNK).map(|(t, &y)| TokenState::new((t, y as usize)));
-        let mut rows: Vec<TokenState> = next.collect();
-        if rows.is_empty() {
+        let mut tokens: Vec<TokenState> = next.collect();
+        if tokens.is_empty() {
             break;
         }
-        gather(workspace.x.slice_mut::<E>()?, h, &rows, c);
-        softmax_pass::<E>(&mut rows, workspace, &head)?;
+        gather(workspace.x.slice_mut::<E>()?, h, &tokens, c);
+        softmax_pass::<E>(&mut tokens, workspace, &head)?;
         if let Some(shares) = &mut workspace.shares {
-            reduce_over_ranks(&mut rows, shares, comm)?;
-            rescale_sums(&rows, workspace, c)?;
+            reduce_over_ranks(&mut tokens, shares, comm)?;
+            rescale_sums(&tokens, workspace, c)?;
         }
-        for row in &rows {
-            logprobs[row.t] = row.logprob();
+        for token in &tokens {
+            logprobs[token.t] = token.logprob();
         }
         if let (Some(dh), Some([sums, _])) = (&mut out.dh, &workspace.sums) {
-            input_gradient(dh.slice_mut::<E>()?, &rows, sums.slice()?, &head, scale);
+            input_gradient(dh.slice_mut::<E>()?, &tokens, sums.slice()?, &head, scale);
         }
         if let Some(dhead) = &mut out.dhead {
-            head_gradient_pass::<E>(dhead.slice_mut()?, &rows, workspace, &head, scale)?;
+            head_gradient_pass::<E>(dhead.slice_mut()?, &tokens, workspace, &head, scale)?;
         }
     }
     let total: f64 = logprobs.iter().map(|&l| l as f64).sum();
@@ -195,23 +196,27 @@ fn check_targets(targets: &[i32], vocab: usize, labelled: usize) -> Result<()> {
     }
 }
 
-fn gather<E: Storage>(x: &mut [E], h: &[E], rows: &[TokenState], c: usize) {
-    for (x, row) in x.chunks_exact_mut(c).zip(rows) {
-        x.copy_from_slice(&h[row.t * c..][..c]);
+fn gather<E: Storage>(x: &mut [E], h: &[E], tokens: &[TokenState], c: usize) {
+    for (x, token) in x.chunks_exact_mut(c).zip(tokens) {
+        x.copy_from_slice(&h[token.t * c..][..c]);
     }
 }
 
 /// Computes maximum and sum of every token online over the vocabulary chunks, and Σ e^(z − max)·head if dh is wanted.
-fn softmax_pass<E: Storage>(rows: &mut [TokenState], workspace: &mut Workspace, head: &LmHead) -> Result<()> {
+fn softmax_pass<E: Storage>(
+    tokens: &mut [TokenState],
+    workspace: &mut Workspace,
+    head: &LmHead,
+) -> Result<()> {
     let Workspace { x, z, p, sums, .. } = workspace;
-    let (n, c) = (rows.len(), head.c);
+    let (n, c) = (tokens.len(), head.c);
     for chunk in head.chunks() {
         let z = &mut z.slice_mut::<f32>()?[..n * chunk.len()]; // (n, chunk)
         head.logits(z, n, elements(x)?, chunk.clone());
-        z.par_chunks_exact_mut(chunk.len()).zip(&mut *rows).for_each(|(z, row)| {
+        z.par_chunks_exact_mut(chunk.len()).zip(&mut *tokens).for_each(|(z, token)| {
             vectorize(
                 #[inline(always)]
-                || update_softmax(row, z, head.first + chunk.start),
+                || update_softmax(token, z, head.first + chunk.start),
             )
         });
         let (Some([sums, before]), Some(p)) = (&mut *sums, &mut *p) else { continue };
@@ -220,7 +225,7 @@ fn softmax_pass<E: Storage>(rows: &mut [TokenState], workspace: &mut Workspace, 
         let start = match chunk.start {
             0 => Start::Zero,
             _ => {
-                rescale_into(before, sums, rows, c);
+                rescale_into(before, sums, tokens, c);
                 Start::From(before)
             }
         };
@@ -232,46 +237,46 @@ fn softmax_pass<E: Storage>(rows: &mut [TokenState], workspace: &mut Workspace, 
 }
 
 /// All-reduces the softmax statistics: those of each rank's shard become those of the full vocabulary.
-fn reduce_over_ranks(rows: &mut [TokenState], shares: &mut Shares, comm: &dyn Comm) -> Result<()> {
-    let largest = shares.largest.slice_mut::<f32>()?;
-    largest.iter_mut().zip(&*rows).for_each(|(largest, row)| *largest = row.max);
+fn reduce_over_ranks(tokens: &mut [TokenState], shares: &mut Shares, comm: &dyn Comm) -> Result<()> {
+    let maxima = shares.largest.slice_mut::<f32>()?;
+    maxima.iter_mut().zip(&*tokens).for_each(|(max, token)| *max = token.max);
     comm.all_reduce(&mut shares.largest, Reduce::Max)?;
-    let (largest, sums) = (shares.largest.slice::<f32>()?, shares.sums.slice_mut::<f32>()?);
-    let (totals, logits) = sums.split_at_mut(largest.len());
-    for (i, row) in rows.iter_mut().enumerate() {
-        row.correction = exp(row.max - largest[i]);
-        row.max = largest[i];
-        (totals[i], logits[i]) = (row.total * row.correction, row.logit);
+    let (maxima, sums) = (shares.largest.slice::<f32>()?, shares.sums.slice_mut::<f32>()?);
+    let (totals, logits) = sums.split_at_mut(maxima.len());
+    for (i, token) in tokens.iter_mut().enumerate() {
+        token.correction = exp(token.max - maxima[i]);
+        token.max = maxima[i];
+        (totals[i], logits[i]) = (token.total * token.correction, token.logit);
     }
     comm.all_reduce(&mut shares.sums, Reduce::Sum)?;
-    let (totals, logits) = shares.sums.slice::<f32>()?.split_at(largest.len());
-    for (i, row) in rows.iter_mut().enumerate() {
-        (row.total, row.logit) = (totals[i], logits[i]);
+    let (totals, logits) = shares.sums.slice::<f32>()?.split_at(maxima.len());
+    for (i, token) in tokens.iter_mut().enumerate() {
+        (token.total, token.logit) = (totals[i], logits[i]);
     }
     Ok(())
 }
 
 /// Rescales the rank's Σ e^(z − max)·head to the maximum over all ranks.
-fn rescale_sums(rows: &[TokenState], workspace: &mut Workspace, c: usize) -> Result<()> {
+fn rescale_sums(tokens: &[TokenState], workspace: &mut Workspace, c: usize) -> Result<()> {
     let Some([sums, _]) = &mut workspace.sums else { return Ok(()) };
-    sums.slice_mut::<f32>()?.par_chunks_exact_mut(c).zip(rows).for_each(|(sums, row)| {
-        sums.iter_mut().for_each(|s| *s *= row.correction);
+    sums.slice_mut::<f32>()?.par_chunks_exact_mut(c).zip(tokens).for_each(|(sums, token)| {
+        sums.iter_mut().for_each(|s| *s *= token.correction);
     });
     Ok(())
 }
 
-/// Updates the online softmax `row` with a chunk of logits whose first vocabulary id is `start`; replaces the logits by
-/// e^(z − max).
+/// Updates the online softmax `token` with a chunk of logits whose first vocabulary id is `start`; replaces the logits
+/// by e^(z − max).
 #[inline(always)]
-fn update_softmax(row: &mut TokenState, z: &mut [f32], start: usize) {
-    let new_max = row.max.max(max(z));
-    row.correction = exp(row.max - new_max);
-    row.max = new_max;
-    if let Some(logit) = row.target.checked_sub(start).and_then(|i| z.get(i)) {
-        row.logit = *logit;
+fn update_softmax(token: &mut TokenState, z: &mut [f32], start: usize) {
+    let new_max = token.max.max(max(z));
+    token.correction = exp(token.max - new_max);
+    token.max = new_max;
+    if let Some(logit) = token.target.checked_sub(start).and_then(|i| z.get(i)) {
+        token.logit = *logit;
     }
     z.iter_mut().for_each(|z| *z = exp(*z - new_max));
-    row.total = row.total * row.correction + sum(z.len(), |i| z[i]);
+    token.total = token.total * token.correction + sum(z.len(), |i| z[i]);
 }
 
 /// Stores p = z, rounded to the storage type of p.
@@ -284,24 +289,24 @@ fn store_rounded<E: Storage>(p: &mut [E], z: &[f32]) {
     });
 }
 
-/// Computes before = sums, each row rescaled to its new maximum.
-fn rescale_into(before: &mut [f32], sums: &[f32], rows: &[TokenState], c: usize) {
+/// Computes before = sums, each token rescaled to its new maximum.
+fn rescale_into(before: &mut [f32], sums: &[f32], tokens: &[TokenState], c: usize) {
     let pairs = before.par_chunks_exact_mut(c).zip(sums.par_chunks_exact(c));
-    pairs.zip(rows).for_each(|((before, sums), row)| {
-        before.iter_mut().zip(sums).for_each(|(b, s)| *b = s * row.correction);
+    pairs.zip(tokens).for_each(|((before, sums), token)| {
+        before.iter_mut().zip(sums).for_each(|(b, s)| *b = s * token.correction);
     });
 }
 
 /// Computes dh of the tokens from `sums` (n, C).
-fn input_gradient<E: Storage>(dh: &mut [E], rows: &[TokenState], sums: &[f32], head: &LmHead, scale: f32) {
-    for (row, sums) in rows.iter().zip(sums.chunks_exact(head.c)) {
-        let dh = &mut dh[row.t * head.c..][..head.c];
-        match head.row_of(row.target).map(|v| head.rows(v..v + 1)) {
-            Some(Elements::F32(target)) => input_gradient_row(dh, row, sums, target, scale),
-            Some(Elements::BF16(target)) => input_gradient_row(dh, row, sums, target, scale),
+fn input_gradient<E: Storage>(dh: &mut [E], tokens: &[TokenState], sums: &[f32], head: &LmHead, scale: f32) {
+    for (token, sums) in tokens.iter().zip(sums.chunks_exact(head.c)) {
+        let dh = &mut dh[token.t * head.c..][..head.c];
+        match head.row_of(token.target).map(|v| head.rows(v..v + 1)) {
+            Some(Elements::F32(target)) => input_gradient_row(dh, token, sums, target, scale),
+            Some(Elements::BF16(target)) => input_gradient_row(dh, token, sums, target, scale),
             None => vectorize(
                 #[inline(always)]
-                || dh.iter_mut().zip(sums).for_each(|(dh, sum)| *dh = E::put(scale * (sum / row.total))),
+                || dh.iter_mut().zip(sums).for_each(|(dh, sum)| *dh = E::put(scale * (sum / token.total))),
             ),
         }
     }
@@ -310,7 +315,7 @@ fn input_gradient<E: Storage>(dh: &mut [E], rows: &[TokenState], sums: &[f32], h
 /// Computes dh = scale·(Σ p·head − head_target) of one token.
 fn input_gradient_row<E: Storage, W: Storage>(
     dh: &mut [E],
-    row: &TokenState,
+    token: &TokenState,
     sums: &[f32],
     target: &[W],
     scale: f32,
@@ -319,7 +324,7 @@ fn input_gradient_row<E: Storage, W: Storage>(
         #[inline(always)]
         || {
             for ((dh, sum), target) in dh.iter_mut().zip(sums).zip(target) {
-                *dh = E::put(scale * (sum / row.total - target.get()));
+                *dh = E::put(scale * (sum / token.total - target.get()));
             }
         },
     );
@@ -328,23 +333,23 @@ fn input_gradient_row<E: Storage, W: Storage>(
 /// Computes dhead += scale·(p − [v = target])ᵀ·x with recomputed logits: p needs the sum over the whole vocabulary.
 fn head_gradient_pass<E: Storage>(
     dhead: &mut [f32],
-    rows: &[TokenState],
+    tokens: &[TokenState],
     workspace: &mut Workspace,
     head: &LmHead,
     scale: f32,
 ) -> Result<()> {
     let Workspace { x, z, p, dhead: before, .. } = workspace;
     let (Some(p), Some(before)) = (p, before) else { return Ok(()) };
-    let (n, c) = (rows.len(), head.c);
+    let (n, c) = (tokens.len(), head.c);
     for chunk in head.chunks() {
         let z = &mut z.slice_mut::<f32>()?[..n * chunk.len()]; // (n, chunk)
         head.logits(z, n, elements(x)?, chunk.clone());
-        z.par_chunks_exact_mut(chunk.len()).zip(rows).for_each(|(z, row)| {
+        z.par_chunks_exact_mut(chunk.len()).zip(tokens).for_each(|(z, token)| {
             vectorize(
                 #[inline(always)]
-                || z.iter_mut().for_each(|z| *z = scale * (exp(*z - row.max) / row.total)),
+                || z.iter_mut().for_each(|z| *z = scale * (exp(*z - token.max) / token.total)),
             );
-            if let Some(p) = row.target.checked_sub(head.first + chunk.start).and_then(|i| z.get_mut(i)) {
+            if let Some(p) = token.target.checked_sub(head.first + chunk.start).and_then(|i| z.get_mut(i)) {
                 *p -= scale;
             }
         });

@@ -69,9 +69,9 @@ impl<T: Storage> KvTile<T> {
         self.k.clear();
         self.v.clear();
         for position in from..to {
-            let at = (kv.row)(position) * kv.width + channel;
-            self.k.extend_from_slice(&kv.k[at..][..d]);
-            self.v.extend_from_slice(&kv.v[at..][..d]);
+            let start = (kv.row)(position) * kv.width + channel;
+            self.k.extend_from_slice(&kv.k[start..][..d]);
+            self.v.extend_from_slice(&kv.v[start..][..d]);
         }
     }
 }

@@ -113,7 +113,7 @@ pub(crate) fn accumulate(
     a.resize(a.len().max(k_block * k_blocks), 0);
     b.resize(KC_WORDS * NR, 0);
     for &ProductTerm { a: a_operand, b: b_operand, depth } in terms {
-        let skinny = skinny::select(height, &b_operand, precision);
+        let skinny_kernel = skinny::select(height, &b_operand, precision);
         let windows: Vec<PackWindow> = (0..depth)
             .step_by(KC_WORDS * pack::k_per_word(format))
             .map(|k| PackWindow {
@@ -134,10 +134,10 @@ pub(crate) fn accumulate(
                     (w.outer, w.count) = (j + column, NR.min(width - column));
                 }
                 let c = c[column..].as_mut_ptr();
-                if let Some(skinny) = skinny {
+                if let Some(multiply) = skinny_kernel {
                     // SAFETY: `a` is (windows, height, KC_WORDS), `c` was checked above; the kernel was selected for
                     // this machine.
-                    unsafe { skinny(c, stride, a.as_ptr(), &b_operand, &panels) };
+                    unsafe { multiply(c, stride, a.as_ptr(), &b_operand, &panels) };
                     continue;
                 }
                 for (w, a) in panels.iter().zip(a.chunks_exact(k_block)) {

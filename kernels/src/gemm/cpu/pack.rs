@@ -131,15 +131,15 @@ pub(crate) fn pack_a(dst: &mut [u32], a: &Matrix, w: PackWindow, precision: Prec
         // SAFETY: the machine has AVX-512.
         return unsafe { pack_a_transposed(dst, a, w, precision) };
     }
-    let place = |outer: usize, step: usize| outer * KC_WORDS + step;
+    let index = |outer: usize, step: usize| outer * KC_WORDS + step;
     match (a.data, precision, precision.format()) {
-        (Elements::F32(x), Precision::F32, _) => pack_scalar::<_, PackF32>(dst, x, a, w, place),
-        (Elements::BF16(x), Precision::F32, _) => pack_scalar::<_, PackF32>(dst, x, a, w, place),
+        (Elements::F32(x), Precision::F32, _) => pack_scalar::<_, PackF32>(dst, x, a, w, index),
+        (Elements::BF16(x), Precision::F32, _) => pack_scalar::<_, PackF32>(dst, x, a, w, index),
         (Elements::BF16(x), _, WordFormat::Bf16Pair) if a.k_stride == 1 => pack_a_pairs(dst, x, a, w),
-        (Elements::F32(x), _, WordFormat::Bf16Pair) => pack_scalar::<_, PackPair>(dst, x, a, w, place),
-        (Elements::BF16(x), _, WordFormat::Bf16Pair) => pack_scalar::<_, PackPair>(dst, x, a, w, place),
-        (Elements::F32(x), ..) => pack_scalar::<_, PackRounded>(dst, x, a, w, place),
-        (Elements::BF16(x), ..) => pack_scalar::<_, PackF32>(dst, x, a, w, place),
+        (Elements::F32(x), _, WordFormat::Bf16Pair) => pack_scalar::<_, PackPair>(dst, x, a, w, index),
+        (Elements::BF16(x), _, WordFormat::Bf16Pair) => pack_scalar::<_, PackPair>(dst, x, a, w, index),
+        (Elements::F32(x), ..) => pack_scalar::<_, PackRounded>(dst, x, a, w, index),
+        (Elements::BF16(x), ..) => pack_scalar::<_, PackF32>(dst, x, a, w, index),
     }
 }
 
@@ -152,15 +152,15 @@ pub(crate) fn pack_b(dst: &mut [u32], b: &Matrix, w: PackWindow, precision: Prec
     if w.count < NR {
         dst[..w.steps * NR].fill(0);
     }
-    let place = |outer: usize, step: usize| step * NR + outer;
+    let index = |outer: usize, step: usize| step * NR + outer;
     match (b.data, precision, precision.format()) {
-        (Elements::F32(x), Precision::F32, _) => pack_scalar::<_, PackF32>(dst, x, b, w, place),
-        (Elements::F32(x), _, WordFormat::Bf16Pair) => pack_scalar::<_, PackPair>(dst, x, b, w, place),
+        (Elements::F32(x), Precision::F32, _) => pack_scalar::<_, PackF32>(dst, x, b, w, index),
+        (Elements::F32(x), _, WordFormat::Bf16Pair) => pack_scalar::<_, PackPair>(dst, x, b, w, index),
         (Elements::BF16(x), Precision::BF16, WordFormat::Bf16Pair) => {
-            pack_scalar::<_, PackPair>(dst, x, b, w, place)
+            pack_scalar::<_, PackPair>(dst, x, b, w, index)
         }
-        (Elements::F32(x), ..) => pack_scalar::<_, PackRounded>(dst, x, b, w, place),
-        (Elements::BF16(x), ..) => pack_scalar::<_, PackF32>(dst, x, b, w, place),
+        (Elements::F32(x), ..) => pack_scalar::<_, PackRounded>(dst, x, b, w, index),
+        (Elements::BF16(x), ..) => pack_scalar::<_, PackF32>(dst, x, b, w, index),
     }
 }
 
@@ -170,7 +170,7 @@ fn pack_scalar<T: Storage, W: PackWord>(
     x: &[T],
     op: &Matrix,
     w: PackWindow,
-    place: impl Fn(usize, usize) -> usize,
+    index: impl Fn(usize, usize) -> usize,
 ) {
     let start = w.outer * op.outer_stride + w.k * op.k_stride;
     vectorize(
@@ -182,7 +182,7 @@ fn pack_scalar<T: Storage, W: PackWord>(
                 for outer in 0..w.count {
                     let x = &x[start + outer * op.outer_stride..];
                     for (step, x) in x[..full * W::K_STEPS].chunks_exact(W::K_STEPS).enumerate() {
-                        dst[place(outer, step)] = W::word(x[0].get(), x[W::K_STEPS - 1].get());
+                        dst[index(outer, step)] = W::word(x[0].get(), x[W::K_STEPS - 1].get());
                     }
                 }
             } else {
@@ -190,14 +190,14 @@ fn pack_scalar<T: Storage, W: PackWord>(
                     let even = &x[start + step * W::K_STEPS * op.k_stride..][..w.count];
                     let odd = &x[start + (step * W::K_STEPS + W::K_STEPS - 1) * op.k_stride..][..w.count];
                     for outer in 0..w.count {
-                        dst[place(outer, step)] = W::word(even[outer].get(), odd[outer].get());
+                        dst[index(outer, step)] = W::word(even[outer].get(), odd[outer].get());
                     }
                 }
             }
             for step in full..w.steps {
                 for outer in 0..w.count {
                     let last = x[start + outer * op.outer_stride + step * W::K_STEPS * op.k_stride];
-                    dst[place(outer, step)] = W::word(last.get(), 0.0);
+                    dst[index(outer, step)] = W::word(last.get(), 0.0);
                 }
             }
         },
@@ -221,7 +221,7 @@ fn pack_a_pairs(dst: &mut [u32], x: &[bf16], op: &Matrix, w: PackWindow) {
 /// The machine has AVX-512.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn pack_b_transposed(dst: &mut [u32], b: &Matrix, w: PackWindow, precision: Precision) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         match (b.data, precision.format(), precision) {
             (Elements::F32(x), WordFormat::F32, Precision::F32) => transpose_blocks::<LoadF32>(dst, x, b, w),
@@ -242,7 +242,7 @@ unsafe fn transpose_blocks<L: LoadWords>(dst: &mut [u32], x: &[L::Element], b: &
     for group in (0..NR).step_by(16) {
         let rows = RowGroup::<L>::new(x, b, w, group);
         for step in (0..w.steps).step_by(16) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             let block = unsafe { rows.transposed(step) };
             let dst = &mut dst[step * NR + group..];
             for (i, row) in block.iter().enumerate().take(w.steps - step) {
@@ -290,7 +290,7 @@ unsafe fn load_across(
     count: usize,
     precision: Precision,
 ) -> __m512i {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     let load = |k: usize| unsafe {
         match op.data {
             Elements::F32(x) => LoadF32::words(x[k * op.k_stride + outer..][..count].as_ptr(), count),

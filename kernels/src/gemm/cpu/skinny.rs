@@ -14,8 +14,8 @@ const MAX_ROWS: usize = 4;
 /// Computes `c += a · b` over consecutive windows along k of at most [`NR`] columns of B.
 ///
 /// # Safety
-/// For each window in its turn, `a` holds as many rows of [`KC_WORDS`] words as the function was chosen for; `c` holds
-/// as many of [`NR`] values, `ldc` apart; and the machine has the instruction set that the function was chosen for.
+/// For each window in turn, `a` holds as many rows of [`KC_WORDS`] words as the function was selected for; `c` holds
+/// as many of [`NR`] values, `ldc` apart; and the machine has the instruction set that the function was selected for.
 ///
 /// # Panics
 /// When B is not in the storage type that the function was selected for.
@@ -49,9 +49,9 @@ unsafe fn f32_words<const ROWS: usize>(
     b: &Matrix,
     windows: &[PackWindow],
 ) {
-    let Elements::F32(x) = b.data else { unreachable!("chosen for f32") };
+    let Elements::F32(x) = b.data else { unreachable!("selected for f32") };
     // SAFETY: the contract of [`SkinnyKernel`].
-    unsafe { walk::<ROWS, LoadF32>(c, ldc, a, x, b, windows, |acc, x, b| fma(acc, x, b)) }
+    unsafe { multiply_windows::<ROWS, LoadF32>(c, ldc, a, x, b, windows, |acc, x, b| fma(acc, x, b)) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -62,9 +62,9 @@ unsafe fn bf16_widened<const ROWS: usize>(
     b: &Matrix,
     windows: &[PackWindow],
 ) {
-    let Elements::BF16(x) = b.data else { unreachable!("chosen for bf16") };
+    let Elements::BF16(x) = b.data else { unreachable!("selected for bf16") };
     // SAFETY: the contract of [`SkinnyKernel`].
-    unsafe { walk::<ROWS, LoadWidened>(c, ldc, a, x, b, windows, |acc, x, b| fma(acc, x, b)) }
+    unsafe { multiply_windows::<ROWS, LoadWidened>(c, ldc, a, x, b, windows, |acc, x, b| fma(acc, x, b)) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -75,9 +75,9 @@ unsafe fn bf16_pairs<const ROWS: usize>(
     b: &Matrix,
     windows: &[PackWindow],
 ) {
-    let Elements::BF16(x) = b.data else { unreachable!("chosen for bf16") };
+    let Elements::BF16(x) = b.data else { unreachable!("selected for bf16") };
     // SAFETY: the contract of [`SkinnyKernel`].
-    unsafe { walk::<ROWS, LoadPairs>(c, ldc, a, x, b, windows, |acc, x, b| dot(acc, x, b)) }
+    unsafe { multiply_windows::<ROWS, LoadPairs>(c, ldc, a, x, b, windows, |acc, x, b| dot(acc, x, b)) }
 }
 
 /// The loop that all kernels share: it reads sixteen columns of B, which are rows of a weight, from end to end before
@@ -86,7 +86,7 @@ unsafe fn bf16_pairs<const ROWS: usize>(
 /// # Safety
 /// The contract of [`SkinnyKernel`]; `multiply` may use the instruction set of the caller.
 #[inline(always)]
-unsafe fn walk<const ROWS: usize, L: LoadWords>(
+unsafe fn multiply_windows<const ROWS: usize, L: LoadWords>(
     c: *mut f32,
     ldc: usize,
     a: *const u32,
@@ -96,10 +96,10 @@ unsafe fn walk<const ROWS: usize, L: LoadWords>(
     multiply: impl Fn(__m512, __m512i, __m512i) -> __m512,
 ) {
     for group in (0..NR).step_by(16) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
-            let at = |row: usize| c.add(row * ldc + group);
-            let mut acc: [__m512; ROWS] = std::array::from_fn(|row| _mm512_loadu_ps(at(row)));
+            let c_at = |row: usize| c.add(row * ldc + group);
+            let mut acc: [__m512; ROWS] = std::array::from_fn(|row| _mm512_loadu_ps(c_at(row)));
             for (i, w) in windows.iter().enumerate() {
                 let a = |row: usize, k: usize| a.add((i * ROWS + row) * KC_WORDS + k);
                 let rows = RowGroup::<L>::new(x, b, *w, group);
@@ -121,7 +121,7 @@ unsafe fn walk<const ROWS: usize, L: LoadWords>(
                     }
                 }
             }
-            acc.iter().enumerate().for_each(|(row, acc)| _mm512_storeu_ps(at(row), *acc));
+            acc.iter().enumerate().for_each(|(row, acc)| _mm512_storeu_ps(c_at(row), *acc));
         }
     }
 }

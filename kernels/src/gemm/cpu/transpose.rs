@@ -49,7 +49,7 @@ impl LoadWords for LoadRounded {
 
     #[inline(always)]
     unsafe fn words(x: *const f32, available: usize) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { round(LoadF32::words(x, available)) }
     }
 }
@@ -181,7 +181,7 @@ pub(super) fn bf16_bits(x: __m512i) -> __m512i {
 /// The caller is compiled for AVX-512.
 #[inline(always)]
 pub(super) unsafe fn transpose(mut r: [__m512i; 16]) -> [__m512i; 16] {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut t = r;
         for i in (0..16).step_by(2) {
