@@ -1,6 +1,6 @@
 //! Shared by the ops' CPU twins: elementwise loops in parallel chunks.
 
-use crate::rows::TASK;
+use crate::rows::TASK_SIZE;
 use crate::simd::{Storage, vectorize};
 use codelsi_engine::{DType, Error, Result, Tensor};
 use half::bf16;
@@ -31,11 +31,11 @@ fn in_storage<E: Storage, const INPUTS: usize, const OUTPUTS: usize>(
     let elements = inputs[0].shape().elements();
     let inputs: Vec<&[E]> = inputs.into_iter().map(Tensor::slice).collect::<Result<_>>()?;
     let outputs: Vec<&mut [E]> = outputs.into_iter().map(Tensor::slice_mut).collect::<Result<_>>()?;
-    let mut chunks: Vec<_> = outputs.into_iter().map(|y| y.chunks_mut(TASK)).collect();
-    let tasks: Vec<_> = (0..elements.div_ceil(TASK))
+    let mut chunks: Vec<_> = outputs.into_iter().map(|y| y.chunks_mut(TASK_SIZE)).collect();
+    let tasks: Vec<_> = (0..elements.div_ceil(TASK_SIZE))
         .map(|task| {
             let y: [&mut [E]; OUTPUTS] = std::array::from_fn(|k| chunks[k].next().unwrap_or_default());
-            let range = task * TASK..elements.min((task + 1) * TASK);
+            let range = task * TASK_SIZE..elements.min((task + 1) * TASK_SIZE);
             let x: [&[E]; INPUTS] = std::array::from_fn(|k| &inputs[k][range.clone()]);
             (y, x)
         })

@@ -1,12 +1,12 @@
-//! The CPU twin: the elements in parallel chunks.
+//! The CPU twin: chunks of elements in parallel.
 
 use crate::cpu::elementwise;
-use crate::rows::TASK;
+use crate::rows::TASK_SIZE;
 use crate::simd::{Storage, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
-/// y = a + b.
+/// Computes y = a + b.
 pub fn add(y: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
     elementwise(
         [y],
@@ -16,20 +16,20 @@ pub fn add(y: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
     )
 }
 
-/// y = x where `of` is above 0, else 0.
-pub fn relu(y: &mut Tensor, x: &Tensor, of: &Tensor) -> Result<()> {
+/// Computes y = x where `sign_of` is above 0, else 0.
+pub fn relu(y: &mut Tensor, x: &Tensor, sign_of: &Tensor) -> Result<()> {
     elementwise(
         [y],
-        [x, of],
+        [x, sign_of],
         #[inline(always)]
-        |[x, of]| [if of > 0.0 { x } else { 0.0 }],
+        |[x, sign]| [if sign > 0.0 { x } else { 0.0 }],
     )
 }
 
-/// y = x, rounded to `To`.
+/// Computes y = x, rounded to `To`.
 pub fn convert<From: Storage, To: Storage>(y: &mut Tensor, x: &Tensor) -> Result<()> {
-    let x = x.slice::<From>()?.par_chunks(TASK);
-    y.slice_mut::<To>()?.par_chunks_mut(TASK).zip(x).for_each(|(y, x)| {
+    let x = x.slice::<From>()?.par_chunks(TASK_SIZE);
+    y.slice_mut::<To>()?.par_chunks_mut(TASK_SIZE).zip(x).for_each(|(y, x)| {
         vectorize(
             #[inline(always)]
             || y.iter_mut().zip(x).for_each(|(y, x)| *y = To::put(x.get())),

@@ -1,5 +1,5 @@
-// Products of tiles as fused multiply-adds: f32 all through. An element's terms are summed one by one, k ascending,
-// so a row has the same bits whatever RT is.
+// Products of tiles by fused multiply-adds: f32 throughout. The terms of an element are summed one by one, k ascending,
+// so a row has the same bits for any RT.
 #pragma once
 #include "tiles.cuh"
 
@@ -47,8 +47,8 @@ template <int RT, int SCORES> struct Rows : Thread {
         }
     }
 
-    // w += p (ROWS, TILE) · b (TILE, D); p goes round the half-warp by way of `exchange`, which nobody reads any
-    // more: between two calls stands a barrier of the block.
+    // w += p (ROWS, TILE) · b (TILE, D); the half-warp exchanges p through `exchange`, which is no longer read by
+    // others: there is a barrier of the block between two calls.
     __device__ void gather(Wide &w, const Square &p, const E *b, float *exchange) const {
 #pragma unroll
         for (int r = 0; r < RT; r++)

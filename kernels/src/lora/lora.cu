@@ -1,10 +1,10 @@
-// The adapted linear, forward: one pass over W for bf16 activations.
+// Adapted linear, forward: one pass over W for bf16 activations.
 //
 // math    y = x Wᵀ + S Bᵀ, with S = s x̃ Aᵀ from narrow.cu. S Bᵀ is a slab of R more steps of K in the accumulators of
 //         x Wᵀ, so y is written once
-// batch   with `choice`, A and B are stacks of adapters, and S is zero where a row has chosen another one: a block adds
-//         the slabs of all adapters that its rows have chosen
-// launch  a tile of y is a block
+// batch   with `choice`, A and B are stacks of adapters, and S is zero where a row selects another one: a block adds
+//         the slabs of all adapters that its rows select
+// launch  one block per tile of y
 // options SHAPE of the tile; W storage of w; ALIGNED 1 when rows of x, w and b are whole chunks of 16 bytes, else 0
 #include "prelude.cuh"
 #include "mainloop.cuh"

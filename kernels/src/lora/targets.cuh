@@ -1,4 +1,4 @@
-// Up to four linears that share x: kernels take their pointers and sizes one by one, and pick.
+// Up to four linears that share x: kernels take their pointers and sizes as separate parameters and pick one by index.
 #pragma once
 
 template <typename T> __device__ inline T pick(int i, T x0, T x1, T x2, T x3) {

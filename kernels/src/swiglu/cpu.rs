@@ -4,7 +4,7 @@ use crate::cpu::elementwise;
 use crate::simd::sigmoid;
 use codelsi_engine::{Result, Tensor};
 
-/// y = silu(gate)·up.
+/// Computes y = silu(gate)·up.
 pub fn forward(y: &mut Tensor, gate: &Tensor, up: &Tensor) -> Result<()> {
     elementwise(
         [y],
@@ -14,7 +14,7 @@ pub fn forward(y: &mut Tensor, gate: &Tensor, up: &Tensor) -> Result<()> {
     )
 }
 
-/// Both gradients in one pass.
+/// Computes both gradients in one pass.
 pub fn backward(dgate: &mut Tensor, dup: &mut Tensor, dy: &Tensor, gate: &Tensor, up: &Tensor) -> Result<()> {
     elementwise(
         [dgate, dup],

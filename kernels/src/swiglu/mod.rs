@@ -1,4 +1,4 @@
-//! The gated activation of Llama's MLP (Shazeer 2020).
+//! SwiGLU: the gated activation of Llama's MLP (Shazeer 2020).
 //!
 //! **math** with s = 1/(1 + e^−gate): y = gate·s·up.
 //! dup = dy·gate·s and dgate = dy·up·s·(1 + gate·(1 − s)).
@@ -7,9 +7,9 @@
 //!
 //! **layout** contiguous.
 //!
-//! **launch** a thread moves 16 bytes of each array.
+//! **launch** one thread per 16 bytes of each array.
 //!
-//! **numerics** f32 from load to store, one rounding. s is computed again in backward rather than kept.
+//! **numerics** f32 from load to store, one rounding. Backward recomputes s.
 //!
 //! **traffic** forward 3·T·F elements; backward reads gate, up, dy and writes both gradients: 5·T·F.
 
@@ -20,7 +20,7 @@ pub mod spec;
 
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
 
-/// silu(gate) · up, elementwise: all (T, F).
+/// Returns silu(gate) · up, elementwise: all (T, F).
 ///
 /// # Errors
 /// When gate and up differ in shape or storage type.

@@ -1,41 +1,41 @@
-//! Parameters and choices as 32-bit words, in the order in which `sample.cu` has them.
+//! Parameters and choices packed into 32-bit words, in the order of the structs of `sample.cu`.
 
 use super::{Choice, Params};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{At, Ctx, Error, Result, Tensor};
 
-/// Words of a row's parameters.
+/// 32-bit words of a row's parameters.
 pub const PARAMS: usize = 12;
-/// Words of a row's choice.
+/// 32-bit words of a row's choice.
 pub const CHOICE: usize = 6;
 
-/// The parameters of rows, to be sent to a device.
+/// Packed sampling parameters of all rows, to be copied to a device.
 #[derive(Clone, Default, Debug)]
 pub struct Words {
-    /// (B, [`PARAMS`])
+    /// (B, [`PARAMS`]): parameters of each row.
     pub params: Vec<i32>,
-    /// All rows' previous tokens, end to end.
+    /// Previous tokens of all rows, concatenated.
     pub previous: Vec<i32>,
 }
 
 impl Words {
-    /// The words of `params`, for a vocabulary of `vocab` tokens.
+    /// Checks and packs `params` for a vocabulary of `vocab` tokens.
     ///
     /// # Errors
     /// When a parameter is out of range.
     pub fn new(params: &[Params<'_>], vocab: usize) -> Result<Self> {
-        let mut all = Words::default();
+        let mut packed = Words::default();
         for (row, p) in params.iter().enumerate() {
             p.check(vocab).at(format!("row {row}")).at("sample")?;
-            let first = all.previous.len();
-            all.previous.extend_from_slice(p.previous);
-            all.params.extend(of(p, first..all.previous.len()));
+            let first = packed.previous.len();
+            packed.previous.extend_from_slice(p.previous);
+            packed.params.extend(pack(p, first..packed.previous.len()));
         }
-        Ok(all)
+        Ok(packed)
     }
 }
 
-fn of(p: &Params, previous: std::ops::Range<usize>) -> [i32; PARAMS] {
+fn pack(p: &Params, previous: std::ops::Range<usize>) -> [i32; PARAMS] {
     let floats = [p.temperature, p.top_p, p.min_p, p.repetition_penalty].map(|x| x.to_bits() as i32);
     let [temperature, top_p, min_p, penalty] = floats;
     let top_k = p.top_k.min(i32::MAX as usize) as i32;
@@ -44,8 +44,8 @@ fn of(p: &Params, previous: std::ops::Range<usize>) -> [i32; PARAMS] {
     [temperature, top_p, min_p, penalty, top_k, first, last, low, high, key.step as i32, key.site as i32, 0]
 }
 
-/// A row's parameters from its words, which [`of`] made.
-pub(super) fn params<'a>(words: &[i32], previous: &'a [i32]) -> Params<'a> {
+/// Unpacks the parameters of a row from the words that [`pack`] made.
+pub(super) fn unpack<'a>(words: &[i32], previous: &'a [i32]) -> Params<'a> {
     let &[temperature, top_p, min_p, penalty, top_k, first, last, low, high, step, site, _] = words else {
         unreachable!("a row has twelve words")
     };
@@ -58,28 +58,28 @@ pub(super) fn params<'a>(words: &[i32], previous: &'a [i32]) -> Params<'a> {
         min_p,
         repetition_penalty,
         previous: &previous[first as usize..last as usize],
-        key: Key { seed: double(low, high), step: step as u32, site: site as u32 },
+        key: Key { seed: join_u64(low, high), step: step as u32, site: site as u32 },
     }
 }
 
-fn double(low: i32, high: i32) -> u64 {
+fn join_u64(low: i32, high: i32) -> u64 {
     (high as u32 as u64) << 32 | low as u32 as u64
 }
 
-/// What a row came to.
+/// Result of one row as the device leaves it: the token, or the logit that made sampling impossible.
 #[derive(Clone, Copy)]
-pub(super) struct Outcome {
+pub(super) struct RowResult {
     pub token: usize,
-    /// The token whose logit is NaN or +∞; V when all are −∞.
+    /// First token whose logit is NaN or +∞; V when all are −∞.
     pub bad: Option<usize>,
-    /// The logit of the token, or of the bad one.
+    /// Logit of the token, or of the bad one.
     pub logit: f32,
-    /// The largest logit, and Σ e^(x − max).
+    /// Maximum of the logits, and Σ e^(x − max).
     pub max: f32,
     pub total: f64,
 }
 
-impl Outcome {
+impl RowResult {
     pub fn write(&self, words: &mut [i32]) {
         let total = self.total.to_bits();
         let bad = self.bad.map_or(-1, |token| token as i32);
@@ -90,8 +90,8 @@ impl Outcome {
     fn read(words: &[i32]) -> Self {
         let &[token, bad, logit, max, low, high] = words else { unreachable!("a choice has six words") };
         let [logit, max] = [logit, max].map(|bits| f32::from_bits(bits as u32));
-        let total = f64::from_bits(double(low, high));
-        Outcome { token: token as usize, bad: usize::try_from(bad).ok(), logit, max, total }
+        let total = f64::from_bits(join_u64(low, high));
+        RowResult { token: token as usize, bad: usize::try_from(bad).ok(), logit, max, total }
     }
 
     fn choice(&self, vocab: usize) -> Result<Choice> {
@@ -108,8 +108,8 @@ impl Outcome {
     }
 }
 
-/// The choices that [`super::draw`] left for `rows` rows over `vocab` tokens; on the planning device every token is 0.
-/// One copy from the device.
+/// Copies the choices of [`super::draw`] for `rows` rows over `vocab` tokens from the device; on the planning device
+/// every token is 0.
 ///
 /// # Errors
 /// When a row had NaN, +∞ or nothing but −∞, or the device fails.
@@ -119,6 +119,6 @@ pub fn read(cx: &Ctx, choices: &Tensor, rows: usize, vocab: usize) -> Result<Vec
     }
     let words = choices.to_vec::<i32>().at("sample")?;
     let rows = words.chunks_exact(CHOICE).take(rows).enumerate();
-    rows.map(|(row, words)| Outcome::read(words).choice(vocab).at(format!("row {row}")).at("sample"))
+    rows.map(|(row, words)| RowResult::read(words).choice(vocab).at(format!("row {row}")).at("sample"))
         .collect()
 }

@@ -1,38 +1,38 @@
-//! Blocks of 16 by 16 words, read along k and transposed in registers.
+//! Transposes of 16 by 16 words in registers: rows are read along k, columns are written.
 //!
-//! The functions are inlined into callers that are compiled for AVX-512 (F, BW, VL): as calls, their blocks would pass
-//! through memory.
+//! The functions are inlined into callers that are compiled for AVX-512 (F, BW, VL): as calls, their 16 registers would
+//! pass through memory.
 
-use super::pack::{Operand, Window};
+use super::pack::{Matrix, PackWindow};
 use half::bf16;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-/// How 16 words of 32 bits are made from elements that follow each other in memory.
-pub(super) trait Load {
+/// Conversion of consecutive elements to 16 words of 32 bits.
+pub(super) trait LoadWords {
     type Element;
-    /// The elements of 16 words.
+    /// Elements that 16 words hold.
     const ELEMENTS: usize;
 
-    /// The words of the first `available` elements at `x`, zero beyond them.
+    /// Returns the words of the first `available` elements at `x`, zero beyond them.
     ///
     /// # Safety
-    /// That many elements are there, or [`Load::ELEMENTS`]; the caller is compiled for AVX-512.
+    /// `min(available, ELEMENTS)` elements can be read at `x`; the caller is compiled for AVX-512.
     unsafe fn words(x: *const Self::Element, available: usize) -> __m512i;
 }
 
-/// f32 as they are.
-pub(super) struct Single;
+/// f32, unchanged.
+pub(super) struct LoadF32;
 /// f32 rounded to bf16, as f32.
-pub(super) struct Rounded32;
-/// bf16 as f32.
-pub(super) struct Widened;
-/// Two bf16 a word.
-pub(super) struct Pairs;
-/// Two f32 a word, rounded to bf16.
-pub(super) struct RoundedPairs;
+pub(super) struct LoadRounded;
+/// bf16 widened to f32.
+pub(super) struct LoadWidened;
+/// Two bf16 per word.
+pub(super) struct LoadPairs;
+/// Two f32 per word, rounded to bf16.
+pub(super) struct LoadRoundedPairs;
 
-impl Load for Single {
+impl LoadWords for LoadF32 {
     type Element = f32;
     const ELEMENTS: usize = 16;
 
@@ -43,24 +43,24 @@ impl Load for Single {
     }
 }
 
-impl Load for Rounded32 {
+impl LoadWords for LoadRounded {
     type Element = f32;
     const ELEMENTS: usize = 16;
 
     #[inline(always)]
     unsafe fn words(x: *const f32, available: usize) -> __m512i {
-        // SAFETY: the caller's.
-        unsafe { round(Single::words(x, available)) }
+        // SAFETY: guaranteed by the caller.
+        unsafe { round(LoadF32::words(x, available)) }
     }
 }
 
-impl Load for Widened {
+impl LoadWords for LoadWidened {
     type Element = bf16;
     const ELEMENTS: usize = 16;
 
     #[inline(always)]
     unsafe fn words(x: *const bf16, available: usize) -> __m512i {
-        // SAFETY: as in `Single`.
+        // SAFETY: as in `LoadF32`.
         unsafe {
             let half = _mm256_maskz_loadu_epi16(low_bits(available.min(16)) as u16, x.cast());
             _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))
@@ -68,57 +68,57 @@ impl Load for Widened {
     }
 }
 
-impl Load for Pairs {
+impl LoadWords for LoadPairs {
     type Element = bf16;
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
     unsafe fn words(x: *const bf16, available: usize) -> __m512i {
-        // SAFETY: as in `Single`.
+        // SAFETY: as in `LoadF32`.
         unsafe { _mm512_maskz_loadu_epi16(low_bits(available), x.cast()) }
     }
 }
 
-impl Load for RoundedPairs {
+impl LoadWords for LoadRoundedPairs {
     type Element = f32;
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
     unsafe fn words(x: *const f32, available: usize) -> __m512i {
-        // SAFETY: as in `Single`, in two halves.
+        // SAFETY: as in `LoadF32`, in two halves.
         unsafe {
-            let low = Single::words(x, available);
-            let high = Single::words(x.wrapping_add(16), available.saturating_sub(16));
+            let low = LoadF32::words(x, available);
+            let high = LoadF32::words(x.wrapping_add(16), available.saturating_sub(16));
             // Even words of the result come from `low`'s first, so the order of k is kept.
-            let (low, high) = (_mm512_cvtepi32_epi16(high_half(low)), _mm512_cvtepi32_epi16(high_half(high)));
+            let (low, high) = (_mm512_cvtepi32_epi16(bf16_bits(low)), _mm512_cvtepi32_epi16(bf16_bits(high)));
             _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
         }
     }
 }
 
-/// Up to sixteen rows of an operand along k, from the start of a window.
-pub(super) struct Rows<L: Load> {
+/// Up to sixteen K-major rows of an operand, from the start of a window.
+pub(super) struct RowGroup<L: LoadWords> {
     first: *const L::Element,
     stride: usize,
     count: usize,
-    /// Elements of a row from `first` on.
+    /// Elements of a row that can be read from `first` on.
     available: usize,
     load: PhantomData<L>,
 }
 
-impl<L: Load> Rows<L> {
-    /// The rows from `group` on of a window of `b`, whose elements are `x`. k must run along memory.
+impl<L: LoadWords> RowGroup<L> {
+    /// The rows from `group` on of a window of `b`, whose elements are `x`; `b` must be K-major.
     ///
     /// # Panics
-    /// When the rows leave `x`.
-    pub(super) fn of(x: &[L::Element], b: &Operand, w: Window, group: usize) -> Self {
+    /// When the rows do not lie inside of `x`.
+    pub(super) fn new(x: &[L::Element], b: &Matrix, w: PackWindow, group: usize) -> Self {
         let count = w.count.saturating_sub(group).min(16);
         let first = (w.outer + group.min(w.count)) * b.outer_stride + w.k;
         let available = w.depth - w.k;
         if count > 0 {
             assert!(first + (count - 1) * b.outer_stride + available <= x.len(), "the operand ends early");
         }
-        Rows {
+        RowGroup {
             first: x.as_ptr().wrapping_add(first),
             stride: b.outer_stride,
             count,
@@ -127,11 +127,11 @@ impl<L: Load> Rows<L> {
         }
     }
 
-    /// Words `step..step + 16` of every row: element `i` of the result holds word `step + i` of all. Beyond the rows,
-    /// and beyond their ends, words are zero.
+    /// Returns words `step..step + 16` of every row, transposed: element `i` of the result holds word `step + i` of all
+    /// rows. Words beyond the last row, and beyond the end of a row, are zero.
     ///
     /// # Safety
-    /// `step` words are in the rows; the caller is compiled for AVX-512.
+    /// The rows hold at least `step` words; the caller is compiled for AVX-512.
     #[inline(always)]
     pub(super) unsafe fn transposed(&self, step: usize) -> [__m512i; 16] {
         let skipped = step * L::ELEMENTS / 16;
@@ -157,17 +157,17 @@ fn low_bits(n: usize) -> u32 {
     if n >= 32 { u32::MAX } else { (1 << n) - 1 }
 }
 
-/// f32 words rounded to bf16, in place.
+/// Rounds f32 words to bf16, leaving them f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn round(x: __m512i) -> __m512i {
-    _mm512_slli_epi32::<16>(high_half(x))
+    _mm512_slli_epi32::<16>(bf16_bits(x))
 }
 
-/// The bf16 nearest to each f32 word, ties to even, in its low half. Weights that are not numbers stay so.
+/// Rounds each f32 word to bf16, ties to even, and returns it in the word's low half. NaN stays NaN.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn high_half(x: __m512i) -> __m512i {
+pub(super) fn bf16_bits(x: __m512i) -> __m512i {
     let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(x), _mm512_set1_epi32(1));
     let rounded = _mm512_add_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(0x7fff)), odd);
     let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(_mm512_castsi512_ps(x), _mm512_castsi512_ps(x));
@@ -175,13 +175,13 @@ pub(super) fn high_half(x: __m512i) -> __m512i {
     _mm512_mask_mov_epi32(_mm512_srli_epi32::<16>(rounded), is_nan, quiet)
 }
 
-/// The block with rows and columns exchanged: words, then pairs, then quarters of a register change places.
+/// Transposes 16 by 16 words: exchanges words, then pairs of words, then quarters of registers.
 ///
 /// # Safety
 /// The caller is compiled for AVX-512.
 #[inline(always)]
 pub(super) unsafe fn transpose(mut r: [__m512i; 16]) -> [__m512i; 16] {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut t = r;
         for i in (0..16).step_by(2) {
