@@ -1,7 +1,7 @@
-//! Matrix products against the machine's own measured peak, on random data.
+//! Matrix products of the CPU twin against the measured peak of the machine, on random data.
 //!
-//! `cargo bench -p codelsi-benches --bench gemm`; the last line is one JSON object of ratios to the roof. Clocks wander, so
-//! the roof is measured before and after each product, and the higher counts.
+//! `cargo bench -p codelsi-benches --bench gemm`; the last line is one JSON object of ratios to the roof. Clock
+//! frequencies vary, so the roof is measured before and after each product, and the higher value counts.
 
 use codelsi_engine::{Ctx, DType, Device, Tensor, rng::Key};
 use codelsi_kernels::check::random;
@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput};
 use std::hint::black_box;
 use std::time::Instant;
 
-/// (T, N, K): square, a training block of Code Llama 13B's MLP cut to size, decode rows.
+/// (T, N, K): square, a reduced training batch of an MLP, and one and 16 rows of decoding.
 const SIZES: [(usize, usize, usize); 4] =
     [(2048, 2048, 2048), (512, 5632, 2048), (1, 5632, 2048), (16, 5632, 2048)];
 
@@ -21,14 +21,14 @@ fn main() {
         for (t, n, k) in SIZES {
             let name = format!("gemm/{dtype:?}/{t}x{n}x{k}");
             let device = Device::cpu();
-            let roof = || roof::flops(&device, dtype).unwrap().unwrap() / 1e9;
+            let measure_roof = || roof::flops(&device, dtype).unwrap().unwrap() / 1e9;
             let cx = Ctx::inference(&device);
             let operand = |rows: usize, site: u32| -> Tensor {
                 random(&device, [rows, k].into(), dtype, 1.0, Key { seed: 1, step: 0, site }).unwrap()
             };
             let (x, w) = (operand(t, 0), operand(n, 1));
             let flops = 2.0 * (t * n * k) as f64;
-            let before = roof();
+            let before = measure_roof();
             let mut best = f64::INFINITY;
             let mut group = criterion.benchmark_group("gemm");
             group.throughput(Throughput::Elements(flops as u64));
@@ -41,7 +41,7 @@ fn main() {
             });
             group.finish();
             if best.is_finite() {
-                let (roof, reached) = (before.max(roof()), flops / best / 1e9);
+                let (roof, reached) = (before.max(measure_roof()), flops / best / 1e9);
                 println!(
                     "{name}: {reached:.0} of {roof:.0} GFLOP/s on {} threads",
                     rayon::current_num_threads()

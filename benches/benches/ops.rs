@@ -1,19 +1,19 @@
-//! Every op at sizes of Code Llama 13B, forward and backward, on random data: on a card by its events, the L2 cache
+//! Every op at sizes of Code Llama 13B, forward and backward, on random data: on a GPU by CUDA events, the L2 cache
 //! flushed before each run; without one the CPU twins, by the host's clock, with fewer rows where a call takes long.
 //!
 //!     cargo bench -p codelsi-benches --bench ops                           # all
-//!     cargo bench -p codelsi-benches --bench ops -- gemm/BF16              # names that match
-//!     cargo bench -p codelsi-benches --bench ops --features cublaslt       # bf16 products beside cuBLASLt's
-//!     CODELSI_BENCH_DEVICE=cpu cargo bench -p codelsi-benches --bench ops  # the twins, card or not
+//!     cargo bench -p codelsi-benches --bench ops -- gemm/BF16              # benches whose name matches
+//!     cargo bench -p codelsi-benches --bench ops --features cublaslt       # bf16 products next to cuBLASLt's
+//!     CODELSI_BENCH_DEVICE=cpu cargo bench -p codelsi-benches --bench ops  # the CPU twins, GPU or not
 //!
-//! Two runs are compared by a baseline:
+//! Comparing two runs with a baseline of criterion:
 //!
 //!     cargo bench -p codelsi-benches --bench ops -- --save-baseline before
 //!     cargo bench -p codelsi-benches --bench ops -- --baseline before
 //!
-//! For a machine without cargo, `cargo bench -p codelsi-benches --bench ops --no-run` prints the binary to carry; it
-//! takes `--bench` and the same arguments. The last line is one JSON object: the median, the speed in the unit of the
-//! nearer roof, and its share of that roof, which is measured before and after.
+//! For a machine without cargo, `cargo bench -p codelsi-benches --bench ops --no-run` prints the path of the binary to
+//! copy; it takes `--bench` and the same arguments. The last line is one JSON object: for each bench the median, the
+//! rate in the unit of the binding roof, and its share of that roof, which is measured before and after.
 
 use codelsi_benches::machine::Machine;
 use codelsi_benches::results::{Timings, report};
@@ -47,9 +47,9 @@ fn run() -> Result<()> {
         for dtype in [DType::BF16, DType::F32] {
             for real in spec.shapes.real {
                 let sizes = machine.sizes(spec, dtype, real);
-                op(&mut criterion, &mut machine, spec, dtype, &sizes, &mut all);
-                if (spec.name, dtype, machine.is_card()) == ("gemm", DType::BF16, true) {
-                    peer(&mut criterion, &sizes, &mut all);
+                bench_op(&mut criterion, &mut machine, spec, dtype, &sizes, &mut all);
+                if (spec.name, dtype, machine.is_gpu()) == ("gemm", DType::BF16, true) {
+                    bench_cublaslt(&mut criterion, &sizes, &mut all);
                 }
             }
         }
@@ -62,8 +62,8 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-/// An op forward, and backward where it says what that costs.
-fn op(
+/// Benches the forward of an op, and its backward where the spec states its cost.
+fn bench_op(
     criterion: &mut Criterion,
     machine: &mut Machine,
     spec: &'static Spec,
@@ -88,35 +88,35 @@ fn op(
     }
 }
 
-/// The same product by cuBLASLt.
+/// Benches the same product by cuBLASLt.
 #[cfg(feature = "cublaslt")]
-fn peer(criterion: &mut Criterion, sizes: &[usize], all: &mut Vec<Timings>) {
-    use codelsi_benches::cublaslt::{Peer, present};
+fn bench_cublaslt(criterion: &mut Criterion, sizes: &[usize], all: &mut Vec<Timings>) {
+    use codelsi_benches::cublaslt::{CublasLtProduct, check_present};
     use codelsi_kernels::gemm;
-    if let Err(e) = present() {
+    if let Err(e) = check_present() {
         println!("{e}");
         return;
     }
     let case = (gemm::spec::SPEC.shapes.case)(DType::BF16, sizes);
     let timings = Timings::new(format!("BF16 {} cuBLASLt", case.name), DType::BF16, case.cost);
-    let mut peer = None;
+    let mut product = None;
     bench(criterion, "gemm", timings, all, || {
-        let peer = match &mut peer {
-            Some(peer) => peer,
-            None => peer.insert(Peer::new([sizes[0], sizes[1], sizes[2]])?),
+        let product = match &mut product {
+            Some(product) => product,
+            None => product.insert(CublasLtProduct::new([sizes[0], sizes[1], sizes[2]])?),
         };
-        peer.time()
+        product.time()
     });
 }
 
-/// This binary was built without the peer.
+/// Says once that this binary was built without cuBLASLt.
 #[cfg(not(feature = "cublaslt"))]
-fn peer(_: &mut Criterion, _: &[usize], _: &mut Vec<Timings>) {
+fn bench_cublaslt(_: &mut Criterion, _: &[usize], _: &mut Vec<Timings>) {
     static SAID: std::sync::Once = std::sync::Once::new();
-    SAID.call_once(|| println!("no cuBLASLt beside: built without the feature `cublaslt`"));
+    SAID.call_once(|| println!("no comparison with cuBLASLt: built without the feature `cublaslt`"));
 }
 
-/// Hands `once` to criterion, and keeps its times but the first, which compiles and allocates.
+/// Runs `once` under criterion, and keeps its times except for the first, which includes compilation and allocation.
 fn bench(
     criterion: &mut Criterion,
     op: &str,

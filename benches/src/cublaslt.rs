@@ -1,5 +1,5 @@
-//! cuBLASLt as the peer of our bf16 products: same sizes, random data, flushed cache, events; a stream of its own in the
-//! context that the engine uses too.
+//! cuBLASLt for comparison with our bf16 products: same sizes, random data, flushed cache, CUDA events; on its own
+//! stream in the engine's context.
 
 use codelsi_engine::rng::Key;
 use codelsi_engine::{At, Error, Result};
@@ -12,8 +12,8 @@ use half::bf16;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// y (T, N) = x (T, K) · w (N, K)ᵀ by cuBLASLt.
-pub struct Peer {
+/// The product y (T, N) = x (T, K) · w (N, K)ᵀ by cuBLASLt.
+pub struct CublasLtProduct {
     stream: Arc<CudaStream>,
     blas: CudaBlasLT,
     sizes: MatmulConfig,
@@ -23,21 +23,21 @@ pub struct Peer {
     flush: CudaSlice<u8>,
 }
 
-/// A driver's refusal, by its number: its name may be one that the bindings do not know.
-fn driver(DriverError(code): DriverError) -> Error {
+/// Converts an error of the driver, by its number: the bindings may not know its name.
+fn driver_error(DriverError(code): DriverError) -> Error {
     Error::new(format!("CUDA error {}", code as i32)).at("cuBLASLt")
 }
 
-/// The library's.
-fn library(CublasError(status): CublasError) -> Error {
+/// Converts an error of the library.
+fn library_error(CublasError(status): CublasError) -> Error {
     Error::new(format!("status {}", status as i32)).at("cuBLASLt")
 }
 
-/// Whether the library can be loaded.
+/// Checks that the library can be loaded.
 ///
 /// # Errors
-/// When it cannot: what to do.
-pub fn present() -> Result<()> {
+/// When it cannot; the message says what to do.
+pub fn check_present() -> Result<()> {
     // SAFETY: loads the library, whose initializers are sound.
     match unsafe { sys::is_culib_present() } {
         true => Ok(()),
@@ -47,11 +47,12 @@ pub fn present() -> Result<()> {
     }
 }
 
-impl Peer {
-    /// The product of random matrices, computed once and compared with the host's sums at two places.
+impl CublasLtProduct {
+    /// Prepares random matrices and computes their product once; two of its elements are compared with sums on the
+    /// host.
     ///
     /// # Errors
-    /// When the library is absent or refuses, or its result is another.
+    /// When the library is absent or fails, or its result is wrong.
     pub fn new([t, n, k]: [usize; 3]) -> Result<Self> {
         present()?;
         let random = |elements: usize, site| -> Vec<bf16> {
@@ -59,9 +60,9 @@ impl Peer {
             (0..elements).map(|i| bf16::from_f32(key.normal((i >> 16) as u32, i as u32 & 0xffff))).collect()
         };
         let (x, w) = (random(t * k, 0), random(n * k, 1));
-        let mut peer = Peer::with(&x, &w, [t, n, k])?;
-        peer.time()?;
-        let y = peer.stream.clone_dtoh(&peer.y).map_err(driver)?;
+        let mut product = CublasLtProduct::with(&x, &w, [t, n, k])?;
+        product.time()?;
+        let y = product.stream.clone_dtoh(&product.y).map_err(driver_error)?;
         for (row, column) in [(0, n - 1), (t - 1, 0)] {
             let pairs = x[row * k..][..k].iter().zip(&w[column * k..][..k]);
             let truth: f64 = pairs.map(|(x, w)| x.to_f64() * w.to_f64()).sum();
@@ -71,15 +72,15 @@ impl Peer {
                 return Err(Error::new(message)).at("cuBLASLt");
             }
         }
-        Ok(peer)
+        Ok(product)
     }
 
     fn with(x: &[bf16], w: &[bf16], [t, n, k]: [usize; 3]) -> Result<Self> {
-        let context = CudaContext::new(0).map_err(driver)?;
+        let context = CudaContext::new(0).map_err(driver_error)?;
         // SAFETY: one stream does all the work, in order.
         unsafe { context.disable_event_tracking() };
-        let stream = context.new_stream().map_err(driver)?;
-        // Its matrices are column-major: yᵀ (N, T) = w · xᵀ, w read as a transposed (K, N).
+        let stream = context.new_stream().map_err(driver_error)?;
+        // cuBLAS is column-major: yᵀ (N, T) = w · xᵀ, with w read as a transposed (K, N).
         let sizes = MatmulConfig {
             transa: true,
             transb: false,
@@ -98,28 +99,28 @@ impl Peer {
             stride_bias: None,
             batch_size: None,
         };
-        Ok(Peer {
-            blas: CudaBlasLT::new(stream.clone()).map_err(library)?,
-            x: stream.clone_htod(x).map_err(driver)?,
-            w: stream.clone_htod(w).map_err(driver)?,
-            y: stream.alloc_zeros(t * n).map_err(driver)?,
-            flush: stream.alloc_zeros(FLUSH).map_err(driver)?,
+        Ok(CublasLtProduct {
+            blas: CudaBlasLT::new(stream.clone()).map_err(library_error)?,
+            x: stream.clone_htod(x).map_err(driver_error)?,
+            w: stream.clone_htod(w).map_err(driver_error)?,
+            y: stream.alloc_zeros(t * n).map_err(driver_error)?,
+            flush: stream.alloc_zeros(FLUSH).map_err(driver_error)?,
             stream,
             sizes,
         })
     }
 
-    /// One product.
+    /// Times one product.
     ///
     /// # Errors
-    /// The library's.
+    /// Those of the library.
     pub fn time(&mut self) -> Result<Duration> {
-        let Peer { stream, blas, sizes, x, w, y, flush } = self;
-        stream.memset_zeros(flush).map_err(driver)?;
-        let start = stream.record_event(Some(CU_EVENT_DEFAULT)).map_err(driver)?;
-        // SAFETY: the matrices have the sizes that the configuration says.
-        unsafe { blas.matmul(*sizes, w, x, y, None, None) }.map_err(library)?;
-        let end = stream.record_event(Some(CU_EVENT_DEFAULT)).map_err(driver)?;
-        Ok(Duration::from_secs_f64(start.elapsed_ms(&end).map_err(driver)? as f64 / 1e3))
+        let CublasLtProduct { stream, blas, sizes, x, w, y, flush } = self;
+        stream.memset_zeros(flush).map_err(driver_error)?;
+        let start = stream.record_event(Some(CU_EVENT_DEFAULT)).map_err(driver_error)?;
+        // SAFETY: the matrices have the sizes that the configuration states.
+        unsafe { blas.matmul(*sizes, w, x, y, None, None) }.map_err(library_error)?;
+        let end = stream.record_event(Some(CU_EVENT_DEFAULT)).map_err(driver_error)?;
+        Ok(Duration::from_secs_f64(start.elapsed_ms(&end).map_err(driver_error)? as f64 / 1e3))
     }
 }

@@ -1,4 +1,4 @@
-//! What benches share: the machine's measured roofs, a table of results, and the matrix product's peer.
+//! Shared by the benches: the measured roofs of the machine, the table of results, and cuBLASLt for comparison.
 
 #[cfg(feature = "cublaslt")]
 pub mod cublaslt;

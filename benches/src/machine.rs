@@ -1,4 +1,4 @@
-//! What benches run on, and its roofs: a card if there is one, the CPU otherwise.
+//! The machine that benches run on, with its roofs: a GPU if there is one, the CPU otherwise.
 
 use codelsi_engine::{DType, Device, Error, Result};
 use codelsi_kernels::roof;
@@ -6,24 +6,25 @@ use codelsi_kernels::spec::{Cost, Spec};
 use codelsi_kernels::stopwatch::Stopwatch;
 use std::time::Duration;
 
-/// The most a CPU is asked for in one call: large sizes are cut in rows until they cost no more.
+/// Maximum cost of one call on a CPU: the rows of larger cases are halved until they cost no more.
 const CPU_CALL: Cost = Cost { bytes: 1e9, flops: 2e10 };
 
 /// A device, its clock and its roofs.
 pub struct Machine {
     pub device: Device,
     pub watch: Stopwatch,
-    /// Bytes a second of a copy, read and write counted.
+    /// Bytes per second of a copy, reads and writes counted.
     bytes: f64,
-    /// Flops a second by storage type: bf16, f32. On a card both are those of mma.sync.
+    /// FLOP/s by storage type: bf16, f32. On a GPU both are those of mma.sync.
     flops: [f64; 2],
 }
 
 impl Machine {
-    /// The device that `CODELSI_BENCH_DEVICE` names (`cpu` or `cuda`); without it a card if there is one, else the CPU.
+    /// Opens the device that `CODELSI_BENCH_DEVICE` names (`cpu` or `cuda`); without it a GPU if there is one, else the
+    /// CPU. Measures its roofs.
     ///
     /// # Errors
-    /// When the device named is none, or its roofs cannot be measured.
+    /// When there is no device of that name, or its roofs cannot be measured.
     pub fn new() -> Result<Self> {
         let device = match std::env::var("CODELSI_BENCH_DEVICE").as_deref() {
             Ok("cpu") => Device::cpu(),
@@ -42,15 +43,16 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Measures the roofs, and keeps the highest ever measured: clocks wander. Before a bench and after it will do.
+    /// Measures the roofs, and keeps the highest of all measurements, since clock frequencies vary. Call it before and
+    /// after a bench.
     ///
     /// # Errors
-    /// The driver's.
+    /// Those of the driver.
     pub fn measure(&mut self) -> Result<()> {
         let measured =
             (roof::bytes(&self.device)?, [DType::BF16, DType::F32].map(|d| roof::flops(&self.device, d)));
         let (Some(bytes), [bf16, f32]) = measured else {
-            return Err(Error::new("benches run where time means something: on a CPU or a card"));
+            return Err(Error::new("time has no meaning on this device: benches run on a CPU or a GPU"));
         };
         let flops = [bf16?.unwrap_or(0.0), f32?.unwrap_or(0.0)];
         self.bytes = self.bytes.max(bytes);
@@ -58,12 +60,12 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether it is a card.
-    pub fn is_card(&self) -> bool {
+    /// Returns whether the machine is a GPU.
+    pub fn is_gpu(&self) -> bool {
         matches!(self.device, Device::Cuda(_))
     }
 
-    /// The device and its roofs, for people.
+    /// Describes the device and its roofs in one line.
     pub fn title(&self) -> String {
         let name = match &self.device {
             Device::Cuda(cuda) => cuda.properties().name.clone(),
@@ -73,20 +75,20 @@ impl Machine {
         format!("{name}: copy {bytes:.0} GB/s, bf16 {bf16:.0} GFLOP/s, f32 {f32:.0} GFLOP/s")
     }
 
-    /// Sizes that this machine times: a card all of them, a CPU as many rows as one call may cost.
+    /// Returns the sizes to time on this machine: `real` on a GPU; on a CPU fewer rows where a call costs too much.
     pub fn sizes(&self, spec: &Spec, dtype: DType, real: &[usize]) -> Vec<usize> {
         let mut sizes = real.to_vec();
         let costly = |sizes: &[usize]| {
             let cost = (spec.shapes.case)(dtype, sizes).cost;
             cost.flops > CPU_CALL.flops || cost.bytes > CPU_CALL.bytes
         };
-        while !self.is_card() && sizes[0] > 1 && costly(&sizes) {
+        while !self.is_gpu() && sizes[0] > 1 && costly(&sizes) {
             sizes[0] /= 2;
         }
         sizes
     }
 
-    /// What a call of this cost and time amounts to.
+    /// Returns the rate of a call from its cost and time.
     pub fn rate(&self, cost: Cost, dtype: DType, time: Duration) -> Rate {
         let (bytes, flops) = (cost.bytes / time.as_secs_f64(), cost.flops / time.as_secs_f64());
         let (memory, units) = (bytes / self.bytes, flops / self.flops[(dtype == DType::F32) as usize]);
@@ -97,7 +99,7 @@ impl Machine {
     }
 }
 
-/// A speed in the unit of the nearer roof, and its share of that roof.
+/// A rate in the unit of the binding roof, and its share of that roof.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     pub unit: &'static str,

@@ -1,4 +1,4 @@
-//! Times by name, and what is printed of them at the end.
+//! Timings by name, and the report that is printed at the end.
 
 use crate::machine::{Machine, Rate};
 use codelsi_engine::DType;
@@ -6,7 +6,7 @@ use codelsi_kernels::spec::Cost;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// The timings of one bench, and what one call costs.
+/// The timings of one bench, and the cost of one call.
 pub struct Timings {
     pub name: String,
     pub dtype: DType,
@@ -15,7 +15,7 @@ pub struct Timings {
 }
 
 impl Timings {
-    /// No timing yet.
+    /// An empty list of timings.
     pub fn new(name: String, dtype: DType, cost: Cost) -> Self {
         Timings { name, dtype, cost, times: Vec::new() }
     }

@@ -1,4 +1,5 @@
-//! `tools/gpu_check.sh` with a driver and binaries that are scripts: what it runs, what it leaves, what it refuses.
+//! Tests `tools/gpu_check.sh` with scripts in place of the driver and the binaries: the commands it runs, the files it
+//! leaves, the input it refuses.
 
 use serde_json::{Value, from_str};
 use std::fs;
@@ -6,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A folder of one test, removed at its end.
+/// Folder of one test, removed at its end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -16,7 +17,7 @@ impl Folder {
         Folder(path)
     }
 
-    /// A program that is the script `body`.
+    /// Writes a program whose body is the shell script `body`.
     fn program(&self, name: &str, body: &str) -> PathBuf {
         let path = self.0.join(name);
         fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
@@ -24,7 +25,7 @@ impl Folder {
         path
     }
 
-    /// Runs the script; programs of this folder come first.
+    /// Runs `gpu_check.sh` with the programs of this folder first in the path.
     fn check(&self, args: &[&Path]) -> Output {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/gpu_check.sh");
         let path = format!("{}:{}", self.0.display(), std::env::var("PATH").unwrap());
@@ -65,9 +66,9 @@ fn everything_is_run_in_order_and_kept() {
     assert!(places.is_sorted());
 }
 
-/// A model is made once; NCCL is tried with one rank, and two ranks where there are two cards.
+/// The model is made once; NCCL runs with one rank, and with two ranks where there are two GPUs.
 #[test]
-fn real_shapes_are_run_on_the_cards_there_are() {
+fn real_shapes_are_run_on_the_gpus_there_are() {
     for cards in [1, 2] {
         let folder = Folder::new(&format!("real{cards}"));
         let names = "echo A100; ".repeat(cards);

@@ -2,7 +2,7 @@
 
 use crate::comm::{Comm, Solo};
 use crate::rng::Key;
-use crate::tape::{Grads, Node, Op, Outs, Saved, Tape, checkpoint};
+use crate::tape::{GradSink, Grads, Node, Op, Outs, Saved, Tape, checkpoint};
 use crate::tensor::Id;
 use crate::{DType, Device, Error, Label, Result, Shape, Tensor};
 use std::cell::RefCell;
@@ -112,46 +112,28 @@ impl Ctx {
         }
     }
 
-    /// Adds d`y`/d(every leaf that wants a gradient), seeded with `dy`, to `grads`. The tape is used up.
+    /// Differentiates: `ends` are outputs with the gradients to start from, and `sink` gets the gradient of each leaf that
+    /// wants one, as soon as it is final. This uses the tape up.
+    ///
+    /// [`Grads`] is a sink that collects; so is a closure `FnMut(Id, Tensor) -> Result<()>`.
     ///
     /// # Errors
-    /// When `y` was not recorded, or an op's backward fails.
-    pub fn backward(&self, y: &Tensor, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        self.backward_from([(y, dy)], grads)
-    }
-
-    /// [`Ctx::backward`] from several tensors at once.
-    pub fn backward_from<'a>(
+    /// When an end was not recorded, an op's backward fails, or the sink does.
+    pub fn backward<'a>(
         &self,
         ends: impl IntoIterator<Item = (&'a Tensor, Tensor)>,
-        grads: &mut Grads,
+        sink: &mut dyn GradSink,
     ) -> Result<()> {
+        let mut grads = Grads::default();
         for (y, dy) in ends {
             let id = y.id().ok_or_else(|| Error::new("backward from a tensor that no tape recorded"))?;
-            grads.insert(id, dy);
+            grads.add(id, dy)?;
         }
-        let tape = self.tape.as_ref().map(RefCell::take).unwrap_or_default();
-        tape.backward(self, grads, &mut |_, _| Ok(()))
+        self.take_tape().backward(self, &mut grads, Some(sink))
     }
 
-    /// [`Ctx::backward`] that hands each leaf's gradient to `done` as soon as it is final, so that work on it can begin
-    /// while backward goes on. A leaf that two checkpointed segments capture without taking it as an input is handed out
-    /// by each of them.
-    ///
-    /// # Errors
-    /// As [`Ctx::backward`], or those of `done`.
-    pub fn backward_each(
-        &self,
-        y: &Tensor,
-        dy: Tensor,
-        done: &mut dyn FnMut(Id, Tensor) -> Result<()>,
-    ) -> Result<()> {
-        let id = y.id().ok_or_else(|| Error::new("backward from a tensor that no tape recorded"))?;
-        let mut grads = Grads::default();
-        grads.insert(id, dy);
-        let tape = self.tape.as_ref().map(RefCell::take).unwrap_or_default();
-        tape.backward(self, &mut grads, &mut |grads, open| {
-            grads.settled(open).into_iter().try_for_each(|(id, g)| done(id, g))
-        })
+    /// Removes and returns the nodes recorded so far.
+    pub(crate) fn take_tape(&self) -> Tape {
+        self.tape.as_ref().map(RefCell::take).unwrap_or_default()
     }
 }

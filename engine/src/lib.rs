@@ -23,5 +23,5 @@ pub use error::{At, Error, Result};
 pub use memory::{Label, Ledger};
 pub use parcel::Parcel;
 pub use shape::Shape;
-pub use tape::{Grads, Op, Outs, Saved, Sink};
-pub use tensor::{DType, Elem, Id, Origin, Tensor};
+pub use tape::{GradSink, Grads, Op, Origin, Outs, Saved, Sink};
+pub use tensor::{DType, Elem, Id, Tensor};

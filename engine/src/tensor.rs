@@ -2,7 +2,8 @@
 
 use crate::cuda::{Cuda, Memory};
 use crate::memory::{Block, Charge, Label};
-use crate::{Ctx, Device, Error, Result, Shape};
+use crate::tape::Origin;
+use crate::{Device, Error, Result, Shape};
 use bytemuck::Pod;
 use half::bf16;
 use memmap2::Mmap;
@@ -55,15 +56,6 @@ impl Id {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Id(NEXT.fetch_add(1, Ordering::Relaxed))
     }
-}
-
-/// Where a tensor's content can be had again, so that nobody keeps it from forward to backward.
-pub trait Origin: Send + Sync {
-    /// The tensor, with its content.
-    ///
-    /// # Errors
-    /// When it cannot be had, e.g. because a rank that holds a part of it is gone.
-    fn fetch(&self, cx: &Ctx) -> Result<Tensor>;
 }
 
 pub(crate) enum Buf {

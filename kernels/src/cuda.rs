@@ -1,25 +1,50 @@
-//! What the ops' launches share.
+//! Shared by the ops' launches: headers, variants, grids and the launch of an elementwise kernel.
 
-use codelsi_engine::DType;
-use codelsi_engine::cuda::Grid;
+use codelsi_engine::cuda::{Arg, Cuda, Grid, Source, Variant};
+use codelsi_engine::{DType, Error, Result, Tensor};
 
-/// What every kernel's source includes.
+/// The header that every kernel's source includes.
 pub(crate) const PRELUDE: (&str, &str) = ("prelude.cuh", include_str!("prelude.cuh"));
 
 /// The headers of a source that includes the prelude alone.
 pub(crate) const HEADERS: &[(&str, &str)] = &[PRELUDE];
 
-/// A storage type's name in CUDA.
-pub(crate) fn element(dtype: DType) -> &'static str {
-    match dtype {
-        DType::BF16 => "bf16",
-        DType::F32 => "float",
-        DType::I32 => "int",
-    }
+/// Storage types of activations and weights, in the order in which variants are listed.
+pub(crate) const STORAGE: [DType; 2] = [DType::BF16, DType::F32];
+
+/// The variant for elements of type `e`: `E`.
+pub(crate) const fn element(e: DType) -> Variant {
+    Variant::PLAIN.dtype("E", e)
 }
 
-/// Elements that one access moves in rows of `columns` elements: 16 bytes, or one element where rows do not keep
-/// to that alignment.
+/// Every [`element`] variant.
+pub(crate) fn elements() -> Vec<Variant> {
+    STORAGE.map(element).into()
+}
+
+/// The variant for elements of type `e` that are accessed `vec` at a time: `E` and `VEC`.
+pub(crate) const fn packed(e: DType, vec: usize) -> Variant {
+    element(e).int("VEC", vec)
+}
+
+/// Every [`packed`] variant: 16 bytes an access, or one element.
+pub(crate) fn all_packed() -> Vec<Variant> {
+    STORAGE.into_iter().flat_map(|e| [wide(e), 1].map(|vec| packed(e, vec))).collect()
+}
+
+/// The variant for elements of type `e`, `vec` at a time, and weights of type `w`: `E`, `W` and `VEC`.
+pub(crate) const fn weighted(e: DType, w: DType, vec: usize) -> Variant {
+    element(e).dtype("W", w).int("VEC", vec)
+}
+
+/// Every [`weighted`] variant.
+pub(crate) fn all_weighted() -> Vec<Variant> {
+    let pairs = STORAGE.into_iter().flat_map(|e| STORAGE.map(|w| (e, w)));
+    pairs.flat_map(|(e, w)| [wide(e), 1].map(|vec| weighted(e, w, vec))).collect()
+}
+
+/// Returns the elements that one access moves in rows of `columns` elements: 16 bytes, or one element where rows are
+/// not aligned to that.
 pub(crate) fn vec(dtype: DType, columns: usize) -> usize {
     let wide = 16 / dtype.size();
     if columns.is_multiple_of(wide) { wide } else { 1 }
@@ -30,13 +55,54 @@ pub(crate) fn wide(dtype: DType) -> usize {
     16 / dtype.size()
 }
 
-/// One thread for every `pack` of `n` elements.
+/// Returns a source of elementwise kernels, with a variant for each storage type.
+pub const fn elementwise_source(name: &'static str, text: &'static str) -> Source {
+    Source { name, text, headers: HEADERS, constants: &[], variants: elements }
+}
+
+/// Launches a kernel of an [`elementwise_source`], `kernel(outputs…, inputs…, n)`, which maps arrays of equal shape and
+/// type element by element, 16 bytes of each a thread.
+///
+/// # Errors
+/// When the tensors differ in shape or type, or the launch fails.
+pub fn elementwise<const OUTPUTS: usize>(
+    cuda: &Cuda,
+    source: &'static Source,
+    kernel: &str,
+    outputs: [&mut Tensor; OUTPUTS],
+    inputs: &[&Tensor],
+) -> Result<()> {
+    elementwise_variant(cuda, (source, element(inputs[0].dtype()), kernel), outputs, inputs)
+}
+
+/// Launches such a kernel of a source with other variants.
+pub(crate) fn elementwise_variant<const OUTPUTS: usize>(
+    cuda: &Cuda,
+    (source, variant, kernel): (&'static Source, Variant, &str),
+    outputs: [&mut Tensor; OUTPUTS],
+    inputs: &[&Tensor],
+) -> Result<()> {
+    let (shape, dtype) = (*inputs[0].shape(), inputs[0].dtype());
+    let same = |t: &Tensor| *t.shape() == shape && t.dtype() == dtype;
+    if !outputs.iter().all(|t| same(t)) || !inputs.iter().all(|t| same(t)) {
+        return Err(Error::new(format!("{kernel}: all tensors must be {dtype:?} {shape}")));
+    }
+    let n = shape.elements();
+    let args = outputs.into_iter().map(Arg::Out).chain(inputs.iter().map(|x| Arg::In(x)));
+    let mut args: Vec<Arg> = args.chain([Arg::I64(n as i64)]).collect();
+    let kernel = cuda.kernel(source, variant, kernel)?;
+    // SAFETY: the tensors are alike, the last argument is their number of elements, and an elementwise kernel goes
+    // no further.
+    unsafe { kernel.launch(flat_grid(n, wide(dtype)), &mut args) }
+}
+
+/// Returns a grid with a thread for every `pack` of `n` elements.
 pub(crate) fn flat_grid(n: usize, pack: usize) -> Grid {
     const THREADS: usize = 256;
     Grid::new(n.div_ceil(THREADS * pack), THREADS)
 }
 
-/// Threads of a block that walks rows of `columns` elements in packs of `vec`.
+/// Returns the threads of a block that walks rows of `columns` elements in packs of `vec`.
 pub(crate) fn row_threads(columns: usize, vec: usize) -> usize {
     columns.div_ceil(vec).next_multiple_of(32).clamp(32, 256)
 }

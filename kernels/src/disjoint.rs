@@ -1,30 +1,30 @@
-//! One slice written by many tasks, each its own part.
+//! A slice that parallel tasks write in disjoint ranges.
 
 use std::marker::PhantomData;
 
-/// A slice whose disjoint parts are handed to parallel tasks.
-pub(crate) struct Disjoint<'a, T> {
+/// A slice whose disjoint ranges are handed to parallel tasks.
+pub(crate) struct DisjointSlice<'a, T> {
     start: *mut T,
     len: usize,
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the parts that tasks hold do not overlap (the contract of `slice`).
-unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
+// SAFETY: the ranges that tasks hold do not overlap (the contract of `slice`).
+unsafe impl<T: Send> Sync for DisjointSlice<'_, T> {}
 
-impl<'a, T> Disjoint<'a, T> {
+impl<'a, T> DisjointSlice<'a, T> {
     pub(crate) fn new(slice: &'a mut [T]) -> Self {
-        Disjoint { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
+        DisjointSlice { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
-    /// The part of `len` elements from `at`.
+    /// Returns the `len` elements from `start` on.
     ///
     /// # Safety
-    /// No other part in use overlaps it.
-    #[allow(clippy::mut_from_ref, reason = "parts are disjoint")]
-    pub(crate) unsafe fn slice(&self, at: usize, len: usize) -> &mut [T] {
-        assert!(at + len <= self.len, "part {at}..+{len} of a slice of {}", self.len);
-        // SAFETY: inside the slice, and disjoint by the caller's word.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
+    /// No other range in use overlaps it.
+    #[allow(clippy::mut_from_ref, reason = "ranges are disjoint")]
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
+        assert!(start + len <= self.len, "range {start}..+{len} of a slice of {}", self.len);
+        // SAFETY: inside of the slice, and disjoint from the others by the caller's contract.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }

@@ -5,9 +5,11 @@
 //! [`Spec`](spec::Spec).
 
 pub mod adamw;
+pub mod bug;
 pub mod check;
 pub mod concat;
-mod cuda;
+pub mod cpu;
+pub mod cuda;
 mod disjoint;
 pub mod dora;
 pub mod dropout;

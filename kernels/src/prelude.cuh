@@ -1,7 +1,7 @@
-// What every kernel shares. Nothing here or in any kernel includes a CUDA header, so NVRTC needs no toolkit.
+// Device functions shared by all kernels. No kernel includes a CUDA header, so NVRTC needs no toolkit.
 //
 //   storage     bf16, get / put: elements are widened to f32 on load and rounded once, to nearest even, on store
-//   packs       N consecutive elements moved by one access, 16 bytes at best
+//   packs       N consecutive elements moved by one access of up to 16 bytes
 //   random      Philox, keyed as on the host
 //   reductions  over a warp or a block in a fixed order: the same values give the same bits
 //   tiles       shared memory addresses, cp.async, ldmatrix, mma.sync m16n8k16 (Ampere and later)
@@ -35,12 +35,12 @@ template <> __device__ inline bf16 put<bf16>(float x) {
     return y;
 }
 
-// e^x as storage in Elem needs it: to two units in the last place of f32, or faster and far below bf16's rounding.
+// e^x as exact as storage in Elem needs: to two ulps for f32; for bf16 faster, with an error far below its rounding.
 template <typename Elem> __device__ inline float exponential(float x);
 template <> __device__ inline float exponential<float>(float x) { return expf(x); }
 template <> __device__ inline float exponential<bf16>(float x) { return __expf(x); }
 
-// 1 / (1 + e^−x), likewise.
+// 1 / (1 + e^−x), with the same accuracy.
 template <typename Elem> __device__ inline float sigmoid(float x);
 template <> __device__ inline float sigmoid<float>(float x) { return 1.0f / (1.0f + expf(-x)); }
 template <> __device__ inline float sigmoid<bf16>(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
@@ -102,7 +102,7 @@ template <int N> __device__ inline void store(bf16 *p, const float (&x)[N]) {
     }
 }
 
-// The element where this thread's pack of N begins in a flat array that the whole grid walks.
+// First element of this thread's pack of N in a flat array that the whole grid covers.
 template <int N> __device__ inline i64 flat() { return (i64(blockIdx.x) * blockDim.x + threadIdx.x) * N; }
 
 // ---- random numbers
@@ -135,7 +135,7 @@ __device__ inline float unit(u32 word) { return (word >> 8) * (1.0f / (1 << 24))
 __device__ inline int lane() { return threadIdx.x % 32; }
 __device__ inline int warp() { return threadIdx.x / 32; }
 
-// The sum over the warp, or over each group of LANES in it, in every lane: a butterfly, so all hold the same bits.
+// Sum over the warp, or over each group of LANES in it, in every lane: a butterfly, so all lanes get the same bits.
 template <int LANES = 32> __device__ inline float warp_sum(float x) {
 #pragma unroll
     for (int step = LANES / 2; step > 0; step /= 2) x += __shfl_xor_sync(FULL, x, step);
@@ -148,7 +148,7 @@ template <int LANES = 32> __device__ inline float warp_max(float x) {
     return x;
 }
 
-// The sum over a block of whole warps, in every thread. Every thread of the block calls it.
+// Sum over a block of whole warps, in every thread. Every thread of the block must call it.
 __device__ inline float block_sum(float x) {
     __shared__ float parts[32];
     x = warp_sum(x);
@@ -169,17 +169,17 @@ __device__ inline float block_max(float x) {
 
 // ---- tiles
 
-// The address that ldmatrix, cp.async and mbarriers take: 32 bits, inside shared memory.
+// Shared-memory address of 32 bits, as ldmatrix, cp.async and mbarriers take it.
 __device__ inline u32 shared_address(const void *p) { return u32(__cvta_generic_to_shared(p)); }
 
-// Hides from the compiler how x was made: what is computed from it inside a loop stays there, and takes no registers
-// for longer.
+// Hides the origin of x from the compiler: values computed from it inside a loop are not hoisted out of it, where they
+// would occupy registers.
 __device__ inline u32 opaque(u32 x) {
     asm volatile("" : "+r"(x));
     return x;
 }
 
-// Shared memory by such an address.
+// Loads and stores of shared memory at such an address.
 __device__ inline float load_shared(u32 from) {
     float x;
     asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
@@ -208,24 +208,25 @@ __device__ inline void store_shared(u32 to, const u32 (&x)[4]) {
                  : "memory");
 }
 
-// Starts copying 16 bytes to shared memory past the registers and L1; the last 16 − `bytes` of them become zero.
+// Starts an asynchronous copy of 16 bytes to shared memory, bypassing registers and L1; the last 16 − `bytes` become
+// zero.
 __device__ inline void copy_async(u32 to, const void *from, int bytes = 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 
-// The same for 4 bytes, by way of L1.
+// Starts an asynchronous copy of 4 bytes, through L1.
 __device__ inline void copy_async_word(u32 to, const void *from, int bytes = 4) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 
-// Closes the group of copies started since the last one.
+// Commits the copies started since the last commit as one group.
 __device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until at most N of this thread's groups are in flight. A barrier shows the data to other threads.
+// Waits until at most N of this thread's groups are in flight. Other threads see the data after a barrier.
 template <int N> __device__ inline void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
-// Four 8x8 matrices of bf16; lane i names row i % 8 of matrix i / 8. Register j holds, in lane l, elements
-// 2·(l % 4) and 2·(l % 4) + 1 of row l / 4 of matrix j.
+// Loads four 8x8 matrices of bf16 (ldmatrix); lane i gives the address of row i % 8 of matrix i / 8. Register j holds,
+// in lane l, elements 2·(l % 4) and 2·(l % 4) + 1 of row l / 4 of matrix j.
 __device__ inline void load_matrices(u32 (&x)[4], u32 row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
@@ -233,7 +234,7 @@ __device__ inline void load_matrices(u32 (&x)[4], u32 row) {
                  : "memory");
 }
 
-// The same with every matrix transposed.
+// Loads four 8x8 matrices, each transposed.
 __device__ inline void load_matrices_transposed(u32 (&x)[4], u32 row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
@@ -241,7 +242,7 @@ __device__ inline void load_matrices_transposed(u32 (&x)[4], u32 row) {
                  : "memory");
 }
 
-// Two matrices, whose rows lanes 0 to 15 name.
+// Loads two matrices; lanes 0 to 15 give the addresses of their rows.
 template <bool TRANSPOSED> __device__ inline void load_two_matrices(u32 (&x)[2], u32 row) {
     if constexpr (TRANSPOSED) {
         asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"

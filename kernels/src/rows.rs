@@ -1,30 +1,30 @@
-//! How row-wise ops are cut into tasks, and sums over rows in a fixed order.
+//! Rows: the rank's shard of them, their division into parallel tasks, and sums over them in a fixed order.
 
 use crate::simd::Storage;
 use std::ops::Range;
 
-/// Which rows of a whole matrix a part of it holds.
+/// The rows of a matrix that one shard of it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rows {
-    /// What the part's first row is in the whole.
+    /// Index of the shard's first row in the unsharded matrix.
     pub first: usize,
-    /// Rows of the whole.
+    /// Rows of the unsharded matrix.
     pub of: usize,
 }
 
-/// Elements that make a task worth handing to another thread.
-pub(crate) const TASK: usize = 1 << 14;
+/// Elements of a task: enough to be worth handing to another thread.
+pub(crate) const TASK_SIZE: usize = 1 << 14;
 
-/// Rows of `columns` elements that make one task. No result depends on it: every row is computed alone.
-pub(crate) fn per_task(columns: usize) -> usize {
-    (TASK / columns.max(1)).max(1)
+/// Returns how many rows of `columns` elements make one task. No result depends on it: each row is computed separately.
+pub(crate) fn rows_per_task(columns: usize) -> usize {
+    (TASK_SIZE / columns.max(1)).max(1)
 }
 
 /// Columns summed at once, in registers.
 const STRIPE: usize = 64;
 
-/// out[c] = Σ of the terms of column c over `rows` in their order, in f32, rounded once. `terms` gives those
-/// of a row in a range of columns.
+/// Sums columns: out[c] = Σ of the terms of column c over `rows` in their order, in f32, rounded once. `terms` returns
+/// the terms of one row in a range of columns.
 #[inline(always)]
 pub(crate) fn sum_rows<E: Storage, Terms: Iterator<Item = f32>>(
     out: &mut [E],

@@ -1,8 +1,8 @@
-//! Instruction sets chosen at run time, and the few scalar functions that vectorized loops are made of.
+//! Instruction sets selected at run time, and the scalar functions that vectorized loops are built from.
 //!
-//! A loop wrapped in [`vectorize`] is compiled once for each instruction set and written once. Nothing in such
-//! a loop is contracted or reordered by the compiler, so every instruction set gives the same bits; the matrix
-//! tiles of `gemm` use fused multiply-adds and are the exception.
+//! A loop wrapped in [`vectorize`] is written once and compiled for each instruction set. The compiler neither
+//! contracts nor reorders anything in such a loop, so every instruction set gives the same bits; the micro-kernels of
+//! `gemm` use fused multiply-adds and are the exception.
 
 use codelsi_engine::Elem;
 use half::bf16;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Level {
-    /// Whatever the compiler's baseline has.
+    /// The baseline that the compiler targets.
     Portable,
     /// AVX2 with FMA.
     Avx2,
@@ -24,22 +24,22 @@ pub enum Level {
 }
 
 impl Level {
-    /// Every level, lowest first.
+    /// All levels, lowest first.
     pub const ALL: [Level; 4] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
 
-    /// The name used by `CODELSI_SIMD` and in reports.
+    /// Returns the name used by `CODELSI_SIMD` and in reports.
     pub fn name(self) -> &'static str {
         ["portable", "avx2", "avx512", "avx512bf16"][self as usize]
     }
 }
 
-/// The highest level of this machine, or the lower one that `CODELSI_SIMD` names.
+/// Returns the highest level of this machine, or the lower one that `CODELSI_SIMD` names.
 pub fn detected() -> Level {
     static DETECTED: OnceLock<Level> = OnceLock::new();
     *DETECTED.get_or_init(|| {
-        let wanted = std::env::var("CODELSI_SIMD").ok();
-        let limit = Level::ALL.into_iter().find(|l| Some(l.name()) == wanted.as_deref());
-        highest().min(limit.unwrap_or(Level::Avx512Bf16))
+        let name = std::env::var("CODELSI_SIMD").ok();
+        let named = Level::ALL.into_iter().find(|l| Some(l.name()) == name.as_deref());
+        highest().min(named.unwrap_or(Level::Avx512Bf16))
     })
 }
 
@@ -65,18 +65,18 @@ fn highest() -> Level {
 
 static CEILING: AtomicU8 = AtomicU8::new(Level::Avx512Bf16 as u8);
 
-/// The level in use.
+/// Returns the level in use.
 pub fn level() -> Level {
     detected().min(Level::ALL[CEILING.load(Ordering::Relaxed) as usize])
 }
 
-/// Limits the level from now on, for tests and benches that compare instruction sets.
+/// Sets the maximum level from now on, for tests and benches that compare instruction sets.
 pub fn limit(level: Level) {
     CEILING.store(level as u8, Ordering::Relaxed);
 }
 
-/// Runs `f` compiled for the level in use. Mark `f` and what it calls `#[inline(always)]`: what is not inlined is
-/// compiled for the baseline.
+/// Runs `f` compiled for the level in use. Mark `f` and all functions that it calls `#[inline(always)]`: a function
+/// that is not inlined is compiled for the baseline.
 #[inline]
 pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
@@ -89,7 +89,7 @@ pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
         fn avx2<R>(f: impl FnOnce() -> R) -> R {
             f()
         }
-        // SAFETY: `level` never exceeds what the machine was detected to have.
+        // SAFETY: `level` never exceeds what was detected on the machine.
         match level() {
             Level::Avx512 | Level::Avx512Bf16 => return unsafe { avx512(f) },
             Level::Avx2 => return unsafe { avx2(f) },
@@ -99,11 +99,11 @@ pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// A storage type that kernels read and write as f32.
+/// A storage type whose elements kernels read and write as f32.
 pub trait Storage: Elem + Default {
-    /// Widens, exactly.
+    /// Widens to f32, exactly.
     fn get(self) -> f32;
-    /// Rounds to nearest, ties to even.
+    /// Rounds to the storage type: to nearest, ties to even.
     fn put(x: f32) -> Self;
 }
 
@@ -134,12 +134,11 @@ impl Storage for bf16 {
 /// 1.5·2²³
 const SHIFT: f32 = 12582912.0;
 
-/// e^x to about 1 ulp, without branches: x = n ln 2 + r, a polynomial in r, and n put into the exponent.
+/// Returns e^x to about 1 ulp, without branches: x = n ln 2 + r, a polynomial in r, and n added to the exponent.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     let x = x.clamp(-104.0, 88.8);
-    // Adding 1.5·2²³ rounds to a whole number and leaves it in the low bits: a cast to an integer, with its
-    // saturation, would not vectorize.
+    // Adding 1.5·2²³ rounds to an integer and leaves it in the low bits: a saturating cast would not vectorize.
     let shifted = x * std::f32::consts::LOG2_E + SHIFT;
     let n = shifted - SHIFT;
     let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
@@ -150,15 +149,15 @@ pub fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 0.500_000_03;
     let e = (p * r * r + r) + 1.0;
-    // Two factors, so that results below the smallest normal number are reached.
-    let whole = shifted.to_bits() as i32 - SHIFT.to_bits() as i32;
-    let half = whole >> 1;
-    let rest = whole - half;
+    // Two factors, so that subnormal results are reached.
+    let exponent = shifted.to_bits() as i32 - SHIFT.to_bits() as i32;
+    let half = exponent >> 1;
+    let rest = exponent - half;
     let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
     e * power(half) * power(rest)
 }
 
-/// 1 / (1 + e^-x).
+/// Returns 1 / (1 + e^-x).
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
@@ -167,7 +166,7 @@ pub fn sigmoid(x: f32) -> f32 {
 /// Width of the fixed summation tree.
 const LANES: usize = 16;
 
-/// Σ f(i) for i < n, in f32: 16 partial sums by index modulo 16, then a tree. The order depends on n alone.
+/// Returns Σ f(i) for i < n, in f32: 16 partial sums by index modulo 16, then a tree. The order depends only on n.
 #[inline(always)]
 pub fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
@@ -192,7 +191,7 @@ pub fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     lanes[0]
 }
 
-/// The largest of `x`, NaN passed over; −∞ of nothing.
+/// Returns the maximum of `x`, ignoring NaN; −∞ when there is none.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };

@@ -1,98 +1,172 @@
-//! One declaration of an op serves its test, gradient check and bench.
+//! The declaration of an op, from which its tests, gradient check, batch-invariance check, GPU checks and bench follow.
+//!
+//! A worked example to copy, the whole `spec.rs` of GELU (`kernels/tests/recipe/gelu` has its other files, and is tested
+//! as every op is):
+//!
+//! ```ignore
+#![doc = include_str!("../tests/recipe/gelu/spec.rs")]
+//! ```
 
+use crate::bug::Bug;
+use crate::check::RowBatch;
 use codelsi_engine::cuda::Source;
 use codelsi_engine::{Ctx, DType, Outs, Result, Shape, Tensor};
 
-/// An op: its name (that of its folder) and its cases.
+/// The declaration of an op.
 pub struct Spec {
+    /// Its name: that of its folder, or of a part of it.
     pub name: &'static str,
-    /// Tiny, awkward and real sizes. Called once for each storage type.
+    /// Makes tiny, awkward and real cases. Called once for each storage type.
     pub cases: fn(DType) -> Vec<Case>,
     /// The CUDA sources of its kernels.
     pub sources: &'static [&'static Source],
-    /// Cases of any size, for checks and timings of one's own.
+    /// Makes cases of any size, for checks and timings from the command line.
     pub shapes: Shapes,
+    /// How batch invariance is shown.
+    pub invariance: Invariance,
+    /// Seeded bugs, from `bugs.rs`: at least three of each source.
+    pub bugs: &'static [&'static [Bug]],
 }
 
-/// How a case is made from sizes.
+/// Makes cases from sizes.
 pub struct Shapes {
     /// The sizes' names, in their order: `T,C`.
     pub sizes: &'static str,
     pub case: fn(DType, &[usize]) -> Case,
-    /// What its backward must move and compute at the least, if it has one.
+    /// Makes the least cost of its backward, if it has one.
     pub backward: Option<fn(DType, &[usize]) -> Cost>,
     /// Sizes of Code Llama 13B.
     pub real: &'static [&'static [usize]],
 }
 
+/// Batch invariance: a row's bits do not depend on the rows beside it.
+pub enum Invariance {
+    /// Calls whose output has a row for each row of the batch.
+    Rows(&'static [RowCall]),
+    /// No row of the output belongs to one row of the input. The text says why, or which test shows invariance instead.
+    NotByRow(&'static str),
+}
+
+/// A call of an op on the rows of a batch.
+pub struct RowCall {
+    pub name: &'static str,
+    pub run: fn(&RowBatch) -> Result<Tensor>,
+}
+
 /// Runs an op on tensors made from a case's inputs.
-pub type Run = Box<dyn Fn(&Ctx, &[&Tensor]) -> Result<Outs>>;
+pub type RunCase = Box<dyn Fn(&Ctx, &[&Tensor]) -> Result<Outs>>;
 
-/// An op's outputs in float64, by plain loops.
-pub type Reference = Box<dyn Fn(&[Value]) -> Vec<Value>>;
+/// Computes an op's outputs in float64, by plain loops.
+pub type Reference = Box<dyn Fn(&[F64Tensor]) -> Vec<F64Tensor>>;
 
-/// One call of an op on random inputs, and what it should give.
+/// One call of an op on random inputs, and the reference for its outputs.
 pub struct Case {
     /// The sizes, e.g. `T=7 C=33`.
     pub name: String,
     pub inputs: Vec<Input>,
-    pub run: Run,
+    pub run: RunCase,
     pub reference: Reference,
+    /// How outputs on a device are compared with the CPU's.
+    pub compare: Compare,
     /// Terms in the longest sum: the float32 error may grow with its square root.
     pub terms: usize,
     pub cost: Cost,
 }
 
-/// What a call must move and compute at the least.
+impl Case {
+    /// Makes a case of an elementwise op: all inputs have one shape and the storage type, and so has the output.
+    /// `flops` counts one element's operations.
+    pub fn elementwise(
+        name: String,
+        dtype: DType,
+        inputs: Vec<Input>,
+        flops: usize,
+        run: fn(&Ctx, &[&Tensor]) -> Result<Tensor>,
+        reference: fn(&[f64]) -> f64,
+    ) -> Self {
+        let cost = Cost::elementwise(dtype, inputs[0].shape.elements(), inputs.len() + 1, flops);
+        let reference = move |x: &[F64Tensor]| {
+            let element = |i| reference(&x.iter().map(|x| x.data[i]).collect::<Vec<_>>());
+            vec![F64Tensor { shape: x[0].shape, data: (0..x[0].data.len()).map(element).collect() }]
+        };
+        Case {
+            name,
+            inputs,
+            run: Box::new(move |cx, x| Ok(vec![run(cx, x)?])),
+            reference: Box::new(reference),
+            compare: Compare::Error,
+            terms: 1,
+            cost,
+        }
+    }
+}
+
+/// How outputs on a device are compared with the CPU twin's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compare {
+    /// By their error against the reference.
+    Error,
+    /// Bit by bit: the op copies.
+    Bits,
+}
+
+/// Bytes that a call must move and operations that it must do at the least.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Cost {
     pub bytes: f64,
     pub flops: f64,
 }
 
-/// How an input is made.
+impl Cost {
+    /// The cost of moving `arrays` arrays of `elements` each, with `flops` operations an element.
+    pub fn elementwise(dtype: DType, elements: usize, arrays: usize, flops: usize) -> Self {
+        Cost { bytes: (arrays * elements * dtype.size()) as f64, flops: (flops * elements) as f64 }
+    }
+}
+
+/// An input of a case.
 pub struct Input {
     pub shape: Shape,
-    pub kind: Kind,
+    pub content: InputContent,
     /// True when the op differentiates with respect to it.
     pub grad: bool,
 }
 
 /// The content of an input.
-pub enum Kind {
+pub enum InputContent {
     /// Normal deviates of this standard deviation, in the case's storage type.
     Storage(f32),
     /// Normal deviates, always f32 (adapters, statistics).
     F32(f32),
-    /// These very integers (token ids, positions, tables).
+    /// The given integers (token ids, positions, tables).
     Int(Vec<i32>),
 }
 
 impl Input {
     /// Random values in the storage type, with a gradient.
     pub fn storage(shape: impl Into<Shape>) -> Self {
-        Input { shape: shape.into(), kind: Kind::Storage(1.0), grad: true }
+        Input { shape: shape.into(), content: InputContent::Storage(1.0), grad: true }
     }
 
     /// Random f32 values, with a gradient.
     pub fn f32(shape: impl Into<Shape>) -> Self {
-        Input { shape: shape.into(), kind: Kind::F32(1.0), grad: true }
+        Input { shape: shape.into(), content: InputContent::F32(1.0), grad: true }
     }
 
     /// Given integers.
     pub fn ints(data: Vec<i32>) -> Self {
-        Input { shape: [data.len()].into(), kind: Kind::Int(data), grad: false }
+        Input { shape: [data.len()].into(), content: InputContent::Int(data), grad: false }
     }
 
-    /// The same with another standard deviation.
+    /// Sets the standard deviation.
     pub fn scaled(mut self, std: f32) -> Self {
-        if let Kind::Storage(s) | Kind::F32(s) = &mut self.kind {
+        if let InputContent::Storage(s) | InputContent::F32(s) = &mut self.content {
             *s = std;
         }
         self
     }
 
-    /// The same without a gradient.
+    /// Removes the gradient.
     pub fn frozen(self) -> Self {
         Input { grad: false, ..self }
     }
@@ -100,16 +174,16 @@ impl Input {
 
 /// A float64 array, for references.
 #[derive(Clone, Debug)]
-pub struct Value {
+pub struct F64Tensor {
     pub shape: Shape,
     pub data: Vec<f64>,
 }
 
-impl Value {
+impl F64Tensor {
     /// Zeros.
     pub fn zeros(shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
-        Value { shape, data: vec![0.0; shape.elements()] }
+        F64Tensor { shape, data: vec![0.0; shape.elements()] }
     }
 
     /// `(rows, columns)`, leading dimensions folded into rows.
@@ -117,13 +191,13 @@ impl Value {
         self.shape.as_matrix()
     }
 
-    /// Row `r` of the matrix of [`Value::dims`].
+    /// Row `r` of the matrix of [`F64Tensor::dims`].
     pub fn row(&self, r: usize) -> &[f64] {
         let columns = self.dims().1;
         &self.data[r * columns..][..columns]
     }
 
-    /// Row `r`, to be written.
+    /// Row `r`, mutable.
     pub fn row_mut(&mut self, r: usize) -> &mut [f64] {
         let columns = self.dims().1;
         &mut self.data[r * columns..][..columns]

@@ -1,4 +1,4 @@
-//! How long an op takes on any device: by events on a card, behind a flushed cache; by the host's clock elsewhere.
+//! Timing of an op on any device: by CUDA events on a GPU, with a flushed L2 cache; by the host's clock elsewhere.
 
 use crate::check::{inputs, random};
 use crate::spec::Case;
@@ -7,26 +7,26 @@ use codelsi_engine::rng::Key;
 use codelsi_engine::{Ctx, DType, Device, Grads, Label, Result, Tensor};
 use std::time::{Duration, Instant};
 
-/// Bytes that push everything else out of the L2 cache of any card.
+/// Bytes that evict everything else from the L2 cache of any GPU.
 pub const FLUSH: usize = 256 << 20;
 
 /// A device and its clock.
 pub struct Stopwatch {
     device: Device,
-    /// What is overwritten before each timing; none off a card.
+    /// Tensor that is overwritten before each timing to flush the cache; `None` off a GPU.
     flush: Option<Tensor>,
 }
 
 impl Stopwatch {
-    /// The clock of `device`.
+    /// Returns the clock of `device`.
     pub fn new(device: &Device) -> Self {
-        let card = matches!(device, Device::Cuda(cuda) if cuda.emulator().is_none());
-        let flush = card.then(|| device.zeros(Label::Scratch, [FLUSH / 4], DType::F32));
+        let is_gpu = matches!(device, Device::Cuda(cuda) if cuda.emulator().is_none());
+        let flush = is_gpu.then(|| device.zeros(Label::Scratch, [FLUSH / 4], DType::F32));
         Stopwatch { device: device.clone(), flush }
     }
 
-    /// How long the work takes that `f` starts. On a card the flush comes first: while it runs, the host gets ahead, so
-    /// that no launch is waited for.
+    /// Returns the time of the work that `f` starts. On a GPU the flush comes first: while it runs, the host runs
+    /// ahead, so that launch latency is not measured.
     ///
     /// # Errors
     /// Those of `f`, or the driver's.
@@ -47,38 +47,38 @@ impl Stopwatch {
     }
 }
 
-/// A direction through an op.
+/// Forward or backward pass of an op.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
-    /// As in training: with a tape, so that what backward needs is made.
+    /// Forward as in training: on a tape, with everything that backward needs.
     Forward,
-    /// From random gradients of the outputs.
+    /// Backward from random gradients of the outputs.
     Backward,
 }
 
-/// A case with its inputs on a device, to be run again and again.
+/// A case with its inputs on a device, to be timed repeatedly.
 pub struct Work {
     device: Device,
     case: Case,
     inputs: Vec<Tensor>,
-    /// Gradients of the outputs; none before the first backward.
+    /// Gradients of the outputs; empty before the first backward.
     seeds: Vec<Tensor>,
 }
 
 impl Work {
-    /// `case` on random inputs of type `dtype`.
+    /// Prepares `case` with random inputs of type `dtype`.
     ///
     /// # Errors
-    /// When the inputs cannot be made there.
+    /// When the inputs cannot be allocated on the device.
     pub fn new(device: &Device, case: Case, dtype: DType) -> Result<Self> {
-        let inputs = inputs(device, &case, dtype, 1)?;
-        Ok(Work { device: device.clone(), case, inputs, seeds: Vec::new() })
+        let tensors = inputs(device, &case, dtype, 1)?;
+        Ok(Work { device: device.clone(), case, inputs: tensors, seeds: Vec::new() })
     }
 
-    /// How long the op takes one way, once.
+    /// Times one pass of the op.
     ///
     /// # Errors
-    /// The op's.
+    /// Those of the op.
     pub fn time(&mut self, way: Way, watch: &mut Stopwatch) -> Result<Duration> {
         match way {
             Way::Forward => self.forward(watch),
@@ -86,28 +86,28 @@ impl Work {
         }
     }
 
-    /// One call, with all that backward needs.
+    /// Times one forward.
     fn forward(&self, watch: &mut Stopwatch) -> Result<Duration> {
         let (cx, x) = (Ctx::training(&self.device, 1, 0), self.inputs.iter().collect::<Vec<_>>());
         watch.time(|| (self.case.run)(&cx, &x))
     }
 
-    /// One backward from random gradients; its forward is not timed.
+    /// Times one backward from random gradients; its forward is not timed.
     fn backward(&mut self, watch: &mut Stopwatch) -> Result<Duration> {
         let cx = Ctx::training(&self.device, 1, 0);
         let outputs = (self.case.run)(&cx, &self.inputs.iter().collect::<Vec<_>>())?;
-        let ends: Vec<&Tensor> = outputs.iter().filter(|y| y.id().is_some()).collect();
+        let differentiable: Vec<&Tensor> = outputs.iter().filter(|y| y.id().is_some()).collect();
         if self.seeds.is_empty() {
             let seed = |(site, y): (u32, &&Tensor)| {
                 random(&self.device, *y.shape(), y.dtype(), 1.0, Key { seed: 1, step: 1, site })
             };
-            self.seeds = (0..).zip(&ends).map(seed).collect::<Result<_>>()?;
+            self.seeds = (0..).zip(&differentiable).map(seed).collect::<Result<_>>()?;
         }
-        // Copies, since a gradient that nobody else holds may be written in place.
+        // Copies, since backward may overwrite a gradient that nothing else references.
         let copies = self.seeds.iter().map(|dy| dy.to(&self.device, Label::Gradients));
-        let pairs = ends.into_iter().zip(copies.collect::<Result<Vec<_>>>()?).collect::<Vec<_>>();
+        let pairs = differentiable.into_iter().zip(copies.collect::<Result<Vec<_>>>()?).collect::<Vec<_>>();
         let mut grads = Grads::default();
-        watch.time(|| cx.backward_from(pairs, &mut grads))
+        watch.time(|| cx.backward(pairs, &mut grads))
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use crate::ALL;
 
-    /// Both ways of every op that has two, again and again, on the host.
+    /// Times the passes of every op repeatedly, on the host.
     #[test]
     fn work_can_be_repeated() {
         let device = Device::cpu();

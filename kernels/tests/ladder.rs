@@ -2,11 +2,11 @@
 //! `cargo test --release -p codelsi-kernels --test ladder -- --nocapture` prints their tables.
 
 use codelsi_emulator::Counters;
-use codelsi_engine::cuda::{Arg, Cuda, Grid, Nvrtc, Source};
+use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Nvrtc, Source, Variant};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{DType, Device, Label, Tensor};
 use codelsi_kernels::check::{random, value};
-use codelsi_kernels::spec::Value;
+use codelsi_kernels::spec::F64Tensor;
 use codelsi_kernels::{gemm, rmsnorm};
 
 /// The compiler whose code the documents count.
@@ -14,40 +14,24 @@ const COUNTED: (i32, i32) = (13, 0);
 
 const PRELUDE: (&str, &str) = ("prelude.cuh", include_str!("../src/prelude.cuh"));
 
+/// Threads of the blocks of rmsnorm's steps.
+const THREADS: usize = 256;
+const E: Variant = Variant::PLAIN.dtype("E", DType::BF16);
+
 static RMSNORM_STEPS: Source = Source {
     name: "rmsnorm/ladder.cu",
     text: include_str!("../src/rmsnorm/ladder.cu"),
     headers: &[PRELUDE],
-    variants: &["E=bf16"],
-};
-
-static RMSNORM: Source = Source {
-    name: "rmsnorm.cu",
-    text: include_str!("../src/rmsnorm/rmsnorm.cu"),
-    headers: &[PRELUDE],
-    variants: &["E=bf16 W=bf16 VEC=8"],
+    constants: &[Define::int("THREADS", THREADS)],
+    variants: || vec![E],
 };
 
 static GEMM_STEPS: Source = Source {
     name: "gemm/ladder.cu",
     text: include_str!("../src/gemm/ladder.cu"),
     headers: &[PRELUDE],
-    variants: &[""],
-};
-
-static GEMM: Source = Source {
-    name: "gemm.cu",
-    text: include_str!("../src/gemm/gemm.cu"),
-    headers: &[
-        PRELUDE,
-        ("tile.cuh", include_str!("../src/gemm/tile.cuh")),
-        ("mainloop.cuh", include_str!("../src/gemm/mainloop.cuh")),
-    ],
-    variants: &[
-        "FORM=0 SHAPE=0 W=bf16 ALIGNED=1",
-        "FORM=0 SHAPE=2 W=bf16 ALIGNED=1",
-        "FORM=0 SHAPE=4 W=bf16 ALIGNED=1",
-    ],
+    constants: &[],
+    variants: || vec![Variant::PLAIN],
 };
 
 /// A GPU in software; none where there is no compiler, which with `CODELSI_REQUIRE=all` is a failure.
@@ -70,7 +54,7 @@ fn operand(device: &Device, shape: [usize; 2], site: u32) -> Tensor {
 struct Ladder<'a> {
     device: &'a Device,
     cuda: &'a Cuda,
-    truth: Value,
+    truth: F64Tensor,
 }
 
 impl Ladder<'_> {
@@ -78,7 +62,7 @@ impl Ladder<'_> {
     fn step(
         &self,
         source: &'static Source,
-        variant: &str,
+        variant: Variant,
         kernel: &str,
         grid: Grid,
         rest: Vec<Arg>,
@@ -144,17 +128,17 @@ fn rmsnorm_in_steps() {
         let sizes = sizes.iter().map(|&n| Arg::I32(n as i32));
         [Arg::In(&x), Arg::In(&w), Arg::F32(eps)].into_iter().chain(sizes).collect::<Vec<_>>()
     };
-    let own = |kernel, grid, sizes: &[usize]| {
-        (kernel, ladder.step(&RMSNORM_STEPS, "E=bf16", kernel, grid, args(sizes)))
-    };
+    let own =
+        |kernel, grid, sizes: &[usize]| (kernel, ladder.step(&RMSNORM_STEPS, E, kernel, grid, args(sizes)));
+    let packed = E.dtype("W", DType::BF16).int("VEC", 8);
     let mut r = device.empty(Label::Scratch, [t], DType::F32);
     let last = [Arg::Out(&mut r)].into_iter().chain(args(&[c])).collect();
     let steps = [
         own("by_thread", Grid::new(1, t), &[t, c]),
-        own("by_block", Grid::new(t, 256), &[c]),
-        own("shuffled", Grid::new(t, 256), &[c]),
-        own("packed", Grid::new(t, 256), &[c]),
-        ("rmsnorm", ladder.step(&RMSNORM, "E=bf16 W=bf16 VEC=8", "rmsnorm", Grid::new(t, 160), last)),
+        own("by_block", Grid::new(t, THREADS), &[c]),
+        own("shuffled", Grid::new(t, THREADS), &[c]),
+        own("packed", Grid::new(t, THREADS), &[c]),
+        ("rmsnorm", ladder.step(rmsnorm::spec::SPEC.sources[0], packed, "rmsnorm", Grid::new(t, 160), last)),
     ];
     hold(include_str!("../../doc/01-rmsnorm.md"), false, &steps);
 }
@@ -174,7 +158,7 @@ fn gemm_in_steps() {
     let own = |kernel, [x, y]: [usize; 2], threads| {
         let args = vec![Arg::In(&a), Arg::In(&b), Arg::I32(128), Arg::I32(n as i32), Arg::I32(k as i32)];
         let grid = Grid { blocks: [x, y, 1], threads, shared: 0 };
-        (kernel, many.step(&GEMM_STEPS, "", kernel, grid, args))
+        (kernel, many.step(&GEMM_STEPS, Variant::PLAIN, kernel, grid, args))
     };
     // A tile of gemm.cu: its number, size, depth of all stages together, and threads.
     let tile =
@@ -185,7 +169,9 @@ fn gemm_in_steps() {
             let sizes = [m, n, k, k, 0, 0].map(|x| Arg::I32(x as i32));
             let args = [Arg::In(a), Arg::In(&b), Arg::I64(0), Arg::I64(0), Arg::I64(0)];
             let args = args.into_iter().chain(sizes).collect();
-            ladder.step(&GEMM, &format!("FORM=0 SHAPE={shape} W=bf16 ALIGNED=1"), "gemm", grid, args)
+            let variant =
+                Variant::PLAIN.int("FORM", 0).int("SHAPE", shape).dtype("W", DType::BF16).int("ALIGNED", 1);
+            ladder.step(gemm::spec::SPEC.sources[0], variant, "gemm", grid, args)
         };
     let (one, row) = ladder(1);
     let steps = [

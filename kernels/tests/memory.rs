@@ -61,7 +61,7 @@ fn training_memory_is_linear_in_tokens() {
         let cx = Ctx::training(&device, 0, 0);
         let o = flash(&cx, &q, &k, &v, &documents, heads).unwrap();
         let mut grads = Grads::default();
-        cx.backward(&o, dy.clone(), &mut grads).unwrap();
+        cx.backward([(&o, dy.clone())], &mut grads).unwrap();
         assert!(grads.get(&q).is_some() && grads.get(&k).is_some() && grads.get(&v).is_some());
     });
     // o, L, Δ, dq, dk, dv are 1.8 MB; a score matrix of one head would be 268 MB.

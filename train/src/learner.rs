@@ -154,7 +154,7 @@ impl<'a> Learner<'a> {
                 let (loss, _) = self.model.loss(&cx, &batch, &targets, scale, options)?;
                 reducer.add_loss(i, &loss)?;
                 let add = &mut |id, gradient| reducer.add_gradient(i, id, gradient);
-                cx.backward_each(&loss, self.loss_gradient.clone(), add)?;
+                cx.backward([(&loss, self.loss_gradient.clone())], add)?;
                 self.model.finish_backward(&cx)?;
                 first_token += micro_batches[i].tokens.len();
             }

@@ -1,6 +1,6 @@
 //! The engine's one kernel: the sum of gradients that meet on the tape.
 
-use super::{Arg, Cuda, Grid, Source};
+use super::{Arg, Cuda, Grid, Source, Variant};
 use crate::{DType, Error, Result, Tensor};
 
 /// The source of `accumulate`.
@@ -8,22 +8,25 @@ pub static ACCUMULATE: Source = Source {
     name: "accumulate.cu",
     text: include_str!("accumulate.cu"),
     headers: &[],
-    variants: &["E=bf16", "E=float"],
+    constants: &[],
+    variants: || [DType::BF16, DType::F32].map(variant).into(),
 };
 
 const THREADS: usize = 256;
 
+fn variant(dtype: DType) -> Variant {
+    Variant::PLAIN.dtype("E", dtype)
+}
+
 impl Cuda {
     /// `sum += g`, in f32, rounded to the storage type of both.
     pub(crate) fn accumulate(&self, sum: &mut Tensor, g: &Tensor) -> Result<()> {
-        let variant = match g.dtype() {
-            DType::BF16 => "E=bf16",
-            DType::F32 => "E=float",
-            DType::I32 => return Err(Error::op("accumulate", "integers have no gradient")),
-        };
+        if g.dtype() == DType::I32 {
+            return Err(Error::op("accumulate", "integers have no gradient"));
+        }
         let elements = g.shape().elements();
         let grid = Grid::new(elements.div_ceil(THREADS * 16 / g.dtype().size()), THREADS);
-        let kernel = self.kernel(&ACCUMULATE, variant, "accumulate")?;
+        let kernel = self.kernel(&ACCUMULATE, variant(g.dtype()), "accumulate")?;
         // SAFETY: both tensors have `elements` elements (the tape checked), and the kernel touches no others.
         unsafe { kernel.launch(grid, &mut [Arg::InOut(sum), Arg::In(g), Arg::I64(elements as i64)]) }
     }

@@ -3,7 +3,8 @@
 //! In the folder that `CODELSI_CACHE` names, else in `codelsi` of the user's cache folder. A file that is damaged
 //! is compiled again; a folder that cannot be written costs time and nothing else.
 
-use super::nvrtc::{Code, Nvrtc, Source};
+use super::nvrtc::{Code, Nvrtc};
+use super::source::Source;
 use crate::Result;
 use crate::files::write_atomic;
 use sha2::{Digest, Sha256};
@@ -96,13 +97,15 @@ fn read(file: &Path) -> Option<Code> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cuda::Variant;
     use std::fs;
 
     const SOURCE: Source = Source {
         name: "op/twice.cu",
         text: "#include \"factor.cuh\"\nextern \"C\" __global__ void twice(float *x) { x[threadIdx.x] *= FACTOR; }\n",
         headers: &[("factor.cuh", "#define FACTOR 2.0f\n")],
-        variants: &[""],
+        constants: &[],
+        variants: || vec![Variant::PLAIN],
     };
 
     fn options() -> Vec<String> {

@@ -54,6 +54,9 @@ pub struct Properties {
 /// Host memory that a card reads by itself.
 pub(super) trait Pinned: Send + DerefMut<Target = [u8]> {}
 
+/// Where the host computes, its memory is all one.
+impl Pinned for Vec<u8> {}
+
 impl Properties {
     /// An A100's, for plans where no card is at hand.
     pub fn a100() -> Self {

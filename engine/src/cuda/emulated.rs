@@ -1,7 +1,8 @@
 //! The software GPU as a driver: every call is done when it returns, but for those that a stream records.
 
 use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Recorded, Stream};
-use super::nvrtc::{Code, Source};
+use super::nvrtc::Code;
+use super::source::Source;
 use crate::{Error, Result};
 use codelsi_emulator::{Counters, Gpu, Launch, Schedule};
 use std::any::Any;
@@ -134,6 +135,10 @@ impl Emulated {
         self.replays.load(Ordering::Relaxed)
     }
 
+    pub(super) fn driver(&self) -> &dyn Driver {
+        self
+    }
+
     /// Records `work` if `stream` does, or does it.
     fn submit(&self, stream: Stream, work: Work) -> Result<()> {
         match &mut *self.recording.lock().unwrap() {
@@ -191,8 +196,6 @@ impl Module for Loaded {
         self
     }
 }
-
-impl Pinned for Vec<u8> {}
 
 impl Driver for Emulated {
     fn properties(&self) -> &Properties {

@@ -7,6 +7,7 @@ mod accumulate;
 mod arena;
 mod cache;
 mod driver;
+#[cfg_attr(not(feature = "emulator"), path = "no_emulator.rs")]
 mod emulated;
 mod graph;
 mod launch;
@@ -17,6 +18,7 @@ mod planned;
 mod real;
 mod resources;
 mod signature;
+mod source;
 mod staging;
 
 pub use accumulate::ACCUMULATE;
@@ -27,8 +29,9 @@ pub use launch::{Arg, Kernel};
 pub(crate) use memory::Memory;
 pub use nccl::UniqueId;
 pub(crate) use nccl::{Collective, Communicator};
-pub use nvrtc::{Code, Nvrtc, Source};
+pub use nvrtc::{Code, Nvrtc};
 pub use resources::Resources;
+pub use source::{Define, Source, Variant};
 pub use staging::Staging;
 
 use crate::memory::Ledger;
@@ -152,7 +155,7 @@ impl Cuda {
     fn driver(&self) -> &dyn Driver {
         match &self.gpu {
             Gpu::Real(real) => real,
-            Gpu::Emulated(emulated) => &**emulated,
+            Gpu::Emulated(emulated) => emulated.driver(),
             Gpu::Planned(planned) => planned,
         }
     }
@@ -161,7 +164,7 @@ impl Cuda {
     ///
     /// # Errors
     /// When the source has no such variant or kernel, or does not compile.
-    pub fn kernel(&self, source: &'static Source, variant: &str, name: &str) -> Result<Kernel<'_>> {
+    pub fn kernel(&self, source: &'static Source, variant: Variant, name: &str) -> Result<Kernel<'_>> {
         let key = format!("{} {variant} {name}", source.name);
         if let Some(entry) = self.kernels.lock().unwrap().get(&key) {
             return Ok(Kernel { cuda: self, entry: entry.clone() });
@@ -179,7 +182,7 @@ impl Cuda {
         Ok(Kernel { cuda: self, entry })
     }
 
-    fn module(&self, source: &'static Source, variant: &str) -> Result<Arc<Loaded>> {
+    fn module(&self, source: &'static Source, variant: Variant) -> Result<Arc<Loaded>> {
         let key = format!("{} {variant}", source.name);
         if let Some(loaded) = self.modules.lock().unwrap().get(&key) {
             return Ok(loaded.clone());
@@ -289,15 +292,8 @@ impl Cuda {
 ///
 /// # Errors
 /// When the source has no such variant or does not compile, or there is no compiler.
-pub fn compile(source: &Source, variant: &str, arch: &str) -> Result<Code> {
-    if !source.variants.contains(&variant) {
-        return Err(Error::new(format!("is not made to be compiled as `{variant}`")).at(source.name));
-    }
-    let fixed = ["--std=c++17", "--generate-line-info", "--ptxas-options=-v"].map(String::from);
-    let arch = format!("--gpu-architecture={arch}");
-    let defines = variant.split_whitespace().map(|d| format!("-D{d}"));
-    let options: Vec<String> = fixed.into_iter().chain([arch]).chain(defines).collect();
-    cache::compile(source, &options)
+pub fn compile(source: &Source, variant: Variant, arch: &str) -> Result<Code> {
+    cache::compile(source, &source.options(variant, arch)?)
 }
 
 #[cfg(test)]

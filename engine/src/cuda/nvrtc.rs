@@ -3,23 +3,12 @@
 //! It is looked for in what `CODELSI_NVRTC` names (the library or its folder), under the system's usual names
 //! and folders, and in `.tools/nvrtc` of this folder or one above it, where `tools/test.sh` puts it.
 
+use super::source::Source;
 use crate::{Error, Result};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-
-/// A CUDA source file, the headers it may include, and the ways it is compiled.
-#[derive(Debug)]
-pub struct Source {
-    /// The file's name, as errors print it.
-    pub name: &'static str,
-    pub text: &'static str,
-    /// Name and text of each header.
-    pub headers: &'static [(&'static str, &'static str)],
-    /// Definitions, apart by spaces, of each way to compile it: `E=bf16 VEC=8`.
-    pub variants: &'static [&'static str],
-}
 
 /// What compilation gives.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,11 +22,12 @@ fn a_compile_error_shows_the_source_s_own_line() {
         name: "broken.cu",
         text: "#include \"own.cuh\"\n\nextern \"C\" __global__ void k(float *x) {\n    x[0] = twice(y);\n}\n",
         headers: &[("own.cuh", "__device__ float twice(float x) { return 2 * x; }\n")],
-        variants: &["", "A=1"],
+        constants: &[],
+        variants: || vec![Variant::PLAIN, Variant::PLAIN.int("A", 1)],
     };
-    let error = compile(&BROKEN, "", "sm_80").unwrap_err().to_string();
+    let error = compile(&BROKEN, Variant::PLAIN, "sm_80").unwrap_err().to_string();
     assert_eq!(error, "broken.cu: broken.cu(4): error: identifier \"y\" is undefined: `x[0] = twice(y);`");
-    let error = compile(&BROKEN, "B=1", "sm_80").unwrap_err().to_string();
+    let error = compile(&BROKEN, Variant::PLAIN.int("B", 1), "sm_80").unwrap_err().to_string();
     assert_eq!(error, "broken.cu: is not made to be compiled as `B=1`");
 }
 
@@ -105,7 +106,8 @@ static PROBE: Source = Source {
 }
 ",
     headers: &[],
-    variants: &[""],
+    constants: &[],
+    variants: || vec![Variant::PLAIN],
 };
 
 /// y = x + 1 for the first `n` elements, by 32 threads.
@@ -115,7 +117,7 @@ fn probe(cuda: &Cuda, y: &mut Tensor, x: &Tensor, n: i32) -> Result<()> {
 
 /// y = x + `add` for the first `n` elements, by 32 threads.
 pub(super) fn probe_with(cuda: &Cuda, y: &mut Tensor, x: &Tensor, n: i32, add: f32) -> Result<()> {
-    let kernel = cuda.kernel(&PROBE, "", "probe")?;
+    let kernel = cuda.kernel(&PROBE, Variant::PLAIN, "probe")?;
     let args = &mut [Arg::Out(y), Arg::In(x), Arg::I32(n), Arg::F32(add)];
     // SAFETY: the software GPU checks every access.
     unsafe { kernel.launch(Grid::new(1, 32), args) }
@@ -133,7 +135,7 @@ fn arguments_are_held_to_the_kernel_s_signature() {
     let mut y = device.empty(Label::Scratch, [2], DType::F32);
     probe(cuda(&device), &mut y, &x, 2).unwrap();
     assert_eq!(y.to_vec::<f32>().unwrap(), [2.0, 3.0]);
-    let kernel = cuda(&device).kernel(&PROBE, "", "probe").unwrap();
+    let kernel = cuda(&device).kernel(&PROBE, Variant::PLAIN, "probe").unwrap();
     let refused = |args: &mut [Arg]| {
         // SAFETY: refused before it starts.
         unsafe { kernel.launch(Grid::new(1, 32), args) }.unwrap_err().to_string()
@@ -147,7 +149,7 @@ fn arguments_are_held_to_the_kernel_s_signature() {
     let mut shared = x.clone();
     let message = "probe: argument 0: F32 (2) cannot be written: it is shared";
     assert_eq!(refused(&mut [Arg::Out(&mut shared), Arg::In(&x), Arg::I32(2), Arg::F32(1.0)]), message);
-    let error = cuda(&device).kernel(&PROBE, "", "prob").err().unwrap().to_string();
+    let error = cuda(&device).kernel(&PROBE, Variant::PLAIN, "prob").err().unwrap().to_string();
     assert_eq!(error, "probe.cu: prob: the source has no such kernel");
 }
 
@@ -185,9 +187,7 @@ fn another_source_stands_in_for_a_kernel_s_own() {
     let Some(device) = emulated() else { return };
     static NEGATED: Source = Source {
         text: "extern \"C\" __global__ void probe(float *y, const float *x, int, float) { if (threadIdx.x == 0) *y = -*x; }\n",
-        name: PROBE.name,
-        headers: PROBE.headers,
-        variants: PROBE.variants,
+        ..PROBE
     };
     let x = device.tensor(Label::Scratch, [1], &[3.0f32]).unwrap();
     let mut y = device.empty(Label::Scratch, [1], DType::F32);

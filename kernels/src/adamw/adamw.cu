@@ -3,13 +3,14 @@
 // math    g ← g·min(1, max_norm / (√squares + 10⁻⁶)); m ← β₁·m + (1 − β₁)·g; v ← β₂·v + (1 − β₂)·g²;
 //         p ← p·keep − lr·(m / correction₁) / (√(v / correction₂) + ε), keep = 1 − lr·λ; nothing where squares, the
 //         squared norm of all gradients, is not finite
-// launch  a block is CHUNK consecutive elements of one tensor, found by bisection in a table of tensors; 256 threads
+// launch  one block per CHUNK consecutive elements of one tensor, found by binary search in a table of tensors; 256
+//         threads
 #include "prelude.cuh"
 
-constexpr int CHUNK = 4096;
 constexpr int N = 4; // f32 in 16 bytes
 
-// The tensor of a block: the last whose first block is not beyond it. A row of `words` ends with that first block.
+// Row of the table for a block: the last tensor whose first block is not beyond it. A row of `words` ends with that
+// first block.
 __device__ inline const u64 *tensor_of(u64 block, const u64 *table, int tensors, int words) {
     int low = 0, high = tensors; // table[low] begins at or before the block, table[high] after it
     while (high - low > 1) {
@@ -48,8 +49,8 @@ extern "C" __global__ void adamw(const u64 *table,     // (tensors, 6): p, g, m,
     i64 n = row[4], start = i64(blockIdx.x - row[5]) * CHUNK;
     Hyper h = *hyper;
 #pragma unroll
-    for (int k = 0; k < CHUNK / (256 * N); k++) {
-        i64 i = start + (k * 256 + threadIdx.x) * N;
+    for (int k = 0; k < CHUNK / (THREADS * N); k++) {
+        i64 i = start + (k * THREADS + threadIdx.x) * N;
         if (i + N <= n) {
             float a[N], b[N], c[N], d[N];
             load(a, p + i);
@@ -67,18 +68,18 @@ extern "C" __global__ void adamw(const u64 *table,     // (tensors, 6): p, g, m,
     }
 }
 
-// Σ of every thread's x, at thread 0: a tree over the block.
+// Σ of x over all threads, in thread 0: a tree over the block.
 __device__ inline double tree_sum(double x) {
-    __shared__ double sums[256];
+    __shared__ double sums[THREADS];
     sums[threadIdx.x] = x;
-    for (int width = 128; width > 0; width /= 2) {
+    for (int width = THREADS / 2; width > 0; width /= 2) {
         __syncthreads();
         if (threadIdx.x < width) sums[threadIdx.x] += sums[threadIdx.x + width];
     }
     return sums[0];
 }
 
-// parts_b = Σ g² over the elements of block b, in f64: each thread its own, then together.
+// parts_b = Σ g² over the elements of block b, in f64: per thread, then over the block.
 extern "C" __global__ void squares(double *parts,    // (blocks)
                                    const u64 *table, // (tensors, 3): g, elements, first block
                                    int tensors) {
@@ -87,8 +88,8 @@ extern "C" __global__ void squares(double *parts,    // (blocks)
     i64 n = row[1], start = i64(blockIdx.x - row[2]) * CHUNK;
     double sum = 0.0;
 #pragma unroll
-    for (int k = 0; k < CHUNK / (256 * N); k++) {
-        i64 i = start + (k * 256 + threadIdx.x) * N;
+    for (int k = 0; k < CHUNK / (THREADS * N); k++) {
+        i64 i = start + (k * THREADS + threadIdx.x) * N;
         if (i + N <= n) {
             float x[N];
             load(x, g + i);
@@ -107,7 +108,7 @@ extern "C" __global__ void squares_sum(float *sum,          // (1)
                                        const double *parts, // (count)
                                        int count) {
     double mine = 0.0;
-    for (int i = threadIdx.x; i < count; i += 256) mine += parts[i];
+    for (int i = threadIdx.x; i < count; i += THREADS) mine += parts[i];
     mine = tree_sum(mine);
     if (threadIdx.x == 0) *sum = float(mine);
 }

@@ -1,12 +1,12 @@
-//! The CPU twin: the elements in parallel chunks.
+//! The CPU twin: chunks of elements in parallel.
 
 use super::{Hyper, Param};
-use crate::rows::TASK;
+use crate::rows::TASK_SIZE;
 use crate::simd::vectorize;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
-/// One step of every parameter.
+/// Performs one step of every parameter.
 pub fn step(params: &mut [Param<'_>], hyper: &Hyper, squares: &Tensor) -> Result<()> {
     let squares = squares.slice::<f32>()?[0];
     if !squares.is_finite() {
@@ -19,9 +19,10 @@ pub fn step(params: &mut [Param<'_>], hyper: &Hyper, squares: &Tensor) -> Result
 fn step_one(Param { p, g, m, v }: &mut Param<'_>, hyper: &Hyper, grad_scale: f32) -> Result<()> {
     let Hyper { lr, beta1, beta2, eps, weight_decay, .. } = *hyper;
     let [correction1, correction2] = hyper.corrections();
-    let keep = 1.0 - lr * weight_decay;
-    let moments = m.slice_mut::<f32>()?.par_chunks_mut(TASK).zip(v.slice_mut::<f32>()?.par_chunks_mut(TASK));
-    let values = p.slice_mut::<f32>()?.par_chunks_mut(TASK).zip(g.slice::<f32>()?.par_chunks(TASK));
+    let decay = 1.0 - lr * weight_decay;
+    let moments =
+        m.slice_mut::<f32>()?.par_chunks_mut(TASK_SIZE).zip(v.slice_mut::<f32>()?.par_chunks_mut(TASK_SIZE));
+    let values = p.slice_mut::<f32>()?.par_chunks_mut(TASK_SIZE).zip(g.slice::<f32>()?.par_chunks(TASK_SIZE));
     values.zip(moments).for_each(|((p, g), (m, v))| {
         vectorize(
             #[inline(always)]
@@ -30,7 +31,7 @@ fn step_one(Param { p, g, m, v }: &mut Param<'_>, hyper: &Hyper, grad_scale: f32
                     let g = g * grad_scale;
                     *m = beta1 * *m + (1.0 - beta1) * g;
                     *v = beta2 * *v + (1.0 - beta2) * g * g;
-                    *p = *p * keep - lr * (*m / correction1) / ((*v / correction2).sqrt() + eps);
+                    *p = *p * decay - lr * (*m / correction1) / ((*v / correction2).sqrt() + eps);
                 }
             },
         );
@@ -38,13 +39,13 @@ fn step_one(Param { p, g, m, v }: &mut Param<'_>, hyper: &Hyper, grad_scale: f32
     Ok(())
 }
 
-/// Σg² of all gradients, one after the other.
+/// Computes Σg² of all gradients, one after the other.
 pub fn sum_of_squares<'a>(sum: &mut Tensor, grads: impl IntoIterator<Item = &'a Tensor>) -> Result<()> {
     let squares: Result<f64> = grads.into_iter().map(squares_of).sum();
     sum.write(&[squares? as f32])
 }
 
-/// Σg²: chunks by themselves, each in eight partial sums, then added in order; all in f64.
+/// Returns Σg² of a gradient: chunks separately, each in eight partial sums, then added in order; all in f64.
 fn squares_of(g: &Tensor) -> Result<f64> {
     let squares = |g: &[f32]| {
         let mut sums = [0.0f64; 8];
@@ -58,6 +59,6 @@ fn squares_of(g: &Tensor) -> Result<f64> {
         );
         sums.iter().sum::<f64>()
     };
-    let chunks: Vec<f64> = g.slice::<f32>()?.par_chunks(TASK).map(squares).collect();
+    let chunks: Vec<f64> = g.slice::<f32>()?.par_chunks(TASK_SIZE).map(squares).collect();
     Ok(chunks.iter().sum())
 }

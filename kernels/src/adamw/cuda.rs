@@ -2,19 +2,24 @@
 
 use super::{Hyper, Param};
 use crate::cuda::HEADERS;
-use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
 use std::sync::Arc;
 
 /// The step and the norm.
-pub static SOURCE: Source =
-    Source { name: "adamw.cu", text: include_str!("adamw.cu"), headers: HEADERS, variants: &[""] };
+pub static SOURCE: Source = Source {
+    name: "adamw.cu",
+    text: include_str!("adamw.cu"),
+    headers: HEADERS,
+    constants: &[Define::int("CHUNK", CHUNK), Define::int("THREADS", THREADS)],
+    variants: || vec![Variant::PLAIN],
+};
 
 /// Elements of one block.
 const CHUNK: usize = 4096;
 const THREADS: usize = 256;
 
-/// One step of every parameter.
+/// Launches one step of every parameter.
 pub fn step(
     cx: &Ctx,
     cuda: &Arc<Cuda>,
@@ -40,7 +45,7 @@ pub fn step(
     start(cuda, "adamw", blocks, &mut [Arg::In(&table), Arg::In(&hyper), Arg::In(squares), tensors])
 }
 
-/// Σg² over all elements of all gradients: blocks by themselves, then their sums; all in f64.
+/// sum = Σg² over all elements of all gradients: sums of blocks, then their sum; all in f64.
 pub fn sum_of_squares<'a>(
     cx: &Ctx,
     cuda: &Arc<Cuda>,
@@ -64,11 +69,11 @@ pub fn sum_of_squares<'a>(
     start(cuda, "squares_sum", Blocks(1), &mut [Arg::Out(sum), Arg::In(&parts), Arg::I32(count as i32)])
 }
 
-/// The number of blocks so far.
+/// Counts the blocks of a launch over many tensors.
 struct Blocks(usize);
 
 impl Blocks {
-    /// A tensor's elements and its first block.
+    /// Adds a tensor's blocks; returns its number of elements and its first block.
     fn of<'a>(&mut self, t: &Tensor) -> [Arg<'a>; 2] {
         let (n, first) = (t.shape().elements(), self.0);
         self.0 += n.div_ceil(CHUNK);
@@ -77,7 +82,7 @@ impl Blocks {
 }
 
 fn start(cuda: &Cuda, kernel: &str, blocks: Blocks, args: &mut [Arg]) -> Result<()> {
-    let kernel = cuda.kernel(&SOURCE, "", kernel)?;
+    let kernel = cuda.kernel(&SOURCE, Variant::PLAIN, kernel)?;
     // SAFETY: the table's rows are live tensors of as many elements as they say, those written held alone, and
     // every block belongs to one of them.
     unsafe { kernel.launch(Grid::new(blocks.0, THREADS), args) }

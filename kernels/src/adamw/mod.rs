@@ -1,29 +1,30 @@
-//! The optimizer: AdamW (Loshchilov & Hutter 2019), and the global gradient norm it is clipped by.
+//! The optimizer: AdamW (Loshchilov & Hutter 2019) with clipping by the global gradient norm.
 //!
-//! **math** with n the global gradient norm and g the gradient times min(1, max_norm / (n + 10⁻⁶)), at step t = 1, 2, …:
-//! p ← p·(1 − lr·λ); m ← β₁·m + (1 − β₁)·g; v ← β₂·v + (1 − β₂)·g²;
+//! **math** with n the global gradient norm and g the gradient times min(1, max_norm / (n + 10⁻⁶)), at step
+//! t = 1, 2, …: p ← p·(1 − lr·λ); m ← β₁·m + (1 − β₁)·g; v ← β₂·v + (1 − β₂)·g²;
 //! p ← p − lr·m̂ / (√v̂ + ε) with m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ).
-//! Where n is not finite nothing changes. Not on the tape: nothing differentiates through a step.
+//! Where n is not finite nothing changes. Not recorded on the tape: nothing differentiates through a step.
 //!
-//! **shapes** any; a parameter, its gradient and its moments are alike.
+//! **shapes** any; a parameter, its gradient and its moments have the same shape.
 //!
 //! **layout** contiguous, updated in place.
 //!
-//! **launch** on a GPU one launch walks all parameters, 4096 elements of one of them a block; the hyperparameters
-//! and n² are read from device memory, so that the host never waits between backward and the step.
+//! **launch** on a GPU one launch for all parameters (multi-tensor), one block per 4096 elements; the hyperparameters
+//! and n² are read from device memory, so the host never waits between backward and the step.
 //!
-//! **numerics** masters, gradients and moments are f32; the bias corrections are made in f64 once a step. n² adds
-//! squares in f64 by fixed chunks, so it does not depend on threads, and is rounded to f32 once.
+//! **numerics** master weights, gradients and moments are f32; the bias corrections are computed in f64 once per step.
+//! n² sums squares in f64 by fixed chunks, so it does not depend on the number of threads, and is rounded to f32 once.
 //!
-//! **traffic** reads p, g, m, v and writes p, m, v: 28 bytes a parameter.
+//! **traffic** reads p, g, m, v and writes p, m, v: 28 bytes per parameter.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;
 
 use codelsi_engine::{At, Ctx, DType, Device, Error, Result, Tensor};
 
-/// What one step uses for every parameter.
+/// Hyperparameters of one step, the same for every parameter.
 #[derive(Clone, Copy, Debug)]
 pub struct Hyper {
     pub lr: f32,
@@ -31,25 +32,25 @@ pub struct Hyper {
     pub beta2: f32,
     pub eps: f32,
     pub weight_decay: f32,
-    /// Counted from 1.
+    /// Number of the step, counted from 1.
     pub step: u32,
-    /// The largest global gradient norm; +∞ does not clip.
+    /// Maximum of the global gradient norm; +∞ does not clip.
     pub max_norm: f32,
 }
 
 impl Hyper {
-    /// 1 − βᵗ of either moment.
+    /// Returns the bias corrections 1 − βᵗ of both moments.
     fn corrections(&self) -> [f32; 2] {
         [self.beta1, self.beta2].map(|beta| (1.0 - (beta as f64).powi(self.step as i32)) as f32)
     }
 
-    /// What every gradient is multiplied by.
+    /// Returns the clipping factor of the gradients, whose squared global norm is `squares`.
     fn grad_scale(&self, squares: f32) -> f32 {
         (self.max_norm as f64 / ((squares as f64).sqrt() + 1e-6)).min(1.0) as f32
     }
 }
 
-/// A parameter with its gradient and moments: f32, one shape.
+/// A parameter with its gradient and moments: all f32 and of one shape.
 pub struct Param<'a> {
     pub p: &'a mut Tensor,
     pub g: &'a Tensor,
@@ -57,8 +58,8 @@ pub struct Param<'a> {
     pub v: &'a mut Tensor,
 }
 
-/// One step of every parameter, in place; none where `squares` (1) f32, the squared global norm of the gradients, is
-/// not finite.
+/// Performs one step of every parameter, in place; none if `squares` (1) f32, the squared global norm of the gradients,
+/// is not finite.
 ///
 /// # Errors
 /// When a parameter's four tensors are not f32 of one shape, or the step is 0.
@@ -80,8 +81,8 @@ pub fn adamw(cx: &Ctx, params: &mut [Param<'_>], hyper: &Hyper, squares: &Tensor
     }
 }
 
-/// Σg² over all elements of all `grads` (f32), as (1) f32 on the device: the square of the global norm; the same bits
-/// for any number of threads.
+/// Returns Σg² over all elements of all `grads` (f32) as (1) f32 on the device: the square of the global norm, with the
+/// same bits for any number of threads.
 ///
 /// # Errors
 /// When a gradient is not f32.
@@ -124,9 +125,9 @@ mod tests {
     #[test]
     fn a_norm_that_is_not_finite_moves_nothing() {
         for device in crate::cuda::devices() {
-            let of = |x: &[f32]| device.tensor(Label::Moments, [x.len()], x).unwrap();
+            let tensor = |x: &[f32]| device.tensor(Label::Moments, [x.len()], x).unwrap();
             let (mut p, g, mut m, mut v) =
-                (of(&[1.0, 2.0]), of(&[f32::NAN, 1.0]), of(&[0.0; 2]), of(&[0.0; 2]));
+                (tensor(&[1.0, 2.0]), tensor(&[f32::NAN, 1.0]), tensor(&[0.0; 2]), tensor(&[0.0; 2]));
             let cx = Ctx::inference(&device);
             let squares = sum_of_squares(&cx, [&g]).unwrap();
             let param = Param { p: &mut p, g: &g, m: &mut m, v: &mut v };

@@ -1,7 +1,7 @@
 //! Three steps from zero moments, one step of many tensors, and the squared norm, in float64.
 
 use super::{Hyper, Param, adamw, sum_of_squares};
-use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, Shapes, Spec};
 use codelsi_engine::{Ctx, DType, Label, Outs, Result, Tensor};
 
 /// The declaration of `adamw`.
@@ -10,6 +10,10 @@ pub static SPEC: Spec = Spec {
     cases,
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes { sizes: "N", case: |_, s| case(s[0]), backward: None, real: &[&[1 << 24]] },
+    invariance: Invariance::NotByRow(
+        "parameters are updated element by element, and the norm sums all of them",
+    ),
+    bugs: &[super::bugs::BUGS],
 };
 
 const STEPS: usize = 3;
@@ -40,8 +44,9 @@ fn norm(sizes: &[usize]) -> Case {
         run: Box::new(|cx, x| Ok(vec![sum_of_squares(cx, x.iter().copied())?])),
         reference: Box::new(|x| {
             let squares: f64 = x.iter().flat_map(|g| &g.data).map(|g| g * g).sum();
-            vec![Value { shape: [1].into(), data: vec![squares] }]
+            vec![F64Tensor { shape: [1].into(), data: vec![squares] }]
         }),
+        compare: Compare::Error,
         terms: 1,
         cost: Cost { bytes: (4 * elements) as f64, flops: (2 * elements) as f64 },
     }
@@ -69,9 +74,10 @@ fn several(sizes: &'static [usize]) -> Case {
         }),
         reference: Box::new(|x| {
             let (p, g) = x.split_at(x.len() / 2);
-            let one = |(p, g): (&Value, &Value)| steps(&[p.clone(), g.clone()]).swap_remove(0);
+            let one = |(p, g): (&F64Tensor, &F64Tensor)| steps(&[p.clone(), g.clone()]).swap_remove(0);
             p.iter().zip(g).map(one).collect()
         }),
+        compare: Compare::Error,
         terms: 1,
         cost: Cost { bytes: (28 * elements) as f64, flops: (14 * elements) as f64 },
     }
@@ -84,6 +90,7 @@ fn case(n: usize) -> Case {
         inputs: [Input::f32([n]).frozen()].into_iter().chain(gradients).collect(),
         run: Box::new(run),
         reference: Box::new(steps),
+        compare: Compare::Error,
         terms: STEPS,
         cost: Cost { bytes: (28 * n * STEPS) as f64, flops: (14 * n * STEPS) as f64 },
     }
@@ -101,8 +108,8 @@ fn run(cx: &Ctx, x: &[&Tensor]) -> Result<Outs> {
 }
 
 /// p, m and v after a step with each gradient.
-fn steps(x: &[Value]) -> Vec<Value> {
-    let (mut p, mut m, mut v) = (x[0].clone(), Value::zeros(x[0].shape), Value::zeros(x[0].shape));
+fn steps(x: &[F64Tensor]) -> Vec<F64Tensor> {
+    let (mut p, mut m, mut v) = (x[0].clone(), F64Tensor::zeros(x[0].shape), F64Tensor::zeros(x[0].shape));
     for (step, g) in (1..).zip(&x[1..]) {
         let h = hyper(step);
         let [lr, beta1, beta2] = [h.lr, h.beta1, h.beta2].map(f64::from);

@@ -1,11 +1,11 @@
-//! The same kernels on two devices: a card against the software GPU, which read the same PTX each in its own way.
+//! An op on two devices: a card against the software GPU, which each read the same PTX in their own way.
 
-use super::run::{Run, value};
+use super::execution::{Execution, value};
 use super::{Report, allowed, error_ratio, gradient_limit};
-use crate::spec::{Case, Spec};
+use crate::spec::{Case, Compare, Spec};
 use codelsi_engine::{DType, Device, Error, Result, Tensor};
 
-/// Holds every case of `spec` on `device` to what `other` gives, within one op's error.
+/// Compares every case of `spec` on `device` with `other`, within one op's error.
 ///
 /// # Errors
 /// When an op fails on either, or results are further apart.
@@ -30,10 +30,10 @@ fn compare(
     place: &str,
     report: &mut Report,
 ) -> Result<()> {
-    let [run, other] = devices.map(|device| Run::new(device, case, dtype, seed));
+    let [run, other] = devices.map(|device| Execution::new(device, case, dtype, seed));
     let (run, other) = (run?, other?);
     let mut see = |what: String, x: &Tensor, y: &Tensor, limit: f64| -> Result<()> {
-        if case.cost.flops == 0.0 && x.bytes()? != y.bytes()? {
+        if case.compare == Compare::Bits && x.bytes()? != y.bytes()? {
             return Err(Error::new(format!("{what} is a copy and has other bits on {}", devices[1].name())));
         }
         report.see(error_ratio(&value(x)?.data, &value(y)?.data, limit), || format!("{what} of {place}"));

@@ -5,10 +5,9 @@
 //! once between fences and over memory full of NaN, once without either, on the software GPU in its two schedules.
 //! A small case tells little of an error's size, so it runs on several seeds, whose errors are taken together.
 
-use super::run::{Run, value};
+use super::execution::{Execution, value};
 use super::{Report, Slopes, error_ratio, gradient_limit};
-use crate::spec::{Case, Spec};
-use codelsi_emulator::Schedule;
+use crate::spec::{Case, Compare, Spec};
 use codelsi_engine::{DType, Device, Error, Result, Tensor};
 
 /// Cases of fewer elements run on several seeds, as do those that are judged by fewer values.
@@ -30,7 +29,7 @@ pub fn on_device(spec: &Spec, device: &Device, seed: u64) -> Result<Report> {
     report.verdict(spec)
 }
 
-/// The same for one case; the worst error goes into `report`.
+/// Compares one case as [`on_device`] does; the worst error goes into `report`.
 ///
 /// # Errors
 /// As [`on_device`], but for errors that are too large.
@@ -44,7 +43,7 @@ pub fn case_on_device(
     several(twice, case, device, dtype, seed, report)
 }
 
-/// The same by the numbers of a single run alone, without fences and in the early schedule.
+/// Compares one case by its numbers in a single run, without fences and in the early schedule.
 ///
 /// # Errors
 /// When the op fails.
@@ -55,11 +54,11 @@ pub fn numbers_on_device(
     seed: u64,
     report: &mut Report,
 ) -> Result<()> {
-    several(Run::new, case, device, dtype, seed, report)
+    several(Execution::new, case, device, dtype, seed, report)
 }
 
-/// How a case is executed on a device.
-type Execute = fn(&Device, &Case, DType, u64) -> Result<Run>;
+/// Executes a case on a device.
+type Execute = fn(&Device, &Case, DType, u64) -> Result<Execution>;
 
 /// Executes the case on as many seeds as it needs.
 fn several(
@@ -88,13 +87,14 @@ fn several(
     Ok(())
 }
 
-/// What was seen of one output or gradient, over all seeds.
+/// The errors of one output or gradient, over all seeds.
 #[derive(Default)]
 struct Errors {
     name: String,
     dtype: Option<DType>,
-    /// Of the device and of its twin.
+    /// Largest error, of the device and of its twin.
     largest: [f64; 2],
+    /// Sum of squared errors, likewise.
     squares: [f64; 2],
     truth_squares: f64,
     count: usize,
@@ -114,7 +114,7 @@ impl Errors {
         self.count += truth.len();
     }
 
-    /// The device's error as a share of what it may be.
+    /// The device's error as a share of the limit.
     fn ratio(&self) -> f64 {
         let rms = |squares: f64| (squares / self.count.max(1) as f64).sqrt();
         let floor = half_ulp(rms(self.truth_squares), self.dtype);
@@ -132,22 +132,22 @@ fn half_ulp(x: f64, dtype: Option<DType>) -> f64 {
     }
 }
 
-/// Executes the case twice, as every case must be.
-fn twice(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<Run> {
-    let run = fenced(device, true, || Run::new(device, case, dtype, seed))?;
-    let again = fenced(device, false, || Run::new(device, case, dtype, seed))?;
+/// Executes the case twice, which must give the same bits.
+fn twice(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<Execution> {
+    let run = fenced(device, true, || Execution::new(device, case, dtype, seed))?;
+    let again = fenced(device, false, || Execution::new(device, case, dtype, seed))?;
     same_bits(&run, &again)?;
     Ok(run)
 }
 
-/// Executes the case on the CPU too and adds to `errors`: outputs first, then gradients.
-fn measure(run: &Run, case: &Case, dtype: DType, seed: u64, errors: &mut Vec<Errors>) -> Result<()> {
-    let twin = Run::new(&Device::cpu(), case, dtype, seed)?;
+/// Executes the case on the CPU too and adds its and the device's errors: outputs first, then gradients.
+fn measure(run: &Execution, case: &Case, dtype: DType, seed: u64, errors: &mut Vec<Errors>) -> Result<()> {
+    let twin = Execution::new(&Device::cpu(), case, dtype, seed)?;
     let truth = (case.reference)(&twin.inputs);
     errors.resize_with(run.outputs.len() + run.gradients.len(), Errors::default);
     let (of_outputs, of_gradients) = errors.split_at_mut(run.outputs.len());
     for (i, ((y, twin), e)) in run.outputs.iter().zip(&twin.outputs).zip(of_outputs).enumerate() {
-        if case.cost.flops == 0.0 && y.bytes()? != twin.bytes()? {
+        if case.compare == Compare::Bits && y.bytes()? != twin.bytes()? {
             return Err(Error::new(format!("output {i} is a copy and has other bits than the CPU's")));
         }
         (e.name, e.dtype) = (format!("output {i}"), Some(y.dtype()));
@@ -172,10 +172,12 @@ fn measure(run: &Run, case: &Case, dtype: DType, seed: u64, errors: &mut Vec<Err
     Ok(())
 }
 
-/// Runs `f` with or without fences; the software GPU takes the early schedule with them, the late one without.
+/// Runs `f` with or without fences. The software GPU takes the early schedule with them, the late one without.
 fn fenced<T>(device: &Device, fences: bool, f: impl FnOnce() -> Result<T>) -> Result<T> {
     let Device::Cuda(cuda) = device else { return f() };
+    #[cfg(feature = "emulator")]
     if let Some(emulator) = cuda.emulator() {
+        use codelsi_emulator::Schedule;
         emulator.set_schedule(if fences { Schedule::Early } else { Schedule::Late });
     }
     cuda.set_fences(fences);
@@ -184,8 +186,8 @@ fn fenced<T>(device: &Device, fences: bool, f: impl FnOnce() -> Result<T>) -> Re
     result.and_then(|result| cuda.check_fences().map(|()| result))
 }
 
-fn same_bits(a: &Run, b: &Run) -> Result<()> {
-    let all = |run: &Run| -> Result<Vec<Vec<u8>>> {
+fn same_bits(a: &Execution, b: &Execution) -> Result<()> {
+    let all = |run: &Execution| -> Result<Vec<Vec<u8>>> {
         let tensors = run.outputs.iter().chain(run.gradients.iter().flatten());
         tensors.map(|t: &Tensor| Ok(t.bytes()?.to_vec())).collect()
     };

@@ -1,25 +1,55 @@
-//! What every op must show: the reference's values and gradients, and the same bits every time; on a device, no
-//! more error than the CPU twin has.
+//! The checks that every op must pass: the reference's values and gradients, the same bits every time and in every batch;
+//! on a device, at most twice the CPU twin's error; and seeded bugs, which these checks must see.
 
 mod between;
+#[cfg(feature = "emulator")]
+pub mod bugs;
 mod device;
-mod run;
+mod execution;
+mod rows;
 
 pub use between::between;
 pub use device::{case_on_device, numbers_on_device, on_device};
-pub use run::{inputs, random, value};
+pub use execution::{inputs, random, value};
+pub use rows::{BATCH, RowBatch, batch_invariance};
 
-use crate::spec::{Case, Spec, Value};
+use crate::ALL;
+use crate::spec::{Case, F64Tensor, Spec};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{DType, Device, Error, Result, Tensor};
-use run::Run;
+use execution::Execution;
+
+/// Returns the ops that `CODELSI_OPS` names (`gemm,lora`), or all when it is not set.
+///
+/// # Errors
+/// When a name is no op's.
+pub fn selected() -> Result<Vec<&'static Spec>> {
+    match std::env::var("CODELSI_OPS") {
+        Ok(names) => {
+            names.split(',').map(|name| find(name.trim()).map_err(|e| e.at("CODELSI_OPS"))).collect()
+        }
+        Err(_) => Ok(ALL.to_vec()),
+    }
+}
+
+/// Returns the op called `name`.
+///
+/// # Errors
+/// When there is none.
+pub fn find(name: &str) -> Result<&'static Spec> {
+    let found = ALL.iter().copied().find(|spec| spec.name == name);
+    found.ok_or_else(|| {
+        let known = ALL.iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ");
+        Error::new(format!("there is no op {name}: there are {known}"))
+    })
+}
 
 /// The worst error of an op's cases, as a share of what is allowed.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub cases: usize,
     pub worst_ratio: f64,
-    /// The case and tensor of the worst ratio.
+    /// Tensor and case of the worst ratio.
     pub worst: String,
 }
 
@@ -32,7 +62,7 @@ impl Report {
         }
     }
 
-    /// The report, or the error that it amounts to.
+    /// Returns the report unless its worst error is too large.
     ///
     /// # Errors
     /// When the worst error exceeds what is allowed.
@@ -45,7 +75,7 @@ impl Report {
     }
 }
 
-/// Holds every case of `spec` to its reference, in both storage types, values and gradients.
+/// Compares every case of `spec` with its reference, in both storage types, values and gradients.
 ///
 /// # Errors
 /// When an op fails, or an error exceeds what is allowed.
@@ -61,12 +91,12 @@ pub fn against_reference(spec: &Spec, seed: u64) -> Result<Report> {
     report.verdict(spec)
 }
 
-/// Every output and gradient of every case, as bytes: to be compared between runs.
+/// Returns every output and gradient of every case as bytes, to be compared between runs.
 pub fn fingerprint(spec: &Spec, seed: u64) -> Result<Vec<Vec<u8>>> {
     let mut all = Vec::new();
     for dtype in [DType::F32, DType::BF16] {
         for case in (spec.cases)(dtype) {
-            let run = Run::new(&Device::cpu(), &case, dtype, seed)?;
+            let run = Execution::new(&Device::cpu(), &case, dtype, seed)?;
             for t in run.outputs.iter().chain(run.gradients.iter().flatten()) {
                 all.push(t.bytes()?.to_vec());
             }
@@ -76,7 +106,7 @@ pub fn fingerprint(spec: &Spec, seed: u64) -> Result<Vec<Vec<u8>>> {
 }
 
 fn check_case(case: &Case, dtype: DType, seed: u64, place: &str, report: &mut Report) -> Result<()> {
-    let run = Run::new(&Device::cpu(), case, dtype, seed)?;
+    let run = Execution::new(&Device::cpu(), case, dtype, seed)?;
     let truth = (case.reference)(&run.inputs);
     if truth.len() != run.outputs.len() {
         return Err(Error::new(format!("{} outputs, the reference has {}", run.outputs.len(), truth.len())));
@@ -101,7 +131,7 @@ fn check_case(case: &Case, dtype: DType, seed: u64, place: &str, report: &mut Re
     Ok(())
 }
 
-/// Relative error that a correct op may show: one rounding to storage, and 2·√K·2⁻²⁴ of accumulation.
+/// Returns the relative error that a correct op may have: one rounding to storage, and 2·√K·2⁻²⁴ of accumulation.
 fn allowed(dtype: DType, terms: usize) -> f64 {
     let rounding = match dtype {
         DType::BF16 => 2f64.powi(-9),
@@ -110,7 +140,7 @@ fn allowed(dtype: DType, terms: usize) -> f64 {
     rounding + 2.0 * (terms.max(4) as f64).sqrt() * 2f64.powi(-24)
 }
 
-/// The larger of the RMS error and an eighth of the largest, relative to the truth's RMS, over `allowed`.
+/// Returns the larger of the RMS error and an eighth of the largest, relative to the truth's RMS, over `allowed`.
 fn error_ratio(y: &[f64], truth: &[f64], allowed: f64) -> f64 {
     let scale = rms(truth.iter().copied()).max(1e-30);
     let errors = || y.iter().zip(truth).map(|(y, t)| (y - t).abs());
@@ -127,7 +157,7 @@ fn rms(x: impl Iterator<Item = f64>) -> f64 {
 /// Compares a gradient with the reference's.
 fn gradient_ratio(
     case: &Case,
-    run: &Run,
+    run: &Execution,
     i: usize,
     gradient: &Tensor,
     dtype: DType,
@@ -138,7 +168,7 @@ fn gradient_ratio(
     Ok(error_ratio(&got, &truth.slopes, gradient_limit(case, dtype, gradient.dtype())))
 }
 
-/// Relative error that a correct gradient may show.
+/// Returns the relative error that a correct gradient may have.
 fn gradient_limit(case: &Case, dtype: DType, gradient: DType) -> f64 {
     // Backward rounds intermediate results to storage once more than forward, and differences carry ~1e-9.
     let storage = if dtype == DType::BF16 { 3.0 * allowed(DType::BF16, case.terms) } else { 0.0 };
@@ -153,8 +183,8 @@ struct Slopes {
 }
 
 impl Slopes {
-    fn new(case: &Case, run: &Run, i: usize, seed: u64) -> Self {
-        let loss = |inputs: &[Value]| -> f64 {
+    fn new(case: &Case, run: &Execution, i: usize, seed: u64) -> Self {
+        let loss = |inputs: &[F64Tensor]| -> f64 {
             let y = (case.reference)(inputs);
             let terms = y.iter().zip(&run.output_grads).flat_map(|(y, g)| y.data.iter().zip(&g.data));
             terms.map(|(y, g)| y * g).sum()

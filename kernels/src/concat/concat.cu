@@ -1,8 +1,8 @@
-// Rows of a part into columns of a whole.
+// Copies a part into a range of columns of the result.
 //
 // math    y_{t, first + c} = x_{t, c}
-// launch  a row is a block
-// options E storage, VEC elements moved by one access: 16 bytes, or 1 where a part does not keep to that alignment
+// launch  one block per row
+// options E storage, VEC elements moved by one access: 16 bytes, or 1 where a part is not aligned to that
 #include "prelude.cuh"
 
 extern "C" __global__ void concat(E *y,       // (T, columns)

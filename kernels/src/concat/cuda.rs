@@ -1,6 +1,6 @@
 //! The launches of `concat.cu`.
 
-use crate::cuda::{HEADERS, element, row_threads, vec};
+use crate::cuda::{HEADERS, all_packed, packed, row_threads, vec};
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{Result, Tensor};
 
@@ -9,10 +9,11 @@ pub static SOURCE: Source = Source {
     name: "concat.cu",
     text: include_str!("concat.cu"),
     headers: HEADERS,
-    variants: &["E=bf16 VEC=8", "E=bf16 VEC=1", "E=float VEC=4", "E=float VEC=1"],
+    constants: &[],
+    variants: all_packed,
 };
 
-/// y's columns, part by part.
+/// Copies the parts into y's columns, one launch a part.
 pub fn concat(cuda: &Cuda, y: &mut Tensor, parts: &[Tensor]) -> Result<()> {
     let (dtype, (rows, columns)) = (y.dtype(), y.shape().as_matrix());
     let mut first = 0;
@@ -20,7 +21,7 @@ pub fn concat(cuda: &Cuda, y: &mut Tensor, parts: &[Tensor]) -> Result<()> {
         let width = x.shape().as_matrix().1;
         // 16 bytes only where a part's rows begin and end on that alignment on both sides.
         let vec = [width, first, columns].map(|n| vec(dtype, n)).into_iter().min().unwrap_or(1);
-        let kernel = cuda.kernel(&SOURCE, &format!("E={} VEC={vec}", element(dtype)), "concat")?;
+        let kernel = cuda.kernel(&SOURCE, packed(dtype, vec), "concat")?;
         let [width_arg, first_arg, columns_arg] = [width, first, columns].map(|n| Arg::I32(n as i32));
         let args = &mut [Arg::InOut(y), Arg::In(x), width_arg, first_arg, columns_arg];
         if width > 0 && rows > 0 {

@@ -1,17 +1,18 @@
-//! Matrices beside each other: what ranks that hold a part of the vocabulary each have found, as one row of logits.
+//! Concatenation of columns: joins the logits that vocabulary-parallel ranks computed for their shards. Inference only.
 //!
-//! **math** y_t = (x_t of the first part, x_t of the second, …). Inference only.
+//! **math** y_t = (x_t of the first part, x_t of the second, …).
 //!
 //! **shapes** parts (T, V_i), any V_i; y (T, Σ V_i).
 //!
 //! **layout** row-major.
 //!
-//! **launch** one for each part, in which a row is a block.
+//! **launch** one launch per part, one block per row.
 //!
 //! **numerics** copies.
 //!
 //! **traffic** 2·T·Σ V_i elements.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;
@@ -19,19 +20,19 @@ pub mod spec;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Result, Tensor};
 use half::bf16;
 
-/// The columns of `parts` (T, V_i), in their order, as (T, Σ V_i).
+/// Returns the columns of `parts` (T, V_i), in their order, as (T, Σ V_i).
 ///
 /// # Errors
 /// When there is no part, their rows or storage types differ, or one wants a gradient.
 pub fn concat(cx: &Ctx, parts: &[Tensor]) -> Result<Tensor> {
-    whole(cx, parts).at("concat")
+    joined(cx, parts).at("concat")
 }
 
-fn whole(cx: &Ctx, parts: &[Tensor]) -> Result<Tensor> {
+fn joined(cx: &Ctx, parts: &[Tensor]) -> Result<Tensor> {
     let first = parts.first().ok_or_else(|| Error::new("there is no part"))?;
     let (rows, dtype) = (first.shape().as_matrix().0, first.dtype());
     if parts.iter().any(|p| p.shape().as_matrix().0 != rows || p.dtype() != dtype) {
-        return Err(Error::new(format!("{parts:?} have not the same rows and storage type")));
+        return Err(Error::new(format!("parts {parts:?} must have the same rows and storage type")));
     }
     if cx.records() && parts.iter().any(|p| p.id().is_some()) {
         return Err(Error::new("has no backward, and a part wants a gradient"));
@@ -39,7 +40,7 @@ fn whole(cx: &Ctx, parts: &[Tensor]) -> Result<Tensor> {
     let columns = parts.iter().map(|p| p.shape().as_matrix().1).sum();
     let mut y = cx.empty([rows, columns], dtype);
     match (cx.device(), dtype) {
-        (_, DType::I32) => return Err(Error::new("integers are not put together")),
+        (_, DType::I32) => return Err(Error::new("integers cannot be concatenated")),
         (Device::Cpu(_), DType::F32) => cpu::concat::<f32>(&mut y, parts)?,
         (Device::Cpu(_), DType::BF16) => cpu::concat::<bf16>(&mut y, parts)?,
         (Device::Cuda(cuda), _) => cuda::concat(cuda, &mut y, parts)?,

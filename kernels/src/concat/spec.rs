@@ -1,6 +1,6 @@
 //! Rows put together by plain loops.
 
-use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
 
 /// The declaration of `concat`.
@@ -14,6 +14,11 @@ pub static SPEC: Spec = Spec {
         backward: None,
         real: &[&[64, 16008, 16008]],
     },
+    invariance: Invariance::Rows(&[RowCall {
+        name: "concat",
+        run: |batch| super::concat(batch.cx, &[batch.storage(24, 0)?, batch.storage(10, 1)?]),
+    }]),
+    bugs: &[super::bugs::BUGS],
 };
 
 fn cases(dtype: DType) -> Vec<Case> {
@@ -32,13 +37,14 @@ fn case(t: usize, widths: Vec<usize>, dtype: DType) -> Case {
             Ok(vec![super::concat(cx, &parts)?])
         }),
         reference: Box::new(move |x| {
-            let mut y = Value::zeros([t, columns]);
+            let mut y = F64Tensor::zeros([t, columns]);
             for row in 0..t {
                 let parts = x.iter().flat_map(|x| x.row(row).iter().copied()).collect::<Vec<_>>();
                 y.row_mut(row).copy_from_slice(&parts);
             }
             vec![y]
         }),
+        compare: Compare::Bits,
         terms: 1,
         cost: Cost { bytes: (2 * t * columns * dtype.size()) as f64, flops: 0.0 },
     }

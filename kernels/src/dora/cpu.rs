@@ -1,16 +1,16 @@
 //! The CPU twin: rows in parallel, and columns in parallel where rows are summed.
 
 use crate::lora::Target;
-use crate::rows::{per_task, sum_rows};
+use crate::rows::{rows_per_task, sum_rows};
 use crate::simd::{Storage, sum, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
-/// The lengths of the rows of W + s B A.
+/// Computes the norms of the rows of W + s B A.
 pub fn norms<W: Storage>(n: &mut Tensor, target: &Target) -> Result<()> {
     let (rank, c) = target.a.shape().as_matrix();
     let (w, a, b) = (target.w.slice::<W>()?, target.a.slice::<f32>()?, target.b.slice::<f32>()?);
-    let rows = per_task(c * (1 + rank));
+    let rows = rows_per_task(c * (1 + rank));
     n.slice_mut::<f32>()?.par_chunks_mut(rows).enumerate().for_each(|(task, n)| {
         let mut row = vec![0.0f32; c];
         vectorize(
@@ -31,11 +31,11 @@ pub fn norms<W: Storage>(n: &mut Tensor, target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// y = x ⊙ m/n.
+/// Computes y = x ⊙ m/n.
 pub fn magnify<E: Storage>(y: &mut Tensor, x: &Tensor, m: &Tensor, n: &Tensor) -> Result<()> {
     let (m, n) = (m.slice::<f32>()?, n.slice::<f32>()?); // (N)
     let x = x.slice::<E>()?.par_chunks(m.len()); // (T, N)
-    let rows = y.slice_mut::<E>()?.par_chunks_mut(m.len()).with_min_len(per_task(m.len())); // (T, N)
+    let rows = y.slice_mut::<E>()?.par_chunks_mut(m.len()).with_min_len(rows_per_task(m.len())); // (T, N)
     rows.zip(x).for_each(|(y, x)| {
         vectorize(
             #[inline(always)]
@@ -49,7 +49,7 @@ pub fn magnify<E: Storage>(y: &mut Tensor, x: &Tensor, m: &Tensor, n: &Tensor) -
     Ok(())
 }
 
-/// dm = Σ dy ⊙ y / m over the rows, ascending.
+/// Computes dm = Σ dy ⊙ y / m over the rows, ascending.
 pub fn magnitudes<E: Storage>(dm: &mut Tensor, dy: &Tensor, y: &Tensor, m: &Tensor) -> Result<()> {
     const COLUMNS: usize = 256;
     let ((rows, channels), m) = (y.shape().as_matrix(), m.slice::<f32>()?);

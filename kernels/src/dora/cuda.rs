@@ -1,9 +1,9 @@
 //! The launches of `dora.cu`.
 
-use crate::cuda::{HEADERS, element, row_threads, vec};
+use crate::cuda::{HEADERS, all_weighted, row_threads, vec, weighted};
 use crate::gemm::cuda::{Slices, sum};
 use crate::lora::Target;
-use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Result, Tensor};
 
 /// Lengths of rows, scaling of channels and its backward.
@@ -11,31 +11,26 @@ pub static SOURCE: Source = Source {
     name: "dora.cu",
     text: include_str!("dora.cu"),
     headers: HEADERS,
-    variants: &[
-        "E=bf16 W=bf16 VEC=8",
-        "E=bf16 W=bf16 VEC=1",
-        "E=bf16 W=float VEC=8",
-        "E=float W=bf16 VEC=4",
-        "E=float W=float VEC=4",
-        "E=float W=float VEC=1",
-    ],
+    constants: &[Define::int("ROWS", ROWS), Define::int("SLAB", SLAB)],
+    variants: all_variants,
 };
 
-/// As in `dora.cu`.
+/// Rows of W whose norms one warp of `dora_norms` computes.
 const ROWS: usize = 4;
+/// Rows that one block of `magnitudes` sums.
 const SLAB: usize = 64;
 /// Threads of a block of `dora_norms` and `magnitudes`.
 const THREADS: usize = 128;
 
-/// The lengths of the rows of W + s B A.
+/// n = the norms of the rows of W + s B A.
 pub fn norms(cuda: &Cuda, n: &mut Tensor, target: &Target) -> Result<()> {
     let ((rows, columns), rank) = (target.w.shape().as_matrix(), target.b.shape()[1]);
-    let variant = format!("E=float W={} VEC=4", element(target.w.dtype()));
+    let variant = weighted(DType::F32, target.w.dtype(), 4);
     let mut args =
         vec![Arg::Out(n), Arg::In(target.w), Arg::In(target.a), Arg::In(target.b), Arg::F32(target.scale)];
     args.extend([rows, columns, rank].map(|n| Arg::I32(n as i32)));
     let grid = Grid::new(rows.div_ceil(THREADS / 32 * ROWS), THREADS);
-    start(cuda, "dora_norms", &variant, grid, &mut args)
+    start(cuda, "dora_norms", variant, grid, &mut args)
 }
 
 /// y = x ⊙ m/n.
@@ -44,7 +39,7 @@ pub fn magnify(cuda: &Cuda, y: &mut Tensor, x: &Tensor, m: &Tensor, n: &Tensor) 
     let vec = vec(x.dtype(), channels);
     let grid = Grid::new(rows, row_threads(channels, vec));
     let args = &mut [Arg::Out(y), Arg::In(x), Arg::In(m), Arg::In(n), Arg::I32(channels as i32)];
-    start(cuda, "magnify", &variant(x, vec), grid, args)
+    start(cuda, "magnify", variant(x, vec), grid, args)
 }
 
 /// dm = Σ dy ⊙ y / m over the rows: slabs first, then their sums, ascending.
@@ -55,16 +50,22 @@ pub fn magnitudes(cx: &Ctx, cuda: &Cuda, dm: &mut Tensor, dy: &Tensor, y: &Tenso
     let grid = Grid { blocks: [channels.div_ceil(THREADS), slabs, 1], threads: THREADS, shared: 0 };
     let mut args = vec![Arg::Out(&mut parts), Arg::In(dy), Arg::In(y), Arg::In(m)];
     args.extend([rows, channels].map(|n| Arg::I32(n as i32)));
-    start(cuda, "magnitudes", &variant(y, vec(y.dtype(), channels)), grid, &mut args)?;
+    start(cuda, "magnitudes", variant(y, vec(y.dtype(), channels)), grid, &mut args)?;
     let all = Slices { parts: &parts, at: 0, pitch: channels, stride: channels, slices: slabs, scale: 1.0 };
     sum(cuda, dm, (0, channels), (1, channels), false, all)
 }
 
-fn variant(x: &Tensor, vec: usize) -> String {
-    format!("E={0} W={0} VEC={vec}", element(x.dtype()))
+fn variant(x: &Tensor, vec: usize) -> Variant {
+    weighted(x.dtype(), x.dtype(), vec)
 }
 
-fn start(cuda: &Cuda, kernel: &str, variant: &str, grid: Grid, args: &mut [Arg]) -> Result<()> {
+/// `dora_norms` is compiled for each weight; the others read no weight and take x's type for it.
+fn all_variants() -> Vec<Variant> {
+    let unused = [weighted(DType::BF16, DType::F32, 1), weighted(DType::F32, DType::BF16, 1)];
+    all_weighted().into_iter().filter(|variant| !unused.contains(variant)).collect()
+}
+
+fn start(cuda: &Cuda, kernel: &str, variant: Variant, grid: Grid, args: &mut [Arg]) -> Result<()> {
     let kernel = cuda.kernel(&SOURCE, variant, kernel)?;
     // SAFETY: the op has checked that the tensors fit together, and the grid covers rows and channels of just these
     // tensors; the kernels guard the ends of both.

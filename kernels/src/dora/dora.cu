@@ -1,14 +1,11 @@
-// The lengths of the rows of W + s B A, and output channels scaled to lengths of their own.
+// Norms of the rows of W + s B A, and the scaling of output channels by their magnitudes.
 //
 // math    n_j = ‖W_j + s B_j A‖; y = x ⊙ m/n, dx = dy ⊙ m/n; dm = Σ_t dy ⊙ y / m
-// launch  dora_norms: a warp is ROWS rows, its lanes stride over the channels, so a value of A is read once for all of
-//         them. magnify: a row is a block. magnitudes: a slab of SLAB rows and 128 columns is a block; gemm's `sum` adds
-//         the slabs, ascending
+// launch  dora_norms: one warp per ROWS rows, its lanes stride over the channels, so a value of A is read once for all
+//         of them. magnify: one block per row. magnitudes: one block per slab of SLAB rows and 128 columns; gemm's
+//         `sum` adds the slabs, ascending
 // options E storage of x and y, W storage of the weight, VEC elements moved by one access
 #include "prelude.cuh"
-
-constexpr int ROWS = 4;
-constexpr int SLAB = 64;
 
 extern "C" __global__ void dora_norms(float *n,       // (N)
                                       const W *w,     // (N, C)

@@ -1,24 +1,25 @@
-//! What DoRA adds to `lora`: every output channel has a length of its own.
+//! DoRA on top of `lora`: a trained magnitude for every output channel.
 //!
 //! DoRA (Liu et al., arXiv 2402.09353, eq. 5): y = m/n ⊙ (x Wᵀ + s (x Aᵀ) Bᵀ) with n_j = ‖W_j + s B_j A‖. The factor in
-//! brackets is `lora`'s output.
+//! parentheses is the output of `lora`.
 //!
-//! **math** `norms`: n. `magnify`: y = x ⊙ m/n; dx = dy ⊙ m/n, dm = Σ_t dy ⊙ x / n = Σ_t dy ⊙ y / m. To the gradients n
-//! is a constant (section 4.3), so dA and dB are those of `lora` for dx.
+//! **math** `norms`: n. `magnify`: y = x ⊙ m/n; dx = dy ⊙ m/n, dm = Σ_t dy ⊙ x / n = Σ_t dy ⊙ y / m. Gradients treat n
+//! as a constant (section 4.3), so dA and dB are those of `lora` for dx.
 //!
 //! **shapes** W (N, C), A (R, C), B (N, R), m and n (N), x and y (T, N).
 //!
 //! **layout** row-major.
 //!
-//! **launch** `norms`: a warp is four rows of W, which share what it reads of A. `magnify`: a row is a block; dm sums slabs
-//! of 64 rows, then the slabs.
+//! **launch** `norms`: one warp per four rows of W, which share the elements of A that it reads. `magnify`: one block
+//! per row; dm sums slabs of 64 rows, then the slabs.
 //!
-//! **numerics** f32, whatever W and x are stored in; r and T ascending. n is formed from whole rows, not from ‖W_j‖² and
-//! products of A and W: nothing cancels. y is kept rather than x, because v, gate and up are kept by the ops after; where m
-//! is 0, dm is not a number.
+//! **numerics** f32, whatever W and x are stored in; r and T ascending. n is computed from whole rows, not from ‖W_j‖²
+//! and products of A and W, so that nothing cancels. y is saved rather than x, because the ops after v, gate and up
+//! save it anyway; where m is 0, dm is NaN.
 //!
 //! **traffic** `norms`: W once, 2·N·R·C flops. `magnify`: 2·T·N elements; backward 3·T·N, and two reads for dm.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;
@@ -27,15 +28,15 @@ use crate::lora::Target;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
 
-/// n (N) f32 of an adapted linear: the lengths of the rows of W + s B A. It has no gradient.
+/// Returns n (N) f32 of an adapted linear: the Euclidean norms of the rows of W + s B A. It has no gradient.
 ///
 /// # Errors
 /// When the shapes do not fit together.
 pub fn norms(cx: &Ctx, target: &Target) -> Result<Tensor> {
-    lengths(cx, target).at("dora")
+    computed_norms(cx, target).at("dora")
 }
 
-/// `x` (T, N), each channel scaled to `m` / `n`, both (N) f32.
+/// Returns `x` (T, N) with each channel scaled by `m` / `n`, both (N) f32.
 ///
 /// # Errors
 /// When the shapes differ, or n wants a gradient.
@@ -43,26 +44,26 @@ pub fn magnify(cx: &Ctx, x: &Tensor, m: &Tensor, n: &Tensor) -> Result<Tensor> {
     cx.apply_one(Magnify, &[x, m, n])
 }
 
-fn lengths(cx: &Ctx, target: &Target) -> Result<Tensor> {
+fn computed_norms(cx: &Ctx, target: &Target) -> Result<Tensor> {
     let (w, a, b) = (target.w, target.a, target.b);
     let ((n, c), (r, inner)) = (w.shape().as_matrix(), a.shape().as_matrix());
     if inner != c || b.shape()[..] != [n, r] || [a, b].map(Tensor::dtype) != [DType::F32; 2] {
         return Err(Error::new(format!("W {w:?}, A {a:?} and B {b:?} do not fit together")));
     }
-    let mut lengths = cx.empty([n], DType::F32);
+    let mut row_norms = cx.empty([n], DType::F32);
     match (cx.device(), w.dtype()) {
-        (Device::Cpu(_), DType::BF16) => cpu::norms::<bf16>(&mut lengths, target)?,
-        (Device::Cpu(_), _) => cpu::norms::<f32>(&mut lengths, target)?,
-        (Device::Cuda(cuda), _) => cuda::norms(cuda, &mut lengths, target)?,
+        (Device::Cpu(_), DType::BF16) => cpu::norms::<bf16>(&mut row_norms, target)?,
+        (Device::Cpu(_), _) => cpu::norms::<f32>(&mut row_norms, target)?,
+        (Device::Cuda(cuda), _) => cuda::norms(cuda, &mut row_norms, target)?,
         (Device::Plan(_), _) => {}
     }
-    Ok(lengths)
+    Ok(row_norms)
 }
 
 struct Magnify;
 
 impl Magnify {
-    /// y = x ⊙ m/n.
+    /// Computes y = x ⊙ m/n.
     fn scaled(cx: &Ctx, x: &Tensor, m: &Tensor, n: &Tensor) -> Result<Tensor> {
         let mut y = cx.empty(*x.shape(), x.dtype());
         match (cx.device(), x.dtype()) {
@@ -74,7 +75,7 @@ impl Magnify {
         Ok(y)
     }
 
-    /// dm = Σ_t dy ⊙ y / m.
+    /// Computes dm = Σ_t dy ⊙ y / m.
     fn magnitudes(cx: &Ctx, dy: &Tensor, y: &Tensor, m: &Tensor) -> Result<Tensor> {
         let mut dm = cx.device().empty(Label::Gradients, *m.shape(), DType::F32);
         match (cx.device(), y.dtype()) {

@@ -1,9 +1,10 @@
 //! DoRA's scaling over the lengths of adapted rows, by plain loops.
 
 use super::{magnify, norms};
+use crate::elementwise::cast;
 use crate::lora::Target;
-use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
-use codelsi_engine::DType;
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
+use codelsi_engine::{DType, Result, Tensor};
 
 /// The declaration of `dora`.
 pub static SPEC: Spec = Spec {
@@ -19,6 +20,16 @@ pub static SPEC: Spec = Spec {
         }),
         real: &[&[4096, 5120, 16, 5120]],
     },
+    invariance: Invariance::Rows(&[RowCall {
+        name: "magnify",
+        run: |batch| {
+            let lengths = |site| -> Result<Tensor> {
+                cast(batch.cx, &batch.weight([1, 40], site)?.reshape([40]), DType::F32)
+            };
+            magnify(batch.cx, &batch.storage(40, 0)?, &lengths(0)?, &lengths(1)?)
+        },
+    }]),
+    bugs: &[super::bugs::BUGS],
 };
 
 const SCALE: f32 = 2.0;
@@ -44,6 +55,7 @@ fn case(dtype: DType, t: usize, c: usize, r: usize, n: usize) -> Case {
             Ok(vec![magnify(cx, x[0], x[1], &lengths)?])
         }),
         reference: Box::new(reference),
+        compare: Compare::Error,
         terms: c.max(t),
         cost: Cost {
             bytes: ((n * c + 2 * t * n) * dtype.size()) as f64,
@@ -52,7 +64,7 @@ fn case(dtype: DType, t: usize, c: usize, r: usize, n: usize) -> Case {
     }
 }
 
-fn reference(x: &[Value]) -> Vec<Value> {
+fn reference(x: &[F64Tensor]) -> Vec<F64Tensor> {
     let [x, m, w, a, b] = x else { unreachable!("five inputs") };
     let ((n, c), rank) = (w.dims(), a.dims().0);
     let length = |j: usize| {

@@ -1,3 +1,3 @@
-//! The CPU twin is `lora`'s.
+//! The CPU twin: that of `lora`.
 
 pub(super) use crate::lora::cpu::drop;

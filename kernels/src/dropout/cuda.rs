@@ -1,6 +1,6 @@
 //! The launch of `drop.cu`.
 
-use crate::cuda::{HEADERS, element, flat_grid};
+use crate::cuda::{HEADERS, STORAGE, flat_grid, packed};
 use crate::lora::Dropout;
 use codelsi_engine::cuda::{Arg, Cuda, Source};
 use codelsi_engine::{Result, Tensor};
@@ -10,14 +10,15 @@ pub static SOURCE: Source = Source {
     name: "drop.cu",
     text: include_str!("drop.cu"),
     headers: HEADERS,
-    variants: &["E=bf16 VEC=4", "E=bf16 VEC=1", "E=float VEC=4", "E=float VEC=1"],
+    constants: &[],
+    variants: || STORAGE.into_iter().flat_map(|e| [4, 1].map(|vec| packed(e, vec))).collect(),
 };
 
 /// y = x ⊙ mask / (1 − p).
 pub fn drop(cuda: &Cuda, y: &mut Tensor, x: &Tensor, dropout: &Dropout) -> Result<()> {
     let (rows, columns) = x.shape().as_matrix();
     let vec = if (columns | dropout.first).is_multiple_of(4) { 4 } else { 1 };
-    let kernel = cuda.kernel(&SOURCE, &format!("E={} VEC={vec}", element(x.dtype())), "dropout")?;
+    let kernel = cuda.kernel(&SOURCE, packed(x.dtype(), vec), "dropout")?;
     let key = dropout.key;
     let args = &mut [
         Arg::Out(y),

@@ -1,12 +1,12 @@
 // Dropout: y = x ⊙ mask / (1 − p).
 //
-// math    channel c of a token is kept when word c % 4 of Philox (c / 4, token, site, step) under the seed is at least p;
-//         c counts from `first`, the place of x's first channel in the whole
-// launch  a thread for VEC channels
-// options E storage, VEC 4 where fours of channels are whole, else 1
+// math    channel c of a token is kept when word c % 4 of Philox (c / 4, token, site, step) under the seed is at least
+//         p; c counts from `first`, the index of x's first channel in the unsharded input
+// launch  one thread per VEC channels
+// options E storage, VEC 4 where C and `first` are multiples of 4, else 1
 #include "prelude.cuh"
 
-// The channel's word of its four. An index would put them into memory.
+// The word of a channel among its four. Indexing would put them into local memory.
 __device__ inline u32 own(const Words &words, u32 channel) {
     u32 low = channel & 1 ? words.at[1] : words.at[0], high = channel & 1 ? words.at[3] : words.at[2];
     return channel & 2 ? high : low;

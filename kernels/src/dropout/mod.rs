@@ -1,4 +1,4 @@
-//! Dropout of an adapter's input, where no other op does it: `lora` has its own.
+//! Dropout of the input of an adapter as an op of its own; `lora` has it fused.
 //!
 //! **math** y = x ⊙ mask / (1 − p), and dx = dy ⊙ mask / (1 − p) (Srivastava et al., JMLR 2014).
 //!
@@ -6,13 +6,15 @@
 //!
 //! **layout** row-major.
 //!
-//! **launch** a thread is four channels that share a call of the generator, or one channel where rows do not keep to fours.
+//! **launch** one thread per four channels, which share a call of Philox; per channel where C or the first channel is not a
+//! multiple of four.
 //!
-//! **numerics** one product in f32, rounded once. The mask is a function of token, channel and key: it is made again in
-//! backward, and nothing is saved.
+//! **numerics** one product in f32, rounded once. The mask is a function of token, channel and key: backward recomputes
+//! it, and nothing is saved.
 //!
-//! **traffic** 2·T·C elements each way.
+//! **traffic** 2·T·C elements in each direction.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;
@@ -20,21 +22,22 @@ pub mod spec;
 use crate::lora::Dropout;
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
 
-/// `x` (T, C) with channels dropped; `x` itself where the probability is 0.
+/// Returns `x` (T, C) with channels dropped; `x` itself where the probability is 0.
 ///
 /// # Errors
-/// When the tokens do not name x's rows.
+/// When there is not one token id per row of x.
 pub fn dropout(cx: &Ctx, x: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
     match dropout.filter(|d| d.p > 0.0) {
-        Some(dropout) => cx.apply_one(Drop(dropout.clone()), &[x]),
+        Some(dropout) => cx.apply_one(DropoutOp(dropout.clone()), &[x]),
         None => Ok(x.clone()),
     }
 }
 
-struct Drop(Dropout);
+struct DropoutOp(Dropout);
 
-impl Drop {
-    fn of(&self, cx: &Ctx, x: &Tensor) -> Result<Tensor> {
+impl DropoutOp {
+    /// Computes x ⊙ mask / (1 − p).
+    fn dropped(&self, cx: &Ctx, x: &Tensor) -> Result<Tensor> {
         let mut y = cx.empty(*x.shape(), x.dtype());
         match cx.device() {
             Device::Cpu(_) => cpu::drop(&mut y, x, &self.0)?,
@@ -45,7 +48,7 @@ impl Drop {
     }
 }
 
-impl Op for Drop {
+impl Op for DropoutOp {
     fn name(&self) -> &'static str {
         "dropout"
     }
@@ -54,12 +57,12 @@ impl Op for Drop {
         let (x, tokens) = (x[0], &self.0.tokens);
         let rows = x.shape().as_matrix().0;
         if tokens.shape()[..] != [rows] || tokens.dtype() != DType::I32 || x.dtype() == DType::I32 {
-            return Err(Error::new(format!("x is {x:?}: {tokens:?} does not name its rows")));
+            return Err(Error::new(format!("tokens {tokens:?} must be one i32 id per row of x {x:?}")));
         }
-        Ok(vec![self.of(cx, x)?])
+        Ok(vec![self.dropped(cx, x)?])
     }
 
     fn backward(&self, cx: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
-        dy[0].as_ref().map_or(Ok(()), |dy| dx.add(0, self.of(cx, dy)?))
+        dy[0].as_ref().map_or(Ok(()), |dy| dx.add(0, self.dropped(cx, dy)?))
     }
 }

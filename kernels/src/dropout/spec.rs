@@ -2,7 +2,7 @@
 
 use super::dropout;
 use crate::lora::Dropout;
-use crate::spec::{Case, Cost, Input, Shapes, Spec};
+use crate::spec::{Case, Compare, Cost, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
 use codelsi_engine::rng::Key;
 
@@ -20,6 +20,15 @@ pub static SPEC: Spec = Spec {
         }),
         real: &[&[4096, 5120]],
     },
+    invariance: Invariance::Rows(&[RowCall {
+        name: "dropout",
+        run: |batch| {
+            let tokens = batch.ints(|t| 1000 + 7 * t)?;
+            let of_rows = Dropout { p: 0.3, key: KEY, tokens, first: 0 };
+            dropout(batch.cx, &batch.storage(40, 0)?, Some(&of_rows))
+        },
+    }]),
+    bugs: &[super::bugs::BUGS],
 };
 
 const KEY: Key = Key { seed: 5, step: 3, site: 9 };
@@ -45,6 +54,7 @@ fn case(dtype: DType, t: usize, c: usize, first: usize, p: f32) -> Case {
             }
             vec![y]
         }),
+        compare: Compare::Error,
         terms: 1,
         cost: Cost { bytes: (2 * t * c * dtype.size()) as f64, flops: (t * c) as f64 },
     }

@@ -1,8 +1,8 @@
-// Sums, max(x, 0) and changes of storage type.
+// Elementwise ops: addition, ReLU, and conversion of the storage type.
 //
 // math    add: y = a + b in f32, rounded once. relu: y = x where `of` is above 0, else 0. convert: y = x, rounded to TO
-// launch  one thread for one pack of each array, 256 threads a block; the last thread may have fewer elements
-// options E storage of what is read, TO storage of what `convert` writes
+// launch  one thread per pack of each array, 256 threads per block; the last thread may have fewer elements
+// options E storage of the inputs, TO storage of the result of `convert`
 #include "prelude.cuh"
 
 extern "C" __global__ void add(E *y,       // (n)

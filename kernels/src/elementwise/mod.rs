@@ -1,18 +1,19 @@
-//! Sums, max(x, 0) and changes of storage type.
+//! Elementwise ops: addition, ReLU, and conversion of the storage type.
 //!
-//! **math** `add`: y = a + b; da = db = dy. `relu`: y = max(x, 0); dx = dy where y > 0, else 0. `cast`: y = x in another
-//! storage type; dx = dy in x's own.
+//! **math** `add`: y = a + b; da = db = dy. `relu`: y = max(x, 0); dx = dy where y > 0, else 0. `cast`: y = x in
+//! another storage type; dx = dy in x's own.
 //!
 //! **shapes** any, the same for all.
 //!
 //! **layout** contiguous.
 //!
-//! **launch** a thread moves 16 bytes of each array.
+//! **launch** one thread per 16 bytes of each array.
 //!
 //! **numerics** f32 arithmetic, rounded once to nearest even. Widening is exact.
 //!
 //! **traffic** every operand is read once and the result written once; the backward of `add` moves nothing.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;
@@ -20,7 +21,7 @@ pub mod spec;
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
 
-/// a + b, in the storage type that both share.
+/// Returns a + b, in the storage type that both share.
 ///
 /// # Errors
 /// When the shapes or storage types differ.
@@ -28,18 +29,18 @@ pub fn add(cx: &Ctx, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     cx.apply_one(Add, &[a, b])
 }
 
-/// max(x, 0).
+/// Returns max(x, 0).
 ///
 /// # Errors
-/// For integers.
+/// When x holds integers.
 pub fn relu(cx: &Ctx, x: &Tensor) -> Result<Tensor> {
     cx.apply_one(Relu, &[x])
 }
 
-/// `x` in storage type `dtype`; `x` itself when it has that type already.
+/// Returns `x` converted to storage type `dtype`; `x` itself when it has that type already.
 ///
 /// # Errors
-/// When either type is of integers.
+/// When either type is an integer type.
 pub fn cast(cx: &Ctx, x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype {
         return Ok(x.clone());
@@ -47,7 +48,7 @@ pub fn cast(cx: &Ctx, x: &Tensor, dtype: DType) -> Result<Tensor> {
     cx.apply_one(Cast(dtype), &[x])
 }
 
-/// `x` in f32 for an op's own use: itself, or a widened copy in working memory.
+/// Returns `x` in f32 for use inside of an op: itself, or a widened copy in scratch memory.
 pub(crate) fn widened(cx: &Ctx, x: &Tensor) -> Result<Tensor> {
     if x.dtype() == DType::F32 {
         return Ok(x.detach());
@@ -71,11 +72,10 @@ impl Op for Add {
         }
         let mut y = cx.empty(*a.shape(), a.dtype());
         match (cx.device(), a.dtype()) {
-            (Device::Cpu(_), DType::F32) => cpu::add::<f32>(&mut y, a, b)?,
-            (Device::Cpu(_), DType::BF16) => cpu::add::<bf16>(&mut y, a, b)?,
+            (Device::Cpu(_), DType::F32 | DType::BF16) => cpu::add(&mut y, a, b)?,
             (Device::Cuda(cuda), DType::F32 | DType::BF16) => cuda::add(cuda, &mut y, a, b)?,
             (Device::Plan(_), DType::F32 | DType::BF16) => {}
-            (_, DType::I32) => return Err(Error::new("integers are not added")),
+            (_, DType::I32) => return Err(Error::new("integers cannot be added")),
         }
         Ok(vec![y])
     }
@@ -90,15 +90,14 @@ impl Op for Add {
 struct Relu;
 
 impl Relu {
-    /// x where `of` is above 0, else 0.
-    fn kept(cx: &Ctx, x: &Tensor, of: &Tensor) -> Result<Tensor> {
+    /// Returns x where `sign_of` is above 0, else 0.
+    fn masked(cx: &Ctx, x: &Tensor, sign_of: &Tensor) -> Result<Tensor> {
         let mut y = cx.empty(*x.shape(), x.dtype());
         match (cx.device(), x.dtype()) {
-            (Device::Cpu(_), DType::F32) => cpu::relu::<f32>(&mut y, x, of)?,
-            (Device::Cpu(_), DType::BF16) => cpu::relu::<bf16>(&mut y, x, of)?,
-            (Device::Cuda(cuda), DType::F32 | DType::BF16) => cuda::relu(cuda, &mut y, x, of)?,
+            (Device::Cpu(_), DType::F32 | DType::BF16) => cpu::relu(&mut y, x, sign_of)?,
+            (Device::Cuda(cuda), DType::F32 | DType::BF16) => cuda::relu(cuda, &mut y, x, sign_of)?,
             (Device::Plan(_), DType::F32 | DType::BF16) => {}
-            (_, DType::I32) => return Err(Error::new("integers have no activation")),
+            (_, DType::I32) => return Err(Error::new("relu takes no integers")),
         }
         Ok(y)
     }
@@ -110,17 +109,17 @@ impl Op for Relu {
     }
 
     fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
-        let y = Relu::kept(cx, x[0], x[0])?;
+        let y = Relu::masked(cx, x[0], x[0])?;
         save.keep(&y);
         Ok(vec![y])
     }
 
     fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
-        dy[0].as_ref().map_or(Ok(()), |dy| dx.add(0, Relu::kept(cx, dy, &saved[0])?))
+        dy[0].as_ref().map_or(Ok(()), |dy| dx.add(0, Relu::masked(cx, dy, &saved[0])?))
     }
 }
 
-/// To this storage type.
+/// Conversion to this storage type.
 struct Cast(DType);
 
 impl Op for Cast {
@@ -143,7 +142,7 @@ impl Op for Cast {
     }
 }
 
-/// y = x, between the two storage types.
+/// Converts x to the storage type of y.
 pub(crate) fn convert(cx: &Ctx, y: &mut Tensor, x: &Tensor) -> Result<()> {
     match (cx.device(), x.dtype(), y.dtype()) {
         (Device::Cpu(_), DType::F32, DType::BF16) => cpu::convert::<f32, bf16>(y, x),
@@ -152,6 +151,6 @@ pub(crate) fn convert(cx: &Ctx, y: &mut Tensor, x: &Tensor) -> Result<()> {
             cuda::convert(cuda, y, x)
         }
         (Device::Plan(_), DType::F32 | DType::BF16, DType::F32 | DType::BF16) => Ok(()),
-        (_, from, to) => Err(Error::new(format!("there is no conversion of {from:?} to {to:?}"))),
+        (_, from, to) => Err(Error::new(format!("cannot convert {from:?} to {to:?}"))),
     }
 }

@@ -1,6 +1,6 @@
 //! Sums, activations and casts of a few sizes.
 
-use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
+use crate::spec::{Case, Compare, Cost, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
 
 /// The declaration of `add`, `relu` and `cast`.
@@ -14,6 +14,14 @@ pub static SPEC: Spec = Spec {
         backward: None,
         real: &[&[4096, 5120]],
     },
+    invariance: Invariance::Rows(&[
+        RowCall {
+            name: "add",
+            run: |batch| super::add(batch.cx, &batch.storage(40, 0)?, &batch.storage(40, 1)?),
+        },
+        RowCall { name: "relu", run: |batch| super::relu(batch.cx, &batch.storage(40, 0)?) },
+    ]),
+    bugs: &[super::bugs::BUGS],
 };
 
 fn cases(dtype: DType) -> Vec<Case> {
@@ -22,31 +30,15 @@ fn cases(dtype: DType) -> Vec<Case> {
 }
 
 fn add(t: usize, c: usize, dtype: DType) -> Case {
-    Case {
-        name: format!("add T={t} C={c}"),
-        inputs: vec![Input::storage([t, c]), Input::storage([t, c])],
-        run: Box::new(|cx, x| Ok(vec![super::add(cx, x[0], x[1])?])),
-        reference: Box::new(|x| {
-            let data = x[0].data.iter().zip(&x[1].data).map(|(a, b)| a + b).collect();
-            vec![Value { shape: x[0].shape, data }]
-        }),
-        terms: 1,
-        cost: Cost { bytes: (3 * t * c * dtype.size()) as f64, flops: (t * c) as f64 },
-    }
+    let inputs = vec![Input::storage([t, c]), Input::storage([t, c])];
+    let name = format!("add T={t} C={c}");
+    Case::elementwise(name, dtype, inputs, 1, |cx, x| super::add(cx, x[0], x[1]), |x| x[0] + x[1])
 }
 
 fn relu(t: usize, c: usize, dtype: DType) -> Case {
-    Case {
-        name: format!("relu T={t} C={c}"),
-        inputs: vec![Input::storage([t, c])],
-        run: Box::new(|cx, x| Ok(vec![super::relu(cx, x[0])?])),
-        reference: Box::new(|x| {
-            let data = x[0].data.iter().map(|x| x.max(0.0)).collect();
-            vec![Value { shape: x[0].shape, data }]
-        }),
-        terms: 1,
-        cost: Cost { bytes: (2 * t * c * dtype.size()) as f64, flops: (t * c) as f64 },
-    }
+    let inputs = vec![Input::storage([t, c])];
+    let name = format!("relu T={t} C={c}");
+    Case::elementwise(name, dtype, inputs, 1, |cx, x| super::relu(cx, x[0]), |x| x[0].max(0.0))
 }
 
 /// To the other type and back: lossless from bf16, one rounding from f32.
@@ -57,6 +49,7 @@ fn cast(t: usize, c: usize, dtype: DType) -> Case {
         inputs: vec![Input::storage([t, c])],
         run: Box::new(move |cx, x| Ok(vec![super::cast(cx, x[0], other)?])),
         reference: Box::new(|x| x.to_vec()),
+        compare: Compare::Bits,
         terms: 1,
         cost: Cost { bytes: (t * c * (dtype.size() + other.size())) as f64, flops: 0.0 },
     }

@@ -1,11 +1,11 @@
 //! The CPU twin: tokens in parallel forward, rows of the table in parallel backward.
 
-use crate::rows::{Rows, per_task, sum_rows};
+use crate::rows::{Rows, rows_per_task, sum_rows};
 use crate::simd::{Storage, vectorize};
 use codelsi_engine::{Error, Result, Tensor};
 use rayon::prelude::*;
 
-/// y_t = table[ids_t − first], or 0.
+/// Computes y_t = table[ids_t − first], or 0 where another rank holds that row.
 pub fn forward<W: Storage, E: Storage>(
     y: &mut Tensor,
     table: &Tensor,
@@ -19,7 +19,7 @@ pub fn forward<W: Storage, E: Storage>(
         let message = format!("id {} of token {t} is outside the vocabulary of {vocab}", ids[t]);
         return Err(Error::new(message));
     }
-    let task = per_task(c);
+    let task = rows_per_task(c);
     let y = y.slice_mut::<E>()?.par_chunks_mut(task * c); // (T, C)
     y.zip(ids.par_chunks(task)).for_each(|(y, ids)| {
         vectorize(
@@ -40,7 +40,8 @@ pub fn forward<W: Storage, E: Storage>(
     Ok(())
 }
 
-/// dtable_v = Σ dy_t over the tokens of first + v, ascending. `order` becomes the tokens sorted by id, then by place.
+/// Computes dtable_v = Σ dy_t over the tokens with id first + v, ascending. `order` becomes the tokens sorted by id,
+/// then by index.
 pub fn backward<W: Storage, E: Storage>(
     dtable: &mut Tensor,
     order: &mut Tensor,
@@ -57,7 +58,7 @@ pub fn backward<W: Storage, E: Storage>(
         let below = |v: usize| order.partition_point(|&t| (ids[t as usize] as usize) < v);
         &order[below(first + v)..below(first + v + 1)]
     };
-    dtable.slice_mut::<W>()?.par_chunks_exact_mut(c).with_min_len(per_task(c)).enumerate().for_each(
+    dtable.slice_mut::<W>()?.par_chunks_exact_mut(c).with_min_len(rows_per_task(c)).enumerate().for_each(
         |(v, row)| {
             let tokens = tokens_of(v).iter().map(|&t| t as usize);
             vectorize(

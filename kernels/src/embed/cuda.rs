@@ -1,8 +1,8 @@
 //! The launches of `embed.cu`.
 
-use crate::cuda::{HEADERS, element, row_threads, vec};
+use crate::cuda::{HEADERS, STORAGE, row_threads, vec, wide};
 use crate::rows::Rows;
-use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{DType, Result, Tensor};
 
 /// Look-up and gradient.
@@ -10,19 +10,14 @@ pub static SOURCE: Source = Source {
     name: "embed.cu",
     text: include_str!("embed.cu"),
     headers: HEADERS,
-    variants: &[
-        "W=bf16 E=bf16 VEC=8",
-        "W=bf16 E=bf16 VEC=1",
-        "W=bf16 E=float VEC=4",
-        "W=bf16 E=float VEC=1",
-        "W=float E=bf16 VEC=4",
-        "W=float E=bf16 VEC=1",
-        "W=float E=float VEC=4",
-        "W=float E=float VEC=1",
-    ],
+    constants: &[Define::int("ORDER", ORDER)],
+    variants: || {
+        let pairs = STORAGE.into_iter().flat_map(|w| STORAGE.map(|e| (w, e)));
+        pairs.flat_map(|(w, e)| [wide(w).min(wide(e)), 1].map(|vec| variant(w, e, vec))).collect()
+    },
 };
 
-/// Threads of a block of `embed_order`: as many as its tile has tokens.
+/// Threads of a block of `embed_order`, and tokens of its tile.
 const ORDER: usize = 256;
 
 /// y_t = table[ids_t − first], or 0.
@@ -67,7 +62,12 @@ pub fn backward(
     start(cuda, "embed_backward", types, grid, args)
 }
 
-/// Elements of one access: 16 bytes of the wider type.
+/// Defines W, the table's type, E, the embeddings' type, and VEC.
+const fn variant(w: DType, e: DType, vec: usize) -> Variant {
+    Variant::PLAIN.dtype("W", w).dtype("E", e).int("VEC", vec)
+}
+
+/// Returns the elements of one access: 16 bytes of the wider type.
 fn pack(w: DType, e: DType, columns: usize) -> usize {
     vec(w, columns).min(vec(e, columns))
 }
@@ -79,8 +79,7 @@ fn start(
     grid: Grid,
     args: &mut [Arg],
 ) -> Result<()> {
-    let variant = format!("W={} E={} VEC={}", element(w), element(e), pack(w, e, columns));
-    let kernel = cuda.kernel(&SOURCE, &variant, kernel)?;
+    let kernel = cuda.kernel(&SOURCE, variant(w, e, pack(w, e, columns)), kernel)?;
     // SAFETY: the op has checked the shapes; ids are checked by the kernel, and `order` holds tokens.
     unsafe { kernel.launch(grid, args) }
 }

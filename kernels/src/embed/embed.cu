@@ -1,9 +1,9 @@
-// Rows of the embedding table, and the table's gradient.
+// Embedding lookup, and the gradient of the table.
 //
-// math    y_t = table_{ids_t − first}, 0 where that is no row; dtable_v = Σ dy_t over the tokens t with
+// math    y_t = table_{ids_t − first}, 0 where another rank holds that row; dtable_v = Σ dy_t over the tokens t with
 //         ids_t = first + v, ascending
-// launch  embed: a token is a block. Backward: `embed_order` counts for each token how many come before it by id and
-//         place, one thread a token; then a row of the table is a block that finds its tokens by bisection
+// launch  embed: one block per token. Backward: `embed_order` counts for each token how many come before it by id and
+//         index, one thread per token; then one block per row of the table, which finds its tokens by binary search
 // options W storage of the table, E storage of y and dy, VEC elements moved by one access of at most 16 bytes
 #include "prelude.cuh"
 
@@ -22,11 +22,11 @@ extern "C" __global__ void embed(E *y,           // (T, C)
     }
 }
 
-// order = the tokens sorted by id, then by place.
+// order = the tokens sorted by id, then by index.
 extern "C" __global__ void embed_order(int *order,     // (T)
                                        const int *ids, // (T)
                                        int T) {
-    __shared__ int tile[256];
+    __shared__ int tile[ORDER];
     int t = blockIdx.x * blockDim.x + threadIdx.x;
     int id = t < T ? ids[t] : 0, rank = 0;
     for (int start = 0; start < T; start += blockDim.x) {
@@ -40,7 +40,7 @@ extern "C" __global__ void embed_order(int *order,     // (T)
     if (t < T) order[rank] = t;
 }
 
-// The number of places of `order` whose token has an id below `id`.
+// Number of tokens in `order` whose id is below `id`.
 __device__ inline int below(int id, const int *order, const int *ids, int T) {
     int low = 0, high = T;
     while (low < high) {

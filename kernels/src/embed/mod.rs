@@ -1,20 +1,21 @@
-//! Rows of the embedding table.
+//! Embedding: lookup of rows of the embedding table.
 //!
 //! **math** y_t = table_{ids_t}. dtable_v = Σ dy_t over the tokens t with ids_t = v, ascending; zero
-//! elsewhere. A rank that holds the rows from `first` on gives zero to the ids of other rows.
+//! elsewhere. A rank that holds a shard of the rows returns zero for ids of other rows (vocabulary-parallel embedding).
 //!
 //! **shapes** table, dtable (V, C); ids (T); y (T, C).
 //!
 //! **layout** row-major; the gradient is dense.
 //!
-//! **launch** forward a token is a block; backward tokens are ordered by id, then a row of the table is a block. On a
-//! GPU an id outside the vocabulary stops the kernel.
+//! **launch** forward: one block per token; backward: tokens are sorted by id, then one block per row of the table. On
+//! a GPU an id outside the vocabulary traps.
 //!
 //! **numerics** a copy, rounded once if y's storage type is narrower than the table's. The gradient is summed
-//! in f32 and stored as the table is.
+//! in f32 and stored in the type of the table.
 //!
 //! **traffic** forward 2·T·C elements. Backward reads dy and writes all of dtable: T·C + V·C.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;
@@ -23,18 +24,18 @@ use crate::rows::Rows;
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
 
-/// Row ids_t of `table` (V, C) for every token, as (T, C) in `dtype`; ids (T) i32.
+/// Returns row ids_t of `table` (V, C) for every token, as (T, C) in `dtype`; ids (T) i32.
 ///
 /// # Errors
-/// When an id has no row in the table.
+/// When an id is not a row of the table.
 pub fn embed(cx: &Ctx, table: &Tensor, ids: &Tensor, dtype: DType) -> Result<Tensor> {
     embed_part(cx, table, ids, dtype, Rows { first: 0, of: table.shape().as_matrix().0 })
 }
 
-/// [`embed`] with a part of the table's rows: zeros where the row of an id is elsewhere.
+/// Computes [`embed`] on a rank that holds the shard `rows` of the table: zeros for ids of rows that other ranks hold.
 ///
 /// # Errors
-/// When an id has no row in the whole table.
+/// When an id is outside the vocabulary.
 pub fn embed_part(cx: &Ctx, table: &Tensor, ids: &Tensor, dtype: DType, rows: Rows) -> Result<Tensor> {
     cx.apply_one(Embed { dtype, rows }, &[table, ids])
 }
@@ -70,7 +71,7 @@ impl Op for Embed {
             }
             (_, DType::I32, _) | (_, _, DType::I32) => {
                 return Err(Error::new(format!(
-                    "table {table:?} as {:?}: embeddings are no integers",
+                    "table {table:?} as {:?}: embeddings cannot be integers",
                     self.dtype
                 )));
             }

@@ -1,7 +1,7 @@
 //! Table look-up by plain loops.
 
 use crate::rows::Rows;
-use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
 
 /// The declaration of `embed`.
@@ -18,6 +18,14 @@ pub static SPEC: Spec = Spec {
         }),
         real: &[&[32016, 5120, 4096]],
     },
+    invariance: Invariance::Rows(&[RowCall {
+        name: "embed",
+        run: |batch| {
+            let ids = batch.ints(|t| t * 13 % 50)?;
+            super::embed(batch.cx, &batch.weight([50, 24], 0)?, &ids, batch.dtype)
+        },
+    }]),
+    bugs: &[super::bugs::BUGS],
 };
 
 fn cases(dtype: DType) -> Vec<Case> {
@@ -51,7 +59,7 @@ fn case_of_part(
         inputs: vec![Input::storage([held, c]), Input::ints(ids)],
         run: Box::new(move |cx, x| Ok(vec![super::embed_part(cx, x[0], x[1], to, Rows { first, of: v })?])),
         reference: Box::new(move |x| {
-            let mut y = Value::zeros([x[1].data.len(), x[0].dims().1]);
+            let mut y = F64Tensor::zeros([x[1].data.len(), x[0].dims().1]);
             for t in 0..x[1].data.len() {
                 if let Some(row) = x[1].int(t).checked_sub(first).filter(|&row| row < held) {
                     y.row_mut(t).copy_from_slice(x[0].row(row));
@@ -59,6 +67,7 @@ fn case_of_part(
             }
             vec![y]
         }),
+        compare: Compare::Bits,
         terms: t,
         cost: Cost { bytes: (t * c * (dtype.size() + to.size())) as f64, flops: 0.0 },
     }

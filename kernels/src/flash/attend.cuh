@@ -1,4 +1,4 @@
-// Forward, for any tiles: FlashAttention-2, algorithm 1.
+// Forward for both tile classes (mma.cuh, ffma.cuh): FlashAttention-2, algorithm 1.
 #pragma once
 #if MMA
 #include "mma.cuh"
@@ -6,8 +6,8 @@
 #include "ffma.cuh"
 #endif
 
-// The softmax of a thread's rows so far: Σ 2^(slope·s − top) v, top = max(slope·s), and Σ 2^(slope·s − top). `total`
-// is the thread's own share until `close`.
+// Online softmax of a thread's rows: running Σ 2^(slope·s − top) v, running maximum top = max(slope·s), and running
+// Σ 2^(slope·s − top). `total` is the partial sum of this thread until `close`.
 template <typename Tiles> struct State {
     typename Tiles::Wide sums;
     float top[Tiles::R], total[Tiles::R];
@@ -28,7 +28,7 @@ template <typename Tiles> struct State {
             for (int i = 0; i < Tiles::RUN; i++) sums.at(r, n, i) *= by;
     }
 
-    // Brings the state to the maximum with a tile's scores, and turns the scores into p.
+    // Rescales the state to the maximum including a tile of scores, and turns the scores into p.
     __device__ void fold(typename Tiles::Square &s, float slope) {
 #pragma unroll
         for (int r = 0; r < Tiles::R; r++) {
@@ -51,7 +51,7 @@ template <typename Tiles> struct State {
     }
 };
 
-// How two states of a row join: x = x·older + y·newer, for sums and totals alike.
+// Combination of two states of a row: x = x·older + y·newer, for sums and totals alike.
 struct Join {
     float top, older, newer;
     __device__ Join(float before, float after) {
@@ -62,7 +62,7 @@ struct Join {
     __device__ float operator()(float x, float y) const { return fmaf(x, older, y * newer); }
 };
 
-// Closed states in global memory.
+// Closed states of splits in global memory.
 struct Store {
     float *sums;  // (n, DP)
     float *stats; // (n, 2): top, total
@@ -84,7 +84,7 @@ struct Store {
         }
     }
 
-    // s = what was kept, joined with s. Stats were kept by one lane of several, before a barrier of the block.
+    // Combines the stored state with s. One lane of several stored the stats, before a barrier of the block.
     template <typename Tiles, typename At> __device__ void join(State<Tiles> &s, At at) const {
         Tiles tiles;
 #pragma unroll
@@ -107,7 +107,7 @@ struct Store {
     }
 };
 
-// What a block works on. It lies in shared memory, where it takes no registers.
+// Parameters of a block's work. They lie in shared memory, where they take no registers.
 template <bool CLIMB, typename Keys> struct Job {
     Slots<CLIMB> slots;
     Keys keys;
@@ -115,7 +115,7 @@ template <bool CLIMB, typename Keys> struct Job {
     int run;     // its number, in flash_pages
 };
 
-// A block's shared memory.
+// Shared memory of a block.
 extern __shared__ __align__(1024) u8 shared[];
 template <typename Tiles, typename Job> struct Stage {
     Job *job;
@@ -125,21 +125,21 @@ template <typename Tiles, typename Job> struct Stage {
     float *exchange;
     __device__ Stage() {
         job = reinterpret_cast<Job *>(shared);
-        q = reinterpret_cast<E *>(shared + 256);
+        q = reinterpret_cast<E *>(shared + HEAD);
         k = q + Tiles::ROWS * DP;
         v = k + TILE * DP;
         exchange = reinterpret_cast<float *>(v + TILE * DP);
     }
 };
 
-// Starts copying the job's queries.
+// Starts copying the queries of the job.
 template <typename Tiles, typename Job>
 __device__ inline void copy_queries(const Stage<Tiles, Job> &stage, const E *q, int D) {
     typedef Copy<Tiles::ROWS, Tiles::WARPS> Copy;
     Copy::start(stage.q, q, D, 0, stage.job->slots.at(Copy::row()), D);
 }
 
-// Takes keys that come after a row out of its scores: their powers are zero.
+// Causal mask: scores of keys after a row become so small that their exponentials are zero.
 template <typename Tiles, typename Slots>
 __device__ inline void hide(typename Tiles::Square &s, const Slots &slots, int tile) {
     Tiles tiles;
@@ -150,8 +150,8 @@ __device__ inline void hide(typename Tiles::Square &s, const Slots &slots, int t
             if (tile + tiles.column(c) > slots.place(tiles.row(r))) s.at(r, c) = -1e30f;
 }
 
-// Makes `state` that of the split that begins at position `tile`, and moves `tile` to its end. Values of a tile come
-// while its scores are formed, and the next keys while its values are summed.
+// Computes the state of the split that begins at position `tile`, and moves `tile` to its end. The values of a tile are
+// copied while its scores are computed, and the next keys while its values are summed.
 template <typename Tiles, typename Job>
 __device__ inline void attend(State<Tiles> &state, const Stage<Tiles, Job> &stage, const E *k, const E *v,
                               int &tile, Heads heads) {
@@ -190,7 +190,7 @@ __device__ inline void attend(State<Tiles> &state, const Stage<Tiles, Job> &stag
     state.close();
 }
 
-// o = sums / total, and −0 becomes 0: the sign of a zero depends on keys that the row does not see.
+// o = sums / total, and −0 becomes 0: the sign of a zero depends on masked keys.
 template <typename Tiles, typename Job>
 __device__ inline void finish(E *o, State<Tiles> &state, const Stage<Tiles, Job> &stage, int D) {
     Tiles tiles;

@@ -2,15 +2,17 @@
 //
 // math    P = e^(q kᵀ / √D − L), Δ = Σ_d do·o, dS = P ⊙ (do vᵀ − Δ):
 //         dq = dS k / √D, dk = dSᵀ q / √D, dv = Pᵀ do. Masked entries of P and dS are zero
-// launch  flash_delta: a block is a tile of rows of do and of o; Δ is the diagonal of their product
-//         flash_dq: a block is a tile of Queries::ROWS rows of one document and head; it walks the keys before them
-//         flash_dkdv: a block is a tile of Columns::ROWS keys of one document and kv head; it walks the rows after
-//         them, of every query head. It holds the scores transposed: as they leave one product they enter the next
-// Both passes have two buffers for the tiles they walk, and each product hides a copy: a buffer takes the next tile
-// as soon as its own has been used.
+// launch  flash_delta: one block per tile of rows of do and of o; Δ is the diagonal of their product
+//         flash_dq: one block per tile of Queries::ROWS rows of one document and head; it loops over the keys before
+//         them
+//         flash_dkdv: one block per tile of Columns::ROWS keys of one document and kv head; it loops over the rows
+//         after them, of every query head. It holds the scores transposed: the result of one product is an operand of
+//         the next
+// Both passes double-buffer the tiles they loop over, and each product overlaps with a copy: a buffer is refilled as
+// soon as its tile has been used.
 #include "attend.cuh"
 
-// Shared memory of either pass: two tiles that stay, two that change.
+// Shared memory of either pass: two resident tiles (a, b), two that are loaded in the loop (x, y).
 template <typename Tiles, typename Job> struct Walk {
     Job *job;
     E *a, *b; // (ROWS, DP)
@@ -19,7 +21,7 @@ template <typename Tiles, typename Job> struct Walk {
     float *exchange;
     __device__ Walk() {
         job = reinterpret_cast<Job *>(shared);
-        lse = reinterpret_cast<float *>(shared + 256);
+        lse = reinterpret_cast<float *>(shared + HEAD);
         delta = lse + TILE;
         a = reinterpret_cast<E *>(delta + TILE);
         b = a + Tiles::ROWS * DP;
@@ -34,7 +36,7 @@ template <typename Tiles, typename Job> struct Walk {
     }
 };
 
-// Starts copying a tile of ROWS rows of (…, width): `row` says where its rows are.
+// Starts copying a tile of ROWS rows of (…, width); `row` returns the index of each.
 template <int ROWS, int WARPS, typename Row>
 __device__ inline void copy_tile(E *to, const E *from, int width, int channel, int D, Row row) {
     typedef Copy<ROWS, WARPS> Copy;
@@ -51,7 +53,7 @@ template <typename Tiles> __device__ inline void scale_by(typename Tiles::Wide &
             for (int i = 0; i < Tiles::RUN; i++) w.at(r, n, i) *= scale;
 }
 
-// Δ is summed as dP is: where a row sees one key, o = v, and dP − Δ has to be zero to the last bit.
+// Δ is summed in the order of dP: where a row sees one key, o = v, and dP − Δ must be zero to the last bit.
 extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1)
     flash_delta(float *delta, // (rows)
                 const E *d_o, // (rows, D)
@@ -76,7 +78,7 @@ extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1)
             if (tiles.row(r) == tiles.column(c) && at(tiles.row(r)) >= 0) delta[at(tiles.row(r))] = s.at(r, c);
 }
 
-// Grid (⌊T / ROWS⌋ + documents, H): long tiles first.
+// Grid (⌊T / ROWS⌋ + documents, H): tiles with most keys first.
 extern "C" __global__ void __launch_bounds__(Queries::WARPS * 32, 1)
     flash_dq(E *dq,              // (T, H·D)
              const E *q,         // (T, H·D)
@@ -151,7 +153,7 @@ struct KeyJob {
     int length; // of the document
 };
 
-// Grid (⌊T / ROWS⌋ + documents, K): early keys, which most rows see, first.
+// Grid (⌊T / ROWS⌋ + documents, K): early keys, which most rows attend to, first.
 extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1)
     flash_dkdv(E *dk,              // (T, K·D)
                E *dv,              // (T, K·D)

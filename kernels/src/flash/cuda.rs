@@ -2,7 +2,8 @@
 
 use super::Heads;
 use super::paged::Paged;
-use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use crate::cuda::{STORAGE, element};
+use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Error, Result, Tensor};
 
 const HEADERS: &[(&str, &str)] = &[
@@ -13,39 +14,77 @@ const HEADERS: &[(&str, &str)] = &[
     ("attend.cuh", include_str!("attend.cuh")),
 ];
 
-const VARIANTS: &[&str] =
-    &["E=bf16 MMA=1 DP=64", "E=bf16 MMA=1 DP=128", "E=float MMA=0 DP=64", "E=float MMA=0 DP=128"];
+/// Numbers that all three sources share.
+const CONSTANTS: &[Define] = &[
+    Define::int("TILE", TILE),
+    Define::int("SPLIT", SPLIT),
+    Define::int("HEAD", HEAD),
+    Define::int("MMA_WARPS", MMA_WARPS),
+    Define::list("MMA_TILES", MMA_TILES.as_flattened()),
+    Define::int("FFMA_WARPS", FFMA_WARPS),
+    Define::list("FFMA_TILES", FFMA_TILES.as_flattened()),
+];
+
+/// Defines E, MMA, 1 when products run on tensor cores, and DP, the padded head size.
+fn variant(dtype: DType, width: usize) -> Variant {
+    element(dtype).int("MMA", (dtype == DType::BF16) as usize).int("DP", width)
+}
+
+fn variants() -> Vec<Variant> {
+    STORAGE.into_iter().flat_map(|dtype| [64, 128].map(|width| variant(dtype, width))).collect()
+}
 
 /// Forward over packed documents, and over pages by runs of rows.
 pub static FORWARD: Source = Source {
     name: "flash/forward.cu",
     text: include_str!("forward.cu"),
     headers: HEADERS,
-    variants: VARIANTS,
+    constants: CONSTANTS,
+    variants,
 };
 
 /// Forward of single rows over pages, in splits.
-pub static DECODE: Source =
-    Source { name: "flash/decode.cu", text: include_str!("decode.cu"), headers: HEADERS, variants: VARIANTS };
+pub static DECODE: Source = Source {
+    name: "flash/decode.cu",
+    text: include_str!("decode.cu"),
+    headers: HEADERS,
+    constants: CONSTANTS,
+    variants,
+};
 
 /// Delta, dq, and dk with dv.
 pub static BACKWARD: Source = Source {
     name: "flash/backward.cu",
     text: include_str!("backward.cu"),
     headers: HEADERS,
-    variants: VARIANTS,
+    constants: CONSTANTS,
+    variants,
 };
 
-/// Keys of a tile.
+/// Keys that one step of the softmax takes; tiles begin at multiples of it.
 const TILE: usize = 64;
-/// Keys of a split.
+/// Keys summed by themselves before they are added to those before; a multiple of [`TILE`].
 const SPLIT: usize = 512;
+/// Bytes at the start of shared memory that say what a block works on.
+const HEAD: usize = 256;
 /// Threads of a block of `flash_merge`, each with four channels.
 const MERGERS: usize = 128;
 
-/// How a variant cuts its work: the numbers of `mma.cuh` and `ffma.cuh`.
-struct Shape {
-    variant: &'static str,
+/// Tiles of the prefill, of decoding, of `flash_dq`'s queries and of `flash_dkdv`'s keys: rows that stay, rows of the
+/// tiles that change, and elements from row to row of the scores that a block's threads exchange (0: none).
+type TileTable = [[usize; 3]; 4];
+
+/// Warps and tiles of the bf16 kernels, on tensor cores.
+const MMA_WARPS: usize = 4;
+const MMA_TILES: TileTable = [[128, TILE, 0], [16, TILE, TILE + 8], [128, 32, 0], [64, TILE, 0]];
+/// Warps and tiles of the f32 kernels, by fused multiply-adds.
+const FFMA_WARPS: usize = 8;
+const FFMA_TILES: TileTable =
+    [[64, TILE, TILE + 4], [16, TILE, TILE + 16], [64, TILE, TILE + 4], [64, TILE, TILE + 4]];
+
+/// How a variant cuts its work.
+struct Tiling {
+    variant: Variant,
     /// D, padded.
     width: usize,
     /// Bytes of an element.
@@ -68,51 +107,30 @@ struct Tiles {
     exchange: usize,
 }
 
-const fn tiles(rows: usize, columns: usize, exchange_stride: usize) -> Tiles {
-    Tiles { rows, columns, exchange: 4 * rows * exchange_stride }
-}
-
-impl Shape {
-    fn of(dtype: DType, heads: Heads) -> Result<Self> {
+impl Tiling {
+    fn new(dtype: DType, heads: Heads) -> Result<Self> {
         let d = heads.head_dim;
         if d == 0 || d > 128 || !d.is_multiple_of(8) {
             let message = format!("head_dim is {d}: the CUDA kernels take multiples of 8 up to 128");
             return Err(Error::new(message));
         }
-        let wide = usize::from(d > 64);
-        let width = 64 << wide;
-        Ok(match dtype {
-            DType::BF16 => Shape {
-                variant: VARIANTS[wide],
-                width,
-                size: 2,
-                threads: 128,
-                prefill: tiles(128, TILE, 0),
-                decode: tiles(16, TILE, TILE + 8),
-                queries: tiles(128, 32, 0),
-                columns: tiles(64, TILE, 0),
-            },
-            _ => Shape {
-                variant: VARIANTS[2 + wide],
-                width,
-                size: 4,
-                threads: 256,
-                prefill: tiles(64, TILE, TILE + 4),
-                decode: tiles(16, TILE, TILE + 16),
-                queries: tiles(64, TILE, TILE + 4),
-                columns: tiles(64, TILE, TILE + 4),
-            },
-        })
+        let width = if d > 64 { 128 } else { 64 };
+        let (warps, table) =
+            if dtype == DType::BF16 { (MMA_WARPS, MMA_TILES) } else { (FFMA_WARPS, FFMA_TILES) };
+        let [prefill, decode, queries, columns] =
+            table.map(|[rows, columns, stride]| Tiles { rows, columns, exchange: 4 * rows * stride });
+        let (variant, size, threads) = (variant(dtype, width), dtype.size(), 32 * warps);
+        Ok(Tiling { variant, width, size, threads, prefill, decode, queries, columns })
     }
 
-    /// Blocks that hold what they work on, queries, and a tile of keys and of values.
+    /// Returns a grid of blocks that hold what they work on, queries, and a tile of keys and of values.
     fn forward(&self, blocks: [usize; 3], t: &Tiles) -> Grid {
-        self.grid(blocks, 256, t.rows + 2 * t.columns, t.exchange)
+        self.grid(blocks, HEAD, t.rows + 2 * t.columns, t.exchange)
     }
 
-    /// Blocks that also hold L and Δ of a tile, and two tiles that stay.
+    /// Returns a grid of blocks that also hold L and Δ of a tile, and two tiles that stay.
     fn backward(&self, blocks: [usize; 3], t: &Tiles) -> Grid {
-        self.grid(blocks, 256 + 2 * 4 * TILE, 2 * t.rows + 2 * t.columns, t.exchange)
+        self.grid(blocks, HEAD + 2 * 4 * TILE, 2 * t.rows + 2 * t.columns, t.exchange)
     }
 
     fn grid(&self, blocks: [usize; 3], head: usize, rows: usize, exchange: usize) -> Grid {
@@ -121,13 +139,13 @@ impl Shape {
     }
 }
 
-/// What a score is multiplied by: 1 / √D, and log₂ e more in bf16, whose kernels count in base 2.
+/// Returns the scale of scores: 1 / √D, and log₂ e more in bf16, whose kernels count in base 2.
 fn slope<'a>(heads: Heads, dtype: DType) -> Arg<'a> {
     let base = if dtype == DType::BF16 { std::f64::consts::LOG2_E } else { 1.0 };
     Arg::F32((base / (heads.head_dim as f64).sqrt()) as f32)
 }
 
-/// H, H / K, D, K·D: what every kernel is told of its heads.
+/// Returns H, H / K, D and K·D, which every kernel takes.
 fn sizes<'a>(heads: Heads) -> [Arg<'a>; 4] {
     let Heads { heads, kv_heads, head_dim } = heads;
     [heads, heads / kv_heads, head_dim, kv_heads * head_dim].map(int)
@@ -145,15 +163,15 @@ pub fn forward(
     [q, k, v, documents]: [&Tensor; 4],
     heads: Heads,
 ) -> Result<()> {
-    let shape = Shape::of(q.dtype(), heads)?;
+    let tiling = Tiling::new(q.dtype(), heads)?;
     let (t, n) = (q.shape()[0], documents.shape()[0] - 1);
-    let mut store = Store::new(cx, t, &shape, heads, t > SPLIT);
+    let mut store = Store::new(cx, t, &tiling, heads, t > SPLIT);
     let [sums, stats] = store.args();
     let inputs = [Arg::Out(o), Arg::Out(lse), sums, stats, Arg::In(q), Arg::In(k), Arg::In(v)];
     let args = inputs.into_iter().chain([Arg::In(documents), int(n), int(t)]).chain(sizes(heads));
     let mut args: Vec<Arg> = args.chain([slope(heads, q.dtype())]).collect();
-    let grid = shape.forward([t / shape.prefill.rows + n, heads.heads, 1], &shape.prefill);
-    start(cuda, &FORWARD, "flash_forward", shape.variant, grid, &mut args)
+    let grid = tiling.forward([t / tiling.prefill.rows + n, heads.heads, 1], &tiling.prefill);
+    start(cuda, &FORWARD, "flash_forward", tiling.variant, grid, &mut args)
 }
 
 /// dq (T, H·D), dk and dv (T, K·D); `delta` (T, H) is working memory.
@@ -165,25 +183,25 @@ pub fn backward(
     d_o: &Tensor,
     heads: Heads,
 ) -> Result<()> {
-    let shape = Shape::of(q.dtype(), heads)?;
+    let tiling = Tiling::new(q.dtype(), heads)?;
     let (t, n) = (q.shape()[0], documents.shape()[0] - 1);
     let rows = t * heads.heads;
-    let tile = shape.columns.rows;
-    let shared = 2 * tile * shape.width * shape.size;
-    let grid = Grid { blocks: [rows.div_ceil(tile), 1, 1], threads: shape.threads, shared };
+    let tile = tiling.columns.rows;
+    let shared = 2 * tile * tiling.width * tiling.size;
+    let grid = Grid { blocks: [rows.div_ceil(tile), 1, 1], threads: tiling.threads, shared };
     let args = &mut [Arg::Out(delta), Arg::In(d_o), Arg::In(o), int(rows), int(heads.head_dim)];
-    start(cuda, &BACKWARD, "flash_delta", shape.variant, grid, args)?;
+    start(cuda, &BACKWARD, "flash_delta", tiling.variant, grid, args)?;
     let args = |outputs: Vec<_>| {
         let inputs = [q, k, v, d_o, lse, &*delta, documents].map(Arg::In);
         let scale = 1.0 / (heads.head_dim as f32).sqrt();
         let args = outputs.into_iter().chain(inputs).chain([int(n), int(t)]);
         args.chain(sizes(heads)).chain([slope(heads, q.dtype()), Arg::F32(scale)]).collect::<Vec<_>>()
     };
-    let grid = shape.backward([t / shape.queries.rows + n, heads.heads, 1], &shape.queries);
-    start(cuda, &BACKWARD, "flash_dq", shape.variant, grid, &mut args(vec![Arg::Out(dq)]))?;
-    let grid = shape.backward([t / shape.columns.rows + n, heads.kv_heads, 1], &shape.columns);
+    let grid = tiling.backward([t / tiling.queries.rows + n, heads.heads, 1], &tiling.queries);
+    start(cuda, &BACKWARD, "flash_dq", tiling.variant, grid, &mut args(vec![Arg::Out(dq)]))?;
+    let grid = tiling.backward([t / tiling.columns.rows + n, heads.kv_heads, 1], &tiling.columns);
     let outputs = vec![Arg::Out(dk), Arg::Out(dv)];
-    start(cuda, &BACKWARD, "flash_dkdv", shape.variant, grid, &mut args(outputs))
+    start(cuda, &BACKWARD, "flash_dkdv", tiling.variant, grid, &mut args(outputs))
 }
 
 /// o (T, H·D) of q (T, H·D) over pages.
@@ -198,32 +216,32 @@ pub fn paged(
     rows: Paged,
     heads: Heads,
 ) -> Result<()> {
-    let shape = Shape::of(qkv[0].dtype(), heads)?;
+    let tiling = Tiling::new(qkv[0].dtype(), heads)?;
     let (t, s) = (qkv[0].shape()[0], rows.tables.shape()[0]);
     let splits = (rows.tables.shape()[1] * qkv[1].shape()[1]).div_ceil(SPLIT);
     // With no more rows than sequences, every row is taken alone.
-    let longest = if t > s { shape.prefill.rows } else { 1 };
+    let longest = if t > s { tiling.prefill.rows } else { 1 };
     let call = OverPages { qkv, rows, heads, longest, alone: t.min(s) };
     if t > s {
-        let mut store = Store::new(cx, t, &shape, heads, splits > 1);
-        let blocks = [(t - s).div_ceil(shape.prefill.rows) + 1, heads.heads, 1];
-        let grid = shape.forward(blocks, &shape.prefill);
-        start(cuda, &FORWARD, "flash_pages", shape.variant, grid, &mut call.args(o, &mut store))?;
+        let mut store = Store::new(cx, t, &tiling, heads, splits > 1);
+        let blocks = [(t - s).div_ceil(tiling.prefill.rows) + 1, heads.heads, 1];
+        let grid = tiling.forward(blocks, &tiling.prefill);
+        start(cuda, &FORWARD, "flash_pages", tiling.variant, grid, &mut call.args(o, &mut store))?;
     }
-    let mut store = Store::new(cx, call.alone * splits, &shape, heads, splits > 1);
-    let groups = heads.kv_heads * (heads.heads / heads.kv_heads).div_ceil(shape.decode.rows);
-    let grid = shape.forward([call.alone, groups, splits], &shape.decode);
-    start(cuda, &DECODE, "flash_decode", shape.variant, grid, &mut call.args(o, &mut store))?;
+    let mut store = Store::new(cx, call.alone * splits, &tiling, heads, splits > 1);
+    let groups = heads.kv_heads * (heads.heads / heads.kv_heads).div_ceil(tiling.decode.rows);
+    let grid = tiling.forward([call.alone, groups, splits], &tiling.decode);
+    start(cuda, &DECODE, "flash_decode", tiling.variant, grid, &mut call.args(o, &mut store))?;
     let Some((sums, stats)) = &store.0 else { return Ok(()) };
-    let lanes = heads.heads * shape.width / 4;
+    let lanes = heads.heads * tiling.width / 4;
     let grid = Grid { blocks: [call.alone, lanes.div_ceil(MERGERS), 1], threads: MERGERS, shared: 0 };
     let tensors = [sums, stats, rows.sequences, rows.positions].map(Arg::In);
     let sizes = [t, splits, heads.heads, heads.head_dim, longest, call.alone].map(int);
     let args = [Arg::InOut(o)].into_iter().chain(tensors).chain(sizes);
-    start(cuda, &DECODE, "flash_merge", shape.variant, grid, &mut args.collect::<Vec<_>>())
+    start(cuda, &DECODE, "flash_merge", tiling.variant, grid, &mut args.collect::<Vec<_>>())
 }
 
-/// What `flash_pages` and `flash_decode` are told alike.
+/// The arguments that `flash_pages` and `flash_decode` share.
 struct OverPages<'a> {
     qkv: [&'a Tensor; 3],
     rows: Paged<'a>,
@@ -250,9 +268,9 @@ impl OverPages<'_> {
 struct Store(Option<(Tensor, Tensor)>);
 
 impl Store {
-    fn new(cx: &Ctx, rows: usize, shape: &Shape, heads: Heads, wanted: bool) -> Self {
+    fn new(cx: &Ctx, rows: usize, tiling: &Tiling, heads: Heads, wanted: bool) -> Self {
         let of = |width| cx.scratch([rows, heads.heads, width], DType::F32);
-        Store(wanted.then(|| (of(shape.width), of(2))))
+        Store(wanted.then(|| (of(tiling.width), of(2))))
     }
 
     fn args(&mut self) -> [Arg<'_>; 2] {
@@ -267,7 +285,7 @@ fn start(
     cuda: &Cuda,
     source: &'static Source,
     kernel: &str,
-    variant: &str,
+    variant: Variant,
     grid: Grid,
     args: &mut [Arg],
 ) -> Result<()> {

@@ -1,9 +1,9 @@
-// Attention of single rows over pages, each split of SPLIT keys a block of its own.
+// Paged decode with split-KV: attention of single rows over KV pages, one block per split of SPLIT keys.
 //
-// math    forward.cu's, with the same bits
-// launch  flash_decode: a block is one split for one row and up to Decode::ROWS query heads of one kv head, so keys
-//         and values are read once for all of them. A row that has one split is done then
-//         flash_merge: joins the splits of each row and head, ascending
+// math    that of forward.cu, with the same bits
+// launch  flash_decode: one block per split of one row, for up to Decode::ROWS query heads of one kv head, so keys
+//         and values are read once for all of them. A row that has one split is then complete
+//         flash_merge: combines the splits of each row and head, ascending
 #include "attend.cuh"
 
 // Grid (alone, K·⌈group / ROWS⌉, splits).

@@ -1,14 +1,16 @@
-// Products of tiles as fused multiply-adds: f32 all through. An element's terms are summed one by one, k ascending,
-// so a row has the same bits whatever RT is.
+// Products of tiles by fused multiply-adds: f32 throughout. The terms of an element are summed one by one, k ascending,
+// so a row has the same bits for any RT.
 #pragma once
 #include "tiles.cuh"
 
+constexpr int TILES[][3] = FFMA_TILES; // rows, columns, stride of exchanged scores
+
 // A half-warp has RT rows to itself, with all columns of a tile: lane l of it has columns l, l + 16, l + 32, l + 48.
-template <int RT> struct Rows : Thread {
-    static constexpr int WARPS = 8, SPAN = 2 * RT, ROWS = WARPS * SPAN, SHARING = 16;
+template <int RT, int SCORES> struct Rows : Thread {
+    static constexpr int WARPS = FFMA_WARPS, SPAN = 2 * RT, ROWS = WARPS * SPAN, SHARING = 16;
     static constexpr int COLS = TILE, R = RT, C = COLS / 16;
     static constexpr int RUNS = DP / 64, RUN = 4;
-    static constexpr int STRIDE = TILE + (RT == 1 ? 16 : 4); // the rows of a warp's halves fall into other banks
+    static constexpr int STRIDE = SCORES; // padded: the rows of a warp's halves fall into other banks
     static constexpr int EXCHANGE = ROWS * STRIDE;
 
     struct Square {
@@ -45,8 +47,8 @@ template <int RT> struct Rows : Thread {
         }
     }
 
-    // w += p (ROWS, TILE) · b (TILE, D); p goes round the half-warp by way of `exchange`, which nobody reads any
-    // more: between two calls stands a barrier of the block.
+    // w += p (ROWS, TILE) · b (TILE, D); the half-warp exchanges p through `exchange`, which is no longer read by
+    // others: there is a barrier of the block between two calls.
     __device__ void gather(Wide &w, const Square &p, const E *b, float *exchange) const {
 #pragma unroll
         for (int r = 0; r < RT; r++)
@@ -84,7 +86,8 @@ template <int RT> struct Rows : Thread {
     }
 };
 
-typedef Rows<4> Prefill;
-typedef Rows<1> Decode;
-typedef Rows<4> Queries;
-typedef Rows<4> Columns;
+template <int KIND> using Tiled = Rows<TILES[KIND][0] / (2 * FFMA_WARPS), TILES[KIND][2]>;
+typedef Tiled<PREFILL> Prefill;
+typedef Tiled<DECODE> Decode;
+typedef Tiled<QUERIES> Queries;
+typedef Tiled<COLUMNS> Columns;

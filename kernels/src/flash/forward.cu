@@ -1,11 +1,12 @@
-// Attention of whole tiles of rows, over packed documents or over pages.
+// Attention of tiles of rows, over packed documents (varlen) or over KV pages.
 //
-// math    o = softmax(q kᵀ / √D, causal) v by tiles of keys, in splits of SPLIT keys that are joined ascending; L is
-//         kept: log Σ e^(s / √D), in base 2 for bf16
-// launch  a block is a tile of Prefill::ROWS rows of one document and head; rows stand at their position modulo that
+// math    o = softmax(q kᵀ / √D, causal) v by tiles of keys, in splits of SPLIT keys that are combined ascending; the
+//         log-sum-exp L = log Σ e^(s / √D) is saved, in base 2 for bf16
+// launch  one block per tile of Prefill::ROWS rows of one document and head; the slot of a row is its position modulo
+//         that
 #include "attend.cuh"
 
-// The job's rows, all splits; `lse` may be null.
+// Forward of the rows of the job, over all splits; `lse` may be null.
 template <typename Job>
 __device__ inline void forward(E *o, float *lse, Store store, const E *q, const E *k, const E *v,
                                const Stage<Prefill, Job> &stage, Heads heads) {
@@ -29,7 +30,7 @@ __device__ inline void forward(E *o, float *lse, Store store, const E *q, const 
     }
 }
 
-// Grid (⌊T / ROWS⌋ + documents, H): long tiles first.
+// Grid (⌊T / ROWS⌋ + documents, H): tiles with most keys first.
 extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
     flash_forward(E *o,             // (T, H·D)
                   float *lse,       // (T, H)

@@ -1,11 +1,12 @@
-// Products of tiles on tensor cores: bf16 factors, f32 sums. Both classes sum an element's terms in one order, k
+// Products of tiles on tensor cores: bf16 operands, f32 sums. Both classes sum an element's terms in the same order, k
 // ascending by 16, so a row has the same bits from either.
 #pragma once
 #include "tiles.cuh"
 
+constexpr int TILES[][3] = MMA_TILES; // rows, columns, stride of exchanged scores
 constexpr int ROW_BYTES = DP * 2;
 
-// Where a lane points ldmatrix to, for 16 rows of a tile from `row` on: as a factor a, or as bᵀ.
+// Address that a lane gives to ldmatrix, for 16 rows of a tile from `row` on: as operand a, or as bᵀ.
 __device__ inline u32 rows_of_a(const E *tile, int row, int lane) {
     return shared_address(chunk(tile, row + lane % 16, lane / 16));
 }
@@ -13,7 +14,7 @@ __device__ inline u32 rows_of_b(const E *tile, int row, int lane) {
     return shared_address(chunk(tile, row + lane % 8 + lane / 16 * 8, lane / 8 % 2));
 }
 
-// Accumulators of 16 rows and 16 columns as the factor a of a product that sums over the columns.
+// Accumulators of 16 rows and 16 columns as the a fragment of a product that sums over the columns.
 __device__ inline void factor(u32 (&a)[4], const float (&left)[4], const float (&right)[4]) {
     a[0] = pair(left[0], left[1]);
     a[1] = pair(left[2], left[3]);
@@ -22,13 +23,13 @@ __device__ inline void factor(u32 (&a)[4], const float (&left)[4], const float (
 }
 
 // Each warp has 16·MT rows to itself, with all COLS columns of a tile: no warp waits for another.
-template <int MT, int WIDTH = TILE> struct Rows : Thread {
+template <int MT, int WIDTH> struct Rows : Thread {
     static constexpr int COLS = WIDTH;
-    static constexpr int WARPS = 4, SPAN = 16 * MT, ROWS = WARPS * SPAN, SHARING = 4, EXCHANGE = 0;
+    static constexpr int WARPS = MMA_WARPS, SPAN = 16 * MT, ROWS = WARPS * SPAN, SHARING = 4, EXCHANGE = 0;
     static constexpr int R = 2 * MT, C = COLS / 4; // rows of a thread, and its columns of a tile
     static constexpr int RUNS = DP / 8, RUN = 2;   // its channels
 
-    // (ROWS, COLS): scores and their like.
+    // (ROWS, COLS): scores, probabilities and their gradients.
     struct Square {
         float x[MT][COLS / 8][4];
         __device__ float &at(int r, int c) { return x[r / 2][c / 2][r % 2 * 2 + c % 2]; }
@@ -88,7 +89,7 @@ template <int MT, int WIDTH = TILE> struct Rows : Thread {
         }
     }
 
-    // Row at(slot) of `to` (…, stride) = that of w, by way of the warp's own rows of a tile that nobody reads any more.
+    // Row at(slot) of `to` (…, stride) = that of w, through the warp's own rows of a tile that is no longer read.
     template <typename At> __device__ void write(E *to, int stride, Wide &w, At at, E *tile, int D) const {
 #pragma unroll
         for (int r = 0; r < R; r++)
@@ -107,10 +108,10 @@ template <int MT, int WIDTH = TILE> struct Rows : Thread {
     }
 };
 
-// Every warp has the same 16 rows. Warps share out the columns of scores and hand them round; each then holds all
-// of p, and they share out the channels of the sums.
+// All warps have the same 16 rows. They divide the columns of the scores and exchange them; each then holds all of p,
+// and they divide the channels of the sums.
 struct Shared : Thread {
-    static constexpr int WARPS = 4, SPAN = 16, ROWS = 16, SHARING = 4, STRIDE = TILE + 8, EXCHANGE = 16 * STRIDE;
+    static constexpr int WARPS = MMA_WARPS, SPAN = 16, ROWS = TILES[DECODE][0], SHARING = 4, STRIDE = TILES[DECODE][2], EXCHANGE = 16 * STRIDE;
     static constexpr int R = 2, C = TILE / 4;
     static constexpr int RUNS = DP / 32, RUN = 2;
 
@@ -184,7 +185,8 @@ struct Shared : Thread {
     }
 };
 
-typedef Rows<2> Prefill;
+template <int KIND> using Tiled = Rows<TILES[KIND][0] / (16 * MMA_WARPS), TILES[KIND][1]>;
+typedef Tiled<PREFILL> Prefill;
 typedef Shared Decode;
-typedef Rows<2, 32> Queries; // of backward: rows of q
-typedef Rows<1> Columns;     // of backward: rows of k and v
+typedef Tiled<QUERIES> Queries; // of backward: rows of q
+typedef Tiled<COLUMNS> Columns; // of backward: rows of k and v

@@ -1,36 +1,40 @@
-//! `flash`: causal attention by tiles with an online softmax; the score matrix never exists.
+//! `flash`: causal attention in tiles with an online softmax; the score matrix is never materialized.
 //!
 //! FlashAttention-2 (Dao, arXiv 2307.08691): algorithm 1 forward, algorithm 2 backward, the latter in two passes
-//! (dq by rows, dk and dv by columns) so that no sum needs an atomic. Forming P and dS twice costs seven products
-//! where one pass over both would take five; the bits are the same every time, and nothing but Δ is kept between.
-//! `doc/03-flash.md` derives both directions and walks through the kernels.
+//! (dq over query tiles, dk and dv over key tiles) so that no sum needs an atomic. Computing P and dS twice takes seven
+//! matrix products where a single pass takes five; in return results are deterministic, and only Δ is kept between the
+//! passes. `doc/03-flash.md` derives both directions and walks through the kernels.
 //!
-//! **math** P = softmax(q kᵀ / √D, causal), o = P v; L = the row's log-sum-exp. Backward with Δ = Σ_d do·o:
+//! **math** P = softmax(q kᵀ / √D, causal), o = P v; L = log-sum-exp of a row of scores. Backward with Δ = Σ_d do·o:
 //! dS = P ⊙ (do vᵀ − Δ) / √D, dq = dS k, dk = dSᵀ q, dv = Pᵀ do.
 //!
-//! **shapes** q, o (T, H·D); k, v (T, K·D), or pages (N, page, K·D); L (T, H) f32, on a GPU in base 2 for bf16. H is a
-//! multiple of K: query head h reads kv head h / (H/K).
+//! **shapes** q, o (T, H·D); k, v (T, K·D), or KV pages (N, page, K·D); L (T, H) f32, on a GPU in base 2 for bf16.
+//! Grouped-query attention (GQA): H is a multiple of K, and query head h reads kv head h / (H/K).
 //!
-//! **layout** T holds packed documents: a row attends to the rows of its own document up to itself. Tiles are
-//! 64 positions, counted from the document's start.
+//! **layout** T holds packed documents (varlen): a row attends to the rows of its own document up to itself. Tiles are
+//! 64 positions, counted from the start of the document.
 //!
-//! **launch** `flash_forward`, `flash_dq`: a block is 128 rows (f32: 64) of a document and query head; `flash_dkdv`:
-//! 64 keys of a document and kv head, for all its query heads; `flash_delta`: 64 rows of o. Over pages, `flash_pages`
-//! takes runs of rows as `flash_forward` does; `flash_decode` takes single rows, a block for each split of 512 keys
-//! and for all query heads of a kv head, and `flash_merge` joins the splits. 128 threads (f32: 256), two blocks of
-//! forward or backward on a multiprocessor at D = 128 in bf16. Documents, positions and tables are read on the device.
+//! **launch** `flash_forward`, `flash_dq`: one block per 128 rows (f32: 64) of a document and query head; `flash_dkdv`:
+//! one block per 64 keys of a document and kv head, for all its query heads; `flash_delta`: one per 64 rows of o. Over
+//! KV pages, `flash_pages` takes runs of consecutive rows as `flash_forward` does; `flash_decode` takes single rows
+//! with split-KV, one block per split of 512 keys for all query heads of a kv head, and `flash_merge` combines the
+//! splits. 128 threads (f32: 256), two blocks of forward or backward per multiprocessor at D = 128 in bf16. Documents,
+//! positions and block tables are read on the device.
 //!
-//! **numerics** scores, softmax and sums in f32; when q is in bf16, P and dS are rounded to bf16 for their
-//! products. A row's bits depend on its own values and on those before it: not on the rows beside it, on the
-//! page size, or on whether k and v come from pages. On a GPU every 512 keys are summed apart and joined in order,
-//! whoever sums them: one block after another, or many at once.
+//! **numerics** scores, softmax and sums in f32; when q is bf16, P and dS are rounded to bf16 for their products. The
+//! bits of a row depend only on its own values and on those before it: not on the other rows of the batch, the page
+//! size, or whether k and v come from pages. On a GPU every 512 keys are summed separately and combined in order, by
+//! one block or by many.
 //!
-//! **traffic** reads q, k, v once a tile row, writes o; 4·T²/2·H·D flops a document of T tokens, backward 14.
-//! Documents and sequences longer than 512 tokens keep unfinished rows in working memory, 4·(T, H, D) bytes.
+//! **traffic** reads q, k, v once per row of tiles, writes o; 4·T²/2·H·D flops for a document of T tokens, backward
+//! 14. Documents and sequences longer than 512 tokens keep partial results in working memory, 4·(T, H, D) bytes.
 
+mod backward_bugs;
+mod bugs;
 mod cpu;
 mod cuda;
 mod paged;
+mod paged_bugs;
 pub mod paged_spec;
 pub mod spec;
 #[cfg(test)]
@@ -41,7 +45,7 @@ pub use paged::{Paged, flash_paged};
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
 
-/// How many heads there are.
+/// Head counts and head dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
     /// Query heads, H.
@@ -52,7 +56,8 @@ pub struct Heads {
     pub head_dim: usize,
 }
 
-/// o (T, H·D) of packed documents; `documents` (n + 1) i32 holds their starts and, last, T.
+/// Returns o (T, H·D) of packed documents; `documents` (n + 1) i32 holds their cumulative lengths (FlashAttention's
+/// `cu_seqlens`): the start of each, and T.
 ///
 /// # Errors
 /// When shapes do not fit the heads or the documents.
@@ -64,19 +69,19 @@ pub fn flash(
     documents: &Tensor,
     heads: Heads,
 ) -> Result<Tensor> {
-    cx.apply_one(Flash { heads }, &[q, k, v, documents])
+    cx.apply_one(FlashAttention { heads }, &[q, k, v, documents])
 }
 
-struct Flash {
+struct FlashAttention {
     heads: Heads,
 }
 
-impl Op for Flash {
+impl Op for FlashAttention {
     fn name(&self) -> &'static str {
         "flash"
     }
 
-    /// Saves q, k, v, documents, o and L.
+    /// Saves q, k, v, documents, o and L for backward.
     fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
         let [q, k, v, documents] = x else { unreachable!("flash takes q, k, v and documents") };
         let rows = self.check(q, k, v)?;
@@ -84,13 +89,13 @@ impl Op for Flash {
         let mut lse = cx.empty([rows, self.heads.heads], DType::F32);
         match cx.device() {
             Device::Cpu(_) => {
-                let blocks = cpu::blocks_of_documents(documents.slice()?, rows)?;
+                let tiles = cpu::tiles_of_documents(documents.slice()?, rows)?;
                 let l = lse.slice_mut()?;
                 match q.dtype() {
                     DType::BF16 => {
-                        cpu::forward::<bf16>(o.slice_mut()?, l, self.heads, q, k, v, &blocks)?;
+                        cpu::forward::<bf16>(o.slice_mut()?, l, self.heads, q, k, v, &tiles)?;
                     }
-                    _ => cpu::forward::<f32>(o.slice_mut()?, l, self.heads, q, k, v, &blocks)?,
+                    _ => cpu::forward::<f32>(o.slice_mut()?, l, self.heads, q, k, v, &tiles)?,
                 }
             }
             Device::Cuda(cuda) => {
@@ -111,13 +116,13 @@ impl Op for Flash {
         let mut delta = cx.scratch(*lse.shape(), DType::F32);
         match cx.device() {
             Device::Cpu(_) => {
-                let blocks = cpu::blocks_of_documents(documents.slice()?, q.shape()[0])?;
-                let saved = cpu::Forward { q, k, v, o, lse };
+                let tiles = cpu::tiles_of_documents(documents.slice()?, q.shape()[0])?;
+                let saved = cpu::SavedForward { q, k, v, o, lse };
                 let delta = delta.slice_mut()?;
                 let out = (&mut dq, &mut dk, &mut dv);
                 match q.dtype() {
-                    DType::BF16 => cpu::backward::<bf16>(out, delta, self.heads, saved, d_o, &blocks)?,
-                    _ => cpu::backward::<f32>(out, delta, self.heads, saved, d_o, &blocks)?,
+                    DType::BF16 => cpu::backward::<bf16>(out, delta, self.heads, saved, d_o, &tiles)?,
+                    _ => cpu::backward::<f32>(out, delta, self.heads, saved, d_o, &tiles)?,
                 }
             }
             Device::Cuda(cuda) => {
@@ -132,8 +137,8 @@ impl Op for Flash {
     }
 }
 
-impl Flash {
-    /// The number of rows T.
+impl FlashAttention {
+    /// Checks shapes and types; returns the number of rows T.
     fn check(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<usize> {
         let Heads { heads, kv_heads, head_dim } = self.heads;
         let (rows, columns) = q.shape().as_matrix();

@@ -1,27 +1,27 @@
-//! Attention of new rows over the KV pages of their sequences, read in place. Inference only.
+//! Paged attention: new rows attend to the KV pages of their sequences, which are read in place. Inference only.
 
 use super::Heads;
-use super::cpu::{self, Block, Kv};
+use super::cpu::{self, KvSource, RowTile};
 use super::cuda;
 use crate::simd::Storage;
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
 
-/// Where each row of a batch stands, all in device memory.
+/// Sequence, position and block tables of the rows of a batch, all in device memory.
 #[derive(Clone, Copy)]
 pub struct Paged<'a> {
-    /// (T) i32: the row's sequence.
+    /// (T) i32: index of the row's sequence.
     pub sequences: &'a Tensor,
-    /// (T) i32: the row's position in its sequence; its own key is in the pages already.
+    /// (T) i32: position of the row in its sequence; its own key and value are in the pages already.
     pub positions: &'a Tensor,
-    /// (S, M) i32: the pages of each sequence, in order.
+    /// (S, M) i32: block table of each sequence, its pages in order.
     pub tables: &'a Tensor,
 }
 
-/// o (T, H·D) of q (T, H·D) over `k_pages` and `v_pages` (N, page, K·D).
+/// Returns o (T, H·D) of q (T, H·D) over `k_pages` and `v_pages` (N, page, K·D).
 ///
 /// # Errors
-/// When shapes do not fit, or a table names a page that does not exist.
+/// When shapes do not fit, or a block table names a page that does not exist.
 pub fn flash_paged(
     cx: &Ctx,
     q: &Tensor,
@@ -30,14 +30,17 @@ pub fn flash_paged(
     rows: Paged,
     heads: Heads,
 ) -> Result<Tensor> {
-    cx.apply_one(FlashPaged { heads }, &[q, k_pages, v_pages, rows.sequences, rows.positions, rows.tables])
+    cx.apply_one(
+        PagedAttention { heads },
+        &[q, k_pages, v_pages, rows.sequences, rows.positions, rows.tables],
+    )
 }
 
-struct FlashPaged {
+struct PagedAttention {
     heads: Heads,
 }
 
-impl Op for FlashPaged {
+impl Op for PagedAttention {
     fn name(&self) -> &'static str {
         "flash"
     }
@@ -56,13 +59,17 @@ impl Op for FlashPaged {
         let mut o = cx.empty(*q.shape(), q.dtype());
         match cx.device() {
             Device::Cpu(_) => {
-                let blocks = blocks(sequences.slice()?, positions.slice()?);
-                let pages =
-                    Pages { k: k_pages, v: v_pages, tables: tables.slice()?, table: tables.shape()[1] };
-                pages.check(&blocks)?;
+                let tiles = tiles_of_runs(sequences.slice()?, positions.slice()?);
+                let pages = KvPages {
+                    k: k_pages,
+                    v: v_pages,
+                    tables: tables.slice()?,
+                    pages_per_table: tables.shape()[1],
+                };
+                pages.check(&tiles)?;
                 match q.dtype() {
-                    DType::BF16 => pages.forward::<bf16>(o.slice_mut()?, q, &blocks, self.heads)?,
-                    _ => pages.forward::<f32>(o.slice_mut()?, q, &blocks, self.heads)?,
+                    DType::BF16 => pages.forward::<bf16>(o.slice_mut()?, q, &tiles, self.heads)?,
+                    _ => pages.forward::<f32>(o.slice_mut()?, q, &tiles, self.heads)?,
                 }
             }
             Device::Cuda(cuda) => {
@@ -83,58 +90,60 @@ impl Op for FlashPaged {
     }
 }
 
-/// Groups consecutive rows of a sequence at consecutive positions.
-fn blocks(sequences: &[i32], positions: &[i32]) -> Vec<Block> {
-    let mut blocks: Vec<Block> = Vec::new();
+/// Groups rows of one sequence at consecutive positions into tiles.
+fn tiles_of_runs(sequences: &[i32], positions: &[i32]) -> Vec<RowTile> {
+    let mut tiles: Vec<RowTile> = Vec::new();
     for (row, (&sequence, &position)) in sequences.iter().zip(positions).enumerate() {
         let (document, position) = (sequence as usize, position as usize);
-        match blocks.last_mut() {
+        match tiles.last_mut() {
             Some(b) if b.document == document && b.position + b.rows == position && b.rows < cpu::TILE => {
                 b.rows += 1;
             }
-            _ => blocks.push(Block { row, rows: 1, position, document, start: 0, end: 0 }),
+            _ => tiles.push(RowTile { row, rows: 1, position, document, start: 0, end: 0 }),
         }
     }
-    blocks
+    tiles
 }
 
-struct Pages<'a> {
+struct KvPages<'a> {
     k: &'a Tensor,
     v: &'a Tensor,
-    /// (S, `table`)
+    /// (S, `pages_per_table`): block tables.
     tables: &'a [i32],
-    table: usize,
+    pages_per_table: usize,
 }
 
-impl Pages<'_> {
+impl KvPages<'_> {
     fn page_size(&self) -> usize {
         self.k.shape()[1]
     }
 
-    /// Every page that a block will read exists.
-    fn check(&self, blocks: &[Block]) -> Result<()> {
+    /// Checks that every page that the tiles read exists.
+    fn check(&self, tiles: &[RowTile]) -> Result<()> {
         let pages = self.k.shape()[0];
-        for b in blocks {
+        for b in tiles {
             let needed = (b.position + b.rows).div_ceil(self.page_size());
-            let table = self.tables.get(b.document * self.table..(b.document + 1) * self.table);
+            let table =
+                self.tables.get(b.document * self.pages_per_table..(b.document + 1) * self.pages_per_table);
             let known = table.and_then(|t| t.get(..needed));
             if known.is_none_or(|t| t.iter().any(|&page| page < 0 || page as usize >= pages)) {
                 let last = b.position + b.rows - 1;
-                let message = format!("sequence {} has no page for all of positions 0..={last}", b.document);
+                let message =
+                    format!("the block table of sequence {} does not cover positions 0..={last}", b.document);
                 return Err(Error::new(message));
             }
         }
         Ok(())
     }
 
-    fn forward<T: Storage>(&self, o: &mut [T], q: &Tensor, blocks: &[Block], heads: Heads) -> Result<()> {
+    fn forward<T: Storage>(&self, o: &mut [T], q: &Tensor, tiles: &[RowTile], heads: Heads) -> Result<()> {
         let (k, v, page_size) = (self.k.slice::<T>()?, self.v.slice::<T>()?, self.page_size());
         let width = heads.kv_heads * heads.head_dim;
-        cpu::forward_rows(o, None, heads, q.slice::<T>()?, blocks, |block, attend| {
-            let table = &self.tables[block.document * self.table..];
+        cpu::forward_tiles(o, None, heads, q.slice::<T>()?, tiles, |row_tile, attend| {
+            let table = &self.tables[row_tile.document * self.pages_per_table..];
             let row =
                 |position: usize| table[position / page_size] as usize * page_size + position % page_size;
-            attend(Kv { k, v, width, row: &row });
+            attend(KvSource { k, v, width, row: &row });
         });
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Reference and cases of `flash_paged`.
 
 use super::{Heads, Paged, cuda, flash_paged};
-use crate::spec::{Case, Cost, Input, Kind, Shapes, Spec, Value};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, InputContent, Invariance, Shapes, Spec};
 use codelsi_engine::DType;
 use std::ops::Range;
 
@@ -19,6 +19,10 @@ pub static SPEC: Spec = Spec {
         backward: None,
         real: &[&[4, 2048, 40, 40, 128, 16]],
     },
+    invariance: Invariance::NotByRow(
+        "a row attends to pages of its sequence: flash/tests.rs cuts one in many ways",
+    ),
+    bugs: &[super::paged_bugs::BUGS],
 };
 
 fn cases(dtype: DType) -> Vec<Case> {
@@ -66,7 +70,7 @@ fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads)
             ints(|row| row.1),
             Input {
                 shape: [sequences, tables.len() / sequences].into(),
-                kind: Kind::Int(tables),
+                content: InputContent::Int(tables),
                 grad: false,
             },
         ],
@@ -75,6 +79,7 @@ fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads)
             Ok(vec![flash_paged(cx, x[0], x[1], x[2], rows, heads)?])
         }),
         reference: Box::new(move |x| vec![reference(x, heads)]),
+        compare: Compare::Error,
         terms: d + keys,
         cost: Cost {
             bytes: (2 * (t * h + keys * k) * d * dtype.size()) as f64,
@@ -96,9 +101,9 @@ pub(super) fn tables(lengths: &[usize], page: usize) -> (Vec<i32>, usize) {
 }
 
 /// Softmax attention over pages by plain loops.
-fn reference(x: &[Value], heads: Heads) -> Value {
+fn reference(x: &[F64Tensor], heads: Heads) -> F64Tensor {
     let page = x[1].shape[1];
-    let mut o = Value::zeros(x[0].shape);
+    let mut o = F64Tensor::zeros(x[0].shape);
     for t in 0..x[0].dims().0 {
         let table = x[5].row(x[3].int(t));
         let rows: Vec<usize> =

@@ -1,5 +1,5 @@
-//! A row's bits depend on its position and its document alone: however documents are packed, prompts are cut into
-//! chunks, rows are batched and pages are sized, on the CPU and on the software GPU.
+//! The bits of a row depend only on its position and its document, however documents are packed, prompts are cut into
+//! chunks, rows are batched and pages are sized; on the CPU and on the software GPU.
 
 use super::paged_spec::tables;
 use super::{Heads, Paged, flash, flash_paged};
@@ -13,7 +13,7 @@ const HEADS: Heads = Heads { heads: 2, kv_heads: 1, head_dim: 64 };
 /// More than one split of the CUDA kernels.
 const LENGTH: usize = 530;
 
-/// The software GPU; none without a compiler, which `CODELSI_REQUIRE=all` makes a failure.
+/// Returns the software GPU; `None` without NVRTC, which is a failure under `CODELSI_REQUIRE=all`.
 fn emulated() -> Option<Device> {
     match Device::emulated("sm_80") {
         Ok(device) => Some(device),
@@ -26,21 +26,21 @@ fn emulated() -> Option<Device> {
 }
 
 /// Rows of a (rows, width) array in host memory, as bytes.
-struct Host {
+struct HostRows {
     bytes: Vec<u8>,
     dtype: DType,
     width: usize,
 }
 
-impl Host {
+impl HostRows {
     fn random(rows: usize, width: usize, dtype: DType, site: u32) -> Self {
         let key = Key { seed: 5, step: 0, site };
-        Host::of(&random(&Device::cpu(), [rows, width].into(), dtype, 1.0, key).unwrap())
+        HostRows::copy_of(&random(&Device::cpu(), [rows, width].into(), dtype, 1.0, key).unwrap())
     }
 
-    fn of(t: &Tensor) -> Self {
+    fn copy_of(t: &Tensor) -> Self {
         let t = t.to(&Device::cpu(), Label::Scratch).unwrap();
-        Host { bytes: t.bytes().unwrap().to_vec(), dtype: t.dtype(), width: t.shape().as_matrix().1 }
+        HostRows { bytes: t.bytes().unwrap().to_vec(), dtype: t.dtype(), width: t.shape().as_matrix().1 }
     }
 
     fn row(&self, r: usize) -> &[u8] {
@@ -48,7 +48,7 @@ impl Host {
         &self.bytes[r * bytes..][..bytes]
     }
 
-    /// A tensor of the given rows; none are zeros.
+    /// Returns a tensor of the given rows; `None` is a row of zeros.
     fn tensor(&self, device: &Device, rows: impl Iterator<Item = Option<usize>>) -> Tensor {
         let zeros = vec![0; self.width * self.dtype.size()];
         let bytes: Vec<u8> = rows.flat_map(|r| r.map_or(&zeros[..], |r| self.row(r))).copied().collect();
@@ -68,61 +68,66 @@ fn ints(device: &Device, shape: impl Into<codelsi_engine::Shape>, data: &[i32]) 
     device.tensor(Label::Scratch, shape, data).unwrap()
 }
 
-/// One sequence's queries, keys and values.
-struct Sequence {
-    q: Host,
-    k: Host,
-    v: Host,
+/// Queries, keys and values of one sequence.
+struct TestSequence {
+    q: HostRows,
+    k: HostRows,
+    v: HostRows,
 }
 
-impl Sequence {
+impl TestSequence {
     fn new(dtype: DType) -> Self {
-        let of = |heads: usize, site| Host::random(LENGTH, heads * HEADS.head_dim, dtype, site);
-        Sequence { q: of(HEADS.heads, 0), k: of(HEADS.kv_heads, 1), v: of(HEADS.kv_heads, 2) }
+        let random_rows = |heads: usize, site| HostRows::random(LENGTH, heads * HEADS.head_dim, dtype, site);
+        TestSequence {
+            q: random_rows(HEADS.heads, 0),
+            k: random_rows(HEADS.kv_heads, 1),
+            v: random_rows(HEADS.kv_heads, 2),
+        }
     }
 
-    /// o of the sequence as the second document of a batch, after one of `before` rows.
-    fn packed(&self, cx: &Ctx, before: usize) -> Host {
+    /// Returns o of the sequence as the second document of a batch, after one of `before` rows.
+    fn packed(&self, cx: &Ctx, before: usize) -> HostRows {
         let device = cx.device();
         let rows = || (0..before).chain(0..LENGTH).map(Some);
         let [q, k, v] = [&self.q, &self.k, &self.v].map(|x| x.tensor(device, rows()));
         let documents = ints(device, [3], &[0, before as i32, (before + LENGTH) as i32]);
-        let mut o = Host::of(&flash(cx, &q, &k, &v, &documents, HEADS).unwrap());
+        let mut o = HostRows::copy_of(&flash(cx, &q, &k, &v, &documents, HEADS).unwrap());
         o.bytes.drain(..before * o.width * o.dtype.size());
         o
     }
 
-    /// o of rows at ranges of positions, each range in a copy of the sequence of its own, over pages of `page`.
-    fn paged(&self, cx: &Ctx, page: usize, rows: &[Range<usize>]) -> Result<Host> {
+    /// Returns o of the rows at ranges of positions, each range in its own copy of the sequence, over pages of `page`
+    /// tokens.
+    fn paged(&self, cx: &Ctx, page: usize, rows: &[Range<usize>]) -> Result<HostRows> {
         let (device, copies) = (cx.device(), rows.len());
-        let (tables, pages) = tables(&vec![LENGTH; copies], page);
+        let (block_tables, pages) = tables(&vec![LENGTH; copies], page);
         let mut slots = vec![None; pages * page];
-        for table in tables.chunks_exact(tables.len() / copies) {
+        for table in block_tables.chunks_exact(block_tables.len() / copies) {
             (0..LENGTH).for_each(|j| slots[table[j / page] as usize * page + j % page] = Some(j));
         }
         let [k, v] = [&self.k, &self.v].map(|x| {
             let flat = x.tensor(device, slots.iter().copied());
             flat.reshape([pages, page, x.width])
         });
-        let each = || rows.iter().enumerate().flat_map(|(i, range)| range.clone().map(move |p| (i, p)));
+        let all_rows = || rows.iter().enumerate().flat_map(|(i, range)| range.clone().map(move |p| (i, p)));
         let column = |of: fn((usize, usize)) -> usize| -> Tensor {
-            let data: Vec<i32> = each().map(|row| of(row) as i32).collect();
+            let data: Vec<i32> = all_rows().map(|row| of(row) as i32).collect();
             ints(device, [data.len()], &data)
         };
-        let q = self.q.tensor(device, each().map(|row| Some(row.1)));
+        let q = self.q.tensor(device, all_rows().map(|row| Some(row.1)));
         let (sequences, positions) = (column(|row| row.0), column(|row| row.1));
-        let tables = ints(device, [copies, tables.len() / copies], &tables);
+        let tables = ints(device, [copies, block_tables.len() / copies], &block_tables);
         let rows = Paged { sequences: &sequences, positions: &positions, tables: &tables };
-        Ok(Host::of(&flash_paged(cx, &q, &k, &v, rows, HEADS)?))
+        Ok(HostRows::copy_of(&flash_paged(cx, &q, &k, &v, rows, HEADS)?))
     }
 }
 
-fn hold(device: &Device) {
+fn check_row_bits(device: &Device) {
     let cx = Ctx::inference(device);
     for dtype in [DType::F32, DType::BF16] {
-        let sequence = Sequence::new(dtype);
-        let whole = sequence.packed(&cx, 0);
-        assert!(sequence.packed(&cx, 3).bytes == whole.bytes, "{dtype:?}: packing changes bits");
+        let sequence = TestSequence::new(dtype);
+        let alone = sequence.packed(&cx, 0);
+        assert!(sequence.packed(&cx, 3).bytes == alone.bytes, "{dtype:?}: packing changes bits");
         let decoded = [0, 5, 63, 64, 128, 511, 512, 529].map(|p| p..p + 1);
         let chunks = [0..100, 100..129, 500..530];
         let mixed = [529..530, 120..140, 7..8];
@@ -137,8 +142,8 @@ fn hold(device: &Device) {
         ] {
             let o = sequence.paged(&cx, page, batch).unwrap();
             for (row, position) in batch.iter().cloned().flatten().enumerate() {
-                let place = format!("{dtype:?} page {page} rows {batch:?} on {}", device.name());
-                assert!(o.row(row) == whole.row(position), "{place}: position {position} has other bits");
+                let what = format!("{dtype:?} page {page} rows {batch:?} on {}", device.name());
+                assert!(o.row(row) == alone.row(position), "{what}: position {position} has other bits");
             }
         }
     }
@@ -146,13 +151,13 @@ fn hold(device: &Device) {
 
 #[test]
 fn a_row_has_the_same_bits_in_any_batch_on_the_cpu() {
-    hold(&Device::cpu());
+    check_row_bits(&Device::cpu());
 }
 
 #[test]
 fn a_row_has_the_same_bits_in_any_batch_on_the_software_gpu() {
     if let Some(device) = emulated() {
-        hold(&device);
+        check_row_bits(&device);
     }
 }
 
@@ -160,7 +165,7 @@ fn a_row_has_the_same_bits_in_any_batch_on_the_software_gpu() {
 fn indices_that_lead_outside_are_trapped() {
     let Some(device) = emulated() else { return };
     let cx = Ctx::inference(&device);
-    let sequence = Sequence::new(DType::F32);
+    let sequence = TestSequence::new(DType::F32);
     let [q, k, v] = [&sequence.q, &sequence.k, &sequence.v].map(|x| x.tensor(&device, (0..4).map(Some)));
     for documents in [[0, 5, 4], [0, 2, 3], [1, 2, 4]] {
         let documents = ints(&device, [3], &documents);
@@ -168,17 +173,17 @@ fn indices_that_lead_outside_are_trapped() {
         let error = run.err().map(|e| e.to_string()).unwrap_or_default();
         assert!(error.contains("trap"), "documents {documents:?}: {error}");
     }
-    let pool = |x: &Host| x.tensor(&device, (0..32).map(Some)).reshape([2, 16, HEADS.head_dim]);
+    let pool = |x: &HostRows| x.tensor(&device, (0..32).map(Some)).reshape([2, 16, HEADS.head_dim]);
     let (k, v) = (pool(&sequence.k), pool(&sequence.v));
-    // A page that is none, a sequence without a table, a position past its table.
+    // A page that does not exist, a sequence without a table, a position past its table.
     for (s, position, table) in [(0, 3, [2, -1]), (1, 3, [0, 1]), (0, 40, [0, 1]), (0, 20, [0, -1])] {
         for rows in [1, 2] {
             let q = sequence.q.tensor(&device, (0..rows).map(Some));
             let sequences = ints(&device, [rows], &vec![s; rows]);
             let positions: Vec<i32> = (position..).take(rows).collect();
             let (positions, tables) = (ints(&device, [rows], &positions), ints(&device, [1, 2], &table));
-            let at = Paged { sequences: &sequences, positions: &positions, tables: &tables };
-            let error = flash_paged(&cx, &q, &k, &v, at, HEADS).err().map(|e| e.to_string());
+            let batch = Paged { sequences: &sequences, positions: &positions, tables: &tables };
+            let error = flash_paged(&cx, &q, &k, &v, batch, HEADS).err().map(|e| e.to_string());
             let error = error.unwrap_or_default();
             assert!(error.contains("trap"), "{rows} rows of {s} at {position} by {table:?}: {error}");
         }

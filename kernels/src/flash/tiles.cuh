@@ -1,34 +1,33 @@
-// Tiles of rows in shared memory, and which rows of a batch a block has.
+// Tiles of rows in shared memory, and the assignment of the rows of a batch to blocks.
 //
-// A row of a tile is DP elements: the D of a head, zeros behind. It lies in 16-byte chunks, and chunk c of row r
-// stands at c XOR r % 8: eight rows read at one chunk, or one row read along, then touch every bank once.
+// A row of a tile is DP elements: the D of a head, padded with zeros. It consists of 16-byte chunks, and chunk c of row
+// r is stored at c XOR r % 8 (swizzle): one chunk of eight rows, or all chunks of one row, touch every bank once.
 //
 // options E storage, MMA whether products run on tensor cores (E = bf16) or as FFMA (E = float), DP 64 or 128
 #pragma once
 #include "prelude.cuh"
 
-constexpr int TILE = 64;   // keys that one step of the softmax takes; tiles begin at multiples of TILE positions
-constexpr int SPLIT = 512; // keys summed by themselves before they are added to those before; a multiple of TILE
+enum { PREFILL, DECODE, QUERIES, COLUMNS }; // rows of MMA_TILES and FFMA_TILES
 constexpr int CHUNK = WIDE<E>;
 constexpr int CHUNKS = DP / CHUNK;
 
-// Exponents are kept in base 2 in bf16, where `slope` is log₂ e / √D and a power costs one instruction. In f32 they are
-// natural and it is 1 / √D: in base 2 a log-sum-exp is half as large again, and so is its rounding.
+// Exponents are in base 2 for bf16, where `slope` is log₂ e / √D and a power costs one instruction. For f32 they are
+// natural and `slope` is 1 / √D: in base 2 a log-sum-exp is half as large again, and so is its rounding error.
 __device__ inline float grown(float x) { return MMA ? exp2_fast(x) : expf(x); }
 __device__ inline float logarithm(float x) { return MMA ? log2f(x) : logf(x); }
 
 // e^(s / √D − top), with `top` in the same base.
 __device__ inline float power(float s, float slope, float top) { return grown(fmaf(s, slope, -top)); }
 
-// What a launch knows of its heads.
+// Head counts and strides of a launch.
 struct Heads {
     int H, D;
     int width; // elements of a row of k and v: K·D
     float slope;
 };
 
-// The slots of a block: rows of its tile of queries. Slot s holds row at(s) of q seen as (T·H, D), at position
-// place(s). CLIMB: slots are neighbours in a sequence; else they are heads of one row.
+// The slots of a block are the rows of its query tile. Slot s holds row at(s) of q seen as (T·H, D), at position
+// place(s). CLIMB: slots are consecutive positions of a sequence; else they are heads of one row.
 template <bool CLIMB> struct Slots {
     int index, step; // at(0), perhaps before q if low > 0, and from slot to slot
     int position;    // place(0)
@@ -38,8 +37,8 @@ template <bool CLIMB> struct Slots {
     __device__ int end() const { return place(high - 1) + 1; } // keys that they see
 };
 
-// The thread, as one phase of a kernel sees it: what phases compute from it stays inside them, and holds no registers
-// in between.
+// Thread index, opaque to the compiler: values that a phase of a kernel computes from it are not kept in registers
+// between phases.
 struct Thread {
     u32 index = opaque(threadIdx.x);
     __device__ int lane() const { return index % 32; }
@@ -50,19 +49,20 @@ template <typename P> __device__ inline P *chunk(P *tile, int row, int c) {
     return tile + (row * CHUNKS + (c ^ (row & 7))) * CHUNK;
 }
 
-// How WARPS warps copy a tile of ROWS rows: CHUNKS lanes a row, STRIDE rows at a time, so that a lane's rows differ by
-// multiples of 8 and its chunks stand in one column. A lane is told each row's place by the lane that knows it.
+// Copy of a tile of ROWS rows by WARPS warps: CHUNKS lanes per row, STRIDE rows at a time, so that the rows of a lane
+// differ by multiples of 8 and its chunks lie in one column. A lane gets the place of each row from the lane that knows
+// it.
 template <int ROWS, int WARPS> struct Copy {
     static constexpr int STEP = 32 / CHUNKS, STRIDE = STEP * WARPS, COUNT = ROWS / STRIDE;
     static_assert(STRIDE % 8 == 0 && COUNT * STRIDE == ROWS && COUNT <= CHUNKS, "whole steps, a lane for each");
 
-    // The row whose place this lane has to know; ROWS or more for none.
+    // Row whose place this lane must compute; ROWS or more for none.
     __device__ static int row() {
         Thread self;
         return self.lane() % CHUNKS * STRIDE + self.warp() * STEP + self.lane() / CHUNKS;
     }
 
-    // Starts copying D elements from `channel` on of rows of (…, stride). `place` is where row() is, negative for
+    // Starts copying D elements from `channel` on of rows of (…, stride). `place` is the index of row(), negative for
     // a row of zeros.
     __device__ static void start(E *tile, const E *from, int stride, u32 channel, int place, int D) {
         Thread self;
@@ -78,13 +78,13 @@ template <int ROWS, int WARPS> struct Copy {
     }
 };
 
-// Rows of packed documents: positions lie one after another.
+// Rows of packed documents: consecutive positions are consecutive rows.
 struct Packed {
     int start;
     __device__ int operator()(int position) const { return start + position; }
 };
 
-// Rows of pages (N, page, …), in the order of a table (M).
+// Rows of KV pages (N, page, …), through a block table (M).
 struct Paged {
     const int *table;
     int M, page, N;
@@ -105,8 +105,9 @@ struct Piece {
     int first;         // position of the tile's first row
 };
 
-// Tile number `slot` of all documents' tiles of ROWS rows. Document i takes the numbers from ⌊startᵢ / ROWS⌋ + i on,
-// always enough, so finding one needs no sums. Some numbers are nobody's: then `first` lies past the document.
+// Tile number `slot` among the tiles of ROWS rows of all documents. Document i owns the numbers from ⌊startᵢ / ROWS⌋ +
+// i on, which is always enough, so no prefix sums are needed. Some numbers are unused: then `first` lies past the
+// document.
 template <int ROWS> __device__ inline Piece piece(const int *starts, int documents, int T, int slot) {
     if (starts[0] != 0 || starts[documents] != T) asm("trap;");
     int before = 0;
@@ -132,7 +133,7 @@ struct Batch {
                (positions[t] & (longest - 1)) == 0;
     }
 
-    // The first row of the n-th of the runs decoded in splits (or of the others); T if there are fewer.
+    // First row of the n-th of the runs decoded in splits (or of the others); T if there are fewer.
     template <bool ALONE> __device__ int find(int n) const {
         if (ALONE && longest == 1) return n < alone ? n : T; // every row is a run
         u32 below = (1u << lane()) - 1;
@@ -151,7 +152,7 @@ struct Batch {
         return T;
     }
 
-    // Rows of the run that begins at t.
+    // Number of rows of the run that begins at t.
     __device__ int length(int t) const {
         for (int n = 1;; n += 32) {
             u32 next = __ballot_sync(FULL, leads(t + n + lane()));

@@ -1,7 +1,7 @@
 //! The launches of `gemm.cu`, `ffma.cu` and `sum.cu`.
 
-use crate::cuda::{HEADERS, PRELUDE, element};
-use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use crate::cuda::{HEADERS, PRELUDE, STORAGE, element, elements};
+use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Error, Result, Tensor};
 
 /// Headers of the sources that multiply on tensor cores.
@@ -13,26 +13,14 @@ pub static GEMM: Source = Source {
     name: "gemm.cu",
     text: include_str!("gemm.cu"),
     headers: MAINLOOP,
-    variants: &[
-        "FORM=0 SHAPE=0 W=bf16 ALIGNED=1",
-        "FORM=0 SHAPE=1 W=bf16 ALIGNED=1",
-        "FORM=0 SHAPE=2 W=bf16 ALIGNED=1",
-        "FORM=0 SHAPE=3 W=bf16 ALIGNED=1",
-        "FORM=0 SHAPE=4 W=bf16 ALIGNED=1",
-        "FORM=0 SHAPE=2 W=float ALIGNED=1",
-        "FORM=0 SHAPE=2 W=bf16 ALIGNED=0",
-        "FORM=0 SHAPE=2 W=float ALIGNED=0",
-        "FORM=1 SHAPE=2 W=bf16 ALIGNED=1",
-        "FORM=1 SHAPE=3 W=bf16 ALIGNED=1",
-        "FORM=1 SHAPE=4 W=bf16 ALIGNED=1",
-        "FORM=1 SHAPE=2 W=float ALIGNED=1",
-        "FORM=1 SHAPE=2 W=bf16 ALIGNED=0",
-        "FORM=1 SHAPE=2 W=float ALIGNED=0",
-        "FORM=2 SHAPE=2 W=bf16 ALIGNED=1",
-        "FORM=2 SHAPE=3 W=bf16 ALIGNED=1",
-        "FORM=2 SHAPE=4 W=bf16 ALIGNED=1",
-        "FORM=2 SHAPE=2 W=bf16 ALIGNED=0",
-    ],
+    constants: SHAPE_CONSTANTS,
+    variants: || {
+        let of_form = |form| {
+            let variants = tile_variants().into_iter().filter(move |v| v.taken_by(form));
+            variants.map(move |v| v.variant(Variant::PLAIN.int("FORM", form as usize)))
+        };
+        Form::ALL.into_iter().flat_map(of_form).collect()
+    },
 };
 
 /// f32 products.
@@ -40,18 +28,13 @@ pub static FFMA: Source = Source {
     name: "ffma.cu",
     text: include_str!("ffma.cu"),
     headers: HEADERS,
-    variants: &[
-        "FORM=0 SHAPE=0 W=bf16",
-        "FORM=0 SHAPE=0 W=float",
-        "FORM=0 SHAPE=1 W=bf16",
-        "FORM=0 SHAPE=1 W=float",
-        "FORM=1 SHAPE=0 W=bf16",
-        "FORM=1 SHAPE=0 W=float",
-        "FORM=1 SHAPE=1 W=bf16",
-        "FORM=1 SHAPE=1 W=float",
-        "FORM=2 SHAPE=0 W=float",
-        "FORM=2 SHAPE=1 W=float",
-    ],
+    constants: &[Define::list("TILES", FFMA_TILES.as_flattened())],
+    variants: || {
+        // The right operand of aᵀ b is a gradient, never a weight in bf16.
+        let weights = |form| STORAGE.into_iter().filter(move |&w| form != Form::TN || w == DType::F32);
+        let shapes = |form| [0, 1].map(|shape| weights(form).map(move |w| ffma_variant(form, shape, w)));
+        Form::ALL.into_iter().flat_map(|form| shapes(form).into_iter().flatten()).collect()
+    },
 };
 
 /// Sums of partial products.
@@ -59,7 +42,8 @@ pub static SUM: Source = Source {
     name: "sum.cu",
     text: include_str!("sum.cu"),
     headers: HEADERS,
-    variants: &["E=bf16", "E=float"],
+    constants: &[],
+    variants: elements,
 };
 
 /// Rows `first..first + rows` of a matrix.
@@ -81,7 +65,7 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Which operands are transposed.
+/// The operands' transposition: FORM in variants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Form {
     /// a (M, K) · b (N, K)ᵀ
@@ -92,9 +76,29 @@ pub(crate) enum Form {
     TN,
 }
 
-/// A tile of `gemm.cu`: SHAPE in its variants.
+impl Form {
+    const ALL: [Form; 3] = [Form::NT, Form::NN, Form::TN];
+}
+
+/// Tile shapes of the products on tensor cores, SHAPE in their variants: rows and columns of y, steps of K, stages of
+/// the pipeline, warps along rows and along columns.
+pub(crate) const SHAPES: [[usize; 6]; 7] = [
+    [16, 32, 128, 6, 1, 4],  // up to 16 rows: as many blocks as possible stream the weight
+    [64, 32, 128, 4, 2, 2],  // up to 64 rows
+    [64, 64, 64, 4, 2, 2],   // products of few tiles; unaligned or f32 operands
+    [128, 128, 32, 4, 2, 2], // two blocks a multiprocessor
+    [128, 256, 64, 3, 2, 4], // one block, 64x64 a warp
+    [128, 16, 64, 3, 4, 1],  // x Aᵀ of an adapter
+    [16, 128, 64, 3, 1, 4],  // dSᵀ x of an adapter
+];
+
+/// [`SHAPES`] as `mainloop.cuh` reads it.
+pub(crate) const SHAPE_CONSTANTS: &[Define] = &[Define::list("TILE_SHAPES", SHAPES.as_flattened())];
+
+/// A tile shape as launches see it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tile {
+    /// Its index in [`SHAPES`].
     pub shape: usize,
     pub rows: usize,
     pub columns: usize,
@@ -103,34 +107,61 @@ pub(crate) struct Tile {
     pub shared: usize,
     /// Blocks that share a multiprocessor.
     resident: usize,
-    /// Share of the tensor cores' peak that its main loop is good for.
+    /// Share of the tensor cores' peak that its main loop reaches.
     rate: f64,
 }
 
-const fn tile(
-    shape: usize,
-    [rows, columns]: [usize; 2],
-    [depth, stages]: [usize; 2],
-    threads: usize,
-) -> Tile {
-    let shared = 2 * (rows + columns) * depth * stages;
-    Tile { shape, rows, columns, threads, shared, resident: 1, rate: 1.0 }
+pub(crate) const fn tile(shape: usize, resident: usize, rate: f64) -> Tile {
+    let [rows, columns, depth, stages, warps_along_rows, warps_along_columns] = SHAPES[shape];
+    let threads = 32 * warps_along_rows * warps_along_columns;
+    Tile { shape, rows, columns, threads, shared: 2 * (rows + columns) * depth * stages, resident, rate }
 }
 
-/// As `SHAPES` in `mainloop.cuh`.
-pub(crate) const TILES: [Tile; 5] = [
-    Tile { resident: 2, rate: 0.15, ..tile(0, [16, 32], [128, 6], 128) },
-    Tile { resident: 1, rate: 0.3, ..tile(1, [64, 32], [128, 4], 128) },
-    Tile { resident: 2, rate: 0.6, ..tile(2, [64, 64], [64, 4], 128) },
-    Tile { resident: 2, rate: 0.85, ..tile(3, [128, 128], [32, 4], 128) },
-    Tile { resident: 1, rate: 1.0, ..tile(4, [128, 256], [64, 3], 256) },
-];
+/// The tiles to choose from.
+pub(crate) const TILES: [Tile; 5] =
+    [tile(0, 2, 0.15), tile(1, 1, 0.3), tile(2, 2, 0.6), tile(3, 2, 0.85), tile(4, 1, 1.0)];
+
+/// Tiles of `ffma.cu`: rows and columns of y, of the block and of a thread.
+const FFMA_TILES: [[usize; 4]; 2] = [[16, 32, 2, 2], [128, 128, 8, 8]];
+
+/// How a product on tensor cores is compiled, apart from its form.
+#[derive(Clone, Copy)]
+pub(crate) struct TileVariant {
+    pub shape: usize,
+    /// Storage of the weights, or of the right operand.
+    pub w: DType,
+    /// True when rows of all operands are whole chunks of 16 bytes.
+    pub aligned: bool,
+}
+
+impl TileVariant {
+    /// Adds SHAPE, W and ALIGNED.
+    pub const fn variant(self, variant: Variant) -> Variant {
+        variant.int("SHAPE", self.shape).dtype("W", self.w).int("ALIGNED", self.aligned as usize)
+    }
+
+    /// Tiles of few rows stream weights, which only NT does; both operands of TN are activations in bf16.
+    pub fn taken_by(&self, form: Form) -> bool {
+        match form {
+            Form::NT => true,
+            Form::NN => self.shape >= 2,
+            Form::TN => self.shape >= 2 && self.w == DType::BF16,
+        }
+    }
+}
+
+/// Every [`TileVariant`]: all tiles for aligned bf16, one tile for the rest.
+pub(crate) fn tile_variants() -> Vec<TileVariant> {
+    let fast = TILES.iter().map(|tile| TileVariant { shape: tile.shape, w: DType::BF16, aligned: true });
+    let rest = [(DType::F32, true), (DType::BF16, false), (DType::F32, false)];
+    fast.chain(rest.map(|(w, aligned)| TileVariant { shape: 2, w, aligned })).collect()
+}
 
 /// Columns up to which K is cut into slices, and the length of one.
 const NARROW: usize = 64;
 const SLICE: usize = 1024;
 
-/// A product (M, N), K deep, and what its operands are.
+/// The form of a product, and its M, N and K.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
     pub form: Form,
@@ -140,7 +171,7 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// The product that makes rows `first..first + m` of `y`, all three inside their tensors.
+    /// Returns the size of the product that makes rows `first..first + m` of `y`, all three inside their tensors.
     pub fn new(form: Form, y: &Tensor, (first, m): (usize, usize), [a, b]: [Part; 2]) -> Result<Self> {
         let ((n, k), of_a) = match form {
             Form::NT => ((b.rows, b.columns()), m),
@@ -169,18 +200,18 @@ impl Size {
         }
     }
 
-    /// Slices of K: the shape of the weight decides, so that no row's bits depend on the other rows.
+    /// Number of slices of K. The weight's shape alone decides, so that no row's bits depend on the other rows.
     fn slices(&self) -> usize {
         if self.n <= NARROW { self.k.div_ceil(SLICE) } else { 1 }
     }
 
-    /// Whether rows of both operands are whole chunks of 16 bytes.
+    /// True when rows of both operands are whole chunks of 16 bytes.
     fn aligned(&self, b: DType) -> bool {
         self.pitch(false).is_multiple_of(8) && self.pitch(true).is_multiple_of(16 / b.size())
     }
 }
 
-/// The tile that takes the least time for (m, n) on `multiprocessors`.
+/// Returns the tile that takes the least time for (m, n) on `multiprocessors`.
 pub(crate) fn choose(form: Form, m: usize, n: usize, multiprocessors: usize) -> Tile {
     let [few, more, ..] = TILES;
     match (form, m) {
@@ -221,7 +252,7 @@ pub(crate) fn multiply(
     tensor(cx, cuda, y, rows.0, add, (size, tile), [a, b])
 }
 
-/// The product on tensor cores, by tiles of one's choice.
+/// Computes the product on tensor cores with the given tile.
 pub(crate) fn tensor(
     cx: &Ctx,
     cuda: &Cuda,
@@ -250,14 +281,14 @@ fn slice(
     (size, tile, length): (Size, Tile, usize),
     [a, b]: [Part; 2],
 ) -> Result<()> {
-    let (form, weight) = (size.form as usize, element(b.t.dtype()));
-    let aligned = size.aligned(b.t.dtype()) as usize;
-    let variant = format!("FORM={form} SHAPE={} W={weight} ALIGNED={aligned}", tile.shape);
+    let w = b.t.dtype();
+    let variant = TileVariant { shape: tile.shape, w, aligned: size.aligned(w) };
+    let variant = variant.variant(Variant::PLAIN.int("FORM", size.form as usize));
     let blocks = size.m.div_ceil(tile.rows) * size.n.div_ceil(tile.columns);
     let grid = Grid {
         blocks: [blocks, size.k.div_ceil(length).max(1), 1],
         threads: tile.threads,
-        shared: shared(&tile, b.t.dtype()),
+        shared: shared(&tile, w),
     };
     let wide = y.dtype() == DType::F32;
     if add && !wide {
@@ -277,19 +308,25 @@ fn slice(
         Arg::I32(wide as i32),
         Arg::I32(add as i32),
     ];
-    start(cuda, &GEMM, "gemm", &variant, grid, args)
+    start(cuda, &GEMM, "gemm", variant, grid, args)
 }
 
-/// Bytes of shared memory of a tile whose right operand is `b`.
+/// Returns the bytes of shared memory of a tile whose right operand is `b`.
 pub(crate) fn shared(tile: &Tile, b: DType) -> usize {
     let half = tile.shared / (tile.rows + tile.columns);
     half * tile.rows + half * tile.columns * b.size() / 2
 }
 
+/// Defines FORM, SHAPE, an index of [`FFMA_TILES`], and W.
+fn ffma_variant(form: Form, shape: usize, w: DType) -> Variant {
+    Variant::PLAIN.int("FORM", form as usize).int("SHAPE", shape).dtype("W", w)
+}
+
 fn ffma(cuda: &Cuda, y: &mut Tensor, first: usize, add: bool, size: Size, [a, b]: [Part; 2]) -> Result<()> {
     let big = size.m > 64 && size.n > 64;
-    let variant = format!("FORM={} SHAPE={} W={}", size.form as usize, big as usize, element(b.t.dtype()));
-    let (rows, columns, threads) = if big { (128, 128, 256) } else { (16, 32, 128) };
+    let variant = ffma_variant(size.form, big as usize, b.t.dtype());
+    let [rows, columns, of_thread, by_thread] = FFMA_TILES[big as usize];
+    let threads = rows / of_thread * (columns / by_thread);
     let grid = Grid { blocks: [size.n.div_ceil(columns), size.m.div_ceil(rows), 1], threads, shared: 0 };
     let wide = y.dtype() == DType::F32;
     let args = &mut [
@@ -305,7 +342,7 @@ fn ffma(cuda: &Cuda, y: &mut Tensor, first: usize, add: bool, size: Size, [a, b]
         Arg::I32(wide as i32),
         Arg::I32(add as i32),
     ];
-    start(cuda, &FFMA, "gemm_f32", &variant, grid, args)
+    start(cuda, &FFMA, "gemm_f32", variant, grid, args)
 }
 
 /// Partial sums: `slices` of them, `stride` apart, with rows of `pitch` elements from `at` on.
@@ -331,7 +368,7 @@ pub(crate) fn sum(
 ) -> Result<()> {
     const THREADS: usize = 128;
     let grid = Grid::new((rows * columns.div_ceil(4)).div_ceil(THREADS), THREADS);
-    let variant = format!("E={}", element(y.dtype()));
+    let y_dtype = y.dtype();
     let args = &mut [
         Arg::InOut(y),
         Arg::In(from.parts),
@@ -346,14 +383,14 @@ pub(crate) fn sum(
         Arg::F32(from.scale),
         Arg::I32(add as i32),
     ];
-    start(cuda, &SUM, "sum", &variant, grid, args)
+    start(cuda, &SUM, "sum", element(y_dtype), grid, args)
 }
 
 fn start(
     cuda: &Cuda,
     source: &'static Source,
     kernel: &str,
-    variant: &str,
+    variant: Variant,
     grid: Grid,
     args: &mut [Arg],
 ) -> Result<()> {

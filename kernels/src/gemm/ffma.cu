@@ -1,13 +1,14 @@
 // Products of f32 activations by fused multiply-adds: y = a bᵀ (NT), a b (NN) or aᵀ b (TN).
 //
 // math    y_mn = Σ_k a_mk · b_kn, one chain in f32, k ascending; b may be stored in bf16
-// launch  a tile of y is a block. Its tiles of a and b lie in shared memory with K slowest, two of each: while one is
-//         multiplied, the next is on its way in registers
+// launch  one block per tile of y. Its tiles of a and b lie in shared memory with K slowest, double-buffered: while one
+//         is multiplied, the next is loaded into registers
 // options FORM 0 NT, 1 NN, 2 TN; SHAPE of the tile: 0 for few rows, 1; W storage of b
 #include "prelude.cuh"
 
-constexpr int BM = SHAPE ? 128 : 16, BN = SHAPE ? 128 : 32, BK = SHAPE ? 16 : 64;
-constexpr int TM = SHAPE ? 8 : 2, TN = SHAPE ? 8 : 2; // what a thread computes
+constexpr int SIZES[][4] = TILES;
+constexpr int BM = SIZES[SHAPE][0], BN = SIZES[SHAPE][1], BK = SHAPE ? 16 : 64;
+constexpr int TM = SIZES[SHAPE][2], TN = SIZES[SHAPE][3]; // what a thread computes
 constexpr int COLUMNS = BN / TN, THREADS = BM / TM * COLUMNS;
 constexpr int V = SHAPE ? 4 : 2; // neighbours that one access of shared memory moves
 constexpr int QUAD = 4;          // elements that one access of global memory moves
@@ -19,8 +20,8 @@ template <typename Elem> struct Matrix {
     int outer, depth;
 };
 
-// Part of one operand in shared memory, (BK, OUTER). Groups of 8 of a line are permuted by every fourth line, so that
-// quads along K, which arrive as columns, go to different banks.
+// Tile of one operand in shared memory, (BK, OUTER). Groups of 8 of a line are swizzled by every fourth line, so that
+// quads along K, which are stored as columns, go to different banks.
 template <typename Elem, bool ALONG_K, int OUTER> struct Tile {
     static constexpr int PER_LINE = (ALONG_K ? BK : OUTER) / QUAD;
     static constexpr int QUADS = BK * OUTER / QUAD, EACH = (QUADS + THREADS - 1) / THREADS;
@@ -28,7 +29,7 @@ template <typename Elem, bool ALONG_K, int OUTER> struct Tile {
 
     __device__ static int at(int k, int outer) { return outer ^ (k / 4 * 8 & (OUTER - 1) & 24); }
 
-    // This thread's quads of the tile at (outer, k), zero beyond the matrix.
+    // Loads this thread's quads of the tile at (outer, k), zero beyond the matrix.
     __device__ static void fetch(float (&x)[EACH][QUAD], const Matrix<Elem> &m, int outer, int k) {
         bool aligned = m.pitch % QUAD == 0;
 #pragma unroll
@@ -67,7 +68,7 @@ template <typename Elem, bool ALONG_K, int OUTER> struct Tile {
 typedef Tile<float, FORM != 2, BM> A;
 typedef Tile<W, FORM == 0, BN> B;
 
-// The position of element i of a thread's part of COUNT along a side of SIZE.
+// Position along a side of SIZE of element i of the COUNT elements of a thread.
 template <int SIZE, int COUNT> __device__ inline int position(int thread, int i) {
     return i / V * (SIZE / (COUNT / V)) + thread * V + i % V;
 }
@@ -82,7 +83,7 @@ template <int SIZE, int COUNT> __device__ inline void part(float (&x)[COUNT], co
     }
 }
 
-// y[0..count] = x, plus what y holds if `add`; all of x at once where rows are `aligned`.
+// y[0..count] = x, plus the old y if `add`; all of x at once where rows are `aligned`.
 template <typename Out> __device__ inline void put_part(Out *y, float (&x)[V], int count, bool aligned, bool add) {
     if (aligned && count > 0) {
         float old[V] = {};

@@ -1,8 +1,8 @@
 // Products of bf16 activations on tensor cores: y = a bᵀ (NT), a b (NN) or aᵀ b (TN).
 //
 // math    y_mn = Σ_k a_mk · b_kn in f32, k ascending in steps of 16; b in f32 is rounded to bf16 as it is read
-// launch  a tile of y and a slice of K is a block: grid (tiles, slices). Where K is cut in slices, y holds one partial
-//         product for each, and `sum` adds them
+// launch  one block per tile of y and slice of K (split-K): grid (tiles, slices). With several slices y holds one
+//         partial product for each, and `sum` adds them
 // options FORM 0 NT, 1 NN, 2 TN; SHAPE of the tile; W storage of b; ALIGNED 1 when rows of a and b are whole chunks
 //         of 16 bytes, else 0
 #include "prelude.cuh"

@@ -1,14 +1,14 @@
-// y = a bᵀ in steps, from the loop that anyone would write towards gemm.cu, whose tiles are the last steps.
+// y = a bᵀ in steps, from the naive loop to gemm.cu, whose tiles are the last steps.
 // doc/02-gemm.md walks through them; kernels/tests/ladder.rs checks and counts them.
 //
-// math    y_mn = Σ_k a_mk · b_nk in f32. Here M and N are multiples of 64, K of 64: gemm.cu has the edges
-//   naive      an element is a thread. Right, and every step of K reads 32 rows of b, a sector of each
-//   tiled      a 32x32 tile of y shares its rows of a and b: read 32 times less often, by neighbours
-//   padded     a line of shared memory is one word longer: 32 lanes no longer meet in one bank
-//   registers  a thread makes 4x4 elements: half a shared load a multiply-add instead of one and a quarter
-//   tensor     a warp multiplies by mma.sync, 2048 multiply-adds an instruction
+// math    y_mn = Σ_k a_mk · b_nk in f32. Here M, N and K are multiples of 64; gemm.cu handles partial tiles
+//   naive      one thread per element; every step of K reads 32 rows of b, one sector of each
+//   tiled      a 32x32 tile of y shares its rows of a and b: 32 times fewer reads, and coalesced
+//   padded     a line of shared memory is one word longer: no bank conflicts
+//   registers  4x4 elements per thread: half a shared load per multiply-add instead of one and a quarter
+//   tensor     mma.sync: 2048 multiply-adds per instruction of a warp
 //   swizzled   chunks of a line are permuted by the line: the rows of a fragment lie in different banks
-//   gemm       (in gemm.cu) cp.async in a pipeline of stages; then larger tiles; then flat ones for few rows
+//   gemm       (in gemm.cu) cp.async in a pipeline of stages; then larger tiles; then flat tiles for few rows
 #include "prelude.cuh"
 
 extern "C" __global__ void naive(bf16 *y,       // (M, N)
@@ -57,7 +57,7 @@ extern "C" __global__ void padded(bf16 *y,       // (M, N)
     by_tile<33>(y, a, b, N, K);
 }
 
-// 256 threads, a 64x64 tile of y. K is slowest in shared memory; a thread's rows and columns are 16 apart.
+// 256 threads, a 64x64 tile of y. K is slowest in shared memory; the rows and columns of a thread are 16 apart.
 extern "C" __global__ void registers(bf16 *y,       // (M, N)
                                      const bf16 *a, // (M, K)
                                      const bf16 *b, // (N, K)
@@ -91,8 +91,8 @@ extern "C" __global__ void registers(bf16 *y,       // (M, N)
         for (int j = 0; j < 4; j++) y[(m + row + 16 * i) * N + n + column + 16 * j] = put<bf16>(sum[i][j]);
 }
 
-// 128 threads, a 64x64 tile of y, 32x32 a warp, 64 steps of K in shared memory: lines of eight chunks of 16 bytes.
-// Chunk c of a line lies at c, or at c ^ (line % 8) if SWIZZLED.
+// 128 threads, a 64x64 tile of y, warp tiles of 32x32, 64 steps of K in shared memory: lines of eight chunks of 16
+// bytes. Chunk c of a line is stored at c, or at c ^ (line % 8) if SWIZZLED.
 template <bool SWIZZLED> __device__ inline void by_warp(bf16 *y, const bf16 *a, const bf16 *b, int N, int K) {
     __shared__ __align__(128) bf16 as[64 * 64], bs[64 * 64];
     int m = blockIdx.y * 64, n = blockIdx.x * 64, l = lane(), row = warp() / 2 * 32, column = warp() % 2 * 32;

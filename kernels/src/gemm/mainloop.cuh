@@ -1,34 +1,26 @@
-// The main loop of every bf16 product: a block's tile of y += a · b on tensor cores, f32 accumulators.
+// The main loop of every bf16 product: the threadblock tile of y += a · b on tensor cores, f32 accumulators.
 //
-// pipeline  STAGES tiles of both operands in shared memory: while one is multiplied, the next ones are on their way;
-//           one barrier a tile. Inside a tile, the fragments of a step of 16 are read while those of the step before
-//           are multiplied, over the tile's end too
-// order     an element is one chain of mma over steps of 16, k ascending from where the block's range of K starts:
-//           its bits do not depend on the tile's shape, nor on what else the tile holds
-// slab      products with few steps of K (an adapter's R) join the accumulators before the main loop, through the
-//           stage that the pipeline does not fill at its start
+// pipeline  STAGES tiles of both operands in shared memory: while one is multiplied, the next ones are copied; one
+//           barrier per tile. Inside a tile, the fragments of a step of 16 are loaded while those of the previous step
+//           are multiplied, across tiles too
+// order     an element is one chain of mma over steps of 16, k ascending from the start of the block's slice of K:
+//           its bits depend neither on the tile shape nor on the other rows and columns of the tile
+// slab      products with few steps of K (the R of an adapter) are accumulated before the main loop, through the
+//           stage that the prologue of the pipeline does not fill
 // TILE      rows and columns of y, steps of K, stages, warps along rows and columns
 #pragma once
 #include "tile.cuh"
 
-constexpr int SHAPES[][6] = {
-    {16, 32, 128, 6, 1, 4},   // up to 16 rows: as many blocks as possible stream the weight
-    {64, 32, 128, 4, 2, 2},   // up to 64 rows
-    {64, 64, 64, 4, 2, 2},    // products of few tiles; unaligned or f32 operands
-    {128, 128, 32, 4, 2, 2},  // two blocks a multiprocessor
-    {128, 256, 64, 3, 2, 4},  // one block, 64x64 a warp
-    {128, 16, 64, 3, 4, 1},   // x Aᵀ of an adapter
-    {16, 128, 64, 3, 1, 4},   // dSᵀ x
-};
+constexpr int SHAPES[][6] = TILE_SHAPES;
 
 enum Form { NT, NN, TN }; // a bᵀ | a b | aᵀ b
 
-// Nothing is done to the fragments before they are multiplied.
+// Edits no fragment.
 struct AsTheyAre {
     template <int MT, int COLUMNS> __device__ void operator()(u32 (&)[MT][4], u32 (&)[COLUMNS][2], int) const {}
 };
 
-// y[0..count] = x, plus what y holds if `add`; all of x at once where rows are `aligned`.
+// y[0..count] = x, plus the old y if `add`; all of x at once where rows are `aligned`.
 template <typename Out> __device__ inline void put_pack(Out *y, Pack<Out, WIDE<Out>> x, int count, bool aligned, bool add) {
     typedef Pack<Out, WIDE<Out>> Packed;
     if (aligned) {
@@ -67,7 +59,7 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
 
     __device__ Product(const u8 *memory, int m, int n) : shared(shared_address(memory)), m(m), n(n) {}
 
-    // The warp's first row and column in the tile.
+    // First row and column of the warp tile in the threadblock tile.
     __device__ static int warp_m() { return warp() / WARPS_N * (BM / WARPS_M); }
     __device__ static int warp_n() { return warp() % WARPS_N * (BN / WARPS_N); }
 
@@ -78,7 +70,7 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
             for (int j = 0; j < NTILES; j++) mma(acc[i][j], f.a[i], f.b[j][0], f.b[j][1]);
     }
 
-    // What copies the operands' tiles from step `k` on, up to their depth.
+    // Copies the tiles of both operands from step `k` on, up to their depth.
     struct Feeds {
         typename A::template Feed<THREADS, WHOLE> a;
         typename B::template Feed<THREADS, WHOLE> b;
@@ -98,13 +90,13 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
         }
     };
 
-    // Fills all stages but the last. No thread may still be reading the stages.
+    // Prologue: starts the copies of all stages but the last. No thread may still be reading the stages.
     __device__ void fill(Feeds &feeds) const {
 #pragma unroll
         for (int s = 0; s < STAGES - 1; s++) feeds.copy(shared + s * STAGE);
     }
 
-    // acc += a · b over steps k to k + 16 alone, through the last stage.
+    // acc += a · b over the 16 steps from `a_k` and `b_k` on, through the last stage.
     template <typename T>
     __device__ void slab(Accumulators &acc, const Matrix<bf16> &a, const Matrix<T> &b, int a_k, int b_k) const {
         typedef Tile<bf16, true, BM, 16> SlabA;
@@ -123,8 +115,8 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
         __syncthreads();
     }
 
-    // acc += a · b over all that the feeds copy; `edit` may change fragments, knowing their step of K. The stages must
-    // have been filled, and are free when it returns.
+    // Main loop: acc += a · b over all tiles of the feeds; `edit` may change fragments, given their step of K. The
+    // stages must have been filled, and are free when it returns.
     template <typename Edit = AsTheyAre> __device__ void run(Accumulators &acc, Feeds &feeds, Edit edit = Edit()) const {
         u32 a_lane = shared + A::a_lane(warp_m()), b_lane = shared + A::BYTES + B::b_lane(warp_n());
         Fragments f[2];
@@ -141,7 +133,7 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
                     A::a_fragments(next.a, a_lane + read, 16 * (step + 1));
                     B::b_fragments(next.b, b_lane + read, 16 * (step + 1));
                 } else {
-                    // The next tile has landed, and nobody reads this one any more.
+                    // The next tile has landed, and no warp reads this one any more.
                     copy_wait<STAGES - 2>();
                     __syncthreads();
                     read = read + STAGE == STAGES * STAGE ? 0 : read + STAGE;
@@ -160,7 +152,7 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
         }
     }
 
-    // f(row, column, x, y) of every pair of neighbours that this thread holds, in the product's coordinates.
+    // Calls f(row, column, x, y) for every pair of neighbours that this thread holds, in coordinates of the product.
     template <typename F> __device__ void each(Accumulators &acc, F f) const {
         int row = m + warp_m() + lane() / 4, column = n + warp_n() + lane() % 4 * 2;
 #pragma unroll
@@ -172,7 +164,8 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
                     f(row + 16 * i + 8 * half, column + 8 * j, acc[i][j][2 * half], acc[i][j][2 * half + 1]);
     }
 
-    // y (M, N) = acc, plus what y holds if `add`: through shared memory, so that a thread writes 16 bytes of a row.
+    // Epilogue: y (M, N) = acc, plus the old y if `add`; through shared memory, so that a thread writes 16 bytes of a
+    // row.
     template <typename Out> __device__ void store(Out *y, Accumulators &acc, int M, int N, bool add = false) const {
         typedef Tile<Out, true, BM, BN> C;
         static_assert(C::BYTES <= STAGES * STAGE, "the tile of y fits the stages");
@@ -199,7 +192,8 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
     }
 };
 
-// The tile of this block: blocks that run together share rows of a and columns of b, so that both stay in L2.
+// Tile of this block (threadblock swizzle): blocks that run at the same time share rows of a and columns of b, so that
+// both stay in L2.
 struct Place {
     int m, n;
     __device__ Place(int block, int M, int N, int BM, int BN) {

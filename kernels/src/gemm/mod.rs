@@ -1,26 +1,28 @@
-//! `gemm`: the product of activations and a weight, y = x Wᵀ, and the products of its backward.
+//! `gemm`: the matrix product of activations and a weight, y = x Wᵀ, and the two products of its backward.
 //!
 //! **math** forward y = x Wᵀ (NT); backward dx = dy W (NN), dW = dyᵀ x (TN).
 //!
 //! **shapes** x (T, K), W (N, K), y (T, N).
 //!
-//! **layout** row-major; on the CPU both operands are packed, 12 rows of x or 32 rows of W at a time, into words
-//! that one multiply-add (f32) or one dot product of pairs (bf16) consumes. Under four rows of x or fewer, rows of W
-//! are transposed in registers and multiplied at once, at the speed of reading them. On a GPU tiles of both lie in
-//! shared memory, swizzled so that no access meets a bank twice (`tile.cuh`).
+//! **layout** row-major. On the CPU both operands are packed into panels (12 rows of x, 32 rows of W) of words that one
+//! multiply-add (f32) or one dot product of pairs (bf16) consumes. With up to four rows of x, W is not packed: its
+//! rows are transposed in registers and multiplied at once, at the speed of reading them. On a GPU tiles of both lie
+//! in shared memory, swizzled so that no access has a bank conflict (`tile.cuh`).
 //!
-//! **launch** a tile of y is a block, 16x32 (decode) to 128x256, whichever takes least time (`cuda::choose`); 3 to 6
-//! stages of asynchronous copies feed the tensor cores (`mainloop.cuh`), or registers feed multiply-adds (`ffma.cu`).
+//! **launch** one threadblock per tile of y, 16x32 (decode) to 128x256, whichever is predicted to take the least time
+//! (`cuda::choose`); a pipeline of 3 to 6 stages of asynchronous copies feeds the tensor cores (`mainloop.cuh`), or
+//! registers feed multiply-adds (`ffma.cu`).
 //!
 //! **numerics** f32 accumulation in one chain per element, k ascending: the bits of a row of y do not depend on
-//! T. An x in bf16 makes the operands bf16 (an f32 W is rounded as it is read); an x in f32 computes in f32
-//! over whatever W is stored in. One rounding, at the store. On a GPU the links of the chain are mma steps of 16, the
-//! same in every tile from one row to a thousand, so that the choice of a tile changes no bit; and because a row of an
-//! mma tile is computed from that row alone, neither do the other rows. K is never split for the sake of parallelism,
-//! but where W has at most 64 rows: there, whatever T is, slices of 1024 are summed apart and then added in order.
+//! T. When x is bf16, the operands are bf16 (an f32 W is rounded as it is read); when x is f32, the product is f32,
+//! whatever W is stored in. One rounding, at the store. On a GPU the links of the chain are mma steps of 16, the
+//! same in every tile from one row to a thousand, so the choice of a tile changes no bit; and because a row of an
+//! mma tile is computed from that row alone, neither do the other rows. Split-K is used only where W has at most 64
+//! rows: there, whatever T is, slices of 1024 are summed separately and then added in order.
 //!
 //! **traffic** reads T·K + N·K, writes T·N; 2·T·N·K flops.
 
+mod bugs;
 pub mod cpu;
 pub(crate) mod cuda;
 pub mod spec;
@@ -29,11 +31,11 @@ pub(crate) mod tests;
 
 use codelsi_engine::cuda::Cuda;
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
-use cpu::{Data, Operand, Precision, Segment, Start};
+use cpu::{Elements, Matrix, Precision, ProductTerm, Start};
 use cuda::{Form, Part};
 use half::bf16;
 
-/// y (T, N) = x (T, K) · w (N, K)ᵀ, in x's type.
+/// Returns y (T, N) = x (T, K) · w (N, K)ᵀ in the storage type of x.
 ///
 /// # Errors
 /// When the inner dimensions differ.
@@ -95,7 +97,7 @@ fn on_cuda(cx: &Ctx, cuda: &Cuda, y: &mut Tensor, form: Form, ab: [&Tensor; 2]) 
     cuda::multiply(cx, cuda, y, (0, rows), false, form, ab.map(Part::all))
 }
 
-/// Products are formed in the precision of the activations.
+/// Returns the precision of a product with the activations `x`: that of their storage type.
 pub fn precision(x: &Tensor) -> Precision {
     match x.dtype() {
         DType::BF16 => Precision::BF16,
@@ -103,41 +105,45 @@ pub fn precision(x: &Tensor) -> Precision {
     }
 }
 
-/// The segment x (T, K) · w (N, K)ᵀ.
-pub fn nt<'a>(x: &'a Tensor, w: &'a Tensor) -> Result<Segment<'a>> {
+/// Returns the term x (T, K) · w (N, K)ᵀ.
+pub fn nt<'a>(x: &'a Tensor, w: &'a Tensor) -> Result<ProductTerm<'a>> {
     let depth = x.shape().as_matrix().1;
-    Ok(Segment { a: Operand::rows(data(x)?, depth), b: Operand::rows(data(w)?, depth), depth })
-}
-
-/// The segment x (T, K) · w (K, N).
-pub fn nn<'a>(x: &'a Tensor, w: &'a Tensor) -> Result<Segment<'a>> {
-    let (depth, n) = (x.shape().as_matrix().1, w.shape().as_matrix().1);
-    Ok(Segment { a: Operand::rows(data(x)?, depth), b: Operand::columns(data(w)?, n), depth })
-}
-
-/// The segment x (T, M)ᵀ · y (T, N), summed over T.
-pub fn tn<'a>(x: &'a Tensor, y: &'a Tensor) -> Result<Segment<'a>> {
-    let ((depth, m), (_, n)) = (x.shape().as_matrix(), y.shape().as_matrix());
-    Ok(Segment { a: Operand::columns(data(x)?, m), b: Operand::columns(data(y)?, n), depth })
-}
-
-/// A tensor's elements as an operand's data.
-///
-/// # Errors
-/// For integers, and tensors that are only planned.
-pub fn data(t: &Tensor) -> Result<Data<'_>> {
-    Ok(match t.dtype() {
-        DType::BF16 => Data::BF16(t.slice::<bf16>()?),
-        _ => Data::F32(t.slice::<f32>()?),
+    Ok(ProductTerm {
+        a: Matrix::k_major(elements(x)?, depth),
+        b: Matrix::k_major(elements(w)?, depth),
+        depth,
     })
 }
 
-/// `y = start + Σ segments`, rounded once to y's type.
-pub fn store(y: &mut Tensor, start: Start, segments: &[Segment], precision: Precision) -> Result<()> {
+/// Returns the term x (T, K) · w (K, N).
+pub fn nn<'a>(x: &'a Tensor, w: &'a Tensor) -> Result<ProductTerm<'a>> {
+    let (depth, n) = (x.shape().as_matrix().1, w.shape().as_matrix().1);
+    Ok(ProductTerm { a: Matrix::k_major(elements(x)?, depth), b: Matrix::mn_major(elements(w)?, n), depth })
+}
+
+/// Returns the term x (T, M)ᵀ · y (T, N), summed over T.
+pub fn tn<'a>(x: &'a Tensor, y: &'a Tensor) -> Result<ProductTerm<'a>> {
+    let ((depth, m), (_, n)) = (x.shape().as_matrix(), y.shape().as_matrix());
+    Ok(ProductTerm { a: Matrix::mn_major(elements(x)?, m), b: Matrix::mn_major(elements(y)?, n), depth })
+}
+
+/// Returns the elements of a host tensor.
+///
+/// # Errors
+/// When the tensor holds integers, or is only planned.
+pub fn elements(t: &Tensor) -> Result<Elements<'_>> {
+    Ok(match t.dtype() {
+        DType::BF16 => Elements::BF16(t.slice::<bf16>()?),
+        _ => Elements::F32(t.slice::<f32>()?),
+    })
+}
+
+/// Computes `y = start + Σ terms`, rounded once to the storage type of y.
+pub fn store(y: &mut Tensor, start: Start, terms: &[ProductTerm], precision: Precision) -> Result<()> {
     let size = y.shape().as_matrix();
     match y.dtype() {
-        DType::BF16 => cpu::multiply(y.slice_mut::<bf16>()?, size, start, segments, precision),
-        _ => cpu::multiply(y.slice_mut::<f32>()?, size, start, segments, precision),
+        DType::BF16 => cpu::multiply(y.slice_mut::<bf16>()?, size, start, terms, precision),
+        _ => cpu::multiply(y.slice_mut::<f32>()?, size, start, terms, precision),
     }
     Ok(())
 }

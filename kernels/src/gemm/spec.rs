@@ -1,6 +1,6 @@
 //! Reference and cases of `gemm`.
 
-use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
 
 /// The declaration of `gemm`.
@@ -14,6 +14,11 @@ pub static SPEC: Spec = Spec {
         backward: Some(|_, s| Cost { bytes: 0.0, flops: 4.0 * (s[0] * s[1] * s[2]) as f64 }),
         real: &[&[4096, 5120, 5120], &[4096, 13824, 5120], &[4096, 5120, 13824], &[1, 5120, 5120]],
     },
+    invariance: Invariance::Rows(&[RowCall {
+        name: "linear",
+        run: |batch| super::linear(batch.cx, &batch.storage(1100, 0)?, &batch.weight([96, 1100], 0)?),
+    }]),
+    bugs: &[super::bugs::BUGS],
 };
 
 fn cases(dtype: DType) -> Vec<Case> {
@@ -59,6 +64,7 @@ pub fn case(dtype: DType, (t, n, k): (usize, usize, usize)) -> Case {
         inputs: vec![Input::storage([t, k]), Input::storage([n, k])],
         run: Box::new(|cx, x| Ok(vec![super::linear(cx, x[0], x[1])?])),
         reference: Box::new(|x| vec![reference(&x[0], &x[1])]),
+        compare: Compare::Error,
         terms: k.max(t).max(n),
         cost: Cost {
             bytes: ((t * k + n * k + t * n) * dtype.size()) as f64,
@@ -68,9 +74,9 @@ pub fn case(dtype: DType, (t, n, k): (usize, usize, usize)) -> Case {
 }
 
 /// y = x Wᵀ by plain loops.
-pub fn reference(x: &Value, w: &Value) -> Value {
+pub fn reference(x: &F64Tensor, w: &F64Tensor) -> F64Tensor {
     let ((t, _), (n, _)) = (x.dims(), w.dims());
-    let mut y = Value::zeros([t, n]);
+    let mut y = F64Tensor::zeros([t, n]);
     for i in 0..t {
         for j in 0..n {
             y.data[i * n + j] = x.row(i).iter().zip(w.row(j)).map(|(x, w)| x * w).sum();

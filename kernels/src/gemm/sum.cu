@@ -1,7 +1,7 @@
-// The second stage of products whose K is cut: partial sums are added in their order.
+// Split-K reduction: adds the partial products of the slices in their order.
 //
 // math    y_rc = scale · Σ_s parts_s,rc, s ascending in f32, plus what y holds if `add`
-// launch  a thread for every 4 columns
+// launch  one thread per 4 columns
 // options E storage of y
 #include "prelude.cuh"
 

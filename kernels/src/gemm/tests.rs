@@ -5,18 +5,18 @@ use codelsi_emulator::Counters;
 use codelsi_engine::Label;
 use codelsi_engine::rng::Key;
 
-/// The GPU in software, where there is a compiler.
-pub(crate) fn gpu() -> Option<Device> {
+/// Returns the software GPU, if NVRTC is found.
+pub(crate) fn emulated_gpu() -> Option<Device> {
     crate::cuda::devices().into_iter().find(|device| matches!(device, Device::Cuda(_)))
 }
 
-pub(crate) fn cuda(device: &Device) -> &Cuda {
+pub(crate) fn as_cuda(device: &Device) -> &Cuda {
     let Device::Cuda(cuda) = device else { panic!("not a CUDA device") };
     cuda
 }
 
-/// The launches of `f` with their counters.
-pub(crate) fn counted(cuda: &Cuda, f: impl FnOnce()) -> Vec<(String, Counters)> {
+/// Runs `f` and returns its launches with their counters.
+pub(crate) fn count_launches(cuda: &Cuda, f: impl FnOnce()) -> Vec<(String, Counters)> {
     let emulated = cuda.emulator().unwrap();
     emulated.count();
     f();
@@ -29,7 +29,7 @@ pub(crate) fn operand(device: &Device, shape: [usize; 2], dtype: DType, site: u3
     random(device, shape.into(), dtype, 1.0, Key { seed: 11, step: 0, site }).unwrap()
 }
 
-/// The operands of a product (m, n), k deep.
+/// Returns random operands of a product (m, n) of depth k.
 fn operands(device: &Device, form: Form, [m, n, k]: [usize; 3], dtypes: [DType; 2]) -> [Tensor; 2] {
     let (a, b) = match form {
         Form::NT => ([m, k], [n, k]),
@@ -39,11 +39,11 @@ fn operands(device: &Device, form: Form, [m, n, k]: [usize; 3], dtypes: [DType; 
     [operand(device, a, dtypes[0], 0), operand(device, b, dtypes[1], 1)]
 }
 
-/// Every tile is the same chain of sums, so which one is chosen changes no bit.
+/// Every tile shape sums an element in the same order, so the choice changes no bit.
 #[test]
 fn all_tiles_make_the_same_bits() {
-    let Some(device) = gpu() else { return };
-    let (cuda, cx) = (cuda(&device), Ctx::inference(&device));
+    let Some(device) = emulated_gpu() else { return };
+    let (cuda, cx) = (as_cuda(&device), Ctx::inference(&device));
     for form in [Form::NT, Form::NN, Form::TN] {
         let sizes @ [m, n, _] = [136, 264, 200];
         let [a, b] = operands(&device, form, sizes, [DType::BF16; 2]);
@@ -60,12 +60,12 @@ fn all_tiles_make_the_same_bits() {
     }
 }
 
-/// Rows do not depend on the rows beside them: invariant 6.
+/// A row does not depend on the other rows of the batch: invariant 6.
 #[test]
 fn rows_of_small_and_large_batches_have_the_same_bits() {
-    let Some(device) = gpu() else { return };
+    let Some(device) = emulated_gpu() else { return };
     let cx = Ctx::inference(&device);
-    // The second one is so narrow that K is cut in slices.
+    // The second one is so narrow that split-K is used.
     for (n, k) in [(136, 328), (48, 2104)] {
         for dtypes in
             [[DType::BF16; 2], [DType::BF16, DType::F32], [DType::F32, DType::BF16], [DType::F32; 2]]
@@ -75,7 +75,7 @@ fn rows_of_small_and_large_batches_have_the_same_bits() {
             for rows in [1, 7, 64] {
                 let mut few = cx.empty([rows, n], dtypes[0]);
                 let x = Part { t: &x, first: 130, rows };
-                multiply(&cx, cuda(&device), &mut few, (0, rows), false, Form::NT, [x, Part::all(&w)])
+                multiply(&cx, as_cuda(&device), &mut few, (0, rows), false, Form::NT, [x, Part::all(&w)])
                     .unwrap();
                 let (few, all) = (bits(&few), bits(&all));
                 assert!(few[..] == all[130 * n..][..few.len()], "{rows} rows, N={n} K={k}, {dtypes:?}");
@@ -84,21 +84,21 @@ fn rows_of_small_and_large_batches_have_the_same_bits() {
     }
 }
 
-/// The elements in f32, which tells bf16 apart too.
+/// Returns the elements in f32, which is exact for bf16 too.
 fn bits(t: &Tensor) -> Vec<f32> {
     crate::check::value(t).unwrap().data.iter().map(|&x| x as f32).collect()
 }
 
 #[test]
 fn rows_are_placed_and_added() {
-    let Some(device) = gpu() else { return };
+    let Some(device) = emulated_gpu() else { return };
     let cx = Ctx::inference(&device);
     for dtype in [DType::BF16, DType::F32] {
         for form in [Form::NT, Form::NN, Form::TN] {
             let (m, n, k) = (19, 24, 40);
             let [a, b] = operands(&device, form, [m, n, k], [dtype; 2]);
             let product = |y: &mut Tensor, first, add| {
-                multiply(&cx, cuda(&device), y, (first, m), add, form, [&a, &b].map(Part::all)).unwrap();
+                multiply(&cx, as_cuda(&device), y, (first, m), add, form, [&a, &b].map(Part::all)).unwrap();
             };
             let mut once = cx.empty([m, n], DType::F32);
             product(&mut once, 0, false);
@@ -114,20 +114,20 @@ fn rows_are_placed_and_added() {
 
 #[test]
 fn a_product_outside_its_tensors_is_refused() {
-    let Some(device) = gpu() else { return };
+    let Some(device) = emulated_gpu() else { return };
     let cx = Ctx::inference(&device);
     let [a, b] = operands(&device, Form::NT, [4, 8, 16], [DType::BF16; 2]);
     let mut y = cx.empty([4, 8], DType::BF16);
     let ab = [Part { t: &a, first: 1, rows: 4 }, Part::all(&b)];
-    let error = multiply(&cx, cuda(&device), &mut y, (0, 4), false, Form::NT, ab).unwrap_err();
+    let error = multiply(&cx, as_cuda(&device), &mut y, (0, 4), false, Form::NT, ab).unwrap_err();
     assert_eq!(error.to_string(), "NT product of (4, 16) and (8, 16) does not make rows 0..+4 of (4, 8)");
 }
 
-/// Copies, fragments and stores meet every bank once, and move whole sectors.
+/// Copies, fragment loads and stores are free of bank conflicts and move whole sectors.
 #[test]
 fn aligned_products_have_no_bank_conflicts() {
-    let Some(device) = gpu() else { return };
-    let (cuda, cx) = (cuda(&device), Ctx::inference(&device));
+    let Some(device) = emulated_gpu() else { return };
+    let (cuda, cx) = (as_cuda(&device), Ctx::inference(&device));
     for form in [Form::NT, Form::NN, Form::TN] {
         let sizes @ [m, n, _] = [128, 256, 256];
         for (w, tiles) in [(DType::BF16, &TILES[..]), (DType::F32, &TILES[2..3])] {
@@ -141,7 +141,7 @@ fn aligned_products_have_no_bank_conflicts() {
                 let ab = [&a, &b].map(Part::all);
                 let size = Size::new(form, &y, (0, m), ab).unwrap();
                 let product = || tensor(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap();
-                for (_, counters) in counted(cuda, product) {
+                for (_, counters) in count_launches(cuda, product) {
                     assert_eq!(counters.bank_conflicts(), 0, "{form:?} {w:?} {tile:?}: {counters:#?}");
                     assert_eq!(counters.sector_efficiency(), 1.0, "{form:?} {w:?} {tile:?}: {counters:#?}");
                     assert_eq!(counters.local_bytes(), 0);

@@ -1,21 +1,21 @@
-// Tiles of bf16 or f32 in shared memory: how they are copied there, and how mma fragments are read from them.
+// Tiles of bf16 or f32 in shared memory: asynchronous copies into them, and loads of mma fragments from them.
 //
 // layout  a matrix of a product has an outer dimension (M or N) and K; the one that is contiguous in memory runs along
-//         the tile's lines. The 16-byte chunks of a line are permuted by exclusive or with a key of the line, so that
-//         copies (consecutive chunks of a line) and fragments (one chunk of eight lines) meet all banks once
+//         the lines of the tile. The 16-byte chunks of a line are swizzled by exclusive or with a key of the line, so
+//         that copies (consecutive chunks of a line) and fragments (one chunk of eight lines) access every bank once
 // bounds  chunks beyond the matrix become zero; they are not read
-// f32     masters are copied as they are and rounded to bf16 as fragments are made
+// f32     master weights are copied unchanged and rounded to bf16 as fragments are loaded
 #pragma once
 
-// A matrix of a product: `outer` rows or columns and `depth` steps of K, `pitch` elements from line to line.
+// Operand of a product: `outer` rows or columns and `depth` steps of K; `pitch` is the leading dimension.
 template <typename Elem> struct Matrix {
     const Elem *p;
     i64 pitch;
     int outer, depth;
 };
 
-// Copies a chunk of 16 bytes of which the first `count` elements exist: at once where all chunks are whole and
-// aligned (WHOLE), else element by element.
+// Copies a chunk of 16 bytes whose first `count` elements exist: at once where all chunks are whole and aligned
+// (WHOLE), else element by element.
 template <bool WHOLE, typename Elem> __device__ inline void copy_chunk(u32 to, const Elem *from, int count) {
     if constexpr (WHOLE) {
         copy_async(to, from, count > 0 ? 16 : 0);
@@ -45,8 +45,9 @@ template <typename Elem, bool ALONG_K, int OUTER, int DEPTH> struct Tile {
     static constexpr int BYTES = LINES * PITCH;
     static constexpr bool WIDENED = sizeof(Elem) == 4;
 
-    // Where a chunk of a line lies. bf16: the eight lines of a matrix of ldmatrix get eight keys. f32: lines are read
-    // by pairs of chunks, lines 0-3, 4-7, the even ones or the odd ones at a time, so each of these fours gets four keys.
+    // Offset of a chunk of a line, swizzled. bf16: the eight lines of an ldmatrix matrix get eight keys. f32: lines are
+    // read by pairs of chunks, lines 0-3, 4-7, the even ones or the odd ones at a time, so each of these fours gets
+    // four keys.
     __device__ static u32 at(int line, int chunk) {
         int key;
         if constexpr (WIDENED) {
@@ -57,7 +58,7 @@ template <typename Elem, bool ALONG_K, int OUTER, int DEPTH> struct Tile {
         return line * PITCH + (chunk ^ key) * 16;
     }
 
-    // The part of one thread in copying a block's tiles, one after another along K.
+    // One thread's share of the copies of a block's tiles, one after another along K.
     template <int THREADS, bool WHOLE> struct Feed {
         static constexpr int STEP = THREADS / CHUNKS; // lines that the block copies at a time
         static_assert(THREADS % CHUNKS == 0, "a block copies whole lines");
@@ -85,7 +86,7 @@ template <typename Elem, bool ALONG_K, int OUTER, int DEPTH> struct Tile {
         }
     };
 
-    // Fragments are read at these offsets of the lane, for those that start at `outer`.
+    // Offsets at which this lane loads the fragments that start at `outer`.
     __device__ static u32 a_lane(int outer) {
         int l = lane();
         return ALONG_K ? at(outer + l % 16, l / 16) : at(l / 16 * 8 + l % 8, outer / 8 + l / 8 % 2);
@@ -99,14 +100,14 @@ template <typename Elem, bool ALONG_K, int OUTER, int DEPTH> struct Tile {
         }
     }
 
-    // The address `from` moved by outer and k, multiples of 8 and 16. Moves along a line are within the bits that the
-    // key permutes, and so are exclusive ors.
+    // Address `from` advanced by outer and k, multiples of 8 and 16. Steps along a line stay within the swizzled bits,
+    // and so are exclusive ors.
     __device__ static u32 moved(u32 from, int outer, int k) {
         constexpr int SIZE = sizeof(Elem);
         return ALONG_K ? (from ^ (k * SIZE)) + outer * PITCH : (from ^ (outer * SIZE)) + k * PITCH;
     }
 
-    // Rows 16·i of the left operand, i < COUNT.
+    // Loads the fragments of rows 16·i of the left operand, i < COUNT.
     template <int COUNT> __device__ static void a_fragments(u32 (&a)[COUNT][4], u32 from, int k) {
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
@@ -118,7 +119,7 @@ template <typename Elem, bool ALONG_K, int OUTER, int DEPTH> struct Tile {
         }
     }
 
-    // Columns 8·j of the right operand, j < COUNT.
+    // Loads the fragments of columns 8·j of the right operand, j < COUNT.
     template <int COUNT> __device__ static void b_fragments(u32 (&b)[COUNT][2], u32 from, int k) {
         static_assert(COUNT == 1 || COUNT % 2 == 0, "");
         if constexpr (WIDENED) {
@@ -142,7 +143,7 @@ template <typename Elem, bool ALONG_K, int OUTER, int DEPTH> struct Tile {
         }
     }
 
-    // Two f32 neighbours along K as bf16; the second half of a fragment is 8 steps further.
+    // Loads two f32 neighbours along K, rounded to bf16; the second half of a fragment is 8 steps further.
     __device__ static u32 rounded_pair(u32 from, int half) {
         if constexpr (ALONG_K) {
             float x[2];

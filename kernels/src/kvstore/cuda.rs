@@ -1,7 +1,7 @@
 //! The launches of `kvstore.cu`.
 
 use super::Rows;
-use crate::cuda::{PRELUDE, element, row_threads, vec};
+use crate::cuda::{PRELUDE, all_packed, packed, row_threads, vec};
 use crate::rope::cuda::{ROTATION, pairs, threads};
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{Result, Tensor};
@@ -11,10 +11,11 @@ pub static SOURCE: Source = Source {
     name: "kvstore.cu",
     text: include_str!("kvstore.cu"),
     headers: &[PRELUDE, ROTATION],
-    variants: &["E=bf16 VEC=8", "E=bf16 VEC=1", "E=float VEC=4", "E=float VEC=1"],
+    constants: &[],
+    variants: all_packed,
 };
 
-/// Row t of `rows` to slot t.
+/// Copies row t of `rows` to slot t.
 pub fn store(cuda: &Cuda, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {
     let ((t, width), (limit, _)) = (rows.shape().as_matrix(), pages.shape().as_matrix());
     let vec = vec(rows.dtype(), width);
@@ -23,7 +24,7 @@ pub fn store(cuda: &Cuda, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> 
     start(cuda, "kvstore", rows, vec, Grid::new(t, row_threads(width, vec)), args)
 }
 
-/// Turned keys and values to slot t.
+/// Rotates key t and copies it, and value t, to slot t.
 pub fn rope_store(
     cuda: &Cuda,
     [k_pages, v_pages]: [&mut Tensor; 2],
@@ -43,7 +44,7 @@ pub fn rope_store(
 }
 
 fn start(cuda: &Cuda, kernel: &str, rows: &Tensor, vec: usize, grid: Grid, args: &mut [Arg]) -> Result<()> {
-    let kernel = cuda.kernel(&SOURCE, &format!("E={} VEC={vec}", element(rows.dtype())), kernel)?;
+    let kernel = cuda.kernel(&SOURCE, packed(rows.dtype(), vec), kernel)?;
     // SAFETY: the op has checked that rows and pages are equally wide, with a slot (and a position) each; slots and
     // positions are checked by the kernel.
     unsafe { kernel.launch(grid, args) }

@@ -1,11 +1,12 @@
-// Rows of new tokens written into the pages of a cache; keys turned on the way if asked.
+// Writes rows of new tokens into the pages of the KV cache; rotates keys if requested.
 //
 // math    pages_{slot_t} = rows_t; or k_pages_{slot_t} = rope(k_t) and v_pages_{slot_t} = v_t in one launch
-// launch  a token is a block
-// options E storage, VEC elements moved by one access: 16 bytes, or 1 where rows or half heads are no multiple of that
+// launch  one block per token
+// options E storage, VEC elements moved by one access: 16 bytes, or 1 where rows or half heads are not a multiple of
+//         that
 #include "rope.cuh"
 
-// Where token t goes.
+// Slot of token t.
 __device__ inline i64 place(const int *slots, int t, int limit) {
     int slot = slots[t];
     if (slot < 0 || slot >= limit) __trap();

@@ -1,18 +1,19 @@
-//! Writes keys and values of new tokens into the pages of a cache.
+//! Writes keys and values of new tokens into the pages of the KV cache.
 //!
 //! **math** pages_{slot_t} = rows_t; or k_pages_{slot_t} = rope(k_t) and v_pages_{slot_t} = v_t at once. Inference
 //! only.
 //!
-//! **shapes** rows, k, v (T, K·D); positions, slots (T); pages (N, S, K·D) with S tokens a page.
+//! **shapes** rows, k, v (T, K·D); positions, slots (T); pages (N, S, K·D) with S tokens per page.
 //!
-//! **layout** row-major. A slot is page · S + offset: the pages seen as one list of rows.
+//! **layout** row-major. A slot is page · S + offset (vLLM's `slot_mapping`): the pages seen as one list of rows.
 //!
-//! **launch** a token is a block. On a GPU a slot outside the pages stops the kernel.
+//! **launch** one block per token. On a GPU a slot outside the pages traps.
 //!
-//! **numerics** copies, and the rotation of `rope`. Slots are distinct: rows are written in no order.
+//! **numerics** copies, and the rotation of `rope`. Slots must be distinct: rows are written in no particular order.
 //!
-//! **traffic** 2·T·K·D elements for either of keys and values.
+//! **traffic** 2·T·K·D elements for keys, and as many for values.
 
+mod bugs;
 mod cuda;
 pub mod spec;
 
@@ -27,19 +28,19 @@ pub fn kvstore(cx: &Ctx, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> R
     write(cx, pages, rows, slots).at("kvstore")
 }
 
-/// Where new tokens stand and go, all in device memory.
+/// Positions and cache slots of new tokens, all in device memory.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
-    /// (T) i32: each token's position.
+    /// (T) i32: position of each token.
     pub positions: &'a Tensor,
-    /// (P, D) f32: the angles, of [`crate::rope::table`].
+    /// (P, D) f32: cos and sin of the angles, from [`crate::rope::table`].
     pub table: &'a Tensor,
-    /// (T) i32: each token's slot.
+    /// (T) i32: slot of each token.
     pub slots: &'a Tensor,
 }
 
-/// Writes k (T, K·D), turned by its tokens' positions, and v (T, K·D) into their slots of `k_pages` and `v_pages`
-/// (N, S, K·D), in place: [`rope`] and [`kvstore`] in one pass.
+/// Writes k (T, K·D), rotated by the positions of its tokens, and v (T, K·D) into their slots of `k_pages` and
+/// `v_pages` (N, S, K·D), in place: [`rope`] and [`kvstore`] fused.
 ///
 /// # Errors
 /// Those of the two ops.
@@ -51,8 +52,8 @@ pub fn rope_kvstore(
     kv_heads: usize,
 ) -> Result<()> {
     let Device::Cuda(cuda) = cx.device() else {
-        let turned = rope(cx, k, rows.positions, rows.table, kv_heads)?;
-        kvstore(cx, k_pages, &turned, rows.slots)?;
+        let rotated = rope(cx, k, rows.positions, rows.table, kv_heads)?;
+        kvstore(cx, k_pages, &rotated, rows.slots)?;
         return kvstore(cx, v_pages, v, rows.slots);
     };
     let width = kv_heads * rows.table.shape().as_matrix().1;
@@ -86,7 +87,7 @@ fn write(cx: &Ctx, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> Result<
     let (width, limit) = (rows.shape().as_matrix().1, pages.shape().as_matrix().0);
     match cx.device() {
         Device::Cpu(_) => {
-            // Bytes: a copy needs no storage type.
+            // Rows are copied as bytes, whatever their storage type.
             let (slots, row_bytes) = (slots.slice::<i32>()?, width * rows.dtype().size());
             if let Some(t) = slots.iter().position(|&slot| slot < 0 || slot as usize >= limit) {
                 return Err(Error::new(format!(

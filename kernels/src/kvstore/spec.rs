@@ -1,6 +1,6 @@
 //! Scattered rows by plain loops.
 
-use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, Shapes, Spec};
 use codelsi_engine::{DType, Label};
 
 /// The declaration of `kvstore`.
@@ -14,6 +14,8 @@ pub static SPEC: Spec = Spec {
         backward: None,
         real: &[&[4096, 40, 128]],
     },
+    invariance: Invariance::NotByRow("its output is pages, which hold copies of rows"),
+    bugs: &[super::bugs::BUGS],
 };
 
 fn cases(dtype: DType) -> Vec<Case> {
@@ -48,14 +50,15 @@ fn turned(k: usize, t: usize, d: usize, dtype: DType) -> Case {
             let turned = crate::rope::spec::rotate(&x[0], &x[2], d);
             [&turned, &x[1]].map(|rows| scatter(rows, &x[3], [pages, 4, width])).into()
         }),
+        compare: Compare::Error,
         terms: 2,
         cost: Cost { bytes: (4 * t * width * dtype.size()) as f64, flops: (3 * t * width) as f64 },
     }
 }
 
 /// Pages of zeros with every row at its slot.
-fn scatter(rows: &Value, slots: &Value, pages: [usize; 3]) -> Value {
-    let mut pages = Value::zeros(pages);
+fn scatter(rows: &F64Tensor, slots: &F64Tensor, pages: [usize; 3]) -> F64Tensor {
+    let mut pages = F64Tensor::zeros(pages);
     for t in 0..slots.data.len() {
         pages.row_mut(slots.int(t)).copy_from_slice(rows.row(t));
     }
@@ -74,6 +77,7 @@ fn case(n: usize, s: usize, width: usize, t: usize, dtype: DType) -> Case {
             Ok(vec![pages])
         }),
         reference: Box::new(move |x| vec![scatter(&x[0], &x[1], [n, s, width])]),
+        compare: Compare::Bits,
         terms: 1,
         cost: Cost { bytes: (2 * t * width * dtype.size()) as f64, flops: 0.0 },
     }

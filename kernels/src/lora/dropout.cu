@@ -1,8 +1,8 @@
-// Dropout's bits, and what f32 activations need beside plain products.
+// Dropout masks, and the elementwise kernels of LoRA on f32 activations.
 //
 // math    bit (t, c) is set when channel c of token t is kept: with g = first + c, when word g % 4 of Philox 4x32-10
 //         (Salmon et al., SC 2011) of (g / 4, token, site, step) under the seed is at least p
-// launch  lora_mask: a thread for 32 channels; the others: a thread for each element
+// launch  lora_mask: one thread per 32 channels; the others: one thread per element
 #include "prelude.cuh"
 
 __device__ inline void philox(u32 (&c)[4], u64 seed) {
@@ -37,7 +37,7 @@ extern "C" __global__ void lora_mask(u32 *mask,         // (T, ⌈C/32⌉)
     mask[i] = u32(bits >> skip);
 }
 
-// y = x, or what y holds where x is null, with dropped channels zeroed and the others scaled by `up`.
+// y = x, or the old y where x is null, with dropped channels zeroed and the others scaled by `up`.
 extern "C" __global__ void lora_drop(float *y,        // (T, C)
                                      const float *x,  // (T, C), or null
                                      const u32 *mask, // (T, ⌈C/32⌉)
@@ -49,7 +49,7 @@ extern "C" __global__ void lora_drop(float *y,        // (T, C)
     y[i] = keep ? (x ? x[i] : y[i]) * up : 0.0f;
 }
 
-// s *= scale in the rows that have chosen `adapter`, zero in the others.
+// s *= scale in the rows that select `adapter`, zero in the others.
 extern "C" __global__ void lora_choose(float *s,          // (T, R)
                                        const int *choice, // (T)
                                        int adapter, int adapters, float scale, int T, int R) {

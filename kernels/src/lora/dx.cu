@@ -1,8 +1,8 @@
-// The adapted linears, backward to their input: one pass over the frozen weights for bf16 activations.
+// Adapted linears, backward to their input: one pass over the frozen weights for bf16 activations.
 //
 // math    dx = mask/(1-p) ⊙ Σ dS A + Σ dy W over up to four linears that share x. The slabs dS A come first, are masked
 //         in the accumulators, and the main products continue from there
-// launch  a tile of dx is a block
+// launch  one block per tile of dx
 // options SHAPE of the tile; W storage of the weights; ALIGNED 1 when rows of dy, w and a are whole chunks of 16 bytes
 #include "prelude.cuh"
 #include "mainloop.cuh"
@@ -10,7 +10,7 @@
 
 typedef Product<NN, SHAPE, W, ALIGNED> Block;
 
-// Zeroes what was dropped and scales up the rest; a word holds the bits of 32 columns.
+// Zeroes dropped columns and scales up the others; a word holds the bits of 32 columns.
 __device__ inline void drop(Block::Accumulators &acc, const Block &block, const u32 *mask, float up, int T, int C) {
     static_assert(Block::NTILES % 4 == 0, "a warp's columns are whole words");
     int row = block.m + Block::warp_m() + lane() / 4, column = block.n + Block::warp_n(), words = (C + 31) / 32;
@@ -44,10 +44,10 @@ extern "C" __global__ void __launch_bounds__(Block::THREADS)
     Block::Accumulators acc = {};
     int at = 0;
     for (int i = 0; i < TARGETS; i++) {
-        int R = pick(i, r0, r1, r2, r3), padded = (R + 15) / 16 * 16;
+        int R = pick(i, r0, r1, r2, r3), padded = (R + RANK_GROUP - 1) / RANK_GROUP * RANK_GROUP;
         Matrix<bf16> left = {ds, pitch, T, at + padded};
         Matrix<float> right = {pick(i, a0, a1, a2, a3), C, C, R};
-        for (int r = 0; r < R; r += 16) block.slab(acc, left, right, at + r, r);
+        for (int r = 0; r < R; r += RANK_GROUP) block.slab(acc, left, right, at + r, r);
         at += padded;
     }
     if (mask) drop(acc, block, mask, up, T, C);

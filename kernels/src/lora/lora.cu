@@ -1,10 +1,10 @@
-// The adapted linear, forward: one pass over W for bf16 activations.
+// Adapted linear, forward: one pass over W for bf16 activations.
 //
 // math    y = x Wᵀ + S Bᵀ, with S = s x̃ Aᵀ from narrow.cu. S Bᵀ is a slab of R more steps of K in the accumulators of
 //         x Wᵀ, so y is written once
-// batch   with `choice`, A and B are stacks of adapters, and S is zero where a row has chosen another one: a block adds
-//         the slabs of all adapters that its rows have chosen
-// launch  a tile of y is a block
+// batch   with `choice`, A and B are stacks of adapters, and S is zero where a row selects another one: a block adds
+//         the slabs of all adapters that its rows select
+// launch  one block per tile of y
 // options SHAPE of the tile; W storage of w; ALIGNED 1 when rows of x, w and b are whole chunks of 16 bytes, else 0
 #include "prelude.cuh"
 #include "mainloop.cuh"
@@ -27,7 +27,7 @@ extern "C" __global__ void __launch_bounds__(Block::THREADS)
     Block::Accumulators acc = {};
     Block::Feeds feeds(block, left, right, 0);
     block.fill(feeds);
-    int padded = (R + 15) / 16 * 16;
+    int padded = (R + RANK_GROUP - 1) / RANK_GROUP * RANK_GROUP;
     for (int g = 0; g < adapters; g++) {
         if (choice) {
             bool chosen = false;
@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(Block::THREADS)
         int at = s_at + g * padded;
         Matrix<bf16> slab_left = {s, s_pitch, T, at + padded};
         Matrix<float> slab_right = {b + i64(g) * N * R, R, N, R};
-        for (int r = 0; r < R; r += 16) block.slab(acc, slab_left, slab_right, at + r, r);
+        for (int r = 0; r < R; r += RANK_GROUP) block.slab(acc, slab_left, slab_right, at + r, r);
     }
     block.run(acc, feeds);
     block.store(y, acc, T, N);

@@ -1,44 +1,46 @@
 //! `lora`: y = x Wᵀ + s (drop(x) Aᵀ) Bᵀ for a list of (W, A, B) that share x, as q k v and gate up do.
 //!
-//! LoRA (Hu et al., arXiv 2106.09685, eq. 3), s = alpha / R; dropout on the adapter's input as PEFT applies it,
-//! with one mask for all the linears that share x.
+//! LoRA (Hu et al., arXiv 2106.09685, eq. 3), s = alpha / R; dropout on the input of the adapter as in PEFT, with one
+//! mask for all linears that share x.
 //!
-//! Adapters can also be served many at a time ([`lora_by_row`]): each row names its own.
+//! Several adapters can be served in one batch ([`lora_by_row`]): each row selects its own.
 //!
 //! **math** forward: x̃ = drop(x), S = s x̃ Aᵀ, y = x Wᵀ + S Bᵀ. Backward: dS = s dy B, dB = dyᵀ S, dA = dSᵀ x̃,
 //! dx = mask/(1-p) ⊙ Σ dS A + Σ dy W. W is frozen.
 //!
 //! **shapes** x (T, C); W (N, C), A (R, C), B (N, R), y (T, N) for each target; N and R may differ by target.
 //!
-//! **layout** row-major; S Bᵀ rides as one more slab of K in the accumulators of x Wᵀ, so y is written once.
-//! In dx the slabs come first, are masked, and the main products continue from there.
+//! **layout** row-major; S Bᵀ is accumulated as one more slab of K into the accumulators of x Wᵀ, so y is written once.
+//! In dx the slabs come first and are masked in the accumulators, and the main products continue from there.
 //!
-//! **launch** on a GPU in bf16: dropout's bits; S of all targets, in parts of 512 channels, and their sum; then for
-//! each target the product of gemm with the slab S Bᵀ in front (`lora.cu`). Backward: the bits again; for each target
-//! dS and dB from one read of dy, in parts, and their sums; dA of all targets; dx (`dx.cu`). In f32 the plain products
-//! of gemm, in the CPU's order.
+//! **launch** on a GPU in bf16: the dropout mask; S of all targets with split-K over slices of 512 channels, and their
+//! sum; then for each target the product of gemm with the slab S Bᵀ in front (`lora.cu`). Backward: the mask again; for
+//! each target dS and dB from one read of dy, in partial sums, and their sums; dA of all targets; dx (`dx.cu`). In f32
+//! the plain products of gemm, in the order of the CPU twin.
 //!
-//! **numerics** f32 accumulation, k ascending; S and dS are stored in x's type; A and B are f32 masters, rounded
-//! as they are read when x is bf16; dA and dB are f32. Parts are cut by C, N and T alone, at fixed places, so that a
-//! row's bits do not depend on the rows beside it (nor on their adapters).
+//! **numerics** f32 accumulation, k ascending; S and dS are stored in the type of x; A and B are f32 master weights,
+//! rounded as they are read when x is bf16; dA and dB are f32. Partial sums are cut at fixed places that depend on C, N
+//! and T only, so the bits of a row do not depend on the other rows of the batch nor on their adapters.
 //!
-//! **traffic** that of the plain products, plus T·R + R·(C + N) a target.
+//! **traffic** that of the plain products, plus T·R + R·(C + N) per target.
 
+mod bugs;
 pub(crate) mod cpu;
 mod cuda;
+mod narrow_bugs;
 pub mod spec;
 #[cfg(test)]
 mod tests;
 
-use crate::gemm::cpu::{Operand, Segment, Start};
-use crate::gemm::{self, data, nn, nt, precision, tn};
+use crate::gemm::cpu::{Matrix, ProductTerm, Start};
+use crate::gemm::{self, elements, nn, nt, precision, tn};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 
-/// One adapted linear: a frozen weight and its low-rank pair, or a stack of pairs of which each row uses one.
+/// An adapted linear: a frozen weight with one LoRA adapter, or with a stack of G adapters of which each row uses one.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
-    /// (N, C), frozen.
+    /// (N, C): frozen weight.
     pub w: &'a Tensor,
     /// (R, C) f32; (G, R, C) for [`lora_by_row`].
     pub a: &'a Tensor,
@@ -53,41 +55,41 @@ impl Target<'_> {
         self.b.shape().as_matrix().1
     }
 
-    /// Pairs in the stack.
+    /// Returns the number of adapters in the stack.
     fn adapters(&self) -> usize {
         self.a.shape().as_matrix().0 / self.rank().max(1)
     }
 }
 
-/// Dropout of the adapters' input. A token's mask depends on its key and `key` alone.
+/// Dropout of the input of adapters. The mask of a token is a function of its id in `tokens`, the channel and `key`.
 #[derive(Clone)]
 pub struct Dropout {
     /// Probability of zeroing a channel.
     pub p: f32,
     pub key: Key,
-    /// (T) i32: what identifies each token, wherever it is packed.
+    /// (T) i32: id of each token, the same wherever it is packed.
     pub tokens: Tensor,
-    /// What x's first channel is in the whole input, of which x may be a rank's part.
+    /// Index of x's first channel in the unsharded input.
     pub first: usize,
 }
 
 impl Dropout {
-    /// What the kept channels are scaled by.
+    /// Returns the scale of the kept channels, 1 / (1 − p).
     pub(crate) fn up(&self) -> f32 {
         1.0 / (1.0 - self.p)
     }
 }
 
-/// y for each of `targets`, in their order and in x's type.
+/// Returns y (T, N) of each of `targets`, in their order and in the storage type of x.
 ///
 /// # Errors
-/// When shapes do not fit, or a W wants a gradient: that is full training, without adapters.
+/// When shapes do not fit, or a W wants a gradient: full fine-tuning uses `gemm`.
 pub fn lora(cx: &Ctx, x: &Tensor, targets: &[Target], dropout: Option<Dropout>) -> Result<Outs> {
     apply(cx, x, targets, dropout.filter(|d| d.p > 0.0), None)
 }
 
-/// y for each of `targets`, whose A and B are stacks of G adapters: row t uses adapter `choice`_t, none where that is
-/// negative. For inference.
+/// Returns y (T, N) of each of `targets`, whose A and B are stacks of G adapters: row t uses adapter `choice`_t, none
+/// where that is negative. Inference only.
 ///
 /// # Errors
 /// When shapes do not fit, an adapter is not in the stack, or an input wants a gradient.
@@ -113,14 +115,14 @@ struct Lora {
     choice: Option<Tensor>,
 }
 
-/// A target whose output was used, in backward.
+/// A target whose output has a gradient, in backward.
 struct Used<'a> {
     target: Target<'a>,
-    /// The target's place in the op's list.
+    /// Index of the target in the list of the op.
     index: usize,
-    /// S; in bf16 on CUDA, that of all targets.
+    /// S of the target; in bf16 on CUDA, S of all targets.
     s: &'a Tensor,
-    /// The target's first column of `s`.
+    /// First column of the target in `s`.
     s_at: usize,
     dy: &'a Tensor,
 }
@@ -130,7 +132,7 @@ impl Op for Lora {
         "lora"
     }
 
-    /// Saves x, then (W, A, B, S) of each target.
+    /// Saves x, then (W, A, B, S) of each target for backward.
     fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
         let (x, inputs) = (x[0], &x[1..]);
         let targets: Vec<Target> = inputs
@@ -139,10 +141,10 @@ impl Op for Lora {
             .map(|(t, &scale)| Target { w: t[0], a: t[1], b: t[2], scale })
             .collect();
         targets.iter().try_for_each(|t| check(x, t, self.choice.as_ref()))?;
-        self.check_rows(x, &targets)?;
+        self.check_batch(x, &targets)?;
         let (outs, s) = match cx.device() {
             Device::Cuda(cuda) => cuda::forward(self, cx, cuda, x, &targets)?,
-            _ => self.forward_on_host(cx, x, &targets)?,
+            _ => self.forward_cpu(cx, x, &targets)?,
         };
         save.keep(x);
         for (t, s) in targets.iter().zip(&s) {
@@ -165,7 +167,7 @@ impl Op for Lora {
         }
         let (gradients, g) = match cx.device() {
             Device::Cuda(cuda) => cuda::backward(self, cx, cuda, x, &used, dx.wants(0))?,
-            _ => self.backward_on_host(cx, x, &used, dx.wants(0))?,
+            _ => self.backward_cpu(cx, x, &used, dx.wants(0))?,
         };
         for (u, [da, db]) in used.iter().zip(gradients) {
             dx.add(3 * u.index + 2, da)?;
@@ -174,19 +176,19 @@ impl Op for Lora {
         g.map_or(Ok(()), |g| dx.add(0, g))
     }
 
-    /// Rows with adapters of their own are for inference.
+    /// Returns false where rows select adapters: that is for inference.
     fn differentiable(&self) -> bool {
         self.choice.is_none()
     }
 }
 
 impl Lora {
-    /// What comes beside x has its rows, and stacks hold the same adapters.
-    fn check_rows(&self, x: &Tensor, targets: &[Target]) -> Result<()> {
+    /// Checks that per-row inputs have the rows of x, and that all stacks hold the same number of adapters.
+    fn check_batch(&self, x: &Tensor, targets: &[Target]) -> Result<()> {
         let rows = x.shape().as_matrix().0;
-        for beside in self.dropout.iter().map(|d| &d.tokens).chain(&self.choice) {
-            if beside.shape()[..] != [rows] || beside.dtype() != DType::I32 {
-                return Err(Error::new(format!("x is {}: {beside:?} does not name its rows", x.shape())));
+        for per_row in self.dropout.iter().map(|d| &d.tokens).chain(&self.choice) {
+            if per_row.shape()[..] != [rows] || per_row.dtype() != DType::I32 {
+                return Err(Error::new(format!("{per_row:?} must be one i32 per row of x {}", x.shape())));
             }
         }
         match targets.iter().all(|t| t.adapters() == targets[0].adapters()) {
@@ -196,9 +198,9 @@ impl Lora {
     }
 }
 
-/// The CPU, and the planning device, which allocates the same.
+/// The CPU twin; it also serves the planning device, which allocates the same tensors.
 impl Lora {
-    fn forward_on_host(&self, cx: &Ctx, x: &Tensor, targets: &[Target]) -> Result<(Outs, Vec<Tensor>)> {
+    fn forward_cpu(&self, cx: &Ctx, x: &Tensor, targets: &[Target]) -> Result<(Outs, Vec<Tensor>)> {
         let rows = x.shape().as_matrix().0;
         let dropped = self.drop(cx, x)?;
         let (mut outs, mut all) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
@@ -209,11 +211,11 @@ impl Lora {
                 gemm::store(&mut s, Start::Zero, &[nt(&dropped, t.a)?], precision(x))?;
                 cpu::scale(&mut s, t.scale)?;
                 if let Some(choice) = &self.choice {
-                    cpu::choose(&mut s, choice.slice()?, t.rank(), t.adapters())?;
+                    cpu::select_adapter(&mut s, choice.slice()?, t.rank(), t.adapters())?;
                 }
-                let mut segments = vec![nt(x, t.w)?];
-                segments.extend(slabs(&s, t)?);
-                gemm::store(&mut y, Start::Zero, &segments, precision(x))?;
+                let mut terms = vec![nt(x, t.w)?];
+                terms.extend(slabs(&s, t)?);
+                gemm::store(&mut y, Start::Zero, &terms, precision(x))?;
             }
             outs.push(y);
             all.push(s);
@@ -222,7 +224,7 @@ impl Lora {
     }
 
     #[allow(clippy::type_complexity, reason = "dA and dB of each, and dx")]
-    fn backward_on_host(
+    fn backward_cpu(
         &self,
         cx: &Ctx,
         x: &Tensor,
@@ -261,7 +263,7 @@ impl Lora {
         Ok((gradients, Some(g)))
     }
 
-    /// drop(x), or x itself.
+    /// Returns drop(x), or x itself without dropout.
     fn drop(&self, cx: &Ctx, x: &Tensor) -> Result<Tensor> {
         let Some(dropout) = &self.dropout else { return Ok(x.detach()) };
         let mut dropped = cx.scratch(*x.shape(), x.dtype());
@@ -272,17 +274,17 @@ impl Lora {
     }
 }
 
-/// Memory for dA and dB.
+/// Allocates dA and dB.
 fn adapter_gradients(cx: &Ctx, target: &Target) -> [Tensor; 2] {
     [target.a, target.b].map(|t| cx.device().empty(Label::Gradients, *t.shape(), DType::F32))
 }
 
-/// S Bᵀ, a segment for each adapter of the stack.
-fn slabs<'a>(s: &'a Tensor, t: &Target<'a>) -> Result<Vec<Segment<'a>>> {
+/// Returns the terms of S Bᵀ, one for each adapter of the stack.
+fn slabs<'a>(s: &'a Tensor, t: &Target<'a>) -> Result<Vec<ProductTerm<'a>>> {
     let (n, rank, columns) = (t.w.shape()[0], t.rank(), s.shape().as_matrix().1);
     let slab = |g: usize| {
-        let a = Operand::rows(data(s)?.from(g * rank), columns);
-        Ok(Segment { a, b: Operand::rows(data(t.b)?.from(g * n * rank), rank), depth: rank })
+        let a = Matrix::k_major(elements(s)?.skip(g * rank), columns);
+        Ok(ProductTerm { a, b: Matrix::k_major(elements(t.b)?.skip(g * n * rank), rank), depth: rank })
     };
     (0..t.adapters()).map(slab).collect()
 }

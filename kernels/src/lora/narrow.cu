@@ -1,17 +1,17 @@
-// The narrow products of adapters, for bf16 activations: S = s x̃ Aᵀ, dS = s dy B, dB = dyᵀ S, dA = dSᵀ x̃.
+// Low-rank products of adapters, for bf16 activations: S = s x̃ Aᵀ, dS = s dy B, dB = dyᵀ S, dA = dSᵀ x̃.
 //
-// math    x̃ = mask/(1-p) ⊙ x. Each product is cut into parts, f32 sums over a fixed length, which gemm's `sum` adds in
-//         order. Factors of 1/(1-p) and s are applied to sums: to S here, to dS and dA by `sum`
-// layout  S and dS hold the columns of all linears that share x side by side, each R rounded up to 16 and filled with
-//         zeros; so a group of 16 columns is one linear's and one adapter's
-// launch  lora_s: 128 rows, one group, SLICE channels a block. lora_ds_db: 256 columns of dy, a run of rows, one group;
-//         it reads dy once for both. lora_da: one group, 128 channels, a run of rows
+// math    x̃ = mask/(1-p) ⊙ x. Each product is split into partial f32 sums over a fixed length (split-K), which gemm's
+//         `sum` adds in order. Factors of 1/(1-p) and s are applied to sums: to S here, to dS and dA by `sum`
+// layout  S and dS hold the columns of all linears that share x side by side, each R rounded up to 16 and padded with
+//         zeros; so a group of 16 columns belongs to one linear and one adapter
+// launch  per block, lora_s: 128 rows, one group, SLICE channels. lora_ds_db: 256 columns of dy, a run of rows, one
+//         group; it reads dy once for both. lora_da: one group, 128 channels, a run of rows
 // options ALIGNED 1 when rows of x, a and dy are whole chunks of 16 bytes, else 0
 #include "prelude.cuh"
 #include "mainloop.cuh"
 #include "targets.cuh"
 
-// x with the halves zeroed whose bit, 0 or 1, is not set.
+// Zeroes the halves of x whose bit, 0 or 1, is not set.
 __device__ inline u32 kept(u32 x, u32 bits) { return x & ((bits & 1) * 0xffff + (bits & 2) * 0x7fff8000); }
 
 // ---- S
@@ -49,16 +49,16 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
            int adapters, int T, int C, int slice, int pitch) {
     extern __shared__ __align__(1024) u8 memory[];
     int group = blockIdx.y, target = 0, R = r0;
-    while (group >= adapters * ((R + 15) / 16)) {
-        group -= adapters * ((R + 15) / 16);
+    while (group >= adapters * ((R + RANK_GROUP - 1) / RANK_GROUP)) {
+        group -= adapters * ((R + RANK_GROUP - 1) / RANK_GROUP);
         target++;
         R = pick(target, r0, r1, r2, r3);
     }
-    int groups = (R + 15) / 16, adapter = group / groups;
+    int groups = (R + RANK_GROUP - 1) / RANK_GROUP, adapter = group / groups;
     const float *a = pick(target, a0, a1, a2, a3) + i64(adapter) * R * C;
     float scale = pick(target, s0, s1, s2, s3);
 
-    Rows block(memory, blockIdx.x * Rows::BM, group % groups * 16);
+    Rows block(memory, blockIdx.x * Rows::BM, group % groups * RANK_GROUP);
     int k = blockIdx.z * slice, end = min(C, k + slice);
     Rows::Feeds feeds(block, {x, C, T, end}, {a, C, R, end}, k);
     Rows::Accumulators acc = {};
@@ -68,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
     } else {
         block.run(acc, feeds);
     }
-    parts += i64(blockIdx.z) * T * pitch + (blockIdx.y * 16 - block.n);
+    parts += i64(blockIdx.z) * T * pitch + (blockIdx.y * RANK_GROUP - block.n);
     block.each(acc, [&](int row, int column, float x0, float x1) {
         if (row >= T) return;
         int chosen = choice ? choice[row] : adapter;
@@ -81,14 +81,13 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
 
 // ---- dS and dB
 
-constexpr int STRIP_ROWS = 64, STRIP_COLUMNS = 256, STRIP_THREADS = 256;
 typedef Tile<bf16, true, STRIP_ROWS, STRIP_COLUMNS> Strip;            // dy: rows of it are the left operand of dS,
 typedef Tile<bf16, false, STRIP_COLUMNS, STRIP_ROWS> StripTransposed; // columns that of dB
-typedef Tile<bf16, false, 16, STRIP_ROWS> Low;                        // S
-typedef Tile<bf16, false, 16, STRIP_COLUMNS> Up;                      // B
-constexpr int STRIP_STAGE = Strip::BYTES + Low::BYTES, STRIP_STAGES = 2;
+typedef Tile<bf16, false, RANK_GROUP, STRIP_ROWS> Low;                // S
+typedef Tile<bf16, false, RANK_GROUP, STRIP_COLUMNS> Up;              // B
+constexpr int STRIP_STAGE = Strip::BYTES + Low::BYTES;
 
-// Rows n.. and columns r.. of B (N, R), rounded to bf16; they serve all strips.
+// Loads rows n.. and columns r.. of B (N, R), rounded to bf16; they serve all strips.
 __device__ inline void load_up(u32 to, const float *b, int n, int r, int N, int R) {
     int quarter = threadIdx.x % 4, column = r + quarter * 4;
     for (int line = threadIdx.x / 4; line < STRIP_COLUMNS; line += STRIP_THREADS / 4) {
@@ -133,7 +132,7 @@ __device__ inline void add_db(float (&acc)[4][2][4], u32 strip, u32 low, int col
     }
 }
 
-// A pair of neighbouring columns of each row g and g + 8 of a tile of mma; `rows` bounds the rows.
+// Stores a pair of neighbouring columns of rows g and g + 8 of an mma tile; `rows` bounds the rows.
 __device__ inline void store_rows(float *to, const float (&acc)[2][4], int row, int rows, int pitch) {
     row += lane() / 4;
 #pragma unroll
@@ -154,8 +153,8 @@ extern "C" __global__ void __launch_bounds__(STRIP_THREADS, 2)
                int T, int N, int R, int run, int pitch, int s_at) {
     extern __shared__ __align__(1024) u8 memory[];
     u32 shared = shared_address(memory);
-    int n = blockIdx.x * STRIP_COLUMNS, t = blockIdx.y * run, end = min(T, t + run), r = blockIdx.z * 16;
-    int padded = gridDim.z * 16, strips = (end - t + STRIP_ROWS - 1) / STRIP_ROWS;
+    int n = blockIdx.x * STRIP_COLUMNS, t = blockIdx.y * run, end = min(T, t + run), r = blockIdx.z * RANK_GROUP;
+    int padded = gridDim.z * RANK_GROUP, strips = (end - t + STRIP_ROWS - 1) / STRIP_ROWS;
     StripTransposed::Feed<STRIP_THREADS, ALIGNED> strip_feed({dy, N, N, end}, n, t);
     Low::Feed<STRIP_THREADS, true> low_feed({s, pitch, pitch, end}, s_at + r, t);
     auto copy = [&](int i) {
@@ -195,8 +194,8 @@ extern "C" __global__ void __launch_bounds__(STRIP_THREADS, 2)
 
 typedef Product<TN, 6, bf16, ALIGNED> Channels;
 
-// Drops channels of x, which is the right operand: a warp's 32 columns are one word of each row's bits, and pairs along K
-// are two rows.
+// Drops channels of x, which is the right operand: a warp's 32 columns are one word of each row's bits, and pairs along
+// K are two rows.
 struct DropRight {
     const u32 *mask; // (T, words)
     int word, T, words;
@@ -224,7 +223,7 @@ extern "C" __global__ void __launch_bounds__(Channels::THREADS)
             const u32 *mask, // (T, ⌈C/32⌉), or null
             int T, int C, int run, int pitch) {
     extern __shared__ __align__(1024) u8 memory[];
-    Channels block(memory, blockIdx.y * 16, blockIdx.x * Channels::BN);
+    Channels block(memory, blockIdx.y * RANK_GROUP, blockIdx.x * Channels::BN);
     int t = blockIdx.z * run, end = min(T, t + run);
     Channels::Feeds feeds(block, {ds, pitch, pitch, end}, {x, C, C, end}, t);
     Channels::Accumulators acc = {};

@@ -1,10 +1,11 @@
 //! Reference and cases of `lora`.
 
 use super::{Dropout, Target, cuda, lora, lora_by_row};
+use crate::check::RowBatch;
 use crate::gemm::spec::{forward, reference as product};
-use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
-use codelsi_engine::DType;
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::rng::Key;
+use codelsi_engine::{DType, Result, Tensor};
 
 /// The declaration of `lora`.
 pub static SPEC: Spec = Spec {
@@ -20,7 +21,37 @@ pub static SPEC: Spec = Spec {
         }),
         real: &[&[4096, 5120, 16, 5120]],
     },
+    invariance: Invariance::Rows(&[
+        RowCall {
+            name: "lora",
+            run: |batch| {
+                let tokens = batch.ints(|t| 1000 + 7 * t)?;
+                let dropout = Dropout { p: 0.3, key: KEY, tokens, first: 0 };
+                let (w, [a, b]) = (batch.weight([24, 40], 0)?, adapter(batch, 1)?);
+                let target = Target { w: &w, a: &a, b: &b, scale: SCALE };
+                let x = batch.storage(40, 0)?;
+                Ok(lora(batch.cx, &x, &[target], Some(dropout))?.swap_remove(0))
+            },
+        },
+        RowCall {
+            name: "lora_by_row",
+            run: |batch| {
+                let (w, [a, b]) = (batch.weight([24, 40], 0)?, adapter(batch, 3)?);
+                let (a, b) = (a.reshape([3, 4, 40]), b.reshape([3, 24, 4]));
+                let target = Target { w: &w, a: &a, b: &b, scale: SCALE };
+                let (x, choice) = (batch.storage(40, 0)?, batch.ints(|t| t * 7 % 3)?);
+                Ok(lora_by_row(batch.cx, &x, &[target], &choice)?.swap_remove(0))
+            },
+        },
+    ]),
+    bugs: &[super::bugs::BUGS, super::narrow_bugs::BUGS],
 };
+
+/// A and B of rank 4 for each of `adapters`, stacked.
+fn adapter(batch: &RowBatch, adapters: usize) -> Result<[Tensor; 2]> {
+    let weight = |rows, columns, site| batch.weight_in(DType::F32, [adapters * rows, columns], site);
+    Ok([weight(4, 40, 1)?, weight(24, 4, 2)?])
+}
 
 const SCALE: f32 = 2.0;
 const KEY: Key = Key { seed: 5, step: 3, site: 9 };
@@ -78,6 +109,7 @@ fn case_of_part(
             lora(cx, x[0], &targets, Some(Dropout { p, key: KEY, tokens, first }))
         }),
         reference: Box::new(move |x| reference(x, p, first)),
+        compare: Compare::Error,
         terms: c.max(t).max(n) + 2 * r * c,
         cost: Cost {
             bytes: ((t * c + n * c + t * n) * dtype.size()) as f64,
@@ -109,13 +141,13 @@ fn by_row(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], adapters
     })
 }
 
-fn reference_by_row(x: &[Value]) -> Vec<Value> {
-    let part = |stack: &Value, g: usize| {
+fn reference_by_row(x: &[F64Tensor]) -> Vec<F64Tensor> {
+    let part = |stack: &F64Tensor, g: usize| {
         let ([_, rows, columns], size) =
             (stack.shape[..].try_into().unwrap(), stack.shape[1] * stack.shape[2]);
-        Value { shape: [rows, columns].into(), data: stack.data[g * size..][..size].to_vec() }
+        F64Tensor { shape: [rows, columns].into(), data: stack.data[g * size..][..size].to_vec() }
     };
-    let of_target = |target: &[Value]| {
+    let of_target = |target: &[F64Tensor]| {
         let mut y = product(&x[0], &target[0]);
         for g in 0..target[1].shape[0] {
             let low_rank = product(&product(&x[0], &part(&target[1], g)), &part(&target[2], g));
@@ -128,7 +160,7 @@ fn reference_by_row(x: &[Value]) -> Vec<Value> {
     x[2..].chunks_exact(3).map(of_target).collect()
 }
 
-fn reference(x: &[Value], p: f32, first: usize) -> Vec<Value> {
+fn reference(x: &[F64Tensor], p: f32, first: usize) -> Vec<F64Tensor> {
     let (t, c) = x[0].dims();
     let mut dropped = x[0].clone();
     for i in 0..t {

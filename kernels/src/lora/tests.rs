@@ -1,11 +1,11 @@
 use super::cuda::{Layout, Run, adapted, low_rank};
 use super::*;
 use crate::gemm::cuda::{Form, Part, Size, TILES, tensor};
-use crate::gemm::tests::{counted, cuda, gpu, operand};
+use crate::gemm::tests::{as_cuda, count_launches, emulated_gpu, operand};
 use codelsi_engine::cuda::Cuda;
 use half::bf16;
 
-/// The tensors of one target and x.
+/// Tensors of one target, and x.
 struct Operands {
     x: Tensor,
     w: Tensor,
@@ -28,19 +28,19 @@ impl Operands {
     }
 }
 
-/// Warp instructions and bytes of global memory of each launch; none has bank conflicts.
+/// Returns warp instructions and bytes of global memory of each launch, and asserts that none has bank conflicts.
 fn costs(cuda: &Cuda, f: impl FnOnce()) -> Vec<[f64; 2]> {
-    let launches = counted(cuda, f);
+    let launches = count_launches(cuda, f);
     launches.iter().for_each(|(name, c)| assert_eq!(c.bank_conflicts(), 0, "{name}: {c:#?}"));
     launches.iter().map(|(_, c)| [c.warp_instructions as f64, c.global_bytes() as f64]).collect()
 }
 
-/// All launches of LoRA together, at 2048 x 5120 x 5120 and R 16: one tile of y and one tile of S's rows are run, and
-/// stand for all of them.
+/// Sums the launches of LoRA at 2048 x 5120 x 5120 and R 16 from one tile of y and one tile of rows of S, which stand
+/// for all others.
 #[test]
 fn an_adapter_costs_at_most_three_percent() {
-    let Some(device) = gpu() else { return };
-    let (cuda, cx) = (cuda(&device), Ctx::inference(&device));
+    let Some(device) = emulated_gpu() else { return };
+    let (cuda, cx) = (as_cuda(&device), Ctx::inference(&device));
     let (tile, [t, n, c, r]) = (TILES[4], [128, 256, 5120, 16]);
     let o = Operands::new(&device, DType::BF16, [t, n, c, r]);
     let mut y = cx.empty([t, n], DType::BF16);
@@ -65,8 +65,8 @@ fn an_adapter_costs_at_most_three_percent() {
 
 #[test]
 fn kernels_of_the_backward_have_no_bank_conflicts() {
-    let Some(device) = gpu() else { return };
-    let cuda = cuda(&device);
+    let Some(device) = emulated_gpu() else { return };
+    let cuda = as_cuda(&device);
     let o = Operands::new(&device, DType::BF16, [192, 512, 256, 16]);
     let tokens = device.tensor(Label::Activations, [192], &(0..192).collect::<Vec<i32>>()).unwrap();
     let dropout = Dropout { p: 0.1, key: Key { seed: 1, step: 2, site: 3 }, tokens, first: 0 };
@@ -76,15 +76,15 @@ fn kernels_of_the_backward_have_no_bank_conflicts() {
         let target = Target { w: &o.w, a: &a, b: &b, scale: 2.0 };
         let y = lora(&cx, &x, &[target], Some(dropout)).unwrap().swap_remove(0);
         let dy = operand(&device, [192, 512], DType::BF16, 9);
-        cx.backward(&y, dy, &mut codelsi_engine::Grads::default()).unwrap();
+        cx.backward([(&y, dy)], &mut codelsi_engine::Grads::default()).unwrap();
     });
     assert!(launches.len() >= 9, "{launches:?}");
 }
 
-/// Rows do not depend on the rows beside them, nor on their adapters: invariant 6.
+/// A row depends neither on the other rows of the batch nor on their adapters: invariant 6.
 #[test]
 fn rows_of_small_and_large_batches_have_the_same_bits() {
-    let Some(device) = gpu() else { return };
+    let Some(device) = emulated_gpu() else { return };
     let cx = Ctx::inference(&device);
     let (t, n, c, r, g) = (200, 72, 328, 16, 3);
     let stack = |shape: [usize; 3], site| {
@@ -104,7 +104,7 @@ fn rows_of_small_and_large_batches_have_the_same_bits() {
                 }
                 _ => device.tensor(Label::Activations, [rows.len(), c], &part).unwrap(),
             };
-            // Row 130 uses adapter 1; what the others use varies.
+            // Row 130 uses adapter 1; the adapter of the others varies.
             let choice: Vec<i32> = rows.clone().map(|t| if t == 130 { 1 } else { other }).collect();
             let choice = device.tensor(Label::Activations, [rows.len()], &choice).unwrap();
             let y = lora_by_row(&cx, &x, &[target], &choice).unwrap().swap_remove(0);
@@ -113,7 +113,10 @@ fn rows_of_small_and_large_batches_have_the_same_bits() {
         let alone = run(130..131, 0);
         for rows in [0..200, 128..135, 100..164] {
             for other in [-1, 0, 2] {
-                assert!(run(rows.clone(), other) == alone, "{dtype:?} {rows:?} beside {other}");
+                assert!(
+                    run(rows.clone(), other) == alone,
+                    "{dtype:?} {rows:?}, other rows on adapter {other}"
+                );
             }
         }
     }
@@ -126,7 +129,7 @@ fn bits(t: &Tensor) -> Vec<f32> {
 #[test]
 fn an_adapter_outside_the_stack_is_refused() {
     let cpu = Device::cpu();
-    for device in [Some(cpu), gpu()].into_iter().flatten() {
+    for device in [Some(cpu), emulated_gpu()].into_iter().flatten() {
         let cx = Ctx::inference(&device);
         let o = Operands::new(&device, DType::BF16, [3, 8, 16, 4]);
         let (a, b) = (o.a.reshape([1, 4, 16]), o.b.reshape([1, 8, 4]));
@@ -136,10 +139,10 @@ fn an_adapter_outside_the_stack_is_refused() {
     }
 }
 
-/// Outputs that nothing used have no dy; the others' gradients are the CPU's.
+/// An unused output has no dy; the gradients of the other targets agree with those of the CPU.
 #[test]
 fn gradients_of_some_targets_alone() {
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = emulated_gpu() else { return };
     let gradients = |device: &Device| {
         let cx = Ctx::training(device, 0, 0);
         let [first, second] = [72, 40].map(|n| Operands::new(device, DType::BF16, [33, n, 48, 20]));
@@ -148,7 +151,7 @@ fn gradients_of_some_targets_alone() {
         let targets = [first.target(), Target { a: &a, b: &b, ..second.target() }];
         let y = lora(&cx, &x, &targets, None).unwrap().swap_remove(1);
         let mut grads = codelsi_engine::Grads::default();
-        cx.backward(&y, operand(device, [33, 40], DType::BF16, 9), &mut grads).unwrap();
+        cx.backward([(&y, operand(device, [33, 40], DType::BF16, 9))], &mut grads).unwrap();
         [x, a, b].map(|t| bits(grads.get(&t).unwrap()))
     };
     for (got, wanted) in gradients(&gpu).iter().zip(gradients(&Device::cpu())) {

@@ -1,6 +1,6 @@
 //! The launches of `mixture.cu`.
 
-use crate::cuda::{HEADERS, element};
+use crate::cuda::{HEADERS, element, elements};
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{Result, Tensor};
 
@@ -9,7 +9,8 @@ pub static SOURCE: Source = Source {
     name: "mixture.cu",
     text: include_str!("mixture.cu"),
     headers: HEADERS,
-    variants: &["E=bf16", "E=float"],
+    constants: &[],
+    variants: elements,
 };
 
 /// Threads of a block.
@@ -43,7 +44,7 @@ fn start<'a>(
     let ((rows, width), experts) = (s.shape().as_matrix(), logits.shape().as_matrix().1);
     args.push(Arg::F32(scale));
     args.extend([rows, experts, width / experts].map(|n| Arg::I32(n as i32)));
-    let kernel = cuda.kernel(&SOURCE, &format!("E={}", element(s.dtype())), kernel)?;
+    let kernel = cuda.kernel(&SOURCE, element(s.dtype()), kernel)?;
     // SAFETY: the op has checked that S and the logits fit together, what is written is shaped like them, and the
     // kernels guard the last row.
     unsafe { kernel.launch(Grid::new(rows.div_ceil(THREADS / 32), THREADS), &mut args) }

@@ -1,12 +1,12 @@
-// The gate of a mixture of LoRA experts, forward and backward.
+// Gating of a mixture of LoRA experts, forward and backward.
 //
 // math    g = softmax(l) of a row; U_e = s g_e S_e. dS_e = s g_e dU_e; with h_e = s Σ_r dU_e S_e,
 //         dl_e = g_e (h_e − Σ_f g_f h_f)
-// launch  a warp is a row, whose lanes stride over its columns
+// launch  one warp per row, whose lanes stride over the columns
 // options E storage
 #include "prelude.cuh"
 
-// What turns a row's logits into its gates: g_e = e^(l_e − largest) / total.
+// Softmax of the logits of a row: g_e = e^(l_e − largest) / total.
 struct Softmax {
     const E *logits;
     float largest, total;
@@ -36,7 +36,7 @@ extern "C" __global__ void gate(E *u,            // (T, E·R)
         u[t * width + i] = put<E>(scale * softmax.gate(i / R) * get(s[t * width + i]));
 }
 
-// h_e: what the gate of an expert has gained, in every lane.
+// h_e, the gradient of the gate of an expert, in every lane.
 __device__ inline float gained(const E *du, const E *s, float scale, int R) {
     float sum = 0.0f;
     for (int r = lane(); r < R; r += 32) sum += get(du[r]) * get(s[r]);

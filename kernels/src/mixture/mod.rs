@@ -1,21 +1,23 @@
-//! The gate of a mixture of LoRA experts: each expert's part of S, scaled by what a router gives it.
+//! Gating of a mixture of LoRA experts: the columns of S of each expert, scaled by the expert's routing weight.
 //!
-//! Dense soft routing as LoRAMoE (Dou et al., arXiv 2312.09979): y = x Wᵀ + s Σ_e g_e (x A_eᵀ) B_eᵀ with
-//! g = softmax(x W_rᵀ). The experts' A are stacked, so S = x Aᵀ holds their parts side by side, and U Bᵀ sums them.
+//! Dense soft routing as in LoRAMoE (Dou et al., arXiv 2312.09979): y = x Wᵀ + s Σ_e g_e (x A_eᵀ) B_eᵀ with
+//! g = softmax(x W_rᵀ). The A of the experts are stacked, so S = x Aᵀ holds one block of R columns per expert, and U Bᵀ
+//! sums over the experts.
 //!
 //! **math** forward: U_e = s g_e S_e with g = softmax(l). Backward: dS_e = s g_e dU_e; with h_e = s Σ_r dU_e S_e,
 //! dl_e = g_e (h_e − Σ_f g_f h_f).
 //!
 //! **shapes** S and U (T, E·R), l (T, E).
 //!
-//! **layout** row-major; R columns of an expert together.
+//! **layout** row-major; the R columns of an expert are adjacent.
 //!
-//! **launch** a warp is a row.
+//! **launch** one warp per row.
 //!
-//! **numerics** f32, rounded once; g is computed again in backward. A row's bits depend on that row alone.
+//! **numerics** f32, rounded once; backward recomputes g. The bits of a row depend on that row only.
 //!
 //! **traffic** forward 2·T·E·R + T·E elements; backward 3·T·E·R + 2·T·E.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;
@@ -23,10 +25,10 @@ pub mod spec;
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
 
-/// `s` (T, E·R) with each expert's R columns scaled by `scale` and the softmax of `logits` (T, E).
+/// Returns `s` (T, E·R) with the R columns of each expert scaled by `scale` and the softmax of `logits` (T, E).
 ///
 /// # Errors
-/// When the columns are not E blocks, or the storage types differ.
+/// When the columns of `s` are not a multiple of E, or the storage types differ.
 pub fn gate(cx: &Ctx, s: &Tensor, logits: &Tensor, scale: f32) -> Result<Tensor> {
     cx.apply_one(Gate { scale }, &[s, logits])
 }
@@ -45,7 +47,9 @@ impl Op for Gate {
         let ((rows, width), (of_logits, experts)) = (s.shape().as_matrix(), logits.shape().as_matrix());
         let fits = rows == of_logits && experts > 0 && width.is_multiple_of(experts);
         if !fits || s.dtype() != logits.dtype() || s.dtype() == DType::I32 {
-            return Err(Error::new(format!("S {s:?} is not a block for each expert of {logits:?}")));
+            return Err(Error::new(format!(
+                "S {s:?} must have R columns per expert of logits {logits:?}, and their type"
+            )));
         }
         let mut u = cx.empty(*s.shape(), s.dtype());
         match (cx.device(), s.dtype()) {

@@ -1,7 +1,7 @@
 //! The gate by plain loops.
 
 use super::gate;
-use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
 
 /// The declaration of `mixture`.
@@ -18,6 +18,11 @@ pub static SPEC: Spec = Spec {
         }),
         real: &[&[4096, 4, 16]],
     },
+    invariance: Invariance::Rows(&[RowCall {
+        name: "gate",
+        run: |batch| gate(batch.cx, &batch.storage(60, 0)?, &batch.storage(3, 1)?, SCALE),
+    }]),
+    bugs: &[super::bugs::BUGS],
 };
 
 const SCALE: f32 = 2.0;
@@ -33,6 +38,7 @@ fn case(dtype: DType, t: usize, experts: usize, r: usize) -> Case {
         inputs: vec![Input::storage([t, experts * r]), Input::storage([t, experts])],
         run: Box::new(|cx, x| Ok(vec![gate(cx, x[0], x[1], SCALE)?])),
         reference: Box::new(reference),
+        compare: Compare::Error,
         terms: r.max(experts),
         cost: Cost {
             bytes: (t * experts * (2 * r + 1) * dtype.size()) as f64,
@@ -41,7 +47,7 @@ fn case(dtype: DType, t: usize, experts: usize, r: usize) -> Case {
     }
 }
 
-fn reference(x: &[Value]) -> Vec<Value> {
+fn reference(x: &[F64Tensor]) -> Vec<F64Tensor> {
     let [s, logits] = x else { unreachable!("two inputs") };
     let mut u = s.clone();
     for t in 0..s.dims().0 {

@@ -1,14 +1,14 @@
-//! The CPU twin: rows in parallel, each normalized by one task.
+//! The CPU twin: rows in parallel; for dw, columns in parallel.
 
-use crate::rows::{per_task, sum_rows};
+use crate::rows::{rows_per_task, sum_rows};
 use crate::simd::{Storage, sum, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
-/// y = rmsnorm(x) and r = 1/rms of each row.
+/// Computes y = rmsnorm(x) and r = 1/rms of each row.
 pub fn forward<E: Storage>(y: &mut Tensor, r: &mut Tensor, x: &Tensor, w: &Tensor, eps: f32) -> Result<()> {
     let w = w.slice::<f32>()?; // (C)
-    let (c, rows) = (w.len(), per_task(w.len()));
+    let (c, rows) = (w.len(), rows_per_task(w.len()));
     let x = x.slice::<E>()?.par_chunks(rows * c); // (T, C)
     let y = y.slice_mut::<E>()?.par_chunks_mut(rows * c); // (T, C)
     let r = r.slice_mut::<f32>()?.par_chunks_mut(rows); // (T)
@@ -25,7 +25,7 @@ pub fn forward<E: Storage>(y: &mut Tensor, r: &mut Tensor, x: &Tensor, w: &Tenso
     Ok(())
 }
 
-/// sum = a + b, y = rmsnorm(sum) and r = 1/rms of each row of the sum.
+/// Computes sum = a + b, y = rmsnorm(sum) and r = 1/rms of each row of the sum.
 pub fn add_forward<E: Storage>(
     [sum, y, r]: [&mut Tensor; 3],
     a: &Tensor,
@@ -34,7 +34,7 @@ pub fn add_forward<E: Storage>(
     eps: f32,
 ) -> Result<()> {
     let w = w.slice::<f32>()?; // (C)
-    let (c, rows) = (w.len(), per_task(w.len()));
+    let (c, rows) = (w.len(), rows_per_task(w.len()));
     let terms = a.slice::<E>()?.par_chunks(rows * c).zip(b.slice::<E>()?.par_chunks(rows * c)); // (T, C)
     let sum = sum.slice_mut::<E>()?.par_chunks_mut(rows * c); // (T, C)
     let y = y.slice_mut::<E>()?.par_chunks_mut(rows * c); // (T, C)
@@ -55,7 +55,7 @@ pub fn add_forward<E: Storage>(
     Ok(())
 }
 
-/// One row of y; returns its 1/rms.
+/// Computes one row of y; returns 1/rms of the row of x.
 #[inline(always)]
 fn normalize<E: Storage>(y: &mut [E], x: &[E], w: &[f32], eps: f32) -> f32 {
     let squares = sum(x.len(), |i| x[i].get() * x[i].get());
@@ -66,7 +66,7 @@ fn normalize<E: Storage>(y: &mut [E], x: &[E], w: &[f32], eps: f32) -> f32 {
     r
 }
 
-/// dx = r·(g − x·r²·mean(g·x)) with g = dy·w, plus `dsum` if there is one.
+/// Computes dx = r·(g − x·r²·mean(g·x)) with g = dy·w, plus `dsum` if there is one.
 pub fn backward<E: Storage>(
     dx: &mut Tensor,
     dy: &Tensor,
@@ -79,7 +79,7 @@ pub fn backward<E: Storage>(
     let c = w.len();
     let (dy, x, r) = (dy.slice::<E>()?, x.slice::<E>()?, r.slice::<f32>()?); // (T, C) (T, C) (T)
     let dsum = dsum.map(|t| t.slice::<E>()).transpose()?; // (T, C)
-    let rows = per_task(c);
+    let rows = rows_per_task(c);
     dx.slice_mut::<E>()?.par_chunks_mut(rows * c).enumerate().for_each(|(task, dx)| {
         vectorize(
             #[inline(always)]
@@ -116,7 +116,7 @@ fn backward_row<E: Storage>(
     }
 }
 
-/// dw = Σ dy·x·r over the rows, ascending.
+/// Computes dw = Σ dy·x·r over the rows, ascending.
 pub fn backward_w<E: Storage, W: Storage>(
     dw: &mut Tensor,
     dy: &Tensor,

@@ -1,26 +1,25 @@
 //! The launches of `rmsnorm.cu`.
 
-use crate::cuda::{HEADERS, element, vec};
-use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use crate::cuda::{HEADERS, all_weighted, vec, weighted};
+use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Error, Result, Tensor};
 
-/// Rows of the kernels.
+/// Forward, with and without a sum before it, and backward.
 pub static SOURCE: Source = Source {
     name: "rmsnorm.cu",
     text: include_str!("rmsnorm.cu"),
     headers: HEADERS,
-    variants: &[
-        "E=bf16 W=bf16 VEC=8",
-        "E=bf16 W=bf16 VEC=1",
-        "E=bf16 W=float VEC=8",
-        "E=bf16 W=float VEC=1",
-        "E=float W=bf16 VEC=4",
-        "E=float W=bf16 VEC=1",
-        "E=float W=float VEC=4",
-        "E=float W=float VEC=1",
+    constants: &[
+        Define::int("SLAB", SLAB),
+        Define::int("VECTOR_PACKS", VECTOR_PACKS),
+        Define::int("ELEMENT_PACKS", ELEMENT_PACKS),
     ],
+    variants: all_weighted,
 };
 
+/// Accesses that a thread keeps of a row: of 16 bytes, or of one element.
+const VECTOR_PACKS: usize = 4;
+const ELEMENT_PACKS: usize = 8;
 /// Rows that one block of the first stage of dw adds.
 const SLAB: usize = 64;
 /// Threads of a block of either stage.
@@ -31,7 +30,7 @@ pub fn forward(cuda: &Cuda, y: &mut Tensor, r: &mut Tensor, x: &Tensor, w: &Tens
     let columns = w.shape().elements();
     let args =
         &mut [Arg::Out(y), Arg::Out(r), Arg::In(x), Arg::In(w), Arg::F32(eps), Arg::I32(columns as i32)];
-    start(cuda, "rmsnorm", &variant(x, w.dtype()), row_grid(x)?, args)
+    start(cuda, "rmsnorm", variant(x, w.dtype()), row_grid(x)?, args)
 }
 
 /// sum = a + b, y = rmsnorm(sum) and r = 1/rms of each row of the sum.
@@ -52,7 +51,7 @@ pub fn add_forward(
         Arg::F32(eps),
         Arg::I32(columns as i32),
     ];
-    start(cuda, "add_rmsnorm", &variant(a, w.dtype()), row_grid(a)?, args)
+    start(cuda, "add_rmsnorm", variant(a, w.dtype()), row_grid(a)?, args)
 }
 
 /// dx = r·(g − x·r²·mean(g·x)) with g = dy·w, plus `dsum` if there is one.
@@ -73,7 +72,7 @@ pub fn backward(
         Arg::In(r),
         Arg::I32(columns as i32),
     ];
-    start(cuda, "rmsnorm_dx", &variant(x, w.dtype()), row_grid(x)?, args)
+    start(cuda, "rmsnorm_dx", variant(x, w.dtype()), row_grid(x)?, args)
 }
 
 /// dw = Σ dy·x·r over the rows: slabs first, then their sums, ascending.
@@ -86,17 +85,17 @@ pub fn backward_w(cx: &Ctx, cuda: &Cuda, dw: &mut Tensor, dy: &Tensor, x: &Tenso
     let grid = Grid { blocks: [blocks, slabs, 1], threads: THREADS, shared: 0 };
     let (t, c) = (rows as i32, columns as i32);
     let args = &mut [Arg::Out(&mut parts), Arg::In(dy), Arg::In(x), Arg::In(r), Arg::I32(t), Arg::I32(c)];
-    start(cuda, "rmsnorm_dw_parts", &variant, grid, args)?;
+    start(cuda, "rmsnorm_dw_parts", variant, grid, args)?;
     let grid = Grid::new(columns.div_ceil(THREADS), THREADS);
     let args = &mut [Arg::Out(dw), Arg::In(&parts), Arg::I32(slabs as i32), Arg::I32(c)];
-    start(cuda, "rmsnorm_dw", &variant, grid, args)
+    start(cuda, "rmsnorm_dw", variant, grid, args)
 }
 
-/// One block a row, with a thread for every few packs.
+/// Returns a grid of one block a row, with a thread for every few packs.
 fn row_grid(x: &Tensor) -> Result<Grid> {
     let (rows, columns) = x.shape().as_matrix();
     let vec = vec(x.dtype(), columns);
-    let packs = if vec > 1 { 4 } else { 8 };
+    let packs = if vec > 1 { VECTOR_PACKS } else { ELEMENT_PACKS };
     let threads = columns.div_ceil(vec * packs).next_multiple_of(32);
     if threads > 1024 {
         let longest = 1024 * vec * packs;
@@ -107,12 +106,11 @@ fn row_grid(x: &Tensor) -> Result<Grid> {
     Ok(Grid::new(rows, threads))
 }
 
-fn variant(x: &Tensor, w: DType) -> String {
-    let vec = vec(x.dtype(), x.shape().as_matrix().1);
-    format!("E={} W={} VEC={vec}", element(x.dtype()), element(w))
+fn variant(x: &Tensor, w: DType) -> Variant {
+    weighted(x.dtype(), w, vec(x.dtype(), x.shape().as_matrix().1))
 }
 
-fn start(cuda: &Cuda, kernel: &str, variant: &str, grid: Grid, args: &mut [Arg]) -> Result<()> {
+fn start(cuda: &Cuda, kernel: &str, variant: Variant, grid: Grid, args: &mut [Arg]) -> Result<()> {
     let kernel = cuda.kernel(&SOURCE, variant, kernel)?;
     // SAFETY: the op has checked that rows are as long as w, and the grid covers rows and columns of just these
     // tensors; the kernels guard the ends of both.

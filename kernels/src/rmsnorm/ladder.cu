@@ -1,15 +1,13 @@
-// The forward of RMSNorm in steps, from the loop that anyone would write towards rmsnorm.cu, which is the last step.
+// The forward of RMSNorm in steps, from the naive loop to rmsnorm.cu, which is the last step.
 // doc/01-rmsnorm.md walks through them; kernels/tests/ladder.rs checks and counts them.
 //
 // math    y = x / √(mean(x²) + eps) · w, row by row
-//   by_thread  a row is a thread. Right, and every access of a warp touches 32 rows, a sector of each
-//   by_block   a row is a block and neighbours read neighbours: an access touches 2 sectors instead of 32
+//   by_thread  one thread per row; every access of a warp touches 32 rows, one sector of each
+//   by_block   one block per row, coalesced: an access touches 2 sectors instead of 32
 //   shuffled   the sum passes through registers instead of a tree in shared memory: 2 barriers instead of 9
-//   packed     16 bytes an access instead of 2: an eighth of the requests
+//   packed     16 bytes per access instead of 2: an eighth of the requests
 //   rmsnorm    (in rmsnorm.cu) the row stays in registers: x is read once
 #include "prelude.cuh"
-
-constexpr int THREADS = 256;
 
 extern "C" __global__ void by_thread(E *y,       // (T, C)
                                      const E *x, // (T, C)
@@ -25,7 +23,7 @@ extern "C" __global__ void by_thread(E *y,       // (T, C)
     for (int c = 0; c < C; c++) y[c] = put<E>(get(x[c]) * r * get(w[c]));
 }
 
-// Every step from here on: a block's row, whose sum of squares `sum` makes of the threads' parts.
+// Shared by the remaining steps: one row per block; `sum` reduces the partial sums of squares of the threads.
 template <int N, typename Sum> __device__ inline void by_row(E *y, const E *x, const E *w, float eps, int C, Sum sum) {
     x += i64(blockIdx.x) * C;
     y += i64(blockIdx.x) * C;
@@ -45,7 +43,7 @@ template <int N, typename Sum> __device__ inline void by_row(E *y, const E *x, c
     }
 }
 
-// Halves the number of parts until one is left.
+// Halves the number of partial sums until one is left.
 __device__ inline float tree_sum(float x) {
     __shared__ float parts[THREADS];
     parts[threadIdx.x] = x;

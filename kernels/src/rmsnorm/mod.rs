@@ -1,24 +1,25 @@
-//! Root-mean-square normalization (Zhang & Sennrich 2019), alone and fused with the residual sum before it.
+//! RMSNorm (Zhang & Sennrich 2019), alone and fused with the residual add before it.
 //!
 //! **math** r = 1/√(mean(x²) + ε) of each row; y = x·r·w. With g = dy·w:
 //! dx = r·(g − x·r²·mean(g·x)) and dw = Σ_t dy·x·r.
-//! `add_rmsnorm` first takes x = residual + delta, which is an output too; the gradient that arrives there
-//! adds to dx, and both terms receive the sum.
+//! `add_rmsnorm` first computes x = residual + delta, which is an output too; the gradient of that output is added
+//! to dx, and residual and delta both receive the sum.
 //!
 //! **shapes** x, y, residual, delta (T, C); w (C); r (T).
 //!
 //! **layout** row-major; a row is one token.
 //!
-//! **launch** a row is a block that keeps it in registers, 16 bytes an access; dw adds slabs of 64 rows, then the
+//! **launch** one block per row, which keeps it in registers, 16 bytes per access; dw sums slabs of 64 rows, then the
 //! slabs, ascending.
 //!
-//! **numerics** f32, rounded where y and the sum are stored; y is made from the rounded sum. w may be of
-//! another storage type than x. r is kept in f32 for backward. dw adds rows in ascending order, on a GPU
-//! those of a slab first.
+//! **numerics** f32, rounded where y and the sum are stored; y is computed from the rounded sum. w may have
+//! another storage type than x. r is saved in f32 for backward. dw adds rows in ascending order, on a GPU
+//! slab by slab.
 //!
 //! **traffic** forward reads x and writes y once: 2·T·C elements (4 when fused). Backward reads x and dy and
 //! writes dx: 3·T·C, and 2·T·C more for dw when wanted.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;
@@ -27,18 +28,18 @@ use crate::elementwise::widened;
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
 
-/// y = x / √(mean(x²) + `eps`) · w, row by row: x, y (T, C), w (C).
+/// Returns y = x / √(mean(x²) + `eps`) · w of each row: x, y (T, C), w (C).
 ///
 /// # Errors
-/// When w is not as long as a row of x.
+/// When the length of w is not that of a row of x.
 pub fn rmsnorm(cx: &Ctx, x: &Tensor, w: &Tensor, eps: f32) -> Result<Tensor> {
     cx.apply_one(RmsNorm { eps }, &[x, w])
 }
 
-/// `(sum, y)`: sum = residual + delta and y = rmsnorm(sum), all (T, C).
+/// Returns `(sum, y)`: sum = residual + delta and y = rmsnorm(sum), all (T, C).
 ///
 /// # Errors
-/// When residual and delta differ in shape or storage type, or w is not as long as a row.
+/// When residual and delta differ in shape or storage type, or the length of w is not that of a row.
 pub fn add_rmsnorm(
     cx: &Ctx,
     residual: &Tensor,
@@ -135,7 +136,7 @@ impl Op for AddRmsNorm {
     }
 }
 
-/// The number of rows of x (T, C), if w is (C).
+/// Returns the number of rows of x (T, C), if w is (C).
 fn checked_rows(x: &Tensor, w: &Tensor) -> Result<usize> {
     let (rows, columns) = x.shape().as_matrix();
     if w.shape()[..] != [columns] || x.dtype() == DType::I32 || w.dtype() == DType::I32 {
@@ -144,7 +145,7 @@ fn checked_rows(x: &Tensor, w: &Tensor) -> Result<usize> {
     Ok(rows)
 }
 
-/// dx of y = rmsnorm(x), plus the gradient `dsum` that x has from elsewhere.
+/// Returns dx of y = rmsnorm(x), plus the gradient `dsum` of x's other uses.
 fn input_gradient(cx: &Ctx, saved: &Saved, dy: &Tensor, dsum: Option<&Tensor>) -> Result<Tensor> {
     let [x, w, r] = &saved[..] else { unreachable!("forward saved x, w and r") };
     let mut dx = cx.empty(*x.shape(), x.dtype());

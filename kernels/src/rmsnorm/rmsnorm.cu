@@ -1,16 +1,15 @@
-// Root-mean-square normalization: forward, forward fused with the residual sum, and backward.
+// RMSNorm: forward, forward fused with the residual add, and backward.
 //
 // math    r = 1/√(mean(x²) + eps) of each row, y = x·r·w. With g = dy·w:
 //         dx = r·(g − x·r²·mean(g·x)) (+ dsum), dw = Σ_t dy·x·r
-// launch  a row is a block: each thread keeps PACKS packs of it in registers, so x is read once. The block is just
+// launch  one block per row: each thread keeps PACKS packs of it in registers, so x is read once. The block is just
 //         large enough for the row, at most 1024 threads
-//         dw: a slab of SLAB rows and 128·VEC columns is a block; then one thread a column adds the slabs, ascending
+//         dw: one block per slab of SLAB rows and 128·VEC columns; then one thread per column adds the slabs, ascending
 // options E storage of x and y, W storage of w, VEC elements moved by one access: 16 bytes, or 1 for rows that are
-//         no multiple of that
+//         not a multiple of that
 #include "prelude.cuh"
 
-constexpr int PACKS = VEC > 1 ? 4 : 8;
-constexpr int SLAB = 64;
+constexpr int PACKS = VEC > 1 ? VECTOR_PACKS : ELEMENT_PACKS;
 
 typedef float Row[PACKS][VEC]; // a thread's part: packs threadIdx.x, threadIdx.x + blockDim.x, …
 
@@ -29,7 +28,7 @@ template <typename T> __device__ inline void load_row(Row &x, const T *row, int 
     }
 }
 
-// y = x·r·w and r of the row that `x` holds.
+// Writes y = x·r·w, and r, of the row that `x` holds.
 __device__ inline void normalize(E *y, float *r, const Row &x, const W *w, float eps, int C) {
     float squares = 0.0f;
 #pragma unroll
@@ -119,8 +118,8 @@ extern "C" __global__ void rmsnorm_dx(E *dx,         // (T, C)
     }
 }
 
-// Where column c of a row of parts lies. A thread holds VEC columns and stores four at a time; when it holds eight, all
-// first fours come before all second ones, so that the warp stores without gaps.
+// Index of column c in a row of parts. A thread holds VEC columns and stores four at a time; when it holds eight, all
+// first fours come before all second ones, so that the stores of a warp are coalesced.
 __device__ inline int part(int c, int C) { return VEC == 8 ? c / 4 % 2 * (C / 2) + c / 8 * 4 + c % 4 : c; }
 
 // parts_s = Σ dy·x·r over the rows of slab s.

@@ -1,6 +1,6 @@
 //! RMSNorm by plain loops.
 
-use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
 
 /// The declaration of `rmsnorm` and `add_rmsnorm`.
@@ -17,6 +17,23 @@ pub static SPEC: Spec = Spec {
         }),
         real: &[&[4096, 5120]],
     },
+    invariance: Invariance::Rows(&[
+        RowCall {
+            name: "rmsnorm",
+            run: |batch| {
+                let w = batch.weight([1, 264], 0)?.reshape([264]);
+                super::rmsnorm(batch.cx, &batch.storage(264, 0)?, &w, EPS)
+            },
+        },
+        RowCall {
+            name: "add_rmsnorm",
+            run: |batch| {
+                let w = batch.weight([1, 264], 0)?.reshape([264]);
+                Ok(super::add_rmsnorm(batch.cx, &batch.storage(264, 0)?, &batch.storage(264, 1)?, &w, EPS)?.1)
+            },
+        },
+    ]),
+    bugs: &[super::bugs::BUGS],
 };
 
 const EPS: f32 = 1e-5;
@@ -36,6 +53,7 @@ fn alone(t: usize, c: usize, dtype: DType) -> Case {
         inputs: vec![Input::storage([t, c]), Input::storage([c])],
         run: Box::new(|cx, x| Ok(vec![super::rmsnorm(cx, x[0], x[1], EPS)?])),
         reference: Box::new(|x| vec![normalize(&x[0], &x[1])]),
+        compare: Compare::Error,
         terms: c.max(t),
         cost: Cost { bytes: (2 * t * c * dtype.size()) as f64, flops: (4 * t * c) as f64 },
     }
@@ -63,6 +81,7 @@ fn fused(t: usize, c: usize, dtype: DType) -> Case {
             let y = normalize(&sum, &x[2]);
             vec![sum, y]
         }),
+        compare: Compare::Error,
         terms: c.max(t),
         cost: Cost { bytes: (4 * t * c * dtype.size()) as f64, flops: (5 * t * c) as f64 },
     }
@@ -79,13 +98,13 @@ fn sum_only(dtype: DType) -> Case {
     }
 }
 
-fn add(a: &Value, b: &Value) -> Value {
-    Value { shape: a.shape, data: a.data.iter().zip(&b.data).map(|(a, b)| a + b).collect() }
+fn add(a: &F64Tensor, b: &F64Tensor) -> F64Tensor {
+    F64Tensor { shape: a.shape, data: a.data.iter().zip(&b.data).map(|(a, b)| a + b).collect() }
 }
 
-fn normalize(x: &Value, w: &Value) -> Value {
+fn normalize(x: &F64Tensor, w: &F64Tensor) -> F64Tensor {
     let (rows, columns) = x.dims();
-    let mut y = Value::zeros(x.shape);
+    let mut y = F64Tensor::zeros(x.shape);
     for t in 0..rows {
         let mean = x.row(t).iter().map(|x| x * x).sum::<f64>() / columns as f64;
         let r = 1.0 / (mean + EPS as f64).sqrt();

@@ -1,29 +1,36 @@
-//! What a card is measured with: a copy, and products in registers.
+//! The kernels that measure a card: a copy, and products in registers.
 
 use crate::cuda::HEADERS;
-use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{DType, Device, Label, Result, Tensor};
 
 /// The copy and the products.
-pub static SOURCE: Source =
-    Source { name: "roof.cu", text: include_str!("roof.cu"), headers: HEADERS, variants: &[""] };
+pub static SOURCE: Source = Source {
+    name: "roof.cu",
+    text: include_str!("roof.cu"),
+    headers: HEADERS,
+    constants: &[Define::int("CHAINS", CHAINS)],
+    variants: || vec![Variant::PLAIN],
+};
 
+/// Independent accumulators of a warp: the latency of one product is hidden by the others.
 const CHAINS: usize = 8;
+/// Warps of a block.
 const WARPS: usize = 8;
 
-/// A launch that moves bytes or multiplies, and how much of it.
+/// Measures a card's memory and tensor cores.
 pub struct Roof<'a> {
     cuda: &'a Cuda,
     device: &'a Device,
 }
 
 impl<'a> Roof<'a> {
-    /// The roofs of `cuda`, which is `device`.
+    /// Measures `cuda`, which is `device`.
     pub fn new(device: &'a Device, cuda: &'a Cuda) -> Self {
         Roof { cuda, device }
     }
 
-    /// y = x, bytes for bytes; the bytes moved.
+    /// Copies x to y; returns the bytes moved.
     ///
     /// # Errors
     /// The driver's.
@@ -34,7 +41,7 @@ impl<'a> Roof<'a> {
         Ok(8.0 * words as f64)
     }
 
-    /// Products of bf16 matrices in registers, on every multiprocessor; the flops.
+    /// Multiplies bf16 matrices in registers, on every multiprocessor; returns the flops.
     ///
     /// # Errors
     /// The driver's.
@@ -47,7 +54,7 @@ impl<'a> Roof<'a> {
     }
 
     fn start(&self, kernel: &str, grid: Grid, args: &mut [Arg]) -> Result<()> {
-        let kernel = self.cuda.kernel(&SOURCE, "", kernel)?;
+        let kernel = self.cuda.kernel(&SOURCE, Variant::PLAIN, kernel)?;
         // SAFETY: both kernels keep to the elements that their arguments count.
         unsafe { kernel.launch(grid, args) }
     }

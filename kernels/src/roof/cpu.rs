@@ -1,4 +1,4 @@
-//! Peaks of this machine, measured: multiply-adds that stay in registers, and a copy of more than the caches hold.
+//! Measured peaks of this machine: multiply-adds in registers, and a copy that exceeds the caches.
 
 use crate::simd::{Level, level};
 use rayon::prelude::*;
@@ -6,34 +6,34 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Chains in flight: latency times issue width, with room.
+/// Independent chains in flight: more than latency times issue width.
 const CHAINS: usize = 24;
 const ROUNDS: usize = 5_000_000;
 
-/// Flops a second of f32 fused multiply-adds on all of rayon's threads.
+/// Measures the FLOP/s of f32 fused multiply-adds on all threads of rayon.
 pub fn f32_flops() -> f64 {
     match level() {
-        Level::Avx512 | Level::Avx512Bf16 => on_all_threads(16 * 2, || {
+        Level::Avx512 | Level::Avx512Bf16 => flops_of_all_threads(16 * 2, || {
             // SAFETY: the level was detected.
             unsafe { fma_avx512() }
         }),
         // SAFETY: as above.
-        Level::Avx2 => on_all_threads(8 * 2, || unsafe { fma_avx2() }),
-        Level::Portable => on_all_threads(8 * 2, multiply_add_portable),
+        Level::Avx2 => flops_of_all_threads(8 * 2, || unsafe { fma_avx2() }),
+        Level::Portable => flops_of_all_threads(8 * 2, multiply_add_portable),
     }
 }
 
-/// Flops a second of bf16 dot products on all of rayon's threads; the f32 figure where there are none.
+/// Measures the FLOP/s of bf16 dot products on all threads of rayon; of f32 where the machine has none.
 pub fn bf16_flops() -> f64 {
     match level() {
         // SAFETY: the level was detected.
-        Level::Avx512Bf16 => on_all_threads(32 * 2, || unsafe { dot_avx512() }),
+        Level::Avx512Bf16 => flops_of_all_threads(32 * 2, || unsafe { dot_avx512() }),
         _ => f32_flops(),
     }
 }
 
-/// The best of five runs, `flops` a chain and round.
-fn on_all_threads(flops: usize, kernel: impl Fn() -> f32 + Sync) -> f64 {
+/// Returns the best FLOP/s of five runs of `kernel`, which makes `flops` per chain and round.
+fn flops_of_all_threads(flops: usize, kernel: impl Fn() -> f32 + Sync) -> f64 {
     let threads = rayon::current_num_threads();
     let run = || {
         let start = Instant::now();
@@ -43,7 +43,7 @@ fn on_all_threads(flops: usize, kernel: impl Fn() -> f32 + Sync) -> f64 {
     (0..5).map(|_| run()).fold(0.0, f64::max)
 }
 
-// Loops, not `map`: a closure that a library function calls is not inlined there, and the chains leave the registers.
+// Loops, not `map`: a closure called by a library function is not inlined there, and the chains would spill.
 
 #[target_feature(enable = "avx512f")]
 fn fma_avx512() -> f32 {
@@ -87,14 +87,14 @@ fn multiply_add_portable() -> f32 {
     acc.iter().map(|a| a[0]).sum()
 }
 
-/// Bytes a second of a copy by all of rayon's threads, read and write counted; the best of five.
+/// Measures the bytes per second of a copy by all threads of rayon, reads and writes counted; the best of five.
 pub fn copy_bytes() -> f64 {
     const WORDS: usize = 32 << 20;
-    const PART: usize = 1 << 16;
+    const CHUNK: usize = 1 << 16;
     let (x, mut y) = (vec![1u64; WORDS], vec![0u64; WORDS]);
     let mut run = || {
         let start = Instant::now();
-        y.par_chunks_mut(PART).zip(x.par_chunks(PART)).for_each(|(y, x)| y.copy_from_slice(x));
+        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| y.copy_from_slice(x));
         black_box(&y);
         (16 * WORDS) as f64 / start.elapsed().as_secs_f64()
     };

@@ -1,5 +1,4 @@
-//! The roofs that timings are held to, measured on the machine itself: what its multiply-adds and its memory reach when
-//! nothing else is in the way.
+//! The roofs of the roofline model, measured on the machine itself: peak rate of multiply-adds, and memory bandwidth.
 
 mod card;
 mod cpu;
@@ -9,51 +8,51 @@ pub use card::{Roof, SOURCE};
 use crate::stopwatch::Stopwatch;
 use codelsi_engine::{DType, Device, Label, Result};
 
-/// Bytes of the copy that measures a card's memory.
-const COPY: usize = 1 << 30;
-/// Products a warp and chain that measure a card's units.
+/// Bytes of the copy that measures the memory bandwidth of a GPU.
+const COPY_BYTES: usize = 1 << 30;
+/// Products per warp and chain in the measurement of a GPU's tensor cores.
 const ROUNDS: usize = 20_000;
 
-/// Flops a second of multiply-adds on `dtype`; on a card those of mma.sync on bf16 for either type. `None` where time
-/// means nothing: on the software GPU and the planning device.
+/// Measures the peak FLOP/s of multiply-adds on `dtype`; on a GPU that of mma.sync on bf16 for either type. `None`
+/// where time has no meaning: on the software GPU and the planning device.
 ///
 /// # Errors
-/// The driver's.
+/// Those of the driver.
 pub fn flops(device: &Device, dtype: DType) -> Result<Option<f64>> {
     match device {
         Device::Cpu(_) if dtype == DType::BF16 => Ok(Some(cpu::bf16_flops())),
         Device::Cpu(_) => Ok(Some(cpu::f32_flops())),
-        Device::Cuda(cuda) if is_card(device) => {
-            let roof = Roof::new(device, cuda);
-            best(device, || roof.products(ROUNDS)).map(Some)
+        Device::Cuda(cuda) if is_gpu(device) => {
+            let kernels = Roof::new(device, cuda);
+            best_rate(device, || kernels.products(ROUNDS)).map(Some)
         }
         _ => Ok(None),
     }
 }
 
-/// Bytes a second of a copy of more than the caches hold, read and write counted. `None` as [`flops`].
+/// Measures the bytes per second of a copy that exceeds the caches, reads and writes counted. `None` as in [`flops`].
 ///
 /// # Errors
-/// The driver's; a card needs room for twice a gibibyte.
+/// Those of the driver; a GPU needs 2 GiB of free memory.
 pub fn bytes(device: &Device) -> Result<Option<f64>> {
     match device {
         Device::Cpu(_) => Ok(Some(cpu::copy_bytes())),
-        Device::Cuda(cuda) if is_card(device) => {
-            let roof = Roof::new(device, cuda);
-            let x = device.zeros(Label::Scratch, [COPY / 4], DType::F32);
-            let mut y = device.zeros(Label::Scratch, [COPY / 4], DType::F32);
-            best(device, || roof.copy(&mut y, &x)).map(Some)
+        Device::Cuda(cuda) if is_gpu(device) => {
+            let kernels = Roof::new(device, cuda);
+            let x = device.zeros(Label::Scratch, [COPY_BYTES / 4], DType::F32);
+            let mut y = device.zeros(Label::Scratch, [COPY_BYTES / 4], DType::F32);
+            best_rate(device, || kernels.copy(&mut y, &x)).map(Some)
         }
         _ => Ok(None),
     }
 }
 
-fn is_card(device: &Device) -> bool {
+fn is_gpu(device: &Device) -> bool {
     matches!(device, Device::Cuda(cuda) if cuda.emulator().is_none() && !cuda.is_plan())
 }
 
-/// Work a second, at best of five runs after a first one.
-fn best(device: &Device, mut f: impl FnMut() -> Result<f64>) -> Result<f64> {
+/// Returns the best rate (work per second) of five runs after a warm-up.
+fn best_rate(device: &Device, mut f: impl FnMut() -> Result<f64>) -> Result<f64> {
     let mut watch = Stopwatch::new(device);
     let mut rate = 0.0f64;
     for run in 0..6 {

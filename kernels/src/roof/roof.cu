@@ -1,9 +1,7 @@
-// What a card can do at most, measured: bytes a second of a copy, tensor-core products a second out of registers.
+// Measures the peaks of a GPU: bytes per second of a copy, tensor-core products per second out of registers.
 //
-// launch  copy: one thread for 16 bytes. products: warps that never touch memory, CHAINS accumulators each
+// launch  copy: one thread per 16 bytes. products: warps that never touch memory, CHAINS accumulators each
 #include "prelude.cuh"
-
-constexpr int CHAINS = 8; // independent accumulators: the latency of one product is hidden by the others
 
 extern "C" __global__ void copy(u32 *y,       // (n)
                                 const u32 *x, // (n)
@@ -12,7 +10,7 @@ extern "C" __global__ void copy(u32 *y,       // (n)
     if (i + 4 <= n) *reinterpret_cast<Pack<u32, 4> *>(y + i) = *reinterpret_cast<const Pack<u32, 4> *>(x + i);
 }
 
-// `rounds` products (16, 16)·(16, 8) a chain.
+// `rounds` products (16, 16)·(16, 8) per chain.
 extern "C" __global__ void products(float *y, // (warps)
                                     int rounds) {
     u32 one = pair(1.0f, 1.0f), a[4] = {one, one, one, one};

@@ -1,11 +1,11 @@
-//! The CPU twin: tokens in parallel, both halves of a head turned together.
+//! The CPU twin: tokens in parallel, both halves of a head rotated together.
 
-use crate::rows::per_task;
+use crate::rows::rows_per_task;
 use crate::simd::{Storage, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
-/// Row p holds cos and sin of p / factor · theta^(−2j/D).
+/// Fills the table: row p holds cos and sin of p / factor · theta^(−2j/D).
 pub fn table(table: &mut Tensor, theta: f64, factor: f64) -> Result<()> {
     let dim = table.shape()[1];
     let frequencies: Vec<f64> = (0..dim / 2).map(|j| theta.powf(-2.0 * j as f64 / dim as f64)).collect();
@@ -19,8 +19,8 @@ pub fn table(table: &mut Tensor, theta: f64, factor: f64) -> Result<()> {
     Ok(())
 }
 
-/// Every head of x turned by `direction` times its token's angles.
-pub fn turn<E: Storage>(
+/// Rotates every head of x by `direction` times the angles of its token.
+pub fn rotate<E: Storage>(
     y: &mut Tensor,
     x: &Tensor,
     positions: &Tensor,
@@ -29,7 +29,7 @@ pub fn turn<E: Storage>(
 ) -> Result<()> {
     let (columns, dim) = (x.shape().as_matrix().1, table.shape()[1]);
     let (positions, table) = (positions.slice::<i32>()?, table.slice::<f32>()?); // (T) (P, D)
-    let rows = per_task(columns);
+    let rows = rows_per_task(columns);
     let x = x.slice::<E>()?.par_chunks(rows * columns); // (T, H·D)
     let y = y.slice_mut::<E>()?.par_chunks_mut(rows * columns); // (T, H·D)
     y.zip(x).zip(positions.par_chunks(rows)).for_each(|((y, x), positions)| {
@@ -40,7 +40,7 @@ pub fn turn<E: Storage>(
                 for ((y, x), &position) in tokens {
                     let (cos, sin) = table[position as usize * dim..][..dim].split_at(dim / 2);
                     for (y, x) in y.chunks_exact_mut(dim).zip(x.chunks_exact(dim)) {
-                        turn_head(y, x, cos, sin, direction);
+                        rotate_head(y, x, cos, sin, direction);
                     }
                 }
             },
@@ -50,7 +50,7 @@ pub fn turn<E: Storage>(
 }
 
 #[inline(always)]
-fn turn_head<E: Storage>(y: &mut [E], x: &[E], cos: &[f32], sin: &[f32], direction: f32) {
+fn rotate_head<E: Storage>(y: &mut [E], x: &[E], cos: &[f32], sin: &[f32], direction: f32) {
     let half = cos.len();
     let (y0, y1) = y.split_at_mut(half);
     let (x0, x1) = x.split_at(half);

@@ -1,21 +1,22 @@
 //! The launch of `rope.cu`.
 
-use crate::cuda::{PRELUDE, element, vec};
+use crate::cuda::{PRELUDE, all_packed, packed, vec};
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{DType, Error, Result, Tensor};
 
 /// The rotation of a pair, which `kvstore` uses too.
 pub(crate) const ROTATION: (&str, &str) = ("rope.cuh", include_str!("rope.cuh"));
 
-/// Heads turned.
+/// The rotation of heads.
 pub static SOURCE: Source = Source {
     name: "rope.cu",
     text: include_str!("rope.cu"),
     headers: &[PRELUDE, ROTATION],
-    variants: &["E=bf16 VEC=8", "E=bf16 VEC=1", "E=float VEC=4", "E=float VEC=1"],
+    constants: &[],
+    variants: all_packed,
 };
 
-/// Every head of x turned by `direction` times its token's angles.
+/// y = every head of x, rotated by `direction` times its token's angles.
 pub fn turn(
     cuda: &Cuda,
     y: &mut Tensor,
@@ -26,7 +27,7 @@ pub fn turn(
 ) -> Result<()> {
     let ((t, columns), (p, d)) = (x.shape().as_matrix(), table.shape().as_matrix());
     let vec = pairs(x.dtype(), d);
-    let kernel = cuda.kernel(&SOURCE, &format!("E={} VEC={vec}", element(x.dtype())), "rope")?;
+    let kernel = cuda.kernel(&SOURCE, packed(x.dtype(), vec), "rope")?;
     let grid = Grid::new(t, threads(columns / d, d, vec)?);
     let [h, d, p] = [columns / d, d, p].map(|n| Arg::I32(n as i32));
     let args =
@@ -36,7 +37,7 @@ pub fn turn(
     unsafe { kernel.launch(grid, args) }
 }
 
-/// Threads of a block that turns `heads` heads of `head_dim` channels: whole heads, a few at a time.
+/// Returns the threads of a block that rotates `heads` heads of `head_dim` channels: whole heads, a few at a time.
 pub(crate) fn threads(heads: usize, head_dim: usize, vec: usize) -> Result<usize> {
     const LONGEST: usize = 1024;
     match head_dim / 2 / vec {
@@ -45,7 +46,7 @@ pub(crate) fn threads(heads: usize, head_dim: usize, vec: usize) -> Result<usize
     }
 }
 
-/// Pairs of a head of `head_dim` channels that one thread turns.
+/// Returns the pairs of a head of `head_dim` channels that one thread rotates.
 pub(crate) fn pairs(dtype: DType, head_dim: usize) -> usize {
     vec(dtype, head_dim / 2)
 }

@@ -1,20 +1,21 @@
-//! Rotary position embedding (Su et al. 2021), in the half-split form of Hugging Face's Llama.
+//! Rotary position embedding (RoPE, Su et al. 2021), in the half-split form of Hugging Face's Llama.
 //!
 //! **math** with the angle a_j = position · θ^(−2j/D) for j < D/2, the pair (x_j, x_{j+D/2}) of every head
-//! turns by it: y_j = x_j·cos a_j − x_{j+D/2}·sin a_j and y_{j+D/2} = x_{j+D/2}·cos a_j + x_j·sin a_j. A
-//! rotation's transpose is its inverse: dx is dy turned by −a.
+//! is rotated by it: y_j = x_j·cos a_j − x_{j+D/2}·sin a_j and y_{j+D/2} = x_{j+D/2}·cos a_j + x_j·sin a_j. A
+//! rotation's transpose is its inverse: dx is dy rotated by −a.
 //!
 //! **shapes** x, y (T, H·D); positions (T); table (P, D): cos in the first half of a row, sin in the second.
 //!
 //! **layout** row-major; a row is one token, its heads one after the other.
 //!
-//! **launch** a thread turns 16 bytes of either half of a head. On a GPU a position outside the table stops the
-//! kernel.
+//! **launch** one block per token; a thread rotates 16 bytes of either half of a head. On a GPU a position outside the
+//! table traps.
 //!
 //! **numerics** angles in f64, cos and sin rounded once to f32; products in f32, rounded where y is stored.
 //!
-//! **traffic** 2·T·H·D elements, and one row of the table a token.
+//! **traffic** 2·T·H·D elements, and one row of the table per token.
 
+mod bugs;
 mod cpu;
 pub(crate) mod cuda;
 pub mod spec;
@@ -22,15 +23,15 @@ pub mod spec;
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
 
-/// Turns every head of x (T, H·D) by its token's position: positions (T) i32, table (P, D) of [`table`].
+/// Rotates every head of x (T, H·D) by the position of its token: positions (T) i32, table (P, D) of [`table`].
 ///
 /// # Errors
-/// When the shapes do not fit, or a position has no row in the table.
+/// When the shapes do not fit, or a position is outside the table.
 pub fn rope(cx: &Ctx, x: &Tensor, positions: &Tensor, table: &Tensor, heads: usize) -> Result<Tensor> {
     cx.apply_one(Rope { heads }, &[x, positions, table])
 }
 
-/// cos and sin of position / `factor` · `theta`^(−2j/D) for j < D/2, as (P, D) f32; `head_dim` D is even.
+/// Returns cos and sin of position / `factor` · `theta`^(−2j/D) for j < D/2, as (P, D) f32; `head_dim` D is even.
 /// A `factor` above 1 is linear position interpolation (Chen et al. 2023).
 ///
 /// # Errors
@@ -41,7 +42,7 @@ pub fn table(device: &Device, positions: usize, head_dim: usize, theta: f64, fac
         return Err(Error::op("rope", message));
     }
     if matches!(device, Device::Cuda(_)) && !device.is_plan() {
-        // Made once, and exact: angles of far positions need f64.
+        // Computed once on the host, in f64: angles of far positions need it.
         return self::table(&Device::cpu(), positions, head_dim, theta, factor)?.to(device, Label::Weights);
     }
     let mut table = device.empty(Label::Weights, [positions, head_dim], DType::F32);
@@ -75,12 +76,12 @@ impl Op for Rope {
             check_positions(positions.slice()?, limit)?;
         }
         save.keep_all([*positions, *table]);
-        Ok(vec![turned(cx, x, positions, table, 1.0)?])
+        Ok(vec![rotated(cx, x, positions, table, 1.0)?])
     }
 
     fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
         let Some(dy) = &dy[0] else { return Ok(()) };
-        dx.add(0, turned(cx, dy, &saved[0], &saved[1], -1.0)?)
+        dx.add(0, rotated(cx, dy, &saved[0], &saved[1], -1.0)?)
     }
 }
 
@@ -93,12 +94,12 @@ fn check_positions(positions: &[i32], limit: usize) -> Result<()> {
     }
 }
 
-/// x turned forwards (`direction` 1) or back (−1).
-fn turned(cx: &Ctx, x: &Tensor, positions: &Tensor, table: &Tensor, direction: f32) -> Result<Tensor> {
+/// Returns x rotated forwards (`direction` 1) or backwards (−1).
+fn rotated(cx: &Ctx, x: &Tensor, positions: &Tensor, table: &Tensor, direction: f32) -> Result<Tensor> {
     let mut y = cx.empty(*x.shape(), x.dtype());
     match (cx.device(), x.dtype()) {
-        (Device::Cpu(_), DType::BF16) => cpu::turn::<bf16>(&mut y, x, positions, table, direction)?,
-        (Device::Cpu(_), _) => cpu::turn::<f32>(&mut y, x, positions, table, direction)?,
+        (Device::Cpu(_), DType::BF16) => cpu::rotate::<bf16>(&mut y, x, positions, table, direction)?,
+        (Device::Cpu(_), _) => cpu::rotate::<f32>(&mut y, x, positions, table, direction)?,
         (Device::Cuda(cuda), _) => cuda::turn(cuda, &mut y, x, positions, table, direction)?,
         (Device::Plan(_), _) => {}
     }
@@ -112,19 +113,19 @@ mod tests {
     #[test]
     fn a_position_outside_the_table_is_named() {
         let device = Device::cpu();
-        let table = table(&device, 4, 2, 1e4, 1.0).unwrap();
+        let angles = table(&device, 4, 2, 1e4, 1.0).unwrap();
         let x = device.zeros(Label::Activations, [3, 2], DType::F32);
         for bad in [4, -1] {
             let positions = device.tensor(Label::Activations, [3], &[0, 3, bad]).unwrap();
-            let error = rope(&Ctx::inference(&device), &x, &positions, &table, 1).unwrap_err();
+            let error = rope(&Ctx::inference(&device), &x, &positions, &angles, 1).unwrap_err();
             assert_eq!(error.to_string(), format!("rope: token 2 is at position {bad}, the table has 4"));
         }
     }
 
     #[test]
     fn angles_of_far_positions_are_exact_to_one_rounding() {
-        let table = table(&Device::cpu(), 16384, 8, 1e6, 1.0).unwrap();
-        let row = &table.slice::<f32>().unwrap()[16383 * 8..];
+        let angles = table(&Device::cpu(), 16384, 8, 1e6, 1.0).unwrap();
+        let row = &angles.slice::<f32>().unwrap()[16383 * 8..];
         for j in 0..4 {
             let angle = 16383.0 * 1e6f64.powf(-2.0 * j as f64 / 8.0);
             assert_eq!((row[j], row[j + 4]), (angle.cos() as f32, angle.sin() as f32));

@@ -1,8 +1,8 @@
-// Rotary position embedding: every head turned by its token's angles, forwards or back.
+// Rotary position embedding: every head rotated by the angles of its token, forwards or backwards.
 //
 // math    y_j = x_j·cos a_j − x_{j+D/2}·sin a_j, y_{j+D/2} = x_{j+D/2}·cos a_j + x_j·sin a_j for j < D/2
-// launch  a token is a block; a thread turns VEC pairs of every few heads
-// options E storage, VEC pairs a thread: 16 bytes of each half, or 1 where half a head is no multiple of that
+// launch  one block per token; a thread rotates VEC pairs of every few heads
+// options E storage, VEC pairs per thread: 16 bytes of each half, or 1 where half a head is not a multiple of that
 #include "rope.cuh"
 
 extern "C" __global__ void rope(E *y,                 // (T, H·D)

@@ -1,14 +1,14 @@
-// The rotation of a token's heads.
+// Rotation of the heads of a token.
 #pragma once
 #include "prelude.cuh"
 
 constexpr int LONGEST = 1024; // D
 
-// This thread's angles: pairs j..j + VEC of a row of the table. (P, D)
+// Loads this thread's angles: pairs j..j + VEC of a row of the table (P, D).
 __device__ inline void load_angles(float (&cos)[VEC], float (&sin)[VEC], const float *row, int j, int D) {
     if constexpr (VEC == 8) {
-        // 32 bytes a thread: by way of shared memory, first fours before second fours, so that neither the row is read
-        // with gaps nor the banks are.
+        // 32 bytes per thread: through shared memory, first fours before second fours, so that reads of the row are
+        // coalesced and free of bank conflicts.
         __shared__ alignas(16) float fours[LONGEST];
         float v[4];
         for (int q = threadIdx.x; q < D / 4; q += blockDim.x) {
@@ -32,8 +32,8 @@ __device__ inline void load_angles(float (&cos)[VEC], float (&sin)[VEC], const f
     }
 }
 
-// Turns H heads of D elements by the angles of one position, with a block: each thread keeps the angles of VEC pairs
-// and takes them to one head after the other.
+// Rotates H heads of D elements by the angles of one position, by a block: each thread keeps the angles of VEC pairs
+// and applies them to one head after the other.
 __device__ inline void turn(E *y,               // (H, D)
                             const E *x,         // (H, D)
                             const float *table, // (P, D): cos, then sin

@@ -1,6 +1,6 @@
 //! Rotation by plain loops.
 
-use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
 
 /// The declaration of `rope`.
@@ -17,6 +17,14 @@ pub static SPEC: Spec = Spec {
         }),
         real: &[&[4096, 40, 128]],
     },
+    invariance: Invariance::Rows(&[RowCall {
+        name: "rope",
+        run: |batch| {
+            let table = super::table(batch.cx.device(), LIMIT, 16, THETA, 1.0)?;
+            super::rope(batch.cx, &batch.storage(48, 0)?, &batch.ints(|t| t * 7)?, &table, 3)
+        },
+    }]),
+    bugs: &[super::bugs::BUGS],
 };
 
 const THETA: f64 = 1e4;
@@ -38,14 +46,15 @@ fn case(t: usize, h: usize, d: usize, dtype: DType) -> Case {
             Ok(vec![super::rope(cx, x[0], x[1], &table, h)?])
         }),
         reference: Box::new(move |x| vec![rotate(&x[0], &x[1], d)]),
+        compare: Compare::Error,
         terms: 2,
         cost: Cost { bytes: (2 * t * h * d * dtype.size()) as f64, flops: (3 * t * h * d) as f64 },
     }
 }
 
 /// Every head of x turned by its token's angles.
-pub fn rotate(x: &Value, positions: &Value, d: usize) -> Value {
-    let mut y = Value::zeros(x.shape);
+pub fn rotate(x: &F64Tensor, positions: &F64Tensor, d: usize) -> F64Tensor {
+    let mut y = F64Tensor::zeros(x.shape);
     for t in 0..x.dims().0 {
         for (y, x) in y.row_mut(t).chunks_mut(d).zip(x.row(t).chunks(d)) {
             for j in 0..d / 2 {

@@ -1,13 +1,13 @@
 //! The CPU twin: rows in parallel.
 
 use super::Params;
-use super::words::{CHOICE, Outcome, PARAMS, params};
+use super::packing::{CHOICE, PARAMS, RowResult, unpack};
 use crate::simd::{Storage, exp, max, sum, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 
-/// A choice for every row; scores and ids (B, V) are working memory.
+/// Samples every row; scores and ids (B, V) are working memory.
 pub fn sample<E: Storage>(
     choices: &mut Tensor,
     [mut scores, mut ids]: [Tensor; 2],
@@ -23,47 +23,47 @@ pub fn sample<E: Storage>(
     let words = words.slice::<i32>()?.par_chunks_exact(PARAMS);
     let rows = scores.zip(ids).zip(rows).zip(words).zip(choices);
     rows.for_each(|((((scores, ids), logits), words), choice)| {
-        choose(scores, ids, logits, &params(words, previous)).write(choice);
+        choose_token(scores, ids, logits, &unpack(words, previous)).write(choice);
     });
     Ok(())
 }
 
-fn choose<E: Storage>(scores: &mut [f32], ids: &mut [i32], logits: &[E], params: &Params) -> Outcome {
+fn choose_token<E: Storage>(scores: &mut [f32], ids: &mut [i32], logits: &[E], params: &Params) -> RowResult {
     vectorize(
         #[inline(always)]
         || scores.iter_mut().zip(logits).for_each(|(s, x)| *s = x.get()),
     );
-    let largest_logit = max(scores);
-    let outcome = Outcome { token: 0, bad: None, logit: 0.0, max: largest_logit, total: 0.0 };
+    let max_logit = max(scores);
+    let outcome = RowResult { token: 0, bad: None, logit: 0.0, max: max_logit, total: 0.0 };
     if let Some(bad) = scores.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
-        return Outcome { bad: Some(bad), logit: scores[bad], ..outcome };
+        return RowResult { bad: Some(bad), logit: scores[bad], ..outcome };
     }
-    if largest_logit == f32::NEG_INFINITY {
-        return Outcome { bad: Some(logits.len()), ..outcome };
+    if max_logit == f32::NEG_INFINITY {
+        return RowResult { bad: Some(logits.len()), ..outcome };
     }
-    let total = total_weight(scores, largest_logit);
+    let total = softmax_denominator(scores, max_logit);
     for &id in params.previous {
-        // From the logits as given, so that a token met twice is penalized once.
+        // From the raw logits, so that a repeated token is penalized once.
         let x = logits[id as usize].get();
         let penalty = params.repetition_penalty;
         scores[id as usize] = if x > 0.0 { x / penalty } else { x * penalty };
     }
     let token = match params.temperature {
-        0.0 => largest(scores),
+        0.0 => argmax(scores),
         temperature => {
-            let max = max(scores);
+            let best = max(scores);
             vectorize(
                 #[inline(always)]
-                || scores.iter_mut().for_each(|s| *s = (*s - max) / temperature),
+                || scores.iter_mut().for_each(|s| *s = (*s - best) / temperature),
             );
             draw(candidates(scores, ids, params), scores, uniform(params))
         }
     };
-    Outcome { token, logit: logits[token].get(), total, ..outcome }
+    RowResult { token, logit: logits[token].get(), total, ..outcome }
 }
 
-/// Σ e^(x − max): blocks in f32, their sums in f64.
-fn total_weight(x: &[f32], max: f32) -> f64 {
+/// Returns Σ e^(x − max): runs of 256 in f32, their sums in f64.
+fn softmax_denominator(x: &[f32], max: f32) -> f64 {
     let block = |x: &[f32]| {
         vectorize(
             #[inline(always)]
@@ -73,28 +73,29 @@ fn total_weight(x: &[f32], max: f32) -> f64 {
     x.chunks(256).map(|x| block(x) as f64).sum()
 }
 
-/// The index of the largest score, the lowest among equals.
-fn largest(scores: &[f32]) -> usize {
-    let max = max(scores);
-    scores.iter().position(|&s| s == max).unwrap_or(0)
+/// Returns the index of the largest score, the lowest among equals.
+fn argmax(scores: &[f32]) -> usize {
+    let best = max(scores);
+    scores.iter().position(|&s| s == best).unwrap_or(0)
 }
 
-/// A number in [0, 1) with 53 random bits.
+/// Returns a uniform number in [0, 1) with 53 random bits.
 fn uniform(params: &Params) -> f64 {
     let [high, low, ..] = params.key.words(0, 0);
     let word = (high as u64) << 32 | low as u64;
     (word >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// The relative probability of a token whose score is `score` below the largest, which is 0.
+/// Returns the unnormalized probability of a token; scores are relative to the largest, which is 0.
 fn weight(score: f32) -> f64 {
     exp(score) as f64
 }
 
-/// The ids that the filters leave, in a part of `ids`: sorted by score if top-k or top-p cut, else by id.
+/// Returns the ids that pass the filters, in the front of `ids`: sorted by score if top-k or top-p is active, else by
+/// id.
 fn candidates<'a>(scores: &[f32], ids: &'a mut [i32], params: &Params) -> &'a [i32] {
     let score = |id: i32| scores[id as usize];
-    let weight = |id: &i32| weight(score(*id));
+    let weight_of = |id: &i32| weight(score(*id));
     // Best first, the lower id among equals.
     let order =
         |a: &i32, b: &i32| score(*b).partial_cmp(&score(*a)).unwrap_or(Ordering::Equal).then(a.cmp(b));
@@ -107,26 +108,26 @@ fn candidates<'a>(scores: &[f32], ids: &'a mut [i32], params: &Params) -> &'a [i
         ids[..kept].sort_unstable_by(order);
     }
     if params.top_p < 1.0 {
-        let total: f64 = ids[..kept].iter().map(weight).sum();
-        // All ids below this share have less than 1 − p together: those that reach p are all above it.
-        // Half of it, so that no rounding of the sum matters.
+        let total: f64 = ids[..kept].iter().map(weight_of).sum();
+        // Ids with less than this weight sum to less than 1 − p, so the nucleus lies above it and the others need not
+        // be sorted. Half of it, so that rounding of the sum does not matter.
         let floor = 0.5 * (1.0 - params.top_p as f64) * total / kept as f64;
-        kept = retain(&mut ids[..kept], |id| weight(&id) >= floor);
+        kept = retain(&mut ids[..kept], |id| weight_of(&id) >= floor);
         ids[..kept].sort_unstable_by(order);
         let mut mass = 0.0;
         let reached = |id: &i32| {
-            mass += weight(id);
+            mass += weight_of(id);
             mass >= params.top_p as f64 * total
         };
         kept = ids[..kept].iter().position(reached).map_or(kept, |last| last + 1);
     }
     if params.min_p > 0.0 {
-        kept = retain(&mut ids[..kept], |id| weight(&id) >= params.min_p as f64);
+        kept = retain(&mut ids[..kept], |id| weight_of(&id) >= params.min_p as f64);
     }
     &ids[..kept]
 }
 
-/// Moves the ids that `keep` accepts to the front, in their order; returns how many there are.
+/// Moves the ids that `keep` accepts to the front, in their order; returns their number.
 fn retain(ids: &mut [i32], keep: impl Fn(i32) -> bool) -> usize {
     let mut kept = 0;
     for i in 0..ids.len() {
@@ -136,13 +137,13 @@ fn retain(ids: &mut [i32], keep: impl Fn(i32) -> bool) -> usize {
     kept
 }
 
-/// The first candidate at which the cumulative weight passes `u` times the whole.
+/// Returns the first candidate at which the cumulative weight exceeds `u` times the total.
 fn draw(candidates: &[i32], scores: &[f32], u: f64) -> usize {
-    let weight = |id: &i32| weight(scores[*id as usize]);
-    let target = u * candidates.iter().map(weight).sum::<f64>();
+    let weight_of = |id: &i32| weight(scores[*id as usize]);
+    let target = u * candidates.iter().map(weight_of).sum::<f64>();
     let mut mass = 0.0;
     let passed = candidates.iter().find(|&id| {
-        mass += weight(id);
+        mass += weight_of(id);
         mass > target
     });
     *passed.unwrap_or(&candidates[candidates.len() - 1]) as usize

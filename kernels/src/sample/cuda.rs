@@ -1,20 +1,22 @@
 //! The launch of `sample.cu`.
 
-use crate::cuda::{HEADERS, element};
-use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use crate::cuda::{HEADERS, element, elements};
+use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source};
 use codelsi_engine::{Ctx, DType, Result, Tensor};
 
-/// Rows of logits.
+/// Draws from rows of logits.
 pub static SOURCE: Source = Source {
     name: "sample.cu",
     text: include_str!("sample.cu"),
     headers: HEADERS,
-    variants: &["E=bf16", "E=float"],
+    constants: &[Define::int("THREADS", THREADS)],
+    variants: elements,
 };
 
+/// Threads of a block, which draws for one row.
 const THREADS: usize = 1024;
 
-/// A choice for every row.
+/// Draws a token for every row.
 pub fn sample(
     cx: &Ctx,
     cuda: &Cuda,
@@ -26,7 +28,7 @@ pub fn sample(
     let (rows, vocab) = logits.shape().as_matrix();
     let work = || cx.scratch([rows, vocab], DType::F32);
     let (mut scores, mut weights) = (work(), work());
-    let kernel = cuda.kernel(&SOURCE, &format!("E={}", element(logits.dtype())), "sample")?;
+    let kernel = cuda.kernel(&SOURCE, element(logits.dtype()), "sample")?;
     let args = &mut [
         Arg::InOut(choices),
         Arg::InOut(&mut scores),

@@ -1,53 +1,56 @@
-//! The next token of each row of logits. Inference only.
+//! Sampling: the next token of each row of logits. Inference only.
 //!
 //! **math** on a row of logits x, in the order of Hugging Face's `generate`:
 //! 1. repetition penalty ρ (Keskar et al. 2019): each previous token's x becomes x/ρ if positive, else x·ρ;
 //! 2. temperature 0 takes the largest, the lowest id among equals; otherwise x ← x / temperature;
 //! 3. top-k keeps the k largest (lower ids first among equals);
-//! 4. top-p keeps the fewest of the largest whose probabilities reach p together;
-//! 5. min-p keeps those at least min_p times as probable as the likeliest;
-//! 6. one of the rest is drawn in proportion to e^x, by inverting the cumulative sum at a uniform number.
+//! 4. top-p keeps the smallest set of most probable tokens whose probabilities sum to at least p;
+//! 5. min-p keeps tokens at least min_p times as probable as the most probable one;
+//! 6. one of the remaining tokens is drawn in proportion to e^x, by inverting the cumulative sum at a uniform number.
 //!
-//! **shapes** logits (B, V); one [`Params`] and one [`Choice`] a row, on the device as [`PARAMS`] and [`CHOICE`] words.
+//! **shapes** logits (B, V); one [`Params`] and one [`Choice`] per row, on the device as [`PARAMS`] and [`CHOICE`]
+//! words.
 //!
-//! **layout** row-major. [`draw`] leaves the choices on the device and [`read`] fetches them, so that nothing between
-//! the logits and the choices goes by the host; previous tokens are as many as they are, in a tensor that may be larger.
+//! **layout** row-major. [`draw`] leaves the choices on the device and [`read`] copies them to the host, so that
+//! nothing between the logits and the choices passes through the host. The tensor of previous tokens may be larger than
+//! needed.
 //!
-//! **launch** a row is a block; its parameters are read from device memory.
+//! **launch** one block per row; its parameters are read from device memory.
 //!
-//! **numerics** exponentials in f32, their sums in f64 in an order that depends on the row's values alone;
-//! the uniform number has 53 bits and is keyed, so a row's choice depends on its logits and params and on
-//! nothing beside it. A GPU's exponentials have the CPU's bits; its sums have another order.
+//! **numerics** exponentials in f32, their sums in f64 in an order that depends only on the values of the row;
+//! the uniform number has 53 bits and is keyed, so a row's choice depends on its own logits and parameters and on
+//! nothing else in the batch. Exponentials have the same bits on GPU and CPU; sums are in different orders.
 //!
 //! **traffic** the row is read a few times, with 8·V bytes of working memory; only candidates are sorted.
 
+mod bugs;
 mod cpu;
 mod cuda;
+mod packing;
 pub mod spec;
-mod words;
 
-pub use words::{CHOICE, PARAMS, Words, read};
+pub use packing::{CHOICE, PARAMS, Words, read};
 
 use codelsi_engine::rng::Key;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
 
-/// How one row is sampled. [`Params::default`] is greedy.
+/// Sampling parameters of one row. [`Params::default`] is greedy.
 #[derive(Clone, Copy, Debug)]
 pub struct Params<'a> {
     /// 0 is greedy.
     pub temperature: f32,
-    /// Keep the `top_k` likeliest; 0 keeps all.
+    /// Keeps the `top_k` most probable tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keep the fewest of the likeliest whose probability reaches `top_p`; 1 keeps all.
+    /// Keeps the smallest set of most probable tokens whose probability reaches `top_p`; 1 keeps all.
     pub top_p: f32,
-    /// Keep tokens at least `min_p` times as probable as the likeliest; 0 keeps all.
+    /// Keeps tokens at least `min_p` times as probable as the most probable one; 0 keeps all.
     pub min_p: f32,
-    /// 1 is none.
+    /// Divisor of positive logits of previous tokens, factor of negative ones; 1 does nothing.
     pub repetition_penalty: f32,
-    /// The tokens that the penalty applies to, each once however often it occurs.
+    /// Tokens that the penalty applies to; a repeated token is penalized once.
     pub previous: &'a [i32],
-    /// Names the random number: the request's seed, and the position of the token to be drawn as `step`.
+    /// Key of the random number: the seed of the request, and the position of the token to be drawn as `step`.
     pub key: Key,
 }
 
@@ -83,18 +86,18 @@ impl Params<'_> {
     }
 }
 
-/// A chosen token.
+/// A sampled token.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Choice {
     pub token: i32,
-    /// log p(token) under the logits as given: no penalty, temperature or filter.
+    /// log p(token) under the raw logits: before penalty, temperature and filters.
     pub logprob: f32,
 }
 
-/// Chooses a token for every row of `logits` (B, V), f32 or bf16. On the planning device every token is 0.
+/// Samples a token for every row of `logits` (B, V), f32 or bf16. On the planning device every token is 0.
 ///
 /// # Errors
-/// When there is not one params a row, a parameter is out of range, or a row has NaN, +∞ or nothing but −∞.
+/// When `params` has not one entry per row, a parameter is out of range, or a row has NaN, +∞ or nothing but −∞.
 pub fn sample(cx: &Ctx, logits: &Tensor, params: &[Params<'_>]) -> Result<Vec<Choice>> {
     let (rows, vocab) = logits.shape().as_matrix();
     let words = Words::new(params, vocab)?;
@@ -106,8 +109,9 @@ pub fn sample(cx: &Ctx, logits: &Tensor, params: &[Params<'_>]) -> Result<Vec<Ch
     read(cx, &choices, rows, vocab)
 }
 
-/// The first B rows of `choices` (B or more, [`CHOICE`]) i32 become what is chosen for the rows of `logits` (B, V), f32
-/// or bf16, by `params` (B, [`PARAMS`]) i32 with the tokens `previous` (any number) i32: those of [`Words`].
+/// Samples on the device: writes the choices for the rows of `logits` (B, V), f32 or bf16, to the first B rows of
+/// `choices` (B or more, [`CHOICE`]) i32. `params` (B, [`PARAMS`]) i32 and `previous` (any number) i32 are those of
+/// [`Words`].
 ///
 /// # Errors
 /// When shapes or types do not fit, or the logits want a gradient.
@@ -118,10 +122,16 @@ pub fn draw(
     params: &Tensor,
     previous: &Tensor,
 ) -> Result<()> {
-    choose(cx, choices, logits, params, previous).at("sample")
+    checked_draw(cx, choices, logits, params, previous).at("sample")
 }
 
-fn choose(cx: &Ctx, choices: &mut Tensor, logits: &Tensor, params: &Tensor, previous: &Tensor) -> Result<()> {
+fn checked_draw(
+    cx: &Ctx,
+    choices: &mut Tensor,
+    logits: &Tensor,
+    params: &Tensor,
+    previous: &Tensor,
+) -> Result<()> {
     let (rows, vocab) = logits.shape().as_matrix();
     let (given, row) = params.shape().as_matrix();
     if rows != given || row != PARAMS || vocab == 0 || logits.dtype() == DType::I32 {
@@ -138,19 +148,21 @@ fn choose(cx: &Ctx, choices: &mut Tensor, logits: &Tensor, params: &Tensor, prev
     }
     match (cx.device(), logits.dtype()) {
         (Device::Cpu(_), DType::BF16) => {
-            cpu::sample::<bf16>(choices, work(cx, rows, vocab), logits, params, previous)
+            cpu::sample::<bf16>(choices, workspace(cx, rows, vocab), logits, params, previous)
         }
-        (Device::Cpu(_), _) => cpu::sample::<f32>(choices, work(cx, rows, vocab), logits, params, previous),
+        (Device::Cpu(_), _) => {
+            cpu::sample::<f32>(choices, workspace(cx, rows, vocab), logits, params, previous)
+        }
         (Device::Cuda(cuda), _) => cuda::sample(cx, cuda, choices, logits, params, previous),
         (Device::Plan(_), _) => {
-            drop(work(cx, rows, vocab));
+            drop(workspace(cx, rows, vocab));
             Ok(())
         }
     }
 }
 
-/// Working memory: scores and ids (B, V).
-fn work(cx: &Ctx, rows: usize, vocab: usize) -> [Tensor; 2] {
+/// Allocates working memory: scores and ids (B, V).
+fn workspace(cx: &Ctx, rows: usize, vocab: usize) -> [Tensor; 2] {
     [DType::F32, DType::I32].map(|dtype| cx.scratch([rows, vocab], dtype))
 }
 

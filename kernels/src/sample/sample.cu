@@ -1,14 +1,12 @@
 // The next token of each row of logits: greedy, temperature, top-k, top-p, min-p, repetition penalty.
 //
-// math    as the CPU twin's, see mod.rs. Tokens are ordered by score, the lower id first among equals; every filter but
-//         min-p keeps the first few of that order, which a lowest key and a last id among its equals describe. Both are
-//         found by bisection over the bits of the key: one pass over the row a bit, nothing is sorted
-// launch  a row is a block of 1024 threads; its parameters are read from device memory
-// numbers weights are the twin's bits, their sums are f64 in a fixed order
+// math    that of the CPU twin, see mod.rs. Tokens are ordered by score, the lower id first among equals; every filter
+//         but min-p keeps the front of that order, which is described by a lowest key and a last id among its equals.
+//         Both are found by bisection over the bits of the key: one pass over the row per bit, nothing is sorted
+// launch  one block of 1024 threads per row; its parameters are read from device memory
+// numbers weights have the bits of the CPU twin, their sums are f64 in a fixed order
 // options E storage of the logits
 #include "prelude.cuh"
-
-constexpr int THREADS = 1024;
 
 struct Params {
     float temperature, top_p, min_p, penalty;
@@ -70,7 +68,7 @@ __device__ inline double block_sum_f64(double x) {
     return x;
 }
 
-// The smallest of x over the block; every x is a non-negative integer below 2²⁴.
+// Minimum of x over the block; every x is a non-negative integer below 2²⁴.
 __device__ inline int block_min(int x) { return -int(block_max(-float(x))); }
 
 // Σ of the weights of candidates whose key is at least `key`.
@@ -106,7 +104,7 @@ __device__ inline int nth(const Row &row, u32 key, int n) {
             if (w < warp()) place += counts[w];
             before += counts[w];
         }
-        // Of those up to the n-th, the last: the highest place wins.
+        // The n-th if there is one, else the last.
         if (here && (place == n || (place < n && place == before - 1))) found = i;
     }
     __syncthreads();
@@ -115,19 +113,19 @@ __device__ inline int nth(const Row &row, u32 key, int n) {
     return id;
 }
 
-// Where a cumulative mass in sorted order reaches (or, if `beyond`, passes) `target`: its key and id.
+// Key and id at which the cumulative mass in sorted order reaches (or, if `beyond`, exceeds) `target`.
 __device__ inline void descend(const Row &row, double target, bool beyond, u32 &key, int &id) {
     key = largest_key([&](u32 k) { return beyond ? mass(row, k) > target : mass(row, k) >= target; });
     double above = key == 0xffffffffu ? 0.0 : mass(row, key + 1);
     double weight = row.weight[nth(row, key, 0)];
-    // How many of this key must come before the one that is looked for.
+    // Number of candidates of this key that come before the one searched for.
     int n = weight > 0.0 ? int(fmax((target - above) / weight, 0.0)) : 0;
     while (n > 0 && (beyond ? above + n * weight > target : above + n * weight >= target)) n--;
     while (!(beyond ? above + (n + 1) * weight > target : above + (n + 1) * weight >= target) && n < row.V) n++;
     id = nth(row, key, n);
 }
 
-// The first id, ascending, at which the cumulative mass passes `target`; the last candidate if none does.
+// First id, ascending, at which the cumulative mass exceeds `target`; the last candidate if none does.
 __device__ inline int walk(const Row &row, double target) {
     __shared__ double sums[THREADS / 32];
     double before = 0.0; // in earlier tiles

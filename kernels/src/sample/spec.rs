@@ -1,9 +1,10 @@
 //! Sampling by a full sort, in float64.
 
 use super::{Params, sample};
-use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
+use crate::check::RowBatch;
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::rng::Key;
-use codelsi_engine::{DType, Label};
+use codelsi_engine::{DType, Label, Result, Tensor};
 
 /// The declaration of `sample`: tokens and log-probabilities of every mix of filters.
 pub static SPEC: Spec = Spec {
@@ -16,7 +17,23 @@ pub static SPEC: Spec = Spec {
         backward: None,
         real: &[&[64, 32016]],
     },
+    invariance: Invariance::Rows(&[RowCall { name: "sample", run: sample_rows }]),
+    bugs: &[super::bugs::BUGS],
 };
+
+/// Tokens and the bits of their log-probabilities (rows, 2), drawn with params that follow the rows.
+fn sample_rows(batch: &RowBatch) -> Result<Tensor> {
+    let params = |t: usize| Params {
+        temperature: 0.8,
+        top_p: if t.is_multiple_of(2) { 0.9 } else { 1.0 },
+        key: Key { seed: t as u64, step: 3, site: 0 },
+        ..Params::default()
+    };
+    let params: Vec<Params> = batch.rows.clone().map(params).collect();
+    let choices = sample(batch.cx, &batch.storage(300, 0)?, &params)?;
+    let words: Vec<i32> = choices.iter().flat_map(|c| [c.token, c.logprob.to_bits() as i32]).collect();
+    batch.cx.device().tensor(Label::Scratch, [choices.len(), 2], &words)
+}
 
 /// Tokens that came before: the lowest ones descending, so that on a GPU one warp penalizes what another reads; 0 twice.
 static PREVIOUS: [i32; 71] = {
@@ -65,7 +82,7 @@ fn case(b: usize, v: usize, dtype: DType) -> Case {
             ])
         }),
         reference: Box::new(move |x| {
-            let (mut tokens, mut logprobs) = (Value::zeros([b]), Value::zeros([b]));
+            let (mut tokens, mut logprobs) = (F64Tensor::zeros([b]), F64Tensor::zeros([b]));
             for row in 0..b {
                 let token = choose(x[0].row(row), &params(row, v));
                 tokens.data[row] = token as f64;
@@ -73,6 +90,7 @@ fn case(b: usize, v: usize, dtype: DType) -> Case {
             }
             vec![tokens, logprobs]
         }),
+        compare: Compare::Error,
         terms: v,
         cost: Cost { bytes: (b * v * dtype.size()) as f64, flops: (4 * b * v) as f64 },
     }

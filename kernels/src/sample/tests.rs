@@ -14,7 +14,7 @@ fn run(logits: &[f32], params: Params) -> Result<Choice> {
     run_on(&Device::cpu(), logits, params)
 }
 
-/// How often each of `P`'s tokens is chosen, in 4,000 draws.
+/// Returns the frequency of each token of `P` in 4,000 draws.
 fn frequencies(params: Params) -> [f64; 4] {
     let logits = P.map(f32::ln);
     let mut counts = [0.0; 4];
@@ -27,7 +27,7 @@ fn frequencies(params: Params) -> [f64; 4] {
     counts.map(|n| n / 4000.0)
 }
 
-/// Four standard errors of a frequency over 4,000 draws; a token that is filtered out never occurs.
+/// Asserts frequencies to four standard errors over 4,000 draws; a token that is filtered out never occurs.
 fn assert_drawn_as(params: Params, expected: [f64; 4]) {
     let seen = frequencies(params);
     for (seen, p) in seen.into_iter().zip(expected) {
@@ -78,7 +78,7 @@ fn greedy_takes_the_lowest_of_equal_tokens() {
     }
 }
 
-/// Logits of few values: the filters' edges fall among equals.
+/// Logits of few distinct values, so that the cuts of the filters fall among equal logits.
 #[test]
 fn a_gpu_draws_the_cpu_s_tokens_among_equals() {
     let logits: Vec<f32> = (0..100 * 40).map(|i| ((i * 7919) % 5) as f32 * 0.5).collect();
@@ -132,8 +132,8 @@ fn a_row_s_choice_does_not_depend_on_the_rows_beside_it() {
         })
         .collect();
     let logits = device.tensor(Label::Activations, [5, 100], &rows).unwrap();
-    let together = sample(&Ctx::inference(&device), &logits, &params).unwrap();
-    for (row, choice) in together.iter().enumerate() {
+    let batched = sample(&Ctx::inference(&device), &logits, &params).unwrap();
+    for (row, choice) in batched.iter().enumerate() {
         assert_eq!(run(&rows[row * 100..][..100], params[row]).unwrap(), *choice);
     }
 }
@@ -169,7 +169,7 @@ fn planning_chooses_nothing() {
     assert_eq!(device.ledger().usage().of(Label::Scratch), 2 * 5 * 8 + 2 * 4 * (PARAMS + CHOICE));
 }
 
-/// Rows that are drawn into part of a larger tensor, with previous tokens in a larger tensor.
+/// The tensors of choices and of previous tokens may be larger than the batch needs.
 #[test]
 fn there_may_be_more_room_than_rows_and_previous_tokens() {
     for device in devices() {

@@ -1,52 +1,28 @@
-//! The CPU twin: the elements in parallel chunks.
+//! The CPU twin.
 
-use crate::rows::TASK;
-use crate::simd::{Storage, sigmoid, vectorize};
+use crate::cpu::elementwise;
+use crate::simd::sigmoid;
 use codelsi_engine::{Result, Tensor};
-use rayon::prelude::*;
 
-/// y = silu(gate)·up.
-pub fn forward<E: Storage>(y: &mut Tensor, gate: &Tensor, up: &Tensor) -> Result<()> {
-    let inputs = gate.slice::<E>()?.par_chunks(TASK).zip(up.slice::<E>()?.par_chunks(TASK)); // (T, F)
-    y.slice_mut::<E>()?.par_chunks_mut(TASK).zip(inputs).for_each(|(y, (gate, up))| {
-        vectorize(
-            #[inline(always)]
-            || {
-                for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-                    let gate = gate.get();
-                    *y = E::put(gate * sigmoid(gate) * up.get());
-                }
-            },
-        );
-    });
-    Ok(())
+/// Computes y = silu(gate)·up.
+pub fn forward(y: &mut Tensor, gate: &Tensor, up: &Tensor) -> Result<()> {
+    elementwise(
+        [y],
+        [gate, up],
+        #[inline(always)]
+        |[gate, up]| [gate * sigmoid(gate) * up],
+    )
 }
 
-/// Both gradients in one pass.
-pub fn backward<E: Storage>(
-    dgate: &mut Tensor,
-    dup: &mut Tensor,
-    dy: &Tensor,
-    gate: &Tensor,
-    up: &Tensor,
-) -> Result<()> {
-    let inputs = gate.slice::<E>()?.par_chunks(TASK).zip(up.slice::<E>()?.par_chunks(TASK)); // (T, F)
-    let inputs = inputs.zip(dy.slice::<E>()?.par_chunks(TASK)); // (T, F)
-    let dup = dup.slice_mut::<E>()?.par_chunks_mut(TASK);
-    let outputs = dgate.slice_mut::<E>()?.par_chunks_mut(TASK).zip(dup);
-    outputs.zip(inputs).for_each(|((dgate, dup), ((gate, up), dy))| {
-        vectorize(
-            #[inline(always)]
-            || {
-                let outputs = dgate.iter_mut().zip(dup);
-                for ((dgate, dup), ((gate, up), dy)) in outputs.zip(gate.iter().zip(up).zip(dy)) {
-                    let (gate, up, dy) = (gate.get(), up.get(), dy.get());
-                    let s = sigmoid(gate);
-                    *dgate = E::put(dy * up * s * (1.0 + gate * (1.0 - s)));
-                    *dup = E::put(dy * gate * s);
-                }
-            },
-        );
-    });
-    Ok(())
+/// Computes both gradients in one pass.
+pub fn backward(dgate: &mut Tensor, dup: &mut Tensor, dy: &Tensor, gate: &Tensor, up: &Tensor) -> Result<()> {
+    elementwise(
+        [dgate, dup],
+        [dy, gate, up],
+        #[inline(always)]
+        |[dy, gate, up]| {
+            let s = sigmoid(gate);
+            [dy * up * s * (1.0 + gate * (1.0 - s)), dy * gate * s]
+        },
+    )
 }

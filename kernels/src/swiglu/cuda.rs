@@ -1,21 +1,15 @@
 //! The launches of `swiglu.cu`.
 
-use crate::cuda::{HEADERS, flat_grid, wide};
-use codelsi_engine::cuda::{Arg, Cuda, Source};
-use codelsi_engine::{DType, Result, Tensor};
+use crate::cuda::{elementwise, elementwise_source};
+use codelsi_engine::cuda::{Cuda, Source};
+use codelsi_engine::{Result, Tensor};
 
 /// Forward and backward.
-pub static SOURCE: Source = Source {
-    name: "swiglu.cu",
-    text: include_str!("swiglu.cu"),
-    headers: HEADERS,
-    variants: &["E=bf16", "E=float"],
-};
+pub static SOURCE: Source = elementwise_source("swiglu.cu", include_str!("swiglu.cu"));
 
 /// y = silu(gate)·up.
 pub fn forward(cuda: &Cuda, y: &mut Tensor, gate: &Tensor, up: &Tensor) -> Result<()> {
-    let n = gate.shape().elements() as i64;
-    start(cuda, "swiglu", gate, &mut [Arg::Out(y), Arg::In(gate), Arg::In(up), Arg::I64(n)])
+    elementwise(cuda, &SOURCE, "swiglu", [y], &[gate, up])
 }
 
 /// Both gradients in one pass.
@@ -27,16 +21,5 @@ pub fn backward(
     gate: &Tensor,
     up: &Tensor,
 ) -> Result<()> {
-    let n = gate.shape().elements() as i64;
-    let args = &mut [Arg::Out(dgate), Arg::Out(dup), Arg::In(dy), Arg::In(gate), Arg::In(up), Arg::I64(n)];
-    start(cuda, "swiglu_backward", gate, args)
-}
-
-fn start(cuda: &Cuda, kernel: &str, gate: &Tensor, args: &mut [Arg]) -> Result<()> {
-    let variant = if gate.dtype() == DType::BF16 { "E=bf16" } else { "E=float" };
-    let kernel = cuda.kernel(&SOURCE, variant, kernel)?;
-    let grid = flat_grid(gate.shape().elements(), wide(gate.dtype()));
-    // SAFETY: the tensors are alike in shape, the last argument is their number of elements, and no kernel goes
-    // beyond it.
-    unsafe { kernel.launch(grid, args) }
+    elementwise(cuda, &SOURCE, "swiglu_backward", [dgate, dup], &[dy, gate, up])
 }

@@ -1,7 +1,7 @@
 // The gated activation, forward and backward.
 //
 // math    with s = 1/(1 + e^−gate): y = gate·s·up; dup = dy·gate·s, dgate = dy·up·s·(1 + gate·(1 − s))
-// launch  one thread for 16 bytes of each array, 256 threads a block; the last thread may have fewer elements
+// launch  one thread per 16 bytes of each array, 256 threads per block; the last thread may have fewer elements
 // options E storage
 #include "prelude.cuh"
 

@@ -1,20 +1,21 @@
-//! The CPU twin: gathered tokens against tiles of the vocabulary, the products by gemm.
+//! The CPU twin: chunks of gathered tokens against chunks of the vocabulary, with the matrix products of `gemm`.
 
 use super::{NO_LABEL, Xent};
-use crate::gemm::cpu::{Data, Operand, Precision, Segment, Start, multiply};
-use crate::gemm::{data, precision};
-use crate::rows::{Rows, TASK};
+use crate::gemm::cpu::{Elements, Matrix, Precision, ProductTerm, Start, multiply};
+use crate::gemm::{elements, precision};
+use crate::rows::{Rows, TASK_SIZE};
 use crate::simd::{Storage, exp, max, sum, vectorize};
 use codelsi_engine::comm::{Comm, Reduce};
 use codelsi_engine::{Ctx, DType, Error, Label, Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Labelled tokens that are worked on together: as many rows as a block of gemm.
-const ROWS: usize = 252;
-/// Rows of the head that they meet at a time.
-const TILE: usize = 4096;
+/// Labelled tokens of a chunk: as many rows as a block of `gemm`.
+const TOKEN_CHUNK: usize = 252;
+/// Rows of the head of a chunk of the vocabulary.
+const VOCAB_CHUNK: usize = 4096;
 
+/// Outputs of forward, gradients included.
 pub struct Outputs {
     pub loss: Tensor,
     pub logprobs: Tensor,
@@ -24,71 +25,71 @@ pub struct Outputs {
     pub dhead: Option<Tensor>,
 }
 
-/// Working memory, whatever T and V are.
-pub struct Work {
-    /// The gathered rows of h (ROWS, C).
+/// Working memory, of a size that does not grow with T and V.
+pub struct Workspace {
+    /// The gathered rows of h (TOKEN_CHUNK, C).
     x: Tensor,
-    /// A tile of logits (ROWS, TILE).
+    /// A tile of logits (TOKEN_CHUNK, VOCAB_CHUNK).
     z: Tensor,
-    /// The same tile as probabilities, in h's storage type (ROWS, TILE).
+    /// The same tile as probabilities, in the storage type of h (TOKEN_CHUNK, VOCAB_CHUNK).
     p: Option<Tensor>,
-    /// Σ e^(z − max)·head (ROWS, C), and the same before the present tile.
+    /// Σ e^(z − max)·head (TOKEN_CHUNK, C), and its value before the current chunk.
     sums: Option<[Tensor; 2]>,
-    /// A tile of dhead as it was before the present tokens (TILE, C).
+    /// A chunk of dhead before the current tokens are added (VOCAB_CHUNK, C).
     dhead: Option<Tensor>,
-    /// What ranks tell each other when each holds a part of the head.
+    /// Buffers of the all-reduces, when ranks hold shards of the head.
     shares: Option<Shares>,
 }
 
-impl Work {
+impl Workspace {
     pub fn new(cx: &Ctx, h: &Tensor, head: &Tensor, vocabulary: Rows, out: &Outputs) -> Self {
         let ((t, c), (v, _)) = (h.shape().as_matrix(), head.shape().as_matrix());
-        let (rows, tile) = (t.min(ROWS), v.min(TILE));
+        let (rows, chunk) = (t.min(TOKEN_CHUNK), v.min(VOCAB_CHUNK));
         let f32s = |rows, columns| cx.scratch([rows, columns], DType::F32);
-        let logits = |dtype| cx.device().empty(Label::Logits, [rows, tile], dtype);
-        Work {
+        let logits = |dtype| cx.device().empty(Label::Logits, [rows, chunk], dtype);
+        Workspace {
             x: cx.scratch([rows, c], h.dtype()),
             z: logits(DType::F32),
             p: (out.dh.is_some() || out.dhead.is_some()).then(|| logits(h.dtype())),
             sums: out.dh.as_ref().map(|_| [f32s(rows, c), f32s(rows, c)]),
-            dhead: out.dhead.as_ref().map(|_| f32s(tile, c)),
+            dhead: out.dhead.as_ref().map(|_| f32s(chunk, c)),
             shares: (v < vocabulary.of).then(|| Shares::new(cx, rows)),
         }
     }
 }
 
-/// What ranks that hold other rows of the head tell each other of n tokens.
+/// Softmax statistics of n tokens that ranks with different rows of the head all-reduce.
 pub struct Shares {
-    /// The largest logits (n).
+    /// Maxima of the logits (n).
     pub largest: Tensor,
-    /// Σ e^(z − max), then the targets' logits, which are 0 where their rows are not (2, n).
+    /// Σ e^(z − max), then the logits of the targets, 0 on ranks that do not hold the target's row (2, n).
     pub sums: Tensor,
 }
 
 impl Shares {
     pub fn new(cx: &Ctx, n: usize) -> Self {
-        // Fewer tokens than n leave a rest, which travels too.
+        // The last chunk may have fewer tokens; the whole buffer is reduced all the same.
         let zeros = |shape: &[usize]| cx.device().zeros(Label::Scratch, shape, DType::F32);
         Shares { largest: zeros(&[n]), sums: zeros(&[2, n]) }
     }
 }
 
-/// A labelled token, and what is known of its logits so far.
-struct Row {
+/// A labelled token with its running softmax statistics.
+struct TokenState {
     t: usize,
     target: usize,
     max: f32,
-    /// Σ e^(z − max)
+    /// Running Σ e^(z − max).
     total: f32,
-    /// The target's own logit.
+    /// Logit of the target.
     logit: f32,
-    /// What the last tile's larger maximum made of the sums before it.
+    /// Factor that rescales the earlier sums to the maximum after the last chunk.
     correction: f32,
 }
 
-impl Row {
+impl TokenState {
     fn new((t, target): (usize, usize)) -> Self {
-        Row { t, target, max: f32::NEG_INFINITY, total: 0.0, logit: 0.0, correction: 0.0 }
+        TokenState { t, target, max: f32::NEG_INFINITY, total: 0.0, logit: 0.0, correction: 0.0 }
     }
 
     fn logprob(&self) -> f32 {
@@ -96,57 +97,57 @@ impl Row {
     }
 }
 
-/// What every step of the work reads.
-struct Head<'a> {
-    data: Data<'a>, // (V, C)
+/// The rank's rows of the head, and how they are multiplied.
+struct LmHead<'a> {
+    data: Elements<'a>, // (V, C)
     vocab: usize,
-    /// What its first row is in the vocabulary.
+    /// Vocabulary id of its first row.
     first: usize,
     c: usize,
     precision: Precision,
 }
 
-impl<'a> Head<'a> {
-    fn tiles(&self) -> impl Iterator<Item = Range<usize>> {
+impl<'a> LmHead<'a> {
+    fn chunks(&self) -> impl Iterator<Item = Range<usize>> {
         let vocab = self.vocab;
-        (0..vocab).step_by(TILE).map(move |v| v..vocab.min(v + TILE))
+        (0..vocab).step_by(VOCAB_CHUNK).map(move |v| v..vocab.min(v + VOCAB_CHUNK))
     }
 
-    /// Which row is `target`, if it is here.
+    /// Returns the row of `target`, if this rank holds it.
     fn row_of(&self, target: usize) -> Option<usize> {
         target.checked_sub(self.first).filter(|&row| row < self.vocab)
     }
 
-    /// These rows of the head.
-    fn rows(&self, rows: Range<usize>) -> Data<'a> {
+    /// Returns the elements of a range of rows.
+    fn rows(&self, rows: Range<usize>) -> Elements<'a> {
         let part = rows.start * self.c..rows.end * self.c;
         match self.data {
-            Data::F32(w) => Data::F32(&w[part]),
-            Data::BF16(w) => Data::BF16(&w[part]),
+            Elements::F32(w) => Elements::F32(&w[part]),
+            Elements::BF16(w) => Elements::BF16(&w[part]),
         }
     }
 
-    /// z (n, tile) = x (n, C) · head_tileᵀ.
-    fn logits(&self, z: &mut [f32], n: usize, x: Data, tile: Range<usize>) {
-        let size = (n, tile.len());
-        let a = Operand::rows(x, self.c);
-        let b = Operand::rows(self.rows(tile), self.c);
-        multiply(z, size, Start::Zero, &[Segment { a, b, depth: self.c }], self.precision);
+    /// Computes z (n, chunk) = x (n, C) · head_chunkᵀ.
+    fn logits(&self, z: &mut [f32], n: usize, x: Elements, chunk: Range<usize>) {
+        let size = (n, chunk.len());
+        let a = Matrix::k_major(x, self.c);
+        let b = Matrix::k_major(self.rows(chunk), self.c);
+        multiply(z, size, Start::Zero, &[ProductTerm { a, b, depth: self.c }], self.precision);
     }
 }
 
-/// Loss, log-probabilities, and the gradients that `out` has room for.
+/// Computes loss, log-probabilities, and the gradients that `out` has tensors for.
 pub fn forward<E: Storage>(
     out: &mut Outputs,
-    work: &mut Work,
+    workspace: &mut Workspace,
     comm: &dyn Comm,
     [h, head, targets]: [&Tensor; 3],
     &Xent { scale, labelled, vocabulary }: &Xent,
 ) -> Result<()> {
     let (vocab, c) = head.shape().as_matrix();
-    let (targets, precision) = (targets.slice::<i32>()?, precision(h)); // (T)
+    let targets = targets.slice::<i32>()?; // (T)
     check_targets(targets, vocabulary.of, labelled)?;
-    let head = Head { data: data(head)?, vocab, first: vocabulary.first, c, precision };
+    let head = LmHead { data: elements(head)?, vocab, first: vocabulary.first, c, precision: precision(h) };
     let h = h.slice::<E>()?; // (T, C)
     let logprobs = out.logprobs.slice_mut::<f32>()?; // (T)
     logprobs.fill(0.0);
@@ -155,25 +156,25 @@ pub fn forward<E: Storage>(
     }
     let mut labelled = targets.iter().enumerate().filter(|(_, y)| **y != NO_LABEL);
     loop {
-        let next = labelled.by_ref().take(ROWS).map(|(t, &y)| Row::new((t, y as usize)));
-        let mut rows: Vec<Row> = next.collect();
-        if rows.is_empty() {
+        let next = labelled.by_ref().take(TOKEN_CHUNK).map(|(t, &y)| TokenState::new((t, y as usize)));
+        let mut tokens: Vec<TokenState> = next.collect();
+        if tokens.is_empty() {
             break;
         }
-        gather(work.x.slice_mut::<E>()?, h, &rows, c);
-        first_pass::<E>(&mut rows, work, &head)?;
-        if let Some(shares) = &mut work.shares {
-            join(&mut rows, shares, comm)?;
-            rescale(&rows, work, c)?;
+        gather(workspace.x.slice_mut::<E>()?, h, &tokens, c);
+        softmax_pass::<E>(&mut tokens, workspace, &head)?;
+        if let Some(shares) = &mut workspace.shares {
+            reduce_over_ranks(&mut tokens, shares, comm)?;
+            rescale_sums(&tokens, workspace, c)?;
         }
-        for row in &rows {
-            logprobs[row.t] = row.logprob();
+        for token in &tokens {
+            logprobs[token.t] = token.logprob();
         }
-        if let (Some(dh), Some([sums, _])) = (&mut out.dh, &work.sums) {
-            input_gradient(dh.slice_mut::<E>()?, &rows, sums.slice()?, &head, scale);
+        if let (Some(dh), Some([sums, _])) = (&mut out.dh, &workspace.sums) {
+            input_gradient(dh.slice_mut::<E>()?, &tokens, sums.slice()?, &head, scale);
         }
         if let Some(dhead) = &mut out.dhead {
-            second_pass::<E>(dhead.slice_mut()?, &rows, work, &head, scale)?;
+            head_gradient_pass::<E>(dhead.slice_mut()?, &tokens, workspace, &head, scale)?;
         }
     }
     let total: f64 = logprobs.iter().map(|&l| l as f64).sum();
@@ -184,7 +185,7 @@ pub fn forward<E: Storage>(
 fn check_targets(targets: &[i32], vocab: usize, labelled: usize) -> Result<()> {
     let count = targets.iter().filter(|&&y| y != NO_LABEL).count();
     if count != labelled {
-        return Err(Error::new(format!("{count} tokens have a label, {labelled} were said to")));
+        return Err(Error::new(format!("{count} tokens have a label, but the targets declare {labelled}")));
     }
     match targets.iter().position(|&y| y != NO_LABEL && (y < 0 || y as usize >= vocab)) {
         Some(t) => {
@@ -195,87 +196,92 @@ fn check_targets(targets: &[i32], vocab: usize, labelled: usize) -> Result<()> {
     }
 }
 
-fn gather<E: Storage>(x: &mut [E], h: &[E], rows: &[Row], c: usize) {
-    for (x, row) in x.chunks_exact_mut(c).zip(rows) {
-        x.copy_from_slice(&h[row.t * c..][..c]);
+fn gather<E: Storage>(x: &mut [E], h: &[E], tokens: &[TokenState], c: usize) {
+    for (x, token) in x.chunks_exact_mut(c).zip(tokens) {
+        x.copy_from_slice(&h[token.t * c..][..c]);
     }
 }
 
-/// Follows maximum and sum of every row over the tiles, and Σ e^(z − max)·head if dh is wanted.
-fn first_pass<E: Storage>(rows: &mut [Row], work: &mut Work, head: &Head) -> Result<()> {
-    let Work { x, z, p, sums, .. } = work;
-    let (n, c) = (rows.len(), head.c);
-    for tile in head.tiles() {
-        let z = &mut z.slice_mut::<f32>()?[..n * tile.len()]; // (n, tile)
-        head.logits(z, n, data(x)?, tile.clone());
-        z.par_chunks_exact_mut(tile.len()).zip(&mut *rows).for_each(|(z, row)| {
+/// Computes maximum and sum of every token online over the vocabulary chunks, and Σ e^(z − max)·head if dh is wanted.
+fn softmax_pass<E: Storage>(
+    tokens: &mut [TokenState],
+    workspace: &mut Workspace,
+    head: &LmHead,
+) -> Result<()> {
+    let Workspace { x, z, p, sums, .. } = workspace;
+    let (n, c) = (tokens.len(), head.c);
+    for chunk in head.chunks() {
+        let z = &mut z.slice_mut::<f32>()?[..n * chunk.len()]; // (n, chunk)
+        head.logits(z, n, elements(x)?, chunk.clone());
+        z.par_chunks_exact_mut(chunk.len()).zip(&mut *tokens).for_each(|(z, token)| {
             vectorize(
                 #[inline(always)]
-                || follow(row, z, head.first + tile.start),
+                || update_softmax(token, z, head.first + chunk.start),
             )
         });
         let (Some([sums, before]), Some(p)) = (&mut *sums, &mut *p) else { continue };
-        round(p.slice_mut::<E>()?, z);
+        store_rounded(p.slice_mut::<E>()?, z);
         let (sums, before) = (&mut sums.slice_mut::<f32>()?[..n * c], before.slice_mut::<f32>()?); // (n, C)
-        let start = match tile.start {
+        let start = match chunk.start {
             0 => Start::Zero,
             _ => {
-                correct(before, sums, rows, c);
+                rescale_into(before, sums, tokens, c);
                 Start::From(before)
             }
         };
-        let a = Operand::rows(data(p)?, tile.len());
-        let b = Operand::columns(head.rows(tile.clone()), c);
-        multiply(sums, (n, c), start, &[Segment { a, b, depth: tile.len() }], head.precision);
+        let a = Matrix::k_major(elements(p)?, chunk.len());
+        let b = Matrix::mn_major(head.rows(chunk.clone()), c);
+        multiply(sums, (n, c), start, &[ProductTerm { a, b, depth: chunk.len() }], head.precision);
     }
     Ok(())
 }
 
-/// Makes what is known of the ranks' parts of the logits that of the whole.
-fn join(rows: &mut [Row], shares: &mut Shares, comm: &dyn Comm) -> Result<()> {
-    let largest = shares.largest.slice_mut::<f32>()?;
-    largest.iter_mut().zip(&*rows).for_each(|(largest, row)| *largest = row.max);
+/// All-reduces the softmax statistics: those of each rank's shard become those of the full vocabulary.
+fn reduce_over_ranks(tokens: &mut [TokenState], shares: &mut Shares, comm: &dyn Comm) -> Result<()> {
+    let maxima = shares.largest.slice_mut::<f32>()?;
+    maxima.iter_mut().zip(&*tokens).for_each(|(max, token)| *max = token.max);
     comm.all_reduce(&mut shares.largest, Reduce::Max)?;
-    let (largest, sums) = (shares.largest.slice::<f32>()?, shares.sums.slice_mut::<f32>()?);
-    let (totals, logits) = sums.split_at_mut(largest.len());
-    for (i, row) in rows.iter_mut().enumerate() {
-        row.correction = exp(row.max - largest[i]);
-        row.max = largest[i];
-        (totals[i], logits[i]) = (row.total * row.correction, row.logit);
+    let (maxima, sums) = (shares.largest.slice::<f32>()?, shares.sums.slice_mut::<f32>()?);
+    let (totals, logits) = sums.split_at_mut(maxima.len());
+    for (i, token) in tokens.iter_mut().enumerate() {
+        token.correction = exp(token.max - maxima[i]);
+        token.max = maxima[i];
+        (totals[i], logits[i]) = (token.total * token.correction, token.logit);
     }
     comm.all_reduce(&mut shares.sums, Reduce::Sum)?;
-    let (totals, logits) = shares.sums.slice::<f32>()?.split_at(largest.len());
-    for (i, row) in rows.iter_mut().enumerate() {
-        (row.total, row.logit) = (totals[i], logits[i]);
+    let (totals, logits) = shares.sums.slice::<f32>()?.split_at(maxima.len());
+    for (i, token) in tokens.iter_mut().enumerate() {
+        (token.total, token.logit) = (totals[i], logits[i]);
     }
     Ok(())
 }
 
-/// Scales the sums of a rank's part to the maximum of the whole.
-fn rescale(rows: &[Row], work: &mut Work, c: usize) -> Result<()> {
-    let Some([sums, _]) = &mut work.sums else { return Ok(()) };
-    sums.slice_mut::<f32>()?.par_chunks_exact_mut(c).zip(rows).for_each(|(sums, row)| {
-        sums.iter_mut().for_each(|s| *s *= row.correction);
+/// Rescales the rank's Σ e^(z − max)·head to the maximum over all ranks.
+fn rescale_sums(tokens: &[TokenState], workspace: &mut Workspace, c: usize) -> Result<()> {
+    let Some([sums, _]) = &mut workspace.sums else { return Ok(()) };
+    sums.slice_mut::<f32>()?.par_chunks_exact_mut(c).zip(tokens).for_each(|(sums, token)| {
+        sums.iter_mut().for_each(|s| *s *= token.correction);
     });
     Ok(())
 }
 
-/// Takes a tile of logits, from token `start` on, into `row`; leaves e^(z − max) in their place.
+/// Updates the online softmax `token` with a chunk of logits whose first vocabulary id is `start`; replaces the logits
+/// by e^(z − max).
 #[inline(always)]
-fn follow(row: &mut Row, z: &mut [f32], start: usize) {
-    let max = row.max.max(max(z));
-    row.correction = exp(row.max - max);
-    row.max = max;
-    if let Some(logit) = row.target.checked_sub(start).and_then(|i| z.get(i)) {
-        row.logit = *logit;
+fn update_softmax(token: &mut TokenState, z: &mut [f32], start: usize) {
+    let new_max = token.max.max(max(z));
+    token.correction = exp(token.max - new_max);
+    token.max = new_max;
+    if let Some(logit) = token.target.checked_sub(start).and_then(|i| z.get(i)) {
+        token.logit = *logit;
     }
-    z.iter_mut().for_each(|z| *z = exp(*z - max));
-    row.total = row.total * row.correction + sum(z.len(), |i| z[i]);
+    z.iter_mut().for_each(|z| *z = exp(*z - new_max));
+    token.total = token.total * token.correction + sum(z.len(), |i| z[i]);
 }
 
-/// p = z, in the storage type of p.
-fn round<E: Storage>(p: &mut [E], z: &[f32]) {
-    p.par_chunks_mut(TASK).zip(z.par_chunks(TASK)).for_each(|(p, z)| {
+/// Stores p = z, rounded to the storage type of p.
+fn store_rounded<E: Storage>(p: &mut [E], z: &[f32]) {
+    p.par_chunks_mut(TASK_SIZE).zip(z.par_chunks(TASK_SIZE)).for_each(|(p, z)| {
         vectorize(
             #[inline(always)]
             || p.iter_mut().zip(z).for_each(|(p, &z)| *p = E::put(z)),
@@ -283,33 +289,33 @@ fn round<E: Storage>(p: &mut [E], z: &[f32]) {
     });
 }
 
-/// before = sums, each row scaled to its new maximum.
-fn correct(before: &mut [f32], sums: &[f32], rows: &[Row], c: usize) {
+/// Computes before = sums, each token rescaled to its new maximum.
+fn rescale_into(before: &mut [f32], sums: &[f32], tokens: &[TokenState], c: usize) {
     let pairs = before.par_chunks_exact_mut(c).zip(sums.par_chunks_exact(c));
-    pairs.zip(rows).for_each(|((before, sums), row)| {
-        before.iter_mut().zip(sums).for_each(|(b, s)| *b = s * row.correction);
+    pairs.zip(tokens).for_each(|((before, sums), token)| {
+        before.iter_mut().zip(sums).for_each(|(b, s)| *b = s * token.correction);
     });
 }
 
-/// dh of the rows, from `sums` (n, C).
-fn input_gradient<E: Storage>(dh: &mut [E], rows: &[Row], sums: &[f32], head: &Head, scale: f32) {
-    for (row, sums) in rows.iter().zip(sums.chunks_exact(head.c)) {
-        let dh = &mut dh[row.t * head.c..][..head.c];
-        match head.row_of(row.target).map(|v| head.rows(v..v + 1)) {
-            Some(Data::F32(target)) => input_gradient_row(dh, row, sums, target, scale),
-            Some(Data::BF16(target)) => input_gradient_row(dh, row, sums, target, scale),
+/// Computes dh of the tokens from `sums` (n, C).
+fn input_gradient<E: Storage>(dh: &mut [E], tokens: &[TokenState], sums: &[f32], head: &LmHead, scale: f32) {
+    for (token, sums) in tokens.iter().zip(sums.chunks_exact(head.c)) {
+        let dh = &mut dh[token.t * head.c..][..head.c];
+        match head.row_of(token.target).map(|v| head.rows(v..v + 1)) {
+            Some(Elements::F32(target)) => input_gradient_row(dh, token, sums, target, scale),
+            Some(Elements::BF16(target)) => input_gradient_row(dh, token, sums, target, scale),
             None => vectorize(
                 #[inline(always)]
-                || dh.iter_mut().zip(sums).for_each(|(dh, sum)| *dh = E::put(scale * (sum / row.total))),
+                || dh.iter_mut().zip(sums).for_each(|(dh, sum)| *dh = E::put(scale * (sum / token.total))),
             ),
         }
     }
 }
 
-/// dh = scale·(Σ p·head − head_target)
+/// Computes dh = scale·(Σ p·head − head_target) of one token.
 fn input_gradient_row<E: Storage, W: Storage>(
     dh: &mut [E],
-    row: &Row,
+    token: &TokenState,
     sums: &[f32],
     target: &[W],
     scale: f32,
@@ -318,52 +324,52 @@ fn input_gradient_row<E: Storage, W: Storage>(
         #[inline(always)]
         || {
             for ((dh, sum), target) in dh.iter_mut().zip(sums).zip(target) {
-                *dh = E::put(scale * (sum / row.total - target.get()));
+                *dh = E::put(scale * (sum / token.total - target.get()));
             }
         },
     );
 }
 
-/// dhead += scale·(p − [v = target])ᵀ·x, with the logits made again: p needs the sum over all tiles.
-fn second_pass<E: Storage>(
+/// Computes dhead += scale·(p − [v = target])ᵀ·x with recomputed logits: p needs the sum over the whole vocabulary.
+fn head_gradient_pass<E: Storage>(
     dhead: &mut [f32],
-    rows: &[Row],
-    work: &mut Work,
-    head: &Head,
+    tokens: &[TokenState],
+    workspace: &mut Workspace,
+    head: &LmHead,
     scale: f32,
 ) -> Result<()> {
-    let Work { x, z, p, dhead: before, .. } = work;
+    let Workspace { x, z, p, dhead: before, .. } = workspace;
     let (Some(p), Some(before)) = (p, before) else { return Ok(()) };
-    let (n, c) = (rows.len(), head.c);
-    for tile in head.tiles() {
-        let z = &mut z.slice_mut::<f32>()?[..n * tile.len()]; // (n, tile)
-        head.logits(z, n, data(x)?, tile.clone());
-        z.par_chunks_exact_mut(tile.len()).zip(rows).for_each(|(z, row)| {
+    let (n, c) = (tokens.len(), head.c);
+    for chunk in head.chunks() {
+        let z = &mut z.slice_mut::<f32>()?[..n * chunk.len()]; // (n, chunk)
+        head.logits(z, n, elements(x)?, chunk.clone());
+        z.par_chunks_exact_mut(chunk.len()).zip(tokens).for_each(|(z, token)| {
             vectorize(
                 #[inline(always)]
-                || z.iter_mut().for_each(|z| *z = scale * (exp(*z - row.max) / row.total)),
+                || z.iter_mut().for_each(|z| *z = scale * (exp(*z - token.max) / token.total)),
             );
-            if let Some(p) = row.target.checked_sub(head.first + tile.start).and_then(|i| z.get_mut(i)) {
+            if let Some(p) = token.target.checked_sub(head.first + chunk.start).and_then(|i| z.get_mut(i)) {
                 *p -= scale;
             }
         });
-        round(p.slice_mut::<E>()?, z);
-        let dhead = &mut dhead[tile.start * c..tile.end * c]; // (tile, C)
+        store_rounded(p.slice_mut::<E>()?, z);
+        let dhead = &mut dhead[chunk.start * c..chunk.end * c]; // (chunk, C)
         let before = &mut before.slice_mut::<f32>()?[..dhead.len()];
         before.copy_from_slice(dhead);
-        let a = Operand::columns(data(p)?, tile.len());
-        let b = Operand::columns(data(x)?, c);
-        let size = (tile.len(), c);
-        multiply(dhead, size, Start::From(before), &[Segment { a, b, depth: n }], head.precision);
+        let a = Matrix::mn_major(elements(p)?, chunk.len());
+        let b = Matrix::mn_major(elements(x)?, c);
+        let size = (chunk.len(), c);
+        multiply(dhead, size, Start::From(before), &[ProductTerm { a, b, depth: n }], head.precision);
     }
     Ok(())
 }
 
-/// y = x · factor, a scalar.
+/// Computes y = x · factor, a scalar.
 pub fn scale<E: Storage>(y: &mut Tensor, x: &Tensor, factor: &Tensor) -> Result<()> {
     let factor = factor.slice::<f32>()?[0];
-    let x = x.slice::<E>()?.par_chunks(TASK);
-    y.slice_mut::<E>()?.par_chunks_mut(TASK).zip(x).for_each(|(y, x)| {
+    let x = x.slice::<E>()?.par_chunks(TASK_SIZE);
+    y.slice_mut::<E>()?.par_chunks_mut(TASK_SIZE).zip(x).for_each(|(y, x)| {
         y.iter_mut().zip(x).for_each(|(y, x)| *y = E::put(x.get() * factor));
     });
     Ok(())

@@ -2,39 +2,33 @@
 
 use super::Xent;
 use super::cpu::{Outputs, Shares};
-use crate::cuda::{HEADERS, element, flat_grid, row_threads, vec, wide};
+use crate::cuda::{HEADERS, all_weighted, flat_grid, row_threads, vec, weighted, wide};
 use crate::gemm::cuda::{Form, Part, multiply};
 use crate::rows::Rows;
 use codelsi_engine::comm::Reduce;
-use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
 use std::ops::Range;
 
-/// What happens to a tile of logits.
+/// The steps between the matrix products.
 pub static SOURCE: Source = Source {
     name: "xent.cu",
     text: include_str!("xent.cu"),
     headers: HEADERS,
-    variants: &[
-        "E=bf16 W=bf16 VEC=8",
-        "E=bf16 W=bf16 VEC=1",
-        "E=bf16 W=float VEC=8",
-        "E=bf16 W=float VEC=1",
-        "E=float W=bf16 VEC=4",
-        "E=float W=bf16 VEC=1",
-        "E=float W=float VEC=4",
-        "E=float W=float VEC=1",
-    ],
+    constants: &[Define::int("THREADS", THREADS), Define::int("PACKS", PACKS), Define::int("STATE", STATE)],
+    variants: all_weighted,
 };
 
 /// Labelled tokens that are worked on together.
 const ROWS: usize = 1024;
 /// Rows of the head that they meet at a time: a block holds one token's logits of a tile in registers.
-const TILE: usize = 4096;
+const TILE: usize = THREADS * PACKS * 4;
 const THREADS: usize = 256;
+/// Packs of four logits that a thread holds.
+const PACKS: usize = 4;
 /// Threads of the one block that lists the labelled tokens.
 const LISTING: usize = 1024;
-/// 32-bit words of a token's state, as the kernels lay it out.
+/// 32-bit words of a token's state.
 const STATE: usize = 4;
 
 /// Loss, log-probabilities, and the gradients that `out` has room for.
@@ -72,10 +66,10 @@ pub fn scale(cuda: &Cuda, y: &mut Tensor, x: &Tensor, factor: &Tensor) -> Result
     let n = x.shape().elements();
     let args = &mut [Arg::Out(y), Arg::In(x), Arg::In(factor), Arg::I64(n as i64)];
     let grid = flat_grid(n, wide(x.dtype()));
-    start(cuda, "xent_scale", &variant(x.dtype(), x.dtype(), wide(x.dtype())), grid, args)
+    start(cuda, "xent_scale", weighted(x.dtype(), x.dtype(), wide(x.dtype())), grid, args)
 }
 
-/// What every step of the work reads.
+/// The inputs that every step reads.
 struct Pass<'a> {
     cx: &'a Ctx,
     cuda: &'a Cuda,
@@ -85,7 +79,7 @@ struct Pass<'a> {
     head: &'a Tensor,
     /// (T)
     targets: &'a Tensor,
-    /// Which rows of the vocabulary the head's are.
+    /// The rows of the vocabulary that the head holds.
     vocabulary: Rows,
     scale: f32,
 }
@@ -102,9 +96,9 @@ struct Work {
     p: Option<Tensor>,
     /// Σ e^(z − max)·head (ROWS, C).
     sums: Option<Tensor>,
-    /// What is known of each token (ROWS, STATE).
+    /// The state of each token (ROWS, STATE).
     states: Tensor,
-    /// What ranks tell each other when each holds a part of the head.
+    /// The values that ranks exchange when each holds a part of the head.
     shares: Option<Shares>,
 }
 
@@ -201,7 +195,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Makes what is known of the ranks' parts of the logits that of the whole.
+    /// Joins the states of the ranks' parts of the logits.
     fn join(&self, work: &mut Work, tokens: &Range<usize>) -> Result<()> {
         let Work { sums, states, shares: Some(shares), .. } = work else { return Ok(()) };
         let (n, stride) = (tokens.len(), shares.largest.shape().elements());
@@ -278,7 +272,7 @@ impl Pass<'_> {
     }
 
     fn start(&self, kernel: &str, grid: Grid, args: &mut [Arg]) -> Result<()> {
-        start(self.cuda, kernel, &variant(self.h.dtype(), self.head.dtype(), self.vec()), grid, args)
+        start(self.cuda, kernel, weighted(self.h.dtype(), self.head.dtype(), self.vec()), grid, args)
     }
 }
 
@@ -286,11 +280,7 @@ fn int<'a>(n: usize) -> Arg<'a> {
     Arg::I32(n as i32)
 }
 
-fn variant(e: DType, w: DType, vec: usize) -> String {
-    format!("E={} W={} VEC={vec}", element(e), element(w))
-}
-
-fn start(cuda: &Cuda, kernel: &str, variant: &str, grid: Grid, args: &mut [Arg]) -> Result<()> {
+fn start(cuda: &Cuda, kernel: &str, variant: Variant, grid: Grid, args: &mut [Arg]) -> Result<()> {
     let kernel = cuda.kernel(&SOURCE, variant, kernel)?;
     // SAFETY: the op has checked the shapes, targets are checked by the first kernel, listed tokens are below T, and
     // tiles are within V and as wide as blocks can hold.

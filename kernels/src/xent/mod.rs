@@ -1,4 +1,5 @@
-//! The cross-entropy of a language model's head, without its logits.
+//! Fused linear cross-entropy: the loss of a language model's head, chunked over tokens and vocabulary so that the full
+//! logits never exist.
 //!
 //! **math** z = h·headᵀ; logprob_t = z_{t,y_t} − ln Σ_v e^{z_tv}; loss = −scale · Σ logprob_t over the tokens
 //! with a label y_t. With p = softmax(z): dh_t = scale·(Σ_v p_tv·head_v − head_{y_t}) and
@@ -7,24 +8,25 @@
 //! **shapes** h, dh (T, C); head, dhead (V, C); targets (T), −100 where there is no label; loss (1); logprobs
 //! (T), 0 where there is no label.
 //!
-//! **ranks** each may hold a part of the head's rows ([`xent_part`]). They share the maximum and the sum of every
-//! labelled token, so that loss and logprobs are those of the whole, the same bits on every rank; dh is the part's
-//! share, to be summed over ranks.
+//! **ranks** may each hold a shard of the head's rows ([`xent_part`], Megatron's vocabulary-parallel cross-entropy).
+//! They all-reduce the maximum and the sum of every labelled token, so that loss and logprobs are those of the full
+//! vocabulary, with the same bits on every rank; dh is the contribution of the rank's shard, to be summed over ranks.
 //!
-//! **layout** row-major. Labelled tokens are gathered 252 at a time, and each gathering meets the vocabulary
-//! 4096 rows at a time: a tile of logits is the most that ever exists.
+//! **layout** row-major. Labelled tokens are gathered in chunks of 252, and each chunk meets the vocabulary in chunks
+//! of 4096 rows: only one tile of logits exists at a time.
 //!
-//! **launch** on a GPU 1024 tokens meet 4096 rows of the head at a time; between the products a token is a block. A
-//! target outside the vocabulary stops the kernel, and so does another number of labels than was said.
+//! **launch** on a GPU tiles of logits are 1024 tokens by 4096 rows of the head; between the products, one block per
+//! token. A target outside the vocabulary traps, and so does a number of labels that differs from the one given.
 //!
-//! **numerics** logits in f32. Their maximum, their sum and Σ p·head follow the tiles online, as in flash
-//! attention: when a larger maximum comes, what was summed before is scaled down. The order depends on V and
-//! on a token's own row; dhead adds tokens in ascending order in f32, the loss adds them in f64.
+//! **numerics** logits in f32. The log-sum-exp and Σ p·head are computed online over the vocabulary chunks, as in flash
+//! attention: when the running maximum grows, the earlier sums are rescaled. The order depends on V and on a token's
+//! own row; dhead adds tokens in ascending order in f32, the loss adds them in f64.
 //!
-//! **traffic** forward 2·T·V·C flops, T counting labelled tokens; dh, made in the same pass, as many again;
-//! dhead another 4·T·V·C, because it needs the logits a second time. Backward multiplies by the loss's own
-//! gradient, and does nothing when that is 1.
+//! **traffic** forward 2·T·V·C flops, T counting labelled tokens; dh, computed in the same pass, as many again;
+//! dhead another 4·T·V·C, because it recomputes the logits. Backward multiplies by the gradient of the loss, and does
+//! nothing when that is 1.
 
+mod bugs;
 mod cpu;
 mod cuda;
 pub mod spec;
@@ -34,14 +36,14 @@ mod tests;
 use crate::elementwise::convert;
 use crate::rows::Rows;
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
-use cpu::{Outputs, Work};
+use cpu::{Outputs, Workspace};
 use half::bf16;
 
-/// The target of a token without a label.
+/// Target of a token without a label: PyTorch's `ignore_index`.
 pub const NO_LABEL: i32 = -100;
 
-/// What each of T tokens is to predict, and how many of them have a label. The work's size depends on that number:
-/// it is known where targets are made, so that the host never waits for a device to count.
+/// Target ids of T tokens, and how many of them have a label. The amount of work depends on that number; it is counted
+/// on the host, where targets are made, so that the host never waits for the device.
 #[derive(Clone)]
 pub struct Targets {
     ids: Tensor,
@@ -49,7 +51,7 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// `targets`, [`NO_LABEL`] where there is none, on `device`.
+    /// Copies `targets`, [`NO_LABEL`] where there is no label, to `device`.
     ///
     /// # Errors
     /// When the device has no memory left.
@@ -58,24 +60,25 @@ impl Targets {
         Ok(Targets { ids: device.tensor(Label::Activations, [targets.len()], targets)?, labelled })
     }
 
-    /// Targets `ids` (T) i32 of which `labelled` have a label; [`xent`] refuses another number.
+    /// Targets from `ids` (T) i32 on the device, of which `labelled` have a label; [`xent`] fails when the count is
+    /// wrong.
     pub fn counted(ids: Tensor, labelled: usize) -> Self {
         Targets { ids, labelled }
     }
 
-    /// (T) i32.
+    /// Returns the target ids (T) i32.
     pub fn ids(&self) -> &Tensor {
         &self.ids
     }
 
-    /// Tokens with a label.
+    /// Returns the number of tokens with a label.
     pub fn labelled(&self) -> usize {
         self.labelled
     }
 }
 
-/// `(loss, logprobs)` of targets (T) under the logits h (T, C) · head (V, C)ᵀ: loss (1) f32 is −`scale` · Σ logprobs;
-/// logprobs (T) f32 have no gradient. Targets of [`NO_LABEL`] do not count.
+/// Returns `(loss, logprobs)` of targets (T) under the logits h (T, C) · head (V, C)ᵀ: loss (1) f32 is
+/// −`scale` · Σ logprobs; logprobs (T) f32 have no gradient. Targets of [`NO_LABEL`] do not count.
 ///
 /// # Errors
 /// When the shapes do not fit, or a target is neither a row of head nor [`NO_LABEL`].
@@ -83,10 +86,11 @@ pub fn xent(cx: &Ctx, h: &Tensor, head: &Tensor, targets: &Targets, scale: f32) 
     xent_part(cx, h, head, targets, scale, Rows { first: 0, of: head.shape().as_matrix().0 })
 }
 
-/// [`xent`] of a rank that holds `vocabulary`'s part of the head. All ranks call it with the same h and targets.
+/// Computes [`xent`] on a rank that holds the shard `vocabulary` of the head's rows. A collective: all ranks call it
+/// with the same h and targets.
 ///
 /// # Errors
-/// As [`xent`]; and when a rank is gone.
+/// Those of [`xent`], and when a rank is lost.
 pub fn xent_part(
     cx: &Ctx,
     h: &Tensor,
@@ -113,7 +117,7 @@ impl Op for Xent {
         "xent"
     }
 
-    /// Makes the gradients too: the logits are there only now.
+    /// Computes the gradients as well, while each tile of logits exists.
     fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
         let [h, head, targets] = x else { unreachable!("xent has three inputs") };
         let ((t, c), (v, inner)) = (h.shape().as_matrix(), head.shape().as_matrix());
@@ -130,22 +134,22 @@ impl Op for Xent {
             dhead: wants(head).then(|| cx.device().empty(Label::Gradients, [v, c], DType::F32)),
         };
         let inputs = [*h, *head, *targets];
-        let work = |out: &Outputs| Work::new(cx, h, head, self.vocabulary, out);
+        let workspace = |out: &Outputs| Workspace::new(cx, h, head, self.vocabulary, out);
         match (cx.device(), h.dtype()) {
             (Device::Cpu(_), DType::BF16) => {
-                let mut work = work(&out);
+                let mut work = workspace(&out);
                 cpu::forward::<bf16>(&mut out, &mut work, cx.comm(), inputs, self)?
             }
             (Device::Cpu(_), _) => {
-                let mut work = work(&out);
+                let mut work = workspace(&out);
                 cpu::forward::<f32>(&mut out, &mut work, cx.comm(), inputs, self)?
             }
             (Device::Cuda(cuda), _) => cuda::forward(cx, cuda, &mut out, inputs, self)?,
-            (Device::Plan(_), _) => drop(work(&out)),
+            (Device::Plan(_), _) => drop(workspace(&out)),
         }
         save.keep_all(&out.dh);
         if let Some(dhead) = out.dhead {
-            save.keep(&narrowed(cx, dhead, head.dtype())?);
+            save.keep(&to_storage(cx, dhead, head.dtype())?);
         }
         Ok(vec![out.loss, out.logprobs])
     }
@@ -154,14 +158,14 @@ impl Op for Xent {
         let Some(dloss) = &dy[0] else { return Ok(()) };
         let wanted = (0..2).filter(|&i| dx.wants(i)).collect::<Vec<_>>();
         for (i, gradient) in wanted.into_iter().zip(saved.iter()) {
-            dx.add(i, scaled(cx, gradient, dloss)?)?;
+            dx.add(i, times_scalar(cx, gradient, dloss)?)?;
         }
         Ok(())
     }
 }
 
-/// A gradient summed in f32, in the storage type of what it belongs to.
-fn narrowed(cx: &Ctx, gradient: Tensor, dtype: DType) -> Result<Tensor> {
+/// Returns a gradient that was summed in f32 in the storage type `dtype` of its parameter.
+fn to_storage(cx: &Ctx, gradient: Tensor, dtype: DType) -> Result<Tensor> {
     if dtype == DType::F32 {
         return Ok(gradient);
     }
@@ -170,11 +174,11 @@ fn narrowed(cx: &Ctx, gradient: Tensor, dtype: DType) -> Result<Tensor> {
     Ok(narrow)
 }
 
-/// `gradient` times the scalar `dloss`: itself when that is 1, as it is at the end of a training step.
-fn scaled(cx: &Ctx, gradient: &Tensor, dloss: &Tensor) -> Result<Tensor> {
+/// Returns `gradient` times the scalar `dloss`; `gradient` itself when that is 1, as in a training step.
+fn times_scalar(cx: &Ctx, gradient: &Tensor, dloss: &Tensor) -> Result<Tensor> {
     let one = match cx.device() {
         Device::Cpu(_) => dloss.slice::<f32>()? == [1.0],
-        Device::Cuda(_) => false, // the host does not wait to know
+        Device::Cuda(_) => false, // reading it would synchronize host and device
         Device::Plan(_) => true,
     };
     if one {

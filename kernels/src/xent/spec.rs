@@ -2,7 +2,7 @@
 
 use super::{NO_LABEL, Targets};
 use crate::rows::Rows;
-use crate::spec::{Case, Cost, Input, Shapes, Spec, Value};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
 
 /// The declaration of `xent`.
@@ -16,6 +16,15 @@ pub static SPEC: Spec = Spec {
         backward: None,
         real: &[&[4096, 5120, 32016]],
     },
+    invariance: Invariance::Rows(&[RowCall {
+        name: "xent",
+        run: |batch| {
+            let ids = batch.ints(|t| t * 31 % 4200)?;
+            let targets = Targets::counted(ids, batch.rows.len());
+            Ok(super::xent(batch.cx, &batch.storage(24, 0)?, &batch.weight([4200, 24], 0)?, &targets, 1.0)?.1)
+        },
+    }]),
+    bugs: &[super::bugs::BUGS],
 };
 
 fn cases(dtype: DType) -> Vec<Case> {
@@ -45,6 +54,7 @@ fn values(t: usize, c: usize, v: usize, dtype: DType) -> Case {
             Ok(vec![loss, logprobs])
         }),
         reference: Box::new(move |x| reference(&x[0], &x[1], &x[2], scale as f64)),
+        compare: Compare::Error,
         terms: v.max(c),
         cost: Cost { bytes: ((t + v) * c * dtype.size()) as f64, flops: (2 * t * c * v) as f64 },
     }
@@ -73,13 +83,14 @@ fn part(first: usize, held: usize, (t, c, v): (usize, usize, usize), dtype: DTyp
 
 /// The loss and dh, as LoRA needs it: the head is frozen.
 fn lora(t: usize, c: usize, v: usize, dtype: DType) -> Case {
-    let Case { name, mut inputs, run, reference, terms, cost } = values(t, c, v, dtype);
+    let Case { name, mut inputs, run, reference, compare, terms, cost } = values(t, c, v, dtype);
     inputs[0].grad = true;
     Case {
         name: name + " dh",
         inputs,
         run: Box::new(move |cx, x| Ok(vec![run(cx, x)?.swap_remove(0)])),
         reference: Box::new(move |x| vec![reference(x).swap_remove(0)]),
+        compare,
         terms,
         cost: Cost { flops: 2.0 * cost.flops, ..cost },
     }
@@ -95,12 +106,18 @@ fn full(t: usize, c: usize, v: usize, dtype: DType) -> Case {
     case
 }
 
-fn reference(h: &Value, head: &Value, targets: &Value, scale: f64) -> Vec<Value> {
+fn reference(h: &F64Tensor, head: &F64Tensor, targets: &F64Tensor, scale: f64) -> Vec<F64Tensor> {
     reference_of_part(h, head, targets, scale, 0)
 }
 
-fn reference_of_part(h: &Value, head: &Value, targets: &Value, scale: f64, first: usize) -> Vec<Value> {
-    let (mut loss, mut logprobs) = (Value::zeros([1]), Value::zeros([h.dims().0]));
+fn reference_of_part(
+    h: &F64Tensor,
+    head: &F64Tensor,
+    targets: &F64Tensor,
+    scale: f64,
+    first: usize,
+) -> Vec<F64Tensor> {
+    let (mut loss, mut logprobs) = (F64Tensor::zeros([1]), F64Tensor::zeros([h.dims().0]));
     for t in 0..h.dims().0 {
         if targets.data[t] == NO_LABEL as f64 {
             continue;

@@ -49,7 +49,7 @@ fn a_token_s_logprob_does_not_depend_on_the_tokens_beside_it() {
     assert_eq!(run(100..290), all[100..290]);
 }
 
-/// Peak bytes of loss and dh at these sizes, by the books of a device that computes nothing.
+/// Returns the peak bytes of loss and dh at these sizes, from the ledger of the planning device.
 fn peak(t: usize, v: usize) -> usize {
     let device = Device::plan();
     let cx = Ctx::training(&device, 0, 0);
@@ -81,7 +81,7 @@ fn the_gradient_scales_with_that_of_the_loss() {
             let (loss, _) = xent(&cx, &h, &head, &y, 1.0).unwrap();
             let mut grads = codelsi_engine::Grads::default();
             let seed = device.tensor(Label::Gradients, [1], &[dloss]).unwrap();
-            cx.backward(&loss, seed, &mut grads).unwrap();
+            cx.backward([(&loss, seed)], &mut grads).unwrap();
             grads.get(&h).unwrap().to_vec::<f32>().unwrap()
         };
         let one = gradient(1.0);
@@ -106,13 +106,13 @@ fn without_any_label_everything_is_zero() {
         );
         let mut grads = codelsi_engine::Grads::default();
         let seed = device.tensor(Label::Gradients, [1], &[1.0f32]).unwrap();
-        cx.backward(&loss, seed, &mut grads).unwrap();
+        cx.backward([(&loss, seed)], &mut grads).unwrap();
         assert!([h, head].iter().all(|x| grads.get(x).unwrap().to_vec::<f32>().unwrap() == [0.0; 6]));
     }
 }
 
-/// Loss, logprobs and dh of five tokens under ten rows of a head, of which each of `world` ranks holds some.
-fn of_ranks(device: &Device, world: usize) -> Vec<[Vec<f32>; 3]> {
+/// Returns each rank's loss, logprobs and dh of five tokens; `world` ranks share ten rows of a head.
+fn results_of_ranks(device: &Device, world: usize) -> Vec<[Vec<f32>; 3]> {
     let (t, c, v) = (5, 16, 10);
     let wave = |n: usize, f: f32| (0..n).map(|i| 2.0 * (i as f32 * f).sin()).collect::<Vec<f32>>();
     let (h, head) = (wave(t * c, 0.7), wave(v * c, 0.3));
@@ -124,11 +124,11 @@ fn of_ranks(device: &Device, world: usize) -> Vec<[Vec<f32>; 3]> {
         let part = &head[rows.start * c..rows.end * c];
         let part = device.tensor(Label::Weights, [rows.len(), c], part).unwrap();
         let targets = Targets::new(device, &[9, 0, NO_LABEL, 4, 5]).unwrap();
-        let whole = Rows { first: rows.start, of: v };
-        let (loss, logprobs) = xent_part(&cx, &h, &part, &targets, 0.25, whole).unwrap();
+        let vocabulary = Rows { first: rows.start, of: v };
+        let (loss, logprobs) = xent_part(&cx, &h, &part, &targets, 0.25, vocabulary).unwrap();
         let mut grads = codelsi_engine::Grads::default();
         let one = device.tensor(Label::Gradients, [1], &[1.0f32]).unwrap();
-        cx.backward(&loss, one, &mut grads).unwrap();
+        cx.backward([(&loss, one)], &mut grads).unwrap();
         [&loss, &logprobs, grads.get(&h).unwrap()].map(|x| x.to_vec::<f32>().unwrap())
     };
     std::thread::scope(|scope| {
@@ -141,9 +141,9 @@ fn of_ranks(device: &Device, world: usize) -> Vec<[Vec<f32>; 3]> {
 #[test]
 fn ranks_with_parts_of_the_head_find_what_one_with_all_of_it_finds() {
     for device in devices() {
-        let [loss, logprobs, dh] = of_ranks(&device, 1).swap_remove(0);
+        let [loss, logprobs, dh] = results_of_ranks(&device, 1).swap_remove(0);
         for world in [2, 3] {
-            let ranks = of_ranks(&device, world);
+            let ranks = results_of_ranks(&device, world);
             assert!(ranks.iter().all(|rank| rank[0] == ranks[0][0] && rank[1] == ranks[0][1]));
             let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
             assert!(near(&ranks[0][0], &loss) && near(&ranks[0][1], &logprobs), "{:?}", ranks[0]);

@@ -1,27 +1,26 @@
-// The cross-entropy of a language model's head around its matrix products: what happens to a tile of logits.
+// Fused linear cross-entropy around its matrix products: the kernels that process a tile of logits.
 //
 // math    logprob_t = z_{t,y_t} − ln Σ_v e^{z_tv}; the maximum and the sum follow the tiles online.
 //         dh_t = scale·(Σ_v p_tv·head_v − head_{y_t}), dz_tv = scale·(p_tv − [v = y_t])
-// launch  a row of a tile is a block of 256 threads that keeps it in registers; so is a row of C elements
+// launch  one block of 256 threads per row of a tile, kept in registers; one block per row of C elements
 // options E storage of h, W storage of the head, VEC elements of a row of C moved by one access: 16 bytes, or 1
 #include "prelude.cuh"
 
-constexpr int THREADS = 256;
-constexpr int PACKS = 4; // packs of four logits a thread: tiles have up to 4096 columns
 constexpr int NO_LABEL = -100;
 
-// A labelled token, and what is known of its logits so far.
+// Running softmax statistics of a labelled token.
 struct State {
     float max, total;  // total = Σ e^(z − max)
     float logit;       // the target's
     float correction;  // what the last tile's larger maximum made of the sums before it
 };
+static_assert(sizeof(State) == 4 * STATE, "the launches allocate states");
 
 typedef float Tile[PACKS][4];
 
 __device__ inline int column(int pack) { return (pack * THREADS + threadIdx.x) * 4; }
 
-// The thread's part of a row of a tile, `fill` beyond its end.
+// Loads the thread's elements of a row of a tile, `fill` beyond its end.
 __device__ inline void load_tile(Tile &z, const float *row, int width, float fill) {
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
@@ -71,7 +70,7 @@ extern "C" __global__ void xent_select(int *rows,          // (T)
     if (before != count) __trap();
 }
 
-// What tokens without a label get: logprob 0, and a gradient of 0 if one is wanted.
+// Tokens without a label: logprob 0, and a gradient of 0 if one is wanted.
 extern "C" __global__ void xent_unlabelled(E *dh,              // (T, C), or null
                                            float *logprobs,    // (T)
                                            const int *targets, // (T)
@@ -95,7 +94,8 @@ extern "C" __global__ void xent_gather(E *x,            // (n, C)
     }
 }
 
-// Takes a tile of logits, from row `start` of the head on, into the states; p = e^(z − max) if wanted.
+// Online softmax: updates the states with a tile of logits whose first column is row `start` of the head; p = e^(z −
+// max) if wanted.
 extern "C" __global__ void xent_follow(E *p,               // (n, width), or null
                                        State *states,      // (n)
                                        const float *z,     // (n, width)
@@ -133,7 +133,7 @@ extern "C" __global__ void xent_follow(E *p,               // (n, width), or nul
     }
 }
 
-// Between ranks that hold other rows of the head: each token's largest logit here.
+// Between ranks that hold different rows of the head: the maximum of each token's logits on this rank.
 extern "C" __global__ void xent_largest(float *largest,      // (n)
                                         const State *states, // (n)
                                         int n) {
@@ -141,7 +141,7 @@ extern "C" __global__ void xent_largest(float *largest,      // (n)
     if (i < n) largest[i] = states[i].max;
 }
 
-// Scales the states to the largest logits of all ranks, and lays out what is to be summed over them.
+// Rescales the states to the maxima over all ranks, and writes the sums that are to be all-reduced.
 extern "C" __global__ void xent_rebase(float *sums,          // (2, stride): totals, targets' logits
                                        State *states,        // (n)
                                        const float *largest, // (n)
@@ -156,7 +156,7 @@ extern "C" __global__ void xent_rebase(float *sums,          // (2, stride): tot
     states[i] = s;
 }
 
-// Takes the sums over all ranks into the states.
+// Copies the sums over all ranks into the states.
 extern "C" __global__ void xent_joined(State *states,     // (n)
                                        const float *sums, // (2, stride)
                                        int stride, int n) {
@@ -166,7 +166,7 @@ extern "C" __global__ void xent_joined(State *states,     // (n)
     states[i].logit = sums[stride + i];
 }
 
-// Scales what was summed before the last tile to its maximum.
+// Rescales the sums before the last tile to the maximum after it.
 extern "C" __global__ void xent_correct(float *sums,         // (n, C)
                                         const State *states, // (n)
                                         int C) {
@@ -176,7 +176,7 @@ extern "C" __global__ void xent_correct(float *sums,         // (n, C)
     for (int c = threadIdx.x; c < C; c += blockDim.x) sums[i * C + c] *= correction;
 }
 
-// logprob of every token, and dh = scale·(Σ p·head − head_target) if wanted; a target's row may be elsewhere.
+// logprob of every token, and dh = scale·(Σ p·head − head_target) if wanted; another rank may hold the target's row.
 extern "C" __global__ void xent_finish(E *dh,               // (T, C), or null
                                        float *logprobs,     // (T)
                                        const float *sums,   // (n, C): Σ e^(z − max)·head, or null
@@ -226,7 +226,7 @@ extern "C" __global__ void xent_gradient(E *p,                // (n, width)
     store_tile(p + i * width, tile, width);
 }
 
-// loss = −scale · Σ logprobs, in f64: each thread its own, then a tree over the block.
+// loss = −scale · Σ logprobs, in f64: per thread, then a tree over the block.
 extern "C" __global__ void xent_loss(float *loss,           // (1)
                                      const float *logprobs, // (T)
                                      float scale, int T) {

@@ -17,8 +17,7 @@ use super::layout::{Layout, Split};
 use crate::checkpoint::{Part, WeightLoader};
 use crate::trainable::Train;
 use codelsi_engine::comm::Coming;
-use codelsi_engine::tensor::Origin;
-use codelsi_engine::{Ctx, DType, Error, Label, Result, Shape, Tensor};
+use codelsi_engine::{Ctx, DType, Error, Label, Origin, Result, Shape, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A matrix of a model.

@@ -65,7 +65,7 @@ fn both_ways(device: &Device, case: &Case, dtype: DType) -> Result<()> {
         .zip(&ends)
         .map(|(site, y)| random(device, *y.shape(), y.dtype(), 1.0, Key { seed: 1, step: 1, site }))
         .collect::<Result<_>>()?;
-    cx.backward_from(ends.into_iter().zip(seeds), &mut Grads::default())
+    cx.backward(ends.into_iter().zip(seeds), &mut Grads::default())
 }
 
 /// The table of kernels.

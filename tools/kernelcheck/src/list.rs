@@ -1,7 +1,7 @@
 //! `list` and `resources`: every variant of every kernel, and what it takes of a multiprocessor.
 
 use crate::specs::specs;
-use codelsi_engine::cuda::{ACCUMULATE, Resources, Source, compile};
+use codelsi_engine::cuda::{ACCUMULATE, Resources, Source, Variant, compile};
 use codelsi_engine::{At, Result};
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub struct Row {
     pub op: &'static str,
     pub source: &'static Source,
-    pub variant: &'static str,
+    pub variant: Variant,
     pub arch: String,
     pub kernels: Vec<Resources>,
 }
@@ -22,7 +22,7 @@ pub struct Row {
 pub fn rows(ops: &[String], archs: &[String]) -> Result<Vec<Row>> {
     let sources = specs(ops)?.into_iter().flat_map(|spec| spec.sources.iter().map(|s| (spec.name, *s)));
     let own = ops.is_empty().then_some(("tape", &ACCUMULATE));
-    let variants = sources.chain(own).flat_map(|(op, s)| s.variants.iter().map(move |v| (op, s, *v)));
+    let variants = sources.chain(own).flat_map(|(op, s)| (s.variants)().into_iter().map(move |v| (op, s, v)));
     let all: Vec<_> = variants.flat_map(|v| archs.iter().map(move |arch| (v, arch))).collect();
     all.into_par_iter()
         .map(|((op, source, variant), arch)| {
@@ -74,7 +74,7 @@ pub fn object(rows: &[Row]) -> Value {
     let kernels = rows.iter().flat_map(|row| {
         row.kernels.iter().map(move |k| {
             json!({
-                "op": row.op, "kernel": k.kernel, "variant": row.variant, "arch": row.arch,
+                "op": row.op, "kernel": k.kernel, "variant": row.variant.to_string(), "arch": row.arch,
                 "source": row.source.name, "registers": k.registers, "shared": k.shared,
                 "stack": k.stack, "spills": k.spills,
             })

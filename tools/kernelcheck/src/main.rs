@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+#[cfg(feature = "emulator")]
 mod counters;
 mod list;
 mod roofline;
@@ -47,6 +48,7 @@ enum Command {
     /// What kernels take of a multiprocessor; spills and local memory are failures.
     Resources(Compiled),
     /// What the software GPU counts in an op's kernels, forward and backward.
+    #[cfg(feature = "emulator")]
     Counters {
         op: String,
         /// Sizes of one's own; by default Code Llama 13B's with few rows.
@@ -118,6 +120,7 @@ fn run(args: &Args) -> Result<bool> {
             let all = check::run(&request, |checked| println!("{}", check::line(checked)))?;
             (all.iter().all(|c| c.report.is_ok()), check::object(&device, &all))
         }
+        #[cfg(feature = "emulator")]
         Command::Counters { op, shape, device, dtype } => {
             let dtype = if dtype == "bf16" { DType::BF16 } else { DType::F32 };
             let counted = counters::count(&device.open()?, op, shape.as_deref(), dtype)?;

@@ -248,7 +248,7 @@ impl Case<'_> {
         let (loss, _) = model.loss(&cx, batch, &targets, scale, ForwardOptions::default())?;
         let mut grads = Grads::default();
         let one = self.device.tensor(Label::Gradients, *loss.shape(), &[1.0f32])?;
-        cx.backward(&loss, one, &mut grads)?;
+        cx.backward([(&loss, one)], &mut grads)?;
         Ok((floats(&loss)?[0], grads))
     }
 

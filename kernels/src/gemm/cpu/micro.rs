@@ -1,55 +1,56 @@
-//! The innermost tiles: some rows by 16 or 32 columns of C, one accumulator an element, k ascending.
+//! The micro-kernels (BLIS): a register tile of up to 12 rows by 8 to 32 columns of C, one accumulator per element, k
+//! ascending.
 //!
-//! Because an element's sum is one chain of multiply-adds in the order of k, its bits do not depend on how many
-//! rows ride along, nor on how K was cut into chunks.
+//! Because the sum of an element is one chain of multiply-adds in ascending k, its bits depend neither on the number
+//! of rows in the tile nor on where K was cut into blocks.
 
 use crate::simd::Level;
 use std::arch::x86_64::*;
 
 /// Columns of a packed panel of B.
 pub(crate) const NR: usize = 32;
-/// Steps of k in a packed chunk: 1 KiB a row of A, so that the rows' offsets are constants.
-pub(crate) const STEPS: usize = 256;
+/// Words along k of a packed block (BLIS's KC): 1 KiB per row of A, so that the row offsets are constants.
+pub(crate) const KC_WORDS: usize = 256;
 
-/// How the 32-bit words of packed panels are to be read.
+/// Content of a 32-bit word of a packed panel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Layout {
-    /// One f32 a step.
-    Single,
-    /// Two bf16 a step, k even in the low half.
-    Pairs,
+pub(crate) enum WordFormat {
+    /// One f32: one step of k.
+    F32,
+    /// Two bf16: two steps of k, the even one in the low half.
+    Bf16Pair,
 }
 
-/// `c += a · b` over `steps` words of k.
+/// Computes `c += a · b` over `steps` words along k.
 ///
 /// # Safety
-/// For a tile of `rows` by `columns`: `a` holds `rows` rows of [`STEPS`] words, `b` holds `steps` rows of
-/// `columns` words, [`NR`] apart, `c` holds `rows` rows of `columns` values, `ldc` apart; `steps <= STEPS`;
-/// and the machine has the instruction set that the tile was chosen for.
-type Tile = unsafe fn(steps: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize);
+/// For a tile of `rows` by `columns`: `a` holds `rows` rows of [`KC_WORDS`] words, `b` holds `steps` rows of
+/// `columns` words, [`NR`] apart, `c` holds `rows` rows of `columns` values, `ldc` apart; `steps <= KC_WORDS`;
+/// and the machine has the instruction set that the micro-kernel was selected for.
+type MicroKernel = unsafe fn(steps: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize);
 
-/// The tiles of one instruction set and layout.
-pub(crate) struct Tiles {
+/// The micro-kernels of one instruction set and word format.
+pub(crate) struct MicroKernels {
     columns: usize,
-    /// The tile of `i + 1` rows.
-    by_rows: &'static [Tile],
+    /// Micro-kernel `i` computes `i + 1` rows.
+    by_rows: &'static [MicroKernel],
 }
 
-impl Tiles {
-    /// The widest tiles that `level` runs. [`Layout::Pairs`] needs [`Level::Avx512Bf16`].
-    pub(crate) fn select(level: Level, layout: Layout) -> &'static Tiles {
-        match (layout, level) {
-            (Layout::Pairs, _) => &PAIRS_AVX512,
-            (Layout::Single, Level::Avx512 | Level::Avx512Bf16) => &SINGLE_AVX512,
-            (Layout::Single, Level::Avx2) => &SINGLE_AVX2,
-            (Layout::Single, Level::Portable) => &SINGLE_PORTABLE,
+impl MicroKernels {
+    /// Selects the widest micro-kernels that `level` runs. [`WordFormat::Bf16Pair`] needs [`Level::Avx512Bf16`].
+    pub(crate) fn select(level: Level, format: WordFormat) -> &'static MicroKernels {
+        match (format, level) {
+            (WordFormat::Bf16Pair, _) => &BF16_AVX512,
+            (WordFormat::F32, Level::Avx512 | Level::Avx512Bf16) => &F32_AVX512,
+            (WordFormat::F32, Level::Avx2) => &F32_AVX2,
+            (WordFormat::F32, Level::Portable) => &F32_PORTABLE,
         }
     }
 
-    /// `c += a · b` for `rows` by [`NR`], tile by tile.
+    /// Computes `c += a · b` for `rows` by [`NR`], one register tile after the other.
     ///
     /// # Safety
-    /// As [`Tile`], for `rows` by [`NR`].
+    /// As [`MicroKernel`], for `rows` by [`NR`].
     pub(crate) unsafe fn multiply(
         &self,
         rows: usize,
@@ -60,80 +61,75 @@ impl Tiles {
         ldc: usize,
     ) {
         for row in (0..rows).step_by(self.by_rows.len()) {
-            let tile = self.by_rows[(rows - row).min(self.by_rows.len()) - 1];
+            let kernel = self.by_rows[(rows - row).min(self.by_rows.len()) - 1];
             for column in (0..NR).step_by(self.columns) {
                 // SAFETY: the sub-tile lies inside the caller's tile.
-                unsafe { tile(steps, a.add(row * STEPS), b.add(column), c.add(row * ldc + column), ldc) };
+                unsafe {
+                    kernel(steps, a.add(row * KC_WORDS), b.add(column), c.add(row * ldc + column), ldc)
+                };
             }
         }
     }
 }
 
-static PAIRS_AVX512: Tiles = Tiles {
+static BF16_AVX512: MicroKernels = MicroKernels {
     columns: 32,
     by_rows: &[
-        pairs_avx512::<1>,
-        pairs_avx512::<2>,
-        pairs_avx512::<3>,
-        pairs_avx512::<4>,
-        pairs_avx512::<5>,
-        pairs_avx512::<6>,
-        pairs_avx512::<7>,
-        pairs_avx512::<8>,
-        pairs_avx512::<9>,
-        pairs_avx512::<10>,
-        pairs_avx512::<11>,
-        pairs_avx512::<12>,
+        bf16_avx512::<1>,
+        bf16_avx512::<2>,
+        bf16_avx512::<3>,
+        bf16_avx512::<4>,
+        bf16_avx512::<5>,
+        bf16_avx512::<6>,
+        bf16_avx512::<7>,
+        bf16_avx512::<8>,
+        bf16_avx512::<9>,
+        bf16_avx512::<10>,
+        bf16_avx512::<11>,
+        bf16_avx512::<12>,
     ],
 };
 
-static SINGLE_AVX512: Tiles = Tiles {
+static F32_AVX512: MicroKernels = MicroKernels {
     columns: 32,
     by_rows: &[
-        single_avx512::<1>,
-        single_avx512::<2>,
-        single_avx512::<3>,
-        single_avx512::<4>,
-        single_avx512::<5>,
-        single_avx512::<6>,
-        single_avx512::<7>,
-        single_avx512::<8>,
-        single_avx512::<9>,
-        single_avx512::<10>,
-        single_avx512::<11>,
-        single_avx512::<12>,
+        f32_avx512::<1>,
+        f32_avx512::<2>,
+        f32_avx512::<3>,
+        f32_avx512::<4>,
+        f32_avx512::<5>,
+        f32_avx512::<6>,
+        f32_avx512::<7>,
+        f32_avx512::<8>,
+        f32_avx512::<9>,
+        f32_avx512::<10>,
+        f32_avx512::<11>,
+        f32_avx512::<12>,
     ],
 };
 
-static SINGLE_AVX2: Tiles = Tiles {
+static F32_AVX2: MicroKernels = MicroKernels {
     columns: 16,
-    by_rows: &[
-        single_avx2::<1>,
-        single_avx2::<2>,
-        single_avx2::<3>,
-        single_avx2::<4>,
-        single_avx2::<5>,
-        single_avx2::<6>,
-    ],
+    by_rows: &[f32_avx2::<1>, f32_avx2::<2>, f32_avx2::<3>, f32_avx2::<4>, f32_avx2::<5>, f32_avx2::<6>],
 };
 
-static SINGLE_PORTABLE: Tiles = Tiles { columns: 8, by_rows: &[single_portable] };
+static F32_PORTABLE: MicroKernels = MicroKernels { columns: 8, by_rows: &[f32_portable] };
 
-/// `acc + x · b`, word by word as f32.
+/// Returns `acc + x · b`, each word an f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn fma(acc: __m512, x: __m512i, b: __m512i) -> __m512 {
     _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(b), acc)
 }
 
-/// `acc + x · b`, word by word as the dot product of two pairs.
+/// Returns `acc + x · b`, each word a pair of bf16 whose dot product is added.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn dot(acc: __m512, x: __m512i, b: __m512i) -> __m512 {
     _mm512_dpbf16_ps(acc, pairs(x), pairs(b))
 }
 
-/// Words as pairs of bf16.
+/// Reinterprets words as pairs of bf16.
 #[inline(always)]
 fn pairs(words: __m512i) -> __m512bh {
     // SAFETY: both are 64 bytes of plain data.
@@ -141,14 +137,14 @@ fn pairs(words: __m512i) -> __m512bh {
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn pairs_avx512<const ROWS: usize>(
+unsafe fn bf16_avx512<const ROWS: usize>(
     steps: usize,
     a: *const u32,
     b: *const u32,
     c: *mut f32,
     ldc: usize,
 ) {
-    // SAFETY: the contract of [`Tile`].
+    // SAFETY: the contract of [`MicroKernel`].
     unsafe {
         let mut acc = [[_mm512_setzero_ps(); 2]; ROWS];
         for (m, acc) in acc.iter_mut().enumerate() {
@@ -158,7 +154,7 @@ unsafe fn pairs_avx512<const ROWS: usize>(
             let b = b.add(k * NR);
             let b = [pairs(_mm512_loadu_si512(b.cast())), pairs(_mm512_loadu_si512(b.add(16).cast()))];
             for (m, acc) in acc.iter_mut().enumerate() {
-                let x = pairs(_mm512_set1_epi32(*a.add(m * STEPS + k) as i32));
+                let x = pairs(_mm512_set1_epi32(*a.add(m * KC_WORDS + k) as i32));
                 acc[0] = _mm512_dpbf16_ps(acc[0], x, b[0]);
                 acc[1] = _mm512_dpbf16_ps(acc[1], x, b[1]);
             }
@@ -171,15 +167,9 @@ unsafe fn pairs_avx512<const ROWS: usize>(
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn single_avx512<const ROWS: usize>(
-    steps: usize,
-    a: *const u32,
-    b: *const u32,
-    c: *mut f32,
-    ldc: usize,
-) {
+unsafe fn f32_avx512<const ROWS: usize>(steps: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize) {
     let (a, b) = (a.cast::<f32>(), b.cast::<f32>());
-    // SAFETY: the contract of [`Tile`].
+    // SAFETY: the contract of [`MicroKernel`].
     unsafe {
         let mut acc = [[_mm512_setzero_ps(); 2]; ROWS];
         for (m, acc) in acc.iter_mut().enumerate() {
@@ -188,7 +178,7 @@ unsafe fn single_avx512<const ROWS: usize>(
         for k in 0..steps {
             let b = [_mm512_loadu_ps(b.add(k * NR)), _mm512_loadu_ps(b.add(k * NR + 16))];
             for (m, acc) in acc.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*a.add(m * STEPS + k));
+                let x = _mm512_set1_ps(*a.add(m * KC_WORDS + k));
                 acc[0] = _mm512_fmadd_ps(x, b[0], acc[0]);
                 acc[1] = _mm512_fmadd_ps(x, b[1], acc[1]);
             }
@@ -201,15 +191,9 @@ unsafe fn single_avx512<const ROWS: usize>(
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn single_avx2<const ROWS: usize>(
-    steps: usize,
-    a: *const u32,
-    b: *const u32,
-    c: *mut f32,
-    ldc: usize,
-) {
+unsafe fn f32_avx2<const ROWS: usize>(steps: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize) {
     let (a, b) = (a.cast::<f32>(), b.cast::<f32>());
-    // SAFETY: the contract of [`Tile`].
+    // SAFETY: the contract of [`MicroKernel`].
     unsafe {
         let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
         for (m, acc) in acc.iter_mut().enumerate() {
@@ -218,7 +202,7 @@ unsafe fn single_avx2<const ROWS: usize>(
         for k in 0..steps {
             let b = [_mm256_loadu_ps(b.add(k * NR)), _mm256_loadu_ps(b.add(k * NR + 8))];
             for (m, acc) in acc.iter_mut().enumerate() {
-                let x = _mm256_set1_ps(*a.add(m * STEPS + k));
+                let x = _mm256_set1_ps(*a.add(m * KC_WORDS + k));
                 acc[0] = _mm256_fmadd_ps(x, b[0], acc[0]);
                 acc[1] = _mm256_fmadd_ps(x, b[1], acc[1]);
             }
@@ -230,8 +214,8 @@ unsafe fn single_avx2<const ROWS: usize>(
     }
 }
 
-unsafe fn single_portable(steps: usize, a: *const u32, b: *const u32, c: *mut f32, _: usize) {
-    // SAFETY: the contract of [`Tile`]; words of this layout are f32, and one row needs no `ldc`.
+unsafe fn f32_portable(steps: usize, a: *const u32, b: *const u32, c: *mut f32, _: usize) {
+    // SAFETY: the contract of [`MicroKernel`]; words of this format are f32, and one row needs no `ldc`.
     unsafe {
         let c = std::slice::from_raw_parts_mut(c, 8);
         let mut acc = [0.0f32; 8];

@@ -3,7 +3,7 @@
 use super::{DROPOUT, Run, Target, Used, start};
 use crate::cuda::flat_grid;
 use crate::gemm::cuda::{Form, Part, Slices, multiply, sum};
-use codelsi_engine::cuda::{Arg, Cuda};
+use codelsi_engine::cuda::{Arg, Cuda, Variant};
 use codelsi_engine::{Ctx, DType, Result, Tensor};
 
 /// y of each target, and S of each.
@@ -87,7 +87,7 @@ fn drop(run: &Run, y: &mut Tensor, x: Option<&Tensor>, mask: &Tensor) -> Result<
     let (t, c) = y.shape().as_matrix();
     let mut args = vec![Arg::InOut(y), Arg::Maybe(x), Arg::In(mask), Arg::F32(run.up)];
     args.extend([t, c].map(|n| Arg::I32(n as i32)));
-    start(run.cuda, &DROPOUT, "lora_drop", "", flat_grid(t * c, 1), &mut args)
+    start(run.cuda, &DROPOUT, "lora_drop", Variant::PLAIN, flat_grid(t * c, 1), &mut args)
 }
 
 /// scale · s in the rows of adapter `g` of so many, zero in the others.
@@ -101,6 +101,6 @@ fn choose_rows(
     let (t, rank) = s.shape().as_matrix();
     let mut args = vec![Arg::InOut(&mut s), Arg::In(choice), Arg::I32(g as i32), Arg::I32(adapters as i32)];
     args.extend([Arg::F32(scale), Arg::I32(t as i32), Arg::I32(rank as i32)]);
-    start(cuda, &DROPOUT, "lora_choose", "", flat_grid(t * rank, 1), &mut args)?;
+    start(cuda, &DROPOUT, "lora_choose", Variant::PLAIN, flat_grid(t * rank, 1), &mut args)?;
     Ok(s)
 }

@@ -3,9 +3,12 @@
 mod f32;
 
 use super::{Dropout, Lora, Target, Used, adapter_gradients};
-use crate::cuda::{HEADERS, element, flat_grid};
-use crate::gemm::cuda::{Form, MAINLOOP, Slices, TILES, Tile, choose, shared as tile_shared, sum};
-use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
+use crate::cuda::{HEADERS, flat_grid};
+use crate::gemm::cuda::{
+    Form, MAINLOOP, SHAPE_CONSTANTS, Slices, TILES, Tile, TileVariant, choose, shared as tile_shared, sum,
+    tile as tile_of, tile_variants,
+};
+use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Error, Outs, Result, Tensor};
 
 /// [`MAINLOOP`] and the picking of targets.
@@ -17,16 +20,8 @@ pub static FORWARD: Source = Source {
     name: "lora.cu",
     text: include_str!("../lora.cu"),
     headers: MAINLOOP,
-    variants: &[
-        "SHAPE=0 W=bf16 ALIGNED=1",
-        "SHAPE=1 W=bf16 ALIGNED=1",
-        "SHAPE=2 W=bf16 ALIGNED=1",
-        "SHAPE=3 W=bf16 ALIGNED=1",
-        "SHAPE=4 W=bf16 ALIGNED=1",
-        "SHAPE=2 W=float ALIGNED=1",
-        "SHAPE=2 W=bf16 ALIGNED=0",
-        "SHAPE=2 W=float ALIGNED=0",
-    ],
+    constants: CONSTANTS,
+    variants: || tile_variants().into_iter().map(|v| v.variant(Variant::PLAIN)).collect(),
 };
 
 /// dx in one pass over the weights.
@@ -34,14 +29,11 @@ pub static DX: Source = Source {
     name: "dx.cu",
     text: include_str!("../dx.cu"),
     headers: WITH_TARGETS,
-    variants: &[
-        "SHAPE=2 W=bf16 ALIGNED=1",
-        "SHAPE=3 W=bf16 ALIGNED=1",
-        "SHAPE=4 W=bf16 ALIGNED=1",
-        "SHAPE=2 W=float ALIGNED=1",
-        "SHAPE=2 W=bf16 ALIGNED=0",
-        "SHAPE=2 W=float ALIGNED=0",
-    ],
+    constants: CONSTANTS,
+    variants: || {
+        let variants = tile_variants().into_iter().filter(|v| v.taken_by(Form::NN));
+        variants.map(|v| v.variant(Variant::PLAIN)).collect()
+    },
 };
 
 /// S, dS, dB and dA.
@@ -49,12 +41,29 @@ pub static NARROW: Source = Source {
     name: "narrow.cu",
     text: include_str!("../narrow.cu"),
     headers: WITH_TARGETS,
-    variants: &["ALIGNED=1", "ALIGNED=0"],
+    constants: CONSTANTS,
+    variants: || [true, false].map(alignment).into(),
 };
 
 /// Masks, and what f32 activations need.
-pub static DROPOUT: Source =
-    Source { name: "dropout.cu", text: include_str!("../dropout.cu"), headers: HEADERS, variants: &[""] };
+pub static DROPOUT: Source = Source {
+    name: "dropout.cu",
+    text: include_str!("../dropout.cu"),
+    headers: HEADERS,
+    constants: &[],
+    variants: || vec![Variant::PLAIN],
+};
+
+/// The sizes below and the tiles' shapes.
+const CONSTANTS: &[Define] = &[
+    SHAPE_CONSTANTS[0],
+    Define::int("TARGETS", TARGETS),
+    Define::int("RANK_GROUP", GROUP),
+    Define::int("STRIP_ROWS", STRIP_ROWS),
+    Define::int("STRIP_COLUMNS", STRIP),
+    Define::int("STRIP_STAGES", STRIP_STAGES),
+    Define::int("STRIP_THREADS", STRIP_THREADS),
+];
 
 /// Linears of one launch.
 const TARGETS: usize = 4;
@@ -64,14 +73,17 @@ const GROUP: usize = 16;
 const SLICE: usize = 512;
 /// Rows that one part of dB or dA sums.
 const RUN: usize = 512;
-/// Columns of dy in a block of `lora_ds_db`, and its shared memory: two stages of dy and S, and B.
+/// A strip of dy, as a block of `lora_ds_db` takes it: rows, columns, stages of the pipeline, threads.
+const STRIP_ROWS: usize = 64;
 const STRIP: usize = 256;
-const STRIP_SHARED: usize = 2 * 2 * 64 * (STRIP + GROUP) + 2 * STRIP * GROUP;
-/// Shapes 5 and 6 of `mainloop.cuh`; the right operand of the first is f32.
-const S_ROWS: usize = 128;
-const S_SHARED: usize = 3 * 64 * (2 * S_ROWS + 4 * GROUP);
-const DA_COLUMNS: usize = 128;
-const DA_SHARED: usize = 3 * 64 * 2 * (GROUP + DA_COLUMNS);
+const STRIP_STAGES: usize = 2;
+const STRIP_THREADS: usize = 256;
+/// Shared memory of `lora_ds_db`: all stages of dy and S, and B, in bf16.
+const STRIP_SHARED: usize = 2 * STRIP_STAGES * STRIP_ROWS * (STRIP + GROUP) + 2 * STRIP * GROUP;
+/// Tiles of `lora_s`, whose right operand is f32, and of `lora_da`.
+const S_TILE: Tile = tile_of(5, 1, 1.0);
+const DA_TILE: Tile = tile_of(6, 1, 1.0);
+const _: () = assert!(S_TILE.columns == GROUP && DA_TILE.rows == GROUP);
 
 /// Columns that R of one adapter take in S.
 pub(super) fn padded(rank: usize) -> usize {
@@ -176,15 +188,18 @@ pub(super) fn low_rank(run: &Run, x: &Tensor, targets: &[Target], layout: &Layou
     let ((t, c), pitch) = (x.shape().as_matrix(), layout.pitch());
     let slices = c.div_ceil(SLICE);
     let mut parts = cx.scratch([slices, t, pitch], DType::F32);
-    let grid = Grid { blocks: [t.div_ceil(S_ROWS), pitch / GROUP, slices], threads: 128, shared: S_SHARED };
+    let grid = Grid {
+        blocks: [t.div_ceil(S_TILE.rows), pitch / GROUP, slices],
+        threads: S_TILE.threads,
+        shared: tile_shared(&S_TILE, DType::F32),
+    };
     let mut args =
         vec![Arg::Out(&mut parts), Arg::In(x), Arg::Maybe(run.mask.as_ref()), Arg::Maybe(run.choice)];
     args.extend(each(targets, |t| Arg::Maybe(t.map(|t| t.a))));
     args.extend(each(targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
     args.extend(each(targets, |t| Arg::F32(t.map_or(0.0, |t| t.scale * up))));
     args.extend([layout.adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
-    let variant = format!("ALIGNED={}", c.is_multiple_of(8) as usize);
-    start(cuda, &NARROW, "lora_s", &variant, grid, &mut args)?;
+    start(cuda, &NARROW, "lora_s", alignment(c.is_multiple_of(8)), grid, &mut args)?;
     let mut s = cx.empty([t, pitch], x.dtype());
     let whole = Slices { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
     sum(cuda, &mut s, (0, pitch), (t, pitch), false, whole)?;
@@ -217,7 +232,7 @@ pub(super) fn adapted(
     ];
     args.extend(sizes.map(|n| Arg::I32(n as i32)));
     let variant = variant(&tile, target.w, aligned(x, target));
-    start(run.cuda, &FORWARD, "lora", &variant, grid(&tile, (t, n), target.w), &mut args)
+    start(run.cuda, &FORWARD, "lora", variant, grid(&tile, (t, n), target.w), &mut args)
 }
 
 /// S and dS of all targets are one tensor each; dy is read once for dS and dB.
@@ -238,11 +253,14 @@ fn backward_bf16(
         ds_and_db(run, (&mut ds, at), db, u)?;
     }
     let mut parts = cx.scratch([runs, pitch, c], DType::F32);
-    let grid =
-        Grid { blocks: [c.div_ceil(DA_COLUMNS), pitch / GROUP, runs], threads: 128, shared: DA_SHARED };
+    let grid = Grid {
+        blocks: [c.div_ceil(DA_TILE.columns), pitch / GROUP, runs],
+        threads: DA_TILE.threads,
+        shared: DA_TILE.shared,
+    };
     let mut args = vec![Arg::Out(&mut parts), Arg::In(&ds), Arg::In(x), Arg::Maybe(run.mask.as_ref())];
     args.extend([t, c, RUN, pitch].map(|n| Arg::I32(n as i32)));
-    start(cuda, &NARROW, "lora_da", &format!("ALIGNED={}", c.is_multiple_of(8) as usize), grid, &mut args)?;
+    start(cuda, &NARROW, "lora_da", alignment(c.is_multiple_of(8)), grid, &mut args)?;
     for ((target, [da, _]), &at) in targets.iter().zip(gradients).zip(&layout.at) {
         let whole =
             Slices { parts: &parts, at: at * c, pitch: c, stride: pitch * c, slices: runs, scale: up };
@@ -262,7 +280,7 @@ fn ds_and_db(run: &Run, (ds, at): (&mut Tensor, usize), db: &mut Tensor, u: &Use
     let (strips, runs) = (n.div_ceil(STRIP), t.div_ceil(RUN));
     let mut ds_parts = cx.scratch([strips, t, padded], DType::F32);
     let mut db_parts = cx.scratch([runs, n, padded], DType::F32);
-    let grid = Grid { blocks: [strips, runs, padded / GROUP], threads: 256, shared: STRIP_SHARED };
+    let grid = Grid { blocks: [strips, runs, padded / GROUP], threads: STRIP_THREADS, shared: STRIP_SHARED };
     let mut args = vec![
         Arg::Out(&mut ds_parts),
         Arg::Out(&mut db_parts),
@@ -272,7 +290,7 @@ fn ds_and_db(run: &Run, (ds, at): (&mut Tensor, usize), db: &mut Tensor, u: &Use
     ];
     args.extend([t, n, rank, RUN, u.s.shape().as_matrix().1, u.s_at].map(|n| Arg::I32(n as i32)));
     let aligned = n.is_multiple_of(8) && rank.is_multiple_of(4);
-    start(cuda, &NARROW, "lora_ds_db", &format!("ALIGNED={}", aligned as usize), grid, &mut args)?;
+    start(cuda, &NARROW, "lora_ds_db", alignment(aligned), grid, &mut args)?;
     let pitch = ds.shape().as_matrix().1;
     let scale = u.target.scale;
     let of_ds = Slices { parts: &ds_parts, at: 0, pitch: padded, stride: t * padded, slices: strips, scale };
@@ -298,7 +316,7 @@ fn input_gradient(run: &Run, dx: &mut Tensor, ds: &Tensor, used: &[Used]) -> Res
     args.extend(each(used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32))));
     args.push(Arg::F32(up));
     args.extend([t, c, ds.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
-    start(cuda, &DX, "lora_dx", &variant(&tile, w, aligned), grid(&tile, (t, c), w), &mut args)
+    start(cuda, &DX, "lora_dx", variant(&tile, w, aligned), grid(&tile, (t, c), w), &mut args)
 }
 
 /// A bit for every channel of every token that is kept: (T, ⌈C/32⌉) words.
@@ -317,7 +335,7 @@ fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> 
         Arg::I32(t as i32),
         Arg::I32(c as i32),
     ];
-    start(cuda, &DROPOUT, "lora_mask", "", flat_grid(t * c.div_ceil(32), 1), args)?;
+    start(cuda, &DROPOUT, "lora_mask", Variant::PLAIN, flat_grid(t * c.div_ceil(32), 1), args)?;
     Ok(mask)
 }
 
@@ -334,8 +352,13 @@ fn tile(cuda: &Cuda, form: Form, y: &Tensor, w: &Tensor, aligned: bool) -> Tile 
     }
 }
 
-fn variant(tile: &Tile, w: &Tensor, aligned: bool) -> String {
-    format!("SHAPE={} W={} ALIGNED={}", tile.shape, element(w.dtype()), aligned as usize)
+fn variant(tile: &Tile, w: &Tensor, aligned: bool) -> Variant {
+    TileVariant { shape: tile.shape, w: w.dtype(), aligned }.variant(Variant::PLAIN)
+}
+
+/// Defines ALIGNED: 1 when rows are whole chunks of 16 bytes.
+fn alignment(aligned: bool) -> Variant {
+    Variant::PLAIN.int("ALIGNED", aligned as usize)
 }
 
 fn grid(tile: &Tile, (m, n): (usize, usize), w: &Tensor) -> Grid {
@@ -361,7 +384,7 @@ fn start(
     cuda: &Cuda,
     source: &'static Source,
     kernel: &str,
-    variant: &str,
+    variant: Variant,
     grid: Grid,
     args: &mut [Arg],
 ) -> Result<()> {

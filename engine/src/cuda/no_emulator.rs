@@ -1,0 +1,28 @@
+//! In the place of `emulated.rs` where the feature `emulator` is off: a software GPU of which there is none.
+
+use super::driver::Driver;
+use super::source::Source;
+use crate::{Error, Result};
+
+/// The software GPU; this build has none.
+pub enum Emulated {}
+
+impl Emulated {
+    pub(super) fn new(_arch: &str) -> Result<Self> {
+        Err(Error::new(
+            "this build has no software GPU: build with cargo's default features, or with --features emulator",
+        ))
+    }
+
+    pub(super) fn driver(&self) -> &dyn Driver {
+        match *self {}
+    }
+
+    pub(super) fn compiled(&self, _source: &'static Source) -> &'static Source {
+        match *self {}
+    }
+
+    pub(super) fn substitute(&self, _source: &'static Source) {
+        match *self {}
+    }
+}

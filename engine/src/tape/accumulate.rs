@@ -1,0 +1,39 @@
+//! The sum of gradients that meet: of a value used more than once, and of micro-batches.
+
+use crate::tensor::{DType, Tensor};
+use crate::{Error, Result};
+use half::bf16;
+use rayon::prelude::*;
+
+/// Elements per parallel task: fewer are not worth one.
+const TASK: usize = 1 << 16;
+
+/// Adds `g` to `sum` in f32 and rounds to their storage type. A shared buffer of `sum` is copied first.
+///
+/// # Errors
+/// When shapes or types differ, the type is an integer, or a device fails.
+pub fn accumulate(sum: &mut Tensor, g: &Tensor) -> Result<()> {
+    if sum.shape() != g.shape() || sum.dtype() != g.dtype() {
+        return Err(Error::op("accumulate", format!("gradient {sum:?} and its addend {g:?} differ")));
+    }
+    // An op may have given one gradient to two inputs.
+    sum.unshare()?;
+    if g.is_planned() {
+        return Ok(());
+    }
+    if let Some(cuda) = g.cuda() {
+        return cuda.accumulate(sum, g);
+    }
+    match g.dtype() {
+        DType::F32 => {
+            let pairs = sum.slice_mut::<f32>()?.par_iter_mut().with_min_len(TASK).zip(g.slice::<f32>()?);
+            pairs.for_each(|(s, g)| *s += g);
+        }
+        DType::BF16 => {
+            let pairs = sum.slice_mut::<bf16>()?.par_iter_mut().with_min_len(TASK).zip(g.slice::<bf16>()?);
+            pairs.for_each(|(s, g)| *s = bf16::from_f32(s.to_f32() + g.to_f32()));
+        }
+        DType::I32 => return Err(Error::op("accumulate", "integers have no gradient")),
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! Gradients by tensor, and the consumers that backward hands them to.
+
+use super::accumulate;
+use crate::tensor::Id;
+use crate::{Result, Tensor};
+use std::collections::BTreeMap;
+
+/// Consumer of backward's results. [`Grads`] collects them; a closure gets each leaf's gradient as soon as it is final,
+/// so that work on it (a reduction over ranks) can begin while backward goes on.
+pub trait GradSink {
+    /// Takes the gradient of the leaf `id`. A leaf that several checkpointed segments capture, without taking it as an
+    /// input, is handed over once by each of them: add those up.
+    ///
+    /// # Errors
+    /// The consumer's own; they end backward.
+    fn take_gradient(&mut self, id: Id, gradient: Tensor) -> Result<()>;
+}
+
+impl<F: FnMut(Id, Tensor) -> Result<()>> GradSink for F {
+    fn take_gradient(&mut self, id: Id, gradient: Tensor) -> Result<()> {
+        self(id, gradient)
+    }
+}
+
+impl GradSink for Grads {
+    fn take_gradient(&mut self, id: Id, gradient: Tensor) -> Result<()> {
+        self.add(id, gradient)
+    }
+}
+
+/// Gradients by the id of the tensor they belong to.
+#[derive(Default)]
+pub struct Grads {
+    pub(super) by_id: BTreeMap<Id, Tensor>,
+}
+
+impl Grads {
+    /// Returns the gradient of `t`; `None` when nothing used `t`.
+    pub fn get(&self, t: &Tensor) -> Option<&Tensor> {
+        self.by_id.get(&t.id()?)
+    }
+
+    /// Removes and returns the gradient of `t`.
+    pub fn take(&mut self, t: &Tensor) -> Option<Tensor> {
+        self.remove(t.id()?)
+    }
+
+    pub(super) fn insert(&mut self, id: Id, g: Tensor) {
+        self.by_id.insert(id, g);
+    }
+
+    pub(super) fn remove(&mut self, id: Id) -> Option<Tensor> {
+        self.by_id.remove(&id)
+    }
+
+    /// Adds `g` to the gradient of `id`.
+    pub(crate) fn add(&mut self, id: Id, g: Tensor) -> Result<()> {
+        let sum = match self.remove(id) {
+            None => g,
+            Some(mut sum) => {
+                accumulate(&mut sum, &g)?;
+                sum
+            }
+        };
+        self.insert(id, sum);
+        Ok(())
+    }
+}
+
+impl FromIterator<(Id, Tensor)> for Grads {
+    fn from_iter<I: IntoIterator<Item = (Id, Tensor)>>(gradients: I) -> Self {
+        Grads { by_id: gradients.into_iter().collect() }
+    }
+}

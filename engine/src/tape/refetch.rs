@@ -1,0 +1,36 @@
+//! Saved tensors that backward fetches again instead of keeping: a sharded weight is whole only around its use
+//! (ZeRO-3 / FSDP).
+
+use crate::{Ctx, Result, Tensor};
+use std::sync::Arc;
+
+/// A source that can produce a tensor's content again, so that nothing keeps it from forward to backward.
+pub trait Origin: Send + Sync {
+    /// Returns the tensor with its content.
+    ///
+    /// # Errors
+    /// When it cannot be produced, for example because a rank that holds a shard is gone.
+    fn fetch(&self, cx: &Ctx) -> Result<Tensor>;
+}
+
+/// Saved tensors not kept: the index of each among the saved, and its source.
+#[derive(Default)]
+pub(super) struct Deferred(Vec<(usize, Arc<dyn Origin>)>);
+
+impl Deferred {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn push(&mut self, index: usize, source: Arc<dyn Origin>) {
+        self.0.push((index, source));
+    }
+
+    /// Fetches every deferred tensor and inserts it at its index.
+    pub(super) fn restore(&mut self, cx: &Ctx, saved: &mut Vec<Tensor>) -> Result<()> {
+        for (index, source) in self.0.drain(..) {
+            saved.insert(index, source.fetch(cx)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! One execution of a case, on any device.
+
+use crate::spec::{Case, F64Tensor, InputContent};
+use codelsi_engine::rng::Key;
+use codelsi_engine::{Ctx, DType, Device, Grads, Label, Result, Tensor};
+use half::bf16;
+use rayon::prelude::*;
+
+/// One execution of a case: forward, and backward from random output gradients. All of it is in host memory.
+pub(super) struct Execution {
+    pub inputs: Vec<F64Tensor>,
+    pub output_grads: Vec<F64Tensor>,
+    pub outputs: Vec<Tensor>,
+    pub gradients: Vec<Option<Tensor>>,
+}
+
+impl Execution {
+    pub fn new(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<Self> {
+        let tensors = inputs(device, case, dtype, seed)?;
+        let cx = Ctx::training(device, seed, 0);
+        let outputs = (case.run)(&cx, &tensors.iter().collect::<Vec<_>>())?;
+        let seeds: Vec<Tensor> = (0..)
+            .zip(&outputs)
+            .map(|(site, y)| random(device, *y.shape(), y.dtype(), 1.0, Key { seed, step: 1, site }))
+            .collect::<Result<_>>()?;
+        let output_grads = seeds.iter().map(value).collect::<Result<_>>()?;
+        let mut grads = Grads::default();
+        if outputs.iter().any(|y| y.id().is_some()) {
+            let pairs: Vec<_> = outputs.iter().zip(seeds).filter(|(y, _)| y.id().is_some()).collect();
+            cx.backward(pairs, &mut grads)?;
+        }
+        let host = |t: Tensor| t.to(&Device::cpu(), Label::Scratch);
+        Ok(Execution {
+            inputs: tensors.iter().map(value).collect::<Result<_>>()?,
+            output_grads,
+            outputs: outputs.into_iter().map(host).collect::<Result<_>>()?,
+            gradients: tensors.iter().map(|t| grads.take(t).map(host).transpose()).collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// Makes the case's inputs on a device.
+pub fn inputs(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<Vec<Tensor>> {
+    (0..case.inputs.len()).map(|i| input(device, case, i, dtype, seed)).collect()
+}
+
+fn input(device: &Device, case: &Case, i: usize, dtype: DType, seed: u64) -> Result<Tensor> {
+    let input = &case.inputs[i];
+    let key = Key { seed, step: 0, site: i as u32 };
+    let t = match &input.content {
+        InputContent::Int(data) => device.tensor(Label::Activations, input.shape, data)?,
+        InputContent::Storage(std) => random(device, input.shape, dtype, *std, key)?,
+        InputContent::F32(std) => random(device, input.shape, DType::F32, *std, key)?,
+    };
+    Ok(if input.grad { t.with_grad() } else { t })
+}
+
+/// Makes a tensor of normal deviates, keyed by position.
+pub fn random(
+    device: &Device,
+    shape: codelsi_engine::Shape,
+    dtype: DType,
+    std: f32,
+    key: Key,
+) -> Result<Tensor> {
+    let draw = |i: usize| std * key.normal((i >> 16) as u32, (i & 0xffff) as u32);
+    let places = (0..shape.elements()).into_par_iter().with_min_len(1 << 12);
+    match dtype {
+        DType::BF16 => {
+            let data: Vec<bf16> = places.map(|i| bf16::from_f32(draw(i))).collect();
+            device.tensor(Label::Activations, shape, &data)
+        }
+        _ => device.tensor(Label::Activations, shape, &places.map(draw).collect::<Vec<f32>>()),
+    }
+}
+
+/// Returns a tensor's values in float64.
+pub fn value(t: &Tensor) -> Result<F64Tensor> {
+    let data = match t.dtype() {
+        DType::F32 => t.to_vec::<f32>()?.iter().map(|&x| x as f64).collect(),
+        DType::BF16 => t.to_vec::<bf16>()?.iter().map(|x| x.to_f64()).collect(),
+        DType::I32 => t.to_vec::<i32>()?.iter().map(|&x| x as f64).collect(),
+    };
+    Ok(F64Tensor { shape: *t.shape(), data })
+}

@@ -1,0 +1,128 @@
+//! Bugs that the checks must see: `decode.cu`, and `forward.cu` over pages.
+
+use crate::bug::Bug;
+use codelsi_engine::DType::{self, BF16, F32};
+
+const MIXED: (DType, &str) =
+    (BF16, "rows=[(0, 0..1), (2, 17..18), (1, 40..41), (3, 5..12)] page=16 H=4 K=2 D=8");
+const ALONE: (DType, &str) =
+    (BF16, "rows=[(0, 15..16), (1, 16..17), (2, 63..64), (3, 64..65)] page=16 H=2 K=1 D=24");
+const SPLITS: (DType, &str) =
+    (BF16, "rows=[(0, 511..512), (1, 512..513), (2, 1600..1601)] page=128 H=4 K=2 D=128");
+const LONG: (DType, &str) = (BF16, "rows=[(0, 505..520)] page=256 H=1 K=1 D=64");
+
+pub const BUGS: &[Bug] = &[
+    // decode.cu: flash_decode
+    Bug::new(
+        "flash/decode.cu",
+        "every split begins at the first key",
+        ["tile = blockIdx.z * SPLIT", "tile = 0"],
+        SPLITS,
+    ),
+    Bug::new(
+        "flash/decode.cu",
+        "query heads of a group are spread over kv heads",
+        ["int h = kv * G + first", "int h = kv + first"],
+        (F32, "rows=[(0, 0..1), (2, 17..18), (1, 40..41), (3, 5..12)] page=16 H=4 K=2 D=8"),
+    ),
+    Bug::new(
+        "flash/decode.cu",
+        "a block takes more query heads than the group has left",
+        ["rows = min(G - first, Decode::ROWS)", "rows = Decode::ROWS"],
+        (BF16, "rows=[(0, 9..10)] page=16 H=20 K=1 D=8"),
+    ),
+    Bug::new(
+        "flash/decode.cu",
+        "no barrier after one thread has written what the block works on",
+        ["M, page, N}, kv * D};\n    __syncthreads();\n", "M, page, N}, kv * D};\n"],
+        ALONE,
+    )
+    .quiet(),
+    Bug::new(
+        "flash/decode.cu",
+        "every sequence has the first one's pages",
+        ["{tables + i64(sequence) * M", "{tables"],
+        ALONE,
+    ),
+    Bug::new(
+        "flash/decode.cu",
+        "a row of two splits is done after the first",
+        ["if (position < SPLIT) {", "if (position <= SPLIT) {"],
+        SPLITS,
+    ),
+    Bug::new(
+        "flash/decode.cu",
+        "splits of two rows share their places",
+        ["blockIdx.x * gridDim.z + blockIdx.z", "blockIdx.x + blockIdx.z"],
+        SPLITS,
+    ),
+    // decode.cu: flash_merge
+    Bug::new(
+        "flash/decode.cu",
+        "the last split is not joined",
+        ["split <= positions[t] / SPLIT", "split < positions[t] / SPLIT"],
+        SPLITS,
+    ),
+    Bug::new(
+        "flash/decode.cu",
+        "splits are added, not joined",
+        ["sum[j] = join(sum[j], x[j])", "sum[j] += x[j]"],
+        SPLITS,
+    ),
+    Bug::new("flash/decode.cu", "the joined maximum is not kept", ["        top = join.top;\n", ""], SPLITS),
+    // What both share.
+    Bug::new("tiles.cuh", "pages are taken in their own order", ["int p = table[i];", "int p = i;"], ALONE),
+    Bug::new(
+        "tiles.cuh",
+        "positions within a page count from 1",
+        ["position - i * page;", "position - i * page + 1;"],
+        ALONE,
+    ),
+    Bug::new(
+        "tiles.cuh",
+        "a run does not end with its sequence",
+        ["sequences[t] != sequences[t - 1] || ", ""],
+        (BF16, "rows=[(0, 5..7), (1, 7..8)] page=16 H=2 K=1 D=8"),
+    ),
+    Bug::new(
+        "attend.cuh",
+        "what was kept is not joined at its maximum",
+        ["older = grown(before - top)", "older = 1.0f"],
+        SPLITS,
+    ),
+    Bug::new(
+        "mma.cuh",
+        "no barrier before the scores of other warps are read",
+        [
+            "{part[n][2 * r], part[n][2 * r + 1]});\n        __syncthreads();\n",
+            "{part[n][2 * r], part[n][2 * r + 1]});\n",
+        ],
+        ALONE,
+    ),
+    Bug::new(
+        "mma.cuh",
+        "every warp sums the first channels",
+        ["k * 32 + lane(), warp() * RUNS + n", "k * 32 + lane(), n"],
+        SPLITS,
+    ),
+    // forward.cu: flash_pages
+    Bug::new(
+        "flash/forward.cu",
+        "over pages: query heads of a group read different kv heads",
+        ["h / G * D,\n                   run}", "h % G * D,\n                   run}"],
+        MIXED,
+    ),
+    Bug::new(
+        "flash/forward.cu",
+        "over pages: rows are placed at the beginning of a tile",
+        ["low = positions[t] & (Prefill::ROWS - 1)", "low = 0"],
+        (BF16, "rows=[(1, 100..130), (0, 33..35)] page=32 H=2 K=2 D=72"),
+    )
+    .missed("a row's sums do not depend on its slot: which rows share a tile is all that changes"),
+    Bug::new(
+        "flash/forward.cu",
+        "the splits of a run are not kept",
+        ["        store.keep(state, at);\n", ""],
+        LONG,
+    ),
+];

@@ -1,0 +1,249 @@
+//! Bugs that the checks of `gemm` must see.
+
+use crate::bug::Bug;
+use codelsi_engine::DType::{self, BF16, F32};
+
+/// Two stages of a pipeline of six, three slices of K.
+const SLICED: (DType, &str) = (BF16, "T=9 N=48 K=2104");
+
+pub const BUGS: &[Bug] = &[
+    // gemm.cu: slices and tiles.
+    Bug::new("gemm.cu", "every slice goes on to the end of K", ["min(K, k + slice)", "K"], SLICED),
+    Bug::new(
+        "gemm.cu",
+        "all slices are stored in one place",
+        ["y_at + blockIdx.y * i64(M) * N", "y_at"],
+        SLICED,
+    ),
+    Bug::new(
+        "gemm.cu",
+        "rows of the right operand have the left one's length",
+        ["FORM == NT ? K : N, N, end", "K, N, end"],
+        (BF16, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "a column of tiles is taken to be eight tiles high",
+        ["height = min(rows - first, GROUP)", "height = GROUP"],
+        (BF16, "T=65 N=136 K=24"),
+    ),
+    // mainloop.cuh: the pipeline.
+    Bug::new(
+        "mainloop.cuh",
+        "the first wait leaves one group too many",
+        ["copy_wait<STAGES - 2>();", "copy_wait<STAGES - 1>();"],
+        (BF16, "T=12 N=32 K=256"),
+    )
+    .nth(0)
+    .quiet(),
+    Bug::new(
+        "mainloop.cuh",
+        "the loop's wait leaves one group too many",
+        ["copy_wait<STAGES - 2>();", "copy_wait<STAGES - 1>();"],
+        SLICED,
+    )
+    .nth(1)
+    .quiet(),
+    Bug::new(
+        "mainloop.cuh",
+        "the loop does not wait for copies at all",
+        ["                    copy_wait<STAGES - 2>();\n", ""],
+        SLICED,
+    )
+    .quiet(),
+    Bug::new(
+        "mainloop.cuh",
+        "copies are not closed to a group",
+        ["            copied++;\n            copy_commit();", "            copied++;"],
+        SLICED,
+    )
+    .quiet(),
+    Bug::new(
+        "mainloop.cuh",
+        "no barrier once the first tile has landed",
+        [
+            "        copy_wait<STAGES - 2>();\n        __syncthreads();\n",
+            "        copy_wait<STAGES - 2>();\n",
+        ],
+        (BF16, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "no barrier between tiles",
+        [
+            "                    copy_wait<STAGES - 2>();\n                    __syncthreads();\n",
+            "                    copy_wait<STAGES - 2>();\n",
+        ],
+        SLICED,
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "copies go on beyond the last tile",
+        ["if (copied < tiles) {", "if (true) {"],
+        (BF16, "T=12 N=32 K=256"),
+    )
+    .quiet(),
+    Bug::new(
+        "mainloop.cuh",
+        "a stage is filled while it is read",
+        ["write = (STAGES - 1) * STAGE;", "write = 0;"],
+        SLICED,
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "a tile that K ends in is left out",
+        ["(a.depth - k + BK - 1) / BK", "(a.depth - k) / BK"],
+        (BF16, "T=33 N=35 K=72"),
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "the next fragments replace those in use",
+        ["&next = f[(step + 1) % 2]", "&next = f[step % 2]"],
+        (BF16, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "one row too many is stored",
+        ["if (row >= M || column >= N) continue;", "if (row > M || column >= N) continue;"],
+        (BF16, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "no barrier before the tile of y is read back",
+        ["        });\n        __syncthreads();\n", "        });\n"],
+        (BF16, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "accumulators of the lower rows are the upper ones'",
+        ["acc[i][j][2 * half], acc", "acc[i][j][0], acc"],
+        (BF16, "T=12 N=32 K=256"),
+    ),
+    // tile.cuh and the prelude: copies, swizzle, fragments.
+    Bug::new(
+        "tile.cuh",
+        "chunks beyond the matrix are read",
+        ["count > 0 ? 16 : 0", "16"],
+        (BF16, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "tile.cuh",
+        "rows beyond the matrix are not zeroed",
+        ["l < lines ? elements : 0", "elements"],
+        (BF16, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "tile.cuh",
+        "elements beyond an unaligned row are read",
+        ["            if (i < count) {\n", "            if (true) {\n"],
+        (BF16, "T=13 N=33 K=17"),
+    ),
+    Bug::new(
+        "tile.cuh",
+        "the bound does not move along K",
+        ["            (ALONG_K ? elements : lines) -= DEPTH;\n", ""],
+        (BF16, "T=29 N=70 K=515"),
+    ),
+    Bug::new(
+        "tile.cuh",
+        "the left operand is read without the swizzle",
+        ["at(outer + l % 16, l / 16)", "u32((outer + l % 16) * PITCH + l / 16 * 16)"],
+        (BF16, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "tile.cuh",
+        "a step along K is added where it has to be exclusive or",
+        ["(from ^ (k * SIZE)) + outer * PITCH", "(from + (k * SIZE)) + outer * PITCH"],
+        (BF16, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "tile.cuh",
+        "two fragments of the right operand change places",
+        ["b[j][1] = x[1], b[j + 1][0] = x[2]", "b[j][1] = x[2], b[j + 1][0] = x[1]"],
+        (BF16, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "tile.cuh",
+        "f32 weights: the second half of a fragment is the first",
+        ["from ^ (32 * half)", "from"],
+        (BF16, "T=20 N=40 K=64 w f32"),
+    ),
+    Bug::new(
+        "prelude.cuh",
+        "fragments of the left operand change places",
+        ["\"r\"(a[1]), \"r\"(a[2])", "\"r\"(a[2]), \"r\"(a[1])"],
+        (BF16, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "prelude.cuh",
+        "the low and the high half of a pair change places",
+        [": \"f\"(high), \"f\"(low)", ": \"f\"(low), \"f\"(high)"],
+        (BF16, "T=12 N=32 K=256"),
+    ),
+    // ffma.cu
+    Bug::new(
+        "ffma.cu",
+        "no barrier before the first tile is read",
+        ["    B::keep(bs[0], next_b);\n    __syncthreads();\n", "    B::keep(bs[0], next_b);\n"],
+        (F32, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "ffma.cu",
+        "no barrier between tiles",
+        [
+            "        B::keep(bs[now ^ 1], next_b);\n        __syncthreads();\n",
+            "        B::keep(bs[now ^ 1], next_b);\n",
+        ],
+        (F32, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "ffma.cu",
+        "the tile in use is overwritten",
+        ["A::keep(as[now ^ 1], next_a)", "A::keep(as[now], next_a)"],
+        (F32, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "ffma.cu",
+        "columns are stored without the swizzle",
+        ["lines[first + e][at(first + e, line)]", "lines[first + e][line]"],
+        (F32, "T=12 N=32 K=256"),
+    ),
+    Bug::new(
+        "ffma.cu",
+        "rows beyond the matrix are read, and not used",
+        ["major < majors && quad < QUADS", "quad < QUADS"],
+        (F32, "T=13 N=33 K=17"),
+    ),
+    Bug::new(
+        "ffma.cu",
+        "elements beyond a row are read",
+        ["e < count ? get(from[e]) : 0.0f", "get(from[e])"],
+        (F32, "T=13 N=33 K=17"),
+    ),
+    Bug::new(
+        "ffma.cu",
+        "one row too many is stored",
+        ["if (at_m >= M)", "if (at_m > M)"],
+        (F32, "T=13 N=33 K=17"),
+    ),
+    // sum.cu
+    Bug::new("sum.cu", "the last slice is not summed", ["s < slices", "s < slices - 1"], SLICED),
+    Bug::new(
+        "sum.cu",
+        "slices are taken to lie closer",
+        ["parts += stride)", "parts += stride - 4)"],
+        SLICED,
+    ),
+    Bug::new(
+        "sum.cu",
+        "what y held is added though it is not wanted",
+        ["(add && e < count ?", "(e < count ?"],
+        SLICED,
+    ),
+    Bug::new(
+        "sum.cu",
+        "a slice is stored in place of the sum",
+        ["x[e] += part[e]", "x[e] = part[e]"],
+        SLICED,
+    ),
+];

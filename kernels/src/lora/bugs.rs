@@ -1,0 +1,142 @@
+//! Bugs that the checks must see: `lora.cu`, `dx.cu`, `dropout.cu`, and what only adapters use of the products.
+
+use crate::bug::Bug;
+use codelsi_engine::DType::{self, BF16, F32};
+
+const THREE: (DType, &str) = (BF16, "T=5 C=33 R=3 N=[7, 20, 1] p=0");
+const WIDE: (DType, &str) = (BF16, "T=7 C=520 R=20 N=[264] p=0");
+const DROPPED: (DType, &str) = (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05");
+const CHOSEN: (DType, &str) = (BF16, "T=9 C=40 R=3 N=[7, 16] adapters=3");
+
+pub const BUGS: &[Bug] = &[
+    // lora.cu
+    Bug::new(
+        "lora.cu",
+        "the second slab takes the first one's columns of S",
+        ["slab_left, slab_right, at + r, r", "slab_left, slab_right, at, r"],
+        WIDE,
+    ),
+    Bug::new("lora.cu", "every linear takes the first one's S", ["at = s_at + g", "at = g"], THREE),
+    Bug::new(
+        "lora.cu",
+        "rows take the adapter before theirs",
+        ["choice[row] == g;", "choice[row] == g + 1;"],
+        CHOSEN,
+    ),
+    Bug::new("lora.cu", "every adapter has the first one's B", ["{b + i64(g) * N * R", "{b"], CHOSEN),
+    Bug::new(
+        "lora.cu",
+        "R is not rounded up",
+        ["padded = (R + RANK_GROUP - 1) / RANK_GROUP * RANK_GROUP", "padded = R"],
+        CHOSEN,
+    ),
+    Bug::new(
+        "lora.cu",
+        "a slab is left out by the threads whose rows have not chosen it",
+        ["if (!__syncthreads_or(chosen)) continue;", "if (!chosen) continue;"],
+        CHOSEN,
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "a slab is not waited for",
+        [
+            "        copy_wait<0>();\n        __syncthreads();\n        Fragments f;",
+            "        __syncthreads();\n        Fragments f;",
+        ],
+        WIDE,
+    )
+    .quiet(),
+    Bug::new(
+        "mainloop.cuh",
+        "no barrier between a slab's copies and its fragments",
+        [
+            "        copy_wait<0>();\n        __syncthreads();\n        Fragments f;",
+            "        copy_wait<0>();\n        Fragments f;",
+        ],
+        WIDE,
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "no barrier between a slab and the next",
+        ["        multiply(acc, f);\n        __syncthreads();\n", "        multiply(acc, f);\n"],
+        WIDE,
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "a slab replaces the first stage",
+        ["u32 to_a = shared + (STAGES - 1) * STAGE", "u32 to_a = shared"],
+        WIDE,
+    ),
+    Bug::new(
+        "tile.cuh",
+        "f32 masters: the second half of a fragment is the first",
+        ["from ^ (32 * half)", "from"],
+        WIDE,
+    ),
+    Bug::new(
+        "tile.cuh",
+        "f32 masters, backward: pairs along K are one element twice",
+        ["load_shared((from ^ 32) + PITCH)", "load_shared(from)"],
+        DROPPED,
+    ),
+    // dx.cu
+    Bug::new(
+        "dx.cu",
+        "dropped channels keep LoRA's gradient",
+        ["    if (mask) drop(", "    if (false) drop("],
+        DROPPED,
+    ),
+    Bug::new("dx.cu", "kept channels are not scaled up", ["? x * up : 0.0f", "? x : 0.0f"], DROPPED),
+    Bug::new("dx.cu", "the next linear's dS begins where R ends", ["at += padded;", "at += R;"], THREE),
+    Bug::new(
+        "dx.cu",
+        "the mask of rows beyond the last is read, and not used",
+        ["bits = t < T && word < words", "bits = word < words"],
+        DROPPED,
+    ),
+    Bug::new(
+        "dx.cu",
+        "the mask covers the plain product too",
+        ["    if (mask) drop(acc, block, mask, up, T, C);\n", ""],
+        DROPPED,
+    ),
+    // dropout.cu
+    Bug::new(
+        "dropout.cu",
+        "a wrong constant of Philox",
+        ["k1 += 0xBB67AE85u", "k1 += 0xBB67AE86u"],
+        (F32, "T=19 C=260 R=8 N=[64] p=0.5"),
+    ),
+    Bug::new(
+        "dropout.cu",
+        "the low bits of a word decide",
+        ["(c[e] >> 8) *", "(c[e] & 0xffffff) *"],
+        (BF16, "T=19 C=260 R=8 N=[64] p=0.5"),
+    ),
+    Bug::new(
+        "dropout.cu",
+        "kept channels are not scaled up",
+        ["(x ? x[i] : y[i]) * up", "(x ? x[i] : y[i])"],
+        (F32, "T=37 C=70 R=16 N=[48, 33] p=0.05"),
+    ),
+    Bug::new(
+        "dropout.cu",
+        "rows of the mask are rounded down",
+        ["i / C * ((C + 31) / 32)", "i / C * (C / 32)"],
+        (F32, "T=37 C=70 R=16 N=[48, 33] p=0.05"),
+    ),
+    Bug::new(
+        "dropout.cu",
+        "every row takes every adapter",
+        ["chosen == adapter ? s[i] * scale : 0.0f", "s[i] * scale"],
+        (F32, "T=9 C=40 R=3 N=[7, 16] adapters=3"),
+    ),
+    // gemm's sum.cu where it serves adapters
+    Bug::new("sum.cu", "sums are not scaled by alpha/r", ["x[e] = scale * x[e]", "x[e] = x[e]"], THREE),
+    Bug::new(
+        "sum.cu",
+        "four columns are stored where R has fewer",
+        ["            if (e < count) y[e] = put<E>(x[e]);", "            y[e] = put<E>(x[e]);"],
+        THREE,
+    ),
+];

@@ -1,0 +1,101 @@
+//! Bugs that the checks must see: `narrow.cu`: S, dS, dB and dA.
+
+use crate::bug::Bug;
+use codelsi_engine::DType::{self, BF16};
+
+const DROPPED: (DType, &str) = (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05");
+const LONG: (DType, &str) = (BF16, "T=530 C=40 R=4 N=[16] p=0.2");
+const CHOSEN: (DType, &str) = (BF16, "T=9 C=40 R=3 N=[7, 16] adapters=3");
+const ALIGNED: (DType, &str) = (BF16, "T=65 C=72 R=16 N=[136, 24, 40] p=0.1");
+
+pub const BUGS: &[Bug] = &[
+    Bug::new(
+        "narrow.cu",
+        "S of every adapter for every row",
+        ["chosen == adapter ? scale : 0.0f", "scale"],
+        CHOSEN,
+    ),
+    Bug::new("narrow.cu", "every adapter has the first one's A", ["+ i64(adapter) * R * C", ""], CHOSEN),
+    Bug::new(
+        "narrow.cu",
+        "S is not scaled by alpha/r",
+        ["{factor * x0, factor * x1}", "{x0, x1}"],
+        (BF16, "T=5 C=33 R=3 N=[7, 20, 1] p=0"),
+    ),
+    Bug::new(
+        "narrow.cu",
+        "dropout takes the bits of other channels",
+        ["kept(a[i][2], low >> 8)", "kept(a[i][2], low)"],
+        DROPPED,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "dropout of dA takes one row's bits for two",
+        ["(second >> 8 * j & 1) << 1", "(first >> 8 * j & 1) << 1"],
+        DROPPED,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "every part of S goes on to the end of C",
+        ["end = min(C, k + slice)", "end = C"],
+        (BF16, "T=7 C=520 R=20 N=[264] p=0"),
+    ),
+    Bug::new(
+        "narrow.cu",
+        "a strip of dy is not waited for",
+        [
+            "        copy_wait<0>();\n        __syncthreads();\n        copy(i + 1);",
+            "        __syncthreads();\n        copy(i + 1);",
+        ],
+        ALIGNED,
+    )
+    .quiet(),
+    Bug::new(
+        "narrow.cu",
+        "no barrier between strips of dy",
+        [
+            "        copy_wait<0>();\n        __syncthreads();\n        copy(i + 1);",
+            "        copy_wait<0>();\n        copy(i + 1);",
+        ],
+        LONG,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "the next strip is copied before all have left its place",
+        ["        __syncthreads();\n        copy(i + 1);", "        copy(i + 1);\n        __syncthreads();"],
+        LONG,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "one row too many of dS",
+        ["if (row + 8 * half < rows) store", "if (row + 8 * half <= rows) store"],
+        DROPPED,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "columns of B beyond R are read",
+        ["if (n + line < N && column < R) load", "if (n + line < N) load"],
+        LONG,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "only the last strip counts in dB",
+        [
+            "            add_db(acc, strip",
+            "            for (auto &x : acc) for (auto &y : x) for (auto &z : y) z = 0.0f;\n            add_db(acc, strip",
+        ],
+        LONG,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "dA is stored beyond the last channel",
+        ["if (C % 2 == 0 && column < C)", "if (C % 2 == 0)"],
+        ALIGNED,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "runs of rows of dA are stored in one place",
+        ["    parts += i64(blockIdx.z) * pitch * C;\n", ""],
+        LONG,
+    ),
+];
