@@ -174,7 +174,7 @@ struct AllocationTable {
     peak: usize,
 }
 
-/// The device's memory.
+/// The memory of the device: a table of allocations behind a lock.
 #[derive(Debug)]
 pub struct DeviceMemory {
     table: Mutex<AllocationTable>,
@@ -191,17 +191,17 @@ impl DeviceMemory {
         DeviceMemory { table: Mutex::new(table) }
     }
 
-    fn table(&self) -> MutexGuard<'_, AllocationTable> {
+    fn lock(&self) -> MutexGuard<'_, AllocationTable> {
         // A panic elsewhere leaves the table as consistent as before.
         self.table.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     pub fn snapshot(&self) -> AllocationSnapshot {
-        self.table().current.clone()
+        self.lock().current.clone()
     }
 
     pub fn usage(&self) -> (usize, usize) {
-        let table = self.table();
+        let table = self.lock();
         (table.in_use, table.peak)
     }
 
@@ -209,7 +209,7 @@ impl DeviceMemory {
         if bytes > 1 << 40 {
             return Err(Error::call(format!("out of memory: an allocation of {bytes} bytes")));
         }
-        let mut table = self.table();
+        let mut table = self.lock();
         // Aligned to 256 bytes and no more, so that a kernel that relies on more fails.
         let base = table.next + 256;
         table.next = (base + bytes as u64 + GUARD_BYTES).next_multiple_of(1024);
@@ -220,7 +220,7 @@ impl DeviceMemory {
     }
 
     pub fn free(&self, address: u64) -> Result<()> {
-        let mut table = self.table();
+        let mut table = self.lock();
         let Ok(at) = table.current.live.binary_search_by_key(&address, |a| a.base) else {
             return Err(Error::call(match table.current.find(address) {
                 Pointee::Freed(..) => format!("free: {address:#x} was freed before: free it once"),

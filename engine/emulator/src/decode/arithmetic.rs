@@ -3,7 +3,8 @@
 use super::builder::{Builder, VirtualOperand};
 use super::modifiers::{Modifiers, PtxType, unsupported};
 use crate::error::Result;
-use crate::inst::{IntOp, LaneFn, Opcode, PredicateOp, RegisterClass, TaintFlow};
+use crate::inst::RegisterClass::{self, B32, B64, Predicate};
+use crate::inst::{IntOp, LaneFn, Opcode, PredicateOp, TaintFlow};
 use crate::lane::int;
 use crate::ptx::{Instruction, Operand};
 
@@ -91,7 +92,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Lowers a destination and `n` sources, all of one register class.
-    pub(super) fn destination_and_sources(
+    pub(super) fn dst_and_sources(
         &mut self,
         i: &'a Instruction<'a>,
         class: RegisterClass,
@@ -105,8 +106,8 @@ impl<'a> Builder<'a> {
     }
 
     fn vector(&mut self, i: &'a Instruction<'a>, ty: PtxType, n: usize, op: IntOp) -> Result<()> {
-        let (d, s) = self.destination_and_sources(i, ty.class(), n)?;
-        let op = if ty.class() == RegisterClass::B64 { Opcode::Int64(op) } else { Opcode::Int32(op) };
+        let (d, s) = self.dst_and_sources(i, ty.class(), n)?;
+        let op = if ty.class() == B64 { Opcode::Int64(op) } else { Opcode::Int32(op) };
         self.emit(op, &[d], &s, 0)
     }
 
@@ -126,7 +127,7 @@ impl<'a> Builder<'a> {
         f: LaneFn,
         mode: u32,
     ) -> Result<()> {
-        let (d, s) = self.destination_and_sources(i, ty.class(), n)?;
+        let (d, s) = self.dst_and_sources(i, ty.class(), n)?;
         self.emit(Opcode::Lanes(f, mode, TaintFlow::All), &[d], &s, 0)
     }
 
@@ -139,7 +140,7 @@ impl<'a> Builder<'a> {
         f: LaneFn,
         mode: u32,
     ) -> Result<()> {
-        let (d, s) = self.destination_and_sources(i, ty.class(), n)?;
+        let (d, s) = self.dst_and_sources(i, ty.class(), n)?;
         self.emit(Opcode::Lanes(f, mode, TaintFlow::Moved(moved)), &[d], &s, 0)
     }
 
@@ -147,7 +148,7 @@ impl<'a> Builder<'a> {
     fn counting(&mut self, i: &'a Instruction<'a>, ty: PtxType, f: LaneFn, mode: u32) -> Result<()> {
         let [d, a] = self.operands(i)?;
         let a = self.source(a, ty.class())?;
-        let d = self.destination(d, RegisterClass::B32)?;
+        let d = self.destination(d, B32)?;
         self.emit(Opcode::Lanes(f, mode, TaintFlow::All), &[d], &[a], 0)
     }
 
@@ -160,7 +161,7 @@ impl<'a> Builder<'a> {
             "xor" => (PredicateOp::Xor, 2),
             _ => (PredicateOp::Not, 1),
         };
-        let (d, s) = self.destination_and_sources(i, RegisterClass::Predicate, n)?;
+        let (d, s) = self.dst_and_sources(i, Predicate, n)?;
         self.emit(Opcode::Logic(op), &[d], &s, 0)
     }
 
@@ -175,8 +176,8 @@ impl<'a> Builder<'a> {
             if saturate || ty.bits() < 32 {
                 return Err(unsupported(i));
             }
-            let (d, s) = self.destination_and_sources(i, ty.class(), 2)?;
-            let double = ty.class() == RegisterClass::B64;
+            let (d, s) = self.dst_and_sources(i, ty.class(), 2)?;
+            let double = ty.class() == B64;
             return self.emit(Opcode::Carry { subtract, read, write, double }, &[d], &s, 0);
         }
         match (saturate, subtract) {
@@ -213,25 +214,22 @@ impl<'a> Builder<'a> {
 
     fn multiply_wide(&mut self, i: &'a Instruction<'a>, ty: PtxType, add: bool) -> Result<()> {
         let wide = match ty.bits() {
-            16 => RegisterClass::B32,
-            32 => RegisterClass::B64,
+            16 => B32,
+            32 => B64,
             _ => return Err(unsupported(i)),
         };
         if i.operands.len() != 3 + add as usize {
             return Err(self.error(format!("'{}' has the wrong number of operands", i.opcode.join("."))));
         }
-        let mut s = vec![
-            self.source(&i.operands[1], RegisterClass::B32)?,
-            self.source(&i.operands[2], RegisterClass::B32)?,
-        ];
+        let mut s = vec![self.source(&i.operands[1], B32)?, self.source(&i.operands[2], B32)?];
         if add {
             s.push(self.source(&i.operands[3], wide)?);
         }
         let d = self.destination(&i.operands[0], wide)?;
         let mode = int::mode(16, ty.signed());
         let op = match (wide, add) {
-            (RegisterClass::B32, false) => Opcode::Lanes(int::mul_wide16, mode, TaintFlow::All),
-            (RegisterClass::B32, true) => Opcode::Lanes(int::mad_wide16, mode, TaintFlow::All),
+            (B32, false) => Opcode::Lanes(int::mul_wide16, mode, TaintFlow::All),
+            (B32, true) => Opcode::Lanes(int::mad_wide16, mode, TaintFlow::All),
             (_, false) => Opcode::MulWide(ty.signed()),
             (_, true) => Opcode::MadWide(ty.signed()),
         };
@@ -243,7 +241,7 @@ impl<'a> Builder<'a> {
         let ty = m.take_type()?;
         m.expect_none_left(i)?;
         let [d, a, b] = self.operands(i)?;
-        let (a, b) = (self.source(a, ty.class())?, self.source(b, RegisterClass::B32)?);
+        let (a, b) = (self.source(a, ty.class())?, self.source(b, B32)?);
         let d = self.destination(d, ty.class())?;
         let op = match (root, ty.bits(), ty.signed()) {
             ("shl", 16, _) => Opcode::Lanes(int::shl16, 0, TaintFlow::Moved(1)),
@@ -273,9 +271,9 @@ impl<'a> Builder<'a> {
         only_type(&mut m, i)?;
         let [d, a, b, c, table] = self.operands(i)?;
         let Operand::Int(table) = *table else { return Err(self.error("lop3 needs a constant table")) };
-        let s = [a, b, c].map(|o| self.source(o, RegisterClass::B32));
+        let s = [a, b, c].map(|o| self.source(o, B32));
         let [a, b, c] = s;
-        let d = self.destination(d, RegisterClass::B32)?;
+        let d = self.destination(d, B32)?;
         self.emit(Opcode::Lop3(table as u8), &[d], &[a?, b?, c?], 0)
     }
 
@@ -303,7 +301,7 @@ impl<'a> Builder<'a> {
         }
         let mut s = Vec::new();
         for (k, o) in i.operands[1..].iter().enumerate() {
-            s.push(self.source(o, if k < values { ty.class() } else { RegisterClass::B32 })?);
+            s.push(self.source(o, if k < values { ty.class() } else { B32 })?);
         }
         let d = self.destination(&i.operands[0], ty.class())?;
         let f = if root == "bfe" { int::bfe } else { int::bfi };

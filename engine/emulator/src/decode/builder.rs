@@ -5,7 +5,8 @@ use super::scopes::{Binding, Scopes, VirtualRegister, special_register};
 use super::{SourceLocation, SpecialRegister};
 use crate::address_space::LOCAL_ALIGN;
 use crate::error::{Error, Result};
-use crate::inst::{InstructionKind, MAX_DST, MAX_SRC, Opcode, RegisterClass};
+use crate::inst::RegisterClass::{self, B32, B64, Predicate};
+use crate::inst::{InstructionKind, MAX_DST, MAX_SRC, Opcode};
 use crate::module::{Param, ParamKind};
 use crate::ptx::{
     Function, Instruction, Operand, ParsedModule, StateSpace, StatementKind, Variable, type_size,
@@ -203,9 +204,9 @@ impl<'a> Builder<'a> {
             // A parameter of a call: a register where it is a scalar.
             StateSpace::Param if !v.array => {
                 let (class, bits) = match size {
-                    8 => (RegisterClass::B64, 64),
-                    4 => (RegisterClass::B32, 32),
-                    _ => (RegisterClass::B32, 16),
+                    8 => (B64, 64),
+                    4 => (B32, 32),
+                    _ => (B32, 16),
                 };
                 Binding::Register(self.scopes.register(class, bits))
             }
@@ -272,7 +273,7 @@ impl<'a> Builder<'a> {
     fn guarded(&mut self, i: &'a Instruction<'a>) -> Result<()> {
         self.guard = match i.guard {
             None => None,
-            Some((name, negated)) => match self.source(&Operand::Name(name), RegisterClass::Predicate)? {
+            Some((name, negated)) => match self.source(&Operand::Name(name), Predicate)? {
                 VirtualOperand::Reg(r) => Some((r, negated)),
                 _ => return Err(self.error("a guard must be a predicate register")),
             },
@@ -367,9 +368,9 @@ impl<'a> Builder<'a> {
 
     fn constant(&self, value: u64, class: RegisterClass) -> VirtualOperand {
         match class {
-            RegisterClass::B32 => VirtualOperand::B32(value as u32),
-            RegisterClass::B64 => VirtualOperand::B64(value),
-            RegisterClass::Predicate => VirtualOperand::Pred(value != 0),
+            B32 => VirtualOperand::B32(value as u32),
+            B64 => VirtualOperand::B64(value),
+            Predicate => VirtualOperand::Pred(value != 0),
         }
     }
 
@@ -378,16 +379,14 @@ impl<'a> Builder<'a> {
         match *operand {
             Operand::Int(v) => Ok(self.constant(v as u64, class)),
             Operand::Float(bits, double) => Ok(match (class, double) {
-                (RegisterClass::B64, false) => {
-                    VirtualOperand::B64((f32::from_bits(bits as u32) as f64).to_bits())
-                }
-                (RegisterClass::B32, true) => VirtualOperand::B32((f64::from_bits(bits) as f32).to_bits()),
+                (B64, false) => VirtualOperand::B64((f32::from_bits(bits as u32) as f64).to_bits()),
+                (B32, true) => VirtualOperand::B32((f64::from_bits(bits) as f32).to_bits()),
                 (class, _) => self.constant(bits, class),
             }),
-            Operand::Not(name) if class == RegisterClass::Predicate => {
+            Operand::Not(name) if class == Predicate => {
                 let source = self.source(&Operand::Name(name), class)?;
                 let guard = self.guard.take();
-                let fresh = VirtualOperand::Reg(self.scopes.register(RegisterClass::Predicate, 1));
+                let fresh = VirtualOperand::Reg(self.scopes.register(Predicate, 1));
                 self.emit(Opcode::Logic(crate::inst::PredicateOp::Not), &[fresh], &[source], 0)?;
                 self.guard = guard;
                 Ok(fresh)
@@ -427,20 +426,20 @@ impl<'a> Builder<'a> {
     fn special(&mut self, s: SpecialRegister, class: RegisterClass) -> Result<VirtualOperand> {
         let word = VirtualOperand::Reg(self.scopes.special(s));
         match class {
-            RegisterClass::B32 => Ok(word),
-            RegisterClass::B64 => {
-                let wide = VirtualOperand::Reg(self.scopes.register(RegisterClass::B64, 64));
+            B32 => Ok(word),
+            B64 => {
+                let wide = VirtualOperand::Reg(self.scopes.register(B64, 64));
                 self.emit(Opcode::Convert(crate::inst::CvtOp::U32ToU64), &[wide], &[word], 0)?;
                 Ok(wide)
             }
-            RegisterClass::Predicate => Err(self.error("a special register cannot be used as a predicate")),
+            Predicate => Err(self.error("a special register cannot be used as a predicate")),
         }
     }
 
     fn clock(&mut self, name: &str, class: RegisterClass) -> Result<Option<VirtualOperand>> {
         let bits = match (name, class) {
-            ("%clock" | "%clock_hi" | "%globaltimer_lo" | "%globaltimer_hi", RegisterClass::B32) => 32,
-            ("%clock64" | "%globaltimer", RegisterClass::B64) => 64,
+            ("%clock" | "%clock_hi" | "%globaltimer_lo" | "%globaltimer_hi", B32) => 32,
+            ("%clock64" | "%globaltimer", B64) => 64,
             _ => return Ok(None),
         };
         let fresh = VirtualOperand::Reg(self.scopes.register(class, bits));
@@ -473,9 +472,9 @@ impl<'a> Builder<'a> {
 
     pub(super) fn fresh_register(&mut self, class: RegisterClass) -> VirtualOperand {
         let bits = match class {
-            RegisterClass::B32 => 32,
-            RegisterClass::B64 => 64,
-            RegisterClass::Predicate => 1,
+            B32 => 32,
+            B64 => 64,
+            Predicate => 1,
         };
         VirtualOperand::Reg(self.scopes.register(class, bits))
     }
@@ -501,7 +500,7 @@ impl<'a> Builder<'a> {
         if let Some((register, _)) = self.any_register(&Operand::Name(base)) {
             return Ok((register, offset));
         }
-        Ok((self.named(base, 0, RegisterClass::B64)?, offset))
+        Ok((self.named(base, 0, B64)?, offset))
     }
 
     pub(super) fn operands<const N: usize>(&self, i: &'a Instruction<'a>) -> Result<&'a [Operand<'a>; N]> {

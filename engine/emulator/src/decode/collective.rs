@@ -3,7 +3,8 @@
 use super::builder::{Builder, VirtualOperand};
 use super::modifiers::{Modifiers, PtxType, unsupported};
 use crate::error::Result;
-use crate::inst::{MmaShape, Opcode, ReduceOp, RegisterClass, ShuffleMode, VoteMode};
+use crate::inst::RegisterClass::{self, B32, Predicate};
+use crate::inst::{MmaShape, Opcode, ReduceOp, ShuffleMode, VoteMode};
 use crate::ptx::{Instruction, Operand};
 
 impl<'a> Builder<'a> {
@@ -17,7 +18,7 @@ impl<'a> Builder<'a> {
                 m.take_type()?;
                 m.expect_none_left(i)?;
                 let [d] = self.operands(i)?;
-                let d = self.destination(d, RegisterClass::B32)?;
+                let d = self.destination(d, B32)?;
                 self.emit(Opcode::ActiveMask, &[d], &[], 0)?;
             }
             "match" => self.match_lanes(i)?,
@@ -44,13 +45,8 @@ impl<'a> Builder<'a> {
         m.expect_none_left(i)?;
         let (Some(mode), true) = (mode, synchronized) else { return Err(unsupported(i)) };
         let [d, a, b, c, mask] = self.operands(i)?;
-        let s = [
-            self.source(a, RegisterClass::B32)?,
-            self.source(b, RegisterClass::B32)?,
-            self.source(c, RegisterClass::B32)?,
-            self.source(mask, RegisterClass::B32)?,
-        ];
-        let d = self.pair(d, RegisterClass::B32)?;
+        let s = [self.source(a, B32)?, self.source(b, B32)?, self.source(c, B32)?, self.source(mask, B32)?];
+        let d = self.pair(d, B32)?;
         self.emit(Opcode::Shuffle(mode), &d, &s, 0)
     }
 
@@ -59,7 +55,7 @@ impl<'a> Builder<'a> {
         Ok(match *o {
             Operand::Pair(d, p) => vec![
                 self.destination(&Operand::Name(d), class)?,
-                self.destination(&Operand::Name(p), RegisterClass::Predicate)?,
+                self.destination(&Operand::Name(p), Predicate)?,
             ],
             ref d => vec![self.destination(d, class)?],
         })
@@ -78,8 +74,8 @@ impl<'a> Builder<'a> {
         m.expect_none_left(i)?;
         let (Some(mode), true) = (mode, synchronized) else { return Err(unsupported(i)) };
         let [d, p, mask] = self.operands(i)?;
-        let s = [self.source(p, RegisterClass::Predicate)?, self.source(mask, RegisterClass::B32)?];
-        let class = if mode == VoteMode::Ballot { RegisterClass::B32 } else { RegisterClass::Predicate };
+        let s = [self.source(p, Predicate)?, self.source(mask, B32)?];
+        let class = if mode == VoteMode::Ballot { B32 } else { Predicate };
         let d = self.destination(d, class)?;
         self.emit(Opcode::Vote(mode), &[d], &s, 0)
     }
@@ -93,8 +89,8 @@ impl<'a> Builder<'a> {
         }
         m.expect_none_left(i)?;
         let [d, a, mask] = self.operands(i)?;
-        let s = [self.source(a, ty.class())?, self.source(mask, RegisterClass::B32)?];
-        let d = self.pair(d, RegisterClass::B32)?;
+        let s = [self.source(a, ty.class())?, self.source(mask, B32)?];
+        let d = self.pair(d, B32)?;
         self.emit(if all { Opcode::MatchAll } else { Opcode::MatchAny }, &d, &s, 0)
     }
 
@@ -115,8 +111,8 @@ impl<'a> Builder<'a> {
             return Err(unsupported(i));
         };
         let [d, a, mask] = self.operands(i)?;
-        let s = [self.source(a, RegisterClass::B32)?, self.source(mask, RegisterClass::B32)?];
-        let d = self.destination(d, RegisterClass::B32)?;
+        let s = [self.source(a, B32)?, self.source(mask, B32)?];
+        let d = self.destination(d, B32)?;
         self.emit(Opcode::Redux(op), &[d], &s, 0)
     }
 
@@ -128,7 +124,7 @@ impl<'a> Builder<'a> {
             }
             m.expect_none_left(i)?;
             let [mask] = self.operands(i)?;
-            let mask = self.source(mask, RegisterClass::B32)?;
+            let mask = self.source(mask, B32)?;
             return self.emit(Opcode::WarpSync, &[], &[mask], 0);
         }
         m.take("cta");
@@ -144,8 +140,8 @@ impl<'a> Builder<'a> {
             [id, count] => (id, Some(count)),
             _ => return Err(self.error("a barrier takes an id and a thread count")),
         };
-        let id = self.source(id, RegisterClass::B32)?;
-        let count = count.map_or(Ok(VirtualOperand::None), |c| self.source(c, RegisterClass::B32))?;
+        let id = self.source(id, B32)?;
+        let count = count.map_or(Ok(VirtualOperand::None), |c| self.source(c, B32))?;
         self.emit(if what == 's' { Opcode::Barrier } else { Opcode::BarrierArrive }, &[], &[id, count], 0)
     }
 
@@ -159,13 +155,10 @@ impl<'a> Builder<'a> {
             [d, id, count, p] => (d, id, Some(count), p),
             _ => return Err(self.error("bar.red takes a destination, an id, a thread count and a predicate")),
         };
-        let id = self.source(id, RegisterClass::B32)?;
-        let count = count.map_or(Ok(VirtualOperand::None), |c| self.source(c, RegisterClass::B32))?;
-        let p = self.source(p, RegisterClass::Predicate)?;
-        let d = self.destination(
-            d,
-            if op == ReduceOp::Popc { RegisterClass::B32 } else { RegisterClass::Predicate },
-        )?;
+        let id = self.source(id, B32)?;
+        let count = count.map_or(Ok(VirtualOperand::None), |c| self.source(c, B32))?;
+        let p = self.source(p, Predicate)?;
+        let d = self.destination(d, if op == ReduceOp::Popc { B32 } else { Predicate })?;
         self.emit(Opcode::BarrierReduce(op), &[d], &[id, count, p], 0)
     }
 
@@ -178,15 +171,7 @@ impl<'a> Builder<'a> {
         if list.len() != n {
             return Err(self.error(format!("a fragment of {} registers where {n} are needed", list.len())));
         }
-        list.iter()
-            .map(|o| {
-                if written {
-                    self.destination(o, RegisterClass::B32)
-                } else {
-                    self.source(o, RegisterClass::B32)
-                }
-            })
-            .collect()
+        list.iter().map(|o| if written { self.destination(o, B32) } else { self.source(o, B32) }).collect()
     }
 
     fn matrix(&mut self, root: &str, i: &'a Instruction<'a>) -> Result<()> {
@@ -266,7 +251,7 @@ impl<'a> Builder<'a> {
         }
         let bytes = match rest {
             None => VirtualOperand::None,
-            Some(o) => self.source(o, RegisterClass::B32)?,
+            Some(o) => self.source(o, B32)?,
         };
         let (to, to_offset) = self.address(to)?;
         let (from, from_offset) = self.address(from)?;

@@ -4,7 +4,8 @@ use super::builder::{Builder, VirtualOperand};
 use super::modifiers::{Modifiers, unsupported};
 use super::scopes::Binding;
 use crate::error::Result;
-use crate::inst::{Opcode, RegisterClass};
+use crate::inst::Opcode;
+use crate::inst::RegisterClass::{B32, B64};
 use crate::ptx::{Instruction, Operand};
 
 impl<'a> Builder<'a> {
@@ -26,7 +27,7 @@ impl<'a> Builder<'a> {
                 }
                 m.expect_none_left(i)?;
                 let [index, table] = self.operands(i)?;
-                let index = self.source(index, RegisterClass::B32)?;
+                let index = self.source(index, B32)?;
                 let Operand::Name(table) = *table else { return Err(unsupported(i)) };
                 let Some(Binding::Table(table)) = self.find(table) else {
                     return Err(self.error(format!("unknown target list '{table}'")));
@@ -65,8 +66,7 @@ impl<'a> Builder<'a> {
                 self.emit(Opcode::Nop, &[], &[], 0)?;
             }
             "createpolicy" => {
-                let d =
-                    self.destination(i.operands.first().ok_or_else(|| unsupported(i))?, RegisterClass::B64)?;
+                let d = self.destination(i.operands.first().ok_or_else(|| unsupported(i))?, B64)?;
                 self.emit(Opcode::Mov64, &[d], &[VirtualOperand::B64(0)], 0)?;
             }
             _ => return Ok(false),

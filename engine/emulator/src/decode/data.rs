@@ -5,7 +5,8 @@ use super::modifiers::{Modifiers, PtxType, unsupported};
 use super::scopes::Binding;
 use crate::address_space;
 use crate::error::Result;
-use crate::inst::{AtomicOp, CvtOp, MemoryAccess, Opcode, RegisterClass, Strength, TaintFlow};
+use crate::inst::RegisterClass::{self, B32, B64, Predicate};
+use crate::inst::{AtomicOp, CvtOp, MemoryAccess, Opcode, Strength, TaintFlow};
 use crate::lane::convert::{self, FINITE, INTEGRAL, types};
 use crate::lane::float::{FTZ, RELU, SAT};
 use crate::lane::half::MODE_BF16;
@@ -40,7 +41,7 @@ impl<'a> Builder<'a> {
             _ => {
                 let a = self.source(a, ty.class())?;
                 let d = self.destination(d, ty.class())?;
-                let op = if ty.class() == RegisterClass::B64 { Opcode::Mov64 } else { Opcode::Mov32 };
+                let op = if ty.class() == B64 { Opcode::Mov64 } else { Opcode::Mov32 };
                 self.emit(op, &[d], &[a], 0)
             }
         }
@@ -48,7 +49,7 @@ impl<'a> Builder<'a> {
 
     /// Lowers `mov.b64 %rd, {%r1, %r2}` and the other sizes.
     fn pack(&mut self, ty: PtxType, d: &'a Operand<'a>, parts: &'a [Operand<'a>]) -> Result<()> {
-        let s = parts.iter().map(|p| self.source(p, RegisterClass::B32)).collect::<Result<Vec<_>>>()?;
+        let s = parts.iter().map(|p| self.source(p, B32)).collect::<Result<Vec<_>>>()?;
         let op =
             match (ty.bits(), s.len()) {
                 (64, 2) => Opcode::Pack64,
@@ -64,7 +65,7 @@ impl<'a> Builder<'a> {
 
     fn unpack(&mut self, ty: PtxType, parts: &'a [Operand<'a>], a: &'a Operand<'a>) -> Result<()> {
         let a = self.source(a, ty.class())?;
-        let d = parts.iter().map(|p| self.destination(p, RegisterClass::B32)).collect::<Result<Vec<_>>>()?;
+        let d = parts.iter().map(|p| self.destination(p, B32)).collect::<Result<Vec<_>>>()?;
         let op =
             match (ty.bits(), d.len()) {
                 (64, 2) => Opcode::Unpack64,
@@ -137,8 +138,8 @@ impl<'a> Builder<'a> {
     /// Lowers the source of `cvt`, which may be a register wider than the type.
     fn cvt_operand(&mut self, o: &'a Operand<'a>, ty: PtxType) -> Result<VirtualOperand> {
         match self.any_register(o) {
-            Some((wide, r)) if r.class == RegisterClass::B64 && ty.class() == RegisterClass::B32 => {
-                let word = self.fresh_register(RegisterClass::B32);
+            Some((wide, r)) if r.class == B64 && ty.class() == B32 => {
+                let word = self.fresh_register(B32);
                 self.emit(Opcode::Convert(CvtOp::U64ToU32), &[word], &[wide], 0)?;
                 Ok(word)
             }
@@ -156,18 +157,16 @@ impl<'a> Builder<'a> {
     ) -> Result<(VirtualOperand, Option<(VirtualOperand, Opcode, [VirtualOperand; 2])>)> {
         let Some((d, r)) = self.any_register(o) else { return Ok((self.destination(o, ty.class())?, None)) };
         match (r.class, ty.class()) {
-            (RegisterClass::B64, RegisterClass::B32) => {
-                let word = self.fresh_register(RegisterClass::B32);
+            (B64, B32) => {
+                let word = self.fresh_register(B32);
                 let extend = if ty.signed() { CvtOp::S32ToS64 } else { CvtOp::U32ToU64 };
                 Ok((word, Some((d, Opcode::Convert(extend), [word, VirtualOperand::None]))))
             }
-            (RegisterClass::B32, RegisterClass::B32)
-                if r.bits == 16 && ty.bits() == 8 || ty.bits() < 32 && ty.signed() =>
-            {
+            (B32, B32) if r.bits == 16 && ty.bits() == 8 || ty.bits() < 32 && ty.signed() => {
                 if r.bits != 16 {
                     return Ok((d, None));
                 }
-                let word = self.fresh_register(RegisterClass::B32);
+                let word = self.fresh_register(B32);
                 let cut = Opcode::Int32(crate::inst::IntOp::And);
                 Ok((word, Some((d, cut, [word, VirtualOperand::B32(0xffff)]))))
             }
@@ -185,7 +184,7 @@ impl<'a> Builder<'a> {
             mode |= if m.take(word) { bit } else { 0 };
         }
         m.expect_none_left(i)?;
-        let (d, s) = self.destination_and_sources(i, RegisterClass::B32, 2)?;
+        let (d, s) = self.dst_and_sources(i, B32, 2)?;
         let op = match mode {
             0 => Opcode::Convert(CvtOp::F32ToF16x2),
             MODE_BF16 => Opcode::Convert(CvtOp::F32ToBf16x2),
@@ -207,8 +206,8 @@ impl<'a> Builder<'a> {
         if ty.bits() != 64 {
             return Err(unsupported(i));
         }
-        let a = self.source(a, RegisterClass::B64)?;
-        let d = self.destination(d, RegisterClass::B64)?;
+        let a = self.source(a, B64)?;
+        let d = self.destination(d, B64)?;
         if base == 0 {
             return self.emit(Opcode::Mov64, &[d], &[a], 0);
         }
@@ -222,8 +221,8 @@ impl<'a> Builder<'a> {
         m.expect_none_left(i)?;
         let state_space = space(name).ok_or_else(|| unsupported(i))?;
         let [d, a] = self.operands(i)?;
-        let a = self.source(a, RegisterClass::B64)?;
-        let d = self.destination(d, RegisterClass::Predicate)?;
+        let a = self.source(a, B64)?;
+        let d = self.destination(d, Predicate)?;
         self.emit(
             Opcode::Lanes(address_space::is_in_window, state_space as u32, TaintFlow::All),
             &[d],
@@ -302,16 +301,14 @@ impl<'a> Builder<'a> {
             let found = match o {
                 Operand::Name("_") => (self.fresh_register(ty.class()), None),
                 o => match self.any_register(o) {
-                    Some((d, r))
-                        if r.class != RegisterClass::Predicate && r.bits as u32 >= ty.bits().min(16) =>
-                    {
+                    Some((d, r)) if r.class != Predicate && r.bits as u32 >= ty.bits().min(16) => {
                         (d, Some(r))
                     }
                     _ => return Err(self.error("ld needs registers at least as wide as its type")),
                 },
             };
             if let Some(r) = found.1 {
-                if ty.bits() > 32 && r.class == RegisterClass::B32 {
+                if ty.bits() > 32 && r.class == B32 {
                     return Err(self.error("ld needs registers at least as wide as its type"));
                 }
                 access.width = r.bits;
@@ -339,10 +336,10 @@ impl<'a> Builder<'a> {
         let mut src = vec![VirtualOperand::None];
         for o in self.elements(value, &access)? {
             let found = match self.any_register(o) {
-                Some((s, r)) if r.class != RegisterClass::Predicate => s,
+                Some((s, r)) if r.class != Predicate => s,
                 _ => self.source(o, ty.class())?,
             };
-            let is_b32 = |r: u32| self.scopes.registers[r as usize].class == RegisterClass::B32;
+            let is_b32 = |r: u32| self.scopes.registers[r as usize].class == B32;
             if ty.bits() > 32 && matches!(found, VirtualOperand::Reg(r) if is_b32(r)) {
                 return Err(self.error("st needs registers at least as wide as its type"));
             }
@@ -396,11 +393,11 @@ impl<'a> Builder<'a> {
         ty: PtxType,
     ) -> Result<()> {
         let op = match (to, from) {
-            (RegisterClass::B32, RegisterClass::B32) => Opcode::Mov32,
-            (RegisterClass::B64, RegisterClass::B64) => Opcode::Mov64,
-            (RegisterClass::B64, RegisterClass::B32) if ty.signed() => Opcode::Convert(CvtOp::S32ToS64),
-            (RegisterClass::B64, RegisterClass::B32) => Opcode::Convert(CvtOp::U32ToU64),
-            (RegisterClass::B32, RegisterClass::B64) => Opcode::Convert(CvtOp::U64ToU32),
+            (B32, B32) => Opcode::Mov32,
+            (B64, B64) => Opcode::Mov64,
+            (B64, B32) if ty.signed() => Opcode::Convert(CvtOp::S32ToS64),
+            (B64, B32) => Opcode::Convert(CvtOp::U32ToU64),
+            (B32, B64) => Opcode::Convert(CvtOp::U64ToU32),
             _ => return Err(self.error("a predicate cannot be a parameter")),
         };
         self.emit(op, &[d], &[s], 0)

@@ -3,7 +3,8 @@
 use super::builder::{Builder, VirtualOperand};
 use super::modifiers::{Modifiers, PtxType, unsupported};
 use crate::error::Result;
-use crate::inst::{BoolOp, CmpOp, CmpType, FloatOp, LaneFn, Opcode, PredicateOp, RegisterClass, TaintFlow};
+use crate::inst::RegisterClass::{B32, B64, Predicate};
+use crate::inst::{BoolOp, CmpOp, CmpType, FloatOp, LaneFn, Opcode, PredicateOp, TaintFlow};
 use crate::lane::float::{self, FTZ, NAN, RELU, SAT, XOR_SIGN};
 use crate::lane::half::{self, MODE_BF16, PACKED};
 use crate::lane::int;
@@ -40,7 +41,7 @@ impl<'a> Builder<'a> {
         match ty {
             PtxType::F32 => {
                 if let Some(op) = inner_loop(root, mode) {
-                    let (d, s) = self.destination_and_sources(i, RegisterClass::B32, n)?;
+                    let (d, s) = self.dst_and_sources(i, B32, n)?;
                     return self.emit(Opcode::Float(op, mode & FTZ != 0), &[d], &s, 0);
                 }
                 let f = lane32(root).ok_or_else(|| unsupported(i))?;
@@ -56,7 +57,7 @@ impl<'a> Builder<'a> {
                 let packed = if ty.bits() == 32 { PACKED } else { 0 };
                 // For bf16 `.ftz` exists on ex2 only, where flushing cannot change the rounded result.
                 let mode = if is_bf16 != 0 { mode & !FTZ } else { mode };
-                let (d, s) = self.destination_and_sources(i, RegisterClass::B32, n)?;
+                let (d, s) = self.dst_and_sources(i, B32, n)?;
                 let taint_flow = if packed != 0 { TaintFlow::Halves } else { TaintFlow::All };
                 self.emit(Opcode::Lanes(f, mode | is_bf16 | packed, taint_flow), &[d], &s, 0)
             }
@@ -84,7 +85,7 @@ impl<'a> Builder<'a> {
         };
         let [d, a] = self.operands(i)?;
         let a = self.source(a, ty.class())?;
-        let d = self.destination(d, RegisterClass::Predicate)?;
+        let d = self.destination(d, Predicate)?;
         self.emit(Opcode::Lanes(f, test, TaintFlow::All), &[d], &[a], 0)
     }
 
@@ -147,7 +148,7 @@ impl<'a> Builder<'a> {
         if ty != PtxType::Int(16, true) {
             return Ok(a);
         }
-        let fresh = self.fresh_register(RegisterClass::B32);
+        let fresh = self.fresh_register(B32);
         self.emit(
             Opcode::Lanes(int::mul_wide16, int::mode(16, true), TaintFlow::All),
             &[fresh],
@@ -168,14 +169,14 @@ impl<'a> Builder<'a> {
         }
         let mut s = vec![self.compared(&i.operands[1], ty)?, self.compared(&i.operands[2], ty)?];
         if combined {
-            s.push(self.source(&i.operands[3], RegisterClass::Predicate)?);
+            s.push(self.source(&i.operands[3], Predicate)?);
         }
         let d = match i.operands[0] {
             Operand::Pair(p, q) => vec![
-                self.destination(&Operand::Name(p), RegisterClass::Predicate)?,
-                self.destination(&Operand::Name(q), RegisterClass::Predicate)?,
+                self.destination(&Operand::Name(p), Predicate)?,
+                self.destination(&Operand::Name(q), Predicate)?,
             ],
-            ref p => vec![self.destination(p, RegisterClass::Predicate)?],
+            ref p => vec![self.destination(p, Predicate)?],
         };
         self.emit(Opcode::Setp(kind, cmp, bool_op, ftz), &d, &s, 0)
     }
@@ -193,16 +194,16 @@ impl<'a> Builder<'a> {
         }
         let mut s = vec![self.compared(&i.operands[1], ty)?, self.compared(&i.operands[2], ty)?];
         if combined {
-            s.push(self.source(&i.operands[3], RegisterClass::Predicate)?);
+            s.push(self.source(&i.operands[3], Predicate)?);
         }
         let truth = match to {
             PtxType::Int(32, _) => u32::MAX,
             PtxType::F32 => 1f32.to_bits(),
             _ => return Err(unsupported(i)),
         };
-        let p = self.fresh_register(RegisterClass::Predicate);
+        let p = self.fresh_register(Predicate);
         self.emit(Opcode::Setp(kind, cmp, bool_op, ftz), &[p], &s, 0)?;
-        let d = self.destination(&i.operands[0], RegisterClass::B32)?;
+        let d = self.destination(&i.operands[0], B32)?;
         self.emit(Opcode::Selp32, &[d], &[VirtualOperand::B32(truth), VirtualOperand::B32(0), p], 0)
     }
 
@@ -211,16 +212,12 @@ impl<'a> Builder<'a> {
         let ty = m.take_type()?;
         m.expect_none_left(i)?;
         let [d, a, b, p] = self.operands(i)?;
-        let s = [
-            self.source(a, ty.class())?,
-            self.source(b, ty.class())?,
-            self.source(p, RegisterClass::Predicate)?,
-        ];
+        let s = [self.source(a, ty.class())?, self.source(b, ty.class())?, self.source(p, Predicate)?];
         let d = self.destination(d, ty.class())?;
         match ty.class() {
-            RegisterClass::B32 => self.emit(Opcode::Selp32, &[d], &s, 0),
-            RegisterClass::B64 => self.emit(Opcode::Selp64, &[d], &s, 0),
-            RegisterClass::Predicate => Err(unsupported(i)),
+            B32 => self.emit(Opcode::Selp32, &[d], &s, 0),
+            B64 => self.emit(Opcode::Selp64, &[d], &s, 0),
+            Predicate => Err(unsupported(i)),
         }
     }
 
@@ -236,18 +233,17 @@ impl<'a> Builder<'a> {
             PtxType::F32 => CmpType::F32,
             _ => return Err(unsupported(i)),
         };
-        let (a, b, c) =
-            (self.source(a, ty.class())?, self.source(b, ty.class())?, self.source(c, RegisterClass::B32)?);
-        let p = self.fresh_register(RegisterClass::Predicate);
+        let (a, b, c) = (self.source(a, ty.class())?, self.source(b, ty.class())?, self.source(c, B32)?);
+        let p = self.fresh_register(Predicate);
         self.emit(Opcode::Setp(kind, CmpOp::Ge, BoolOp::None, ftz), &[p], &[c, VirtualOperand::B32(0)], 0)?;
         let d = self.destination(d, ty.class())?;
-        let op = if ty.class() == RegisterClass::B64 { Opcode::Selp64 } else { Opcode::Selp32 };
+        let op = if ty.class() == B64 { Opcode::Selp64 } else { Opcode::Selp32 };
         self.emit(op, &[d], &[a, b, p], 0)
     }
 
     /// Lowers `mov.pred`.
     pub(super) fn move_predicate(&mut self, i: &'a Instruction<'a>) -> Result<()> {
-        let (d, s) = self.destination_and_sources(i, RegisterClass::Predicate, 1)?;
+        let (d, s) = self.dst_and_sources(i, Predicate, 1)?;
         self.emit(Opcode::Logic(PredicateOp::Mov), &[d], &s, 0)
     }
 }

@@ -4,7 +4,8 @@ use super::KernelCode;
 use super::builder::{VirtualInst, VirtualOperand, VirtualProgram};
 use crate::control_flow::ControlFlowGraph;
 use crate::error::{Error, Result};
-use crate::inst::{Inst, InstructionKind, MAX_DST, MAX_SRC, Opcode, RegisterClass, RegisterSlot};
+use crate::inst::RegisterClass::{B32, B64, Predicate};
+use crate::inst::{Inst, InstructionKind, MAX_DST, MAX_SRC, Opcode, RegisterSlot};
 use crate::ptx::StateSpace;
 use std::collections::HashMap;
 
@@ -68,11 +69,7 @@ fn without_operands(program: &VirtualProgram) -> Vec<Inst> {
     let inst = |d: &VirtualInst| Inst {
         op: d.op,
         // Any slot serves to mark the instruction as guarded.
-        guard: if d.guard.is_some() {
-            RegisterSlot::register(RegisterClass::Predicate, 0)
-        } else {
-            RegisterSlot::NONE
-        },
+        guard: if d.guard.is_some() { RegisterSlot::register(Predicate, 0) } else { RegisterSlot::NONE },
         guard_negated: false,
         dst: [RegisterSlot::NONE; MAX_DST],
         src: [RegisterSlot::NONE; MAX_SRC],
@@ -242,15 +239,13 @@ impl ConstantPool {
             VirtualOperand::None => RegisterSlot::NONE,
             VirtualOperand::Reg(r) => rows[r as usize],
             VirtualOperand::B32(w) => {
-                RegisterSlot::constant(RegisterClass::B32, intern(&mut self.b32, w) % RegisterSlot::LIMIT)
+                RegisterSlot::constant(B32, intern(&mut self.b32, w) % RegisterSlot::LIMIT)
             }
             VirtualOperand::B64(w) => {
-                RegisterSlot::constant(RegisterClass::B64, intern(&mut self.b64, w) % RegisterSlot::LIMIT)
+                RegisterSlot::constant(B64, intern(&mut self.b64, w) % RegisterSlot::LIMIT)
             }
-            VirtualOperand::Pred(t) => {
-                RegisterSlot::constant(RegisterClass::Predicate, intern(&mut self.predicates, t))
-            }
-            VirtualOperand::DynamicShared(RegisterClass::B64, offset) => {
+            VirtualOperand::Pred(t) => RegisterSlot::constant(Predicate, intern(&mut self.predicates, t)),
+            VirtualOperand::DynamicShared(B64, offset) => {
                 self.slot(VirtualOperand::B64(offset.wrapping_add(dynamic as u64)), rows, dynamic)
             }
             VirtualOperand::DynamicShared(_, offset) => {

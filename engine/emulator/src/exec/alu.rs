@@ -10,7 +10,7 @@ use std::array::from_fn;
 type B32Lanes = [u32; LANES];
 
 #[inline(always)]
-fn each<T: Copy, U: Copy + Default>(a: &[T; LANES], f: impl Fn(T) -> U) -> [U; LANES] {
+fn map_lanes<T: Copy, U: Copy + Default>(a: &[T; LANES], f: impl Fn(T) -> U) -> [U; LANES] {
     row(|k| f(a[k]))
 }
 
@@ -310,23 +310,29 @@ pub fn compare(r: &Registers<'_>, i: &Inst, ty: CmpType, cmp: CmpOp, ftz: bool) 
     let (a, b) = (i.src[0], i.src[1]);
     match ty {
         CmpType::U32 => compare_integers(cmp, r.b32(a), r.b32(b)),
-        CmpType::S32 => compare_integers(cmp, &each(r.b32(a), |x| x as i32), &each(r.b32(b), |x| x as i32)),
+        CmpType::S32 => {
+            compare_integers(cmp, &map_lanes(r.b32(a), |x| x as i32), &map_lanes(r.b32(b), |x| x as i32))
+        }
         CmpType::U64 => compare_integers(cmp, r.b64(a), r.b64(b)),
-        CmpType::S64 => compare_integers(cmp, &each(r.b64(a), |x| x as i64), &each(r.b64(b), |x| x as i64)),
+        CmpType::S64 => {
+            compare_integers(cmp, &map_lanes(r.b64(a), |x| x as i64), &map_lanes(r.b64(b), |x| x as i64))
+        }
         CmpType::F32 => {
             let value = |x: u32| if ftz { flush(f32::from_bits(x)) } else { f32::from_bits(x) };
-            compare_floats(cmp, &each(r.b32(a), value), &each(r.b32(b), value))
+            compare_floats(cmp, &map_lanes(r.b32(a), value), &map_lanes(r.b32(b), value))
         }
-        CmpType::F64 => compare_floats(cmp, &each(r.b64(a), f64::from_bits), &each(r.b64(b), f64::from_bits)),
+        CmpType::F64 => {
+            compare_floats(cmp, &map_lanes(r.b64(a), f64::from_bits), &map_lanes(r.b64(b), f64::from_bits))
+        }
         CmpType::F16 => compare_floats(
             cmp,
-            &each(r.b32(a), |x| widen(x as u16, 0)),
-            &each(r.b32(b), |x| widen(x as u16, 0)),
+            &map_lanes(r.b32(a), |x| widen(x as u16, 0)),
+            &map_lanes(r.b32(b), |x| widen(x as u16, 0)),
         ),
         CmpType::Bf16 => compare_floats(
             cmp,
-            &each(r.b32(a), |x| widen(x as u16, MODE_BF16)),
-            &each(r.b32(b), |x| widen(x as u16, MODE_BF16)),
+            &map_lanes(r.b32(a), |x| widen(x as u16, MODE_BF16)),
+            &map_lanes(r.b32(b), |x| widen(x as u16, MODE_BF16)),
         ),
     }
 }
@@ -399,18 +405,18 @@ pub fn pack(r: &mut Registers<'_>, i: &Inst, mask: u32) {
         }
         Opcode::Unpack64 => {
             let a = *r.b64(i.src[0]);
-            r.set_b32(i.dst[0], &each(&a, |x| x as u32), mask);
-            r.set_b32(i.dst[1], &each(&a, |x| (x >> 32) as u32), mask);
+            r.set_b32(i.dst[0], &map_lanes(&a, |x| x as u32), mask);
+            r.set_b32(i.dst[1], &map_lanes(&a, |x| (x >> 32) as u32), mask);
         }
         Opcode::Unpack32 => {
             let a = *r.b32(i.src[0]);
-            r.set_b32(i.dst[0], &each(&a, |x| x & 0xffff), mask);
-            r.set_b32(i.dst[1], &each(&a, |x| x >> 16), mask);
+            r.set_b32(i.dst[0], &map_lanes(&a, |x| x & 0xffff), mask);
+            r.set_b32(i.dst[1], &map_lanes(&a, |x| x >> 16), mask);
         }
         _ => {
             let a = *r.b64(i.src[0]);
             for n in 0..4 {
-                r.set_b32(i.dst[n], &each(&a, |x| (x >> (16 * n)) as u32 & 0xffff), mask);
+                r.set_b32(i.dst[n], &map_lanes(&a, |x| (x >> (16 * n)) as u32 & 0xffff), mask);
             }
         }
     }

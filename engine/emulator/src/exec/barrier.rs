@@ -118,14 +118,14 @@ impl<'g> Warp<'g> {
             return Err(lane_fault(FaultKind::Invalid, None, detail));
         }
         b.expected = expected;
-        let here = 1 << self.index;
+        let bit = 1 << self.index;
         self.active.pc += 1;
         if matches!(i.op, Opcode::BarrierArrive) {
-            b.arrived |= here;
+            b.arrived |= bit;
             block.clock.arrive(id, self.index);
             return Ok(None);
         }
-        b.waiting |= here;
+        b.waiting |= bit;
         let reduce = match i.op {
             Opcode::BarrierReduce(op) => Some((op, i.dst[0], self.registers.predicate(i.src[2]))),
             _ => None,

@@ -131,7 +131,7 @@ pub fn launch(
 
 /// Executes all blocks in parallel, then compares the addresses they touched.
 fn run_blocks(launch: &LaunchContext<'_>) -> Result<Counters> {
-    // Blocks behind a failed one need not run; those before it may hold the fault to report.
+    // Blocks after a failed one need not run; those before it may hold the fault to report.
     let failed = AtomicU64::new(u64::MAX);
     let run = |at: u64| {
         let n = if launch.options.schedule == Schedule::Late { launch.blocks - 1 - at } else { at };

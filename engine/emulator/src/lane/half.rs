@@ -37,7 +37,7 @@ fn input(raw: u64, mode: u32) -> f64 {
 }
 
 /// Applies `f` to the value, or to both packed values.
-fn each(a: &[u64; 4], mode: u32, f: impl Fn(&[u64; 4]) -> u16) -> u64 {
+fn map_halves(a: &[u64; 4], mode: u32, f: impl Fn(&[u64; 4]) -> u16) -> u64 {
     let low = f(a) as u64;
     if mode & PACKED == 0 { low } else { low | (f(&a.map(|x| x >> 16)) as u64) << 16 }
 }
@@ -48,27 +48,27 @@ fn sum(a: f64, b: f64, mode: u32) -> u16 {
 }
 
 pub fn add(a: &[u64; 4], m: u32) -> u64 {
-    each(a, m, |x| sum(input(x[0], m), input(x[1], m), m))
+    map_halves(a, m, |x| sum(input(x[0], m), input(x[1], m), m))
 }
 
 pub fn sub(a: &[u64; 4], m: u32) -> u64 {
-    each(a, m, |x| sum(input(x[0], m), -input(x[1], m), m))
+    map_halves(a, m, |x| sum(input(x[0], m), -input(x[1], m), m))
 }
 
 pub fn mul(a: &[u64; 4], m: u32) -> u64 {
-    each(a, m, |x| narrow(input(x[0], m) * input(x[1], m), 0.0, m))
+    map_halves(a, m, |x| narrow(input(x[0], m) * input(x[1], m), 0.0, m))
 }
 
 pub fn fma(a: &[u64; 4], m: u32) -> u64 {
-    each(a, m, |x| sum(input(x[0], m) * input(x[1], m), input(x[2], m), m))
+    map_halves(a, m, |x| sum(input(x[0], m) * input(x[1], m), input(x[2], m), m))
 }
 
 pub fn min(a: &[u64; 4], m: u32) -> u64 {
-    each(a, m, |x| select(x, m, |p, q| p < q || p == q && p.is_sign_negative()))
+    map_halves(a, m, |x| select(x, m, |p, q| p < q || p == q && p.is_sign_negative()))
 }
 
 pub fn max(a: &[u64; 4], m: u32) -> u64 {
-    each(a, m, |x| select(x, m, |p, q| p > q || p == q && q.is_sign_negative()))
+    map_halves(a, m, |x| select(x, m, |p, q| p > q || p == q && q.is_sign_negative()))
 }
 
 fn select(x: &[u64; 4], m: u32, first: fn(f64, f64) -> bool) -> u16 {
@@ -84,19 +84,19 @@ fn select(x: &[u64; 4], m: u32, first: fn(f64, f64) -> bool) -> u16 {
 }
 
 pub fn neg(a: &[u64; 4], m: u32) -> u64 {
-    each(a, m, |x| x[0] as u16 ^ 0x8000)
+    map_halves(a, m, |x| x[0] as u16 ^ 0x8000)
 }
 
 pub fn abs(a: &[u64; 4], m: u32) -> u64 {
-    each(a, m, |x| x[0] as u16 & 0x7fff)
+    map_halves(a, m, |x| x[0] as u16 & 0x7fff)
 }
 
 pub fn ex2(a: &[u64; 4], m: u32) -> u64 {
-    each(a, m, |x| narrow(input(x[0], m).exp2(), 0.0, m))
+    map_halves(a, m, |x| narrow(input(x[0], m).exp2(), 0.0, m))
 }
 
 pub fn tanh(a: &[u64; 4], m: u32) -> u64 {
-    each(a, m, |x| narrow(input(x[0], m).tanh(), 0.0, m))
+    map_halves(a, m, |x| narrow(input(x[0], m).tanh(), 0.0, m))
 }
 
 #[cfg(test)]

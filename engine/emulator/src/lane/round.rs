@@ -54,23 +54,23 @@ pub fn round(high: f64, low: f64, format: FloatFormat, rounding: Rounding) -> f6
         quantum -= 1;
     }
     let scaled = high.abs() * pow2(-quantum);
-    let (mut whole, mut fraction) = (scaled.floor(), scaled.fract());
+    let (mut integer, mut fraction) = (scaled.floor(), scaled.fract());
     // `low` decides on which side of a tie or of a whole number the exact value lies.
     if fraction == 0.0 && low < 0.0 {
-        (whole, fraction) = (whole - 1.0, 0.75);
+        (integer, fraction) = (integer - 1.0, 0.75);
     } else if fraction == 0.0 && low > 0.0 {
         fraction = 0.25;
     } else if fraction == 0.5 && low != 0.0 {
         fraction = if low > 0.0 { 0.75 } else { 0.25 };
     }
     let up = match rounding {
-        Rounding::Nearest => fraction > 0.5 || fraction == 0.5 && whole % 2.0 == 1.0,
+        Rounding::Nearest => fraction > 0.5 || fraction == 0.5 && integer % 2.0 == 1.0,
         Rounding::NearestAway => fraction >= 0.5,
         Rounding::Zero => false,
         Rounding::Down => negative && fraction > 0.0,
         Rounding::Up => !negative && fraction > 0.0,
     };
-    let magnitude = (whole + up as u32 as f64) * pow2(quantum);
+    let magnitude = (integer + up as u32 as f64) * pow2(quantum);
     let largest = (2.0 - pow2(-format.mantissa)) * pow2(format.max);
     let magnitude = if magnitude <= largest {
         magnitude
