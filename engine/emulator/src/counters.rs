@@ -1,30 +1,30 @@
-//! What a launch did, counted.
+//! Performance counters of a launch, named after those of Nsight Compute where it has them.
 
-use crate::inst::Kind;
+use crate::inst::InstructionKind;
 
-/// Instructions of one kind: executed by warps, and by threads (active lanes only).
+/// Number of executed instructions of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Executed {
-    /// Once per warp.
+pub struct InstructionCount {
+    /// Counted once per warp.
     pub warps: u64,
-    /// Once per active lane.
+    /// Counted once per active lane.
     pub threads: u64,
 }
 
-/// Requests of one kind to one memory.
+/// Requests of one kind to one memory, and their cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Instructions of a warp that reached this memory.
+    /// Number of warp instructions that accessed this memory.
     pub requests: u64,
     /// Bytes moved by active lanes.
     pub bytes: u64,
-    /// Global memory: 32-byte sectors touched. Shared memory: passes over the banks.
+    /// Global memory: 32-byte sectors accessed. Shared memory: wavefronts, passes over the 32 banks.
     pub pieces: u64,
-    /// The fewest pieces that could have moved as many different bytes.
-    pub least: u64,
+    /// Minimum number of sectors or wavefronts for as many different bytes.
+    pub ideal: u64,
 }
 
-/// Counters of one launch, summed over its blocks.
+/// Counters of a launch, summed over its blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Instructions executed by warps.
@@ -32,21 +32,21 @@ pub struct Counters {
     /// Instructions executed by threads: active lanes only.
     pub thread_instructions: u64,
     /// Integer arithmetic, comparisons and bit operations.
-    pub integer: Executed,
+    pub integer: InstructionCount,
     /// Floating-point arithmetic and conversions.
-    pub float: Executed,
+    pub float: InstructionCount,
     /// Divisions, roots, exponentials and the other approximations.
-    pub special: Executed,
+    pub special: InstructionCount,
     /// Tensor-core products.
-    pub mma: Executed,
+    pub mma: InstructionCount,
     /// Loads, stores, atomics, matrix loads and asynchronous copies.
-    pub memory: Executed,
+    pub memory: InstructionCount,
     /// Barriers and waits.
-    pub barrier: Executed,
+    pub barrier: InstructionCount,
     /// Branches, calls and exits.
-    pub branch: Executed,
+    pub branch: InstructionCount,
     /// Moves, selections, shuffles, votes, fences.
-    pub other: Executed,
+    pub other: InstructionCount,
     /// Loads from global memory, asynchronous copies included; constants not.
     pub global_loads: Traffic,
     /// Stores to global memory.
@@ -68,64 +68,64 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Passes over the banks of shared memory beyond the fewest possible.
+    /// Returns the bank conflicts: wavefronts of shared memory beyond the minimum.
     pub fn bank_conflicts(&self) -> u64 {
-        [self.shared_loads, self.shared_stores, self.shared_atomics].iter().map(|t| t.pieces - t.least).sum()
+        [self.shared_loads, self.shared_stores, self.shared_atomics].iter().map(|t| t.pieces - t.ideal).sum()
     }
 
-    /// The share of the sectors touched in global memory that was needed; 1 when there were none.
+    /// Returns the minimum number of sectors of global memory divided by the number accessed; 1 when none was accessed.
     pub fn sector_efficiency(&self) -> f64 {
         let all = [self.global_loads, self.global_stores, self.global_atomics];
-        let (least, pieces): (u64, u64) = all.iter().fold((0, 0), |s, t| (s.0 + t.least, s.1 + t.pieces));
-        if pieces == 0 { 1.0 } else { least as f64 / pieces as f64 }
+        let (ideal, pieces): (u64, u64) = all.iter().fold((0, 0), |s, t| (s.0 + t.ideal, s.1 + t.pieces));
+        if pieces == 0 { 1.0 } else { ideal as f64 / pieces as f64 }
     }
 
-    /// Bytes of local memory moved.
+    /// Returns the bytes of local memory loaded and stored.
     pub fn local_bytes(&self) -> u64 {
         self.local_loads.bytes + self.local_stores.bytes
     }
 
-    /// Bytes moved between global memory and the blocks.
+    /// Returns the bytes of global memory loaded, stored and updated by atomics.
     pub fn global_bytes(&self) -> u64 {
         self.global_loads.bytes + self.global_stores.bytes + self.global_atomics.bytes
     }
 
-    fn kind(&mut self, kind: Kind) -> &mut Executed {
+    fn of_kind(&mut self, kind: InstructionKind) -> &mut InstructionCount {
         match kind {
-            Kind::Integer => &mut self.integer,
-            Kind::Float => &mut self.float,
-            Kind::Special => &mut self.special,
-            Kind::Mma => &mut self.mma,
-            Kind::Memory => &mut self.memory,
-            Kind::Barrier => &mut self.barrier,
-            Kind::Branch => &mut self.branch,
-            Kind::Other => &mut self.other,
+            InstructionKind::Integer => &mut self.integer,
+            InstructionKind::Float => &mut self.float,
+            InstructionKind::Special => &mut self.special,
+            InstructionKind::Mma => &mut self.mma,
+            InstructionKind::Memory => &mut self.memory,
+            InstructionKind::Barrier => &mut self.barrier,
+            InstructionKind::Branch => &mut self.branch,
+            InstructionKind::Other => &mut self.other,
         }
     }
 
-    /// Adds what a block counted per kind.
-    pub(crate) fn executed(&mut self, kinds: &[Executed; Kind::COUNT]) {
-        for kind in Kind::ALL {
+    /// Adds the executed instructions of a block.
+    pub(crate) fn add_executed(&mut self, kinds: &[InstructionCount; InstructionKind::COUNT]) {
+        for kind in InstructionKind::ALL {
             let n = kinds[kind as usize];
-            *self.kind(kind) = Executed {
-                warps: self.kind(kind).warps + n.warps,
-                threads: self.kind(kind).threads + n.threads,
+            *self.of_kind(kind) = InstructionCount {
+                warps: self.of_kind(kind).warps + n.warps,
+                threads: self.of_kind(kind).threads + n.threads,
             };
             self.warp_instructions += n.warps;
             self.thread_instructions += n.threads;
         }
     }
 
-    /// Adds another launch's counts.
+    /// Adds the counters of another launch.
     pub fn add(&mut self, other: &Counters) {
         let mut from = other.clone();
-        let kinds = Kind::ALL.map(|kind| *from.kind(kind));
-        self.executed(&kinds);
+        let kinds = InstructionKind::ALL.map(|kind| *from.of_kind(kind));
+        self.add_executed(&kinds);
         for (to, from) in self.traffic().into_iter().zip(from.traffic()) {
             to.requests += from.requests;
             to.bytes += from.bytes;
             to.pieces += from.pieces;
-            to.least += from.least;
+            to.ideal += from.ideal;
         }
     }
 
@@ -145,11 +145,11 @@ impl Counters {
 }
 
 impl Traffic {
-    /// One more request: bytes of all its lanes, and (pieces, least).
-    pub(crate) fn count(&mut self, bytes: u64, (pieces, least): (u64, u64)) {
+    /// Counts a request: bytes of all its lanes, and its actual and minimum number of sectors or wavefronts.
+    pub(crate) fn count(&mut self, bytes: u64, (pieces, ideal): (u64, u64)) {
         self.requests += 1;
         self.bytes += bytes;
         self.pieces += pieces;
-        self.least += least;
+        self.ideal += ideal;
     }
 }

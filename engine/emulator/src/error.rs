@@ -1,24 +1,24 @@
-//! What the software GPU reports.
+//! Errors of the software GPU.
 
 use crate::fault::Fault;
 use std::fmt;
 
-/// A result of this crate.
+/// Result of a call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An error; its `Display` is one clear line.
+/// An error; its `Display` is one line.
 #[derive(Debug)]
 pub enum Error {
-    /// A module that is not the PTX this GPU executes: unknown instruction, bad syntax, unresolved name.
+    /// PTX text that cannot be executed: a syntax error, an unsupported instruction, an unresolved name.
     Ptx {
-        /// The line of the PTX text, counted from 1.
+        /// Line of the PTX text, counted from 1.
         line: u32,
-        /// What is wrong there.
+        /// Description of the error.
         what: String,
     },
-    /// A host call with arguments that make no sense: an address that was never allocated, a block too large.
+    /// A host call with invalid arguments: an address that was never allocated, a block too large.
     Call(String),
-    /// A check that failed inside a kernel.
+    /// A failed check inside a kernel.
     Fault(Box<Fault>),
 }
 
@@ -31,7 +31,7 @@ impl Error {
         Error::Call(what.into())
     }
 
-    /// The fault, when a kernel's check failed.
+    /// Returns the fault, if a check inside a kernel failed.
     pub fn fault(&self) -> Option<&Fault> {
         match self {
             Error::Fault(f) => Some(f),

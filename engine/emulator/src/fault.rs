@@ -1,82 +1,85 @@
-//! A failed check, with everything a reader needs to find it.
+//! Faults: failed checks of a kernel, with everything that is needed to find the cause.
 
 use std::fmt;
 
-/// Which check failed.
+/// The check that failed. In brackets the tool of NVIDIA's compute-sanitizer that has a like check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultKind {
-    /// An access outside the allocation, variable or window it points into.
+    /// An access outside the allocation, variable or window that it points into (memcheck).
     OutOfBounds,
-    /// An address that is not a multiple of the access size.
+    /// An address that is not a multiple of the access size (memcheck).
     Misaligned,
-    /// An access to an allocation that was freed.
+    /// An access to an allocation that was freed (memcheck).
     UseAfterFree,
-    /// Uninitialised data used for an address, a branch, or a result stored in global memory.
+    /// Uninitialised data used for an address, a branch, or a value stored in global memory (initcheck).
     Uninitialised,
-    /// A warp collective executed by only some of the lanes it needs.
+    /// A warp or block collective executed by only some of the lanes it needs (synccheck).
     Divergent,
-    /// Warps that wait for others that will never come.
+    /// Warps that wait at a barrier that others never reach (synccheck).
     Deadlock,
-    /// Two warps, or two lanes of one, touch the same shared byte with no barrier between.
+    /// Two threads of a block access the same byte of shared memory with no barrier between, one of them writing
+    /// (racecheck).
     SharedRace,
-    /// Two blocks of one launch, or two threads of a block with no barrier between, touch the same global byte,
-    /// one of them writing.
+    /// Two blocks of a launch, or two threads of a block with no barrier between, access the same byte of global
+    /// memory, one of them writing.
     GlobalRace,
-    /// An asynchronous copy's destination used before the copy was waited for, or a copy never waited for.
+    /// The destination of an asynchronous copy accessed before the wait, or a copy never waited for (racecheck).
     AsyncCopy,
-    /// The kernel executed `trap`, or a failed `assert`.
+    /// The kernel executed `trap`, or a device-side `assert` failed.
     Trap,
-    /// The kernel ran past the instruction limit.
+    /// A block executed more instructions than [`Gpu::set_instruction_limit`](crate::Gpu::set_instruction_limit)
+    /// allows.
     Endless,
-    /// An operand value the instruction does not allow.
+    /// An operand value that the instruction does not allow.
     Invalid,
 }
 
-/// A failed check. Its `Display` is one line.
+/// A failed check of a kernel. Its `Display` is one line: kernel, check, what happened, block, thread, PTX and CUDA
+/// line.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// Which check.
+    /// The check that failed.
     pub kind: FaultKind,
-    /// The kernel's name.
+    /// Name of the kernel.
     pub kernel: String,
-    /// The line of the PTX text, counted from 1; 0 when no single instruction is to blame.
+    /// Line of the PTX text, counted from 1; 0 when no single instruction is to blame.
     pub ptx_line: u32,
-    /// The CUDA source position, where the PTX carries line information.
+    /// CUDA file and line, if the PTX has line information (`-lineinfo`).
     pub cuda: Option<(String, u32)>,
-    /// The block, `ctaid`.
+    /// Index of the block, `ctaid`.
     pub block: [u32; 3],
-    /// The thread, `tid`: the first lane concerned, when the check knows one.
+    /// Index of the thread, `tid`: the first lane concerned, if the check knows it.
     pub thread: Option<[u32; 3]>,
-    /// What happened, with the addresses and names concerned.
+    /// Description of what happened, with the addresses and names concerned.
     pub detail: String,
 }
 
-/// A failed check where it is found: the interpreter adds kernel, line, block and thread.
+/// A failed check as a warp raises it: the block adds kernel, lines, block and thread to make it a [`Fault`].
 #[derive(Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct LaneFault {
     pub kind: FaultKind,
     pub lane: Option<u32>,
     pub detail: String,
-    /// The instruction of the other access, where two are to blame.
-    pub other: Option<u32>,
+    /// The other instruction concerned, and its role: "written", "read", "loaded", "copied".
+    pub related: Option<(&'static str, u32)>,
 }
 
-impl Trouble {
-    /// Names the other instruction concerned.
-    pub fn also_at(mut self: Box<Self>, pc: u32) -> Box<Self> {
-        self.other = Some(pc);
+impl LaneFault {
+    /// Adds the other instruction concerned.
+    pub fn with_related(mut self: Box<Self>, role: &'static str, pc: u32) -> Box<Self> {
+        self.related = Some((role, pc));
         self
     }
 }
 
-/// The result of something that checks.
-pub(crate) type Check<T = ()> = std::result::Result<T, Box<Trouble>>;
+/// Result of an operation that may raise a fault.
+pub(crate) type Checked<T = ()> = std::result::Result<T, Box<LaneFault>>;
 
-/// A failed check, by a lane if one is to blame.
+/// Raises a fault, with the lane to blame if there is one.
 #[cold]
 #[inline(never)]
-pub(crate) fn trouble(kind: FaultKind, lane: Option<u32>, detail: impl Into<String>) -> Box<Trouble> {
-    Box::new(Trouble { kind, lane, detail: detail.into(), other: None })
+pub(crate) fn lane_fault(kind: FaultKind, lane: Option<u32>, detail: impl Into<String>) -> Box<LaneFault> {
+    Box::new(LaneFault { kind, lane, detail: detail.into(), related: None })
 }
 
 impl fmt::Display for FaultKind {

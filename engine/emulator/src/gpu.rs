@@ -4,27 +4,27 @@ use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::exec;
 use crate::load;
-use crate::memory::Memory;
+use crate::memory::DeviceMemory;
 use crate::module::{Kernel, Module};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// In which order the GPU does what the program leaves open.
+/// Order in which the GPU executes what the program leaves open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Schedule {
-    /// Warps run in order, asynchronous copies land at once.
+    /// Warps run in order, asynchronous copies complete at once.
     #[default]
     Early,
-    /// Warps run in reverse order, asynchronous copies land as late as the program allows.
+    /// Warps run in reverse order, asynchronous copies complete as late as the program allows.
     Late,
 }
 
-/// A launch configuration.
+/// Configuration of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// Blocks in x, y, z.
+    /// Number of blocks in x, y, z.
     pub grid: [u32; 3],
-    /// Threads per block in x, y, z.
+    /// Number of threads per block in x, y, z.
     pub block: [u32; 3],
     /// Bytes of dynamic shared memory.
     pub shared: u32,
@@ -33,116 +33,158 @@ pub struct Launch {
 /// A GPU in software. Calls may come from any thread; a launch returns when the kernel has ended.
 #[derive(Debug)]
 pub struct Gpu {
-    memory: Arc<Memory>,
+    memory: Arc<DeviceMemory>,
     late: AtomicBool,
     /// See [`Gpu::set_ordering_checks`].
-    lax: AtomicBool,
-    limit: AtomicU64,
+    racecheck_off: AtomicBool,
+    instruction_limit: AtomicU64,
 }
 
-/// What a launch is run by, beside its own configuration.
+/// Settings of the GPU that apply to a launch.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
+pub(crate) struct LaunchOptions {
     pub schedule: Schedule,
-    /// Whether races and copies not waited for are faults.
-    pub ordering: bool,
-    /// Instructions the warps of a block may execute together before the kernel counts as endless.
-    pub limit: u64,
+    /// True if races and copies not waited for are faults.
+    pub racecheck: bool,
+    /// Maximum number of instructions that the warps of a block may execute together.
+    pub instruction_limit: u64,
 }
 
-/// The default of [`Gpu::set_instruction_limit`]: hundreds of times what a block of a real kernel executes.
-const LIMIT: u64 = 1 << 28;
+/// Default of [`Gpu::set_instruction_limit`]: hundreds of times what a block of a real kernel executes.
+const DEFAULT_INSTRUCTION_LIMIT: u64 = 1 << 28;
 
 impl Gpu {
-    /// A GPU of an architecture: `sm_80` or `sm_90a`.
+    /// Returns a GPU of architecture `sm_80` or `sm_90a`.
+    ///
+    /// # Errors
+    ///
+    /// Any other architecture.
     pub fn new(arch: &str) -> Result<Gpu> {
         match arch {
             "sm_80" | "sm_90a" => Ok(Gpu {
-                memory: Arc::new(Memory::new()),
+                memory: Arc::new(DeviceMemory::new()),
                 late: AtomicBool::new(false),
-                lax: AtomicBool::new(false),
-                limit: AtomicU64::new(LIMIT),
+                racecheck_off: AtomicBool::new(false),
+                instruction_limit: AtomicU64::new(DEFAULT_INSTRUCTION_LIMIT),
             }),
-            _ => Err(Error::call(format!("no such architecture: {arch}; sm_80 and sm_90a are known"))),
+            _ => Err(Error::call(format!(
+                "unknown architecture '{arch}': the software GPU has sm_80 and sm_90a"
+            ))),
         }
     }
 
-    /// Allocates device memory: 256-byte aligned, uninitialised, with a guard gap behind it.
+    /// Allocates uninitialised device memory, aligned to 256 bytes and followed by a guard gap. Returns its address.
+    ///
+    /// # Errors
+    ///
+    /// More than 1 TiB.
     pub fn alloc(&self, bytes: usize) -> Result<u64> {
         self.memory.alloc(bytes)
     }
 
     /// Frees an allocation.
+    ///
+    /// # Errors
+    ///
+    /// An address that [`Gpu::alloc`] did not return, or that was freed before.
     pub fn free(&self, address: u64) -> Result<()> {
         self.memory.free(address)
     }
 
-    /// Copies host bytes to the device.
+    /// Copies bytes from the host to the device.
+    ///
+    /// # Errors
+    ///
+    /// A range that does not lie in one allocation.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
         self.memory.write(address, bytes)
     }
 
-    /// Copies device bytes to the host. Uninitialised bytes are an error that names the first.
+    /// Copies bytes from the device to the host.
+    ///
+    /// # Errors
+    ///
+    /// A range that does not lie in one allocation, or that has uninitialised bytes: the error names the first.
     pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
         self.memory.read(address, bytes)
     }
 
-    /// Copies within the device; bytes not yet initialised stay so.
+    /// Copies bytes within the device; uninitialised bytes stay uninitialised.
+    ///
+    /// # Errors
+    ///
+    /// A range that does not lie in one allocation.
     pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
         self.memory.copy(to, from, bytes)
     }
 
     /// Sets bytes to a value.
+    ///
+    /// # Errors
+    ///
+    /// A range that does not lie in one allocation.
     pub fn fill(&self, address: u64, value: u8, bytes: usize) -> Result<()> {
         self.memory.fill(address, value, bytes)
     }
 
-    /// Parses a module, places its variables in memory and decodes its kernels.
+    /// Parses a module, allocates its variables and decodes its kernels.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ptx`] with the line of the text that is malformed or not supported.
     pub fn load(&self, ptx: &str) -> Result<Arc<Module>> {
         load::module(ptx, &self.memory).map(Arc::new)
     }
 
-    /// Runs a kernel to its end. `args` are the parameter bytes, laid out as [`Kernel::params`] says.
+    /// Executes a kernel to its end. `args` are the bytes of the arguments, laid out as in [`Kernel::params`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Call`] for a configuration or arguments that the kernel does not allow, [`Error::Fault`] for a failed
+    /// check.
     pub fn launch(&self, kernel: &Kernel, config: Launch, args: &[u8]) -> Result<Counters> {
         if !Arc::ptr_eq(&kernel.memory, &self.memory) {
-            return Err(Error::call(format!("{} was loaded by another GPU", kernel.name())));
+            return Err(Error::call(format!(
+                "kernel {} was loaded by another GPU: load its module on this one",
+                kernel.name()
+            )));
         }
-        let rules = Rules {
+        let options = LaunchOptions {
             schedule: self.schedule(),
-            ordering: !self.lax.load(Relaxed),
-            limit: self.limit.load(Relaxed),
+            racecheck: !self.racecheck_off.load(Relaxed),
+            instruction_limit: self.instruction_limit.load(Relaxed),
         };
-        exec::launch(kernel, config, args, self.memory.snapshot(), rules)
+        exec::launch(kernel, config, args, self.memory.snapshot(), options)
     }
 
-    /// Chooses the schedule of the launches that follow.
+    /// Sets the schedule of the launches that follow.
     pub fn set_schedule(&self, schedule: Schedule) {
         self.late.store(schedule == Schedule::Late, Relaxed);
     }
 
-    /// The schedule of the next launch.
+    /// Returns the schedule of the launches that follow.
     pub fn schedule(&self) -> Schedule {
         if self.late.load(Relaxed) { Schedule::Late } else { Schedule::Early }
     }
 
-    /// Whether races and asynchronous copies that nobody waited for are faults, as they are at first. A card lets
-    /// them pass: without these checks one sees what the numbers alone would have shown.
+    /// Switches racecheck on (the default) or off: whether races and asynchronous copies that nobody waited for are
+    /// faults. Real hardware lets them pass; without the check one sees what the results alone would have shown.
     pub fn set_ordering_checks(&self, on: bool) {
-        self.lax.store(!on, Relaxed);
+        self.racecheck_off.store(!on, Relaxed);
     }
 
-    /// Sets how many instructions the warps of one block may execute together before the launch fails as
-    /// endless.
+    /// Sets how many instructions the warps of a block may execute together before the launch fails with
+    /// [`FaultKind::Endless`](crate::FaultKind::Endless).
     pub fn set_instruction_limit(&self, warp_instructions: u64) {
-        self.limit.store(warp_instructions, Relaxed);
+        self.instruction_limit.store(warp_instructions, Relaxed);
     }
 
-    /// Bytes allocated now.
+    /// Returns the bytes allocated now.
     pub fn bytes_in_use(&self) -> usize {
         self.memory.usage().0
     }
 
-    /// The most bytes ever allocated at once.
+    /// Returns the most bytes that were allocated at once.
     pub fn peak_bytes(&self) -> usize {
         self.memory.usage().1
     }

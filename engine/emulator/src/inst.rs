@@ -1,41 +1,41 @@
 //! The decoded instruction: what the interpreter executes.
 
-use crate::ptx::Space;
+use crate::ptx::StateSpace;
 
 /// Lanes of a warp.
 pub const LANES: usize = 32;
 /// All lanes.
 pub const FULL: u32 = u32::MAX;
 
-/// How a register is stored: a row of 32 words, a row of 32 double words, or one bit per lane.
+/// The class of a register: a row of 32 values of 32 or 64 bits, or one bit per lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Class {
+pub enum RegisterClass {
     /// 8 to 32 bits; narrower values are kept zero-extended.
-    Word,
-    Double,
+    B32,
+    B64,
     Predicate,
 }
 
-/// An operand: a row of the warp's registers or of the kernel's constants, or nothing.
+/// The row of the register file, or of the kernel's constants, that an operand occupies; or no operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(u16);
+pub struct RegisterSlot(u16);
 
-impl Slot {
-    pub const NONE: Slot = Slot(0x6000);
-    /// The number of rows of a class that can be addressed.
+impl RegisterSlot {
+    pub const NONE: RegisterSlot = RegisterSlot(0x6000);
+    /// Number of rows of a class that can be addressed.
     pub const LIMIT: usize = 0x2000;
 
-    pub fn register(class: Class, index: usize) -> Slot {
-        Slot((class as u16) << 13 | index as u16)
+    pub fn register(class: RegisterClass, index: usize) -> RegisterSlot {
+        RegisterSlot((class as u16) << 13 | index as u16)
     }
 
-    pub fn constant(class: Class, index: usize) -> Slot {
-        Slot(0x8000 | (class as u16) << 13 | index as u16)
+    pub fn constant(class: RegisterClass, index: usize) -> RegisterSlot {
+        RegisterSlot(0x8000 | (class as u16) << 13 | index as u16)
     }
 
     #[inline(always)]
     pub fn is_none(self) -> bool {
-        self.0 == Slot::NONE.0
+        self.0 == RegisterSlot::NONE.0
     }
 
     #[inline(always)]
@@ -44,11 +44,11 @@ impl Slot {
     }
 
     #[inline(always)]
-    pub fn class(self) -> Class {
+    pub fn class(self) -> RegisterClass {
         match self.0 >> 13 & 3 {
-            0 => Class::Word,
-            1 => Class::Double,
-            _ => Class::Predicate,
+            0 => RegisterClass::B32,
+            1 => RegisterClass::B64,
+            _ => RegisterClass::Predicate,
         }
     }
 
@@ -58,41 +58,41 @@ impl Slot {
     }
 }
 
-/// The most destinations and sources of one instruction: `mma` has 4 and 10.
+/// Maximum number of destinations and sources of an instruction, which `mma` has.
 pub const MAX_DST: usize = 4;
 pub const MAX_SRC: usize = 10;
 
 /// A decoded instruction.
 #[derive(Clone, Debug)]
 pub struct Inst {
-    pub op: Op,
-    /// The guard predicate, `Slot::NONE` when there is none.
-    pub guard: Slot,
+    pub op: Opcode,
+    /// The guard predicate, `RegisterSlot::NONE` when there is none.
+    pub guard: RegisterSlot,
     pub guard_negated: bool,
-    pub dst: [Slot; MAX_DST],
-    pub src: [Slot; MAX_SRC],
+    pub dst: [RegisterSlot; MAX_DST],
+    pub src: [RegisterSlot; MAX_SRC],
     /// Address offset, branch target, or other constant.
     pub imm: i64,
-    pub kind: Kind,
+    pub kind: InstructionKind,
 }
 
-/// A function of one lane: up to four operands as bits, and a constant.
+/// A function of one lane: the bits of up to four operands, and the mode.
 pub type LaneFn = fn(&[u64; 4], u32) -> u64;
 
-/// How a lane function's result depends on its operands' bits.
+/// Propagation of taint through a lane function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moves {
-    /// Every bit depends on every bit.
-    Mix,
-    /// The bits of the first operands are moved, as the other operands say.
-    Bits(u8),
-    /// 16-bit halves are independent.
+pub enum TaintFlow {
+    /// Every bit of the result depends on every bit of the operands.
+    All,
+    /// The bits of the first n operands are moved, controlled by the other operands.
+    Moved(u8),
+    /// The 16-bit halves are independent.
     Halves,
 }
 
-/// Integer operations that exist for words and double words alike.
+/// Integer operations with a vector form for 32 and 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Int {
+pub enum IntOp {
     Add,
     Sub,
     Mul,
@@ -108,9 +108,9 @@ pub enum Int {
     Neg,
 }
 
-/// Float operations on 32 bits in round-to-nearest, without saturation: those that inner loops are made of.
+/// f32 operations in round-to-nearest without saturation, which inner loops consist of: these have a vector form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Float {
+pub enum FloatOp {
     Add,
     Sub,
     Mul,
@@ -121,9 +121,9 @@ pub enum Float {
     Abs,
 }
 
-/// Conversions that inner loops are made of.
+/// Conversions that inner loops consist of: these have a vector form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Convert {
+pub enum CvtOp {
     U32ToU64,
     S32ToS64,
     U64ToU32,
@@ -139,7 +139,7 @@ pub enum Convert {
 
 /// A comparison; the unordered forms are true when an operand is NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cmp {
+pub enum CmpOp {
     Eq,
     Ne,
     Lt,
@@ -156,7 +156,7 @@ pub enum Cmp {
     Nan,
 }
 
-/// What a comparison compares.
+/// Operand type of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CmpType {
     U32,
@@ -169,9 +169,9 @@ pub enum CmpType {
     Bf16,
 }
 
-/// How a comparison's result joins the predicate operand.
+/// Boolean operator that combines a comparison with a predicate operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Join {
+pub enum BoolOp {
     None,
     And,
     Or,
@@ -180,7 +180,7 @@ pub enum Join {
 
 /// Operations on predicates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Logic {
+pub enum PredicateOp {
     Mov,
     Not,
     And,
@@ -188,32 +188,32 @@ pub enum Logic {
     Xor,
 }
 
-/// Whether an access takes part in race detection as a plain one.
+/// Weak and strong operations of the PTX memory model. Weak ones must be ordered by barriers: racecheck checks that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strength {
-    Plain,
-    /// `.volatile`, `.relaxed`, `.acquire`, `.release`: made to be concurrent.
+    Weak,
+    /// `.volatile`, `.relaxed`, `.acquire`, `.release`, `.mmio`: may be concurrent.
     Strong,
 }
 
 /// A load or store of each lane.
 #[derive(Clone, Copy, Debug)]
-pub struct Access {
-    pub space: Space,
+pub struct MemoryAccess {
+    pub space: StateSpace,
     /// Bytes of one element.
     pub size: u8,
     /// Elements: 1, 2 or 4.
     pub count: u8,
     /// Loads sign-extend.
     pub signed: bool,
-    /// Bits of the destination registers, for loads.
+    /// Width of the destination registers of a load in bits.
     pub width: u8,
     pub strength: Strength,
 }
 
-/// What an atomic does with the old value and its operand.
+/// Operation of `atom` and `red`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Atomic {
+pub enum AtomicOp {
     Add,
     MinU,
     MinS,
@@ -234,27 +234,27 @@ pub enum Atomic {
     AddBf16,
 }
 
-/// Lane permutation of `shfl`.
+/// Modes of `shfl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shuffle {
+pub enum ShuffleMode {
     Up,
     Down,
     Butterfly,
     Index,
 }
 
-/// `vote` modes.
+/// Modes of `vote`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vote {
+pub enum VoteMode {
     All,
     Any,
     Uni,
     Ballot,
 }
 
-/// `redux` and `bar.red` operations.
+/// Operations of `redux` and `bar.red`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reduce {
+pub enum ReduceOp {
     Add,
     MinU,
     MinS,
@@ -266,9 +266,9 @@ pub enum Reduce {
     Popc,
 }
 
-/// Tensor-core shapes and types.
+/// Shapes and input types of `mma`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mma {
+pub enum MmaShape {
     /// m16n8k16, bf16 inputs, f32 accumulators.
     Bf16K16,
     /// m16n8k8, bf16 inputs, f32 accumulators.
@@ -283,32 +283,32 @@ pub enum Mma {
     Tf32K4,
 }
 
-/// What an instruction does.
+/// Operation of a decoded instruction.
 #[derive(Clone, Copy, Debug)]
-pub enum Op {
+pub enum Opcode {
     Nop,
     Mov32,
     Mov64,
-    Int32(Int),
-    Int64(Int),
-    /// 32 x 32 (+ 64) to 64 bits; signed or not.
+    Int32(IntOp),
+    Int64(IntOp),
+    /// 32 x 32 (+ 64) to 64 bits; true for signed.
     MulWide(bool),
     MadWide(bool),
-    /// Shifts by a word operand, clamped to the width.
+    /// Shifts by a 32-bit amount, clamped to the width.
     Shl32,
     ShrU32,
     ShrS32,
     Shl64,
     ShrU64,
     ShrS64,
-    /// Any function of three words, by its truth table.
+    /// Any Boolean function of three operands, by its truth table.
     Lop3(u8),
-    /// The flag: subnormal operands and results are flushed to zero.
-    Float(Float, bool),
-    Convert(Convert),
-    /// A function applied lane by lane, its mode, and what it does with uninitialised bits.
-    Lanes(LaneFn, u32, Moves),
-    /// Adds or subtracts with the carry flag: (subtract, reads it, writes it), words or double words.
+    /// With true, subnormal operands and results are flushed to zero.
+    Float(FloatOp, bool),
+    Convert(CvtOp),
+    /// A function applied lane by lane, its mode, and how it propagates taint.
+    Lanes(LaneFn, u32, TaintFlow),
+    /// Adds or subtracts with the carry flag, on 32 or 64 bits.
     Carry {
         subtract: bool,
         read: bool,
@@ -316,62 +316,62 @@ pub enum Op {
         double: bool,
     },
     /// Destinations: p and, optionally, q.
-    Setp(CmpType, Cmp, Join, bool),
-    /// `src[2]` chooses.
+    Setp(CmpType, CmpOp, BoolOp, bool),
+    /// `src[2]` selects.
     Selp32,
     Selp64,
-    Logic(Logic),
-    /// Two words to a double word and back; two 16-bit halves to a word and back.
+    Logic(PredicateOp),
+    /// Two 32-bit registers to one of 64 bits and back; two 16-bit halves to 32 bits and back.
     Pack64,
     Unpack64,
     Pack32,
     Unpack32,
-    /// Four 16-bit parts of a double word.
+    /// Four 16-bit registers to one of 64 bits and back.
     PackQuarters,
     UnpackQuarters,
     Clock,
-    Load(Access),
-    Store(Access),
+    Load(MemoryAccess),
+    Store(MemoryAccess),
     Atom {
-        space: Space,
-        op: Atomic,
+        space: StateSpace,
+        op: AtomicOp,
         size: u8,
     },
-    Shuffle(Shuffle),
-    Vote(Vote),
+    Shuffle(ShuffleMode),
+    Vote(VoteMode),
     ActiveMask,
     MatchAny,
     MatchAll,
-    Redux(Reduce),
+    Redux(ReduceOp),
     /// `bar.warp.sync`.
     WarpSync,
     /// `src[0]` id, `src[1]` thread count.
     Barrier,
     BarrierArrive,
-    /// As `Barrier`; `src[2]` the predicate.
-    BarrierReduce(Reduce),
-    /// Matrices, and whether each is transposed.
+    /// Like `Barrier`; `src[2]` is the predicate.
+    BarrierReduce(ReduceOp),
+    /// Number of matrices, and true for `.trans`.
     LoadMatrix(u8, bool),
     StoreMatrix(u8, bool),
-    Mma(Mma),
+    Mma(MmaShape),
     /// Bytes per lane; `src[0]` destination, `src[1]` source, `src[2]` source size if given; `imm` and `dst` unused.
     CopyAsync(u8),
     CopyCommit,
-    /// Groups that may stay pending are `imm`.
+    /// `imm`: number of groups that may stay pending.
     CopyWait,
     CopyWaitAll,
     Fence,
-    /// Target is `imm`.
+    /// `imm`: the target.
     Branch,
-    /// Target list number is `imm`; `src[0]` the index.
+    /// `imm`: number of the branch table; `src[0]`: the index in it.
     BranchIndexed,
     Exit,
     Trap,
 }
 
-/// What kind of work an instruction is, for the counters.
+/// Kind of an instruction, for the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum InstructionKind {
     Integer,
     Float,
     /// Approximations, divisions and roots.
@@ -385,17 +385,17 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
+impl InstructionKind {
     /// The number of kinds.
     pub const COUNT: usize = 8;
-    pub const ALL: [Kind; Kind::COUNT] = [
-        Kind::Integer,
-        Kind::Float,
-        Kind::Special,
-        Kind::Mma,
-        Kind::Memory,
-        Kind::Barrier,
-        Kind::Branch,
-        Kind::Other,
+    pub const ALL: [InstructionKind; InstructionKind::COUNT] = [
+        InstructionKind::Integer,
+        InstructionKind::Float,
+        InstructionKind::Special,
+        InstructionKind::Mma,
+        InstructionKind::Memory,
+        InstructionKind::Barrier,
+        InstructionKind::Branch,
+        InstructionKind::Other,
     ];
 }

@@ -1,35 +1,35 @@
-//! Device memory: allocations, and which of their bytes are initialised.
+//! Device memory: allocations and their taint, which marks uninitialised bytes.
 
+use crate::address_space;
 use crate::error::{Error, Result};
-use crate::layout;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// The least distance from the end of an allocation to the next one.
-const GUARD: u64 = 1 << 20;
+/// Minimum distance in bytes from the end of an allocation to the next one.
+const GUARD_BYTES: u64 = 1 << 20;
 
-/// One allocation. Cells are atomic words: blocks run in parallel, and a kernel may be wrong.
+/// An allocation. Its cells are atomic words: blocks run in parallel, and a kernel may have races.
 #[derive(Debug)]
 pub struct Allocation {
     pub base: u64,
     pub size: u64,
     words: Box<[AtomicU32]>,
-    /// All ones in every byte that was never written.
+    /// Ones in the bits of every byte that was never written.
     taint: Box<[AtomicU32]>,
     /// False once every byte is known to be initialised.
-    partial: AtomicBool,
+    maybe_tainted: AtomicBool,
 }
 
 fn cells(n: usize) -> Box<[AtomicU32]> {
-    // All ones: NaN in every float format, and tainted.
+    // All bits set: NaN in every float format, and tainted.
     (0..n).map(|_| AtomicU32::new(u32::MAX)).collect()
 }
 
 impl Allocation {
     fn new(base: u64, size: u64) -> Allocation {
         let n = (size as usize).div_ceil(4);
-        let partial = AtomicBool::new(size > 0);
-        Allocation { base, size, words: cells(n), taint: cells(n), partial }
+        let maybe_tainted = AtomicBool::new(size > 0);
+        Allocation { base, size, words: cells(n), taint: cells(n), maybe_tainted }
     }
 
     #[inline(always)]
@@ -42,25 +42,25 @@ impl Allocation {
         &self.taint
     }
 
-    /// True while some byte may be uninitialised.
+    /// Returns true while some byte may be uninitialised.
     #[inline(always)]
-    pub fn is_partial(&self) -> bool {
-        self.partial.load(Relaxed)
+    pub fn may_be_tainted(&self) -> bool {
+        self.maybe_tainted.load(Relaxed)
     }
 
-    /// Whether any of `len` bytes is uninitialised.
+    /// Returns true if any of `len` bytes is uninitialised.
     pub fn is_tainted(&self, at: usize, len: usize) -> bool {
-        self.is_partial() && self.first_tainted(at, len).is_some()
+        self.may_be_tainted() && self.first_tainted(at, len).is_some()
     }
 
-    /// Looks again whether every byte is initialised.
-    pub fn settle(&self) {
-        if self.is_partial() && self.first_tainted(0, self.size as usize).is_none() {
-            self.partial.store(false, Relaxed);
+    /// Clears the flag of [`Self::may_be_tainted`] if every byte is initialised.
+    pub fn refresh_taint_flag(&self) {
+        if self.may_be_tainted() && self.first_tainted(0, self.size as usize).is_none() {
+            self.maybe_tainted.store(false, Relaxed);
         }
     }
 
-    /// The part of word `i` that lies in bytes `from..to`, as a mask.
+    /// Returns the mask of the bits of word `i` that lie in bytes `from..to`.
     fn mask(i: usize, from: usize, to: usize) -> u32 {
         let low = from.saturating_sub(4 * i).min(4) as u32;
         let high = to.saturating_sub(4 * i).min(4) as u32;
@@ -68,14 +68,20 @@ impl Allocation {
         below(high) & !below(low)
     }
 
-    /// Stores the masked bytes of a word.
+    /// Stores the masked bits of a word and marks them as initialised.
     pub fn store_part(&self, i: usize, value: u32, mask: u32) {
         // The closure always returns a value, so the update never fails.
         let _ = self.words[i].fetch_update(Relaxed, Relaxed, |old| Some(old & !mask | value & mask));
         self.taint[i].fetch_and(!mask, Relaxed);
     }
 
-    fn put(&self, at: usize, len: usize, value: impl Fn(usize) -> u8, taint: impl Fn(usize) -> u8) {
+    fn write_with_taint(
+        &self,
+        at: usize,
+        len: usize,
+        value: impl Fn(usize) -> u8,
+        taint: impl Fn(usize) -> u8,
+    ) {
         for i in at / 4..(at + len).div_ceil(4) {
             let mask = Allocation::mask(i, at, at + len);
             let byte = |k: usize| (4 * i + k).wrapping_sub(at);
@@ -90,19 +96,19 @@ impl Allocation {
         }
     }
 
-    /// `put` for known values, whole words at once.
+    /// Writes initialised bytes, whole words at once.
     fn write(&self, at: usize, bytes: &[u8]) {
         let head = (at.next_multiple_of(4) - at).min(bytes.len());
         let (first, rest) = bytes.split_at(head);
         let words = rest.chunks_exact(4);
         let last = words.remainder();
-        self.put(at, head, |k| first[k], |_| 0);
+        self.write_with_taint(at, head, |k| first[k], |_| 0);
         let cells = self.words[(at + head) / 4..].iter().zip(&self.taint[(at + head) / 4..]);
         for (chunk, (word, taint)) in words.zip(cells) {
             word.store(u32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]), Relaxed);
             taint.store(0, Relaxed);
         }
-        self.put(at + bytes.len() - last.len(), last.len(), |k| last[k], |_| 0);
+        self.write_with_taint(at + bytes.len() - last.len(), last.len(), |k| last[k], |_| 0);
     }
 
     fn read(&self, at: usize, bytes: &mut [u8]) {
@@ -126,24 +132,24 @@ impl Allocation {
     }
 }
 
-/// The allocations at one moment, in order of address.
+/// The allocations at the start of a launch, in order of address.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
+pub struct AllocationSnapshot {
     pub live: Arc<Vec<Arc<Allocation>>>,
-    /// Addresses and sizes that were freed; addresses are never given out again.
+    /// Addresses and sizes of freed allocations; addresses are never reused.
     freed: Arc<Vec<(u64, u64)>>,
 }
 
-/// What an address points at.
+/// The target of an address.
 pub enum Pointee {
     Live(usize),
     Freed(u64, u64),
-    /// Nothing; the nearest allocation at or before it.
+    /// No allocation; the index of the nearest one below it.
     Nothing(Option<usize>),
 }
 
-impl Snapshot {
-    /// What `address` points into.
+impl AllocationSnapshot {
+    /// Finds the allocation that `address` points into.
     pub fn find(&self, address: u64) -> Pointee {
         let after = self.live.partition_point(|a| a.base <= address);
         let before = after.checked_sub(1);
@@ -161,71 +167,76 @@ impl Snapshot {
 }
 
 #[derive(Debug)]
-struct Table {
-    now: Snapshot,
+struct AllocationTable {
+    current: AllocationSnapshot,
     next: u64,
     in_use: usize,
     peak: usize,
 }
 
-/// The device's memory.
+/// The memory of the device: a table of allocations behind a lock.
 #[derive(Debug)]
-pub struct Memory {
-    table: Mutex<Table>,
+pub struct DeviceMemory {
+    table: Mutex<AllocationTable>,
 }
 
-impl Memory {
-    pub fn new() -> Memory {
-        let table = Table { now: Snapshot::default(), next: layout::DEVICE, in_use: 0, peak: 0 };
-        Memory { table: Mutex::new(table) }
+impl DeviceMemory {
+    pub fn new() -> DeviceMemory {
+        let table = AllocationTable {
+            current: AllocationSnapshot::default(),
+            next: address_space::DEVICE,
+            in_use: 0,
+            peak: 0,
+        };
+        DeviceMemory { table: Mutex::new(table) }
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, AllocationTable> {
         // A panic elsewhere leaves the table as consistent as before.
         self.table.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    pub fn snapshot(&self) -> Snapshot {
-        self.table().now.clone()
+    pub fn snapshot(&self) -> AllocationSnapshot {
+        self.lock().current.clone()
     }
 
     pub fn usage(&self) -> (usize, usize) {
-        let table = self.table();
+        let table = self.lock();
         (table.in_use, table.peak)
     }
 
     pub fn alloc(&self, bytes: usize) -> Result<u64> {
         if bytes > 1 << 40 {
-            return Err(Error::call(format!("out of memory: {bytes} bytes asked for")));
+            return Err(Error::call(format!("out of memory: an allocation of {bytes} bytes")));
         }
-        let mut table = self.table();
-        // Aligned to 256 bytes and to no more, so that a kernel that counts on more is found out.
+        let mut table = self.lock();
+        // Aligned to 256 bytes and no more, so that a kernel that relies on more fails.
         let base = table.next + 256;
-        table.next = (base + bytes as u64 + GUARD).next_multiple_of(1024);
-        Arc::make_mut(&mut table.now.live).push(Arc::new(Allocation::new(base, bytes as u64)));
+        table.next = (base + bytes as u64 + GUARD_BYTES).next_multiple_of(1024);
+        Arc::make_mut(&mut table.current.live).push(Arc::new(Allocation::new(base, bytes as u64)));
         table.in_use += bytes;
         table.peak = table.peak.max(table.in_use);
         Ok(base)
     }
 
     pub fn free(&self, address: u64) -> Result<()> {
-        let mut table = self.table();
-        let Ok(at) = table.now.live.binary_search_by_key(&address, |a| a.base) else {
-            return Err(Error::call(match table.now.find(address) {
-                Pointee::Freed(..) => format!("free: {address:#x} was freed before"),
-                _ => format!("free: {address:#x} is not the start of an allocation"),
+        let mut table = self.lock();
+        let Ok(at) = table.current.live.binary_search_by_key(&address, |a| a.base) else {
+            return Err(Error::call(match table.current.find(address) {
+                Pointee::Freed(..) => format!("free: {address:#x} was freed before: free it once"),
+                _ => format!("free: {address:#x} is not an address that alloc returned"),
             }));
         };
-        let gone = Arc::make_mut(&mut table.now.live).remove(at);
-        table.in_use -= gone.size as usize;
-        let freed = Arc::make_mut(&mut table.now.freed);
-        let place = freed.partition_point(|f| f.0 < gone.base);
-        freed.insert(place, (gone.base, gone.size));
+        let removed = Arc::make_mut(&mut table.current.live).remove(at);
+        table.in_use -= removed.size as usize;
+        let freed = Arc::make_mut(&mut table.current.freed);
+        let index = freed.partition_point(|f| f.0 < removed.base);
+        freed.insert(index, (removed.base, removed.size));
         Ok(())
     }
 
-    /// The allocation that holds all of `len` bytes at `address`, and the offset in it.
-    fn range(&self, what: &str, address: u64, len: usize) -> Result<(Arc<Allocation>, usize)> {
+    /// Returns the allocation that holds all `len` bytes at `address`, and the offset in it.
+    fn resolve(&self, what: &str, address: u64, len: usize) -> Result<(Arc<Allocation>, usize)> {
         let now = self.snapshot();
         match now.find(address) {
             Pointee::Live(i) => {
@@ -234,35 +245,35 @@ impl Memory {
                 match at + len as u64 <= a.size {
                     true => Ok((a.clone(), at as usize)),
                     false => Err(Error::call(format!(
-                        "{what}: {len} bytes at {address:#x} run past the allocation {:#x} of {} bytes",
+                        "{what}: {len} bytes at {address:#x} run past the end of the allocation {:#x} of {} bytes",
                         a.base, a.size
                     ))),
                 }
             }
             Pointee::Freed(base, size) => Err(Error::call(format!(
-                "{what}: {address:#x} lies in {base:#x} of {size} bytes, which was freed"
+                "{what}: {address:#x} lies in the allocation {base:#x} of {size} bytes, which was freed"
             ))),
             Pointee::Nothing(_) => Err(Error::call(format!("{what}: {address:#x} is not in any allocation"))),
         }
     }
 
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
-        let (a, at) = self.range("write", address, bytes.len())?;
+        let (a, at) = self.resolve("write", address, bytes.len())?;
         a.write(at, bytes);
-        a.settle();
+        a.refresh_taint_flag();
         Ok(())
     }
 
     pub fn fill(&self, address: u64, value: u8, bytes: usize) -> Result<()> {
-        let (a, at) = self.range("fill", address, bytes)?;
-        a.put(at, bytes, |_| value, |_| 0);
-        a.settle();
+        let (a, at) = self.resolve("fill", address, bytes)?;
+        a.write_with_taint(at, bytes, |_| value, |_| 0);
+        a.refresh_taint_flag();
         Ok(())
     }
 
     pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
-        let (a, at) = self.range("read", address, bytes.len())?;
-        if a.is_partial()
+        let (a, at) = self.resolve("read", address, bytes.len())?;
+        if a.may_be_tainted()
             && let Some(first) = a.first_tainted(at, bytes.len())
         {
             return Err(Error::call(format!(
@@ -277,16 +288,16 @@ impl Memory {
     }
 
     pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
-        let (source, at) = self.range("copy from", from, bytes)?;
-        let (target, start) = self.range("copy to", to, bytes)?;
+        let (source, at) = self.resolve("copy from", from, bytes)?;
+        let (target, start) = self.resolve("copy to", to, bytes)?;
         let take =
             |cells: &[AtomicU32]| (0..bytes).map(|k| Allocation::byte(cells, at + k)).collect::<Vec<_>>();
         let (values, taints) = (take(&source.words), take(&source.taint));
-        target.put(start, bytes, |k| values[k], |k| taints[k]);
-        if source.is_partial() {
-            target.partial.store(true, Relaxed);
+        target.write_with_taint(start, bytes, |k| values[k], |k| taints[k]);
+        if source.may_be_tainted() {
+            target.maybe_tainted.store(true, Relaxed);
         }
-        target.settle();
+        target.refresh_taint_flag();
         Ok(())
     }
 }
@@ -297,7 +308,7 @@ mod tests {
 
     #[test]
     fn bytes_go_in_and_come_out() {
-        let m = Memory::new();
+        let m = DeviceMemory::new();
         let a = m.alloc(11).unwrap();
         assert_eq!(a % 256, 0);
         assert!(m.read(a, &mut [0; 1]).unwrap_err().to_string().contains("uninitialised"));
@@ -312,7 +323,7 @@ mod tests {
 
     #[test]
     fn any_range_of_bytes_is_written_and_read_whole() {
-        let m = Memory::new();
+        let m = DeviceMemory::new();
         let a = m.alloc(23).unwrap();
         for start in 0..8 {
             for len in 0..15 {
@@ -333,7 +344,7 @@ mod tests {
 
     #[test]
     fn copies_carry_what_is_missing() {
-        let m = Memory::new();
+        let m = DeviceMemory::new();
         let (a, b) = (m.alloc(16).unwrap(), m.alloc(16).unwrap());
         m.fill(a, 7, 6).unwrap();
         m.fill(b, 9, 16).unwrap();
@@ -347,7 +358,7 @@ mod tests {
 
     #[test]
     fn freed_memory_is_known_as_such() {
-        let m = Memory::new();
+        let m = DeviceMemory::new();
         let a = m.alloc(64).unwrap();
         assert_eq!(m.usage(), (64, 64));
         m.free(a).unwrap();

@@ -1,46 +1,46 @@
 //! A loaded module and its kernels.
 
-use crate::decode::Program;
-use crate::memory::Memory;
+use crate::decode::KernelCode;
+use crate::memory::DeviceMemory;
 use std::sync::Arc;
 
-/// A parsed module. Its variables live in device memory as long as it does.
+/// A loaded module. Its variables live in device memory as long as it does.
 #[derive(Debug)]
 pub struct Module {
     pub(crate) kernels: Vec<Kernel>,
     pub(crate) variables: Vec<u64>,
-    pub(crate) memory: Arc<Memory>,
+    pub(crate) memory: Arc<DeviceMemory>,
 }
 
 impl Drop for Module {
     fn drop(&mut self) {
         for &address in &self.variables {
-            // Freed by hand already, at worst.
+            // The caller may have freed it already.
             let _ = self.memory.free(address);
         }
     }
 }
 
 impl Module {
-    /// The kernel of this name.
+    /// Returns the kernel of this name.
     pub fn kernel(&self, name: &str) -> Option<&Kernel> {
         self.kernels.iter().find(|k| k.name == name)
     }
 
-    /// All kernels, in the order of the text.
+    /// Returns all kernels, in the order of the text.
     pub fn kernels(&self) -> impl Iterator<Item = &Kernel> {
         self.kernels.iter()
     }
 }
 
-/// The type PTX gives a kernel parameter.
+/// Type of a kernel parameter in PTX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamKind {
-    /// `.u8 .s8 .b8` and wider integers: bits, signed.
+    /// `.u8 .s8 .b8` and wider integers.
     Int {
         /// Width in bits.
         bits: u32,
-        /// `.s` types.
+        /// True for `.s` types.
         signed: bool,
     },
     /// `.f16 .f32 .f64`.
@@ -52,7 +52,7 @@ pub enum ParamKind {
     Bytes,
 }
 
-/// A kernel parameter's place in the argument bytes.
+/// A kernel parameter, and its place in the bytes of the arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Param {
     /// Offset in bytes.
@@ -61,7 +61,7 @@ pub struct Param {
     pub size: usize,
     /// Alignment in bytes.
     pub align: usize,
-    /// Its PTX type.
+    /// Type in PTX.
     pub kind: ParamKind,
 }
 
@@ -71,45 +71,45 @@ pub struct Kernel {
     pub(crate) name: String,
     pub(crate) max_threads: Option<u32>,
     pub(crate) min_blocks: Option<u32>,
-    pub(crate) program: Program,
-    /// Paths of the module's source files by number.
+    pub(crate) code: KernelCode,
+    /// Number and path of the module's source files.
     pub(crate) files: Arc<Vec<(u32, String)>>,
-    /// The GPU that loaded it: its variables' addresses are that GPU's.
-    pub(crate) memory: Arc<Memory>,
+    /// Memory of the GPU that loaded it, which holds its variables.
+    pub(crate) memory: Arc<DeviceMemory>,
 }
 
 impl Kernel {
-    /// The entry's name.
+    /// Returns the name of the entry.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The parameters in order.
+    /// Returns the parameters in order.
     pub fn params(&self) -> &[Param] {
-        &self.program.params
+        &self.code.params
     }
 
-    /// Bytes of the argument buffer.
+    /// Returns the bytes of the arguments.
     pub fn params_size(&self) -> usize {
-        self.program.param_bytes
+        self.code.param_bytes
     }
 
-    /// Bytes of statically declared shared memory.
+    /// Returns the bytes of static shared memory.
     pub fn static_shared(&self) -> u32 {
-        self.program.shared_bytes
+        self.code.shared_bytes
     }
 
-    /// Bytes of local memory per thread: arrays that are indexed at run time, and spills.
+    /// Returns the bytes of local memory per thread: arrays that are indexed at run time, and spills.
     pub fn local_bytes(&self) -> u32 {
-        self.program.local_bytes
+        self.code.local_bytes
     }
 
-    /// The launch bound `.maxntid`, threads per block, where the kernel states one.
+    /// Returns the launch bound `.maxntid` in threads per block, if the kernel has one.
     pub fn max_threads(&self) -> Option<u32> {
         self.max_threads
     }
 
-    /// The launch bound `.minnctapersm`, blocks per multiprocessor, where the kernel states one.
+    /// Returns the launch bound `.minnctapersm` in blocks per multiprocessor, if the kernel has one.
     pub fn min_blocks(&self) -> Option<u32> {
         self.min_blocks
     }

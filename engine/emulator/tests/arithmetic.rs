@@ -1,23 +1,23 @@
-//! Instructions on registers, against straightforward Rust on random operands.
+//! Instructions on registers, compared with plain Rust on random operands.
 
 mod common;
-use common::{each, rows};
+use common::{map_rows, random_rows};
 
 const N: usize = 512;
 
 /// Checks `body`, which computes `%r10` from `%r1` to `%r4`, against `f`.
 fn check(body: &str, f: impl Fn(u32, u32, u32) -> u32) {
-    let rows = rows(N, body.len() as u64);
-    for (row, got) in rows.iter().zip(each(body, &rows)) {
+    let rows = random_rows(N, body.len() as u64);
+    for (row, got) in rows.iter().zip(map_rows(body, &rows)) {
         assert_eq!(got, f(row[0], row[1], row[2]), "{body} on {row:x?}");
     }
 }
 
-/// As `check` for floats: equal bits, any NaN for NaN.
+/// Like `check` for floats: equal bits, or NaN for NaN.
 fn check_float(body: &str, f: impl Fn(f32, f32, f32) -> f32) {
-    let rows = rows(N, 7 + body.len() as u64);
+    let rows = random_rows(N, 7 + body.len() as u64);
     let body = format!("{body} mov.b32 %r10, %f10;");
-    for (row, got) in rows.iter().zip(each(&body, &rows)) {
+    for (row, got) in rows.iter().zip(map_rows(&body, &rows)) {
         let [a, b, c, _] = row.map(f32::from_bits);
         let want = f(a, b, c);
         let same = got == want.to_bits() || want.is_nan() && got == 0x7fff_ffff;
@@ -90,8 +90,8 @@ fn integers_of_64_and_16_bits() {
         )
     };
     let check64 = |op: &str, f: &dyn Fn(u64, u64) -> u64| {
-        let rows = rows(N, 3 + op.len() as u64);
-        for (r, got) in rows.iter().zip(each(&wide(op), &rows)) {
+        let rows = random_rows(N, 3 + op.len() as u64);
+        for (r, got) in rows.iter().zip(map_rows(&wide(op), &rows)) {
             let (a, b) = ((r[1] as u64) << 32 | r[0] as u64, (r[3] as u64) << 32 | r[2] as u64);
             let want = f(a, b);
             assert_eq!(got, want as u32 ^ (want >> 32) as u32, "{op} on {a:#x} {b:#x}");
@@ -167,8 +167,8 @@ fn floats_of_32_bits() {
 
 #[test]
 fn directed_roundings_bracket_the_exact_result() {
-    let rows = rows(N, 5);
-    let run = |op: &str| each(&format!("{op} %f10, %f1, %f2; mov.b32 %r10, %f10;"), &rows);
+    let rows = random_rows(N, 5);
+    let run = |op: &str| map_rows(&format!("{op} %f10, %f1, %f2; mov.b32 %r10, %f10;"), &rows);
     let (down, up, zero) = (run("mul.rm.f32"), run("mul.rp.f32"), run("mul.rz.f32"));
     for (k, row) in rows.iter().enumerate() {
         let exact = f32::from_bits(row[0]) as f64 * f32::from_bits(row[1]) as f64;
@@ -263,10 +263,10 @@ fn packed_halves() {
     });
 }
 
-/// The ISA's bound on an approximation, relative unless the result is small.
+/// Checks an approximation against the error bound of the ISA: relative plus absolute.
 fn approximates(op: &str, inputs: impl Fn(u32) -> f32, f: fn(f64) -> f64, relative: f64, absolute: f64) {
     let rows: Vec<[u32; 4]> = (0..N as u32).map(|k| [inputs(k).to_bits(), 0, 0, 0]).collect();
-    for (row, got) in rows.iter().zip(each(&format!("{op} %f10, %f1; mov.b32 %r10, %f10;"), &rows)) {
+    for (row, got) in rows.iter().zip(map_rows(&format!("{op} %f10, %f1; mov.b32 %r10, %f10;"), &rows)) {
         let (x, got) = (f32::from_bits(row[0]) as f64, f32::from_bits(got) as f64);
         let want = f(x);
         assert!((got - want).abs() <= relative * want.abs() + absolute, "{op} of {x}: {got:e}, not {want:e}");

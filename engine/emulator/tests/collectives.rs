@@ -1,16 +1,16 @@
 //! Shuffles, votes, matches, reductions, block barriers.
 
 mod common;
-use common::{Run, random};
+use common::{TestKernel, random};
 
 const HEAD: &str = "mul.wide.u32 %rd10, %r0, 4; add.s64 %rd11, %rd1, %rd10; add.s64 %rd10, %rd0, %rd10;\n\
                     ld.global.u32 %r1, [%rd11];";
 
 fn run(input: &[u32], body: &str) -> Vec<u32> {
-    let mut run = Run::new(format!("{HEAD}\n{body}\nst.global.u32 [%rd10], %r10;"));
-    run.input = input.to_vec();
-    (run.output, run.threads) = (input.len(), input.len() as u32);
-    run.words()
+    let mut test = TestKernel::new(format!("{HEAD}\n{body}\nst.global.u32 [%rd10], %r10;"));
+    test.input = input.to_vec();
+    (test.output, test.threads) = (input.len(), input.len() as u32);
+    test.words()
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn collectives_of_some_lanes_name_just_those() {
 #[test]
 fn a_block_reduces_through_shared_memory() {
     let input = random(256, 3);
-    let mut reduce = Run::new(format!(
+    let mut reduce = TestKernel::new(format!(
         "{HEAD} .shared .align 4 .b8 s[1024];\n\
          mov.u32 %r2, s; mad.lo.u32 %r2, %r0, 4, %r2; st.shared.u32 [%r2], %r1; bar.sync 0;\n\
          mov.u32 %r3, 128;\n\

@@ -1,13 +1,13 @@
-//! What a launch is counted to have done.
+//! Performance counters of launches.
 
 mod common;
-use common::Run;
+use common::TestKernel;
 
 #[test]
 fn instructions_by_kind() {
     let body = "setp.lt.u32 %p1, %r0, 8; @%p1 bra A; add.u32 %r1, %r0, 1;\n\
                 A: mov.f32 %f1, 0f3F800000; add.f32 %f1, %f1, %f1; rcp.rn.f32 %f1, %f1; bar.sync 0;";
-    let counters = Run::new(body).launch().unwrap().0;
+    let counters = TestKernel::new(body).launch().unwrap().0;
     // Two adds and a comparison; eight lanes skip one add.
     assert_eq!((counters.integer.warps, counters.integer.threads), (2, 56));
     assert_eq!((counters.float.threads, counters.special.threads, counters.barrier.threads), (32, 32, 32));
@@ -32,28 +32,28 @@ fn instructions_by_kind() {
 #[test]
 fn sectors_of_global_requests() {
     let load = |stride: u32| {
-        let mut run = Run::new(format!(
+        let mut test = TestKernel::new(format!(
             "mul.wide.u32 %rd2, %r0, {stride}; add.s64 %rd2, %rd1, %rd2; ld.global.u32 %r1, [%rd2];"
         ));
-        run.input = vec![0; 32 * 32];
-        run.blocks = 2;
-        run.launch().unwrap().0
+        test.input = vec![0; 32 * 32];
+        test.blocks = 2;
+        test.launch().unwrap().0
     };
     let contiguous = load(4);
-    assert_eq!((contiguous.global_loads.pieces, contiguous.global_loads.least), (2 * 4, 2 * 4));
+    assert_eq!((contiguous.global_loads.pieces, contiguous.global_loads.ideal), (2 * 4, 2 * 4));
     assert_eq!(contiguous.global_loads.bytes, 2 * 128);
     assert_eq!(contiguous.sector_efficiency(), 1.0);
     let strided = load(64);
-    assert_eq!((strided.global_loads.pieces, strided.global_loads.least), (2 * 32, 2 * 4));
+    assert_eq!((strided.global_loads.pieces, strided.global_loads.ideal), (2 * 32, 2 * 4));
     assert_eq!(strided.sector_efficiency(), 0.125);
 }
 
 #[test]
 fn bank_conflicts_of_shared_requests() {
     let conflicts = |body: &str| {
-        let mut run = Run::new(format!(".shared .align 16 .b8 s[4096]; mov.u32 %r9, s; {body}"));
-        run.input = vec![0; 1024];
-        run.launch().unwrap().0.bank_conflicts()
+        let mut test = TestKernel::new(format!(".shared .align 16 .b8 s[4096]; mov.u32 %r9, s; {body}"));
+        test.input = vec![0; 1024];
+        test.launch().unwrap().0.bank_conflicts()
     };
     assert_eq!(conflicts("mad.lo.u32 %r8, %r0, 4, %r9; st.shared.u32 [%r8], 0;"), 0);
     assert_eq!(conflicts("mad.lo.u32 %r8, %r0, 128, %r9; st.shared.u32 [%r8], 0;"), 31);

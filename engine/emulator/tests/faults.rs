@@ -1,23 +1,23 @@
-//! Every check, with a program that fails it and one that passes beside it.
+//! Every check, with a program that fails it and a corrected one that passes.
 
 mod common;
 use codelsi_emulator::{FaultKind, Gpu, Launch, Schedule};
-use common::{Run, module};
+use common::{TestKernel, module};
 
-fn run(body: &str) -> Run {
-    Run::new(body)
+fn run(body: &str) -> TestKernel {
+    TestKernel::new(body)
 }
 
-fn threads(body: &str, threads: u32) -> Run {
-    let mut run = run(body);
-    run.threads = threads;
-    run
+fn threads(body: &str, threads: u32) -> TestKernel {
+    let mut test = run(body);
+    test.threads = threads;
+    test
 }
 
-/// `bad` reports a fault of this kind; with `from` replaced by `to` nothing is wrong.
-fn fails(kind: FaultKind, bad: Run, from: &str, to: &str) -> String {
+/// Checks that `bad` reports a fault of this kind, and that with `from` replaced by `to` it reports none.
+fn fails(kind: FaultKind, bad: TestKernel, from: &str, to: &str) -> String {
     assert!(bad.body.contains(from), "{from} is not in {}", bad.body);
-    let good = Run {
+    let good = TestKernel {
         body: bad.body.replace(from, to),
         input: bad.input.clone(),
         declarations: bad.declarations.clone(),
@@ -199,8 +199,8 @@ fn deadlock() {
     fails(FaultKind::Deadlock, threads(apart, 64), "bar.sync 1", "bar.sync 2");
 }
 
-/// A store to a word of shared memory and, after `between`, a load from it by another warp.
-fn exchange(between: &str) -> Run {
+/// Returns a kernel that stores a word to shared memory and, after `between`, loads it in another warp.
+fn exchange(between: &str) -> TestKernel {
     threads(
         &format!(
             ".shared .align 4 .b8 s[256]; mov.u32 %r9, s; mad.lo.u32 %r8, %r0, 4, %r9; st.shared.u32 [%r8], %r0;\n\
@@ -226,7 +226,7 @@ fn races_in_shared_memory() {
         "st.shared",
         "st.volatile.shared",
     );
-    // Neighbouring bytes are nobody else's business.
+    // Neighbouring bytes do not conflict.
     threads(".shared .align 4 .b8 s[64]; mov.u32 %r9, s; add.u32 %r9, %r9, %r0; st.shared.u8 [%r9], %r0; ld.shared.u8 %r1, [%r9];", 64).words();
     // Lanes of one store.
     let lanes = ".shared .align 4 .b8 s[4]; and.b32 %r1, %r0, 0; st.shared.u32 [s], %r0;";
@@ -253,11 +253,11 @@ fn races_with_named_barriers() {
 
 #[test]
 fn races_between_blocks() {
-    let blocks = |body: &str| Run { blocks: 3, ..run(body) };
+    let blocks = |body: &str| TestKernel { blocks: 3, ..run(body) };
     let own = "mov.u32 %r2, %ctaid.x; mad.lo.u32 %r1, %r2, 8, 0; setp.ge.u32 %p1, %r0, 8; @%p1 bra E; add.u32 %r1, %r1, %r0;\n\
                mul.wide.u32 %rd2, %r1, 4; add.s64 %rd2, %rd0, %rd2; st.global.u32 [%rd2], 7; E:";
     let text = fails(FaultKind::GlobalRace, blocks(&own.replace("%r2, 8", "%r2, 7")), "%r2, 7", "%r2, 8");
-    assert!(text.contains("block [0, 0, 0]") && text.contains("PTX line"), "{text}");
+    assert!(text.contains("block (0, 0, 0)") && text.contains("PTX line"), "{text}");
     let read = own.replace(" E:", " ld.global.u32 %r3, [%rd2+4]; E:");
     fails(FaultKind::GlobalRace, blocks(&read), "[%rd2+4]; E:", "[%rd2]; E:");
     let atomic = "st.global.u32 [%rd0], 1;";
@@ -279,7 +279,7 @@ fn races_within_a_block_in_global_memory() {
             "mul.wide.u32 %rd2, %r0, 4; add.s64 %rd2, %rd0, %rd2; st.global.u32 [%rd2], %r0; mov.u32 %r3, 0;\n\
              xor.b32 %r7, %r0, {distance}; mul.wide.u32 %rd3, %r7, 4; add.s64 %rd3, %rd0, %rd3; ld.global.u32 %r1, [%rd3];"
         );
-        let over = |body: &str| Run { output: n as usize, ..threads(body, n) };
+        let over = |body: &str| TestKernel { output: n as usize, ..threads(body, n) };
         let text = fails(FaultKind::GlobalRace, over(&body), "mov.u32 %r3, 0;", barrier);
         assert!(text.contains("reads") && text.contains("another thread of the block wrote"), "{text}");
         let replaced = body.replace("ld.global.u32 %r1, [%rd3]", "st.global.u32 [%rd3], 5");
@@ -288,9 +288,9 @@ fn races_within_a_block_in_global_memory() {
     }
 }
 
-/// A copy of 16 bytes per lane, then `rest`.
-fn copy(rest: &str, n: u32) -> Run {
-    let mut run = threads(
+/// Returns a kernel with an asynchronous copy of 16 bytes per lane, then `rest`.
+fn copy(rest: &str, n: u32) -> TestKernel {
+    let mut test = threads(
         &format!(
             ".shared .align 16 .b8 s[1024]; mov.u32 %r9, s; mad.lo.u32 %r8, %r0, 16, %r9;\n\
              mul.wide.u32 %rd10, %r0, 16; add.s64 %rd11, %rd1, %rd10;\n\
@@ -298,8 +298,8 @@ fn copy(rest: &str, n: u32) -> Run {
         ),
         n,
     );
-    run.input = vec![1; 256];
-    run
+    test.input = vec![1; 256];
+    test
 }
 
 #[test]
@@ -351,16 +351,16 @@ fn a_copy_must_not_overwrite_what_another_warp_still_reads() {
     .words();
 }
 
-/// What the program leaves open is done differently in the two schedules: here a missing wait changes the result.
+/// The schedules differ in everything that the program leaves open: here the order of atomics changes the result.
 #[test]
 fn schedules_differ_where_the_program_leaves_it_open() {
     let body = "add.s64 %rd12, %rd0, %rd10; red.global.add.u32 [%rd1], 1; atom.global.exch.b32 %r5, [%rd1+1020], %r0;\n\
                 st.global.u32 [%rd12], %r5;";
-    let mut run = copy(&format!("cp.async.wait_all; {body}"), 32);
-    run.output = 128;
-    let early = run.launch().unwrap().1;
-    run.schedule = Schedule::Late;
-    let late = run.launch().unwrap().1;
+    let mut test = copy(&format!("cp.async.wait_all; {body}"), 32);
+    test.output = 128;
+    let early = test.launch().unwrap().1;
+    test.schedule = Schedule::Late;
+    let late = test.launch().unwrap().1;
     // Atomics run from lane 0 up, or from lane 31 down.
     assert_eq!((early[0], early[4], late[0], late[4]), (1, 0, 1, 2));
 }

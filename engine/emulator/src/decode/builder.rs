@@ -1,113 +1,120 @@
-//! Walks a function body and emits instructions on virtual registers.
+//! Lowering of a function body to instructions on virtual registers.
 
-use super::kind::kind;
-use super::names::{Name, Names, Register, special};
-use super::{Origin, Special};
+use super::instruction_kind::instruction_kind;
+use super::scopes::{Binding, Scopes, VirtualRegister, special_register};
+use super::{SourceLocation, SpecialRegister};
+use crate::address_space::LOCAL_ALIGN;
 use crate::error::{Error, Result};
-use crate::inst::{Class, Kind, MAX_DST, MAX_SRC, Op};
-use crate::layout::LOCAL_ALIGN;
+use crate::inst::RegisterClass::{self, B32, B64, Predicate};
+use crate::inst::{InstructionKind, MAX_DST, MAX_SRC, Opcode};
 use crate::module::{Param, ParamKind};
-use crate::ptx::{Function, Instruction, Operand, Space, StatementKind, Unit, Variable, type_size};
+use crate::ptx::{
+    Function, Instruction, Operand, ParsedModule, StateSpace, StatementKind, Variable, type_size,
+};
 use std::collections::HashMap;
 
 /// An operand on virtual registers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Arg {
+pub enum VirtualOperand {
     None,
     Reg(u32),
-    Word(u32),
-    Double(u64),
-    Truth(bool),
-    /// An offset from where dynamic shared memory begins, known once all static variables are.
-    Dynamic(Class, u64),
+    B32(u32),
+    B64(u64),
+    Pred(bool),
+    /// An offset in dynamic shared memory, which begins where all static variables end.
+    DynamicShared(RegisterClass, u64),
 }
 
 /// An instruction on virtual registers; a branch's `imm` is a label number.
 #[derive(Clone, Debug)]
-pub struct Draft {
-    pub op: Op,
+pub struct VirtualInst {
+    pub op: Opcode,
     pub guard: Option<(u32, bool)>,
-    pub dst: [Arg; MAX_DST],
-    pub src: [Arg; MAX_SRC],
+    pub dst: [VirtualOperand; MAX_DST],
+    pub src: [VirtualOperand; MAX_SRC],
     pub imm: i64,
-    pub kind: Kind,
-    pub origin: Origin,
+    pub kind: InstructionKind,
+    pub location: SourceLocation,
 }
 
-/// A module variable as kernels see it.
+/// The address of a module variable.
 #[derive(Clone, Copy, Debug)]
-pub enum Symbol {
+pub enum ModuleSymbol {
     /// In device memory.
     Device(u64),
-    /// Shared memory of stated size and alignment.
+    /// In shared memory: size and alignment in bytes.
     Shared(u32, u32),
-    /// `extern .shared`: starts where the static variables end.
+    /// `extern .shared`, of this alignment: begins where the static variables end.
     Dynamic(u32),
 }
 
 /// Module variables by name.
-pub type Symbols<'a> = HashMap<&'a str, Symbol>;
+pub type Symbols<'a> = HashMap<&'a str, ModuleSymbol>;
 
-/// All that slot assignment needs.
+/// A kernel on virtual registers, the input of register allocation.
 #[derive(Debug, Default)]
-pub struct Built {
-    pub drafts: Vec<Draft>,
+pub struct VirtualProgram {
+    pub insts: Vec<VirtualInst>,
     /// Instruction index of every label.
     pub labels: Vec<u32>,
     pub tables: Vec<Vec<u32>>,
-    pub registers: Vec<Register>,
-    /// Static shared memory; dynamic begins here.
+    pub registers: Vec<VirtualRegister>,
+    /// Bytes of static shared memory; the dynamic one begins here.
     pub shared_bytes: u32,
     pub local_bytes: u32,
     pub params: Vec<Param>,
     pub param_bytes: usize,
 }
 
-/// Calls may nest this deep; PTX that NVRTC emits for kernels does not recurse.
+/// Maximum depth of calls; PTX that NVRTC emits for kernels does not recurse.
 const MAX_DEPTH: usize = 24;
-/// Instructions of one kernel after all calls are expanded.
+/// Maximum number of instructions of a kernel with all calls inlined.
 const MAX_INSTRUCTIONS: usize = 1 << 18;
 
 pub(super) struct Builder<'a> {
-    unit: &'a Unit<'a>,
+    parsed: &'a ParsedModule<'a>,
     symbols: &'a Symbols<'a>,
-    pub(super) names: Names<'a>,
-    pub(super) built: Built,
+    pub(super) scopes: Scopes<'a>,
+    pub(super) program: VirtualProgram,
     shared: HashMap<&'a str, u32>,
     dynamic_align: u32,
-    /// The scope where the current function's own names begin.
-    floor: usize,
-    /// Where `ret` of an expanded function goes; an entry's ends the thread.
+    /// Index of the outermost scope of the current function.
+    function_scope: usize,
+    /// Target of `ret` in an inlined function; in an entry `ret` ends the thread.
     pub(super) return_label: Option<u32>,
     depth: usize,
-    origin: Origin,
+    location: SourceLocation,
     guard: Option<(u32, bool)>,
-    kind: Kind,
+    kind: InstructionKind,
 }
 
-/// Decodes an entry to drafts.
-pub fn build<'a>(unit: &'a Unit<'a>, function: &'a Function<'a>, symbols: &'a Symbols<'a>) -> Result<Built> {
+/// Lowers an entry.
+pub fn build<'a>(
+    parsed: &'a ParsedModule<'a>,
+    function: &'a Function<'a>,
+    symbols: &'a Symbols<'a>,
+) -> Result<VirtualProgram> {
     let mut b = Builder {
-        unit,
+        parsed,
         symbols,
-        names: Names::default(),
-        built: Built::default(),
+        scopes: Scopes::default(),
+        program: VirtualProgram::default(),
         shared: HashMap::new(),
         dynamic_align: 1,
-        floor: 0,
+        function_scope: 0,
         return_label: None,
         depth: 0,
-        origin: Origin::default(),
+        location: SourceLocation::default(),
         guard: None,
-        kind: Kind::Other,
+        kind: InstructionKind::Other,
     };
-    b.names.open();
+    b.scopes.open();
     b.entry_params(function)?;
     b.body(function)?;
-    b.emit(Op::Exit, &[], &[], 0)?;
-    b.built.shared_bytes = align_up(b.built.shared_bytes as u64, b.dynamic_align) as u32;
-    b.built.registers = std::mem::take(&mut b.names.registers);
-    Ok(b.built)
+    b.emit(Opcode::Exit, &[], &[], 0)?;
+    b.program.shared_bytes = align_up(b.program.shared_bytes as u64, b.dynamic_align) as u32;
+    b.program.registers = std::mem::take(&mut b.scopes.registers);
+    Ok(b.program)
 }
 
 fn align_up(value: u64, align: u32) -> u64 {
@@ -116,7 +123,7 @@ fn align_up(value: u64, align: u32) -> u64 {
 
 impl<'a> Builder<'a> {
     pub(super) fn error(&self, what: impl Into<String>) -> Error {
-        Error::ptx(self.origin.ptx_line, what)
+        Error::ptx(self.location.ptx_line, what)
     }
 
     fn entry_params(&mut self, function: &'a Function<'a>) -> Result<()> {
@@ -130,57 +137,59 @@ impl<'a> Builder<'a> {
                 ty => ParamKind::Int { bits: size as u32 * 8, signed: ty.starts_with('s') },
             };
             let param = Param { offset: offset as usize, size: size as usize, align: p.align as usize, kind };
-            self.names.define(p.name, Name::Param(offset as u32), p.line)?;
-            self.built.params.push(param);
+            self.scopes.define(p.name, Binding::Param(offset as u32), p.line)?;
+            self.program.params.push(param);
             offset += size;
             if offset > 1 << 16 {
-                return Err(Error::ptx(p.line, "the parameters are too large"));
+                return Err(Error::ptx(p.line, "the parameters take more than 64 KiB"));
             }
         }
-        self.built.param_bytes = offset as usize;
+        self.program.param_bytes = offset as usize;
         Ok(())
     }
 
     fn body(&mut self, function: &'a Function<'a>) -> Result<()> {
         for statement in &function.body {
             if let StatementKind::Label(name) = statement.kind {
-                let label = self.label();
-                self.names.define(name, Name::Label(label), statement.line)?;
+                let label = self.new_label();
+                self.scopes.define(name, Binding::Label(label), statement.line)?;
             }
         }
         for statement in &function.body {
-            if let StatementKind::Targets { name, labels } = &statement.kind {
+            if let StatementKind::BranchTargets { name, labels } = &statement.kind {
                 let found: Option<Vec<_>> = labels
                     .iter()
-                    .map(|l| match self.names.find(l, self.floor) {
-                        Some(Name::Label(n)) => Some(n),
+                    .map(|l| match self.scopes.find(l, self.function_scope) {
+                        Some(Binding::Label(n)) => Some(n),
                         _ => None,
                     })
                     .collect();
-                let found = found.ok_or_else(|| Error::ptx(statement.line, "a target that is no label"))?;
-                self.built.tables.push(found);
-                let number = self.built.tables.len() as u32 - 1;
-                self.names.define(name, Name::Table(number), statement.line)?;
+                let found = found.ok_or_else(|| {
+                    Error::ptx(statement.line, ".branchtargets names something that is not a label")
+                })?;
+                self.program.tables.push(found);
+                let number = self.program.tables.len() as u32 - 1;
+                self.scopes.define(name, Binding::Table(number), statement.line)?;
             }
         }
         for statement in &function.body {
-            self.origin.ptx_line = statement.line;
+            self.location.ptx_line = statement.line;
             match &statement.kind {
-                StatementKind::Open => self.names.open(),
-                StatementKind::Close => self.names.close(),
+                StatementKind::Open => self.scopes.open(),
+                StatementKind::Close => self.scopes.close(),
                 StatementKind::Label(name) => {
-                    if let Some(Name::Label(label)) = self.names.find(name, self.floor) {
-                        self.place(label);
+                    if let Some(Binding::Label(label)) = self.scopes.find(name, self.function_scope) {
+                        self.bind_label(label);
                     }
                 }
                 StatementKind::Registers { ty, name, count } => {
-                    self.names.declare(ty, name, *count, statement.line)?;
+                    self.scopes.declare(ty, name, *count, statement.line)?;
                 }
                 StatementKind::Variable(v) => self.variable(v)?,
                 StatementKind::Location { file, line } => {
-                    (self.origin.file, self.origin.cuda_line) = (*file, *line);
+                    (self.location.file, self.location.cuda_line) = (*file, *line);
                 }
-                StatementKind::Targets { .. } => {}
+                StatementKind::BranchTargets { .. } => {}
                 StatementKind::Instruction(i) => self.guarded(i)?,
             }
         }
@@ -190,74 +199,82 @@ impl<'a> Builder<'a> {
     fn variable(&mut self, v: &'a Variable<'a>) -> Result<()> {
         let size = type_size(v.ty).unwrap_or(1) as u64 * v.count;
         let name = match v.space {
-            Space::Shared => Name::Shared(self.allot_shared(size, v.align)?),
-            Space::Local => Name::Local(self.allot_local(size, v.align)?),
+            StateSpace::Shared => Binding::Shared(self.allot_shared(size, v.align)?),
+            StateSpace::Local => Binding::Local(self.allot_local(size, v.align)?),
             // A parameter of a call: a register where it is a scalar.
-            Space::Param if !v.array => {
+            StateSpace::Param if !v.array => {
                 let (class, bits) = match size {
-                    8 => (Class::Double, 64),
-                    4 => (Class::Word, 32),
-                    _ => (Class::Word, 16),
+                    8 => (B64, 64),
+                    4 => (B32, 32),
+                    _ => (B32, 16),
                 };
-                Name::Register(self.names.register(class, bits))
+                Binding::Register(self.scopes.register(class, bits))
             }
-            Space::Param => Name::Local(self.allot_local(size, v.align)?),
+            StateSpace::Param => Binding::Local(self.allot_local(size, v.align)?),
             _ => return Err(self.error(format!("'{}' cannot be declared inside a function", v.name))),
         };
-        self.names.define(v.name, name, v.line)
+        self.scopes.define(v.name, name, v.line)
     }
 
     fn allot_shared(&mut self, size: u64, align: u32) -> Result<u32> {
-        let at = align_up(self.built.shared_bytes as u64, align);
+        let at = align_up(self.program.shared_bytes as u64, align);
         if at + size > 1 << 24 {
-            return Err(self.error("more shared memory than any GPU has"));
+            return Err(self.error("more than 16 MiB of static shared memory"));
         }
-        self.built.shared_bytes = (at + size) as u32;
+        self.program.shared_bytes = (at + size) as u32;
         Ok(at as u32)
     }
 
     fn allot_local(&mut self, size: u64, align: u32) -> Result<u32> {
-        let at = align_up(self.built.local_bytes as u64, align.max(LOCAL_ALIGN));
+        let at = align_up(self.program.local_bytes as u64, align.max(LOCAL_ALIGN));
         if at + size > 1 << 19 {
-            return Err(self.error("more local memory than any GPU has"));
+            return Err(self.error("more than 512 KiB of local memory per thread"));
         }
-        self.built.local_bytes = (at + size) as u32;
+        self.program.local_bytes = (at + size) as u32;
         Ok(at as u32)
     }
 
-    pub(super) fn label(&mut self) -> u32 {
-        self.built.labels.push(u32::MAX);
-        self.built.labels.len() as u32 - 1
+    pub(super) fn new_label(&mut self) -> u32 {
+        self.program.labels.push(u32::MAX);
+        self.program.labels.len() as u32 - 1
     }
 
-    pub(super) fn place(&mut self, label: u32) {
-        self.built.labels[label as usize] = self.built.drafts.len() as u32;
+    pub(super) fn bind_label(&mut self, label: u32) {
+        self.program.labels[label as usize] = self.program.insts.len() as u32;
     }
 
-    pub(super) fn emit(&mut self, op: Op, dst: &[Arg], src: &[Arg], imm: i64) -> Result<()> {
-        if self.built.drafts.len() >= MAX_INSTRUCTIONS {
-            return Err(self.error("more instructions than a kernel may have"));
+    pub(super) fn emit(
+        &mut self,
+        op: Opcode,
+        dst: &[VirtualOperand],
+        src: &[VirtualOperand],
+        imm: i64,
+    ) -> Result<()> {
+        if self.program.insts.len() >= MAX_INSTRUCTIONS {
+            return Err(
+                self.error(format!("more than {MAX_INSTRUCTIONS} instructions with all calls inlined"))
+            );
         }
-        let mut draft = Draft {
+        let mut inst = VirtualInst {
             op,
             guard: self.guard,
-            dst: [Arg::None; MAX_DST],
-            src: [Arg::None; MAX_SRC],
+            dst: [VirtualOperand::None; MAX_DST],
+            src: [VirtualOperand::None; MAX_SRC],
             imm,
             kind: self.kind,
-            origin: self.origin,
+            location: self.location,
         };
-        draft.dst[..dst.len()].copy_from_slice(dst);
-        draft.src[..src.len()].copy_from_slice(src);
-        self.built.drafts.push(draft);
+        inst.dst[..dst.len()].copy_from_slice(dst);
+        inst.src[..src.len()].copy_from_slice(src);
+        self.program.insts.push(inst);
         Ok(())
     }
 
     fn guarded(&mut self, i: &'a Instruction<'a>) -> Result<()> {
         self.guard = match i.guard {
             None => None,
-            Some((name, negated)) => match self.arg(&Operand::Name(name), Class::Predicate)? {
-                Arg::Reg(r) => Some((r, negated)),
+            Some((name, negated)) => match self.source(&Operand::Name(name), Predicate)? {
+                VirtualOperand::Reg(r) => Some((r, negated)),
                 _ => return Err(self.error("a guard must be a predicate register")),
             },
         };
@@ -271,71 +288,77 @@ impl<'a> Builder<'a> {
 
     fn instruction(&mut self, i: &'a Instruction<'a>) -> Result<()> {
         let root = i.opcode[0];
-        self.kind = kind(i);
+        self.kind = instruction_kind(i);
         let known = self.arithmetic(root, i)?
             || self.float(root, i)?
             || self.data(root, i)?
             || self.collective(root, i)?
             || self.control(root, i)?;
-        if known { Ok(()) } else { Err(self.error(format!("unknown instruction '{}'", i.opcode.join(".")))) }
+        if known {
+            Ok(())
+        } else {
+            Err(self.error(format!("unsupported instruction '{}'", i.opcode.join("."))))
+        }
     }
 
-    /// Everything between `{` and `}` of a called function, in place of the call.
-    pub(super) fn expand(&mut self, name: &'a str, returns: &[Name], args: &[Name]) -> Result<()> {
-        let unit = self.unit;
-        let function = unit.functions.iter().find(|f| f.name == name && !f.entry);
+    /// Inlines a called function in place of the call.
+    pub(super) fn inline_call(&mut self, name: &'a str, returns: &[Binding], args: &[Binding]) -> Result<()> {
+        let parsed = self.parsed;
+        let function = parsed.functions.iter().find(|f| f.name == name && !f.entry);
         let function = function.ok_or_else(|| self.error(format!("unknown function '{name}'")))?;
         if self.depth >= MAX_DEPTH {
-            return Err(self.error(format!("calls of '{name}' nest too deep")));
+            return Err(self.error(format!(
+                "calls of '{name}' nest deeper than {MAX_DEPTH}: recursion is not supported"
+            )));
         }
         if function.params.len() != args.len() || function.returns.len() != returns.len() {
             return Err(self.error(format!("'{name}' is called with the wrong number of parameters")));
         }
-        let (guard, origin) = (self.guard.take(), self.origin);
-        let skip = self.label();
+        let (guard, location) = (self.guard.take(), self.location);
+        let skip = self.new_label();
         if let Some((r, negated)) = guard {
             self.guard = Some((r, !negated));
-            self.emit(Op::Branch, &[], &[], skip as i64)?;
+            self.emit(Opcode::Branch, &[], &[], skip as i64)?;
             self.guard = None;
         }
-        let outer = (self.floor, self.return_label);
-        self.floor = self.names.enter_function();
+        let outer = (self.function_scope, self.return_label);
+        self.function_scope = self.scopes.enter_function();
         self.return_label = Some(skip);
         self.depth += 1;
         for (formal, actual) in function.returns.iter().zip(returns).chain(function.params.iter().zip(args)) {
-            self.names.define(formal.name, *actual, formal.line)?;
+            self.scopes.define(formal.name, *actual, formal.line)?;
         }
         self.body(function)?;
         self.depth -= 1;
-        self.names.leave_function(self.floor);
-        (self.floor, self.return_label) = outer;
-        self.origin = origin;
-        self.place(skip);
+        self.scopes.leave_function(self.function_scope);
+        (self.function_scope, self.return_label) = outer;
+        self.location = location;
+        self.bind_label(skip);
         Ok(())
     }
 
-    pub(super) fn find(&mut self, name: &'a str) -> Option<Name> {
-        if let Some(found) = self.names.find(name, self.floor) {
+    pub(super) fn find(&mut self, name: &'a str) -> Option<Binding> {
+        if let Some(found) = self.scopes.find(name, self.function_scope) {
             return Some(found);
         }
         match *self.symbols.get(name)? {
-            Symbol::Device(address) => Some(Name::Global(address)),
-            Symbol::Shared(size, align) => {
+            ModuleSymbol::Device(address) => Some(Binding::Global(address)),
+            ModuleSymbol::Shared(size, align) => {
                 if let Some(&at) = self.shared.get(name) {
-                    return Some(Name::Shared(at));
+                    return Some(Binding::Shared(at));
                 }
                 let at = self.allot_shared(size as u64, align).ok()?;
                 self.shared.insert(name, at);
-                Some(Name::Shared(at))
+                Some(Binding::Shared(at))
             }
-            Symbol::Dynamic(_) => None,
+            ModuleSymbol::Dynamic(_) => None,
         }
     }
 
-    /// Whether `name` is a dynamic shared variable; its alignment is honoured from then on.
+    /// Returns true if `name` is a dynamic shared variable; its alignment is honoured from then on.
     fn dynamic(&mut self, name: &str) -> bool {
         match self.symbols.get(name) {
-            Some(&Symbol::Dynamic(align)) => {
+            Some(&ModuleSymbol::Dynamic(align)) => {
                 self.dynamic_align = self.dynamic_align.max(align);
                 true
             }
@@ -343,28 +366,28 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn constant(&self, value: u64, class: Class) -> Arg {
+    fn constant(&self, value: u64, class: RegisterClass) -> VirtualOperand {
         match class {
-            Class::Word => Arg::Word(value as u32),
-            Class::Double => Arg::Double(value),
-            Class::Predicate => Arg::Truth(value != 0),
+            B32 => VirtualOperand::B32(value as u32),
+            B64 => VirtualOperand::B64(value),
+            Predicate => VirtualOperand::Pred(value != 0),
         }
     }
 
-    /// A source operand of a class. Integers and floats of any spelling become its bits.
-    pub(super) fn arg(&mut self, operand: &Operand<'a>, class: Class) -> Result<Arg> {
+    /// Lowers a source operand of a register class; literals become its bits.
+    pub(super) fn source(&mut self, operand: &Operand<'a>, class: RegisterClass) -> Result<VirtualOperand> {
         match *operand {
             Operand::Int(v) => Ok(self.constant(v as u64, class)),
             Operand::Float(bits, double) => Ok(match (class, double) {
-                (Class::Double, false) => Arg::Double((f32::from_bits(bits as u32) as f64).to_bits()),
-                (Class::Word, true) => Arg::Word((f64::from_bits(bits) as f32).to_bits()),
+                (B64, false) => VirtualOperand::B64((f32::from_bits(bits as u32) as f64).to_bits()),
+                (B32, true) => VirtualOperand::B32((f64::from_bits(bits) as f32).to_bits()),
                 (class, _) => self.constant(bits, class),
             }),
-            Operand::Not(name) if class == Class::Predicate => {
-                let source = self.arg(&Operand::Name(name), class)?;
+            Operand::Not(name) if class == Predicate => {
+                let source = self.source(&Operand::Name(name), class)?;
                 let guard = self.guard.take();
-                let fresh = Arg::Reg(self.names.register(Class::Predicate, 1));
-                self.emit(Op::Logic(crate::inst::Logic::Not), &[fresh], &[source], 0)?;
+                let fresh = VirtualOperand::Reg(self.scopes.register(Predicate, 1));
+                self.emit(Opcode::Logic(crate::inst::PredicateOp::Not), &[fresh], &[source], 0)?;
                 self.guard = guard;
                 Ok(fresh)
             }
@@ -374,98 +397,110 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn named(&mut self, name: &'a str, offset: i64, class: Class) -> Result<Arg> {
+    fn named(&mut self, name: &'a str, offset: i64, class: RegisterClass) -> Result<VirtualOperand> {
         if self.dynamic(name) {
-            return Ok(Arg::Dynamic(class, offset as u64));
+            return Ok(VirtualOperand::DynamicShared(class, offset as u64));
         }
-        if let Some(s) = special(name) {
+        if let Some(s) = special_register(name) {
             return self.special(s, class);
         }
         if let Some(found) = self.clock(name, class)? {
             return Ok(found);
         }
         let address = match self.find(name) {
-            Some(Name::Register(r)) if offset == 0 => {
-                let found = self.names.registers[r as usize].class;
+            Some(Binding::Register(r)) if offset == 0 => {
+                let found = self.scopes.registers[r as usize].class;
                 return match found == class {
-                    true => Ok(Arg::Reg(r)),
-                    false => Err(self.error(format!("'{name}' has the wrong width here"))),
+                    true => Ok(VirtualOperand::Reg(r)),
+                    false => Err(self
+                        .error(format!("register '{name}' does not have the width of the instruction type"))),
                 };
             }
-            Some(Name::Shared(at) | Name::Local(at) | Name::Param(at)) => at as u64,
-            Some(Name::Global(address)) => address,
+            Some(Binding::Shared(at) | Binding::Local(at) | Binding::Param(at)) => at as u64,
+            Some(Binding::Global(address)) => address,
             _ => return Err(self.error(format!("unknown name '{name}'"))),
         };
         Ok(self.constant(address.wrapping_add(offset as u64), class))
     }
 
-    fn special(&mut self, s: Special, class: Class) -> Result<Arg> {
-        let word = Arg::Reg(self.names.special(s));
+    fn special(&mut self, s: SpecialRegister, class: RegisterClass) -> Result<VirtualOperand> {
+        let word = VirtualOperand::Reg(self.scopes.special(s));
         match class {
-            Class::Word => Ok(word),
-            Class::Double => {
-                let wide = Arg::Reg(self.names.register(Class::Double, 64));
-                self.emit(Op::Convert(crate::inst::Convert::U32ToU64), &[wide], &[word], 0)?;
+            B32 => Ok(word),
+            B64 => {
+                let wide = VirtualOperand::Reg(self.scopes.register(B64, 64));
+                self.emit(Opcode::Convert(crate::inst::CvtOp::U32ToU64), &[wide], &[word], 0)?;
                 Ok(wide)
             }
-            Class::Predicate => Err(self.error("a special register is no predicate")),
+            Predicate => Err(self.error("a special register cannot be used as a predicate")),
         }
     }
 
-    fn clock(&mut self, name: &str, class: Class) -> Result<Option<Arg>> {
+    fn clock(&mut self, name: &str, class: RegisterClass) -> Result<Option<VirtualOperand>> {
         let bits = match (name, class) {
-            ("%clock" | "%clock_hi" | "%globaltimer_lo" | "%globaltimer_hi", Class::Word) => 32,
-            ("%clock64" | "%globaltimer", Class::Double) => 64,
+            ("%clock" | "%clock_hi" | "%globaltimer_lo" | "%globaltimer_hi", B32) => 32,
+            ("%clock64" | "%globaltimer", B64) => 64,
             _ => return Ok(None),
         };
-        let fresh = Arg::Reg(self.names.register(class, bits));
-        self.emit(Op::Clock, &[fresh], &[], 0)?;
+        let fresh = VirtualOperand::Reg(self.scopes.register(class, bits));
+        self.emit(Opcode::Clock, &[fresh], &[], 0)?;
         Ok(Some(fresh))
     }
 
-    /// A destination register of a class; `_` is a register nothing reads.
-    pub(super) fn destination(&mut self, operand: &Operand<'a>, class: Class) -> Result<Arg> {
+    /// Lowers a destination operand of a register class; `_` is a register that nothing reads.
+    pub(super) fn destination(
+        &mut self,
+        operand: &Operand<'a>,
+        class: RegisterClass,
+    ) -> Result<VirtualOperand> {
         let Operand::Name(name) = *operand else {
             return Err(self.error(format!("unexpected destination {operand:?}")));
         };
         if name == "_" {
-            return Ok(self.fresh(class));
+            return Ok(self.fresh_register(class));
         }
         match self.find(name) {
-            Some(Name::Register(r)) if self.names.registers[r as usize].class == class => Ok(Arg::Reg(r)),
-            Some(Name::Register(_)) => Err(self.error(format!("'{name}' has the wrong width here"))),
+            Some(Binding::Register(r)) if self.scopes.registers[r as usize].class == class => {
+                Ok(VirtualOperand::Reg(r))
+            }
+            Some(Binding::Register(_)) => {
+                Err(self.error(format!("register '{name}' does not have the width of the instruction type")))
+            }
             _ => Err(self.error(format!("unknown register '{name}'"))),
         }
     }
 
-    pub(super) fn fresh(&mut self, class: Class) -> Arg {
+    pub(super) fn fresh_register(&mut self, class: RegisterClass) -> VirtualOperand {
         let bits = match class {
-            Class::Word => 32,
-            Class::Double => 64,
-            Class::Predicate => 1,
+            B32 => 32,
+            B64 => 64,
+            Predicate => 1,
         };
-        Arg::Reg(self.names.register(class, bits))
+        VirtualOperand::Reg(self.scopes.register(class, bits))
     }
 
-    /// A register, of whatever class it has.
-    pub(super) fn any_register(&mut self, operand: &Operand<'a>) -> Option<(Arg, Register)> {
+    /// Returns the register that an operand names, of any class.
+    pub(super) fn any_register(
+        &mut self,
+        operand: &Operand<'a>,
+    ) -> Option<(VirtualOperand, VirtualRegister)> {
         let Operand::Name(name) = *operand else { return None };
         match self.find(name) {
-            Some(Name::Register(r)) => Some((Arg::Reg(r), self.names.registers[r as usize])),
+            Some(Binding::Register(r)) => Some((VirtualOperand::Reg(r), self.scopes.registers[r as usize])),
             _ => None,
         }
     }
 
-    /// The base and offset of `[…]`: a register, or a constant address.
-    pub(super) fn address(&mut self, operand: &Operand<'a>) -> Result<(Arg, i64)> {
+    /// Returns the base (a register or a constant address) and the offset of `[...]`.
+    pub(super) fn address(&mut self, operand: &Operand<'a>) -> Result<(VirtualOperand, i64)> {
         let Operand::Address(base, offset) = *operand else {
             return Err(self.error(format!("expected an address, found {operand:?}")));
         };
-        let Some(base) = base else { return Ok((Arg::Double(0), offset)) };
+        let Some(base) = base else { return Ok((VirtualOperand::B64(0), offset)) };
         if let Some((register, _)) = self.any_register(&Operand::Name(base)) {
             return Ok((register, offset));
         }
-        Ok((self.named(base, 0, Class::Double)?, offset))
+        Ok((self.named(base, 0, B64)?, offset))
     }
 
     pub(super) fn operands<const N: usize>(&self, i: &'a Instruction<'a>) -> Result<&'a [Operand<'a>; N]> {

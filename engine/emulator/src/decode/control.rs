@@ -1,72 +1,73 @@
-//! Branches, calls, fences, and what has no effect here.
+//! Branches, calls, fences, and instructions that have no effect here.
 
-use super::builder::{Arg, Builder};
-use super::modifiers::{Modifiers, unknown};
-use super::names::Name;
+use super::builder::{Builder, VirtualOperand};
+use super::modifiers::{Modifiers, unsupported};
+use super::scopes::Binding;
 use crate::error::Result;
-use crate::inst::{Class, Op};
+use crate::inst::Opcode;
+use crate::inst::RegisterClass::{B32, B64};
 use crate::ptx::{Instruction, Operand};
 
 impl<'a> Builder<'a> {
-    /// Lowers control flow; false when the opcode is unknown.
+    /// Lowers control flow. Returns false for unknown opcodes.
     pub(super) fn control(&mut self, root: &str, i: &'a Instruction<'a>) -> Result<bool> {
         let mut m = Modifiers::of(i);
         match root {
             "bra" => {
                 m.take("uni");
-                m.finish(i)?;
+                m.expect_none_left(i)?;
                 let [target] = self.operands(i)?;
                 let label = self.target(target)?;
-                self.emit(Op::Branch, &[], &[], label as i64)?;
+                self.emit(Opcode::Branch, &[], &[], label as i64)?;
             }
             "brx" => {
                 m.take("uni");
                 if !m.take("idx") {
-                    return Err(unknown(i));
+                    return Err(unsupported(i));
                 }
-                m.finish(i)?;
+                m.expect_none_left(i)?;
                 let [index, table] = self.operands(i)?;
-                let index = self.arg(index, Class::Word)?;
-                let Operand::Name(table) = *table else { return Err(unknown(i)) };
-                let Some(Name::Table(table)) = self.find(table) else {
+                let index = self.source(index, B32)?;
+                let Operand::Name(table) = *table else { return Err(unsupported(i)) };
+                let Some(Binding::Table(table)) = self.find(table) else {
                     return Err(self.error(format!("unknown target list '{table}'")));
                 };
-                self.emit(Op::BranchIndexed, &[], &[index], table as i64)?;
+                self.emit(Opcode::BranchIndexed, &[], &[index], table as i64)?;
             }
             "call" => {
                 m.take("uni");
-                m.finish(i)?;
+                m.expect_none_left(i)?;
                 self.call(i)?;
             }
             "ret" => {
                 m.take("uni");
-                m.finish(i)?;
+                m.expect_none_left(i)?;
                 match self.return_label {
-                    Some(label) => self.emit(Op::Branch, &[], &[], label as i64)?,
-                    None => self.emit(Op::Exit, &[], &[], 0)?,
+                    Some(label) => self.emit(Opcode::Branch, &[], &[], label as i64)?,
+                    None => self.emit(Opcode::Exit, &[], &[], 0)?,
                 }
             }
             "exit" => {
-                m.finish(i)?;
-                self.emit(Op::Exit, &[], &[], 0)?;
+                m.expect_none_left(i)?;
+                self.emit(Opcode::Exit, &[], &[], 0)?;
             }
             "trap" => {
-                m.finish(i)?;
-                self.emit(Op::Trap, &[], &[], 0)?;
+                m.expect_none_left(i)?;
+                self.emit(Opcode::Trap, &[], &[], 0)?;
             }
             "membar" | "fence" => {
                 let words = ["cta", "cluster", "gl", "gpu", "sys", "sc", "acq_rel"];
                 words.iter().for_each(|w| _ = m.take(w));
-                m.finish(i)?;
-                self.emit(Op::Fence, &[], &[], 0)?;
+                m.expect_none_left(i)?;
+                self.emit(Opcode::Fence, &[], &[], 0)?;
             }
             // Hints and delays: nothing to do, but they count as instructions.
             "nanosleep" | "prefetch" | "prefetchu" | "discard" | "applypriority" | "brkpt" | "pmevent" => {
-                self.emit(Op::Nop, &[], &[], 0)?;
+                self.emit(Opcode::Nop, &[], &[], 0)?;
             }
             "createpolicy" => {
-                let d = self.destination(i.operands.first().ok_or_else(|| unknown(i))?, Class::Double)?;
-                self.emit(Op::Mov64, &[d], &[Arg::Double(0)], 0)?;
+                let d = self.destination(i.operands.first().ok_or_else(|| unsupported(i))?, B64)?;
+                self.emit(Opcode::Mov64, &[d], &[VirtualOperand::B64(0)], 0)?;
             }
             _ => return Ok(false),
         }
@@ -76,30 +77,30 @@ impl<'a> Builder<'a> {
     fn target(&mut self, o: &Operand<'a>) -> Result<u32> {
         let Operand::Name(name) = *o else { return Err(self.error("a branch needs a label")) };
         match self.find(name) {
-            Some(Name::Label(label)) => Ok(label),
+            Some(Binding::Label(label)) => Ok(label),
             _ => Err(self.error(format!("unknown label '{name}'"))),
         }
     }
 
-    /// `call (results), function, (arguments)`; both lists are optional.
+    /// Lowers `call (results), function, (arguments)`; both lists are optional.
     fn call(&mut self, i: &'a Instruction<'a>) -> Result<()> {
         let (returns, name, args): (&[Operand<'a>], _, &[Operand<'a>]) = match i.operands.as_slice() {
             [Operand::List(r), Operand::Name(f), Operand::List(a)] => (r, *f, a),
             [Operand::Name(f), Operand::List(a)] => (&[], *f, a),
             [Operand::List(r), Operand::Name(f)] => (r, *f, &[]),
             [Operand::Name(f)] => (&[], *f, &[]),
-            _ => return Err(self.error("only direct calls are known")),
+            _ => return Err(self.error("unsupported call: only direct calls are supported")),
         };
         // A failed device-side assertion ends the kernel.
         if name == "__assertfail" {
-            return self.emit(Op::Trap, &[], &[], 0);
+            return self.emit(Opcode::Trap, &[], &[], 0);
         }
         let returns = self.parameters(returns)?;
         let args = self.parameters(args)?;
-        self.expand(name, &returns, &args)
+        self.inline_call(name, &returns, &args)
     }
 
-    fn parameters(&mut self, list: &[Operand<'a>]) -> Result<Vec<Name>> {
+    fn parameters(&mut self, list: &[Operand<'a>]) -> Result<Vec<Binding>> {
         list.iter()
             .map(|o| {
                 let found = match o {
@@ -107,8 +108,8 @@ impl<'a> Builder<'a> {
                     _ => None,
                 };
                 match found {
-                    Some(name @ (Name::Register(_) | Name::Local(_))) => Ok(name),
-                    _ => Err(self.error(format!("{o:?} is no parameter of a call"))),
+                    Some(name @ (Binding::Register(_) | Binding::Local(_))) => Ok(name),
+                    _ => Err(self.error(format!("{o:?} is not a declared .param of the call"))),
                 }
             })
             .collect()

@@ -1,7 +1,7 @@
-//! A function of the syntax tree to a program the interpreter executes.
+//! The decoder: from a function of the syntax tree to the code that the interpreter executes.
 //!
-//! Names become registers, addresses and targets; calls are expanded in place, each with registers of its own;
-//! then registers get rows by liveness, so that a warp's registers fit the cache.
+//! Names become registers, addresses and branch targets; calls are inlined, each with registers of its own; then
+//! register allocation by liveness maps them to few rows, so that the registers of a warp fit the cache.
 
 mod arithmetic;
 mod builder;
@@ -9,22 +9,22 @@ mod collective;
 mod control;
 mod data;
 mod float;
-mod kind;
+mod instruction_kind;
 mod modifiers;
-mod names;
-mod slots;
+mod register_allocation;
+mod scopes;
 
-pub use builder::{Symbol, Symbols};
+pub use builder::{ModuleSymbol, Symbols};
 
+use crate::control_flow;
 use crate::error::Result;
-use crate::flow;
-use crate::inst::{Inst, Slot};
+use crate::inst::{Inst, RegisterSlot};
 use crate::module::Param;
-use crate::ptx::{Function, Unit};
+use crate::ptx::{Function, ParsedModule};
 
-/// A register whose value the launch provides.
+/// A special register: its value is set when a warp starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Special {
+pub enum SpecialRegister {
     Tid(u8),
     Ntid(u8),
     Ctaid(u8),
@@ -39,64 +39,68 @@ pub enum Special {
     LaneMaskGt,
     DynamicShared,
     TotalShared,
-    /// Launch and machine identity: zero here.
+    /// `%smid` and `%gridid`: zero.
     Zero,
 }
 
-/// Where an instruction came from.
+/// The source lines of an instruction.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Origin {
+pub struct SourceLocation {
     pub ptx_line: u32,
-    /// Number in the module's files, and line; zero where unknown.
+    /// CUDA file, by its number in the module, and line; zero where unknown.
     pub file: u32,
     pub cuda_line: u32,
 }
 
-/// A kernel in executable form.
+/// The code of a kernel in executable form.
 #[derive(Debug, Default)]
-pub struct Program {
+pub struct KernelCode {
     pub insts: Vec<Inst>,
-    pub origins: Vec<Origin>,
-    /// For every branch: where its lanes come together again, `insts.len()` for the end.
-    pub reconverge: Vec<u32>,
+    pub locations: Vec<SourceLocation>,
+    /// Reconvergence point of every branch; `insts.len()` stands for the exit.
+    pub reconvergence: Vec<u32>,
     /// Targets of indexed branches.
-    pub tables: Vec<Vec<u32>>,
-    pub words: usize,
-    pub doubles: usize,
-    pub predicates: usize,
-    pub word_constants: Vec<u32>,
-    pub double_constants: Vec<u64>,
+    pub branch_tables: Vec<Vec<u32>>,
+    pub b32_rows: usize,
+    pub b64_rows: usize,
+    pub predicate_rows: usize,
+    pub b32_constants: Vec<u32>,
+    pub b64_constants: Vec<u64>,
     pub predicate_constants: Vec<bool>,
-    /// Registers that hold special values when a warp starts: row, and which.
-    pub specials: Vec<(usize, Special)>,
+    /// Rows that hold special registers when a warp starts.
+    pub specials: Vec<(usize, SpecialRegister)>,
     /// Registers that some path reads before it writes them.
-    pub undefined: Vec<Slot>,
-    /// For every block barrier the registers that are read later on.
-    pub live: Vec<(u32, Vec<Slot>)>,
+    pub read_before_write: Vec<RegisterSlot>,
+    /// Registers that are live after each block barrier.
+    pub live_after_barrier: Vec<(u32, Vec<RegisterSlot>)>,
     pub shared_bytes: u32,
     pub local_bytes: u32,
     pub params: Vec<Param>,
     pub param_bytes: usize,
-    /// The number of instructions that access memory, and each one's number among them.
-    pub accesses: usize,
-    pub access_of: Vec<u32>,
-    /// The narrowest access that may reach shared memory, in bytes: how fine its race records must be.
-    pub shared_grain: u32,
-    /// The same of global memory.
-    pub global_grain: u32,
+    /// Number of instructions that access memory, and the index of each instruction among them.
+    pub access_count: usize,
+    pub access_index: Vec<u32>,
+    /// Bytes of the narrowest access that may reach shared memory: the granularity of racecheck there.
+    pub shared_granule: u32,
+    /// Bytes of the narrowest access that may reach global memory.
+    pub global_granule: u32,
 }
 
-impl Program {
-    /// Where an instruction came from.
-    pub fn origin(&self, pc: u32) -> Origin {
-        self.origins.get(pc as usize).copied().unwrap_or_default()
+impl KernelCode {
+    /// The source lines of an instruction.
+    pub fn location(&self, pc: u32) -> SourceLocation {
+        self.locations.get(pc as usize).copied().unwrap_or_default()
     }
 }
 
 /// Decodes an entry.
-pub fn program(unit: &Unit<'_>, function: &Function<'_>, symbols: &Symbols<'_>) -> Result<Program> {
-    let built = builder::build(unit, function, symbols)?;
-    let mut program = slots::assign(built, function.line)?;
-    program.reconverge = flow::reconvergence(&program);
-    Ok(program)
+pub fn kernel_code(
+    parsed: &ParsedModule<'_>,
+    function: &Function<'_>,
+    symbols: &Symbols<'_>,
+) -> Result<KernelCode> {
+    let virtual_program = builder::build(parsed, function, symbols)?;
+    let mut code = register_allocation::allocate(virtual_program, function.line)?;
+    code.reconvergence = control_flow::reconvergence_points(&code);
+    Ok(code)
 }

@@ -1,15 +1,15 @@
-//! The dotted modifiers of an opcode. Each is taken once; what is left over makes the instruction unknown.
+//! The dotted modifiers of an opcode. Each is taken once; a modifier left over makes the instruction unsupported.
 
 use crate::error::{Error, Result};
-use crate::inst::Class;
-use crate::lane::convert::Type;
+use crate::inst::RegisterClass;
+use crate::lane::convert::CvtType;
 use crate::lane::round::Rounding;
 use crate::ptx::Instruction;
 
-/// A fundamental type.
+/// A fundamental type of PTX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ty {
-    /// Bits, and whether signed. `.b` types are unsigned.
+pub enum PtxType {
+    /// Width in bits, and true if signed. `.b` types are unsigned.
     Int(u32, bool),
     F16,
     F16x2,
@@ -21,70 +21,70 @@ pub enum Ty {
     Pred,
 }
 
-impl Ty {
-    pub fn parse(word: &str) -> Option<Ty> {
+impl PtxType {
+    pub fn parse(word: &str) -> Option<PtxType> {
         Some(match word {
-            "b8" | "u8" => Ty::Int(8, false),
-            "s8" => Ty::Int(8, true),
-            "b16" | "u16" => Ty::Int(16, false),
-            "s16" => Ty::Int(16, true),
-            "b32" | "u32" => Ty::Int(32, false),
-            "s32" => Ty::Int(32, true),
-            "b64" | "u64" => Ty::Int(64, false),
-            "s64" => Ty::Int(64, true),
-            "f16" => Ty::F16,
-            "f16x2" => Ty::F16x2,
-            "bf16" => Ty::Bf16,
-            "bf16x2" => Ty::Bf16x2,
-            "tf32" => Ty::Tf32,
-            "f32" => Ty::F32,
-            "f64" => Ty::F64,
-            "pred" => Ty::Pred,
+            "b8" | "u8" => PtxType::Int(8, false),
+            "s8" => PtxType::Int(8, true),
+            "b16" | "u16" => PtxType::Int(16, false),
+            "s16" => PtxType::Int(16, true),
+            "b32" | "u32" => PtxType::Int(32, false),
+            "s32" => PtxType::Int(32, true),
+            "b64" | "u64" => PtxType::Int(64, false),
+            "s64" => PtxType::Int(64, true),
+            "f16" => PtxType::F16,
+            "f16x2" => PtxType::F16x2,
+            "bf16" => PtxType::Bf16,
+            "bf16x2" => PtxType::Bf16x2,
+            "tf32" => PtxType::Tf32,
+            "f32" => PtxType::F32,
+            "f64" => PtxType::F64,
+            "pred" => PtxType::Pred,
             _ => return None,
         })
     }
 
     pub fn bits(self) -> u32 {
         match self {
-            Ty::Int(bits, _) => bits,
-            Ty::F16 | Ty::Bf16 => 16,
-            Ty::F16x2 | Ty::Bf16x2 | Ty::Tf32 | Ty::F32 => 32,
-            Ty::F64 => 64,
-            Ty::Pred => 1,
+            PtxType::Int(bits, _) => bits,
+            PtxType::F16 | PtxType::Bf16 => 16,
+            PtxType::F16x2 | PtxType::Bf16x2 | PtxType::Tf32 | PtxType::F32 => 32,
+            PtxType::F64 => 64,
+            PtxType::Pred => 1,
         }
     }
 
-    pub fn class(self) -> Class {
+    pub fn class(self) -> RegisterClass {
         match self.bits() {
-            1 => Class::Predicate,
-            64 => Class::Double,
-            _ => Class::Word,
+            1 => RegisterClass::Predicate,
+            64 => RegisterClass::B64,
+            _ => RegisterClass::B32,
         }
     }
 
     pub fn is_int(self) -> bool {
-        matches!(self, Ty::Int(..))
+        matches!(self, PtxType::Int(..))
     }
 
     pub fn signed(self) -> bool {
-        matches!(self, Ty::Int(_, true))
+        matches!(self, PtxType::Int(_, true))
     }
 
-    /// The scalar type as conversions name it.
-    pub fn scalar(self) -> Option<Type> {
+    /// Returns the type as `cvt` names it.
+    pub fn scalar(self) -> Option<CvtType> {
         Some(match self {
-            Ty::Int(8, false) => Type::U8,
-            Ty::Int(8, true) => Type::S8,
-            Ty::Int(16, false) => Type::U16,
-            Ty::Int(16, true) => Type::S16,
-            Ty::Int(32, false) => Type::U32,
-            Ty::Int(32, true) => Type::S32,
-            Ty::Int(64, false) => Type::U64,
-            Ty::Int(64, true) => Type::S64,
-            Ty::F16 => Type::F16,
-            Ty::Bf16 => Type::Bf16,
-            Ty::F32 => Type::F32,
-            Ty::F64 => Type::F64,
+            PtxType::Int(8, false) => CvtType::U8,
+            PtxType::Int(8, true) => CvtType::S8,
+            PtxType::Int(16, false) => CvtType::U16,
+            PtxType::Int(16, true) => CvtType::S16,
+            PtxType::Int(32, false) => CvtType::U32,
+            PtxType::Int(32, true) => CvtType::S32,
+            PtxType::Int(64, false) => CvtType::U64,
+            PtxType::Int(64, true) => CvtType::S64,
+            PtxType::F16 => CvtType::F16,
+            PtxType::Bf16 => CvtType::Bf16,
+            PtxType::F32 => CvtType::F32,
+            PtxType::F64 => CvtType::F64,
             _ => return None,
         })
     }
@@ -100,7 +100,7 @@ impl<'a> Modifiers<'a> {
         Modifiers { left: i.opcode[1..].to_vec() }
     }
 
-    /// Takes a modifier, wherever it stands.
+    /// Takes a modifier, at any position. Returns true if it was there.
     pub fn take(&mut self, word: &str) -> bool {
         match self.left.iter().position(|w| *w == word) {
             Some(at) => {
@@ -111,29 +111,29 @@ impl<'a> Modifiers<'a> {
         }
     }
 
-    /// Takes the first of `words` that is there.
-    pub fn one_of<T: Copy>(&mut self, words: &[(&str, T)]) -> Option<T> {
+    /// Takes the first of `words` that is present, and returns its value.
+    pub fn take_one_of<T: Copy>(&mut self, words: &[(&str, T)]) -> Option<T> {
         words.iter().find(|(w, _)| self.take(w)).map(|&(_, value)| value)
     }
 
-    /// Takes a modifier that starts so, and returns the rest of it.
-    pub fn prefixed(&mut self, prefix: &str) -> Option<&'a str> {
+    /// Takes a modifier that starts with `prefix`, and returns the rest of it.
+    pub fn take_prefixed(&mut self, prefix: &str) -> Option<&'a str> {
         let at = self.left.iter().position(|w| w.starts_with(prefix))?;
         Some(&self.left.remove(at)[prefix.len()..])
     }
 
     /// Takes the last modifier as the type.
-    pub fn ty(&mut self) -> Result<Ty> {
-        let last = self.left.pop().ok_or_else(|| Error::ptx(0, "an instruction without a type"))?;
-        Ty::parse(last).ok_or_else(|| Error::ptx(0, format!("unknown type '.{last}'")))
+    pub fn take_type(&mut self) -> Result<PtxType> {
+        let last = self.left.pop().ok_or_else(|| Error::ptx(0, "an instruction without a type modifier"))?;
+        PtxType::parse(last).ok_or_else(|| Error::ptx(0, format!("unknown type '.{last}'")))
     }
 
     pub fn peek_last(&self) -> Option<&'a str> {
         self.left.last().copied()
     }
 
-    pub fn rounding(&mut self) -> Option<Rounding> {
-        self.one_of(&[
+    pub fn take_rounding(&mut self) -> Option<Rounding> {
+        self.take_one_of(&[
             ("rn", Rounding::Nearest),
             ("rna", Rounding::NearestAway),
             ("rz", Rounding::Zero),
@@ -142,16 +142,16 @@ impl<'a> Modifiers<'a> {
         ])
     }
 
-    /// An error unless every modifier was taken.
-    pub fn finish(&self, i: &Instruction<'_>) -> Result<()> {
+    /// Checks that every modifier was taken.
+    pub fn expect_none_left(&self, i: &Instruction<'_>) -> Result<()> {
         match self.left.is_empty() {
             true => Ok(()),
-            false => Err(unknown(i)),
+            false => Err(unsupported(i)),
         }
     }
 }
 
-/// The instruction is not one this GPU knows.
-pub fn unknown(i: &Instruction<'_>) -> Error {
-    Error::ptx(0, format!("unknown instruction '{}'", i.opcode.join(".")))
+/// Returns the error for an instruction that the software GPU does not support.
+pub fn unsupported(i: &Instruction<'_>) -> Error {
+    Error::ptx(0, format!("unsupported instruction '{}'", i.opcode.join(".")))
 }

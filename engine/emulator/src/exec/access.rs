@@ -1,253 +1,285 @@
 //! Loads and stores.
 
-use super::block::Shared;
-use super::pattern::Pattern;
+use super::access_pattern::AccessPattern;
+use super::address::{Offsets, check_alignment, checked_offsets};
 use super::registers::{Registers, row};
-use super::shadow::{Touch, Who};
-use super::space::{Offsets, aligned, offsets};
+use super::shared_memory::{Accessor, WarpAccess};
+use super::thread_block::BlockState;
 use super::warp::{Warp, lanes};
-use crate::fault::{Check, FaultKind, trouble};
+use crate::address_space;
+use crate::fault::{Checked, FaultKind, lane_fault};
 use crate::gpu::Schedule;
-use crate::inst::{Access, Class, Inst, LANES, Slot, Strength};
-use crate::layout;
-use crate::ptx::Space;
+use crate::inst::{Inst, LANES, MemoryAccess, RegisterClass, RegisterSlot, Strength};
+use crate::ptx::StateSpace;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A load or store of some lanes in one space.
-struct Request<'a> {
+/// A load or store of some lanes in one state space.
+struct WarpRequest<'a> {
     i: &'a Inst,
-    access: Access,
+    access: MemoryAccess,
     bytes: u32,
-    space: Space,
+    space: StateSpace,
     addresses: [u64; LANES],
     mask: u32,
 }
 
-/// The space that the first lane's generic address lies in, the lanes that share it, and their addresses in it.
-pub fn part(addresses: &[u64; LANES], mask: u32) -> (Space, [u64; LANES], u32) {
+/// Returns the state space of the first lane's generic address, the lanes' addresses in it, and the lanes that lie in
+/// it.
+pub fn first_space(addresses: &[u64; LANES], mask: u32) -> (StateSpace, [u64; LANES], u32) {
     let first = addresses[mask.trailing_zeros() as usize % LANES];
-    let space = layout::space_of(first);
-    let here = lanes(mask).filter(|&k| layout::space_of(addresses[k]) == space).fold(0, |m, k| m | 1 << k);
-    let base = layout::window(space);
-    (space, row(|k| if here >> k & 1 != 0 { addresses[k] } else { first } - base), here)
+    let space = address_space::state_space_of(first);
+    let group = lanes(mask)
+        .filter(|&k| address_space::state_space_of(addresses[k]) == space)
+        .fold(0, |m, k| m | 1 << k);
+    let base = address_space::window_base(space);
+    (space, row(|k| if group >> k & 1 != 0 { addresses[k] } else { first } - base), group)
 }
 
 impl<'g> Warp<'g> {
-    /// `ld` and `st`.
+    /// Executes `ld` and `st`.
     #[inline(always)]
     pub fn access(
         &mut self,
-        shared: &mut Shared<'g>,
+        block: &mut BlockState<'g>,
         i: &Inst,
-        access: Access,
+        access: MemoryAccess,
         store: bool,
         mask: u32,
-    ) -> Check {
+    ) -> Checked {
         let bytes = access.size as u32 * access.count as u32;
         self.require_known(i.src[0], mask, "an address")?;
         let addresses = self.addresses(i.src[0], i.imm, mask);
-        aligned(&addresses, bytes)?;
-        let mut left = mask;
-        while left != 0 {
-            // One round, but for generic addresses of several spaces.
-            let (space, addresses, here) = match access.space {
-                Space::Generic => part(&addresses, left),
-                space => (space, addresses, left),
+        check_alignment(&addresses, bytes)?;
+        let mut remaining = mask;
+        while remaining != 0 {
+            // One iteration, except for generic addresses that lie in several spaces.
+            let (space, addresses, group) = match access.space {
+                StateSpace::Generic => first_space(&addresses, remaining),
+                space => (space, addresses, remaining),
             };
-            let request = Request { i, access, bytes, space, addresses, mask: here };
+            let request = WarpRequest { i, access, bytes, space, addresses, mask: group };
             if store {
-                self.store(shared, &request)?
+                self.store(block, &request)?
             } else {
-                self.load(shared, &request)?
+                self.load(block, &request)?
             }
-            left &= !here;
+            remaining &= !group;
         }
         Ok(())
     }
 
-    /// This warp at its current instruction, as the records of shared memory name it.
+    /// Returns this warp and its current instruction, for the records of racecheck.
     #[inline(always)]
-    pub fn who(&self, strong: bool) -> Who {
-        Who { warp: self.index, pc: self.now.pc, strong }
+    pub fn as_accessor(&self, strong: bool) -> Accessor {
+        Accessor { warp: self.index, pc: self.active.pc, strong }
     }
 
     #[inline(always)]
-    fn load(&mut self, shared: &mut Shared<'g>, q: &Request<'_>) -> Check {
+    fn load(&mut self, block: &mut BlockState<'g>, q: &WarpRequest<'_>) -> Checked {
         let moved = q.mask.count_ones() as u64 * q.bytes as u64;
         match q.space {
-            Space::Shared => {
-                let at = offsets("shared memory", &q.addresses, shared.grid.shared_bytes as u64, q.bytes)?;
-                let pattern = Pattern::of(&at, q.bytes, q.mask);
-                shared.counters.shared_loads.count(moved, pattern.passes(&at, q.bytes, q.mask));
-                let who = self.who(q.access.strength == Strength::Strong);
-                let touch = Touch { who, base: 0, at: &at, bytes: q.bytes, mask: q.mask };
-                let tainted = shared.memory.read(&shared.clock, touch)?;
-                let memory = &shared.memory;
-                gather(&mut self.registers, q, &at, q.mask, |_, w| memory.words[w]);
+            StateSpace::Shared => {
+                let offsets = checked_offsets(
+                    "shared memory",
+                    &q.addresses,
+                    block.launch.shared_bytes as u64,
+                    q.bytes,
+                )?;
+                let pattern = AccessPattern::of(&offsets, q.bytes, q.mask);
+                block.counters.shared_loads.count(moved, pattern.wavefronts(&offsets, q.bytes, q.mask));
+                let accessor = self.as_accessor(q.access.strength == Strength::Strong);
+                let warp_access =
+                    WarpAccess { accessor, base: 0, offsets: &offsets, bytes: q.bytes, mask: q.mask };
+                let tainted = block.shared_memory.read(&block.clock, warp_access)?;
+                let memory = &block.shared_memory;
+                gather(&mut self.registers, q, &offsets, q.mask, |_, w| memory.words[w]);
                 match tainted {
-                    true => self.load_taint(shared, q, &at, q.mask, |_, w| memory.taint_of(w)),
-                    false => self.load_taint(shared, q, &at, q.mask, |_, _| 0),
+                    true => self.load_taint(block, q, &offsets, q.mask, |_, w| memory.taint_of(w)),
+                    false => self.load_taint(block, q, &offsets, q.mask, |_, _| 0),
                 }
             }
-            Space::Local => {
-                let at =
-                    offsets("local memory", &q.addresses, shared.grid.program.local_bytes as u64, q.bytes)?;
-                shared.counters.local_loads.count(moved, (0, 0));
+            StateSpace::Local => {
+                let offsets = checked_offsets(
+                    "local memory",
+                    &q.addresses,
+                    block.launch.code.local_bytes as u64,
+                    q.bytes,
+                )?;
+                block.counters.local_loads.count(moved, (0, 0));
                 let local = &self.local;
-                gather(&mut self.registers, q, &at, q.mask, |k, w| local[w * LANES + k]);
+                gather(&mut self.registers, q, &offsets, q.mask, |k, w| local[w * LANES + k]);
                 let taint = std::mem::take(&mut self.local_taint);
-                self.load_taint(shared, q, &at, q.mask, |k, w| taint[w * LANES + k]);
+                self.load_taint(block, q, &offsets, q.mask, |k, w| taint[w * LANES + k]);
                 self.local_taint = taint;
             }
-            Space::Param => {
-                let size = shared.grid.program.param_bytes as u64;
-                let at = offsets("the parameters", &q.addresses, size, q.bytes)?;
-                shared.counters.constant_loads.count(moved, (0, 0));
-                gather(&mut self.registers, q, &at, q.mask, |_, w| shared.grid.params[w]);
-                self.load_taint(shared, q, &at, q.mask, |_, _| 0);
+            StateSpace::Param => {
+                let size = block.launch.code.param_bytes as u64;
+                let offsets = checked_offsets("the parameters", &q.addresses, size, q.bytes)?;
+                block.counters.constant_loads.count(moved, (0, 0));
+                gather(&mut self.registers, q, &offsets, q.mask, |_, w| block.launch.params[w]);
+                self.load_taint(block, q, &offsets, q.mask, |_, _| 0);
             }
-            Space::Global | Space::Const | Space::Generic => self.load_global(shared, q)?,
+            StateSpace::Global | StateSpace::Const | StateSpace::Generic => self.load_global(block, q)?,
         }
         Ok(())
     }
 
     #[inline(always)]
-    fn load_global(&mut self, shared: &mut Shared<'g>, q: &Request<'_>) -> Check {
-        let mut left = q.mask;
-        while left != 0 {
-            let (a, at, here) = shared.allocation(self.now.pc, &q.addresses, left, q.bytes)?;
-            left &= !here;
-            let pattern = Pattern::of(&at, q.bytes, here);
-            let moved = here.count_ones() as u64 * q.bytes as u64;
-            if q.space == Space::Const {
-                shared.counters.constant_loads.count(moved, (0, 0));
+    fn load_global(&mut self, block: &mut BlockState<'g>, q: &WarpRequest<'_>) -> Checked {
+        let mut remaining = q.mask;
+        while remaining != 0 {
+            let (a, offsets, group) = block.allocation(self.active.pc, &q.addresses, remaining, q.bytes)?;
+            remaining &= !group;
+            let pattern = AccessPattern::of(&offsets, q.bytes, group);
+            let moved = group.count_ones() as u64 * q.bytes as u64;
+            if q.space == StateSpace::Const {
+                block.counters.constant_loads.count(moved, (0, 0));
             } else {
-                shared.counters.global_loads.count(moved, pattern.sectors(&at, q.bytes, here));
-                let access = shared.grid.program.access_of[self.now.pc as usize];
-                shared.log.add(access, a.base, &at, q.bytes, here, pattern);
-                if shared.grid.rules.ordering && q.access.strength == Strength::Plain {
-                    let (who, bytes) = (self.who(false), q.bytes);
-                    let touch = Touch { who, base: a.base, at: &at, bytes, mask: here };
-                    shared.written.read(&shared.clock, touch)?;
+                block.counters.global_loads.count(moved, pattern.sectors(&offsets, q.bytes, group));
+                let access = block.launch.code.access_index[self.active.pc as usize];
+                block.log.add(access, a.base, &offsets, q.bytes, group, pattern);
+                if block.launch.options.racecheck && q.access.strength == Strength::Weak {
+                    let (accessor, bytes) = (self.as_accessor(false), q.bytes);
+                    let warp_access =
+                        WarpAccess { accessor, base: a.base, offsets: &offsets, bytes, mask: group };
+                    block.global_shadow.read(&block.clock, warp_access)?;
                 }
             }
             let words = a.words();
-            gather(&mut self.registers, q, &at, here, |_, w| words[w].load(Relaxed));
-            if a.is_partial() {
-                self.load_taint(shared, q, &at, here, |_, w| a.taint()[w].load(Relaxed));
+            gather(&mut self.registers, q, &offsets, group, |_, w| words[w].load(Relaxed));
+            if a.may_be_tainted() {
+                self.load_taint(block, q, &offsets, group, |_, w| a.taint()[w].load(Relaxed));
             } else {
-                self.load_taint(shared, q, &at, here, |_, _| 0);
+                self.load_taint(block, q, &offsets, group, |_, _| 0);
             }
         }
         Ok(())
     }
 
-    /// Gives the loaded registers the taint of what was loaded.
+    /// Sets the taint of the loaded registers.
     #[inline(always)]
     fn load_taint(
         &mut self,
-        shared: &Shared<'g>,
-        q: &Request<'_>,
-        at: &Offsets,
+        block: &BlockState<'g>,
+        q: &WarpRequest<'_>,
+        offsets: &Offsets,
         mask: u32,
         get: impl Fn(usize, usize) -> u32,
     ) {
-        if self.taints.is_none() {
+        if self.register_taint.is_none() {
             let words = (q.bytes as usize).div_ceil(4);
-            let found = (0..LANES).fold(0, |t, k| (0..words).fold(t, |t, w| t | get(k, at[k] / 4 + w)));
+            let found = (0..LANES).fold(0, |t, k| (0..words).fold(t, |t, w| t | get(k, offsets[k] / 4 + w)));
             if found == 0 {
                 return;
             }
         }
-        let before = self.taints.is_some();
-        gather(self.taints(shared.grid), q, at, mask, get);
-        if !before {
-            self.first_taint = Some(self.now.pc);
+        let had_taint = self.register_taint.is_some();
+        gather(self.taint_registers(block.launch), q, offsets, mask, get);
+        if !had_taint {
+            self.taint_source = Some(self.active.pc);
         }
     }
 
     #[inline(always)]
-    fn store(&mut self, shared: &mut Shared<'g>, q: &Request<'_>) -> Check {
+    fn store(&mut self, block: &mut BlockState<'g>, q: &WarpRequest<'_>) -> Checked {
         let moved = q.mask.count_ones() as u64 * q.bytes as u64;
-        let late = shared.grid.rules.schedule == Schedule::Late;
+        let reversed = block.launch.options.schedule == Schedule::Late;
         match q.space {
-            Space::Shared => {
-                let at = offsets("shared memory", &q.addresses, shared.grid.shared_bytes as u64, q.bytes)?;
-                let pattern = Pattern::of(&at, q.bytes, q.mask);
-                shared.counters.shared_stores.count(moved, pattern.passes(&at, q.bytes, q.mask));
+            StateSpace::Shared => {
+                let offsets = checked_offsets(
+                    "shared memory",
+                    &q.addresses,
+                    block.launch.shared_bytes as u64,
+                    q.bytes,
+                )?;
+                let pattern = AccessPattern::of(&offsets, q.bytes, q.mask);
+                block.counters.shared_stores.count(moved, pattern.wavefronts(&offsets, q.bytes, q.mask));
                 let tainted = self.tainted_values(q);
-                let who = self.who(q.access.strength == Strength::Strong);
+                let accessor = self.as_accessor(q.access.strength == Strength::Strong);
                 let same = |a: usize, b: usize| same_values(&self.registers, q, a, b);
-                let touch = Touch { who, base: 0, at: &at, bytes: q.bytes, mask: q.mask };
-                shared.memory.write(&mut shared.clock, touch, tainted, same)?;
-                let memory = &mut shared.memory;
-                scatter(&self.registers, q, &at, q.mask, late, |_, w, value, bits| {
+                let warp_access =
+                    WarpAccess { accessor, base: 0, offsets: &offsets, bytes: q.bytes, mask: q.mask };
+                block.shared_memory.write(&mut block.clock, warp_access, tainted, same)?;
+                let memory = &mut block.shared_memory;
+                scatter(&self.registers, q, &offsets, q.mask, reversed, |_, w, value, bits| {
                     memory.words[w] = memory.words[w] & !bits | value & bits;
                 });
-                if let (Some(t), true) = (&self.taints, tainted != 0) {
-                    scatter(t, q, &at, q.mask, late, |_, w, value, bits| {
+                if let (Some(t), true) = (&self.register_taint, tainted != 0) {
+                    scatter(t, q, &offsets, q.mask, reversed, |_, w, value, bits| {
                         memory.taint[w] = memory.taint[w] & !bits | value & bits;
                     });
                 }
             }
-            Space::Local => {
-                let at =
-                    offsets("local memory", &q.addresses, shared.grid.program.local_bytes as u64, q.bytes)?;
-                shared.counters.local_stores.count(moved, (0, 0));
+            StateSpace::Local => {
+                let offsets = checked_offsets(
+                    "local memory",
+                    &q.addresses,
+                    block.launch.code.local_bytes as u64,
+                    q.bytes,
+                )?;
+                block.counters.local_stores.count(moved, (0, 0));
                 let put = |cells: &mut [u32], k: usize, w: usize, value: u32, bits: u32| {
                     let cell = &mut cells[w * LANES + k];
                     *cell = *cell & !bits | value & bits;
                 };
                 let (local, taint) = (&mut self.local, &mut self.local_taint);
-                scatter(&self.registers, q, &at, q.mask, late, |k, w, value, bits| {
+                scatter(&self.registers, q, &offsets, q.mask, reversed, |k, w, value, bits| {
                     put(local, k, w, value, bits)
                 });
-                match &self.taints {
-                    Some(t) => {
-                        scatter(t, q, &at, q.mask, late, |k, w, value, bits| put(taint, k, w, value, bits))
-                    }
-                    None => scatter(&self.registers, q, &at, q.mask, late, |k, w, _, bits| {
+                match &self.register_taint {
+                    Some(t) => scatter(t, q, &offsets, q.mask, reversed, |k, w, value, bits| {
+                        put(taint, k, w, value, bits)
+                    }),
+                    None => scatter(&self.registers, q, &offsets, q.mask, reversed, |k, w, _, bits| {
                         put(taint, k, w, 0, bits)
                     }),
                 }
             }
-            Space::Param | Space::Const => {
-                let what = "parameters and constants cannot be written";
-                return Err(trouble(FaultKind::Invalid, None, what));
+            StateSpace::Param | StateSpace::Const => {
+                let what = "a store to parameter or constant memory, which is read-only";
+                return Err(lane_fault(FaultKind::Invalid, None, what));
             }
-            Space::Global | Space::Generic => self.store_global(shared, q, late)?,
+            StateSpace::Global | StateSpace::Generic => self.store_global(block, q, reversed)?,
         }
         Ok(())
     }
 
     #[inline(always)]
-    fn store_global(&mut self, shared: &mut Shared<'g>, q: &Request<'_>, late: bool) -> Check {
+    fn store_global(&mut self, block: &mut BlockState<'g>, q: &WarpRequest<'_>, reversed: bool) -> Checked {
         for &s in &q.i.src[1..1 + q.access.count as usize] {
             self.require_known(s, q.mask, "a value stored in global memory")?;
         }
-        let mut left = q.mask;
-        while left != 0 {
-            let (a, at, here) = shared.allocation(self.now.pc, &q.addresses, left, q.bytes)?;
-            left &= !here;
-            let pattern = Pattern::of(&at, q.bytes, here);
-            let moved = here.count_ones() as u64 * q.bytes as u64;
-            shared.counters.global_stores.count(moved, pattern.sectors(&at, q.bytes, here));
-            let access = shared.grid.program.access_of[self.now.pc as usize];
-            shared.log.add(access, a.base, &at, q.bytes, here, pattern);
-            if let Some((one, two)) = pattern.clash(&at, here, |x, y| same_values(&self.registers, q, x, y))
-                && shared.grid.rules.ordering
+        let mut remaining = q.mask;
+        while remaining != 0 {
+            let (a, offsets, group) = block.allocation(self.active.pc, &q.addresses, remaining, q.bytes)?;
+            remaining &= !group;
+            let pattern = AccessPattern::of(&offsets, q.bytes, group);
+            let moved = group.count_ones() as u64 * q.bytes as u64;
+            block.counters.global_stores.count(moved, pattern.sectors(&offsets, q.bytes, group));
+            let access = block.launch.code.access_index[self.active.pc as usize];
+            block.log.add(access, a.base, &offsets, q.bytes, group, pattern);
+            if let Some((first, second)) =
+                pattern.conflicting_lanes(&offsets, group, |x, y| same_values(&self.registers, q, x, y))
+                && block.launch.options.racecheck
             {
-                let address = a.base + at[two] as u64;
-                let detail =
-                    format!("lanes {one} and {two} of one store write different values to {address:#x}");
-                return Err(trouble(FaultKind::GlobalRace, Some(two as u32), detail));
+                let address = a.base + offsets[second] as u64;
+                let detail = format!(
+                    "WAW hazard: lanes {first} and {second} of one store write different values to {address:#x}"
+                );
+                return Err(lane_fault(FaultKind::GlobalRace, Some(second as u32), detail));
             }
-            if shared.grid.rules.ordering && q.access.strength == Strength::Plain {
-                let touch = Touch { who: self.who(false), base: a.base, at: &at, bytes: q.bytes, mask: here };
-                shared.written.write(&shared.clock, touch)?;
+            if block.launch.options.racecheck && q.access.strength == Strength::Weak {
+                let warp_access = WarpAccess {
+                    accessor: self.as_accessor(false),
+                    base: a.base,
+                    offsets: &offsets,
+                    bytes: q.bytes,
+                    mask: group,
+                };
+                block.global_shadow.write(&block.clock, warp_access)?;
             }
-            let partial = a.is_partial();
-            scatter(&self.registers, q, &at, here, late, |_, w, value, bits| {
+            let partial = a.may_be_tainted();
+            scatter(&self.registers, q, &offsets, group, reversed, |_, w, value, bits| {
                 if bits != u32::MAX {
                     a.store_part(w, value, bits);
                 } else {
@@ -261,27 +293,28 @@ impl<'g> Warp<'g> {
         Ok(())
     }
 
-    /// The lanes with uninitialised bits in a value to be stored.
-    fn tainted_values(&self, q: &Request<'_>) -> u32 {
-        if self.taints.is_none() {
+    /// Returns the lanes with uninitialised bits in a value to be stored.
+    fn tainted_values(&self, q: &WarpRequest<'_>) -> u32 {
+        if self.register_taint.is_none() {
             return 0;
         }
         q.i.src[1..1 + q.access.count as usize].iter().fold(0, |t, &s| t | self.tainted(s, q.mask))
     }
 }
 
-/// Whether two lanes store the same values.
-fn same_values(r: &Registers<'_>, q: &Request<'_>, a: usize, b: usize) -> bool {
+/// Returns true if two lanes store the same values.
+fn same_values(r: &Registers<'_>, q: &WarpRequest<'_>, a: usize, b: usize) -> bool {
     let keep = u64::MAX >> (64 - 8 * q.access.size as u32);
     q.i.src[1..1 + q.access.count as usize].iter().all(|&s| (value(r, s, a) ^ value(r, s, b)) & keep == 0)
 }
 
-/// Reads the elements of every lane and writes the destination rows. `get` reads a word of a lane's memory.
+/// Reads the elements of every lane and writes the destination rows; `get(lane, w)` returns word w of the lane's
+/// memory.
 #[inline(always)]
 fn gather(
     r: &mut Registers<'_>,
-    q: &Request<'_>,
-    at: &Offsets,
+    q: &WarpRequest<'_>,
+    offsets: &Offsets,
     mask: u32,
     get: impl Fn(usize, usize) -> u32,
 ) {
@@ -289,60 +322,60 @@ fn gather(
     for n in 0..access.count as usize {
         let d = q.i.dst[n];
         match (access.size, d.class()) {
-            (4, Class::Word) => r.set_word(d, &row(|k| get(k, at[k] / 4 + n)), mask),
+            (4, RegisterClass::B32) => r.set_b32(d, &row(|k| get(k, offsets[k] / 4 + n)), mask),
             (8, _) => {
-                let low = |k: usize| at[k] / 4 + 2 * n;
-                r.set_double(d, &row(|k| get(k, low(k)) as u64 | (get(k, low(k) + 1) as u64) << 32), mask);
+                let low = |k: usize| offsets[k] / 4 + 2 * n;
+                r.set_b64(d, &row(|k| get(k, low(k)) as u64 | (get(k, low(k) + 1) as u64) << 32), mask);
             }
             (size, class) => {
                 let part = |k: usize| {
-                    let byte = at[k] + n * size as usize;
+                    let byte = offsets[k] + n * size as usize;
                     let spare = 32 - 8 * size as u32;
                     let raw = get(k, byte / 4) >> (8 * (byte % 4)) << spare;
                     if access.signed { ((raw as i32) >> spare) as u32 } else { raw >> spare }
                 };
-                if class == Class::Double {
+                if class == RegisterClass::B64 {
                     let wide = |v: u32| if access.signed { v as i32 as i64 as u64 } else { v as u64 };
-                    r.set_double(d, &row(|k| wide(part(k))), mask);
+                    r.set_b64(d, &row(|k| wide(part(k))), mask);
                 } else {
                     let keep = if access.width == 16 { 0xffff } else { u32::MAX };
-                    r.set_word(d, &row(|k| part(k) & keep), mask);
+                    r.set_b32(d, &row(|k| part(k) & keep), mask);
                 }
             }
         }
     }
 }
 
-/// A source row's value in a lane.
+/// Returns the value of a source operand in a lane.
 #[inline(always)]
-fn value(r: &Registers<'_>, s: Slot, k: usize) -> u64 {
-    if s.class() == Class::Double { r.double(s)[k] } else { r.word(s)[k] as u64 }
+fn value(r: &Registers<'_>, s: RegisterSlot, k: usize) -> u64 {
+    if s.class() == RegisterClass::B64 { r.b64(s)[k] } else { r.b32(s)[k] as u64 }
 }
 
-/// Writes the elements of every active lane; `put` gets lane, word, value and which bits of it to write.
+/// Writes the elements of every active lane; `put(lane, w, value, bits)` writes the given bits of word w.
 #[inline(always)]
 fn scatter(
     r: &Registers<'_>,
-    q: &Request<'_>,
-    at: &Offsets,
+    q: &WarpRequest<'_>,
+    offsets: &Offsets,
     mask: u32,
     reversed: bool,
     mut put: impl FnMut(usize, usize, u32, u32),
 ) {
-    let mut left = mask;
-    while left != 0 {
-        let k = if reversed { left.ilog2() } else { left.trailing_zeros() } as usize;
-        left ^= 1 << k;
+    let mut remaining = mask;
+    while remaining != 0 {
+        let k = if reversed { remaining.ilog2() } else { remaining.trailing_zeros() } as usize;
+        remaining ^= 1 << k;
         for n in 0..q.access.count as usize {
             let v = value(r, q.i.src[1 + n], k);
             match q.access.size {
-                4 => put(k, at[k] / 4 + n, v as u32, u32::MAX),
+                4 => put(k, offsets[k] / 4 + n, v as u32, u32::MAX),
                 8 => {
-                    put(k, at[k] / 4 + 2 * n, v as u32, u32::MAX);
-                    put(k, at[k] / 4 + 2 * n + 1, (v >> 32) as u32, u32::MAX);
+                    put(k, offsets[k] / 4 + 2 * n, v as u32, u32::MAX);
+                    put(k, offsets[k] / 4 + 2 * n + 1, (v >> 32) as u32, u32::MAX);
                 }
                 size => {
-                    let byte = at[k] + n * size as usize;
+                    let byte = offsets[k] + n * size as usize;
                     let shift = 8 * (byte % 4) as u32;
                     let bits = if size == 1 { 0xff } else { 0xffff };
                     put(k, byte / 4, (v as u32) << shift, bits << shift);

@@ -1,97 +1,97 @@
-//! Instructions on registers alone. Each is a loop over a row; masked lanes are computed and not kept.
+//! Instructions that only access registers. Each is a loop over a row; inactive lanes are computed and discarded.
 
 use super::registers::{Registers, row};
-use crate::inst::{Cmp, CmpType, Convert, Float, Inst, Int, Join, LANES, Logic, Op};
+use crate::inst::{BoolOp, CmpOp, CmpType, CvtOp, FloatOp, Inst, IntOp, LANES, Opcode, PredicateOp};
 use crate::lane::convert;
 use crate::lane::float::{NAN32, flush};
-use crate::lane::half::{BRAIN, widen};
+use crate::lane::half::{MODE_BF16, widen};
 use std::array::from_fn;
 
-type Words = [u32; LANES];
+type B32Lanes = [u32; LANES];
 
 #[inline(always)]
-fn each<T: Copy, U: Copy + Default>(a: &[T; LANES], f: impl Fn(T) -> U) -> [U; LANES] {
+fn map_lanes<T: Copy, U: Copy + Default>(a: &[T; LANES], f: impl Fn(T) -> U) -> [U; LANES] {
     row(|k| f(a[k]))
 }
 
 #[inline(always)]
-fn words1(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u32) -> u32) {
-    let a = r.word(i.src[0]);
-    let new: Words = row(|k| f(a[k]));
-    r.set_word(i.dst[0], &new, mask);
+fn b32_unary(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u32) -> u32) {
+    let a = r.b32(i.src[0]);
+    let new: B32Lanes = row(|k| f(a[k]));
+    r.set_b32(i.dst[0], &new, mask);
 }
 
 #[inline(always)]
-fn words2(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u32, u32) -> u32) {
-    let (a, b) = (r.word(i.src[0]), r.word(i.src[1]));
-    let new: Words = row(|k| f(a[k], b[k]));
-    r.set_word(i.dst[0], &new, mask);
+fn b32_binary(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u32, u32) -> u32) {
+    let (a, b) = (r.b32(i.src[0]), r.b32(i.src[1]));
+    let new: B32Lanes = row(|k| f(a[k], b[k]));
+    r.set_b32(i.dst[0], &new, mask);
 }
 
 #[inline(always)]
-fn words3(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u32, u32, u32) -> u32) {
-    let (a, b, c) = (r.word(i.src[0]), r.word(i.src[1]), r.word(i.src[2]));
-    let new: Words = row(|k| f(a[k], b[k], c[k]));
-    r.set_word(i.dst[0], &new, mask);
+fn b32_ternary(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u32, u32, u32) -> u32) {
+    let (a, b, c) = (r.b32(i.src[0]), r.b32(i.src[1]), r.b32(i.src[2]));
+    let new: B32Lanes = row(|k| f(a[k], b[k], c[k]));
+    r.set_b32(i.dst[0], &new, mask);
 }
 
 #[inline(always)]
-fn doubles1(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u64) -> u64) {
-    let a = r.double(i.src[0]);
+fn b64_unary(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u64) -> u64) {
+    let a = r.b64(i.src[0]);
     let new: [u64; LANES] = row(|k| f(a[k]));
-    r.set_double(i.dst[0], &new, mask);
+    r.set_b64(i.dst[0], &new, mask);
 }
 
 #[inline(always)]
-fn doubles2(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u64, u64) -> u64) {
-    let (a, b) = (r.double(i.src[0]), r.double(i.src[1]));
+fn b64_binary(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u64, u64) -> u64) {
+    let (a, b) = (r.b64(i.src[0]), r.b64(i.src[1]));
     let new: [u64; LANES] = row(|k| f(a[k], b[k]));
-    r.set_double(i.dst[0], &new, mask);
+    r.set_b64(i.dst[0], &new, mask);
 }
 
-/// Double by word operand: shifts.
+/// A 64-bit operand shifted by a 32-bit one.
 #[inline(always)]
-fn shifts(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u64, u32) -> u64) {
-    let (a, b) = (r.double(i.src[0]), r.word(i.src[1]));
+fn b64_shift(r: &mut Registers<'_>, i: &Inst, mask: u32, f: impl Fn(u64, u32) -> u64) {
+    let (a, b) = (r.b64(i.src[0]), r.b32(i.src[1]));
     let new: [u64; LANES] = row(|k| f(a[k], b[k]));
-    r.set_double(i.dst[0], &new, mask);
+    r.set_b64(i.dst[0], &new, mask);
 }
 
-/// Executes an instruction that touches registers only; false when it is not one of those.
+/// Executes an instruction that only accesses registers. Returns false for all others.
 #[inline(always)]
 pub fn execute(r: &mut Registers<'_>, i: &Inst, mask: u32) -> bool {
     match i.op {
-        Op::Int32(op) => int32(r, i, mask, op),
-        Op::Int64(op) => int64(r, i, mask, op),
-        Op::Float(op, false) => float(r, i, mask, op, |x| x),
-        Op::Float(op, true) => float(r, i, mask, op, flush),
-        Op::Mov32 => words1(r, i, mask, |a| a),
-        Op::Mov64 => doubles1(r, i, mask, |a| a),
-        Op::MulWide(signed) => multiply_wide(r, i, mask, signed, false),
-        Op::MadWide(signed) => multiply_wide(r, i, mask, signed, true),
-        Op::Shl32 => words2(r, i, mask, |a, b| if b < 32 { a << b } else { 0 }),
-        Op::ShrU32 => words2(r, i, mask, |a, b| if b < 32 { a >> b } else { 0 }),
-        Op::ShrS32 => words2(r, i, mask, |a, b| (a as i32 >> b.min(31)) as u32),
-        Op::Shl64 => shifts(r, i, mask, |a, b| if b < 64 { a << b } else { 0 }),
-        Op::ShrU64 => shifts(r, i, mask, |a, b| if b < 64 { a >> b } else { 0 }),
-        Op::ShrS64 => shifts(r, i, mask, |a, b| (a as i64 >> b.min(63)) as u64),
-        Op::Lop3(table) => words3(r, i, mask, |a, b, c| lop3(table, a, b, c)),
-        Op::Convert(op) => convert(r, i, mask, op),
-        Op::Setp(ty, cmp, join, ftz) => setp(r, i, mask, ty, cmp, join, ftz),
-        Op::Selp32 => {
+        Opcode::Int32(op) => int32(r, i, mask, op),
+        Opcode::Int64(op) => int64(r, i, mask, op),
+        Opcode::Float(op, false) => float(r, i, mask, op, |x| x),
+        Opcode::Float(op, true) => float(r, i, mask, op, flush),
+        Opcode::Mov32 => b32_unary(r, i, mask, |a| a),
+        Opcode::Mov64 => b64_unary(r, i, mask, |a| a),
+        Opcode::MulWide(signed) => multiply_wide(r, i, mask, signed, false),
+        Opcode::MadWide(signed) => multiply_wide(r, i, mask, signed, true),
+        Opcode::Shl32 => b32_binary(r, i, mask, |a, b| if b < 32 { a << b } else { 0 }),
+        Opcode::ShrU32 => b32_binary(r, i, mask, |a, b| if b < 32 { a >> b } else { 0 }),
+        Opcode::ShrS32 => b32_binary(r, i, mask, |a, b| (a as i32 >> b.min(31)) as u32),
+        Opcode::Shl64 => b64_shift(r, i, mask, |a, b| if b < 64 { a << b } else { 0 }),
+        Opcode::ShrU64 => b64_shift(r, i, mask, |a, b| if b < 64 { a >> b } else { 0 }),
+        Opcode::ShrS64 => b64_shift(r, i, mask, |a, b| (a as i64 >> b.min(63)) as u64),
+        Opcode::Lop3(table) => b32_ternary(r, i, mask, |a, b, c| lop3(table, a, b, c)),
+        Opcode::Convert(op) => convert(r, i, mask, op),
+        Opcode::Setp(ty, cmp, bool_op, ftz) => setp(r, i, mask, ty, cmp, bool_op, ftz),
+        Opcode::Selp32 => {
             let p = r.predicate(i.src[2]);
-            let (a, b) = (r.word(i.src[0]), r.word(i.src[1]));
-            let new: Words = row(|k| if p >> k & 1 != 0 { a[k] } else { b[k] });
-            r.set_word(i.dst[0], &new, mask);
+            let (a, b) = (r.b32(i.src[0]), r.b32(i.src[1]));
+            let new: B32Lanes = row(|k| if p >> k & 1 != 0 { a[k] } else { b[k] });
+            r.set_b32(i.dst[0], &new, mask);
         }
-        Op::Selp64 => {
+        Opcode::Selp64 => {
             let p = r.predicate(i.src[2]);
-            let (a, b) = (r.double(i.src[0]), r.double(i.src[1]));
+            let (a, b) = (r.b64(i.src[0]), r.b64(i.src[1]));
             let new: [u64; LANES] = row(|k| if p >> k & 1 != 0 { a[k] } else { b[k] });
-            r.set_double(i.dst[0], &new, mask);
+            r.set_b64(i.dst[0], &new, mask);
         }
-        Op::Logic(op) => logic(r, i, mask, op),
-        Op::Lanes(f, mode, _) => {
+        Opcode::Logic(op) => logic(r, i, mask, op),
+        Opcode::Lanes(f, mode, _) => {
             let s: [[u64; LANES]; 4] = from_fn(|n| r.bits(i.src[n]));
             let mut new = [0; LANES];
             for k in 0..LANES {
@@ -101,84 +101,89 @@ pub fn execute(r: &mut Registers<'_>, i: &Inst, mask: u32) -> bool {
             }
             r.set_bits(i.dst[0], &new, mask);
         }
-        Op::Carry { subtract, read, write, double } => carry(r, i, mask, subtract, read, write, double),
-        Op::Pack64 | Op::Unpack64 | Op::Pack32 | Op::Unpack32 | Op::PackQuarters | Op::UnpackQuarters => {
+        Opcode::Carry { subtract, read, write, double } => carry(r, i, mask, subtract, read, write, double),
+        Opcode::Pack64
+        | Opcode::Unpack64
+        | Opcode::Pack32
+        | Opcode::Unpack32
+        | Opcode::PackQuarters
+        | Opcode::UnpackQuarters => {
             pack(r, i, mask);
         }
-        Op::Nop | Op::Fence => {}
+        Opcode::Nop | Opcode::Fence => {}
         _ => return false,
     }
     true
 }
 
 #[inline(always)]
-fn int32(r: &mut Registers<'_>, i: &Inst, mask: u32, op: Int) {
+fn int32(r: &mut Registers<'_>, i: &Inst, mask: u32, op: IntOp) {
     match op {
-        Int::Add => words2(r, i, mask, u32::wrapping_add),
-        Int::Sub => words2(r, i, mask, u32::wrapping_sub),
-        Int::Mul => words2(r, i, mask, u32::wrapping_mul),
-        Int::Mad => words3(r, i, mask, |a, b, c| a.wrapping_mul(b).wrapping_add(c)),
-        Int::MinU => words2(r, i, mask, u32::min),
-        Int::MinS => words2(r, i, mask, |a, b| (a as i32).min(b as i32) as u32),
-        Int::MaxU => words2(r, i, mask, u32::max),
-        Int::MaxS => words2(r, i, mask, |a, b| (a as i32).max(b as i32) as u32),
-        Int::And => words2(r, i, mask, |a, b| a & b),
-        Int::Or => words2(r, i, mask, |a, b| a | b),
-        Int::Xor => words2(r, i, mask, |a, b| a ^ b),
-        Int::Not => words1(r, i, mask, |a| !a),
-        Int::Neg => words1(r, i, mask, u32::wrapping_neg),
+        IntOp::Add => b32_binary(r, i, mask, u32::wrapping_add),
+        IntOp::Sub => b32_binary(r, i, mask, u32::wrapping_sub),
+        IntOp::Mul => b32_binary(r, i, mask, u32::wrapping_mul),
+        IntOp::Mad => b32_ternary(r, i, mask, |a, b, c| a.wrapping_mul(b).wrapping_add(c)),
+        IntOp::MinU => b32_binary(r, i, mask, u32::min),
+        IntOp::MinS => b32_binary(r, i, mask, |a, b| (a as i32).min(b as i32) as u32),
+        IntOp::MaxU => b32_binary(r, i, mask, u32::max),
+        IntOp::MaxS => b32_binary(r, i, mask, |a, b| (a as i32).max(b as i32) as u32),
+        IntOp::And => b32_binary(r, i, mask, |a, b| a & b),
+        IntOp::Or => b32_binary(r, i, mask, |a, b| a | b),
+        IntOp::Xor => b32_binary(r, i, mask, |a, b| a ^ b),
+        IntOp::Not => b32_unary(r, i, mask, |a| !a),
+        IntOp::Neg => b32_unary(r, i, mask, u32::wrapping_neg),
     }
 }
 
 #[inline(always)]
-fn int64(r: &mut Registers<'_>, i: &Inst, mask: u32, op: Int) {
+fn int64(r: &mut Registers<'_>, i: &Inst, mask: u32, op: IntOp) {
     match op {
-        Int::Add => doubles2(r, i, mask, u64::wrapping_add),
-        Int::Sub => doubles2(r, i, mask, u64::wrapping_sub),
-        Int::Mul => doubles2(r, i, mask, u64::wrapping_mul),
-        Int::Mad => {
-            let (a, b, c) = (r.double(i.src[0]), r.double(i.src[1]), r.double(i.src[2]));
+        IntOp::Add => b64_binary(r, i, mask, u64::wrapping_add),
+        IntOp::Sub => b64_binary(r, i, mask, u64::wrapping_sub),
+        IntOp::Mul => b64_binary(r, i, mask, u64::wrapping_mul),
+        IntOp::Mad => {
+            let (a, b, c) = (r.b64(i.src[0]), r.b64(i.src[1]), r.b64(i.src[2]));
             let new: [u64; LANES] = row(|k| a[k].wrapping_mul(b[k]).wrapping_add(c[k]));
-            r.set_double(i.dst[0], &new, mask);
+            r.set_b64(i.dst[0], &new, mask);
         }
-        Int::MinU => doubles2(r, i, mask, u64::min),
-        Int::MinS => doubles2(r, i, mask, |a, b| (a as i64).min(b as i64) as u64),
-        Int::MaxU => doubles2(r, i, mask, u64::max),
-        Int::MaxS => doubles2(r, i, mask, |a, b| (a as i64).max(b as i64) as u64),
-        Int::And => doubles2(r, i, mask, |a, b| a & b),
-        Int::Or => doubles2(r, i, mask, |a, b| a | b),
-        Int::Xor => doubles2(r, i, mask, |a, b| a ^ b),
-        Int::Not => doubles1(r, i, mask, |a| !a),
-        Int::Neg => doubles1(r, i, mask, u64::wrapping_neg),
+        IntOp::MinU => b64_binary(r, i, mask, u64::min),
+        IntOp::MinS => b64_binary(r, i, mask, |a, b| (a as i64).min(b as i64) as u64),
+        IntOp::MaxU => b64_binary(r, i, mask, u64::max),
+        IntOp::MaxS => b64_binary(r, i, mask, |a, b| (a as i64).max(b as i64) as u64),
+        IntOp::And => b64_binary(r, i, mask, |a, b| a & b),
+        IntOp::Or => b64_binary(r, i, mask, |a, b| a | b),
+        IntOp::Xor => b64_binary(r, i, mask, |a, b| a ^ b),
+        IntOp::Not => b64_unary(r, i, mask, |a| !a),
+        IntOp::Neg => b64_unary(r, i, mask, u64::wrapping_neg),
     }
 }
 
-/// The bits of a result; every NaN is the one that PTX arithmetic returns.
+/// Returns the bits of a result, with every NaN replaced by the canonical NaN of PTX.
 #[inline(always)]
 pub fn canonical(x: f32) -> u32 {
     if x.is_nan() { NAN32 } else { x.to_bits() }
 }
 
 #[inline(always)]
-fn float(r: &mut Registers<'_>, i: &Inst, mask: u32, op: Float, z: impl Fn(f32) -> f32 + Copy) {
+fn float(r: &mut Registers<'_>, i: &Inst, mask: u32, op: FloatOp, z: impl Fn(f32) -> f32 + Copy) {
     let f = move |bits: u32| z(f32::from_bits(bits));
     match op {
-        Float::Add => words2(r, i, mask, |a, b| canonical(z(f(a) + f(b)))),
-        Float::Sub => words2(r, i, mask, |a, b| canonical(z(f(a) - f(b)))),
-        Float::Mul => words2(r, i, mask, |a, b| canonical(z(f(a) * f(b)))),
-        Float::Fma => words3(r, i, mask, |a, b, c| canonical(z(f(a).mul_add(f(b), f(c))))),
-        Float::Min => {
-            words2(r, i, mask, |a, b| extreme(f(a), f(b), f(a) < f(b), f(a).to_bits() | f(b).to_bits()))
+        FloatOp::Add => b32_binary(r, i, mask, |a, b| canonical(z(f(a) + f(b)))),
+        FloatOp::Sub => b32_binary(r, i, mask, |a, b| canonical(z(f(a) - f(b)))),
+        FloatOp::Mul => b32_binary(r, i, mask, |a, b| canonical(z(f(a) * f(b)))),
+        FloatOp::Fma => b32_ternary(r, i, mask, |a, b, c| canonical(z(f(a).mul_add(f(b), f(c))))),
+        FloatOp::Min => {
+            b32_binary(r, i, mask, |a, b| extreme(f(a), f(b), f(a) < f(b), f(a).to_bits() | f(b).to_bits()))
         }
-        Float::Max => {
-            words2(r, i, mask, |a, b| extreme(f(a), f(b), f(a) > f(b), f(a).to_bits() & f(b).to_bits()))
+        FloatOp::Max => {
+            b32_binary(r, i, mask, |a, b| extreme(f(a), f(b), f(a) > f(b), f(a).to_bits() & f(b).to_bits()))
         }
-        Float::Neg => words1(r, i, mask, |a| f(a).to_bits() ^ 0x8000_0000),
-        Float::Abs => words1(r, i, mask, |a| f(a).to_bits() & 0x7fff_ffff),
+        FloatOp::Neg => b32_unary(r, i, mask, |a| f(a).to_bits() ^ 0x8000_0000),
+        FloatOp::Abs => b32_unary(r, i, mask, |a| f(a).to_bits() & 0x7fff_ffff),
     }
 }
 
-/// One of two floats: the first where `first`, `equal` where they compare equal, never NaN unless both are.
+/// Returns a if `first`, else b; `equal` if they compare equal; NaN only if both are.
 #[inline(always)]
 fn extreme(a: f32, b: f32, first: bool, equal: u32) -> u32 {
     let chosen = if first { a.to_bits() } else { b.to_bits() };
@@ -189,21 +194,21 @@ fn extreme(a: f32, b: f32, first: bool, equal: u32) -> u32 {
 
 #[inline(always)]
 fn multiply_wide(r: &mut Registers<'_>, i: &Inst, mask: u32, signed: bool, add: bool) {
-    let (a, b) = (r.word(i.src[0]), r.word(i.src[1]));
+    let (a, b) = (r.b32(i.src[0]), r.b32(i.src[1]));
     let product: [u64; LANES] = match signed {
         true => row(|k| (a[k] as i32 as i64).wrapping_mul(b[k] as i32 as i64) as u64),
         false => row(|k| a[k] as u64 * b[k] as u64),
     };
     if add {
-        let c = r.double(i.src[2]);
+        let c = r.b64(i.src[2]);
         let sum: [u64; LANES] = row(|k| product[k].wrapping_add(c[k]));
-        r.set_double(i.dst[0], &sum, mask);
+        r.set_b64(i.dst[0], &sum, mask);
     } else {
-        r.set_double(i.dst[0], &product, mask);
+        r.set_b64(i.dst[0], &product, mask);
     }
 }
 
-/// Bit n of the table is the result where the operands' bits spell n.
+/// Evaluates a truth table: bit n of the table is the result where the bits of a, b and c form the number n.
 #[inline(always)]
 fn lop3(table: u8, a: u32, b: u32, c: u32) -> u32 {
     let term = |n: u8, x: u32| if table >> n & 1 != 0 { x } else { 0 };
@@ -217,7 +222,7 @@ fn lop3(table: u8, a: u32, b: u32, c: u32) -> u32 {
         | term(7, a & b & c)
 }
 
-/// f32 to bf16, to nearest even.
+/// Rounds f32 to bf16, to nearest even.
 #[inline(always)]
 fn to_bf16(bits: u32) -> u32 {
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
@@ -225,37 +230,37 @@ fn to_bf16(bits: u32) -> u32 {
 }
 
 #[inline(always)]
-fn convert(r: &mut Registers<'_>, i: &Inst, mask: u32, op: Convert) {
+fn convert(r: &mut Registers<'_>, i: &Inst, mask: u32, op: CvtOp) {
     match op {
-        Convert::U32ToU64 => {
-            let a = r.word(i.src[0]);
+        CvtOp::U32ToU64 => {
+            let a = r.b32(i.src[0]);
             let new: [u64; LANES] = row(|k| a[k] as u64);
-            r.set_double(i.dst[0], &new, mask);
+            r.set_b64(i.dst[0], &new, mask);
         }
-        Convert::S32ToS64 => {
-            let a = r.word(i.src[0]);
+        CvtOp::S32ToS64 => {
+            let a = r.b32(i.src[0]);
             let new: [u64; LANES] = row(|k| a[k] as i32 as i64 as u64);
-            r.set_double(i.dst[0], &new, mask);
+            r.set_b64(i.dst[0], &new, mask);
         }
-        Convert::U64ToU32 => {
-            let a = r.double(i.src[0]);
-            let new: Words = row(|k| a[k] as u32);
-            r.set_word(i.dst[0], &new, mask);
+        CvtOp::U64ToU32 => {
+            let a = r.b64(i.src[0]);
+            let new: B32Lanes = row(|k| a[k] as u32);
+            r.set_b32(i.dst[0], &new, mask);
         }
-        Convert::S32ToF32 => words1(r, i, mask, |a| (a as i32 as f32).to_bits()),
-        Convert::U32ToF32 => words1(r, i, mask, |a| (a as f32).to_bits()),
-        Convert::F32ToBf16 => words1(r, i, mask, to_bf16),
-        Convert::F32ToBf16x2 => words2(r, i, mask, |a, b| to_bf16(a) << 16 | to_bf16(b)),
-        Convert::F32ToF16 => words1(r, i, mask, |a| convert::pack_half(&[0, a as u64, 0, 0], 0) as u32),
-        Convert::F32ToF16x2 => {
-            words2(r, i, mask, |a, b| convert::pack_half(&[a as u64, b as u64, 0, 0], 0) as u32);
+        CvtOp::S32ToF32 => b32_unary(r, i, mask, |a| (a as i32 as f32).to_bits()),
+        CvtOp::U32ToF32 => b32_unary(r, i, mask, |a| (a as f32).to_bits()),
+        CvtOp::F32ToBf16 => b32_unary(r, i, mask, to_bf16),
+        CvtOp::F32ToBf16x2 => b32_binary(r, i, mask, |a, b| to_bf16(a) << 16 | to_bf16(b)),
+        CvtOp::F32ToF16 => b32_unary(r, i, mask, |a| convert::pack_half(&[0, a as u64, 0, 0], 0) as u32),
+        CvtOp::F32ToF16x2 => {
+            b32_binary(r, i, mask, |a, b| convert::pack_half(&[a as u64, b as u64, 0, 0], 0) as u32);
         }
-        Convert::F16ToF32 => words1(r, i, mask, |a| canonical(widen(a as u16, 0) as f32)),
-        Convert::Bf16ToF32 => words1(r, i, mask, |a| canonical(widen(a as u16, BRAIN) as f32)),
+        CvtOp::F16ToF32 => b32_unary(r, i, mask, |a| canonical(widen(a as u16, 0) as f32)),
+        CvtOp::Bf16ToF32 => b32_unary(r, i, mask, |a| canonical(widen(a as u16, MODE_BF16) as f32)),
     }
 }
 
-/// One bit per lane.
+/// Evaluates a condition in every lane: bit k of the result is lane k.
 #[inline(always)]
 fn bits(f: impl Fn(usize) -> bool) -> u32 {
     let mut out = 0;
@@ -266,78 +271,80 @@ fn bits(f: impl Fn(usize) -> bool) -> u32 {
 }
 
 #[inline(always)]
-fn compare_integers<T: Copy + Ord>(cmp: Cmp, a: &[T; LANES], b: &[T; LANES]) -> u32 {
+fn compare_integers<T: Copy + Ord>(cmp: CmpOp, a: &[T; LANES], b: &[T; LANES]) -> u32 {
     match cmp {
-        Cmp::Eq => bits(|k| a[k] == b[k]),
-        Cmp::Ne => bits(|k| a[k] != b[k]),
-        Cmp::Lt => bits(|k| a[k] < b[k]),
-        Cmp::Le => bits(|k| a[k] <= b[k]),
-        Cmp::Gt => bits(|k| a[k] > b[k]),
+        CmpOp::Eq => bits(|k| a[k] == b[k]),
+        CmpOp::Ne => bits(|k| a[k] != b[k]),
+        CmpOp::Lt => bits(|k| a[k] < b[k]),
+        CmpOp::Le => bits(|k| a[k] <= b[k]),
+        CmpOp::Gt => bits(|k| a[k] > b[k]),
         _ => bits(|k| a[k] >= b[k]),
     }
 }
 
 #[inline(always)]
-fn compare_floats<T: Copy + PartialOrd>(cmp: Cmp, a: &[T; LANES], b: &[T; LANES]) -> u32 {
+fn compare_floats<T: Copy + PartialOrd>(cmp: CmpOp, a: &[T; LANES], b: &[T; LANES]) -> u32 {
     let (lt, eq, gt) = (bits(|k| a[k] < b[k]), bits(|k| a[k] == b[k]), bits(|k| a[k] > b[k]));
     let nan = !(lt | eq | gt);
     match cmp {
-        Cmp::Eq => eq,
-        Cmp::Ne => lt | gt,
-        Cmp::Lt => lt,
-        Cmp::Le => lt | eq,
-        Cmp::Gt => gt,
-        Cmp::Ge => gt | eq,
-        Cmp::Equ => eq | nan,
-        Cmp::Neu => !eq,
-        Cmp::Ltu => lt | nan,
-        Cmp::Leu => !gt,
-        Cmp::Gtu => gt | nan,
-        Cmp::Geu => !lt,
-        Cmp::Num => !nan,
-        Cmp::Nan => nan,
+        CmpOp::Eq => eq,
+        CmpOp::Ne => lt | gt,
+        CmpOp::Lt => lt,
+        CmpOp::Le => lt | eq,
+        CmpOp::Gt => gt,
+        CmpOp::Ge => gt | eq,
+        CmpOp::Equ => eq | nan,
+        CmpOp::Neu => !eq,
+        CmpOp::Ltu => lt | nan,
+        CmpOp::Leu => !gt,
+        CmpOp::Gtu => gt | nan,
+        CmpOp::Geu => !lt,
+        CmpOp::Num => !nan,
+        CmpOp::Nan => nan,
     }
 }
 
-/// The comparison of two operands, one bit per lane.
+/// Compares two operands, one bit per lane.
 #[inline(always)]
-pub fn truth(r: &Registers<'_>, i: &Inst, ty: CmpType, cmp: Cmp, ftz: bool) -> u32 {
+pub fn compare(r: &Registers<'_>, i: &Inst, ty: CmpType, cmp: CmpOp, ftz: bool) -> u32 {
     let (a, b) = (i.src[0], i.src[1]);
     match ty {
-        CmpType::U32 => compare_integers(cmp, r.word(a), r.word(b)),
-        CmpType::S32 => compare_integers(cmp, &each(r.word(a), |x| x as i32), &each(r.word(b), |x| x as i32)),
-        CmpType::U64 => compare_integers(cmp, r.double(a), r.double(b)),
+        CmpType::U32 => compare_integers(cmp, r.b32(a), r.b32(b)),
+        CmpType::S32 => {
+            compare_integers(cmp, &map_lanes(r.b32(a), |x| x as i32), &map_lanes(r.b32(b), |x| x as i32))
+        }
+        CmpType::U64 => compare_integers(cmp, r.b64(a), r.b64(b)),
         CmpType::S64 => {
-            compare_integers(cmp, &each(r.double(a), |x| x as i64), &each(r.double(b), |x| x as i64))
+            compare_integers(cmp, &map_lanes(r.b64(a), |x| x as i64), &map_lanes(r.b64(b), |x| x as i64))
         }
         CmpType::F32 => {
             let value = |x: u32| if ftz { flush(f32::from_bits(x)) } else { f32::from_bits(x) };
-            compare_floats(cmp, &each(r.word(a), value), &each(r.word(b), value))
+            compare_floats(cmp, &map_lanes(r.b32(a), value), &map_lanes(r.b32(b), value))
         }
         CmpType::F64 => {
-            compare_floats(cmp, &each(r.double(a), f64::from_bits), &each(r.double(b), f64::from_bits))
+            compare_floats(cmp, &map_lanes(r.b64(a), f64::from_bits), &map_lanes(r.b64(b), f64::from_bits))
         }
         CmpType::F16 => compare_floats(
             cmp,
-            &each(r.word(a), |x| widen(x as u16, 0)),
-            &each(r.word(b), |x| widen(x as u16, 0)),
+            &map_lanes(r.b32(a), |x| widen(x as u16, 0)),
+            &map_lanes(r.b32(b), |x| widen(x as u16, 0)),
         ),
         CmpType::Bf16 => compare_floats(
             cmp,
-            &each(r.word(a), |x| widen(x as u16, BRAIN)),
-            &each(r.word(b), |x| widen(x as u16, BRAIN)),
+            &map_lanes(r.b32(a), |x| widen(x as u16, MODE_BF16)),
+            &map_lanes(r.b32(b), |x| widen(x as u16, MODE_BF16)),
         ),
     }
 }
 
 #[inline(always)]
-fn setp(r: &mut Registers<'_>, i: &Inst, mask: u32, ty: CmpType, cmp: Cmp, join: Join, ftz: bool) {
-    let truth = truth(r, i, ty, cmp, ftz);
-    let (p, q) = match join {
-        Join::None => (truth, !truth),
-        Join::And => (truth & r.predicate(i.src[2]), !truth & r.predicate(i.src[2])),
-        Join::Or => (truth | r.predicate(i.src[2]), !truth | r.predicate(i.src[2])),
-        Join::Xor => (truth ^ r.predicate(i.src[2]), !truth ^ r.predicate(i.src[2])),
+fn setp(r: &mut Registers<'_>, i: &Inst, mask: u32, ty: CmpType, cmp: CmpOp, bool_op: BoolOp, ftz: bool) {
+    let result = compare(r, i, ty, cmp, ftz);
+    let (p, q) = match bool_op {
+        BoolOp::None => (result, !result),
+        BoolOp::And => (result & r.predicate(i.src[2]), !result & r.predicate(i.src[2])),
+        BoolOp::Or => (result | r.predicate(i.src[2]), !result | r.predicate(i.src[2])),
+        BoolOp::Xor => (result ^ r.predicate(i.src[2]), !result ^ r.predicate(i.src[2])),
     };
     r.set_predicate(i.dst[0], p, mask);
     if !i.dst[1].is_none() {
@@ -346,14 +353,14 @@ fn setp(r: &mut Registers<'_>, i: &Inst, mask: u32, ty: CmpType, cmp: Cmp, join:
 }
 
 #[inline(always)]
-fn logic(r: &mut Registers<'_>, i: &Inst, mask: u32, op: Logic) {
+fn logic(r: &mut Registers<'_>, i: &Inst, mask: u32, op: PredicateOp) {
     let a = r.predicate(i.src[0]);
     let new = match op {
-        Logic::Mov => a,
-        Logic::Not => !a,
-        Logic::And => a & r.predicate(i.src[1]),
-        Logic::Or => a | r.predicate(i.src[1]),
-        Logic::Xor => a ^ r.predicate(i.src[1]),
+        PredicateOp::Mov => a,
+        PredicateOp::Not => !a,
+        PredicateOp::And => a & r.predicate(i.src[1]),
+        PredicateOp::Or => a | r.predicate(i.src[1]),
+        PredicateOp::Xor => a ^ r.predicate(i.src[1]),
     };
     r.set_predicate(i.dst[0], new, mask);
 }
@@ -377,39 +384,39 @@ fn carry(r: &mut Registers<'_>, i: &Inst, mask: u32, subtract: bool, read: bool,
     }
 }
 
-/// Packs parts into a wider register or unpacks them: bits move, so uninitialised ones move alike.
+/// Packs parts into a wider register or unpacks them. Bits only move, so the same code moves taint.
 pub fn pack(r: &mut Registers<'_>, i: &Inst, mask: u32) {
     match i.op {
-        Op::Pack64 => {
-            let (a, b) = (r.word(i.src[0]), r.word(i.src[1]));
+        Opcode::Pack64 => {
+            let (a, b) = (r.b32(i.src[0]), r.b32(i.src[1]));
             let new: [u64; LANES] = row(|k| a[k] as u64 | (b[k] as u64) << 32);
-            r.set_double(i.dst[0], &new, mask);
+            r.set_b64(i.dst[0], &new, mask);
         }
-        Op::Pack32 => {
-            let (a, b) = (r.word(i.src[0]), r.word(i.src[1]));
-            let new: Words = row(|k| a[k] & 0xffff | b[k] << 16);
-            r.set_word(i.dst[0], &new, mask);
+        Opcode::Pack32 => {
+            let (a, b) = (r.b32(i.src[0]), r.b32(i.src[1]));
+            let new: B32Lanes = row(|k| a[k] & 0xffff | b[k] << 16);
+            r.set_b32(i.dst[0], &new, mask);
         }
-        Op::PackQuarters => {
-            let s: [&Words; 4] = from_fn(|n| r.word(i.src[n]));
+        Opcode::PackQuarters => {
+            let s: [&B32Lanes; 4] = from_fn(|n| r.b32(i.src[n]));
             let part = |n: usize, k: usize| (s[n][k] as u64 & 0xffff) << (16 * n);
             let new: [u64; LANES] = row(|k| part(0, k) | part(1, k) | part(2, k) | part(3, k));
-            r.set_double(i.dst[0], &new, mask);
+            r.set_b64(i.dst[0], &new, mask);
         }
-        Op::Unpack64 => {
-            let a = *r.double(i.src[0]);
-            r.set_word(i.dst[0], &each(&a, |x| x as u32), mask);
-            r.set_word(i.dst[1], &each(&a, |x| (x >> 32) as u32), mask);
+        Opcode::Unpack64 => {
+            let a = *r.b64(i.src[0]);
+            r.set_b32(i.dst[0], &map_lanes(&a, |x| x as u32), mask);
+            r.set_b32(i.dst[1], &map_lanes(&a, |x| (x >> 32) as u32), mask);
         }
-        Op::Unpack32 => {
-            let a = *r.word(i.src[0]);
-            r.set_word(i.dst[0], &each(&a, |x| x & 0xffff), mask);
-            r.set_word(i.dst[1], &each(&a, |x| x >> 16), mask);
+        Opcode::Unpack32 => {
+            let a = *r.b32(i.src[0]);
+            r.set_b32(i.dst[0], &map_lanes(&a, |x| x & 0xffff), mask);
+            r.set_b32(i.dst[1], &map_lanes(&a, |x| x >> 16), mask);
         }
         _ => {
-            let a = *r.double(i.src[0]);
+            let a = *r.b64(i.src[0]);
             for n in 0..4 {
-                r.set_word(i.dst[n], &each(&a, |x| (x >> (16 * n)) as u32 & 0xffff), mask);
+                r.set_b32(i.dst[n], &map_lanes(&a, |x| (x >> (16 * n)) as u32 & 0xffff), mask);
             }
         }
     }

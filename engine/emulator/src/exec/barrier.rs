@@ -1,27 +1,27 @@
-//! Block barriers: who waits, who has arrived, when they are let go.
+//! Named barriers of a block: the warps that wait and that have arrived, and their release.
 
-use super::block::Shared;
-use super::clock::Clock;
-use super::warp::{Stop, Warp, lanes};
-use crate::fault::{Check, FaultKind, trouble};
-use crate::inst::{FULL, Inst, LANES, Op, Reduce, Slot};
+use super::thread_block::BlockState;
+use super::vector_clock::VectorClock;
+use super::warp::{StopReason, Warp, lanes};
+use crate::fault::{Checked, FaultKind, lane_fault};
+use crate::inst::{FULL, Inst, LANES, Opcode, ReduceOp, RegisterSlot};
 
-/// Barriers of a block.
-const COUNT: usize = 16;
+/// Number of barriers of a block.
+const BARRIERS: usize = 16;
 
-/// A warp's wait at a barrier.
+/// A wait of a warp at a barrier.
 #[derive(Clone, Copy, Debug)]
-pub struct Wait {
+pub struct BarrierWait {
     pub id: u32,
-    /// Of `bar.red`: operation, destination, and this warp's predicate.
-    reduce: Option<(Reduce, Slot, u32)>,
+    /// For `bar.red`: operation, destination, and this warp's predicate.
+    reduce: Option<(ReduceOp, RegisterSlot, u32)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Barrier {
-    /// Warps expected; 0 while nobody has come.
+struct NamedBarrier {
+    /// Number of warps expected; 0 while none has come.
     expected: u32,
-    /// Warps that have come, bit by bit: those that wait, and those that only arrived.
+    /// Masks of the warps that have come: those that wait, and those that only arrived.
     waiting: u32,
     arrived: u32,
 }
@@ -29,24 +29,24 @@ struct Barrier {
 /// The barriers of a block.
 #[derive(Debug)]
 pub struct Barriers {
-    all: [Barrier; COUNT],
+    barriers: [NamedBarrier; BARRIERS],
     warps: u32,
 }
 
 impl Barriers {
     pub fn new(warps: u32) -> Barriers {
-        Barriers { all: Default::default(), warps }
+        Barriers { barriers: Default::default(), warps }
     }
 
-    /// Lets the warps of complete barriers go on.
-    pub fn release(&mut self, clock: &mut Clock, warps: &mut [Warp<'_>]) {
-        for (id, b) in self.all.iter_mut().enumerate() {
+    /// Releases the warps that wait at complete barriers.
+    pub fn release(&mut self, clock: &mut VectorClock, warps: &mut [Warp<'_>]) {
+        for (id, b) in self.barriers.iter_mut().enumerate() {
             if b.expected == 0 || b.waiting.count_ones() + b.arrived.count_ones() < b.expected {
                 continue;
             }
-            clock.barrier(id as u32, b.waiting);
+            clock.complete_barrier(id as u32, b.waiting);
             let votes =
-                lanes(b.waiting).filter_map(|w| warps[w].waiting?.reduce.map(|r| (r.2, warps[w].all)));
+                lanes(b.waiting).filter_map(|w| warps[w].waiting?.reduce.map(|r| (r.2, warps[w].launched)));
             let (mut count, mut all) = (0, 0);
             votes.for_each(|(p, lanes)| {
                 count += (p & lanes).count_ones();
@@ -54,72 +54,83 @@ impl Barriers {
             });
             for w in lanes(b.waiting) {
                 let warp = &mut warps[w];
-                if let Some(Wait { reduce: Some((op, d, _)), .. }) = warp.waiting.take() {
+                if let Some(BarrierWait { reduce: Some((op, d, _)), .. }) = warp.waiting.take() {
                     let truth = |t: bool| if t { FULL } else { 0 };
                     match op {
-                        Reduce::Popc => warp.registers.set_word(d, &[count; LANES], warp.all),
-                        Reduce::And => warp.registers.set_predicate(d, truth(count == all), warp.all),
-                        _ => warp.registers.set_predicate(d, truth(count > 0), warp.all),
+                        ReduceOp::Popc => warp.registers.set_b32(d, &[count; LANES], warp.launched),
+                        ReduceOp::And => warp.registers.set_predicate(d, truth(count == all), warp.launched),
+                        _ => warp.registers.set_predicate(d, truth(count > 0), warp.launched),
                     }
                 }
             }
-            *b = Barrier::default();
+            *b = NamedBarrier::default();
         }
     }
 }
 
 impl<'g> Warp<'g> {
-    /// `bar.sync`, `bar.arrive`, `bar.red`.
-    pub fn barrier(&mut self, shared: &mut Shared<'g>, i: &Inst, mask: u32) -> Check<Option<Stop>> {
+    /// Executes `bar.sync`, `bar.arrive` and `bar.red`.
+    pub fn barrier(
+        &mut self,
+        block: &mut BlockState<'g>,
+        i: &Inst,
+        mask: u32,
+    ) -> Checked<Option<StopReason>> {
         if mask == 0 {
-            self.now.pc += 1;
+            self.active.pc += 1;
             return Ok(None);
         }
         self.require_all(mask, "a barrier")?;
         for s in i.src {
             self.require_known(s, mask, "an operand of a barrier")?;
         }
-        if let Ok(at) = shared.grid.program.live.binary_search_by_key(&self.now.pc, |l| l.0) {
-            self.drop_taint(&shared.grid.program.live[at].1);
+        if let Ok(at) = block.launch.code.live_after_barrier.binary_search_by_key(&self.active.pc, |l| l.0) {
+            self.drop_taint(&block.launch.code.live_after_barrier[at].1);
         }
-        let uniform = |s: Slot| {
-            let what = "a barrier's id and count must be the same in all lanes";
-            self.registers.uniform(s, mask).ok_or_else(|| trouble(FaultKind::Invalid, None, what))
+        let uniform = |s: RegisterSlot| {
+            let what = "the id and the thread count of a barrier must be the same in all lanes";
+            self.registers.uniform(s, mask).ok_or_else(|| lane_fault(FaultKind::Invalid, None, what))
         };
         let id = uniform(i.src[0])?;
         let threads = match i.src[1].is_none() {
-            true => shared.barriers.warps * LANES as u32,
+            true => block.barriers.warps * LANES as u32,
             false => uniform(i.src[1])?,
         };
         let expected = threads / LANES as u32;
-        if id as usize >= COUNT
+        if id as usize >= BARRIERS
             || threads % LANES as u32 != 0
             || expected == 0
-            || expected > shared.barriers.warps
+            || expected > block.barriers.warps
         {
-            let detail =
-                format!("barrier {id} with {threads} threads: the block has {}", shared.barriers.warps * 32);
-            return Err(trouble(FaultKind::Invalid, None, detail));
+            let detail = format!(
+                "barrier {id} with {threads} threads: the id must be below {BARRIERS}, the thread count a \
+                 multiple of 32 from 32 to the block's {}",
+                block.barriers.warps * 32
+            );
+            return Err(lane_fault(FaultKind::Invalid, None, detail));
         }
-        let b = &mut shared.barriers.all[id as usize];
+        let b = &mut block.barriers.barriers[id as usize];
         if b.expected != 0 && b.expected != expected {
-            let detail = format!("barrier {id} expects {} warps already, not {expected}", b.expected);
-            return Err(trouble(FaultKind::Invalid, None, detail));
+            let detail = format!(
+                "barrier {id} already expects {} warps, not {expected}: all must give it the same thread count",
+                b.expected
+            );
+            return Err(lane_fault(FaultKind::Invalid, None, detail));
         }
         b.expected = expected;
-        let here = 1 << self.index;
-        self.now.pc += 1;
-        if matches!(i.op, Op::BarrierArrive) {
-            b.arrived |= here;
-            shared.clock.arrive(id, self.index);
+        let bit = 1 << self.index;
+        self.active.pc += 1;
+        if matches!(i.op, Opcode::BarrierArrive) {
+            b.arrived |= bit;
+            block.clock.arrive(id, self.index);
             return Ok(None);
         }
-        b.waiting |= here;
+        b.waiting |= bit;
         let reduce = match i.op {
-            Op::BarrierReduce(op) => Some((op, i.dst[0], self.registers.predicate(i.src[2]))),
+            Opcode::BarrierReduce(op) => Some((op, i.dst[0], self.registers.predicate(i.src[2]))),
             _ => None,
         };
-        self.waiting = Some(Wait { id, reduce });
-        Ok(Some(Stop::Barrier))
+        self.waiting = Some(BarrierWait { id, reduce });
+        Ok(Some(StopReason::Barrier))
     }
 }

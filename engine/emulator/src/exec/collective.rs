@@ -1,61 +1,67 @@
-//! Shuffles, votes and the other exchanges among the lanes of a warp.
+//! Warp collectives: shuffles, votes and the other exchanges among the lanes of a warp.
 
-use super::block::Shared;
 use super::registers::row;
+use super::thread_block::BlockState;
 use super::warp::{Warp, lanes};
-use crate::fault::{Check, FaultKind, trouble};
-use crate::inst::{FULL, Inst, LANES, Op, Reduce, Shuffle, Slot, Vote};
+use crate::fault::{Checked, FaultKind, lane_fault};
+use crate::inst::{FULL, Inst, LANES, Opcode, ReduceOp, RegisterSlot, ShuffleMode, VoteMode};
 
 impl<'g> Warp<'g> {
-    /// Executes a collective of a warp.
-    pub fn collective(&mut self, shared: &mut Shared<'g>, i: &Inst, mask: u32) -> Check {
+    /// Executes a warp collective.
+    pub fn collective(&mut self, block: &mut BlockState<'g>, i: &Inst, mask: u32) -> Checked {
         match i.op {
-            Op::Shuffle(mode) => {
+            Opcode::Shuffle(mode) => {
                 self.members("shfl.sync", i.src[3], mask)?;
                 self.shuffle(i, mode, mask);
             }
-            Op::Vote(mode) => {
+            Opcode::Vote(mode) => {
                 self.members("vote.sync", i.src[1], mask)?;
                 self.vote(i, mode, mask);
             }
-            Op::ActiveMask => self.registers.set_word(i.dst[0], &[mask; LANES], mask),
-            Op::MatchAny => {
+            Opcode::ActiveMask => self.registers.set_b32(i.dst[0], &[mask; LANES], mask),
+            Opcode::MatchAny => {
                 self.members("match.sync", i.src[1], mask)?;
                 let a = self.registers.bits(i.src[0]);
                 let same = |k: usize| lanes(mask).filter(|&j| a[j] == a[k]).fold(0u32, |m, j| m | 1 << j);
-                self.registers.set_word(i.dst[0], &row(same), mask);
+                self.registers.set_b32(i.dst[0], &row(same), mask);
             }
-            Op::MatchAll => {
+            Opcode::MatchAll => {
                 self.members("match.sync", i.src[1], mask)?;
                 let a = self.registers.bits(i.src[0]);
                 let first = a[mask.trailing_zeros() as usize];
                 let all = lanes(mask).all(|k| a[k] == first);
-                self.registers.set_word(i.dst[0], &[if all { mask } else { 0 }; LANES], mask);
+                self.registers.set_b32(i.dst[0], &[if all { mask } else { 0 }; LANES], mask);
                 if !i.dst[1].is_none() {
                     self.registers.set_predicate(i.dst[1], if all { FULL } else { 0 }, mask);
                 }
             }
-            Op::Redux(op) => {
+            Opcode::Redux(op) => {
                 self.members("redux.sync", i.src[1], mask)?;
-                let a = *self.registers.word(i.src[0]);
+                let a = *self.registers.b32(i.src[0]);
                 let all = lanes(mask).map(|k| a[k]).reduce(|x, y| combine(op, x, y)).unwrap_or(0);
-                self.registers.set_word(i.dst[0], &[all; LANES], mask);
+                self.registers.set_b32(i.dst[0], &[all; LANES], mask);
             }
-            Op::WarpSync => {
+            Opcode::WarpSync => {
                 self.members("bar.warp.sync", i.src[0], mask)?;
-                shared.clock.warp_sync(self.index);
+                block.clock.warp_sync(self.index);
             }
-            _ => return Err(trouble(FaultKind::Invalid, None, "an instruction this GPU cannot execute")),
+            _ => {
+                return Err(lane_fault(
+                    FaultKind::Invalid,
+                    None,
+                    "an instruction that the software GPU cannot execute",
+                ));
+            }
         }
         Ok(())
     }
 
-    /// Checks a member mask: it must name exactly the lanes that are here.
-    fn members(&self, what: &str, s: Slot, mask: u32) -> Check {
+    /// Synccheck of a member mask: it must name exactly the active lanes.
+    fn members(&self, what: &str, s: RegisterSlot, mask: u32) -> Checked {
         self.require_known(s, mask, "a member mask")?;
-        let row = self.registers.word(s);
+        let row = self.registers.b32(s);
         for k in lanes(mask) {
-            let named = row[k] & self.all;
+            let named = row[k] & self.launched;
             if named == mask {
                 continue;
             }
@@ -64,27 +70,29 @@ impl<'g> Warp<'g> {
                 true if absent & !self.exited == 0 => {
                     format!("{what} names lanes {absent:#010x}, which have exited")
                 }
-                true => format!("{what} names lanes {absent:#010x}, which are elsewhere"),
-                false => format!("{what} is executed by lanes {unnamed:#010x}, which its mask does not name"),
+                true => format!("{what} names lanes {absent:#010x}, which have diverged"),
+                false => format!(
+                    "{what} is executed by lanes {unnamed:#010x}, which its member mask does not name"
+                ),
             };
-            return Err(trouble(FaultKind::Divergent, Some(k as u32), detail));
+            return Err(lane_fault(FaultKind::Divergent, Some(k as u32), detail));
         }
         Ok(())
     }
 
-    /// Exchanges values; a lane that reads outside its segment keeps its own.
+    /// Executes `shfl`; a lane that reads outside its segment keeps its own value.
     #[inline(always)]
-    fn shuffle(&mut self, i: &Inst, mode: Shuffle, mask: u32) {
-        let (from, inside) = sources(mode, self.registers.word(i.src[1]), self.registers.word(i.src[2]));
-        let a = *self.registers.word(i.src[0]);
-        self.registers.set_word(i.dst[0], &row(|k| a[from[k] as usize]), mask);
+    fn shuffle(&mut self, i: &Inst, mode: ShuffleMode, mask: u32) {
+        let (from, inside) = sources(mode, self.registers.b32(i.src[1]), self.registers.b32(i.src[2]));
+        let a = *self.registers.b32(i.src[0]);
+        self.registers.set_b32(i.dst[0], &row(|k| a[from[k] as usize]), mask);
         if !i.dst[1].is_none() {
             self.registers.set_predicate(i.dst[1], inside, mask);
         }
-        if let Some(t) = &mut self.taints {
-            let (a, b, c) = (*t.word(i.src[0]), *t.word(i.src[1]), *t.word(i.src[2]));
+        if let Some(t) = &mut self.register_taint {
+            let (a, b, c) = (*t.b32(i.src[0]), *t.b32(i.src[1]), *t.b32(i.src[2]));
             let unknown = |k: usize| b[k] | c[k] != 0;
-            t.set_word(i.dst[0], &row(|k| if unknown(k) { FULL } else { a[from[k] as usize] }), mask);
+            t.set_b32(i.dst[0], &row(|k| if unknown(k) { FULL } else { a[from[k] as usize] }), mask);
             if !i.dst[1].is_none() {
                 let unknown = (0..LANES).filter(|&k| unknown(k)).fold(0, |m, k| m | 1 << k);
                 t.set_predicate(i.dst[1], unknown, mask);
@@ -92,33 +100,33 @@ impl<'g> Warp<'g> {
         }
     }
 
-    fn vote(&mut self, i: &Inst, mode: Vote, mask: u32) {
+    fn vote(&mut self, i: &Inst, mode: VoteMode, mask: u32) {
         let p = self.registers.predicate(i.src[0]) & mask;
         let truth = match mode {
-            Vote::Ballot => return self.registers.set_word(i.dst[0], &[p; LANES], mask),
-            Vote::All => p == mask,
-            Vote::Any => p != 0,
-            Vote::Uni => p == 0 || p == mask,
+            VoteMode::Ballot => return self.registers.set_b32(i.dst[0], &[p; LANES], mask),
+            VoteMode::All => p == mask,
+            VoteMode::Any => p != 0,
+            VoteMode::Uni => p == 0 || p == mask,
         };
         self.registers.set_predicate(i.dst[0], if truth { FULL } else { 0 }, mask);
     }
 }
 
-/// The lane that each lane reads, and which lanes stay inside their segment. `c` holds the segment mask in
-/// bits 8 to 12 and the clamp in bits 0 to 4.
+/// Returns the source lane of each lane, and the mask of lanes whose source is in their segment. `c` holds the segment
+/// mask in bits 8 to 12 and the clamp in bits 0 to 4.
 #[inline(always)]
-fn sources(mode: Shuffle, b: &[u32; LANES], c: &[u32; LANES]) -> ([u32; LANES], u32) {
+fn sources(mode: ShuffleMode, b: &[u32; LANES], c: &[u32; LANES]) -> ([u32; LANES], u32) {
     let mut inside = 0u32;
     let from = row(|lane| {
         let k = lane as u32;
         let (offset, clamp, segment) = (b[lane] & 31, c[lane] & 31, c[lane] >> 8 & 31);
-        let most = k & segment | clamp & !segment;
-        let least = k & segment;
+        let max_lane = k & segment | clamp & !segment;
+        let min_lane = k & segment;
         let (from, ok) = match mode {
-            Shuffle::Up => (k.wrapping_sub(offset), k as i32 - offset as i32 >= most as i32),
-            Shuffle::Down => (k + offset, k + offset <= most),
-            Shuffle::Butterfly => (k ^ offset, (k ^ offset) <= most),
-            Shuffle::Index => (least | offset & !segment, (least | offset & !segment) <= most),
+            ShuffleMode::Up => (k.wrapping_sub(offset), k as i32 - offset as i32 >= max_lane as i32),
+            ShuffleMode::Down => (k + offset, k + offset <= max_lane),
+            ShuffleMode::Butterfly => (k ^ offset, (k ^ offset) <= max_lane),
+            ShuffleMode::Index => (min_lane | offset & !segment, (min_lane | offset & !segment) <= max_lane),
         };
         inside |= (ok as u32) << lane;
         if ok { from & 31 } else { k }
@@ -126,15 +134,15 @@ fn sources(mode: Shuffle, b: &[u32; LANES], c: &[u32; LANES]) -> ([u32; LANES], 
     (from, inside)
 }
 
-fn combine(op: Reduce, a: u32, b: u32) -> u32 {
+fn combine(op: ReduceOp, a: u32, b: u32) -> u32 {
     match op {
-        Reduce::Add | Reduce::Popc => a.wrapping_add(b),
-        Reduce::MinU => a.min(b),
-        Reduce::MaxU => a.max(b),
-        Reduce::MinS => (a as i32).min(b as i32) as u32,
-        Reduce::MaxS => (a as i32).max(b as i32) as u32,
-        Reduce::And => a & b,
-        Reduce::Or => a | b,
-        Reduce::Xor => a ^ b,
+        ReduceOp::Add | ReduceOp::Popc => a.wrapping_add(b),
+        ReduceOp::MinU => a.min(b),
+        ReduceOp::MaxU => a.max(b),
+        ReduceOp::MinS => (a as i32).min(b as i32) as u32,
+        ReduceOp::MaxS => (a as i32).max(b as i32) as u32,
+        ReduceOp::And => a & b,
+        ReduceOp::Or => a | b,
+        ReduceOp::Xor => a ^ b,
     }
 }

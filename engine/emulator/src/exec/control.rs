@@ -1,117 +1,124 @@
-//! Dispatch of everything that is not plain arithmetic, and control flow.
+//! Dispatch of the instructions that the ALU does not execute, and control flow.
 
-use super::block::Shared;
 use super::mma;
-use super::warp::{Frame, Stop, Warp, lanes};
-use crate::fault::{Check, FaultKind, trouble};
+use super::thread_block::BlockState;
+use super::warp::{DivergenceEntry, StopReason, Warp, lanes};
+use crate::fault::{Checked, FaultKind, lane_fault};
 use crate::gpu::Schedule;
-use crate::inst::{Inst, Op};
+use crate::inst::{Inst, Opcode};
 
 impl<'g> Warp<'g> {
-    /// Executes an instruction that the ALU does not; moves on by itself.
+    /// Executes an instruction that the ALU does not, and advances the program counter.
     #[inline(always)]
-    pub fn execute(&mut self, shared: &mut Shared<'g>, i: &Inst, mask: u32) -> Check<Option<Stop>> {
+    pub fn execute(
+        &mut self,
+        block: &mut BlockState<'g>,
+        i: &Inst,
+        mask: u32,
+    ) -> Checked<Option<StopReason>> {
         match i.op {
-            Op::Branch => return Ok(self.branch(shared, i, mask)),
-            Op::BranchIndexed => return self.branch_indexed(shared, i, mask),
-            Op::Exit => return self.exit(shared, mask),
-            Op::Barrier | Op::BarrierArrive | Op::BarrierReduce(_) => return self.barrier(shared, i, mask),
+            Opcode::Branch => return Ok(self.branch(block, i, mask)),
+            Opcode::BranchIndexed => return self.branch_indexed(block, i, mask),
+            Opcode::Exit => return self.exit(block, mask),
+            Opcode::Barrier | Opcode::BarrierArrive | Opcode::BarrierReduce(_) => {
+                return self.barrier(block, i, mask);
+            }
             _ if mask == 0 => {}
-            Op::Load(access) => self.access(shared, i, access, false, mask)?,
-            Op::Store(access) => self.access(shared, i, access, true, mask)?,
-            Op::Atom { space, op, size } => self.atomic(shared, i, (space, op, size), mask)?,
-            Op::Mma(kind) => {
+            Opcode::Load(access) => self.access(block, i, access, false, mask)?,
+            Opcode::Store(access) => self.access(block, i, access, true, mask)?,
+            Opcode::Atom { space, op, size } => self.atomic(block, i, (space, op, size), mask)?,
+            Opcode::Mma(kind) => {
                 self.require_all(mask, "mma")?;
                 mma::execute(&mut self.registers, i, kind);
             }
-            Op::LoadMatrix(n, transposed) => self.load_matrix(shared, i, n, transposed, mask)?,
-            Op::StoreMatrix(n, transposed) => self.store_matrix(shared, i, n, transposed, mask)?,
-            Op::CopyAsync(size) => self.copy_async(shared, i, size, mask)?,
-            Op::CopyCommit => self.copies.commit(mask),
-            Op::CopyWait => self.copy_wait(shared, i.imm, mask)?,
-            Op::CopyWaitAll => self.copy_wait(shared, -1, mask)?,
-            Op::Clock => {
-                let now = shared.executed.iter().map(|e| e.warps).sum();
+            Opcode::LoadMatrix(n, transposed) => self.load_matrix(block, i, n, transposed, mask)?,
+            Opcode::StoreMatrix(n, transposed) => self.store_matrix(block, i, n, transposed, mask)?,
+            Opcode::CopyAsync(size) => self.copy_async(block, i, size, mask)?,
+            Opcode::CopyCommit => self.copies.commit(mask),
+            Opcode::CopyWait => self.copy_wait(block, i.imm, mask)?,
+            Opcode::CopyWaitAll => self.copy_wait(block, -1, mask)?,
+            Opcode::Clock => {
+                let now = block.executed.iter().map(|e| e.warps).sum();
                 self.registers.set_bits(i.dst[0], &[now; 32], mask);
             }
-            Op::Trap => {
-                let detail = "the kernel executed trap, or an assertion failed";
-                return Err(trouble(FaultKind::Trap, Some(mask.trailing_zeros()), detail));
+            Opcode::Trap => {
+                let detail = "the kernel executed trap, or a device-side assert failed";
+                return Err(lane_fault(FaultKind::Trap, Some(mask.trailing_zeros()), detail));
             }
-            _ => self.collective(shared, i, mask)?,
+            _ => self.collective(block, i, mask)?,
         }
-        self.now.pc += 1;
+        self.active.pc += 1;
         Ok(None)
     }
 
-    fn branch(&mut self, shared: &Shared<'g>, i: &Inst, taken: u32) -> Option<Stop> {
-        let stay = self.now.mask & !taken;
-        let next = self.now.pc + 1;
-        if stay == 0 {
-            self.now.pc = i.imm as u32;
+    fn branch(&mut self, block: &BlockState<'g>, i: &Inst, taken: u32) -> Option<StopReason> {
+        let not_taken = self.active.mask & !taken;
+        let next = self.active.pc + 1;
+        if not_taken == 0 {
+            self.active.pc = i.imm as u32;
         } else if taken == 0 {
-            self.now.pc = next;
+            self.active.pc = next;
         } else {
-            let rejoin = shared.grid.program.reconverge[self.now.pc as usize];
-            let mut sides = [(i.imm as u32, taken), (next, stay)];
-            if shared.grid.rules.schedule == Schedule::Late {
-                sides.reverse();
+            let reconvergence = block.launch.code.reconvergence[self.active.pc as usize];
+            let mut paths = [(i.imm as u32, taken), (next, not_taken)];
+            if block.launch.options.schedule == Schedule::Late {
+                paths.reverse();
             }
-            self.split(rejoin, &sides);
+            self.diverge(reconvergence, &paths);
         }
         None
     }
 
-    fn branch_indexed(&mut self, shared: &Shared<'g>, i: &Inst, mask: u32) -> Check<Option<Stop>> {
+    fn branch_indexed(&mut self, block: &BlockState<'g>, i: &Inst, mask: u32) -> Checked<Option<StopReason>> {
         self.require_known(i.src[0], mask, "a branch index")?;
-        let program = shared.grid.program;
-        let table = &program.tables[i.imm as usize];
-        let index = self.registers.word(i.src[0]);
-        let mut sides: Vec<(u32, u32)> = Vec::new();
-        let mut add = |pc: u32, mask: u32| match sides.iter_mut().find(|s| s.0 == pc) {
-            Some(side) => side.1 |= mask,
-            None => sides.push((pc, mask)),
+        let code = block.launch.code;
+        let table = &code.branch_tables[i.imm as usize];
+        let index = self.registers.b32(i.src[0]);
+        let mut paths: Vec<(u32, u32)> = Vec::new();
+        let mut add = |pc: u32, mask: u32| match paths.iter_mut().find(|s| s.0 == pc) {
+            Some(path) => path.1 |= mask,
+            None => paths.push((pc, mask)),
         };
         for k in lanes(mask) {
             let target = table.get(index[k] as usize).ok_or_else(|| {
-                let detail = format!("branch index {} of {} targets", index[k], table.len());
-                trouble(FaultKind::Invalid, Some(k as u32), detail)
+                let detail = format!("index {} of brx.idx is beyond its {} targets", index[k], table.len());
+                lane_fault(FaultKind::Invalid, Some(k as u32), detail)
             })?;
             add(*target, 1 << k);
         }
-        if self.now.mask & !mask != 0 {
-            add(self.now.pc + 1, self.now.mask & !mask);
+        if self.active.mask & !mask != 0 {
+            add(self.active.pc + 1, self.active.mask & !mask);
         }
-        match sides.as_slice() {
-            [(pc, _)] => self.now.pc = *pc,
-            _ => self.split(program.reconverge[self.now.pc as usize], &sides),
+        match paths.as_slice() {
+            [(pc, _)] => self.active.pc = *pc,
+            _ => self.diverge(code.reconvergence[self.active.pc as usize], &paths),
         }
         Ok(None)
     }
 
-    /// Lanes part: the first side runs now, the others wait their turn, all meet at `rejoin`.
-    fn split(&mut self, rejoin: u32, sides: &[(u32, u32)]) {
-        // The frame below waits at the same point already, as in a loop that lanes leave one by one.
-        if rejoin != self.now.rejoin {
-            self.stack.push(Frame { pc: rejoin, ..self.now });
+    /// Splits the active lanes: the first path runs now, the others wait on the stack, and all join at `reconvergence`.
+    fn diverge(&mut self, reconvergence: u32, paths: &[(u32, u32)]) {
+        // The entry below already waits at this point, as in a loop that lanes leave one by one.
+        if reconvergence != self.active.reconvergence {
+            self.stack.push(DivergenceEntry { pc: reconvergence, ..self.active });
         }
-        for &(pc, mask) in sides[1..].iter().rev() {
-            if pc != rejoin {
-                self.stack.push(Frame { pc, mask, rejoin });
+        for &(pc, mask) in paths[1..].iter().rev() {
+            if pc != reconvergence {
+                self.stack.push(DivergenceEntry { pc, mask, reconvergence });
             }
         }
-        let (pc, mask) = sides[0];
-        self.now = Frame { pc, mask, rejoin };
+        let (pc, mask) = paths[0];
+        self.active = DivergenceEntry { pc, mask, reconvergence };
     }
 
-    fn exit(&mut self, shared: &Shared<'g>, mask: u32) -> Check<Option<Stop>> {
-        if shared.grid.rules.ordering {
-            self.leftover_copies(mask)?;
+    fn exit(&mut self, block: &BlockState<'g>, mask: u32) -> Checked<Option<StopReason>> {
+        if block.launch.options.racecheck {
+            self.require_no_pending_copies(mask)?;
         }
         self.exited |= mask;
-        self.now.mask &= !mask;
-        self.now.pc += 1;
-        let going_on = self.now.mask != 0 || self.pop();
-        Ok(if going_on { None } else { Some(Stop::Exited) })
+        self.active.mask &= !mask;
+        self.active.pc += 1;
+        let going_on = self.active.mask != 0 || self.pop_divergence();
+        Ok(if going_on { None } else { Some(StopReason::Exited) })
     }
 }

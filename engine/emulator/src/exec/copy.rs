@@ -1,44 +1,45 @@
-//! `cp.async`: copies from global to shared memory that land at once or as late as allowed.
+//! `cp.async`: asynchronous copies from global to shared memory, which complete at once or as late as the program
+//! allows.
 
-use super::block::Shared;
-use super::pattern::Pattern;
+use super::access_pattern::AccessPattern;
+use super::address::{Offsets, check_alignment, checked_offsets};
 use super::registers::row;
-use super::shadow::Touch;
-use super::space::{Offsets, aligned, offsets};
+use super::shared_memory::WarpAccess;
+use super::thread_block::BlockState;
 use super::warp::{Warp, lanes};
-use crate::fault::{Check, FaultKind, trouble};
+use crate::fault::{Checked, FaultKind, lane_fault};
 use crate::gpu::Schedule;
 use crate::inst::{Inst, LANES};
 use crate::memory::Allocation;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// The copies of one instruction from one allocation that are under way.
+/// Copies of one instruction from one allocation that are under way.
 #[derive(Clone, Copy, Debug)]
-struct Batch<'g> {
+struct PendingCopy<'g> {
     pc: u32,
-    /// Lanes whose copies are not waited for yet.
+    /// Lanes whose copies have not been waited for.
     mask: u32,
-    /// The group each belongs to, counted per lane.
+    /// Number of the group that each lane's copy belongs to.
     group: [u32; LANES],
-    /// Byte in shared memory, and how many to fill.
+    /// Destination offset in shared memory, and bytes to fill.
     to: Offsets,
     size: u32,
-    /// Where from, and how many bytes to read; the rest is zero.
+    /// Source allocation, offset in it, and bytes to read; the rest is filled with zeros.
     from: Option<&'g Allocation>,
-    at: Offsets,
+    offsets: Offsets,
     bytes: [u32; LANES],
 }
 
-/// A warp's asynchronous copies.
+/// Asynchronous copies of a warp.
 #[derive(Debug, Default)]
-pub struct Copies<'g> {
-    pending: Vec<Batch<'g>>,
-    /// Groups that each lane has committed.
+pub struct AsyncCopies<'g> {
+    pending: Vec<PendingCopy<'g>>,
+    /// Number of groups that each lane has committed.
     committed: [u32; LANES],
 }
 
-impl Copies<'_> {
-    /// `commit_group`.
+impl AsyncCopies<'_> {
+    /// Executes `cp.async.commit_group`.
     pub fn commit(&mut self, mask: u32) {
         for k in lanes(mask) {
             self.committed[k] += 1;
@@ -46,25 +47,27 @@ impl Copies<'_> {
     }
 }
 
-impl Batch<'_> {
-    /// Word `w` of what lane `k` copies, taken from an allocation's values or taint.
+impl PendingCopy<'_> {
+    /// Returns word `w` of the data that lane `k` copies, from the values or the taint of the allocation.
     #[inline(always)]
     fn word(&self, k: usize, w: usize, cells: impl Fn(&Allocation) -> &[AtomicU32]) -> u32 {
         let missing = (4 * w as u32 + 4).saturating_sub(self.bytes[k]).min(4);
         match self.from {
-            Some(a) if missing < 4 => cells(a)[self.at[k] / 4 + w].load(Relaxed) & u32::MAX >> (8 * missing),
+            Some(a) if missing < 4 => {
+                cells(a)[self.offsets[k] / 4 + w].load(Relaxed) & u32::MAX >> (8 * missing)
+            }
             _ => 0,
         }
     }
 
-    /// Copies the values of some lanes.
-    fn land(&self, mask: u32, words: &mut [u32]) {
+    /// Writes the values of some lanes to shared memory.
+    fn complete(&self, mask: u32, words: &mut [u32]) {
         let n = self.size as usize / 4;
         for k in lanes(mask) {
             let target = &mut words[self.to[k] / 4..][..n];
             match self.from {
                 Some(a) if self.bytes[k] == self.size => {
-                    let source = &a.words()[self.at[k] / 4..][..n];
+                    let source = &a.words()[self.offsets[k] / 4..][..n];
                     target.iter_mut().zip(source).for_each(|(t, s)| *t = s.load(Relaxed));
                 }
                 _ => target.iter_mut().enumerate().for_each(|(w, t)| *t = self.word(k, w, Allocation::words)),
@@ -72,9 +75,9 @@ impl Batch<'_> {
         }
     }
 
-    /// Lands the taint of a lane's source; true when there is any.
-    fn land_taint(&self, k: usize, taint: &mut [u32]) -> bool {
-        if !self.from.is_some_and(|a| a.is_tainted(self.at[k], self.bytes[k] as usize)) {
+    /// Copies the taint of a lane's source. Returns true when there is any.
+    fn complete_taint(&self, k: usize, taint: &mut [u32]) -> bool {
+        if !self.from.is_some_and(|a| a.is_tainted(self.offsets[k], self.bytes[k] as usize)) {
             return false;
         }
         for w in 0..self.size as usize / 4 {
@@ -85,97 +88,115 @@ impl Batch<'_> {
 }
 
 impl<'g> Warp<'g> {
-    /// `cp.async`.
-    pub fn copy_async(&mut self, shared: &mut Shared<'g>, i: &Inst, size: u8, mask: u32) -> Check {
+    /// Executes `cp.async`.
+    pub fn copy_async(&mut self, block: &mut BlockState<'g>, i: &Inst, size: u8, mask: u32) -> Checked {
         let size = size as u32;
         for (s, what) in [(0, "an address"), (1, "an address"), (2, "a source size")] {
             self.require_known(i.src[s], mask, what)?;
         }
         let to = self.addresses(i.src[0], i.imm >> 32, mask);
-        aligned(&to, size)?;
-        let to = offsets("shared memory", &to, shared.grid.shared_bytes as u64, size)?;
-        let pattern = Pattern::of(&to, size, mask);
+        check_alignment(&to, size)?;
+        let to = checked_offsets("shared memory", &to, block.launch.shared_bytes as u64, size)?;
+        let pattern = AccessPattern::of(&to, size, mask);
         let moved = mask.count_ones() as u64 * size as u64;
-        shared.counters.shared_stores.count(moved, pattern.passes(&to, size, mask));
+        block.counters.shared_stores.count(moved, pattern.wavefronts(&to, size, mask));
         let bytes: [u32; LANES] = match i.src[2].is_none() {
             true => [size; LANES],
-            false => *self.registers.word(i.src[2]),
+            false => *self.registers.b32(i.src[2]),
         };
         if let Some(k) = lanes(mask).find(|&k| bytes[k] > size) {
-            let detail = format!("cp.async of {size} bytes from a source of {}", bytes[k]);
-            return Err(trouble(FaultKind::Invalid, Some(k as u32), detail));
+            let detail = format!(
+                "cp.async of {size} bytes with a source size of {}: it must be at most the copy size",
+                bytes[k]
+            );
+            return Err(lane_fault(FaultKind::Invalid, Some(k as u32), detail));
         }
-        let touch = Touch { who: self.who(false), base: 0, at: &to, bytes: size, mask };
-        shared.memory.copy_begin(&shared.clock, touch)?;
+        let warp_access =
+            WarpAccess { accessor: self.as_accessor(false), base: 0, offsets: &to, bytes: size, mask };
+        block.shared_memory.copy_begin(&block.clock, warp_access)?;
         let from = self.addresses(i.src[1], i.imm as i32 as i64, mask);
-        aligned(&from, size)?;
+        check_alignment(&from, size)?;
         let first = self.copies.pending.len();
-        let batch = Batch {
-            pc: self.now.pc,
+        let copy = PendingCopy {
+            pc: self.active.pc,
             mask,
             group: self.copies.committed,
             to,
             size,
             from: None,
-            at: [0; LANES],
+            offsets: [0; LANES],
             bytes,
         };
-        self.copy_sources(shared, &from, batch)?;
-        if shared.grid.rules.schedule == Schedule::Early {
-            self.copies.pending[first..].iter().for_each(|b| b.land(b.mask, &mut shared.memory.words));
+        self.copy_sources(block, &from, copy)?;
+        if block.launch.options.schedule == Schedule::Early {
+            self.copies.pending[first..]
+                .iter()
+                .for_each(|b| b.complete(b.mask, &mut block.shared_memory.words));
         }
         Ok(())
     }
 
-    /// Finds what each lane reads from, and adds a batch for every allocation found.
-    fn copy_sources(&mut self, shared: &mut Shared<'g>, from: &[u64; LANES], batch: Batch<'g>) -> Check {
-        let count = |f: &dyn Fn(u32) -> bool| {
-            lanes(batch.mask).filter(|&k| f(batch.bytes[k])).fold(0, |m, k| m | 1 << k)
+    /// Finds the allocation that each lane reads from, and adds a pending copy for every allocation.
+    fn copy_sources(
+        &mut self,
+        block: &mut BlockState<'g>,
+        from: &[u64; LANES],
+        copy: PendingCopy<'g>,
+    ) -> Checked {
+        let lanes_where = |f: &dyn Fn(u32) -> bool| {
+            lanes(copy.mask).filter(|&k| f(copy.bytes[k])).fold(0, |m, k| m | 1 << k)
         };
-        let empty = count(&|bytes| bytes == 0);
+        let empty = lanes_where(&|bytes| bytes == 0);
         if empty != 0 {
-            self.copies.pending.push(Batch { mask: empty, ..batch });
+            self.copies.pending.push(PendingCopy { mask: empty, ..copy });
         }
-        let mut left = batch.mask & !empty;
-        while left != 0 {
+        let mut remaining = copy.mask & !empty;
+        while remaining != 0 {
             // Lanes that read less than the full size are looked up one by one: they may end at an edge.
-            let whole = left & count(&|bytes| bytes == batch.size);
-            let (group, length): (u32, u32) = match whole {
-                0 => (1 << left.trailing_zeros(), batch.bytes[left.trailing_zeros() as usize]),
-                whole => (whole, batch.size),
+            let full = remaining & lanes_where(&|bytes| bytes == copy.size);
+            let (group, length): (u32, u32) = match full {
+                0 => (1 << remaining.trailing_zeros(), copy.bytes[remaining.trailing_zeros() as usize]),
+                full => (full, copy.size),
             };
-            let one = from[group.trailing_zeros() as usize];
-            let addresses = row(|k| if group >> k & 1 != 0 { from[k] } else { one });
-            let (a, at, here) = shared.allocation(self.now.pc, &addresses, group, length)?;
-            left &= !here;
-            let pattern = Pattern::of(&at, length, here);
-            let moved = here.count_ones() as u64 * length as u64;
-            shared.counters.global_loads.count(moved, pattern.sectors(&at, length, here));
-            let access = shared.grid.program.access_of[self.now.pc as usize];
-            shared.log.add(access, a.base, &at, length, here, pattern);
-            if shared.grid.rules.ordering {
-                let touch = Touch { who: self.who(false), base: a.base, at: &at, bytes: length, mask: here };
-                shared.written.read(&shared.clock, touch)?;
+            let first = from[group.trailing_zeros() as usize];
+            let addresses = row(|k| if group >> k & 1 != 0 { from[k] } else { first });
+            let (a, offsets, served) = block.allocation(self.active.pc, &addresses, group, length)?;
+            remaining &= !served;
+            let pattern = AccessPattern::of(&offsets, length, served);
+            let moved = served.count_ones() as u64 * length as u64;
+            block.counters.global_loads.count(moved, pattern.sectors(&offsets, length, served));
+            let access = block.launch.code.access_index[self.active.pc as usize];
+            block.log.add(access, a.base, &offsets, length, served, pattern);
+            if block.launch.options.racecheck {
+                let warp_access = WarpAccess {
+                    accessor: self.as_accessor(false),
+                    base: a.base,
+                    offsets: &offsets,
+                    bytes: length,
+                    mask: served,
+                };
+                block.global_shadow.read(&block.clock, warp_access)?;
             }
-            self.copies.pending.push(Batch { mask: here, from: Some(a), at, ..batch });
+            self.copies.pending.push(PendingCopy { mask: served, from: Some(a), offsets, ..copy });
         }
         Ok(())
     }
 
-    /// `wait_group`: at most `left` groups stay pending; -1 waits for all, committed or not.
-    pub fn copy_wait(&mut self, shared: &mut Shared<'g>, left: i64, mask: u32) -> Check {
-        let late = shared.grid.rules.schedule == Schedule::Late;
+    /// Executes `cp.async.wait_group`: at most `remaining` groups stay pending; -1 waits for all copies, committed or
+    /// not.
+    pub fn copy_wait(&mut self, block: &mut BlockState<'g>, remaining: i64, mask: u32) -> Checked {
+        let late = block.launch.options.schedule == Schedule::Late;
         let committed = self.copies.committed;
-        let (clock, memory, who) = (&shared.clock, &mut shared.memory, self.index);
+        let (clock, memory, warp) = (&block.clock, &mut block.shared_memory, self.index);
         self.copies.pending.retain_mut(|b| {
-            let due = |k: usize| left < 0 || (b.group[k] as i64) < committed[k] as i64 - left;
+            let due = |k: usize| remaining < 0 || (b.group[k] as i64) < committed[k] as i64 - remaining;
             let waited = (0..LANES).fold(0, |m, k| m | (due(k) as u32) << k) & mask & b.mask;
             if late {
-                b.land(waited, &mut memory.words);
+                b.complete(waited, &mut memory.words);
             }
             for k in lanes(waited) {
-                let tainted = b.land_taint(k, &mut memory.taint);
-                memory.copy_end(clock, who, k as u32, b.to[k], b.size, tainted);
+                let tainted = b.complete_taint(k, &mut memory.taint);
+                memory.copy_end(clock, warp, k as u32, b.to[k], b.size, tainted);
             }
             b.mask &= !waited;
             b.mask != 0
@@ -183,14 +204,15 @@ impl<'g> Warp<'g> {
         Ok(())
     }
 
-    /// An error when a lane that exits has copies under way.
-    pub fn leftover_copies(&self, mask: u32) -> Check {
+    /// Checks that lanes that exit have no copies under way.
+    pub fn require_no_pending_copies(&self, mask: u32) -> Checked {
         match self.copies.pending.iter().find(|b| mask & b.mask != 0) {
             None => Ok(()),
             Some(b) => {
-                let detail = "the thread exits with copies under way that it never waited for";
+                let detail =
+                    "the thread exits with asynchronous copies under way: cp.async.wait_all is missing";
                 let lane = (mask & b.mask).trailing_zeros();
-                Err(trouble(FaultKind::AsyncCopy, Some(lane), detail).also_at(b.pc))
+                Err(lane_fault(FaultKind::AsyncCopy, Some(lane), detail).with_related("copied", b.pc))
             }
         }
     }

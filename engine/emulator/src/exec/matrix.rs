@@ -3,82 +3,101 @@
 //! Lane 8n + r holds the address of row r of matrix n, 16 bytes. Register n of lane l then holds elements
 //! 2 (l % 4) and 2 (l % 4) + 1 of row l / 4 of matrix n; transposed, those rows of column l / 4.
 
-use super::block::Shared;
-use super::pattern::Pattern;
+use super::access_pattern::AccessPattern;
+use super::address::{Offsets, check_alignment, checked_offsets};
 use super::registers::{Registers, row};
-use super::shadow::Touch;
-use super::space::{Offsets, aligned, offsets};
+use super::shared_memory::WarpAccess;
+use super::thread_block::BlockState;
 use super::warp::Warp;
-use crate::fault::Check;
+use crate::fault::Checked;
 use crate::inst::{FULL, Inst, LANES};
 
 const ROW: u32 = 16;
 
 impl<'g> Warp<'g> {
-    /// Where the rows of all matrices begin in shared memory, and the lanes whose addresses count: with fewer
-    /// than four matrices the upper lanes' are ignored.
+    /// Returns the offsets of all matrices' rows in shared memory, and the lanes whose addresses are used: with fewer
+    /// than four matrices the addresses of the upper lanes are ignored.
     #[inline(always)]
-    fn rows(&self, shared: &Shared<'g>, i: &Inst, n: u8, mask: u32, what: &str) -> Check<(Offsets, u32)> {
+    fn rows(
+        &self,
+        block: &BlockState<'g>,
+        i: &Inst,
+        n: u8,
+        mask: u32,
+        what: &str,
+    ) -> Checked<(Offsets, u32)> {
         self.require_all(mask, what)?;
         self.require_known(i.src[0], mask, "an address")?;
         let used = if n == 4 { FULL } else { (1 << (8 * n)) - 1 };
         let addresses = self.addresses(i.src[0], i.imm, used);
-        aligned(&addresses, ROW)?;
-        Ok((offsets("shared memory", &addresses, shared.grid.shared_bytes as u64, ROW)?, used))
+        check_alignment(&addresses, ROW)?;
+        Ok((checked_offsets("shared memory", &addresses, block.launch.shared_bytes as u64, ROW)?, used))
     }
 
-    /// `ldmatrix`.
+    /// Executes `ldmatrix`.
     #[inline(always)]
     pub fn load_matrix(
         &mut self,
-        shared: &mut Shared<'g>,
+        block: &mut BlockState<'g>,
         i: &Inst,
         n: u8,
         transposed: bool,
         mask: u32,
-    ) -> Check {
-        let (at, used) = self.rows(shared, i, n, mask, "ldmatrix")?;
-        let pattern = Pattern::of(&at, ROW, used);
+    ) -> Checked {
+        let (offsets, used) = self.rows(block, i, n, mask, "ldmatrix")?;
+        let pattern = AccessPattern::of(&offsets, ROW, used);
         let bytes = used.count_ones() as u64 * ROW as u64;
-        shared.counters.shared_loads.count(bytes, pattern.passes(&at, ROW, used));
-        let touch = Touch { who: self.who(false), base: 0, at: &at, bytes: ROW, mask: used };
-        let tainted = shared.memory.read(&shared.clock, touch)?;
-        let memory = &shared.memory;
-        spread(&mut self.registers, i, &at, (n, transposed), |w| memory.words[w]);
+        block.counters.shared_loads.count(bytes, pattern.wavefronts(&offsets, ROW, used));
+        let warp_access = WarpAccess {
+            accessor: self.as_accessor(false),
+            base: 0,
+            offsets: &offsets,
+            bytes: ROW,
+            mask: used,
+        };
+        let tainted = block.shared_memory.read(&block.clock, warp_access)?;
+        let memory = &block.shared_memory;
+        spread(&mut self.registers, i, &offsets, (n, transposed), |w| memory.words[w]);
         if tainted {
-            self.first_taint.get_or_insert(self.now.pc);
-            spread(self.taints(shared.grid), i, &at, (n, transposed), |w| memory.taint_of(w));
-        } else if let Some(t) = &mut self.taints {
-            i.dst[..n as usize].iter().for_each(|&d| t.set_word(d, &[0; LANES], FULL));
+            self.taint_source.get_or_insert(self.active.pc);
+            spread(self.taint_registers(block.launch), i, &offsets, (n, transposed), |w| memory.taint_of(w));
+        } else if let Some(t) = &mut self.register_taint {
+            i.dst[..n as usize].iter().for_each(|&d| t.set_b32(d, &[0; LANES], FULL));
         }
         Ok(())
     }
 
-    /// `stmatrix`.
+    /// Executes `stmatrix`.
     pub fn store_matrix(
         &mut self,
-        shared: &mut Shared<'g>,
+        block: &mut BlockState<'g>,
         i: &Inst,
         n: u8,
         transposed: bool,
         mask: u32,
-    ) -> Check {
-        let (at, used) = self.rows(shared, i, n, mask, "stmatrix")?;
-        let pattern = Pattern::of(&at, ROW, used);
+    ) -> Checked {
+        let (offsets, used) = self.rows(block, i, n, mask, "stmatrix")?;
+        let pattern = AccessPattern::of(&offsets, ROW, used);
         let bytes = used.count_ones() as u64 * ROW as u64;
-        shared.counters.shared_stores.count(bytes, pattern.passes(&at, ROW, used));
+        block.counters.shared_stores.count(bytes, pattern.wavefronts(&offsets, ROW, used));
         let fragments = &i.src[1..1 + n as usize];
         let any = fragments.iter().fold(0, |any, &s| any | self.tainted(s, mask));
         // Which row a lane's elements go to differs from the lane that gives the address: one taint for all.
         let tainted = if any != 0 { used } else { 0 };
-        let touch = Touch { who: self.who(false), base: 0, at: &at, bytes: ROW, mask: used };
-        shared.memory.write(&mut shared.clock, touch, tainted, |_, _| false)?;
-        let memory = &mut shared.memory;
-        collect(&self.registers, i, &at, (n, transposed), |w, value, bits| {
+        let warp_access = WarpAccess {
+            accessor: self.as_accessor(false),
+            base: 0,
+            offsets: &offsets,
+            bytes: ROW,
+            mask: used,
+        };
+        block.shared_memory.write(&mut block.clock, warp_access, tainted, |_, _| false)?;
+        let memory = &mut block.shared_memory;
+        collect(&self.registers, i, &offsets, (n, transposed), |w, value, bits| {
             memory.words[w] = memory.words[w] & !bits | value & bits;
         });
-        if let (Some(t), true) = (&self.taints, tainted != 0) {
-            collect(t, i, &at, (n, transposed), |w, value, bits| {
+        if let (Some(t), true) = (&self.register_taint, tainted != 0) {
+            collect(t, i, &offsets, (n, transposed), |w, value, bits| {
                 memory.taint[w] = memory.taint[w] & !bits | value & bits;
             });
         }
@@ -86,49 +105,49 @@ impl<'g> Warp<'g> {
     }
 }
 
-/// Reads matrices into fragments; `get` reads a word of shared memory.
+/// Reads matrices into fragments; `get(w)` returns word w of shared memory.
 #[inline(always)]
 fn spread(
     r: &mut Registers<'_>,
     i: &Inst,
-    at: &Offsets,
+    offsets: &Offsets,
     (n, transposed): (u8, bool),
     get: impl Fn(usize) -> u32,
 ) {
     for m in 0..n as usize {
         let new = match transposed {
-            false => row(|l| get(at[8 * m + l / 4] / 4 + l % 4)),
+            false => row(|l| get(offsets[8 * m + l / 4] / 4 + l % 4)),
             true => {
                 let element = |row: usize, column: usize| {
-                    get(at[8 * m + row] / 4 + column / 2) >> (16 * (column % 2)) & 0xffff
+                    get(offsets[8 * m + row] / 4 + column / 2) >> (16 * (column % 2)) & 0xffff
                 };
                 row(|l| element(2 * (l % 4), l / 4) | element(2 * (l % 4) + 1, l / 4) << 16)
             }
         };
-        r.set_word(i.dst[m], &new, FULL);
+        r.set_b32(i.dst[m], &new, FULL);
     }
 }
 
-/// Writes fragments to matrices; `put` gets a word of shared memory, a value, and which bits of it to write.
+/// Writes fragments to matrices; `put(w, value, bits)` writes the given bits of word w of shared memory.
 fn collect(
     r: &Registers<'_>,
     i: &Inst,
-    at: &Offsets,
+    offsets: &Offsets,
     (n, transposed): (u8, bool),
     mut put: impl FnMut(usize, u32, u32),
 ) {
     for m in 0..n as usize {
-        let source = r.word(i.src[1 + m]);
+        let source = r.b32(i.src[1 + m]);
         for l in 0..LANES {
             if !transposed {
-                put(at[8 * m + l / 4] / 4 + l % 4, source[l], u32::MAX);
+                put(offsets[8 * m + l / 4] / 4 + l % 4, source[l], u32::MAX);
                 continue;
             }
             for half in 0..2 {
                 let (row, column) = (2 * (l % 4) + half, l / 4);
                 let shift = 16 * (column % 2);
                 put(
-                    at[8 * m + row] / 4 + column / 2,
+                    offsets[8 * m + row] / 4 + column / 2,
                     (source[l] >> (16 * half) & 0xffff) << shift,
                     0xffff << shift,
                 );

@@ -1,7 +1,7 @@
 //! `mma.sync`: a warp multiplies two small matrices held in its lanes' registers.
 //!
-//! With `g = lane / 4` and `t = lane % 4`, the fragments of the shapes m16n8k16 (16-bit inputs) lie so
-//! (row, column of the matrix; a register holds a pair of neighbours along k, the lower one in the low half):
+//! With `g = lane / 4` and `t = lane % 4` (PTX: groupID and threadID_in_group), the fragments of m16n8k16 with 16-bit
+//! inputs are (row, column of the matrix; a register holds two neighbours along k, the lower one in the low half):
 //!
 //! | register | A (m x k)          | B (k x n)          | C, D (m x n)    |
 //! |----------|--------------------|--------------------|-----------------|
@@ -19,17 +19,17 @@
 
 use super::alu::canonical;
 use super::registers::{Registers, row};
-use crate::inst::{FULL, Inst, LANES, Mma};
+use crate::inst::{FULL, Inst, LANES, MmaShape};
 
-/// Registers of A and of B.
-pub fn registers(kind: Mma) -> (usize, usize) {
+/// Returns the numbers of registers that hold A and B.
+pub fn registers(kind: MmaShape) -> (usize, usize) {
     match kind {
-        Mma::Bf16K16 | Mma::F16K16 | Mma::Tf32K8 => (4, 2),
-        Mma::Bf16K8 | Mma::F16K8 | Mma::Tf32K4 => (2, 1),
+        MmaShape::Bf16K16 | MmaShape::F16K16 | MmaShape::Tf32K8 => (4, 2),
+        MmaShape::Bf16K8 | MmaShape::F16K8 | MmaShape::Tf32K4 => (2, 1),
     }
 }
 
-/// f16 to f32 without branches: the exponent is moved by a multiplication, which also takes subnormals.
+/// Converts f16 to f32 without branches: a multiplication moves the exponent, which is right for subnormals too.
 #[inline(always)]
 fn f16_value(raw: u32) -> f32 {
     let magnitude = f32::from_bits((raw & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
@@ -37,41 +37,41 @@ fn f16_value(raw: u32) -> f32 {
     f32::from_bits(magnitude.to_bits() | special | (raw & 0x8000) << 16)
 }
 
-/// One half of a word as bf16.
+/// Reads one half of a register as bf16.
 #[inline(always)]
 fn bf16_half(word: u32, half: usize) -> f32 {
     f32::from_bits(if half == 0 { word << 16 } else { word & 0xffff_0000 })
 }
 
-/// One half of a word as f16.
+/// Reads one half of a register as f16.
 #[inline(always)]
 fn f16_half(word: u32, half: usize) -> f32 {
     f16_value(word >> (16 * half) & 0xffff)
 }
 
-/// A word as tf32: the tensor core reads the upper 19 bits.
+/// Reads a register as tf32: the tensor core uses the upper 19 bits.
 #[inline(always)]
 fn tf32(word: u32, _: usize) -> f32 {
     f32::from_bits(word & 0xffff_e000)
 }
 
-/// D = A B + C. All lanes take part.
+/// Computes D = A B + C. All 32 lanes take part.
 #[inline(always)]
-pub fn execute(r: &mut Registers<'_>, i: &Inst, kind: Mma) {
+pub fn execute(r: &mut Registers<'_>, i: &Inst, kind: MmaShape) {
     match kind {
-        Mma::Bf16K16 => product::<2, 2>(r, i, bf16_half),
-        Mma::Bf16K8 => product::<2, 1>(r, i, bf16_half),
-        Mma::F16K16 => product::<2, 2>(r, i, f16_half),
-        Mma::F16K8 => product::<2, 1>(r, i, f16_half),
-        Mma::Tf32K8 => product::<1, 2>(r, i, tf32),
-        Mma::Tf32K4 => product::<1, 1>(r, i, tf32),
+        MmaShape::Bf16K16 => product::<2, 2>(r, i, bf16_half),
+        MmaShape::Bf16K8 => product::<2, 1>(r, i, bf16_half),
+        MmaShape::F16K16 => product::<2, 2>(r, i, f16_half),
+        MmaShape::F16K8 => product::<2, 1>(r, i, f16_half),
+        MmaShape::Tf32K8 => product::<1, 2>(r, i, tf32),
+        MmaShape::Tf32K4 => product::<1, 1>(r, i, tf32),
     }
 }
 
-/// The product with `PER` elements in a register and `DEPTH` registers of B.
+/// Computes the product with `PER` elements in a register and `DEPTH` registers of B.
 ///
-/// Four neighbouring lanes hold a row of A, and of C and D too: rows are taken from the fragments as they lie.
-/// Only B is transposed, to rows of 8 columns; within a row the even columns come first, as C has them.
+/// Four neighbouring lanes hold a row of A, C and D, so these rows are read from the fragments in place. Only B is
+/// transposed, to rows of 8 columns; within a row the even columns come first, as in C.
 #[inline(always)]
 fn product<const PER: usize, const DEPTH: usize>(
     r: &mut Registers<'_>,
@@ -80,7 +80,7 @@ fn product<const PER: usize, const DEPTH: usize>(
 ) {
     let mut b = [[0f32; 8]; 16];
     for n in 0..DEPTH {
-        let words = r.word(i.src[4 + n]);
+        let words = r.b32(i.src[4 + n]);
         for (lane, &word) in words.iter().enumerate() {
             for half in 0..PER {
                 let (k, column) = (n * 4 * PER + lane % 4 * PER + half, lane / 4);
@@ -93,12 +93,12 @@ fn product<const PER: usize, const DEPTH: usize>(
     for upper in 0..2 {
         let mut a = [[[0f32; LANES]; PER]; DEPTH];
         for (n, a) in a.iter_mut().enumerate() {
-            let words = r.word(i.src[upper + 2 * n]);
+            let words = r.b32(i.src[upper + 2 * n]);
             for (half, a) in a.iter_mut().enumerate() {
                 *a = row(|lane| element(words[lane], half));
             }
         }
-        let (even, odd) = (r.word(i.src[6 + 2 * upper]), r.word(i.src[7 + 2 * upper]));
+        let (even, odd) = (r.b32(i.src[6 + 2 * upper]), r.b32(i.src[7 + 2 * upper]));
         for first in (0..LANES).step_by(4) {
             let mut sum = [0f32; 8];
             for t in 0..4 {
@@ -122,7 +122,7 @@ fn product<const PER: usize, const DEPTH: usize>(
         }
     }
     for (n, new) in new.iter().enumerate() {
-        r.set_word(i.dst[n], new, FULL);
+        r.set_b32(i.dst[n], new, FULL);
     }
 }
 

@@ -1,24 +1,24 @@
 //! Execution: a launch runs its blocks in parallel over the host's cores, a block its warps one after another.
 
 mod access;
+mod access_pattern;
+mod address;
 mod alu;
 mod atomic;
 mod barrier;
-mod block;
-mod clock;
 mod collective;
 mod control;
 mod copy;
-mod grid;
+mod global_shadow;
+mod grid_races;
+mod launch;
 mod matrix;
 mod mma;
-mod pattern;
-mod races;
 mod registers;
-mod shadow;
-mod space;
+mod shared_memory;
 mod taint;
+mod thread_block;
+mod vector_clock;
 mod warp;
-mod written;
 
-pub use grid::launch;
+pub use launch::launch;

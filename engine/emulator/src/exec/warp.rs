@@ -1,61 +1,61 @@
-//! A warp: registers, the stack of diverged lanes, and its run loop.
+//! A warp: registers, the SIMT stack of diverged lanes, and its run loop.
 
 use super::alu;
-use super::block::Shared;
-use super::grid::Grid;
+use super::launch::LaunchContext;
 use super::registers::Registers;
-use crate::decode::Special;
-use crate::fault::{Check, FaultKind, trouble};
-use crate::inst::{Class, FULL, LANES, Slot};
+use super::thread_block::BlockState;
+use crate::decode::SpecialRegister;
+use crate::fault::{Checked, FaultKind, lane_fault};
+use crate::inst::{FULL, LANES, RegisterClass, RegisterSlot};
 
-/// Lanes that wait: at `pc` with `mask`, until others come to `rejoin`.
+/// An entry of the SIMT stack: the lanes of `mask` continue at `pc` until they reach `reconvergence`.
 #[derive(Clone, Copy, Debug)]
-pub struct Frame {
+pub struct DivergenceEntry {
     pub pc: u32,
     pub mask: u32,
-    /// Where these lanes join the frame below.
-    pub rejoin: u32,
+    /// Instruction at which these lanes join the entry below.
+    pub reconvergence: u32,
 }
 
-/// Why a warp stopped.
+/// Reason why a warp stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub enum StopReason {
     Exited,
-    /// At a barrier; the details are in `Warp::waiting`.
+    /// It waits at a barrier, described by `Warp::waiting`.
     Barrier,
-    /// It has run long enough for now.
-    Sliced,
+    /// It has used up its time slice.
+    TimeSliceEnded,
 }
 
-/// Instructions a warp runs before others get a turn, so that one that spins cannot starve them.
-const SLICE: u32 = 1 << 16;
-/// No join point: the frame at the bottom.
-const NEVER: u32 = u32::MAX;
+/// Instructions that a warp executes before others get a turn, so that one that spins cannot starve them.
+const TIME_SLICE: u32 = 1 << 16;
+/// Reconvergence of the entry at the bottom: none.
+const NO_RECONVERGENCE: u32 = u32::MAX;
 
-/// A warp.
+/// A warp and its execution state.
 pub struct Warp<'g> {
     pub index: u32,
     pub registers: Registers<'g>,
-    /// What runs now.
-    pub now: Frame,
-    pub stack: Vec<Frame>,
-    /// Lanes that exist; a block's last warp may have fewer than 32.
-    pub all: u32,
+    /// The entry that executes now: its `mask` is the active mask.
+    pub active: DivergenceEntry,
+    pub stack: Vec<DivergenceEntry>,
+    /// Mask of the lanes that exist; the last warp of a block may have fewer than 32.
+    pub launched: u32,
     pub exited: u32,
-    /// The taint of the registers, from the first uninitialised bit on, and the load that brought it.
-    pub taints: Option<Box<Registers<'g>>>,
-    pub first_taint: Option<u32>,
-    /// Local memory: word `w` of lane `k` at `32 w + k`; and its taint.
+    /// Taint of the registers, present from the first uninitialised bit on, and the load that brought that bit.
+    pub register_taint: Option<Box<Registers<'g>>>,
+    pub taint_source: Option<u32>,
+    /// Local memory, word `w` of lane `k` at `32 w + k`, and its taint.
     pub local: Vec<u32>,
     pub local_taint: Vec<u32>,
-    pub waiting: Option<super::barrier::Wait>,
-    pub copies: super::copy::Copies<'g>,
+    pub waiting: Option<super::barrier::BarrierWait>,
+    pub copies: super::copy::AsyncCopies<'g>,
 }
 
-/// The lanes of a mask, ascending.
+/// Lanes of a mask in ascending order.
 pub struct Lanes(u32);
 
-/// The lanes of a mask, ascending.
+/// Lanes of a mask in ascending order.
 #[inline(always)]
 pub fn lanes(mask: u32) -> Lanes {
     Lanes(mask)
@@ -82,129 +82,137 @@ impl DoubleEndedIterator for Lanes {
 }
 
 impl<'g> Warp<'g> {
-    pub fn new(grid: &'g Grid<'g>, ctaid: [u32; 3], index: u32) -> Warp<'g> {
-        let threads = grid.config.block.iter().product::<u32>();
-        let here = (threads - index * LANES as u32).min(LANES as u32);
-        let all = if here == 32 { FULL } else { (1 << here) - 1 };
-        let mut registers = Registers::new(grid.program, &grid.constants, true);
-        for &(row, special) in &grid.program.specials {
-            let value = std::array::from_fn(|lane| special_value(special, grid, ctaid, index, lane as u32));
-            registers.set_word(Slot::register(Class::Word, row), &value, FULL);
+    pub fn new(launch: &'g LaunchContext<'g>, ctaid: [u32; 3], index: u32) -> Warp<'g> {
+        let threads = launch.config.block.iter().product::<u32>();
+        let count = (threads - index * LANES as u32).min(LANES as u32);
+        let launched = if count == 32 { FULL } else { (1 << count) - 1 };
+        let mut registers = Registers::new(launch.code, &launch.constants, true);
+        for &(row, special) in &launch.code.specials {
+            let value = std::array::from_fn(|lane| special_value(special, launch, ctaid, index, lane as u32));
+            registers.set_b32(RegisterSlot::register(RegisterClass::B32, row), &value, FULL);
         }
-        let local_words = (grid.program.local_bytes as usize).div_ceil(4) * LANES;
+        let local_words = (launch.code.local_bytes as usize).div_ceil(4) * LANES;
         let mut warp = Warp {
             index,
             registers,
-            now: Frame { pc: 0, mask: all, rejoin: NEVER },
+            active: DivergenceEntry { pc: 0, mask: launched, reconvergence: NO_RECONVERGENCE },
             stack: Vec::new(),
-            all,
+            launched,
             exited: 0,
-            taints: None,
-            first_taint: None,
+            register_taint: None,
+            taint_source: None,
             local: vec![u32::MAX; local_words],
             local_taint: vec![u32::MAX; local_words],
             waiting: None,
-            copies: super::copy::Copies::default(),
+            copies: super::copy::AsyncCopies::default(),
         };
-        for &slot in &grid.program.undefined {
-            warp.taints(grid).set_bits(slot, &[u64::MAX; LANES], FULL);
+        for &slot in &launch.code.read_before_write {
+            warp.taint_registers(launch).set_bits(slot, &[u64::MAX; LANES], FULL);
         }
         warp
     }
 
-    /// The taint of the registers, made when first needed.
-    pub fn taints(&mut self, grid: &'g Grid<'g>) -> &mut Registers<'g> {
-        self.taints.get_or_insert_with(|| Box::new(Registers::new(grid.program, &grid.clean, false)))
+    /// Returns the taint of the registers, allocated at first use.
+    pub fn taint_registers(&mut self, launch: &'g LaunchContext<'g>) -> &mut Registers<'g> {
+        self.register_taint
+            .get_or_insert_with(|| Box::new(Registers::new(launch.code, &launch.untainted, false)))
     }
 
-    /// Lanes that are still running.
-    pub fn live(&self) -> u32 {
-        self.all & !self.exited
+    /// Returns the mask of the lanes that have not exited.
+    pub fn running(&self) -> u32 {
+        self.launched & !self.exited
     }
 
-    /// Runs until something stops the warp.
+    /// Executes instructions until something stops the warp.
     #[inline(always)]
-    pub fn run(&mut self, shared: &mut Shared<'g>) -> Check<Stop> {
-        let program = shared.grid.program;
-        for _ in 0..SLICE {
-            while self.now.pc == self.now.rejoin {
-                if !self.pop() {
-                    return Ok(Stop::Exited);
+    pub fn run(&mut self, block: &mut BlockState<'g>) -> Checked<StopReason> {
+        let code = block.launch.code;
+        for _ in 0..TIME_SLICE {
+            while self.active.pc == self.active.reconvergence {
+                if !self.pop_divergence() {
+                    return Ok(StopReason::Exited);
                 }
             }
-            let i = &program.insts[self.now.pc as usize];
+            let i = &code.insts[self.active.pc as usize];
             let mask = match i.guard.is_none() {
-                true => self.now.mask,
+                true => self.active.mask,
                 false => {
                     let p = self.registers.predicate(i.guard);
-                    self.now.mask & if i.guard_negated { !p } else { p }
+                    self.active.mask & if i.guard_negated { !p } else { p }
                 }
             };
-            let executed = &mut shared.executed[i.kind as usize];
+            let executed = &mut block.executed[i.kind as usize];
             executed.warps += 1;
             executed.threads += mask.count_ones() as u64;
-            if self.taints.is_some() {
-                self.require_known(i.guard, self.now.mask, "a predicate that controls an instruction")?;
+            if self.register_taint.is_some() {
+                self.require_known(i.guard, self.active.mask, "a predicate that controls an instruction")?;
                 self.spread_taint(i, mask);
             }
             if alu::execute(&mut self.registers, i, mask) {
-                self.now.pc += 1;
-            } else if let Some(stop) = self.execute(shared, i, mask)? {
+                self.active.pc += 1;
+            } else if let Some(stop) = self.execute(block, i, mask)? {
                 return Ok(stop);
             }
         }
-        Ok(Stop::Sliced)
+        Ok(StopReason::TimeSliceEnded)
     }
 
-    /// Takes up the topmost frame with lanes left; false when the warp has ended.
-    pub fn pop(&mut self) -> bool {
+    /// Activates the topmost entry with lanes left. Returns false when the warp has ended.
+    pub fn pop_divergence(&mut self) -> bool {
         while let Some(frame) = self.stack.pop() {
-            self.now = Frame { mask: frame.mask & !self.exited, ..frame };
-            if self.now.mask != 0 {
+            self.active = DivergenceEntry { mask: frame.mask & !self.exited, ..frame };
+            if self.active.mask != 0 {
                 return true;
             }
         }
-        self.now.mask = 0;
+        self.active.mask = 0;
         false
     }
 
-    /// An error unless all lanes that should are here.
-    pub fn require_all(&self, mask: u32, what: &str) -> Check {
-        if mask == self.all {
+    /// Checks that all lanes of the warp execute `what` together.
+    pub fn require_all(&self, mask: u32, what: &str) -> Checked {
+        if mask == self.launched {
             return Ok(());
         }
-        let absent = self.all & !mask;
+        let absent = self.launched & !mask;
         let why = match absent & self.exited != 0 {
             true => "have exited",
-            false => "are elsewhere",
+            false => "have diverged",
         };
-        let detail = format!("{what} needs all lanes, but lanes {absent:#010x} {why}");
-        Err(trouble(FaultKind::Divergent, Some(mask.trailing_zeros() % 32), detail))
+        let detail =
+            format!("{what} must be executed by all lanes of the warp, but lanes {absent:#010x} {why}");
+        Err(lane_fault(FaultKind::Divergent, Some(mask.trailing_zeros() % 32), detail))
     }
 }
 
-fn special_value(special: Special, grid: &Grid<'_>, ctaid: [u32; 3], warp: u32, lane: u32) -> u32 {
-    let block = grid.config.block;
+fn special_value(
+    special: SpecialRegister,
+    launch: &LaunchContext<'_>,
+    ctaid: [u32; 3],
+    warp: u32,
+    lane: u32,
+) -> u32 {
+    let block = launch.config.block;
     match special {
-        Special::Tid(axis) => thread(block, warp, lane)[axis as usize],
-        Special::Ntid(axis) => block[axis as usize],
-        Special::Ctaid(axis) => ctaid[axis as usize],
-        Special::Nctaid(axis) => grid.config.grid[axis as usize],
-        Special::LaneId => lane,
-        Special::WarpId => warp,
-        Special::WarpCount => 64,
-        Special::LaneMaskEq => 1 << lane,
-        Special::LaneMaskLt => (1 << lane) - 1,
-        Special::LaneMaskLe => u32::MAX >> (31 - lane),
-        Special::LaneMaskGe => !((1 << lane) - 1),
-        Special::LaneMaskGt => !(u32::MAX >> (31 - lane)),
-        Special::DynamicShared => grid.config.shared,
-        Special::TotalShared => grid.shared_bytes,
-        Special::Zero => 0,
+        SpecialRegister::Tid(axis) => thread(block, warp, lane)[axis as usize],
+        SpecialRegister::Ntid(axis) => block[axis as usize],
+        SpecialRegister::Ctaid(axis) => ctaid[axis as usize],
+        SpecialRegister::Nctaid(axis) => launch.config.grid[axis as usize],
+        SpecialRegister::LaneId => lane,
+        SpecialRegister::WarpId => warp,
+        SpecialRegister::WarpCount => 64,
+        SpecialRegister::LaneMaskEq => 1 << lane,
+        SpecialRegister::LaneMaskLt => (1 << lane) - 1,
+        SpecialRegister::LaneMaskLe => u32::MAX >> (31 - lane),
+        SpecialRegister::LaneMaskGe => !((1 << lane) - 1),
+        SpecialRegister::LaneMaskGt => !(u32::MAX >> (31 - lane)),
+        SpecialRegister::DynamicShared => launch.config.shared,
+        SpecialRegister::TotalShared => launch.shared_bytes,
+        SpecialRegister::Zero => 0,
     }
 }
 
-/// `tid` of a lane.
+/// Returns `tid` of a lane.
 pub fn thread(block: [u32; 3], warp: u32, lane: u32) -> [u32; 3] {
     let n = warp * LANES as u32 + lane;
     [n % block[0], n / block[0] % block[1], n / block[0] / block[1]]

@@ -2,19 +2,19 @@
 
 use super::round::{F32, Rounding, round, two_sum};
 
-/// Bits 0 to 2 of a mode are the rounding.
+/// Mode: flush subnormals to zero. (Bits 0 to 2 of a mode are the rounding.)
 pub const FTZ: u32 = 1 << 3;
 pub const SAT: u32 = 1 << 4;
-/// `min` and `max`: NaN wins.
+/// Mode of `min` and `max`: the result is NaN if an operand is.
 pub const NAN: u32 = 1 << 5;
-/// `min` and `max`: the sign of the result is the xor of the operands' signs, magnitudes are compared.
+/// Mode of `min` and `max`: magnitudes are compared, the sign is the xor of the operands' signs.
 pub const XOR_SIGN: u32 = 1 << 6;
 pub const RELU: u32 = 1 << 7;
 
 /// The NaN that arithmetic on f32 returns.
 pub const NAN32: u32 = 0x7fff_ffff;
 
-/// The mode bits of a rounding.
+/// Returns the mode bits of a rounding.
 pub const fn mode(rounding: Rounding) -> u32 {
     rounding as u32
 }
@@ -29,7 +29,7 @@ pub fn rounding(mode: u32) -> Rounding {
     }
 }
 
-/// A subnormal becomes zero of its sign.
+/// Flushes a subnormal to the zero of its sign.
 #[inline(always)]
 pub fn flush(x: f32) -> f32 {
     let bits = x.to_bits();
@@ -55,12 +55,12 @@ fn output(x: f32, mode: u32) -> u64 {
     if x.is_nan() { NAN32 as u64 } else { x.to_bits() as u64 }
 }
 
-/// The exact `high + low`, rounded once. An exact zero sum is -0 only when rounding down.
+/// Rounds the exact `high + low` once.
 fn rounded(high: f64, low: f64, mode: u32) -> f32 {
     round(high, low, F32, rounding(mode)) as f32
 }
 
-/// a + b of doubles that hold f32 operands or products of such.
+/// Rounds a + b, doubles that hold f32 operands or their products. An exact zero sum is -0 only when rounding down.
 fn sum(a: f64, b: f64, mode: u32) -> f32 {
     let (high, low) = two_sum(a, b);
     if high == 0.0
@@ -89,7 +89,7 @@ pub fn fma(a: &[u64; 4], m: u32) -> u64 {
     output(sum(product, input(a[2], m) as f64, m), m)
 }
 
-/// Division in any mode: the remainder decides on which side of the double quotient the exact one lies.
+/// Divides in any rounding mode: the remainder decides on which side of the double quotient the exact one lies.
 pub fn div(a: &[u64; 4], m: u32) -> u64 {
     let (x, y) = (input(a[0], m), input(a[1], m));
     if rounding(m) == Rounding::Nearest {
@@ -97,7 +97,7 @@ pub fn div(a: &[u64; 4], m: u32) -> u64 {
     }
     let q = x as f64 / y as f64;
     let remainder = (-q).mul_add(y as f64, x as f64);
-    output(rounded(q, sliver(q, remainder, y < 0.0), m), m)
+    output(rounded(q, sticky(q, remainder, y < 0.0), m), m)
 }
 
 pub fn rcp(a: &[u64; 4], m: u32) -> u64 {
@@ -111,11 +111,11 @@ pub fn sqrt(a: &[u64; 4], m: u32) -> u64 {
     }
     let root = (x as f64).sqrt();
     let remainder = (-root).mul_add(root, x as f64);
-    output(rounded(root, sliver(root, remainder, false), m), m)
+    output(rounded(root, sticky(root, remainder, false), m), m)
 }
 
-/// A correction of no size but the right sign, where the remainder is not zero.
-fn sliver(quotient: f64, remainder: f64, flip: bool) -> f64 {
+/// Returns a negligible correction with the sign of the remainder; 0 for an exact quotient.
+fn sticky(quotient: f64, remainder: f64, flip: bool) -> f64 {
     if remainder == 0.0 || !quotient.is_finite() {
         return 0.0;
     }
@@ -153,7 +153,7 @@ pub fn abs(a: &[u64; 4], m: u32) -> u64 {
     (input(a[0], m).to_bits() & 0x7fff_ffff) as u64
 }
 
-/// The magnitude of `a[1]` with the sign of `a[0]`.
+/// Returns the magnitude of `a[1]` with the sign of `a[0]`.
 pub fn copysign(a: &[u64; 4], _: u32) -> u64 {
     a[1] & 0x7fff_ffff | a[0] & 0x8000_0000
 }
@@ -186,7 +186,7 @@ pub fn tanh(a: &[u64; 4], m: u32) -> u64 {
     approximate(a, m, f64::tanh)
 }
 
-/// `testp`, in the order of the ISA: finite, infinite, number, notanumber, normal, subnormal.
+/// Executes `testp`; modes in the order of the ISA: finite, infinite, number, notanumber, normal, subnormal.
 pub fn testp(a: &[u64; 4], m: u32) -> u64 {
     class_test(f32::from_bits(a[0] as u32).classify(), m)
 }

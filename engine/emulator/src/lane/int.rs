@@ -1,6 +1,6 @@
 //! Integer instructions of 16, 32 and 64 bits.
 
-/// The operand type as a mode: bits, and whether signed.
+/// Returns the mode of an operand type.
 pub const fn mode(bits: u32, signed: bool) -> u32 {
     bits | (signed as u32) << 8
 }
@@ -18,18 +18,18 @@ fn is_signed(mode: u32) -> bool {
     mode & 0x100 != 0
 }
 
-fn cut(value: u64, mode: u32) -> u64 {
+fn truncate(value: u64, mode: u32) -> u64 {
     value & (u64::MAX >> (64 - bits(mode)))
 }
 
-/// The operand's value: sign- or zero-extended.
+/// Returns the value of an operand, sign- or zero-extended.
 fn value(raw: u64, mode: u32) -> i128 {
     let spare = 64 - bits(mode);
-    if is_signed(mode) { ((raw << spare) as i64 >> spare) as i128 } else { cut(raw, mode) as i128 }
+    if is_signed(mode) { ((raw << spare) as i64 >> spare) as i128 } else { truncate(raw, mode) as i128 }
 }
 
 pub fn add(a: &[u64; 4], m: u32) -> u64 {
-    cut(a[0].wrapping_add(a[1]), m)
+    truncate(a[0].wrapping_add(a[1]), m)
 }
 
 /// `add.sat.s32`.
@@ -38,7 +38,7 @@ pub fn add_sat(a: &[u64; 4], _: u32) -> u64 {
 }
 
 pub fn sub(a: &[u64; 4], m: u32) -> u64 {
-    cut(a[0].wrapping_sub(a[1]), m)
+    truncate(a[0].wrapping_sub(a[1]), m)
 }
 
 /// `sub.sat.s32`.
@@ -47,23 +47,23 @@ pub fn sub_sat(a: &[u64; 4], _: u32) -> u64 {
 }
 
 pub fn mul_lo(a: &[u64; 4], m: u32) -> u64 {
-    cut(a[0].wrapping_mul(a[1]), m)
+    truncate(a[0].wrapping_mul(a[1]), m)
 }
 
 pub fn mad_lo(a: &[u64; 4], m: u32) -> u64 {
-    cut(a[0].wrapping_mul(a[1]).wrapping_add(a[2]), m)
+    truncate(a[0].wrapping_mul(a[1]).wrapping_add(a[2]), m)
 }
 
 pub fn mul_hi(a: &[u64; 4], m: u32) -> u64 {
     let product = match is_signed(m) {
         true => (value(a[0], m) * value(a[1], m)) as u128,
-        false => cut(a[0], m) as u128 * cut(a[1], m) as u128,
+        false => truncate(a[0], m) as u128 * truncate(a[1], m) as u128,
     };
-    cut((product >> bits(m)) as u64, m)
+    truncate((product >> bits(m)) as u64, m)
 }
 
 pub fn mad_hi(a: &[u64; 4], m: u32) -> u64 {
-    cut(mul_hi(a, m).wrapping_add(a[2]), m)
+    truncate(mul_hi(a, m).wrapping_add(a[2]), m)
 }
 
 /// `mul.wide.u16` and `.s16`: 16 x 16 to 32 bits.
@@ -76,7 +76,7 @@ pub fn mad_wide16(a: &[u64; 4], m: u32) -> u64 {
     (mul_wide16(a, m) as u32).wrapping_add(a[2] as u32) as u64
 }
 
-/// The low 24 bits of both factors; the low half of the product.
+/// Multiplies the low 24 bits of both factors; returns the low half of the product.
 pub fn mul24_lo(a: &[u64; 4], m: u32) -> u64 {
     let narrow = mode(24, is_signed(m));
     (value(a[0], narrow) * value(a[1], narrow)) as u32 as u64
@@ -86,23 +86,23 @@ pub fn mad24_lo(a: &[u64; 4], m: u32) -> u64 {
     (mul24_lo(a, m) as u32).wrapping_add(a[2] as u32) as u64
 }
 
-/// A division by zero gives all ones, as the hardware's unsigned sequence does.
+/// Divides; a division by zero gives all ones, as the unsigned code of the hardware does.
 pub fn div(a: &[u64; 4], m: u32) -> u64 {
     let (x, y) = (value(a[0], m), value(a[1], m));
-    cut(if y == 0 { u64::MAX } else { (x / y) as u64 }, m)
+    truncate(if y == 0 { u64::MAX } else { (x / y) as u64 }, m)
 }
 
 pub fn rem(a: &[u64; 4], m: u32) -> u64 {
     let (x, y) = (value(a[0], m), value(a[1], m));
-    cut(if y == 0 { x as u64 } else { (x % y) as u64 }, m)
+    truncate(if y == 0 { x as u64 } else { (x % y) as u64 }, m)
 }
 
 pub fn min(a: &[u64; 4], m: u32) -> u64 {
-    cut(value(a[0], m).min(value(a[1], m)) as u64, m)
+    truncate(value(a[0], m).min(value(a[1], m)) as u64, m)
 }
 
 pub fn max(a: &[u64; 4], m: u32) -> u64 {
-    cut(value(a[0], m).max(value(a[1], m)) as u64, m)
+    truncate(value(a[0], m).max(value(a[1], m)) as u64, m)
 }
 
 /// `min.relu.s32` and, through `max`, `max.relu.s32`: the result is at least zero.
@@ -115,44 +115,44 @@ pub fn max_relu(a: &[u64; 4], m: u32) -> u64 {
 }
 
 pub fn abs(a: &[u64; 4], m: u32) -> u64 {
-    cut(value(a[0], m).unsigned_abs() as u64, m)
+    truncate(value(a[0], m).unsigned_abs() as u64, m)
 }
 
 pub fn neg(a: &[u64; 4], m: u32) -> u64 {
-    cut(a[0].wrapping_neg(), m)
+    truncate(a[0].wrapping_neg(), m)
 }
 
 pub fn not(a: &[u64; 4], m: u32) -> u64 {
-    cut(!a[0], m)
+    truncate(!a[0], m)
 }
 
 /// Logical not: one for zero, zero otherwise.
 pub fn cnot(a: &[u64; 4], m: u32) -> u64 {
-    (cut(a[0], m) == 0) as u64
+    (truncate(a[0], m) == 0) as u64
 }
 
-/// |a - b| + c.
+/// Computes |a - b| + c.
 pub fn sad(a: &[u64; 4], m: u32) -> u64 {
     let distance = (value(a[0], m) - value(a[1], m)).unsigned_abs() as u64;
-    cut(distance.wrapping_add(a[2]), m)
+    truncate(distance.wrapping_add(a[2]), m)
 }
 
 pub fn popc(a: &[u64; 4], m: u32) -> u64 {
-    cut(a[0], m).count_ones() as u64
+    truncate(a[0], m).count_ones() as u64
 }
 
 pub fn clz(a: &[u64; 4], m: u32) -> u64 {
-    (cut(a[0], m).leading_zeros() - (64 - bits(m))) as u64
+    (truncate(a[0], m).leading_zeros() - (64 - bits(m))) as u64
 }
 
 pub fn brev(a: &[u64; 4], m: u32) -> u64 {
     a[0].reverse_bits() >> (64 - bits(m))
 }
 
-/// The highest set bit, or for negative numbers the highest clear bit; all ones when there is none.
+/// Finds the highest set bit, for negative numbers the highest clear bit; all ones when there is none.
 pub fn bfind(a: &[u64; 4], m: u32) -> u64 {
     let v = value(a[0], m);
-    let magnitude = if v < 0 { cut(!a[0], m) } else { cut(a[0], m) };
+    let magnitude = if v < 0 { truncate(!a[0], m) } else { truncate(a[0], m) };
     match magnitude.checked_ilog2() {
         None => u32::MAX as u64,
         Some(at) if m & SHIFT_AMOUNT != 0 => (bits(m) - 1 - at) as u64,
@@ -160,7 +160,7 @@ pub fn bfind(a: &[u64; 4], m: u32) -> u64 {
     }
 }
 
-/// Field of `a[2]` bits at `a[1]`; the sign of a signed field fills what lies above.
+/// Extracts the field of `a[2]` bits at bit `a[1]`, sign-extended for signed types.
 pub fn bfe(a: &[u64; 4], m: u32) -> u64 {
     let (top, at, len) = (bits(m) - 1, (a[1] & 0xff) as u32, (a[2] & 0xff) as u32);
     if len == 0 {
@@ -168,24 +168,24 @@ pub fn bfe(a: &[u64; 4], m: u32) -> u64 {
     }
     let sign_at = (at + len - 1).min(top);
     let sign = is_signed(m) && a[0] >> sign_at & 1 != 0;
-    let field = if at > top { 0 } else { cut(a[0], m) >> at };
+    let field = if at > top { 0 } else { truncate(a[0], m) >> at };
     let kept = if at > top { 0 } else { len.min(bits(m) - at) };
     let mask = if kept == 64 { u64::MAX } else { (1 << kept) - 1 };
-    cut(field & mask | if sign { !mask } else { 0 }, m)
+    truncate(field & mask | if sign { !mask } else { 0 }, m)
 }
 
-/// `a[1]` with the low `a[3]` bits of `a[0]` put in at `a[2]`.
+/// Inserts the low `a[3]` bits of `a[0]` into `a[1]` at bit `a[2]`.
 pub fn bfi(a: &[u64; 4], m: u32) -> u64 {
     let (at, len) = ((a[2] & 0xff) as u32, (a[3] & 0xff) as u32);
     if at >= bits(m) || len == 0 {
-        return cut(a[1], m);
+        return truncate(a[1], m);
     }
     let ones = if len >= 64 { u64::MAX } else { (1 << len) - 1 };
     let mask = ones << at;
-    cut(a[1] & !mask | a[0] << at & mask, m)
+    truncate(a[1] & !mask | a[0] << at & mask, m)
 }
 
-/// Modes of `prmt`, in the order of the ISA: index, f4e, b4e, rc8, ecl, ecr, rc16.
+/// Executes `prmt`; modes in the order of the ISA: index, f4e, b4e, rc8, ecl, ecr, rc16.
 pub fn prmt(a: &[u64; 4], m: u32) -> u64 {
     let bytes = (a[0] & 0xffff_ffff | a[1] << 32).to_le_bytes();
     let control = a[2] as u32;
@@ -213,19 +213,19 @@ fn funnel_shift(a: &[u64; 4], m: u32) -> u32 {
     if m & WRAP != 0 { a[2] as u32 & 31 } else { (a[2] as u32).min(32) }
 }
 
-/// The high word of (b:a) shifted left.
+/// Returns the high word of (b:a) shifted left.
 pub fn shf_left(a: &[u64; 4], m: u32) -> u64 {
     let both = a[1] << 32 | a[0] & 0xffff_ffff;
     (((both as u128) << funnel_shift(a, m)) >> 32) as u32 as u64
 }
 
-/// The low word of (b:a) shifted right.
+/// Returns the low word of (b:a) shifted right.
 pub fn shf_right(a: &[u64; 4], m: u32) -> u64 {
     let both = a[1] << 32 | a[0] & 0xffff_ffff;
     (both >> funnel_shift(a, m)) as u32 as u64
 }
 
-/// 16-bit shifts; the amount is clamped.
+/// Shifts 16 bits to the left; the amount is clamped.
 pub fn shl16(a: &[u64; 4], _: u32) -> u64 {
     if a[1] as u32 > 15 { 0 } else { (a[0] as u16 as u64) << a[1] & 0xffff }
 }
@@ -234,7 +234,7 @@ pub fn shr16(a: &[u64; 4], m: u32) -> u64 {
     (value(a[0], m) >> (a[1] as u32).min(16)) as u16 as u64
 }
 
-/// Modes of `dp4a`: bit 0 and 1 say that a and b are signed.
+/// Executes `dp4a`; bits 0 and 1 of the mode are set for signed a and b.
 pub fn dp4a(a: &[u64; 4], m: u32) -> u64 {
     let part = |x: u64, i: usize, signed: bool| {
         let byte = (x >> (8 * i)) as u8;

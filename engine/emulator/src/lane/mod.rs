@@ -1,6 +1,6 @@
-//! Functions of one lane: operands and result are bits, `mode` is what the instruction's modifiers say.
+//! Functions of one lane: operands and result are bits, the mode holds the instruction's modifiers.
 //!
-//! Inner-loop operations have vector forms in `exec::alu`; everything else is one of these.
+//! Inner-loop operations have vector forms in `exec::alu`; all others are one of these functions.
 
 pub mod convert;
 pub mod float;

@@ -1,6 +1,6 @@
 //! Rounding an exact value to any binary format, in any mode.
 
-/// How a result that is not representable is rounded.
+/// Rounding of a result that is not representable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {
     /// To nearest, ties to even.
@@ -14,7 +14,7 @@ pub enum Rounding {
 
 /// A binary floating-point format.
 #[derive(Clone, Copy)]
-pub struct Format {
+pub struct FloatFormat {
     /// Stored mantissa bits.
     mantissa: i32,
     /// Exponent of the smallest normal number.
@@ -23,25 +23,25 @@ pub struct Format {
     max: i32,
 }
 
-pub const F32: Format = Format { mantissa: 23, min: -126, max: 127 };
-pub const F16: Format = Format { mantissa: 10, min: -14, max: 15 };
-pub const BF16: Format = Format { mantissa: 7, min: -126, max: 127 };
-pub const TF32: Format = Format { mantissa: 10, min: -126, max: 127 };
+pub const F32: FloatFormat = FloatFormat { mantissa: 23, min: -126, max: 127 };
+pub const F16: FloatFormat = FloatFormat { mantissa: 10, min: -14, max: 15 };
+pub const BF16: FloatFormat = FloatFormat { mantissa: 7, min: -126, max: 127 };
+pub const TF32: FloatFormat = FloatFormat { mantissa: 10, min: -126, max: 127 };
 
-/// The sum of two doubles as a rounded double and the exact error of that rounding.
+/// Returns the rounded sum of two doubles and the exact rounding error (Knuth).
 pub fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let sum = a + b;
     let part = sum - a;
     (sum, (a - (sum - part)) + (b - part))
 }
 
-fn power(exponent: i32) -> f64 {
+fn pow2(exponent: i32) -> f64 {
     f64::from_bits(((exponent + 1023) as u64) << 52)
 }
 
 /// Rounds `high + low`, where `low` is no more than half an ulp of `high`, to a format.
 /// `high` is far from the double range's ends: it comes from formats no wider than f32.
-pub fn round(high: f64, low: f64, format: Format, rounding: Rounding) -> f64 {
+pub fn round(high: f64, low: f64, format: FloatFormat, rounding: Rounding) -> f64 {
     if high == 0.0 || !high.is_finite() {
         return high;
     }
@@ -50,28 +50,28 @@ pub fn round(high: f64, low: f64, format: Format, rounding: Rounding) -> f64 {
     let negative = high < 0.0;
     let low = if negative { -low } else { low };
     // Just below a power of two the format's numbers lie twice as close.
-    if low < 0.0 && exponent > format.min && high.abs() == power(exponent) {
+    if low < 0.0 && exponent > format.min && high.abs() == pow2(exponent) {
         quantum -= 1;
     }
-    let scaled = high.abs() * power(-quantum);
-    let (mut whole, mut fraction) = (scaled.floor(), scaled.fract());
+    let scaled = high.abs() * pow2(-quantum);
+    let (mut integer, mut fraction) = (scaled.floor(), scaled.fract());
     // `low` decides on which side of a tie or of a whole number the exact value lies.
     if fraction == 0.0 && low < 0.0 {
-        (whole, fraction) = (whole - 1.0, 0.75);
+        (integer, fraction) = (integer - 1.0, 0.75);
     } else if fraction == 0.0 && low > 0.0 {
         fraction = 0.25;
     } else if fraction == 0.5 && low != 0.0 {
         fraction = if low > 0.0 { 0.75 } else { 0.25 };
     }
     let up = match rounding {
-        Rounding::Nearest => fraction > 0.5 || fraction == 0.5 && whole % 2.0 == 1.0,
+        Rounding::Nearest => fraction > 0.5 || fraction == 0.5 && integer % 2.0 == 1.0,
         Rounding::NearestAway => fraction >= 0.5,
         Rounding::Zero => false,
         Rounding::Down => negative && fraction > 0.0,
         Rounding::Up => !negative && fraction > 0.0,
     };
-    let magnitude = (whole + up as u32 as f64) * power(quantum);
-    let largest = (2.0 - power(-format.mantissa)) * power(format.max);
+    let magnitude = (integer + up as u32 as f64) * pow2(quantum);
+    let largest = (2.0 - pow2(-format.mantissa)) * pow2(format.max);
     let magnitude = if magnitude <= largest {
         magnitude
     } else {

@@ -1,20 +1,20 @@
-//! Text to tokens.
+//! The lexer: PTX text to tokens.
 
 use crate::error::{Error, Result};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Token<'a> {
     /// An identifier, register, directive or opcode, dots included.
-    Word(&'a str),
-    /// Digits and what is attached to them: `12`, `0xff`, `0f3F800000`, `1.5`.
+    Identifier(&'a str),
+    /// A word that begins with a digit: `12`, `0xff`, `0f3F800000`, `1.5`.
     Number(&'a str),
-    Text(&'a str),
-    Mark(u8),
+    String(&'a str),
+    Punctuation(u8),
 }
 
 /// A token and its line, counted from 1.
 #[derive(Clone, Copy, Debug)]
-pub struct Spot<'a> {
+pub struct LocatedToken<'a> {
     pub token: Token<'a>,
     pub line: u32,
 }
@@ -28,7 +28,7 @@ fn continues_word(c: u8) -> bool {
 }
 
 /// Splits `text` into tokens; comments and trailing NUL bytes are dropped.
-pub fn tokens(text: &str) -> Result<Vec<Spot<'_>>> {
+pub fn tokenize(text: &str) -> Result<Vec<LocatedToken<'_>>> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(text.len() / 4);
     let mut line = 1;
@@ -52,16 +52,16 @@ pub fn tokens(text: &str) -> Result<Vec<Spot<'_>>> {
             let end = rest[1..].iter().position(|&c| c == b'"' || c == b'\n');
             let end = end.filter(|&e| rest[1 + e] == b'"');
             let end = end.ok_or_else(|| Error::ptx(line, "a string that does not end"))?;
-            out.push(Spot { token: Token::Text(&text[at + 1..at + 1 + end]), line });
+            out.push(LocatedToken { token: Token::String(&text[at + 1..at + 1 + end]), line });
             at += end + 2;
         } else if starts_word(c) || c.is_ascii_digit() {
             let end = word_end(bytes, at);
             let word = &text[at..end];
-            let token = if c.is_ascii_digit() { Token::Number(word) } else { Token::Word(word) };
-            out.push(Spot { token, line });
+            let token = if c.is_ascii_digit() { Token::Number(word) } else { Token::Identifier(word) };
+            out.push(LocatedToken { token, line });
             at = end;
         } else if c.is_ascii_graphic() {
-            out.push(Spot { token: Token::Mark(c), line });
+            out.push(LocatedToken { token: Token::Punctuation(c), line });
             at += 1;
         } else {
             return Err(Error::ptx(line, format!("unexpected byte {c:#04x}")));
@@ -70,7 +70,7 @@ pub fn tokens(text: &str) -> Result<Vec<Spot<'_>>> {
     Ok(out)
 }
 
-/// The end of the word at `at`; `::` inside it, as in `.L2::128B`, belongs to it.
+/// Returns the end of the word that begins at `at`; `::` inside it, as in `.L2::128B`, belongs to it.
 fn word_end(bytes: &[u8], at: usize) -> usize {
     let mut end = at + 1;
     while end < bytes.len() {
@@ -85,7 +85,7 @@ fn word_end(bytes: &[u8], at: usize) -> usize {
     end
 }
 
-/// The value of an integer token, wrapped to 64 bits.
+/// Returns the value of an integer literal, as 64 bits.
 pub fn integer(word: &str) -> Option<u64> {
     let digits = word.trim_end_matches('U');
     if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
@@ -100,7 +100,7 @@ pub fn integer(word: &str) -> Option<u64> {
     digits.parse().ok()
 }
 
-/// The bits of a float token, and whether it is a double: `0f` and 8 digits, `0d` and 16, or decimal.
+/// Returns the bits of a float literal and true for a double: `0f` and 8 digits, `0d` and 16, or decimal.
 pub fn float(word: &str) -> Option<(u64, bool)> {
     let hex = |digits: &str, n: usize| {
         if digits.len() == n { u64::from_str_radix(digits, 16).ok() } else { None }
@@ -121,13 +121,13 @@ mod tests {
     #[test]
     fn words_numbers_and_marks() {
         let found: Vec<_> =
-            tokens("@%p1 ld.L2::128B.b32 {%r1}, [%rd1+-0x10]; // x\n/* a\n b */ \"s\"\0").unwrap();
+            tokenize("@%p1 ld.L2::128B.b32 {%r1}, [%rd1+-0x10]; // x\n/* a\n b */ \"s\"\0").unwrap();
         let words: Vec<_> = found.iter().map(|s| s.token).collect();
-        assert_eq!(words[1], Token::Word("%p1"));
-        assert_eq!(words[2], Token::Word("ld.L2::128B.b32"));
-        assert_eq!(words[10], Token::Mark(b'-'));
+        assert_eq!(words[1], Token::Identifier("%p1"));
+        assert_eq!(words[2], Token::Identifier("ld.L2::128B.b32"));
+        assert_eq!(words[10], Token::Punctuation(b'-'));
         assert_eq!(words[11], Token::Number("0x10"));
-        assert_eq!(*words.last().unwrap(), Token::Text("s"));
+        assert_eq!(*words.last().unwrap(), Token::String("s"));
         assert_eq!(found.last().unwrap().line, 3);
     }
 
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn open_comments_strings_and_foreign_bytes_are_errors() {
         for text in ["/* a", "\"a", "\"a\n\"", "\u{7f}", "ä"] {
-            assert!(tokens(text).is_err(), "{text:?}");
+            assert!(tokenize(text).is_err(), "{text:?}");
         }
     }
 }

@@ -7,10 +7,10 @@ mod variable;
 pub use parser::{parse, space};
 pub use variable::type_size;
 
-/// A module.
+/// A module as parsed.
 #[derive(Debug, Default)]
-pub struct Unit<'a> {
-    /// `.file` directives: number and path.
+pub struct ParsedModule<'a> {
+    /// Number and path of each `.file` directive.
     pub files: Vec<(u32, &'a str)>,
     pub variables: Vec<Variable<'a>>,
     pub functions: Vec<Function<'a>>,
@@ -32,7 +32,7 @@ pub struct Function<'a> {
 
 /// A state space named in a declaration, an instruction, or an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Space {
+pub enum StateSpace {
     Generic,
     Global,
     Shared,
@@ -46,21 +46,21 @@ pub enum Space {
 pub struct Variable<'a> {
     pub name: &'a str,
     pub line: u32,
-    pub space: Space,
+    pub space: StateSpace,
     pub external: bool,
     pub align: u32,
     /// Element type without the dot: `u32`, `b8`.
     pub ty: &'a str,
     /// Number of elements; 0 for an array of unstated length.
     pub count: u64,
-    /// True for `name[…]`.
+    /// True for `name[...]`.
     pub array: bool,
-    pub init: Vec<Init<'a>>,
+    pub init: Vec<Initializer<'a>>,
 }
 
 /// One element of an initializer.
 #[derive(Clone, Debug)]
-pub enum Init<'a> {
+pub enum Initializer<'a> {
     Value(u64),
     /// The address of a variable plus an offset. Device addresses are generic ones too.
     Address(&'a str, i64),
@@ -91,7 +91,7 @@ pub enum StatementKind<'a> {
         line: u32,
     },
     /// `name: .branchtargets a, b;`
-    Targets {
+    BranchTargets {
         name: &'a str,
         labels: Vec<&'a str>,
     },
@@ -101,7 +101,7 @@ pub enum StatementKind<'a> {
 /// An instruction as written.
 #[derive(Debug)]
 pub struct Instruction<'a> {
-    /// The predicate that guards it, and whether it is negated.
+    /// The guard predicate, and true if it is negated.
     pub guard: Option<(&'a str, bool)>,
     /// The dotted parts of the opcode: `ld`, `global`, `u32`.
     pub opcode: Vec<&'a str>,
@@ -118,9 +118,9 @@ pub enum Operand<'a> {
     /// `a|b`, two destinations.
     Pair(&'a str, &'a str),
     Int(i64),
-    /// The bits of a float literal, and whether it was double.
+    /// The bits of a float literal, and true for a double.
     Float(u64, bool),
-    /// `{a, b, …}`.
+    /// `{a, b, ...}`.
     Vector(Vec<Operand<'a>>),
     /// `[base + offset]`; a base that is absent is an absolute address.
     Address(Option<&'a str>, i64),

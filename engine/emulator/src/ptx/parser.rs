@@ -1,21 +1,21 @@
-//! Tokens to a syntax tree.
+//! The parser: tokens to a syntax tree.
 
-use super::lexer::{self, Spot, Token};
-use super::{Function, Instruction, Operand, Space, Statement, StatementKind, Unit};
+use super::lexer::{self, LocatedToken, Token};
+use super::{Function, Instruction, Operand, ParsedModule, StateSpace, Statement, StatementKind};
 use crate::error::{Error, Result};
 
 /// Parses a module.
-pub fn parse(text: &str) -> Result<Unit<'_>> {
-    let mut parser = Parser { tokens: lexer::tokens(text)?, at: 0 };
-    let mut unit = Unit::default();
+pub fn parse(text: &str) -> Result<ParsedModule<'_>> {
+    let mut parser = Parser { tokens: lexer::tokenize(text)?, at: 0 };
+    let mut parsed = ParsedModule::default();
     while parser.peek().is_some() {
-        parser.top_level(&mut unit)?;
+        parser.top_level(&mut parsed)?;
     }
-    Ok(unit)
+    Ok(parsed)
 }
 
 pub(super) struct Parser<'a> {
-    tokens: Vec<Spot<'a>>,
+    tokens: Vec<LocatedToken<'a>>,
     at: usize,
 }
 
@@ -35,7 +35,7 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn eat(&mut self, mark: u8) -> bool {
-        let found = self.peek() == Some(Token::Mark(mark));
+        let found = self.peek() == Some(Token::Punctuation(mark));
         self.at += found as usize;
         found
     }
@@ -49,17 +49,17 @@ impl<'a> Parser<'a> {
 
     pub(super) fn unexpected(&self, wanted: &str) -> Error {
         let found = match self.peek() {
-            Some(Token::Word(w) | Token::Number(w)) => format!("'{w}'"),
-            Some(Token::Text(t)) => format!("\"{t}\""),
-            Some(Token::Mark(m)) => format!("'{}'", m as char),
+            Some(Token::Identifier(w) | Token::Number(w)) => format!("'{w}'"),
+            Some(Token::String(t)) => format!("\"{t}\""),
+            Some(Token::Punctuation(m)) => format!("'{}'", m as char),
             None => "the end".into(),
         };
         Error::ptx(self.line(), format!("expected {wanted}, found {found}"))
     }
 
-    pub(super) fn word(&mut self) -> Result<&'a str> {
+    pub(super) fn identifier(&mut self) -> Result<&'a str> {
         match self.peek() {
-            Some(Token::Word(w)) => {
+            Some(Token::Identifier(w)) => {
                 self.at += 1;
                 Ok(w)
             }
@@ -84,7 +84,7 @@ impl<'a> Parser<'a> {
         self.integer()?.try_into().map_err(|_| Error::ptx(line, "a number out of range"))
     }
 
-    /// A numeric literal, negated where a minus precedes it.
+    /// Parses a numeric literal with its sign.
     pub(super) fn literal(&mut self) -> Result<Operand<'a>> {
         let negative = self.eat(b'-');
         let Some(Token::Number(word)) = self.peek() else { return Err(self.unexpected("a number")) };
@@ -100,8 +100,8 @@ impl<'a> Parser<'a> {
         Ok(value)
     }
 
-    fn top_level(&mut self, unit: &mut Unit<'a>) -> Result<()> {
-        match self.word()? {
+    fn top_level(&mut self, parsed: &mut ParsedModule<'a>) -> Result<()> {
+        match self.identifier()? {
             ".version" | ".target" | ".address_size" => {
                 self.next()?;
                 while self.eat(b',') {
@@ -110,26 +110,26 @@ impl<'a> Parser<'a> {
             }
             ".file" => {
                 let number = self.unsigned()?;
-                let Token::Text(path) = self.next()? else { return Err(self.unexpected("a path")) };
+                let Token::String(path) = self.next()? else { return Err(self.unexpected("a path")) };
                 while self.eat(b',') {
                     self.integer()?;
                 }
-                unit.files.push((number, path));
+                parsed.files.push((number, path));
             }
             ".section" => self.section()?,
             ".visible" | ".weak" | ".common" => {}
             ".extern" => match self.peek() {
-                Some(Token::Word(".func")) => {
+                Some(Token::Identifier(".func")) => {
                     self.at += 1;
                     self.function(false)?;
                 }
-                _ => unit.variables.push(self.module_variable(true)?),
+                _ => parsed.variables.push(self.module_variable(true)?),
             },
-            ".entry" => unit.functions.extend(self.function(true)?),
-            ".func" => unit.functions.extend(self.function(false)?),
+            ".entry" => parsed.functions.extend(self.function(true)?),
+            ".func" => parsed.functions.extend(self.function(false)?),
             ".global" | ".const" | ".shared" => {
                 self.at -= 1;
-                unit.variables.push(self.module_variable(false)?);
+                parsed.variables.push(self.module_variable(false)?);
             }
             ".pragma" => {
                 self.next()?;
@@ -149,9 +149,9 @@ impl<'a> Parser<'a> {
         Ok(variable)
     }
 
-    /// Debug sections carry nothing that is executed.
+    /// Skips a debug section.
     fn section(&mut self) -> Result<()> {
-        self.word()?;
+        self.identifier()?;
         self.expect(b'{')?;
         while !self.eat(b'}') {
             self.next()?;
@@ -159,12 +159,12 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// After `.entry` or `.func`; `None` for a declaration without a body.
+    /// Parses a function after `.entry` or `.func`; `None` for a declaration without a body.
     fn function(&mut self, entry: bool) -> Result<Option<Function<'a>>> {
         let line = self.line();
-        let returns = if self.peek() == Some(Token::Mark(b'(')) { self.params()? } else { Vec::new() };
-        let name = self.word()?;
-        let params = if self.peek() == Some(Token::Mark(b'(')) { self.params()? } else { Vec::new() };
+        let returns = if self.peek() == Some(Token::Punctuation(b'(')) { self.params()? } else { Vec::new() };
+        let name = self.identifier()?;
+        let params = if self.peek() == Some(Token::Punctuation(b'(')) { self.params()? } else { Vec::new() };
         let mut f = Function {
             name,
             line,
@@ -175,7 +175,7 @@ impl<'a> Parser<'a> {
             min_blocks: None,
             body: vec![],
         };
-        while let Some(Token::Word(directive)) = self.peek() {
+        while let Some(Token::Identifier(directive)) = self.peek() {
             self.at += 1;
             match directive {
                 ".maxntid" | ".reqntid" => {
@@ -223,7 +223,7 @@ impl<'a> Parser<'a> {
         Ok(params)
     }
 
-    /// Statements up to the brace that closes the function.
+    /// Parses statements up to the brace that closes the function.
     fn body(&mut self) -> Result<Vec<Statement<'a>>> {
         let mut body = Vec::new();
         let mut depth = 0usize;
@@ -240,7 +240,7 @@ impl<'a> Parser<'a> {
                 StatementKind::Close
             } else if self.eat(b';') {
                 continue;
-            } else if self.peek() == Some(Token::Mark(b'@')) {
+            } else if self.peek() == Some(Token::Punctuation(b'@')) {
                 StatementKind::Instruction(self.instruction()?)
             } else {
                 match self.statement(&mut body)? {
@@ -252,15 +252,15 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A statement that starts with a word; those that declare several names push all but the last.
+    /// Parses a statement that starts with an identifier; one that declares several names pushes all but the last.
     fn statement(&mut self, body: &mut Vec<Statement<'a>>) -> Result<Option<StatementKind<'a>>> {
         let line = self.line();
-        let first = self.word()?;
+        let first = self.identifier()?;
         Ok(Some(match first {
             ".reg" => {
-                let ty = self.word()?;
+                let ty = self.identifier()?;
                 loop {
-                    let name = self.word()?;
+                    let name = self.identifier()?;
                     let count = match self.eat(b'<') {
                         true => Some(self.unsigned()?),
                         false => None,
@@ -280,11 +280,11 @@ impl<'a> Parser<'a> {
                 let (file, at) = (self.unsigned()?, self.unsigned()?);
                 self.integer()?;
                 while self.eat(b',') {
-                    self.word()?;
-                    while matches!(self.peek(), Some(Token::Number(_) | Token::Mark(b'+'))) {
+                    self.identifier()?;
+                    while matches!(self.peek(), Some(Token::Number(_) | Token::Punctuation(b'+'))) {
                         self.at += 1;
                     }
-                    if let Some(Token::Word(w)) = self.peek()
+                    if let Some(Token::Identifier(w)) = self.peek()
                         && self.tokens[self.at].line == line
                         && !w.starts_with('.')
                     {
@@ -306,14 +306,14 @@ impl<'a> Parser<'a> {
                 StatementKind::Variable(self.module_variable(false)?)
             }
             name if self.eat(b':') => match self.peek() {
-                Some(Token::Word(".branchtargets")) => {
+                Some(Token::Identifier(".branchtargets")) => {
                     self.at += 1;
-                    let mut labels = vec![self.word()?];
+                    let mut labels = vec![self.identifier()?];
                     while self.eat(b',') {
-                        labels.push(self.word()?);
+                        labels.push(self.identifier()?);
                     }
                     self.expect(b';')?;
-                    StatementKind::Targets { name, labels }
+                    StatementKind::BranchTargets { name, labels }
                 }
                 _ => StatementKind::Label(name),
             },
@@ -331,11 +331,11 @@ impl<'a> Parser<'a> {
         let guard = match self.eat(b'@') {
             true => {
                 let negated = self.eat(b'!');
-                Some((self.word()?, negated))
+                Some((self.identifier()?, negated))
             }
             false => None,
         };
-        let opcode: Vec<_> = self.word()?.split('.').collect();
+        let opcode: Vec<_> = self.identifier()?.split('.').collect();
         let mut operands = Vec::new();
         while !self.eat(b';') {
             operands.push(self.operand(0)?);
@@ -352,17 +352,17 @@ impl<'a> Parser<'a> {
             return Err(self.unexpected("fewer nested operands"));
         }
         match self.peek() {
-            Some(Token::Mark(b'{')) => Ok(Operand::Vector(self.list(b'{', b'}', depth)?)),
-            Some(Token::Mark(b'(')) => Ok(Operand::List(self.list(b'(', b')', depth)?)),
-            Some(Token::Mark(b'[')) => self.address(),
-            Some(Token::Mark(b'!')) => {
+            Some(Token::Punctuation(b'{')) => Ok(Operand::Vector(self.list(b'{', b'}', depth)?)),
+            Some(Token::Punctuation(b'(')) => Ok(Operand::List(self.list(b'(', b')', depth)?)),
+            Some(Token::Punctuation(b'[')) => self.address(),
+            Some(Token::Punctuation(b'!')) => {
                 self.at += 1;
-                Ok(Operand::Not(self.word()?))
+                Ok(Operand::Not(self.identifier()?))
             }
-            Some(Token::Word(name)) => {
+            Some(Token::Identifier(name)) => {
                 self.at += 1;
                 if self.eat(b'|') {
-                    return Ok(Operand::Pair(name, self.word()?));
+                    return Ok(Operand::Pair(name, self.identifier()?));
                 }
                 match self.eat(b'+') {
                     true => Ok(Operand::Offset(name, self.integer()?)),
@@ -392,10 +392,10 @@ impl<'a> Parser<'a> {
     fn address(&mut self) -> Result<Operand<'a>> {
         self.expect(b'[')?;
         let operand = match self.peek() {
-            Some(Token::Word(base)) => {
+            Some(Token::Identifier(base)) => {
                 self.at += 1;
                 let offset = match (self.eat(b'+'), self.peek()) {
-                    (true, _) | (false, Some(Token::Mark(b'-'))) => self.integer()?,
+                    (true, _) | (false, Some(Token::Punctuation(b'-'))) => self.integer()?,
                     _ => 0,
                 };
                 Operand::Address(Some(base), offset)
@@ -407,14 +407,14 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// The state space a directive or modifier names.
-pub fn space(word: &str) -> Option<Space> {
+/// Returns the state space that a directive or modifier names.
+pub fn space(word: &str) -> Option<StateSpace> {
     Some(match word.trim_start_matches('.') {
-        "global" => Space::Global,
-        "shared" | "shared::cta" => Space::Shared,
-        "local" => Space::Local,
-        "const" => Space::Const,
-        "param" | "param::entry" | "param::func" => Space::Param,
+        "global" => StateSpace::Global,
+        "shared" | "shared::cta" => StateSpace::Shared,
+        "local" => StateSpace::Local,
+        "const" => StateSpace::Const,
+        "param" | "param::entry" | "param::func" => StateSpace::Param,
         _ => return None,
     })
 }

@@ -2,21 +2,22 @@
 
 use super::lexer::Token;
 use super::parser::{Parser, space};
-use super::{Init, Operand, Variable};
+use super::{Initializer, Operand, Variable};
 use crate::error::{Error, Result};
 
 impl<'a> Parser<'a> {
-    /// `.space .align n .type name[count] = init`, up to but without what ends it.
+    /// Parses `.space .align n .type name[count] = init`, up to the `;`, `,` or `)` that ends it.
     pub(super) fn variable(&mut self, external: bool) -> Result<Variable<'a>> {
         let line = self.line();
-        let first = self.word()?;
-        let space = space(first).ok_or_else(|| Error::ptx(line, format!("unknown state space '{first}'")))?;
+        let first = self.identifier()?;
+        let state_space =
+            space(first).ok_or_else(|| Error::ptx(line, format!("unknown state space '{first}'")))?;
         let mut align = None;
         let mut ty = None;
         let mut vector = 1;
         // `.ptr .global .align 16` after the type tells about the pointee.
         let mut pointee = false;
-        while let Some(Token::Word(word)) = self.peek()
+        while let Some(Token::Identifier(word)) = self.peek()
             && word.starts_with('.')
         {
             self.next()?;
@@ -35,7 +36,7 @@ impl<'a> Parser<'a> {
         }
         let ty = ty.ok_or_else(|| self.unexpected("a type"))?;
         let size = type_size(ty).ok_or_else(|| Error::ptx(line, format!("unknown type '.{ty}'")))?;
-        let name = self.word()?;
+        let name = self.identifier()?;
         let (array, mut count) = self.extents()?;
         let init = match self.eat(b'=') {
             true => self.initializer(0)?,
@@ -52,7 +53,7 @@ impl<'a> Parser<'a> {
         if !align.is_power_of_two() || align > 1 << 20 {
             return Err(Error::ptx(line, format!("'{name}' has alignment {align}")));
         }
-        Ok(Variable { name, line, space, external, align, ty, count, array, init })
+        Ok(Variable { name, line, space: state_space, external, align, ty, count, array, init })
     }
 
     fn attribute(&mut self) -> Result<()> {
@@ -63,7 +64,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// `[a][b]`: whether there are any, and the product; 0 for `[]`.
+    /// Parses `[a][b]`. Returns true if there are any, and the number of elements; 0 for `[]`.
     fn extents(&mut self) -> Result<(bool, u64)> {
         let mut count = 1u64;
         let mut array = false;
@@ -79,7 +80,7 @@ impl<'a> Parser<'a> {
         Ok((array, count))
     }
 
-    fn initializer(&mut self, depth: u32) -> Result<Vec<Init<'a>>> {
+    fn initializer(&mut self, depth: u32) -> Result<Vec<Initializer<'a>>> {
         if depth > 8 {
             return Err(self.unexpected("a flatter initializer"));
         }
@@ -97,25 +98,25 @@ impl<'a> Parser<'a> {
             self.expect(b'}')?;
             return Ok(all);
         }
-        let Some(Token::Word(word)) = self.peek() else {
+        let Some(Token::Identifier(word)) = self.peek() else {
             return Ok(vec![match self.literal()? {
-                Operand::Float(bits, _) => Init::Value(bits),
-                Operand::Int(v) => Init::Value(v as u64),
+                Operand::Float(bits, _) => Initializer::Value(bits),
+                Operand::Int(v) => Initializer::Value(v as u64),
                 _ => return Err(self.unexpected("a number")),
             }]);
         };
         self.next()?;
         let generic = word == "generic" && self.eat(b'(');
-        let name = if generic { self.word()? } else { word };
+        let name = if generic { self.identifier()? } else { word };
         if generic {
             self.expect(b')')?;
         }
         let offset = if self.eat(b'+') { self.integer()? } else { 0 };
-        Ok(vec![Init::Address(name, offset)])
+        Ok(vec![Initializer::Address(name, offset)])
     }
 }
 
-/// The size in bytes of a fundamental type, named without its dot.
+/// Returns the size in bytes of a fundamental type, named without its dot.
 pub fn type_size(ty: &str) -> Option<u32> {
     Some(match ty {
         "b8" | "u8" | "s8" => 1,

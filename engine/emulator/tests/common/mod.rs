@@ -1,4 +1,4 @@
-//! Small kernels for the tests: a body in PTX, registers and parameters around it.
+//! Small kernels for the tests: a body in PTX, wrapped with registers and parameters.
 #![allow(dead_code)]
 
 use codelsi_emulator::{Counters, Error, FaultKind, Gpu, Launch, Schedule};
@@ -15,12 +15,12 @@ pub fn module(declarations: &str, body: &str) -> String {
     )
 }
 
-/// One run of such a kernel.
-pub struct Run {
+/// Such a kernel with its launch configuration and input.
+pub struct TestKernel {
     pub body: String,
     pub declarations: String,
     pub input: Vec<u32>,
-    /// Words of output.
+    /// Number of output words.
     pub output: usize,
     pub n: u32,
     pub threads: u32,
@@ -29,9 +29,9 @@ pub struct Run {
     pub schedule: Schedule,
 }
 
-impl Run {
-    pub fn new(body: impl Into<String>) -> Run {
-        Run {
+impl TestKernel {
+    pub fn new(body: impl Into<String>) -> TestKernel {
+        TestKernel {
             body: body.into(),
             declarations: String::new(),
             input: vec![0],
@@ -44,11 +44,11 @@ impl Run {
         }
     }
 
-    /// The counters and the output; output never written by the kernel is 0xdead_beef.
+    /// Launches the kernel. Returns the counters and the output; words that it does not write are 0xdead_beef.
     pub fn launch(&self) -> Result<(Counters, Vec<u32>), Error> {
         let gpu = Gpu::new("sm_80")?;
         gpu.set_schedule(self.schedule);
-        let module = gpu.load(&module(&self.declarations, &self.body))?;
+        let loaded = gpu.load(&module(&self.declarations, &self.body))?;
         let (out, input) = (gpu.alloc(4 * self.output)?, gpu.alloc(4 * self.input.len())?);
         gpu.write(out, &0xdead_beefu32.to_le_bytes().repeat(self.output))?;
         gpu.write(input, &self.input.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<_>>())?;
@@ -57,7 +57,7 @@ impl Run {
         args.extend(input.to_le_bytes());
         args.extend(self.n.to_le_bytes());
         let config = Launch { grid: [self.blocks, 1, 1], block: [self.threads, 1, 1], shared: self.shared };
-        let counters = gpu.launch(module.kernel("k").expect("the kernel"), config, &args)?;
+        let counters = gpu.launch(loaded.kernel("k").expect("the kernel"), config, &args)?;
         let mut bytes = vec![0; 4 * self.output];
         gpu.read(out, &mut bytes)?;
         let words =
@@ -65,7 +65,7 @@ impl Run {
         Ok((counters, words))
     }
 
-    /// The output, in both schedules, which must agree.
+    /// Returns the output, which must be the same in both schedules.
     pub fn words(mut self) -> Vec<u32> {
         let early = self.launch().unwrap_or_else(|e| panic!("{e}")).1;
         self.schedule = Schedule::Late;
@@ -74,7 +74,7 @@ impl Run {
         early
     }
 
-    /// The fault that both schedules report.
+    /// Returns the kind of the fault, which must be the same in both schedules, and the message of the first.
     pub fn fault(mut self) -> (FaultKind, String) {
         let mut found = [Schedule::Early, Schedule::Late].map(|schedule| {
             self.schedule = schedule;
@@ -91,7 +91,7 @@ impl Run {
 
 /// Runs `body` on every row of inputs: words a, b, c, d of thread t are in `%r1` to `%r4` and `%f1` to `%f4`;
 /// the result is taken from `%r10`.
-pub fn each(body: &str, rows: &[[u32; 4]]) -> Vec<u32> {
+pub fn map_rows(body: &str, rows: &[[u32; 4]]) -> Vec<u32> {
     let body = format!(
         "mul.wide.u32 %rd10, %r0, 16; add.s64 %rd10, %rd1, %rd10;\n\
          ld.global.v4.u32 {{%r1, %r2, %r3, %r4}}, [%rd10];\n\
@@ -101,15 +101,15 @@ pub fn each(body: &str, rows: &[[u32; 4]]) -> Vec<u32> {
     );
     let mut out = Vec::new();
     for chunk in rows.chunks(256) {
-        let mut run = Run::new(body.clone());
-        run.input = chunk.iter().flatten().copied().collect();
-        (run.output, run.threads) = (chunk.len(), chunk.len() as u32);
-        out.extend(run.words());
+        let mut test = TestKernel::new(body.clone());
+        test.input = chunk.iter().flatten().copied().collect();
+        (test.output, test.threads) = (chunk.len(), chunk.len() as u32);
+        out.extend(test.words());
     }
     out
 }
 
-/// Random words, the interesting ones frequent.
+/// Returns random words, among which special values are frequent.
 pub fn random(n: usize, seed: u64) -> Vec<u32> {
     const SPECIAL: [u32; 16] = [
         0,
@@ -144,7 +144,7 @@ pub fn random(n: usize, seed: u64) -> Vec<u32> {
         .collect()
 }
 
-/// Random rows for [`each`].
-pub fn rows(n: usize, seed: u64) -> Vec<[u32; 4]> {
+/// Returns random rows for [`map_rows`].
+pub fn random_rows(n: usize, seed: u64) -> Vec<[u32; 4]> {
     random(4 * n, seed).chunks_exact(4).map(|c| [c[0], c[1], c[2], c[3]]).collect()
 }

@@ -1,25 +1,25 @@
-//! Control flow: blocks, their successors, and where divergent lanes come together again.
+//! The control-flow graph of a kernel, and the reconvergence points of its branches (immediate post-dominators).
 
-use crate::decode::Program;
-use crate::inst::{Inst, Op};
+use crate::decode::KernelCode;
+use crate::inst::{Inst, Opcode};
 
-/// Basic blocks of an instruction list.
+/// Control-flow graph: the basic blocks of an instruction list.
 #[derive(Debug)]
-pub struct Graph {
+pub struct ControlFlowGraph {
     /// First instruction of each block, ascending; one more entry marks the end.
-    pub starts: Vec<u32>,
-    /// Successor blocks; the number of blocks stands for the exit.
-    pub next: Vec<Vec<u32>>,
+    pub block_starts: Vec<u32>,
+    /// Successors of each block; the number of blocks stands for the exit.
+    pub successors: Vec<Vec<u32>>,
 }
 
-/// Where instruction `at` may go: instruction indices, `n` for the exit.
-fn targets(inst: &Inst, at: usize, n: usize, tables: &[Vec<u32>]) -> Vec<u32> {
+/// Returns the instructions that may follow instruction `at`; `n` stands for the exit.
+fn branch_targets(inst: &Inst, at: usize, n: usize, tables: &[Vec<u32>]) -> Vec<u32> {
     let mut out = match inst.op {
-        Op::Branch => vec![inst.imm as u32],
-        Op::BranchIndexed => tables[inst.imm as usize].clone(),
-        Op::Exit => vec![n as u32],
-        // The launch ends there: it does not matter to where the other lanes meet.
-        Op::Trap => vec![],
+        Opcode::Branch => vec![inst.imm as u32],
+        Opcode::BranchIndexed => tables[inst.imm as usize].clone(),
+        Opcode::Exit => vec![n as u32],
+        // The launch ends there: it has no bearing on where the other lanes reconverge.
+        Opcode::Trap => vec![],
         _ => return vec![at as u32 + 1],
     };
     if !inst.guard.is_none() {
@@ -28,51 +28,54 @@ fn targets(inst: &Inst, at: usize, n: usize, tables: &[Vec<u32>]) -> Vec<u32> {
     out
 }
 
-impl Graph {
-    /// Cuts `insts`, whose branch targets are instruction indices.
-    pub fn new(insts: &[Inst], tables: &[Vec<u32>]) -> Graph {
+impl ControlFlowGraph {
+    /// Divides `insts`, whose branch targets are instruction indices, into basic blocks.
+    pub fn new(insts: &[Inst], tables: &[Vec<u32>]) -> ControlFlowGraph {
         let n = insts.len();
         let mut leader = vec![false; n + 1];
         leader[0] = true;
         leader[n] = true;
         for (at, inst) in insts.iter().enumerate() {
-            let to = targets(inst, at, n, tables);
+            let to = branch_targets(inst, at, n, tables);
             if to.as_slice() != [at as u32 + 1] {
                 leader[at + 1] = true;
                 to.iter().for_each(|&t| leader[t as usize] = true);
             }
         }
-        let starts: Vec<u32> = (0..=n as u32).filter(|&at| leader[at as usize]).collect();
+        let block_starts: Vec<u32> = (0..=n as u32).filter(|&at| leader[at as usize]).collect();
         let mut block_of = vec![0u32; n + 1];
-        for (block, range) in starts.windows(2).enumerate() {
+        for (block, range) in block_starts.windows(2).enumerate() {
             block_of[range[0] as usize..range[1] as usize].fill(block as u32);
         }
-        block_of[n] = starts.len() as u32 - 1;
-        let next = starts
+        block_of[n] = block_starts.len() as u32 - 1;
+        let successors = block_starts
             .windows(2)
             .map(|range| {
                 let last = range[1] as usize - 1;
-                let mut to: Vec<u32> =
-                    targets(&insts[last], last, n, tables).iter().map(|&t| block_of[t as usize]).collect();
+                let mut to: Vec<u32> = branch_targets(&insts[last], last, n, tables)
+                    .iter()
+                    .map(|&t| block_of[t as usize])
+                    .collect();
                 to.sort_unstable();
                 to.dedup();
                 to
             })
             .collect();
-        Graph { starts, next }
+        ControlFlowGraph { block_starts, successors }
     }
 
-    /// The number of blocks.
+    /// Returns the number of blocks.
     pub fn len(&self) -> usize {
-        self.next.len()
+        self.successors.len()
     }
 
-    /// The immediate post-dominator of every block; the exit for blocks that never reach it.
+    /// Returns the immediate post-dominator of every block; the exit for blocks that never reach it (Cooper, Harvey,
+    /// Kennedy: A Simple, Fast Dominance Algorithm).
     fn post_dominators(&self) -> Vec<u32> {
         let n = self.len();
-        let mut before = vec![Vec::new(); n + 1];
-        for (block, next) in self.next.iter().enumerate() {
-            next.iter().for_each(|&s| before[s as usize].push(block as u32));
+        let mut predecessors = vec![Vec::new(); n + 1];
+        for (block, successors) in self.successors.iter().enumerate() {
+            successors.iter().for_each(|&s| predecessors[s as usize].push(block as u32));
         }
         // Reverse post-order of the reversed graph.
         let mut order = Vec::with_capacity(n + 1);
@@ -81,7 +84,7 @@ impl Graph {
         let mut stack = vec![(n as u32, 0usize)];
         seen[n] = true;
         while let Some((block, at)) = stack.pop() {
-            match before[block as usize].get(at) {
+            match predecessors[block as usize].get(at) {
                 Some(&p) => {
                     stack.push((block, at + 1));
                     if !std::mem::replace(&mut seen[p as usize], true) {
@@ -101,9 +104,13 @@ impl Graph {
             changed = false;
             for &block in &order[1..] {
                 let mut found = UNKNOWN;
-                for &s in &self.next[block as usize] {
+                for &s in &self.successors[block as usize] {
                     if dominator[s as usize] != UNKNOWN {
-                        found = if found == UNKNOWN { s } else { meet(&dominator, &rank, found, s) };
+                        found = if found == UNKNOWN {
+                            s
+                        } else {
+                            common_post_dominator(&dominator, &rank, found, s)
+                        };
                     }
                 }
                 changed |= std::mem::replace(&mut dominator[block as usize], found) != found;
@@ -115,8 +122,8 @@ impl Graph {
     }
 }
 
-/// The nearest common dominator of two blocks.
-fn meet(dominator: &[u32], rank: &[u32], mut a: u32, mut b: u32) -> u32 {
+/// Returns the nearest common post-dominator of two blocks.
+fn common_post_dominator(dominator: &[u32], rank: &[u32], mut a: u32, mut b: u32) -> u32 {
     while a != b {
         while rank[a as usize] > rank[b as usize] {
             a = dominator[a as usize];
@@ -128,13 +135,13 @@ fn meet(dominator: &[u32], rank: &[u32], mut a: u32, mut b: u32) -> u32 {
     a
 }
 
-/// For every instruction that branches, where its lanes come together again; 0 for the others.
-pub fn reconvergence(program: &Program) -> Vec<u32> {
-    let graph = Graph::new(&program.insts, &program.tables);
+/// Returns the reconvergence point of every instruction that ends a basic block; 0 for the others.
+pub fn reconvergence_points(code: &KernelCode) -> Vec<u32> {
+    let graph = ControlFlowGraph::new(&code.insts, &code.branch_tables);
     let dominators = graph.post_dominators();
-    let mut out = vec![0; program.insts.len()];
-    for (block, range) in graph.starts.windows(2).enumerate() {
-        out[range[1] as usize - 1] = graph.starts[dominators[block] as usize];
+    let mut out = vec![0; code.insts.len()];
+    for (block, range) in graph.block_starts.windows(2).enumerate() {
+        out[range[1] as usize - 1] = graph.block_starts[dominators[block] as usize];
     }
     out
 }
@@ -143,8 +150,11 @@ pub fn reconvergence(program: &Program) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    fn graph(next: &[&[u32]]) -> Graph {
-        Graph { starts: (0..=next.len() as u32).collect(), next: next.iter().map(|n| n.to_vec()).collect() }
+    fn graph(successors: &[&[u32]]) -> ControlFlowGraph {
+        ControlFlowGraph {
+            block_starts: (0..=successors.len() as u32).collect(),
+            successors: successors.iter().map(|n| n.to_vec()).collect(),
+        }
     }
 
     #[test]

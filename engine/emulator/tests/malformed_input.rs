@@ -1,4 +1,4 @@
-//! Whatever the text, loading returns: a module, or an error with a line.
+//! Loading any text returns a module or an error with a line, and never panics.
 
 mod common;
 use codelsi_emulator::{Error, Gpu, Launch};
@@ -74,7 +74,7 @@ const GOOD: &str = "mul.wide.u32 %rd2, %r0, 4; add.s64 %rd3, %rd1, %rd2; ld.glob
 const DECLARATIONS: &str = ".const .align 4 .b8 table[8] = {0, 0, 128, 63, 1};\n.global .u64 g = generic(table);\n\
     .func (.param .b32 r) f(.param .b32 x)\n{ .reg .b32 %r<4>; ld.param.u32 %r1, [x]; st.param.b32 [r+0], %r1; ret; }\n";
 
-/// Damaged texts: a token left out, doubled, or replaced by another of the same text.
+/// Loads and launches damaged texts: a token left out, doubled, or replaced by another.
 #[test]
 fn damaged_modules_never_panic() {
     let text = module(DECLARATIONS, GOOD);
@@ -111,7 +111,7 @@ fn damaged_modules_never_panic() {
         for slot in args.chunks_exact_mut(8).take(2) {
             slot.copy_from_slice(&memory.to_le_bytes());
         }
-        // Whether it runs or faults is the damage's affair.
+        // It may run or fault, as long as it does not panic.
         let _ = gpu.launch(kernel, Launch { grid: [1; 3], block: [64, 1, 1], shared: 0 }, &args);
     }
     assert!(loaded > 100, "the damage is so great that nothing is tested: {loaded}");
@@ -120,7 +120,7 @@ fn damaged_modules_never_panic() {
     }
 }
 
-/// Words, and every other character for itself.
+/// Splits a text into words and single other characters.
 fn split(text: &str) -> Vec<&str> {
     let word = |c: char| c.is_ascii_alphanumeric() || "._%$".contains(c);
     let mut parts = Vec::new();
@@ -152,7 +152,7 @@ fn launches_are_checked() {
     assert!(Gpu::new("sm_70").is_err());
 }
 
-/// Launches may come from any thread, and modules travel between them.
+/// Launches may come from any thread, and modules may be sent between threads.
 #[test]
 fn the_interface_is_sent_and_shared() {
     fn shared<T: Send + Sync>() {}

@@ -1,7 +1,7 @@
-//! Matrix instructions and asynchronous copies, against plain loops.
+//! `mma`, `ldmatrix`, `stmatrix` and `cp.async`, compared with plain loops.
 
 mod common;
-use common::{Run, random};
+use common::{TestKernel, random};
 use half::{bf16, f16};
 
 /// Loads words 0 to n-1 of each lane's row of 16 input words into `%r1` on.
@@ -17,16 +17,16 @@ const STORE_FOUR: &str = "mul.wide.u32 %rd11, %r0, 16; add.s64 %rd11, %rd0, %rd1
 fn mma(shape: &str, a: usize, b: usize, fill: impl Fn(usize, usize) -> u32) -> Vec<[f32; 4]> {
     let list =
         |from: usize, n: usize| (from..from + n).map(|r| format!("%r{r}")).collect::<Vec<_>>().join(", ");
-    let mut run = Run::new(format!(
+    let mut test = TestKernel::new(format!(
         "{} mma.sync.aligned.{shape} {{%r20, %r21, %r22, %r23}}, {{{}}}, {{{}}}, {{{}}};\n{STORE_FOUR}",
         load_fragments(10),
         list(1, a),
         list(5, b),
         list(7, 4),
     ));
-    run.input = (0..32).flat_map(|lane| (0..16).map(move |r| (lane, r))).map(|(l, r)| fill(l, r)).collect();
-    run.output = 128;
-    run.words().chunks_exact(4).map(|c| std::array::from_fn(|i| f32::from_bits(c[i]))).collect()
+    test.input = (0..32).flat_map(|lane| (0..16).map(move |r| (lane, r))).map(|(l, r)| fill(l, r)).collect();
+    test.output = 128;
+    test.words().chunks_exact(4).map(|c| std::array::from_fn(|i| f32::from_bits(c[i]))).collect()
 }
 
 /// Checks a shape with 16-bit inputs. The layout is written down again here, element by element: lane
@@ -99,7 +99,7 @@ fn products_of_tf32_matrices() {
 
 /// Shared memory holds four 8 x 8 matrices, one after another; element e is the number e.
 fn matrices(load: &str, mangle: impl Fn(usize, usize, usize) -> usize) {
-    let mut run = Run::new(format!(
+    let mut test = TestKernel::new(format!(
         ".shared .align 16 .b8 s[512]; mov.u32 %r9, s; mad.lo.u32 %r8, %r0, 16, %r9;\n\
          {} st.shared.v4.u32 [%r8], {{%r1, %r2, %r3, %r4}}; bar.sync 0;\n\
          mov.u32 %r20, 0; mov.u32 %r21, 0; mov.u32 %r22, 0; mov.u32 %r23, 0;\n\
@@ -107,13 +107,13 @@ fn matrices(load: &str, mangle: impl Fn(usize, usize, usize) -> usize) {
         load_fragments(4)
     ));
     // Lane l stores 8 elements: row l % 8 of matrix l / 8.
-    run.input = (0..32)
+    test.input = (0..32)
         .flat_map(|lane: u32| {
             (0..16).map(move |w| if w < 4 { (8 * lane + 2 * w) | ((8 * lane + 2 * w + 1) << 16) } else { 0 })
         })
         .collect();
-    run.output = 128;
-    let words = run.words();
+    test.output = 128;
+    let words = test.words();
     for lane in 0..32 {
         for register in 0..4 {
             for half in 0..2 {
@@ -160,7 +160,7 @@ fn fragments_are_stored_as_they_are_loaded() {
 #[test]
 fn asynchronous_copies_fill_with_zeros() {
     let input = random(128, 11);
-    let mut run = Run::new(
+    let mut test = TestKernel::new(
         ".shared .align 16 .b8 s[1024]; mov.u32 %r9, s; mad.lo.u32 %r8, %r0, 16, %r9;\n\
          mul.wide.u32 %rd10, %r0, 16; add.s64 %rd11, %rd1, %rd10; and.b32 %r5, %r0, 7; mul.lo.u32 %r5, %r5, 2;\n\
          cp.async.cg.shared.global [%r8], [%rd11], 16, %r5; cp.async.commit_group;\n\
@@ -172,8 +172,8 @@ fn asynchronous_copies_fill_with_zeros() {
             .to_string()
             + STORE_FOUR,
     );
-    (run.input, run.output) = (input.clone(), 128);
-    let words = run.words();
+    (test.input, test.output) = (input.clone(), 128);
+    let words = test.words();
     for lane in 0..32 {
         let bytes: Vec<u8> = input[4 * lane..][..4].iter().flat_map(|w| w.to_le_bytes()).collect();
         let kept: Vec<u8> =

@@ -1,49 +1,49 @@
-//! Data races between blocks: what each instruction of each block touched in global memory, compared when
-//! the launch has ended.
+//! Racecheck between blocks: every memory instruction of every block logs the global addresses it touched;
+//! the logs are compared when the launch has ended.
 
-use super::grid::Grid;
-use super::pattern::Pattern;
-use super::space::Offsets;
+use super::access_pattern::AccessPattern;
+use super::address::Offsets;
+use super::launch::LaunchContext;
 use super::warp::lanes;
 use crate::fault::{Fault, FaultKind};
-use crate::inst::{LANES, Op, Strength};
+use crate::inst::{LANES, Opcode, Strength};
 
 /// A set of addresses as half-open intervals.
 #[derive(Clone, Debug, Default)]
-struct Spans {
+struct IntervalSet {
     list: Vec<(u64, u64)>,
-    /// The interval last extended: loops come by in the same order again and again.
+    /// Index of the interval extended last: a loop visits its intervals in the same order again and again.
     cursor: usize,
-    limit: usize,
+    merge_threshold: usize,
 }
 
-/// Intervals kept before they are sorted and merged.
-const LIMIT: usize = 1024;
+/// Number of intervals kept before they are sorted and merged.
+const MERGE_THRESHOLD: usize = 1024;
 
-impl Spans {
+impl IntervalSet {
     #[inline(always)]
     fn add(&mut self, start: u64, end: u64) {
         let n = self.list.len();
         let next = if self.cursor + 1 < n { self.cursor + 1 } else { 0 };
         for at in [self.cursor, next] {
-            if let Some(span) = self.list.get_mut(at)
-                && start >= span.0
-                && start <= span.1
+            if let Some(interval) = self.list.get_mut(at)
+                && start >= interval.0
+                && start <= interval.1
             {
-                span.1 = span.1.max(end);
+                interval.1 = interval.1.max(end);
                 self.cursor = at;
                 return;
             }
         }
         self.list.push((start, end));
         self.cursor = n;
-        if n >= self.limit.max(LIMIT) {
+        if n >= self.merge_threshold.max(MERGE_THRESHOLD) {
             self.merge();
-            self.limit = 2 * self.list.len();
+            self.merge_threshold = 2 * self.list.len();
         }
     }
 
-    /// Sorts, and joins what overlaps or touches.
+    /// Sorts the intervals and joins those that overlap or are adjacent.
     fn merge(&mut self) {
         self.list.sort_unstable();
         self.list.dedup_by(|next, kept| {
@@ -57,102 +57,116 @@ impl Spans {
     }
 }
 
-/// What a block touched, by memory instruction.
+/// Global addresses that a block touched, by memory instruction.
 #[derive(Debug)]
-pub struct Log {
-    spans: Vec<Spans>,
+pub struct AccessLog {
+    intervals: Vec<IntervalSet>,
 }
 
-impl Log {
-    /// A log for a program with so many memory instructions; zero when the launch has a single block.
-    pub fn new(accesses: usize) -> Log {
-        Log { spans: vec![Spans::default(); accesses] }
+impl AccessLog {
+    /// Returns an empty log for `access_count` memory instructions. With 0 it records nothing: a single block needs no
+    /// log.
+    pub fn new(access_count: usize) -> AccessLog {
+        AccessLog { intervals: vec![IntervalSet::default(); access_count] }
     }
 
-    /// Records a request at `base` plus the lanes' offsets.
+    /// Records a request to the addresses `base` plus the lanes' offsets.
     #[inline(always)]
-    pub fn add(&mut self, access: u32, base: u64, at: &Offsets, bytes: u32, mask: u32, pattern: Pattern) {
-        let Some(spans) = self.spans.get_mut(access as usize) else { return };
-        let first = base + at[0] as u64;
+    pub fn add(
+        &mut self,
+        access: u32,
+        base: u64,
+        offsets: &Offsets,
+        bytes: u32,
+        mask: u32,
+        pattern: AccessPattern,
+    ) {
+        let Some(intervals) = self.intervals.get_mut(access as usize) else { return };
+        let first = base + offsets[0] as u64;
         match pattern {
-            Pattern::Contiguous => spans.add(first, first + LANES as u64 * bytes as u64),
-            Pattern::Uniform => spans.add(first, first + bytes as u64),
-            Pattern::Other => {
+            AccessPattern::Contiguous => intervals.add(first, first + LANES as u64 * bytes as u64),
+            AccessPattern::Uniform => intervals.add(first, first + bytes as u64),
+            AccessPattern::Other => {
                 let mut run: Option<(u64, u64)> = None;
                 for k in lanes(mask) {
-                    let start = base + at[k] as u64;
+                    let start = base + offsets[k] as u64;
                     run = Some(match run {
                         Some((from, to)) if start >= from && start <= to => {
                             (from, to.max(start + bytes as u64))
                         }
                         other => {
                             if let Some((from, to)) = other {
-                                spans.add(from, to);
+                                intervals.add(from, to);
                             }
                             (start, start + bytes as u64)
                         }
                     });
                 }
                 if let Some((from, to)) = run {
-                    spans.add(from, to);
+                    intervals.add(from, to);
                 }
             }
         }
     }
 }
 
-/// An interval that an instruction of a block touched.
+/// An address interval that an instruction of a block touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Touch {
+struct TouchedRange {
     start: u64,
     end: u64,
     block: u64,
     pc: u32,
 }
 
-/// The first race of a launch, in order of address.
-pub fn find(grid: &Grid<'_>, logs: Vec<(u64, Log)>) -> Option<Fault> {
-    let mut pcs = vec![0u32; grid.program.accesses];
-    for (pc, inst) in grid.program.insts.iter().enumerate() {
-        if inst.kind == crate::inst::Kind::Memory {
-            pcs[grid.program.access_of[pc] as usize] = pc as u32;
+/// Returns the race at the lowest address of a launch, if there is one.
+pub fn find(launch: &LaunchContext<'_>, logs: Vec<(u64, AccessLog)>) -> Option<Fault> {
+    let mut pcs = vec![0u32; launch.code.access_count];
+    for (pc, inst) in launch.code.insts.iter().enumerate() {
+        if inst.kind == crate::inst::InstructionKind::Memory {
+            pcs[launch.code.access_index[pc] as usize] = pc as u32;
         }
     }
     let (mut writes, mut others) = (Vec::new(), Vec::new());
     for (block, log) in logs {
-        for (access, mut spans) in log.spans.into_iter().enumerate() {
-            spans.merge();
+        for (access, mut intervals) in log.intervals.into_iter().enumerate() {
+            intervals.merge();
             let pc = pcs[access];
             let plain_write =
-                matches!(grid.program.insts[pc as usize].op, Op::Store(a) if a.strength == Strength::Plain);
+                matches!(launch.code.insts[pc as usize].op, Opcode::Store(a) if a.strength == Strength::Weak);
             let list = if plain_write { &mut writes } else { &mut others };
-            list.extend(spans.list.into_iter().map(|(start, end)| Touch { start, end, block, pc }));
+            list.extend(intervals.list.into_iter().map(|(start, end)| TouchedRange {
+                start,
+                end,
+                block,
+                pc,
+            }));
         }
     }
     writes.sort_unstable();
     let (a, b, what) = write_write(&writes).map(|(a, b)| (a, b, "written")).or_else(|| {
         // Within a block writes may overlap; ends that only grow make the search below a search.
-        let mut most = 0;
-        let furthest = |w: &Touch| {
-            most = most.max(w.end);
-            most
+        let mut max_end = 0;
+        let furthest = |w: &TouchedRange| {
+            max_end = max_end.max(w.end);
+            max_end
         };
         let ends: Vec<u64> = writes.iter().map(furthest).collect();
         others.iter().find_map(|o| write_other(&writes, &ends, o).map(|w| (w, *o, "accessed")))
     })?;
-    Some(fault(grid, a, b, what))
+    Some(fault(launch, a, b, what))
 }
 
-/// Two blocks' writes that overlap: each is held against the one before it that reaches furthest, and against
-/// the one that reaches furthest among the other blocks.
-fn write_write(writes: &[Touch]) -> Option<(Touch, Touch)> {
-    let (mut far, mut other): (Option<Touch>, Option<Touch>) = (None, None);
+/// Returns two overlapping writes of different blocks. Each write, in order of address, is compared with the earlier
+/// write that ends last, and with the one that ends last among the other blocks.
+fn write_write(writes: &[TouchedRange]) -> Option<(TouchedRange, TouchedRange)> {
+    let (mut far, mut other): (Option<TouchedRange>, Option<TouchedRange>) = (None, None);
     for &w in writes {
         if let Some(hit) = [far, other].into_iter().flatten().find(|r| r.block != w.block && r.end > w.start)
         {
             return Some((hit, w));
         }
-        let further = |than: Option<Touch>| than.is_none_or(|t| w.end > t.end);
+        let further = |than: Option<TouchedRange>| than.is_none_or(|t| w.end > t.end);
         match far {
             Some(f) if f.block != w.block && further(far) => (far, other) = (Some(w), Some(f)),
             Some(f) if f.block != w.block => other = if further(other) { Some(w) } else { other },
@@ -162,7 +176,7 @@ fn write_write(writes: &[Touch]) -> Option<(Touch, Touch)> {
     None
 }
 
-fn write_other(writes: &[Touch], ends: &[u64], o: &Touch) -> Option<Touch> {
+fn write_other(writes: &[TouchedRange], ends: &[u64], o: &TouchedRange) -> Option<TouchedRange> {
     let first = ends.partition_point(|&end| end <= o.start);
     writes[first..]
         .iter()
@@ -171,20 +185,21 @@ fn write_other(writes: &[Touch], ends: &[u64], o: &Touch) -> Option<Touch> {
         .copied()
 }
 
-fn fault(grid: &Grid<'_>, a: Touch, b: Touch, what: &str) -> Fault {
+fn fault(launch: &LaunchContext<'_>, a: TouchedRange, b: TouchedRange, what: &str) -> Fault {
     let (from, to) = (a.start.max(b.start), a.end.min(b.end));
+    let [x, y, z] = launch.ctaid(a.block);
     let detail = format!(
-        "{} bytes at {from:#x} written by block {:?} ({}) are {what} by this one in the same launch",
+        "{} bytes at {from:#x} are written by block ({x}, {y}, {z}) ({}) and {what} by this one, \
+         which nothing orders: use atomics or two launches",
         to - from,
-        grid.ctaid(a.block),
-        grid.place(a.pc),
+        launch.describe(a.pc),
     );
     Fault {
         kind: FaultKind::GlobalRace,
-        kernel: grid.kernel.name().to_string(),
-        ptx_line: grid.program.origin(b.pc).ptx_line,
-        cuda: grid.cuda(b.pc),
-        block: grid.ctaid(b.block),
+        kernel: launch.kernel.name().to_string(),
+        ptx_line: launch.code.location(b.pc).ptx_line,
+        cuda: launch.cuda(b.pc),
+        block: launch.ctaid(b.block),
         thread: None,
         detail,
     }
@@ -194,13 +209,13 @@ fn fault(grid: &Grid<'_>, a: Touch, b: Touch, what: &str) -> Fault {
 mod tests {
     use super::*;
 
-    fn touch(start: u64, end: u64, block: u64) -> Touch {
-        Touch { start, end, block, pc: 0 }
+    fn touch(start: u64, end: u64, block: u64) -> TouchedRange {
+        TouchedRange { start, end, block, pc: 0 }
     }
 
     #[test]
     fn spans_grow_and_merge() {
-        let mut s = Spans::default();
+        let mut s = IntervalSet::default();
         for step in 0..3 {
             for row in 0..4 {
                 let start = 1000 * row + 64 * step;

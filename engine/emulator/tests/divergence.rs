@@ -1,13 +1,13 @@
 //! Branches, divergence, loops, calls.
 
 mod common;
-use common::{Run, each};
+use common::{TestKernel, map_rows};
 
 /// Stores `%r10` to `out[tid]`.
 const STORE: &str = "mul.wide.u32 %rd10, %r0, 4; add.s64 %rd10, %rd0, %rd10; st.global.u32 [%rd10], %r10;";
 
 fn run(body: &str) -> Vec<u32> {
-    Run::new(format!("{body}\n{STORE}")).words()
+    TestKernel::new(format!("{body}\n{STORE}")).words()
 }
 
 #[test]
@@ -87,14 +87,14 @@ fn indexed_branches() {
 
 #[test]
 fn functions_are_called_with_scalars_and_arrays() {
-    let mut run = Run::new(format!(
+    let mut test = TestKernel::new(format!(
         "{{ .param .b32 p0; st.param.b32 [p0+0], %r0; .param .align 4 .b8 p1[8]; st.param.b32 [p1+0], 3;\n\
          st.param.b32 [p1+4], %r0; .param .b32 r0; call.uni (r0), f, (p0, p1); ld.param.b32 %r10, [r0+0]; }}\n\
          {{ .param .b32 p0; st.param.b32 [p0+0], %r10; .param .align 4 .b8 p1[8]; st.param.b32 [p1+0], 2;\n\
          st.param.b32 [p1+4], 1; .param .b32 r0; call.uni (r0), f, (p0, p1); ld.param.b32 %r10, [r0+0]; }}\n{STORE}"
     ));
     // x < 8 ? x * a : x + b, with an early return.
-    run.declarations = ".func (.param .b32 r) f(.param .b32 x, .param .align 4 .b8 s[8])\n{\n\
+    test.declarations = ".func (.param .b32 r) f(.param .b32 x, .param .align 4 .b8 s[8])\n{\n\
          .reg .pred %p<4>; .reg .b32 %r<8>;\n\
          ld.param.u32 %r1, [x]; ld.param.u32 %r2, [s]; ld.param.u32 %r3, [s+4];\n\
          setp.ge.u32 %p1, %r1, 8; @%p1 bra L;\n\
@@ -102,12 +102,12 @@ fn functions_are_called_with_scalars_and_arrays() {
          L: add.u32 %r4, %r1, %r3; st.param.b32 [r+0], %r4; ret; }"
         .into();
     let f = |x: u32, a: u32, b: u32| if x < 8 { x * a } else { x + b };
-    assert_eq!(run.words(), (0..32).map(|t| f(f(t, 3, t), 2, 1)).collect::<Vec<_>>());
+    assert_eq!(test.words(), (0..32).map(|t| f(f(t, 3, t), 2, 1)).collect::<Vec<_>>());
 }
 
 #[test]
 fn registers_of_an_inner_scope_hide_outer_ones() {
     let body = "mov.u32 %r10, %r1; { .reg .b32 %r<20>; .reg .pred p; mov.u32 %r10, 77; setp.eq.u32 p, %r10, 77;\n\
                 @!p trap; } { .reg .pred p; setp.eq.u32 p, %r2, 0; @p add.u32 %r10, %r10, 1; }";
-    assert_eq!(each(body, &[[3, 0, 0, 0], [3, 1, 0, 0]]), [4, 3]);
+    assert_eq!(map_rows(body, &[[3, 0, 0, 0], [3, 1, 0, 0]]), [4, 3]);
 }
