@@ -45,7 +45,7 @@ pub(crate) fn all_weighted() -> Vec<Variant> {
 
 /// Returns the elements that one access moves in rows of `columns` elements: 16 bytes, or one element where rows are
 /// not aligned to that.
-pub(crate) fn vec(dtype: DType, columns: usize) -> usize {
+pub(crate) fn access_width(dtype: DType, columns: usize) -> usize {
     let wide = 16 / dtype.size();
     if columns.is_multiple_of(wide) { wide } else { 1 }
 }

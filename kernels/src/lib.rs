@@ -1,8 +1,8 @@
-//! Every op of the engine: one folder each, with its doc (`mod.rs`), its CPU twin (`cpu.rs`) and its
-//! float64 reference, cases and cost (`spec.rs`).
+//! Every op of the engine: one folder each, with its doc (`mod.rs`), its CPU twin (`cpu.rs`), its kernels and their
+//! launches (`NAME.cu`, `cuda.rs`), its float64 reference, cases and cost (`spec.rs`) and its seeded bugs (`bugs.rs`).
 //!
-//! Adding an op is that folder and one line in [`ALL`]; its tests, gradient check and bench follow from the
-//! [`Spec`](spec::Spec).
+//! Adding an op is that folder, a line for its module and a line in [`ALL`]; its tests, gradient check and bench follow
+//! from the [`Spec`](spec::Spec).
 
 pub mod adamw;
 pub mod bug;
@@ -31,7 +31,7 @@ pub mod stopwatch;
 pub mod swiglu;
 pub mod xent;
 
-/// Every op's declaration.
+/// The declarations of all ops.
 pub static ALL: &[&spec::Spec] = &[
     &adamw::spec::SPEC,
     &concat::spec::SPEC,

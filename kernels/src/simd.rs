@@ -205,6 +205,7 @@ pub fn max(x: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::abs_diff_eq;
 
     #[test]
     fn exp_is_right_to_two_units_in_the_last_place() {
@@ -212,7 +213,7 @@ mod tests {
             let x = i as f32 * 1e-4;
             let (y, truth) = (exp(x), (x as f64).exp());
             let ulp = (truth * 2f64.powi(-23)).max(2f64.powi(-149));
-            assert!((y as f64 - truth).abs() <= 2.0 * ulp, "exp({x}) = {y:e}, not {truth:e}");
+            assert!(abs_diff_eq!(y as f64, truth, epsilon = 2.0 * ulp), "exp({x}) = {y:e}, not {truth:e}");
         }
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
     }

@@ -1,6 +1,7 @@
 //! The steps that doc/01-rmsnorm.md and doc/02-gemm.md walk through: each is right, and counted as the documents say.
 //! `cargo test --release -p codelsi-kernels --test ladder -- --nocapture` prints their tables.
 
+use approx::abs_diff_eq;
 use codelsi_emulator::Counters;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Nvrtc, Source, Variant};
 use codelsi_engine::rng::Key;
@@ -50,7 +51,7 @@ fn operand(device: &Device, shape: [usize; 2], site: u32) -> Tensor {
     random(device, shape.into(), DType::BF16, 1.0, Key { seed: 1, step: 0, site }).unwrap()
 }
 
-/// What every step of a ladder must give, and where.
+/// The device of a ladder, and the result that every step must give.
 struct Ladder<'a> {
     device: &'a Device,
     cuda: &'a Cuda,
@@ -82,7 +83,7 @@ impl Ladder<'_> {
         for (y, truth) in value(&y).unwrap().data.iter().zip(truth) {
             // Half a unit in the last place of bf16, and as much again for sums that nearly cancel.
             let limit = (truth.abs() + 0.1 * scale) / 256.0;
-            assert!((y - truth).abs() <= limit, "{kernel}: {y}, should be {truth}");
+            assert!(abs_diff_eq!(*y, *truth, epsilon = limit), "{kernel}: {y}, should be {truth}");
         }
         counters
     }

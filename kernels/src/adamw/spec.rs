@@ -18,7 +18,7 @@ pub static SPEC: Spec = Spec {
 
 const STEPS: usize = 3;
 
-/// A squared norm of 4, of which a limit of 1 makes [`SCALE`].
+/// A squared norm of 4: gradients are scaled by [`SCALE`] to a norm of 1.
 fn squares(cx: &Ctx) -> Result<Tensor> {
     cx.device().tensor(Label::Scratch, [1], &[4.0f32])
 }
@@ -35,7 +35,7 @@ fn cases(_: DType) -> Vec<Case> {
     [1, 17, 40_000].into_iter().map(case).chain([several(SIZES), norm(SIZES)]).collect()
 }
 
-/// The norm of gradients of these sizes.
+/// Makes a case of the norm of gradients of these sizes.
 fn norm(sizes: &[usize]) -> Case {
     let elements: usize = sizes.iter().sum();
     Case {
@@ -52,7 +52,7 @@ fn norm(sizes: &[usize]) -> Case {
     }
 }
 
-/// One step of parameters of these sizes at once: p of each, then g of each.
+/// Makes a case of one step of parameters of these sizes at once: p of each, then g of each.
 fn several(sizes: &'static [usize]) -> Case {
     let all = || sizes.iter().map(|&n| Input::f32([n]).frozen());
     let elements: usize = sizes.iter().sum();
@@ -96,7 +96,7 @@ fn case(n: usize) -> Case {
     }
 }
 
-/// p, m and v after the steps.
+/// Returns p, m and v after the steps.
 fn run(cx: &Ctx, x: &[&Tensor]) -> Result<Outs> {
     let zeros = || cx.device().zeros(Label::Moments, *x[0].shape(), DType::F32);
     let (mut p, mut m, mut v) = (x[0].to(cx.device(), Label::Adapters)?, zeros(), zeros());
@@ -107,7 +107,7 @@ fn run(cx: &Ctx, x: &[&Tensor]) -> Result<Outs> {
     Ok(vec![p, m, v])
 }
 
-/// p, m and v after a step with each gradient.
+/// Returns p, m and v after a step with each gradient.
 fn steps(x: &[F64Tensor]) -> Vec<F64Tensor> {
     let (mut p, mut m, mut v) = (x[0].clone(), F64Tensor::zeros(x[0].shape), F64Tensor::zeros(x[0].shape));
     for (step, g) in (1..).zip(&x[1..]) {

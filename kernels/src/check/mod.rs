@@ -25,11 +25,13 @@ use execution::Execution;
 /// When a name is no op's.
 pub fn selected() -> Result<Vec<&'static Spec>> {
     match std::env::var("CODELSI_OPS") {
-        Ok(names) => {
-            names.split(',').map(|name| find(name.trim()).map_err(|e| e.at("CODELSI_OPS"))).collect()
-        }
+        Ok(names) => named(&names).map_err(|e| e.at("CODELSI_OPS")),
         Err(_) => Ok(ALL.to_vec()),
     }
+}
+
+fn named(names: &str) -> Result<Vec<&'static Spec>> {
+    names.split(',').map(|name| find(name.trim())).collect()
 }
 
 /// Returns the op called `name`.
@@ -215,5 +217,18 @@ impl Slopes {
     /// The values at the coordinates.
     fn at(&self, gradient: &[f64]) -> Vec<f64> {
         self.coordinates.iter().map(|&c| gradient[c]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ops_are_chosen_by_name_and_an_unknown_one_is_told_the_names() {
+        let names: Vec<&str> = named("lora, gemm").unwrap().iter().map(|spec| spec.name).collect();
+        assert_eq!(names, ["lora", "gemm"]);
+        let error = named("gemm,lara").err().unwrap().to_string();
+        assert!(error.starts_with("there is no op lara: there are adamw, concat, "), "{error}");
     }
 }

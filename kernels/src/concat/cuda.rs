@@ -1,6 +1,6 @@
 //! The launches of `concat.cu`.
 
-use crate::cuda::{HEADERS, all_packed, packed, row_threads, vec};
+use crate::cuda::{HEADERS, access_width, all_packed, packed, row_threads};
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{Result, Tensor};
 
@@ -20,7 +20,7 @@ pub fn concat(cuda: &Cuda, y: &mut Tensor, parts: &[Tensor]) -> Result<()> {
     for x in parts {
         let width = x.shape().as_matrix().1;
         // 16 bytes only where a part's rows begin and end on that alignment on both sides.
-        let vec = [width, first, columns].map(|n| vec(dtype, n)).into_iter().min().unwrap_or(1);
+        let vec = [width, first, columns].map(|n| access_width(dtype, n)).into_iter().min().unwrap_or(1);
         let kernel = cuda.kernel(&SOURCE, packed(dtype, vec), "concat")?;
         let [width_arg, first_arg, columns_arg] = [width, first, columns].map(|n| Arg::I32(n as i32));
         let args = &mut [Arg::InOut(y), Arg::In(x), width_arg, first_arg, columns_arg];

@@ -1,6 +1,6 @@
 //! The launches of `dora.cu`.
 
-use crate::cuda::{HEADERS, all_weighted, row_threads, vec, weighted};
+use crate::cuda::{HEADERS, access_width, all_weighted, row_threads, weighted};
 use crate::gemm::cuda::{Slices, sum};
 use crate::lora::Target;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
@@ -36,7 +36,7 @@ pub fn norms(cuda: &Cuda, n: &mut Tensor, target: &Target) -> Result<()> {
 /// y = x ⊙ m/n.
 pub fn magnify(cuda: &Cuda, y: &mut Tensor, x: &Tensor, m: &Tensor, n: &Tensor) -> Result<()> {
     let (rows, channels) = x.shape().as_matrix();
-    let vec = vec(x.dtype(), channels);
+    let vec = access_width(x.dtype(), channels);
     let grid = Grid::new(rows, row_threads(channels, vec));
     let args = &mut [Arg::Out(y), Arg::In(x), Arg::In(m), Arg::In(n), Arg::I32(channels as i32)];
     start(cuda, "magnify", variant(x, vec), grid, args)
@@ -50,7 +50,7 @@ pub fn magnitudes(cx: &Ctx, cuda: &Cuda, dm: &mut Tensor, dy: &Tensor, y: &Tenso
     let grid = Grid { blocks: [channels.div_ceil(THREADS), slabs, 1], threads: THREADS, shared: 0 };
     let mut args = vec![Arg::Out(&mut parts), Arg::In(dy), Arg::In(y), Arg::In(m)];
     args.extend([rows, channels].map(|n| Arg::I32(n as i32)));
-    start(cuda, "magnitudes", variant(y, vec(y.dtype(), channels)), grid, &mut args)?;
+    start(cuda, "magnitudes", variant(y, access_width(y.dtype(), channels)), grid, &mut args)?;
     let all = Slices { parts: &parts, at: 0, pitch: channels, stride: channels, slices: slabs, scale: 1.0 };
     sum(cuda, dm, (0, channels), (1, channels), false, all)
 }

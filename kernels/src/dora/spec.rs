@@ -39,7 +39,7 @@ fn cases(dtype: DType) -> Vec<Case> {
     sizes.into_iter().map(|(t, c, r, n)| case(dtype, t, c, r, n)).collect()
 }
 
-/// x and m scaled by the norms of W, A and B.
+/// Makes a case of x scaled by m and by the norms of W + s B A.
 fn case(dtype: DType, t: usize, c: usize, r: usize, n: usize) -> Case {
     Case {
         name: format!("T={t} C={c} R={r} N={n}"),

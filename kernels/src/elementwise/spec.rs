@@ -41,7 +41,7 @@ fn relu(t: usize, c: usize, dtype: DType) -> Case {
     Case::elementwise(name, dtype, inputs, 1, |cx, x| super::relu(cx, x[0]), |x| x[0].max(0.0))
 }
 
-/// To the other type and back: lossless from bf16, one rounding from f32.
+/// Makes a case of a conversion to the other type: lossless from bf16, one rounding from f32.
 fn cast(t: usize, c: usize, dtype: DType) -> Case {
     let other = if dtype == DType::F32 { DType::BF16 } else { DType::F32 };
     Case {

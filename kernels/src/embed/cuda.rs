@@ -1,6 +1,6 @@
 //! The launches of `embed.cu`.
 
-use crate::cuda::{HEADERS, STORAGE, row_threads, vec, wide};
+use crate::cuda::{HEADERS, STORAGE, access_width, row_threads, wide};
 use crate::rows::Rows;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{DType, Result, Tensor};
@@ -69,7 +69,7 @@ const fn variant(w: DType, e: DType, vec: usize) -> Variant {
 
 /// Returns the elements of one access: 16 bytes of the wider type.
 fn pack(w: DType, e: DType, columns: usize) -> usize {
-    vec(w, columns).min(vec(e, columns))
+    access_width(w, columns).min(access_width(e, columns))
 }
 
 fn start(

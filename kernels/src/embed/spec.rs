@@ -45,7 +45,7 @@ fn case(v: usize, c: usize, t: usize, dtype: DType, to: DType) -> Case {
     Case { name: format!("V={v} C={c} T={t} to {to:?}"), ..case_of_part((0, v), (v, c, t), dtype, to) }
 }
 
-/// `held` rows of V, from `first` on.
+/// Makes a case of a shard of the table: `held` of its `v` rows, from `first` on.
 fn case_of_part(
     (first, held): (usize, usize),
     (v, c, t): (usize, usize, usize),

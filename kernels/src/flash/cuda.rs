@@ -82,7 +82,7 @@ const FFMA_WARPS: usize = 8;
 const FFMA_TILES: TileTable =
     [[64, TILE, TILE + 4], [16, TILE, TILE + 16], [64, TILE, TILE + 4], [64, TILE, TILE + 4]];
 
-/// How a variant cuts its work.
+/// The variant and tiles of a call.
 struct Tiling {
     variant: Variant,
     /// D, padded.

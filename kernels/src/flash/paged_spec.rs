@@ -49,7 +49,7 @@ fn cases(dtype: DType) -> Vec<Case> {
     ]
 }
 
-/// Rows of sequences at ranges of positions, over pages that lie in no order.
+/// Makes a case of rows of sequences at ranges of positions, over pages in no order.
 fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads) -> Case {
     let Heads { heads: h, kv_heads: k, head_dim: d } = heads;
     let sequences = rows.iter().map(|r| r.0 + 1).max().unwrap_or(0);
@@ -88,7 +88,7 @@ fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads)
     }
 }
 
-/// Tables (S, M) of the pages of sequences, −1 where they end, and how many pages there are; one is nobody's.
+/// Returns block tables (S, M) of sequences, −1 behind their ends, and the number of pages; one page is unused.
 pub(super) fn tables(lengths: &[usize], page: usize) -> (Vec<i32>, usize) {
     let needed: Vec<usize> = lengths.iter().map(|n| n.div_ceil(page)).collect();
     let pages = needed.iter().sum::<usize>() + 1;
@@ -100,7 +100,7 @@ pub(super) fn tables(lengths: &[usize], page: usize) -> (Vec<i32>, usize) {
     (needed.iter().flat_map(|&n| table(n)).collect(), pages)
 }
 
-/// Softmax attention over pages by plain loops.
+/// Computes softmax attention over pages by plain loops.
 fn reference(x: &[F64Tensor], heads: Heads) -> F64Tensor {
     let page = x[1].shape[1];
     let mut o = F64Tensor::zeros(x[0].shape);

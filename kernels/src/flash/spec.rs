@@ -38,7 +38,7 @@ fn cases(dtype: DType) -> Vec<Case> {
     ]
 }
 
-/// Packed documents of the given lengths.
+/// Makes a case of packed documents of the given lengths.
 pub fn case(dtype: DType, lengths: &[usize], heads: Heads) -> Case {
     let Heads { heads: h, kv_heads: k, head_dim: d } = heads;
     let t: usize = lengths.iter().sum();
@@ -72,7 +72,7 @@ fn forward_only(case: Case) -> Case {
     Case { inputs: case.inputs.into_iter().map(Input::frozen).collect(), ..case }
 }
 
-/// Softmax attention by plain loops.
+/// Computes softmax attention by plain loops.
 fn reference(x: &[F64Tensor], heads: Heads) -> F64Tensor {
     let mut o = F64Tensor::zeros(x[0].shape);
     for document in x[3].data.windows(2) {
@@ -85,7 +85,7 @@ fn reference(x: &[F64Tensor], heads: Heads) -> F64Tensor {
     o
 }
 
-/// o (H·D) of a row of queries over the given rows of k and v.
+/// Computes o (H·D) of a row of queries over the given rows of k and v.
 pub(super) fn attend(o: &mut [f64], q: &[f64], k: &F64Tensor, v: &F64Tensor, rows: &[usize], heads: Heads) {
     let Heads { heads: h, kv_heads, head_dim: d } = heads;
     for head in 0..h {

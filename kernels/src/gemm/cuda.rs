@@ -124,7 +124,7 @@ pub(crate) const TILES: [Tile; 5] =
 /// Tiles of `ffma.cu`: rows and columns of y, of the block and of a thread.
 const FFMA_TILES: [[usize; 4]; 2] = [[16, 32, 2, 2], [128, 128, 8, 8]];
 
-/// How a product on tensor cores is compiled, apart from its form.
+/// The variant of a product on tensor cores, apart from its form.
 #[derive(Clone, Copy)]
 pub(crate) struct TileVariant {
     pub shape: usize,

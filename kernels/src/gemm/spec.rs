@@ -45,19 +45,19 @@ fn cases(dtype: DType) -> Vec<Case> {
     sizes.into_iter().map(|size| case(dtype, size)).chain(large).chain(masters).collect()
 }
 
-/// Masters in f32 under bf16 activations, as in full training.
+/// Makes a case of f32 master weights under bf16 activations, as in full fine-tuning.
 fn f32_weight(dtype: DType, (t, n, k): (usize, usize, usize)) -> Case {
     let plain = case(dtype, (t, n, k));
     let inputs = vec![Input::storage([t, k]), Input::f32([n, k])];
     Case { name: plain.name.clone() + " w f32", inputs, ..plain }
 }
 
-/// The case without its gradients.
+/// Removes the case's gradients.
 pub(crate) fn forward(case: Case) -> Case {
     Case { inputs: case.inputs.into_iter().map(Input::frozen).collect(), ..case }
 }
 
-/// One product; benches make larger ones.
+/// Makes a case of one product.
 pub fn case(dtype: DType, (t, n, k): (usize, usize, usize)) -> Case {
     Case {
         name: format!("T={t} N={n} K={k}"),
@@ -73,7 +73,7 @@ pub fn case(dtype: DType, (t, n, k): (usize, usize, usize)) -> Case {
     }
 }
 
-/// y = x Wᵀ by plain loops.
+/// Computes x Wᵀ by plain loops.
 pub fn reference(x: &F64Tensor, w: &F64Tensor) -> F64Tensor {
     let ((t, _), (n, _)) = (x.dims(), w.dims());
     let mut y = F64Tensor::zeros([t, n]);

@@ -1,7 +1,7 @@
 //! The launches of `kvstore.cu`.
 
 use super::Rows;
-use crate::cuda::{PRELUDE, all_packed, packed, row_threads, vec};
+use crate::cuda::{PRELUDE, access_width, all_packed, packed, row_threads};
 use crate::rope::cuda::{ROTATION, pairs, threads};
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{Result, Tensor};
@@ -18,7 +18,7 @@ pub static SOURCE: Source = Source {
 /// Copies row t of `rows` to slot t.
 pub fn store(cuda: &Cuda, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {
     let ((t, width), (limit, _)) = (rows.shape().as_matrix(), pages.shape().as_matrix());
-    let vec = vec(rows.dtype(), width);
+    let vec = access_width(rows.dtype(), width);
     let [width_arg, limit] = [width, limit].map(|n| Arg::I32(n as i32));
     let args = &mut [Arg::InOut(pages), Arg::In(rows), Arg::In(slots), width_arg, limit];
     start(cuda, "kvstore", rows, vec, Grid::new(t, row_threads(width, vec)), args)

@@ -25,7 +25,7 @@ fn cases(dtype: DType) -> Vec<Case> {
     stores.chain(turned).collect()
 }
 
-/// Keys of `k` heads of `d` channels turned and stored with their values, in pages of four tokens.
+/// Makes a case of keys of `k` heads of `d` channels, rotated and stored with their values in pages of four tokens.
 fn turned(k: usize, t: usize, d: usize, dtype: DType) -> Case {
     let (width, pages) = (k * d, t.div_ceil(4) + 1);
     let slots = (0..t).map(|i| (t - 1 - i) as i32).collect();
@@ -56,7 +56,7 @@ fn turned(k: usize, t: usize, d: usize, dtype: DType) -> Case {
     }
 }
 
-/// Pages of zeros with every row at its slot.
+/// Returns pages of zeros with every row at its slot.
 fn scatter(rows: &F64Tensor, slots: &F64Tensor, pages: [usize; 3]) -> F64Tensor {
     let mut pages = F64Tensor::zeros(pages);
     for t in 0..slots.data.len() {
@@ -65,7 +65,7 @@ fn scatter(rows: &F64Tensor, slots: &F64Tensor, pages: [usize; 3]) -> F64Tensor 
     pages
 }
 
-/// `n` pages of `s` tokens; `t` rows.
+/// Makes a case of `t` rows stored in `n` pages of `s` tokens.
 fn case(n: usize, s: usize, width: usize, t: usize, dtype: DType) -> Case {
     let slots = (0..t).map(|t| (t * 7 % (n * s)) as i32).collect();
     Case {

@@ -47,7 +47,7 @@ pub static SPEC: Spec = Spec {
     bugs: &[super::bugs::BUGS, super::narrow_bugs::BUGS],
 };
 
-/// A and B of rank 4 for each of `adapters`, stacked.
+/// Returns A and B of rank 4 for each of `adapters`, stacked.
 fn adapter(batch: &RowBatch, adapters: usize) -> Result<[Tensor; 2]> {
     let weight = |rows, columns, site| batch.weight_in(DType::F32, [adapters * rows, columns], site);
     Ok([weight(4, 40, 1)?, weight(24, 4, 2)?])
@@ -77,13 +77,13 @@ fn cases(dtype: DType) -> Vec<Case> {
     cases
 }
 
-/// One call on targets of the given widths.
+/// Makes a case of one call on targets of the given widths.
 pub fn case(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], p: f32) -> Case {
     let name = format!("T={t} C={c} R={r} N={widths:?} p={p}");
     Case { name, ..case_of_part(dtype, (t, c), r, widths, p, 0) }
 }
 
-/// [`case`] on the channels from `first` on of a wider input.
+/// Makes a case of a shard of the channels, from `first` on.
 fn case_of_part(
     dtype: DType,
     (t, c): (usize, usize),
@@ -118,7 +118,7 @@ fn case_of_part(
     }
 }
 
-/// Rows that choose among `adapters`, or none.
+/// Makes a case of rows that each choose one of `adapters`, or none.
 fn by_row(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], adapters: usize) -> Case {
     let choice: Vec<i32> = (0..t).map(|t| (t * 7 % (adapters + 1)) as i32 - 1).collect();
     let mut inputs = vec![Input::storage([t, c]), Input::ints(choice)];

@@ -1,6 +1,6 @@
 //! The launches of `rmsnorm.cu`.
 
-use crate::cuda::{HEADERS, all_weighted, vec, weighted};
+use crate::cuda::{HEADERS, access_width, all_weighted, weighted};
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Error, Result, Tensor};
 
@@ -30,7 +30,7 @@ pub fn forward(cuda: &Cuda, y: &mut Tensor, r: &mut Tensor, x: &Tensor, w: &Tens
     let columns = w.shape().elements();
     let args =
         &mut [Arg::Out(y), Arg::Out(r), Arg::In(x), Arg::In(w), Arg::F32(eps), Arg::I32(columns as i32)];
-    start(cuda, "rmsnorm", variant(x, w.dtype()), row_grid(x)?, args)
+    start(cuda, "rmsnorm", row_variant(x, w.dtype()), row_grid(x)?, args)
 }
 
 /// sum = a + b, y = rmsnorm(sum) and r = 1/rms of each row of the sum.
@@ -51,7 +51,7 @@ pub fn add_forward(
         Arg::F32(eps),
         Arg::I32(columns as i32),
     ];
-    start(cuda, "add_rmsnorm", variant(a, w.dtype()), row_grid(a)?, args)
+    start(cuda, "add_rmsnorm", row_variant(a, w.dtype()), row_grid(a)?, args)
 }
 
 /// dx = r·(g − x·r²·mean(g·x)) with g = dy·w, plus `dsum` if there is one.
@@ -72,7 +72,7 @@ pub fn backward(
         Arg::In(r),
         Arg::I32(columns as i32),
     ];
-    start(cuda, "rmsnorm_dx", variant(x, w.dtype()), row_grid(x)?, args)
+    start(cuda, "rmsnorm_dx", row_variant(x, w.dtype()), row_grid(x)?, args)
 }
 
 /// dw = Σ dy·x·r over the rows: slabs first, then their sums, ascending.
@@ -80,8 +80,8 @@ pub fn backward_w(cx: &Ctx, cuda: &Cuda, dw: &mut Tensor, dy: &Tensor, x: &Tenso
     let (rows, columns) = x.shape().as_matrix();
     let slabs = rows.div_ceil(SLAB);
     let mut parts = cx.scratch([slabs, columns], DType::F32);
-    let variant = variant(x, dw.dtype());
-    let blocks = columns.div_ceil(THREADS * vec(x.dtype(), columns));
+    let variant = row_variant(x, dw.dtype());
+    let blocks = columns.div_ceil(THREADS * access_width(x.dtype(), columns));
     let grid = Grid { blocks: [blocks, slabs, 1], threads: THREADS, shared: 0 };
     let (t, c) = (rows as i32, columns as i32);
     let args = &mut [Arg::Out(&mut parts), Arg::In(dy), Arg::In(x), Arg::In(r), Arg::I32(t), Arg::I32(c)];
@@ -94,7 +94,7 @@ pub fn backward_w(cx: &Ctx, cuda: &Cuda, dw: &mut Tensor, dy: &Tensor, x: &Tenso
 /// Returns a grid of one block a row, with a thread for every few packs.
 fn row_grid(x: &Tensor) -> Result<Grid> {
     let (rows, columns) = x.shape().as_matrix();
-    let vec = vec(x.dtype(), columns);
+    let vec = access_width(x.dtype(), columns);
     let packs = if vec > 1 { VECTOR_PACKS } else { ELEMENT_PACKS };
     let threads = columns.div_ceil(vec * packs).next_multiple_of(32);
     if threads > 1024 {
@@ -106,8 +106,8 @@ fn row_grid(x: &Tensor) -> Result<Grid> {
     Ok(Grid::new(rows, threads))
 }
 
-fn variant(x: &Tensor, w: DType) -> Variant {
-    weighted(x.dtype(), w, vec(x.dtype(), x.shape().as_matrix().1))
+fn row_variant(x: &Tensor, w: DType) -> Variant {
+    weighted(x.dtype(), w, access_width(x.dtype(), x.shape().as_matrix().1))
 }
 
 fn start(cuda: &Cuda, kernel: &str, variant: Variant, grid: Grid, args: &mut [Arg]) -> Result<()> {

@@ -59,7 +59,7 @@ fn alone(t: usize, c: usize, dtype: DType) -> Case {
     }
 }
 
-/// Masters in f32 under bf16 activations, as in full training.
+/// Makes a case of f32 master weights under bf16 activations, as in full fine-tuning.
 fn f32_weight(dtype: DType) -> Case {
     Case {
         name: "T=4 C=40 w f32".into(),
@@ -87,7 +87,7 @@ fn fused(t: usize, c: usize, dtype: DType) -> Case {
     }
 }
 
-/// The norm is unused: the gradient of the sum passes through.
+/// Makes a case in which the norm is unused: the gradient of the sum passes through.
 fn sum_only(dtype: DType) -> Case {
     Case {
         name: "add T=3 C=5, sum alone used".into(),

@@ -1,6 +1,6 @@
 //! The launch of `rope.cu`.
 
-use crate::cuda::{PRELUDE, all_packed, packed, vec};
+use crate::cuda::{PRELUDE, access_width, all_packed, packed};
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
 use codelsi_engine::{DType, Error, Result, Tensor};
 
@@ -48,5 +48,5 @@ pub(crate) fn threads(heads: usize, head_dim: usize, vec: usize) -> Result<usize
 
 /// Returns the pairs of a head of `head_dim` channels that one thread rotates.
 pub(crate) fn pairs(dtype: DType, head_dim: usize) -> usize {
-    vec(dtype, head_dim / 2)
+    access_width(dtype, head_dim / 2)
 }

@@ -52,7 +52,7 @@ fn case(t: usize, h: usize, d: usize, dtype: DType) -> Case {
     }
 }
 
-/// Every head of x turned by its token's angles.
+/// Rotates every head of x by its token's angles.
 pub fn rotate(x: &F64Tensor, positions: &F64Tensor, d: usize) -> F64Tensor {
     let mut y = F64Tensor::zeros(x.shape);
     for t in 0..x.dims().0 {

@@ -46,7 +46,7 @@ static PREVIOUS: [i32; 71] = {
     ids
 };
 
-/// Row `row` of a case: the rows differ in their filters.
+/// Returns the params of row `row`: rows differ in their filters.
 fn params(row: usize, vocab: usize) -> Params<'static> {
     let base =
         Params { temperature: 0.7, key: Key { seed: 42, step: row as u32, site: 1 }, ..Params::default() };

@@ -1,5 +1,6 @@
 use super::*;
 use crate::cuda::devices;
+use approx::{abs_diff_eq, assert_abs_diff_eq};
 use codelsi_engine::Label;
 
 /// Probabilities 0.4, 0.3, 0.2, 0.1 of tokens 2, 0, 3, 1.
@@ -22,7 +23,7 @@ fn frequencies(params: Params) -> [f64; 4] {
         let key = Key { seed: 9, step, site: 0 };
         let choice = run(&logits, Params { temperature: 1.0, key, ..params }).unwrap();
         counts[choice.token as usize] += 1.0;
-        assert!((choice.logprob - logits[choice.token as usize]).abs() < 1e-6);
+        assert_abs_diff_eq!(choice.logprob, logits[choice.token as usize], epsilon = 1e-6);
     }
     counts.map(|n| n / 4000.0)
 }
@@ -32,7 +33,7 @@ fn assert_drawn_as(params: Params, expected: [f64; 4]) {
     let seen = frequencies(params);
     for (seen, p) in seen.into_iter().zip(expected) {
         assert!(
-            (seen - p).abs() <= 4.0 * (p * (1.0 - p) / 4000.0).sqrt(),
+            abs_diff_eq!(seen, p, epsilon = 4.0 * (p * (1.0 - p) / 4000.0).sqrt()),
             "{seen}, expected {p}: {params:?}"
         );
     }
@@ -64,7 +65,7 @@ fn temperature_sharpens() {
         run(&logits, Params { temperature: 0.5, key, ..Params::default() }).unwrap().token
     });
     let share = draws.filter(|&token| token == 2).count() as f64 / 4000.0;
-    assert!((share - 0.16 / 0.30).abs() < 0.032, "{share}");
+    assert_abs_diff_eq!(share, 0.16 / 0.30, epsilon = 0.032);
     let tiny = Params { temperature: 1e-30, ..Params::default() };
     assert_eq!(run(&logits, tiny).unwrap().token, 2);
 }
@@ -116,7 +117,7 @@ fn repetition_is_penalized_once_a_token_and_towards_less_likely() {
     assert_eq!(penalized(&[-1.0, -1.5], &[0]).token, 1);
     // The log-probability is that of the logits as given.
     let logprob = penalized(&[4.0, 3.0], &[0]).logprob as f64;
-    assert!((logprob + (1.0 + 1f64.exp()).ln()).abs() < 1e-6, "{logprob}");
+    assert_abs_diff_eq!(logprob, -(1.0 + 1f64.exp()).ln(), epsilon = 1e-6);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::Xent;
 use super::cpu::{Outputs, Shares};
-use crate::cuda::{HEADERS, all_weighted, flat_grid, row_threads, vec, weighted, wide};
+use crate::cuda::{HEADERS, access_width, all_weighted, flat_grid, row_threads, weighted, wide};
 use crate::gemm::cuda::{Form, Part, multiply};
 use crate::rows::Rows;
 use codelsi_engine::comm::Reduce;
@@ -92,7 +92,7 @@ struct Work {
     x: Tensor,
     /// A tile of logits (ROWS, TILE).
     z: Tensor,
-    /// The same tile as probabilities, in h's storage type (ROWS, TILE).
+    /// The tile as probabilities, in h's storage type (ROWS, TILE).
     p: Option<Tensor>,
     /// Σ e^(z − max)·head (ROWS, C).
     sums: Option<Tensor>,
@@ -268,7 +268,7 @@ impl Pass<'_> {
     }
 
     fn vec(&self) -> usize {
-        vec(self.h.dtype(), self.sizes().2)
+        access_width(self.h.dtype(), self.sizes().2)
     }
 
     fn start(&self, kernel: &str, grid: Grid, args: &mut [Arg]) -> Result<()> {

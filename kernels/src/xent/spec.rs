@@ -37,7 +37,7 @@ fn cases(dtype: DType) -> Vec<Case> {
     both.chain(many).chain(parts).chain(wide).collect()
 }
 
-/// Both outputs, no gradient.
+/// Makes a case of both outputs, without gradients.
 fn values(t: usize, c: usize, v: usize, dtype: DType) -> Case {
     let label = |t: usize| if t % 4 == 1 { NO_LABEL } else { (t * 7919 % v) as i32 };
     let (scale, labelled) = (1.0 / t as f32, (0..t).filter(|&t| label(t) != NO_LABEL).count());
@@ -60,7 +60,7 @@ fn values(t: usize, c: usize, v: usize, dtype: DType) -> Case {
     }
 }
 
-/// `held` rows of V from `first` on: what a rank that hears of no other makes of its part.
+/// Makes a case of one rank with a shard of the head: `held` rows from `first` on, and no other rank.
 fn part(first: usize, held: usize, (t, c, v): (usize, usize, usize), dtype: DType) -> Case {
     let whole = lora(t, c, v, dtype);
     let mut inputs = whole.inputs;
@@ -81,7 +81,7 @@ fn part(first: usize, held: usize, (t, c, v): (usize, usize, usize), dtype: DTyp
     }
 }
 
-/// The loss and dh, as LoRA needs it: the head is frozen.
+/// Makes a case of the loss and dh, as LoRA needs them: the head is frozen.
 fn lora(t: usize, c: usize, v: usize, dtype: DType) -> Case {
     let Case { name, mut inputs, run, reference, compare, terms, cost } = values(t, c, v, dtype);
     inputs[0].grad = true;
@@ -96,7 +96,7 @@ fn lora(t: usize, c: usize, v: usize, dtype: DType) -> Case {
     }
 }
 
-/// The loss, dh and dhead, as full training needs it.
+/// Makes a case of the loss, dh and dhead, as full fine-tuning needs them.
 fn full(t: usize, c: usize, v: usize, dtype: DType) -> Case {
     let mut case = lora(t, c, v, dtype);
     case.name += " dhead";

@@ -1,5 +1,6 @@
 use super::*;
 use crate::cuda::devices;
+use approx::{assert_abs_diff_eq, assert_abs_diff_ne};
 use codelsi_engine::Comm;
 
 #[test]
@@ -88,7 +89,7 @@ fn the_gradient_scales_with_that_of_the_loss() {
         assert_eq!(gradient(-4.0), [-4.0 * one[0], -4.0 * one[1]]);
         // p = softmax(1, −1); dh = p − (0, 1).
         let p = 1.0 / (1.0 + (-2f32).exp());
-        assert!((one[0] - p).abs() < 1e-6 && (one[1] + p).abs() < 1e-6, "{one:?}");
+        assert_abs_diff_eq!(one[..], [p, -p], epsilon = 1e-6);
     }
 }
 
@@ -145,11 +146,11 @@ fn ranks_with_parts_of_the_head_find_what_one_with_all_of_it_finds() {
         for world in [2, 3] {
             let ranks = results_of_ranks(&device, world);
             assert!(ranks.iter().all(|rank| rank[0] == ranks[0][0] && rank[1] == ranks[0][1]));
-            let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
-            assert!(near(&ranks[0][0], &loss) && near(&ranks[0][1], &logprobs), "{:?}", ranks[0]);
+            assert_abs_diff_eq!(ranks[0][0][..], loss[..], epsilon = 1e-5);
+            assert_abs_diff_eq!(ranks[0][1][..], logprobs[..], epsilon = 1e-5);
             let sum: Vec<f32> = (0..dh.len()).map(|i| ranks.iter().map(|rank| rank[2][i]).sum()).collect();
-            assert!(near(&sum, &dh), "{sum:?} {dh:?}");
-            assert!(!near(&ranks[0][2], &dh), "a rank's own dh is only its share");
+            assert_abs_diff_eq!(sum[..], dh[..], epsilon = 1e-5);
+            assert_abs_diff_ne!(ranks[0][2][..], dh[..], epsilon = 1e-5); // a rank's own dh is only its share
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use codelsi_engine::Device;
 use codelsi_engine::cuda::{Nvrtc, Source, compile};
+use codelsi_kernels::ALL;
 use codelsi_kernels::bug::{Bug, PER_SOURCE};
 use codelsi_kernels::check::bugs::{BugOutcome, objection_to_quiet, passes_without, try_bug};
 use codelsi_kernels::check::{self, batch_invariance};
@@ -107,9 +108,16 @@ pub fn bugs<'a>(specs: &'a [&'a Spec]) -> impl Iterator<Item = (&'a Spec, &'stat
     specs.iter().flat_map(|spec| spec.bugs.iter().copied().flatten().map(move |bug| (*spec, bug)))
 }
 
-/// Demands [`PER_SOURCE`] bugs of every source.
+/// Demands [`PER_SOURCE`] bugs of every source, and that the text of every bug is found.
 pub fn have_bugs_in_every_kernel(specs: &[&Spec]) {
     for spec in specs {
+        for (_, bug) in bugs(&[spec]) {
+            let sources = ALL.iter().copied().chain([*spec]).flat_map(|spec| spec.sources);
+            let applied: Vec<_> = sources
+                .filter_map(|source| bug.applied(source).unwrap_or_else(|e| panic!("{bug:?}: {e}")))
+                .collect();
+            assert!(!applied.is_empty(), "no source has the file of {bug:?}");
+        }
         for source in spec.sources {
             let count = bugs(&[spec]).filter(|(_, bug)| bug.is_in(source)).count();
             assert!(
@@ -126,9 +134,9 @@ pub fn have_bugs_in_every_kernel(specs: &[&Spec]) {
 /// Puts every bug into its kernel: the checks must see at least 95 %, and all that are not listed as missed. Returns the
 /// numbers of bugs and of those caught.
 pub fn see_bugs(specs: &[&Spec]) -> [usize; 2] {
-    let bugs: Vec<_> = bugs(specs).collect();
+    let all: Vec<_> = bugs(specs).collect();
     // A case that fails as it is would pass for a catch.
-    let mut cases = bugs.clone();
+    let mut cases = all.clone();
     cases.sort_by_key(|(spec, bug)| (spec.name, bug.case, bug.dtype.size()));
     cases.dedup_by_key(|(spec, bug)| (spec.name, bug.case, bug.dtype.size()));
     let failure = |&(spec, bug): &(&Spec, &Bug)| {
@@ -136,7 +144,7 @@ pub fn see_bugs(specs: &[&Spec]) -> [usize; 2] {
     };
     let failures: Vec<String> = on_all_cores(&cases, failure).into_iter().flatten().collect();
     assert!(failures.is_empty(), "cases that fail without a bug:\n{}", failures.join("\n"));
-    let outcomes = on_all_cores(&bugs, |(spec, bug)| {
+    let outcomes = on_all_cores(&all, |(spec, bug)| {
         let start = Instant::now();
         let outcome = try_bug(spec, bug);
         let loud = if bug.quiet { objection_to_quiet(spec, bug) } else { None };
@@ -144,15 +152,15 @@ pub fn see_bugs(specs: &[&Spec]) -> [usize; 2] {
         (outcome, loud)
     });
     let (mut missed, mut wrong) = (0, Vec::new());
-    for ((spec, bug), (outcome, loud)) in bugs.iter().zip(outcomes) {
+    for ((spec, bug), (outcome, loud)) in all.iter().zip(outcomes) {
         missed += usize::from(matches!(outcome, BugOutcome::Missed));
         let objections = outcome.objection(bug).into_iter().chain(loud);
         wrong.extend(objections.map(|objection| format!("{}: {objection}", line(spec, bug))));
     }
-    println!("{} bugs, {} caught", bugs.len(), bugs.len() - missed);
-    assert!(wrong.is_empty(), "{} of {} bugs:\n{}", wrong.len(), bugs.len(), wrong.join("\n"));
-    assert!(20 * missed <= bugs.len(), "{missed} of {} bugs are missed", bugs.len());
-    [bugs.len(), bugs.len() - missed]
+    println!("{} bugs, {} caught", all.len(), all.len() - missed);
+    assert!(wrong.is_empty(), "{} of {} bugs:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+    assert!(20 * missed <= all.len(), "{missed} of {} bugs are missed", all.len());
+    [all.len(), all.len() - missed]
 }
 
 fn line(spec: &Spec, bug: &Bug) -> String {

@@ -67,7 +67,7 @@ const CONSTANTS: &[Define] = &[
 
 /// Linears of one launch.
 const TARGETS: usize = 4;
-/// Columns of S and dS are handed out by as many.
+/// Columns of S and dS are allotted in groups of so many.
 const GROUP: usize = 16;
 /// Channels of x that one part of S sums.
 const SLICE: usize = 512;
@@ -85,12 +85,12 @@ const S_TILE: Tile = tile_of(5, 1, 1.0);
 const DA_TILE: Tile = tile_of(6, 1, 1.0);
 const _: () = assert!(S_TILE.columns == GROUP && DA_TILE.rows == GROUP);
 
-/// Columns that R of one adapter take in S.
-pub(super) fn padded(rank: usize) -> usize {
+/// Returns the columns that R of one adapter take in S.
+pub(super) fn padded_rank(rank: usize) -> usize {
     rank.next_multiple_of(GROUP)
 }
 
-/// Where each target's columns lie in S and dS, side by side in groups of 16.
+/// The columns of each target in S and dS: side by side, in groups of 16.
 pub(super) struct Layout {
     /// First column of each target, and the end of the last.
     pub at: Vec<usize>,
@@ -102,7 +102,7 @@ impl Layout {
         let adapters = targets.first().map_or(1, Target::adapters);
         let mut at = vec![0];
         for target in targets {
-            at.push(at[at.len() - 1] + adapters * padded(target.rank()));
+            at.push(at[at.len() - 1] + adapters * padded_rank(target.rank()));
         }
         Layout { at, adapters }
     }
@@ -113,13 +113,13 @@ impl Layout {
     }
 }
 
-/// One forward or backward: where it runs, and what is done to x.
+/// The context of one forward or backward, and the dropout and choice of rows.
 pub(super) struct Run<'a> {
     pub cx: &'a Ctx,
     pub cuda: &'a Cuda,
     /// (T, ⌈C/32⌉): a bit for every channel of every token that is kept; none without dropout.
     pub mask: Option<Tensor>,
-    /// What the kept channels are scaled by.
+    /// Scale of the kept channels.
     pub up: f32,
     /// (T): each row's adapter.
     pub choice: Option<&'a Tensor>,
@@ -157,7 +157,7 @@ pub(super) fn forward(
     let layout = Layout::new(targets);
     let s = low_rank(&run, x, targets, &layout)?;
     for ((y, target), &at) in outs.iter_mut().zip(targets).zip(&layout.at) {
-        let tile = tile(cuda, Form::NT, y, target.w, aligned(x, target));
+        let tile = choose_tile(cuda, Form::NT, y, target.w, aligned(x, target));
         adapted(&run, y, x, target, (&s, at), tile)?;
     }
     Ok((outs, vec![s; targets.len()]))
@@ -206,12 +206,12 @@ pub(super) fn low_rank(run: &Run, x: &Tensor, targets: &[Target], layout: &Layou
     Ok(s)
 }
 
-/// Whether rows of x, W and B are whole chunks of 16 bytes.
+/// True when rows of x, W and B are whole chunks of 16 bytes.
 fn aligned(x: &Tensor, target: &Target) -> bool {
     x.shape().as_matrix().1.is_multiple_of(8) && target.rank().is_multiple_of(4)
 }
 
-/// y = x Wᵀ + S Bᵀ, by tiles of one's choice.
+/// y = x Wᵀ + S Bᵀ, by the given tile.
 pub(super) fn adapted(
     run: &Run,
     y: &mut Tensor,
@@ -231,7 +231,7 @@ pub(super) fn adapted(
         Arg::Maybe(run.choice),
     ];
     args.extend(sizes.map(|n| Arg::I32(n as i32)));
-    let variant = variant(&tile, target.w, aligned(x, target));
+    let variant = tile_variant(&tile, target.w, aligned(x, target));
     start(run.cuda, &FORWARD, "lora", variant, grid(&tile, (t, n), target.w), &mut args)
 }
 
@@ -276,7 +276,7 @@ fn backward_bf16(
 fn ds_and_db(run: &Run, (ds, at): (&mut Tensor, usize), db: &mut Tensor, u: &Used) -> Result<()> {
     let Run { cx, cuda, .. } = *run;
     let ((t, n), rank) = (u.dy.shape().as_matrix(), u.target.rank());
-    let padded = padded(rank);
+    let padded = padded_rank(rank);
     let (strips, runs) = (n.div_ceil(STRIP), t.div_ceil(RUN));
     let mut ds_parts = cx.scratch([strips, t, padded], DType::F32);
     let mut db_parts = cx.scratch([runs, n, padded], DType::F32);
@@ -307,7 +307,7 @@ fn input_gradient(run: &Run, dx: &mut Tensor, ds: &Tensor, used: &[Used]) -> Res
     let (t, c) = dx.shape().as_matrix();
     let width = |u: &Used| u.dy.shape().as_matrix().1;
     let aligned = c.is_multiple_of(8) && used.iter().all(|u| width(u).is_multiple_of(8));
-    let tile = tile(cuda, Form::NN, dx, w, aligned);
+    let tile = choose_tile(cuda, Form::NN, dx, w, aligned);
     let mut args = vec![Arg::Out(dx), Arg::Maybe(run.mask.as_ref()), Arg::In(ds)];
     args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.target.a))));
     args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.dy))));
@@ -316,10 +316,10 @@ fn input_gradient(run: &Run, dx: &mut Tensor, ds: &Tensor, used: &[Used]) -> Res
     args.extend(each(used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32))));
     args.push(Arg::F32(up));
     args.extend([t, c, ds.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
-    start(cuda, &DX, "lora_dx", variant(&tile, w, aligned), grid(&tile, (t, c), w), &mut args)
+    start(cuda, &DX, "lora_dx", tile_variant(&tile, w, aligned), grid(&tile, (t, c), w), &mut args)
 }
 
-/// A bit for every channel of every token that is kept: (T, ⌈C/32⌉) words.
+/// Returns a bit for every channel of every token, 1 when it is kept: (T, ⌈C/32⌉) words.
 fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> {
     let (t, c) = x.shape().as_matrix();
     let mut mask = cx.scratch([t, c.div_ceil(32)], DType::I32);
@@ -339,12 +339,12 @@ fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> 
     Ok(mask)
 }
 
-/// The arguments for one thing of each target; there are always as many.
+/// Returns [`TARGETS`] arguments, one of each target and null for those that are not there.
 fn each<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec<Arg<'a>> {
     (0..TARGETS).map(|i| of(all.get(i))).collect()
 }
 
-fn tile(cuda: &Cuda, form: Form, y: &Tensor, w: &Tensor, aligned: bool) -> Tile {
+fn choose_tile(cuda: &Cuda, form: Form, y: &Tensor, w: &Tensor, aligned: bool) -> Tile {
     let (m, n) = y.shape().as_matrix();
     match (aligned, w.dtype()) {
         (true, DType::BF16) => choose(form, m, n, cuda.properties().multiprocessors),
@@ -352,7 +352,7 @@ fn tile(cuda: &Cuda, form: Form, y: &Tensor, w: &Tensor, aligned: bool) -> Tile 
     }
 }
 
-fn variant(tile: &Tile, w: &Tensor, aligned: bool) -> Variant {
+fn tile_variant(tile: &Tile, w: &Tensor, aligned: bool) -> Variant {
     TileVariant { shape: tile.shape, w: w.dtype(), aligned }.variant(Variant::PLAIN)
 }
 
@@ -366,7 +366,7 @@ fn grid(tile: &Tile, (m, n): (usize, usize), w: &Tensor) -> Grid {
     Grid { blocks: [blocks, 1, 1], threads: tile.threads, shared: tile_shared(tile, w.dtype()) }
 }
 
-/// What the kernels take beyond what the op has checked.
+/// Checks what the kernels demand beyond the op.
 fn supported(x: &Tensor, targets: &[Target]) -> Result<()> {
     let odd = |t: &Target| {
         t.a.dtype() != DType::F32 || t.b.dtype() != DType::F32 || t.w.dtype() != targets[0].w.dtype()
