@@ -21,7 +21,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<Example>> {
     jsonl::read(path)
 }
 
-/// Splits `rows` into `(training, validation)`, with `validation` rows drawn by `seed`; both parts keep the file's order.
+/// Splits `rows` into `(training, validation)`, with `validation` rows drawn by `seed`; both parts keep the file's
+/// order.
 ///
 /// # Errors
 /// When no row is left to train on.

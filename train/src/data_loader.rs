@@ -55,8 +55,8 @@ impl<'a> DataLoader<'a> {
         self.options.max_steps.map_or(steps, |max| max.min(steps))
     }
 
-    /// Returns the next step's micro-batches and advances the data cursor in `state`. A step does not cross the end of an
-    /// epoch, so the last step of an epoch may be smaller.
+    /// Returns the next step's micro-batches and advances the data cursor in `state`. A step does not cross the end of
+    /// an epoch, so the last step of an epoch may be smaller.
     pub fn next_step(&mut self, state: &mut TrainerState) -> Vec<Sequence> {
         self.load_epoch(state.epoch);
         let end = (state.sequence + self.options.batch).min(self.sequences.len());

@@ -14,7 +14,8 @@ use std::path::Path;
 /// Trained tensors by name.
 pub type Weights = BTreeMap<String, Tensor>;
 
-/// Writes a trained adapter as PEFT's two files. `initial` is the adapter before training, `base` the path of its model.
+/// Writes a trained adapter as PEFT's two files. `initial` is the adapter before training, `base` the path of its
+/// model.
 pub fn write_adapter(folder: &Path, trained: &Weights, initial: &Adapter, base: &Path) -> Result<()> {
     let names = initial.settings.method.tensors();
     let tensor = |path: &str, name: &str| {

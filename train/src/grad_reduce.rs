@@ -2,9 +2,9 @@
 //!
 //! Floating-point addition is not associative, so the order of the sum is fixed: micro-batch i is leaf i of a binary
 //! tree, and a node is the sum of its two halves. A rank runs a contiguous range of micro-batches and keeps one partial
-//! sum per complete subtree, as a binary counter does: at most 2 log2 of them. During its last micro-batch it broadcasts
-//! them, one bucket a layer, as soon as backward has passed that layer, so that communication overlaps with backward.
-//! Then every rank adds the partial sums up in the order of the same tree.
+//! sum per complete subtree, as a binary counter does: at most 2 log2 of them. During its last micro-batch it
+//! broadcasts them, one bucket a layer, as soon as backward has passed that layer, so that communication overlaps with
+//! backward. Then every rank adds the partial sums up in the order of the same tree.
 
 use codelsi_engine::tape::accumulate;
 use codelsi_engine::{At, Comm, DType, Device, Error, Grads, Id, Label, Result, Shape, Tensor};
@@ -127,7 +127,7 @@ struct Bucket {
 /// returns the gradients of `trainable` and the loss (1), summed over all micro-batches of all ranks.
 ///
 /// # Errors
-/// Those of `backward` and of the other ranks; or when a tensor got no gradient.
+/// Errors of `backward` and of the other ranks; or when a tensor got no gradient.
 pub fn reduce_gradients(
     device: &Device,
     comm: &dyn Comm,
@@ -365,12 +365,12 @@ mod tests {
         assert_eq!((roots(16, 2), roots(16, 3), roots(16, 1), roots(11, 1)), (2, 5, 1, 3));
         for micro_batches in 1..40 {
             for world in 1..9 {
-                let ranges = ranges(micro_batches, world);
+                let shares = ranges(micro_batches, world);
                 assert_eq!(
-                    ranges.iter().cloned().flatten().collect::<Vec<_>>(),
+                    shares.iter().cloned().flatten().collect::<Vec<_>>(),
                     (0..micro_batches).collect::<Vec<_>>()
                 );
-                assert_eq!(ranges.iter().map(Range::len).max(), Some(micro_batches.div_ceil(world)));
+                assert_eq!(shares.iter().map(Range::len).max(), Some(micro_batches.div_ceil(world)));
             }
         }
     }

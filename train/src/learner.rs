@@ -38,8 +38,8 @@ pub struct StepStats {
 }
 
 impl<'a> Learner<'a> {
-    /// Loads this rank's part of the model, to train `adapter` on it or, without an adapter, every weight. The optimizer
-    /// starts with zero moments.
+    /// Loads this rank's part of the model, to train `adapter` on it or, without an adapter, every weight. The
+    /// optimizer starts with zero moments.
     ///
     /// # Errors
     /// A checkpoint that cannot be read, or a layout that cannot train this.
@@ -142,7 +142,7 @@ impl<'a> Learner<'a> {
     fn gradients(&self, micro_batches: &[Sequence], t: u32) -> Result<(Grads, Tensor)> {
         let labelled: usize = micro_batches.iter().map(Sequence::labelled).sum();
         let scale = 1.0 / labelled as f32;
-        let recompute = self.options.checkpointing.of(self.model.config().layers);
+        let recompute = self.options.checkpointing.recomputed_layers(self.model.config().layers);
         let options = ForwardOptions { dropout: self.options.dropout, recompute };
         let assignment = MicroBatchAssignment::new(micro_batches.len(), self.comm.world());
         reduce_gradients(&self.device, &*self.comm, &self.model.trainable(), assignment, |reducer| {

@@ -58,8 +58,8 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens `path` to continue after step `completed_steps`: later lines, and an incomplete last one, are removed. Without
-    /// `writes` the file is left to another rank.
+    /// Opens `path` to continue after step `completed_steps`: later lines, and an incomplete last one, are removed.
+    /// Without `writes` the file is left to another rank.
     ///
     /// # Errors
     /// A file that cannot be read or written.

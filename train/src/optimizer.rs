@@ -40,8 +40,8 @@ impl Optimizer {
         Optimizer { config, step: 0, moments }
     }
 
-    /// Updates the parameters with learning rate `lr`. Returns the squared global gradient norm before clipping, (1) f32,
-    /// on the device. When it is not finite, the kernel leaves parameters and moments unchanged.
+    /// Updates the parameters with learning rate `lr`. Returns the squared global gradient norm before clipping, (1)
+    /// f32, on the device. When it is not finite, the kernel leaves parameters and moments unchanged.
     ///
     /// # Errors
     /// When a tensor got no gradient.

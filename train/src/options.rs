@@ -78,7 +78,7 @@ pub struct TrainOptions {
 /// Activation checkpointing: the number of layers that keep only their input and run forward again in backward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checkpointing {
-    /// As few layers as the memory plan allows; all of them without a plan.
+    /// The fewest layers that the memory plan allows; all of them without a plan.
     #[default]
     Auto,
     /// The first `n` layers, or all if there are fewer.
@@ -92,7 +92,7 @@ impl Checkpointing {
     pub const NONE: Checkpointing = Checkpointing::Layers(0);
 
     /// The number of recomputed layers in a model of `layers` layers.
-    pub fn of(self, layers: usize) -> usize {
+    pub fn recomputed_layers(self, layers: usize) -> usize {
         match self {
             Checkpointing::Auto => layers,
             Checkpointing::Layers(n) => n.min(layers),

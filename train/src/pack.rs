@@ -14,7 +14,8 @@ pub const IGNORE_INDEX: i32 = -100;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     pub tokens: Vec<u32>,
-    /// The next token of each position, or [`IGNORE_INDEX`] within the prompt: the loss is on the output and `</s>` only.
+    /// The next token of each position, or [`IGNORE_INDEX`] within the prompt: the loss is on the output and `</s>`
+    /// only.
     pub targets: Vec<i32>,
 }
 
@@ -144,7 +145,7 @@ mod tests {
     use super::*;
 
     /// A tokenizer of single characters that, as Llama's, puts a space before a text.
-    fn tokenizer() -> Tokenizer {
+    fn char_tokenizer() -> Tokenizer {
         let pieces = ["<unk>", "<s>", "</s>", "▁"].into_iter().map(String::from);
         let letters = ('a'..='z').chain(['\n']).map(String::from);
         let vocab: serde_json::Map<String, serde_json::Value> =
@@ -167,14 +168,14 @@ mod tests {
         Tokenizer::parse(&json.to_string(), "").unwrap()
     }
 
-    fn row(instruction: &str, output: &str) -> Example {
+    fn example(instruction: &str, output: &str) -> Example {
         Example { instruction: instruction.into(), output: output.into() }
     }
 
     #[test]
     fn loss_is_on_the_output_and_its_end_only() {
-        let encoder = Encoder { tokenizer: &tokenizer(), template: Template::Plain, seq: 100 };
-        let document = encoder.document(&row("ab", "xy")).unwrap();
+        let encoder = Encoder { tokenizer: &char_tokenizer(), template: Template::Plain, seq: 100 };
+        let document = encoder.document(&example("ab", "xy")).unwrap();
         let (space, newline, letter) = (3, 30, |c: char| c as u32 - 'a' as u32 + 4);
         let [a, b, x, y] = ['a', 'b', 'x', 'y'].map(letter);
         assert_eq!(document.tokens, [1, space, a, b, newline, x, y, 2]);
@@ -185,8 +186,8 @@ mod tests {
     #[test]
     fn what_is_too_long_is_cut_or_dropped_and_counted() {
         // `<s> ab\n` is 5 tokens; the last of them already predicts the output.
-        let rows = [row("ab", "xyz"), row("abcdef", "x")];
-        let tokenizer = tokenizer();
+        let rows = [example("ab", "xyz"), example("abcdef", "x")];
+        let tokenizer = char_tokenizer();
         let encoder = |seq| Encoder { tokenizer: &tokenizer, template: Template::Plain, seq };
         let all = encoder(6).documents(&rows).unwrap();
         assert_eq!((all.documents.len(), all.truncated, all.dropped), (1, 1, 1));
@@ -195,13 +196,13 @@ mod tests {
         assert_eq!(encoder(9).documents(&rows[..1]).unwrap().truncated, 0);
     }
 
-    fn documents(lengths: &[usize]) -> Vec<Document> {
+    fn documents_of(lengths: &[usize]) -> Vec<Document> {
         lengths.iter().map(|&n| Document { tokens: vec![n as u32; n], targets: vec![n as i32; n] }).collect()
     }
 
     #[test]
     fn every_document_is_packed_once_within_the_length() {
-        let documents = documents(&[5, 9, 1, 3, 10, 2, 7, 4, 6, 8]);
+        let documents = documents_of(&[5, 9, 1, 3, 10, 2, 7, 4, 6, 8]);
         let epoch = pack(&documents, 10, 42, 0);
         let mut all: Vec<usize> = epoch.concat();
         all.sort();
@@ -218,7 +219,7 @@ mod tests {
 
     #[test]
     fn documents_are_concatenated() {
-        let sequence = Sequence::of(&documents(&[2, 3]));
+        let sequence = Sequence::of(&documents_of(&[2, 3]));
         assert_eq!(sequence.tokens, [2, 2, 3, 3, 3]);
         assert_eq!((sequence.lengths.as_slice(), sequence.labelled()), (&[2, 3][..], 5));
     }
@@ -244,7 +245,7 @@ mod tests {
         for template in [Template::Paper, Template::Inst, Template::Plain] {
             let encoder = Encoder { tokenizer: &llama, template, seq: 4096 };
             for output in ["function f() {\n  return 1;\n}", "\nx", "  indented", "é", ""] {
-                let row = row("Do it.", output);
+                let row = example("Do it.", output);
                 let document = encoder.document(&row).unwrap();
                 let prompt = llama.encode(&template.wrap(&row.instruction), true).unwrap();
                 assert_eq!(document.tokens[..prompt.len()], prompt);

@@ -55,7 +55,7 @@ impl Planner<'_> {
     /// budget, or all of them if none fits.
     ///
     /// # Errors
-    /// Those of the step itself.
+    /// Errors of the step itself.
     pub fn step(&self, micro_batches: &[Sequence]) -> Result<StepPlan> {
         let layers = self.base.config().layers;
         let recompute = match (self.options.checkpointing, self.budget) {
@@ -75,16 +75,16 @@ impl Planner<'_> {
     /// Plans a step of full sequences with a loss on every token.
     ///
     /// # Errors
-    /// Those of the step itself.
+    /// Errors of the step itself.
     pub fn full_step(&self) -> Result<StepPlan> {
         self.step(&self.full_micro_batches(self.options.micro_batch))
     }
 
-    /// Plans [`Planner::full_step`] for every rank and returns the largest plan. All ranks recompute as many layers as the
-    /// rank that has to recompute most.
+    /// Plans [`Planner::full_step`] for every rank and returns the largest plan. All ranks recompute as many layers as
+    /// the rank that has to recompute most.
     ///
     /// # Errors
-    /// Those of the step itself.
+    /// Errors of the step itself.
     pub fn largest_rank(&self) -> Result<StepPlan> {
         // All ranks without micro-batches have the same plan, so one of them is enough.
         let micro_batches = self.options.batch.div_ceil(self.options.micro_batch);
@@ -150,10 +150,11 @@ fn first_true(
     Ok((low < range.end).then_some(low))
 }
 
-/// Plans the generation of the largest requests that run in one batch; returns the bytes by label at the peak of a rank.
+/// Plans the generation of the largest requests that run in one batch; returns the bytes by label at the peak of a
+/// rank.
 ///
 /// # Errors
-/// Those of the generation itself.
+/// Errors of the generation itself.
 pub fn generation(
     split: &Split,
     base: &Checkpoint,

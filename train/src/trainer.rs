@@ -66,13 +66,13 @@ pub struct Report {
     pub anonymous_bytes: Option<usize>,
 }
 
-/// Runs training to the end and writes the adapter (or model), `recipe.json`, `metrics.jsonl` and the last checkpoint to
-/// `options.out`. The same options and data give the same bits, also when a run is killed and resumed, and for any number
-/// of data-parallel ranks. A collective: every rank calls it; rank 0 writes the files. It returns when all ranks are done.
+/// Runs training to the end and writes the adapter (or model), `recipe.json`, `metrics.jsonl` and the last checkpoint
+/// to `options.out`. The same options and data give the same bits, also when a run is killed and resumed, and for any
+/// number of data-parallel ranks. A collective: every rank calls it; rank 0 writes the files. It returns when all ranks
+/// are done.
 ///
-/// # Errors
-/// Bad options, model or data; `out` holds a run and `resume` is off, or its recipe differs; a rank is gone, or was given
-/// other options or files.
+/// # Errors Bad options, model or data; `out` holds a run and `resume` is off, or its recipe differs; a rank is gone,
+/// or was given other options or files.
 pub fn train(
     options: &TrainOptions,
     split: impl Into<Split>,
@@ -143,7 +143,7 @@ pub fn train(
     let log = MetricsLog::open(options.out.join("metrics.jsonl"), state.step, writes)?;
     let validation = data.validation_sequences();
     let comm = &**comm;
-    let peak_flops = if writes { peak_flops(device, options.compute)? } else { None };
+    let peak_flops = if writes { measured_peak_flops(device, options.compute)? } else { None };
     device.ledger().reset_peak();
     let mut trainer = Trainer {
         options,
@@ -355,7 +355,7 @@ impl Trainer<'_> {
 }
 
 /// Measured peak of the device in flops a second; a CPU is measured once per process.
-fn peak_flops(device: &Device, dtype: DType) -> Result<Option<f64>> {
+fn measured_peak_flops(device: &Device, dtype: DType) -> Result<Option<f64>> {
     static CPU: [OnceLock<Option<f64>>; 2] = [const { OnceLock::new() }; 2];
     match device {
         Device::Cpu(_) => {

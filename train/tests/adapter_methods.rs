@@ -1,5 +1,5 @@
-//! Training runs of every adapter method: the loss falls, the result depends on the recipe alone, and the adapter is read
-//! back with its method.
+//! Training runs of every adapter method: the loss falls, the result depends on the recipe alone, and the adapter is
+//! read back with its method.
 
 mod common;
 mod method_list;

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Options for five micro-batches per step, of one sequence each, and fewer in the last step of an epoch.
-fn options(folder: &Path, full: bool) -> TrainOptions {
+fn test_options(folder: &Path, full: bool) -> TrainOptions {
     let options = common::prepare(folder);
     TrainOptions { full, batch: 5, micro_batch: 1, epochs: 2, save_every: 2, validate_every: 2, ..options }
 }
@@ -40,7 +40,7 @@ fn result(options: &TrainOptions) -> (Vec<[String; 4]>, Vec<u8>) {
 
 fn run(world: usize, full: bool) -> (Vec<[String; 4]>, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), full);
+    let options = test_options(folder.path(), full);
     let reports: Vec<Report> =
         on_ranks(world, |rank| train(&options, rank, &mut |_| ())).into_iter().map(Result::unwrap).collect();
     let bits = |r: &Report| (r.steps, r.tokens, r.first_loss, r.last_loss, r.validation_loss);
@@ -228,7 +228,7 @@ fn a_lost_broadcast_is_detected() {
 #[test]
 fn ranks_with_other_recipes_or_parameters_are_named_in_the_error() {
     let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), false);
+    let options = test_options(folder.path(), false);
     let errors = on_ranks(3, |rank| {
         let lr = if rank.comm.rank() == 2 { 0.1 } else { options.lr };
         train(&TrainOptions { lr, ..options.clone() }, rank, &mut |_| ())
@@ -253,7 +253,7 @@ fn ranks_with_other_recipes_or_parameters_are_named_in_the_error() {
 #[test]
 fn a_failing_rank_ends_all_ranks_and_the_last_checkpoint_stays_complete() {
     let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), false);
+    let options = test_options(folder.path(), false);
     let expected = run(1, false);
     let errors = on_ranks(2, |rank| {
         let odd = rank.comm.rank() == 1;

@@ -29,7 +29,8 @@ use std::time::Duration;
 
 const LAYERS: usize = 3;
 
-/// A model whose matrices are not divisible by any number of ranks but two, an adapter, and the micro-batches of a step.
+/// A model whose matrices are not divisible by any number of ranks but two, an adapter, and the micro-batches of a
+/// step.
 struct Fixture {
     _folder: tempfile::TempDir,
     base: Checkpoint,
@@ -424,17 +425,17 @@ fn train_on_ranks(
 
 #[test]
 fn a_run_resumes_under_another_layout_to_the_same_bytes() {
-    let options = |folder: &Path| {
+    let test_options = |folder: &Path| {
         let options = common::prepare(folder);
         TrainOptions { batch: 5, micro_batch: 1, epochs: 2, save_every: 2, validate_every: 2, ..options }
     };
     let folder = tempfile::tempdir().unwrap();
-    let expected = train_on_ranks(&options(folder.path()), 1, Layout::Replicate, usize::MAX).unwrap();
+    let expected = train_on_ranks(&test_options(folder.path()), 1, Layout::Replicate, usize::MAX).unwrap();
     for [before, after] in
         [[(2, Layout::Replicate), (3, Layout::Shard)], [(2, Layout::Shard), (1, Layout::Shard)]]
     {
         let folder = tempfile::tempdir().unwrap();
-        let options = options(folder.path());
+        let options = test_options(folder.path());
         let killed = train_on_ranks(&options, before.0, before.1, 3).unwrap_err().to_string();
         assert!(killed.contains("rank 1: was killed"), "{killed}");
         let options = TrainOptions { resume: true, ..options };

@@ -37,7 +37,7 @@ fn read_result(options: &TrainOptions) -> RunResult {
     RunResult { metrics: metrics::read(&options.out.join("metrics.jsonl")).unwrap(), values }
 }
 
-fn options(folder: &Path, full: bool) -> TrainOptions {
+fn test_options(folder: &Path, full: bool) -> TrainOptions {
     TrainOptions { full, clip: Some(0.5), save_every: 2, ..common::prepare(folder) }
 }
 
@@ -69,7 +69,7 @@ fn assert_close(a: &RunResult, b: &RunResult) {
 fn a_run_equals_that_of_one_rank_up_to_rounding() {
     for (full, method) in [(false, Method::LORA), (true, Method::LORA), (false, Method::Bottleneck)] {
         let folder = tempfile::tempdir().unwrap();
-        let options = TrainOptions { method, ..options(folder.path(), full) };
+        let options = TrainOptions { method, ..test_options(folder.path(), full) };
         let alone = run(1, Layout::Tensor, &options);
         let mut bits = None;
         for checkpointing in [Checkpointing::NONE, Checkpointing::ALL] {
@@ -86,7 +86,7 @@ fn a_run_equals_that_of_one_rank_up_to_rounding() {
 fn methods_without_tensor_parallelism_are_refused() {
     for method in [Method::LowRank { rslora: false, dora: true }, Method::Mixture { experts: 2 }] {
         let folder = tempfile::tempdir().unwrap();
-        let options = TrainOptions { method, ..options(folder.path(), false) };
+        let options = TrainOptions { method, ..test_options(folder.path(), false) };
         for ended in on_ranks(2, |rank| train(&options, Split::new(rank, Layout::Tensor), &mut |_| ())) {
             let message = ended.unwrap_err().to_string();
             let expected = format!("--layout tensor does not know {method}; use --layout replicate or shard");
@@ -101,7 +101,7 @@ fn a_checkpoint_is_unsharded_and_resumes_under_another_layout() {
         [((2, Layout::Tensor), (1, Layout::Replicate)), ((3, Layout::Replicate), (2, Layout::Tensor))]
     {
         let folder = tempfile::tempdir().unwrap();
-        let options = options(folder.path(), false);
+        let options = test_options(folder.path(), false);
         let alone =
             run(1, Layout::Replicate, &TrainOptions { out: folder.path().join("alone"), ..options.clone() });
         // The run ends after step 3; the last checkpoint is that of step 2.
@@ -161,7 +161,7 @@ impl Comm for LossyComm {
 #[test]
 fn a_lost_all_reduce_is_detected() {
     let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), false);
+    let options = test_options(folder.path(), false);
     let alone = run(1, Layout::Tensor, &options);
     let lossy = |name: &str, lost: [usize; 2]| {
         let options = TrainOptions { out: folder.path().join(name), save_every: 0, ..options.clone() };
@@ -193,7 +193,7 @@ fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
     for full in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let options =
-            TrainOptions { checkpointing: Checkpointing::Layers(1), ..options(folder.path(), full) };
+            TrainOptions { checkpointing: Checkpointing::Layers(1), ..test_options(folder.path(), full) };
         let base = Checkpoint::open(&options.model).unwrap();
         let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
         let adapter = (!full).then_some(&adapter);

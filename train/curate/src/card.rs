@@ -1,4 +1,4 @@
-//! The dataset card: what a set of rows is, for those who are to train on it.
+//! The dataset card: a description of the rows for those who train on them.
 
 use crate::counts::Counts;
 use crate::options::Options;
@@ -7,11 +7,12 @@ use crate::teacher::prompts_hash;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Upper ends of the histogram's classes, in tokens.
-const CLASSES: [usize; 9] = [32, 64, 128, 256, 512, 1024, 2048, 4096, usize::MAX];
-const BAR: usize = 40;
+/// Upper bounds of the histogram's bins, in tokens.
+const BIN_ENDS: [usize; 9] = [32, 64, 128, 256, 512, 1024, 2048, 4096, usize::MAX];
+/// Characters of the longest bar.
+const BAR_WIDTH: usize = 40;
 
-/// The card in Markdown: counts, reasons, licences, repositories, kinds, lengths. Each row carries its own provenance.
+/// Renders the card in Markdown: counts, drop reasons, licences, repositories, styles, kinds and lengths.
 pub fn card(options: &Options, rows: &[Row], counts: &Counts) -> String {
     let mut text = String::from("# Dataset card\n\n");
     let list = |paths: &[std::path::PathBuf]| {
@@ -40,40 +41,40 @@ pub fn card(options: &Options, rows: &[Row], counts: &Counts) -> String {
     }
     let _ = writeln!(text, "\n{} of {} items are kept.\n", counts.kept, counts.read);
     let dropped = counts.dropped.iter().map(|(reason, n)| (reason.to_string(), *n));
-    table(&mut text, "dropped because", dropped);
+    write_table(&mut text, "dropped because", dropped);
     let mut repeated: BTreeMap<String, usize> = BTreeMap::new();
     for repeat in &counts.repeats {
         *repeated.entry(format!("{} by its {}", repeat.of.problem, repeat.of.sign.told())).or_default() += 1;
     }
-    table(&mut text, "repeats the problem", repeated);
-    let count = |of: &dyn Fn(&Row) -> String| {
+    write_table(&mut text, "repeats the problem", repeated);
+    let count_by = |key: &dyn Fn(&Row) -> String| {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        rows.iter().for_each(|row| *counts.entry(of(row)).or_default() += 1);
+        rows.iter().for_each(|row| *counts.entry(key(row)).or_default() += 1);
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
         counts
     };
     let unknown = || "unknown".to_string();
-    table(&mut text, "licence", count(&|row| row.license.clone().unwrap_or_else(unknown)));
-    table(&mut text, "repository", count(&|row| row.repo.clone().unwrap_or_else(unknown)));
-    table(&mut text, "style", count(&|row| row.style.name().to_string()));
+    write_table(&mut text, "licence", count_by(&|row| row.license.clone().unwrap_or_else(unknown)));
+    write_table(&mut text, "repository", count_by(&|row| row.repo.clone().unwrap_or_else(unknown)));
+    write_table(&mut text, "style", count_by(&|row| row.style.name().to_string()));
     if options.lessons.is_some() {
-        table(&mut text, "round of evolution", count(&|row| row.evolved.to_string()));
+        write_table(&mut text, "round of evolution", count_by(&|row| row.evolved.to_string()));
     }
-    table(&mut text, "kind", count(&|row| format!("{:?}", row.kind).to_lowercase()));
+    write_table(&mut text, "kind", count_by(&|row| format!("{:?}", row.kind).to_lowercase()));
     text += &match &options.tokenizer {
         Some(tokenizer) => format!("Tokens of instruction and answer, by `{}`", tokenizer.display()),
         None => "Lexical tokens of the answer".to_string(),
     };
-    histogram(&mut text, &counts.lengths);
+    write_histogram(&mut text, &counts.lengths);
     text += "\nEvery row of the file names its repository, path, item and licence where they are known.\n";
     text
 }
 
-fn table(text: &mut String, what: &str, rows: impl IntoIterator<Item = (String, usize)>) {
+fn write_table(text: &mut String, title: &str, rows: impl IntoIterator<Item = (String, usize)>) {
     let mut rows = rows.into_iter().peekable();
     if rows.peek().is_some() {
-        let _ = writeln!(text, "| {what} | rows |\n|---|---:|");
+        let _ = writeln!(text, "| {title} | rows |\n|---|---:|");
         rows.for_each(|(name, n)| {
             let _ = writeln!(text, "| {} | {n} |", name.replace('|', "\\|"));
         });
@@ -81,16 +82,16 @@ fn table(text: &mut String, what: &str, rows: impl IntoIterator<Item = (String, 
     }
 }
 
-fn histogram(text: &mut String, lengths: &[usize]) {
-    let mut classes = [0usize; CLASSES.len()];
+fn write_histogram(text: &mut String, lengths: &[usize]) {
+    let mut bins = [0usize; BIN_ENDS.len()];
     for &length in lengths {
-        classes[CLASSES.iter().position(|&end| length <= end).unwrap_or(CLASSES.len() - 1)] += 1;
+        bins[BIN_ENDS.iter().position(|&end| length <= end).unwrap_or(BIN_ENDS.len() - 1)] += 1;
     }
-    let most = classes.iter().max().copied().unwrap_or(0).max(1);
+    let max = bins.iter().max().copied().unwrap_or(0).max(1);
     text.push_str(":\n\n```\n");
-    for (end, n) in CLASSES.iter().zip(classes) {
+    for (end, n) in BIN_ENDS.iter().zip(bins) {
         let name = if *end == usize::MAX { "more".to_string() } else { format!("to {end}") };
-        let _ = writeln!(text, "{name:>8} {n:>7} {}", "#".repeat(n * BAR / most));
+        let _ = writeln!(text, "{name:>8} {n:>7} {}", "#".repeat(n * BAR_WIDTH / max));
     }
     text.push_str("```\n");
 }

@@ -1,15 +1,15 @@
-//! What a row may be, whoever wrote it: sizes, no secrets, no benchmark problem.
+//! The filters of rows, from a source or from a teacher: sizes, secrets, benchmark problems.
 
-use crate::benchmark::{Benchmark, Match};
+use crate::benchmark::{Benchmark, BenchmarkMatch};
 use crate::extract::Item;
-use crate::fingerprint::lex;
+use crate::fingerprint::tokenize;
 use crate::language::Language;
 use crate::options::{Limits, Options};
 use crate::secrets;
 use codelsi_engine::Result;
 use codelsi_model::tokenizer::Tokenizer;
 
-/// The filters that every row goes through, offline or a teacher's.
+/// The filters that every row goes through.
 pub struct Filters {
     pub limits: Limits,
     benchmark: Benchmark,
@@ -17,7 +17,7 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// Reads what the filters need.
+    /// Reads the benchmark problems and the tokenizer.
     ///
     /// # Errors
     /// A problem file or a tokenizer that cannot be read or is malformed.
@@ -30,8 +30,8 @@ impl Filters {
         })
     }
 
-    /// What is wrong with the size of an answer that is code.
-    pub fn size(&self, code: &str) -> Option<&'static str> {
+    /// The reason to drop code for its size, if there is one.
+    pub fn check_size(&self, code: &str) -> Option<&'static str> {
         let limits = &self.limits;
         let (chars, lines) = (code.chars().count(), code.lines().count());
         let longest = code.lines().map(str::len).max().unwrap_or(0);
@@ -44,36 +44,42 @@ impl Filters {
         (chars > limits.max_mean_line * lines).then_some("minified")
     }
 
-    /// Whether too much of a piece of code is comments, which take `commented` of its characters.
-    pub fn comments(&self, code: &str, commented: usize) -> Option<&'static str> {
+    /// The reason to drop code of which `commented` characters are comments, if that is too large a share.
+    pub fn check_comments(&self, code: &str, commented: usize) -> Option<&'static str> {
         (100 * commented > self.limits.max_commented * code.chars().count()).then_some("comment-heavy")
     }
 
-    /// How long a row is: tokens of instruction and answer where there is a tokenizer, else lexical tokens of the answer.
+    /// Measures a row: tokens of instruction and answer with a tokenizer, else lexical tokens of the answer.
     ///
     /// # Errors
-    /// `too-many-tokens`, and `unspellable` where the tokenizer's vocabulary lacks something.
-    pub fn length(&self, instruction: &str, output: &str) -> Result<usize, &'static str> {
+    /// `too-many-tokens`, or `unspellable` if the vocabulary of the tokenizer cannot encode it.
+    pub fn measure(&self, instruction: &str, output: &str) -> Result<usize, &'static str> {
         let Some(tokenizer) = &self.tokenizer else {
-            return Ok(lex(output).len());
+            return Ok(tokenize(output).len());
         };
         let tokens = |text| tokenizer.encode(text, false).map(|ids| ids.len()).map_err(|_| "unspellable");
         let length = tokens(instruction)? + tokens(output)?;
         if length > self.limits.max_tokens { Err("too-many-tokens") } else { Ok(length) }
     }
 
-    /// Whether text about `code`, which defines `name`, or the code repeats a benchmark problem.
-    pub fn repeats(&self, language: Language, name: &str, text: &str, code: &str) -> Option<Match> {
+    /// The benchmark problem that `code`, which defines `name`, or `text` about it repeats, if any.
+    pub fn benchmark_match(
+        &self,
+        language: Language,
+        name: &str,
+        text: &str,
+        code: &str,
+    ) -> Option<BenchmarkMatch> {
         self.benchmark.find(language, name, text, code)
     }
 
-    /// The problem whose head a method has.
-    pub fn repeats_by_head(&self, method: &Item) -> Option<Match> {
-        self.benchmark.find_head(method.language, &method.name, &method.code)
+    /// The benchmark problem whose signature `method` has, if any.
+    pub fn benchmark_signature_match(&self, method: &Item) -> Option<BenchmarkMatch> {
+        self.benchmark.find_signature(method.language, &method.name, &method.code)
     }
 }
 
-/// Whether any of the texts holds what a person would not want repeated.
-pub fn secret(texts: &[&str]) -> Option<&'static str> {
+/// The reason to drop a row that contains a secret, if any of its texts does.
+pub fn check_secrets(texts: &[&str]) -> Option<&'static str> {
     texts.iter().any(|text| secrets::holds_secret(text)).then_some("secret")
 }

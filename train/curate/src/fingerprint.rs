@@ -1,37 +1,37 @@
-//! What of a text survives reformatting and renaming: hashed n-grams of words and of syntax tokens.
+//! Fingerprints of text that survive reformatting and renaming: hashed n-grams of words and of syntax tokens.
 
 use crate::language::Language;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Words in an n-gram of prose.
-pub const WORDS: usize = 10;
-/// The shortest description that is taken as a whole.
-pub const FEWEST_WORDS: usize = 6;
+pub const NGRAM_WORDS: usize = 10;
+/// Minimum words of a description that is indexed as one n-gram.
+pub const MIN_DESCRIPTION_WORDS: usize = 6;
 /// Tokens in an n-gram of examples.
-pub const TOKENS: usize = 20;
-/// Different words, or literals, without which an n-gram says too little.
-const TELLING_WORDS: usize = 5;
-const TELLING_LITERALS: usize = 4;
+pub const NGRAM_TOKENS: usize = 20;
+/// Minimum distinct words and literals of an n-gram; with fewer it identifies nothing.
+const MIN_DISTINCT_WORDS: usize = 5;
+const MIN_DISTINCT_LITERALS: usize = 4;
 
-/// A token of any of the languages, read without regard to grammar so that examples in comments can be read as well.
+/// A token of any of the languages. Tokenization ignores grammar, so that it also reads examples in comments.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Token<'a> {
     Word(&'a str),
-    /// A number in one spelling (`1.0` is `1`), or a string without its quotes.
+    /// A number in normal form (`1.0` is `1`), or a string without its quotes.
     Literal(String),
-    Mark(char),
+    Punctuation(char),
 }
 
-/// Splits text into tokens; `=>` becomes one mark so that angle brackets pair up.
-pub fn lex(text: &str) -> Vec<Token<'_>> {
+/// Splits text into tokens; `=>` is one token, so that angle brackets are balanced.
+pub fn tokenize(text: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let length = match first {
             c if c.is_whitespace() => c.len_utf8(),
-            c if is_word(c) && !c.is_ascii_digit() => {
-                let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+            c if is_identifier_char(c) && !c.is_ascii_digit() => {
+                let end = rest.find(|c| !is_identifier_char(c)).unwrap_or(rest.len());
                 tokens.push(Token::Word(&rest[..end]));
                 end
             }
@@ -49,11 +49,11 @@ pub fn lex(text: &str) -> Vec<Token<'_>> {
                 None => 1,
             },
             '=' if rest.starts_with("=>") => {
-                tokens.push(Token::Mark('⇒'));
+                tokens.push(Token::Punctuation('⇒'));
                 2
             }
             mark => {
-                tokens.push(Token::Mark(mark));
+                tokens.push(Token::Punctuation(mark));
                 mark.len_utf8()
             }
         };
@@ -62,12 +62,12 @@ pub fn lex(text: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-/// Whether a character stands in names.
-pub fn is_word(c: char) -> bool {
+/// Returns whether a character may be part of an identifier.
+pub fn is_identifier_char(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
 }
 
-/// Digits, and a point only where a digit follows it: `3.5` is a number, `3.` ends a sentence.
+/// The length of a number. A point belongs to it only before a digit: `3.` ends a sentence.
 fn number_length(text: &str) -> usize {
     let digits = |t: &str| t.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(t.len());
     let whole = digits(text);
@@ -77,7 +77,7 @@ fn number_length(text: &str) -> usize {
     }
 }
 
-/// Length of a quoted string that ends on its line; an apostrophe in prose opens none.
+/// The length of a quoted string that ends on its line; an apostrophe in prose does not open one.
 fn string_length(text: &str, quote: char) -> Option<usize> {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {
@@ -92,18 +92,18 @@ fn string_length(text: &str, quote: char) -> Option<usize> {
     None
 }
 
-/// Name and parameters of a function.
+/// The name and parameters of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct FunctionHead {
     pub name: String,
     pub params: Vec<String>,
-    /// Empty where none is written.
+    /// The type of each parameter; empty if none is written.
     pub types: Vec<String>,
 }
 
-impl Head {
-    /// Reads the head of the function `name`, or of the last function when no name is given.
-    pub fn find(tokens: &[Token], name: Option<&str>, language: Language) -> Option<Head> {
+impl FunctionHead {
+    /// Reads the head of the function `name`, or of the last function if no name is given.
+    pub fn find(tokens: &[Token], name: Option<&str>, language: Language) -> Option<FunctionHead> {
         let at = match name {
             Some(name) => tokens.iter().position(|t| *t == Token::Word(name))?,
             None => last_name(tokens, language)?,
@@ -111,31 +111,31 @@ impl Head {
         let Some(Token::Word(name)) = tokens.get(at) else {
             return None;
         };
-        let open = at + tokens[at..].iter().take(40).position(|t| *t == Token::Mark('('))?;
+        let open = at + tokens[at..].iter().take(40).position(|t| *t == Token::Punctuation('('))?;
         let params: Vec<&[Token]> = split_at_commas(&tokens[open + 1..]);
         let params = params.into_iter().map(|param| read_param(param, language));
         let (params, types): (Vec<_>, Vec<_>) =
             params.filter(|(name, _)| !matches!(name.as_deref(), Some("self" | "cls"))).unzip();
-        Some(Head { name: name.to_string(), params: params.into_iter().flatten().collect(), types })
+        Some(FunctionHead { name: name.to_string(), params: params.into_iter().flatten().collect(), types })
     }
 
-    /// What is looked up: the name without case and underscores (`__add__` keeps its own), and the number of parameters.
+    /// The lookup key: the name without case and underscores (`__add__` keeps them), and the number of parameters.
     pub fn key(&self) -> (String, usize) {
         let name = if self.name.starts_with("__") { self.name.clone() } else { self.name.replace('_', "") };
         (name.to_lowercase(), self.types.len())
     }
 }
 
-/// Where the name of the last function is: after its keyword, or before the brackets that a body follows.
+/// The index of the name of the last function: after its keyword, or before the last pair of parentheses.
 fn last_name(tokens: &[Token], language: Language) -> Option<usize> {
     match language.table().function_word {
         "" => {
-            let close = tokens.iter().rposition(|t| *t == Token::Mark(')'))?;
+            let close = tokens.iter().rposition(|t| *t == Token::Punctuation(')'))?;
             let mut depth = 0;
             let open = (0..=close).rev().find(|&at| {
                 depth += match tokens[at] {
-                    Token::Mark(')') => 1,
-                    Token::Mark('(') => -1,
+                    Token::Punctuation(')') => 1,
+                    Token::Punctuation('(') => -1,
                     _ => 0,
                 };
                 depth == 0
@@ -146,48 +146,47 @@ fn last_name(tokens: &[Token], language: Language) -> Option<usize> {
     }
 }
 
-/// A parameter's name and its type: `name: type = value`, or `type name = value`.
+/// The name and type of a parameter: `name: type = value`, or `type name = value`.
 fn read_param(param: &[Token], language: Language) -> (Option<String>, String) {
     let word = |t: &Token| match t {
         Token::Word("mut") => None,
         Token::Word(word) => Some(word.to_string()),
         _ => None,
     };
-    let value = param.iter().position(|t| *t == Token::Mark('=')).unwrap_or(param.len());
+    let value = param.iter().position(|t| *t == Token::Punctuation('=')).unwrap_or(param.len());
     if language.table().function_word.is_empty() {
         let declared = &param[..value];
         let name = declared.iter().rposition(|t| word(t).is_some()).unwrap_or(0);
-        return (declared.get(name).and_then(word), declared.iter().take(name).map(bare).collect());
+        return (declared.get(name).and_then(word), declared.iter().take(name).map(unqualified).collect());
     }
-    let colon = param.iter().position(|t| *t == Token::Mark(':')).unwrap_or(param.len());
-    let kind = param[colon..].iter().skip(1).take_while(|t| **t != Token::Mark('='));
-    let kind = kind.map(|t| if language == Language::TypeScript { spelled(t) } else { bare(t) });
+    let colon = param.iter().position(|t| *t == Token::Punctuation(':')).unwrap_or(param.len());
+    let kind = param[colon..].iter().skip(1).take_while(|t| **t != Token::Punctuation('='));
+    let kind = kind.map(|t| if language == Language::TypeScript { spelled(t) } else { unqualified(t) });
     (param[..colon].iter().find_map(word), kind.collect())
 }
 
-/// A part of a type without what says how it is passed, and where the library has it.
-fn bare(token: &Token) -> String {
+/// A token of a type without qualifiers (`const`, `&`, `std::`).
+fn unqualified(token: &Token) -> String {
     match token {
-        Token::Word("const" | "final" | "mut" | "std" | "typing") | Token::Mark('&' | ':' | '.' | '\'') => {
-            String::new()
-        }
+        Token::Word("const" | "final" | "mut" | "std" | "typing")
+        | Token::Punctuation('&' | ':' | '.' | '\'') => String::new(),
         Token::Word(word) => word.to_lowercase(),
         other => spelled(other),
     }
 }
 
-/// The parts of a bracket that was opened before `tokens`.
+/// Splits the rest of a parenthesis at its commas.
 fn split_at_commas<'t, 'a>(tokens: &'t [Token<'a>]) -> Vec<&'t [Token<'a>]> {
     let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0);
     for (at, token) in tokens.iter().enumerate() {
         match token {
-            Token::Mark('(' | '[' | '{' | '<') => depth += 1,
-            Token::Mark(')') if depth == 0 => {
+            Token::Punctuation('(' | '[' | '{' | '<') => depth += 1,
+            Token::Punctuation(')') if depth == 0 => {
                 parts.push(&tokens[start..at]);
                 break;
             }
-            Token::Mark(')' | ']' | '}' | '>') => depth -= 1,
-            Token::Mark(',') if depth == 0 => {
+            Token::Punctuation(')' | ']' | '}' | '>') => depth -= 1,
+            Token::Punctuation(',') if depth == 0 => {
                 parts.push(&tokens[start..at]);
                 start = at + 1;
             }
@@ -202,25 +201,25 @@ fn spelled(token: &Token) -> String {
     match token {
         Token::Word(word) => word.to_string(),
         Token::Literal(value) => format!("{value:?}"),
-        Token::Mark(mark) => mark.to_string(),
+        Token::Punctuation(mark) => mark.to_string(),
     }
 }
 
-/// The words of a text, case aside; names of `head` are blanked if one is given.
-pub fn words(text: &str, head: Option<&Head>) -> Vec<String> {
+/// The words of a text in lower case; the names of `head`, if given, are blanked.
+pub fn words(text: &str, head: Option<&FunctionHead>) -> Vec<String> {
     let blank = |word: &str| head.is_some_and(|h| h.name == word || h.params.iter().any(|p| p == word));
-    text.split(|c| !is_word(c))
+    text.split(|c| !is_identifier_char(c))
         .filter(|word| !word.is_empty())
         .map(|word| if blank(word) { "_".to_string() } else { word.to_lowercase() })
         .collect()
 }
 
-/// Syntax tokens with identifiers blanked. Marks that also dress comments and doctests are left out, so that dressing
-/// an example otherwise hides nothing.
+/// Syntax tokens with blanked identifiers. Punctuation of comments and doctests is left out, so that an example is the
+/// same in any of them.
 pub fn blanked_tokens(text: &str) -> Vec<Token<'_>> {
-    lex(text)
+    tokenize(text)
         .into_iter()
-        .filter(|t| !matches!(t, Token::Mark('/' | '*' | '>' | '#' | '`' | ';' | '⇒')))
+        .filter(|t| !matches!(t, Token::Punctuation('/' | '*' | '>' | '#' | '`' | ';' | '⇒')))
         .map(|t| match t {
             Token::Word("true" | "false" | "null" | "undefined") => t,
             Token::Word(_) => Token::Word("_"),
@@ -229,21 +228,25 @@ pub fn blanked_tokens(text: &str) -> Vec<Token<'_>> {
         .collect()
 }
 
-/// Hashes of the `n`-grams of `items` that `telling` lets pass.
-pub fn grams<T: Hash>(items: &[T], n: usize, telling: impl Fn(&[T]) -> bool) -> impl Iterator<Item = u64> {
-    items.windows(n).filter(move |gram| telling(gram)).map(hash)
+/// The hashes of the `n`-grams of `items` that satisfy `is_distinctive`.
+pub fn ngram_hashes<T: Hash>(
+    items: &[T],
+    n: usize,
+    is_distinctive: impl Fn(&[T]) -> bool,
+) -> impl Iterator<Item = u64> {
+    items.windows(n).filter(move |ngram| is_distinctive(ngram)).map(hash)
 }
 
-/// Whether words are many enough to say something.
-pub fn telling_words(gram: &[String]) -> bool {
+/// Returns whether an n-gram of prose has enough distinct words to identify a problem.
+pub fn is_distinctive_prose(gram: &[String]) -> bool {
     let letters = gram.iter().filter(|w| w.len() > 1 && w.chars().all(char::is_alphabetic));
-    letters.collect::<HashSet<_>>().len() >= TELLING_WORDS
+    letters.collect::<HashSet<_>>().len() >= MIN_DISTINCT_WORDS
 }
 
-/// Whether tokens are a use of something with values that tell it from others.
-pub fn telling_tokens(gram: &[Token]) -> bool {
+/// Returns whether an n-gram of tokens uses a name with enough distinct literals to identify an example.
+pub fn is_distinctive_example(gram: &[Token]) -> bool {
     let literals: HashSet<_> = gram.iter().filter(|t| matches!(t, Token::Literal(_))).collect();
-    literals.len() >= TELLING_LITERALS && gram.contains(&Token::Word("_"))
+    literals.len() >= MIN_DISTINCT_LITERALS && gram.contains(&Token::Word("_"))
 }
 
 fn hash<T: Hash>(gram: &[T]) -> u64 {
@@ -257,9 +260,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads_are_found_whatever_the_form() {
-        let types =
-            |text: &str, name: Option<&str>| Head::find(&lex(text), name, Language::TypeScript).unwrap();
+    fn heads_are_found_in_any_form() {
+        let types = |text: &str, name: Option<&str>| {
+            FunctionHead::find(&tokenize(text), name, Language::TypeScript).unwrap()
+        };
         let head = types("//f\nfunction close_to(xs: number[], limit: number): boolean {\n", None);
         assert_eq!(
             (head.params.join(" "), head.types.join(" ")),
@@ -291,7 +295,7 @@ mod tests {
             ),
             (Language::Rust, "/// A fn\nfn close_to(mut xs: &Vec<f64>, limit: f64) -> bool {\n"),
         ] {
-            let head = Head::find(&lex(prompt), None, language).unwrap();
+            let head = FunctionHead::find(&tokenize(prompt), None, language).unwrap();
             assert_eq!(
                 (head.key(), head.params.join(" ")),
                 (("closeto".into(), 2), "xs limit".into()),
@@ -306,29 +310,32 @@ mod tests {
             };
             assert_eq!(head.types, types, "{language:?}");
         }
-        let method = Head::find(&lex("def f(self, a): pass"), Some("f"), Language::Python).unwrap();
+        let method =
+            FunctionHead::find(&tokenize("def f(self, a): pass"), Some("f"), Language::Python).unwrap();
         assert_eq!(method.params, ["a"]);
     }
 
     #[test]
-    fn numbers_and_strings_have_one_spelling() {
+    fn numbers_and_strings_have_a_normal_form() {
         let literal = |s: &str| Token::Literal(s.to_string());
         assert_eq!(
-            lex("1.0 'a b' don't 3."),
+            tokenize("1.0 'a b' don't 3."),
             [
                 literal("1"),
                 literal("a b"),
                 Token::Word("don"),
                 Token::Word("t"),
                 literal("3"),
-                Token::Mark('.')
+                Token::Punctuation('.')
             ]
         );
     }
 
     #[test]
-    fn examples_match_over_names_and_dress_but_not_over_other_values() {
-        let grams = |text| grams(&blanked_tokens(text), TOKENS, telling_tokens).collect::<HashSet<_>>();
+    fn examples_match_under_other_names_and_markers_but_not_with_other_values() {
+        let grams = |text| {
+            ngram_hashes(&blanked_tokens(text), NGRAM_TOKENS, is_distinctive_example).collect::<HashSet<_>>()
+        };
         let a = grams("// >>> close_to([1.0, 2.5, 3.0], 0.5)\n// false\n// >>> close_to([7], 8)\n// true");
         let b = grams("/**\n * closeTo([1, 2.5, 3], 0.5)\n * false\n * closeTo([7], 8)\n * true */");
         let c = grams("/**\n * closeTo([1, 2.5, 4], 0.5)\n * false\n * closeTo([7], 9)\n * true */");

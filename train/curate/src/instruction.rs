@@ -1,21 +1,21 @@
-//! The instruction of an item: what to write, what it does, what goes in and what comes out.
+//! The instruction of an item: its signature, description, parameters, result and errors.
 
-use crate::comment::Doc;
+use crate::comment::DocComment;
 use crate::extract::Item;
 use crate::language::Language;
 use crate::row::Kind;
 
-/// A longer signature would be the larger part of the answer; then the name has to do.
-const LONGEST_SIGNATURE: usize = 300;
+/// Longer signatures are replaced by the name: they would give away too much of the answer.
+const MAX_SIGNATURE_CHARS: usize = 300;
 
-/// `Write the TypeScript …`, the description, then the described parameters, result and errors.
-pub fn instruction(item: &Item, doc: &Doc) -> String {
-    let text = format!("Write the {}.\n\n{}", subject(item), specification(doc, item.language));
+/// The instruction to write an item: `Write the TypeScript …`, then its specification.
+pub fn instruction(item: &Item, doc: &DocComment) -> String {
+    let text = format!("Write the {}.\n\n{}", heading_with_language(item), specification(doc, item.language));
     text.trim_end().to_string()
 }
 
-/// The description, then the described parameters, result and errors; an empty line parts them.
-pub fn specification(doc: &Doc, language: Language) -> String {
+/// The description, then the documented parameters, result and errors, separated by empty lines.
+pub fn specification(doc: &DocComment, language: Language) -> String {
     let raises = language.table().raises;
     let mut parts = vec![doc.description.clone()];
     if !doc.params.is_empty() {
@@ -31,7 +31,7 @@ pub fn specification(doc: &Doc, language: Language) -> String {
 }
 
 /// `TypeScript function `f(a: A): R``, `method `m()` of the TypeScript class `C``.
-fn subject(item: &Item) -> String {
+fn heading_with_language(item: &Item) -> String {
     let signature = heading(item);
     let (language, owner) = (item.language.table().name, item.language.table().owner);
     match (item.kind, item.name.split_once('.')) {
@@ -42,17 +42,17 @@ fn subject(item: &Item) -> String {
     }
 }
 
-/// The signature, or the own name where that is too long.
+/// The signature, or the own name if the signature is too long.
 pub fn heading(item: &Item) -> &str {
-    match item.signature.chars().count() > LONGEST_SIGNATURE {
+    match item.signature.chars().count() > MAX_SIGNATURE_CHARS {
         true => item.name.rsplit('.').next().unwrap_or(&item.name),
         false => &item.signature,
     }
 }
 
-/// What an item needs of its file: the imports whose names it uses, the signatures of what it calls. Nothing where it
-/// stands alone.
-pub fn surroundings(item: &Item) -> Option<String> {
+/// The parts of its file that an item uses: imports, and signatures of the items that it calls. `None` if it uses
+/// nothing.
+pub fn file_context(item: &Item) -> Option<String> {
     let fence = |lines: &[String]| format!("```{}\n{}\n```", item.language.word(), lines.join("\n"));
     let part =
         |what: &str, lines: &[String]| (!lines.is_empty()).then(|| format!("{what}\n{}", fence(lines)));
@@ -85,8 +85,8 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_to_write_and_all_that_is_known_of_it() {
-        let doc = Doc::parse(
+    fn an_instruction_holds_the_signature_and_the_documentation() {
+        let doc = DocComment::parse(
             "/** Adds.\n@param a the first\n@param b the second\n@returns the sum\n@throws never */",
             Language::TypeScript,
         );
@@ -98,23 +98,23 @@ mod tests {
     }
 
     #[test]
-    fn surroundings_are_imports_and_what_is_called() {
+    fn the_context_is_imports_and_called_signatures() {
         let alone = item(Kind::Function, "f", "f()", "function");
-        assert_eq!(surroundings(&alone), None);
+        assert_eq!(file_context(&alone), None);
         let uses = vec!["g(a: A): B".to_string(), "h(): A".to_string()];
         let calling = Item { uses, imports: vec!["import { A } from './a';".into()], ..alone };
         assert_eq!(
-            surroundings(&calling).unwrap(),
+            file_context(&calling).unwrap(),
             "Its file imports:\n```typescript\nimport { A } from './a';\n```\n\nIts file also has:\n```typescript\ng(a: A): B\nh(): A\n```"
         );
     }
 
     #[test]
-    fn a_method_names_its_class_and_a_huge_signature_gives_way_to_the_name() {
+    fn a_method_names_its_class_and_a_long_signature_is_replaced_by_the_name() {
         let method = item(Kind::Method, "Heap.push", "push(x: T): void", "static method");
-        let text = instruction(&method, &Doc::default());
+        let text = instruction(&method, &DocComment::default());
         assert_eq!(text, "Write the static method `push(x: T): void` of the TypeScript class `Heap`.");
         let long = item(Kind::Function, "f", &"x".repeat(301), "function");
-        assert_eq!(instruction(&long, &Doc::default()), "Write the TypeScript function `f`.");
+        assert_eq!(instruction(&long, &DocComment::default()), "Write the TypeScript function `f`.");
     }
 }

@@ -15,15 +15,15 @@ mod candidate;
 mod card;
 mod comment;
 mod counts;
-mod draw;
 mod duplicates;
 mod extract;
 mod filters;
 mod fingerprint;
 mod instruction;
+mod item_rng;
 mod language;
 mod options;
-mod origin;
+mod provenance;
 mod row;
 mod rows;
 mod run;
@@ -34,14 +34,14 @@ mod style;
 mod styles;
 pub mod teacher;
 
-pub use benchmark::{Benchmark, Match, Problem, Sign};
+pub use benchmark::{Benchmark, BenchmarkMatch, MatchReason, Problem};
 pub use card::card;
-pub use counts::{Counts, Repeat};
+pub use counts::{BenchmarkRepeat, Counts};
 pub use language::Language;
 pub use options::{Limits, Options};
 pub use row::{Kind, Row, write};
 pub use run::run;
-pub use source::{Source, holds, repositories, sources};
+pub use source::{SourceFile, holds, repositories, sources};
 pub use style::Style;
 
 #[cfg(test)]

@@ -4,27 +4,29 @@ use crate::language::Language;
 use crate::style::Style;
 use std::path::PathBuf;
 
-/// What to read and what to keep.
+/// The options of a curation run: sources to read, filters, and styles of the rows.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Folders, `.jsonl` or `.jsonl.gz` corpora; their order is the order of the rows.
+    /// Folders of sources, or `.jsonl` and `.jsonl.gz` corpora; their order is the order of the rows.
     pub paths: Vec<PathBuf>,
-    /// Whose files count.
+    /// The languages whose files are read.
     pub languages: Vec<Language>,
-    /// Problem files in MultiPL-E's form that training must not have seen.
+    /// Benchmark problems (MultiPL-E JSON Lines); items that repeat one are dropped.
     pub against: Vec<PathBuf>,
-    /// A row that resembles an earlier one by this share or more of their token n-grams is dropped; `None` keeps it.
+    /// Jaccard similarity of token n-grams at which an item is dropped as a near-duplicate; `None` keeps
+    /// near-duplicates.
     pub resemblance: Option<f64>,
+    /// Sizes that a row may have.
     pub limits: Limits,
-    /// A `tokenizer.json` or its folder: rows are measured in the tokens of its model.
+    /// A `tokenizer.json` or its folder, to measure rows in tokens of a model.
     pub tokenizer: Option<PathBuf>,
-    /// The rows of an item, in this order.
+    /// Styles of instruction: each item gives one row per style, in this order.
     pub styles: Vec<Style>,
-    /// Whether instructions tell the imports and signatures that an item uses.
+    /// Adds the imports and signatures that an item uses to its instructions.
     pub context: bool,
-    /// Keys every choice of the styles and of a teacher.
+    /// Seed of all random choices of the styles and the teacher.
     pub seed: u64,
-    /// Who rewrites rows after [`run`](crate::run); see [`teacher::teach`](crate::teacher::teach).
+    /// The teacher that rewrites rows after [`run`](crate::run); see [`teacher::teach`](crate::teacher::teach).
     pub lessons: Option<Lessons>,
 }
 
@@ -45,27 +47,29 @@ impl Default for Options {
     }
 }
 
-/// The sizes a row may have. The defaults keep what a person would call a function worth asking for and
-/// fit a sequence of 4096 tokens with room to spare.
+/// The sizes that a row may have. The defaults keep functions of a useful size that fit a sequence of 4096 tokens with
+/// room to spare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Characters of code.
+    /// Minimum characters of code.
     pub min_chars: usize,
+    /// Maximum characters of code.
     pub max_chars: usize,
-    /// Lines of code.
+    /// Minimum lines of code.
     pub min_lines: usize,
+    /// Maximum lines of code.
     pub max_lines: usize,
-    /// Characters of the longest line; longer ones are data or minified.
+    /// Maximum characters of a line; longer lines are data or minified code.
     pub max_line: usize,
-    /// Characters of the mean line; with more the code was minified.
+    /// Maximum mean characters per line; minified code has more.
     pub max_mean_line: usize,
-    /// Percent of the code's characters that are comments.
+    /// Maximum share of comments in the characters of the code, in percent.
     pub max_commented: usize,
-    /// Words of the comment's description.
+    /// Minimum words of the description.
     pub min_words: usize,
-    /// Characters of the instruction, code aside.
+    /// Maximum characters of the instruction without code.
     pub max_instruction: usize,
-    /// Tokens of instruction and answer, where a tokenizer is given.
+    /// Maximum tokens of instruction and answer, if a tokenizer is given.
     pub max_tokens: usize,
 }
 
@@ -86,10 +90,11 @@ impl Default for Limits {
     }
 }
 
-/// Which teacher the rows of a set had, and for how long.
+/// The teacher of a set of rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lessons {
+    /// Name of the teacher model.
     pub teacher: String,
-    /// Rounds of evolution.
+    /// Rounds of evolution (Evol-Instruct).
     pub evolve: usize,
 }

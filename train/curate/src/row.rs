@@ -1,4 +1,4 @@
-//! The rows that curation writes: an instruction, its answer, and where they come from.
+//! The rows that curation writes: an instruction, its output, and their provenance.
 
 use crate::language::Language;
 use crate::style::Style;
@@ -7,7 +7,7 @@ use codelsi_model::jsonl;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// What a row's code is.
+/// The kind of an item: a function, a method or a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -16,7 +16,7 @@ pub enum Kind {
     Class,
 }
 
-/// One line of the output.
+/// A row: one line of the output file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     pub instruction: String,
@@ -33,13 +33,13 @@ pub struct Row {
     pub lines: (usize, usize),
     #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
-    /// How it asks; not written for [`Style::Write`].
+    /// The style of the instruction; [`Style::Write`] is not written out.
     #[serde(default, skip_serializing_if = "Style::is_write")]
     pub style: Style,
-    /// The model that wrote the instruction, and the code where it is evolved.
+    /// The teacher model that wrote the instruction (and, if `evolved` > 0, the code).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<String>,
-    /// In which round of evolution it was made; not written for what comes from a source.
+    /// The round of evolution that made the row; 0, which is not written out, for code of a source.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub evolved: usize,
 }
@@ -48,7 +48,10 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-/// Writes the rows as JSON Lines, whole or not at all.
+/// Writes the rows as JSON Lines, atomically.
+///
+/// # Errors
+/// A file that cannot be written.
 pub fn write(path: impl AsRef<Path>, rows: &[Row]) -> Result<()> {
     jsonl::write(path, rows)
 }

@@ -1,20 +1,20 @@
-//! From items that are worth it to rows: every style of each, filtered by what it shows.
+//! Rows of the kept items: one per style, filtered again because instructions may contain code.
 
-use crate::candidate::Found;
+use crate::candidate::KeptItem;
 use crate::counts::Counts;
-use crate::draw::Draw;
-use crate::filters::{Filters, secret};
-use crate::instruction::surroundings;
+use crate::filters::{Filters, check_secrets};
+use crate::instruction::file_context;
+use crate::item_rng::ItemRng;
 use crate::options::Options;
 use crate::row::Row;
 use crate::style::Style;
-use crate::styles::{Subject, Task, task};
+use crate::styles::{StyleInput, Task, task};
 use rayon::prelude::*;
 
-/// Every style of every item. Items differ, so their rows do.
-pub fn styled(kept: &[Found], options: &Options, filters: &Filters, counts: &mut Counts) -> Vec<Row> {
-    let of_item = |found| options.styles.iter().map(move |style| row(found, *style, options, filters));
-    let candidates: Vec<Vec<_>> = kept.par_iter().map(|found| of_item(found).collect()).collect();
+/// Makes every style of every item. The items are distinct, and therefore their rows are.
+pub fn make_rows(kept: &[KeptItem], options: &Options, filters: &Filters, counts: &mut Counts) -> Vec<Row> {
+    let styled = |kept| options.styles.iter().map(move |style| row(kept, *style, options, filters));
+    let candidates: Vec<Vec<_>> = kept.par_iter().map(|kept| styled(kept).collect()).collect();
     let mut rows = Vec::new();
     for candidate in candidates.into_iter().flatten() {
         match candidate {
@@ -28,36 +28,36 @@ pub fn styled(kept: &[Found], options: &Options, filters: &Filters, counts: &mut
     rows
 }
 
-/// One item in one style with its length, or why not.
+/// The row of one item in one style with its length, or the reason why it is dropped.
 fn row(
-    found: &Found,
+    kept: &KeptItem,
     style: Style,
     options: &Options,
     filters: &Filters,
 ) -> Result<(Row, usize), &'static str> {
-    let Found { source, item, doc } = found;
+    let KeptItem { source, item, doc } = kept;
     let repo = source.repo.as_deref().unwrap_or_default();
-    let draw = Draw::new(options.seed, &[repo, &source.path, &item.name, style.name()]);
-    let subject = Subject { item, doc, tsx: source.path.ends_with(".tsx"), draw };
-    if !style.knows(item.language) {
+    let rng = ItemRng::new(options.seed, &[repo, &source.path, &item.name, style.name()]);
+    let input = StyleInput { item, doc, tsx: source.path.ends_with(".tsx"), rng };
+    if !style.supports(item.language) {
         return Err("other-language");
     }
-    let Task { mut instruction, output } = task(style, &subject).ok_or(style.lacking())?;
-    let around = surroundings(item).filter(|_| options.context && style.answers_with_code());
-    if let Some(around) = around {
-        instruction = format!("{instruction}\n\n{around}");
+    let Task { mut instruction, output } = task(style, &input).ok_or(style.missing_reason())?;
+    let context = file_context(item).filter(|_| options.context && style.answers_with_code());
+    if let Some(context) = context {
+        instruction = format!("{instruction}\n\n{context}");
     }
     if !style.is_write() || options.context {
-        // Instructions hold code, and a bug can make a problem of what was none.
+        // The instruction holds other text than the item: a seeded bug, for example, can make code equal to a problem.
         let limits = &filters.limits;
         let too_long = instruction.chars().count() > limits.max_instruction + limits.max_chars;
-        let told = format!("{instruction}\n{output}");
-        let objection = too_long.then_some("too-long").or_else(|| secret(&[&told]));
-        let objection = objection
-            .or_else(|| filters.repeats(item.language, &item.name, &told, &item.code).map(|_| "benchmark"));
-        objection.map_or(Ok(()), Err)?;
+        let text = format!("{instruction}\n{output}");
+        let benchmark = || filters.benchmark_match(item.language, &item.name, &text, &item.code);
+        let reason = too_long.then_some("too-long").or_else(|| check_secrets(&[&text]));
+        let reason = reason.or_else(|| benchmark().map(|_| "benchmark"));
+        reason.map_or(Ok(()), Err)?;
     }
-    let length = filters.length(&instruction, &output)?;
+    let length = filters.measure(&instruction, &output)?;
     let row = Row {
         instruction,
         output,

@@ -1,8 +1,8 @@
-//! The whole of curation: every source read, every candidate filtered, the rows of what is kept.
+//! The curation run: reads sources, filters candidates, removes duplicates, and makes rows.
 
-use crate::candidate::{Candidate, Dropped, curate_file};
+use crate::candidate::{Candidate, DropReason, file_candidates};
 use crate::counts::Counts;
-use crate::duplicates::{repeats, unspaced};
+use crate::duplicates::{near_duplicates, without_whitespace};
 use crate::filters::Filters;
 use crate::options::Options;
 use crate::row::Row;
@@ -12,33 +12,33 @@ use rayon::prelude::*;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Reads every source and makes the rows. `progress` hears (files done, files in all), from any thread.
+/// Reads every source and makes the rows. Calls `progress` with (files done, all files), from any thread.
 ///
 /// # Errors
-/// A source or problem file that cannot be read, is malformed (file and line named) or empty.
+/// A source or problem file that cannot be read, is malformed (the message names file and line) or is empty.
 pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<(Vec<Row>, Counts)> {
     if options.paths.is_empty() {
         return Err(Error::new("nothing to curate: give a folder, a .jsonl or a .jsonl.gz"));
     }
-    let twice = (1..).zip(&options.styles).find(|(after, style)| options.styles[*after..].contains(style));
-    if let Some((_, style)) = twice {
+    let repeated = (1..).zip(&options.styles).find(|(next, style)| options.styles[*next..].contains(style));
+    if let Some((_, style)) = repeated {
         return Err(Error::new(format!("style {} is asked for twice", style.name())));
     }
     let filters = Filters::open(options)?;
     let mut counts = Counts::default();
     let mut sources = Vec::new();
     for path in &options.paths {
-        let found = source::read(path, &options.languages)?;
-        if found.unreadable > 0 {
-            counts.drop("not-utf8", found.unreadable);
+        let read = source::read(path, &options.languages)?;
+        if read.not_utf8 > 0 {
+            counts.drop("not-utf8", read.not_utf8);
         }
-        sources.extend(found.sources);
+        sources.extend(read.sources);
     }
     let done = AtomicUsize::new(0);
     let candidates: Vec<Vec<Candidate>> = sources
         .par_iter()
         .map(|source| {
-            let candidates = curate_file(source, &filters).at(&source.path);
+            let candidates = file_candidates(source, &filters).at(&source.path);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, sources.len());
             candidates
         })
@@ -48,22 +48,24 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
     let mut kept = Vec::new();
     for candidate in candidates.into_iter().flatten() {
         match candidate {
-            Err(Dropped::Because(reason)) => counts.drop(reason, 1),
-            Err(Dropped::Repeats(repeat)) => counts.repeat(repeat),
-            Ok(found) if !seen.insert(unspaced(&found.item.code)) => counts.drop("duplicate", 1),
-            Ok(found) => kept.push(found),
+            Err(DropReason::Filter(reason)) => counts.drop(reason, 1),
+            Err(DropReason::Benchmark(repeat)) => counts.drop_repeat(repeat),
+            Ok(kept_item) if !seen.insert(without_whitespace(&kept_item.item.code)) => {
+                counts.drop("duplicate", 1)
+            }
+            Ok(kept_item) => kept.push(kept_item),
         }
     }
-    if let Some(least) = options.resemblance {
-        let code: Vec<&str> = kept.iter().map(|found| found.item.code.as_str()).collect();
-        let mut repeated = repeats(&code, least).into_iter();
-        let found = kept.len();
-        kept.retain(|_| !repeated.next().unwrap_or(false));
-        if kept.len() < found {
-            counts.drop("near-duplicate", found - kept.len());
+    if let Some(threshold) = options.resemblance {
+        let code: Vec<&str> = kept.iter().map(|kept| kept.item.code.as_str()).collect();
+        let mut duplicate = near_duplicates(&code, threshold).into_iter();
+        let before = kept.len();
+        kept.retain(|_| !duplicate.next().unwrap_or(false));
+        if kept.len() < before {
+            counts.drop("near-duplicate", before - kept.len());
         }
     }
-    let rows = rows::styled(&kept, options, &filters, &mut counts);
+    let rows = rows::make_rows(&kept, options, &filters, &mut counts);
     counts.read += rows.len();
     counts.kept = rows.len();
     Ok((rows, counts))

@@ -1,10 +1,10 @@
-//! What must not be learned: keys, tokens, passwords and addresses of people.
+//! Detection of secrets and personal data: keys, tokens, passwords, e-mail addresses.
 
 use regex::RegexSet;
 use std::sync::LazyLock;
 
-/// Keys that are known by their form, credentials in addresses, and people's e-mail addresses.
-static KNOWN: LazyLock<RegexSet> = LazyLock::new(|| {
+/// Keys of a known format, and credentials in URLs.
+static KNOWN_FORMATS: LazyLock<RegexSet> = LazyLock::new(|| {
     let patterns = [
         r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
         r"\bgh[opsur]_[0-9A-Za-z]{36,}\b",
@@ -24,8 +24,8 @@ static KNOWN: LazyLock<RegexSet> = LazyLock::new(|| {
     RegexSet::new(patterns).expect("the patterns are well formed")
 });
 
-/// A text given to something that is called a secret.
-static NAMED: LazyLock<regex::Regex> = LazyLock::new(|| {
+/// A string assigned to a name such as `password`.
+static NAMED_SECRET: LazyLock<regex::Regex> = LazyLock::new(|| {
     let name =
         r"(?i:passw(?:or)?d|secret|token|api_?-?key|access_?-?key|private_?-?key|credential|auth)[A-Za-z_]*";
     let pattern = format!("{name}['\"`]?\\s*(?::\\s*[A-Za-z]+\\s*)?[:=]\\s*['\"`]([^'\"`\\s]{{12,}})['\"`]");
@@ -37,8 +37,8 @@ static EMAIL: LazyLock<regex::Regex> = LazyLock::new(|| {
     regex::Regex::new(pattern).expect("the pattern is well formed")
 });
 
-/// Domains that belong to nobody (RFC 2606), and what is no domain: a decorator behind a name, a file.
-const NOBODY: [&str; 10] = [
+/// Reserved domains (RFC 2606), and suffixes that are not domains (file names).
+const PLACEHOLDER_DOMAINS: [&str; 10] = [
     "example.com",
     "example.net",
     "example.org",
@@ -51,30 +51,33 @@ const NOBODY: [&str; 10] = [
     "png",
 ];
 
-/// Whether `text` holds what a person would not want repeated.
+/// Returns whether `text` contains a secret or a personal e-mail address.
 pub fn holds_secret(text: &str) -> bool {
-    KNOWN.is_match(text)
-        || NAMED.captures_iter(text).any(|found| is_random(&found[1]))
-        || EMAIL.captures_iter(text).any(|found| !is_nobody(&found[1]))
+    KNOWN_FORMATS.is_match(text)
+        || NAMED_SECRET.captures_iter(text).any(|found| is_random(&found[1]))
+        || EMAIL.captures_iter(text).any(|found| !is_placeholder(&found[1]))
 }
 
-fn is_nobody(domain: &str) -> bool {
+fn is_placeholder(domain: &str) -> bool {
     let domain = domain.to_lowercase();
-    NOBODY.iter().any(|nobody| domain == *nobody || domain.ends_with(&format!(".{nobody}")))
+    PLACEHOLDER_DOMAINS.iter().any(|end| domain == *end || domain.ends_with(&format!(".{end}")))
 }
 
-/// Whether a text looks drawn rather than written: letters and digits mixed, and many different ones. Four letters of a
-/// placeholder in a row are rare among them.
+/// Returns whether a string looks random: mixed letters and digits, high entropy, and no word of a placeholder.
 fn is_random(text: &str) -> bool {
     let digits = text.chars().filter(char::is_ascii_digit).count();
     let letters = text.chars().filter(char::is_ascii_alphabetic).count();
-    let written = ["example", "your", "xxxx", "test", "dummy", "placeholder", "changeme", "secret", "1234"];
+    let placeholders =
+        ["example", "your", "xxxx", "test", "dummy", "placeholder", "changeme", "secret", "1234"];
     let lower = text.to_lowercase();
-    digits >= 2 && letters >= 2 && bits(text) > 3.0 && !written.iter().any(|word| lower.contains(word))
+    digits >= 2
+        && letters >= 2
+        && entropy(text) > 3.0
+        && !placeholders.iter().any(|word| lower.contains(word))
 }
 
-/// Shannon's entropy of the characters, in bits a character.
-fn bits(text: &str) -> f64 {
+/// Shannon entropy in bits per character.
+fn entropy(text: &str) -> f64 {
     let n = text.chars().count() as f64;
     let mut counts = std::collections::BTreeMap::new();
     text.chars().for_each(|c| *counts.entry(c).or_insert(0.0f64) += 1.0);
@@ -85,7 +88,7 @@ fn bits(text: &str) -> f64 {
 mod tests {
     use super::*;
 
-    /// Built at run time, so that nobody who looks for secrets finds any here.
+    /// Joined at run time, so that secret scanners find nothing in this file.
     fn joined(parts: &[&str]) -> String {
         parts.concat()
     }

@@ -1,36 +1,36 @@
-//! Where sources come from: folders of sources, or corpora of one file a JSON line.
+//! Reading of sources: folders of files, or corpora with one file per JSON line.
 
 use crate::language::Language;
-use crate::origin::Origin;
+use crate::provenance::Provenance;
 use codelsi_engine::{Error, Result};
 use codelsi_model::jsonl;
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// One file and what is known of where it comes from.
+/// A source file and its provenance.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Source {
+pub struct SourceFile {
     pub path: String,
     pub content: String,
     pub repo: Option<String>,
     pub license: Option<String>,
 }
 
-/// What was found under one path.
+/// The sources under one path.
 #[derive(Default)]
-pub struct Found {
-    pub sources: Vec<Source>,
-    /// Files that are not UTF-8 text: `.ts` is also a video container.
-    pub unreadable: usize,
+pub struct FoundSources {
+    pub sources: Vec<SourceFile>,
+    /// Number of files that are not UTF-8 text: `.ts` is also a video container.
+    pub not_utf8: usize,
 }
 
-/// Reads a folder (sorted by path) or a `.jsonl`/`.jsonl.gz` with `path` and `content` (in its order). A folder
-/// without sources that holds such files is a collection of corpora.
+/// Reads a folder (sorted by path) or a `.jsonl`/`.jsonl.gz` corpus with `path` and `content` (in its order). A folder
+/// of corpora without sources of its own is read as all of them.
 ///
 /// # Errors
-/// A path that is neither, a malformed line (named), or a place without any source in these languages.
-pub fn read(path: &Path, languages: &[Language]) -> Result<Found> {
+/// A path that is neither, a malformed line (the message names it), or no source in these languages.
+pub fn read(path: &Path, languages: &[Language]) -> Result<FoundSources> {
     let found = find(path, languages)?;
     if found.is_empty() {
         return Err(Error::io(path, nothing_found(languages)));
@@ -38,11 +38,11 @@ pub fn read(path: &Path, languages: &[Language]) -> Result<Found> {
     Ok(found)
 }
 
-/// Every TypeScript source that lies under `paths`, in their order.
+/// Reads the TypeScript sources under `paths`, in their order.
 ///
 /// # Errors
-/// A place that cannot be read or holds none.
-pub fn sources(paths: &[PathBuf]) -> Result<Vec<Source>> {
+/// A path that cannot be read or holds none.
+pub fn sources(paths: &[PathBuf]) -> Result<Vec<SourceFile>> {
     let mut sources = Vec::new();
     for path in paths {
         sources.extend(read(path, &[Language::TypeScript])?.sources);
@@ -50,18 +50,18 @@ pub fn sources(paths: &[PathBuf]) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// Whether there is a source of the language under a path.
+/// Returns whether there is a source of `language` under a path.
 ///
 /// # Errors
-/// A path that is neither a folder nor a corpus, or a malformed line (named).
+/// A path that is neither a folder nor a corpus, or a malformed line (the message names it).
 pub fn holds(path: &Path, language: Language) -> Result<bool> {
     Ok(!find(path, &[language])?.is_empty())
 }
 
-fn find(path: &Path, languages: &[Language]) -> Result<Found> {
+fn find(path: &Path, languages: &[Language]) -> Result<FoundSources> {
     let mut found = if path.is_dir() { read_folder(path, languages)? } else { read_corpus(path, languages)? };
     if found.is_empty() && path.is_dir() {
-        for corpus in corpora(path)? {
+        for corpus in list_corpora(path)? {
             found.sources.append(&mut read_corpus(&corpus, languages)?.sources);
         }
     }
@@ -78,9 +78,9 @@ fn nothing_found(languages: &[Language]) -> String {
     )
 }
 
-impl Found {
+impl FoundSources {
     fn is_empty(&self) -> bool {
-        self.sources.is_empty() && self.unreadable == 0
+        self.sources.is_empty() && self.not_utf8 == 0
     }
 }
 
@@ -89,7 +89,7 @@ fn is_corpus(path: &Path) -> bool {
     name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")
 }
 
-/// The TypeScript repositories that a path holds: each corpus of a folder of corpora, or else the path itself.
+/// The TypeScript repositories under a path: each corpus of a folder of corpora, or else the path itself.
 ///
 /// # Errors
 /// A folder that cannot be read.
@@ -98,12 +98,12 @@ pub fn repositories(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() || !read_folder(path, &[Language::TypeScript])?.is_empty() {
         return Ok(itself);
     }
-    let corpora = corpora(path)?;
+    let corpora = list_corpora(path)?;
     Ok(if corpora.is_empty() { itself } else { corpora })
 }
 
-/// The corpora that lie in a folder, sorted.
-fn corpora(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The corpora in a folder, sorted.
+fn list_corpora(folder: &Path) -> Result<Vec<PathBuf>> {
     let io = |e| Error::io(folder, e);
     let entries = fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<Vec<_>>>().map_err(io)?;
     let files = entries.iter().map(|entry| entry.path());
@@ -112,20 +112,20 @@ fn corpora(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(corpora)
 }
 
-fn read_corpus(path: &Path, languages: &[Language]) -> Result<Found> {
+fn read_corpus(path: &Path, languages: &[Language]) -> Result<FoundSources> {
     if path.exists() && !is_corpus(path) {
         return Err(Error::io(path, "not a source of code: give a folder, a .jsonl or a .jsonl.gz"));
     }
-    let mut sources: Vec<Source> = jsonl::read(path)?;
+    let mut sources: Vec<SourceFile> = jsonl::read(path)?;
     sources.retain(|s| is_source(&s.path, languages));
-    Ok(Found { sources, unreadable: 0 })
+    Ok(FoundSources { sources, not_utf8: 0 })
 }
 
-fn read_folder(folder: &Path, languages: &[Language]) -> Result<Found> {
+fn read_folder(folder: &Path, languages: &[Language]) -> Result<FoundSources> {
     let mut files = Vec::new();
-    list(folder, languages, &mut files)?;
-    let Origin { repo, license } = Origin::of(folder);
-    let mut found = Found::default();
+    list_sources(folder, languages, &mut files)?;
+    let Provenance { repo, license } = Provenance::of_folder(folder);
+    let mut found = FoundSources::default();
     for file in files {
         let path = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().replace('\\', "/");
         if !is_source(&path, languages) {
@@ -134,24 +134,24 @@ fn read_folder(folder: &Path, languages: &[Language]) -> Result<Found> {
         let bytes = fs::read(&file).map_err(|e| Error::io(&file, e))?;
         match String::from_utf8(bytes) {
             Ok(content) => {
-                found.sources.push(Source { path, content, repo: repo.clone(), license: license.clone() })
+                found.sources.push(SourceFile { path, content, repo: repo.clone(), license: license.clone() })
             }
-            Err(_) => found.unreadable += 1,
+            Err(_) => found.not_utf8 += 1,
         }
     }
     Ok(found)
 }
 
-/// Every file below `folder` that is named like a source, sorted; links are not followed, so there are no cycles.
-fn list(folder: &Path, languages: &[Language], files: &mut Vec<PathBuf>) -> Result<()> {
+/// Lists the source files below `folder`, sorted; symbolic links are not followed, so there are no cycles.
+fn list_sources(folder: &Path, languages: &[Language], files: &mut Vec<PathBuf>) -> Result<()> {
     let io = |e| Error::io(folder, e);
     let mut entries = fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<Vec<_>>>().map_err(io)?;
     entries.sort_by_key(|e| e.file_name());
     for entry in entries {
         let (kind, name) = (entry.file_type().map_err(io)?, entry.file_name());
         let name = name.to_string_lossy();
-        if kind.is_dir() && !left_out(&name, languages) {
-            list(&entry.path(), languages, files)?;
+        if kind.is_dir() && !is_excluded(&name, languages) {
+            list_sources(&entry.path(), languages, files)?;
         } else if kind.is_file() && is_source(&name, languages) {
             files.push(entry.path());
         }
@@ -159,8 +159,8 @@ fn list(folder: &Path, languages: &[Language], files: &mut Vec<PathBuf>) -> Resu
     Ok(())
 }
 
-/// Hidden, or no place of sources in any of the languages.
-fn left_out(folder: &str, languages: &[Language]) -> bool {
+/// Returns whether a folder is hidden or excluded in all of the languages.
+fn is_excluded(folder: &str, languages: &[Language]) -> bool {
     folder.starts_with('.') || languages.iter().all(|l| l.table().not_folders.contains(&folder))
 }
 
@@ -192,11 +192,11 @@ mod tests {
         put("video.ts", &[0x47, 0xff, 0xfe]);
         let found = read(folder.path(), &TS).unwrap();
         let paths: Vec<&str> = found.sources.iter().map(|s| s.path.as_str()).collect();
-        assert_eq!((paths, found.unreadable), (vec!["a/c.tsx", "b.ts", "d.mts"], 1));
+        assert_eq!((paths, found.not_utf8), (vec!["a/c.tsx", "b.ts", "d.mts"], 1));
     }
 
     #[test]
-    fn corpora_count_in_a_folder_without_sources_of_its_own() {
+    fn a_folder_of_corpora_is_read_unless_it_has_sources_of_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let put = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         put("b.jsonl", "{\"path\":\"b.ts\",\"content\":\"b\"}\n");
@@ -206,13 +206,13 @@ mod tests {
             found.sources.into_iter().map(|s| s.path).collect::<Vec<_>>()
         };
         assert_eq!(paths(), ["a.ts", "b.ts"]);
-        // A repository's data is no corpus.
+        // In a folder with sources, `.jsonl` files are data of the repository.
         put("index.ts", "c");
         assert_eq!(paths(), ["index.ts"]);
     }
 
     #[test]
-    fn a_place_holds_the_languages_of_its_sources() {
+    fn a_folder_holds_the_languages_of_its_sources() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.py"), "a").unwrap();
         assert!(holds(folder.path(), Language::Python).unwrap());
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_without_typescript_is_an_error() {
+    fn a_folder_without_typescript_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         assert!(read(folder.path(), &TS).err().unwrap().to_string().contains("no .ts"));
         assert!(read(&folder.path().join("absent"), &TS).is_err());

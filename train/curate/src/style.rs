@@ -1,34 +1,35 @@
-//! The styles of instruction by name; `styles` makes their tasks.
+//! The styles of instruction; `styles` makes the task of each.
 
 use crate::language::Language;
 use codelsi_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
-/// A way to ask.
+/// A style of instruction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Style {
-    /// The description and the signature are given, the code is the answer.
+    /// Given the description and the signature, write the code.
     #[default]
     Write,
-    /// The comment, the head and the first statements are given.
+    /// Given the comment, the head and the first statements, complete the code.
     Complete,
-    /// The code is given, the answer is what its comment says.
+    /// Given the code, explain it as its comment does.
     Explain,
-    /// The code made worse without a change of meaning is given.
+    /// Given a less readable equivalent, write the code.
     Refactor,
-    /// The code with a bug is given.
+    /// Given the code with a bug, fix it.
     Fix,
-    /// The code is given, the answer asserts the examples of its comment.
+    /// Given the code, write a test of the examples in its comment.
     Test,
 }
 
 impl Style {
+    /// All styles.
     pub const ALL: [Style; 6] =
         [Style::Write, Style::Complete, Style::Explain, Style::Refactor, Style::Fix, Style::Test];
 
-    /// As it is written on the command line and in rows.
+    /// The name on the command line and in rows.
     pub fn name(self) -> &'static str {
         match self {
             Style::Write => "write",
@@ -40,8 +41,8 @@ impl Style {
         }
     }
 
-    /// Why an item gives no row of this style.
-    pub fn lacking(self) -> &'static str {
+    /// The reason counted when an item gives no row of this style.
+    pub fn missing_reason(self) -> &'static str {
         match self {
             Style::Write => "no-comment",
             Style::Complete => "too-few-statements",
@@ -52,15 +53,15 @@ impl Style {
         }
     }
 
-    /// Whether it reads that language: most take the syntax tree of TypeScript, which is JavaScript's too.
-    pub fn knows(self, language: Language) -> bool {
+    /// Returns whether the style supports `language`: most styles read the syntax tree of TypeScript and JavaScript.
+    pub fn supports(self, language: Language) -> bool {
         match self {
             Style::Write | Style::Explain => true,
             _ => matches!(language, Language::TypeScript | Language::JavaScript),
         }
     }
 
-    /// Whether the answer is the item's code, which needs what it uses.
+    /// Returns whether the answer is the item's code, so that the imports and signatures it uses help.
     pub fn answers_with_code(self) -> bool {
         !matches!(self, Style::Explain | Style::Test)
     }

@@ -46,7 +46,7 @@ function broken(a: number): number {
 }
 ";
 
-/// A folder with [`SOURCE`] and a problem, and the options that read them.
+/// Writes [`SOURCE`] and a benchmark problem to a folder; returns options that read them.
 fn prepare(folder: &std::path::Path) -> Options {
     fs::create_dir(folder.join("src")).unwrap();
     fs::write(folder.join("src/math.ts"), SOURCE.replace("LINE", &"x".repeat(500))).unwrap();
@@ -81,7 +81,7 @@ fn every_item_is_kept_or_counted_by_its_reason() {
     assert_eq!((counts.read, counts.kept), (9, 1));
     let repeats: Vec<_> =
         counts.repeats.iter().map(|r| (r.name.as_str(), r.of.problem.as_str(), r.of.sign)).collect();
-    assert_eq!(repeats, [("median", "20_median", Sign::Signature)]);
+    assert_eq!(repeats, [("median", "20_median", MatchReason::Signature)]);
     let card = card(&Options::default(), &rows, &counts);
     assert!(card.contains("| 20_median by its signature | 1 |"), "{card}");
 }
@@ -104,7 +104,7 @@ fn a_class_whose_method_repeats_a_problem_is_dropped_with_it() {
 }
 
 #[test]
-fn a_corpus_gives_what_its_folder_gives_with_its_origin() {
+fn a_corpus_gives_the_rows_of_its_folder_with_their_provenance() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = prepare(folder.path());
     let from_folder = run(&options, &|_, _| ()).unwrap().0;
@@ -138,7 +138,7 @@ fn threads_do_not_change_the_rows() {
 }
 
 #[test]
-fn every_style_of_an_item_is_a_row_or_counted_and_write_is_as_alone() {
+fn every_style_gives_a_row_or_a_count_and_leaves_style_write_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = prepare(folder.path());
     let (written, alone) = run(&options, &|_, _| ()).unwrap();
@@ -147,9 +147,10 @@ fn every_style_of_an_item_is_a_row_or_counted_and_write_is_as_alone() {
     let styles: Vec<Style> = rows.iter().map(|row| row.style).collect();
     assert_eq!(styles, [Style::Write, Style::Explain, Style::Fix]);
     assert_eq!(rows[..1], written);
-    let lacking = [Style::Complete, Style::Refactor, Style::Test].map(|style| (style.lacking(), 1));
+    let missing_reason =
+        [Style::Complete, Style::Refactor, Style::Test].map(|style| (style.missing_reason(), 1));
     let mut dropped = alone.dropped.clone();
-    dropped.extend(lacking);
+    dropped.extend(missing_reason);
     assert_eq!((counts.dropped, counts.read, counts.kept), (dropped, alone.read + 5, 3));
     let line = |row: &Row| serde_json::to_string(row).unwrap();
     assert!(!line(&rows[0]).contains("style") && line(&rows[2]).ends_with(",\"style\":\"fix\"}"));
@@ -157,9 +158,9 @@ fn every_style_of_an_item_is_a_row_or_counted_and_write_is_as_alone() {
     assert_eq!(run(&options, &|_, _| ()).unwrap().0.len(), 3);
 }
 
-/// A raw comment is in no instruction of style `write`, but in one of style `complete`.
+/// The raw comment is part of an instruction of style `complete`, but not of style `write`.
 #[test]
-fn styles_are_filtered_by_what_they_show() {
+fn each_style_is_filtered_by_its_own_text() {
     let folder = tempfile::tempdir().unwrap();
     let code = "export function name(a: number): number {\n  const b = a * a;\n  g(b);\n  return b + 1;\n}\n";
     let source = format!("/**\n * Squares it, and one more.\n * @author jane.doe@company.io\n */\n{code}");
@@ -171,7 +172,7 @@ fn styles_are_filtered_by_what_they_show() {
     assert_eq!(counts.dropped, [("secret", 1)].into());
 }
 
-/// A tokenizer whose words are what white space parts.
+/// A tokenizer of words separated by white space.
 const WORDS: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
     "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null,
     "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
@@ -214,9 +215,9 @@ fn bad_input_is_named() {
     assert!(run(&options, &|_, _| ()).unwrap_err().to_string().contains("nothing to curate"));
 }
 
-/// Files that hold one function each, and what becomes of each.
+/// Files of one function each, with the expected reason for each.
 #[test]
-fn generated_code_licences_secrets_and_near_duplicates_are_dropped_by_name() {
+fn generated_code_licences_secrets_and_near_duplicates_are_dropped_with_their_reason() {
     let folder = tempfile::tempdir().unwrap();
     let body = |step: usize| -> String {
         (0..9).map(|i| format!("  total += values[{}] * {step};\n", i * step)).collect()
@@ -260,9 +261,9 @@ fn generated_code_licences_secrets_and_near_duplicates_are_dropped_by_name() {
     assert_eq!(curated(None).0, ["plain", "renamed", "other"]);
 }
 
-/// One language at a time, or several together.
+/// One language at a time, or several at once.
 #[test]
-fn the_languages_that_are_asked_for_become_rows_and_no_others() {
+fn only_the_requested_languages_give_rows() {
     let folder = tempfile::tempdir().unwrap();
     let put = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     let body = "return a * a + a * a - a * a + a * a - a * a * a * a + a * a * a";

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Whether TypeScript repeats a problem.
+/// Returns whether TypeScript code repeats a problem.
 fn repeats(benchmark: Benchmark, name: &str, text: &str, code: &str) -> bool {
     benchmark.find(Language::TypeScript, name, text, code).is_some()
 }
@@ -29,7 +29,7 @@ fn benchmark() -> Benchmark {
 const BODY: &str = "function other(q: string) { return q; }";
 
 #[test]
-fn prose_is_known_in_any_dress_and_with_renamed_names() {
+fn prose_is_found_in_any_comment_format_and_with_renamed_identifiers() {
     let copy = "/**\n * insert a number 'delimeter' between every two\n * consecutive elements of input array `numbers`.\n */";
     assert!(repeats(benchmark(), "other", copy, BODY));
     let renamed = "Insert a number `gap` between every two consecutive elements of input array `list`";
@@ -44,7 +44,7 @@ fn prose_is_known_in_any_dress_and_with_renamed_names() {
 }
 
 #[test]
-fn a_short_description_counts_as_a_whole() {
+fn a_short_description_is_indexed_as_a_whole() {
     assert!(repeats(
         benchmark(),
         "other",
@@ -55,13 +55,13 @@ fn a_short_description_counts_as_a_whole() {
 }
 
 #[test]
-fn the_same_function_is_known_by_its_head() {
+fn a_function_is_found_by_its_signature() {
     assert!(repeats(benchmark(), "Stats.Median", "", "Median(values: number[]) { return values[0]; }"));
     assert!(!repeats(benchmark(), "median", "", "function median(values: Date[]) { return values[0]; }"));
 }
 
 #[test]
-fn examples_and_tests_are_known_by_their_values() {
+fn examples_and_tests_are_found_by_their_values() {
     let doctest = "@example weave([1, 2, 3], 4) [1, 4, 2, 4, 3] // so it goes";
     assert!(repeats(benchmark(), "weave", doctest, BODY));
     let test = "function check() { check.equal(f([3,1,2,4,5], 'a'), 3); check.equal(f([-10, 4]), 6); }";
@@ -70,7 +70,7 @@ fn examples_and_tests_are_known_by_their_values() {
 }
 
 #[test]
-fn what_many_problems_share_identifies_none() {
+fn ngrams_shared_by_many_problems_identify_none() {
     let prose = "Write a function that takes an array of numbers and returns one number";
     let many: Vec<Problem> =
         (0..3).map(|i| problem("p", &format!("{prose} {i}"), &format!("function f{i}() {{\n"))).collect();
@@ -78,9 +78,9 @@ fn what_many_problems_share_identifies_none() {
     assert!(repeats(Benchmark::new(&many[..2]), "other", prose, BODY));
 }
 
-/// Each sign is told by its name, and a problem in HumanEval's own form by its solution.
+/// A match names its evidence; a problem in HumanEval's format is found by its solution.
 #[test]
-fn a_match_names_the_problem_and_the_sign() {
+fn a_match_names_the_problem_and_the_evidence() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("humaneval.jsonl");
     let body = "    out = []\n    for x in xs:\n        if x > limit and len(out) < 10:\n            out.append(x - limit)\n    return out\n";
@@ -99,11 +99,17 @@ fn a_match_names_the_problem_and_the_sign() {
     let prose = "How far above the limit each of the first ten numbers is.";
     let doctest = "assertEquals(List.of(2, 13, 4), take(List.of(5, 16, 7), 3)); assertEquals(List.of(15, 2, 9), take(List.of(21, 8, 15), 6));";
     for (language, name, text, code, sign) in [
-        (Language::Python, "take", "", renamed, Sign::Tree),
-        (Language::Python, "A.gaps", "", "def gaps(self, xs, limit):\n    return 1\n", Sign::Signature),
-        (Language::Rust, "take", prose, "fn take() {}", Sign::Words),
-        (Language::Java, "take", doctest, "void take() {}", Sign::Tree),
-        (Language::Python, "take", test, "def take(): pass", Sign::Examples),
+        (Language::Python, "take", "", renamed, MatchReason::Tree),
+        (
+            Language::Python,
+            "A.gaps",
+            "",
+            "def gaps(self, xs, limit):\n    return 1\n",
+            MatchReason::Signature,
+        ),
+        (Language::Rust, "take", prose, "fn take() {}", MatchReason::Words),
+        (Language::Java, "take", doctest, "void take() {}", MatchReason::Tree),
+        (Language::Python, "take", test, "def take(): pass", MatchReason::Examples),
     ] {
         assert_eq!(found(language, name, text, code), Some(("HumanEval/900".to_string(), sign)), "{sign:?}");
     }

@@ -1,45 +1,46 @@
-//! Normalised syntax trees of function bodies: what is left of code when it is renamed, reformatted and commented anew.
+//! Normalized syntax trees of function bodies, which are unchanged by renaming, reformatting and other comments.
 //!
-//! Identifiers are numbered in the order in which they come, literals are their kinds, operators stay; comments, types,
-//! keywords, punctuation, and brackets and blocks around one thing are gone.
+//! Identifiers are numbered in the order of their first use, literals are reduced to their kinds, operators are kept.
+//! Comments, types, keywords, punctuation, and parentheses and blocks around a single node are removed.
 
-use crate::language::{Language, Table};
+use crate::language::{Language, LanguageTable};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use tree_sitter::{Node, Tree};
 
-/// Nodes of the smallest body that is somebody's: sums and copies in a loop are anybody's.
-const NODES: usize = 24;
+/// Minimum nodes of a specific body; smaller ones (sums, copies in a loop) are common.
+const MIN_NODES: usize = 24;
 
-/// The bodies of a problem's solution, and of functions that its prompt defines.
-pub fn of_problem(prompt: &str, solution: Option<&str>, language: Language) -> Vec<u64> {
+/// The hashes of the function bodies in a problem's solution and prompt.
+pub fn hashes_of_problem(prompt: &str, solution: Option<&str>, language: Language) -> Vec<u64> {
     let solution = solution.unwrap_or_default();
-    // A solution is a body that goes on from the prompt, of which brackets may stay open, or a program.
+    // A solution is a complete program, or a body that continues the prompt and may leave brackets open.
     let candidates = [solution.to_string()]
         .into_iter()
         .chain(["", "\n}", "\n}\n}"].map(|end| format!("{prompt}{solution}{end}")));
-    let bodies = |text: String| parsed(&text, language).map(|tree| bodies(&text, &tree, language));
-    let mut hashes: Vec<u64> = candidates.filter_map(bodies).flatten().collect();
-    hashes.sort_unstable();
-    hashes.dedup();
-    hashes
+    let hashes = |text: String| parsed(&text, language).map(|tree| body_hashes(&text, &tree, language));
+    let mut all: Vec<u64> = candidates.filter_map(hashes).flatten().collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
-/// The bodies of the functions in a piece of code, which may be a method without its class.
-pub fn of_code(code: &str, language: Language) -> Vec<u64> {
+/// The hashes of the function bodies in a piece of code, which may be a method without its class.
+pub fn hashes_of_code(code: &str, language: Language) -> Vec<u64> {
     let inside = format!("class X {{\n{code}\n}}");
     [code, &inside]
         .into_iter()
-        .find_map(|text| parsed(text, language).map(|tree| bodies(text, &tree, language)))
+        .find_map(|text| parsed(text, language).map(|tree| body_hashes(text, &tree, language)))
         .unwrap_or_default()
 }
 
-/// The tree of text without errors.
+/// The syntax tree of text that has no syntax error.
 fn parsed(text: &str, language: Language) -> Option<Tree> {
     language.parse(text, "").ok().filter(|tree| !tree.root_node().has_error())
 }
 
-fn bodies(text: &str, tree: &Tree, language: Language) -> Vec<u64> {
+/// The hashes of the function bodies in a tree.
+fn body_hashes(text: &str, tree: &Tree, language: Language) -> Vec<u64> {
     let table = language.table();
     let mut hashes = Vec::new();
     let mut open = vec![tree.root_node()];
@@ -47,11 +48,11 @@ fn bodies(text: &str, tree: &Tree, language: Language) -> Vec<u64> {
         let is_function =
             [table.functions, table.methods, table.lambdas].iter().any(|kinds| kinds.contains(&node.kind()));
         if let Some(body) = node.child_by_field_name("body").filter(|_| is_function) {
-            let mut normal =
-                Normal { text, table, names: HashMap::new(), hasher: DefaultHasher::new(), nodes: 0 };
-            normal.block(body);
-            if normal.nodes >= NODES {
-                hashes.push(normal.hasher.finish());
+            let mut hasher =
+                TreeHasher { text, table, names: HashMap::new(), hasher: DefaultHasher::new(), nodes: 0 };
+            hasher.block(body);
+            if hasher.nodes >= MIN_NODES {
+                hashes.push(hasher.hasher.finish());
             }
         }
         let mut cursor = node.walk();
@@ -60,17 +61,17 @@ fn bodies(text: &str, tree: &Tree, language: Language) -> Vec<u64> {
     hashes
 }
 
-/// A tree on its way into a hash.
-struct Normal<'a> {
+/// The state of hashing one body.
+struct TreeHasher<'a> {
     text: &'a str,
-    table: &'static Table,
+    table: &'static LanguageTable,
     names: HashMap<&'a str, usize>,
     hasher: DefaultHasher,
     nodes: usize,
 }
 
-impl Normal<'_> {
-    /// The statements of a body, without its docstring.
+impl TreeHasher<'_> {
+    /// Hashes the statements of a body without its docstring.
     fn block(&mut self, body: Node) {
         let mut cursor = body.walk();
         let is_docstring = |n: &Node| {
@@ -91,7 +92,7 @@ impl Normal<'_> {
             .children(&mut cursor)
             .enumerate()
             .map(|(i, child)| (child, node.field_name_for_child(i as u32)))
-            .filter(|(child, field)| matters(*child, *field) && !self.table.comments.contains(&child.kind()))
+            .filter(|(child, field)| is_kept(*child, *field) && !self.table.comments.contains(&child.kind()))
             .collect();
         let brackets = matches!(kind, "parenthesized_expression" | "expression_statement")
             || (matches!(kind, "statement_block" | "block" | "compound_statement") && children.len() == 1);
@@ -113,8 +114,8 @@ impl Normal<'_> {
     }
 }
 
-/// Whether a child says what is done: no type, no keyword, no punctuation.
-fn matters(child: Node, field: Option<&str>) -> bool {
+/// Returns whether a child is part of the normalized tree: not a type, keyword or punctuation.
+fn is_kept(child: Node, field: Option<&str>) -> bool {
     match field {
         Some("operator" | "operators") => true,
         Some("type" | "return_type" | "type_parameters" | "type_arguments") => false,
@@ -126,7 +127,7 @@ fn matters(child: Node, field: Option<&str>) -> bool {
 mod tests {
     use super::*;
 
-    /// A solution, and the same renamed, reformatted and commented anew.
+    /// A solution, and a copy with other names, format and comments.
     const COPIES: [(Language, &str, &str); 6] = [
         (
             Language::TypeScript,
@@ -161,14 +162,14 @@ mod tests {
     ];
 
     #[test]
-    fn a_copy_is_known_in_other_names_and_another_form() {
+    fn a_renamed_and_reformatted_copy_has_the_same_hash() {
         for (language, solution, copy) in COPIES {
-            let known = of_problem("", Some(solution), language);
+            let known = hashes_of_problem("", Some(solution), language);
             assert_eq!(known.len(), 1, "{language:?}");
-            assert_eq!(of_code(copy, language), known, "{language:?}");
+            assert_eq!(hashes_of_code(copy, language), known, "{language:?}");
             for (sign, other) in [(" - ", " + "), ("most", "values")] {
                 assert_ne!(
-                    of_code(&copy.replace(sign, other), language),
+                    hashes_of_code(&copy.replace(sign, other), language),
                     known,
                     "{language:?}: {other} for {sign}"
                 );
@@ -177,15 +178,15 @@ mod tests {
     }
 
     #[test]
-    fn a_body_goes_on_from_its_prompt_and_small_ones_are_anybodys() {
+    fn a_body_continues_its_prompt_and_small_bodies_are_ignored() {
         let (_, whole, _) = COPIES[3];
         let (prompt, body) = whole.split_at(whole.find("    List<Integer> out").unwrap());
         let body = body.trim_end_matches(['}', '\n', ' ']).to_string() + "\n    }";
         assert_eq!(
-            of_problem(prompt, Some(&body), Language::Java),
-            of_problem("", Some(whole), Language::Java)
+            hashes_of_problem(prompt, Some(&body), Language::Java),
+            hashes_of_problem("", Some(whole), Language::Java)
         );
-        assert!(of_code("function add(a, b) {\n  return a + b;\n}", Language::TypeScript).is_empty());
-        assert!(of_code("function (", Language::TypeScript).is_empty());
+        assert!(hashes_of_code("function add(a, b) {\n  return a + b;\n}", Language::TypeScript).is_empty());
+        assert!(hashes_of_code("function (", Language::TypeScript).is_empty());
     }
 }

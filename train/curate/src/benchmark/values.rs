@@ -1,112 +1,112 @@
-//! Examples and tests as trees of values: what a function is given and what is expected of it.
+//! Examples and tests as trees of values: the arguments of a call and the expected result.
 //!
 //! `candidate([1.0, 2.0], 0.5) == True`, `assertEquals(true, f(List.of(1f, 2f), 0.5f))` and a doctest over two lines
-//! are the same example. Of the text there remain brackets and literals; names, types, casts and all other marks are
-//! gone, numbers have one spelling, and brackets around one thing are that thing. An example is then what is given to a
-//! call and its neighbour in the same bracket, in either order.
+//! are the same example. Only brackets and literals of the text are kept; names, types, casts and other punctuation are
+//! removed, numbers are normalized, and brackets around a single value are removed. An example is then the arguments of
+//! a call and an adjacent value in the same bracket, in either order.
 
-use crate::fingerprint::{Token, lex};
+use crate::fingerprint::{Token, tokenize};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// So many examples of one problem in a text, with so many different literals in all, are enough to know it: the more
-/// examples, the less they have to say.
-const ENOUGH: [(usize, usize); 3] = [(1, 8), (2, 6), (3, 4)];
+/// (examples, total weight of distinct literals) that identify a problem: the more examples, the less specific each may
+/// be.
+const SUFFICIENT: [(usize, usize); 3] = [(1, 8), (2, 6), (3, 4)];
 
-/// Characters of an example, quotes around each value included, that is not anybody's.
-const TELLING: usize = 7;
+/// Minimum characters of a specific example, quotes around each value included.
+const MIN_EXAMPLE_CHARS: usize = 7;
 
-/// A name, a literal, what is given to a call of a name, or what is in other brackets.
+/// A name, a literal, the arguments of a call of a name, or the content of other brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Form<'a> {
+enum Value<'a> {
     Name(&'a str),
-    Value(String),
-    Given(&'a str, Vec<Form<'a>>),
-    List(Vec<Form<'a>>),
+    Literal(String),
+    Arguments(&'a str, Vec<Value<'a>>),
+    List(Vec<Value<'a>>),
 }
 
-/// The examples of many problems.
+/// An index of the examples of all problems.
 #[derive(Default)]
 pub struct Examples {
-    /// By the hash of an example: the problems that have it, and its literals.
-    known: HashMap<u64, (BTreeSet<usize>, HashSet<String>)>,
+    /// The problems with an example and its literals, by the hash of the example.
+    by_hash: HashMap<u64, (BTreeSet<usize>, HashSet<String>)>,
 }
 
 impl Examples {
-    /// Learns what `text` expects of calls of any of `names`.
+    /// Adds the expected results of the calls of `names` in `text`.
     pub fn insert(&mut self, problem: usize, text: &str, names: &[&str]) {
         let mut found = Vec::new();
         expectations(&read(text), names, &mut found);
         for (example, literals) in found {
-            self.known.entry(example).or_insert((BTreeSet::new(), literals)).0.insert(problem);
+            self.by_hash.entry(example).or_insert((BTreeSet::new(), literals)).0.insert(problem);
         }
     }
 
-    /// The first problem, in their order, of which `text` has enough examples.
+    /// Finds the first problem of which `text` has sufficient examples.
     pub fn find(&self, text: &str) -> Option<usize> {
-        if self.known.is_empty() {
+        if self.by_hash.is_empty() {
             return None;
         }
         let mut examples = HashSet::new();
-        neighbours(&read(text), &mut examples);
-        // Examples are of one function, whatever its name.
+        adjacent_pairs(&read(text), &mut examples);
+        // The examples must be calls of one function, under any name.
         let mut shared: HashMap<(usize, &str), Vec<&HashSet<String>>> = HashMap::new();
         for (example, name) in examples {
-            if let Some((problems, literals)) = self.known.get(&example) {
+            if let Some((problems, literals)) = self.by_hash.get(&example) {
                 problems
                     .iter()
                     .for_each(|problem| shared.entry((*problem, name)).or_default().push(literals));
             }
         }
-        let enough = |examples: &[&HashSet<String>]| {
+        let sufficient = |examples: &[&HashSet<String>]| {
             let all: HashSet<&String> = examples.iter().copied().flatten().collect();
-            let weight: usize = all.into_iter().map(|literal| weight(literal)).sum();
-            ENOUGH.iter().any(|&(n, least)| examples.len() >= n && weight >= least)
+            let total: usize = all.into_iter().map(|literal| weight(literal)).sum();
+            SUFFICIENT.iter().any(|&(n, min_weight)| examples.len() >= n && total >= min_weight)
         };
-        shared.into_iter().filter(|(_, examples)| enough(examples)).map(|((problem, _), _)| problem).min()
+        shared.into_iter().filter(|(_, examples)| sufficient(examples)).map(|((problem, _), _)| problem).min()
     }
 }
 
-/// Reads text as forms. A bracket that nothing closes goes on to the end; one that nothing opened is passed over.
-fn read(text: &str) -> Vec<Form<'_>> {
-    let mut open: Vec<Vec<Form>> = vec![Vec::new()];
+/// Parses text as values. An unclosed bracket extends to the end; an unopened one is ignored.
+fn read(text: &str) -> Vec<Value<'_>> {
+    let mut open: Vec<Vec<Value>> = vec![Vec::new()];
     let mut negative = false;
-    for token in lex(text) {
-        let form = match &token {
-            Token::Mark('(' | '[' | '{') => {
+    for token in tokenize(text) {
+        let value = match &token {
+            Token::Punctuation('(' | '[' | '{') => {
                 open.push(Vec::new());
                 None
             }
-            Token::Mark(mark @ (')' | ']' | '}')) if open.len() > 1 => close(&mut open, *mark),
-            Token::Mark(_) => None,
-            Token::Literal(value) => Some(Form::Value(plain(value, negative))),
-            Token::Word("true" | "True") => Some(Form::Value("true".into())),
-            Token::Word("false" | "False") => Some(Form::Value("false".into())),
-            Token::Word("null" | "None" | "undefined" | "nullptr") => Some(Form::Value("null".into())),
-            Token::Word(name) => Some(Form::Name(name)),
+            Token::Punctuation(mark @ (')' | ']' | '}')) if open.len() > 1 => close(&mut open, *mark),
+            Token::Punctuation(_) => None,
+            Token::Literal(value) => Some(Value::Literal(normalized(value, negative))),
+            Token::Word("true" | "True") => Some(Value::Literal("true".into())),
+            Token::Word("false" | "False") => Some(Value::Literal("false".into())),
+            Token::Word("null" | "None" | "undefined" | "nullptr") => Some(Value::Literal("null".into())),
+            Token::Word(name) => Some(Value::Name(name)),
         };
-        open.last_mut().expect("the outermost is never closed").extend(form);
-        negative = token == Token::Mark('-');
+        open.last_mut().expect("the outermost is never closed").extend(value);
+        negative = token == Token::Punctuation('-');
     }
     while open.len() > 1 {
-        let form = close(&mut open, ' ');
-        open.last_mut().expect("the outermost is never closed").extend(form);
+        let value = close(&mut open, ' ');
+        open.last_mut().expect("the outermost is never closed").extend(value);
     }
     open.pop().unwrap_or_default()
 }
 
-/// What is in the innermost bracket; one without any value is nothing.
-fn close<'a>(open: &mut Vec<Vec<Form<'a>>>, mark: char) -> Option<Form<'a>> {
+/// Closes the innermost bracket; `None` if it has no value.
+fn close<'a>(open: &mut Vec<Vec<Value<'a>>>, mark: char) -> Option<Value<'a>> {
     let inside = open.pop()?;
-    let form = match open.last()?.last() {
-        Some(Form::Name(name)) if mark == ')' => Form::Given(name, inside),
-        _ => Form::List(inside),
+    let value = match open.last()?.last() {
+        Some(Value::Name(name)) if mark == ')' => Value::Arguments(name, inside),
+        _ => Value::List(inside),
     };
-    form.inside().iter().any(|form| !form.is_name()).then_some(form)
+    value.children().iter().any(|value| !value.is_name()).then_some(value)
 }
 
-/// A number without its type's suffix, with its sign; a string as it is.
-fn plain(value: &str, negative: bool) -> String {
+/// Normalizes a number: without type suffix, with its sign; strings are unchanged.
+fn normalized(value: &str, negative: bool) -> String {
     let digits = value.trim_end_matches(['f', 'F', 'l', 'L', 'u', 'U']);
     let digits = ["i32", "i64", "u32", "u64", "f64", "f32", "usize", "isize"]
         .iter()
@@ -124,26 +124,27 @@ fn plain(value: &str, negative: bool) -> String {
     }
 }
 
-impl<'a> Form<'a> {
+impl<'a> Value<'a> {
     fn is_name(&self) -> bool {
-        matches!(self, Form::Name(_))
+        matches!(self, Value::Name(_))
     }
 
-    /// What is in its brackets.
-    fn inside(&self) -> &[Form<'a>] {
+    /// The values in its brackets.
+    fn children(&self) -> &[Value<'a>] {
         match self {
-            Form::Given(_, forms) | Form::List(forms) => forms,
-            Form::Name(_) | Form::Value(_) => &[],
+            Value::Arguments(_, values) | Value::List(values) => values,
+            Value::Name(_) | Value::Literal(_) => &[],
         }
     }
 
-    /// Values and brackets without names; empty for a name.
-    fn spelled(&self) -> String {
+    /// Literals and brackets without names; empty for a name.
+    fn normal_form(&self) -> String {
         match self {
-            Form::Name(_) => String::new(),
-            Form::Value(value) => format!("{value:?}"),
-            Form::Given(_, forms) | Form::List(forms) => {
-                let parts: Vec<String> = forms.iter().map(Form::spelled).filter(|s| !s.is_empty()).collect();
+            Value::Name(_) => String::new(),
+            Value::Literal(value) => format!("{value:?}"),
+            Value::Arguments(_, values) | Value::List(values) => {
+                let parts: Vec<String> =
+                    values.iter().map(Value::normal_form).filter(|s| !s.is_empty()).collect();
                 if parts.len() == 1 { parts[0].clone() } else { format!("({})", parts.join(" ")) }
             }
         }
@@ -151,57 +152,62 @@ impl<'a> Form<'a> {
 
     fn literals(&self, into: &mut HashSet<String>) {
         match self {
-            Form::Name(_) => {}
-            Form::Value(value) if matches!(value.as_str(), "true" | "false" | "null") => {}
-            Form::Value(value) => {
+            Value::Name(_) => {}
+            Value::Literal(value) if matches!(value.as_str(), "true" | "false" | "null") => {}
+            Value::Literal(value) => {
                 into.insert(value.clone());
             }
-            Form::Given(_, forms) | Form::List(forms) => forms.iter().for_each(|form| form.literals(into)),
+            Value::Arguments(_, values) | Value::List(values) => {
+                values.iter().for_each(|value| value.literals(into))
+            }
         }
     }
 }
 
-/// Every call of one of `names` with the next value after it, and the literals of both.
-fn expectations(forms: &[Form], names: &[&str], found: &mut Vec<(u64, HashSet<String>)>) {
-    let is_call = |form: &Form| matches!(form, Form::Name(name) if names.contains(name));
-    for (at, form) in forms.iter().enumerate() {
-        expectations(form.inside(), names, found);
-        let Some(given) = forms.get(at + 1).filter(|given| is_call(form) && !given.is_name()) else {
+/// Collects every call of one of `names` with the value after it, and the literals of both.
+fn expectations(values: &[Value], names: &[&str], found: &mut Vec<(u64, HashSet<String>)>) {
+    let is_call = |value: &Value| matches!(value, Value::Name(name) if names.contains(name));
+    for (at, value) in values.iter().enumerate() {
+        expectations(value.children(), names, found);
+        let Some(arguments) = values.get(at + 1).filter(|arguments| is_call(value) && !arguments.is_name())
+        else {
             continue;
         };
-        let until_next = forms[at + 2..].iter().take_while(|form| !is_call(form));
-        if let Some(expected) = until_next.into_iter().find(|form| !form.is_name()) {
+        let until_next = values[at + 2..].iter().take_while(|value| !is_call(value));
+        if let Some(expected) = until_next.into_iter().find(|value| !value.is_name()) {
             let mut literals = HashSet::new();
-            given.literals(&mut literals);
+            arguments.literals(&mut literals);
             expected.literals(&mut literals);
-            // `f(1) == 2` is anybody's.
-            if given.spelled().len() + expected.spelled().len() >= TELLING {
-                found.push((example(given, expected), literals));
+            // `f(1) == 2` is not specific.
+            if arguments.normal_form().len() + expected.normal_form().len() >= MIN_EXAMPLE_CHARS {
+                found.push((example_hash(arguments, expected), literals));
             }
         }
     }
 }
 
-/// The hash of every two neighbours of which one is given to a call, and the name called; in this bracket and inside.
-fn neighbours<'a>(forms: &[Form<'a>], examples: &mut HashSet<(u64, &'a str)>) {
-    let values: Vec<&Form> = forms.iter().filter(|form| !form.is_name()).collect();
+/// Collects, in these and nested brackets, the hash of every two adjacent values of which one is the arguments of a
+/// call, and the called name.
+fn adjacent_pairs<'a>(values: &[Value<'a>], examples: &mut HashSet<(u64, &'a str)>) {
+    let values: Vec<&Value> = values.iter().filter(|value| !value.is_name()).collect();
     for two in values.windows(2) {
-        for form in two {
-            if let Form::Given(name, _) = form {
-                examples.insert((example(two[0], two[1]), name));
+        for value in two {
+            if let Value::Arguments(name, _) = value {
+                examples.insert((example_hash(two[0], two[1]), name));
             }
         }
     }
-    values.iter().for_each(|form| neighbours(form.inside(), examples));
+    values.iter().for_each(|value| adjacent_pairs(value.children(), examples));
 }
 
-/// How much a literal says: a sentence as much as its words.
+/// The weight of a literal: its number of words, 1 to 4.
 fn weight(literal: &str) -> usize {
     literal.split_whitespace().count().clamp(1, 4)
 }
 
-fn example(a: &Form, b: &Form) -> u64 {
-    let mut both = [a.spelled(), b.spelled()];
+/// The hash of an example, independent of the order of its two values.
+fn example_hash(a: &Value, b: &Value) -> u64 {
+    let mut both = [a.normal_form(), b.normal_form()];
     both.sort();
     let mut hasher = DefaultHasher::new();
     both.hash(&mut hasher);
@@ -241,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn other_values_another_order_and_too_few_are_nothing() {
+    fn other_values_other_orders_and_too_few_examples_do_not_match() {
         for other in [
             TESTS.replace("3.9", "3.8").as_str(),
             "f([1, 2, 3.9], 0.3) == true",

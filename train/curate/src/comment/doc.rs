@@ -1,20 +1,20 @@
-//! The parts of a documentation comment.
+//! A documentation comment in its parts.
 
-/// What a comment says about the declaration under it.
+/// The content of a documentation comment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Doc {
-    /// Paragraphs and list items, one a line; paragraphs are parted by an empty line.
+pub struct DocComment {
+    /// Paragraphs and list items, one per line; paragraphs are separated by an empty line.
     pub description: String,
-    /// Name and meaning of each described parameter.
+    /// Name and meaning of each documented parameter.
     pub params: Vec<(String, String)>,
     pub returns: String,
     pub throws: Vec<String>,
     pub deprecated: bool,
 }
 
-impl Doc {
-    /// Words of the description.
-    pub fn words(&self) -> usize {
+impl DocComment {
+    /// The number of words in the description.
+    pub fn word_count(&self) -> usize {
         self.description.split_whitespace().count()
     }
 }

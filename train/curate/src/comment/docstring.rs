@@ -1,12 +1,12 @@
-//! Python's docstrings: sections in Google's and in NumPy's form, and reStructuredText's fields.
+//! Python docstrings: sections in the Google and NumPy conventions, and reStructuredText fields.
 
-use super::doc::Doc;
+use super::doc::DocComment;
 use super::prose::{flat, prose, push_paragraph};
 
-/// Headings of sections, and what they hold.
-const HEADINGS: [(Part, &[&str]); 4] = [
+/// The headings of each section.
+const HEADINGS: [(Section, &[&str]); 4] = [
     (
-        Part::Params,
+        Section::Params,
         &[
             "args",
             "arguments",
@@ -17,10 +17,10 @@ const HEADINGS: [(Part, &[&str]); 4] = [
             "other parameters",
         ],
     ),
-    (Part::Returns, &["returns", "return", "yields", "yield"]),
-    (Part::Raises, &["raises", "raise", "throws"]),
+    (Section::Returns, &["returns", "return", "yields", "yield"]),
+    (Section::Raises, &["raises", "raise", "throws"]),
     (
-        Part::Other,
+        Section::Other,
         &[
             "example",
             "examples",
@@ -43,7 +43,7 @@ const HEADINGS: [(Part, &[&str]); 4] = [
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum Section {
     Description,
     Params,
     Returns,
@@ -51,7 +51,7 @@ enum Part {
     Other,
 }
 
-/// The lines of a string literal, moved left as far as they all go.
+/// The lines of a string literal without their common indentation.
 pub fn unquoted(literal: &str) -> Vec<&str> {
     let text = literal.trim_start_matches(|c: char| c.is_ascii_alphabetic());
     let quote = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quote| text.starts_with(quote)).unwrap_or("");
@@ -71,17 +71,17 @@ fn indent(line: &str) -> usize {
     line.len() - line.trim_start_matches([' ', '\t']).len()
 }
 
-/// Reads lines without marks.
-pub fn parse(lines: &[&str]) -> Doc {
-    let mut doc = Doc::default();
+/// Parses lines without quotes and comment markers.
+pub fn parse(lines: &[&str]) -> DocComment {
+    let mut doc = DocComment::default();
     for (part, body) in sections(&without_examples(lines)) {
-        let entries = entries(&body);
+        let entries = split_entries(&body);
         match part {
-            Part::Description => push_paragraph(&mut doc.description, &plain(&body)),
-            Part::Params => doc.params.extend(entries.iter().filter_map(|entry| param(entry))),
-            Part::Returns => doc.returns = returned(&body, &entries),
-            Part::Raises => doc.throws.extend(entries.iter().map(|entry| raised(entry))),
-            Part::Other => {}
+            Section::Description => push_paragraph(&mut doc.description, &plain(&body)),
+            Section::Params => doc.params.extend(entries.iter().filter_map(|entry| param(entry))),
+            Section::Returns => doc.returns = parse_returns(&body, &entries),
+            Section::Raises => doc.throws.extend(entries.iter().map(|entry| parse_raises(entry))),
+            Section::Other => {}
         }
     }
     let text = lines.join("\n");
@@ -90,7 +90,7 @@ pub fn parse(lines: &[&str]) -> Doc {
     doc
 }
 
-/// Without doctests (`>>>` and what it prints, to the next empty line), fenced code and directives.
+/// Removes doctests (`>>>` and their output, to the next empty line), fenced code and directives.
 fn without_examples<'a>(lines: &[&'a str]) -> Vec<&'a str> {
     let (mut fenced, mut printed) = (false, false);
     let mut kept = Vec::new();
@@ -106,9 +106,9 @@ fn without_examples<'a>(lines: &[&'a str]) -> Vec<&'a str> {
     kept
 }
 
-/// Splits at headings: `Args:` over indented lines, or a name over a rule. Fields end the text.
-fn sections<'a>(lines: &[&'a str]) -> Vec<(Part, Vec<&'a str>)> {
-    let mut sections = vec![(Part::Description, Vec::new())];
+/// Splits at headings: `Args:` before indented lines, or a name above a rule. Fields end the text.
+fn sections<'a>(lines: &[&'a str]) -> Vec<(Section, Vec<&'a str>)> {
+    let mut sections = vec![(Section::Description, Vec::new())];
     let mut ends_at: Option<usize> = None;
     let mut lines = lines.iter().copied().peekable();
     while let Some(line) = lines.next() {
@@ -117,7 +117,7 @@ fn sections<'a>(lines: &[&'a str]) -> Vec<(Part, Vec<&'a str>)> {
             break;
         }
         if ends_at.is_some_and(|at| !trimmed.is_empty() && indent(line) <= at) {
-            sections.push((Part::Description, Vec::new()));
+            sections.push((Section::Description, Vec::new()));
             ends_at = None;
         }
         let ruled = |next: &&str| next.trim().len() > 2 && next.trim().trim_matches(['-', '=']).is_empty();
@@ -125,7 +125,7 @@ fn sections<'a>(lines: &[&'a str]) -> Vec<(Part, Vec<&'a str>)> {
         let known = HEADINGS.iter().find(|(_, names)| names.contains(&name.as_str()));
         match known.filter(|_| trimmed.ends_with(':') || lines.peek().is_some_and(ruled)) {
             Some((part, _)) => {
-                // A section over a rule goes on to the next heading.
+                // A section with a rule extends to the next heading.
                 ends_at = lines.next_if(ruled).is_none().then(|| indent(line));
                 sections.push((*part, Vec::new()));
             }
@@ -135,15 +135,16 @@ fn sections<'a>(lines: &[&'a str]) -> Vec<(Part, Vec<&'a str>)> {
     sections
 }
 
-/// A head, and the lines below it that are indented further.
+/// The first line of an entry, and the lines below it that are indented further.
 type Entry<'a> = (&'a str, Vec<&'a str>);
 
-fn entries<'a>(body: &[&'a str]) -> Vec<Entry<'a>> {
+/// Splits a section into entries, which start at its least indented lines.
+fn split_entries<'a>(body: &[&'a str]) -> Vec<Entry<'a>> {
     let lines: Vec<&str> = body.iter().filter(|line| !line.trim().is_empty()).copied().collect();
-    let least = lines.iter().map(|line| indent(line)).min().unwrap_or(0);
+    let min_indent = lines.iter().map(|line| indent(line)).min().unwrap_or(0);
     let mut entries: Vec<Entry> = Vec::new();
     for line in lines {
-        match entries.last_mut().filter(|_| indent(line) > least) {
+        match entries.last_mut().filter(|_| indent(line) > min_indent) {
             Some((_, more)) => more.push(line.trim()),
             None => entries.push((line.trim(), Vec::new())),
         }
@@ -151,7 +152,7 @@ fn entries<'a>(body: &[&'a str]) -> Vec<Entry<'a>> {
     entries
 }
 
-/// `x (int): meaning`, or `x : int` over the meaning.
+/// Parses `x (int): meaning`, or `x : int` above the meaning.
 fn param((head, more): &Entry) -> Option<(String, String)> {
     let (name, meaning) = split_at_colon(head).unwrap_or((head, ""));
     let numpy = name.ends_with(' ') || !head.contains(':');
@@ -162,8 +163,8 @@ fn param((head, more): &Entry) -> Option<(String, String)> {
     (!name.is_empty() && meaning.contains(char::is_alphabetic)).then(|| (name.to_string(), meaning))
 }
 
-/// `int: meaning`, the meaning alone, or a type over the meaning.
-fn returned(body: &[&str], entries: &[Entry]) -> String {
+/// Parses `int: meaning`, the meaning alone, or a type above the meaning.
+fn parse_returns(body: &[&str], entries: &[Entry]) -> String {
     let text = match entries {
         [(head, more)]
             if split_at_colon(head).is_none_or(|(name, _)| name.ends_with(' '))
@@ -182,12 +183,13 @@ fn returned(body: &[&str], entries: &[Entry]) -> String {
     flat(plain(&text))
 }
 
-fn raised((head, more): &Entry) -> String {
+/// Parses an error and its meaning.
+fn parse_raises((head, more): &Entry) -> String {
     let colon = if more.is_empty() || head.contains(':') { "" } else { ":" };
     flat(plain(&[&format!("{head}{colon}"), more.join(" ").as_str()]))
 }
 
-/// Parts a head at its first colon outside of brackets.
+/// Splits a line at its first colon outside brackets.
 fn split_at_colon(head: &str) -> Option<(&str, &str)> {
     let mut depth = 0;
     let at = head.char_indices().find_map(|(at, c)| {
@@ -201,7 +203,7 @@ fn split_at_colon(head: &str) -> Option<(&str, &str)> {
     Some((&head[..at], head[at + 1..].trim()))
 }
 
-/// `:param int x: meaning` as (`param`, `int x`, `meaning`).
+/// Parses `:param int x: meaning` as (`param`, `int x`, `meaning`).
 fn field(line: &str) -> Option<(&str, &str, &str)> {
     let (inside, meaning) = line.strip_prefix(':')?.split_once(':')?;
     let (kind, what) = inside.split_once(' ').unwrap_or((inside, ""));
@@ -224,8 +226,8 @@ fn field(line: &str) -> Option<(&str, &str, &str)> {
     known.contains(&kind).then(|| (kind, what, meaning.trim()))
 }
 
-/// Reads reStructuredText's fields, each with the lines that go on with it.
-fn fields(text: &str, doc: &mut Doc) {
+/// Parses reStructuredText fields, each with its continuation lines.
+fn fields(text: &str, doc: &mut DocComment) {
     let mut found: Vec<(&str, &str, String)> = Vec::new();
     let mut open = false;
     for line in text.lines().map(str::trim) {
@@ -251,13 +253,13 @@ fn fields(text: &str, doc: &mut Doc) {
     }
 }
 
-/// Prose without reStructuredText's roles and double back quotes.
+/// Prose without reStructuredText roles and double back quotes.
 fn plain(lines: &[&str]) -> String {
     let lines: Vec<String> = lines.iter().map(|line| without_roles(line)).collect();
     prose(&lines.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// :class:`Stack` as `Stack`.
+/// Replaces :class:`Stack` by `Stack`.
 fn without_roles(line: &str) -> String {
     let line = line.replace("``", "`");
     let mut text = String::new();

@@ -1,12 +1,12 @@
-//! Rust's documentation: Markdown with the headings that rustdoc's readers expect.
+//! Rust documentation: Markdown with the conventional headings of rustdoc.
 
-use super::doc::Doc;
+use super::doc::DocComment;
 use super::prose::{flat, prose, push_paragraph};
 use super::tags::param;
 
-/// Reads lines without marks.
-pub fn parse(lines: &[&str]) -> Doc {
-    let mut doc = Doc::default();
+/// Parses lines without comment markers.
+pub fn parse(lines: &[&str]) -> DocComment {
+    let mut doc = DocComment::default();
     for (heading, body) in sections(lines) {
         let linked: Vec<String> = body.iter().map(|line| without_links(line)).collect();
         let body: Vec<&str> = linked.iter().map(String::as_str).collect();
@@ -23,7 +23,7 @@ pub fn parse(lines: &[&str]) -> Doc {
     doc
 }
 
-/// Splits at headings; code in fences is left out.
+/// Splits at headings; fenced code is removed.
 fn sections<'a>(lines: &[&'a str]) -> Vec<(String, Vec<&'a str>)> {
     let mut sections = vec![(String::new(), Vec::new())];
     let mut fenced = false;
@@ -43,7 +43,7 @@ fn sections<'a>(lines: &[&'a str]) -> Vec<(String, Vec<&'a str>)> {
     sections
 }
 
-/// The items of a list, each with the lines that go on with it.
+/// The items of a list, each with its continuation lines.
 fn items<'a>(body: &[&'a str]) -> Vec<Vec<&'a str>> {
     let mut items: Vec<Vec<&str>> = Vec::new();
     for line in body.iter().map(|line| line.trim()).filter(|line| !line.is_empty()) {
@@ -56,7 +56,7 @@ fn items<'a>(body: &[&'a str]) -> Vec<Vec<&'a str>> {
     items
 }
 
-/// Links to items, [`Vec`] and [text][target], as their text; the lines that tell where links lead are empty.
+/// Replaces links to items, [`Vec`] and [text][target], by their text; link definitions become empty.
 fn without_links(line: &str) -> String {
     let defined = line.trim().strip_prefix('[').and_then(|l| l.split_once(']'));
     if defined.is_some_and(|(_, rest)| rest.starts_with(": ")) {

@@ -1,4 +1,4 @@
-//! Comments as prose: documentation of six languages, freed of markers, tags and markup.
+//! Documentation comments of six languages as prose, without comment markers, tags and markup.
 
 mod doc;
 mod docstring;
@@ -6,11 +6,11 @@ mod headings;
 mod prose;
 mod tags;
 
-pub use doc::Doc;
+pub use doc::DocComment;
 
 use crate::language::{DocStyle, Language};
 
-/// Directives to tools; they tell a reader nothing.
+/// Prefixes of directives to tools, which are not documentation.
 const DIRECTIVES: [&str; 22] = [
     "eslint",
     "deno-lint",
@@ -36,23 +36,23 @@ const DIRECTIVES: [&str; 22] = [
     "CHECKSTYLE",
 ];
 
-impl Doc {
-    /// Reads one comment as `language` has them: a block, lines that each begin with a mark, or a docstring.
-    pub fn parse(comment: &str, language: Language) -> Doc {
+impl DocComment {
+    /// Parses a comment by the convention of `language`: a block, lines with a marker each, or a docstring.
+    pub fn parse(comment: &str, language: Language) -> DocComment {
         match language.table().doc_style {
             DocStyle::Tags if language == Language::Java => {
-                tags::parse(&unmarked(&tags::without_html(comment)))
+                tags::parse(&without_markers(&tags::without_html(comment)))
             }
-            DocStyle::Tags => tags::parse(&unmarked(comment)),
-            DocStyle::Headings => headings::parse(&unmarked(comment)),
-            DocStyle::Docstring if comment.starts_with('#') => docstring::parse(&unmarked(comment)),
+            DocStyle::Tags => tags::parse(&without_markers(comment)),
+            DocStyle::Headings => headings::parse(&without_markers(comment)),
+            DocStyle::Docstring if comment.starts_with('#') => docstring::parse(&without_markers(comment)),
             DocStyle::Docstring => docstring::parse(&docstring::unquoted(comment)),
         }
     }
 }
 
-/// The lines of a comment without `/**`, `*`, `*/`, `//`, `#`, and without directives.
-pub fn unmarked(comment: &str) -> Vec<&str> {
+/// The lines of a comment without its markers (`/**`, `*`, `*/`, `//`, `#`) and without directives.
+pub fn without_markers(comment: &str) -> Vec<&str> {
     let mark = match comment.trim_start() {
         block if block.starts_with("/*") => '*',
         lines if lines.starts_with('#') => '#',

@@ -1,5 +1,6 @@
-//! Lines of a comment as prose: paragraphs and list items, free of markup.
+//! Conversion of comment lines to prose: paragraphs and list items without markup.
 
+/// Appends a paragraph, if it is not empty.
 pub(super) fn push_paragraph(text: &mut String, paragraph: &str) {
     if !text.is_empty() && !paragraph.is_empty() {
         text.push_str("\n\n");
@@ -7,7 +8,7 @@ pub(super) fn push_paragraph(text: &mut String, paragraph: &str) {
     text.push_str(paragraph);
 }
 
-/// Lines joined to paragraphs and list items; headings, rules and lines that announce an example go.
+/// Joins lines to paragraphs and list items; headings, rules and lines that announce an example are removed.
 pub(super) fn prose(lines: &[&str]) -> String {
     let mut blocks: Vec<String> = Vec::new();
     let mut open = false;
@@ -36,7 +37,7 @@ pub(super) fn prose(lines: &[&str]) -> String {
     text
 }
 
-/// `Example:`, `For example:`, `Usage:` and the like, whose code was left out.
+/// Returns whether a line announces an example (`Example:`, `Usage:`), whose code has been removed.
 fn announces_example(line: &str) -> bool {
     let line = line.to_lowercase();
     line.ends_with(':')
@@ -44,7 +45,7 @@ fn announces_example(line: &str) -> bool {
         && (line.contains("example") || line.contains("usage"))
 }
 
-/// A bullet or a number.
+/// Returns whether a line starts a list item: with a bullet or a number.
 fn starts_item(line: &str) -> bool {
     let numbered = line.split_once(['.', ')']).is_some_and(|(n, rest)| {
         !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) && rest.starts_with(' ')
@@ -56,10 +57,10 @@ pub(super) fn flat(text: String) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Doxygen's commands that only dress the next word.
+/// Doxygen commands that only format the next word.
 const DRESS: [&str; 10] = ["\\c", "\\p", "\\a", "\\e", "\\b", "\\ref", "@c", "@p", "@a", "@ref"];
 
-/// Inline tags to code, links to their text, tags and emphasis away.
+/// Replaces inline tags by code and links by their text; removes tags and emphasis.
 fn inline(line: &str) -> String {
     let mut text = String::new();
     let mut rest = line;
@@ -96,7 +97,7 @@ fn inline_tag(tag: &str) -> String {
     }
 }
 
-/// `[text](address)` to `text`; bare addresses away.
+/// Replaces `[text](address)` by `text`; removes bare addresses.
 fn unlinked(line: &str) -> String {
     let mut text = String::new();
     let mut rest = line;
@@ -114,7 +115,7 @@ fn unlinked(line: &str) -> String {
     kept.join(" ")
 }
 
-/// Where the brace that was opened before `text` is closed.
+/// The position of the brace that closes one opened before `text`.
 pub(super) fn closing_brace(text: &str) -> Option<usize> {
     let mut depth = 1;
     text.char_indices().find_map(|(at, c)| {

@@ -1,11 +1,11 @@
 //! JSDoc, Javadoc and Doxygen: `@param x meaning` and `\param x meaning`.
 
-use super::doc::Doc;
+use super::doc::DocComment;
 use super::prose::{closing_brace, flat, prose, push_paragraph};
 
-/// Reads lines without marks.
-pub fn parse(lines: &[&str]) -> Doc {
-    let mut doc = Doc::default();
+/// Parses lines without comment markers.
+pub fn parse(lines: &[&str]) -> DocComment {
+    let mut doc = DocComment::default();
     let (mut summary, mut described) = (String::new(), String::new());
     for (tag, body) in sections(lines) {
         match tag.as_str() {
@@ -29,9 +29,9 @@ pub fn parse(lines: &[&str]) -> Doc {
     doc
 }
 
-/// Javadoc's markup as line breaks, bullets and plain text.
+/// Replaces Javadoc's HTML by line breaks, bullets and plain text.
 pub fn without_html(comment: &str) -> String {
-    const GONE: [&str; 16] =
+    const REMOVED: [&str; 16] =
         ["ul", "ol", "i", "b", "em", "strong", "code", "pre", "tt", "li", "p", "br", "h1", "h2", "h3", "a"];
     let mut text = String::new();
     let mut rest = comment;
@@ -39,7 +39,7 @@ pub fn without_html(comment: &str) -> String {
         text.push_str(before);
         let name =
             tag.trim_start_matches('/').split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or("");
-        match tag.find('>').filter(|_| GONE.contains(&name.to_lowercase().as_str())) {
+        match tag.find('>').filter(|_| REMOVED.contains(&name.to_lowercase().as_str())) {
             Some(end) => {
                 text.push_str(match &tag[..end] {
                     "p" | "br" | "p/" | "br/" => "\n\n",
@@ -60,8 +60,8 @@ pub fn without_html(comment: &str) -> String {
         .fold(text, |text, (entity, plain)| text.replace(entity, plain))
 }
 
-/// Splits at block tags, a tag being a line that starts with `@name` or `\name`; what comes first has the tag "".
-/// Fenced code is left out, with any tag-like line (a decorator) inside it.
+/// Splits at block tags, lines that start with `@name` or `\name`; the text before the first has the tag "". Fenced
+/// code is removed, including decorators, which look like tags.
 fn sections<'a>(lines: &[&'a str]) -> Vec<(String, Vec<&'a str>)> {
     let mut sections = vec![(String::new(), Vec::new())];
     let mut fenced = false;
@@ -83,7 +83,7 @@ fn sections<'a>(lines: &[&'a str]) -> Vec<(String, Vec<&'a str>)> {
     sections
 }
 
-/// The first paragraph of a tag as prose, after its `{type}` and a dash.
+/// The first paragraph of a tag as prose, without its `{type}` and a dash.
 fn after_type(body: &[&str]) -> String {
     let text = body.join("\n");
     // Doxygen's direction: `@param[in]`.
@@ -97,7 +97,7 @@ fn after_type(body: &[&str]) -> String {
     prose(&text.lines().take_while(|line| !line.trim().is_empty()).collect::<Vec<_>>())
 }
 
-/// `{type} name - meaning`, `[name=default] meaning`, `name meaning`; `None` when nothing is said of it.
+/// Parses `{type} name - meaning`, `[name=default] meaning` or `name meaning`; `None` without a meaning.
 pub(super) fn param(body: &[&str]) -> Option<(String, String)> {
     let text = after_type(body);
     let (name, meaning) = text.split_once(char::is_whitespace)?;

@@ -1,7 +1,7 @@
 use super::*;
 
-fn typescript(comment: &str) -> Doc {
-    Doc::parse(comment, Language::TypeScript)
+fn typescript(comment: &str) -> DocComment {
+    DocComment::parse(comment, Language::TypeScript)
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn tagged_descriptions_count_and_a_repeated_summary_does_not() {
 fn line_comments_lose_their_slashes_and_directives() {
     let doc = typescript("// eslint-disable-next-line no-x\n// Joins the parts\n// of a path.");
     assert_eq!(doc.description, "Joins the parts of a path.");
-    assert_eq!(typescript("// @ts-expect-error hard to type"), Doc::default());
+    assert_eq!(typescript("// @ts-expect-error hard to type"), DocComment::default());
 }
 
 #[test]
@@ -47,28 +47,28 @@ fn unclosed_markup_is_kept_as_it_is() {
 }
 
 /// Description, parameters, result, errors.
-fn told(doc: &Doc) -> (&str, Vec<(&str, &str)>, &str, Vec<&str>) {
+fn parts(doc: &DocComment) -> (&str, Vec<(&str, &str)>, &str, Vec<&str>) {
     let params = doc.params.iter().map(|(name, meaning)| (name.as_str(), meaning.as_str())).collect();
     (&doc.description, params, &doc.returns, doc.throws.iter().map(String::as_str).collect())
 }
 
 #[test]
 fn javadoc_loses_its_html_and_keeps_its_code() {
-    let doc = Doc::parse(
+    let doc = DocComment::parse(
         "/**\n * Joins <b>all</b> parts, {@code List<T> a} and &lt;T&gt;.\n * <p>Lists:\n * <ul><li>one</li>\n * <li>two</ul>\n *\n \
          * @param parts the parts\n * @return the whole\n * @throws IOException if it fails\n * @since 1.2\n */",
         Language::Java,
     );
     let description = "Joins all parts, `List<T> a` and <T>.\n\nLists:\n- one\n- two";
     assert_eq!(
-        told(&doc),
+        parts(&doc),
         (description, vec![("parts", "the parts")], "the whole", vec!["IOException if it fails"])
     );
-    assert!(Doc::parse("/** Gone. @since 1\n * @deprecated use other */", Language::Java).deprecated);
+    assert!(DocComment::parse("/** Gone. @since 1\n * @deprecated use other */", Language::Java).deprecated);
 }
 
 #[test]
-fn doxygen_has_two_marks_for_a_tag() {
+fn doxygen_has_two_markers_for_a_tag() {
     let expected = (
         "Adds two.\n\nNever wraps.",
         vec![("a", "the first"), ("T", "a number")],
@@ -77,16 +77,19 @@ fn doxygen_has_two_marks_for_a_tag() {
     );
     let lines = "/// \\brief Adds two.\n///\n/// \\param[in] a the first\n/// \\tparam T a number\n/// \\return the sum\n\
                  /// \\throws E when large\n/// \\details Never wraps.";
-    assert_eq!(told(&Doc::parse(lines, Language::Cpp)), expected);
+    assert_eq!(parts(&DocComment::parse(lines, Language::Cpp)), expected);
     let block = "/*!\n * @brief Adds two.\n * @param[in,out] a the first\n * @tparam T a number\n * @return the sum\n \
                  * @throw E when large\n * @details Never wraps.\n */";
-    assert_eq!(told(&Doc::parse(block, Language::Cpp)), expected);
-    assert_eq!(Doc::parse("//! See \\c Stack of \\p n.", Language::Cpp).description, "See Stack of n.");
+    assert_eq!(parts(&DocComment::parse(block, Language::Cpp)), expected);
+    assert_eq!(
+        DocComment::parse("//! See \\c Stack of \\p n.", Language::Cpp).description,
+        "See Stack of n."
+    );
 }
 
 #[test]
 fn rustdoc_is_read_by_its_headings() {
-    let doc = Doc::parse(
+    let doc = DocComment::parse(
         "/// Joins [`Vec`]s, see [the list][list] and [the book](https://a.b).\n///\n/// # Arguments\n///\n/// * `a` - The first,\n\
          ///   of two\n/// * `b`: the second\n///\n/// # Returns\n/// The whole.\n///\n/// # Errors\n///\n/// If it is long.\n///\n\
          /// # Panics\n/// If it is empty.\n///\n/// # Examples\n///\n/// ```\n/// # use a;\n/// join(1);\n/// ```\n///\n/// # Safety\n/// None.\n\
@@ -95,11 +98,11 @@ fn rustdoc_is_read_by_its_headings() {
     );
     let params = vec![("a", "The first, of two"), ("b", "the second")];
     let description = "Joins `Vec`s, see the list and the book.\n\nNone.";
-    assert_eq!(told(&doc), (description, params, "The whole.", vec!["If it is long.", "If it is empty."]));
+    assert_eq!(parts(&doc), (description, params, "The whole.", vec!["If it is long.", "If it is empty."]));
 }
 
 #[test]
-fn docstrings_have_three_forms() {
+fn docstrings_have_three_conventions() {
     let params = vec![("a", "the first, of two"), ("b", "the second")];
     let expected = ("Adds two.\n\nNever `wraps`.", params, "the sum", vec!["ValueError: when large"]);
     let google = "\"\"\"Adds two.\n\n    Never :func:`wraps`.\n\n    Args:\n        a (int): the first,\n            of two\n        b: the second\n\n    \
@@ -110,10 +113,10 @@ fn docstrings_have_three_forms() {
     let rest = "\"\"\"\n    Adds two.\n\n    Never ``wraps``.\n\n    :param int a: the first,\n        of two\n    :type a: int\n    :param b: the second\n\n    \
                 :returns: the sum\n    :rtype: int\n    :raises ValueError: when large\n    \"\"\"";
     for docstring in [google, numpy, rest] {
-        assert_eq!(told(&Doc::parse(docstring, Language::Python)), expected, "{docstring}");
+        assert_eq!(parts(&DocComment::parse(docstring, Language::Python)), expected, "{docstring}");
     }
     let doctest = "\"\"\" Adds.\nMore of it.\n>>> add(1, 2)\n3\n\nThe end.\"\"\"";
-    assert_eq!(Doc::parse(doctest, Language::Python).description, "Adds. More of it.\n\nThe end.");
-    assert_eq!(Doc::parse("# noqa: E501\n# Adds\n# two.", Language::Python).description, "Adds two.");
-    assert!(Doc::parse("\"\"\"Adds.\n\n.. deprecated:: 1.2\n\"\"\"", Language::Python).deprecated);
+    assert_eq!(DocComment::parse(doctest, Language::Python).description, "Adds. More of it.\n\nThe end.");
+    assert_eq!(DocComment::parse("# noqa: E501\n# Adds\n# two.", Language::Python).description, "Adds two.");
+    assert!(DocComment::parse("\"\"\"Adds.\n\n.. deprecated:: 1.2\n\"\"\"", Language::Python).deprecated);
 }

@@ -1,46 +1,47 @@
 //! A parsed file and the text of its nodes.
 
 use super::item::Item;
-use crate::language::{Language, Table};
+use crate::language::{Language, LanguageTable};
 use std::ops::Range;
 use tree_sitter::Node;
 
-pub struct File<'a> {
+/// A source file, its items so far, and what is known of its language.
+pub struct ParsedFile<'a> {
     pub text: &'a str,
     pub language: Language,
-    pub table: &'static Table,
+    pub table: &'static LanguageTable,
     pub items: Vec<Item>,
-    /// Where in the text each item's code is.
+    /// The byte range of each item.
     pub ranges: Vec<Range<usize>>,
 }
 
-/// A declaration in its place: the statement around all of it, what the code keeps of that, and itself.
+/// The nodes of a declaration: the whole statement, the part of it that the code keeps, and the declaration itself.
 #[derive(Clone, Copy)]
-pub struct Place<'t> {
+pub struct DeclarationNodes<'t> {
     pub statement: Node<'t>,
     pub kept: Node<'t>,
     pub declaration: Node<'t>,
 }
 
-impl<'a> File<'a> {
-    /// What a statement declares, out of `export`, decorators and templates.
-    pub fn unwrapped<'t>(&self, statement: Node<'t>) -> Option<Place<'t>> {
-        let mut place = Place { statement, kept: statement, declaration: statement };
+impl<'a> ParsedFile<'a> {
+    /// Unwraps the declaration in a statement from `export`, decorators and templates.
+    pub fn unwrapped<'t>(&self, statement: Node<'t>) -> Option<DeclarationNodes<'t>> {
+        let mut nodes = DeclarationNodes { statement, kept: statement, declaration: statement };
         let mut inside_kept = false;
-        while let Some(wrapper) = self.table.wrappers.iter().find(|w| w.kind == place.declaration.kind()) {
-            place.declaration = match wrapper.field {
-                "" => named_children(place.declaration).last(),
-                field => place.declaration.child_by_field_name(field),
+        while let Some(wrapper) = self.table.wrappers.iter().find(|w| w.kind == nodes.declaration.kind()) {
+            nodes.declaration = match wrapper.field {
+                "" => named_children(nodes.declaration).last(),
+                field => nodes.declaration.child_by_field_name(field),
             }?;
             inside_kept |= wrapper.kept;
             if !inside_kept {
-                place.kept = place.declaration;
+                nodes.kept = nodes.declaration;
             }
         }
-        Some(place)
+        Some(nodes)
     }
 
-    /// The string that heads a Python body.
+    /// The docstring of a Python function or class.
     pub fn docstring<'t>(&self, declaration: Node<'t>) -> Option<Node<'t>> {
         let body = declaration.child_by_field_name("body").filter(|body| body.kind() == "block")?;
         let first = named_children(body).find(|n| !self.is_comment(*n))?;
@@ -48,7 +49,7 @@ impl<'a> File<'a> {
         (string.kind() == "string" && first.named_child_count() == 1).then_some(string)
     }
 
-    /// Characters of comments and docstrings below a node.
+    /// The number of characters in comments and docstrings below a node.
     pub fn comment_chars(&self, node: Node) -> usize {
         let documents = |n: &Node| self.docstring(*n).map_or(0, |string| self.slice(string).chars().count());
         match self.is_comment(node) {
@@ -69,12 +70,12 @@ impl<'a> File<'a> {
         node.child_by_field_name(name).map(|n| self.slice(n))
     }
 
-    /// The node's text, its later lines moved left by as much as its first line was indented.
+    /// The text of a node without the indentation of its first line.
     pub fn dedented(&self, node: Node) -> String {
         self.moved_left(node, self.slice(node))
     }
 
-    /// The same without the lines of a docstring; a body that is nothing else becomes `...`.
+    /// The text of a node without its docstring and indentation; a body that is only a docstring becomes `...`.
     pub fn without(&self, node: Node, docstring: Node) -> String {
         let (start, end) = (docstring.start_byte(), docstring.end_byte());
         let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);

@@ -1,19 +1,19 @@
-//! The head of a declaration as a reader would say it: its signature and the words for what it is.
+//! The signature of a declaration, and the words for its kind.
 
-use super::file::{File, Place, named_children};
-use crate::language::Head;
+use super::file::{DeclarationNodes, ParsedFile, named_children};
+use crate::language::SignatureForm;
 use tree_sitter::Node;
 
-impl File<'_> {
-    /// The signature of a function, on one line.
-    pub(super) fn signature(&self, name: &str, place: Place) -> String {
+impl ParsedFile<'_> {
+    /// The signature of a function on one line.
+    pub(super) fn signature(&self, name: &str, nodes: DeclarationNodes) -> String {
         match self.table.head {
-            Head::Fields(arrow) => self.signature_of_fields(name, place.declaration, arrow),
-            Head::Text => self.signature_of_text(place),
+            SignatureForm::Fields(arrow) => self.signature_of_fields(name, nodes.declaration, arrow),
+            SignatureForm::Text => self.signature_of_text(nodes),
         }
     }
 
-    /// `name<T>(a: A): R` from a node with these fields.
+    /// `name<T>(a: A): R` from the fields of a node.
     fn signature_of_fields(&self, name: &str, node: Node, arrow: &str) -> String {
         let generics = self.field(node, "type_parameters").unwrap_or_default();
         let parameters: Vec<&str> = match node.child_by_field_name("parameters") {
@@ -30,24 +30,24 @@ impl File<'_> {
         text.trim_end_matches(',').to_string()
     }
 
-    /// The text before the body, without modifiers, comments and a constructor's initializers.
-    fn signature_of_text(&self, place: Place) -> String {
-        let node = place.declaration;
+    /// The text before the body, without modifiers, comments and constructor initializers.
+    fn signature_of_text(&self, nodes: DeclarationNodes) -> String {
+        let node = nodes.declaration;
         let mut cursor = node.walk();
         let children: Vec<Node> = node.children(&mut cursor).collect();
         let body = node.child_by_field_name("body");
         let ends = |n: &Node| Some(*n) == body || n.kind() == "field_initializer_list";
         let head = children.iter().take_while(|n| !ends(n));
-        let spoken = head.filter(|n| !self.is_comment(**n) && !self.table.modifiers.contains(&n.kind()));
-        let around = if place.kept.start_byte() < node.start_byte() {
-            &self.text[place.kept.start_byte()..node.start_byte()]
+        let signature = head.filter(|n| !self.is_comment(**n) && !self.table.modifiers.contains(&n.kind()));
+        let around = if nodes.kept.start_byte() < node.start_byte() {
+            &self.text[nodes.kept.start_byte()..node.start_byte()]
         } else {
             ""
         };
         let mut text = around.to_string();
         let mut last: Option<&Node> = None;
-        for part in spoken {
-            // What the source has no space between, the signature has none between.
+        for part in signature {
+            // Keeps parts adjacent that are adjacent in the source.
             if last.is_some_and(|last| last.end_byte() < part.start_byte()) {
                 text.push(' ');
             }
@@ -57,9 +57,10 @@ impl File<'_> {
         one_line(&text)
     }
 
-    /// The keywords before the name that a reader would say aloud, then `what` (`getter` for `get`).
-    pub(super) fn noun(&self, place: Place, what: &str) -> String {
-        let (node, table) = (place.declaration, self.table);
+    /// The words for a declaration: keywords, then `what` or the word that a keyword replaces it by (`getter` for
+    /// `get`).
+    pub(super) fn noun(&self, nodes: DeclarationNodes, what: &str) -> String {
+        let (node, table) = (nodes.declaration, self.table);
         let end = node.child_by_field_name("body").map_or(node.end_byte(), |body| body.start_byte());
         let mut heads: Vec<Node> = vec![node];
         heads.extend(named_children(node).filter(|n| table.modifiers.contains(&n.kind())));
@@ -68,17 +69,17 @@ impl File<'_> {
             head.children(&mut cursor).collect::<Vec<_>>()
         });
         let keywords = keywords.filter(|n| !n.is_named() && n.end_byte() <= end).map(|n| n.kind());
-        let decorators = named_children(place.kept).filter(|n| table.decorators.contains(&n.kind()));
-        let said: Vec<&str> = decorators.map(|n| self.slice(n).trim()).chain(keywords).collect();
+        let decorators = named_children(nodes.kept).filter(|n| table.decorators.contains(&n.kind()));
+        let markers: Vec<&str> = decorators.map(|n| self.slice(n).trim()).chain(keywords).collect();
         let noun = |word: &&str| table.nouns.iter().find(|(keyword, _)| keyword == word);
-        let what = said.iter().filter_map(noun).next_back().map_or(what, |(_, noun)| noun);
+        let what = markers.iter().filter_map(noun).next_back().map_or(what, |(_, noun)| noun);
         let word = |word: &&str| table.words.iter().find(|(keyword, _)| keyword == word);
-        let words = said.iter().filter_map(word).map(|(_, word)| *word);
+        let words = markers.iter().filter_map(word).map(|(_, word)| *word);
         words.chain([what]).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// Line breaks and what a formatter adds for them, away.
+/// Joins text to one line and removes the spaces and trailing commas that a formatter puts at line breaks.
 pub(super) fn one_line(text: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     text.replace("( ", "(")

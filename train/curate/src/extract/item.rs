@@ -1,32 +1,32 @@
-//! The items that a file declares.
+//! An item: a function, method or class of a source file.
 
 use crate::language::Language;
 use crate::row::Kind;
 
-/// A declaration with a body.
+/// A declaration with a body, and the comment that documents it.
 #[derive(Clone, Debug)]
 pub struct Item {
     pub language: Language,
     pub kind: Kind,
-    /// Of a method: `Class.method`.
+    /// The name; `Class.method` for a method.
     pub name: String,
-    /// `name<T>(a: A): R` as the language has it, of a class its heading; on one line.
+    /// The signature on one line in the form of the language, as `name<T>(a: A): R`; for a class its heading.
     pub signature: String,
-    /// Words for what it is, as `async function` or `static method`.
+    /// The words for the item, as `async function` or `static method`.
     pub noun: String,
-    /// The comment that documents it, or else its last run of line comments. May be empty.
+    /// The documentation comment, or else the last run of line comments; may be empty.
     pub comment: String,
-    /// Overloads and body, free of `export`, of indentation and of its docstring: an answer is a program, not a part
-    /// of a module.
+    /// The code with its overloads, without `export`, indentation and docstring: an answer is a program rather than a
+    /// part of a module.
     pub code: String,
-    /// The parser found an error in it.
+    /// True if the parser found an error in the item.
     pub broken: bool,
     /// Characters of the code that are comments.
     pub commented: usize,
     /// First and last line of the code in its file, counted from 1.
     pub lines: (usize, usize),
-    /// Import statements whose names it uses, in the order of the file.
+    /// The import statements whose names the item uses, in the order of the file.
     pub imports: Vec<String>,
-    /// Signatures of the file's own other items that it calls, in the order of first use, eight at most.
+    /// The signatures of other items of the file that the item calls, in the order of first use, at most 8.
     pub uses: Vec<String>,
 }

@@ -1,17 +1,17 @@
-//! Each language: a file with every form, and the rows that it becomes.
+//! Each language: a file with every form of declaration, and the items extracted from it.
 
 use super::*;
 
-/// Kind, name, noun, signature and comment of every item.
+/// Name, noun, signature and comment of every item.
 fn heads(language: Language, path: &str, text: &str) -> Vec<String> {
-    let items = items(text, language, path).unwrap();
+    let items = extract_items(text, language, path).unwrap();
     assert!(items.iter().all(|item| !item.broken), "{items:#?}");
     let line = |i: &Item| format!("{} | {} | {} | {}", i.name, i.noun, i.signature, i.comment);
     items.iter().map(line).collect()
 }
 
-fn code(language: Language, text: &str, name: &str) -> String {
-    let items = items(text, language, "").unwrap();
+fn code_of(language: Language, text: &str, name: &str) -> String {
+    let items = extract_items(text, language, "").unwrap();
     items.into_iter().find(|item| item.name == name).expect("an item of this name").code
 }
 
@@ -54,7 +54,7 @@ fn javascript() {
         "Stack.on | method | on() | ",
     ];
     assert_eq!(heads(Language::JavaScript, "a.js", JAVASCRIPT), expected);
-    assert!(code(Language::JavaScript, JAVASCRIPT, "add").starts_with("async function add(a, b = 1) {\n"));
+    assert!(code_of(Language::JavaScript, JAVASCRIPT, "add").starts_with("async function add(a, b = 1) {\n"));
 }
 
 const PYTHON: &str = r#"
@@ -119,7 +119,7 @@ fn python() {
         "outer | function | outer() | ",
     ];
     assert_eq!(heads(Language::Python, "a.py", PYTHON), expected);
-    let code = |name| code(Language::Python, PYTHON, name);
+    let code = |name| code_of(Language::Python, PYTHON, name);
     let fetch =
         "@functools.cache\nasync def fetch(url):\n    # Not documentation.\n    return await get(url)";
     assert_eq!(code("fetch"), fetch);
@@ -194,7 +194,7 @@ fn java() {
     ];
     assert_eq!(heads(Language::Java, "A.java", JAVA), expected);
     let of = "@SafeVarargs\npublic static <T> Stack<T> of(T... items) throws IOException {\n    return new Stack<>(List.of(items));\n}";
-    assert_eq!(code(Language::Java, JAVA, "Stack.of"), of);
+    assert_eq!(code_of(Language::Java, JAVA, "Stack.of"), of);
 }
 
 const CPP: &str = r#"
@@ -270,7 +270,7 @@ fn cpp() {
         "name | function | char *name(void) | ",
     ];
     assert_eq!(heads(Language::Cpp, "a.h", CPP), expected);
-    let code = |name| code(Language::Cpp, CPP, name);
+    let code = |name| code_of(Language::Cpp, CPP, name);
     assert_eq!(code("Part"), "struct Part {\n  int x;\n};");
     assert!(code("Stack").starts_with("template <typename T>\nclass Stack") && code("Stack").ends_with("};"));
     assert!(code("larger").starts_with("template <typename T>\nconst T& larger"));
@@ -353,14 +353,14 @@ fn rust() {
         "wait | async function | wait() | /// Waits.",
     ];
     assert_eq!(heads(Language::Rust, "a.rs", RUST), expected);
-    let code = |name| code(Language::Rust, RUST, name);
+    let code = |name| code_of(Language::Rust, RUST, name);
     assert!(code("add").starts_with("#[inline]\npub fn add<T: Add>"), "{}", code("add"));
     assert_eq!(code("Stack"), "#[derive(Debug)]\npub struct Stack<T> {\n    items: Vec<T>,\n}");
 }
 
-/// Files that are cut off or nonsense give broken items or none, in every language.
+/// Truncated or nonsensical files give broken items or none, in every language.
 #[test]
-fn what_cannot_be_parsed_is_broken() {
+fn text_that_cannot_be_parsed_is_broken() {
     for (language, text) in [
         (Language::JavaScript, "function f( {\n  return 1;\n}"),
         (Language::Python, "def f(a:\n    return 1\n"),
@@ -368,7 +368,7 @@ fn what_cannot_be_parsed_is_broken() {
         (Language::Cpp, "int f(int a) {\n  return (1;\n}"),
         (Language::Rust, "fn f(a: {\n    1\n}"),
     ] {
-        let items = items(text, language, "").unwrap();
+        let items = extract_items(text, language, "").unwrap();
         assert!(items.iter().all(|item| item.broken), "{language:?}: {items:?}");
     }
 }

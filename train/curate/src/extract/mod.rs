@@ -1,4 +1,4 @@
-//! Functions, methods and classes of a file, each with the comment that documents it.
+//! Extraction of the functions, methods and classes of a file, with the comment that documents each.
 
 mod file;
 mod head;
@@ -11,58 +11,66 @@ pub use item::Item;
 use crate::language::Language;
 use crate::row::Kind;
 use codelsi_engine::Result;
-use file::{File, Place, named_children};
-use lead::Lead;
+use file::{DeclarationNodes, ParsedFile, named_children};
+use lead::LeadingNodes;
 use tree_sitter::Node;
 
-/// Parses one file and returns its items in the order of the text. The path selects the grammar (`.tsx`).
+/// Parses a file and returns its items in the order of the text. `path` selects the grammar (`.tsx`).
 ///
-/// Nested functions belong to the item around them; a class comes before its methods.
-pub fn items(text: &str, language: Language, path: &str) -> Result<Vec<Item>> {
+/// Nested functions are part of the outer item; a class comes before its methods.
+///
+/// # Errors
+/// When the grammar does not load or the parser fails.
+pub fn extract_items(text: &str, language: Language, path: &str) -> Result<Vec<Item>> {
     let tree = language.parse(text, path)?;
-    let mut file = File { text, language, table: language.table(), items: Vec::new(), ranges: Vec::new() };
+    let mut file =
+        ParsedFile { text, language, table: language.table(), items: Vec::new(), ranges: Vec::new() };
     file.scope(tree.root_node(), None);
-    file.tell_uses(tree.root_node());
+    file.collect_uses(tree.root_node());
     Ok(file.items)
 }
 
-/// What names an item.
-struct Title {
+/// The heading of an item.
+struct ItemHeading {
     kind: Kind,
     name: String,
     signature: String,
     noun: String,
 }
 
-impl<'a> File<'a> {
-    /// Statements of a file or of a namespace, or the members of the class `owner`.
+impl<'a> ParsedFile<'a> {
+    /// Visits the statements of a file or namespace, or the members of the class `owner`.
     fn scope(&mut self, scope: Node, owner: Option<&str>) {
         if scope.is_error() {
-            // One broken item for the text around those that the parser could still read.
-            let title = Title {
+            // One broken item stands for the text around those that the parser could read.
+            let title = ItemHeading {
                 kind: Kind::Function,
                 name: String::new(),
                 signature: String::new(),
                 noun: String::new(),
             };
-            self.push(title, Lead::default(), Place { statement: scope, kept: scope, declaration: scope });
+            self.push(
+                title,
+                LeadingNodes::default(),
+                DeclarationNodes { statement: scope, kept: scope, declaration: scope },
+            );
         }
         for statement in named_children(scope) {
-            if let Some(place) = self.unwrapped(statement) {
-                self.declaration(place, owner);
+            if let Some(nodes) = self.unwrapped(statement) {
+                self.declaration(nodes, owner);
             }
         }
     }
 
-    fn declaration(&mut self, place: Place, owner: Option<&str>) {
-        let (node, kind, table) = (place.declaration, place.declaration.kind(), self.table);
+    fn declaration(&mut self, nodes: DeclarationNodes, owner: Option<&str>) {
+        let (node, kind, table) = (nodes.declaration, nodes.declaration.kind(), self.table);
         let functions = if owner.is_some() { table.methods } else { table.functions };
         if functions.contains(&kind) {
-            self.function(place, owner);
+            self.function(nodes, owner);
         } else if table.holders.contains(&kind) {
-            self.holder(place, owner);
+            self.holder(nodes, owner);
         } else if let Some((_, noun)) = table.classes.iter().find(|(class, _)| *class == kind) {
-            self.class(place, noun);
+            self.class(nodes, noun);
         } else if table.owners.contains(&kind) {
             let of = node.child_by_field_name("type");
             let of = of.map(|of| self.field(of, "type").unwrap_or(self.slice(of)));
@@ -74,23 +82,23 @@ impl<'a> File<'a> {
         }
     }
 
-    fn function(&mut self, place: Place, owner: Option<&str>) {
-        let node = place.declaration;
+    fn function(&mut self, nodes: DeclarationNodes, owner: Option<&str>) {
+        let node = nodes.declaration;
         let Some((owner, name)) = self.names(node, owner) else {
             return;
         };
         if node.child_by_field_name("body").is_none() && !node.has_error() {
             return;
         }
-        let lead = Lead::of(self, place, name);
-        let head = Place { declaration: lead.overloads.first().copied().unwrap_or(node), ..place };
-        let title = self.title(owner, name, self.signature(name, head), place);
-        self.push(title, lead, place);
+        let lead = LeadingNodes::of(self, nodes, name);
+        let head = DeclarationNodes { declaration: lead.overloads.first().copied().unwrap_or(node), ..nodes };
+        let title = self.title(owner, name, self.signature(name, head), nodes);
+        self.push(title, lead, nodes);
     }
 
-    /// `const f = (…) => …` or `= function …`, alone in its statement; or a field that holds one.
-    fn holder(&mut self, place: Place, owner: Option<&str>) {
-        let node = place.declaration;
+    /// Visits `const f = (…) => …` or `= function …` with one declarator, or a field whose value is a function.
+    fn holder(&mut self, nodes: DeclarationNodes, owner: Option<&str>) {
+        let node = nodes.declaration;
         let declarators: Vec<Node> = match owner {
             Some(_) => vec![node],
             None => named_children(node).filter(|n| n.kind() == "variable_declarator").collect(),
@@ -104,50 +112,59 @@ impl<'a> File<'a> {
         else {
             return;
         };
-        let lead = Lead::of(self, place, name);
-        let head = Place { declaration: lead.overloads.first().copied().unwrap_or(value), ..place };
+        let lead = LeadingNodes::of(self, nodes, name);
+        let head =
+            DeclarationNodes { declaration: lead.overloads.first().copied().unwrap_or(value), ..nodes };
         let signature = match declarator.child_by_field_name("type").filter(|_| owner.is_none()) {
             Some(kind) => head::one_line(&format!("{name}{}", self.slice(kind))),
             None => self.signature(name, head),
         };
-        // A field's own keywords are before its name, a constant's before its value.
-        let worded = if owner.is_some() { node } else { value };
-        let title = self.title(owner, name, signature, Place { declaration: worded, ..place });
-        self.push(title, lead, place);
+        // The keywords of a field are before its name, those of a constant before its value.
+        let keywords = if owner.is_some() { node } else { value };
+        let title = self.title(owner, name, signature, DeclarationNodes { declaration: keywords, ..nodes });
+        self.push(title, lead, nodes);
     }
 
-    fn class(&mut self, place: Place, noun: &str) {
-        let node = place.declaration;
+    fn class(&mut self, nodes: DeclarationNodes, noun: &str) {
+        let node = nodes.declaration;
         let (Some(name), Some(body)) = (node.child_by_field_name("name"), node.child_by_field_name("body"))
         else {
             return;
         };
-        let title = Title {
+        let title = ItemHeading {
             kind: Kind::Class,
             name: self.slice(name).to_string(),
             signature: head::one_line(&self.text[name.start_byte()..body.start_byte()])
                 .trim_end_matches(':')
                 .to_string(),
-            noun: self.noun(place, noun),
+            noun: self.noun(nodes, noun),
         };
-        let lead = Lead::of(self, place, self.slice(name));
-        self.push(title, lead, place);
+        let lead = LeadingNodes::of(self, nodes, self.slice(name));
+        self.push(title, lead, nodes);
         self.scope(body, Some(self.slice(name)));
     }
 
-    fn title(&self, owner: Option<&str>, name: &str, signature: String, place: Place) -> Title {
+    fn title(
+        &self,
+        owner: Option<&str>,
+        name: &str,
+        signature: String,
+        nodes: DeclarationNodes,
+    ) -> ItemHeading {
         let noun = match owner {
             Some(class) if name == "constructor" || name == class => "constructor".to_string(),
-            Some(_) => self.noun(place, "method"),
-            None => self.noun(place, "function"),
+            Some(_) => self.noun(nodes, "method"),
+            None => self.noun(nodes, "function"),
         };
         match owner {
-            Some(class) => Title { kind: Kind::Method, name: format!("{class}.{name}"), signature, noun },
-            None => Title { kind: Kind::Function, name: name.to_string(), signature, noun },
+            Some(class) => {
+                ItemHeading { kind: Kind::Method, name: format!("{class}.{name}"), signature, noun }
+            }
+            None => ItemHeading { kind: Kind::Function, name: name.to_string(), signature, noun },
         }
     }
 
-    /// A function's own name, and the class it is a method of: the one around it, or that of `Class::name`.
+    /// The class of a function, if it is a method (the surrounding class, or that of `Class::name`), and its own name.
     fn names<'o>(&self, node: Node, owner: Option<&'o str>) -> Option<(Option<&'o str>, &'a str)>
     where
         'a: 'o,
@@ -171,30 +188,30 @@ impl<'a> File<'a> {
         Some((owner, self.slice(own)))
     }
 
-    fn push(&mut self, title: Title, lead: Lead, place: Place) {
+    fn push(&mut self, title: ItemHeading, lead: LeadingNodes, nodes: DeclarationNodes) {
         let before = lead.decorators.iter().chain(&lead.overloads);
-        let broken = before.clone().chain([&place.kept]).any(|part| part.has_error());
+        let broken = before.clone().chain([&nodes.kept]).any(|part| part.has_error());
         let before_start = before.clone().next().copied();
         let mut parts: Vec<String> = before.map(|part| self.dedented(*part)).collect();
-        let docstring = self.docstring(place.declaration);
+        let docstring = self.docstring(nodes.declaration);
         parts.push(match docstring {
-            Some(docstring) => self.without(place.kept, docstring),
-            None => self.dedented(place.kept),
+            Some(docstring) => self.without(nodes.kept, docstring),
+            None => self.dedented(nodes.kept),
         });
         let mut code = parts.join("\n");
-        if title.kind == Kind::Class && place.declaration.next_sibling().is_some_and(|n| n.kind() == ";") {
+        if title.kind == Kind::Class && nodes.declaration.next_sibling().is_some_and(|n| n.kind() == ";") {
             code = code.trim_end_matches(';').to_string() + ";";
         }
         let comment = match docstring {
             Some(docstring) => self.slice(docstring).to_string(),
             None => lead.comment(self),
         };
-        let first = before_start.unwrap_or(place.kept);
+        let first = before_start.unwrap_or(nodes.kept);
         let own = docstring.map(|string| self.slice(string).chars().count()).unwrap_or(0);
-        let commented = self.comment_chars(place.kept) - own;
-        self.ranges.push(first.start_byte()..place.kept.end_byte());
-        let lines = (first.start_position().row + 1, place.kept.end_position().row + 1);
-        let Title { kind, name, signature, noun } = title;
+        let commented = self.comment_chars(nodes.kept) - own;
+        self.ranges.push(first.start_byte()..nodes.kept.end_byte());
+        let lines = (first.start_position().row + 1, nodes.kept.end_position().row + 1);
+        let ItemHeading { kind, name, signature, noun } = title;
         let language = self.language;
         let (imports, uses) = (Vec::new(), Vec::new());
         let item = Item {

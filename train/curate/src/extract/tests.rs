@@ -1,7 +1,7 @@
 use super::*;
 
 fn items(text: &str, tsx: bool) -> Result<Vec<Item>> {
-    super::items(text, Language::TypeScript, if tsx { "a.tsx" } else { "a.ts" })
+    extract_items(text, Language::TypeScript, if tsx { "a.tsx" } else { "a.ts" })
 }
 
 fn only(text: &str) -> Item {
@@ -25,7 +25,7 @@ fn a_function_loses_its_export_and_keeps_its_comment() {
 }
 
 #[test]
-fn constants_that_hold_functions_count() {
+fn constants_with_a_function_are_items() {
     let item = only("/** Doubles. */\nexport const double = (x: number): number => {\n  return 2 * x;\n};");
     assert_eq!(
         (item.signature.as_str(), item.comment.as_str()),
@@ -53,7 +53,7 @@ fn a_class_comes_with_its_methods() {
 }
 
 #[test]
-fn overloads_stay_with_their_body_and_the_first_comment_speaks() {
+fn overloads_stay_with_their_body_and_the_first_comment_documents_all() {
     let text = "/** Data first. */\nexport function f(a: A, b: B): C;\n\n/** Data last. */\nexport function f(b: B): D;\n\n\
                 export function f(...args: any[]) {\n  return args;\n}";
     let item = only(text);
@@ -65,13 +65,13 @@ fn overloads_stay_with_their_body_and_the_first_comment_speaks() {
 }
 
 #[test]
-fn comments_of_others_are_not_taken() {
+fn comments_of_other_code_are_not_used() {
     assert_eq!(only("const a = 1; // one\nfunction f() {}").comment, "");
     assert_eq!(only("// Section\n\nfunction f() {}").comment, "");
 }
 
 #[test]
-fn namespaces_are_entered_and_errors_are_seen() {
+fn namespaces_are_entered_and_errors_are_marked() {
     assert_eq!(only("export namespace A {\n  /** B. */\n  export function b() {}\n}").name, "b");
     assert!(only("function f( {\n  return 1;\n}").broken);
     let found = items("function a() { return 1; }\n) ] }}} {\nfunction b() { return 2; }", false).unwrap();

@@ -1,47 +1,47 @@
-//! What an item needs from around it: the imports whose names it uses, and the file's other items that it calls.
+//! The parts of its file that an item uses: imports, and the signatures of the other items that it calls.
 
-use super::file::{File, named_children};
+use super::file::{ParsedFile, named_children};
 use super::item::Item;
 use crate::row::Kind;
 use std::collections::HashMap;
 use std::ops::Range;
 use tree_sitter::Node;
 
-/// Signatures that are told of an item.
-const MOST: usize = 8;
+/// Maximum number of signatures per item.
+const MAX_USES: usize = 8;
 
-/// The names that a file uses, in the order of the text.
+/// The identifiers, calls and imports of a file, in the order of the text.
 #[derive(Default)]
-struct Names<'a> {
-    /// Where each identifier is.
+struct NameUses<'a> {
+    /// Each identifier with its position.
     all: Vec<(usize, &'a str)>,
-    /// Where each call is, the name called, and whether it is called on something.
+    /// Each call: its position, the called name, and whether it is called on an object.
     calls: Vec<(usize, &'a str, bool)>,
-    /// Import statements: where each is, its text, and the names that it brings in; `*` for any.
+    /// Each import statement: its range, its text, and the imported names (`*` for any).
     imports: Vec<(Range<usize>, &'a str, Vec<&'a str>)>,
 }
 
-impl<'a> File<'a> {
-    /// Tells every item what it needs.
-    pub(super) fn tell_uses(&mut self, root: Node) {
-        let mut names = Names::default();
+impl<'a> ParsedFile<'a> {
+    /// Fills in `imports` and `uses` of every item.
+    pub(super) fn collect_uses(&mut self, root: Node) {
+        let mut names = NameUses::default();
         self.collect(root, &mut names);
         let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
         for (i, item) in self.items.iter().enumerate() {
             by_name.entry(own_name(item)).or_default().push(i);
         }
-        let told: Vec<(Vec<String>, Vec<String>)> = (self.ranges.iter().enumerate())
+        let uses: Vec<(Vec<String>, Vec<String>)> = (self.ranges.iter().enumerate())
             .map(|(i, range)| (names.imports_in(range), self.called(i, &names, &by_name)))
             .collect();
-        for (item, (imports, uses)) in self.items.iter_mut().zip(told) {
+        for (item, (imports, uses)) in self.items.iter_mut().zip(uses) {
             (item.imports, item.uses) = (imports, uses);
         }
     }
 
-    fn collect(&self, node: Node, names: &mut Names<'a>) {
+    fn collect(&self, node: Node, names: &mut NameUses<'a>) {
         if self.is_import(node) {
             let mut brought = Vec::new();
-            self.brought(node, &mut brought);
+            self.imported_names(node, &mut brought);
             names.imports.push((node.byte_range(), self.slice(node).trim_end(), brought));
             return;
         }
@@ -59,16 +59,16 @@ impl<'a> File<'a> {
         named_children(node).for_each(|child| self.collect(child, names));
     }
 
-    /// A statement that brings names in; JavaScript's older form is a constant.
+    /// Returns whether a node is an import; CommonJS imports are constants.
     fn is_import(&self, node: Node) -> bool {
         self.table.imports.contains(&node.kind())
             || (self.table.holders.contains(&node.kind()) && self.slice(node).contains("= require("))
     }
 
-    /// The names that an import makes known: not where they come from, and an alias instead of its name.
-    fn brought(&self, node: Node, names: &mut Vec<&'a str>) {
+    /// Collects the imported names: aliases instead of the names they replace, without module paths.
+    fn imported_names(&self, node: Node, names: &mut Vec<&'a str>) {
         if let Some(alias) = node.child_by_field_name("alias") {
-            return self.brought(alias, names);
+            return self.imported_names(alias, names);
         }
         match node.kind() {
             "asterisk" | "use_wildcard" | "wildcard_import" => names.push("*"),
@@ -80,12 +80,12 @@ impl<'a> File<'a> {
                 let sources: Vec<Node> =
                     from.into_iter().filter_map(|f| node.child_by_field_name(f)).collect();
                 let children = named_children(node).filter(|child| !sources.contains(child));
-                children.for_each(|child| self.brought(child, names));
+                children.for_each(|child| self.imported_names(child, names));
             }
         }
     }
 
-    /// The last name of what is called, and whether it is reached through something else.
+    /// The called name, and whether it is a member of an object or module.
     fn callee(&self, callee: Node) -> Option<(&'a str, bool)> {
         if is_identifier(callee) {
             return Some((self.slice(callee), false));
@@ -95,8 +95,8 @@ impl<'a> File<'a> {
         self.callee(last).map(|(name, _)| (name, true))
     }
 
-    /// The signatures of other items that item `i` calls, in the order of their first use.
-    fn called(&self, i: usize, names: &Names, by_name: &HashMap<&str, Vec<usize>>) -> Vec<String> {
+    /// The signatures of the other items that item `i` calls, in the order of first use.
+    fn called(&self, i: usize, names: &NameUses, by_name: &HashMap<&str, Vec<usize>>) -> Vec<String> {
         let (item, ranges) = (&self.items[i], &self.ranges);
         let mut found: Vec<usize> = Vec::new();
         for &(_, name, member) in within(&names.calls, &ranges[i], |call| call.0) {
@@ -113,7 +113,7 @@ impl<'a> File<'a> {
         }
         let mut uses: Vec<String> = Vec::new();
         for signature in found.into_iter().map(|other| &self.items[other].signature) {
-            if uses.len() < MOST && !uses.contains(signature) {
+            if uses.len() < MAX_USES && !uses.contains(signature) {
                 uses.push(signature.clone());
             }
         }
@@ -121,8 +121,8 @@ impl<'a> File<'a> {
     }
 }
 
-impl Names<'_> {
-    /// The imports of which a name is used in a range, in the order of the file.
+impl NameUses<'_> {
+    /// The imports with a name that is used in a range, in the order of the file.
     fn imports_in(&self, range: &Range<usize>) -> Vec<String> {
         let used: Vec<&str> = within(&self.all, range, |name| name.0).iter().map(|name| name.1).collect();
         let needed = |brought: &[&str]| brought.iter().any(|name| *name == "*" || used.contains(name));
@@ -132,10 +132,10 @@ impl Names<'_> {
     }
 }
 
-/// The part of a list, sorted by place, that is in a range.
-fn within<'t, T>(list: &'t [T], range: &Range<usize>, place: impl Fn(&T) -> usize) -> &'t [T] {
-    let start = list.partition_point(|one| place(one) < range.start);
-    let end = list.partition_point(|one| place(one) < range.end);
+/// The part of a list sorted by position that lies in a range.
+fn within<'t, T>(list: &'t [T], range: &Range<usize>, position: impl Fn(&T) -> usize) -> &'t [T] {
+    let start = list.partition_point(|one| position(one) < range.start);
+    let end = list.partition_point(|one| position(one) < range.end);
     &list[start..end]
 }
 
@@ -161,11 +161,11 @@ fn stem(path: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use crate::extract::items;
+    use crate::extract::extract_items;
     use crate::language::Language;
 
     #[test]
-    fn lines_imports_and_what_is_called_are_told() {
+    fn items_know_their_lines_imports_and_callees() {
         let files = [
             (
                 Language::TypeScript,
@@ -219,7 +219,7 @@ mod tests {
             ),
         ];
         for (language, text, name, lines, imports, uses) in files {
-            let items = items(text, language, "").unwrap();
+            let items = extract_items(text, language, "").unwrap();
             let item = items.iter().find(|item| item.name == name).expect("an item of this name");
             assert_eq!(
                 (item.lines, &item.imports, &item.uses),
@@ -238,7 +238,7 @@ mod tests {
         let helpers: String = (0..10).map(|i| format!("function help{i}() {{}}\n")).collect();
         let calls: String = (0..10).rev().map(|i| format!("  help{i}(); help{i}(); all();\n")).collect();
         let text = format!("{helpers}function all() {{\n{calls}}}\n");
-        let found = items(&text, Language::TypeScript, "").unwrap();
+        let found = extract_items(&text, Language::TypeScript, "").unwrap();
         let expected: Vec<String> = (2..10).rev().map(|i| format!("help{i}()")).collect();
         assert_eq!(found.last().unwrap().uses, expected);
     }

@@ -1,16 +1,16 @@
-//! The languages that curation reads, each one small table behind tree-sitter.
+//! The languages that curation reads, each described by one table over its tree-sitter grammar.
 
 mod table;
 mod tables;
 
-pub use table::{DocStyle, Head, Table};
+pub use table::{DocStyle, LanguageTable, SignatureForm};
 
 use codelsi_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 use tree_sitter::{Parser, Tree};
 
-/// A language whose sources become rows.
+/// A source language.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Language {
@@ -24,6 +24,7 @@ pub enum Language {
 }
 
 impl Language {
+    /// All languages.
     pub const ALL: [Language; 6] = [
         Language::TypeScript,
         Language::JavaScript,
@@ -33,8 +34,8 @@ impl Language {
         Language::Rust,
     ];
 
-    /// What is known of it.
-    pub fn table(self) -> &'static Table {
+    /// The description of the language.
+    pub fn table(self) -> &'static LanguageTable {
         match self {
             Language::TypeScript => &tables::TYPESCRIPT,
             Language::JavaScript => &tables::JAVASCRIPT,
@@ -45,32 +46,36 @@ impl Language {
         }
     }
 
-    /// The language of a source; `None` for other files, declarations, and what was installed or built.
+    /// The language of a source file by its path; `None` for other files, for declaration files, and for installed or
+    /// built code.
     pub fn of(path: &str) -> Option<Language> {
         let ends = |endings: &[&str]| endings.iter().any(|end| path.ends_with(end));
-        let is_source = |table: &Table| {
-            let left_out = |part: &str| table.not_folders.contains(&part);
-            ends(table.endings) && !ends(table.not_endings) && !path.split('/').any(left_out)
+        let is_source = |table: &LanguageTable| {
+            let excluded = |part: &str| table.not_folders.contains(&part);
+            ends(table.endings) && !ends(table.not_endings) && !path.split('/').any(excluded)
         };
         Self::ALL.into_iter().find(|language| is_source(language.table()))
     }
 
-    /// The language that MultiPL-E calls `code`.
+    /// The language with the MultiPL-E code `code`, as `ts`.
     pub fn of_code(code: &str) -> Option<Language> {
         Self::ALL.into_iter().find(|language| language.table().endings[0].trim_start_matches('.') == code)
     }
 
-    /// Its name on the command line, in rows and behind a Markdown fence.
+    /// The name on the command line, in rows and after a Markdown fence.
     pub fn word(self) -> String {
         format!("{self:?}").to_lowercase()
     }
 
-    /// Whether its parser finds no error in `text`.
+    /// Returns whether `text` parses without an error.
     pub fn parses(self, text: &str, path: &str) -> bool {
         self.parse(text, path).is_ok_and(|tree| !tree.root_node().has_error())
     }
 
-    /// Parses `text`, of a file with this path.
+    /// Parses the text of a file; `path` selects the grammar.
+    ///
+    /// # Errors
+    /// When the grammar does not load or the parser fails; a syntax error is a node of the tree.
     pub fn parse(self, text: &str, path: &str) -> Result<Tree> {
         let table = self.table();
         let mut parser = Parser::new();
@@ -97,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_tells_the_language_and_what_is_nobodys_source() {
+    fn a_path_gives_the_language_unless_it_is_not_source() {
         for (path, language) in [
             ("src/a.ts", Some(Language::TypeScript)),
             ("src/a.tsx", Some(Language::TypeScript)),
@@ -129,7 +134,7 @@ mod tests {
         assert!("cobol".parse::<Language>().unwrap_err().contains("typescript, javascript, python"));
     }
 
-    /// Node kinds are strings; a grammar that renames one would silently find nothing.
+    /// Node kinds are strings: if a grammar renamed one, nothing would be found without an error.
     #[test]
     fn every_node_kind_of_a_table_is_in_its_grammar() {
         for language in Language::ALL {

@@ -1,85 +1,86 @@
-//! The form of a table: what curation has to know of a language.
+//! The description of a language that curation needs, in one table.
 
-/// What curation knows of a language. Strings without a word of explanation are node kinds of its grammar.
+/// The description of a language. Fields without a comment are node kinds of its tree-sitter grammar.
 #[derive(Debug)]
-pub struct Table {
-    /// What a reader calls it.
+pub struct LanguageTable {
+    /// The display name.
     pub name: &'static str,
-    /// Endings of its files; the first, without its dot, is MultiPL-E's name for the language.
+    /// File extensions; the first, without its dot, is MultiPL-E's code of the language.
     pub endings: &'static [&'static str],
-    /// Longer endings of files that hold no code of their own.
+    /// Extensions of files without code of their own, as `.d.ts`.
     pub not_endings: &'static [&'static str],
-    /// Folders of what was installed, copied in, or built.
+    /// Folders of installed, vendored or built files.
     pub not_folders: &'static [&'static str],
-    /// The grammar for a file of this path.
+    /// The grammar for a file with the given path.
     pub grammar: fn(&str) -> tree_sitter::Language,
     pub comments: &'static [&'static str],
-    /// Beginnings of comments that document what follows, which others do not.
+    /// Prefixes of documentation comments.
     pub doc_marks: &'static [&'static str],
-    /// Beginning of a comment to the end of the line.
+    /// Prefix of a comment to the end of the line.
     pub line_comment: &'static str,
     pub doc_style: DocStyle,
-    /// What a reader calls that which has methods.
+    /// The word for a type with methods, as `class`.
     pub owner: &'static str,
-    /// What a function may raise is told under this word.
+    /// The word for raised errors, as `Throws`.
     pub raises: &'static str,
-    /// What holds declarations and is none: namespaces, modules, branches of the preprocessor.
+    /// Nodes that contain declarations: namespaces, modules, preprocessor branches.
     pub containers: &'static [&'static str],
-    /// What holds methods of the type in its field `type`.
+    /// Nodes that contain the methods of the type in their field `type`, as `impl`.
     pub owners: &'static [&'static str],
     pub wrappers: &'static [Wrapper],
-    /// Functions, whose name is their field `name` or in their field `declarator`.
+    /// Functions; the name is in the field `name` or `declarator`.
     pub functions: &'static [&'static str],
-    /// The same in classes.
+    /// Functions in classes.
     pub methods: &'static [&'static str],
-    /// Constants and fields, which may hold a function.
+    /// Constants and fields whose value may be a function.
     pub holders: &'static [&'static str],
-    /// Functions that are expressions.
+    /// Function expressions.
     pub lambdas: &'static [&'static str],
-    /// Classes and the like, and what a reader calls each.
+    /// Classes and similar types, with the word for each.
     pub classes: &'static [(&'static str, &'static str)],
-    /// Heads without a body that stand before the function of that name.
+    /// Overload signatures without a body, which precede the function of the same name.
     pub overloads: &'static [&'static str],
     pub decorators: &'static [&'static str],
-    /// Nodes that hold keywords before a name.
+    /// Nodes of keywords before a name.
     pub modifiers: &'static [&'static str],
-    /// Keywords and decorators that a reader would say aloud: the words for them.
+    /// Keywords and decorators that are part of the description, with their words.
     pub words: &'static [(&'static str, &'static str)],
-    /// Keywords and decorators that change what a function is called.
+    /// Keywords and decorators that change the word for a function, as `getter`.
     pub nouns: &'static [(&'static str, &'static str)],
-    pub head: Head,
-    /// The word before the name of a function; none where its result is.
+    pub head: SignatureForm,
+    /// The keyword before the name of a function; empty if the result type is there.
     pub function_word: &'static str,
-    /// Statements that bring names in.
+    /// Import statements.
     pub imports: &'static [&'static str],
     pub calls: &'static [&'static str],
 }
 
-/// A node around a declaration: where that is, and whether the code keeps what is around it.
+/// A node around a declaration, as `export` or a decorator.
 #[derive(Debug)]
 pub struct Wrapper {
     pub kind: &'static str,
     /// The field of the declaration; empty for the last child.
     pub field: &'static str,
+    /// True if the code of the item includes the wrapper.
     pub kept: bool,
 }
 
-/// How the head of a function is cut.
+/// The way to read the signature of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
-    /// Name, type parameters, parameters and, after this, the result.
+pub enum SignatureForm {
+    /// From fields: name, type parameters, parameters and, after this separator, the result type.
     Fields(&'static str),
-    /// The text from the first word that is no modifier to the body.
+    /// From the text between the modifiers and the body.
     Text,
 }
 
-/// How comments tell parameters, results and errors.
+/// The convention of documentation comments for parameters, results and errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DocStyle {
     /// `@param x`, `\param x`: JSDoc, Javadoc, Doxygen.
     Tags,
-    /// Google's, NumPy's and reStructuredText's sections, in a string at the head of the body.
+    /// Python docstrings: Google, NumPy and reStructuredText sections.
     Docstring,
-    /// Markdown headings: `# Errors`.
+    /// Markdown headings, as rustdoc's `# Errors`.
     Headings,
 }

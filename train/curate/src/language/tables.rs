@@ -1,6 +1,6 @@
-//! The tables, a language each.
+//! The tables, one per language.
 
-use super::table::{DocStyle, Head, Table, Wrapper};
+use super::table::{DocStyle, LanguageTable, SignatureForm, Wrapper};
 
 const fn kept(kind: &'static str, field: &'static str) -> Wrapper {
     Wrapper { kind, field, kept: true }
@@ -10,8 +10,8 @@ const fn dropped(kind: &'static str, field: &'static str) -> Wrapper {
     Wrapper { kind, field, kept: false }
 }
 
-/// What a language has unless its table says otherwise.
-const NONE: Table = Table {
+/// The defaults of a table.
+const NONE: LanguageTable = LanguageTable {
     name: "",
     endings: &[],
     not_endings: &[],
@@ -36,13 +36,13 @@ const NONE: Table = Table {
     modifiers: &[],
     words: &[],
     nouns: &[],
-    head: Head::Fields(""),
+    head: SignatureForm::Fields(""),
     function_word: "",
     imports: &[],
     calls: &[],
 };
 
-pub static TYPESCRIPT: Table = Table {
+pub static TYPESCRIPT: LanguageTable = LanguageTable {
     name: "TypeScript",
     endings: &[".ts", ".tsx", ".mts"],
     not_endings: &[".d.ts", ".d.mts"],
@@ -68,7 +68,7 @@ pub static TYPESCRIPT: Table = Table {
     ..NONE
 };
 
-pub static JAVASCRIPT: Table = Table {
+pub static JAVASCRIPT: LanguageTable = LanguageTable {
     name: "JavaScript",
     endings: &[".js", ".mjs", ".cjs", ".jsx"],
     not_endings: &[".min.js", ".bundle.js"],
@@ -81,7 +81,7 @@ pub static JAVASCRIPT: Table = Table {
     ..TYPESCRIPT
 };
 
-pub static PYTHON: Table = Table {
+pub static PYTHON: LanguageTable = LanguageTable {
     name: "Python",
     endings: &[".py"],
     not_endings: &["_pb2.py"],
@@ -99,13 +99,13 @@ pub static PYTHON: Table = Table {
     words: &[("async", "async"), ("@staticmethod", "static"), ("@classmethod", "class")],
     nouns: &[("@property", "property")],
     function_word: "def",
-    head: Head::Fields(" -> "),
+    head: SignatureForm::Fields(" -> "),
     imports: &["import_statement", "import_from_statement", "future_import_statement"],
     calls: &["call"],
     ..NONE
 };
 
-pub static JAVA: Table = Table {
+pub static JAVA: LanguageTable = LanguageTable {
     name: "Java",
     endings: &[".java"],
     not_folders: &["build", "target", "generated", "generated-sources"],
@@ -121,13 +121,13 @@ pub static JAVA: Table = Table {
     ],
     modifiers: &["modifiers"],
     words: &[("static", "static"), ("abstract", "abstract")],
-    head: Head::Text,
+    head: SignatureForm::Text,
     imports: &["import_declaration"],
     calls: &["method_invocation", "object_creation_expression"],
     ..NONE
 };
 
-pub static CPP: Table = Table {
+pub static CPP: LanguageTable = LanguageTable {
     name: "C++",
     endings: &[".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx", ".h"],
     not_endings: &[".pb.h", ".pb.cc"],
@@ -149,13 +149,13 @@ pub static CPP: Table = Table {
     classes: &[("class_specifier", "class"), ("struct_specifier", "struct")],
     modifiers: &["storage_class_specifier"],
     words: &[("static", "static")],
-    head: Head::Text,
+    head: SignatureForm::Text,
     imports: &["preproc_include", "using_declaration"],
     calls: &["call_expression"],
     ..NONE
 };
 
-pub static RUST: Table = Table {
+pub static RUST: LanguageTable = LanguageTable {
     name: "Rust",
     endings: &[".rs"],
     not_folders: &["target", "vendor"],
@@ -174,7 +174,7 @@ pub static RUST: Table = Table {
     modifiers: &["function_modifiers"],
     words: &[("async", "async"), ("unsafe", "unsafe"), ("const", "const")],
     function_word: "fn",
-    head: Head::Fields(" -> "),
+    head: SignatureForm::Fields(" -> "),
     imports: &["use_declaration"],
     calls: &["call_expression", "macro_invocation"],
     ..NONE

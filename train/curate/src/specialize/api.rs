@@ -1,14 +1,14 @@
-//! The names that a repository exports: its classes with their public methods, its functions and its types.
+//! The exported names of a repository: classes with their public methods, functions, and types.
 
-use crate::source::Source;
+use crate::source::SourceFile;
 use codelsi_engine::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use tree_sitter::{Node, Parser};
 
-/// What others can call by name.
+/// The exported names of a repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Api {
-    /// Public methods by class; constructors are the class itself.
+    /// The public methods of each class, without constructors.
     pub classes: BTreeMap<String, BTreeSet<String>>,
     pub functions: BTreeSet<String>,
     /// Interfaces, type aliases and enums.
@@ -16,11 +16,11 @@ pub struct Api {
 }
 
 impl Api {
-    /// Reads TypeScript sources.
+    /// Collects the exported names of TypeScript sources.
     ///
     /// # Errors
     /// When the grammar does not load.
-    pub fn of(sources: &[Source]) -> Result<Api> {
+    pub fn of(sources: &[SourceFile]) -> Result<Api> {
         let mut api = Api::default();
         for source in sources {
             let language = match source.path.ends_with(".tsx") {
@@ -32,30 +32,31 @@ impl Api {
                 .set_language(&language.into())
                 .map_err(|e| Error::new(format!("TypeScript grammar: {e}")))?;
             if let Some(tree) = parser.parse(&source.content, None) {
-                File { text: &source.content }.scope(tree.root_node(), &mut api);
+                ParsedFile { text: &source.content }.scope(tree.root_node(), &mut api);
             }
         }
         Ok(api)
     }
 
-    /// Every name by itself, as it stands in code that uses it.
+    /// All names, methods without their class.
     pub fn names(&self) -> BTreeSet<String> {
         let methods = self.classes.values().flatten();
         self.classes.keys().chain(methods).chain(&self.functions).chain(&self.types).cloned().collect()
     }
 }
 
-struct File<'a> {
+/// A parsed source file.
+struct ParsedFile<'a> {
     text: &'a str,
 }
 
-impl File<'_> {
-    /// Statements of a file or of a namespace.
+impl ParsedFile<'_> {
+    /// Visits the statements of a file or namespace.
     fn scope(&self, scope: Node, api: &mut Api) {
         let statements: Vec<Node> =
             (0..scope.named_child_count()).filter_map(|i| scope.named_child(i)).collect();
         let listed: BTreeSet<&str> =
-            statements.iter().flat_map(|statement| self.listed(*statement)).collect();
+            statements.iter().flat_map(|statement| self.export_list(*statement)).collect();
         for statement in statements {
             let exported = statement.kind() == "export_statement";
             let declaration = match exported {
@@ -70,8 +71,8 @@ impl File<'_> {
         }
     }
 
-    /// Names of `export { a, b as c }` and `export default a`, without those that come from elsewhere.
-    fn listed<'t>(&'t self, statement: Node) -> Vec<&'t str> {
+    /// The names in `export { a, b as c }` and `export default a`, without re-exports of other modules.
+    fn export_list<'t>(&'t self, statement: Node) -> Vec<&'t str> {
         if statement.kind() != "export_statement" || statement.child_by_field_name("source").is_some() {
             return Vec::new();
         }
@@ -116,7 +117,7 @@ impl File<'_> {
         }
     }
 
-    /// Public methods, and fields that hold functions.
+    /// The public methods of a class, and its fields that hold functions.
     fn methods(&self, class: Node) -> BTreeSet<String> {
         let Some(body) = class.child_by_field_name("body") else { return BTreeSet::new() };
         let members = (0..body.named_child_count()).filter_map(|i| body.named_child(i));
@@ -162,8 +163,8 @@ fn is_function(node: Node) -> bool {
 mod tests {
     use super::*;
 
-    fn api(content: &str) -> Api {
-        let source = Source { path: "a.ts".into(), content: content.into(), repo: None, license: None };
+    fn api_of(content: &str) -> Api {
+        let source = SourceFile { path: "a.ts".into(), content: content.into(), repo: None, license: None };
         Api::of(&[source]).unwrap()
     }
 
@@ -172,8 +173,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exported_is_public_whichever_way_it_is_said() {
-        let api = api(
+    fn names_are_collected_from_every_form_of_export() {
+        let api = api_of(
             "export class Client {\n  constructor() {}\n  get url() { return ''; }\n  send = () => 1;\n  \
              private hide() {}\n  protected keep() {}\n  #own() {}\n  _under() {}\n  static of() {}\n  count = 1;\n}\n\
              class Inner { run() {} }\nabstract class Listed { abstract go(): void }\nexport { Listed, aside as other };\n\

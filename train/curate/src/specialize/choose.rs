@@ -1,15 +1,15 @@
-//! Which rows of a private repository are trained on, and which are kept to measure.
+//! The choice of rows of a private repository for training, and of held-out rows for evaluation.
 
 use super::api::Api;
-use crate::fingerprint::is_word;
+use crate::fingerprint::is_identifier_char;
 use crate::row::{Kind, Row};
 use std::collections::BTreeSet;
 
-/// The order in which rows are most telling: each next one shows most exported names that those before it do not
-/// (greedy maximum coverage); when all are shown, the count begins anew. Among equals the shorter one comes first, then
-/// the earlier one. The first `n` are the best `n` to train on.
+/// Returns `n` rows in the order of greedy maximum coverage: each next row shows the most exported names that the rows
+/// before it do not show; when all names are shown, coverage starts again from none. Ties are broken by shorter output,
+/// then by position.
 pub fn choose(rows: &[Row], api: &Api, n: usize) -> Vec<usize> {
-    let shown: Vec<BTreeSet<String>> = rows.iter().map(|row| shown(row, api)).collect();
+    let shown: Vec<BTreeSet<String>> = rows.iter().map(|row| names_shown(row, api)).collect();
     let mut left: BTreeSet<usize> = (0..rows.len()).collect();
     let (mut chosen, mut covered) = (Vec::new(), BTreeSet::new());
     while chosen.len() < n && !left.is_empty() {
@@ -31,18 +31,18 @@ pub fn choose(rows: &[Row], api: &Api, n: usize) -> Vec<usize> {
 }
 
 impl Api {
-    /// Of the exported classes, methods and functions, how many the rows show, and how many there are.
+    /// The number of exported classes, methods and functions that the rows show, and the number of all of them.
     pub fn shown_by(&self, rows: &[Row]) -> (usize, usize) {
-        let shown: BTreeSet<String> = rows.iter().flat_map(|row| shown(row, self)).collect();
+        let shown: BTreeSet<String> = rows.iter().flat_map(|row| names_shown(row, self)).collect();
         let methods: usize = self.classes.values().map(BTreeSet::len).sum();
         (shown.len(), self.classes.len() + methods + self.functions.len())
     }
 }
 
-/// The exported names that a row shows: itself, functions that it names, classes that it names, and of those (its own
-/// among them) the methods that it calls. `Class.method` for a method.
-fn shown(row: &Row, api: &Api) -> BTreeSet<String> {
-    let words: BTreeSet<&str> = words(&row.output).collect();
+/// The exported names that a row shows: its own, the functions and classes that it names, and the methods of these
+/// classes that it calls, as `Class.method`.
+fn names_shown(row: &Row, api: &Api) -> BTreeSet<String> {
+    let words: BTreeSet<&str> = split_words(&row.output).collect();
     let called: BTreeSet<&str> = row.output.split('.').skip(1).filter_map(first_word).collect();
     let own = row.name.split('.').next().unwrap_or(&row.name);
     let mut shown: BTreeSet<String> =
@@ -60,45 +60,46 @@ fn shown(row: &Row, api: &Api) -> BTreeSet<String> {
     shown
 }
 
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c| !is_word(c)).filter(|word| !word.is_empty())
+fn split_words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c| !is_identifier_char(c)).filter(|word| !word.is_empty())
 }
 
-/// The word that `text` begins with.
+/// The word at the start of `text`.
 fn first_word(text: &str) -> Option<&str> {
-    let end = text.find(|c| !is_word(c)).unwrap_or(text.len());
+    let end = text.find(|c| !is_identifier_char(c)).unwrap_or(text.len());
     (end > 0).then(|| &text[..end])
 }
 
-/// The `wanted` most telling rows, or fewer such that a fifth of all is left, and the rows that are held out. A class stands
-/// for all of its methods: where choosing classes would leave less than that, they are not chosen.
+/// Splits rows into `wanted` rows for training, in the order of [`choose`], and held-out rows. At least a fifth of all
+/// rows is not used for training. If choosing classes, which contain all of their methods, would leave less than a
+/// fifth held out, no classes are chosen.
 pub fn split(rows: &[Row], api: &Api, wanted: usize) -> (Vec<usize>, Vec<usize>) {
-    let aside = rows.len() / 5;
-    let wanted = wanted.min(rows.len() - aside);
+    let min_held_out = rows.len() / 5;
+    let wanted = wanted.min(rows.len() - min_held_out);
     let chosen = choose(rows, api, wanted);
     let held = held_out(rows, &chosen);
-    if held.len() >= aside {
+    if held.len() >= min_held_out {
         return (chosen, held);
     }
     let parts: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].kind != Kind::Class).collect();
     let alone: Vec<Row> = parts.iter().map(|&i| rows[i].clone()).collect();
-    let wanted = wanted.min(alone.len().saturating_sub(aside));
+    let wanted = wanted.min(alone.len().saturating_sub(min_held_out));
     let chosen: Vec<usize> = choose(&alone, api, wanted).into_iter().map(|i| parts[i]).collect();
     let held = held_out(rows, &chosen);
     (chosen, held)
 }
 
-/// The rows that are not `chosen`. A row that holds a chosen one, or stands in one, as a
-/// method in its class, would be no test: it is neither.
+/// The rows that are not `chosen`, without those that contain a chosen row or are contained in one, as a method in its
+/// class: they would be no test.
 fn held_out(rows: &[Row], chosen: &[usize]) -> Vec<usize> {
-    let bare = |i: &usize| rows[*i].output.split_whitespace().collect::<String>();
-    let trained: Vec<String> = chosen.iter().map(bare).collect();
-    let fresh = |i: &usize| {
-        let own = bare(i);
+    let code = |i: &usize| rows[*i].output.split_whitespace().collect::<String>();
+    let trained: Vec<String> = chosen.iter().map(code).collect();
+    let is_independent = |i: &usize| {
+        let own = code(i);
         !trained.iter().any(|t| t.contains(&own) || own.contains(t.as_str()))
     };
     let chosen: BTreeSet<usize> = chosen.iter().copied().collect();
-    (0..rows.len()).filter(|i| !chosen.contains(i) && fresh(i)).collect()
+    (0..rows.len()).filter(|i| !chosen.contains(i) && is_independent(i)).collect()
 }
 
 #[cfg(test)]
@@ -141,7 +142,7 @@ mod tests {
             row("open", Kind::Function, "function open() { return new Cache().get(1); }"),
             row("aside", Kind::Function, "function aside() { return x.get(); }"),
         ];
-        let names = |i: usize| shown(&rows[i], &api()).into_iter().collect::<Vec<_>>().join(" ");
+        let names = |i: usize| names_shown(&rows[i], &api()).into_iter().collect::<Vec<_>>().join(" ");
         assert_eq!(names(0), "Client Client.get Client.post");
         assert_eq!(names(2), "Cache Cache.get open");
         assert_eq!(names(3), "", "whose get it is, nobody knows");

@@ -1,4 +1,4 @@
-//! What a private repository has to teach: its exported names, the rows that show most of them, and rows held out.
+//! Specialization to a private repository: its exported names, the rows that cover most of them, and held-out rows.
 
 mod api;
 mod choose;

@@ -1,26 +1,28 @@
-//! Style `test`: the code is given; the answer asserts the examples of its comment, where it has a call and its value.
+//! Style `test`: given the code; the answer asserts the examples of its comment, each a call and its value.
 //!
-//! Values are taken at the comment's word: nothing is run. Only calls whose arguments stand for themselves count.
+//! The values are those of the comment: nothing is run. Only calls with self-contained arguments are used.
 
-use super::subject::{Subject, Task};
-use super::tree::{Program, around, below};
-use crate::comment::unmarked;
+use super::input::{StyleInput, Task};
+use super::tree::{Program, ancestors, descendants};
+use crate::comment::without_markers;
 use crate::row::Kind;
 use tree_sitter::Node;
 
-/// What a comment may write before a value.
-const MARKS: [&str; 10] = ["=>", "->", "→", "===", "==", "=", "returns", "Returns", "output:", "Output:"];
-/// Names that mean the same everywhere.
+/// Markers before a value in a comment.
+const VALUE_MARKERS: [&str; 10] =
+    ["=>", "->", "→", "===", "==", "=", "returns", "Returns", "output:", "Output:"];
+/// Names with the same meaning everywhere.
 const GLOBALS: [&str; 5] = ["undefined", "NaN", "Infinity", "Map", "Set"];
 
-pub fn task(subject: &Subject) -> Option<Task> {
-    let item = subject.item;
+/// Makes the task, if the comment has an example of a function or static method.
+pub fn task(input: &StyleInput) -> Option<Task> {
+    let item = input.item;
     if item.kind == Kind::Class || (item.kind == Kind::Method && !item.noun.contains("static")) {
         return None;
     }
     let mut assertions: Vec<String> = Vec::new();
     for block in blocks(&item.comment) {
-        for (call, value) in calls(&block, &item.name, subject.tsx) {
+        for (call, value) in calls(&block, &item.name, input.tsx) {
             let assertion = format!("assert.deepEqual({call}, {value});");
             if !assertions.contains(&assertion) {
                 assertions.push(assertion);
@@ -33,19 +35,19 @@ pub fn task(subject: &Subject) -> Option<Task> {
     Some(Task {
         instruction: format!(
             "Write a test of the {} with `node:assert`.\n\n{}\n\n{}",
-            subject.name(),
-            subject.doc.description,
-            subject.fenced(&item.code)
+            input.name(),
+            input.doc.description,
+            input.fenced(&item.code)
         ),
         output: format!("import assert from 'node:assert';\n\n{}", assertions.join("\n")),
     })
 }
 
-/// The code of a comment: what is fenced, and what stands under an `@example`.
+/// The code blocks of a comment: fenced code, and the text of `@example` tags.
 fn blocks(comment: &str) -> Vec<String> {
     let mut blocks = vec![String::new()];
     let (mut fenced, mut example) = (false, false);
-    for line in unmarked(comment) {
+    for line in without_markers(comment) {
         let trimmed = line.trim_start();
         if trimmed.starts_with("```") || trimmed.starts_with("~~~") {
             fenced = !fenced;
@@ -64,33 +66,33 @@ fn blocks(comment: &str) -> Vec<String> {
     blocks
 }
 
-/// Every call of `name` whose value a comment beside it says.
+/// The calls of `name` with the value that a comment next to them gives.
 fn calls(block: &str, name: &str, tsx: bool) -> Vec<(String, String)> {
     let Some(program) = Program::parse_loosely(block, tsx) else {
         return Vec::new();
     };
     let comments = program.nodes().into_iter().filter(|n| n.kind() == "comment");
     let pairs = comments.filter_map(|comment| {
-        let statement = spoken_of(&program, comment).filter(|s| !s.has_error())?;
+        let statement = commented_statement(&program, comment).filter(|s| !s.has_error())?;
         let call = called(&program, statement)?;
         let function = call.named_child(0).filter(|_| call.kind() == "await_expression").unwrap_or(call);
         let named = function.child_by_field_name("function").is_some_and(|f| program.text(f) == name);
-        let fixed = function.child_by_field_name("arguments").is_some_and(|a| stands_for_itself(&program, a));
-        let value = value(program.text(comment), tsx)?;
+        let fixed = function.child_by_field_name("arguments").is_some_and(|a| is_self_contained(&program, a));
+        let value = parse_value(program.text(comment), tsx)?;
         (named && fixed).then(|| (program.text(call).to_string(), value))
     });
     pairs.collect()
 }
 
-/// The statement whose value a comment says: the one that it ends the line of or stands under; or, where a block begins
-/// with a comment, the one that it stands over. An arrow never stands over its call.
-fn spoken_of<'t>(program: &Program, comment: Node<'t>) -> Option<Node<'t>> {
+/// The statement whose value a comment gives: the one on the same line or on the line before; in a block that begins
+/// with a comment, the one on the next line, unless the comment has an arrow.
+fn commented_statement<'t>(program: &Program, comment: Node<'t>) -> Option<Node<'t>> {
     let row = comment.start_position().row;
     let before = comment.prev_named_sibling().filter(|s| row - s.end_position().row <= 1);
     let ends_line = before.is_some_and(|s| s.end_position().row == row);
     let text = program.text(comment).trim_start_matches('/').trim_start();
     let arrow = ["=>", "->", "→"].iter().any(|arrow| text.starts_with(arrow));
-    let root = around(comment).last()?;
+    let root = ancestors(comment).last()?;
     let leads = root.named_child(0).is_some_and(|first| first.kind() == "comment");
     match leads && !ends_line && !arrow {
         true => comment.next_named_sibling().filter(|s| s.start_position().row == row + 1),
@@ -103,7 +105,7 @@ fn called<'t>(program: &Program, statement: Node<'t>) -> Option<Node<'t>> {
     let expression = match statement.kind() {
         "expression_statement" => statement.named_child(0)?,
         "lexical_declaration" => statement.named_child(0)?.child_by_field_name("value")?,
-        // Without a semicolon the comment is in the statement, behind these.
+        // Without a semicolon the comment is inside the statement, after these.
         "variable_declarator" => statement.child_by_field_name("value")?,
         _ => statement,
     };
@@ -116,18 +118,18 @@ fn called<'t>(program: &Program, statement: Node<'t>) -> Option<Node<'t>> {
     }
 }
 
-/// The literal that a comment consists of, its mark aside.
-fn value(comment: &str, tsx: bool) -> Option<String> {
+/// The literal in a comment, after its marker.
+fn parse_value(comment: &str, tsx: bool) -> Option<String> {
     let mut text = comment.strip_prefix("//")?.trim();
-    while let Some(rest) = MARKS.iter().find_map(|mark| text.strip_prefix(mark)) {
+    while let Some(rest) = VALUE_MARKERS.iter().find_map(|mark| text.strip_prefix(mark)) {
         text = rest.trim_start();
     }
     let text = text.strip_suffix(';').unwrap_or(text);
     let program = Program::parse(&format!("({text})"), Kind::Function, tsx)?;
     let nodes = program.nodes();
-    // A program, its statement and its parentheses hold the value.
-    let whole = nodes.get(3).is_some_and(|n| program.text(*n) == text);
-    (whole && nodes[3..].iter().all(|n| is_literal(&program, *n))).then(|| text.to_string())
+    // The first three nodes are the program, the statement and the parentheses.
+    let complete = nodes.get(3).is_some_and(|n| program.text(*n) == text);
+    (complete && nodes[3..].iter().all(|n| is_literal(&program, *n))).then(|| text.to_string())
 }
 
 fn is_literal(program: &Program, node: Node) -> bool {
@@ -141,9 +143,9 @@ fn is_literal(program: &Program, node: Node) -> bool {
     }
 }
 
-/// Whether arguments need nothing from around them: literals, and functions of their own parameters.
-fn stands_for_itself(program: &Program, arguments: Node) -> bool {
-    let nodes = below(arguments);
+/// Returns whether arguments are self-contained: literals, and functions of their own parameters.
+fn is_self_contained(program: &Program, arguments: Node) -> bool {
+    let nodes = descendants(arguments);
     let is_parameter = |n: &&Node| {
         n.parent().is_some_and(|p| {
             p.kind() == "required_parameter" || p.child_by_field_name("parameter") == Some(**n)
@@ -152,7 +154,7 @@ fn stands_for_itself(program: &Program, arguments: Node) -> bool {
     let own: Vec<&str> = nodes.iter().filter(is_parameter).map(|n| program.text(*n)).collect();
     nodes.iter().all(|n| match n.kind() {
         "identifier" => GLOBALS.contains(&program.text(*n)) || own.contains(&program.text(*n)),
-        // `{ name }` and `this` come from outside.
+        // `{ name }` and `this` refer to the outside.
         "shorthand_property_identifier" | "this" | "await_expression" | "comment" => false,
         _ => true,
     })

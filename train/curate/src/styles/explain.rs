@@ -1,19 +1,21 @@
-//! Style `explain`: the code is given; the answer is its signature and what its comment says, where that is enough.
+//! Style `explain`: given the code; the answer is its signature and its documentation, if that is long enough.
 
-use super::subject::{Subject, Task};
-use crate::comment::Doc;
-use crate::fingerprint::is_word;
+use super::input::{StyleInput, Task};
+use crate::comment::DocComment;
+use crate::fingerprint::is_identifier_char;
 use crate::instruction::{heading, specification};
 use crate::row::Kind;
 
-/// Words of a description that explains by itself, and with parameters or a result beside it.
-const WORDS: usize = 12;
-const WORDS_WITH_PARTS: usize = 6;
+/// Minimum words of a description without parameters and result.
+const MIN_WORDS: usize = 12;
+/// Minimum words of a description with them.
+const MIN_WORDS_WITH_PARTS: usize = 6;
 
-pub fn task(subject: &Subject) -> Option<Task> {
-    let (item, doc) = (subject.item, subject.doc);
+/// Makes the task, if the comment explains enough and is up to date.
+pub fn task(input: &StyleInput) -> Option<Task> {
+    let (item, doc) = (input.item, input.doc);
     let parts = !doc.params.is_empty() || !doc.returns.is_empty();
-    let enough = doc.words() >= if parts { WORDS_WITH_PARTS } else { WORDS };
+    let enough = doc.word_count() >= if parts { MIN_WORDS_WITH_PARTS } else { MIN_WORDS };
     if !enough || !is_current(doc, &item.code) {
         return None;
     }
@@ -27,16 +29,16 @@ pub fn task(subject: &Subject) -> Option<Task> {
         noun => format!("`{}` is {article} {noun}{class}.", heading(item)),
     };
     Some(Task {
-        instruction: format!("Explain the {}.\n\n{}", subject.name(), subject.fenced(&item.code)),
+        instruction: format!("Explain the {}.\n\n{}", input.name(), input.fenced(&item.code)),
         output: format!("{opening}\n\n{}", specification(doc, item.language)),
     })
 }
 
-/// Whether every parameter that the comment describes is in the code: a comment that speaks of others is out of date.
-fn is_current(doc: &Doc, code: &str) -> bool {
-    let words: Vec<&str> = code.split(|c| !is_word(c)).collect();
+/// Returns whether every documented parameter is in the code; otherwise the comment is out of date.
+fn is_current(doc: &DocComment, code: &str) -> bool {
+    let words: Vec<&str> = code.split(|c| !is_identifier_char(c)).collect();
     let named = |name: &str| {
-        let root = name.split(|c| !is_word(c)).find(|part| !part.is_empty());
+        let root = name.split(|c| !is_identifier_char(c)).find(|part| !part.is_empty());
         root.is_some_and(|root| words.contains(&root))
     };
     doc.params.iter().all(|(name, _)| named(name))

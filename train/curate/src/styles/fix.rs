@@ -1,25 +1,26 @@
-//! Style `fix`: the code with one seeded bug (a mutation of its syntax tree) is given; the answer is the original.
+//! Style `fix`: given the code with one seeded bug, a mutation of its syntax tree; the answer is the original.
 
-use super::subject::{Subject, Task};
-use super::tree::{Edit, Program, around, replace};
+use super::input::{StyleInput, Task};
+use super::tree::{Edit, Program, ancestors, replace};
 use crate::instruction::specification;
 use tree_sitter::Node;
 
-pub fn task(subject: &Subject) -> Option<Task> {
-    let program = subject.program(&subject.item.code)?;
-    let broken = broken(&program, subject)?;
+/// Makes the task, if a mutation applies.
+pub fn task(input: &StyleInput) -> Option<Task> {
+    let program = input.program(&input.item.code)?;
+    let broken = mutated(&program, input)?;
     Some(Task {
         instruction: format!(
             "The {} has a bug. Fix it.\n\nWhat it should do: {}\n\n{}",
-            subject.name(),
-            specification(subject.doc, subject.item.language),
-            subject.fenced(broken.code())
+            input.name(),
+            specification(input.doc, input.item.language),
+            input.fenced(broken.code())
         ),
-        output: subject.item.code.clone(),
+        output: input.item.code.clone(),
     })
 }
 
-/// A kind of bug: how it would change a node, if it can.
+/// A kind of bug: the edit of a node, if it applies.
 type Mutation = fn(&Program, Node) -> Option<Edit>;
 
 const MUTATIONS: [Mutation; 8] = [
@@ -33,22 +34,22 @@ const MUTATIONS: [Mutation; 8] = [
     wrong_method,
 ];
 
-/// The program with one bug. The kind is drawn first, then the place: operators are many, dropped returns few.
-fn broken(program: &Program, subject: &Subject) -> Option<Program> {
+/// The program with one bug. The kind is chosen before the place, so that frequent nodes do not decide the kind.
+fn mutated(program: &Program, input: &StyleInput) -> Option<Program> {
     let nodes = program.nodes();
     let kinds = MUTATIONS.len();
-    let first = subject.draw.below(0, kinds);
+    let first = input.rng.below(0, kinds);
     (0..kinds).find_map(|i| {
         let mutation = MUTATIONS[(first + i) % kinds];
         let places: Vec<Node> = nodes.iter().copied().filter(|&n| mutation(program, n).is_some()).collect();
-        let start = if places.is_empty() { 0 } else { subject.draw.below(1, places.len()) };
+        let start = if places.is_empty() { 0 } else { input.rng.below(1, places.len()) };
         let rotated = places[start..].iter().chain(&places[..start]);
         rotated.copied().find_map(|node| program.edited(vec![mutation(program, node)?]))
     })
 }
 
-/// A binary expression's operator, replaced as the table says.
-fn operator(program: &Program, node: Node, table: &[(&str, &str)]) -> Option<Edit> {
+/// Replaces the operator of a binary expression by the table.
+fn replaced_operator(program: &Program, node: Node, table: &[(&str, &str)]) -> Option<Edit> {
     let operator = node.child_by_field_name("operator").filter(|_| node.kind() == "binary_expression")?;
     let (_, wrong) = table.iter().find(|(right, _)| *right == program.text(operator))?;
     Some(replace(operator, *wrong))
@@ -65,21 +66,22 @@ fn wrong_comparison(program: &Program, node: Node) -> Option<Edit> {
         ("==", "!="),
         ("!=", "=="),
     ];
-    operator(program, node, &table)
+    replaced_operator(program, node, &table)
 }
 
-/// `+` with a string beside it joins texts; no other operator stands there by mistake.
+/// Replaces an arithmetic or logical operator; `+` of strings is left, since no other operator would be plausible.
 fn wrong_operator(program: &Program, node: Node) -> Option<Edit> {
     let joins = ["left", "right"].into_iter().filter_map(|side| node.child_by_field_name(side));
-    let joins = joins.flat_map(super::tree::below).any(|n| matches!(n.kind(), "string" | "template_string"));
+    let joins =
+        joins.flat_map(super::tree::descendants).any(|n| matches!(n.kind(), "string" | "template_string"));
     let table = [("-", "+"), ("*", "/"), ("/", "*"), ("%", "/"), ("&&", "||"), ("||", "&&"), ("+", "-")];
-    operator(program, node, if joins { &table[..6] } else { &table })
+    replaced_operator(program, node, if joins { &table[..6] } else { &table })
 }
 
-/// A larger number is a setting, and one more of it no visible bug.
-const LARGEST: u32 = 10;
+/// Larger numbers are settings, where one more is not a visible bug.
+const MAX_NUMBER: u32 = 10;
 
-/// A whole number that counts, compares or selects.
+/// Changes an integer that counts, compares or indexes.
 fn off_by_one(program: &Program, node: Node) -> Option<Edit> {
     let place = node.parent().filter(|_| node.kind() == "number")?;
     if !matches!(
@@ -88,10 +90,10 @@ fn off_by_one(program: &Program, node: Node) -> Option<Edit> {
     ) {
         return None;
     }
-    let number: u32 = program.text(node).parse().ok().filter(|n| *n <= LARGEST)?;
+    let number: u32 = program.text(node).parse().ok().filter(|n| *n <= MAX_NUMBER)?;
     let operator = place.child_by_field_name("operator").map_or("", |operator| program.text(operator));
     let wrong = match (number, operator) {
-        // Nothing is divided by zero, and nobody adds it.
+        // No division by zero, and no addition of zero.
         (_, "/" | "%") => return None,
         (1, "+" | "-") => 2,
         (1, _) => 0,
@@ -110,7 +112,7 @@ fn negated_condition(program: &Program, node: Node) -> Option<Edit> {
     Some(replace(condition, negated(program, condition)))
 }
 
-/// The opposite of a condition, as a person would write it.
+/// The negation of a condition, as a person would write it.
 pub fn negated(program: &Program, condition: Node) -> String {
     let text = program.text(condition);
     match condition.kind() {
@@ -122,7 +124,7 @@ pub fn negated(program: &Program, condition: Node) -> String {
     }
 }
 
-/// `return f(x);` that only calls.
+/// Drops the `return` of `return f(x);`.
 fn dropped_return(program: &Program, node: Node) -> Option<Edit> {
     let value = node.named_child(0).filter(|_| node.kind() == "return_statement")?;
     let calls = matches!(value.kind(), "call_expression" | "await_expression");
@@ -135,7 +137,7 @@ fn dropped_await(program: &Program, node: Node) -> Option<Edit> {
     Some(replace(node, program.text(value)))
 }
 
-/// A truth value that is answered, passed or kept.
+/// Flips a boolean literal that is returned, passed or stored.
 fn flipped_boolean(_: &Program, node: Node) -> Option<Edit> {
     let place = node.parent()?.kind();
     if !matches!(place, "return_statement" | "variable_declarator" | "assignment_expression" | "arguments") {
@@ -148,7 +150,7 @@ fn flipped_boolean(_: &Program, node: Node) -> Option<Edit> {
     }
 }
 
-/// A method called in place of its counterpart.
+/// Replaces a method by its counterpart.
 fn wrong_method(program: &Program, node: Node) -> Option<Edit> {
     const PAIRS: [(&str, &str); 12] = [
         ("min", "max"),
@@ -164,7 +166,7 @@ fn wrong_method(program: &Program, node: Node) -> Option<Edit> {
         ("slice", "splice"),
         ("keys", "values"),
     ];
-    let called = around(node).nth(2)?.child_by_field_name("function")?;
+    let called = ancestors(node).nth(2)?.child_by_field_name("function")?;
     if node.kind() != "property_identifier" || called.child_by_field_name("property") != Some(node) {
         return None;
     }

@@ -1,35 +1,34 @@
-//! Styles of instruction: one item asked for, or asked about, in several ways.
+//! Tasks in the styles of instruction: several tasks from one item.
 //!
-//! A style is a small function from an item and its comment to an instruction and an answer, or to nothing where it
-//! could not be honest: what is no bug for sure is not called one, what the comment does not explain is not explained.
-//! Choices depend on the seed and on where the item comes from, never on what else is read.
+//! A style is a function from an item and its comment to an instruction and an answer. It returns `None` where the task
+//! would be wrong: a change that may not be a bug is not called one, and code is explained only by what its comment
+//! says. Random choices depend on the seed and on the provenance of the item, and on nothing else that is read.
 
 mod complete;
 mod examples;
 mod explain;
 mod fix;
+mod input;
 mod refactor;
 mod rename;
-mod subject;
 mod tree;
 
-pub use subject::{Subject, Task};
+pub use input::{StyleInput, Task};
 
 use crate::instruction::instruction;
 use crate::style::Style;
 
-/// The row of this style, where the item has what it takes.
-pub fn task(style: Style, subject: &Subject) -> Option<Task> {
+/// Makes the task of a style; `None` if the item does not have what the style needs.
+pub fn task(style: Style, input: &StyleInput) -> Option<Task> {
     match style {
-        Style::Write => Some(Task {
-            instruction: instruction(subject.item, subject.doc),
-            output: subject.item.code.clone(),
-        }),
-        Style::Complete => complete::task(subject),
-        Style::Explain => explain::task(subject),
-        Style::Refactor => refactor::task(subject),
-        Style::Fix => fix::task(subject),
-        Style::Test => examples::task(subject),
+        Style::Write => {
+            Some(Task { instruction: instruction(input.item, input.doc), output: input.item.code.clone() })
+        }
+        Style::Complete => complete::task(input),
+        Style::Explain => explain::task(input),
+        Style::Refactor => refactor::task(input),
+        Style::Fix => fix::task(input),
+        Style::Test => examples::task(input),
     }
 }
 

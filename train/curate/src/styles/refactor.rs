@@ -1,20 +1,20 @@
-//! Style `refactor`: the code made worse without a change of meaning is given; the answer is the original.
+//! Style `refactor`: given a less readable equivalent of the code; the answer is the original.
 //!
-//! Each step is safe by its form alone, whatever the types: [`nest`] puts what follows an `if` that leaves into its
-//! `else`; [`spell_out`] answers a comparison by two returns; [`swap`] negates a condition and exchanges the branches;
-//! [`obscure`](super::rename::obscure) takes local names away. A tidier program with the same meaning is the original.
+//! Each step preserves the meaning for any types: [`nest`] moves the code after an `if` that returns into its `else`;
+//! [`spell_out`] replaces a returned comparison by two returns; [`swap`] negates a condition and exchanges the
+//! branches; [`obscure`](super::rename::obscure) renames local variables.
 
 use super::fix::negated;
+use super::input::{StyleInput, Task};
 use super::rename::obscure;
-use super::subject::{Subject, Task};
-use super::tree::{Edit, Program, below, replace};
+use super::tree::{Edit, Program, descendants, replace};
 use crate::instruction::specification;
 use tree_sitter::Node;
 
-/// A change of the whole program, where it finds a place for it.
+/// A change of the program, if it applies.
 type Step = fn(&Program) -> Option<Program>;
 
-/// A step, and what is to be wished of who takes it back.
+/// The steps, each with the request that reverts it.
 const STEPS: [(Step, &str); 4] = [
     (nest, "return early instead of nesting"),
     (spell_out, "return a condition itself"),
@@ -22,39 +22,40 @@ const STEPS: [(Step, &str); 4] = [
     (obscure, "give the variables names that say what they hold"),
 ];
 
-pub fn task(subject: &Subject) -> Option<Task> {
-    let mut worse = subject.program(&subject.item.code)?;
-    let mut wishes = Vec::new();
-    for (step, wish) in STEPS {
+/// Makes the task, if a step applies.
+pub fn task(input: &StyleInput) -> Option<Task> {
+    let mut worse = input.program(&input.item.code)?;
+    let mut requests = Vec::new();
+    for (step, request) in STEPS {
         if let Some(program) = step(&worse) {
             worse = program;
-            wishes.push(wish);
+            requests.push(request);
         }
     }
-    let (last, first) = wishes.split_last()?;
-    let wishes = match first {
+    let (last, first) = requests.split_last()?;
+    let requests = match first {
         [] => last.to_string(),
         first => format!("{} and {last}", first.join(", ")),
     };
     Some(Task {
         instruction: format!(
-            "Refactor the {} without changing what it does: {wishes}.\n\nWhat it does: {}\n\n{}",
-            subject.name(),
-            specification(subject.doc, subject.item.language),
-            subject.fenced(worse.code())
+            "Refactor the {} without changing what it does: {requests}.\n\nWhat it does: {}\n\n{}",
+            input.name(),
+            specification(input.doc, input.item.language),
+            input.fenced(worse.code())
         ),
-        output: subject.item.code.clone(),
+        output: input.item.code.clone(),
     })
 }
 
 /// `if (a) { …; return b; } rest` to `if (a) { …; return b; } else { rest }`, the last such `if` of the item.
 fn nest(program: &Program) -> Option<Program> {
     let nodes = program.nodes();
-    nodes.iter().rev().filter(|n| leaves(**n)).find_map(|node| program.edited(nested(program, *node)?))
+    nodes.iter().rev().filter(|n| is_early_exit(**n)).find_map(|node| program.edited(nested(program, *node)?))
 }
 
-/// An `if` without an `else` whose block ends by leaving the function.
-fn leaves(node: Node) -> bool {
+/// Returns whether a node is an `if` without `else` whose block ends by leaving the function.
+fn is_early_exit(node: Node) -> bool {
     let block = node.child_by_field_name("consequence").filter(|b| b.kind() == "statement_block");
     let last = block.and_then(|b| b.named_child(b.named_child_count().checked_sub(1)?));
     node.kind() == "if_statement"
@@ -66,7 +67,7 @@ fn nested(program: &Program, node: Node) -> Option<Vec<Edit>> {
     let block = node.parent().filter(|p| p.kind() == "statement_block")?;
     let rest: Vec<Node> = siblings_after(node).collect();
     let (first, last) = (rest.first()?, rest.last()?);
-    if is_bound(program, block, &rest) {
+    if is_immovable(program, block, &rest) {
         return None;
     }
     let indent = program.indent(node);
@@ -84,26 +85,26 @@ fn nested(program: &Program, node: Node) -> Option<Vec<Edit>> {
     Some(vec![Edit { at: node.end_byte()..last.end_byte(), text }])
 }
 
-/// Whether statements at the end of a block cannot move into a block of their own as they are: they hold text over
-/// several lines, which must keep its indentation, or declare what is named before them.
-fn is_bound(program: &Program, block: Node, rest: &[Node]) -> bool {
-    let inside = || rest.iter().copied().flat_map(below);
-    let broad = |n: Node| {
+/// Returns whether the statements at the end of a block cannot be moved into a nested block: they contain a multi-line
+/// string, whose indentation must not change, or declare a name that is used before them.
+fn is_immovable(program: &Program, block: Node, rest: &[Node]) -> bool {
+    let inside = || rest.iter().copied().flat_map(descendants);
+    let multi_line = |n: Node| {
         matches!(n.kind(), "template_string" | "string" | "jsx_text")
             && n.start_position().row < n.end_position().row
     };
     let names = |n: &Node| n.kind().contains("identifier");
-    let before: Vec<&str> = below(block)
+    let before: Vec<&str> = descendants(block)
         .into_iter()
         .filter(|n| names(n) && n.end_byte() <= rest[0].start_byte())
         .map(|n| program.text(n))
         .collect();
-    let declared = rest.iter().copied().filter(|n| n.kind() == "lexical_declaration").flat_map(below);
+    let declared = rest.iter().copied().filter(|n| n.kind() == "lexical_declaration").flat_map(descendants);
     let declared = declared.filter(|n| n.kind() == "variable_declarator");
-    let declared = declared.filter_map(|n| n.child_by_field_name("name")).flat_map(below).filter(names);
+    let declared = declared.filter_map(|n| n.child_by_field_name("name")).flat_map(descendants).filter(names);
     let hoisted =
         rest.iter().any(|n| n.kind() != "lexical_declaration" && n.kind().ends_with("_declaration"));
-    hoisted || inside().any(broad) || declared.into_iter().any(|n| before.contains(&program.text(n)))
+    hoisted || inside().any(multi_line) || declared.into_iter().any(|n| before.contains(&program.text(n)))
 }
 
 fn siblings_after(node: Node) -> impl Iterator<Item = Node> {
@@ -135,7 +136,7 @@ fn swap(program: &Program) -> Option<Program> {
         let then = node.child_by_field_name("consequence").filter(|b| b.kind() == "statement_block")?;
         let other = node.child_by_field_name("alternative")?.named_child(0)?;
         let condition = node.child_by_field_name("condition")?.named_child(0)?;
-        // A condition that is negated already would become clearer.
+        // A negated condition would become clearer.
         let unclear = condition.kind() == "comment" || program.text(condition).starts_with('!');
         if other.kind() != "statement_block" || unclear {
             return None;

@@ -1,16 +1,16 @@
-//! Taking the names of local constants and variables away.
+//! Renaming of local variables to meaningless names.
 
-use super::tree::{Edit, Program, around, replace};
+use super::tree::{Edit, Program, ancestors, replace};
 use std::collections::HashMap;
 use tree_sitter::Node;
 
-/// Shorter names say nothing already.
-const SHORTEST: usize = 3;
-/// Fewer names are hardly worth a change.
-const FEWEST: usize = 2;
+/// Shorter names are meaningless already.
+const MIN_NAME_LENGTH: usize = 3;
+/// Minimum number of renamed variables.
+const MIN_RENAMED: usize = 2;
 
-/// Renames every local that can be told by its form to `v1`, `v2`, …: declared by a plain `const` or `let` in a block,
-/// its name declared nowhere else in the item and used inside that block alone.
+/// Renames local variables to `v1`, `v2`, …: those declared by a plain `const` or `let` in a block, whose name is
+/// declared nowhere else in the item and used only inside that block.
 pub fn obscure(program: &Program) -> Option<Program> {
     let nodes = program.nodes();
     let mut by_name: HashMap<&str, Vec<Node>> = HashMap::new();
@@ -21,12 +21,12 @@ pub fn obscure(program: &Program) -> Option<Program> {
         .iter()
         .filter(|n| is_local_declaration(**n))
         .filter_map(|n| by_name.get(program.text(*n)))
-        .filter(|uses| can_be_told(uses))
-        .filter(|uses| program.text(uses[0]).len() >= SHORTEST)
+        .filter(|uses| is_renamable(uses))
+        .filter(|uses| program.text(uses[0]).len() >= MIN_NAME_LENGTH)
         .collect();
-    // A name that begins like a new one anywhere, and none is surely free.
+    // If any name looks like a new one, the new names may collide.
     let taken = by_name.keys().any(|name| name.starts_with('v') && name[1..].parse::<u32>().is_ok());
-    if locals.len() < FEWEST || taken || program.code().contains("eval(") {
+    if locals.len() < MIN_RENAMED || taken || program.code().contains("eval(") {
         return None;
     }
     let renamed = locals.iter().enumerate().flat_map(|(i, uses)| {
@@ -47,7 +47,7 @@ fn is_local_declaration(node: Node) -> bool {
     let declarator = node.parent().filter(|p| p.child_by_field_name("name") == Some(node));
     let statement = declarator.filter(|d| d.kind() == "variable_declarator").and_then(|d| d.parent());
     let block = statement.filter(|s| s.kind() == "lexical_declaration").and_then(|s| s.parent());
-    // A function that is kept under a name has that name.
+    // A function takes its name from the variable.
     let value = declarator.and_then(|d| d.child_by_field_name("value"));
     let named = value.is_some_and(|v| {
         v.kind().contains("function") || v.kind() == "class" || v.kind().starts_with("paren")
@@ -55,23 +55,23 @@ fn is_local_declaration(node: Node) -> bool {
     node.kind() == "identifier" && !named && block.is_some_and(|b| b.kind() == "statement_block")
 }
 
-/// Whether all these nodes of one name are uses of one local: one declares it, the rest read or write it in its block.
-fn can_be_told(uses: &[Node]) -> bool {
+/// Returns whether all uses of a name refer to one local variable: one declares it, the others use it in its block.
+fn is_renamable(uses: &[Node]) -> bool {
     let declarations: Vec<&Node> = uses.iter().filter(|n| is_declaration(**n)).collect();
     let [declaration] = declarations[..] else {
         return false;
     };
-    let block = around(*declaration).find(|n| n.kind() == "statement_block");
+    let block = ancestors(*declaration).find(|n| n.kind() == "statement_block");
     is_local_declaration(*declaration)
         && uses.iter().all(|n| {
-            let in_block = around(*n).any(|a| Some(a) == block);
+            let in_block = ancestors(*n).any(|a| Some(a) == block);
             let in_markup =
                 n.parent().is_some_and(|p| p.kind().starts_with("jsx_") && p.kind() != "jsx_expression");
             in_block && !in_markup && n.kind() != "type_identifier"
         })
 }
 
-/// Whether a node may bring a name into being: known reads aside, all may.
+/// Returns whether a node declares a name.
 fn is_declaration(node: Node) -> bool {
     let Some(parent) = node.parent() else { return true };
     let field = |name: &str| parent.child_by_field_name(name) == Some(node);
@@ -97,7 +97,7 @@ fn is_declaration(node: Node) -> bool {
     }
 }
 
-/// `{ name }` reads as `{ name: v1 }`.
+/// Renames one use; `{ name }` becomes `{ name: v1 }`.
 fn edit(program: &Program, node: Node, to: &str) -> Edit {
     match node.kind() {
         "shorthand_property_identifier" => replace(node, format!("{}: {to}", program.text(node))),

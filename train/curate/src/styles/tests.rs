@@ -1,7 +1,7 @@
 use super::*;
-use crate::comment::Doc;
-use crate::draw::Draw;
-use crate::extract::items;
+use crate::comment::DocComment;
+use crate::extract::extract_items;
+use crate::item_rng::ItemRng;
 use crate::language::Language;
 use crate::row::Kind;
 
@@ -38,19 +38,19 @@ export function place(values: number[], wanted: number): number {
 
 /// The task of the first item of a source.
 fn first_task(source: &str, style: Style, seed: u64) -> Option<Task> {
-    let item = items(source, Language::TypeScript, "a.ts").unwrap().remove(0);
-    let doc = Doc::parse(&item.comment, item.language);
-    let draw = Draw::new(seed, &[&item.name, style.name()]);
-    task(style, &Subject { item: &item, doc: &doc, tsx: false, draw })
+    let item = extract_items(source, Language::TypeScript, "a.ts").unwrap().remove(0);
+    let doc = DocComment::parse(&item.comment, item.language);
+    let rng = ItemRng::new(seed, &[&item.name, style.name()]);
+    task(style, &StyleInput { item: &item, doc: &doc, tsx: false, rng })
 }
 
-/// The code that an instruction holds.
+/// The code in an instruction.
 fn given(task: &Task) -> &str {
     task.instruction.split("```typescript\n").nth(1).unwrap().strip_suffix("\n```").unwrap()
 }
 
 fn code(source: &str) -> String {
-    items(source, Language::TypeScript, "a.ts").unwrap().remove(0).code
+    extract_items(source, Language::TypeScript, "a.ts").unwrap().remove(0).code
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn complete_gives_comment_head_and_first_statements() {
 }
 
 #[test]
-fn explain_says_what_the_comment_says_if_that_is_enough_and_current() {
+fn explain_repeats_the_comment_if_it_is_long_enough_and_up_to_date() {
     let explain = |source: &str| first_task(source, Style::Explain, 0);
     let explained = explain(SOURCE).unwrap();
     assert_eq!(given(&explained), code(SOURCE));
@@ -84,7 +84,7 @@ fn explain_says_what_the_comment_says_if_that_is_enough_and_current() {
 }
 
 #[test]
-fn a_fix_is_one_change_away_from_the_original_and_seeds_make_different_bugs() {
+fn a_bug_is_one_change_of_the_original_and_seeds_give_different_bugs() {
     let bugs: std::collections::BTreeSet<String> = (0..200)
         .map(|seed| {
             let task = first_task(SOURCE, Style::Fix, seed).unwrap();
@@ -107,7 +107,7 @@ fn a_fix_is_one_change_away_from_the_original_and_seeds_make_different_bugs() {
 }
 
 #[test]
-fn bugs_of_every_kind_are_made() {
+fn every_kind_of_bug_is_made() {
     let bug = |body: &str| {
         let source = format!("/** Does. */\nasync function f(a: any, b: any) {{\n  {body}\n}}");
         let task = first_task(&source, Style::Fix, 0).unwrap();
@@ -131,7 +131,7 @@ fn bugs_of_every_kind_are_made() {
 }
 
 #[test]
-fn a_refactoring_starts_from_the_same_program_made_worse() {
+fn a_refactoring_starts_from_a_less_readable_equivalent() {
     let task = first_task(SOURCE, Style::Refactor, 0).unwrap();
     assert_eq!(task.output, code(SOURCE));
     assert!(task.instruction.starts_with(
@@ -160,7 +160,7 @@ fn a_refactoring_starts_from_the_same_program_made_worse() {
 }
 
 #[test]
-fn a_comparison_is_answered_by_two_returns() {
+fn a_comparison_is_replaced_by_two_returns() {
     let source = "/** Is less. */\nfunction less(a: number, b: number) {\n  return a < b;\n}";
     let task = first_task(source, Style::Refactor, 0).unwrap();
     assert!(
@@ -171,23 +171,23 @@ fn a_comparison_is_answered_by_two_returns() {
     assert!(given(&task).contains(body), "{}", given(&task));
 }
 
-/// What could change the meaning is left as it is.
+/// Code whose meaning could change is left unchanged.
 #[test]
-fn nothing_is_refactored_that_is_not_surely_the_same() {
+fn code_is_only_refactored_if_the_meaning_is_kept() {
     for body in [
-        // A closure before it reads what the rest declares.
+        // An earlier closure reads what the rest declares.
         "const show = () => later;\n  if (a) {\n    return show;\n  }\n  const later = 1;\n  return a;",
-        // A function that is hoisted; a text whose lines would move.
+        // A hoisted function; a multi-line string whose indentation would change.
         "if (a) {\n    return 1;\n  }\n  function g() {}\n  return g;",
         "if (a) {\n    return 1;\n  }\n  return `x\n  y`;",
-        // Names that shadow, are declared twice, are taken apart, are types, are functions, or are short.
+        // Names that shadow, are declared twice, are destructured, are types, are functions, or are short.
         "const first = 1;\n  const second = (first: number) => first;\n  a(second);",
         "{ const first = 1; a(first); }\n  { const second = 2; a(second); }\n  a(first, second);",
         "const { first } = a;\n  const [second] = a;\n  a(first, second);",
         "const first = () => 1;\n  const second = function () {};\n  a(first, second);",
         "const i = 1;\n  const j = 2;\n  a(i, j);",
         "const first = 1;\n  const second = v1;\n  a(first, second);",
-        // A value that need not be a boolean.
+        // A value that may not be a boolean.
         "return a && b;",
         "if (!a) {\n    b();\n  } else {\n    a();\n  }",
     ] {
@@ -201,23 +201,23 @@ fn nothing_is_refactored_that_is_not_surely_the_same() {
     );
 }
 
-/// `<Card>` is another thing than `<v1>`, which would be an element of the page.
+/// `<Card>` is a component, but `<v1>` would be an HTML element.
 #[test]
-fn names_in_markup_stay() {
+fn names_in_jsx_are_not_renamed() {
     let source = "/** Shows. */\nfunction Show() {\n  const Card = make();\n  const label = text();\n  const other = text();\n  \
                   return <Card title={label}>{other}</Card>;\n}";
-    let item = items(source, Language::TypeScript, "a.tsx").unwrap().remove(0);
-    let subject = Subject { item: &item, doc: &Doc::default(), tsx: true, draw: Draw::new(0, &[]) };
-    let task = task(Style::Refactor, &subject).unwrap();
+    let item = extract_items(source, Language::TypeScript, "a.tsx").unwrap().remove(0);
+    let input = StyleInput { item: &item, doc: &DocComment::default(), tsx: true, rng: ItemRng::new(0, &[]) };
+    let refactor = task(Style::Refactor, &input).unwrap();
     assert!(
-        task.instruction.contains("```tsx\n") && task.instruction.contains("const Card = make();"),
-        "{task:?}"
+        refactor.instruction.contains("```tsx\n") && refactor.instruction.contains("const Card = make();"),
+        "{refactor:?}"
     );
-    assert!(task.instruction.contains("<Card title={v1}>{v2}</Card>"), "{task:?}");
+    assert!(refactor.instruction.contains("<Card title={v1}>{v2}</Card>"), "{refactor:?}");
 }
 
 #[test]
-fn a_test_asserts_the_examples_that_stand_for_themselves() {
+fn a_test_asserts_the_self_contained_examples() {
     let made = first_task(SOURCE, Style::Test, 0).unwrap();
     assert_eq!(
         made.output,
@@ -265,7 +265,7 @@ fn a_test_asserts_the_examples_that_stand_for_themselves() {
 }
 
 #[test]
-fn styles_have_one_name_each() {
+fn each_style_has_one_name() {
     for style in Style::ALL {
         assert_eq!(style.name().parse::<Style>().unwrap(), style);
         assert_eq!(serde_json::to_value(style).unwrap(), style.name());

@@ -1,4 +1,4 @@
-//! Answers that were given, one JSON line each: what was paid for is not asked for again.
+//! A cache of the teacher's answers, one JSON line each: an answer is never requested twice.
 
 use super::request::{Request, Teacher};
 use codelsi_engine::{Error, Result};
@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// A file of answers, each on the disk before the next step builds on it.
+/// A file of answers; each is flushed to disk before it is used.
 pub struct Cache {
     path: PathBuf,
     file: File,
@@ -18,42 +18,43 @@ pub struct Cache {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct CachedAnswer {
     key: String,
     answer: String,
 }
 
 impl Cache {
-    /// Opens the answers of earlier runs, or none. Half a last line, which a run left that was cut short, is dropped.
+    /// Opens the answers of earlier runs, or an empty file. An incomplete last line of an interrupted run is removed.
     ///
     /// # Errors
-    /// A file that cannot be read or written, or a line of it that is no answer.
+    /// A file that cannot be read or written, or a line that is not an answer.
     pub fn open(path: &Path) -> Result<Cache> {
         let io = |e: &dyn std::fmt::Display| Error::io(path, e);
         let mut file =
             OpenOptions::new().create(true).read(true).append(true).open(path).map_err(|e| io(&e))?;
         let bytes = fs::read(path).map_err(|e| io(&e))?;
-        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+        let complete = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
         let mut answers = HashMap::new();
-        for (number, line) in (1..).zip(bytes[..whole].split(|&b| b == b'\n')).filter(|(_, l)| !l.is_empty())
+        for (number, line) in
+            (1..).zip(bytes[..complete].split(|&b| b == b'\n')).filter(|(_, l)| !l.is_empty())
         {
-            let line: Line = serde_json::from_slice(line).map_err(|e| {
+            let line: CachedAnswer = serde_json::from_slice(line).map_err(|e| {
                 io(&format!("line {number} is no answer ({e}); take the line or the file away"))
             })?;
             answers.insert(line.key, line.answer);
         }
-        if whole < bytes.len() {
-            file.set_len(whole as u64).map_err(|e| io(&e))?;
+        if complete < bytes.len() {
+            file.set_len(complete as u64).map_err(|e| io(&e))?;
         }
         file.flush().map_err(|e| io(&e))?;
         Ok(Cache { path: path.to_path_buf(), file, answers })
     }
 
-    /// The answer to each request; only those that were never answered are put to the teacher. `progress` hears of
-    /// each answer.
+    /// Returns the answer to each request; only those without a cached answer are sent to the teacher. Calls `progress`
+    /// with the number of new answers.
     ///
     /// # Errors
-    /// The teacher's, with the word that what it answered is kept; or the disk's.
+    /// Errors of the teacher, with a note that its answers so far are kept; or of the disk.
     pub fn ask(
         &mut self,
         teacher: &mut dyn Teacher,
@@ -65,14 +66,14 @@ impl Cache {
         for (i, key) in keys.iter().enumerate().filter(|(_, key)| !self.answers.contains_key(*key)) {
             missing.entry(key).or_insert(i);
         }
-        let mut places: Vec<usize> = missing.into_values().collect();
-        places.sort_unstable();
-        progress(requests.len() - places.len());
-        let asked: Vec<&Request> = places.iter().map(|&i| &requests[i]).collect();
+        let mut indices: Vec<usize> = missing.into_values().collect();
+        indices.sort_unstable();
+        progress(requests.len() - indices.len());
+        let asked: Vec<&Request> = indices.iter().map(|&i| &requests[i]).collect();
         let (file, path) = (Mutex::new(&self.file), &self.path);
         let new = Mutex::new(Vec::new());
-        let done = teacher.answer(&asked, &|i, answer| {
-            let line = Line { key: keys[places[i]].clone(), answer };
+        let result = teacher.answer(&asked, &|i, answer| {
+            let line = CachedAnswer { key: keys[indices[i]].clone(), answer };
             append(*file.lock().unwrap_or_else(|e| e.into_inner()), path, &line)?;
             new.lock().unwrap_or_else(|e| e.into_inner()).push(line);
             progress(1);
@@ -80,7 +81,7 @@ impl Cache {
         });
         let new = new.into_inner().unwrap_or_else(|e| e.into_inner());
         self.answers.extend(new.into_iter().map(|line| (line.key, line.answer)));
-        done.map_err(|e| {
+        result.map_err(|e| {
             e.advise(&format!("{} answers are kept in {}", self.answers.len(), self.path.display()))
         })?;
         let answer = |key: &String| self.answers.get(key).cloned();
@@ -89,14 +90,14 @@ impl Cache {
     }
 }
 
-/// One line at once, and on the disk.
-fn append(mut file: &File, path: &Path, line: &Line) -> Result<()> {
+/// Appends a line in one write and flushes it to disk.
+fn append(mut file: &File, path: &Path, line: &CachedAnswer) -> Result<()> {
     let mut text = serde_json::to_string(line).map_err(|e| Error::io(path, e))?;
     text.push('\n');
     file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(|e| Error::io(path, e))
 }
 
-/// What an answer depends on.
+/// The key of an answer: a hash of all that it depends on.
 fn key(teacher: &str, request: &Request) -> String {
     let Request { messages, temperature, max_tokens, seed } = request;
     let messages: Vec<[&str; 2]> = messages.iter().map(|m| [m.role, m.content.as_str()]).collect();

@@ -1,9 +1,9 @@
-//! A teacher: a model that writes the instruction of each item and, where wanted, harder tasks with their solutions.
+//! A teacher: a model that writes the instruction of each item and, optionally, harder tasks with their solutions.
 //!
-//! First the instruction of every row of style `write` becomes the teacher's. Then, round by round, each row's task is
-//! evolved into another; an answer is filtered as any source is, and where it does not pass, the next round goes on
-//! from the row before it. Every answer is kept in a [`Cache`], so a run that was cut short asks for the rest alone. The
-//! rows depend on the answers, not on the order in which they come.
+//! First the teacher writes the instruction of every row of style `write` (Self-Instruct). Then, in each round, it
+//! evolves the task of each row into another one (Evol-Instruct); an answer passes the same filters as a source, and if
+//! it fails, the next round continues from the previous row. Every answer is stored in a [`Cache`], so that an
+//! interrupted run asks only for the rest. The rows depend on the answers and not on their order.
 
 mod cache;
 mod prompts;
@@ -12,33 +12,34 @@ mod request;
 pub use crate::options::Lessons;
 pub use cache::Cache;
 pub use prompts::hash as prompts_hash;
-pub use request::{Answered, Message, Request, Teacher};
+pub use request::{Answered, ChatMessage, Request, Teacher};
 
 use crate::counts::Counts;
-use crate::draw::Draw;
-use crate::duplicates::{repeats, unspaced};
-use crate::extract::{self, Item};
-use crate::filters::{Filters, secret};
+use crate::duplicates::{near_duplicates, without_whitespace};
+use crate::extract::{Item, extract_items};
+use crate::filters::{Filters, check_secrets};
+use crate::item_rng::ItemRng;
 use crate::options::Options;
 use crate::row::{Kind, Row};
 use codelsi_engine::{Error, Result};
 use std::collections::HashSet;
 
-/// Softmax temperature of what is asked: answers are to differ.
+/// Sampling temperature of the requests, high enough for varied answers.
 const TEMPERATURE: f32 = 0.7;
-/// Tokens of an answer at most.
+/// Maximum tokens of an answer.
 const MAX_TOKENS: usize = 2048;
 
-/// Bytes of a line of code that nobody repeats by chance. The first line is the head, which may be named.
-const QUOTATION: usize = 16;
+/// Minimum bytes of a line of code that an instruction does not contain by chance. The first line, the head, may be
+/// quoted.
+const MIN_QUOTED_BYTES: usize = 16;
 
 /// A row with its length.
-type Measured = (Row, usize);
+type MeasuredRow = (Row, usize);
 
-/// Lets a teacher rewrite and evolve the rows of [`run`](crate::run). `progress` hears of (answers new, answers in all).
+/// Lets a teacher rewrite and evolve the rows of [`run`](crate::run). Calls `progress` with (new answers, all answers).
 ///
 /// # Errors
-/// When no row is of style `write`; the teacher's and the cache's.
+/// When no row has style `write`; errors of the teacher and of the cache.
 pub fn teach(
     options: &Options,
     rows: Vec<Row>,
@@ -53,100 +54,101 @@ pub fn teach(
     let rounds = options.lessons.as_ref().map_or(0, |lessons| lessons.evolve);
     let filters = Filters::open(options)?;
     // Evolved code must be new.
-    let seen = rows.iter().map(|row| unspaced(&row.output)).collect();
-    let mut class = Class { options, filters, counts, teacher, cache, progress, seen };
-    let rows = class.instructed(rows)?;
-    let mut heads: Vec<Row> =
+    let seen = rows.iter().map(|row| without_whitespace(&row.output)).collect();
+    let mut rewriter = Rewriter { options, filters, counts, teacher, cache, progress, seen };
+    let rows = rewriter.rewrite_instructions(rows)?;
+    let mut latest: Vec<Row> =
         rows.iter().filter(|(row, _)| row.teacher.is_some()).map(|(row, _)| row.clone()).collect();
     let mut evolved = Vec::new();
     for round in 1..=rounds {
-        class.evolved(round, &mut heads, &mut evolved)?;
+        rewriter.evolve(round, &mut latest, &mut evolved)?;
     }
-    let rows = class.unlike(rows, evolved);
+    let rows = rewriter.remove_near_duplicates(rows, evolved);
     let (rows, lengths) = rows.into_iter().unzip();
     *counts = Counts { lengths, ..std::mem::take(counts) };
     Ok(rows)
 }
 
-/// A teacher at work.
-struct Class<'a> {
+/// The state of a rewriting run.
+struct Rewriter<'a> {
     options: &'a Options,
     filters: Filters,
     counts: &'a mut Counts,
     teacher: &'a mut dyn Teacher,
     cache: &'a mut Cache,
     progress: &'a (dyn Fn(usize, usize) + Sync),
-    /// Code and taught instructions so far, without white space.
+    /// The code and the rewritten instructions so far, without white space.
     seen: HashSet<String>,
 }
 
-impl Class<'_> {
+impl Rewriter<'_> {
     fn ask(&mut self, requests: &[Request]) -> Result<Vec<String>> {
         let (progress, of) = (self.progress, requests.len());
         self.cache.ask(self.teacher, requests, &|new| progress(new, of))
     }
 
-    /// Everything that a request's answer and choices are keyed by.
-    fn draw(&self, row: &Row, round: usize) -> Draw {
+    /// The source of random choices for a row in a round.
+    fn rng(&self, row: &Row, round: usize) -> ItemRng {
         let repo = row.repo.as_deref().unwrap_or_default();
-        Draw::new(self.options.seed, &[repo, &row.path, &row.name, "teacher", &round.to_string()])
+        ItemRng::new(self.options.seed, &[repo, &row.path, &row.name, "teacher", &round.to_string()])
     }
 
-    /// Rows of style `write` with the teacher's instruction, others as they are.
-    fn instructed(&mut self, rows: Vec<Row>) -> Result<Vec<Measured>> {
-        let taught = rows.iter().filter(|row| row.style.is_write());
-        let requests = taught.map(|row| request(prompts::instruct(row), self.draw(row, 0)));
+    /// Replaces the instructions of style `write` by those of the teacher; other rows are unchanged.
+    fn rewrite_instructions(&mut self, rows: Vec<Row>) -> Result<Vec<MeasuredRow>> {
+        let to_rewrite = rows.iter().filter(|row| row.style.is_write());
+        let requests = to_rewrite.map(|row| request(prompts::instruction_prompt(row), self.rng(row, 0)));
         let requests: Vec<Request> = requests.collect();
         let mut answers = self.ask(&requests)?.into_iter();
         let lengths = std::mem::take(&mut self.counts.lengths);
         let mut kept = Vec::with_capacity(rows.len());
         for (row, length) in rows.into_iter().zip(lengths) {
             let row = match row.style.is_write() {
-                true => self.reworded(row, &answers.next().unwrap_or_default()),
+                true => self.rewritten(row, &answers.next().unwrap_or_default()),
                 false => Ok((row, length)),
             };
             match row {
-                // One instruction for two programs would teach neither.
-                Ok((row, _)) if row.teacher.is_some() && !self.seen.insert(unspaced(&row.instruction)) => {
-                    self.counts.lose("duplicate");
+                // The same instruction must not have two answers.
+                Ok((row, _))
+                    if row.teacher.is_some() && !self.seen.insert(without_whitespace(&row.instruction)) =>
+                {
+                    self.counts.drop_kept("duplicate");
                 }
                 Ok(row) => kept.push(row),
-                Err(reason) => self.counts.lose(reason),
+                Err(reason) => self.counts.drop_kept(reason),
             }
         }
         Ok(kept)
     }
 
-    /// The row under the instruction of an answer, or what is wrong with that.
-    fn reworded(&self, row: Row, answer: &str) -> Result<Measured, &'static str> {
-        let instruction = prompts::instruction(answer).ok_or("teacher-malformed")?;
-        self.check(&instruction, &row.output)?;
-        let objection = secret(&[&instruction]);
-        let repeats = || self.filters.repeats(row.language, &row.name, &instruction, &row.output);
-        let objection = objection.or_else(|| repeats().map(|_| "benchmark"));
-        objection.map_or(Ok(()), Err)?;
-        let length = self.filters.length(&instruction, &row.output)?;
+    /// The row with the instruction of an answer, or the reason to drop it.
+    fn rewritten(&self, row: Row, answer: &str) -> Result<MeasuredRow, &'static str> {
+        let instruction = prompts::parse_instruction(answer).ok_or("teacher-malformed")?;
+        self.check_instruction(&instruction, &row.output)?;
+        let benchmark = || self.filters.benchmark_match(row.language, &row.name, &instruction, &row.output);
+        let reason = check_secrets(&[&instruction]).or_else(|| benchmark().map(|_| "benchmark"));
+        reason.map_or(Ok(()), Err)?;
+        let length = self.filters.measure(&instruction, &row.output)?;
         Ok((Row { instruction, teacher: Some(self.teacher.name().to_string()), ..row }, length))
     }
 
-    /// One round: every head's task becomes another, and the head where it passes.
-    fn evolved(&mut self, round: usize, heads: &mut [Row], evolved: &mut Vec<Measured>) -> Result<()> {
-        let requests = heads.iter().map(|row| {
-            let draw = self.draw(row, round);
-            request(prompts::evolve(row, draw.below(0, prompts::WAYS)), draw)
+    /// Runs one round: evolves the task of every latest row; an evolved row that passes becomes the latest.
+    fn evolve(&mut self, round: usize, latest: &mut [Row], evolved: &mut Vec<MeasuredRow>) -> Result<()> {
+        let requests = latest.iter().map(|row| {
+            let rng = self.rng(row, round);
+            request(prompts::evolution_prompt(row, rng.below(0, prompts::EVOLUTION_COUNT)), rng)
         });
         let requests: Vec<Request> = requests.collect();
         let answers = self.ask(&requests)?;
         let rows: Vec<_> =
-            heads.iter().zip(&answers).map(|(head, answer)| self.another(round, head, answer)).collect();
-        for (head, row) in heads.iter_mut().zip(rows) {
+            latest.iter().zip(&answers).map(|(row, answer)| self.evolved_row(round, row, answer)).collect();
+        for (latest, row) in latest.iter_mut().zip(rows) {
             match row {
                 Err(reason) => self.counts.drop(reason, 1),
                 Ok((row, _)) if !self.is_new(&row) => self.counts.drop("duplicate", 1),
                 Ok(row) => {
                     self.counts.read += 1;
                     self.counts.kept += 1;
-                    *head = row.0.clone();
+                    *latest = row.0.clone();
                     evolved.push(row);
                 }
             }
@@ -154,39 +156,37 @@ impl Class<'_> {
         Ok(())
     }
 
-    /// The row of a task and a solution that are the teacher's own, or what is wrong with them.
-    fn another(&self, round: usize, head: &Row, answer: &str) -> Result<Measured, &'static str> {
-        let (instruction, output) = prompts::task(answer).ok_or("teacher-malformed")?;
-        self.check(&instruction, &output)?;
-        let items = extract::items(&output, head.language, &head.path).map_err(|_| "syntax")?;
-        // What the code is about: its last function or class, for what comes before helps it.
+    /// The row of an evolved task and its solution, or the reason to drop it.
+    fn evolved_row(&self, round: usize, previous: &Row, answer: &str) -> Result<MeasuredRow, &'static str> {
+        let (instruction, output) = prompts::parse_task(answer).ok_or("teacher-malformed")?;
+        self.check_instruction(&instruction, &output)?;
+        let items = extract_items(&output, previous.language, &previous.path).map_err(|_| "syntax")?;
+        // The main item is the last function or class; those before it are helpers.
         let item = items
             .iter()
-            .rfind(|item| item.kind != Kind::Method && head.language.parses(&output, &head.path))
+            .rfind(|item| item.kind != Kind::Method && previous.language.parses(&output, &previous.path))
             .ok_or("syntax")?;
-        let objection = self.filters.size(&output).or_else(|| secret(&[&instruction, &output]));
-        let named = |item: &Item| {
-            let repeat = self.filters.repeats(head.language, &item.name, &instruction, &output);
-            repeat.map(|_| "benchmark")
-        };
-        let objection = objection.or_else(|| items.iter().find_map(named));
-        objection.map_or(Ok(()), Err)?;
-        let length = self.filters.length(&instruction, &output)?;
+        let reason = self.filters.check_size(&output).or_else(|| check_secrets(&[&instruction, &output]));
+        let benchmark =
+            |item: &Item| self.filters.benchmark_match(previous.language, &item.name, &instruction, &output);
+        let reason = reason.or_else(|| items.iter().find_map(benchmark).map(|_| "benchmark"));
+        reason.map_or(Ok(()), Err)?;
+        let length = self.filters.measure(&instruction, &output)?;
         let (name, kind) = (item.name.clone(), item.kind);
         let teacher = Some(self.teacher.name().to_string());
-        Ok((Row { instruction, output, name, kind, teacher, evolved: round, ..head.clone() }, length))
+        Ok((Row { instruction, output, name, kind, teacher, evolved: round, ..previous.clone() }, length))
     }
 
-    /// Whether neither the code nor the instruction of a row was there before.
+    /// Returns whether both the code and the instruction of a row are new, and records them.
     fn is_new(&mut self, row: &Row) -> bool {
-        let code = self.seen.insert(unspaced(&row.output));
-        self.seen.insert(unspaced(&row.instruction)) && code
+        let code = self.seen.insert(without_whitespace(&row.output));
+        self.seen.insert(without_whitespace(&row.instruction)) && code
     }
 
-    /// Whether an instruction asks in a few words of its own for code, and does not give it away.
-    fn check(&self, instruction: &str, code: &str) -> Result<(), &'static str> {
+    /// Checks that an instruction has a proper length and does not quote the code.
+    fn check_instruction(&self, instruction: &str, code: &str) -> Result<(), &'static str> {
         let limits = &self.filters.limits;
-        let quotes = |line: &str| line.len() >= QUOTATION && instruction.contains(line);
+        let quotes = |line: &str| line.len() >= MIN_QUOTED_BYTES && instruction.contains(line);
         if instruction.chars().count() > limits.max_instruction {
             Err("too-long")
         } else if instruction.split_whitespace().count() < limits.min_words {
@@ -198,21 +198,25 @@ impl Class<'_> {
         }
     }
 
-    /// All rows, without evolved ones whose code resembles an earlier one's.
-    fn unlike(&mut self, rows: Vec<Measured>, evolved: Vec<Measured>) -> Vec<Measured> {
+    /// All rows, without the evolved ones whose code is a near-duplicate of an earlier row.
+    fn remove_near_duplicates(
+        &mut self,
+        rows: Vec<MeasuredRow>,
+        evolved: Vec<MeasuredRow>,
+    ) -> Vec<MeasuredRow> {
         let before = rows.len();
         let mut all = [rows, evolved].concat();
-        let Some(least) = self.options.resemblance else {
+        let Some(threshold) = self.options.resemblance else {
             return all;
         };
         let code: Vec<&str> = all.iter().map(|(row, _)| row.output.as_str()).collect();
-        let mut repeated = repeats(&code, least).into_iter().zip(0..);
+        let mut repeated = near_duplicates(&code, threshold).into_iter().zip(0..);
         let counts = &mut *self.counts;
         all.retain(|_| {
-            // Styles of one item repeat its code on purpose.
+            // The styles of one item repeat its code on purpose.
             let repeats = repeated.next().is_some_and(|(repeats, i)| repeats && i >= before);
             if repeats {
-                counts.lose("near-duplicate");
+                counts.drop_kept("near-duplicate");
             }
             !repeats
         });
@@ -220,8 +224,8 @@ impl Class<'_> {
     }
 }
 
-fn request(messages: Vec<Message>, draw: Draw) -> Request {
-    Request { messages, temperature: TEMPERATURE, max_tokens: MAX_TOKENS, seed: draw.seed() >> 1 }
+fn request(messages: Vec<ChatMessage>, rng: ItemRng) -> Request {
+    Request { messages, temperature: TEMPERATURE, max_tokens: MAX_TOKENS, seed: rng.seed() >> 1 }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! What a teacher is asked, in our own words, and how its answers are read.
+//! The prompts of a teacher, and the parsing of its answers.
 //!
-//! Instructions for code that is there: after Self-Instruct (arXiv 2212.10560). Harder tasks from tasks, with their
-//! solutions: after Evol-Instruct (arXiv 2304.12244).
+//! Instructions for existing code follow Self-Instruct (arXiv 2212.10560); evolved tasks with solutions follow
+//! Evol-Instruct (arXiv 2304.12244). The wording is our own.
 
-use super::request::Message;
+use super::request::ChatMessage;
 use crate::row::Row;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -17,7 +17,7 @@ instruction as somebody would who does not have the code and wants just this: it
 every behaviour that a caller relies on. Quote no line of the code's body and do not say that the code exists.\n\nAnswer as \
 {\"instruction\": \"...\"}.";
 
-/// Ways to make a task another; one is drawn for each.
+/// The ways to evolve a task; one is chosen at random for each.
 const EVOLUTIONS: [&str; 5] = [
     "Deepen this task: add one case that its solution does not handle yet, such as an input at the edge, an error that has \
      to be reported, or one more kind of input.",
@@ -32,30 +32,30 @@ const EVOLVE: &str = "Say all that a solution needs to know, and keep it to one 
 LANGUAGE: complete, without exports, without imports that are not needed, without a usage example.\n\nAnswer as {\"instruction\": \"...\", \
 \"code\": \"...\"}.";
 
-/// Digits that tell one wording of all prompts from another.
+/// A hash of the wording of all prompts, for the dataset card.
 pub fn hash() -> String {
     let parts = [&[SYSTEM, INSTRUCT, EVOLVE][..], &EVOLUTIONS].concat();
     let digest = Sha256::digest(parts.join("\n"));
     digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// How many ways there are to evolve a task.
-pub const WAYS: usize = EVOLUTIONS.len();
+/// The number of ways to evolve a task.
+pub const EVOLUTION_COUNT: usize = EVOLUTIONS.len();
 
-/// Asks for the instruction that a row's code answers.
-pub fn instruct(row: &Row) -> Vec<Message> {
+/// The prompt for the instruction of a row's code.
+pub fn instruction_prompt(row: &Row) -> Vec<ChatMessage> {
     let ask = in_language(INSTRUCT, row);
     chat(format!("{ask}\n\nDraft:\n{}\n\nCode:\n{}", row.instruction, fenced(row)))
 }
 
-/// Asks for another task and its solution, in one of the [`WAYS`].
-pub fn evolve(row: &Row, way: usize) -> Vec<Message> {
-    let (ask, solve) = (EVOLUTIONS[way], in_language(EVOLVE, row));
+/// The prompt for an evolved task and its solution; `evolution` is below [`EVOLUTION_COUNT`].
+pub fn evolution_prompt(row: &Row, evolution: usize) -> Vec<ChatMessage> {
+    let (ask, solve) = (EVOLUTIONS[evolution], in_language(EVOLVE, row));
     chat(format!("{ask} {solve}\n\nTask:\n{}\n\nSolution:\n{}", row.instruction, fenced(row)))
 }
 
-fn chat(user: String) -> Vec<Message> {
-    vec![Message { role: "system", content: SYSTEM.into() }, Message { role: "user", content: user }]
+fn chat(user: String) -> Vec<ChatMessage> {
+    vec![ChatMessage { role: "system", content: SYSTEM.into() }, ChatMessage { role: "user", content: user }]
 }
 
 fn in_language(text: &str, row: &Row) -> String {
@@ -66,39 +66,39 @@ fn fenced(row: &Row) -> String {
     format!("```{}\n{}\n```", row.language.word(), row.output)
 }
 
-/// A teacher's instruction.
+/// An answer to [`instruction_prompt`].
 #[derive(Deserialize)]
-struct Instructed {
+struct InstructionAnswer {
     instruction: String,
 }
 
-/// A teacher's task and solution.
+/// An answer to [`evolution_prompt`].
 #[derive(Deserialize)]
-struct Evolved {
+struct TaskAnswer {
     instruction: String,
     code: String,
 }
 
-/// The instruction in an answer to [`instruct`].
-pub fn instruction(answer: &str) -> Option<String> {
-    object::<Instructed>(answer).map(|found| found.instruction.trim().to_string())
+/// Parses the instruction in an answer to [`instruction_prompt`].
+pub fn parse_instruction(answer: &str) -> Option<String> {
+    find_object::<InstructionAnswer>(answer).map(|found| found.instruction.trim().to_string())
 }
 
-/// Instruction and code in an answer to [`evolve`].
-pub fn task(answer: &str) -> Option<(String, String)> {
-    let found = object::<Evolved>(answer)?;
+/// Parses the instruction and the code in an answer to [`evolution_prompt`].
+pub fn parse_task(answer: &str) -> Option<(String, String)> {
+    let found = find_object::<TaskAnswer>(answer)?;
     Some((found.instruction.trim().to_string(), unfenced(&found.code).trim().to_string()))
 }
 
-/// The first JSON object in a text that is a `T`; models put words and fences around it.
-fn object<T: DeserializeOwned>(text: &str) -> Option<T> {
+/// Finds the first JSON object that is a `T`; models put text and fences around it.
+fn find_object<T: DeserializeOwned>(text: &str) -> Option<T> {
     text.match_indices('{').find_map(|(at, _)| {
         let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<T>();
         values.next()?.ok()
     })
 }
 
-/// Code without the fence that a model put around it.
+/// Removes a fence around code.
 fn unfenced(code: &str) -> &str {
     let inside = code.trim().strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
     inside.and_then(|rest| rest.split_once('\n')).map_or(code, |(_, code)| code)
@@ -110,23 +110,23 @@ mod tests {
 
     #[test]
     fn an_object_is_found_in_what_a_model_says_around_it() {
-        let found = |answer| instruction(answer).unwrap_or_default();
+        let found = |answer| parse_instruction(answer).unwrap_or_default();
         assert_eq!(found(r#"{"instruction": " Add {two} numbers. "}"#), "Add {two} numbers.");
         assert_eq!(found("Sure {ok}:\n```json\n{\"instruction\": \"Add.\", \"why\": 1}\n``` Done."), "Add.");
         for malformed in
             ["", "Add.", "{\"instruction\": \"Add", "{\"instruction\": 1}", "{\"task\": \"Add.\"}"]
         {
-            assert_eq!(instruction(malformed), None, "{malformed}");
+            assert_eq!(parse_instruction(malformed), None, "{malformed}");
         }
     }
 
     #[test]
     fn code_comes_without_its_fence() {
         let found = |code: &str| {
-            task(&serde_json::json!({"instruction": "Add.", "code": code}).to_string()).unwrap().1
+            parse_task(&serde_json::json!({"instruction": "Add.", "code": code}).to_string()).unwrap().1
         };
         assert_eq!(found("```ts\nf();\n```"), "f();");
         assert_eq!(found("\nf();\n"), "f();");
-        assert_eq!(task(r#"{"instruction": "Add."}"#), None);
+        assert_eq!(parse_task(r#"{"instruction": "Add."}"#), None);
     }
 }

@@ -1,37 +1,37 @@
-//! The requests that a teacher is sent, and the trait of a model that answers them.
+//! Requests to a teacher, and the trait of a model that answers them.
 
 use codelsi_engine::Result;
 
-/// One thing to ask a teacher.
+/// A request to a teacher.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    pub messages: Vec<Message>,
+    pub messages: Vec<ChatMessage>,
     pub temperature: f32,
     pub max_tokens: usize,
-    /// Of the sampling, at most 63 bits.
+    /// Seed of the sampling, at most 63 bits.
     pub seed: u64,
 }
 
-/// A part of a chat.
+/// A message of a chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct ChatMessage {
     /// `system` or `user`.
     pub role: &'static str,
     pub content: String,
 }
 
-/// A model that answers.
+/// A model that answers requests.
 pub trait Teacher {
-    /// What tells it from other models.
+    /// The name of the model, which is part of the keys of cached answers.
     fn name(&self) -> &str;
 
-    /// Answers every request; `answered` hears a request's number and its answer as soon as there is one, from any
+    /// Answers all requests. Calls `answered` with the index and the answer of each as soon as it is there, from any
     /// thread.
     ///
     /// # Errors
-    /// When there is no hope of an answer, or `answered` fails.
+    /// When a request cannot be answered, or `answered` fails.
     fn answer(&mut self, requests: &[&Request], answered: &Answered) -> Result<()>;
 }
 
-/// Who hears of answers.
+/// A callback for answers: (index of the request, answer).
 pub type Answered<'a> = dyn Fn(usize, String) -> Result<()> + Sync + 'a;

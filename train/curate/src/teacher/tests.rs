@@ -3,7 +3,7 @@ use crate::{Problem, Style, run};
 use std::path::Path;
 use std::sync::Mutex;
 
-/// A teacher that answers what a closure makes of a request's last message, or stops after so many.
+/// A teacher that answers by a closure of the request's last message, and may fail after a number of answers.
 struct Scripted<F> {
     answer: F,
     patience: usize,
@@ -32,8 +32,8 @@ fn scripted<F: Fn(&str) -> String + Sync>(answer: F) -> Scripted<F> {
     Scripted { answer, patience: usize::MAX, asked: Mutex::new(0) }
 }
 
-/// Three functions to teach.
-fn options(folder: &Path, evolve: usize) -> Options {
+/// Writes three functions; returns options that read them.
+fn test_options(folder: &Path, evolve: usize) -> Options {
     let function = |i: usize| {
         format!(
             "/** Computes the number {i} of something. */\nexport function compute{i}(a: number): number {{\n  \
@@ -51,13 +51,13 @@ fn solved(instruction: &str, code: &str) -> String {
     serde_json::json!({"instruction": instruction, "code": code}).to_string()
 }
 
-/// The name of the function that a message is about.
+/// The name of the function in a message.
 fn name(message: &str) -> &str {
     let at = message.rfind("function ").unwrap() + "function ".len();
     message[at..].split('(').next().unwrap()
 }
 
-fn taught(options: &Options, folder: &Path, teacher: &mut dyn Teacher) -> Result<(Vec<Row>, Counts)> {
+fn rewrite(options: &Options, folder: &Path, teacher: &mut dyn Teacher) -> Result<(Vec<Row>, Counts)> {
     let (rows, mut counts) = run(options, &|_, _| ()).unwrap();
     let mut cache = Cache::open(&folder.join("data.teacher.jsonl")).unwrap();
     let rows = teach(options, rows, &mut counts, teacher, &mut cache, &|_, _| ())?;
@@ -65,15 +65,15 @@ fn taught(options: &Options, folder: &Path, teacher: &mut dyn Teacher) -> Result
 }
 
 #[test]
-fn instructions_are_the_teacher_s_and_every_bad_answer_is_counted() {
+fn the_teacher_writes_instructions_and_every_bad_answer_is_counted() {
     let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), 0);
+    let options = test_options(folder.path(), 0);
     let mut teacher = scripted(|message| match name(message) {
         "compute0" => r#"{"instruction": "Write compute0, which computes."}"#.into(),
         "compute1" => "I would rather not.".into(),
         _ => r#"{"instruction": "Write to jane.doe@company.io about it."}"#.into(),
     });
-    let (rows, counts) = taught(&options, folder.path(), &mut teacher).unwrap();
+    let (rows, counts) = rewrite(&options, folder.path(), &mut teacher).unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!(
         (rows[0].instruction.as_str(), rows[0].name.as_str()),
@@ -85,23 +85,23 @@ fn instructions_are_the_teacher_s_and_every_bad_answer_is_counted() {
 }
 
 #[test]
-fn an_instruction_neither_quotes_its_code_nor_asks_for_two_programs() {
+fn an_instruction_that_quotes_its_code_or_repeats_another_is_dropped() {
     let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), 0);
+    let options = test_options(folder.path(), 0);
     let mut teacher = scripted(|message| match name(message) {
         "compute0" => r#"{"instruction": "Write it with `return b * b + 0;` at its end."}"#.into(),
         "compute1" => r#"{"instruction": "Write a function that computes."}"#.into(),
         _ => r#"{"instruction": "Write a function\nthat computes."}"#.into(),
     });
-    let (rows, counts) = taught(&options, folder.path(), &mut teacher).unwrap();
+    let (rows, counts) = rewrite(&options, folder.path(), &mut teacher).unwrap();
     assert_eq!(rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["compute1"]);
     assert_eq!(counts.dropped, [("duplicate", 1), ("teacher-quotes", 1)].into());
 }
 
 #[test]
-fn evolved_tasks_go_through_every_filter_and_a_chain_goes_on_from_what_passed() {
+fn evolved_tasks_pass_every_filter_and_continue_from_the_last_one_that_passed() {
     let folder = tempfile::tempdir().unwrap();
-    let mut options = options(folder.path(), 2);
+    let mut options = test_options(folder.path(), 2);
     let problem = Problem {
         name: "20_median".into(),
         prompt: "//Return median of elements in the array l.\nfunction median(l: number[]): number {\n"
@@ -121,19 +121,19 @@ fn evolved_tasks_go_through_every_filter_and_a_chain_goes_on_from_what_passed() 
         let instruct = message.contains("first draft");
         match (name(message), instruct) {
             (name, true) => format!("{{\"instruction\": \"Write {name}, which computes.\"}}"),
-            // Passes twice, from what it was.
+            // Passes twice, each time from the previous row.
             ("compute0", _) => solved("Add up all the numbers.", &code("total", "+=")),
             ("total", _) => solved("Multiply all the numbers.", &code("product", "*=")),
             // A benchmark problem, in both rounds.
             ("compute1", _) => solved("Find the median.", &code("median", "-=")),
-            // Code that does not parse, or is no function; told apart by the way that was drawn.
+            // Code that does not parse, or is not a function, depending on the kind of evolution.
             _ => solved(
                 "Do something else now.",
                 "function broken( {\n  return 1111111111 + 2222222222 + 3333333333;\n",
             ),
         }
     });
-    let (rows, counts) = taught(&options, folder.path(), &mut teacher).unwrap();
+    let (rows, counts) = rewrite(&options, folder.path(), &mut teacher).unwrap();
     let names: Vec<(&str, usize)> = rows.iter().map(|row| (row.name.as_str(), row.evolved)).collect();
     assert_eq!(names, [("compute0", 0), ("compute1", 0), ("compute2", 0), ("total", 1), ("product", 2)]);
     assert!(rows[3].output.starts_with("function total(") && rows[3].path == "a.ts");
@@ -142,37 +142,37 @@ fn evolved_tasks_go_through_every_filter_and_a_chain_goes_on_from_what_passed() 
     let card = crate::card(&options, &rows, &counts);
     assert!(card.contains("written by `scripted` (prompts ") && card.contains("| 2 | 1 |"), "{card}");
     options.resemblance = Some(0.5);
-    let (rows, counts) = taught(&options, folder.path(), &mut teacher).unwrap();
+    let (rows, counts) = rewrite(&options, folder.path(), &mut teacher).unwrap();
     assert_eq!((rows.len(), counts.dropped["near-duplicate"], counts.kept), (4, 1, 4));
 }
 
 #[test]
-fn a_run_that_is_cut_short_goes_on_and_asks_nothing_twice() {
+fn an_interrupted_run_continues_and_asks_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), 1);
+    let options = test_options(folder.path(), 1);
     let answer = |message: &str| match message.contains("first draft") {
         true => format!("{{\"instruction\": \"Write {}, which computes.\"}}", name(message)),
         false => solved("Do it.", "g"),
     };
     let mut teacher = Scripted { answer, patience: 2, asked: Mutex::new(0) };
-    let error = taught(&options, folder.path(), &mut teacher).unwrap_err().to_string();
+    let error = rewrite(&options, folder.path(), &mut teacher).unwrap_err().to_string();
     assert!(
         error.starts_with("gone; 2 answers are kept in ") && error.ends_with("data.teacher.jsonl"),
         "{error}"
     );
-    // The last line is half on the disk.
+    // The last line is incomplete.
     let cache = folder.path().join("data.teacher.jsonl");
     let kept = std::fs::read_to_string(&cache).unwrap();
     std::fs::write(&cache, &kept[..kept.len() - 9]).unwrap();
     let mut teacher = scripted(answer);
-    let first = taught(&options, folder.path(), &mut teacher).unwrap();
+    let first = rewrite(&options, folder.path(), &mut teacher).unwrap();
     assert_eq!(*teacher.asked.lock().unwrap(), 5, "two of three instructions and three tasks");
     assert_eq!(first.1.dropped, [("teacher-malformed", 3)].into());
-    assert_eq!(taught(&options, folder.path(), &mut teacher).unwrap(), first);
+    assert_eq!(rewrite(&options, folder.path(), &mut teacher).unwrap(), first);
     assert_eq!(*teacher.asked.lock().unwrap(), 5);
-    // Another seed is another question; a line that is no answer is named.
+    // Another seed is another request; a line that is not an answer is named.
     let other = Options { seed: 1, ..options };
-    taught(&other, folder.path(), &mut teacher).unwrap();
+    rewrite(&other, folder.path(), &mut teacher).unwrap();
     assert_eq!(*teacher.asked.lock().unwrap(), 11);
     std::fs::write(&cache, format!("{kept}{{}}\n")).unwrap();
     let error = Cache::open(&cache).err().unwrap().to_string();
@@ -180,15 +180,15 @@ fn a_run_that_is_cut_short_goes_on_and_asks_nothing_twice() {
 }
 
 #[test]
-fn only_rows_of_style_write_are_taught() {
+fn only_rows_of_style_write_are_rewritten() {
     let folder = tempfile::tempdir().unwrap();
-    let mut options = options(folder.path(), 0);
+    let mut options = test_options(folder.path(), 0);
     let mut teacher = scripted(|m| format!("{{\"instruction\": \"Write {} at once.\"}}", name(m)));
     options.styles = vec![Style::Fix, Style::Write];
-    let (rows, _) = taught(&options, folder.path(), &mut teacher).unwrap();
+    let (rows, _) = rewrite(&options, folder.path(), &mut teacher).unwrap();
     let by = rows.iter().map(|row| row.teacher.is_some()).collect::<Vec<_>>();
     assert_eq!(by, [false, true, false, true, false, true]);
     options.styles = vec![Style::Fix];
-    let error = taught(&options, folder.path(), &mut teacher).unwrap_err().to_string();
+    let error = rewrite(&options, folder.path(), &mut teacher).unwrap_err().to_string();
     assert!(error.contains("nothing to teach"), "{error}");
 }

@@ -1,28 +1,29 @@
-//! An item as a style sees it, and the task that a style makes of it.
+//! The input of a style, and the task that it makes.
 
 use super::tree::Program;
-use crate::comment::Doc;
-use crate::draw::Draw;
+use crate::comment::DocComment;
 use crate::extract::Item;
+use crate::item_rng::ItemRng;
 use crate::row::Kind;
 
-/// What is asked and what is answered.
+/// An instruction and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     pub instruction: String,
     pub output: String,
 }
 
-/// An item as a style sees it.
-pub struct Subject<'a> {
+/// An item with its comment and a source of random choices.
+pub struct StyleInput<'a> {
     pub item: &'a Item,
-    pub doc: &'a Doc,
-    /// The grammar with JSX reads it.
+    pub doc: &'a DocComment,
+    /// True if the file is parsed with the grammar of TSX.
     pub tsx: bool,
-    pub draw: Draw,
+    pub rng: ItemRng,
 }
 
-impl Subject<'_> {
+impl StyleInput<'_> {
+    /// Parses code of the item.
     pub fn program(&self, code: &str) -> Option<Program> {
         Program::parse(code, self.item.kind, self.tsx)
     }
@@ -39,7 +40,7 @@ impl Subject<'_> {
         }
     }
 
-    /// Code as it stands in a message.
+    /// Code in a Markdown fence.
     pub fn fenced(&self, code: &str) -> String {
         let language = if self.tsx { "tsx".to_string() } else { self.item.language.word() };
         format!("```{language}\n{code}\n```")

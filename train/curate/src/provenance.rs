@@ -1,41 +1,42 @@
-//! Where a folder of sources comes from and under which licence: from its repository, if it has one.
+//! The provenance of a folder of sources: its repository, if it is in one, and its licence.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is known of a folder's sources.
+/// The repository and licence of a folder of sources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
-    /// `owner/name` of the repository's `origin`, or the folder's name.
+pub struct Provenance {
+    /// `owner/name` from the git remote `origin`, or the name of the repository's folder.
     pub repo: Option<String>,
-    /// SPDX names of the licences that lie beside the sources or at the root of their repository.
+    /// SPDX expression of the licence files in the folder or in the nearest one above, up to the root of the
+    /// repository.
     pub license: Option<String>,
 }
 
-impl Origin {
-    /// Looks in `folder` and, up to the root of its repository, in those around it.
-    pub fn of(folder: &Path) -> Origin {
+impl Provenance {
+    /// Searches `folder` and, up to the root of its repository, the folders above it.
+    pub fn of_folder(folder: &Path) -> Provenance {
         let Ok(folder) = folder.canonicalize() else {
-            return Origin::default();
+            return Provenance::default();
         };
-        let root = folder.ancestors().find(|around| around.join(".git").exists());
-        let mut places: Vec<&Path> = folder.ancestors().take_while(|around| Some(*around) != root).collect();
-        places.extend(root);
+        let root = folder.ancestors().find(|above| above.join(".git").exists());
+        let mut searched: Vec<&Path> = folder.ancestors().take_while(|above| Some(*above) != root).collect();
+        searched.extend(root);
         if root.is_none() {
-            places.truncate(1);
+            searched.truncate(1);
         }
         let remote = root.and_then(|root| fs::read_to_string(root.join(".git/config")).ok());
         let name = root.unwrap_or(&folder).file_name().map(|name| name.to_string_lossy().into_owned());
-        Origin {
-            repo: remote.and_then(|config| origin_of(&config)).or(name),
-            license: places.into_iter().find_map(license_in),
+        Provenance {
+            repo: remote.and_then(|config| remote_origin(&config)).or(name),
+            license: searched.into_iter().find_map(license_in),
         }
     }
 }
 
-/// `owner/name` of the address of the remote `origin`; what else an address holds may be a password.
-fn origin_of(config: &str) -> Option<String> {
+/// `owner/name` from the address of the remote `origin`; the rest of the address may contain a password.
+fn remote_origin(config: &str) -> Option<String> {
     let (_, section) = config.split_once("[remote \"origin\"]")?;
     let lines = section.lines().skip(1).take_while(|line| !line.trim_start().starts_with('['));
     let address = lines.filter_map(|line| line.split_once('=')).find(|(key, _)| key.trim() == "url")?.1;
@@ -46,7 +47,7 @@ fn origin_of(config: &str) -> Option<String> {
     (plain(name) && plain(owner)).then(|| format!("{owner}/{name}"))
 }
 
-/// The licences that lie in a folder, a choice if there are several.
+/// The licences of the files in a folder, joined by OR.
 fn license_in(folder: &Path) -> Option<String> {
     let named = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
@@ -58,9 +59,9 @@ fn license_in(folder: &Path) -> Option<String> {
     (!found.is_empty()).then(|| found.into_iter().collect::<Vec<_>>().join(" OR "))
 }
 
-/// The SPDX name of a licence's text. Whether a later version may be chosen stands in the sources, not in the text.
+/// The SPDX name of a licence text. Whether later versions are allowed is said in the sources and not in the text.
 fn license(text: &str) -> Option<&'static str> {
-    // Words and numbers alone: licences are wrapped, indented and quoted in many ways.
+    // Only words and numbers: licences are wrapped, indented and quoted in many ways.
     let words: Vec<String> = text
         .split(|c: char| !c.is_alphanumeric() && c != '.')
         .map(|word| word.trim_end_matches('.').to_lowercase())
@@ -68,7 +69,7 @@ fn license(text: &str) -> Option<&'static str> {
         .collect();
     let text = words.join(" ");
     let title = words.iter().take(12).map(String::as_str).collect::<Vec<_>>().join(" ");
-    // The longer licences name each other, so that only their titles count.
+    // The longer licences mention each other, so only their titles count.
     let by_title = [
         ("gnu lesser general public license version 2.1", "LGPL-2.1"),
         ("gnu lesser general public license version 3", "LGPL-3.0"),
@@ -132,22 +133,22 @@ mod tests {
             ("https://user:word@host/name", None),
             ("name", None),
         ] {
-            assert_eq!(origin_of(&config(url)).as_deref(), repo, "{url}");
+            assert_eq!(remote_origin(&config(url)).as_deref(), repo, "{url}");
         }
-        assert_eq!(origin_of("[core]\n"), None);
+        assert_eq!(remote_origin("[core]\n"), None);
     }
 
     #[test]
-    fn a_folder_belongs_to_its_repository_or_stands_for_itself() {
+    fn a_folder_has_the_name_of_its_repository_or_its_own() {
         let root = tempfile::tempdir().unwrap();
         let inner = root.path().join("thing/src");
         fs::create_dir_all(&inner).unwrap();
         let put = |name: &str, text: &str| fs::write(root.path().join(name), text).unwrap();
-        let origin = |repo: &str, license: Option<&str>| Origin {
+        let origin = |repo: &str, license: Option<&str>| Provenance {
             repo: Some(repo.into()),
             license: license.map(Into::into),
         };
-        assert_eq!(Origin::of(&inner), origin("src", None));
+        assert_eq!(Provenance::of_folder(&inner), origin("src", None));
         fs::create_dir_all(root.path().join("thing/.git")).unwrap();
         put(
             "thing/LICENSE-MIT",
@@ -155,10 +156,10 @@ mod tests {
         );
         put("thing/LICENSE-APACHE", "Apache License\nVersion 2.0");
         put("LICENSE", "Mozilla Public License Version 2.0");
-        assert_eq!(Origin::of(&inner), origin("thing", Some("Apache-2.0 OR MIT")));
+        assert_eq!(Provenance::of_folder(&inner), origin("thing", Some("Apache-2.0 OR MIT")));
         put("thing/.git/config", "[remote \"origin\"]\n\turl = https://a.b/own/er.git\n");
         put("thing/src/LICENSE", "This is free and unencumbered software released into the public domain");
-        assert_eq!(Origin::of(&inner), origin("own/er", Some("Unlicense")));
-        assert_eq!(Origin::of(&root.path().join("absent")), Origin::default());
+        assert_eq!(Provenance::of_folder(&inner), origin("own/er", Some("Unlicense")));
+        assert_eq!(Provenance::of_folder(&root.path().join("absent")), Provenance::default());
     }
 }
