@@ -1,7 +1,7 @@
 //! Where tensors live: the CPU, a CUDA device, or the planning device, which keeps books and computes nothing.
 
-use crate::cuda::{Cuda, Properties};
-use crate::memory::{Label, Ledger};
+use crate::cuda::{Cuda, Memory, Properties};
+use crate::memory::{DeviceMemory, Label, Ledger};
 use crate::tensor::{Buf, DType, Tensor};
 use crate::{Error, Result, Shape};
 use std::sync::Arc;
@@ -90,7 +90,9 @@ impl Device {
         let bytes = shape.elements() * dtype.size();
         let buf = match self {
             Device::Cpu(ledger) => Buf::Host(ledger.block(label, bytes)),
-            Device::Cuda(cuda) => cuda.alloc(label, bytes).map_or_else(Buf::Denied, Buf::Cuda),
+            Device::Cuda(cuda) => {
+                cuda.alloc(label, bytes).map_or_else(Buf::Denied, |memory| Buf::Device(Box::new(memory)))
+            }
             Device::Plan(ledger) => Buf::Planned(ledger.charge(label, bytes)),
         };
         Tensor::new(buf, shape, dtype)
@@ -127,5 +129,45 @@ impl Device {
             t.write(data)?;
         }
         Ok(t)
+    }
+}
+
+/// Copies that need to know the devices.
+impl Tensor {
+    /// A copy on `device`, under `label`; wants no gradient.
+    ///
+    /// # Errors
+    /// When the tensor is only planned and `device` is not, or a device fails.
+    pub fn to(&self, device: &Device, label: Label) -> Result<Tensor> {
+        let mut copy = device.empty(label, *self.shape(), self.dtype());
+        copy.copy_from(self)?;
+        Ok(copy)
+    }
+
+    /// The values of several scalars (1) f32 of one device, in one copy to the host.
+    ///
+    /// # Errors
+    /// When one is no scalar or only planned, or the device fails.
+    pub fn read_scalars(scalars: &[&Tensor]) -> Result<Vec<f32>> {
+        let size = DType::F32.size();
+        for scalar in scalars {
+            scalar.expect(DType::F32)?;
+            if scalar.byte_len() != size {
+                return Err(Error::new(format!("{scalar:?} is no scalar")));
+            }
+        }
+        let first = scalars.first().map_or(Ok(None), |scalar| Memory::of(scalar))?;
+        let Some(cuda) = first.map(Memory::device) else {
+            return Ok(scalars.iter().map(|t| t.to_vec()).collect::<Result<Vec<_>>>()?.concat());
+        };
+        let mut values = vec![0f32; scalars.len()];
+        let side_by_side = cuda.alloc(Label::Scratch, size * scalars.len())?;
+        for (i, scalar) in scalars.iter().enumerate() {
+            if let Some(memory) = Memory::of(scalar)? {
+                side_by_side.copy_to(i * size, memory)?;
+            }
+        }
+        side_by_side.download(bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
     }
 }

@@ -1,6 +1,8 @@
 //! The one allocation seam: every tensor's bytes are charged to a label in a device's ledger.
 
+use crate::Result;
 use bytemuck::{Pod, Zeroable};
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -237,6 +239,33 @@ impl Drop for Block {
             self.charge.ledger.books.lock().unwrap().put(data);
         }
     }
+}
+
+/// Memory that the host does not address, as tensors see it: a device implements it.
+pub(crate) trait DeviceMemory: Any + Send + Sync {
+    /// The device's name, e.g. `cuda:0`.
+    fn device_name(&self) -> &str;
+
+    /// True when the device only plans, so that the memory has no content.
+    fn is_planned(&self) -> bool;
+
+    /// The entry in the device's ledger.
+    fn charge(&self) -> &Charge;
+
+    /// Writes all bytes from host memory.
+    fn upload(&self, from: &[u8]) -> Result<()>;
+
+    /// Reads all bytes into host memory, and returns when they are there.
+    fn download(&self, to: &mut [u8]) -> Result<()>;
+
+    /// Writes all bytes from another device's memory, or this one's.
+    fn copy_from(&self, from: &dyn DeviceMemory) -> Result<()>;
+
+    /// Sets every byte to `byte`.
+    fn fill(&self, byte: u8) -> Result<()>;
+
+    /// Allocates a copy on the same device, under the same label.
+    fn duplicate(&self) -> Result<Box<dyn DeviceMemory>>;
 }
 
 /// Bytes of this process's memory that no file backs; `None` where the system does not tell.

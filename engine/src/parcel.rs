@@ -61,7 +61,11 @@ impl Parcel {
             if needed > room.len() {
                 return Err(Error::new(format!("a parcel of {needed} bytes is larger than its room")));
             }
-            tensors.push(Tensor::new(Buf::Cuda(room.part(at, self.label, bytes)), shape, DType::I32));
+            tensors.push(Tensor::new(
+                Buf::Device(Box::new(room.part(at, self.label, bytes))),
+                shape,
+                DType::I32,
+            ));
         }
         if let Some(room) = &self.room {
             if Arc::strong_count(room) > 1 + N {

@@ -1,9 +1,8 @@
 //! Contiguous tensors over shared buffers.
 
-use crate::cuda::{Cuda, Memory};
-use crate::memory::{Block, Charge, Label};
+use crate::memory::{Block, Charge, DeviceMemory, Label};
 use crate::tape::Origin;
-use crate::{Device, Error, Result, Shape};
+use crate::{Error, Result, Shape};
 use bytemuck::Pod;
 use half::bf16;
 use memmap2::Mmap;
@@ -60,7 +59,7 @@ impl Id {
 
 pub(crate) enum Buf {
     Host(Block),
-    Cuda(Memory),
+    Device(Box<dyn DeviceMemory>),
     /// The device had no memory left, or worse.
     Denied(Error),
     Mapped {
@@ -151,7 +150,7 @@ impl Tensor {
     pub fn relabel(&self, from: Label, to: Label) {
         let charge = match &*self.buf {
             Buf::Host(block) => block.charge(),
-            Buf::Cuda(memory) => memory.charge(),
+            Buf::Device(memory) => memory.charge(),
             Buf::Planned(charge) => charge,
             Buf::Denied(_) | Buf::Mapped { .. } => return,
         };
@@ -204,8 +203,8 @@ impl Tensor {
         match &*self.buf {
             Buf::Host(block) => Ok(&block.bytes()[..self.byte_len()]),
             Buf::Mapped { map, offset } => Ok(&map[*offset..offset + self.byte_len()]),
-            Buf::Cuda(memory) => {
-                let device = memory.device().name();
+            Buf::Device(memory) => {
+                let device = memory.device_name();
                 Err(Error::new(format!("{self:?} lives on {device} and is not read by the host in place")))
             }
             Buf::Denied(error) => Err(error.clone()),
@@ -239,32 +238,6 @@ impl Tensor {
         Ok(data)
     }
 
-    /// The values of several scalars (1) f32 of one device, in one copy to the host.
-    ///
-    /// # Errors
-    /// When one is no scalar or only planned, or the device fails.
-    pub fn read_scalars(scalars: &[&Tensor]) -> Result<Vec<f32>> {
-        let size = DType::F32.size();
-        for scalar in scalars {
-            scalar.expect(DType::F32)?;
-            if scalar.byte_len() != size {
-                return Err(Error::new(format!("{scalar:?} is no scalar")));
-            }
-        }
-        let Some(cuda) = scalars.first().and_then(|scalar| scalar.cuda()) else {
-            return Ok(scalars.iter().map(|t| t.to_vec()).collect::<Result<Vec<_>>>()?.concat());
-        };
-        let mut values = vec![0f32; scalars.len()];
-        let side_by_side = cuda.alloc(Label::Scratch, size * scalars.len())?;
-        for (i, scalar) in scalars.iter().enumerate() {
-            if let Some(memory) = scalar.memory()? {
-                side_by_side.copy_to(i * size, memory)?;
-            }
-        }
-        side_by_side.download(bytemuck::cast_slice_mut(&mut values))?;
-        Ok(values)
-    }
-
     /// A copy of the raw bytes, from wherever they are.
     ///
     /// # Errors
@@ -277,7 +250,7 @@ impl Tensor {
 
     fn read_bytes(&self, to: &mut [u8]) -> Result<()> {
         match &*self.buf {
-            Buf::Cuda(memory) => memory.download(to),
+            Buf::Device(memory) => memory.download(to),
             _ => self.bytes().map(|bytes| to.copy_from_slice(bytes)),
         }
     }
@@ -300,19 +273,9 @@ impl Tensor {
             return Err(Error::new(format!("{} bytes do not fill {self:?}", data.len())));
         }
         match Arc::get_mut(&mut self.buf) {
-            Some(Buf::Cuda(memory)) => memory.upload(data),
+            Some(Buf::Device(memory)) => memory.upload(data),
             _ => self.bytes_mut().map(|bytes| bytes.copy_from_slice(data)),
         }
-    }
-
-    /// A copy on `device`, under `label`; wants no gradient.
-    ///
-    /// # Errors
-    /// When the tensor is only planned and `device` is not, or a device fails.
-    pub fn to(&self, device: &Device, label: Label) -> Result<Tensor> {
-        let mut copy = device.empty(label, self.shape, self.dtype);
-        copy.copy_from(self)?;
-        Ok(copy)
     }
 
     /// Takes the content of `from`, which is as large, from wherever it is; a planned tensor has none.
@@ -325,13 +288,10 @@ impl Tensor {
         }
         match (&*from.buf, Arc::get_mut(&mut self.buf)) {
             (_, Some(Buf::Planned(_))) => Ok(()),
-            (Buf::Planned(_), Some(Buf::Cuda(to))) if to.device().is_plan() => Ok(()),
-            (Buf::Cuda(from), Some(Buf::Host(to))) => from.download(to.bytes_mut()),
-            (Buf::Cuda(from), Some(Buf::Cuda(to))) if Arc::ptr_eq(from.device(), to.device()) => {
-                to.copy(from)
-            }
-            (Buf::Cuda(_), Some(Buf::Cuda(to))) => to.upload(&from.to_bytes()?),
-            (_, Some(Buf::Cuda(to))) => to.upload(from.bytes()?),
+            (Buf::Planned(_), Some(Buf::Device(to))) if to.is_planned() => Ok(()),
+            (Buf::Device(from), Some(Buf::Host(to))) => from.download(to.bytes_mut()),
+            (Buf::Device(from), Some(Buf::Device(to))) => to.copy_from(&**from),
+            (_, Some(Buf::Device(to))) => to.upload(from.bytes()?),
             _ => self.bytes_mut().and_then(|to| from.read_bytes(to)),
         }
     }
@@ -343,7 +303,7 @@ impl Tensor {
     pub fn zero(&mut self) -> Result<()> {
         match Arc::get_mut(&mut self.buf) {
             Some(Buf::Planned(_)) => Ok(()),
-            Some(Buf::Cuda(memory)) => memory.fill(0),
+            Some(Buf::Device(memory)) => memory.fill(0),
             _ => self.bytes_mut().map(|bytes| bytes.fill(0)),
         }
     }
@@ -357,19 +317,11 @@ impl Tensor {
     }
 
     /// The device memory that holds the elements; `None` when they are elsewhere.
-    pub(crate) fn memory(&self) -> Result<Option<&Memory>> {
+    pub(crate) fn device_memory(&self) -> Result<Option<&dyn DeviceMemory>> {
         match &*self.buf {
-            Buf::Cuda(memory) => Ok(Some(memory)),
+            Buf::Device(memory) => Ok(Some(&**memory)),
             Buf::Denied(error) => Err(error.clone()),
             _ => Ok(None),
-        }
-    }
-
-    /// The CUDA device that the tensor lives on.
-    pub(crate) fn cuda(&self) -> Option<Arc<Cuda>> {
-        match &*self.buf {
-            Buf::Cuda(memory) => Some(memory.device().clone()),
-            _ => None,
         }
     }
 
@@ -393,13 +345,13 @@ impl Tensor {
         }
         self.buf = match &*self.buf {
             Buf::Host(block) => Arc::new(Buf::Host(block.duplicate())),
-            Buf::Cuda(memory) => Arc::new(Buf::Cuda(memory.duplicate()?)),
+            Buf::Device(memory) => Arc::new(Buf::Device(memory.duplicate()?)),
             _ => return Ok(()),
         };
         Ok(())
     }
 
-    fn expect(&self, dtype: DType) -> Result<()> {
+    pub(crate) fn expect(&self, dtype: DType) -> Result<()> {
         if self.dtype == dtype {
             return Ok(());
         }

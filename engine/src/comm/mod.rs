@@ -4,14 +4,15 @@
 //! missing, and a rank that fails tells the others why.
 
 mod coming;
+mod communicator;
 mod host;
 mod nccl;
 mod socket;
 mod threads;
 mod watch;
 
-pub use crate::cuda::UniqueId;
 pub use coming::Coming;
+pub use communicator::UniqueId;
 pub use host::Host;
 pub use nccl::Nccl;
 pub use socket::{Rendezvous, Sockets};

@@ -1,8 +1,9 @@
 //! Ranks on cards of their own: NCCL carries the tensors, a link through the host keeps the ranks together.
 
+use super::communicator::{Collective, Communicator, UniqueId};
 use super::watch::Watch;
 use super::{Coming, Comm, Host, Reduce};
-use crate::cuda::{Collective, Communicator, Stream, UniqueId};
+use crate::cuda::Stream;
 use crate::{DType, Device, Error, Label, Result, Tensor};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -75,7 +76,7 @@ impl Nccl {
         host.barrier()?;
         let (ended, come) = (Arc::new(OnceLock::new()), Arc::new(AtomicU64::new(0)));
         let lane = |id: UniqueId, stream, waits| {
-            let communicator = Arc::new(Communicator::new(device, stream, host.rank(), host.world(), id)?);
+            let communicator = Arc::new(Communicator::new(cuda, stream, host.rank(), host.world(), id)?);
             let (host, ended, come) = (host.clone(), ended.clone(), come.clone());
             Ok(Lane { host, communicator, waits, nanoseconds: AtomicU64::new(0), ended, come })
         };

@@ -2,8 +2,9 @@
 
 use super::Cuda;
 use super::driver::{Grid, Module, Stream};
-use crate::tensor::Tensor;
-use crate::{At, Device, Error, Label, Result};
+use crate::memory::DeviceMemory;
+use crate::tensor::{Buf, DType, Tensor};
+use crate::{At, Error, Label, Result};
 use std::sync::Arc;
 
 /// One argument. Tensors are passed as the address of their first element.
@@ -106,7 +107,9 @@ impl Cuda {
                 (kind, _) => return Err(Error::new(format!("a table holds 64-bit words, not {kind:?}"))),
             }
         }
-        Device::Cuda(self.clone()).tensor(Label::Scratch, [rows.len(), 2 * N], &words)
+        let memory = self.alloc(Label::Scratch, size_of_val(&words[..]))?;
+        memory.upload(bytemuck::cast_slice(&words))?;
+        Ok(Tensor::new(Buf::Device(Box::new(memory)), [rows.len(), 2 * N].into(), DType::I32))
     }
 
     fn value(&self, arg: &mut Arg<'_>) -> Result<(Kind, u64)> {

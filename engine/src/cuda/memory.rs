@@ -3,8 +3,9 @@
 use super::Cuda;
 use super::arena::Seat;
 use super::driver::Stream;
-use crate::memory::{Charge, Label};
-use crate::{At, Error, Result};
+use crate::memory::{Charge, DeviceMemory, Label};
+use crate::{At, Error, Result, Tensor};
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -93,12 +94,16 @@ impl Cuda {
 }
 
 impl Memory {
-    pub(crate) fn device(&self) -> &Arc<Cuda> {
-        &self.cuda
+    /// The CUDA memory that holds `t`; `None` when it lies elsewhere.
+    ///
+    /// # Errors
+    /// The reason why `t` could not be allocated or filled.
+    pub(crate) fn of(t: &Tensor) -> Result<Option<&Memory>> {
+        Ok(t.device_memory()?.and_then(|memory| (memory as &dyn Any).downcast_ref()))
     }
 
-    pub(crate) fn charge(&self) -> &Charge {
-        &self.charge
+    pub(crate) fn device(&self) -> &Arc<Cuda> {
+        &self.cuda
     }
 
     /// Bytes of the content.
@@ -128,18 +133,6 @@ impl Memory {
         self.base + self.fence as u64
     }
 
-    /// Memory of its own with the same bytes, under the same label.
-    pub(crate) fn duplicate(&self) -> Result<Memory> {
-        let copy = self.cuda.alloc(self.charge.label(), self.bytes)?;
-        copy.copy(self)?;
-        Ok(copy)
-    }
-
-    pub(crate) fn upload(&self, from: &[u8]) -> Result<()> {
-        self.expect(from.len())?;
-        self.upload_first(from)
-    }
-
     /// Sends the first bytes.
     ///
     /// # Panics
@@ -147,17 +140,6 @@ impl Memory {
     pub(crate) fn upload_first(&self, from: &[u8]) -> Result<()> {
         assert!(from.len() <= self.bytes, "{} bytes for {}", from.len(), self.bytes);
         self.cuda.driver().upload(Stream::COMPUTE, self.address(), from).at(self.cuda.name())
-    }
-
-    pub(crate) fn download(&self, to: &mut [u8]) -> Result<()> {
-        self.expect(to.len())?;
-        self.cuda.driver().download(Stream::COMPUTE, to, self.address()).at(self.cuda.name())
-    }
-
-    /// Takes the bytes of `from`, which lives on the same device.
-    pub(crate) fn copy(&self, from: &Memory) -> Result<()> {
-        self.expect(from.bytes)?;
-        self.copy_to(0, from)
     }
 
     /// Takes the bytes of `from`, which lives on the same device, from byte `at` on.
@@ -178,11 +160,6 @@ impl Memory {
     /// Tells the work that is watched, if there is any, that it uses these bytes.
     pub(super) fn used(&self) {
         self.cuda.uses(&self.alive);
-    }
-
-    pub(crate) fn fill(&self, byte: u8) -> Result<()> {
-        self.used();
-        self.fill_at(self.address(), byte, self.bytes)
     }
 
     fn fill_at(&self, at: u64, byte: u8, bytes: usize) -> Result<()> {
@@ -214,6 +191,55 @@ impl Memory {
             }
         }
         Ok(())
+    }
+}
+
+impl DeviceMemory for Memory {
+    fn device_name(&self) -> &str {
+        self.cuda.name()
+    }
+
+    fn is_planned(&self) -> bool {
+        self.cuda.is_plan()
+    }
+
+    fn charge(&self) -> &Charge {
+        &self.charge
+    }
+
+    fn upload(&self, from: &[u8]) -> Result<()> {
+        self.expect(from.len())?;
+        self.upload_first(from)
+    }
+
+    fn download(&self, to: &mut [u8]) -> Result<()> {
+        self.expect(to.len())?;
+        self.cuda.driver().download(Stream::COMPUTE, to, self.address()).at(self.cuda.name())
+    }
+
+    fn copy_from(&self, from: &dyn DeviceMemory) -> Result<()> {
+        match (from as &dyn Any).downcast_ref::<Memory>() {
+            Some(from) if Arc::ptr_eq(&self.cuda, &from.cuda) => {
+                self.expect(from.bytes)?;
+                self.copy_to(0, from)
+            }
+            _ => {
+                let mut bytes = vec![0; self.bytes];
+                from.download(&mut bytes)?;
+                self.upload(&bytes)
+            }
+        }
+    }
+
+    fn fill(&self, byte: u8) -> Result<()> {
+        self.used();
+        self.fill_at(self.address(), byte, self.bytes)
+    }
+
+    fn duplicate(&self) -> Result<Box<dyn DeviceMemory>> {
+        let copy = self.cuda.alloc(self.charge.label(), self.bytes)?;
+        copy.copy_from(self)?;
+        Ok(Box::new(copy))
     }
 }
 

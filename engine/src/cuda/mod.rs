@@ -12,7 +12,6 @@ mod emulated;
 mod graph;
 mod launch;
 mod memory;
-mod nccl;
 mod nvrtc;
 mod planned;
 mod real;
@@ -26,8 +25,6 @@ pub use emulated::Emulated;
 pub use graph::Graphs;
 pub use launch::{Arg, Kernel};
 pub(crate) use memory::Memory;
-pub use nccl::UniqueId;
-pub(crate) use nccl::{Collective, Communicator};
 pub use nvrtc::{Code, Nvrtc, Source};
 pub use resources::Resources;
 pub use staging::Staging;
@@ -38,6 +35,7 @@ use crate::{At, Error, Result};
 use driver::{Driver, Module};
 use launch::Entry;
 use std::collections::HashMap;
+use std::ffi::c_void;
 use std::sync::{Arc, Mutex};
 
 /// One device: its driver, its books, and the kernels compiled so far.
@@ -255,6 +253,30 @@ impl Cuda {
         self.driver().elapsed(from, to)
     }
 
+    /// True when everything before `event` is done. The software GPU and planned cards finish each call at once.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub(crate) fn is_done(&self, event: &Event) -> Result<bool> {
+        match &self.gpu {
+            Gpu::Real(real) => real.is_done(event),
+            Gpu::Emulated(_) | Gpu::Planned(_) => Ok(true),
+        }
+    }
+
+    /// The CUDA driver's handle of `stream`, with this card's context made current in the calling thread.
+    ///
+    /// # Errors
+    /// When this is not a card, or the driver fails.
+    pub(crate) fn raw_stream(&self, stream: Stream) -> Result<*mut c_void> {
+        match &self.gpu {
+            Gpu::Real(real) => Ok(real.raw_stream(stream)?.cast()),
+            Gpu::Emulated(_) | Gpu::Planned(_) => {
+                Err(Error::new(format!("NCCL is for cards, not for {}", self.name)))
+            }
+        }
+    }
+
     /// Waits until everything started on the device is done.
     ///
     /// # Errors
@@ -268,13 +290,21 @@ impl Cuda {
         Err(Error::new(format!("{what} has no CUDA kernel yet: use --device cpu")))
     }
 
-    fn address(&self, t: &Tensor) -> Result<u64> {
-        let memory = self.own(t.memory()?, t)?;
+    /// The address of `t`'s first element.
+    ///
+    /// # Errors
+    /// When `t` does not live on this device.
+    pub(crate) fn address(&self, t: &Tensor) -> Result<u64> {
+        let memory = self.own(Memory::of(t)?, t)?;
         memory.used();
         Ok(memory.address())
     }
 
-    fn address_mut(&self, t: &mut Tensor) -> Result<u64> {
+    /// The address of `t`'s first element, to write to.
+    ///
+    /// # Errors
+    /// When `t` does not live on this device, or its buffer is shared.
+    pub(crate) fn address_mut(&self, t: &mut Tensor) -> Result<u64> {
         t.sole()?;
         self.address(t)
     }

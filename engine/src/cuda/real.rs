@@ -164,16 +164,14 @@ impl Real {
     }
 
     /// The driver's handle of `stream`, with the card's context made the calling thread's.
-    pub(super) fn queue(&self, stream: Stream) -> Result<sys::CUstream> {
+    pub(super) fn raw_stream(&self, stream: Stream) -> Result<sys::CUstream> {
         self.bind()?;
         let streams = self.streams.lock().unwrap();
         streams.get(stream.0).copied().ok_or_else(|| Error::new("the stream is another device's"))
     }
-}
 
-impl Real {
     /// Whether everything before `event` is done.
-    pub(super) fn reached(&self, event: &Event) -> Result<bool> {
+    pub(super) fn is_done(&self, event: &Event) -> Result<bool> {
         self.bind()?;
         // SAFETY: the event lives.
         match unsafe { sys::cuEventQuery(mark(event)?) } {
@@ -357,13 +355,13 @@ impl Driver for Real {
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {
-        let stream = self.queue(Stream::COMPUTE)?;
+        let stream = self.raw_stream(Stream::COMPUTE)?;
         // SAFETY: the stream lives; whoever owns the address frees it once.
         unsafe { result::malloc_async(stream, bytes.max(1)) }.named("cuMemAllocAsync")
     }
 
     fn free(&self, at: u64) {
-        if let Ok(stream) = self.queue(Stream::COMPUTE) {
+        if let Ok(stream) = self.raw_stream(Stream::COMPUTE) {
             // SAFETY: `at` comes from `alloc`; work that uses it is in the same stream, before this.
             let _ = unsafe { result::free_async(at, stream) };
         }
@@ -376,7 +374,7 @@ impl Driver for Real {
     }
 
     fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {
-        let stream = self.queue(stream)?;
+        let stream = self.raw_stream(stream)?;
         sends(stream)?;
         // SAFETY: the destination is live; pageable memory has been read when the call returns.
         unsafe { result::memcpy_htod_async(to, from, stream) }.named("cuMemcpyHtoDAsync")
@@ -392,13 +390,13 @@ impl Driver for Real {
     }
 
     unsafe fn fetch(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {
-        let stream = self.queue(stream)?;
+        let stream = self.raw_stream(stream)?;
         // SAFETY: the destination is live; the source lives until the copy is done, by the caller's word.
         unsafe { result::memcpy_htod_async(to, from, stream) }.named("cuMemcpyHtoDAsync")
     }
 
     fn download(&self, stream: Stream, to: &mut [u8], from: u64) -> Result<()> {
-        let stream = self.queue(stream)?;
+        let stream = self.raw_stream(stream)?;
         sends(stream)?;
         // SAFETY: the source is live, and `to` is held until the copy is done.
         unsafe {
@@ -408,13 +406,13 @@ impl Driver for Real {
     }
 
     fn copy(&self, stream: Stream, to: u64, from: u64, bytes: usize) -> Result<()> {
-        let stream = self.queue(stream)?;
+        let stream = self.raw_stream(stream)?;
         // SAFETY: both ranges are live.
         unsafe { result::memcpy_dtod_async(to, from, bytes, stream) }.named("cuMemcpyDtoDAsync")
     }
 
     fn fill(&self, stream: Stream, at: u64, byte: u8, bytes: usize) -> Result<()> {
-        let stream = self.queue(stream)?;
+        let stream = self.raw_stream(stream)?;
         // SAFETY: the range is live.
         unsafe { result::memset_d8_async(at, byte, bytes, stream) }.named("cuMemsetD8Async")
     }
@@ -435,7 +433,7 @@ impl Driver for Real {
         grid: Grid,
         args: &[u8],
     ) -> Result<()> {
-        let stream = self.queue(stream)?;
+        let stream = self.raw_stream(stream)?;
         let module = module.as_any().downcast_ref::<Loaded>();
         let module = module.ok_or_else(|| Error::new("the module is another device's"))?;
         let function = module.function(kernel, self.properties.shared)?;
@@ -475,7 +473,7 @@ impl Driver for Real {
     }
 
     fn record(&self, stream: Stream) -> Result<Event> {
-        let stream = self.queue(stream)?;
+        let stream = self.raw_stream(stream)?;
         let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).named("cuEventCreate")?;
         let mark = Mark(event);
         // SAFETY: both live.
@@ -484,7 +482,7 @@ impl Driver for Real {
     }
 
     fn wait(&self, stream: Stream, event: &Event) -> Result<()> {
-        let (stream, event) = (self.queue(stream)?, mark(event)?);
+        let (stream, event) = (self.raw_stream(stream)?, mark(event)?);
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: both live.
         unsafe { result::stream::wait_event(stream, event, flags) }.named("cuStreamWaitEvent")
@@ -507,7 +505,7 @@ impl Driver for Real {
     }
 
     fn begin(&self, stream: Stream) -> Result<()> {
-        let stream = self.queue(stream)?;
+        let stream = self.raw_stream(stream)?;
         // Of this thread alone: other threads' work on other streams is none of the recording's.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream lives.
@@ -515,7 +513,7 @@ impl Driver for Real {
     }
 
     fn end(&self, stream: Stream) -> Result<Recorded> {
-        let stream = self.queue(stream)?;
+        let stream = self.raw_stream(stream)?;
         // SAFETY: the stream lives.
         let graph = unsafe { result::stream::end_capture(stream) }.named("cuStreamEndCapture")?;
         // SAFETY: the graph was just returned, is destroyed once, and is not needed by what is made of it.
@@ -528,7 +526,7 @@ impl Driver for Real {
     }
 
     fn replay(&self, stream: Stream, work: &Recorded) -> Result<()> {
-        let stream = self.queue(stream)?;
+        let stream = self.raw_stream(stream)?;
         let executable = work.0.downcast_ref::<Executable>();
         let executable = executable.ok_or_else(|| Error::new("the recording is another device's"))?;
         // SAFETY: both live; the memory that the work uses does, as the caller has seen.

@@ -3,10 +3,9 @@
 //! The functions are bound here rather than through `cudarc`, whose loader panics where the library or one of its
 //! functions is missing and does not know the name `libnccl.so.2`.
 
-use super::driver::{Event, Stream};
-use super::{Cuda, Gpu};
-use crate::comm::Reduce;
-use crate::{At, DType, Device, Error, Result, Tensor};
+use super::Reduce;
+use crate::cuda::{Cuda, Event, Stream};
+use crate::{At, DType, Error, Result, Tensor};
 use libloading::os::unix::{Library, RTLD_NOW};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
@@ -167,13 +166,10 @@ impl Communicator {
     ///
     /// # Errors
     /// When there is no NCCL, the device is no card, or NCCL refuses (two ranks on one card, say).
-    pub fn new(device: &Device, stream: Stream, rank: usize, world: usize, id: UniqueId) -> Result<Self> {
+    pub fn new(cuda: &Arc<Cuda>, stream: Stream, rank: usize, world: usize, id: UniqueId) -> Result<Self> {
         let api = api()?;
-        let Device::Cuda(cuda) = device else {
-            return Err(Error::new(format!("NCCL is for cards, not for {}", device.name())));
-        };
         let (mut handle, cuda) = (std::ptr::null_mut(), cuda.clone());
-        cuda.queue(stream)?; // makes the card the thread's own
+        cuda.raw_stream(stream)?; // makes the card the thread's own
         // SAFETY: the pointer is valid, and the card's context is current.
         let joined = unsafe { (api.init)(&mut handle, world as c_int, id, rank as c_int) };
         api.check(joined, "ncclCommInitRank")?;
@@ -185,7 +181,7 @@ impl Communicator {
     /// # Errors
     /// NCCL's; or when tensors do not fit.
     pub fn start(&self, what: Collective) -> Result<()> {
-        let queue = self.cuda.queue(self.stream)?;
+        let queue = self.cuda.raw_stream(self.stream)?;
         let handle = self.handle.lock().unwrap_or_else(|e| e.into_inner());
         let handle = handle.as_ref().ok_or_else(|| Error::new("the run has ended").at("NCCL"))?.0;
         let api = self.api;
@@ -262,7 +258,7 @@ impl Communicator {
     /// NCCL's or the driver's.
     pub fn wait(&self, timeout: Duration) -> Result<bool> {
         let (deadline, end) = (Instant::now() + timeout, self.cuda.record(self.stream)?);
-        while !self.reached(&end)? {
+        while !self.cuda.is_done(&end)? {
             if Instant::now() > deadline {
                 return Ok(false);
             }
@@ -270,13 +266,6 @@ impl Communicator {
             std::thread::sleep(Duration::from_micros(50));
         }
         Ok(true)
-    }
-
-    fn reached(&self, event: &Event) -> Result<bool> {
-        match &self.cuda.gpu {
-            Gpu::Real(real) => real.reached(event),
-            Gpu::Emulated(_) | Gpu::Planned(_) => Ok(true),
-        }
     }
 
     fn check_async(&self) -> Result<()> {
@@ -303,18 +292,6 @@ impl Drop for Communicator {
     fn drop(&mut self) {
         // Whoever drops it has waited for what it wants of it.
         self.abort();
-    }
-}
-
-impl Cuda {
-    /// The driver's handle of a stream, with the card made the calling thread's own.
-    fn queue(&self, stream: Stream) -> Result<Queue> {
-        match &self.gpu {
-            Gpu::Real(real) => Ok(real.queue(stream)?.cast()),
-            Gpu::Emulated(_) | Gpu::Planned(_) => {
-                Err(Error::new(format!("NCCL is for cards, not for {}", self.name)))
-            }
-        }
     }
 }
 
