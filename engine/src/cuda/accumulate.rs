@@ -1,9 +1,9 @@
-//! The engine's one kernel: the sum of gradients that meet on the tape.
+//! The engine's only kernel: the sum of gradients that meet on the tape.
 
 use super::{Arg, Cuda, Grid, Source};
 use crate::{DType, Error, Result, Tensor};
 
-/// The source of `accumulate`.
+/// The CUDA source of `accumulate`.
 pub static ACCUMULATE: Source = Source {
     name: "accumulate.cu",
     text: include_str!("accumulate.cu"),
@@ -14,7 +14,7 @@ pub static ACCUMULATE: Source = Source {
 const THREADS: usize = 256;
 
 impl Cuda {
-    /// `sum += g`, in f32, rounded to the storage type of both.
+    /// Adds `g` to `sum` in f32, and rounds to the storage type of both.
     pub(crate) fn accumulate(&self, sum: &mut Tensor, g: &Tensor) -> Result<()> {
         let variant = match g.dtype() {
             DType::BF16 => "E=bf16",
@@ -24,7 +24,7 @@ impl Cuda {
         let elements = g.shape().elements();
         let grid = Grid::new(elements.div_ceil(THREADS * 16 / g.dtype().size()), THREADS);
         let kernel = self.kernel(&ACCUMULATE, variant, "accumulate")?;
-        // SAFETY: both tensors have `elements` elements (the tape checked), and the kernel touches no others.
+        // SAFETY: both tensors have `elements` elements (checked by the caller), and the kernel touches no others.
         unsafe { kernel.launch(grid, &mut [Arg::InOut(sum), Arg::In(g), Arg::I64(elements as i64)]) }
     }
 }
