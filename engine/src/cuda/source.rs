@@ -125,11 +125,12 @@ mod tests {
     #[test]
     fn options_hold_constants_and_the_variants_definitions() {
         const TILE: [[usize; 2]; 2] = [[16, 32], [64, 128]];
+        const CONSTANTS: &[Define] = &[Define::int("SLAB", 64), Define::list("TILES", TILE.as_flattened())];
         let source = Source {
             name: "op.cu",
             text: "",
             headers: &[],
-            constants: &[Define::int("SLAB", 64), Define::list("TILES", TILE.as_flattened())],
+            constants: CONSTANTS,
             variants: || vec![Variant::PLAIN.dtype("E", DType::BF16).int("VEC", 8)],
         };
         let variant = (source.variants)()[0];

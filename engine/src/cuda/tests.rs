@@ -1,7 +1,7 @@
 use super::*;
 use crate::{DType, Device, Label};
 
-/// Whether there is a compiler; says so when there is none. With `CODELSI_REQUIRE=all` that is a failure.
+/// True when a compiler is found; otherwise prints why the test is skipped, or fails with `CODELSI_REQUIRE=all`.
 pub(crate) fn nvrtc() -> bool {
     match Nvrtc::get() {
         Ok(_) => true,
@@ -84,7 +84,7 @@ fn freed_memory_is_kept_and_given_back_before_there_is_none() {
     }
     assert_eq!(gpu.trims(), 0);
     let other = block(500).unwrap();
-    assert_eq!(gpu.trims(), 1, "600 bytes were kept, and 500 more are not there");
+    assert_eq!(gpu.trims(), 1, "600 bytes were kept, and 500 more do not fit");
     let error = block(501).err().unwrap();
     assert!(error.is_out_of_memory());
     let message = error.to_string();

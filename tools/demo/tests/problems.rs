@@ -2,8 +2,8 @@
 //! is its own sandbox child, so it has a `main`.
 
 use codelsi_demo::{World, problems};
-use codelsi_eval::judge::{self, embedded::Embedded};
 use codelsi_eval::judge::verdicts::{Completion, judge_all};
+use codelsi_eval::judge::{self, embedded::Embedded};
 use codelsi_eval::problem::Problem;
 use codelsi_eval::sandbox::Sandbox;
 

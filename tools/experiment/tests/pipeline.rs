@@ -2,8 +2,8 @@
 //! sandbox child, so it has a `main`.
 
 use codelsi_engine::cuda::Nvrtc;
-use codelsi_eval::report::Report;
 use codelsi_eval::judge;
+use codelsi_eval::report::Report;
 use codelsi_experiment::judging::JudgeOptions;
 use codelsi_experiment::output::Output;
 use codelsi_experiment::pipeline;
