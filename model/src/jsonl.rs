@@ -1,4 +1,4 @@
-//! JSON Lines, plain or gzip-packed: one object a line; every complaint names its file and line.
+//! JSON Lines, plain or gzip-compressed: one object per line; errors name file and line.
 
 use codelsi_engine::files::write_atomic_with;
 use codelsi_engine::{Error, Result};
@@ -9,10 +9,10 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 
-/// Reads every line of `path` (`.gz`: unpacked) as a `T`. Blank lines are passed over.
+/// Reads every line of `path` (decompressed if it ends in `.gz`) as a `T`. Blank lines are skipped.
 ///
 /// # Errors
-/// A file that cannot be read, holds no line, or holds one that is no `T`: the message says which.
+/// A file that cannot be read, holds no row, or holds a line that is not a `T`.
 pub fn read<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<Vec<T>> {
     let path = path.as_ref();
     let io = |e| Error::io(path, e);
@@ -25,7 +25,7 @@ pub fn read<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<Vec<T>> {
         }
         let text = line.trim_ascii();
         if !text.is_empty() {
-            rows.push(serde_json::from_slice(text).map_err(|e| complaint(path, number, &e))?);
+            rows.push(serde_json::from_slice(text).map_err(|e| line_error(path, number, &e))?);
         }
     }
     if rows.is_empty() {
@@ -34,7 +34,10 @@ pub fn read<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<Vec<T>> {
     Ok(rows)
 }
 
-/// Writes one line for each row, whole or not at all.
+/// Writes one line per row, atomically.
+///
+/// # Errors
+/// A file that cannot be written.
 pub fn write<T: Serialize>(path: impl AsRef<Path>, rows: &[T]) -> Result<()> {
     write_atomic_with(path, |w| {
         for row in rows {
@@ -57,8 +60,8 @@ fn open(path: &Path) -> std::io::Result<Box<dyn Read>> {
     })
 }
 
-/// serde_json counts lines inside the one line it was given; the file's own number is the useful one.
-fn complaint(path: &Path, number: usize, error: &serde_json::Error) -> Error {
+/// Replaces the line number of serde_json, which counts inside the one line it was given, by that of the file.
+fn line_error(path: &Path, number: usize, error: &serde_json::Error) -> Error {
     let text = error.to_string();
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
     Error::io(path, format!("line {number}, column {}: {what}", error.column()))
@@ -89,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back_packed_or_plain() {
+    fn written_rows_are_read_back_plain_and_compressed() {
         let folder = tempfile::tempdir().unwrap();
         let (plain, packed) = (folder.path().join("rows.jsonl"), folder.path().join("rows.jsonl.gz"));
         let rows = vec![serde_json::json!({"text": "a\nb"}), serde_json::json!({"text": "ü"})];

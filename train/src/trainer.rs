@@ -115,11 +115,11 @@ pub fn train(
     let options = &TrainOptions { checkpointing: Checkpointing::Layers(memory.recompute), ..options.clone() };
     let explain = |e| memory.explain(e, options);
     let started = Instant::now();
-    let mut learner = Learner::new(split.clone(), options, start, adapter.as_ref()).map_err(explain)?;
+    let mut train_step = Learner::new(split.clone(), options, start, adapter.as_ref()).map_err(explain)?;
     let loaded_bytes = device.ledger().usage().of(Label::Weights);
     let load_rate = loaded_bytes as f64 / started.elapsed().as_secs_f64() / 1e9;
     if let Some(folder) = &resumed {
-        learner.restore(folder, state.step)?;
+        train_step.restore(folder, state.step)?;
     }
     let trainable = adapter.as_ref().map_or(base.config().parameters(), Adapter::parameters);
     let summary = RunSummary {
@@ -151,7 +151,7 @@ pub fn train(
         comm,
         data,
         validation,
-        learner,
+        train_step,
         adapter,
         base: &base,
         state,
@@ -227,7 +227,7 @@ struct Trainer<'a> {
     data: DataLoader<'a>,
     /// The packed validation rows.
     validation: Vec<Sequence>,
-    learner: Learner<'a>,
+    train_step: Learner<'a>,
     adapter: Option<Adapter>,
     base: &'a Checkpoint,
     state: TrainerState,
@@ -268,7 +268,7 @@ impl Trainer<'_> {
         let lr = schedule.at(step);
         let micro_batches = self.data.next_step(&mut self.state);
         let comm_seconds = self.comm.seconds();
-        let StepStats { loss, grad_norm } = self.learner.step(&micro_batches, lr)?;
+        let StepStats { loss, grad_norm } = self.train_step.step(&micro_batches, lr)?;
         let tokens = micro_batches.iter().map(|micro| micro.tokens.len()).sum();
         let seconds = started.elapsed().as_secs_f64();
         self.state.step = step;
@@ -296,18 +296,18 @@ impl Trainer<'_> {
     }
 
     fn validate(&self) -> Result<Option<f64>> {
-        (!self.validation.is_empty()).then(|| self.learner.validate(&self.validation)).transpose()
+        (!self.validation.is_empty()).then(|| self.train_step.validate(&self.validation)).transpose()
     }
 
     /// Saves a checkpoint: replicated parameters are checked to be equal on all ranks, sharded ones are gathered, and
     /// rank 0 writes.
     fn save(&self, on_event: &mut dyn FnMut(Event)) -> Result<()> {
-        let model = self.learner.model();
+        let model = self.train_step.model();
         let mut replicated = model.trainable();
         replicated.retain(|(name, _)| model.split().cut(name) == Cut::Whole);
         let what = format!("set of parameters after step {}", self.state.step);
         check_same_on_all_ranks(self.device, self.comm, &what, replicated.iter().map(|(_, t)| t.to_bytes()))?;
-        let (weights, moments) = (self.learner.weights()?, self.learner.moments()?);
+        let (weights, moments) = (self.train_step.weights()?, self.train_step.moments()?);
         if self.comm.rank() == 0 {
             let write = |folder: &Path| self.write(folder, &weights, DType::F32);
             on_event(Event::Saved(&checkpoint::save(&self.options.out, &self.state, &moments, write)?));
@@ -317,7 +317,7 @@ impl Trainer<'_> {
 
     /// Writes the result to the output folder, in the data type of the base model. Rank 0 writes.
     fn export(&self) -> Result<()> {
-        let weights = self.learner.weights()?;
+        let weights = self.train_step.weights()?;
         if self.comm.rank() > 0 {
             return Ok(());
         }

@@ -106,10 +106,10 @@ impl UnevenBatches {
         let base = Checkpoint::open(&self.options.model)?;
         let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1)?;
         let adapter = (!self.options.full).then_some(&adapter);
-        let mut learner = Learner::new(rank, &self.options, &base, adapter)?;
-        let stats = (0..2).map(|_| learner.step(&self.micro_batches, 0.05)).collect::<Result<_>>()?;
+        let mut train_step = Learner::new(rank, &self.options, &base, adapter)?;
+        let stats = (0..2).map(|_| train_step.step(&self.micro_batches, 0.05)).collect::<Result<_>>()?;
         let parameters =
-            learner.model().trainable().iter().map(|(_, t)| t.to_vec()).collect::<Result<_>>()?;
+            train_step.model().trainable().iter().map(|(_, t)| t.to_vec()).collect::<Result<_>>()?;
         Ok((stats, parameters))
     }
 }

@@ -71,11 +71,11 @@ fn check(name: &str) {
     let schedule = Cosine { lr: options.lr, warmup: 5, planned: 25 };
     let base = Checkpoint::open(folder.join("model")).unwrap();
     let adapter = Adapter::load(folder.join("adapter"), base.config()).unwrap();
-    let mut learner = Learner::new(&Device::cpu(), &options, &base, Some(&adapter)).unwrap();
+    let mut train_step = Learner::new(&Device::cpu(), &options, &base, Some(&adapter)).unwrap();
     for step in 1..=20 {
         let lr = schedule.at(step);
         assert!((lr - json["train"]["learning_rates"][step - 1].as_f64().unwrap()).abs() < 1e-15);
-        let stats = learner.step(&micro_batches(&file, (step - 1) % 4), lr).unwrap();
+        let stats = train_step.step(&micro_batches(&file, (step - 1) % 4), lr).unwrap();
         let loss = json["train"]["losses"][step - 1].as_f64().unwrap();
         let limit = json["tolerance_float32"]["train.losses"]["abs"].as_f64().unwrap();
         assert!((stats.loss - loss).abs() <= limit, "{name}, step {step}: loss {} for {loss}", stats.loss);
@@ -85,7 +85,7 @@ fn check(name: &str) {
             "{name}, step {step}: norm {stats:?} for {norm}"
         );
         if json["tolerance_float32"].get(format!("step{step}.A")).is_some() {
-            check_adapter(name, &learner, &adapter, &file, &json, step);
+            check_adapter(name, &train_step, &adapter, &file, &json, step);
         }
     }
 }
@@ -93,13 +93,13 @@ fn check(name: &str) {
 /// Checks that every matrix is within its tolerance, relative to its change since step 0.
 fn check_adapter(
     name: &str,
-    learner: &Learner,
+    train_step: &Learner,
     start: &Adapter,
     file: &SafeTensors,
     json: &Value,
     step: usize,
 ) {
-    for (path, tensor) in learner.model().trainable() {
+    for (path, tensor) in train_step.model().trainable() {
         let truth = floats(file, &format!("step{step}.base_model.model.{path}"));
         let pair = &start.pairs[path.rsplit_once(".lora_").unwrap().0];
         let factor = if path.contains("lora_A") { "A" } else { "B" };

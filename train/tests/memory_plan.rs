@@ -83,8 +83,8 @@ fn step(
         budget: None,
     };
     let planned = planner.step(micro_batches).unwrap().usage;
-    let mut learner = Learner::new(device, options, base, adapter).unwrap();
-    learner.step(micro_batches, 1e-3).unwrap();
+    let mut train_step = Learner::new(device, options, base, adapter).unwrap();
+    train_step.step(micro_batches, 1e-3).unwrap();
     [planned, device.ledger().usage()]
 }
 
@@ -183,13 +183,13 @@ fn an_out_of_memory_error_says_which_flags_help() {
     };
     let plan = planner.step(&[sequence(24)]).unwrap();
     cuda.emulator().unwrap().set_memory(plan.usage.peak - 1);
-    let mut learner = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
-    let error = learner.step(&[sequence(24)], 1e-3).unwrap_err();
+    let mut train_step = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
+    let error = train_step.step(&[sequence(24)], 1e-3).unwrap_err();
     let message = plan.explain(error, &options).to_string();
     for part in ["step 1: ", "out of memory", "weights", "saved", "--checkpointing all", "--seq 4096"] {
         assert!(message.contains(part) && !message.contains('\n'), "{part}: {message}");
     }
-    drop(learner);
+    drop(train_step);
     let refusal = plan.check(&device, &options).unwrap_err().to_string();
     assert!(refusal.contains("DOES NOT FIT") && refusal.contains("lower --seq"), "{refusal}");
     let ranks = |world, layout, full| {
@@ -205,8 +205,8 @@ fn an_out_of_memory_error_says_which_flags_help() {
         assert!(spread.ends_with("--seq 4096"), "{spread}");
     }
     cuda.emulator().unwrap().set_memory(plan.usage.peak);
-    let mut learner = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
-    learner.step(&[sequence(24)], 1e-3).unwrap();
+    let mut train_step = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
+    train_step.step(&[sequence(24)], 1e-3).unwrap();
 }
 
 /// Memory grows as fewer layers are recomputed; the search takes the fewest that fit.

@@ -70,23 +70,23 @@ impl Fixture {
         self
     }
 
-    fn learner(&self, split: Split) -> Result<Learner<'_>> {
+    fn train_step(&self, split: Split) -> Result<Learner<'_>> {
         Learner::new(split, &self.options, &self.base, Some(&self.adapter))
     }
 
     /// Runs two steps and two validations as `split` and returns all results.
     fn steps(&self, split: Split) -> Result<StepResults> {
-        let mut learner = self.learner(split)?;
+        let mut train_step = self.train_step(split)?;
         let mut stats = Vec::new();
         let mut validated = Vec::new();
         for _ in 0..2 {
-            stats.push(learner.step(&self.micro_batches, 0.05)?);
-            validated.push(learner.validate(&self.micro_batches)?);
+            stats.push(train_step.step(&self.micro_batches, 0.05)?);
+            validated.push(train_step.validate(&self.micro_batches)?);
         }
         let values = |t: &Tensor| t.to_vec::<f32>();
-        let model = learner.model();
+        let model = train_step.model();
         let parameters = model.trainable().iter().map(|(_, t)| values(t)).collect::<Result<_>>()?;
-        let moments = learner.moments()?.into_values().map(|(m, v)| Ok([values(&m)?, values(&v)?]));
+        let moments = train_step.moments()?.into_values().map(|(m, v)| Ok([values(&m)?, values(&v)?]));
         let moments = moments.collect::<Result<_>>()?;
         Ok(StepResults { stats, validated, parameters, moments, logits: logits(model)? })
     }
@@ -344,12 +344,12 @@ fn a_rank_holds_its_shard_and_two_gather_groups() {
         let two = groups.windows(2).map(|two| two[0] + two[1]).max().unwrap();
         let each = |rank: Rank| {
             let (rank, recording) = RecordingComm::new(rank, None);
-            let mut learner = fixture.learner(sharded(rank))?;
+            let mut train_step = fixture.train_step(sharded(rank))?;
             let held = recording.ledger.usage().now[Label::Weights as usize];
-            learner.step(&fixture.micro_batches, 0.05)?;
+            train_step.step(&fixture.micro_batches, 0.05)?;
             let first = recording.record.lock().unwrap().matrices;
-            learner.step(&fixture.micro_batches, 0.05)?;
-            learner.validate(&fixture.micro_batches)?;
+            train_step.step(&fixture.micro_batches, 0.05)?;
+            train_step.validate(&fixture.micro_batches)?;
             let record = recording.record.lock().unwrap();
             Ok((record.peak - held, first, record.matrices - first))
         };
@@ -392,7 +392,7 @@ fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
                 budget: None,
             };
             let planned = planner.step(&fixture.micro_batches)?.usage;
-            fixture.learner(sharded(rank.clone()))?.step(&fixture.micro_batches, 1e-3)?;
+            fixture.train_step(sharded(rank.clone()))?.step(&fixture.micro_batches, 1e-3)?;
             Ok((planned, rank.device.ledger().usage()))
         };
         for (number, rank) in on_software_gpus(ranks, each).into_iter().enumerate() {
