@@ -20,7 +20,7 @@ use codelsi_benches::results::{Timings, report};
 use codelsi_engine::{DType, Result};
 use codelsi_kernels::ALL;
 use codelsi_kernels::spec::{Case, Spec};
-use codelsi_kernels::stopwatch::{Way, Work};
+use codelsi_kernels::stopwatch::{Pass, TimedCase};
 use criterion::{Criterion, SamplingMode};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -73,15 +73,15 @@ fn bench_op(
 ) {
     let case = || (spec.shapes.case)(dtype, sizes);
     let Case { name, cost, .. } = case();
-    let backward = spec.shapes.backward.map(|cost| (Way::Backward, cost(dtype, sizes)));
-    let Machine { device, watch, .. } = machine;
+    let backward = spec.shapes.backward.map(|cost| (Pass::Backward, cost(dtype, sizes)));
+    let Machine { device, stopwatch: watch, .. } = machine;
     let mut work = None;
-    for (way, cost) in [(Way::Forward, cost)].into_iter().chain(backward) {
+    for (way, cost) in [(Pass::Forward, cost)].into_iter().chain(backward) {
         let timings = Timings::new(format!("{dtype:?} {name} {way:?}"), dtype, cost);
         bench(criterion, spec.name, timings, all, || {
             let work = match &mut work {
                 Some(work) => work,
-                None => work.insert(Work::new(device, case(), dtype)?),
+                None => work.insert(TimedCase::new(device, case(), dtype)?),
             };
             work.time(way, watch)
         });

@@ -12,7 +12,7 @@ const CPU_CALL: Cost = Cost { bytes: 1e9, flops: 2e10 };
 /// A device, its clock and its roofs.
 pub struct Machine {
     pub device: Device,
-    pub watch: Stopwatch,
+    pub stopwatch: Stopwatch,
     /// Bytes per second of a copy, reads and writes counted.
     bytes: f64,
     /// FLOP/s by storage type: bf16, f32. On a GPU both are those of mma.sync.
@@ -38,7 +38,7 @@ impl Machine {
             }),
         };
         let watch = Stopwatch::new(&device);
-        let mut machine = Machine { device, watch, bytes: 0.0, flops: [0.0; 2] };
+        let mut machine = Machine { device, stopwatch: watch, bytes: 0.0, flops: [0.0; 2] };
         machine.measure()?;
         Ok(machine)
     }

@@ -2,7 +2,7 @@
 //! `cargo run --release -p codelsi-eval --example judge_completion`.
 
 use codelsi_engine::Result;
-use codelsi_eval::judge::embedded::Embedded;
+use codelsi_eval::judge::embedded::EmbeddedJudge;
 use codelsi_eval::judge::{self, Judge};
 use codelsi_eval::problem::Problem;
 use codelsi_eval::sandbox::Sandbox;
@@ -17,7 +17,7 @@ fn main() -> Result<()> {
         tests: "require('node:assert').deepEqual(add(2, 3), 5);".into(),
         stop_tokens: vec!["\nfunction ".into()],
     };
-    let judge = Embedded::new(Sandbox::checked()?);
+    let judge = EmbeddedJudge::new(Sandbox::checked()?);
     for completion in ["  return a + b;\n}", "  return a - b;\n}"] {
         let judgement = judge.judge(&problem.program(completion))?;
         println!("{completion:?}: {:?} after {:.1} s", judgement.status, judgement.seconds);

@@ -2,11 +2,11 @@
 
 use crate::failure_modes::FailureModes;
 use crate::jsonl;
-use crate::judge::verdicts::{Completion, Verdict, judge_all};
+use crate::judge::verdicts::{CompletionRecord, Verdict, judge_all};
 use crate::judge::{Judge, Status, StatusCounts};
 use crate::problem::Problem;
 use crate::protocol::Protocol;
-use crate::sampling::{Ask, Completer, NamedRequest, Sample, Watch, draw_samples};
+use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples};
 use crate::statistics::{PairedDifference, bootstrap_interval, paired_difference, pass_at_k};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, Error, Result};
@@ -75,7 +75,7 @@ impl ModelResult {
     ///
     /// # Errors
     /// When the two were measured on different problems.
-    pub fn against(&self, base: &ModelResult) -> Result<PairedDifference> {
+    pub fn difference_from(&self, base: &ModelResult) -> Result<PairedDifference> {
         let names = |r: &ModelResult| r.per_problem.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
         if names(self) != names(base) {
             return Err(Error::new(format!(
@@ -94,12 +94,12 @@ impl ModelResult {
 /// remains in the folder, and the next call continues it.
 pub fn evaluate(
     name: &str,
-    model: &mut dyn Completer,
+    model: &mut dyn Generator,
     problems: &[Problem],
     protocol: &Protocol,
     judge: &dyn Judge,
     folder: &Path,
-    progress: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<ModelResult> {
     protocol.format.check(problems)?;
     check_protocol(protocol, &folder.join("protocol.json"))?;
@@ -115,9 +115,9 @@ pub fn evaluate(
 
     let started = Instant::now();
     let out = folder.join("verdicts.jsonl");
-    let lines: Vec<Completion> = samples
+    let lines: Vec<CompletionRecord> = samples
         .into_iter()
-        .map(|s| Completion { id: s.id, name: s.name, completion: s.completion })
+        .map(|s| CompletionRecord { id: s.id, name: s.name, completion: s.completion })
         .collect();
     let summary = judge_all(judge, problems, &lines, &out, &|done, of| progress.judged(done, of)).at(name)?;
     let judge_seconds = started.elapsed().as_secs_f64();
@@ -170,8 +170,8 @@ fn check_protocol(protocol: &Protocol, path: &Path) -> Result<()> {
     Err(Error::new(message).at(path.display().to_string()))
 }
 
-fn request(problem: &Problem, protocol: &Protocol) -> Ask {
-    Ask {
+fn request(problem: &Problem, protocol: &Protocol) -> CompletionRequest {
+    CompletionRequest {
         prompt: protocol.format.prompt(problem),
         message: protocol.format.message(problem),
         n: protocol.samples,
@@ -199,10 +199,10 @@ fn count_failure_modes(problems: &[Problem], samples: &[Sample]) -> FailureModes
     counts
 }
 
-/// Groups the verdicts of `completions` (in the same order) by problem.
+/// Groups the verdicts of `read_completions` (in the same order) by problem.
 fn group_by_problem(
     problems: &[Problem],
-    completions: &[Completion],
+    completions: &[CompletionRecord],
     verdicts: &[Verdict],
 ) -> Vec<ProblemResult> {
     let mut of_problem: HashMap<&str, ProblemResult> = HashMap::new();
@@ -234,7 +234,7 @@ fn group_by_problem(
 mod tests {
     use super::*;
     use crate::judge::Judgement;
-    use crate::problem::Program;
+    use crate::problem::CandidateProgram;
     use crate::protocol::PromptFormat;
     use approx::assert_abs_diff_eq;
 
@@ -244,10 +244,10 @@ mod tests {
         breaks_at: usize,
     }
 
-    impl Completer for FakeGenerator {
-        fn complete(
+    impl Generator for FakeGenerator {
+        fn generate(
             &mut self,
-            requests: &[Ask],
+            requests: &[CompletionRequest],
             on_tokens: &mut dyn FnMut(usize),
         ) -> Result<Vec<Vec<String>>> {
             self.requests += requests.len();
@@ -271,13 +271,13 @@ mod tests {
             "even".into()
         }
 
-        fn judge(&self, program: &Program) -> Result<Judgement> {
+        fn judge(&self, program: &CandidateProgram) -> Result<Judgement> {
             let even = program.text.trim_end().ends_with(['0', '2', '4', '6', '8']);
             let status = if even { Status::Ok } else { Status::Exception };
             Ok(Judgement { status, message: if even { "" } else { "odd" }.into(), seconds: 0.0 })
         }
 
-        fn reaches_end(&self, _: &Program) -> Result<bool> {
+        fn reaches_end(&self, _: &CandidateProgram) -> Result<bool> {
             Ok(true)
         }
     }
@@ -294,7 +294,7 @@ mod tests {
     }
 
     fn protocol(samples: usize) -> Protocol {
-        let (problems, problems_hash) = Protocol::of_problems(&problems());
+        let (problems, problems_hash) = Protocol::fingerprint_problems(&problems());
         let format = PromptFormat::Completion;
         Protocol {
             format,
@@ -340,7 +340,7 @@ mod tests {
         assert_abs_diff_eq!(result.pass_at_1, 2.0 / 3.0, epsilon = 1e-12);
         assert_eq!((result.low, result.high, result.pass_at_10), (result.pass_at_1, result.pass_at_1, None));
         assert_eq!(result.statuses, StatusCounts::from([(Status::Ok, 40), (Status::Exception, 20)]));
-        assert_eq!(result.against(&result).unwrap().interval.value, 0.0);
+        assert_eq!(result.difference_from(&result).unwrap().interval.value, 0.0);
     }
 
     #[test]

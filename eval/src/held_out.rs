@@ -8,10 +8,10 @@
 use crate::extract::is_identifier_char;
 use crate::failure_modes::unknown_methods;
 use crate::protocol::derive_seed;
-use crate::sampling::{Ask, Completer, NamedRequest, Sample, Watch, draw_samples};
-use crate::statistics::{Interval, PairedDifference, bootstrap_interval, paired_difference};
+use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples};
+use crate::statistics::{ConfidenceInterval, PairedDifference, bootstrap_interval, paired_difference};
 use codelsi_engine::{At, Error, Result};
-use codelsi_model::template::Template;
+use codelsi_model::template::PromptTemplate;
 use oxc_allocator::Allocator;
 use oxc_parser::Parser;
 use oxc_span::SourceType;
@@ -21,7 +21,7 @@ use std::path::Path;
 
 /// A row that no stage has trained on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct HeldOutRow {
     /// Unique among the rows.
     pub name: String,
     pub instruction: String,
@@ -31,17 +31,17 @@ pub struct Row {
 
 /// The names of a private library.
 #[derive(Clone, Debug, Default)]
-pub struct Library {
+pub struct PrivateLibrary {
     /// Names that it exports.
     pub names: BTreeSet<String>,
     /// All identifiers of its sources; a method among them is not an invented one.
-    pub words: BTreeSet<String>,
+    pub identifiers: BTreeSet<String>,
 }
 
 /// The prompt template and sampling settings of an evaluation on held-out rows.
 #[derive(Clone, Copy, Debug)]
-pub struct Sampling {
-    pub template: Template,
+pub struct HeldOutProtocol {
+    pub template: PromptTemplate,
     /// Answers per row.
     pub n: usize,
     pub temperature: f32,
@@ -52,19 +52,19 @@ pub struct Sampling {
 
 /// The result of one model on the rows of a repository.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Reading {
+pub struct HeldOutResult {
     pub model: String,
     /// Number of rows.
     pub rows: usize,
     /// Number of answers.
     pub answers: usize,
     /// Share of answers that parse.
-    pub valid: Interval,
+    pub valid: ConfidenceInterval,
     /// Share of the library's names in the reference code, without those in the instruction, that the answer uses: a
     /// mean over rows. `None` if no row uses such a name.
-    pub names: Option<Interval>,
+    pub names: Option<ConfidenceInterval>,
     /// Share of answers that call an undeclared method.
-    pub invented: Interval,
+    pub invented: ConfidenceInterval,
     /// exp of the mean loss over the tokens of the reference code, if the trainer has measured it.
     pub perplexity: Option<f64>,
     /// Length and text of the longest run of tokens that the answers share with the training data.
@@ -73,18 +73,22 @@ pub struct Reading {
     pub per_row: Vec<(f64, Option<f64>)>,
 }
 
-impl Reading {
+impl HeldOutResult {
     /// Returns the paired differences of `self` from `base`: of answers that parse, and of names used.
     ///
     /// # Errors
     /// When the two were measured on different rows.
-    pub fn against(&self, base: &Reading, seed: u64) -> Result<(PairedDifference, Option<PairedDifference>)> {
-        let named = |r: &Reading| r.per_row.iter().map(|row| row.1.is_some()).collect::<Vec<_>>();
+    pub fn difference_from(
+        &self,
+        base: &HeldOutResult,
+        seed: u64,
+    ) -> Result<(PairedDifference, Option<PairedDifference>)> {
+        let named = |r: &HeldOutResult| r.per_row.iter().map(|row| row.1.is_some()).collect::<Vec<_>>();
         if named(self) != named(base) {
             return Err(Error::new(format!("{} and {} answered different rows", base.model, self.model)));
         }
-        let valid = |r: &Reading| r.per_row.iter().map(|row| row.0).collect::<Vec<_>>();
-        let names = |r: &Reading| r.per_row.iter().filter_map(|row| row.1).collect::<Vec<_>>();
+        let valid = |r: &HeldOutResult| r.per_row.iter().map(|row| row.0).collect::<Vec<_>>();
+        let names = |r: &HeldOutResult| r.per_row.iter().filter_map(|row| row.1).collect::<Vec<_>>();
         let names_difference =
             (!names(self).is_empty()).then(|| paired_difference(&names(base), &names(self), seed));
         Ok((paired_difference(&valid(base), &valid(self), seed), names_difference))
@@ -96,15 +100,15 @@ impl Reading {
 ///
 /// # Errors
 /// When the model or the disk fails. The next call continues with the answers in `samples`.
-pub fn read(
+pub fn evaluate_held_out(
     name: &str,
-    model: &mut dyn Completer,
-    rows: &[Row],
-    library: &Library,
-    sampling: Sampling,
+    model: &mut dyn Generator,
+    rows: &[HeldOutRow],
+    library: &PrivateLibrary,
+    sampling: HeldOutProtocol,
     samples: &Path,
-    progress: &dyn Watch,
-) -> Result<(Reading, Vec<String>)> {
+    progress: &dyn Progress,
+) -> Result<(HeldOutResult, Vec<String>)> {
     let requests: Vec<NamedRequest> =
         rows.iter().map(|row| NamedRequest { name: &row.name, request: request(row, sampling) }).collect();
     let extract = |_, answer: &str| code_block(answer).to_owned();
@@ -116,10 +120,10 @@ pub fn read(
             answers.iter().filter(|a| holds(a)).count() as f64 / answers.len() as f64
         };
         per_row.push((share(&|a| parses(a)), share_of_names_used(row, answers, library)));
-        invented.push(share(&|a| !unknown_methods(&as_program(a), &library.words).is_empty()));
+        invented.push(share(&|a| !unknown_methods(&as_program(a), &library.identifiers).is_empty()));
     }
     let names: Vec<f64> = per_row.iter().filter_map(|row| row.1).collect();
-    let result = Reading {
+    let result = HeldOutResult {
         model: name.into(),
         rows: rows.len(),
         answers: codes.len(),
@@ -133,8 +137,8 @@ pub fn read(
     Ok((result, codes))
 }
 
-fn request(row: &Row, sampling: Sampling) -> Ask {
-    Ask {
+fn request(row: &HeldOutRow, sampling: HeldOutProtocol) -> CompletionRequest {
+    CompletionRequest {
         prompt: sampling.template.wrap(&row.instruction),
         message: Some(row.instruction.clone()),
         n: sampling.n,
@@ -173,20 +177,20 @@ fn is_program(code: &str) -> bool {
 
 /// Returns the mean share of the library's names in the reference code, without those in the instruction, that an
 /// answer uses.
-fn share_of_names_used(row: &Row, answers: &[String], library: &Library) -> Option<f64> {
-    let given = words(&row.instruction);
-    let expected: BTreeSet<String> = words(&without_comments(&row.reference))
+fn share_of_names_used(row: &HeldOutRow, answers: &[String], library: &PrivateLibrary) -> Option<f64> {
+    let given = identifiers(&row.instruction);
+    let expected: BTreeSet<String> = identifiers(&without_comments(&row.reference))
         .into_iter()
         .filter(|word| library.names.contains(word) && !given.contains(word))
         .collect();
     let share = |answer: &String| {
-        expected.intersection(&words(&without_comments(answer))).count() as f64 / expected.len() as f64
+        expected.intersection(&identifiers(&without_comments(answer))).count() as f64 / expected.len() as f64
     };
     (!expected.is_empty()).then(|| answers.iter().map(share).sum::<f64>() / answers.len() as f64)
 }
 
 /// Returns every identifier-like word of a text.
-pub fn words(text: &str) -> BTreeSet<String> {
+pub fn identifiers(text: &str) -> BTreeSet<String> {
     text.split(|c| !is_identifier_char(c)).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
@@ -214,8 +218,12 @@ mod tests {
     /// Gives the same answers to every request.
     struct ConstantGenerator(Vec<&'static str>);
 
-    impl Completer for ConstantGenerator {
-        fn complete(&mut self, requests: &[Ask], _: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
+    impl Generator for ConstantGenerator {
+        fn generate(
+            &mut self,
+            requests: &[CompletionRequest],
+            _: &mut dyn FnMut(usize),
+        ) -> Result<Vec<Vec<String>>> {
             Ok(requests.iter().map(|_| self.0.iter().map(|s| s.to_string()).collect()).collect())
         }
     }
@@ -223,28 +231,30 @@ mod tests {
     const REFERENCE: &str =
         "async send(id: string) {\n  // then close\n  return this.client.post(new Mail(id));\n}";
 
-    fn measured(answers: Vec<&'static str>) -> Reading {
-        let sampling = Sampling {
-            template: Template::Paper,
+    fn measured(answers: Vec<&'static str>) -> HeldOutResult {
+        let sampling = HeldOutProtocol {
+            template: PromptTemplate::Paper,
             n: answers.len(),
             temperature: 0.0,
             top_p: 1.0,
             max_tokens: 9,
             seed: 1,
         };
-        let row = |name: &str, reference: &str| Row {
+        let row = |name: &str, reference: &str| HeldOutRow {
             name: name.into(),
             instruction: "Write the method `send` of the class `Mailer`.".into(),
             reference: reference.into(),
         };
-        let library = Library {
+        let library = PrivateLibrary {
             names: ["send", "post", "Mail", "close"].map(str::to_owned).into(),
-            words: words("send post Mail close client"),
+            identifiers: identifiers("send post Mail close client"),
         };
         let rows = [row("a", REFERENCE), row("b", "send() {\n  return 1;\n}")];
         let folder = tempfile::tempdir().unwrap();
         let samples = folder.path().join("samples.jsonl");
-        read("m", &mut ConstantGenerator(answers), &rows, &library, sampling, &samples, &()).unwrap().0
+        evaluate_held_out("m", &mut ConstantGenerator(answers), &rows, &library, sampling, &samples, &())
+            .unwrap()
+            .0
     }
 
     #[test]
@@ -258,9 +268,9 @@ mod tests {
         let half =
             measured(vec!["send() {\n  return this.client.post(1);\n}", "send() {\n  // post Mail\n}"]);
         assert_eq!(half.names.unwrap().value, 0.25);
-        let (valid, names) = perfect.against(&half, 1).unwrap();
+        let (valid, names) = perfect.difference_from(&half, 1).unwrap();
         assert_eq!((valid.interval.value, names.unwrap().interval.value), (0.0, 0.75));
-        assert!(perfect.against(&Reading::default(), 1).is_err());
+        assert!(perfect.difference_from(&HeldOutResult::default(), 1).is_err());
     }
 
     #[test]

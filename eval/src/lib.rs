@@ -2,7 +2,7 @@
 //!
 //! The first call of `main` in a binary that judges must be [`judge::child_entry`]: judged programs run in
 //! re-executions of that binary (`examples/judge_completion.rs`). Models reach this crate through
-//! [`sampling::Completer`] only.
+//! [`sampling::Generator`] only.
 //!
 //! Pass@1 of a model from its sample counts, with a confidence interval over problems:
 //!

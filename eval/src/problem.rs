@@ -20,7 +20,7 @@ pub struct Problem {
 
 /// A program to judge, assembled from a problem and a completion.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Program {
+pub struct CandidateProgram {
     /// Prompt, truncated completion, newline, tests.
     pub text: String,
     /// The byte at which the tests begin.
@@ -48,9 +48,9 @@ impl Problem {
     /// let program = problem.program("  return 1;\n}\nfunction two() {");
     /// assert_eq!(program.text, "function one(): number {\n  return 1;\n}\nassert.deepEqual(one(), 1);");
     /// ```
-    pub fn program(&self, completion: &str) -> Program {
+    pub fn program(&self, completion: &str) -> CandidateProgram {
         let candidate = format!("{}{}\n", self.prompt, self.truncate_at_stop_token(completion));
-        Program { tests_at: candidate.len(), text: candidate + &self.tests }
+        CandidateProgram { tests_at: candidate.len(), text: candidate + &self.tests }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::extract::extract_completion;
 use crate::problem::Problem;
 use codelsi_engine::{Error, Result};
-use codelsi_model::template::Template;
+use codelsi_model::template::PromptTemplate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -78,11 +78,11 @@ impl PromptFormat {
         }
     }
 
-    fn template(self) -> Option<Template> {
+    fn template(self) -> Option<PromptTemplate> {
         match self {
             PromptFormat::Completion => None,
-            PromptFormat::Paper => Some(Template::Paper),
-            PromptFormat::Inst => Some(Template::Inst),
+            PromptFormat::Paper => Some(PromptTemplate::Paper),
+            PromptFormat::Inst => Some(PromptTemplate::Inst),
         }
     }
 }
@@ -134,7 +134,7 @@ pub struct Protocol {
 
 impl Protocol {
     /// Returns the fields `problems` and `problems_hash`.
-    pub fn of_problems(problems: &[Problem]) -> (usize, String) {
+    pub fn fingerprint_problems(problems: &[Problem]) -> (usize, String) {
         let text: String = problems.iter().map(crate::jsonl::line).collect();
         (problems.len(), sha256(&text))
     }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn protocol() -> Protocol {
-        let (problems, problems_hash) = Protocol::of_problems(&[problem()]);
+        let (problems, problems_hash) = Protocol::fingerprint_problems(&[problem()]);
         let format = PromptFormat::Completion;
         Protocol {
             format,

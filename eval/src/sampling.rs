@@ -15,7 +15,7 @@ const CHUNK: usize = 16;
 
 /// A prompt, and the number and kind of samples to generate for it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Ask {
+pub struct CompletionRequest {
     pub prompt: String,
     /// The message for a chat model instead of the prompt: its server applies its own template.
     pub message: Option<String>,
@@ -31,13 +31,17 @@ pub struct Ask {
 }
 
 /// A model, local or remote, from which evaluation samples.
-pub trait Completer {
+pub trait Generator {
     /// Returns the answers to each request, `n` of them in order. The answers to a request must not depend on the other
     /// requests of the batch. `on_tokens` is called with the number of new tokens as they are generated.
     ///
     /// # Errors
     /// When the model or its server fails.
-    fn complete(&mut self, requests: &[Ask], on_tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>>;
+    fn generate(
+        &mut self,
+        requests: &[CompletionRequest],
+        on_tokens: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<String>>>;
 }
 
 /// A line of `samples.jsonl`; `codelsi judge` takes the file as completions.
@@ -52,19 +56,19 @@ pub struct Sample {
 }
 
 /// Receives the progress of an evaluation; each method does nothing by default.
-pub trait Watch: Sync {
+pub trait Progress: Sync {
     fn generated(&self, _problems: usize, _of: usize) {}
     fn tokens(&self, _new: usize) {}
     fn judged(&self, _programs: usize, _of: usize) {}
 }
 
 /// Ignores the progress.
-impl Watch for () {}
+impl Progress for () {}
 
 /// A request under the name of its problem or row.
 pub struct NamedRequest<'a> {
     pub name: &'a str,
-    pub request: Ask,
+    pub request: CompletionRequest,
 }
 
 /// Generates the samples that the file `path` does not hold yet and returns all, in the order of `requests`. The
@@ -74,11 +78,11 @@ pub struct NamedRequest<'a> {
 /// # Errors
 /// When the model or the disk fails. Samples that were generated before remain in the file.
 pub fn draw_samples(
-    model: &mut dyn Completer,
+    model: &mut dyn Generator,
     requests: &[NamedRequest],
     extract: &dyn Fn(usize, &str) -> String,
     path: &Path,
-    progress: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Vec<Sample>> {
     let mut drawn = complete_groups(jsonl::read_partial(path), requests);
     let kept = requests.iter().filter_map(|named| drawn.get(named.name)).flatten();
@@ -88,8 +92,8 @@ pub fn draw_samples(
     let mut done = requests.len() - missing.len();
     progress.generated(done, requests.len());
     for chunk in missing.chunks(CHUNK) {
-        let batch: Vec<Ask> = chunk.iter().map(|&i| requests[i].request.clone()).collect();
-        let answers = model.complete(&batch, &mut |new| progress.tokens(new))?;
+        let batch: Vec<CompletionRequest> = chunk.iter().map(|&i| requests[i].request.clone()).collect();
+        let answers = model.generate(&batch, &mut |new| progress.tokens(new))?;
         let mut text = String::new();
         for (&i, answers) in chunk.iter().zip(answers) {
             let samples = name_samples(requests[i].name, answers, |answer| extract(i, answer));
@@ -125,7 +129,7 @@ fn complete_groups(samples: Vec<Sample>, requests: &[NamedRequest]) -> HashMap<S
 ///
 /// # Errors
 /// When its `samples.jsonl` cannot be read.
-pub fn completions(folder: &Path) -> Result<Vec<String>> {
+pub fn read_completions(folder: &Path) -> Result<Vec<String>> {
     let samples: Vec<Sample> = jsonl::read(&folder.join("samples.jsonl"))?;
     Ok(samples.into_iter().map(|sample| sample.completion).collect())
 }

@@ -11,13 +11,13 @@ const RESAMPLES: usize = 10_000;
 
 /// An estimate with its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Interval {
+pub struct ConfidenceInterval {
     pub value: f64,
     pub low: f64,
     pub high: f64,
 }
 
-impl Interval {
+impl ConfidenceInterval {
     fn contains_zero(&self) -> bool {
         self.low <= 0.0 && self.high >= 0.0
     }
@@ -27,7 +27,7 @@ impl Interval {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairedDifference {
     /// Mean of b - a over problems, with its paired bootstrap interval.
-    pub interval: Interval,
+    pub interval: ConfidenceInterval,
     /// Problems on which b is better.
     pub wins: usize,
     /// Problems on which a is better.
@@ -41,7 +41,7 @@ pub struct PairedDifference {
 impl PairedDifference {
     /// Returns the reason why no gain or loss may be claimed from this difference; `None` if it is significant at 5 %
     /// by both the interval and the sign test, which fail in different ways.
-    pub fn noise(&self) -> Option<String> {
+    pub fn why_not_significant(&self) -> Option<String> {
         if self.wins + self.losses == 0 {
             return Some("not significant: every problem has the same score".into());
         }
@@ -83,16 +83,16 @@ pub fn pass_at_k(n: usize, c: usize, k: usize) -> f64 {
 }
 
 /// Computes the mean of per-problem scores with its 95 % percentile bootstrap interval over problems.
-pub fn bootstrap_interval(scores: &[f64], seed: u64) -> Interval {
+pub fn bootstrap_interval(scores: &[f64], seed: u64) -> ConfidenceInterval {
     let value = mean(scores);
     if scores.is_empty() {
-        return Interval { value, low: value, high: value };
+        return ConfidenceInterval { value, low: value, high: value };
     }
     let mut means: Vec<f64> =
         (0..RESAMPLES).map(|round| resampled_mean(scores, seed, round as u32)).collect();
     means.sort_by(f64::total_cmp);
     let quantile = |q: f64| means[(q * (RESAMPLES - 1) as f64).round() as usize];
-    Interval { value, low: quantile(0.025), high: quantile(0.975) }
+    ConfidenceInterval { value, low: quantile(0.025), high: quantile(0.975) }
 }
 
 /// Compares the per-problem scores of two models on the same problems, in the same order.

@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 ///
 /// A token is an identifier or a single other character; white space does not count. A shared run contains shorter
 /// shared runs, so bisection finds its length.
-pub fn longest(written: &[&str], trained: &[&str]) -> (usize, String) {
+pub fn longest_shared_run(written: &[&str], trained: &[&str]) -> (usize, String) {
     let (written, trained) = (tokenize(written), tokenize(trained));
     let longest = written.iter().map(Vec::len).max().unwrap_or(0);
     let shares = |n: usize| -> Option<&[&str]> {
@@ -58,12 +58,12 @@ mod tests {
     #[test]
     fn the_longest_common_run_is_found_whatever_the_white_space() {
         let trained = ["const a = 1;", "function add(a, b) {\n  return a + b;\n}", "let z;"];
-        let (n, run) = longest(&["// sums\n  return  a+b;\n  }", "const b = 1;"], &trained);
+        let (n, run) = longest_shared_run(&["// sums\n  return  a+b;\n  }", "const b = 1;"], &trained);
         assert_eq!((n, run.as_str()), (6, "return a + b ; }"));
-        assert_eq!(longest(&["function add(a, b) { return a + b; }"], &trained).0, 14);
+        assert_eq!(longest_shared_run(&["function add(a, b) { return a + b; }"], &trained).0, 14);
         // A run does not extend over two training texts.
-        assert_eq!(longest(&["let z; function"], &trained).0, 3);
-        assert_eq!(longest(&["δ"], &trained), (0, String::new()));
-        assert_eq!(longest(&[], &[]), (0, String::new()));
+        assert_eq!(longest_shared_run(&["let z; function"], &trained).0, 3);
+        assert_eq!(longest_shared_run(&["δ"], &trained), (0, String::new()));
+        assert_eq!(longest_shared_run(&[], &[]), (0, String::new()));
     }
 }

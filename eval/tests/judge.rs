@@ -4,11 +4,11 @@
 //! By default the embedded judge judges every case and the `tsc` judge a sample of 40; with `CODELSI_FULL=1` both judge
 //! all. `tsc` is found as `codelsi judge` finds it: set `CODELSI_TSC` to TypeScript 5.3.3.
 
-use codelsi_eval::judge::embedded::Embedded;
+use codelsi_eval::judge::embedded::EmbeddedJudge;
 use codelsi_eval::judge::tsc::TscJudge;
-use codelsi_eval::judge::verdicts::{Completion, Verdict, judge_all};
+use codelsi_eval::judge::verdicts::{CompletionRecord, Verdict, judge_all};
 use codelsi_eval::judge::{self, Judge, Judgement, Status};
-use codelsi_eval::problem::{Problem, Program, read_problems};
+use codelsi_eval::problem::{CandidateProgram, Problem, read_problems};
 use codelsi_eval::sandbox::{Isolation, Sandbox};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
@@ -96,7 +96,7 @@ const TYPE_ERRORS: [&str; 6] =
     ["type-error", "undefined-helper", "helper-cut-away", "empty", "prose", "adversarial"];
 
 fn embedded(sandbox: Sandbox, problems: &[Problem], cases: &[JudgeCase]) -> usize {
-    let judge = Embedded::new(sandbox);
+    let judge = EmbeddedJudge::new(sandbox);
     let verdicts = judge_cases(&judge, problems, cases);
     let typed = cases.iter().zip(&verdicts).filter(|(c, v)| has_type_error_only(c, v)).count();
     println!("embedded: {} cases, {typed} left to the type checker", cases.len());
@@ -147,9 +147,9 @@ fn check_batch_equals_single(judge: &TscJudge) {
         &deep,
         "const last: string = 1;",
     ];
-    let programs: Vec<Program> =
-        texts.iter().map(|text| Program { text: text.to_string(), tests_at: text.len() }).collect();
-    let programs: Vec<&Program> = programs.iter().collect();
+    let programs: Vec<CandidateProgram> =
+        texts.iter().map(|text| CandidateProgram { text: text.to_string(), tests_at: text.len() }).collect();
+    let programs: Vec<&CandidateProgram> = programs.iter().collect();
     let done: Vec<bool> = judge.compile_batch(&programs).unwrap().iter().map(Option::is_some).collect();
     let crash = texts.iter().position(|text| *text == deep).unwrap();
     assert!(done[..crash].iter().all(|done| *done) && !done[crash..].iter().any(|done| *done), "{done:?}");
@@ -183,12 +183,12 @@ fn sample(cases: &[JudgeCase]) -> Vec<JudgeCase> {
 }
 
 fn judge_cases(judge: &dyn Judge, problems: &[Problem], cases: &[JudgeCase]) -> Vec<Verdict> {
-    let line = |c: &JudgeCase| Completion {
+    let line = |c: &JudgeCase| CompletionRecord {
         id: c.id.clone(),
         name: c.name.clone(),
         completion: c.completion.clone(),
     };
-    let lines: Vec<Completion> = cases.iter().map(line).collect();
+    let lines: Vec<CompletionRecord> = cases.iter().map(line).collect();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("verdicts.jsonl");
     judge_all(judge, problems, &lines, &out, &|_, _| {}).unwrap();

@@ -4,7 +4,7 @@
 //!
 //! A language whose tools are absent is skipped with a notice; with `CODELSI_REQUIRE=all` that is a failure.
 
-use codelsi_eval::judge::embedded::Embedded;
+use codelsi_eval::judge::embedded::EmbeddedJudge;
 use codelsi_eval::judge::toolchain::{ALL, Rule, ToolchainJudge};
 use codelsi_eval::judge::{self, Judge, Status};
 use codelsi_eval::problem::{Problem, read_problems};
@@ -110,7 +110,7 @@ fn main() {
     let sandbox = Sandbox::checked().expect("the sandbox must hold where the tests run");
     // Endless programs take 15 s each, so the languages run in parallel.
     let wrong: usize = ALL.par_iter().map(|rule| check_language(sandbox, rule)).sum();
-    let wrong = wrong + check_cases(&Embedded::new(sandbox), "js");
+    let wrong = wrong + check_cases(&EmbeddedJudge::new(sandbox), "js");
     assert_eq!(wrong, 0, "{wrong} verdicts are wrong");
 }
 

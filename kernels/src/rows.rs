@@ -5,11 +5,11 @@ use std::ops::Range;
 
 /// The rows of a matrix that one shard of it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rows {
+pub struct RowShard {
     /// Index of the shard's first row in the unsharded matrix.
     pub first: usize,
     /// Rows of the unsharded matrix.
-    pub of: usize,
+    pub total: usize,
 }
 
 /// Elements of a task: enough to be worth handing to another thread.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// Instruction sets, each including the ones before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
-pub enum Level {
+pub enum SimdLevel {
     /// The baseline that the compiler targets.
     Portable,
     /// AVX2 with FMA.
@@ -23,9 +23,10 @@ pub enum Level {
     Avx512Bf16,
 }
 
-impl Level {
+impl SimdLevel {
     /// All levels, lowest first.
-    pub const ALL: [Level; 4] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
+    pub const ALL: [SimdLevel; 4] =
+        [SimdLevel::Portable, SimdLevel::Avx2, SimdLevel::Avx512, SimdLevel::Avx512Bf16];
 
     /// Returns the name used by `CODELSI_SIMD` and in reports.
     pub fn name(self) -> &'static str {
@@ -34,44 +35,44 @@ impl Level {
 }
 
 /// Returns the highest level of this machine, or the lower one that `CODELSI_SIMD` names.
-pub fn detected() -> Level {
-    static DETECTED: OnceLock<Level> = OnceLock::new();
+pub fn detected() -> SimdLevel {
+    static DETECTED: OnceLock<SimdLevel> = OnceLock::new();
     *DETECTED.get_or_init(|| {
         let name = std::env::var("CODELSI_SIMD").ok();
-        let named = Level::ALL.into_iter().find(|l| Some(l.name()) == name.as_deref());
-        highest().min(named.unwrap_or(Level::Avx512Bf16))
+        let named = SimdLevel::ALL.into_iter().find(|l| Some(l.name()) == name.as_deref());
+        highest().min(named.unwrap_or(SimdLevel::Avx512Bf16))
     })
 }
 
 #[cfg(target_arch = "x86_64")]
-fn highest() -> Level {
+fn highest() -> SimdLevel {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     let avx512 = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
     match (avx2, avx2 && avx512, is_x86_feature_detected!("avx512bf16")) {
-        (_, true, true) => Level::Avx512Bf16,
-        (_, true, _) => Level::Avx512,
-        (true, ..) => Level::Avx2,
-        _ => Level::Portable,
+        (_, true, true) => SimdLevel::Avx512Bf16,
+        (_, true, _) => SimdLevel::Avx512,
+        (true, ..) => SimdLevel::Avx2,
+        _ => SimdLevel::Portable,
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn highest() -> Level {
-    Level::Portable
+fn highest() -> SimdLevel {
+    SimdLevel::Portable
 }
 
-static CEILING: AtomicU8 = AtomicU8::new(Level::Avx512Bf16 as u8);
+static CEILING: AtomicU8 = AtomicU8::new(SimdLevel::Avx512Bf16 as u8);
 
 /// Returns the level in use.
-pub fn level() -> Level {
-    detected().min(Level::ALL[CEILING.load(Ordering::Relaxed) as usize])
+pub fn level() -> SimdLevel {
+    detected().min(SimdLevel::ALL[CEILING.load(Ordering::Relaxed) as usize])
 }
 
 /// Sets the maximum level from now on, for tests and benches that compare instruction sets.
-pub fn limit(level: Level) {
+pub fn set_max_level(level: SimdLevel) {
     CEILING.store(level as u8, Ordering::Relaxed);
 }
 
@@ -91,9 +92,9 @@ pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
         }
         // SAFETY: `level` never exceeds what was detected on the machine.
         match level() {
-            Level::Avx512 | Level::Avx512Bf16 => return unsafe { avx512(f) },
-            Level::Avx2 => return unsafe { avx2(f) },
-            Level::Portable => {}
+            SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => return unsafe { avx512(f) },
+            SimdLevel::Avx2 => return unsafe { avx2(f) },
+            SimdLevel::Portable => {}
         }
     }
     f()
@@ -241,8 +242,8 @@ mod tests {
     #[test]
     fn sums_have_the_same_bits_on_every_level() {
         let x: Vec<f32> = (0..1003).map(|i| (i as f32 * 0.7).sin()).collect();
-        let sums = Level::ALL.map(|l| {
-            limit(l);
+        let sums = SimdLevel::ALL.map(|l| {
+            set_max_level(l);
             vectorize(|| sum(x.len(), |i| x[i] * x[i])).to_bits()
         });
         assert_eq!(sums, [sums[0]; 4]);

@@ -8,7 +8,7 @@ use codelsi_engine::{Ctx, DType, Device, Grads, Label, Result, Tensor};
 use std::time::{Duration, Instant};
 
 /// Bytes that evict everything else from the L2 cache of any GPU.
-pub const FLUSH: usize = 256 << 20;
+pub const L2_FLUSH_BYTES: usize = 256 << 20;
 
 /// A device and its clock.
 pub struct Stopwatch {
@@ -21,7 +21,7 @@ impl Stopwatch {
     /// Returns the clock of `device`.
     pub fn new(device: &Device) -> Self {
         let is_gpu = matches!(device, Device::Cuda(cuda) if cuda.emulator().is_none());
-        let flush = is_gpu.then(|| device.zeros(Label::Scratch, [FLUSH / 4], DType::F32));
+        let flush = is_gpu.then(|| device.zeros(Label::Scratch, [L2_FLUSH_BYTES / 4], DType::F32));
         Stopwatch { device: device.clone(), flush }
     }
 
@@ -49,7 +49,7 @@ impl Stopwatch {
 
 /// Forward or backward pass of an op.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way {
+pub enum Pass {
     /// Forward as in training: on a tape, with everything that backward needs.
     Forward,
     /// Backward from random gradients of the outputs.
@@ -57,7 +57,7 @@ pub enum Way {
 }
 
 /// A case with its inputs on a device, to be timed repeatedly.
-pub struct Work {
+pub struct TimedCase {
     device: Device,
     case: Case,
     inputs: Vec<Tensor>,
@@ -65,24 +65,24 @@ pub struct Work {
     seeds: Vec<Tensor>,
 }
 
-impl Work {
+impl TimedCase {
     /// Prepares `case` with random inputs of type `dtype`.
     ///
     /// # Errors
     /// When the inputs cannot be allocated on the device.
     pub fn new(device: &Device, case: Case, dtype: DType) -> Result<Self> {
         let tensors = inputs(device, &case, dtype, 1)?;
-        Ok(Work { device: device.clone(), case, inputs: tensors, seeds: Vec::new() })
+        Ok(TimedCase { device: device.clone(), case, inputs: tensors, seeds: Vec::new() })
     }
 
     /// Times one pass of the op.
     ///
     /// # Errors
     /// Those of the op.
-    pub fn time(&mut self, way: Way, watch: &mut Stopwatch) -> Result<Duration> {
+    pub fn time(&mut self, way: Pass, watch: &mut Stopwatch) -> Result<Duration> {
         match way {
-            Way::Forward => self.forward(watch),
-            Way::Backward => self.backward(watch),
+            Pass::Forward => self.forward(watch),
+            Pass::Backward => self.backward(watch),
         }
     }
 
@@ -125,11 +125,11 @@ mod tests {
             let mut cases = (spec.cases)(DType::F32);
             let with_gradient = cases.iter().position(|case| case.inputs.iter().any(|input| input.grad));
             let case = cases.swap_remove(with_gradient.unwrap_or(0));
-            let mut work = Work::new(&device, case, DType::F32).unwrap();
+            let mut work = TimedCase::new(&device, case, DType::F32).unwrap();
             for _ in 0..2 {
-                work.time(Way::Forward, &mut watch).unwrap();
+                work.time(Pass::Forward, &mut watch).unwrap();
                 if spec.shapes.backward.is_some() {
-                    work.time(Way::Backward, &mut watch).unwrap();
+                    work.time(Pass::Backward, &mut watch).unwrap();
                 }
             }
             assert_eq!(!work.seeds.is_empty(), spec.shapes.backward.is_some(), "{}", spec.name);

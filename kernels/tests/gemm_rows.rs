@@ -6,7 +6,7 @@ use codelsi_engine::rng::Key;
 use codelsi_engine::{Ctx, DType, Device, Tensor};
 use codelsi_kernels::check::random;
 use codelsi_kernels::gemm::linear;
-use codelsi_kernels::simd::{self, Level};
+use codelsi_kernels::simd::{self, SimdLevel};
 
 const STORED: [(DType, DType); 4] = [
     (DType::F32, DType::F32),
@@ -22,8 +22,8 @@ fn a_row_has_the_same_bits_alone_and_among_forty() {
     if !common::ops().iter().any(|spec| spec.name == "gemm") {
         return println!("skipped: CODELSI_OPS does not name gemm");
     }
-    for level in Level::ALL.into_iter().filter(|&l| l <= simd::detected()) {
-        simd::limit(level);
+    for level in SimdLevel::ALL.into_iter().filter(|&l| l <= simd::detected()) {
+        simd::set_max_level(level);
         for (x, w) in STORED {
             for (n, k) in SIZES {
                 compare(x, w, n, k, level);
@@ -32,7 +32,7 @@ fn a_row_has_the_same_bits_alone_and_among_forty() {
     }
 }
 
-fn compare(x_type: DType, w_type: DType, n: usize, k: usize, level: Level) {
+fn compare(x_type: DType, w_type: DType, n: usize, k: usize, level: SimdLevel) {
     let device = Device::cpu();
     let cx = Ctx::inference(&device);
     let make = |rows: usize, dtype: DType, site: u32| -> Tensor {

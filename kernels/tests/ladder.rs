@@ -92,7 +92,7 @@ impl Ladder<'_> {
 /// A step as a line of its document's table; products have two columns more.
 fn line(name: &str, c: &Counters, product: bool) -> String {
     let (loads, stores) = (c.global_loads, c.global_stores);
-    let (requests, sectors) = (loads.requests + stores.requests, loads.pieces + stores.pieces);
+    let (requests, sectors) = (loads.requests + stores.requests, loads.transactions + stores.transactions);
     let (needed, kib) = (100.0 * c.sector_efficiency(), sectors as f64 / 32.0);
     let mma = if product { format!(" | {}", c.mma.warps) } else { String::new() };
     let conflicts = if product { format!(" | {}", c.bank_conflicts()) } else { String::new() };
@@ -100,7 +100,7 @@ fn line(name: &str, c: &Counters, product: bool) -> String {
         "| `{name}` | {}{mma} | {requests} | {:.1} | {needed:.0} % | {kib:.0} | {}{conflicts} | {} |",
         c.warp_instructions,
         sectors as f64 / requests as f64,
-        c.shared_loads.pieces + c.shared_stores.pieces,
+        c.shared_loads.transactions + c.shared_stores.transactions,
         c.barrier.warps,
     )
 }

@@ -3,7 +3,7 @@
 use codelsi_engine::rng::Key;
 use codelsi_engine::{Ctx, DType, Device, Grads, Label, Tensor};
 use codelsi_kernels::check::random;
-use codelsi_kernels::flash::{Heads, Paged, flash, flash_paged};
+use codelsi_kernels::flash::{Heads, PagedBatch, flash, flash_paged};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -82,7 +82,7 @@ fn decoding_copies_no_context() {
     let table: Vec<i32> = (0..pages).map(|i| ((i * 1237) % pages) as i32).collect();
     let (sequences, positions) = (ints(&[0], &[1]), ints(&[CONTEXT as i32 - 1], &[1]));
     let tables = ints(&table, &[1, pages]);
-    let rows = Paged { sequences: &sequences, positions: &positions, tables: &tables };
+    let rows = PagedBatch { sequences: &sequences, positions: &positions, block_tables: &tables };
     let q = values(&device, [1, 128], 2);
     let cx = Ctx::inference(&device);
     let (o, peak) = peak_of(|| flash_paged(&cx, &q, &k, &v, rows, heads).unwrap());

@@ -2,10 +2,10 @@
 
 use codelsi_engine::{DType, Device, Error, Result};
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::generate::{Limits, Request, generate};
+use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::Llama;
 use codelsi_model::tokenizer::Tokenizer;
-use codelsi_model::trainable::Train;
+use codelsi_model::trainable::Trainable;
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
@@ -14,10 +14,10 @@ fn main() -> Result<()> {
     };
     let device = Device::cpu();
     let tokenizer = Tokenizer::load(&folder)?;
-    let model = Llama::load(&device, &Checkpoint::open(&folder)?, DType::BF16, Train::Nothing)?;
-    let request = Request::greedy(tokenizer.encode(&prompt, true)?, 64);
+    let model = Llama::load(&device, &Checkpoint::open(&folder)?, DType::BF16, Trainable::Nothing)?;
+    let request = GenerationRequest::greedy(tokenizer.encode(&prompt, true)?, 64);
     let completions =
-        generate(&device, &model, Some(&tokenizer), &[request], Limits::default(), &mut |_| {})?;
+        generate(&device, &model, Some(&tokenizer), &[request], SchedulerConfig::default(), &mut |_| {})?;
     println!("{prompt}{}", completions[0][0].text);
     Ok(())
 }

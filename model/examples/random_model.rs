@@ -4,23 +4,23 @@ use codelsi_engine::{Ctx, DType, Device, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
-use codelsi_model::llama::{Batch, ForwardOptions, Llama};
+use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
 use codelsi_model::synthetic;
-use codelsi_model::trainable::Train;
+use codelsi_model::trainable::Trainable;
 
 fn main() -> Result<()> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = synthetic::config("tiny")?;
-    synthetic::make(folder.path(), &config, 1, &mut |_, _| {})?;
+    synthetic::write_random_model(folder.path(), &config, 1, &mut |_, _| {})?;
 
     let device = Device::cpu();
-    let mut model = Llama::load(&device, &Checkpoint::open(folder.path())?, DType::F32, Train::Nothing)?;
-    model.attach(&Adapter::fresh(&config, 8, 16.0, 0.0, &Linear::ALL, 1)?, Train::Adapters)?;
+    let mut model = Llama::load(&device, &Checkpoint::open(folder.path())?, DType::F32, Trainable::Nothing)?;
+    model.attach(&Adapter::init_lora(&config, 8, 16.0, 0.0, &Linear::ALL, 1)?, Trainable::Adapter)?;
 
     let cx = Ctx::inference(&device);
-    let batch = Batch::new(&device, &[&[1, 40, 7], &[1, 90]])?;
+    let batch = PackedBatch::new(&device, &[&[1, 40, 7], &[1, 90]])?;
     let h = model.forward(&cx, &batch, ForwardOptions::default())?;
-    let logits = model.logits(&cx, &model.normed(&cx, &h)?)?;
+    let logits = model.logits(&cx, &model.final_norm(&cx, &h)?)?;
     assert_eq!(logits.shape()[..], [5, config.vocab]);
     Ok(())
 }

@@ -1,21 +1,21 @@
 //! The part of an adapter that is bound to one linear, or to a block's output: one place for every method, in
 //! training and in serving.
 
-use crate::adapter::{Method, Pair, Settings};
+use crate::adapter::{AdapterConfig, AdapterTensors, Method};
 use crate::parallel::shard::Weight;
 use codelsi_engine::{At, Ctx, Error, Label, Result, Tensor};
 use codelsi_kernels::dora;
 use codelsi_kernels::dropout::dropout;
 use codelsi_kernels::elementwise::{add, relu};
 use codelsi_kernels::gemm::linear;
-use codelsi_kernels::lora::{Dropout, Target, lora};
+use codelsi_kernels::lora::{Dropout, LoraLinear, lora};
 use codelsi_kernels::mixture::gate;
 
 /// This rank's adapter tensors of one linear, or of a block's output.
 pub(crate) struct BoundAdapter {
     method: Method,
     scale: f32,
-    tensors: Pair,
+    tensors: AdapterTensors,
     /// DoRA's row norms ‖W + s B A‖ (out), once they are precomputed: see [`BoundAdapter::precompute`].
     row_norms: Option<Tensor>,
 }
@@ -33,13 +33,13 @@ impl BoundAdapter {
     /// Binds one module's tensors; `to_rank` copies this rank's slice of a tensor, given its name after the
     /// module's path.
     pub fn new(
-        settings: &Settings,
-        full: &Pair,
+        settings: &AdapterConfig,
+        full: &AdapterTensors,
         to_rank: impl Fn(&str, &Tensor) -> Result<Tensor>,
     ) -> Result<Self> {
         let (method, scale) = (settings.method, settings.scaling());
         let full: Vec<&Tensor> = full.tensors().collect();
-        let tensors = Pair::made(method, |i| to_rank(method.tensors()[i], full[i]))?;
+        let tensors = AdapterTensors::build(method, |i| to_rank(method.tensor_names()[i], full[i]))?;
         Ok(BoundAdapter { method, scale, tensors, row_norms: None })
     }
 
@@ -50,12 +50,12 @@ impl BoundAdapter {
 
     /// The tensors with their names after the module's path.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
-        self.method.tensors().iter().copied().zip(self.tensors.tensors())
+        self.method.tensor_names().iter().copied().zip(self.tensors.tensors())
     }
 
     /// Mutable tensors, in the order of [`BoundAdapter::named`].
     pub fn tensors_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
-        let Pair { a, b, beside } = &mut self.tensors;
+        let AdapterTensors { a, b, extra: beside } = &mut self.tensors;
         [a, b].into_iter().chain(beside)
     }
 
@@ -66,7 +66,7 @@ impl BoundAdapter {
     pub fn precompute(&mut self, cx: &Ctx, w: &Weight) -> Result<()> {
         if let Method::LowRank { dora: true, .. } = self.method {
             let ([a, b], w) = (self.factors(), w.get(cx)?);
-            let row_norms = dora::norms(cx, &Target { w: &w, a, b, scale: self.scale })?;
+            let row_norms = dora::norms(cx, &LoraLinear { w: &w, a, b, scale: self.scale })?;
             row_norms.relabel(Label::Activations, Label::Adapters);
             self.row_norms = Some(row_norms);
         }
@@ -75,7 +75,7 @@ impl BoundAdapter {
 
     /// DoRA's magnitude or a mixture's router.
     fn extra(&self) -> Result<&Tensor> {
-        self.tensors.beside.as_ref().ok_or_else(|| Error::new(format!("{} lacks a tensor", self.method)))
+        self.tensors.extra.as_ref().ok_or_else(|| Error::new(format!("{} lacks a tensor", self.method)))
     }
 
     /// Returns y + W_up relu(W_down drop(y)) for a block's output `y` (T, C).
@@ -90,8 +90,8 @@ impl BoundAdapter {
 }
 
 impl AdaptedLinear<'_> {
-    fn target(&self) -> Target<'_> {
-        Target { w: self.w, a: &self.a, b: &self.b, scale: self.adapter.scale }
+    fn target(&self) -> LoraLinear<'_> {
+        LoraLinear { w: self.w, a: &self.a, b: &self.b, scale: self.adapter.scale }
     }
 
     /// Scales each channel of `y`, the output of [`lora`], from the norm of its row to DoRA's magnitude.
@@ -124,7 +124,7 @@ pub(crate) fn forward(
     let method = linears[0].adapter.method;
     match method {
         Method::LowRank { dora, .. } => {
-            let targets: Vec<Target> = linears.iter().map(AdaptedLinear::target).collect();
+            let targets: Vec<LoraLinear> = linears.iter().map(AdaptedLinear::target).collect();
             let outs = lora(cx, x, &targets, mask)?;
             match dora {
                 true => outs.iter().zip(linears).map(|(y, l)| l.apply_magnitude(cx, y)).collect(),

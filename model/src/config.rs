@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Sizes and constants of one model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Config {
+pub struct ModelConfig {
     /// C, width of the residual stream.
     pub hidden: usize,
     /// F, width inside the MLP.
@@ -34,7 +34,7 @@ pub struct Config {
     /// Length of the longest sequence that the model was trained for.
     pub max_positions: usize,
     /// True if the head is the embedding: the checkpoint has no `lm_head.weight`.
-    pub tied: bool,
+    pub tied_embeddings: bool,
     /// Token that begins a text.
     pub bos: Option<u32>,
     /// Tokens that end a text.
@@ -85,7 +85,7 @@ impl std::str::FromStr for Linear {
 const MAX_SIZE: u64 = 1 << 24;
 const MAX_LAYERS: usize = 1 << 12;
 
-impl Config {
+impl ModelConfig {
     /// Reads `config.json` of a model folder.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Config {
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         let path = folder.as_ref().join("config.json");
         let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        Config::parse(&text).at(path.display().to_string())
+        ModelConfig::parse(&text).at(path.display().to_string())
     }
 
     /// Parses the text of a `config.json`.
@@ -107,7 +107,7 @@ impl Config {
         f.check_architecture()?;
         let (heads, hidden) = (f.size("num_attention_heads")?, f.size("hidden_size")?);
         let (rope_theta, rope_factor) = f.rope()?;
-        let config = Config {
+        let config = ModelConfig {
             hidden,
             intermediate: f.size("intermediate_size")?,
             layers: f.size("num_hidden_layers")?,
@@ -119,7 +119,7 @@ impl Config {
             rope_factor,
             rms_eps: f.number_or("rms_norm_eps", 1e-6)? as f32,
             max_positions: f.size_or("max_position_embeddings", 2048)?,
-            tied: f.bool_or("tie_word_embeddings", false)?,
+            tied_embeddings: f.bool_or("tie_word_embeddings", false)?,
             bos: f.token_ids("bos_token_id")?.first().copied(),
             eos: f.token_ids("eos_token_id")?,
         };
@@ -189,7 +189,7 @@ impl Config {
             "rms_norm_eps": self.rms_eps.to_string().parse::<f64>().unwrap_or(self.rms_eps.into()),
             "rope_scaling": scaling,
             "rope_theta": self.rope_theta,
-            "tie_word_embeddings": self.tied,
+            "tie_word_embeddings": self.tied_embeddings,
             "torch_dtype": if dtype == DType::BF16 { "bfloat16" } else { "float32" },
             "use_cache": true,
             "vocab_size": self.vocab,
@@ -209,7 +209,7 @@ impl Config {
     }
 
     /// Names and shapes of all tensors of the checkpoint, in the order of a forward pass.
-    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+    pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
         let mut all = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab, self.hidden])];
         for layer in 0..self.layers {
             let norm = |name| (format!("model.layers.{layer}.{name}.weight"), vec![self.hidden]);
@@ -223,7 +223,7 @@ impl Config {
             all.extend([Linear::Gate, Linear::Up, Linear::Down].map(linear));
         }
         all.push(("model.norm.weight".to_string(), vec![self.hidden]));
-        if !self.tied {
+        if !self.tied_embeddings {
             all.push(("lm_head.weight".to_string(), vec![self.vocab, self.hidden]));
         }
         all
@@ -231,7 +231,7 @@ impl Config {
 
     /// Number of weights.
     pub fn parameters(&self) -> usize {
-        self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+        self.tensor_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 }
 
@@ -348,15 +348,15 @@ mod tests {
         })
     }
 
-    fn with(key: &str, value: Value) -> Result<Config> {
+    fn with(key: &str, value: Value) -> Result<ModelConfig> {
         let mut json = classic();
         json[key] = value;
-        Config::parse(&json.to_string())
+        ModelConfig::parse(&json.to_string())
     }
 
     #[test]
     fn reads_code_llama_13b() {
-        let config = Config::parse(&classic().to_string()).unwrap();
+        let config = ModelConfig::parse(&classic().to_string()).unwrap();
         assert_eq!((config.kv_heads, config.head_dim, config.eos.as_slice()), (40, 128, &[2][..]));
         assert_eq!((config.rope_theta, config.rms_eps), (1e6, 1e-5));
         // 13,078,615,040 less the paper's 62,586,880 of LoRA.
@@ -381,7 +381,7 @@ mod tests {
         ] {
             let config = config.unwrap();
             let text = config.to_json(DType::BF16).to_string();
-            assert_eq!(Config::parse(&text).unwrap(), config, "{text}");
+            assert_eq!(ModelConfig::parse(&text).unwrap(), config, "{text}");
         }
     }
 

@@ -7,10 +7,10 @@
 use crate::adapter::Adapter;
 use crate::adapter::method::{SUBLAYERS, bottleneck_path};
 use crate::bound_adapter::{self, AdaptedLinear, BoundAdapter};
-use crate::checkpoint::Part;
-use crate::config::{self, Config};
+use crate::checkpoint::TensorSlice;
+use crate::config::{self, ModelConfig};
 use crate::parallel::shard::Weight;
-use crate::parallel::{Split, copy_to_tensor_parallel, reduce_from_tensor_parallel};
+use crate::parallel::{RankLayout, copy_to_tensor_parallel, reduce_from_tensor_parallel};
 use codelsi_engine::{At, Ctx, Error, Result, Tensor};
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::Heads;
@@ -37,19 +37,19 @@ pub struct Layer {
 struct Projection {
     weight: Weight,
     /// The tensor-parallel slice of the full weight that this rank holds.
-    slice: Part,
+    slice: TensorSlice,
     adapter: Option<BoundAdapter>,
 }
 
 /// Positions and dropout keys of a batch's rows.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct RowContext<'a> {
     /// Positions in their documents or sequences, (T) i32.
     pub positions: &'a Tensor,
     /// The rotary table, see [`crate::llama::Llama::rope`].
     pub rope: &'a Tensor,
     /// Dropout keys, (T) i32; none in inference.
-    pub keys: Option<&'a Tensor>,
+    pub dropout_keys: Option<&'a Tensor>,
 }
 
 /// The inputs of attention.
@@ -67,8 +67,8 @@ pub struct Qkv {
 impl Layer {
     /// Loads this rank's slice of a layer: norms by `weight`, linears, given their layer group, by `matrix`.
     pub(crate) fn load(
-        rank_layout: &Split,
-        config: &Config,
+        rank_layout: &RankLayout,
+        config: &ModelConfig,
         index: usize,
         weight: &dyn Fn(&str) -> Result<Tensor>,
         matrix: &dyn Fn(usize, &str) -> Result<Weight>,
@@ -78,7 +78,7 @@ impl Layer {
         for linear in config::Linear::ALL {
             let (name, (out, inner)) =
                 (format!("{}.weight", linear.path(index)), config.linear_shape(linear));
-            let slice = rank_layout.part(&name, &[out, inner]);
+            let slice = rank_layout.slice(&name, &[out, inner]);
             projections.push(Projection { weight: matrix(index + 1, &name)?, slice, adapter: None });
         }
         Ok(Layer {
@@ -101,8 +101,8 @@ impl Layer {
     ) -> Result<()> {
         let bind = |path: &str| {
             let to_rank = |name: &str, t: &Tensor| to_rank(&format!("{path}.{name}"), t);
-            let full = adapter.pairs.get(path);
-            full.map(|full| BoundAdapter::new(&adapter.settings, full, to_rank)).transpose()
+            let full = adapter.modules.get(path);
+            full.map(|full| BoundAdapter::new(&adapter.config, full, to_rank)).transpose()
         };
         for linear in config::Linear::ALL {
             self.projections[linear as usize].adapter = bind(&linear.path(self.index))?;
@@ -133,7 +133,7 @@ impl Layer {
         &self,
         cx: &Ctx,
         h: &Tensor,
-        rows: Place,
+        rows: RowContext,
         dropout: f32,
         attend: impl FnOnce(&Ctx, &Tensor, &Tensor, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
@@ -148,7 +148,7 @@ impl Layer {
     }
 
     /// Returns the first norm of `h` (T, C), and rotated q and k, and v of it.
-    pub fn qkv(&self, cx: &Ctx, h: &Tensor, rows: Place, dropout: f32) -> Result<Qkv> {
+    pub fn qkv(&self, cx: &Ctx, h: &Tensor, rows: RowContext, dropout: f32) -> Result<Qkv> {
         use config::Linear::{K, Q, V};
         let normed = rmsnorm(cx, h, &self.input_norm, self.eps)?;
         let mut qkv = self.project(cx, &normed, &[Q, K, V], rows, dropout)?;
@@ -163,13 +163,13 @@ impl Layer {
     }
 
     /// Returns attention's addition to the residual stream (T, C): o_proj of `o` (T, H·D).
-    pub fn attention_output(&self, cx: &Ctx, o: &Tensor, rows: Place, dropout: f32) -> Result<Tensor> {
+    pub fn attention_output(&self, cx: &Ctx, o: &Tensor, rows: RowContext, dropout: f32) -> Result<Tensor> {
         let y = self.project(cx, o, &[config::Linear::O], rows, dropout)?.swap_remove(0);
         self.adapt_sublayer(cx, 0, y, config::Linear::O, rows, dropout)
     }
 
     /// Returns the MLP's addition to the residual stream (T, C), from the second norm's output.
-    pub fn mlp(&self, cx: &Ctx, normed: &Tensor, rows: Place, dropout: f32) -> Result<Tensor> {
+    pub fn mlp(&self, cx: &Ctx, normed: &Tensor, rows: RowContext, dropout: f32) -> Result<Tensor> {
         use config::Linear::{Down, Gate, Up};
         let gate_up = self.project(cx, normed, &[Gate, Up], rows, dropout)?;
         let x = swiglu(cx, &gate_up[0], &gate_up[1]).at("mlp")?;
@@ -189,7 +189,7 @@ impl Layer {
         sublayer: usize,
         y: Tensor,
         last: config::Linear,
-        rows: Place,
+        rows: RowContext,
         dropout: f32,
     ) -> Result<Tensor> {
         let Some(bottleneck) = &self.bottlenecks[sublayer] else { return Ok(y) };
@@ -202,12 +202,17 @@ impl Layer {
         &self,
         cx: &Ctx,
         linear: config::Linear,
-        rows: Place,
+        rows: RowContext,
         p: f32,
         first: usize,
     ) -> Option<Dropout> {
         let site = (self.index * config::Linear::ALL.len() + linear as usize) as u32;
-        rows.keys.map(|tokens| Dropout { p, key: cx.key(site), tokens: tokens.clone(), first })
+        rows.dropout_keys.map(|tokens| Dropout {
+            p,
+            key: cx.key(site),
+            tokens: tokens.clone(),
+            first_channel: first,
+        })
     }
 
     /// Returns the outputs of `linears` that share the input `x`: the adapted ones in one op, with one dropout mask.
@@ -216,7 +221,7 @@ impl Layer {
         cx: &Ctx,
         x: &Tensor,
         linears: &[config::Linear],
-        rows: Place,
+        rows: RowContext,
         dropout: f32,
     ) -> Result<Vec<Tensor>> {
         let projections: Vec<&Projection> = linears.iter().map(|&l| &self.projections[l as usize]).collect();
@@ -285,12 +290,16 @@ impl Layer {
 impl Projection {
     /// Returns its input; the gradients from ranks that hold other rows are summed.
     fn input(&self, cx: &Ctx, x: &Tensor) -> Result<Tensor> {
-        if matches!(self.slice, Part::Rows(_)) { copy_to_tensor_parallel(cx, x) } else { Ok(x.clone()) }
+        if matches!(self.slice, TensorSlice::Rows(_)) {
+            copy_to_tensor_parallel(cx, x)
+        } else {
+            Ok(x.clone())
+        }
     }
 
     /// Returns its output; the partial sums of ranks that hold other columns are added.
     fn output(&self, cx: &Ctx, y: Tensor) -> Result<Tensor> {
-        if matches!(self.slice, Part::Columns(_)) { reduce_from_tensor_parallel(cx, y) } else { Ok(y) }
+        if matches!(self.slice, TensorSlice::Columns(_)) { reduce_from_tensor_parallel(cx, y) } else { Ok(y) }
     }
 
     /// Returns its weight `w` with its adapter, if it has one. The replicated factor's gradients of all ranks are
@@ -299,8 +308,8 @@ impl Projection {
         let Some(adapter) = &self.adapter else { return Ok(None) };
         let [a, b] = adapter.factors();
         let (a, b) = match self.slice {
-            Part::Rows(_) => (copy_to_tensor_parallel(cx, a)?, b.clone()),
-            Part::Columns(_) => (a.clone(), copy_to_tensor_parallel(cx, b)?),
+            TensorSlice::Rows(_) => (copy_to_tensor_parallel(cx, a)?, b.clone()),
+            TensorSlice::Columns(_) => (a.clone(), copy_to_tensor_parallel(cx, b)?),
             _ => (a.clone(), b.clone()),
         };
         Ok(Some(AdaptedLinear { adapter, w, a, b }))
@@ -308,6 +317,6 @@ impl Projection {
 
     /// Index of its input's first channel in the unsharded input.
     fn first_channel(&self) -> usize {
-        if let Part::Columns(columns) = &self.slice { columns.start } else { 0 }
+        if let TensorSlice::Columns(columns) = &self.slice { columns.start } else { 0 }
     }
 }

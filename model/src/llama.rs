@@ -3,18 +3,18 @@
 
 use crate::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, WeightLoader};
-use crate::config::Config;
+use crate::config::ModelConfig;
 use crate::parallel::shard::{Weight, WeightShards};
-use crate::parallel::{Split, copy_to_tensor_parallel, reduce_from_tensor_parallel};
-use crate::trainable::Train;
+use crate::parallel::{RankLayout, copy_to_tensor_parallel, reduce_from_tensor_parallel};
+use crate::trainable::Trainable;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::flash::flash;
 use codelsi_kernels::rmsnorm::rmsnorm;
-use codelsi_kernels::xent::{Targets, xent_part};
-use codelsi_kernels::{embed::embed_part, gemm::linear, rope};
+use codelsi_kernels::xent::{Targets, vocab_parallel_xent};
+use codelsi_kernels::{embed::vocab_parallel_embed, gemm::linear, rope};
 use std::sync::Arc;
 
-pub use crate::layer::{Layer, Place, Qkv};
+pub use crate::layer::{Layer, Qkv, RowContext};
 
 /// A model on a device: one rank's share of it.
 ///
@@ -22,8 +22,8 @@ pub use crate::layer::{Layer, Place, Qkv};
 #[doc = include_str!("../examples/random_model.rs")]
 /// ```
 pub struct Llama {
-    rank_layout: Split,
-    config: Config,
+    rank_layout: RankLayout,
+    config: ModelConfig,
     compute: DType,
     embedding: Weight,
     layers: Vec<Arc<Layer>>,
@@ -38,27 +38,32 @@ pub struct Llama {
 
 /// Documents packed end to end, T tokens in total.
 #[derive(Clone)]
-pub struct Batch {
+pub struct PackedBatch {
     /// Token ids, (T) i32.
     pub ids: Tensor,
     /// Position of each token in its document, (T) i32.
     pub positions: Tensor,
     /// Dropout key of each token, (T) i32.
-    pub keys: Tensor,
+    pub dropout_keys: Tensor,
     /// Index of each document's first token, then T: (documents + 1) i32, FlashAttention's `cu_seqlens`.
-    pub documents: Tensor,
+    pub document_starts: Tensor,
 }
 
-impl Batch {
+impl PackedBatch {
     /// Packs documents. Dropout keys are 0.
     pub fn new(device: &Device, documents: &[&[u32]]) -> Result<Self> {
         let ids: Vec<i32> = documents.iter().flat_map(|d| d.iter().map(|&id| id as i32)).collect();
         let keys = vec![0; ids.len()];
-        Batch::with_keys(device, &documents.iter().map(|d| d.len()).collect::<Vec<_>>(), &ids, &keys)
+        PackedBatch::with_dropout_keys(
+            device,
+            &documents.iter().map(|d| d.len()).collect::<Vec<_>>(),
+            &ids,
+            &keys,
+        )
     }
 
     /// Packs documents of the given lengths, which are end to end in `ids`, with the tokens' dropout keys.
-    pub fn with_keys(device: &Device, lengths: &[usize], ids: &[i32], keys: &[i32]) -> Result<Self> {
+    pub fn with_dropout_keys(device: &Device, lengths: &[usize], ids: &[i32], keys: &[i32]) -> Result<Self> {
         let mut starts = vec![0i32];
         starts.extend(lengths.iter().scan(0, |end, &n| {
             *end += n as i32;
@@ -66,11 +71,11 @@ impl Batch {
         }));
         let positions: Vec<i32> = lengths.iter().flat_map(|&n| 0..n as i32).collect();
         let ints = |data: &[i32]| device.tensor(Label::Activations, [data.len()], data);
-        Ok(Batch {
+        Ok(PackedBatch {
             ids: ints(ids)?,
             positions: ints(&positions)?,
-            keys: ints(keys)?,
-            documents: ints(&starts)?,
+            dropout_keys: ints(keys)?,
+            document_starts: ints(&starts)?,
         })
     }
 }
@@ -82,7 +87,7 @@ pub struct ForwardOptions {
     pub dropout: f32,
     /// Number of layers, counted from the first, that save only their input and are recomputed in backward (activation
     /// checkpointing). Backward reaches the first layers last, when the activations saved by the others are freed.
-    pub recompute: usize,
+    pub recompute_layers: usize,
 }
 
 impl Llama {
@@ -92,20 +97,20 @@ impl Llama {
     /// # Errors
     /// When the ranks cannot share the model, a tensor cannot be read, or the device has no memory left.
     pub fn load(
-        rank_layout: impl Into<Split>,
+        rank_layout: impl Into<RankLayout>,
         checkpoint: &Checkpoint,
         compute: DType,
-        train: Train,
+        train: Trainable,
     ) -> Result<Self> {
         let (rank_layout, config) = (rank_layout.into(), checkpoint.config().clone());
         rank_layout.check_model(&config)?;
         let device = rank_layout.device().clone();
         let loader = WeightLoader::new(checkpoint, &device);
         let weight = |name: &str| {
-            let slice = rank_layout.part(name, &checkpoint.entry(name)?.shape);
+            let slice = rank_layout.slice(name, &checkpoint.entry(name)?.shape);
             match train {
-                Train::Everything => Ok(loader.copy_f32(name, &slice)?.with_grad()),
-                Train::Nothing | Train::Adapters => loader.tensor(name, &slice, compute),
+                Trainable::AllWeights => Ok(loader.copy_f32(name, &slice)?.with_grad()),
+                Trainable::Nothing | Trainable::Adapter => loader.tensor(name, &slice, compute),
             }
         };
         let shards = WeightShards::new(&rank_layout, config.layers, train)?;
@@ -118,13 +123,13 @@ impl Llama {
             embedding: matrix(0, "model.embed_tokens.weight")?,
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
             norm: weight("model.norm.weight")?,
-            head: match (config.tied, &shards) {
+            head: match (config.tied_embeddings, &shards) {
                 (false, _) => Some(matrix(config.layers + 1, "lm_head.weight")?),
                 (true, Some(shards)) => Some(shards.tied_head()),
                 (true, None) => None,
             },
             shards: shards.clone(),
-            rope: rope::table(
+            rope: rope::cos_sin_table(
                 &device,
                 config.max_positions,
                 config.head_dim,
@@ -143,18 +148,18 @@ impl Llama {
     ///
     /// # Errors
     /// When the ranks cannot share such an adapter, or the device has no memory left.
-    pub fn attach(&mut self, adapter: &Adapter, train: Train) -> Result<()> {
+    pub fn attach(&mut self, adapter: &Adapter, train: Trainable) -> Result<()> {
         let rank_layout = &self.rank_layout;
-        rank_layout.check_method(adapter.settings.method)?;
+        rank_layout.check_method(adapter.config.method)?;
         let to_rank = |name: &str, full: &Tensor| -> Result<Tensor> {
             let local = rank_layout.copy_slice(name, full, Label::Adapters)?;
-            Ok(if train == Train::Adapters { local.with_grad() } else { local })
+            Ok(if train == Trainable::Adapter { local.with_grad() } else { local })
         };
-        let cx = Ctx::inference(rank_layout.device()).with_comm(rank_layout.within_batch());
+        let cx = Ctx::inference(rank_layout.device()).with_comm(rank_layout.tensor_parallel_comm());
         for layer in &mut self.layers {
             let layer = exclusive(layer)?;
             layer.attach(adapter, &to_rank)?;
-            if train == Train::Nothing {
+            if train == Trainable::Nothing {
                 layer.precompute(&cx)?;
             }
         }
@@ -162,12 +167,12 @@ impl Llama {
     }
 
     /// This rank, and the layout in which it holds the model.
-    pub fn split(&self) -> &Split {
+    pub fn rank_layout(&self) -> &RankLayout {
         &self.rank_layout
     }
 
     /// The full model's config.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
@@ -189,7 +194,7 @@ impl Llama {
     /// Returns the embeddings (T, C) of `ids` (T).
     pub fn embed(&self, cx: &Ctx, ids: &Tensor) -> Result<Tensor> {
         let vocabulary = self.rank_layout.vocabulary(&self.config);
-        let partial = embed_part(cx, &self.embedding.get(cx)?, ids, self.compute, vocabulary)?;
+        let partial = vocab_parallel_embed(cx, &self.embedding.get(cx)?, ids, self.compute, vocabulary)?;
         reduce_from_tensor_parallel(cx, partial)
     }
 
@@ -197,23 +202,27 @@ impl Llama {
     ///
     /// # Errors
     /// When an op fails; the error names the layer and the linear.
-    pub fn forward(&self, cx: &Ctx, batch: &Batch, options: ForwardOptions) -> Result<Tensor> {
+    pub fn forward(&self, cx: &Ctx, batch: &PackedBatch, options: ForwardOptions) -> Result<Tensor> {
         let mut h = self.embed(cx, &batch.ids)?;
         for (i, layer) in self.layers.iter().enumerate() {
             let (layer, batch, rope) = (layer.clone(), batch.clone(), self.rope.clone());
             let run = move |cx: &Ctx, h: &[&Tensor]| {
-                let rows = Place { positions: &batch.positions, rope: &rope, keys: Some(&batch.keys) };
+                let rows = RowContext {
+                    positions: &batch.positions,
+                    rope: &rope,
+                    dropout_keys: Some(&batch.dropout_keys),
+                };
                 layer.forward(cx, h[0], rows, options.dropout, |cx, q, k, v| {
-                    flash(cx, q, k, v, &batch.documents, layer.heads())
+                    flash(cx, q, k, v, &batch.document_starts, layer.heads())
                 })
             };
-            h = if i < options.recompute { cx.checkpoint(run, &[&h])? } else { run(cx, &[&h])? };
+            h = if i < options.recompute_layers { cx.checkpoint(run, &[&h])? } else { run(cx, &[&h])? };
         }
         Ok(h)
     }
 
     /// Returns the final RMSNorm of `h` (T, C).
-    pub fn normed(&self, cx: &Ctx, h: &Tensor) -> Result<Tensor> {
+    pub fn final_norm(&self, cx: &Ctx, h: &Tensor) -> Result<Tensor> {
         rmsnorm(cx, h, &self.norm, self.config.rms_eps).at("norm")
     }
 
@@ -232,17 +241,17 @@ impl Llama {
     pub fn loss(
         &self,
         cx: &Ctx,
-        batch: &Batch,
+        batch: &PackedBatch,
         targets: &Targets,
         scale: f32,
         options: ForwardOptions,
     ) -> Result<(Tensor, Tensor)> {
         let h = self.forward(cx, batch, options)?;
-        let normed = self.normed(cx, &h)?;
+        let normed = self.final_norm(cx, &h)?;
         let vocabulary = self.rank_layout.vocabulary(&self.config);
         let run = || {
             let normed = copy_to_tensor_parallel(cx, &normed)?;
-            xent_part(cx, &normed, &self.head_weight(cx)?, targets, scale, vocabulary)
+            vocab_parallel_xent(cx, &normed, &self.head_weight(cx)?, targets, scale, vocabulary)
         };
         run().at("lm_head")
     }
@@ -255,7 +264,7 @@ impl Llama {
     ///
     /// # Errors
     /// When a rank is gone.
-    pub fn idle(&self, cx: &Ctx) -> Result<()> {
+    pub fn join_gathers(&self, cx: &Ctx) -> Result<()> {
         self.shards.as_ref().map_or(Ok(()), |shards| shards.join_gathers(cx))
     }
 
@@ -285,7 +294,7 @@ impl Llama {
     ///
     /// # Errors
     /// When a rank is gone, or the device fails.
-    pub fn whole(&self, name: &str, t: &Tensor) -> Result<Tensor> {
+    pub fn gather_full(&self, name: &str, t: &Tensor) -> Result<Tensor> {
         self.rank_layout.gather_full(name, t, self.config.vocab).at(name)
     }
 

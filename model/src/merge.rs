@@ -1,13 +1,13 @@
 //! Merges an adapter into its base model: W + s B A for every adapted linear, with DoRA scaled to rows of the norms m.
 
-use crate::adapter::{Adapter, Pair, Settings};
+use crate::adapter::{Adapter, AdapterConfig, AdapterTensors};
 use crate::checkpoint::Checkpoint;
 use crate::output_folder::{check_replaceable, copy_tokenizer_files, write_folder};
-use crate::tensor_writer::{SHARD_BYTES, Spec, write_model};
+use crate::tensor_writer::{MAX_SHARD_BYTES, TensorSpec, write_model};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
-use codelsi_kernels::gemm::cpu::{Precision, Start};
-use codelsi_kernels::gemm::{nn, store};
+use codelsi_kernels::gemm::cpu::{AccumulatorInit, Precision};
+use codelsi_kernels::gemm::{multiply_into, nn};
 use codelsi_kernels::simd::Storage;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -30,24 +30,24 @@ pub fn merge(
     out: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<()> {
-    adapter.settings.method.check_mergeable()?;
+    adapter.config.method.check_mergeable()?;
     check_replaceable(out, "config.json")?;
     if out.canonicalize().is_ok_and(|out| base.folder().canonicalize().is_ok_and(|base| base == out)) {
         return Err(Error::io(out, "is the base model itself; give another folder"));
     }
     let adapted = adapted_weights(base, adapter)?;
     let specs = tensor_specs(base)?;
-    let total = specs.iter().map(Spec::byte_len).sum();
+    let total = specs.iter().map(TensorSpec::byte_len).sum();
     let mut done = 0;
     write_folder(out, "config.json", |out| {
         let config = base.folder().join("config.json");
         write_atomic(out.join("config.json"), &fs::read(&config).map_err(|e| Error::io(&config, e))?)?;
         copy_tokenizer_files(base.folder(), out)?;
-        write_model(out, &specs, SHARD_BYTES, &mut |spec, file| {
+        write_model(out, &specs, MAX_SHARD_BYTES, &mut |spec, file| {
             match adapted.get(&spec.name) {
                 None => file.write_all(base.bytes(&spec.name).map_err(io::Error::other)?)?,
                 Some(module) => {
-                    let weight = merged(base, &spec.name, module, &adapter.settings);
+                    let weight = merged_weight(base, &spec.name, module, &adapter.config);
                     let weight = weight.map_err(io::Error::other)?;
                     write_as(spec.dtype, weight.slice().map_err(io::Error::other)?, file)?;
                 }
@@ -63,13 +63,18 @@ pub fn merge(
 ///
 /// # Errors
 /// When the base has no such weight, or the shapes differ.
-pub fn merged(base: &Checkpoint, name: &str, module: &Pair, settings: &Settings) -> Result<Tensor> {
+pub fn merged_weight(
+    base: &Checkpoint,
+    name: &str,
+    module: &AdapterTensors,
+    settings: &AdapterConfig,
+) -> Result<Tensor> {
     let device = Device::cpu();
     let mut weight = base.copy_f32(&device, name)?;
     let mut product = device.empty(Label::Scratch, *weight.shape(), DType::F32);
-    store(&mut product, Start::Zero, &[nn(&module.b, &module.a)?], Precision::F32)?;
+    multiply_into(&mut product, AccumulatorInit::Zero, &[nn(&module.b, &module.a)?], Precision::F32)?;
     let (columns, scaling) = (weight.shape().as_matrix().1, settings.scaling());
-    let magnitudes = module.beside.as_ref().map(|m| m.slice::<f32>()).transpose()?;
+    let magnitudes = module.extra.as_ref().map(|m| m.slice::<f32>()).transpose()?;
     let (w, ba) = (weight.slice_mut::<f32>()?, product.slice::<f32>()?);
     w.par_chunks_mut(columns).zip(ba.par_chunks(columns)).enumerate().for_each(|(j, (w, ba))| {
         for (w, ba) in w.iter_mut().zip(ba) {
@@ -88,31 +93,34 @@ pub fn merged(base: &Checkpoint, name: &str, module: &Pair, settings: &Settings)
 ///
 /// # Errors
 /// When the adapter does not fit the base.
-fn adapted_weights<'a>(base: &Checkpoint, adapter: &'a Adapter) -> Result<BTreeMap<String, &'a Pair>> {
+fn adapted_weights<'a>(
+    base: &Checkpoint,
+    adapter: &'a Adapter,
+) -> Result<BTreeMap<String, &'a AdapterTensors>> {
     let mut adapted = BTreeMap::new();
-    for (path, (out, inner)) in adapter.settings.places(base.config()) {
-        let Some(module) = adapter.pairs.get(&path) else { continue };
-        let expected = adapter.settings.shapes((out, inner));
+    for (path, (out, inner)) in adapter.config.adapted_modules(base.config()) {
+        let Some(module) = adapter.modules.get(&path) else { continue };
+        let expected = adapter.config.tensor_shapes((out, inner));
         if module.tensors().zip(&expected).any(|(t, shape)| t.shape()[..] != shape[..]) {
             let (a, b) = (module.a.shape(), module.b.shape());
             return Err(Error::new(format!("A is {a}, B is {b}; the weight is ({out}, {inner})"))).at(path);
         }
         adapted.insert(format!("{path}.weight"), module);
     }
-    if adapted.len() == adapter.pairs.len() {
+    if adapted.len() == adapter.modules.len() {
         return Ok(adapted);
     }
     Err(Error::new(format!(
         "the adapter changes {} linears, the model has {} of them: it belongs to another model",
-        adapter.pairs.len(),
+        adapter.modules.len(),
         adapted.len()
     )))
 }
 
 /// Describes the base's tensors, to be written in their stored types.
-fn tensor_specs(base: &Checkpoint) -> Result<Vec<Spec>> {
-    let stored = base.config().tensors().into_iter();
-    stored.map(|(name, shape)| Ok(Spec { dtype: base.entry(&name)?.dtype, name, shape })).collect()
+fn tensor_specs(base: &Checkpoint) -> Result<Vec<TensorSpec>> {
+    let stored = base.config().tensor_shapes().into_iter();
+    stored.map(|(name, shape)| Ok(TensorSpec { dtype: base.entry(&name)?.dtype, name, shape })).collect()
 }
 
 /// Writes f32 values as `dtype`, rounded to nearest even.
@@ -135,8 +143,8 @@ fn write_as(dtype: Dtype, weight: &[f32], file: &mut dyn Write) -> io::Result<()
 mod tests {
     use super::*;
     use crate::adapter::Method;
-    use crate::checkpoint::{Part, TensorFile};
-    use crate::config::{Config, Linear};
+    use crate::checkpoint::{TensorFile, TensorSlice};
+    use crate::config::{Linear, ModelConfig};
     use crate::shared::shared;
     use crate::synthetic;
     use serde_json::Value;
@@ -155,11 +163,11 @@ mod tests {
                 &Device::cpu(),
                 Label::Weights,
                 &format!("merged.{name}"),
-                &Part::Whole,
+                &TensorSlice::Full,
                 DType::F32,
             );
-            let module = &adapter.pairs[name.strip_suffix(".weight").unwrap()];
-            let ours = merged(&base, name, module, &adapter.settings).unwrap();
+            let module = &adapter.modules[name.strip_suffix(".weight").unwrap()];
+            let ours = merged_weight(&base, name, module, &adapter.config).unwrap();
             let (ours, truth) = (ours.slice::<f32>().unwrap(), truth.unwrap());
             let truth = truth.slice::<f32>().unwrap();
             let square = |x: f32| x as f64 * x as f64;
@@ -176,23 +184,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (model, out) = (folder.path().join("model"), folder.path().join("merged"));
         let config = synthetic::config("tiny").unwrap();
-        synthetic::make(&model, &config, 1, &mut |_, _| {}).unwrap();
+        synthetic::write_random_model(&model, &config, 1, &mut |_, _| {}).unwrap();
         let base = Checkpoint::open(&model).unwrap();
-        let mut adapter = Adapter::fresh(&config, 4, 8.0, 0.0, &[Linear::K, Linear::Down], 2).unwrap();
-        for module in adapter.pairs.values_mut() {
+        let mut adapter = Adapter::init_lora(&config, 4, 8.0, 0.0, &[Linear::K, Linear::Down], 2).unwrap();
+        for module in adapter.modules.values_mut() {
             module.b.slice_mut::<f32>().unwrap().fill(0.125);
         }
         merge(&base, &adapter, &out, &mut |_, _| {}).unwrap();
         let after = Checkpoint::open(&out).unwrap();
         assert_eq!(after.config(), base.config());
-        for (name, _) in config.tensors() {
+        for (name, _) in config.tensor_shapes() {
             let (a, b) = (base.bytes(&name).unwrap(), after.bytes(&name).unwrap());
             let adapted = name.contains("k_proj") || name.contains("down_proj");
             assert_eq!(a == b, !adapted, "{name}");
         }
         let name = "model.layers.1.mlp.down_proj";
         let exact =
-            merged(&base, &format!("{name}.weight"), &adapter.pairs[name], &adapter.settings).unwrap();
+            merged_weight(&base, &format!("{name}.weight"), &adapter.modules[name], &adapter.config).unwrap();
         let rounded = exact.slice::<f32>().unwrap().iter().map(|&x| bf16::from_f32(x));
         let written =
             bytemuck::pod_collect_to_vec::<u8, bf16>(after.bytes(&format!("{name}.weight")).unwrap());
@@ -201,13 +209,13 @@ mod tests {
 
         let method = Method::Mixture { experts: 2 };
         let mixture =
-            Adapter { settings: Settings { method, ..adapter.settings.clone() }, ..adapter.clone() };
+            Adapter { config: AdapterConfig { method, ..adapter.config.clone() }, ..adapter.clone() };
         let message = merge(&base, &mixture, &out, &mut |_, _| {}).unwrap_err().to_string();
         assert!(message.contains("a mixture of 2 LoRA experts cannot be merged"), "{message}");
         let message = merge(&base, &adapter, &model, &mut |_, _| {}).unwrap_err().to_string();
         assert!(message.contains("base model itself"), "{message}");
-        let other = Config { layers: 3, ..config };
-        let foreign = Adapter::fresh(&other, 4, 8.0, 0.0, &[Linear::K], 2).unwrap();
+        let other = ModelConfig { layers: 3, ..config };
+        let foreign = Adapter::init_lora(&other, 4, 8.0, 0.0, &[Linear::K], 2).unwrap();
         let message = merge(&base, &foreign, &out, &mut |_, _| {}).unwrap_err().to_string();
         assert!(message.contains("another model"), "{message}");
     }

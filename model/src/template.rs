@@ -4,7 +4,7 @@ use codelsi_engine::{Error, Result};
 
 /// A form in which instructions are put to the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Template {
+pub enum PromptTemplate {
     /// The paper's instruction header, a newline, the instruction, a newline.
     Paper,
     /// Llama 2's chat form, `[INST] … [/INST]`.
@@ -13,34 +13,37 @@ pub enum Template {
     Plain,
 }
 
-impl Template {
+impl PromptTemplate {
     /// Returns the text before the answer, without `<s>`, which the tokenizer adds.
     pub fn wrap(self, instruction: &str) -> String {
         match self {
-            Template::Paper => format!(
+            PromptTemplate::Paper => format!(
                 "Using the instruction context below, generate a typescript code that answers the question and explain it\n{instruction}\n"
             ),
-            Template::Inst => format!("[INST] {instruction} [/INST]"),
-            Template::Plain => format!("{instruction}\n"),
+            PromptTemplate::Inst => format!("[INST] {instruction} [/INST]"),
+            PromptTemplate::Plain => format!("{instruction}\n"),
         }
     }
 
     /// Name on the command line and in recipes.
     pub fn name(self) -> &'static str {
         match self {
-            Template::Paper => "paper",
-            Template::Inst => "inst",
-            Template::Plain => "plain",
+            PromptTemplate::Paper => "paper",
+            PromptTemplate::Inst => "inst",
+            PromptTemplate::Plain => "plain",
         }
     }
 }
 
-impl std::str::FromStr for Template {
+impl std::str::FromStr for PromptTemplate {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        [Template::Paper, Template::Inst, Template::Plain].into_iter().find(|t| t.name() == s).ok_or_else(
-            || Error::new(format!("prompt template `{s}` is unknown; choose paper, inst or plain")),
-        )
+        [PromptTemplate::Paper, PromptTemplate::Inst, PromptTemplate::Plain]
+            .into_iter()
+            .find(|t| t.name() == s)
+            .ok_or_else(|| {
+                Error::new(format!("prompt template `{s}` is unknown; choose paper, inst or plain"))
+            })
     }
 }

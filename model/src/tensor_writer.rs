@@ -8,17 +8,17 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Upper limit of a shard's tensor bytes.
-pub const SHARD_BYTES: usize = 5_000_000_000;
+pub const MAX_SHARD_BYTES: usize = 5_000_000_000;
 
 /// Name, type and shape of a tensor to be written.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Spec {
+pub struct TensorSpec {
     pub name: String,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
 }
 
-impl Spec {
+impl TensorSpec {
     /// Size of the content in bytes.
     pub fn byte_len(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
@@ -29,13 +29,13 @@ impl Spec {
 ///
 /// # Errors
 /// When the file cannot be written, or `fill` fails or writes another number of bytes than the shape says.
-pub fn write_file(
+pub fn write_tensor_file(
     path: impl AsRef<Path>,
-    specs: &[Spec],
-    fill: &mut dyn FnMut(&Spec, &mut dyn Write) -> io::Result<()>,
+    specs: &[TensorSpec],
+    fill: &mut dyn FnMut(&TensorSpec, &mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
     // Wide types first: every tensor is then aligned to its element type.
-    let mut order: Vec<&Spec> = specs.iter().collect();
+    let mut order: Vec<&TensorSpec> = specs.iter().collect();
     order.sort_by_key(|spec| std::cmp::Reverse(spec.dtype.bitsize()));
     write_atomic_with(path, |file| {
         file.write_all(&header(&order))?;
@@ -57,21 +57,21 @@ pub fn write_file(
 /// When a file cannot be written, or `fill` fails or writes another number of bytes than the shape says.
 pub fn write_model(
     folder: &Path,
-    specs: &[Spec],
+    specs: &[TensorSpec],
     shard_bytes: usize,
-    fill: &mut dyn FnMut(&Spec, &mut dyn Write) -> io::Result<()>,
+    fill: &mut dyn FnMut(&TensorSpec, &mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
     let shards = split_into_shards(specs, shard_bytes);
     if let [all] = shards[..] {
-        return write_file(folder.join("model.safetensors"), all, fill);
+        return write_tensor_file(folder.join("model.safetensors"), all, fill);
     }
     let mut weight_map = Map::new();
     for (i, shard) in shards.iter().enumerate() {
         let name = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
-        write_file(folder.join(&name), shard, fill)?;
+        write_tensor_file(folder.join(&name), shard, fill)?;
         weight_map.extend(shard.iter().map(|spec| (spec.name.clone(), Value::from(name.as_str()))));
     }
-    let total: usize = specs.iter().map(Spec::byte_len).sum();
+    let total: usize = specs.iter().map(TensorSpec::byte_len).sum();
     let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
     write_json(folder.join("model.safetensors.index.json"), &index)
 }
@@ -86,7 +86,7 @@ pub fn write_json(path: impl AsRef<Path>, value: &Value) -> Result<()> {
 }
 
 /// Splits tensors, in order, into shards that are each as large as the limit allows.
-fn split_into_shards(specs: &[Spec], limit: usize) -> Vec<&[Spec]> {
+fn split_into_shards(specs: &[TensorSpec], limit: usize) -> Vec<&[TensorSpec]> {
     let mut shards = Vec::new();
     let (mut start, mut bytes) = (0, 0);
     for (i, spec) in specs.iter().enumerate() {
@@ -102,7 +102,7 @@ fn split_into_shards(specs: &[Spec], limit: usize) -> Vec<&[Spec]> {
 
 /// Returns a file's first bytes: the header's length and the JSON header, padded so that tensors start at a
 /// multiple of 8.
-fn header(specs: &[&Spec]) -> Vec<u8> {
+fn header(specs: &[&TensorSpec]) -> Vec<u8> {
     let mut entries = Map::new();
     entries.insert("__metadata__".into(), json!({"format": "pt"}));
     let mut start = 0;
@@ -140,8 +140,8 @@ impl<W: Write> Write for ByteCounter<'_, W> {
 mod tests {
     use super::*;
 
-    fn spec(name: &str, dtype: Dtype, n: usize) -> Spec {
-        Spec { name: name.into(), dtype, shape: vec![n] }
+    fn spec(name: &str, dtype: Dtype, n: usize) -> TensorSpec {
+        TensorSpec { name: name.into(), dtype, shape: vec![n] }
     }
 
     #[test]
@@ -156,7 +156,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
         let specs = [spec("narrow", Dtype::BF16, 3), spec("wide", Dtype::F32, 2)];
-        write_file(&path, &specs, &mut |spec, out| {
+        write_tensor_file(&path, &specs, &mut |spec, out| {
             out.write_all(&vec![spec.name.len() as u8; spec.byte_len()])
         })
         .unwrap();
@@ -173,7 +173,8 @@ mod tests {
     fn a_wrong_number_of_bytes_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
-        let result = write_file(&path, &[spec("w", Dtype::F32, 2)], &mut |_, out| out.write_all(&[0; 7]));
+        let result =
+            write_tensor_file(&path, &[spec("w", Dtype::F32, 2)], &mut |_, out| out.write_all(&[0; 7]));
         assert!(result.unwrap_err().to_string().contains("7 bytes"));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

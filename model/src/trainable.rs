@@ -2,11 +2,11 @@
 
 /// The weights of a model that want gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Train {
+pub enum Trainable {
     /// None: inference.
     Nothing,
     /// The adapter's; the base model is frozen.
-    Adapters,
+    Adapter,
     /// All of the model's, copied to F32: full fine-tuning.
-    Everything,
+    AllWeights,
 }

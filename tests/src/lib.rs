@@ -5,7 +5,7 @@ use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::llama::Llama;
 use codelsi_model::synthetic;
-use codelsi_model::trainable::Train;
+use codelsi_model::trainable::Trainable;
 use std::path::{Path, PathBuf};
 
 /// A path in the folder that `CODELSI_SHARED` names (default: `shared`, beside the project). None, with a line that
@@ -41,18 +41,18 @@ pub fn golden(name: &str) -> PathBuf {
 /// A model for inference.
 pub fn load(folder: &Path, device: &Device, compute: DType) -> Llama {
     let checkpoint = Checkpoint::open(folder).unwrap();
-    Llama::load(device, &checkpoint, compute, Train::Nothing).unwrap()
+    Llama::load(device, &checkpoint, compute, Trainable::Nothing).unwrap()
 }
 
 /// A reference case's model with its adapter on.
 pub fn adapted(case: &str, device: &Device, compute: DType) -> Llama {
     let mut model = load(&golden(case).join("model"), device, compute);
     let adapter = Adapter::load(golden(case).join("adapter"), model.config()).unwrap();
-    model.attach(&adapter, Train::Nothing).unwrap();
+    model.attach(&adapter, Trainable::Nothing).unwrap();
     model
 }
 
 /// Writes the `tiny` shape with random weights and its tokenizer to `folder`.
 pub fn tiny(folder: &Path) {
-    synthetic::make(folder, &synthetic::config("tiny").unwrap(), 7, &mut |_, _| {}).unwrap();
+    synthetic::write_random_model(folder, &synthetic::config("tiny").unwrap(), 7, &mut |_, _| {}).unwrap();
 }

@@ -1,8 +1,8 @@
 //! Broken model folders: each is refused with one clear line, and nothing panics.
 
 use codelsi_engine::{DType, Device};
-use codelsi_model::checkpoint::{Checkpoint, Part, WeightLoader};
-use codelsi_model::config::Config;
+use codelsi_model::checkpoint::{Checkpoint, TensorSlice, WeightLoader};
+use codelsi_model::config::ModelConfig;
 use codelsi_model::synthetic;
 use codelsi_model::tokenizer::Tokenizer;
 use std::fs;
@@ -16,7 +16,7 @@ impl Model {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let config = synthetic::config("tiny").unwrap();
-        synthetic::make(&folder.path().join("m"), &config, 1, &mut |_, _| {}).unwrap();
+        synthetic::write_random_model(&folder.path().join("m"), &config, 1, &mut |_, _| {}).unwrap();
         Model(folder)
     }
 
@@ -268,7 +268,7 @@ fn mutated_configs_never_panic() {
         for value in values {
             let mut config = sound.clone();
             config[key] = serde_json::from_str(value).unwrap();
-            match Config::parse(&config.to_string()) {
+            match ModelConfig::parse(&config.to_string()) {
                 Ok(config) => assert!(config.parameters() > 0),
                 Err(e) => assert!(!e.to_string().contains('\n'), "{key} = {value}: {e}"),
             }
@@ -284,8 +284,8 @@ fn replace(path: &Path, bytes: &[u8]) {
 
 fn read_all(checkpoint: &Checkpoint) {
     let device = Device::cpu();
-    for (name, _) in checkpoint.config().tensors() {
-        WeightLoader::new(checkpoint, &device).tensor(&name, &Part::Whole, DType::F32).unwrap();
+    for (name, _) in checkpoint.config().tensor_shapes() {
+        WeightLoader::new(checkpoint, &device).tensor(&name, &TensorSlice::Full, DType::F32).unwrap();
     }
     checkpoint.first_non_finite();
 }

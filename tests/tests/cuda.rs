@@ -6,8 +6,8 @@ use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
 use codelsi_tests::{emulated, tiny};
 use codelsi_train::TrainOptions;
-use codelsi_train::learner::Learner;
-use codelsi_train::pack::{Document, Sequence};
+use codelsi_train::pack::{Document, PackedSequence};
+use codelsi_train::train_step::TrainStep;
 
 /// Copies so far from the host to the device and back.
 fn copies(device: &Device) -> (usize, usize) {
@@ -28,13 +28,14 @@ fn a_training_step_sends_its_batch_and_reads_its_scalars_once() {
     let folder = tempfile::tempdir().unwrap();
     tiny(folder.path());
     let base = Checkpoint::open(folder.path()).unwrap();
-    let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+    let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
     let options = TrainOptions { dropout: 0.1, compute: DType::BF16, ..TrainOptions::default() };
-    let mut learner = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
-    let micro_batches = [Sequence::of([&document(12), &document(9)]), Sequence::of([&document(20)])];
+    let mut learner = TrainStep::new(&device, &options, &base, Some(&adapter)).unwrap();
+    let micro_batches =
+        [PackedSequence::concat([&document(12), &document(9)]), PackedSequence::concat([&document(20)])];
     for _ in 0..2 {
         let before = copies(&device);
-        learner.step(&micro_batches, 1e-3).unwrap();
+        learner.run(&micro_batches, 1e-3).unwrap();
         let after = copies(&device);
         // Ids, positions, dropout keys, documents and targets of each; hyperparameters, and where the tensors are for
         // the norm and for the step.

@@ -1,6 +1,6 @@
 //! Curation on real corpora: what becomes a row, and that no benchmark problem gets through.
 
-use codelsi_curate::{self as curate, Counts, Kind, Options, Row};
+use codelsi_curate::{self as curate, CurateOptions, CuratedRow, CurationCounts, ItemKind};
 use codelsi_tests::shared;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ fn corpora(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn run(options: &Options) -> (Vec<Row>, Counts) {
+fn run(options: &CurateOptions) -> (Vec<CuratedRow>, CurationCounts) {
     curate::run(options, &|_, _| ()).unwrap()
 }
 
@@ -22,7 +22,8 @@ fn the_public_corpus_becomes_rows_that_read_like_tasks() {
     else {
         return;
     };
-    let options = Options { paths: corpora(&corpus), against: vec![problems], ..Options::default() };
+    let options =
+        CurateOptions { paths: corpora(&corpus), against: vec![problems], ..CurateOptions::default() };
     let (rows, counts) = run(&options);
     assert_eq!(
         (counts.kept, counts.read),
@@ -38,10 +39,10 @@ fn the_public_corpus_becomes_rows_that_read_like_tasks() {
         }
         assert!(!row.output.starts_with("export ") && row.repo.is_some() && row.license.is_some());
     }
-    for kind in [Kind::Function, Kind::Method, Kind::Class] {
+    for kind in [ItemKind::Function, ItemKind::Method, ItemKind::Class] {
         assert!(rows.iter().filter(|row| row.kind == kind).count() > 50, "{kind:?}");
     }
-    let again = run(&Options { paths: options.paths.clone(), ..options });
+    let again = run(&CurateOptions { paths: options.paths.clone(), ..options });
     assert_eq!(again, (rows, counts));
 }
 
@@ -52,8 +53,10 @@ fn what_the_public_corpus_shares_with_humaneval_is_two_functions_and_a_class() {
     else {
         return;
     };
-    let all = run(&Options { paths: corpora(&corpus), ..Options::default() }).0;
-    let kept = run(&Options { paths: corpora(&corpus), against: vec![problems], ..Options::default() }).0;
+    let all = run(&CurateOptions { paths: corpora(&corpus), ..CurateOptions::default() }).0;
+    let kept =
+        run(&CurateOptions { paths: corpora(&corpus), against: vec![problems], ..CurateOptions::default() })
+            .0;
     let dropped: Vec<&str> =
         all.iter().filter(|row| !kept.contains(row)).map(|row| row.name.as_str()).collect();
     // HumanEval's problems 25 and 31 down to name and signature, and a class with a method `multiply(a: number, b: number)`,

@@ -1,6 +1,6 @@
 //! Benchmark problems planted as somebody else's sources would have them, in six languages: none gets through.
 
-use codelsi_curate::{self as curate, Language, Limits, Options, Problem};
+use codelsi_curate::{self as curate, BenchmarkProblem, CurateOptions, Language, RowLimits};
 use codelsi_model::jsonl;
 use codelsi_tests::shared;
 use std::collections::{BTreeSet, HashMap};
@@ -32,7 +32,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn of(problem: &Problem, language: Language) -> Parts {
+    fn of(problem: &BenchmarkProblem, language: Language) -> Parts {
         let lines: Vec<&str> = problem.prompt.lines().map(str::trim).collect();
         let (prose, head): (Vec<String>, &str) = match problem.prompt.split_once("\"\"\"") {
             Some((before, docstring)) if language == Language::Python => {
@@ -179,7 +179,7 @@ fn survivors(problems: &Path, code: &str, language: Language, sources: &[String]
         .collect();
     jsonl::write(&corpus, &lines).unwrap();
     let far = 100_000;
-    let limits = Limits {
+    let limits = RowLimits {
         min_words: 0,
         min_chars: 0,
         min_lines: 0,
@@ -191,12 +191,12 @@ fn survivors(problems: &Path, code: &str, language: Language, sources: &[String]
         max_commented: 100,
         max_tokens: far,
     };
-    let options = Options {
+    let options = CurateOptions {
         paths: vec![corpus],
         languages: vec![language],
         against: vec![problems.to_path_buf()],
         limits,
-        ..Options::default()
+        ..CurateOptions::default()
     };
     let (_, counts) = curate::run(&options, &|_, _| ()).unwrap();
     // What is left of two problems when names and examples are gone may be the same; one test cannot be parsed.
@@ -213,7 +213,7 @@ fn through(plant: &dyn Fn(&Parts) -> Option<String>) -> Option<Vec<(Language, us
         .into_iter()
         .map(|(language, code)| {
             let file = problems(code)?;
-            let problems: Vec<Problem> = jsonl::read(&file).unwrap();
+            let problems: Vec<BenchmarkProblem> = jsonl::read(&file).unwrap();
             let sources: Vec<String> =
                 problems.iter().filter_map(|problem| plant(&Parts::of(problem, language))).collect();
             Some((language, sources.len(), survivors(&file, code, language, &sources)))
@@ -268,7 +268,7 @@ fn translated_tests_are_caught_as_doctests() {
     let Some(python) = problems("py") else {
         return;
     };
-    let python: Vec<Problem> = jsonl::read(&python).unwrap();
+    let python: Vec<BenchmarkProblem> = jsonl::read(&python).unwrap();
     let parts = python.iter().map(|problem| Parts::of(problem, Language::Python));
     let examples = |p: Parts| {
         let tests = p.tests.iter().filter_map(|line| line.strip_prefix("assert ")?.split_once(" == "));

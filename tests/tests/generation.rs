@@ -1,7 +1,9 @@
 //! A completion depends on its prompt, sampling and seed alone.
 
 use codelsi_engine::{DType, Device};
-use codelsi_model::generate::{Completion, Finish, Limits, Request, Sampling, generate};
+use codelsi_model::generate::{
+    Completion, FinishReason, GenerationRequest, SamplingParams, SchedulerConfig, generate,
+};
 use codelsi_model::llama::Llama;
 use codelsi_model::tokenizer::Tokenizer;
 use codelsi_tests::{load, tiny};
@@ -26,15 +28,15 @@ fn model(device: &Device, compute: DType) -> Llama {
     load(fixture().folder.path(), device, compute)
 }
 
-fn complete(compute: DType, requests: &[Request], limits: Limits) -> Vec<Vec<Completion>> {
+fn complete(compute: DType, requests: &[GenerationRequest], limits: SchedulerConfig) -> Vec<Vec<Completion>> {
     let device = Device::cpu();
     let model = model(&device, compute);
     generate(&device, &model, Some(&fixture().tokenizer), requests, limits, &mut |_| {}).unwrap()
 }
 
 /// Prompts of 1 to 90 tokens with every way of sampling.
-fn requests() -> Vec<Request> {
-    let sampling = |seed, temperature, top_k, top_p, min_p, repetition_penalty| Sampling {
+fn requests() -> Vec<GenerationRequest> {
+    let sampling = |seed, temperature, top_k, top_p, min_p, repetition_penalty| SamplingParams {
         temperature,
         top_k,
         top_p,
@@ -52,7 +54,7 @@ fn requests() -> Vec<Request> {
     let lengths = [1, 7, 16, 33, 90];
     ways.into_iter()
         .zip(lengths)
-        .map(|(sampling, length)| Request {
+        .map(|(sampling, length)| GenerationRequest {
             prompt: (0..length).map(|i| 3 + (i * 37 + length) % 500).collect(),
             n: 3,
             max_tokens: 20,
@@ -66,13 +68,18 @@ fn requests() -> Vec<Request> {
 #[test]
 fn batch_chunks_and_page_size_change_no_bit() {
     for compute in [DType::F32, DType::BF16] {
-        let together = complete(compute, &requests(), Limits::default());
+        let together = complete(compute, &requests(), SchedulerConfig::default());
         for (batch, prefill, page_size) in [(1, 1, 1), (4, 5, 3), (3, 64, 16), (64, 512, 256)] {
-            let limits = Limits { batch, prefill, page_size, ..Limits::default() };
+            let limits = SchedulerConfig {
+                max_sequences: batch,
+                prefill_chunk: prefill,
+                page_size,
+                ..SchedulerConfig::default()
+            };
             assert_eq!(together, complete(compute, &requests(), limits), "{compute:?} {limits:?}");
         }
         for (i, request) in requests().into_iter().enumerate() {
-            let alone = complete(compute, &[request], Limits::default());
+            let alone = complete(compute, &[request], SchedulerConfig::default());
             assert_eq!(together[i], alone[0], "{compute:?} request {i} alone");
         }
     }
@@ -80,35 +87,38 @@ fn batch_chunks_and_page_size_change_no_bit() {
 
 #[test]
 fn samples_differ_by_number_and_seed_and_greedy_ones_do_not() {
-    let made = complete(DType::F32, &requests(), Limits::default());
+    let made = complete(DType::F32, &requests(), SchedulerConfig::default());
     assert_eq!(made[0][0].token_ids, made[0][1].token_ids);
     assert_ne!(made[1][0].token_ids, made[1][1].token_ids);
     let mut other = requests().swap_remove(1);
     other.sampling.seed += 1;
-    assert_ne!(complete(DType::F32, &[other], Limits::default())[0], made[1]);
+    assert_ne!(complete(DType::F32, &[other], SchedulerConfig::default())[0], made[1]);
 }
 
 #[test]
 fn a_stop_string_ends_the_text_before_it_wherever_tokens_break() {
-    let free = complete(DType::F32, &requests()[1..2], Limits::default());
+    let free = complete(DType::F32, &requests()[1..2], SchedulerConfig::default());
     let text = &free[0][0].text;
     let (at, _) = text.char_indices().nth(text.chars().count() / 2).unwrap();
     let stop: String = text[at..].chars().take(2).collect();
-    let request = Request { stop: vec!["never there".into(), stop.clone()], ..requests().swap_remove(1) };
-    let stopped = complete(DType::F32, &[request], Limits::default());
+    let request =
+        GenerationRequest { stop: vec!["never there".into(), stop.clone()], ..requests().swap_remove(1) };
+    let stopped = complete(DType::F32, &[request], SchedulerConfig::default());
     assert_eq!(stopped[0][0].text, text[..text.find(&stop).unwrap()]);
-    assert_eq!(stopped[0][0].finish, Finish::Stop);
+    assert_eq!(stopped[0][0].finish_reason, FinishReason::Stop);
 }
 
 #[test]
 fn requests_that_do_not_fit_are_refused_in_one_line() {
     let device = Device::cpu();
     let model = model(&device, DType::F32);
-    let refuse = |request: Request| {
-        generate(&device, &model, None, &[request], Limits::default(), &mut |_| {}).unwrap_err().to_string()
+    let refuse = |request: GenerationRequest| {
+        generate(&device, &model, None, &[request], SchedulerConfig::default(), &mut |_| {})
+            .unwrap_err()
+            .to_string()
     };
-    assert!(refuse(Request::greedy(vec![], 3)).contains("no token"));
-    assert!(refuse(Request::greedy(vec![1, 9999], 3)).contains("9999 is outside the vocabulary"));
-    assert!(refuse(Request::greedy(vec![1; 500], 300)).contains("512 positions"));
-    assert!(refuse(Request::greedy(vec![1], 0)).contains("--max-tokens"));
+    assert!(refuse(GenerationRequest::greedy(vec![], 3)).contains("no token"));
+    assert!(refuse(GenerationRequest::greedy(vec![1, 9999], 3)).contains("9999 is outside the vocabulary"));
+    assert!(refuse(GenerationRequest::greedy(vec![1; 500], 300)).contains("512 positions"));
+    assert!(refuse(GenerationRequest::greedy(vec![1], 0)).contains("--max-tokens"));
 }

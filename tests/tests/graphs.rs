@@ -1,7 +1,7 @@
 //! Decode steps recorded as graphs and replayed: the same bits, and one copy each way.
 
 use codelsi_engine::{DType, Device};
-use codelsi_model::generate::{Completion, Limits, Request, Sampling, generate};
+use codelsi_model::generate::{Completion, GenerationRequest, SamplingParams, SchedulerConfig, generate};
 use codelsi_model::llama::Llama;
 use codelsi_tests::{adapted, emulated, load, tiny};
 
@@ -20,7 +20,12 @@ fn done(device: &Device) -> Done {
     Done { replays: gpu.replays(), uploads, downloads }
 }
 
-fn run(device: &Device, model: &Llama, requests: &[Request], limits: Limits) -> Vec<Vec<Completion>> {
+fn run(
+    device: &Device,
+    model: &Llama,
+    requests: &[GenerationRequest],
+    limits: SchedulerConfig,
+) -> Vec<Vec<Completion>> {
     generate(device, model, None, requests, limits, &mut |_| {}).unwrap()
 }
 
@@ -32,29 +37,30 @@ fn bits(made: &[Vec<Completion>]) -> Vec<(Vec<u32>, Vec<u32>)> {
 
 /// Requests of several samples and lengths, one for each way of drawing, so that batches grow and shrink and prompts
 /// are shared: 9 completions.
-fn requests() -> Vec<Request> {
+fn requests() -> Vec<GenerationRequest> {
     let ways = [
-        Sampling::default(),
-        Sampling { temperature: 1.0, seed: 2, ..Sampling::default() },
-        Sampling {
+        SamplingParams::default(),
+        SamplingParams { temperature: 1.0, seed: 2, ..SamplingParams::default() },
+        SamplingParams {
             temperature: 0.7,
             top_k: 20,
             top_p: 0.9,
             repetition_penalty: 1.3,
             seed: 3,
-            ..Sampling::default()
+            ..SamplingParams::default()
         },
-        Sampling { temperature: 1.3, min_p: 0.05, seed: 4, ..Sampling::default() },
+        SamplingParams { temperature: 1.3, min_p: 0.05, seed: 4, ..SamplingParams::default() },
     ];
     let shapes = [(5, 2, 12), (9, 3, 7), (1, 1, 15), (14, 3, 10)];
-    let request = |(sampling, (prompt, n, max_tokens)): (Sampling, (u32, usize, usize))| Request {
-        prompt: (0..prompt).map(|i| 3 + (i * 37 + prompt) % 500).collect(),
-        n,
-        max_tokens,
-        sampling,
-        stop: Vec::new(),
-        stop_at_eos: false,
-    };
+    let request =
+        |(sampling, (prompt, n, max_tokens)): (SamplingParams, (u32, usize, usize))| GenerationRequest {
+            prompt: (0..prompt).map(|i| 3 + (i * 37 + prompt) % 500).collect(),
+            n,
+            max_tokens,
+            sampling,
+            stop: Vec::new(),
+            stop_at_eos: false,
+        };
     ways.into_iter().zip(shapes).map(request).collect()
 }
 
@@ -71,13 +77,14 @@ fn fixture(compute: DType) -> Option<(Device, Llama)> {
 fn a_replayed_step_has_the_bits_of_a_plain_one() {
     for compute in [DType::BF16, DType::F32] {
         let Some((device, model)) = fixture(compute) else { return };
-        let plain = Limits { batch: 6, prefill: 8, page_size: 4, graphs: false };
+        let plain = SchedulerConfig { max_sequences: 6, prefill_chunk: 8, page_size: 4, cuda_graphs: false };
         let before = done(&device);
         let wanted = bits(&run(&device, &model, &requests(), plain));
         assert_eq!(done(&device).replays, before.replays, "graphs were not wanted");
         // Pages of one token are never shared in part; those of 4 and 16 are copied.
         for (batch, page_size) in [(6, 4), (6, 16), (3, 1)] {
-            let limits = Limits { batch, prefill: 8, page_size, graphs: true };
+            let limits =
+                SchedulerConfig { max_sequences: batch, prefill_chunk: 8, page_size, cuda_graphs: true };
             let before = done(&device);
             let made = bits(&run(&device, &model, &requests(), limits));
             let replays = done(&device).replays - before.replays;
@@ -96,10 +103,10 @@ fn a_replayed_step_has_the_bits_of_a_plain_one_with_every_method() {
         let vocab = model.config().vocab as u32;
         let mut requests = requests();
         requests.iter_mut().flat_map(|r| &mut r.prompt).for_each(|token| *token %= vocab);
-        let plain = Limits { batch: 6, prefill: 8, page_size: 4, graphs: false };
+        let plain = SchedulerConfig { max_sequences: 6, prefill_chunk: 8, page_size: 4, cuda_graphs: false };
         let wanted = bits(&run(&device, &model, &requests, plain));
         let before = done(&device);
-        let made = bits(&run(&device, &model, &requests, Limits { graphs: true, ..plain }));
+        let made = bits(&run(&device, &model, &requests, SchedulerConfig { cuda_graphs: true, ..plain }));
         assert!(done(&device).replays - before.replays >= 5, "{case}");
         assert_eq!(made, wanted, "{case}");
     }
@@ -109,10 +116,15 @@ fn a_replayed_step_has_the_bits_of_a_plain_one_with_every_method() {
 fn a_decode_step_is_one_copy_each_way() {
     let Some((device, model)) = fixture(DType::BF16) else { return };
     let steps = |max_tokens, n, graphs| {
-        let sampling = Sampling { temperature: 0.8, repetition_penalty: 1.2, ..Sampling::default() };
-        let request =
-            Request { n, sampling, stop_at_eos: false, ..Request::greedy(vec![1, 2, 3, 4], max_tokens) };
-        let limits = Limits { page_size: 4, graphs, ..Limits::default() };
+        let sampling =
+            SamplingParams { temperature: 0.8, repetition_penalty: 1.2, ..SamplingParams::default() };
+        let request = GenerationRequest {
+            n,
+            sampling,
+            stop_at_eos: false,
+            ..GenerationRequest::greedy(vec![1, 2, 3, 4], max_tokens)
+        };
+        let limits = SchedulerConfig { page_size: 4, cuda_graphs: graphs, ..SchedulerConfig::default() };
         let before = done(&device);
         run(&device, &model, &[request], limits);
         let after = done(&device);

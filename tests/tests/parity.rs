@@ -2,8 +2,8 @@
 
 use codelsi_engine::{Ctx, DType, Device};
 use codelsi_kernels::check::value;
-use codelsi_model::generate::{Limits, Request, generate};
-use codelsi_model::llama::{Batch, ForwardOptions};
+use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
+use codelsi_model::llama::{ForwardOptions, PackedBatch};
 use codelsi_model::tokenizer::Tokenizer;
 use codelsi_parity::check;
 use codelsi_tests::{emulated, golden, load, shared};
@@ -55,9 +55,9 @@ fn stories260k_gives_its_golden_logits_and_text() {
         assert_eq!(ids, numbers(&case["prompt_ids"]), "{text:?}");
 
         let cx = Ctx::inference(&device);
-        let batch = Batch::new(&device, &[&prompt]).unwrap();
+        let batch = PackedBatch::new(&device, &[&prompt]).unwrap();
         let h = model.forward(&cx, &batch, ForwardOptions::default()).unwrap();
-        let logits = model.logits(&cx, &model.normed(&cx, &h).unwrap()).unwrap();
+        let logits = model.logits(&cx, &model.final_norm(&cx, &h).unwrap()).unwrap();
         let logits = value(&logits).unwrap();
         let worst = logits
             .row(prompt.len() - 1)
@@ -68,9 +68,10 @@ fn stories260k_gives_its_golden_logits_and_text() {
         assert!(worst < 1e-4, "{text:?}: logits are off by {worst}");
 
         let greedy = numbers(&case["greedy_ids"]);
-        let request = Request::greedy(prompt, greedy.len());
+        let request = GenerationRequest::greedy(prompt, greedy.len());
         let made =
-            generate(&device, &model, Some(&tokenizer), &[request], Limits::default(), &mut |_| {}).unwrap();
+            generate(&device, &model, Some(&tokenizer), &[request], SchedulerConfig::default(), &mut |_| {})
+                .unwrap();
         let ids: Vec<f64> = made[0][0].token_ids.iter().map(|&id| id as f64).collect();
         assert_eq!(ids, greedy, "{text:?}");
         let whole = format!("{text}{}", made[0][0].text);

@@ -4,8 +4,8 @@
 use codelsi_engine::{Ctx, DType, Device};
 use codelsi_kernels::check::value;
 use codelsi_kernels::xent::Targets;
-use codelsi_model::generate::{Completion, Limits, Request, generate};
-use codelsi_model::llama::{Batch, ForwardOptions, Llama};
+use codelsi_model::generate::{Completion, GenerationRequest, SchedulerConfig, generate};
+use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
 use codelsi_parity::Reference;
 use codelsi_tests::{adapted, emulated, golden, load};
 use serde_json::Value;
@@ -13,16 +13,19 @@ use serde_json::Value;
 /// Tokens of the sequence, the first included.
 const LENGTH: usize = 40;
 
-/// The greedy continuation of `prompt` to [`LENGTH`] tokens, `prefill` tokens of the prompt at a time.
+/// The greedy continuation of `prompt` to [`LENGTH`] tokens, `prefill_chunk` tokens of the prompt at a time.
 fn serve(device: &Device, model: &Llama, prompt: &[u32], prefill: usize, page_size: usize) -> Completion {
-    let request = Request { stop_at_eos: false, ..Request::greedy(prompt.to_vec(), LENGTH - prompt.len()) };
-    let limits = Limits { prefill, page_size, ..Limits::default() };
+    let request = GenerationRequest {
+        stop_at_eos: false,
+        ..GenerationRequest::greedy(prompt.to_vec(), LENGTH - prompt.len())
+    };
+    let limits = SchedulerConfig { prefill_chunk: prefill, page_size, ..SchedulerConfig::default() };
     generate(device, model, None, &[request], limits, &mut |_| {}).unwrap().remove(0).remove(0)
 }
 
 /// log p of each token after the first, by the forward that training runs.
 fn train(device: &Device, model: &Llama, tokens: &[u32]) -> Vec<f64> {
-    let batch = Batch::new(device, &[tokens]).unwrap();
+    let batch = PackedBatch::new(device, &[tokens]).unwrap();
     let next: Vec<i32> = tokens[1..].iter().map(|&id| id as i32).chain([-100]).collect();
     let targets = Targets::new(device, &next).unwrap();
     let cx = Ctx::inference(device);

@@ -1,7 +1,7 @@
 //! Models that ranks share, held to float64 references and to one rank: cut by heads, or in parts that are gathered.
 
 use codelsi_engine::{Comm, DType, Device, Rank, Result, Threads};
-use codelsi_model::parallel::{Layout, Split};
+use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_parity::{Compared, check};
 use codelsi_tests::{emulated, golden, shared};
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use std::time::Duration;
 fn on_ranks<T: Send>(
     (world, layout): (usize, Layout),
     device: impl Fn() -> Device + Sync,
-    f: impl Fn(Split) -> Result<T> + Sync,
+    f: impl Fn(RankLayout) -> Result<T> + Sync,
 ) -> Vec<Result<T>> {
     let one = |comm: Arc<dyn Comm>| {
         let rank = Rank { device: device(), comm: comm.clone() };
-        f(Split::new(rank, layout)).inspect_err(|e| comm.abort(&e.to_string()))
+        f(RankLayout::new(rank, layout)).inspect_err(|e| comm.abort(&e.to_string()))
     };
     std::thread::scope(|scope| {
         let group = Threads::group_within(world, Duration::from_secs(60)).into_iter();

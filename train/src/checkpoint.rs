@@ -7,8 +7,8 @@
 use codelsi_engine::files::replace_folder;
 use codelsi_engine::{At, DType, Error, Label, Result, Tensor};
 use codelsi_model::checkpoint::TensorFile;
-use codelsi_model::parallel::Split;
-use codelsi_model::tensor_writer::{Spec, write_file, write_json};
+use codelsi_model::parallel::RankLayout;
+use codelsi_model::tensor_writer::{TensorSpec, write_json, write_tensor_file};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -104,12 +104,16 @@ pub fn load_state(checkpoint: &Path) -> Result<TrainerState> {
 }
 
 /// Reads this rank's slices of the moments of `params`, in their order.
-pub fn load_moments(split: &Split, checkpoint: &Path, params: &[(String, &Tensor)]) -> Result<Vec<Moments>> {
+pub fn load_moments(
+    split: &RankLayout,
+    checkpoint: &Path,
+    params: &[(String, &Tensor)],
+) -> Result<Vec<Moments>> {
     let path = checkpoint.join("moments.safetensors");
     let file = TensorFile::open(&path)?;
     let read = |moment: char, name: &str, like: &Tensor| {
         let stored = format!("{moment}.{name}");
-        let part = split.part(name, &file.entry(&stored)?.shape);
+        let part = split.slice(name, &file.entry(&stored)?.shape);
         let t = file.copy(split.device(), Label::Moments, &stored, &part, DType::F32)?;
         if t.shape() != like.shape() {
             return Err(Error::new(format!("`{moment}.{name}` is {t:?}, its parameter {like:?}")));
@@ -125,12 +129,12 @@ fn write_moments(path: &Path, moments: &BTreeMap<String, Moments>) -> Result<()>
         .iter()
         .flat_map(|(name, (m, v))| [(format!("m.{name}"), m), (format!("v.{name}"), v)])
         .collect();
-    let spec = |(name, t): (&String, &&Tensor)| Spec {
+    let spec = |(name, t): (&String, &&Tensor)| TensorSpec {
         name: name.clone(),
         dtype: Dtype::F32,
         shape: t.shape().to_vec(),
     };
-    write_file(path, &tensors.iter().map(spec).collect::<Vec<_>>(), &mut |spec, out| {
+    write_tensor_file(path, &tensors.iter().map(spec).collect::<Vec<_>>(), &mut |spec, out| {
         out.write_all(&tensors[&spec.name].to_bytes().map_err(std::io::Error::other)?)
     })
 }
@@ -194,13 +198,13 @@ mod tests {
         assert!(!out.path().join("checkpoints/step-00000005").exists());
         assert_eq!(load_state(&newest).unwrap(), state(10));
         let w = tensor(&[0.0, 0.0]);
-        let read = load_moments(&Split::from(&device), &newest, &[("w".into(), &w)]).unwrap();
+        let read = load_moments(&RankLayout::from(&device), &newest, &[("w".into(), &w)]).unwrap();
         assert_eq!(
             (read[0].0.slice::<f32>().unwrap(), read[0].1.slice::<f32>().unwrap()),
             (&[1.0, 2.0][..], &[3.0, 4.0][..])
         );
         let missing =
-            load_moments(&Split::from(&device), &newest, &[("u".into(), &w)]).err().unwrap().to_string();
+            load_moments(&RankLayout::from(&device), &newest, &[("u".into(), &w)]).err().unwrap().to_string();
         assert!(missing.contains("m.u") && missing.contains("moments.safetensors"), "{missing}");
     }
 

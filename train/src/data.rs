@@ -45,7 +45,7 @@ pub fn split(rows: Vec<Example>, validation: usize, seed: u64) -> Result<(Vec<Ex
 }
 
 /// Returns at most `count` of the rows at even distances, in their order.
-pub fn spread<T>(rows: Vec<T>, count: usize) -> Vec<T> {
+pub fn take_evenly<T>(rows: Vec<T>, count: usize) -> Vec<T> {
     let (all, count) = (rows.len(), count.min(rows.len()));
     let chosen = |i: usize| (i + 1) * count / all > i * count / all;
     rows.into_iter().enumerate().filter(|(i, _)| chosen(*i)).map(|(_, row)| row).collect()
@@ -72,9 +72,9 @@ mod tests {
 
     #[test]
     fn spread_rows_keep_their_order_and_their_distance() {
-        assert_eq!(spread((0..10).collect(), 3), [3, 6, 9]);
-        assert_eq!(spread(vec![7, 8], 5), [7, 8]);
-        assert!(spread(vec![1, 2], 0).is_empty() && spread(Vec::<u8>::new(), 3).is_empty());
+        assert_eq!(take_evenly((0..10).collect(), 3), [3, 6, 9]);
+        assert_eq!(take_evenly(vec![7, 8], 5), [7, 8]);
+        assert!(take_evenly(vec![1, 2], 0).is_empty() && take_evenly(Vec::<u8>::new(), 3).is_empty());
     }
 
     #[test]

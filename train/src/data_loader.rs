@@ -3,7 +3,7 @@
 use crate::checkpoint::TrainerState;
 use crate::data;
 use crate::options::TrainOptions;
-use crate::pack::{Document, EncodedDataset, Encoder, Sequence, pack};
+use crate::pack::{Document, EncodedDataset, Encoder, PackedSequence, pack};
 use codelsi_engine::{Error, Result};
 use codelsi_model::tokenizer::Tokenizer;
 use sha2::{Digest, Sha256};
@@ -30,7 +30,7 @@ impl<'a> DataLoader<'a> {
             None => data::split(rows, options.validation, options.seed)?,
         };
         if let Some(replay) = &options.replay {
-            training.extend(data::spread(data::read(replay)?, options.replay_rows));
+            training.extend(data::take_evenly(data::read(replay)?, options.replay_rows));
         }
         let encoder = Encoder { tokenizer, template: options.template, seq: options.seq };
         let (training, validation) = (encoder.documents(&training)?, encoder.documents(&validation)?);
@@ -57,7 +57,7 @@ impl<'a> DataLoader<'a> {
 
     /// Returns the next step's micro-batches and advances the data cursor in `state`. A step does not cross the end of
     /// an epoch, so the last step of an epoch may be smaller.
-    pub fn next_step(&mut self, state: &mut TrainerState) -> Vec<Sequence> {
+    pub fn next_step(&mut self, state: &mut TrainerState) -> Vec<PackedSequence> {
         self.load_epoch(state.epoch);
         let end = (state.sequence + self.options.batch).min(self.sequences.len());
         let micro_batches = self.micro_batches(&self.sequences[state.sequence..end]);
@@ -67,14 +67,14 @@ impl<'a> DataLoader<'a> {
     }
 
     /// The largest micro-batch of the first epoch, for the memory plan.
-    pub fn largest_micro_batch(&mut self) -> Sequence {
+    pub fn largest_micro_batch(&mut self) -> PackedSequence {
         self.load_epoch(0);
         let all = self.micro_batches(&self.sequences);
         all.into_iter().max_by_key(|micro| micro.tokens.len()).expect("an epoch has a sequence")
     }
 
     /// The validation rows, packed in the order of the file.
-    pub fn validation_sequences(&self) -> Vec<Sequence> {
+    pub fn validation_sequences(&self) -> Vec<PackedSequence> {
         let mut sequences: Vec<Vec<&Document>> = Vec::new();
         let mut room = 0;
         for document in &self.validation.documents {
@@ -85,7 +85,7 @@ impl<'a> DataLoader<'a> {
             room -= document.tokens.len();
             sequences.last_mut().expect("opened above").push(document);
         }
-        sequences.into_iter().map(Sequence::of).collect()
+        sequences.into_iter().map(PackedSequence::concat).collect()
     }
 
     /// SHA-256 of every token and label; equal digests mean equal data.
@@ -106,9 +106,9 @@ impl<'a> DataLoader<'a> {
         }
     }
 
-    fn micro_batches(&self, sequences: &[Vec<usize>]) -> Vec<Sequence> {
+    fn micro_batches(&self, sequences: &[Vec<usize>]) -> Vec<PackedSequence> {
         let documents = |micro: &[Vec<usize>]| {
-            Sequence::of(micro.iter().flatten().map(|&index| &self.training.documents[index]))
+            PackedSequence::concat(micro.iter().flatten().map(|&index| &self.training.documents[index]))
         };
         sequences.chunks(self.options.micro_batch).map(documents).collect()
     }

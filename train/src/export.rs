@@ -1,9 +1,9 @@
 //! Writes the result of a run: the trained adapter, or the trained model.
 
 use codelsi_engine::{DType, Error, Result, Tensor};
-use codelsi_model::adapter::{Adapter, Pair};
-use codelsi_model::config::Config;
-use codelsi_model::tensor_writer::{SHARD_BYTES, Spec, write_json, write_model};
+use codelsi_model::adapter::{Adapter, AdapterTensors};
+use codelsi_model::config::ModelConfig;
+use codelsi_model::tensor_writer::{MAX_SHARD_BYTES, TensorSpec, write_json, write_model};
 use half::bf16;
 use safetensors::Dtype;
 use std::collections::BTreeMap;
@@ -17,24 +17,32 @@ pub type Weights = BTreeMap<String, Tensor>;
 /// Writes a trained adapter as PEFT's two files. `initial` is the adapter before training, `base` the path of its
 /// model.
 pub fn write_adapter(folder: &Path, trained: &Weights, initial: &Adapter, base: &Path) -> Result<()> {
-    let names = initial.settings.method.tensors();
+    let names = initial.config.method.tensor_names();
     let tensor = |path: &str, name: &str| {
         let name = format!("{path}.{name}");
         trained.get(&name).cloned().ok_or_else(|| Error::new(format!("the model has no `{name}`")))
     };
-    let pair = |path: &String| Pair::made(initial.settings.method, |i| tensor(path, names[i]));
-    let pairs = initial.pairs.keys().map(|path| Ok((path.clone(), pair(path)?)));
-    let adapter = Adapter { pairs: pairs.collect::<Result<_>>()?, settings: initial.settings.clone() };
+    let pair = |path: &String| AdapterTensors::build(initial.config.method, |i| tensor(path, names[i]));
+    let pairs = initial.modules.keys().map(|path| Ok((path.clone(), pair(path)?)));
+    let adapter = Adapter { modules: pairs.collect::<Result<_>>()?, config: initial.config.clone() };
     adapter.write(folder, &base.display().to_string())
 }
 
 /// Writes `config.json` and every weight, converted to `dtype` (F32 is exact).
-pub fn write_trained_model(folder: &Path, config: &Config, trained: &Weights, dtype: DType) -> Result<()> {
+pub fn write_trained_model(
+    folder: &Path,
+    config: &ModelConfig,
+    trained: &Weights,
+    dtype: DType,
+) -> Result<()> {
     write_json(folder.join("config.json"), &config.to_json(dtype))?;
     let stored = if dtype == DType::BF16 { Dtype::BF16 } else { Dtype::F32 };
-    let in_order = config.tensors().into_iter().filter(|(name, _)| trained.contains_key(name));
-    let specs: Vec<Spec> = in_order.map(|(name, shape)| Spec { name, dtype: stored, shape }).collect();
-    write_model(folder, &specs, SHARD_BYTES, &mut |spec, out| write_values(&trained[&spec.name], dtype, out))
+    let in_order = config.tensor_shapes().into_iter().filter(|(name, _)| trained.contains_key(name));
+    let specs: Vec<TensorSpec> =
+        in_order.map(|(name, shape)| TensorSpec { name, dtype: stored, shape }).collect();
+    write_model(folder, &specs, MAX_SHARD_BYTES, &mut |spec, out| {
+        write_values(&trained[&spec.name], dtype, out)
+    })
 }
 
 /// Copies the tokenizer's files, so that the trained model can be loaded like its base.

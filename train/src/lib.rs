@@ -1,7 +1,7 @@
 //! One training run: data, packing, optimizer steps and checkpoints. It knows nothing of where the rows come from.
 //!
 //! Read in the order of the data: [`data`] reads rows, [`pack`] turns them into token sequences, [`data_loader`]
-//! puts those in order; [`learner`] is one optimizer step, whose gradients [`grad_reduce`] sums over micro-batches and
+//! puts those in order; [`train_step`] is one optimizer step, whose gradients [`grad_reduce`] sums over micro-batches and
 //! ranks; [`trainer`] is the run around it.
 
 #![forbid(unsafe_code)]
@@ -10,8 +10,8 @@ pub mod checkpoint;
 pub mod data;
 pub mod data_loader;
 pub mod export;
+pub mod flops;
 pub mod grad_reduce;
-pub mod learner;
 pub mod metrics;
 pub mod optimizer;
 pub mod options;
@@ -20,8 +20,8 @@ pub mod plan;
 pub mod rank_check;
 pub mod run_summary;
 pub mod schedule;
+pub mod train_step;
 pub mod trainer;
-pub mod work;
 
 pub use options::TrainOptions;
-pub use trainer::{Event, Report, train};
+pub use trainer::{TrainEvent, TrainReport, train};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The measurements of one optimizer step: a line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metric {
+pub struct StepMetrics {
     /// Counted from 1.
     pub step: usize,
     /// Mean over the labelled tokens of the step, before the update.
@@ -37,7 +37,7 @@ pub struct Metric {
     pub validation_loss: Option<f64>,
 }
 
-impl fmt::Display for Metric {
+impl fmt::Display for StepMetrics {
     /// One line: loss, speed, memory, gradient norm, time of collectives.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
@@ -53,7 +53,7 @@ impl fmt::Display for Metric {
 /// The metrics of a run so far, and its open `metrics.jsonl`.
 pub struct MetricsLog {
     path: PathBuf,
-    metrics: Vec<Metric>,
+    metrics: Vec<StepMetrics>,
     file: Option<File>,
 }
 
@@ -76,7 +76,7 @@ impl MetricsLog {
     }
 
     /// The metrics of all steps so far.
-    pub fn metrics(&self) -> &[Metric] {
+    pub fn metrics(&self) -> &[StepMetrics] {
         &self.metrics
     }
 
@@ -84,7 +84,7 @@ impl MetricsLog {
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn write(&mut self, metric: &Metric) -> Result<()> {
+    pub fn write(&mut self, metric: &StepMetrics) -> Result<()> {
         self.metrics.push(metric.clone());
         let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(to_line(metric).as_bytes()));
         written.map_err(|e| Error::io(&self.path, e))
@@ -95,7 +95,7 @@ impl MetricsLog {
 ///
 /// # Errors
 /// A file that exists and cannot be read.
-pub fn read(path: &Path) -> Result<Vec<Metric>> {
+pub fn read(path: &Path) -> Result<Vec<StepMetrics>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -103,7 +103,7 @@ pub fn read(path: &Path) -> Result<Vec<Metric>> {
     }
 }
 
-fn to_line(metric: &Metric) -> String {
+fn to_line(metric: &StepMetrics) -> String {
     serde_json::to_string(metric).expect("plain numbers") + "\n"
 }
 
@@ -111,9 +111,9 @@ fn to_line(metric: &Metric) -> String {
 mod tests {
     use super::*;
 
-    fn metric(step: usize) -> Metric {
+    fn metric(step: usize) -> StepMetrics {
         let validation_loss = (step == 2).then_some(0.5);
-        Metric {
+        StepMetrics {
             step,
             loss: 1.0 / step as f64,
             lr: 1e-4,

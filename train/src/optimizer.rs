@@ -2,13 +2,13 @@
 
 use codelsi_engine::tape::accumulate;
 use codelsi_engine::{Ctx, DType, Device, Error, Grads, Label, Reduce, Result, Tensor};
-use codelsi_kernels::adamw::{Hyper, Param, adamw, sum_of_squares};
+use codelsi_kernels::adamw::{AdamWParam, Hyperparameters, adamw, sum_of_squares};
 use codelsi_model::llama::Llama;
-use codelsi_model::parallel::Cut;
+use codelsi_model::parallel::TensorParallelRule;
 
 /// Hyperparameters of AdamW (Loshchilov & Hutter, arXiv 1711.05101) and of gradient clipping.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamW {
+pub struct AdamWConfig {
     pub beta1: f32,
     pub beta2: f32,
     pub eps: f32,
@@ -17,15 +17,15 @@ pub struct AdamW {
     pub max_norm: Option<f64>,
 }
 
-impl Default for AdamW {
+impl Default for AdamWConfig {
     fn default() -> Self {
-        AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_norm: None }
+        AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_norm: None }
     }
 }
 
 /// The optimizer and its state.
 pub struct Optimizer {
-    config: AdamW,
+    config: AdamWConfig,
     /// Steps taken.
     pub step: u32,
     /// First and second moment of every trainable tensor, in the model's order.
@@ -34,7 +34,7 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// Creates zero moments for every trainable tensor of `model`.
-    pub fn new(device: &Device, model: &Llama, config: AdamW) -> Self {
+    pub fn new(device: &Device, model: &Llama, config: AdamWConfig) -> Self {
         let zeros = |t: &Tensor| device.zeros(Label::Moments, *t.shape(), DType::F32);
         let moments = model.trainable().iter().map(|(_, t)| (zeros(t), zeros(t))).collect();
         Optimizer { config, step: 0, moments }
@@ -46,18 +46,18 @@ impl Optimizer {
     /// # Errors
     /// When a tensor got no gradient.
     pub fn step(&mut self, cx: &Ctx, model: &mut Llama, mut grads: Grads, lr: f32) -> Result<Tensor> {
-        let split = model.split().clone();
+        let split = model.rank_layout().clone();
         let trainable = model.trainable_mut()?;
         let mut gradients = Vec::with_capacity(trainable.len());
         for (name, t) in &trainable {
             let missing = || Error::new(format!("{name} got no gradient"));
             gradients.push(grads.take(t).ok_or_else(missing)?);
         }
-        let is_sharded = |(name, _): &(String, _)| split.cut(name) != Cut::Whole;
+        let is_sharded = |(name, _): &(String, _)| split.rule(name) != TensorParallelRule::Replicated;
         let sharded: Vec<bool> = trainable.iter().map(is_sharded).collect();
         let squares = squared_norm(cx, &gradients, &sharded)?;
         self.step += 1;
-        let hyper = Hyper {
+        let hyper = Hyperparameters {
             lr,
             beta1: self.config.beta1,
             beta2: self.config.beta2,
@@ -67,7 +67,8 @@ impl Optimizer {
             max_norm: self.config.max_norm.map_or(f32::INFINITY, |max| max as f32),
         };
         let tensors = trainable.into_iter().zip(&gradients).zip(&mut self.moments);
-        let mut params: Vec<Param> = tensors.map(|(((_, p), g), (m, v))| Param { p, g, m, v }).collect();
+        let mut params: Vec<AdamWParam> =
+            tensors.map(|(((_, p), g), (m, v))| AdamWParam { p, g, m, v }).collect();
         adamw(cx, &mut params, &hyper, &squares)?;
         Ok(squares)
     }

@@ -1,9 +1,9 @@
 //! The options of a training run: every flag of `codelsi train`, and the recipe that a resumed run must share.
 
 use codelsi_engine::{DType, Error, Result};
-use codelsi_model::adapter::{Method, Settings};
+use codelsi_model::adapter::{AdapterConfig, Method};
 use codelsi_model::config::Linear;
-use codelsi_model::template::Template;
+use codelsi_model::template::PromptTemplate;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -56,7 +56,7 @@ pub struct TrainOptions {
     /// Sequences per forward and backward pass.
     pub micro_batch: usize,
     /// Prompt template around each instruction.
-    pub template: Template,
+    pub template: PromptTemplate,
     /// Rows held out for the validation loss.
     pub validation: usize,
     /// A file of validation rows; no training rows are held out then.
@@ -68,7 +68,7 @@ pub struct TrainOptions {
     /// Resumes from the last checkpoint in `out`, if there is one.
     pub resume: bool,
     /// Activation checkpointing. Does not change the result.
-    pub checkpointing: Checkpointing,
+    pub checkpointing: ActivationCheckpointing,
     /// Data type of activations.
     pub compute: DType,
     /// Seed of the adapter's initial values, the order of rows, the validation split and dropout.
@@ -77,7 +77,7 @@ pub struct TrainOptions {
 
 /// Activation checkpointing: the number of layers that keep only their input and run forward again in backward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Checkpointing {
+pub enum ActivationCheckpointing {
     /// The fewest layers that the memory plan allows; all of them without a plan.
     #[default]
     Auto,
@@ -85,30 +85,30 @@ pub enum Checkpointing {
     Layers(usize),
 }
 
-impl Checkpointing {
+impl ActivationCheckpointing {
     /// Recomputes every layer.
-    pub const ALL: Checkpointing = Checkpointing::Layers(usize::MAX);
+    pub const ALL: ActivationCheckpointing = ActivationCheckpointing::Layers(usize::MAX);
     /// Recomputes nothing.
-    pub const NONE: Checkpointing = Checkpointing::Layers(0);
+    pub const NONE: ActivationCheckpointing = ActivationCheckpointing::Layers(0);
 
     /// The number of recomputed layers in a model of `layers` layers.
     pub fn recomputed_layers(self, layers: usize) -> usize {
         match self {
-            Checkpointing::Auto => layers,
-            Checkpointing::Layers(n) => n.min(layers),
+            ActivationCheckpointing::Auto => layers,
+            ActivationCheckpointing::Layers(n) => n.min(layers),
         }
     }
 }
 
-impl FromStr for Checkpointing {
+impl FromStr for ActivationCheckpointing {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         match (text, text.parse()) {
-            ("auto", _) => Ok(Checkpointing::Auto),
-            ("all", _) => Ok(Checkpointing::ALL),
-            ("none", _) => Ok(Checkpointing::NONE),
-            (_, Ok(layers)) => Ok(Checkpointing::Layers(layers)),
+            ("auto", _) => Ok(ActivationCheckpointing::Auto),
+            ("all", _) => Ok(ActivationCheckpointing::ALL),
+            ("none", _) => Ok(ActivationCheckpointing::NONE),
+            (_, Ok(layers)) => Ok(ActivationCheckpointing::Layers(layers)),
             _ => Err(Error::new(format!(
                 "checkpointing is auto, all, none or a number of layers, not `{text}`"
             ))),
@@ -140,13 +140,13 @@ impl Default for TrainOptions {
             seq: 4096,
             batch: 16,
             micro_batch: 1,
-            template: Template::Paper,
+            template: PromptTemplate::Paper,
             validation: 16,
             validation_data: None,
             validate_every: 0,
             save_every: 50,
             resume: false,
-            checkpointing: Checkpointing::Auto,
+            checkpointing: ActivationCheckpointing::Auto,
             compute: DType::BF16,
             seed: 42,
         }
@@ -179,9 +179,9 @@ impl TrainOptions {
     }
 
     /// The settings of the adapter to train.
-    pub fn adapter(&self) -> Settings {
+    pub fn adapter_settings(&self) -> AdapterConfig {
         let TrainOptions { method, rank, alpha, dropout, .. } = *self;
-        Settings { method, rank, alpha, dropout, targets: self.targets.iter().copied().collect() }
+        AdapterConfig { method, rank, alpha, dropout, targets: self.targets.iter().copied().collect() }
     }
 
     /// All options that determine the result, for `recipe.json` and for the comparison on resume.

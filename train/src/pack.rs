@@ -3,7 +3,7 @@
 use crate::data::{Example, ORDER_SITE, permutation};
 use codelsi_engine::Result;
 use codelsi_engine::rng::Key;
-use codelsi_model::template::Template;
+use codelsi_model::template::PromptTemplate;
 use codelsi_model::tokenizer::Tokenizer;
 use rayon::prelude::*;
 
@@ -33,7 +33,7 @@ fn count_labelled(targets: &[i32]) -> usize {
 /// Encodes rows as documents.
 pub struct Encoder<'a> {
     pub tokenizer: &'a Tokenizer,
-    pub template: Template,
+    pub template: PromptTemplate,
     /// The maximum length of a document, in tokens.
     pub seq: usize,
 }
@@ -90,7 +90,7 @@ impl Encoder<'_> {
 
 /// Concatenated documents. Attention does not cross their boundaries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sequence {
+pub struct PackedSequence {
     /// (T) Token ids.
     pub tokens: Vec<u32>,
     /// (T) Next tokens, see [`Document::targets`].
@@ -99,10 +99,10 @@ pub struct Sequence {
     pub lengths: Vec<usize>,
 }
 
-impl Sequence {
+impl PackedSequence {
     /// Concatenates documents.
-    pub fn of<'d>(documents: impl IntoIterator<Item = &'d Document>) -> Sequence {
-        let mut all = Sequence { tokens: Vec::new(), targets: Vec::new(), lengths: Vec::new() };
+    pub fn concat<'d>(documents: impl IntoIterator<Item = &'d Document>) -> PackedSequence {
+        let mut all = PackedSequence { tokens: Vec::new(), targets: Vec::new(), lengths: Vec::new() };
         for document in documents {
             all.tokens.extend(&document.tokens);
             all.targets.extend(&document.targets);
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn loss_is_on_the_output_and_its_end_only() {
-        let encoder = Encoder { tokenizer: &char_tokenizer(), template: Template::Plain, seq: 100 };
+        let encoder = Encoder { tokenizer: &char_tokenizer(), template: PromptTemplate::Plain, seq: 100 };
         let document = encoder.document(&example("ab", "xy")).unwrap();
         let (space, newline, letter) = (3, 30, |c: char| c as u32 - 'a' as u32 + 4);
         let [a, b, x, y] = ['a', 'b', 'x', 'y'].map(letter);
@@ -188,7 +188,7 @@ mod tests {
         // `<s> ab\n` is 5 tokens; the last of them already predicts the output.
         let rows = [example("ab", "xyz"), example("abcdef", "x")];
         let tokenizer = char_tokenizer();
-        let encoder = |seq| Encoder { tokenizer: &tokenizer, template: Template::Plain, seq };
+        let encoder = |seq| Encoder { tokenizer: &tokenizer, template: PromptTemplate::Plain, seq };
         let all = encoder(6).documents(&rows).unwrap();
         assert_eq!((all.documents.len(), all.truncated, all.dropped), (1, 1, 1));
         assert_eq!((all.documents[0].tokens.len(), all.documents[0].labelled()), (6, 2));
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn documents_are_concatenated() {
-        let sequence = Sequence::of(&documents_of(&[2, 3]));
+        let sequence = PackedSequence::concat(&documents_of(&[2, 3]));
         assert_eq!(sequence.tokens, [2, 2, 3, 3, 3]);
         assert_eq!((sequence.lengths.as_slice(), sequence.labelled()), (&[2, 3][..], 5));
     }
@@ -242,7 +242,7 @@ mod tests {
         let Some(llama) = llama() else {
             return;
         };
-        for template in [Template::Paper, Template::Inst, Template::Plain] {
+        for template in [PromptTemplate::Paper, PromptTemplate::Inst, PromptTemplate::Plain] {
             let encoder = Encoder { tokenizer: &llama, template, seq: 4096 };
             for output in ["function f() {\n  return 1;\n}", "\nx", "  indented", "é", ""] {
                 let row = example("Do it.", output);

@@ -3,17 +3,17 @@
 //! The same code allocates the same tensors in the same order, so the plan equals the accounts of the run. A plan takes
 //! milliseconds, so the number of recomputed layers and the largest micro-batch are found by bisection over plans.
 
-use crate::learner::Learner;
-use crate::options::{Checkpointing, TrainOptions};
-use crate::pack::{Document, Sequence};
+use crate::options::{ActivationCheckpointing, TrainOptions};
+use crate::pack::{Document, PackedSequence};
+use crate::train_step::TrainStep;
 use codelsi_engine::memory::{Usage, available_bytes};
 use codelsi_engine::{Device, Error, Planned, Rank, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::generate::{Limits, Request, generate};
+use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::Llama;
-use codelsi_model::parallel::{Layout, Split};
-use codelsi_model::trainable::Train;
+use codelsi_model::parallel::{Layout, RankLayout};
+use codelsi_model::trainable::Trainable;
 use std::fmt;
 use std::sync::Arc;
 
@@ -47,21 +47,21 @@ pub struct StepPlan {
     pub budget: Option<usize>,
     /// The largest micro-batches that fit the budget, in sequences: without recomputation, and with every layer
     /// recomputed. 0 if none fits.
-    pub largest: Option<[usize; 2]>,
+    pub max_micro_batches: Option<[usize; 2]>,
 }
 
 impl Planner<'_> {
-    /// Plans a step of these micro-batches. With [`Checkpointing::Auto`] it recomputes the fewest layers that fit the
+    /// Plans a step of these micro-batches. With [`ActivationCheckpointing::Auto`] it recomputes the fewest layers that fit the
     /// budget, or all of them if none fits.
     ///
     /// # Errors
     /// Errors of the step itself.
-    pub fn step(&self, micro_batches: &[Sequence]) -> Result<StepPlan> {
+    pub fn plan_step(&self, micro_batches: &[PackedSequence]) -> Result<StepPlan> {
         let layers = self.base.config().layers;
         let recompute = match (self.options.checkpointing, self.budget) {
-            (Checkpointing::Layers(n), _) => n.min(layers),
-            (Checkpointing::Auto, None) => layers,
-            (Checkpointing::Auto, Some(_)) => {
+            (ActivationCheckpointing::Layers(n), _) => n.min(layers),
+            (ActivationCheckpointing::Auto, None) => layers,
+            (ActivationCheckpointing::Auto, Some(_)) => {
                 first_true(0..layers, |n| self.fits(n, micro_batches))?.unwrap_or(layers)
             }
         };
@@ -69,33 +69,33 @@ impl Planner<'_> {
         let search = || Ok::<_, Error>([self.largest_micro_batch(0)?, self.largest_micro_batch(layers)?]);
         let largest = self.budget.map(|_| search()).transpose()?;
         let Planner { world, layout, budget, .. } = *self;
-        Ok(StepPlan { usage, recompute, layers, world, layout, budget, largest })
+        Ok(StepPlan { usage, recompute, layers, world, layout, budget, max_micro_batches: largest })
     }
 
     /// Plans a step of full sequences with a loss on every token.
     ///
     /// # Errors
     /// Errors of the step itself.
-    pub fn full_step(&self) -> Result<StepPlan> {
-        self.step(&self.full_micro_batches(self.options.micro_batch))
+    pub fn plan_full_step(&self) -> Result<StepPlan> {
+        self.plan_step(&self.full_micro_batches(self.options.micro_batch))
     }
 
-    /// Plans [`Planner::full_step`] for every rank and returns the largest plan. All ranks recompute as many layers as
+    /// Plans [`Planner::plan_full_step`] for every rank and returns the largest plan. All ranks recompute as many layers as
     /// the rank that has to recompute most.
     ///
     /// # Errors
     /// Errors of the step itself.
-    pub fn largest_rank(&self) -> Result<StepPlan> {
+    pub fn plan_largest_rank(&self) -> Result<StepPlan> {
         // All ranks without micro-batches have the same plan, so one of them is enough.
         let micro_batches = self.options.batch.div_ceil(self.options.micro_batch);
         let plans = |options: &TrainOptions| -> Result<Vec<StepPlan>> {
             let ranks = 0..self.world.min(micro_batches + 1);
-            ranks.map(|rank| Planner { options, rank, ..*self }.full_step()).collect()
+            ranks.map(|rank| Planner { options, rank, ..*self }.plan_full_step()).collect()
         };
         let mut all = plans(self.options)?;
         let recompute = all.iter().map(|plan| plan.recompute).max().unwrap_or(0);
         if all.iter().any(|plan| plan.recompute != recompute) {
-            let checkpointing = Checkpointing::Layers(recompute);
+            let checkpointing = ActivationCheckpointing::Layers(recompute);
             all = plans(&TrainOptions { checkpointing, ..self.options.clone() })?;
         }
         let largest = all.into_iter().max_by_key(|plan| plan.usage.peak);
@@ -103,10 +103,10 @@ impl Planner<'_> {
     }
 
     /// The micro-batches of a step, of `micro_batch` full sequences each.
-    fn full_micro_batches(&self, micro_batch: usize) -> Vec<Sequence> {
+    fn full_micro_batches(&self, micro_batch: usize) -> Vec<PackedSequence> {
         let n = self.options.seq;
         let document = Document { tokens: vec![0; n], targets: vec![0; n] };
-        let sequence = Sequence::of(vec![&document; micro_batch]);
+        let sequence = PackedSequence::concat(vec![&document; micro_batch]);
         vec![sequence; self.options.batch.div_ceil(micro_batch)]
     }
 
@@ -117,22 +117,24 @@ impl Planner<'_> {
         Ok(too_large.map_or(max, |n| n - 1))
     }
 
-    fn fits(&self, recompute: usize, micro_batches: &[Sequence]) -> Result<bool> {
+    fn fits(&self, recompute: usize, micro_batches: &[PackedSequence]) -> Result<bool> {
         Ok(self
             .budget
             .is_none_or(|budget| self.usage(recompute, micro_batches).is_ok_and(|u| u.peak <= budget)))
     }
 
     /// Runs a step on the planning device and returns its memory accounts.
-    fn usage(&self, recompute: usize, micro_batches: &[Sequence]) -> Result<Usage> {
-        let options =
-            TrainOptions { checkpointing: Checkpointing::Layers(recompute), ..self.options.clone() };
+    fn usage(&self, recompute: usize, micro_batches: &[PackedSequence]) -> Result<Usage> {
+        let options = TrainOptions {
+            checkpointing: ActivationCheckpointing::Layers(recompute),
+            ..self.options.clone()
+        };
         let device = self.device.planning();
         let comm = Arc::new(Planned { rank: self.rank, world: self.world });
         let base = self.base.without_weights(matches!(self.device, Device::Cpu(_)));
         let rank = Rank { device: device.clone(), comm };
-        Learner::new(Split::new(rank, self.layout), &options, &base, self.adapter)?
-            .step(micro_batches, options.lr)?;
+        TrainStep::new(RankLayout::new(rank, self.layout), &options, &base, self.adapter)?
+            .run(micro_batches, options.lr)?;
         Ok(device.ledger().usage())
     }
 }
@@ -155,30 +157,30 @@ fn first_true(
 ///
 /// # Errors
 /// Errors of the generation itself.
-pub fn generation(
-    split: &Split,
+pub fn plan_generation(
+    split: &RankLayout,
     base: &Checkpoint,
     compute: codelsi_engine::DType,
     adapter: Option<&Adapter>,
-    requests: &[Request],
-    limits: Limits,
+    requests: &[GenerationRequest],
+    limits: SchedulerConfig,
 ) -> Result<Usage> {
     let base = base.without_weights(matches!(split.device(), Device::Cpu(_)));
     let split = split.planning();
     let planning = split.device().clone();
-    let mut model = Llama::load(split, &base, compute, Train::Nothing)?;
+    let mut model = Llama::load(split, &base, compute, Trainable::Nothing)?;
     if let Some(adapter) = adapter {
-        model.attach(adapter, Train::Nothing)?;
+        model.attach(adapter, Trainable::Nothing)?;
     }
-    let mut largest: Vec<&Request> = requests.iter().collect();
+    let mut largest: Vec<&GenerationRequest> = requests.iter().collect();
     largest.sort_by_key(|r| std::cmp::Reverse(r.prompt.len() + r.n * r.max_tokens));
     let mut batch = Vec::new();
     let mut samples = 0;
     for request in largest {
         // One request more than fills the batch: its prompt is prefilled while the others decode.
-        let full = samples >= limits.batch;
+        let full = samples >= limits.max_sequences;
         samples += request.n;
-        batch.push(Request { stop: Vec::new(), stop_at_eos: false, ..request.clone() });
+        batch.push(GenerationRequest { stop: Vec::new(), stop_at_eos: false, ..request.clone() });
         if full {
             break;
         }
@@ -189,16 +191,16 @@ pub fn generation(
 
 /// Bytes that one of `sharing` ranks may use on `device`. On the CPU: available memory less the page cache of the
 /// weights. On a GPU: free memory less what the driver keeps.
-pub fn budget(device: &Device, base: &Checkpoint, sharing: usize) -> Option<usize> {
+pub fn memory_budget(device: &Device, base: &Checkpoint, sharing: usize) -> Option<usize> {
     match device {
         Device::Cpu(_) => Some(available_bytes()?.saturating_sub(base.byte_len()) / sharing),
-        Device::Cuda(cuda) => cuda.memory().ok().map(|(free, _)| usable(free)),
+        Device::Cuda(cuda) => cuda.memory().ok().map(|(free, _)| usable_gpu_memory(free)),
         Device::Plan(_) => None,
     }
 }
 
 /// The part of a GPU's memory that is left for tensors: the driver keeps some and rounds allocations up.
-pub fn usable(memory: usize) -> usize {
+pub fn usable_gpu_memory(memory: usize) -> usize {
     memory - memory / 32
 }
 
@@ -209,7 +211,7 @@ impl StepPlan {
     }
 
     /// Adds to an out-of-memory error which flags would help; returns other errors unchanged.
-    pub fn explain(&self, error: Error, options: &TrainOptions) -> Error {
+    pub fn advise_if_out_of_memory(&self, error: Error, options: &TrainOptions) -> Error {
         match error.is_out_of_memory() {
             true => error.advise(&self.advice(options)),
             false => error,
@@ -220,7 +222,7 @@ impl StepPlan {
     ///
     /// # Errors
     /// The plan in one line, and which flags would help.
-    pub fn check(&self, device: &Device, options: &TrainOptions) -> Result<()> {
+    pub fn ensure_fits(&self, device: &Device, options: &TrainOptions) -> Result<()> {
         if self.fits() || !matches!(device, Device::Cuda(_)) {
             return Ok(());
         }
@@ -257,7 +259,7 @@ impl fmt::Display for StepPlan {
             write!(f, "\n  {:<12}{:>12.1} MiB: {verdict}", "available", mib(budget))?;
         }
         write!(f, "\n  {} of {} layers run again in backward", self.recompute, self.layers)?;
-        if let Some([keeping, recomputing]) = self.largest {
+        if let Some([keeping, recomputing]) = self.max_micro_batches {
             write!(
                 f,
                 "\n  largest micro-batch that fits: {keeping} keeping every layer, {recomputing} recomputing all"

@@ -3,21 +3,21 @@
 use crate::checkpoint::{self, TrainerState};
 use crate::data_loader::DataLoader;
 use crate::export::{Weights, copy_tokenizer, write_adapter, write_trained_model};
-use crate::learner::{Learner, StepStats};
-use crate::metrics::{Metric, MetricsLog};
-use crate::options::{Checkpointing, TrainOptions};
-use crate::pack::Sequence;
-use crate::plan::{Planner, StepPlan, budget};
+use crate::flops::step_flops;
+use crate::metrics::{MetricsLog, StepMetrics};
+use crate::options::{ActivationCheckpointing, TrainOptions};
+use crate::pack::PackedSequence;
+use crate::plan::{Planner, StepPlan, memory_budget};
 use crate::rank_check::check_same_on_all_ranks;
 use crate::run_summary::{RunSummary, render_sample};
-use crate::schedule::Cosine;
-use crate::work::step_flops;
+use crate::schedule::CosineSchedule;
+use crate::train_step::{StepStats, TrainStep};
 use codelsi_engine::memory::anonymous_bytes;
 use codelsi_engine::{At, Comm, DType, Device, Error, Label, Reduce, Result};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::parallel::{Cut, Split};
+use codelsi_model::parallel::{RankLayout, TensorParallelRule};
 use codelsi_model::tensor_writer::write_json;
 use codelsi_model::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -27,20 +27,20 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 /// The progress of a run, passed to its caller.
-pub enum Event<'a> {
+pub enum TrainEvent<'a> {
     /// The summary, once, before the first step.
     Start(&'a RunSummary),
     /// The validation loss before the first step.
-    Before(f64),
+    InitialValidation(f64),
     /// A step was done; with the number of steps of the run.
-    Step(&'a Metric, usize),
+    Step(&'a StepMetrics, usize),
     /// A checkpoint was written.
-    Saved(&'a Path),
+    CheckpointSaved(&'a Path),
 }
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub struct TrainReport {
     /// Optimizer steps.
     pub steps: usize,
     /// Tokens processed, prompts included.
@@ -75,9 +75,9 @@ pub struct Report {
 /// or was given other options or files.
 pub fn train(
     options: &TrainOptions,
-    split: impl Into<Split>,
-    on_event: &mut dyn FnMut(Event),
-) -> Result<Report> {
+    split: impl Into<RankLayout>,
+    on_event: &mut dyn FnMut(TrainEvent),
+) -> Result<TrainReport> {
     let split = split.into();
     let (device, comm) = (split.device(), split.comm());
     let base = Checkpoint::open(&options.model)?;
@@ -108,14 +108,15 @@ pub fn train(
         rank: comm.rank(),
         world: comm.world(),
         layout: split.layout(),
-        budget: budget(device, start, comm.world()),
+        budget: memory_budget(device, start, comm.world()),
     };
     let memory = plan_for_all_ranks(&planner, &**comm, data.largest_micro_batch())?;
-    memory.check(device, options)?;
-    let options = &TrainOptions { checkpointing: Checkpointing::Layers(memory.recompute), ..options.clone() };
-    let explain = |e| memory.explain(e, options);
+    memory.ensure_fits(device, options)?;
+    let options =
+        &TrainOptions { checkpointing: ActivationCheckpointing::Layers(memory.recompute), ..options.clone() };
+    let explain = |e| memory.advise_if_out_of_memory(e, options);
     let started = Instant::now();
-    let mut train_step = Learner::new(split.clone(), options, start, adapter.as_ref()).map_err(explain)?;
+    let mut train_step = TrainStep::new(split.clone(), options, start, adapter.as_ref()).map_err(explain)?;
     let loaded_bytes = device.ledger().usage().of(Label::Weights);
     let load_rate = loaded_bytes as f64 / started.elapsed().as_secs_f64() / 1e9;
     if let Some(folder) = &resumed {
@@ -135,7 +136,7 @@ pub fn train(
         truncated: data.training.truncated + data.validation.truncated,
         dropped: data.training.dropped + data.validation.dropped,
     };
-    on_event(Event::Start(&summary));
+    on_event(TrainEvent::Start(&summary));
     let writes = comm.rank() == 0;
     if writes {
         write_json(options.out.join("recipe.json"), &Value::Object(recipe))?;
@@ -192,31 +193,32 @@ fn initial_adapter(
         _ if options.full => None,
         Some(folder) => {
             let mut adapter = Adapter::load(folder, base.config())?;
-            if ![Method::LORA, adapter.settings.method].contains(&method) {
-                let message = format!("holds {}, which does not go on as {method}", adapter.settings.method);
+            if ![Method::LORA, adapter.config.method].contains(&method) {
+                let message = format!("holds {}, which does not go on as {method}", adapter.config.method);
                 return Err(Error::io(folder, message));
             }
-            adapter.settings.dropout = options.dropout;
+            adapter.config.dropout = options.dropout;
             Some(adapter)
         }
-        None => Some(Adapter::begun(base, &options.adapter(), options.seed)?),
+        None => Some(Adapter::init(base, &options.adapter_settings(), options.seed)?),
     })
 }
 
 /// Plans a step of the largest micro-batches before anything is loaded. All ranks recompute as many layers as the rank
 /// that has to recompute most.
-fn plan_for_all_ranks(planner: &Planner, comm: &dyn Comm, largest: Sequence) -> Result<StepPlan> {
+fn plan_for_all_ranks(planner: &Planner, comm: &dyn Comm, largest: PackedSequence) -> Result<StepPlan> {
     let options = planner.options;
     let micro_batches = vec![largest; options.batch.div_ceil(options.micro_batch)];
-    let plan = planner.step(&micro_batches)?;
+    let plan = planner.plan_step(&micro_batches)?;
     let mut recompute = planner.device.tensor(Label::Scratch, [1], &[plan.recompute as f32])?;
     comm.all_reduce(&mut recompute, Reduce::Max)?;
     let recompute = recompute.to_vec::<f32>()?[0] as usize;
     if recompute == plan.recompute {
         return Ok(plan);
     }
-    let options = TrainOptions { checkpointing: Checkpointing::Layers(recompute), ..options.clone() };
-    Planner { options: &options, ..*planner }.step(&micro_batches)
+    let options =
+        TrainOptions { checkpointing: ActivationCheckpointing::Layers(recompute), ..options.clone() };
+    Planner { options: &options, ..*planner }.plan_step(&micro_batches)
 }
 
 /// A run in progress.
@@ -226,8 +228,8 @@ struct Trainer<'a> {
     comm: &'a dyn Comm,
     data: DataLoader<'a>,
     /// The packed validation rows.
-    validation: Vec<Sequence>,
-    train_step: Learner<'a>,
+    validation: Vec<PackedSequence>,
+    train_step: TrainStep<'a>,
     adapter: Option<Adapter>,
     base: &'a Checkpoint,
     state: TrainerState,
@@ -240,12 +242,15 @@ struct Trainer<'a> {
 
 impl Trainer<'_> {
     /// Runs the remaining steps and returns the last validation loss.
-    fn steps(&mut self, total_steps: usize, on_event: &mut dyn FnMut(Event)) -> Result<Option<f64>> {
+    fn steps(&mut self, total_steps: usize, on_event: &mut dyn FnMut(TrainEvent)) -> Result<Option<f64>> {
         if self.state.step == 0 {
             self.state.validation_before = self.validate()?;
-            self.state.validation_before.iter().for_each(|&loss| on_event(Event::Before(loss)));
+            self.state
+                .validation_before
+                .iter()
+                .for_each(|&loss| on_event(TrainEvent::InitialValidation(loss)));
         }
-        let schedule = Cosine { lr: self.options.lr, warmup: self.options.warmup, planned: total_steps };
+        let schedule = CosineSchedule { lr: self.options.lr, warmup: self.options.warmup, total_steps };
         while self.state.step < total_steps {
             let mut metric = self.step(&schedule)?;
             let due = |every: usize| metric.step == total_steps || every > 0 && metric.step % every == 0;
@@ -254,7 +259,7 @@ impl Trainer<'_> {
                 metric.validation_loss = self.validate()?;
             }
             self.log.write(&metric)?;
-            on_event(Event::Step(&metric, total_steps));
+            on_event(TrainEvent::Step(&metric, total_steps));
             if save {
                 self.save(on_event)?;
             }
@@ -262,13 +267,13 @@ impl Trainer<'_> {
         Ok(self.log.metrics().last().and_then(|metric| metric.validation_loss))
     }
 
-    fn step(&mut self, schedule: &Cosine) -> Result<Metric> {
+    fn step(&mut self, schedule: &CosineSchedule) -> Result<StepMetrics> {
         let started = Instant::now();
         let step = self.state.step + 1;
-        let lr = schedule.at(step);
+        let lr = schedule.lr_at(step);
         let micro_batches = self.data.next_step(&mut self.state);
         let comm_seconds = self.comm.seconds();
-        let StepStats { loss, grad_norm } = self.train_step.step(&micro_batches, lr)?;
+        let StepStats { loss, grad_norm } = self.train_step.run(&micro_batches, lr)?;
         let tokens = micro_batches.iter().map(|micro| micro.tokens.len()).sum();
         let seconds = started.elapsed().as_secs_f64();
         self.state.step = step;
@@ -280,7 +285,7 @@ impl Trainer<'_> {
         let usage = self.device.ledger().usage();
         let flops = step_flops(self.base.config(), &micro_batches, self.options.full);
         let world = self.comm.world() as f64;
-        Ok(Metric {
+        Ok(StepMetrics {
             step,
             loss,
             lr,
@@ -301,16 +306,21 @@ impl Trainer<'_> {
 
     /// Saves a checkpoint: replicated parameters are checked to be equal on all ranks, sharded ones are gathered, and
     /// rank 0 writes.
-    fn save(&self, on_event: &mut dyn FnMut(Event)) -> Result<()> {
+    fn save(&self, on_event: &mut dyn FnMut(TrainEvent)) -> Result<()> {
         let model = self.train_step.model();
         let mut replicated = model.trainable();
-        replicated.retain(|(name, _)| model.split().cut(name) == Cut::Whole);
+        replicated.retain(|(name, _)| model.rank_layout().rule(name) == TensorParallelRule::Replicated);
         let what = format!("set of parameters after step {}", self.state.step);
         check_same_on_all_ranks(self.device, self.comm, &what, replicated.iter().map(|(_, t)| t.to_bytes()))?;
         let (weights, moments) = (self.train_step.weights()?, self.train_step.moments()?);
         if self.comm.rank() == 0 {
             let write = |folder: &Path| self.write(folder, &weights, DType::F32);
-            on_event(Event::Saved(&checkpoint::save(&self.options.out, &self.state, &moments, write)?));
+            on_event(TrainEvent::CheckpointSaved(&checkpoint::save(
+                &self.options.out,
+                &self.state,
+                &moments,
+                write,
+            )?));
         }
         Ok(())
     }
@@ -332,12 +342,12 @@ impl Trainer<'_> {
         }
     }
 
-    fn report(&self, summary: &RunSummary, validation_loss: Option<f64>) -> Result<Report> {
+    fn report(&self, summary: &RunSummary, validation_loss: Option<f64>) -> Result<TrainReport> {
         let metrics = self.log.metrics();
         let (Some(first), Some(last)) = (metrics.first(), metrics.last()) else {
             return Err(Error::io(&self.options.out, "metrics.jsonl lost its lines"));
         };
-        Ok(Report {
+        Ok(TrainReport {
             steps: self.state.step,
             tokens: self.state.tokens,
             first_loss: first.loss,

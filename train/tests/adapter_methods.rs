@@ -8,8 +8,8 @@ mod on_ranks;
 use codelsi_engine::{Device, Rank, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::parallel::{Layout, Split};
-use codelsi_train::{Event, TrainOptions, metrics, train};
+use codelsi_model::parallel::{Layout, RankLayout};
+use codelsi_train::{TrainEvent, TrainOptions, metrics, train};
 use on_ranks::on_ranks;
 use std::path::Path;
 
@@ -45,7 +45,7 @@ fn each_method_learns_the_same_for_any_number_of_threads_and_is_read_back() {
             assert!(learned.is_some_and(|(before, after)| after < 0.98 * before), "{method}: {report:?}");
             let config = Checkpoint::open(&options.model).unwrap().config().clone();
             let adapter = Adapter::load(&options.out, &config).unwrap();
-            assert_eq!((adapter.settings.method, adapter.parameters()), (method, report.trainable));
+            assert_eq!((adapter.config.method, adapter.parameters()), (method, report.trainable));
             results.push((losses(&options), adapter_bytes(&options)));
         }
         assert!(results[0] == results[1], "{method}");
@@ -76,8 +76,8 @@ fn train_on_ranks(
 ) -> Result<Vec<u8>> {
     let run = |rank: Rank| {
         let comm = rank.comm.clone();
-        train(options, Split::new(rank, layout), &mut |event| match event {
-            Event::Step(metric, _) if metric.step == abort_after && comm.rank() == 1 => {
+        train(options, RankLayout::new(rank, layout), &mut |event| match event {
+            TrainEvent::Step(metric, _) if metric.step == abort_after && comm.rank() == 1 => {
                 comm.abort("was killed")
             }
             _ => {}

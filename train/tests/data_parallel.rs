@@ -9,12 +9,12 @@ use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
 use codelsi_model::parallel::Layout;
-use codelsi_train::learner::{Learner, StepStats};
 use codelsi_train::metrics;
-use codelsi_train::options::Checkpointing;
-use codelsi_train::pack::Sequence;
+use codelsi_train::options::ActivationCheckpointing;
+use codelsi_train::pack::PackedSequence;
 use codelsi_train::plan::Planner;
-use codelsi_train::{Report, TrainOptions, train};
+use codelsi_train::train_step::{StepStats, TrainStep};
+use codelsi_train::{TrainOptions, TrainReport, train};
 use on_ranks::{on_ranks, on_ranks_over};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,9 +41,9 @@ fn result(options: &TrainOptions) -> (Vec<[String; 4]>, Vec<u8>) {
 fn run(world: usize, full: bool) -> (Vec<[String; 4]>, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let options = test_options(folder.path(), full);
-    let reports: Vec<Report> =
+    let reports: Vec<TrainReport> =
         on_ranks(world, |rank| train(&options, rank, &mut |_| ())).into_iter().map(Result::unwrap).collect();
-    let bits = |r: &Report| (r.steps, r.tokens, r.first_loss, r.last_loss, r.validation_loss);
+    let bits = |r: &TrainReport| (r.steps, r.tokens, r.first_loss, r.last_loss, r.validation_loss);
     assert!(reports.iter().all(|report| bits(report) == bits(&reports[0])));
     result(&options)
 }
@@ -63,7 +63,7 @@ fn any_number_of_ranks_gives_the_bits_of_one() {
 struct UnevenBatches {
     _folder: tempfile::TempDir,
     options: TrainOptions,
-    micro_batches: Vec<Sequence>,
+    micro_batches: Vec<PackedSequence>,
 }
 
 /// The statistics of some steps, and every parameter after them.
@@ -78,7 +78,7 @@ impl UnevenBatches {
             let tokens: Vec<u32> = (0..length).map(|j| 3 + ((i * 11 + j * 7) % 30) as u32).collect();
             let labelled = |j: usize| j.is_multiple_of(1 + i % 3) && j + 1 < length;
             let target = |j| if labelled(j) { tokens[j + 1] as i32 } else { -100 };
-            Sequence {
+            PackedSequence {
                 targets: (0..length).map(target).collect(),
                 lengths: vec![length],
                 tokens: tokens.clone(),
@@ -104,10 +104,10 @@ impl UnevenBatches {
     /// Runs two steps; returns their losses and norms, and every parameter.
     fn steps(&self, rank: Rank) -> Result<StepResults> {
         let base = Checkpoint::open(&self.options.model)?;
-        let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1)?;
+        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1)?;
         let adapter = (!self.options.full).then_some(&adapter);
-        let mut train_step = Learner::new(rank, &self.options, &base, adapter)?;
-        let stats = (0..2).map(|_| train_step.step(&self.micro_batches, 0.05)).collect::<Result<_>>()?;
+        let mut train_step = TrainStep::new(rank, &self.options, &base, adapter)?;
+        let stats = (0..2).map(|_| train_step.run(&self.micro_batches, 0.05)).collect::<Result<_>>()?;
         let parameters =
             train_step.model().trainable().iter().map(|(_, t)| t.to_vec()).collect::<Result<_>>()?;
         Ok((stats, parameters))
@@ -259,7 +259,7 @@ fn a_failing_rank_ends_all_ranks_and_the_last_checkpoint_stays_complete() {
         let odd = rank.comm.rank() == 1;
         let comm = rank.comm.clone();
         train(&options, rank, &mut |event| {
-            if let codelsi_train::Event::Step(metric, _) = event
+            if let codelsi_train::TrainEvent::Step(metric, _) = event
                 && odd
                 && metric.step == 3
             {
@@ -275,7 +275,7 @@ fn a_failing_rank_ends_all_ranks_and_the_last_checkpoint_stays_complete() {
     let steps: Vec<usize> = on_ranks(3, |rank| {
         let mut first = usize::MAX;
         train(&options, rank, &mut |event| {
-            if let codelsi_train::Event::Step(metric, _) = event {
+            if let codelsi_train::TrainEvent::Step(metric, _) = event {
                 first = first.min(metric.step);
             }
         })?;
@@ -297,11 +297,11 @@ fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
     for full in [false, true] {
         let mut uneven = UnevenBatches::new(1);
         uneven.options.full = full;
-        uneven.options.checkpointing = Checkpointing::Layers(1);
+        uneven.options.checkpointing = ActivationCheckpointing::Layers(1);
         let options = &uneven.options;
         let micro_batches = vec![uneven.micro_batches[0].clone(); 3];
         let base = Checkpoint::open(&options.model).unwrap();
-        let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
         let adapter = (!full).then_some(&adapter);
         let device = || Device::emulated("sm_80").unwrap();
         // The last of the four ranks has no micro-batch.
@@ -321,8 +321,8 @@ fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
                     layout: Layout::Replicate,
                     budget: None,
                 };
-                let planned = planner.step(&micro_batches)?.usage;
-                Learner::new(rank, options, &base, adapter)?.step(&micro_batches, 1e-3)?;
+                let planned = planner.plan_step(&micro_batches)?.usage;
+                TrainStep::new(rank, options, &base, adapter)?.run(&micro_batches, 1e-3)?;
                 let run = device.ledger().usage();
                 Ok(((planned.peak, planned.at_peak), (run.peak, run.at_peak)))
             },

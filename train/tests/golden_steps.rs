@@ -4,9 +4,9 @@ use codelsi_engine::{DType, Device};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_train::TrainOptions;
-use codelsi_train::learner::Learner;
-use codelsi_train::pack::{Document, IGNORE_INDEX, Sequence};
-use codelsi_train::schedule::Cosine;
+use codelsi_train::pack::{Document, IGNORE_INDEX, PackedSequence};
+use codelsi_train::schedule::CosineSchedule;
+use codelsi_train::train_step::TrainStep;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ fn rows(file: &SafeTensors, what: &str, batch: usize) -> Vec<Vec<i64>> {
 }
 
 /// The rows of a batch without padding, each a micro-batch of its own.
-fn micro_batches(file: &SafeTensors, batch: usize) -> Vec<Sequence> {
+fn micro_batches(file: &SafeTensors, batch: usize) -> Vec<PackedSequence> {
     let parts = ["input_ids", "attention_mask", "labels"].map(|what| rows(file, what, batch));
     let [ids, mask, labels] = &parts;
     let sequences = ids.iter().zip(mask).zip(labels).map(|((ids, mask), labels)| {
@@ -47,7 +47,7 @@ fn micro_batches(file: &SafeTensors, batch: usize) -> Vec<Sequence> {
         let tokens = ids[..length].iter().map(|&id| id as u32).collect();
         let mut targets: Vec<i32> = labels[1..length].iter().map(|&label| label as i32).collect();
         targets.push(IGNORE_INDEX);
-        Sequence::of([&Document { tokens, targets }])
+        PackedSequence::concat([&Document { tokens, targets }])
     });
     sequences.collect()
 }
@@ -68,14 +68,14 @@ fn check(name: &str) {
         compute: DType::F32,
         ..TrainOptions::default()
     };
-    let schedule = Cosine { lr: options.lr, warmup: 5, planned: 25 };
+    let schedule = CosineSchedule { lr: options.lr, warmup: 5, total_steps: 25 };
     let base = Checkpoint::open(folder.join("model")).unwrap();
     let adapter = Adapter::load(folder.join("adapter"), base.config()).unwrap();
-    let mut train_step = Learner::new(&Device::cpu(), &options, &base, Some(&adapter)).unwrap();
+    let mut train_step = TrainStep::new(&Device::cpu(), &options, &base, Some(&adapter)).unwrap();
     for step in 1..=20 {
-        let lr = schedule.at(step);
+        let lr = schedule.lr_at(step);
         assert!((lr - json["train"]["learning_rates"][step - 1].as_f64().unwrap()).abs() < 1e-15);
-        let stats = train_step.step(&micro_batches(&file, (step - 1) % 4), lr).unwrap();
+        let stats = train_step.run(&micro_batches(&file, (step - 1) % 4), lr).unwrap();
         let loss = json["train"]["losses"][step - 1].as_f64().unwrap();
         let limit = json["tolerance_float32"]["train.losses"]["abs"].as_f64().unwrap();
         assert!((stats.loss - loss).abs() <= limit, "{name}, step {step}: loss {} for {loss}", stats.loss);
@@ -93,7 +93,7 @@ fn check(name: &str) {
 /// Checks that every matrix is within its tolerance, relative to its change since step 0.
 fn check_adapter(
     name: &str,
-    train_step: &Learner,
+    train_step: &TrainStep,
     start: &Adapter,
     file: &SafeTensors,
     json: &Value,
@@ -101,7 +101,7 @@ fn check_adapter(
 ) {
     for (path, tensor) in train_step.model().trainable() {
         let truth = floats(file, &format!("step{step}.base_model.model.{path}"));
-        let pair = &start.pairs[path.rsplit_once(".lora_").unwrap().0];
+        let pair = &start.modules[path.rsplit_once(".lora_").unwrap().0];
         let factor = if path.contains("lora_A") { "A" } else { "B" };
         let start = if factor == "A" { &pair.a } else { &pair.b }.slice::<f32>().unwrap();
         let ours = tensor.slice::<f32>().unwrap();

@@ -4,17 +4,17 @@ use codelsi_engine::memory::Usage;
 use codelsi_engine::{DType, Device, Label};
 use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::{Config, Linear};
-use codelsi_model::generate::{Limits, Request, generate};
+use codelsi_model::config::{Linear, ModelConfig};
+use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::Llama;
-use codelsi_model::parallel::{Layout, Split};
+use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::synthetic;
-use codelsi_model::trainable::Train;
+use codelsi_model::trainable::Trainable;
 use codelsi_train::TrainOptions;
-use codelsi_train::learner::Learner;
-use codelsi_train::options::Checkpointing;
-use codelsi_train::pack::{Document, Sequence};
-use codelsi_train::plan::{Planner, StepPlan, generation};
+use codelsi_train::options::ActivationCheckpointing;
+use codelsi_train::pack::{Document, PackedSequence};
+use codelsi_train::plan::{Planner, StepPlan, plan_generation};
+use codelsi_train::train_step::TrainStep;
 use tempfile::TempDir;
 
 /// A software GPU; `None`, with a line that says so, without a compiler. With `CODELSI_REQUIRE=all` that is a failure.
@@ -27,36 +27,36 @@ fn emulated() -> Option<Device> {
     device.ok()
 }
 
-fn config(layers: usize, kv_heads: usize, tied: bool) -> Config {
-    Config {
+fn config(layers: usize, kv_heads: usize, tied: bool) -> ModelConfig {
+    ModelConfig {
         hidden: 32,
         intermediate: 48,
         heads: 4,
         kv_heads,
         head_dim: 8,
         layers,
-        tied,
+        tied_embeddings: tied,
         vocab: 64,
         ..tiny()
     }
 }
 
-fn tiny() -> Config {
-    Config { max_positions: 64, ..synthetic::config("tiny").unwrap() }
+fn tiny() -> ModelConfig {
+    ModelConfig { max_positions: 64, ..synthetic::config("tiny").unwrap() }
 }
 
-fn model(config: &Config) -> (TempDir, Checkpoint) {
+fn model(config: &ModelConfig) -> (TempDir, Checkpoint) {
     let folder = tempfile::tempdir().unwrap();
-    synthetic::make(&folder.path().join("m"), config, 1, &mut |_, _| {}).unwrap();
+    synthetic::write_random_model(&folder.path().join("m"), config, 1, &mut |_, _| {}).unwrap();
     let checkpoint = Checkpoint::open(folder.path().join("m")).unwrap();
     (folder, checkpoint)
 }
 
 /// A sequence with a loss on all but the first few tokens.
-fn sequence(tokens: usize) -> Sequence {
+fn sequence(tokens: usize) -> PackedSequence {
     let tokens: Vec<u32> = (0..tokens as u32).map(|i| 3 + i * 37 % 60).collect();
     let targets = (0..tokens.len()).map(|i| if i < 4 { -100 } else { tokens[i] as i32 }).collect();
-    Sequence::of([&Document { tokens, targets }])
+    PackedSequence::concat([&Document { tokens, targets }])
 }
 
 fn at_peak(usage: Usage) -> (usize, [usize; Label::ALL.len()]) {
@@ -68,9 +68,9 @@ fn step(
     device: &Device,
     base: &Checkpoint,
     options: &TrainOptions,
-    micro_batches: &[Sequence],
+    micro_batches: &[PackedSequence],
 ) -> [Usage; 2] {
-    let adapter = Adapter::begun(base, &options.adapter(), 1).unwrap();
+    let adapter = Adapter::init(base, &options.adapter_settings(), 1).unwrap();
     let adapter = (!options.full).then_some(&adapter);
     let planner = Planner {
         device,
@@ -82,9 +82,9 @@ fn step(
         layout: Layout::Replicate,
         budget: None,
     };
-    let planned = planner.step(micro_batches).unwrap().usage;
-    let mut train_step = Learner::new(device, options, base, adapter).unwrap();
-    train_step.step(micro_batches, 1e-3).unwrap();
+    let planned = planner.plan_step(micro_batches).unwrap().usage;
+    let mut train_step = TrainStep::new(device, options, base, adapter).unwrap();
+    train_step.run(micro_batches, 1e-3).unwrap();
     [planned, device.ledger().usage()]
 }
 
@@ -118,11 +118,11 @@ const DORA: Method = Method::LowRank { rslora: false, dora: true };
 const MIXTURE: Method = Method::Mixture { experts: 3 };
 
 fn options(recompute: usize, compute: DType) -> TrainOptions {
-    let checkpointing = Checkpointing::Layers(recompute);
+    let checkpointing = ActivationCheckpointing::Layers(recompute);
     TrainOptions { checkpointing, compute, rank: 4, dropout: 0.1, ..TrainOptions::default() }
 }
 
-fn assert_plan_equals_run(config: &Config, options: &TrainOptions, what: &str) {
+fn assert_plan_equals_run(config: &ModelConfig, options: &TrainOptions, what: &str) {
     let Some(device) = emulated() else { return };
     let (_folder, base) = model(config);
     let [planned, run] = step(&device, &base, options, &[sequence(24), sequence(24), sequence(24)]);
@@ -138,21 +138,24 @@ fn the_plan_of_a_generation_equals_the_accounts_of_the_software_gpu() {
         return;
     }
     let (_folder, base) = model(&config(2, 2, false));
-    let request = |tokens: u32, n| Request {
+    let request = |tokens: u32, n| GenerationRequest {
         n,
         stop_at_eos: false,
-        ..Request::greedy((0..tokens).map(|i| 3 + i % 60).collect(), 5)
+        ..GenerationRequest::greedy((0..tokens).map(|i| 3 + i % 60).collect(), 5)
     };
     let requests = [request(21, 2), request(9, 2), request(21, 2)];
-    let limits = Limits { batch: 4, prefill: 8, page_size: 4, ..Limits::default() };
+    let limits =
+        SchedulerConfig { max_sequences: 4, prefill_chunk: 8, page_size: 4, ..SchedulerConfig::default() };
     for method in [None, Some(Method::LORA), Some(DORA), Some(MIXTURE), Some(Method::Bottleneck)] {
         let device = emulated().unwrap();
-        let settings = method.map(|method| TrainOptions { method, ..options(0, DType::BF16) }.adapter());
-        let adapter = settings.map(|settings| Adapter::begun(&base, &settings, 1).unwrap());
-        let split = Split::from(&device);
-        let planned = generation(&split, &base, DType::BF16, adapter.as_ref(), &requests, limits).unwrap();
-        let mut model = Llama::load(&device, &base, DType::BF16, Train::Nothing).unwrap();
-        adapter.iter().for_each(|adapter| model.attach(adapter, Train::Nothing).unwrap());
+        let settings =
+            method.map(|method| TrainOptions { method, ..options(0, DType::BF16) }.adapter_settings());
+        let adapter = settings.map(|settings| Adapter::init(&base, &settings, 1).unwrap());
+        let split = RankLayout::from(&device);
+        let planned =
+            plan_generation(&split, &base, DType::BF16, adapter.as_ref(), &requests, limits).unwrap();
+        let mut model = Llama::load(&device, &base, DType::BF16, Trainable::Nothing).unwrap();
+        adapter.iter().for_each(|adapter| model.attach(adapter, Trainable::Nothing).unwrap());
         generate(&device, &model, None, &requests, limits, &mut |_| {}).unwrap();
         assert_eq!(at_peak(planned), at_peak(device.ledger().usage()), "{method:?}");
         assert!(planned.of(Label::Kv) > 0 && planned.of(Label::Graphs) > 0);
@@ -165,9 +168,9 @@ fn an_out_of_memory_error_says_which_flags_help() {
     let Some(device) = emulated() else { return };
     let Device::Cuda(cuda) = &device else { unreachable!("a software GPU") };
     let (_folder, base) = model(&config(2, 2, false));
-    let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+    let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
     let options = TrainOptions {
-        checkpointing: Checkpointing::Layers(1),
+        checkpointing: ActivationCheckpointing::Layers(1),
         compute: DType::BF16,
         ..TrainOptions::default()
     };
@@ -181,16 +184,16 @@ fn an_out_of_memory_error_says_which_flags_help() {
         layout: Layout::Replicate,
         budget: Some(0),
     };
-    let plan = planner.step(&[sequence(24)]).unwrap();
+    let plan = planner.plan_step(&[sequence(24)]).unwrap();
     cuda.emulator().unwrap().set_memory(plan.usage.peak - 1);
-    let mut train_step = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
-    let error = train_step.step(&[sequence(24)], 1e-3).unwrap_err();
-    let message = plan.explain(error, &options).to_string();
+    let mut train_step = TrainStep::new(&device, &options, &base, Some(&adapter)).unwrap();
+    let error = train_step.run(&[sequence(24)], 1e-3).unwrap_err();
+    let message = plan.advise_if_out_of_memory(error, &options).to_string();
     for part in ["step 1: ", "out of memory", "weights", "saved", "--checkpointing all", "--seq 4096"] {
         assert!(message.contains(part) && !message.contains('\n'), "{part}: {message}");
     }
     drop(train_step);
-    let refusal = plan.check(&device, &options).unwrap_err().to_string();
+    let refusal = plan.ensure_fits(&device, &options).unwrap_err().to_string();
     assert!(refusal.contains("DOES NOT FIT") && refusal.contains("lower --seq"), "{refusal}");
     let ranks = |world, layout, full| {
         let options = TrainOptions { full, ..options.clone() };
@@ -205,15 +208,15 @@ fn an_out_of_memory_error_says_which_flags_help() {
         assert!(spread.ends_with("--seq 4096"), "{spread}");
     }
     cuda.emulator().unwrap().set_memory(plan.usage.peak);
-    let mut train_step = Learner::new(&device, &options, &base, Some(&adapter)).unwrap();
-    train_step.step(&[sequence(24)], 1e-3).unwrap();
+    let mut train_step = TrainStep::new(&device, &options, &base, Some(&adapter)).unwrap();
+    train_step.run(&[sequence(24)], 1e-3).unwrap();
 }
 
 /// Memory grows as fewer layers are recomputed; the search takes the fewest that fit.
 #[test]
 fn the_fewest_layers_that_fit_are_recomputed() {
-    let base = Checkpoint::sketch(config(6, 4, false), safetensors::Dtype::BF16);
-    let adapter = Adapter::sized(&Device::plan(), base.config(), 4, 8.0, 0.1, &Linear::ALL).unwrap();
+    let base = Checkpoint::shapes_only(config(6, 4, false), safetensors::Dtype::BF16);
+    let adapter = Adapter::allocate_lora(&Device::plan(), base.config(), 4, 8.0, 0.1, &Linear::ALL).unwrap();
     let options = TrainOptions { seq: 32, batch: 8, micro_batch: 2, ..TrainOptions::default() };
     let device = Device::plan_card(codelsi_engine::cuda::Properties::a100());
     let plan = |checkpointing, budget| {
@@ -228,28 +231,29 @@ fn the_fewest_layers_that_fit_are_recomputed() {
             layout: Layout::Replicate,
             budget,
         };
-        planner.full_step().unwrap()
+        planner.plan_full_step().unwrap()
     };
-    let peaks: Vec<usize> = (0..7).map(|n| plan(Checkpointing::Layers(n), None).usage.peak).collect();
+    let peaks: Vec<usize> =
+        (0..7).map(|n| plan(ActivationCheckpointing::Layers(n), None).usage.peak).collect();
     assert!(peaks.is_sorted_by(|a, b| a >= b) && peaks[0] > peaks[6], "{peaks:?}");
     for (n, &peak) in peaks.iter().enumerate() {
-        let chosen = plan(Checkpointing::Auto, Some(peak));
+        let chosen = plan(ActivationCheckpointing::Auto, Some(peak));
         assert_eq!((chosen.usage.peak, chosen.fits()), (peak, true));
         assert_eq!(peaks[..n].iter().filter(|&&larger| larger > peak).count(), chosen.recompute);
     }
-    let tight = plan(Checkpointing::Auto, Some(peaks[6] - 1));
+    let tight = plan(ActivationCheckpointing::Auto, Some(peaks[6] - 1));
     assert!(!tight.fits() && tight.recompute == 6);
-    let [keeping, recomputing] = tight.largest.unwrap();
+    let [keeping, recomputing] = tight.max_micro_batches.unwrap();
     assert!(keeping <= recomputing && recomputing < 2, "{keeping} {recomputing}");
-    let roomy = plan(Checkpointing::Auto, Some(1 << 40)).largest.unwrap();
+    let roomy = plan(ActivationCheckpointing::Auto, Some(1 << 40)).max_micro_batches.unwrap();
     assert_eq!(roomy, [8, 8]);
 }
 
 /// Ranks hold different numbers of partial gradient sums; the plan for all ranks is that of the rank with most memory.
 #[test]
 fn the_plan_of_all_ranks_is_the_largest() {
-    let base = Checkpoint::sketch(config(6, 4, false), safetensors::Dtype::BF16);
-    let adapter = Adapter::sized(&Device::plan(), base.config(), 16, 8.0, 0.1, &Linear::ALL).unwrap();
+    let base = Checkpoint::shapes_only(config(6, 4, false), safetensors::Dtype::BF16);
+    let adapter = Adapter::allocate_lora(&Device::plan(), base.config(), 16, 8.0, 0.1, &Linear::ALL).unwrap();
     let device = Device::plan_card(codelsi_engine::cuda::Properties::a100());
     let options = TrainOptions { seq: 32, batch: 7, micro_batch: 1, ..TrainOptions::default() };
     let plan = |checkpointing, world: usize, rank: Option<usize>, budget| {
@@ -264,20 +268,20 @@ fn the_plan_of_all_ranks_is_the_largest() {
             layout: Layout::Replicate,
             budget,
         };
-        if rank.is_some() { planner.full_step() } else { planner.largest_rank() }.unwrap()
+        if rank.is_some() { planner.plan_full_step() } else { planner.plan_largest_rank() }.unwrap()
     };
     for world in [1, 2, 9] {
         let each = |n| -> Vec<usize> {
-            let layers = Checkpointing::Layers(n);
+            let layers = ActivationCheckpointing::Layers(n);
             (0..world).map(|rank| plan(layers, world, Some(rank), None).usage.peak).collect()
         };
         let (keeping, some) = (each(0), each(3));
         assert!(world == 1 || keeping.iter().min() < keeping.iter().max(), "{keeping:?}");
-        let all = plan(Checkpointing::Layers(0), world, None, None);
+        let all = plan(ActivationCheckpointing::Layers(0), world, None, None);
         assert_eq!(Some(&all.usage.peak), keeping.iter().max());
         // The budget is what the largest rank needs with three layers recomputed; all ranks recompute the same number.
         let budget = some.iter().max().copied();
-        let common = plan(Checkpointing::Auto, world, None, budget);
+        let common = plan(ActivationCheckpointing::Auto, world, None, budget);
         assert!(common.fits() && common.usage.peak == each(common.recompute).into_iter().max().unwrap());
     }
 }

@@ -8,19 +8,19 @@ mod on_ranks;
 use codelsi_engine::cuda::Properties;
 use codelsi_engine::memory::Usage;
 use codelsi_engine::{Comm, Ctx, DType, Device, Label, Ledger, Rank, Reduce, Result, Tensor, Threads};
-use codelsi_model::adapter::{Adapter, Method, Settings};
+use codelsi_model::adapter::{Adapter, AdapterConfig, Method};
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::{Config, Linear};
-use codelsi_model::generate::{Completion, Limits, Request, Sampling, generate};
-use codelsi_model::llama::{Batch, ForwardOptions, Llama};
-use codelsi_model::parallel::{Layout, Split};
+use codelsi_model::config::{Linear, ModelConfig};
+use codelsi_model::generate::{Completion, GenerationRequest, SamplingParams, SchedulerConfig, generate};
+use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
+use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::synthetic;
-use codelsi_model::trainable::Train;
-use codelsi_train::learner::{Learner, StepStats};
-use codelsi_train::options::Checkpointing;
-use codelsi_train::pack::{Document, Sequence};
-use codelsi_train::plan::{Planner, usable};
-use codelsi_train::{Event, TrainOptions, train};
+use codelsi_model::trainable::Trainable;
+use codelsi_train::options::ActivationCheckpointing;
+use codelsi_train::pack::{Document, PackedSequence};
+use codelsi_train::plan::{Planner, usable_gpu_memory};
+use codelsi_train::train_step::{StepStats, TrainStep};
+use codelsi_train::{TrainEvent, TrainOptions, train};
 use on_ranks::{on_ranks, on_ranks_over};
 use std::collections::HashMap;
 use std::path::Path;
@@ -36,51 +36,58 @@ struct Fixture {
     base: Checkpoint,
     adapter: Adapter,
     options: TrainOptions,
-    micro_batches: Vec<Sequence>,
+    micro_batches: Vec<PackedSequence>,
 }
 
 impl Fixture {
     fn new(tied: bool, micro_batches: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let tiny = synthetic::config("tiny").unwrap();
-        let sizes =
-            Config { hidden: 16, intermediate: 40, heads: 2, kv_heads: 1, head_dim: 8, vocab: 50, ..tiny };
-        let config = Config { layers: LAYERS, max_positions: 64, tied, ..sizes };
-        synthetic::make(&folder.path().join("m"), &config, 1, &mut |_, _| {}).unwrap();
+        let sizes = ModelConfig {
+            hidden: 16,
+            intermediate: 40,
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 8,
+            vocab: 50,
+            ..tiny
+        };
+        let config = ModelConfig { layers: LAYERS, max_positions: 64, tied_embeddings: tied, ..sizes };
+        synthetic::write_random_model(&folder.path().join("m"), &config, 1, &mut |_, _| {}).unwrap();
         let base = Checkpoint::open(folder.path().join("m")).unwrap();
-        let adapter = Adapter::fresh(&config, 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+        let adapter = Adapter::init_lora(&config, 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
         let options = TrainOptions { compute: DType::F32, dropout: 0.1, ..TrainOptions::default() };
         let micro_batches = (0..micro_batches).map(|i| sequence(6 + 5 * i)).collect();
         Fixture { _folder: folder, base, adapter, options, micro_batches }
     }
 
     fn recompute(mut self, layers: usize) -> Self {
-        self.options.checkpointing = Checkpointing::Layers(layers);
+        self.options.checkpointing = ActivationCheckpointing::Layers(layers);
         self
     }
 
     /// Replaces the adapter by one of another method, without zeros.
     fn method(mut self, method: Method) -> Self {
-        let settings = Settings { method, ..self.adapter.settings };
-        self.adapter = Adapter::begun(&self.base, &settings, 1).unwrap();
+        let settings = AdapterConfig { method, ..self.adapter.config };
+        self.adapter = Adapter::init(&self.base, &settings, 1).unwrap();
         let nonzero = |i: usize| 0.1 * (i as f32 * 0.7).sin();
-        for pair in self.adapter.pairs.values_mut() {
+        for pair in self.adapter.modules.values_mut() {
             pair.b.slice_mut::<f32>().unwrap().iter_mut().enumerate().for_each(|(i, b)| *b = nonzero(i));
         }
         self
     }
 
-    fn train_step(&self, split: Split) -> Result<Learner<'_>> {
-        Learner::new(split, &self.options, &self.base, Some(&self.adapter))
+    fn train_step(&self, split: RankLayout) -> Result<TrainStep<'_>> {
+        TrainStep::new(split, &self.options, &self.base, Some(&self.adapter))
     }
 
     /// Runs two steps and two validations as `split` and returns all results.
-    fn steps(&self, split: Split) -> Result<StepResults> {
+    fn steps(&self, split: RankLayout) -> Result<StepResults> {
         let mut train_step = self.train_step(split)?;
         let mut stats = Vec::new();
         let mut validated = Vec::new();
         for _ in 0..2 {
-            stats.push(train_step.step(&self.micro_batches, 0.05)?);
+            stats.push(train_step.run(&self.micro_batches, 0.05)?);
             validated.push(train_step.validate(&self.micro_batches)?);
         }
         let values = |t: &Tensor| t.to_vec::<f32>();
@@ -103,26 +110,26 @@ struct StepResults {
 }
 
 /// A sequence with a loss on all but the first few tokens.
-fn sequence(tokens: usize) -> Sequence {
+fn sequence(tokens: usize) -> PackedSequence {
     let tokens: Vec<u32> = (0..tokens as u32).map(|i| 3 + i * 37 % 46).collect();
     let targets = (0..tokens.len()).map(|i| if i < 3 { -100 } else { tokens[i] as i32 }).collect();
-    Sequence::of([&Document { tokens, targets }])
+    PackedSequence::concat([&Document { tokens, targets }])
 }
 
 /// The logits of a document that all ranks compute.
 fn logits(model: &Llama) -> Result<Vec<u8>> {
-    let cx = Ctx::inference(model.split().device());
-    let batch = Batch::new(cx.device(), &[&[1, 40, 7, 7, 9, 30, 2]])?;
+    let cx = Ctx::inference(model.rank_layout().device());
+    let batch = PackedBatch::new(cx.device(), &[&[1, 40, 7, 7, 9, 30, 2]])?;
     let h = model.forward(&cx, &batch, ForwardOptions::default())?;
-    model.logits(&cx, &model.normed(&cx, &h)?)?.to_bytes()
+    model.logits(&cx, &model.final_norm(&cx, &h)?)?.to_bytes()
 }
 
-fn alone(device: &Device) -> Split {
+fn alone(device: &Device) -> RankLayout {
     Rank::from(device).into()
 }
 
-fn sharded(rank: Rank) -> Split {
-    Split::new(rank, Layout::Shard)
+fn sharded(rank: Rank) -> RankLayout {
+    RankLayout::new(rank, Layout::Shard)
 }
 
 /// Returns whether there is a software GPU, and prints a line if there is none. With `CODELSI_REQUIRE=all` that is a
@@ -192,8 +199,8 @@ fn shard_is_replicate_bit_for_bit_with_every_method() {
 fn first_layers_without_an_adapter_change_no_bit() {
     for (targets, recompute) in [(vec![Linear::Q], 0), (vec![Linear::Down], 1), (vec![Linear::Up], 0)] {
         let mut fixture = Fixture::new(false, 3).recompute(recompute);
-        fixture.adapter = Adapter::fresh(fixture.base.config(), 4, 8.0, 0.1, &targets, 1).unwrap();
-        fixture.adapter.pairs.retain(|path, _| path.contains("layers.2."));
+        fixture.adapter = Adapter::init_lora(fixture.base.config(), 4, 8.0, 0.1, &targets, 1).unwrap();
+        fixture.adapter.modules.retain(|path, _| path.contains("layers.2."));
         let expected = fixture.steps(alone(&Device::cpu())).unwrap();
         for rank in on_ranks(2, |rank| fixture.steps(sharded(rank))) {
             assert!(rank.unwrap() == expected, "{targets:?}");
@@ -209,23 +216,24 @@ fn generation_in_lock_step_is_that_of_one_rank() {
 }
 
 fn generation_is_that_of_one_rank(fixture: &Fixture) {
-    let request = |tokens: u32, n, seed| Request {
+    let request = |tokens: u32, n, seed| GenerationRequest {
         n,
-        sampling: Sampling { temperature: 0.8, seed, ..Sampling::default() },
-        ..Request::greedy((0..tokens).map(|i| 3 + i * 11 % 46).collect(), 7)
+        sampling: SamplingParams { temperature: 0.8, seed, ..SamplingParams::default() },
+        ..GenerationRequest::greedy((0..tokens).map(|i| 3 + i * 11 % 46).collect(), 7)
     };
     let requests = [request(21, 2, 1), request(9, 3, 2), request(30, 1, 3)];
     // Chunked prefill: some steps have no logits.
-    let limits = Limits { batch: 4, prefill: 8, page_size: 4, ..Limits::default() };
-    let run = |split: Split| -> Result<Vec<Vec<Completion>>> {
+    let limits =
+        SchedulerConfig { max_sequences: 4, prefill_chunk: 8, page_size: 4, ..SchedulerConfig::default() };
+    let run = |split: RankLayout| -> Result<Vec<Vec<Completion>>> {
         let device = split.device().clone();
-        let mut model = Llama::load(split, &fixture.base, DType::F32, Train::Nothing)?;
-        model.attach(&fixture.adapter, Train::Nothing)?;
+        let mut model = Llama::load(split, &fixture.base, DType::F32, Trainable::Nothing)?;
+        model.attach(&fixture.adapter, Trainable::Nothing)?;
         generate(&device, &model, None, &requests, limits, &mut |_| {})
     };
     let expected = run(alone(&Device::cpu())).unwrap();
     for rank in on_ranks(3, |rank| run(sharded(rank))) {
-        assert!(rank.unwrap() == expected, "{}", fixture.adapter.settings.method);
+        assert!(rank.unwrap() == expected, "{}", fixture.adapter.config.method);
     }
 }
 
@@ -325,7 +333,7 @@ fn a_failed_gather_is_detected() {
 }
 
 /// Bytes of the matrices of each gather group: the embedding, the layers, the head.
-fn gather_groups(config: &Config, ranks: usize, dtype: DType) -> Vec<usize> {
+fn gather_groups(config: &ModelConfig, ranks: usize, dtype: DType) -> Vec<usize> {
     let padded = |shape: [usize; 2]| (shape[0] * shape[1]).div_ceil(ranks) * ranks * dtype.size();
     let linear = |l| {
         let (out, input) = config.linear_shape(l);
@@ -346,9 +354,9 @@ fn a_rank_holds_its_shard_and_two_gather_groups() {
             let (rank, recording) = RecordingComm::new(rank, None);
             let mut train_step = fixture.train_step(sharded(rank))?;
             let held = recording.ledger.usage().now[Label::Weights as usize];
-            train_step.step(&fixture.micro_batches, 0.05)?;
+            train_step.run(&fixture.micro_batches, 0.05)?;
             let first = recording.record.lock().unwrap().matrices;
-            train_step.step(&fixture.micro_batches, 0.05)?;
+            train_step.run(&fixture.micro_batches, 0.05)?;
             train_step.validate(&fixture.micro_batches)?;
             let record = recording.record.lock().unwrap();
             Ok((record.peak - held, first, record.matrices - first))
@@ -391,8 +399,8 @@ fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
                 layout: Layout::Shard,
                 budget: None,
             };
-            let planned = planner.step(&fixture.micro_batches)?.usage;
-            fixture.train_step(sharded(rank.clone()))?.step(&fixture.micro_batches, 1e-3)?;
+            let planned = planner.plan_step(&fixture.micro_batches)?.usage;
+            fixture.train_step(sharded(rank.clone()))?.run(&fixture.micro_batches, 1e-3)?;
             Ok((planned, rank.device.ledger().usage()))
         };
         for (number, rank) in on_software_gpus(ranks, each).into_iter().enumerate() {
@@ -412,8 +420,8 @@ fn train_on_ranks(
 ) -> Result<Vec<u8>> {
     let each = |rank: Rank| {
         let comm = rank.comm.clone();
-        train(options, Split::new(rank, layout), &mut |event| match event {
-            Event::Step(metric, _) if metric.step == abort_after && comm.rank() == 1 => {
+        train(options, RankLayout::new(rank, layout), &mut |event| match event {
+            TrainEvent::Step(metric, _) if metric.step == abort_after && comm.rank() == 1 => {
                 comm.abort("was killed")
             }
             _ => {}
@@ -450,7 +458,7 @@ fn a_run_resumes_under_another_layout_to_the_same_bytes() {
 fn full_training_has_nothing_to_shard() {
     let fixture = Fixture::new(false, 1);
     for rank in
-        on_ranks(2, |rank| Learner::new(sharded(rank), &fixture.options, &fixture.base, None).map(drop))
+        on_ranks(2, |rank| TrainStep::new(sharded(rank), &fixture.options, &fixture.base, None).map(drop))
     {
         let message = rank.unwrap_err().to_string();
         assert!(message.contains("full training has none: use --layout replicate"), "{message}");
@@ -460,15 +468,19 @@ fn full_training_has_nothing_to_shard() {
 /// Training of Code Llama 13B on two GPUs of 40 GB: with half of the weights on each, fewer layers are recomputed.
 #[test]
 fn sharded_weights_leave_room_for_saved_activations() {
-    let base = Checkpoint::sketch(synthetic::config("code-llama-13b").unwrap(), safetensors::Dtype::BF16);
-    let adapter = Adapter::sized(&Device::plan(), base.config(), 16, 32.0, 0.05, &Linear::ALL).unwrap();
+    let base =
+        Checkpoint::shapes_only(synthetic::config("code-llama-13b").unwrap(), safetensors::Dtype::BF16);
+    let adapter =
+        Adapter::allocate_lora(&Device::plan(), base.config(), 16, 32.0, 0.05, &Linear::ALL).unwrap();
     let options = TrainOptions::default();
     let device = Device::plan_card(Properties::a100());
     let plan = |layout| {
-        let budget = Some(usable(40_000_000_000));
+        let budget = Some(usable_gpu_memory(40_000_000_000));
         let (device, options, base) = (&device, &options, &base);
         let adapter = Some(&adapter);
-        Planner { device, options, base, adapter, rank: 0, world: 2, layout, budget }.largest_rank().unwrap()
+        Planner { device, options, base, adapter, rank: 0, world: 2, layout, budget }
+            .plan_largest_rank()
+            .unwrap()
     };
     let (replicas, shards) = (plan(Layout::Replicate), plan(Layout::Shard));
     let groups = gather_groups(base.config(), 2, DType::BF16);

@@ -6,22 +6,22 @@ mod on_ranks;
 use codelsi_engine::comm::Host;
 use codelsi_engine::{Comm, DType, Device, Label, Rank, Reduce, Result, Tensor, Threads};
 use codelsi_model::adapter::{Adapter, Method};
-use codelsi_model::checkpoint::{Checkpoint, Part, TensorFile};
+use codelsi_model::checkpoint::{Checkpoint, TensorFile, TensorSlice};
 use codelsi_model::config::Linear;
-use codelsi_model::parallel::{Layout, Split};
-use codelsi_train::learner::Learner;
-use codelsi_train::metrics::{self, Metric};
-use codelsi_train::options::Checkpointing;
-use codelsi_train::pack::{Document, Sequence};
+use codelsi_model::parallel::{Layout, RankLayout};
+use codelsi_train::metrics::{self, StepMetrics};
+use codelsi_train::options::ActivationCheckpointing;
+use codelsi_train::pack::{Document, PackedSequence};
 use codelsi_train::plan::Planner;
-use codelsi_train::{Event, TrainOptions, train};
+use codelsi_train::train_step::TrainStep;
+use codelsi_train::{TrainEvent, TrainOptions, train};
 use on_ranks::{on_ranks, on_ranks_over};
 use std::path::Path;
 use std::time::Duration;
 
 /// The metrics of a run, and the values of the trained adapter or model.
 struct RunResult {
-    metrics: Vec<Metric>,
+    metrics: Vec<StepMetrics>,
     values: Vec<f32>,
 }
 
@@ -30,7 +30,7 @@ fn read_result(options: &TrainOptions) -> RunResult {
     let file = TensorFile::open(options.out.join(name)).unwrap();
     let device = Device::cpu();
     let values = |name: &String| {
-        let t = file.copy(&device, Label::Scratch, name, &Part::Whole, DType::F32);
+        let t = file.copy(&device, Label::Scratch, name, &TensorSlice::Full, DType::F32);
         t.unwrap().to_vec::<f32>().unwrap()
     };
     let values = file.entries().keys().flat_map(values).collect();
@@ -42,13 +42,13 @@ fn test_options(folder: &Path, full: bool) -> TrainOptions {
 }
 
 fn run(world: usize, layout: Layout, options: &TrainOptions) -> RunResult {
-    let reports = on_ranks(world, |rank| train(options, Split::new(rank, layout), &mut |_| ()));
+    let reports = on_ranks(world, |rank| train(options, RankLayout::new(rank, layout), &mut |_| ()));
     reports.into_iter().collect::<Result<Vec<_>>>().unwrap();
     read_result(options)
 }
 
 /// The largest relative difference of losses and gradient norms.
-fn max_relative_difference(a: &[Metric], b: &[Metric]) -> f64 {
+fn max_relative_difference(a: &[StepMetrics], b: &[StepMetrics]) -> f64 {
     assert_eq!(a.len(), b.len());
     let share = |a: f64, b: f64| (a / b - 1.0).abs();
     let pairs = a.iter().zip(b);
@@ -72,7 +72,7 @@ fn a_run_equals_that_of_one_rank_up_to_rounding() {
         let options = TrainOptions { method, ..test_options(folder.path(), full) };
         let alone = run(1, Layout::Tensor, &options);
         let mut bits = None;
-        for checkpointing in [Checkpointing::NONE, Checkpointing::ALL] {
+        for checkpointing in [ActivationCheckpointing::NONE, ActivationCheckpointing::ALL] {
             let out = options.out.with_extension(format!("{checkpointing:?}"));
             let many = run(2, Layout::Tensor, &TrainOptions { out, checkpointing, ..options.clone() });
             assert_close(&many, &alone);
@@ -87,7 +87,7 @@ fn methods_without_tensor_parallelism_are_refused() {
     for method in [Method::LowRank { rslora: false, dora: true }, Method::Mixture { experts: 2 }] {
         let folder = tempfile::tempdir().unwrap();
         let options = TrainOptions { method, ..test_options(folder.path(), false) };
-        for ended in on_ranks(2, |rank| train(&options, Split::new(rank, Layout::Tensor), &mut |_| ())) {
+        for ended in on_ranks(2, |rank| train(&options, RankLayout::new(rank, Layout::Tensor), &mut |_| ())) {
             let message = ended.unwrap_err().to_string();
             let expected = format!("--layout tensor does not know {method}; use --layout replicate or shard");
             assert!(message.contains(&expected) && !message.contains('\n'), "{message}");
@@ -107,8 +107,8 @@ fn a_checkpoint_is_unsharded_and_resumes_under_another_layout() {
         // The run ends after step 3; the last checkpoint is that of step 2.
         let ended = on_ranks(before.0, |rank| {
             let (comm, odd) = (rank.comm.clone(), rank.comm.rank() == 1);
-            train(&options, Split::new(rank, before.1), &mut |event| match event {
-                Event::Step(metric, _) if odd && metric.step == 3 => comm.abort("was killed"),
+            train(&options, RankLayout::new(rank, before.1), &mut |event| match event {
+                TrainEvent::Step(metric, _) if odd && metric.step == 3 => comm.abort("was killed"),
                 _ => {}
             })
         });
@@ -166,7 +166,7 @@ fn a_lost_all_reduce_is_detected() {
     let lossy = |name: &str, lost: [usize; 2]| {
         let options = TrainOptions { out: folder.path().join(name), save_every: 0, ..options.clone() };
         let wrap = |host| LossyComm { host, lost };
-        let f = |rank| train(&options, Split::new(rank, Layout::Tensor), &mut |_| ()).map(drop);
+        let f = |rank| train(&options, RankLayout::new(rank, Layout::Tensor), &mut |_| ()).map(drop);
         let ended = on_ranks_over(Threads::group_within(2, Duration::from_secs(20)), wrap, Device::cpu, f);
         let metrics = metrics::read(&options.out.join("metrics.jsonl")).unwrap();
         (max_relative_difference(&metrics, &alone.metrics), ended.into_iter().collect::<Result<()>>())
@@ -192,15 +192,17 @@ fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
     }
     for full in [false, true] {
         let folder = tempfile::tempdir().unwrap();
-        let options =
-            TrainOptions { checkpointing: Checkpointing::Layers(1), ..test_options(folder.path(), full) };
+        let options = TrainOptions {
+            checkpointing: ActivationCheckpointing::Layers(1),
+            ..test_options(folder.path(), full)
+        };
         let base = Checkpoint::open(&options.model).unwrap();
-        let adapter = Adapter::fresh(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
         let adapter = (!full).then_some(&adapter);
         let tokens: Vec<u32> = (3..40).collect();
         let targets = tokens[1..].iter().map(|&t| t as i32).chain([-100]).collect();
         let document = Document { tokens, targets };
-        let micro_batches = vec![Sequence::of([&document]); 2];
+        let micro_batches = vec![PackedSequence::concat([&document]); 2];
         let books = |rank: Rank| {
             let (device, number) = (rank.device.clone(), rank.comm.rank());
             let planner = Planner {
@@ -213,9 +215,9 @@ fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
                 layout: Layout::Tensor,
                 budget: None,
             };
-            let planned = planner.step(&micro_batches)?.usage;
-            let split = Split::new(rank, Layout::Tensor);
-            Learner::new(split, &options, &base, adapter)?.step(&micro_batches, 1e-3)?;
+            let planned = planner.plan_step(&micro_batches)?.usage;
+            let split = RankLayout::new(rank, Layout::Tensor);
+            TrainStep::new(split, &options, &base, adapter)?.run(&micro_batches, 1e-3)?;
             let run = device.ledger().usage();
             Ok(((planned.peak, planned.at_peak), (run.peak, run.at_peak)))
         };

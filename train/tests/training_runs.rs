@@ -5,15 +5,15 @@ mod common;
 use codelsi_engine::Device;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::Config;
-use codelsi_train::metrics::{self, Metric};
-use codelsi_train::options::Checkpointing;
-use codelsi_train::{Event, Report, TrainOptions, train};
+use codelsi_model::config::ModelConfig;
+use codelsi_train::metrics::{self, StepMetrics};
+use codelsi_train::options::ActivationCheckpointing;
+use codelsi_train::{TrainEvent, TrainOptions, TrainReport, train};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-fn run(options: &TrainOptions) -> Report {
+fn run(options: &TrainOptions) -> TrainReport {
     train(options, &Device::cpu(), &mut |_| ()).unwrap()
 }
 
@@ -24,7 +24,7 @@ fn refused(options: &TrainOptions) -> String {
 /// The metrics of a run without its timings.
 fn losses(options: &TrainOptions) -> Vec<(usize, f64, f64, f64, Option<f64>)> {
     let metrics = metrics::read(&options.out.join("metrics.jsonl")).unwrap();
-    let row = |m: Metric| (m.step, m.loss, m.lr, m.grad_norm, m.validation_loss);
+    let row = |m: StepMetrics| (m.step, m.loss, m.lr, m.grad_norm, m.validation_loss);
     metrics.into_iter().map(row).collect()
 }
 
@@ -41,10 +41,10 @@ fn a_run_lowers_the_loss_and_leaves_an_adapter_its_metrics_and_its_recipe() {
     let mut events = Vec::new();
     let report = train(&options, &Device::cpu(), &mut |event| {
         events.push(match event {
-            Event::Start(summary) => summary.to_string(),
-            Event::Before(loss) => format!("before {loss:.1}"),
-            Event::Step(metric, planned) => format!("step {} of {planned}", metric.step),
-            Event::Saved(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
+            TrainEvent::Start(summary) => summary.to_string(),
+            TrainEvent::InitialValidation(loss) => format!("before {loss:.1}"),
+            TrainEvent::Step(metric, planned) => format!("step {} of {planned}", metric.step),
+            TrainEvent::CheckpointSaved(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
         })
     })
     .unwrap();
@@ -52,7 +52,7 @@ fn a_run_lowers_the_loss_and_leaves_an_adapter_its_metrics_and_its_recipe() {
     let before = report.validation_before.unwrap();
     assert!(report.last_loss < 0.8 * report.first_loss, "{report:?}");
     assert!(report.validation_loss.unwrap() < 0.9 * before, "{report:?}");
-    let config = Config::load(&options.model).unwrap();
+    let config = ModelConfig::load(&options.model).unwrap();
     let adapter = Adapter::load(&options.out, &config).unwrap();
     assert_eq!(report.trainable, adapter.parameters());
     assert_eq!(report.total, config.parameters() + adapter.parameters());
@@ -97,11 +97,13 @@ fn micro_batches_and_checkpointing_change_nothing_but_rounding() {
         run(&options);
         losses(&options)
     };
-    let one = with(1, Checkpointing::ALL);
-    for other in [Checkpointing::NONE, Checkpointing::Layers(1), Checkpointing::Auto] {
+    let one = with(1, ActivationCheckpointing::ALL);
+    for other in
+        [ActivationCheckpointing::NONE, ActivationCheckpointing::Layers(1), ActivationCheckpointing::Auto]
+    {
         assert_eq!(with(1, other), one, "checkpointing replays the same numbers");
     }
-    for (a, b) in one.iter().zip(with(4, Checkpointing::ALL)) {
+    for (a, b) in one.iter().zip(with(4, ActivationCheckpointing::ALL)) {
         assert!((a.1 - b.1).abs() < 1e-3 && (a.3 - b.3).abs() < 1e-2 * a.3, "{a:?} {b:?}");
     }
 }
@@ -131,8 +133,8 @@ fn child() {
     };
     let full = std::env::var("CODELSI_TEST_FULL").as_deref() == Ok("true");
     let options = TrainOptions { full, ..common::prepare(Path::new(&folder)) };
-    let mut tell = |event: Event| {
-        if let Event::Step(metric, _) = event {
+    let mut tell = |event: TrainEvent| {
+        if let TrainEvent::Step(metric, _) = event {
             println!("step {}", metric.step);
             if metric.step == 5 {
                 // The parent kills the process here, two steps after the last checkpoint.
@@ -156,7 +158,7 @@ fn a_run_that_was_killed_resumes_to_the_same_bits() {
         let interrupted = TrainOptions { resume: true, ..interrupted };
         let mut first = None;
         let resumed = train(&interrupted, &Device::cpu(), &mut |event| {
-            if let Event::Step(metric, _) = event {
+            if let TrainEvent::Step(metric, _) = event {
                 first.get_or_insert(metric.step);
             }
         })
@@ -164,7 +166,7 @@ fn a_run_that_was_killed_resumes_to_the_same_bits() {
         assert_eq!(first, Some(4), "the checkpoint of step 3 is the last");
         assert_eq!(losses(&interrupted), losses(&uninterrupted));
         assert!(weights(&interrupted) == weights(&uninterrupted), "full: {full}");
-        let bits = |r: &Report| (r.steps, r.tokens, r.first_loss, r.last_loss, r.validation_loss);
+        let bits = |r: &TrainReport| (r.steps, r.tokens, r.first_loss, r.last_loss, r.validation_loss);
         assert_eq!(bits(&resumed), bits(&expected));
         // A completed run resumes to the same result without a step.
         assert_eq!(bits(&run(&interrupted)), bits(&expected));

@@ -19,7 +19,7 @@ pub struct Traffic {
     /// Bytes moved by active lanes.
     pub bytes: u64,
     /// Global memory: 32-byte sectors accessed. Shared memory: wavefronts, passes over the 32 banks.
-    pub pieces: u64,
+    pub transactions: u64,
     /// Minimum number of sectors or wavefronts for as many different bytes.
     pub ideal: u64,
 }
@@ -70,13 +70,17 @@ pub struct Counters {
 impl Counters {
     /// Returns the bank conflicts: wavefronts of shared memory beyond the minimum.
     pub fn bank_conflicts(&self) -> u64 {
-        [self.shared_loads, self.shared_stores, self.shared_atomics].iter().map(|t| t.pieces - t.ideal).sum()
+        [self.shared_loads, self.shared_stores, self.shared_atomics]
+            .iter()
+            .map(|t| t.transactions - t.ideal)
+            .sum()
     }
 
     /// Returns the minimum number of sectors of global memory divided by the number accessed; 1 when none was accessed.
     pub fn sector_efficiency(&self) -> f64 {
         let all = [self.global_loads, self.global_stores, self.global_atomics];
-        let (ideal, pieces): (u64, u64) = all.iter().fold((0, 0), |s, t| (s.0 + t.ideal, s.1 + t.pieces));
+        let (ideal, pieces): (u64, u64) =
+            all.iter().fold((0, 0), |s, t| (s.0 + t.ideal, s.1 + t.transactions));
         if pieces == 0 { 1.0 } else { ideal as f64 / pieces as f64 }
     }
 
@@ -124,7 +128,7 @@ impl Counters {
         for (to, from) in self.traffic().into_iter().zip(from.traffic()) {
             to.requests += from.requests;
             to.bytes += from.bytes;
-            to.pieces += from.pieces;
+            to.transactions += from.transactions;
             to.ideal += from.ideal;
         }
     }
@@ -149,7 +153,7 @@ impl Traffic {
     pub(crate) fn count(&mut self, bytes: u64, (pieces, ideal): (u64, u64)) {
         self.requests += 1;
         self.bytes += bytes;
-        self.pieces += pieces;
+        self.transactions += pieces;
         self.ideal += ideal;
     }
 }

@@ -73,7 +73,7 @@ impl LaneFault {
 }
 
 /// Result of an operation that may raise a fault.
-pub(crate) type Checked<T = ()> = std::result::Result<T, Box<LaneFault>>;
+pub(crate) type Checked<T = ()> = Result<T, Box<LaneFault>>;
 
 /// Raises a fault, with the lane to blame if there is one.
 #[cold]

@@ -21,13 +21,13 @@ pub enum Schedule {
 
 /// Configuration of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Launch {
+pub struct LaunchConfig {
     /// Number of blocks in x, y, z.
     pub grid: [u32; 3],
     /// Number of threads per block in x, y, z.
     pub block: [u32; 3],
     /// Bytes of dynamic shared memory.
-    pub shared: u32,
+    pub shared_bytes: u32,
 }
 
 /// A GPU in software. Calls may come from any thread; a launch returns when the kernel has ended.
@@ -142,7 +142,7 @@ impl Gpu {
     ///
     /// [`Error::Call`] for a configuration or arguments that the kernel does not allow, [`Error::Fault`] for a failed
     /// check.
-    pub fn launch(&self, kernel: &Kernel, config: Launch, args: &[u8]) -> Result<Counters> {
+    pub fn launch(&self, kernel: &Kernel, config: LaunchConfig, args: &[u8]) -> Result<Counters> {
         if !Arc::ptr_eq(&kernel.memory, &self.memory) {
             return Err(Error::call(format!(
                 "kernel {} was loaded by another GPU: load its module on this one",

@@ -85,6 +85,6 @@ mod ptx;
 pub use counters::{Counters, InstructionCount, Traffic};
 pub use error::{Error, Result};
 pub use fault::{Fault, FaultKind};
-pub use gpu::{Gpu, Launch, Schedule};
+pub use gpu::{Gpu, LaunchConfig, Schedule};
 pub use module::{Kernel, Module, Param, ParamKind};
 pub use occupancy::{LimitingResource, Occupancy, occupancy};

@@ -40,11 +40,11 @@ fn sectors_of_global_requests() {
         test.launch().unwrap().0
     };
     let contiguous = load(4);
-    assert_eq!((contiguous.global_loads.pieces, contiguous.global_loads.ideal), (2 * 4, 2 * 4));
+    assert_eq!((contiguous.global_loads.transactions, contiguous.global_loads.ideal), (2 * 4, 2 * 4));
     assert_eq!(contiguous.global_loads.bytes, 2 * 128);
     assert_eq!(contiguous.sector_efficiency(), 1.0);
     let strided = load(64);
-    assert_eq!((strided.global_loads.pieces, strided.global_loads.ideal), (2 * 32, 2 * 4));
+    assert_eq!((strided.global_loads.transactions, strided.global_loads.ideal), (2 * 32, 2 * 4));
     assert_eq!(strided.sector_efficiency(), 0.125);
 }
 

@@ -1,7 +1,7 @@
 //! Every check, with a program that fails it and a corrected one that passes.
 
 mod common;
-use codelsi_emulator::{FaultKind, Gpu, Launch, Schedule};
+use codelsi_emulator::{FaultKind, Gpu, LaunchConfig, Schedule};
 use common::{TestKernel, module};
 
 fn run(body: &str) -> TestKernel {
@@ -73,7 +73,7 @@ fn use_after_free() {
     let (a, b) = (gpu.alloc(64).unwrap(), gpu.alloc(64).unwrap());
     gpu.fill(b, 0, 64).unwrap();
     let args = [a.to_le_bytes().as_slice(), &b.to_le_bytes(), &[0; 4]].concat();
-    let config = Launch { grid: [1; 3], block: [32, 1, 1], shared: 0 };
+    let config = LaunchConfig { grid: [1; 3], block: [32, 1, 1], shared_bytes: 0 };
     gpu.launch(loaded.kernel("k").unwrap(), config, &args).unwrap();
     gpu.free(b).unwrap();
     let error = gpu.launch(loaded.kernel("k").unwrap(), config, &args).unwrap_err();
@@ -108,7 +108,7 @@ fn endless_kernels_end() {
     let gpu = Gpu::new("sm_80").unwrap();
     gpu.set_instruction_limit(100_000);
     let loaded = gpu.load(&module("", "L: add.u32 %r1, %r0, 1; bra L;")).unwrap();
-    let config = Launch { grid: [1; 3], block: [64, 1, 1], shared: 0 };
+    let config = LaunchConfig { grid: [1; 3], block: [64, 1, 1], shared_bytes: 0 };
     let error = gpu.launch(loaded.kernel("k").unwrap(), config, &[0; 20]).unwrap_err();
     assert_eq!(error.fault().unwrap().kind, FaultKind::Endless, "{error}");
 }
@@ -122,7 +122,11 @@ fn uninitialised_device_memory_and_its_copies() {
     gpu.copy(c, b, 64).unwrap();
     let launch = |from: u64| {
         let args = [a.to_le_bytes().as_slice(), &from.to_le_bytes(), &[0; 4]].concat();
-        gpu.launch(loaded.kernel("k").unwrap(), Launch { grid: [1; 3], block: [1, 1, 1], shared: 0 }, &args)
+        gpu.launch(
+            loaded.kernel("k").unwrap(),
+            LaunchConfig { grid: [1; 3], block: [1, 1, 1], shared_bytes: 0 },
+            &args,
+        )
     };
     for from in [b, c] {
         assert_eq!(launch(from).unwrap_err().fault().unwrap().kind, FaultKind::Uninitialised);
@@ -388,7 +392,7 @@ fn a_fault_names_the_cuda_line() {
     let loaded = gpu.load(&text).unwrap();
     let a = gpu.alloc(64).unwrap();
     let args = [a.to_le_bytes(), a.to_le_bytes(), [0; 8]].concat();
-    let config = Launch { grid: [1; 3], block: [1; 3], shared: 0 };
+    let config = LaunchConfig { grid: [1; 3], block: [1; 3], shared_bytes: 0 };
     let error = gpu.launch(loaded.kernel("k").unwrap(), config, &args[..20]).unwrap_err();
     let fault = error.fault().unwrap();
     assert_eq!(fault.cuda, Some(("kernels/x.cu".into(), 42)));

@@ -1,7 +1,7 @@
 //! Loading any text returns a module or an error with a line, and never panics.
 
 mod common;
-use codelsi_emulator::{Error, Gpu, Launch};
+use codelsi_emulator::{Error, Gpu, LaunchConfig};
 use common::module;
 
 fn refused(text: &str) -> (u32, String) {
@@ -112,7 +112,7 @@ fn damaged_modules_never_panic() {
             slot.copy_from_slice(&memory.to_le_bytes());
         }
         // It may run or fault, as long as it does not panic.
-        let _ = gpu.launch(kernel, Launch { grid: [1; 3], block: [64, 1, 1], shared: 0 }, &args);
+        let _ = gpu.launch(kernel, LaunchConfig { grid: [1; 3], block: [64, 1, 1], shared_bytes: 0 }, &args);
     }
     assert!(loaded > 100, "the damage is so great that nothing is tested: {loaded}");
     for end in 0..text.len() {
@@ -139,7 +139,7 @@ fn launches_are_checked() {
     let loaded = gpu.load(&module("", "")).unwrap();
     let kernel = loaded.kernel("k").unwrap();
     let launch = |grid: [u32; 3], block: [u32; 3], shared: u32, args: usize| {
-        gpu.launch(kernel, Launch { grid, block, shared }, &vec![0; args])
+        gpu.launch(kernel, LaunchConfig { grid, block, shared_bytes: shared }, &vec![0; args])
     };
     launch([1; 3], [1; 3], 0, 20).unwrap();
     assert!(launch([0, 1, 1], [1; 3], 0, 20).is_err());
@@ -147,7 +147,7 @@ fn launches_are_checked() {
     assert!(launch([1; 3], [1; 3], 1 << 20, 20).is_err());
     assert!(launch([1; 3], [1; 3], 0, 19).unwrap_err().to_string().contains("20 are needed"));
     let other = Gpu::new("sm_90a").unwrap();
-    let config = Launch { grid: [1; 3], block: [1; 3], shared: 0 };
+    let config = LaunchConfig { grid: [1; 3], block: [1; 3], shared_bytes: 0 };
     assert!(other.launch(kernel, config, &[0; 20]).unwrap_err().to_string().contains("another GPU"));
     assert!(Gpu::new("sm_70").is_err());
 }

@@ -4,7 +4,7 @@ use super::driver::{CapturedGraph, Driver, Event, Grid, Module, Pinned, Properti
 use super::nvrtc::Code;
 use super::source::Source;
 use crate::{Error, Result};
-use codelsi_emulator::{Counters, Gpu, Launch, Schedule};
+use codelsi_emulator::{Counters, Gpu, LaunchConfig, Schedule};
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,7 +43,7 @@ impl Allocations {
 
 /// One piece of work that a stream can capture.
 enum StreamOp {
-    Launch { module: Arc<codelsi_emulator::Module>, kernel: String, launch: Launch, args: Vec<u8> },
+    Launch { module: Arc<codelsi_emulator::Module>, kernel: String, launch: LaunchConfig, args: Vec<u8> },
     Copy { to: u64, from: u64, bytes: usize },
     Fill { at: u64, byte: u8, bytes: usize },
 }
@@ -281,10 +281,10 @@ impl Driver for Emulated {
     ) -> Result<()> {
         let module = module.as_any().downcast_ref::<EmulatedModule>();
         let module = module.ok_or_else(|| Error::new("the module is another device's"))?.0.clone();
-        let launch = Launch {
+        let launch = LaunchConfig {
             grid: grid.blocks.map(|b| b as u32),
             block: [grid.threads as u32, 1, 1],
-            shared: grid.shared as u32,
+            shared_bytes: grid.shared as u32,
         };
         self.submit(stream, StreamOp::Launch { module, kernel: kernel.into(), launch, args: args.into() })
     }

@@ -1,6 +1,6 @@
 //! Calls of methods that neither the language's own library nor the program declares.
 
-use crate::problem::Program;
+use crate::problem::CandidateProgram;
 use oxc_allocator::Allocator;
 use oxc_ast::AstKind;
 use oxc_ast::ast::{Expression, PropertyKey, TSType, TSTypeName};
@@ -51,7 +51,7 @@ const INSTANCE: &str = "at concat copyWithin entries every fill filter find find
 
 /// Finds the invented methods that the completion of a program calls; the completion begins at byte `from` and ends
 /// at the tests.
-pub fn find_invented_methods(program: &Program, from: usize) -> InventedMethods {
+pub fn find_invented_methods(program: &CandidateProgram, from: usize) -> InventedMethods {
     let allocator = Allocator::default();
     let parsed = Parser::new(&allocator, &program.text, SourceType::ts()).parse();
     let mut invented = InventedMethods::default();
@@ -174,7 +174,7 @@ mod tests {
 
     fn names(prompt: &str, completion: &str, tests: &str) -> [Vec<String>; 2] {
         let candidate = format!("{prompt}{completion}\n");
-        let program = Program { tests_at: candidate.len(), text: candidate + tests };
+        let program = CandidateProgram { tests_at: candidate.len(), text: candidate + tests };
         let InventedMethods { library, private } = find_invented_methods(&program, prompt.len());
         [library, private].map(|names| names.into_iter().collect())
     }

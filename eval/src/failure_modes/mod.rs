@@ -5,7 +5,7 @@
 
 mod invented_methods;
 
-use crate::problem::{Problem, Program};
+use crate::problem::{CandidateProgram, Problem};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use invented_methods::{InventedMethods, find_invented_methods};
 /// Returns the methods that `code` calls although neither the code itself nor JavaScript's library declares them,
 /// without those in `known`.
 pub fn unknown_methods(code: &str, known: &BTreeSet<String>) -> BTreeSet<String> {
-    let program = Program { text: code.to_owned(), tests_at: code.len() };
+    let program = CandidateProgram { text: code.to_owned(), tests_at: code.len() };
     let InventedMethods { library, private } = find_invented_methods(&program, 0);
     let is_known = |name: &String| name.rsplit('.').next().is_some_and(|name| known.contains(name));
     library.into_iter().chain(private).filter(|name| !is_known(name)).collect()

@@ -7,7 +7,7 @@
 use super::guard::nonce;
 use super::program_folder::{temp_folder, write};
 use super::tools::SandboxedTools;
-use crate::problem::Program;
+use crate::problem::CandidateProgram;
 use crate::sandbox::{ChildTask, ResourceLimits};
 use codelsi_engine::{Error, Result};
 use serde::Deserialize;
@@ -47,7 +47,7 @@ pub(super) fn compile(
     tools: &SandboxedTools,
     node: &Path,
     library: &Path,
-    programs: &[&Program],
+    programs: &[&CandidateProgram],
 ) -> Result<Vec<Option<CompiledProgram>>> {
     let folder = temp_folder()?;
     // Names that no program can guess: one must not find another.

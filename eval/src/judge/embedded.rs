@@ -9,7 +9,7 @@ use super::guard::Guard;
 use super::judgement::{Judge, Judgement};
 use super::program_folder::program_folder;
 use super::strip_types::{StrippedProgram, strip_types};
-use crate::problem::Program;
+use crate::problem::CandidateProgram;
 use crate::sandbox::{EntryPoint, ProcessOutput, ResourceLimits, Sandbox};
 use codelsi_engine::Result;
 use rquickjs::context::EvalOptions;
@@ -26,16 +26,16 @@ pub(super) const LANGUAGES: &[&str] = &["ts", "js"];
 pub(super) const ENTRY: EntryPoint = EntryPoint { name: "embedded", main: run_entry };
 
 /// Judges without a type check; see the module documentation.
-pub struct Embedded {
+pub struct EmbeddedJudge {
     sandbox: Sandbox,
 }
 
-impl Embedded {
+impl EmbeddedJudge {
     pub fn new(sandbox: Sandbox) -> Self {
-        Embedded { sandbox }
+        EmbeddedJudge { sandbox }
     }
 
-    fn run(&self, program: &Program, guard: Option<Guard>) -> Result<(ProcessOutput, String)> {
+    fn run(&self, program: &CandidateProgram, guard: Option<Guard>) -> Result<(ProcessOutput, String)> {
         let folder = program_folder(program)?;
         let task = ENTRY.task(&EmbeddedRun { guard });
         let output = self.sandbox.run(task, folder.path(), &[], ResourceLimits::multipl_e())?;
@@ -44,7 +44,7 @@ impl Embedded {
     }
 }
 
-impl Judge for Embedded {
+impl Judge for EmbeddedJudge {
     fn languages(&self) -> &'static [&'static str] {
         LANGUAGES
     }
@@ -53,12 +53,12 @@ impl Judge for Embedded {
         "embedded: types stripped by oxc, run by QuickJS, 15 s; no type check, so an upper bound".into()
     }
 
-    fn judge(&self, program: &Program) -> Result<Judgement> {
+    fn judge(&self, program: &CandidateProgram) -> Result<Judgement> {
         let (output, message) = self.run(program, None)?;
         Ok(Judgement { status: classify(&output), message, seconds: output.seconds })
     }
 
-    fn reaches_end(&self, program: &Program) -> Result<bool> {
+    fn reaches_end(&self, program: &CandidateProgram) -> Result<bool> {
         let guard = Guard::new(program);
         let (output, _) = self.run(program, Some(guard.clone()))?;
         Ok(output.stdout.contains(&guard.nonce))

@@ -1,6 +1,6 @@
 //! Proof that the tests of a program ran to their end: a nonce that only the judge can print.
 
-use crate::problem::Program;
+use crate::problem::CandidateProgram;
 use serde::{Deserialize, Serialize};
 use std::hash::{BuildHasher, RandomState};
 
@@ -15,7 +15,7 @@ pub struct Guard {
 
 impl Guard {
     /// A guard of `program` with a new nonce.
-    pub fn new(program: &Program) -> Self {
+    pub fn new(program: &CandidateProgram) -> Self {
         Guard { tests_at: program.tests_at, nonce: nonce() }
     }
 }

@@ -1,6 +1,6 @@
 //! The judge interface and its answers.
 
-use crate::problem::Program;
+use crate::problem::CandidateProgram;
 use codelsi_engine::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ pub trait Judge: Sync {
     ///
     /// # Errors
     /// When the judge itself fails; a program's failure is a [`Status`].
-    fn judge(&self, program: &Program) -> Result<Judgement>;
+    fn judge(&self, program: &CandidateProgram) -> Result<Judgement>;
 
     /// The largest number of programs that [`Judge::judge_batch`] should be given at once.
     fn batch_size(&self) -> usize {
@@ -56,7 +56,7 @@ pub trait Judge: Sync {
     /// As [`Judge::judge`], and those of `on_judgement`.
     fn judge_batch(
         &self,
-        programs: &[&Program],
+        programs: &[&CandidateProgram],
         on_judgement: &mut dyn FnMut(usize, Judgement) -> Result<()>,
     ) -> Result<()> {
         programs.iter().enumerate().try_for_each(|(i, program)| on_judgement(i, self.judge(program)?))
@@ -66,5 +66,5 @@ pub trait Judge: Sync {
     ///
     /// # Errors
     /// When the judge itself fails.
-    fn reaches_end(&self, program: &Program) -> Result<bool>;
+    fn reaches_end(&self, program: &CandidateProgram) -> Result<bool>;
 }

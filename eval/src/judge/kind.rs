@@ -1,6 +1,6 @@
 //! The judges by the names that the command line uses.
 
-use super::embedded::{self, Embedded};
+use super::embedded::{self, EmbeddedJudge};
 use super::judgement::Judge;
 use super::toolchain::{self, Rule, ToolchainJudge};
 use super::tsc::TscJudge;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// A judge, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum JudgeKind {
     Tsc,
     Embedded,
     Javascript,
@@ -22,31 +22,38 @@ pub enum Kind {
     Rust,
 }
 
-impl std::str::FromStr for Kind {
+impl std::str::FromStr for JudgeKind {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        Kind::ALL.into_iter().find(|kind| kind.name() == s).ok_or_else(|| {
-            let names = Kind::ALL.map(Kind::name).join(", ");
+        JudgeKind::ALL.into_iter().find(|kind| kind.name() == s).ok_or_else(|| {
+            let names = JudgeKind::ALL.map(JudgeKind::name).join(", ");
             Error::new(format!("judge `{s}` is unknown; choose one of {names}"))
         })
     }
 }
 
-impl Kind {
-    const ALL: [Kind; 7] =
-        [Kind::Tsc, Kind::Embedded, Kind::Javascript, Kind::Python, Kind::Java, Kind::Cpp, Kind::Rust];
+impl JudgeKind {
+    const ALL: [JudgeKind; 7] = [
+        JudgeKind::Tsc,
+        JudgeKind::Embedded,
+        JudgeKind::Javascript,
+        JudgeKind::Python,
+        JudgeKind::Java,
+        JudgeKind::Cpp,
+        JudgeKind::Rust,
+    ];
 
     fn name(self) -> &'static str {
         match self {
-            Kind::Tsc => "tsc",
-            Kind::Embedded => "embedded",
+            JudgeKind::Tsc => "tsc",
+            JudgeKind::Embedded => "embedded",
             _ => self.rule().map_or("", |rule| rule.name),
         }
     }
 
     fn rule(self) -> Option<&'static Rule> {
-        let index = (self as usize).checked_sub(Kind::Javascript as usize)?;
+        let index = (self as usize).checked_sub(JudgeKind::Javascript as usize)?;
         toolchain::ALL.get(index).copied()
     }
 
@@ -56,10 +63,10 @@ impl Kind {
     /// When no judge takes the language.
     pub fn of_language(language: &str) -> Result<Self> {
         if embedded::LANGUAGES.contains(&language) {
-            return Ok(Kind::Embedded);
+            return Ok(JudgeKind::Embedded);
         }
         let kind =
-            Kind::ALL.into_iter().find(|kind| kind.rule().is_some_and(|rule| rule.language == language));
+            JudgeKind::ALL.into_iter().find(|kind| kind.rule().is_some_and(|rule| rule.language == language));
         kind.ok_or_else(|| Error::new(format!("no judge takes problems in `{language}`")))
     }
 
@@ -72,8 +79,8 @@ impl Kind {
         let sandbox = Sandbox::checked()?;
         Ok(match (self, self.rule()) {
             (_, Some(rule)) => Box::new(ToolchainJudge::find(sandbox, rule)?),
-            (Kind::Tsc, _) => Box::new(TscJudge::find(sandbox, tsc, node)?),
-            _ => Box::new(Embedded::new(sandbox)),
+            (JudgeKind::Tsc, _) => Box::new(TscJudge::find(sandbox, tsc, node)?),
+            _ => Box::new(EmbeddedJudge::new(sandbox)),
         })
     }
 }

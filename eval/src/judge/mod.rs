@@ -22,7 +22,7 @@ pub mod tsc;
 pub mod verdicts;
 
 pub use judgement::{Judge, Judgement, Status, StatusCounts};
-pub use kind::Kind;
+pub use kind::JudgeKind;
 
 use crate::sandbox;
 

@@ -1,6 +1,6 @@
 //! The temporary folders in which programs are compiled and run.
 
-use crate::problem::Program;
+use crate::problem::CandidateProgram;
 use codelsi_engine::{Error, Result};
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ pub fn temp_folder() -> Result<TempDir> {
 }
 
 /// Creates a temporary folder with the program in `file.ts`.
-pub fn program_folder(program: &Program) -> Result<TempDir> {
+pub fn program_folder(program: &CandidateProgram) -> Result<TempDir> {
     let folder = temp_folder()?;
     write(&folder.path().join("file.ts"), &program.text)?;
     Ok(folder)

@@ -7,7 +7,7 @@ use super::guarded_node;
 use super::judgement::{Judge, Judgement, Status};
 use super::program_folder::{program_folder, temp_folder, write};
 use super::tools::{SandboxedTools, find_on_path};
-use crate::problem::Program;
+use crate::problem::CandidateProgram;
 use crate::sandbox::{
     ChildTask, ProcessOutput, Resource, ResourceLimits, Sandbox, Termination, system_runtime,
 };
@@ -84,7 +84,7 @@ impl TscJudge {
     ///
     /// # Errors
     /// When the disk or the sandbox fails.
-    pub fn compile_batch(&self, programs: &[&Program]) -> Result<Vec<Option<CompiledProgram>>> {
+    pub fn compile_batch(&self, programs: &[&CandidateProgram]) -> Result<Vec<Option<CompiledProgram>>> {
         match self.library() {
             Some(library) if programs.len() > 1 => {
                 batch_compile::compile(&self.tools, &self.node, &library, programs)
@@ -102,7 +102,7 @@ impl TscJudge {
     }
 
     /// Judges a program that was compiled in a batch.
-    fn judge_compiled(&self, program: &Program, compiled: CompiledProgram) -> Result<Judgement> {
+    fn judge_compiled(&self, program: &CandidateProgram, compiled: CompiledProgram) -> Result<Judgement> {
         let Some(code) = compiled.code.filter(|_| compiled.accepted) else {
             let message = first_lines(&compiled.diagnostics);
             return Ok(Judgement { status: Status::SyntaxError, message, seconds: compiled.seconds });
@@ -122,7 +122,7 @@ impl Judge for TscJudge {
         format!("tsc: tsc --target esnext, then node, 15 s each; {}", self.versions)
     }
 
-    fn judge(&self, program: &Program) -> Result<Judgement> {
+    fn judge(&self, program: &CandidateProgram) -> Result<Judgement> {
         let folder = program_folder(program)?;
         let task = || self.tsc_task(&["--target", "esnext", "file.ts"]);
         let compile = || self.tools.run(task(), folder.path(), ResourceLimits::multipl_e());
@@ -147,7 +147,7 @@ impl Judge for TscJudge {
 
     fn judge_batch(
         &self,
-        programs: &[&Program],
+        programs: &[&CandidateProgram],
         on_judgement: &mut dyn FnMut(usize, Judgement) -> Result<()>,
     ) -> Result<()> {
         let compiled = self.compile_batch(programs)?;
@@ -161,7 +161,7 @@ impl Judge for TscJudge {
         Ok(())
     }
 
-    fn reaches_end(&self, program: &Program) -> Result<bool> {
+    fn reaches_end(&self, program: &CandidateProgram) -> Result<bool> {
         // A fresh folder: the first run may have rewritten the program.
         let folder = program_folder(program)?;
         let guard = Guard::new(program);

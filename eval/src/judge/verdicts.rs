@@ -2,7 +2,7 @@
 
 use super::judgement::{Judge, Judgement, Status, StatusCounts};
 use crate::jsonl;
-use crate::problem::{Problem, Program};
+use crate::problem::{CandidateProgram, Problem};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
 use rayon::prelude::*;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A line of a completions file; further fields are ignored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Completion {
+pub struct CompletionRecord {
     pub id: String,
     /// The problem's name.
     pub name: String,
@@ -55,7 +55,7 @@ pub struct Summary {
     pub resumed: usize,
 }
 
-/// Judges every line of `completions` and writes `out`, one verdict per line in the same order. An interrupted run
+/// Judges every line of `read_completions` and writes `out`, one verdict per line in the same order. An interrupted run
 /// continues where it was when called again. `progress` is called after each program with the number of judged programs
 /// and the total.
 ///
@@ -68,7 +68,7 @@ pub fn judge_file(
     out: &Path,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Summary> {
-    let lines: Vec<Completion> = jsonl::read(completions)?;
+    let lines: Vec<CompletionRecord> = jsonl::read(completions)?;
     judge_all(judge, problems, &lines, out, progress).map_err(|e| e.at(completions.display().to_string()))
 }
 
@@ -79,7 +79,7 @@ pub fn judge_file(
 pub fn judge_all(
     judge: &dyn Judge,
     problems: &[Problem],
-    completions: &[Completion],
+    completions: &[CompletionRecord],
     out: &Path,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Summary> {
@@ -123,13 +123,13 @@ pub fn judge_all(
 /// after each.
 fn judge_programs(
     judge: &dyn Judge,
-    programs: &[Program],
+    programs: &[CandidateProgram],
     pending: &[usize],
     on_judgement: &(dyn Fn(usize, &CheckedJudgement) -> Result<()> + Sync),
 ) -> Result<Vec<(usize, CheckedJudgement)>> {
     let share = pending.len().div_ceil(rayon::current_num_threads());
     let judge_batch = |batch: &[usize]| {
-        let batch_programs: Vec<&Program> = batch.iter().map(|&i| &programs[i]).collect();
+        let batch_programs: Vec<&CandidateProgram> = batch.iter().map(|&i| &programs[i]).collect();
         let mut judgements = Vec::with_capacity(batch.len());
         judge.judge_batch(&batch_programs, &mut |index, judgement| {
             let i = batch[index];
@@ -160,7 +160,7 @@ impl From<&Verdict> for CheckedJudgement {
 }
 
 impl CheckedJudgement {
-    fn verdict(&self, completion: &Completion, key: &str) -> Verdict {
+    fn verdict(&self, completion: &CompletionRecord, key: &str) -> Verdict {
         Verdict {
             id: completion.id.clone(),
             name: completion.name.clone(),
@@ -174,7 +174,11 @@ impl CheckedJudgement {
 }
 
 /// Runs a program that counts as solved once more, guarded.
-fn check_for_exploit(judge: &dyn Judge, program: &Program, judgement: Judgement) -> Result<CheckedJudgement> {
+fn check_for_exploit(
+    judge: &dyn Judge,
+    program: &CandidateProgram,
+    judgement: Judgement,
+) -> Result<CheckedJudgement> {
     let exploit = judgement.status == Status::Ok && !judge.reaches_end(program)?;
     let seconds = (judgement.seconds * 1e3).round() / 1e3;
     Ok(CheckedJudgement { judgement: Judgement { seconds, ..judgement }, exploit })
@@ -183,10 +187,10 @@ fn check_for_exploit(judge: &dyn Judge, program: &Program, judgement: Judgement)
 fn assemble_programs(
     judge: &dyn Judge,
     problems: &[Problem],
-    completions: &[Completion],
-) -> Result<Vec<Program>> {
+    completions: &[CompletionRecord],
+) -> Result<Vec<CandidateProgram>> {
     let by_name: HashMap<&str, &Problem> = problems.iter().map(|p| (p.name.as_str(), p)).collect();
-    let program = |(i, c): (usize, &Completion)| match by_name.get(c.name.as_str()) {
+    let program = |(i, c): (usize, &CompletionRecord)| match by_name.get(c.name.as_str()) {
         None => Err(Error::new(format!("completion {}: no problem is named `{}`", i + 1, c.name))),
         Some(p) if !judge.languages().contains(&p.language.as_str()) => {
             let languages = judge.languages().join(", ");
@@ -199,7 +203,7 @@ fn assemble_programs(
     completions.iter().enumerate().map(program).collect()
 }
 
-fn program_key(rule: &str, program: &Program) -> String {
+fn program_key(rule: &str, program: &CandidateProgram) -> String {
     let digest = Sha256::new().chain_update(rule).chain_update([0]).chain_update(&program.text).finalize();
     digest[..12].iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -255,7 +259,7 @@ mod tests {
             "fake".into()
         }
 
-        fn judge(&self, program: &Program) -> Result<Judgement> {
+        fn judge(&self, program: &CandidateProgram) -> Result<Judgement> {
             if self.calls.fetch_add(1, Ordering::Relaxed) >= self.breaks_at {
                 return Err(Error::new("broke down"));
             }
@@ -263,7 +267,7 @@ mod tests {
             Ok(Judgement { status, message: String::new(), seconds: 0.5 })
         }
 
-        fn reaches_end(&self, program: &Program) -> Result<bool> {
+        fn reaches_end(&self, program: &CandidateProgram) -> Result<bool> {
             Ok(!program.text.contains("cheat"))
         }
     }
@@ -279,8 +283,8 @@ mod tests {
         }
     }
 
-    fn lines(completions: &[&str]) -> Vec<Completion> {
-        let line = |(i, c): (usize, &&str)| Completion {
+    fn lines(completions: &[&str]) -> Vec<CompletionRecord> {
+        let line = |(i, c): (usize, &&str)| CompletionRecord {
             id: format!("c{i}"),
             name: "p".into(),
             completion: c.to_string(),

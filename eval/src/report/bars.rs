@@ -1,7 +1,7 @@
 //! Charts with one bar or point per row: Pass@1 with intervals, paired differences, verdicts, timings.
 
 use super::chart::{Anchor, Scale, Svg, colour, duration, percent, short, ticks};
-use super::data::{Compared, Timing};
+use super::data::{ModelComparison, StageTiming};
 use crate::evaluate::ModelResult;
 use crate::judge::Status;
 
@@ -49,7 +49,7 @@ fn whisker(svg: &mut Svg, (low, high): (f64, f64), y: f64) {
 }
 
 /// Draws each paired difference as a point with its interval and a line at zero.
-pub fn differences(compared: &[Compared]) -> String {
+pub fn differences(compared: &[ModelComparison]) -> String {
     let height = ROW * compared.len() as f64 + 30.0;
     let mut svg = Svg::new(WIDTH, height);
     let ends = || compared.iter().flat_map(|c| [c.difference.interval.low, c.difference.interval.high]);
@@ -141,7 +141,7 @@ fn status_name(status: Status) -> &'static str {
 }
 
 /// Draws one bar per stage.
-pub fn timings(timings: &[Timing]) -> String {
+pub fn timings(timings: &[StageTiming]) -> String {
     const ROW: f64 = 26.0;
     let mut svg = Svg::new(WIDTH, ROW * timings.len() as f64 + 8.0);
     let longest = timings.iter().map(|t| t.seconds).fold(0.0, f64::max);

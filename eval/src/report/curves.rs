@@ -1,7 +1,7 @@
 //! The chart of the loss over training steps.
 
 use super::chart::{Anchor, Scale, Svg, colour, ticks};
-use super::data::Curve;
+use super::data::LossCurve;
 
 const SIZE: (f64, f64) = (720.0, 300.0);
 /// Margins for the labels: left, right, top, bottom.
@@ -11,7 +11,7 @@ const MAX_POINTS: usize = 240;
 
 /// Draws one line per curve with its name at the end, and validation losses as rings. `first` is the index of the first
 /// curve's colour.
-pub fn losses(curves: &[Curve], first: usize) -> String {
+pub fn losses(curves: &[LossCurve], first: usize) -> String {
     let points =
         || curves.iter().flat_map(|c| c.training.iter().chain(&c.validation)).filter(|p| p.1.is_finite());
     let max = |f: fn(&(f64, f64)) -> f64| points().map(f).fold(f64::NEG_INFINITY, f64::max);

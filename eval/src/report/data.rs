@@ -1,7 +1,7 @@
 //! The contents of a report: plain data, stored as JSON.
 
 use crate::evaluate::ModelResult;
-use crate::held_out::Reading;
+use crate::held_out::HeldOutResult;
 use crate::statistics::PairedDifference;
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +12,10 @@ pub struct Report {
     /// One sentence under the title: base model, data, device.
     pub subtitle: String,
     /// The rows of the paper's table, in order: base, general, specialized, …
-    pub models: Vec<Row>,
+    pub models: Vec<TrainingSummary>,
     /// Shows the paper's own figures next to those of this run.
     #[serde(default, rename = "beside_paper")]
-    pub beside_paper: bool,
+    pub compare_with_paper: bool,
     /// The quantity that differs from model to model, if it is only one.
     #[serde(default)]
     pub sweep: Option<Sweep>,
@@ -23,13 +23,13 @@ pub struct Report {
     pub sets: Vec<ProblemSet>,
     /// Results on rows of private repositories that no stage has trained on.
     #[serde(default)]
-    pub held_out: Vec<HeldOut>,
+    pub held_out: Vec<RepositoryResult>,
     /// Loss curves of training, one per model.
-    pub curves: Vec<Curve>,
+    pub curves: Vec<LossCurve>,
     /// Rows that the curation read, kept and dropped, by source.
-    pub curation: Vec<Curation>,
+    pub curation: Vec<CurationSummary>,
     /// Wall time of the stages, in order.
-    pub timings: Vec<Timing>,
+    pub timings: Vec<StageTiming>,
     /// The recipe and other settings as name and value.
     pub settings: Vec<(String, String)>,
     /// Sentences that a reader needs to interpret the figures.
@@ -38,7 +38,7 @@ pub struct Report {
 
 /// The training of one model. Its results are in the problem sets.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Row {
+pub struct TrainingSummary {
     pub name: String,
     /// Number of trainable parameters.
     pub trainable: Option<u64>,
@@ -68,12 +68,12 @@ pub struct Sweep {
 pub struct ProblemSet {
     pub name: String,
     pub results: Vec<ModelResult>,
-    pub differences: Vec<Compared>,
+    pub differences: Vec<ModelComparison>,
 }
 
 /// The difference between two models.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Compared {
+pub struct ModelComparison {
     pub from: String,
     pub to: String,
     pub difference: PairedDifference,
@@ -81,14 +81,14 @@ pub struct Compared {
 
 /// The models' results on the rows that one private repository held out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct HeldOut {
+pub struct RepositoryResult {
     pub repository: String,
     /// Number of rows that were trained on.
     pub trained: usize,
     /// Exported classes, methods and functions that these rows show, and their total.
     pub shown: (usize, usize),
     /// One per model, in order: before the specialized stage, after it.
-    pub readings: Vec<Reading>,
+    pub readings: Vec<HeldOutResult>,
     /// The last model against the first: share of answers that parse.
     pub valid: Option<PairedDifference>,
     /// The last model against the first: share of names used.
@@ -97,7 +97,7 @@ pub struct HeldOut {
 
 /// The loss curve of one training run, as pairs of step and loss.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Curve {
+pub struct LossCurve {
     pub name: String,
     pub training: Vec<(f64, f64)>,
     pub validation: Vec<(f64, f64)>,
@@ -105,7 +105,7 @@ pub struct Curve {
 
 /// The curation of one source of data.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Curation {
+pub struct CurationSummary {
     pub name: String,
     /// Number of rows read.
     pub read: usize,
@@ -116,7 +116,7 @@ pub struct Curation {
 
 /// The wall time of one stage.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Timing {
+pub struct StageTiming {
     pub name: String,
     pub seconds: f64,
 }

@@ -1,8 +1,8 @@
 //! The table of private repositories: the models' results on rows that none has trained on.
 
 use super::chart::escape;
-use super::data::HeldOut;
-use crate::statistics::{Interval, PairedDifference};
+use super::data::RepositoryResult;
+use crate::statistics::{ConfidenceInterval, PairedDifference};
 
 /// The table's columns.
 pub const HEADER: [&str; 8] = [
@@ -23,7 +23,7 @@ pub const LEGEND: &str = "<p class=\"fine\">Names found: the share of the export
     rows. None of these figures says that the code is correct: it is not executed.</p>";
 
 /// Returns the table's cells, one row per model.
-pub fn cells(repository: &HeldOut) -> Vec<Vec<String>> {
+pub fn cells(repository: &RepositoryResult) -> Vec<Vec<String>> {
     let rows = repository.readings.iter().enumerate().map(|(i, r)| {
         let first = |text: String| if i == 0 { text } else { String::new() };
         let (shown, of) = repository.shown;
@@ -41,20 +41,20 @@ pub fn cells(repository: &HeldOut) -> Vec<Vec<String>> {
     rows.collect()
 }
 
-fn interval(i: Interval) -> String {
+fn interval(i: ConfidenceInterval) -> String {
     let [value, low, high] = [i.value, i.low, i.high].map(|share| 100.0 * share);
     format!("{value:.1} [{low:.1}, {high:.1}]")
 }
 
 /// Returns one line per paired difference of a repository, with the reason if it is not significant.
-pub fn differences(repository: &HeldOut) -> Vec<String> {
+pub fn differences(repository: &RepositoryResult) -> Vec<String> {
     let (Some(first), Some(last)) = (repository.readings.first(), repository.readings.last()) else {
         return Vec::new();
     };
     let line = |what: &str, difference: &Option<PairedDifference>| {
         let d = difference.as_ref()?;
         let [value, low, high] = [d.interval.value, d.interval.low, d.interval.high].map(|v| 100.0 * v);
-        let noise = d.noise().map_or(String::new(), |noise| format!(": {noise}"));
+        let noise = d.why_not_significant().map_or(String::new(), |noise| format!(": {noise}"));
         Some(format!(
             "{}, {what}: {} − {} {value:+.1} points [{low:+.1}, {high:+.1}]{noise}",
             repository.repository, last.model, first.model
@@ -67,7 +67,7 @@ pub fn differences(repository: &HeldOut) -> Vec<String> {
 }
 
 /// Renders the table in HTML.
-pub fn table(repositories: &[HeldOut]) -> String {
+pub fn table(repositories: &[RepositoryResult]) -> String {
     let header: String = HEADER.iter().map(|name| format!("<th>{name}</th>")).collect();
     let row = |cells: Vec<String>| {
         let cells: String = cells
@@ -88,7 +88,7 @@ pub fn table(repositories: &[HeldOut]) -> String {
 }
 
 /// Renders the differences in HTML.
-pub fn noise(repositories: &[HeldOut]) -> String {
+pub fn noise(repositories: &[RepositoryResult]) -> String {
     let lines = repositories.iter().flat_map(differences);
     let lines: String = lines.map(|line| format!("<li>{}</li>", escape(&line))).collect();
     format!("<ul>{lines}</ul>")

@@ -1,7 +1,7 @@
 //! The report as Markdown: every figure, without the charts.
 
 use super::chart::duration;
-use super::data::{Compared, HeldOut, ProblemSet, Report, Row};
+use super::data::{ModelComparison, ProblemSet, Report, RepositoryResult, TrainingSummary};
 use super::held_out;
 use super::paper;
 use std::fmt::Write;
@@ -17,7 +17,7 @@ pub fn markdown(report: &Report) -> String {
             report.models.iter().map(training),
         );
     }
-    if report.beside_paper {
+    if report.compare_with_paper {
         text += "## Comparison with the paper\n\n";
         let rows = paper::rows(report).into_iter().map(Vec::from);
         table(&mut text, &["", "the paper", "this run"], rows);
@@ -48,7 +48,7 @@ pub fn markdown(report: &Report) -> String {
     text
 }
 
-fn training(row: &Row) -> Vec<String> {
+fn training(row: &TrainingSummary) -> Vec<String> {
     let or = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     let arrow = |pair: Option<(f64, f64)>| or(pair.map(|(a, b)| format!("{a:.4} → {b:.4}")));
     let share =
@@ -93,7 +93,7 @@ fn problems(text: &mut String, set: &ProblemSet) {
         "verbatim tokens",
     ];
     table(text, &header, results);
-    let row = |c: &Compared| {
+    let row = |c: &ModelComparison| {
         let (d, points) = (&c.difference, |share: f64| format!("{:+.1}", 100.0 * share));
         vec![
             format!("{} − {}", c.to, c.from),
@@ -101,7 +101,7 @@ fn problems(text: &mut String, set: &ProblemSet) {
             format!("{} … {}", points(d.interval.low), points(d.interval.high)),
             format!("{:.3}", d.sign_test),
             point(d.detectable),
-            d.noise().unwrap_or_default(),
+            d.why_not_significant().unwrap_or_default(),
         ]
     };
     if !set.differences.is_empty() {
@@ -114,7 +114,7 @@ fn problems(text: &mut String, set: &ProblemSet) {
 }
 
 /// Renders the results on private rows that no model has trained on.
-fn private(text: &mut String, repositories: &[HeldOut]) {
+fn private(text: &mut String, repositories: &[RepositoryResult]) {
     if repositories.is_empty() {
         return;
     }

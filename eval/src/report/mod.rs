@@ -16,7 +16,10 @@ mod paper;
 mod sweep;
 mod table;
 
-pub use data::{Compared, Curation, Curve, HeldOut, ProblemSet, Report, Row, Sweep, Timing};
+pub use data::{
+    CurationSummary, LossCurve, ModelComparison, ProblemSet, Report, RepositoryResult, StageTiming, Sweep,
+    TrainingSummary,
+};
 pub use held_out::differences as held_out_differences;
 
 use codelsi_engine::Result;

@@ -57,7 +57,7 @@ fn summary(report: &Report) -> String {
             body += &figure(&sweep::sweep(varied, set), &caption);
         }
     }
-    if report.beside_paper {
+    if report.compare_with_paper {
         body +=
             &format!("<h3>Comparison with the paper</h3><div class=\"wide\">{}</div>", paper::table(report));
     }

@@ -1,14 +1,16 @@
 //! The comparison of this run with the paper (arXiv 2509.14373).
 
 use super::chart::{count, duration, escape, percent};
-use super::data::{ProblemSet, Report, Row};
+use super::data::{ProblemSet, Report, TrainingSummary};
 use crate::evaluate::ModelResult;
 
 /// Returns the rows of the comparison: the quantity, the paper's figure, this run's figure.
 pub fn rows(report: &Report) -> Vec<[String; 3]> {
     let general = report.models.iter().find(|row| row.name == "general");
     let set = report.sets.first();
-    let of = |get: &dyn Fn(&Row) -> Option<String>| general.and_then(get).unwrap_or_else(|| "–".into());
+    let of = |get: &dyn Fn(&TrainingSummary) -> Option<String>| {
+        general.and_then(get).unwrap_or_else(|| "–".into())
+    };
     let row = |what: &str, paper: &str, ours: String| [what.to_string(), paper.to_string(), ours];
     vec![
         row("base model", "Code Llama 13B", report.subtitle.clone()),
@@ -31,20 +33,20 @@ pub fn rows(report: &Report) -> Vec<[String; 3]> {
     ]
 }
 
-fn trainable(row: &Row) -> Option<String> {
+fn trainable(row: &TrainingSummary) -> Option<String> {
     let (n, of) = (row.trainable?, row.total?);
     Some(format!("{} of {} ({:.4} %)", count(n), count(of), 100.0 * n as f64 / of.max(1) as f64))
 }
 
-fn amount(row: &Row) -> Option<String> {
+fn amount(row: &TrainingSummary) -> Option<String> {
     Some(format!("{} steps, {} tokens", count(row.steps? as u64), count(row.tokens?)))
 }
 
-fn validation(row: &Row) -> Option<String> {
+fn validation(row: &TrainingSummary) -> Option<String> {
     row.validation_loss.map(|(before, after)| format!("{before:.4} → {after:.4}"))
 }
 
-fn time(row: &Row) -> Option<String> {
+fn time(row: &TrainingSummary) -> Option<String> {
     let rate = row.tokens_per_s?;
     Some(format!("{}: {} tokens/s", duration(row.tokens? as f64 / rate), count(rate.round() as u64)))
 }
@@ -69,7 +71,7 @@ fn difference(set: Option<&ProblemSet>) -> String {
     let compared = set.and_then(|set| set.differences.iter().find(|c| c.from == "base" && c.to == "general"));
     compared.map_or("–".into(), |c| {
         let i = c.difference.interval;
-        let noise = c.difference.noise().map_or(String::new(), |noise| format!(": {noise}"));
+        let noise = c.difference.why_not_significant().map_or(String::new(), |noise| format!(": {noise}"));
         format!("{:+.1} points [{:+.1}, {:+.1}]{noise}", 100.0 * i.value, 100.0 * i.low, 100.0 * i.high)
     })
 }

@@ -2,13 +2,13 @@
 
 use super::bars::signed;
 use super::chart::{count, escape, percent};
-use super::data::{Compared, Curation, ProblemSet, Report, Row};
+use super::data::{CurationSummary, ModelComparison, ProblemSet, Report, TrainingSummary};
 use crate::evaluate::ModelResult;
 
 /// Renders the paper's table, one row per model; columns without any value are left out.
 pub fn models(report: &Report) -> String {
     let rows = &report.models;
-    type Cell = fn(&Row) -> Option<String>;
+    type Cell = fn(&TrainingSummary) -> Option<String>;
     let columns: [(&str, Cell); 5] = [
         ("trainable", |r| {
             Some(stacked(&share(r.trainable.filter(|n| *n > 0)?, r.total?), &count(r.trainable?)))
@@ -62,7 +62,7 @@ fn loss((before, after): (f64, f64)) -> String {
 }
 
 /// Renders the statistics of each paired difference.
-pub fn differences(compared: &[Compared]) -> String {
+pub fn differences(compared: &[ModelComparison]) -> String {
     let mut html = String::from(
         "<table><thead><tr><th>difference</th><th>points</th><th>95 % interval</th><th>better on</th><th>worse on</th>\
          <th>sign test</th><th>detectable</th></tr></thead><tbody>",
@@ -115,16 +115,16 @@ pub fn failure_modes(results: &[ModelResult]) -> String {
 }
 
 /// Renders a warning for each difference from which no gain or loss may be claimed.
-pub fn noise(compared: &[Compared]) -> String {
-    let warning = |c: &Compared| {
-        let noise = c.difference.noise()?;
+pub fn noise(compared: &[ModelComparison]) -> String {
+    let warning = |c: &ModelComparison| {
+        let noise = c.difference.why_not_significant()?;
         Some(format!("<p class=\"flag\">{} − {}: {noise}.</p>", escape(&c.to), escape(&c.from)))
     };
     compared.iter().filter_map(warning).collect()
 }
 
 /// Renders the rows read, kept and dropped, by source and reason.
-pub fn curation(sources: &[Curation]) -> String {
+pub fn curation(sources: &[CurationSummary]) -> String {
     let mut reasons: Vec<&str> = Vec::new();
     for (reason, _) in sources.iter().flat_map(|s| &s.dropped) {
         if !reasons.contains(&reason.as_str()) {

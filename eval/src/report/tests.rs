@@ -1,10 +1,10 @@
 use super::*;
 use crate::evaluate::{FailedSample, ModelResult, ProblemResult};
 use crate::failure_modes::FailureModes;
-use crate::held_out::Reading;
+use crate::held_out::HeldOutResult;
 use crate::judge::{Status, StatusCounts};
 use crate::protocol::{PromptFormat, Protocol};
-use crate::statistics::Interval;
+use crate::statistics::ConfidenceInterval;
 
 fn result(name: &str, solved: usize) -> ModelResult {
     let protocol = Protocol {
@@ -70,26 +70,26 @@ fn result(name: &str, solved: usize) -> ModelResult {
 fn set(name: &str, solved: [usize; 3]) -> ProblemSet {
     let names = ["base", "general", "specialized"];
     let results: Vec<_> = names.iter().zip(solved).map(|(name, solved)| result(name, solved)).collect();
-    let compared = |from: usize, to: usize| Compared {
+    let compared = |from: usize, to: usize| ModelComparison {
         from: names[from].into(),
         to: names[to].into(),
-        difference: results[to].against(&results[from]).unwrap(),
+        difference: results[to].difference_from(&results[from]).unwrap(),
     };
     ProblemSet { name: name.into(), differences: vec![compared(0, 1), compared(1, 2)], results }
 }
 
-fn held_out() -> HeldOut {
-    let half = Interval { value: 0.5, low: 0.25, high: 0.75 };
-    let reading = |model: &str, perplexity| Reading {
+fn held_out() -> RepositoryResult {
+    let half = ConfidenceInterval { value: 0.5, low: 0.25, high: 0.75 };
+    let reading = |model: &str, perplexity| HeldOutResult {
         model: model.into(),
         rows: 24,
         names: Some(half),
         valid: half,
         perplexity: Some(perplexity),
         verbatim: Some((17, "a b".into())),
-        ..Reading::default()
+        ..HeldOutResult::default()
     };
-    HeldOut {
+    RepositoryResult {
         repository: "sdk<T>".into(),
         trained: 40,
         shown: (79, 180),
@@ -101,7 +101,7 @@ fn held_out() -> HeldOut {
 
 /// A report of the demo's shape, with made-up figures.
 fn report() -> Report {
-    let row = |name: &str, loss: Option<(f64, f64)>| Row {
+    let row = |name: &str, loss: Option<(f64, f64)>| TrainingSummary {
         name: name.into(),
         trainable: Some(if loss.is_some() { 62_586_880 } else { 0 }),
         total: Some(13_078_615_040),
@@ -113,7 +113,7 @@ fn report() -> Report {
         tokens_per_s: loss.map(|_| 2871.4),
         peak_bytes: loss.map(|_| 31_400_000_000),
     };
-    let curve = |name: &str, from: f64, to: f64| Curve {
+    let curve = |name: &str, from: f64, to: f64| LossCurve {
         name: name.into(),
         training: (1..=600)
             .map(f64::from)
@@ -131,7 +131,7 @@ fn report() -> Report {
             row("general", Some((0.7062, 0.4268))),
             row("specialized", Some((0.81, 0.31))),
         ],
-        beside_paper: true,
+        compare_with_paper: true,
         sweep: Some(Sweep {
             name: "private rows".into(),
             points: [("0", "general"), ("40", "specialized")]
@@ -142,7 +142,7 @@ fn report() -> Report {
         sets: vec![set("general problems", [47, 71, 64]), set("private API <SDK>", [3, 9, 58])],
         curves: vec![curve("general", 0.71, 0.43), curve("specialized", 0.81, 0.31)],
         curation: vec![
-            Curation {
+            CurationSummary {
                 name: "public".into(),
                 read: 41_202,
                 kept: 20_000,
@@ -152,7 +152,12 @@ fn report() -> Report {
                     ("benchmark".into(), 351),
                 ],
             },
-            Curation { name: "private".into(), read: 61, kept: 40, dropped: vec![("duplicate".into(), 21)] },
+            CurationSummary {
+                name: "private".into(),
+                read: 61,
+                kept: 40,
+                dropped: vec![("duplicate".into(), 21)],
+            },
         ],
         timings: [
             ("curate", 14.2),
@@ -161,7 +166,7 @@ fn report() -> Report {
             ("generate", 611.0),
             ("judge", 92.0),
         ]
-        .map(|(name, seconds)| Timing { name: name.into(), seconds })
+        .map(|(name, seconds)| StageTiming { name: name.into(), seconds })
         .to_vec(),
         settings: vec![
             ("LoRA".into(), "rank 16, alpha 32, all seven linears".into()),
@@ -259,8 +264,10 @@ fn tags_are_balanced() {
 fn what_was_not_measured_is_left_out() {
     let html = Report::default().html();
     assert!(!html.contains("<section>") && !html.contains("<svg"));
-    let untrained =
-        Report { models: vec![Row { name: "base".into(), ..Row::default() }], ..Report::default() };
+    let untrained = Report {
+        models: vec![TrainingSummary { name: "base".into(), ..TrainingSummary::default() }],
+        ..Report::default()
+    };
     assert!(!untrained.html().contains("tokens/s"));
 }
 

@@ -23,7 +23,7 @@ fn a_bootstrap_interval_has_the_width_of_the_normal_one() {
     assert_eq!(interval, bootstrap_interval(&scores, 1));
     let uneven: Vec<f64> = (0..159).map(|i| f64::from(i).sqrt()).collect();
     assert_ne!(bootstrap_interval(&uneven, 1), bootstrap_interval(&uneven, 2));
-    assert_eq!(bootstrap_interval(&[1.0; 9], 3), Interval { value: 1.0, low: 1.0, high: 1.0 });
+    assert_eq!(bootstrap_interval(&[1.0; 9], 3), ConfidenceInterval { value: 1.0, low: 1.0, high: 1.0 });
 }
 
 #[test]
@@ -154,7 +154,10 @@ fn the_papers_gain_is_not_significant_for_any_overlap_of_solved_problems() {
         let b: Vec<f64> = (0..159).map(|i| f64::from(i >= lost && i < lost + 67)).collect();
         let difference = paired_difference(&a, &b, 1);
         assert_eq!((difference.wins, difference.losses), (5 + lost, lost));
-        assert!(difference.noise().is_some_and(|w| w.starts_with("not significant")), "lost {lost}");
+        assert!(
+            difference.why_not_significant().is_some_and(|w| w.starts_with("not significant")),
+            "lost {lost}"
+        );
     }
 }
 
@@ -162,6 +165,17 @@ fn the_papers_gain_is_not_significant_for_any_overlap_of_solved_problems() {
 fn a_clear_gain_or_loss_is_significant_and_no_difference_is_not() {
     let a = vec![0.0; 159];
     let b: Vec<f64> = (0..159).map(|i| f64::from(i < 12)).collect();
-    assert_eq!((paired_difference(&a, &b, 1).noise(), paired_difference(&b, &a, 1).noise()), (None, None));
-    assert!(paired_difference(&a, &a, 1).noise().unwrap().contains("every problem has the same score"));
+    assert_eq!(
+        (
+            paired_difference(&a, &b, 1).why_not_significant(),
+            paired_difference(&b, &a, 1).why_not_significant()
+        ),
+        (None, None)
+    );
+    assert!(
+        paired_difference(&a, &a, 1)
+            .why_not_significant()
+            .unwrap()
+            .contains("every problem has the same score")
+    );
 }

@@ -1,24 +1,28 @@
 //! The CPU twin: chunks of elements in parallel.
 
-use super::{Hyper, Param};
+use super::{AdamWParam, Hyperparameters};
 use crate::rows::TASK_SIZE;
 use crate::simd::vectorize;
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
 /// Performs one step of every parameter.
-pub fn step(params: &mut [Param<'_>], hyper: &Hyper, squares: &Tensor) -> Result<()> {
+pub fn step(params: &mut [AdamWParam<'_>], hyper: &Hyperparameters, squares: &Tensor) -> Result<()> {
     let squares = squares.slice::<f32>()?[0];
     if !squares.is_finite() {
         return Ok(());
     }
-    let grad_scale = hyper.grad_scale(squares);
+    let grad_scale = hyper.clip_factor(squares);
     params.iter_mut().try_for_each(|param| step_one(param, hyper, grad_scale))
 }
 
-fn step_one(Param { p, g, m, v }: &mut Param<'_>, hyper: &Hyper, grad_scale: f32) -> Result<()> {
-    let Hyper { lr, beta1, beta2, eps, weight_decay, .. } = *hyper;
-    let [correction1, correction2] = hyper.corrections();
+fn step_one(
+    AdamWParam { p, g, m, v }: &mut AdamWParam<'_>,
+    hyper: &Hyperparameters,
+    grad_scale: f32,
+) -> Result<()> {
+    let Hyperparameters { lr, beta1, beta2, eps, weight_decay, .. } = *hyper;
+    let [correction1, correction2] = hyper.bias_corrections();
     let decay = 1.0 - lr * weight_decay;
     let moments =
         m.slice_mut::<f32>()?.par_chunks_mut(TASK_SIZE).zip(v.slice_mut::<f32>()?.par_chunks_mut(TASK_SIZE));

@@ -1,6 +1,6 @@
 //! The launches of `adamw.cu`: one for all parameters, one for all gradients.
 
-use super::{Hyper, Param};
+use super::{AdamWParam, Hyperparameters};
 use crate::cuda::HEADERS;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
@@ -23,19 +23,19 @@ const THREADS: usize = 256;
 pub fn step(
     cx: &Ctx,
     cuda: &Arc<Cuda>,
-    params: &mut [Param<'_>],
-    hyper: &Hyper,
+    params: &mut [AdamWParam<'_>],
+    hyper: &Hyperparameters,
     squares: &Tensor,
 ) -> Result<()> {
-    let Hyper { lr, beta1, beta2, eps, weight_decay, max_norm, .. } = *hyper;
-    let [correction1, correction2] = hyper.corrections();
+    let Hyperparameters { lr, beta1, beta2, eps, weight_decay, max_norm, .. } = *hyper;
+    let [correction1, correction2] = hyper.bias_corrections();
     let keep = 1.0 - lr * weight_decay;
     let hyper = [lr, beta1, beta2, eps, keep, correction1, correction2, max_norm];
     let hyper = cx.device().tensor(Label::Scratch, [hyper.len()], &hyper)?;
     let mut blocks = Blocks(0);
     let mut rows: Vec<_> = params
         .iter_mut()
-        .map(|Param { p, g, m, v }| {
+        .map(|AdamWParam { p, g, m, v }| {
             let [n, first] = blocks.of(g);
             [Arg::InOut(p), Arg::In(g), Arg::InOut(m), Arg::InOut(v), n, first]
         })

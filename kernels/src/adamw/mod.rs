@@ -26,7 +26,7 @@ use codelsi_engine::{At, Ctx, DType, Device, Error, Result, Tensor};
 
 /// Hyperparameters of one step, the same for every parameter.
 #[derive(Clone, Copy, Debug)]
-pub struct Hyper {
+pub struct Hyperparameters {
     pub lr: f32,
     pub beta1: f32,
     pub beta2: f32,
@@ -38,20 +38,20 @@ pub struct Hyper {
     pub max_norm: f32,
 }
 
-impl Hyper {
+impl Hyperparameters {
     /// Returns the bias corrections 1 − βᵗ of both moments.
-    fn corrections(&self) -> [f32; 2] {
+    fn bias_corrections(&self) -> [f32; 2] {
         [self.beta1, self.beta2].map(|beta| (1.0 - (beta as f64).powi(self.step as i32)) as f32)
     }
 
     /// Returns the clipping factor of the gradients, whose squared global norm is `squares`.
-    fn grad_scale(&self, squares: f32) -> f32 {
+    fn clip_factor(&self, squares: f32) -> f32 {
         (self.max_norm as f64 / ((squares as f64).sqrt() + 1e-6)).min(1.0) as f32
     }
 }
 
 /// A parameter with its gradient and moments: all f32 and of one shape.
-pub struct Param<'a> {
+pub struct AdamWParam<'a> {
     pub p: &'a mut Tensor,
     pub g: &'a Tensor,
     pub m: &'a mut Tensor,
@@ -63,11 +63,16 @@ pub struct Param<'a> {
 ///
 /// # Errors
 /// When a parameter's four tensors are not f32 of one shape, or the step is 0.
-pub fn adamw(cx: &Ctx, params: &mut [Param<'_>], hyper: &Hyper, squares: &Tensor) -> Result<()> {
+pub fn adamw(
+    cx: &Ctx,
+    params: &mut [AdamWParam<'_>],
+    hyper: &Hyperparameters,
+    squares: &Tensor,
+) -> Result<()> {
     if hyper.step == 0 {
         return Err(Error::op("adamw", "steps are counted from 1"));
     }
-    for Param { p, g, m, v } in &*params {
+    for AdamWParam { p, g, m, v } in &*params {
         let like = |t: &&Tensor| t.shape() == p.shape() && t.dtype() == DType::F32;
         if ![&**p, g, m, v].iter().all(like) {
             let message = format!("p {p:?}, g {g:?}, m {m:?} and v {v:?} must be f32 of one shape");
@@ -102,7 +107,7 @@ mod tests {
     use super::*;
     use codelsi_engine::Label;
 
-    const HYPER: Hyper = Hyper {
+    const HYPER: Hyperparameters = Hyperparameters {
         lr: 0.1,
         beta1: 0.9,
         beta2: 0.999,
@@ -130,7 +135,7 @@ mod tests {
                 (tensor(&[1.0, 2.0]), tensor(&[f32::NAN, 1.0]), tensor(&[0.0; 2]), tensor(&[0.0; 2]));
             let cx = Ctx::inference(&device);
             let squares = sum_of_squares(&cx, [&g]).unwrap();
-            let param = Param { p: &mut p, g: &g, m: &mut m, v: &mut v };
+            let param = AdamWParam { p: &mut p, g: &g, m: &mut m, v: &mut v };
             adamw(&cx, &mut [param], &HYPER, &squares).unwrap();
             let values = [&p, &m, &v].map(|t| t.to_vec::<f32>().unwrap());
             assert_eq!(values, [[1.0, 2.0], [0.0; 2], [0.0; 2]], "{}", device.name());
@@ -143,8 +148,8 @@ mod tests {
         let zeros = |n: usize| device.zeros(Label::Moments, [n], DType::F32);
         let (mut p, g, mut m, mut v, squares) = (zeros(3), zeros(2), zeros(3), zeros(3), zeros(1));
         let mut step = |step| {
-            let param = Param { p: &mut p, g: &g, m: &mut m, v: &mut v };
-            let hyper = Hyper { step, ..HYPER };
+            let param = AdamWParam { p: &mut p, g: &g, m: &mut m, v: &mut v };
+            let hyper = Hyperparameters { step, ..HYPER };
             adamw(&Ctx::inference(&device), &mut [param], &hyper, &squares).unwrap_err().to_string()
         };
         let message = "adamw: p F32 (3), g F32 (2), m F32 (3) and v F32 (3) must be f32 of one shape";

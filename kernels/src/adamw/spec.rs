@@ -1,6 +1,6 @@
 //! Three steps from zero moments, one step of many tensors, and the squared norm, in float64.
 
-use super::{Hyper, Param, adamw, sum_of_squares};
+use super::{AdamWParam, Hyperparameters, adamw, sum_of_squares};
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, Shapes, Spec};
 use codelsi_engine::{Ctx, DType, Label, Outs, Result, Tensor};
 
@@ -25,9 +25,17 @@ fn squares(cx: &Ctx) -> Result<Tensor> {
 
 const SCALE: f64 = 1.0 / (2.0 + 1e-6);
 
-fn hyper(step: usize) -> Hyper {
+fn hyper(step: usize) -> Hyperparameters {
     let lr = 0.01 / step as f32;
-    Hyper { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step: step as u32, max_norm: 1.0 }
+    Hyperparameters {
+        lr,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.01,
+        step: step as u32,
+        max_norm: 1.0,
+    }
 }
 
 fn cases(_: DType) -> Vec<Case> {
@@ -66,8 +74,8 @@ fn several(sizes: &'static [usize]) -> Case {
             let zeros = |g: &&Tensor| cx.device().zeros(Label::Moments, *g.shape(), DType::F32);
             let (mut m, mut v): (Vec<_>, Vec<_>) = g.iter().map(|g| (zeros(g), zeros(g))).unzip();
             let moments = m.iter_mut().zip(&mut v);
-            let mut params: Vec<Param> =
-                p.iter_mut().zip(g).zip(moments).map(|((p, g), (m, v))| Param { p, g, m, v }).collect();
+            let mut params: Vec<AdamWParam> =
+                p.iter_mut().zip(g).zip(moments).map(|((p, g), (m, v))| AdamWParam { p, g, m, v }).collect();
             adamw(cx, &mut params, &hyper(1), &squares(cx)?)?;
             drop(params);
             Ok(p)
@@ -101,7 +109,7 @@ fn run(cx: &Ctx, x: &[&Tensor]) -> Result<Outs> {
     let zeros = || cx.device().zeros(Label::Moments, *x[0].shape(), DType::F32);
     let (mut p, mut m, mut v) = (x[0].to(cx.device(), Label::Adapters)?, zeros(), zeros());
     for (step, g) in (1..).zip(&x[1..]) {
-        let param = Param { p: &mut p, g, m: &mut m, v: &mut v };
+        let param = AdamWParam { p: &mut p, g, m: &mut m, v: &mut v };
         adamw(cx, &mut [param], &hyper(step), &squares(cx)?)?;
     }
     Ok(vec![p, m, v])

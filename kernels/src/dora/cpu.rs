@@ -1,13 +1,13 @@
 //! The CPU twin: rows in parallel, and columns in parallel where rows are summed.
 
-use crate::lora::Target;
+use crate::lora::LoraLinear;
 use crate::rows::{rows_per_task, sum_rows};
 use crate::simd::{Storage, sum, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
 /// Computes the norms of the rows of W + s B A.
-pub fn norms<W: Storage>(n: &mut Tensor, target: &Target) -> Result<()> {
+pub fn norms<W: Storage>(n: &mut Tensor, target: &LoraLinear) -> Result<()> {
     let (rank, c) = target.a.shape().as_matrix();
     let (w, a, b) = (target.w.slice::<W>()?, target.a.slice::<f32>()?, target.b.slice::<f32>()?);
     let rows = rows_per_task(c * (1 + rank));

@@ -1,8 +1,8 @@
 //! The launches of `dora.cu`.
 
 use crate::cuda::{HEADERS, access_width, all_weighted, row_threads, weighted};
-use crate::gemm::cuda::{Slices, sum};
-use crate::lora::Target;
+use crate::gemm::cuda::{PartialSums, sum};
+use crate::lora::LoraLinear;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Result, Tensor};
 
@@ -23,7 +23,7 @@ const SLAB: usize = 64;
 const THREADS: usize = 128;
 
 /// n = the norms of the rows of W + s B A.
-pub fn norms(cuda: &Cuda, n: &mut Tensor, target: &Target) -> Result<()> {
+pub fn norms(cuda: &Cuda, n: &mut Tensor, target: &LoraLinear) -> Result<()> {
     let ((rows, columns), rank) = (target.w.shape().as_matrix(), target.b.shape()[1]);
     let variant = weighted(DType::F32, target.w.dtype(), 4);
     let mut args =
@@ -51,7 +51,8 @@ pub fn magnitudes(cx: &Ctx, cuda: &Cuda, dm: &mut Tensor, dy: &Tensor, y: &Tenso
     let mut args = vec![Arg::Out(&mut parts), Arg::In(dy), Arg::In(y), Arg::In(m)];
     args.extend([rows, channels].map(|n| Arg::I32(n as i32)));
     start(cuda, "magnitudes", variant(y, access_width(y.dtype(), channels)), grid, &mut args)?;
-    let all = Slices { parts: &parts, at: 0, pitch: channels, stride: channels, slices: slabs, scale: 1.0 };
+    let all =
+        PartialSums { parts: &parts, at: 0, pitch: channels, stride: channels, slices: slabs, scale: 1.0 };
     sum(cuda, dm, (0, channels), (1, channels), false, all)
 }
 

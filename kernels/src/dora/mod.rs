@@ -24,7 +24,7 @@ mod cpu;
 mod cuda;
 pub mod spec;
 
-use crate::lora::Target;
+use crate::lora::LoraLinear;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
 
@@ -32,7 +32,7 @@ use half::bf16;
 ///
 /// # Errors
 /// When the shapes do not fit together.
-pub fn norms(cx: &Ctx, target: &Target) -> Result<Tensor> {
+pub fn norms(cx: &Ctx, target: &LoraLinear) -> Result<Tensor> {
     computed_norms(cx, target).at("dora")
 }
 
@@ -44,7 +44,7 @@ pub fn magnify(cx: &Ctx, x: &Tensor, m: &Tensor, n: &Tensor) -> Result<Tensor> {
     cx.apply_one(Magnify, &[x, m, n])
 }
 
-fn computed_norms(cx: &Ctx, target: &Target) -> Result<Tensor> {
+fn computed_norms(cx: &Ctx, target: &LoraLinear) -> Result<Tensor> {
     let (w, a, b) = (target.w, target.a, target.b);
     let ((n, c), (r, inner)) = (w.shape().as_matrix(), a.shape().as_matrix());
     if inner != c || b.shape()[..] != [n, r] || [a, b].map(Tensor::dtype) != [DType::F32; 2] {

@@ -2,7 +2,7 @@
 
 use super::{magnify, norms};
 use crate::elementwise::cast;
-use crate::lora::Target;
+use crate::lora::LoraLinear;
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::{DType, Result, Tensor};
 
@@ -51,7 +51,7 @@ fn case(dtype: DType, t: usize, c: usize, r: usize, n: usize) -> Case {
             Input::f32([n, r]).scaled(0.5).frozen(),
         ],
         run: Box::new(|cx, x| {
-            let lengths = norms(cx, &Target { w: x[2], a: x[3], b: x[4], scale: SCALE })?;
+            let lengths = norms(cx, &LoraLinear { w: x[2], a: x[3], b: x[4], scale: SCALE })?;
             Ok(vec![magnify(cx, x[0], x[1], &lengths)?])
         }),
         reference: Box::new(reference),

@@ -17,7 +17,7 @@ pub static SOURCE: Source = Source {
 /// y = x ⊙ mask / (1 − p).
 pub fn drop(cuda: &Cuda, y: &mut Tensor, x: &Tensor, dropout: &Dropout) -> Result<()> {
     let (rows, columns) = x.shape().as_matrix();
-    let vec = if (columns | dropout.first).is_multiple_of(4) { 4 } else { 1 };
+    let vec = if (columns | dropout.first_channel).is_multiple_of(4) { 4 } else { 1 };
     let kernel = cuda.kernel(&SOURCE, packed(x.dtype(), vec), "dropout")?;
     let key = dropout.key;
     let args = &mut [
@@ -28,8 +28,8 @@ pub fn drop(cuda: &Cuda, y: &mut Tensor, x: &Tensor, dropout: &Dropout) -> Resul
         Arg::U32(key.step),
         Arg::U32(key.site),
         Arg::F32(dropout.p),
-        Arg::F32(dropout.up()),
-        Arg::I32(dropout.first as i32),
+        Arg::F32(dropout.keep_scale()),
+        Arg::I32(dropout.first_channel as i32),
         Arg::I32(rows as i32),
         Arg::I32(columns as i32),
     ];

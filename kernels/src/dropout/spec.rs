@@ -24,7 +24,7 @@ pub static SPEC: Spec = Spec {
         name: "dropout",
         run: |batch| {
             let tokens = batch.ints(|t| 1000 + 7 * t)?;
-            let of_rows = Dropout { p: 0.3, key: KEY, tokens, first: 0 };
+            let of_rows = Dropout { p: 0.3, key: KEY, tokens, first_channel: 0 };
             dropout(batch.cx, &batch.storage(40, 0)?, Some(&of_rows))
         },
     }]),
@@ -43,7 +43,7 @@ fn case(dtype: DType, t: usize, c: usize, first: usize, p: f32) -> Case {
         name: format!("T={t} C={c} from {first} p={p}"),
         inputs: vec![Input::storage([t, c]), Input::ints((0..t as i32).map(|i| 1000 + 7 * i).collect())],
         run: Box::new(move |cx, x| {
-            let of_rows = Dropout { p, key: KEY, tokens: x[1].clone(), first };
+            let of_rows = Dropout { p, key: KEY, tokens: x[1].clone(), first_channel: first };
             Ok(vec![dropout(cx, x[0], Some(&of_rows))?])
         }),
         reference: Box::new(move |x| {

@@ -1,6 +1,6 @@
 //! The CPU twin: tokens in parallel forward, rows of the table in parallel backward.
 
-use crate::rows::{Rows, rows_per_task, sum_rows};
+use crate::rows::{RowShard, rows_per_task, sum_rows};
 use crate::simd::{Storage, vectorize};
 use codelsi_engine::{Error, Result, Tensor};
 use rayon::prelude::*;
@@ -10,10 +10,10 @@ pub fn forward<W: Storage, E: Storage>(
     y: &mut Tensor,
     table: &Tensor,
     ids: &Tensor,
-    rows: Rows,
+    rows: RowShard,
 ) -> Result<()> {
     let (held, c) = table.shape().as_matrix();
-    let Rows { first, of: vocab } = rows;
+    let RowShard { first, total: vocab } = rows;
     let (table, ids) = (table.slice::<W>()?, ids.slice::<i32>()?); // (V, C) (T)
     if let Some(t) = ids.iter().position(|&id| id < 0 || id as usize >= vocab) {
         let message = format!("id {} of token {t} is outside the vocabulary of {vocab}", ids[t]);

@@ -1,7 +1,7 @@
 //! The launches of `embed.cu`.
 
 use crate::cuda::{HEADERS, STORAGE, access_width, row_threads, wide};
-use crate::rows::Rows;
+use crate::rows::RowShard;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{DType, Result, Tensor};
 
@@ -21,7 +21,7 @@ pub static SOURCE: Source = Source {
 const ORDER: usize = 256;
 
 /// y_t = table[ids_t − first], or 0.
-pub fn forward(cuda: &Cuda, y: &mut Tensor, table: &Tensor, ids: &Tensor, rows: Rows) -> Result<()> {
+pub fn forward(cuda: &Cuda, y: &mut Tensor, table: &Tensor, ids: &Tensor, rows: RowShard) -> Result<()> {
     let ((v, c), e) = (table.shape().as_matrix(), y.dtype());
     let grid = Grid::new(ids.shape().elements(), row_threads(c, pack(table.dtype(), e, c)));
     let args = &mut [
@@ -29,7 +29,7 @@ pub fn forward(cuda: &Cuda, y: &mut Tensor, table: &Tensor, ids: &Tensor, rows: 
         Arg::In(table),
         Arg::In(ids),
         Arg::I32(rows.first as i32),
-        Arg::I32(rows.of as i32),
+        Arg::I32(rows.total as i32),
         Arg::I32(v as i32),
         Arg::I32(c as i32),
     ];

@@ -20,7 +20,7 @@ mod cpu;
 mod cuda;
 pub mod spec;
 
-use crate::rows::Rows;
+use crate::rows::RowShard;
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;
 
@@ -29,20 +29,26 @@ use half::bf16;
 /// # Errors
 /// When an id is not a row of the table.
 pub fn embed(cx: &Ctx, table: &Tensor, ids: &Tensor, dtype: DType) -> Result<Tensor> {
-    embed_part(cx, table, ids, dtype, Rows { first: 0, of: table.shape().as_matrix().0 })
+    vocab_parallel_embed(cx, table, ids, dtype, RowShard { first: 0, total: table.shape().as_matrix().0 })
 }
 
 /// Computes [`embed`] on a rank that holds the shard `rows` of the table: zeros for ids of rows that other ranks hold.
 ///
 /// # Errors
 /// When an id is outside the vocabulary.
-pub fn embed_part(cx: &Ctx, table: &Tensor, ids: &Tensor, dtype: DType, rows: Rows) -> Result<Tensor> {
+pub fn vocab_parallel_embed(
+    cx: &Ctx,
+    table: &Tensor,
+    ids: &Tensor,
+    dtype: DType,
+    rows: RowShard,
+) -> Result<Tensor> {
     cx.apply_one(Embed { dtype, rows }, &[table, ids])
 }
 
 struct Embed {
     dtype: DType,
-    rows: Rows,
+    rows: RowShard,
 }
 
 impl Op for Embed {

@@ -1,6 +1,6 @@
 //! Table look-up by plain loops.
 
-use crate::rows::Rows;
+use crate::rows::RowShard;
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
 
@@ -57,7 +57,9 @@ fn case_of_part(
     Case {
         name: format!("V={held} from {first} of {v} C={c} T={t} to {to:?}"),
         inputs: vec![Input::storage([held, c]), Input::ints(ids)],
-        run: Box::new(move |cx, x| Ok(vec![super::embed_part(cx, x[0], x[1], to, Rows { first, of: v })?])),
+        run: Box::new(move |cx, x| {
+            Ok(vec![super::vocab_parallel_embed(cx, x[0], x[1], to, RowShard { first, total: v })?])
+        }),
         reference: Box::new(move |x| {
             let mut y = F64Tensor::zeros([x[1].data.len(), x[0].dims().1]);
             for t in 0..x[1].data.len() {

@@ -1,7 +1,7 @@
 //! The launches of `forward.cu`, `decode.cu` and `backward.cu`.
 
 use super::Heads;
-use super::paged::Paged;
+use super::paged::PagedBatch;
 use crate::cuda::{STORAGE, element};
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Error, Result, Tensor};
@@ -91,17 +91,17 @@ struct Tiling {
     size: usize,
     threads: usize,
     /// Query rows of a block of `flash_forward` and `flash_pages`.
-    prefill: Tiles,
+    prefill: TileSizes,
     /// Query heads of a block of `flash_decode`.
-    decode: Tiles,
+    decode: TileSizes,
     /// Query rows of a block of `flash_dq`, and the keys it takes at once.
-    queries: Tiles,
+    queries: TileSizes,
     /// Keys of a block of `flash_dkdv`, and the query rows it takes at once.
-    columns: Tiles,
+    columns: TileSizes,
 }
 
 /// A tile that stays, tiles that change, and bytes by which a block's threads exchange scores.
-struct Tiles {
+struct TileSizes {
     rows: usize,
     columns: usize,
     exchange: usize,
@@ -118,18 +118,18 @@ impl Tiling {
         let (warps, table) =
             if dtype == DType::BF16 { (MMA_WARPS, MMA_TILES) } else { (FFMA_WARPS, FFMA_TILES) };
         let [prefill, decode, queries, columns] =
-            table.map(|[rows, columns, stride]| Tiles { rows, columns, exchange: 4 * rows * stride });
+            table.map(|[rows, columns, stride]| TileSizes { rows, columns, exchange: 4 * rows * stride });
         let (variant, size, threads) = (variant(dtype, width), dtype.size(), 32 * warps);
         Ok(Tiling { variant, width, size, threads, prefill, decode, queries, columns })
     }
 
     /// Returns a grid of blocks that hold what they work on, queries, and a tile of keys and of values.
-    fn forward(&self, blocks: [usize; 3], t: &Tiles) -> Grid {
+    fn forward(&self, blocks: [usize; 3], t: &TileSizes) -> Grid {
         self.grid(blocks, HEAD, t.rows + 2 * t.columns, t.exchange)
     }
 
     /// Returns a grid of blocks that also hold L and Δ of a tile, and two tiles that stay.
-    fn backward(&self, blocks: [usize; 3], t: &Tiles) -> Grid {
+    fn backward(&self, blocks: [usize; 3], t: &TileSizes) -> Grid {
         self.grid(blocks, HEAD + 2 * 4 * TILE, 2 * t.rows + 2 * t.columns, t.exchange)
     }
 
@@ -165,7 +165,7 @@ pub fn forward(
 ) -> Result<()> {
     let tiling = Tiling::new(q.dtype(), heads)?;
     let (t, n) = (q.shape()[0], documents.shape()[0] - 1);
-    let mut store = Store::new(cx, t, &tiling, heads, t > SPLIT);
+    let mut store = PartialStates::new(cx, t, &tiling, heads, t > SPLIT);
     let [sums, stats] = store.args();
     let inputs = [Arg::Out(o), Arg::Out(lse), sums, stats, Arg::In(q), Arg::In(k), Arg::In(v)];
     let args = inputs.into_iter().chain([Arg::In(documents), int(n), int(t)]).chain(sizes(heads));
@@ -213,22 +213,22 @@ pub fn paged(
     cuda: &Cuda,
     o: &mut Tensor,
     qkv: [&Tensor; 3],
-    rows: Paged,
+    rows: PagedBatch,
     heads: Heads,
 ) -> Result<()> {
     let tiling = Tiling::new(qkv[0].dtype(), heads)?;
-    let (t, s) = (qkv[0].shape()[0], rows.tables.shape()[0]);
-    let splits = (rows.tables.shape()[1] * qkv[1].shape()[1]).div_ceil(SPLIT);
+    let (t, s) = (qkv[0].shape()[0], rows.block_tables.shape()[0]);
+    let splits = (rows.block_tables.shape()[1] * qkv[1].shape()[1]).div_ceil(SPLIT);
     // With no more rows than sequences, every row is taken alone.
     let longest = if t > s { tiling.prefill.rows } else { 1 };
-    let call = OverPages { qkv, rows, heads, longest, alone: t.min(s) };
+    let call = PagedLaunch { qkv, rows, heads, longest, alone: t.min(s) };
     if t > s {
-        let mut store = Store::new(cx, t, &tiling, heads, splits > 1);
+        let mut store = PartialStates::new(cx, t, &tiling, heads, splits > 1);
         let blocks = [(t - s).div_ceil(tiling.prefill.rows) + 1, heads.heads, 1];
         let grid = tiling.forward(blocks, &tiling.prefill);
         start(cuda, &FORWARD, "flash_pages", tiling.variant, grid, &mut call.args(o, &mut store))?;
     }
-    let mut store = Store::new(cx, call.alone * splits, &tiling, heads, splits > 1);
+    let mut store = PartialStates::new(cx, call.alone * splits, &tiling, heads, splits > 1);
     let groups = heads.kv_heads * (heads.heads / heads.kv_heads).div_ceil(tiling.decode.rows);
     let grid = tiling.forward([call.alone, groups, splits], &tiling.decode);
     start(cuda, &DECODE, "flash_decode", tiling.variant, grid, &mut call.args(o, &mut store))?;
@@ -242,9 +242,9 @@ pub fn paged(
 }
 
 /// The arguments that `flash_pages` and `flash_decode` share.
-struct OverPages<'a> {
+struct PagedLaunch<'a> {
     qkv: [&'a Tensor; 3],
-    rows: Paged<'a>,
+    rows: PagedBatch<'a>,
     heads: Heads,
     /// Rows after which a run is cut.
     longest: usize,
@@ -252,9 +252,9 @@ struct OverPages<'a> {
     alone: usize,
 }
 
-impl OverPages<'_> {
-    fn args<'x>(&'x self, o: &'x mut Tensor, store: &'x mut Store) -> Vec<Arg<'x>> {
-        let ([q, k, v], Paged { sequences, positions, tables }) = (self.qkv, self.rows);
+impl PagedLaunch<'_> {
+    fn args<'x>(&'x self, o: &'x mut Tensor, store: &'x mut PartialStates) -> Vec<Arg<'x>> {
+        let ([q, k, v], PagedBatch { sequences, positions, block_tables: tables }) = (self.qkv, self.rows);
         let (t, s, m) = (q.shape()[0], tables.shape()[0], tables.shape()[1]);
         let counts = [t, s, m, k.shape()[0], k.shape()[1]].map(int);
         let runs = [int(self.longest), int(self.alone)];
@@ -265,12 +265,12 @@ impl OverPages<'_> {
 }
 
 /// Working memory for `rows` unfinished rows: sums (rows, H, padded D), and maximum and total (rows, H, 2).
-struct Store(Option<(Tensor, Tensor)>);
+struct PartialStates(Option<(Tensor, Tensor)>);
 
-impl Store {
+impl PartialStates {
     fn new(cx: &Ctx, rows: usize, tiling: &Tiling, heads: Heads, wanted: bool) -> Self {
         let of = |width| cx.scratch([rows, heads.heads, width], DType::F32);
-        Store(wanted.then(|| (of(tiling.width), of(2))))
+        PartialStates(wanted.then(|| (of(tiling.width), of(2))))
     }
 
     fn args(&mut self) -> [Arg<'_>; 2] {

@@ -40,7 +40,7 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use paged::{Paged, flash_paged};
+pub use paged::{PagedBatch, flash_paged};
 
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
 use half::bf16;

@@ -9,13 +9,13 @@ use half::bf16;
 
 /// Sequence, position and block tables of the rows of a batch, all in device memory.
 #[derive(Clone, Copy)]
-pub struct Paged<'a> {
+pub struct PagedBatch<'a> {
     /// (T) i32: index of the row's sequence.
     pub sequences: &'a Tensor,
     /// (T) i32: position of the row in its sequence; its own key and value are in the pages already.
     pub positions: &'a Tensor,
     /// (S, M) i32: block table of each sequence, its pages in order.
-    pub tables: &'a Tensor,
+    pub block_tables: &'a Tensor,
 }
 
 /// Returns o (T, H·D) of q (T, H·D) over `k_pages` and `v_pages` (N, page, K·D).
@@ -27,12 +27,12 @@ pub fn flash_paged(
     q: &Tensor,
     k_pages: &Tensor,
     v_pages: &Tensor,
-    rows: Paged,
+    rows: PagedBatch,
     heads: Heads,
 ) -> Result<Tensor> {
     cx.apply_one(
         PagedAttention { heads },
-        &[q, k_pages, v_pages, rows.sequences, rows.positions, rows.tables],
+        &[q, k_pages, v_pages, rows.sequences, rows.positions, rows.block_tables],
     )
 }
 
@@ -73,7 +73,7 @@ impl Op for PagedAttention {
                 }
             }
             Device::Cuda(cuda) => {
-                let rows = Paged { sequences, positions, tables };
+                let rows = PagedBatch { sequences, positions, block_tables: tables };
                 cuda::paged(cx, cuda, &mut o, [q, k_pages, v_pages], rows, self.heads)?;
             }
             Device::Plan(_) => {}

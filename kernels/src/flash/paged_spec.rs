@@ -1,6 +1,6 @@
 //! Reference and cases of `flash_paged`.
 
-use super::{Heads, Paged, cuda, flash_paged};
+use super::{Heads, PagedBatch, cuda, flash_paged};
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, InputContent, Invariance, Shapes, Spec};
 use codelsi_engine::DType;
 use std::ops::Range;
@@ -75,7 +75,7 @@ fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads)
             },
         ],
         run: Box::new(move |cx, x| {
-            let rows = Paged { sequences: x[3], positions: x[4], tables: x[5] };
+            let rows = PagedBatch { sequences: x[3], positions: x[4], block_tables: x[5] };
             Ok(vec![flash_paged(cx, x[0], x[1], x[2], rows, heads)?])
         }),
         reference: Box::new(move |x| vec![reference(x, heads)]),

@@ -2,7 +2,7 @@
 //! chunks, rows are batched and pages are sized; on the CPU and on the software GPU.
 
 use super::paged_spec::tables;
-use super::{Heads, Paged, flash, flash_paged};
+use super::{Heads, PagedBatch, flash, flash_paged};
 use crate::check::random;
 use codelsi_engine::rng::Key;
 use codelsi_engine::{Ctx, DType, Device, Label, Result, Tensor};
@@ -117,7 +117,7 @@ impl TestSequence {
         let q = self.q.tensor(device, all_rows().map(|row| Some(row.1)));
         let (sequences, positions) = (column(|row| row.0), column(|row| row.1));
         let tables = ints(device, [copies, block_tables.len() / copies], &block_tables);
-        let rows = Paged { sequences: &sequences, positions: &positions, tables: &tables };
+        let rows = PagedBatch { sequences: &sequences, positions: &positions, block_tables: &tables };
         Ok(HostRows::copy_of(&flash_paged(cx, &q, &k, &v, rows, HEADS)?))
     }
 }
@@ -182,7 +182,7 @@ fn indices_that_lead_outside_are_trapped() {
             let sequences = ints(&device, [rows], &vec![s; rows]);
             let positions: Vec<i32> = (position..).take(rows).collect();
             let (positions, tables) = (ints(&device, [rows], &positions), ints(&device, [1, 2], &table));
-            let batch = Paged { sequences: &sequences, positions: &positions, tables: &tables };
+            let batch = PagedBatch { sequences: &sequences, positions: &positions, block_tables: &tables };
             let error = flash_paged(&cx, &q, &k, &v, batch, HEADS).err().map(|e| e.to_string());
             let error = error.unwrap_or_default();
             assert!(error.contains("trap"), "{rows} rows of {s} at {position} by {table:?}: {error}");

@@ -123,7 +123,7 @@ template <int ROWS> __device__ inline Piece piece(const int *starts, int documen
 // ---- runs
 
 // New rows over pages. Consecutive rows at consecutive positions of a sequence are a run, cut where the position
-// is a multiple of `longest` (a power of two). Among the runs of one row, the first `alone` are decoded in splits.
+// is a multiple of `longest_shared_run` (a power of two). Among the runs of one row, the first `alone` are decoded in splits.
 struct Batch {
     const int *sequences, *positions; // (T)
     int T, longest, alone;

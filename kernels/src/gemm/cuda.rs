@@ -19,7 +19,7 @@ pub static GEMM: Source = Source {
             let variants = tile_variants().into_iter().filter(move |v| v.taken_by(form));
             variants.map(move |v| v.variant(Variant::PLAIN.int("FORM", form as usize)))
         };
-        Form::ALL.into_iter().flat_map(of_form).collect()
+        OperandLayout::ALL.into_iter().flat_map(of_form).collect()
     },
 };
 
@@ -31,9 +31,10 @@ pub static FFMA: Source = Source {
     constants: &[Define::list("TILES", FFMA_TILES.as_flattened())],
     variants: || {
         // The right operand of aᵀ b is a gradient, never a weight in bf16.
-        let weights = |form| STORAGE.into_iter().filter(move |&w| form != Form::TN || w == DType::F32);
+        let weights =
+            |form| STORAGE.into_iter().filter(move |&w| form != OperandLayout::TN || w == DType::F32);
         let shapes = |form| [0, 1].map(|shape| weights(form).map(move |w| ffma_variant(form, shape, w)));
-        Form::ALL.into_iter().flat_map(|form| shapes(form).into_iter().flatten()).collect()
+        OperandLayout::ALL.into_iter().flat_map(|form| shapes(form).into_iter().flatten()).collect()
     },
 };
 
@@ -48,16 +49,16 @@ pub static SUM: Source = Source {
 
 /// Rows `first..first + rows` of a matrix.
 #[derive(Clone, Copy)]
-pub(crate) struct Part<'a> {
+pub(crate) struct RowSlice<'a> {
     pub t: &'a Tensor,
     pub first: usize,
     pub rows: usize,
 }
 
-impl<'a> Part<'a> {
+impl<'a> RowSlice<'a> {
     /// All rows.
     pub fn all(t: &'a Tensor) -> Self {
-        Part { t, first: 0, rows: t.shape().as_matrix().0 }
+        RowSlice { t, first: 0, rows: t.shape().as_matrix().0 }
     }
 
     fn columns(&self) -> usize {
@@ -67,7 +68,7 @@ impl<'a> Part<'a> {
 
 /// The operands' transposition: FORM in variants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Form {
+pub(crate) enum OperandLayout {
     /// a (M, K) · b (N, K)ᵀ
     NT,
     /// a (M, K) · b (K, N)
@@ -76,8 +77,8 @@ pub(crate) enum Form {
     TN,
 }
 
-impl Form {
-    const ALL: [Form; 3] = [Form::NT, Form::NN, Form::TN];
+impl OperandLayout {
+    const ALL: [OperandLayout; 3] = [OperandLayout::NT, OperandLayout::NN, OperandLayout::TN];
 }
 
 /// Tile shapes of the products on tensor cores, SHAPE in their variants: rows and columns of y, steps of K, stages of
@@ -141,11 +142,11 @@ impl TileVariant {
     }
 
     /// Tiles of few rows stream weights, which only NT does; both operands of TN are activations in bf16.
-    pub fn taken_by(&self, form: Form) -> bool {
+    pub fn taken_by(&self, form: OperandLayout) -> bool {
         match form {
-            Form::NT => true,
-            Form::NN => self.shape >= 2,
-            Form::TN => self.shape >= 2 && self.w == DType::BF16,
+            OperandLayout::NT => true,
+            OperandLayout::NN => self.shape >= 2,
+            OperandLayout::TN => self.shape >= 2 && self.w == DType::BF16,
         }
     }
 }
@@ -163,22 +164,27 @@ const SLICE: usize = 1024;
 
 /// The form of a product, and its M, N and K.
 #[derive(Clone, Copy)]
-pub(crate) struct Size {
-    pub form: Form,
+pub(crate) struct GemmShape {
+    pub form: OperandLayout,
     pub m: usize,
     pub n: usize,
     pub k: usize,
 }
 
-impl Size {
+impl GemmShape {
     /// Returns the size of the product that makes rows `first..first + m` of `y`, all three inside their tensors.
-    pub fn new(form: Form, y: &Tensor, (first, m): (usize, usize), [a, b]: [Part; 2]) -> Result<Self> {
+    pub fn new(
+        form: OperandLayout,
+        y: &Tensor,
+        (first, m): (usize, usize),
+        [a, b]: [RowSlice; 2],
+    ) -> Result<Self> {
         let ((n, k), of_a) = match form {
-            Form::NT => ((b.rows, b.columns()), m),
-            Form::NN => ((b.columns(), b.rows), m),
-            Form::TN => ((b.columns(), b.rows), b.rows),
+            OperandLayout::NT => ((b.rows, b.columns()), m),
+            OperandLayout::NN => ((b.columns(), b.rows), m),
+            OperandLayout::TN => ((b.columns(), b.rows), b.rows),
         };
-        let size = Size { form, m, n, k };
+        let size = GemmShape { form, m, n, k };
         let holds = |t: &Tensor, elements: usize| elements <= t.shape().elements();
         let inside = holds(y, (first + m) * n)
             && holds(a.t, (a.first + a.rows) * size.pitch(false))
@@ -194,8 +200,8 @@ impl Size {
     /// Elements of a row of the left or the right operand.
     fn pitch(&self, right: bool) -> usize {
         match (self.form, right) {
-            (Form::NT, _) | (Form::NN, false) => self.k,
-            (Form::TN, false) => self.m,
+            (OperandLayout::NT, _) | (OperandLayout::NN, false) => self.k,
+            (OperandLayout::TN, false) => self.m,
             (_, true) => self.n,
         }
     }
@@ -212,11 +218,11 @@ impl Size {
 }
 
 /// Returns the tile that takes the least time for (m, n) on `multiprocessors`.
-pub(crate) fn choose(form: Form, m: usize, n: usize, multiprocessors: usize) -> Tile {
+pub(crate) fn choose(form: OperandLayout, m: usize, n: usize, multiprocessors: usize) -> Tile {
     let [few, more, ..] = TILES;
     match (form, m) {
-        (Form::NT, ..=16) => few,
-        (Form::NT, ..=64) => more,
+        (OperandLayout::NT, ..=16) => few,
+        (OperandLayout::NT, ..=64) => more,
         _ => {
             let time = |t: &Tile| {
                 let blocks = m.div_ceil(t.rows) * n.div_ceil(t.columns);
@@ -238,10 +244,10 @@ pub(crate) fn multiply(
     y: &mut Tensor,
     rows: (usize, usize),
     add: bool,
-    form: Form,
-    [a, b]: [Part; 2],
+    form: OperandLayout,
+    [a, b]: [RowSlice; 2],
 ) -> Result<()> {
-    let size = Size::new(form, y, rows, [a, b])?;
+    let size = GemmShape::new(form, y, rows, [a, b])?;
     if a.t.dtype() == DType::F32 {
         return ffma(cuda, y, rows.0, add, size, [a, b]);
     }
@@ -249,18 +255,18 @@ pub(crate) fn multiply(
         (true, DType::BF16, 1) => choose(form, size.m, size.n, cuda.properties().multiprocessors),
         _ => TILES[2],
     };
-    tensor(cx, cuda, y, rows.0, add, (size, tile), [a, b])
+    multiply_on_tensor_cores(cx, cuda, y, rows.0, add, (size, tile), [a, b])
 }
 
 /// Computes the product on tensor cores with the given tile.
-pub(crate) fn tensor(
+pub(crate) fn multiply_on_tensor_cores(
     cx: &Ctx,
     cuda: &Cuda,
     y: &mut Tensor,
     first: usize,
     add: bool,
-    (size, tile): (Size, Tile),
-    [a, b]: [Part; 2],
+    (size, tile): (GemmShape, Tile),
+    [a, b]: [RowSlice; 2],
 ) -> Result<()> {
     let slices = size.slices();
     if slices == 1 {
@@ -268,7 +274,8 @@ pub(crate) fn tensor(
     }
     let mut parts = cx.scratch([slices, size.m, size.n], DType::F32);
     slice(cuda, &mut parts, 0, false, (size, tile, SLICE), [a, b])?;
-    let whole = Slices { parts: &parts, at: 0, pitch: size.n, stride: size.m * size.n, slices, scale: 1.0 };
+    let whole =
+        PartialSums { parts: &parts, at: 0, pitch: size.n, stride: size.m * size.n, slices, scale: 1.0 };
     sum(cuda, y, (first * size.n, size.n), (size.m, size.n), add, whole)
 }
 
@@ -278,8 +285,8 @@ fn slice(
     y: &mut Tensor,
     first: usize,
     add: bool,
-    (size, tile, length): (Size, Tile, usize),
-    [a, b]: [Part; 2],
+    (size, tile, length): (GemmShape, Tile, usize),
+    [a, b]: [RowSlice; 2],
 ) -> Result<()> {
     let w = b.t.dtype();
     let variant = TileVariant { shape: tile.shape, w, aligned: size.aligned(w) };
@@ -318,11 +325,18 @@ pub(crate) fn shared(tile: &Tile, b: DType) -> usize {
 }
 
 /// Defines FORM, SHAPE, an index of [`FFMA_TILES`], and W.
-fn ffma_variant(form: Form, shape: usize, w: DType) -> Variant {
+fn ffma_variant(form: OperandLayout, shape: usize, w: DType) -> Variant {
     Variant::PLAIN.int("FORM", form as usize).int("SHAPE", shape).dtype("W", w)
 }
 
-fn ffma(cuda: &Cuda, y: &mut Tensor, first: usize, add: bool, size: Size, [a, b]: [Part; 2]) -> Result<()> {
+fn ffma(
+    cuda: &Cuda,
+    y: &mut Tensor,
+    first: usize,
+    add: bool,
+    size: GemmShape,
+    [a, b]: [RowSlice; 2],
+) -> Result<()> {
     let big = size.m > 64 && size.n > 64;
     let variant = ffma_variant(size.form, big as usize, b.t.dtype());
     let [rows, columns, of_thread, by_thread] = FFMA_TILES[big as usize];
@@ -347,7 +361,7 @@ fn ffma(cuda: &Cuda, y: &mut Tensor, first: usize, add: bool, size: Size, [a, b]
 
 /// Partial sums: `slices` of them, `stride` apart, with rows of `pitch` elements from `at` on.
 #[derive(Clone, Copy)]
-pub(crate) struct Slices<'a> {
+pub(crate) struct PartialSums<'a> {
     pub parts: &'a Tensor,
     pub at: usize,
     pub pitch: usize,
@@ -364,7 +378,7 @@ pub(crate) fn sum(
     (at, pitch): (usize, usize),
     (rows, columns): (usize, usize),
     add: bool,
-    from: Slices,
+    from: PartialSums,
 ) -> Result<()> {
     const THREADS: usize = 128;
     let grid = Grid::new((rows * columns.div_ceil(4)).div_ceil(THREADS), THREADS);

@@ -31,8 +31,8 @@ pub(crate) mod tests;
 
 use codelsi_engine::cuda::Cuda;
 use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
-use cpu::{Elements, Matrix, Precision, ProductTerm, Start};
-use cuda::{Form, Part};
+use cpu::{AccumulatorInit, Elements, Matrix, Precision, ProductTerm};
+use cuda::{OperandLayout, RowSlice};
 use half::bf16;
 
 /// Returns y (T, N) = x (T, K) · w (N, K)ᵀ in the storage type of x.
@@ -60,8 +60,8 @@ impl Op for Linear {
         save.keep_all([*x, *w]);
         let mut y = cx.empty([t, n], x.dtype());
         match cx.device() {
-            Device::Cpu(_) => store(&mut y, Start::Zero, &[nt(x, w)?], precision(x))?,
-            Device::Cuda(cuda) => on_cuda(cx, cuda, &mut y, Form::NT, [x, w])?,
+            Device::Cpu(_) => multiply_into(&mut y, AccumulatorInit::Zero, &[nt(x, w)?], precision(x))?,
+            Device::Cuda(cuda) => on_cuda(cx, cuda, &mut y, OperandLayout::NT, [x, w])?,
             Device::Plan(_) => {}
         }
         Ok(vec![y])
@@ -73,8 +73,8 @@ impl Op for Linear {
         if dx.wants(0) {
             let mut g = cx.empty(*x.shape(), x.dtype());
             match cx.device() {
-                Device::Cpu(_) => store(&mut g, Start::Zero, &[nn(dy, w)?], precision(x))?,
-                Device::Cuda(cuda) => on_cuda(cx, cuda, &mut g, Form::NN, [dy, w])?,
+                Device::Cpu(_) => multiply_into(&mut g, AccumulatorInit::Zero, &[nn(dy, w)?], precision(x))?,
+                Device::Cuda(cuda) => on_cuda(cx, cuda, &mut g, OperandLayout::NN, [dy, w])?,
                 Device::Plan(_) => {}
             }
             dx.add(0, g)?;
@@ -82,8 +82,8 @@ impl Op for Linear {
         if dx.wants(1) {
             let mut g = cx.device().empty(codelsi_engine::Label::Gradients, *w.shape(), w.dtype());
             match cx.device() {
-                Device::Cpu(_) => store(&mut g, Start::Zero, &[tn(dy, x)?], precision(x))?,
-                Device::Cuda(cuda) => on_cuda(cx, cuda, &mut g, Form::TN, [dy, x])?,
+                Device::Cpu(_) => multiply_into(&mut g, AccumulatorInit::Zero, &[tn(dy, x)?], precision(x))?,
+                Device::Cuda(cuda) => on_cuda(cx, cuda, &mut g, OperandLayout::TN, [dy, x])?,
                 Device::Plan(_) => {}
             }
             dx.add(1, g)?;
@@ -92,9 +92,9 @@ impl Op for Linear {
     }
 }
 
-fn on_cuda(cx: &Ctx, cuda: &Cuda, y: &mut Tensor, form: Form, ab: [&Tensor; 2]) -> Result<()> {
+fn on_cuda(cx: &Ctx, cuda: &Cuda, y: &mut Tensor, form: OperandLayout, ab: [&Tensor; 2]) -> Result<()> {
     let rows = y.shape().as_matrix().0;
-    cuda::multiply(cx, cuda, y, (0, rows), false, form, ab.map(Part::all))
+    cuda::multiply(cx, cuda, y, (0, rows), false, form, ab.map(RowSlice::all))
 }
 
 /// Returns the precision of a product with the activations `x`: that of their storage type.
@@ -139,7 +139,12 @@ pub fn elements(t: &Tensor) -> Result<Elements<'_>> {
 }
 
 /// Computes `y = start + Σ terms`, rounded once to the storage type of y.
-pub fn store(y: &mut Tensor, start: Start, terms: &[ProductTerm], precision: Precision) -> Result<()> {
+pub fn multiply_into(
+    y: &mut Tensor,
+    start: AccumulatorInit,
+    terms: &[ProductTerm],
+    precision: Precision,
+) -> Result<()> {
     let size = y.shape().as_matrix();
     match y.dtype() {
         DType::BF16 => cpu::multiply(y.slice_mut::<bf16>()?, size, start, terms, precision),

@@ -1,4 +1,4 @@
-use super::cuda::{Form, Part, Size, TILES, multiply, tensor};
+use super::cuda::{GemmShape, OperandLayout, RowSlice, TILES, multiply, multiply_on_tensor_cores};
 use super::*;
 use crate::check::random;
 use codelsi_emulator::Counters;
@@ -30,11 +30,11 @@ pub(crate) fn operand(device: &Device, shape: [usize; 2], dtype: DType, site: u3
 }
 
 /// Returns random operands of a product (m, n) of depth k.
-fn operands(device: &Device, form: Form, [m, n, k]: [usize; 3], dtypes: [DType; 2]) -> [Tensor; 2] {
+fn operands(device: &Device, form: OperandLayout, [m, n, k]: [usize; 3], dtypes: [DType; 2]) -> [Tensor; 2] {
     let (a, b) = match form {
-        Form::NT => ([m, k], [n, k]),
-        Form::NN => ([m, k], [k, n]),
-        Form::TN => ([k, m], [k, n]),
+        OperandLayout::NT => ([m, k], [n, k]),
+        OperandLayout::NN => ([m, k], [k, n]),
+        OperandLayout::TN => ([k, m], [k, n]),
     };
     [operand(device, a, dtypes[0], 0), operand(device, b, dtypes[1], 1)]
 }
@@ -44,15 +44,15 @@ fn operands(device: &Device, form: Form, [m, n, k]: [usize; 3], dtypes: [DType; 
 fn all_tiles_make_the_same_bits() {
     let Some(device) = emulated_gpu() else { return };
     let (cuda, cx) = (as_cuda(&device), Ctx::inference(&device));
-    for form in [Form::NT, Form::NN, Form::TN] {
+    for form in [OperandLayout::NT, OperandLayout::NN, OperandLayout::TN] {
         let sizes @ [m, n, _] = [136, 264, 200];
         let [a, b] = operands(&device, form, sizes, [DType::BF16; 2]);
-        let tiles = if form == Form::NT { &TILES[..] } else { &TILES[2..] };
+        let tiles = if form == OperandLayout::NT { &TILES[..] } else { &TILES[2..] };
         let mut bits = tiles.iter().map(|&tile| {
             let mut y = cx.empty([m, n], DType::F32);
-            let ab = [&a, &b].map(Part::all);
-            let size = Size::new(form, &y, (0, m), ab).unwrap();
-            tensor(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap();
+            let ab = [&a, &b].map(RowSlice::all);
+            let size = GemmShape::new(form, &y, (0, m), ab).unwrap();
+            multiply_on_tensor_cores(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap();
             y.to_vec::<f32>().unwrap()
         });
         let first = bits.next().unwrap();
@@ -70,13 +70,21 @@ fn rows_of_small_and_large_batches_have_the_same_bits() {
         for dtypes in
             [[DType::BF16; 2], [DType::BF16, DType::F32], [DType::F32, DType::BF16], [DType::F32; 2]]
         {
-            let [x, w] = operands(&device, Form::NT, [200, n, k], dtypes);
+            let [x, w] = operands(&device, OperandLayout::NT, [200, n, k], dtypes);
             let all = linear(&cx, &x, &w).unwrap();
             for rows in [1, 7, 64] {
                 let mut few = cx.empty([rows, n], dtypes[0]);
-                let x = Part { t: &x, first: 130, rows };
-                multiply(&cx, as_cuda(&device), &mut few, (0, rows), false, Form::NT, [x, Part::all(&w)])
-                    .unwrap();
+                let x = RowSlice { t: &x, first: 130, rows };
+                multiply(
+                    &cx,
+                    as_cuda(&device),
+                    &mut few,
+                    (0, rows),
+                    false,
+                    OperandLayout::NT,
+                    [x, RowSlice::all(&w)],
+                )
+                .unwrap();
                 let (few, all) = (bits(&few), bits(&all));
                 assert!(few[..] == all[130 * n..][..few.len()], "{rows} rows, N={n} K={k}, {dtypes:?}");
             }
@@ -94,11 +102,12 @@ fn rows_are_placed_and_added() {
     let Some(device) = emulated_gpu() else { return };
     let cx = Ctx::inference(&device);
     for dtype in [DType::BF16, DType::F32] {
-        for form in [Form::NT, Form::NN, Form::TN] {
+        for form in [OperandLayout::NT, OperandLayout::NN, OperandLayout::TN] {
             let (m, n, k) = (19, 24, 40);
             let [a, b] = operands(&device, form, [m, n, k], [dtype; 2]);
             let product = |y: &mut Tensor, first, add| {
-                multiply(&cx, as_cuda(&device), y, (first, m), add, form, [&a, &b].map(Part::all)).unwrap();
+                multiply(&cx, as_cuda(&device), y, (first, m), add, form, [&a, &b].map(RowSlice::all))
+                    .unwrap();
             };
             let mut once = cx.empty([m, n], DType::F32);
             product(&mut once, 0, false);
@@ -116,10 +125,10 @@ fn rows_are_placed_and_added() {
 fn a_product_outside_its_tensors_is_refused() {
     let Some(device) = emulated_gpu() else { return };
     let cx = Ctx::inference(&device);
-    let [a, b] = operands(&device, Form::NT, [4, 8, 16], [DType::BF16; 2]);
+    let [a, b] = operands(&device, OperandLayout::NT, [4, 8, 16], [DType::BF16; 2]);
     let mut y = cx.empty([4, 8], DType::BF16);
-    let ab = [Part { t: &a, first: 1, rows: 4 }, Part::all(&b)];
-    let error = multiply(&cx, as_cuda(&device), &mut y, (0, 4), false, Form::NT, ab).unwrap_err();
+    let ab = [RowSlice { t: &a, first: 1, rows: 4 }, RowSlice::all(&b)];
+    let error = multiply(&cx, as_cuda(&device), &mut y, (0, 4), false, OperandLayout::NT, ab).unwrap_err();
     assert_eq!(error.to_string(), "NT product of (4, 16) and (8, 16) does not make rows 0..+4 of (4, 8)");
 }
 
@@ -128,19 +137,21 @@ fn a_product_outside_its_tensors_is_refused() {
 fn aligned_products_have_no_bank_conflicts() {
     let Some(device) = emulated_gpu() else { return };
     let (cuda, cx) = (as_cuda(&device), Ctx::inference(&device));
-    for form in [Form::NT, Form::NN, Form::TN] {
+    for form in [OperandLayout::NT, OperandLayout::NN, OperandLayout::TN] {
         let sizes @ [m, n, _] = [128, 256, 256];
         for (w, tiles) in [(DType::BF16, &TILES[..]), (DType::F32, &TILES[2..3])] {
-            let tiles = if form == Form::NT { tiles } else { &tiles[tiles.len().saturating_sub(3)..] };
-            if (form, w) == (Form::TN, DType::F32) {
+            let tiles =
+                if form == OperandLayout::NT { tiles } else { &tiles[tiles.len().saturating_sub(3)..] };
+            if (form, w) == (OperandLayout::TN, DType::F32) {
                 continue; // both are activations there
             }
             for &tile in tiles {
                 let [a, b] = operands(&device, form, sizes, [DType::BF16, w]);
                 let mut y = cx.empty([m, n], DType::BF16);
-                let ab = [&a, &b].map(Part::all);
-                let size = Size::new(form, &y, (0, m), ab).unwrap();
-                let product = || tensor(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap();
+                let ab = [&a, &b].map(RowSlice::all);
+                let size = GemmShape::new(form, &y, (0, m), ab).unwrap();
+                let product =
+                    || multiply_on_tensor_cores(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap();
                 for (_, counters) in count_launches(cuda, product) {
                     assert_eq!(counters.bank_conflicts(), 0, "{form:?} {w:?} {tile:?}: {counters:#?}");
                     assert_eq!(counters.sector_efficiency(), 1.0, "{form:?} {w:?} {tile:?}: {counters:#?}");

@@ -1,6 +1,6 @@
 //! The launches of `kvstore.cu`.
 
-use super::Rows;
+use super::TokenSlots;
 use crate::cuda::{PRELUDE, access_width, all_packed, packed, row_threads};
 use crate::rope::cuda::{ROTATION, pairs, threads};
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source};
@@ -29,14 +29,14 @@ pub fn rope_store(
     cuda: &Cuda,
     [k_pages, v_pages]: [&mut Tensor; 2],
     [k, v]: [&Tensor; 2],
-    rows: Rows,
+    rows: TokenSlots,
 ) -> Result<()> {
     let ((t, width), (limit, _)) = (k.shape().as_matrix(), k_pages.shape().as_matrix());
-    let (p, d) = rows.table.shape().as_matrix();
+    let (p, d) = rows.rope_table.shape().as_matrix();
     let vec = pairs(k.dtype(), d);
     let grid = Grid::new(t, threads(width / d, d, vec)?);
     let [heads, d, p, limit] = [width / d, d, p, limit].map(|n| Arg::I32(n as i32));
-    let (positions, table, slots) = (Arg::In(rows.positions), Arg::In(rows.table), Arg::In(rows.slots));
+    let (positions, table, slots) = (Arg::In(rows.positions), Arg::In(rows.rope_table), Arg::In(rows.slots));
     let pages = [Arg::InOut(k_pages), Arg::InOut(v_pages)];
     let [to_k, to_v] = pages;
     let args = &mut [to_k, to_v, Arg::In(k), Arg::In(v), positions, table, slots, heads, d, p, limit];

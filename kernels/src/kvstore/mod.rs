@@ -30,11 +30,11 @@ pub fn kvstore(cx: &Ctx, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> R
 
 /// Positions and cache slots of new tokens, all in device memory.
 #[derive(Clone, Copy)]
-pub struct Rows<'a> {
+pub struct TokenSlots<'a> {
     /// (T) i32: position of each token.
     pub positions: &'a Tensor,
     /// (P, D) f32: cos and sin of the angles, from [`crate::rope::table`].
-    pub table: &'a Tensor,
+    pub rope_table: &'a Tensor,
     /// (T) i32: slot of each token.
     pub slots: &'a Tensor,
 }
@@ -48,19 +48,19 @@ pub fn rope_kvstore(
     cx: &Ctx,
     [k_pages, v_pages]: [&mut Tensor; 2],
     [k, v]: [&Tensor; 2],
-    rows: Rows,
+    rows: TokenSlots,
     kv_heads: usize,
 ) -> Result<()> {
     let Device::Cuda(cuda) = cx.device() else {
-        let rotated = rope(cx, k, rows.positions, rows.table, kv_heads)?;
+        let rotated = rope(cx, k, rows.positions, rows.rope_table, kv_heads)?;
         kvstore(cx, k_pages, &rotated, rows.slots)?;
         return kvstore(cx, v_pages, v, rows.slots);
     };
-    let width = kv_heads * rows.table.shape().as_matrix().1;
+    let width = kv_heads * rows.rope_table.shape().as_matrix().1;
     let fit = |pages: &Tensor, x: &Tensor| check(cx, pages, x, rows.slots);
     fit(k_pages, k).and_then(|()| fit(v_pages, v)).at("rope_kvstore")?;
     if k.shape() != v.shape() || k.dtype() != v.dtype() || k.shape().as_matrix().1 != width {
-        let table = rows.table.shape();
+        let table = rows.rope_table.shape();
         let message = format!("k {k:?} and v {v:?} are not {kv_heads} heads of the table {table}");
         return Err(Error::op("rope_kvstore", message));
     }

@@ -39,10 +39,10 @@ fn turned(k: usize, t: usize, d: usize, dtype: DType) -> Case {
             Input::ints(slots),
         ],
         run: Box::new(move |cx, x| {
-            let table = crate::rope::table(cx.device(), 512, d, 1e4, 1.0)?;
+            let table = crate::rope::cos_sin_table(cx.device(), 512, d, 1e4, 1.0)?;
             let zeros = || cx.device().zeros(Label::Kv, [pages, 4, width], x[0].dtype());
             let (mut k_pages, mut v_pages) = (zeros(), zeros());
-            let rows = super::Rows { positions: x[2], table: &table, slots: x[3] };
+            let rows = super::TokenSlots { positions: x[2], rope_table: &table, slots: x[3] };
             super::rope_kvstore(cx, [&mut k_pages, &mut v_pages], [x[0], x[1]], rows, k)?;
             Ok(vec![k_pages, v_pages])
         }),

@@ -80,8 +80,8 @@ pub(super) fn mask(x: &mut Tensor, dropout: &Dropout) -> Result<()> {
 
 /// Zeroes or scales up each channel of the row of one token.
 fn mask_row(x: &mut [f32], token: i32, dropout: &Dropout) {
-    let (p, up) = (dropout.p, dropout.up());
-    let mut channel = dropout.first;
+    let (p, up) = (dropout.p, dropout.keep_scale());
+    let mut channel = dropout.first_channel;
     let (lead, blocks) = x.split_at_mut((channel.next_multiple_of(4) - channel).min(x.len()));
     for x in [lead].into_iter().filter(|x| !x.is_empty()).chain(blocks.chunks_mut(4)) {
         let words = dropout.key.words(token as u32, channel as u32 / 4);

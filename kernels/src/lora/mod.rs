@@ -3,7 +3,7 @@
 //! LoRA (Hu et al., arXiv 2106.09685, eq. 3), s = alpha / R; dropout on the input of the adapter as in PEFT, with one
 //! mask for all linears that share x.
 //!
-//! Several adapters can be served in one batch ([`lora_by_row`]): each row selects its own.
+//! Several adapters can be served in one batch ([`multi_lora`]): each row selects its own.
 //!
 //! **math** forward: x̃ = drop(x), S = s x̃ Aᵀ, y = x Wᵀ + S Bᵀ. Backward: dS = s dy B, dB = dyᵀ S, dA = dSᵀ x̃,
 //! dx = mask/(1-p) ⊙ Σ dS A + Σ dy W. W is frozen.
@@ -32,25 +32,25 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
-use crate::gemm::cpu::{Matrix, ProductTerm, Start};
+use crate::gemm::cpu::{AccumulatorInit, Matrix, ProductTerm};
 use crate::gemm::{self, elements, nn, nt, precision, tn};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 
 /// An adapted linear: a frozen weight with one LoRA adapter, or with a stack of G adapters of which each row uses one.
 #[derive(Clone, Copy)]
-pub struct Target<'a> {
+pub struct LoraLinear<'a> {
     /// (N, C): frozen weight.
     pub w: &'a Tensor,
-    /// (R, C) f32; (G, R, C) for [`lora_by_row`].
+    /// (R, C) f32; (G, R, C) for [`multi_lora`].
     pub a: &'a Tensor,
-    /// (N, R) f32; (G, N, R) for [`lora_by_row`].
+    /// (N, R) f32; (G, N, R) for [`multi_lora`].
     pub b: &'a Tensor,
     /// s = alpha / R.
     pub scale: f32,
 }
 
-impl Target<'_> {
+impl LoraLinear<'_> {
     fn rank(&self) -> usize {
         self.b.shape().as_matrix().1
     }
@@ -70,12 +70,12 @@ pub struct Dropout {
     /// (T) i32: id of each token, the same wherever it is packed.
     pub tokens: Tensor,
     /// Index of x's first channel in the unsharded input.
-    pub first: usize,
+    pub first_channel: usize,
 }
 
 impl Dropout {
     /// Returns the scale of the kept channels, 1 / (1 − p).
-    pub(crate) fn up(&self) -> f32 {
+    pub(crate) fn keep_scale(&self) -> f32 {
         1.0 / (1.0 - self.p)
     }
 }
@@ -84,7 +84,7 @@ impl Dropout {
 ///
 /// # Errors
 /// When shapes do not fit, or a W wants a gradient: full fine-tuning uses `gemm`.
-pub fn lora(cx: &Ctx, x: &Tensor, targets: &[Target], dropout: Option<Dropout>) -> Result<Outs> {
+pub fn lora(cx: &Ctx, x: &Tensor, targets: &[LoraLinear], dropout: Option<Dropout>) -> Result<Outs> {
     apply(cx, x, targets, dropout.filter(|d| d.p > 0.0), None)
 }
 
@@ -93,31 +93,31 @@ pub fn lora(cx: &Ctx, x: &Tensor, targets: &[Target], dropout: Option<Dropout>) 
 ///
 /// # Errors
 /// When shapes do not fit, an adapter is not in the stack, or an input wants a gradient.
-pub fn lora_by_row(cx: &Ctx, x: &Tensor, targets: &[Target], choice: &Tensor) -> Result<Outs> {
+pub fn multi_lora(cx: &Ctx, x: &Tensor, targets: &[LoraLinear], choice: &Tensor) -> Result<Outs> {
     apply(cx, x, targets, None, Some(choice.clone()))
 }
 
 fn apply(
     cx: &Ctx,
     x: &Tensor,
-    targets: &[Target],
+    targets: &[LoraLinear],
     dropout: Option<Dropout>,
     choice: Option<Tensor>,
 ) -> Result<Outs> {
     let inputs: Vec<&Tensor> = [x].into_iter().chain(targets.iter().flat_map(|t| [t.w, t.a, t.b])).collect();
     let scales = targets.iter().map(|t| t.scale).collect();
-    cx.apply(Lora { scales, dropout, choice }, &inputs)
+    cx.apply(Lora { scales, dropout, adapter_ids: choice }, &inputs)
 }
 
 struct Lora {
     scales: Vec<f32>,
     dropout: Option<Dropout>,
-    choice: Option<Tensor>,
+    adapter_ids: Option<Tensor>,
 }
 
 /// A target whose output has a gradient, in backward.
-struct Used<'a> {
-    target: Target<'a>,
+struct BackwardLinear<'a> {
+    target: LoraLinear<'a>,
     /// Index of the target in the list of the op.
     index: usize,
     /// S of the target; in bf16 on CUDA, S of all targets.
@@ -135,12 +135,12 @@ impl Op for Lora {
     /// Saves x, then (W, A, B, S) of each target for backward.
     fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
         let (x, inputs) = (x[0], &x[1..]);
-        let targets: Vec<Target> = inputs
+        let targets: Vec<LoraLinear> = inputs
             .chunks_exact(3)
             .zip(&self.scales)
-            .map(|(t, &scale)| Target { w: t[0], a: t[1], b: t[2], scale })
+            .map(|(t, &scale)| LoraLinear { w: t[0], a: t[1], b: t[2], scale })
             .collect();
-        targets.iter().try_for_each(|t| check(x, t, self.choice.as_ref()))?;
+        targets.iter().try_for_each(|t| check(x, t, self.adapter_ids.as_ref()))?;
         self.check_batch(x, &targets)?;
         let (outs, s) = match cx.device() {
             Device::Cuda(cuda) => cuda::forward(self, cx, cuda, x, &targets)?,
@@ -158,8 +158,8 @@ impl Op for Lora {
         let mut used = Vec::new();
         let mut s_at = 0;
         for (index, (t, dy)) in saved[1..].chunks_exact(4).zip(dy).enumerate() {
-            let target = Target { w: &t[0], a: &t[1], b: &t[2], scale: self.scales[index] };
-            used.extend(dy.as_ref().map(|dy| Used { target, index, s: &t[3], s_at, dy }));
+            let target = LoraLinear { w: &t[0], a: &t[1], b: &t[2], scale: self.scales[index] };
+            used.extend(dy.as_ref().map(|dy| BackwardLinear { target, index, s: &t[3], s_at, dy }));
             s_at += cuda::padded_rank(target.rank());
         }
         if used.is_empty() {
@@ -178,15 +178,15 @@ impl Op for Lora {
 
     /// Returns false where rows select adapters: that is for inference.
     fn differentiable(&self) -> bool {
-        self.choice.is_none()
+        self.adapter_ids.is_none()
     }
 }
 
 impl Lora {
     /// Checks that per-row inputs have the rows of x, and that all stacks hold the same number of adapters.
-    fn check_batch(&self, x: &Tensor, targets: &[Target]) -> Result<()> {
+    fn check_batch(&self, x: &Tensor, targets: &[LoraLinear]) -> Result<()> {
         let rows = x.shape().as_matrix().0;
-        for per_row in self.dropout.iter().map(|d| &d.tokens).chain(&self.choice) {
+        for per_row in self.dropout.iter().map(|d| &d.tokens).chain(&self.adapter_ids) {
             if per_row.shape()[..] != [rows] || per_row.dtype() != DType::I32 {
                 return Err(Error::new(format!("{per_row:?} must be one i32 per row of x {}", x.shape())));
             }
@@ -200,7 +200,7 @@ impl Lora {
 
 /// The CPU twin; it also serves the planning device, which allocates the same tensors.
 impl Lora {
-    fn forward_cpu(&self, cx: &Ctx, x: &Tensor, targets: &[Target]) -> Result<(Outs, Vec<Tensor>)> {
+    fn forward_cpu(&self, cx: &Ctx, x: &Tensor, targets: &[LoraLinear]) -> Result<(Outs, Vec<Tensor>)> {
         let rows = x.shape().as_matrix().0;
         let dropped = self.drop(cx, x)?;
         let (mut outs, mut all) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
@@ -208,14 +208,14 @@ impl Lora {
             let mut s = cx.empty([rows, t.a.shape().as_matrix().0], x.dtype());
             let mut y = cx.empty([rows, t.w.shape()[0]], x.dtype());
             if !cx.device().is_plan() {
-                gemm::store(&mut s, Start::Zero, &[nt(&dropped, t.a)?], precision(x))?;
+                gemm::multiply_into(&mut s, AccumulatorInit::Zero, &[nt(&dropped, t.a)?], precision(x))?;
                 cpu::scale(&mut s, t.scale)?;
-                if let Some(choice) = &self.choice {
+                if let Some(choice) = &self.adapter_ids {
                     cpu::select_adapter(&mut s, choice.slice()?, t.rank(), t.adapters())?;
                 }
                 let mut terms = vec![nt(x, t.w)?];
                 terms.extend(slabs(&s, t)?);
-                gemm::store(&mut y, Start::Zero, &terms, precision(x))?;
+                gemm::multiply_into(&mut y, AccumulatorInit::Zero, &terms, precision(x))?;
             }
             outs.push(y);
             all.push(s);
@@ -228,7 +228,7 @@ impl Lora {
         &self,
         cx: &Ctx,
         x: &Tensor,
-        used: &[Used],
+        used: &[BackwardLinear],
         wants_dx: bool,
     ) -> Result<(Vec<[Tensor; 2]>, Option<Tensor>)> {
         let dropped = self.drop(cx, x)?;
@@ -237,10 +237,10 @@ impl Lora {
             let mut ds = cx.scratch(*u.s.shape(), x.dtype());
             let [mut da, mut db] = adapter_gradients(cx, &u.target);
             if !cx.device().is_plan() {
-                gemm::store(&mut ds, Start::Zero, &[nn(u.dy, u.target.b)?], precision(x))?;
+                gemm::multiply_into(&mut ds, AccumulatorInit::Zero, &[nn(u.dy, u.target.b)?], precision(x))?;
                 cpu::scale(&mut ds, u.target.scale)?;
-                gemm::store(&mut db, Start::Zero, &[tn(u.dy, u.s)?], precision(x))?;
-                gemm::store(&mut da, Start::Zero, &[tn(&ds, &dropped)?], precision(x))?;
+                gemm::multiply_into(&mut db, AccumulatorInit::Zero, &[tn(u.dy, u.s)?], precision(x))?;
+                gemm::multiply_into(&mut da, AccumulatorInit::Zero, &[tn(&ds, &dropped)?], precision(x))?;
             }
             gradients.push([da, db]);
             all.push(ds);
@@ -254,11 +254,11 @@ impl Lora {
             let slabs: Vec<_> =
                 used.iter().zip(&all).map(|(u, ds)| nn(ds, u.target.a)).collect::<Result<_>>()?;
             let main: Vec<_> = used.iter().map(|u| nn(u.dy, u.target.w)).collect::<Result<_>>()?;
-            gemm::store(&mut low_rank, Start::Zero, &slabs, precision(x))?;
+            gemm::multiply_into(&mut low_rank, AccumulatorInit::Zero, &slabs, precision(x))?;
             if let Some(dropout) = &self.dropout {
                 cpu::mask(&mut low_rank, dropout)?;
             }
-            gemm::store(&mut g, Start::From(low_rank.slice()?), &main, precision(x))?;
+            gemm::multiply_into(&mut g, AccumulatorInit::From(low_rank.slice()?), &main, precision(x))?;
         }
         Ok((gradients, Some(g)))
     }
@@ -275,12 +275,12 @@ impl Lora {
 }
 
 /// Allocates dA and dB.
-fn adapter_gradients(cx: &Ctx, target: &Target) -> [Tensor; 2] {
+fn adapter_gradients(cx: &Ctx, target: &LoraLinear) -> [Tensor; 2] {
     [target.a, target.b].map(|t| cx.device().empty(Label::Gradients, *t.shape(), DType::F32))
 }
 
 /// Returns the terms of S Bᵀ, one for each adapter of the stack.
-fn slabs<'a>(s: &'a Tensor, t: &Target<'a>) -> Result<Vec<ProductTerm<'a>>> {
+fn slabs<'a>(s: &'a Tensor, t: &LoraLinear<'a>) -> Result<Vec<ProductTerm<'a>>> {
     let (n, rank, columns) = (t.w.shape()[0], t.rank(), s.shape().as_matrix().1);
     let slab = |g: usize| {
         let a = Matrix::k_major(elements(s)?.skip(g * rank), columns);
@@ -289,7 +289,7 @@ fn slabs<'a>(s: &'a Tensor, t: &Target<'a>) -> Result<Vec<ProductTerm<'a>>> {
     (0..t.adapters()).map(slab).collect()
 }
 
-fn check(x: &Tensor, t: &Target, choice: Option<&Tensor>) -> Result<()> {
+fn check(x: &Tensor, t: &LoraLinear, choice: Option<&Tensor>) -> Result<()> {
     let (w, a, b) = (t.w.shape(), t.a.shape(), t.b.shape());
     let c = x.shape().as_matrix().1;
     let fits = match (&a[..], &b[..], choice) {

@@ -1,6 +1,6 @@
 //! Reference and cases of `lora`.
 
-use super::{Dropout, Target, cuda, lora, lora_by_row};
+use super::{Dropout, LoraLinear, cuda, lora, multi_lora};
 use crate::check::RowBatch;
 use crate::gemm::spec::{forward, reference as product};
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
@@ -26,9 +26,9 @@ pub static SPEC: Spec = Spec {
             name: "lora",
             run: |batch| {
                 let tokens = batch.ints(|t| 1000 + 7 * t)?;
-                let dropout = Dropout { p: 0.3, key: KEY, tokens, first: 0 };
+                let dropout = Dropout { p: 0.3, key: KEY, tokens, first_channel: 0 };
                 let (w, [a, b]) = (batch.weight([24, 40], 0)?, adapter(batch, 1)?);
-                let target = Target { w: &w, a: &a, b: &b, scale: SCALE };
+                let target = LoraLinear { w: &w, a: &a, b: &b, scale: SCALE };
                 let x = batch.storage(40, 0)?;
                 Ok(lora(batch.cx, &x, &[target], Some(dropout))?.swap_remove(0))
             },
@@ -38,9 +38,9 @@ pub static SPEC: Spec = Spec {
             run: |batch| {
                 let (w, [a, b]) = (batch.weight([24, 40], 0)?, adapter(batch, 3)?);
                 let (a, b) = (a.reshape([3, 4, 40]), b.reshape([3, 24, 4]));
-                let target = Target { w: &w, a: &a, b: &b, scale: SCALE };
+                let target = LoraLinear { w: &w, a: &a, b: &b, scale: SCALE };
                 let (x, choice) = (batch.storage(40, 0)?, batch.ints(|t| t * 7 % 3)?);
-                Ok(lora_by_row(batch.cx, &x, &[target], &choice)?.swap_remove(0))
+                Ok(multi_lora(batch.cx, &x, &[target], &choice)?.swap_remove(0))
             },
         },
     ]),
@@ -103,10 +103,12 @@ fn case_of_part(
         name: format!("T={t} C={c} from {first} R={r} N={widths:?} p={p}"),
         inputs,
         run: Box::new(move |cx, x| {
-            let targets: Vec<Target> =
-                x[2..].chunks_exact(3).map(|t| Target { w: t[0], a: t[1], b: t[2], scale: SCALE }).collect();
+            let targets: Vec<LoraLinear> = x[2..]
+                .chunks_exact(3)
+                .map(|t| LoraLinear { w: t[0], a: t[1], b: t[2], scale: SCALE })
+                .collect();
             let tokens = x[1].clone();
-            lora(cx, x[0], &targets, Some(Dropout { p, key: KEY, tokens, first }))
+            lora(cx, x[0], &targets, Some(Dropout { p, key: KEY, tokens, first_channel: first }))
         }),
         reference: Box::new(move |x| reference(x, p, first)),
         compare: Compare::Error,
@@ -132,9 +134,11 @@ fn by_row(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], adapters
         name: format!("T={t} C={c} R={r} N={widths:?} adapters={adapters}"),
         inputs,
         run: Box::new(|cx, x| {
-            let targets: Vec<Target> =
-                x[2..].chunks_exact(3).map(|t| Target { w: t[0], a: t[1], b: t[2], scale: SCALE }).collect();
-            lora_by_row(cx, x[0], &targets, x[1])
+            let targets: Vec<LoraLinear> = x[2..]
+                .chunks_exact(3)
+                .map(|t| LoraLinear { w: t[0], a: t[1], b: t[2], scale: SCALE })
+                .collect();
+            multi_lora(cx, x[0], &targets, x[1])
         }),
         reference: Box::new(reference_by_row),
         ..plain

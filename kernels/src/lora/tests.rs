@@ -1,6 +1,6 @@
-use super::cuda::{Layout, Run, adapted, low_rank};
+use super::cuda::{ColumnOffsets, LoraPass, adapted, low_rank};
 use super::*;
-use crate::gemm::cuda::{Form, Part, Size, TILES, tensor};
+use crate::gemm::cuda::{GemmShape, OperandLayout, RowSlice, TILES, multiply_on_tensor_cores};
 use crate::gemm::tests::{as_cuda, count_launches, emulated_gpu, operand};
 use codelsi_engine::cuda::Cuda;
 use half::bf16;
@@ -23,8 +23,8 @@ impl Operands {
         }
     }
 
-    fn target(&self) -> Target<'_> {
-        Target { w: &self.w, a: &self.a, b: &self.b, scale: 2.0 }
+    fn target(&self) -> LoraLinear<'_> {
+        LoraLinear { w: &self.w, a: &self.a, b: &self.b, scale: 2.0 }
     }
 }
 
@@ -44,13 +44,14 @@ fn an_adapter_costs_at_most_three_percent() {
     let (tile, [t, n, c, r]) = (TILES[4], [128, 256, 5120, 16]);
     let o = Operands::new(&device, DType::BF16, [t, n, c, r]);
     let mut y = cx.empty([t, n], DType::BF16);
-    let ab = [&o.x, &o.w].map(Part::all);
-    let size = Size::new(Form::NT, &y, (0, t), ab).unwrap();
-    let plain = costs(cuda, || tensor(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap());
-    let run = Run { cx: &cx, cuda, mask: None, up: 1.0, choice: None };
+    let ab = [&o.x, &o.w].map(RowSlice::all);
+    let size = GemmShape::new(OperandLayout::NT, &y, (0, t), ab).unwrap();
+    let plain =
+        costs(cuda, || multiply_on_tensor_cores(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap());
+    let run = LoraPass { cx: &cx, cuda, mask: None, up: 1.0, adapter_ids: None };
     let mut s = None;
     let narrow = costs(cuda, || {
-        let layout = Layout::new(&[o.target()]);
+        let layout = ColumnOffsets::new(&[o.target()]);
         s = Some(low_rank(&run, &o.x, &[o.target()], &layout).unwrap());
     });
     let main = costs(cuda, || adapted(&run, &mut y, &o.x, &o.target(), (&s.unwrap(), 0), tile).unwrap());
@@ -69,11 +70,11 @@ fn kernels_of_the_backward_have_no_bank_conflicts() {
     let cuda = as_cuda(&device);
     let o = Operands::new(&device, DType::BF16, [192, 512, 256, 16]);
     let tokens = device.tensor(Label::Activations, [192], &(0..192).collect::<Vec<i32>>()).unwrap();
-    let dropout = Dropout { p: 0.1, key: Key { seed: 1, step: 2, site: 3 }, tokens, first: 0 };
+    let dropout = Dropout { p: 0.1, key: Key { seed: 1, step: 2, site: 3 }, tokens, first_channel: 0 };
     let launches = costs(cuda, || {
         let cx = Ctx::training(&device, 0, 0);
         let (x, a, b) = (o.x.clone().with_grad(), o.a.clone().with_grad(), o.b.clone().with_grad());
-        let target = Target { w: &o.w, a: &a, b: &b, scale: 2.0 };
+        let target = LoraLinear { w: &o.w, a: &a, b: &b, scale: 2.0 };
         let y = lora(&cx, &x, &[target], Some(dropout)).unwrap().swap_remove(0);
         let dy = operand(&device, [192, 512], DType::BF16, 9);
         cx.backward([(&y, dy)], &mut codelsi_engine::Grads::default()).unwrap();
@@ -93,7 +94,7 @@ fn rows_of_small_and_large_batches_have_the_same_bits() {
     let (a, b) = (stack([g, r, c], 2), stack([g, n, r], 3));
     for dtype in [DType::BF16, DType::F32] {
         let (x, w) = (operand(&device, [t, c], dtype, 0), operand(&device, [n, c], dtype, 1));
-        let target = Target { w: &w, a: &a, b: &b, scale: 2.0 };
+        let target = LoraLinear { w: &w, a: &a, b: &b, scale: 2.0 };
         let x_values = bits(&x);
         let run = |rows: std::ops::Range<usize>, other: i32| {
             let part = x_values[rows.start * c..rows.end * c].to_vec();
@@ -107,7 +108,7 @@ fn rows_of_small_and_large_batches_have_the_same_bits() {
             // Row 130 uses adapter 1; the adapter of the others varies.
             let choice: Vec<i32> = rows.clone().map(|t| if t == 130 { 1 } else { other }).collect();
             let choice = device.tensor(Label::Activations, [rows.len()], &choice).unwrap();
-            let y = lora_by_row(&cx, &x, &[target], &choice).unwrap().swap_remove(0);
+            let y = multi_lora(&cx, &x, &[target], &choice).unwrap().swap_remove(0);
             bits(&y)[(130 - rows.start) * n..][..n].to_vec()
         };
         let alone = run(130..131, 0);
@@ -133,9 +134,9 @@ fn an_adapter_outside_the_stack_is_refused() {
         let cx = Ctx::inference(&device);
         let o = Operands::new(&device, DType::BF16, [3, 8, 16, 4]);
         let (a, b) = (o.a.reshape([1, 4, 16]), o.b.reshape([1, 8, 4]));
-        let target = Target { a: &a, b: &b, ..o.target() };
+        let target = LoraLinear { a: &a, b: &b, ..o.target() };
         let choice = device.tensor(Label::Activations, [3], &[0, 1, -1]).unwrap();
-        assert!(lora_by_row(&cx, &o.x, &[target], &choice).is_err(), "{}", o.x.dtype().size());
+        assert!(multi_lora(&cx, &o.x, &[target], &choice).is_err(), "{}", o.x.dtype().size());
     }
 }
 
@@ -148,7 +149,7 @@ fn gradients_of_some_targets_alone() {
         let [first, second] = [72, 40].map(|n| Operands::new(device, DType::BF16, [33, n, 48, 20]));
         let (x, a, b) =
             (first.x.clone().with_grad(), second.a.clone().with_grad(), second.b.clone().with_grad());
-        let targets = [first.target(), Target { a: &a, b: &b, ..second.target() }];
+        let targets = [first.target(), LoraLinear { a: &a, b: &b, ..second.target() }];
         let y = lora(&cx, &x, &targets, None).unwrap().swap_remove(1);
         let mut grads = codelsi_engine::Grads::default();
         cx.backward([(&y, operand(device, [33, 40], DType::BF16, 9))], &mut grads).unwrap();

@@ -1,6 +1,6 @@
 //! Measured peaks of this machine: multiply-adds in registers, and a copy that exceeds the caches.
 
-use crate::simd::{Level, level};
+use crate::simd::{SimdLevel, level};
 use rayon::prelude::*;
 use std::arch::x86_64::*;
 use std::hint::black_box;
@@ -13,13 +13,13 @@ const ROUNDS: usize = 5_000_000;
 /// Measures the FLOP/s of f32 fused multiply-adds on all threads of rayon.
 pub fn f32_flops() -> f64 {
     match level() {
-        Level::Avx512 | Level::Avx512Bf16 => flops_of_all_threads(16 * 2, || {
+        SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => flops_of_all_threads(16 * 2, || {
             // SAFETY: the level was detected.
             unsafe { fma_avx512() }
         }),
         // SAFETY: as above.
-        Level::Avx2 => flops_of_all_threads(8 * 2, || unsafe { fma_avx2() }),
-        Level::Portable => flops_of_all_threads(8 * 2, multiply_add_portable),
+        SimdLevel::Avx2 => flops_of_all_threads(8 * 2, || unsafe { fma_avx2() }),
+        SimdLevel::Portable => flops_of_all_threads(8 * 2, multiply_add_portable),
     }
 }
 
@@ -27,7 +27,7 @@ pub fn f32_flops() -> f64 {
 pub fn bf16_flops() -> f64 {
     match level() {
         // SAFETY: the level was detected.
-        Level::Avx512Bf16 => flops_of_all_threads(32 * 2, || unsafe { dot_avx512() }),
+        SimdLevel::Avx512Bf16 => flops_of_all_threads(32 * 2, || unsafe { dot_avx512() }),
         _ => f32_flops(),
     }
 }

@@ -1,9 +1,9 @@
 //! The roofs of the roofline model, measured on the machine itself: peak rate of multiply-adds, and memory bandwidth.
 
-mod card;
 mod cpu;
+mod gpu;
 
-pub use card::{Roof, SOURCE};
+pub use gpu::{PeakKernels, SOURCE};
 
 use crate::stopwatch::Stopwatch;
 use codelsi_engine::{DType, Device, Label, Result};
@@ -23,7 +23,7 @@ pub fn flops(device: &Device, dtype: DType) -> Result<Option<f64>> {
         Device::Cpu(_) if dtype == DType::BF16 => Ok(Some(cpu::bf16_flops())),
         Device::Cpu(_) => Ok(Some(cpu::f32_flops())),
         Device::Cuda(cuda) if is_gpu(device) => {
-            let kernels = Roof::new(device, cuda);
+            let kernels = PeakKernels::new(device, cuda);
             best_rate(device, || kernels.products(ROUNDS)).map(Some)
         }
         _ => Ok(None),
@@ -38,7 +38,7 @@ pub fn bytes(device: &Device) -> Result<Option<f64>> {
     match device {
         Device::Cpu(_) => Ok(Some(cpu::copy_bytes())),
         Device::Cuda(cuda) if is_gpu(device) => {
-            let kernels = Roof::new(device, cuda);
+            let kernels = PeakKernels::new(device, cuda);
             let x = device.zeros(Label::Scratch, [COPY_BYTES / 4], DType::F32);
             let mut y = device.zeros(Label::Scratch, [COPY_BYTES / 4], DType::F32);
             best_rate(device, || kernels.copy(&mut y, &x)).map(Some)

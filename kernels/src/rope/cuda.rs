@@ -17,7 +17,7 @@ pub static SOURCE: Source = Source {
 };
 
 /// y = every head of x, rotated by `direction` times its token's angles.
-pub fn turn(
+pub fn rotate(
     cuda: &Cuda,
     y: &mut Tensor,
     x: &Tensor,

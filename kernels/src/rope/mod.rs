@@ -36,14 +36,21 @@ pub fn rope(cx: &Ctx, x: &Tensor, positions: &Tensor, table: &Tensor, heads: usi
 ///
 /// # Errors
 /// When `head_dim` is odd or `theta` is not positive.
-pub fn table(device: &Device, positions: usize, head_dim: usize, theta: f64, factor: f64) -> Result<Tensor> {
+pub fn cos_sin_table(
+    device: &Device,
+    positions: usize,
+    head_dim: usize,
+    theta: f64,
+    factor: f64,
+) -> Result<Tensor> {
     if !head_dim.is_multiple_of(2) || head_dim == 0 || theta.is_nan() || theta <= 0.0 {
         let message = format!("head_dim {head_dim} must be even and theta {theta} positive");
         return Err(Error::op("rope", message));
     }
     if matches!(device, Device::Cuda(_)) && !device.is_plan() {
         // Computed once on the host, in f64: angles of far positions need it.
-        return self::table(&Device::cpu(), positions, head_dim, theta, factor)?.to(device, Label::Weights);
+        return cos_sin_table(&Device::cpu(), positions, head_dim, theta, factor)?
+            .to(device, Label::Weights);
     }
     let mut table = device.empty(Label::Weights, [positions, head_dim], DType::F32);
     if let Device::Cpu(_) = device {
@@ -100,7 +107,7 @@ fn rotated(cx: &Ctx, x: &Tensor, positions: &Tensor, table: &Tensor, direction: 
     match (cx.device(), x.dtype()) {
         (Device::Cpu(_), DType::BF16) => cpu::rotate::<bf16>(&mut y, x, positions, table, direction)?,
         (Device::Cpu(_), _) => cpu::rotate::<f32>(&mut y, x, positions, table, direction)?,
-        (Device::Cuda(cuda), _) => cuda::turn(cuda, &mut y, x, positions, table, direction)?,
+        (Device::Cuda(cuda), _) => cuda::rotate(cuda, &mut y, x, positions, table, direction)?,
         (Device::Plan(_), _) => {}
     }
     Ok(y)
@@ -113,7 +120,7 @@ mod tests {
     #[test]
     fn a_position_outside_the_table_is_named() {
         let device = Device::cpu();
-        let angles = table(&device, 4, 2, 1e4, 1.0).unwrap();
+        let angles = cos_sin_table(&device, 4, 2, 1e4, 1.0).unwrap();
         let x = device.zeros(Label::Activations, [3, 2], DType::F32);
         for bad in [4, -1] {
             let positions = device.tensor(Label::Activations, [3], &[0, 3, bad]).unwrap();
@@ -124,7 +131,7 @@ mod tests {
 
     #[test]
     fn angles_of_far_positions_are_exact_to_one_rounding() {
-        let angles = table(&Device::cpu(), 16384, 8, 1e6, 1.0).unwrap();
+        let angles = cos_sin_table(&Device::cpu(), 16384, 8, 1e6, 1.0).unwrap();
         let row = &angles.slice::<f32>().unwrap()[16383 * 8..];
         for j in 0..4 {
             let angle = 16383.0 * 1e6f64.powf(-2.0 * j as f64 / 8.0);

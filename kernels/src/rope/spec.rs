@@ -20,7 +20,7 @@ pub static SPEC: Spec = Spec {
     invariance: Invariance::Rows(&[RowCall {
         name: "rope",
         run: |batch| {
-            let table = super::table(batch.cx.device(), LIMIT, 16, THETA, 1.0)?;
+            let table = super::cos_sin_table(batch.cx.device(), LIMIT, 16, THETA, 1.0)?;
             super::rope(batch.cx, &batch.storage(48, 0)?, &batch.ints(|t| t * 7)?, &table, 3)
         },
     }]),
@@ -42,7 +42,7 @@ fn case(t: usize, h: usize, d: usize, dtype: DType) -> Case {
         name: format!("T={t} H={h} D={d}"),
         inputs: vec![Input::storage([t, h * d]), Input::ints(positions)],
         run: Box::new(move |cx, x| {
-            let table = super::table(cx.device(), LIMIT, d, THETA, 1.0)?;
+            let table = super::cos_sin_table(cx.device(), LIMIT, d, THETA, 1.0)?;
             Ok(vec![super::rope(cx, x[0], x[1], &table, h)?])
         }),
         reference: Box::new(move |x| vec![rotate(&x[0], &x[1], d)]),

@@ -1,7 +1,7 @@
 //! The CPU twin: rows in parallel.
 
-use super::Params;
-use super::packing::{CHOICE, PARAMS, RowResult, unpack};
+use super::RowSamplingParams;
+use super::packing::{CHOICE_WORDS, PARAM_WORDS, RowResult, unpack};
 use crate::simd::{Storage, exp, max, sum, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
@@ -19,8 +19,8 @@ pub fn sample<E: Storage>(
     let scores = scores.slice_mut::<f32>()?.par_chunks_exact_mut(vocab);
     let ids = ids.slice_mut::<i32>()?.par_chunks_exact_mut(vocab);
     let rows = logits.slice::<E>()?.par_chunks_exact(vocab);
-    let choices = choices.slice_mut::<i32>()?.par_chunks_exact_mut(CHOICE);
-    let words = words.slice::<i32>()?.par_chunks_exact(PARAMS);
+    let choices = choices.slice_mut::<i32>()?.par_chunks_exact_mut(CHOICE_WORDS);
+    let words = words.slice::<i32>()?.par_chunks_exact(PARAM_WORDS);
     let rows = scores.zip(ids).zip(rows).zip(words).zip(choices);
     rows.for_each(|((((scores, ids), logits), words), choice)| {
         choose_token(scores, ids, logits, &unpack(words, previous)).write(choice);
@@ -28,7 +28,12 @@ pub fn sample<E: Storage>(
     Ok(())
 }
 
-fn choose_token<E: Storage>(scores: &mut [f32], ids: &mut [i32], logits: &[E], params: &Params) -> RowResult {
+fn choose_token<E: Storage>(
+    scores: &mut [f32],
+    ids: &mut [i32],
+    logits: &[E],
+    params: &RowSamplingParams,
+) -> RowResult {
     vectorize(
         #[inline(always)]
         || scores.iter_mut().zip(logits).for_each(|(s, x)| *s = x.get()),
@@ -80,7 +85,7 @@ fn argmax(scores: &[f32]) -> usize {
 }
 
 /// Returns a uniform number in [0, 1) with 53 random bits.
-fn uniform(params: &Params) -> f64 {
+fn uniform(params: &RowSamplingParams) -> f64 {
     let [high, low, ..] = params.key.words(0, 0);
     let word = (high as u64) << 32 | low as u64;
     (word >> 11) as f64 / (1u64 << 53) as f64
@@ -93,7 +98,7 @@ fn weight(score: f32) -> f64 {
 
 /// Returns the ids that pass the filters, in the front of `ids`: sorted by score if top-k or top-p is active, else by
 /// id.
-fn candidates<'a>(scores: &[f32], ids: &'a mut [i32], params: &Params) -> &'a [i32] {
+fn candidates<'a>(scores: &[f32], ids: &'a mut [i32], params: &RowSamplingParams) -> &'a [i32] {
     let score = |id: i32| scores[id as usize];
     let weight_of = |id: &i32| weight(score(*id));
     // Best first, the lower id among equals.

@@ -8,7 +8,7 @@
 //! 5. min-p keeps tokens at least min_p times as probable as the most probable one;
 //! 6. one of the remaining tokens is drawn in proportion to e^x, by inverting the cumulative sum at a uniform number.
 //!
-//! **shapes** logits (B, V); one [`Params`] and one [`Choice`] per row, on the device as [`PARAMS`] and [`CHOICE`]
+//! **shapes** logits (B, V); one [`RowSamplingParams`] and one [`SampledToken`] per row, on the device as [`PARAM_WORDS`] and [`CHOICE_WORDS`]
 //! words.
 //!
 //! **layout** row-major. [`draw`] leaves the choices on the device and [`read`] copies them to the host, so that
@@ -29,15 +29,15 @@ mod cuda;
 mod packing;
 pub mod spec;
 
-pub use packing::{CHOICE, PARAMS, Words, read};
+pub use packing::{CHOICE_WORDS, PARAM_WORDS, PackedParams, read};
 
 use codelsi_engine::rng::Key;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
 
-/// Sampling parameters of one row. [`Params::default`] is greedy.
+/// Sampling parameters of one row. [`RowSamplingParams::default`] is greedy.
 #[derive(Clone, Copy, Debug)]
-pub struct Params<'a> {
+pub struct RowSamplingParams<'a> {
     /// 0 is greedy.
     pub temperature: f32,
     /// Keeps the `top_k` most probable tokens; 0 keeps all.
@@ -54,9 +54,9 @@ pub struct Params<'a> {
     pub key: Key,
 }
 
-impl Default for Params<'_> {
+impl Default for RowSamplingParams<'_> {
     fn default() -> Self {
-        Params {
+        RowSamplingParams {
             temperature: 0.0,
             top_k: 0,
             top_p: 1.0,
@@ -68,13 +68,13 @@ impl Default for Params<'_> {
     }
 }
 
-impl Params<'_> {
+impl RowSamplingParams<'_> {
     fn check(&self, vocab: usize) -> Result<()> {
         let within = |name: &str, x: f32, ok: bool, range: &str| match ok {
             true => Ok(()),
             false => Err(Error::new(format!("{name} {x} must be {range}"))),
         };
-        let Params { temperature: t, top_p, min_p, repetition_penalty: penalty, .. } = *self;
+        let RowSamplingParams { temperature: t, top_p, min_p, repetition_penalty: penalty, .. } = *self;
         within("temperature", t, t >= 0.0 && t.is_finite(), "0 or more")?;
         within("top_p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?;
         within("min_p", min_p, (0.0..=1.0).contains(&min_p), "from 0 to 1")?;
@@ -88,7 +88,7 @@ impl Params<'_> {
 
 /// A sampled token.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Choice {
+pub struct SampledToken {
     pub token: i32,
     /// log p(token) under the raw logits: before penalty, temperature and filters.
     pub logprob: f32,
@@ -98,20 +98,20 @@ pub struct Choice {
 ///
 /// # Errors
 /// When `params` has not one entry per row, a parameter is out of range, or a row has NaN, +∞ or nothing but −∞.
-pub fn sample(cx: &Ctx, logits: &Tensor, params: &[Params<'_>]) -> Result<Vec<Choice>> {
+pub fn sample(cx: &Ctx, logits: &Tensor, params: &[RowSamplingParams<'_>]) -> Result<Vec<SampledToken>> {
     let (rows, vocab) = logits.shape().as_matrix();
-    let words = Words::new(params, vocab)?;
+    let words = PackedParams::new(params, vocab)?;
     let on_device = |shape: &[usize], words: &[i32]| cx.device().tensor(Label::Scratch, shape, words);
     let previous = on_device(&[words.previous.len()], &words.previous)?;
-    let params = on_device(&[params.len(), PARAMS], &words.params)?;
-    let mut choices = cx.scratch([rows, CHOICE], DType::I32);
+    let params = on_device(&[params.len(), PARAM_WORDS], &words.params)?;
+    let mut choices = cx.scratch([rows, CHOICE_WORDS], DType::I32);
     draw(cx, &mut choices, logits, &params, &previous)?;
     read(cx, &choices, rows, vocab)
 }
 
 /// Samples on the device: writes the choices for the rows of `logits` (B, V), f32 or bf16, to the first B rows of
-/// `choices` (B or more, [`CHOICE`]) i32. `params` (B, [`PARAMS`]) i32 and `previous` (any number) i32 are those of
-/// [`Words`].
+/// `choices` (B or more, [`CHOICE_WORDS`]) i32. `params` (B, [`PARAM_WORDS`]) i32 and `previous` (any number) i32 are those of
+/// [`PackedParams`].
 ///
 /// # Errors
 /// When shapes or types do not fit, or the logits want a gradient.
@@ -134,11 +134,14 @@ fn checked_draw(
 ) -> Result<()> {
     let (rows, vocab) = logits.shape().as_matrix();
     let (given, row) = params.shape().as_matrix();
-    if rows != given || row != PARAMS || vocab == 0 || logits.dtype() == DType::I32 {
+    if rows != given || row != PARAM_WORDS || vocab == 0 || logits.dtype() == DType::I32 {
         return Err(Error::new(format!("logits {logits:?} need as many params as rows, not {params:?}")));
     }
     let (room, row) = choices.shape().as_matrix();
-    if room < rows || row != CHOICE || [&*choices, params, previous].iter().any(|t| t.dtype() != DType::I32) {
+    if room < rows
+        || row != CHOICE_WORDS
+        || [&*choices, params, previous].iter().any(|t| t.dtype() != DType::I32)
+    {
         return Err(Error::new(format!(
             "choices {choices:?} or previous {previous:?} do not fit {rows} rows"
         )));

@@ -1,30 +1,30 @@
 //! Parameters and choices packed into 32-bit words, in the order of the structs of `sample.cu`.
 
-use super::{Choice, Params};
+use super::{RowSamplingParams, SampledToken};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{At, Ctx, Error, Result, Tensor};
 
 /// 32-bit words of a row's parameters.
-pub const PARAMS: usize = 12;
+pub const PARAM_WORDS: usize = 12;
 /// 32-bit words of a row's choice.
-pub const CHOICE: usize = 6;
+pub const CHOICE_WORDS: usize = 6;
 
 /// Packed sampling parameters of all rows, to be copied to a device.
 #[derive(Clone, Default, Debug)]
-pub struct Words {
-    /// (B, [`PARAMS`]): parameters of each row.
+pub struct PackedParams {
+    /// (B, [`PARAM_WORDS`]): parameters of each row.
     pub params: Vec<i32>,
     /// Previous tokens of all rows, concatenated.
     pub previous: Vec<i32>,
 }
 
-impl Words {
+impl PackedParams {
     /// Checks and packs `params` for a vocabulary of `vocab` tokens.
     ///
     /// # Errors
     /// When a parameter is out of range.
-    pub fn new(params: &[Params<'_>], vocab: usize) -> Result<Self> {
-        let mut packed = Words::default();
+    pub fn new(params: &[RowSamplingParams<'_>], vocab: usize) -> Result<Self> {
+        let mut packed = PackedParams::default();
         for (row, p) in params.iter().enumerate() {
             p.check(vocab).at(format!("row {row}")).at("sample")?;
             let first = packed.previous.len();
@@ -35,7 +35,7 @@ impl Words {
     }
 }
 
-fn pack(p: &Params, previous: std::ops::Range<usize>) -> [i32; PARAMS] {
+fn pack(p: &RowSamplingParams, previous: std::ops::Range<usize>) -> [i32; PARAM_WORDS] {
     let floats = [p.temperature, p.top_p, p.min_p, p.repetition_penalty].map(|x| x.to_bits() as i32);
     let [temperature, top_p, min_p, penalty] = floats;
     let top_k = p.top_k.min(i32::MAX as usize) as i32;
@@ -45,13 +45,13 @@ fn pack(p: &Params, previous: std::ops::Range<usize>) -> [i32; PARAMS] {
 }
 
 /// Unpacks the parameters of a row from the words that [`pack`] made.
-pub(super) fn unpack<'a>(words: &[i32], previous: &'a [i32]) -> Params<'a> {
+pub(super) fn unpack<'a>(words: &[i32], previous: &'a [i32]) -> RowSamplingParams<'a> {
     let &[temperature, top_p, min_p, penalty, top_k, first, last, low, high, step, site, _] = words else {
         unreachable!("a row has twelve words")
     };
     let [temperature, top_p, min_p, repetition_penalty] =
         [temperature, top_p, min_p, penalty].map(|bits| f32::from_bits(bits as u32));
-    Params {
+    RowSamplingParams {
         temperature,
         top_k: top_k as usize,
         top_p,
@@ -94,7 +94,7 @@ impl RowResult {
         RowResult { token: token as usize, bad: usize::try_from(bad).ok(), logit, max, total }
     }
 
-    fn choice(&self, vocab: usize) -> Result<Choice> {
+    fn choice(&self, vocab: usize) -> Result<SampledToken> {
         match self.bad {
             Some(token) if token < vocab => {
                 Err(Error::new(format!("the logit of token {token} is {}", self.logit)))
@@ -102,7 +102,7 @@ impl RowResult {
             Some(_) => Err(Error::new("every logit is -inf")),
             None => {
                 let logprob = self.logit as f64 - self.max as f64 - self.total.ln();
-                Ok(Choice { token: self.token as i32, logprob: logprob as f32 })
+                Ok(SampledToken { token: self.token as i32, logprob: logprob as f32 })
             }
         }
     }
@@ -113,12 +113,12 @@ impl RowResult {
 ///
 /// # Errors
 /// When a row had NaN, +∞ or nothing but −∞, or the device fails.
-pub fn read(cx: &Ctx, choices: &Tensor, rows: usize, vocab: usize) -> Result<Vec<Choice>> {
+pub fn read(cx: &Ctx, choices: &Tensor, rows: usize, vocab: usize) -> Result<Vec<SampledToken>> {
     if cx.device().is_plan() {
-        return Ok(vec![Choice::default(); rows]);
+        return Ok(vec![SampledToken::default(); rows]);
     }
     let words = choices.to_vec::<i32>().at("sample")?;
-    let rows = words.chunks_exact(CHOICE).take(rows).enumerate();
+    let rows = words.chunks_exact(CHOICE_WORDS).take(rows).enumerate();
     rows.map(|(row, words)| RowResult::read(words).choice(vocab).at(format!("row {row}")).at("sample"))
         .collect()
 }

@@ -1,6 +1,6 @@
 //! Sampling by a full sort, in float64.
 
-use super::{Params, sample};
+use super::{RowSamplingParams, sample};
 use crate::check::RowBatch;
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::rng::Key;
@@ -23,13 +23,13 @@ pub static SPEC: Spec = Spec {
 
 /// Tokens and the bits of their log-probabilities (rows, 2), drawn with params that follow the rows.
 fn sample_rows(batch: &RowBatch) -> Result<Tensor> {
-    let params = |t: usize| Params {
+    let params = |t: usize| RowSamplingParams {
         temperature: 0.8,
         top_p: if t.is_multiple_of(2) { 0.9 } else { 1.0 },
         key: Key { seed: t as u64, step: 3, site: 0 },
-        ..Params::default()
+        ..RowSamplingParams::default()
     };
-    let params: Vec<Params> = batch.rows.clone().map(params).collect();
+    let params: Vec<RowSamplingParams> = batch.rows.clone().map(params).collect();
     let choices = sample(batch.cx, &batch.storage(300, 0)?, &params)?;
     let words: Vec<i32> = choices.iter().flat_map(|c| [c.token, c.logprob.to_bits() as i32]).collect();
     batch.cx.device().tensor(Label::Scratch, [choices.len(), 2], &words)
@@ -47,18 +47,30 @@ static PREVIOUS: [i32; 71] = {
 };
 
 /// Returns the params of row `row`: rows differ in their filters.
-fn params(row: usize, vocab: usize) -> Params<'static> {
-    let base =
-        Params { temperature: 0.7, key: Key { seed: 42, step: row as u32, site: 1 }, ..Params::default() };
+fn params(row: usize, vocab: usize) -> RowSamplingParams<'static> {
+    let base = RowSamplingParams {
+        temperature: 0.7,
+        key: Key { seed: 42, step: row as u32, site: 1 },
+        ..RowSamplingParams::default()
+    };
     let previous = &PREVIOUS[70usize.saturating_sub(vocab)..];
     match row % 6 {
-        0 if row % 12 == 6 => Params { repetition_penalty: 1.3, previous, ..Params::default() },
-        0 => Params::default(),
-        1 => Params { repetition_penalty: 1.3, previous, ..base },
-        2 => Params { top_k: 5, ..base },
-        3 => Params { top_p: 0.8, ..base },
-        4 => Params { min_p: 0.2, ..base },
-        _ => Params { top_k: 20, top_p: 0.9, min_p: 0.05, repetition_penalty: 0.9, previous, ..base },
+        0 if row % 12 == 6 => {
+            RowSamplingParams { repetition_penalty: 1.3, previous, ..RowSamplingParams::default() }
+        }
+        0 => RowSamplingParams::default(),
+        1 => RowSamplingParams { repetition_penalty: 1.3, previous, ..base },
+        2 => RowSamplingParams { top_k: 5, ..base },
+        3 => RowSamplingParams { top_p: 0.8, ..base },
+        4 => RowSamplingParams { min_p: 0.2, ..base },
+        _ => RowSamplingParams {
+            top_k: 20,
+            top_p: 0.9,
+            min_p: 0.05,
+            repetition_penalty: 0.9,
+            previous,
+            ..base
+        },
     }
 }
 
@@ -71,7 +83,7 @@ fn case(b: usize, v: usize, dtype: DType) -> Case {
         name: format!("B={b} V={v}"),
         inputs: vec![Input::storage([b, v]).scaled(2.0).frozen()],
         run: Box::new(move |cx, x| {
-            let params: Vec<Params> = (0..b).map(|row| params(row, v)).collect();
+            let params: Vec<RowSamplingParams> = (0..b).map(|row| params(row, v)).collect();
             let chosen = sample(cx, x[0], &params)?;
             let tokens: Vec<i32> = chosen.iter().map(|c| c.token).collect();
             let logprobs: Vec<f32> = chosen.iter().map(|c| c.logprob).collect();
@@ -96,7 +108,7 @@ fn case(b: usize, v: usize, dtype: DType) -> Case {
     }
 }
 
-fn choose(logits: &[f64], params: &Params) -> usize {
+fn choose(logits: &[f64], params: &RowSamplingParams) -> usize {
     let mut x = logits.to_vec();
     for &id in params.previous {
         let (x, logit, penalty) =

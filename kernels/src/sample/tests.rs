@@ -6,22 +6,22 @@ use codelsi_engine::Label;
 /// Probabilities 0.4, 0.3, 0.2, 0.1 of tokens 2, 0, 3, 1.
 const P: [f32; 4] = [0.3, 0.1, 0.4, 0.2];
 
-fn run_on(device: &Device, logits: &[f32], params: Params) -> Result<Choice> {
+fn run_on(device: &Device, logits: &[f32], params: RowSamplingParams) -> Result<SampledToken> {
     let logits = device.tensor(Label::Activations, [1, logits.len()], logits)?;
     Ok(sample(&Ctx::inference(device), &logits, &[params])?[0])
 }
 
-fn run(logits: &[f32], params: Params) -> Result<Choice> {
+fn run(logits: &[f32], params: RowSamplingParams) -> Result<SampledToken> {
     run_on(&Device::cpu(), logits, params)
 }
 
 /// Returns the frequency of each token of `P` in 4,000 draws.
-fn frequencies(params: Params) -> [f64; 4] {
+fn frequencies(params: RowSamplingParams) -> [f64; 4] {
     let logits = P.map(f32::ln);
     let mut counts = [0.0; 4];
     for step in 0..4000 {
         let key = Key { seed: 9, step, site: 0 };
-        let choice = run(&logits, Params { temperature: 1.0, key, ..params }).unwrap();
+        let choice = run(&logits, RowSamplingParams { temperature: 1.0, key, ..params }).unwrap();
         counts[choice.token as usize] += 1.0;
         assert_abs_diff_eq!(choice.logprob, logits[choice.token as usize], epsilon = 1e-6);
     }
@@ -29,7 +29,7 @@ fn frequencies(params: Params) -> [f64; 4] {
 }
 
 /// Asserts frequencies to four standard errors over 4,000 draws; a token that is filtered out never occurs.
-fn assert_drawn_as(params: Params, expected: [f64; 4]) {
+fn assert_drawn_as(params: RowSamplingParams, expected: [f64; 4]) {
     let seen = frequencies(params);
     for (seen, p) in seen.into_iter().zip(expected) {
         assert!(
@@ -41,19 +41,19 @@ fn assert_drawn_as(params: Params, expected: [f64; 4]) {
 
 #[test]
 fn each_filter_keeps_exactly_its_tokens() {
-    let all = Params::default();
+    let all = RowSamplingParams::default();
     assert_drawn_as(all, [0.3, 0.1, 0.4, 0.2]);
-    assert_drawn_as(Params { top_k: 2, ..all }, [3.0 / 7.0, 0.0, 4.0 / 7.0, 0.0]);
-    assert_drawn_as(Params { top_k: 9, ..all }, [0.3, 0.1, 0.4, 0.2]);
+    assert_drawn_as(RowSamplingParams { top_k: 2, ..all }, [3.0 / 7.0, 0.0, 4.0 / 7.0, 0.0]);
+    assert_drawn_as(RowSamplingParams { top_k: 9, ..all }, [0.3, 0.1, 0.4, 0.2]);
     // 0.4 + 0.3 reaches 0.69, not 0.71.
-    assert_drawn_as(Params { top_p: 0.69, ..all }, [3.0 / 7.0, 0.0, 4.0 / 7.0, 0.0]);
-    assert_drawn_as(Params { top_p: 0.71, ..all }, [3.0 / 9.0, 0.0, 4.0 / 9.0, 2.0 / 9.0]);
-    assert_drawn_as(Params { top_p: 1e-6, ..all }, [0.0, 0.0, 1.0, 0.0]);
+    assert_drawn_as(RowSamplingParams { top_p: 0.69, ..all }, [3.0 / 7.0, 0.0, 4.0 / 7.0, 0.0]);
+    assert_drawn_as(RowSamplingParams { top_p: 0.71, ..all }, [3.0 / 9.0, 0.0, 4.0 / 9.0, 2.0 / 9.0]);
+    assert_drawn_as(RowSamplingParams { top_p: 1e-6, ..all }, [0.0, 0.0, 1.0, 0.0]);
     // top-p counts what top-k left: 4/7 reaches 0.5.
-    assert_drawn_as(Params { top_k: 2, top_p: 0.5, ..all }, [0.0, 0.0, 1.0, 0.0]);
+    assert_drawn_as(RowSamplingParams { top_k: 2, top_p: 0.5, ..all }, [0.0, 0.0, 1.0, 0.0]);
     // 0.2 is just half of 0.4.
-    assert_drawn_as(Params { min_p: 0.49, ..all }, [3.0 / 9.0, 0.0, 4.0 / 9.0, 2.0 / 9.0]);
-    assert_drawn_as(Params { min_p: 0.51, ..all }, [3.0 / 7.0, 0.0, 4.0 / 7.0, 0.0]);
+    assert_drawn_as(RowSamplingParams { min_p: 0.49, ..all }, [3.0 / 9.0, 0.0, 4.0 / 9.0, 2.0 / 9.0]);
+    assert_drawn_as(RowSamplingParams { min_p: 0.51, ..all }, [3.0 / 7.0, 0.0, 4.0 / 7.0, 0.0]);
 }
 
 #[test]
@@ -62,11 +62,13 @@ fn temperature_sharpens() {
     let logits = P.map(f32::ln);
     let draws = (0..4000).map(|step| {
         let key = Key { seed: 3, step, site: 0 };
-        run(&logits, Params { temperature: 0.5, key, ..Params::default() }).unwrap().token
+        run(&logits, RowSamplingParams { temperature: 0.5, key, ..RowSamplingParams::default() })
+            .unwrap()
+            .token
     });
     let share = draws.filter(|&token| token == 2).count() as f64 / 4000.0;
     assert_abs_diff_eq!(share, 0.16 / 0.30, epsilon = 0.032);
-    let tiny = Params { temperature: 1e-30, ..Params::default() };
+    let tiny = RowSamplingParams { temperature: 1e-30, ..RowSamplingParams::default() };
     assert_eq!(run(&logits, tiny).unwrap().token, 2);
 }
 
@@ -74,8 +76,11 @@ fn temperature_sharpens() {
 fn greedy_takes_the_lowest_of_equal_tokens() {
     for device in devices() {
         let token = |params| run_on(&device, &[1.0, 3.0, 3.0, 2.0], params).unwrap().token;
-        assert_eq!(token(Params::default()), 1);
-        assert_eq!(token(Params { temperature: 1.0, top_k: 1, ..Params::default() }), 1);
+        assert_eq!(token(RowSamplingParams::default()), 1);
+        assert_eq!(
+            token(RowSamplingParams { temperature: 1.0, top_k: 1, ..RowSamplingParams::default() }),
+            1
+        );
     }
 }
 
@@ -84,14 +89,14 @@ fn greedy_takes_the_lowest_of_equal_tokens() {
 fn a_gpu_draws_the_cpu_s_tokens_among_equals() {
     let logits: Vec<f32> = (0..100 * 40).map(|i| ((i * 7919) % 5) as f32 * 0.5).collect();
     let filters = [
-        Params { top_k: 17, ..Params::default() },
-        Params { top_p: 0.6, ..Params::default() },
-        Params { top_k: 50, top_p: 0.3, min_p: 0.5, ..Params::default() },
-        Params { min_p: 0.9, ..Params::default() },
-        Params::default(),
+        RowSamplingParams { top_k: 17, ..RowSamplingParams::default() },
+        RowSamplingParams { top_p: 0.6, ..RowSamplingParams::default() },
+        RowSamplingParams { top_k: 50, top_p: 0.3, min_p: 0.5, ..RowSamplingParams::default() },
+        RowSamplingParams { min_p: 0.9, ..RowSamplingParams::default() },
+        RowSamplingParams::default(),
     ];
-    let params: Vec<Params> = (0..100)
-        .map(|row| Params {
+    let params: Vec<RowSamplingParams> = (0..100)
+        .map(|row| RowSamplingParams {
             temperature: 0.9,
             key: Key { seed: 5, step: row as u32, site: 2 },
             ..filters[row % filters.len()]
@@ -109,7 +114,8 @@ fn a_gpu_draws_the_cpu_s_tokens_among_equals() {
 #[test]
 fn repetition_is_penalized_once_a_token_and_towards_less_likely() {
     let penalized = |logits: &[f32], previous: &[i32]| {
-        run(logits, Params { repetition_penalty: 2.0, previous, ..Params::default() }).unwrap()
+        run(logits, RowSamplingParams { repetition_penalty: 2.0, previous, ..RowSamplingParams::default() })
+            .unwrap()
     };
     assert_eq!(penalized(&[4.0, 3.0], &[0]).token, 1);
     // Twice 4 / 2 / 2 would fall below 1.5.
@@ -124,12 +130,12 @@ fn repetition_is_penalized_once_a_token_and_towards_less_likely() {
 fn a_row_s_choice_does_not_depend_on_the_rows_beside_it() {
     let device = Device::cpu();
     let rows: Vec<f32> = (0..5 * 100).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
-    let params: Vec<Params> = (0..5)
-        .map(|seed| Params {
+    let params: Vec<RowSamplingParams> = (0..5)
+        .map(|seed| RowSamplingParams {
             temperature: 0.8,
             top_p: 0.9,
             key: Key { seed, step: 7, site: 0 },
-            ..Params::default()
+            ..RowSamplingParams::default()
         })
         .collect();
     let logits = device.tensor(Label::Activations, [5, 100], &rows).unwrap();
@@ -146,16 +152,16 @@ fn bad_logits_and_parameters_are_named() {
 
 fn bad_input_is_named(device: &Device) {
     let message = |logits: &[f32], params| run_on(device, logits, params).unwrap_err().to_string();
-    let greedy = Params::default();
+    let greedy = RowSamplingParams::default();
     assert_eq!(message(&[0.0, f32::NAN], greedy), "sample: row 0: the logit of token 1 is NaN");
     assert_eq!(message(&[f32::INFINITY, 0.0], greedy), "sample: row 0: the logit of token 0 is inf");
     assert_eq!(message(&[f32::NEG_INFINITY; 2], greedy), "sample: row 0: every logit is -inf");
     assert!(run_on(device, &[f32::NEG_INFINITY, 0.0], greedy).is_ok());
-    let hot = Params { temperature: -1.0, ..greedy };
+    let hot = RowSamplingParams { temperature: -1.0, ..greedy };
     assert_eq!(message(&[0.0], hot), "sample: row 0: temperature -1 must be 0 or more");
-    let none = Params { top_p: 0.0, ..greedy };
+    let none = RowSamplingParams { top_p: 0.0, ..greedy };
     assert_eq!(message(&[0.0], none), "sample: row 0: top_p 0 must be above 0 and at most 1");
-    let foreign = Params { previous: &[2], ..greedy };
+    let foreign = RowSamplingParams { previous: &[2], ..greedy };
     assert_eq!(message(&[0.0], foreign), "sample: row 0: previous token 2 is outside the vocabulary of 1");
 }
 
@@ -163,11 +169,11 @@ fn bad_input_is_named(device: &Device) {
 fn planning_chooses_nothing() {
     let device = Device::plan();
     let logits = device.empty(Label::Activations, [2, 5], DType::BF16);
-    let params = [Params::default(); 2];
+    let params = [RowSamplingParams::default(); 2];
     let choices = sample(&Ctx::inference(&device), &logits, &params).unwrap();
-    assert_eq!(choices, [Choice::default(); 2]);
+    assert_eq!(choices, [SampledToken::default(); 2]);
     // Two words of working memory a token; parameters and choices.
-    assert_eq!(device.ledger().usage().of(Label::Scratch), 2 * 5 * 8 + 2 * 4 * (PARAMS + CHOICE));
+    assert_eq!(device.ledger().usage().of(Label::Scratch), 2 * 5 * 8 + 2 * 4 * (PARAM_WORDS + CHOICE_WORDS));
 }
 
 /// The tensors of choices and of previous tokens may be larger than the batch needs.
@@ -177,21 +183,23 @@ fn there_may_be_more_room_than_rows_and_previous_tokens() {
         let cx = Ctx::inference(&device);
         let ints = |shape: &[usize], words: &[i32]| device.tensor(Label::Scratch, shape, words).unwrap();
         let logits = device.tensor(Label::Activations, [2, 2], &[4.0f32, 3.0, 4.0, 3.0]).unwrap();
-        let penalized = Params { repetition_penalty: 2.0, previous: &[0], ..Params::default() };
-        let mut words = Words::new(&[Params::default(), penalized], 2).unwrap();
-        let mut choices = device.zeros(Label::Scratch, [3, CHOICE], DType::I32);
+        let penalized =
+            RowSamplingParams { repetition_penalty: 2.0, previous: &[0], ..RowSamplingParams::default() };
+        let mut words = PackedParams::new(&[RowSamplingParams::default(), penalized], 2).unwrap();
+        let mut choices = device.zeros(Label::Scratch, [3, CHOICE_WORDS], DType::I32);
         let previous = ints(&[4], &[words.previous[0], -1, -1, -1]);
-        draw(&cx, &mut choices, &logits, &ints(&[2, PARAMS], &words.params), &previous).unwrap();
+        draw(&cx, &mut choices, &logits, &ints(&[2, PARAM_WORDS], &words.params), &previous).unwrap();
         let tokens = read(&cx, &choices, 2, 2).unwrap().iter().map(|c| c.token).collect::<Vec<_>>();
         assert_eq!(tokens, [0, 1]);
-        let small = &mut device.zeros(Label::Scratch, [1, CHOICE], DType::I32);
-        let error = draw(&cx, small, &logits, &ints(&[2, PARAMS], &words.params), &previous).unwrap_err();
+        let small = &mut device.zeros(Label::Scratch, [1, CHOICE_WORDS], DType::I32);
+        let error =
+            draw(&cx, small, &logits, &ints(&[2, PARAM_WORDS], &words.params), &previous).unwrap_err();
         assert!(error.to_string().contains("do not fit 2 rows"), "{error}");
         if let Device::Cuda(_) = device {
             // The last of the second row's previous tokens: no token, and none at all.
             for last in [2, 5] {
-                words.params[PARAMS + 6] = last;
-                let params = ints(&[2, PARAMS], &words.params);
+                words.params[PARAM_WORDS + 6] = last;
+                let params = ints(&[2, PARAM_WORDS], &words.params);
                 let error = draw(&cx, &mut choices, &logits, &params, &previous).unwrap_err().to_string();
                 assert!(error.contains("trap"), "{error}");
             }

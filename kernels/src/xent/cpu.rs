@@ -1,9 +1,9 @@
 //! The CPU twin: chunks of gathered tokens against chunks of the vocabulary, with the matrix products of `gemm`.
 
-use super::{NO_LABEL, Xent};
-use crate::gemm::cpu::{Elements, Matrix, Precision, ProductTerm, Start, multiply};
+use super::{IGNORE_INDEX, Xent};
+use crate::gemm::cpu::{AccumulatorInit, Elements, Matrix, Precision, ProductTerm, multiply};
 use crate::gemm::{elements, precision};
-use crate::rows::{Rows, TASK_SIZE};
+use crate::rows::{RowShard, TASK_SIZE};
 use crate::simd::{Storage, exp, max, sum, vectorize};
 use codelsi_engine::comm::{Comm, Reduce};
 use codelsi_engine::{Ctx, DType, Error, Label, Result, Tensor};
@@ -38,11 +38,11 @@ pub struct Workspace {
     /// A chunk of dhead before the current tokens are added (VOCAB_CHUNK, C).
     dhead: Option<Tensor>,
     /// Buffers of the all-reduces, when ranks hold shards of the head.
-    shares: Option<Shares>,
+    shares: Option<SoftmaxStats>,
 }
 
 impl Workspace {
-    pub fn new(cx: &Ctx, h: &Tensor, head: &Tensor, vocabulary: Rows, out: &Outputs) -> Self {
+    pub fn new(cx: &Ctx, h: &Tensor, head: &Tensor, vocabulary: RowShard, out: &Outputs) -> Self {
         let ((t, c), (v, _)) = (h.shape().as_matrix(), head.shape().as_matrix());
         let (rows, chunk) = (t.min(TOKEN_CHUNK), v.min(VOCAB_CHUNK));
         let f32s = |rows, columns| cx.scratch([rows, columns], DType::F32);
@@ -53,24 +53,24 @@ impl Workspace {
             p: (out.dh.is_some() || out.dhead.is_some()).then(|| logits(h.dtype())),
             sums: out.dh.as_ref().map(|_| [f32s(rows, c), f32s(rows, c)]),
             dhead: out.dhead.as_ref().map(|_| f32s(chunk, c)),
-            shares: (v < vocabulary.of).then(|| Shares::new(cx, rows)),
+            shares: (v < vocabulary.total).then(|| SoftmaxStats::new(cx, rows)),
         }
     }
 }
 
 /// Softmax statistics of n tokens that ranks with different rows of the head all-reduce.
-pub struct Shares {
+pub struct SoftmaxStats {
     /// Maxima of the logits (n).
-    pub largest: Tensor,
+    pub max: Tensor,
     /// Σ e^(z − max), then the logits of the targets, 0 on ranks that do not hold the target's row (2, n).
     pub sums: Tensor,
 }
 
-impl Shares {
+impl SoftmaxStats {
     pub fn new(cx: &Ctx, n: usize) -> Self {
         // The last chunk may have fewer tokens; the whole buffer is reduced all the same.
         let zeros = |shape: &[usize]| cx.device().zeros(Label::Scratch, shape, DType::F32);
-        Shares { largest: zeros(&[n]), sums: zeros(&[2, n]) }
+        SoftmaxStats { max: zeros(&[n]), sums: zeros(&[2, n]) }
     }
 }
 
@@ -132,7 +132,7 @@ impl<'a> LmHead<'a> {
         let size = (n, chunk.len());
         let a = Matrix::k_major(x, self.c);
         let b = Matrix::k_major(self.rows(chunk), self.c);
-        multiply(z, size, Start::Zero, &[ProductTerm { a, b, depth: self.c }], self.precision);
+        multiply(z, size, AccumulatorInit::Zero, &[ProductTerm { a, b, depth: self.c }], self.precision);
     }
 }
 
@@ -146,7 +146,7 @@ pub fn forward<E: Storage>(
 ) -> Result<()> {
     let (vocab, c) = head.shape().as_matrix();
     let targets = targets.slice::<i32>()?; // (T)
-    check_targets(targets, vocabulary.of, labelled)?;
+    check_targets(targets, vocabulary.total, labelled)?;
     let head = LmHead { data: elements(head)?, vocab, first: vocabulary.first, c, precision: precision(h) };
     let h = h.slice::<E>()?; // (T, C)
     let logprobs = out.logprobs.slice_mut::<f32>()?; // (T)
@@ -154,7 +154,7 @@ pub fn forward<E: Storage>(
     for gradient in [&mut out.dh, &mut out.dhead].into_iter().flatten() {
         gradient.bytes_mut()?.fill(0);
     }
-    let mut labelled = targets.iter().enumerate().filter(|(_, y)| **y != NO_LABEL);
+    let mut labelled = targets.iter().enumerate().filter(|(_, y)| **y != IGNORE_INDEX);
     loop {
         let next = labelled.by_ref().take(TOKEN_CHUNK).map(|(t, &y)| TokenState::new((t, y as usize)));
         let mut tokens: Vec<TokenState> = next.collect();
@@ -183,11 +183,11 @@ pub fn forward<E: Storage>(
 }
 
 fn check_targets(targets: &[i32], vocab: usize, labelled: usize) -> Result<()> {
-    let count = targets.iter().filter(|&&y| y != NO_LABEL).count();
+    let count = targets.iter().filter(|&&y| y != IGNORE_INDEX).count();
     if count != labelled {
         return Err(Error::new(format!("{count} tokens have a label, but the targets declare {labelled}")));
     }
-    match targets.iter().position(|&y| y != NO_LABEL && (y < 0 || y as usize >= vocab)) {
+    match targets.iter().position(|&y| y != IGNORE_INDEX && (y < 0 || y as usize >= vocab)) {
         Some(t) => {
             let target = targets[t];
             Err(Error::new(format!("target {target} of token {t} is outside the vocabulary of {vocab}")))
@@ -223,10 +223,10 @@ fn softmax_pass<E: Storage>(
         store_rounded(p.slice_mut::<E>()?, z);
         let (sums, before) = (&mut sums.slice_mut::<f32>()?[..n * c], before.slice_mut::<f32>()?); // (n, C)
         let start = match chunk.start {
-            0 => Start::Zero,
+            0 => AccumulatorInit::Zero,
             _ => {
                 rescale_into(before, sums, tokens, c);
-                Start::From(before)
+                AccumulatorInit::From(before)
             }
         };
         let a = Matrix::k_major(elements(p)?, chunk.len());
@@ -237,11 +237,11 @@ fn softmax_pass<E: Storage>(
 }
 
 /// All-reduces the softmax statistics: those of each rank's shard become those of the full vocabulary.
-fn reduce_over_ranks(tokens: &mut [TokenState], shares: &mut Shares, comm: &dyn Comm) -> Result<()> {
-    let maxima = shares.largest.slice_mut::<f32>()?;
+fn reduce_over_ranks(tokens: &mut [TokenState], shares: &mut SoftmaxStats, comm: &dyn Comm) -> Result<()> {
+    let maxima = shares.max.slice_mut::<f32>()?;
     maxima.iter_mut().zip(&*tokens).for_each(|(max, token)| *max = token.max);
-    comm.all_reduce(&mut shares.largest, Reduce::Max)?;
-    let (maxima, sums) = (shares.largest.slice::<f32>()?, shares.sums.slice_mut::<f32>()?);
+    comm.all_reduce(&mut shares.max, Reduce::Max)?;
+    let (maxima, sums) = (shares.max.slice::<f32>()?, shares.sums.slice_mut::<f32>()?);
     let (totals, logits) = sums.split_at_mut(maxima.len());
     for (i, token) in tokens.iter_mut().enumerate() {
         token.correction = exp(token.max - maxima[i]);
@@ -360,7 +360,13 @@ fn head_gradient_pass<E: Storage>(
         let a = Matrix::mn_major(elements(p)?, chunk.len());
         let b = Matrix::mn_major(elements(x)?, c);
         let size = (chunk.len(), c);
-        multiply(dhead, size, Start::From(before), &[ProductTerm { a, b, depth: n }], head.precision);
+        multiply(
+            dhead,
+            size,
+            AccumulatorInit::From(before),
+            &[ProductTerm { a, b, depth: n }],
+            head.precision,
+        );
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! The launches of `xent.cu`, and the products between them.
 
 use super::Xent;
-use super::cpu::{Outputs, Shares};
+use super::cpu::{Outputs, SoftmaxStats};
 use crate::cuda::{HEADERS, access_width, all_weighted, flat_grid, row_threads, weighted, wide};
-use crate::gemm::cuda::{Form, Part, multiply};
-use crate::rows::Rows;
+use crate::gemm::cuda::{OperandLayout, RowSlice, multiply};
+use crate::rows::RowShard;
 use codelsi_engine::comm::Reduce;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
@@ -39,16 +39,16 @@ pub fn forward(
     [h, head, targets]: [&Tensor; 3],
     &Xent { scale, labelled, vocabulary }: &Xent,
 ) -> Result<()> {
-    let pass = Pass { cx, cuda, h, head, targets, vocabulary, scale };
+    let pass = XentLaunches { cx, cuda, h, head, targets, vocabulary, scale };
     pass.unlabelled(out)?;
     let rows = pass.labelled(labelled)?;
     if labelled > 0 {
-        let mut work = Work::new(&pass, rows, labelled, out);
+        let mut work = Workspace::new(&pass, rows, labelled, out);
         for first in (0..labelled).step_by(ROWS) {
             let tokens = first..labelled.min(first + ROWS);
             pass.gather(&mut work, &tokens)?;
-            pass.follow(&mut work, &tokens)?;
-            pass.join(&mut work, &tokens)?;
+            pass.update_softmax(&mut work, &tokens)?;
+            pass.reduce_over_ranks(&mut work, &tokens)?;
             pass.finish(out, &work, &tokens)?;
             if let Some(dhead) = &mut out.dhead {
                 pass.head_gradient(dhead, &mut work, &tokens)?;
@@ -70,7 +70,7 @@ pub fn scale(cuda: &Cuda, y: &mut Tensor, x: &Tensor, factor: &Tensor) -> Result
 }
 
 /// The inputs that every step reads.
-struct Pass<'a> {
+struct XentLaunches<'a> {
     cx: &'a Ctx,
     cuda: &'a Cuda,
     /// (T, C)
@@ -80,12 +80,12 @@ struct Pass<'a> {
     /// (T)
     targets: &'a Tensor,
     /// The rows of the vocabulary that the head holds.
-    vocabulary: Rows,
+    vocabulary: RowShard,
     scale: f32,
 }
 
 /// Working memory, whatever T and V are, but for the list of labelled tokens.
-struct Work {
+struct Workspace {
     /// The labelled tokens, ascending (T).
     rows: Tensor,
     /// The gathered rows of h (ROWS, C).
@@ -99,28 +99,28 @@ struct Work {
     /// The state of each token (ROWS, STATE).
     states: Tensor,
     /// The values that ranks exchange when each holds a part of the head.
-    shares: Option<Shares>,
+    shares: Option<SoftmaxStats>,
 }
 
-impl Work {
-    fn new(pass: &Pass, rows: Tensor, count: usize, out: &Outputs) -> Self {
+impl Workspace {
+    fn new(pass: &XentLaunches, rows: Tensor, count: usize, out: &Outputs) -> Self {
         let (cx, e, (_, v, c)) = (pass.cx, pass.h.dtype(), pass.sizes());
         let (n, tile) = (count.min(ROWS), v.min(TILE));
         let wanted = out.dh.is_some() || out.dhead.is_some();
         let logits = |dtype| cx.device().empty(Label::Logits, [n, tile], dtype);
-        Work {
+        Workspace {
             rows,
             x: cx.scratch([n, c], e),
             z: logits(DType::F32),
             p: wanted.then(|| logits(e)),
             sums: out.dh.as_ref().map(|_| cx.scratch([n, c], DType::F32)),
             states: cx.scratch([n, STATE], DType::F32),
-            shares: (v < pass.vocabulary.of).then(|| Shares::new(cx, n)),
+            shares: (v < pass.vocabulary.total).then(|| SoftmaxStats::new(cx, n)),
         }
     }
 }
 
-impl Pass<'_> {
+impl XentLaunches<'_> {
     /// T, V and C.
     fn sizes(&self) -> (usize, usize, usize) {
         let ((t, c), (v, _)) = (self.h.shape().as_matrix(), self.head.shape().as_matrix());
@@ -141,14 +141,14 @@ impl Pass<'_> {
 
     /// The labelled tokens, `count` of them.
     fn labelled(&self, count: usize) -> Result<Tensor> {
-        let (t, v) = (self.sizes().0, self.vocabulary.of);
+        let (t, v) = (self.sizes().0, self.vocabulary.total);
         let mut rows = self.cx.scratch([t], DType::I32);
         let args = &mut [Arg::InOut(&mut rows), Arg::In(self.targets), int(t), int(v), int(count)];
         self.start("xent_select", Grid::new(1, LISTING), args)?;
         Ok(rows)
     }
 
-    fn gather(&self, work: &mut Work, tokens: &Range<usize>) -> Result<()> {
+    fn gather(&self, work: &mut Workspace, tokens: &Range<usize>) -> Result<()> {
         let c = self.sizes().2;
         let args =
             &mut [Arg::InOut(&mut work.x), Arg::In(self.h), Arg::In(&work.rows), int(tokens.start), int(c)];
@@ -156,17 +156,17 @@ impl Pass<'_> {
     }
 
     /// z = x · head_tileᵀ.
-    fn logits(&self, work: &mut Work, n: usize, tile: &Range<usize>) -> Result<()> {
-        let x = Part { t: &work.x, first: 0, rows: n };
-        multiply(self.cx, self.cuda, &mut work.z, (0, n), false, Form::NT, [x, self.head_rows(tile)])
+    fn logits(&self, work: &mut Workspace, n: usize, tile: &Range<usize>) -> Result<()> {
+        let x = RowSlice { t: &work.x, first: 0, rows: n };
+        multiply(self.cx, self.cuda, &mut work.z, (0, n), false, OperandLayout::NT, [x, self.head_rows(tile)])
     }
 
-    fn head_rows(&self, tile: &Range<usize>) -> Part<'_> {
-        Part { t: self.head, first: tile.start, rows: tile.len() }
+    fn head_rows(&self, tile: &Range<usize>) -> RowSlice<'_> {
+        RowSlice { t: self.head, first: tile.start, rows: tile.len() }
     }
 
     /// Follows maximum and sum of every token over the tiles, and Σ e^(z − max)·head if dh is wanted.
-    fn follow(&self, work: &mut Work, tokens: &Range<usize>) -> Result<()> {
+    fn update_softmax(&self, work: &mut Workspace, tokens: &Range<usize>) -> Result<()> {
         let (n, c) = (tokens.len(), self.sizes().2);
         for tile in self.tiles() {
             self.logits(work, n, &tile)?;
@@ -188,25 +188,25 @@ impl Pass<'_> {
                 let args = &mut [Arg::InOut(sums), Arg::In(&work.states), int(c)];
                 self.start("xent_correct", Grid::new(n, THREADS), args)?;
             }
-            let p = Part { t: p, first: 0, rows: n };
+            let p = RowSlice { t: p, first: 0, rows: n };
             let operands = [p, self.head_rows(&tile)];
-            multiply(self.cx, self.cuda, sums, (0, n), tile.start > 0, Form::NN, operands)?;
+            multiply(self.cx, self.cuda, sums, (0, n), tile.start > 0, OperandLayout::NN, operands)?;
         }
         Ok(())
     }
 
     /// Joins the states of the ranks' parts of the logits.
-    fn join(&self, work: &mut Work, tokens: &Range<usize>) -> Result<()> {
-        let Work { sums, states, shares: Some(shares), .. } = work else { return Ok(()) };
-        let (n, stride) = (tokens.len(), shares.largest.shape().elements());
+    fn reduce_over_ranks(&self, work: &mut Workspace, tokens: &Range<usize>) -> Result<()> {
+        let Workspace { sums, states, shares: Some(shares), .. } = work else { return Ok(()) };
+        let (n, stride) = (tokens.len(), shares.max.shape().elements());
         let grid = || flat_grid(n, 1);
-        let args = &mut [Arg::InOut(&mut shares.largest), Arg::In(states), int(n)];
+        let args = &mut [Arg::InOut(&mut shares.max), Arg::In(states), int(n)];
         self.start("xent_largest", grid(), args)?;
-        self.cx.comm().all_reduce(&mut shares.largest, Reduce::Max)?;
+        self.cx.comm().all_reduce(&mut shares.max, Reduce::Max)?;
         let args = &mut [
             Arg::InOut(&mut shares.sums),
             Arg::InOut(states),
-            Arg::In(&shares.largest),
+            Arg::In(&shares.max),
             int(stride),
             int(n),
         ];
@@ -219,7 +219,7 @@ impl Pass<'_> {
         self.start("xent_correct", Grid::new(n, THREADS), args)
     }
 
-    fn finish(&self, out: &mut Outputs, work: &Work, tokens: &Range<usize>) -> Result<()> {
+    fn finish(&self, out: &mut Outputs, work: &Workspace, tokens: &Range<usize>) -> Result<()> {
         let args = &mut [
             Arg::MaybeInOut(out.dh.as_mut()),
             Arg::InOut(&mut out.logprobs),
@@ -238,7 +238,7 @@ impl Pass<'_> {
     }
 
     /// dhead += dzᵀ · x, with the logits made again: dz needs the sum over all tiles.
-    fn head_gradient(&self, dhead: &mut Tensor, work: &mut Work, tokens: &Range<usize>) -> Result<()> {
+    fn head_gradient(&self, dhead: &mut Tensor, work: &mut Workspace, tokens: &Range<usize>) -> Result<()> {
         let n = tokens.len();
         for tile in self.tiles() {
             self.logits(work, n, &tile)?;
@@ -255,9 +255,9 @@ impl Pass<'_> {
                 int(tile.len()),
             ];
             self.start("xent_gradient", Grid::new(n, THREADS), args)?;
-            let operands = [p, &work.x].map(|t| Part { t, first: 0, rows: n });
+            let operands = [p, &work.x].map(|t| RowSlice { t, first: 0, rows: n });
             let (rows, add) = ((tile.start, tile.len()), tokens.start > 0);
-            multiply(self.cx, self.cuda, dhead, rows, add, Form::TN, operands)?;
+            multiply(self.cx, self.cuda, dhead, rows, add, OperandLayout::TN, operands)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@
 //! **shapes** h, dh (T, C); head, dhead (V, C); targets (T), −100 where there is no label; loss (1); logprobs
 //! (T), 0 where there is no label.
 //!
-//! **ranks** may each hold a shard of the head's rows ([`xent_part`], Megatron's vocabulary-parallel cross-entropy).
+//! **ranks** may each hold a shard of the head's rows ([`vocab_parallel_xent`], Megatron's vocabulary-parallel cross-entropy).
 //! They all-reduce the maximum and the sum of every labelled token, so that loss and logprobs are those of the full
 //! vocabulary, with the same bits on every rank; dh is the contribution of the rank's shard, to be summed over ranks.
 //!
@@ -34,13 +34,13 @@ pub mod spec;
 mod tests;
 
 use crate::elementwise::convert;
-use crate::rows::Rows;
+use crate::rows::RowShard;
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
 use cpu::{Outputs, Workspace};
 use half::bf16;
 
 /// Target of a token without a label: PyTorch's `ignore_index`.
-pub const NO_LABEL: i32 = -100;
+pub const IGNORE_INDEX: i32 = -100;
 
 /// Target ids of T tokens, and how many of them have a label. The amount of work depends on that number; it is counted
 /// on the host, where targets are made, so that the host never waits for the device.
@@ -51,12 +51,12 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Copies `targets`, [`NO_LABEL`] where there is no label, to `device`.
+    /// Copies `targets`, [`IGNORE_INDEX`] where there is no label, to `device`.
     ///
     /// # Errors
     /// When the device has no memory left.
     pub fn new(device: &Device, targets: &[i32]) -> Result<Self> {
-        let labelled = targets.iter().filter(|&&target| target != NO_LABEL).count();
+        let labelled = targets.iter().filter(|&&target| target != IGNORE_INDEX).count();
         Ok(Targets { ids: device.tensor(Label::Activations, [targets.len()], targets)?, labelled })
     }
 
@@ -78,12 +78,12 @@ impl Targets {
 }
 
 /// Returns `(loss, logprobs)` of targets (T) under the logits h (T, C) · head (V, C)ᵀ: loss (1) f32 is
-/// −`scale` · Σ logprobs; logprobs (T) f32 have no gradient. Targets of [`NO_LABEL`] do not count.
+/// −`scale` · Σ logprobs; logprobs (T) f32 have no gradient. Targets of [`IGNORE_INDEX`] do not count.
 ///
 /// # Errors
-/// When the shapes do not fit, or a target is neither a row of head nor [`NO_LABEL`].
+/// When the shapes do not fit, or a target is neither a row of head nor [`IGNORE_INDEX`].
 pub fn xent(cx: &Ctx, h: &Tensor, head: &Tensor, targets: &Targets, scale: f32) -> Result<(Tensor, Tensor)> {
-    xent_part(cx, h, head, targets, scale, Rows { first: 0, of: head.shape().as_matrix().0 })
+    vocab_parallel_xent(cx, h, head, targets, scale, RowShard { first: 0, total: head.shape().as_matrix().0 })
 }
 
 /// Computes [`xent`] on a rank that holds the shard `vocabulary` of the head's rows. A collective: all ranks call it
@@ -91,13 +91,13 @@ pub fn xent(cx: &Ctx, h: &Tensor, head: &Tensor, targets: &Targets, scale: f32) 
 ///
 /// # Errors
 /// Those of [`xent`], and when a rank is lost.
-pub fn xent_part(
+pub fn vocab_parallel_xent(
     cx: &Ctx,
     h: &Tensor,
     head: &Tensor,
     targets: &Targets,
     scale: f32,
-    vocabulary: Rows,
+    vocabulary: RowShard,
 ) -> Result<(Tensor, Tensor)> {
     let op = Xent { scale, labelled: targets.labelled, vocabulary };
     let mut outs = cx.apply(op, &[h, head, &targets.ids])?;
@@ -109,7 +109,7 @@ struct Xent {
     scale: f32,
     /// Tokens with a label.
     labelled: usize,
-    vocabulary: Rows,
+    vocabulary: RowShard,
 }
 
 impl Op for Xent {

@@ -1,7 +1,7 @@
 //! Cross-entropy from full logits, in float64.
 
-use super::{NO_LABEL, Targets};
-use crate::rows::Rows;
+use super::{IGNORE_INDEX, Targets};
+use crate::rows::RowShard;
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
 
@@ -39,8 +39,8 @@ fn cases(dtype: DType) -> Vec<Case> {
 
 /// Makes a case of both outputs, without gradients.
 fn values(t: usize, c: usize, v: usize, dtype: DType) -> Case {
-    let label = |t: usize| if t % 4 == 1 { NO_LABEL } else { (t * 7919 % v) as i32 };
-    let (scale, labelled) = (1.0 / t as f32, (0..t).filter(|&t| label(t) != NO_LABEL).count());
+    let label = |t: usize| if t % 4 == 1 { IGNORE_INDEX } else { (t * 7919 % v) as i32 };
+    let (scale, labelled) = (1.0 / t as f32, (0..t).filter(|&t| label(t) != IGNORE_INDEX).count());
     Case {
         name: format!("T={t} C={c} V={v}"),
         inputs: vec![
@@ -72,7 +72,9 @@ fn part(first: usize, held: usize, (t, c, v): (usize, usize, usize), dtype: DTyp
         inputs,
         run: Box::new(move |cx, x| {
             let targets = Targets::counted(x[2].clone(), labelled);
-            Ok(vec![super::xent_part(cx, x[0], x[1], &targets, scale, Rows { first, of: v })?.0])
+            Ok(vec![
+                super::vocab_parallel_xent(cx, x[0], x[1], &targets, scale, RowShard { first, total: v })?.0,
+            ])
         }),
         reference: Box::new(move |x| {
             vec![reference_of_part(&x[0], &x[1], &x[2], scale as f64, first).swap_remove(0)]
@@ -119,7 +121,7 @@ fn reference_of_part(
 ) -> Vec<F64Tensor> {
     let (mut loss, mut logprobs) = (F64Tensor::zeros([1]), F64Tensor::zeros([h.dims().0]));
     for t in 0..h.dims().0 {
-        if targets.data[t] == NO_LABEL as f64 {
+        if targets.data[t] == IGNORE_INDEX as f64 {
             continue;
         }
         let dot = |v: usize| h.row(t).iter().zip(head.row(v)).map(|(h, w)| h * w).sum::<f64>();

@@ -8,7 +8,7 @@ fn a_target_outside_the_vocabulary_is_named() {
     let device = Device::cpu();
     let zeros = |shape: [usize; 2]| device.zeros(Label::Activations, shape, DType::F32);
     for bad in [5, -1] {
-        let targets = Targets::new(&device, &[NO_LABEL, bad]).unwrap();
+        let targets = Targets::new(&device, &[IGNORE_INDEX, bad]).unwrap();
         let cx = Ctx::inference(&device);
         let error = xent(&cx, &zeros([2, 3]), &zeros([5, 3]), &targets, 1.0).unwrap_err();
         let message = format!("xent: target {bad} of token 1 is outside the vocabulary of 5");
@@ -20,7 +20,7 @@ fn a_target_outside_the_vocabulary_is_named() {
 fn another_number_of_labels_than_was_said_is_refused() {
     for device in devices() {
         let zeros = |shape: [usize; 2]| device.zeros(Label::Activations, shape, DType::F32);
-        let ids = device.tensor(Label::Activations, [2], &[NO_LABEL, 3]).unwrap();
+        let ids = device.tensor(Label::Activations, [2], &[IGNORE_INDEX, 3]).unwrap();
         let run = |labelled| {
             let targets = Targets::counted(ids.clone(), labelled);
             xent(&Ctx::inference(&device), &zeros([2, 3]), &zeros([5, 3]), &targets, 1.0)
@@ -99,7 +99,7 @@ fn without_any_label_everything_is_zero() {
         let cx = Ctx::training(&device, 0, 0);
         let zeros = || device.zeros(Label::Activations, [2, 3], DType::F32).with_grad();
         let (h, head) = (zeros(), zeros());
-        let targets = Targets::new(&device, &[NO_LABEL; 2]).unwrap();
+        let targets = Targets::new(&device, &[IGNORE_INDEX; 2]).unwrap();
         let (loss, logprobs) = xent(&cx, &h, &head, &targets, 1.0).unwrap();
         assert_eq!(
             (loss.to_vec::<f32>().unwrap()[0], logprobs.to_vec::<f32>().unwrap()),
@@ -124,9 +124,9 @@ fn results_of_ranks(device: &Device, world: usize) -> Vec<[Vec<f32>; 3]> {
         let h = device.tensor(Label::Activations, [t, c], &h).unwrap().with_grad();
         let part = &head[rows.start * c..rows.end * c];
         let part = device.tensor(Label::Weights, [rows.len(), c], part).unwrap();
-        let targets = Targets::new(device, &[9, 0, NO_LABEL, 4, 5]).unwrap();
-        let vocabulary = Rows { first: rows.start, of: v };
-        let (loss, logprobs) = xent_part(&cx, &h, &part, &targets, 0.25, vocabulary).unwrap();
+        let targets = Targets::new(device, &[9, 0, IGNORE_INDEX, 4, 5]).unwrap();
+        let vocabulary = RowShard { first: rows.start, total: v };
+        let (loss, logprobs) = vocab_parallel_xent(&cx, &h, &part, &targets, 0.25, vocabulary).unwrap();
         let mut grads = codelsi_engine::Grads::default();
         let one = device.tensor(Label::Gradients, [1], &[1.0f32]).unwrap();
         cx.backward([(&loss, one)], &mut grads).unwrap();

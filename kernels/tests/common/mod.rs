@@ -7,7 +7,7 @@ use codelsi_kernels::ALL;
 use codelsi_kernels::bug::{Bug, PER_SOURCE};
 use codelsi_kernels::check::bugs::{BugOutcome, objection_to_quiet, passes_without, try_bug};
 use codelsi_kernels::check::{self, batch_invariance};
-use codelsi_kernels::simd::{self, Level};
+use codelsi_kernels::simd::{self, SimdLevel};
 use codelsi_kernels::spec::Spec;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,8 +40,8 @@ pub fn software_gpu() -> Option<Device> {
 
 /// Compares ops with their references on every instruction set, and their bits on several numbers of threads.
 pub fn agree_with_references(specs: &[&Spec]) {
-    for level in Level::ALL.into_iter().filter(|&l| l <= simd::detected()) {
-        simd::limit(level);
+    for level in SimdLevel::ALL.into_iter().filter(|&l| l <= simd::detected()) {
+        simd::set_max_level(level);
         for spec in specs {
             let report =
                 check::against_reference(spec, SEED).unwrap_or_else(|e| panic!("{}: {e}", level.name()));

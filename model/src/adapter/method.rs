@@ -1,6 +1,6 @@
 //! Methods of fine-tuning with a frozen base: the tensors that each adds, where, and their shapes.
 
-use crate::config::{Config, Linear};
+use crate::config::{Linear, ModelConfig};
 use codelsi_engine::{Error, Result};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,7 +25,7 @@ pub enum Method {
 
 /// An adapter's hyperparameters: everything except its values.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct AdapterConfig {
     pub method: Method,
     /// R: the rank of LoRA or of each expert, the width of a bottleneck.
     pub rank: usize,
@@ -43,7 +43,7 @@ impl Method {
 
     /// Names of a module's tensors, to be appended to its path in files and in training: A or W_down, B or W_up,
     /// and DoRA's magnitude or a mixture's router.
-    pub fn tensors(self) -> &'static [&'static str] {
+    pub fn tensor_names(self) -> &'static [&'static str] {
         match self {
             Method::LowRank { dora: false, .. } => &["lora_A.weight", "lora_B.weight"],
             Method::LowRank { dora: true, .. } => {
@@ -81,11 +81,11 @@ impl fmt::Display for Method {
     }
 }
 
-impl Settings {
+impl AdapterConfig {
     /// Hyperparameters of plain LoRA on `targets`.
     pub fn lora(rank: usize, alpha: f32, dropout: f32, targets: &[Linear]) -> Self {
         let targets = targets.iter().copied().collect();
-        Settings { method: Method::LORA, rank, alpha, dropout, targets }
+        AdapterConfig { method: Method::LORA, rank, alpha, dropout, targets }
     }
 
     /// Checks that the adapter has tensors.
@@ -103,7 +103,7 @@ impl Settings {
     }
 
     /// Paths of the adapted modules in the checkpoint and their (out, in), layer by layer.
-    pub fn places(&self, config: &Config) -> Vec<(String, (usize, usize))> {
+    pub fn adapted_modules(&self, config: &ModelConfig) -> Vec<(String, (usize, usize))> {
         let layer_modules = |layer: usize| -> Vec<(String, (usize, usize))> {
             let linear = |&linear: &Linear| (linear.path(layer), config.linear_shape(linear));
             let bottleneck = |sublayer| (bottleneck_path(sublayer, layer), (config.hidden, config.hidden));
@@ -116,7 +116,7 @@ impl Settings {
     }
 
     /// Shapes of the tensors of a module that is (out, in), in the order of its tensors' names.
-    pub fn shapes(&self, (out, inner): (usize, usize)) -> Vec<Vec<usize>> {
+    pub fn tensor_shapes(&self, (out, inner): (usize, usize)) -> Vec<Vec<usize>> {
         let rank = self.rank;
         match self.method {
             Method::LowRank { dora: false, .. } | Method::Bottleneck => {

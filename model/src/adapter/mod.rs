@@ -4,14 +4,14 @@
 pub mod method;
 mod peft;
 
-pub use method::{Method, Settings};
+pub use method::{AdapterConfig, Method};
 
 use crate::checkpoint::Checkpoint;
-use crate::config::{Config, Linear};
+use crate::config::{Linear, ModelConfig};
 use codelsi_engine::rng::{Key, unit};
 use codelsi_engine::{At, Ctx, DType, Device, Label, Result, Tensor};
 use codelsi_kernels::dora;
-use codelsi_kernels::lora::Target;
+use codelsi_kernels::lora::LoraLinear;
 use method::{SUBLAYERS, bottleneck_path};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -19,36 +19,36 @@ use std::collections::BTreeMap;
 /// An adapter: hyperparameters and values.
 #[derive(Clone)]
 pub struct Adapter {
-    pub settings: Settings,
+    pub config: AdapterConfig,
     /// Tensors by the path of the module that they adapt, e.g. `model.layers.0.self_attn.q_proj`; all F32.
-    pub pairs: BTreeMap<String, Pair>,
+    pub modules: BTreeMap<String, AdapterTensors>,
 }
 
 /// The adapter tensors of one module, in the order of its [`Method`].
 #[derive(Clone)]
-pub struct Pair {
+pub struct AdapterTensors {
     /// A or W_down: (R, in), or a mixture's (E·R, in), the experts' A below each other.
     pub a: Tensor,
     /// B or W_up: (out, R), or a mixture's (out, E·R).
     pub b: Tensor,
     /// DoRA's magnitudes (out), or a mixture's router (E, in).
-    pub beside: Option<Tensor>,
+    pub extra: Option<Tensor>,
 }
 
-impl Pair {
+impl AdapterTensors {
     /// The tensors in the method's order.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        [&self.a, &self.b].into_iter().chain(&self.beside)
+        [&self.a, &self.b].into_iter().chain(&self.extra)
     }
 
     /// Builds a module's tensors: `tensor` returns the i-th in the method's order.
     ///
     /// # Errors
     /// When `tensor` fails.
-    pub fn made(method: Method, mut tensor: impl FnMut(usize) -> Result<Tensor>) -> Result<Self> {
+    pub fn build(method: Method, mut tensor: impl FnMut(usize) -> Result<Tensor>) -> Result<Self> {
         let (a, b) = (tensor(0)?, tensor(1)?);
-        let beside = (method.tensors().len() > 2).then(|| tensor(2)).transpose()?;
-        Ok(Pair { a, b, beside })
+        let beside = (method.tensor_names().len() > 2).then(|| tensor(2)).transpose()?;
+        Ok(AdapterTensors { a, b, extra: beside })
     }
 }
 
@@ -58,30 +58,30 @@ impl Adapter {
     ///
     /// # Errors
     /// When the rank is 0 or no linear is named.
-    pub fn fresh(
-        config: &Config,
+    pub fn init_lora(
+        config: &ModelConfig,
         rank: usize,
         alpha: f32,
         dropout: f32,
         targets: &[Linear],
         seed: u64,
     ) -> Result<Self> {
-        Adapter::random(config, &Settings::lora(rank, alpha, dropout, targets), seed)
+        Adapter::random(config, &AdapterConfig::lora(rank, alpha, dropout, targets), seed)
     }
 
     /// Allocates plain LoRA on `device`, mostly the planning device: B is zero, A is uninitialized.
     ///
     /// # Errors
     /// When the rank is 0 or no linear is named.
-    pub fn sized(
+    pub fn allocate_lora(
         device: &Device,
-        config: &Config,
+        config: &ModelConfig,
         rank: usize,
         alpha: f32,
         dropout: f32,
         targets: &[Linear],
     ) -> Result<Self> {
-        Adapter::of_size(device, config, &Settings::lora(rank, alpha, dropout, targets))
+        Adapter::allocate(device, config, &AdapterConfig::lora(rank, alpha, dropout, targets))
     }
 
     /// Initializes an adapter that leaves `base`'s outputs unchanged: A, W_down and routers are uniform in ±1/√in
@@ -90,13 +90,13 @@ impl Adapter {
     ///
     /// # Errors
     /// When the rank is 0, no linear is named, or a weight cannot be read.
-    pub fn begun(base: &Checkpoint, settings: &Settings, seed: u64) -> Result<Self> {
+    pub fn init(base: &Checkpoint, settings: &AdapterConfig, seed: u64) -> Result<Self> {
         let mut adapter = Adapter::random(base.config(), settings, seed)?;
         if let Method::LowRank { dora: true, .. } = settings.method {
             let cx = Ctx::inference(&Device::cpu());
-            for (path, Pair { a, b, beside: magnitudes }) in &mut adapter.pairs {
+            for (path, AdapterTensors { a, b, extra: magnitudes }) in &mut adapter.modules {
                 let w = base.copy_f32(cx.device(), &format!("{path}.weight"))?;
-                let target = Target { w: &w, a, b, scale: 0.0 };
+                let target = LoraLinear { w: &w, a, b, scale: 0.0 };
                 *magnitudes = Some(dora::norms(&cx, &target).at(path)?);
             }
         }
@@ -107,11 +107,11 @@ impl Adapter {
     ///
     /// # Errors
     /// When the rank is 0 or no linear is named.
-    pub fn of_size(device: &Device, config: &Config, settings: &Settings) -> Result<Self> {
+    pub fn allocate(device: &Device, config: &ModelConfig, settings: &AdapterConfig) -> Result<Self> {
         settings.check()?;
         let allocate = |module_shape| {
-            let shapes = settings.shapes(module_shape);
-            Pair::made(settings.method, |i| {
+            let shapes = settings.tensor_shapes(module_shape);
+            AdapterTensors::build(settings.method, |i| {
                 let shape = &shapes[i][..];
                 Ok(match i {
                     1 => device.zeros(Label::Adapters, shape, DType::F32),
@@ -119,18 +119,21 @@ impl Adapter {
                 })
             })
         };
-        let modules = settings.places(config).into_iter().map(|(path, shape)| Ok((path, allocate(shape)?)));
-        Ok(Adapter { pairs: modules.collect::<Result<_>>()?, settings: settings.clone() })
+        let modules =
+            settings.adapted_modules(config).into_iter().map(|(path, shape)| Ok((path, allocate(shape)?)));
+        Ok(Adapter { modules: modules.collect::<Result<_>>()?, config: settings.clone() })
     }
 
     /// Initializes everything that does not depend on the base's weights.
-    fn random(config: &Config, settings: &Settings, seed: u64) -> Result<Self> {
-        let mut adapter = Adapter::of_size(&Device::cpu(), config, settings)?;
+    fn random(config: &ModelConfig, settings: &AdapterConfig, seed: u64) -> Result<Self> {
+        let mut adapter = Adapter::allocate(&Device::cpu(), config, settings)?;
         for layer in 0..config.layers {
             let linears = Linear::ALL.map(|linear| linear.path(layer));
             let bottlenecks = SUBLAYERS.map(|sublayer| bottleneck_path(sublayer, layer));
             for (i, path) in linears.iter().chain(&bottlenecks).enumerate() {
-                let Some(Pair { a, beside: router, .. }) = adapter.pairs.get_mut(path) else { continue };
+                let Some(AdapterTensors { a, extra: router, .. }) = adapter.modules.get_mut(path) else {
+                    continue;
+                };
                 // A method adapts either linears or sublayers; both count from 0.
                 let site = (layer * Linear::ALL.len() + i % Linear::ALL.len()) as u32;
                 // Training counts steps from 0, so the keys of the last two steps are free.
@@ -147,19 +150,19 @@ impl Adapter {
     ///
     /// # Errors
     /// None that is known.
-    pub fn without_values(&self) -> Result<Self> {
+    pub fn shapes_only(&self) -> Result<Self> {
         let device = Device::plan();
-        let copy = |module: &Pair| {
+        let copy = |module: &AdapterTensors| {
             let tensors: Vec<&Tensor> = module.tensors().collect();
-            Pair::made(self.settings.method, |i| tensors[i].to(&device, Label::Adapters))
+            AdapterTensors::build(self.config.method, |i| tensors[i].to(&device, Label::Adapters))
         };
-        let modules = self.pairs.iter().map(|(path, module)| Ok((path.clone(), copy(module)?)));
-        Ok(Adapter { pairs: modules.collect::<Result<_>>()?, settings: self.settings.clone() })
+        let modules = self.modules.iter().map(|(path, module)| Ok((path.clone(), copy(module)?)));
+        Ok(Adapter { modules: modules.collect::<Result<_>>()?, config: self.config.clone() })
     }
 
     /// Number of values in all tensors.
     pub fn parameters(&self) -> usize {
-        self.pairs.values().flat_map(Pair::tensors).map(|t| t.shape().elements()).sum()
+        self.modules.values().flat_map(AdapterTensors::tensors).map(|t| t.shape().elements()).sum()
     }
 }
 
@@ -183,20 +186,20 @@ mod tests {
     #[test]
     fn a_fresh_adapter_is_uniform_in_a_and_zero_in_b() {
         let tiny = synthetic::config("tiny").unwrap();
-        let adapter = Adapter::fresh(&tiny, 64, 16.0, 0.0, &[Linear::Q, Linear::Down], 1).unwrap();
-        assert_eq!(adapter.pairs.keys().next().unwrap(), "model.layers.0.mlp.down_proj");
+        let adapter = Adapter::init_lora(&tiny, 64, 16.0, 0.0, &[Linear::Q, Linear::Down], 1).unwrap();
+        assert_eq!(adapter.modules.keys().next().unwrap(), "model.layers.0.mlp.down_proj");
         assert_eq!(adapter.parameters(), 2 * (64 * (64 + 64) + 64 * (112 + 64)));
-        let pair = &adapter.pairs["model.layers.1.self_attn.q_proj"];
+        let pair = &adapter.modules["model.layers.1.self_attn.q_proj"];
         assert!(pair.b.slice::<f32>().unwrap().iter().all(|&x| x == 0.0));
         let (a, bound) = (pair.a.slice::<f32>().unwrap(), 1.0 / 64f32.sqrt());
         let variance = a.iter().map(|x| x * x).sum::<f32>() / a.len() as f32;
         assert!(a.iter().all(|x| x.abs() <= bound) && (variance * 3.0 / bound / bound - 1.0).abs() < 0.2);
-        let again = Adapter::fresh(&tiny, 64, 16.0, 0.0, &[Linear::Q], 1).unwrap();
+        let again = Adapter::init_lora(&tiny, 64, 16.0, 0.0, &[Linear::Q], 1).unwrap();
         assert_eq!(
-            again.pairs["model.layers.1.self_attn.q_proj"].a.bytes().unwrap(),
+            again.modules["model.layers.1.self_attn.q_proj"].a.bytes().unwrap(),
             pair.a.bytes().unwrap()
         );
         let method = Method::LowRank { rslora: true, dora: false };
-        assert_eq!(Settings { method, ..adapter.settings }.scaling(), 2.0);
+        assert_eq!(AdapterConfig { method, ..adapter.config }.scaling(), 2.0);
     }
 }

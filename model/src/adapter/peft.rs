@@ -1,11 +1,11 @@
 //! Adapter folders in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`. Methods that PEFT does
 //! not have are stored in the same way under a `peft_type` of our own, which PEFT refuses.
 
-use super::{Adapter, Method, Pair, Settings};
-use crate::checkpoint::{Part, TensorFile, summarize};
-use crate::config::{Config, Linear};
+use super::{Adapter, AdapterConfig, AdapterTensors, Method};
+use crate::checkpoint::{TensorFile, TensorSlice, summarize};
+use crate::config::{Linear, ModelConfig};
 use crate::output_folder::write_folder;
-use crate::tensor_writer::{Spec, write_file, write_json};
+use crate::tensor_writer::{TensorSpec, write_json, write_tensor_file};
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
@@ -21,7 +21,7 @@ impl Adapter {
     ///
     /// # Errors
     /// When a file cannot be read, a setting is not supported, or tensors are missing, unknown or of another shape.
-    pub fn load(folder: impl AsRef<Path>, config: &Config) -> Result<Self> {
+    pub fn load(folder: impl AsRef<Path>, config: &ModelConfig) -> Result<Self> {
         let folder = folder.as_ref();
         let path = folder.join("adapter_config.json");
         let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
@@ -45,16 +45,16 @@ impl Adapter {
     /// When they cannot be written.
     pub fn write(&self, folder: &Path, base: &str) -> Result<()> {
         write_json(folder.join("adapter_config.json"), &self.to_json(base))?;
-        let names = self.settings.method.tensors();
-        let named = |(path, module): (&String, &'_ Pair)| -> Vec<(String, Tensor)> {
+        let names = self.config.method.tensor_names();
+        let named = |(path, module): (&String, &'_ AdapterTensors)| -> Vec<(String, Tensor)> {
             names.iter().zip(module.tensors()).map(|(name, t)| (tensor_name(path, name), t.clone())).collect()
         };
-        let tensors: BTreeMap<String, Tensor> = self.pairs.iter().flat_map(named).collect();
-        let specs: Vec<Spec> = tensors
+        let tensors: BTreeMap<String, Tensor> = self.modules.iter().flat_map(named).collect();
+        let specs: Vec<TensorSpec> = tensors
             .iter()
-            .map(|(name, t)| Spec { name: name.clone(), dtype: Dtype::F32, shape: t.shape().to_vec() })
+            .map(|(name, t)| TensorSpec { name: name.clone(), dtype: Dtype::F32, shape: t.shape().to_vec() })
             .collect();
-        write_file(folder.join("adapter_model.safetensors"), &specs, &mut |spec, out| {
+        write_tensor_file(folder.join("adapter_model.safetensors"), &specs, &mut |spec, out| {
             out.write_all(&tensors[&spec.name].to_bytes().map_err(std::io::Error::other)?)
         })
     }
@@ -62,7 +62,7 @@ impl Adapter {
     /// Returns the content of `adapter_config.json`: the settings without a default in PEFT, or those of our own
     /// methods.
     fn to_json(&self, base: &str) -> Value {
-        let Settings { method, rank, alpha, dropout, targets } = &self.settings;
+        let AdapterConfig { method, rank, alpha, dropout, targets } = &self.config;
         let alpha = if alpha.fract() == 0.0 { json!(*alpha as i64) } else { json!(alpha) };
         let targets: Vec<&str> = targets.iter().map(|linear| linear.name()).collect();
         match *method {
@@ -119,7 +119,7 @@ const BOTTLENECK: &str = "CODELSI_BOTTLENECK";
 
 /// A parsed `adapter_config.json`.
 struct StoredConfig {
-    settings: Settings,
+    settings: AdapterConfig,
     /// True if `target_modules` is a pattern: the targets are then taken from the names of the file's tensors.
     targets_by_name: bool,
 }
@@ -191,7 +191,7 @@ impl StoredConfig {
             get("target_modules").and_then(Value::as_array).map(|t| parse_targets(t)).transpose()?;
         Ok(StoredConfig {
             targets_by_name: targets.is_none() && !bottleneck,
-            settings: Settings {
+            settings: AdapterConfig {
                 method,
                 rank: size("r", 1 << 16)?,
                 alpha: number("lora_alpha", bottleneck.then_some(1.0))? as f32,
@@ -202,27 +202,27 @@ impl StoredConfig {
     }
 
     /// Checks the file's tensors against a model of `config`, and loads them.
-    fn load_modules(mut self, file: &TensorFile, config: &Config) -> Result<Adapter> {
+    fn load_modules(mut self, file: &TensorFile, config: &ModelConfig) -> Result<Adapter> {
         if self.targets_by_name {
             self.settings.targets = targets_in(file);
         }
         let settings = self.settings;
-        let (names, modules) = (settings.method.tensors(), settings.places(config));
+        let (names, modules) = (settings.method.tensor_names(), settings.adapted_modules(config));
         let named_shapes = |(path, shape): &(String, (usize, usize))| -> Vec<(String, Vec<usize>)> {
-            let shapes = settings.shapes(*shape);
+            let shapes = settings.tensor_shapes(*shape);
             names.iter().zip(shapes).map(|(name, shape)| (tensor_name(path, name), shape)).collect()
         };
         check_tensors(file, &modules.iter().flat_map(named_shapes).collect())?;
         let device = Device::cpu();
         let tensor = |path: &str, i: usize| {
             let name = tensor_name(path, names[i]);
-            file.tensor(&device, Label::Adapters, &name, &Part::Whole, DType::F32)
+            file.tensor(&device, Label::Adapters, &name, &TensorSlice::Full, DType::F32)
         };
         let module = |(path, _): (String, _)| {
-            let tensors = Pair::made(settings.method, |i| tensor(&path, i))?;
+            let tensors = AdapterTensors::build(settings.method, |i| tensor(&path, i))?;
             Ok((path, tensors))
         };
-        Ok(Adapter { pairs: modules.into_iter().map(module).collect::<Result<_>>()?, settings })
+        Ok(Adapter { modules: modules.into_iter().map(module).collect::<Result<_>>()?, config: settings })
     }
 }
 
@@ -282,10 +282,10 @@ mod tests {
     fn peft_files_survive_a_round_trip_byte_for_byte() {
         for case in ["mha_f32", "gqa_bf16_sharded", "tied_f32", "hd128_bf16"] {
             let Some(reference) = shared(&format!("reference/{case}")) else { return };
-            let config = Config::load(reference.join("model")).unwrap();
+            let config = ModelConfig::load(reference.join("model")).unwrap();
             let adapter = Adapter::load(reference.join("adapter"), &config).unwrap();
-            let settings = &adapter.settings;
-            assert_eq!((settings.rank, settings.scaling(), adapter.pairs.len()), (16, 2.0, 14));
+            let settings = &adapter.config;
+            assert_eq!((settings.rank, settings.scaling(), adapter.modules.len()), (16, 2.0, 14));
             let folder = tempfile::tempdir().unwrap();
             adapter.save(folder.path().join("copy"), "../model").unwrap();
             let read = |path: &Path| fs::read(path.join("adapter_model.safetensors")).unwrap();
@@ -308,14 +308,14 @@ mod tests {
     fn the_files_of_every_method_survive_a_round_trip() {
         for case in ["dora", "mixture", "bottleneck"] {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens").join(case);
-            let config = Config::load(folder.join("model")).unwrap();
+            let config = ModelConfig::load(folder.join("model")).unwrap();
             let adapter = Adapter::load(folder.join("adapter"), &config).unwrap();
             let copy = tempfile::tempdir().unwrap();
             adapter.save(copy.path().join("copy"), "base").unwrap();
             let read = |path: &Path| fs::read(path.join("adapter_model.safetensors")).unwrap();
             assert!(read(&copy.path().join("copy")) == read(&folder.join("adapter")), "{case}");
             let again = Adapter::load(copy.path().join("copy"), &config).unwrap();
-            assert_eq!(again.settings, adapter.settings);
+            assert_eq!(again.config, adapter.config);
             let text = fs::read_to_string(copy.path().join("copy/adapter_config.json")).unwrap();
             let json: Value = serde_json::from_str(&text).unwrap();
             let of_peft = case == "dora" && json["use_dora"] == true;
@@ -328,15 +328,15 @@ mod tests {
         let tiny = synthetic::config("tiny").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("adapter");
-        Adapter::fresh(&tiny, 4, 8.0, 0.05, &[Linear::K], 1).unwrap().save(&path, "base").unwrap();
-        assert_eq!(Adapter::load(&path, &tiny).unwrap().settings.dropout, 0.05);
-        let refused = |config: Config| Adapter::load(&path, &config).err().unwrap().to_string();
-        let message = refused(Config { layers: 4, hidden: 16, ..tiny.clone() });
+        Adapter::init_lora(&tiny, 4, 8.0, 0.05, &[Linear::K], 1).unwrap().save(&path, "base").unwrap();
+        assert_eq!(Adapter::load(&path, &tiny).unwrap().config.dropout, 0.05);
+        let refused = |config: ModelConfig| Adapter::load(&path, &config).err().unwrap().to_string();
+        let message = refused(ModelConfig { layers: 4, hidden: 16, ..tiny.clone() });
         assert!(
             message.contains("6 tensors") && message.contains("layers.2") && message.contains("and 2 more"),
             "{message}"
         );
-        assert!(refused(Config { layers: 1, ..tiny.clone() }).contains("adapts no linear"));
+        assert!(refused(ModelConfig { layers: 1, ..tiny.clone() }).contains("adapts no linear"));
 
         let text = fs::read_to_string(path.join("adapter_config.json")).unwrap();
         for (key, value) in [

@@ -1,7 +1,7 @@
 //! Loads a model's weights to a device: each rank's slices, each once, all of a GPU's in one go.
 
 use super::model_folder::Checkpoint;
-use super::slice::Part;
+use super::slice::TensorSlice;
 use super::transfer::{Transfer, upload};
 use codelsi_engine::{At, DType, Device, Label, Result, Shape, Tensor};
 use safetensors::Dtype;
@@ -28,7 +28,7 @@ impl<'a> WeightLoader<'a> {
     ///
     /// # Errors
     /// When the model has no tensor of that name, or the tensor no such slice.
-    pub fn tensor(&self, name: &str, slice: &Part, compute: DType) -> Result<Tensor> {
+    pub fn tensor(&self, name: &str, slice: &TensorSlice, compute: DType) -> Result<Tensor> {
         let entry = self.checkpoint.entry(name)?;
         let dtype = if entry.dtype == Dtype::BF16 { DType::BF16 } else { compute };
         match self.device {
@@ -48,7 +48,7 @@ impl<'a> WeightLoader<'a> {
     ///
     /// # Errors
     /// See [`WeightLoader::tensor`].
-    pub fn copy_f32(&self, name: &str, slice: &Part) -> Result<Tensor> {
+    pub fn copy_f32(&self, name: &str, slice: &TensorSlice) -> Result<Tensor> {
         match self.device {
             Device::Cpu(_) => {
                 self.checkpoint.file(name)?.copy(self.device, Label::Weights, name, slice, DType::F32)
@@ -62,11 +62,11 @@ impl<'a> WeightLoader<'a> {
     /// # Errors
     /// When the model has no tensor of that name.
     pub fn shape(&self, name: &str) -> Result<Shape> {
-        Part::Whole.shape(&self.checkpoint.entry(name)?.shape).at(name)
+        TensorSlice::Full.shape(&self.checkpoint.entry(name)?.shape).at(name)
     }
 
     /// Allocates a slice's tensor on the device and queues its transfer.
-    fn enqueue(&self, name: &str, slice: &Part, dtype: DType) -> Result<Tensor> {
+    fn enqueue(&self, name: &str, slice: &TensorSlice, dtype: DType) -> Result<Tensor> {
         let entry = self.checkpoint.entry(name)?;
         let to = self.device.empty(Label::Weights, slice.shape(&entry.shape).at(name)?, dtype);
         if !self.device.is_plan() {
@@ -107,11 +107,12 @@ mod tests {
         ] {
             let Some(checkpoint) = reference(case) else { return };
             assert_eq!((checkpoint.dtype(), checkpoint.first_non_finite()), (dtype, None), "{case}");
-            for (name, shape) in checkpoint.config().tensors() {
+            for (name, shape) in checkpoint.config().tensor_shapes() {
                 for (compute, expected) in [(DType::F32, dtype), (DType::BF16, DType::BF16)] {
                     let device = Device::cpu();
-                    let weight =
-                        WeightLoader::new(&checkpoint, &device).tensor(&name, &Part::Whole, compute).unwrap();
+                    let weight = WeightLoader::new(&checkpoint, &device)
+                        .tensor(&name, &TensorSlice::Full, compute)
+                        .unwrap();
                     assert_eq!(
                         (&weight.shape()[..], weight.dtype()),
                         (&shape[..], expected),
@@ -133,10 +134,10 @@ mod tests {
         let Some(checkpoint) = reference("mha_f32") else { return };
         let device = Device::cpu();
         let exact = WeightLoader::new(&checkpoint, &device)
-            .tensor("lm_head.weight", &Part::Whole, DType::F32)
+            .tensor("lm_head.weight", &TensorSlice::Full, DType::F32)
             .unwrap();
         let rounded = WeightLoader::new(&checkpoint, &device)
-            .tensor("lm_head.weight", &Part::Whole, DType::BF16)
+            .tensor("lm_head.weight", &TensorSlice::Full, DType::BF16)
             .unwrap();
         let expected = exact.slice::<f32>().unwrap().iter().map(|&x| half::bf16::from_f32(x));
         assert!(expected.eq(rounded.slice::<half::bf16>().unwrap().iter().copied()));

@@ -17,7 +17,7 @@ mod transfer;
 
 pub use loader::WeightLoader;
 pub use model_folder::Checkpoint;
-pub use slice::Part;
+pub use slice::TensorSlice;
 pub(crate) use tensor_file::summarize;
 pub use tensor_file::{TensorEntry, TensorFile};
-pub use transfer::Watch;
+pub use transfer::LoadProgress;

@@ -1,10 +1,10 @@
 //! A model folder: `config.json` and its weights, one safetensors file or shards with an index, memory-mapped.
 
 use super::convert::engine_dtype;
-use super::slice::Part;
+use super::slice::TensorSlice;
 use super::tensor_file::{TensorEntry, TensorFile, summarize};
-use super::transfer::Watch;
-use crate::config::Config;
+use super::transfer::LoadProgress;
+use crate::config::ModelConfig;
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
 use safetensors::Dtype;
 use serde::Deserialize;
@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 /// An opened model folder. Opening reads headers only; weights are read from the mapped files when they are loaded.
 pub struct Checkpoint {
     folder: PathBuf,
-    config: Config,
+    config: ModelConfig,
     files: Vec<TensorFile>,
     /// The tensors that the config calls for.
     tensors: BTreeMap<String, Location>,
     /// True if the planning device charges nothing for weights that the CPU would read in place.
     in_place: bool,
-    progress: Option<Watch>,
+    progress: Option<LoadProgress>,
 }
 
 /// One tensor's entry, and the index of the file that holds it: none in a checkpoint of shapes only.
@@ -42,9 +42,9 @@ impl Checkpoint {
         if !folder.is_dir() {
             return Err(Error::io(&folder, "no such model folder"));
         }
-        let config = Config::load(&folder)?;
+        let config = ModelConfig::load(&folder)?;
         let (files, file_of) = open_files(&folder)?;
-        let expected = config.tensors();
+        let expected = config.tensor_shapes();
         let mismatches: Vec<String> = expected
             .iter()
             .filter_map(|(name, shape)| match file_of.get(name) {
@@ -66,9 +66,10 @@ impl Checkpoint {
     }
 
     /// Returns a model of `config`'s shapes without weights, all stored as `dtype`, for the planning device.
-    pub fn sketch(config: Config, dtype: Dtype) -> Self {
+    pub fn shapes_only(config: ModelConfig, dtype: Dtype) -> Self {
         let location = |shape| Location { entry: TensorEntry::without_file(dtype, shape), file: None };
-        let tensors = config.tensors().into_iter().map(|(name, shape)| (name, location(shape))).collect();
+        let tensors =
+            config.tensor_shapes().into_iter().map(|(name, shape)| (name, location(shape))).collect();
         let (folder, files) = (PathBuf::new(), Vec::new());
         Checkpoint { folder, config, files, tensors, in_place: false, progress: None }
     }
@@ -83,12 +84,12 @@ impl Checkpoint {
     }
 
     /// Reports the loading of weights to a device to `progress`.
-    pub fn watched(self, progress: Watch) -> Self {
+    pub fn with_progress(self, progress: LoadProgress) -> Self {
         Checkpoint { progress: Some(progress), ..self }
     }
 
     /// The model's config.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
@@ -126,7 +127,7 @@ impl Checkpoint {
     /// # Errors
     /// When the model has no tensor of that name, or it cannot be read.
     pub fn copy_f32(&self, device: &Device, name: &str) -> Result<Tensor> {
-        self.file(name)?.copy(device, Label::Weights, name, &Part::Whole, DType::F32)
+        self.file(name)?.copy(device, Label::Weights, name, &TensorSlice::Full, DType::F32)
     }
 
     /// The engine's type for the stored weights (the embedding's; BF16 for F16), in which a changed model is written.
@@ -138,7 +139,7 @@ impl Checkpoint {
     /// Describes the first weight that is NaN or infinite, in the order of a forward pass, if there is one: its name,
     /// index and value. Reads every weight.
     pub fn first_non_finite(&self) -> Option<String> {
-        self.config.tensors().into_iter().find_map(|(name, _)| {
+        self.config.tensor_shapes().into_iter().find_map(|(name, _)| {
             let (index, value) = self.file(&name).ok()?.non_finite(&name).ok()??;
             Some(format!("{name}{index:?} is {value}"))
         })
@@ -150,7 +151,7 @@ impl Checkpoint {
     }
 
     /// The callback for the progress of loading.
-    pub(super) fn progress(&self) -> Option<&Watch> {
+    pub(super) fn progress(&self) -> Option<&LoadProgress> {
         self.progress.as_ref()
     }
 

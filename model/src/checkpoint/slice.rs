@@ -5,9 +5,9 @@ use std::ops::Range;
 
 /// Elements of a row-major tensor.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Part {
+pub enum TensorSlice {
     /// All elements.
-    Whole,
+    Full,
     /// Rows of a matrix, or elements of a vector.
     Rows(Range<usize>),
     /// Columns of a matrix.
@@ -16,7 +16,7 @@ pub enum Part {
     Flat(Range<usize>),
 }
 
-impl Part {
+impl TensorSlice {
     /// Returns the shape of this slice of a tensor of `shape`.
     ///
     /// # Errors
@@ -30,14 +30,16 @@ impl Part {
             )));
         }
         match (self, shape) {
-            (Part::Whole, _) => Ok(Shape::from(shape)),
-            (Part::Rows(rows), [n, rest @ ..]) if rows.start <= rows.end && rows.end <= *n => {
+            (TensorSlice::Full, _) => Ok(Shape::from(shape)),
+            (TensorSlice::Rows(rows), [n, rest @ ..]) if rows.start <= rows.end && rows.end <= *n => {
                 Ok(Shape::from(&[&[rows.len()], rest].concat()[..]))
             }
-            (Part::Columns(columns), [n, width]) if columns.start <= columns.end && columns.end <= *width => {
+            (TensorSlice::Columns(columns), [n, width])
+                if columns.start <= columns.end && columns.end <= *width =>
+            {
                 Ok([*n, columns.len()].into())
             }
-            (Part::Flat(elements), _) => Ok([elements.len()].into()),
+            (TensorSlice::Flat(elements), _) => Ok([elements.len()].into()),
             _ => Err(Error::new(format!("a tensor of shape {shape:?} has no {self:?}"))),
         }
     }
@@ -60,12 +62,12 @@ impl Part {
         let row = shape.iter().skip(1).product::<usize>();
         let one = |range: Range<usize>| Runs { start: range.start, length: range.len(), stride: 0, count: 1 };
         match self {
-            Part::Whole => one(0..all),
-            Part::Rows(rows) => one(rows.start * row..rows.end * row),
-            Part::Columns(columns) => {
+            TensorSlice::Full => one(0..all),
+            TensorSlice::Rows(rows) => one(rows.start * row..rows.end * row),
+            TensorSlice::Columns(columns) => {
                 Runs { start: columns.start, length: columns.len(), stride: row, count: shape[0] }
             }
-            Part::Flat(elements) => one(elements.start.min(all)..elements.end.min(all)),
+            TensorSlice::Flat(elements) => one(elements.start.min(all)..elements.end.min(all)),
         }
     }
 }
@@ -104,7 +106,7 @@ mod tests {
     use super::*;
 
     /// Indices of the elements of a slice of a (4, 3) matrix of 0, 1, 2, ….
-    fn elements(slice: &Part) -> Vec<usize> {
+    fn elements(slice: &TensorSlice) -> Vec<usize> {
         let runs = slice.runs(&[4, 3]);
         // In pieces that end inside of runs.
         (0..runs.elements())
@@ -116,13 +118,13 @@ mod tests {
     #[test]
     fn slices_name_their_elements_and_shapes() {
         for (slice, expected, shape) in [
-            (Part::Whole, (0..12).collect::<Vec<_>>(), vec![4, 3]),
-            (Part::Rows(1..3), (3..9).collect(), vec![2, 3]),
-            (Part::Columns(1..3), vec![1, 2, 4, 5, 7, 8, 10, 11], vec![4, 2]),
-            (Part::Flat(7..10), vec![7, 8, 9], vec![3]),
-            (Part::Flat(10..15), vec![10, 11], vec![5]),
-            (Part::Flat(15..20), vec![], vec![5]),
-            (Part::Columns(2..2), vec![], vec![4, 0]),
+            (TensorSlice::Full, (0..12).collect::<Vec<_>>(), vec![4, 3]),
+            (TensorSlice::Rows(1..3), (3..9).collect(), vec![2, 3]),
+            (TensorSlice::Columns(1..3), vec![1, 2, 4, 5, 7, 8, 10, 11], vec![4, 2]),
+            (TensorSlice::Flat(7..10), vec![7, 8, 9], vec![3]),
+            (TensorSlice::Flat(10..15), vec![10, 11], vec![5]),
+            (TensorSlice::Flat(15..20), vec![], vec![5]),
+            (TensorSlice::Columns(2..2), vec![], vec![4, 0]),
         ] {
             assert_eq!(
                 (elements(&slice), &slice.shape(&[4, 3]).unwrap()[..]),
@@ -130,16 +132,16 @@ mod tests {
                 "{slice:?}"
             );
         }
-        assert_eq!(Part::Rows(1..2).shape(&[5]).unwrap()[..], [1]);
+        assert_eq!(TensorSlice::Rows(1..2).shape(&[5]).unwrap()[..], [1]);
     }
 
     #[test]
     fn slices_outside_of_the_tensor_are_refused() {
         for (slice, shape) in [
-            (Part::Rows(3..5), &[4, 3][..]),
-            (Part::Columns(0..4), &[4, 3]),
-            (Part::Columns(0..1), &[4]),
-            (Part::Whole, &[1; 5]),
+            (TensorSlice::Rows(3..5), &[4, 3][..]),
+            (TensorSlice::Columns(0..4), &[4, 3]),
+            (TensorSlice::Columns(0..1), &[4]),
+            (TensorSlice::Full, &[1; 5]),
         ] {
             assert!(slice.shape(shape).is_err(), "{slice:?} {shape:?}");
         }

@@ -4,7 +4,7 @@
 //! `{name: {dtype, shape, data_offsets}}`; then the tensors, back to back.
 
 use super::convert::{convert, engine_dtype};
-use super::slice::Part;
+use super::slice::TensorSlice;
 use codelsi_engine::{At, DType, Error, Result, Tensor};
 use codelsi_kernels::simd::Storage;
 use half::{bf16, f16};
@@ -55,7 +55,7 @@ impl TensorEntry {
 
     /// Index of the first element of `slice`, if the slice can be used in the mapped file as it is: stored as
     /// `dtype` and contiguous.
-    pub(super) fn mappable_start(&self, slice: &Part, dtype: DType) -> Option<usize> {
+    pub(super) fn mappable_start(&self, slice: &TensorSlice, dtype: DType) -> Option<usize> {
         slice.contiguous_start(&self.shape).filter(|_| engine_dtype(self.dtype) == Some(dtype))
     }
 }
@@ -108,7 +108,7 @@ impl TensorFile {
     }
 
     /// Returns a slice of a tensor as a view of the mapped file, if it is stored as `dtype`, contiguous and aligned.
-    pub(super) fn mapped(&self, entry: &TensorEntry, slice: &Part, dtype: DType) -> Option<Tensor> {
+    pub(super) fn mapped(&self, entry: &TensorEntry, slice: &TensorSlice, dtype: DType) -> Option<Tensor> {
         let start = entry.mappable_start(slice, dtype)?;
         let shape = slice.shape(&entry.shape).ok()?;
         Tensor::mapped(&self.map, entry.offset + start * dtype.size(), shape, dtype).ok()
@@ -122,7 +122,7 @@ impl TensorFile {
     pub(super) fn read(
         &self,
         entry: &TensorEntry,
-        slice: &Part,
+        slice: &TensorSlice,
         first: usize,
         dtype: DType,
         mut to: &mut [u8],

@@ -1,7 +1,7 @@
 //! Transfers of tensors from files to devices. A GPU gets them in large pieces, read by several threads straight
 //! into pinned buffers that it fetches while the next piece is read: no tensor is ever complete in host memory.
 
-use super::slice::Part;
+use super::slice::TensorSlice;
 use super::tensor_file::{TensorEntry, TensorFile};
 use codelsi_engine::cuda::{Cuda, Staging};
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
@@ -17,13 +17,13 @@ const READERS: usize = 8;
 const CHUNK: usize = 1 << 18;
 
 /// Callback for the progress of loading: bytes that have arrived on the device, and bytes in total.
-pub type Watch = Box<dyn Fn(usize, usize) + Send + Sync>;
+pub type LoadProgress = Box<dyn Fn(usize, usize) + Send + Sync>;
 
 /// A slice of a stored tensor, and the tensor on a GPU that it fills.
 pub(super) struct Transfer<'a> {
     pub file: &'a TensorFile,
     pub entry: &'a TensorEntry,
-    pub slice: Part,
+    pub slice: TensorSlice,
     pub to: Tensor,
 }
 
@@ -38,7 +38,7 @@ impl TensorFile {
         device: &Device,
         label: Label,
         name: &str,
-        slice: &Part,
+        slice: &TensorSlice,
         dtype: DType,
     ) -> Result<Tensor> {
         if let (Device::Cpu(_), Some(tensor)) = (device, self.mapped(self.entry(name)?, slice, dtype)) {
@@ -56,7 +56,7 @@ impl TensorFile {
         device: &Device,
         label: Label,
         name: &str,
-        slice: &Part,
+        slice: &TensorSlice,
         dtype: DType,
     ) -> Result<Tensor> {
         let entry = self.entry(name)?;
@@ -80,7 +80,11 @@ impl TensorFile {
 ///
 /// # Errors
 /// When a file cannot be read, or the device fails.
-pub(super) fn upload(cuda: &Arc<Cuda>, transfers: &[Transfer], progress: Option<&Watch>) -> Result<()> {
+pub(super) fn upload(
+    cuda: &Arc<Cuda>,
+    transfers: &[Transfer],
+    progress: Option<&LoadProgress>,
+) -> Result<()> {
     let mut pieces: Vec<(&Transfer, usize)> = Vec::new();
     for transfer in transfers {
         pieces.extend((0..transfer.to.byte_len()).step_by(PIECE).map(|offset| (transfer, offset)));
@@ -118,7 +122,7 @@ pub(super) fn upload(cuda: &Arc<Cuda>, transfers: &[Transfer], progress: Option<
 mod tests {
     use super::*;
     use crate::shared::emulated;
-    use crate::tensor_writer::{Spec, write_file};
+    use crate::tensor_writer::{TensorSpec, write_tensor_file};
     use half::{bf16, f16};
     use safetensors::Dtype;
     use std::sync::Mutex;
@@ -132,9 +136,10 @@ mod tests {
 
     /// A file with the same matrix in each type, large enough for several pieces.
     fn file(folder: &std::path::Path) -> TensorFile {
-        let spec = |(name, dtype): (&str, Dtype)| Spec { name: name.into(), dtype, shape: SHAPE.to_vec() };
+        let spec =
+            |(name, dtype): (&str, Dtype)| TensorSpec { name: name.into(), dtype, shape: SHAPE.to_vec() };
         let specs = [("f32", Dtype::F32), ("f16", Dtype::F16), ("bf16", Dtype::BF16)].map(spec);
-        write_file(folder.join("x.safetensors"), &specs, &mut |spec, out| {
+        write_tensor_file(folder.join("x.safetensors"), &specs, &mut |spec, out| {
             let values = (0..SHAPE[0] * SHAPE[1]).map(value);
             let bytes: Vec<u8> = match spec.dtype {
                 Dtype::F32 => values.flat_map(f32::to_le_bytes).collect(),
@@ -147,7 +152,7 @@ mod tests {
         TensorFile::open(folder.join("x.safetensors")).unwrap()
     }
 
-    fn expected(slice: &Part, stored: &str) -> Vec<f32> {
+    fn expected(slice: &TensorSlice, stored: &str) -> Vec<f32> {
         let runs = slice.runs(&SHAPE);
         let mut all: Vec<f32> = runs.stored_ranges(0..runs.elements()).flatten().map(value).collect();
         if stored == "bf16" {
@@ -162,7 +167,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = file(folder.path());
         let beyond = SHAPE[0] * SHAPE[1] - 5..SHAPE[0] * SHAPE[1] + 3;
-        for slice in [Part::Whole, Part::Rows(11..2050), Part::Columns(1..1800), Part::Flat(beyond)] {
+        for slice in [
+            TensorSlice::Full,
+            TensorSlice::Rows(11..2050),
+            TensorSlice::Columns(1..1800),
+            TensorSlice::Flat(beyond),
+        ] {
             for stored in ["f32", "f16", "bf16"] {
                 let truth = expected(&slice, stored);
                 let load = |dtype| file.tensor(device, Label::Weights, stored, &slice, dtype).unwrap();
@@ -193,7 +203,7 @@ mod tests {
             for stored in ["f32", "f16", "bf16"] {
                 for dtype in [DType::F32, DType::BF16] {
                     let mut to = vec![0xff; 8 * dtype.size()];
-                    let slice = Part::Flat(flat.clone());
+                    let slice = TensorSlice::Flat(flat.clone());
                     file.read(file.entry(stored).unwrap(), &slice, 0, dtype, &mut to).unwrap();
                     let (own, beyond) = to.split_at(stored_elements * dtype.size());
                     assert!(own.chunks(dtype.size()).all(|x| x != [0xff; 4] && x != [0xff; 2]));
@@ -207,13 +217,15 @@ mod tests {
     fn the_cpu_reads_contiguous_slices_in_place() {
         let folder = tempfile::tempdir().unwrap();
         let (file, device) = (file(folder.path()), Device::cpu());
-        let held = |slice: Part, dtype| {
+        let held = |slice: TensorSlice, dtype| {
             let tensor = file.tensor(&device, Label::Weights, "f32", &slice, dtype).unwrap();
             (device.ledger().usage().total(), tensor.byte_len())
         };
-        assert_eq!(held(Part::Rows(3..9), DType::F32).0, 0);
-        assert_eq!(held(Part::Flat(5..7), DType::F32).0, 0);
-        for (slice, dtype) in [(Part::Columns(0..2), DType::F32), (Part::Rows(3..9), DType::BF16)] {
+        assert_eq!(held(TensorSlice::Rows(3..9), DType::F32).0, 0);
+        assert_eq!(held(TensorSlice::Flat(5..7), DType::F32).0, 0);
+        for (slice, dtype) in
+            [(TensorSlice::Columns(0..2), DType::F32), (TensorSlice::Rows(3..9), DType::BF16)]
+        {
             let (bytes_held, bytes) = held(slice, dtype);
             assert_eq!(bytes_held, bytes);
         }
@@ -228,12 +240,12 @@ mod tests {
         let transfer = |name: &str| Transfer {
             file: &file,
             entry: file.entry(name).unwrap(),
-            slice: Part::Whole,
+            slice: TensorSlice::Full,
             to: device.empty(Label::Weights, SHAPE, DType::F32),
         };
         let reports = Arc::new(Mutex::new(Vec::new()));
         let log = reports.clone();
-        let progress: Watch = Box::new(move |done, total| log.lock().unwrap().push((done, total)));
+        let progress: LoadProgress = Box::new(move |done, total| log.lock().unwrap().push((done, total)));
         upload(cuda, &[transfer("f32"), transfer("bf16")], Some(&progress)).unwrap();
         let total = 2 * 4 * SHAPE[0] * SHAPE[1];
         let reports = reports.lock().unwrap();

@@ -4,14 +4,14 @@
 //! recorded once as a CUDA graph and replayed, instead of launching each kernel.
 
 use super::kv_cache::KvCache;
-use crate::llama::{Llama, Place};
+use crate::llama::{Llama, RowContext};
 use crate::parallel::Layout;
 use codelsi_engine::cuda::Graphs;
 use codelsi_engine::{Ctx, DType, Device, Label, Parcel, Result, Shape, Tensor};
 use codelsi_kernels::embed::embed;
-use codelsi_kernels::flash::{Paged, flash_paged};
+use codelsi_kernels::flash::{PagedBatch, flash_paged};
 use codelsi_kernels::kvstore::kvstore;
-use codelsi_kernels::sample::{CHOICE, Choice, PARAMS, Words, draw, read};
+use codelsi_kernels::sample::{CHOICE_WORDS, PARAM_WORDS, PackedParams, SampledToken, draw, read};
 
 /// The inputs of one step: rows of tokens, and the tokens to sample after them.
 #[derive(Default)]
@@ -31,7 +31,7 @@ pub(super) struct StepInputs {
     /// Index into `logit_rows` of each token to sample.
     pub sample_rows: Vec<i32>,
     /// Sampling parameters of each token to sample.
-    pub sampling: Words,
+    pub sampling: PackedParams,
 }
 
 impl StepInputs {
@@ -47,7 +47,7 @@ impl StepInputs {
             sequences: all.clone(),
             logit_rows: all.clone(),
             sample_rows: all,
-            sampling: Words { params: vec![0; n * PARAMS], previous: Vec::new() },
+            sampling: PackedParams { params: vec![0; n * PARAM_WORDS], previous: Vec::new() },
         }
     }
 
@@ -86,7 +86,7 @@ impl StepCapacity {
     /// Number of integers sent to the device.
     fn integers(&self) -> usize {
         let StepCapacity { rows, sequences: s, width, penalized } = *self;
-        let lengths = [rows, rows, rows, rows, s * width, s, s, s * PARAMS, penalized];
+        let lengths = [rows, rows, rows, rows, s * width, s, s, s * PARAM_WORDS, penalized];
         lengths.into_iter().map(Parcel::padded).sum()
     }
 }
@@ -97,7 +97,7 @@ pub(super) struct ModelRunner<'a> {
     model: &'a Llama,
     capacity: StepCapacity,
     parcel: Parcel,
-    /// The sampled tokens, (sequences, [`CHOICE`]) i32.
+    /// The sampled tokens, (sequences, [`CHOICE_WORDS`]) i32.
     choices: Tensor,
     graphs: Option<Graphs>,
 }
@@ -118,7 +118,7 @@ struct DeviceInputs {
 }
 
 impl<'a> ModelRunner<'a> {
-    /// Prepares for steps of at most `capacity` over `cache`. With `graphs`, decode-only steps are recorded where
+    /// Prepares for steps of at most `capacity` over `cache`. With `cuda_graphs`, decode-only steps are recorded where
     /// that is possible, and the memory of the largest of them is reserved.
     ///
     /// # Errors
@@ -131,9 +131,9 @@ impl<'a> ModelRunner<'a> {
         graphs: bool,
     ) -> Result<Self> {
         let mut runner = ModelRunner {
-            cx: Ctx::inference(device).with_comm(model.split().within_batch()),
+            cx: Ctx::inference(device).with_comm(model.rank_layout().tensor_parallel_comm()),
             parcel: Parcel::new(device, Label::Activations, capacity.integers())?,
-            choices: device.zeros(Label::Activations, [capacity.sequences, CHOICE], DType::I32),
+            choices: device.zeros(Label::Activations, [capacity.sequences, CHOICE_WORDS], DType::I32),
             graphs: if graphs { graph_recorder(device, model) } else { None },
             model,
             capacity,
@@ -157,7 +157,7 @@ impl<'a> ModelRunner<'a> {
     ///
     /// # Errors
     /// When an op fails, or when the logits are not finite.
-    pub fn run(&mut self, cache: &mut KvCache, step: &StepInputs) -> Result<Vec<Choice>> {
+    pub fn run(&mut self, cache: &mut KvCache, step: &StepInputs) -> Result<Vec<SampledToken>> {
         let inputs = self.send(step)?;
         let ModelRunner { cx, model, choices, graphs, .. } = self;
         let mut launch = || compute(cx, model, cache, &inputs, choices);
@@ -197,7 +197,7 @@ impl<'a> ModelRunner<'a> {
                 (Shape::from([block_tables.len() / width, width]), block_tables),
                 (vector(logit_rows), logit_rows),
                 (vector(sample_rows), sample_rows),
-                (Shape::from([samples, PARAMS]), &sampling.params),
+                (Shape::from([samples, PARAM_WORDS]), &sampling.params),
                 // Always of full capacity: a recorded step has fixed shapes.
                 (Shape::from([self.capacity.penalized]), &sampling.previous),
             ])?;
@@ -219,7 +219,7 @@ impl<'a> ModelRunner<'a> {
 /// through the host or waits for it.
 fn graph_recorder(device: &Device, model: &Llama) -> Option<Graphs> {
     match device {
-        Device::Cuda(cuda) if model.split().layout() == Layout::Replicate => Some(Graphs::new(cuda)),
+        Device::Cuda(cuda) if model.rank_layout().layout() == Layout::Replicate => Some(Graphs::new(cuda)),
         _ => None,
     }
 }
@@ -237,7 +237,7 @@ fn compute(
         return Ok(());
     }
     let h = gather_rows(cx, h, &inputs.logit_rows)?;
-    let logits = model.logits(cx, &model.normed(cx, &h)?)?;
+    let logits = model.logits(cx, &model.final_norm(cx, &h)?)?;
     let logits = gather_rows(cx, logits, &inputs.sample_rows)?;
     draw(cx, choices, &logits, &inputs.params, &inputs.previous)
 }
@@ -245,8 +245,8 @@ fn compute(
 /// Returns the residual stream (rows, C) after the last layer; writes keys and values to the cache.
 fn forward(cx: &Ctx, model: &Llama, cache: &mut KvCache, inputs: &DeviceInputs) -> Result<Tensor> {
     let DeviceInputs { tokens, positions, sequences, slots, block_tables, .. } = inputs;
-    let rows = Place { positions, rope: model.rope(), keys: None };
-    let paged = Paged { sequences, positions, tables: block_tables };
+    let rows = RowContext { positions, rope: model.rope(), dropout_keys: None };
+    let paged = PagedBatch { sequences, positions, block_tables };
     let mut h = model.embed(cx, tokens)?;
     for (i, layer) in model.layers().iter().enumerate() {
         let (k_pages, v_pages) = cache.layer(i);

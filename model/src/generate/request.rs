@@ -4,7 +4,7 @@ use codelsi_engine::{Error, Result};
 
 /// Parameters by which tokens are sampled.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sampling {
+pub struct SamplingParams {
     /// 0: greedy.
     pub temperature: f32,
     /// Number of most probable tokens to keep; 0: all.
@@ -19,36 +19,43 @@ pub struct Sampling {
     pub seed: u64,
 }
 
-impl Default for Sampling {
+impl Default for SamplingParams {
     fn default() -> Self {
-        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+        SamplingParams {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+        }
     }
 }
 
 /// One prompt, and how to complete it.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct GenerationRequest {
     /// Token ids, including `<s>` where the model expects it.
     pub prompt: Vec<u32>,
     /// Number of completions; they share the prompt's pages of the KV cache.
     pub n: usize,
     /// Upper limit of a completion's tokens.
     pub max_tokens: usize,
-    pub sampling: Sampling,
+    pub sampling: SamplingParams,
     /// Stop strings: a completion ends before the first of them.
     pub stop: Vec<String>,
     /// False to continue past the end-of-text token (vLLM's `ignore_eos`).
     pub stop_at_eos: bool,
 }
 
-impl Request {
+impl GenerationRequest {
     /// A request for one greedy completion.
     pub fn greedy(prompt: Vec<u32>, max_tokens: usize) -> Self {
-        Request {
+        GenerationRequest {
             prompt,
             n: 1,
             max_tokens,
-            sampling: Sampling::default(),
+            sampling: SamplingParams::default(),
             stop: Vec::new(),
             stop_at_eos: true,
         }
@@ -82,19 +89,19 @@ impl Request {
 
 /// The reason why a completion ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
+pub enum FinishReason {
     /// The end-of-text token or a stop string was generated.
     Stop,
     /// `max_tokens` tokens were generated.
     Length,
 }
 
-impl Finish {
+impl FinishReason {
     /// The name in OpenAI's API.
     pub fn name(self) -> &'static str {
         match self {
-            Finish::Stop => "stop",
-            Finish::Length => "length",
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
         }
     }
 }
@@ -108,5 +115,5 @@ pub struct Completion {
     pub token_ids: Vec<u32>,
     /// log p of each token under the model's distribution, before temperature and filters.
     pub logprobs: Vec<f32>,
-    pub finish: Finish,
+    pub finish_reason: FinishReason,
 }

@@ -2,31 +2,31 @@
 
 use super::kv_cache::{BlockTable, KvCache};
 use super::model_runner::{ModelRunner, StepCapacity, StepInputs};
-use super::request::{Completion, Finish, Request};
+use super::request::{Completion, FinishReason, GenerationRequest};
 use super::stop_checker::StopChecker;
 use crate::llama::Llama;
 use crate::tokenizer::Tokenizer;
 use codelsi_engine::rng::Key;
 use codelsi_engine::{At, Device, Result};
-use codelsi_kernels::sample::{Params, Words};
+use codelsi_kernels::sample::{PackedParams, RowSamplingParams};
 use std::collections::VecDeque;
 
 /// Limits of the work done at once. They do not change any completion.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct SchedulerConfig {
     /// Upper limit of sequences in a decode batch.
-    pub batch: usize,
+    pub max_sequences: usize,
     /// Upper limit of prompt tokens in one step (chunked prefill).
-    pub prefill: usize,
+    pub prefill_chunk: usize,
     /// Tokens per page of the KV cache.
     pub page_size: usize,
     /// True to record decode-only steps as CUDA graphs and replay them, on a GPU.
-    pub graphs: bool,
+    pub cuda_graphs: bool,
 }
 
-impl Default for Limits {
+impl Default for SchedulerConfig {
     fn default() -> Self {
-        Limits { batch: 64, prefill: 512, page_size: 16, graphs: true }
+        SchedulerConfig { max_sequences: 64, prefill_chunk: 512, page_size: 16, cuda_graphs: true }
     }
 }
 
@@ -40,8 +40,8 @@ pub fn generate(
     device: &Device,
     model: &Llama,
     tokenizer: Option<&Tokenizer>,
-    requests: &[Request],
-    limits: Limits,
+    requests: &[GenerationRequest],
+    limits: SchedulerConfig,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<Vec<Completion>>> {
     for (i, request) in requests.iter().enumerate() {
@@ -77,8 +77,8 @@ struct Sequence<'a> {
 struct Scheduler<'a> {
     model: &'a Llama,
     tokenizer: Option<&'a Tokenizer>,
-    requests: &'a [Request],
-    limits: Limits,
+    requests: &'a [GenerationRequest],
+    limits: SchedulerConfig,
     runner: ModelRunner<'a>,
     cache: KvCache,
     /// Pages of the longest possible sequence: the width of a block table.
@@ -100,26 +100,26 @@ impl<'a> Scheduler<'a> {
         device: &'a Device,
         model: &'a Llama,
         tokenizer: Option<&'a Tokenizer>,
-        requests: &'a [Request],
-        limits: Limits,
+        requests: &'a [GenerationRequest],
+        limits: SchedulerConfig,
     ) -> Result<Self> {
-        let max = |size: &dyn Fn(&Request) -> usize| requests.iter().map(size).max().unwrap_or(0);
+        let max = |size: &dyn Fn(&GenerationRequest) -> usize| requests.iter().map(size).max().unwrap_or(0);
         let samples: usize = requests.iter().map(|r| r.n).sum();
-        let tokens = |r: &Request| r.prompt.len() + r.max_tokens;
+        let tokens = |r: &GenerationRequest| r.prompt.len() + r.max_tokens;
         // Enough for a full batch of the largest requests, or for the largest request alone.
         let largest_request = max(&|r| pages_of_request(r, limits.page_size));
         let width = max(&|r| tokens(r).div_ceil(limits.page_size));
-        let pages = largest_request.max((width + 1) * limits.batch.min(samples));
-        let sequences = limits.batch.min(samples).max(max(&|r| r.n));
+        let pages = largest_request.max((width + 1) * limits.max_sequences.min(samples));
+        let sequences = limits.max_sequences.min(samples).max(max(&|r| r.n));
         let capacity = StepCapacity {
-            rows: sequences + max(&|r| r.prompt.len().min(limits.prefill)),
+            rows: sequences + max(&|r| r.prompt.len().min(limits.prefill_chunk)),
             sequences,
             width,
             penalized: sequences * max(&|r| if penalizes_repetition(r) { tokens(r) } else { 0 }),
         };
         let mut cache = KvCache::new(device, model, pages, limits.page_size);
         Ok(Scheduler {
-            runner: ModelRunner::new(device, model, &mut cache, capacity, limits.graphs)?,
+            runner: ModelRunner::new(device, model, &mut cache, capacity, limits.cuda_graphs)?,
             cache,
             model,
             tokenizer,
@@ -145,7 +145,8 @@ impl<'a> Scheduler<'a> {
         let request = &self.requests[next];
         let reserved = pages_of_request(request, self.limits.page_size);
         let fits = self.running.is_empty()
-            || self.running.len() + request.n <= self.limits.batch && self.reserved + reserved <= self.pages;
+            || self.running.len() + request.n <= self.limits.max_sequences
+                && self.reserved + reserved <= self.pages;
         if self.prefilling.is_some() || !fits {
             return;
         }
@@ -187,7 +188,7 @@ impl<'a> Scheduler<'a> {
             push_rows(&mut step, &mut self.cache, sequence, i, 1)?;
         }
         if let Some(sequence) = &mut self.prefilling {
-            push_rows(&mut step, &mut self.cache, sequence, self.running.len(), self.limits.prefill)?;
+            push_rows(&mut step, &mut self.cache, sequence, self.running.len(), self.limits.prefill_chunk)?;
             if sequence.cached == sequence.prompt_len {
                 step.logit_rows.push(step.rows() as i32 - 1);
             }
@@ -234,19 +235,19 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Returns the sampling parameters of every running sequence's next token.
-    fn sampling_params(&self) -> Result<Words> {
+    fn sampling_params(&self) -> Result<PackedParams> {
         let previous = |s: &Sequence| match penalizes_repetition(&self.requests[s.request]) {
             true => s.tokens.iter().map(|&t| t as i32).collect(),
             false => Vec::new(),
         };
         let previous: Vec<Vec<i32>> = self.running.iter().map(previous).collect();
         let params = self.running.iter().zip(&previous).map(|(s, previous)| self.params(s, previous));
-        Words::new(&params.collect::<Vec<_>>(), self.model.config().vocab)
+        PackedParams::new(&params.collect::<Vec<_>>(), self.model.config().vocab)
     }
 
-    fn params<'p>(&self, sequence: &Sequence, previous: &'p [i32]) -> Params<'p> {
+    fn params<'p>(&self, sequence: &Sequence, previous: &'p [i32]) -> RowSamplingParams<'p> {
         let s = &self.requests[sequence.request].sampling;
-        Params {
+        RowSamplingParams {
             temperature: s.temperature,
             top_k: s.top_k,
             top_p: s.top_p,
@@ -270,7 +271,7 @@ impl<'a> Scheduler<'a> {
                 text: sequence.stop_checker.finish(finish),
                 token_ids: sequence.tokens[sequence.prompt_len..].to_vec(),
                 logprobs: sequence.logprobs,
-                finish,
+                finish_reason: finish,
             });
             if self.completions[sequence.request].iter().all(Option::is_some) {
                 self.reserved -= sequence.reserved;
@@ -280,15 +281,15 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Checks a sequence's newest token; returns the reason if the sequence ends with it.
-    fn finish_reason(&self, sequence: &mut Sequence) -> Option<Finish> {
+    fn finish_reason(&self, sequence: &mut Sequence) -> Option<FinishReason> {
         let request = &self.requests[sequence.request];
         let generated = sequence.tokens.len() - sequence.prompt_len;
         let token = sequence.tokens[sequence.tokens.len() - 1];
         let at_eos = request.stop_at_eos && self.model.config().eos.contains(&token);
         if at_eos || sequence.stop_checker.push(token) {
-            return Some(Finish::Stop);
+            return Some(FinishReason::Stop);
         }
-        (generated >= request.max_tokens).then_some(Finish::Length)
+        (generated >= request.max_tokens).then_some(FinishReason::Length)
     }
 }
 
@@ -310,12 +311,12 @@ fn push_rows(
 }
 
 /// True if a request's sampling reads its previous tokens.
-fn penalizes_repetition(request: &Request) -> bool {
+fn penalizes_repetition(request: &GenerationRequest) -> bool {
     request.sampling.repetition_penalty != 1.0
 }
 
 /// Upper limit of the pages that a request holds: its prompt's, and for each completion a copy of the prompt's last
 /// page and the pages of its tokens.
-fn pages_of_request(request: &Request, page_size: usize) -> usize {
+fn pages_of_request(request: &GenerationRequest, page_size: usize) -> usize {
     request.prompt.len().div_ceil(page_size) + request.n * (request.max_tokens.div_ceil(page_size) + 1)
 }

@@ -1,6 +1,6 @@
 //! Detection of the end of a completion while it grows.
 
-use super::request::Finish;
+use super::request::FinishReason;
 use crate::tokenizer::{DecodeStream, Tokenizer};
 
 /// The text of a completion so far, and the strings that end it.
@@ -26,8 +26,8 @@ impl<'a> StopChecker<'a> {
     }
 
     /// Returns the complete text; only here is a last, incomplete character appended.
-    pub(super) fn finish(mut self, reason: Finish) -> String {
-        if reason == Finish::Length {
+    pub(super) fn finish(mut self, reason: FinishReason) -> String {
+        if reason == FinishReason::Length {
             let from = self.text.len();
             let rest = std::mem::take(&mut self.stream).finish();
             self.text.push_str(&rest);

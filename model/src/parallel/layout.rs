@@ -44,27 +44,27 @@ impl fmt::Display for Layout {
 
 /// A rank (its device and its link to the others), and the layout in which it holds the model.
 #[derive(Clone)]
-pub struct Split {
+pub struct RankLayout {
     rank: Rank,
     layout: Layout,
 }
 
-impl Split {
+impl RankLayout {
     /// Places `rank` in `layout`. A single rank holds the full model in any layout.
     pub fn new(rank: Rank, layout: Layout) -> Self {
         let layout = if rank.comm.world() == 1 { Layout::Replicate } else { layout };
-        Split { rank, layout }
+        RankLayout { rank, layout }
     }
 
     /// Returns this rank and layout on the planning device.
     pub fn planning(&self) -> Self {
         let (rank, world) = (self.rank.comm.rank(), self.rank.comm.world());
         let rank = Rank { device: self.device().planning(), comm: Arc::new(Planned { rank, world }) };
-        Split { rank, layout: self.layout }
+        RankLayout { rank, layout: self.layout }
     }
 
     /// True if all ranks must run each batch together, because a single rank cannot run the model.
-    pub fn in_step(&self) -> bool {
+    pub fn is_lockstep(&self) -> bool {
         self.layout != Layout::Replicate
     }
 
@@ -84,7 +84,7 @@ impl Split {
     }
 
     /// The tensor-parallel group: the link between ranks that compute one batch together, with which a model's ops run.
-    pub fn within_batch(&self) -> Arc<dyn Comm> {
+    pub fn tensor_parallel_comm(&self) -> Arc<dyn Comm> {
         match self.layout {
             Layout::Replicate | Layout::Shard => Arc::new(Solo),
             Layout::Tensor => self.rank.comm.clone(),
@@ -92,7 +92,7 @@ impl Split {
     }
 
     /// The data-parallel group: the link between ranks with batches of their own, whose gradients are summed.
-    pub fn across_batches(&self) -> Arc<dyn Comm> {
+    pub fn data_parallel_comm(&self) -> Arc<dyn Comm> {
         match self.layout {
             Layout::Replicate | Layout::Shard => self.rank.comm.clone(),
             Layout::Tensor => Arc::new(Solo),
@@ -101,14 +101,14 @@ impl Split {
 }
 
 /// One replica of a data-parallel run.
-impl From<Rank> for Split {
+impl From<Rank> for RankLayout {
     fn from(rank: Rank) -> Self {
-        Split::new(rank, Layout::Replicate)
+        RankLayout::new(rank, Layout::Replicate)
     }
 }
 
 /// The full model on one device.
-impl From<&Device> for Split {
+impl From<&Device> for RankLayout {
     fn from(device: &Device) -> Self {
         Rank::from(device).into()
     }

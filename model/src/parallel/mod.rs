@@ -11,6 +11,6 @@ mod mappings;
 pub(crate) mod shard;
 mod tensor_parallel;
 
-pub use layout::{Layout, Split};
+pub use layout::{Layout, RankLayout};
 pub(crate) use mappings::{copy_to_tensor_parallel, reduce_from_tensor_parallel};
-pub use tensor_parallel::Cut;
+pub use tensor_parallel::TensorParallelRule;

@@ -13,9 +13,9 @@
 //! A gather needs every rank, so all ranks use the same groups in the same order. A rank without a batch, while
 //! others have one, joins their gathers.
 
-use super::layout::{Layout, Split};
-use crate::checkpoint::{Part, WeightLoader};
-use crate::trainable::Train;
+use super::layout::{Layout, RankLayout};
+use crate::checkpoint::{TensorSlice, WeightLoader};
+use crate::trainable::Trainable;
 use codelsi_engine::comm::Coming;
 use codelsi_engine::{Ctx, DType, Error, Label, Origin, Result, Shape, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -72,7 +72,7 @@ impl Origin for ShardedWeight {
 
 /// One rank's shards of all matrices, and the schedule by which they are gathered.
 pub struct WeightShards {
-    rank_layout: Split,
+    rank_layout: RankLayout,
     /// The head's group.
     last: usize,
     schedule: Mutex<GatherSchedule>,
@@ -105,17 +105,17 @@ impl WeightShards {
     ///
     /// # Errors
     /// When all weights are to be trained.
-    pub fn new(rank_layout: &Split, layers: usize, train: Train) -> Result<Option<Arc<Self>>> {
+    pub fn new(rank_layout: &RankLayout, layers: usize, train: Trainable) -> Result<Option<Arc<Self>>> {
         let last = layers + 1;
         let schedule = GatherSchedule { current: None, prefetched: None, shards: vec![Vec::new(); last + 1] };
         match (rank_layout.layout(), train) {
             (Layout::Replicate | Layout::Tensor, _) => Ok(None),
-            (Layout::Shard, Train::Nothing | Train::Adapters) => Ok(Some(Arc::new(WeightShards {
+            (Layout::Shard, Trainable::Nothing | Trainable::Adapter) => Ok(Some(Arc::new(WeightShards {
                 rank_layout: rank_layout.clone(),
                 last,
                 schedule: schedule.into(),
             }))),
-            (Layout::Shard, Train::Everything) => Err(Error::new(
+            (Layout::Shard, Trainable::AllWeights) => Err(Error::new(
                 "--layout shard spreads frozen weights, and full training has none: use --layout replicate",
             )),
         }
@@ -135,7 +135,7 @@ impl WeightShards {
         let (rank, world) = (self.rank_layout.comm().rank(), self.rank_layout.comm().world());
         let full = loader.shape(name)?;
         let n = full.elements().div_ceil(world);
-        let elements = loader.tensor(name, &Part::Flat(rank * n..(rank + 1) * n), compute)?;
+        let elements = loader.tensor(name, &TensorSlice::Flat(rank * n..(rank + 1) * n), compute)?;
         Ok(self.add(group, Shard { elements, full }))
     }
 

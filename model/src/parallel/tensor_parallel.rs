@@ -10,33 +10,33 @@
 //! | q k v gate up | rows | replicated | rows | dA |
 //! | o down | columns | columns | replicated | dB |
 
-use super::layout::{Layout, Split};
+use super::layout::{Layout, RankLayout};
 use crate::adapter::Method;
-use crate::checkpoint::Part;
-use crate::config::{Config, Linear};
+use crate::checkpoint::TensorSlice;
+use crate::config::{Linear, ModelConfig};
 use codelsi_engine::{Comm, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::concat::concat;
 use codelsi_kernels::flash::Heads;
-use codelsi_kernels::rows::Rows;
+use codelsi_kernels::rows::RowShard;
 use std::ops::Range;
 
 /// The division of a tensor among tensor-parallel ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub enum TensorParallelRule {
     /// Not divided: every rank has a copy.
-    Whole,
+    Replicated,
     /// Divided by rows.
     Rows,
     /// Divided by columns.
     Columns,
 }
 
-impl Split {
+impl RankLayout {
     /// Checks that the ranks can share a model.
     ///
     /// # Errors
     /// When heads or channels do not divide by the number of ranks.
-    pub(crate) fn check_model(&self, config: &Config) -> Result<()> {
+    pub(crate) fn check_model(&self, config: &ModelConfig) -> Result<()> {
         if self.layout() != Layout::Tensor {
             return Ok(());
         }
@@ -67,32 +67,32 @@ impl Split {
     }
 
     /// Returns the division of the tensor of that name: a checkpoint's weight, or `{linear}.lora_A.weight`.
-    pub fn cut(&self, name: &str) -> Cut {
+    pub fn rule(&self, name: &str) -> TensorParallelRule {
         if self.layout() != Layout::Tensor {
-            return Cut::Whole;
+            return TensorParallelRule::Replicated;
         }
         if is_vocabulary(name) {
-            return Cut::Rows;
+            return TensorParallelRule::Rows;
         }
         let mut segments = name.rsplit('.').skip(1);
         let last = segments.next().unwrap_or_default();
         let is_factor = matches!(last, "lora_A" | "lora_B");
         let linear = if is_factor { segments.next().unwrap_or_default() } else { last };
         match (linear.parse(), last) {
-            (Err(_), _) => Cut::Whole,
-            (Ok(Linear::O | Linear::Down), "lora_B") => Cut::Whole,
-            (Ok(Linear::O | Linear::Down), _) => Cut::Columns,
-            (Ok(_), "lora_A") => Cut::Whole,
-            (Ok(_), _) => Cut::Rows,
+            (Err(_), _) => TensorParallelRule::Replicated,
+            (Ok(Linear::O | Linear::Down), "lora_B") => TensorParallelRule::Replicated,
+            (Ok(Linear::O | Linear::Down), _) => TensorParallelRule::Columns,
+            (Ok(_), "lora_A") => TensorParallelRule::Replicated,
+            (Ok(_), _) => TensorParallelRule::Rows,
         }
     }
 
     /// Returns this rank's slice of the tensor of that name and full shape.
-    pub fn part(&self, name: &str, shape: &[usize]) -> Part {
-        match self.cut(name) {
-            Cut::Whole => Part::Whole,
-            Cut::Rows => Part::Rows(self.local_range(shape[0])),
-            Cut::Columns => Part::Columns(self.local_range(shape[1])),
+    pub fn slice(&self, name: &str, shape: &[usize]) -> TensorSlice {
+        match self.rule(name) {
+            TensorParallelRule::Replicated => TensorSlice::Full,
+            TensorParallelRule::Rows => TensorSlice::Rows(self.local_range(shape[0])),
+            TensorParallelRule::Columns => TensorSlice::Columns(self.local_range(shape[1])),
         }
     }
 
@@ -113,12 +113,12 @@ impl Split {
     }
 
     /// Returns this rank's rows of the vocabulary.
-    pub(crate) fn vocabulary(&self, config: &Config) -> Rows {
-        Rows { first: self.local_range(config.vocab).start, of: config.vocab }
+    pub(crate) fn vocabulary(&self, config: &ModelConfig) -> RowShard {
+        RowShard { first: self.local_range(config.vocab).start, total: config.vocab }
     }
 
     /// Returns this rank's heads.
-    pub(crate) fn heads(&self, config: &Config) -> Heads {
+    pub(crate) fn heads(&self, config: &ModelConfig) -> Heads {
         let [heads, kv_heads] = [config.heads, config.kv_heads].map(|n| self.local_range(n).len());
         Heads { heads, kv_heads, head_dim: config.head_dim }
     }
@@ -129,8 +129,8 @@ impl Split {
     /// When the device has no memory left.
     pub(crate) fn copy_slice(&self, name: &str, full: &Tensor, label: Label) -> Result<Tensor> {
         let (device, shape) = (self.device(), &full.shape()[..]);
-        let slice = self.part(name, shape);
-        if slice == Part::Whole {
+        let slice = self.slice(name, shape);
+        if slice == TensorSlice::Full {
             return full.to(device, label);
         }
         let mut local = device.empty(label, slice.shape(shape)?, DType::F32);
@@ -147,8 +147,8 @@ impl Split {
     /// When a rank is gone, or the device fails.
     pub(crate) fn gather_full(&self, name: &str, t: &Tensor, vocabulary: usize) -> Result<Tensor> {
         let host = Device::cpu();
-        let rule = self.cut(name);
-        if rule == Cut::Whole {
+        let rule = self.rule(name);
+        if rule == TensorParallelRule::Replicated {
             return Ok(t.detach());
         }
         let ((rows, columns), ranks) = (t.shape().as_matrix(), self.comm().world());
@@ -156,16 +156,16 @@ impl Split {
         let n = if is_vocabulary(name) {
             vocabulary
         } else {
-            ranks * if rule == Cut::Rows { rows } else { columns }
+            ranks * if rule == TensorParallelRule::Rows { rows } else { columns }
         };
         let shape = |rank| match (self.range_of(rank, n).len(), rule) {
-            (length, Cut::Columns) => [rows, length],
+            (length, TensorParallelRule::Columns) => [rows, length],
             (length, _) => [length, columns],
         };
         let slices = all_gather(self.device(), &**self.comm(), t, shape)?;
         let slices = slices.iter().map(|t| t.to(&host, Label::Scratch)).collect::<Result<Vec<_>>>()?;
         match rule {
-            Cut::Columns => concat(&Ctx::inference(&host), &slices),
+            TensorParallelRule::Columns => concat(&Ctx::inference(&host), &slices),
             _ => {
                 let values = slices.iter().map(Tensor::to_vec::<f32>).collect::<Result<Vec<_>>>()?;
                 host.tensor(Label::Scratch, [n, columns], &values.concat())
@@ -216,30 +216,44 @@ mod tests {
     use codelsi_engine::{Planned, Rank};
     use std::sync::Arc;
 
-    fn tensor_layout(rank: usize, world: usize) -> Split {
-        Split::new(Rank { device: Device::cpu(), comm: Arc::new(Planned { rank, world }) }, Layout::Tensor)
+    fn tensor_layout(rank: usize, world: usize) -> RankLayout {
+        RankLayout::new(
+            Rank { device: Device::cpu(), comm: Arc::new(Planned { rank, world }) },
+            Layout::Tensor,
+        )
     }
 
     #[test]
     fn each_tensor_is_divided_as_the_table_says() {
         let layout = tensor_layout(1, 2);
-        let rule = |name: &str| layout.cut(&format!("model.layers.3.{name}.weight"));
+        let rule = |name: &str| layout.rule(&format!("model.layers.3.{name}.weight"));
         for linear in
             ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj"]
         {
             let rules = ["", ".lora_A", ".lora_B"].map(|factor| rule(&format!("{linear}{factor}")));
-            assert_eq!(rules, [Cut::Rows, Cut::Whole, Cut::Rows], "{linear}");
+            assert_eq!(
+                rules,
+                [TensorParallelRule::Rows, TensorParallelRule::Replicated, TensorParallelRule::Rows],
+                "{linear}"
+            );
         }
         for linear in ["self_attn.o_proj", "mlp.down_proj"] {
             let rules = ["", ".lora_A", ".lora_B"].map(|factor| rule(&format!("{linear}{factor}")));
-            assert_eq!(rules, [Cut::Columns, Cut::Columns, Cut::Whole], "{linear}");
+            assert_eq!(
+                rules,
+                [TensorParallelRule::Columns, TensorParallelRule::Columns, TensorParallelRule::Replicated],
+                "{linear}"
+            );
         }
         let rules =
-            ["model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"].map(|n| layout.cut(n));
-        assert_eq!(rules, [Cut::Rows, Cut::Rows, Cut::Whole]);
+            ["model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"].map(|n| layout.rule(n));
+        assert_eq!(
+            rules,
+            [TensorParallelRule::Rows, TensorParallelRule::Rows, TensorParallelRule::Replicated]
+        );
         let replicated = ["input_layernorm", "self_attn.adapter.down", "mlp.adapter.up"].map(rule);
-        assert_eq!(replicated, [Cut::Whole; 3]);
-        assert_eq!(Split::from(&Device::cpu()).cut("lm_head.weight"), Cut::Whole);
+        assert_eq!(replicated, [TensorParallelRule::Replicated; 3]);
+        assert_eq!(RankLayout::from(&Device::cpu()).rule("lm_head.weight"), TensorParallelRule::Replicated);
     }
 
     #[test]

@@ -6,9 +6,9 @@
 
 mod vocabulary;
 
-use crate::config::Config;
+use crate::config::ModelConfig;
 use crate::output_folder::{check_replaceable, write_folder};
-use crate::tensor_writer::{SHARD_BYTES, Spec, write_json, write_model};
+use crate::tensor_writer::{MAX_SHARD_BYTES, TensorSpec, write_json, write_model};
 use codelsi_engine::rng::Key;
 use codelsi_engine::{DType, Error, Result};
 use half::bf16;
@@ -29,8 +29,8 @@ const DEVIATION: f32 = 0.02;
 ///
 /// # Errors
 /// For any other name.
-pub fn config(shape: &str) -> Result<Config> {
-    let llama = |hidden, intermediate, layers, heads, kv_heads| Config {
+pub fn config(shape: &str) -> Result<ModelConfig> {
+    let llama = |hidden, intermediate, layers, heads, kv_heads| ModelConfig {
         hidden,
         intermediate,
         layers,
@@ -42,17 +42,17 @@ pub fn config(shape: &str) -> Result<Config> {
         rope_factor: 1.0,
         rms_eps: 1e-5,
         max_positions: 2048,
-        tied: false,
+        tied_embeddings: false,
         bos: Some(1),
         eos: vec![2],
     };
-    let code = |config| Config { vocab: 32016, rope_theta: 1e6, max_positions: 16384, ..config };
+    let code = |config| ModelConfig { vocab: 32016, rope_theta: 1e6, max_positions: 16384, ..config };
     Ok(match shape {
         "code-llama-13b" => code(llama(5120, 13824, 40, 40, 40)),
         "code-llama-7b" | "7b" => code(llama(4096, 11008, 32, 32, 32)),
         "tinyllama-1.1b" => llama(2048, 5632, 22, 32, 4),
         "110m" => llama(768, 2048, 12, 12, 12),
-        "tiny" => Config { vocab: 512, max_positions: 512, ..llama(64, 112, 2, 4, 2) },
+        "tiny" => ModelConfig { vocab: 512, max_positions: 512, ..llama(64, 112, 2, 4, 2) },
         _ => {
             return Err(Error::new(format!(
                 "shape `{shape}` is unknown; choose from {}",
@@ -67,11 +67,19 @@ pub fn config(shape: &str) -> Result<Config> {
 ///
 /// # Errors
 /// When the disk has too little space, or `out` holds other files or cannot be written.
-pub fn make(out: &Path, config: &Config, seed: u64, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
+pub fn write_random_model(
+    out: &Path,
+    config: &ModelConfig,
+    seed: u64,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<()> {
     check_replaceable(out, "config.json")?;
-    let specs: Vec<Spec> =
-        config.tensors().into_iter().map(|(name, shape)| Spec { name, dtype: Dtype::BF16, shape }).collect();
-    let total = specs.iter().map(Spec::byte_len).sum();
+    let specs: Vec<TensorSpec> = config
+        .tensor_shapes()
+        .into_iter()
+        .map(|(name, shape)| TensorSpec { name, dtype: Dtype::BF16, shape })
+        .collect();
+    let total = specs.iter().map(TensorSpec::byte_len).sum();
     check_space(out, total)?;
     let block = normal_block(config.parameters().min(BLOCK), seed);
     let mut done = 0;
@@ -80,7 +88,7 @@ pub fn make(out: &Path, config: &Config, seed: u64, progress: &mut dyn FnMut(usi
         write_json(out.join("tokenizer.json"), &vocabulary::tokenizer(config.vocab))?;
         write_json(out.join("tokenizer_config.json"), &tokenizer_config(config))?;
         let index = |name: &str| specs.iter().position(|spec| spec.name == name);
-        write_model(out, &specs, SHARD_BYTES, &mut |spec, file| {
+        write_model(out, &specs, MAX_SHARD_BYTES, &mut |spec, file| {
             let elements = spec.byte_len() / size_of::<bf16>();
             match spec.shape[..] {
                 // Norms are vectors of ones.
@@ -94,7 +102,7 @@ pub fn make(out: &Path, config: &Config, seed: u64, progress: &mut dyn FnMut(usi
     })
 }
 
-fn tokenizer_config(config: &Config) -> serde_json::Value {
+fn tokenizer_config(config: &ModelConfig) -> serde_json::Value {
     json!({
         "add_bos_token": true,
         "add_eos_token": false,
@@ -177,7 +185,7 @@ mod tests {
         let out = folder.path().join("tiny");
         let config = config("tiny").unwrap();
         let mut reports = Vec::new();
-        make(&out, &config, 3, &mut |done, total| reports.push((done, total))).unwrap();
+        write_random_model(&out, &config, 3, &mut |done, total| reports.push((done, total))).unwrap();
         assert_eq!(reports.last(), Some(&(2 * config.parameters(), 2 * config.parameters())));
         let checkpoint = Checkpoint::open(&out).unwrap();
         assert_eq!((checkpoint.config(), checkpoint.first_non_finite()), (&config, None));

@@ -199,7 +199,7 @@ fn a_model_folder_teaches_by_our_own_generation() {
     let folder = tempfile::tempdir().unwrap();
     prepare(folder.path());
     let model = folder.path().join("model");
-    synthetic::make(&model, &synthetic::config("tiny").unwrap(), 7, &mut |_, _| {}).unwrap();
+    synthetic::write_random_model(&model, &synthetic::config("tiny").unwrap(), 7, &mut |_, _| {}).unwrap();
     let run = || {
         let place = ["--device", "cpu", "--compute", "f32"];
         result(&curate(folder.path(), model.to_str().unwrap(), &place).output().unwrap())

@@ -3,13 +3,13 @@
 use crate::{corpus, recipe, tokenizer};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{DType, Device, Error, Result};
-use codelsi_model::config::Config;
+use codelsi_model::config::ModelConfig;
 use codelsi_model::jsonl;
 use codelsi_model::synthetic;
-use codelsi_model::template::Template;
+use codelsi_model::template::PromptTemplate;
 use codelsi_train::data::Example;
-use codelsi_train::options::Checkpointing;
-use codelsi_train::{Event, Report, TrainOptions};
+use codelsi_train::options::ActivationCheckpointing;
+use codelsi_train::{TrainEvent, TrainOptions, TrainReport};
 use std::fs;
 use std::path::Path;
 
@@ -18,12 +18,12 @@ use std::path::Path;
 ///
 /// # Errors
 /// When `out` cannot be written or holds other files.
-pub fn remake(out: &Path, device: &Device, tell: &mut dyn FnMut(Event)) -> Result<Report> {
+pub fn remake(out: &Path, device: &Device, tell: &mut dyn FnMut(TrainEvent)) -> Result<TrainReport> {
     let scratch = out.join("scratch");
     fs::create_dir_all(&scratch).map_err(|e| Error::io(&scratch, e))?;
     let texts = corpus::base_text(recipe::BASE_SEED, recipe::BASE_FILES);
     let model = scratch.join("newborn");
-    synthetic::make(&model, &config(), recipe::BASE_SEED, &mut |_, _| ())?;
+    synthetic::write_random_model(&model, &config(), recipe::BASE_SEED, &mut |_, _| ())?;
     let vocabulary = tokenizer::train(&vocabulary_text(&texts), recipe::VOCAB);
     write_atomic(model.join("tokenizer.json"), vocabulary.to_string().as_bytes())?;
     let data = scratch.join("base.jsonl");
@@ -32,8 +32,8 @@ pub fn remake(out: &Path, device: &Device, tell: &mut dyn FnMut(Event)) -> Resul
 }
 
 /// The shape of the base.
-pub fn config() -> Config {
-    Config {
+pub fn config() -> ModelConfig {
+    ModelConfig {
         hidden: recipe::HIDDEN,
         intermediate: recipe::INTERMEDIATE,
         layers: recipe::LAYERS,
@@ -45,7 +45,7 @@ pub fn config() -> Config {
         rope_factor: 1.0,
         rms_eps: 1e-5,
         max_positions: 1024,
-        tied: true,
+        tied_embeddings: true,
         bos: Some(1),
         eos: vec![2],
     }
@@ -64,9 +64,9 @@ fn options(model: &Path, data: &Path, out: &Path) -> TrainOptions {
         epochs: recipe::BASE_EPOCHS,
         seq: recipe::SEQ,
         batch: recipe::BASE_BATCH,
-        template: Template::Plain,
+        template: PromptTemplate::Plain,
         save_every: 400,
-        checkpointing: Checkpointing::NONE,
+        checkpointing: ActivationCheckpointing::NONE,
         compute: DType::F32,
         seed: recipe::BASE_SEED,
         ..TrainOptions::default()
@@ -75,7 +75,7 @@ fn options(model: &Path, data: &Path, out: &Path) -> TrainOptions {
 
 /// What the vocabulary is made for: code, and the frame in which instructions will come.
 fn vocabulary_text(texts: &[String]) -> Vec<String> {
-    let frame = Template::Paper.wrap("Write the TypeScript function `f(x: number)`.\n\n");
+    let frame = PromptTemplate::Paper.wrap("Write the TypeScript function `f(x: number)`.\n\n");
     texts.iter().take(8_000).cloned().chain(vec![frame; 2_000]).collect()
 }
 

@@ -68,11 +68,11 @@ pub fn write_lines(path: &Path, lines: impl Iterator<Item = Json>) -> Result<()>
 }
 
 fn benchmark<'a>(problems: impl Iterator<Item = &'a Problem>) -> Benchmark {
-    let plain = |p: &Problem| curate::Problem {
+    let plain = |p: &Problem| curate::BenchmarkProblem {
         name: p.name.clone(),
         prompt: p.prompt.clone(),
         tests: p.tests.clone(),
-        ..curate::Problem::default()
+        ..curate::BenchmarkProblem::default()
     };
     Benchmark::new(&problems.map(plain).collect::<Vec<_>>())
 }
@@ -152,7 +152,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let paths = world(1).write(folder.path()).unwrap();
         let curated = |path: &Path| {
-            let options = curate::Options {
+            let options = curate::CurateOptions {
                 paths: vec![path.to_path_buf()],
                 against: vec![paths.general_problems.clone(), paths.private_problems.clone()],
                 ..Default::default()

@@ -5,7 +5,7 @@
 
 use codelsi_demo::languages::{LANGUAGES, LanguageTemplates};
 use codelsi_demo::problems::Problem;
-use codelsi_eval::judge::{self, Judge, Kind, Status};
+use codelsi_eval::judge::{self, Judge, JudgeKind, Status};
 use codelsi_eval::problem::Problem as Asked;
 use codelsi_eval::sandbox::Sandbox;
 use rayon::prelude::*;
@@ -20,7 +20,7 @@ fn main() {
 
 /// The number of wrong verdicts on a language's problems.
 fn wrong_verdicts(language: &LanguageTemplates) -> usize {
-    let judge = match Kind::of_language(language.code()).unwrap().open(None, None) {
+    let judge = match JudgeKind::of_language(language.code()).unwrap().open(None, None) {
         Ok(judge) => judge,
         Err(e) => {
             assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");

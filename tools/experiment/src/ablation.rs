@@ -5,13 +5,13 @@ use crate::languages;
 use crate::output::Output;
 use crate::recipe::Recipe;
 use crate::stages::{Experiment, Stages, Trained};
-use codelsi_curate::specialize::{Api, choose};
-use codelsi_curate::{self as curate, Language, Limits, Row};
+use codelsi_curate::specialize::{ExportedApi, choose_rows};
+use codelsi_curate::{self as curate, CuratedRow, Language, RowLimits};
 use codelsi_demo::recipe::PRIVATE_EXAMPLES;
 use codelsi_engine::Result;
 use codelsi_eval::report::{Report, Sweep};
-use codelsi_model::adapter::{Method, Settings};
-use codelsi_model::config::Config;
+use codelsi_model::adapter::{AdapterConfig, Method};
+use codelsi_model::config::ModelConfig;
 use codelsi_model::jsonl;
 use codelsi_train::{TrainOptions, data};
 use std::path::{Path, PathBuf};
@@ -78,7 +78,12 @@ impl Ablation {
     pub fn run(self, experiment: &Experiment, out: &Output) -> Result<Report> {
         let mut stages = Stages::begin(experiment, out)?;
         if self != Ablation::Languages {
-            stages.curate("general", &experiment.sources.public, Language::TypeScript, Limits::default())?;
+            stages.curate(
+                "general",
+                &experiment.sources.public,
+                Language::TypeScript,
+                RowLimits::default(),
+            )?;
         }
         let (models, pairs) = match self {
             Ablation::Rank => (beside_base(ranks(&mut stages)?), Pairs::Steps),
@@ -158,10 +163,11 @@ fn methods(stages: &mut Stages) -> Result<Variants> {
 }
 
 /// The width at which bottlenecks have about as many parameters as LoRA.
-fn equal_width(lora: &TrainOptions, config: &Config) -> usize {
+fn equal_width(lora: &TrainOptions, config: &ModelConfig) -> usize {
     let size = |method, rank| {
-        let settings = Settings { method, rank, ..lora.adapter() };
-        let shapes = settings.places(config).into_iter().flat_map(|(_, width)| settings.shapes(width));
+        let settings = AdapterConfig { method, rank, ..lora.adapter_settings() };
+        let shapes =
+            settings.adapted_modules(config).into_iter().flat_map(|(_, width)| settings.tensor_shapes(width));
         shapes.map(|shape| shape.iter().product::<usize>()).sum::<usize>()
     };
     (size(Method::LORA, lora.rank) / size(Method::Bottleneck, 1)).max(1)
@@ -171,8 +177,12 @@ fn repositories(stages: &mut Stages) -> Result<Variants> {
     let recipe = stages.recipe();
     let on = stages.train("general", "general", recipe.general.clone(), None)?;
     let mut variants = vec![("general".to_string(), Trained::Adapter(on.clone()))];
-    let paths: Vec<Vec<PathBuf>> =
-        stages.sources().private.iter().map(|path| curate::repositories(path)).collect::<Result<_>>()?;
+    let paths: Vec<Vec<PathBuf>> = stages
+        .sources()
+        .private
+        .iter()
+        .map(|path| curate::typescript_repositories(path))
+        .collect::<Result<_>>()?;
     for path in paths.into_iter().flatten() {
         let name = name_of(&path);
         let private = stages.private(&name, &[path], recipe.private_rows)?;
@@ -193,10 +203,14 @@ fn name_of(path: &Path) -> String {
 
 fn samples(stages: &mut Stages) -> Result<Variants> {
     let recipe = stages.recipe();
-    stages.curate("specialized", &stages.sources().private, Language::TypeScript, Limits::default())?;
+    stages.curate("specialized", &stages.sources().private, Language::TypeScript, RowLimits::default())?;
     let on = stages.train("general", "general", recipe.general.clone(), None)?;
-    let rows: Vec<Row> = jsonl::read(stages.rows("specialized"))?;
-    let telling = choose(&rows, &Api::of(&curate::sources(&stages.sources().private)?)?, rows.len());
+    let rows: Vec<CuratedRow> = jsonl::read(stages.rows("specialized"))?;
+    let telling = choose_rows(
+        &rows,
+        &ExportedApi::from_sources(&curate::read_typescript_sources(&stages.sources().private)?)?,
+        rows.len(),
+    );
     let mut variants = vec![("general".to_string(), Trained::Adapter(on.clone()))];
     for n in SAMPLES {
         if n > rows.len() {
@@ -206,7 +220,7 @@ fn samples(stages: &mut Stages) -> Result<Variants> {
             break;
         }
         let name = format!("{n} rows");
-        let chosen: Vec<&Row> = telling[..n].iter().map(|&i| &rows[i]).collect();
+        let chosen: Vec<&CuratedRow> = telling[..n].iter().map(|&i| &rows[i]).collect();
         jsonl::write(stages.rows(&name), &chosen)?;
         let options = TrainOptions { validation: 0, ..stages.specialized() };
         let folder = stages.train(&name, &name, options, Some(&on))?;

@@ -1,8 +1,8 @@
 //! Sources to instruction rows, with progress, a teacher's answers and a card.
 
 use crate::output::{Bar, Output};
-use codelsi_curate::teacher::{Cache, Teacher, teach};
-use codelsi_curate::{self as curate, Counts, Options, Row};
+use codelsi_curate::teacher::{AnswerCache, Teacher, rewrite_with_teacher};
+use codelsi_curate::{self as curate, CurateOptions, CuratedRow, CurationCounts};
 use codelsi_engine::Result;
 use codelsi_engine::files::write_atomic;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub const RESEMBLANCE: f64 = 0.85;
 ///
 /// # Errors
 /// Those of the curation, and of files that cannot be written.
-pub fn curate(options: &Options, to: &Path, out: &Output) -> Result<Counts> {
+pub fn curate(options: &CurateOptions, to: &Path, out: &Output) -> Result<CurationCounts> {
     let (rows, counts) = offline(options, out)?;
     save(options, &rows, &counts, to)?;
     Ok(counts)
@@ -25,7 +25,7 @@ pub fn curate(options: &Options, to: &Path, out: &Output) -> Result<Counts> {
 ///
 /// # Errors
 /// Those of [`curate::run`].
-pub fn offline(options: &Options, out: &Output) -> Result<(Vec<Row>, Counts)> {
+pub fn offline(options: &CurateOptions, out: &Output) -> Result<(Vec<CuratedRow>, CurationCounts)> {
     let bar = Mutex::new(None);
     let found = curate::run(options, &|done, total| {
         locked(&bar).get_or_insert_with(|| out.bar("curate", total)).at(done, "");
@@ -39,16 +39,16 @@ pub fn offline(options: &Options, out: &Output) -> Result<(Vec<Row>, Counts)> {
 /// # Errors
 /// Those of [`teach`].
 pub fn taught(
-    options: &Options,
-    rows: Vec<Row>,
-    counts: &mut Counts,
+    options: &CurateOptions,
+    rows: Vec<CuratedRow>,
+    counts: &mut CurationCounts,
     teacher: &mut dyn Teacher,
     to: &Path,
     out: &Output,
-) -> Result<Vec<Row>> {
-    let mut cache = Cache::open(&to.with_extension("teacher.jsonl"))?;
+) -> Result<Vec<CuratedRow>> {
+    let mut cache = AnswerCache::open(&to.with_extension("teacher.jsonl"))?;
     let bar: Mutex<Option<(Bar, usize)>> = Mutex::new(None);
-    let rows = teach(options, rows, counts, teacher, &mut cache, &|new, total| {
+    let rows = rewrite_with_teacher(options, rows, counts, teacher, &mut cache, &|new, total| {
         let mut bar = locked(&bar);
         let (shown, done) = bar.get_or_insert_with(|| (out.bar("teach", total), 0));
         *done += new;
@@ -70,9 +70,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn save(options: &Options, rows: &[Row], counts: &Counts, to: &Path) -> Result<()> {
-    curate::write(to, rows)?;
-    write_atomic(card_path(to), curate::card(options, rows, counts).as_bytes())
+pub fn save(options: &CurateOptions, rows: &[CuratedRow], counts: &CurationCounts, to: &Path) -> Result<()> {
+    curate::write_rows(to, rows)?;
+    write_atomic(card_path(to), curate::dataset_card(options, rows, counts).as_bytes())
 }
 
 /// Returns the path of the card of a file of rows.

@@ -7,12 +7,12 @@ use codelsi_engine::{DType, Device, Result};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::generate::{Limits, Request};
-use codelsi_model::parallel::{Layout, Split};
+use codelsi_model::generate::{GenerationRequest, SchedulerConfig};
+use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_train::TrainOptions;
-use codelsi_train::pack::{Document, Sequence};
-use codelsi_train::plan::{Planner, StepPlan, budget, generation};
-use codelsi_train::work::step_flops;
+use codelsi_train::flops::step_flops;
+use codelsi_train::pack::{Document, PackedSequence};
+use codelsi_train::plan::{Planner, StepPlan, memory_budget, plan_generation};
 use serde_json::{Value, json};
 use std::fmt;
 use std::path::Path;
@@ -65,7 +65,7 @@ impl Estimate {
         let (config, p) = (base.config(), &recipe.protocol);
         let seq = recipe.general.seq.min(config.max_positions);
         let options = TrainOptions { compute, seq, ..recipe.general.clone() };
-        let adapter = Adapter::of_size(&Device::plan(), config, &options.adapter())?;
+        let adapter = Adapter::allocate(&Device::plan(), config, &options.adapter_settings())?;
         let planner = Planner {
             device,
             options: &options,
@@ -74,12 +74,12 @@ impl Estimate {
             rank: 0,
             world: 1,
             layout: Layout::Replicate,
-            budget: budget(device, base, 1),
+            budget: memory_budget(device, base, 1),
         };
         let (flops, bytes) = (roof::flops(device, compute)?, roof::bytes(device)?);
         let answers = p.limit.unwrap_or(PAPER_PROBLEMS) * p.n * MODELS;
         // A decode step reads every weight once for the whole batch.
-        let passes = (answers * p.max_tokens).div_ceil(Limits::default().batch);
+        let passes = (answers * p.max_tokens).div_ceil(SchedulerConfig::default().max_sequences);
         let private = PAPER_TOKENS / PAPER_ROWS * recipe.private_rows;
         Ok(Estimate {
             stages: [
@@ -89,7 +89,7 @@ impl Estimate {
             answers,
             max_tokens: p.max_tokens,
             decode_seconds: bytes.map(|roof| passes as f64 * base.byte_len() as f64 / roof),
-            training: planner.full_step()?,
+            training: planner.plan_full_step()?,
             generate_bytes: answering(recipe, base, device, compute, &adapter)?,
             // Adapter, last checkpoint and its two moments, of both stages; four bytes a token of the answers.
             disk_bytes: 2 * 4 * adapter.parameters() * DType::F32.size() + answers * p.max_tokens * 4,
@@ -140,10 +140,10 @@ fn answering(
     let (p, positions) = (&recipe.protocol, base.config().max_positions);
     let max_tokens = p.max_tokens.min(positions / 2).max(1);
     let prompt = vec![0; PROMPT.min(positions - max_tokens).max(1)];
-    let ask = Request { n: p.n, ..Request::greedy(prompt, max_tokens) };
-    let asks = vec![ask; Limits::default().batch.div_ceil(p.n.max(1))];
-    let split = Split::from(device);
-    Ok(generation(&split, base, compute, Some(adapter), &asks, Limits::default())?.peak)
+    let ask = GenerationRequest { n: p.n, ..GenerationRequest::greedy(prompt, max_tokens) };
+    let asks = vec![ask; SchedulerConfig::default().max_sequences.div_ceil(p.n.max(1))];
+    let split = RankLayout::from(device);
+    Ok(plan_generation(&split, base, compute, Some(adapter), &asks, SchedulerConfig::default())?.peak)
 }
 
 /// A stage over `tokens` tokens in full sequences, an epoch's many times.
@@ -160,7 +160,7 @@ fn stage(
     let steps = all.min(options.max_steps.unwrap_or(usize::MAX));
     let sequences = (sequences * options.epochs).min(steps * options.batch);
     let document = Document { tokens: vec![0; seq], targets: vec![0; seq] };
-    let one = step_flops(base.config(), &[Sequence::of([&document])], options.full);
+    let one = step_flops(base.config(), &[PackedSequence::concat([&document])], options.full);
     let seconds = roof.map(|roof| one * sequences as f64 / roof);
     Stage { name, steps, tokens: (sequences * seq).min(tokens * options.epochs), seconds }
 }
@@ -184,8 +184,8 @@ mod tests {
     fn the_paper_s_steps_tokens_and_answers_are_planned_without_a_row_of_data() {
         let folder = tempfile::tempdir().unwrap();
         let config =
-            codelsi_model::config::Config { max_positions: 4096, ..synthetic::config("tiny").unwrap() };
-        synthetic::make(folder.path(), &config, 7, &mut |_, _| {}).unwrap();
+            codelsi_model::config::ModelConfig { max_positions: 4096, ..synthetic::config("tiny").unwrap() };
+        synthetic::write_random_model(folder.path(), &config, 7, &mut |_, _| {}).unwrap();
         let placement = Placement { device: DeviceChoice::Cpu, ..Placement::default() };
         let (text, object) = plan(&Recipe::paper(42), folder.path(), placement).unwrap();
         // 9.2 million tokens in sequences of 4096, sixteen a step: the paper's "about 140".

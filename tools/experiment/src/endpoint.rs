@@ -2,7 +2,7 @@
 
 use crate::server::{Server, at_once};
 use codelsi_engine::{At, Error, Result};
-use codelsi_eval::sampling::{Ask, Completer};
+use codelsi_eval::sampling::{CompletionRequest, Generator};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -23,7 +23,7 @@ impl Endpoint {
     }
 
     /// Every sample of one question; a server that gives fewer at once is asked for the rest.
-    fn samples(&self, ask: &Ask) -> Result<Vec<String>> {
+    fn samples(&self, ask: &CompletionRequest) -> Result<Vec<String>> {
         let path = if ask.message.is_some() { "chat/completions" } else { "completions" };
         let mut samples = Vec::with_capacity(ask.n);
         while samples.len() < ask.n {
@@ -34,7 +34,7 @@ impl Endpoint {
         Ok(samples)
     }
 
-    fn body(&self, ask: &Ask, have: usize) -> Value {
+    fn body(&self, ask: &CompletionRequest, have: usize) -> Value {
         let mut body = Map::new();
         let mut put = |key: &str, value: Value| body.insert(key.into(), value);
         put("model", json!(self.model));
@@ -55,8 +55,12 @@ impl Endpoint {
     }
 }
 
-impl Completer for Endpoint {
-    fn complete(&mut self, asks: &[Ask], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
+impl Generator for Endpoint {
+    fn generate(
+        &mut self,
+        asks: &[CompletionRequest],
+        tokens: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<String>>> {
         let this = &*self;
         let answers: Result<Vec<_>> = at_once(|| asks.par_iter().map(|ask| this.samples(ask)).collect())?;
         let answers = answers.at(self.server.address())?;

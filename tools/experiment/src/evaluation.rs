@@ -6,8 +6,8 @@ use codelsi_eval::evaluate::{ModelResult, evaluate};
 use codelsi_eval::judge::Judge;
 use codelsi_eval::problem::Problem;
 use codelsi_eval::protocol::Protocol;
-use codelsi_eval::report::{Compared, ProblemSet};
-use codelsi_eval::sampling::{Completer, Watch};
+use codelsi_eval::report::{ModelComparison, ProblemSet};
+use codelsi_eval::sampling::{Generator, Progress};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -17,7 +17,7 @@ use std::sync::Mutex;
 /// Those of [`evaluate`].
 pub fn measure(
     name: &str,
-    model: &mut dyn Completer,
+    model: &mut dyn Generator,
     problems: &[Problem],
     protocol: &Protocol,
     judge: &dyn Judge,
@@ -31,7 +31,7 @@ pub fn measure(
 ///
 /// # Errors
 /// Those of `work`.
-pub fn watched<T>(name: &str, out: &Output, work: impl FnOnce(&dyn Watch) -> Result<T>) -> Result<T> {
+pub fn watched<T>(name: &str, out: &Output, work: impl FnOnce(&dyn Progress) -> Result<T>) -> Result<T> {
     let watch = Bars { name: name.into(), out, bars: Mutex::default() };
     let result = work(&watch);
     watch.finish();
@@ -56,10 +56,10 @@ pub fn problem_set(name: &str, results: Vec<ModelResult>, pairs: Pairs) -> Resul
     for (i, to) in results.iter().enumerate().skip(1) {
         for from in if i > 1 && pairs == Pairs::Steps { vec![i - 1, 0] } else { vec![0] } {
             let from = &results[from];
-            differences.push(Compared {
+            differences.push(ModelComparison {
                 from: from.name.clone(),
                 to: to.name.clone(),
-                difference: to.against(from)?,
+                difference: to.difference_from(from)?,
             });
         }
     }
@@ -89,7 +89,7 @@ impl Bars<'_> {
     }
 }
 
-impl Watch for Bars<'_> {
+impl Progress for Bars<'_> {
     fn generated(&self, problems: usize, of: usize) {
         self.at(0, "answer", problems, of);
     }

@@ -4,15 +4,15 @@ use crate::loaded::Loaded;
 use crate::output::Output;
 use crate::placement::Placement;
 use codelsi_engine::{Error, Result};
-use codelsi_model::generate::{Completion, Limits, Request, Sampling, generate};
-use codelsi_model::parallel::{Layout, Split};
-use codelsi_model::template::Template;
+use codelsi_model::generate::{Completion, GenerationRequest, SamplingParams, SchedulerConfig, generate};
+use codelsi_model::parallel::{Layout, RankLayout};
+use codelsi_model::template::PromptTemplate;
 use std::path::PathBuf;
 
 /// A prompt.
 pub enum Prompt {
     /// A text, wrapped as an instruction where there is a template.
-    Text(String, Option<Template>),
+    Text(String, Option<PromptTemplate>),
     /// Token ids, taken as they are.
     Ids(Vec<u32>),
 }
@@ -28,7 +28,7 @@ pub struct GenerationOptions {
     pub n: usize,
     /// Tokens of a completion at most.
     pub max_tokens: usize,
-    pub sampling: Sampling,
+    pub sampling: SamplingParams,
     /// Texts at which a completion ends.
     pub stop: Vec<String>,
     /// Tokens of a KV page.
@@ -56,7 +56,7 @@ pub fn complete(
 fn on_rank(
     options: &GenerationOptions,
     placement: Placement,
-    split: Split,
+    split: RankLayout,
     out: &Output,
 ) -> Result<Vec<Completion>> {
     let tells = split.comm().rank() == 0;
@@ -66,7 +66,7 @@ fn on_rank(
         Prompt::Text(text, Some(template)) => loaded.tokenizer.encode(&template.wrap(text), true)?,
         Prompt::Ids(ids) => ids.clone(),
     };
-    let request = Request {
+    let request = GenerationRequest {
         prompt,
         n: options.n,
         max_tokens: options.max_tokens,
@@ -74,7 +74,7 @@ fn on_rank(
         stop: options.stop.clone(),
         stop_at_eos: true,
     };
-    let limits = Limits { page_size: options.page_size, ..Limits::default() };
+    let limits = SchedulerConfig { page_size: options.page_size, ..SchedulerConfig::default() };
     let requests = [request];
     let planned = if tells { Some(loaded.plan(&requests, limits)?) } else { None };
     planned.iter().for_each(|planned| eprintln!("memory plan:\n{planned}"));

@@ -3,7 +3,7 @@
 use crate::output::Output;
 use codelsi_engine::Result;
 use codelsi_eval::judge::verdicts::{Summary, judge_file};
-use codelsi_eval::judge::{Judge, Kind};
+use codelsi_eval::judge::{Judge, JudgeKind};
 use codelsi_eval::problem::Problem;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use std::sync::Mutex;
 #[derive(Clone, Debug, Default)]
 pub struct JudgeOptions {
     /// By default as the problems' language needs.
-    pub judge: Option<Kind>,
+    pub judge: Option<JudgeKind>,
     /// The TypeScript compiler of the tsc judge; by default found on PATH or in .tools.
     pub tsc: Option<PathBuf>,
     /// The node of the tsc judge; by default found on PATH.
@@ -28,11 +28,11 @@ impl JudgeOptions {
         self.kind(problems)?.open(self.tsc.clone(), self.node.clone())
     }
 
-    fn kind(&self, problems: &[Problem]) -> Result<Kind> {
-        let of_language = |problem: &Problem| Kind::of_language(&problem.language);
+    fn kind(&self, problems: &[Problem]) -> Result<JudgeKind> {
+        let of_language = |problem: &Problem| JudgeKind::of_language(&problem.language);
         match (self.judge, problems.first()) {
             (Some(kind), _) => Ok(kind),
-            (None, first) => first.map_or(Ok(Kind::Embedded), of_language),
+            (None, first) => first.map_or(Ok(JudgeKind::Embedded), of_language),
         }
     }
 }

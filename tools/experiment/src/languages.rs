@@ -4,7 +4,7 @@ use crate::evaluation::Pairs;
 use crate::judging::JudgeOptions;
 use crate::recipe::Recipe;
 use crate::stages::{Comparison, Stages, Trained};
-use codelsi_curate::{Language, Limits, holds};
+use codelsi_curate::{Language, RowLimits, has_sources};
 use codelsi_engine::{Error, Result};
 use codelsi_eval::judge::Judge;
 use codelsi_eval::problem::Problem;
@@ -64,7 +64,7 @@ pub fn compare(stages: &mut Stages) -> Result<()> {
 
 /// Returns the name of a language's rows and adapter.
 fn rows_name(language: Language) -> String {
-    if language == Language::TypeScript { "general".into() } else { language.word() }
+    if language == Language::TypeScript { "general".into() } else { language.name() }
 }
 
 /// TypeScript's problems, then those of the other languages whose judges open.
@@ -96,7 +96,8 @@ fn problems_of(recipe: &Recipe, path: &Path) -> Result<(Language, Vec<Problem>)>
     let problems = recipe.protocol.problems(path)?;
     let wrong = |what: String| Error::new(what).at(path.display().to_string());
     let code = problems.first().map_or("", |problem| &problem.language);
-    let language = Language::of_code(code).ok_or_else(|| wrong(format!("no rows are made in `{code}`")))?;
+    let language =
+        Language::from_multipl_e_code(code).ok_or_else(|| wrong(format!("no rows are made in `{code}`")))?;
     match problems.iter().find(|problem| problem.language != code) {
         Some(other) => {
             Err(wrong(format!("`{}` is in `{}`, the first problem in `{code}`", other.name, other.language)))
@@ -110,12 +111,12 @@ fn adapter(stages: &mut Stages, language: Language) -> Result<Option<Trained>> {
     let (recipe, name) = (stages.recipe(), rows_name(language));
     let mut paths: Vec<PathBuf> = Vec::new();
     for path in &stages.sources().public {
-        if holds(path, language)? {
+        if has_sources(path, language)? {
             paths.push(path.clone());
         }
     }
     let kept =
-        if paths.is_empty() { 0 } else { stages.curate(&name, &paths, language, Limits::default())?.kept };
+        if paths.is_empty() { 0 } else { stages.curate(&name, &paths, language, RowLimits::default())?.kept };
     if kept == 0 {
         let told = language.table().name;
         note(stages, format!("The public sources give no {told} row, so there is no adapter of {told}."));

@@ -5,12 +5,12 @@ use codelsi_engine::memory::Usage;
 use codelsi_engine::{At, DType, Device, Error, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::generate::{Limits, Request};
+use codelsi_model::generate::{GenerationRequest, SchedulerConfig};
 use codelsi_model::llama::Llama;
-use codelsi_model::parallel::Split;
+use codelsi_model::parallel::RankLayout;
 use codelsi_model::tokenizer::Tokenizer;
-use codelsi_model::trainable::Train;
-use codelsi_train::plan::generation;
+use codelsi_model::trainable::Trainable;
+use codelsi_train::plan::plan_generation;
 use std::path::Path;
 
 /// A model ready to run.
@@ -34,22 +34,27 @@ impl Loaded {
         compute: Option<DType>,
         adapter: Option<&Path>,
     ) -> Result<Self> {
-        Loaded::on(Split::from(device), folder, compute, adapter)
+        Loaded::on(RankLayout::from(device), folder, compute, adapter)
     }
 
     /// [`Loaded::open`] of a rank's part.
     ///
     /// # Errors
     /// As [`Loaded::open`].
-    pub fn on(split: Split, folder: &Path, compute: Option<DType>, adapter: Option<&Path>) -> Result<Self> {
+    pub fn on(
+        split: RankLayout,
+        folder: &Path,
+        compute: Option<DType>,
+        adapter: Option<&Path>,
+    ) -> Result<Self> {
         let mut checkpoint = Checkpoint::open(folder)?;
         if split.comm().rank() == 0 {
-            checkpoint = checkpoint.watched(Output::detect().loading());
+            checkpoint = checkpoint.with_progress(Output::detect().loading());
         }
         let tokenizer = Tokenizer::load(folder)?;
         tokenizer.check_fits(checkpoint.config().vocab).at(folder.display().to_string())?;
         let compute = compute.unwrap_or(checkpoint.dtype());
-        let model = Llama::load(split, &checkpoint, compute, Train::Nothing)?;
+        let model = Llama::load(split, &checkpoint, compute, Trainable::Nothing)?;
         let mut loaded = Loaded { checkpoint, tokenizer, model, adapter: None };
         if let Some(folder) = adapter {
             loaded.put_on(folder)?;
@@ -59,23 +64,23 @@ impl Loaded {
 
     /// Where this rank's part of the model is.
     pub fn device(&self) -> &Device {
-        self.model.split().device()
+        self.model.rank_layout().device()
     }
 
     /// Puts an adapter on, replacing any other.
     pub fn put_on(&mut self, folder: &Path) -> Result<()> {
         let adapter = Adapter::load(folder, self.checkpoint.config())?;
-        self.adapter = Some(adapter.without_values()?);
-        self.model.attach(&adapter, Train::Nothing)
+        self.adapter = Some(adapter.shapes_only()?);
+        self.model.attach(&adapter, Trainable::Nothing)
     }
 
     /// Bytes by label at the peak of a generation, from the planning device.
     ///
     /// # Errors
     /// The generation's own.
-    pub fn plan(&self, requests: &[Request], limits: Limits) -> Result<Usage> {
+    pub fn plan(&self, requests: &[GenerationRequest], limits: SchedulerConfig) -> Result<Usage> {
         let (compute, adapter) = (self.model.compute(), self.adapter.as_ref());
-        generation(self.model.split(), &self.checkpoint, compute, adapter, requests, limits)
+        plan_generation(self.model.rank_layout(), &self.checkpoint, compute, adapter, requests, limits)
     }
 
     /// The highest total so far beside the plan, for people.

@@ -4,9 +4,9 @@ use crate::loaded::Loaded;
 use crate::placement::Placement;
 use codelsi_engine::Result;
 use codelsi_engine::memory::Usage;
-use codelsi_eval::sampling::{Ask, Completer};
+use codelsi_eval::sampling::{CompletionRequest, Generator};
 use codelsi_launch::on_all_ranks;
-use codelsi_model::generate::{Limits, Request, Sampling, generate};
+use codelsi_model::generate::{GenerationRequest, SamplingParams, SchedulerConfig, generate};
 use std::path::Path;
 use std::sync::mpsc::channel;
 
@@ -38,9 +38,13 @@ impl LocalModel {
     }
 }
 
-impl Completer for LocalModel {
+impl Generator for LocalModel {
     /// Shows the memory plan of the first questions, and the peak beside it.
-    fn complete(&mut self, asks: &[Ask], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
+    fn generate(
+        &mut self,
+        asks: &[CompletionRequest],
+        tokens: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<String>>> {
         let planned = match std::mem::replace(&mut self.planned, true) {
             true => None,
             false => Some(self.plan(asks)?),
@@ -54,24 +58,24 @@ impl Completer for LocalModel {
 
 impl LocalModel {
     /// What rank 0's share of the questions takes.
-    fn plan(&self, asks: &[Ask]) -> Result<Usage> {
+    fn plan(&self, asks: &[CompletionRequest]) -> Result<Usage> {
         let loaded = &self.ranks[0];
         let requests = asks.iter().take(self.share(asks)).map(|ask| request(loaded, ask));
-        loaded.plan(&requests.collect::<Result<Vec<_>>>()?, Limits::default())
+        loaded.plan(&requests.collect::<Result<Vec<_>>>()?, SchedulerConfig::default())
     }
 
     /// Questions that a rank answers.
-    fn share(&self, asks: &[Ask]) -> usize {
+    fn share(&self, asks: &[CompletionRequest]) -> usize {
         let shares = if self.in_step() { 1 } else { self.ranks.len() };
         asks.len().div_ceil(shares).max(1)
     }
 
     /// Whether every rank is needed for every answer.
     fn in_step(&self) -> bool {
-        self.ranks[0].model.split().in_step()
+        self.ranks[0].model.rank_layout().is_lockstep()
     }
 
-    fn answers(&self, asks: &[Ask], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
+    fn answers(&self, asks: &[CompletionRequest], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
         if let [alone] = &self.ranks[..] {
             return answer(alone, asks, tokens);
         }
@@ -79,11 +83,11 @@ impl LocalModel {
         std::thread::scope(|scope| {
             let (heard, counts) = channel();
             // A text depends on its question alone, so who answers it does not matter.
-            let shares: Vec<&[Ask]> =
+            let shares: Vec<&[CompletionRequest]> =
                 if in_step { vec![asks; self.ranks.len()] } else { asks.chunks(self.share(asks)).collect() };
             let ranks = self.ranks.iter().zip(shares).enumerate().map(|(rank, (loaded, asks))| {
                 let told = (rank == 0 || !in_step).then(|| heard.clone());
-                (loaded.model.split().comm().clone(), (loaded, asks, told))
+                (loaded.model.rank_layout().comm().clone(), (loaded, asks, told))
             });
             let ranks = ranks.collect();
             drop(heard);
@@ -100,16 +104,22 @@ impl LocalModel {
     }
 }
 
-fn answer(loaded: &Loaded, asks: &[Ask], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
+fn answer(
+    loaded: &Loaded,
+    asks: &[CompletionRequest],
+    tokens: &mut dyn FnMut(usize),
+) -> Result<Vec<Vec<String>>> {
     let Loaded { model, tokenizer, .. } = loaded;
-    let requests: Vec<Request> = asks.iter().map(|ask| request(loaded, ask)).collect::<Result<_>>()?;
-    let made = generate(loaded.device(), model, Some(tokenizer), &requests, Limits::default(), tokens)
-        .map_err(|e| loaded.blame(e))?;
+    let requests: Vec<GenerationRequest> =
+        asks.iter().map(|ask| request(loaded, ask)).collect::<Result<_>>()?;
+    let made =
+        generate(loaded.device(), model, Some(tokenizer), &requests, SchedulerConfig::default(), tokens)
+            .map_err(|e| loaded.blame(e))?;
     Ok(made.into_iter().map(|samples| samples.into_iter().map(|c| c.text).collect()).collect())
 }
 
 /// The prompt is cut from the left where it leaves no room for an answer.
-fn request(loaded: &Loaded, ask: &Ask) -> Result<Request> {
+fn request(loaded: &Loaded, ask: &CompletionRequest) -> Result<GenerationRequest> {
     let mut prompt = loaded.tokenizer.encode(&ask.prompt, true)?;
     let positions = loaded.checkpoint.config().max_positions;
     let max_tokens = ask.max_tokens.min(positions / 2);
@@ -117,15 +127,15 @@ fn request(loaded: &Loaded, ask: &Ask) -> Result<Request> {
     if prompt.len() > room {
         prompt.drain(1..prompt.len() - room + 1);
     }
-    Ok(Request {
+    Ok(GenerationRequest {
         prompt,
         n: ask.n,
         max_tokens,
-        sampling: Sampling {
+        sampling: SamplingParams {
             temperature: ask.temperature,
             top_p: ask.top_p,
             seed: ask.seed,
-            ..Sampling::default()
+            ..SamplingParams::default()
         },
         stop: ask.stop.clone(),
         stop_at_eos: true,
@@ -143,8 +153,9 @@ mod tests {
     #[test]
     fn ranks_answer_as_one_model_does() {
         let folder = tempfile::tempdir().unwrap();
-        synthetic::make(folder.path(), &synthetic::config("tiny").unwrap(), 7, &mut |_, _| {}).unwrap();
-        let ask = |i: usize| Ask {
+        synthetic::write_random_model(folder.path(), &synthetic::config("tiny").unwrap(), 7, &mut |_, _| {})
+            .unwrap();
+        let ask = |i: usize| CompletionRequest {
             prompt: format!("function f{i}"),
             message: None,
             n: 2,
@@ -154,7 +165,7 @@ mod tests {
             seed: i as u64,
             stop: Vec::new(),
         };
-        let asks: Vec<Ask> = (0..5).map(ask).collect();
+        let asks: Vec<CompletionRequest> = (0..5).map(ask).collect();
         let answers = |ranks: u16, layout: Layout| {
             let placement = Placement {
                 device: DeviceChoice::Cpu,
@@ -165,7 +176,7 @@ mod tests {
             let mut heard = 0;
             let answers = LocalModel::open(folder.path(), placement)
                 .unwrap()
-                .complete(&asks, &mut |new| heard += new)
+                .generate(&asks, &mut |new| heard += new)
                 .unwrap();
             (answers, heard)
         };

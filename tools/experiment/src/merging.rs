@@ -6,7 +6,7 @@ use codelsi_engine::{At, Ctx, DType, Device, Error, Result};
 use codelsi_kernels::check::value;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::llama::{Batch, ForwardOptions};
+use codelsi_model::llama::{ForwardOptions, PackedBatch};
 use codelsi_model::merge::merge;
 use std::path::Path;
 
@@ -35,7 +35,7 @@ pub fn merge_and_check(
     out: &Output,
 ) -> Result<Merged> {
     let values = Adapter::load(adapter, Checkpoint::open(base)?.config())?;
-    values.settings.method.check_mergeable().at(adapter.display().to_string())?;
+    values.config.method.check_mergeable().at(adapter.display().to_string())?;
     let adapted = Loaded::open(base, device, compute, Some(adapter))?;
     let mut bar = None;
     merge(&adapted.checkpoint, &values, to, &mut |done, total| {
@@ -60,9 +60,9 @@ fn logits_difference(adapted: &Loaded, merged: &Loaded) -> Result<f64> {
     let ids = adapted.tokenizer.encode(PROBE, true)?;
     let logits = |loaded: &Loaded| -> Result<Vec<f64>> {
         let cx = Ctx::inference(loaded.device());
-        let batch = Batch::new(loaded.device(), &[&ids])?;
+        let batch = PackedBatch::new(loaded.device(), &[&ids])?;
         let h = loaded.model.forward(&cx, &batch, ForwardOptions::default())?;
-        let normed = loaded.model.normed(&cx, &h)?;
+        let normed = loaded.model.final_norm(&cx, &h)?;
         Ok(value(&loaded.model.logits(&cx, &normed)?)?.data)
     };
     let (a, b) = (logits(adapted)?, logits(merged)?);

@@ -1,6 +1,6 @@
 //! What commands print: progress on stderr, results on stdout, one JSON object as the last line where asked for.
 
-use codelsi_model::checkpoint::Watch;
+use codelsi_model::checkpoint::LoadProgress;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::cell::Cell;
 use std::io::IsTerminal;
@@ -33,7 +33,7 @@ impl Output {
     }
 
     /// Shows weights on their way to a device, and at the end how fast they came.
-    pub fn loading(&self) -> Watch {
+    pub fn loading(&self) -> LoadProgress {
         let (started, shown) = (Instant::now(), Mutex::new((0, None)));
         let out = Output { terminal: self.terminal };
         Box::new(move |done, total| {

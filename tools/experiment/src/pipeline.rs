@@ -5,7 +5,7 @@
 use crate::evaluation::Pairs;
 use crate::output::Output;
 use crate::stages::{Experiment, Stages, Trained};
-use codelsi_curate::{Language, Limits};
+use codelsi_curate::{Language, RowLimits};
 use codelsi_engine::Result;
 use codelsi_eval::report::Report;
 
@@ -16,7 +16,7 @@ use codelsi_eval::report::Report;
 pub fn run(experiment: &Experiment, out: &Output) -> Result<Report> {
     let Experiment { recipe, sources, .. } = experiment;
     let mut stages = Stages::begin(experiment, out)?;
-    stages.curate("general", &sources.public, Language::TypeScript, Limits::default())?;
+    stages.curate("general", &sources.public, Language::TypeScript, RowLimits::default())?;
     let private = stages.private("specialized", &sources.private, recipe.private_rows)?;
 
     let general = stages.train("general", "general", recipe.general.clone(), None)?;
@@ -30,6 +30,6 @@ pub fn run(experiment: &Experiment, out: &Output) -> Result<Report> {
         ("specialized".into(), Trained::Adapter(specialized)),
     ];
     stages.evaluate_all(&models, Pairs::Steps)?;
-    stages.report.beside_paper = true;
+    stages.report.compare_with_paper = true;
     stages.finish(&format!("the {} recipe", recipe.name))
 }

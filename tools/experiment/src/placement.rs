@@ -3,7 +3,7 @@
 use codelsi_engine::{DType, Result};
 use codelsi_launch::{DeviceChoice, RankOptions};
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::parallel::{Layout, Split};
+use codelsi_model::parallel::{Layout, RankLayout};
 
 /// Where a model runs, in what precision, and on how many ranks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,16 +26,16 @@ impl Placement {
     ///
     /// # Errors
     /// As [`RankOptions::run`].
-    pub fn run<T: Send>(&self, f: impl Fn(Split) -> Result<T> + Sync) -> Result<Option<T>> {
-        self.ranks.run(self.device, |rank| f(Split::new(rank, self.layout)))
+    pub fn run<T: Send>(&self, f: impl Fn(RankLayout) -> Result<T> + Sync) -> Result<Option<T>> {
+        self.ranks.run(self.device, |rank| f(RankLayout::new(rank, self.layout)))
     }
 
     /// Opens the places of all ranks, in a process that holds them all.
     ///
     /// # Errors
     /// As [`RankOptions::open`].
-    pub fn open(&self) -> Result<Vec<Split>> {
+    pub fn open(&self) -> Result<Vec<RankLayout>> {
         let ranks = self.ranks.open(self.device)?;
-        Ok(ranks.into_iter().map(|rank| Split::new(rank, self.layout)).collect())
+        Ok(ranks.into_iter().map(|rank| RankLayout::new(rank, self.layout)).collect())
     }
 }

@@ -2,12 +2,12 @@
 
 use crate::evaluation::watched;
 use crate::stages::Stages;
-use codelsi_curate::specialize::{Api, choose, split};
-use codelsi_curate::{self as curate, Language, Limits, Row};
+use codelsi_curate::specialize::{ExportedApi, choose_rows, split_rows};
+use codelsi_curate::{self as curate, CuratedRow, Language, RowLimits};
 use codelsi_engine::{Error, Result};
-use codelsi_eval::held_out::{self, Library, Sampling, read, words};
-use codelsi_eval::report::HeldOut;
-use codelsi_eval::verbatim::longest;
+use codelsi_eval::held_out::{self, HeldOutProtocol, PrivateLibrary, evaluate_held_out, identifiers};
+use codelsi_eval::report::RepositoryResult;
+use codelsi_eval::verbatim::longest_shared_run;
 use codelsi_model::jsonl;
 use codelsi_model::tokenizer::Tokenizer;
 use codelsi_train::TrainOptions;
@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 pub struct Private {
     pub name: String,
     /// Rows that are held out.
-    held_out: Vec<held_out::Row>,
+    held_out: Vec<held_out::HeldOutRow>,
     held_out_path: PathBuf,
-    library: Library,
+    library: PrivateLibrary,
     trained: Vec<String>,
     /// Exported classes, methods and functions: how many of them the rows show, and all.
     shown: (usize, usize),
@@ -40,10 +40,14 @@ impl Stages<'_> {
     /// # Errors
     /// Those of the curation; a repository of which no row is kept.
     pub fn private(&mut self, name: &str, paths: &[PathBuf], wanted: usize) -> Result<Private> {
-        let mut counts = self.curate(name, paths, Language::TypeScript, Limits::default())?;
+        let mut counts = self.curate(name, paths, Language::TypeScript, RowLimits::default())?;
         if counts.kept < wanted {
-            counts =
-                self.curate(name, paths, Language::TypeScript, Limits { min_words: 0, ..Limits::default() })?;
+            counts = self.curate(
+                name,
+                paths,
+                Language::TypeScript,
+                RowLimits { min_words: 0, ..RowLimits::default() },
+            )?;
         }
         if counts.kept == 0 {
             return Err(Error::new(format!(
@@ -51,13 +55,13 @@ impl Stages<'_> {
             )));
         }
         let path = self.rows(name);
-        let rows: Vec<Row> = jsonl::read(&path)?;
-        let sources = curate::sources(paths)?;
-        let api = Api::of(&sources)?;
+        let rows: Vec<CuratedRow> = jsonl::read(&path)?;
+        let sources = curate::read_typescript_sources(paths)?;
+        let api = ExportedApi::from_sources(&sources)?;
         // Problems to be run measure better than rows to be read, and every row can be learned.
         let (mut chosen, held) = match self.sources().private_problems {
-            Some(_) => (choose(&rows, &api, wanted), Vec::new()),
-            None => split(&rows, &api, wanted),
+            Some(_) => (choose_rows(&rows, &api, wanted), Vec::new()),
+            None => split_rows(&rows, &api, wanted),
         };
         chosen.sort();
         let pick = |indices: &[usize]| indices.iter().map(|&i| rows[i].clone()).collect::<Vec<_>>();
@@ -72,16 +76,16 @@ impl Stages<'_> {
         eprintln!("{name}: {} rows to learn, {} held out", chosen.len(), held.len());
         Ok(Private {
             name: name.into(),
-            shown: api.shown_by(&chosen),
+            shown: api.coverage(&chosen),
             held_out: held.into_iter().enumerate().map(question).collect(),
             held_out_path,
-            library: Library { names: api.names(), words: words(&text) },
+            library: PrivateLibrary { names: api.names(), identifiers: identifiers(&text) },
             trained: chosen.into_iter().map(|row| row.output).collect(),
         })
     }
 
     /// At most `wanted` of the rows whose code fits an answer, evenly spread.
-    fn answerable(&self, rows: Vec<Row>, wanted: usize) -> Result<Vec<Row>> {
+    fn answerable(&self, rows: Vec<CuratedRow>, wanted: usize) -> Result<Vec<CuratedRow>> {
         let tokenizer = Tokenizer::load(&self.sources().model)?;
         let most = self.recipe().protocol.max_tokens;
         let mut fitting = Vec::new();
@@ -90,7 +94,7 @@ impl Stages<'_> {
                 fitting.push(row);
             }
         }
-        Ok(codelsi_train::data::spread(fitting, wanted))
+        Ok(codelsi_train::data::take_evenly(fitting, wanted))
     }
 
     /// Has the adapters `before` and `after` answer what a repository holds out, unless it holds out nothing. Their losses
@@ -118,7 +122,7 @@ impl Stages<'_> {
         let losses = self.report.models.last().and_then(|row| row.validation_loss);
         let losses = losses.map_or([None; 2], |(before, after)| [Some(before), Some(after)]);
         let protocol = &self.recipe().protocol;
-        let sampling = Sampling {
+        let sampling = HeldOutProtocol {
             template: self.recipe().general.template,
             n: protocol.n,
             temperature: protocol.temperature,
@@ -133,15 +137,23 @@ impl Stages<'_> {
             model.put_on(folder)?;
             let samples = self.path("held-out").join(&private.name).join(format!("{name}.jsonl"));
             let (mut reading, answers) = watched(name, self.out, |watch| {
-                read(name, &mut model, &private.held_out, &private.library, sampling, &samples, watch)
+                evaluate_held_out(
+                    name,
+                    &mut model,
+                    &private.held_out,
+                    &private.library,
+                    sampling,
+                    &samples,
+                    watch,
+                )
             })?;
             let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
             reading.perplexity = loss.map(f64::exp);
-            reading.verbatim = Some(longest(&answers, &trained));
+            reading.verbatim = Some(longest_shared_run(&answers, &trained));
             readings.push(reading);
         }
-        let (valid, names) = readings[1].against(&readings[0], protocol.seed)?;
-        self.report.held_out.push(HeldOut {
+        let (valid, names) = readings[1].difference_from(&readings[0], protocol.seed)?;
+        self.report.held_out.push(RepositoryResult {
             repository: private.name.clone(),
             trained: private.trained.len(),
             shown: private.shown,
@@ -154,8 +166,8 @@ impl Stages<'_> {
 }
 
 /// Names are unlike each other by their numbers.
-fn question((number, row): (usize, Row)) -> held_out::Row {
-    held_out::Row {
+fn question((number, row): (usize, CuratedRow)) -> held_out::HeldOutRow {
+    held_out::HeldOutRow {
         name: format!("{number} {}", row.name),
         instruction: row.instruction,
         reference: row.output,

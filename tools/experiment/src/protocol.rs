@@ -27,7 +27,7 @@ pub struct ProtocolOptions {
 impl ProtocolOptions {
     /// The protocol over `problems`, judged by `judge`.
     pub fn protocol(&self, problems: &[Problem], judge: &dyn Judge) -> Protocol {
-        let (count, problems_hash) = Protocol::of_problems(problems);
+        let (count, problems_hash) = Protocol::fingerprint_problems(problems);
         Protocol {
             format: self.prompt_format,
             temperature: self.temperature,

@@ -3,11 +3,11 @@
 use crate::curation::RESEMBLANCE;
 use crate::protocol::ProtocolOptions;
 use codelsi_demo::recipe as demo;
-use codelsi_eval::judge::Kind;
+use codelsi_eval::judge::JudgeKind;
 use codelsi_eval::protocol::PromptFormat;
-use codelsi_model::template::Template;
+use codelsi_model::template::PromptTemplate;
 use codelsi_train::TrainOptions;
-use codelsi_train::options::Checkpointing;
+use codelsi_train::options::ActivationCheckpointing;
 use serde_json::{Value, json};
 
 /// One way of running the paper.
@@ -21,7 +21,7 @@ pub struct Recipe {
     /// Private rows that are trained on; those beyond them validate.
     pub private_rows: usize,
     pub protocol: ProtocolOptions,
-    pub judge: Kind,
+    pub judge: JudgeKind,
 }
 
 impl Recipe {
@@ -45,7 +45,7 @@ impl Recipe {
                 prompt_format: PromptFormat::Completion,
                 limit: None,
             },
-            judge: Kind::Tsc,
+            judge: JudgeKind::Tsc,
         }
     }
 
@@ -55,8 +55,8 @@ impl Recipe {
             seq: demo::SEQ,
             micro_batch: 4,
             dropout: 0.0,
-            checkpointing: Checkpointing::NONE,
-            template: Template::Paper,
+            checkpointing: ActivationCheckpointing::NONE,
+            template: PromptTemplate::Paper,
             save_every: 0,
             seed,
             ..TrainOptions::default()
@@ -90,14 +90,14 @@ impl Recipe {
             specialized,
             private_rows: demo::PRIVATE_EXAMPLES,
             protocol,
-            judge: Kind::Embedded,
+            judge: JudgeKind::Embedded,
         }
     }
 
     /// The same over several languages: a template that names none of them, and in the demo answers of their length.
     pub fn for_languages(mut self) -> Self {
         for stage in [&mut self.general, &mut self.specialized] {
-            stage.template = Template::Plain;
+            stage.template = PromptTemplate::Plain;
         }
         if self.name == "demo" {
             self.protocol.n = demo::LANGUAGE_SAMPLES;

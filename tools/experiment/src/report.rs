@@ -4,7 +4,7 @@ use crate::evaluation::{Pairs, problem_set};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
 use codelsi_eval::evaluate::ModelResult;
-use codelsi_eval::report::{Curation, Curve, Report, Row, Timing};
+use codelsi_eval::report::{CurationSummary, LossCurve, Report, StageTiming, TrainingSummary};
 use std::fs;
 use std::path::Path;
 
@@ -38,10 +38,12 @@ pub fn combine(runs: Vec<(String, Report)>) -> Result<Report> {
     let mut groups: Vec<(String, Vec<ModelResult>)> = Vec::new();
     for (run, page) in runs {
         let named = |name: &str| format!("{run} {name}");
-        all.models.extend(page.models.into_iter().map(|row| Row { name: named(&row.name), ..row }));
-        all.curves.extend(page.curves.into_iter().map(|curve| Curve { name: named(&curve.name), ..curve }));
-        all.curation.extend(page.curation.into_iter().map(|c| Curation { name: named(&c.name), ..c }));
-        all.timings.extend(page.timings.into_iter().map(|t| Timing { name: named(&t.name), ..t }));
+        all.models
+            .extend(page.models.into_iter().map(|row| TrainingSummary { name: named(&row.name), ..row }));
+        all.curves
+            .extend(page.curves.into_iter().map(|curve| LossCurve { name: named(&curve.name), ..curve }));
+        all.curation.extend(page.curation.into_iter().map(|c| CurationSummary { name: named(&c.name), ..c }));
+        all.timings.extend(page.timings.into_iter().map(|t| StageTiming { name: named(&t.name), ..t }));
         all.settings.extend(page.settings.into_iter().map(|(name, value)| (named(&name), value)));
         all.notes.extend(page.notes.into_iter().filter(|note| !all.notes.contains(note)).collect::<Vec<_>>());
         for set in page.sets {

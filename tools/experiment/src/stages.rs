@@ -11,17 +11,17 @@ use crate::report::save;
 use crate::sources::Sources;
 use crate::table;
 use crate::training::train;
-use codelsi_curate::{Counts, Language, Limits, Options};
+use codelsi_curate::{CurateOptions, CurationCounts, Language, RowLimits};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
 use codelsi_eval::evaluate::ModelResult;
-use codelsi_eval::judge::{Judge, Kind};
+use codelsi_eval::judge::{Judge, JudgeKind};
 use codelsi_eval::problem::Problem;
-use codelsi_eval::report::{Curation, Curve, Report, Row, Timing};
-use codelsi_eval::sampling::completions;
-use codelsi_eval::verbatim::longest;
+use codelsi_eval::report::{CurationSummary, LossCurve, Report, StageTiming, TrainingSummary};
+use codelsi_eval::sampling::read_completions;
+use codelsi_eval::verbatim::longest_shared_run;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::Config;
+use codelsi_model::config::ModelConfig;
 use codelsi_train::{TrainOptions, data, metrics};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -104,7 +104,7 @@ impl<'a> Stages<'a> {
     }
 
     /// Returns the base's sizes.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &ModelConfig {
         self.base.config()
     }
 
@@ -117,17 +117,17 @@ impl<'a> Stages<'a> {
         name: &str,
         paths: &[PathBuf],
         language: Language,
-        limits: Limits,
-    ) -> Result<Counts> {
+        limits: RowLimits,
+    ) -> Result<CurationCounts> {
         let started = Instant::now();
         let against = [&self.sources().problems].into_iter().chain(&self.sources().private_problems);
-        let options = Options {
+        let options = CurateOptions {
             paths: paths.to_vec(),
             languages: vec![language],
             against: against.chain(&self.sources().language_problems).cloned().collect(),
-            resemblance: self.recipe().resemblance,
+            near_duplicate_threshold: self.recipe().resemblance,
             limits,
-            ..Options::default()
+            ..CurateOptions::default()
         };
         let counts = curate(&options, &self.rows(name), self.out)?;
         eprintln!("curated {name}: {} of {} kept", counts.kept, counts.read);
@@ -172,9 +172,13 @@ impl<'a> Stages<'a> {
         let trained = trained.ok_or_else(|| Error::new("a pipeline is rank 0"))?;
         if self.report.models.is_empty() {
             let total = Some(self.base.config().parameters() as u64);
-            self.report.models.push(Row { name: "base".into(), total, ..Row::default() });
+            self.report.models.push(TrainingSummary {
+                name: "base".into(),
+                total,
+                ..TrainingSummary::default()
+            });
         }
-        self.report.models.push(Row {
+        self.report.models.push(TrainingSummary {
             name: name.into(),
             trainable: Some(trained.trainable as u64),
             total: Some(trained.total as u64),
@@ -244,9 +248,9 @@ impl<'a> Stages<'a> {
             let folder = self.path("evaluation").join(name.replace(' ', "-")).join(model.replace(' ', "-"));
             let mut result = measure(model, local, problems, &protocol, judge, &folder, self.out)?;
             if !matches!(trained, Trained::Base) {
-                let written = completions(&folder)?;
+                let written = read_completions(&folder)?;
                 let written: Vec<&str> = written.iter().map(String::as_str).collect();
-                result.verbatim = Some(longest(&written, &trained_on));
+                result.verbatim = Some(longest_shared_run(&written, &trained_on));
             }
             eprintln!("{model}: Pass@1 {:.1} %", 100.0 * result.pass_at_1);
             results.push(result);
@@ -290,7 +294,7 @@ impl<'a> Stages<'a> {
             self.base.config().parameters()
         );
         report.settings = settings(&recipe.to_json());
-        if judge.judge == Some(Kind::Embedded) {
+        if judge.judge == Some(JudgeKind::Embedded) {
             report.notes.push(
                 "The embedded judge strips types and does not check them: its Pass@1 is an upper bound of the tsc judge's."
                     .into(),
@@ -303,12 +307,12 @@ impl<'a> Stages<'a> {
     }
 
     fn time(&mut self, name: &str, started: Instant) {
-        self.report.timings.push(Timing { name: name.into(), seconds: started.elapsed().as_secs_f64() });
+        self.report.timings.push(StageTiming { name: name.into(), seconds: started.elapsed().as_secs_f64() });
     }
 }
 
-fn curation(name: &str, counts: &Counts) -> Curation {
-    Curation {
+fn curation(name: &str, counts: &CurationCounts) -> CurationSummary {
+    CurationSummary {
         name: name.into(),
         read: counts.read,
         kept: counts.kept,
@@ -316,9 +320,9 @@ fn curation(name: &str, counts: &Counts) -> Curation {
     }
 }
 
-fn curve(name: &str, metrics: &[metrics::Metric]) -> Curve {
+fn curve(name: &str, metrics: &[metrics::StepMetrics]) -> LossCurve {
     let validation = metrics.iter().filter_map(|m| Some((m.step as f64, m.validation_loss?)));
-    Curve {
+    LossCurve {
         name: name.into(),
         training: metrics.iter().map(|m| (m.step as f64, m.loss)).collect(),
         validation: validation.collect(),

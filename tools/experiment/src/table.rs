@@ -1,7 +1,7 @@
 //! The paper's table as text.
 
-use codelsi_eval::report::{self, HeldOut, ProblemSet, Report, Row};
-use codelsi_eval::statistics::Interval;
+use codelsi_eval::report::{self, ProblemSet, Report, RepositoryResult, TrainingSummary};
+use codelsi_eval::statistics::ConfidenceInterval;
 use std::fmt::Write;
 
 /// Models, how they were trained and what they earned, then the paired differences.
@@ -23,7 +23,7 @@ pub fn whole(report: &Report) -> String {
 }
 
 /// What models made of private rows that none has trained on.
-fn held_out(repositories: &[HeldOut]) -> String {
+fn held_out(repositories: &[RepositoryResult]) -> String {
     let mut text = String::new();
     for repository in repositories {
         let rows = repository.readings.first().map_or(0, |r| r.rows);
@@ -35,7 +35,7 @@ fn held_out(repositories: &[HeldOut]) -> String {
         );
         let width = width(repository.readings.iter().map(|r| &r.model));
         for r in &repository.readings {
-            let share = |i: Interval| {
+            let share = |i: ConfidenceInterval| {
                 format!("{:.1} % [{:.1}, {:.1}]", 100.0 * i.value, 100.0 * i.low, 100.0 * i.high)
             };
             let _ = writeln!(
@@ -60,7 +60,7 @@ fn width<'a>(names: impl Iterator<Item = &'a String>) -> usize {
     names.map(|name| name.chars().count() + 2).max().unwrap_or(0).max(18)
 }
 
-fn training(row: &Row, width: usize) -> String {
+fn training(row: &TrainingSummary, width: usize) -> String {
     let share = match (row.trainable, row.total) {
         (Some(n), Some(of)) if of > 0 => format!("{:.2} %", 100.0 * n as f64 / of as f64),
         _ => "-".into(),
@@ -106,7 +106,7 @@ pub fn sets(sets: &[ProblemSet]) -> String {
                 100.0 * i.value,
                 100.0 * i.low,
                 100.0 * i.high,
-                c.difference.noise().map_or(String::new(), |noise| format!("   {noise}"))
+                c.difference.why_not_significant().map_or(String::new(), |noise| format!("   {noise}"))
             );
         }
         text.push('\n');

@@ -3,10 +3,10 @@
 use crate::local::LocalModel;
 use crate::placement::Placement;
 use crate::server::{Server, at_once, is_address};
-use codelsi_curate::teacher::{Answered, Request, Teacher};
+use codelsi_curate::teacher::{OnAnswer, Teacher, TeacherRequest};
 use codelsi_engine::{At, Error, Result};
-use codelsi_eval::sampling::{Ask, Completer};
-use codelsi_model::template::Template;
+use codelsi_eval::sampling::{CompletionRequest, Generator};
+use codelsi_model::template::PromptTemplate;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -68,7 +68,7 @@ impl RemoteTeacher {
         Ok(RemoteTeacher { server: Server::new(address, key).at("--teacher")?, model: model.to_owned() })
     }
 
-    fn body(&self, request: &Request) -> Value {
+    fn body(&self, request: &TeacherRequest) -> Value {
         let messages = request.messages.iter().map(|m| json!({"role": m.role, "content": m.content}));
         json!({
             "model": self.model, "messages": messages.collect::<Vec<_>>(), "temperature": request.temperature,
@@ -82,9 +82,9 @@ impl Teacher for RemoteTeacher {
         &self.model
     }
 
-    fn answer(&mut self, requests: &[&Request], answered: &Answered) -> Result<()> {
+    fn answer(&mut self, requests: &[&TeacherRequest], answered: &OnAnswer) -> Result<()> {
         let this = &*self;
-        let one = |(i, request): (usize, &&Request)| {
+        let one = |(i, request): (usize, &&TeacherRequest)| {
             let choices = this.server.choices("chat/completions", &this.body(request))?;
             choices.into_iter().take(1).try_for_each(|answer| answered(i, answer))
         };
@@ -113,10 +113,10 @@ impl Teacher for LocalTeacher {
         &self.name
     }
 
-    fn answer(&mut self, requests: &[&Request], answered: &Answered) -> Result<()> {
+    fn answer(&mut self, requests: &[&TeacherRequest], answered: &OnAnswer) -> Result<()> {
         for (chunk, requests) in requests.chunks(CHUNK).enumerate() {
-            let asks: Vec<Ask> = requests.iter().map(|request| ask(request)).collect();
-            let answers = self.model.complete(&asks, &mut |_| ())?;
+            let asks: Vec<CompletionRequest> = requests.iter().map(|request| ask(request)).collect();
+            let answers = self.model.generate(&asks, &mut |_| ())?;
             for (i, answer) in answers.into_iter().flatten().enumerate() {
                 answered(chunk * CHUNK + i, answer)?;
             }
@@ -126,10 +126,10 @@ impl Teacher for LocalTeacher {
 }
 
 /// A chat as one instruction: Llama's models take what a system says at the head of the user's message.
-fn ask(request: &Request) -> Ask {
+fn ask(request: &TeacherRequest) -> CompletionRequest {
     let message: Vec<&str> = request.messages.iter().map(|message| message.content.as_str()).collect();
-    Ask {
-        prompt: Template::Inst.wrap(&message.join("\n\n")),
+    CompletionRequest {
+        prompt: PromptTemplate::Inst.wrap(&message.join("\n\n")),
         message: None,
         n: 1,
         max_tokens: request.max_tokens,

@@ -5,17 +5,17 @@ use codelsi_engine::{DType, Device, Error, Label, Result};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::{Config, Linear};
-use codelsi_model::generate::{Limits, Request, generate};
+use codelsi_model::config::{Linear, ModelConfig};
+use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::Llama;
-use codelsi_model::parallel::Split;
-use codelsi_model::trainable::Train;
+use codelsi_model::parallel::RankLayout;
+use codelsi_model::trainable::Trainable;
 use codelsi_train::TrainOptions;
-use codelsi_train::learner::Learner;
-use codelsi_train::options::Checkpointing;
-use codelsi_train::pack::{Document, Sequence};
-use codelsi_train::plan::{Planner, budget, generation};
-use codelsi_train::work::{attention_flops, linear_flops, step_flops};
+use codelsi_train::flops::{attention_flops, linear_flops, step_flops};
+use codelsi_train::options::ActivationCheckpointing;
+use codelsi_train::pack::{Document, PackedSequence};
+use codelsi_train::plan::{Planner, memory_budget, plan_generation};
+use codelsi_train::train_step::TrainStep;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -32,7 +32,7 @@ pub struct BenchOptions {
     /// Tokens of a LoRA training step, a sequence of so many on each rank; 0 leaves it out.
     pub train: usize,
     /// Layers that run again in backward.
-    pub checkpointing: Checkpointing,
+    pub checkpointing: ActivationCheckpointing,
     /// Runs of each; the figures are medians.
     pub repeat: usize,
 }
@@ -75,7 +75,7 @@ pub fn measure(options: &BenchOptions, placement: Placement) -> Result<Option<Th
 
 fn inference(
     bench: &BenchOptions,
-    split: &Split,
+    split: &RankLayout,
     base: &Checkpoint,
     compute: DType,
     all: &mut Vec<Measured>,
@@ -84,18 +84,25 @@ fn inference(
     let bytes = if bench.decode > 0 { roof::bytes(device)? } else { None };
     let flops = if bench.prefill > 0 { roof::flops(device, compute)? } else { None };
     let started = Instant::now();
-    let model = Llama::load(split.clone(), base, compute, Train::Nothing)?;
+    let model = Llama::load(split.clone(), base, compute, Trainable::Nothing)?;
     let seconds = started.elapsed().as_secs_f64();
     let loaded = device.ledger().usage().now[Label::Weights as usize];
     let copied = matches!(device, Device::Cuda(_)).then(|| loaded as f64 / seconds / 1e9);
     let config = base.config();
     // Of one batch, ranks of the tensor layout do a part each.
-    let parts = split.within_batch().world() as f64;
+    let parts = split.tensor_parallel_comm().world() as f64;
     let mut time = |name, prompt: usize, tokens: usize, counted: usize, seconds_at_roof: Option<f64>| {
-        let request = Request { stop_at_eos: false, ..Request::greedy(random(config, prompt), tokens) };
-        let limits = Limits { prefill: prompt, graphs: bench.graphs, ..Limits::default() };
+        let request = GenerationRequest {
+            stop_at_eos: false,
+            ..GenerationRequest::greedy(random(config, prompt), tokens)
+        };
+        let limits = SchedulerConfig {
+            prefill_chunk: prompt,
+            cuda_graphs: bench.graphs,
+            ..SchedulerConfig::default()
+        };
         let requests = [request];
-        let planned = generation(split, base, compute, None, &requests, limits)?.peak;
+        let planned = plan_generation(split, base, compute, None, &requests, limits)?.peak;
         let run = || generate(device, &model, None, &requests, limits, &mut |_| {}).map(drop);
         all.push(timed(bench, device, name, counted, seconds_at_roof, planned, run)?);
         Ok::<(), Error>(())
@@ -119,10 +126,10 @@ fn inference(
 }
 
 /// A LoRA of rank 16 on all seven linears: forward, backward, AdamW.
-fn training(bench: &BenchOptions, split: &Split, base: &Checkpoint, compute: DType) -> Result<Measured> {
+fn training(bench: &BenchOptions, split: &RankLayout, base: &Checkpoint, compute: DType) -> Result<Measured> {
     let (config, device, world) = (base.config(), split.device(), split.comm().world());
     // Under tensor all ranks run the same micro-batch.
-    let batch = split.across_batches().world();
+    let batch = split.data_parallel_comm().world();
     let flops = roof::flops(device, compute)?;
     let options = TrainOptions {
         seq: bench.train,
@@ -133,10 +140,10 @@ fn training(bench: &BenchOptions, split: &Split, base: &Checkpoint, compute: DTy
         ..TrainOptions::default()
     };
     options.check(config.max_positions)?;
-    let adapter = Adapter::fresh(config, options.rank, options.alpha, options.dropout, &Linear::ALL, 42)?;
+    let adapter = Adapter::init_lora(config, options.rank, options.alpha, options.dropout, &Linear::ALL, 42)?;
     let tokens = random(config, bench.train);
     let targets = tokens[1..].iter().map(|&t| t as i32).chain([-100]).collect();
-    let micro_batches = vec![Sequence::of([&Document { tokens, targets }]); batch];
+    let micro_batches = vec![PackedSequence::concat([&Document { tokens, targets }]); batch];
     let planner = Planner {
         device,
         options: &options,
@@ -145,18 +152,19 @@ fn training(bench: &BenchOptions, split: &Split, base: &Checkpoint, compute: DTy
         rank: split.comm().rank(),
         world,
         layout: split.layout(),
-        budget: budget(device, base, world),
+        budget: memory_budget(device, base, world),
     };
-    let plan = planner.step(&micro_batches)?;
-    plan.check(device, &options)?;
-    let options = TrainOptions { checkpointing: Checkpointing::Layers(plan.recompute), ..options.clone() };
-    let explain = |e| plan.explain(e, &options);
-    let mut learner = Learner::new(split.clone(), &options, base, Some(&adapter)).map_err(explain)?;
+    let plan = planner.plan_step(&micro_batches)?;
+    plan.ensure_fits(device, &options)?;
+    let options =
+        TrainOptions { checkpointing: ActivationCheckpointing::Layers(plan.recompute), ..options.clone() };
+    let explain = |e| plan.advise_if_out_of_memory(e, &options);
+    let mut learner = TrainStep::new(split.clone(), &options, base, Some(&adapter)).map_err(explain)?;
     let work = step_flops(config, &micro_batches, false) / world as f64;
     let at_roof = flops.map(|roof| work / roof);
     let tokens = bench.train * batch;
     timed(bench, device, "train", tokens, at_roof, plan.usage.peak, || {
-        learner.step(&micro_batches, 1e-4).map(drop).map_err(explain)
+        learner.run(&micro_batches, 1e-4).map(drop).map_err(explain)
     })
 }
 
@@ -192,14 +200,14 @@ fn timed(
     })
 }
 
-fn random(config: &Config, tokens: usize) -> Vec<u32> {
+fn random(config: &ModelConfig, tokens: usize) -> Vec<u32> {
     let vocab = config.vocab as u32;
     (0..tokens as u32).map(|i| 3 + i.wrapping_mul(2654435761) % (vocab - 3)).collect()
 }
 
 /// The embedding's share of the weights; none when it is the head as well.
-fn embedding_share(config: &Config) -> f64 {
-    match config.tied {
+fn embedding_share(config: &ModelConfig) -> f64 {
+    match config.tied_embeddings {
         true => 0.0,
         false => (config.vocab * config.hidden) as f64 / config.parameters() as f64,
     }

@@ -64,7 +64,7 @@ fn complete(report: &Report, folder: &Path) {
 /// The two devices round alike and add in another order: losses are close, greedy answers to clear questions the same.
 fn same(cpu: &Report, gpu: &Report) {
     let losses = |report: &Report| -> Vec<f64> {
-        let of = |row: &codelsi_eval::report::Row| {
+        let of = |row: &codelsi_eval::report::TrainingSummary| {
             let (before, after) = row.validation_loss.unzip();
             [row.first_loss, row.last_loss, before, after].into_iter().flatten()
         };

@@ -6,7 +6,7 @@ use crate::specs::{sizes, specs};
 use codelsi_engine::{At, DType, Device, Error, Result};
 use codelsi_kernels::roof;
 use codelsi_kernels::spec::{Cost, Spec};
-use codelsi_kernels::stopwatch::{Stopwatch, Way, Work};
+use codelsi_kernels::stopwatch::{Pass, Stopwatch, TimedCase};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -87,9 +87,9 @@ impl Bench<'_> {
     fn op(&mut self, spec: &Spec, dtype: DType, sizes: &[usize]) -> Result<Vec<Timed>> {
         let case = (spec.shapes.case)(dtype, sizes);
         let (name, cost) = (format!("{} {dtype:?} {}", spec.name, case.name), case.cost);
-        let mut work = Work::new(self.device, case, dtype)?;
+        let mut work = TimedCase::new(self.device, case, dtype)?;
         let backward = spec.shapes.backward.map(|cost| cost(dtype, sizes));
-        let ways = [(Way::Forward, "", Some(cost)), (Way::Backward, " backward", backward)];
+        let ways = [(Pass::Forward, "", Some(cost)), (Pass::Backward, " backward", backward)];
         let mut all = Vec::new();
         for (way, suffix, cost) in ways {
             let Some(cost) = cost else { continue };

@@ -3,7 +3,7 @@
 use clap::Parser;
 use codelsi_engine::{At, DType, Result};
 use codelsi_launch::{DeviceChoice, RankOptions, title};
-use codelsi_model::parallel::{Layout, Split};
+use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_parity::{Compared, check};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ fn run(args: &Args) -> Result<bool> {
     let ranks = RankOptions { count: args.ranks, timeout: args.timeout };
     let (mut all_ok, mut cases) = (true, Vec::new());
     for folder in args.cases.iter().filter(|c| c.is_dir() || !c.exists()) {
-        let rows = ranks.run(args.device, |rank| check(folder, Split::new(rank, args.layout), compute));
+        let rows = ranks.run(args.device, |rank| check(folder, RankLayout::new(rank, args.layout), compute));
         let Some(rows) = rows.at(folder.display().to_string())? else { continue };
         let ok = show(folder, &rows, args.verbose);
         let worst = worst(&rows);

@@ -8,13 +8,13 @@ use codelsi_kernels::flash::flash;
 use codelsi_kernels::xent::Targets;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::generate::{Limits, Request, generate};
-use codelsi_model::llama::{Batch, ForwardOptions, Llama, Place};
+use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
+use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch, RowContext};
 use codelsi_model::merge;
-use codelsi_model::parallel::Split;
-use codelsi_model::trainable::Train;
-use codelsi_train::optimizer::{AdamW, Optimizer};
-use codelsi_train::schedule::Cosine;
+use codelsi_model::parallel::RankLayout;
+use codelsi_model::trainable::Trainable;
+use codelsi_train::optimizer::{AdamWConfig, Optimizer};
+use codelsi_train::schedule::CosineSchedule;
 use std::path::Path;
 
 /// Everything a case states, in the order in which an error would travel. Every rank of a layout calls it, and compares
@@ -22,16 +22,16 @@ use std::path::Path;
 ///
 /// # Errors
 /// When the case cannot be read or an op fails; a departure is no error but a row that is not ok.
-pub fn check(folder: &Path, split: impl Into<Split>, compute: DType) -> Result<Vec<Compared>> {
+pub fn check(folder: &Path, split: impl Into<RankLayout>, compute: DType) -> Result<Vec<Compared>> {
     let split = split.into();
     let reference = Reference::open(folder, compute)?;
     let checkpoint = Checkpoint::open(folder.join("model"))?;
-    let mut model = Llama::load(split.clone(), &checkpoint, compute, Train::Nothing)?;
+    let mut model = Llama::load(split.clone(), &checkpoint, compute, Trainable::Nothing)?;
     let case = Case { reference: &reference, device: split.device(), split: &split };
     let mut rows = case.forward(&model)?;
     let adapter = Adapter::load(folder.join("adapter"), checkpoint.config())?;
     rows.extend(case.generation(&model, "tokens")?);
-    model.attach(&adapter, Train::Adapters)?;
+    model.attach(&adapter, Trainable::Adapter)?;
     rows.extend(case.adapted(&model)?);
     rows.extend(case.generation(&model, "lora_tokens")?);
     rows.extend(case.merged(&checkpoint, &adapter)?);
@@ -42,7 +42,7 @@ pub fn check(folder: &Path, split: impl Into<Split>, compute: DType) -> Result<V
 struct Case<'a> {
     reference: &'a Reference,
     device: &'a Device,
-    split: &'a Split,
+    split: &'a RankLayout,
 }
 
 impl Case<'_> {
@@ -50,7 +50,7 @@ impl Case<'_> {
     fn forward(&self, model: &Llama) -> Result<Vec<Compared>> {
         let cx = self.inference();
         let (ids, batch) = self.sequence()?;
-        let place = Place { positions: &batch.positions, rope: model.rope(), keys: None };
+        let place = RowContext { positions: &batch.positions, rope: model.rope(), dropout_keys: None };
         let mut rows = Vec::new();
         let mut see = |name: &str, ours: Vec<f64>| -> Result<()> {
             rows.push(self.reference.compare(name, &ours, None)?);
@@ -60,7 +60,7 @@ impl Case<'_> {
         see("hidden.0", floats(&h)?)?;
         for (i, layer) in model.layers().iter().enumerate() {
             let x = layer.qkv(&cx, &h, place, 0.0)?;
-            let o = flash(&cx, &x.q, &x.k, &x.v, &batch.documents, layer.heads())?;
+            let o = flash(&cx, &x.q, &x.k, &x.v, &batch.document_starts, layer.heads())?;
             let attention = layer.attention_output(&cx, &o, place, 0.0)?;
             let (sum, normed) = layer.post_norm(&cx, &h, &attention)?;
             let mlp = layer.mlp(&cx, &normed, place, 0.0)?;
@@ -78,7 +78,7 @@ impl Case<'_> {
             }
             see(&format!("hidden.{}", i + 1), floats(&h)?)?;
         }
-        let normed = model.normed(&cx, &h)?;
+        let normed = model.final_norm(&cx, &h)?;
         see("hidden.norm", floats(&normed)?)?;
         see("logits", floats(&model.logits(&cx, &normed)?)?)?;
         let (all, logprobs) = self.loss(&cx, model, &batch, &next(&ids))?;
@@ -98,7 +98,7 @@ impl Case<'_> {
         let (ids, batch) = self.sequence()?;
         let cx = self.inference();
         let h = model.forward(&cx, &batch, ForwardOptions::default())?;
-        let normed = model.normed(&cx, &h)?;
+        let normed = model.final_norm(&cx, &h)?;
         let (_, logprobs) = self.loss(&cx, model, &batch, &next(&ids))?;
         let mut rows = vec![
             self.reference.compare("lora.hidden.norm", &floats(&normed)?, None)?,
@@ -111,7 +111,7 @@ impl Case<'_> {
         let stored = self.reference.names()?;
         for (name, t) in model.trainable() {
             let g = grads.get(t).ok_or_else(|| Error::new(format!("`{name}` has no gradient")))?;
-            let (whole, name) = (model.whole(&name, g)?, format!("grad.base_model.model.{name}"));
+            let (whole, name) = (model.gather_full(&name, g)?, format!("grad.base_model.model.{name}"));
             if stored.contains(&name) {
                 rows.push(self.reference.compare(&name, &floats(&whole)?, None)?);
             }
@@ -127,19 +127,19 @@ impl Case<'_> {
         let list = |key: &str| -> Vec<f64> {
             train[key].as_array().into_iter().flatten().filter_map(|x| x.as_f64()).collect()
         };
-        let rule = AdamW {
+        let rule = AdamWConfig {
             weight_decay: number("weight_decay")? as f32,
             max_norm: train["case_max_grad_norm"].as_f64(),
-            ..AdamW::default()
+            ..AdamWConfig::default()
         };
-        let schedule = Cosine {
+        let schedule = CosineSchedule {
             lr: number("lr")?,
             warmup: number("warmup_steps")? as usize,
-            planned: number("planned_steps")? as usize,
+            total_steps: number("planned_steps")? as usize,
         };
         let wholes = |model: &Llama| -> Result<Vec<(String, Vec<f64>)>> {
             let trained = model.trainable().into_iter();
-            trained.map(|(name, t)| Ok((name.clone(), floats(&model.whole(&name, t)?)?))).collect()
+            trained.map(|(name, t)| Ok((name.clone(), floats(&model.gather_full(&name, t)?)?))).collect()
         };
         let start = wholes(model)?;
         let mut optimizer = Optimizer::new(self.device, model, rule);
@@ -149,7 +149,7 @@ impl Case<'_> {
             let (loss, grads) = self.gradients(model, &batch, &targets, step as u32)?;
             losses.push(loss);
             let cx = self.inference();
-            optimizer.step(&cx, model, grads, schedule.at(step) as f32)?;
+            optimizer.step(&cx, model, grads, schedule.lr_at(step) as f32)?;
             if list("snapshots").contains(&(step as f64)) {
                 for ((name, t), (_, start)) in wholes(model)?.iter().zip(&start) {
                     let name = format!("step{step}.base_model.model.{name}");
@@ -172,11 +172,14 @@ impl Case<'_> {
         let ids = |v: &serde_json::Value| -> Vec<u32> {
             v.as_array().into_iter().flatten().filter_map(|t| t.as_u64()).map(|t| t as u32).collect()
         };
-        let requests: Vec<Request> = cases
+        let requests: Vec<GenerationRequest> = cases
             .iter()
-            .map(|c| Request { stop_at_eos: false, ..Request::greedy(ids(&c["prompt"]), ids(&c[key]).len()) })
+            .map(|c| GenerationRequest {
+                stop_at_eos: false,
+                ..GenerationRequest::greedy(ids(&c["prompt"]), ids(&c[key]).len())
+            })
             .collect();
-        let made = generate(self.device, model, None, &requests, Limits::default(), &mut |_| {})?;
+        let made = generate(self.device, model, None, &requests, SchedulerConfig::default(), &mut |_| {})?;
         let wrong = cases.iter().zip(&made).flat_map(|(case, made)| {
             let pairs: Vec<bool> =
                 ids(&case[key]).iter().zip(&made[0].token_ids).map(|(a, b)| a != b).collect();
@@ -191,11 +194,11 @@ impl Case<'_> {
     fn merged(&self, checkpoint: &Checkpoint, adapter: &Adapter) -> Result<Vec<Compared>> {
         let stored = self.reference.names()?;
         let mut rows = Vec::new();
-        for (path, pair) in &adapter.pairs {
+        for (path, pair) in &adapter.modules {
             let name = format!("merged.{path}.weight");
             if stored.contains(&name) {
                 let weight = format!("{path}.weight");
-                let merged = merge::merged(checkpoint, &weight, pair, &adapter.settings)?;
+                let merged = merge::merged_weight(checkpoint, &weight, pair, &adapter.config)?;
                 rows.push(self.reference.compare(&name, &floats(&merged)?, None)?);
             }
         }
@@ -203,17 +206,17 @@ impl Case<'_> {
     }
 
     fn inference(&self) -> Ctx {
-        Ctx::inference(self.device).with_comm(self.split.within_batch())
+        Ctx::inference(self.device).with_comm(self.split.tensor_parallel_comm())
     }
 
-    fn sequence(&self) -> Result<(Vec<i64>, Batch)> {
+    fn sequence(&self) -> Result<(Vec<i64>, PackedBatch)> {
         let ids = self.reference.ints("input_ids")?;
         let tokens: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
-        Ok((ids, Batch::new(self.device, &[&tokens])?))
+        Ok((ids, PackedBatch::new(self.device, &[&tokens])?))
     }
 
     /// Batch `i` of the training data: its rows as packed documents, without their padding.
-    fn training_batch(&self, i: usize) -> Result<(Batch, Vec<i32>)> {
+    fn training_batch(&self, i: usize) -> Result<(PackedBatch, Vec<i32>)> {
         let shape = self.reference.shape("train.input_ids")?;
         let (batches, width) = (shape[0], shape[2]);
         let [ids, mask, labels] =
@@ -228,11 +231,11 @@ impl Case<'_> {
             targets.extend(next(&labels[at..at + length]));
         }
         let keys = vec![0; tokens.len()];
-        Ok((Batch::with_keys(self.device, &lengths, &tokens, &keys)?, targets))
+        Ok((PackedBatch::with_dropout_keys(self.device, &lengths, &tokens, &keys)?, targets))
     }
 
     /// Mean loss over the labelled tokens, and the log-probability of each token after the first.
-    fn loss(&self, cx: &Ctx, model: &Llama, batch: &Batch, targets: &[i32]) -> Result<(f64, Vec<f64>)> {
+    fn loss(&self, cx: &Ctx, model: &Llama, batch: &PackedBatch, targets: &[i32]) -> Result<(f64, Vec<f64>)> {
         let targets = Targets::new(self.device, targets)?;
         let scale = 1.0 / targets.labelled() as f32;
         let (loss, logprobs) = model.loss(cx, batch, &targets, scale, ForwardOptions::default())?;
@@ -241,8 +244,14 @@ impl Case<'_> {
         Ok((floats(&loss)?[0], logprobs))
     }
 
-    fn gradients(&self, model: &Llama, batch: &Batch, targets: &[i32], step: u32) -> Result<(f64, Grads)> {
-        let cx = Ctx::training(self.device, 0, step).with_comm(self.split.within_batch());
+    fn gradients(
+        &self,
+        model: &Llama,
+        batch: &PackedBatch,
+        targets: &[i32],
+        step: u32,
+    ) -> Result<(f64, Grads)> {
+        let cx = Ctx::training(self.device, 0, step).with_comm(self.split.tensor_parallel_comm());
         let targets = Targets::new(self.device, targets)?;
         let scale = 1.0 / targets.labelled() as f32;
         let (loss, _) = model.loss(&cx, batch, &targets, scale, ForwardOptions::default())?;

@@ -7,7 +7,7 @@ use crate::extract::{Item, extract_items};
 use crate::filters::{Filters, check_secrets};
 use crate::instruction::instruction;
 use crate::language::Language;
-use crate::row::Kind;
+use crate::row::ItemKind;
 use crate::source::SourceFile;
 use codelsi_engine::Result;
 use std::collections::HashMap;
@@ -34,7 +34,7 @@ pub enum DropReason {
 /// When the parser of the language fails.
 pub fn file_candidates<'a>(source: &'a SourceFile, filters: &Filters) -> Result<Vec<Candidate<'a>>> {
     let text = source.content.replace("\r\n", "\n");
-    let language = Language::of(&source.path).unwrap_or_default();
+    let language = Language::from_path(&source.path).unwrap_or_default();
     let items = extract_items(&text, language, &source.path)?;
     let generated = is_generated(&text, language.table().line_comment);
     let classes = classes_with_repeats(&items, filters);
@@ -47,7 +47,7 @@ pub fn file_candidates<'a>(source: &'a SourceFile, filters: &Filters) -> Result<
 
 /// The classes with a method whose signature repeats a problem. Other evidence is in the text of the class itself.
 fn classes_with_repeats(items: &[Item], filters: &Filters) -> HashMap<String, BenchmarkMatch> {
-    let methods = items.iter().filter(|item| item.kind == Kind::Method);
+    let methods = items.iter().filter(|item| item.kind == ItemKind::Method);
     let repeats = methods.filter_map(|method| {
         let (class, _) = method.name.split_once('.')?;
         Some((class.to_string(), filters.benchmark_signature_match(method)?))
@@ -97,11 +97,13 @@ fn candidate<'a>(
         return Err(DropReason::Filter(reason));
     }
     let own = filters.benchmark_match(item.language, &item.name, &item.comment, &item.code);
-    let by_method = classes.get(&item.name).filter(|_| item.kind == Kind::Class).cloned();
+    let by_method = classes.get(&item.name).filter(|_| item.kind == ItemKind::Class).cloned();
     match own.or(by_method) {
-        Some(of) => {
-            Err(DropReason::Benchmark(BenchmarkRepeat { of, path: source.path.clone(), name: item.name }))
-        }
+        Some(of) => Err(DropReason::Benchmark(BenchmarkRepeat {
+            matched: of,
+            path: source.path.clone(),
+            name: item.name,
+        })),
         None => Ok(KeptItem { source, item, doc }),
     }
 }

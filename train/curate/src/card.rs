@@ -1,8 +1,8 @@
 //! The dataset card: a description of the rows for those who train on them.
 
-use crate::counts::Counts;
-use crate::options::Options;
-use crate::row::Row;
+use crate::counts::CurationCounts;
+use crate::options::CurateOptions;
+use crate::row::CuratedRow;
 use crate::teacher::prompts_hash;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,7 +13,7 @@ const BIN_ENDS: [usize; 9] = [32, 64, 128, 256, 512, 1024, 2048, 4096, usize::MA
 const BAR_WIDTH: usize = 40;
 
 /// Renders the card in Markdown: counts, drop reasons, licences, repositories, styles, kinds and lengths.
-pub fn card(options: &Options, rows: &[Row], counts: &Counts) -> String {
+pub fn dataset_card(options: &CurateOptions, rows: &[CuratedRow], counts: &CurationCounts) -> String {
     let mut text = String::from("# Dataset card\n\n");
     let list = |paths: &[std::path::PathBuf]| {
         paths.iter().map(|path| format!("`{}`", path.display())).collect::<Vec<_>>().join(", ")
@@ -24,7 +24,7 @@ pub fn card(options: &Options, rows: &[Row], counts: &Counts) -> String {
         list(&options.paths),
         options.seed
     );
-    if let Some(lessons) = &options.lessons {
+    if let Some(lessons) = &options.teacher {
         let _ = writeln!(
             text,
             "Those of style `write` are written by `{}` (prompts {}), their tasks evolved {} times.",
@@ -44,10 +44,12 @@ pub fn card(options: &Options, rows: &[Row], counts: &Counts) -> String {
     write_table(&mut text, "dropped because", dropped);
     let mut repeated: BTreeMap<String, usize> = BTreeMap::new();
     for repeat in &counts.repeats {
-        *repeated.entry(format!("{} by its {}", repeat.of.problem, repeat.of.sign.told())).or_default() += 1;
+        *repeated
+            .entry(format!("{} by its {}", repeat.matched.problem, repeat.matched.reason.name()))
+            .or_default() += 1;
     }
     write_table(&mut text, "repeats the problem", repeated);
-    let count_by = |key: &dyn Fn(&Row) -> String| {
+    let count_by = |key: &dyn Fn(&CuratedRow) -> String| {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         rows.iter().for_each(|row| *counts.entry(key(row)).or_default() += 1);
         let mut counts: Vec<_> = counts.into_iter().collect();
@@ -58,7 +60,7 @@ pub fn card(options: &Options, rows: &[Row], counts: &Counts) -> String {
     write_table(&mut text, "licence", count_by(&|row| row.license.clone().unwrap_or_else(unknown)));
     write_table(&mut text, "repository", count_by(&|row| row.repo.clone().unwrap_or_else(unknown)));
     write_table(&mut text, "style", count_by(&|row| row.style.name().to_string()));
-    if options.lessons.is_some() {
+    if options.teacher.is_some() {
         write_table(&mut text, "round of evolution", count_by(&|row| row.evolved.to_string()));
     }
     write_table(&mut text, "kind", count_by(&|row| format!("{:?}", row.kind).to_lowercase()));

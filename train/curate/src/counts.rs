@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 /// Reasons: `not-utf8` (files), `syntax` (items, and broken text without a readable item), `no-comment`, `generated`,
 /// `licence`, `deprecated`, `too-short`, `too-long`, `minified`, `comment-heavy`, `secret`, `benchmark`, `duplicate`,
 /// `near-duplicate`, `too-many-tokens`, `unspellable`, `other-language` (styles), `teacher-malformed`,
-/// `teacher-quotes`, and for each style [`Style::missing_reason`](crate::Style::missing_reason). The first reason that
+/// `teacher-quotes`, and for each style [`InstructionStyle::missing_reason`](crate::Style::missing_reason). The first reason that
 /// applies counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct CurationCounts {
     pub read: usize,
     pub kept: usize,
     pub dropped: BTreeMap<&'static str, usize>,
@@ -29,12 +29,12 @@ pub struct Counts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BenchmarkRepeat {
     #[serde(flatten)]
-    pub of: BenchmarkMatch,
+    pub matched: BenchmarkMatch,
     pub path: String,
     pub name: String,
 }
 
-impl Counts {
+impl CurationCounts {
     /// Moves one kept row to the dropped ones.
     pub(crate) fn drop_kept(&mut self, reason: &'static str) {
         self.kept -= 1;

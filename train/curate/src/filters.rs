@@ -4,14 +4,14 @@ use crate::benchmark::{Benchmark, BenchmarkMatch};
 use crate::extract::Item;
 use crate::fingerprint::tokenize;
 use crate::language::Language;
-use crate::options::{Limits, Options};
+use crate::options::{CurateOptions, RowLimits};
 use crate::secrets;
 use codelsi_engine::Result;
 use codelsi_model::tokenizer::Tokenizer;
 
 /// The filters that every row goes through.
 pub struct Filters {
-    pub limits: Limits,
+    pub limits: RowLimits,
     benchmark: Benchmark,
     tokenizer: Option<Tokenizer>,
 }
@@ -21,7 +21,7 @@ impl Filters {
     ///
     /// # Errors
     /// A problem file or a tokenizer that cannot be read or is malformed.
-    pub fn open(options: &Options) -> Result<Filters> {
+    pub fn open(options: &CurateOptions) -> Result<Filters> {
         let tokenizer = options.tokenizer.as_ref().map(Tokenizer::load).transpose()?;
         Ok(Filters {
             limits: options.limits.clone(),

@@ -3,7 +3,7 @@
 use crate::comment::DocComment;
 use crate::extract::Item;
 use crate::language::Language;
-use crate::row::Kind;
+use crate::row::ItemKind;
 
 /// Longer signatures are replaced by the name: they would give away too much of the answer.
 const MAX_SIGNATURE_CHARS: usize = 300;
@@ -35,7 +35,7 @@ fn heading_with_language(item: &Item) -> String {
     let signature = heading(item);
     let (language, owner) = (item.language.table().name, item.language.table().owner);
     match (item.kind, item.name.split_once('.')) {
-        (Kind::Method, Some((class, _))) => {
+        (ItemKind::Method, Some((class, _))) => {
             format!("{} `{signature}` of the {language} {owner} `{class}`", item.noun)
         }
         _ => format!("{language} {} `{signature}`", item.noun),
@@ -53,7 +53,7 @@ pub fn heading(item: &Item) -> &str {
 /// The parts of its file that an item uses: imports, and signatures of the items that it calls. `None` if it uses
 /// nothing.
 pub fn file_context(item: &Item) -> Option<String> {
-    let fence = |lines: &[String]| format!("```{}\n{}\n```", item.language.word(), lines.join("\n"));
+    let fence = |lines: &[String]| format!("```{}\n{}\n```", item.language.name(), lines.join("\n"));
     let part =
         |what: &str, lines: &[String]| (!lines.is_empty()).then(|| format!("{what}\n{}", fence(lines)));
     let parts = [part("Its file imports:", &item.imports), part("Its file also has:", &item.uses)];
@@ -65,7 +65,7 @@ pub fn file_context(item: &Item) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn item(kind: Kind, name: &str, signature: &str, noun: &str) -> Item {
+    fn item(kind: ItemKind, name: &str, signature: &str, noun: &str) -> Item {
         let (name, signature, noun) = (name.into(), signature.into(), noun.into());
         let language = Language::TypeScript;
         Item {
@@ -91,7 +91,7 @@ mod tests {
             Language::TypeScript,
         );
         assert_eq!(
-            instruction(&item(Kind::Function, "add", "add(a, b)", "function"), &doc),
+            instruction(&item(ItemKind::Function, "add", "add(a, b)", "function"), &doc),
             "Write the TypeScript function `add(a, b)`.\n\nAdds.\n\nParameters:\n- `a`: the first\n- `b`: the second\n\n\
              Returns: the sum\n\nThrows: never"
         );
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_context_is_imports_and_called_signatures() {
-        let alone = item(Kind::Function, "f", "f()", "function");
+        let alone = item(ItemKind::Function, "f", "f()", "function");
         assert_eq!(file_context(&alone), None);
         let uses = vec!["g(a: A): B".to_string(), "h(): A".to_string()];
         let calling = Item { uses, imports: vec!["import { A } from './a';".into()], ..alone };
@@ -111,10 +111,10 @@ mod tests {
 
     #[test]
     fn a_method_names_its_class_and_a_long_signature_is_replaced_by_the_name() {
-        let method = item(Kind::Method, "Heap.push", "push(x: T): void", "static method");
+        let method = item(ItemKind::Method, "Heap.push", "push(x: T): void", "static method");
         let text = instruction(&method, &DocComment::default());
         assert_eq!(text, "Write the static method `push(x: T): void` of the TypeScript class `Heap`.");
-        let long = item(Kind::Function, "f", &"x".repeat(301), "function");
+        let long = item(ItemKind::Function, "f", &"x".repeat(301), "function");
         assert_eq!(instruction(&long, &DocComment::default()), "Write the TypeScript function `f`.");
     }
 }

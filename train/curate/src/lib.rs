@@ -34,15 +34,15 @@ mod style;
 mod styles;
 pub mod teacher;
 
-pub use benchmark::{Benchmark, BenchmarkMatch, MatchReason, Problem};
-pub use card::card;
-pub use counts::{BenchmarkRepeat, Counts};
+pub use benchmark::{Benchmark, BenchmarkMatch, BenchmarkProblem, MatchReason};
+pub use card::dataset_card;
+pub use counts::{BenchmarkRepeat, CurationCounts};
 pub use language::Language;
-pub use options::{Limits, Options};
-pub use row::{Kind, Row, write};
+pub use options::{CurateOptions, RowLimits};
+pub use row::{CuratedRow, ItemKind, write_rows};
 pub use run::run;
-pub use source::{SourceFile, holds, repositories, sources};
-pub use style::Style;
+pub use source::{SourceFile, has_sources, read_typescript_sources, typescript_repositories};
+pub use style::InstructionStyle;
 
 #[cfg(test)]
 mod tests;

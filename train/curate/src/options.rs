@@ -1,12 +1,12 @@
 //! The options of a curation run.
 
 use crate::language::Language;
-use crate::style::Style;
+use crate::style::InstructionStyle;
 use std::path::PathBuf;
 
 /// The options of a curation run: sources to read, filters, and styles of the rows.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct CurateOptions {
     /// Folders of sources, or `.jsonl` and `.jsonl.gz` corpora; their order is the order of the rows.
     pub paths: Vec<PathBuf>,
     /// The languages whose files are read.
@@ -15,34 +15,34 @@ pub struct Options {
     pub against: Vec<PathBuf>,
     /// Jaccard similarity of token n-grams at which an item is dropped as a near-duplicate; `None` keeps
     /// near-duplicates.
-    pub resemblance: Option<f64>,
+    pub near_duplicate_threshold: Option<f64>,
     /// Sizes that a row may have.
-    pub limits: Limits,
+    pub limits: RowLimits,
     /// A `tokenizer.json` or its folder, to measure rows in tokens of a model.
     pub tokenizer: Option<PathBuf>,
     /// Styles of instruction: each item gives one row per style, in this order.
-    pub styles: Vec<Style>,
+    pub styles: Vec<InstructionStyle>,
     /// Adds the imports and signatures that an item uses to its instructions.
     pub context: bool,
     /// Seed of all random choices of the styles and the teacher.
     pub seed: u64,
     /// The teacher that rewrites rows after [`run`](crate::run); see [`teacher::teach`](crate::teacher::teach).
-    pub lessons: Option<Lessons>,
+    pub teacher: Option<TeacherSettings>,
 }
 
-impl Default for Options {
+impl Default for CurateOptions {
     fn default() -> Self {
-        Options {
+        CurateOptions {
             paths: Vec::new(),
             languages: vec![Language::TypeScript],
             against: Vec::new(),
-            resemblance: None,
-            limits: Limits::default(),
+            near_duplicate_threshold: None,
+            limits: RowLimits::default(),
             tokenizer: None,
-            styles: vec![Style::Write],
+            styles: vec![InstructionStyle::Write],
             context: false,
             seed: 42,
-            lessons: None,
+            teacher: None,
         }
     }
 }
@@ -50,7 +50,7 @@ impl Default for Options {
 /// The sizes that a row may have. The defaults keep functions of a useful size that fit a sequence of 4096 tokens with
 /// room to spare.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RowLimits {
     /// Minimum characters of code.
     pub min_chars: usize,
     /// Maximum characters of code.
@@ -73,9 +73,9 @@ pub struct Limits {
     pub max_tokens: usize,
 }
 
-impl Default for Limits {
+impl Default for RowLimits {
     fn default() -> Self {
-        Limits {
+        RowLimits {
             min_chars: 60,
             max_chars: 6000,
             min_lines: 3,
@@ -92,7 +92,7 @@ impl Default for Limits {
 
 /// The teacher of a set of rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lessons {
+pub struct TeacherSettings {
     /// Name of the teacher model.
     pub teacher: String,
     /// Rounds of evolution (Evol-Instruct).

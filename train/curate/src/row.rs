@@ -1,7 +1,7 @@
 //! The rows that curation writes: an instruction, its output, and their provenance.
 
 use crate::language::Language;
-use crate::style::Style;
+use crate::style::InstructionStyle;
 use codelsi_engine::Result;
 use codelsi_model::jsonl;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use std::path::Path;
 /// The kind of an item: a function, a method or a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ItemKind {
     Function,
     Method,
     Class,
@@ -18,7 +18,7 @@ pub enum Kind {
 
 /// A row: one line of the output file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Row {
+pub struct CuratedRow {
     pub instruction: String,
     pub output: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,15 +27,15 @@ pub struct Row {
     #[serde(default)]
     pub language: Language,
     pub name: String,
-    pub kind: Kind,
+    pub kind: ItemKind,
     /// First and last line of the code in its file, counted from 1.
     #[serde(default)]
     pub lines: (usize, usize),
     #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
-    /// The style of the instruction; [`Style::Write`] is not written out.
-    #[serde(default, skip_serializing_if = "Style::is_write")]
-    pub style: Style,
+    /// The style of the instruction; [`InstructionStyle::Write`] is not written out.
+    #[serde(default, skip_serializing_if = "InstructionStyle::is_write")]
+    pub style: InstructionStyle,
     /// The teacher model that wrote the instruction (and, if `evolved` > 0, the code).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<String>,
@@ -52,6 +52,6 @@ fn is_zero(n: &usize) -> bool {
 ///
 /// # Errors
 /// A file that cannot be written.
-pub fn write(path: impl AsRef<Path>, rows: &[Row]) -> Result<()> {
+pub fn write_rows(path: impl AsRef<Path>, rows: &[CuratedRow]) -> Result<()> {
     jsonl::write(path, rows)
 }

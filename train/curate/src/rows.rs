@@ -1,18 +1,23 @@
 //! Rows of the kept items: one per style, filtered again because instructions may contain code.
 
 use crate::candidate::KeptItem;
-use crate::counts::Counts;
+use crate::counts::CurationCounts;
 use crate::filters::{Filters, check_secrets};
 use crate::instruction::file_context;
 use crate::item_rng::ItemRng;
-use crate::options::Options;
-use crate::row::Row;
-use crate::style::Style;
+use crate::options::CurateOptions;
+use crate::row::CuratedRow;
+use crate::style::InstructionStyle;
 use crate::styles::{StyleInput, Task, task};
 use rayon::prelude::*;
 
 /// Makes every style of every item. The items are distinct, and therefore their rows are.
-pub fn make_rows(kept: &[KeptItem], options: &Options, filters: &Filters, counts: &mut Counts) -> Vec<Row> {
+pub fn make_rows(
+    kept: &[KeptItem],
+    options: &CurateOptions,
+    filters: &Filters,
+    counts: &mut CurationCounts,
+) -> Vec<CuratedRow> {
     let styled = |kept| options.styles.iter().map(move |style| row(kept, *style, options, filters));
     let candidates: Vec<Vec<_>> = kept.par_iter().map(|kept| styled(kept).collect()).collect();
     let mut rows = Vec::new();
@@ -31,10 +36,10 @@ pub fn make_rows(kept: &[KeptItem], options: &Options, filters: &Filters, counts
 /// The row of one item in one style with its length, or the reason why it is dropped.
 fn row(
     kept: &KeptItem,
-    style: Style,
-    options: &Options,
+    style: InstructionStyle,
+    options: &CurateOptions,
     filters: &Filters,
-) -> Result<(Row, usize), &'static str> {
+) -> Result<(CuratedRow, usize), &'static str> {
     let KeptItem { source, item, doc } = kept;
     let repo = source.repo.as_deref().unwrap_or_default();
     let rng = ItemRng::new(options.seed, &[repo, &source.path, &item.name, style.name()]);
@@ -58,7 +63,7 @@ fn row(
         reason.map_or(Ok(()), Err)?;
     }
     let length = filters.measure(&instruction, &output)?;
-    let row = Row {
+    let row = CuratedRow {
         instruction,
         output,
         repo: source.repo.clone(),

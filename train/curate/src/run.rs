@@ -1,11 +1,11 @@
 //! The curation run: reads sources, filters candidates, removes duplicates, and makes rows.
 
 use crate::candidate::{Candidate, DropReason, file_candidates};
-use crate::counts::Counts;
+use crate::counts::CurationCounts;
 use crate::duplicates::{near_duplicates, without_whitespace};
 use crate::filters::Filters;
-use crate::options::Options;
-use crate::row::Row;
+use crate::options::CurateOptions;
+use crate::row::CuratedRow;
 use crate::{rows, source};
 use codelsi_engine::{At, Error, Result};
 use rayon::prelude::*;
@@ -16,7 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// # Errors
 /// A source or problem file that cannot be read, is malformed (the message names file and line) or is empty.
-pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<(Vec<Row>, Counts)> {
+pub fn run(
+    options: &CurateOptions,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<(Vec<CuratedRow>, CurationCounts)> {
     if options.paths.is_empty() {
         return Err(Error::new("nothing to curate: give a folder, a .jsonl or a .jsonl.gz"));
     }
@@ -25,7 +28,7 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
         return Err(Error::new(format!("style {} is asked for twice", style.name())));
     }
     let filters = Filters::open(options)?;
-    let mut counts = Counts::default();
+    let mut counts = CurationCounts::default();
     let mut sources = Vec::new();
     for path in &options.paths {
         let read = source::read(path, &options.languages)?;
@@ -56,7 +59,7 @@ pub fn run(options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> Resul
             Ok(kept_item) => kept.push(kept_item),
         }
     }
-    if let Some(threshold) = options.resemblance {
+    if let Some(threshold) = options.near_duplicate_threshold {
         let code: Vec<&str> = kept.iter().map(|kept| kept.item.code.as_str()).collect();
         let mut duplicate = near_duplicates(&code, threshold).into_iter();
         let before = kept.len();

@@ -42,7 +42,7 @@ pub fn read(path: &Path, languages: &[Language]) -> Result<FoundSources> {
 ///
 /// # Errors
 /// A path that cannot be read or holds none.
-pub fn sources(paths: &[PathBuf]) -> Result<Vec<SourceFile>> {
+pub fn read_typescript_sources(paths: &[PathBuf]) -> Result<Vec<SourceFile>> {
     let mut sources = Vec::new();
     for path in paths {
         sources.extend(read(path, &[Language::TypeScript])?.sources);
@@ -54,7 +54,7 @@ pub fn sources(paths: &[PathBuf]) -> Result<Vec<SourceFile>> {
 ///
 /// # Errors
 /// A path that is neither a folder nor a corpus, or a malformed line (the message names it).
-pub fn holds(path: &Path, language: Language) -> Result<bool> {
+pub fn has_sources(path: &Path, language: Language) -> Result<bool> {
     Ok(!find(path, &[language])?.is_empty())
 }
 
@@ -93,7 +93,7 @@ fn is_corpus(path: &Path) -> bool {
 ///
 /// # Errors
 /// A folder that cannot be read.
-pub fn repositories(path: &Path) -> Result<Vec<PathBuf>> {
+pub fn typescript_repositories(path: &Path) -> Result<Vec<PathBuf>> {
     let itself = vec![path.to_path_buf()];
     if !path.is_dir() || !read_folder(path, &[Language::TypeScript])?.is_empty() {
         return Ok(itself);
@@ -165,7 +165,7 @@ fn is_excluded(folder: &str, languages: &[Language]) -> bool {
 }
 
 fn is_source(path: &str, languages: &[Language]) -> bool {
-    Language::of(path).is_some_and(|language| languages.contains(&language))
+    Language::from_path(path).is_some_and(|language| languages.contains(&language))
 }
 
 #[cfg(test)]
@@ -215,9 +215,9 @@ mod tests {
     fn a_folder_holds_the_languages_of_its_sources() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.py"), "a").unwrap();
-        assert!(holds(folder.path(), Language::Python).unwrap());
-        assert!(!holds(folder.path(), Language::Java).unwrap());
-        assert!(holds(&folder.path().join("absent"), Language::Java).is_err());
+        assert!(has_sources(folder.path(), Language::Python).unwrap());
+        assert!(!has_sources(folder.path(), Language::Java).unwrap());
+        assert!(has_sources(&folder.path().join("absent"), Language::Java).is_err());
     }
 
     #[test]

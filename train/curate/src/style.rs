@@ -8,7 +8,7 @@ use std::str::FromStr;
 /// A style of instruction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Style {
+pub enum InstructionStyle {
     /// Given the description and the signature, write the code.
     #[default]
     Write,
@@ -24,59 +24,65 @@ pub enum Style {
     Test,
 }
 
-impl Style {
+impl InstructionStyle {
     /// All styles.
-    pub const ALL: [Style; 6] =
-        [Style::Write, Style::Complete, Style::Explain, Style::Refactor, Style::Fix, Style::Test];
+    pub const ALL: [InstructionStyle; 6] = [
+        InstructionStyle::Write,
+        InstructionStyle::Complete,
+        InstructionStyle::Explain,
+        InstructionStyle::Refactor,
+        InstructionStyle::Fix,
+        InstructionStyle::Test,
+    ];
 
     /// The name on the command line and in rows.
     pub fn name(self) -> &'static str {
         match self {
-            Style::Write => "write",
-            Style::Complete => "complete",
-            Style::Explain => "explain",
-            Style::Refactor => "refactor",
-            Style::Fix => "fix",
-            Style::Test => "test",
+            InstructionStyle::Write => "write",
+            InstructionStyle::Complete => "complete",
+            InstructionStyle::Explain => "explain",
+            InstructionStyle::Refactor => "refactor",
+            InstructionStyle::Fix => "fix",
+            InstructionStyle::Test => "test",
         }
     }
 
     /// The reason counted when an item gives no row of this style.
     pub fn missing_reason(self) -> &'static str {
         match self {
-            Style::Write => "no-comment",
-            Style::Complete => "too-few-statements",
-            Style::Explain => "too-little-said",
-            Style::Refactor => "nothing-to-refactor",
-            Style::Fix => "nothing-to-break",
-            Style::Test => "no-example",
+            InstructionStyle::Write => "no-comment",
+            InstructionStyle::Complete => "too-few-statements",
+            InstructionStyle::Explain => "too-little-said",
+            InstructionStyle::Refactor => "nothing-to-refactor",
+            InstructionStyle::Fix => "nothing-to-break",
+            InstructionStyle::Test => "no-example",
         }
     }
 
     /// Returns whether the style supports `language`: most styles read the syntax tree of TypeScript and JavaScript.
     pub fn supports(self, language: Language) -> bool {
         match self {
-            Style::Write | Style::Explain => true,
+            InstructionStyle::Write | InstructionStyle::Explain => true,
             _ => matches!(language, Language::TypeScript | Language::JavaScript),
         }
     }
 
     /// Returns whether the answer is the item's code, so that the imports and signatures it uses help.
     pub fn answers_with_code(self) -> bool {
-        !matches!(self, Style::Explain | Style::Test)
+        !matches!(self, InstructionStyle::Explain | InstructionStyle::Test)
     }
 
     pub(crate) fn is_write(&self) -> bool {
-        *self == Style::Write
+        *self == InstructionStyle::Write
     }
 }
 
-impl FromStr for Style {
+impl FromStr for InstructionStyle {
     type Err = Error;
 
-    fn from_str(name: &str) -> Result<Style> {
-        let names = || Style::ALL.map(Style::name).join(", ");
-        let known = Style::ALL.into_iter().find(|style| style.name() == name);
+    fn from_str(name: &str) -> Result<InstructionStyle> {
+        let names = || InstructionStyle::ALL.map(InstructionStyle::name).join(", ");
+        let known = InstructionStyle::ALL.into_iter().find(|style| style.name() == name);
         known.ok_or_else(|| Error::new(format!("no style `{name}`; there are {}", names())))
     }
 }

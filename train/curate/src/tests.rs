@@ -47,21 +47,21 @@ function broken(a: number): number {
 ";
 
 /// Writes [`SOURCE`] and a benchmark problem to a folder; returns options that read them.
-fn prepare(folder: &std::path::Path) -> Options {
+fn prepare(folder: &std::path::Path) -> CurateOptions {
     fs::create_dir(folder.join("src")).unwrap();
     fs::write(folder.join("src/math.ts"), SOURCE.replace("LINE", &"x".repeat(500))).unwrap();
     fs::write(folder.join("src/video.ts"), [0x47, 0xff]).unwrap();
-    let problem = Problem {
+    let problem = BenchmarkProblem {
         name: "20_median".into(),
         prompt: "//Return median of elements in the array l.\nfunction median(l: number[]): number {\n"
             .into(),
-        ..Problem::default()
+        ..BenchmarkProblem::default()
     };
     jsonl::write(folder.join("problems.jsonl"), &[problem]).unwrap();
-    Options {
+    CurateOptions {
         paths: vec![folder.join("src")],
         against: vec![folder.join("problems.jsonl")],
-        ..Options::default()
+        ..CurateOptions::default()
     }
 }
 
@@ -79,10 +79,13 @@ fn every_item_is_kept_or_counted_by_its_reason() {
         ["benchmark", "deprecated", "duplicate", "no-comment", "not-utf8", "syntax", "too-long", "too-short"];
     assert_eq!(counts.dropped, reasons.into_iter().map(|r| (r, 1)).collect());
     assert_eq!((counts.read, counts.kept), (9, 1));
-    let repeats: Vec<_> =
-        counts.repeats.iter().map(|r| (r.name.as_str(), r.of.problem.as_str(), r.of.sign)).collect();
+    let repeats: Vec<_> = counts
+        .repeats
+        .iter()
+        .map(|r| (r.name.as_str(), r.matched.problem.as_str(), r.matched.reason))
+        .collect();
     assert_eq!(repeats, [("median", "20_median", MatchReason::Signature)]);
-    let card = card(&Options::default(), &rows, &counts);
+    let card = dataset_card(&CurateOptions::default(), &rows, &counts);
     assert!(card.contains("| 20_median by its signature | 1 |"), "{card}");
 }
 
@@ -114,7 +117,11 @@ fn a_corpus_gives_the_rows_of_its_folder_with_their_provenance() {
     fs::write(&corpus, format!("{line}\n{{\"path\": \"a.js\", \"content\": \"\"}}\n")).unwrap();
     options.paths = vec![corpus];
     let from_corpus = run(&options, &|_, _| ()).unwrap().0;
-    let origin = |row: &Row| Row { repo: Some("a/b".into()), license: Some("MIT".into()), ..row.clone() };
+    let origin = |row: &CuratedRow| CuratedRow {
+        repo: Some("a/b".into()),
+        license: Some("MIT".into()),
+        ..row.clone()
+    };
     assert_eq!(from_corpus, from_folder.iter().map(origin).collect::<Vec<_>>());
 }
 
@@ -127,7 +134,7 @@ fn threads_do_not_change_the_rows() {
         fs::write(folder.path().join(format!("src/{i}.ts")), source).unwrap();
     }
     options.against.clear();
-    options.styles = Style::ALL.to_vec();
+    options.styles = InstructionStyle::ALL.to_vec();
     let with = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| run(&options, &|_, _| ())).unwrap()
@@ -142,17 +149,17 @@ fn every_style_gives_a_row_or_a_count_and_leaves_style_write_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = prepare(folder.path());
     let (written, alone) = run(&options, &|_, _| ()).unwrap();
-    options.styles = Style::ALL.to_vec();
+    options.styles = InstructionStyle::ALL.to_vec();
     let (rows, counts) = run(&options, &|_, _| ()).unwrap();
-    let styles: Vec<Style> = rows.iter().map(|row| row.style).collect();
-    assert_eq!(styles, [Style::Write, Style::Explain, Style::Fix]);
+    let styles: Vec<InstructionStyle> = rows.iter().map(|row| row.style).collect();
+    assert_eq!(styles, [InstructionStyle::Write, InstructionStyle::Explain, InstructionStyle::Fix]);
     assert_eq!(rows[..1], written);
-    let missing_reason =
-        [Style::Complete, Style::Refactor, Style::Test].map(|style| (style.missing_reason(), 1));
+    let missing_reason = [InstructionStyle::Complete, InstructionStyle::Refactor, InstructionStyle::Test]
+        .map(|style| (style.missing_reason(), 1));
     let mut dropped = alone.dropped.clone();
     dropped.extend(missing_reason);
     assert_eq!((counts.dropped, counts.read, counts.kept), (dropped, alone.read + 5, 3));
-    let line = |row: &Row| serde_json::to_string(row).unwrap();
+    let line = |row: &CuratedRow| serde_json::to_string(row).unwrap();
     assert!(!line(&rows[0]).contains("style") && line(&rows[2]).ends_with(",\"style\":\"fix\"}"));
     options.seed += 1;
     assert_eq!(run(&options, &|_, _| ()).unwrap().0.len(), 3);
@@ -165,10 +172,10 @@ fn each_style_is_filtered_by_its_own_text() {
     let code = "export function name(a: number): number {\n  const b = a * a;\n  g(b);\n  return b + 1;\n}\n";
     let source = format!("/**\n * Squares it, and one more.\n * @author jane.doe@company.io\n */\n{code}");
     fs::write(folder.path().join("a.ts"), source).unwrap();
-    let styles = vec![Style::Write, Style::Complete];
-    let options = Options { paths: vec![folder.path().into()], styles, ..Options::default() };
+    let styles = vec![InstructionStyle::Write, InstructionStyle::Complete];
+    let options = CurateOptions { paths: vec![folder.path().into()], styles, ..CurateOptions::default() };
     let (rows, counts) = run(&options, &|_, _| ()).unwrap();
-    assert_eq!((rows.len(), rows[0].style), (1, Style::Write));
+    assert_eq!((rows.len(), rows[0].style), (1, InstructionStyle::Write));
     assert_eq!(counts.dropped, [("secret", 1)].into());
 }
 
@@ -182,16 +189,17 @@ const WORDS: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "
 fn a_tokenizer_measures_rows_and_drops_long_ones() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = prepare(folder.path());
-    options.styles = vec![Style::Write, Style::Fix];
+    options.styles = vec![InstructionStyle::Write, InstructionStyle::Fix];
     options.tokenizer = Some(folder.path().join("tokenizer.json"));
     assert!(run(&options, &|_, _| ()).unwrap_err().to_string().contains("tokenizer.json"));
     fs::write(folder.path().join("tokenizer.json"), WORDS).unwrap();
     let (rows, counts) = run(&options, &|_, _| ()).unwrap();
-    let words = |row: &Row| row.instruction.split_whitespace().chain(row.output.split_whitespace()).count();
+    let words =
+        |row: &CuratedRow| row.instruction.split_whitespace().chain(row.output.split_whitespace()).count();
     assert_eq!(counts.lengths, rows.iter().map(words).collect::<Vec<_>>());
     assert_eq!(rows.len(), 2);
     assert!(
-        card(&options, &rows, &counts)
+        dataset_card(&options, &rows, &counts)
             .contains("tokenizer.json`:\n\n```\n   to 32       0 \n   to 64       2 #")
     );
     options.limits.max_tokens = counts.lengths[0];
@@ -209,7 +217,7 @@ fn bad_input_is_named() {
         message.contains("problems.jsonl: line 1") && message.contains("missing field `prompt`"),
         "{message}"
     );
-    options.styles = vec![Style::Fix, Style::Write, Style::Fix];
+    options.styles = vec![InstructionStyle::Fix, InstructionStyle::Write, InstructionStyle::Fix];
     assert!(run(&options, &|_, _| ()).unwrap_err().to_string().contains("style fix is asked for twice"));
     options.paths.clear();
     assert!(run(&options, &|_, _| ()).unwrap_err().to_string().contains("nothing to curate"));
@@ -244,10 +252,14 @@ fn generated_code_licences_secrets_and_near_duplicates_are_dropped_with_their_re
         fs::write(folder.path().join(name), text).unwrap();
     }
     let curated = |resemblance| {
-        let options = Options { paths: vec![folder.path().into()], resemblance, ..Options::default() };
+        let options = CurateOptions {
+            paths: vec![folder.path().into()],
+            near_duplicate_threshold: resemblance,
+            ..CurateOptions::default()
+        };
         let (rows, counts) = run(&options, &|_, _| {}).unwrap();
         let names: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
-        let card = card(&options, &rows, &counts);
+        let card = dataset_card(&options, &rows, &counts);
         (names, counts, card)
     };
     let (names, counts, card) = curated(Some(0.85));
@@ -277,10 +289,10 @@ fn only_the_requested_languages_give_rows() {
     put("a.cpp", &format!("/// Squares it, in C++.\nlong f(long a) {{\n  {body};\n}}\n"));
     put("a.rs", &format!("/// Squares it, in Rust.\nfn f(a: i64) -> i64 {{\n    {body}\n}}\n"));
     let first_lines = |languages: &[Language]| {
-        let options = Options {
+        let options = CurateOptions {
             paths: vec![folder.path().into()],
             languages: languages.to_vec(),
-            ..Options::default()
+            ..CurateOptions::default()
         };
         let (rows, _) = run(&options, &|_, _| ()).unwrap();
         assert!(
@@ -288,7 +300,10 @@ fn only_the_requested_languages_give_rows() {
         );
         rows.iter().map(|row| row.instruction.lines().next().unwrap().to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(first_lines(&Options::default().languages), ["Write the TypeScript function `f(a: number)`."]);
+    assert_eq!(
+        first_lines(&CurateOptions::default().languages),
+        ["Write the TypeScript function `f(a: number)`."]
+    );
     assert_eq!(first_lines(&[Language::Python]), ["Write the Python function `f(a)`."]);
     let all = [
         "Write the method `int f(int a)` of the Java class `A`.",
@@ -327,10 +342,10 @@ fn code_that_is_mostly_comments_or_minified_is_dropped() {
     };
     put("a.py", &python("Squares."));
     put("b.py", &python(&comment.repeat(2)).replace("class A", "class B"));
-    let options = Options {
+    let options = CurateOptions {
         paths: vec![folder.path().into()],
         languages: vec![Language::TypeScript, Language::Python],
-        ..Options::default()
+        ..CurateOptions::default()
     };
     let (rows, counts) = run(&options, &|_, _| ()).unwrap();
     let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();

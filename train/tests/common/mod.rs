@@ -2,9 +2,9 @@
 
 use codelsi_engine::DType;
 use codelsi_engine::rng::Key;
-use codelsi_model::config::Config;
-use codelsi_model::template::Template;
-use codelsi_model::tensor_writer::{Spec, write_json, write_model};
+use codelsi_model::config::ModelConfig;
+use codelsi_model::template::PromptTemplate;
+use codelsi_model::tensor_writer::{TensorSpec, write_json, write_model};
 use codelsi_train::TrainOptions;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
@@ -33,7 +33,7 @@ pub fn prepare(folder: &Path) -> TrainOptions {
         seq: 48,
         batch: 4,
         micro_batch: 2,
-        template: Template::Plain,
+        template: PromptTemplate::Plain,
         validation: 4,
         validate_every: 4,
         save_every: 3,
@@ -44,7 +44,7 @@ pub fn prepare(folder: &Path) -> TrainOptions {
 
 fn write_base(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
-    let config = Config {
+    let config = ModelConfig {
         hidden: 16,
         intermediate: 24,
         layers: 2,
@@ -56,14 +56,17 @@ fn write_base(folder: &Path) {
         rope_factor: 1.0,
         rms_eps: 1e-5,
         max_positions: 64,
-        tied: false,
+        tied_embeddings: false,
         bos: Some(1),
         eos: vec![2],
     };
     write_json(folder.join("config.json"), &config.to_json(DType::F32)).unwrap();
     write_json(folder.join("tokenizer.json"), &tokenizer()).unwrap();
-    let specs: Vec<Spec> =
-        config.tensors().into_iter().map(|(name, shape)| Spec { name, dtype: Dtype::F32, shape }).collect();
+    let specs: Vec<TensorSpec> = config
+        .tensor_shapes()
+        .into_iter()
+        .map(|(name, shape)| TensorSpec { name, dtype: Dtype::F32, shape })
+        .collect();
     let mut site = 0;
     write_model(folder, &specs, usize::MAX, &mut |spec, out| {
         site += 1;

@@ -6,7 +6,7 @@ use super::thread_block::ThreadBlock;
 use crate::counters::Counters;
 use crate::decode::KernelCode;
 use crate::error::{Error, Result};
-use crate::gpu::{Launch, LaunchOptions, Schedule};
+use crate::gpu::{LaunchConfig, LaunchOptions, Schedule};
 use crate::memory::AllocationSnapshot;
 use crate::module::Kernel;
 use rayon::prelude::*;
@@ -24,7 +24,7 @@ pub struct LaunchContext<'g> {
     pub constants: ConstantRows,
     /// Taint of the constants: all zero.
     pub untainted: ConstantRows,
-    pub config: Launch,
+    pub config: LaunchConfig,
     /// The argument buffer as 32-bit words.
     pub params: Vec<u32>,
     pub snapshot: AllocationSnapshot,
@@ -60,7 +60,7 @@ impl LaunchContext<'_> {
     }
 }
 
-fn check_config(kernel: &Kernel, config: Launch, args: &[u8]) -> Result<()> {
+fn check_config(kernel: &Kernel, config: LaunchConfig, args: &[u8]) -> Result<()> {
     let refuse = |what: String| Err(Error::call(format!("{}: {what}", kernel.name())));
     let threads = config.block.iter().map(|&n| n as u64).product::<u64>();
     if threads == 0 || config.grid.contains(&0) {
@@ -79,7 +79,7 @@ fn check_config(kernel: &Kernel, config: Launch, args: &[u8]) -> Result<()> {
             config.grid
         ));
     }
-    let shared = kernel.static_shared() as u64 + config.shared as u64;
+    let shared = kernel.static_shared() as u64 + config.shared_bytes as u64;
     if shared > MAX_SHARED as u64 {
         return refuse(format!(
             "{shared} bytes of static and dynamic shared memory, but at most {MAX_SHARED} are allowed"
@@ -98,7 +98,7 @@ fn check_config(kernel: &Kernel, config: Launch, args: &[u8]) -> Result<()> {
 /// Executes all blocks. Of several faults the one in the first block is reported.
 pub fn launch(
     kernel: &Kernel,
-    config: Launch,
+    config: LaunchConfig,
     args: &[u8],
     snapshot: AllocationSnapshot,
     options: LaunchOptions,
@@ -119,7 +119,7 @@ pub fn launch(
         params: params.collect(),
         snapshot,
         options,
-        shared_bytes: kernel.static_shared() + config.shared,
+        shared_bytes: kernel.static_shared() + config.shared_bytes,
         blocks,
         wide_atomics: Mutex::new(()),
     };

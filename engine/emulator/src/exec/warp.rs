@@ -206,7 +206,7 @@ fn special_value(
         SpecialRegister::LaneMaskLe => u32::MAX >> (31 - lane),
         SpecialRegister::LaneMaskGe => !((1 << lane) - 1),
         SpecialRegister::LaneMaskGt => !(u32::MAX >> (31 - lane)),
-        SpecialRegister::DynamicShared => launch.config.shared,
+        SpecialRegister::DynamicShared => launch.config.shared_bytes,
         SpecialRegister::TotalShared => launch.shared_bytes,
         SpecialRegister::Zero => 0,
     }

@@ -1,7 +1,7 @@
 //! Small kernels for the tests: a body in PTX, wrapped with registers and parameters.
 #![allow(dead_code)]
 
-use codelsi_emulator::{Counters, Error, FaultKind, Gpu, Launch, Schedule};
+use codelsi_emulator::{Counters, Error, FaultKind, Gpu, LaunchConfig, Schedule};
 
 /// A module with one kernel `k(out, in, n)`. `%rd0` is `out`, `%rd1` is `in`, `%r0` is `tid.x`, `%r63` is `n`.
 pub fn module(declarations: &str, body: &str) -> String {
@@ -56,7 +56,11 @@ impl TestKernel {
         args.extend(out.to_le_bytes());
         args.extend(input.to_le_bytes());
         args.extend(self.n.to_le_bytes());
-        let config = Launch { grid: [self.blocks, 1, 1], block: [self.threads, 1, 1], shared: self.shared };
+        let config = LaunchConfig {
+            grid: [self.blocks, 1, 1],
+            block: [self.threads, 1, 1],
+            shared_bytes: self.shared,
+        };
         let counters = gpu.launch(loaded.kernel("k").expect("the kernel"), config, &args)?;
         let mut bytes = vec![0; 4 * self.output];
         gpu.read(out, &mut bytes)?;

@@ -13,7 +13,7 @@ use super::guard::nonce;
 use super::judgement::{Judge, Judgement, Status};
 use super::program_folder::{temp_folder, write};
 use super::tools::{SandboxedTools, find_on_path};
-use crate::problem::Program;
+use crate::problem::CandidateProgram;
 use crate::sandbox::{ChildTask, ProcessOutput, ResourceLimits, Sandbox, Termination, system_runtime};
 use codelsi_engine::{At, Error, Result};
 use rules::{RunCommand, launcher_query};
@@ -186,7 +186,7 @@ impl Judge for ToolchainJudge {
         format!("{}: {build}{run}, 15 s each; {}", self.rule.name, self.versions)
     }
 
-    fn judge(&self, program: &Program) -> Result<Judgement> {
+    fn judge(&self, program: &CandidateProgram) -> Result<Judgement> {
         let run = self.run(&program.text)?;
         let status = match classify(&run.output) {
             _ if !run.compiled => Status::SyntaxError,
@@ -200,7 +200,7 @@ impl Judge for ToolchainJudge {
         Ok(Judgement { status, message: run.message, seconds: run.seconds })
     }
 
-    fn reaches_end(&self, program: &Program) -> Result<bool> {
+    fn reaches_end(&self, program: &CandidateProgram) -> Result<bool> {
         let expected = nonce();
         let run = self.run(&self.rule.with_end_marker(&program.text, program.tests_at, &expected))?;
         Ok(run.compiled && run.output.stdout.contains(&expected))

@@ -4,7 +4,7 @@
 //! Because the sum of an element is one chain of multiply-adds in ascending k, its bits depend neither on the number
 //! of rows in the tile nor on where K was cut into blocks.
 
-use crate::simd::Level;
+use crate::simd::SimdLevel;
 use std::arch::x86_64::*;
 
 /// Columns of a packed panel of B.
@@ -37,13 +37,13 @@ pub(crate) struct MicroKernels {
 }
 
 impl MicroKernels {
-    /// Selects the widest micro-kernels that `level` runs. [`WordFormat::Bf16Pair`] needs [`Level::Avx512Bf16`].
-    pub(crate) fn select(level: Level, format: WordFormat) -> &'static MicroKernels {
+    /// Selects the widest micro-kernels that `level` runs. [`WordFormat::Bf16Pair`] needs [`SimdLevel::Avx512Bf16`].
+    pub(crate) fn select(level: SimdLevel, format: WordFormat) -> &'static MicroKernels {
         match (format, level) {
             (WordFormat::Bf16Pair, _) => &BF16_AVX512,
-            (WordFormat::F32, Level::Avx512 | Level::Avx512Bf16) => &F32_AVX512,
-            (WordFormat::F32, Level::Avx2) => &F32_AVX2,
-            (WordFormat::F32, Level::Portable) => &F32_PORTABLE,
+            (WordFormat::F32, SimdLevel::Avx512 | SimdLevel::Avx512Bf16) => &F32_AVX512,
+            (WordFormat::F32, SimdLevel::Avx2) => &F32_AVX2,
+            (WordFormat::F32, SimdLevel::Portable) => &F32_PORTABLE,
         }
     }
 

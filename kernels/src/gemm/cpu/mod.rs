@@ -30,7 +30,7 @@ pub struct ProductTerm<'a> {
 
 /// Initial value of the accumulators.
 #[derive(Clone, Copy)]
-pub enum Start<'a> {
+pub enum AccumulatorInit<'a> {
     Zero,
     /// An f32 matrix `(M, N)`.
     From(&'a [f32]),
@@ -42,7 +42,7 @@ pub enum Start<'a> {
 pub fn multiply<T: Storage>(
     c: &mut [T],
     (m, n): (usize, usize),
-    start: Start,
+    start: AccumulatorInit,
     terms: &[ProductTerm],
     precision: Precision,
 ) {
@@ -58,7 +58,7 @@ pub fn multiply<T: Storage>(
         let (r, j) = (i % row_blocks * rows, i / row_blocks * columns);
         let (height, width) = (rows.min(m - r), columns.min(n - j));
         with_block(height, width, |block, stride| {
-            if let Start::From(from) = start {
+            if let AccumulatorInit::From(from) = start {
                 for (row, block) in block.chunks_exact_mut(stride).enumerate() {
                     block[..width].copy_from_slice(&from[(r + row) * n + j..][..width]);
                 }

@@ -6,7 +6,7 @@ use super::transpose::{
     LoadF32, LoadPairs, LoadRounded, LoadRoundedPairs, LoadWidened, LoadWords, RowGroup, bf16_bits, round,
     transpose,
 };
-use crate::simd::{Level, Storage, level, vectorize};
+use crate::simd::{SimdLevel, Storage, level, vectorize};
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -62,7 +62,7 @@ impl Precision {
     /// Returns the format of packed words on this machine.
     pub(crate) fn format(self) -> WordFormat {
         match self {
-            Precision::BF16 if level() == Level::Avx512Bf16 => WordFormat::Bf16Pair,
+            Precision::BF16 if level() == SimdLevel::Avx512Bf16 => WordFormat::Bf16Pair,
             _ => WordFormat::F32,
         }
     }
@@ -127,7 +127,7 @@ impl PackWord for PackPair {
 
 /// Packs rows of A into `dst` `(count, KC_WORDS)`.
 pub(crate) fn pack_a(dst: &mut [u32], a: &Matrix, w: PackWindow, precision: Precision) {
-    if a.k_stride != 1 && level() >= Level::Avx512 {
+    if a.k_stride != 1 && level() >= SimdLevel::Avx512 {
         // SAFETY: the machine has AVX-512.
         return unsafe { pack_a_transposed(dst, a, w, precision) };
     }
@@ -145,7 +145,7 @@ pub(crate) fn pack_a(dst: &mut [u32], a: &Matrix, w: PackWindow, precision: Prec
 
 /// Packs one panel of B into `dst` `(steps, NR)`; columns beyond `count` become zero.
 pub(crate) fn pack_b(dst: &mut [u32], b: &Matrix, w: PackWindow, precision: Precision) {
-    if b.k_stride == 1 && level() >= Level::Avx512 {
+    if b.k_stride == 1 && level() >= SimdLevel::Avx512 {
         // SAFETY: the machine has AVX-512 (bf16 conversions are used for pairs alone, which imply them).
         return unsafe { pack_b_transposed(dst, b, w, precision) };
     }

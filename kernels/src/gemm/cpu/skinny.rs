@@ -5,7 +5,7 @@
 use super::micro::{KC_WORDS, NR, WordFormat, dot, fma};
 use super::pack::{Elements, Matrix, PackWindow, Precision};
 use super::transpose::{LoadF32, LoadPairs, LoadWidened, LoadWords, RowGroup};
-use crate::simd::{Level, level};
+use crate::simd::{SimdLevel, level};
 use std::arch::x86_64::*;
 
 /// Rows of A up to which a product is skinny.
@@ -28,7 +28,7 @@ pub(super) fn select(rows: usize, b: &Matrix, precision: Precision) -> Option<Sk
         [bf16_widened::<1>, bf16_widened::<2>, bf16_widened::<3>, bf16_widened::<4>];
     const BF16_PAIRS: [SkinnyKernel; MAX_ROWS] =
         [bf16_pairs::<1>, bf16_pairs::<2>, bf16_pairs::<3>, bf16_pairs::<4>];
-    if b.k_stride != 1 || level() < Level::Avx512 {
+    if b.k_stride != 1 || level() < SimdLevel::Avx512 {
         return None;
     }
     let functions = match (b.data, precision, precision.format()) {

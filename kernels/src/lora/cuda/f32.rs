@@ -1,29 +1,40 @@
 //! f32 activations: plain products, in the CPU twin's order.
 
-use super::{DROPOUT, Run, Target, Used, start};
+use super::{BackwardLinear, DROPOUT, LoraLinear, LoraPass, start};
 use crate::cuda::flat_grid;
-use crate::gemm::cuda::{Form, Part, Slices, multiply, sum};
+use crate::gemm::cuda::{OperandLayout, PartialSums, RowSlice, multiply, sum};
 use codelsi_engine::cuda::{Arg, Cuda, Variant};
 use codelsi_engine::{Ctx, DType, Result, Tensor};
 
 /// y of each target, and S of each.
-pub(super) fn forward(run: &Run, outs: &mut [Tensor], x: &Tensor, targets: &[Target]) -> Result<Vec<Tensor>> {
-    let Run { cx, cuda, .. } = *run;
+pub(super) fn forward(
+    run: &LoraPass,
+    outs: &mut [Tensor],
+    x: &Tensor,
+    targets: &[LoraLinear],
+) -> Result<Vec<Tensor>> {
+    let LoraPass { cx, cuda, .. } = *run;
     let (t, dropped) = (x.shape().as_matrix().0, dropped(run, x)?);
-    let product =
-        |y: &mut Tensor, add, a: Part, b: Part| multiply(cx, cuda, y, (0, t), add, Form::NT, [a, b]);
+    let product = |y: &mut Tensor, add, a: RowSlice, b: RowSlice| {
+        multiply(cx, cuda, y, (0, t), add, OperandLayout::NT, [a, b])
+    };
     let mut all = Vec::with_capacity(targets.len());
     for (y, target) in outs.iter_mut().zip(targets) {
         let (n, rank, adapters) = (y.shape().as_matrix().1, target.rank(), target.adapters());
-        product(y, false, Part::all(x), Part::all(target.w))?;
+        product(y, false, RowSlice::all(x), RowSlice::all(target.w))?;
         for g in 0..adapters {
             let mut s = cx.empty([t, rank], DType::F32);
-            product(&mut s, false, Part::all(&dropped), Part { t: target.a, first: g * rank, rows: rank })?;
-            let s = match run.choice {
+            product(
+                &mut s,
+                false,
+                RowSlice::all(&dropped),
+                RowSlice { t: target.a, first: g * rank, rows: rank },
+            )?;
+            let s = match run.adapter_ids {
                 Some(choice) => choose_rows(cuda, s, choice, (g, adapters), target.scale)?,
                 None => scaled(cx, cuda, &s, target.scale)?,
             };
-            product(y, true, Part::all(&s), Part { t: target.b, first: g * n, rows: n })?;
+            product(y, true, RowSlice::all(&s), RowSlice { t: target.b, first: g * n, rows: n })?;
             if g == 0 {
                 all.push(s);
             }
@@ -34,48 +45,48 @@ pub(super) fn forward(run: &Run, outs: &mut [Tensor], x: &Tensor, targets: &[Tar
 
 /// dA and dB of each target, and dx if it is wanted.
 pub(super) fn backward(
-    run: &Run,
+    run: &LoraPass,
     gradients: &mut [[Tensor; 2]],
     dx: Option<&mut Tensor>,
     x: &Tensor,
-    used: &[Used],
+    used: &[BackwardLinear],
 ) -> Result<()> {
-    let Run { cx, cuda, .. } = *run;
+    let LoraPass { cx, cuda, .. } = *run;
     let (t, dropped) = (x.shape().as_matrix().0, dropped(run, x)?);
     let product = |y: &mut Tensor, add, form, a: &Tensor, b: &Tensor| {
         let rows = y.shape().as_matrix().0;
-        multiply(cx, cuda, y, (0, rows), add, form, [a, b].map(Part::all))
+        multiply(cx, cuda, y, (0, rows), add, form, [a, b].map(RowSlice::all))
     };
     let mut all = Vec::with_capacity(used.len());
     for (u, [da, db]) in used.iter().zip(gradients) {
         let mut ds = cx.scratch([t, u.target.rank()], DType::F32);
-        product(&mut ds, false, Form::NN, u.dy, u.target.b)?;
+        product(&mut ds, false, OperandLayout::NN, u.dy, u.target.b)?;
         let ds = scaled(cx, cuda, &ds, u.target.scale)?;
-        product(db, false, Form::TN, u.dy, u.s)?;
-        product(da, false, Form::TN, &ds, &dropped)?;
+        product(db, false, OperandLayout::TN, u.dy, u.s)?;
+        product(da, false, OperandLayout::TN, &ds, &dropped)?;
         all.push(ds);
     }
     let Some(dx) = dx else { return Ok(()) };
     for (i, (u, ds)) in used.iter().zip(&all).enumerate() {
-        product(dx, i > 0, Form::NN, ds, u.target.a)?;
+        product(dx, i > 0, OperandLayout::NN, ds, u.target.a)?;
     }
     if let Some(mask) = &run.mask {
         drop(run, dx, None, mask)?;
     }
-    used.iter().try_for_each(|u| product(dx, true, Form::NN, u.dy, u.target.w))
+    used.iter().try_for_each(|u| product(dx, true, OperandLayout::NN, u.dy, u.target.w))
 }
 
 /// scale · x.
 fn scaled(cx: &Ctx, cuda: &Cuda, x: &Tensor, scale: f32) -> Result<Tensor> {
     let (rows, columns) = x.shape().as_matrix();
     let mut y = cx.empty([rows, columns], DType::F32);
-    let one = Slices { parts: x, at: 0, pitch: columns, stride: 0, slices: 1, scale };
+    let one = PartialSums { parts: x, at: 0, pitch: columns, stride: 0, slices: 1, scale };
     sum(cuda, &mut y, (0, columns), (rows, columns), false, one)?;
     Ok(y)
 }
 
 /// drop(x) in f32, or x itself.
-fn dropped(run: &Run, x: &Tensor) -> Result<Tensor> {
+fn dropped(run: &LoraPass, x: &Tensor) -> Result<Tensor> {
     let Some(mask) = &run.mask else { return Ok(x.detach()) };
     let mut y = run.cx.scratch(*x.shape(), x.dtype());
     drop(run, &mut y, Some(x), mask)?;
@@ -83,7 +94,7 @@ fn dropped(run: &Run, x: &Tensor) -> Result<Tensor> {
 }
 
 /// y = x, or what it holds, with what the mask drops zeroed and the rest scaled up.
-fn drop(run: &Run, y: &mut Tensor, x: Option<&Tensor>, mask: &Tensor) -> Result<()> {
+fn drop(run: &LoraPass, y: &mut Tensor, x: Option<&Tensor>, mask: &Tensor) -> Result<()> {
     let (t, c) = y.shape().as_matrix();
     let mut args = vec![Arg::InOut(y), Arg::Maybe(x), Arg::In(mask), Arg::F32(run.up)];
     args.extend([t, c].map(|n| Arg::I32(n as i32)));

@@ -2,11 +2,11 @@
 
 mod f32;
 
-use super::{Dropout, Lora, Target, Used, adapter_gradients};
+use super::{BackwardLinear, Dropout, Lora, LoraLinear, adapter_gradients};
 use crate::cuda::{HEADERS, flat_grid};
 use crate::gemm::cuda::{
-    Form, MAINLOOP, SHAPE_CONSTANTS, Slices, TILES, Tile, TileVariant, choose, shared as tile_shared, sum,
-    tile as tile_of, tile_variants,
+    MAINLOOP, OperandLayout, PartialSums, SHAPE_CONSTANTS, TILES, Tile, TileVariant, choose,
+    shared as tile_shared, sum, tile as tile_of, tile_variants,
 };
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Error, Outs, Result, Tensor};
@@ -31,7 +31,7 @@ pub static DX: Source = Source {
     headers: WITH_TARGETS,
     constants: CONSTANTS,
     variants: || {
-        let variants = tile_variants().into_iter().filter(|v| v.taken_by(Form::NN));
+        let variants = tile_variants().into_iter().filter(|v| v.taken_by(OperandLayout::NN));
         variants.map(|v| v.variant(Variant::PLAIN)).collect()
     },
 };
@@ -91,20 +91,20 @@ pub(super) fn padded_rank(rank: usize) -> usize {
 }
 
 /// The columns of each target in S and dS: side by side, in groups of 16.
-pub(super) struct Layout {
+pub(super) struct ColumnOffsets {
     /// First column of each target, and the end of the last.
     pub at: Vec<usize>,
     adapters: usize,
 }
 
-impl Layout {
-    pub fn new(targets: &[Target]) -> Self {
-        let adapters = targets.first().map_or(1, Target::adapters);
+impl ColumnOffsets {
+    pub fn new(targets: &[LoraLinear]) -> Self {
+        let adapters = targets.first().map_or(1, LoraLinear::adapters);
         let mut at = vec![0];
         for target in targets {
             at.push(at[at.len() - 1] + adapters * padded_rank(target.rank()));
         }
-        Layout { at, adapters }
+        ColumnOffsets { at, adapters }
     }
 
     /// Columns in all.
@@ -114,7 +114,7 @@ impl Layout {
 }
 
 /// The context of one forward or backward, and the dropout and choice of rows.
-pub(super) struct Run<'a> {
+pub(super) struct LoraPass<'a> {
     pub cx: &'a Ctx,
     pub cuda: &'a Cuda,
     /// (T, ⌈C/32⌉): a bit for every channel of every token that is kept; none without dropout.
@@ -122,18 +122,18 @@ pub(super) struct Run<'a> {
     /// Scale of the kept channels.
     pub up: f32,
     /// (T): each row's adapter.
-    pub choice: Option<&'a Tensor>,
+    pub adapter_ids: Option<&'a Tensor>,
 }
 
-impl<'a> Run<'a> {
+impl<'a> LoraPass<'a> {
     fn new(op: &'a Lora, cx: &'a Ctx, cuda: &'a Cuda, x: &Tensor) -> Result<Self> {
         let mask = op.dropout.as_ref().map(|dropout| mask(cx, cuda, dropout, x)).transpose()?;
-        Ok(Run {
+        Ok(LoraPass {
             cx,
             cuda,
             mask,
-            up: op.dropout.as_ref().map_or(1.0, Dropout::up),
-            choice: op.choice.as_ref(),
+            up: op.dropout.as_ref().map_or(1.0, Dropout::keep_scale),
+            adapter_ids: op.adapter_ids.as_ref(),
         })
     }
 }
@@ -144,20 +144,20 @@ pub(super) fn forward(
     cx: &Ctx,
     cuda: &Cuda,
     x: &Tensor,
-    targets: &[Target],
+    targets: &[LoraLinear],
 ) -> Result<(Outs, Vec<Tensor>)> {
     supported(x, targets)?;
-    let run = Run::new(op, cx, cuda, x)?;
+    let run = LoraPass::new(op, cx, cuda, x)?;
     let rows = x.shape().as_matrix().0;
     let mut outs: Outs = targets.iter().map(|t| cx.empty([rows, t.w.shape()[0]], x.dtype())).collect();
     if x.dtype() == DType::F32 {
         let s = f32::forward(&run, &mut outs, x, targets)?;
         return Ok((outs, s));
     }
-    let layout = Layout::new(targets);
+    let layout = ColumnOffsets::new(targets);
     let s = low_rank(&run, x, targets, &layout)?;
     for ((y, target), &at) in outs.iter_mut().zip(targets).zip(&layout.at) {
-        let tile = choose_tile(cuda, Form::NT, y, target.w, aligned(x, target));
+        let tile = choose_tile(cuda, OperandLayout::NT, y, target.w, aligned(x, target));
         adapted(&run, y, x, target, (&s, at), tile)?;
     }
     Ok((outs, vec![s; targets.len()]))
@@ -169,10 +169,10 @@ pub(super) fn backward(
     cx: &Ctx,
     cuda: &Cuda,
     x: &Tensor,
-    used: &[Used],
+    used: &[BackwardLinear],
     wants_dx: bool,
 ) -> Result<(Vec<[Tensor; 2]>, Option<Tensor>)> {
-    let run = Run::new(op, cx, cuda, x)?;
+    let run = LoraPass::new(op, cx, cuda, x)?;
     let mut gradients: Vec<_> = used.iter().map(|u| adapter_gradients(cx, &u.target)).collect();
     let mut dx = wants_dx.then(|| cx.empty(*x.shape(), x.dtype()));
     match x.dtype() {
@@ -183,8 +183,13 @@ pub(super) fn backward(
 }
 
 /// S (T, pitch) of all targets.
-pub(super) fn low_rank(run: &Run, x: &Tensor, targets: &[Target], layout: &Layout) -> Result<Tensor> {
-    let Run { cx, cuda, up, .. } = *run;
+pub(super) fn low_rank(
+    run: &LoraPass,
+    x: &Tensor,
+    targets: &[LoraLinear],
+    layout: &ColumnOffsets,
+) -> Result<Tensor> {
+    let LoraPass { cx, cuda, up, .. } = *run;
     let ((t, c), pitch) = (x.shape().as_matrix(), layout.pitch());
     let slices = c.div_ceil(SLICE);
     let mut parts = cx.scratch([slices, t, pitch], DType::F32);
@@ -194,29 +199,29 @@ pub(super) fn low_rank(run: &Run, x: &Tensor, targets: &[Target], layout: &Layou
         shared: tile_shared(&S_TILE, DType::F32),
     };
     let mut args =
-        vec![Arg::Out(&mut parts), Arg::In(x), Arg::Maybe(run.mask.as_ref()), Arg::Maybe(run.choice)];
+        vec![Arg::Out(&mut parts), Arg::In(x), Arg::Maybe(run.mask.as_ref()), Arg::Maybe(run.adapter_ids)];
     args.extend(each(targets, |t| Arg::Maybe(t.map(|t| t.a))));
     args.extend(each(targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
     args.extend(each(targets, |t| Arg::F32(t.map_or(0.0, |t| t.scale * up))));
     args.extend([layout.adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &NARROW, "lora_s", alignment(c.is_multiple_of(8)), grid, &mut args)?;
     let mut s = cx.empty([t, pitch], x.dtype());
-    let whole = Slices { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
+    let whole = PartialSums { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
     sum(cuda, &mut s, (0, pitch), (t, pitch), false, whole)?;
     Ok(s)
 }
 
 /// True when rows of x, W and B are whole chunks of 16 bytes.
-fn aligned(x: &Tensor, target: &Target) -> bool {
+fn aligned(x: &Tensor, target: &LoraLinear) -> bool {
     x.shape().as_matrix().1.is_multiple_of(8) && target.rank().is_multiple_of(4)
 }
 
 /// y = x Wᵀ + S Bᵀ, by the given tile.
 pub(super) fn adapted(
-    run: &Run,
+    run: &LoraPass,
     y: &mut Tensor,
     x: &Tensor,
-    target: &Target,
+    target: &LoraLinear,
     (s, s_at): (&Tensor, usize),
     tile: Tile,
 ) -> Result<()> {
@@ -228,7 +233,7 @@ pub(super) fn adapted(
         Arg::In(target.w),
         Arg::In(s),
         Arg::In(target.b),
-        Arg::Maybe(run.choice),
+        Arg::Maybe(run.adapter_ids),
     ];
     args.extend(sizes.map(|n| Arg::I32(n as i32)));
     let variant = tile_variant(&tile, target.w, aligned(x, target));
@@ -237,16 +242,16 @@ pub(super) fn adapted(
 
 /// S and dS of all targets are one tensor each; dy is read once for dS and dB.
 fn backward_bf16(
-    run: &Run,
+    run: &LoraPass,
     gradients: &mut [[Tensor; 2]],
     dx: Option<&mut Tensor>,
     x: &Tensor,
-    used: &[Used],
+    used: &[BackwardLinear],
 ) -> Result<()> {
-    let Run { cx, cuda, up, .. } = *run;
+    let LoraPass { cx, cuda, up, .. } = *run;
     let (t, c) = x.shape().as_matrix();
-    let targets: Vec<Target> = used.iter().map(|u| u.target).collect();
-    let layout = Layout::new(&targets);
+    let targets: Vec<LoraLinear> = used.iter().map(|u| u.target).collect();
+    let layout = ColumnOffsets::new(&targets);
     let (pitch, runs) = (layout.pitch(), t.div_ceil(RUN));
     let mut ds = cx.scratch([t, pitch], x.dtype());
     for ((u, [_, db]), &at) in used.iter().zip(&mut *gradients).zip(&layout.at) {
@@ -263,7 +268,7 @@ fn backward_bf16(
     start(cuda, &NARROW, "lora_da", alignment(c.is_multiple_of(8)), grid, &mut args)?;
     for ((target, [da, _]), &at) in targets.iter().zip(gradients).zip(&layout.at) {
         let whole =
-            Slices { parts: &parts, at: at * c, pitch: c, stride: pitch * c, slices: runs, scale: up };
+            PartialSums { parts: &parts, at: at * c, pitch: c, stride: pitch * c, slices: runs, scale: up };
         sum(cuda, da, (0, c), (target.rank(), c), false, whole)?;
     }
     match dx {
@@ -273,8 +278,13 @@ fn backward_bf16(
 }
 
 /// dS = s dy B into `ds` from column `at` on, and dB = dyᵀ S.
-fn ds_and_db(run: &Run, (ds, at): (&mut Tensor, usize), db: &mut Tensor, u: &Used) -> Result<()> {
-    let Run { cx, cuda, .. } = *run;
+fn ds_and_db(
+    run: &LoraPass,
+    (ds, at): (&mut Tensor, usize),
+    db: &mut Tensor,
+    u: &BackwardLinear,
+) -> Result<()> {
+    let LoraPass { cx, cuda, .. } = *run;
     let ((t, n), rank) = (u.dy.shape().as_matrix(), u.target.rank());
     let padded = padded_rank(rank);
     let (strips, runs) = (n.div_ceil(STRIP), t.div_ceil(RUN));
@@ -293,21 +303,22 @@ fn ds_and_db(run: &Run, (ds, at): (&mut Tensor, usize), db: &mut Tensor, u: &Use
     start(cuda, &NARROW, "lora_ds_db", alignment(aligned), grid, &mut args)?;
     let pitch = ds.shape().as_matrix().1;
     let scale = u.target.scale;
-    let of_ds = Slices { parts: &ds_parts, at: 0, pitch: padded, stride: t * padded, slices: strips, scale };
+    let of_ds =
+        PartialSums { parts: &ds_parts, at: 0, pitch: padded, stride: t * padded, slices: strips, scale };
     sum(cuda, ds, (at, pitch), (t, padded), false, of_ds)?;
     let of_db =
-        Slices { parts: &db_parts, at: 0, pitch: padded, stride: n * padded, slices: runs, scale: 1.0 };
+        PartialSums { parts: &db_parts, at: 0, pitch: padded, stride: n * padded, slices: runs, scale: 1.0 };
     sum(cuda, db, (0, rank), (n, rank), false, of_db)
 }
 
 /// dx = mask/(1-p) ⊙ Σ dS A + Σ dy W over one target at least.
-fn input_gradient(run: &Run, dx: &mut Tensor, ds: &Tensor, used: &[Used]) -> Result<()> {
-    let Run { cuda, up, .. } = *run;
+fn input_gradient(run: &LoraPass, dx: &mut Tensor, ds: &Tensor, used: &[BackwardLinear]) -> Result<()> {
+    let LoraPass { cuda, up, .. } = *run;
     let w = used[0].target.w;
     let (t, c) = dx.shape().as_matrix();
-    let width = |u: &Used| u.dy.shape().as_matrix().1;
+    let width = |u: &BackwardLinear| u.dy.shape().as_matrix().1;
     let aligned = c.is_multiple_of(8) && used.iter().all(|u| width(u).is_multiple_of(8));
-    let tile = choose_tile(cuda, Form::NN, dx, w, aligned);
+    let tile = choose_tile(cuda, OperandLayout::NN, dx, w, aligned);
     let mut args = vec![Arg::Out(dx), Arg::Maybe(run.mask.as_ref()), Arg::In(ds)];
     args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.target.a))));
     args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.dy))));
@@ -331,7 +342,7 @@ fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> 
         Arg::U32(key.step),
         Arg::U32(key.site),
         Arg::F32(dropout.p),
-        Arg::I32(dropout.first as i32),
+        Arg::I32(dropout.first_channel as i32),
         Arg::I32(t as i32),
         Arg::I32(c as i32),
     ];
@@ -344,7 +355,7 @@ fn each<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec<Arg<'
     (0..TARGETS).map(|i| of(all.get(i))).collect()
 }
 
-fn choose_tile(cuda: &Cuda, form: Form, y: &Tensor, w: &Tensor, aligned: bool) -> Tile {
+fn choose_tile(cuda: &Cuda, form: OperandLayout, y: &Tensor, w: &Tensor, aligned: bool) -> Tile {
     let (m, n) = y.shape().as_matrix();
     match (aligned, w.dtype()) {
         (true, DType::BF16) => choose(form, m, n, cuda.properties().multiprocessors),
@@ -367,8 +378,8 @@ fn grid(tile: &Tile, (m, n): (usize, usize), w: &Tensor) -> Grid {
 }
 
 /// Checks what the kernels demand beyond the op.
-fn supported(x: &Tensor, targets: &[Target]) -> Result<()> {
-    let odd = |t: &Target| {
+fn supported(x: &Tensor, targets: &[LoraLinear]) -> Result<()> {
+    let odd = |t: &LoraLinear| {
         t.a.dtype() != DType::F32 || t.b.dtype() != DType::F32 || t.w.dtype() != targets[0].w.dtype()
     };
     if targets.len() > TARGETS || x.dtype() == DType::I32 || targets.iter().any(odd) {

@@ -6,7 +6,7 @@ use clap::Args;
 use codelsi_engine::Result;
 use codelsi_experiment::output::Output;
 use codelsi_experiment::throughput::{self, BenchOptions, Measured, Throughput};
-use codelsi_train::options::Checkpointing;
+use codelsi_train::options::ActivationCheckpointing;
 use serde_json::{Map, Value, json};
 
 /// Measure tokens a second on random tokens.
@@ -30,7 +30,7 @@ pub struct Bench {
     train: usize,
     /// Layers that run again in backward: auto, all, none, or a number.
     #[arg(long, default_value = "auto")]
-    checkpointing: Checkpointing,
+    checkpointing: ActivationCheckpointing,
     /// Runs of each; the figures are medians.
     #[arg(long, default_value_t = 3)]
     repeat: usize,

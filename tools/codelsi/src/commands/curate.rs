@@ -2,8 +2,8 @@
 
 use crate::args::{PlaceArgs, RankArgs};
 use clap::Args;
-use codelsi_curate::teacher::Lessons;
-use codelsi_curate::{Language, Limits, Options, Style};
+use codelsi_curate::teacher::TeacherSettings;
+use codelsi_curate::{CurateOptions, InstructionStyle, Language, RowLimits};
 use codelsi_engine::{Error, Result};
 use codelsi_experiment::curation::{self, RESEMBLANCE, card_path};
 use codelsi_experiment::output::Output;
@@ -37,7 +37,7 @@ pub struct Curate {
     max_tokens: Option<usize>,
     /// Ways to ask, of: write, complete, explain, refactor, fix, test; an item gives a row of each where it can.
     #[arg(long, value_delimiter = ',', default_value = "write")]
-    styles: Vec<Style>,
+    styles: Vec<InstructionStyle>,
     /// Tell in each instruction for code what the code uses of its file: imports, and signatures of what it calls.
     #[arg(long)]
     context: bool,
@@ -90,20 +90,21 @@ pub fn run(args: &Curate, out: &Output) -> Result<()> {
     if !(0.0..=1.0).contains(&args.resemblance) {
         return Err(Error::new(format!("--resemblance is a share from 0 to 1, not {}", args.resemblance)));
     }
-    let limits = Limits::default();
+    let limits = RowLimits::default();
     let mut teacher = args.teacher.options().map(|teacher| teacher.open()).transpose()?;
-    let lessons = teacher.as_ref().map(|t| Lessons { teacher: t.name().into(), evolve: args.teacher.evolve });
-    let options = Options {
+    let lessons =
+        teacher.as_ref().map(|t| TeacherSettings { teacher: t.name().into(), evolve: args.teacher.evolve });
+    let options = CurateOptions {
         paths: args.paths.clone(),
         languages: args.languages.clone(),
         against: args.against.clone(),
-        resemblance: (args.resemblance > 0.0).then_some(args.resemblance),
-        limits: Limits { max_tokens: args.max_tokens.unwrap_or(limits.max_tokens), ..limits },
+        near_duplicate_threshold: (args.resemblance > 0.0).then_some(args.resemblance),
+        limits: RowLimits { max_tokens: args.max_tokens.unwrap_or(limits.max_tokens), ..limits },
         tokenizer: args.tokenizer.clone(),
         styles: args.styles.clone(),
         context: args.context,
         seed: args.seed,
-        lessons,
+        teacher: lessons,
     };
     let (mut rows, mut counts) = curation::offline(&options, out)?;
     if let Some(teacher) = &mut teacher {
@@ -117,7 +118,7 @@ pub fn run(args: &Curate, out: &Output) -> Result<()> {
             println!("  dropped {n:>6}  {reason}");
         }
         for repeat in &counts.repeats {
-            let (problem, sign) = (&repeat.of.problem, repeat.of.sign.told());
+            let (problem, sign) = (&repeat.matched.problem, repeat.matched.reason.name());
             println!("  {}: {} repeats {problem} by its {sign}", repeat.path, repeat.name);
         }
     }

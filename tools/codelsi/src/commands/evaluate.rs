@@ -7,7 +7,7 @@ use codelsi_engine::Result;
 use codelsi_eval::evaluate::ModelResult;
 use codelsi_eval::protocol::PromptFormat;
 use codelsi_eval::report::Report;
-use codelsi_eval::sampling::Completer;
+use codelsi_eval::sampling::Generator;
 use codelsi_experiment::endpoint::Endpoint;
 use codelsi_experiment::evaluation::{Pairs, measure, problem_set};
 use codelsi_experiment::local::LocalModel;
@@ -102,7 +102,7 @@ pub fn run(args: &Evaluate, out: &Output) -> Result<()> {
     let protocol = options.protocol(&problems, &*judge);
     eprintln!("{protocol}");
     let mut results = Vec::new();
-    let mut add = |name: &str, model: &mut dyn Completer| -> Result<()> {
+    let mut add = |name: &str, model: &mut dyn Generator| -> Result<()> {
         let folder = args.out.join(name);
         results.push(measure(name, model, &problems, &protocol, &*judge, &folder, out)?);
         Ok(())

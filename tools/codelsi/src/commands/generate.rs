@@ -5,8 +5,8 @@ use clap::Args;
 use codelsi_engine::Result;
 use codelsi_experiment::generation::{GenerationOptions, Prompt, complete};
 use codelsi_experiment::output::Output;
-use codelsi_model::generate::{Completion, Sampling};
-use codelsi_model::template::Template;
+use codelsi_model::generate::{Completion, SamplingParams};
+use codelsi_model::template::PromptTemplate;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub struct Generate {
     prompt_ids: Vec<u32>,
     /// Wrap the prompt as an instruction: paper, inst or plain.
     #[arg(long)]
-    template: Option<Template>,
+    template: Option<PromptTemplate>,
     /// Completions.
     #[arg(short, default_value_t = 1)]
     n: usize,
@@ -71,9 +71,9 @@ pub struct SamplingArgs {
     pub seed: u64,
 }
 
-impl From<SamplingArgs> for Sampling {
+impl From<SamplingArgs> for SamplingParams {
     fn from(a: SamplingArgs) -> Self {
-        Sampling {
+        SamplingParams {
             temperature: a.temperature,
             top_k: a.top_k,
             top_p: a.top_p,
@@ -109,14 +109,14 @@ fn show(args: &Generate, completions: &[Completion], out: &Output) {
     if !args.json {
         for (i, c) in completions.iter().enumerate() {
             if completions.len() > 1 {
-                println!("--- {} ({})", i + 1, c.finish.name());
+                println!("--- {} ({})", i + 1, c.finish_reason.name());
             }
             println!("{}", c.text);
         }
     }
     let rows: Vec<_> = completions
         .iter()
-        .map(|c| json!({ "text": c.text, "token_ids": c.token_ids, "finish_reason": c.finish.name() }))
+        .map(|c| json!({ "text": c.text, "token_ids": c.token_ids, "finish_reason": c.finish_reason.name() }))
         .collect();
     out.json(args.json, &json!({ "completions": rows }));
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use codelsi_engine::{Error, Result};
 use codelsi_experiment::output::Output;
-use codelsi_model::adapter::{Adapter, Settings};
+use codelsi_model::adapter::{Adapter, AdapterConfig};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::tokenizer::Tokenizer;
 use serde_json::json;
@@ -44,7 +44,7 @@ pub fn run(args: &Inspect, out: &Output) -> Result<()> {
         println!("  bytes         {} as {:?}", checkpoint.byte_len(), checkpoint.dtype());
         println!("  layers        {} of hidden {}, intermediate {}", c.layers, c.hidden, c.intermediate);
         println!("  heads         {} over {} of {}", c.heads, c.kv_heads, c.head_dim);
-        println!("  vocabulary    {}{}", c.vocab, if c.tied { ", tied" } else { "" });
+        println!("  vocabulary    {}{}", c.vocab, if c.tied_embeddings { ", tied" } else { "" });
         println!("  positions     {}, theta {}", c.max_positions, c.rope_theta);
         match &tokenizer {
             Ok(t) => println!("  tokenizer     {} pieces", t.vocab_size()),
@@ -52,7 +52,7 @@ pub fn run(args: &Inspect, out: &Output) -> Result<()> {
         }
         if let Some(a) = &adapter {
             let share = 100.0 * trainable as f64 / total as f64;
-            let Settings { method, rank, alpha, .. } = &a.settings;
+            let AdapterConfig { method, rank, alpha, .. } = &a.config;
             println!(
                 "  adapter       {method}, rank {rank}, alpha {alpha}: {trainable}, {share:.4} % of {total}"
             );
@@ -64,8 +64,8 @@ pub fn run(args: &Inspect, out: &Output) -> Result<()> {
             "parameters": parameters, "trainable": trainable, "bytes": checkpoint.byte_len(),
             "dtype": format!("{:?}", checkpoint.dtype()), "layers": c.layers, "hidden": c.hidden,
             "intermediate": c.intermediate, "heads": c.heads, "kv_heads": c.kv_heads, "head_dim": c.head_dim,
-            "vocab": c.vocab, "tied": c.tied, "positions": c.max_positions,
-            "method": adapter.map(|a| a.settings.method.to_string()),
+            "vocab": c.vocab, "tied": c.tied_embeddings, "positions": c.max_positions,
+            "method": adapter.map(|a| a.config.method.to_string()),
         }),
     );
     Ok(())

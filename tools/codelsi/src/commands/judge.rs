@@ -2,7 +2,7 @@
 
 use clap::Args;
 use codelsi_engine::Result;
-use codelsi_eval::judge::Kind;
+use codelsi_eval::judge::JudgeKind;
 use codelsi_eval::problem::read_problems;
 use codelsi_experiment::judging::{JudgeOptions, judge_completions};
 use codelsi_experiment::output::Output;
@@ -35,7 +35,7 @@ pub struct JudgeArgs {
     /// JavaScript, with nothing to install; javascript, python, java, cpp, rust: with the machine's tools [default: as the
     /// problems' language needs, embedded where that will do].
     #[arg(long)]
-    pub judge: Option<Kind>,
+    pub judge: Option<JudgeKind>,
     /// The TypeScript compiler of the tsc judge; found on PATH or in .tools by default.
     #[arg(long)]
     pub tsc: Option<PathBuf>,

@@ -28,7 +28,7 @@ pub struct Mkmodel {
 pub fn run(args: &Mkmodel, out: &Output) -> Result<()> {
     let config = synthetic::config(&args.shape)?;
     let mut bar = None;
-    synthetic::make(&args.out, &config, args.seed, &mut |done, total| {
+    synthetic::write_random_model(&args.out, &config, args.seed, &mut |done, total| {
         bar.get_or_insert_with(|| out.bar("mkmodel", total >> 20)).at(done >> 20, "MiB");
     })?;
     bar.iter().for_each(|bar| bar.finish());

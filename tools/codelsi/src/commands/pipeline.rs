@@ -49,7 +49,7 @@ pub struct Pipeline {
     ranks: RankArgs,
     /// tsc or embedded; by default the recipe's.
     #[arg(long)]
-    judge: Option<codelsi_eval::judge::Kind>,
+    judge: Option<codelsi_eval::judge::JudgeKind>,
     /// Most optimizer steps of the general stage.
     #[arg(long)]
     steps: Option<usize>,
@@ -200,7 +200,7 @@ pub fn remake_base(args: &RemakeBase, out: &Output) -> Result<()> {
     let device = codelsi_engine::Device::cpu();
     let mut bar = None;
     codelsi_demo::base::remake(&args.out, &device, &mut |event| {
-        if let codelsi_train::Event::Step(metric, planned) = event {
+        if let codelsi_train::TrainEvent::Step(metric, planned) = event {
             let message = format!("loss {:.4}, {:.0} tokens/s", metric.loss, metric.tokens_per_s);
             bar.get_or_insert_with(|| out.bar("remake-base", planned)).at(metric.step, &message);
         }

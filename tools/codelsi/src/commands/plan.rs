@@ -9,13 +9,13 @@ use codelsi_experiment::output::Output;
 use codelsi_launch::DeviceChoice;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::Config;
-use codelsi_model::generate::{Limits, Request};
-use codelsi_model::parallel::{Layout, Split};
+use codelsi_model::config::ModelConfig;
+use codelsi_model::generate::{GenerationRequest, SchedulerConfig};
+use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::synthetic;
 use codelsi_train::TrainOptions;
-use codelsi_train::options::Checkpointing;
-use codelsi_train::plan::{Planner, budget, generation, usable};
+use codelsi_train::options::ActivationCheckpointing;
+use codelsi_train::plan::{Planner, memory_budget, plan_generation, usable_gpu_memory};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ pub struct Plan {
     micro_batch: usize,
     /// Layers that run again in backward: auto, all, none, or a number.
     #[arg(long, default_value = "auto")]
-    checkpointing: Checkpointing,
+    checkpointing: ActivationCheckpointing,
     /// Workers that share a step, each with memory of its own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     ranks: u16,
@@ -106,8 +106,9 @@ pub fn run(args: &Plan, out: &Output) -> Result<()> {
     let base = base(args)?;
     let device = args.target()?;
     let compute = args.compute.map_or(base.dtype(), Into::into);
-    let told = args.memory.map(|Bytes(n)| if matches!(device, Device::Cpu(_)) { n } else { usable(n) });
-    let budget = told.or_else(|| budget(&device, &base, args.ranks.into()));
+    let told =
+        args.memory.map(|Bytes(n)| if matches!(device, Device::Cpu(_)) { n } else { usable_gpu_memory(n) });
+    let budget = told.or_else(|| memory_budget(&device, &base, args.ranks.into()));
     let (text, object) = match args.generate {
         true => generating(args, &base, &device, compute, budget)?,
         false => training(args, &base, &device, compute, budget)?,
@@ -122,9 +123,9 @@ pub fn run(args: &Plan, out: &Output) -> Result<()> {
 /// The model's sizes; of a folder without weights, as if they were bf16.
 fn base(args: &Plan) -> Result<Checkpoint> {
     match (&args.shape, &args.model) {
-        (Some(shape), _) => Ok(Checkpoint::sketch(synthetic::config(shape)?, Dtype::BF16)),
+        (Some(shape), _) => Ok(Checkpoint::shapes_only(synthetic::config(shape)?, Dtype::BF16)),
         (None, Some(folder)) if has_weights(folder) => Checkpoint::open(folder),
-        (None, Some(folder)) => Ok(Checkpoint::sketch(Config::load(folder)?, Dtype::BF16)),
+        (None, Some(folder)) => Ok(Checkpoint::shapes_only(ModelConfig::load(folder)?, Dtype::BF16)),
         (None, None) => Err(Error::new("give --model DIR or --shape NAME")),
     }
 }
@@ -169,12 +170,12 @@ fn training(
         ..TrainOptions::default()
     };
     options.check(config.max_positions)?;
-    let adapter = Adapter::of_size(&Device::plan(), config, &options.adapter())?;
+    let adapter = Adapter::allocate(&Device::plan(), config, &options.adapter_settings())?;
     let adapter = (!args.method.full).then_some(&adapter);
     let world = args.ranks.into();
     let plan =
         Planner { device, options: &options, base, adapter, rank: 0, world, layout: args.layout, budget }
-            .largest_rank()?;
+            .plan_largest_rank()?;
     let of_rank = || format!("{} of rank {}", options.method, options.rank);
     let what = if options.full { "every weight".to_string() } else { of_rank() };
     let text = format!(
@@ -187,7 +188,7 @@ fn training(
     let object = json!({
         "bytes": labels(&plan.usage), "peak_bytes": plan.usage.peak, "available_bytes": plan.budget,
         "fits": plan.fits(), "recomputed_layers": plan.recompute, "layers": plan.layers,
-        "largest_micro_batch": plan.largest.map(|[keeping, recomputing]| {
+        "largest_micro_batch": plan.max_micro_batches.map(|[keeping, recomputing]| {
             json!({"keeping_every_layer": keeping, "recomputing_every_layer": recomputing})
         }),
     });
@@ -203,16 +204,20 @@ fn generating(
 ) -> Result<(String, Value)> {
     let config = base.config();
     let context = args.context.min(config.max_positions);
-    let limits = Limits { batch: args.sequences, page_size: args.page_size.into(), ..Limits::default() };
+    let limits = SchedulerConfig {
+        max_sequences: args.sequences,
+        page_size: args.page_size.into(),
+        ..SchedulerConfig::default()
+    };
     // Half of each is its prompt.
-    let request = Request::greedy(vec![0; context.div_ceil(2)], (context / 2).max(1));
+    let request = GenerationRequest::greedy(vec![0; context.div_ceil(2)], (context / 2).max(1));
     let requests = vec![request; args.sequences];
     let (method, rank) = (args.method.method(), args.method.rank());
-    let settings = TrainOptions { method, rank, ..TrainOptions::default() }.adapter();
-    let adapter = Adapter::of_size(&Device::plan(), config, &settings)?;
+    let settings = TrainOptions { method, rank, ..TrainOptions::default() }.adapter_settings();
+    let adapter = Adapter::allocate(&Device::plan(), config, &settings)?;
     let comm = Arc::new(Planned { rank: 0, world: args.ranks.into() });
-    let split = Split::new(Rank { device: device.clone(), comm }, args.layout);
-    let usage = generation(&split, base, compute, Some(&adapter), &requests, limits)?;
+    let split = RankLayout::new(Rank { device: device.clone(), comm }, args.layout);
+    let usage = plan_generation(&split, base, compute, Some(&adapter), &requests, limits)?;
     let fits = budget.is_none_or(|budget| usage.peak <= budget);
     let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
     let available = budget.map(|b| {

@@ -7,9 +7,9 @@ use codelsi_experiment::output::Output;
 use codelsi_experiment::training::train;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
-use codelsi_model::template::Template;
-use codelsi_train::options::{Checkpointing, TrainOptions};
-use codelsi_train::trainer::Report;
+use codelsi_model::template::PromptTemplate;
+use codelsi_train::options::{ActivationCheckpointing, TrainOptions};
+use codelsi_train::trainer::TrainReport;
 use serde_json::to_value;
 use std::path::PathBuf;
 
@@ -76,7 +76,7 @@ pub struct Train {
     micro_batch: usize,
     /// Prompt template: paper, inst or plain.
     #[arg(long, default_value = "paper")]
-    template: Template,
+    template: PromptTemplate,
     /// Rows set aside for the validation loss.
     #[arg(long, default_value_t = 16)]
     validation: usize,
@@ -95,7 +95,7 @@ pub struct Train {
     /// Layers that keep only their input and run again in backward: auto (as few as the memory allows), all, none, or a
     /// number. Each costs a third of its own work, and changes no result.
     #[arg(long, default_value = "auto")]
-    checkpointing: Checkpointing,
+    checkpointing: ActivationCheckpointing,
     /// The same as --checkpointing none.
     #[arg(long, conflicts_with = "checkpointing")]
     no_checkpointing: bool,
@@ -139,7 +139,7 @@ pub fn run(args: &Train, out: &Output) -> Result<()> {
         validate_every: args.validate_every,
         save_every: args.save_every,
         resume: args.resume,
-        checkpointing: if args.no_checkpointing { Checkpointing::NONE } else { args.checkpointing },
+        checkpointing: if args.no_checkpointing { ActivationCheckpointing::NONE } else { args.checkpointing },
         compute: placement.compute(&checkpoint),
         seed: args.seed,
     };
@@ -151,7 +151,7 @@ pub fn run(args: &Train, out: &Output) -> Result<()> {
     Ok(())
 }
 
-fn summary(r: &Report) -> String {
+fn summary(r: &TrainReport) -> String {
     let share = 100.0 * r.trainable as f64 / r.total as f64;
     let validation = match (r.validation_before, r.validation_loss) {
         (Some(before), Some(after)) => format!(", validation loss {before:.4} -> {after:.4}"),

@@ -102,7 +102,7 @@ mod tests {
             assert_eq!(text(1), text(1));
             assert_ne!(text(1), text(2));
             for file in templates.files(1, 20) {
-                assert_eq!(Language::of(&file.path), Some(templates.language), "{}", file.path);
+                assert_eq!(Language::from_path(&file.path), Some(templates.language), "{}", file.path);
                 assert!(templates.language.parses(&file.content, &file.path), "{}", file.content);
             }
         }

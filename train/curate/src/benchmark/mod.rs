@@ -38,7 +38,7 @@ const COMMON: usize = 3;
 
 /// A benchmark problem in the format of MultiPL-E or HumanEval, with the fields used here.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Problem {
+pub struct BenchmarkProblem {
     #[serde(alias = "task_id")]
     pub name: String,
     /// The description and the head of the function.
@@ -53,11 +53,11 @@ pub struct Problem {
     pub solution: Option<String>,
 }
 
-impl Problem {
+impl BenchmarkProblem {
     /// The language given, or else guessed from the prompt.
     fn language(&self) -> Language {
         let given = self.language.as_deref();
-        let known = given.and_then(|name| Language::of_code(name).or_else(|| name.parse().ok()));
+        let known = given.and_then(|name| Language::from_multipl_e_code(name).or_else(|| name.parse().ok()));
         let python = self.prompt.lines().any(|line| line.starts_with("def "));
         known.unwrap_or(if python { Language::Python } else { Language::TypeScript })
     }
@@ -75,7 +75,7 @@ pub enum MatchReason {
 
 impl MatchReason {
     /// The name in reports.
-    pub fn told(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             MatchReason::Words => "words",
             MatchReason::Examples => "examples",
@@ -91,7 +91,7 @@ pub struct BenchmarkMatch {
     pub problem: String,
     /// The evidence.
     #[serde(rename = "sign")]
-    pub sign: MatchReason,
+    pub reason: MatchReason,
 }
 
 /// An index of the benchmark problems to keep out of training. Problems are referred to by their index in `names`.
@@ -113,13 +113,13 @@ impl Benchmark {
     pub fn read<P: AsRef<Path>>(files: &[P]) -> Result<Benchmark> {
         let mut problems = Vec::new();
         for file in files {
-            problems.extend(jsonl::read::<Problem>(file)?);
+            problems.extend(jsonl::read::<BenchmarkProblem>(file)?);
         }
         Ok(Benchmark::new(&problems))
     }
 
     /// Indexes problems.
-    pub fn new(problems: &[Problem]) -> Benchmark {
+    pub fn new(problems: &[BenchmarkProblem]) -> Benchmark {
         let mut benchmark = Benchmark::default();
         let mut candidates: HashMap<u64, (usize, MatchReason, usize)> = HashMap::new();
         for (i, problem) in problems.iter().enumerate() {
@@ -155,7 +155,7 @@ impl Benchmark {
             .by_signature(head.as_ref(), language)
             .or_else(|| self.by_ngrams(head.as_ref(), &text))
             .or_else(|| self.by_tree(language, code, &text))?;
-        Some(BenchmarkMatch { problem: self.names[problem].clone(), sign })
+        Some(BenchmarkMatch { problem: self.names[problem].clone(), reason: sign })
     }
 
     /// Finds the problem whose signature the function `name` in `code` has.
@@ -164,7 +164,7 @@ impl Benchmark {
             return None;
         }
         let (problem, sign) = self.by_signature(head_of(language, name, code).as_ref(), language)?;
-        Some(BenchmarkMatch { problem: self.names[problem].clone(), sign })
+        Some(BenchmarkMatch { problem: self.names[problem].clone(), reason: sign })
     }
 
     fn by_signature(&self, head: Option<&FunctionHead>, language: Language) -> Option<(usize, MatchReason)> {
@@ -217,7 +217,7 @@ fn same_signature(ours: &FunctionHead, theirs: &FunctionHead, language: Language
 }
 
 /// The distinctive n-grams of a problem, each with its kind of evidence.
-fn problem_ngrams(problem: &Problem, head: Option<&FunctionHead>) -> HashMap<u64, MatchReason> {
+fn problem_ngrams(problem: &BenchmarkProblem, head: Option<&FunctionHead>) -> HashMap<u64, MatchReason> {
     let mut all = HashMap::new();
     for text in [&problem.prompt, &problem.tests] {
         all.extend(

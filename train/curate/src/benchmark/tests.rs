@@ -5,8 +5,12 @@ fn repeats(benchmark: Benchmark, name: &str, text: &str, code: &str) -> bool {
     benchmark.find(Language::TypeScript, name, text, code).is_some()
 }
 
-fn problem(name: &str, prose: &str, rest: &str) -> Problem {
-    Problem { name: name.into(), prompt: format!("//{prose}\n{rest}"), ..Problem::default() }
+fn problem(name: &str, prose: &str, rest: &str) -> BenchmarkProblem {
+    BenchmarkProblem {
+        name: name.into(),
+        prompt: format!("//{prose}\n{rest}"),
+        ..BenchmarkProblem::default()
+    }
 }
 
 fn benchmark() -> Benchmark {
@@ -18,7 +22,7 @@ fn benchmark() -> Benchmark {
              function intersperse(numbers: number[], delimeter: number): number[] {\n",
         ),
         problem("2_median", "Return median of elements in the array l.", "function median(l: number[]): number {\n"),
-        Problem {
+        BenchmarkProblem {
             tests: "assert.deepEqual(candidate([3, 1, 2, 4, 5], \"a\"), 3); assert.deepEqual(candidate([-10, 4]), 6);"
                 .into(),
             ..problem("3_third", "Sums.", "function third(a: string): string {\n")
@@ -72,7 +76,7 @@ fn examples_and_tests_are_found_by_their_values() {
 #[test]
 fn ngrams_shared_by_many_problems_identify_none() {
     let prose = "Write a function that takes an array of numbers and returns one number";
-    let many: Vec<Problem> =
+    let many: Vec<BenchmarkProblem> =
         (0..3).map(|i| problem("p", &format!("{prose} {i}"), &format!("function f{i}() {{\n"))).collect();
     assert!(!repeats(Benchmark::new(&many), "other", prose, BODY));
     assert!(repeats(Benchmark::new(&many[..2]), "other", prose, BODY));
@@ -92,7 +96,7 @@ fn a_match_names_the_problem_and_the_evidence() {
     let benchmark = Benchmark::read(&[file]).unwrap();
     let found = |language, name: &str, text: &str, code: &str| {
         let found = benchmark.find(language, name, text, code);
-        found.map(|found| (found.problem, found.sign))
+        found.map(|found| (found.problem, found.reason))
     };
     let renamed = "def take(values, most):\n    found = []  # so far\n    for v in values:\n        if v > most and len(found) < 99:\n            \
                    found.append(v - most)\n    return found\n";

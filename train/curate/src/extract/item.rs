@@ -1,13 +1,13 @@
 //! An item: a function, method or class of a source file.
 
 use crate::language::Language;
-use crate::row::Kind;
+use crate::row::ItemKind;
 
 /// A declaration with a body, and the comment that documents it.
 #[derive(Clone, Debug)]
 pub struct Item {
     pub language: Language,
-    pub kind: Kind,
+    pub kind: ItemKind,
     /// The name; `Class.method` for a method.
     pub name: String,
     /// The signature on one line in the form of the language, as `name<T>(a: A): R`; for a class its heading.

@@ -9,7 +9,7 @@ mod uses;
 pub use item::Item;
 
 use crate::language::Language;
-use crate::row::Kind;
+use crate::row::ItemKind;
 use codelsi_engine::Result;
 use file::{DeclarationNodes, ParsedFile, named_children};
 use lead::LeadingNodes;
@@ -32,7 +32,7 @@ pub fn extract_items(text: &str, language: Language, path: &str) -> Result<Vec<I
 
 /// The heading of an item.
 struct ItemHeading {
-    kind: Kind,
+    kind: ItemKind,
     name: String,
     signature: String,
     noun: String,
@@ -44,7 +44,7 @@ impl<'a> ParsedFile<'a> {
         if scope.is_error() {
             // One broken item stands for the text around those that the parser could read.
             let title = ItemHeading {
-                kind: Kind::Function,
+                kind: ItemKind::Function,
                 name: String::new(),
                 signature: String::new(),
                 noun: String::new(),
@@ -132,7 +132,7 @@ impl<'a> ParsedFile<'a> {
             return;
         };
         let title = ItemHeading {
-            kind: Kind::Class,
+            kind: ItemKind::Class,
             name: self.slice(name).to_string(),
             signature: head::one_line(&self.text[name.start_byte()..body.start_byte()])
                 .trim_end_matches(':')
@@ -158,9 +158,9 @@ impl<'a> ParsedFile<'a> {
         };
         match owner {
             Some(class) => {
-                ItemHeading { kind: Kind::Method, name: format!("{class}.{name}"), signature, noun }
+                ItemHeading { kind: ItemKind::Method, name: format!("{class}.{name}"), signature, noun }
             }
-            None => ItemHeading { kind: Kind::Function, name: name.to_string(), signature, noun },
+            None => ItemHeading { kind: ItemKind::Function, name: name.to_string(), signature, noun },
         }
     }
 
@@ -199,7 +199,8 @@ impl<'a> ParsedFile<'a> {
             None => self.dedented(nodes.kept),
         });
         let mut code = parts.join("\n");
-        if title.kind == Kind::Class && nodes.declaration.next_sibling().is_some_and(|n| n.kind() == ";") {
+        if title.kind == ItemKind::Class && nodes.declaration.next_sibling().is_some_and(|n| n.kind() == ";")
+        {
             code = code.trim_end_matches(';').to_string() + ";";
         }
         let comment = match docstring {

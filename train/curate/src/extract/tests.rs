@@ -17,7 +17,7 @@ fn a_function_loses_its_export_and_keeps_its_comment() {
     let item = only(text);
     assert_eq!(
         (item.kind, item.name.as_str(), item.noun.as_str()),
-        (Kind::Function, "add", "async function")
+        (ItemKind::Function, "add", "async function")
     );
     assert_eq!(item.signature, "add<T>(a: T, b: T): Promise<T>");
     assert_eq!(item.comment, "/** Adds. */");

@@ -2,7 +2,7 @@
 
 use super::file::{ParsedFile, named_children};
 use super::item::Item;
-use crate::row::Kind;
+use crate::row::ItemKind;
 use std::collections::HashMap;
 use std::ops::Range;
 use tree_sitter::Node;
@@ -104,8 +104,10 @@ impl<'a> ParsedFile<'a> {
                 let outside =
                     !ranges[i].contains(&ranges[other].start) && !ranges[other].contains(&ranges[i].start);
                 let known = match self.items[other].kind {
-                    Kind::Method => owner(&self.items[other]) == owner(item),
-                    Kind::Function | Kind::Class => !member || self.items[other].kind == Kind::Class,
+                    ItemKind::Method => owner(&self.items[other]) == owner(item),
+                    ItemKind::Function | ItemKind::Class => {
+                        !member || self.items[other].kind == ItemKind::Class
+                    }
                 };
                 other != i && outside && known
             };

@@ -48,7 +48,7 @@ impl Language {
 
     /// The language of a source file by its path; `None` for other files, for declaration files, and for installed or
     /// built code.
-    pub fn of(path: &str) -> Option<Language> {
+    pub fn from_path(path: &str) -> Option<Language> {
         let ends = |endings: &[&str]| endings.iter().any(|end| path.ends_with(end));
         let is_source = |table: &LanguageTable| {
             let excluded = |part: &str| table.not_folders.contains(&part);
@@ -58,12 +58,12 @@ impl Language {
     }
 
     /// The language with the MultiPL-E code `code`, as `ts`.
-    pub fn of_code(code: &str) -> Option<Language> {
+    pub fn from_multipl_e_code(code: &str) -> Option<Language> {
         Self::ALL.into_iter().find(|language| language.table().endings[0].trim_start_matches('.') == code)
     }
 
     /// The name on the command line, in rows and after a Markdown fence.
-    pub fn word(self) -> String {
+    pub fn name(self) -> String {
         format!("{self:?}").to_lowercase()
     }
 
@@ -91,7 +91,7 @@ impl FromStr for Language {
 
     fn from_str(name: &str) -> std::result::Result<Language, String> {
         serde_json::from_value(name.into()).map_err(|_| {
-            let names = Self::ALL.map(Language::word);
+            let names = Self::ALL.map(Language::name);
             format!("no such language: give one of {}", names.join(", "))
         })
     }
@@ -120,7 +120,7 @@ mod tests {
             ("target/a.rs", None),
             ("README.md", None),
         ] {
-            assert_eq!(Language::of(path), language, "{path}");
+            assert_eq!(Language::from_path(path), language, "{path}");
         }
     }
 
@@ -129,7 +129,7 @@ mod tests {
         for (language, code) in Language::ALL.into_iter().zip(["ts", "js", "py", "java", "cpp", "rs"]) {
             let name = serde_json::to_value(language).unwrap();
             assert_eq!(name.as_str().unwrap().parse(), Ok(language));
-            assert_eq!(Language::of_code(code), Some(language));
+            assert_eq!(Language::from_multipl_e_code(code), Some(language));
         }
         assert!("cobol".parse::<Language>().unwrap_err().contains("typescript, javascript, python"));
     }

@@ -7,7 +7,7 @@ use tree_sitter::{Node, Parser};
 
 /// The exported names of a repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Api {
+pub struct ExportedApi {
     /// The public methods of each class, without constructors.
     pub classes: BTreeMap<String, BTreeSet<String>>,
     pub functions: BTreeSet<String>,
@@ -15,13 +15,13 @@ pub struct Api {
     pub types: BTreeSet<String>,
 }
 
-impl Api {
+impl ExportedApi {
     /// Collects the exported names of TypeScript sources.
     ///
     /// # Errors
     /// When the grammar does not load.
-    pub fn of(sources: &[SourceFile]) -> Result<Api> {
-        let mut api = Api::default();
+    pub fn from_sources(sources: &[SourceFile]) -> Result<ExportedApi> {
+        let mut api = ExportedApi::default();
         for source in sources {
             let language = match source.path.ends_with(".tsx") {
                 true => tree_sitter_typescript::LANGUAGE_TSX,
@@ -52,7 +52,7 @@ struct ParsedFile<'a> {
 
 impl ParsedFile<'_> {
     /// Visits the statements of a file or namespace.
-    fn scope(&self, scope: Node, api: &mut Api) {
+    fn scope(&self, scope: Node, api: &mut ExportedApi) {
         let statements: Vec<Node> =
             (0..scope.named_child_count()).filter_map(|i| scope.named_child(i)).collect();
         let listed: BTreeSet<&str> =
@@ -87,7 +87,7 @@ impl ParsedFile<'_> {
         specifiers.chain(default).map(|n| self.slice(n)).collect()
     }
 
-    fn declaration(&self, declaration: Node, exported: bool, listed: &BTreeSet<&str>, api: &mut Api) {
+    fn declaration(&self, declaration: Node, exported: bool, listed: &BTreeSet<&str>, api: &mut ExportedApi) {
         let name = self.field(declaration, "name").unwrap_or_default().to_string();
         match declaration.kind() {
             "class_declaration" | "abstract_class_declaration" => {
@@ -163,9 +163,9 @@ fn is_function(node: Node) -> bool {
 mod tests {
     use super::*;
 
-    fn api_of(content: &str) -> Api {
+    fn api_of(content: &str) -> ExportedApi {
         let source = SourceFile { path: "a.ts".into(), content: content.into(), repo: None, license: None };
-        Api::of(&[source]).unwrap()
+        ExportedApi::from_sources(&[source]).unwrap()
     }
 
     fn set(names: &str) -> BTreeSet<String> {

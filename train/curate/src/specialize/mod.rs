@@ -3,5 +3,5 @@
 mod api;
 mod choose;
 
-pub use api::Api;
-pub use choose::{choose, split};
+pub use api::ExportedApi;
+pub use choose::{choose_rows, split_rows};

@@ -5,7 +5,7 @@
 use super::input::{StyleInput, Task};
 use super::tree::{Program, ancestors, descendants};
 use crate::comment::without_markers;
-use crate::row::Kind;
+use crate::row::ItemKind;
 use tree_sitter::Node;
 
 /// Markers before a value in a comment.
@@ -17,7 +17,7 @@ const GLOBALS: [&str; 5] = ["undefined", "NaN", "Infinity", "Map", "Set"];
 /// Makes the task, if the comment has an example of a function or static method.
 pub fn task(input: &StyleInput) -> Option<Task> {
     let item = input.item;
-    if item.kind == Kind::Class || (item.kind == Kind::Method && !item.noun.contains("static")) {
+    if item.kind == ItemKind::Class || (item.kind == ItemKind::Method && !item.noun.contains("static")) {
         return None;
     }
     let mut assertions: Vec<String> = Vec::new();
@@ -125,7 +125,7 @@ fn parse_value(comment: &str, tsx: bool) -> Option<String> {
         text = rest.trim_start();
     }
     let text = text.strip_suffix(';').unwrap_or(text);
-    let program = Program::parse(&format!("({text})"), Kind::Function, tsx)?;
+    let program = Program::parse(&format!("({text})"), ItemKind::Function, tsx)?;
     let nodes = program.nodes();
     // The first three nodes are the program, the statement and the parentheses.
     let complete = nodes.get(3).is_some_and(|n| program.text(*n) == text);

@@ -4,7 +4,7 @@ use super::input::{StyleInput, Task};
 use crate::comment::DocComment;
 use crate::fingerprint::is_identifier_char;
 use crate::instruction::{heading, specification};
-use crate::row::Kind;
+use crate::row::ItemKind;
 
 /// Minimum words of a description without parameters and result.
 const MIN_WORDS: usize = 12;
@@ -21,7 +21,7 @@ pub fn task(input: &StyleInput) -> Option<Task> {
     }
     let article = if item.noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     let class = match (item.kind, item.name.split_once('.')) {
-        (Kind::Method, Some((class, _))) => format!(" of the class `{class}`"),
+        (ItemKind::Method, Some((class, _))) => format!(" of the class `{class}`"),
         _ => String::new(),
     };
     let opening = match item.noun.as_str() {

@@ -4,7 +4,7 @@ use super::tree::Program;
 use crate::comment::DocComment;
 use crate::extract::Item;
 use crate::item_rng::ItemRng;
-use crate::row::Kind;
+use crate::row::ItemKind;
 
 /// An instruction and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl StyleInput<'_> {
         let Item { noun, name, .. } = self.item;
         let (language, owner) = (self.item.language.table().name, self.item.language.table().owner);
         match (self.item.kind, name.split_once('.')) {
-            (Kind::Method, Some((class, own))) => {
+            (ItemKind::Method, Some((class, own))) => {
                 format!("{noun} `{own}` of the {language} {owner} `{class}`")
             }
             _ => format!("{language} {noun} `{name}`"),
@@ -42,7 +42,7 @@ impl StyleInput<'_> {
 
     /// Code in a Markdown fence.
     pub fn fenced(&self, code: &str) -> String {
-        let language = if self.tsx { "tsx".to_string() } else { self.item.language.word() };
+        let language = if self.tsx { "tsx".to_string() } else { self.item.language.name() };
         format!("```{language}\n{code}\n```")
     }
 }

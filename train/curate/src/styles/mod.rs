@@ -16,19 +16,19 @@ mod tree;
 pub use input::{StyleInput, Task};
 
 use crate::instruction::instruction;
-use crate::style::Style;
+use crate::style::InstructionStyle;
 
 /// Makes the task of a style; `None` if the item does not have what the style needs.
-pub fn task(style: Style, input: &StyleInput) -> Option<Task> {
+pub fn task(style: InstructionStyle, input: &StyleInput) -> Option<Task> {
     match style {
-        Style::Write => {
+        InstructionStyle::Write => {
             Some(Task { instruction: instruction(input.item, input.doc), output: input.item.code.clone() })
         }
-        Style::Complete => complete::task(input),
-        Style::Explain => explain::task(input),
-        Style::Refactor => refactor::task(input),
-        Style::Fix => fix::task(input),
-        Style::Test => examples::task(input),
+        InstructionStyle::Complete => complete::task(input),
+        InstructionStyle::Explain => explain::task(input),
+        InstructionStyle::Refactor => refactor::task(input),
+        InstructionStyle::Fix => fix::task(input),
+        InstructionStyle::Test => examples::task(input),
     }
 }
 

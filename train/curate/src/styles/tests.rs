@@ -3,7 +3,7 @@ use crate::comment::DocComment;
 use crate::extract::extract_items;
 use crate::item_rng::ItemRng;
 use crate::language::Language;
-use crate::row::Kind;
+use crate::row::ItemKind;
 
 const SOURCE: &str = "
 /**
@@ -37,7 +37,7 @@ export function place(values: number[], wanted: number): number {
 ";
 
 /// The task of the first item of a source.
-fn first_task(source: &str, style: Style, seed: u64) -> Option<Task> {
+fn first_task(source: &str, style: InstructionStyle, seed: u64) -> Option<Task> {
     let item = extract_items(source, Language::TypeScript, "a.ts").unwrap().remove(0);
     let doc = DocComment::parse(&item.comment, item.language);
     let rng = ItemRng::new(seed, &[&item.name, style.name()]);
@@ -57,7 +57,7 @@ fn code(source: &str) -> String {
 fn complete_gives_comment_head_and_first_statements() {
     let seen: std::collections::BTreeSet<String> = (0..20)
         .map(|seed| {
-            let task = first_task(SOURCE, Style::Complete, seed).unwrap();
+            let task = first_task(SOURCE, InstructionStyle::Complete, seed).unwrap();
             let (comment, head) = given(&task).split_once("\n */\n").unwrap();
             assert!(task.instruction.starts_with("Complete the TypeScript function `place`."));
             assert!(comment.starts_with("/**\n * Finds") && task.output.starts_with(head), "{head}");
@@ -66,12 +66,15 @@ fn complete_gives_comment_head_and_first_statements() {
         })
         .collect();
     assert_eq!(seen.len(), 4, "one cut before each of the four statements that can be left: {seen:#?}");
-    assert_eq!(first_task("/** One. */\nfunction f() {\n  return 1;\n}", Style::Complete, 0), None);
+    assert_eq!(
+        first_task("/** One. */\nfunction f() {\n  return 1;\n}", InstructionStyle::Complete, 0),
+        None
+    );
 }
 
 #[test]
 fn explain_repeats_the_comment_if_it_is_long_enough_and_up_to_date() {
-    let explain = |source: &str| first_task(source, Style::Explain, 0);
+    let explain = |source: &str| first_task(source, InstructionStyle::Explain, 0);
     let explained = explain(SOURCE).unwrap();
     assert_eq!(given(&explained), code(SOURCE));
     assert_eq!(
@@ -87,10 +90,10 @@ fn explain_repeats_the_comment_if_it_is_long_enough_and_up_to_date() {
 fn a_bug_is_one_change_of_the_original_and_seeds_give_different_bugs() {
     let bugs: std::collections::BTreeSet<String> = (0..200)
         .map(|seed| {
-            let task = first_task(SOURCE, Style::Fix, seed).unwrap();
+            let task = first_task(SOURCE, InstructionStyle::Fix, seed).unwrap();
             assert_eq!(task.output, code(SOURCE));
             let (bug, right) = (given(&task), &task.output);
-            assert!(bug != right && tree::Program::parse(bug, Kind::Function, false).is_some());
+            assert!(bug != right && tree::Program::parse(bug, ItemKind::Function, false).is_some());
             let changed = bug.lines().zip(right.lines()).filter(|(a, b)| a != b).count();
             assert_eq!((bug.lines().count(), changed), (right.lines().count(), 1), "{bug}");
             bug.to_string()
@@ -103,14 +106,17 @@ fn a_bug_is_one_change_of_the_original_and_seeds_give_different_bugs() {
         assert!(bugs.iter().any(|code| code.contains(bug)), "no seed gives `{bug}`: {bugs:#?}");
     }
     assert!(!bugs.iter().any(|code| code.contains("/ 3")), "a divisor stays");
-    assert_eq!(first_task("/** A. */\nfunction f(a: string) {\n  g(`x` + a);\n}", Style::Fix, 0), None);
+    assert_eq!(
+        first_task("/** A. */\nfunction f(a: string) {\n  g(`x` + a);\n}", InstructionStyle::Fix, 0),
+        None
+    );
 }
 
 #[test]
 fn every_kind_of_bug_is_made() {
     let bug = |body: &str| {
         let source = format!("/** Does. */\nasync function f(a: any, b: any) {{\n  {body}\n}}");
-        let task = first_task(&source, Style::Fix, 0).unwrap();
+        let task = first_task(&source, InstructionStyle::Fix, 0).unwrap();
         given(&task).lines().nth(1).unwrap().trim().to_string()
     };
     for (right, wrong) in [
@@ -132,7 +138,7 @@ fn every_kind_of_bug_is_made() {
 
 #[test]
 fn a_refactoring_starts_from_a_less_readable_equivalent() {
-    let task = first_task(SOURCE, Style::Refactor, 0).unwrap();
+    let task = first_task(SOURCE, InstructionStyle::Refactor, 0).unwrap();
     assert_eq!(task.output, code(SOURCE));
     assert!(task.instruction.starts_with(
         "Refactor the TypeScript function `place` without changing what it does: return early instead of nesting, put \
@@ -162,7 +168,7 @@ fn a_refactoring_starts_from_a_less_readable_equivalent() {
 #[test]
 fn a_comparison_is_replaced_by_two_returns() {
     let source = "/** Is less. */\nfunction less(a: number, b: number) {\n  return a < b;\n}";
-    let task = first_task(source, Style::Refactor, 0).unwrap();
+    let task = first_task(source, InstructionStyle::Refactor, 0).unwrap();
     assert!(
         task.instruction.contains(": return a condition itself and put conditions positively."),
         "{task:?}"
@@ -192,11 +198,11 @@ fn code_is_only_refactored_if_the_meaning_is_kept() {
         "if (!a) {\n    b();\n  } else {\n    a();\n  }",
     ] {
         let source = format!("/** Does. */\nfunction f(a: any, b: any) {{\n  {body}\n}}");
-        assert_eq!(first_task(&source, Style::Refactor, 0), None, "{body}");
+        assert_eq!(first_task(&source, InstructionStyle::Refactor, 0), None, "{body}");
     }
     let shorthand = "/** Does. */\nfunction f() {\n  const first = 1;\n  const second = 2;\n  return { first, second: second };\n}";
     assert!(
-        given(&first_task(shorthand, Style::Refactor, 0).unwrap())
+        given(&first_task(shorthand, InstructionStyle::Refactor, 0).unwrap())
             .contains("return { first: v1, second: v2 };")
     );
 }
@@ -208,7 +214,7 @@ fn names_in_jsx_are_not_renamed() {
                   return <Card title={label}>{other}</Card>;\n}";
     let item = extract_items(source, Language::TypeScript, "a.tsx").unwrap().remove(0);
     let input = StyleInput { item: &item, doc: &DocComment::default(), tsx: true, rng: ItemRng::new(0, &[]) };
-    let refactor = task(Style::Refactor, &input).unwrap();
+    let refactor = task(InstructionStyle::Refactor, &input).unwrap();
     assert!(
         refactor.instruction.contains("```tsx\n") && refactor.instruction.contains("const Card = make();"),
         "{refactor:?}"
@@ -218,7 +224,7 @@ fn names_in_jsx_are_not_renamed() {
 
 #[test]
 fn a_test_asserts_the_self_contained_examples() {
-    let made = first_task(SOURCE, Style::Test, 0).unwrap();
+    let made = first_task(SOURCE, InstructionStyle::Test, 0).unwrap();
     assert_eq!(
         made.output,
         "import assert from 'node:assert';\n\nassert.deepEqual(place([1, 3, 5], 3), 1);\nassert.deepEqual(place([1, 3, 5], 4), -1);"
@@ -228,7 +234,8 @@ fn a_test_asserts_the_self_contained_examples() {
             "/**\n * Does it.\n * {}\n */\nfunction f(a: any) {{\n  return a;\n}}",
             comment.replace('\n', "\n * ")
         );
-        first_task(&source, Style::Test, 0).map(|t| t.output.lines().skip(2).collect::<Vec<_>>().join("\n"))
+        first_task(&source, InstructionStyle::Test, 0)
+            .map(|t| t.output.lines().skip(2).collect::<Vec<_>>().join("\n"))
     };
     let one = |call: &str, value: &str| Some(format!("assert.deepEqual({call}, {value});"));
     assert_eq!(assertions("@example f('a') // 'b'"), one("f('a')", "'b'"));
@@ -266,13 +273,13 @@ fn a_test_asserts_the_self_contained_examples() {
 
 #[test]
 fn each_style_has_one_name() {
-    for style in Style::ALL {
-        assert_eq!(style.name().parse::<Style>().unwrap(), style);
+    for style in InstructionStyle::ALL {
+        assert_eq!(style.name().parse::<InstructionStyle>().unwrap(), style);
         assert_eq!(serde_json::to_value(style).unwrap(), style.name());
     }
     assert!(
         "sing"
-            .parse::<Style>()
+            .parse::<InstructionStyle>()
             .unwrap_err()
             .to_string()
             .contains("no style `sing`; there are write, complete")

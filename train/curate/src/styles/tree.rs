@@ -1,6 +1,6 @@
 //! The syntax tree of an item's code, and edits that are checked to parse.
 
-use crate::row::Kind;
+use crate::row::ItemKind;
 use std::ops::Range;
 use tree_sitter::{Language, Node, Parser, Tree};
 
@@ -13,7 +13,7 @@ pub struct Program {
     tree: Tree,
     /// The range of the item in `text`.
     item: Range<usize>,
-    kind: Kind,
+    kind: ItemKind,
     tsx: bool,
 }
 
@@ -25,22 +25,22 @@ pub struct Edit {
 
 impl Program {
     /// Parses an item; `None` if there is a syntax error.
-    pub fn parse(code: &str, kind: Kind, tsx: bool) -> Option<Program> {
+    pub fn parse(code: &str, kind: ItemKind, tsx: bool) -> Option<Program> {
         Program::read(code, kind, tsx).filter(|program| !program.tree.root_node().has_error())
     }
 
     /// Parses statements that may be mixed with other text.
     pub fn parse_loosely(code: &str, tsx: bool) -> Option<Program> {
-        Program::read(code, Kind::Function, tsx)
+        Program::read(code, ItemKind::Function, tsx)
     }
 
-    fn read(code: &str, kind: Kind, tsx: bool) -> Option<Program> {
+    fn read(code: &str, kind: ItemKind, tsx: bool) -> Option<Program> {
         let language: Language = match tsx {
             true => tree_sitter_typescript::LANGUAGE_TSX,
             false => tree_sitter_typescript::LANGUAGE_TYPESCRIPT,
         }
         .into();
-        let (before, after) = if kind == Kind::Method { CLASS_WRAPPER } else { ("", "") };
+        let (before, after) = if kind == ItemKind::Method { CLASS_WRAPPER } else { ("", "") };
         let text = format!("{before}{code}{after}");
         let mut parser = Parser::new();
         parser.set_language(&language).ok()?;

@@ -1,6 +1,6 @@
 //! A cache of the teacher's answers, one JSON line each: an answer is never requested twice.
 
-use super::request::{Request, Teacher};
+use super::request::{Teacher, TeacherRequest};
 use codelsi_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 /// A file of answers; each is flushed to disk before it is used.
-pub struct Cache {
+pub struct AnswerCache {
     path: PathBuf,
     file: File,
     answers: HashMap<String, String>,
@@ -23,12 +23,12 @@ struct CachedAnswer {
     answer: String,
 }
 
-impl Cache {
+impl AnswerCache {
     /// Opens the answers of earlier runs, or an empty file. An incomplete last line of an interrupted run is removed.
     ///
     /// # Errors
     /// A file that cannot be read or written, or a line that is not an answer.
-    pub fn open(path: &Path) -> Result<Cache> {
+    pub fn open(path: &Path) -> Result<AnswerCache> {
         let io = |e: &dyn std::fmt::Display| Error::io(path, e);
         let mut file =
             OpenOptions::new().create(true).read(true).append(true).open(path).map_err(|e| io(&e))?;
@@ -47,7 +47,7 @@ impl Cache {
             file.set_len(complete as u64).map_err(|e| io(&e))?;
         }
         file.flush().map_err(|e| io(&e))?;
-        Ok(Cache { path: path.to_path_buf(), file, answers })
+        Ok(AnswerCache { path: path.to_path_buf(), file, answers })
     }
 
     /// Returns the answer to each request; only those without a cached answer are sent to the teacher. Calls `progress`
@@ -58,7 +58,7 @@ impl Cache {
     pub fn ask(
         &mut self,
         teacher: &mut dyn Teacher,
-        requests: &[Request],
+        requests: &[TeacherRequest],
         progress: &(dyn Fn(usize) + Sync),
     ) -> Result<Vec<String>> {
         let keys: Vec<String> = requests.iter().map(|request| key(teacher.name(), request)).collect();
@@ -69,7 +69,7 @@ impl Cache {
         let mut indices: Vec<usize> = missing.into_values().collect();
         indices.sort_unstable();
         progress(requests.len() - indices.len());
-        let asked: Vec<&Request> = indices.iter().map(|&i| &requests[i]).collect();
+        let asked: Vec<&TeacherRequest> = indices.iter().map(|&i| &requests[i]).collect();
         let (file, path) = (Mutex::new(&self.file), &self.path);
         let new = Mutex::new(Vec::new());
         let result = teacher.answer(&asked, &|i, answer| {
@@ -98,8 +98,8 @@ fn append(mut file: &File, path: &Path, line: &CachedAnswer) -> Result<()> {
 }
 
 /// The key of an answer: a hash of all that it depends on.
-fn key(teacher: &str, request: &Request) -> String {
-    let Request { messages, temperature, max_tokens, seed } = request;
+fn key(teacher: &str, request: &TeacherRequest) -> String {
+    let TeacherRequest { messages, temperature, max_tokens, seed } = request;
     let messages: Vec<[&str; 2]> = messages.iter().map(|m| [m.role, m.content.as_str()]).collect();
     let all = serde_json::json!([teacher, messages, temperature, max_tokens, seed]);
     Sha256::digest(all.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()

@@ -2,25 +2,25 @@
 //!
 //! First the teacher writes the instruction of every row of style `write` (Self-Instruct). Then, in each round, it
 //! evolves the task of each row into another one (Evol-Instruct); an answer passes the same filters as a source, and if
-//! it fails, the next round continues from the previous row. Every answer is stored in a [`Cache`], so that an
+//! it fails, the next round continues from the previous row. Every answer is stored in a [`AnswerCache`], so that an
 //! interrupted run asks only for the rest. The rows depend on the answers and not on their order.
 
 mod cache;
 mod prompts;
 mod request;
 
-pub use crate::options::Lessons;
-pub use cache::Cache;
+pub use crate::options::TeacherSettings;
+pub use cache::AnswerCache;
 pub use prompts::hash as prompts_hash;
-pub use request::{Answered, ChatMessage, Request, Teacher};
+pub use request::{ChatMessage, OnAnswer, Teacher, TeacherRequest};
 
-use crate::counts::Counts;
+use crate::counts::CurationCounts;
 use crate::duplicates::{near_duplicates, without_whitespace};
 use crate::extract::{Item, extract_items};
 use crate::filters::{Filters, check_secrets};
 use crate::item_rng::ItemRng;
-use crate::options::Options;
-use crate::row::{Kind, Row};
+use crate::options::CurateOptions;
+use crate::row::{CuratedRow, ItemKind};
 use codelsi_engine::{Error, Result};
 use std::collections::HashSet;
 
@@ -34,30 +34,30 @@ const MAX_TOKENS: usize = 2048;
 const MIN_QUOTED_BYTES: usize = 16;
 
 /// A row with its length.
-type MeasuredRow = (Row, usize);
+type MeasuredRow = (CuratedRow, usize);
 
 /// Lets a teacher rewrite and evolve the rows of [`run`](crate::run). Calls `progress` with (new answers, all answers).
 ///
 /// # Errors
 /// When no row has style `write`; errors of the teacher and of the cache.
-pub fn teach(
-    options: &Options,
-    rows: Vec<Row>,
-    counts: &mut Counts,
+pub fn rewrite_with_teacher(
+    options: &CurateOptions,
+    rows: Vec<CuratedRow>,
+    counts: &mut CurationCounts,
     teacher: &mut dyn Teacher,
-    cache: &mut Cache,
+    cache: &mut AnswerCache,
     progress: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Vec<Row>> {
+) -> Result<Vec<CuratedRow>> {
     if !rows.iter().any(|row| row.style.is_write()) {
         return Err(Error::new("there is nothing to teach: no row is of style write"));
     }
-    let rounds = options.lessons.as_ref().map_or(0, |lessons| lessons.evolve);
+    let rounds = options.teacher.as_ref().map_or(0, |lessons| lessons.evolve);
     let filters = Filters::open(options)?;
     // Evolved code must be new.
     let seen = rows.iter().map(|row| without_whitespace(&row.output)).collect();
     let mut rewriter = Rewriter { options, filters, counts, teacher, cache, progress, seen };
     let rows = rewriter.rewrite_instructions(rows)?;
-    let mut latest: Vec<Row> =
+    let mut latest: Vec<CuratedRow> =
         rows.iter().filter(|(row, _)| row.teacher.is_some()).map(|(row, _)| row.clone()).collect();
     let mut evolved = Vec::new();
     for round in 1..=rounds {
@@ -65,39 +65,39 @@ pub fn teach(
     }
     let rows = rewriter.remove_near_duplicates(rows, evolved);
     let (rows, lengths) = rows.into_iter().unzip();
-    *counts = Counts { lengths, ..std::mem::take(counts) };
+    *counts = CurationCounts { lengths, ..std::mem::take(counts) };
     Ok(rows)
 }
 
 /// The state of a rewriting run.
 struct Rewriter<'a> {
-    options: &'a Options,
+    options: &'a CurateOptions,
     filters: Filters,
-    counts: &'a mut Counts,
+    counts: &'a mut CurationCounts,
     teacher: &'a mut dyn Teacher,
-    cache: &'a mut Cache,
+    cache: &'a mut AnswerCache,
     progress: &'a (dyn Fn(usize, usize) + Sync),
     /// The code and the rewritten instructions so far, without white space.
     seen: HashSet<String>,
 }
 
 impl Rewriter<'_> {
-    fn ask(&mut self, requests: &[Request]) -> Result<Vec<String>> {
+    fn ask(&mut self, requests: &[TeacherRequest]) -> Result<Vec<String>> {
         let (progress, of) = (self.progress, requests.len());
         self.cache.ask(self.teacher, requests, &|new| progress(new, of))
     }
 
     /// The source of random choices for a row in a round.
-    fn rng(&self, row: &Row, round: usize) -> ItemRng {
+    fn rng(&self, row: &CuratedRow, round: usize) -> ItemRng {
         let repo = row.repo.as_deref().unwrap_or_default();
         ItemRng::new(self.options.seed, &[repo, &row.path, &row.name, "teacher", &round.to_string()])
     }
 
     /// Replaces the instructions of style `write` by those of the teacher; other rows are unchanged.
-    fn rewrite_instructions(&mut self, rows: Vec<Row>) -> Result<Vec<MeasuredRow>> {
+    fn rewrite_instructions(&mut self, rows: Vec<CuratedRow>) -> Result<Vec<MeasuredRow>> {
         let to_rewrite = rows.iter().filter(|row| row.style.is_write());
         let requests = to_rewrite.map(|row| request(prompts::instruction_prompt(row), self.rng(row, 0)));
-        let requests: Vec<Request> = requests.collect();
+        let requests: Vec<TeacherRequest> = requests.collect();
         let mut answers = self.ask(&requests)?.into_iter();
         let lengths = std::mem::take(&mut self.counts.lengths);
         let mut kept = Vec::with_capacity(rows.len());
@@ -121,23 +121,28 @@ impl Rewriter<'_> {
     }
 
     /// The row with the instruction of an answer, or the reason to drop it.
-    fn rewritten(&self, row: Row, answer: &str) -> Result<MeasuredRow, &'static str> {
+    fn rewritten(&self, row: CuratedRow, answer: &str) -> Result<MeasuredRow, &'static str> {
         let instruction = prompts::parse_instruction(answer).ok_or("teacher-malformed")?;
         self.check_instruction(&instruction, &row.output)?;
         let benchmark = || self.filters.benchmark_match(row.language, &row.name, &instruction, &row.output);
         let reason = check_secrets(&[&instruction]).or_else(|| benchmark().map(|_| "benchmark"));
         reason.map_or(Ok(()), Err)?;
         let length = self.filters.measure(&instruction, &row.output)?;
-        Ok((Row { instruction, teacher: Some(self.teacher.name().to_string()), ..row }, length))
+        Ok((CuratedRow { instruction, teacher: Some(self.teacher.name().to_string()), ..row }, length))
     }
 
     /// Runs one round: evolves the task of every latest row; an evolved row that passes becomes the latest.
-    fn evolve(&mut self, round: usize, latest: &mut [Row], evolved: &mut Vec<MeasuredRow>) -> Result<()> {
+    fn evolve(
+        &mut self,
+        round: usize,
+        latest: &mut [CuratedRow],
+        evolved: &mut Vec<MeasuredRow>,
+    ) -> Result<()> {
         let requests = latest.iter().map(|row| {
             let rng = self.rng(row, round);
             request(prompts::evolution_prompt(row, rng.below(0, prompts::EVOLUTION_COUNT)), rng)
         });
-        let requests: Vec<Request> = requests.collect();
+        let requests: Vec<TeacherRequest> = requests.collect();
         let answers = self.ask(&requests)?;
         let rows: Vec<_> =
             latest.iter().zip(&answers).map(|(row, answer)| self.evolved_row(round, row, answer)).collect();
@@ -157,14 +162,19 @@ impl Rewriter<'_> {
     }
 
     /// The row of an evolved task and its solution, or the reason to drop it.
-    fn evolved_row(&self, round: usize, previous: &Row, answer: &str) -> Result<MeasuredRow, &'static str> {
+    fn evolved_row(
+        &self,
+        round: usize,
+        previous: &CuratedRow,
+        answer: &str,
+    ) -> Result<MeasuredRow, &'static str> {
         let (instruction, output) = prompts::parse_task(answer).ok_or("teacher-malformed")?;
         self.check_instruction(&instruction, &output)?;
         let items = extract_items(&output, previous.language, &previous.path).map_err(|_| "syntax")?;
         // The main item is the last function or class; those before it are helpers.
         let item = items
             .iter()
-            .rfind(|item| item.kind != Kind::Method && previous.language.parses(&output, &previous.path))
+            .rfind(|item| item.kind != ItemKind::Method && previous.language.parses(&output, &previous.path))
             .ok_or("syntax")?;
         let reason = self.filters.check_size(&output).or_else(|| check_secrets(&[&instruction, &output]));
         let benchmark =
@@ -174,11 +184,14 @@ impl Rewriter<'_> {
         let length = self.filters.measure(&instruction, &output)?;
         let (name, kind) = (item.name.clone(), item.kind);
         let teacher = Some(self.teacher.name().to_string());
-        Ok((Row { instruction, output, name, kind, teacher, evolved: round, ..previous.clone() }, length))
+        Ok((
+            CuratedRow { instruction, output, name, kind, teacher, evolved: round, ..previous.clone() },
+            length,
+        ))
     }
 
     /// Returns whether both the code and the instruction of a row are new, and records them.
-    fn is_new(&mut self, row: &Row) -> bool {
+    fn is_new(&mut self, row: &CuratedRow) -> bool {
         let code = self.seen.insert(without_whitespace(&row.output));
         self.seen.insert(without_whitespace(&row.instruction)) && code
     }
@@ -206,7 +219,7 @@ impl Rewriter<'_> {
     ) -> Vec<MeasuredRow> {
         let before = rows.len();
         let mut all = [rows, evolved].concat();
-        let Some(threshold) = self.options.resemblance else {
+        let Some(threshold) = self.options.near_duplicate_threshold else {
             return all;
         };
         let code: Vec<&str> = all.iter().map(|(row, _)| row.output.as_str()).collect();
@@ -224,8 +237,8 @@ impl Rewriter<'_> {
     }
 }
 
-fn request(messages: Vec<ChatMessage>, rng: ItemRng) -> Request {
-    Request { messages, temperature: TEMPERATURE, max_tokens: MAX_TOKENS, seed: rng.seed() >> 1 }
+fn request(messages: Vec<ChatMessage>, rng: ItemRng) -> TeacherRequest {
+    TeacherRequest { messages, temperature: TEMPERATURE, max_tokens: MAX_TOKENS, seed: rng.seed() >> 1 }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! Evol-Instruct (arXiv 2304.12244). The wording is our own.
 
 use super::request::ChatMessage;
-use crate::row::Row;
+use crate::row::CuratedRow;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -43,13 +43,13 @@ pub fn hash() -> String {
 pub const EVOLUTION_COUNT: usize = EVOLUTIONS.len();
 
 /// The prompt for the instruction of a row's code.
-pub fn instruction_prompt(row: &Row) -> Vec<ChatMessage> {
+pub fn instruction_prompt(row: &CuratedRow) -> Vec<ChatMessage> {
     let ask = in_language(INSTRUCT, row);
     chat(format!("{ask}\n\nDraft:\n{}\n\nCode:\n{}", row.instruction, fenced(row)))
 }
 
 /// The prompt for an evolved task and its solution; `evolution` is below [`EVOLUTION_COUNT`].
-pub fn evolution_prompt(row: &Row, evolution: usize) -> Vec<ChatMessage> {
+pub fn evolution_prompt(row: &CuratedRow, evolution: usize) -> Vec<ChatMessage> {
     let (ask, solve) = (EVOLUTIONS[evolution], in_language(EVOLVE, row));
     chat(format!("{ask} {solve}\n\nTask:\n{}\n\nSolution:\n{}", row.instruction, fenced(row)))
 }
@@ -58,12 +58,12 @@ fn chat(user: String) -> Vec<ChatMessage> {
     vec![ChatMessage { role: "system", content: SYSTEM.into() }, ChatMessage { role: "user", content: user }]
 }
 
-fn in_language(text: &str, row: &Row) -> String {
+fn in_language(text: &str, row: &CuratedRow) -> String {
     text.replace("LANGUAGE", row.language.table().name)
 }
 
-fn fenced(row: &Row) -> String {
-    format!("```{}\n{}\n```", row.language.word(), row.output)
+fn fenced(row: &CuratedRow) -> String {
+    format!("```{}\n{}\n```", row.language.name(), row.output)
 }
 
 /// An answer to [`instruction_prompt`].

@@ -4,7 +4,7 @@ use codelsi_engine::Result;
 
 /// A request to a teacher.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Request {
+pub struct TeacherRequest {
     pub messages: Vec<ChatMessage>,
     pub temperature: f32,
     pub max_tokens: usize,
@@ -30,8 +30,8 @@ pub trait Teacher {
     ///
     /// # Errors
     /// When a request cannot be answered, or `answered` fails.
-    fn answer(&mut self, requests: &[&Request], answered: &Answered) -> Result<()>;
+    fn answer(&mut self, requests: &[&TeacherRequest], answered: &OnAnswer) -> Result<()>;
 }
 
 /// A callback for answers: (index of the request, answer).
-pub type Answered<'a> = dyn Fn(usize, String) -> Result<()> + Sync + 'a;
+pub type OnAnswer<'a> = dyn Fn(usize, String) -> Result<()> + Sync + 'a;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Problem, Style, run};
+use crate::{BenchmarkProblem, InstructionStyle, run};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -15,7 +15,7 @@ impl<F: Fn(&str) -> String + Sync> Teacher for Scripted<F> {
         "scripted"
     }
 
-    fn answer(&mut self, requests: &[&Request], answered: &Answered) -> Result<()> {
+    fn answer(&mut self, requests: &[&TeacherRequest], answered: &OnAnswer) -> Result<()> {
         for (i, request) in requests.iter().enumerate() {
             let mut asked = self.asked.lock().unwrap();
             if *asked == self.patience {
@@ -33,7 +33,7 @@ fn scripted<F: Fn(&str) -> String + Sync>(answer: F) -> Scripted<F> {
 }
 
 /// Writes three functions; returns options that read them.
-fn test_options(folder: &Path, evolve: usize) -> Options {
+fn test_options(folder: &Path, evolve: usize) -> CurateOptions {
     let function = |i: usize| {
         format!(
             "/** Computes the number {i} of something. */\nexport function compute{i}(a: number): number {{\n  \
@@ -42,8 +42,8 @@ fn test_options(folder: &Path, evolve: usize) -> Options {
     };
     std::fs::create_dir_all(folder.join("src")).unwrap();
     std::fs::write(folder.join("src/a.ts"), (0..3).map(function).collect::<String>()).unwrap();
-    let lessons = Some(Lessons { teacher: "scripted".into(), evolve });
-    Options { paths: vec![folder.join("src")], lessons, ..Options::default() }
+    let lessons = Some(TeacherSettings { teacher: "scripted".into(), evolve });
+    CurateOptions { paths: vec![folder.join("src")], teacher: lessons, ..CurateOptions::default() }
 }
 
 /// A task and its solution, as JSON.
@@ -57,10 +57,14 @@ fn name(message: &str) -> &str {
     message[at..].split('(').next().unwrap()
 }
 
-fn rewrite(options: &Options, folder: &Path, teacher: &mut dyn Teacher) -> Result<(Vec<Row>, Counts)> {
+fn rewrite(
+    options: &CurateOptions,
+    folder: &Path,
+    teacher: &mut dyn Teacher,
+) -> Result<(Vec<CuratedRow>, CurationCounts)> {
     let (rows, mut counts) = run(options, &|_, _| ()).unwrap();
-    let mut cache = Cache::open(&folder.join("data.teacher.jsonl")).unwrap();
-    let rows = teach(options, rows, &mut counts, teacher, &mut cache, &|_, _| ())?;
+    let mut cache = AnswerCache::open(&folder.join("data.teacher.jsonl")).unwrap();
+    let rows = rewrite_with_teacher(options, rows, &mut counts, teacher, &mut cache, &|_, _| ())?;
     Ok((rows, counts))
 }
 
@@ -102,7 +106,7 @@ fn an_instruction_that_quotes_its_code_or_repeats_another_is_dropped() {
 fn evolved_tasks_pass_every_filter_and_continue_from_the_last_one_that_passed() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = test_options(folder.path(), 2);
-    let problem = Problem {
+    let problem = BenchmarkProblem {
         name: "20_median".into(),
         prompt: "//Return median of elements in the array l.\nfunction median(l: number[]): number {\n"
             .into(),
@@ -139,9 +143,9 @@ fn evolved_tasks_pass_every_filter_and_continue_from_the_last_one_that_passed() 
     assert!(rows[3].output.starts_with("function total(") && rows[3].path == "a.ts");
     assert_eq!(counts.dropped, [("benchmark", 2), ("syntax", 2)].into());
     assert_eq!((counts.read, counts.kept, counts.lengths.len()), (9, 5, 5));
-    let card = crate::card(&options, &rows, &counts);
+    let card = crate::dataset_card(&options, &rows, &counts);
     assert!(card.contains("written by `scripted` (prompts ") && card.contains("| 2 | 1 |"), "{card}");
-    options.resemblance = Some(0.5);
+    options.near_duplicate_threshold = Some(0.5);
     let (rows, counts) = rewrite(&options, folder.path(), &mut teacher).unwrap();
     assert_eq!((rows.len(), counts.dropped["near-duplicate"], counts.kept), (4, 1, 4));
 }
@@ -171,11 +175,11 @@ fn an_interrupted_run_continues_and_asks_nothing_twice() {
     assert_eq!(rewrite(&options, folder.path(), &mut teacher).unwrap(), first);
     assert_eq!(*teacher.asked.lock().unwrap(), 5);
     // Another seed is another request; a line that is not an answer is named.
-    let other = Options { seed: 1, ..options };
+    let other = CurateOptions { seed: 1, ..options };
     rewrite(&other, folder.path(), &mut teacher).unwrap();
     assert_eq!(*teacher.asked.lock().unwrap(), 11);
     std::fs::write(&cache, format!("{kept}{{}}\n")).unwrap();
-    let error = Cache::open(&cache).err().unwrap().to_string();
+    let error = AnswerCache::open(&cache).err().unwrap().to_string();
     assert!(error.contains("data.teacher.jsonl: line 3 is no answer (missing field `key`"), "{error}");
 }
 
@@ -184,11 +188,11 @@ fn only_rows_of_style_write_are_rewritten() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = test_options(folder.path(), 0);
     let mut teacher = scripted(|m| format!("{{\"instruction\": \"Write {} at once.\"}}", name(m)));
-    options.styles = vec![Style::Fix, Style::Write];
+    options.styles = vec![InstructionStyle::Fix, InstructionStyle::Write];
     let (rows, _) = rewrite(&options, folder.path(), &mut teacher).unwrap();
     let by = rows.iter().map(|row| row.teacher.is_some()).collect::<Vec<_>>();
     assert_eq!(by, [false, true, false, true, false, true]);
-    options.styles = vec![Style::Fix];
+    options.styles = vec![InstructionStyle::Fix];
     let error = rewrite(&options, folder.path(), &mut teacher).unwrap_err().to_string();
     assert!(error.contains("nothing to teach"), "{error}");
 }

@@ -19,15 +19,15 @@ const CHAINS: usize = 8;
 const WARPS: usize = 8;
 
 /// Measures a card's memory and tensor cores.
-pub struct Roof<'a> {
+pub struct PeakKernels<'a> {
     cuda: &'a Cuda,
     device: &'a Device,
 }
 
-impl<'a> Roof<'a> {
+impl<'a> PeakKernels<'a> {
     /// Measures `cuda`, which is `device`.
     pub fn new(device: &'a Device, cuda: &'a Cuda) -> Self {
-        Roof { cuda, device }
+        PeakKernels { cuda, device }
     }
 
     /// Copies x to y; returns the bytes moved.

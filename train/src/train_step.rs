@@ -2,22 +2,22 @@
 
 use crate::checkpoint::{self, Moments};
 use crate::grad_reduce::{MicroBatchAssignment, reduce_gradients};
-use crate::optimizer::{AdamW, Optimizer};
+use crate::optimizer::{AdamWConfig, Optimizer};
 use crate::options::TrainOptions;
-use crate::pack::Sequence;
+use crate::pack::PackedSequence;
 use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, Reduce, Result, Tensor};
 use codelsi_kernels::xent::Targets;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::llama::{Batch, ForwardOptions, Llama};
-use codelsi_model::parallel::Split;
-use codelsi_model::trainable::Train;
+use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
+use codelsi_model::parallel::RankLayout;
+use codelsi_model::trainable::Trainable;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 /// A model being trained and its optimizer.
-pub struct Learner<'a> {
+pub struct TrainStep<'a> {
     options: &'a TrainOptions,
     device: Device,
     /// The data-parallel group: the ranks that run other micro-batches.
@@ -37,30 +37,30 @@ pub struct StepStats {
     pub grad_norm: f64,
 }
 
-impl<'a> Learner<'a> {
+impl<'a> TrainStep<'a> {
     /// Loads this rank's part of the model, to train `adapter` on it or, without an adapter, every weight. The
     /// optimizer starts with zero moments.
     ///
     /// # Errors
     /// A checkpoint that cannot be read, or a layout that cannot train this.
     pub fn new(
-        split: impl Into<Split>,
+        split: impl Into<RankLayout>,
         options: &'a TrainOptions,
         base: &Checkpoint,
         adapter: Option<&Adapter>,
     ) -> Result<Self> {
         let split = split.into();
-        let (device, comm) = (split.device().clone(), split.across_batches());
-        let train = if adapter.is_some() { Train::Adapters } else { Train::Everything };
+        let (device, comm) = (split.device().clone(), split.data_parallel_comm());
+        let train = if adapter.is_some() { Trainable::Adapter } else { Trainable::AllWeights };
         let mut model = Llama::load(split, base, options.compute, train)?;
         if let Some(adapter) = adapter {
             model.attach(adapter, train)?;
         }
         let TrainOptions { weight_decay, clip: max_norm, .. } = *options;
-        let adamw = AdamW { weight_decay, max_norm, ..AdamW::default() };
+        let adamw = AdamWConfig { weight_decay, max_norm, ..AdamWConfig::default() };
         let optimizer = Optimizer::new(&device, &model, adamw);
         let loss_gradient = device.tensor(Label::Gradients, [1], &[1.0f32])?;
-        Ok(Learner { options, device, comm, model, optimizer, loss_gradient })
+        Ok(TrainStep { options, device, comm, model, optimizer, loss_gradient })
     }
 
     /// Loads the optimizer moments of a checkpoint that was written after `step` steps.
@@ -71,7 +71,7 @@ impl<'a> Learner<'a> {
         self.optimizer.step = step as u32;
         self.optimizer.moments.clear();
         self.optimizer.moments =
-            checkpoint::load_moments(self.model.split(), folder, &self.model.trainable())?;
+            checkpoint::load_moments(self.model.rank_layout(), folder, &self.model.trainable())?;
         Ok(())
     }
 
@@ -91,7 +91,7 @@ impl<'a> Learner<'a> {
     /// The first and second moments by parameter name, gathered likewise. A collective: every rank calls it.
     ///
     /// # Errors
-    /// As [`Learner::weights`].
+    /// As [`TrainStep::weights`].
     pub fn moments(&self) -> Result<BTreeMap<String, Moments>> {
         let m = self.gather_all(|i, _| &self.optimizer.moments[i].0)?;
         let mut v = self.gather_all(|i, _| &self.optimizer.moments[i].1)?;
@@ -105,7 +105,7 @@ impl<'a> Learner<'a> {
     ) -> Result<BTreeMap<String, Tensor>> {
         let trained = self.model.trainable().into_iter().enumerate();
         let gathered =
-            trained.map(|(i, (name, t))| Ok((name.clone(), self.model.whole(&name, select(i, t))?)));
+            trained.map(|(i, (name, t))| Ok((name.clone(), self.model.gather_full(&name, select(i, t))?)));
         gathered.collect()
     }
 
@@ -118,7 +118,7 @@ impl<'a> Learner<'a> {
     /// # Errors
     /// When the loss or the gradient norm is not finite (with a finite gradient norm the update has been made), when a
     /// kernel refuses its input, or when another rank is gone.
-    pub fn step(&mut self, micro_batches: &[Sequence], lr: f64) -> Result<StepStats> {
+    pub fn run(&mut self, micro_batches: &[PackedSequence], lr: f64) -> Result<StepStats> {
         let t = self.optimizer.step + 1;
         let (grads, loss) = self.gradients(micro_batches, t).at(format!("step {t}"))?;
         let cx = self.inference();
@@ -139,11 +139,11 @@ impl<'a> Learner<'a> {
     }
 
     /// The gradients and the loss of step `t`, summed over all micro-batches of all ranks.
-    fn gradients(&self, micro_batches: &[Sequence], t: u32) -> Result<(Grads, Tensor)> {
-        let labelled: usize = micro_batches.iter().map(Sequence::labelled).sum();
+    fn gradients(&self, micro_batches: &[PackedSequence], t: u32) -> Result<(Grads, Tensor)> {
+        let labelled: usize = micro_batches.iter().map(PackedSequence::labelled).sum();
         let scale = 1.0 / labelled as f32;
         let recompute = self.options.checkpointing.recomputed_layers(self.model.config().layers);
-        let options = ForwardOptions { dropout: self.options.dropout, recompute };
+        let options = ForwardOptions { dropout: self.options.dropout, recompute_layers: recompute };
         let assignment = MicroBatchAssignment::new(micro_batches.len(), self.comm.world());
         reduce_gradients(&self.device, &*self.comm, &self.model.trainable(), assignment, |reducer| {
             let mine = reducer.range();
@@ -161,7 +161,7 @@ impl<'a> Learner<'a> {
             // Sharded weights are gathered by all ranks together, also by those that have run out of work.
             let idle = assignment.max_per_rank() - reducer.range().len();
             let cx = self.training(t);
-            (0..idle).try_for_each(|_| self.model.idle(&cx))
+            (0..idle).try_for_each(|_| self.model.join_gathers(&cx))
         })
     }
 
@@ -169,44 +169,45 @@ impl<'a> Learner<'a> {
     ///
     /// # Errors
     /// When a kernel refuses its input, or another rank is gone.
-    pub fn validate(&self, sequences: &[Sequence]) -> Result<f64> {
+    pub fn validate(&self, sequences: &[PackedSequence]) -> Result<f64> {
         let mut losses = vec![0.0f32; sequences.len()];
         let assignment = MicroBatchAssignment::new(sequences.len(), self.comm.world());
         let mine = assignment.range(self.comm.rank());
-        let loss = |sequence: &Sequence| -> Result<Tensor> {
+        let loss = |sequence: &PackedSequence| -> Result<Tensor> {
             let cx = self.inference();
             let (batch, targets) = self.batch(sequence, 0)?;
             Ok(self.model.loss(&cx, &batch, &targets, 1.0, ForwardOptions::default())?.0)
         };
         let own: Vec<Tensor> = sequences[mine.clone()].iter().map(loss).collect::<Result<_>>()?;
         let idle = assignment.max_per_rank() - mine.len();
-        (0..idle).try_for_each(|_| self.model.idle(&self.inference()))?;
+        (0..idle).try_for_each(|_| self.model.join_gathers(&self.inference()))?;
         let own = self.read(&own.iter().collect::<Vec<_>>())?;
         losses[mine].iter_mut().zip(own).for_each(|(loss, own)| *loss = own as f32);
         let mut losses = self.device.tensor(Label::Scratch, [losses.len()], &losses)?;
         // One rank has a sequence's loss and the others add 0, so the sum does not round in any order.
         self.comm.all_reduce(&mut losses, Reduce::Sum)?;
-        let labelled: usize = sequences.iter().map(Sequence::labelled).sum();
+        let labelled: usize = sequences.iter().map(PackedSequence::labelled).sum();
         Ok(losses.to_vec::<f32>()?.into_iter().map(f64::from).sum::<f64>() / labelled as f64)
     }
 
     /// Copies a sequence to the device. `first_token` is the index of its first token in the step.
-    fn batch(&self, sequence: &Sequence, first_token: usize) -> Result<(Batch, Targets)> {
+    fn batch(&self, sequence: &PackedSequence, first_token: usize) -> Result<(PackedBatch, Targets)> {
         let length = sequence.tokens.len();
         let ids: Vec<i32> = sequence.tokens.iter().map(|&id| id as i32).collect();
         let keys: Vec<i32> = (first_token..first_token + length).map(|key| key as i32).collect();
-        let batch = Batch::with_keys(&self.device, &sequence.lengths, &ids, &keys)?;
+        let batch = PackedBatch::with_dropout_keys(&self.device, &sequence.lengths, &ids, &keys)?;
         Ok((batch, Targets::new(&self.device, &sequence.targets)?))
     }
 
     /// A context with a tape, for step `t`.
     fn training(&self, t: u32) -> Ctx {
-        Ctx::training(&self.device, self.options.seed, t).with_comm(self.model.split().within_batch())
+        Ctx::training(&self.device, self.options.seed, t)
+            .with_comm(self.model.rank_layout().tensor_parallel_comm())
     }
 
     /// A context without a tape.
     fn inference(&self) -> Ctx {
-        Ctx::inference(&self.device).with_comm(self.model.split().within_batch())
+        Ctx::inference(&self.device).with_comm(self.model.rank_layout().tensor_parallel_comm())
     }
 
     /// The values of the scalars; 0 on a planning device, which computes nothing.

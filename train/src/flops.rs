@@ -1,11 +1,11 @@
 //! Floating-point operations of a training step, for the share of the device's peak that a step reaches.
 
-use crate::pack::Sequence;
-use codelsi_model::config::Config;
+use crate::pack::PackedSequence;
+use codelsi_model::config::ModelConfig;
 
 /// Flops of a training step over `micro_batches`: forward, gradients of activations and, in full training, gradients of
 /// weights. Recomputed layers and the adapter itself (below 2 %) are not counted.
-pub fn step_flops(config: &Config, micro_batches: &[Sequence], full: bool) -> f64 {
+pub fn step_flops(config: &ModelConfig, micro_batches: &[PackedSequence], full: bool) -> f64 {
     let passes = if full { 3.0 } else { 2.0 };
     micro_batches
         .iter()
@@ -20,14 +20,14 @@ pub fn step_flops(config: &Config, micro_batches: &[Sequence], full: bool) -> f6
 }
 
 /// Forward flops of all linears of all layers for one token.
-pub fn linear_flops(config: &Config) -> f64 {
-    let shapes = config.tensors().into_iter().filter(|(name, _)| name.contains(".layers."));
+pub fn linear_flops(config: &ModelConfig) -> f64 {
+    let shapes = config.tensor_shapes().into_iter().filter(|(name, _)| name.contains(".layers."));
     shapes.filter(|(_, shape)| shape.len() == 2).map(|(_, shape)| 2.0 * (shape[0] * shape[1]) as f64).sum()
 }
 
 /// Forward flops of the causal attention of all layers over a document of `tokens` tokens: two products over half of
 /// the square.
-pub fn attention_flops(config: &Config, tokens: usize) -> f64 {
+pub fn attention_flops(config: &ModelConfig, tokens: usize) -> f64 {
     2.0 * (config.layers * config.heads * config.head_dim) as f64 * (tokens * (tokens + 1)) as f64
 }
 
@@ -41,12 +41,12 @@ mod tests {
     fn a_13b_step_costs_four_flops_a_weight_and_token_and_its_attention() {
         let config = synthetic::config("code-llama-13b").unwrap();
         let document = |n| Document { tokens: vec![0; n], targets: vec![0; n] };
-        let flops = |n| step_flops(&config, &[Sequence::of([&document(n)])], false);
+        let flops = |n| step_flops(&config, &[PackedSequence::concat([&document(n)])], false);
         let weights = (config.parameters() - config.vocab * config.hidden) as f64;
         assert!((flops(1) / (4.0 * weights) - 1.0).abs() < 1e-3);
         let attention = flops(4096) - 4096.0 * flops(1);
         let expected = 3.5 * 2.0 * 5120.0 * 40.0 * 4096.0 * 4096.0;
         assert!((attention / expected - 1.0).abs() < 1e-2);
-        assert!(step_flops(&config, &[Sequence::of([&document(9)])], true) > 1.49 * flops(9));
+        assert!(step_flops(&config, &[PackedSequence::concat([&document(9)])], true) > 1.49 * flops(9));
     }
 }
