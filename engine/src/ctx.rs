@@ -70,13 +70,13 @@ impl Ctx {
     /// # Errors
     /// The op's own, with its name; or when a gradient is wanted and the op has no backward.
     pub fn apply(&self, op: impl Op, x: &[&Tensor]) -> Result<Outs> {
-        let wanted = self.records() && x.iter().any(|t| t.id().is_some());
-        if wanted && !op.differentiable() {
+        let record = self.records() && x.iter().any(|t| t.id().is_some());
+        if record && !op.differentiable() {
             return Err(Error::op(op.name(), "has no backward, and an input wants a gradient"));
         }
-        let mut saved = if wanted { Saved::recording() } else { Saved::discarding() };
+        let mut saved = if record { Saved::recording() } else { Saved::discarding() };
         let mut outs = op.forward(self, x, &mut saved).map_err(|e| e.at(op.name()))?;
-        if let (Some(tape), true) = (&self.tape, wanted) {
+        if let (Some(tape), true) = (&self.tape, record) {
             outs = outs.into_iter().map(|y| y.with_id(Some(Id::fresh()))).collect();
             tape.borrow_mut().push(Node::new(op, saved, x, &outs));
         }
@@ -94,7 +94,7 @@ impl Ctx {
     /// Runs `f` as a checkpointed segment: only `x` is saved, and backward runs `f` again (activation checkpointing).
     ///
     /// # Errors
-    /// Those of `f`.
+    /// When `f` fails.
     pub fn checkpoint<F>(&self, f: F, x: &[&Tensor]) -> Result<Tensor>
     where
         F: Fn(&Ctx, &[&Tensor]) -> Result<Tensor> + 'static,
@@ -109,8 +109,8 @@ impl Ctx {
         }
     }
 
-    /// Returns a context like this one without its tape, for a segment's forward, or with a new tape (`recording`), for its
-    /// replay in backward.
+    /// Returns a context like this one without its tape, for a segment's forward, or with a new tape (`recording`), for
+    /// its replay in backward.
     pub(crate) fn segment(&self, recording: bool) -> Ctx {
         Ctx {
             device: self.device.clone(),
@@ -121,8 +121,8 @@ impl Ctx {
         }
     }
 
-    /// Differentiates: `ends` are outputs with the gradients to start from, and `sink` gets the gradient of each leaf that
-    /// wants one, as soon as it is final. This uses the tape up.
+    /// Differentiates: `ends` are outputs with the gradients to start from, and `sink` gets the gradient of each leaf
+    /// that wants one, as soon as it is final. This uses the tape up.
     ///
     /// [`Grads`] is a sink that collects; so is a closure `FnMut(Id, Tensor) -> Result<()>`.
     ///

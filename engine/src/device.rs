@@ -163,7 +163,7 @@ impl Tensor {
         for scalar in scalars {
             scalar.expect(DType::F32)?;
             if scalar.byte_len() != size {
-                return Err(Error::new(format!("{scalar:?} is no scalar")));
+                return Err(Error::new(format!("{scalar:?} is not a scalar")));
             }
         }
         let first = scalars.first().map_or(Ok(None), |scalar| Memory::of(scalar))?;

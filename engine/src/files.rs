@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Writes `bytes` to `path` atomically: a crash or a full disk leaves the old file or none, never half of the new one.
 ///
 /// # Errors
-/// Those of the file system.
+/// When the file system fails.
 pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path, |w| w.write_all(bytes))
 }
@@ -16,7 +16,7 @@ pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
 /// Writes a file like [`write_atomic`], with content that `fill` produces piece by piece.
 ///
 /// # Errors
-/// Those of `fill` and of the file system.
+/// When `fill` or the file system fails.
 pub fn write_atomic_with(
     path: impl AsRef<Path>,
     fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
@@ -42,7 +42,7 @@ pub fn write_atomic_with(
 /// Fills a folder under a temporary name, then renames it to `path` and removes an older folder of that name.
 ///
 /// # Errors
-/// Those of `fill` and of the file system.
+/// When `fill` or the file system fails.
 pub fn replace_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let path = path.as_ref();
     let (temporary, old) = (temporary_path(path), path.with_extension("old.tmp"));

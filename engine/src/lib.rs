@@ -1,7 +1,7 @@
 //! The tensor engine: contiguous tensors, a tape, memory accounting, keyed random numbers, CUDA, and ranks.
 //!
-//! It contains no op and no model. An op implements [`Op`]; [`Ctx::apply`] runs it and, when a gradient is wanted, pushes
-//! a node onto the tape; [`Ctx::backward`] walks the tape once, backwards.
+//! It contains no op and no model. An op implements [`Op`]; [`Ctx::apply`] runs it and, when a gradient is wanted,
+//! pushes a node onto the tape; [`Ctx::backward`] walks the tape once, backwards.
 //!
 //! ```
 //! use codelsi_engine::{Ctx, Device, Grads, Label, Op, Outs, Result, Saved, Sink, Tensor};

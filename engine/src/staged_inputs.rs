@@ -9,8 +9,8 @@ use std::sync::Arc;
 /// Alignment of each input, in integers: 16 bytes.
 const ALIGNMENT: usize = 4;
 
-/// A device buffer for the integer inputs of one step after another. Inputs of the same shapes lie at the same addresses
-/// in every step, as captured CUDA graphs require.
+/// A device buffer for the integer inputs of one step after another. Inputs of the same shapes lie at the same
+/// addresses in every step, as captured CUDA graphs require.
 pub struct Parcel {
     device: Device,
     label: Label,

@@ -287,7 +287,8 @@ impl Tensor {
         }
     }
 
-    /// Copies the content of `from`, which has as many bytes, from any device to any device. A planned tensor ignores it.
+    /// Copies the content of `from`, which has as many bytes, from any device to any device. A planned tensor ignores
+    /// it.
     ///
     /// # Errors
     /// When the sizes differ, this buffer is shared or mapped, `from` is only planned, or a device fails.

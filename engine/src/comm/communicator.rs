@@ -1,7 +1,7 @@
 //! NCCL, NVIDIA's collectives between cards, loaded when ranks on cards connect.
 //!
-//! The functions are bound here and not through `cudarc`, whose loader panics when the library or one of its functions is
-//! missing, and does not know the name `libnccl.so.2`.
+//! The functions are bound here and not through `cudarc`, whose loader panics when the library or one of its functions
+//! is missing, and does not know the name `libnccl.so.2`.
 
 use super::Reduce;
 use crate::cuda::{Cuda, Event, Stream};
@@ -62,7 +62,7 @@ fn find_library() -> Result<NcclApi> {
 fn load(path: &Path) -> Result<NcclApi> {
     // SAFETY: the library's initializers do nothing but set it up.
     let library = unsafe { Library::open(Some(path), RTLD_NOW) };
-    let library = library.map_err(|e| Error::io(path, format!("is no NCCL: {e}")))?;
+    let library = library.map_err(|e| Error::io(path, format!("is not NCCL: {e}")))?;
     let symbol = |name| Symbol { library: &library, path, name };
     // SAFETY: names and types are those of nccl.h; the library is kept with the functions.
     unsafe {
@@ -96,7 +96,7 @@ impl Symbol<'_> {
     unsafe fn get<T: Copy>(&self) -> Result<T> {
         // SAFETY: the caller guarantees the type.
         let found = unsafe { self.library.get::<T>(self.name.as_bytes()) };
-        let lacks = |_| Error::io(self.path, format!("is no NCCL: it lacks {}", self.name));
+        let lacks = |_| Error::io(self.path, format!("is not NCCL: it lacks {}", self.name));
         found.map(|function| *function).map_err(lacks)
     }
 }
@@ -321,9 +321,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_nccl_is_refused_in_one_line() {
+    fn what_is_not_nccl_is_refused_in_one_line() {
         let missing = load(Path::new("/nowhere/libnccl.so.2")).err().unwrap().to_string();
-        assert!(missing.contains("/nowhere/libnccl.so.2: is no NCCL"), "{missing}");
+        assert!(missing.contains("/nowhere/libnccl.so.2: is not NCCL"), "{missing}");
         let other = load(Path::new("libc.so.6")).err().unwrap().to_string();
         assert!(other.contains("ncclGetErrorString") && !other.contains('\n'), "{other}");
         match UniqueId::new() {

@@ -1,5 +1,5 @@
-//! Supervision of ranks on cards: a rank that waits for its card does not notice that another rank is gone or hangs, so a
-//! thread of its own does.
+//! Supervision of ranks on cards: a rank that waits for its card does not notice that another rank is gone or hangs, so
+//! a thread of its own does.
 
 use super::{Comm, Host};
 use crate::{DType, Device, Error, Label, Result};
@@ -17,8 +17,8 @@ pub(super) struct Heartbeat {
 
 impl Heartbeat {
     /// Starts the heartbeat; every rank must start one. `started` counts the collectives that have been started without
-    /// waiting for their end. `ended` is called with the reason when the run ends before this is dropped: a rank is gone, or stays behind
-    /// the others for longer than the timeout.
+    /// waiting for their end. `ended` is called with the reason when the run ends before this is dropped: a rank is
+    /// gone, or stays behind the others for longer than the timeout.
     pub fn start(
         host: Arc<Host>,
         started: Arc<AtomicU64>,

@@ -65,7 +65,7 @@ impl Call {
         match self == theirs {
             true => Ok(()),
             false => {
-                Err(Error::new(format!("ranks went apart: rank {us} is in {self}, rank {them} in {theirs}")))
+                Err(Error::new(format!("ranks diverged: rank {us} is in {self}, rank {them} in {theirs}")))
             }
         }
     }

@@ -36,8 +36,8 @@ pub enum Reduce {
 /// The communicator of one rank, for tensors of its device. All ranks call the same collectives in the same order.
 ///
 /// # Errors
-/// A collective fails when a rank is gone, has failed (the error is its reason) or does not arrive in time, or when ranks
-/// call different collectives.
+/// A collective fails when a rank is gone, has failed (the error is its reason) or does not arrive in time, or when
+/// ranks call different collectives.
 pub trait Comm: Send + Sync {
     /// This rank, from 0.
     fn rank(&self) -> usize;

@@ -40,14 +40,14 @@ impl UniqueId {
 /// The communicator of a rank with a card of its own.
 ///
 /// Collectives of the main link run in the compute stream and return at once; NCCL decides the order of additions. The
-/// secondary link has a stream of its own: a collective waits for the ops before it and blocks until it is done. Asynchronous
-/// gathers also have a link and a stream of their own: they wait for the ops before them, and return at once. When a rank is
-/// gone, collectives in progress are aborted on the others.
+/// secondary link has a stream of its own: a collective waits for the ops before it and blocks until it is done.
+/// Asynchronous gathers also have a link and a stream of their own: they wait for the ops before them, and return at
+/// once. When a rank is gone, collectives in progress are aborted on the others.
 pub struct Nccl {
     main: NcclLink,
     secondary: NcclLink,
     prefetch: NcclLink,
-    _watch: Heartbeat,
+    _heartbeat: Heartbeat,
 }
 
 /// One NCCL communicator, and the state that all links of the rank share.
@@ -87,7 +87,7 @@ impl Nccl {
             let _ = ended.set(why);
             communicators.iter().for_each(|communicator| communicator.abort());
         });
-        Ok(Nccl { main, secondary, prefetch, _watch: heartbeat })
+        Ok(Nccl { main, secondary, prefetch, _heartbeat: heartbeat })
     }
 }
 

@@ -23,8 +23,8 @@ impl Coming {
         Coming { gathers, completion: Some((cuda, event)) }
     }
 
-    /// Returns the tensor of gather `i` for ops from now on. On a card they wait for the gather in their stream; the host
-    /// does not wait.
+    /// Returns the tensor of gather `i` for ops from now on. On a card they wait for the gather in their stream; the
+    /// host does not wait.
     ///
     /// # Errors
     /// The driver's.

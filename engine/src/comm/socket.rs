@@ -1,8 +1,8 @@
 //! Ranks that are processes: TCP connections to rank 0, which computes every collective.
 //!
-//! A message is a tag (u8), the lengths of its header (u32) and its body (u64), little endian, then header and body. A rank
-//! sends a call with its bytes and receives a result; either side may send the reason why it ends instead. A process that
-//! dies closes its connections, which the others notice.
+//! A message is a tag (u8), the lengths of its header (u32) and its body (u64), little endian, then header and body. A
+//! rank sends a call with its bytes and receives a result; either side may send the reason why it ends instead. A
+//! process that dies closes its connections, which the others notice.
 
 use super::host::{Call, CollectiveKind, Host, Link};
 use crate::{DType, Error, Result};
@@ -25,8 +25,8 @@ pub struct Rendezvous {
     pub port: u16,
     pub rank: usize,
     pub world: usize,
-    /// Time that a rank waits for the others, to connect and in every collective. Rank 0 gives up a little sooner, to tell
-    /// the others which rank is missing.
+    /// Time that a rank waits for the others, to connect and in every collective. Rank 0 gives up a little sooner, to
+    /// tell the others which rank is missing.
     pub timeout: Duration,
 }
 
@@ -58,7 +58,7 @@ impl Rendezvous {
             let set = set.and_then(|()| peer.set_write_timeout(Some(self.time_limit())));
             set.map_err(|e| Error::new(e.to_string()))?;
         }
-        let state = Mutex::new(WireState { peers, ended: None });
+        let state = Mutex::new(ConnectionState { peers, ended: None });
         Ok(SocketLink { rank: self.rank, world: self.world, time_limit: self.time_limit(), state })
     }
 
@@ -182,16 +182,16 @@ struct SocketLink {
     rank: usize,
     world: usize,
     time_limit: Duration,
-    state: Mutex<WireState>,
+    state: Mutex<ConnectionState>,
 }
 
-struct WireState {
+struct ConnectionState {
     peers: Vec<(usize, TcpStream)>,
     /// The reason why the run ended.
     ended: Option<Error>,
 }
 
-impl WireState {
+impl ConnectionState {
     /// Ends the run and sends the reason to all peers that still listen.
     fn end(&mut self, why: &str) -> Error {
         if self.ended.is_none() {
@@ -205,7 +205,7 @@ impl WireState {
 }
 
 impl SocketLink {
-    fn state(&self) -> std::sync::MutexGuard<'_, WireState> {
+    fn state(&self) -> std::sync::MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -215,13 +215,13 @@ impl SocketLink {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
                 format!("rank {peer} did not come to {what} within {} s", self.time_limit.as_secs_f64())
             }
-            ErrorKind::InvalidData => format!("rank {peer} sent what is no message"),
+            ErrorKind::InvalidData => format!("rank {peer} sent an invalid message"),
             _ => format!("rank {peer} is gone: its connection closed during {what}"),
         })
     }
 
     /// Rank 0: receives the bytes of every rank, in rank order, and sends each its result.
-    fn serve(&self, state: &mut WireState, call: &Call, input: Vec<u8>) -> Result<Vec<u8>> {
+    fn serve(&self, state: &mut ConnectionState, call: &Call, input: Vec<u8>) -> Result<Vec<u8>> {
         let what = call.to_string();
         let mut inputs = vec![input];
         for (rank, peer) in &mut state.peers {
@@ -249,7 +249,7 @@ impl SocketLink {
     }
 
     /// Any other rank: sends its bytes to rank 0 and receives the result.
-    fn request(&self, state: &mut WireState, call: &Call, input: &[u8]) -> Result<Vec<u8>> {
+    fn request(&self, state: &mut ConnectionState, call: &Call, input: &[u8]) -> Result<Vec<u8>> {
         let what = call.to_string();
         let hub = &mut state.peers[0].1;
         // Rank 0 may have sent a reason before it closed the connection: report that rather than the close.

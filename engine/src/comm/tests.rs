@@ -115,7 +115,8 @@ fn broadcasts_carry_each_tensor_from_its_rank_also_beside_other_calls() {
     }
 }
 
-/// Returns the error of a barrier on every rank except `odd`, which runs `odd_one` instead; none waits longer than [`SOON`].
+/// Returns the error of a barrier on every rank except `odd`, which runs `odd_one` instead; none waits longer than
+/// [`SOON`].
 fn ends(world: usize, odd: usize, odd_one: impl Fn(Host) + Sync) -> [Vec<String>; 2] {
     let f = |c: Host| {
         if c.rank() == odd {

@@ -84,7 +84,7 @@ impl ExchangeState {
     /// Names the ranks that are missing.
     fn missing(&self) -> String {
         let missing =
-            self.contributions.iter().enumerate().filter(|(_, contributions)| contributions.is_none());
+            self.contributions.iter().enumerate().filter(|(_, contribution)| contribution.is_none());
         let missing: Vec<String> = missing.map(|(rank, _)| rank.to_string()).collect();
         format!("{} {}", if missing.len() == 1 { "rank" } else { "ranks" }, missing.join(", "))
     }

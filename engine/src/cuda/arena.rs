@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 /// Alignment of every slot in bytes, the one of the driver's allocations.
 const ALIGNMENT: usize = 256;
 
-/// The bytes of a range that are in use. An allocation takes the first gap that is large enough (first fit), so the same
-/// requests in the same order get the same slots.
+/// The bytes of a range that are in use. An allocation takes the first gap that is large enough (first fit), so the
+/// same requests in the same order get the same slots.
 #[derive(Clone, Default)]
 pub(super) struct ArenaLayout(Arc<Mutex<Placements>>);
 

@@ -1,7 +1,7 @@
 //! Compiled kernels on disk, keyed by a hash of everything that goes into them.
 //!
-//! The folder is the one that `CODELSI_CACHE` names, else `codelsi` in the user's cache folder. A damaged file is compiled
-//! again; a folder that cannot be written only costs time.
+//! The folder is the one that `CODELSI_CACHE` names, else `codelsi` in the user's cache folder. A damaged file is
+//! compiled again; a folder that cannot be written only costs time.
 
 use super::nvrtc::{Code, Nvrtc};
 use super::source::Source;

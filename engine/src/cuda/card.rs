@@ -362,7 +362,7 @@ impl Driver for Card {
 
     fn alloc(&self, bytes: usize) -> Result<u64> {
         let stream = self.raw_stream(Stream::COMPUTE)?;
-        // SAFETY: the stream lives; whoever owns the address frees it once.
+        // SAFETY: the stream lives; the owner of the address frees it once.
         unsafe { result::malloc_async(stream, bytes.max(1)) }.in_call("cuMemAllocAsync")
     }
 

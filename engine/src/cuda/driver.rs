@@ -1,4 +1,5 @@
-//! The driver interface: all that is asked of a GPU. NVIDIA's driver, the software GPU and the planned GPU implement it.
+//! The driver interface: all that is asked of a GPU. NVIDIA's driver, the software GPU and the planned GPU implement
+//! it.
 
 use super::nvrtc::Code;
 use crate::Result;
@@ -76,7 +77,8 @@ pub(super) trait Driver: Send + Sync {
     fn properties(&self) -> &Properties;
     /// Free bytes, including freed memory that is kept in the pool, and total bytes.
     fn memory(&self) -> Result<(usize, usize)>;
-    /// Allocates memory for work that is put into [`Stream::COMPUTE`] from now on. The error is marked when none was left.
+    /// Allocates memory for work that is put into [`Stream::COMPUTE`] from now on. The error is marked when none was
+    /// left.
     fn alloc(&self, bytes: usize) -> Result<u64>;
     /// Frees memory in the order of [`Stream::COMPUTE`]; the pool keeps it for later allocations.
     fn free(&self, at: u64);
@@ -116,10 +118,11 @@ pub(super) trait Driver: Send + Sync {
     fn wait_event(&self, event: &Event) -> Result<()>;
     /// Milliseconds between two events, waiting for them.
     fn elapsed(&self, from: &Event, to: &Event) -> Result<f32>;
-    /// Begins to capture the work put into `stream` instead of running it. Launches, device-to-device copies and fills can
-    /// be captured; copies from and to the host, allocations, module loads and waits cannot.
+    /// Begins to capture the work put into `stream` instead of running it. Launches, device-to-device copies and fills
+    /// can be captured; copies from and to the host, allocations, module loads and waits cannot.
     fn begin_capture(&self, stream: Stream) -> Result<()>;
-    /// Ends the capture and returns the work captured since [`Driver::begin_capture`]. It ends also when this is an error.
+    /// Ends the capture and returns the work captured since [`Driver::begin_capture`]. It ends also when this is an
+    /// error.
     fn end_capture(&self, stream: Stream) -> Result<CapturedGraph>;
     /// Puts captured work into `stream`.
     fn replay(&self, stream: Stream, graph: &CapturedGraph) -> Result<()>;

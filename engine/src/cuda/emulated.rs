@@ -20,7 +20,8 @@ struct Allocations {
     sizes: HashMap<u64, usize>,
     now: usize,
     peak: usize,
-    /// Number of freed blocks by size. As in the fragmented pool of a card, each serves only its own size until trimmed.
+    /// Number of freed blocks by size. As in the fragmented pool of a card, each serves only its own size until
+    /// trimmed.
     kept: HashMap<usize, usize>,
     /// Number of times that kept memory was returned to the system.
     trims: usize,

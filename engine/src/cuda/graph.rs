@@ -1,8 +1,8 @@
 //! CUDA graphs: the work that one call puts into the compute stream is captured once and replayed as a whole.
 //!
-//! A graph holds addresses and scalars, so values that change from one run to the next must be read from device memory at
-//! a fixed address. Allocations of the work lie in an arena that all graphs of a [`Graphs`] share: they run one after
-//! another, and none leaves a tensor there.
+//! A graph holds addresses and scalars, so values that change from one run to the next must be read from device memory
+//! at a fixed address. Allocations of the work lie in an arena that all graphs of a [`Graphs`] share: they run one
+//! after another, and none leaves a tensor there.
 
 use super::Cuda;
 use super::arena::{ArenaLayout, ArenaSlot};
@@ -13,8 +13,8 @@ use crate::{At, Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-/// The graphs of one kind of work, by its size: each size runs directly the first time, is captured the second time, and
-/// is replayed from then on.
+/// The graphs of one kind of work, by its size: each size runs directly the first time, is captured the second time,
+/// and is replayed from then on.
 pub struct Graphs {
     cuda: Arc<Cuda>,
     arena: Option<Arc<Memory>>,
@@ -44,18 +44,18 @@ impl Graphs {
         Graphs { cuda: cuda.clone(), arena: None, sizes: HashMap::new() }
     }
 
-    /// Runs `work`, directly or as a graph. It must do the same for the same `size`, and write its results to tensors that
-    /// existed before. A replay uses the tensors and numbers of the run that was captured.
+    /// Runs `work`, directly or as a graph. It must do the same for the same `size`, and write its results to tensors
+    /// that existed before. A replay uses the tensors and numbers of the run that was captured.
     ///
     /// # Errors
-    /// The work's own; when it cannot be captured because it copies from or to the host, waits, or allocates differently
-    /// each time; when a tensor that it uses was dropped.
+    /// The work's own; when it cannot be captured because it copies from or to the host, waits, or allocates
+    /// differently each time; when a tensor that it uses was dropped.
     pub fn run(&mut self, size: usize, mut work: impl FnMut() -> Result<()>) -> Result<()> {
         match self.sizes.get(&size) {
-            Some(Some(recording)) => self.cuda.replay(recording),
+            Some(Some(graph)) => self.cuda.replay(graph),
             Some(None) => {
-                let recording = self.record(work).at("capturing a graph")?;
-                self.cuda.replay(self.sizes.entry(size).or_default().insert(recording))
+                let graph = self.capture(work).at("capturing a graph")?;
+                self.cuda.replay(self.sizes.entry(size).or_default().insert(graph))
             }
             None => {
                 work()?;
@@ -73,27 +73,28 @@ impl Graphs {
         self.dry_run(work).map(drop)
     }
 
-    fn record(&mut self, mut work: impl FnMut() -> Result<()>) -> Result<GraphEntry> {
+    /// Captures the work of `work`, in an arena that a dry run has sized.
+    fn capture(&mut self, mut work: impl FnMut() -> Result<()>) -> Result<GraphEntry> {
         let arena = self.dry_run(&mut work)?;
         let driver = self.cuda.driver();
         driver.begin_capture(Stream::COMPUTE)?;
-        let (done, capture) = self.cuda.captured(Some(arena), work);
+        let (done, capture) = self.cuda.run_captured(Some(arena), work);
         // The capture must end, also when the work failed.
-        let recorded = driver.end_capture(Stream::COMPUTE);
+        let graph = driver.end_capture(Stream::COMPUTE);
         capture.freed.iter().for_each(|&at| driver.free(at));
         done?;
-        Ok(GraphEntry { work: recorded?, used: capture.used })
+        Ok(GraphEntry { work: graph?, used: capture.used })
     }
 
     /// Returns an arena that `work` fits in. When a larger one is needed, the graphs in the old one are dropped.
     fn dry_run(&mut self, work: impl FnOnce() -> Result<()>) -> Result<Arc<Memory>> {
-        let (done, capture) = self.cuda.captured(None, work);
+        let (done, capture) = self.cuda.run_captured(None, work);
         done?;
         let bytes = capture.layout.height();
         if let Some(arena) = self.arena.as_ref().filter(|arena| arena.len() >= bytes) {
             return Ok(arena.clone());
         }
-        self.sizes.values_mut().for_each(|recording| *recording = None);
+        self.sizes.values_mut().for_each(|graph| *graph = None);
         self.arena = None;
         Ok(self.arena.insert(Arc::new(self.cuda.alloc(Label::Graphs, bytes)?)).clone())
     }
@@ -101,7 +102,7 @@ impl Graphs {
 
 impl Cuda {
     /// Runs `work` under capture (or dry), and returns its result and what was noted.
-    fn captured(
+    fn run_captured(
         &self,
         arena: Option<Arc<Memory>>,
         work: impl FnOnce() -> Result<()>,
@@ -117,12 +118,8 @@ impl Cuda {
             *capture = Some(new_capture());
         }
         let done = work();
-        let capture = self
-            .capture
-            .lock()
-            .unwrap()
-            .take()
-            .unwrap_or_else(|| unreachable!("only this function ends a capture"));
+        let capture = self.capture.lock().unwrap().take();
+        let capture = capture.unwrap_or_else(|| unreachable!("only this function ends a capture"));
         let empty = capture.layout.is_empty();
         (
             done.and_then(
@@ -137,23 +134,23 @@ impl Cuda {
         self.capture.lock().unwrap().as_ref().is_some_and(|capture| capture.arena.is_none())
     }
 
-    fn replay(&self, recording: &GraphEntry) -> Result<()> {
-        if recording.used.iter().any(|used| used.strong_count() == 0) {
+    fn replay(&self, graph: &GraphEntry) -> Result<()> {
+        if graph.used.iter().any(|used| used.strong_count() == 0) {
             return Err(Error::new("a tensor that captured work uses was dropped").at(self.name()));
         }
-        self.driver().replay(Stream::COMPUTE, &recording.work).at(self.name())
+        self.driver().replay(Stream::COMPUTE, &graph.work).at(self.name())
     }
 
     /// Places `bytes` bytes for work under capture: the slot, and its arena unless this is a dry run.
-    pub(super) fn arena_slot(&self, bytes: usize) -> Result<Option<(ArenaSlot, Option<Arc<Memory>>)>> {
+    pub(super) fn place_in_arena(&self, bytes: usize) -> Result<Option<(ArenaSlot, Option<Arc<Memory>>)>> {
         let capture = self.capture.lock().unwrap();
         let Some(capture) = &*capture else { return Ok(None) };
-        let arena_slot = capture.layout.take(bytes);
-        if capture.arena.as_ref().is_some_and(|arena| arena_slot.end > arena.len()) {
+        let slot = capture.layout.take(bytes);
+        if capture.arena.as_ref().is_some_and(|arena| slot.end > arena.len()) {
             let message = "takes more memory than its dry run";
             return Err(Error::new(message).at(self.name()));
         }
-        Ok(Some((arena_slot, capture.arena.clone())))
+        Ok(Some((slot, capture.arena.clone())))
     }
 
     /// Notes that work under capture uses the memory that lives as long as `alive`.
@@ -204,7 +201,7 @@ mod tests {
     fn what_is_replayed_reads_memory_anew_and_numbers_as_they_were() {
         let Some(device) = emulated() else { return };
         let (mut x, mut y, mut graphs) = fixture(&device);
-        // As it is; recorded and replayed; replayed, with what was recorded: 10 and not 20.
+        // Direct; captured and replayed; replayed with the captured number, 10 and not 20.
         for (value, add, expected, replays) in
             [(1.0, 5.0, 7.0, 0), (2.0, 10.0, 13.0, 1), (3.0, 20.0, 14.0, 2)]
         {
@@ -234,7 +231,7 @@ mod tests {
         };
         let made = [(1, 1.0), (1, 2.0), (1, 3.0), (2, 4.0), (2, 5.0), (1, 6.0), (1, 7.0), (2, 8.0)];
         let seen: Vec<f32> = made.into_iter().map(|(size, add)| run(size, add)).collect();
-        // Of size 1, the third run is the second again; the sixth is recorded anew, in the arena of size 2.
+        // With size 1, the third run repeats the second; the sixth is captured anew, in the arena of size 2.
         assert_eq!(seen, [3.0, 4.0, 4.0, 6.0, 7.0, 8.0, 8.0, 7.0]);
         assert_eq!((replays(), device.ledger().usage().now[Label::Graphs as usize]), (6, 3 * 256));
     }

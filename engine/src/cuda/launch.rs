@@ -54,8 +54,8 @@ impl Kernel<'_> {
     /// Starts the kernel in the device's compute stream. An empty grid launches nothing, nor does a dry run.
     ///
     /// # Errors
-    /// When an argument does not match the signature, a tensor lives on another device, a written tensor is shared, or the
-    /// driver fails.
+    /// When an argument does not match the signature, a tensor lives on another device, a written tensor is shared, or
+    /// the driver fails.
     ///
     /// # Safety
     /// With these arguments and this grid, the kernel accesses only elements of its tensors.
@@ -94,8 +94,8 @@ impl Kernel<'_> {
 }
 
 impl Cuda {
-    /// Uploads a table of addresses and 64-bit integers for kernels that process many tensors: (rows, 2·N) i32. The tensors
-    /// must outlive the launches that read the table.
+    /// Uploads a table of addresses and 64-bit integers for kernels that process many tensors: (rows, 2·N) i32. The
+    /// tensors must outlive the launches that read the table.
     ///
     /// # Errors
     /// When an argument is neither an address nor a 64-bit integer, or a tensor lives on another device.

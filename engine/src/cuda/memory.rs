@@ -55,13 +55,13 @@ impl Cuda {
 
     /// Allocates `bytes` bytes of arbitrary content.
     pub(crate) fn alloc(self: &Arc<Self>, label: Label, bytes: usize) -> Result<Memory> {
-        let arena_slot = match self.arena_slot(bytes)? {
-            Some((arena_slot, Some(arena))) => {
-                let mut view = arena.view(arena_slot.start, label, bytes);
-                view.arena_slot = Some(arena_slot);
+        let arena_slot = match self.place_in_arena(bytes)? {
+            Some((slot, Some(arena))) => {
+                let mut view = arena.view(slot.start, label, bytes);
+                view.arena_slot = Some(slot);
                 return Ok(view);
             }
-            Some((arena_slot, None)) => Some(arena_slot),
+            Some((slot, None)) => Some(slot),
             None => None,
         };
         let charge = self.ledger().charge(label, bytes);
@@ -72,7 +72,8 @@ impl Cuda {
             true => {
                 let usage = self.ledger().usage().to_string();
                 let usage: Vec<&str> = usage.split_whitespace().collect();
-                e.at(format!("{bytes} bytes for {} beside {}", label.name(), usage.join(" "))).at(self.name())
+                e.at(format!("{bytes} bytes for {} (in use: {})", label.name(), usage.join(" ")))
+                    .at(self.name())
             }
         })?;
         let (parent, alive) = (None, Arc::default());
@@ -180,7 +181,7 @@ impl Memory {
         }
     }
 
-    fn check_fences(&self) -> Result<()> {
+    fn check_redzones(&self) -> Result<()> {
         for (at, side) in [(self.base, "before"), (self.address() + self.bytes as u64, "after")] {
             let mut redzone = [0u8; REDZONE];
             self.cuda.driver().download(Stream::COMPUTE, &mut redzone, at)?;
@@ -247,7 +248,7 @@ impl DeviceMemory for Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         if self.redzone > 0
-            && let Err(broken) = self.check_fences()
+            && let Err(broken) = self.check_redzones()
         {
             self.cuda.redzones.broken.lock().unwrap().get_or_insert(broken);
         }

@@ -197,15 +197,15 @@ impl Cuda {
         Ok(loaded)
     }
 
-    /// Replaces the source of the same name by `source` from now on, so that a test can show that the checks detect a bug
-    /// in a kernel. A card only runs the sources that the program was built with.
+    /// Replaces the source of the same name by `source` from now on, so that a test can show that the checks detect a
+    /// bug in a kernel. A card only runs the sources that the program was built with.
     ///
     /// # Errors
     /// When the device is not a software GPU.
     pub fn substitute(&self, source: &'static Source) -> Result<()> {
         let Some(emulated) = self.emulator() else {
             return Err(Error::new(format!(
-                "{} takes no other {}: only a software GPU does",
+                "{} cannot substitute {}: only the software GPU can",
                 self.name, source.name
             )));
         };

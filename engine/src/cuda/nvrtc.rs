@@ -1,7 +1,7 @@
 //! NVRTC, NVIDIA's run-time compiler (CUDA source to PTX and machine code), loaded when the first kernel is compiled.
 //!
-//! It is searched for at the path in `CODELSI_NVRTC` (the library or its folder), then under the usual names and folders of
-//! the system, and in `.tools/nvrtc` of the current folder or one above it, where `tools/test.sh` puts it.
+//! It is searched for at the path in `CODELSI_NVRTC` (the library or its folder), then under the usual names and
+//! folders of the system, and in `.tools/nvrtc` of the current folder or one above it, where `tools/test.sh` puts it.
 
 use super::source::Source;
 use crate::{Error, Result};
@@ -248,7 +248,7 @@ fn load(path: &Path) -> Result<Nvrtc> {
     let open = |path: &Path| {
         // SAFETY: the initializers of NVRTC and of its builtins do nothing but set the libraries up.
         let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
-        library.map_err(|e| Error::io(path, format!("is no NVRTC: {e}")))
+        library.map_err(|e| Error::io(path, format!("is not an NVRTC: {e}")))
     };
     let mut libraries = Vec::new();
     if let Some(builtins) = path.parent().and_then(|folder| highest(folder, "libnvrtc-builtins.so")) {
@@ -257,8 +257,8 @@ fn load(path: &Path) -> Result<Nvrtc> {
     let library = open(path)?;
     // SAFETY: the names and types are those of nvrtc.h.
     let (version, api) = unsafe { (version(&library), api(&library)) };
-    let api = api.map_err(|e| Error::io(path, format!("is no NVRTC: {e}")))?;
-    let version = version.ok_or_else(|| Error::io(path, "is no NVRTC: it tells no version"))?;
+    let api = api.map_err(|e| Error::io(path, format!("is not an NVRTC: {e}")))?;
+    let version = version.ok_or_else(|| Error::io(path, "is not an NVRTC: it reports no version"))?;
     if version < MIN_VERSION {
         let ((major, minor), (m, n)) = (version, MIN_VERSION);
         return Err(Error::io(path, format!("is NVRTC {major}.{minor}; the kernels need {m}.{n} or later")));

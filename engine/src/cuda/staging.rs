@@ -36,7 +36,7 @@ impl Staging {
     /// `to` must not be used before.
     ///
     /// # Errors
-    /// Those of `fill`; when the range exceeds `to` or a buffer, or `to` lives elsewhere; or when the device fails.
+    /// When `fill` fails; when the range exceeds `to` or a buffer, or `to` lives elsewhere; or when the device fails.
     pub fn send(
         &mut self,
         to: &Tensor,
