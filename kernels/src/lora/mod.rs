@@ -160,7 +160,7 @@ impl Op for Lora {
         for (index, (t, dy)) in saved[1..].chunks_exact(4).zip(dy).enumerate() {
             let target = Target { w: &t[0], a: &t[1], b: &t[2], scale: self.scales[index] };
             used.extend(dy.as_ref().map(|dy| Used { target, index, s: &t[3], s_at, dy }));
-            s_at += cuda::padded(target.rank());
+            s_at += cuda::padded_rank(target.rank());
         }
         if used.is_empty() {
             return Ok(());
