@@ -6,8 +6,8 @@
 //!
 //! **layout** row-major.
 //!
-//! **launch** one thread per four channels, which share a call of Philox; per channel where C or the first channel is not a
-//! multiple of four.
+//! **launch** one thread per four channels, which share a call of Philox; one per channel where C or the first channel
+//! is not a multiple of four.
 //!
 //! **numerics** one product in f32, rounded once. The mask is a function of token, channel and key: backward recomputes
 //! it, and nothing is saved.
