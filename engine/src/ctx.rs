@@ -1,4 +1,4 @@
-//! What an op runs in: a device, perhaps a tape, the ranks, and the key of this step's random numbers.
+//! The execution context of an op: the device, the tape when gradients are recorded, the ranks, and the random key.
 
 use crate::comm::{Comm, Solo};
 use crate::rng::Key;
@@ -8,7 +8,9 @@ use crate::{DType, Device, Error, Label, Result, Shape, Tensor};
 use std::cell::RefCell;
 use std::sync::Arc;
 
-/// One rank's execution context. Without a tape it is inference: nothing is saved.
+/// One rank's execution context. Without a tape it is inference, and nothing is saved.
+///
+/// The [crate's example](crate) runs an op in a training context and differentiates it.
 pub struct Ctx {
     device: Device,
     tape: Option<RefCell<Tape>>,
@@ -18,82 +20,88 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    /// A context for inference on `device`, alone.
+    /// Returns a context for inference on `device`, as the only rank.
     pub fn inference(device: &Device) -> Self {
         Ctx { device: device.clone(), tape: None, comm: Arc::new(Solo), seed: 0, step: 0 }
     }
 
-    /// A context that records a tape; `seed` and `step` key its dropout.
+    /// Returns a context that records a tape; `seed` and `step` key its random numbers.
     pub fn training(device: &Device, seed: u64, step: u32) -> Self {
         Ctx { tape: Some(RefCell::default()), seed, step, ..Ctx::inference(device) }
     }
 
-    /// The same context as one rank of several.
+    /// Returns the same context as one rank of several.
     pub fn with_comm(self, comm: Arc<dyn Comm>) -> Self {
         Ctx { comm, ..self }
     }
 
-    /// Where this context allocates and computes.
+    /// The device on which this context allocates and computes.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// This rank's link to the others.
+    /// This rank's communicator.
     pub fn comm(&self) -> &dyn Comm {
         &*self.comm
     }
 
-    /// True when gradients are recorded.
+    /// True when ops are recorded for backward.
     pub fn records(&self) -> bool {
         self.tape.is_some()
     }
 
-    /// The key of the random numbers used at `site` in this step.
+    /// Returns the key of the random numbers used at `site` in this step.
     pub fn key(&self, site: u32) -> Key {
         Key { seed: self.seed, step: self.step, site }
     }
 
-    /// An output of an op, with arbitrary content.
+    /// Allocates an output of an op, with arbitrary content.
     pub fn empty(&self, shape: impl Into<Shape>, dtype: DType) -> Tensor {
         self.device.empty(Label::Activations, shape, dtype)
     }
 
-    /// Working memory of an op, with arbitrary content.
+    /// Allocates working memory of an op, with arbitrary content.
     pub fn scratch(&self, shape: impl Into<Shape>, dtype: DType) -> Tensor {
         self.device.empty(Label::Scratch, shape, dtype)
     }
 
-    /// Runs `op`; leaves a node on the tape when an input wants a gradient.
+    /// Runs `op` on `x`, and pushes a node onto the tape when an input wants a gradient.
     ///
     /// # Errors
-    /// The op's own, with its name; or a refusal when the op has no backward and a gradient is wanted.
+    /// The op's own, with its name; or when a gradient is wanted and the op has no backward.
     pub fn apply(&self, op: impl Op, x: &[&Tensor]) -> Result<Outs> {
-        let wanted = self.records() && x.iter().any(|t| t.id().is_some());
-        if wanted && !op.differentiable() {
+        let record = self.records() && x.iter().any(|t| t.id().is_some());
+        if record && !op.differentiable() {
             return Err(Error::op(op.name(), "has no backward, and an input wants a gradient"));
         }
-        let mut saved = if wanted { Saved::recording() } else { Saved::discarding() };
+        let mut saved = if record { Saved::recording() } else { Saved::discarding() };
         let mut outs = op.forward(self, x, &mut saved).map_err(|e| e.at(op.name()))?;
-        if let (Some(tape), true) = (&self.tape, wanted) {
-            outs = outs.into_iter().map(|y| y.named(Some(Id::fresh()))).collect();
+        if let (Some(tape), true) = (&self.tape, record) {
+            outs = outs.into_iter().map(|y| y.with_id(Some(Id::fresh()))).collect();
             tape.borrow_mut().push(Node::new(op, saved, x, &outs));
         }
         Ok(outs)
     }
 
-    /// [`Ctx::apply`] for an op with one output.
+    /// Runs an op with one output, like [`Ctx::apply`].
+    ///
+    /// # Errors
+    /// As [`Ctx::apply`].
     pub fn apply_one(&self, op: impl Op, x: &[&Tensor]) -> Result<Tensor> {
         Ok(self.apply(op, x)?.swap_remove(0))
     }
 
-    /// Runs `f` without saving anything inside it; backward runs it again on a tape of its own.
+    /// Runs `f` as a checkpointed segment: only `x` is saved, and backward runs `f` again (activation checkpointing).
+    ///
+    /// # Errors
+    /// When `f` fails.
     pub fn checkpoint<F>(&self, f: F, x: &[&Tensor]) -> Result<Tensor>
     where
         F: Fn(&Ctx, &[&Tensor]) -> Result<Tensor> + 'static,
     {
         match &self.tape {
             Some(tape) => {
-                let y = f(&self.segment(false), x)?.named(Some(Id::fresh()));
+                let y = f(&self.segment(false), x)?.with_id(Some(Id::fresh()));
                 tape.borrow_mut().push(checkpoint(f, x, &y));
                 Ok(y)
             }
@@ -101,7 +109,8 @@ impl Ctx {
         }
     }
 
-    /// A context like this one, off its tape: for a segment's forward, or (`recording`) for its replay.
+    /// Returns a context like this one without its tape, for a segment's forward, or with a new tape (`recording`), for
+    /// its replay in backward.
     pub(crate) fn segment(&self, recording: bool) -> Ctx {
         Ctx {
             device: self.device.clone(),
@@ -112,8 +121,8 @@ impl Ctx {
         }
     }
 
-    /// Differentiates: `ends` are outputs with the gradients to start from, and `sink` gets the gradient of each leaf that
-    /// wants one, as soon as it is final. This uses the tape up.
+    /// Differentiates: `ends` are outputs with the gradients to start from, and `sink` gets the gradient of each leaf
+    /// that wants one, as soon as it is final. This uses the tape up.
     ///
     /// [`Grads`] is a sink that collects; so is a closure `FnMut(Id, Tensor) -> Result<()>`.
     ///

@@ -1,55 +1,65 @@
-//! Where tensors live: the CPU, a CUDA device, or the planning device, which keeps books and computes nothing.
+//! Devices: the CPU, a CUDA device, or the planning device, which accounts for memory and computes nothing.
 
-use crate::cuda::{Cuda, Properties};
-use crate::memory::{Label, Ledger};
-use crate::tensor::{Buf, DType, Tensor};
+use crate::cuda::{Cuda, Memory, Properties};
+use crate::memory::{DeviceMemory, Label, Ledger};
+use crate::tensor::{Buffer, DType, Tensor};
 use crate::{Error, Result, Shape};
 use std::sync::Arc;
 
-/// A place for tensors and the books of its memory. Ops match on it and are read in place.
+/// A device that holds tensors, with the ledger of its memory. Ops `match` on it.
+///
+/// ```
+/// use codelsi_engine::{DType, Device, Label};
+///
+/// // The same code computes on the CPU and plans its memory without computing.
+/// for device in [Device::cpu(), Device::plan()] {
+///     let _x = device.zeros(Label::Weights, [256, 1024], DType::BF16);
+///     assert_eq!(device.ledger().usage().total(), 256 * 1024 * 2);
+/// }
+/// ```
 #[derive(Clone)]
 pub enum Device {
     /// Host memory; ops run on rayon's current thread pool.
     Cpu(Arc<Ledger>),
-    /// A card, or the software GPU.
+    /// An NVIDIA card, the software GPU, or a card that is only planned.
     Cuda(Arc<Cuda>),
-    /// Shapes only: the same model code runs on it and leaves the memory plan behind.
+    /// Shapes only: the same model code runs on it, and its ledger is then the memory plan.
     Plan(Arc<Ledger>),
 }
 
 impl Device {
-    /// The CPU, with books of its own.
+    /// Returns the CPU with a ledger of its own.
     pub fn cpu() -> Self {
         Device::Cpu(Arc::default())
     }
 
-    /// The CUDA card `ordinal`.
+    /// Opens the CUDA card with the index `ordinal`.
     ///
     /// # Errors
-    /// When driver, card or compiler are missing or too old.
+    /// When the driver, the card or the compiler (NVRTC) is missing or too old.
     pub fn cuda(ordinal: usize) -> Result<Self> {
         Ok(Device::Cuda(Arc::new(Cuda::card(ordinal)?)))
     }
 
-    /// A GPU in software, of architecture `sm_80` or `sm_90a`.
+    /// Returns a GPU emulated in software, of architecture `sm_80` or `sm_90a`.
     ///
     /// # Errors
-    /// When the architecture is unknown, or there is no compiler.
+    /// When the architecture is unknown, no compiler (NVRTC) is found, or this build lacks the feature `emulator`.
     pub fn emulated(arch: &str) -> Result<Self> {
         Ok(Device::Cuda(Arc::new(Cuda::emulated(arch)?)))
     }
 
-    /// The planning device, for the CPU.
+    /// Returns the planning device for the CPU.
     pub fn plan() -> Self {
         Device::Plan(Arc::default())
     }
 
-    /// The planning device for a card of these properties: what the same code allocates there.
+    /// Returns the planning device for a card with these properties.
     pub fn plan_card(properties: Properties) -> Self {
         Device::Cuda(Arc::new(Cuda::planned(properties)))
     }
 
-    /// The planning device for `self`.
+    /// Returns the planning device for this device.
     pub fn planning(&self) -> Self {
         match self {
             Device::Cpu(_) | Device::Plan(_) => Device::plan(),
@@ -57,7 +67,7 @@ impl Device {
         }
     }
 
-    /// `cpu`, `plan`, `cuda:0`, `emulated:sm_80`.
+    /// The name, e.g. `cpu`, `plan`, `cuda:0`, `emulated:sm_80`.
     pub fn name(&self) -> &str {
         match self {
             Device::Cpu(_) => "cpu",
@@ -66,7 +76,7 @@ impl Device {
         }
     }
 
-    /// True where no op computes.
+    /// True when ops allocate but do not compute.
     pub fn is_plan(&self) -> bool {
         match self {
             Device::Cpu(_) => false,
@@ -75,7 +85,7 @@ impl Device {
         }
     }
 
-    /// The device's books.
+    /// The ledger of the device's memory.
     pub fn ledger(&self) -> &Arc<Ledger> {
         match self {
             Device::Cpu(ledger) | Device::Plan(ledger) => ledger,
@@ -83,35 +93,37 @@ impl Device {
         }
     }
 
-    /// A tensor with arbitrary content: whoever asks for it writes all of it. When a device has no memory left,
-    /// the first use of the tensor is the error.
+    /// Allocates a tensor with arbitrary content, which the caller must write before it is read. When the device has no
+    /// memory left, the first use of the tensor reports the error.
     pub fn empty(&self, label: Label, shape: impl Into<Shape>, dtype: DType) -> Tensor {
         let shape = shape.into();
         let bytes = shape.elements() * dtype.size();
         let buf = match self {
-            Device::Cpu(ledger) => Buf::Host(ledger.block(label, bytes)),
-            Device::Cuda(cuda) => cuda.alloc(label, bytes).map_or_else(Buf::Denied, Buf::Cuda),
-            Device::Plan(ledger) => Buf::Planned(ledger.charge(label, bytes)),
+            Device::Cpu(ledger) => Buffer::Host(ledger.alloc(label, bytes)),
+            Device::Cuda(cuda) => cuda
+                .alloc(label, bytes)
+                .map_or_else(Buffer::Failed, |memory| Buffer::Device(Box::new(memory))),
+            Device::Plan(ledger) => Buffer::Planned(ledger.charge(label, bytes)),
         };
         Tensor::new(buf, shape, dtype)
     }
 
-    /// A tensor that this device plans for and that costs it nothing: somebody else holds its content.
+    /// Returns a planned tensor of zero cost: a stand-in for one whose memory is charged elsewhere.
     pub fn borrowed(&self, shape: impl Into<Shape>, dtype: DType) -> Tensor {
-        Tensor::new(Buf::Planned(self.ledger().charge(Label::Weights, 0)), shape.into(), dtype)
+        Tensor::new(Buffer::Planned(self.ledger().charge(Label::Weights, 0)), shape.into(), dtype)
     }
 
-    /// A tensor of zeros.
+    /// Allocates a tensor of zeros. Its first use reports the error if that fails.
     pub fn zeros(&self, label: Label, shape: impl Into<Shape>, dtype: DType) -> Tensor {
         let mut t = self.empty(label, shape, dtype);
         let zeroed = t.zero();
-        t.unless(zeroed)
+        t.or_fail(zeroed)
     }
 
-    /// A copy of host data.
+    /// Allocates a tensor and copies host data into it.
     ///
     /// # Errors
-    /// When the shape does not hold exactly `data`.
+    /// When the number of values differs from the shape, or the device fails.
     pub fn tensor<T: crate::Elem>(
         &self,
         label: Label,
@@ -127,5 +139,45 @@ impl Device {
             t.write(data)?;
         }
         Ok(t)
+    }
+}
+
+/// Copies between devices.
+impl Tensor {
+    /// Copies the tensor to `device`, under `label`; the copy wants no gradient.
+    ///
+    /// # Errors
+    /// When the tensor is only planned and `device` is not, or a device fails.
+    pub fn to(&self, device: &Device, label: Label) -> Result<Tensor> {
+        let mut copy = device.empty(label, *self.shape(), self.dtype());
+        copy.copy_from(self)?;
+        Ok(copy)
+    }
+
+    /// Reads several f32 scalars, each of shape (1) and all on one device, in a single copy to the host.
+    ///
+    /// # Errors
+    /// When one is not an f32 scalar or is only planned, or the device fails.
+    pub fn read_scalars(scalars: &[&Tensor]) -> Result<Vec<f32>> {
+        let size = DType::F32.size();
+        for scalar in scalars {
+            scalar.expect(DType::F32)?;
+            if scalar.byte_len() != size {
+                return Err(Error::new(format!("{scalar:?} is not a scalar")));
+            }
+        }
+        let first = scalars.first().map_or(Ok(None), |scalar| Memory::of(scalar))?;
+        let Some(cuda) = first.map(Memory::device) else {
+            return Ok(scalars.iter().map(|t| t.to_vec()).collect::<Result<Vec<_>>>()?.concat());
+        };
+        let mut values = vec![0f32; scalars.len()];
+        let packed = cuda.alloc(Label::Scratch, size * scalars.len())?;
+        for (i, scalar) in scalars.iter().enumerate() {
+            if let Some(memory) = Memory::of(scalar)? {
+                packed.copy_at(i * size, memory)?;
+            }
+        }
+        packed.download(bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
     }
 }

@@ -8,48 +8,48 @@ use std::path::Path;
 /// Result with the workspace's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, where, and (in the message) what to do about it. Always displays as one line.
+/// An error: what failed, where, and (in the message) what to do about it. It always displays as one line.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error {
     /// Outermost first: modules (`layers.7`), then the op (`lora`), or a file.
     path: Vec<String>,
     message: String,
-    /// A device had no memory left.
+    /// True when a device had no memory left.
     memory: bool,
 }
 
 impl Error {
-    /// A plain message, for input that cannot be used.
+    /// Returns an error with a plain message.
     pub fn new(message: impl Into<String>) -> Self {
         Error { path: Vec::new(), message: message.into(), memory: false }
     }
 
-    /// An op's refusal: `op: message`. The message names the shapes.
+    /// Returns an op's error, `op: message`; the message names the shapes.
     pub fn op(op: &str, message: impl Into<String>) -> Self {
         Error::new(message).at(op)
     }
 
-    /// An operating-system error on a file or folder.
+    /// Returns an error about a file or folder, `path: error`.
     pub fn io(path: impl AsRef<Path>, error: impl fmt::Display) -> Self {
         Error::new(error.to_string()).at(path.as_ref().display().to_string())
     }
 
-    /// The same error, as that of a device with no memory left.
+    /// Marks the error as that of a device with no memory left.
     pub fn out_of_memory(self) -> Self {
         Error { memory: true, ..self }
     }
 
-    /// Whether a device had no memory left: there may be a flag that helps.
+    /// True when a device had no memory left: the caller may know a flag that helps.
     pub fn is_out_of_memory(&self) -> bool {
         self.memory
     }
 
-    /// The same error with `advice` at its end.
+    /// Appends `advice` to the message.
     pub fn advise(self, advice: &str) -> Self {
         Error { message: format!("{}; {advice}", self.message), ..self }
     }
 
-    /// The same error, seen from one module further out.
+    /// Prefixes the path with `place`, the module one level further out.
     pub fn at(mut self, place: impl Into<String>) -> Self {
         self.path.insert(0, place.into());
         self
@@ -80,7 +80,7 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// Adds the place to an error on its way out.
+/// Adds the place where it happened to an error on its way out.
 pub trait At<T> {
     /// Prefixes the error's path with `place`.
     fn at(self, place: impl Into<String>) -> Result<T>;

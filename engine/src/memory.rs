@@ -1,12 +1,14 @@
-//! The one allocation seam: every tensor's bytes are charged to a label in a device's ledger.
+//! Memory accounting, the one place where tensors are allocated: bytes are charged to a label in a device's ledger.
 
+use crate::Result;
 use bytemuck::{Pod, Zeroable};
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// What a block of memory is for.
+/// The purpose of an allocation; the memory table has one line per label.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
 pub enum Label {
@@ -14,17 +16,17 @@ pub enum Label {
     Adapters,
     Gradients,
     Moments,
-    /// What a tape keeps for backward.
+    /// Tensors that the tape keeps for backward.
     Saved,
-    /// What an op hands to the next.
+    /// Outputs of ops.
     Activations,
-    /// What an op works in.
+    /// Working memory of one op.
     Scratch,
-    /// Scores of the vocabulary.
+    /// Scores over the vocabulary.
     Logits,
-    /// Pages of keys and values.
+    /// Pages of the KV cache.
     Kv,
-    /// What recorded steps work in.
+    /// The arena of captured CUDA graphs.
     Graphs,
 }
 
@@ -60,7 +62,7 @@ impl Label {
     }
 }
 
-/// Bytes in use and at most in use, by label and in total.
+/// Bytes in use now and at the peak, by label and in total.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes in use now, by label.
@@ -77,14 +79,14 @@ impl Usage {
         self.now.iter().sum()
     }
 
-    /// Bytes of one label at the peak.
+    /// Bytes of one label at the moment of the peak.
     pub fn of(&self, label: Label) -> usize {
         self.at_peak[label as usize]
     }
 }
 
 impl fmt::Display for Usage {
-    /// The memory table: one line a label that was used, and the peak.
+    /// Writes the memory table: one line per label in use at the peak, and the peak itself, in MiB.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
         for label in Label::ALL.into_iter().filter(|&l| self.of(l) > 0) {
@@ -94,40 +96,40 @@ impl fmt::Display for Usage {
     }
 }
 
-/// The books of one device, and its stock of freed blocks kept for reuse.
+/// The memory account of one device, and on the CPU its freed allocations, kept for reuse.
 #[derive(Default)]
 pub struct Ledger {
-    books: Mutex<Books>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct Books {
+struct State {
     usage: Usage,
-    free: HashMap<usize, Vec<Vec<Line>>>,
+    free: HashMap<usize, Vec<Vec<CacheLine>>>,
     free_bytes: usize,
 }
 
 /// One cache line: the unit and the alignment of host memory.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-pub(crate) struct Line([u8; 64]);
+pub(crate) struct CacheLine([u8; 64]);
 
 impl Ledger {
-    /// The figures so far.
+    /// The bytes in use and the peak so far.
     pub fn usage(&self) -> Usage {
-        self.books.lock().unwrap().usage
+        self.state.lock().unwrap().usage
     }
 
-    /// Starts a new high-water mark at the present total.
+    /// Resets the peak to the bytes in use now.
     pub fn reset_peak(&self) {
-        let usage = &mut self.books.lock().unwrap().usage;
+        let usage = &mut self.state.lock().unwrap().usage;
         usage.peak = usage.total();
         usage.at_peak = usage.now;
     }
 
-    /// Enters `bytes` under `label` until the charge is dropped.
+    /// Charges `bytes` to `label` until the returned charge is dropped.
     pub fn charge(self: &Arc<Self>, label: Label, bytes: usize) -> Charge {
-        let usage = &mut self.books.lock().unwrap().usage;
+        let usage = &mut self.state.lock().unwrap().usage;
         usage.now[label as usize] += bytes;
         if usage.total() > usage.peak {
             usage.peak = usage.total();
@@ -136,26 +138,26 @@ impl Ledger {
         Charge { ledger: self.clone(), label: AtomicUsize::new(label as usize), bytes }
     }
 
-    /// A block of host memory, fresh or used before: its content is arbitrary.
-    pub(crate) fn block(self: &Arc<Self>, label: Label, bytes: usize) -> Block {
+    /// Allocates host memory, fresh or reused; its content is arbitrary.
+    pub(crate) fn alloc(self: &Arc<Self>, label: Label, bytes: usize) -> HostMemory {
         let charge = self.charge(label, bytes);
-        let lines = bytes.div_ceil(size_of::<Line>());
-        let reused = self.books.lock().unwrap().take(lines);
+        let lines = bytes.div_ceil(size_of::<CacheLine>());
+        let reused = self.state.lock().unwrap().reuse(lines);
         let mut data = reused.unwrap_or_else(|| bytemuck::zeroed_vec(lines));
         if cfg!(debug_assertions) {
-            // A quiet NaN in f32 and in bf16: an op that forgets to write is seen.
-            bytemuck::cast_slice_mut::<Line, u16>(&mut data).fill(0x7fc1);
+            // A quiet NaN in f32 and in bf16 shows an op that forgets to write.
+            bytemuck::cast_slice_mut::<CacheLine, u16>(&mut data).fill(0x7fc1);
         }
-        Block { data, charge }
+        HostMemory { data, charge }
     }
 }
 
-impl Books {
-    fn take(&mut self, lines: usize) -> Option<Vec<Line>> {
+impl State {
+    fn reuse(&mut self, lines: usize) -> Option<Vec<CacheLine>> {
         let block = self.free.get_mut(&lines).and_then(Vec::pop);
         match block {
-            Some(_) => self.free_bytes -= lines * size_of::<Line>(),
-            // New memory is about to be asked for: never hold more than the plan's own peak.
+            Some(_) => self.free_bytes -= lines * size_of::<CacheLine>(),
+            // The system is about to be asked for more: never hold more than the peak that a plan predicts.
             None if self.usage.total() + self.free_bytes > self.usage.peak => {
                 self.free.clear();
                 self.free_bytes = 0;
@@ -165,29 +167,29 @@ impl Books {
         block
     }
 
-    fn put(&mut self, data: Vec<Line>) {
-        self.free_bytes += data.len() * size_of::<Line>();
+    fn give_back(&mut self, data: Vec<CacheLine>) {
+        self.free_bytes += data.len() * size_of::<CacheLine>();
         self.free.entry(data.len()).or_default().push(data);
     }
 }
 
-/// Bytes entered in a ledger; dropping it takes them out again.
+/// Bytes charged to a ledger; dropping it releases them.
 pub struct Charge {
     ledger: Arc<Ledger>,
-    /// A [`Label`], by its place in [`Label::ALL`]; it changes under the lock of the books.
+    /// Index of the [`Label`] in [`Label::ALL`]; it changes under the lock of the ledger.
     label: AtomicUsize,
     bytes: usize,
 }
 
 impl Charge {
-    /// What the bytes are for.
+    /// The label that the bytes are charged to.
     pub fn label(&self) -> Label {
         Label::ALL[self.label.load(Ordering::Relaxed)]
     }
 
-    /// The bytes are for `to` from now on, if they were for `from`.
+    /// Moves the bytes to label `to` if they are charged to `from`.
     pub(crate) fn relabel(&self, from: Label, to: Label) {
-        let now = &mut self.ledger.books.lock().unwrap().usage.now;
+        let now = &mut self.ledger.state.lock().unwrap().usage.now;
         if self.label() == from {
             self.label.store(to as usize, Ordering::Relaxed);
             now[from as usize] -= self.bytes;
@@ -198,20 +200,20 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.ledger.books.lock().unwrap().usage.now[self.label() as usize] -= self.bytes;
+        self.ledger.state.lock().unwrap().usage.now[self.label() as usize] -= self.bytes;
     }
 }
 
-/// Host memory on loan from a ledger.
-pub(crate) struct Block {
-    data: Vec<Line>,
+/// Host memory, which goes back to its ledger when dropped.
+pub(crate) struct HostMemory {
+    data: Vec<CacheLine>,
     charge: Charge,
 }
 
-impl Block {
-    /// A block of its own with the same bytes, under the same label.
-    pub(crate) fn duplicate(&self) -> Block {
-        let mut copy = self.charge.ledger.block(self.charge.label(), self.charge.bytes);
+impl HostMemory {
+    /// Allocates a copy of the bytes, under the same label.
+    pub(crate) fn duplicate(&self) -> HostMemory {
+        let mut copy = self.charge.ledger.alloc(self.charge.label(), self.charge.bytes);
         copy.bytes_mut().copy_from_slice(self.bytes());
         copy
     }
@@ -229,22 +231,49 @@ impl Block {
     }
 }
 
-impl Drop for Block {
+impl Drop for HostMemory {
     fn drop(&mut self) {
         let data = std::mem::take(&mut self.data);
-        // Small blocks are the allocator's own business.
+        // Small allocations are left to the system allocator.
         if data.len() >= 64 {
-            self.charge.ledger.books.lock().unwrap().put(data);
+            self.charge.ledger.state.lock().unwrap().give_back(data);
         }
     }
 }
 
-/// Bytes of this process's memory that no file backs; `None` where the system does not tell.
+/// Memory that the host does not address, as tensors see it: a device implements it.
+pub(crate) trait DeviceMemory: Any + Send + Sync {
+    /// The device's name, e.g. `cuda:0`.
+    fn device_name(&self) -> &str;
+
+    /// True when the device only plans, so that the memory has no content.
+    fn is_planned(&self) -> bool;
+
+    /// The entry in the device's ledger.
+    fn charge(&self) -> &Charge;
+
+    /// Writes all bytes from host memory.
+    fn upload(&self, from: &[u8]) -> Result<()>;
+
+    /// Reads all bytes into host memory, and returns when they are there.
+    fn download(&self, to: &mut [u8]) -> Result<()>;
+
+    /// Writes all bytes from another device's memory, or this one's.
+    fn copy_from(&self, from: &dyn DeviceMemory) -> Result<()>;
+
+    /// Sets every byte to `byte`.
+    fn fill(&self, byte: u8) -> Result<()>;
+
+    /// Allocates a copy on the same device, under the same label.
+    fn duplicate(&self) -> Result<Box<dyn DeviceMemory>>;
+}
+
+/// Returns the bytes of this process's memory that no file backs; `None` where the system does not report them.
 pub fn anonymous_bytes() -> Option<usize> {
     kilobytes("/proc/self/status", "RssAnon:")
 }
 
-/// Bytes of the machine's memory that could be had without swapping.
+/// Returns the bytes of memory that this machine can allocate without swapping; `None` where unknown.
 pub fn available_bytes() -> Option<usize> {
     kilobytes("/proc/meminfo", "MemAvailable:")
 }
@@ -262,8 +291,8 @@ mod tests {
     #[test]
     fn labels_follow_the_live_blocks_and_the_peak_stays() {
         let ledger = Arc::new(Ledger::default());
-        let a = ledger.block(Label::Kv, 100);
-        let b = ledger.block(Label::Scratch, 5000);
+        let a = ledger.alloc(Label::Kv, 100);
+        let b = ledger.alloc(Label::Scratch, 5000);
         assert_eq!((a.bytes().len(), ledger.usage().total()), (100, 5100));
         drop(b);
         let usage = ledger.usage();
@@ -284,7 +313,7 @@ mod tests {
     #[test]
     fn what_a_block_is_for_can_change_once() {
         let ledger = Arc::new(Ledger::default());
-        let block = ledger.block(Label::Activations, 300);
+        let block = ledger.alloc(Label::Activations, 300);
         block.charge().relabel(Label::Activations, Label::Saved);
         block.charge().relabel(Label::Activations, Label::Kv);
         let now = ledger.usage().now;
@@ -299,12 +328,12 @@ mod tests {
     #[test]
     fn freed_blocks_are_reused_and_never_exceed_the_peak() {
         let ledger = Arc::new(Ledger::default());
-        let first = ledger.block(Label::Scratch, 1 << 16);
+        let first = ledger.alloc(Label::Scratch, 1 << 16);
         let address = first.bytes().as_ptr();
         drop(first);
-        assert_eq!(ledger.block(Label::Kv, 1 << 16).bytes().as_ptr(), address);
-        let _other = ledger.block(Label::Kv, 1 << 15);
-        let books = ledger.books.lock().unwrap();
-        assert!(books.usage.total() + books.free_bytes <= books.usage.peak);
+        assert_eq!(ledger.alloc(Label::Kv, 1 << 16).bytes().as_ptr(), address);
+        let _other = ledger.alloc(Label::Kv, 1 << 15);
+        let state = ledger.state.lock().unwrap();
+        assert!(state.usage.total() + state.free_bytes <= state.usage.peak);
     }
 }

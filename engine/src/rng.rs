@@ -3,7 +3,7 @@
 //! Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Because nothing is
 //! drawn in sequence, dropout and sampling do not depend on ranks, packing, batch or threads.
 
-/// What a random number is for: seed, optimizer step and site (layer and linear, or request).
+/// The key of random numbers: seed, optimizer step, and site (one per layer and linear, or per request).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     pub seed: u64,
@@ -12,17 +12,17 @@ pub struct Key {
 }
 
 impl Key {
-    /// Four random words for `(token, block)`; channel `c` uses word `c % 4` of block `c / 4`.
+    /// Returns four random words for `(token, block)`; channel `c` uses word `c % 4` of block `c / 4`.
     pub fn words(&self, token: u32, block: u32) -> [u32; 4] {
         philox([block, token, self.site, self.step], self.seed)
     }
 
-    /// Uniform in [0, 1) with 24 random bits.
+    /// Returns a uniform number in [0, 1) with 24 random bits.
     pub fn uniform(&self, token: u32, channel: u32) -> f32 {
         unit(self.words(token, channel / 4)[channel as usize % 4])
     }
 
-    /// A standard normal deviate (Box-Muller on two words of one block).
+    /// Returns a standard normal deviate (Box-Muller on two words of one block).
     pub fn normal(&self, token: u32, channel: u32) -> f32 {
         let words = self.words(token, channel / 2);
         let pair = 2 * (channel as usize % 2);
@@ -31,7 +31,7 @@ impl Key {
     }
 }
 
-/// The top 24 bits as a number in [0, 1).
+/// Converts the top 24 bits of `word` to a number in [0, 1).
 pub fn unit(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / (1 << 24) as f32)
 }

@@ -16,7 +16,7 @@ impl Shape {
         self.iter().product()
     }
 
-    /// `(rows, columns)` with every leading dimension folded into the rows.
+    /// Returns `(rows, columns)`, with all leading dimensions folded into the rows.
     pub fn as_matrix(&self) -> (usize, usize) {
         let columns = self.last().copied().unwrap_or(1);
         (self[..self.len().saturating_sub(1)].iter().product(), columns)
@@ -31,7 +31,7 @@ impl<const N: usize> From<[usize; N]> for Shape {
 
 impl From<&[usize]> for Shape {
     /// # Panics
-    /// With more than four dimensions; no op of this project has them.
+    /// With more than four dimensions; no op of this workspace has them.
     fn from(dims: &[usize]) -> Self {
         let mut shape = Shape { dims: [0; 4], rank: dims.len() as u8 };
         shape.dims[..dims.len()].copy_from_slice(dims);

@@ -1,7 +1,7 @@
 //! Reverse-mode differentiation on a tape.
 //!
-//! Nodes are pushed as ops run, so the reverse of their order is already topological: backward is one reversed walk, and
-//! each node is dropped with all that it saved as soon as the walk has passed it.
+//! Nodes are pushed as ops run, so the reverse of their order is already topological: backward is one reversed walk,
+//! and each node is dropped with all that it saved as soon as the walk has passed it.
 
 mod accumulate;
 mod checkpoint;

@@ -1,9 +1,8 @@
 //! Contiguous tensors over shared buffers.
 
-use crate::cuda::{Cuda, Memory};
-use crate::memory::{Block, Charge, Label};
+use crate::memory::{Charge, DeviceMemory, HostMemory, Label};
 use crate::tape::Origin;
-use crate::{Device, Error, Result, Shape};
+use crate::{Error, Result, Shape};
 use bytemuck::Pod;
 use half::bf16;
 use memmap2::Mmap;
@@ -46,23 +45,23 @@ impl Elem for i32 {
     const DTYPE: DType = DType::I32;
 }
 
-/// Names a tensor that wants a gradient.
+/// Identifies a tensor that wants a gradient.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Id(u64);
 
 impl Id {
-    /// A name never given before in this process.
+    /// Returns an id that was never used before in this process.
     pub fn fresh() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Id(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-pub(crate) enum Buf {
-    Host(Block),
-    Cuda(Memory),
-    /// The device had no memory left, or worse.
-    Denied(Error),
+pub(crate) enum Buffer {
+    Host(HostMemory),
+    Device(Box<dyn DeviceMemory>),
+    /// The allocation or its first write failed, for example because the device had no memory left.
+    Failed(Error),
     Mapped {
         map: Arc<Mmap>,
         offset: usize,
@@ -72,10 +71,19 @@ pub(crate) enum Buf {
 
 /// A contiguous, row-major tensor. Cloning shares the buffer.
 ///
-/// `id` is set on tensors that want a gradient; frozen weights have none.
+/// A tensor that wants a gradient has an id; frozen weights have none.
+///
+/// ```
+/// use codelsi_engine::{DType, Device, Label};
+///
+/// let x = Device::cpu().tensor(Label::Activations, [2, 3], &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+/// assert_eq!((x.dtype(), &x.shape()[..]), (DType::F32, &[2, 3][..]));
+/// assert_eq!(x.reshape([3, 2]).slice::<f32>()?[5], 6.0);
+/// # Ok::<(), codelsi_engine::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tensor {
-    buf: Arc<Buf>,
+    buf: Arc<Buffer>,
     shape: Shape,
     dtype: DType,
     id: Option<Id>,
@@ -83,14 +91,14 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    pub(crate) fn new(buf: Buf, shape: Shape, dtype: DType) -> Self {
+    pub(crate) fn new(buf: Buffer, shape: Shape, dtype: DType) -> Self {
         Tensor { buf: Arc::new(buf), shape, dtype, id: None, origin: None }
     }
 
-    /// A tensor that reads a mapped file in place.
+    /// Returns a tensor that reads a memory-mapped file in place.
     ///
     /// # Errors
-    /// When the range leaves the file or its start is not aligned for `dtype`.
+    /// When the range exceeds the file, or its start is not aligned for `dtype`.
     pub fn mapped(map: &Arc<Mmap>, offset: usize, shape: impl Into<Shape>, dtype: DType) -> Result<Self> {
         let shape = shape.into();
         let bytes = shape.elements() * dtype.size();
@@ -100,7 +108,7 @@ impl Tensor {
                 "bytes {offset}..+{bytes} of the mapped file hold no {dtype:?} {shape}"
             )));
         }
-        Ok(Tensor::new(Buf::Mapped { map: map.clone(), offset }, shape, dtype))
+        Ok(Tensor::new(Buffer::Mapped { map: map.clone(), offset }, shape, dtype))
     }
 
     /// The dimensions.
@@ -118,22 +126,22 @@ impl Tensor {
         self.shape.elements() * self.dtype.size()
     }
 
-    /// Set when a gradient is wanted.
+    /// The id under which backward reports the gradient; `None` when no gradient is wanted.
     pub fn id(&self) -> Option<Id> {
         self.id
     }
 
-    /// The same tensor, wanting a gradient under a fresh name.
+    /// Returns the same tensor as a leaf that wants a gradient, with a fresh id.
     pub fn with_grad(self) -> Self {
-        self.named(Some(Id::fresh()))
+        self.with_id(Some(Id::fresh()))
     }
 
-    /// The same tensor, wanting no gradient.
+    /// Returns the same tensor without a gradient.
     pub fn detach(&self) -> Self {
-        self.clone().named(None)
+        self.clone().with_id(None)
     }
 
-    /// The same tensor, which backward fetches again from `origin` rather than keeping it.
+    /// Returns the same tensor, which ops do not save for backward: backward fetches it again from `origin`.
     pub fn with_origin(self, origin: Arc<dyn Origin>) -> Self {
         Tensor { origin: Some(origin), ..self }
     }
@@ -142,23 +150,23 @@ impl Tensor {
         self.origin.as_ref()
     }
 
-    pub(crate) fn named(mut self, id: Option<Id>) -> Self {
+    pub(crate) fn with_id(mut self, id: Option<Id>) -> Self {
         self.id = id;
         self
     }
 
-    /// Charges the bytes to `to` from now on, if they are charged to `from`: what a tensor is for can change.
+    /// Moves the bytes from label `from` to label `to` in the ledger; without effect when they have another label.
     pub fn relabel(&self, from: Label, to: Label) {
         let charge = match &*self.buf {
-            Buf::Host(block) => block.charge(),
-            Buf::Cuda(memory) => memory.charge(),
-            Buf::Planned(charge) => charge,
-            Buf::Denied(_) | Buf::Mapped { .. } => return,
+            Buffer::Host(memory) => memory.charge(),
+            Buffer::Device(memory) => memory.charge(),
+            Buffer::Planned(charge) => charge,
+            Buffer::Failed(_) | Buffer::Mapped { .. } => return,
         };
         charge.relabel(from, to);
     }
 
-    /// The same elements in another shape.
+    /// Returns the same elements in another shape; the buffer is shared.
     ///
     /// # Panics
     /// When the number of elements differs.
@@ -168,26 +176,26 @@ impl Tensor {
         Tensor { shape, ..self.clone() }
     }
 
-    /// The first elements, in another shape; the buffer is shared, and longer.
+    /// Returns the first elements in the given shape; the longer buffer is shared.
     ///
     /// # Panics
-    /// When there are fewer.
+    /// When the tensor has fewer elements.
     pub fn first(&self, shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
         assert!(shape.elements() <= self.shape.elements(), "the first {shape} of {}", self.shape);
         Tensor { shape, ..self.clone() }
     }
 
-    /// The elements, read in place.
+    /// Borrows the elements in host memory.
     ///
     /// # Errors
-    /// When `T` is not the storage type, or the tensor is only planned.
+    /// When `T` is not the storage type, the tensor lives on a CUDA device, or it is only planned.
     pub fn slice<T: Elem>(&self) -> Result<&[T]> {
         self.expect(T::DTYPE)?;
         Ok(bytemuck::cast_slice(self.bytes()?))
     }
 
-    /// The elements, to be written: only the sole owner of a host buffer may.
+    /// Borrows the elements in host memory to write them; the buffer must have no other owner.
     ///
     /// # Errors
     /// As [`Tensor::slice`], or when the buffer is shared or mapped.
@@ -196,39 +204,39 @@ impl Tensor {
         Ok(bytemuck::cast_slice_mut(self.bytes_mut()?))
     }
 
-    /// The raw bytes.
+    /// Borrows the raw bytes in host memory.
     ///
     /// # Errors
     /// When the tensor is only planned, or lives on a CUDA device.
     pub fn bytes(&self) -> Result<&[u8]> {
         match &*self.buf {
-            Buf::Host(block) => Ok(&block.bytes()[..self.byte_len()]),
-            Buf::Mapped { map, offset } => Ok(&map[*offset..offset + self.byte_len()]),
-            Buf::Cuda(memory) => {
-                let device = memory.device().name();
+            Buffer::Host(memory) => Ok(&memory.bytes()[..self.byte_len()]),
+            Buffer::Mapped { map, offset } => Ok(&map[*offset..offset + self.byte_len()]),
+            Buffer::Device(memory) => {
+                let device = memory.device_name();
                 Err(Error::new(format!("{self:?} lives on {device} and is not read by the host in place")))
             }
-            Buf::Denied(error) => Err(error.clone()),
-            Buf::Planned(_) => Err(Error::new(format!("{self:?} is planned and has no content"))),
+            Buffer::Failed(error) => Err(error.clone()),
+            Buffer::Planned(_) => Err(Error::new(format!("{self:?} is planned and has no content"))),
         }
     }
 
-    /// The raw bytes, to be written.
+    /// Borrows the raw bytes in host memory to write them.
     ///
     /// # Errors
     /// When the buffer is shared, mapped, planned, or on a CUDA device.
     pub fn bytes_mut(&mut self) -> Result<&mut [u8]> {
         let (shape, dtype, bytes) = (self.shape, self.dtype, self.byte_len());
         match Arc::get_mut(&mut self.buf) {
-            Some(Buf::Host(block)) => Ok(&mut block.bytes_mut()[..bytes]),
-            Some(Buf::Denied(error)) => Err(error.clone()),
+            Some(Buffer::Host(memory)) => Ok(&mut memory.bytes_mut()[..bytes]),
+            Some(Buffer::Failed(error)) => Err(error.clone()),
             _ => Err(Error::new(format!(
                 "{dtype:?} {shape} cannot be written in place: it is shared, mapped, planned or on a CUDA device"
             ))),
         }
     }
 
-    /// A copy of the elements in host memory, from wherever they are.
+    /// Copies the elements to host memory, from any device.
     ///
     /// # Errors
     /// When `T` is not the storage type, or the tensor is only planned.
@@ -239,33 +247,7 @@ impl Tensor {
         Ok(data)
     }
 
-    /// The values of several scalars (1) f32 of one device, in one copy to the host.
-    ///
-    /// # Errors
-    /// When one is no scalar or only planned, or the device fails.
-    pub fn read_scalars(scalars: &[&Tensor]) -> Result<Vec<f32>> {
-        let size = DType::F32.size();
-        for scalar in scalars {
-            scalar.expect(DType::F32)?;
-            if scalar.byte_len() != size {
-                return Err(Error::new(format!("{scalar:?} is no scalar")));
-            }
-        }
-        let Some(cuda) = scalars.first().and_then(|scalar| scalar.cuda()) else {
-            return Ok(scalars.iter().map(|t| t.to_vec()).collect::<Result<Vec<_>>>()?.concat());
-        };
-        let mut values = vec![0f32; scalars.len()];
-        let side_by_side = cuda.alloc(Label::Scratch, size * scalars.len())?;
-        for (i, scalar) in scalars.iter().enumerate() {
-            if let Some(memory) = scalar.memory()? {
-                side_by_side.copy_to(i * size, memory)?;
-            }
-        }
-        side_by_side.download(bytemuck::cast_slice_mut(&mut values))?;
-        Ok(values)
-    }
-
-    /// A copy of the raw bytes, from wherever they are.
+    /// Copies the raw bytes to host memory, from any device.
     ///
     /// # Errors
     /// When the tensor is only planned, or a device fails.
@@ -277,12 +259,12 @@ impl Tensor {
 
     fn read_bytes(&self, to: &mut [u8]) -> Result<()> {
         match &*self.buf {
-            Buf::Cuda(memory) => memory.download(to),
+            Buffer::Device(memory) => memory.download(to),
             _ => self.bytes().map(|bytes| to.copy_from_slice(bytes)),
         }
     }
 
-    /// Writes all elements, wherever they are: only the sole owner of the buffer may.
+    /// Writes all elements from host memory, on any device; the buffer must have no other owner.
     ///
     /// # Errors
     /// When `T` is not the storage type, `data` does not fill the shape, or the buffer is shared, mapped or planned.
@@ -291,7 +273,7 @@ impl Tensor {
         self.write_bytes(bytemuck::cast_slice(data))
     }
 
-    /// [`Tensor::write`] of raw bytes.
+    /// Writes all elements as raw bytes, like [`Tensor::write`].
     ///
     /// # Errors
     /// When `data` does not fill the shape, or the buffer is shared, mapped or planned.
@@ -300,22 +282,13 @@ impl Tensor {
             return Err(Error::new(format!("{} bytes do not fill {self:?}", data.len())));
         }
         match Arc::get_mut(&mut self.buf) {
-            Some(Buf::Cuda(memory)) => memory.upload(data),
+            Some(Buffer::Device(memory)) => memory.upload(data),
             _ => self.bytes_mut().map(|bytes| bytes.copy_from_slice(data)),
         }
     }
 
-    /// A copy on `device`, under `label`; wants no gradient.
-    ///
-    /// # Errors
-    /// When the tensor is only planned and `device` is not, or a device fails.
-    pub fn to(&self, device: &Device, label: Label) -> Result<Tensor> {
-        let mut copy = device.empty(label, self.shape, self.dtype);
-        copy.copy_from(self)?;
-        Ok(copy)
-    }
-
-    /// Takes the content of `from`, which is as large, from wherever it is; a planned tensor has none.
+    /// Copies the content of `from`, which has as many bytes, from any device to any device. A planned tensor ignores
+    /// it.
     ///
     /// # Errors
     /// When the sizes differ, this buffer is shared or mapped, `from` is only planned, or a device fails.
@@ -324,82 +297,71 @@ impl Tensor {
             return Err(Error::new(format!("{from:?} does not fill {self:?}")));
         }
         match (&*from.buf, Arc::get_mut(&mut self.buf)) {
-            (_, Some(Buf::Planned(_))) => Ok(()),
-            (Buf::Planned(_), Some(Buf::Cuda(to))) if to.device().is_plan() => Ok(()),
-            (Buf::Cuda(from), Some(Buf::Host(to))) => from.download(to.bytes_mut()),
-            (Buf::Cuda(from), Some(Buf::Cuda(to))) if Arc::ptr_eq(from.device(), to.device()) => {
-                to.copy(from)
-            }
-            (Buf::Cuda(_), Some(Buf::Cuda(to))) => to.upload(&from.to_bytes()?),
-            (_, Some(Buf::Cuda(to))) => to.upload(from.bytes()?),
+            (_, Some(Buffer::Planned(_))) => Ok(()),
+            (Buffer::Planned(_), Some(Buffer::Device(to))) if to.is_planned() => Ok(()),
+            (Buffer::Device(from), Some(Buffer::Host(to))) => from.download(to.bytes_mut()),
+            (Buffer::Device(from), Some(Buffer::Device(to))) => to.copy_from(&**from),
+            (_, Some(Buffer::Device(to))) => to.upload(from.bytes()?),
             _ => self.bytes_mut().and_then(|to| from.read_bytes(to)),
         }
     }
 
-    /// Zeroes all elements, wherever they are; a planned tensor has none.
+    /// Sets all elements to zero, on any device. A planned tensor ignores it.
     ///
     /// # Errors
     /// When the buffer is shared or mapped, or a device fails.
     pub fn zero(&mut self) -> Result<()> {
         match Arc::get_mut(&mut self.buf) {
-            Some(Buf::Planned(_)) => Ok(()),
-            Some(Buf::Cuda(memory)) => memory.fill(0),
+            Some(Buffer::Planned(_)) => Ok(()),
+            Some(Buffer::Device(memory)) => memory.fill(0),
             _ => self.bytes_mut().map(|bytes| bytes.fill(0)),
         }
     }
 
-    /// The same tensor, whose first use is the error if there is one.
-    pub(crate) fn unless(self, result: Result<()>) -> Self {
+    /// Returns the tensor, or one whose first use reports the error of `result`.
+    pub(crate) fn or_fail(self, result: Result<()>) -> Self {
         match result {
             Ok(()) => self,
-            Err(error) => Tensor { buf: Arc::new(Buf::Denied(error)), ..self },
+            Err(error) => Tensor { buf: Arc::new(Buffer::Failed(error)), ..self },
         }
     }
 
-    /// The device memory that holds the elements; `None` when they are elsewhere.
-    pub(crate) fn memory(&self) -> Result<Option<&Memory>> {
+    /// The device memory that holds the elements; `None` when they are in host memory or only planned.
+    pub(crate) fn device_memory(&self) -> Result<Option<&dyn DeviceMemory>> {
         match &*self.buf {
-            Buf::Cuda(memory) => Ok(Some(memory)),
-            Buf::Denied(error) => Err(error.clone()),
+            Buffer::Device(memory) => Ok(Some(&**memory)),
+            Buffer::Failed(error) => Err(error.clone()),
             _ => Ok(None),
         }
     }
 
-    /// The CUDA device that the tensor lives on.
-    pub(crate) fn cuda(&self) -> Option<Arc<Cuda>> {
-        match &*self.buf {
-            Buf::Cuda(memory) => Some(memory.device().clone()),
-            _ => None,
-        }
-    }
-
-    /// Whether the tensor has a shape and no content.
+    /// True when the tensor has a shape but no content.
     pub(crate) fn is_planned(&self) -> bool {
-        matches!(&*self.buf, Buf::Planned(_))
+        matches!(&*self.buf, Buffer::Planned(_))
     }
 
-    /// Whether nobody else holds the buffer, so that a kernel may write it.
-    pub(crate) fn sole(&mut self) -> Result<()> {
+    /// Checks that the buffer has no other owner, so that a kernel may write it.
+    pub(crate) fn ensure_unique(&mut self) -> Result<()> {
         match Arc::get_mut(&mut self.buf) {
             Some(_) => Ok(()),
             None => Err(Error::new(format!("{self:?} cannot be written: it is shared"))),
         }
     }
 
-    /// Gives this tensor a buffer of its own when others hold the same one.
+    /// Copies the buffer when it has other owners.
     pub(crate) fn unshare(&mut self) -> Result<()> {
         if Arc::strong_count(&self.buf) == 1 {
             return Ok(());
         }
         self.buf = match &*self.buf {
-            Buf::Host(block) => Arc::new(Buf::Host(block.duplicate())),
-            Buf::Cuda(memory) => Arc::new(Buf::Cuda(memory.duplicate()?)),
+            Buffer::Host(memory) => Arc::new(Buffer::Host(memory.duplicate())),
+            Buffer::Device(memory) => Arc::new(Buffer::Device(memory.duplicate()?)),
             _ => return Ok(()),
         };
         Ok(())
     }
 
-    fn expect(&self, dtype: DType) -> Result<()> {
+    pub(crate) fn expect(&self, dtype: DType) -> Result<()> {
         if self.dtype == dtype {
             return Ok(());
         }

@@ -1,19 +1,20 @@
-//! Ranks: sums and gathers between the workers of one run, in a fixed order.
+//! Collective operations between the ranks of one run.
 //!
 //! A rank that dies, fails or hangs ends the run: every collective has a time limit, its error names the rank that is
-//! missing, and a rank that fails tells the others why.
+//! missing, and a rank that fails sends the others the reason.
 
-mod coming;
+mod communicator;
+mod heartbeat;
 mod host;
 mod nccl;
+mod pending_gather;
 mod socket;
 mod threads;
-mod watch;
 
-pub use crate::cuda::UniqueId;
-pub use coming::Coming;
+pub use communicator::UniqueId;
 pub use host::Host;
 pub use nccl::Nccl;
+pub use pending_gather::Coming;
 pub use socket::{Rendezvous, Sockets};
 pub use threads::Threads;
 
@@ -21,26 +22,28 @@ use crate::{Device, Result, Tensor};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a rank waits for the others unless it is told.
+/// Default time that a rank waits for the others.
 pub const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How values of several ranks become one.
+/// The operation that reduces the values of several ranks to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduce {
-    /// Added in f32, in rank order.
+    /// Addition in f32, in rank order.
     Sum,
     Max,
 }
 
-/// Collective operations of one rank, on tensors of its device. Every rank calls the same ones in the same order.
+/// The communicator of one rank, for tensors of its device. All ranks call the same collectives in the same order.
 ///
-/// Their errors: a rank is gone, has failed (with its reason) or did not come in time; or ranks differ in what they call.
+/// # Errors
+/// A collective fails when a rank is gone, has failed (the error is its reason) or does not arrive in time, or when
+/// ranks call different collectives.
 pub trait Comm: Send + Sync {
     /// This rank, from 0.
     fn rank(&self) -> usize;
-    /// Number of ranks.
+    /// The number of ranks.
     fn world(&self) -> usize;
-    /// `x` becomes what all ranks' `x` (f32 or bf16) reduce to: the same bits on every rank and in every run.
+    /// Replaces `x` (f32 or bf16) by the reduction of all ranks' `x`: the same bits on every rank and in every run.
     ///
     /// # Errors
     /// As [`Comm`] says.
@@ -50,53 +53,53 @@ pub trait Comm: Send + Sync {
     /// # Errors
     /// As [`Comm`] says.
     fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()>;
-    /// [`Comm::all_gather`] of several tensors, each with the one that it fills. Cards of their own do it beside the ops that
-    /// follow; other links are done when it returns.
+    /// Starts a [`Comm::all_gather`] for each pair of a tensor and the one to fill. With one card per rank the gathers
+    /// overlap with the ops that follow; otherwise they are done when this returns.
     ///
     /// # Errors
     /// As [`Comm`] says.
     fn gather_ahead(&self, mut gathers: Vec<(Tensor, Tensor)>) -> Result<Coming> {
         gathers.iter_mut().try_for_each(|(part, whole)| self.all_gather(part, whole))?;
-        Ok(Coming::here(gathers))
+        Ok(Coming::complete(gathers))
     }
-    /// `out` becomes this rank's part of the sum of `x` over ranks; `x` is `world` times as long as `out`.
+    /// Sums `x` over all ranks and writes this rank's part to `out`; `x` is `world` times as long as `out`.
     ///
     /// # Errors
     /// As [`Comm`] says.
     fn reduce_scatter(&self, x: &Tensor, out: &mut Tensor) -> Result<()>;
-    /// Each tensor gets the content that it has on the rank beside it. Returns when the content is there.
+    /// Broadcasts each tensor from the rank given with it, and returns when the content is there.
     ///
     /// # Errors
     /// As [`Comm`] says.
     fn broadcast(&self, parts: &mut [(usize, Tensor)]) -> Result<()>;
-    /// Returns when every rank has arrived.
+    /// Blocks until every rank has arrived.
     ///
     /// # Errors
     /// As [`Comm`] says.
     fn barrier(&self) -> Result<()>;
-    /// A second link between the same ranks, for another thread to use at the same time as this one.
+    /// A second communicator of the same ranks, which another thread may use at the same time.
     fn beside(&self) -> &dyn Comm;
-    /// Tells the other ranks that this one ends, and `why`: whatever they call next, or wait in, is that error.
+    /// Ends the run for all ranks: the collective that they wait in or call next fails with the reason `why`.
     fn abort(&self, why: &str);
-    /// Seconds that this rank has spent in collectives, of all links.
+    /// Seconds that this rank has spent in collectives, over all its communicators.
     fn seconds(&self) -> f64;
 }
 
-/// One worker of a run: where it computes, and its link to the others.
+/// One rank of a run: its device and its communicator.
 #[derive(Clone)]
 pub struct Rank {
     pub device: Device,
     pub comm: Arc<dyn Comm>,
 }
 
-/// A device makes the only rank.
+/// A device alone is the only rank.
 impl From<&Device> for Rank {
     fn from(device: &Device) -> Self {
         Rank { device: device.clone(), comm: Arc::new(Solo) }
     }
 }
 
-/// The only rank.
+/// The communicator of a run with one rank.
 pub struct Solo;
 
 impl Comm for Solo {
@@ -130,7 +133,7 @@ impl Comm for Solo {
     }
 }
 
-/// One rank of several on the planning device, where nothing has content to exchange.
+/// The communicator of one of several ranks on a planning device; it exchanges nothing.
 pub struct Planned {
     pub rank: usize,
     pub world: usize,

@@ -1,18 +1,19 @@
-//! Ranks on cards of their own: NCCL carries the tensors, a link through the host keeps the ranks together.
+//! Ranks with one card each: NCCL transfers the tensors, and a host connection supervises the ranks.
 
-use super::watch::Watch;
+use super::communicator::{Collective, Communicator, UniqueId};
+use super::heartbeat::Heartbeat;
 use super::{Coming, Comm, Host, Reduce};
-use crate::cuda::{Collective, Communicator, Stream, UniqueId};
+use crate::cuda::Stream;
 use crate::{DType, Device, Error, Label, Result, Tensor};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-/// Links of a run.
+/// Communicators per run: main, secondary, prefetch.
 const LINKS: usize = 3;
 
 impl UniqueId {
-    /// Those of all links of a run.
+    /// Creates the ids of all communicators of a run.
     ///
     /// # Errors
     /// As [`UniqueId::new`].
@@ -20,89 +21,89 @@ impl UniqueId {
         Ok([UniqueId::new()?, UniqueId::new()?, UniqueId::new()?])
     }
 
-    /// [`UniqueId::of_run`] of rank 0, told to every rank over `host`.
+    /// Creates the ids on rank 0 ([`UniqueId::of_run`]) and broadcasts them to all ranks over `host`.
     ///
     /// # Errors
-    /// When rank 0 has no NCCL, or ranks are gone.
+    /// When NCCL is not installed on rank 0, or ranks are gone.
     pub fn told_over(host: &Host) -> Result<[UniqueId; LINKS]> {
         let mut ids = Device::cpu().zeros(Label::Scratch, [32 * LINKS], DType::I32);
         if host.rank() == 0 {
             ids.write_bytes(&UniqueId::of_run()?.map(|id| *id.bytes()).concat())?;
         }
-        let mut told = [(0, ids)];
-        host.broadcast(&mut told)?;
-        let bytes = told[0].1.to_bytes()?;
+        let mut parts = [(0, ids)];
+        host.broadcast(&mut parts)?;
+        let bytes = parts[0].1.to_bytes()?;
         Ok(std::array::from_fn(|i| UniqueId::from(std::array::from_fn(|j| bytes[128 * i + j]))))
     }
 }
 
-/// One rank with a card.
+/// The communicator of a rank with a card of its own.
 ///
-/// Sums and gathers of the main link are put into the stream of ops and return at once; their order of addition is
-/// NCCL's. The link beside has a stream of its own: it waits for the ops before it, and returns when it is done. Gathers
-/// ahead have a link and a stream of their own too: they wait for the ops before them, and return at once. When a rank is
-/// gone, collectives under way are ended on the others.
+/// Collectives of the main link run in the compute stream and return at once; NCCL decides the order of additions. The
+/// secondary link has a stream of its own: a collective waits for the ops before it and blocks until it is done.
+/// Asynchronous gathers also have a link and a stream of their own: they wait for the ops before them, and return at
+/// once. When a rank is gone, collectives in progress are aborted on the others.
 pub struct Nccl {
-    main: Lane,
-    beside: Lane,
-    ahead: Lane,
-    _watch: Watch,
+    main: NcclLink,
+    secondary: NcclLink,
+    prefetch: NcclLink,
+    _heartbeat: Heartbeat,
 }
 
-/// One link.
-struct Lane {
+/// One NCCL communicator, and the state that all links of the rank share.
+struct NcclLink {
     host: Arc<Host>,
     communicator: Arc<Communicator>,
-    /// Whether its calls return when they are done.
-    waits: bool,
+    /// True when a collective returns only when it is done.
+    blocking: bool,
     nanoseconds: AtomicU64,
-    /// Why there will be no further call.
+    /// The reason why the run ended.
     ended: Arc<OnceLock<Error>>,
-    /// Collectives started on the links that do not wait: by it the ranks see who hangs.
-    come: Arc<AtomicU64>,
+    /// Number of collectives started on the links that do not block: ranks compare it to see which one hangs.
+    started: Arc<AtomicU64>,
 }
 
 impl Nccl {
-    /// Joins the ranks of `host`, which stay linked by it; `ids` are rank 0's.
+    /// Connects the ranks of `host`, which goes on to supervise them; `ids` are those of rank 0.
     ///
     /// # Errors
-    /// When there is no NCCL, the device is no card, a rank is gone, or NCCL refuses.
+    /// When NCCL is not installed, the device is not a card, a rank is gone, or NCCL fails.
     pub fn new(device: &Device, ids: &[UniqueId; LINKS], host: Arc<Host>) -> Result<Self> {
         let Device::Cuda(cuda) = device else {
             return Err(Error::new(format!("NCCL is for cards, not for {}", device.name())));
         };
-        // NCCL's own meeting has no time limit: nobody goes there alone.
+        // NCCL waits for the other ranks without a time limit, so all of them must be here first.
         host.barrier()?;
-        let (ended, come) = (Arc::new(OnceLock::new()), Arc::new(AtomicU64::new(0)));
-        let lane = |id: UniqueId, stream, waits| {
-            let communicator = Arc::new(Communicator::new(device, stream, host.rank(), host.world(), id)?);
-            let (host, ended, come) = (host.clone(), ended.clone(), come.clone());
-            Ok(Lane { host, communicator, waits, nanoseconds: AtomicU64::new(0), ended, come })
+        let (ended, started) = (Arc::new(OnceLock::new()), Arc::new(AtomicU64::new(0)));
+        let link = |id: UniqueId, stream, blocking| {
+            let communicator = Arc::new(Communicator::new(cuda, stream, host.rank(), host.world(), id)?);
+            let (host, ended, started) = (host.clone(), ended.clone(), started.clone());
+            Ok(NcclLink { host, communicator, blocking, nanoseconds: AtomicU64::new(0), ended, started })
         };
-        let (main, beside) = (lane(ids[0], Stream::COMPUTE, false)?, lane(ids[1], cuda.stream()?, true)?);
-        let ahead = lane(ids[2], cuda.stream()?, false)?;
-        let communicators = [&main, &beside, &ahead].map(|lane: &Lane| lane.communicator.clone());
-        let watch = Watch::start(host.clone(), come.clone(), move |why| {
+        let (main, secondary) = (link(ids[0], Stream::COMPUTE, false)?, link(ids[1], cuda.stream()?, true)?);
+        let prefetch = link(ids[2], cuda.stream()?, false)?;
+        let communicators = [&main, &secondary, &prefetch].map(|link: &NcclLink| link.communicator.clone());
+        let heartbeat = Heartbeat::start(host.clone(), started.clone(), move |why| {
             let _ = ended.set(why);
             communicators.iter().for_each(|communicator| communicator.abort());
         });
-        Ok(Nccl { main, beside, ahead, _watch: watch })
+        Ok(Nccl { main, secondary, prefetch, _heartbeat: heartbeat })
     }
 }
 
-impl Lane {
+impl NcclLink {
     fn collective(&self, what: Collective) -> Result<()> {
-        let started = Instant::now();
-        if !self.waits {
-            self.come.fetch_add(1, Ordering::Relaxed);
+        let start = Instant::now();
+        if !self.blocking {
+            self.started.fetch_add(1, Ordering::Relaxed);
         }
-        let done = if self.waits { self.met(what) } else { self.communicator.start(what) };
-        self.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        let done = if self.blocking { self.run_to_completion(what) } else { self.communicator.start(what) };
+        self.nanoseconds.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         done.map_err(|e| self.ended.get().cloned().unwrap_or(e))
     }
 
-    /// A collective that begins when all ranks are there, and ends or fails in time.
-    fn met(&self, what: Collective) -> Result<()> {
+    /// Runs a collective that begins when all ranks have arrived, and ends or fails in time.
+    fn run_to_completion(&self, what: Collective) -> Result<()> {
         self.barrier()?;
         self.communicator.after_compute()?;
         self.communicator.start(what)?;
@@ -116,7 +117,7 @@ impl Lane {
     }
 }
 
-impl Comm for Lane {
+impl Comm for NcclLink {
     fn rank(&self) -> usize {
         self.host.rank()
     }
@@ -131,11 +132,11 @@ impl Comm for Lane {
     }
     fn gather_ahead(&self, mut gathers: Vec<(Tensor, Tensor)>) -> Result<Coming> {
         self.communicator.after_compute()?;
-        let started = self.collective(Collective::AllGathers(&mut gathers));
-        // Also where only some were started: what they touch is kept until they are over.
-        let (cuda, event) = self.communicator.end()?;
-        let coming = Coming::at(gathers, cuda, event);
-        started.map(|()| coming)
+        let result = self.collective(Collective::AllGathers(&mut gathers));
+        // Also when only some were started: their tensors stay alive until they are over.
+        let (cuda, event) = self.communicator.record_end()?;
+        let pending = Coming::until(gathers, cuda, event);
+        result.map(|()| pending)
     }
     fn reduce_scatter(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
         self.collective(Collective::ReduceScatter(x, out))
@@ -144,7 +145,7 @@ impl Comm for Lane {
         self.collective(Collective::Broadcast(parts))
     }
     fn barrier(&self) -> Result<()> {
-        if self.waits { self.host.beside().barrier() } else { self.host.barrier() }
+        if self.blocking { self.host.beside().barrier() } else { self.host.barrier() }
     }
     fn beside(&self) -> &dyn Comm {
         self
@@ -172,7 +173,7 @@ impl Comm for Nccl {
         self.main.all_gather(x, out)
     }
     fn gather_ahead(&self, gathers: Vec<(Tensor, Tensor)>) -> Result<Coming> {
-        self.ahead.gather_ahead(gathers)
+        self.prefetch.gather_ahead(gathers)
     }
     fn reduce_scatter(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
         self.main.reduce_scatter(x, out)
@@ -184,14 +185,14 @@ impl Comm for Nccl {
         self.main.barrier()
     }
     fn beside(&self) -> &dyn Comm {
-        &self.beside
+        &self.secondary
     }
     fn abort(&self, why: &str) {
         self.main.abort(why);
-        self.beside.communicator.abort();
-        self.ahead.communicator.abort();
+        self.secondary.communicator.abort();
+        self.prefetch.communicator.abort();
     }
     fn seconds(&self) -> f64 {
-        self.main.seconds() + self.beside.seconds() + self.ahead.seconds()
+        self.main.seconds() + self.secondary.seconds() + self.prefetch.seconds()
     }
 }

@@ -1,96 +1,99 @@
-//! Ranks that are processes: TCP connections to rank 0, which does the work of every collective.
+//! Ranks that are processes: TCP connections to rank 0, which computes every collective.
 //!
-//! A frame is `tag u8, header u32, body u64` (lengths, little endian), then both. A rank sends a call with its bytes and
-//! gets a result; either side may send why it ends instead. Whoever dies closes its connections, and that is seen.
+//! A message is a tag (u8), the lengths of its header (u32) and its body (u64), little endian, then header and body. A
+//! rank sends a call with its bytes and receives a result; either side may send the reason why it ends instead. A
+//! process that dies closes its connections, which the others notice.
 
-use super::host::{Call, Host, Kind, Link};
+use super::host::{Call, CollectiveKind, Host, Link};
 use crate::{DType, Error, Result};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// What a greeting begins with.
+/// The bytes that a connection begins with.
 const GREETING: &[u8; 8] = b"codelsi1";
 const CALL: u8 = 1;
 const RESULT: u8 = 2;
 const END: u8 = 3;
 
-/// Where the ranks of a run meet.
+/// The address at which the ranks of a run connect, and this rank's place among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendezvous {
-    /// Name or address of rank 0's host, and its port.
+    /// Name or address of the host of rank 0, and its port.
     pub address: String,
     pub port: u16,
     pub rank: usize,
     pub world: usize,
-    /// How long a rank waits for the others, to connect and in every collective. Rank 0 gives up a little sooner, so
-    /// that it can tell the others who is missing.
+    /// Time that a rank waits for the others, to connect and in every collective. Rank 0 gives up a little sooner, to
+    /// tell the others which rank is missing.
     pub timeout: Duration,
 }
 
-/// Ranks that are processes.
+/// Connects ranks that are processes.
 pub struct Sockets;
 
 impl Sockets {
-    /// Connects this rank; returns when every rank is there.
+    /// Connects this rank, and returns when every rank is connected.
     ///
     /// # Errors
-    /// When ranks are missing, come twice or are of another run; or the port is taken.
-    pub fn connect(at: &Rendezvous) -> Result<Host> {
-        let place = format!("{}:{}", at.address, at.port);
-        let links = if at.rank == 0 { at.listen() } else { at.join() };
+    /// When a rank is missing, connects twice or belongs to another run; or when the port is taken.
+    pub fn connect(rendezvous: &Rendezvous) -> Result<Host> {
+        let place = format!("{}:{}", rendezvous.address, rendezvous.port);
+        let links = if rendezvous.rank == 0 { rendezvous.listen() } else { rendezvous.join() };
         Ok(Host::new(links.map_err(|e| e.at(place))?))
     }
 }
 
 impl Rendezvous {
-    fn patience(&self) -> Duration {
+    /// Time limit of this rank; that of rank 0 is shorter.
+    fn time_limit(&self) -> Duration {
         if self.rank == 0 { self.timeout.mul_f64(0.8) } else { self.timeout }
     }
 
-    fn wire(&self, peers: Vec<(usize, TcpStream)>) -> Result<Wire> {
+    fn link(&self, peers: Vec<(usize, TcpStream)>) -> Result<SocketLink> {
         for (_, peer) in &peers {
             let set = peer.set_nodelay(true);
-            let set = set.and_then(|()| peer.set_read_timeout(Some(self.patience())));
-            let set = set.and_then(|()| peer.set_write_timeout(Some(self.patience())));
+            let set = set.and_then(|()| peer.set_read_timeout(Some(self.time_limit())));
+            let set = set.and_then(|()| peer.set_write_timeout(Some(self.time_limit())));
             set.map_err(|e| Error::new(e.to_string()))?;
         }
-        let line = Mutex::new(Line { peers, ended: None });
-        Ok(Wire { rank: self.rank, world: self.world, patience: self.patience(), line })
+        let state = Mutex::new(ConnectionState { peers, ended: None });
+        Ok(SocketLink { rank: self.rank, world: self.world, time_limit: self.time_limit(), state })
     }
 
-    /// Rank 0: takes the connections of every other rank.
-    fn listen(&self) -> Result<[Wire; 3]> {
+    /// Rank 0: accepts the connections of all other ranks.
+    fn listen(&self) -> Result<[SocketLink; 3]> {
         let taken = |e: std::io::Error| {
             Error::new(format!("rank 0 cannot listen: {e}; name a free port in MASTER_PORT"))
         };
-        // Ranks of one machine are nobody else's business.
-        let here = self.address == "localhost" || self.address.starts_with("127.");
+        // Ranks on one machine are not reachable from the network.
+        let local = self.address == "localhost" || self.address.starts_with("127.");
         let listener =
-            TcpListener::bind((if here { "127.0.0.1" } else { "0.0.0.0" }, self.port)).map_err(taken)?;
+            TcpListener::bind((if local { "127.0.0.1" } else { "0.0.0.0" }, self.port)).map_err(taken)?;
         listener.set_nonblocking(true).map_err(taken)?;
-        let deadline = Instant::now() + self.patience();
+        let deadline = Instant::now() + self.time_limit();
         let mut links: Connections = [(); 3].map(|()| (0..self.world).map(|_| None).collect());
-        let missing = |links: &Connections| -> Vec<String> {
+        let missing_ranks = |links: &Connections| -> Vec<String> {
             let missing = (1..self.world).filter(|&r| links.iter().any(|link| link[r].is_none()));
             missing.map(|r| r.to_string()).collect()
         };
-        while !missing(&links).is_empty() {
+        while !missing_ranks(&links).is_empty() {
             match listener.accept() {
-                Ok((peer, _)) => self.greet(peer, &mut links)?,
+                Ok((peer, _)) => self.admit(peer, &mut links)?,
                 Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    let (missing, seconds) = (missing(&links).join(", "), self.patience().as_secs_f64());
+                    let (missing, seconds) =
+                        (missing_ranks(&links).join(", "), self.time_limit().as_secs_f64());
                     let message = format!("rank {missing} did not connect within {seconds} s");
                     return Err(Error::new(message));
                 }
                 Err(e) => return Err(taken(e)),
             }
         }
-        let [main, beside, pulse] = links.map(|link| {
+        let [main, secondary, heartbeat] = links.map(|link| {
             let mut peers: Vec<(usize, TcpStream)> = Vec::new();
             for (rank, peer) in link.into_iter().enumerate() {
                 peers.extend(peer.map(|peer| (rank, peer)));
@@ -98,13 +101,13 @@ impl Rendezvous {
             for (_, peer) in &mut peers {
                 send(peer, RESULT, &[], &[]).map_err(|e| Error::new(e.to_string()))?;
             }
-            self.wire(peers)
+            self.link(peers)
         });
-        Ok([main?, beside?, pulse?])
+        Ok([main?, secondary?, heartbeat?])
     }
 
-    /// Seats a newcomer, or tells it why not. Who does not speak our language is not listened to.
-    fn greet(&self, mut peer: TcpStream, links: &mut Connections) -> Result<()> {
+    /// Admits a new connection, or sends it the reason why not. One that does not begin with the greeting is ignored.
+    fn admit(&self, mut peer: TcpStream, links: &mut Connections) -> Result<()> {
         let mut hello = [0; 17];
         let ready =
             peer.set_nonblocking(false).and_then(|()| peer.set_read_timeout(Some(Duration::from_secs(5))));
@@ -114,7 +117,7 @@ impl Rendezvous {
         let number =
             |at: usize| u32::from_le_bytes([hello[at], hello[at + 1], hello[at + 2], hello[at + 3]]) as usize;
         let (world, rank, link) = (number(8), number(12), usize::from(hello[16].min(2)));
-        let wrong = match links[link].get(rank) {
+        let refusal = match links[link].get(rank) {
             _ if world != self.world => format!("rank {rank} is of {world} ranks, rank 0 of {}", self.world),
             None => format!("there is no rank {rank} among {world}"),
             Some(Some(_)) => format!("rank {rank} is there twice"),
@@ -123,11 +126,11 @@ impl Rendezvous {
                 return Ok(());
             }
         };
-        let _ = send(&mut peer, END, &[], wrong.as_bytes());
-        Err(Error::new(wrong))
+        let _ = send(&mut peer, END, &[], refusal.as_bytes());
+        Err(Error::new(refusal))
     }
 
-    /// One attempt at a connection to rank 0.
+    /// Tries once to connect to rank 0.
     fn reach(&self, deadline: Instant) -> std::io::Result<TcpStream> {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let mut result = Err(ErrorKind::NotFound.into());
@@ -140,9 +143,9 @@ impl Rendezvous {
         result
     }
 
-    /// Any other rank: connects each link to rank 0, as soon as it listens.
-    fn join(&self) -> Result<[Wire; 3]> {
-        let deadline = Instant::now() + self.patience();
+    /// Any other rank: connects each link to rank 0 as soon as that listens.
+    fn join(&self) -> Result<[SocketLink; 3]> {
+        let deadline = Instant::now() + self.time_limit();
         let connect = |link: u8| -> Result<TcpStream> {
             let mut peer = loop {
                 match self.reach(deadline) {
@@ -156,40 +159,40 @@ impl Rendezvous {
             peer.write_all(&hello).map_err(|e| Error::new(format!("rank 0 does not answer: {e}")))?;
             Ok(peer)
         };
-        let wires = [connect(0)?, connect(1)?, connect(2)?].map(|peer| {
-            let wire = self.wire(vec![(0, peer)])?;
-            let mut line = wire.line();
-            let welcome = receive(&mut line.peers[0].1).map_err(|e| wire.lost(0, "the start", &e))?;
-            drop(line);
+        let links = [connect(0)?, connect(1)?, connect(2)?].map(|peer| {
+            let link = self.link(vec![(0, peer)])?;
+            let mut state = link.state();
+            let welcome = receive(&mut state.peers[0].1).map_err(|e| link.lost(0, "the start", &e))?;
+            drop(state);
             match welcome.tag {
-                RESULT => Ok(wire),
+                RESULT => Ok(link),
                 _ => Err(Error::new(String::from_utf8_lossy(&welcome.body))),
             }
         });
-        let [main, beside, pulse] = wires;
-        Ok([main?, beside?, pulse?])
+        let [main, secondary, heartbeat] = links;
+        Ok([main?, secondary?, heartbeat?])
     }
 }
 
-/// By link and rank.
+/// Connections by link and rank.
 type Connections = [Vec<Option<TcpStream>>; 3];
 
-/// One rank's end of a link: the connections of rank 0 to all others, or of another to rank 0.
-struct Wire {
+/// One rank's end of a link: the connections of rank 0 to all others, or of another rank to rank 0.
+struct SocketLink {
     rank: usize,
     world: usize,
-    patience: Duration,
-    line: Mutex<Line>,
+    time_limit: Duration,
+    state: Mutex<ConnectionState>,
 }
 
-struct Line {
+struct ConnectionState {
     peers: Vec<(usize, TcpStream)>,
-    /// Why there will be no further call.
+    /// The reason why the run ended.
     ended: Option<Error>,
 }
 
-impl Line {
-    /// Tells everybody, as far as they listen.
+impl ConnectionState {
+    /// Ends the run and sends the reason to all peers that still listen.
     fn end(&mut self, why: &str) -> Error {
         if self.ended.is_none() {
             for (_, peer) in &mut self.peers {
@@ -201,65 +204,66 @@ impl Line {
     }
 }
 
-impl Wire {
-    fn line(&self) -> std::sync::MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(|e| e.into_inner())
+impl SocketLink {
+    fn state(&self) -> std::sync::MutexGuard<'_, ConnectionState> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// What it means that `peer` cannot be read from or written to.
+    /// Returns the error for a failed read from or write to `peer`.
     fn lost(&self, peer: usize, what: &str, e: &std::io::Error) -> Error {
         Error::new(match e.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                format!("rank {peer} did not come to {what} within {} s", self.patience.as_secs_f64())
+                format!("rank {peer} did not come to {what} within {} s", self.time_limit.as_secs_f64())
             }
-            ErrorKind::InvalidData => format!("rank {peer} sent what is no message"),
+            ErrorKind::InvalidData => format!("rank {peer} sent an invalid message"),
             _ => format!("rank {peer} is gone: its connection closed during {what}"),
         })
     }
 
-    /// Rank 0's part: takes every rank's bytes, in rank order, and gives each its result.
-    fn serve(&self, line: &mut Line, call: &Call, mine: Vec<u8>) -> Result<Vec<u8>> {
+    /// Rank 0: receives the bytes of every rank, in rank order, and sends each its result.
+    fn serve(&self, state: &mut ConnectionState, call: &Call, input: Vec<u8>) -> Result<Vec<u8>> {
         let what = call.to_string();
-        let mut given = vec![mine];
-        for (rank, peer) in &mut line.peers {
-            let frame = receive(peer).map_err(|e| self.lost(*rank, &what, &e))?;
-            if frame.tag == END {
-                return Err(Error::new(String::from_utf8_lossy(&frame.body)));
+        let mut inputs = vec![input];
+        for (rank, peer) in &mut state.peers {
+            let message = receive(peer).map_err(|e| self.lost(*rank, &what, &e))?;
+            if message.tag == END {
+                return Err(Error::new(String::from_utf8_lossy(&message.body)));
             }
-            let theirs = decode(&frame.header).filter(|_| frame.tag == CALL);
+            let theirs = decode(&message.header).filter(|_| message.tag == CALL);
             let theirs = theirs.ok_or_else(|| self.lost(*rank, &what, &ErrorKind::InvalidData.into()))?;
-            call.agree(0, &theirs, *rank)?;
-            if frame.body.len() != call.given(*rank) {
+            call.ensure_same(0, &theirs, *rank)?;
+            if message.body.len() != call.sent_by(*rank) {
                 return Err(self.lost(*rank, &what, &ErrorKind::InvalidData.into()));
             }
-            given.push(frame.body);
+            inputs.push(message.body);
         }
-        let same = matches!(call.kind, Kind::Sum | Kind::Max | Kind::Gather);
-        let own = call.outcome(&given, 0)?;
-        for (rank, peer) in &mut line.peers {
-            let theirs = if same { None } else { Some(call.outcome(&given, *rank)?) };
+        let is_shared =
+            matches!(call.kind, CollectiveKind::Sum | CollectiveKind::Max | CollectiveKind::Gather);
+        let own = call.result_for(&inputs, 0)?;
+        for (rank, peer) in &mut state.peers {
+            let theirs = if is_shared { None } else { Some(call.result_for(&inputs, *rank)?) };
             let sent = send(peer, RESULT, &[], theirs.as_deref().unwrap_or(&own));
             sent.map_err(|e| self.lost(*rank, &what, &e))?;
         }
         Ok(own)
     }
 
-    /// Another rank's part.
-    fn ask(&self, line: &mut Line, call: &Call, mine: &[u8]) -> Result<Vec<u8>> {
+    /// Any other rank: sends its bytes to rank 0 and receives the result.
+    fn request(&self, state: &mut ConnectionState, call: &Call, input: &[u8]) -> Result<Vec<u8>> {
         let what = call.to_string();
-        let hub = &mut line.peers[0].1;
-        // Rank 0 may have said why it ended before it closed: that is worth more than the closing.
-        let sent = send(hub, CALL, &encode(call), mine);
-        let frame = receive(hub).map_err(|e| self.lost(0, &what, sent.as_ref().err().unwrap_or(&e)))?;
-        match frame.tag {
-            RESULT => Ok(frame.body),
-            END => Err(Error::new(String::from_utf8_lossy(&frame.body))),
+        let hub = &mut state.peers[0].1;
+        // Rank 0 may have sent a reason before it closed the connection: report that rather than the close.
+        let sent = send(hub, CALL, &encode(call), input);
+        let message = receive(hub).map_err(|e| self.lost(0, &what, sent.as_ref().err().unwrap_or(&e)))?;
+        match message.tag {
+            RESULT => Ok(message.body),
+            END => Err(Error::new(String::from_utf8_lossy(&message.body))),
             _ => Err(self.lost(0, &what, &ErrorKind::InvalidData.into())),
         }
     }
 }
 
-impl Link for Wire {
+impl Link for SocketLink {
     fn rank(&self) -> usize {
         self.rank
     }
@@ -268,29 +272,29 @@ impl Link for Wire {
         self.world
     }
 
-    fn exchange(&self, call: Call, mine: Vec<u8>) -> Result<Vec<u8>> {
-        let mut line = self.line();
-        if let Some(why) = &line.ended {
+    fn exchange(&self, call: Call, input: Vec<u8>) -> Result<Vec<u8>> {
+        let mut state = self.state();
+        if let Some(why) = &state.ended {
             return Err(why.clone());
         }
         let result = if self.rank == 0 {
-            self.serve(&mut line, &call, mine)
+            self.serve(&mut state, &call, input)
         } else {
-            self.ask(&mut line, &call, &mine)
+            self.request(&mut state, &call, &input)
         };
-        result.map_err(|why| line.end(&why.to_string()))
+        result.map_err(|why| state.end(&why.to_string()))
     }
 
     fn timeout(&self) -> Duration {
-        self.patience
+        self.time_limit
     }
 
     fn abort(&self, why: &str) {
-        self.line().end(&format!("rank {}: {why}", self.rank));
+        self.state().end(&format!("rank {}: {why}", self.rank));
     }
 }
 
-struct Frame {
+struct Message {
     tag: u8,
     header: Vec<u8>,
     body: Vec<u8>,
@@ -302,16 +306,16 @@ fn send(to: &mut TcpStream, tag: u8, header: &[u8], body: &[u8]) -> std::io::Res
     to.write_all(body)
 }
 
-fn receive(from: &mut TcpStream) -> std::io::Result<Frame> {
+fn receive(from: &mut TcpStream) -> std::io::Result<Message> {
     let mut lengths = [0; 13];
     from.read_exact(&mut lengths)?;
     let [tag, h0, h1, h2, h3, body @ ..] = lengths;
     let (header, body) = (u32::from_le_bytes([h0, h1, h2, h3]) as u64, u64::from_le_bytes(body));
-    Ok(Frame { tag, header: take(from, header)?, body: take(from, body)? })
+    Ok(Message { tag, header: read_bytes(from, header)?, body: read_bytes(from, body)? })
 }
 
-/// `bytes` bytes; the memory grows as they come, so that a length that is a lie asks for nothing.
-fn take(from: &mut TcpStream, bytes: u64) -> std::io::Result<Vec<u8>> {
+/// Reads `bytes` bytes. The buffer grows as they arrive, so a false length does not allocate.
+fn read_bytes(from: &mut TcpStream, bytes: u64) -> std::io::Result<Vec<u8>> {
     let mut data = Vec::new();
     match from.take(bytes).read_to_end(&mut data)? as u64 == bytes {
         true => Ok(data),
@@ -334,7 +338,7 @@ fn decode(bytes: &[u8]) -> Option<Call> {
     let (&[kind, dtype], rest) = bytes.split_first_chunk()?;
     let (number, parts) = rest.split_first_chunk()?;
     let mut call = Call {
-        kind: *Kind::ALL.get(kind as usize)?,
+        kind: *CollectiveKind::ALL.get(kind as usize)?,
         dtype: *DTYPES.get(dtype as usize)?,
         number: u64::from_le_bytes(*number),
         parts: Vec::new(),

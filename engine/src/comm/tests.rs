@@ -15,7 +15,7 @@ fn empty(n: usize) -> Tensor {
     Device::cpu().empty(Label::Scratch, [n], DType::F32)
 }
 
-/// What each rank's `f` returns, over threads.
+/// Runs `f` on every rank, over threads, and returns the results.
 fn on_threads<T: Send>(world: usize, timeout: Duration, f: impl Fn(Host) -> T + Sync) -> Vec<T> {
     let f = &f;
     std::thread::scope(|scope| {
@@ -35,7 +35,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// What each rank's `f` returns, over sockets.
+/// Runs `f` on every rank, over sockets, and returns the results.
 fn on_sockets<T: Send>(world: usize, timeout: Duration, f: impl Fn(Host) -> T + Sync) -> Vec<T> {
     let (f, port) = (&f, free_port());
     std::thread::scope(|scope| {
@@ -115,7 +115,8 @@ fn broadcasts_carry_each_tensor_from_its_rank_also_beside_other_calls() {
     }
 }
 
-/// What a barrier is on every rank but `odd`, which does `odd_one` instead; nobody waits longer than [`SOON`].
+/// Returns the error of a barrier on every rank except `odd`, which runs `odd_one` instead; none waits longer than
+/// [`SOON`].
 fn ends(world: usize, odd: usize, odd_one: impl Fn(Host) + Sync) -> [Vec<String>; 2] {
     let f = |c: Host| {
         if c.rank() == odd {
@@ -164,24 +165,24 @@ fn a_rank_that_does_not_come_is_named_in_time() {
 
 #[test]
 fn a_watch_sees_a_rank_go_while_nobody_calls() {
-    use super::watch::Watch;
+    use super::heartbeat::Heartbeat;
     use std::sync::{Arc, mpsc::channel};
     let f = |c: Host| {
         let host = Arc::new(c);
-        let (tell, told) = channel();
-        let watch =
-            Watch::start(host.clone(), Arc::default(), move |why| tell.send(why.to_string()).unwrap());
+        let (sender, received) = channel();
+        let heartbeat =
+            Heartbeat::start(host.clone(), Arc::default(), move |why| sender.send(why.to_string()).unwrap());
         host.barrier().unwrap();
         if host.rank() == 1 {
             host.abort("the fan stopped");
             return String::new();
         }
-        let why = told.recv_timeout(SOON * 2).unwrap();
-        drop(watch);
+        let why = received.recv_timeout(SOON * 2).unwrap();
+        drop(heartbeat);
         why
     };
-    for told in [on_threads(3, SOON, f), on_sockets(3, SOON, f)] {
-        assert_eq!(told, ["rank 1: the fan stopped", "", "rank 1: the fan stopped"]);
+    for received in [on_threads(3, SOON, f), on_sockets(3, SOON, f)] {
+        assert_eq!(received, ["rank 1: the fan stopped", "", "rank 1: the fan stopped"]);
     }
 }
 
@@ -248,18 +249,18 @@ fn strangers_on_the_port_are_not_listened_to() {
 
 #[test]
 fn a_watch_sees_a_rank_that_lives_and_does_not_come() {
-    use super::watch::Watch;
+    use super::heartbeat::Heartbeat;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::mpsc::channel;
-    let (tell, told) = channel();
+    let (sender, received) = channel();
     let ranks: Vec<_> = Threads::group_within(3, Duration::from_secs(1))
         .into_iter()
         .map(|host| {
-            let (come, tell) = (Arc::new(AtomicU64::new(0)), tell.clone());
-            let watch = Watch::start(Arc::new(host), come.clone(), move |why| {
-                let _ = tell.send(why.to_string());
+            let (come, sender) = (Arc::new(AtomicU64::new(0)), sender.clone());
+            let heartbeat = Heartbeat::start(Arc::new(host), come.clone(), move |why| {
+                let _ = sender.send(why.to_string());
             });
-            (come, watch)
+            (come, heartbeat)
         })
         .collect();
     // All come and go on, one after the other; then rank 1 stays away.
@@ -268,9 +269,9 @@ fn a_watch_sees_a_rank_that_lives_and_does_not_come() {
     };
     for _ in 0..3 {
         (0..3).for_each(come);
-        assert!(told.recv_timeout(Duration::from_millis(700)).is_err(), "nobody hangs");
+        assert!(received.recv_timeout(Duration::from_millis(700)).is_err(), "nobody hangs");
     }
     [0, 2].into_iter().for_each(come);
-    let why = told.recv_timeout(Duration::from_secs(10)).unwrap();
+    let why = received.recv_timeout(Duration::from_secs(10)).unwrap();
     assert_eq!(why, "rank 1 hangs: it has come to 3 collectives between cards, others to 4, for 1 s");
 }

@@ -1,4 +1,4 @@
-// sum += g: what the tape does when a value is used more than once.
+// sum += g: gradients of a value that is used more than once.
 //
 // math    sum_i = sum_i + g_i in f32, rounded once to the storage type E
 // launch  one thread for 16 bytes of both, 256 threads a block; the last thread may have fewer elements

@@ -1,9 +1,9 @@
-//! The engine's one kernel: the sum of gradients that meet on the tape.
+//! The engine's only kernel: the sum of gradients that meet on the tape.
 
 use super::{Arg, Cuda, Grid, Source, Variant};
 use crate::{DType, Error, Result, Tensor};
 
-/// The source of `accumulate`.
+/// The CUDA source of `accumulate`.
 pub static ACCUMULATE: Source = Source {
     name: "accumulate.cu",
     text: include_str!("accumulate.cu"),
@@ -19,7 +19,7 @@ fn variant(dtype: DType) -> Variant {
 }
 
 impl Cuda {
-    /// `sum += g`, in f32, rounded to the storage type of both.
+    /// Adds `g` to `sum` in f32, and rounds to the storage type of both.
     pub(crate) fn accumulate(&self, sum: &mut Tensor, g: &Tensor) -> Result<()> {
         if g.dtype() == DType::I32 {
             return Err(Error::op("accumulate", "integers have no gradient"));
@@ -27,7 +27,7 @@ impl Cuda {
         let elements = g.shape().elements();
         let grid = Grid::new(elements.div_ceil(THREADS * 16 / g.dtype().size()), THREADS);
         let kernel = self.kernel(&ACCUMULATE, variant(g.dtype()), "accumulate")?;
-        // SAFETY: both tensors have `elements` elements (the tape checked), and the kernel touches no others.
+        // SAFETY: both tensors have `elements` elements (checked by the caller), and the kernel touches no others.
         unsafe { kernel.launch(grid, &mut [Arg::InOut(sum), Arg::In(g), Arg::I64(elements as i64)]) }
     }
 }

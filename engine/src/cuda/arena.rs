@@ -1,62 +1,62 @@
-//! Places in one range of memory, handed out and taken back in the same way every time.
+//! Placement of allocations in one range of memory: the same requests in the same order get the same addresses.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-/// What every place begins at a multiple of: as the driver's allocations do.
+/// Alignment of every slot in bytes, the one of the driver's allocations.
 const ALIGNMENT: usize = 256;
 
-/// Which bytes of a range are taken. A place is the first gap that is large enough: the same requests in the same
-/// order are given the same places.
+/// The bytes of a range that are in use. An allocation takes the first gap that is large enough (first fit), so the
+/// same requests in the same order get the same slots.
 #[derive(Clone, Default)]
-pub(super) struct Space(Arc<Mutex<Places>>);
+pub(super) struct ArenaLayout(Arc<Mutex<Placements>>);
 
 #[derive(Default)]
-struct Places {
-    /// By their start, their end.
+struct Placements {
+    /// End of each slot in use, by its start.
     taken: BTreeMap<usize, usize>,
-    /// The highest end so far.
+    /// The highest end of a slot so far.
     height: usize,
 }
 
-/// A place, given back when dropped.
-pub(super) struct Seat {
-    space: Space,
+/// A slot of the range, released when dropped.
+pub(super) struct ArenaSlot {
+    layout: ArenaLayout,
     pub(super) start: usize,
     pub(super) end: usize,
 }
 
-impl Space {
-    /// A place of `bytes` bytes.
-    pub(super) fn take(&self, bytes: usize) -> Seat {
+impl ArenaLayout {
+    /// Allocates a slot of `bytes` bytes.
+    pub(super) fn take(&self, bytes: usize) -> ArenaSlot {
         let size = bytes.max(1).next_multiple_of(ALIGNMENT);
-        let places = &mut *self.0.lock().unwrap();
+        let placements = &mut *self.0.lock().unwrap();
         let mut start = 0;
-        for (&next, &end) in &places.taken {
+        for (&next, &end) in &placements.taken {
             if start + size <= next {
                 break;
             }
             start = end;
         }
-        places.taken.insert(start, start + size);
-        places.height = places.height.max(start + size);
-        Seat { space: self.clone(), start, end: start + size }
+        placements.taken.insert(start, start + size);
+        placements.height = placements.height.max(start + size);
+        ArenaSlot { layout: self.clone(), start, end: start + size }
     }
 
-    /// Bytes that everything so far has taken at once.
+    /// Size in bytes of a range that would hold all slots so far.
     pub(super) fn height(&self) -> usize {
         self.0.lock().unwrap().height
     }
 
-    /// Whether every place has been given back.
+    /// True when every slot has been released.
     pub(super) fn is_empty(&self) -> bool {
         self.0.lock().unwrap().taken.is_empty()
     }
 }
 
-impl Drop for Seat {
+impl Drop for ArenaSlot {
     fn drop(&mut self) {
-        self.space.0.lock().unwrap().taken.remove(&self.start);
+        self.layout.0.lock().unwrap().taken.remove(&self.start);
     }
 }
 
@@ -66,15 +66,15 @@ mod tests {
 
     #[test]
     fn gaps_are_filled_before_the_range_grows() {
-        let space = Space::default();
-        let [a, b, c] = [300, 100, 0].map(|bytes| space.take(bytes));
-        assert_eq!([a.start, b.start, c.start, space.height()], [0, 512, 768, 1024]);
+        let layout = ArenaLayout::default();
+        let [a, b, c] = [300, 100, 0].map(|bytes| layout.take(bytes));
+        assert_eq!([a.start, b.start, c.start, layout.height()], [0, 512, 768, 1024]);
         drop((a, c));
-        let [large, small] = [600, 512].map(|bytes| space.take(bytes));
-        assert_eq!([large.start, small.start, space.height()], [768, 0, 1536]);
+        let [large, small] = [600, 512].map(|bytes| layout.take(bytes));
+        assert_eq!([large.start, small.start, layout.height()], [768, 0, 1536]);
         drop((b, large));
-        assert!(!space.is_empty());
+        assert!(!layout.is_empty());
         drop(small);
-        assert!(space.is_empty());
+        assert!(layout.is_empty());
     }
 }

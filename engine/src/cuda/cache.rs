@@ -1,7 +1,7 @@
-//! Compiled kernels on disk, by a hash of all that they are made of.
+//! Compiled kernels on disk, keyed by a hash of everything that goes into them.
 //!
-//! In the folder that `CODELSI_CACHE` names, else in `codelsi` of the user's cache folder. A file that is damaged
-//! is compiled again; a folder that cannot be written costs time and nothing else.
+//! The folder is the one that `CODELSI_CACHE` names, else `codelsi` in the user's cache folder. A damaged file is
+//! compiled again; a folder that cannot be written only costs time.
 
 use super::nvrtc::{Code, Nvrtc};
 use super::source::Source;
@@ -13,15 +13,15 @@ use std::path::{Path, PathBuf};
 const MAGIC: &[u8] = b"codelsi kernel 1\n";
 const DIGEST: usize = 32;
 
-/// `source` compiled under `options`, from the cache if it is there.
+/// Compiles `source` under `options`, or loads the result from the cache.
 ///
 /// # Errors
-/// When it must be compiled and there is no NVRTC, or the source has an error.
+/// When no NVRTC is found, or the source has an error.
 pub fn compile(source: &Source, options: &[String]) -> Result<Code> {
     compile_in(folder().as_deref(), source, options)
 }
 
-/// The folder of the cache.
+/// Returns the folder of the cache; `None` when the environment names none.
 pub fn folder() -> Option<PathBuf> {
     let named = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let user = || named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
@@ -46,7 +46,7 @@ fn stem(source: &Source) -> &str {
     source.name.rsplit('/').next().unwrap_or(source.name).trim_end_matches(".cu")
 }
 
-/// 128 bits over everything that the compiler reads.
+/// Hashes everything that the compiler reads to 128 bits.
 fn key(source: &Source, options: &[String], version: (i32, i32)) -> String {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
@@ -74,7 +74,7 @@ fn encode(code: &Code) -> Vec<u8> {
     [MAGIC, &Sha256::digest(&payload), &payload].concat()
 }
 
-/// The code in a file, if it is whole.
+/// Reads the code in a file; `None` when it is missing or damaged.
 fn read(file: &Path) -> Option<Code> {
     let bytes = std::fs::read(file).ok()?;
     let (digest, mut payload) = bytes.strip_prefix(MAGIC)?.split_at_checked(DIGEST)?;
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_knows_all_that_the_code_is_made_of() {
+    fn the_key_covers_everything_that_goes_into_the_code() {
         let (source, options) = (SOURCE, options());
         let key_of = |s: &Source, o: &[String], v| key(s, o, v);
         let other = Source { text: "x", ..SOURCE };

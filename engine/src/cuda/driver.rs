@@ -1,4 +1,5 @@
-//! What a GPU must do for us, and nothing more: two drivers stand behind it, the real one and the software GPU.
+//! The driver interface: all that is asked of a GPU. NVIDIA's driver, the software GPU and the planned GPU implement
+//! it.
 
 use super::nvrtc::Code;
 use crate::Result;
@@ -6,22 +7,22 @@ use std::any::Any;
 use std::ops::DerefMut;
 use std::sync::Arc;
 
-/// A queue of work; what is put into one runs in order.
+/// A queue of work on the device; its work runs in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stream(pub(super) usize);
 
 impl Stream {
-    /// The queue that every op uses.
+    /// The stream that every op uses.
     pub const COMPUTE: Stream = Stream(0);
 }
 
-/// A mark in a stream.
+/// A point in a stream's work.
 pub struct Event(pub(super) Box<dyn Any + Send + Sync>);
 
-/// What was put into a stream while it recorded.
-pub(super) struct Recorded(pub(super) Box<dyn Any + Send + Sync>);
+/// Work captured from a stream, to be replayed as a whole (a CUDA graph).
+pub(super) struct CapturedGraph(pub(super) Box<dyn Any + Send + Sync>);
 
-/// The size of a launch.
+/// The grid and block size of a launch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Grid {
     /// Blocks in x, y and z.
@@ -33,13 +34,13 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// `blocks` blocks of `threads` threads.
+    /// Returns a one-dimensional grid of `blocks` blocks of `threads` threads, without dynamic shared memory.
     pub fn new(blocks: usize, threads: usize) -> Self {
         Grid { blocks: [blocks, 1, 1], threads, shared: 0 }
     }
 }
 
-/// What kernels' launches depend on.
+/// The properties of a device that compilation and launches depend on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Properties {
     /// The card's name.
@@ -47,18 +48,18 @@ pub struct Properties {
     /// The architecture to compile for, e.g. `sm_80`.
     pub arch: String,
     pub multiprocessors: usize,
-    /// Bytes of dynamic shared memory that one block may ask for.
+    /// The most bytes of dynamic shared memory that one block may use.
     pub shared: usize,
 }
 
-/// Host memory that a card reads by itself.
+/// Page-locked host memory, which a device reads asynchronously.
 pub(super) trait Pinned: Send + DerefMut<Target = [u8]> {}
 
-/// Where the host computes, its memory is all one.
+/// The software GPU and planned cards read any host memory.
 impl Pinned for Vec<u8> {}
 
 impl Properties {
-    /// An A100's, for plans where no card is at hand.
+    /// Returns those of an A100, for plans on a machine without a card.
     pub fn a100() -> Self {
         Properties { name: "A100".into(), arch: "sm_80".into(), multiprocessors: 108, shared: 163 << 10 }
     }
@@ -69,28 +70,29 @@ pub(super) trait Module: Send + Sync {
     fn as_any(&self) -> &dyn Any;
 }
 
-/// A GPU. Addresses are the device's; every call may come from any thread.
+/// A GPU. Addresses are device addresses; every call may come from any thread.
 ///
-/// A call that is given addresses trusts them to lie in live allocations: [`super::Cuda`] sees to it.
+/// Addresses are trusted to lie in live allocations: [`super::Cuda`] ensures that.
 pub(super) trait Driver: Send + Sync {
     fn properties(&self) -> &Properties;
-    /// Bytes that are free, those of freed memory that is kept included, and all there are.
+    /// Free bytes, including freed memory that is kept in the pool, and total bytes.
     fn memory(&self) -> Result<(usize, usize)>;
-    /// Memory that is there for what comes next in [`Stream::COMPUTE`]. An error says whether none was left.
+    /// Allocates memory for work that is put into [`Stream::COMPUTE`] from now on. The error is marked when none was
+    /// left.
     fn alloc(&self, bytes: usize) -> Result<u64>;
-    /// Keeps the memory for the next allocation, which gets it when everything in [`Stream::COMPUTE`] is done.
+    /// Frees memory in the order of [`Stream::COMPUTE`]; the pool keeps it for later allocations.
     fn free(&self, at: u64);
-    /// Waits, and gives back all freed memory that is kept.
+    /// Waits for the device, then returns all freed memory of the pool to the system.
     fn trim(&self) -> Result<()>;
     fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()>;
-    /// Zeroed host memory that this device reads by itself.
+    /// Allocates zeroed, page-locked host memory.
     fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>>;
-    /// Puts a copy to `to` into `stream` and returns.
+    /// Starts a copy from host to device in `stream` and returns at once.
     ///
     /// # Safety
-    /// `from` is of [`Driver::pinned`] memory, and lives unchanged until the copy is done.
-    unsafe fn fetch(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()>;
-    /// Returns when the bytes are there.
+    /// `from` lies in [`Driver::pinned`] memory, and stays alive and unchanged until the copy is done.
+    unsafe fn upload_async(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()>;
+    /// Copies from device to host, and returns when the bytes are there.
     fn download(&self, stream: Stream, to: &mut [u8], from: u64) -> Result<()>;
     fn copy(&self, stream: Stream, to: u64, from: u64, bytes: usize) -> Result<()>;
     fn fill(&self, stream: Stream, at: u64, byte: u8, bytes: usize) -> Result<()>;
@@ -98,7 +100,7 @@ pub(super) trait Driver: Send + Sync {
     /// Starts `kernel` with its packed arguments.
     ///
     /// # Safety
-    /// The kernel's accesses stay within what its arguments point to; nobody else writes there meanwhile.
+    /// The kernel accesses only memory that its arguments point to, and nothing else writes there meanwhile.
     unsafe fn launch(
         &self,
         stream: Stream,
@@ -107,22 +109,23 @@ pub(super) trait Driver: Send + Sync {
         grid: Grid,
         args: &[u8],
     ) -> Result<()>;
-    /// A further stream, beside [`Stream::COMPUTE`].
+    /// Creates a stream in addition to [`Stream::COMPUTE`].
     fn stream(&self) -> Result<Stream>;
     fn record(&self, stream: Stream) -> Result<Event>;
-    /// Work put into `stream` from now on waits for the event.
+    /// Makes work put into `stream` from now on wait for the event.
     fn wait(&self, stream: Stream, event: &Event) -> Result<()>;
-    /// Returns when the event has happened.
-    fn finish(&self, event: &Event) -> Result<()>;
-    /// Milliseconds between two events that have happened.
+    /// Blocks the host until the event has happened.
+    fn wait_event(&self, event: &Event) -> Result<()>;
+    /// Milliseconds between two events, waiting for them.
     fn elapsed(&self, from: &Event, to: &Event) -> Result<f32>;
-    /// Has `stream` record what is put into it, instead of doing it. Launches, copies on the device and fills can be
-    /// recorded; nothing is sent, read, allocated, loaded or waited for meanwhile.
-    fn begin(&self, stream: Stream) -> Result<()>;
-    /// What was recorded since [`Driver::begin`]. The stream records no more, also when that is an error.
-    fn end(&self, stream: Stream) -> Result<Recorded>;
-    /// Puts what was recorded into `stream`.
-    fn replay(&self, stream: Stream, work: &Recorded) -> Result<()>;
-    /// Returns when every stream is empty.
+    /// Begins to capture the work put into `stream` instead of running it. Launches, device-to-device copies and fills
+    /// can be captured; copies from and to the host, allocations, module loads and waits cannot.
+    fn begin_capture(&self, stream: Stream) -> Result<()>;
+    /// Ends the capture and returns the work captured since [`Driver::begin_capture`]. It ends also when this is an
+    /// error.
+    fn end_capture(&self, stream: Stream) -> Result<CapturedGraph>;
+    /// Puts captured work into `stream`.
+    fn replay(&self, stream: Stream, graph: &CapturedGraph) -> Result<()>;
+    /// Blocks the host until every stream is empty.
     fn synchronize(&self) -> Result<()>;
 }

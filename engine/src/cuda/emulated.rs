@@ -1,6 +1,6 @@
-//! The software GPU as a driver: every call is done when it returns, but for those that a stream records.
+//! The software GPU as a driver: every call is done when it returns, except for work that a stream captures.
 
-use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Recorded, Stream};
+use super::driver::{CapturedGraph, Driver, Event, Grid, Module, Pinned, Properties, Stream};
 use super::nvrtc::Code;
 use super::source::Source;
 use crate::{Error, Result};
@@ -11,24 +11,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// Bytes of memory, unless it is told.
+/// Default size of the memory, in bytes.
 const MEMORY: usize = 80_000_000_000;
 
-/// What was asked of the driver; variables of modules are beside it.
+/// Allocations made through the driver; variables of modules are not counted.
 #[derive(Default)]
-struct Allocated {
+struct Allocations {
     sizes: HashMap<u64, usize>,
     now: usize,
     peak: usize,
-    /// Freed blocks by their size: as in a card's pool that is in pieces, each serves that size alone until it is given back.
+    /// Number of freed blocks by size. As in the fragmented pool of a card, each serves only its own size until
+    /// trimmed.
     kept: HashMap<usize, usize>,
-    /// How often kept memory was given back.
+    /// Number of times that kept memory was returned to the system.
     trims: usize,
 }
 
-impl Allocated {
-    /// Enters a block of `bytes`, a kept one if there is one of the size; false if the memory, `all` bytes, is full.
-    fn enter(&mut self, bytes: usize, all: usize) -> bool {
+impl Allocations {
+    /// Counts a block of `bytes`, preferably a kept one; false when it does not fit into the memory of `all` bytes.
+    fn reserve(&mut self, bytes: usize, all: usize) -> bool {
         let kept: usize = self.kept.iter().map(|(bytes, blocks)| bytes * blocks).sum();
         match self.kept.get_mut(&bytes) {
             Some(blocks) if *blocks > 0 => *blocks -= 1,
@@ -41,8 +42,8 @@ impl Allocated {
     }
 }
 
-/// What a stream can record.
-enum Work {
+/// One piece of work that a stream can capture.
+enum StreamOp {
     Launch { module: Arc<codelsi_emulator::Module>, kernel: String, launch: Launch, args: Vec<u8> },
     Copy { to: u64, from: u64, bytes: usize },
     Fill { at: u64, byte: u8, bytes: usize },
@@ -53,21 +54,21 @@ pub struct Emulated {
     gpu: Gpu,
     properties: Properties,
     streams: AtomicUsize,
-    /// Bytes that may be in use at once.
+    /// Size of the memory in bytes.
     memory: AtomicUsize,
-    allocated: Mutex<Allocated>,
+    allocations: Mutex<Allocations>,
     launches: Mutex<Option<Vec<(String, Counters)>>>,
     uploads: AtomicUsize,
     downloads: AtomicUsize,
-    /// The stream that records, and what it has recorded.
-    recording: Mutex<Option<(Stream, Vec<Work>)>>,
+    /// The stream being captured, and its work so far.
+    capture: Mutex<Option<(Stream, Vec<StreamOp>)>>,
     replays: AtomicUsize,
-    /// What is compiled in place of the source of that name.
+    /// Sources compiled in place of those of the same name.
     substitutes: Mutex<HashMap<&'static str, &'static Source>>,
 }
 
 impl Emulated {
-    /// One of architecture `arch`; `CODELSI_SCHEDULE=late` chooses the late schedule.
+    /// Returns a GPU of architecture `arch`; `CODELSI_SCHEDULE=late` chooses the late schedule.
     pub(super) fn new(arch: &str) -> Result<Self> {
         let gpu = Gpu::new(arch).map_err(error)?;
         let late = std::env::var("CODELSI_SCHEDULE").as_deref() == Ok("late");
@@ -80,57 +81,57 @@ impl Emulated {
             properties,
             streams: AtomicUsize::new(1),
             memory: AtomicUsize::new(MEMORY),
-            allocated: Mutex::default(),
+            allocations: Mutex::default(),
             launches: Mutex::default(),
             uploads: AtomicUsize::new(0),
             downloads: AtomicUsize::new(0),
-            recording: Mutex::default(),
+            capture: Mutex::default(),
             replays: AtomicUsize::new(0),
             substitutes: Mutex::default(),
         })
     }
 
-    /// Chooses the order in which it does what programs leave open.
+    /// Chooses the order of work that a program leaves unordered.
     pub fn set_schedule(&self, schedule: Schedule) {
         self.gpu.set_schedule(schedule);
     }
 
-    /// Whether races and copies not waited for are faults: [`Gpu::set_ordering_checks`].
+    /// Makes races and copies not waited for faults, or stops doing so: [`Gpu::set_ordering_checks`].
     pub fn set_ordering_checks(&self, on: bool) {
         self.gpu.set_ordering_checks(on);
     }
 
-    /// Gives it a memory of `bytes`.
+    /// Sets the size of the memory in bytes.
     pub fn set_memory(&self, bytes: usize) {
         self.memory.store(bytes, Ordering::Relaxed);
     }
 
-    /// The most bytes that were allocated at once.
+    /// The most bytes that were allocated at the same time.
     pub fn peak_bytes(&self) -> usize {
-        self.allocated.lock().unwrap().peak
+        self.allocations.lock().unwrap().peak
     }
 
-    /// How often freed memory that was kept had to be given back.
+    /// Number of times that kept memory was returned to the system.
     pub fn trims(&self) -> usize {
-        self.allocated.lock().unwrap().trims
+        self.allocations.lock().unwrap().trims
     }
 
-    /// Keeps the counters of every launch from now on.
+    /// Starts to keep the counters of every launch.
     pub fn count(&self) {
         *self.launches.lock().unwrap() = Some(Vec::new());
     }
 
-    /// Kernels and counters of the launches since [`Emulated::count`]; no more are kept.
+    /// Returns kernel and counters of each launch since [`Emulated::count`], and stops keeping them.
     pub fn take_launches(&self) -> Vec<(String, Counters)> {
         self.launches.lock().unwrap().take().unwrap_or_default()
     }
 
-    /// Copies so far from the host to the device, and from the device to the host.
+    /// Number of copies so far from host to device, and from device to host.
     pub fn copies(&self) -> (usize, usize) {
         (self.uploads.load(Ordering::Relaxed), self.downloads.load(Ordering::Relaxed))
     }
 
-    /// How often recorded work was put into a stream.
+    /// Number of times that captured work was replayed.
     pub fn replays(&self) -> usize {
         self.replays.load(Ordering::Relaxed)
     }
@@ -139,10 +140,10 @@ impl Emulated {
         self
     }
 
-    /// Records `work` if `stream` does, or does it.
-    fn submit(&self, stream: Stream, work: Work) -> Result<()> {
-        match &mut *self.recording.lock().unwrap() {
-            Some((recording, all)) if *recording == stream => {
+    /// Captures `work` if `stream` is being captured, else runs it.
+    fn submit(&self, stream: Stream, work: StreamOp) -> Result<()> {
+        match &mut *self.capture.lock().unwrap() {
+            Some((captured, all)) if *captured == stream => {
                 all.push(work);
                 Ok(())
             }
@@ -150,11 +151,11 @@ impl Emulated {
         }
     }
 
-    fn perform(&self, work: &Work) -> Result<()> {
+    fn perform(&self, work: &StreamOp) -> Result<()> {
         match work {
-            Work::Copy { to, from, bytes } => self.gpu.copy(*to, *from, *bytes).map_err(error),
-            Work::Fill { at, byte, bytes } => self.gpu.fill(*at, *byte, *bytes).map_err(error),
-            Work::Launch { module, kernel, launch, args } => {
+            StreamOp::Copy { to, from, bytes } => self.gpu.copy(*to, *from, *bytes).map_err(error),
+            StreamOp::Fill { at, byte, bytes } => self.gpu.fill(*at, *byte, *bytes).map_err(error),
+            StreamOp::Launch { module, kernel, launch, args } => {
                 let kernel = module.kernel(kernel).ok_or_else(|| Error::new("has no such kernel"))?;
                 let counters = self.gpu.launch(kernel, *launch, args).map_err(error)?;
                 if let Some(launches) = &mut *self.launches.lock().unwrap() {
@@ -165,17 +166,17 @@ impl Emulated {
         }
     }
 
-    /// Refuses what a card does not do while `stream`, or any stream, records.
-    fn refuse_recording(&self, stream: Option<Stream>, what: &str) -> Result<()> {
-        match &*self.recording.lock().unwrap() {
-            Some((recording, _)) if stream.is_none_or(|stream| stream == *recording) => {
-                Err(Error::new(format!("{what} cannot be recorded")).at("software GPU"))
+    /// Refuses what a card cannot do while `stream`, or any stream, is being captured.
+    fn refuse_in_capture(&self, stream: Option<Stream>, what: &str) -> Result<()> {
+        match &*self.capture.lock().unwrap() {
+            Some((captured, _)) if stream.is_none_or(|stream| stream == *captured) => {
+                Err(Error::new(format!("{what} cannot be captured")).at("software GPU"))
             }
             _ => Ok(()),
         }
     }
 
-    /// What is compiled when `source` is asked for: see [`super::Cuda::substitute`].
+    /// The source to compile when `source` is asked for: see [`super::Cuda::substitute`].
     pub(super) fn compiled(&self, source: &'static Source) -> &'static Source {
         self.substitutes.lock().unwrap().get(source.name).copied().unwrap_or(source)
     }
@@ -189,9 +190,9 @@ fn error(e: codelsi_emulator::Error) -> Error {
     Error::new(e.to_string()).at("software GPU")
 }
 
-struct Loaded(Arc<codelsi_emulator::Module>);
+struct EmulatedModule(Arc<codelsi_emulator::Module>);
 
-impl Module for Loaded {
+impl Module for EmulatedModule {
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -204,71 +205,71 @@ impl Driver for Emulated {
 
     fn memory(&self) -> Result<(usize, usize)> {
         let all = self.memory.load(Ordering::Relaxed);
-        Ok((all.saturating_sub(self.allocated.lock().unwrap().now), all))
+        Ok((all.saturating_sub(self.allocations.lock().unwrap().now), all))
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {
-        self.refuse_recording(None, "an allocation")?;
-        let mut allocated = self.allocated.lock().unwrap();
+        self.refuse_in_capture(None, "an allocation")?;
+        let mut allocations = self.allocations.lock().unwrap();
         let all = self.memory.load(Ordering::Relaxed);
-        if !allocated.enter(bytes, all) {
+        if !allocations.reserve(bytes, all) {
             let message = format!("out of memory, of which there are {all} bytes");
             return Err(Error::new(message).at("software GPU").out_of_memory());
         }
         let at = self.gpu.alloc(bytes).map_err(error)?;
-        allocated.sizes.insert(at, bytes);
+        allocations.sizes.insert(at, bytes);
         Ok(at)
     }
 
     fn free(&self, at: u64) {
-        // A drop has nobody to tell; the address came from `alloc` and is freed once.
+        // The error has no receiver in a drop; the address came from `alloc` and is freed once.
         let _ = self.gpu.free(at);
-        let mut allocated = self.allocated.lock().unwrap();
-        let bytes = allocated.sizes.remove(&at).unwrap_or(0);
-        allocated.now -= bytes;
-        *allocated.kept.entry(bytes).or_default() += 1;
+        let mut allocations = self.allocations.lock().unwrap();
+        let bytes = allocations.sizes.remove(&at).unwrap_or(0);
+        allocations.now -= bytes;
+        *allocations.kept.entry(bytes).or_default() += 1;
     }
 
     fn trim(&self) -> Result<()> {
-        self.refuse_recording(None, "giving memory back")?;
-        let mut allocated = self.allocated.lock().unwrap();
-        allocated.kept.clear();
-        allocated.trims += 1;
+        self.refuse_in_capture(None, "giving memory back")?;
+        let mut allocations = self.allocations.lock().unwrap();
+        allocations.kept.clear();
+        allocations.trims += 1;
         Ok(())
     }
 
     fn upload(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {
-        self.refuse_recording(Some(stream), "a copy from the host")?;
+        self.refuse_in_capture(Some(stream), "a copy from the host")?;
         self.uploads.fetch_add(1, Ordering::Relaxed);
         self.gpu.write(to, from).map_err(error)
     }
 
     fn pinned(&self, bytes: usize) -> Result<Box<dyn Pinned>> {
-        self.refuse_recording(None, "an allocation of pinned memory")?;
+        self.refuse_in_capture(None, "an allocation of pinned memory")?;
         Ok(Box::new(vec![0; bytes]))
     }
 
-    unsafe fn fetch(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {
+    unsafe fn upload_async(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()> {
         self.upload(stream, to, from)
     }
 
     fn download(&self, stream: Stream, to: &mut [u8], from: u64) -> Result<()> {
-        self.refuse_recording(Some(stream), "a copy to the host")?;
+        self.refuse_in_capture(Some(stream), "a copy to the host")?;
         self.downloads.fetch_add(1, Ordering::Relaxed);
         self.gpu.read(from, to).map_err(error)
     }
 
     fn copy(&self, stream: Stream, to: u64, from: u64, bytes: usize) -> Result<()> {
-        self.submit(stream, Work::Copy { to, from, bytes })
+        self.submit(stream, StreamOp::Copy { to, from, bytes })
     }
 
     fn fill(&self, stream: Stream, at: u64, byte: u8, bytes: usize) -> Result<()> {
-        self.submit(stream, Work::Fill { at, byte, bytes })
+        self.submit(stream, StreamOp::Fill { at, byte, bytes })
     }
 
     fn load(&self, code: &Code) -> Result<Arc<dyn Module>> {
-        self.refuse_recording(None, "loading a module")?;
-        Ok(Arc::new(Loaded(self.gpu.load(&code.ptx).map_err(error)?)))
+        self.refuse_in_capture(None, "loading a module")?;
+        Ok(Arc::new(EmulatedModule(self.gpu.load(&code.ptx).map_err(error)?)))
     }
 
     unsafe fn launch(
@@ -279,14 +280,14 @@ impl Driver for Emulated {
         grid: Grid,
         args: &[u8],
     ) -> Result<()> {
-        let module = module.as_any().downcast_ref::<Loaded>();
+        let module = module.as_any().downcast_ref::<EmulatedModule>();
         let module = module.ok_or_else(|| Error::new("the module is another device's"))?.0.clone();
         let launch = Launch {
             grid: grid.blocks.map(|b| b as u32),
             block: [grid.threads as u32, 1, 1],
             shared: grid.shared as u32,
         };
-        self.submit(stream, Work::Launch { module, kernel: kernel.into(), launch, args: args.into() })
+        self.submit(stream, StreamOp::Launch { module, kernel: kernel.into(), launch, args: args.into() })
     }
 
     fn stream(&self) -> Result<Stream> {
@@ -294,17 +295,17 @@ impl Driver for Emulated {
     }
 
     fn record(&self, stream: Stream) -> Result<Event> {
-        self.refuse_recording(Some(stream), "an event")?;
+        self.refuse_in_capture(Some(stream), "an event")?;
         Ok(Event(Box::new(Instant::now())))
     }
 
     fn wait(&self, stream: Stream, _: &Event) -> Result<()> {
-        self.refuse_recording(Some(stream), "waiting for an event")?;
+        self.refuse_in_capture(Some(stream), "waiting for an event")?;
         Ok(())
     }
 
-    fn finish(&self, _: &Event) -> Result<()> {
-        self.refuse_recording(None, "waiting for an event")
+    fn wait_event(&self, _: &Event) -> Result<()> {
+        self.refuse_in_capture(None, "waiting for an event")
     }
 
     fn elapsed(&self, from: &Event, to: &Event) -> Result<f32> {
@@ -314,28 +315,28 @@ impl Driver for Emulated {
         }
     }
 
-    fn begin(&self, stream: Stream) -> Result<()> {
-        self.refuse_recording(None, "a recording")?;
-        *self.recording.lock().unwrap() = Some((stream, Vec::new()));
+    fn begin_capture(&self, stream: Stream) -> Result<()> {
+        self.refuse_in_capture(None, "a graph")?;
+        *self.capture.lock().unwrap() = Some((stream, Vec::new()));
         Ok(())
     }
 
-    fn end(&self, stream: Stream) -> Result<Recorded> {
-        match self.recording.lock().unwrap().take_if(|(recording, _)| *recording == stream) {
-            Some((_, work)) => Ok(Recorded(Box::new(work))),
-            None => Err(Error::new("the stream does not record").at("software GPU")),
+    fn end_capture(&self, stream: Stream) -> Result<CapturedGraph> {
+        match self.capture.lock().unwrap().take_if(|(captured, _)| *captured == stream) {
+            Some((_, work)) => Ok(CapturedGraph(Box::new(work))),
+            None => Err(Error::new("the stream is not being captured").at("software GPU")),
         }
     }
 
-    fn replay(&self, stream: Stream, work: &Recorded) -> Result<()> {
-        self.refuse_recording(Some(stream), "a recording")?;
-        let work = work.0.downcast_ref::<Vec<Work>>();
-        let work = work.ok_or_else(|| Error::new("the recording is another device's"))?;
+    fn replay(&self, stream: Stream, graph: &CapturedGraph) -> Result<()> {
+        self.refuse_in_capture(Some(stream), "a graph")?;
+        let work = graph.0.downcast_ref::<Vec<StreamOp>>();
+        let work = work.ok_or_else(|| Error::new("the graph is another device's"))?;
         self.replays.fetch_add(1, Ordering::Relaxed);
         work.iter().try_for_each(|work| self.perform(work))
     }
 
     fn synchronize(&self) -> Result<()> {
-        self.refuse_recording(None, "waiting for the device")
+        self.refuse_in_capture(None, "waiting for the device")
     }
 }

@@ -1,90 +1,93 @@
-//! Device memory: charged to the device's books, freed when dropped, fenced while ops are checked.
+//! Device memory: charged to the device's ledger, freed when dropped, and between redzones while ops are checked.
 
 use super::Cuda;
-use super::arena::Seat;
+use super::arena::ArenaSlot;
 use super::driver::Stream;
-use crate::memory::{Charge, Label};
-use crate::{At, Error, Result};
+use crate::memory::{Charge, DeviceMemory, Label};
+use crate::{At, Error, Result, Tensor};
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Bytes of a fence, before and after an allocation.
-const FENCE: usize = 256;
-/// What a fence is filled with.
-const POST: u8 = 0xc5;
-/// What memory is filled with: a NaN in f32 and in bf16.
-const NAN: u8 = 0xff;
+/// Size in bytes of the redzones before and after an allocation.
+const REDZONE: usize = 256;
+/// The byte that redzones are filled with.
+const REDZONE_BYTE: u8 = 0xc5;
+/// The byte that memory between redzones is filled with: a NaN in f32 and in bf16.
+const NAN_BYTE: u8 = 0xff;
 
-/// Bytes on a device.
+/// An allocation on a device, or a view into one.
 pub(crate) struct Memory {
     cuda: Arc<Cuda>,
     base: u64,
     /// Bytes between `base` and the content.
-    fence: usize,
+    redzone: usize,
     bytes: usize,
     charge: Charge,
-    /// Whose bytes these are, if they are some of others'.
-    lender: Option<Arc<Memory>>,
-    /// The place that work which is watched has given it.
-    seat: Option<Seat>,
-    /// Lives as long as the bytes do.
+    /// The allocation that this is a view into.
+    parent: Option<Arc<Memory>>,
+    /// The slot in the arena, when it was allocated under capture or in a dry run.
+    arena_slot: Option<ArenaSlot>,
+    /// Alive as long as the bytes are.
     alive: Arc<()>,
 }
 
-/// While they are up, allocations stand between fences and begin as NaN, but for those of recorded work.
+/// While they are on, allocations lie between redzones and begin as NaN, except those under capture.
 #[derive(Default)]
-pub(super) struct Fences {
-    up: AtomicBool,
+pub(super) struct Redzones {
+    on: AtomicBool,
     broken: Mutex<Option<Error>>,
 }
 
 impl Cuda {
-    /// Puts fences round every allocation from now on and fills it with NaN, or stops doing so.
-    pub fn set_fences(&self, up: bool) {
-        self.fences.up.store(up, Ordering::Relaxed);
+    /// Surrounds every allocation from now on with redzones and fills it with NaN, or stops doing so.
+    pub fn set_fences(&self, on: bool) {
+        self.redzones.on.store(on, Ordering::Relaxed);
     }
 
-    /// Whether every fence was whole when its allocation was freed.
+    /// Checks that every redzone was intact when its allocation was freed.
     ///
     /// # Errors
-    /// The first that was not, since the last call.
+    /// The first since the last call that was overwritten.
     pub fn check_fences(&self) -> Result<()> {
-        self.fences.broken.lock().unwrap().take().map_or(Ok(()), Err)
+        self.redzones.broken.lock().unwrap().take().map_or(Ok(()), Err)
     }
 
-    /// `bytes` bytes of arbitrary content.
+    /// Allocates `bytes` bytes of arbitrary content.
     pub(crate) fn alloc(self: &Arc<Self>, label: Label, bytes: usize) -> Result<Memory> {
-        let seat = match self.seat(bytes)? {
-            Some((seat, Some(arena))) => {
-                let mut lent = arena.part(seat.start, label, bytes);
-                lent.seat = Some(seat);
-                return Ok(lent);
+        let arena_slot = match self.place_in_arena(bytes)? {
+            Some((slot, Some(arena))) => {
+                let mut view = arena.view(slot.start, label, bytes);
+                view.arena_slot = Some(slot);
+                return Ok(view);
             }
-            Some((seat, None)) => Some(seat),
+            Some((slot, None)) => Some(slot),
             None => None,
         };
         let charge = self.ledger().charge(label, bytes);
-        let fenced = self.fences.up.load(Ordering::Relaxed) && seat.is_none();
-        let fence = if fenced { FENCE } else { 0 };
-        let base = self.take(bytes + 2 * fence).map_err(|e| match e.is_out_of_memory() {
+        let guarded = self.redzones.on.load(Ordering::Relaxed) && arena_slot.is_none();
+        let redzone = if guarded { REDZONE } else { 0 };
+        let base = self.alloc_or_trim(bytes + 2 * redzone).map_err(|e| match e.is_out_of_memory() {
             false => e.at(self.name()),
             true => {
                 let usage = self.ledger().usage().to_string();
                 let usage: Vec<&str> = usage.split_whitespace().collect();
-                e.at(format!("{bytes} bytes for {} beside {}", label.name(), usage.join(" "))).at(self.name())
+                e.at(format!("{bytes} bytes for {} (in use: {})", label.name(), usage.join(" ")))
+                    .at(self.name())
             }
         })?;
-        let (lender, alive) = (None, Arc::default());
-        let memory = Memory { cuda: self.clone(), base, fence, bytes, charge, lender, seat, alive };
-        if fence > 0 {
-            memory.fill_at(base, POST, bytes + 2 * fence)?;
-            memory.fill(NAN)?;
+        let (parent, alive) = (None, Arc::default());
+        let memory = Memory { cuda: self.clone(), base, redzone, bytes, charge, parent, arena_slot, alive };
+        if redzone > 0 {
+            memory.fill_at(base, REDZONE_BYTE, bytes + 2 * redzone)?;
+            memory.fill(NAN_BYTE)?;
         }
         Ok(memory)
     }
 
-    /// The driver's memory. Where none is left, freed memory that is kept in pieces too small is given back first.
-    fn take(&self, bytes: usize) -> Result<u64> {
+    /// Allocates from the driver. When no memory is left, it trims the pool and tries again: freed pieces that are too
+    /// small for this may still be kept there.
+    fn alloc_or_trim(&self, bytes: usize) -> Result<u64> {
         self.driver().alloc(bytes).or_else(|e| match e.is_out_of_memory() {
             true => self.driver().trim().and_then(|()| self.driver().alloc(bytes)),
             false => Err(e),
@@ -93,12 +96,16 @@ impl Cuda {
 }
 
 impl Memory {
-    pub(crate) fn device(&self) -> &Arc<Cuda> {
-        &self.cuda
+    /// Returns the CUDA memory that holds `t`; `None` when it lies elsewhere.
+    ///
+    /// # Errors
+    /// The reason why `t` could not be allocated or filled.
+    pub(crate) fn of(t: &Tensor) -> Result<Option<&Memory>> {
+        Ok(t.device_memory()?.and_then(|memory| (memory as &dyn Any).downcast_ref()))
     }
 
-    pub(crate) fn charge(&self) -> &Charge {
-        &self.charge
+    pub(crate) fn device(&self) -> &Arc<Cuda> {
+        &self.cuda
     }
 
     /// Bytes of the content.
@@ -106,89 +113,61 @@ impl Memory {
         self.bytes
     }
 
-    /// `bytes` bytes from byte `at` on, charged to their lender alone.
+    /// Returns a view of `bytes` bytes at byte `offset`. It costs nothing in the ledger: its parent is charged.
     ///
     /// # Panics
-    /// When there are fewer.
-    pub(crate) fn part(self: &Arc<Self>, at: usize, label: Label, bytes: usize) -> Memory {
-        assert!(at + bytes <= self.bytes, "{bytes} bytes at {at} of {}", self.bytes);
+    /// When the range exceeds the allocation.
+    pub(crate) fn view(self: &Arc<Self>, offset: usize, label: Label, bytes: usize) -> Memory {
+        assert!(offset + bytes <= self.bytes, "{bytes} bytes at {offset} of {}", self.bytes);
         Memory {
             cuda: self.cuda.clone(),
-            base: self.address() + at as u64,
-            fence: 0,
+            base: self.address() + offset as u64,
+            redzone: 0,
             bytes,
             charge: self.cuda.ledger().charge(label, 0),
-            lender: Some(self.clone()),
-            seat: None,
+            parent: Some(self.clone()),
+            arena_slot: None,
             alive: self.alive.clone(),
         }
     }
 
     pub(crate) fn address(&self) -> u64 {
-        self.base + self.fence as u64
+        self.base + self.redzone as u64
     }
 
-    /// Memory of its own with the same bytes, under the same label.
-    pub(crate) fn duplicate(&self) -> Result<Memory> {
-        let copy = self.cuda.alloc(self.charge.label(), self.bytes)?;
-        copy.copy(self)?;
-        Ok(copy)
-    }
-
-    pub(crate) fn upload(&self, from: &[u8]) -> Result<()> {
-        self.expect(from.len())?;
-        self.upload_first(from)
-    }
-
-    /// Sends the first bytes.
+    /// Uploads the first bytes.
     ///
     /// # Panics
-    /// When there are fewer.
-    pub(crate) fn upload_first(&self, from: &[u8]) -> Result<()> {
+    /// When `from` is longer than the allocation.
+    pub(crate) fn upload_prefix(&self, from: &[u8]) -> Result<()> {
         assert!(from.len() <= self.bytes, "{} bytes for {}", from.len(), self.bytes);
         self.cuda.driver().upload(Stream::COMPUTE, self.address(), from).at(self.cuda.name())
     }
 
-    pub(crate) fn download(&self, to: &mut [u8]) -> Result<()> {
-        self.expect(to.len())?;
-        self.cuda.driver().download(Stream::COMPUTE, to, self.address()).at(self.cuda.name())
-    }
-
-    /// Takes the bytes of `from`, which lives on the same device.
-    pub(crate) fn copy(&self, from: &Memory) -> Result<()> {
-        self.expect(from.bytes)?;
-        self.copy_to(0, from)
-    }
-
-    /// Takes the bytes of `from`, which lives on the same device, from byte `at` on.
-    pub(crate) fn copy_to(&self, at: usize, from: &Memory) -> Result<()> {
-        if at + from.bytes > self.bytes || !Arc::ptr_eq(&self.cuda, &from.cuda) {
-            let message = format!("{} bytes at {at} are not inside {}", from.bytes, self.bytes);
+    /// Copies all bytes of `from`, on the same device, to byte `offset` of this allocation.
+    pub(crate) fn copy_at(&self, offset: usize, from: &Memory) -> Result<()> {
+        if offset + from.bytes > self.bytes || !Arc::ptr_eq(&self.cuda, &from.cuda) {
+            let message = format!("{} bytes at {offset} are not inside {}", from.bytes, self.bytes);
             return Err(Error::new(message).at(self.cuda.name()));
         }
-        self.used();
-        from.used();
-        if self.cuda.rehearses() {
+        self.mark_used();
+        from.mark_used();
+        if self.cuda.is_dry_run() {
             return Ok(());
         }
-        let (driver, to) = (self.cuda.driver(), self.address() + at as u64);
+        let (driver, to) = (self.cuda.driver(), self.address() + offset as u64);
         driver.copy(Stream::COMPUTE, to, from.address(), from.bytes).at(self.cuda.name())
     }
 
-    /// Tells the work that is watched, if there is any, that it uses these bytes.
-    pub(super) fn used(&self) {
-        self.cuda.uses(&self.alive);
-    }
-
-    pub(crate) fn fill(&self, byte: u8) -> Result<()> {
-        self.used();
-        self.fill_at(self.address(), byte, self.bytes)
+    /// Notes the use of these bytes by work under capture, if there is any.
+    pub(super) fn mark_used(&self) {
+        self.cuda.note_use(&self.alive);
     }
 
     fn fill_at(&self, at: u64, byte: u8, bytes: usize) -> Result<()> {
         match bytes {
             0 => Ok(()),
-            _ if self.cuda.rehearses() => Ok(()),
+            _ if self.cuda.is_dry_run() => Ok(()),
             _ => self.cuda.driver().fill(Stream::COMPUTE, at, byte, bytes).at(self.cuda.name()),
         }
     }
@@ -202,12 +181,12 @@ impl Memory {
         }
     }
 
-    fn check_fences(&self) -> Result<()> {
+    fn check_redzones(&self) -> Result<()> {
         for (at, side) in [(self.base, "before"), (self.address() + self.bytes as u64, "after")] {
-            let mut fence = [0u8; FENCE];
-            self.cuda.driver().download(Stream::COMPUTE, &mut fence, at)?;
-            if let Some(i) = fence.iter().position(|&b| b != POST) {
-                let distance = if side == "before" { FENCE - i } else { i + 1 };
+            let mut redzone = [0u8; REDZONE];
+            self.cuda.driver().download(Stream::COMPUTE, &mut redzone, at)?;
+            if let Some(i) = redzone.iter().position(|&b| b != REDZONE_BYTE) {
+                let distance = if side == "before" { REDZONE - i } else { i + 1 };
                 let message =
                     format!("a kernel wrote {distance} bytes {side} an allocation of {}", self.bytes);
                 return Err(Error::new(message).at(self.cuda.name()));
@@ -217,14 +196,63 @@ impl Memory {
     }
 }
 
+impl DeviceMemory for Memory {
+    fn device_name(&self) -> &str {
+        self.cuda.name()
+    }
+
+    fn is_planned(&self) -> bool {
+        self.cuda.is_plan()
+    }
+
+    fn charge(&self) -> &Charge {
+        &self.charge
+    }
+
+    fn upload(&self, from: &[u8]) -> Result<()> {
+        self.expect(from.len())?;
+        self.upload_prefix(from)
+    }
+
+    fn download(&self, to: &mut [u8]) -> Result<()> {
+        self.expect(to.len())?;
+        self.cuda.driver().download(Stream::COMPUTE, to, self.address()).at(self.cuda.name())
+    }
+
+    fn copy_from(&self, from: &dyn DeviceMemory) -> Result<()> {
+        match (from as &dyn Any).downcast_ref::<Memory>() {
+            Some(from) if Arc::ptr_eq(&self.cuda, &from.cuda) => {
+                self.expect(from.bytes)?;
+                self.copy_at(0, from)
+            }
+            _ => {
+                let mut bytes = vec![0; self.bytes];
+                from.download(&mut bytes)?;
+                self.upload(&bytes)
+            }
+        }
+    }
+
+    fn fill(&self, byte: u8) -> Result<()> {
+        self.mark_used();
+        self.fill_at(self.address(), byte, self.bytes)
+    }
+
+    fn duplicate(&self) -> Result<Box<dyn DeviceMemory>> {
+        let copy = self.cuda.alloc(self.charge.label(), self.bytes)?;
+        copy.copy_from(self)?;
+        Ok(Box::new(copy))
+    }
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
-        if self.fence > 0
-            && let Err(broken) = self.check_fences()
+        if self.redzone > 0
+            && let Err(broken) = self.check_redzones()
         {
-            self.cuda.fences.broken.lock().unwrap().get_or_insert(broken);
+            self.cuda.redzones.broken.lock().unwrap().get_or_insert(broken);
         }
-        if self.lender.is_none() {
+        if self.parent.is_none() {
             self.cuda.release(self.base);
         }
     }

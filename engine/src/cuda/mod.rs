@@ -1,21 +1,20 @@
-//! CUDA devices: real cards, and the software GPU that runs the same kernels on any machine.
+//! CUDA devices: NVIDIA cards, and the software GPU that runs the same kernels on any machine.
 //!
-//! A kernel is a [`Source`] taken in by `include_str!` and compiled by NVRTC when it is first used, for the
-//! device's own architecture. Ops reach it by [`Cuda::kernel`] and [`Kernel::launch`].
+//! A kernel is a [`Source`], embedded by `include_str!` and compiled by NVRTC at its first use, for the device's
+//! architecture. Ops launch it through [`Cuda::kernel`] and [`Kernel::launch`].
 
 mod accumulate;
 mod arena;
 mod cache;
+mod card;
 mod driver;
 #[cfg_attr(not(feature = "emulator"), path = "no_emulator.rs")]
 mod emulated;
 mod graph;
 mod launch;
 mod memory;
-mod nccl;
 mod nvrtc;
 mod planned;
-mod real;
 mod resources;
 mod signature;
 mod source;
@@ -27,8 +26,6 @@ pub use emulated::Emulated;
 pub use graph::Graphs;
 pub use launch::{Arg, Kernel};
 pub(crate) use memory::Memory;
-pub use nccl::UniqueId;
-pub(crate) use nccl::{Collective, Communicator};
 pub use nvrtc::{Code, Nvrtc};
 pub use resources::Resources;
 pub use source::{Define, Source, Variant};
@@ -38,82 +35,83 @@ use crate::memory::Ledger;
 use crate::tensor::Tensor;
 use crate::{At, Error, Result};
 use driver::{Driver, Module};
-use launch::Entry;
+use launch::KernelEntry;
 use std::collections::HashMap;
+use std::ffi::c_void;
 use std::sync::{Arc, Mutex};
 
-/// One device: its driver, its books, and the kernels compiled so far.
+/// One CUDA device: its driver, its ledger, and the kernels compiled so far.
 pub struct Cuda {
     gpu: Gpu,
     name: String,
     ledger: Arc<Ledger>,
-    modules: Mutex<HashMap<String, Arc<Loaded>>>,
-    kernels: Mutex<HashMap<String, Arc<Entry>>>,
-    fences: memory::Fences,
+    modules: Mutex<HashMap<String, Arc<LoadedModule>>>,
+    kernels: Mutex<HashMap<String, Arc<KernelEntry>>>,
+    redzones: memory::Redzones,
     copies: Mutex<Option<Stream>>,
-    watch: Mutex<Option<graph::Watch>>,
+    capture: Mutex<Option<graph::Capture>>,
 }
 
-struct Loaded {
+struct LoadedModule {
     module: Arc<dyn Module>,
     ptx: String,
 }
 
 enum Gpu {
-    Real(real::Real),
+    Card(card::Card),
     Emulated(Box<Emulated>),
-    Planned(planned::Planned),
+    Planned(planned::PlannedGpu),
 }
 
 impl Cuda {
-    /// Card `ordinal`.
+    /// Opens the card with the index `ordinal`.
     ///
     /// # Errors
-    /// When driver, card or compiler are missing or too old: which, and what to do.
+    /// When the driver, the card or the compiler (NVRTC) is missing or too old; the message says what to do.
     pub fn card(ordinal: usize) -> Result<Self> {
-        real::count()?;
-        let real = real::Real::new(ordinal, Nvrtc::get()?.version())?;
-        Ok(Cuda::new(Gpu::Real(real), format!("cuda:{ordinal}")))
+        card::count()?;
+        let card = card::Card::new(ordinal, Nvrtc::get()?.version())?;
+        Ok(Cuda::new(Gpu::Card(card), format!("cuda:{ordinal}")))
     }
 
-    /// A GPU in software, of architecture `arch`: `sm_80` or `sm_90a`.
+    /// Returns a GPU emulated in software, of architecture `arch`: `sm_80` or `sm_90a`.
     ///
     /// # Errors
-    /// When the architecture is unknown, or there is no compiler.
+    /// When the architecture is unknown, no compiler (NVRTC) is found, or this build lacks the feature `emulator`.
     pub fn emulated(arch: &str) -> Result<Self> {
         Nvrtc::get()?;
         Ok(Cuda::new(Gpu::Emulated(Box::new(Emulated::new(arch)?)), format!("emulated:{arch}")))
     }
 
-    /// A card of these properties on which everything is planned and nothing computed.
+    /// Returns a planned card with these properties: it accounts for memory and computes nothing.
     pub fn planned(properties: Properties) -> Self {
-        Cuda::new(Gpu::Planned(planned::Planned::new(properties)), "plan".into())
+        Cuda::new(Gpu::Planned(planned::PlannedGpu::new(properties)), "plan".into())
     }
 
-    /// Whether nothing is computed here.
+    /// True for a planned card, which computes nothing.
     pub fn is_plan(&self) -> bool {
         matches!(self.gpu, Gpu::Planned(_))
     }
 
-    /// Bytes of memory that are free, and all there are.
+    /// Returns the free and the total memory in bytes.
     ///
     /// # Errors
-    /// The driver's; or when nothing is known of a planned card's memory.
+    /// The driver's; or for a planned card, whose memory is unknown.
     pub fn memory(&self) -> Result<(usize, usize)> {
         self.driver().memory()
     }
 
-    /// Whether NVIDIA's driver is there, be it usable or not.
+    /// True when NVIDIA's driver is installed, usable or not.
     pub fn has_driver() -> bool {
-        real::has_driver()
+        card::has_driver()
     }
 
-    /// The number of cards.
+    /// Returns the number of cards.
     ///
     /// # Errors
-    /// When there is no driver, or it is too old.
+    /// When the driver is missing or too old.
     pub fn count() -> Result<usize> {
-        real::count()
+        card::count()
     }
 
     fn new(gpu: Gpu, name: String) -> Self {
@@ -123,44 +121,44 @@ impl Cuda {
             ledger: Arc::default(),
             modules: Mutex::default(),
             kernels: Mutex::default(),
-            fences: memory::Fences::default(),
+            redzones: memory::Redzones::default(),
             copies: Mutex::default(),
-            watch: Mutex::default(),
+            capture: Mutex::default(),
         }
     }
 
-    /// `cuda:0`, `emulated:sm_80`.
+    /// The name, e.g. `cuda:0`, `emulated:sm_80`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The device's books.
+    /// The ledger of the device's memory.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
-    /// What launches depend on.
+    /// The properties that compilation and launches depend on.
     pub fn properties(&self) -> &Properties {
         self.driver().properties()
     }
 
-    /// The software GPU, if it is one.
+    /// The software GPU behind this device; `None` for a card and a planned card.
     pub fn emulator(&self) -> Option<&Emulated> {
         match &self.gpu {
             Gpu::Emulated(emulated) => Some(emulated),
-            Gpu::Real(_) | Gpu::Planned(_) => None,
+            Gpu::Card(_) | Gpu::Planned(_) => None,
         }
     }
 
     fn driver(&self) -> &dyn Driver {
         match &self.gpu {
-            Gpu::Real(real) => real,
+            Gpu::Card(card) => card,
             Gpu::Emulated(emulated) => emulated.driver(),
             Gpu::Planned(planned) => planned,
         }
     }
 
-    /// The kernel `name` of `source`, compiled as `variant`, which is one of the source's.
+    /// Returns the kernel `name` of `source`, compiled as `variant`, one of the source's variants.
     ///
     /// # Errors
     /// When the source has no such variant or kernel, or does not compile.
@@ -170,11 +168,15 @@ impl Cuda {
             return Ok(Kernel { cuda: self, entry: entry.clone() });
         }
         let entry = match self.is_plan() {
-            true => Entry { module: Arc::new(planned::Nothing), name: name.into(), parameters: Vec::new() },
+            true => KernelEntry {
+                module: Arc::new(planned::PlannedModule),
+                name: name.into(),
+                parameters: Vec::new(),
+            },
             false => {
                 let loaded = self.module(source, variant)?;
-                let parameters = signature::of(&loaded.ptx, name).at(source.name)?;
-                Entry { module: loaded.module.clone(), name: name.into(), parameters }
+                let parameters = signature::parameters(&loaded.ptx, name).at(source.name)?;
+                KernelEntry { module: loaded.module.clone(), name: name.into(), parameters }
             }
         };
         let entry = Arc::new(entry);
@@ -182,7 +184,7 @@ impl Cuda {
         Ok(Kernel { cuda: self, entry })
     }
 
-    fn module(&self, source: &'static Source, variant: Variant) -> Result<Arc<Loaded>> {
+    fn module(&self, source: &'static Source, variant: Variant) -> Result<Arc<LoadedModule>> {
         let key = format!("{} {variant}", source.name);
         if let Some(loaded) = self.modules.lock().unwrap().get(&key) {
             return Ok(loaded.clone());
@@ -190,20 +192,20 @@ impl Cuda {
         let source = self.emulator().map_or(source, |emulated| emulated.compiled(source));
         let code = compile(source, variant, &self.properties().arch)?;
         let module = self.driver().load(&code).at(source.name)?;
-        let loaded = Arc::new(Loaded { module, ptx: code.ptx });
+        let loaded = Arc::new(LoadedModule { module, ptx: code.ptx });
         self.modules.lock().unwrap().insert(key, loaded.clone());
         Ok(loaded)
     }
 
-    /// Compiles `source` from now on wherever the one of its name is asked for, so that a test can show that the
-    /// checks see a bug in a kernel. A card never runs anything but what the program was built with.
+    /// Replaces the source of the same name by `source` from now on, so that a test can show that the checks detect a
+    /// bug in a kernel. A card only runs the sources that the program was built with.
     ///
     /// # Errors
     /// When the device is not a software GPU.
     pub fn substitute(&self, source: &'static Source) -> Result<()> {
         let Some(emulated) = self.emulator() else {
             return Err(Error::new(format!(
-                "{} takes no other {}: only a software GPU does",
+                "{} cannot substitute {}: only the software GPU can",
                 self.name, source.name
             )));
         };
@@ -214,7 +216,7 @@ impl Cuda {
         Ok(())
     }
 
-    /// A further stream, beside the one that ops use.
+    /// Creates a stream in addition to the one that ops use.
     ///
     /// # Errors
     /// The driver's.
@@ -222,7 +224,7 @@ impl Cuda {
         self.driver().stream()
     }
 
-    /// The stream of copies between host and device, made when it is first used.
+    /// Returns the stream for copies between host and device, creating it at the first use.
     ///
     /// # Errors
     /// The driver's.
@@ -233,7 +235,7 @@ impl Cuda {
         Ok(stream)
     }
 
-    /// A mark in `stream`, reached when all that was put there before is done.
+    /// Records an event in `stream`, which happens when all work put there before is done.
     ///
     /// # Errors
     /// The driver's.
@@ -241,7 +243,7 @@ impl Cuda {
         self.driver().record(stream)
     }
 
-    /// What is put into `stream` from now on waits for `event`.
+    /// Makes work put into `stream` from now on wait for `event`.
     ///
     /// # Errors
     /// The driver's.
@@ -249,7 +251,7 @@ impl Cuda {
         self.driver().wait(stream, event)
     }
 
-    /// Milliseconds from one event to another.
+    /// Returns the milliseconds from one event to another, waiting for both.
     ///
     /// # Errors
     /// The driver's.
@@ -257,30 +259,63 @@ impl Cuda {
         self.driver().elapsed(from, to)
     }
 
-    /// Waits until everything started on the device is done.
+    /// True when everything before `event` is done. The software GPU and planned cards finish each call at once.
     ///
     /// # Errors
-    /// What a kernel ran into.
+    /// The driver's.
+    pub(crate) fn is_done(&self, event: &Event) -> Result<bool> {
+        match &self.gpu {
+            Gpu::Card(card) => card.is_done(event),
+            Gpu::Emulated(_) | Gpu::Planned(_) => Ok(true),
+        }
+    }
+
+    /// The CUDA driver's handle of `stream`, with this card's context made current in the calling thread.
+    ///
+    /// # Errors
+    /// When this is not a card, or the driver fails.
+    pub(crate) fn raw_stream(&self, stream: Stream) -> Result<*mut c_void> {
+        match &self.gpu {
+            Gpu::Card(card) => Ok(card.raw_stream(stream)?.cast()),
+            Gpu::Emulated(_) | Gpu::Planned(_) => {
+                Err(Error::new(format!("NCCL is for cards, not for {}", self.name)))
+            }
+        }
+    }
+
+    /// Blocks until all work started on the device is done.
+    ///
+    /// # Errors
+    /// The fault of a kernel, if there was one.
     pub fn synchronize(&self) -> Result<()> {
         self.driver().synchronize()
     }
 
-    /// The refusal of an op that has no kernel.
+    /// Returns the error of an op that has no CUDA kernel.
     pub fn lacks<T>(&self, what: &str) -> Result<T> {
         Err(Error::new(format!("{what} has no CUDA kernel yet: use --device cpu")))
     }
 
-    fn address(&self, t: &Tensor) -> Result<u64> {
-        let memory = self.own(t.memory()?, t)?;
-        memory.used();
+    /// The address of `t`'s first element.
+    ///
+    /// # Errors
+    /// When `t` does not live on this device.
+    pub(crate) fn address(&self, t: &Tensor) -> Result<u64> {
+        let memory = self.own(Memory::of(t)?, t)?;
+        memory.mark_used();
         Ok(memory.address())
     }
 
-    fn address_mut(&self, t: &mut Tensor) -> Result<u64> {
-        t.sole()?;
+    /// The address of `t`'s first element, to write to.
+    ///
+    /// # Errors
+    /// When `t` does not live on this device, or its buffer is shared.
+    pub(crate) fn address_mut(&self, t: &mut Tensor) -> Result<u64> {
+        t.ensure_unique()?;
         self.address(t)
     }
 
+    /// Checks that `memory`, which holds `t`, belongs to this device.
     fn own<'a>(&self, memory: Option<&'a Memory>, t: &Tensor) -> Result<&'a Memory> {
         memory
             .filter(|m| std::ptr::eq(&**m.device(), self))
@@ -288,10 +323,10 @@ impl Cuda {
     }
 }
 
-/// `source` as `variant` for architecture `arch`, from the cache if it is there.
+/// Compiles `source` as `variant` for architecture `arch`, or loads the result from the cache.
 ///
 /// # Errors
-/// When the source has no such variant or does not compile, or there is no compiler.
+/// When the source has no such variant or does not compile, or no compiler (NVRTC) is found.
 pub fn compile(source: &Source, variant: Variant, arch: &str) -> Result<Code> {
     cache::compile(source, &source.options(variant, arch)?)
 }

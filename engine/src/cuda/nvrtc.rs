@@ -1,7 +1,7 @@
-//! NVIDIA's run-time compiler, loaded when the first kernel is compiled: CUDA source to PTX and machine code.
+//! NVRTC, NVIDIA's run-time compiler (CUDA source to PTX and machine code), loaded when the first kernel is compiled.
 //!
-//! It is looked for in what `CODELSI_NVRTC` names (the library or its folder), under the system's usual names
-//! and folders, and in `.tools/nvrtc` of this folder or one above it, where `tools/test.sh` puts it.
+//! It is searched for at the path in `CODELSI_NVRTC` (the library or its folder), then under the usual names and
+//! folders of the system, and in `.tools/nvrtc` of the current folder or one above it, where `tools/test.sh` puts it.
 
 use super::source::Source;
 use crate::{Error, Result};
@@ -10,70 +10,70 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// What compilation gives.
+/// The result of a compilation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Code {
     pub ptx: String,
-    /// Machine code for the one architecture asked for.
+    /// Machine code for the requested architecture.
     pub cubin: Vec<u8>,
-    /// Warnings, and the assembler's account of registers and spills.
+    /// Warnings, and the assembler's report of registers and spills.
     pub log: String,
 }
 
-/// The oldest NVRTC whose dialect the kernels are written in.
-const OLDEST: (i32, i32) = (12, 0);
+/// The oldest NVRTC that compiles the kernels.
+const MIN_VERSION: (i32, i32) = (12, 0);
 
 /// The loaded library.
 pub struct Nvrtc {
     version: (i32, i32),
-    api: Api,
-    /// Keeps the functions alive; the builtins must be loaded first and for all.
+    api: NvrtcApi,
+    /// Keep the functions alive; the builtins must be loaded first, with global symbols.
     _libraries: Vec<Library>,
 }
 
-type Program = *mut c_void;
-type Size = unsafe extern "C" fn(Program, *mut usize) -> c_int;
-type Fill = unsafe extern "C" fn(Program, *mut c_char) -> c_int;
+type ProgramHandle = *mut c_void;
+type SizeFn = unsafe extern "C" fn(ProgramHandle, *mut usize) -> c_int;
+type FillFn = unsafe extern "C" fn(ProgramHandle, *mut c_char) -> c_int;
 
-/// The functions used.
-struct Api {
+/// The functions of the library that are used.
+struct NvrtcApi {
     error: unsafe extern "C" fn(c_int) -> *const c_char,
     create: unsafe extern "C" fn(
-        *mut Program,
+        *mut ProgramHandle,
         *const c_char,
         *const c_char,
         c_int,
         *const *const c_char,
         *const *const c_char,
     ) -> c_int,
-    compile: unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int,
-    destroy: unsafe extern "C" fn(*mut Program) -> c_int,
-    log: (Size, Fill),
-    ptx: (Size, Fill),
-    cubin: (Size, Fill),
+    compile: unsafe extern "C" fn(ProgramHandle, c_int, *const *const c_char) -> c_int,
+    destroy: unsafe extern "C" fn(*mut ProgramHandle) -> c_int,
+    log: (SizeFn, FillFn),
+    ptx: (SizeFn, FillFn),
+    cubin: (SizeFn, FillFn),
 }
 
 impl Nvrtc {
-    /// The process's compiler.
+    /// Returns the compiler of this process, loading it at the first call.
     ///
     /// # Errors
-    /// When there is none, or it is too old: what was looked for, and how to get one.
+    /// When none is found or it is too old; the message says how to install one.
     pub fn get() -> Result<&'static Nvrtc> {
         static NVRTC: OnceLock<Result<Nvrtc>> = OnceLock::new();
-        NVRTC.get_or_init(find).as_ref().map_err(Error::clone)
+        NVRTC.get_or_init(find_library).as_ref().map_err(Error::clone)
     }
 
-    /// Loads the library at `path`, a file or the folder that holds it.
+    /// Loads the library at `path`, a file or its folder.
     ///
     /// # Errors
-    /// When it is no NVRTC, or one that is too old.
+    /// When it is not an NVRTC, or too old.
     pub fn open(path: &Path) -> Result<Nvrtc> {
         let file =
             if path.is_dir() { library_in(path).ok_or_else(|| missing(path))? } else { path.to_owned() };
         load(&file)
     }
 
-    /// Major and minor version.
+    /// The major and minor version.
     pub fn version(&self) -> (i32, i32) {
         self.version
     }
@@ -81,7 +81,7 @@ impl Nvrtc {
     /// Compiles `source` under `options`; `--gpu-architecture=sm_NN` must be among them.
     ///
     /// # Errors
-    /// With the compiler's own words about the first offending lines of the source.
+    /// The compiler's first message about the source, with the source line.
     pub fn compile(&self, source: &Source, options: &[String]) -> Result<Code> {
         let text = |s: &str| {
             CString::new(s)
@@ -94,7 +94,7 @@ impl Nvrtc {
         let options: Vec<CString> = options.iter().map(|o| text(o)).collect::<Result<_>>()?;
         let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
         let (headers_at, names_at, options_at) = (pointers(&headers), pointers(&names), pointers(&options));
-        let mut program: Program = std::ptr::null_mut();
+        let mut program: ProgramHandle = std::ptr::null_mut();
         // SAFETY: every pointer is to a NUL-terminated string that outlives the call; the counts are theirs.
         let created = unsafe {
             (self.api.create)(
@@ -107,7 +107,7 @@ impl Nvrtc {
             )
         };
         self.check(created, "nvrtcCreateProgram")?;
-        let program = Owned { program, destroy: self.api.destroy };
+        let program = OwnedProgram { program, destroy: self.api.destroy };
         // SAFETY: the program lives, and so do the options.
         let compiled =
             unsafe { (self.api.compile)(program.program, options.len() as c_int, options_at.as_ptr()) };
@@ -115,12 +115,12 @@ impl Nvrtc {
         if compiled != 0 {
             return Err(Error::new(first_error(&log, source)).at(source.name));
         }
-        let ptx = nameable(string(self.read(&program, self.api.ptx, "PTX")?));
+        let ptx = strip_current_folder(string(self.read(&program, self.api.ptx, "PTX")?));
         let cubin = self.read(&program, self.api.cubin, "CUBIN")?;
         Ok(Code { ptx, cubin, log })
     }
 
-    fn read(&self, program: &Owned, (size, fill): (Size, Fill), what: &str) -> Result<Vec<u8>> {
+    fn read(&self, program: &OwnedProgram, (size, fill): (SizeFn, FillFn), what: &str) -> Result<Vec<u8>> {
         let mut bytes = 0;
         // SAFETY: the program lives; `fill` writes as many bytes as `size` says.
         unsafe {
@@ -141,20 +141,20 @@ impl Nvrtc {
     }
 }
 
-/// A program, destroyed when dropped.
-struct Owned {
-    program: Program,
-    destroy: unsafe extern "C" fn(*mut Program) -> c_int,
+/// A compiler program, destroyed when dropped.
+struct OwnedProgram {
+    program: ProgramHandle,
+    destroy: unsafe extern "C" fn(*mut ProgramHandle) -> c_int,
 }
 
-impl Drop for Owned {
+impl Drop for OwnedProgram {
     fn drop(&mut self) {
         // SAFETY: created, and destroyed once.
         unsafe { (self.destroy)(&mut self.program) };
     }
 }
 
-/// Text without the NUL byte that ends it.
+/// Converts text of the compiler, which ends with NUL bytes.
 fn string(mut bytes: Vec<u8>) -> String {
     while bytes.last() == Some(&0) {
         bytes.pop();
@@ -162,15 +162,15 @@ fn string(mut bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// PTX with its sources' names as they were given: NVRTC puts the present folder before them.
-fn nameable(ptx: String) -> String {
+/// Removes the current folder from the names of sources in PTX, where NVRTC puts it.
+fn strip_current_folder(ptx: String) -> String {
     match std::env::current_dir() {
         Ok(folder) => ptx.replace(&format!("\"{}/", folder.display()), "\""),
         Err(_) => ptx,
     }
 }
 
-/// The first error of a log with the source line that it names.
+/// Returns the first error of a log, with the source line that it names.
 fn first_error(log: &str, source: &Source) -> String {
     let Some(line) = log.lines().find(|l| l.contains("error")) else { return log.trim().to_owned() };
     let errors = log.lines().filter(|l| l.contains("): error")).count();
@@ -187,7 +187,7 @@ fn first_error(log: &str, source: &Source) -> String {
     }
 }
 
-fn find() -> Result<Nvrtc> {
+fn find_library() -> Result<Nvrtc> {
     if let Some(named) = std::env::var_os("CODELSI_NVRTC") {
         return Nvrtc::open(Path::new(&named)).map_err(|e| e.at("CODELSI_NVRTC"));
     }
@@ -196,7 +196,7 @@ fn find() -> Result<Nvrtc> {
     for path in names.iter().map(PathBuf::from).chain(candidates()) {
         match load(&path) {
             Ok(nvrtc) => return Ok(nvrtc),
-            // A library that is there and does not serve is worth naming; one that is absent is not.
+            // A library that exists but cannot be used is worth an error; a missing one is not.
             Err(e) if path.is_absolute() => refused = refused.or(Some(e)),
             Err(_) => {}
         }
@@ -209,25 +209,26 @@ fn find() -> Result<Nvrtc> {
     }))
 }
 
-/// Libraries in the usual folders of a toolkit and of the Python package.
+/// Returns the libraries in the usual folders of a CUDA toolkit and of the Python package.
 fn candidates() -> impl Iterator<Item = PathBuf> {
     let toolkits = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     let toolkits = toolkits.chain(["/usr/local/cuda", "/opt/cuda"].map(PathBuf::from));
     let system = toolkits.flat_map(|t| [t.join("lib64"), t.join("targets/x86_64-linux/lib")]);
-    let here = std::env::current_dir().unwrap_or_default();
-    let private: Vec<PathBuf> = here
+    let current = std::env::current_dir().unwrap_or_default();
+    let downloaded: Vec<PathBuf> = current
         .ancestors()
         .map(|folder| folder.join(".tools/nvrtc"))
         .flat_map(|tools| ["nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib", ""].map(|sub| tools.join(sub)))
         .collect();
-    system.chain(private).filter_map(|folder| library_in(&folder))
+    system.chain(downloaded).filter_map(|folder| library_in(&folder))
 }
 
-/// The highest version of `libnvrtc.so` in a folder.
+/// Returns the newest `libnvrtc.so` in a folder.
 fn library_in(folder: &Path) -> Option<PathBuf> {
     highest(folder, "libnvrtc.so")
 }
 
+/// Returns the file of the highest version whose name begins with `prefix`.
 fn highest(folder: &Path, prefix: &str) -> Option<PathBuf> {
     let names =
         std::fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -247,7 +248,7 @@ fn load(path: &Path) -> Result<Nvrtc> {
     let open = |path: &Path| {
         // SAFETY: the initializers of NVRTC and of its builtins do nothing but set the libraries up.
         let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
-        library.map_err(|e| Error::io(path, format!("is no NVRTC: {e}")))
+        library.map_err(|e| Error::io(path, format!("is not an NVRTC: {e}")))
     };
     let mut libraries = Vec::new();
     if let Some(builtins) = path.parent().and_then(|folder| highest(folder, "libnvrtc-builtins.so")) {
@@ -256,10 +257,10 @@ fn load(path: &Path) -> Result<Nvrtc> {
     let library = open(path)?;
     // SAFETY: the names and types are those of nvrtc.h.
     let (version, api) = unsafe { (version(&library), api(&library)) };
-    let api = api.map_err(|e| Error::io(path, format!("is no NVRTC: {e}")))?;
-    let version = version.ok_or_else(|| Error::io(path, "is no NVRTC: it tells no version"))?;
-    if version < OLDEST {
-        let ((major, minor), (m, n)) = (version, OLDEST);
+    let api = api.map_err(|e| Error::io(path, format!("is not an NVRTC: {e}")))?;
+    let version = version.ok_or_else(|| Error::io(path, "is not an NVRTC: it reports no version"))?;
+    if version < MIN_VERSION {
+        let ((major, minor), (m, n)) = (version, MIN_VERSION);
         return Err(Error::io(path, format!("is NVRTC {major}.{minor}; the kernels need {m}.{n} or later")));
     }
     libraries.push(library);
@@ -271,20 +272,20 @@ fn load(path: &Path) -> Result<Nvrtc> {
 unsafe fn version(library: &Library) -> Option<(i32, i32)> {
     type Version = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
     let (mut major, mut minor) = (0, 0);
-    // SAFETY: the caller's word for the type; both pointers are valid.
+    // SAFETY: the caller guarantees the type; both pointers are valid.
     let code = unsafe { library.get::<Version>(b"nvrtcVersion").ok()?(&mut major, &mut minor) };
     (code == 0).then_some((major, minor))
 }
 
 /// # Safety
 /// `library` is NVRTC, so that names have the types given here.
-unsafe fn api(library: &Library) -> std::result::Result<Api, libloading::Error> {
-    // SAFETY: the caller's word; the library outlives the functions, in `Nvrtc`.
+unsafe fn api(library: &Library) -> std::result::Result<NvrtcApi, libloading::Error> {
+    // SAFETY: the caller guarantees the types; the library outlives the functions, in `Nvrtc`.
     unsafe {
-        let pair = |size: &[u8], fill: &[u8]| -> std::result::Result<(Size, Fill), libloading::Error> {
-            Ok((*library.get::<Size>(size)?, *library.get::<Fill>(fill)?))
+        let pair = |size: &[u8], fill: &[u8]| -> std::result::Result<(SizeFn, FillFn), libloading::Error> {
+            Ok((*library.get::<SizeFn>(size)?, *library.get::<FillFn>(fill)?))
         };
-        Ok(Api {
+        Ok(NvrtcApi {
             error: *library.get(b"nvrtcGetErrorString")?,
             create: *library.get(b"nvrtcCreateProgram")?,
             compile: *library.get(b"nvrtcCompileProgram")?,

@@ -1,35 +1,35 @@
-//! A card that is only planned for: it hands out addresses, and computes nothing. Whatever runs on a card runs on it, so
-//! that its books are those of the card.
+//! A planned GPU: it hands out addresses and computes nothing. All code for a card runs on it, so that its ledger
+//! predicts that of the card.
 
-use super::driver::{Driver, Event, Grid, Module, Pinned, Properties, Recorded, Stream};
+use super::driver::{CapturedGraph, Driver, Event, Grid, Module, Pinned, Properties, Stream};
 use super::nvrtc::Code;
 use crate::{Error, Result};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Addresses without memory.
-pub(super) struct Planned {
+/// A GPU whose addresses have no memory behind them.
+pub(super) struct PlannedGpu {
     properties: Properties,
     next: AtomicU64,
 }
 
-/// What kernels come from.
-pub(super) struct Nothing;
+/// The module of every kernel.
+pub(super) struct PlannedModule;
 
-impl Module for Nothing {
+impl Module for PlannedModule {
     fn as_any(&self) -> &dyn Any {
         self
     }
 }
 
-impl Planned {
+impl PlannedGpu {
     pub(super) fn new(properties: Properties) -> Self {
-        Planned { properties, next: AtomicU64::new(256) }
+        PlannedGpu { properties, next: AtomicU64::new(256) }
     }
 }
 
-impl Driver for Planned {
+impl Driver for PlannedGpu {
     fn properties(&self) -> &Properties {
         &self.properties
     }
@@ -56,11 +56,11 @@ impl Driver for Planned {
         Ok(Box::new(vec![0; bytes]))
     }
 
-    unsafe fn fetch(&self, _: Stream, _: u64, _: &[u8]) -> Result<()> {
+    unsafe fn upload_async(&self, _: Stream, _: u64, _: &[u8]) -> Result<()> {
         Ok(())
     }
 
-    /// Zeros: what is read from a device must not decide how much memory comes next.
+    /// Reads zeros: no value read from a device may decide what is allocated next.
     fn download(&self, _: Stream, to: &mut [u8], _: u64) -> Result<()> {
         to.fill(0);
         Ok(())
@@ -75,7 +75,7 @@ impl Driver for Planned {
     }
 
     fn load(&self, _: &Code) -> Result<Arc<dyn Module>> {
-        Ok(Arc::new(Nothing))
+        Ok(Arc::new(PlannedModule))
     }
 
     unsafe fn launch(&self, _: Stream, _: &dyn Module, _: &str, _: Grid, _: &[u8]) -> Result<()> {
@@ -94,7 +94,7 @@ impl Driver for Planned {
         Ok(())
     }
 
-    fn finish(&self, _: &Event) -> Result<()> {
+    fn wait_event(&self, _: &Event) -> Result<()> {
         Ok(())
     }
 
@@ -102,15 +102,15 @@ impl Driver for Planned {
         Ok(0.0)
     }
 
-    fn begin(&self, _: Stream) -> Result<()> {
+    fn begin_capture(&self, _: Stream) -> Result<()> {
         Ok(())
     }
 
-    fn end(&self, _: Stream) -> Result<Recorded> {
-        Ok(Recorded(Box::new(())))
+    fn end_capture(&self, _: Stream) -> Result<CapturedGraph> {
+        Ok(CapturedGraph(Box::new(())))
     }
 
-    fn replay(&self, _: Stream, _: &Recorded) -> Result<()> {
+    fn replay(&self, _: Stream, _: &CapturedGraph) -> Result<()> {
         Ok(())
     }
 

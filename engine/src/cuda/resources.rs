@@ -1,23 +1,23 @@
-//! What a kernel takes of a multiprocessor, from the assembler's account in the compiler's log.
+//! Resource usage of kernels, read from the assembler's report (ptxas) in the compiler's log.
 
 use super::nvrtc::Code;
 
-/// One kernel's registers and memory.
+/// Registers and memory that one kernel uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     pub kernel: String,
-    /// Registers of a thread.
+    /// Registers per thread.
     pub registers: usize,
-    /// Bytes of static shared memory of a block.
+    /// Bytes of static shared memory per block.
     pub shared: usize,
-    /// Bytes of a thread's stack: arrays that could not be held in registers.
+    /// Bytes of stack per thread: arrays that do not fit into registers.
     pub stack: usize,
-    /// Bytes of registers moved to memory and back.
+    /// Bytes of register spills, stores and loads together.
     pub spills: usize,
 }
 
 impl Code {
-    /// The resources of every kernel in the module.
+    /// Returns the resources of every kernel in the module.
     pub fn resources(&self) -> Vec<Resources> {
         let mut all: Vec<Resources> = Vec::new();
         for line in self.log.lines() {
@@ -27,19 +27,20 @@ impl Code {
             }
             let Some(last) = all.last_mut() else { continue };
             if line.contains("bytes stack frame") {
-                last.stack = before(line, " bytes stack frame");
-                last.spills = before(line, " bytes spill stores") + before(line, " bytes spill loads");
+                last.stack = number_before(line, " bytes stack frame");
+                last.spills =
+                    number_before(line, " bytes spill stores") + number_before(line, " bytes spill loads");
             } else if line.contains("Used ") && line.contains(" registers") {
-                last.registers = before(line, " registers");
-                last.shared = before(line, " bytes smem");
+                last.registers = number_before(line, " registers");
+                last.shared = number_before(line, " bytes smem");
             }
         }
         all
     }
 }
 
-/// The number that stands before `unit`, 0 if there is none.
-fn before(line: &str, unit: &str) -> usize {
+/// Returns the number in front of `unit`, or 0.
+fn number_before(line: &str, unit: &str) -> usize {
     let number = line.find(unit).and_then(|end| line[..end].rsplit([' ', ',']).next()?.parse().ok());
     number.unwrap_or(0)
 }
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_assembler_s_account_is_read() {
+    fn the_assembler_s_report_is_read() {
         let log = "ptxas info    : 4 bytes gmem
 ptxas info    : Compiling entry function 'one' for 'sm_80'
 ptxas info    : Function properties for one

@@ -1,10 +1,10 @@
-//! Signatures of kernels, read from their PTX.
+//! Kernel signatures, read from PTX.
 
-use super::launch::Kind;
+use super::launch::ParameterKind;
 use crate::{Error, Result};
 
-/// The parameters of the entry `name`.
-pub(super) fn of(ptx: &str, name: &str) -> Result<Vec<Kind>> {
+/// Returns the kinds of the parameters that the kernel `name` takes.
+pub(super) fn parameters(ptx: &str, name: &str) -> Result<Vec<ParameterKind>> {
     let unknown = |what: String| Error::new(what).at(name);
     let entry = format!(".entry {name}(");
     let start = ptx.find(&entry).ok_or_else(|| unknown("the source has no such kernel".into()))?;
@@ -13,20 +13,20 @@ pub(super) fn of(ptx: &str, name: &str) -> Result<Vec<Kind>> {
     list.split(',')
         .map(str::trim)
         .filter(|p| !p.is_empty())
-        .map(|p| kind(p).ok_or_else(|| unknown(refused(p))))
+        .map(|p| parameter_kind(p).ok_or_else(|| unknown(unsupported(p))))
         .collect()
 }
 
-fn kind(parameter: &str) -> Option<Kind> {
+fn parameter_kind(parameter: &str) -> Option<ParameterKind> {
     Some(match parameter.strip_prefix(".param")?.split_whitespace().next()? {
-        ".f32" => Kind::Float32,
-        ".u32" | ".s32" | ".b32" => Kind::Int32,
-        ".u64" | ".s64" | ".b64" => Kind::Word64,
+        ".f32" => ParameterKind::Float32,
+        ".u32" | ".s32" | ".b32" => ParameterKind::Int32,
+        ".u64" | ".s64" | ".b64" => ParameterKind::Word64,
         _ => return None,
     })
 }
 
-fn refused(parameter: &str) -> String {
+fn unsupported(parameter: &str) -> String {
     format!("`{parameter}`: a kernel takes pointers, 32- and 64-bit integers and floats, nothing else")
 }
 
@@ -51,9 +51,12 @@ mod tests {
 
     #[test]
     fn parameters_are_read_in_order() {
-        assert_eq!(of(PTX, "k").unwrap(), [Kind::Word64, Kind::Int32, Kind::Float32, Kind::Word64]);
-        assert_eq!(of(PTX, "none").unwrap(), []);
-        assert_eq!(of(PTX, "kk").unwrap_err().to_string(), "kk: the source has no such kernel");
-        assert!(of(PTX, "odd").unwrap_err().to_string().contains("nothing else"));
+        assert_eq!(
+            parameters(PTX, "k").unwrap(),
+            [ParameterKind::Word64, ParameterKind::Int32, ParameterKind::Float32, ParameterKind::Word64]
+        );
+        assert_eq!(parameters(PTX, "none").unwrap(), []);
+        assert_eq!(parameters(PTX, "kk").unwrap_err().to_string(), "kk: the source has no such kernel");
+        assert!(parameters(PTX, "odd").unwrap_err().to_string().contains("nothing else"));
     }
 }

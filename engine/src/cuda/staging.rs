@@ -1,11 +1,11 @@
-//! Host data on its way to a device: one half of a pinned buffer is filled while the other half travels.
+//! Asynchronous uploads through page-locked memory: one buffer is filled while the other is copied (double buffering).
 
 use super::Cuda;
 use super::driver::{Event, Pinned, Stream};
 use crate::{At, Error, Result, Tensor};
 use std::sync::Arc;
 
-/// Two buffers that take turns, and the stream that empties them.
+/// Two page-locked buffers that take turns, and the stream that copies them to the device.
 pub struct Staging {
     cuda: Arc<Cuda>,
     stream: Stream,
@@ -15,28 +15,28 @@ pub struct Staging {
 
 struct Half {
     memory: Box<dyn Pinned>,
-    /// Reached when the device has fetched what was put here.
-    fetched: Option<Event>,
+    /// Happens when the device has copied the content.
+    copied: Option<Event>,
 }
 
 impl Staging {
-    /// Buffers of `bytes` bytes each. Tensors that exist now may be sent to.
+    /// Allocates two buffers of `bytes` bytes each. Only tensors that exist already may be uploaded to.
     ///
     /// # Errors
     /// The driver's.
     pub fn new(cuda: &Arc<Cuda>, bytes: usize) -> Result<Self> {
-        let half = || Ok(Half { memory: cuda.driver().pinned(bytes)?, fetched: None });
+        let half = || Ok(Half { memory: cuda.driver().pinned(bytes)?, copied: None });
         let stream = cuda.copies()?;
-        // Memory is allocated in the order of the stream that computes.
+        // Allocations are ordered in the compute stream: this stream must not write to them earlier.
         cuda.wait(stream, &cuda.record(Stream::COMPUTE)?)?;
         Ok(Staging { cuda: cuda.clone(), stream, halves: [half()?, half()?], next: 0 })
     }
 
-    /// Has `fill` write `bytes` bytes, which go to `to` from byte `offset` on. They are there after
-    /// [`Staging::finish`]; nobody uses `to` before that.
+    /// Uploads `bytes` bytes, which `fill` writes, to byte `offset` of `to`. They are there after [`Staging::finish`];
+    /// `to` must not be used before.
     ///
     /// # Errors
-    /// Those of `fill`; when `to` is not that long or lives elsewhere; or when the device fails.
+    /// When `fill` fails; when the range exceeds `to` or a buffer, or `to` lives elsewhere; or when the device fails.
     pub fn send(
         &mut self,
         to: &Tensor,
@@ -48,35 +48,35 @@ impl Staging {
         self.next = 1 - self.next;
         let address = self.cuda.address(to)?;
         if offset + bytes > to.byte_len() || bytes > half.memory.len() {
-            return Err(Error::new(format!("bytes {offset}..+{bytes} are not sent to {to:?} at once")));
+            return Err(Error::new(format!("bytes {offset}..+{bytes} cannot be uploaded to {to:?} at once")));
         }
-        if let Some(fetched) = half.fetched.take() {
-            self.cuda.driver().finish(&fetched)?;
+        if let Some(copied) = half.copied.take() {
+            self.cuda.driver().wait_event(&copied)?;
         }
         let from = &mut half.memory[..bytes];
         fill(from)?;
-        // SAFETY: the half is not touched again, or freed, before `fetched` has happened.
-        unsafe { self.cuda.driver().fetch(self.stream, address + offset as u64, from) }
+        // SAFETY: the half is not touched again, or freed, before `copied` has happened.
+        unsafe { self.cuda.driver().upload_async(self.stream, address + offset as u64, from) }
             .at(self.cuda.name())?;
-        // Without a mark, only an idle device has surely fetched it.
+        // Without an event, only an idle device has surely read the buffer.
         let record = || self.cuda.record(self.stream);
-        half.fetched = Some(record().or_else(|e| self.cuda.synchronize().and(Err(e)))?);
+        half.copied = Some(record().or_else(|e| self.cuda.synchronize().and(Err(e)))?);
         Ok(())
     }
 
-    /// Returns when everything sent is there.
+    /// Blocks until all uploads are done.
     ///
     /// # Errors
     /// The driver's.
     pub fn finish(&mut self) -> Result<()> {
-        let fetched = self.halves.iter_mut().filter_map(|half| half.fetched.take());
-        fetched.collect::<Vec<_>>().iter().try_for_each(|event| self.cuda.driver().finish(event))
+        let copied = self.halves.iter_mut().filter_map(|half| half.copied.take());
+        copied.collect::<Vec<_>>().iter().try_for_each(|event| self.cuda.driver().wait_event(event))
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // The device may still be reading.
+        // The device may still be reading the buffers.
         let _ = self.finish();
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{DType, Device, Label};
 
-/// Whether there is a compiler; says so when there is none. With `CODELSI_REQUIRE=all` that is a failure.
+/// True when a compiler is found; otherwise prints why the test is skipped, or fails with `CODELSI_REQUIRE=all`.
 pub(crate) fn nvrtc() -> bool {
     match Nvrtc::get() {
         Ok(_) => true,
@@ -37,7 +37,7 @@ fn a_wrong_path_is_named() {
     let error = Nvrtc::open(&folder).err().unwrap().to_string();
     assert_eq!(error, format!("{}: holds no libnvrtc.so", folder.display()));
     let file = std::env::current_exe().unwrap();
-    assert!(Nvrtc::open(&file).err().unwrap().to_string().contains("is no NVRTC"));
+    assert!(Nvrtc::open(&file).err().unwrap().to_string().contains("is not an NVRTC"));
 }
 
 #[test]
@@ -78,17 +78,17 @@ fn freed_memory_is_kept_and_given_back_before_there_is_none() {
     let gpu = cuda(&device).emulator().unwrap();
     gpu.set_memory(1000);
     let block = |bytes: usize| cuda(&device).alloc(Label::Scratch, bytes);
-    // Of the size that is kept: no need to ask for more.
+    // The freed block has the right size, so no more memory is needed.
     for _ in 0..3 {
         block(600).unwrap();
     }
     assert_eq!(gpu.trims(), 0);
     let other = block(500).unwrap();
-    assert_eq!(gpu.trims(), 1, "600 bytes were kept, and 500 more are not there");
+    assert_eq!(gpu.trims(), 1, "600 bytes were kept, and 500 more do not fit");
     let error = block(501).err().unwrap();
     assert!(error.is_out_of_memory());
     let message = error.to_string();
-    for part in ["emulated:sm_80: 501 bytes for scratch beside scratch", "out of memory", "1000 bytes"] {
+    for part in ["emulated:sm_80: 501 bytes for scratch (in use: scratch", "out of memory", "1000 bytes"] {
         assert!(message.contains(part), "{part}: {message}");
     }
     assert_eq!(gpu.trims(), 2, "once, and not again");
@@ -191,10 +191,10 @@ fn another_source_stands_in_for_a_kernel_s_own() {
     };
     let x = device.tensor(Label::Scratch, [1], &[3.0f32]).unwrap();
     let mut y = device.empty(Label::Scratch, [1], DType::F32);
-    for (source, wanted) in [(None, 4.0), (Some(&NEGATED), -3.0), (Some(&PROBE), 4.0)] {
+    for (source, expected) in [(None, 4.0), (Some(&NEGATED), -3.0), (Some(&PROBE), 4.0)] {
         source.into_iter().for_each(|source| cuda(&device).substitute(source).unwrap());
         probe(cuda(&device), &mut y, &x, 1).unwrap();
-        assert_eq!(y.to_vec::<f32>().unwrap(), [wanted]);
+        assert_eq!(y.to_vec::<f32>().unwrap(), [expected]);
     }
 }
 

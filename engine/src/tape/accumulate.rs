@@ -1,5 +1,6 @@
 //! The sum of gradients that meet: of a value used more than once, and of micro-batches.
 
+use crate::cuda::Memory;
 use crate::tensor::{DType, Tensor};
 use crate::{Error, Result};
 use half::bf16;
@@ -21,8 +22,8 @@ pub fn accumulate(sum: &mut Tensor, g: &Tensor) -> Result<()> {
     if g.is_planned() {
         return Ok(());
     }
-    if let Some(cuda) = g.cuda() {
-        return cuda.accumulate(sum, g);
+    if let Some(memory) = Memory::of(g)? {
+        return memory.device().accumulate(sum, g);
     }
     match g.dtype() {
         DType::F32 => {

@@ -1,53 +1,52 @@
-//! NVIDIA's collectives between cards, loaded when ranks on cards meet.
+//! NCCL, NVIDIA's collectives between cards, loaded when ranks on cards connect.
 //!
-//! The functions are bound here rather than through `cudarc`, whose loader panics where the library or one of its
-//! functions is missing and does not know the name `libnccl.so.2`.
+//! The functions are bound here and not through `cudarc`, whose loader panics when the library or one of its functions
+//! is missing, and does not know the name `libnccl.so.2`.
 
-use super::driver::{Event, Stream};
-use super::{Cuda, Gpu};
-use crate::comm::Reduce;
-use crate::{At, DType, Device, Error, Result, Tensor};
+use super::Reduce;
+use crate::cuda::{Cuda, Event, Stream};
+use crate::{At, DType, Error, Result, Tensor};
 use libloading::os::unix::{Library, RTLD_NOW};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// What the ranks of one communicator must share; rank 0 makes it.
+/// The id that all ranks of one communicator share; rank 0 creates it.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct UniqueId([u8; 128]);
 
-type Handle = *mut c_void;
-type Queue = *mut c_void;
+type CommHandle = *mut c_void;
+type RawStream = *mut c_void;
 
-/// The functions used.
-struct Api {
+/// The functions of the library that are used.
+struct NcclApi {
     error: unsafe extern "C" fn(c_int) -> *const c_char,
     unique_id: unsafe extern "C" fn(*mut UniqueId) -> c_int,
-    init: unsafe extern "C" fn(*mut Handle, c_int, UniqueId, c_int) -> c_int,
-    abort: unsafe extern "C" fn(Handle) -> c_int,
-    async_error: unsafe extern "C" fn(Handle, *mut c_int) -> c_int,
+    init: unsafe extern "C" fn(*mut CommHandle, c_int, UniqueId, c_int) -> c_int,
+    abort: unsafe extern "C" fn(CommHandle) -> c_int,
+    async_error: unsafe extern "C" fn(CommHandle, *mut c_int) -> c_int,
     group_start: unsafe extern "C" fn() -> c_int,
     group_end: unsafe extern "C" fn() -> c_int,
     /// From, to, elements, type, operation.
-    all_reduce: unsafe extern "C" fn(u64, u64, usize, c_int, c_int, Handle, Queue) -> c_int,
+    all_reduce: unsafe extern "C" fn(u64, u64, usize, c_int, c_int, CommHandle, RawStream) -> c_int,
     /// From, to, elements from each rank, type.
-    all_gather: unsafe extern "C" fn(u64, u64, usize, c_int, Handle, Queue) -> c_int,
+    all_gather: unsafe extern "C" fn(u64, u64, usize, c_int, CommHandle, RawStream) -> c_int,
     /// From, to, elements to each rank, type, operation.
-    reduce_scatter: unsafe extern "C" fn(u64, u64, usize, c_int, c_int, Handle, Queue) -> c_int,
+    reduce_scatter: unsafe extern "C" fn(u64, u64, usize, c_int, c_int, CommHandle, RawStream) -> c_int,
     /// From, to, elements, type, root.
-    broadcast: unsafe extern "C" fn(u64, u64, usize, c_int, c_int, Handle, Queue) -> c_int,
+    broadcast: unsafe extern "C" fn(u64, u64, usize, c_int, c_int, CommHandle, RawStream) -> c_int,
     _library: Library,
 }
 
-/// The process's library.
-fn api() -> Result<&'static Api> {
-    static API: OnceLock<Result<Api>> = OnceLock::new();
-    API.get_or_init(find).as_ref().map_err(Error::clone)
+/// Returns the library of this process, loading it at the first call.
+fn api() -> Result<&'static NcclApi> {
+    static API: OnceLock<Result<NcclApi>> = OnceLock::new();
+    API.get_or_init(find_library).as_ref().map_err(Error::clone)
 }
 
-fn find() -> Result<Api> {
+fn find_library() -> Result<NcclApi> {
     if let Some(named) = std::env::var_os("CODELSI_NCCL") {
         return load(Path::new(&named)).at("CODELSI_NCCL");
     }
@@ -60,25 +59,25 @@ fn find() -> Result<Api> {
     })
 }
 
-fn load(path: &Path) -> Result<Api> {
+fn load(path: &Path) -> Result<NcclApi> {
     // SAFETY: the library's initializers do nothing but set it up.
     let library = unsafe { Library::open(Some(path), RTLD_NOW) };
-    let library = library.map_err(|e| Error::io(path, format!("is no NCCL: {e}")))?;
-    let find = |name| Symbol { library: &library, path, name };
-    // SAFETY: names and types are those of nccl.h; the library is kept beside the functions.
+    let library = library.map_err(|e| Error::io(path, format!("is not NCCL: {e}")))?;
+    let symbol = |name| Symbol { library: &library, path, name };
+    // SAFETY: names and types are those of nccl.h; the library is kept with the functions.
     unsafe {
-        Ok(Api {
-            error: find("ncclGetErrorString").get()?,
-            unique_id: find("ncclGetUniqueId").get()?,
-            init: find("ncclCommInitRank").get()?,
-            abort: find("ncclCommAbort").get()?,
-            async_error: find("ncclCommGetAsyncError").get()?,
-            group_start: find("ncclGroupStart").get()?,
-            group_end: find("ncclGroupEnd").get()?,
-            all_reduce: find("ncclAllReduce").get()?,
-            all_gather: find("ncclAllGather").get()?,
-            reduce_scatter: find("ncclReduceScatter").get()?,
-            broadcast: find("ncclBroadcast").get()?,
+        Ok(NcclApi {
+            error: symbol("ncclGetErrorString").get()?,
+            unique_id: symbol("ncclGetUniqueId").get()?,
+            init: symbol("ncclCommInitRank").get()?,
+            abort: symbol("ncclCommAbort").get()?,
+            async_error: symbol("ncclCommGetAsyncError").get()?,
+            group_start: symbol("ncclGroupStart").get()?,
+            group_end: symbol("ncclGroupEnd").get()?,
+            all_reduce: symbol("ncclAllReduce").get()?,
+            all_gather: symbol("ncclAllGather").get()?,
+            reduce_scatter: symbol("ncclReduceScatter").get()?,
+            broadcast: symbol("ncclBroadcast").get()?,
             _library: library,
         })
     }
@@ -95,29 +94,29 @@ impl Symbol<'_> {
     /// # Safety
     /// `T` is the function's type, and the library outlives it.
     unsafe fn get<T: Copy>(&self) -> Result<T> {
-        // SAFETY: the caller's word.
+        // SAFETY: the caller guarantees the type.
         let found = unsafe { self.library.get::<T>(self.name.as_bytes()) };
-        let lacks = |_| Error::io(self.path, format!("is no NCCL: it lacks {}", self.name));
+        let lacks = |_| Error::io(self.path, format!("is not NCCL: it lacks {}", self.name));
         found.map(|function| *function).map_err(lacks)
     }
 }
 
-impl Api {
+impl NcclApi {
     fn check(&self, code: c_int, what: &str) -> Result<()> {
         if code == 0 {
             return Ok(());
         }
         // SAFETY: the library returns a static string for any code.
-        let words = unsafe { CStr::from_ptr((self.error)(code)) };
-        Err(Error::new(format!("{what} failed: {} ({code})", words.to_string_lossy())).at("NCCL"))
+        let message = unsafe { CStr::from_ptr((self.error)(code)) };
+        Err(Error::new(format!("{what} failed: {} ({code})", message.to_string_lossy())).at("NCCL"))
     }
 }
 
 impl UniqueId {
-    /// A new one.
+    /// Creates an id.
     ///
     /// # Errors
-    /// When there is no NCCL, or it finds no network.
+    /// When NCCL is not installed, or finds no network.
     pub fn new() -> Result<Self> {
         let (api, mut id) = (api()?, UniqueId([0; 128]));
         // SAFETY: the pointer is valid for 128 bytes.
@@ -125,7 +124,7 @@ impl UniqueId {
         Ok(id)
     }
 
-    /// Its bytes.
+    /// The bytes to send to the other ranks.
     pub fn bytes(&self) -> &[u8; 128] {
         &self.0
     }
@@ -137,101 +136,99 @@ impl From<[u8; 128]> for UniqueId {
     }
 }
 
-/// One card's end of a communicator, and the stream that its collectives run in.
+/// One rank's NCCL communicator, and the stream in which its collectives run.
 pub(crate) struct Communicator {
-    api: &'static Api,
+    api: &'static NcclApi,
     cuda: Arc<Cuda>,
     stream: Stream,
-    /// None after an abort.
-    handle: Mutex<Option<Owned>>,
+    /// `None` after an abort.
+    handle: Mutex<Option<OwnedComm>>,
 }
 
-struct Owned(Handle);
+struct OwnedComm(CommHandle);
 
 // SAFETY: a communicator may be used from any thread, by one at a time: it is behind a lock.
-unsafe impl Send for Owned {}
+unsafe impl Send for OwnedComm {}
 
-/// What a collective does with its tensors.
+/// A collective with its tensors.
 pub(crate) enum Collective<'a> {
     AllReduce(&'a mut Tensor, Reduce),
     AllGather(&'a Tensor, &'a mut Tensor),
-    /// Several of them.
+    /// A group of gathers, each from the first tensor to the second.
     AllGathers(&'a mut [(Tensor, Tensor)]),
     ReduceScatter(&'a Tensor, &'a mut Tensor),
-    /// Each from the rank beside it.
+    /// A group of broadcasts, each from the given rank.
     Broadcast(&'a mut [(usize, Tensor)]),
 }
 
 impl Communicator {
-    /// Joins the others; returns when all are there. Its collectives run in `stream`.
+    /// Connects to the other ranks, and returns when all are connected. Its collectives run in `stream`.
     ///
     /// # Errors
-    /// When there is no NCCL, the device is no card, or NCCL refuses (two ranks on one card, say).
-    pub fn new(device: &Device, stream: Stream, rank: usize, world: usize, id: UniqueId) -> Result<Self> {
+    /// When NCCL is not installed, the device is not a card, or NCCL fails (for example, two ranks on one card).
+    pub fn new(cuda: &Arc<Cuda>, stream: Stream, rank: usize, world: usize, id: UniqueId) -> Result<Self> {
         let api = api()?;
-        let Device::Cuda(cuda) = device else {
-            return Err(Error::new(format!("NCCL is for cards, not for {}", device.name())));
-        };
         let (mut handle, cuda) = (std::ptr::null_mut(), cuda.clone());
-        cuda.queue(stream)?; // makes the card the thread's own
+        cuda.raw_stream(stream)?; // makes the card's context current
         // SAFETY: the pointer is valid, and the card's context is current.
         let joined = unsafe { (api.init)(&mut handle, world as c_int, id, rank as c_int) };
         api.check(joined, "ncclCommInitRank")?;
-        Ok(Communicator { api, cuda, stream, handle: Mutex::new(Some(Owned(handle))) })
+        Ok(Communicator { api, cuda, stream, handle: Mutex::new(Some(OwnedComm(handle))) })
     }
 
-    /// Starts a collective: what is put into its stream later finds the result.
+    /// Starts a collective; work put into its stream later sees the result.
     ///
     /// # Errors
-    /// NCCL's; or when tensors do not fit.
+    /// NCCL's; or when the sizes of tensors do not match.
     pub fn start(&self, what: Collective) -> Result<()> {
-        let queue = self.cuda.queue(self.stream)?;
+        let stream = self.cuda.raw_stream(self.stream)?;
         let handle = self.handle.lock().unwrap_or_else(|e| e.into_inner());
         let handle = handle.as_ref().ok_or_else(|| Error::new("the run has ended").at("NCCL"))?.0;
         let api = self.api;
         // SAFETY: in each arm the addresses are of live tensors of this card with as many elements as are named, the
-        // written ones held by nobody else; communicator and stream live.
+        // written ones without other owners; communicator and stream live.
         let (code, name) = unsafe {
             match what {
                 Collective::AllReduce(x, how) => {
-                    let (at, n, dtype) = (self.cuda.address_mut(x)?, x.shape().elements(), kind(x.dtype()));
+                    let (at, n, dtype) =
+                        (self.cuda.address_mut(x)?, x.shape().elements(), nccl_type(x.dtype()));
                     let how = if how == Reduce::Sum { 0 } else { 2 };
-                    ((api.all_reduce)(at, at, n, dtype, how, handle, queue), "ncclAllReduce")
+                    ((api.all_reduce)(at, at, n, dtype, how, handle, stream), "ncclAllReduce")
                 }
                 Collective::AllGather(x, out) => {
-                    let n = fits(x, out)?;
+                    let n = part_elements(x, out)?;
                     let (from, to) = (self.cuda.address(x)?, self.cuda.address_mut(out)?);
-                    ((api.all_gather)(from, to, n, kind(x.dtype()), handle, queue), "ncclAllGather")
+                    ((api.all_gather)(from, to, n, nccl_type(x.dtype()), handle, stream), "ncclAllGather")
                 }
                 Collective::AllGathers(gathers) => {
                     api.check((api.group_start)(), "ncclGroupStart")?;
-                    let each = gathers.iter_mut().try_for_each(|(x, out)| {
-                        let n = fits(x, out)?;
+                    let started = gathers.iter_mut().try_for_each(|(x, out)| {
+                        let n = part_elements(x, out)?;
                         let (from, to) = (self.cuda.address(x)?, self.cuda.address_mut(out)?);
-                        let code = (api.all_gather)(from, to, n, kind(x.dtype()), handle, queue);
+                        let code = (api.all_gather)(from, to, n, nccl_type(x.dtype()), handle, stream);
                         api.check(code, "ncclAllGather")
                     });
                     let ended = (api.group_end)();
-                    each?;
+                    started?;
                     (ended, "ncclGroupEnd")
                 }
                 Collective::ReduceScatter(x, out) => {
-                    let n = fits(out, x)?;
+                    let n = part_elements(out, x)?;
                     let (from, to) = (self.cuda.address(x)?, self.cuda.address_mut(out)?);
                     (
-                        (api.reduce_scatter)(from, to, n, kind(x.dtype()), 0, handle, queue),
+                        (api.reduce_scatter)(from, to, n, nccl_type(x.dtype()), 0, handle, stream),
                         "ncclReduceScatter",
                     )
                 }
                 Collective::Broadcast(parts) => {
                     api.check((api.group_start)(), "ncclGroupStart")?;
-                    let each = parts.iter_mut().try_for_each(|(root, t)| {
+                    let started = parts.iter_mut().try_for_each(|(root, t)| {
                         let (at, n, root) = (self.cuda.address_mut(t)?, t.byte_len(), *root as c_int);
                         let bytes = 1; // ncclUint8
-                        api.check((api.broadcast)(at, at, n, bytes, root, handle, queue), "ncclBroadcast")
+                        api.check((api.broadcast)(at, at, n, bytes, root, handle, stream), "ncclBroadcast")
                     });
                     let ended = (api.group_end)();
-                    each?;
+                    started?;
                     (ended, "ncclGroupEnd")
                 }
             }
@@ -239,7 +236,7 @@ impl Communicator {
         api.check(code, name)
     }
 
-    /// Lets the communicator's stream wait for what ops have put into theirs.
+    /// Makes the communicator's stream wait for the ops in the compute stream.
     ///
     /// # Errors
     /// The driver's.
@@ -247,22 +244,22 @@ impl Communicator {
         self.cuda.wait(self.stream, &self.cuda.record(Stream::COMPUTE)?)
     }
 
-    /// Happens when all that was started is over.
+    /// Records an event that happens when all started collectives are over.
     ///
     /// # Errors
-    /// The driver's; nothing that was started runs on then.
-    pub fn end(&self) -> Result<(Arc<Cuda>, Event)> {
+    /// The driver's; the device is idle then.
+    pub fn record_end(&self) -> Result<(Arc<Cuda>, Event)> {
         let event = self.cuda.record(self.stream).or_else(|e| self.cuda.synchronize().and(Err(e)))?;
         Ok((self.cuda.clone(), event))
     }
 
-    /// Waits until its stream is empty, but no longer than `timeout`; false then.
+    /// Waits until its stream is empty; returns false after `timeout`.
     ///
     /// # Errors
     /// NCCL's or the driver's.
     pub fn wait(&self, timeout: Duration) -> Result<bool> {
-        let (deadline, end) = (Instant::now() + timeout, self.cuda.record(self.stream)?);
-        while !self.reached(&end)? {
+        let (deadline, record_end) = (Instant::now() + timeout, self.cuda.record(self.stream)?);
+        while !self.cuda.is_done(&record_end)? {
             if Instant::now() > deadline {
                 return Ok(false);
             }
@@ -272,16 +269,11 @@ impl Communicator {
         Ok(true)
     }
 
-    fn reached(&self, event: &Event) -> Result<bool> {
-        match &self.cuda.gpu {
-            Gpu::Real(real) => real.reached(event),
-            Gpu::Emulated(_) | Gpu::Planned(_) => Ok(true),
-        }
-    }
-
     fn check_async(&self) -> Result<()> {
         let handle = self.handle.lock().unwrap_or_else(|e| e.into_inner());
-        let Some(Owned(handle)) = &*handle else { return Err(Error::new("the run has ended").at("NCCL")) };
+        let Some(OwnedComm(handle)) = &*handle else {
+            return Err(Error::new("the run has ended").at("NCCL"));
+        };
         let mut code = 0;
         // SAFETY: the communicator lives, and the pointer is valid.
         let asked = unsafe { (self.api.async_error)(*handle, &mut code) };
@@ -290,9 +282,9 @@ impl Communicator {
         if code == IN_PROGRESS { Ok(()) } else { self.api.check(code, "a collective") }
     }
 
-    /// Ends what runs in the communicator; nothing more can be started.
+    /// Aborts the collectives in progress; no further one can be started.
     pub fn abort(&self) {
-        if let Some(Owned(handle)) = self.handle.lock().unwrap_or_else(|e| e.into_inner()).take() {
+        if let Some(OwnedComm(handle)) = self.handle.lock().unwrap_or_else(|e| e.into_inner()).take() {
             // SAFETY: the communicator was made by `new` and is given up once.
             let _ = unsafe { (self.api.abort)(handle) };
         }
@@ -301,25 +293,13 @@ impl Communicator {
 
 impl Drop for Communicator {
     fn drop(&mut self) {
-        // Whoever drops it has waited for what it wants of it.
+        // The owner has waited for the collectives whose results it needs.
         self.abort();
     }
 }
 
-impl Cuda {
-    /// The driver's handle of a stream, with the card made the calling thread's own.
-    fn queue(&self, stream: Stream) -> Result<Queue> {
-        match &self.gpu {
-            Gpu::Real(real) => Ok(real.queue(stream)?.cast()),
-            Gpu::Emulated(_) | Gpu::Planned(_) => {
-                Err(Error::new(format!("NCCL is for cards, not for {}", self.name)))
-            }
-        }
-    }
-}
-
-/// The number of elements of `part`, a whole number of which fill `whole`.
-fn fits(part: &Tensor, whole: &Tensor) -> Result<usize> {
+/// Returns the number of elements of `part`; `whole` must hold a multiple of them.
+fn part_elements(part: &Tensor, whole: &Tensor) -> Result<usize> {
     let n = part.shape().elements();
     match part.dtype() == whole.dtype() && n > 0 && whole.shape().elements().is_multiple_of(n) {
         true => Ok(n),
@@ -327,8 +307,8 @@ fn fits(part: &Tensor, whole: &Tensor) -> Result<usize> {
     }
 }
 
-/// NCCL's number of a type.
-fn kind(dtype: DType) -> c_int {
+/// Returns NCCL's number of a storage type.
+fn nccl_type(dtype: DType) -> c_int {
     match dtype {
         DType::I32 => 2,
         DType::F32 => 7,
@@ -341,9 +321,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_nccl_is_refused_in_one_line() {
+    fn what_is_not_nccl_is_refused_in_one_line() {
         let missing = load(Path::new("/nowhere/libnccl.so.2")).err().unwrap().to_string();
-        assert!(missing.contains("/nowhere/libnccl.so.2: is no NCCL"), "{missing}");
+        assert!(missing.contains("/nowhere/libnccl.so.2: is not NCCL"), "{missing}");
         let other = load(Path::new("libc.so.6")).err().unwrap().to_string();
         assert!(other.contains("ncclGetErrorString") && !other.contains('\n'), "{other}");
         match UniqueId::new() {
