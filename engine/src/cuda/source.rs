@@ -125,22 +125,21 @@ mod tests {
     #[test]
     fn options_hold_constants_and_the_variants_definitions() {
         const TILE: [[usize; 2]; 2] = [[16, 32], [64, 128]];
-        const CONSTANTS: &[Define] = &[Define::int("SLAB", 64), Define::list("TILES", TILE.as_flattened())];
-        let source = Source {
+        static SOURCE: Source = Source {
             name: "op.cu",
             text: "",
             headers: &[],
-            constants: CONSTANTS,
+            constants: &[Define::int("SLAB", 64), Define::list("TILES", TILE.as_flattened())],
             variants: || vec![Variant::PLAIN.dtype("E", DType::BF16).int("VEC", 8)],
         };
-        let variant = (source.variants)()[0];
+        let variant = (SOURCE.variants)()[0];
         assert_eq!(variant.to_string(), "E=bf16 VEC=8");
-        let options = source.options(variant, "sm_80").unwrap();
+        let options = SOURCE.options(variant, "sm_80").unwrap();
         assert_eq!(
             options[3..],
             ["--gpu-architecture=sm_80", "-DSLAB=64", "-DTILES={16,32,64,128}", "-DE=bf16", "-DVEC=8"]
         );
-        let error = source.options(Variant::PLAIN, "sm_80").unwrap_err().to_string();
+        let error = SOURCE.options(Variant::PLAIN, "sm_80").unwrap_err().to_string();
         assert!(error.contains("op.cu") && error.contains("is not made to be compiled as ``"), "{error}");
     }
 }
