@@ -3,7 +3,7 @@
 //! `cargo bench -p codelsi-benches --bench gemm`; the last line is one JSON object of ratios to the roof. Clock
 //! frequencies vary, so the roof is measured before and after each product, and the higher value counts.
 
-use codelsi_engine::{Ctx, DType, Device, Tensor, rng::Key};
+use codelsi_engine::{Ctx, DType, Device, Tensor, rng::RngKey};
 use codelsi_kernels::check::random;
 use codelsi_kernels::{gemm, roof};
 use criterion::{Criterion, Throughput};
@@ -24,7 +24,7 @@ fn main() {
             let measure_roof = || roof::flops(&device, dtype).unwrap().unwrap() / 1e9;
             let cx = Ctx::inference(&device);
             let operand = |rows: usize, site: u32| -> Tensor {
-                random(&device, [rows, k].into(), dtype, 1.0, Key { seed: 1, step: 0, site }).unwrap()
+                random(&device, [rows, k].into(), dtype, 1.0, RngKey { seed: 1, step: 0, site }).unwrap()
             };
             let (x, w) = (operand(t, 0), operand(n, 1));
             let flops = 2.0 * (t * n * k) as f64;

@@ -1,7 +1,7 @@
 //! A gradient on the tape: y = x² with an op of one's own, and dy/dx = 2x. Run with
 //! `cargo run -p codelsi-engine --example gradient`.
 
-use codelsi_engine::{Ctx, Device, Grads, Label, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, Device, Grads, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
 
 /// y = x², elementwise, in f32 on the CPU.
 struct Square;
@@ -17,7 +17,13 @@ impl Op for Square {
         Ok(vec![cx.device().tensor(Label::Activations, *x[0].shape(), &y)?])
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let Some(dy) = &dy[0] else { return Ok(()) };
         let pairs = saved[0].slice::<f32>()?.iter().zip(dy.slice::<f32>()?);
         let g: Vec<f32> = pairs.map(|(x, dy)| 2.0 * x * dy).collect();

@@ -1,9 +1,9 @@
 //! The execution context of an op: the device, the tape when gradients are recorded, the ranks, and the random key.
 
 use crate::comm::{Comm, Solo};
-use crate::rng::Key;
+use crate::rng::RngKey;
 use crate::tape::{GradSink, Grads, Node, Op, Outs, Saved, Tape, checkpoint};
-use crate::tensor::Id;
+use crate::tensor::TensorId;
 use crate::{DType, Device, Error, Label, Result, Shape, Tensor};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -46,13 +46,13 @@ impl Ctx {
     }
 
     /// True when ops are recorded for backward.
-    pub fn records(&self) -> bool {
+    pub fn is_recording(&self) -> bool {
         self.tape.is_some()
     }
 
     /// Returns the key of the random numbers used at `site` in this step.
-    pub fn key(&self, site: u32) -> Key {
-        Key { seed: self.seed, step: self.step, site }
+    pub fn key(&self, site: u32) -> RngKey {
+        RngKey { seed: self.seed, step: self.step, site }
     }
 
     /// Allocates an output of an op, with arbitrary content.
@@ -70,14 +70,14 @@ impl Ctx {
     /// # Errors
     /// The op's own, with its name; or when a gradient is wanted and the op has no backward.
     pub fn apply(&self, op: impl Op, x: &[&Tensor]) -> Result<Outs> {
-        let record = self.records() && x.iter().any(|t| t.id().is_some());
+        let record = self.is_recording() && x.iter().any(|t| t.id().is_some());
         if record && !op.differentiable() {
             return Err(Error::op(op.name(), "has no backward, and an input wants a gradient"));
         }
         let mut saved = if record { Saved::recording() } else { Saved::discarding() };
         let mut outs = op.forward(self, x, &mut saved).map_err(|e| e.at(op.name()))?;
         if let (Some(tape), true) = (&self.tape, record) {
-            outs = outs.into_iter().map(|y| y.with_id(Some(Id::fresh()))).collect();
+            outs = outs.into_iter().map(|y| y.with_id(Some(TensorId::fresh()))).collect();
             tape.borrow_mut().push(Node::new(op, saved, x, &outs));
         }
         Ok(outs)
@@ -101,7 +101,7 @@ impl Ctx {
     {
         match &self.tape {
             Some(tape) => {
-                let y = f(&self.segment(false), x)?.with_id(Some(Id::fresh()));
+                let y = f(&self.segment(false), x)?.with_id(Some(TensorId::fresh()));
                 tape.borrow_mut().push(checkpoint(f, x, &y));
                 Ok(y)
             }

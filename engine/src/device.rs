@@ -1,6 +1,6 @@
 //! Devices: the CPU, a CUDA device, or the planning device, which accounts for memory and computes nothing.
 
-use crate::cuda::{Cuda, Memory, Properties};
+use crate::cuda::{Cuda, DeviceProperties, Memory};
 use crate::memory::{DeviceMemory, Label, Ledger};
 use crate::tensor::{Buffer, DType, Tensor};
 use crate::{Error, Result, Shape};
@@ -55,7 +55,7 @@ impl Device {
     }
 
     /// Returns the planning device for a card with these properties.
-    pub fn plan_card(properties: Properties) -> Self {
+    pub fn plan_card(properties: DeviceProperties) -> Self {
         Device::Cuda(Arc::new(Cuda::planned(properties)))
     }
 
@@ -109,7 +109,7 @@ impl Device {
     }
 
     /// Returns a planned tensor of zero cost: a stand-in for one whose memory is charged elsewhere.
-    pub fn borrowed(&self, shape: impl Into<Shape>, dtype: DType) -> Tensor {
+    pub fn placeholder(&self, shape: impl Into<Shape>, dtype: DType) -> Tensor {
         Tensor::new(Buffer::Planned(self.ledger().charge(Label::Weights, 0)), shape.into(), dtype)
     }
 

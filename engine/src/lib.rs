@@ -50,12 +50,12 @@ pub mod staged_inputs;
 pub mod tape;
 pub mod tensor;
 
-pub use comm::{Comm, Planned, Rank, Reduce, Solo, Threads};
+pub use comm::{Comm, PlannedComm, Rank, ReduceOp, Solo, Threads};
 pub use ctx::Ctx;
 pub use device::Device;
 pub use error::{At, Error, Result};
 pub use memory::{Label, Ledger};
 pub use shape::Shape;
-pub use staged_inputs::Parcel;
-pub use tape::{GradSink, Grads, Op, Origin, Outs, Saved, Sink};
-pub use tensor::{DType, Elem, Id, Tensor};
+pub use staged_inputs::StagedInputs;
+pub use tape::{GradSink, Grads, InputGrads, Op, Outs, Refetch, Saved};
+pub use tensor::{DType, Elem, Tensor, TensorId};

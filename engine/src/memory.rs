@@ -80,7 +80,7 @@ impl Usage {
     }
 
     /// Bytes of one label at the moment of the peak.
-    pub fn of(&self, label: Label) -> usize {
+    pub fn at_peak_of(&self, label: Label) -> usize {
         self.at_peak[label as usize]
     }
 }
@@ -89,8 +89,8 @@ impl fmt::Display for Usage {
     /// Writes the memory table: one line per label in use at the peak, and the peak itself, in MiB.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
-        for label in Label::ALL.into_iter().filter(|&l| self.of(l) > 0) {
-            writeln!(f, "  {:<12}{:>12.1} MiB", label.name(), mib(self.of(label)))?;
+        for label in Label::ALL.into_iter().filter(|&l| self.at_peak_of(l) > 0) {
+            writeln!(f, "  {:<12}{:>12.1} MiB", label.name(), mib(self.at_peak_of(label)))?;
         }
         write!(f, "  {:<12}{:>12.1} MiB", "peak", mib(self.peak))
     }
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!((a.bytes().len(), ledger.usage().total()), (100, 5100));
         drop(b);
         let usage = ledger.usage();
-        assert_eq!((usage.total(), usage.peak, usage.of(Label::Scratch)), (100, 5100, 5000));
+        assert_eq!((usage.total(), usage.peak, usage.at_peak_of(Label::Scratch)), (100, 5100, 5000));
         ledger.reset_peak();
         assert_eq!(ledger.usage().peak, 100);
     }

@@ -5,13 +5,13 @@
 
 /// The key of random numbers: seed, optimizer step, and site (one per layer and linear, or per request).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
+pub struct RngKey {
     pub seed: u64,
     pub step: u32,
     pub site: u32,
 }
 
-impl Key {
+impl RngKey {
     /// Returns four random words for `(token, block)`; channel `c` uses word `c % 4` of block `c / 4`.
     pub fn words(&self, token: u32, block: u32) -> [u32; 4] {
         philox([block, token, self.site, self.step], self.seed)
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn normal_deviates_have_mean_zero_and_variance_one() {
-        let key = Key { seed: 7, step: 0, site: 0 };
+        let key = RngKey { seed: 7, step: 0, site: 0 };
         let draws: Vec<f64> = (0..20_000).map(|i| key.normal(i / 100, i % 100) as f64).collect();
         let mean = draws.iter().sum::<f64>() / draws.len() as f64;
         let variance = draws.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / draws.len() as f64;

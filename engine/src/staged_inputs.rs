@@ -11,15 +11,15 @@ const ALIGNMENT: usize = 4;
 
 /// A device buffer for the integer inputs of one step after another. Inputs of the same shapes lie at the same
 /// addresses in every step, as captured CUDA graphs require.
-pub struct Parcel {
+pub struct StagedInputs {
     device: Device,
     label: Label,
     /// Set on a CUDA device; elsewhere every input is a tensor of its own.
     buffer: Option<Arc<Memory>>,
 }
 
-impl Parcel {
-    /// Allocates a buffer for inputs whose [`Parcel::padded`] lengths add up to `integers`.
+impl StagedInputs {
+    /// Allocates a buffer for inputs whose [`StagedInputs::padded`] lengths add up to `integers`.
     ///
     /// # Errors
     /// When the device has no memory left.
@@ -28,7 +28,7 @@ impl Parcel {
             Device::Cuda(cuda) => Some(Arc::new(cuda.alloc(label, integers * DType::I32.size())?)),
             Device::Cpu(_) | Device::Plan(_) => None,
         };
-        Ok(Parcel { device: device.clone(), label, buffer })
+        Ok(StagedInputs { device: device.clone(), label, buffer })
     }
 
     /// Length in the buffer of an input of `integers` integers.
@@ -41,7 +41,7 @@ impl Parcel {
     ///
     /// # Errors
     /// When an input does not fit its shape, the buffer is too small, or a tensor of the previous step is still held.
-    pub fn send<const N: usize>(&mut self, inputs: [(Shape, &[i32]); N]) -> Result<[Tensor; N]> {
+    pub fn upload<const N: usize>(&mut self, inputs: [(Shape, &[i32]); N]) -> Result<[Tensor; N]> {
         let mut tensors = Vec::with_capacity(N);
         let mut integers: Vec<i32> = Vec::new();
         for (i, (shape, input)) in inputs.into_iter().enumerate() {
@@ -86,23 +86,24 @@ mod tests {
             return;
         }
         for device in [Device::cpu(), Device::emulated("sm_80").unwrap()] {
-            let mut staged = Parcel::new(&device, Label::Activations, 12).unwrap();
+            let mut staged = StagedInputs::new(&device, Label::Activations, 12).unwrap();
             for n in 0..2 {
                 let [a, none, b] = [vec![n; 5], vec![], vec![7, n]];
                 let inputs = [([5].into(), &a[..]), ([0].into(), &none[..]), ([2, 1].into(), &b[..])];
-                let sent = staged.send(inputs).unwrap();
+                let sent = staged.upload(inputs).unwrap();
                 assert_eq!([0, 1, 2].map(|i| sent[i].to_vec::<i32>().unwrap()), [a, none, b]);
                 if let Device::Cuda(_) = device {
-                    assert_eq!(cuda(&device).emulator().unwrap().copies().0, n as usize + 1);
-                    let again = staged.send([([1].into(), &[1][..])]).unwrap_err().to_string();
+                    assert_eq!(cuda(&device).emulator().unwrap().copy_counts().0, n as usize + 1);
+                    let again = staged.upload([([1].into(), &[1][..])]).unwrap_err().to_string();
                     assert_eq!(again, "inputs were uploaded while those of the last step are in use");
                     assert_eq!(device.ledger().usage().total(), 48);
                 }
             }
         }
-        let mut staged = Parcel::new(&Device::emulated("sm_80").unwrap(), Label::Activations, 4).unwrap();
-        assert_eq!(staged.send([([4].into(), &[1, 2][..])]).unwrap()[0].shape()[..], [4]);
-        let error = staged.send([([5].into(), &[0; 5][..])]).unwrap_err().to_string();
+        let mut staged =
+            StagedInputs::new(&Device::emulated("sm_80").unwrap(), Label::Activations, 4).unwrap();
+        assert_eq!(staged.upload([([4].into(), &[1, 2][..])]).unwrap()[0].shape()[..], [4]);
+        let error = staged.upload([([5].into(), &[0; 5][..])]).unwrap_err().to_string();
         assert_eq!(error, "inputs of 32 bytes exceed their buffer of 16");
     }
 }

@@ -12,9 +12,9 @@ mod refetch;
 pub use accumulate::accumulate;
 pub(crate) use checkpoint::checkpoint;
 pub use grads::{GradSink, Grads};
-pub use refetch::Origin;
+pub use refetch::Refetch;
 
-use crate::tensor::{Id, Tensor};
+use crate::tensor::{Tensor, TensorId};
 use crate::{At, Ctx, Label, Result};
 use pending::PendingUses;
 use refetch::Deferred;
@@ -33,7 +33,8 @@ pub trait Op: 'static {
     /// Adds the gradients of the inputs to `dx`. `dy` is `None` for an output that nothing used.
     ///
     /// It has no default, so no gradient is ever lost in silence.
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()>;
+    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut InputGrads<'_>)
+    -> Result<()>;
 
     /// False for inference-only ops: forward refuses them when an input wants a gradient.
     fn differentiable(&self) -> bool {
@@ -58,13 +59,13 @@ impl Saved {
     }
 
     /// True when a backward may follow.
-    pub fn records(&self) -> bool {
+    pub fn is_recording(&self) -> bool {
         self.recording
     }
 
     /// Keeps `t` as the next saved tensor. One that can be fetched again is not held meanwhile.
     pub fn keep(&mut self, t: &Tensor) {
-        match t.origin() {
+        match t.refetch() {
             _ if !self.recording => {}
             Some(source) => self.deferred.push(self.tensors.len() + self.deferred.len(), source.clone()),
             None => {
@@ -88,12 +89,12 @@ impl std::ops::Deref for Saved {
 }
 
 /// The gradients of one op's inputs, which its backward adds to.
-pub struct Sink<'a> {
-    inputs: &'a [Option<Id>],
+pub struct InputGrads<'a> {
+    inputs: &'a [Option<TensorId>],
     grads: &'a mut Grads,
 }
 
-impl Sink<'_> {
+impl InputGrads<'_> {
     /// True when input `i` wants a gradient.
     pub fn wants(&self, i: usize) -> bool {
         self.inputs[i].is_some()
@@ -108,7 +109,7 @@ impl Sink<'_> {
     }
 
     /// Removes and returns the gradient of input `i` so far, for an op that adds to it in its own epilogue (beta = 1).
-    /// Give the sum back with [`Sink::add`].
+    /// Give the sum back with [`InputGrads::add`].
     pub fn slot(&mut self, i: usize) -> Option<Tensor> {
         self.grads.remove(self.inputs[i]?)
     }
@@ -118,8 +119,8 @@ impl Sink<'_> {
 pub(crate) struct Node {
     op: Box<dyn Op>,
     saved: Saved,
-    inputs: Vec<Option<Id>>,
-    outputs: Vec<Option<Id>>,
+    inputs: Vec<Option<TensorId>>,
+    outputs: Vec<Option<TensorId>>,
 }
 
 impl Node {
@@ -132,14 +133,14 @@ impl Node {
         }
     }
 
-    fn ids(&self) -> impl Iterator<Item = Id> {
+    fn ids(&self) -> impl Iterator<Item = TensorId> {
         self.inputs.iter().chain(&self.outputs).copied().flatten()
     }
 
     /// Turns the gradients of the outputs into those of the inputs.
     fn backward(&mut self, cx: &Ctx, dy: &[Option<Tensor>], grads: &mut Grads) -> Result<()> {
         self.saved.deferred.restore(cx, &mut self.saved.tensors)?;
-        self.op.backward(cx, &self.saved, dy, &mut Sink { inputs: &self.inputs, grads })
+        self.op.backward(cx, &self.saved, dy, &mut InputGrads { inputs: &self.inputs, grads })
     }
 }
 

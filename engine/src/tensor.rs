@@ -1,7 +1,7 @@
 //! Contiguous tensors over shared buffers.
 
 use crate::memory::{Charge, DeviceMemory, HostMemory, Label};
-use crate::tape::Origin;
+use crate::tape::Refetch;
 use crate::{Error, Result, Shape};
 use bytemuck::Pod;
 use half::bf16;
@@ -47,13 +47,13 @@ impl Elem for i32 {
 
 /// Identifies a tensor that wants a gradient.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Id(u64);
+pub struct TensorId(u64);
 
-impl Id {
+impl TensorId {
     /// Returns an id that was never used before in this process.
     pub fn fresh() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Id(NEXT.fetch_add(1, Ordering::Relaxed))
+        TensorId(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -86,8 +86,8 @@ pub struct Tensor {
     buf: Arc<Buffer>,
     shape: Shape,
     dtype: DType,
-    id: Option<Id>,
-    origin: Option<Arc<dyn Origin>>,
+    id: Option<TensorId>,
+    origin: Option<Arc<dyn Refetch>>,
 }
 
 impl Tensor {
@@ -127,13 +127,13 @@ impl Tensor {
     }
 
     /// The id under which backward reports the gradient; `None` when no gradient is wanted.
-    pub fn id(&self) -> Option<Id> {
+    pub fn id(&self) -> Option<TensorId> {
         self.id
     }
 
     /// Returns the same tensor as a leaf that wants a gradient, with a fresh id.
     pub fn with_grad(self) -> Self {
-        self.with_id(Some(Id::fresh()))
+        self.with_id(Some(TensorId::fresh()))
     }
 
     /// Returns the same tensor without a gradient.
@@ -141,16 +141,16 @@ impl Tensor {
         self.clone().with_id(None)
     }
 
-    /// Returns the same tensor, which ops do not save for backward: backward fetches it again from `origin`.
-    pub fn with_origin(self, origin: Arc<dyn Origin>) -> Self {
+    /// Returns the same tensor, which ops do not save for backward: backward fetches it again from `refetch`.
+    pub fn with_refetch(self, origin: Arc<dyn Refetch>) -> Self {
         Tensor { origin: Some(origin), ..self }
     }
 
-    pub(crate) fn origin(&self) -> Option<&Arc<dyn Origin>> {
+    pub(crate) fn refetch(&self) -> Option<&Arc<dyn Refetch>> {
         self.origin.as_ref()
     }
 
-    pub(crate) fn with_id(mut self, id: Option<Id>) -> Self {
+    pub(crate) fn with_id(mut self, id: Option<TensorId>) -> Self {
         self.id = id;
         self
     }
@@ -180,7 +180,7 @@ impl Tensor {
     ///
     /// # Panics
     /// When the tensor has fewer elements.
-    pub fn first(&self, shape: impl Into<Shape>) -> Self {
+    pub fn prefix(&self, shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
         assert!(shape.elements() <= self.shape.elements(), "the first {shape} of {}", self.shape);
         Tensor { shape, ..self.clone() }

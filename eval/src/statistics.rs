@@ -3,7 +3,7 @@
 //! The unit is the problem: samples of one problem are not independent, so the bootstrap resamples problems, never
 //! samples.
 
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use serde::{Deserialize, Serialize};
 
 /// Resamples of a bootstrap; with 159 problems, the interval's ends differ by less than 0.1 points between seeds.
@@ -148,7 +148,7 @@ fn mean(values: &[f64]) -> f64 {
 }
 
 fn resampled_mean(scores: &[f64], seed: u64, round: u32) -> f64 {
-    let key = Key { seed, step: round, site: 0 };
+    let key = RngKey { seed, step: round, site: 0 };
     let n = scores.len();
     let draw = |i: usize| {
         let word = key.words((i / 4) as u32, 0)[i % 4];

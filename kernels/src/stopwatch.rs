@@ -3,7 +3,7 @@
 use crate::check::{inputs, random};
 use crate::spec::Case;
 use codelsi_engine::cuda::Stream;
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Grads, Label, Result, Tensor};
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ impl TimedCase {
         let differentiable: Vec<&Tensor> = outputs.iter().filter(|y| y.id().is_some()).collect();
         if self.seeds.is_empty() {
             let seed = |(site, y): (u32, &&Tensor)| {
-                random(&self.device, *y.shape(), y.dtype(), 1.0, Key { seed: 1, step: 1, site })
+                random(&self.device, *y.shape(), y.dtype(), 1.0, RngKey { seed: 1, step: 1, site })
             };
             self.seeds = (0..).zip(&differentiable).map(seed).collect::<Result<_>>()?;
         }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Tensor};
 use codelsi_kernels::check::random;
 use codelsi_kernels::gemm::linear;
@@ -36,7 +36,7 @@ fn compare(x_type: DType, w_type: DType, n: usize, k: usize, level: SimdLevel) {
     let device = Device::cpu();
     let cx = Ctx::inference(&device);
     let make = |rows: usize, dtype: DType, site: u32| -> Tensor {
-        random(&device, [rows, k].into(), dtype, 1.0, Key { seed: 3, step: 0, site }).unwrap()
+        random(&device, [rows, k].into(), dtype, 1.0, RngKey { seed: 3, step: 0, site }).unwrap()
     };
     let (x, w) = (make(40, x_type, 0), make(n, w_type, 1));
     let all = linear(&cx, &x, &w).unwrap();

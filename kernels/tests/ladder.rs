@@ -4,7 +4,7 @@
 use approx::abs_diff_eq;
 use codelsi_emulator::Counters;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Nvrtc, Source, Variant};
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{DType, Device, Label, Tensor};
 use codelsi_kernels::check::{random, value};
 use codelsi_kernels::spec::F64Tensor;
@@ -48,7 +48,7 @@ fn gpu() -> Option<Device> {
 }
 
 fn operand(device: &Device, shape: [usize; 2], site: u32) -> Tensor {
-    random(device, shape.into(), DType::BF16, 1.0, Key { seed: 1, step: 0, site }).unwrap()
+    random(device, shape.into(), DType::BF16, 1.0, RngKey { seed: 1, step: 0, site }).unwrap()
 }
 
 /// The device of a ladder, and the result that every step must give.
@@ -73,7 +73,7 @@ impl Ladder<'_> {
         let code = self.cuda.kernel(source, variant, kernel).unwrap();
         let mut args = vec![Arg::Out(&mut y)];
         args.extend(rest);
-        emulated.count();
+        emulated.count_launches();
         // SAFETY: the grids of these tests cover their tensors and no more.
         unsafe { code.launch(grid, &mut args) }.unwrap();
         drop(args);

@@ -1,6 +1,6 @@
 //! Attention never holds a score matrix, and decoding reads pages where they lie: counted at the allocator.
 
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Grads, Label, Tensor};
 use codelsi_kernels::check::random;
 use codelsi_kernels::flash::{Heads, PagedBatch, flash, flash_paged};
@@ -39,7 +39,7 @@ fn peak_of<T>(f: impl FnOnce() -> T) -> (T, usize) {
 }
 
 fn values(device: &Device, shape: [usize; 2], site: u32) -> Tensor {
-    random(device, shape.into(), DType::F32, 1.0, Key { seed: 3, step: 0, site }).unwrap()
+    random(device, shape.into(), DType::F32, 1.0, RngKey { seed: 3, step: 0, site }).unwrap()
 }
 
 /// One test: the counters are the process's.

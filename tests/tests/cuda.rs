@@ -12,7 +12,7 @@ use codelsi_train::train_step::TrainStep;
 /// Copies so far from the host to the device and back.
 fn copies(device: &Device) -> (usize, usize) {
     let Device::Cuda(cuda) = device else { unreachable!("a software GPU") };
-    cuda.emulator().unwrap().copies()
+    cuda.emulator().unwrap().copy_counts()
 }
 
 fn document(tokens: usize) -> Document {

@@ -16,8 +16,8 @@ struct Done {
 fn done(device: &Device) -> Done {
     let Device::Cuda(cuda) = device else { unreachable!("a software GPU") };
     let gpu = cuda.emulator().unwrap();
-    let (uploads, downloads) = gpu.copies();
-    Done { replays: gpu.replays(), uploads, downloads }
+    let (uploads, downloads) = gpu.copy_counts();
+    Done { replays: gpu.replay_count(), uploads, downloads }
 }
 
 fn run(

@@ -1,6 +1,6 @@
 //! Training rows `{instruction, output}`, and their split into training and validation.
 
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Error, Result};
 use codelsi_model::jsonl;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,8 @@ pub fn split(rows: Vec<Example>, validation: usize, seed: u64) -> Result<(Vec<Ex
         )));
     }
     let mut held_out = vec![false; rows.len()];
-    for index in permutation(rows.len(), Key { seed, step: 0, site: SPLIT_SITE }).into_iter().take(validation)
+    for index in
+        permutation(rows.len(), RngKey { seed, step: 0, site: SPLIT_SITE }).into_iter().take(validation)
     {
         held_out[index] = true;
     }
@@ -51,12 +52,12 @@ pub fn take_evenly<T>(rows: Vec<T>, count: usize) -> Vec<T> {
     rows.into_iter().enumerate().filter(|(i, _)| chosen(*i)).map(|(_, row)| row).collect()
 }
 
-/// Sites of the random numbers drawn here (see [`Key`]); layers and linears use small numbers.
+/// Sites of the random numbers drawn here (see [`RngKey`]); layers and linears use small numbers.
 const SPLIT_SITE: u32 = u32::MAX;
 pub(crate) const ORDER_SITE: u32 = u32::MAX - 1;
 
 /// A random permutation of `0..n`: the indices sorted by a random number drawn for each.
-pub(crate) fn permutation(n: usize, key: Key) -> Vec<usize> {
+pub(crate) fn permutation(n: usize, key: RngKey) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by_cached_key(|&i| (key.words(i as u32, 0), i));
     order

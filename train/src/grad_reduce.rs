@@ -7,7 +7,7 @@
 //! backward. Then every rank adds the partial sums up in the order of the same tree.
 
 use codelsi_engine::tape::accumulate;
-use codelsi_engine::{At, Comm, DType, Device, Error, Grads, Id, Label, Result, Shape, Tensor};
+use codelsi_engine::{At, Comm, DType, Device, Error, Grads, Label, Result, Shape, Tensor, TensorId};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::mpsc::{Sender, channel};
@@ -100,7 +100,7 @@ pub struct GradReducer<'a> {
     rank: usize,
     assignment: MicroBatchAssignment,
     accumulators: Vec<Accumulator>,
-    by_id: BTreeMap<Id, usize>,
+    by_id: BTreeMap<TensorId, usize>,
     /// Ranges of accumulators that are broadcast together, in the order in which backward completes them.
     buckets: Vec<Range<usize>>,
     sent: usize,
@@ -110,7 +110,7 @@ pub struct GradReducer<'a> {
 /// The partial sums of one tensor's gradient, or of the loss.
 struct Accumulator {
     name: String,
-    id: Option<Id>,
+    id: Option<TensorId>,
     shape: Shape,
     counter: Vec<PartialSum<Tensor>>,
     /// The micro-batch expected next.
@@ -137,7 +137,7 @@ pub fn reduce_gradients(
 ) -> Result<(Grads, Tensor)> {
     std::thread::scope(|scope| {
         let (ready, buckets) = channel::<Bucket>();
-        let link = comm.beside();
+        let link = comm.secondary();
         let exchange = scope.spawn(move || {
             let exchanged = buckets.into_iter().map(|mut b| link.broadcast(&mut b.parts).map(|()| b));
             exchanged.collect::<Result<Vec<Bucket>>>()
@@ -213,7 +213,7 @@ impl<'a> GradReducer<'a> {
     ///
     /// # Errors
     /// When micro-batch `i` has added it before, `id` is not trained, or another rank is gone.
-    pub fn add_gradient(&mut self, i: usize, id: Id, gradient: Tensor) -> Result<()> {
+    pub fn add_gradient(&mut self, i: usize, id: TensorId, gradient: Tensor) -> Result<()> {
         let untrained = || Error::new("a tensor that is not trained got a gradient");
         let index = *self.by_id.get(&id).ok_or_else(untrained)?;
         self.accumulate(index, i, gradient)
@@ -276,7 +276,7 @@ fn bucket_name(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use codelsi_engine::{Reduce, Solo};
+    use codelsi_engine::{ReduceOp, Solo};
     use std::sync::Mutex;
     use std::sync::mpsc::Receiver;
     use std::time::Duration;
@@ -291,7 +291,7 @@ mod tests {
         fn world(&self) -> usize {
             1
         }
-        fn all_reduce(&self, x: &mut Tensor, how: Reduce) -> Result<()> {
+        fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()> {
             Solo.all_reduce(x, how)
         }
         fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
@@ -306,7 +306,7 @@ mod tests {
         fn barrier(&self) -> Result<()> {
             Ok(())
         }
-        fn beside(&self) -> &dyn Comm {
+        fn secondary(&self) -> &dyn Comm {
             self
         }
         fn abort(&self, _: &str) {}

@@ -1,7 +1,7 @@
 //! AdamW over all trainable tensors of a model, with its moments.
 
 use codelsi_engine::tape::accumulate;
-use codelsi_engine::{Ctx, DType, Device, Error, Grads, Label, Reduce, Result, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, Grads, Label, ReduceOp, Result, Tensor};
 use codelsi_kernels::adamw::{AdamWParam, Hyperparameters, adamw, sum_of_squares};
 use codelsi_model::llama::Llama;
 use codelsi_model::parallel::TensorParallelRule;
@@ -81,7 +81,7 @@ fn squared_norm(cx: &Ctx, gradients: &[Tensor], sharded: &[bool]) -> Result<Tens
     let mut squares = sum_of_squares(cx, select(false))?;
     if sharded.contains(&true) {
         let mut slices = sum_of_squares(cx, select(true))?;
-        cx.comm().all_reduce(&mut slices, Reduce::Sum)?;
+        cx.comm().all_reduce(&mut slices, ReduceOp::Sum)?;
         accumulate(&mut squares, &slices)?;
     }
     Ok(squares)

@@ -2,7 +2,7 @@
 
 use crate::data::{Example, ORDER_SITE, permutation};
 use codelsi_engine::Result;
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_model::template::PromptTemplate;
 use codelsi_model::tokenizer::Tokenizer;
 use rayon::prelude::*;
@@ -124,7 +124,7 @@ impl PackedSequence {
 pub fn pack(documents: &[Document], seq: usize, seed: u64, epoch: u32) -> Vec<Vec<usize>> {
     let mut sequences: Vec<Vec<usize>> = Vec::new();
     let mut free: Vec<usize> = Vec::new();
-    for index in permutation(documents.len(), Key { seed, step: epoch, site: ORDER_SITE }) {
+    for index in permutation(documents.len(), RngKey { seed, step: epoch, site: ORDER_SITE }) {
         let length = documents[index].tokens.len();
         match free.iter().position(|&free| free >= length) {
             Some(sequence) => {

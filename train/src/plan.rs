@@ -7,7 +7,7 @@ use crate::options::{ActivationCheckpointing, TrainOptions};
 use crate::pack::{Document, PackedSequence};
 use crate::train_step::TrainStep;
 use codelsi_engine::memory::{Usage, available_bytes};
-use codelsi_engine::{Device, Error, Planned, Rank, Result};
+use codelsi_engine::{Device, Error, PlannedComm, Rank, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
@@ -130,7 +130,7 @@ impl Planner<'_> {
             ..self.options.clone()
         };
         let device = self.device.planning();
-        let comm = Arc::new(Planned { rank: self.rank, world: self.world });
+        let comm = Arc::new(PlannedComm { rank: self.rank, world: self.world });
         let base = self.base.without_weights(matches!(self.device, Device::Cpu(_)));
         let rank = Rank { device: device.clone(), comm };
         TrainStep::new(RankLayout::new(rank, self.layout), &options, &base, self.adapter)?
@@ -194,7 +194,7 @@ pub fn plan_generation(
 pub fn memory_budget(device: &Device, base: &Checkpoint, sharing: usize) -> Option<usize> {
     match device {
         Device::Cpu(_) => Some(available_bytes()?.saturating_sub(base.byte_len()) / sharing),
-        Device::Cuda(cuda) => cuda.memory().ok().map(|(free, _)| usable_gpu_memory(free)),
+        Device::Cuda(cuda) => cuda.memory_info().ok().map(|(free, _)| usable_gpu_memory(free)),
         Device::Plan(_) => None,
     }
 }

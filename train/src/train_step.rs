@@ -5,7 +5,7 @@ use crate::grad_reduce::{MicroBatchAssignment, reduce_gradients};
 use crate::optimizer::{AdamWConfig, Optimizer};
 use crate::options::TrainOptions;
 use crate::pack::PackedSequence;
-use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, Reduce, Result, Tensor};
+use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, ReduceOp, Result, Tensor};
 use codelsi_kernels::xent::Targets;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
@@ -185,7 +185,7 @@ impl<'a> TrainStep<'a> {
         losses[mine].iter_mut().zip(own).for_each(|(loss, own)| *loss = own as f32);
         let mut losses = self.device.tensor(Label::Scratch, [losses.len()], &losses)?;
         // One rank has a sequence's loss and the others add 0, so the sum does not round in any order.
-        self.comm.all_reduce(&mut losses, Reduce::Sum)?;
+        self.comm.all_reduce(&mut losses, ReduceOp::Sum)?;
         let labelled: usize = sequences.iter().map(PackedSequence::labelled).sum();
         Ok(losses.to_vec::<f32>()?.into_iter().map(f64::from).sum::<f64>() / labelled as f64)
     }

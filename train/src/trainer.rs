@@ -13,7 +13,7 @@ use crate::run_summary::{RunSummary, render_sample};
 use crate::schedule::CosineSchedule;
 use crate::train_step::{StepStats, TrainStep};
 use codelsi_engine::memory::anonymous_bytes;
-use codelsi_engine::{At, Comm, DType, Device, Error, Label, Reduce, Result};
+use codelsi_engine::{At, Comm, DType, Device, Error, Label, ReduceOp, Result};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::checkpoint::Checkpoint;
@@ -117,7 +117,7 @@ pub fn train(
     let explain = |e| memory.advise_if_out_of_memory(e, options);
     let started = Instant::now();
     let mut train_step = TrainStep::new(split.clone(), options, start, adapter.as_ref()).map_err(explain)?;
-    let loaded_bytes = device.ledger().usage().of(Label::Weights);
+    let loaded_bytes = device.ledger().usage().at_peak_of(Label::Weights);
     let load_rate = loaded_bytes as f64 / started.elapsed().as_secs_f64() / 1e9;
     if let Some(folder) = &resumed {
         train_step.restore(folder, state.step)?;
@@ -211,7 +211,7 @@ fn plan_for_all_ranks(planner: &Planner, comm: &dyn Comm, largest: PackedSequenc
     let micro_batches = vec![largest; options.batch.div_ceil(options.micro_batch)];
     let plan = planner.plan_step(&micro_batches)?;
     let mut recompute = planner.device.tensor(Label::Scratch, [1], &[plan.recompute as f32])?;
-    comm.all_reduce(&mut recompute, Reduce::Max)?;
+    comm.all_reduce(&mut recompute, ReduceOp::Max)?;
     let recompute = recompute.to_vec::<f32>()?[0] as usize;
     if recompute == plan.recompute {
         return Ok(plan);

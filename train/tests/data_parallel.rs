@@ -3,8 +3,8 @@
 mod common;
 mod on_ranks;
 
-use codelsi_engine::comm::Host;
-use codelsi_engine::{Comm, Device, Error, Rank, Reduce, Result, Tensor, Threads};
+use codelsi_engine::comm::HostComm;
+use codelsi_engine::{Comm, Device, Error, Rank, ReduceOp, Result, Tensor, Threads};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::Linear;
@@ -163,7 +163,7 @@ fn a_denominator_of_the_ranks_own_labels_is_detected() {
 
 /// A communicator that receives zeros in broadcast number `lost`.
 struct LossyComm {
-    host: Host,
+    host: HostComm,
     lost: usize,
     calls: AtomicUsize,
 }
@@ -175,7 +175,7 @@ impl Comm for LossyComm {
     fn world(&self) -> usize {
         self.host.world()
     }
-    fn all_reduce(&self, x: &mut Tensor, how: Reduce) -> Result<()> {
+    fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()> {
         self.host.all_reduce(x, how)
     }
     fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
@@ -185,7 +185,7 @@ impl Comm for LossyComm {
         self.host.reduce_scatter(x, out)
     }
     fn broadcast(&self, parts: &mut [(usize, Tensor)]) -> Result<()> {
-        self.host.beside().broadcast(parts)?;
+        self.host.secondary().broadcast(parts)?;
         if self.calls.fetch_add(1, Ordering::Relaxed) != self.lost {
             return Ok(());
         }
@@ -195,7 +195,7 @@ impl Comm for LossyComm {
     fn barrier(&self) -> Result<()> {
         self.host.barrier()
     }
-    fn beside(&self) -> &dyn Comm {
+    fn secondary(&self) -> &dyn Comm {
         self
     }
     fn abort(&self, why: &str) {
@@ -239,7 +239,7 @@ fn ranks_with_other_recipes_or_parameters_are_named_in_the_error() {
     }
     assert!(!options.out.join("metrics.jsonl").exists());
     // Rank 1 loses a broadcast in the second step.
-    let wrap = |host: Host| {
+    let wrap = |host: HostComm| {
         let lost = if host.rank() == 1 { 4 } else { usize::MAX };
         LossyComm { host, lost, calls: AtomicUsize::new(0) }
     };

@@ -129,7 +129,7 @@ fn assert_plan_equals_run(config: &ModelConfig, options: &TrainOptions, what: &s
     assert_eq!(at_peak(planned), at_peak(run), "{what}");
     let Device::Cuda(cuda) = &device else { unreachable!("a software GPU") };
     assert_eq!(cuda.emulator().unwrap().peak_bytes(), planned.peak, "bytes allocated by the software GPU");
-    assert!(planned.of(Label::Saved) > 0 && planned.of(Label::Moments) > 0);
+    assert!(planned.at_peak_of(Label::Saved) > 0 && planned.at_peak_of(Label::Moments) > 0);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn the_plan_of_a_generation_equals_the_accounts_of_the_software_gpu() {
         adapter.iter().for_each(|adapter| model.attach(adapter, Trainable::Nothing).unwrap());
         generate(&device, &model, None, &requests, limits, &mut |_| {}).unwrap();
         assert_eq!(at_peak(planned), at_peak(device.ledger().usage()), "{method:?}");
-        assert!(planned.of(Label::Kv) > 0 && planned.of(Label::Graphs) > 0);
+        assert!(planned.at_peak_of(Label::Kv) > 0 && planned.at_peak_of(Label::Graphs) > 0);
     }
 }
 
@@ -218,7 +218,7 @@ fn the_fewest_layers_that_fit_are_recomputed() {
     let base = Checkpoint::shapes_only(config(6, 4, false), safetensors::Dtype::BF16);
     let adapter = Adapter::allocate_lora(&Device::plan(), base.config(), 4, 8.0, 0.1, &Linear::ALL).unwrap();
     let options = TrainOptions { seq: 32, batch: 8, micro_batch: 2, ..TrainOptions::default() };
-    let device = Device::plan_card(codelsi_engine::cuda::Properties::a100());
+    let device = Device::plan_card(codelsi_engine::cuda::DeviceProperties::a100());
     let plan = |checkpointing, budget| {
         let options = TrainOptions { checkpointing, ..options.clone() };
         let planner = Planner {
@@ -254,7 +254,7 @@ fn the_fewest_layers_that_fit_are_recomputed() {
 fn the_plan_of_all_ranks_is_the_largest() {
     let base = Checkpoint::shapes_only(config(6, 4, false), safetensors::Dtype::BF16);
     let adapter = Adapter::allocate_lora(&Device::plan(), base.config(), 16, 8.0, 0.1, &Linear::ALL).unwrap();
-    let device = Device::plan_card(codelsi_engine::cuda::Properties::a100());
+    let device = Device::plan_card(codelsi_engine::cuda::DeviceProperties::a100());
     let options = TrainOptions { seq: 32, batch: 7, micro_batch: 1, ..TrainOptions::default() };
     let plan = |checkpointing, world: usize, rank: Option<usize>, budget| {
         let options = TrainOptions { checkpointing, ..options.clone() };

@@ -5,9 +5,9 @@ mod common;
 mod method_list;
 mod on_ranks;
 
-use codelsi_engine::cuda::Properties;
+use codelsi_engine::cuda::DeviceProperties;
 use codelsi_engine::memory::Usage;
-use codelsi_engine::{Comm, Ctx, DType, Device, Label, Ledger, Rank, Reduce, Result, Tensor, Threads};
+use codelsi_engine::{Comm, Ctx, DType, Device, Label, Ledger, Rank, ReduceOp, Result, Tensor, Threads};
 use codelsi_model::adapter::{Adapter, AdapterConfig, Method};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::{Linear, ModelConfig};
@@ -277,7 +277,7 @@ impl Comm for RecordingComm {
     fn world(&self) -> usize {
         self.comm.world()
     }
-    fn all_reduce(&self, x: &mut Tensor, how: Reduce) -> Result<()> {
+    fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()> {
         self.comm.all_reduce(x, how)
     }
     fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
@@ -302,8 +302,8 @@ impl Comm for RecordingComm {
     fn barrier(&self) -> Result<()> {
         self.comm.barrier()
     }
-    fn beside(&self) -> &dyn Comm {
-        self.comm.beside()
+    fn secondary(&self) -> &dyn Comm {
+        self.comm.secondary()
     }
     fn abort(&self, why: &str) {
         self.comm.abort(why);
@@ -473,7 +473,7 @@ fn sharded_weights_leave_room_for_saved_activations() {
     let adapter =
         Adapter::allocate_lora(&Device::plan(), base.config(), 16, 32.0, 0.05, &Linear::ALL).unwrap();
     let options = TrainOptions::default();
-    let device = Device::plan_card(Properties::a100());
+    let device = Device::plan_card(DeviceProperties::a100());
     let plan = |layout| {
         let budget = Some(usable_gpu_memory(40_000_000_000));
         let (device, options, base) = (&device, &options, &base);
@@ -486,6 +486,6 @@ fn sharded_weights_leave_room_for_saved_activations() {
     let groups = gather_groups(base.config(), 2, DType::BF16);
     let half = groups.iter().sum::<usize>() / 2;
     let max = half + 2 * groups[1] + (64 << 20); // norms, and the rotary table
-    assert!((half..max).contains(&shards.usage.of(Label::Weights)), "{shards}");
+    assert!((half..max).contains(&shards.usage.at_peak_of(Label::Weights)), "{shards}");
     assert!(shards.fits() && shards.recompute < replicas.recompute, "{shards}\n{replicas}");
 }

@@ -3,8 +3,8 @@
 mod common;
 mod on_ranks;
 
-use codelsi_engine::comm::Host;
-use codelsi_engine::{Comm, DType, Device, Label, Rank, Reduce, Result, Tensor, Threads};
+use codelsi_engine::comm::HostComm;
+use codelsi_engine::{Comm, DType, Device, Label, Rank, ReduceOp, Result, Tensor, Threads};
 use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::checkpoint::{Checkpoint, TensorFile, TensorSlice};
 use codelsi_model::config::Linear;
@@ -120,7 +120,7 @@ fn a_checkpoint_is_unsharded_and_resumes_under_another_layout() {
 
 /// A communicator that skips the all-reduces of tensors of one shape.
 struct LossyComm {
-    host: Host,
+    host: HostComm,
     lost: [usize; 2],
 }
 
@@ -131,9 +131,13 @@ impl Comm for LossyComm {
     fn world(&self) -> usize {
         self.host.world()
     }
-    fn all_reduce(&self, x: &mut Tensor, how: Reduce) -> Result<()> {
+    fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()> {
         let (rows, columns) = x.shape().as_matrix();
-        if how == Reduce::Sum && [rows, columns] == self.lost { Ok(()) } else { self.host.all_reduce(x, how) }
+        if how == ReduceOp::Sum && [rows, columns] == self.lost {
+            Ok(())
+        } else {
+            self.host.all_reduce(x, how)
+        }
     }
     fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
         self.host.all_gather(x, out)
@@ -147,8 +151,8 @@ impl Comm for LossyComm {
     fn barrier(&self) -> Result<()> {
         self.host.barrier()
     }
-    fn beside(&self) -> &dyn Comm {
-        self.host.beside()
+    fn secondary(&self) -> &dyn Comm {
+        self.host.secondary()
     }
     fn abort(&self, why: &str) {
         self.host.abort(why);

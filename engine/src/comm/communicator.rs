@@ -3,7 +3,7 @@
 //! The functions are bound here and not through `cudarc`, whose loader panics when the library or one of its functions
 //! is missing, and does not know the name `libnccl.so.2`.
 
-use super::Reduce;
+use super::ReduceOp;
 use crate::cuda::{Cuda, Event, Stream};
 use crate::{At, DType, Error, Result, Tensor};
 use libloading::os::unix::{Library, RTLD_NOW};
@@ -152,7 +152,7 @@ unsafe impl Send for OwnedComm {}
 
 /// A collective with its tensors.
 pub(crate) enum Collective<'a> {
-    AllReduce(&'a mut Tensor, Reduce),
+    AllReduce(&'a mut Tensor, ReduceOp),
     AllGather(&'a Tensor, &'a mut Tensor),
     /// A group of gathers, each from the first tensor to the second.
     AllGathers(&'a mut [(Tensor, Tensor)]),
@@ -192,7 +192,7 @@ impl Communicator {
                 Collective::AllReduce(x, how) => {
                     let (at, n, dtype) =
                         (self.cuda.address_mut(x)?, x.shape().elements(), nccl_type(x.dtype()));
-                    let how = if how == Reduce::Sum { 0 } else { 2 };
+                    let how = if how == ReduceOp::Sum { 0 } else { 2 };
                     ((api.all_reduce)(at, at, n, dtype, how, handle, stream), "ncclAllReduce")
                 }
                 Collective::AllGather(x, out) => {

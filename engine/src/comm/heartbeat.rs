@@ -1,7 +1,7 @@
 //! Supervision of ranks on cards: a rank that waits for its card does not notice that another rank is gone or hangs, so
 //! a thread of its own does.
 
-use super::{Comm, Host};
+use super::{Comm, HostComm};
 use crate::{DType, Device, Error, Label, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ impl Heartbeat {
     /// waiting for their end. `ended` is called with the reason when the run ends before this is dropped: a rank is
     /// gone, or stays behind the others for longer than the timeout.
     pub fn start(
-        host: Arc<Host>,
+        host: Arc<HostComm>,
         started: Arc<AtomicU64>,
         ended: impl FnOnce(Error) + Send + 'static,
     ) -> Heartbeat {
@@ -48,7 +48,7 @@ impl Drop for Heartbeat {
 }
 
 /// Gathers the counts of all ranks.
-fn counts(host: &Host, mine: u64) -> Result<Vec<u64>> {
+fn counts(host: &HostComm, mine: u64) -> Result<Vec<u64>> {
     let device = Device::cpu();
     let mut given = device.empty(Label::Scratch, [2], DType::I32);
     given.write_bytes(&mine.to_le_bytes())?;

@@ -1,6 +1,6 @@
 //! Collectives through host memory, over threads or sockets.
 
-use super::{Comm, Reduce};
+use super::{Comm, ReduceOp};
 use crate::{DType, Elem, Error, Result, Tensor};
 use half::bf16;
 use std::fmt;
@@ -75,12 +75,12 @@ impl Call {
         let inputs: Vec<&[u8]> = inputs.iter().map(AsRef::as_ref).collect();
         let length = inputs[0].len();
         match self.kind {
-            CollectiveKind::Sum => reduce(&inputs, self.dtype, 0..length, Reduce::Sum),
-            CollectiveKind::Max => reduce(&inputs, self.dtype, 0..length, Reduce::Max),
+            CollectiveKind::Sum => reduce(&inputs, self.dtype, 0..length, ReduceOp::Sum),
+            CollectiveKind::Max => reduce(&inputs, self.dtype, 0..length, ReduceOp::Max),
             CollectiveKind::Gather => Ok(inputs.concat()),
             CollectiveKind::Scatter => {
                 let part = length / inputs.len();
-                reduce(&inputs, self.dtype, rank * part..(rank + 1) * part, Reduce::Sum)
+                reduce(&inputs, self.dtype, rank * part..(rank + 1) * part, ReduceOp::Sum)
             }
             CollectiveKind::Broadcast => {
                 let mut rest = inputs;
@@ -109,17 +109,17 @@ pub(super) trait Link: Send + Sync {
 }
 
 /// A communicator through host memory, for tensors of any device.
-pub struct Host {
+pub struct HostComm {
     link: Box<dyn Link>,
     calls: AtomicU64,
     nanoseconds: AtomicU64,
     /// The secondary communicator and the one for heartbeats; `None` in these themselves.
-    others: Option<[Box<Host>; 2]>,
+    others: Option<[Box<HostComm>; 2]>,
 }
 
-impl Host {
+impl HostComm {
     pub(super) fn new([main, secondary, heartbeat]: [impl Link + 'static; 3]) -> Self {
-        let new = |link: Box<dyn Link>, others| Host {
+        let new = |link: Box<dyn Link>, others| HostComm {
             link,
             calls: AtomicU64::new(0),
             nanoseconds: AtomicU64::new(0),
@@ -130,7 +130,7 @@ impl Host {
     }
 
     /// The communicator for heartbeats.
-    pub(super) fn heartbeat(&self) -> &Host {
+    pub(super) fn heartbeat(&self) -> &HostComm {
         self.others.as_ref().map_or(self, |[_, heartbeat]| heartbeat)
     }
 
@@ -163,7 +163,7 @@ impl Host {
     }
 }
 
-impl Comm for Host {
+impl Comm for HostComm {
     fn rank(&self) -> usize {
         self.link.rank()
     }
@@ -172,8 +172,8 @@ impl Comm for Host {
         self.link.world()
     }
 
-    fn all_reduce(&self, x: &mut Tensor, how: Reduce) -> Result<()> {
-        let kind = if how == Reduce::Sum { CollectiveKind::Sum } else { CollectiveKind::Max };
+    fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()> {
+        let kind = if how == ReduceOp::Sum { CollectiveKind::Sum } else { CollectiveKind::Max };
         let reduced = self.symmetric_call(kind, x)?;
         x.write_bytes(&reduced)
     }
@@ -208,7 +208,7 @@ impl Comm for Host {
         self.call(CollectiveKind::Barrier, DType::I32, Vec::new(), || Ok(Vec::new())).map(drop)
     }
 
-    fn beside(&self) -> &dyn Comm {
+    fn secondary(&self) -> &dyn Comm {
         self.others.as_ref().map_or(self, |[secondary, _]| &**secondary)
     }
 
@@ -224,7 +224,7 @@ impl Comm for Host {
 }
 
 /// Reduces `range` of the ranks' bytes, in rank order.
-fn reduce(inputs: &[&[u8]], dtype: DType, range: Range<usize>, how: Reduce) -> Result<Vec<u8>> {
+fn reduce(inputs: &[&[u8]], dtype: DType, range: Range<usize>, how: ReduceOp) -> Result<Vec<u8>> {
     let inputs = inputs.iter().map(|bytes| &bytes[range.clone()]);
     match dtype {
         DType::F32 => Ok(reduce_as::<f32>(inputs, how, |x| x, |x| x)),
@@ -235,7 +235,7 @@ fn reduce(inputs: &[&[u8]], dtype: DType, range: Range<usize>, how: Reduce) -> R
 
 fn reduce_as<'a, T: Elem>(
     inputs: impl Iterator<Item = &'a [u8]>,
-    how: Reduce,
+    how: ReduceOp,
     widen: fn(T) -> f32,
     round: fn(f32) -> T,
 ) -> Vec<u8> {
@@ -247,8 +247,8 @@ fn reduce_as<'a, T: Elem>(
         match &mut sum {
             None => sum = Some(values(bytes).collect()),
             Some(sum) => sum.iter_mut().zip(values(bytes)).for_each(|(s, x)| match how {
-                Reduce::Sum => *s += x,
-                Reduce::Max => *s = s.max(x),
+                ReduceOp::Sum => *s += x,
+                ReduceOp::Max => *s = s.max(x),
             }),
         }
     }

@@ -12,9 +12,9 @@ mod socket;
 mod threads;
 
 pub use communicator::UniqueId;
-pub use host::Host;
-pub use nccl::Nccl;
-pub use pending_gather::Coming;
+pub use host::HostComm;
+pub use nccl::NcclComm;
+pub use pending_gather::PendingGather;
 pub use socket::{Rendezvous, Sockets};
 pub use threads::Threads;
 
@@ -27,7 +27,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The operation that reduces the values of several ranks to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reduce {
+pub enum ReduceOp {
     /// Addition in f32, in rank order.
     Sum,
     Max,
@@ -47,7 +47,7 @@ pub trait Comm: Send + Sync {
     ///
     /// # Errors
     /// As [`Comm`] says.
-    fn all_reduce(&self, x: &mut Tensor, how: Reduce) -> Result<()>;
+    fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()>;
     /// Fills `out` with every rank's `x`, in rank order; `out` is `world` times as long as `x`.
     ///
     /// # Errors
@@ -58,9 +58,9 @@ pub trait Comm: Send + Sync {
     ///
     /// # Errors
     /// As [`Comm`] says.
-    fn gather_ahead(&self, mut gathers: Vec<(Tensor, Tensor)>) -> Result<Coming> {
+    fn all_gather_async(&self, mut gathers: Vec<(Tensor, Tensor)>) -> Result<PendingGather> {
         gathers.iter_mut().try_for_each(|(part, whole)| self.all_gather(part, whole))?;
-        Ok(Coming::complete(gathers))
+        Ok(PendingGather::complete(gathers))
     }
     /// Sums `x` over all ranks and writes this rank's part to `out`; `x` is `world` times as long as `out`.
     ///
@@ -78,7 +78,7 @@ pub trait Comm: Send + Sync {
     /// As [`Comm`] says.
     fn barrier(&self) -> Result<()>;
     /// A second communicator of the same ranks, which another thread may use at the same time.
-    fn beside(&self) -> &dyn Comm;
+    fn secondary(&self) -> &dyn Comm;
     /// Ends the run for all ranks: the collective that they wait in or call next fails with the reason `why`.
     fn abort(&self, why: &str);
     /// Seconds that this rank has spent in collectives, over all its communicators.
@@ -109,7 +109,7 @@ impl Comm for Solo {
     fn world(&self) -> usize {
         1
     }
-    fn all_reduce(&self, _: &mut Tensor, _: Reduce) -> Result<()> {
+    fn all_reduce(&self, _: &mut Tensor, _: ReduceOp) -> Result<()> {
         Ok(())
     }
     fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
@@ -124,7 +124,7 @@ impl Comm for Solo {
     fn barrier(&self) -> Result<()> {
         Ok(())
     }
-    fn beside(&self) -> &dyn Comm {
+    fn secondary(&self) -> &dyn Comm {
         self
     }
     fn abort(&self, _: &str) {}
@@ -134,19 +134,19 @@ impl Comm for Solo {
 }
 
 /// The communicator of one of several ranks on a planning device; it exchanges nothing.
-pub struct Planned {
+pub struct PlannedComm {
     pub rank: usize,
     pub world: usize,
 }
 
-impl Comm for Planned {
+impl Comm for PlannedComm {
     fn rank(&self) -> usize {
         self.rank
     }
     fn world(&self) -> usize {
         self.world
     }
-    fn all_reduce(&self, _: &mut Tensor, _: Reduce) -> Result<()> {
+    fn all_reduce(&self, _: &mut Tensor, _: ReduceOp) -> Result<()> {
         Ok(())
     }
     fn all_gather(&self, _: &Tensor, _: &mut Tensor) -> Result<()> {
@@ -161,7 +161,7 @@ impl Comm for Planned {
     fn barrier(&self) -> Result<()> {
         Ok(())
     }
-    fn beside(&self) -> &dyn Comm {
+    fn secondary(&self) -> &dyn Comm {
         self
     }
     fn abort(&self, _: &str) {}

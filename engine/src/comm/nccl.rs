@@ -2,7 +2,7 @@
 
 use super::communicator::{Collective, Communicator, UniqueId};
 use super::heartbeat::Heartbeat;
-use super::{Coming, Comm, Host, Reduce};
+use super::{Comm, HostComm, PendingGather, ReduceOp};
 use crate::cuda::Stream;
 use crate::{DType, Device, Error, Label, Result, Tensor};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,18 +17,18 @@ impl UniqueId {
     ///
     /// # Errors
     /// As [`UniqueId::new`].
-    pub fn of_run() -> Result<[UniqueId; LINKS]> {
+    pub fn for_run() -> Result<[UniqueId; LINKS]> {
         Ok([UniqueId::new()?, UniqueId::new()?, UniqueId::new()?])
     }
 
-    /// Creates the ids on rank 0 ([`UniqueId::of_run`]) and broadcasts them to all ranks over `host`.
+    /// Creates the ids on rank 0 ([`UniqueId::for_run`]) and broadcasts them to all ranks over `host`.
     ///
     /// # Errors
     /// When NCCL is not installed on rank 0, or ranks are gone.
-    pub fn told_over(host: &Host) -> Result<[UniqueId; LINKS]> {
+    pub fn broadcast_over(host: &HostComm) -> Result<[UniqueId; LINKS]> {
         let mut ids = Device::cpu().zeros(Label::Scratch, [32 * LINKS], DType::I32);
         if host.rank() == 0 {
-            ids.write_bytes(&UniqueId::of_run()?.map(|id| *id.bytes()).concat())?;
+            ids.write_bytes(&UniqueId::for_run()?.map(|id| *id.bytes()).concat())?;
         }
         let mut parts = [(0, ids)];
         host.broadcast(&mut parts)?;
@@ -43,7 +43,7 @@ impl UniqueId {
 /// secondary link has a stream of its own: a collective waits for the ops before it and blocks until it is done.
 /// Asynchronous gathers also have a link and a stream of their own: they wait for the ops before them, and return at
 /// once. When a rank is gone, collectives in progress are aborted on the others.
-pub struct Nccl {
+pub struct NcclComm {
     main: NcclLink,
     secondary: NcclLink,
     prefetch: NcclLink,
@@ -52,7 +52,7 @@ pub struct Nccl {
 
 /// One NCCL communicator, and the state that all links of the rank share.
 struct NcclLink {
-    host: Arc<Host>,
+    host: Arc<HostComm>,
     communicator: Arc<Communicator>,
     /// True when a collective returns only when it is done.
     blocking: bool,
@@ -63,12 +63,12 @@ struct NcclLink {
     started: Arc<AtomicU64>,
 }
 
-impl Nccl {
+impl NcclComm {
     /// Connects the ranks of `host`, which goes on to supervise them; `ids` are those of rank 0.
     ///
     /// # Errors
     /// When NCCL is not installed, the device is not a card, a rank is gone, or NCCL fails.
-    pub fn new(device: &Device, ids: &[UniqueId; LINKS], host: Arc<Host>) -> Result<Self> {
+    pub fn new(device: &Device, ids: &[UniqueId; LINKS], host: Arc<HostComm>) -> Result<Self> {
         let Device::Cuda(cuda) = device else {
             return Err(Error::new(format!("NCCL is for cards, not for {}", device.name())));
         };
@@ -87,7 +87,7 @@ impl Nccl {
             let _ = ended.set(why);
             communicators.iter().for_each(|communicator| communicator.abort());
         });
-        Ok(Nccl { main, secondary, prefetch, _heartbeat: heartbeat })
+        Ok(NcclComm { main, secondary, prefetch, _heartbeat: heartbeat })
     }
 }
 
@@ -124,18 +124,18 @@ impl Comm for NcclLink {
     fn world(&self) -> usize {
         self.host.world()
     }
-    fn all_reduce(&self, x: &mut Tensor, how: Reduce) -> Result<()> {
+    fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()> {
         self.collective(Collective::AllReduce(x, how))
     }
     fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
         self.collective(Collective::AllGather(x, out))
     }
-    fn gather_ahead(&self, mut gathers: Vec<(Tensor, Tensor)>) -> Result<Coming> {
+    fn all_gather_async(&self, mut gathers: Vec<(Tensor, Tensor)>) -> Result<PendingGather> {
         self.communicator.after_compute()?;
         let result = self.collective(Collective::AllGathers(&mut gathers));
         // Also when only some were started: their tensors stay alive until they are over.
         let (cuda, event) = self.communicator.record_end()?;
-        let pending = Coming::until(gathers, cuda, event);
+        let pending = PendingGather::until(gathers, cuda, event);
         result.map(|()| pending)
     }
     fn reduce_scatter(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
@@ -145,9 +145,9 @@ impl Comm for NcclLink {
         self.collective(Collective::Broadcast(parts))
     }
     fn barrier(&self) -> Result<()> {
-        if self.blocking { self.host.beside().barrier() } else { self.host.barrier() }
+        if self.blocking { self.host.secondary().barrier() } else { self.host.barrier() }
     }
-    fn beside(&self) -> &dyn Comm {
+    fn secondary(&self) -> &dyn Comm {
         self
     }
     fn abort(&self, why: &str) {
@@ -159,21 +159,21 @@ impl Comm for NcclLink {
     }
 }
 
-impl Comm for Nccl {
+impl Comm for NcclComm {
     fn rank(&self) -> usize {
         self.main.rank()
     }
     fn world(&self) -> usize {
         self.main.world()
     }
-    fn all_reduce(&self, x: &mut Tensor, how: Reduce) -> Result<()> {
+    fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()> {
         self.main.all_reduce(x, how)
     }
     fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
         self.main.all_gather(x, out)
     }
-    fn gather_ahead(&self, gathers: Vec<(Tensor, Tensor)>) -> Result<Coming> {
-        self.prefetch.gather_ahead(gathers)
+    fn all_gather_async(&self, gathers: Vec<(Tensor, Tensor)>) -> Result<PendingGather> {
+        self.prefetch.all_gather_async(gathers)
     }
     fn reduce_scatter(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
         self.main.reduce_scatter(x, out)
@@ -184,7 +184,7 @@ impl Comm for Nccl {
     fn barrier(&self) -> Result<()> {
         self.main.barrier()
     }
-    fn beside(&self) -> &dyn Comm {
+    fn secondary(&self) -> &dyn Comm {
         &self.secondary
     }
     fn abort(&self, why: &str) {

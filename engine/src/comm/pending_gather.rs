@@ -5,22 +5,22 @@ use crate::{Result, Tensor};
 use std::sync::Arc;
 
 /// Tensors of an asynchronous gather, perhaps still in progress. It keeps inputs and outputs alive until that is over.
-pub struct Coming {
+pub struct PendingGather {
     /// This rank's part and the gathered tensor, for each gather.
     gathers: Vec<(Tensor, Tensor)>,
     /// The event after which all tensors are there; `None` once ops wait for it.
     completion: Option<(Arc<Cuda>, Event)>,
 }
 
-impl Coming {
+impl PendingGather {
     /// Returns gathers that are complete.
     pub(super) fn complete(gathers: Vec<(Tensor, Tensor)>) -> Self {
-        Coming { gathers, completion: None }
+        PendingGather { gathers, completion: None }
     }
 
     /// Returns gathers that are complete when `event` has happened.
     pub(super) fn until(gathers: Vec<(Tensor, Tensor)>, cuda: Arc<Cuda>, event: Event) -> Self {
-        Coming { gathers, completion: Some((cuda, event)) }
+        PendingGather { gathers, completion: Some((cuda, event)) }
     }
 
     /// Returns the tensor of gather `i` for ops from now on. On a card they wait for the gather in their stream; the
@@ -28,7 +28,7 @@ impl Coming {
     ///
     /// # Errors
     /// The driver's.
-    pub fn get(&mut self, i: usize) -> Result<&Tensor> {
+    pub fn wait(&mut self, i: usize) -> Result<&Tensor> {
         self.wait_on_device()?;
         Ok(&self.gathers[i].1)
     }
@@ -43,7 +43,7 @@ impl Coming {
     }
 }
 
-impl Drop for Coming {
+impl Drop for PendingGather {
     fn drop(&mut self) {
         // Memory is freed in stream order, so not before the gather is over. A device that cannot wait has failed.
         let _ = self.wait_on_device();

@@ -4,7 +4,7 @@
 //! rank sends a call with its bytes and receives a result; either side may send the reason why it ends instead. A
 //! process that dies closes its connections, which the others notice.
 
-use super::host::{Call, CollectiveKind, Host, Link};
+use super::host::{Call, CollectiveKind, HostComm, Link};
 use crate::{DType, Error, Result};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
@@ -38,10 +38,10 @@ impl Sockets {
     ///
     /// # Errors
     /// When a rank is missing, connects twice or belongs to another run; or when the port is taken.
-    pub fn connect(rendezvous: &Rendezvous) -> Result<Host> {
+    pub fn connect(rendezvous: &Rendezvous) -> Result<HostComm> {
         let place = format!("{}:{}", rendezvous.address, rendezvous.port);
         let links = if rendezvous.rank == 0 { rendezvous.listen() } else { rendezvous.join() };
-        Ok(Host::new(links.map_err(|e| e.at(place))?))
+        Ok(HostComm::new(links.map_err(|e| e.at(place))?))
     }
 }
 

@@ -16,7 +16,7 @@ fn empty(n: usize) -> Tensor {
 }
 
 /// Runs `f` on every rank, over threads, and returns the results.
-fn on_threads<T: Send>(world: usize, timeout: Duration, f: impl Fn(Host) -> T + Sync) -> Vec<T> {
+fn on_threads<T: Send>(world: usize, timeout: Duration, f: impl Fn(HostComm) -> T + Sync) -> Vec<T> {
     let f = &f;
     std::thread::scope(|scope| {
         let ranks: Vec<_> = Threads::group_within(world, timeout)
@@ -36,7 +36,7 @@ fn free_port() -> u16 {
 }
 
 /// Runs `f` on every rank, over sockets, and returns the results.
-fn on_sockets<T: Send>(world: usize, timeout: Duration, f: impl Fn(Host) -> T + Sync) -> Vec<T> {
+fn on_sockets<T: Send>(world: usize, timeout: Duration, f: impl Fn(HostComm) -> T + Sync) -> Vec<T> {
     let (f, port) = (&f, free_port());
     std::thread::scope(|scope| {
         let connect = move |rank| Sockets::connect(&rendezvous(rank, world, port, timeout)).unwrap();
@@ -45,7 +45,7 @@ fn on_sockets<T: Send>(world: usize, timeout: Duration, f: impl Fn(Host) -> T + 
     })
 }
 
-fn both<T: Send>(world: usize, f: impl Fn(Host) -> T + Sync) -> [Vec<T>; 2] {
+fn both<T: Send>(world: usize, f: impl Fn(HostComm) -> T + Sync) -> [Vec<T>; 2] {
     let timeout = Duration::from_secs(20);
     [on_threads(world, timeout, &f), on_sockets(world, timeout, &f)]
 }
@@ -56,8 +56,8 @@ fn sums_come_in_rank_order_on_every_rank() {
     let values = [1.0f32, 16777216.0, -16777216.0];
     for sums in both(3, |c| {
         let (mut sum, mut max) = (tensor(&[values[c.rank()]]), tensor(&[values[c.rank()]]));
-        c.all_reduce(&mut sum, Reduce::Sum).unwrap();
-        c.all_reduce(&mut max, Reduce::Max).unwrap();
+        c.all_reduce(&mut sum, ReduceOp::Sum).unwrap();
+        c.all_reduce(&mut max, ReduceOp::Max).unwrap();
         assert!(c.seconds() > 0.0);
         [sum, max].map(|x| x.slice::<f32>().unwrap()[0])
     }) {
@@ -84,8 +84,8 @@ fn gathers_ahead_fill_each_tensor() {
     for results in both(3, |c| {
         let rank = c.rank() as f32;
         let gathers = vec![(tensor(&[rank]), empty(3)), (tensor(&[rank, 10.0]), empty(6))];
-        let mut coming = c.gather_ahead(gathers).unwrap();
-        [1, 0].map(|i| coming.get(i).unwrap().to_vec::<f32>().unwrap())
+        let mut coming = c.all_gather_async(gathers).unwrap();
+        [1, 0].map(|i| coming.wait(i).unwrap().to_vec::<f32>().unwrap())
     }) {
         assert_eq!(results, vec![[vec![0.0, 10.0, 1.0, 10.0, 2.0, 10.0], vec![0.0, 1.0, 2.0]]; 3]);
     }
@@ -102,9 +102,9 @@ fn broadcasts_carry_each_tensor_from_its_rank_also_beside_other_calls() {
         });
         let mut sum = tensor(&[rank]);
         std::thread::scope(|scope| {
-            let beside = c.beside();
+            let beside = c.secondary();
             scope.spawn(|| beside.broadcast(&mut parts).unwrap());
-            c.all_reduce(&mut sum, Reduce::Sum).unwrap();
+            c.all_reduce(&mut sum, ReduceOp::Sum).unwrap();
             c.barrier().unwrap();
         });
         let mut read = parts.map(|(_, t)| t.to_vec::<f32>().unwrap()).to_vec();
@@ -117,8 +117,8 @@ fn broadcasts_carry_each_tensor_from_its_rank_also_beside_other_calls() {
 
 /// Returns the error of a barrier on every rank except `odd`, which runs `odd_one` instead; none waits longer than
 /// [`SOON`].
-fn ends(world: usize, odd: usize, odd_one: impl Fn(Host) + Sync) -> [Vec<String>; 2] {
-    let f = |c: Host| {
+fn ends(world: usize, odd: usize, odd_one: impl Fn(HostComm) + Sync) -> [Vec<String>; 2] {
+    let f = |c: HostComm| {
         if c.rank() == odd {
             odd_one(c);
             return None;
@@ -167,7 +167,7 @@ fn a_rank_that_does_not_come_is_named_in_time() {
 fn a_watch_sees_a_rank_go_while_nobody_calls() {
     use super::heartbeat::Heartbeat;
     use std::sync::{Arc, mpsc::channel};
-    let f = |c: Host| {
+    let f = |c: HostComm| {
         let host = Arc::new(c);
         let (sender, received) = channel();
         let heartbeat =
@@ -188,9 +188,9 @@ fn a_watch_sees_a_rank_go_while_nobody_calls() {
 
 #[test]
 fn ranks_that_went_apart_are_told_what_each_called() {
-    let f = |c: Host| {
+    let f = |c: HostComm| {
         let mut x = tensor(&vec![0.0; 1 + c.rank()]);
-        c.all_reduce(&mut x, Reduce::Sum).unwrap_err().to_string()
+        c.all_reduce(&mut x, ReduceOp::Sum).unwrap_err().to_string()
     };
     for errors in both(2, f) {
         for error in errors {

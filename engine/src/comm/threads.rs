@@ -1,7 +1,7 @@
 //! Ranks that are threads of one process, on the CPU or on any GPUs.
 
 use super::TIMEOUT;
-use super::host::{Call, Host, Link};
+use super::host::{Call, HostComm, Link};
 use crate::{Error, Result};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -11,16 +11,16 @@ pub struct Threads;
 
 impl Threads {
     /// Returns one communicator per rank. Dropping one before the run is over ends it for the others.
-    pub fn group(world: usize) -> Vec<Host> {
+    pub fn group(world: usize) -> Vec<HostComm> {
         Threads::group_within(world, TIMEOUT)
     }
 
     /// Returns a [`Threads::group`] with a time limit of its own.
-    pub fn group_within(world: usize, timeout: Duration) -> Vec<Host> {
+    pub fn group_within(world: usize, timeout: Duration) -> Vec<HostComm> {
         let links = [(); 3].map(|()| Arc::new(Exchange::new(world, timeout)));
         let thread_links =
             |rank| links.each_ref().map(|exchange| ThreadLink { exchange: exchange.clone(), rank });
-        (0..world).map(|rank| Host::new(thread_links(rank))).collect()
+        (0..world).map(|rank| HostComm::new(thread_links(rank))).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! NVIDIA's driver, loaded when a card is asked for. Everything that can be missing is looked for first: the
 //! bindings panic where a library or a function is absent.
 
-use super::driver::{CapturedGraph, Driver, Event, Grid, Module, Pinned, Properties, Stream};
+use super::driver::{CapturedGraph, DeviceProperties, Driver, Event, Grid, Module, Pinned, Stream};
 use super::nvrtc::Code;
 use crate::{Error, Result};
 use cudarc::driver::result::{self, DriverError};
@@ -30,7 +30,7 @@ const REQUIRED: [&str; 7] = [
 pub(super) struct Card {
     context: sys::CUcontext,
     device: sys::CUdevice,
-    properties: Properties,
+    properties: DeviceProperties,
     /// The device's default memory pool.
     pool: sys::CUmemoryPool,
     /// Streams by number; the first is [`Stream::COMPUTE`].
@@ -197,7 +197,7 @@ impl Drop for Card {
     }
 }
 
-fn properties(device: sys::CUdevice) -> Result<Properties> {
+fn properties(device: sys::CUdevice) -> Result<DeviceProperties> {
     use CUdevice_attribute::*;
     // SAFETY: the device comes from the driver.
     let get = |attribute| {
@@ -213,7 +213,7 @@ fn properties(device: sys::CUdevice) -> Result<Properties> {
     }
     // The suffix `a` allows the instructions that only this generation has.
     let suffix = if major == 9 { "a" } else { "" };
-    Ok(Properties {
+    Ok(DeviceProperties {
         name,
         arch: format!("sm_{major}{minor}{suffix}"),
         multiprocessors: get(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
@@ -345,7 +345,7 @@ fn refuse_in_capture(stream: sys::CUstream) -> Result<()> {
 }
 
 impl Driver for Card {
-    fn properties(&self) -> &Properties {
+    fn properties(&self) -> &DeviceProperties {
         &self.properties
     }
 

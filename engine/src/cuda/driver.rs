@@ -42,7 +42,7 @@ impl Grid {
 
 /// The properties of a device that compilation and launches depend on.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Properties {
+pub struct DeviceProperties {
     /// The card's name.
     pub name: String,
     /// The architecture to compile for, e.g. `sm_80`.
@@ -58,10 +58,15 @@ pub(super) trait Pinned: Send + DerefMut<Target = [u8]> {}
 /// The software GPU and planned cards read any host memory.
 impl Pinned for Vec<u8> {}
 
-impl Properties {
+impl DeviceProperties {
     /// Returns those of an A100, for plans on a machine without a card.
     pub fn a100() -> Self {
-        Properties { name: "A100".into(), arch: "sm_80".into(), multiprocessors: 108, shared: 163 << 10 }
+        DeviceProperties {
+            name: "A100".into(),
+            arch: "sm_80".into(),
+            multiprocessors: 108,
+            shared: 163 << 10,
+        }
     }
 }
 
@@ -74,7 +79,7 @@ pub(super) trait Module: Send + Sync {
 ///
 /// Addresses are trusted to lie in live allocations: [`super::Cuda`] ensures that.
 pub(super) trait Driver: Send + Sync {
-    fn properties(&self) -> &Properties;
+    fn properties(&self) -> &DeviceProperties;
     /// Free bytes, including freed memory that is kept in the pool, and total bytes.
     fn memory(&self) -> Result<(usize, usize)>;
     /// Allocates memory for work that is put into [`Stream::COMPUTE`] from now on. The error is marked when none was

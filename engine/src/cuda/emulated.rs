@@ -1,6 +1,6 @@
 //! The software GPU as a driver: every call is done when it returns, except for work that a stream captures.
 
-use super::driver::{CapturedGraph, Driver, Event, Grid, Module, Pinned, Properties, Stream};
+use super::driver::{CapturedGraph, DeviceProperties, Driver, Event, Grid, Module, Pinned, Stream};
 use super::nvrtc::Code;
 use super::source::Source;
 use crate::{Error, Result};
@@ -50,9 +50,9 @@ enum StreamOp {
 }
 
 /// A GPU in software, with the counters of its launches.
-pub struct Emulated {
+pub struct EmulatedGpu {
     gpu: Gpu,
-    properties: Properties,
+    properties: DeviceProperties,
     streams: AtomicUsize,
     /// Size of the memory in bytes.
     memory: AtomicUsize,
@@ -67,7 +67,7 @@ pub struct Emulated {
     substitutes: Mutex<HashMap<&'static str, &'static Source>>,
 }
 
-impl Emulated {
+impl EmulatedGpu {
     /// Returns a GPU of architecture `arch`; `CODELSI_SCHEDULE=late` chooses the late schedule.
     pub(super) fn new(arch: &str) -> Result<Self> {
         let gpu = Gpu::new(arch).map_err(error)?;
@@ -75,8 +75,8 @@ impl Emulated {
         gpu.set_schedule(if late { Schedule::Late } else { Schedule::Early });
         let shared = if arch == "sm_80" { 163 << 10 } else { 227 << 10 };
         let name = format!("software GPU {arch}");
-        let properties = Properties { name, arch: arch.into(), multiprocessors: 108, shared };
-        Ok(Emulated {
+        let properties = DeviceProperties { name, arch: arch.into(), multiprocessors: 108, shared };
+        Ok(EmulatedGpu {
             gpu,
             properties,
             streams: AtomicUsize::new(1),
@@ -112,27 +112,27 @@ impl Emulated {
     }
 
     /// Number of times that kept memory was returned to the system.
-    pub fn trims(&self) -> usize {
+    pub fn trim_count(&self) -> usize {
         self.allocations.lock().unwrap().trims
     }
 
     /// Starts to keep the counters of every launch.
-    pub fn count(&self) {
+    pub fn count_launches(&self) {
         *self.launches.lock().unwrap() = Some(Vec::new());
     }
 
-    /// Returns kernel and counters of each launch since [`Emulated::count`], and stops keeping them.
+    /// Returns kernel and counters of each launch since [`EmulatedGpu::count`], and stops keeping them.
     pub fn take_launches(&self) -> Vec<(String, Counters)> {
         self.launches.lock().unwrap().take().unwrap_or_default()
     }
 
     /// Number of copies so far from host to device, and from device to host.
-    pub fn copies(&self) -> (usize, usize) {
+    pub fn copy_counts(&self) -> (usize, usize) {
         (self.uploads.load(Ordering::Relaxed), self.downloads.load(Ordering::Relaxed))
     }
 
     /// Number of times that captured work was replayed.
-    pub fn replays(&self) -> usize {
+    pub fn replay_count(&self) -> usize {
         self.replays.load(Ordering::Relaxed)
     }
 
@@ -198,8 +198,8 @@ impl Module for EmulatedModule {
     }
 }
 
-impl Driver for Emulated {
-    fn properties(&self) -> &Properties {
+impl Driver for EmulatedGpu {
+    fn properties(&self) -> &DeviceProperties {
         &self.properties
     }
 

@@ -1,7 +1,7 @@
 //! CUDA graphs: the work that one call puts into the compute stream is captured once and replayed as a whole.
 //!
 //! A graph holds addresses and scalars, so values that change from one run to the next must be read from device memory
-//! at a fixed address. Allocations of the work lie in an arena that all graphs of a [`Graphs`] share: they run one
+//! at a fixed address. Allocations of the work lie in an arena that all graphs of a [`GraphCache`] share: they run one
 //! after another, and none leaves a tensor there.
 
 use super::Cuda;
@@ -15,7 +15,7 @@ use std::sync::{Arc, Weak};
 
 /// The graphs of one kind of work, by its size: each size runs directly the first time, is captured the second time,
 /// and is replayed from then on.
-pub struct Graphs {
+pub struct GraphCache {
     cuda: Arc<Cuda>,
     arena: Option<Arc<Memory>>,
     /// `None` for a size that has only run directly so far.
@@ -38,10 +38,10 @@ pub(super) struct Capture {
     freed: Vec<u64>,
 }
 
-impl Graphs {
+impl GraphCache {
     /// Returns an empty set of graphs.
     pub fn new(cuda: &Arc<Cuda>) -> Self {
-        Graphs { cuda: cuda.clone(), arena: None, sizes: HashMap::new() }
+        GraphCache { cuda: cuda.clone(), arena: None, sizes: HashMap::new() }
     }
 
     /// Runs `work`, directly or as a graph. It must do the same for the same `size`, and write its results to tensors
@@ -181,9 +181,9 @@ mod tests {
     use crate::{DType, Device, Tensor};
 
     /// Two tensors of 3 elements, and graphs of the device.
-    fn fixture(device: &Device) -> (Tensor, Tensor, Graphs) {
+    fn fixture(device: &Device) -> (Tensor, Tensor, GraphCache) {
         let x = device.tensor(Label::Activations, [3], &[1.0f32, 2.0, 3.0]).unwrap();
-        (x, device.zeros(Label::Activations, [3], DType::F32), Graphs::new(cuda(device)))
+        (x, device.zeros(Label::Activations, [3], DType::F32), GraphCache::new(cuda(device)))
     }
 
     /// y = x + `add` + 1, by way of a tensor that only lives meanwhile.
@@ -208,7 +208,7 @@ mod tests {
             x.write(&[value, value, value]).unwrap();
             graphs.run(1, || twice(&device, &mut y, &x, add)).unwrap();
             assert_eq!(first(&y), expected);
-            assert_eq!(cuda(&device).emulator().unwrap().replays(), replays);
+            assert_eq!(cuda(&device).emulator().unwrap().replay_count(), replays);
         }
         let usage = device.ledger().usage();
         assert_eq!(usage.now[Label::Graphs as usize], 256, "one slot, for the tensor between");
@@ -220,7 +220,7 @@ mod tests {
     fn a_larger_graph_replaces_the_arena_of_smaller_ones_which_are_captured_again() {
         let Some(device) = emulated() else { return };
         let (x, mut y, mut graphs) = fixture(&device);
-        let replays = || cuda(&device).emulator().unwrap().replays();
+        let replays = || cuda(&device).emulator().unwrap().replay_count();
         let mut run = |size: usize, add| {
             let work = || {
                 let room = device.empty(Label::Scratch, [64 * size], DType::F32);
@@ -240,7 +240,7 @@ mod tests {
     fn what_a_graph_must_not_hold_is_refused_and_the_device_goes_on() {
         let Some(device) = emulated() else { return };
         let (x, mut y, mut graphs) = fixture(&device);
-        let refused = |graphs: &mut Graphs, work: &mut dyn FnMut() -> Result<()>| {
+        let refused = |graphs: &mut GraphCache, work: &mut dyn FnMut() -> Result<()>| {
             graphs.run(1, &mut *work).unwrap();
             graphs.run(1, &mut *work).unwrap_err().to_string()
         };
@@ -250,13 +250,13 @@ mod tests {
             message.contains("capturing a graph")
                 && message.ends_with("a copy from the host cannot be captured")
         );
-        let mut graphs = Graphs::new(cuda(&device));
+        let mut graphs = GraphCache::new(cuda(&device));
         let message = refused(&mut graphs, &mut || x.to_vec::<f32>().map(drop));
         assert!(message.ends_with("a copy to the host cannot be captured"), "{message}");
-        let mut graphs = Graphs::new(cuda(&device));
+        let mut graphs = GraphCache::new(cuda(&device));
         let message = refused(&mut graphs, &mut || cuda(&device).synchronize());
         assert!(message.ends_with("waiting for the device cannot be captured"), "{message}");
-        let mut graphs = Graphs::new(cuda(&device));
+        let mut graphs = GraphCache::new(cuda(&device));
         let mut larger = 0;
         let message = refused(&mut graphs, &mut || {
             larger += 64;
@@ -264,7 +264,7 @@ mod tests {
         });
         assert!(message.contains("takes more memory than its dry run"), "{message}");
         let mut kept = None;
-        let mut graphs = Graphs::new(cuda(&device));
+        let mut graphs = GraphCache::new(cuda(&device));
         let message = refused(&mut graphs, &mut || {
             kept = Some(device.empty(Label::Scratch, [1], DType::F32));
             Ok(())

@@ -99,7 +99,7 @@ impl Cuda {
     ///
     /// # Errors
     /// When an argument is neither an address nor a 64-bit integer, or a tensor lives on another device.
-    pub fn table<const N: usize>(self: &Arc<Self>, rows: &mut [[Arg<'_>; N]]) -> Result<Tensor> {
+    pub fn pointer_table<const N: usize>(self: &Arc<Self>, rows: &mut [[Arg<'_>; N]]) -> Result<Tensor> {
         let mut words = Vec::with_capacity(rows.len() * N);
         for arg in rows.iter_mut().flatten() {
             match self.value(arg)? {

@@ -41,7 +41,7 @@ pub(super) struct Redzones {
 
 impl Cuda {
     /// Surrounds every allocation from now on with redzones and fills it with NaN, or stops doing so.
-    pub fn set_fences(&self, on: bool) {
+    pub fn set_redzones(&self, on: bool) {
         self.redzones.on.store(on, Ordering::Relaxed);
     }
 
@@ -49,7 +49,7 @@ impl Cuda {
     ///
     /// # Errors
     /// The first since the last call that was overwritten.
-    pub fn check_fences(&self) -> Result<()> {
+    pub fn check_redzones(&self) -> Result<()> {
         self.redzones.broken.lock().unwrap().take().map_or(Ok(()), Err)
     }
 

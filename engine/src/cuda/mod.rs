@@ -21,13 +21,13 @@ mod source;
 mod staging;
 
 pub use accumulate::ACCUMULATE;
-pub use driver::{Event, Grid, Properties, Stream};
-pub use emulated::Emulated;
-pub use graph::Graphs;
+pub use driver::{DeviceProperties, Event, Grid, Stream};
+pub use emulated::EmulatedGpu;
+pub use graph::GraphCache;
 pub use launch::{Arg, Kernel};
 pub(crate) use memory::Memory;
 pub use nvrtc::{Code, Nvrtc};
-pub use resources::Resources;
+pub use resources::KernelResources;
 pub use source::{Define, Source, Variant};
 pub use staging::Staging;
 
@@ -59,7 +59,7 @@ struct LoadedModule {
 
 enum Gpu {
     Card(card::Card),
-    Emulated(Box<Emulated>),
+    Emulated(Box<EmulatedGpu>),
     Planned(planned::PlannedGpu),
 }
 
@@ -80,11 +80,11 @@ impl Cuda {
     /// When the architecture is unknown, no compiler (NVRTC) is found, or this build lacks the feature `emulator`.
     pub fn emulated(arch: &str) -> Result<Self> {
         Nvrtc::get()?;
-        Ok(Cuda::new(Gpu::Emulated(Box::new(Emulated::new(arch)?)), format!("emulated:{arch}")))
+        Ok(Cuda::new(Gpu::Emulated(Box::new(EmulatedGpu::new(arch)?)), format!("emulated:{arch}")))
     }
 
     /// Returns a planned card with these properties: it accounts for memory and computes nothing.
-    pub fn planned(properties: Properties) -> Self {
+    pub fn planned(properties: DeviceProperties) -> Self {
         Cuda::new(Gpu::Planned(planned::PlannedGpu::new(properties)), "plan".into())
     }
 
@@ -97,7 +97,7 @@ impl Cuda {
     ///
     /// # Errors
     /// The driver's; or for a planned card, whose memory is unknown.
-    pub fn memory(&self) -> Result<(usize, usize)> {
+    pub fn memory_info(&self) -> Result<(usize, usize)> {
         self.driver().memory()
     }
 
@@ -110,7 +110,7 @@ impl Cuda {
     ///
     /// # Errors
     /// When the driver is missing or too old.
-    pub fn count() -> Result<usize> {
+    pub fn card_count() -> Result<usize> {
         card::count()
     }
 
@@ -138,12 +138,12 @@ impl Cuda {
     }
 
     /// The properties that compilation and launches depend on.
-    pub fn properties(&self) -> &Properties {
+    pub fn properties(&self) -> &DeviceProperties {
         self.driver().properties()
     }
 
     /// The software GPU behind this device; `None` for a card and a planned card.
-    pub fn emulator(&self) -> Option<&Emulated> {
+    pub fn emulator(&self) -> Option<&EmulatedGpu> {
         match &self.gpu {
             Gpu::Emulated(emulated) => Some(emulated),
             Gpu::Card(_) | Gpu::Planned(_) => None,
@@ -202,7 +202,7 @@ impl Cuda {
     ///
     /// # Errors
     /// When the device is not a software GPU.
-    pub fn substitute(&self, source: &'static Source) -> Result<()> {
+    pub fn substitute_source(&self, source: &'static Source) -> Result<()> {
         let Some(emulated) = self.emulator() else {
             return Err(Error::new(format!(
                 "{} cannot substitute {}: only the software GPU can",
@@ -228,7 +228,7 @@ impl Cuda {
     ///
     /// # Errors
     /// The driver's.
-    pub fn copies(&self) -> Result<Stream> {
+    pub fn copy_stream(&self) -> Result<Stream> {
         let mut copies = self.copies.lock().unwrap();
         let stream = copies.map_or_else(|| self.stream(), Ok)?;
         *copies = Some(stream);
@@ -292,7 +292,7 @@ impl Cuda {
     }
 
     /// Returns the error of an op that has no CUDA kernel.
-    pub fn lacks<T>(&self, what: &str) -> Result<T> {
+    pub fn no_kernel<T>(&self, what: &str) -> Result<T> {
         Err(Error::new(format!("{what} has no CUDA kernel yet: use --device cpu")))
     }
 

@@ -5,9 +5,9 @@ use super::source::Source;
 use crate::{Error, Result};
 
 /// The software GPU; this build has none.
-pub enum Emulated {}
+pub enum EmulatedGpu {}
 
-impl Emulated {
+impl EmulatedGpu {
     pub(super) fn new(_arch: &str) -> Result<Self> {
         Err(Error::new(
             "this build has no software GPU: build with cargo's default features, or with --features emulator",

@@ -1,7 +1,7 @@
 //! A planned GPU: it hands out addresses and computes nothing. All code for a card runs on it, so that its ledger
 //! predicts that of the card.
 
-use super::driver::{CapturedGraph, Driver, Event, Grid, Module, Pinned, Properties, Stream};
+use super::driver::{CapturedGraph, DeviceProperties, Driver, Event, Grid, Module, Pinned, Stream};
 use super::nvrtc::Code;
 use crate::{Error, Result};
 use std::any::Any;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A GPU whose addresses have no memory behind them.
 pub(super) struct PlannedGpu {
-    properties: Properties,
+    properties: DeviceProperties,
     next: AtomicU64,
 }
 
@@ -24,13 +24,13 @@ impl Module for PlannedModule {
 }
 
 impl PlannedGpu {
-    pub(super) fn new(properties: Properties) -> Self {
+    pub(super) fn new(properties: DeviceProperties) -> Self {
         PlannedGpu { properties, next: AtomicU64::new(256) }
     }
 }
 
 impl Driver for PlannedGpu {
-    fn properties(&self) -> &Properties {
+    fn properties(&self) -> &DeviceProperties {
         &self.properties
     }
 

@@ -4,7 +4,7 @@ use super::nvrtc::Code;
 
 /// Registers and memory that one kernel uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resources {
+pub struct KernelResources {
     pub kernel: String,
     /// Registers per thread.
     pub registers: usize,
@@ -18,12 +18,12 @@ pub struct Resources {
 
 impl Code {
     /// Returns the resources of every kernel in the module.
-    pub fn resources(&self) -> Vec<Resources> {
-        let mut all: Vec<Resources> = Vec::new();
+    pub fn resources(&self) -> Vec<KernelResources> {
+        let mut all: Vec<KernelResources> = Vec::new();
         for line in self.log.lines() {
             if let Some(rest) = line.split("Compiling entry function '").nth(1) {
                 let kernel = rest.split('\'').next().unwrap_or_default().to_owned();
-                all.push(Resources { kernel, ..Resources::default() });
+                all.push(KernelResources { kernel, ..KernelResources::default() });
             }
             let Some(last) = all.last_mut() else { continue };
             if line.contains("bytes stack frame") {
@@ -60,8 +60,9 @@ ptxas info    : Compiling entry function 'two' for 'sm_80'
 ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 11 registers, used 0 barriers, 384 bytes cmem[0]";
         let code = Code { ptx: String::new(), cubin: Vec::new(), log: log.into() };
-        let one = Resources { kernel: "one".into(), registers: 28, shared: 2304, stack: 16, spills: 12 };
-        let two = Resources { kernel: "two".into(), registers: 11, ..Resources::default() };
+        let one =
+            KernelResources { kernel: "one".into(), registers: 28, shared: 2304, stack: 16, spills: 12 };
+        let two = KernelResources { kernel: "two".into(), registers: 11, ..KernelResources::default() };
         assert_eq!(code.resources(), [one, two]);
     }
 }

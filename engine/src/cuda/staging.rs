@@ -26,7 +26,7 @@ impl Staging {
     /// The driver's.
     pub fn new(cuda: &Arc<Cuda>, bytes: usize) -> Result<Self> {
         let half = || Ok(Half { memory: cuda.driver().pinned(bytes)?, copied: None });
-        let stream = cuda.copies()?;
+        let stream = cuda.copy_stream()?;
         // Allocations are ordered in the compute stream: this stream must not write to them earlier.
         cuda.wait(stream, &cuda.record(Stream::COMPUTE)?)?;
         Ok(Staging { cuda: cuda.clone(), stream, halves: [half()?, half()?], next: 0 })
@@ -37,7 +37,7 @@ impl Staging {
     ///
     /// # Errors
     /// When `fill` fails; when the range exceeds `to` or a buffer, or `to` lives elsewhere; or when the device fails.
-    pub fn send(
+    pub fn upload(
         &mut self,
         to: &Tensor,
         offset: usize,
@@ -68,7 +68,7 @@ impl Staging {
     ///
     /// # Errors
     /// The driver's.
-    pub fn finish(&mut self) -> Result<()> {
+    pub fn wait(&mut self) -> Result<()> {
         let copied = self.halves.iter_mut().filter_map(|half| half.copied.take());
         copied.collect::<Vec<_>>().iter().try_for_each(|event| self.cuda.driver().wait_event(event))
     }
@@ -77,6 +77,6 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // The device may still be reading the buffers.
-        let _ = self.finish();
+        let _ = self.wait();
     }
 }

@@ -42,7 +42,7 @@ fn a_wrong_path_is_named() {
 
 #[test]
 fn without_a_driver_a_card_is_refused_in_one_line() {
-    if let Err(e) = Cuda::count() {
+    if let Err(e) = Cuda::card_count() {
         let card = Device::cuda(0).err().unwrap();
         assert_eq!(e, card);
         assert!(e.to_string().starts_with("CUDA: "), "{e}");
@@ -82,19 +82,19 @@ fn freed_memory_is_kept_and_given_back_before_there_is_none() {
     for _ in 0..3 {
         block(600).unwrap();
     }
-    assert_eq!(gpu.trims(), 0);
+    assert_eq!(gpu.trim_count(), 0);
     let other = block(500).unwrap();
-    assert_eq!(gpu.trims(), 1, "600 bytes were kept, and 500 more do not fit");
+    assert_eq!(gpu.trim_count(), 1, "600 bytes were kept, and 500 more do not fit");
     let error = block(501).err().unwrap();
     assert!(error.is_out_of_memory());
     let message = error.to_string();
     for part in ["emulated:sm_80: 501 bytes for scratch (in use: scratch", "out of memory", "1000 bytes"] {
         assert!(message.contains(part), "{part}: {message}");
     }
-    assert_eq!(gpu.trims(), 2, "once, and not again");
+    assert_eq!(gpu.trim_count(), 2, "once, and not again");
     drop(other);
     block(1000).unwrap();
-    assert_eq!(cuda(&device).memory().unwrap(), (1000, 1000));
+    assert_eq!(cuda(&device).memory_info().unwrap(), (1000, 1000));
 }
 
 static PROBE: Source = Source {
@@ -163,14 +163,14 @@ fn writes_beyond_a_tensor_are_seen_by_bounds_and_by_fences() {
         error.contains("probe") && error.contains("out of bounds") && error.contains("probe.cu:4"),
         "{error}"
     );
-    cuda(&device).set_fences(true);
+    cuda(&device).set_redzones(true);
     let mut y = device.empty(Label::Scratch, [3], DType::F32);
     assert!(y.to_vec::<f32>().unwrap().iter().all(|y| y.is_nan()));
     probe(cuda(&device), &mut y, &x, 4).unwrap();
     drop(y);
-    let error = cuda(&device).check_fences().unwrap_err().to_string();
+    let error = cuda(&device).check_redzones().unwrap_err().to_string();
     assert_eq!(error, "emulated:sm_80: a kernel wrote 1 bytes after an allocation of 12");
-    cuda(&device).check_fences().unwrap();
+    cuda(&device).check_redzones().unwrap();
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn another_source_stands_in_for_a_kernel_s_own() {
     let x = device.tensor(Label::Scratch, [1], &[3.0f32]).unwrap();
     let mut y = device.empty(Label::Scratch, [1], DType::F32);
     for (source, expected) in [(None, 4.0), (Some(&NEGATED), -3.0), (Some(&PROBE), 4.0)] {
-        source.into_iter().for_each(|source| cuda(&device).substitute(source).unwrap());
+        source.into_iter().for_each(|source| cuda(&device).substitute_source(source).unwrap());
         probe(cuda(&device), &mut y, &x, 1).unwrap();
         assert_eq!(y.to_vec::<f32>().unwrap(), [expected]);
     }

@@ -1,7 +1,7 @@
 //! Activation checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016): a segment saves its
 //! inputs alone, and backward runs it again.
 
-use super::{Node, Op, Outs, Saved, Sink};
+use super::{InputGrads, Node, Op, Outs, Saved};
 use crate::{Ctx, Result, Tensor};
 
 /// The node of a checkpointed segment `y = f(x)`; it saves only the inputs.
@@ -26,7 +26,13 @@ impl<F: Fn(&Ctx, &[&Tensor]) -> Result<Tensor> + 'static> Op for Segment<F> {
     }
 
     /// Runs the segment again on a tape of its own, whose backward adds to the same gradients.
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let Some(dy) = dy[0].clone() else { return Ok(()) };
         let replay = cx.segment(true);
         let x: Vec<Tensor> = (0..saved.len())

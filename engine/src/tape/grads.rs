@@ -1,7 +1,7 @@
 //! Gradients by tensor, and the consumers that backward hands them to.
 
 use super::accumulate;
-use crate::tensor::Id;
+use crate::tensor::TensorId;
 use crate::{Result, Tensor};
 use std::collections::BTreeMap;
 
@@ -13,17 +13,17 @@ pub trait GradSink {
     ///
     /// # Errors
     /// The consumer's own; they end backward.
-    fn take_gradient(&mut self, id: Id, gradient: Tensor) -> Result<()>;
+    fn take_gradient(&mut self, id: TensorId, gradient: Tensor) -> Result<()>;
 }
 
-impl<F: FnMut(Id, Tensor) -> Result<()>> GradSink for F {
-    fn take_gradient(&mut self, id: Id, gradient: Tensor) -> Result<()> {
+impl<F: FnMut(TensorId, Tensor) -> Result<()>> GradSink for F {
+    fn take_gradient(&mut self, id: TensorId, gradient: Tensor) -> Result<()> {
         self(id, gradient)
     }
 }
 
 impl GradSink for Grads {
-    fn take_gradient(&mut self, id: Id, gradient: Tensor) -> Result<()> {
+    fn take_gradient(&mut self, id: TensorId, gradient: Tensor) -> Result<()> {
         self.add(id, gradient)
     }
 }
@@ -31,7 +31,7 @@ impl GradSink for Grads {
 /// Gradients by the id of the tensor they belong to.
 #[derive(Default)]
 pub struct Grads {
-    pub(super) by_id: BTreeMap<Id, Tensor>,
+    pub(super) by_id: BTreeMap<TensorId, Tensor>,
 }
 
 impl Grads {
@@ -45,16 +45,16 @@ impl Grads {
         self.remove(t.id()?)
     }
 
-    pub(super) fn insert(&mut self, id: Id, g: Tensor) {
+    pub(super) fn insert(&mut self, id: TensorId, g: Tensor) {
         self.by_id.insert(id, g);
     }
 
-    pub(super) fn remove(&mut self, id: Id) -> Option<Tensor> {
+    pub(super) fn remove(&mut self, id: TensorId) -> Option<Tensor> {
         self.by_id.remove(&id)
     }
 
     /// Adds `g` to the gradient of `id`.
-    pub(crate) fn add(&mut self, id: Id, g: Tensor) -> Result<()> {
+    pub(crate) fn add(&mut self, id: TensorId, g: Tensor) -> Result<()> {
         let sum = match self.remove(id) {
             None => g,
             Some(mut sum) => {
@@ -67,8 +67,8 @@ impl Grads {
     }
 }
 
-impl FromIterator<(Id, Tensor)> for Grads {
-    fn from_iter<I: IntoIterator<Item = (Id, Tensor)>>(gradients: I) -> Self {
+impl FromIterator<(TensorId, Tensor)> for Grads {
+    fn from_iter<I: IntoIterator<Item = (TensorId, Tensor)>>(gradients: I) -> Self {
         Grads { by_id: gradients.into_iter().collect() }
     }
 }

@@ -2,11 +2,11 @@
 
 use super::{Grads, Node};
 use crate::Tensor;
-use crate::tensor::Id;
+use crate::tensor::TensorId;
 use std::collections::BTreeMap;
 
 /// Number of uses of each tensor, as input or output, by the nodes that backward has not passed yet.
-pub(super) struct PendingUses(BTreeMap<Id, usize>);
+pub(super) struct PendingUses(BTreeMap<TensorId, usize>);
 
 impl PendingUses {
     /// Counts the uses by all of `nodes`.
@@ -26,7 +26,7 @@ impl PendingUses {
     }
 
     /// Removes and returns the gradients that no remaining node can add to (final leaf gradients).
-    pub(super) fn take_final(&self, grads: &mut Grads) -> Vec<(Id, Tensor)> {
+    pub(super) fn take_final(&self, grads: &mut Grads) -> Vec<(TensorId, Tensor)> {
         grads.by_id.extract_if(.., |id, _| self.0.get(id).is_none_or(|&uses| uses == 0)).collect()
     }
 }

@@ -13,7 +13,13 @@ impl Op for Mul {
         save.keep_all(x.iter().copied());
         Ok(vec![product(cx, x[0], x[1])?])
     }
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let dy = dy[0].as_ref().unwrap();
         dx.add(0, product(cx, dy, &saved[1])?)?;
         dx.add(1, product(cx, dy, &saved[0])?)
@@ -30,7 +36,7 @@ impl Op for Argmax {
     fn forward(&self, _: &Ctx, x: &[&Tensor], _: &mut Saved) -> Result<Outs> {
         Ok(vec![x[0].detach()])
     }
-    fn backward(&self, _: &Ctx, _: &Saved, _: &[Option<Tensor>], _: &mut Sink<'_>) -> Result<()> {
+    fn backward(&self, _: &Ctx, _: &Saved, _: &[Option<Tensor>], _: &mut InputGrads<'_>) -> Result<()> {
         unreachable!("refused in forward")
     }
     fn differentiable(&self) -> bool {
@@ -55,7 +61,7 @@ impl Op for Add {
         let y: Vec<f32> = pairs.map(|(a, b)| a + b).collect();
         Ok(vec![cx.device().tensor(Label::Activations, *x[0].shape(), &y)?])
     }
-    fn backward(&self, _: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(&self, _: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut InputGrads<'_>) -> Result<()> {
         let dy = dy[0].as_ref().unwrap();
         dx.add(0, dy.clone())?;
         dx.add(1, dy.clone())
@@ -134,8 +140,8 @@ fn a_gradient_is_handed_out_once_it_is_final_and_not_before() {
 fn what_has_an_origin_is_not_kept_but_fetched_again() {
     use std::sync::atomic::{AtomicUsize, Ordering};
     struct Elsewhere(AtomicUsize);
-    impl Origin for Elsewhere {
-        fn fetch(&self, cx: &Ctx) -> Result<Tensor> {
+    impl Refetch for Elsewhere {
+        fn restore(&self, cx: &Ctx) -> Result<Tensor> {
             self.0.fetch_add(1, Ordering::Relaxed);
             cx.device().tensor(Label::Weights, [2], &[5.0f32, 7.0])
         }
@@ -143,7 +149,7 @@ fn what_has_an_origin_is_not_kept_but_fetched_again() {
     let device = Device::cpu();
     let elsewhere = Arc::new(Elsewhere(AtomicUsize::new(0)));
     let (cx, x) = (Ctx::training(&device, 0, 0), leaf(&device, &[1.0, 2.0]));
-    let w = elsewhere.fetch(&cx).unwrap().with_origin(elsewhere.clone());
+    let w = elsewhere.restore(&cx).unwrap().with_refetch(elsewhere.clone());
     let y = cx.apply_one(Mul, &[&w, &x]).unwrap();
     drop(w);
     assert_eq!(device.ledger().usage().total(), 2 * 2 * 4, "x and y are what is left");

@@ -127,7 +127,7 @@ fn a_true_difference_of_the_detectable_size_shows_four_times_in_five() {
     const STUDIES: u32 = 3000;
     const PROBLEMS: u32 = 159;
     let noise = |study: u32| {
-        let key = Key { seed: 11, step: study, site: 0 };
+        let key = RngKey { seed: 11, step: study, site: 0 };
         (0..PROBLEMS).map(move |i| 0.4 * f64::from(key.normal(i, 0))).collect::<Vec<_>>()
     };
     let size = minimum_detectable_effect(&noise(STUDIES).iter().map(|d| d - 3.0).collect::<Vec<_>>());

@@ -41,7 +41,7 @@ pub fn step(
         })
         .collect();
     let tensors = Arg::I32(rows.len() as i32);
-    let table = cuda.table(&mut rows)?;
+    let table = cuda.pointer_table(&mut rows)?;
     start(cuda, "adamw", blocks, &mut [Arg::In(&table), Arg::In(&hyper), Arg::In(squares), tensors])
 }
 
@@ -61,7 +61,7 @@ pub fn sum_of_squares<'a>(
         })
         .collect();
     let tensors = Arg::I32(rows.len() as i32);
-    let table = cuda.table(&mut rows)?;
+    let table = cuda.pointer_table(&mut rows)?;
     let count = blocks.0;
     // Pairs of words, each an f64.
     let mut parts = cx.scratch([count, 2], DType::I32);

@@ -1,7 +1,7 @@
 //! An op on two devices: a card against the software GPU, which each read the same PTX in their own way.
 
 use super::execution::{Execution, value};
-use super::{Report, allowed, error_ratio, gradient_limit};
+use super::{CheckReport, allowed, error_ratio, gradient_limit};
 use crate::spec::{Case, Compare, Spec};
 use codelsi_engine::{DType, Device, Error, Result, Tensor};
 
@@ -9,8 +9,8 @@ use codelsi_engine::{DType, Device, Error, Result, Tensor};
 ///
 /// # Errors
 /// When an op fails on either, or results are further apart.
-pub fn between(spec: &Spec, device: &Device, other: &Device, seed: u64) -> Result<Report> {
-    let mut report = Report::default();
+pub fn between(spec: &Spec, device: &Device, other: &Device, seed: u64) -> Result<CheckReport> {
+    let mut report = CheckReport::default();
     for dtype in [DType::F32, DType::BF16] {
         for case in (spec.cases)(dtype) {
             let place = format!("{dtype:?} {}", case.name);
@@ -28,7 +28,7 @@ fn compare(
     dtype: DType,
     seed: u64,
     place: &str,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) -> Result<()> {
     let [run, other] = devices.map(|device| Execution::new(device, case, dtype, seed));
     let (run, other) = (run?, other?);

@@ -1,6 +1,6 @@
 //! Trials of seeded bugs: a bug is put into the kernels, and its case is checked.
 
-use super::{Report, case_on_device, numbers_on_device};
+use super::{CheckReport, case_on_device, numbers_on_device};
 use crate::ALL;
 use crate::bug::Bug;
 use crate::spec::{Case, Spec};
@@ -90,7 +90,7 @@ pub fn try_bug(spec: &Spec, bug: &Bug) -> BugOutcome {
 /// schedule must be right.
 pub fn objection_to_quiet(spec: &Spec, bug: &Bug) -> Option<String> {
     let numbers = || {
-        let (device, mut report) = (broken(spec, bug)?, Report::default());
+        let (device, mut report) = (broken(spec, bug)?, CheckReport::default());
         if let Device::Cuda(cuda) = &device {
             cuda.emulator().ok_or("not a software GPU")?.set_ordering_checks(false);
         }
@@ -113,7 +113,7 @@ fn broken(spec: &Spec, bug: &Bug) -> Result<Device, String> {
     let mut applied = 0;
     for source in ALL.iter().copied().chain([spec]).flat_map(|spec| spec.sources) {
         if let Some(broken) = bug.applied(source)? {
-            cuda.substitute(broken).map_err(|e| e.to_string())?;
+            cuda.substitute_source(broken).map_err(|e| e.to_string())?;
             applied += 1;
         }
     }
@@ -128,8 +128,8 @@ fn software_gpu() -> Result<Device, String> {
 }
 
 /// Returns the error that stopped the bug's case, if there is one, and how far its numbers are off.
-fn check(spec: &Spec, bug: &Bug, device: &Device) -> Result<(Option<String>, Report), String> {
-    let mut report = Report::default();
+fn check(spec: &Spec, bug: &Bug, device: &Device) -> Result<(Option<String>, CheckReport), String> {
+    let mut report = CheckReport::default();
     let done = case_on_device(&case(spec, bug)?, device, bug.dtype, SEED, &mut report);
     Ok((done.err().map(|e| e.to_string()), report))
 }

@@ -6,7 +6,7 @@
 //! A small case tells little of an error's size, so it runs on several seeds, whose errors are taken together.
 
 use super::execution::{Execution, value};
-use super::{Report, Slopes, error_ratio, gradient_limit};
+use super::{CheckReport, Slopes, error_ratio, gradient_limit};
 use crate::spec::{Case, Compare, Spec};
 use codelsi_engine::{DType, Device, Error, Result, Tensor};
 
@@ -19,8 +19,8 @@ const SEEDS: u64 = 4;
 ///
 /// # Errors
 /// When an op fails, an error exceeds what is allowed, a fence is broken or bits differ between runs.
-pub fn on_device(spec: &Spec, device: &Device, seed: u64) -> Result<Report> {
-    let mut report = Report::default();
+pub fn on_device(spec: &Spec, device: &Device, seed: u64) -> Result<CheckReport> {
+    let mut report = CheckReport::default();
     for dtype in [DType::F32, DType::BF16] {
         for case in (spec.cases)(dtype) {
             case_on_device(&case, device, dtype, seed, &mut report).map_err(|e| e.at(spec.name))?;
@@ -38,7 +38,7 @@ pub fn case_on_device(
     device: &Device,
     dtype: DType,
     seed: u64,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) -> Result<()> {
     several(twice, case, device, dtype, seed, report)
 }
@@ -52,7 +52,7 @@ pub fn numbers_on_device(
     device: &Device,
     dtype: DType,
     seed: u64,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) -> Result<()> {
     several(Execution::new, case, device, dtype, seed, report)
 }
@@ -67,7 +67,7 @@ fn several(
     device: &Device,
     dtype: DType,
     seed: u64,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) -> Result<()> {
     let place = format!("{dtype:?} {}", case.name);
     let elements: usize = case.inputs.iter().map(|input| input.shape.elements()).sum();
@@ -180,10 +180,10 @@ fn fenced<T>(device: &Device, fences: bool, f: impl FnOnce() -> Result<T>) -> Re
         use codelsi_emulator::Schedule;
         emulator.set_schedule(if fences { Schedule::Early } else { Schedule::Late });
     }
-    cuda.set_fences(fences);
+    cuda.set_redzones(fences);
     let result = f();
-    cuda.set_fences(false);
-    result.and_then(|result| cuda.check_fences().map(|()| result))
+    cuda.set_redzones(false);
+    result.and_then(|result| cuda.check_redzones().map(|()| result))
 }
 
 fn same_bits(a: &Execution, b: &Execution) -> Result<()> {

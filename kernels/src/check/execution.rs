@@ -1,7 +1,7 @@
 //! One execution of a case, on any device.
 
 use crate::spec::{Case, F64Tensor, InputContent};
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Grads, Label, Result, Tensor};
 use half::bf16;
 use rayon::prelude::*;
@@ -21,7 +21,7 @@ impl Execution {
         let outputs = (case.run)(&cx, &tensors.iter().collect::<Vec<_>>())?;
         let seeds: Vec<Tensor> = (0..)
             .zip(&outputs)
-            .map(|(site, y)| random(device, *y.shape(), y.dtype(), 1.0, Key { seed, step: 1, site }))
+            .map(|(site, y)| random(device, *y.shape(), y.dtype(), 1.0, RngKey { seed, step: 1, site }))
             .collect::<Result<_>>()?;
         let output_grads = seeds.iter().map(value).collect::<Result<_>>()?;
         let mut grads = Grads::default();
@@ -46,7 +46,7 @@ pub fn inputs(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<V
 
 fn input(device: &Device, case: &Case, i: usize, dtype: DType, seed: u64) -> Result<Tensor> {
     let input = &case.inputs[i];
-    let key = Key { seed, step: 0, site: i as u32 };
+    let key = RngKey { seed, step: 0, site: i as u32 };
     let t = match &input.content {
         InputContent::Int(data) => device.tensor(Label::Activations, input.shape, data)?,
         InputContent::Storage(std) => random(device, input.shape, dtype, *std, key)?,
@@ -61,7 +61,7 @@ pub fn random(
     shape: codelsi_engine::Shape,
     dtype: DType,
     std: f32,
-    key: Key,
+    key: RngKey,
 ) -> Result<Tensor> {
     let draw = |i: usize| std * key.normal((i >> 16) as u32, (i & 0xffff) as u32);
     let places = (0..shape.elements()).into_par_iter().with_min_len(1 << 12);

@@ -15,7 +15,7 @@ pub use rows::{BATCH, RowBatch, batch_invariance};
 
 use crate::ALL;
 use crate::spec::{Case, F64Tensor, Spec};
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{DType, Device, Error, Result, Tensor};
 use execution::Execution;
 
@@ -48,14 +48,14 @@ pub fn find(name: &str) -> Result<&'static Spec> {
 
 /// The worst error of an op's cases, as a share of what is allowed.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub struct CheckReport {
     pub cases: usize,
     pub worst_ratio: f64,
     /// Tensor and case of the worst ratio.
     pub worst: String,
 }
 
-impl Report {
+impl CheckReport {
     fn see(&mut self, ratio: f64, what: impl FnOnce() -> String) {
         // A NaN is the worst there is.
         if ratio.is_nan() || ratio > self.worst_ratio {
@@ -68,7 +68,7 @@ impl Report {
     ///
     /// # Errors
     /// When the worst error exceeds what is allowed.
-    pub fn verdict(self, spec: &Spec) -> Result<Report> {
+    pub fn verdict(self, spec: &Spec) -> Result<CheckReport> {
         if self.worst_ratio <= 1.0 {
             return Ok(self);
         }
@@ -81,8 +81,8 @@ impl Report {
 ///
 /// # Errors
 /// When an op fails, or an error exceeds what is allowed.
-pub fn against_reference(spec: &Spec, seed: u64) -> Result<Report> {
-    let mut report = Report::default();
+pub fn against_reference(spec: &Spec, seed: u64) -> Result<CheckReport> {
+    let mut report = CheckReport::default();
     for dtype in [DType::F32, DType::BF16] {
         for case in (spec.cases)(dtype) {
             let place = format!("{dtype:?} {}", case.name);
@@ -107,7 +107,7 @@ pub fn fingerprint(spec: &Spec, seed: u64) -> Result<Vec<Vec<u8>>> {
     Ok(all)
 }
 
-fn check_case(case: &Case, dtype: DType, seed: u64, place: &str, report: &mut Report) -> Result<()> {
+fn check_case(case: &Case, dtype: DType, seed: u64, place: &str, report: &mut CheckReport) -> Result<()> {
     let run = Execution::new(&Device::cpu(), case, dtype, seed)?;
     let truth = (case.reference)(&run.inputs);
     if truth.len() != run.outputs.len() {
@@ -195,7 +195,7 @@ impl Slopes {
         let coordinates: Vec<usize> = match inputs[i].data.len() {
             n if n <= 64 => (0..n).collect(),
             n => {
-                let key = Key { seed, step: 2, site: i as u32 };
+                let key = RngKey { seed, step: 2, site: i as u32 };
                 (0..64).map(|c| (key.uniform(0, c) as f64 * n as f64) as usize).collect()
             }
         };

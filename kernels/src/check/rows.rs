@@ -2,7 +2,7 @@
 
 use super::random;
 use crate::spec::{Invariance, Spec};
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
 use std::ops::Range;
@@ -27,7 +27,7 @@ impl RowBatch<'_> {
     /// # Errors
     /// When the device has no memory for them.
     pub fn storage(&self, columns: usize, site: u32) -> Result<Tensor> {
-        let key = Key { seed: 11, step: 0, site };
+        let key = RngKey { seed: 11, step: 0, site };
         let all = random(&Device::cpu(), [BATCH, columns].into(), self.dtype, 1.0, key)?;
         let part = self.rows.start * columns..self.rows.end * columns;
         let (device, shape) = (self.cx.device(), [self.rows.len(), columns]);
@@ -59,7 +59,7 @@ impl RowBatch<'_> {
     /// # Errors
     /// When the device has no memory for it.
     pub fn weight_in(&self, dtype: DType, shape: [usize; 2], site: u32) -> Result<Tensor> {
-        random(self.cx.device(), shape.into(), dtype, 0.1, Key { seed: 12, step: 0, site })
+        random(self.cx.device(), shape.into(), dtype, 0.1, RngKey { seed: 12, step: 0, site })
     }
 }
 

@@ -34,7 +34,7 @@ fn joined(cx: &Ctx, parts: &[Tensor]) -> Result<Tensor> {
     if parts.iter().any(|p| p.shape().as_matrix().0 != rows || p.dtype() != dtype) {
         return Err(Error::new(format!("parts {parts:?} must have the same rows and storage type")));
     }
-    if cx.records() && parts.iter().any(|p| p.id().is_some()) {
+    if cx.is_recording() && parts.iter().any(|p| p.id().is_some()) {
         return Err(Error::new("has no backward, and a part wants a gradient"));
     }
     let columns = parts.iter().map(|p| p.shape().as_matrix().1).sum();

@@ -25,7 +25,7 @@ mod cuda;
 pub mod spec;
 
 use crate::lora::LoraLinear;
-use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{At, Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
 use half::bf16;
 
 /// Returns n (N) f32 of an adapted linear: the Euclidean norms of the rows of W + s B A. It has no gradient.
@@ -107,7 +107,13 @@ impl Op for Magnify {
         Ok(vec![y])
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let Some(dy) = &dy[0] else { return Ok(()) };
         let (y, m, n) = (&saved[0], &saved[1], &saved[2]);
         if dx.wants(0) {

@@ -20,7 +20,7 @@ mod cuda;
 pub mod spec;
 
 use crate::lora::Dropout;
-use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Saved, Tensor};
 
 /// Returns `x` (T, C) with channels dropped; `x` itself where the probability is 0.
 ///
@@ -62,7 +62,7 @@ impl Op for DropoutOp {
         Ok(vec![self.dropped(cx, x)?])
     }
 
-    fn backward(&self, cx: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(&self, cx: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut InputGrads<'_>) -> Result<()> {
         dy[0].as_ref().map_or(Ok(()), |dy| dx.add(0, self.dropped(cx, dy)?))
     }
 }

@@ -4,7 +4,7 @@ use super::dropout;
 use crate::lora::Dropout;
 use crate::spec::{Case, Compare, Cost, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 
 /// The declaration of `dropout`.
 pub static SPEC: Spec = Spec {
@@ -31,7 +31,7 @@ pub static SPEC: Spec = Spec {
     bugs: &[super::bugs::BUGS],
 };
 
-const KEY: Key = Key { seed: 5, step: 3, site: 9 };
+const KEY: RngKey = RngKey { seed: 5, step: 3, site: 9 };
 
 fn cases(dtype: DType) -> Vec<Case> {
     let sizes = [(1, 4, 0, 0.5), (3, 17, 0, 0.3), (5, 64, 8, 0.1), (9, 8, 6, 0.5), (70, 264, 0, 0.05)];

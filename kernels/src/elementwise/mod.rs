@@ -18,7 +18,7 @@ mod cpu;
 mod cuda;
 pub mod spec;
 
-use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Saved, Tensor};
 use half::bf16;
 
 /// Returns a + b, in the storage type that both share.
@@ -80,7 +80,7 @@ impl Op for Add {
         Ok(vec![y])
     }
 
-    fn backward(&self, _: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(&self, _: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut InputGrads<'_>) -> Result<()> {
         let Some(dy) = &dy[0] else { return Ok(()) };
         dx.add(0, dy.clone())?;
         dx.add(1, dy.clone())
@@ -114,7 +114,13 @@ impl Op for Relu {
         Ok(vec![y])
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         dy[0].as_ref().map_or(Ok(()), |dy| dx.add(0, Relu::masked(cx, dy, &saved[0])?))
     }
 }
@@ -133,7 +139,7 @@ impl Op for Cast {
         Ok(vec![y])
     }
 
-    fn backward(&self, cx: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(&self, cx: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut InputGrads<'_>) -> Result<()> {
         let Some(dy) = &dy[0] else { return Ok(()) };
         let from = if self.0 == DType::F32 { DType::BF16 } else { DType::F32 };
         let mut g = cx.empty(*dy.shape(), from);

@@ -21,7 +21,7 @@ mod cuda;
 pub mod spec;
 
 use crate::rows::RowShard;
-use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
 use half::bf16;
 
 /// Returns row ids_t of `table` (V, C) for every token, as (T, C) in `dtype`; ids (T) i32.
@@ -88,7 +88,13 @@ impl Op for Embed {
         Ok(vec![y])
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let (Some(dy), true) = (&dy[0], dx.wants(0)) else { return Ok(()) };
         let (table, ids, first) = (&saved[0], &saved[1], self.rows.first);
         let mut dtable = cx.device().empty(Label::Gradients, *table.shape(), table.dtype());

@@ -42,7 +42,7 @@ mod tests;
 
 pub use paged::{PagedBatch, flash_paged};
 
-use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Saved, Tensor};
 use half::bf16;
 
 /// Head counts and head dimension.
@@ -107,7 +107,13 @@ impl Op for FlashAttention {
         Ok(vec![o])
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let [q, k, v, documents, o, lse] = &saved[..] else { unreachable!("forward saved six") };
         let Some(d_o) = &dy[0] else { return Ok(()) };
         let mut dq = cx.empty(*q.shape(), q.dtype());

@@ -4,7 +4,7 @@ use super::Heads;
 use super::cpu::{self, KvSource, RowTile};
 use super::cuda;
 use crate::simd::Storage;
-use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Saved, Tensor};
 use half::bf16;
 
 /// Sequence, position and block tables of the rows of a batch, all in device memory.
@@ -81,7 +81,7 @@ impl Op for PagedAttention {
         Ok(vec![o])
     }
 
-    fn backward(&self, _: &Ctx, _: &Saved, _: &[Option<Tensor>], _: &mut Sink<'_>) -> Result<()> {
+    fn backward(&self, _: &Ctx, _: &Saved, _: &[Option<Tensor>], _: &mut InputGrads<'_>) -> Result<()> {
         unreachable!("refused in forward")
     }
 

@@ -4,7 +4,7 @@
 use super::paged_spec::tables;
 use super::{Heads, PagedBatch, flash, flash_paged};
 use crate::check::random;
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Label, Result, Tensor};
 use half::bf16;
 use std::ops::Range;
@@ -34,7 +34,7 @@ struct HostRows {
 
 impl HostRows {
     fn random(rows: usize, width: usize, dtype: DType, site: u32) -> Self {
-        let key = Key { seed: 5, step: 0, site };
+        let key = RngKey { seed: 5, step: 0, site };
         HostRows::copy_of(&random(&Device::cpu(), [rows, width].into(), dtype, 1.0, key).unwrap())
     }
 

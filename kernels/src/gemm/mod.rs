@@ -30,7 +30,7 @@ pub mod spec;
 pub(crate) mod tests;
 
 use codelsi_engine::cuda::Cuda;
-use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Saved, Tensor};
 use cpu::{AccumulatorInit, Elements, Matrix, Precision, ProductTerm};
 use cuda::{OperandLayout, RowSlice};
 use half::bf16;
@@ -67,7 +67,13 @@ impl Op for Linear {
         Ok(vec![y])
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let (x, w) = (&saved[0], &saved[1]);
         let Some(dy) = &dy[0] else { return Ok(()) };
         if dx.wants(0) {

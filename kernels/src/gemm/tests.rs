@@ -3,7 +3,7 @@ use super::*;
 use crate::check::random;
 use codelsi_emulator::Counters;
 use codelsi_engine::Label;
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 
 /// Returns the software GPU, if NVRTC is found.
 pub(crate) fn emulated_gpu() -> Option<Device> {
@@ -18,7 +18,7 @@ pub(crate) fn as_cuda(device: &Device) -> &Cuda {
 /// Runs `f` and returns its launches with their counters.
 pub(crate) fn count_launches(cuda: &Cuda, f: impl FnOnce()) -> Vec<(String, Counters)> {
     let emulated = cuda.emulator().unwrap();
-    emulated.count();
+    emulated.count_launches();
     f();
     let launches = emulated.take_launches();
     assert!(!launches.is_empty());
@@ -26,7 +26,7 @@ pub(crate) fn count_launches(cuda: &Cuda, f: impl FnOnce()) -> Vec<(String, Coun
 }
 
 pub(crate) fn operand(device: &Device, shape: [usize; 2], dtype: DType, site: u32) -> Tensor {
-    random(device, shape.into(), dtype, 1.0, Key { seed: 11, step: 0, site }).unwrap()
+    random(device, shape.into(), dtype, 1.0, RngKey { seed: 11, step: 0, site }).unwrap()
 }
 
 /// Returns random operands of a product (m, n) of depth k.

@@ -76,7 +76,7 @@ fn check(cx: &Ctx, pages: &Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> 
     if width != pages.shape().as_matrix().1 || pages.dtype() != rows.dtype() || slots.shape()[..] != [t] {
         return Err(Error::new(format!("rows {rows:?} at slots {slots:?} do not fit pages {pages:?}")));
     }
-    if cx.records() && rows.id().is_some() {
+    if cx.is_recording() && rows.id().is_some() {
         return Err(Error::new("has no backward, and the rows want a gradient"));
     }
     Ok(())

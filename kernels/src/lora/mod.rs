@@ -34,8 +34,8 @@ mod tests;
 
 use crate::gemm::cpu::{AccumulatorInit, Matrix, ProductTerm};
 use crate::gemm::{self, elements, nn, nt, precision, tn};
-use codelsi_engine::rng::Key;
-use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::rng::RngKey;
+use codelsi_engine::{At, Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
 
 /// An adapted linear: a frozen weight with one LoRA adapter, or with a stack of G adapters of which each row uses one.
 #[derive(Clone, Copy)]
@@ -66,7 +66,7 @@ impl LoraLinear<'_> {
 pub struct Dropout {
     /// Probability of zeroing a channel.
     pub p: f32,
-    pub key: Key,
+    pub key: RngKey,
     /// (T) i32: id of each token, the same wherever it is packed.
     pub tokens: Tensor,
     /// Index of x's first channel in the unsharded input.
@@ -153,7 +153,13 @@ impl Op for Lora {
         Ok(outs)
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let x = &saved[0];
         let mut used = Vec::new();
         let mut s_at = 0;

@@ -4,7 +4,7 @@ use super::{Dropout, LoraLinear, cuda, lora, multi_lora};
 use crate::check::RowBatch;
 use crate::gemm::spec::{forward, reference as product};
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{DType, Result, Tensor};
 
 /// The declaration of `lora`.
@@ -54,7 +54,7 @@ fn adapter(batch: &RowBatch, adapters: usize) -> Result<[Tensor; 2]> {
 }
 
 const SCALE: f32 = 2.0;
-const KEY: Key = Key { seed: 5, step: 3, site: 9 };
+const KEY: RngKey = RngKey { seed: 5, step: 3, site: 9 };
 
 fn cases(dtype: DType) -> Vec<Case> {
     // (T, C, R, widths of the targets, dropout)

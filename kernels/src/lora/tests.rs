@@ -70,7 +70,7 @@ fn kernels_of_the_backward_have_no_bank_conflicts() {
     let cuda = as_cuda(&device);
     let o = Operands::new(&device, DType::BF16, [192, 512, 256, 16]);
     let tokens = device.tensor(Label::Activations, [192], &(0..192).collect::<Vec<i32>>()).unwrap();
-    let dropout = Dropout { p: 0.1, key: Key { seed: 1, step: 2, site: 3 }, tokens, first_channel: 0 };
+    let dropout = Dropout { p: 0.1, key: RngKey { seed: 1, step: 2, site: 3 }, tokens, first_channel: 0 };
     let launches = costs(cuda, || {
         let cx = Ctx::training(&device, 0, 0);
         let (x, a, b) = (o.x.clone().with_grad(), o.a.clone().with_grad(), o.b.clone().with_grad());

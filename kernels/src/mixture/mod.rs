@@ -22,7 +22,7 @@ mod cpu;
 mod cuda;
 pub mod spec;
 
-use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Saved, Tensor};
 use half::bf16;
 
 /// Returns `s` (T, E·R) with the R columns of each expert scaled by `scale` and the softmax of `logits` (T, E).
@@ -62,7 +62,13 @@ impl Op for Gate {
         Ok(vec![u])
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let Some(du) = &dy[0] else { return Ok(()) };
         let (s, logits, scale) = (&saved[0], &saved[1], self.scale);
         let mut ds = cx.empty(*s.shape(), s.dtype());

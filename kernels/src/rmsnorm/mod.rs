@@ -25,7 +25,7 @@ mod cuda;
 pub mod spec;
 
 use crate::elementwise::widened;
-use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
 use half::bf16;
 
 /// Returns y = x / √(mean(x²) + `eps`) · w of each row: x, y (T, C), w (C).
@@ -77,7 +77,13 @@ impl Op for RmsNorm {
         Ok(vec![y])
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let Some(dy) = &dy[0] else { return Ok(()) };
         if dx.wants(0) {
             dx.add(0, input_gradient(cx, saved, dy, None)?)?;
@@ -118,7 +124,13 @@ impl Op for AddRmsNorm {
         Ok(vec![sum, y])
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let dsum = dy[0].as_ref();
         if dx.wants(0) || dx.wants(1) {
             let both = match (&dy[1], dsum) {

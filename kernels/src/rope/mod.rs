@@ -20,7 +20,7 @@ mod cpu;
 pub(crate) mod cuda;
 pub mod spec;
 
-use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
 use half::bf16;
 
 /// Rotates every head of x (T, H·D) by the position of its token: positions (T) i32, table (P, D) of [`table`].
@@ -49,8 +49,7 @@ pub fn cos_sin_table(
     }
     if matches!(device, Device::Cuda(_)) && !device.is_plan() {
         // Computed once on the host, in f64: angles of far positions need it.
-        return cos_sin_table(&Device::cpu(), positions, head_dim, theta, factor)?
-            .to(device, Label::Weights);
+        return cos_sin_table(&Device::cpu(), positions, head_dim, theta, factor)?.to(device, Label::Weights);
     }
     let mut table = device.empty(Label::Weights, [positions, head_dim], DType::F32);
     if let Device::Cpu(_) = device {
@@ -86,7 +85,13 @@ impl Op for Rope {
         Ok(vec![rotated(cx, x, positions, table, 1.0)?])
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let Some(dy) = &dy[0] else { return Ok(()) };
         dx.add(0, rotated(cx, dy, &saved[0], &saved[1], -1.0)?)
     }

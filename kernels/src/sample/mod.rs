@@ -31,7 +31,7 @@ pub mod spec;
 
 pub use packing::{CHOICE_WORDS, PARAM_WORDS, PackedParams, read};
 
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
 
@@ -51,7 +51,7 @@ pub struct RowSamplingParams<'a> {
     /// Tokens that the penalty applies to; a repeated token is penalized once.
     pub previous: &'a [i32],
     /// Key of the random number: the seed of the request, and the position of the token to be drawn as `step`.
-    pub key: Key,
+    pub key: RngKey,
 }
 
 impl Default for RowSamplingParams<'_> {
@@ -63,7 +63,7 @@ impl Default for RowSamplingParams<'_> {
             min_p: 0.0,
             repetition_penalty: 1.0,
             previous: &[],
-            key: Key { seed: 0, step: 0, site: 0 },
+            key: RngKey { seed: 0, step: 0, site: 0 },
         }
     }
 }
@@ -146,7 +146,7 @@ fn checked_draw(
             "choices {choices:?} or previous {previous:?} do not fit {rows} rows"
         )));
     }
-    if cx.records() && logits.id().is_some() {
+    if cx.is_recording() && logits.id().is_some() {
         return Err(Error::new("has no backward, and the logits want a gradient"));
     }
     match (cx.device(), logits.dtype()) {

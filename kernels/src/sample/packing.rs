@@ -1,7 +1,7 @@
 //! Parameters and choices packed into 32-bit words, in the order of the structs of `sample.cu`.
 
 use super::{RowSamplingParams, SampledToken};
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{At, Ctx, Error, Result, Tensor};
 
 /// 32-bit words of a row's parameters.
@@ -58,7 +58,7 @@ pub(super) fn unpack<'a>(words: &[i32], previous: &'a [i32]) -> RowSamplingParam
         min_p,
         repetition_penalty,
         previous: &previous[first as usize..last as usize],
-        key: Key { seed: join_u64(low, high), step: step as u32, site: site as u32 },
+        key: RngKey { seed: join_u64(low, high), step: step as u32, site: site as u32 },
     }
 }
 

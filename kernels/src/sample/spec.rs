@@ -3,7 +3,7 @@
 use super::{RowSamplingParams, sample};
 use crate::check::RowBatch;
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{DType, Label, Result, Tensor};
 
 /// The declaration of `sample`: tokens and log-probabilities of every mix of filters.
@@ -26,7 +26,7 @@ fn sample_rows(batch: &RowBatch) -> Result<Tensor> {
     let params = |t: usize| RowSamplingParams {
         temperature: 0.8,
         top_p: if t.is_multiple_of(2) { 0.9 } else { 1.0 },
-        key: Key { seed: t as u64, step: 3, site: 0 },
+        key: RngKey { seed: t as u64, step: 3, site: 0 },
         ..RowSamplingParams::default()
     };
     let params: Vec<RowSamplingParams> = batch.rows.clone().map(params).collect();
@@ -50,7 +50,7 @@ static PREVIOUS: [i32; 71] = {
 fn params(row: usize, vocab: usize) -> RowSamplingParams<'static> {
     let base = RowSamplingParams {
         temperature: 0.7,
-        key: Key { seed: 42, step: row as u32, site: 1 },
+        key: RngKey { seed: 42, step: row as u32, site: 1 },
         ..RowSamplingParams::default()
     };
     let previous = &PREVIOUS[70usize.saturating_sub(vocab)..];

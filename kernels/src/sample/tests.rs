@@ -20,7 +20,7 @@ fn frequencies(params: RowSamplingParams) -> [f64; 4] {
     let logits = P.map(f32::ln);
     let mut counts = [0.0; 4];
     for step in 0..4000 {
-        let key = Key { seed: 9, step, site: 0 };
+        let key = RngKey { seed: 9, step, site: 0 };
         let choice = run(&logits, RowSamplingParams { temperature: 1.0, key, ..params }).unwrap();
         counts[choice.token as usize] += 1.0;
         assert_abs_diff_eq!(choice.logprob, logits[choice.token as usize], epsilon = 1e-6);
@@ -61,7 +61,7 @@ fn temperature_sharpens() {
     // Squares of P, normalized.
     let logits = P.map(f32::ln);
     let draws = (0..4000).map(|step| {
-        let key = Key { seed: 3, step, site: 0 };
+        let key = RngKey { seed: 3, step, site: 0 };
         run(&logits, RowSamplingParams { temperature: 0.5, key, ..RowSamplingParams::default() })
             .unwrap()
             .token
@@ -98,7 +98,7 @@ fn a_gpu_draws_the_cpu_s_tokens_among_equals() {
     let params: Vec<RowSamplingParams> = (0..100)
         .map(|row| RowSamplingParams {
             temperature: 0.9,
-            key: Key { seed: 5, step: row as u32, site: 2 },
+            key: RngKey { seed: 5, step: row as u32, site: 2 },
             ..filters[row % filters.len()]
         })
         .collect();
@@ -134,7 +134,7 @@ fn a_row_s_choice_does_not_depend_on_the_rows_beside_it() {
         .map(|seed| RowSamplingParams {
             temperature: 0.8,
             top_p: 0.9,
-            key: Key { seed, step: 7, site: 0 },
+            key: RngKey { seed, step: 7, site: 0 },
             ..RowSamplingParams::default()
         })
         .collect();
@@ -173,7 +173,10 @@ fn planning_chooses_nothing() {
     let choices = sample(&Ctx::inference(&device), &logits, &params).unwrap();
     assert_eq!(choices, [SampledToken::default(); 2]);
     // Two words of working memory a token; parameters and choices.
-    assert_eq!(device.ledger().usage().of(Label::Scratch), 2 * 5 * 8 + 2 * 4 * (PARAM_WORDS + CHOICE_WORDS));
+    assert_eq!(
+        device.ledger().usage().at_peak_of(Label::Scratch),
+        2 * 5 * 8 + 2 * 4 * (PARAM_WORDS + CHOICE_WORDS)
+    );
 }
 
 /// The tensors of choices and of previous tokens may be larger than the batch needs.

@@ -18,7 +18,7 @@ mod cpu;
 mod cuda;
 pub mod spec;
 
-use codelsi_engine::{Ctx, DType, Device, Error, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Saved, Tensor};
 
 /// Returns silu(gate) · up, elementwise: all (T, F).
 ///
@@ -50,7 +50,13 @@ impl Op for SwiGlu {
         Ok(vec![y])
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let Some(dy) = &dy[0] else { return Ok(()) };
         let (gate, up) = (&saved[0], &saved[1]);
         let mut dgate = cx.empty(*gate.shape(), gate.dtype());

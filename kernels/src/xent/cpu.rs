@@ -5,7 +5,7 @@ use crate::gemm::cpu::{AccumulatorInit, Elements, Matrix, Precision, ProductTerm
 use crate::gemm::{elements, precision};
 use crate::rows::{RowShard, TASK_SIZE};
 use crate::simd::{Storage, exp, max, sum, vectorize};
-use codelsi_engine::comm::{Comm, Reduce};
+use codelsi_engine::comm::{Comm, ReduceOp};
 use codelsi_engine::{Ctx, DType, Error, Label, Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -240,7 +240,7 @@ fn softmax_pass<E: Storage>(
 fn reduce_over_ranks(tokens: &mut [TokenState], shares: &mut SoftmaxStats, comm: &dyn Comm) -> Result<()> {
     let maxima = shares.max.slice_mut::<f32>()?;
     maxima.iter_mut().zip(&*tokens).for_each(|(max, token)| *max = token.max);
-    comm.all_reduce(&mut shares.max, Reduce::Max)?;
+    comm.all_reduce(&mut shares.max, ReduceOp::Max)?;
     let (maxima, sums) = (shares.max.slice::<f32>()?, shares.sums.slice_mut::<f32>()?);
     let (totals, logits) = sums.split_at_mut(maxima.len());
     for (i, token) in tokens.iter_mut().enumerate() {
@@ -248,7 +248,7 @@ fn reduce_over_ranks(tokens: &mut [TokenState], shares: &mut SoftmaxStats, comm:
         token.max = maxima[i];
         (totals[i], logits[i]) = (token.total * token.correction, token.logit);
     }
-    comm.all_reduce(&mut shares.sums, Reduce::Sum)?;
+    comm.all_reduce(&mut shares.sums, ReduceOp::Sum)?;
     let (totals, logits) = shares.sums.slice::<f32>()?.split_at(maxima.len());
     for (i, token) in tokens.iter_mut().enumerate() {
         (token.total, token.logit) = (totals[i], logits[i]);

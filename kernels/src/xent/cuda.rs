@@ -5,7 +5,7 @@ use super::cpu::{Outputs, SoftmaxStats};
 use crate::cuda::{HEADERS, access_width, all_weighted, flat_grid, row_threads, weighted, wide};
 use crate::gemm::cuda::{OperandLayout, RowSlice, multiply};
 use crate::rows::RowShard;
-use codelsi_engine::comm::Reduce;
+use codelsi_engine::comm::ReduceOp;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
 use std::ops::Range;
@@ -202,7 +202,7 @@ impl XentLaunches<'_> {
         let grid = || flat_grid(n, 1);
         let args = &mut [Arg::InOut(&mut shares.max), Arg::In(states), int(n)];
         self.start("xent_largest", grid(), args)?;
-        self.cx.comm().all_reduce(&mut shares.max, Reduce::Max)?;
+        self.cx.comm().all_reduce(&mut shares.max, ReduceOp::Max)?;
         let args = &mut [
             Arg::InOut(&mut shares.sums),
             Arg::InOut(states),
@@ -211,7 +211,7 @@ impl XentLaunches<'_> {
             int(n),
         ];
         self.start("xent_rebase", grid(), args)?;
-        self.cx.comm().all_reduce(&mut shares.sums, Reduce::Sum)?;
+        self.cx.comm().all_reduce(&mut shares.sums, ReduceOp::Sum)?;
         let args = &mut [Arg::InOut(states), Arg::In(&shares.sums), int(stride), int(n)];
         self.start("xent_joined", grid(), args)?;
         let Some(sums) = sums else { return Ok(()) };

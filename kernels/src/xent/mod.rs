@@ -35,7 +35,7 @@ mod tests;
 
 use crate::elementwise::convert;
 use crate::rows::RowShard;
-use codelsi_engine::{Ctx, DType, Device, Error, Label, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
 use cpu::{Outputs, Workspace};
 use half::bf16;
 
@@ -126,7 +126,7 @@ impl Op for Xent {
                 format!("h {h:?} (T, C), head {head:?} (V, C) and targets {targets:?} (T) do not fit");
             return Err(Error::new(message));
         }
-        let wants = |x: &Tensor| save.records() && x.id().is_some();
+        let wants = |x: &Tensor| save.is_recording() && x.id().is_some();
         let mut out = Outputs {
             loss: cx.empty([1], DType::F32),
             logprobs: cx.empty([t], DType::F32),
@@ -154,7 +154,13 @@ impl Op for Xent {
         Ok(vec![out.loss, out.logprobs])
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let Some(dloss) = &dy[0] else { return Ok(()) };
         let wanted = (0..2).filter(|&i| dx.wants(i)).collect::<Vec<_>>();
         for (i, gradient) in wanted.into_iter().zip(saved.iter()) {

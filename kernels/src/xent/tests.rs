@@ -117,7 +117,7 @@ fn results_of_ranks(device: &Device, world: usize) -> Vec<[Vec<f32>; 3]> {
     let (t, c, v) = (5, 16, 10);
     let wave = |n: usize, f: f32| (0..n).map(|i| 2.0 * (i as f32 * f).sin()).collect::<Vec<f32>>();
     let (h, head) = (wave(t * c, 0.7), wave(v * c, 0.3));
-    let rank = |comm: codelsi_engine::comm::Host| {
+    let rank = |comm: codelsi_engine::comm::HostComm| {
         let held = v.div_ceil(world);
         let rows = (comm.rank() * held)..v.min((comm.rank() + 1) * held);
         let cx = Ctx::training(device, 0, 0).with_comm(std::sync::Arc::new(comm));

@@ -8,7 +8,7 @@ pub use method::{AdapterConfig, Method};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{Linear, ModelConfig};
-use codelsi_engine::rng::{Key, unit};
+use codelsi_engine::rng::{RngKey, unit};
 use codelsi_engine::{At, Ctx, DType, Device, Label, Result, Tensor};
 use codelsi_kernels::dora;
 use codelsi_kernels::lora::LoraLinear;
@@ -139,7 +139,7 @@ impl Adapter {
                 // Training counts steps from 0, so the keys of the last two steps are free.
                 for (t, step) in [a].into_iter().chain(router).zip([u32::MAX, u32::MAX - 1]) {
                     let inner = t.shape().as_matrix().1;
-                    fill_uniform(t.slice_mut()?, inner, Key { seed, step, site });
+                    fill_uniform(t.slice_mut()?, inner, RngKey { seed, step, site });
                 }
             }
         }
@@ -167,7 +167,7 @@ impl Adapter {
 }
 
 /// Fills the rows of a matrix with `inner` columns uniformly in ±1/√inner.
-fn fill_uniform(a: &mut [f32], inner: usize, key: Key) {
+fn fill_uniform(a: &mut [f32], inner: usize, key: RngKey) {
     let bound = (1.0 / inner as f64).sqrt() as f32;
     a.par_chunks_mut(inner).enumerate().for_each(|(row, a)| {
         for (block, a) in a.chunks_mut(4).enumerate() {

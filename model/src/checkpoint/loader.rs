@@ -38,7 +38,7 @@ impl<'a> WeightLoader<'a> {
             Device::Plan(_)
                 if self.checkpoint.plans_in_place() && entry.mappable_start(slice, dtype).is_some() =>
             {
-                Ok(self.device.borrowed(slice.shape(&entry.shape).at(name)?, dtype))
+                Ok(self.device.placeholder(slice.shape(&entry.shape).at(name)?, dtype))
             }
             _ => self.enqueue(name, slice, dtype),
         }

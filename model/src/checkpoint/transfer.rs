@@ -97,7 +97,7 @@ pub(super) fn upload(
             let Transfer { file, entry, slice, to } = transfer;
             let (dtype, bytes) = (to.dtype(), PIECE.min(to.byte_len() - offset));
             let read = |buffer: &mut [u8]| file.read(entry, slice, offset / dtype.size(), dtype, buffer);
-            let sent = staging.send(to, *offset, bytes, read);
+            let sent = staging.upload(to, *offset, bytes, read);
             if sent.is_err() {
                 // Leaves no piece for the other readers.
                 next.store(pieces.len(), Ordering::Relaxed);
@@ -106,7 +106,7 @@ pub(super) fn upload(
             let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
             progress.iter().for_each(|progress| progress(done, total));
         }
-        staging.finish()
+        staging.wait()
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {

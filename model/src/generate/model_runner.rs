@@ -6,8 +6,8 @@
 use super::kv_cache::KvCache;
 use crate::llama::{Llama, RowContext};
 use crate::parallel::Layout;
-use codelsi_engine::cuda::Graphs;
-use codelsi_engine::{Ctx, DType, Device, Label, Parcel, Result, Shape, Tensor};
+use codelsi_engine::cuda::GraphCache;
+use codelsi_engine::{Ctx, DType, Device, Label, Result, Shape, StagedInputs, Tensor};
 use codelsi_kernels::embed::embed;
 use codelsi_kernels::flash::{PagedBatch, flash_paged};
 use codelsi_kernels::kvstore::kvstore;
@@ -87,7 +87,7 @@ impl StepCapacity {
     fn integers(&self) -> usize {
         let StepCapacity { rows, sequences: s, width, penalized } = *self;
         let lengths = [rows, rows, rows, rows, s * width, s, s, s * PARAM_WORDS, penalized];
-        lengths.into_iter().map(Parcel::padded).sum()
+        lengths.into_iter().map(StagedInputs::padded).sum()
     }
 }
 
@@ -96,10 +96,10 @@ pub(super) struct ModelRunner<'a> {
     pub cx: Ctx,
     model: &'a Llama,
     capacity: StepCapacity,
-    parcel: Parcel,
+    parcel: StagedInputs,
     /// The sampled tokens, (sequences, [`CHOICE_WORDS`]) i32.
     choices: Tensor,
-    graphs: Option<Graphs>,
+    graphs: Option<GraphCache>,
 }
 
 /// A step's inputs on the device.
@@ -132,7 +132,7 @@ impl<'a> ModelRunner<'a> {
     ) -> Result<Self> {
         let mut runner = ModelRunner {
             cx: Ctx::inference(device).with_comm(model.rank_layout().tensor_parallel_comm()),
-            parcel: Parcel::new(device, Label::Activations, capacity.integers())?,
+            parcel: StagedInputs::new(device, Label::Activations, capacity.integers())?,
             choices: device.zeros(Label::Activations, [capacity.sequences, CHOICE_WORDS], DType::I32),
             graphs: if graphs { graph_recorder(device, model) } else { None },
             model,
@@ -189,7 +189,7 @@ impl<'a> ModelRunner<'a> {
         let logit_rows: &[i32] = if logit_rows.len() == step.rows() { &[] } else { logit_rows };
         let vector = |values: &[i32]| Shape::from([values.len()]);
         let [tokens, positions, sequences, slots, block_tables, logit_rows, sample_rows, params, previous] =
-            self.parcel.send([
+            self.parcel.upload([
                 (vector(tokens), tokens),
                 (vector(positions), positions),
                 (vector(sequences), sequences),
@@ -217,9 +217,11 @@ impl<'a> ModelRunner<'a> {
 
 /// Returns a recorder of steps on a GPU. Steps in which ranks communicate are not recorded: their exchange goes
 /// through the host or waits for it.
-fn graph_recorder(device: &Device, model: &Llama) -> Option<Graphs> {
+fn graph_recorder(device: &Device, model: &Llama) -> Option<GraphCache> {
     match device {
-        Device::Cuda(cuda) if model.rank_layout().layout() == Layout::Replicate => Some(Graphs::new(cuda)),
+        Device::Cuda(cuda) if model.rank_layout().layout() == Layout::Replicate => {
+            Some(GraphCache::new(cuda))
+        }
         _ => None,
     }
 }

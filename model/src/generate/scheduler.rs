@@ -6,7 +6,7 @@ use super::request::{Completion, FinishReason, GenerationRequest};
 use super::stop_checker::StopChecker;
 use crate::llama::Llama;
 use crate::tokenizer::Tokenizer;
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{At, Device, Result};
 use codelsi_kernels::sample::{PackedParams, RowSamplingParams};
 use std::collections::VecDeque;
@@ -254,7 +254,7 @@ impl<'a> Scheduler<'a> {
             min_p: s.min_p,
             repetition_penalty: s.repetition_penalty,
             previous,
-            key: Key { seed: s.seed, step: sequence.tokens.len() as u32, site: sequence.sample as u32 },
+            key: RngKey { seed: s.seed, step: sequence.tokens.len() as u32, site: sequence.sample as u32 },
         }
     }
 

@@ -1,6 +1,6 @@
 //! A layout, and one rank's place in it.
 
-use codelsi_engine::{Comm, Device, Planned, Rank, Solo};
+use codelsi_engine::{Comm, Device, PlannedComm, Rank, Solo};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl RankLayout {
     /// Returns this rank and layout on the planning device.
     pub fn planning(&self) -> Self {
         let (rank, world) = (self.rank.comm.rank(), self.rank.comm.world());
-        let rank = Rank { device: self.device().planning(), comm: Arc::new(Planned { rank, world }) };
+        let rank = Rank { device: self.device().planning(), comm: Arc::new(PlannedComm { rank, world }) };
         RankLayout { rank, layout: self.layout }
     }
 

@@ -1,6 +1,6 @@
 //! The two communication ops of tensor parallelism, Megatron's f and g (Shoeybi et al., arXiv 1909.08053, section 3).
 
-use codelsi_engine::{Ctx, Label, Op, Outs, Reduce, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, InputGrads, Label, Op, Outs, ReduceOp, Result, Saved, Tensor};
 
 /// Megatron's f: hands `x`, which all ranks have, to the ranks' slices of a linear. Forward is the identity,
 /// backward sums the ranks' gradients.
@@ -36,7 +36,7 @@ impl Op for CopyToTensorParallel {
         Ok(vec![x[0].detach()])
     }
 
-    fn backward(&self, cx: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(&self, cx: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut InputGrads<'_>) -> Result<()> {
         let Some(dy) = &dy[0] else { return Ok(()) };
         dx.add(0, all_reduce(cx, dy, Label::Gradients)?)
     }
@@ -53,7 +53,7 @@ impl Op for ReduceFromTensorParallel {
         Ok(vec![all_reduce(cx, x[0], Label::Activations)?])
     }
 
-    fn backward(&self, _: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(&self, _: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut InputGrads<'_>) -> Result<()> {
         dy[0].clone().map_or(Ok(()), |dy| dx.add(0, dy))
     }
 }
@@ -61,6 +61,6 @@ impl Op for ReduceFromTensorParallel {
 /// Returns the ranks' sum of `x`, as a new tensor under `label`.
 fn all_reduce(cx: &Ctx, x: &Tensor, label: Label) -> Result<Tensor> {
     let mut sum = x.to(cx.device(), label)?;
-    cx.comm().all_reduce(&mut sum, Reduce::Sum)?;
+    cx.comm().all_reduce(&mut sum, ReduceOp::Sum)?;
     Ok(sum)
 }

@@ -16,8 +16,8 @@
 use super::layout::{Layout, RankLayout};
 use crate::checkpoint::{TensorSlice, WeightLoader};
 use crate::trainable::Trainable;
-use codelsi_engine::comm::Coming;
-use codelsi_engine::{Ctx, DType, Error, Label, Origin, Result, Shape, Tensor};
+use codelsi_engine::comm::PendingGather;
+use codelsi_engine::{Ctx, DType, Error, Label, Refetch, Result, Shape, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A matrix of a model.
@@ -36,7 +36,7 @@ impl Weight {
     pub fn get(&self, cx: &Ctx) -> Result<Tensor> {
         match self {
             Weight::Local(t) => Ok(t.clone()),
-            Weight::Sharded(weight) => Ok(weight.fetch(cx)?.with_origin(weight.clone())),
+            Weight::Sharded(weight) => Ok(weight.restore(cx)?.with_refetch(weight.clone())),
         }
     }
 
@@ -64,8 +64,8 @@ pub struct ShardedWeight {
     index: usize,
 }
 
-impl Origin for ShardedWeight {
-    fn fetch(&self, cx: &Ctx) -> Result<Tensor> {
+impl Refetch for ShardedWeight {
+    fn restore(&self, cx: &Ctx) -> Result<Tensor> {
         self.shards.full(cx, self.group, self.index)
     }
 }
@@ -88,7 +88,7 @@ struct GatherSchedule {
 /// The matrices of a layer group, gathered or in flight.
 struct GatheredGroup {
     group: usize,
-    gather: Coming,
+    gather: PendingGather,
 }
 
 /// This rank's shard of a matrix.
@@ -159,7 +159,7 @@ impl WeightShards {
         for group in 0..=self.last {
             self.advance(&mut self.schedule(), cx, group)?;
         }
-        if cx.records() { self.finish_backward(cx) } else { Ok(()) }
+        if cx.is_recording() { self.finish_backward(cx) } else { Ok(()) }
     }
 
     /// Joins the gathers that remain down to layer 1: backward ends early where the first layers have no adapter.
@@ -176,7 +176,7 @@ impl WeightShards {
     fn full(&self, cx: &Ctx, group: usize, index: usize) -> Result<Tensor> {
         let mut schedule = self.schedule();
         let shape = schedule.shards[group][index].full;
-        Ok(self.advance(&mut schedule, cx, group)?.gather.get(index)?.first(shape))
+        Ok(self.advance(&mut schedule, cx, group)?.gather.wait(index)?.prefix(shape))
     }
 
     /// Makes `group` the current one, and begins to prefetch the group that is used after it.
@@ -189,7 +189,8 @@ impl WeightShards {
         let current = match schedule.current.take() {
             Some(current) if current.group == group => current,
             previous => {
-                let next = next_group(previous.as_ref().map(|p| p.group), group, self.last, cx.records());
+                let next =
+                    next_group(previous.as_ref().map(|p| p.group), group, self.last, cx.is_recording());
                 // Memory is freed before more is allocated.
                 let previous = previous.filter(|previous| previous.group == next);
                 let prefetched = schedule.prefetched.take().filter(|prefetched| prefetched.group == group);
@@ -208,7 +209,7 @@ impl WeightShards {
             let n = comm.world() * elements.shape().elements();
             (elements.clone(), device.empty(Label::Weights, [n], elements.dtype()))
         };
-        let gather = comm.gather_ahead(schedule.shards[group].iter().map(shard_and_target).collect())?;
+        let gather = comm.all_gather_async(schedule.shards[group].iter().map(shard_and_target).collect())?;
         Ok(GatheredGroup { group, gather })
     }
 
@@ -218,7 +219,7 @@ impl WeightShards {
 }
 
 /// Returns the group used after `group`, which follows `previous`: the next in the same direction, turning back at
-/// the ends; but the embedding after the head, the last group, where no backward follows (`records` is false).
+/// the ends; but the embedding after the head, the last group, where no backward follows (`is_recording` is false).
 fn next_group(previous: Option<usize>, group: usize, last: usize, records: bool) -> usize {
     match previous {
         _ if group == last && records => last - 1,

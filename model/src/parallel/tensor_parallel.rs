@@ -213,12 +213,12 @@ fn is_vocabulary(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use codelsi_engine::{Planned, Rank};
+    use codelsi_engine::{PlannedComm, Rank};
     use std::sync::Arc;
 
     fn tensor_layout(rank: usize, world: usize) -> RankLayout {
         RankLayout::new(
-            Rank { device: Device::cpu(), comm: Arc::new(Planned { rank, world }) },
+            Rank { device: Device::cpu(), comm: Arc::new(PlannedComm { rank, world }) },
             Layout::Tensor,
         )
     }

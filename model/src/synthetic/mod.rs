@@ -9,7 +9,7 @@ mod vocabulary;
 use crate::config::ModelConfig;
 use crate::output_folder::{check_replaceable, write_folder};
 use crate::tensor_writer::{MAX_SHARD_BYTES, TensorSpec, write_json, write_model};
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{DType, Error, Result};
 use half::bf16;
 use rayon::prelude::*;
@@ -117,7 +117,7 @@ fn tokenizer_config(config: &ModelConfig) -> serde_json::Value {
 
 /// Draws `elements` weights.
 fn normal_block(elements: usize, seed: u64) -> Vec<bf16> {
-    let key = Key { seed, step: 0, site: 0 };
+    let key = RngKey { seed, step: 0, site: 0 };
     let row = 1 << 12;
     let draw = |i: usize| bf16::from_f32(DEVIATION * key.normal((i / row) as u32, (i % row) as u32));
     (0..elements).into_par_iter().map(draw).collect()
@@ -125,7 +125,7 @@ fn normal_block(elements: usize, seed: u64) -> Vec<bf16> {
 
 /// Returns the offset in the block at which a tensor begins.
 fn start(block: &[bf16], seed: u64, tensor: Option<usize>) -> usize {
-    let key = Key { seed, step: 0, site: 1 };
+    let key = RngKey { seed, step: 0, site: 1 };
     let [high, low, ..] = key.words(tensor.unwrap_or(0) as u32, 0);
     (((high as u64) << 32 | low as u64) % block.len() as u64) as usize
 }

@@ -2,7 +2,7 @@
 
 use crate::specs::{sizes, specs};
 use codelsi_engine::{DType, Device, Result};
-use codelsi_kernels::check::{Report, against_reference, between, case_on_device, on_device};
+use codelsi_kernels::check::{CheckReport, against_reference, between, case_on_device, on_device};
 use codelsi_kernels::spec::Spec;
 use codelsi_launch::title;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ pub struct Request<'a> {
 /// One op's result.
 pub struct Checked {
     pub op: &'static str,
-    pub report: Result<Report>,
+    pub report: Result<CheckReport>,
     pub seconds: f64,
 }
 
@@ -45,11 +45,11 @@ pub fn run(request: &Request, mut seen: impl FnMut(&Checked)) -> Result<Vec<Chec
     Ok(all)
 }
 
-fn one(spec: &Spec, request: &Request, shape: Option<&[usize]>) -> Result<Report> {
+fn one(spec: &Spec, request: &Request, shape: Option<&[usize]>) -> Result<CheckReport> {
     match (request.device, request.against, shape) {
         (device, Some(other), _) => between(spec, device, other, SEED),
         (device @ Device::Cuda(_), None, Some(sizes)) => {
-            let mut report = Report::default();
+            let mut report = CheckReport::default();
             for dtype in [DType::F32, DType::BF16] {
                 case_on_device(&(spec.shapes.case)(dtype, sizes), device, dtype, SEED, &mut report)?;
             }

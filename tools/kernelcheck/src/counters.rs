@@ -2,7 +2,7 @@
 
 use crate::specs::{sizes, specs};
 use codelsi_emulator::Counters;
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Error, Grads, Result};
 use codelsi_kernels::check::{inputs, random};
 use codelsi_kernels::spec::{Case, Spec};
@@ -35,7 +35,7 @@ pub fn count(
     let Some(emulator) = cuda.emulator() else {
         return Err(Error::new("a card counts nothing here: use --device emulated"));
     };
-    emulator.count();
+    emulator.count_launches();
     both_ways(device, &(spec.shapes.case)(dtype, &sizes), dtype)?;
     let mut all: BTreeMap<String, Counted> = BTreeMap::new();
     for (kernel, counters) in emulator.take_launches() {
@@ -63,7 +63,7 @@ fn both_ways(device: &Device, case: &Case, dtype: DType) -> Result<()> {
     let ends: Vec<_> = outputs.iter().filter(|y| y.id().is_some()).collect();
     let seeds: Vec<_> = (0..)
         .zip(&ends)
-        .map(|(site, y)| random(device, *y.shape(), y.dtype(), 1.0, Key { seed: 1, step: 1, site }))
+        .map(|(site, y)| random(device, *y.shape(), y.dtype(), 1.0, RngKey { seed: 1, step: 1, site }))
         .collect::<Result<_>>()?;
     cx.backward(ends.into_iter().zip(seeds), &mut Grads::default())
 }

@@ -1,7 +1,7 @@
 //! `list` and `resources`: every variant of every kernel, and what it takes of a multiprocessor.
 
 use crate::specs::specs;
-use codelsi_engine::cuda::{ACCUMULATE, Resources, Source, Variant, compile};
+use codelsi_engine::cuda::{ACCUMULATE, KernelResources, Source, Variant, compile};
 use codelsi_engine::{At, Result};
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ pub struct Row {
     pub source: &'static Source,
     pub variant: Variant,
     pub arch: String,
-    pub kernels: Vec<Resources>,
+    pub kernels: Vec<KernelResources>,
 }
 
 /// Compiles every variant of the named ops (all, and the engine's own, when there are none) for every architecture.
@@ -59,10 +59,10 @@ pub fn table(rows: &[Row]) -> String {
 
 /// Kernels that use local memory, each as one line.
 pub fn offenders(rows: &[Row]) -> Vec<String> {
-    let uses = |k: &&Resources| k.spills > 0 || k.stack > 0;
+    let uses = |k: &&KernelResources| k.spills > 0 || k.stack > 0;
     let lines = rows.iter().flat_map(|row| {
         row.kernels.iter().filter(uses).map(move |k| {
-            let (Row { op, variant, arch, .. }, Resources { kernel, stack, spills, .. }) = (row, k);
+            let (Row { op, variant, arch, .. }, KernelResources { kernel, stack, spills, .. }) = (row, k);
             format!("{op}: {kernel} ({variant}, {arch}) has {spills} bytes of spills and {stack} of stack")
         })
     });

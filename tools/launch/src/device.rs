@@ -54,7 +54,7 @@ impl DeviceChoice {
 
 /// The first card, or the CPU; says so when there is a driver whose card cannot be used.
 fn auto() -> Device {
-    let card = match Cuda::count() {
+    let card = match Cuda::card_count() {
         Ok(0) => return Device::cpu(),
         Ok(_) => Nvrtc::get().and_then(|_| Device::cuda(0)),
         Err(_) if !Cuda::has_driver() => return Device::cpu(),

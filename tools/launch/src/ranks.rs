@@ -2,7 +2,7 @@
 
 use crate::device::DeviceChoice;
 use crate::environment::{ProcessRank, launched};
-use codelsi_engine::comm::{Host, Nccl, Rendezvous, Sockets, TIMEOUT, UniqueId};
+use codelsi_engine::comm::{HostComm, NcclComm, Rendezvous, Sockets, TIMEOUT, UniqueId};
 use codelsi_engine::cuda::Cuda;
 use codelsi_engine::{At, Comm, Device, Error, Rank, Result, Solo, Threads};
 use std::any::Any;
@@ -96,14 +96,14 @@ impl RankOptions {
             return Ok(vec![Rank::from(&open(device, 0, 1)?)]);
         }
         let available = cards(device);
-        let ids = if available >= world { Some(UniqueId::of_run()?) } else { None };
+        let ids = if available >= world { Some(UniqueId::for_run()?) } else { None };
         if ids.is_none() && available > 0 {
             eprintln!("{world} ranks share {available} card(s) and exchange through host memory");
         }
-        let join = |host: Arc<Host>| {
+        let join = |host: Arc<HostComm>| {
             let device = open(device, host.rank(), world)?;
             let comm: Arc<dyn Comm> = match &ids {
-                Some(ids) => Arc::new(Nccl::new(&device, ids, host)?),
+                Some(ids) => Arc::new(NcclComm::new(&device, ids, host)?),
                 None => host,
             };
             Ok(Rank { device, comm })
@@ -139,7 +139,9 @@ impl RankOptions {
             })?);
             let run = || {
                 let comm: Arc<dyn Comm> = match is_card(&device) {
-                    true => Arc::new(Nccl::new(&device, &UniqueId::told_over(&host)?, host.clone())?),
+                    true => {
+                        Arc::new(NcclComm::new(&device, &UniqueId::broadcast_over(&host)?, host.clone())?)
+                    }
                     false => host.clone(),
                 };
                 thread_pool(local_world)?.install(|| f(Rank { device, comm }))
@@ -220,14 +222,14 @@ fn own(device: DeviceChoice, local_rank: usize) -> Result<Device> {
 fn first_card(device: DeviceChoice) -> Option<usize> {
     match device {
         DeviceChoice::Cuda(first) => Some(first),
-        DeviceChoice::Auto => Cuda::count().is_ok_and(|cards| cards > 0).then_some(0),
+        DeviceChoice::Auto => Cuda::card_count().is_ok_and(|cards| cards > 0).then_some(0),
         DeviceChoice::Cpu | DeviceChoice::Emulated(_) => None,
     }
 }
 
 /// Cards from the first on.
 fn cards(device: DeviceChoice) -> usize {
-    let from = |first| Cuda::count().map_or(0, |cards| cards.saturating_sub(first));
+    let from = |first| Cuda::card_count().map_or(0, |cards| cards.saturating_sub(first));
     first_card(device).map_or(0, from)
 }
 

@@ -1,10 +1,10 @@
 //! Random choices for one item, which depend on the seed and the item alone.
 
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use sha2::{Digest, Sha256};
 
 /// A source of random choices for one item, keyed rather than sequential.
-pub struct ItemRng(Key);
+pub struct ItemRng(RngKey);
 
 impl ItemRng {
     /// Derives the key from the seed and from `parts`, which identify the item and the purpose.
@@ -16,7 +16,7 @@ impl ItemRng {
             digest.update(part);
         }
         let head: [u8; 8] = digest.finalize()[..8].try_into().expect("a digest has 32 bytes");
-        ItemRng(Key { seed: u64::from_le_bytes(head), step: 0, site: 0 })
+        ItemRng(RngKey { seed: u64::from_le_bytes(head), step: 0, site: 0 })
     }
 
     /// A seed for choices made elsewhere.

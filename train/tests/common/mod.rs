@@ -1,7 +1,7 @@
 //! A tiny Llama with a character tokenizer, and rows to train it on.
 
 use codelsi_engine::DType;
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_model::config::ModelConfig;
 use codelsi_model::template::PromptTemplate;
 use codelsi_model::tensor_writer::{TensorSpec, write_json, write_model};
@@ -70,7 +70,7 @@ fn write_base(folder: &Path) {
     let mut site = 0;
     write_model(folder, &specs, usize::MAX, &mut |spec, out| {
         site += 1;
-        let key = Key { seed: 7, step: 0, site };
+        let key = RngKey { seed: 7, step: 0, site };
         let elements = spec.shape.iter().product::<usize>() as u32;
         let value = |i| if spec.name.contains("norm") { 1.0 } else { 0.2 * key.normal(i, 0) };
         let values: Vec<f32> = (0..elements).map(value).collect();

@@ -1,6 +1,6 @@
 //! Ranks as threads of the test process.
 
-use codelsi_engine::comm::Host;
+use codelsi_engine::comm::HostComm;
 use codelsi_engine::{Comm, Device, Rank, Result, Threads};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ pub fn on_ranks<T: Send>(world: usize, f: impl Fn(Rank) -> Result<T> + Sync) -> 
 
 /// Runs `f` on the ranks of `group`, each with its communicator wrapped and a device of its own.
 pub fn on_ranks_over<T: Send, C: Comm + 'static>(
-    group: Vec<Host>,
-    wrap: impl Fn(Host) -> C + Sync,
+    group: Vec<HostComm>,
+    wrap: impl Fn(HostComm) -> C + Sync,
     device: impl Fn() -> Device + Sync,
     f: impl Fn(Rank) -> Result<T> + Sync,
 ) -> Vec<Result<T>> {
     let (f, wrap, device) = (&f, &wrap, &device);
     std::thread::scope(|scope| {
-        let run = |host: Host| {
+        let run = |host: HostComm| {
             let comm: Arc<dyn Comm> = Arc::new(wrap(host));
             let result = f(Rank { device: device(), comm: comm.clone() });
             result.inspect_err(|e| comm.abort(&e.to_string()))

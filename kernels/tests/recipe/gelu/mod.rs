@@ -11,7 +11,7 @@ pub mod spec;
 
 use crate::{cpu, cuda, simd};
 use codelsi_engine::cuda::Source;
-use codelsi_engine::{Ctx, Device, Op, Outs, Result, Saved, Sink, Tensor};
+use codelsi_engine::{Ctx, Device, InputGrads, Op, Outs, Result, Saved, Tensor};
 
 /// x · Φ(x), elementwise.
 ///
@@ -41,7 +41,13 @@ impl Op for Gelu {
         Ok(vec![y])
     }
 
-    fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+    fn backward(
+        &self,
+        cx: &Ctx,
+        saved: &Saved,
+        dy: &[Option<Tensor>],
+        dx: &mut InputGrads<'_>,
+    ) -> Result<()> {
         let (Some(dy), x) = (&dy[0], &saved[0]) else { return Ok(()) };
         let mut g = cx.empty(*x.shape(), x.dtype());
         match cx.device() {

@@ -2,9 +2,9 @@
 
 use crate::args::{ComputeArg, MethodArgs};
 use clap::{ArgGroup, Args};
-use codelsi_engine::cuda::{Cuda, Properties};
+use codelsi_engine::cuda::{Cuda, DeviceProperties};
 use codelsi_engine::memory::Usage;
-use codelsi_engine::{DType, Device, Error, Label, Planned, Rank, Result};
+use codelsi_engine::{DType, Device, Error, Label, PlannedComm, Rank, Result};
 use codelsi_experiment::output::Output;
 use codelsi_launch::DeviceChoice;
 use codelsi_model::adapter::Adapter;
@@ -140,8 +140,8 @@ impl Plan {
         match (self.device, self.memory) {
             (DeviceChoice::Cpu, _) => Ok(Device::cpu()),
             (DeviceChoice::Auto, None) => self.device.open(),
-            (DeviceChoice::Auto | DeviceChoice::Cuda(_), Some(_)) if Cuda::count().unwrap_or(0) == 0 => {
-                Ok(Device::plan_card(Properties::a100()))
+            (DeviceChoice::Auto | DeviceChoice::Cuda(_), Some(_)) if Cuda::card_count().unwrap_or(0) == 0 => {
+                Ok(Device::plan_card(DeviceProperties::a100()))
             }
             (DeviceChoice::Auto, Some(_)) => DeviceChoice::Cuda(0).open(),
             _ => self.device.open(),
@@ -215,7 +215,7 @@ fn generating(
     let (method, rank) = (args.method.method(), args.method.rank());
     let settings = TrainOptions { method, rank, ..TrainOptions::default() }.adapter_settings();
     let adapter = Adapter::allocate(&Device::plan(), config, &settings)?;
-    let comm = Arc::new(Planned { rank: 0, world: args.ranks.into() });
+    let comm = Arc::new(PlannedComm { rank: 0, world: args.ranks.into() });
     let split = RankLayout::new(Rank { device: device.clone(), comm }, args.layout);
     let usage = plan_generation(&split, base, compute, Some(&adapter), &requests, limits)?;
     let fits = budget.is_none_or(|budget| usage.peak <= budget);
@@ -237,7 +237,7 @@ fn generating(
 
 /// Bytes at the peak by label.
 fn labels(usage: &Usage) -> Value {
-    let pairs = Label::ALL.iter().map(|&label| (label.name().to_string(), usage.of(label).into()));
+    let pairs = Label::ALL.iter().map(|&label| (label.name().to_string(), usage.at_peak_of(label).into()));
     Value::Object(pairs.collect::<Map<String, Value>>())
 }
 
