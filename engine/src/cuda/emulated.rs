@@ -121,7 +121,7 @@ impl EmulatedGpu {
         *self.launches.lock().unwrap() = Some(Vec::new());
     }
 
-    /// Returns kernel and counters of each launch since [`EmulatedGpu::count`], and stops keeping them.
+    /// Returns kernel and counters of each launch since [`EmulatedGpu::count_launches`], and stops keeping them.
     pub fn take_launches(&self) -> Vec<(String, Counters)> {
         self.launches.lock().unwrap().take().unwrap_or_default()
     }

@@ -32,7 +32,7 @@ impl Staging {
         Ok(Staging { cuda: cuda.clone(), stream, halves: [half()?, half()?], next: 0 })
     }
 
-    /// Uploads `bytes` bytes, which `fill` writes, to byte `offset` of `to`. They are there after [`Staging::finish`];
+    /// Uploads `bytes` bytes, which `fill` writes, to byte `offset` of `to`. They are there after [`Staging::wait`];
     /// `to` must not be used before.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! before them, replaced `assert`, or replaced the tests), the verdict stands, as the rule has it, and is flagged as an
 //! exploit. The guard detects programs that cheat the tests, not a program written to deceive this very guard.
 //!
-//! To add a judge, implement [`Judge`], and add a variant to [`Kind`].
+//! To add a judge, implement [`Judge`], and add a variant to [`JudgeKind`].
 
 pub mod batch_compile;
 mod diagnosis;

@@ -33,7 +33,7 @@ pub fn kvstore(cx: &Ctx, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> R
 pub struct TokenSlots<'a> {
     /// (T) i32: position of each token.
     pub positions: &'a Tensor,
-    /// (P, D) f32: cos and sin of the angles, from [`crate::rope::table`].
+    /// (P, D) f32: cos and sin of the angles, from [`crate::rope::cos_sin_table`].
     pub rope_table: &'a Tensor,
     /// (T) i32: slot of each token.
     pub slots: &'a Tensor,

@@ -23,7 +23,7 @@ pub mod spec;
 use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
 use half::bf16;
 
-/// Rotates every head of x (T, H·D) by the position of its token: positions (T) i32, table (P, D) of [`table`].
+/// Rotates every head of x (T, H·D) by the position of its token: positions (T) i32, table (P, D) of [`cos_sin_table`].
 ///
 /// # Errors
 /// When the shapes do not fit, or a position is outside the table.

@@ -37,7 +37,7 @@ pub fn offline(options: &CurateOptions, out: &Output) -> Result<(Vec<CuratedRow>
 /// Has a teacher rewrite the rows, with a progress bar for each round. Its answers are kept beside `to`.
 ///
 /// # Errors
-/// Those of [`teach`].
+/// Those of [`rewrite_with_teacher`].
 pub fn taught(
     options: &CurateOptions,
     rows: Vec<CuratedRow>,
