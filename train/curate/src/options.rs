@@ -26,7 +26,7 @@ pub struct CurateOptions {
     pub context: bool,
     /// Seed of all random choices of the styles and the teacher.
     pub seed: u64,
-    /// The teacher that rewrites rows after [`run`](crate::run); see [`teacher::teach`](crate::teacher::teach).
+    /// The teacher that rewrites rows after [`run`](crate::run); see [`rewrite_with_teacher`](crate::teacher::rewrite_with_teacher).
     pub teacher: Option<TeacherSettings>,
 }
 
