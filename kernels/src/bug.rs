@@ -24,7 +24,7 @@ pub struct Bug {
     /// Storage type and name of a case that shows it.
     pub dtype: DType,
     pub case: &'static str,
-    /// True when the numbers of the early schedule are right all the same, so that only a check of races or copies sees it.
+    /// True when the early schedule's numbers are right all the same: only a check of races or copies sees it.
     pub quiet: bool,
     /// The reason why no check sees it.
     pub missed: Option<&'static str>,

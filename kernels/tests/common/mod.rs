@@ -131,8 +131,8 @@ pub fn have_bugs_in_every_kernel(specs: &[&Spec]) {
     }
 }
 
-/// Puts every bug into its kernel: the checks must see at least 95 %, and all that are not listed as missed. Returns the
-/// numbers of bugs and of those caught.
+/// Puts every bug into its kernel: the checks must see at least 95 %, and all that are not listed as missed. Returns
+/// the numbers of bugs and of those caught.
 pub fn see_bugs(specs: &[&Spec]) -> [usize; 2] {
     let all: Vec<_> = bugs(specs).collect();
     // A case that fails as it is would pass for a catch.

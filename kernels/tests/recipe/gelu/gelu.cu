@@ -7,10 +7,10 @@
 
 constexpr int N = WIDE<E>;
 
-__device__ inline float gate(float x) { return sigmoid<E>(1.5957691f * (x + 0.044715f * x * x * x)); }
+__device__ inline float gate(float x) { return sigmoid<E>(1.595769f * (x + 0.044715f * x * x * x)); }
 
 __device__ inline float gradient(float dy, float x) {
-    float s = gate(x), slope = 1.5957691f * (1.0f + 3.0f * 0.044715f * x * x);
+    float s = gate(x), slope = 1.595769f * (1.0f + 3.0f * 0.044715f * x * x);
     return dy * s * (1.0f + x * slope * (1.0f - s));
 }
 
