@@ -12,11 +12,12 @@
 //!     cargo bench -p codelsi-benches --bench ops -- --baseline before
 //!
 //! For a machine without cargo, `cargo bench -p codelsi-benches --bench ops --no-run` prints the path of the binary to
-//! copy; it takes `--bench` and the same arguments. The last line is one JSON object: for each bench the median, the
+//! copy; it takes `--bench` and the same arguments. `CODELSI_BENCH_SAVE=1` keeps the results as a dated file in
+//! `benches/results`. The last line is one JSON object: for each bench the median, the
 //! rate in the unit of the binding roof, and its share of that roof, which is measured before and after.
 
 use codelsi_benches::machine::Machine;
-use codelsi_benches::results::{Timings, report};
+use codelsi_benches::results::{Timings, report, save};
 use codelsi_engine::{DType, Result};
 use codelsi_kernels::ALL;
 use codelsi_kernels::spec::{Case, Spec};
@@ -58,6 +59,7 @@ fn run() -> Result<()> {
     machine.measure()?;
     println!("{}", machine.title());
     let results = report(&machine, all);
+    save("ops", &machine.title(), &results)?;
     println!("{results}");
     Ok(())
 }

@@ -69,7 +69,7 @@ impl Machine {
     pub fn title(&self) -> String {
         let name = match &self.device {
             Device::Cuda(cuda) => cuda.properties().name.clone(),
-            _ => format!("CPU, {} threads", rayon::current_num_threads()),
+            _ => format!("{}, {} threads", cpu_name(), rayon::current_num_threads()),
         };
         let [bytes, bf16, f32] = [self.bytes, self.flops[0], self.flops[1]].map(|x| x / 1e9);
         format!("{name}: copy {bytes:.0} GB/s, bf16 {bf16:.0} GFLOP/s, f32 {f32:.0} GFLOP/s")
@@ -105,4 +105,11 @@ pub struct Rate {
     pub unit: &'static str,
     pub value: f64,
     pub roof: f64,
+}
+
+/// The model name of the CPU, from `/proc/cpuinfo`.
+pub fn cpu_name() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or("unknown CPU".into(), |(_, name)| name.trim().to_owned())
 }

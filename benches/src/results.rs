@@ -1,9 +1,12 @@
-//! Timings by name, and the report that is printed at the end.
+//! Timings by name, the report that is printed at the end, and the dated file that keeps it.
 
 use crate::machine::{Machine, Rate};
-use codelsi_engine::DType;
+use codelsi_engine::files::write_atomic;
+use codelsi_engine::{DType, Error, Result};
 use codelsi_kernels::spec::Cost;
 use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 /// The timings of one bench, and the cost of one call.
@@ -20,25 +23,64 @@ impl Timings {
         Timings { name, dtype, cost, times: Vec::new() }
     }
 
-    fn median(&mut self) -> Option<Duration> {
+    /// Minimum, median and maximum in seconds; `None` when the bench did not run.
+    pub fn spread(&mut self) -> Option<[f64; 3]> {
         self.times.sort();
-        self.times.get(self.times.len() / 2).copied()
+        let (min, max) = (self.times.first()?, self.times.last()?);
+        Some([*min, self.times[self.times.len() / 2], *max].map(|time| time.as_secs_f64()))
     }
 }
 
-/// Prints a line for each bench that ran and returns `{name: {median_s, gb_per_s or tflop_per_s, roof}}`.
+/// Prints a line for each bench that ran and returns
+/// `{name: {median_s, min_s, max_s, gb_per_s or tflop_per_s, roof}}`. `roof` is the share of the binding roof.
 pub fn report(machine: &Machine, all: Vec<Timings>) -> Value {
     let mut object = Map::new();
     for mut timings in all {
-        let Some(median) = timings.median() else { continue };
-        let Rate { unit, value, roof } = machine.rate(timings.cost, timings.dtype, median);
-        let (name, seconds) = (timings.name, median.as_secs_f64());
+        let Some([min, median, max]) = timings.spread() else { continue };
+        let time = Duration::from_secs_f64(median);
+        let Rate { unit, value, roof } = machine.rate(timings.cost, timings.dtype, time);
         println!(
-            "{name:<64} {:>10.3} ms {value:>9.2} {unit:<11} {:>5.1} % of the roof",
-            1e3 * seconds,
+            "{:<64} {:>10.3} ms {value:>9.2} {unit:<11} {:>5.1} % of the roof",
+            timings.name,
+            1e3 * median,
             1e2 * roof
         );
-        object.insert(name, json!({ "median_s": seconds, unit: value, "roof": roof }));
+        let row = json!({ "median_s": median, "min_s": min, "max_s": max, unit: value, "roof": roof });
+        object.insert(timings.name, row);
     }
     Value::Object(object)
+}
+
+/// Writes the results of `bench` with their date, commit, processor and threads to a file, when `CODELSI_BENCH_SAVE` asks
+/// for it: `1` means this repository's `benches/results`, anything else is the folder to write to.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn save(bench: &str, processor: &str, results: &Value) -> Result<()> {
+    let folder = match std::env::var("CODELSI_BENCH_SAVE") {
+        Err(_) => return Ok(()),
+        Ok(one) if one == "1" => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/results")),
+        Ok(folder) => PathBuf::from(folder),
+    };
+    let date = output("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"])?;
+    let object = json!({
+        "bench": bench,
+        "date": date,
+        "commit": output("git", &["describe", "--always", "--dirty", "--abbrev=12"])?,
+        "processor": processor,
+        "threads": rayon::current_num_threads(),
+        "results": results,
+    });
+    let path = folder.join(format!("{}-{bench}.json", date.replace(':', "")));
+    std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+    write_atomic(&path, format!("{object:#}\n").as_bytes())?;
+    println!("saved {}", path.display());
+    Ok(())
+}
+
+/// The first line that a program prints.
+fn output(program: &str, arguments: &[&str]) -> Result<String> {
+    let run = Command::new(program).args(arguments).output();
+    let run = run.map_err(|e| Error::new(format!("{program} does not start: {e}")))?;
+    Ok(String::from_utf8_lossy(&run.stdout).trim().to_owned())
 }
