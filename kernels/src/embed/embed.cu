@@ -7,9 +7,9 @@
 // options W storage of the table, E storage of y and dy, VEC elements moved by one access of at most 16 bytes
 #include "prelude.cuh"
 
-extern "C" __global__ void embed(E *y,           // (T, C)
-                                 const W *table, // (V, C)
-                                 const int *ids, // (T)
+extern "C" __global__ void embed(E *y,               // (T, C)
+                                 const W *table,     // (V, C)
+                                 const int *ids,     // (T)
                                  int first, int all, // which of how many rows the table's first is
                                  int V, int C) {
     i64 t = blockIdx.x;

@@ -153,8 +153,8 @@ __device__ inline void hide(typename Tiles::Square &s, const Slots &slots, int t
 // Computes the state of the split that begins at position `tile`, and moves `tile` to its end. The values of a tile are
 // copied while its scores are computed, and the next keys while its values are summed.
 template <typename Tiles, typename Job>
-__device__ inline void attend(State<Tiles> &state, const Stage<Tiles, Job> &stage, const E *k, const E *v,
-                              int &tile, Heads heads) {
+__device__ inline void attend(State<Tiles> &state, const Stage<Tiles, Job> &stage, const E *k, const E *v, int &tile,
+                              Heads heads) {
     const Job &job = *stage.job;
     auto copy = [&](E *to, const E *from, int tile) {
         typedef Copy<TILE, Tiles::WARPS> Copy;
@@ -200,8 +200,7 @@ __device__ inline void finish(E *o, State<Tiles> &state, const Stage<Tiles, Job>
 #pragma unroll
         for (int n = 0; n < Tiles::RUNS; n++)
 #pragma unroll
-            for (int i = 0; i < Tiles::RUN; i++)
-                state.sums.at(r, n, i) = fmaf(state.sums.at(r, n, i), inverse, 0.0f);
+            for (int i = 0; i < Tiles::RUN; i++) state.sums.at(r, n, i) = fmaf(state.sums.at(r, n, i), inverse, 0.0f);
     }
     tiles.write(o, D, state.sums, [&](int slot) { return stage.job->slots.at(slot); }, stage.q, D);
 }

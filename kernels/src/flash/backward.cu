@@ -15,8 +15,8 @@
 // Shared memory of either pass: two resident tiles (a, b), two that are loaded in the loop (x, y).
 template <typename Tiles, typename Job> struct Walk {
     Job *job;
-    E *a, *b; // (ROWS, DP)
-    E *x, *y; // (COLS, DP)
+    E *a, *b;           // (ROWS, DP)
+    E *x, *y;           // (COLS, DP)
     float *lse, *delta; // (COLS)
     float *exchange;
     __device__ Walk() {
@@ -54,11 +54,10 @@ template <typename Tiles> __device__ inline void scale_by(typename Tiles::Wide &
 }
 
 // Δ is summed in the order of dP: where a row sees one key, o = v, and dP − Δ must be zero to the last bit.
-extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1)
-    flash_delta(float *delta, // (rows)
-                const E *d_o, // (rows, D)
-                const E *o,   // (rows, D)
-                int rows, int D) {
+extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1) flash_delta(float *delta, // (rows)
+                                                                                 const E *d_o, // (rows, D)
+                                                                                 const E *o,   // (rows, D)
+                                                                                 int rows, int D) {
     typedef Columns Tiles;
     E *a = reinterpret_cast<E *>(shared), *b = a + Tiles::ROWS * DP;
     int first = blockIdx.x * Tiles::ROWS;

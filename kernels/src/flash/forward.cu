@@ -32,13 +32,13 @@ __device__ inline void forward(E *o, float *lse, Store store, const E *q, const 
 
 // Grid (⌊T / ROWS⌋ + documents, H): tiles with most keys first.
 extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
-    flash_forward(E *o,             // (T, H·D)
-                  float *lse,       // (T, H)
-                  float *sums,      // (T, H, DP), working memory; null if no document is longer than SPLIT
-                  float *stats,     // (T, H, 2), the same
-                  const E *q,       // (T, H·D)
-                  const E *k,       // (T, K·D)
-                  const E *v,       // (T, K·D)
+    flash_forward(E *o,              // (T, H·D)
+                  float *lse,        // (T, H)
+                  float *sums,       // (T, H, DP), working memory; null if no document is longer than SPLIT
+                  float *stats,      // (T, H, 2), the same
+                  const E *q,        // (T, H·D)
+                  const E *k,        // (T, K·D)
+                  const E *v,        // (T, K·D)
                   const int *starts, // (documents + 1)
                   int documents, int T, int H, int G, int D, int width, float slope) {
     Piece p = piece<Prefill::ROWS>(starts, documents, T, gridDim.x - 1 - blockIdx.x);
@@ -61,10 +61,11 @@ extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
                 const int *sequences, // (T)
                 const int *positions, // (T)
                 const int *tables,    // (S, M)
-                int T, int S, int M, int N, int page, int H, int G, int D, int width, int longest, int alone, float slope) {
+                int T, int S, int M, int N, int page, int H, int G, int D, int width, int longest, int alone,
+                float slope) {
     Batch batch = {sequences, positions, T, longest, alone};
     int h = blockIdx.y;
-        Stage<Prefill, Job<true, Paged>> stage;
+    Stage<Prefill, Job<true, Paged>> stage;
     for (int run = blockIdx.x;; run = stage.job->run + gridDim.x) {
         int t = batch.find<false>(run);
         if (t >= T) return;
@@ -73,9 +74,9 @@ extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
         __syncthreads(); // the last run's shared memory has been read
         if (threadIdx.x == 0)
             *stage.job = {{(t - low) * H + h, H, positions[t] - low, low, high},
-                   {tables + i64(sequence) * M, M, page, N},
-                   h / G * D,
-                   run};
+                          {tables + i64(sequence) * M, M, page, N},
+                          h / G * D,
+                          run};
         __syncthreads();
         forward(o, nullptr, {sums, stats}, q, k, v, stage, {H, D, width, slope});
     }

@@ -111,7 +111,8 @@ template <int MT, int WIDTH> struct Rows : Thread {
 // All warps have the same 16 rows. They divide the columns of the scores and exchange them; each then holds all of p,
 // and they divide the channels of the sums.
 struct Shared : Thread {
-    static constexpr int WARPS = MMA_WARPS, SPAN = 16, ROWS = TILES[DECODE][0], SHARING = 4, STRIDE = TILES[DECODE][2], EXCHANGE = 16 * STRIDE;
+    static constexpr int WARPS = MMA_WARPS, SPAN = 16, ROWS = TILES[DECODE][0], SHARING = 4, STRIDE = TILES[DECODE][2],
+                         EXCHANGE = 16 * STRIDE;
     static constexpr int R = 2, C = TILE / 4;
     static constexpr int RUNS = DP / 32, RUN = 2;
 
@@ -145,7 +146,8 @@ struct Shared : Thread {
 #pragma unroll
         for (int n = 0; n < 2; n++)
 #pragma unroll
-            for (int r = 0; r < 2; r++) store(mine + r * 8 * STRIDE + (warp() * 2 + n) * 8, {part[n][2 * r], part[n][2 * r + 1]});
+            for (int r = 0; r < 2; r++)
+                store(mine + r * 8 * STRIDE + (warp() * 2 + n) * 8, {part[n][2 * r], part[n][2 * r + 1]});
         __syncthreads();
 #pragma unroll
         for (int n = 0; n < TILE / 8; n++)
@@ -180,7 +182,8 @@ struct Shared : Thread {
             int index = at(row(r));
 #pragma unroll
             for (int n = 0; n < RUNS; n++)
-                if (index >= 0 && channel(n) < D) store(to + i64(index) * stride + channel(n), {w.at(r, n, 0), w.at(r, n, 1)});
+                if (index >= 0 && channel(n) < D)
+                    store(to + i64(index) * stride + channel(n), {w.at(r, n, 0), w.at(r, n, 1)});
         }
     }
 };

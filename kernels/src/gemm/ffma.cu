@@ -73,7 +73,8 @@ template <int SIZE, int COUNT> __device__ inline int position(int thread, int i)
     return i / V * (SIZE / (COUNT / V)) + thread * V + i % V;
 }
 
-template <int SIZE, int COUNT> __device__ inline void part(float (&x)[COUNT], const float (&line)[SIZE], int k, int thread) {
+template <int SIZE, int COUNT>
+__device__ inline void part(float (&x)[COUNT], const float (&line)[SIZE], int k, int thread) {
 #pragma unroll
     for (int i = 0; i < COUNT; i += V) {
         float v[V];
@@ -98,12 +99,11 @@ template <typename Out> __device__ inline void put_part(Out *y, float (&x)[V], i
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-    gemm_f32(void *y,        // (M, N), bf16 or, if `wide`, f32
-             const float *a, // (M, K); TN (K, M)
-             const W *b,     // NT (N, K); NN, TN (K, N)
-             i64 y_at, i64 a_at, i64 b_at, // elements to skip
-             int M, int N, int K, int wide, int add) {
+extern "C" __global__ void __launch_bounds__(THREADS) gemm_f32(void *y,        // (M, N), bf16 or, if `wide`, f32
+                                                               const float *a, // (M, K); TN (K, M)
+                                                               const W *b,     // NT (N, K); NN, TN (K, N)
+                                                               i64 y_at, i64 a_at, i64 b_at, // elements to skip
+                                                               int M, int N, int K, int wide, int add) {
     __shared__ __align__(16) A::Lines as[2];
     __shared__ __align__(16) B::Lines bs[2];
     int m = blockIdx.y * BM, n = blockIdx.x * BN, row = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS;

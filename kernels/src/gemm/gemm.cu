@@ -10,12 +10,11 @@
 
 typedef Product<Form(FORM), SHAPE, W, ALIGNED> Block;
 
-extern "C" __global__ void __launch_bounds__(Block::THREADS)
-    gemm(void *y,       // (slices, M, N), bf16 or, if `wide`, f32
-         const bf16 *a, // (M, K); TN (K, M)
-         const W *b,    // NT (N, K); NN, TN (K, N)
-         i64 y_at, i64 a_at, i64 b_at, // elements to skip
-         int M, int N, int K, int slice, int wide, int add) {
+extern "C" __global__ void __launch_bounds__(Block::THREADS) gemm(void *y, // (slices, M, N), bf16 or, if `wide`, f32
+                                                                  const bf16 *a, // (M, K); TN (K, M)
+                                                                  const W *b,    // NT (N, K); NN, TN (K, N)
+                                                                  i64 y_at, i64 a_at, i64 b_at, // elements to skip
+                                                                  int M, int N, int K, int slice, int wide, int add) {
     extern __shared__ __align__(1024) u8 memory[];
     Place place(blockIdx.x, M, N, Block::BM, Block::BN);
     Block block(memory, place.m, place.n);

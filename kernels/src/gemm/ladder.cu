@@ -115,7 +115,8 @@ template <bool SWIZZLED> __device__ inline void by_warp(bf16 *y, const bf16 *a, 
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 load_matrices(x[i], shared_address(as + at(row + 16 * i + l % 16, 2 * step + l / 16)));
-                load_matrices(w[i], shared_address(bs + at(column + 16 * i + l / 16 * 8 + l % 8, 2 * step + l / 8 % 2)));
+                load_matrices(w[i],
+                              shared_address(bs + at(column + 16 * i + l / 16 * 8 + l % 8, 2 * step + l / 8 % 2)));
             }
 #pragma unroll
             for (int i = 0; i < 2; i++)

@@ -21,7 +21,8 @@ struct AsTheyAre {
 };
 
 // y[0..count] = x, plus the old y if `add`; all of x at once where rows are `aligned`.
-template <typename Out> __device__ inline void put_pack(Out *y, Pack<Out, WIDE<Out>> x, int count, bool aligned, bool add) {
+template <typename Out>
+__device__ inline void put_pack(Out *y, Pack<Out, WIDE<Out>> x, int count, bool aligned, bool add) {
     typedef Pack<Out, WIDE<Out>> Packed;
     if (aligned) {
         if (add) {
@@ -117,7 +118,8 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
 
     // Main loop: acc += a · b over all tiles of the feeds; `edit` may change fragments, given their step of K. The
     // stages must have been filled, and are free when it returns.
-    template <typename Edit = AsTheyAre> __device__ void run(Accumulators &acc, Feeds &feeds, Edit edit = Edit()) const {
+    template <typename Edit = AsTheyAre>
+    __device__ void run(Accumulators &acc, Feeds &feeds, Edit edit = Edit()) const {
         u32 a_lane = shared + A::a_lane(warp_m()), b_lane = shared + A::BYTES + B::b_lane(warp_n());
         Fragments f[2];
         copy_wait<STAGES - 2>();

@@ -31,9 +31,9 @@ __device__ inline void drop(Block::Accumulators &acc, const Block &block, const 
 }
 
 extern "C" __global__ void __launch_bounds__(Block::THREADS)
-    lora_dx(bf16 *dx,          // (T, C)
-            const u32 *mask,   // (T, ⌈C/32⌉), or null
-            const bf16 *ds,    // (T, pitch): the linears' columns side by side, each R rounded up to 16
+    lora_dx(bf16 *dx,        // (T, C)
+            const u32 *mask, // (T, ⌈C/32⌉), or null
+            const bf16 *ds,  // (T, pitch): the linears' columns side by side, each R rounded up to 16
             const float *a0, const float *a1, const float *a2, const float *a3, // (R, C), null beyond the last linear
             const bf16 *dy0, const bf16 *dy1, const bf16 *dy2, const bf16 *dy3, // (T, N)
             const W *w0, const W *w1, const W *w2, const W *w3,                 // (N, C)

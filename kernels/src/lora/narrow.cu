@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
            const bf16 *x,     // (T, C)
            const u32 *mask,   // (T, ⌈C/32⌉), or null
            const int *choice, // (T): each row's adapter; or null, and there is one
-           const float *a0, const float *a1, const float *a2, const float *a3, // (adapters, R, C)
+           const float *a0, const float *a1, const float *a2, const float *a3,     // (adapters, R, C)
            int r0, int r1, int r2, int r3, float s0, float s1, float s2, float s3, // what S is scaled by
            int adapters, int T, int C, int slice, int pitch) {
     extern __shared__ __align__(1024) u8 memory[];
@@ -216,12 +216,11 @@ struct DropRight {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(Channels::THREADS)
-    lora_da(float *parts,    // (runs of rows, pitch, C)
-            const bf16 *ds,  // (T, pitch)
-            const bf16 *x,   // (T, C)
-            const u32 *mask, // (T, ⌈C/32⌉), or null
-            int T, int C, int run, int pitch) {
+extern "C" __global__ void __launch_bounds__(Channels::THREADS) lora_da(float *parts,    // (runs of rows, pitch, C)
+                                                                        const bf16 *ds,  // (T, pitch)
+                                                                        const bf16 *x,   // (T, C)
+                                                                        const u32 *mask, // (T, ⌈C/32⌉), or null
+                                                                        int T, int C, int run, int pitch) {
     extern __shared__ __align__(1024) u8 memory[];
     Channels block(memory, blockIdx.y * RANK_GROUP, blockIdx.x * Channels::BN);
     int t = blockIdx.z * run, end = min(T, t + run);

@@ -82,11 +82,11 @@ extern "C" __global__ void add_rmsnorm(E *sum,     // (T, C)
     normalize(y + t * C, r + t, row, w, eps, C);
 }
 
-extern "C" __global__ void rmsnorm_dx(E *dx,         // (T, C)
-                                      const E *dy,   // (T, C)
-                                      const E *dsum, // (T, C), or null
-                                      const E *x,    // (T, C)
-                                      const W *w,    // (C)
+extern "C" __global__ void rmsnorm_dx(E *dx,          // (T, C)
+                                      const E *dy,    // (T, C)
+                                      const E *dsum,  // (T, C), or null
+                                      const E *x,     // (T, C)
+                                      const W *w,     // (C)
                                       const float *r, // (T)
                                       int C) {
     i64 t = blockIdx.x;

@@ -16,9 +16,9 @@ struct Params {
 
 struct Choice {
     int token;
-    int bad; // the first token whose logit is no number or +∞, V if all are −∞, −1 if all is well
+    int bad;          // the first token whose logit is no number or +∞, V if all are −∞, −1 if all is well
     float logit, max; // the logit of the token, or of the bad one
-    double total; // Σ e^(logit − max)
+    double total;     // Σ e^(logit − max)
 };
 
 struct Row {

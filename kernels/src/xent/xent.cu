@@ -10,9 +10,9 @@ constexpr int NO_LABEL = -100;
 
 // Running softmax statistics of a labelled token.
 struct State {
-    float max, total;  // total = Σ e^(z − max)
-    float logit;       // the target's
-    float correction;  // what the last tile's larger maximum made of the sums before it
+    float max, total; // total = Σ e^(z − max)
+    float logit;      // the target's
+    float correction; // what the last tile's larger maximum made of the sums before it
 };
 static_assert(sizeof(State) == 4 * STATE, "the launches allocate states");
 
