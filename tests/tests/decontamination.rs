@@ -2,7 +2,7 @@
 
 use codelsi_curate::{self as curate, BenchmarkProblem, CurateOptions, Language, RowLimits};
 use codelsi_model::jsonl;
-use codelsi_tests::shared;
+use codelsi_testing::shared;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 

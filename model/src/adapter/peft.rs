@@ -275,8 +275,8 @@ fn check_tensors(file: &TensorFile, expected: &BTreeMap<String, Vec<usize>>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::shared;
     use crate::synthetic;
+    use codelsi_testing::shared;
 
     #[test]
     fn peft_files_survive_a_round_trip_byte_for_byte() {
