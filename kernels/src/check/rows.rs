@@ -5,7 +5,6 @@ use crate::spec::{Invariance, RowBatch, Spec};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
-use std::ops::Range;
 
 /// Rows of the whole batch.
 pub const BATCH: usize = 64;

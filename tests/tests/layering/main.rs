@@ -1,14 +1,12 @@
 //! Layers: no crate depends on one above it or beside it, and inside of a crate files import each other in no circle but
-//! those that are listed here, each with its reason.
-//!
-//! Module imports are read with `syn`: every path in a file is resolved through the module tree and its re-exports to
-//! the file that defines the item. `pub use` of a module's own descendants is a facade, not a dependency. Code under
-//! `#[cfg(test)]` is left out.
+//! those that are listed here, each with its reason. `unsafe` stays in the files listed here.
 
+mod modules;
+
+use modules::{Modules, parse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use syn::visit::{self, Visit};
 
 /// Crates from the ground up; a crate may depend on those of earlier lines only.
 const LAYERS: &[&[&str]] = &[
@@ -79,6 +77,21 @@ fn is_one_room(package: &Package, folder: &str) -> bool {
     }
 }
 
+/// Files and folders with `unsafe` code, from the workspace's root. Besides, an op's `cuda.rs` launches its kernels.
+const UNSAFE: &[&str] = &[
+    "benches/src/cublaslt.rs",
+    "engine/emulator/src/exec/thread_block.rs",
+    "engine/src/comm/communicator.rs",
+    "engine/src/cuda/",
+    "eval/src/sandbox/stages.rs",
+    "kernels/src/disjoint.rs",
+    "kernels/src/flash/cpu/",
+    "kernels/src/gemm/cpu/",
+    "kernels/src/roof/",
+    "kernels/src/simd.rs",
+    "model/src/checkpoint/tensor_file.rs",
+];
+
 /// For each name, the names that it imports from or depends on.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
@@ -94,9 +107,17 @@ impl Package {
         self.folder.join("src")
     }
 
+    fn is_in(&self, folder: &str) -> bool {
+        self.folder.starts_with(workspace().join(folder))
+    }
+
     /// The root files of its library and its binary.
     fn roots(&self) -> impl Iterator<Item = PathBuf> {
         ["lib.rs", "main.rs"].map(|name| self.src().join(name)).into_iter().filter(|root| root.exists())
+    }
+
+    fn modules(&self) -> Modules {
+        Modules::read(self.roots(), &self.src())
     }
 
     /// Returns the file's name within `src`, or that of the room it is in: `cuda/` for `cuda.rs` and all in `cuda`.
@@ -109,13 +130,17 @@ impl Package {
     /// The rooms that each room imports from.
     fn imports(&self) -> Graph {
         let mut imports = Graph::new();
-        for (file, imported) in Modules::read(self.roots(), &self.src()).imports() {
+        for (file, imported) in self.modules().imports() {
             let room = self.room(file);
             let others = imported.into_iter().map(|file| self.room(file)).filter(|other| *other != room);
             imports.entry(room.clone()).or_default().extend(others);
         }
         imports
     }
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 fn packages() -> Vec<Package> {
@@ -172,29 +197,6 @@ fn dependencies_stay_where_they_belong() {
 }
 
 #[test]
-fn tools_and_training_forbid_unsafe_code() {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let safe = ["tools", "train"].map(|folder| workspace.join(folder));
-    let packages = packages();
-    let roots: Vec<PathBuf> = (packages.iter())
-        .filter(|package| safe.iter().any(|folder| package.folder.starts_with(folder)))
-        .flat_map(Package::roots)
-        .collect();
-    assert!(roots.len() >= 8, "{roots:?}");
-    for root in roots {
-        let forbids = |a: &syn::Attribute| {
-            a.path().is_ident("forbid")
-                && a.parse_args::<syn::Ident>().is_ok_and(|lint| lint == "unsafe_code")
-        };
-        assert!(
-            parse(&root).attrs.iter().any(forbids),
-            "{}: #![forbid(unsafe_code)] is missing",
-            root.display()
-        );
-    }
-}
-
-#[test]
 fn files_import_each_other_in_no_other_circle_than_those_listed() {
     let mut listed: Vec<&Circle> = CIRCLES.iter().collect();
     let mut wrong = Vec::new();
@@ -223,6 +225,40 @@ fn a_tensor_does_not_know_cuda() {
 }
 
 #[test]
+fn tools_and_training_forbid_unsafe_code() {
+    let packages = packages();
+    let safe = packages.iter().filter(|p| ["tools", "train"].iter().any(|folder| p.is_in(folder)));
+    let roots: Vec<PathBuf> = safe.flat_map(Package::roots).collect();
+    assert!(roots.len() >= 8, "{roots:?}");
+    for root in roots {
+        let forbids = |a: &syn::Attribute| {
+            a.path().is_ident("forbid") && a.parse_args::<syn::Ident>().is_ok_and(|l| l == "unsafe_code")
+        };
+        let forbidden = parse(&root).attrs.iter().any(forbids);
+        assert!(forbidden, "{}: #![forbid(unsafe_code)] is missing", root.display());
+    }
+}
+
+#[test]
+fn unsafe_code_stays_where_it_is_listed() {
+    let mut files = BTreeSet::new();
+    for package in packages() {
+        let modules = package.modules();
+        files.extend(modules.unsafe_files().map(|file| file.strip_prefix(workspace()).unwrap().to_owned()));
+    }
+    let is_launch = |file: &Path| {
+        file.starts_with("kernels/src")
+            && file.components().any(|c| Path::new(&c).file_stem() == Some("cuda".as_ref()))
+    };
+    for file in files.iter().filter(|file| !is_launch(file)) {
+        assert!(UNSAFE.iter().any(|listed| file.starts_with(listed)), "{}: unsafe code", file.display());
+    }
+    for listed in UNSAFE {
+        assert!(files.iter().any(|file| file.starts_with(listed)), "{listed} has no unsafe code any more");
+    }
+}
+
+#[test]
 fn a_circle_through_a_re_export_is_seen_and_a_facade_is_none() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("src")).unwrap();
@@ -235,165 +271,6 @@ fn a_circle_through_a_re_export_is_seen_and_a_facade_is_none() {
     assert!(circles(&package.imports()).is_empty());
     write("b.rs", "use crate::A; pub fn g() {}");
     assert_eq!(circles(&package.imports()), [BTreeSet::from(["a.rs", "b.rs"].map(String::from))]);
-}
-
-/// The modules of a crate by their paths, `[]` for the root.
-#[derive(Default)]
-struct Modules(BTreeMap<Vec<String>, Module>);
-
-struct Module {
-    file: PathBuf,
-    /// Every path that the module names, in its own terms.
-    uses: Vec<Vec<String>>,
-    /// Names that the module passes on with `pub use`, and the paths that they stand for.
-    exports: Vec<(String, Vec<String>)>,
-}
-
-impl Modules {
-    fn read(roots: impl Iterator<Item = PathBuf>, src: &Path) -> Self {
-        let mut modules = Modules::default();
-        roots.for_each(|root| modules.add(Vec::new(), root, src.to_owned()));
-        modules
-    }
-
-    /// Adds the module of `file`, whose children lie in `folder`.
-    fn add(&mut self, path: Vec<String>, file: PathBuf, folder: PathBuf) {
-        let mut names = Names::default();
-        for item in parse(&file).items.iter().filter(|item| !is_test(item)) {
-            match item {
-                syn::Item::Mod(child) if child.content.is_none() => {
-                    let name = child.ident.to_string();
-                    let flat = folder.join(format!("{name}.rs"));
-                    let nested = folder.join(&name);
-                    let child = if flat.exists() { flat } else { nested.join("mod.rs") };
-                    self.add([&path[..], &[name]].concat(), child, nested);
-                }
-                item => names.visit_item(item),
-            }
-        }
-        let Names { uses, exports } = names;
-        self.0.insert(path, Module { file, uses, exports });
-    }
-
-    /// The files that each file imports from.
-    fn imports(&self) -> impl Iterator<Item = (&Path, Vec<&Path>)> {
-        self.0.iter().map(|(path, module)| {
-            let defining = module.uses.iter().filter_map(|name| self.defining(path, name, 0));
-            (&*module.file, defining.map(|owner| &*self.0[&owner].file).collect())
-        })
-    }
-
-    /// The module that defines what `name` means in module `from`; `None` for other crates' items.
-    fn defining(&self, from: &[String], name: &[String], depth: usize) -> Option<Vec<String>> {
-        assert!(depth < 32, "a re-export of itself: {name:?}");
-        let (mut module, mut rest) = (from.to_vec(), name);
-        let anchored = matches!(rest.first()?.as_str(), "crate" | "super" | "self");
-        while let Some(word) = rest.first() {
-            match word.as_str() {
-                "crate" => module.clear(),
-                "super" => drop(module.pop()),
-                "self" => {}
-                _ => break,
-            }
-            rest = &rest[1..];
-        }
-        if !anchored && !self.0.contains_key(&[&module[..], &rest[..1]].concat()) {
-            return None;
-        }
-        while let Some(word) = rest.first() {
-            let child = [&module[..], &[word.clone()]].concat();
-            if !self.0.contains_key(&child) {
-                break;
-            }
-            (module, rest) = (child, &rest[1..]);
-        }
-        // A re-exported name belongs to the module that it comes from.
-        if let Some(word) = rest.first() {
-            let exports = self.0[&module].exports.iter().filter(|(name, _)| name == word || name == "*");
-            let mut owners = exports.filter_map(|(name, path)| match name.as_str() {
-                "*" => self.defining(&module, &[&path[..], &rest[..1]].concat(), depth + 1),
-                _ => self.defining(&module, path, depth + 1),
-            });
-            return owners.next().or(Some(module));
-        }
-        Some(module) // the module itself
-    }
-}
-
-/// Collects the paths of a file.
-#[derive(Default)]
-struct Names {
-    uses: Vec<Vec<String>>,
-    exports: Vec<(String, Vec<String>)>,
-}
-
-impl<'ast> Visit<'ast> for Names {
-    fn visit_item(&mut self, item: &'ast syn::Item) {
-        if !is_test(item) {
-            visit::visit_item(self, item);
-        }
-    }
-
-    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        let passed_on = !matches!(item.vis, syn::Visibility::Inherited);
-        leaves(&item.tree, &mut Vec::new(), &mut |name, path| match passed_on {
-            true => self.exports.push((name, path)),
-            false => self.uses.push(path),
-        });
-    }
-
-    fn visit_path(&mut self, path: &'ast syn::Path) {
-        let words: Vec<String> = path.segments.iter().map(|s| s.ident.to_string()).collect();
-        if words.len() > 1 {
-            self.uses.push(words);
-        }
-        visit::visit_path(self, path);
-    }
-
-    /// The arguments of a macro that read as expressions.
-    fn visit_macro(&mut self, call: &'ast syn::Macro) {
-        let parser = syn::punctuated::Punctuated::<syn::Expr, syn::Token![,]>::parse_terminated;
-        if let Ok(arguments) = call.parse_body_with(parser) {
-            arguments.iter().for_each(|argument| self.visit_expr(argument));
-        }
-        visit::visit_macro(self, call);
-    }
-}
-
-/// Calls `f` with the name and the path of every leaf of a `use`.
-fn leaves(tree: &syn::UseTree, path: &mut Vec<String>, f: &mut impl FnMut(String, Vec<String>)) {
-    let of = |path: &[String], word: String| [path, &[word]].concat();
-    match tree {
-        syn::UseTree::Path(tree) => {
-            path.push(tree.ident.to_string());
-            leaves(&tree.tree, path, f);
-            path.pop();
-        }
-        syn::UseTree::Group(group) => group.items.iter().for_each(|tree| leaves(tree, path, f)),
-        syn::UseTree::Name(name) if name.ident == "self" => {
-            f(path.last().cloned().unwrap_or_default(), path.clone());
-        }
-        syn::UseTree::Name(name) => f(name.ident.to_string(), of(path, name.ident.to_string())),
-        syn::UseTree::Rename(name) => f(name.rename.to_string(), of(path, name.ident.to_string())),
-        syn::UseTree::Glob(_) => f("*".into(), path.clone()),
-    }
-}
-
-fn is_test(item: &syn::Item) -> bool {
-    let attributes = match item {
-        syn::Item::Mod(item) => &item.attrs,
-        syn::Item::Fn(item) => &item.attrs,
-        syn::Item::Use(item) => &item.attrs,
-        _ => return false,
-    };
-    attributes.iter().any(|a| {
-        a.path().is_ident("cfg") && a.meta.require_list().is_ok_and(|l| l.tokens.to_string() == "test")
-    })
-}
-
-fn parse(file: &Path) -> syn::File {
-    let text = std::fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-    syn::parse_file(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
 }
 
 /// Returns the strongly connected components of more than one node.
