@@ -41,7 +41,7 @@ const CIRCLES: &[Circle] = &[
             "decode/scopes.rs",
             "module.rs",
         ],
-        reason: "a module holds the decoded form of its kernels, and decoding reads the module's symbols",
+        reason: "a kernel holds its decoded code, which names the kernel's parameters; decoding finds where its branches meet",
     },
     Circle {
         package: "codelsi-emulator",
@@ -77,7 +77,7 @@ fn is_one_room(package: &Package, folder: &str) -> bool {
     }
 }
 
-/// Files and folders with `unsafe` code, from the workspace's root. Besides, an op's `cuda.rs` launches its kernels.
+/// Files and folders with `unsafe` code, from the workspace's root; besides them, an op's `cuda.rs` launches its kernels.
 const UNSAFE: &[&str] = &[
     "benches/src/cublaslt.rs",
     "engine/emulator/src/exec/thread_block.rs",
