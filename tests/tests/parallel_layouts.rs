@@ -34,7 +34,7 @@ fn own() -> Vec<(PathBuf, Vec<usize>)> {
 /// With those that lie beside the project.
 fn all() -> Vec<(PathBuf, Vec<usize>)> {
     let given = ["mha_f32", "gqa_bf16_sharded", "tied_f32"];
-    let given = given.iter().filter_map(|case| shared(&format!("reference/{case}")));
+    let given = given.iter().filter_map(|case| shared(format!("reference/{case}")));
     own().into_iter().chain(given.map(|case| (case, vec![2]))).collect()
 }
 

@@ -94,7 +94,7 @@ mod tests {
     use codelsi_testing::shared;
 
     fn reference(case: &str) -> Option<Checkpoint> {
-        shared(&format!("reference/{case}/model")).map(|folder| Checkpoint::open(folder).unwrap())
+        shared(format!("reference/{case}/model")).map(|folder| Checkpoint::open(folder).unwrap())
     }
 
     #[test]

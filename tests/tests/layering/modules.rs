@@ -74,8 +74,8 @@ impl Modules {
         if !anchored && !self.0.contains_key(&[&module[..], &rest[..1]].concat()) {
             return None;
         }
-        while let Some(word) = rest.first() {
-            let child = [&module[..], &[word.clone()]].concat();
+        while !rest.is_empty() {
+            let child = [&module[..], &rest[..1]].concat();
             if !self.0.contains_key(&child) {
                 break;
             }

@@ -66,11 +66,11 @@ fn value([x]: [f32; 1]) -> [f32; 1] {
 
 #[inline(always)]
 fn gradient([dy, x]: [f32; 2]) -> [f32; 1] {
-    let (s, slope) = (gate(x), 1.595_769_1 * (1.0 + 3.0 * 0.044715 * x * x));
+    let (s, slope) = (gate(x), 1.595_769 * (1.0 + 3.0 * 0.044715 * x * x));
     [dy * s * (1.0 + x * slope * (1.0 - s))]
 }
 
 #[inline(always)]
 fn gate(x: f32) -> f32 {
-    simd::sigmoid(1.595_769_1 * (x + 0.044715 * x * x * x))
+    simd::sigmoid(1.595_769 * (x + 0.044715 * x * x * x))
 }
