@@ -8,9 +8,9 @@
 //! ```
 
 use crate::bug::Bug;
-use crate::check::RowBatch;
 use codelsi_engine::cuda::Source;
 use codelsi_engine::{Ctx, DType, Outs, Result, Shape, Tensor};
+use std::ops::Range;
 
 /// The declaration of an op.
 pub struct Spec {
@@ -51,6 +51,14 @@ pub enum Invariance {
 pub struct RowCall {
     pub name: &'static str,
     pub run: fn(&RowBatch) -> Result<Tensor>,
+}
+
+/// Some rows of one and the same batch of `BATCH` rows; `check` makes their inputs.
+pub struct RowBatch<'a> {
+    pub cx: &'a Ctx,
+    /// The storage type.
+    pub dtype: DType,
+    pub rows: Range<usize>,
 }
 
 /// Runs an op on tensors made from a case's inputs.

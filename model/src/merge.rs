@@ -145,8 +145,8 @@ mod tests {
     use crate::adapter::Method;
     use crate::checkpoint::{TensorFile, TensorSlice};
     use crate::config::{Linear, ModelConfig};
-    use crate::shared::shared;
     use crate::synthetic;
+    use codelsi_testing::shared;
     use serde_json::Value;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use codelsi_curate::{self as curate, BenchmarkProblem, CurateOptions, Language, RowLimits};
 use codelsi_model::jsonl;
-use codelsi_tests::shared;
+use codelsi_testing::shared;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ const CODES: [(Language, &str); 6] = [
 
 /// HumanEval in the language with this code.
 fn problems(code: &str) -> Option<PathBuf> {
-    shared(&format!("data/multipl-e-humaneval/humaneval-{code}.jsonl"))
+    shared(format!("data/multipl-e-humaneval/humaneval-{code}.jsonl"))
 }
 
 /// A problem taken apart: prose with doctests, the function's head and name, its parameters' names, lines of tests.

@@ -16,6 +16,7 @@ use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::synthetic;
 use codelsi_model::trainable::Trainable;
+use codelsi_testing::or_skip;
 use codelsi_train::options::ActivationCheckpointing;
 use codelsi_train::pack::{Document, PackedSequence};
 use codelsi_train::plan::{Planner, usable_gpu_memory};
@@ -132,15 +133,8 @@ fn sharded(rank: Rank) -> RankLayout {
     RankLayout::new(rank, Layout::Shard)
 }
 
-/// Returns whether there is a software GPU, and prints a line if there is none. With `CODELSI_REQUIRE=all` that is a
-/// failure.
-fn has_emulator() -> bool {
-    Device::emulated("sm_80")
-        .inspect_err(|e| {
-            assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
-            println!("skipped: {e}");
-        })
-        .is_ok()
+fn has_software_gpu() -> bool {
+    or_skip(Device::emulated("sm_80")).is_some()
 }
 
 fn software_gpu() -> Device {
@@ -168,7 +162,7 @@ fn shard_is_replicate_bit_for_bit() {
 
 #[test]
 fn shard_is_replicate_bit_for_bit_on_software_gpus() {
-    if !has_emulator() {
+    if !has_software_gpu() {
         return;
     }
     let lora = [(false, 1, DType::BF16, 2, Method::LORA), (true, 0, DType::F32, 3, Method::LORA)];
@@ -381,7 +375,7 @@ fn a_rank_holds_its_shard_and_two_gather_groups() {
 
 #[test]
 fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
-    if !has_emulator() {
+    if !has_software_gpu() {
         return;
     }
     for (tied, recompute, compute, ranks) in [(false, 1, DType::BF16, 2), (true, 3, DType::F32, 3)] {

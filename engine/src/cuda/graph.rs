@@ -177,7 +177,7 @@ impl Cuda {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda::tests::{cuda, emulated, probe_with};
+    use crate::cuda::tests::{cuda, probe_with, software_gpu};
     use crate::{DType, Device, Tensor};
 
     /// Two tensors of 3 elements, and graphs of the device.
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_is_replayed_reads_memory_anew_and_numbers_as_they_were() {
-        let Some(device) = emulated() else { return };
+        let Some(device) = software_gpu() else { return };
         let (mut x, mut y, mut graphs) = fixture(&device);
         // Direct; captured and replayed; replayed with the captured number, 10 and not 20.
         for (value, add, expected, replays) in
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_larger_graph_replaces_the_arena_of_smaller_ones_which_are_captured_again() {
-        let Some(device) = emulated() else { return };
+        let Some(device) = software_gpu() else { return };
         let (x, mut y, mut graphs) = fixture(&device);
         let replays = || cuda(&device).emulator().unwrap().replay_count();
         let mut run = |size: usize, add| {
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_a_graph_must_not_hold_is_refused_and_the_device_goes_on() {
-        let Some(device) = emulated() else { return };
+        let Some(device) = software_gpu() else { return };
         let (x, mut y, mut graphs) = fixture(&device);
         let refused = |graphs: &mut GraphCache, work: &mut dyn FnMut() -> Result<()>| {
             graphs.run(1, &mut *work).unwrap();
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_dry_run_takes_the_memory_and_does_nothing() {
-        let Some(device) = emulated() else { return };
+        let Some(device) = software_gpu() else { return };
         let (x, mut y, mut graphs) = fixture(&device);
         graphs.reserve(|| twice(&device, &mut y, &x, 1.0)).unwrap();
         assert_eq!((first(&y), device.ledger().usage().now[Label::Graphs as usize]), (0.0, 256));
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_replay_without_its_tensors_is_refused() {
-        let Some(device) = emulated() else { return };
+        let Some(device) = software_gpu() else { return };
         let (x, mut y, mut graphs) = fixture(&device);
         for _ in 0..2 {
             graphs.run(1, || twice(&device, &mut y, &x, 1.0)).unwrap();

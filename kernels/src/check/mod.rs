@@ -11,7 +11,7 @@ mod rows;
 pub use between::between;
 pub use device::{case_on_device, numbers_on_device, on_device};
 pub use execution::{inputs, random, value};
-pub use rows::{BATCH, RowBatch, batch_invariance};
+pub use rows::{BATCH, batch_invariance};
 
 use crate::ALL;
 use crate::spec::{Case, F64Tensor, Spec};

@@ -1,25 +1,16 @@
 //! Batch invariance: a row has the same bits alone, among a few rows and among many.
 
 use super::random;
-use crate::spec::{Invariance, Spec};
+use crate::spec::{Invariance, RowBatch, Spec};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
-use std::ops::Range;
 
 /// Rows of the whole batch.
 pub const BATCH: usize = 64;
 
 /// First row and number of rows of each part that is compared with the whole batch.
 const PARTS: [(usize, usize); 5] = [(0, 1), (37, 1), (63, 1), (5, 7), (57, 7)];
-
-/// Some rows of one and the same batch of [`BATCH`] rows.
-pub struct RowBatch<'a> {
-    pub cx: &'a Ctx,
-    /// The storage type.
-    pub dtype: DType,
-    pub rows: Range<usize>,
-}
 
 impl RowBatch<'_> {
     /// Returns these rows of a random (BATCH, columns) in the storage type. `site` tells inputs apart.

@@ -1,9 +1,8 @@
 //! Reference and cases of `lora`.
 
 use super::{Dropout, LoraLinear, cuda, lora, multi_lora};
-use crate::check::RowBatch;
 use crate::gemm::spec::{forward, reference as product};
-use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowBatch, RowCall, Shapes, Spec};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{DType, Result, Tensor};
 

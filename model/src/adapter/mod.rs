@@ -182,6 +182,7 @@ fn fill_uniform(a: &mut [f32], inner: usize, key: RngKey) {
 mod tests {
     use super::*;
     use crate::synthetic;
+    use approx::assert_abs_diff_eq;
 
     #[test]
     fn a_fresh_adapter_is_uniform_in_a_and_zero_in_b() {
@@ -193,7 +194,8 @@ mod tests {
         assert!(pair.b.slice::<f32>().unwrap().iter().all(|&x| x == 0.0));
         let (a, bound) = (pair.a.slice::<f32>().unwrap(), 1.0 / 64f32.sqrt());
         let variance = a.iter().map(|x| x * x).sum::<f32>() / a.len() as f32;
-        assert!(a.iter().all(|x| x.abs() <= bound) && (variance * 3.0 / bound / bound - 1.0).abs() < 0.2);
+        assert!(a.iter().all(|x| x.abs() <= bound));
+        assert_abs_diff_eq!(variance * 3.0 / bound / bound, 1.0, epsilon = 0.2);
         let again = Adapter::init_lora(&tiny, 64, 16.0, 0.0, &[Linear::Q], 1).unwrap();
         assert_eq!(
             again.modules["model.layers.1.self_attn.q_proj"].a.bytes().unwrap(),

@@ -275,13 +275,13 @@ fn check_tensors(file: &TensorFile, expected: &BTreeMap<String, Vec<usize>>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::shared;
     use crate::synthetic;
+    use codelsi_testing::shared;
 
     #[test]
     fn peft_files_survive_a_round_trip_byte_for_byte() {
         for case in ["mha_f32", "gqa_bf16_sharded", "tied_f32", "hd128_bf16"] {
-            let Some(reference) = shared(&format!("reference/{case}")) else { return };
+            let Some(reference) = shared(format!("reference/{case}")) else { return };
             let config = ModelConfig::load(reference.join("model")).unwrap();
             let adapter = Adapter::load(reference.join("adapter"), &config).unwrap();
             let settings = &adapter.config;

@@ -170,6 +170,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
     use crate::tokenizer::Tokenizer;
+    use approx::assert_abs_diff_eq;
     use codelsi_engine::Device;
 
     #[test]
@@ -192,7 +193,7 @@ mod tests {
         let weight = checkpoint.copy_f32(&Device::cpu(), "model.layers.1.mlp.up_proj.weight").unwrap();
         let w = weight.slice::<f32>().unwrap();
         let variance = w.iter().map(|x| x * x).sum::<f32>() / w.len() as f32;
-        assert!((variance.sqrt() / DEVIATION - 1.0).abs() < 0.03, "{}", variance.sqrt());
+        assert_abs_diff_eq!(variance.sqrt() / DEVIATION, 1.0, epsilon = 0.03);
         Tokenizer::load(&out).unwrap().check_fits(config.vocab).unwrap();
     }
 

@@ -245,7 +245,7 @@ impl InfillTokens {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::shared;
+    use codelsi_testing::shared;
 
     fn load(path: &str) -> Option<Tokenizer> {
         shared(path).map(|path| Tokenizer::load(path).unwrap())

@@ -1,5 +1,7 @@
 //! `parity DIR..`: holds the engine to reference outputs and names the first tensor that departs.
 
+#![forbid(unsafe_code)]
+
 use clap::Parser;
 use codelsi_engine::{At, DType, Result};
 use codelsi_launch::{DeviceChoice, RankOptions, title};

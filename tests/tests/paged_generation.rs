@@ -6,7 +6,7 @@ use codelsi_model::generate::{
 };
 use codelsi_model::llama::Llama;
 use codelsi_model::tokenizer::Tokenizer;
-use codelsi_tests::{load, tiny};
+use codelsi_tests::{load_model, write_tiny_model};
 use std::sync::OnceLock;
 
 struct Fixture {
@@ -18,14 +18,14 @@ fn fixture() -> &'static Fixture {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
     FIXTURE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        tiny(folder.path());
+        write_tiny_model(folder.path());
         let tokenizer = Tokenizer::load(folder.path()).unwrap();
         Fixture { folder, tokenizer }
     })
 }
 
 fn model(device: &Device, compute: DType) -> Llama {
-    load(fixture().folder.path(), device, compute)
+    load_model(fixture().folder.path(), device, compute)
 }
 
 fn complete(compute: DType, requests: &[GenerationRequest], limits: SchedulerConfig) -> Vec<Vec<Completion>> {

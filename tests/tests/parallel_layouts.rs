@@ -3,7 +3,8 @@
 use codelsi_engine::{Comm, DType, Device, Rank, Result, Threads};
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_parity::{Compared, check};
-use codelsi_tests::{emulated, golden, shared};
+use codelsi_testing::shared;
+use codelsi_tests::{golden_case, software_gpu};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,13 +28,13 @@ fn on_ranks<T: Send>(
 
 /// The project's own cases and the ranks that can share them.
 fn own() -> Vec<(PathBuf, Vec<usize>)> {
-    vec![(golden("tiny"), vec![2]), (golden("six"), vec![2, 3])]
+    vec![(golden_case("tiny"), vec![2]), (golden_case("six"), vec![2, 3])]
 }
 
 /// With those that lie beside the project.
 fn all() -> Vec<(PathBuf, Vec<usize>)> {
     let given = ["mha_f32", "gqa_bf16_sharded", "tied_f32"];
-    let given = given.iter().filter_map(|case| shared(&format!("reference/{case}")));
+    let given = given.iter().filter_map(|case| shared(format!("reference/{case}")));
     own().into_iter().chain(given.map(|case| (case, vec![2]))).collect()
 }
 
@@ -78,11 +79,11 @@ fn bf16_is_as_near_the_truth_as_one_rank() {
 
 #[test]
 fn software_gpus_are_as_near_as_one() {
-    if emulated().is_none() {
+    if software_gpu().is_none() {
         return;
     }
-    near_the_truth(own(), || emulated().unwrap(), DType::F32);
-    near_the_truth(own(), || emulated().unwrap(), DType::BF16);
+    near_the_truth(own(), || software_gpu().unwrap(), DType::F32);
+    near_the_truth(own(), || software_gpu().unwrap(), DType::BF16);
 }
 
 /// Gathered matrices are the whole ones: nothing that a case states is another number.
@@ -92,9 +93,9 @@ fn shards_compute_what_one_rank_does() {
         |rows: Vec<Compared>| rows.into_iter().map(|row| (row.tensor, row.error)).collect::<Vec<_>>();
     for (case, world, compute) in [("tiny", 2, DType::BF16), ("tiny", 3, DType::F32), ("six", 4, DType::F32)]
     {
-        let alone = errors(check(&golden(case), &Device::cpu(), compute).unwrap());
+        let alone = errors(check(&golden_case(case), &Device::cpu(), compute).unwrap());
         for rows in
-            on_ranks((world, Layout::Shard), Device::cpu, |split| check(&golden(case), split, compute))
+            on_ranks((world, Layout::Shard), Device::cpu, |split| check(&golden_case(case), split, compute))
         {
             assert_eq!(errors(rows.unwrap()), alone, "{case} on {world} ranks");
         }
@@ -109,9 +110,9 @@ fn refusal(folder: &Path, world: usize) -> String {
 #[test]
 fn heads_that_do_not_divide_are_an_error() {
     assert!(
-        refusal(&golden("tiny"), 3).contains("4 attention heads to 3 ranks"),
+        refusal(&golden_case("tiny"), 3).contains("4 attention heads to 3 ranks"),
         "{}",
-        refusal(&golden("tiny"), 3)
+        refusal(&golden_case("tiny"), 3)
     );
-    assert!(refusal(&golden("tiny"), 4).contains("2 key and value heads to 4 ranks"));
+    assert!(refusal(&golden_case("tiny"), 4).contains("2 key and value heads to 4 ranks"));
 }
