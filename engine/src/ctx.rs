@@ -122,9 +122,9 @@ impl Ctx {
     }
 
     /// Differentiates: `ends` are outputs with the gradients to start from, and `sink` gets the gradient of each leaf
-    /// that wants one, as soon as it is final. This uses the tape up.
+    /// that wants one, as soon as it is final. The tape is empty afterwards.
     ///
-    /// [`Grads`] is a sink that collects; so is a closure `FnMut(Id, Tensor) -> Result<()>`.
+    /// [`Grads`] is a sink that collects; so is a closure `FnMut(TensorId, Tensor) -> Result<()>`.
     ///
     /// # Errors
     /// When an end was not recorded, an op's backward fails, or the sink does.

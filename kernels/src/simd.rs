@@ -90,9 +90,10 @@ pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
         fn avx2<R>(f: impl FnOnce() -> R) -> R {
             f()
         }
-        // SAFETY: `level` never exceeds what was detected on the machine.
         match level() {
+            // SAFETY: `level` never exceeds the instruction sets detected on the machine.
             SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => return unsafe { avx512(f) },
+            // SAFETY: as above.
             SimdLevel::Avx2 => return unsafe { avx2(f) },
             SimdLevel::Portable => {}
         }

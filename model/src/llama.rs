@@ -272,8 +272,8 @@ impl Llama {
     ///
     /// # Errors
     /// When a rank is gone.
-    pub fn finish_backward(&self, cx: &Ctx) -> Result<()> {
-        self.shards.as_ref().map_or(Ok(()), |shards| shards.finish_backward(cx))
+    pub fn finish_backward(&self) -> Result<()> {
+        self.shards.as_ref().map_or(Ok(()), |shards| shards.finish_backward())
     }
 
     /// Every tensor that wants a gradient, named as in a checkpoint or an adapter file, in a fixed order.

@@ -155,7 +155,7 @@ impl<'a> TrainStep<'a> {
                 reducer.add_loss(i, &loss)?;
                 let add = &mut |id, gradient| reducer.add_gradient(i, id, gradient);
                 cx.backward([(&loss, self.loss_gradient.clone())], add)?;
-                self.model.finish_backward(&cx)?;
+                self.model.finish_backward()?;
                 first_token += micro_batches[i].tokens.len();
             }
             // Sharded weights are gathered by all ranks together, also by those that have run out of work.

@@ -36,7 +36,7 @@ impl Weight {
     pub fn get(&self, cx: &Ctx) -> Result<Tensor> {
         match self {
             Weight::Local(t) => Ok(t.clone()),
-            Weight::Sharded(weight) => Ok(weight.restore(cx)?.with_refetch(weight.clone())),
+            Weight::Sharded(weight) => Ok(weight.gather(cx.is_recording())?.with_refetch(weight.clone())),
         }
     }
 
@@ -64,9 +64,16 @@ pub struct ShardedWeight {
     index: usize,
 }
 
+impl ShardedWeight {
+    /// Returns the full matrix; `recording` is true when a backward follows or runs.
+    fn gather(&self, recording: bool) -> Result<Tensor> {
+        self.shards.full(self.group, self.index, recording)
+    }
+}
+
 impl Refetch for ShardedWeight {
-    fn restore(&self, cx: &Ctx) -> Result<Tensor> {
-        self.shards.full(cx, self.group, self.index)
+    fn restore(&self) -> Result<Tensor> {
+        self.gather(true)
     }
 }
 
@@ -157,40 +164,39 @@ impl WeightShards {
     /// See [`Weight::get`].
     pub fn join_gathers(&self, cx: &Ctx) -> Result<()> {
         for group in 0..=self.last {
-            self.advance(&mut self.schedule(), cx, group)?;
+            self.advance(&mut self.schedule(), group, cx.is_recording())?;
         }
-        if cx.is_recording() { self.finish_backward(cx) } else { Ok(()) }
+        if cx.is_recording() { self.finish_backward() } else { Ok(()) }
     }
 
     /// Joins the gathers that remain down to layer 1: backward ends early where the first layers have no adapter.
     ///
     /// # Errors
     /// See [`Weight::get`].
-    pub fn finish_backward(&self, cx: &Ctx) -> Result<()> {
+    pub fn finish_backward(&self) -> Result<()> {
         let mut schedule = self.schedule();
         let current = schedule.current.as_ref().map_or(0, |current| current.group);
-        (1..current).rev().try_for_each(|group| self.advance(&mut schedule, cx, group).map(drop))
+        (1..current).rev().try_for_each(|group| self.advance(&mut schedule, group, true).map(drop))
     }
 
     /// Returns a full matrix.
-    fn full(&self, cx: &Ctx, group: usize, index: usize) -> Result<Tensor> {
+    fn full(&self, group: usize, index: usize, recording: bool) -> Result<Tensor> {
         let mut schedule = self.schedule();
         let shape = schedule.shards[group][index].full;
-        Ok(self.advance(&mut schedule, cx, group)?.gather.wait(index)?.prefix(shape))
+        Ok(self.advance(&mut schedule, group, recording)?.gather.wait(index)?.prefix(shape))
     }
 
     /// Makes `group` the current one, and begins to prefetch the group that is used after it.
     fn advance<'a>(
         &self,
         schedule: &'a mut GatherSchedule,
-        cx: &Ctx,
         group: usize,
+        recording: bool,
     ) -> Result<&'a mut GatheredGroup> {
         let current = match schedule.current.take() {
             Some(current) if current.group == group => current,
             previous => {
-                let next =
-                    next_group(previous.as_ref().map(|p| p.group), group, self.last, cx.is_recording());
+                let next = next_group(previous.as_ref().map(|p| p.group), group, self.last, recording);
                 // Memory is freed before more is allocated.
                 let previous = previous.filter(|previous| previous.group == next);
                 let prefetched = schedule.prefetched.take().filter(|prefetched| prefetched.group == group);
@@ -219,10 +225,10 @@ impl WeightShards {
 }
 
 /// Returns the group used after `group`, which follows `previous`: the next in the same direction, turning back at
-/// the ends; but the embedding after the head, the last group, where no backward follows (`is_recording` is false).
-fn next_group(previous: Option<usize>, group: usize, last: usize, records: bool) -> usize {
+/// the ends; but the embedding after the head, the last group, where no backward follows (`recording` is false).
+fn next_group(previous: Option<usize>, group: usize, last: usize, recording: bool) -> usize {
     match previous {
-        _ if group == last && records => last - 1,
+        _ if group == last && recording => last - 1,
         _ if group == last => 0,
         Some(previous) if previous > group && group > 0 => group - 1,
         _ => group + 1,

@@ -149,7 +149,7 @@ impl<'a> Builder<'a> {
 
     /// Returns the register to convert into, and the instruction that must follow: results narrower than their
     /// register are extended to it, and those of 16 bits or less are cut to what a narrow register keeps.
-    #[allow(clippy::type_complexity)]
+    #[expect(clippy::type_complexity)]
     fn cvt_destination(
         &mut self,
         o: &'a Operand<'a>,
