@@ -157,7 +157,7 @@ impl State {
         let block = self.free.get_mut(&lines).and_then(Vec::pop);
         match block {
             Some(_) => self.free_bytes -= lines * size_of::<CacheLine>(),
-            // The system is about to be asked for more: never hold more than the peak that a plan predicts.
+            // Fresh memory follows: kept blocks are freed so that the process never exceeds the peak that a plan predicts.
             None if self.usage.total() + self.free_bytes > self.usage.peak => {
                 self.free.clear();
                 self.free_bytes = 0;
@@ -204,7 +204,7 @@ impl Drop for Charge {
     }
 }
 
-/// Host memory, which goes back to its ledger when dropped.
+/// Host memory, returned to its ledger when dropped.
 pub(crate) struct HostMemory {
     data: Vec<CacheLine>,
     charge: Charge,
@@ -241,7 +241,7 @@ impl Drop for HostMemory {
     }
 }
 
-/// Memory that the host does not address, as tensors see it: a device implements it.
+/// Memory of a device that the host cannot address; tensors use it through this trait.
 pub(crate) trait DeviceMemory: Any + Send + Sync {
     /// The device's name, e.g. `cuda:0`.
     fn device_name(&self) -> &str;
@@ -268,7 +268,7 @@ pub(crate) trait DeviceMemory: Any + Send + Sync {
     fn duplicate(&self) -> Result<Box<dyn DeviceMemory>>;
 }
 
-/// Returns the bytes of this process's memory that no file backs; `None` where the system does not report them.
+/// Returns the anonymous resident memory of this process (not backed by a file) in bytes; `None` where the system does not report them.
 pub fn anonymous_bytes() -> Option<usize> {
     kilobytes("/proc/self/status", "RssAnon:")
 }

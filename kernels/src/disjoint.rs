@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-/// A slice whose disjoint ranges are handed to parallel tasks.
+/// A slice whose disjoint ranges are written by parallel tasks.
 pub(crate) struct DisjointSlice<'a, T> {
     start: *mut T,
     len: usize,

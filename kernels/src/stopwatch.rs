@@ -79,8 +79,8 @@ impl TimedCase {
     ///
     /// # Errors
     /// Those of the op.
-    pub fn time(&mut self, way: Pass, watch: &mut Stopwatch) -> Result<Duration> {
-        match way {
+    pub fn time(&mut self, pass: Pass, watch: &mut Stopwatch) -> Result<Duration> {
+        match pass {
             Pass::Forward => self.forward(watch),
             Pass::Backward => self.backward(watch),
         }

@@ -2,7 +2,7 @@
 //! after an RMSNorm.
 //!
 //! Training and serving differ only in where a layer's keys and values go, which the caller decides with the closure
-//! `attend` ([`Layer::forward`]). A linear knows the slice that this rank holds of it, and where the ranks communicate.
+//! `attend` ([`Layer::forward`]). A linear stores the slice of the weight that this rank holds, which determines where ranks communicate.
 
 use crate::adapter::Adapter;
 use crate::adapter::method::{SUBLAYERS, bottleneck_path};

@@ -71,8 +71,9 @@ pub struct TrainReport {
 /// number of data-parallel ranks. A collective: every rank calls it; rank 0 writes the files. It returns when all ranks
 /// are done.
 ///
-/// # Errors Bad options, model or data; `out` holds a run and `resume` is off, or its recipe differs; a rank is gone,
-/// or was given other options or files.
+/// # Errors
+/// When options, model or data are invalid; `out` holds a run and `resume` is off, or its recipe differs; a rank is
+/// gone, or was given other options or files.
 pub fn train(
     options: &TrainOptions,
     split: impl Into<RankLayout>,

@@ -47,7 +47,7 @@ pub trait Comm: Send + Sync {
     ///
     /// # Errors
     /// As [`Comm`] says.
-    fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()>;
+    fn all_reduce(&self, x: &mut Tensor, op: ReduceOp) -> Result<()>;
     /// Fills `out` with every rank's `x`, in rank order; `out` is `world` times as long as `x`.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ pub trait Comm: Send + Sync {
     /// # Errors
     /// As [`Comm`] says.
     fn all_gather_async(&self, mut gathers: Vec<(Tensor, Tensor)>) -> Result<PendingGather> {
-        gathers.iter_mut().try_for_each(|(part, whole)| self.all_gather(part, whole))?;
+        gathers.iter_mut().try_for_each(|(part, full)| self.all_gather(part, full))?;
         Ok(PendingGather::complete(gathers))
     }
     /// Sums `x` over all ranks and writes this rank's part to `out`; `x` is `world` times as long as `out`.
@@ -67,7 +67,7 @@ pub trait Comm: Send + Sync {
     /// # Errors
     /// As [`Comm`] says.
     fn reduce_scatter(&self, x: &Tensor, out: &mut Tensor) -> Result<()>;
-    /// Broadcasts each tensor from the rank given with it, and returns when the content is there.
+    /// Broadcasts each tensor from the rank given with it, and returns when the content has arrived.
     ///
     /// # Errors
     /// As [`Comm`] says.

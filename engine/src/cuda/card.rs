@@ -1,5 +1,5 @@
-//! NVIDIA's driver, loaded when a card is asked for. Everything that can be missing is looked for first: the
-//! bindings panic where a library or a function is absent.
+//! NVIDIA's driver, loaded when a card is opened. Missing libraries and functions are detected first, because
+//! the bindings panic on them.
 
 use super::driver::{CapturedGraph, DeviceProperties, Driver, Event, Grid, Module, Pinned, Stream};
 use super::nvrtc::Code;

@@ -42,7 +42,7 @@ use std::sync::{Arc, Mutex};
 
 /// One CUDA device: its driver, its ledger, and the kernels compiled so far.
 pub struct Cuda {
-    gpu: Gpu,
+    gpu: Backend,
     name: String,
     ledger: Arc<Ledger>,
     modules: Mutex<HashMap<String, Arc<LoadedModule>>>,
@@ -57,7 +57,7 @@ struct LoadedModule {
     ptx: String,
 }
 
-enum Gpu {
+enum Backend {
     Card(card::Card),
     Emulated(Box<EmulatedGpu>),
     Planned(planned::PlannedGpu),
@@ -71,7 +71,7 @@ impl Cuda {
     pub fn card(ordinal: usize) -> Result<Self> {
         card::count()?;
         let card = card::Card::new(ordinal, Nvrtc::get()?.version())?;
-        Ok(Cuda::new(Gpu::Card(card), format!("cuda:{ordinal}")))
+        Ok(Cuda::new(Backend::Card(card), format!("cuda:{ordinal}")))
     }
 
     /// Returns a GPU emulated in software, of architecture `arch`: `sm_80` or `sm_90a`.
@@ -80,17 +80,17 @@ impl Cuda {
     /// When the architecture is unknown, no compiler (NVRTC) is found, or this build lacks the feature `emulator`.
     pub fn emulated(arch: &str) -> Result<Self> {
         Nvrtc::get()?;
-        Ok(Cuda::new(Gpu::Emulated(Box::new(EmulatedGpu::new(arch)?)), format!("emulated:{arch}")))
+        Ok(Cuda::new(Backend::Emulated(Box::new(EmulatedGpu::new(arch)?)), format!("emulated:{arch}")))
     }
 
     /// Returns a planned card with these properties: it accounts for memory and computes nothing.
     pub fn planned(properties: DeviceProperties) -> Self {
-        Cuda::new(Gpu::Planned(planned::PlannedGpu::new(properties)), "plan".into())
+        Cuda::new(Backend::Planned(planned::PlannedGpu::new(properties)), "plan".into())
     }
 
     /// True for a planned card, which computes nothing.
     pub fn is_plan(&self) -> bool {
-        matches!(self.gpu, Gpu::Planned(_))
+        matches!(self.gpu, Backend::Planned(_))
     }
 
     /// Returns the free and the total memory in bytes.
@@ -114,7 +114,7 @@ impl Cuda {
         card::count()
     }
 
-    fn new(gpu: Gpu, name: String) -> Self {
+    fn new(gpu: Backend, name: String) -> Self {
         Cuda {
             gpu,
             name,
@@ -145,16 +145,16 @@ impl Cuda {
     /// The software GPU behind this device; `None` for a card and a planned card.
     pub fn emulator(&self) -> Option<&EmulatedGpu> {
         match &self.gpu {
-            Gpu::Emulated(emulated) => Some(emulated),
-            Gpu::Card(_) | Gpu::Planned(_) => None,
+            Backend::Emulated(emulated) => Some(emulated),
+            Backend::Card(_) | Backend::Planned(_) => None,
         }
     }
 
     fn driver(&self) -> &dyn Driver {
         match &self.gpu {
-            Gpu::Card(card) => card,
-            Gpu::Emulated(emulated) => emulated.driver(),
-            Gpu::Planned(planned) => planned,
+            Backend::Card(card) => card,
+            Backend::Emulated(emulated) => emulated.driver(),
+            Backend::Planned(planned) => planned,
         }
     }
 
@@ -265,8 +265,8 @@ impl Cuda {
     /// The driver's.
     pub(crate) fn is_done(&self, event: &Event) -> Result<bool> {
         match &self.gpu {
-            Gpu::Card(card) => card.is_done(event),
-            Gpu::Emulated(_) | Gpu::Planned(_) => Ok(true),
+            Backend::Card(card) => card.is_done(event),
+            Backend::Emulated(_) | Backend::Planned(_) => Ok(true),
         }
     }
 
@@ -276,8 +276,8 @@ impl Cuda {
     /// When this is not a card, or the driver fails.
     pub(crate) fn raw_stream(&self, stream: Stream) -> Result<*mut c_void> {
         match &self.gpu {
-            Gpu::Card(card) => Ok(card.raw_stream(stream)?.cast()),
-            Gpu::Emulated(_) | Gpu::Planned(_) => {
+            Backend::Card(card) => Ok(card.raw_stream(stream)?.cast()),
+            Backend::Emulated(_) | Backend::Planned(_) => {
                 Err(Error::new(format!("NCCL is for cards, not for {}", self.name)))
             }
         }

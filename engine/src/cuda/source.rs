@@ -11,7 +11,7 @@ pub struct Source {
     pub text: &'static str,
     /// Name and text of each header.
     pub headers: &'static [(&'static str, &'static str)],
-    /// Numbers that kernels and launches share, defined in every variant. They are written in Rust alone.
+    /// Constants that kernels and launches share, defined in every variant; Rust is their only source.
     pub constants: &'static [Define],
     /// Lists every way to compile the source.
     pub variants: fn() -> Vec<Variant>,

@@ -6,7 +6,7 @@ use crate::{Result, Tensor};
 use std::collections::BTreeMap;
 
 /// Consumer of backward's results. [`Grads`] collects them; a closure gets each leaf's gradient as soon as it is final,
-/// so that work on it (a reduction over ranks) can begin while backward goes on.
+/// so that work on it (a reduction over ranks) overlaps with the rest of backward.
 pub trait GradSink {
     /// Takes the gradient of the leaf `id`. A leaf that several checkpointed segments capture, without taking it as an
     /// input, is handed over once by each of them: add those up.

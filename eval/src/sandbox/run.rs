@@ -1,4 +1,4 @@
-//! The harness's side of one run: start the child, drain its output, watch its resources, stop it.
+//! The harness side of one run: start the child, drain its output, watch its resources, stop it.
 
 use super::config::{READY, SELF, STAGE_FLAG, SandboxConfig};
 use super::policy::{Isolation, ResourceLimits};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Interval between two measurements of the process tree; a limit can be exceeded for so long.
 const TICK: Duration = Duration::from_millis(25);
-/// Time that the stages have to end after they are told to, before they are killed from outside.
+/// Time that the stages have to end after they are asked to stop, before they are killed from outside.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// A limited resource.
@@ -122,7 +122,7 @@ impl Sandbox {
     /// Runs `task` in `folder`, the only folder that it can write to; it can also read `readable`.
     ///
     /// # Errors
-    /// Only when the sandbox itself cannot be set up: whatever the program does is a [`ProcessOutput`].
+    /// Only when the sandbox itself cannot be set up: every outcome of the program itself is a [`ProcessOutput`].
     pub fn run(
         &self,
         task: ChildTask,
@@ -186,7 +186,7 @@ fn watch(
         (child.stdout.take().map(OwnedFd::from), CapturedStream::default()),
         (child.stderr.take().map(OwnedFd::from), CapturedStream::default()),
     ];
-    // The first stage waits on its standard input: closing it tells that stage to stop everything.
+    // The first stage waits on its standard input: closing it makes that stage stop everything.
     let mut lifeline = child.stdin.take();
     let mut stopped: Option<(Resource, Instant)> = None;
     let (mut measured, mut run_delay) = (started, Duration::ZERO);

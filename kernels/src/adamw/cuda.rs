@@ -45,7 +45,7 @@ pub fn step(
     start(cuda, "adamw", blocks, &mut [Arg::In(&table), Arg::In(&hyper), Arg::In(squares), tensors])
 }
 
-/// sum = Σg² over all elements of all gradients: sums of blocks, then their sum; all in f64.
+/// Computes sum = Σg² over all elements of all gradients: sums of blocks, then their sum; all in f64.
 pub fn sum_of_squares<'a>(
     cx: &Ctx,
     cuda: &Arc<Cuda>,

@@ -13,7 +13,7 @@ pub const BATCH: usize = 64;
 /// First row and number of rows of each part that is compared with the whole batch.
 const PARTS: [(usize, usize); 5] = [(0, 1), (37, 1), (63, 1), (5, 7), (57, 7)];
 
-/// Some rows of one and the same batch of [`BATCH`] rows.
+/// Some of the [`BATCH`] rows of one batch.
 pub struct RowBatch<'a> {
     pub cx: &'a Ctx,
     /// The storage type.
@@ -22,7 +22,7 @@ pub struct RowBatch<'a> {
 }
 
 impl RowBatch<'_> {
-    /// Returns these rows of a random (BATCH, columns) in the storage type. `site` tells inputs apart.
+    /// Returns these rows of a random (BATCH, columns) in the storage type. `site` distinguishes inputs.
     ///
     /// # Errors
     /// When the device has no memory for them.

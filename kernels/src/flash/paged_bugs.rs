@@ -1,4 +1,4 @@
-//! Bugs that the checks must see: `decode.cu`, and `forward.cu` over pages.
+//! Bugs that the checks must detect: `decode.cu`, and `forward.cu` over pages.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16, F32};

@@ -10,7 +10,7 @@ use codelsi_engine::{DType, Device, Label, Result};
 
 /// Bytes of the copy that measures the memory bandwidth of a GPU.
 const COPY_BYTES: usize = 1 << 30;
-/// Products per warp and chain in the measurement of a GPU's tensor cores.
+/// Matrix products per warp and chain in the measurement of a GPU's tensor cores.
 const ROUNDS: usize = 20_000;
 
 /// Measures the peak FLOP/s of multiply-adds on `dtype`; on a GPU that of mma.sync on bf16 for either type. `None`

@@ -8,7 +8,7 @@
 //! **shapes** h, dh (T, C); head, dhead (V, C); targets (T), −100 where there is no label; loss (1); logprobs
 //! (T), 0 where there is no label.
 //!
-//! **ranks** may each hold a shard of the head's rows ([`vocab_parallel_xent`], Megatron's vocabulary-parallel cross-entropy).
+//! **ranks** may each hold a shard of the head's rows ([`vocab_parallel_xent`], Megatron's vocabulary-parallel cross-entropy, arXiv 1909.08053).
 //! They all-reduce the maximum and the sum of every labelled token, so that loss and logprobs are those of the full
 //! vocabulary, with the same bits on every rank; dh is the contribution of the rank's shard, to be summed over ranks.
 //!
@@ -18,8 +18,8 @@
 //! **launch** on a GPU tiles of logits are 1024 tokens by 4096 rows of the head; between the products, one block per
 //! token. A target outside the vocabulary traps, and so does a number of labels that differs from the one given.
 //!
-//! **numerics** logits in f32. The log-sum-exp and Σ p·head are computed online over the vocabulary chunks, as in flash
-//! attention: when the running maximum grows, the earlier sums are rescaled. The order depends on V and on a token's
+//! **numerics** logits in f32. The log-sum-exp and Σ p·head are computed online over the vocabulary chunks (Milakov &
+//! Gimelshein, arXiv 1805.02867): when the running maximum grows, the earlier sums are rescaled. The order depends on V and on a token's
 //! own row; dhead adds tokens in ascending order in f32, the loss adds them in f64.
 //!
 //! **traffic** forward 2·T·V·C flops, T counting labelled tokens; dh, computed in the same pass, as many again;
@@ -36,7 +36,7 @@ mod tests;
 use crate::elementwise::convert;
 use crate::rows::RowShard;
 use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
-use cpu::{Outputs, Workspace};
+use cpu::{HostWorkspace, Outputs};
 use half::bf16;
 
 /// Target of a token without a label: PyTorch's `ignore_index`.
@@ -134,7 +134,7 @@ impl Op for Xent {
             dhead: wants(head).then(|| cx.device().empty(Label::Gradients, [v, c], DType::F32)),
         };
         let inputs = [*h, *head, *targets];
-        let workspace = |out: &Outputs| Workspace::new(cx, h, head, self.vocabulary, out);
+        let workspace = |out: &Outputs| HostWorkspace::new(cx, h, head, self.vocabulary, out);
         match (cx.device(), h.dtype()) {
             (Device::Cpu(_), DType::BF16) => {
                 let mut work = workspace(&out);

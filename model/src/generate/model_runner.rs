@@ -1,4 +1,4 @@
-//! Runs a step on the device: its inputs are sent in one copy, and the sampled tokens come back in one.
+//! Runs a step on the device: one copy sends its inputs, and one copy returns the sampled tokens.
 //!
 //! So a step that only decodes is the same work for every batch of its size, whatever its sequences are: on a GPU it is
 //! recorded once as a CUDA graph and replayed, instead of launching each kernel.

@@ -58,7 +58,7 @@ pub fn generate(
 struct Sequence<'a> {
     /// Index of its request.
     request: usize,
-    /// Index among the request's completions; a prompt in prefill stands for all of them.
+    /// Index among the request's completions; unused while the prompt is in prefill, before it is forked.
     sample: usize,
     /// Prompt and completion.
     tokens: Vec<u32>,

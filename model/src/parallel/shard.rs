@@ -2,11 +2,11 @@
 //! holds the full matrix only around its use.
 //!
 //! Matrices are gathered by *layer group*: the embedding (group 0), the matrices of each decoder layer (1 to L),
-//! the head (L + 1). A batch uses the groups in order; its backward goes back, down to layer 1. The current group
+//! the head (L + 1). A batch uses the groups in order; its backward uses them in reverse order, down to layer 1. The current group
 //! is gathered in full, the next one is being prefetched, and no other exists: a rank holds 1/N of all matrices and
 //! at most two full groups.
 //!
-//! Between GPUs a gather runs on a stream of its own, while the ops of the previous group run. Over host memory
+//! Between GPUs a gather runs on a separate stream, while the ops of the previous group run. Over host memory
 //! (threads on the CPU, on software GPUs or on one GPU, and sockets) a gather has ended when it returns, and
 //! nothing overlaps.
 //!

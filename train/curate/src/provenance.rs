@@ -59,7 +59,7 @@ fn license_in(folder: &Path) -> Option<String> {
     (!found.is_empty()).then(|| found.into_iter().collect::<Vec<_>>().join(" OR "))
 }
 
-/// The SPDX name of a licence text. Whether later versions are allowed is said in the sources and not in the text.
+/// The SPDX name of a licence text. The text does not state if later versions are allowed; the sources do.
 fn license(text: &str) -> Option<&'static str> {
     // Only words and numbers: licences are wrapped, indented and quoted in many ways.
     let words: Vec<String> = text

@@ -26,7 +26,7 @@ pub struct FoundSources {
 }
 
 /// Reads a folder (sorted by path) or a `.jsonl`/`.jsonl.gz` corpus with `path` and `content` (in its order). A folder
-/// of corpora without sources of its own is read as all of them.
+/// that has corpora but no sources is read as all of its corpora.
 ///
 /// # Errors
 /// A path that is neither, a malformed line (the message names it), or no source in these languages.

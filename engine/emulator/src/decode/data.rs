@@ -361,7 +361,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Returns the register that stands for a scalar parameter of a call.
+    /// Returns the register that holds a scalar parameter of a call.
     fn call_param(
         &mut self,
         address: &'a Operand<'a>,

@@ -9,7 +9,7 @@ use super::registers::{Registers, row};
 use super::shared_memory::WarpAccess;
 use super::thread_block::BlockState;
 use super::warp::Warp;
-use crate::fault::Checked;
+use crate::fault::LaneResult;
 use crate::inst::{FULL, Inst, LANES};
 
 const ROW: u32 = 16;
@@ -25,7 +25,7 @@ impl<'g> Warp<'g> {
         n: u8,
         mask: u32,
         what: &str,
-    ) -> Checked<(Offsets, u32)> {
+    ) -> LaneResult<(Offsets, u32)> {
         self.require_all(mask, what)?;
         self.require_known(i.src[0], mask, "an address")?;
         let used = if n == 4 { FULL } else { (1 << (8 * n)) - 1 };
@@ -43,7 +43,7 @@ impl<'g> Warp<'g> {
         n: u8,
         transposed: bool,
         mask: u32,
-    ) -> Checked {
+    ) -> LaneResult {
         let (offsets, used) = self.rows(block, i, n, mask, "ldmatrix")?;
         let pattern = AccessPattern::of(&offsets, ROW, used);
         let bytes = used.count_ones() as u64 * ROW as u64;
@@ -75,7 +75,7 @@ impl<'g> Warp<'g> {
         n: u8,
         transposed: bool,
         mask: u32,
-    ) -> Checked {
+    ) -> LaneResult {
         let (offsets, used) = self.rows(block, i, n, mask, "stmatrix")?;
         let pattern = AccessPattern::of(&offsets, ROW, used);
         let bytes = used.count_ones() as u64 * ROW as u64;

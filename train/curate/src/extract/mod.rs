@@ -42,7 +42,7 @@ impl<'a> ParsedFile<'a> {
     /// Visits the statements of a file or namespace, or the members of the class `owner`.
     fn scope(&mut self, scope: Node, owner: Option<&str>) {
         if scope.is_error() {
-            // One broken item stands for the text around those that the parser could read.
+            // One broken item represents all text that the parser could not read.
             let title = ItemHeading {
                 kind: ItemKind::Function,
                 name: String::new(),

@@ -7,7 +7,7 @@ pub struct LanguageTable {
     pub name: &'static str,
     /// File extensions; the first, without its dot, is MultiPL-E's code of the language.
     pub endings: &'static [&'static str],
-    /// Extensions of files without code of their own, as `.d.ts`.
+    /// Extensions of declaration files, which contain no code: `.d.ts`.
     pub not_endings: &'static [&'static str],
     /// Folders of installed, vendored or built files.
     pub not_folders: &'static [&'static str],
@@ -65,7 +65,7 @@ pub struct Wrapper {
     pub kept: bool,
 }
 
-/// The way to read the signature of a function.
+/// The form in which the grammar stores the signature of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignatureForm {
     /// From fields: name, type parameters, parameters and, after this separator, the result type.
