@@ -68,7 +68,7 @@ impl Ctx {
     /// Runs `op` on `x`, and pushes a node onto the tape when an input wants a gradient.
     ///
     /// # Errors
-    /// The op's own, with its name; or when a gradient is wanted and the op has no backward.
+    /// When the op fails (the error has its name), or a gradient is wanted and the op has no backward.
     pub fn apply(&self, op: impl Op, x: &[&Tensor]) -> Result<Outs> {
         let record = self.is_recording() && x.iter().any(|t| t.id().is_some());
         if record && !op.differentiable() {

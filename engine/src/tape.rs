@@ -1,7 +1,7 @@
 //! Reverse-mode differentiation on a tape.
 //!
-//! Nodes are pushed as ops run, so their reverse order is a topological order: backward visits them once, last to first,
-//! and drops each node with all that it saved right after it.
+//! Nodes are pushed as ops run, so their reverse order is a topological order: backward visits them once, last to
+//! first, and drops each node with all that it saved right after it.
 
 mod accumulate;
 mod checkpoint;

@@ -1,7 +1,7 @@
 //! Seeded bugs: edits of CUDA files that the checks must detect.
 //!
-//! An op's `bugs.rs` lists at least [`PER_SOURCE`] bugs of each of its sources. `tests/seeded_bugs.rs` compiles the edited
-//! text instead of the original, and the bug's case must then fail.
+//! An op's `bugs.rs` lists at least [`PER_SOURCE`] bugs of each of its sources. `tests/seeded_bugs.rs` compiles the
+//! edited text instead of the original, and the bug's case must then fail.
 
 use codelsi_engine::DType;
 use codelsi_engine::cuda::Source;
@@ -24,8 +24,8 @@ pub struct Bug {
     /// Storage type and name of a case that detects it.
     pub dtype: DType,
     pub case: &'static str,
-    /// True when the results in the early schedule are correct, so that only racecheck or the check of asynchronous copies
-    /// detects it.
+    /// True when the results in the early schedule are correct, so that only racecheck or the check of asynchronous
+    /// copies detects it.
     pub quiet: bool,
     /// The reason why no check detects it.
     pub missed: Option<&'static str>,

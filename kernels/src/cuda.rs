@@ -1,4 +1,4 @@
-//! Shared by the ops' launches: headers, variants, grids and the launch of an elementwise kernel.
+//! Helpers for the launches of ops: headers, variants, grids and the launch of an elementwise kernel.
 
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source, Variant};
 use codelsi_engine::{DType, Error, Result, Tensor};

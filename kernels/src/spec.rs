@@ -1,7 +1,7 @@
 //! The declaration of an op, from which its tests, gradient check, batch-invariance check, GPU checks and bench follow.
 //!
-//! A worked example to copy, the complete `spec.rs` of GELU (`kernels/tests/recipe/gelu` has its other files, and is tested
-//! as every op is):
+//! A worked example to copy, the complete `spec.rs` of GELU (`kernels/tests/recipe/gelu` has its other files, and
+//! is tested as every op is):
 //!
 //! ```ignore
 #![doc = include_str!("../tests/recipe/gelu/spec.rs")]
@@ -43,7 +43,8 @@ pub struct Shapes {
 pub enum Invariance {
     /// Calls whose output has a row for each row of the batch.
     Rows(&'static [RowCall]),
-    /// No row of the output belongs to one row of the input. The text gives the reason, or names the test that shows invariance instead.
+    /// No row of the output belongs to one row of the input. The text gives the reason, or names the test that
+    /// shows invariance instead.
     NotByRow(&'static str),
 }
 

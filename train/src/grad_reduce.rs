@@ -127,7 +127,7 @@ struct Bucket {
 /// returns the gradients of `trainable` and the loss (1), summed over all micro-batches of all ranks.
 ///
 /// # Errors
-/// Errors of `backward` and of the other ranks; or when a tensor got no gradient.
+/// When `backward` or another rank fails, or a tensor got no gradient.
 pub fn reduce_gradients(
     device: &Device,
     comm: &dyn Comm,

@@ -44,15 +44,15 @@ impl<'a> TrainStep<'a> {
     /// # Errors
     /// A checkpoint that cannot be read, or a layout that cannot train this.
     pub fn new(
-        split: impl Into<RankLayout>,
+        rank_layout: impl Into<RankLayout>,
         options: &'a TrainOptions,
         base: &Checkpoint,
         adapter: Option<&Adapter>,
     ) -> Result<Self> {
-        let split = split.into();
-        let (device, comm) = (split.device().clone(), split.data_parallel_comm());
+        let rank_layout = rank_layout.into();
+        let (device, comm) = (rank_layout.device().clone(), rank_layout.data_parallel_comm());
         let train = if adapter.is_some() { Trainable::Adapter } else { Trainable::AllWeights };
-        let mut model = Llama::load(split, base, options.compute, train)?;
+        let mut model = Llama::load(rank_layout, base, options.compute, train)?;
         if let Some(adapter) = adapter {
             model.attach(adapter, train)?;
         }

@@ -167,8 +167,8 @@ impl Gpu {
         if self.late.load(Relaxed) { Schedule::Late } else { Schedule::Early }
     }
 
-    /// Turns racecheck on (the default) or off. When on, races and asynchronous copies that no thread waits for are faults;
-    /// when off, they only show in the results, as on real hardware.
+    /// Turns racecheck on (the default) or off. When on, races and asynchronous copies that no thread waits for are
+    /// faults; when off, they only show in the results, as on real hardware.
     pub fn set_ordering_checks(&self, on: bool) {
         self.racecheck_off.store(!on, Relaxed);
     }

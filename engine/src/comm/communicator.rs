@@ -179,7 +179,7 @@ impl Communicator {
     /// Starts a collective; work put into its stream later reads the result.
     ///
     /// # Errors
-    /// NCCL's; or when the sizes of tensors do not match.
+    /// When NCCL fails, or the sizes of tensors do not match.
     pub fn start(&self, what: Collective) -> Result<()> {
         let stream = self.cuda.raw_stream(self.stream)?;
         let handle = self.handle.lock().unwrap_or_else(|e| e.into_inner());
@@ -239,7 +239,7 @@ impl Communicator {
     /// Makes the communicator's stream wait for the ops in the compute stream.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn after_compute(&self) -> Result<()> {
         self.cuda.wait(self.stream, &self.cuda.record(Stream::COMPUTE)?)
     }
@@ -247,7 +247,7 @@ impl Communicator {
     /// Records an event that happens when all started collectives are over.
     ///
     /// # Errors
-    /// The driver's; the device is idle then.
+    /// When the driver fails; the device is idle then.
     pub fn record_end(&self) -> Result<(Arc<Cuda>, Event)> {
         let event = self.cuda.record(self.stream).or_else(|e| self.cuda.synchronize().and(Err(e)))?;
         Ok((self.cuda.clone(), event))
@@ -256,7 +256,7 @@ impl Communicator {
     /// Waits until its stream is empty; returns false after `timeout`.
     ///
     /// # Errors
-    /// NCCL's or the driver's.
+    /// When NCCL or the driver fails.
     pub fn wait(&self, timeout: Duration) -> Result<bool> {
         let (deadline, record_end) = (Instant::now() + timeout, self.cuda.record(self.stream)?);
         while !self.cuda.is_done(&record_end)? {

@@ -133,7 +133,7 @@ impl Comm for NcclLink {
     fn all_gather_async(&self, mut gathers: Vec<(Tensor, Tensor)>) -> Result<PendingGather> {
         self.communicator.after_compute()?;
         let result = self.collective(Collective::AllGathers(&mut gathers));
-        // Also when only some were started: their tensors stay alive until they are over.
+        // Recorded even when only some were started, since their tensors must stay alive until they are done.
         let (cuda, event) = self.communicator.record_end()?;
         let pending = PendingGather::until(gathers, cuda, event);
         result.map(|()| pending)

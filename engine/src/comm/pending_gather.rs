@@ -27,7 +27,7 @@ impl PendingGather {
     /// host does not wait.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn wait(&mut self, i: usize) -> Result<&Tensor> {
         self.wait_on_device()?;
         Ok(&self.gathers[i].1)

@@ -1,5 +1,5 @@
-//! The driver interface: every operation that the engine needs from a GPU. NVIDIA's driver, the software GPU and the planned GPU implement
-//! it.
+//! The driver interface: every operation that the engine needs from a GPU. NVIDIA's driver, the software GPU and
+//! the planned GPU implement it.
 
 use super::nvrtc::Code;
 use crate::Result;
@@ -82,7 +82,7 @@ pub(super) trait Driver: Send + Sync {
     fn properties(&self) -> &DeviceProperties;
     /// Free bytes, including freed memory that is kept in the pool, and total bytes.
     fn memory(&self) -> Result<(usize, usize)>;
-    /// Allocates memory for work that is put into [`Stream::COMPUTE`] from now on. The error is marked
+    /// Allocates memory for later work in [`Stream::COMPUTE`]. The error is marked
     /// ([`crate::Error::out_of_memory`]) when none was left.
     fn alloc(&self, bytes: usize) -> Result<u64>;
     /// Frees memory in the order of [`Stream::COMPUTE`]; the pool keeps it for later allocations.
@@ -117,7 +117,7 @@ pub(super) trait Driver: Send + Sync {
     /// Creates a stream in addition to [`Stream::COMPUTE`].
     fn stream(&self) -> Result<Stream>;
     fn record(&self, stream: Stream) -> Result<Event>;
-    /// Makes work put into `stream` from now on wait for the event.
+    /// Makes later work in `stream` wait for the event.
     fn wait(&self, stream: Stream, event: &Event) -> Result<()>;
     /// Blocks the host until the event has happened.
     fn wait_event(&self, event: &Event) -> Result<()>;

@@ -48,7 +48,7 @@ impl GraphCache {
     /// that existed before. A replay uses the tensors and numbers of the run that was captured.
     ///
     /// # Errors
-    /// The work's own; when it cannot be captured because it copies from or to the host, waits, or allocates
+    /// When the work fails; when it cannot be captured because it copies from or to the host, waits, or allocates
     /// differently each time; when a tensor that it uses was dropped.
     pub fn run(&mut self, size: usize, mut work: impl FnMut() -> Result<()>) -> Result<()> {
         match self.sizes.get(&size) {
@@ -68,7 +68,7 @@ impl GraphCache {
     /// Allocates the memory that a graph of `work` needs, in advance.
     ///
     /// # Errors
-    /// The work's own; or when the device has no memory left.
+    /// When the work fails, or the device has no memory left.
     pub fn reserve(&mut self, work: impl FnOnce() -> Result<()>) -> Result<()> {
         self.dry_run(work).map(drop)
     }

@@ -96,7 +96,7 @@ impl Cuda {
     /// Returns the free and the total memory in bytes.
     ///
     /// # Errors
-    /// The driver's; or for a planned card, whose memory is unknown.
+    /// When the driver fails, or the card is planned, so that its memory is unknown.
     pub fn memory_info(&self) -> Result<(usize, usize)> {
         self.driver().memory()
     }
@@ -219,7 +219,7 @@ impl Cuda {
     /// Creates a stream in addition to the one that ops use.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn stream(&self) -> Result<Stream> {
         self.driver().stream()
     }
@@ -227,7 +227,7 @@ impl Cuda {
     /// Returns the stream for copies between host and device, creating it at the first use.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn copy_stream(&self) -> Result<Stream> {
         let mut copies = self.copies.lock().unwrap();
         let stream = copies.map_or_else(|| self.stream(), Ok)?;
@@ -235,18 +235,18 @@ impl Cuda {
         Ok(stream)
     }
 
-    /// Records an event in `stream`, which happens when all work put there before is done.
+    /// Records an event in `stream`, which happens when all earlier work in it is done.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn record(&self, stream: Stream) -> Result<Event> {
         self.driver().record(stream)
     }
 
-    /// Makes work put into `stream` from now on wait for `event`.
+    /// Makes later work in `stream` wait for `event`.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn wait(&self, stream: Stream, event: &Event) -> Result<()> {
         self.driver().wait(stream, event)
     }
@@ -254,7 +254,7 @@ impl Cuda {
     /// Returns the milliseconds from one event to another, waiting for both.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn elapsed(&self, from: &Event, to: &Event) -> Result<f32> {
         self.driver().elapsed(from, to)
     }
@@ -262,7 +262,7 @@ impl Cuda {
     /// True when everything before `event` is done. The software GPU and planned cards finish each call at once.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub(crate) fn is_done(&self, event: &Event) -> Result<bool> {
         match &self.gpu {
             Backend::Card(card) => card.is_done(event),

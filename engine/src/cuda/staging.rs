@@ -23,7 +23,7 @@ impl Staging {
     /// Allocates two buffers of `bytes` bytes each. Only tensors that exist already may be uploaded to.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn new(cuda: &Arc<Cuda>, bytes: usize) -> Result<Self> {
         let half = || Ok(StagingBuffer { memory: cuda.driver().pinned(bytes)?, copied: None });
         let stream = cuda.copy_stream()?;
@@ -67,7 +67,7 @@ impl Staging {
     /// Blocks until all uploads are done.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn wait(&mut self) -> Result<()> {
         let copied = self.halves.iter_mut().filter_map(|half| half.copied.take());
         copied.collect::<Vec<_>>().iter().try_for_each(|event| self.cuda.driver().wait_event(event))

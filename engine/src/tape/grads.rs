@@ -12,7 +12,7 @@ pub trait GradSink {
     /// input, is handed over once by each of them: add those up.
     ///
     /// # Errors
-    /// The consumer's own; they end backward.
+    /// When the consumer fails; backward then ends with its error.
     fn take_gradient(&mut self, id: TensorId, gradient: Tensor) -> Result<()>;
 }
 

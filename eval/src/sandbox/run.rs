@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Interval between two measurements of the process tree; a limit can be exceeded for so long.
+/// Interval between two measurements of the process tree; a limit can be exceeded for that long.
 const TICK: Duration = Duration::from_millis(25);
 /// Time that the stages have to end after they are asked to stop, before they are killed from outside.
 const GRACE: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ pub struct CapturedStream {
 }
 
 impl CapturedStream {
-    /// Bytes kept of the beginning, and at least so many of the end.
+    /// Number of bytes kept of the beginning, and minimum kept of the end.
     const KEPT: usize = 1 << 20;
 
     fn push(&mut self, bytes: &[u8]) {
@@ -253,7 +253,7 @@ fn exceeded_limit(
     let now = process_tree::measure(child.id());
     // The kernel no longer reports the run delay of a thread that has ended: keep the largest sum seen.
     *run_delay = now.run_delay.max(*run_delay);
-    // The stages before the program are processes of ours.
+    // The two stages before the program are trusted processes.
     let stages = 2;
     let checks = [
         (is_late(started.elapsed(), *run_delay, limits.wall), Resource::Wall),

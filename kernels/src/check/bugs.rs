@@ -86,8 +86,8 @@ pub fn try_bug(spec: &Spec, bug: &Bug) -> BugOutcome {
     }
 }
 
-/// Returns an objection if a bug declared quiet is not: without the checks of races and copies, its results in the early
-/// schedule must be correct.
+/// Returns an objection if a bug declared quiet is not: without the checks of races and copies, its results in the
+/// early schedule must be correct.
 pub fn objection_to_quiet(spec: &Spec, bug: &Bug) -> Option<String> {
     let numbers = || {
         let (device, mut report) = (broken(spec, bug)?, CheckReport::default());

@@ -1,5 +1,5 @@
-//! The checks that every op must pass: the reference's values and gradients, the same bits every time and in every batch;
-//! on a device, at most twice the CPU twin's error; and seeded bugs, which these checks must detect.
+//! The checks that every op must pass: the reference's values and gradients, the same bits every time and in every
+//! batch; on a device, at most twice the CPU twin's error; and seeded bugs, which these checks must detect.
 
 mod between;
 #[cfg(feature = "emulator")]

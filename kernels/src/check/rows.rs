@@ -67,7 +67,7 @@ impl RowBatch<'_> {
 /// of calls: 0 when the op states why it has none.
 ///
 /// # Errors
-/// When an op fails, rows have other bits in another batch, or the op neither has a call nor says why.
+/// When an op fails, rows have other bits in another batch, or the op has neither a call nor a reason.
 pub fn batch_invariance(spec: &Spec, device: &Device) -> Result<usize> {
     let calls = match spec.invariance {
         Invariance::Rows(calls) if !calls.is_empty() => calls,

@@ -36,7 +36,8 @@ pub fn forward(cuda: &Cuda, y: &mut Tensor, table: &Tensor, ids: &Tensor, rows: 
     start(cuda, "embed", (table.dtype(), e, c), grid, args)
 }
 
-/// Computes dtable_v = Σ dy_t over the tokens of first + v, ascending. `order` becomes the tokens sorted by id, then by place.
+/// Computes dtable_v = Σ dy_t over the tokens of first + v, ascending. `order` becomes the tokens sorted by id,
+/// then by place.
 pub fn backward(
     cuda: &Cuda,
     dtable: &mut Tensor,

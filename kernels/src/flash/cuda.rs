@@ -70,8 +70,9 @@ const HEAD: usize = 256;
 /// Threads of a block of `flash_merge`, each with four channels.
 const MERGE_THREADS: usize = 128;
 
-/// Tiles of the prefill, of decoding, of `flash_dq`'s queries and of `flash_dkdv`'s keys: rows of the
-/// resident tile, rows of the streamed tiles, and elements from row to row of the scores that a block's threads exchange (0: none).
+/// Tiles of the prefill, of decoding, of `flash_dq`'s queries and of `flash_dkdv`'s keys: rows of the resident
+/// tile, rows of the streamed tiles, and elements from row to row of the scores that a block's threads exchange (0:
+/// none).
 type TileTable = [[usize; 3]; 4];
 
 /// Warps and tiles of the bf16 kernels, on tensor cores.

@@ -1,4 +1,5 @@
-//! `flash`: causal attention in tiles with an online softmax (arXiv 1805.02867); the score matrix is never materialized.
+//! `flash`: causal attention in tiles with an online softmax (arXiv 1805.02867); the score matrix is never
+//! materialized.
 //!
 //! FlashAttention-2 (Dao, arXiv 2307.08691): algorithm 1 forward, algorithm 2 backward, the latter in two passes
 //! (dq over query tiles, dk and dv over key tiles) so that no sum needs an atomic. Computing P and dS twice takes seven

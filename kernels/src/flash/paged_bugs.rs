@@ -70,7 +70,7 @@ pub const BUGS: &[Bug] = &[
         SPLITS,
     ),
     Bug::new("flash/decode.cu", "the joined maximum is not kept", ["        top = join.top;\n", ""], SPLITS),
-    // What both share.
+    // Shared by both.
     Bug::new("tiles.cuh", "pages are taken in their own order", ["int p = table[i];", "int p = i;"], ALONE),
     Bug::new(
         "tiles.cuh",

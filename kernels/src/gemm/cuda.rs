@@ -16,7 +16,7 @@ pub static GEMM: Source = Source {
     constants: SHAPE_CONSTANTS,
     variants: || {
         let of_form = |form| {
-            let variants = tile_variants().into_iter().filter(move |v| v.taken_by(form));
+            let variants = tile_variants().into_iter().filter(move |v| v.supports(form));
             variants.map(move |v| v.variant(Variant::PLAIN.int("FORM", form as usize)))
         };
         OperandLayout::ALL.into_iter().flat_map(of_form).collect()
@@ -142,7 +142,7 @@ impl TileVariant {
     }
 
     /// Tiles of few rows stream weights, which only NT does; both operands of TN are activations in bf16.
-    pub fn taken_by(&self, form: OperandLayout) -> bool {
+    pub fn supports(&self, form: OperandLayout) -> bool {
         match form {
             OperandLayout::NT => true,
             OperandLayout::NN => self.shape >= 2,
@@ -274,9 +274,9 @@ pub(crate) fn multiply_on_tensor_cores(
     }
     let mut parts = cx.scratch([slices, size.m, size.n], DType::F32);
     slice(cuda, &mut parts, 0, false, (size, tile, SLICE), [a, b])?;
-    let whole =
+    let partial_sums =
         PartialSums { parts: &parts, at: 0, pitch: size.n, stride: size.m * size.n, slices, scale: 1.0 };
-    sum(cuda, y, (first * size.n, size.n), (size.m, size.n), add, whole)
+    sum(cuda, y, (first * size.n, size.n), (size.m, size.n), add, partial_sums)
 }
 
 /// One launch of `gemm.cu` with slices of K `length` long.

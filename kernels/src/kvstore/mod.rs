@@ -44,7 +44,7 @@ pub struct TokenSlots<'a> {
 /// `v_pages` (N, S, K·D), in place: [`rope`] and [`kvstore`] fused.
 ///
 /// # Errors
-/// Those of the two ops.
+/// As [`rope`] and [`kvstore`].
 pub fn rope_kvstore(
     cx: &Ctx,
     [k_pages, v_pages]: [&mut Tensor; 2],

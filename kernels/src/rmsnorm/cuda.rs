@@ -100,7 +100,7 @@ fn row_grid(x: &Tensor) -> Result<Grid> {
     if threads > 1024 {
         let longest = 1024 * vec * packs;
         return Err(Error::new(format!(
-            "a row of x {x:?} is longer than {longest}, the most for its alignment"
+            "a row of x {x:?} is longer than {longest}, the maximum for its alignment"
         )));
     }
     Ok(Grid::new(rows, threads))

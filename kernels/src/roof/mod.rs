@@ -17,7 +17,7 @@ const ROUNDS: usize = 20_000;
 /// where time has no meaning: on the software GPU and the planning device.
 ///
 /// # Errors
-/// Those of the driver.
+/// When the driver fails.
 pub fn flops(device: &Device, dtype: DType) -> Result<Option<f64>> {
     match device {
         Device::Cpu(_) if dtype == DType::BF16 => Ok(Some(cpu::bf16_flops())),
@@ -33,7 +33,7 @@ pub fn flops(device: &Device, dtype: DType) -> Result<Option<f64>> {
 /// Measures the bytes per second of a copy that exceeds the caches, reads and writes counted. `None` as in [`flops`].
 ///
 /// # Errors
-/// Those of the driver; a GPU needs 2 GiB of free memory.
+/// When the driver fails; a GPU needs 2 GiB of free memory.
 pub fn bytes(device: &Device) -> Result<Option<f64>> {
     match device {
         Device::Cpu(_) => Ok(Some(cpu::copy_bytes())),

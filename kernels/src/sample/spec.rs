@@ -35,7 +35,8 @@ fn sample_rows(batch: &RowBatch) -> Result<Tensor> {
     batch.cx.device().tensor(Label::Scratch, [choices.len(), 2], &words)
 }
 
-/// Tokens that came before: the lowest ones descending, so that on a GPU one warp penalizes what another reads; 0 twice.
+/// Tokens that came before: the lowest ones descending, so that on a GPU one warp penalizes what another reads; 0
+/// twice.
 static PREVIOUS: [i32; 71] = {
     let mut ids = [0; 71];
     let mut i = 0;

@@ -2,9 +2,9 @@
 //! holds the full matrix only around its use.
 //!
 //! Matrices are gathered by *layer group*: the embedding (group 0), the matrices of each decoder layer (1 to L),
-//! the head (L + 1). A batch uses the groups in order; its backward uses them in reverse order, down to layer 1. The current group
-//! is gathered in full, the next one is being prefetched, and no other exists: a rank holds 1/N of all matrices and
-//! at most two full groups.
+//! the head (L + 1). A batch uses the groups in order; its backward uses them in reverse order, down to layer 1.
+//! The current group is gathered in full, the next one is being prefetched, and no other exists: a rank holds 1/N
+//! of all matrices and at most two full groups.
 //!
 //! Between GPUs a gather runs on a separate stream, while the ops of the previous group run. Over host memory
 //! (threads on the CPU, on software GPUs or on one GPU, and sockets) a gather has ended when it returns, and
@@ -108,7 +108,7 @@ struct Shard {
 }
 
 impl WeightShards {
-    /// Prepares for the shards of a model of `layers` layers; returns none in other layouts.
+    /// Returns an empty set of shards for a model of `layers` layers; `None` in other layouts.
     ///
     /// # Errors
     /// When all weights are to be trained.
@@ -146,7 +146,7 @@ impl WeightShards {
         Ok(self.add(group, Shard { elements, full }))
     }
 
-    /// Returns the embedding once more, as the head that is tied to it.
+    /// Returns the embedding's shards again, as the head that is tied to it.
     pub fn tied_head(self: &Arc<Self>) -> Weight {
         let embedding = self.schedule().shards[0][0].clone();
         self.add(self.last, embedding)
@@ -158,7 +158,7 @@ impl WeightShards {
         Weight::Sharded(Arc::new(ShardedWeight { shards: self.clone(), group, index: shards.len() - 1 }))
     }
 
-    /// Joins the gathers of other ranks' batch, which runs in a context like `cx`, without using the matrices.
+    /// Joins the gathers of other ranks' batch without using the matrices; `cx` records if theirs does.
     ///
     /// # Errors
     /// See [`Weight::get`].

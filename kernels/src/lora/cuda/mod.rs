@@ -31,7 +31,7 @@ pub static DX: Source = Source {
     headers: WITH_TARGETS,
     constants: CONSTANTS,
     variants: || {
-        let variants = tile_variants().into_iter().filter(|v| v.taken_by(OperandLayout::NN));
+        let variants = tile_variants().into_iter().filter(|v| v.supports(OperandLayout::NN));
         variants.map(|v| v.variant(Variant::PLAIN)).collect()
     },
 };
@@ -146,7 +146,7 @@ pub(super) fn forward(
     x: &Tensor,
     targets: &[LoraLinear],
 ) -> Result<(Outs, Vec<Tensor>)> {
-    supported(x, targets)?;
+    check_supported(x, targets)?;
     let run = LoraPass::new(op, cx, cuda, x)?;
     let rows = x.shape().as_matrix().0;
     let mut outs: Outs = targets.iter().map(|t| cx.empty([rows, t.w.shape()[0]], x.dtype())).collect();
@@ -200,14 +200,14 @@ pub(super) fn low_rank(
     };
     let mut args =
         vec![Arg::Out(&mut parts), Arg::In(x), Arg::Maybe(run.mask.as_ref()), Arg::Maybe(run.adapter_ids)];
-    args.extend(each(targets, |t| Arg::Maybe(t.map(|t| t.a))));
-    args.extend(each(targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
-    args.extend(each(targets, |t| Arg::F32(t.map_or(0.0, |t| t.scale * up))));
+    args.extend(per_target(targets, |t| Arg::Maybe(t.map(|t| t.a))));
+    args.extend(per_target(targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
+    args.extend(per_target(targets, |t| Arg::F32(t.map_or(0.0, |t| t.scale * up))));
     args.extend([layout.adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &NARROW, "lora_s", alignment(c.is_multiple_of(8)), grid, &mut args)?;
     let mut s = cx.empty([t, pitch], x.dtype());
-    let whole = PartialSums { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
-    sum(cuda, &mut s, (0, pitch), (t, pitch), false, whole)?;
+    let partial_sums = PartialSums { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
+    sum(cuda, &mut s, (0, pitch), (t, pitch), false, partial_sums)?;
     Ok(s)
 }
 
@@ -267,9 +267,9 @@ fn backward_bf16(
     args.extend([t, c, RUN, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &NARROW, "lora_da", alignment(c.is_multiple_of(8)), grid, &mut args)?;
     for ((target, [da, _]), &at) in targets.iter().zip(gradients).zip(&layout.at) {
-        let whole =
+        let partial_sums =
             PartialSums { parts: &parts, at: at * c, pitch: c, stride: pitch * c, slices: runs, scale: up };
-        sum(cuda, da, (0, c), (target.rank(), c), false, whole)?;
+        sum(cuda, da, (0, c), (target.rank(), c), false, partial_sums)?;
     }
     match dx {
         Some(dx) => input_gradient(run, dx, &ds, used),
@@ -320,11 +320,11 @@ fn input_gradient(run: &LoraPass, dx: &mut Tensor, ds: &Tensor, used: &[Backward
     let aligned = c.is_multiple_of(8) && used.iter().all(|u| width(u).is_multiple_of(8));
     let tile = choose_tile(cuda, OperandLayout::NN, dx, w, aligned);
     let mut args = vec![Arg::Out(dx), Arg::Maybe(run.mask.as_ref()), Arg::In(ds)];
-    args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.target.a))));
-    args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.dy))));
-    args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.target.w))));
-    args.extend(each(used, |u| Arg::I32(u.map_or(0, |u| u.target.rank() as i32))));
-    args.extend(each(used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32))));
+    args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.target.a))));
+    args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.dy))));
+    args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.target.w))));
+    args.extend(per_target(used, |u| Arg::I32(u.map_or(0, |u| u.target.rank() as i32))));
+    args.extend(per_target(used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32))));
     args.push(Arg::F32(up));
     args.extend([t, c, ds.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
     start(cuda, &DX, "lora_dx", tile_variant(&tile, w, aligned), grid(&tile, (t, c), w), &mut args)
@@ -351,7 +351,7 @@ fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> 
 }
 
 /// Returns [`TARGETS`] arguments, one of each target and null for missing targets.
-fn each<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec<Arg<'a>> {
+fn per_target<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec<Arg<'a>> {
     (0..TARGETS).map(|i| of(all.get(i))).collect()
 }
 
@@ -378,7 +378,7 @@ fn grid(tile: &Tile, (m, n): (usize, usize), w: &Tensor) -> Grid {
 }
 
 /// Checks the requirements of the kernels beyond those of the op.
-fn supported(x: &Tensor, targets: &[LoraLinear]) -> Result<()> {
+fn check_supported(x: &Tensor, targets: &[LoraLinear]) -> Result<()> {
     let odd = |t: &LoraLinear| {
         t.a.dtype() != DType::F32 || t.b.dtype() != DType::F32 || t.w.dtype() != targets[0].w.dtype()
     };

@@ -71,9 +71,9 @@ fn first_word(text: &str) -> Option<&str> {
     (end > 0).then(|| &text[..end])
 }
 
-/// Splits rows into `wanted` rows for training, in the order of [`choose_rows`], and held-out rows. At least a fifth of all
-/// rows is not used for training. If choosing classes, which contain all of their methods, would leave less than a
-/// fifth held out, no classes are chosen.
+/// Splits rows into `wanted` rows for training, in the order of [`choose_rows`], and held-out rows. At least a
+/// fifth of all rows is not used for training. If choosing classes, which contain all of their methods, would leave
+/// less than a fifth held out, no classes are chosen.
 pub fn split_rows(rows: &[CuratedRow], api: &ExportedApi, wanted: usize) -> (Vec<usize>, Vec<usize>) {
     let min_held_out = rows.len() / 5;
     let wanted = wanted.min(rows.len() - min_held_out);

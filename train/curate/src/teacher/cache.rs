@@ -54,7 +54,7 @@ impl AnswerCache {
     /// with the number of new answers.
     ///
     /// # Errors
-    /// Errors of the teacher, with a note that its answers so far are kept; or of the disk.
+    /// When the teacher fails (the error states that its answers so far are kept), or the disk.
     pub fn ask(
         &mut self,
         teacher: &mut dyn Teacher,
