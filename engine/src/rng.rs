@@ -1,7 +1,8 @@
 //! Counter-based random numbers: a value is a pure function of where it is used.
 //!
-//! Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Because nothing is
-//! drawn in sequence, dropout and sampling do not depend on ranks, packing, batch or threads.
+//! Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, DOI
+//! 10.1145/2063384.2063405). Because nothing is drawn in sequence, dropout and sampling do not depend on ranks,
+//! packing, batch or threads.
 
 /// The key of random numbers: seed, optimizer step, and site (one per layer and linear, or per request).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

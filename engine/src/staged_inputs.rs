@@ -14,7 +14,7 @@ const ALIGNMENT: usize = 4;
 pub struct StagedInputs {
     device: Device,
     label: Label,
-    /// Set on a CUDA device; elsewhere every input is a tensor of its own.
+    /// Set on a CUDA device; elsewhere every input is a separate tensor.
     buffer: Option<Arc<Memory>>,
 }
 

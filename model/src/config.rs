@@ -127,7 +127,7 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Checks that the sizes fit together.
+    /// Checks that the sizes are consistent.
     fn check(&self, head_dim_given: bool) -> Result<()> {
         let fail = |message: String| Err(Error::new(message));
         if self.layers > MAX_LAYERS || self.heads.saturating_mul(self.head_dim) > MAX_SIZE as usize {

@@ -1,4 +1,5 @@
-//! Merges an adapter into its base model: W + s B A for every adapted linear, with DoRA scaled to rows of the norms m.
+//! Merges an adapter into its base model: W + s B A for every adapted linear, for DoRA with each row scaled to its
+//! magnitude m.
 
 use crate::adapter::{Adapter, AdapterConfig, AdapterTensors};
 use crate::checkpoint::Checkpoint;

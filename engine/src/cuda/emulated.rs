@@ -176,7 +176,7 @@ impl EmulatedGpu {
         }
     }
 
-    /// The source to compile when `source` is asked for: see [`super::Cuda::substitute`].
+    /// The source to compile when `source` is requested: see [`super::Cuda::substitute`].
     pub(super) fn compiled(&self, source: &'static Source) -> &'static Source {
         self.substitutes.lock().unwrap().get(source.name).copied().unwrap_or(source)
     }

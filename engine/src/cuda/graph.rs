@@ -1,4 +1,4 @@
-//! CUDA graphs: the work that one call puts into the compute stream is captured once and replayed as a whole.
+//! CUDA graphs: the work that one call puts into the compute stream is captured once and then replayed in one launch.
 //!
 //! A graph holds addresses and scalars, so values that change from one run to the next must be read from device memory
 //! at a fixed address. Allocations of the work lie in an arena that all graphs of a [`GraphCache`] share: they run one
@@ -48,7 +48,7 @@ impl GraphCache {
     /// that existed before. A replay uses the tensors and numbers of the run that was captured.
     ///
     /// # Errors
-    /// The work's own; when it cannot be captured because it copies from or to the host, waits, or allocates
+    /// When the work fails; when it cannot be captured because it copies from or to the host, waits, or allocates
     /// differently each time; when a tensor that it uses was dropped.
     pub fn run(&mut self, size: usize, mut work: impl FnMut() -> Result<()>) -> Result<()> {
         match self.sizes.get(&size) {
@@ -68,7 +68,7 @@ impl GraphCache {
     /// Allocates the memory that a graph of `work` needs, in advance.
     ///
     /// # Errors
-    /// The work's own; or when the device has no memory left.
+    /// When the work fails, or the device has no memory left.
     pub fn reserve(&mut self, work: impl FnOnce() -> Result<()>) -> Result<()> {
         self.dry_run(work).map(drop)
     }
@@ -101,7 +101,7 @@ impl GraphCache {
 }
 
 impl Cuda {
-    /// Runs `work` under capture (or dry), and returns its result and what was noted.
+    /// Runs `work` under capture (or dry), and returns its result and the capture state.
     fn run_captured(
         &self,
         arena: Option<Arc<Memory>>,
@@ -153,7 +153,7 @@ impl Cuda {
         Ok(Some((slot, capture.arena.clone())))
     }
 
-    /// Notes that work under capture uses the memory that lives as long as `alive`.
+    /// Records that work under capture uses the memory that lives as long as `alive`.
     pub(super) fn note_use(&self, alive: &Arc<()>) {
         if let Some(capture) = &mut *self.capture.lock().unwrap()
             && capture.arena.is_some()

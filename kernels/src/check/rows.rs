@@ -13,7 +13,7 @@ pub const BATCH: usize = 64;
 const PARTS: [(usize, usize); 5] = [(0, 1), (37, 1), (63, 1), (5, 7), (57, 7)];
 
 impl RowBatch<'_> {
-    /// Returns these rows of a random (BATCH, columns) in the storage type. `site` tells inputs apart.
+    /// Returns these rows of a random (BATCH, columns) in the storage type. `site` distinguishes inputs.
     ///
     /// # Errors
     /// When the device has no memory for them.
@@ -58,7 +58,7 @@ impl RowBatch<'_> {
 /// of calls: 0 when the op states why it has none.
 ///
 /// # Errors
-/// When an op fails, rows have other bits in another batch, or the op neither has a call nor says why.
+/// When an op fails, rows have other bits in another batch, or the op has neither a call nor a reason.
 pub fn batch_invariance(spec: &Spec, device: &Device) -> Result<usize> {
     let calls = match spec.invariance {
         Invariance::Rows(calls) if !calls.is_empty() => calls,

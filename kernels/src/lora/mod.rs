@@ -229,7 +229,7 @@ impl Lora {
         Ok((outs, all))
     }
 
-    #[allow(clippy::type_complexity, reason = "dA and dB of each, and dx")]
+    #[expect(clippy::type_complexity, reason = "dA and dB of each, and dx")]
     fn backward_cpu(
         &self,
         cx: &Ctx,

@@ -47,8 +47,8 @@ impl AdapterTensors {
     /// When `tensor` fails.
     pub fn build(method: Method, mut tensor: impl FnMut(usize) -> Result<Tensor>) -> Result<Self> {
         let (a, b) = (tensor(0)?, tensor(1)?);
-        let beside = (method.tensor_names().len() > 2).then(|| tensor(2)).transpose()?;
-        Ok(AdapterTensors { a, b, extra: beside })
+        let extra = (method.tensor_names().len() > 2).then(|| tensor(2)).transpose()?;
+        Ok(AdapterTensors { a, b, extra })
     }
 }
 

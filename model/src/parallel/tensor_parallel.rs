@@ -101,7 +101,7 @@ impl RankLayout {
         self.range_of(self.comm().rank(), n)
     }
 
-    /// Returns a rank's range of `n`: ⌈n / ranks⌉ each, and the rest for the last ranks.
+    /// Returns a rank's range of `n`: ⌈n / ranks⌉ each; the last ranks may have fewer.
     fn range_of(&self, rank: usize, n: usize) -> Range<usize> {
         match self.layout() {
             Layout::Tensor => {
@@ -141,7 +141,7 @@ impl RankLayout {
     }
 
     /// Gathers the full tensor called `name` (f32), of which every rank has its slice `t`, in host memory; returns
-    /// `t` itself if it is replicated. `vocabulary` is the model's number of tokens. All ranks call it.
+    /// `t` itself if it is replicated. `vocabulary` is the model's number of tokens. A collective: every rank calls it.
     ///
     /// # Errors
     /// When a rank is gone, or the device fails.
@@ -152,7 +152,7 @@ impl RankLayout {
             return Ok(t.detach());
         }
         let ((rows, columns), ranks) = (t.shape().as_matrix(), self.comm().world());
-        // Heads and channels divide; the vocabulary need not.
+        // Heads and channels are divided evenly; the vocabulary may not be.
         let n = if is_vocabulary(name) {
             vocabulary
         } else {

@@ -1,8 +1,8 @@
 //! Model folders with random weights in the shapes of known models: for tests, benches and memory plans.
 //!
 //! About four million weights are drawn once, normal with Llama's initial standard deviation of 0.02; each tensor
-//! reads that block cyclically from an offset of its own. The block's length is prime, so no two rows of a matrix
-//! are alike, and a model of 26 GB is written as fast as the disk allows.
+//! reads that block cyclically from its own offset. The block's length is prime, so no two rows of a matrix
+//! are equal, and a model of 26 GB is written as fast as the disk allows.
 
 mod vocabulary;
 
@@ -18,7 +18,7 @@ use serde_json::json;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Names of the shapes that [`config`] knows.
+/// Names of the shapes that [`config`] accepts.
 pub const SHAPE_NAMES: [&str; 5] = ["code-llama-13b", "code-llama-7b", "tinyllama-1.1b", "110m", "tiny"];
 
 /// Number of weights drawn: a prime just above 2²².

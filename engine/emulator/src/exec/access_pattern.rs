@@ -35,7 +35,7 @@ impl AccessPattern {
         }
     }
 
-    /// Returns the sectors that a request to global memory touches, and the minimum for as many different bytes.
+    /// Returns the sectors that a request to global memory touches, and the minimum for the same number of distinct bytes.
     #[inline(always)]
     pub fn sectors(self, offsets: &Offsets, bytes: u32, mask: u32) -> (u64, u64) {
         let bytes = bytes as usize;

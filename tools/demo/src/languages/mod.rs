@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 impl LanguageTemplates {
     /// MultiPL-E's name of the language.
     pub fn code(&self) -> &'static str {
-        self.language.table().endings[0].trim_start_matches('.')
+        self.language.table().extensions[0].trim_start_matches('.')
     }
 
     /// Writes repository and problems of `seed` into `folder`, which must exist; returns where they are.
