@@ -24,13 +24,13 @@ impl Sources {
     /// # Errors
     /// When the folder cannot be written.
     pub fn demo(folder: &Path, seed: u64, examples: usize) -> Result<Self> {
-        let DemoFiles { model, world } = codelsi_demo::write(folder, seed, examples)?;
+        let DemoFiles { model, dataset } = codelsi_demo::write(folder, seed, examples)?;
         Ok(Sources {
             model,
-            public: vec![world.public],
-            private: vec![world.private],
-            problems: world.general_problems,
-            private_problems: Some(world.private_problems),
+            public: vec![dataset.public],
+            private: vec![dataset.private],
+            problems: dataset.general_problems,
+            private_problems: Some(dataset.private_problems),
             language_problems: Vec::new(),
         })
     }
