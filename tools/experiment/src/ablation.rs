@@ -141,7 +141,8 @@ fn methods(stages: &mut Stages) -> Result<Variants> {
     let recipe = stages.recipe();
     let lora = recipe.general.clone();
     let with = |method| TrainOptions { method, ..lora.clone() };
-    // About as many parameters as LoRA: its rank divided among the experts (the scale s stays), and a bottleneck of equal size.
+    // About as many parameters as LoRA: its rank divided among the experts (the scale s stays), and a bottleneck of
+    // equal size.
     let expert_rank = (lora.rank / EXPERTS).max(1);
     let alpha = lora.alpha * expert_rank as f32 / lora.rank as f32;
     let width = equal_size_width(&lora.adapter_settings(), stages.config());

@@ -33,8 +33,8 @@ pub fn is_address(text: &str) -> bool {
 }
 
 impl ApiClient {
-    /// Makes a client of the server at `address`, as in `https://host/v1`. The API key, if the server requires one, comes from
-    /// the environment variable `key`, or else from CODELSI_API_KEY or OPENAI_API_KEY.
+    /// Makes a client of the server at `address`, as in `https://host/v1`. The API key, if the server requires one,
+    /// comes from the environment variable `key`, or else from CODELSI_API_KEY or OPENAI_API_KEY.
     ///
     /// # Errors
     /// When the address is not an http(s) address, or the named variable is not set.
@@ -64,8 +64,8 @@ impl ApiClient {
         &self.address
     }
 
-    /// Posts `body` to `path` and returns the texts of the response's choices. Retries with exponential backoff while the
-    /// server is busy.
+    /// Posts `body` to `path` and returns the texts of the response's choices. Retries with exponential backoff while
+    /// the server is busy.
     ///
     /// # Errors
     /// When the server rejects the request, or no attempt gets a response.
@@ -115,7 +115,7 @@ impl ApiClient {
     }
 }
 
-/// Runs `f` in a thread pool in which parallel iterators keep [`MAX_IN_FLIGHT`] requests in flight.
+/// Runs `f` in a thread pool in which parallel iterators keep `MAX_IN_FLIGHT` requests in flight.
 pub fn in_request_pool<T: Send>(f: impl FnOnce() -> T + Send) -> Result<T> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(MAX_IN_FLIGHT).build();
     Ok(pool.map_err(|e| Error::new(e.to_string()))?.install(f))

@@ -13,8 +13,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Makes a client of `model` behind `address`, as in `https://host/v1`. The API key, if the server requires one, comes from
-    /// CODELSI_API_KEY or OPENAI_API_KEY.
+    /// Makes a client of `model` behind `address`, as in `https://host/v1`. The API key, if the server requires one,
+    /// comes from CODELSI_API_KEY or OPENAI_API_KEY.
     ///
     /// # Errors
     /// When the address is not an http(s) address.

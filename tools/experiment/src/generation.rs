@@ -35,7 +35,8 @@ pub struct GenerationOptions {
     pub page_size: usize,
 }
 
-/// Completes a prompt, with the memory plan and a progress bar on stderr; returns `None` in a process that is not rank 0.
+/// Completes a prompt, with the memory plan and a progress bar on stderr; returns `None` in a process that is not rank
+/// 0.
 ///
 /// # Errors
 /// When several ranks do not share the model, or the model does not load or fit.

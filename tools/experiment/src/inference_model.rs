@@ -23,7 +23,8 @@ pub struct InferenceModel {
 }
 
 impl InferenceModel {
-    /// Loads the model, its tokenizer and an optional adapter. Activations are stored as `compute`, by default the weights' type.
+    /// Loads the model, its tokenizer and an optional adapter. Activations are stored as `compute`, by default the
+    /// weights' type.
     ///
     /// # Errors
     /// When a part does not load or fit.

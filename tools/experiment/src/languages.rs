@@ -20,7 +20,8 @@ struct LanguageBenchmark {
 }
 
 /// Trains an adapter on the public rows of each language that has problems, and evaluates on these problems the base,
-/// TypeScript's adapter (`general`) and the language's own. The report notes a language without rows or without its judge.
+/// TypeScript's adapter (`general`) and the language's own. The report notes a language without rows or without its
+/// judge.
 ///
 /// # Errors
 /// When a problem file mixes languages, the sources have no row in any of the languages, or a stage fails.

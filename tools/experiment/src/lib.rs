@@ -1,9 +1,9 @@
 //! The paper's experiments: recipes, stages, the pipeline in one page, and ablations.
 //!
-//! From the bottom up: [`placement`] is the device and ranks of a model; [`local`], [`endpoint`] and [`teacher`] are models
-//! that generate; [`curation`], [`training`] and [`evaluation`] are one step each, with progress on stderr; [`stages`] are
-//! the steps of one run, which [`pipeline`] and [`ablation`] put in order. Options are plain structs; the command line
-//! parses flags into them.
+//! From the bottom up: [`placement`] is the device and ranks of a model; [`local`], [`endpoint`] and [`teacher`] are
+//! models that generate; [`curation`], [`training`] and [`evaluation`] are one step each, with progress on stderr;
+//! [`stages`] are the steps of one run, which [`pipeline`] and [`ablation`] put in order. Options are plain structs;
+//! the command line parses flags into them.
 
 #![forbid(unsafe_code)]
 

@@ -10,8 +10,8 @@ use codelsi_model::generate::{GenerationRequest, SamplingParams, SchedulerConfig
 use std::path::Path;
 use std::sync::mpsc::channel;
 
-/// A model that generates with paged attention and continuous batching. Ranks divide the requests among them, or process
-/// all in lockstep if they share the model.
+/// A model that generates with paged attention and continuous batching. Ranks divide the requests among them, or
+/// process all in lockstep if they share the model.
 pub struct LocalModel {
     ranks: Vec<InferenceModel>,
     /// True once the memory plan was shown.

@@ -25,7 +25,8 @@ pub struct Merged {
 /// activations stored as `compute`.
 ///
 /// # Errors
-/// When an adapter's method cannot be merged, a file cannot be read or written, or the logits differ by more than rounding.
+/// When an adapter's method cannot be merged, a file cannot be read or written, or the logits differ by more than
+/// rounding.
 pub fn merge_and_check(
     base: &Path,
     adapter: &Path,

@@ -34,9 +34,9 @@ impl PrivateRepository {
 }
 
 impl Stages<'_> {
-    /// Curates a repository. The `wanted` rows that cover its exported API best go to `NAME.jsonl`. If the run has no private
-    /// problems, at most as many of the others go to `NAME-held-out.jsonl`. If too few functions have comments, functions
-    /// without one are included, with their signature as the instruction.
+    /// Curates a repository. The `wanted` rows that cover its exported API best go to `NAME.jsonl`. If the run has no
+    /// private problems, at most as many of the others go to `NAME-held-out.jsonl`. If too few functions have comments,
+    /// functions without one are included, with their signature as the instruction.
     ///
     /// # Errors
     /// When the curation fails or keeps no row.
@@ -103,8 +103,8 @@ impl Stages<'_> {
         Ok(codelsi_train::data::take_evenly(fitting, wanted))
     }
 
-    /// Evaluates the adapters `before` and `after` on a repository's held-out rows, if it has any. Their perplexities come
-    /// from the validation losses of the last training stage.
+    /// Evaluates the adapters `before` and `after` on a repository's held-out rows, if it has any. Their perplexities
+    /// come from the validation losses of the last training stage.
     ///
     /// # Errors
     /// When a model does not load, fit or generate.

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 /// Hyperparameters of a pipeline.
 pub struct Recipe {
     pub name: &'static str,
-    /// Share of common token 5-grams from which a row is a near duplicate; none in the demo, whose rows are similar by design.
+    /// Share of common token 5-grams from which a row is a near duplicate; none in the demo, whose rows are similar by
+    /// design.
     pub near_duplicate_threshold: Option<f64>,
     /// Options of the general stage; the pipeline fills in the paths.
     pub general: TrainOptions,
@@ -26,8 +27,8 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Returns the paper's recipe (arXiv 2509.14373): rank 16 on all seven linears, learning rate 2e-4 with cosine decay, 16
-    /// sequences of 4096 tokens per step, one epoch; 40 private rows; 20 samples at temperature 0.2.
+    /// Returns the paper's recipe (arXiv 2509.14373): rank 16 on all seven linears, learning rate 2e-4 with cosine
+    /// decay, 16 sequences of 4096 tokens per step, one epoch; 40 private rows; 20 samples at temperature 0.2.
     pub fn paper(seed: u64) -> Self {
         let general = TrainOptions { seed, ..TrainOptions::default() };
         let specialized = TrainOptions { epochs: 3, warmup: 2, batch: 4, ..general.clone() };

@@ -29,8 +29,8 @@ pub fn read(run: &Path) -> Result<Report> {
     serde_json::from_str(&text).map_err(|e| Error::io(&path, e))
 }
 
-/// Combines the reports of several runs. Model names are prefixed with the run's name, and sets of the same problems under
-/// the same protocol are merged, with their models compared.
+/// Combines the reports of several runs. Model names are prefixed with the run's name, and sets of the same problems
+/// under the same protocol are merged, with their models compared.
 ///
 /// # Errors
 /// When two results of a set cannot be compared.

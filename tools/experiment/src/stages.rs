@@ -143,7 +143,8 @@ impl<'a> Stages<'a> {
         TrainOptions { replay, ..self.recipe().specialized.clone() }
     }
 
-    /// Trains a stage called `name` on the rows of `ROWS.jsonl`, from an adapter or from scratch; returns the result's folder.
+    /// Trains a stage called `name` on the rows of `ROWS.jsonl`, from an adapter or from scratch; returns the result's
+    /// folder.
     ///
     /// # Errors
     /// When the training fails.
@@ -220,7 +221,8 @@ impl<'a> Stages<'a> {
         Ok(())
     }
 
-    /// Evaluates every model on one set of problems, with the longest run of tokens that each copies from its training rows.
+    /// Evaluates every model on one set of problems, with the longest run of tokens that each copies from its training
+    /// rows.
     ///
     /// # Errors
     /// When a model or the judge fails.

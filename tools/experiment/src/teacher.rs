@@ -60,8 +60,8 @@ pub struct RemoteTeacher {
 }
 
 impl RemoteTeacher {
-    /// Makes a client of `model` behind `address`; the API key comes from the environment variable `key`, by default as in
-    /// [`ApiClient::new`].
+    /// Makes a client of `model` behind `address`; the API key comes from the environment variable `key`, by default as
+    /// in [`ApiClient::new`].
     ///
     /// # Errors
     /// As [`ApiClient::new`].

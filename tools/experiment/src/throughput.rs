@@ -56,8 +56,8 @@ pub struct Measured {
     pub planned: usize,
 }
 
-/// Times a model on every rank and returns rank 0's result, or `None` in the process of another rank. With several replicas,
-/// prefill and decode are those of rank 0's replica; training, and a model that ranks share, count all ranks.
+/// Times a model on every rank and returns rank 0's result, or `None` in the process of another rank. With several
+/// replicas, prefill and decode are those of rank 0's replica; training, and a model that ranks share, count all ranks.
 ///
 /// # Errors
 /// When the model does not load or fit.

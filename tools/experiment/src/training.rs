@@ -7,8 +7,8 @@ use codelsi_model::parallel::RankLayout;
 use codelsi_train::TrainOptions;
 use codelsi_train::trainer::{self, TrainEvent, TrainReport};
 
-/// Trains with the run's summary, a progress bar and a line per validation on stderr. Only rank 0 prints; the process of
-/// another rank returns `None`.
+/// Trains with the run's summary, a progress bar and a line per validation on stderr. Only rank 0 prints; the process
+/// of another rank returns `None`.
 ///
 /// # Errors
 /// When the training fails.

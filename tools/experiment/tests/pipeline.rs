@@ -1,5 +1,5 @@
-//! A small run of the demo's pipeline gives the same report on the CPU and on the software GPU. The test binary is its own
-//! sandbox child, so it has a `main`.
+//! A small run of the demo's pipeline gives the same report on the CPU and on the software GPU. The test binary is its
+//! own sandbox child, so it has a `main`.
 
 use codelsi_engine::cuda::Nvrtc;
 use codelsi_eval::judge;
@@ -14,7 +14,8 @@ use codelsi_experiment::stages::Experiment;
 use codelsi_launch::DeviceChoice;
 use std::path::Path;
 
-/// Returns the demo's recipe with two steps per stage and greedy answers to the first problems, of which the base solves one.
+/// Returns the demo's recipe with two steps per stage and greedy answers to the first problems, of which the base
+/// solves one.
 fn recipe() -> Recipe {
     let mut recipe = Recipe::demo(42);
     for stage in [&mut recipe.general, &mut recipe.specialized] {

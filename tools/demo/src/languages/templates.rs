@@ -118,7 +118,7 @@ pub static LANGUAGES: [LanguageTemplates; 4] = [
         documented: "    /**\n     * DOC\n     */\n    SIGNATURE\nBODY    }\n",
         file: ("import java.util.*;\n\npublic class NOUN {\n", "}\n"),
         indent: "        ",
-        prompt: "import java.util.*;\nimport java.lang.reflect.*;\nimport org.javatuples.*;\nimport java.security.*;\nimport java.math.*;\nimport java.io.*;\nimport java.util.stream.*;\nclass GeneratedProblem {\n    // DOC\n    SIGNATURE\n",
+        prompt: "import java.util.*;\nimport java.lang.reflect.*;\nimport org.javatuples.*;\nimport java.security.*;\nimport java.math.*;\nimport java.io.*;\nimport java.util.stream.*;\nclass Problem {\n    // DOC\n    SIGNATURE\n",
         close: "    }\n",
         tests: (
             "    }\n    public static void main(String[] args) {\n",
