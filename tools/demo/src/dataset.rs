@@ -99,8 +99,8 @@ fn decontaminate(problems: Vec<GeneratedProblem>, texts: &[String]) -> Vec<Gener
         .filter(|part| repeats_problem(part, &all))
         .collect();
     let is_clean = |problem: &GeneratedProblem| {
-        let own = benchmark([problem].into_iter());
-        !suspects.iter().any(|part| repeats_problem(part, &own))
+        let single = benchmark([problem].into_iter());
+        !suspects.iter().any(|part| repeats_problem(part, &single))
     };
     problems.into_iter().filter(is_clean).collect()
 }

@@ -61,9 +61,9 @@ impl Output {
         })
     }
 
-    /// Prints `value` as one line if `wanted`.
-    pub fn json(&self, wanted: bool, value: &serde_json::Value) {
-        if wanted {
+    /// Prints `value` as one line if `requested`.
+    pub fn json(&self, requested: bool, value: &serde_json::Value) {
+        if requested {
             println!("{value}");
         }
     }

@@ -34,7 +34,7 @@ impl PrivateRepository {
 }
 
 impl Stages<'_> {
-    /// Curates a repository. The `wanted` rows that cover its exported API best go to `NAME.jsonl`. If the run has no
+    /// Curates a repository. The `max_rows` rows that cover its exported API best go to `NAME.jsonl`. If the run has no
     /// private problems, at most as many of the others go to `NAME-held-out.jsonl`. If too few functions have comments,
     /// functions without one are included, with their signature as the instruction.
     ///
@@ -44,10 +44,10 @@ impl Stages<'_> {
         &mut self,
         name: &str,
         paths: &[PathBuf],
-        wanted: usize,
+        max_rows: usize,
     ) -> Result<PrivateRepository> {
         let mut counts = self.curate(name, paths, Language::TypeScript, RowLimits::default())?;
-        if counts.kept < wanted {
+        if counts.kept < max_rows {
             counts = self.curate(
                 name,
                 paths,
@@ -66,12 +66,12 @@ impl Stages<'_> {
         let api = ExportedApi::from_sources(&sources)?;
         // Executable problems measure better than held-out rows; with them, every row can be a training row.
         let (mut chosen, others) = match self.sources().private_problems {
-            Some(_) => (choose_rows(&rows, &api, wanted), Vec::new()),
-            None => split_rows(&rows, &api, wanted),
+            Some(_) => (choose_rows(&rows, &api, max_rows), Vec::new()),
+            None => split_rows(&rows, &api, max_rows),
         };
         chosen.sort();
         let pick = |indices: &[usize]| indices.iter().map(|&i| rows[i].clone()).collect::<Vec<_>>();
-        let (chosen, held_out) = (pick(&chosen), self.rows_that_fit(pick(&others), wanted)?);
+        let (chosen, held_out) = (pick(&chosen), self.rows_that_fit(pick(&others), max_rows)?);
         jsonl::write(&path, &chosen)?;
         let held_out_path = self.rows_path(&format!("{name}-held-out"));
         if !held_out.is_empty() {
@@ -90,8 +90,8 @@ impl Stages<'_> {
         })
     }
 
-    /// Returns at most `wanted` evenly spaced rows, of those whose code fits the answer limit.
-    fn rows_that_fit(&self, rows: Vec<CuratedRow>, wanted: usize) -> Result<Vec<CuratedRow>> {
+    /// Returns at most `max_rows` evenly spaced rows, of those whose code fits the answer limit.
+    fn rows_that_fit(&self, rows: Vec<CuratedRow>, max_rows: usize) -> Result<Vec<CuratedRow>> {
         let tokenizer = Tokenizer::load(&self.sources().model)?;
         let max_tokens = self.recipe().protocol.max_tokens;
         let mut fitting = Vec::new();
@@ -100,7 +100,7 @@ impl Stages<'_> {
                 fitting.push(row);
             }
         }
-        Ok(codelsi_train::data::take_evenly(fitting, wanted))
+        Ok(codelsi_train::data::take_evenly(fitting, max_rows))
     }
 
     /// Evaluates the adapters `before` and `after` on a repository's held-out rows, if it has any. Their perplexities

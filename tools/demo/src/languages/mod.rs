@@ -126,7 +126,7 @@ mod tests {
             let problem = &templates.problems(1, 1)[0];
             let file = &templates.files(1, 1)[0].content;
             for word in
-                ["DOC", "SIGNATURE", "BODY", "NAME", "LIST", "TYPE", "NOUN", "GIVEN", "WANTED", "ITEM"]
+                ["DOC", "SIGNATURE", "BODY", "NAME", "LIST", "TYPE", "NOUN", "ARGUMENT", "EXPECTED", "ITEM"]
             {
                 assert!(!file.contains(word), "{word} in {file}");
                 let line = problem.json().to_string() + &problem.solution;

@@ -22,7 +22,7 @@ pub struct LanguageTemplates {
     pub prompt: &'static str,
     /// Text that closes the function, in a reference solution.
     pub close: &'static str,
-    /// Text before the tests, one test of `GIVEN` and `WANTED`, text after the tests.
+    /// Text before the tests, one test of `ARGUMENT` and `EXPECTED`, text after the tests.
     pub tests: (&'static str, &'static str, &'static str),
     /// A test whose expected value is a list, if it differs from that of a number.
     pub test_of_list: Option<&'static str>,
@@ -43,12 +43,12 @@ impl LanguageTemplates {
     /// Writes the test program of `cases` of (argument, expected).
     pub fn tests(&self, candidate: &str, cases: &[(TypedValue, TypedValue)]) -> String {
         let (before, number, after) = self.tests;
-        let test = |(given, wanted): &(TypedValue, TypedValue)| {
-            let template = match wanted {
+        let test = |(argument, expected): &(TypedValue, TypedValue)| {
+            let template = match expected {
                 TypedValue::Nums(_) => self.test_of_list.unwrap_or(number),
                 _ => number,
             };
-            template.replace("GIVEN", &self.literal(given)).replace("WANTED", &self.literal(wanted))
+            template.replace("ARGUMENT", &self.literal(argument)).replace("EXPECTED", &self.literal(expected))
         };
         let asserts: String = cases.iter().map(test).collect();
         format!("{before}{asserts}{after}").replace("NAME", candidate)
@@ -82,7 +82,7 @@ pub static LANGUAGES: [LanguageTemplates; 4] = [
         close: "}\n",
         tests: (
             "const assert = require('node:assert');\n\n\nfunction test() {\n  let candidate = NAME;\n",
-            "  assert.deepEqual(candidate(GIVEN),WANTED);\n",
+            "  assert.deepEqual(candidate(ARGUMENT),EXPECTED);\n",
             "}\n\ntest();",
         ),
         test_of_list: None,
@@ -102,7 +102,7 @@ pub static LANGUAGES: [LanguageTemplates; 4] = [
         close: "",
         tests: (
             "def check(candidate):\n",
-            "    assert candidate(GIVEN) == WANTED\n",
+            "    assert candidate(ARGUMENT) == EXPECTED\n",
             "\ndef test_check():\n    check(NAME)\n\ntest_check()\n",
         ),
         test_of_list: None,
@@ -122,10 +122,10 @@ pub static LANGUAGES: [LanguageTemplates; 4] = [
         close: "    }\n",
         tests: (
             "    }\n    public static void main(String[] args) {\n",
-            "    assert(NAME(GIVEN) == WANTED);\n",
+            "    assert(NAME(ARGUMENT) == EXPECTED);\n",
             "    }\n\n}\n",
         ),
-        test_of_list: Some("    assert(NAME(GIVEN).equals(WANTED));\n"),
+        test_of_list: Some("    assert(NAME(ARGUMENT).equals(EXPECTED));\n"),
         // Rows hold a method without its class's indentation, so a model may close it in either way.
         stop_tokens: &["\n    }\n", "\n}"],
         list_literal: ("(new ArrayList<Long>(Arrays.asList(ITEMS)))", "(long)ITEML"),
@@ -143,7 +143,7 @@ pub static LANGUAGES: [LanguageTemplates; 4] = [
         close: "}\n",
         tests: (
             "}\nint main() {\n    auto candidate = NAME;\n",
-            "    assert(candidate(GIVEN) == WANTED);\n",
+            "    assert(candidate(ARGUMENT) == EXPECTED);\n",
             "}\n",
         ),
         test_of_list: None,
