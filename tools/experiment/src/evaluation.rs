@@ -45,7 +45,7 @@ pub fn with_progress<T>(
 /// Pairs of models to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairs {
-    /// Each with the one before it, from which it was trained, and with the first.
+    /// Each with the one before it, and with the first.
     Steps,
     /// Each with the first.
     WithFirst,
@@ -58,8 +58,8 @@ pub enum Pairs {
 pub fn problem_set(name: &str, results: Vec<ModelResult>, pairs: Pairs) -> Result<ProblemSet> {
     let mut differences = Vec::new();
     for (i, to) in results.iter().enumerate().skip(1) {
-        for from in if i > 1 && pairs == Pairs::Steps { vec![i - 1, 0] } else { vec![0] } {
-            let from = &results[from];
+        for j in if i > 1 && pairs == Pairs::Steps { vec![i - 1, 0] } else { vec![0] } {
+            let from = &results[j];
             differences.push(ModelComparison {
                 from: from.name.clone(),
                 to: to.name.clone(),
@@ -70,7 +70,7 @@ pub fn problem_set(name: &str, results: Vec<ModelResult>, pairs: Pairs) -> Resul
     Ok(ProblemSet { name: name.into(), results, differences })
 }
 
-/// Two progress bars: problems answered, programs judged.
+/// Progress bars of generation and judging.
 struct Bars<'a> {
     name: String,
     out: &'a Output,
