@@ -2,7 +2,7 @@
 
 use codelsi_engine::{Comm, DType, Device, Rank, Result, Threads};
 use codelsi_model::parallel::{Layout, RankLayout};
-use codelsi_parity::{Compared, check};
+use codelsi_parity::{TensorComparison, check};
 use codelsi_testing::shared;
 use codelsi_tests::{golden_case, software_gpu};
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ fn all() -> Vec<(PathBuf, Vec<usize>)> {
 }
 
 /// Of the errors of a group's tensors, as shares of their limits: the root of the mean square, and the largest.
-fn errors(rows: &[Compared], group: &str) -> [f64; 2] {
+fn errors(rows: &[TensorComparison], group: &str) -> [f64; 2] {
     let shares = || rows.iter().filter(|r| r.tensor.starts_with(group)).map(|r| r.error / r.limit);
     let mean = shares().map(|e| e * e).sum::<f64>() / shares().count() as f64;
     [mean.sqrt(), shares().fold(0.0, f64::max)]
@@ -90,7 +90,7 @@ fn software_gpus_are_as_near_as_one() {
 #[test]
 fn shards_compute_what_one_rank_does() {
     let errors =
-        |rows: Vec<Compared>| rows.into_iter().map(|row| (row.tensor, row.error)).collect::<Vec<_>>();
+        |rows: Vec<TensorComparison>| rows.into_iter().map(|row| (row.tensor, row.error)).collect::<Vec<_>>();
     for (case, world, compute) in [("tiny", 2, DType::BF16), ("tiny", 3, DType::F32), ("six", 4, DType::F32)]
     {
         let alone = errors(check(&golden_case(case), &Device::cpu(), compute).unwrap());

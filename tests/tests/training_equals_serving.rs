@@ -6,7 +6,7 @@ use codelsi_kernels::check::value;
 use codelsi_kernels::xent::Targets;
 use codelsi_model::generate::{Completion, GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
-use codelsi_parity::Reference;
+use codelsi_parity::ReferenceCase;
 use codelsi_tests::{golden_case, load_adapted, load_model, software_gpu};
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ fn check_all(device: &Device, compute: DType) {
 }
 
 fn check(device: &Device, compute: DType, (case, logprobs): (&str, &str), model: &Llama) {
-    let reference = Reference::open(&golden_case(case), compute).unwrap();
+    let reference = ReferenceCase::open(&golden_case(case), compute).unwrap();
     let whole = serve(device, model, &[1], 512, 16);
     let tokens: Vec<u32> = std::iter::once(1).chain(whole.token_ids.iter().copied()).collect();
 

@@ -1,7 +1,7 @@
-//! `codelsi bench`: tokens a second, the share of the machine's own roof, and the peak memory of prefill, decode and LoRA
-//! training.
+//! `codelsi bench`: tokens per second, the share of the machine's measured roof, and the peak memory of prefill, decode
+//! and LoRA training.
 
-use crate::args::{ModelArgs, RankArgs};
+use crate::args::{ModelArgs, RankArgs, help};
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_experiment::output::Output;
@@ -9,39 +9,37 @@ use codelsi_experiment::throughput::{self, BenchOptions, Measured, Throughput};
 use codelsi_train::options::ActivationCheckpointing;
 use serde_json::{Map, Value, json};
 
-/// Measure tokens a second on random tokens.
+/// Measure speed and peak memory of prefill, decode and LoRA training.
 #[derive(Args)]
-pub struct Bench {
+pub struct BenchArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     ranks: RankArgs,
-    /// Prompt tokens; 0 leaves prefill out.
-    #[arg(long, default_value_t = 512)]
+    /// Tokens of the prompt; 0 leaves prefill out.
+    #[arg(long, value_name = "N", default_value_t = 512)]
     prefill: usize,
-    /// Tokens generated one by one; 0 leaves decode out.
-    #[arg(long, default_value_t = 64)]
+    /// Tokens to generate one by one; 0 leaves decode out.
+    #[arg(long, value_name = "N", default_value_t = 64)]
     decode: usize,
-    /// Launch every kernel of a decode step by itself, rather than replay a recorded step.
+    /// Launch every kernel of a decode step by itself, instead of replaying a recorded CUDA graph.
     #[arg(long)]
     no_graphs: bool,
-    /// Tokens of a LoRA training step, a sequence of so many on each rank; 0 leaves it out.
-    #[arg(long, default_value_t = 512)]
+    /// Tokens of the sequence that each rank trains on in a LoRA step; 0 leaves training out.
+    #[arg(long, value_name = "N", default_value_t = 512)]
     train: usize,
-    /// Layers that run again in backward: auto, all, none, or a number.
-    #[arg(long, default_value = "auto")]
+    #[arg(long, help = help::CHECKPOINTING, value_name = "LAYERS", default_value = "auto")]
     checkpointing: ActivationCheckpointing,
-    /// Runs of each; the figures are medians.
-    #[arg(long, default_value_t = 3)]
+    /// Timed runs of each; the figures are medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
     repeat: usize,
-    /// End with one JSON object on stdout.
-    #[arg(long)]
+    #[arg(long, help = help::JSON)]
     json: bool,
 }
 
 /// Runs the command.
-pub fn run(args: &Bench, out: &Output) -> Result<()> {
-    let placement = args.ranks.placement(args.model.place);
+pub fn run(args: &BenchArgs, out: &Output) -> Result<()> {
+    let placement = args.ranks.placement(args.model.device);
     let options = BenchOptions {
         model: args.model.model.clone(),
         prefill: args.prefill,
