@@ -25,7 +25,7 @@
 //! let x = gpu.alloc(8)?;
 //! gpu.write(x, &[7, 0, 0, 0, 21, 0, 0, 0])?;
 //! let kernel = module.kernel("double").expect("the kernel of the text above");
-//! let launch = |threads| LaunchConfig { grid: [1; 3], block: [threads, 1, 1], shared: 0 };
+//! let launch = |threads| LaunchConfig { grid: [1; 3], block: [threads, 1, 1], shared_bytes: 0 };
 //! gpu.launch(kernel, launch(2), &x.to_le_bytes())?;
 //! let mut bytes = [0; 8];
 //! gpu.read(x, &mut bytes)?;

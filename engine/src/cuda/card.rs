@@ -1,7 +1,7 @@
 //! NVIDIA's driver, loaded when a card is opened. Missing libraries and functions are detected first, because
 //! the bindings panic on them.
 
-use super::driver::{CapturedGraph, DeviceProperties, Driver, Event, Grid, Module, Pinned, Stream};
+use super::driver::{CapturedGraph, DeviceProperties, Driver, DriverModule, Event, Grid, Pinned, Stream};
 use super::nvrtc::Code;
 use crate::{Error, Result};
 use cudarc::driver::result::{self, DriverError};
@@ -232,7 +232,7 @@ unsafe impl Send for CardModule {}
 // SAFETY: as above; the functions are behind a lock.
 unsafe impl Sync for CardModule {}
 
-impl Module for CardModule {
+impl DriverModule for CardModule {
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -423,7 +423,7 @@ impl Driver for Card {
         unsafe { result::memset_d8_async(at, byte, bytes, stream) }.in_call("cuMemsetD8Async")
     }
 
-    fn load(&self, code: &Code) -> Result<Arc<dyn Module>> {
+    fn load(&self, code: &Code) -> Result<Arc<dyn DriverModule>> {
         self.bind()?;
         // SAFETY: a CUBIN knows its own length; it is not read after the call.
         let module =
@@ -434,7 +434,7 @@ impl Driver for Card {
     unsafe fn launch(
         &self,
         stream: Stream,
-        module: &dyn Module,
+        module: &dyn DriverModule,
         kernel: &str,
         grid: Grid,
         args: &[u8],

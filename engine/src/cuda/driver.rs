@@ -71,7 +71,7 @@ impl DeviceProperties {
 }
 
 /// A loaded module.
-pub(super) trait Module: Send + Sync {
+pub(super) trait DriverModule: Send + Sync {
     fn as_any(&self) -> &dyn Any;
 }
 
@@ -101,7 +101,7 @@ pub(super) trait Driver: Send + Sync {
     fn download(&self, stream: Stream, to: &mut [u8], from: u64) -> Result<()>;
     fn copy(&self, stream: Stream, to: u64, from: u64, bytes: usize) -> Result<()>;
     fn fill(&self, stream: Stream, at: u64, byte: u8, bytes: usize) -> Result<()>;
-    fn load(&self, code: &Code) -> Result<Arc<dyn Module>>;
+    fn load(&self, code: &Code) -> Result<Arc<dyn DriverModule>>;
     /// Starts `kernel` with its packed arguments.
     ///
     /// # Safety
@@ -109,7 +109,7 @@ pub(super) trait Driver: Send + Sync {
     unsafe fn launch(
         &self,
         stream: Stream,
-        module: &dyn Module,
+        module: &dyn DriverModule,
         kernel: &str,
         grid: Grid,
         args: &[u8],

@@ -34,7 +34,7 @@ pub use staging::Staging;
 use crate::memory::Ledger;
 use crate::tensor::Tensor;
 use crate::{At, Error, Result};
-use driver::{Driver, Module};
+use driver::{Driver, DriverModule};
 use launch::KernelEntry;
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -53,7 +53,7 @@ pub struct Cuda {
 }
 
 struct LoadedModule {
-    module: Arc<dyn Module>,
+    module: Arc<dyn DriverModule>,
     ptx: String,
 }
 

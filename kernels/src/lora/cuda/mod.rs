@@ -58,9 +58,9 @@ pub static DROPOUT: Source = Source {
 const CONSTANTS: &[Define] = &[
     SHAPE_CONSTANTS[0],
     Define::int("TARGETS", TARGETS),
-    Define::int("RANK_GROUP", GROUP),
+    Define::int("RANK_GROUP", RANK_GROUP),
     Define::int("STRIP_ROWS", STRIP_ROWS),
-    Define::int("STRIP_COLUMNS", STRIP),
+    Define::int("STRIP_COLUMNS", STRIP_COLUMNS),
     Define::int("STRIP_STAGES", STRIP_STAGES),
     Define::int("STRIP_THREADS", STRIP_THREADS),
 ];
@@ -68,26 +68,27 @@ const CONSTANTS: &[Define] = &[
 /// Linears of one launch.
 const TARGETS: usize = 4;
 /// Columns of S and dS are allocated in groups of this size.
-const GROUP: usize = 16;
+const RANK_GROUP: usize = 16;
 /// Channels of x that one part of S sums.
 const SLICE: usize = 512;
 /// Rows that one part of dB or dA sums.
 const RUN: usize = 512;
 /// A strip of dy that a block of `lora_ds_db` processes: rows, columns, stages of the pipeline, threads.
 const STRIP_ROWS: usize = 64;
-const STRIP: usize = 256;
+const STRIP_COLUMNS: usize = 256;
 const STRIP_STAGES: usize = 2;
 const STRIP_THREADS: usize = 256;
 /// Shared memory of `lora_ds_db`: all stages of dy and S, and B, in bf16.
-const STRIP_SHARED: usize = 2 * STRIP_STAGES * STRIP_ROWS * (STRIP + GROUP) + 2 * STRIP * GROUP;
+const STRIP_SHARED: usize =
+    2 * STRIP_STAGES * STRIP_ROWS * (STRIP_COLUMNS + RANK_GROUP) + 2 * STRIP_COLUMNS * RANK_GROUP;
 /// Tiles of `lora_s`, whose right operand is f32, and of `lora_da`.
 const S_TILE: Tile = tile_of(5, 1, 1.0);
 const DA_TILE: Tile = tile_of(6, 1, 1.0);
-const _: () = assert!(S_TILE.columns == GROUP && DA_TILE.rows == GROUP);
+const _: () = assert!(S_TILE.columns == RANK_GROUP && DA_TILE.rows == RANK_GROUP);
 
 /// Returns the columns that R of one adapter take in S.
 pub(super) fn padded_rank(rank: usize) -> usize {
-    rank.next_multiple_of(GROUP)
+    rank.next_multiple_of(RANK_GROUP)
 }
 
 /// The columns of each target in S and dS: adjacent, in groups of 16.
@@ -194,7 +195,7 @@ pub(super) fn low_rank(
     let slices = c.div_ceil(SLICE);
     let mut parts = cx.scratch([slices, t, pitch], DType::F32);
     let grid = Grid {
-        blocks: [t.div_ceil(S_TILE.rows), pitch / GROUP, slices],
+        blocks: [t.div_ceil(S_TILE.rows), pitch / RANK_GROUP, slices],
         threads: S_TILE.threads,
         shared: tile_shared(&S_TILE, DType::F32),
     };
@@ -259,7 +260,7 @@ fn backward_bf16(
     }
     let mut parts = cx.scratch([runs, pitch, c], DType::F32);
     let grid = Grid {
-        blocks: [c.div_ceil(DA_TILE.columns), pitch / GROUP, runs],
+        blocks: [c.div_ceil(DA_TILE.columns), pitch / RANK_GROUP, runs],
         threads: DA_TILE.threads,
         shared: DA_TILE.shared,
     };
@@ -287,10 +288,11 @@ fn ds_and_db(
     let LoraPass { cx, cuda, .. } = *run;
     let ((t, n), rank) = (u.dy.shape().as_matrix(), u.target.rank());
     let padded = padded_rank(rank);
-    let (strips, runs) = (n.div_ceil(STRIP), t.div_ceil(RUN));
+    let (strips, runs) = (n.div_ceil(STRIP_COLUMNS), t.div_ceil(RUN));
     let mut ds_parts = cx.scratch([strips, t, padded], DType::F32);
     let mut db_parts = cx.scratch([runs, n, padded], DType::F32);
-    let grid = Grid { blocks: [strips, runs, padded / GROUP], threads: STRIP_THREADS, shared: STRIP_SHARED };
+    let grid =
+        Grid { blocks: [strips, runs, padded / RANK_GROUP], threads: STRIP_THREADS, shared: STRIP_SHARED };
     let mut args = vec![
         Arg::Out(&mut ds_parts),
         Arg::Out(&mut db_parts),
