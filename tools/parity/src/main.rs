@@ -39,7 +39,9 @@ struct ParityArgs {
     json: bool,
 }
 
-const AFTER_HELP: &str = "Exit status: 0 when all agree, 1 when a tensor departs or a case cannot be read,\n2 for a wrong command line.";
+const AFTER_HELP: &str = "\
+Exit status: 0 when all agree, 1 when a tensor departs or a case cannot be read,
+2 for a wrong command line.";
 
 fn main() -> ExitCode {
     match run(&ParityArgs::parse()) {
