@@ -76,7 +76,7 @@ impl Layer {
     ) -> Result<Self> {
         let norm = |name: &str| weight(&format!("model.layers.{index}.{name}.weight"));
         let mut projections = Vec::with_capacity(7);
-        for linear in config::Linear::ALL {
+        for linear in config::LinearName::ALL {
             let (name, (out, inner)) =
                 (format!("{}.weight", linear.path(index)), config.linear_shape(linear));
             let slice = rank_layout.slice(&name, &[out, inner]);
@@ -105,7 +105,7 @@ impl Layer {
             let full = adapter.modules.get(path);
             full.map(|full| BoundAdapter::new(&adapter.config, full, to_rank)).transpose()
         };
-        for linear in config::Linear::ALL {
+        for linear in config::LinearName::ALL {
             self.projections[linear as usize].adapter = bind(&linear.path(self.index))?;
         }
         for (bottleneck, sublayer) in self.bottlenecks.iter_mut().zip(SUBLAYERS) {
@@ -153,7 +153,7 @@ impl Layer {
     /// # Errors
     /// When an op fails; the error names the linear.
     pub fn qkv(&self, cx: &Ctx, h: &Tensor, rows: RowContext, dropout: f32) -> Result<Qkv> {
-        use config::Linear::{K, Q, V};
+        use config::LinearName::{K, Q, V};
         let normed = rmsnorm(cx, h, &self.input_norm, self.eps)?;
         let mut qkv = self.project(cx, &normed, &[Q, K, V], rows, dropout)?;
         let (v, k, q) = (qkv.pop(), qkv.pop(), qkv.pop());
@@ -171,8 +171,8 @@ impl Layer {
     /// # Errors
     /// See [`Layer::qkv`].
     pub fn attention_output(&self, cx: &Ctx, o: &Tensor, rows: RowContext, dropout: f32) -> Result<Tensor> {
-        let y = self.project(cx, o, &[config::Linear::O], rows, dropout)?.swap_remove(0);
-        self.adapt_sublayer(cx, 0, y, config::Linear::O, rows, dropout)
+        let y = self.project(cx, o, &[config::LinearName::O], rows, dropout)?.swap_remove(0);
+        self.adapt_sublayer(cx, 0, y, config::LinearName::O, rows, dropout)
     }
 
     /// Returns the MLP's addition to the residual stream (T, C), from the second norm's output `normed` (T, C).
@@ -180,7 +180,7 @@ impl Layer {
     /// # Errors
     /// See [`Layer::qkv`].
     pub fn mlp(&self, cx: &Ctx, normed: &Tensor, rows: RowContext, dropout: f32) -> Result<Tensor> {
-        use config::Linear::{Down, Gate, Up};
+        use config::LinearName::{Down, Gate, Up};
         let gate_up = self.project(cx, normed, &[Gate, Up], rows, dropout)?;
         let x = swiglu(cx, &gate_up[0], &gate_up[1]).at("mlp")?;
         let y = self.project(cx, &x, &[Down], rows, dropout)?.swap_remove(0);
@@ -201,7 +201,7 @@ impl Layer {
         cx: &Ctx,
         sublayer: usize,
         y: Tensor,
-        last: config::Linear,
+        last: config::LinearName,
         rows: RowContext,
         dropout: f32,
     ) -> Result<Tensor> {
@@ -214,12 +214,12 @@ impl Layer {
     fn dropout_mask(
         &self,
         cx: &Ctx,
-        linear: config::Linear,
+        linear: config::LinearName,
         rows: RowContext,
         p: f32,
         first: usize,
     ) -> Option<Dropout> {
-        let site = (self.index * config::Linear::ALL.len() + linear as usize) as u32;
+        let site = (self.index * config::LinearName::ALL.len() + linear as usize) as u32;
         rows.dropout_keys.map(|tokens| Dropout {
             p,
             key: cx.key(site),
@@ -233,7 +233,7 @@ impl Layer {
         &self,
         cx: &Ctx,
         x: &Tensor,
-        linears: &[config::Linear],
+        linears: &[config::LinearName],
         rows: RowContext,
         dropout: f32,
     ) -> Result<Vec<Tensor>> {
@@ -271,7 +271,7 @@ impl Layer {
             (self.name("input_layernorm.weight"), &self.input_norm),
             (self.name("post_attention_layernorm.weight"), &self.post_norm),
         ];
-        for (linear, p) in config::Linear::ALL.iter().zip(&self.projections) {
+        for (linear, p) in config::LinearName::ALL.iter().zip(&self.projections) {
             let path = linear.path(self.index);
             all.extend(p.weight.local().map(|w| (format!("{path}.weight"), w)));
             all.extend(p.adapter.iter().flat_map(|adapter| named(&path, adapter)));

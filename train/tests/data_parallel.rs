@@ -8,7 +8,7 @@ use codelsi_engine::comm::HostComm;
 use codelsi_engine::{Comm, Device, Error, Rank, ReduceOp, Result, Tensor, Threads};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::Linear;
+use codelsi_model::config::LinearName;
 use codelsi_model::parallel::Layout;
 use codelsi_testing::or_skip;
 use codelsi_train::metrics;
@@ -101,7 +101,7 @@ impl UnevenBatches {
     /// Runs two steps; returns their losses and norms, and every parameter.
     fn steps(&self, rank: Rank) -> Result<StepResults> {
         let base = Checkpoint::open(&self.options.model)?;
-        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1)?;
+        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &LinearName::ALL, 1)?;
         let adapter = (!self.options.full).then_some(&adapter);
         let mut train_step = TrainStep::new(rank, &self.options, &base, adapter)?;
         let stats = (0..2).map(|_| train_step.run(&self.micro_batches, 0.05)).collect::<Result<_>>()?;
@@ -296,7 +296,7 @@ fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
         let options = &uneven.options;
         let micro_batches = vec![uneven.micro_batches[0].clone(); 3];
         let base = Checkpoint::open(&options.model).unwrap();
-        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &LinearName::ALL, 1).unwrap();
         let adapter = (!full).then_some(&adapter);
         let device = || Device::emulated("sm_80").unwrap();
         // The last of the four ranks has no micro-batch.

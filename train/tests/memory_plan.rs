@@ -4,7 +4,7 @@ use codelsi_engine::memory::Usage;
 use codelsi_engine::{DType, Device, Label};
 use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::{Linear, ModelConfig};
+use codelsi_model::config::{LinearName, ModelConfig};
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::Llama;
 use codelsi_model::parallel::{Layout, RankLayout};
@@ -164,7 +164,7 @@ fn an_out_of_memory_error_says_which_flags_help() {
     let Some(device) = software_gpu() else { return };
     let Device::Cuda(cuda) = &device else { unreachable!("a software GPU") };
     let (_folder, base) = model(&config(2, 2, false));
-    let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+    let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &LinearName::ALL, 1).unwrap();
     let options = TrainOptions {
         checkpointing: ActivationCheckpointing::Layers(1),
         compute: DType::BF16,
@@ -212,7 +212,8 @@ fn an_out_of_memory_error_says_which_flags_help() {
 #[test]
 fn the_fewest_layers_that_fit_are_recomputed() {
     let base = Checkpoint::shapes_only(config(6, 4, false), safetensors::Dtype::BF16);
-    let adapter = Adapter::allocate_lora(&Device::plan(), base.config(), 4, 8.0, 0.1, &Linear::ALL).unwrap();
+    let adapter =
+        Adapter::allocate_lora(&Device::plan(), base.config(), 4, 8.0, 0.1, &LinearName::ALL).unwrap();
     let options = TrainOptions { seq: 32, batch: 8, micro_batch: 2, ..TrainOptions::default() };
     let device = Device::plan_card(codelsi_engine::cuda::DeviceProperties::a100());
     let plan = |checkpointing, budget| {
@@ -249,7 +250,8 @@ fn the_fewest_layers_that_fit_are_recomputed() {
 #[test]
 fn the_plan_of_all_ranks_is_the_largest() {
     let base = Checkpoint::shapes_only(config(6, 4, false), safetensors::Dtype::BF16);
-    let adapter = Adapter::allocate_lora(&Device::plan(), base.config(), 16, 8.0, 0.1, &Linear::ALL).unwrap();
+    let adapter =
+        Adapter::allocate_lora(&Device::plan(), base.config(), 16, 8.0, 0.1, &LinearName::ALL).unwrap();
     let device = Device::plan_card(codelsi_engine::cuda::DeviceProperties::a100());
     let options = TrainOptions { seq: 32, batch: 7, micro_batch: 1, ..TrainOptions::default() };
     let plan = |checkpointing, world: usize, rank: Option<usize>, budget| {

@@ -7,7 +7,7 @@ use codelsi_engine::comm::HostComm;
 use codelsi_engine::{Comm, DType, Device, Label, Rank, ReduceOp, Result, Tensor, Threads};
 use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::checkpoint::{Checkpoint, TensorFile, TensorSlice};
-use codelsi_model::config::Linear;
+use codelsi_model::config::LinearName;
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_testing::or_skip;
 use codelsi_train::metrics::{self, StepMetrics};
@@ -199,7 +199,7 @@ fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
             ..test_options(folder.path(), full)
         };
         let base = Checkpoint::open(&options.model).unwrap();
-        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &LinearName::ALL, 1).unwrap();
         let adapter = (!full).then_some(&adapter);
         let tokens: Vec<u32> = (3..40).collect();
         let targets = tokens[1..].iter().map(|&t| t as i32).chain([-100]).collect();

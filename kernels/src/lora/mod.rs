@@ -229,7 +229,6 @@ impl Lora {
         Ok((outs, all))
     }
 
-    #[expect(clippy::type_complexity, reason = "dA and dB of each, and dx")]
     fn backward_cpu(
         &self,
         cx: &Ctx,

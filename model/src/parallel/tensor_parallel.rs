@@ -13,7 +13,7 @@
 use super::layout::{Layout, RankLayout};
 use crate::adapter::Method;
 use crate::checkpoint::TensorSlice;
-use crate::config::{Linear, ModelConfig};
+use crate::config::{LinearName, ModelConfig};
 use codelsi_engine::{Comm, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::concat::concat;
 use codelsi_kernels::flash::Heads;
@@ -80,8 +80,8 @@ impl RankLayout {
         let linear = if is_factor { segments.next().unwrap_or_default() } else { last };
         match (linear.parse(), last) {
             (Err(_), _) => TensorParallelRule::Replicated,
-            (Ok(Linear::O | Linear::Down), "lora_B") => TensorParallelRule::Replicated,
-            (Ok(Linear::O | Linear::Down), _) => TensorParallelRule::Columns,
+            (Ok(LinearName::O | LinearName::Down), "lora_B") => TensorParallelRule::Replicated,
+            (Ok(LinearName::O | LinearName::Down), _) => TensorParallelRule::Columns,
             (Ok(_), "lora_A") => TensorParallelRule::Replicated,
             (Ok(_), _) => TensorParallelRule::Rows,
         }

@@ -1,6 +1,6 @@
 //! The paper's ablations: the same base, data and protocol, with one factor varied.
 
-use crate::evaluation::Pairs;
+use crate::evaluation::ModelPairs;
 use crate::languages;
 use crate::output::Output;
 use crate::recipe::Recipe;
@@ -35,7 +35,7 @@ pub enum Ablation {
 
 impl Ablation {
     /// Returns the demo's number of private examples: those of the largest variant, or none without private code.
-    pub fn examples(self) -> usize {
+    pub fn private_examples(self) -> usize {
         match self {
             Ablation::Samples => ROW_COUNTS[ROW_COUNTS.len() - 1],
             Ablation::Languages => 0,
@@ -67,7 +67,7 @@ impl Ablation {
     }
 
     /// Adapts a recipe to the ablation.
-    pub fn recipe(self, recipe: Recipe) -> Recipe {
+    pub fn adapt_recipe(self, recipe: Recipe) -> Recipe {
         if self == Ablation::Languages { recipe.for_languages() } else { recipe }
     }
 
@@ -86,11 +86,11 @@ impl Ablation {
             )?;
         }
         let (models, pairs) = match self {
-            Ablation::Rank => (with_base(ranks(&mut stages)?), Pairs::Steps),
-            Ablation::Samples => (with_base(samples(&mut stages)?), Pairs::Steps),
-            Ablation::Stages => (with_base(training_orders(&mut stages)?), Pairs::Steps),
-            Ablation::Methods => (with_base(methods(&mut stages)?), Pairs::WithFirst),
-            Ablation::Repositories => (repositories(&mut stages)?, Pairs::WithFirst),
+            Ablation::Rank => (with_base(ranks(&mut stages)?), ModelPairs::PreviousAndFirst),
+            Ablation::Samples => (with_base(samples(&mut stages)?), ModelPairs::PreviousAndFirst),
+            Ablation::Stages => (with_base(training_orders(&mut stages)?), ModelPairs::PreviousAndFirst),
+            Ablation::Methods => (with_base(methods(&mut stages)?), ModelPairs::WithFirst),
+            Ablation::Repositories => (repositories(&mut stages)?, ModelPairs::WithFirst),
             // Each language has its own rows, problems and variants.
             Ablation::Languages => {
                 languages::compare(&mut stages)?;

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 /// Default threshold of near-duplicate rows (share of common token 5-grams).
-pub const RESEMBLANCE: f64 = 0.85;
+pub const NEAR_DUPLICATE_THRESHOLD: f64 = 0.85;
 
 /// Curates without a teacher and writes the rows and their dataset card.
 ///
 /// # Errors
 /// When a source cannot be read or a file cannot be written.
 pub fn curate(options: &CurateOptions, to: &Path, out: &Output) -> Result<CurationCounts> {
-    let (rows, counts) = offline(options, out)?;
+    let (rows, counts) = curate_rows(options, out)?;
     save(options, &rows, &counts, to)?;
     Ok(counts)
 }
@@ -25,10 +25,10 @@ pub fn curate(options: &CurateOptions, to: &Path, out: &Output) -> Result<Curati
 ///
 /// # Errors
 /// As [`curate::run`].
-pub fn offline(options: &CurateOptions, out: &Output) -> Result<(Vec<CuratedRow>, CurationCounts)> {
+pub fn curate_rows(options: &CurateOptions, out: &Output) -> Result<(Vec<CuratedRow>, CurationCounts)> {
     let bar = Mutex::new(None);
     let rows_and_counts = curate::run(options, &|done, total| {
-        lock(&bar).get_or_insert_with(|| out.bar("curate", total)).at(done, "");
+        lock(&bar).get_or_insert_with(|| out.bar("curate", total)).update(done, "");
     })?;
     lock(&bar).iter().for_each(Bar::finish);
     Ok(rows_and_counts)
@@ -38,7 +38,7 @@ pub fn offline(options: &CurateOptions, out: &Output) -> Result<(Vec<CuratedRow>
 ///
 /// # Errors
 /// As [`rewrite_with_teacher`].
-pub fn taught(
+pub fn rewrite_rows(
     options: &CurateOptions,
     rows: Vec<CuratedRow>,
     counts: &mut CurationCounts,
@@ -52,7 +52,7 @@ pub fn taught(
         let mut bar = lock(&bar);
         let (bar_of_round, done) = bar.get_or_insert_with(|| (out.bar("teach", total), 0));
         *done += new;
-        bar_of_round.at(*done, "");
+        bar_of_round.update(*done, "");
         if *done == total {
             bar_of_round.finish();
             *bar = None;

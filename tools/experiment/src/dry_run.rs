@@ -50,7 +50,7 @@ struct PipelineEstimate {
 ///
 /// # Errors
 /// When the model's sizes cannot be read or the device is not available.
-pub fn plan(recipe: &Recipe, model: &Path, placement: Placement) -> Result<(String, Value)> {
+pub fn estimate(recipe: &Recipe, model: &Path, placement: Placement) -> Result<(String, Value)> {
     let base = Checkpoint::open(model)?;
     let device = placement.device.open()?;
     let estimate = PipelineEstimate::new(recipe, &base, &device, placement.compute(&base))?;
@@ -188,7 +188,7 @@ mod tests {
             codelsi_model::config::ModelConfig { max_positions: 4096, ..synthetic::config("tiny").unwrap() };
         synthetic::write_random_model(folder.path(), &config, 7, &mut |_, _| {}).unwrap();
         let placement = Placement { device: DeviceChoice::Cpu, ..Placement::default() };
-        let (text, object) = plan(&Recipe::paper(42), folder.path(), placement).unwrap();
+        let (text, object) = estimate(&Recipe::paper(42), folder.path(), placement).unwrap();
         // 9.2 million tokens in sequences of 4096, sixteen a step: the paper's "about 140".
         assert_eq!(
             (&object["stages"][0]["steps"], &object["stages"][0]["tokens"]),

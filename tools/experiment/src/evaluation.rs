@@ -15,7 +15,7 @@ use std::sync::Mutex;
 ///
 /// # Errors
 /// As [`evaluate`].
-pub fn measure(
+pub fn evaluate_model(
     name: &str,
     model: &mut dyn Generator,
     problems: &[Problem],
@@ -44,9 +44,9 @@ pub fn with_progress<T>(
 
 /// Pairs of models to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pairs {
+pub enum ModelPairs {
     /// Each with the one before it, and with the first.
-    Steps,
+    PreviousAndFirst,
     /// Each with the first.
     WithFirst,
 }
@@ -55,10 +55,10 @@ pub enum Pairs {
 ///
 /// # Errors
 /// When two results are of different problems or protocols.
-pub fn problem_set(name: &str, results: Vec<ModelResult>, pairs: Pairs) -> Result<ProblemSet> {
+pub fn problem_set(name: &str, results: Vec<ModelResult>, pairs: ModelPairs) -> Result<ProblemSet> {
     let mut differences = Vec::new();
     for (i, to) in results.iter().enumerate().skip(1) {
-        for j in if i > 1 && pairs == Pairs::Steps { vec![i - 1, 0] } else { vec![0] } {
+        for j in if i > 1 && pairs == ModelPairs::PreviousAndFirst { vec![i - 1, 0] } else { vec![0] } {
             let from = &results[j];
             differences.push(ModelComparison {
                 from: from.name.clone(),
@@ -81,7 +81,7 @@ impl Bars<'_> {
     fn update(&self, index: usize, verb: &str, done: usize, total: usize) {
         let mut bars = self.bars.lock().unwrap_or_else(|e| e.into_inner());
         let bar = bars[index].get_or_insert_with(|| self.out.bar(&format!("{verb} {}", self.name), total));
-        bar.at(done, "");
+        bar.update(done, "");
         if done == total {
             bar.finish();
         }

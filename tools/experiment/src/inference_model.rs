@@ -49,7 +49,7 @@ impl InferenceModel {
     ) -> Result<Self> {
         let mut checkpoint = Checkpoint::open(folder)?;
         if rank_layout.comm().rank() == 0 {
-            checkpoint = checkpoint.with_progress(Output::detect().loading());
+            checkpoint = checkpoint.with_progress(Output::detect().load_progress());
         }
         let tokenizer = Tokenizer::load(folder)?;
         tokenizer.check_fits(checkpoint.config().vocab).at(folder.display().to_string())?;

@@ -51,7 +51,7 @@ pub fn judge_completions(
     let bar = Mutex::new(None);
     let summary = judge_file(judge, problems, completions, verdicts, &|done, total| {
         let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
-        bar.get_or_insert_with(|| out.bar("judge", total)).at(done, "");
+        bar.get_or_insert_with(|| out.bar("judge", total)).update(done, "");
     })?;
     bar.into_inner().unwrap_or_else(|e| e.into_inner()).iter().for_each(|bar| bar.finish());
     Ok(summary)

@@ -1,6 +1,6 @@
 //! Transfer to other languages: adapters trained on each language's own rows, and TypeScript's adapter on its problems.
 
-use crate::evaluation::Pairs;
+use crate::evaluation::ModelPairs;
 use crate::judging::JudgeOptions;
 use crate::protocol::ProtocolOptions;
 use crate::stages::{Comparison, EvaluatedModel, Stages};
@@ -58,7 +58,7 @@ pub fn compare(stages: &mut Stages) -> Result<()> {
             judge: &**judge,
             models: &models,
             training_rows: &training_rows,
-            pairs: Pairs::WithFirst,
+            pairs: ModelPairs::WithFirst,
         })?;
     }
     Ok(())
@@ -72,7 +72,7 @@ fn rows_name(language: Language) -> String {
 /// Opens TypeScript's problems, then those of the other languages whose judges are available.
 fn open_benchmarks(stages: &mut Stages) -> Result<Vec<LanguageBenchmark>> {
     let (recipe, sources) = (stages.recipe(), stages.sources());
-    let problems = recipe.protocol.problems(&sources.problems)?;
+    let problems = recipe.protocol.read_problems(&sources.problems)?;
     let judge = stages.experiment.judge.open(&problems)?;
     let mut benchmarks = vec![LanguageBenchmark { language: Language::TypeScript, problems, judge }];
     for path in &sources.language_problems {
@@ -98,7 +98,7 @@ fn read_problems_of_one_language(
     protocol: &ProtocolOptions,
     path: &Path,
 ) -> Result<(Language, Vec<Problem>)> {
-    let problems = protocol.problems(path)?;
+    let problems = protocol.read_problems(path)?;
     let wrong = |reason: String| Error::new(reason).at(path.display().to_string());
     let code = problems.first().map_or("", |problem| &problem.language);
     let language = Language::from_multipl_e_code(code)

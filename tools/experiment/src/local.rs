@@ -37,7 +37,7 @@ impl LocalModel {
     ///
     /// # Errors
     /// When it does not load or fit.
-    pub fn put_on(&mut self, folder: &Path) -> Result<()> {
+    pub fn attach_adapter(&mut self, folder: &Path) -> Result<()> {
         self.ranks.iter_mut().try_for_each(|loaded| loaded.attach_adapter(folder))
     }
 }

@@ -15,7 +15,7 @@ const PROBE: &str =
     "export function sum(values: number[]): number {\n  return values.reduce((a, b) => a + b, 0);\n}\n";
 
 /// Difference of a merged model's logits from those of base + adapter.
-pub struct Merged {
+pub struct MergeCheck {
     /// Relative L2 difference.
     pub difference: f64,
     pub limit: f64,
@@ -34,13 +34,13 @@ pub fn merge_and_check(
     device: &Device,
     compute: Option<DType>,
     out: &Output,
-) -> Result<Merged> {
+) -> Result<MergeCheck> {
     let values = Adapter::load(adapter, Checkpoint::open(base)?.config())?;
     values.config.method.check_mergeable().at(adapter.display().to_string())?;
     let adapted = InferenceModel::open(base, device, compute, Some(adapter))?;
     let mut bar = None;
     merge(&adapted.checkpoint, &values, to, &mut |done, total| {
-        bar.get_or_insert_with(|| out.bar("merge", total >> 20)).at(done >> 20, "MiB");
+        bar.get_or_insert_with(|| out.bar("merge", total >> 20)).update(done >> 20, "MiB");
     })?;
     bar.iter().for_each(|bar| bar.finish());
     let merged = InferenceModel::open(to, device, compute, None)?;
@@ -53,7 +53,7 @@ pub fn merge_and_check(
             to.display()
         )));
     }
-    Ok(Merged { difference, limit })
+    Ok(MergeCheck { difference, limit })
 }
 
 /// Computes ‖merged − adapted‖ / ‖adapted‖ over the logits of the probe text.

@@ -40,7 +40,7 @@ impl Output {
     }
 
     /// Returns a callback that shows the loading of weights and, at the end, its rate.
-    pub fn loading(&self) -> LoadProgress {
+    pub fn load_progress(&self) -> LoadProgress {
         let (started, shown) = (Instant::now(), Mutex::new((0, None)));
         let out = Output { terminal: self.terminal };
         Box::new(move |done, total| {
@@ -53,7 +53,7 @@ impl Output {
             *latest = done;
             let rate = format!("{:.1} GB/s", done as f64 / started.elapsed().as_secs_f64() / 1e9);
             let bar = bar.get_or_insert_with(|| out.bar("load", total >> 20));
-            bar.at(done >> 20, &rate);
+            bar.update(done >> 20, &rate);
             if done == total {
                 bar.finish();
                 eprintln!("loaded {:.2} GB at {rate}", total as f64 / 1e9);
@@ -82,11 +82,11 @@ pub struct Bar {
 impl Bar {
     /// Adds `n` units.
     pub fn add(&self, n: usize) {
-        self.at(self.done.get() + n, "");
+        self.update(self.done.get() + n, "");
     }
 
     /// Sets the number of units that are done, and the message next to it.
-    pub fn at(&self, done: usize, message: &str) {
+    pub fn update(&self, done: usize, message: &str) {
         self.done.set(done);
         self.bar.set_position(done as u64);
         self.bar.set_message(message.to_owned());

@@ -2,7 +2,7 @@
 //!
 //! Every stage writes its result into the run's folder, and a run that was interrupted resumes from there.
 
-use crate::evaluation::Pairs;
+use crate::evaluation::ModelPairs;
 use crate::output::Output;
 use crate::stages::{EvaluatedModel, Experiment, Stages};
 use codelsi_curate::{Language, RowLimits};
@@ -33,7 +33,7 @@ pub fn run(experiment: &Experiment, out: &Output) -> Result<Report> {
         ("general".into(), EvaluatedModel::Adapter(general)),
         ("specialized".into(), EvaluatedModel::Adapter(specialized)),
     ];
-    stages.evaluate_all(&models, Pairs::Steps)?;
+    stages.evaluate_all(&models, ModelPairs::PreviousAndFirst)?;
 
     stages.report.compare_with_paper = true;
     stages.finish(&format!("the {} recipe", recipe.name))

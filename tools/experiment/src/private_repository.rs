@@ -140,7 +140,7 @@ impl Stages<'_> {
         let mut model = self.open_model(&self.sources().model)?;
         let mut results = Vec::new();
         for ((name, folder), loss) in [before, after].into_iter().zip(losses) {
-            model.put_on(folder)?;
+            model.attach_adapter(folder)?;
             let samples = self.path("held-out").join(&private.name).join(format!("{name}.jsonl"));
             let (mut result, answers) = with_progress(name, self.out, |progress| {
                 evaluate_held_out(

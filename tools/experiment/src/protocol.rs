@@ -45,7 +45,7 @@ impl ProtocolOptions {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn problems(&self, file: &Path) -> Result<Vec<Problem>> {
+    pub fn read_problems(&self, file: &Path) -> Result<Vec<Problem>> {
         let mut problems = read_problems(file)?;
         problems.truncate(self.limit.unwrap_or(usize::MAX));
         Ok(problems)

@@ -1,6 +1,6 @@
 //! Named recipes: every hyperparameter that affects a pipeline's result.
 
-use crate::curation::RESEMBLANCE;
+use crate::curation::NEAR_DUPLICATE_THRESHOLD;
 use crate::protocol::ProtocolOptions;
 use codelsi_demo::recipe as demo;
 use codelsi_eval::judge::JudgeKind;
@@ -34,7 +34,7 @@ impl Recipe {
         let specialized = TrainOptions { epochs: 3, warmup: 2, batch: 4, ..general.clone() };
         Recipe {
             name: "paper",
-            near_duplicate_threshold: Some(RESEMBLANCE),
+            near_duplicate_threshold: Some(NEAR_DUPLICATE_THRESHOLD),
             general,
             specialized,
             private_rows: 40,

@@ -1,6 +1,6 @@
 //! Reports of runs: saving, reading, and combining.
 
-use crate::evaluation::{Pairs, problem_set};
+use crate::evaluation::{ModelPairs, problem_set};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
 use codelsi_eval::evaluate::ModelResult;
@@ -72,7 +72,7 @@ pub fn combine(runs: Vec<(String, Report)>) -> Result<Report> {
     }
     combined.sets = groups
         .into_iter()
-        .map(|(name, results)| problem_set(&name, results, Pairs::Steps))
+        .map(|(name, results)| problem_set(&name, results, ModelPairs::PreviousAndFirst))
         .collect::<Result<_>>()?;
     Ok(combined)
 }

@@ -1,7 +1,7 @@
 //! The stages of an experiment: curate, train, evaluate and report. Each writes into the run's folder.
 
 use crate::curation::curate;
-use crate::evaluation::{Pairs, measure, problem_set};
+use crate::evaluation::{ModelPairs, evaluate_model, problem_set};
 use crate::judging::JudgeOptions;
 use crate::local::LocalModel;
 use crate::output::Output;
@@ -63,7 +63,7 @@ pub struct Comparison<'a> {
     pub models: &'a [(String, EvaluatedModel)],
     /// Names of the row files that the models were trained on, which are searched for verbatim copies.
     pub training_rows: &'a [&'a str],
-    pub pairs: Pairs,
+    pub pairs: ModelPairs,
 }
 
 impl<'a> Stages<'a> {
@@ -199,14 +199,14 @@ impl<'a> Stages<'a> {
     ///
     /// # Errors
     /// When a model or the judge fails.
-    pub fn evaluate_all(&mut self, models: &[(String, EvaluatedModel)], pairs: Pairs) -> Result<()> {
+    pub fn evaluate_all(&mut self, models: &[(String, EvaluatedModel)], pairs: ModelPairs) -> Result<()> {
         let sets = [
             ("general problems", Some(&self.sources().problems)),
             ("private-API problems", self.sources().private_problems.as_ref()),
         ];
         for (name, problems) in sets {
             if let Some(problems) = problems {
-                let problems = self.recipe().protocol.problems(problems)?;
+                let problems = self.recipe().protocol.read_problems(problems)?;
                 let judge = self.experiment.judge.open(&problems)?;
                 self.evaluate(&Comparison {
                     name,
@@ -240,13 +240,13 @@ impl<'a> Stages<'a> {
             let local = match evaluated {
                 EvaluatedModel::Base => &mut base,
                 EvaluatedModel::Adapter(folder) => {
-                    base.put_on(folder)?;
+                    base.attach_adapter(folder)?;
                     &mut base
                 }
                 EvaluatedModel::FullModel(folder) => full_model.insert(self.open_model(folder)?),
             };
             let folder = self.path("evaluation").join(name.replace(' ', "-")).join(model.replace(' ', "-"));
-            let mut result = measure(model, local, problems, &protocol, judge, &folder, self.out)?;
+            let mut result = evaluate_model(model, local, problems, &protocol, judge, &folder, self.out)?;
             if !matches!(evaluated, EvaluatedModel::Base) {
                 let completions = read_completions(&folder)?;
                 let completions: Vec<&str> = completions.iter().map(String::as_str).collect();
@@ -301,7 +301,7 @@ impl<'a> Stages<'a> {
             );
         }
         save(report, folder)?;
-        println!("\n{}", table::whole(report));
+        println!("\n{}", table::render(report));
         println!("report: {}", folder.join("report.html").display());
         Ok(self.report)
     }

@@ -5,7 +5,7 @@ use codelsi_eval::statistics::ConfidenceInterval;
 use std::fmt::Write;
 
 /// Renders a report: training summaries, Pass@1, paired differences and held-out results.
-pub fn whole(report: &Report) -> String {
+pub fn render(report: &Report) -> String {
     let mut text = String::new();
     if !report.models.is_empty() {
         let width = column_width(report.models.iter().map(|row| &row.name));
@@ -17,7 +17,7 @@ pub fn whole(report: &Report) -> String {
         report.models.iter().for_each(|row| text.push_str(&training_row(row, width)));
         text.push('\n');
     }
-    text.push_str(&sets(&report.sets));
+    text.push_str(&render_sets(&report.sets));
     text.push_str(&held_out_results(&report.held_out));
     text
 }
@@ -79,7 +79,7 @@ fn training_row(row: &TrainingSummary, width: usize) -> String {
 }
 
 /// Renders Pass@1 with 95 % confidence intervals, and paired differences.
-pub fn sets(sets: &[ProblemSet]) -> String {
+pub fn render_sets(sets: &[ProblemSet]) -> String {
     let mut text = String::new();
     for set in sets {
         let first = set.results.first();

@@ -20,7 +20,7 @@ const TOP_P: f32 = 1.0;
 #[derive(Clone, Debug)]
 pub struct TeacherOptions {
     /// Address of an OpenAI-compatible server, as `https://host/v1`, or a model folder.
-    pub teacher: String,
+    pub address_or_folder: String,
     /// Model name on the server.
     pub model: Option<String>,
     /// Environment variable of the server's API key.
@@ -35,21 +35,21 @@ impl TeacherOptions {
     /// # Errors
     /// When the address is invalid, the model's name is missing, or the model does not load.
     pub fn open(&self) -> Result<Box<dyn Teacher>> {
-        if !is_address(&self.teacher) {
+        if !is_address(&self.address_or_folder) {
             if self.model.is_some() || self.key_env.is_some() {
                 return Err(Error::new(format!(
                     "--teacher-model and --teacher-key-env are for a server, and `{}` is no address; give one as \
                      https://host/v1",
-                    self.teacher
+                    self.address_or_folder
                 )));
             }
             self.placement.ranks.in_one_process()?;
-            return Ok(Box::new(LocalTeacher::open(Path::new(&self.teacher), self.placement)?));
+            return Ok(Box::new(LocalTeacher::open(Path::new(&self.address_or_folder), self.placement)?));
         }
         let Some(model) = &self.model else {
             return Err(Error::new("a server has many models: name the teacher with --teacher-model"));
         };
-        Ok(Box::new(RemoteTeacher::new(&self.teacher, model, self.key_env.as_deref())?))
+        Ok(Box::new(RemoteTeacher::new(&self.address_or_folder, model, self.key_env.as_deref())?))
     }
 }
 

@@ -5,7 +5,7 @@ use codelsi_engine::{DType, Device, Error, Label, Result};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::{Linear, ModelConfig};
+use codelsi_model::config::{LinearName, ModelConfig};
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::Llama;
 use codelsi_model::parallel::RankLayout;
@@ -28,7 +28,7 @@ pub struct BenchOptions {
     /// Tokens to decode one by one; 0 skips decode.
     pub decode: usize,
     /// Record a decode step as a CUDA graph and replay it, instead of launching every kernel separately.
-    pub graphs: bool,
+    pub cuda_graphs: bool,
     /// Sequence length of a LoRA training step, with one sequence per data-parallel rank; 0 skips training.
     pub train: usize,
     /// Layers that are recomputed in backward.
@@ -41,19 +41,19 @@ pub struct BenchOptions {
 pub struct Throughput {
     /// Rate of loading in GB/s, if weights are copied to the device.
     pub load_gb_per_s: Option<f64>,
-    pub measured: Vec<Measured>,
+    pub workloads: Vec<WorkloadThroughput>,
 }
 
 /// Measured throughput of one workload.
-pub struct Measured {
+pub struct WorkloadThroughput {
     pub name: &'static str,
     pub tokens_per_s: f64,
     /// Fraction of the roof that bounds the workload: arithmetic in prefill and training, memory bandwidth in decode.
-    pub share: Option<f64>,
+    pub roof_share: Option<f64>,
     /// Peak memory in bytes.
-    pub peak: usize,
+    pub peak_bytes: usize,
     /// Planned peak memory in bytes.
-    pub planned: usize,
+    pub planned_bytes: usize,
 }
 
 /// Times a model on every rank and returns rank 0's result, or `None` in the process of another rank. With several
@@ -70,7 +70,7 @@ pub fn measure(options: &BenchOptions, placement: Placement) -> Result<Option<Th
         if options.train > 0 {
             measured.push(training(options, &rank_layout, &base, compute)?);
         }
-        Ok(Throughput { load_gb_per_s, measured })
+        Ok(Throughput { load_gb_per_s, workloads: measured })
     })
 }
 
@@ -80,7 +80,7 @@ fn inference(
     rank_layout: &RankLayout,
     base: &Checkpoint,
     compute: DType,
-    measured: &mut Vec<Measured>,
+    measured: &mut Vec<WorkloadThroughput>,
 ) -> Result<Option<f64>> {
     let device = rank_layout.device();
     let bytes = if options.decode > 0 { roof::bytes(device)? } else { None };
@@ -100,7 +100,7 @@ fn inference(
         };
         let scheduler = SchedulerConfig {
             prefill_chunk: prompt,
-            cuda_graphs: options.graphs,
+            cuda_graphs: options.cuda_graphs,
             ..SchedulerConfig::default()
         };
         let requests = [request];
@@ -139,7 +139,7 @@ fn training(
     rank_layout: &RankLayout,
     base: &Checkpoint,
     compute: DType,
-) -> Result<Measured> {
+) -> Result<WorkloadThroughput> {
     let (config, device, world) = (base.config(), rank_layout.device(), rank_layout.comm().world());
     // Tensor-parallel ranks run the same micro-batch.
     let batch = rank_layout.data_parallel_comm().world();
@@ -153,7 +153,8 @@ fn training(
         ..TrainOptions::default()
     };
     options.check(config.max_positions)?;
-    let adapter = Adapter::init_lora(config, options.rank, options.alpha, options.dropout, &Linear::ALL, 42)?;
+    let adapter =
+        Adapter::init_lora(config, options.rank, options.alpha, options.dropout, &LinearName::ALL, 42)?;
     let tokens = random_tokens(config, bench.train);
     let targets = tokens[1..].iter().map(|&t| t as i32).chain([-100]).collect();
     let micro_batches = vec![PackedSequence::concat([&Document { tokens, targets }]); batch];
@@ -199,7 +200,7 @@ fn time_workload(
     repeat: usize,
     device: &Device,
     mut run: impl FnMut() -> Result<()>,
-) -> Result<Measured> {
+) -> Result<WorkloadThroughput> {
     device.ledger().reset_peak();
     let mut seconds = Vec::new();
     for _ in 0..=repeat.max(1) {
@@ -213,12 +214,12 @@ fn time_workload(
     seconds.remove(0);
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
-    Ok(Measured {
+    Ok(WorkloadThroughput {
         name: workload.name,
         tokens_per_s: workload.tokens as f64 / median,
-        share: workload.seconds_at_roof.map(|at_roof| at_roof / median),
-        peak: device.ledger().usage().peak,
-        planned: workload.planned,
+        roof_share: workload.seconds_at_roof.map(|at_roof| at_roof / median),
+        peak_bytes: device.ledger().usage().peak,
+        planned_bytes: workload.planned,
     })
 }
 

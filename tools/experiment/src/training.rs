@@ -29,7 +29,7 @@ fn train_with_progress(options: &TrainOptions, rank_layout: RankLayout, out: &Ou
         TrainEvent::InitialValidation(loss) => eprintln!("validation loss before training: {loss:.4}"),
         TrainEvent::Step(metrics, _) => {
             if let Some(bar) = &bar {
-                bar.at(metrics.step, &metrics.to_string());
+                bar.update(metrics.step, &metrics.to_string());
             }
             if let Some(loss) = metrics.validation_loss {
                 eprintln!("validation loss after step {}: {loss:.4}", metrics.step);

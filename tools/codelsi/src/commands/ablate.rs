@@ -55,7 +55,7 @@ impl From<AblationArg> for Ablation {
 /// Runs the command.
 pub fn run(args: &AblateArgs, out: &Output) -> Result<()> {
     let (ablation, pipeline) = (Ablation::from(args.ablation), &args.pipeline);
-    let recipe = pipeline.changed(ablation.recipe(pipeline.named()));
+    let recipe = pipeline.changed(ablation.adapt_recipe(pipeline.named()));
     let sources = args.sources(ablation, recipe.name == "demo")?;
     let report = ablation.run(&pipeline.experiment(recipe, sources), out)?;
     pipeline.json(&report, out);
@@ -71,7 +71,7 @@ impl AblateArgs {
                 "--language-problems is for `ablate languages` with your own model: leave it out (the demo makes its own)",
             ));
         }
-        let sources = self.pipeline.sources(ablation.examples())?;
+        let sources = self.pipeline.sources(ablation.private_examples())?;
         Ok(match (other, demo) {
             (true, _) => sources,
             (_, true) => {

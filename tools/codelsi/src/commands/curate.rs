@@ -5,7 +5,7 @@ use clap::Args;
 use codelsi_curate::teacher::TeacherSettings;
 use codelsi_curate::{CurateOptions, InstructionStyle, Language, RowLimits};
 use codelsi_engine::{Error, Result};
-use codelsi_experiment::curation::{self, RESEMBLANCE, card_path};
+use codelsi_experiment::curation::{self, NEAR_DUPLICATE_THRESHOLD, card_path};
 use codelsi_experiment::output::Output;
 use codelsi_experiment::teacher::TeacherOptions;
 use serde_json::to_value;
@@ -28,7 +28,7 @@ pub struct CurateArgs {
     against: Vec<PathBuf>,
     /// Drop a row that shares this fraction of its token 5-grams (Jaccard) or more with an earlier one, from 0 to 1; 0 drops
     /// only copies.
-    #[arg(long, value_name = "FRACTION", default_value_t = RESEMBLANCE)]
+    #[arg(long, value_name = "FRACTION", default_value_t = NEAR_DUPLICATE_THRESHOLD)]
     resemblance: f64,
     /// File tokenizer.json, or its folder: rows are measured in its tokens.
     #[arg(long, value_name = "PATH")]
@@ -77,7 +77,7 @@ pub struct TeacherArgs {
 impl TeacherArgs {
     fn options(&self) -> Option<TeacherOptions> {
         self.teacher.clone().map(|teacher| TeacherOptions {
-            teacher,
+            address_or_folder: teacher,
             model: self.teacher_model.clone(),
             key_env: self.teacher_key_env.clone(),
             placement: self.ranks.placement(self.device),
@@ -106,9 +106,9 @@ pub fn run(args: &CurateArgs, out: &Output) -> Result<()> {
         seed: args.seed,
         teacher: settings,
     };
-    let (mut rows, mut counts) = curation::offline(&options, out)?;
+    let (mut rows, mut counts) = curation::curate_rows(&options, out)?;
     if let Some(teacher) = &mut teacher {
-        rows = curation::taught(&options, rows, &mut counts, &mut **teacher, &args.out, out)?;
+        rows = curation::rewrite_rows(&options, rows, &mut counts, &mut **teacher, &args.out, out)?;
     }
     curation::save(&options, &rows, &counts, &args.out)?;
     if !args.json {

@@ -7,7 +7,7 @@ use codelsi_eval::evaluate::ModelResult;
 use codelsi_eval::report::Report;
 use codelsi_eval::sampling::Generator;
 use codelsi_experiment::endpoint::Endpoint;
-use codelsi_experiment::evaluation::{Pairs, measure, problem_set};
+use codelsi_experiment::evaluation::{ModelPairs, evaluate_model, problem_set};
 use codelsi_experiment::local::LocalModel;
 use codelsi_experiment::output::Output;
 use codelsi_experiment::{report, table};
@@ -50,21 +50,21 @@ pub fn run(args: &EvaluateArgs, out: &Output) -> Result<()> {
     let placement = args.ranks.placement(args.device);
     placement.ranks.in_one_process()?;
     let options = args.protocol.options();
-    let problems = options.problems(&args.problems)?;
+    let problems = options.read_problems(&args.problems)?;
     let judge = args.judge.options().open(&problems)?;
     let protocol = options.protocol(&problems, &*judge);
     eprintln!("{protocol}");
     let mut results = Vec::new();
     let mut add = |name: &str, model: &mut dyn Generator| -> Result<()> {
         let folder = args.out.join(name);
-        results.push(measure(name, model, &problems, &protocol, &*judge, &folder, out)?);
+        results.push(evaluate_model(name, model, &problems, &protocol, &*judge, &folder, out)?);
         Ok(())
     };
     if let Some(model) = &args.model {
         let mut model = LocalModel::open(model, placement)?;
         add("base", &mut model)?;
         for adapter in &args.adapter {
-            model.put_on(adapter)?;
+            model.attach_adapter(adapter)?;
             add(&name_of(adapter), &mut model)?;
         }
     }
@@ -76,12 +76,12 @@ pub fn run(args: &EvaluateArgs, out: &Output) -> Result<()> {
     let page = Report {
         title: "Pass@1 by execution".into(),
         subtitle: format!("{} on {}", asked.collect::<Vec<_>>().join(", "), args.problems.display()),
-        sets: vec![problem_set("problems", results, Pairs::Steps)?],
+        sets: vec![problem_set("problems", results, ModelPairs::PreviousAndFirst)?],
         ..Report::default()
     };
     report::save(&page, &args.out)?;
     if !args.json {
-        print!("{}", table::sets(&page.sets));
+        print!("{}", table::render_sets(&page.sets));
         println!("report: {}", args.out.join("report.html").display());
     }
     let models: Vec<_> = page.sets[0].results.iter().map(summary).collect();

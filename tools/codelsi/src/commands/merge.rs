@@ -3,7 +3,7 @@
 use crate::args::{DeviceArgs, ModelArgs, help};
 use clap::Args;
 use codelsi_engine::Result;
-use codelsi_experiment::merging::{Merged, merge_and_check};
+use codelsi_experiment::merging::{MergeCheck, merge_and_check};
 use codelsi_experiment::output::Output;
 use serde_json::json;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub fn run(args: &MergeArgs, out: &Output) -> Result<()> {
     let DeviceArgs { device, compute } = args.model.device;
     let (device, compute) = (device.open()?, compute.map(Into::into));
     let merged = merge_and_check(&args.model.model, &args.adapter, &args.out, &device, compute, out)?;
-    let Merged { difference, limit } = merged;
+    let MergeCheck { difference, limit } = merged;
     if !args.json {
         println!(
             "{}: logits differ from base + adapter by {difference:.1e} (limit {limit:.0e})",

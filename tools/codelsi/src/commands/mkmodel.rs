@@ -27,7 +27,7 @@ pub fn run(args: &MkmodelArgs, out: &Output) -> Result<()> {
     let config = synthetic::config(&args.shape)?;
     let mut bar = None;
     synthetic::write_random_model(&args.out, &config, args.seed, &mut |done, total| {
-        bar.get_or_insert_with(|| out.bar("mkmodel", total >> 20)).at(done >> 20, "MiB");
+        bar.get_or_insert_with(|| out.bar("mkmodel", total >> 20)).update(done >> 20, "MiB");
     })?;
     bar.iter().for_each(|bar| bar.finish());
     let parameters = config.parameters();

@@ -89,7 +89,7 @@ pub fn run(args: &PipelineArgs, out: &Output) -> Result<()> {
     let recipe = args.changed(args.named());
     if args.dry_run {
         let model = args.model.as_ref().ok_or_else(|| Error::new("--dry-run needs --model DIR"))?;
-        let (text, object) = dry_run::plan(&recipe, model, args.placement())?;
+        let (text, object) = dry_run::estimate(&recipe, model, args.placement())?;
         if !args.json {
             println!("{text}");
         }
@@ -205,7 +205,7 @@ pub fn remake_base(args: &RemakeBaseArgs, out: &Output) -> Result<()> {
     codelsi_demo::base::remake(&args.out, &device, &mut |event| {
         if let codelsi_train::TrainEvent::Step(metric, planned) = event {
             let message = format!("loss {:.4}, {:.0} tokens/s", metric.loss, metric.tokens_per_s);
-            bar.get_or_insert_with(|| out.bar("remake-base", planned)).at(metric.step, &message);
+            bar.get_or_insert_with(|| out.bar("remake-base", planned)).update(metric.step, &message);
         }
     })?;
     println!(

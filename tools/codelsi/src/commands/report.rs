@@ -28,7 +28,7 @@ pub fn run(args: &ReportArgs, out: &Output) -> Result<()> {
         let page = report::read(run)?;
         report::save(&page, run)?;
         if !args.json {
-            println!("{}\n{}", run.join("report.html").display(), table::whole(&page));
+            println!("{}\n{}", run.join("report.html").display(), table::render(&page));
         }
         pages.push(run.join("report.html"));
         reports.push((name(run), page));
@@ -37,7 +37,7 @@ pub fn run(args: &ReportArgs, out: &Output) -> Result<()> {
         let all = report::combine(reports)?;
         report::save(&all, folder)?;
         if !args.json {
-            println!("{}\n{}", folder.join("report.html").display(), table::whole(&all));
+            println!("{}\n{}", folder.join("report.html").display(), table::render(&all));
         }
         pages.push(folder.join("report.html"));
     }

@@ -6,7 +6,7 @@ use codelsi_engine::Result;
 use codelsi_experiment::output::Output;
 use codelsi_experiment::training::train;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::Linear;
+use codelsi_model::config::LinearName;
 use codelsi_model::template::PromptTemplate;
 use codelsi_train::options::{ActivationCheckpointing, TrainOptions};
 use codelsi_train::trainer::TrainReport;
@@ -42,7 +42,7 @@ pub struct TrainArgs {
         value_delimiter = ',',
         default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
     )]
-    targets: Vec<Linear>,
+    targets: Vec<LinearName>,
     /// Dropout probability of the adapter's inputs.
     #[arg(long, value_name = "P", default_value_t = 0.05)]
     dropout: f32,
