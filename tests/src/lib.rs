@@ -1,4 +1,4 @@
-//! What integration tests share: reference cases of the project's own, and small models.
+//! Helpers that integration tests share: the project's own reference cases, and small models.
 
 use codelsi_engine::{DType, Device};
 use codelsi_model::adapter::Adapter;

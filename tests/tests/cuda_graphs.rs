@@ -5,7 +5,7 @@ use codelsi_model::generate::{Completion, GenerationRequest, SamplingParams, Sch
 use codelsi_model::llama::Llama;
 use codelsi_tests::{load_adapted, load_model, software_gpu, write_tiny_model};
 
-/// What the software GPU has done so far.
+/// Counts of the work that the software GPU has done so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Done {
     replays: usize,

@@ -68,7 +68,7 @@ fn requests() -> Vec<GenerationRequest> {
 #[test]
 fn batch_chunks_and_page_size_change_no_bit() {
     for compute in [DType::F32, DType::BF16] {
-        let together = complete(compute, &requests(), SchedulerConfig::default());
+        let batched = complete(compute, &requests(), SchedulerConfig::default());
         for (batch, prefill, page_size) in [(1, 1, 1), (4, 5, 3), (3, 64, 16), (64, 512, 256)] {
             let limits = SchedulerConfig {
                 max_sequences: batch,
@@ -76,11 +76,11 @@ fn batch_chunks_and_page_size_change_no_bit() {
                 page_size,
                 ..SchedulerConfig::default()
             };
-            assert_eq!(together, complete(compute, &requests(), limits), "{compute:?} {limits:?}");
+            assert_eq!(batched, complete(compute, &requests(), limits), "{compute:?} {limits:?}");
         }
         for (i, request) in requests().into_iter().enumerate() {
             let alone = complete(compute, &[request], SchedulerConfig::default());
-            assert_eq!(together[i], alone[0], "{compute:?} request {i} alone");
+            assert_eq!(batched[i], alone[0], "{compute:?} request {i} alone");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What each rank's `f` returns; a rank that fails tells the others.
+/// Runs `f` on every rank and returns the results; a rank that fails aborts the others.
 fn on_ranks<T: Send>(
     (world, layout): (usize, Layout),
     device: impl Fn() -> Device + Sync,
@@ -38,7 +38,7 @@ fn all() -> Vec<(PathBuf, Vec<usize>)> {
     own().into_iter().chain(given.map(|case| (case, vec![2]))).collect()
 }
 
-/// Of the errors of a group's tensors, as shares of their limits: the root of the mean square, and the largest.
+/// Root mean square and maximum of the errors of a group's tensors, as shares of their limits.
 fn errors(rows: &[TensorComparison], group: &str) -> [f64; 2] {
     let shares = || rows.iter().filter(|r| r.tensor.starts_with(group)).map(|r| r.error / r.limit);
     let mean = shares().map(|e| e * e).sum::<f64>() / shares().count() as f64;

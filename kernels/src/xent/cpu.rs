@@ -31,7 +31,7 @@ pub struct HostWorkspace {
     x: Tensor,
     /// A tile of logits (TOKEN_CHUNK, VOCAB_CHUNK).
     z: Tensor,
-    /// The same tile as probabilities, in the storage type of h (TOKEN_CHUNK, VOCAB_CHUNK).
+    /// The tile as probabilities, in the storage type of h (TOKEN_CHUNK, VOCAB_CHUNK).
     p: Option<Tensor>,
     /// Σ e^(z − max)·head (TOKEN_CHUNK, C), and its value before the current chunk.
     sums: Option<[Tensor; 2]>,

@@ -13,7 +13,7 @@ const BANK_ROW: usize = 128;
 pub enum AccessPattern {
     /// Consecutive addresses without gaps, all lanes active.
     Contiguous,
-    /// The same address in all active lanes.
+    /// One address in all active lanes.
     Uniform,
     Other,
 }
