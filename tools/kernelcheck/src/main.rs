@@ -11,7 +11,7 @@ mod roofline;
 mod specs;
 
 use clap::{Parser, Subcommand};
-use codelsi_engine::{DType, Result};
+use codelsi_engine::Result;
 use codelsi_launch::{DeviceChoice, help, title};
 use serde_json::json;
 use std::process::ExitCode;
@@ -140,7 +140,8 @@ fn run(args: &KernelcheckArgs) -> Result<bool> {
         }
         #[cfg(feature = "emulator")]
         KernelcheckCommand::Counters { op, shape, device, dtype } => {
-            let dtype = if dtype == "bf16" { DType::BF16 } else { DType::F32 };
+            let dtype =
+                if dtype == "bf16" { codelsi_engine::DType::BF16 } else { codelsi_engine::DType::F32 };
             let counted = counters::count(&device.open()?, op, shape.as_deref(), dtype)?;
             print!("{}", counters::table(&counted));
             (true, counters::object(op, &counted))
