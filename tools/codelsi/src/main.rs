@@ -129,15 +129,10 @@ mod tests {
                 let values = format!("{:?} {:?}", arg.get_short(), arg.get_value_names());
                 // A flag that may be repeated says so.
                 let repeated = matches!(arg.get_action(), ArgAction::Append);
-                let told = (text(arg), values, command.get_name().to_owned());
-                let (text, values, first) =
-                    flags.entry((name.to_owned(), repeated)).or_insert_with(|| told.clone());
-                let same = (&told.0, &told.1) == (&*text, &*values);
-                assert!(
-                    same,
-                    "--{name} of {first} and of {}:\n{text} {values}\n{} {}",
-                    told.2, told.0, told.1
-                );
+                let here = (text(arg), values, command.get_name().to_owned());
+                let first = flags.entry((name.to_owned(), repeated)).or_insert_with(|| here.clone());
+                let same = (&here.0, &here.1) == (&first.0, &first.1);
+                assert!(same, "--{name} differs between two commands:\n{first:?}\n{here:?}");
             }
         }
         assert!(flags.len() > 60, "{} flags", flags.len());
@@ -177,6 +172,19 @@ mod tests {
         }
         for line in texts.iter().flat_map(|text| text.lines()).filter(|line| !unbreakable(line)) {
             assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    /// Clap puts what follows a flattened group under the group's heading.
+    #[test]
+    fn data_and_output_stand_under_no_group_s_heading() {
+        for command in built().get_subcommands() {
+            for arg in command.get_arguments() {
+                let essential = ["out", "data", "json", "adapter", "model", "prompt"];
+                let misplaced =
+                    essential.contains(&arg.get_id().as_str()) && arg.get_help_heading().is_some();
+                assert!(!misplaced, "{} --{}", command.get_name(), arg.get_id());
+            }
         }
     }
 

@@ -10,8 +10,8 @@ use std::process::Command;
 fn codelsi(args: &[&str]) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_codelsi")).args(args).arg("--json").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told = String::from_utf8(output.stdout).unwrap();
-    serde_json::from_str(told.lines().last().unwrap()).unwrap()
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    serde_json::from_str(stdout.lines().last().unwrap()).unwrap()
 }
 
 /// Two steps a variant, and two problems.
@@ -38,8 +38,8 @@ fn ablate(what: &str, out: &Path) -> Value {
 }
 
 /// Names and Pass@1 of a set's models.
-fn table(told: &Value) -> Vec<(String, f64)> {
-    let models = told["sets"][0].as_array().unwrap().iter();
+fn table(report: &Value) -> Vec<(String, f64)> {
+    let models = report["sets"][0].as_array().unwrap().iter();
     models.map(|m| (m["name"].as_str().unwrap().to_owned(), m["pass_at_1"].as_f64().unwrap())).collect()
 }
 
@@ -58,8 +58,8 @@ fn variants_stand_in_one_table_that_its_seed_decides() {
     };
     assert_eq!(losses("first"), losses("again"));
     // The methods are six.
-    let told: std::collections::BTreeSet<String> = losses("first").iter().map(Value::to_string).collect();
-    assert_eq!(told.len(), 7, "{told:?}");
+    let distinct: std::collections::BTreeSet<String> = losses("first").iter().map(Value::to_string).collect();
+    assert_eq!(distinct.len(), 7, "{distinct:?}");
     assert!(path("first/full/model.safetensors").exists() && path("first/LoRA/adapter_config.json").exists());
 
     let [first, again, both] = ["first", "again", "both"].map(path);
@@ -112,15 +112,16 @@ fn each_language_has_a_set_of_its_own() {
     let found = report(&demo);
     assert!(found.notes.iter().any(|note| note.contains("plain instructions")), "{:?}", found.notes);
     let mut expected = vec![("TypeScript problems", vec!["base", "general"])];
-    for (told, own) in [("JavaScript", "javascript"), ("Python", "python"), ("Java", "java"), ("C++", "cpp")]
+    for (language, own) in
+        [("JavaScript", "javascript"), ("Python", "python"), ("Java", "java"), ("C++", "cpp")]
     {
-        let set = found.sets.iter().find(|set| set.name == format!("{told} problems"));
+        let set = found.sets.iter().find(|set| set.name == format!("{language} problems"));
         match set {
             Some(set) => expected.push((&set.name, vec!["base", "general", own])),
             // Without its tools a language is left out, and said to be.
             None => {
-                or_skip(Err::<(), _>(format!("no judge of {told}")));
-                assert!(found.notes.iter().any(|note| note.starts_with(&format!("{told} is left out"))));
+                or_skip(Err::<(), _>(format!("no judge of {language}")));
+                assert!(found.notes.iter().any(|note| note.starts_with(&format!("{language} is left out"))));
             }
         }
     }
@@ -133,16 +134,16 @@ fn each_language_has_a_set_of_its_own() {
     let out = folder.path().join("out");
     let (ended, said) = languages(&made, &out, &[&ts], &[&js, &py]);
     assert!(ended, "{said}");
-    let told = report(&out);
+    let ended = report(&out);
     assert_eq!(
-        sets(&told),
+        sets(&ended),
         [("TypeScript problems", vec!["base", "general"]), ("JavaScript problems", vec!["base", "general"])]
     );
-    let noted = |text: &str| told.notes.iter().any(|note| note.contains(text));
+    let noted = |text: &str| ended.notes.iter().any(|note| note.contains(text));
     assert!(
         noted("no JavaScript row") && noted("Python is left out") && noted("python3"),
         "{:?}",
-        told.notes
+        ended.notes
     );
 
     let again = folder.path().join("again");
@@ -151,7 +152,7 @@ fn each_language_has_a_set_of_its_own() {
         let results = report.sets.iter().flat_map(|set| &set.results);
         results.map(|r| (r.name.clone(), r.pass_at_1, r.statuses.clone())).collect()
     };
-    assert_eq!(figures(&report(&again)), figures(&told));
+    assert_eq!(figures(&report(&again)), figures(&ended));
 
     let js_only = path("public-js.jsonl");
     for (public, problems, why) in [

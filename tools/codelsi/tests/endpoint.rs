@@ -40,8 +40,8 @@ fn a_server_s_model_is_measured_and_a_second_run_asks_nothing() {
     let run = || evaluate(folder.path(), &server.address, &[]);
     let output = run();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told = String::from_utf8(output.stdout).unwrap();
-    let result: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let result: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
     assert_eq!(
         (&result["models"][0]["name"], &result["models"][0]["pass_at_1"]),
         (&json!("there-gpt"), &json!(0.5))

@@ -21,8 +21,8 @@ fn a_training_run_takes_what_was_planned_and_no_copy_of_the_weights() {
     let rest =
         ["--seq", "256", "--batch", "1", "--validation", "0", "--max-steps", "2", "--checkpointing", "none"];
     let place = ["--device", "cpu", "--json"];
-    let told = codelsi(&[&files[..], &rest[..], &place[..]].concat());
-    let report: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+    let stdout = codelsi(&[&files[..], &rest[..], &place[..]].concat());
+    let report: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
     let bytes = |key: &str| report[key].as_u64().unwrap();
     assert_eq!(bytes("peak_bytes"), bytes("planned_bytes"));
     // Of a process the plan knows the tensors: not the program, its stacks and what the allocator keeps.

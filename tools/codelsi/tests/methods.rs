@@ -13,10 +13,10 @@ fn codelsi(words: &str, paths: &[(&str, &Path)]) -> Output {
 }
 
 /// The last line of a command that must succeed, which is JSON.
-fn told(output: &Output) -> Value {
+fn json_result(output: &Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(told.lines().last().unwrap()).unwrap()
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(stdout.lines().last().unwrap()).unwrap()
 }
 
 /// The one line of a command that must fail.
@@ -45,17 +45,18 @@ fn each_is_trained_told_answers_and_is_merged_or_refused_by_name() {
             ["adapter", "merged"].map(|name| folder.path().join(format!("{name} {method}")));
         let train =
             format!("train {flags} --max-steps 3 --batch 2 --seq 64 --validation 2 --device cpu --json");
-        let report = told(&codelsi(&train, &[("--model", base), ("--data", &data), ("--out", &adapter)]));
+        let report =
+            json_result(&codelsi(&train, &[("--model", base), ("--data", &data), ("--out", &adapter)]));
         let sizes = codelsi(&format!("inspect {BASE} --json"), &[("--adapter", &adapter)]);
-        let sizes = told(&sizes);
+        let sizes = json_result(&sizes);
         assert_eq!((&sizes["method"], &sizes["trainable"]), (&json!(method), &report["trainable"]));
         let ask = "generate --prompt hello --max-tokens 4 --device cpu --json";
-        told(&codelsi(ask, &[("--model", base), ("--adapter", &adapter)]));
+        json_result(&codelsi(ask, &[("--model", base), ("--adapter", &adapter)]));
 
         let paths = [("--model", base), ("--adapter", &*adapter), ("--out", &*merged)];
         let merge = codelsi("merge --device cpu --json", &paths);
         if merges {
-            assert!(told(&merge)["logits_rel_l2"].as_f64().unwrap() < 5e-2, "{method}");
+            assert!(json_result(&merge)["logits_rel_l2"].as_f64().unwrap() < 5e-2, "{method}");
         } else {
             let line = refusal(&merge);
             assert!(line.contains(&format!("{method} cannot be merged")) && !merged.exists(), "{line}");
@@ -63,7 +64,7 @@ fn each_is_trained_told_answers_and_is_merged_or_refused_by_name() {
         let ranks = "generate --prompt hello --max-tokens 2 --device cpu --ranks 2 --layout tensor --json";
         let on_ranks = codelsi(ranks, &[("--model", base), ("--adapter", &adapter)]);
         match method {
-            "rsLoRA" | "bottleneck adapters" => drop(told(&on_ranks)),
+            "rsLoRA" | "bottleneck adapters" => drop(json_result(&on_ranks)),
             _ => assert!(refusal(&on_ranks).contains(&format!("--layout tensor does not know {method}"))),
         }
     }

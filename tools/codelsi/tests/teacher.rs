@@ -98,9 +98,9 @@ fn a_server_teaches_and_a_second_run_asks_nothing() {
         let more = [&REMOTE[..], &["--evolve", "1"]].concat();
         result(&curate(folder.path(), &server.address, &more).output().unwrap())
     };
-    let told = run();
+    let counts = run();
     let dropped = json!({"benchmark": 1, "secret": 1, "syntax": 1, "teacher-malformed": 1});
-    assert_eq!(told, json!({"read": 38, "kept": 34, "dropped": dropped, "repeats": []}));
+    assert_eq!(counts, json!({"read": 38, "kept": 34, "dropped": dropped, "repeats": []}));
     let rows = rows(folder.path());
     assert_eq!(
         rows[0],
@@ -120,7 +120,7 @@ fn a_server_teaches_and_a_second_run_asks_nothing() {
         && body["seed"].is_u64()));
     let card = fs::read_to_string(folder.path().join("data.md")).unwrap();
     assert!(card.contains("Those of style `write` are written by `there/gpt` (prompts "), "{card}");
-    assert_eq!(run(), told);
+    assert_eq!(run(), counts);
     assert_eq!(server.seen().len(), seen.len(), "answers are kept");
 }
 
@@ -151,8 +151,8 @@ fn a_run_that_is_killed_goes_on_and_repeats_no_answered_request() {
     assert!(!folder.path().join("data.jsonl").exists());
     let before = server.seen().len();
     hung.store(false, std::sync::atomic::Ordering::SeqCst);
-    let told = result(&curate(folder.path(), &server.address, &REMOTE).output().unwrap());
-    assert_eq!(told["kept"], FUNCTIONS);
+    let counts = result(&curate(folder.path(), &server.address, &REMOTE).output().unwrap());
+    assert_eq!(counts["kept"], FUNCTIONS);
     assert_eq!(server.seen().len() - before, FUNCTIONS - ANSWERED);
     assert_eq!(kept(), FUNCTIONS);
 }
@@ -204,11 +204,11 @@ fn a_model_folder_teaches_by_our_own_generation() {
         let place = ["--device", "cpu", "--compute", "f32"];
         result(&curate(folder.path(), model.to_str().unwrap(), &place).output().unwrap())
     };
-    let told = run();
+    let counts = run();
     let dropped = json!({"teacher-malformed": FUNCTIONS});
-    assert_eq!(told, json!({"read": FUNCTIONS, "kept": 0, "dropped": dropped, "repeats": []}));
+    assert_eq!(counts, json!({"read": FUNCTIONS, "kept": 0, "dropped": dropped, "repeats": []}));
     let kept = fs::read(folder.path().join("data.teacher.jsonl")).unwrap();
     assert_eq!(kept.iter().filter(|b| **b == b'\n').count(), FUNCTIONS);
-    assert_eq!(run(), told);
+    assert_eq!(run(), counts);
     assert_eq!(fs::read(folder.path().join("data.teacher.jsonl")).unwrap(), kept);
 }

@@ -1,7 +1,7 @@
 //! Help texts of the flags that all programs share, in lines of at most 70 columns.
 
 pub const DEVICE: &str = "Device: auto (the first GPU, else the CPU), cpu, cuda, cuda:N,\n\
-    emulated (the software GPU), emulated:sm_80 or emulated:sm_90a";
+    emulated (the software GPU), emulated:sm_80 or\nemulated:sm_90a";
 
 /// Programs that can run under a launcher add [`RANKS_DEFAULT`].
 pub const RANKS: &str = "Number of ranks (workers), each with a device of its own; on GPUs,\n\

@@ -29,7 +29,8 @@ struct ParityArgs {
     #[arg(long, help = help::TIMEOUT, value_name = "SECONDS")]
     timeout: Option<f64>,
     /// Storage type of activations: f32 is held to the float32 tolerances of
-    /// the case, bf16 to twice the bf16 error that the case observed
+    /// the case, bf16 to twice the bf16 error that the case
+    /// observed
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16"], verbatim_doc_comment)]
     compute: String,
     /// Show every tensor, not only the worst of each case.

@@ -29,7 +29,7 @@ enum AblationArg {
     Rank,
     /// Specialized stage on 5, 10, 20, 40, 80 private rows
     Samples,
-    /// General then specialized, specialized alone, both at once
+    /// General then specialized, specialized alone, both
     Stages,
     /// LoRA, rsLoRA, DoRA, bottleneck, mixture of LoRA, full
     Methods,

@@ -12,10 +12,6 @@ use serde_json::{Map, Value, json};
 /// Measure speed and peak memory of prefill, decode and LoRA training.
 #[derive(Args)]
 pub struct BenchArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    ranks: RankArgs,
     /// Tokens of the prompt; 0 leaves prefill out.
     #[arg(long, value_name = "N", default_value_t = 512)]
     prefill: usize,
@@ -35,6 +31,10 @@ pub struct BenchArgs {
     repeat: usize,
     #[arg(long, help = help::JSON)]
     json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    ranks: RankArgs,
 }
 
 /// Runs the command.

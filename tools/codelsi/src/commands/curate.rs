@@ -45,10 +45,10 @@ pub struct CurateArgs {
     context: bool,
     #[arg(long, help = help::SEED, default_value_t = 42)]
     seed: u64,
-    #[command(flatten)]
-    teacher: TeacherArgs,
     #[arg(long, help = help::JSON)]
     json: bool,
+    #[command(flatten)]
+    teacher: TeacherArgs,
 }
 
 /// The model that writes the instructions.

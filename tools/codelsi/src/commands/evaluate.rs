@@ -21,6 +21,13 @@ pub struct EvaluateArgs {
     model: Option<PathBuf>,
     #[arg(long, help = format!("{}; repeat the flag to measure several", help::ADAPTER), value_name = "DIR", requires = "model")]
     adapter: Vec<PathBuf>,
+    #[arg(long, help = help::PROBLEMS, value_name = "FILE")]
+    problems: PathBuf,
+    /// Folder for the samples, verdicts, results and report.html; an interrupted run goes on.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[arg(long, help = help::JSON)]
+    json: bool,
     /// URL of a server with OpenAI's API, as https://host/v1, whose model is measured too. It is sent the problems' prompts,
     /// and the key in CODELSI_API_KEY or OPENAI_API_KEY.
     #[arg(long, value_name = "URL", requires = "endpoint_model", help_heading = "Server")]
@@ -28,11 +35,6 @@ pub struct EvaluateArgs {
     /// Name of the model on the server.
     #[arg(long, value_name = "NAME", requires = "endpoint", help_heading = "Server")]
     endpoint_model: Option<String>,
-    #[arg(long, help = help::PROBLEMS, value_name = "FILE")]
-    problems: PathBuf,
-    /// Folder for the samples, verdicts, results and report.html; an interrupted run goes on.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
     #[command(flatten)]
     protocol: ProtocolArgs,
     #[command(flatten)]
@@ -41,8 +43,6 @@ pub struct EvaluateArgs {
     device: DeviceArgs,
     #[command(flatten)]
     ranks: RankArgs,
-    #[arg(long, help = help::JSON)]
-    json: bool,
 }
 
 /// Runs the command.

@@ -13,10 +13,6 @@ use std::path::PathBuf;
 /// Complete a prompt.
 #[derive(Args)]
 pub struct GenerateArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    ranks: RankArgs,
     #[arg(long, help = help::ADAPTER, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// Text to complete.
@@ -31,8 +27,6 @@ pub struct GenerateArgs {
     n: usize,
     #[arg(long, help = help::MAX_TOKENS, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
-    #[command(flatten)]
-    sampling: SamplingArgs,
     /// Text before which a sample ends; repeat the flag for more.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -40,6 +34,12 @@ pub struct GenerateArgs {
     page_size: u16,
     #[arg(long, help = help::JSON)]
     json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    ranks: RankArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
 }
 
 /// Runs the command.

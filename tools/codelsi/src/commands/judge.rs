@@ -20,10 +20,10 @@ pub struct JudgeArgs {
     /// File for the verdicts, one line per completion; an interrupted run goes on.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    #[command(flatten)]
-    judge: JudgeToolArgs,
     #[arg(long, help = help::JSON)]
     json: bool,
+    #[command(flatten)]
+    judge: JudgeToolArgs,
 }
 
 /// Runs the command.

@@ -11,8 +11,6 @@ use std::path::PathBuf;
 /// Merge an adapter into its base model, and check the logits.
 #[derive(Args)]
 pub struct MergeArgs {
-    #[command(flatten)]
-    model: ModelArgs,
     #[arg(long, help = help::ADAPTER, value_name = "DIR")]
     adapter: PathBuf,
     /// Folder for the merged model.
@@ -20,6 +18,8 @@ pub struct MergeArgs {
     out: PathBuf,
     #[arg(long, help = help::JSON)]
     json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 /// Runs the command.

@@ -16,36 +16,44 @@ use std::path::PathBuf;
 /// Fine-tune a model on instruction rows; the defaults are the paper's.
 #[derive(Args)]
 pub struct TrainArgs {
-    #[command(flatten)]
-    model: ModelArgs,
     /// File of training rows: JSON Lines of {"instruction": .., "output": ..}.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// File of an earlier stage's rows, of which --replay-rows are trained on again against forgetting.
-    #[arg(long, value_name = "FILE", help_heading = "Data", requires = "replay_rows")]
-    replay: Option<PathBuf>,
-    #[arg(long, help = help::REPLAY_ROWS, value_name = "N", help_heading = "Data", requires = "replay")]
-    replay_rows: Option<usize>,
     /// Folder for the adapter, metrics.jsonl, recipe.json and the checkpoints.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Adapter folder to start from, instead of a fresh adapter; its method, rank, alpha and targets are kept.
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
-    #[command(flatten)]
-    method: MethodArgs,
     /// Linears to adapt, separated by commas [default: all seven, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
     #[arg(
         long,
         value_name = "LINEARS",
+        help_heading = "Method (LoRA by default)",
         hide_default_value = true,
         value_delimiter = ',',
         default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
     )]
     targets: Vec<LinearName>,
     /// Dropout probability of the adapter's inputs.
-    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    #[arg(long, value_name = "P", help_heading = "Method (LoRA by default)", default_value_t = 0.05)]
     dropout: f32,
+    /// Resume from the last checkpoint in --out.
+    #[arg(long)]
+    resume: bool,
+    #[arg(long, help = help::SEED, default_value_t = 42)]
+    seed: u64,
+    #[arg(long, help = help::JSON)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// File of an earlier stage's rows, of which --replay-rows are trained on again against forgetting.
+    #[arg(long, value_name = "FILE", help_heading = "Data", requires = "replay_rows")]
+    replay: Option<PathBuf>,
+    #[arg(long, help = help::REPLAY_ROWS, value_name = "N", help_heading = "Data", requires = "replay")]
+    replay_rows: Option<usize>,
+    #[command(flatten)]
+    method: MethodArgs,
     /// Peak learning rate, after the warm-up; a cosine schedule ends at 0.
     #[arg(long, help_heading = "Optimization", default_value_t = 2e-4)]
     lr: f64,
@@ -83,13 +91,6 @@ pub struct TrainArgs {
     /// Steps between checkpoints; 0 saves at the end only.
     #[arg(long, value_name = "STEPS", help_heading = "Optimization", default_value_t = 50)]
     save_every: usize,
-    /// Resume from the last checkpoint in --out.
-    #[arg(long)]
-    resume: bool,
-    #[arg(long, help = help::SEED, default_value_t = 42)]
-    seed: u64,
-    #[arg(long, help = help::JSON)]
-    json: bool,
     #[command(flatten)]
     ranks: RankArgs,
 }
