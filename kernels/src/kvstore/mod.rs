@@ -8,7 +8,8 @@
 //! **layout** row-major: a page of one head is contiguous, so that attention fetches it in one piece. A slot is
 //! page · S + offset (vLLM's `slot_mapping`).
 //!
-//! **launch** one block per token, 16 bytes an access where a head is a multiple of that. On a GPU a slot outside the pages traps.
+//! **launch** one block per token, 16 bytes an access where a head is a multiple of that. On a GPU a slot outside the
+//! pages traps.
 //!
 //! **numerics** copies, and the rotation of `rope`. Slots must be distinct: rows are written in no particular order.
 //!
@@ -137,6 +138,22 @@ mod tests {
         let training = Ctx::training(&Device::cpu(), 0, 0);
         let gradient = "kvstore: has no backward, and the rows want a gradient";
         assert_eq!(message(store(&training, &[5, 0], 4)), gradient);
+    }
+
+    #[test]
+    fn pages_of_other_heads_are_refused() {
+        let (cx, device) = (Ctx::inference(&Device::cpu()), Device::cpu());
+        let zeros = |shape: &[usize]| device.zeros(Label::Kv, shape, DType::F32);
+        let index = device.tensor(Label::Activations, [1], &[0]).unwrap();
+        let rope_table = crate::rope::cos_sin_table(&device, 8, 2, 1e4, 1.0).unwrap();
+        let rows = TokenSlots { positions: &index, rope_table: &rope_table, slots: &index };
+        let store = |pages: &[usize]| {
+            let x = zeros(&[1, 4]);
+            rope_kvstore(&cx, [&mut zeros(pages), &mut zeros(pages)], [&x, &x], rows, 2)
+        };
+        assert!(store(&[2, 2, 3, 2]).is_ok());
+        let error = store(&[2, 1, 3, 4]).unwrap_err().to_string();
+        assert!(error.ends_with("F32 (2, 1, 3, 4) do not have 2 heads"), "{error}");
     }
 
     #[test]
