@@ -64,13 +64,13 @@ template <int ROWS, int WARPS> struct Copy {
     // Starts copying rows of (…, D). `place` is the index of row(), negative for a row of zeros.
     __device__ static void start(E *tile, const E *from, int place, int D) {
         Thread self;
-        int c = self.lane() % CHUNKS;
+        int c = self.lane() % CHUNKS, row_bytes = D * int(sizeof(E)); // in bytes, one multiply-add an address
         u32 to = shared_address(chunk(tile, self.warp() * STEP + self.lane() / CHUNKS, c));
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
             int source = __shfl_sync(FULL, place, i, CHUNKS);
             bool real = source >= 0 && c * CHUNK < D;
-            const E *p = from + (i64(source) * D + c * CHUNK);
+            const u8 *p = reinterpret_cast<const u8 *>(from + c * CHUNK) + i64(source) * row_bytes;
             copy_async(to + i * STRIDE * CHUNKS * 16, p, real ? 16 : 0); // p is not read if it is not real
         }
     }
