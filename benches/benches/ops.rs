@@ -3,7 +3,7 @@
 //!
 //!     cargo bench -p codelsi-benches --bench ops                           # all
 //!     cargo bench -p codelsi-benches --bench ops -- gemm/BF16              # benches whose name matches
-//!     cargo bench -p codelsi-benches --bench ops --features cublaslt       # bf16 products next to cuBLASLt's
+//!     cargo bench -p codelsi-benches --bench ops --features cublaslt       # bf16 products compared with cuBLASLt
 //!     CODELSI_BENCH_DEVICE=cpu cargo bench -p codelsi-benches --bench ops  # the CPU twins, GPU or not
 //!
 //! Comparing two runs with a baseline of criterion:
@@ -78,14 +78,14 @@ fn bench_op(
     let backward = spec.shapes.backward.map(|cost| (Pass::Backward, cost(dtype, sizes)));
     let Machine { device, stopwatch: watch, .. } = machine;
     let mut work = None;
-    for (way, cost) in [(Pass::Forward, cost)].into_iter().chain(backward) {
-        let timings = Timings::new(format!("{dtype:?} {name} {way:?}"), dtype, cost);
+    for (pass, cost) in [(Pass::Forward, cost)].into_iter().chain(backward) {
+        let timings = Timings::new(format!("{dtype:?} {name} {pass:?}"), dtype, cost);
         bench(criterion, spec.name, timings, all, || {
             let work = match &mut work {
                 Some(work) => work,
                 None => work.insert(TimedCase::new(device, case(), dtype)?),
             };
-            work.time(way, watch)
+            work.time(pass, watch)
         });
     }
 }
@@ -111,7 +111,7 @@ fn bench_cublaslt(criterion: &mut Criterion, sizes: &[usize], all: &mut Vec<Timi
     });
 }
 
-/// Says once that this binary was built without cuBLASLt.
+/// Prints once that this binary was built without cuBLASLt.
 #[cfg(not(feature = "cublaslt"))]
 fn bench_cublaslt(_: &mut Criterion, _: &[usize], _: &mut Vec<Timings>) {
     static SAID: std::sync::Once = std::sync::Once::new();

@@ -113,7 +113,7 @@ impl CublasLtProduct {
     /// Times one product.
     ///
     /// # Errors
-    /// Those of the library.
+    /// When the library fails.
     pub fn time(&mut self) -> Result<Duration> {
         let CublasLtProduct { stream, blas, sizes, x, w, y, flush } = self;
         stream.memset_zeros(flush).map_err(driver_error)?;

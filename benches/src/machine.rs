@@ -47,7 +47,7 @@ impl Machine {
     /// after a bench.
     ///
     /// # Errors
-    /// Those of the driver.
+    /// When the driver fails.
     pub fn measure(&mut self) -> Result<()> {
         let measured =
             (roof::bytes(&self.device)?, [DType::BF16, DType::F32].map(|d| roof::flops(&self.device, d)));

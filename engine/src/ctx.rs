@@ -68,7 +68,7 @@ impl Ctx {
     /// Runs `op` on `x`, and pushes a node onto the tape when an input wants a gradient.
     ///
     /// # Errors
-    /// The op's own, with its name; or when a gradient is wanted and the op has no backward.
+    /// When the op fails (the error has its name), or a gradient is wanted and the op has no backward.
     pub fn apply(&self, op: impl Op, x: &[&Tensor]) -> Result<Outs> {
         let record = self.is_recording() && x.iter().any(|t| t.id().is_some());
         if record && !op.differentiable() {
@@ -122,9 +122,9 @@ impl Ctx {
     }
 
     /// Differentiates: `ends` are outputs with the gradients to start from, and `sink` gets the gradient of each leaf
-    /// that wants one, as soon as it is final. This uses the tape up.
+    /// that wants one, as soon as it is final. The tape is empty afterwards.
     ///
-    /// [`Grads`] is a sink that collects; so is a closure `FnMut(Id, Tensor) -> Result<()>`.
+    /// [`Grads`] is a sink that collects; so is a closure `FnMut(TensorId, Tensor) -> Result<()>`.
     ///
     /// # Errors
     /// When an end was not recorded, an op's backward fails, or the sink does.

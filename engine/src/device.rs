@@ -28,7 +28,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// Returns the CPU with a ledger of its own.
+    /// Returns the CPU with a new ledger.
     pub fn cpu() -> Self {
         Device::Cpu(Arc::default())
     }

@@ -39,7 +39,7 @@ impl Error {
         Error { memory: true, ..self }
     }
 
-    /// True when a device had no memory left: the caller may know a flag that helps.
+    /// True when a device had no memory left, so that the caller can advise a flag ([`Error::advise`]).
     pub fn is_out_of_memory(&self) -> bool {
         self.memory
     }
@@ -92,7 +92,7 @@ impl<T> At<T> for Result<T> {
     }
 }
 
-/// Modules of a Llama that carry a name of their own in a checkpoint.
+/// Returns whether a place is a module of a Llama as checkpoints name it.
 fn is_module(place: &str) -> bool {
     ["layers.", "self_attn", "mlp"].iter().any(|module| place.starts_with(module))
 }

@@ -1,10 +1,10 @@
 //! The tensor engine: contiguous tensors, a tape, memory accounting, keyed random numbers, CUDA, and ranks.
 //!
 //! It contains no op and no model. An op implements [`Op`]; [`Ctx::apply`] runs it and, when a gradient is wanted,
-//! pushes a node onto the tape; [`Ctx::backward`] walks the tape once, backwards.
+//! pushes a node onto the tape; [`Ctx::backward`] visits the nodes once, last to first.
 //!
 //! ```
-//! use codelsi_engine::{Ctx, Device, Grads, Label, Op, Outs, Result, Saved, Sink, Tensor};
+//! use codelsi_engine::{Ctx, Device, Grads, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
 //!
 //! /// y = 3x, so dx = 3dy.
 //! struct Triple;
@@ -21,7 +21,7 @@
 //!     fn forward(&self, cx: &Ctx, x: &[&Tensor], _: &mut Saved) -> Result<Outs> {
 //!         Ok(vec![triple(cx, x[0])?])
 //!     }
-//!     fn backward(&self, cx: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut Sink<'_>) -> Result<()> {
+//!     fn backward(&self, cx: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut InputGrads<'_>) -> Result<()> {
 //!         dy[0].as_ref().map_or(Ok(()), |dy| dx.add(0, triple(cx, dy)?))
 //!     }
 //! }
@@ -57,5 +57,5 @@ pub use error::{At, Error, Result};
 pub use memory::{Label, Ledger};
 pub use shape::Shape;
 pub use staged_inputs::StagedInputs;
-pub use tape::{GradSink, Grads, InputGrads, Op, Outs, Refetch, Saved};
-pub use tensor::{DType, Elem, Tensor, TensorId};
+pub use tape::{GradSink, Grads, InputGrads, Op, Outs, Saved};
+pub use tensor::{DType, Elem, Refetch, Tensor, TensorId};

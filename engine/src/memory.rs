@@ -99,11 +99,11 @@ impl fmt::Display for Usage {
 /// The memory account of one device, and on the CPU its freed allocations, kept for reuse.
 #[derive(Default)]
 pub struct Ledger {
-    state: Mutex<State>,
+    state: Mutex<LedgerState>,
 }
 
 #[derive(Default)]
-struct State {
+struct LedgerState {
     usage: Usage,
     free: HashMap<usize, Vec<Vec<CacheLine>>>,
     free_bytes: usize,
@@ -152,12 +152,12 @@ impl Ledger {
     }
 }
 
-impl State {
+impl LedgerState {
     fn reuse(&mut self, lines: usize) -> Option<Vec<CacheLine>> {
         let block = self.free.get_mut(&lines).and_then(Vec::pop);
         match block {
             Some(_) => self.free_bytes -= lines * size_of::<CacheLine>(),
-            // The system is about to be asked for more: never hold more than the peak that a plan predicts.
+            // Fresh memory follows: kept blocks are freed, so that the process never exceeds the peak of the plan.
             None if self.usage.total() + self.free_bytes > self.usage.peak => {
                 self.free.clear();
                 self.free_bytes = 0;
@@ -167,7 +167,7 @@ impl State {
         block
     }
 
-    fn give_back(&mut self, data: Vec<CacheLine>) {
+    fn recycle(&mut self, data: Vec<CacheLine>) {
         self.free_bytes += data.len() * size_of::<CacheLine>();
         self.free.entry(data.len()).or_default().push(data);
     }
@@ -204,7 +204,7 @@ impl Drop for Charge {
     }
 }
 
-/// Host memory, which goes back to its ledger when dropped.
+/// Host memory, returned to its ledger when dropped.
 pub(crate) struct HostMemory {
     data: Vec<CacheLine>,
     charge: Charge,
@@ -236,12 +236,12 @@ impl Drop for HostMemory {
         let data = std::mem::take(&mut self.data);
         // Small allocations are left to the system allocator.
         if data.len() >= 64 {
-            self.charge.ledger.state.lock().unwrap().give_back(data);
+            self.charge.ledger.state.lock().unwrap().recycle(data);
         }
     }
 }
 
-/// Memory that the host does not address, as tensors see it: a device implements it.
+/// Memory of a device that the host cannot address; tensors use it through this trait.
 pub(crate) trait DeviceMemory: Any + Send + Sync {
     /// The device's name, e.g. `cuda:0`.
     fn device_name(&self) -> &str;
@@ -255,7 +255,7 @@ pub(crate) trait DeviceMemory: Any + Send + Sync {
     /// Writes all bytes from host memory.
     fn upload(&self, from: &[u8]) -> Result<()>;
 
-    /// Reads all bytes into host memory, and returns when they are there.
+    /// Reads all bytes into host memory, and returns when they have arrived.
     fn download(&self, to: &mut [u8]) -> Result<()>;
 
     /// Writes all bytes from another device's memory, or this one's.
@@ -268,7 +268,8 @@ pub(crate) trait DeviceMemory: Any + Send + Sync {
     fn duplicate(&self) -> Result<Box<dyn DeviceMemory>>;
 }
 
-/// Returns the bytes of this process's memory that no file backs; `None` where the system does not report them.
+/// Returns the anonymous resident memory of this process (not backed by a file) in bytes; `None` where the system
+/// does not report them.
 pub fn anonymous_bytes() -> Option<usize> {
     kilobytes("/proc/self/status", "RssAnon:")
 }

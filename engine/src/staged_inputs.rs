@@ -14,7 +14,7 @@ const ALIGNMENT: usize = 4;
 pub struct StagedInputs {
     device: Device,
     label: Label,
-    /// Set on a CUDA device; elsewhere every input is a tensor of its own.
+    /// Set on a CUDA device; elsewhere every input is a separate tensor.
     buffer: Option<Arc<Memory>>,
 }
 
@@ -78,14 +78,11 @@ impl StagedInputs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda::tests::{cuda, nvrtc};
+    use crate::cuda::tests::{cuda, software_gpu};
 
     #[test]
     fn inputs_keep_their_addresses_and_take_one_copy() {
-        if !nvrtc() {
-            return;
-        }
-        for device in [Device::cpu(), Device::emulated("sm_80").unwrap()] {
+        for device in [Some(Device::cpu()), software_gpu()].into_iter().flatten() {
             let mut staged = StagedInputs::new(&device, Label::Activations, 12).unwrap();
             for n in 0..2 {
                 let [a, none, b] = [vec![n; 5], vec![], vec![7, n]];

@@ -1,23 +1,22 @@
 //! Reverse-mode differentiation on a tape.
 //!
-//! Nodes are pushed as ops run, so the reverse of their order is already topological: backward is one reversed walk,
-//! and each node is dropped with all that it saved as soon as the walk has passed it.
+//! Nodes are pushed as ops run, so their reverse order is a topological order: backward visits them once, last to
+//! first, and drops each node with all that it saved right after it.
 
 mod accumulate;
 mod checkpoint;
+mod deferred;
 mod grads;
 mod pending;
-mod refetch;
 
 pub use accumulate::accumulate;
 pub(crate) use checkpoint::checkpoint;
 pub use grads::{GradSink, Grads};
-pub use refetch::Refetch;
 
 use crate::tensor::{Tensor, TensorId};
 use crate::{At, Ctx, Label, Result};
+use deferred::Deferred;
 use pending::PendingUses;
-use refetch::Deferred;
 
 /// The outputs of an op.
 pub type Outs = Vec<Tensor>;
@@ -28,11 +27,17 @@ pub trait Op: 'static {
     fn name(&self) -> &'static str;
 
     /// Computes the outputs from `x` and keeps in `save` the tensors that backward will read.
+    ///
+    /// # Errors
+    /// When shapes or types do not fit the op, or the device fails.
     fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs>;
 
     /// Adds the gradients of the inputs to `dx`. `dy` is `None` for an output that nothing used.
     ///
     /// It has no default, so no gradient is ever lost in silence.
+    ///
+    /// # Errors
+    /// When gradients do not fit the saved tensors, or the device fails.
     fn backward(&self, cx: &Ctx, saved: &Saved, dy: &[Option<Tensor>], dx: &mut InputGrads<'_>)
     -> Result<()>;
 
@@ -63,7 +68,7 @@ impl Saved {
         self.recording
     }
 
-    /// Keeps `t` as the next saved tensor. One that can be fetched again is not held meanwhile.
+    /// Keeps `t` as the next saved tensor. If it can be fetched again, only its source is kept.
     pub fn keep(&mut self, t: &Tensor) {
         match t.refetch() {
             _ if !self.recording => {}
@@ -75,7 +80,7 @@ impl Saved {
         }
     }
 
-    /// Keeps all of `ts`, in order.
+    /// Keeps all tensors of `ts`, in order.
     pub fn keep_all<'a>(&mut self, ts: impl IntoIterator<Item = &'a Tensor>) {
         ts.into_iter().for_each(|t| self.keep(t));
     }
@@ -139,7 +144,7 @@ impl Node {
 
     /// Turns the gradients of the outputs into those of the inputs.
     fn backward(&mut self, cx: &Ctx, dy: &[Option<Tensor>], grads: &mut Grads) -> Result<()> {
-        self.saved.deferred.restore(cx, &mut self.saved.tensors)?;
+        self.saved.deferred.restore(&mut self.saved.tensors)?;
         self.op.backward(cx, &self.saved, dy, &mut InputGrads { inputs: &self.inputs, grads })
     }
 }
@@ -154,8 +159,11 @@ impl Tape {
         self.nodes.push(node);
     }
 
-    /// Walks the tape from its end, beginning with the gradients of the last outputs in `grads`. Each leaf's gradient
+    /// Visits the nodes last to first, starting from the gradients of the outputs in `grads`. Each leaf's gradient
     /// goes to `sink` once it is final; without a sink all of them stay in `grads`.
+    ///
+    /// # Errors
+    /// When an op's backward or the sink fails.
     pub(crate) fn backward(
         mut self,
         cx: &Ctx,

@@ -1,7 +1,6 @@
 //! Contiguous tensors over shared buffers.
 
 use crate::memory::{Charge, DeviceMemory, HostMemory, Label};
-use crate::tape::Refetch;
 use crate::{Error, Result, Shape};
 use bytemuck::Pod;
 use half::bf16;
@@ -57,6 +56,15 @@ impl TensorId {
     }
 }
 
+/// A source that can produce a tensor's content again, so that nothing keeps it from forward to backward.
+pub trait Refetch: Send + Sync {
+    /// Returns the tensor with its content, for backward.
+    ///
+    /// # Errors
+    /// When it cannot be produced, for example because a rank that holds a shard is gone.
+    fn restore(&self) -> Result<Tensor>;
+}
+
 pub(crate) enum Buffer {
     Host(HostMemory),
     Device(Box<dyn DeviceMemory>),
@@ -87,12 +95,12 @@ pub struct Tensor {
     shape: Shape,
     dtype: DType,
     id: Option<TensorId>,
-    origin: Option<Arc<dyn Refetch>>,
+    refetch: Option<Arc<dyn Refetch>>,
 }
 
 impl Tensor {
     pub(crate) fn new(buf: Buffer, shape: Shape, dtype: DType) -> Self {
-        Tensor { buf: Arc::new(buf), shape, dtype, id: None, origin: None }
+        Tensor { buf: Arc::new(buf), shape, dtype, id: None, refetch: None }
     }
 
     /// Returns a tensor that reads a memory-mapped file in place.
@@ -142,12 +150,12 @@ impl Tensor {
     }
 
     /// Returns the same tensor, which ops do not save for backward: backward fetches it again from `refetch`.
-    pub fn with_refetch(self, origin: Arc<dyn Refetch>) -> Self {
-        Tensor { origin: Some(origin), ..self }
+    pub fn with_refetch(self, refetch: Arc<dyn Refetch>) -> Self {
+        Tensor { refetch: Some(refetch), ..self }
     }
 
     pub(crate) fn refetch(&self) -> Option<&Arc<dyn Refetch>> {
-        self.origin.as_ref()
+        self.refetch.as_ref()
     }
 
     pub(crate) fn with_id(mut self, id: Option<TensorId>) -> Self {

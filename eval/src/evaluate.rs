@@ -199,7 +199,7 @@ fn count_failure_modes(problems: &[Problem], samples: &[Sample]) -> FailureModes
     counts
 }
 
-/// Groups the verdicts of `read_completions` (in the same order) by problem.
+/// Groups the verdicts of `completions` (in the same order) by problem.
 fn group_by_problem(
     problems: &[Problem],
     completions: &[CompletionRecord],

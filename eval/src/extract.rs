@@ -6,8 +6,8 @@
 
 use crate::problem::Problem;
 
-/// Extracts a completion such that prompt + completion is a program. An answer without the function is used as the
-/// completion itself.
+/// Extracts a completion such that prompt + completion is a program. An answer without the function is returned
+/// unchanged.
 pub fn extract_completion(problem: &Problem, answer: &str) -> String {
     let Some(name) = function_name(&problem.prompt) else { return answer.to_string() };
     let code = code_block(answer, name);
@@ -98,7 +98,7 @@ fn after_parameters(code: &str, from: usize) -> Option<usize> {
     matching_bracket(code, open).map(|close| close + 1)
 }
 
-/// Returns the position of the brace that opens the body; the return type before it may contain braces of its own.
+/// Returns the position of the brace that opens the body; the return type before it may contain braces too.
 fn body_brace(code: &str, from: usize) -> Option<usize> {
     let mut at = from;
     // Directly after these characters a brace opens an object type.
@@ -192,7 +192,7 @@ fn helpers(code: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Appends the closing brace of the function to a body whose own braces are balanced.
+/// Appends the closing brace of the function to a body with balanced braces.
 fn with_closing_brace(code: &str) -> String {
     let depth =
         |open: char, close: char| code.matches(open).count() as i64 - code.matches(close).count() as i64;

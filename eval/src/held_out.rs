@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// A row that no stage has trained on.
+/// A row that was held out of all training stages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldOutRow {
     /// Unique among the rows.

@@ -1,4 +1,4 @@
-//! Sampling from a model: requests out, answers in. Answers are saved as they come, so that an interrupted run
+//! Sampling from a model: requests out, answers in. Answers are saved as they arrive, so that an interrupted run
 //! continues.
 
 use crate::jsonl;
@@ -72,7 +72,7 @@ pub struct NamedRequest<'a> {
 }
 
 /// Generates the samples that the file `path` does not hold yet and returns all, in the order of `requests`. The
-/// samples of a request are written together or not at all. `extract(i, answer)` returns the completion in an answer
+/// samples of a request are written atomically. `extract(i, answer)` returns the completion in an answer
 /// to request `i`.
 ///
 /// # Errors

@@ -62,8 +62,8 @@ impl PairedDifference {
 }
 
 /// Estimates pass@k without bias from n samples, c of which are correct: 1 - C(n-c, k) / C(n, k), the probability
-/// that k of these samples include a correct one (Chen et al. 2021, "Evaluating Large Language Models Trained on
-/// Code", equation 1). NaN for k > n.
+/// that k of these samples include a correct one (Chen et al., "Evaluating Large Language Models Trained on
+/// Code", arXiv 2107.03374, equation 1). NaN for k > n.
 ///
 /// ```
 /// use codelsi_eval::statistics::pass_at_k;

@@ -1,32 +1,33 @@
-//! Seeded bugs: edits of CUDA files that the checks must see.
+//! Seeded bugs: edits of CUDA files that the checks must detect.
 //!
-//! An op's `bugs.rs` lists at least [`PER_SOURCE`] bugs of each of its sources. `tests/seeded_bugs.rs` compiles the edited
-//! text in place of the kernel's own, and the bug's case must then fail.
+//! An op's `bugs.rs` lists at least [`PER_SOURCE`] bugs of each of its sources. `tests/seeded_bugs.rs` compiles the
+//! edited text instead of the original, and the bug's case must then fail.
 
 use codelsi_engine::DType;
 use codelsi_engine::cuda::Source;
 
-/// Bugs that every source needs at least.
+/// Minimum number of bugs for each source.
 pub const PER_SOURCE: usize = 3;
 
-/// One wrong edit of a CUDA file, and a case that shows it.
+/// One wrong edit of a CUDA file, and a case that detects it.
 #[derive(Clone, Copy, Debug)]
 pub struct Bug {
-    /// The file's name, as sources give it.
+    /// The file's name, as in [`Source`].
     pub file: &'static str,
     /// Text of the file that is replaced.
     find: &'static str,
     /// The index of its occurrence, if it occurs more than once.
     nth: Option<usize>,
     replace: &'static str,
-    /// A description of the fault, for people.
+    /// A description of the fault, for reports.
     pub breaks: &'static str,
-    /// Storage type and name of a case that shows it.
+    /// Storage type and name of a case that detects it.
     pub dtype: DType,
     pub case: &'static str,
-    /// True when the early schedule's numbers are right all the same: only a check of races or copies sees it.
+    /// True when the results in the early schedule are correct, so that only racecheck or the check of asynchronous
+    /// copies detects it.
     pub quiet: bool,
-    /// The reason why no check sees it.
+    /// The reason why no check detects it.
     pub missed: Option<&'static str>,
 }
 
@@ -68,7 +69,7 @@ impl Bug {
     /// Returns `source` with the bug, if it has the file. The copy is kept for the life of the process.
     ///
     /// # Errors
-    /// When the text to replace is not there, or not as often as the bug says.
+    /// When the text to replace does not occur, or not as often as the bug states.
     pub fn applied(&self, source: &Source) -> Result<Option<&'static Source>, String> {
         if !self.includes(source) {
             return Ok(None);

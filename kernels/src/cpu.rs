@@ -1,4 +1,4 @@
-//! Shared by the ops' CPU twins: elementwise loops in parallel chunks.
+//! Helpers for the CPU twins of ops: elementwise loops in parallel chunks.
 
 use crate::rows::TASK_SIZE;
 use crate::simd::{Storage, vectorize};
@@ -6,8 +6,8 @@ use codelsi_engine::{DType, Error, Result, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
-/// Computes the outputs' elements from the inputs' elements of the same index, in f32, rounded once: on all threads, and
-/// compiled for each instruction set. Mark `f` `#[inline(always)]`, as [`vectorize`] says.
+/// Computes the outputs' elements from the inputs' elements of the same index, in f32, rounded once: on all
+/// threads, and compiled for each instruction set. Mark `f` `#[inline(always)]`, see [`vectorize`].
 ///
 /// # Errors
 /// When a tensor is not in host memory, or not of the first input's type, or that is of integers.

@@ -1,4 +1,4 @@
-//! Shared by the ops' launches: headers, variants, grids and the launch of an elementwise kernel.
+//! Helpers for the launches of ops: headers, variants, grids and the launch of an elementwise kernel.
 
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source, Variant};
 use codelsi_engine::{DType, Error, Result, Tensor};
@@ -91,7 +91,7 @@ pub(crate) fn elementwise_variant<const OUTPUTS: usize>(
     let args = outputs.into_iter().map(Arg::Out).chain(inputs.iter().map(|x| Arg::In(x)));
     let mut args: Vec<Arg> = args.chain([Arg::I64(n as i64)]).collect();
     let kernel = cuda.kernel(source, variant, kernel)?;
-    // SAFETY: the tensors are alike, the last argument is their number of elements, and an elementwise kernel goes
+    // SAFETY: the tensors have one shape, the last argument is their number of elements, and an elementwise kernel goes
     // no further.
     unsafe { kernel.launch(flat_grid(n, wide(dtype)), &mut args) }
 }
@@ -102,19 +102,14 @@ pub(crate) fn flat_grid(n: usize, pack: usize) -> Grid {
     Grid::new(n.div_ceil(THREADS * pack), THREADS)
 }
 
-/// Returns the threads of a block that walks rows of `columns` elements in packs of `vec`.
+/// Returns the threads of a block that processes rows of `columns` elements in packs of `vec`.
 pub(crate) fn row_threads(columns: usize, vec: usize) -> usize {
     columns.div_ceil(vec).next_multiple_of(32).clamp(32, 256)
 }
 
-/// The CPU, and the software GPU where there is a compiler; with `CODELSI_REQUIRE=all` there must be one.
+/// Returns the CPU, and the software GPU where there is an NVRTC.
 #[cfg(test)]
 pub(crate) fn devices() -> Vec<codelsi_engine::Device> {
     use codelsi_engine::Device;
-    let emulated = Device::emulated("sm_80");
-    if let Err(e) = &emulated {
-        assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
-        println!("skipped on the software GPU: {e}");
-    }
-    [Device::cpu()].into_iter().chain(emulated.ok()).collect()
+    [Some(Device::cpu()), codelsi_testing::or_skip(Device::emulated("sm_80"))].into_iter().flatten().collect()
 }

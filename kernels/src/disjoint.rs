@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-/// A slice whose disjoint ranges are handed to parallel tasks.
+/// A slice whose disjoint ranges are written by parallel tasks.
 pub(crate) struct DisjointSlice<'a, T> {
     start: *mut T,
     len: usize,
@@ -21,7 +21,7 @@ impl<'a, T> DisjointSlice<'a, T> {
     ///
     /// # Safety
     /// No other range in use overlaps it.
-    #[allow(clippy::mut_from_ref, reason = "ranges are disjoint")]
+    #[expect(clippy::mut_from_ref, reason = "ranges are disjoint")]
     pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
         assert!(start + len <= self.len, "range {start}..+{len} of a slice of {}", self.len);
         // SAFETY: inside of the slice, and disjoint from the others by the caller's contract.

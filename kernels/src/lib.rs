@@ -3,6 +3,10 @@
 //!
 //! Adding an op is that folder, a line for its module and a line in [`ALL`]; its tests, gradient check and bench follow
 //! from the [`Spec`](spec::Spec).
+//!
+//! ```
+#![doc = include_str!("../examples/kernel_against_reference.rs")]
+//! ```
 
 pub mod adamw;
 pub mod bug;

@@ -1,4 +1,4 @@
-//! Rows: the rank's shard of them, their division into parallel tasks, and sums over them in a fixed order.
+//! Rows: a rank's shard of them, their division into parallel tasks, and sums over them in a fixed order.
 
 use crate::simd::Storage;
 use std::ops::Range;

@@ -90,9 +90,10 @@ pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
         fn avx2<R>(f: impl FnOnce() -> R) -> R {
             f()
         }
-        // SAFETY: `level` never exceeds what was detected on the machine.
         match level() {
+            // SAFETY: `level` never exceeds the instruction sets detected on the machine.
             SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => return unsafe { avx512(f) },
+            // SAFETY: as above.
             SimdLevel::Avx2 => return unsafe { avx2(f) },
             SimdLevel::Portable => {}
         }
@@ -172,7 +173,7 @@ const LANES: usize = 16;
 pub fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let mut i = 0;
-    // In this form the compiler knows i + l < n, and drops the bounds checks of an `f` over slices of length n.
+    // In this form the compiler can prove i + l < n, and drops the bounds checks of an `f` over slices of length n.
     while i + LANES <= n {
         for (l, lane) in lanes.iter_mut().enumerate() {
             *lane += f(i + l);

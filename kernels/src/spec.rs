@@ -1,28 +1,28 @@
 //! The declaration of an op, from which its tests, gradient check, batch-invariance check, GPU checks and bench follow.
 //!
-//! A worked example to copy, the whole `spec.rs` of GELU (`kernels/tests/recipe/gelu` has its other files, and is tested
-//! as every op is):
+//! A worked example to copy, the complete `spec.rs` of GELU (`kernels/tests/recipe/gelu` has its other files, and
+//! is tested as every op is):
 //!
 //! ```ignore
 #![doc = include_str!("../tests/recipe/gelu/spec.rs")]
 //! ```
 
 use crate::bug::Bug;
-use crate::check::RowBatch;
 use codelsi_engine::cuda::Source;
 use codelsi_engine::{Ctx, DType, Outs, Result, Shape, Tensor};
+use std::ops::Range;
 
 /// The declaration of an op.
 pub struct Spec {
     /// Its name: that of its folder, or of a part of it.
     pub name: &'static str,
-    /// Makes tiny, awkward and real cases. Called once for each storage type.
+    /// Makes tiny, ragged and realistic cases. Called once for each storage type.
     pub cases: fn(DType) -> Vec<Case>,
     /// The CUDA sources of its kernels.
     pub sources: &'static [&'static Source],
     /// Makes cases of any size, for checks and timings from the command line.
     pub shapes: Shapes,
-    /// How batch invariance is shown.
+    /// Calls that show batch invariance, or the reason why there is none.
     pub invariance: Invariance,
     /// Seeded bugs, from `bugs.rs`: at least three of each source.
     pub bugs: &'static [&'static [Bug]],
@@ -33,17 +33,18 @@ pub struct Shapes {
     /// The sizes' names, in their order: `T,C`.
     pub sizes: &'static str,
     pub case: fn(DType, &[usize]) -> Case,
-    /// Makes the least cost of its backward, if it has one.
+    /// Computes the minimum cost of its backward, if it has one.
     pub backward: Option<fn(DType, &[usize]) -> Cost>,
     /// Sizes of Code Llama 13B.
     pub real: &'static [&'static [usize]],
 }
 
-/// Batch invariance: a row's bits do not depend on the rows beside it.
+/// Batch invariance: a row's bits do not depend on the other rows of the batch.
 pub enum Invariance {
     /// Calls whose output has a row for each row of the batch.
     Rows(&'static [RowCall]),
-    /// No row of the output belongs to one row of the input. The text says why, or which test shows invariance instead.
+    /// No row of the output belongs to one row of the input. The text gives the reason, or names the test that
+    /// shows invariance instead.
     NotByRow(&'static str),
 }
 
@@ -51,6 +52,14 @@ pub enum Invariance {
 pub struct RowCall {
     pub name: &'static str,
     pub run: fn(&RowBatch) -> Result<Tensor>,
+}
+
+/// Some rows of one and the same batch of `BATCH` rows; `check` makes their inputs.
+pub struct RowBatch<'a> {
+    pub cx: &'a Ctx,
+    /// The storage type.
+    pub dtype: DType,
+    pub rows: Range<usize>,
 }
 
 /// Runs an op on tensors made from a case's inputs.
@@ -66,7 +75,7 @@ pub struct Case {
     pub inputs: Vec<Input>,
     pub run: RunCase,
     pub reference: Reference,
-    /// How outputs on a device are compared with the CPU's.
+    /// Comparison of outputs on a device with those of the CPU.
     pub compare: Compare,
     /// Terms in the longest sum: the float32 error may grow with its square root.
     pub terms: usize,
@@ -101,7 +110,7 @@ impl Case {
     }
 }
 
-/// How outputs on a device are compared with the CPU twin's.
+/// Comparison of outputs on a device with those of the CPU twin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Compare {
     /// By their error against the reference.
@@ -110,7 +119,7 @@ pub enum Compare {
     Bits,
 }
 
-/// Bytes that a call must move and operations that it must do at the least.
+/// Minimum bytes that a call moves and minimum operations that it performs.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Cost {
     pub bytes: f64,

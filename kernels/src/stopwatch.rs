@@ -25,11 +25,11 @@ impl Stopwatch {
         Stopwatch { device: device.clone(), flush }
     }
 
-    /// Returns the time of the work that `f` starts. On a GPU the flush comes first: while it runs, the host runs
-    /// ahead, so that launch latency is not measured.
+    /// Returns the time of the work that `f` starts. On a GPU the flush precedes it: while it runs, the host
+    /// enqueues the work, so that launch latency is not measured.
     ///
     /// # Errors
-    /// Those of `f`, or the driver's.
+    /// When `f` or the driver fails.
     pub fn time<T>(&mut self, f: impl FnOnce() -> Result<T>) -> Result<Duration> {
         let Device::Cuda(cuda) = &self.device else {
             let start = Instant::now();
@@ -78,9 +78,9 @@ impl TimedCase {
     /// Times one pass of the op.
     ///
     /// # Errors
-    /// Those of the op.
-    pub fn time(&mut self, way: Pass, watch: &mut Stopwatch) -> Result<Duration> {
-        match way {
+    /// When the op fails.
+    pub fn time(&mut self, pass: Pass, watch: &mut Stopwatch) -> Result<Duration> {
+        match pass {
             Pass::Forward => self.forward(watch),
             Pass::Backward => self.backward(watch),
         }

@@ -7,7 +7,7 @@ use codelsi_engine::cuda::ACCUMULATE;
 
 #[test]
 fn every_variant_compiles_without_a_spill() {
-    if common::nvrtc() {
+    if common::software_gpu().is_some() {
         let sources = common::ops().into_iter().flat_map(|spec| spec.sources.iter().copied());
         common::compile_without_a_spill(sources.chain([&codelsi_kernels::roof::SOURCE, &ACCUMULATE]));
     }

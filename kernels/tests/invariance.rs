@@ -3,8 +3,8 @@
 mod common;
 
 use codelsi_engine::{Ctx, DType, Device};
-use codelsi_kernels::check::{BATCH, RowBatch, find};
-use codelsi_kernels::spec::Invariance;
+use codelsi_kernels::check::{BATCH, find};
+use codelsi_kernels::spec::{Invariance, RowBatch};
 
 #[test]
 fn a_row_does_not_depend_on_the_rows_beside_it_on_the_cpu() {

@@ -9,6 +9,7 @@ use codelsi_engine::{DType, Device, Label, Tensor};
 use codelsi_kernels::check::{random, value};
 use codelsi_kernels::spec::F64Tensor;
 use codelsi_kernels::{gemm, rmsnorm};
+use codelsi_testing::or_skip;
 
 /// The compiler whose code the documents count.
 const COUNTED: (i32, i32) = (13, 0);
@@ -34,18 +35,6 @@ static GEMM_STEPS: Source = Source {
     constants: &[],
     variants: || vec![Variant::PLAIN],
 };
-
-/// A GPU in software; none where there is no compiler, which with `CODELSI_REQUIRE=all` is a failure.
-fn gpu() -> Option<Device> {
-    match Device::emulated("sm_80") {
-        Ok(device) => Some(device),
-        Err(e) => {
-            assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
-            println!("skipped: {e}");
-            None
-        }
-    }
-}
 
 fn operand(device: &Device, shape: [usize; 2], site: u32) -> Tensor {
     random(device, shape.into(), DType::BF16, 1.0, RngKey { seed: 1, step: 0, site }).unwrap()
@@ -118,7 +107,7 @@ fn hold(document: &str, product: bool, steps: &[(&str, Counters)]) {
 
 #[test]
 fn rmsnorm_in_steps() {
-    let Some(device) = gpu() else { return };
+    let Some(device) = or_skip(Device::emulated("sm_80")) else { return };
     let Device::Cuda(cuda) = &device else { unreachable!("a GPU in software") };
     let (t, c, eps) = (32, 5120, 1e-5);
     let (x, w) = (operand(&device, [t, c], 0), operand(&device, [1, c], 1));
@@ -146,7 +135,7 @@ fn rmsnorm_in_steps() {
 
 #[test]
 fn gemm_in_steps() {
-    let Some(device) = gpu() else { return };
+    let Some(device) = or_skip(Device::emulated("sm_80")) else { return };
     let Device::Cuda(cuda) = &device else { unreachable!("a GPU in software") };
     let (n, k) = (256, 256);
     let b = operand(&device, [n, k], 1);

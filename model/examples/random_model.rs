@@ -3,7 +3,7 @@
 use codelsi_engine::{Ctx, DType, Device, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::Linear;
+use codelsi_model::config::LinearName;
 use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
 use codelsi_model::synthetic;
 use codelsi_model::trainable::Trainable;
@@ -15,7 +15,7 @@ fn main() -> Result<()> {
 
     let device = Device::cpu();
     let mut model = Llama::load(&device, &Checkpoint::open(folder.path())?, DType::F32, Trainable::Nothing)?;
-    model.attach(&Adapter::init_lora(&config, 8, 16.0, 0.0, &Linear::ALL, 1)?, Trainable::Adapter)?;
+    model.attach(&Adapter::init_lora(&config, 8, 16.0, 0.0, &LinearName::ALL, 1)?, Trainable::Adapter)?;
 
     let cx = Ctx::inference(&device);
     let batch = PackedBatch::new(&device, &[&[1, 40, 7], &[1, 90]])?;

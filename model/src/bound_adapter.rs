@@ -55,8 +55,8 @@ impl BoundAdapter {
 
     /// Mutable tensors, in the order of [`BoundAdapter::named`].
     pub fn tensors_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
-        let AdapterTensors { a, b, extra: beside } = &mut self.tensors;
-        [a, b].into_iter().chain(beside)
+        let AdapterTensors { a, b, extra } = &mut self.tensors;
+        [a, b].into_iter().chain(extra)
     }
 
     /// Precomputes the constants of inference: DoRA's row norms over the linear's weight `w`.

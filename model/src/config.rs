@@ -43,7 +43,7 @@ pub struct ModelConfig {
 
 /// The linears of a layer that adapters can target, in the order of a forward pass.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Linear {
+pub enum LinearName {
     Q,
     K,
     V,
@@ -53,10 +53,17 @@ pub enum Linear {
     Down,
 }
 
-impl Linear {
+impl LinearName {
     /// All seven linears.
-    pub const ALL: [Linear; 7] =
-        [Linear::Q, Linear::K, Linear::V, Linear::O, Linear::Gate, Linear::Up, Linear::Down];
+    pub const ALL: [LinearName; 7] = [
+        LinearName::Q,
+        LinearName::K,
+        LinearName::V,
+        LinearName::O,
+        LinearName::Gate,
+        LinearName::Up,
+        LinearName::Down,
+    ];
 
     /// Name in `target_modules`, e.g. `q_proj`.
     pub fn name(self) -> &'static str {
@@ -65,17 +72,17 @@ impl Linear {
 
     /// Path in the checkpoint, e.g. `model.layers.3.self_attn.q_proj`.
     pub fn path(self, layer: usize) -> String {
-        let sublayer = if self <= Linear::O { "self_attn" } else { "mlp" };
+        let sublayer = if self <= LinearName::O { "self_attn" } else { "mlp" };
         format!("model.layers.{layer}.{sublayer}.{}", self.name())
     }
 }
 
-impl std::str::FromStr for Linear {
+impl std::str::FromStr for LinearName {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Linear::ALL.into_iter().find(|l| l.name() == name).ok_or_else(|| {
-            let known = Linear::ALL.map(Linear::name).join(", ");
+        LinearName::ALL.into_iter().find(|l| l.name() == name).ok_or_else(|| {
+            let known = LinearName::ALL.map(LinearName::name).join(", ");
             Error::new(format!("`{name}` is no linear of a Llama layer; choose from {known}"))
         })
     }
@@ -127,7 +134,7 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Checks that the sizes fit together.
+    /// Checks that the sizes are consistent.
     fn check(&self, head_dim_given: bool) -> Result<()> {
         let fail = |message: String| Err(Error::new(message));
         if self.layers > MAX_LAYERS || self.heads.saturating_mul(self.head_dim) > MAX_SIZE as usize {
@@ -197,14 +204,14 @@ impl ModelConfig {
     }
 
     /// Shape (out, in) of a linear's weight.
-    pub fn linear_shape(&self, linear: Linear) -> (usize, usize) {
+    pub fn linear_shape(&self, linear: LinearName) -> (usize, usize) {
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         match linear {
-            Linear::Q => (q, self.hidden),
-            Linear::K | Linear::V => (kv, self.hidden),
-            Linear::O => (self.hidden, q),
-            Linear::Gate | Linear::Up => (self.intermediate, self.hidden),
-            Linear::Down => (self.hidden, self.intermediate),
+            LinearName::Q => (q, self.hidden),
+            LinearName::K | LinearName::V => (kv, self.hidden),
+            LinearName::O => (self.hidden, q),
+            LinearName::Gate | LinearName::Up => (self.intermediate, self.hidden),
+            LinearName::Down => (self.hidden, self.intermediate),
         }
     }
 
@@ -213,14 +220,14 @@ impl ModelConfig {
         let mut all = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab, self.hidden])];
         for layer in 0..self.layers {
             let norm = |name| (format!("model.layers.{layer}.{name}.weight"), vec![self.hidden]);
-            let linear = |linear: Linear| {
+            let linear = |linear: LinearName| {
                 let (out, inner) = self.linear_shape(linear);
                 (format!("{}.weight", linear.path(layer)), vec![out, inner])
             };
             all.push(norm("input_layernorm"));
-            all.extend([Linear::Q, Linear::K, Linear::V, Linear::O].map(linear));
+            all.extend([LinearName::Q, LinearName::K, LinearName::V, LinearName::O].map(linear));
             all.push(norm("post_attention_layernorm"));
-            all.extend([Linear::Gate, Linear::Up, Linear::Down].map(linear));
+            all.extend([LinearName::Gate, LinearName::Up, LinearName::Down].map(linear));
         }
         all.push(("model.norm.weight".to_string(), vec![self.hidden]));
         if !self.tied_embeddings {
@@ -370,7 +377,7 @@ mod tests {
         let linear = with("rope_scaling", json!({"type": "linear", "factor": 4.0})).unwrap();
         assert_eq!((linear.rope_theta, linear.rope_factor), (1e6, 4.0));
         assert_eq!(with("eos_token_id", json!([2, 7])).unwrap().eos, [2, 7]);
-        assert_eq!(with("head_dim", json!(64)).unwrap().linear_shape(Linear::O), (5120, 2560));
+        assert_eq!(with("head_dim", json!(64)).unwrap().linear_shape(LinearName::O), (5120, 2560));
     }
 
     #[test]

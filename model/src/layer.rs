@@ -1,8 +1,9 @@
 //! One decoder layer: two residual blocks, h += o(attend(rope(q), rope(k), v)) and h += down(silu(gate) ⊙ up), each
 //! after an RMSNorm.
 //!
-//! Training and serving differ only in where a layer's keys and values go, which the caller decides with the closure
-//! `attend` ([`Layer::forward`]). A linear knows the slice that this rank holds of it, and where the ranks communicate.
+//! Training and serving differ only in where a layer's keys and values go, which the caller decides with the
+//! closure `attend` ([`Layer::forward`]). A linear stores the slice of the weight that this rank holds, which
+//! determines where ranks communicate.
 
 use crate::adapter::Adapter;
 use crate::adapter::method::{SUBLAYERS, bottleneck_path};
@@ -75,7 +76,7 @@ impl Layer {
     ) -> Result<Self> {
         let norm = |name: &str| weight(&format!("model.layers.{index}.{name}.weight"));
         let mut projections = Vec::with_capacity(7);
-        for linear in config::Linear::ALL {
+        for linear in config::LinearName::ALL {
             let (name, (out, inner)) =
                 (format!("{}.weight", linear.path(index)), config.linear_shape(linear));
             let slice = rank_layout.slice(&name, &[out, inner]);
@@ -104,7 +105,7 @@ impl Layer {
             let full = adapter.modules.get(path);
             full.map(|full| BoundAdapter::new(&adapter.config, full, to_rank)).transpose()
         };
-        for linear in config::Linear::ALL {
+        for linear in config::LinearName::ALL {
             self.projections[linear as usize].adapter = bind(&linear.path(self.index))?;
         }
         for (bottleneck, sublayer) in self.bottlenecks.iter_mut().zip(SUBLAYERS) {
@@ -147,9 +148,12 @@ impl Layer {
         run().at(format!("layers.{}", self.index))
     }
 
-    /// Returns the first norm of `h` (T, C), and rotated q and k, and v of it.
+    /// Returns the first norm of `h` (T, C), and its projections q and k (rotated) and v.
+    ///
+    /// # Errors
+    /// When an op fails; the error names the linear.
     pub fn qkv(&self, cx: &Ctx, h: &Tensor, rows: RowContext, dropout: f32) -> Result<Qkv> {
-        use config::Linear::{K, Q, V};
+        use config::LinearName::{K, Q, V};
         let normed = rmsnorm(cx, h, &self.input_norm, self.eps)?;
         let mut qkv = self.project(cx, &normed, &[Q, K, V], rows, dropout)?;
         let (v, k, q) = (qkv.pop(), qkv.pop(), qkv.pop());
@@ -163,21 +167,30 @@ impl Layer {
     }
 
     /// Returns attention's addition to the residual stream (T, C): o_proj of `o` (T, H·D).
+    ///
+    /// # Errors
+    /// See [`Layer::qkv`].
     pub fn attention_output(&self, cx: &Ctx, o: &Tensor, rows: RowContext, dropout: f32) -> Result<Tensor> {
-        let y = self.project(cx, o, &[config::Linear::O], rows, dropout)?.swap_remove(0);
-        self.adapt_sublayer(cx, 0, y, config::Linear::O, rows, dropout)
+        let y = self.project(cx, o, &[config::LinearName::O], rows, dropout)?.swap_remove(0);
+        self.adapt_sublayer(cx, 0, y, config::LinearName::O, rows, dropout)
     }
 
-    /// Returns the MLP's addition to the residual stream (T, C), from the second norm's output.
+    /// Returns the MLP's addition to the residual stream (T, C), from the second norm's output `normed` (T, C).
+    ///
+    /// # Errors
+    /// See [`Layer::qkv`].
     pub fn mlp(&self, cx: &Ctx, normed: &Tensor, rows: RowContext, dropout: f32) -> Result<Tensor> {
-        use config::Linear::{Down, Gate, Up};
+        use config::LinearName::{Down, Gate, Up};
         let gate_up = self.project(cx, normed, &[Gate, Up], rows, dropout)?;
         let x = swiglu(cx, &gate_up[0], &gate_up[1]).at("mlp")?;
         let y = self.project(cx, &x, &[Down], rows, dropout)?.swap_remove(0);
         self.adapt_sublayer(cx, 1, y, Down, rows, dropout)
     }
 
-    /// Returns `residual + attention`, and the second norm of that sum.
+    /// Returns `residual + attention` and the second norm of that sum, all (T, C).
+    ///
+    /// # Errors
+    /// When the op fails.
     pub fn post_norm(&self, cx: &Ctx, residual: &Tensor, attention: &Tensor) -> Result<(Tensor, Tensor)> {
         add_rmsnorm(cx, residual, attention, &self.post_norm, self.eps)
     }
@@ -188,7 +201,7 @@ impl Layer {
         cx: &Ctx,
         sublayer: usize,
         y: Tensor,
-        last: config::Linear,
+        last: config::LinearName,
         rows: RowContext,
         dropout: f32,
     ) -> Result<Tensor> {
@@ -201,12 +214,12 @@ impl Layer {
     fn dropout_mask(
         &self,
         cx: &Ctx,
-        linear: config::Linear,
+        linear: config::LinearName,
         rows: RowContext,
         p: f32,
         first: usize,
     ) -> Option<Dropout> {
-        let site = (self.index * config::Linear::ALL.len() + linear as usize) as u32;
+        let site = (self.index * config::LinearName::ALL.len() + linear as usize) as u32;
         rows.dropout_keys.map(|tokens| Dropout {
             p,
             key: cx.key(site),
@@ -220,7 +233,7 @@ impl Layer {
         &self,
         cx: &Ctx,
         x: &Tensor,
-        linears: &[config::Linear],
+        linears: &[config::LinearName],
         rows: RowContext,
         dropout: f32,
     ) -> Result<Vec<Tensor>> {
@@ -240,7 +253,7 @@ impl Layer {
         for ((l, projection), w) in linears.iter().zip(&projections).zip(&weights) {
             let y = match projection.adapter {
                 Some(_) => {
-                    adapted_outs.next().ok_or_else(|| Error::new("the adapter gave too few outputs"))?
+                    adapted_outs.next().ok_or_else(|| Error::new("the adapter returned too few outputs"))?
                 }
                 None => linear(cx, &x, w).at(l.name())?,
             };
@@ -258,7 +271,7 @@ impl Layer {
             (self.name("input_layernorm.weight"), &self.input_norm),
             (self.name("post_attention_layernorm.weight"), &self.post_norm),
         ];
-        for (linear, p) in config::Linear::ALL.iter().zip(&self.projections) {
+        for (linear, p) in config::LinearName::ALL.iter().zip(&self.projections) {
             let path = linear.path(self.index);
             all.extend(p.weight.local().map(|w| (format!("{path}.weight"), w)));
             all.extend(p.adapter.iter().flat_map(|adapter| named(&path, adapter)));
@@ -288,7 +301,7 @@ impl Layer {
 }
 
 impl Projection {
-    /// Returns its input; the gradients from ranks that hold other rows are summed.
+    /// Returns the input of the linear; backward sums the gradients of ranks that hold other rows.
     fn input(&self, cx: &Ctx, x: &Tensor) -> Result<Tensor> {
         if matches!(self.slice, TensorSlice::Rows(_)) {
             copy_to_tensor_parallel(cx, x)
@@ -297,13 +310,13 @@ impl Projection {
         }
     }
 
-    /// Returns its output; the partial sums of ranks that hold other columns are added.
+    /// Returns the output of the linear: the sum of the partial results of ranks that hold other columns.
     fn output(&self, cx: &Ctx, y: Tensor) -> Result<Tensor> {
         if matches!(self.slice, TensorSlice::Columns(_)) { reduce_from_tensor_parallel(cx, y) } else { Ok(y) }
     }
 
-    /// Returns its weight `w` with its adapter, if it has one. The replicated factor's gradients of all ranks are
-    /// summed.
+    /// Returns the weight `w` with the adapter, if there is one. Backward sums the ranks' gradients of the replicated
+    /// factor.
     fn adapted<'a>(&'a self, cx: &Ctx, w: &'a Tensor) -> Result<Option<AdaptedLinear<'a>>> {
         let Some(adapter) = &self.adapter else { return Ok(None) };
         let [a, b] = adapter.factors();
@@ -315,7 +328,7 @@ impl Projection {
         Ok(Some(AdaptedLinear { adapter, w, a, b }))
     }
 
-    /// Index of its input's first channel in the unsharded input.
+    /// Index of the input's first channel in the unsharded input.
     fn first_channel(&self) -> usize {
         if let TensorSlice::Columns(columns) = &self.slice { columns.start } else { 0 }
     }

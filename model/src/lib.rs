@@ -18,8 +18,6 @@ pub mod llama;
 pub mod merge;
 mod output_folder;
 pub mod parallel;
-#[cfg(test)]
-mod shared;
 pub mod synthetic;
 pub mod template;
 pub mod tensor_writer;

@@ -51,6 +51,9 @@ pub struct PackedBatch {
 
 impl PackedBatch {
     /// Packs documents. Dropout keys are 0.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
     pub fn new(device: &Device, documents: &[&[u32]]) -> Result<Self> {
         let ids: Vec<i32> = documents.iter().flat_map(|d| d.iter().map(|&id| id as i32)).collect();
         let keys = vec![0; ids.len()];
@@ -62,7 +65,10 @@ impl PackedBatch {
         )
     }
 
-    /// Packs documents of the given lengths, which are end to end in `ids`, with the tokens' dropout keys.
+    /// Packs documents of the given lengths, concatenated in `ids` (T), with the dropout keys (T) of the tokens.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
     pub fn with_dropout_keys(device: &Device, lengths: &[usize], ids: &[i32], keys: &[i32]) -> Result<Self> {
         let mut starts = vec![0i32];
         starts.extend(lengths.iter().scan(0, |end, &n| {
@@ -191,7 +197,10 @@ impl Llama {
         &self.rope
     }
 
-    /// Returns the embeddings (T, C) of `ids` (T).
+    /// Returns the embeddings (T, C) of `ids` (T) i32.
+    ///
+    /// # Errors
+    /// When an id is outside the vocabulary, or a rank is gone.
     pub fn embed(&self, cx: &Ctx, ids: &Tensor) -> Result<Tensor> {
         let vocabulary = self.rank_layout.vocabulary(&self.config);
         let partial = vocab_parallel_embed(cx, &self.embedding.get(cx)?, ids, self.compute, vocabulary)?;
@@ -222,11 +231,17 @@ impl Llama {
     }
 
     /// Returns the final RMSNorm of `h` (T, C).
+    ///
+    /// # Errors
+    /// When the op fails.
     pub fn final_norm(&self, cx: &Ctx, h: &Tensor) -> Result<Tensor> {
         rmsnorm(cx, h, &self.norm, self.config.rms_eps).at("norm")
     }
 
-    /// Returns the logits (T, V) of the final norm's output (T, C).
+    /// Returns the logits (T, V) of the final norm's output `normed` (T, C).
+    ///
+    /// # Errors
+    /// When an op fails, or a rank is gone.
     pub fn logits(&self, cx: &Ctx, normed: &Tensor) -> Result<Tensor> {
         let local = linear(cx, normed, &self.head_weight(cx)?).at("lm_head")?;
         let logits = self.rank_layout.gather_logits(cx, local, self.config.vocab)?;
@@ -260,7 +275,7 @@ impl Llama {
         self.head.as_ref().unwrap_or(&self.embedding).get(cx)
     }
 
-    /// Joins the gathers of other ranks' batch, on a rank that has no batch itself; `cx` is like theirs.
+    /// Joins the gathers of other ranks' batch, on a rank that has no batch itself; `cx` records if theirs does.
     ///
     /// # Errors
     /// When a rank is gone.
@@ -272,8 +287,8 @@ impl Llama {
     ///
     /// # Errors
     /// When a rank is gone.
-    pub fn finish_backward(&self, cx: &Ctx) -> Result<()> {
-        self.shards.as_ref().map_or(Ok(()), |shards| shards.finish_backward(cx))
+    pub fn finish_backward(&self) -> Result<()> {
+        self.shards.as_ref().map_or(Ok(()), |shards| shards.finish_backward())
     }
 
     /// Every tensor that wants a gradient, named as in a checkpoint or an adapter file, in a fixed order.
@@ -289,8 +304,8 @@ impl Llama {
     }
 
     /// Gathers the full tensor of which `t` is this rank's slice: the trained tensor called `name`, or one shaped
-    /// like it. The result is a copy in host memory; a tensor that is not sliced is returned as it is. All ranks
-    /// call it.
+    /// like it. The result is a copy in host memory; a tensor that is not sliced is returned unchanged. A
+    /// collective: every rank calls it.
     ///
     /// # Errors
     /// When a rank is gone, or the device fails.

@@ -1,4 +1,5 @@
-//! Merges an adapter into its base model: W + s B A for every adapted linear, with DoRA scaled to rows of the norms m.
+//! Merges an adapter into its base model: W + s B A for every adapted linear, for DoRA with each row scaled to its
+//! magnitude m.
 
 use crate::adapter::{Adapter, AdapterConfig, AdapterTensors};
 use crate::checkpoint::Checkpoint;
@@ -144,9 +145,9 @@ mod tests {
     use super::*;
     use crate::adapter::Method;
     use crate::checkpoint::{TensorFile, TensorSlice};
-    use crate::config::{Linear, ModelConfig};
-    use crate::shared::shared;
+    use crate::config::{LinearName, ModelConfig};
     use crate::synthetic;
+    use codelsi_testing::shared;
     use serde_json::Value;
 
     #[test]
@@ -186,7 +187,8 @@ mod tests {
         let config = synthetic::config("tiny").unwrap();
         synthetic::write_random_model(&model, &config, 1, &mut |_, _| {}).unwrap();
         let base = Checkpoint::open(&model).unwrap();
-        let mut adapter = Adapter::init_lora(&config, 4, 8.0, 0.0, &[Linear::K, Linear::Down], 2).unwrap();
+        let mut adapter =
+            Adapter::init_lora(&config, 4, 8.0, 0.0, &[LinearName::K, LinearName::Down], 2).unwrap();
         for module in adapter.modules.values_mut() {
             module.b.slice_mut::<f32>().unwrap().fill(0.125);
         }
@@ -215,7 +217,7 @@ mod tests {
         let message = merge(&base, &adapter, &model, &mut |_, _| {}).unwrap_err().to_string();
         assert!(message.contains("base model itself"), "{message}");
         let other = ModelConfig { layers: 3, ..config };
-        let foreign = Adapter::init_lora(&other, 4, 8.0, 0.0, &[Linear::K], 2).unwrap();
+        let foreign = Adapter::init_lora(&other, 4, 8.0, 0.0, &[LinearName::K], 2).unwrap();
         let message = merge(&base, &foreign, &out, &mut |_, _| {}).unwrap_err().to_string();
         assert!(message.contains("another model"), "{message}");
     }

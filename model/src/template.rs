@@ -1,8 +1,8 @@
-//! Prompt templates, shared by training and evaluation, so that a model is asked in the form it was trained on.
+//! Prompt templates, shared by training and evaluation, so that a model is prompted in the form it was trained on.
 
 use codelsi_engine::{Error, Result};
 
-/// A form in which instructions are put to the model.
+/// A form of the prompt around an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromptTemplate {
     /// The paper's instruction header, a newline, the instruction, a newline.

@@ -3,7 +3,7 @@
 use codelsi_engine::{Ctx, DType, Device, Tensor};
 use codelsi_model::adapter::{Adapter, AdapterConfig, Method};
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::{Linear, ModelConfig};
+use codelsi_model::config::{LinearName, ModelConfig};
 use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
 use codelsi_model::synthetic;
 use codelsi_model::trainable::Trainable;
@@ -38,7 +38,7 @@ fn a_new_adapter_of_any_method_leaves_the_outputs_unchanged_and_has_no_repeated_
     let base = Checkpoint::open(folder.path()).unwrap();
     let run = |adapter: Option<&Adapter>| logits(&base, adapter, Trainable::Nothing);
     let expected = run(None);
-    let lora = AdapterConfig::lora(4, 8.0, 0.0, &Linear::ALL);
+    let lora = AdapterConfig::lora(4, 8.0, 0.0, &LinearName::ALL);
     for method in
         [Method::LowRank { rslora: false, dora: true }, Method::Mixture { experts: 3 }, Method::Bottleneck]
     {

@@ -1,7 +1,7 @@
 //! Curation on real corpora: what becomes a row, and that no benchmark problem gets through.
 
 use codelsi_curate::{self as curate, CurateOptions, CuratedRow, CurationCounts, ItemKind};
-use codelsi_tests::shared;
+use codelsi_testing::shared;
 use std::path::{Path, PathBuf};
 
 fn corpora(folder: &Path) -> Vec<PathBuf> {

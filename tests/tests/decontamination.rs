@@ -2,7 +2,7 @@
 
 use codelsi_curate::{self as curate, BenchmarkProblem, CurateOptions, Language, RowLimits};
 use codelsi_model::jsonl;
-use codelsi_tests::shared;
+use codelsi_testing::shared;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ const CODES: [(Language, &str); 6] = [
 
 /// HumanEval in the language with this code.
 fn problems(code: &str) -> Option<PathBuf> {
-    shared(&format!("data/multipl-e-humaneval/humaneval-{code}.jsonl"))
+    shared(format!("data/multipl-e-humaneval/humaneval-{code}.jsonl"))
 }
 
 /// A problem taken apart: prose with doctests, the function's head and name, its parameters' names, lines of tests.
@@ -92,7 +92,7 @@ impl Parts {
         }
     }
 
-    /// The same as documentation, seven words a line, as no prompt has it.
+    /// Reflows the prompt as documentation of seven words a line, as no prompt has it.
     fn wrapped(&self, lines: &[String]) -> String {
         let text = lines.join(" ").replace("*/", "");
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -111,7 +111,7 @@ impl Parts {
         self.prose.iter().take_while(|line| !line.starts_with(">>>")).cloned().collect()
     }
 
-    /// The same problem, its function and parameters renamed wherever they are named.
+    /// The problem with its function and parameters renamed everywhere.
     fn renamed(&self) -> Parts {
         let rename = |text: &String| {
             let mut text = replace_word(text, &self.name, "computeIt");
@@ -167,7 +167,7 @@ fn replace_word(text: &str, word: &str, by: &str) -> String {
     out + rest
 }
 
-/// Which of the planted sources come through, although decontamination knows the problems.
+/// Returns the planted sources that decontamination misses, although it knows the problems.
 fn survivors(problems: &Path, code: &str, language: Language, sources: &[String]) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let corpus = folder.path().join("planted.jsonl");
@@ -207,7 +207,7 @@ fn survivors(problems: &Path, code: &str, language: Language, sources: &[String]
     (0..sources.len()).map(path).filter(|path| !caught.contains(path)).collect()
 }
 
-/// How many problems of each language come through a plant; `of` says whether a problem has what it plants.
+/// Counts the problems of each language that a plant gets through; `of` is true for problems that have what it plants.
 fn through(plant: &dyn Fn(&Parts) -> Option<String>) -> Option<Vec<(Language, usize, Vec<String>)>> {
     CODES
         .into_iter()

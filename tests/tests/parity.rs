@@ -1,18 +1,20 @@
 //! The engine against reference outputs: every tensor of the golden cases, and a trained model's golden text.
 
+use approx::assert_abs_diff_eq;
 use codelsi_engine::{Ctx, DType, Device};
 use codelsi_kernels::check::value;
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::{ForwardOptions, PackedBatch};
 use codelsi_model::tokenizer::Tokenizer;
 use codelsi_parity::check;
-use codelsi_tests::{emulated, golden, load, shared};
+use codelsi_testing::shared;
+use codelsi_tests::{golden_case, load_model, software_gpu};
 use serde_json::Value;
 
 fn parity(device: &Device, compute: DType) {
     let given = ["mha_f32", "gqa_bf16_sharded", "tied_f32", "hd128_bf16"];
-    let given = given.iter().filter_map(|case| shared(&format!("reference/{case}")));
-    for folder in ["tiny", "six", "dora", "mixture", "bottleneck"].map(golden).into_iter().chain(given) {
+    let given = given.iter().filter_map(|case| shared(format!("reference/{case}")));
+    for folder in ["tiny", "six", "dora", "mixture", "bottleneck"].map(golden_case).into_iter().chain(given) {
         let rows = check(&folder, device, compute).unwrap();
         let departs: Vec<_> = rows.iter().filter(|r| !r.ok()).collect();
         assert!(rows.len() > 40, "{} compared {} tensors only", folder.display(), rows.len());
@@ -32,7 +34,7 @@ fn bf16_is_within_twice_the_observed_error() {
 
 #[test]
 fn the_software_gpu_is_as_near_in_both() {
-    let Some(device) = emulated() else { return };
+    let Some(device) = software_gpu() else { return };
     parity(&device, DType::F32);
     parity(&device, DType::BF16);
 }
@@ -46,7 +48,7 @@ fn stories260k_gives_its_golden_logits_and_text() {
     let Some(folder) = shared("data/stories260k") else { return };
     let golden: Value = serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
     let device = Device::cpu();
-    let model = load(&folder, &device, DType::F32);
+    let model = load_model(&folder, &device, DType::F32);
     let tokenizer = Tokenizer::load(&folder).unwrap();
     for case in golden["cases"].as_array().unwrap() {
         let text = case["prompt"].as_str().unwrap();
@@ -59,13 +61,8 @@ fn stories260k_gives_its_golden_logits_and_text() {
         let h = model.forward(&cx, &batch, ForwardOptions::default()).unwrap();
         let logits = model.logits(&cx, &model.final_norm(&cx, &h).unwrap()).unwrap();
         let logits = value(&logits).unwrap();
-        let worst = logits
-            .row(prompt.len() - 1)
-            .iter()
-            .zip(numbers(&case["last_logits"]))
-            .map(|(ours, truth)| (ours - truth).abs())
-            .fold(0.0, f64::max);
-        assert!(worst < 1e-4, "{text:?}: logits are off by {worst}");
+        let truth = numbers(&case["last_logits"]);
+        assert_abs_diff_eq!(logits.row(prompt.len() - 1), &truth[..], epsilon = 1e-4);
 
         let greedy = numbers(&case["greedy_ids"]);
         let request = GenerationRequest::greedy(prompt, greedy.len());

@@ -71,12 +71,18 @@ impl TrainerState {
 pub type Moments = (Tensor, Tensor);
 
 /// The latest complete checkpoint in the output folder of a run.
+///
+/// # Errors
+/// When the folder exists and cannot be read.
 pub fn latest(out: &Path) -> Result<Option<PathBuf>> {
     Ok(list(&checkpoints_folder(out))?.pop())
 }
 
 /// Writes a checkpoint and removes the older ones. `write_weights` writes the trained weights into the given folder;
 /// `moments` are keyed by parameter name. Returns the checkpoint's folder.
+///
+/// # Errors
+/// When `write_weights` fails, or the disk is full or not writable.
 pub fn save(
     out: &Path,
     state: &TrainerState,
@@ -97,6 +103,9 @@ pub fn save(
 }
 
 /// Reads the `state.json` of a checkpoint.
+///
+/// # Errors
+/// When it cannot be read or is malformed.
 pub fn load_state(checkpoint: &Path) -> Result<TrainerState> {
     let path = checkpoint.join("state.json");
     let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
@@ -104,8 +113,11 @@ pub fn load_state(checkpoint: &Path) -> Result<TrainerState> {
 }
 
 /// Reads this rank's slices of the moments of `params`, in their order.
+///
+/// # Errors
+/// When the file cannot be read, or a moment is missing or differs in shape from its parameter.
 pub fn load_moments(
-    split: &RankLayout,
+    rank_layout: &RankLayout,
     checkpoint: &Path,
     params: &[(String, &Tensor)],
 ) -> Result<Vec<Moments>> {
@@ -113,8 +125,8 @@ pub fn load_moments(
     let file = TensorFile::open(&path)?;
     let read = |moment: char, name: &str, like: &Tensor| {
         let stored = format!("{moment}.{name}");
-        let part = split.slice(name, &file.entry(&stored)?.shape);
-        let t = file.copy(split.device(), Label::Moments, &stored, &part, DType::F32)?;
+        let part = rank_layout.slice(name, &file.entry(&stored)?.shape);
+        let t = file.copy(rank_layout.device(), Label::Moments, &stored, &part, DType::F32)?;
         if t.shape() != like.shape() {
             return Err(Error::new(format!("`{moment}.{name}` is {t:?}, its parameter {like:?}")));
         }

@@ -22,7 +22,7 @@ impl<'a> DataLoader<'a> {
     /// Reads, splits, encodes and packs the data.
     ///
     /// # Errors
-    /// A file that cannot be read or is malformed, or data of which nothing fits into a sequence.
+    /// A file that cannot be read or is malformed, or data in which no row fits into a sequence.
     pub fn open(options: &'a TrainOptions, tokenizer: &Tokenizer) -> Result<Self> {
         let rows = data::read(&options.data)?;
         let (mut training, validation) = match &options.validation_data {

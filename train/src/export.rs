@@ -16,6 +16,9 @@ pub type Weights = BTreeMap<String, Tensor>;
 
 /// Writes a trained adapter as PEFT's two files. `initial` is the adapter before training, `base` the path of its
 /// model.
+///
+/// # Errors
+/// When a tensor of the adapter is not in `trained`, or the folder cannot be written.
 pub fn write_adapter(folder: &Path, trained: &Weights, initial: &Adapter, base: &Path) -> Result<()> {
     let names = initial.config.method.tensor_names();
     let tensor = |path: &str, name: &str| {
@@ -29,6 +32,9 @@ pub fn write_adapter(folder: &Path, trained: &Weights, initial: &Adapter, base: 
 }
 
 /// Writes `config.json` and every weight, converted to `dtype` (F32 is exact).
+///
+/// # Errors
+/// When a weight is not in `trained`, or the folder cannot be written.
 pub fn write_trained_model(
     folder: &Path,
     config: &ModelConfig,
@@ -46,6 +52,9 @@ pub fn write_trained_model(
 }
 
 /// Copies the tokenizer's files, so that the trained model can be loaded like its base.
+///
+/// # Errors
+/// When a file cannot be read or written.
 pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
     for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
         let file = from.join(name);

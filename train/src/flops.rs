@@ -35,6 +35,7 @@ pub fn attention_flops(config: &ModelConfig, tokens: usize) -> f64 {
 mod tests {
     use super::*;
     use crate::pack::Document;
+    use approx::assert_abs_diff_eq;
     use codelsi_model::synthetic;
 
     #[test]
@@ -43,10 +44,10 @@ mod tests {
         let document = |n| Document { tokens: vec![0; n], targets: vec![0; n] };
         let flops = |n| step_flops(&config, &[PackedSequence::concat([&document(n)])], false);
         let weights = (config.parameters() - config.vocab * config.hidden) as f64;
-        assert!((flops(1) / (4.0 * weights) - 1.0).abs() < 1e-3);
+        assert_abs_diff_eq!(flops(1) / (4.0 * weights), 1.0, epsilon = 1e-3);
         let attention = flops(4096) - 4096.0 * flops(1);
         let expected = 3.5 * 2.0 * 5120.0 * 40.0 * 4096.0 * 4096.0;
-        assert!((attention / expected - 1.0).abs() < 1e-2);
+        assert_abs_diff_eq!(attention / expected, 1.0, epsilon = 1e-2);
         assert!(step_flops(&config, &[PackedSequence::concat([&document(9)])], true) > 1.49 * flops(9));
     }
 }

@@ -16,7 +16,7 @@ use std::sync::mpsc::{Sender, channel};
 #[derive(Clone, Copy, Debug)]
 pub struct MicroBatchAssignment {
     micro_batches: usize,
-    /// Micro-batches of every rank but the last ones.
+    /// Number of micro-batches per rank; the last ranks may have fewer.
     per_rank: usize,
     world: usize,
 }
@@ -127,7 +127,7 @@ struct Bucket {
 /// returns the gradients of `trainable` and the loss (1), summed over all micro-batches of all ranks.
 ///
 /// # Errors
-/// Errors of `backward` and of the other ranks; or when a tensor got no gradient.
+/// When `backward` or another rank fails, or a tensor got no gradient.
 pub fn reduce_gradients(
     device: &Device,
     comm: &dyn Comm,
@@ -185,7 +185,7 @@ impl<'a> GradReducer<'a> {
         let accumulator =
             |name: &str, id, shape| Accumulator { name: name.into(), id, shape, counter: Vec::new(), next };
         let mut accumulators = vec![accumulator("loss", None, [1].into())];
-        // Backward comes to the last layer first.
+        // Backward reaches the last layer first.
         accumulators.extend(trainable.iter().rev().map(|(name, t)| accumulator(name, t.id(), *t.shape())));
         let by_id = accumulators.iter().enumerate().filter_map(|(i, a)| Some((a.id?, i))).collect();
         let mut buckets: Vec<Range<usize>> = Vec::new();
@@ -240,14 +240,14 @@ impl<'a> GradReducer<'a> {
             }
             let mut parts = Vec::new();
             for accumulator in accumulators {
-                let mut mine = std::mem::take(&mut accumulator.counter).into_iter();
+                let mut own_sums = std::mem::take(&mut accumulator.counter).into_iter();
                 for &(owner, _) in &subtrees {
-                    let own = if owner == self.rank { mine.next().map(|(_, sum)| sum) } else { None };
+                    let own = if owner == self.rank { own_sums.next().map(|(_, sum)| sum) } else { None };
                     let receive = || self.device.empty(Label::Gradients, accumulator.shape, DType::F32);
                     parts.push((owner, own.unwrap_or_else(receive)));
                 }
             }
-            // The receiver is gone only after an error of its own, which is reported.
+            // The receiver is gone only after its own error, which is reported.
             self.ready.send(Bucket { parts }).map_err(|_| Error::new("the exchange of gradients ended"))?;
             self.sent += 1;
         }
@@ -291,8 +291,8 @@ mod tests {
         fn world(&self) -> usize {
             1
         }
-        fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()> {
-            Solo.all_reduce(x, how)
+        fn all_reduce(&self, x: &mut Tensor, op: ReduceOp) -> Result<()> {
+            Solo.all_reduce(x, op)
         }
         fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
             Solo.all_gather(x, out)

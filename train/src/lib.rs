@@ -1,8 +1,8 @@
-//! One training run: data, packing, optimizer steps and checkpoints. It knows nothing of where the rows come from.
+//! One training run: data, packing, optimizer steps and checkpoints. It does not depend on how the rows were made.
 //!
 //! Read in the order of the data: [`data`] reads rows, [`pack`] turns them into token sequences, [`data_loader`]
-//! puts those in order; [`train_step`] is one optimizer step, whose gradients [`grad_reduce`] sums over micro-batches and
-//! ranks; [`trainer`] is the run around it.
+//! puts those in order; [`train_step`] is one optimizer step, whose gradients [`grad_reduce`] sums over
+//! micro-batches and ranks; [`trainer`] is the run around it.
 
 #![forbid(unsafe_code)]
 

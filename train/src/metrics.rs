@@ -21,7 +21,7 @@ pub struct StepMetrics {
     /// Tokens of the step, prompts included.
     pub tokens: usize,
     pub tokens_per_s: f64,
-    /// Share of the flops a second that the device was measured to reach; absent on devices whose time means nothing.
+    /// Share of the device's measured peak FLOP/s; absent on software GPUs, whose time has no meaning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub roof_share: Option<f64>,
     /// Bytes in use on the device after the step.

@@ -2,7 +2,7 @@
 
 use codelsi_engine::{DType, Error, Result};
 use codelsi_model::adapter::{AdapterConfig, Method};
-use codelsi_model::config::Linear;
+use codelsi_model::config::LinearName;
 use codelsi_model::template::PromptTemplate;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ pub struct TrainOptions {
     /// Scale of the adapter: alpha / rank, or alpha / √rank with rsLoRA.
     pub alpha: f32,
     /// Linears that get an adapter.
-    pub targets: Vec<Linear>,
+    pub targets: Vec<LinearName>,
     /// Dropout probability of the adapters' inputs.
     pub dropout: f32,
     /// Peak learning rate.
@@ -129,7 +129,7 @@ impl Default for TrainOptions {
             method: Method::LORA,
             rank: 16,
             alpha: 32.0,
-            targets: Linear::ALL.to_vec(),
+            targets: LinearName::ALL.to_vec(),
             dropout: 0.05,
             lr: 2e-4,
             warmup: 10,

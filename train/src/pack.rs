@@ -143,6 +143,7 @@ pub fn pack(documents: &[Document], seq: usize, seed: u64, epoch: u32) -> Vec<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use codelsi_testing::shared;
 
     /// A tokenizer of single characters that, as Llama's, puts a space before a text.
     fn char_tokenizer() -> Tokenizer {
@@ -224,17 +225,9 @@ mod tests {
         assert_eq!((sequence.lengths.as_slice(), sequence.labelled()), (&[2, 3][..], 5));
     }
 
-    /// The golden tokenizer, or `None` with a line that says so where the shared data is absent.
+    /// The golden tokenizer.
     fn llama() -> Option<Tokenizer> {
-        let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
-        let shared = std::env::var("CODELSI_SHARED").unwrap_or_else(|_| default.into());
-        let file = format!("{shared}/data/codellama-tokenizer/llama2-tokenizer.json");
-        if std::path::Path::new(&file).exists() {
-            return Some(Tokenizer::load(file).unwrap());
-        }
-        assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{file} is absent");
-        println!("skipped: {file} is absent");
-        None
+        Some(Tokenizer::load(shared("data/codellama-tokenizer/llama2-tokenizer.json")?).unwrap())
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The memory plan: peak memory of a step, found by running the step on a device that allocates but does not compute.
 //!
-//! The same code allocates the same tensors in the same order, so the plan equals the accounts of the run. A plan takes
+//! The same code allocates the same tensors in the same order, so the plan equals the ledger of the run. A plan takes
 //! milliseconds, so the number of recomputed layers and the largest micro-batch are found by bisection over plans.
 
 use crate::options::{ActivationCheckpointing, TrainOptions};
@@ -27,7 +27,7 @@ pub struct Planner<'a> {
     pub rank: usize,
     pub world: usize,
     pub layout: Layout,
-    /// Bytes that may be in use at once, if known.
+    /// Memory budget in bytes, if known.
     pub budget: Option<usize>,
 }
 
@@ -43,7 +43,7 @@ pub struct StepPlan {
     /// Number of ranks.
     pub world: usize,
     pub layout: Layout,
-    /// Bytes that may be in use at once, if known.
+    /// Memory budget in bytes, if known.
     pub budget: Option<usize>,
     /// The largest micro-batches that fit the budget, in sequences: without recomputation, and with every layer
     /// recomputed. 0 if none fits.
@@ -51,11 +51,11 @@ pub struct StepPlan {
 }
 
 impl Planner<'_> {
-    /// Plans a step of these micro-batches. With [`ActivationCheckpointing::Auto`] it recomputes the fewest layers that fit the
-    /// budget, or all of them if none fits.
+    /// Plans a step of these micro-batches. With [`ActivationCheckpointing::Auto`] it recomputes the fewest layers
+    /// that fit the budget, or all of them if none fits.
     ///
     /// # Errors
-    /// Errors of the step itself.
+    /// When the step fails on the planning device.
     pub fn plan_step(&self, micro_batches: &[PackedSequence]) -> Result<StepPlan> {
         let layers = self.base.config().layers;
         let recompute = match (self.options.checkpointing, self.budget) {
@@ -75,16 +75,16 @@ impl Planner<'_> {
     /// Plans a step of full sequences with a loss on every token.
     ///
     /// # Errors
-    /// Errors of the step itself.
+    /// When the step fails on the planning device.
     pub fn plan_full_step(&self) -> Result<StepPlan> {
         self.plan_step(&self.full_micro_batches(self.options.micro_batch))
     }
 
-    /// Plans [`Planner::plan_full_step`] for every rank and returns the largest plan. All ranks recompute as many layers as
-    /// the rank that has to recompute most.
+    /// Plans [`Planner::plan_full_step`] for every rank and returns the largest plan. All ranks recompute as many
+    /// layers as the rank that has to recompute most.
     ///
     /// # Errors
-    /// Errors of the step itself.
+    /// When the step fails on the planning device.
     pub fn plan_largest_rank(&self) -> Result<StepPlan> {
         // All ranks without micro-batches have the same plan, so one of them is enough.
         let micro_batches = self.options.batch.div_ceil(self.options.micro_batch);
@@ -123,7 +123,7 @@ impl Planner<'_> {
             .is_none_or(|budget| self.usage(recompute, micro_batches).is_ok_and(|u| u.peak <= budget)))
     }
 
-    /// Runs a step on the planning device and returns its memory accounts.
+    /// Runs a step on the planning device and returns the memory usage of its ledger.
     fn usage(&self, recompute: usize, micro_batches: &[PackedSequence]) -> Result<Usage> {
         let options = TrainOptions {
             checkpointing: ActivationCheckpointing::Layers(recompute),
@@ -156,19 +156,19 @@ fn first_true(
 /// rank.
 ///
 /// # Errors
-/// Errors of the generation itself.
+/// When the generation fails on the planning device.
 pub fn plan_generation(
-    split: &RankLayout,
+    rank_layout: &RankLayout,
     base: &Checkpoint,
     compute: codelsi_engine::DType,
     adapter: Option<&Adapter>,
     requests: &[GenerationRequest],
     limits: SchedulerConfig,
 ) -> Result<Usage> {
-    let base = base.without_weights(matches!(split.device(), Device::Cpu(_)));
-    let split = split.planning();
-    let planning = split.device().clone();
-    let mut model = Llama::load(split, &base, compute, Trainable::Nothing)?;
+    let base = base.without_weights(matches!(rank_layout.device(), Device::Cpu(_)));
+    let rank_layout = rank_layout.planning();
+    let planning = rank_layout.device().clone();
+    let mut model = Llama::load(rank_layout, &base, compute, Trainable::Nothing)?;
     if let Some(adapter) = adapter {
         model.attach(adapter, Trainable::Nothing)?;
     }
@@ -210,7 +210,7 @@ impl StepPlan {
         self.budget.is_none_or(|budget| self.usage.peak <= budget)
     }
 
-    /// Adds to an out-of-memory error which flags would help; returns other errors unchanged.
+    /// Adds advice about flags to an out-of-memory error; returns other errors unchanged.
     pub fn advise_if_out_of_memory(&self, error: Error, options: &TrainOptions) -> Error {
         match error.is_out_of_memory() {
             true => error.advise(&self.advice(options)),
@@ -221,7 +221,7 @@ impl StepPlan {
     /// Checks that the step fits a GPU before anything is loaded.
     ///
     /// # Errors
-    /// The plan in one line, and which flags would help.
+    /// When it does not: the plan in one line, and the flags that would help.
     pub fn ensure_fits(&self, device: &Device, options: &TrainOptions) -> Result<()> {
         if self.fits() || !matches!(device, Device::Cuda(_)) {
             return Ok(());

@@ -31,7 +31,7 @@ pub struct RunSummary {
 
 impl fmt::Display for RunSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "sample (the loss is on what stands between ⟦ and ⟧):")?;
+        writeln!(f, "sample (the loss is on the text between ⟦ and ⟧):")?;
         self.sample.lines().try_for_each(|line| writeln!(f, "  | {line}"))?;
         let share = 100.0 * self.trainable as f64 / self.total as f64;
         writeln!(f, "trainable: {} of {} parameters, {share:.4} %", self.trainable, self.total)?;
@@ -42,7 +42,7 @@ impl fmt::Display for RunSummary {
             write!(f, ", going on after step {}", self.completed_steps)?;
         }
         if let Some(rate) = self.load_gb_per_s {
-            write!(f, "\nweights came at {rate:.1} GB/s")?;
+            write!(f, "\nweights were loaded at {rate:.1} GB/s")?;
         }
         write!(f, "\nmemory plan:\n{}", self.memory)
     }

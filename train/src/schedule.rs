@@ -33,15 +33,17 @@ impl CosineSchedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::{abs_diff_eq, assert_abs_diff_eq};
 
     #[test]
     fn equals_the_reference_run() {
         // From reference.json of the golden cases: lr 1e-3, W 5, P 25.
         let schedule = CosineSchedule { lr: 1e-3, warmup: 5, total_steps: 25 };
         for (t, expected) in [(1, 2e-4), (5, 1e-3), (15, 5e-4), (25, 0.0)] {
-            assert!((schedule.lr_at(t) - expected).abs() < 1e-15, "t = {t}: {}", schedule.lr_at(t));
+            let lr = schedule.lr_at(t);
+            assert!(abs_diff_eq!(lr, expected, epsilon = 1e-15), "t = {t}: {lr}");
         }
-        assert!((schedule.lr_at(6) - 0.000993844170297569).abs() < 1e-15);
+        assert_abs_diff_eq!(schedule.lr_at(6), 0.000993844170297569, epsilon = 1e-15);
     }
 
     #[test]

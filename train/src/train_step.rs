@@ -44,15 +44,15 @@ impl<'a> TrainStep<'a> {
     /// # Errors
     /// A checkpoint that cannot be read, or a layout that cannot train this.
     pub fn new(
-        split: impl Into<RankLayout>,
+        rank_layout: impl Into<RankLayout>,
         options: &'a TrainOptions,
         base: &Checkpoint,
         adapter: Option<&Adapter>,
     ) -> Result<Self> {
-        let split = split.into();
-        let (device, comm) = (split.device().clone(), split.data_parallel_comm());
+        let rank_layout = rank_layout.into();
+        let (device, comm) = (rank_layout.device().clone(), rank_layout.data_parallel_comm());
         let train = if adapter.is_some() { Trainable::Adapter } else { Trainable::AllWeights };
-        let mut model = Llama::load(split, base, options.compute, train)?;
+        let mut model = Llama::load(rank_layout, base, options.compute, train)?;
         if let Some(adapter) = adapter {
             model.attach(adapter, train)?;
         }
@@ -146,19 +146,19 @@ impl<'a> TrainStep<'a> {
         let options = ForwardOptions { dropout: self.options.dropout, recompute_layers: recompute };
         let assignment = MicroBatchAssignment::new(micro_batches.len(), self.comm.world());
         reduce_gradients(&self.device, &*self.comm, &self.model.trainable(), assignment, |reducer| {
-            let mine = reducer.range();
-            let mut first_token = micro_batches[..mine.start].iter().map(|before| before.tokens.len()).sum();
-            for i in mine {
+            let range = reducer.range();
+            let mut first_token = micro_batches[..range.start].iter().map(|before| before.tokens.len()).sum();
+            for i in range {
                 let cx = self.training(t);
                 let (batch, targets) = self.batch(&micro_batches[i], first_token)?;
                 let (loss, _) = self.model.loss(&cx, &batch, &targets, scale, options)?;
                 reducer.add_loss(i, &loss)?;
                 let add = &mut |id, gradient| reducer.add_gradient(i, id, gradient);
                 cx.backward([(&loss, self.loss_gradient.clone())], add)?;
-                self.model.finish_backward(&cx)?;
+                self.model.finish_backward()?;
                 first_token += micro_batches[i].tokens.len();
             }
-            // Sharded weights are gathered by all ranks together, also by those that have run out of work.
+            // Gathers of sharded weights need every rank, so a rank without a micro-batch joins them.
             let idle = assignment.max_per_rank() - reducer.range().len();
             let cx = self.training(t);
             (0..idle).try_for_each(|_| self.model.join_gathers(&cx))
@@ -172,17 +172,17 @@ impl<'a> TrainStep<'a> {
     pub fn validate(&self, sequences: &[PackedSequence]) -> Result<f64> {
         let mut losses = vec![0.0f32; sequences.len()];
         let assignment = MicroBatchAssignment::new(sequences.len(), self.comm.world());
-        let mine = assignment.range(self.comm.rank());
+        let range = assignment.range(self.comm.rank());
         let loss = |sequence: &PackedSequence| -> Result<Tensor> {
             let cx = self.inference();
             let (batch, targets) = self.batch(sequence, 0)?;
             Ok(self.model.loss(&cx, &batch, &targets, 1.0, ForwardOptions::default())?.0)
         };
-        let own: Vec<Tensor> = sequences[mine.clone()].iter().map(loss).collect::<Result<_>>()?;
-        let idle = assignment.max_per_rank() - mine.len();
+        let own: Vec<Tensor> = sequences[range.clone()].iter().map(loss).collect::<Result<_>>()?;
+        let idle = assignment.max_per_rank() - range.len();
         (0..idle).try_for_each(|_| self.model.join_gathers(&self.inference()))?;
         let own = self.read(&own.iter().collect::<Vec<_>>())?;
-        losses[mine].iter_mut().zip(own).for_each(|(loss, own)| *loss = own as f32);
+        losses[range].iter_mut().zip(own).for_each(|(loss, own)| *loss = own as f32);
         let mut losses = self.device.tensor(Label::Scratch, [losses.len()], &losses)?;
         // One rank has a sequence's loss and the others add 0, so the sum does not round in any order.
         self.comm.all_reduce(&mut losses, ReduceOp::Sum)?;

@@ -71,15 +71,16 @@ pub struct TrainReport {
 /// number of data-parallel ranks. A collective: every rank calls it; rank 0 writes the files. It returns when all ranks
 /// are done.
 ///
-/// # Errors Bad options, model or data; `out` holds a run and `resume` is off, or its recipe differs; a rank is gone,
-/// or was given other options or files.
+/// # Errors
+/// When options, model or data are invalid; `out` holds a run and `resume` is off, or its recipe differs; a rank is
+/// gone, or was given other options or files.
 pub fn train(
     options: &TrainOptions,
-    split: impl Into<RankLayout>,
+    rank_layout: impl Into<RankLayout>,
     on_event: &mut dyn FnMut(TrainEvent),
 ) -> Result<TrainReport> {
-    let split = split.into();
-    let (device, comm) = (split.device(), split.comm());
+    let rank_layout = rank_layout.into();
+    let (device, comm) = (rank_layout.device(), rank_layout.comm());
     let base = Checkpoint::open(&options.model)?;
     options.check(base.config().max_positions)?;
     let tokenizer = Tokenizer::load(&options.model)?;
@@ -107,7 +108,7 @@ pub fn train(
         adapter: adapter.as_ref(),
         rank: comm.rank(),
         world: comm.world(),
-        layout: split.layout(),
+        layout: rank_layout.layout(),
         budget: memory_budget(device, start, comm.world()),
     };
     let memory = plan_for_all_ranks(&planner, &**comm, data.largest_micro_batch())?;
@@ -116,7 +117,8 @@ pub fn train(
         &TrainOptions { checkpointing: ActivationCheckpointing::Layers(memory.recompute), ..options.clone() };
     let explain = |e| memory.advise_if_out_of_memory(e, options);
     let started = Instant::now();
-    let mut train_step = TrainStep::new(split.clone(), options, start, adapter.as_ref()).map_err(explain)?;
+    let mut train_step =
+        TrainStep::new(rank_layout.clone(), options, start, adapter.as_ref()).map_err(explain)?;
     let loaded_bytes = device.ledger().usage().at_peak_of(Label::Weights);
     let load_rate = loaded_bytes as f64 / started.elapsed().as_secs_f64() / 1e9;
     if let Some(folder) = &resumed {
@@ -234,7 +236,7 @@ struct Trainer<'a> {
     base: &'a Checkpoint,
     state: TrainerState,
     log: MetricsLog,
-    /// Measured peak of the device, in flops a second.
+    /// Measured peak of the device, in FLOP/s.
     peak_flops: Option<f64>,
     /// On the CPU: the highest anonymous memory after a step.
     anonymous_bytes: Option<usize>,
@@ -364,7 +366,7 @@ impl Trainer<'_> {
     }
 }
 
-/// Measured peak of the device in flops a second; a CPU is measured once per process.
+/// Measured peak of the device in FLOP/s; a CPU is measured once per process.
 fn measured_peak_flops(device: &Device, dtype: DType) -> Result<Option<f64>> {
     static CPU: [OnceLock<Option<f64>>; 2] = [const { OnceLock::new() }; 2];
     match device {

@@ -3,12 +3,14 @@
 mod common;
 mod on_ranks;
 
+use approx::assert_abs_diff_eq;
 use codelsi_engine::comm::HostComm;
 use codelsi_engine::{Comm, Device, Error, Rank, ReduceOp, Result, Tensor, Threads};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::Linear;
+use codelsi_model::config::LinearName;
 use codelsi_model::parallel::Layout;
+use codelsi_testing::or_skip;
 use codelsi_train::metrics;
 use codelsi_train::options::ActivationCheckpointing;
 use codelsi_train::pack::PackedSequence;
@@ -87,14 +89,9 @@ impl UnevenBatches {
         UnevenBatches { _folder: folder, options, micro_batches: (0..micro_batches).map(sequence).collect() }
     }
 
-    /// Runs two steps on one software GPU per rank. `None` without a compiler, which `CODELSI_REQUIRE=all` makes a
-    /// failure.
+    /// Runs two steps on one software GPU per rank; `None` without NVRTC.
     fn emulated_steps(&self, world: usize) -> Option<Vec<StepResults>> {
-        if let Err(e) = Device::emulated("sm_80") {
-            assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
-            println!("skipped: {e}");
-            return None;
-        }
+        or_skip(Device::emulated("sm_80"))?;
         let group = Threads::group_within(world, Duration::from_secs(60));
         let device = || Device::emulated("sm_80").unwrap();
         let ranks = on_ranks_over(group, |host| host, device, |rank| self.steps(rank));
@@ -104,7 +101,7 @@ impl UnevenBatches {
     /// Runs two steps; returns their losses and norms, and every parameter.
     fn steps(&self, rank: Rank) -> Result<StepResults> {
         let base = Checkpoint::open(&self.options.model)?;
-        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1)?;
+        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &LinearName::ALL, 1)?;
         let adapter = (!self.options.full).then_some(&adapter);
         let mut train_step = TrainStep::new(rank, &self.options, &base, adapter)?;
         let stats = (0..2).map(|_| train_step.run(&self.micro_batches, 0.05)).collect::<Result<_>>()?;
@@ -141,7 +138,8 @@ fn ranks_on_software_gpus_give_the_bits_of_one() {
         // The results are close to those of the CPU.
         let cpu = uneven.steps(Rank::from(&Device::cpu())).unwrap().0;
         for (a, b) in cpu.iter().zip(&alone[0].0) {
-            assert!((a.loss - b.loss).abs() < 1e-3 && (a.grad_norm / b.grad_norm - 1.0).abs() < 1e-2);
+            assert_abs_diff_eq!(a.loss, b.loss, epsilon = 1e-3);
+            assert_abs_diff_eq!(a.grad_norm / b.grad_norm, 1.0, epsilon = 1e-2);
         }
     }
 }
@@ -290,10 +288,7 @@ fn a_failing_rank_ends_all_ranks_and_the_last_checkpoint_stays_complete() {
 
 #[test]
 fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
-    if Device::emulated("sm_80").is_err() {
-        assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "no compiler");
-        return;
-    }
+    let Some(_) = or_skip(Device::emulated("sm_80")) else { return };
     for full in [false, true] {
         let mut uneven = UnevenBatches::new(1);
         uneven.options.full = full;
@@ -301,7 +296,7 @@ fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
         let options = &uneven.options;
         let micro_batches = vec![uneven.micro_batches[0].clone(); 3];
         let base = Checkpoint::open(&options.model).unwrap();
-        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &LinearName::ALL, 1).unwrap();
         let adapter = (!full).then_some(&adapter);
         let device = || Device::emulated("sm_80").unwrap();
         // The last of the four ranks has no micro-batch.

@@ -1,28 +1,17 @@
 //! Optimizer steps against float64 reference runs: losses, gradient norms and adapters after 1, 5 and 20 steps.
 
+use approx::{abs_diff_eq, assert_abs_diff_eq};
 use codelsi_engine::{DType, Device};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
+use codelsi_testing::shared;
 use codelsi_train::TrainOptions;
 use codelsi_train::pack::{Document, IGNORE_INDEX, PackedSequence};
 use codelsi_train::schedule::CosineSchedule;
 use codelsi_train::train_step::TrainStep;
 use safetensors::SafeTensors;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-
-/// The folder of a reference case; `None`, with a line that says so, where the shared data is absent.
-fn case(name: &str) -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
-    let shared = std::env::var("CODELSI_SHARED").unwrap_or_else(|_| default.into());
-    let folder = Path::new(&shared).join("reference").join(name);
-    if folder.exists() {
-        return Some(folder);
-    }
-    assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{} is absent", folder.display());
-    println!("skipped: {} is absent", folder.display());
-    None
-}
+use std::path::Path;
 
 fn floats(file: &SafeTensors, name: &str) -> Vec<f64> {
     let data = file.tensor(name).unwrap().data().to_vec();
@@ -53,7 +42,7 @@ fn micro_batches(file: &SafeTensors, batch: usize) -> Vec<PackedSequence> {
 }
 
 fn check(name: &str) {
-    let Some(folder) = case(name) else {
+    let Some(folder) = shared(Path::new("reference").join(name)) else {
         return;
     };
     let json: Value = serde_json::from_slice(&std::fs::read(folder.join("reference.json")).unwrap()).unwrap();
@@ -74,14 +63,16 @@ fn check(name: &str) {
     let mut train_step = TrainStep::new(&Device::cpu(), &options, &base, Some(&adapter)).unwrap();
     for step in 1..=20 {
         let lr = schedule.lr_at(step);
-        assert!((lr - json["train"]["learning_rates"][step - 1].as_f64().unwrap()).abs() < 1e-15);
+        let expected_lr = json["train"]["learning_rates"][step - 1].as_f64().unwrap();
+        assert_abs_diff_eq!(lr, expected_lr, epsilon = 1e-15);
         let stats = train_step.run(&micro_batches(&file, (step - 1) % 4), lr).unwrap();
         let loss = json["train"]["losses"][step - 1].as_f64().unwrap();
         let limit = json["tolerance_float32"]["train.losses"]["abs"].as_f64().unwrap();
-        assert!((stats.loss - loss).abs() <= limit, "{name}, step {step}: loss {} for {loss}", stats.loss);
+        let within = abs_diff_eq!(stats.loss, loss, epsilon = limit);
+        assert!(within, "{name}, step {step}: loss {} for {loss}", stats.loss);
         let norm = json["train"]["grad_norms_before_clipping"][step - 1].as_f64().unwrap();
         assert!(
-            (stats.grad_norm / norm - 1.0).abs() < 1e-3,
+            abs_diff_eq!(stats.grad_norm / norm, 1.0, epsilon = 1e-3),
             "{name}, step {step}: norm {stats:?} for {norm}"
         );
         if json["tolerance_float32"].get(format!("step{step}.A")).is_some() {

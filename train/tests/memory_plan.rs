@@ -4,12 +4,13 @@ use codelsi_engine::memory::Usage;
 use codelsi_engine::{DType, Device, Label};
 use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::{Linear, ModelConfig};
+use codelsi_model::config::{LinearName, ModelConfig};
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::Llama;
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::synthetic;
 use codelsi_model::trainable::Trainable;
+use codelsi_testing::or_skip;
 use codelsi_train::TrainOptions;
 use codelsi_train::options::ActivationCheckpointing;
 use codelsi_train::pack::{Document, PackedSequence};
@@ -17,14 +18,9 @@ use codelsi_train::plan::{Planner, StepPlan, plan_generation};
 use codelsi_train::train_step::TrainStep;
 use tempfile::TempDir;
 
-/// A software GPU; `None`, with a line that says so, without a compiler. With `CODELSI_REQUIRE=all` that is a failure.
-fn emulated() -> Option<Device> {
-    let device = Device::emulated("sm_80");
-    if let Err(e) = &device {
-        assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
-        println!("skipped: {e}");
-    }
-    device.ok()
+/// A software GPU, if there is an NVRTC.
+fn software_gpu() -> Option<Device> {
+    or_skip(Device::emulated("sm_80"))
 }
 
 fn config(layers: usize, kv_heads: usize, tied: bool) -> ModelConfig {
@@ -123,7 +119,7 @@ fn options(recompute: usize, compute: DType) -> TrainOptions {
 }
 
 fn assert_plan_equals_run(config: &ModelConfig, options: &TrainOptions, what: &str) {
-    let Some(device) = emulated() else { return };
+    let Some(device) = software_gpu() else { return };
     let (_folder, base) = model(config);
     let [planned, run] = step(&device, &base, options, &[sequence(24), sequence(24), sequence(24)]);
     assert_eq!(at_peak(planned), at_peak(run), "{what}");
@@ -134,7 +130,7 @@ fn assert_plan_equals_run(config: &ModelConfig, options: &TrainOptions, what: &s
 
 #[test]
 fn the_plan_of_a_generation_equals_the_accounts_of_the_software_gpu() {
-    if emulated().is_none() {
+    if software_gpu().is_none() {
         return;
     }
     let (_folder, base) = model(&config(2, 2, false));
@@ -147,7 +143,7 @@ fn the_plan_of_a_generation_equals_the_accounts_of_the_software_gpu() {
     let limits =
         SchedulerConfig { max_sequences: 4, prefill_chunk: 8, page_size: 4, ..SchedulerConfig::default() };
     for method in [None, Some(Method::LORA), Some(DORA), Some(MIXTURE), Some(Method::Bottleneck)] {
-        let device = emulated().unwrap();
+        let device = software_gpu().unwrap();
         let settings =
             method.map(|method| TrainOptions { method, ..options(0, DType::BF16) }.adapter_settings());
         let adapter = settings.map(|settings| Adapter::init(&base, &settings, 1).unwrap());
@@ -165,10 +161,10 @@ fn the_plan_of_a_generation_equals_the_accounts_of_the_software_gpu() {
 /// The out-of-memory error lists the memory by label and the flags that would help.
 #[test]
 fn an_out_of_memory_error_says_which_flags_help() {
-    let Some(device) = emulated() else { return };
+    let Some(device) = software_gpu() else { return };
     let Device::Cuda(cuda) = &device else { unreachable!("a software GPU") };
     let (_folder, base) = model(&config(2, 2, false));
-    let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+    let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &LinearName::ALL, 1).unwrap();
     let options = TrainOptions {
         checkpointing: ActivationCheckpointing::Layers(1),
         compute: DType::BF16,
@@ -216,7 +212,8 @@ fn an_out_of_memory_error_says_which_flags_help() {
 #[test]
 fn the_fewest_layers_that_fit_are_recomputed() {
     let base = Checkpoint::shapes_only(config(6, 4, false), safetensors::Dtype::BF16);
-    let adapter = Adapter::allocate_lora(&Device::plan(), base.config(), 4, 8.0, 0.1, &Linear::ALL).unwrap();
+    let adapter =
+        Adapter::allocate_lora(&Device::plan(), base.config(), 4, 8.0, 0.1, &LinearName::ALL).unwrap();
     let options = TrainOptions { seq: 32, batch: 8, micro_batch: 2, ..TrainOptions::default() };
     let device = Device::plan_card(codelsi_engine::cuda::DeviceProperties::a100());
     let plan = |checkpointing, budget| {
@@ -253,7 +250,8 @@ fn the_fewest_layers_that_fit_are_recomputed() {
 #[test]
 fn the_plan_of_all_ranks_is_the_largest() {
     let base = Checkpoint::shapes_only(config(6, 4, false), safetensors::Dtype::BF16);
-    let adapter = Adapter::allocate_lora(&Device::plan(), base.config(), 16, 8.0, 0.1, &Linear::ALL).unwrap();
+    let adapter =
+        Adapter::allocate_lora(&Device::plan(), base.config(), 16, 8.0, 0.1, &LinearName::ALL).unwrap();
     let device = Device::plan_card(codelsi_engine::cuda::DeviceProperties::a100());
     let options = TrainOptions { seq: 32, batch: 7, micro_batch: 1, ..TrainOptions::default() };
     let plan = |checkpointing, world: usize, rank: Option<usize>, budget| {

@@ -10,12 +10,13 @@ use codelsi_engine::memory::Usage;
 use codelsi_engine::{Comm, Ctx, DType, Device, Label, Ledger, Rank, ReduceOp, Result, Tensor, Threads};
 use codelsi_model::adapter::{Adapter, AdapterConfig, Method};
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::{Linear, ModelConfig};
+use codelsi_model::config::{LinearName, ModelConfig};
 use codelsi_model::generate::{Completion, GenerationRequest, SamplingParams, SchedulerConfig, generate};
 use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::synthetic;
 use codelsi_model::trainable::Trainable;
+use codelsi_testing::or_skip;
 use codelsi_train::options::ActivationCheckpointing;
 use codelsi_train::pack::{Document, PackedSequence};
 use codelsi_train::plan::{Planner, usable_gpu_memory};
@@ -55,7 +56,7 @@ impl Fixture {
         let config = ModelConfig { layers: LAYERS, max_positions: 64, tied_embeddings: tied, ..sizes };
         synthetic::write_random_model(&folder.path().join("m"), &config, 1, &mut |_, _| {}).unwrap();
         let base = Checkpoint::open(folder.path().join("m")).unwrap();
-        let adapter = Adapter::init_lora(&config, 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+        let adapter = Adapter::init_lora(&config, 4, 8.0, 0.1, &LinearName::ALL, 1).unwrap();
         let options = TrainOptions { compute: DType::F32, dropout: 0.1, ..TrainOptions::default() };
         let micro_batches = (0..micro_batches).map(|i| sequence(6 + 5 * i)).collect();
         Fixture { _folder: folder, base, adapter, options, micro_batches }
@@ -132,15 +133,8 @@ fn sharded(rank: Rank) -> RankLayout {
     RankLayout::new(rank, Layout::Shard)
 }
 
-/// Returns whether there is a software GPU, and prints a line if there is none. With `CODELSI_REQUIRE=all` that is a
-/// failure.
-fn has_emulator() -> bool {
-    Device::emulated("sm_80")
-        .inspect_err(|e| {
-            assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
-            println!("skipped: {e}");
-        })
-        .is_ok()
+fn has_software_gpu() -> bool {
+    or_skip(Device::emulated("sm_80")).is_some()
 }
 
 fn software_gpu() -> Device {
@@ -168,7 +162,7 @@ fn shard_is_replicate_bit_for_bit() {
 
 #[test]
 fn shard_is_replicate_bit_for_bit_on_software_gpus() {
-    if !has_emulator() {
+    if !has_software_gpu() {
         return;
     }
     let lora = [(false, 1, DType::BF16, 2, Method::LORA), (true, 0, DType::F32, 3, Method::LORA)];
@@ -197,7 +191,9 @@ fn shard_is_replicate_bit_for_bit_with_every_method() {
 /// Backward stops before the first layer; a rank without work takes part in as many gathers as the others.
 #[test]
 fn first_layers_without_an_adapter_change_no_bit() {
-    for (targets, recompute) in [(vec![Linear::Q], 0), (vec![Linear::Down], 1), (vec![Linear::Up], 0)] {
+    for (targets, recompute) in
+        [(vec![LinearName::Q], 0), (vec![LinearName::Down], 1), (vec![LinearName::Up], 0)]
+    {
         let mut fixture = Fixture::new(false, 3).recompute(recompute);
         fixture.adapter = Adapter::init_lora(fixture.base.config(), 4, 8.0, 0.1, &targets, 1).unwrap();
         fixture.adapter.modules.retain(|path, _| path.contains("layers.2."));
@@ -340,7 +336,7 @@ fn gather_groups(config: &ModelConfig, ranks: usize, dtype: DType) -> Vec<usize>
         padded([out, input])
     };
     let table = padded([config.vocab, config.hidden]);
-    let layer = Linear::ALL.into_iter().map(linear).sum();
+    let layer = LinearName::ALL.into_iter().map(linear).sum();
     [vec![table], vec![layer; config.layers], vec![table]].concat()
 }
 
@@ -381,7 +377,7 @@ fn a_rank_holds_its_shard_and_two_gather_groups() {
 
 #[test]
 fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
-    if !has_emulator() {
+    if !has_software_gpu() {
         return;
     }
     for (tied, recompute, compute, ranks) in [(false, 1, DType::BF16, 2), (true, 3, DType::F32, 3)] {
@@ -471,7 +467,7 @@ fn sharded_weights_leave_room_for_saved_activations() {
     let base =
         Checkpoint::shapes_only(synthetic::config("code-llama-13b").unwrap(), safetensors::Dtype::BF16);
     let adapter =
-        Adapter::allocate_lora(&Device::plan(), base.config(), 16, 32.0, 0.05, &Linear::ALL).unwrap();
+        Adapter::allocate_lora(&Device::plan(), base.config(), 16, 32.0, 0.05, &LinearName::ALL).unwrap();
     let options = TrainOptions::default();
     let device = Device::plan_card(DeviceProperties::a100());
     let plan = |layout| {

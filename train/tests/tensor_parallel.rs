@@ -7,8 +7,9 @@ use codelsi_engine::comm::HostComm;
 use codelsi_engine::{Comm, DType, Device, Label, Rank, ReduceOp, Result, Tensor, Threads};
 use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::checkpoint::{Checkpoint, TensorFile, TensorSlice};
-use codelsi_model::config::Linear;
+use codelsi_model::config::LinearName;
 use codelsi_model::parallel::{Layout, RankLayout};
+use codelsi_testing::or_skip;
 use codelsi_train::metrics::{self, StepMetrics};
 use codelsi_train::options::ActivationCheckpointing;
 use codelsi_train::pack::{Document, PackedSequence};
@@ -190,10 +191,7 @@ fn a_lost_all_reduce_is_detected() {
 
 #[test]
 fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
-    if let Err(e) = Device::emulated("sm_80") {
-        assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
-        return println!("skipped: {e}");
-    }
+    let Some(_) = or_skip(Device::emulated("sm_80")) else { return };
     for full in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let options = TrainOptions {
@@ -201,7 +199,7 @@ fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
             ..test_options(folder.path(), full)
         };
         let base = Checkpoint::open(&options.model).unwrap();
-        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+        let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &LinearName::ALL, 1).unwrap();
         let adapter = (!full).then_some(&adapter);
         let tokens: Vec<u32> = (3..40).collect();
         let targets = tokens[1..].iter().map(|&t| t as i32).chain([-100]).collect();

@@ -8,11 +8,11 @@ use crate::inst::{Inst, Opcode};
 pub struct ControlFlowGraph {
     /// First instruction of each block, ascending; one more entry marks the end.
     pub block_starts: Vec<u32>,
-    /// Successors of each block; the number of blocks stands for the exit.
+    /// Successors of each block; the number of blocks denotes the exit.
     pub successors: Vec<Vec<u32>>,
 }
 
-/// Returns the instructions that may follow instruction `at`; `n` stands for the exit.
+/// Returns the instructions that may follow instruction `at`; `n` denotes the exit.
 fn branch_targets(inst: &Inst, at: usize, n: usize, tables: &[Vec<u32>]) -> Vec<u32> {
     let mut out = match inst.op {
         Opcode::Branch => vec![inst.imm as u32],

@@ -20,7 +20,7 @@ pub struct Traffic {
     pub bytes: u64,
     /// Global memory: 32-byte sectors accessed. Shared memory: wavefronts, passes over the 32 banks.
     pub transactions: u64,
-    /// Minimum number of sectors or wavefronts for as many different bytes.
+    /// Minimum number of sectors or wavefronts for the same number of distinct bytes.
     pub ideal: u64,
 }
 

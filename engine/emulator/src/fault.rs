@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The check that failed. In brackets the tool of NVIDIA's compute-sanitizer that has a like check.
+/// The check that failed, with the corresponding tool of NVIDIA's compute-sanitizer in parentheses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultKind {
     /// An access outside the allocation, variable or window that it points into (memcheck).
@@ -48,7 +48,7 @@ pub struct Fault {
     pub cuda: Option<(String, u32)>,
     /// Index of the block, `ctaid`.
     pub block: [u32; 3],
-    /// Index of the thread, `tid`: the first lane concerned, if the check knows it.
+    /// Index of the thread, `tid`: the first lane concerned, if the check identifies one.
     pub thread: Option<[u32; 3]>,
     /// Description of what happened, with the addresses and names concerned.
     pub detail: String,
@@ -73,7 +73,7 @@ impl LaneFault {
 }
 
 /// Result of an operation that may raise a fault.
-pub(crate) type Checked<T = ()> = Result<T, Box<LaneFault>>;
+pub(crate) type LaneResult<T = ()> = Result<T, Box<LaneFault>>;
 
 /// Raises a fault, with the lane to blame if there is one.
 #[cold]

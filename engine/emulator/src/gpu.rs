@@ -4,7 +4,7 @@ use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::exec;
 use crate::load;
-use crate::memory::DeviceMemory;
+use crate::memory::GlobalMemory;
 use crate::module::{Kernel, Module};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -33,7 +33,7 @@ pub struct LaunchConfig {
 /// A GPU in software. Calls may come from any thread; a launch returns when the kernel has ended.
 #[derive(Debug)]
 pub struct Gpu {
-    memory: Arc<DeviceMemory>,
+    memory: Arc<GlobalMemory>,
     late: AtomicBool,
     /// See [`Gpu::set_ordering_checks`].
     racecheck_off: AtomicBool,
@@ -46,7 +46,7 @@ pub(crate) struct LaunchOptions {
     pub schedule: Schedule,
     /// True if races and copies not waited for are faults.
     pub racecheck: bool,
-    /// Maximum number of instructions that the warps of a block may execute together.
+    /// Maximum number of instructions of a block, summed over its warps.
     pub instruction_limit: u64,
 }
 
@@ -62,7 +62,7 @@ impl Gpu {
     pub fn new(arch: &str) -> Result<Gpu> {
         match arch {
             "sm_80" | "sm_90a" => Ok(Gpu {
-                memory: Arc::new(DeviceMemory::new()),
+                memory: Arc::new(GlobalMemory::new()),
                 late: AtomicBool::new(false),
                 racecheck_off: AtomicBool::new(false),
                 instruction_limit: AtomicU64::new(DEFAULT_INSTRUCTION_LIMIT),
@@ -167,13 +167,13 @@ impl Gpu {
         if self.late.load(Relaxed) { Schedule::Late } else { Schedule::Early }
     }
 
-    /// Switches racecheck on (the default) or off: whether races and asynchronous copies that nobody waited for are
-    /// faults. Real hardware lets them pass; without the check one sees what the results alone would have shown.
+    /// Turns racecheck on (the default) or off. When on, races and asynchronous copies that no thread waits for are
+    /// faults; when off, they only show in the results, as on real hardware.
     pub fn set_ordering_checks(&self, on: bool) {
         self.racecheck_off.store(!on, Relaxed);
     }
 
-    /// Sets how many instructions the warps of a block may execute together before the launch fails with
+    /// Sets the maximum number of instructions of a block, summed over its warps, beyond which the launch fails with
     /// [`FaultKind::Endless`](crate::FaultKind::Endless).
     pub fn set_instruction_limit(&self, warp_instructions: u64) {
         self.instruction_limit.store(warp_instructions, Relaxed);

@@ -254,7 +254,7 @@ pub enum VoteMode {
 
 /// Operations of `redux` and `bar.red`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReduceOp {
+pub enum ReduxOp {
     Add,
     MinU,
     MinS,
@@ -342,14 +342,14 @@ pub enum Opcode {
     ActiveMask,
     MatchAny,
     MatchAll,
-    Redux(ReduceOp),
+    Redux(ReduxOp),
     /// `bar.warp.sync`.
     WarpSync,
     /// `src[0]` id, `src[1]` thread count.
     Barrier,
     BarrierArrive,
     /// Like `Barrier`; `src[2]` is the predicate.
-    BarrierReduce(ReduceOp),
+    BarrierReduce(ReduxOp),
     /// Number of matrices, and true for `.trans`.
     LoadMatrix(u8, bool),
     StoreMatrix(u8, bool),

@@ -5,7 +5,7 @@
 //! kernel is one [`Fault`] that names the kernel, the PTX line, the CUDA line, the block and the thread.
 //!
 //! ```
-//! use codelsi_emulator::{Gpu, Launch};
+//! use codelsi_emulator::{Gpu, LaunchConfig};
 //!
 //! # fn main() -> Result<(), codelsi_emulator::Error> {
 //! let gpu = Gpu::new("sm_80")?;
@@ -25,7 +25,7 @@
 //! let x = gpu.alloc(8)?;
 //! gpu.write(x, &[7, 0, 0, 0, 21, 0, 0, 0])?;
 //! let kernel = module.kernel("double").expect("the kernel of the text above");
-//! let launch = |threads| Launch { grid: [1; 3], block: [threads, 1, 1], shared: 0 };
+//! let launch = |threads| LaunchConfig { grid: [1; 3], block: [threads, 1, 1], shared_bytes: 0 };
 //! gpu.launch(kernel, launch(2), &x.to_le_bytes())?;
 //! let mut bytes = [0; 8];
 //! gpu.read(x, &mut bytes)?;
@@ -44,7 +44,7 @@
 //! divergence, barriers, asynchronous copies. Not modelled: time, caches, missing fences, the rounding inside a
 //! tensor-core product, and synchronisation between blocks other than by atomics on the data itself.
 //!
-//! The files in reading order, along the way of a kernel:
+//! The files in reading order, following a kernel from text to execution:
 //!
 //! | file | what it does |
 //! |---|---|
@@ -58,10 +58,9 @@
 //! | `exec/registers`, `alu`, `mma`; `lane/` | arithmetic: loops over 32 lanes; functions of one lane |
 //! | `exec/access`, `address`, `atomic`, `copy`, `matrix` | instructions that access memory, with memcheck |
 //! | `exec/barrier`, `collective` | instructions of a whole block or warp, with synccheck |
-//! | `exec/vector_clock`, `shared_memory`, `global_shadow`, `grid_races` | racecheck: happens-before and shadow memory
-//! |
+//! | `exec/vector_clock`, `shared_memory`, `global_shadow`, `grid_races` | racecheck: happens-before order, shadow memory |
 //! | `exec/taint` | initcheck: uninitialised bits followed through registers |
-//! | `fault`, `error` | what is reported |
+//! | `fault`, `error` | faults of kernels, errors of calls |
 //! | `counters`, `exec/access_pattern`, `occupancy` | instructions, sectors, bank conflicts; resident blocks |
 
 #![warn(missing_docs)]

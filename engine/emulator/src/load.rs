@@ -2,13 +2,13 @@
 
 use crate::decode::{self, ModuleSymbol, Symbols};
 use crate::error::{Error, Result};
-use crate::memory::DeviceMemory;
+use crate::memory::GlobalMemory;
 use crate::module::{Kernel, Module};
 use crate::ptx::{self, Initializer, StateSpace, Variable};
 use std::sync::Arc;
 
 /// Parses and decodes a module.
-pub fn module(text: &str, memory: &Arc<DeviceMemory>) -> Result<Module> {
+pub fn module(text: &str, memory: &Arc<GlobalMemory>) -> Result<Module> {
     let parsed = ptx::parse(text)?;
     // Owns the variables from the start, so that they are freed on an error.
     let mut module = Module { kernels: Vec::new(), variables: Vec::new(), memory: memory.clone() };

@@ -176,19 +176,19 @@ struct AllocationTable {
 
 /// The memory of the device: a table of allocations behind a lock.
 #[derive(Debug)]
-pub struct DeviceMemory {
+pub struct GlobalMemory {
     table: Mutex<AllocationTable>,
 }
 
-impl DeviceMemory {
-    pub fn new() -> DeviceMemory {
+impl GlobalMemory {
+    pub fn new() -> GlobalMemory {
         let table = AllocationTable {
             current: AllocationSnapshot::default(),
             next: address_space::DEVICE,
             in_use: 0,
             peak: 0,
         };
-        DeviceMemory { table: Mutex::new(table) }
+        GlobalMemory { table: Mutex::new(table) }
     }
 
     fn lock(&self) -> MutexGuard<'_, AllocationTable> {
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn bytes_go_in_and_come_out() {
-        let m = DeviceMemory::new();
+        let m = GlobalMemory::new();
         let a = m.alloc(11).unwrap();
         assert_eq!(a % 256, 0);
         assert!(m.read(a, &mut [0; 1]).unwrap_err().to_string().contains("uninitialised"));
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn any_range_of_bytes_is_written_and_read_whole() {
-        let m = DeviceMemory::new();
+        let m = GlobalMemory::new();
         let a = m.alloc(23).unwrap();
         for start in 0..8 {
             for len in 0..15 {
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn copies_carry_what_is_missing() {
-        let m = DeviceMemory::new();
+        let m = GlobalMemory::new();
         let (a, b) = (m.alloc(16).unwrap(), m.alloc(16).unwrap());
         m.fill(a, 7, 6).unwrap();
         m.fill(b, 9, 16).unwrap();
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn freed_memory_is_known_as_such() {
-        let m = DeviceMemory::new();
+        let m = GlobalMemory::new();
         let a = m.alloc(64).unwrap();
         assert_eq!(m.usage(), (64, 64));
         m.free(a).unwrap();

@@ -1,7 +1,7 @@
 //! A loaded module and its kernels.
 
 use crate::decode::KernelCode;
-use crate::memory::DeviceMemory;
+use crate::memory::GlobalMemory;
 use std::sync::Arc;
 
 /// A loaded module. Its variables live in device memory as long as it does.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub struct Module {
     pub(crate) kernels: Vec<Kernel>,
     pub(crate) variables: Vec<u64>,
-    pub(crate) memory: Arc<DeviceMemory>,
+    pub(crate) memory: Arc<GlobalMemory>,
 }
 
 impl Drop for Module {
@@ -75,7 +75,7 @@ pub struct Kernel {
     /// Number and path of the module's source files.
     pub(crate) files: Arc<Vec<(u32, String)>>,
     /// Memory of the GPU that loaded it, which holds its variables.
-    pub(crate) memory: Arc<DeviceMemory>,
+    pub(crate) memory: Arc<GlobalMemory>,
 }
 
 impl Kernel {

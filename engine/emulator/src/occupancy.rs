@@ -37,7 +37,7 @@ pub struct Occupancy {
 }
 
 /// Returns the occupancy on `arch` (`sm_80` or `sm_90a`) of blocks with the given threads, registers per thread (as
-/// ptxas reports them) and bytes of shared memory, static and dynamic together.
+/// ptxas reports them) and bytes of shared memory, static plus dynamic.
 ///
 /// # Errors
 ///

@@ -1,6 +1,7 @@
 //! Instructions on registers, compared with plain Rust on random operands.
 
 mod common;
+use approx::abs_diff_eq;
 use common::{map_rows, random_rows};
 
 const N: usize = 512;
@@ -269,7 +270,8 @@ fn approximates(op: &str, inputs: impl Fn(u32) -> f32, f: fn(f64) -> f64, relati
     for (row, got) in rows.iter().zip(map_rows(&format!("{op} %f10, %f1; mov.b32 %r10, %f10;"), &rows)) {
         let (x, got) = (f32::from_bits(row[0]) as f64, f32::from_bits(got) as f64);
         let want = f(x);
-        assert!((got - want).abs() <= relative * want.abs() + absolute, "{op} of {x}: {got:e}, not {want:e}");
+        let epsilon = relative * want.abs() + absolute;
+        assert!(abs_diff_eq!(got, want, epsilon = epsilon), "{op} of {x}: {got:e}, not {want:e}");
     }
 }
 

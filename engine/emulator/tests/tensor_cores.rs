@@ -1,6 +1,7 @@
 //! `mma`, `ldmatrix`, `stmatrix` and `cp.async`, compared with plain loops.
 
 mod common;
+use approx::abs_diff_eq;
 use common::{TestKernel, random};
 use half::{bf16, f16};
 
@@ -57,7 +58,7 @@ fn check_half(shape: &str, depth: usize, narrow: fn(f32) -> u16, widen: fn(u16) 
             let exact: f64 =
                 (0..depth).map(|k| widen(a(m, k)) * widen(b(k, n))).sum::<f64>() + c(m, n) as f64;
             let got = d[(m % 8) * 4 + n / 2][2 * (m / 8) + n % 2] as f64;
-            assert!((got - exact).abs() < 2e-6, "{shape} ({m}, {n}): {got}, not {exact}");
+            assert!(abs_diff_eq!(got, exact, epsilon = 2e-6), "{shape} ({m}, {n}): {got}, not {exact}");
         }
     }
 }
@@ -91,7 +92,7 @@ fn products_of_tf32_matrices() {
             for n in 0..8 {
                 let exact: f64 = (0..depth).map(|k| a(m, k) as f64 * b(k, n) as f64).sum::<f64>() + 1.0;
                 let got = d[(m % 8) * 4 + n / 2][2 * (m / 8) + n % 2] as f64;
-                assert!((got - exact).abs() < 2e-6, "k {depth} ({m}, {n}): {got}, not {exact}");
+                assert!(abs_diff_eq!(got, exact, epsilon = 2e-6), "k {depth} ({m}, {n}): {got}, not {exact}");
             }
         }
     }

@@ -29,13 +29,13 @@ struct NcclApi {
     async_error: unsafe extern "C" fn(CommHandle, *mut c_int) -> c_int,
     group_start: unsafe extern "C" fn() -> c_int,
     group_end: unsafe extern "C" fn() -> c_int,
-    /// From, to, elements, type, operation.
+    /// Arguments: source, destination, elements, type, operation.
     all_reduce: unsafe extern "C" fn(u64, u64, usize, c_int, c_int, CommHandle, RawStream) -> c_int,
-    /// From, to, elements from each rank, type.
+    /// Arguments: source, destination, elements from each rank, type.
     all_gather: unsafe extern "C" fn(u64, u64, usize, c_int, CommHandle, RawStream) -> c_int,
-    /// From, to, elements to each rank, type, operation.
+    /// Arguments: source, destination, elements to each rank, type, operation.
     reduce_scatter: unsafe extern "C" fn(u64, u64, usize, c_int, c_int, CommHandle, RawStream) -> c_int,
-    /// From, to, elements, type, root.
+    /// Arguments: source, destination, elements, type, root.
     broadcast: unsafe extern "C" fn(u64, u64, usize, c_int, c_int, CommHandle, RawStream) -> c_int,
     _library: Library,
 }
@@ -53,7 +53,7 @@ fn find_library() -> Result<NcclApi> {
     let found = ["libnccl.so.2", "libnccl.so"].iter().find_map(|name| load(Path::new(name)).ok());
     found.ok_or_else(|| {
         Error::new(
-            "no NCCL found, which ranks on cards of their own need: install NVIDIA's libnccl2, name the library in \
+            "no NCCL found, which ranks with one card each need: install NVIDIA's libnccl2, name the library in \
              CODELSI_NCCL, or use --ranks 1",
         )
     })
@@ -176,10 +176,10 @@ impl Communicator {
         Ok(Communicator { api, cuda, stream, handle: Mutex::new(Some(OwnedComm(handle))) })
     }
 
-    /// Starts a collective; work put into its stream later sees the result.
+    /// Starts a collective; work put into its stream later reads the result.
     ///
     /// # Errors
-    /// NCCL's; or when the sizes of tensors do not match.
+    /// When NCCL fails, or the sizes of tensors do not match.
     pub fn start(&self, what: Collective) -> Result<()> {
         let stream = self.cuda.raw_stream(self.stream)?;
         let handle = self.handle.lock().unwrap_or_else(|e| e.into_inner());
@@ -189,11 +189,11 @@ impl Communicator {
         // written ones without other owners; communicator and stream live.
         let (code, name) = unsafe {
             match what {
-                Collective::AllReduce(x, how) => {
+                Collective::AllReduce(x, op) => {
                     let (at, n, dtype) =
                         (self.cuda.address_mut(x)?, x.shape().elements(), nccl_type(x.dtype()));
-                    let how = if how == ReduceOp::Sum { 0 } else { 2 };
-                    ((api.all_reduce)(at, at, n, dtype, how, handle, stream), "ncclAllReduce")
+                    let reduce_code = if op == ReduceOp::Sum { 0 } else { 2 };
+                    ((api.all_reduce)(at, at, n, dtype, reduce_code, handle, stream), "ncclAllReduce")
                 }
                 Collective::AllGather(x, out) => {
                     let n = part_elements(x, out)?;
@@ -239,7 +239,7 @@ impl Communicator {
     /// Makes the communicator's stream wait for the ops in the compute stream.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn after_compute(&self) -> Result<()> {
         self.cuda.wait(self.stream, &self.cuda.record(Stream::COMPUTE)?)
     }
@@ -247,7 +247,7 @@ impl Communicator {
     /// Records an event that happens when all started collectives are over.
     ///
     /// # Errors
-    /// The driver's; the device is idle then.
+    /// When the driver fails; the device is idle then.
     pub fn record_end(&self) -> Result<(Arc<Cuda>, Event)> {
         let event = self.cuda.record(self.stream).or_else(|e| self.cuda.synchronize().and(Err(e)))?;
         Ok((self.cuda.clone(), event))
@@ -256,7 +256,7 @@ impl Communicator {
     /// Waits until its stream is empty; returns false after `timeout`.
     ///
     /// # Errors
-    /// NCCL's or the driver's.
+    /// When NCCL or the driver fails.
     pub fn wait(&self, timeout: Duration) -> Result<bool> {
         let (deadline, record_end) = (Instant::now() + timeout, self.cuda.record(self.stream)?);
         while !self.cuda.is_done(&record_end)? {
@@ -276,8 +276,8 @@ impl Communicator {
         };
         let mut code = 0;
         // SAFETY: the communicator lives, and the pointer is valid.
-        let asked = unsafe { (self.api.async_error)(*handle, &mut code) };
-        self.api.check(asked, "ncclCommGetAsyncError")?;
+        let queried = unsafe { (self.api.async_error)(*handle, &mut code) };
+        self.api.check(queried, "ncclCommGetAsyncError")?;
         const IN_PROGRESS: c_int = 7;
         if code == IN_PROGRESS { Ok(()) } else { self.api.check(code, "a collective") }
     }
@@ -298,16 +298,16 @@ impl Drop for Communicator {
     }
 }
 
-/// Returns the number of elements of `part`; `whole` must hold a multiple of them.
-fn part_elements(part: &Tensor, whole: &Tensor) -> Result<usize> {
+/// Returns the number of elements of `part`; `full` must have a multiple of them.
+fn part_elements(part: &Tensor, full: &Tensor) -> Result<usize> {
     let n = part.shape().elements();
-    match part.dtype() == whole.dtype() && n > 0 && whole.shape().elements().is_multiple_of(n) {
+    match part.dtype() == full.dtype() && n > 0 && full.shape().elements().is_multiple_of(n) {
         true => Ok(n),
-        false => Err(Error::new(format!("{part:?} is no rank's part of {whole:?}"))),
+        false => Err(Error::new(format!("{part:?} is no rank's part of {full:?}"))),
     }
 }
 
-/// Returns NCCL's number of a storage type.
+/// Returns the `ncclDataType_t` of a storage type.
 fn nccl_type(dtype: DType) -> c_int {
     match dtype {
         DType::I32 => 2,

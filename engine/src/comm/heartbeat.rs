@@ -1,5 +1,5 @@
 //! Supervision of ranks on cards: a rank that waits for its card does not notice that another rank is gone or hangs, so
-//! a thread of its own does.
+//! a separate thread does.
 
 use super::{Comm, HostComm};
 use crate::{DType, Device, Error, Label, Result};
@@ -48,12 +48,12 @@ impl Drop for Heartbeat {
 }
 
 /// Gathers the counts of all ranks.
-fn counts(host: &HostComm, mine: u64) -> Result<Vec<u64>> {
+fn counts(host: &HostComm, own_count: u64) -> Result<Vec<u64>> {
     let device = Device::cpu();
-    let mut given = device.empty(Label::Scratch, [2], DType::I32);
-    given.write_bytes(&mine.to_le_bytes())?;
+    let mut input = device.empty(Label::Scratch, [2], DType::I32);
+    input.write_bytes(&own_count.to_le_bytes())?;
     let mut all = device.empty(Label::Scratch, [2 * host.world()], DType::I32);
-    host.heartbeat().all_gather(&given, &mut all)?;
+    host.heartbeat().all_gather(&input, &mut all)?;
     Ok(all.to_bytes()?.as_chunks::<8>().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect())
 }
 

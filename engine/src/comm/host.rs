@@ -60,13 +60,13 @@ impl Call {
         self.parts.iter().filter(|(owner, _)| *owner == rank).map(|(_, bytes)| bytes).sum()
     }
 
-    /// Fails when `theirs`, the call of rank `them` at the same point of the run, differs.
-    pub(super) fn ensure_same(&self, us: usize, theirs: &Call, them: usize) -> Result<()> {
-        match self == theirs {
+    /// Fails when `other`, the call of rank `other_rank` at the same point of the run, differs.
+    pub(super) fn ensure_same(&self, rank: usize, other: &Call, other_rank: usize) -> Result<()> {
+        match self == other {
             true => Ok(()),
-            false => {
-                Err(Error::new(format!("ranks diverged: rank {us} is in {self}, rank {them} in {theirs}")))
-            }
+            false => Err(Error::new(format!(
+                "ranks diverged: rank {rank} is in {self}, rank {other_rank} in {other}"
+            ))),
         }
     }
 
@@ -172,8 +172,8 @@ impl Comm for HostComm {
         self.link.world()
     }
 
-    fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()> {
-        let kind = if how == ReduceOp::Sum { CollectiveKind::Sum } else { CollectiveKind::Max };
+    fn all_reduce(&self, x: &mut Tensor, op: ReduceOp) -> Result<()> {
+        let kind = if op == ReduceOp::Sum { CollectiveKind::Sum } else { CollectiveKind::Max };
         let reduced = self.symmetric_call(kind, x)?;
         x.write_bytes(&reduced)
     }
@@ -224,18 +224,18 @@ impl Comm for HostComm {
 }
 
 /// Reduces `range` of the ranks' bytes, in rank order.
-fn reduce(inputs: &[&[u8]], dtype: DType, range: Range<usize>, how: ReduceOp) -> Result<Vec<u8>> {
+fn reduce(inputs: &[&[u8]], dtype: DType, range: Range<usize>, op: ReduceOp) -> Result<Vec<u8>> {
     let inputs = inputs.iter().map(|bytes| &bytes[range.clone()]);
     match dtype {
-        DType::F32 => Ok(reduce_as::<f32>(inputs, how, |x| x, |x| x)),
-        DType::BF16 => Ok(reduce_as::<bf16>(inputs, how, bf16::to_f32, bf16::from_f32)),
+        DType::F32 => Ok(reduce_as::<f32>(inputs, op, |x| x, |x| x)),
+        DType::BF16 => Ok(reduce_as::<bf16>(inputs, op, bf16::to_f32, bf16::from_f32)),
         DType::I32 => Err(Error::new("integers are not reduced over ranks")),
     }
 }
 
 fn reduce_as<'a, T: Elem>(
     inputs: impl Iterator<Item = &'a [u8]>,
-    how: ReduceOp,
+    op: ReduceOp,
     widen: fn(T) -> f32,
     round: fn(f32) -> T,
 ) -> Vec<u8> {
@@ -246,7 +246,7 @@ fn reduce_as<'a, T: Elem>(
     for bytes in inputs {
         match &mut sum {
             None => sum = Some(values(bytes).collect()),
-            Some(sum) => sum.iter_mut().zip(values(bytes)).for_each(|(s, x)| match how {
+            Some(sum) => sum.iter_mut().zip(values(bytes)).for_each(|(s, x)| match op {
                 ReduceOp::Sum => *s += x,
                 ReduceOp::Max => *s = s.max(x),
             }),

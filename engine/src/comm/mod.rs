@@ -46,36 +46,36 @@ pub trait Comm: Send + Sync {
     /// Replaces `x` (f32 or bf16) by the reduction of all ranks' `x`: the same bits on every rank and in every run.
     ///
     /// # Errors
-    /// As [`Comm`] says.
-    fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()>;
+    /// See [`Comm`].
+    fn all_reduce(&self, x: &mut Tensor, op: ReduceOp) -> Result<()>;
     /// Fills `out` with every rank's `x`, in rank order; `out` is `world` times as long as `x`.
     ///
     /// # Errors
-    /// As [`Comm`] says.
+    /// See [`Comm`].
     fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()>;
     /// Starts a [`Comm::all_gather`] for each pair of a tensor and the one to fill. With one card per rank the gathers
     /// overlap with the ops that follow; otherwise they are done when this returns.
     ///
     /// # Errors
-    /// As [`Comm`] says.
+    /// See [`Comm`].
     fn all_gather_async(&self, mut gathers: Vec<(Tensor, Tensor)>) -> Result<PendingGather> {
-        gathers.iter_mut().try_for_each(|(part, whole)| self.all_gather(part, whole))?;
+        gathers.iter_mut().try_for_each(|(part, full)| self.all_gather(part, full))?;
         Ok(PendingGather::complete(gathers))
     }
     /// Sums `x` over all ranks and writes this rank's part to `out`; `x` is `world` times as long as `out`.
     ///
     /// # Errors
-    /// As [`Comm`] says.
+    /// See [`Comm`].
     fn reduce_scatter(&self, x: &Tensor, out: &mut Tensor) -> Result<()>;
-    /// Broadcasts each tensor from the rank given with it, and returns when the content is there.
+    /// Broadcasts each tensor from the rank given with it, and returns when the content has arrived.
     ///
     /// # Errors
-    /// As [`Comm`] says.
+    /// See [`Comm`].
     fn broadcast(&self, parts: &mut [(usize, Tensor)]) -> Result<()>;
     /// Blocks until every rank has arrived.
     ///
     /// # Errors
-    /// As [`Comm`] says.
+    /// See [`Comm`].
     fn barrier(&self) -> Result<()>;
     /// A second communicator of the same ranks, which another thread may use at the same time.
     fn secondary(&self) -> &dyn Comm;

@@ -37,11 +37,11 @@ impl UniqueId {
     }
 }
 
-/// The communicator of a rank with a card of its own.
+/// The communicator of a rank that has one card for itself.
 ///
 /// Collectives of the main link run in the compute stream and return at once; NCCL decides the order of additions. The
-/// secondary link has a stream of its own: a collective waits for the ops before it and blocks until it is done.
-/// Asynchronous gathers also have a link and a stream of their own: they wait for the ops before them, and return at
+/// secondary link has its own stream: a collective waits for the ops before it and blocks until it is done.
+/// Asynchronous gathers also have their own link and stream: they wait for the ops before them, and return at
 /// once. When a rank is gone, collectives in progress are aborted on the others.
 pub struct NcclComm {
     main: NcclLink,
@@ -64,7 +64,7 @@ struct NcclLink {
 }
 
 impl NcclComm {
-    /// Connects the ranks of `host`, which goes on to supervise them; `ids` are those of rank 0.
+    /// Connects the ranks of `host`, which continues to supervise them; `ids` are those of rank 0.
     ///
     /// # Errors
     /// When NCCL is not installed, the device is not a card, a rank is gone, or NCCL fails.
@@ -72,7 +72,7 @@ impl NcclComm {
         let Device::Cuda(cuda) = device else {
             return Err(Error::new(format!("NCCL is for cards, not for {}", device.name())));
         };
-        // NCCL waits for the other ranks without a time limit, so all of them must be here first.
+        // NCCL waits for the other ranks without a time limit, so all of them must have arrived first.
         host.barrier()?;
         let (ended, started) = (Arc::new(OnceLock::new()), Arc::new(AtomicU64::new(0)));
         let link = |id: UniqueId, stream, blocking| {
@@ -124,8 +124,8 @@ impl Comm for NcclLink {
     fn world(&self) -> usize {
         self.host.world()
     }
-    fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()> {
-        self.collective(Collective::AllReduce(x, how))
+    fn all_reduce(&self, x: &mut Tensor, op: ReduceOp) -> Result<()> {
+        self.collective(Collective::AllReduce(x, op))
     }
     fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
         self.collective(Collective::AllGather(x, out))
@@ -133,7 +133,7 @@ impl Comm for NcclLink {
     fn all_gather_async(&self, mut gathers: Vec<(Tensor, Tensor)>) -> Result<PendingGather> {
         self.communicator.after_compute()?;
         let result = self.collective(Collective::AllGathers(&mut gathers));
-        // Also when only some were started: their tensors stay alive until they are over.
+        // Recorded even when only some were started, since their tensors must stay alive until they are done.
         let (cuda, event) = self.communicator.record_end()?;
         let pending = PendingGather::until(gathers, cuda, event);
         result.map(|()| pending)
@@ -166,8 +166,8 @@ impl Comm for NcclComm {
     fn world(&self) -> usize {
         self.main.world()
     }
-    fn all_reduce(&self, x: &mut Tensor, how: ReduceOp) -> Result<()> {
-        self.main.all_reduce(x, how)
+    fn all_reduce(&self, x: &mut Tensor, op: ReduceOp) -> Result<()> {
+        self.main.all_reduce(x, op)
     }
     fn all_gather(&self, x: &Tensor, out: &mut Tensor) -> Result<()> {
         self.main.all_gather(x, out)

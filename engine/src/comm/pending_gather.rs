@@ -4,11 +4,11 @@ use crate::cuda::{Cuda, Event, Stream};
 use crate::{Result, Tensor};
 use std::sync::Arc;
 
-/// Tensors of an asynchronous gather, perhaps still in progress. It keeps inputs and outputs alive until that is over.
+/// The tensors of an asynchronous gather, which may still be in progress; keeps inputs and outputs alive until then.
 pub struct PendingGather {
     /// This rank's part and the gathered tensor, for each gather.
     gathers: Vec<(Tensor, Tensor)>,
-    /// The event after which all tensors are there; `None` once ops wait for it.
+    /// The event after which all tensors are complete; `None` once ops wait for it.
     completion: Option<(Arc<Cuda>, Event)>,
 }
 
@@ -27,7 +27,7 @@ impl PendingGather {
     /// host does not wait.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn wait(&mut self, i: usize) -> Result<&Tensor> {
         self.wait_on_device()?;
         Ok(&self.gathers[i].1)

@@ -17,7 +17,7 @@ const CALL: u8 = 1;
 const RESULT: u8 = 2;
 const END: u8 = 3;
 
-/// The address at which the ranks of a run connect, and this rank's place among them.
+/// The address at which the ranks of a run connect, and the number of this rank among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendezvous {
     /// Name or address of the host of rank 0, and its port.
@@ -39,9 +39,9 @@ impl Sockets {
     /// # Errors
     /// When a rank is missing, connects twice or belongs to another run; or when the port is taken.
     pub fn connect(rendezvous: &Rendezvous) -> Result<HostComm> {
-        let place = format!("{}:{}", rendezvous.address, rendezvous.port);
+        let address = format!("{}:{}", rendezvous.address, rendezvous.port);
         let links = if rendezvous.rank == 0 { rendezvous.listen() } else { rendezvous.join() };
-        Ok(HostComm::new(links.map_err(|e| e.at(place))?))
+        Ok(HostComm::new(links.map_err(|e| e.at(address))?))
     }
 }
 
@@ -229,9 +229,9 @@ impl SocketLink {
             if message.tag == END {
                 return Err(Error::new(String::from_utf8_lossy(&message.body)));
             }
-            let theirs = decode(&message.header).filter(|_| message.tag == CALL);
-            let theirs = theirs.ok_or_else(|| self.lost(*rank, &what, &ErrorKind::InvalidData.into()))?;
-            call.ensure_same(0, &theirs, *rank)?;
+            let received = decode(&message.header).filter(|_| message.tag == CALL);
+            let received = received.ok_or_else(|| self.lost(*rank, &what, &ErrorKind::InvalidData.into()))?;
+            call.ensure_same(0, &received, *rank)?;
             if message.body.len() != call.sent_by(*rank) {
                 return Err(self.lost(*rank, &what, &ErrorKind::InvalidData.into()));
             }
@@ -241,8 +241,8 @@ impl SocketLink {
             matches!(call.kind, CollectiveKind::Sum | CollectiveKind::Max | CollectiveKind::Gather);
         let own = call.result_for(&inputs, 0)?;
         for (rank, peer) in &mut state.peers {
-            let theirs = if is_shared { None } else { Some(call.result_for(&inputs, *rank)?) };
-            let sent = send(peer, RESULT, &[], theirs.as_deref().unwrap_or(&own));
+            let result = if is_shared { None } else { Some(call.result_for(&inputs, *rank)?) };
+            let sent = send(peer, RESULT, &[], result.as_deref().unwrap_or(&own));
             sent.map_err(|e| self.lost(*rank, &what, &e))?;
         }
         Ok(own)

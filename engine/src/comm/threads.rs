@@ -15,7 +15,7 @@ impl Threads {
         Threads::group_within(world, TIMEOUT)
     }
 
-    /// Returns a [`Threads::group`] with a time limit of its own.
+    /// Returns a [`Threads::group`] with the given time limit.
     pub fn group_within(world: usize, timeout: Duration) -> Vec<HostComm> {
         let links = [(); 3].map(|()| Arc::new(Exchange::new(world, timeout)));
         let thread_links =
@@ -73,8 +73,8 @@ impl ExchangeState {
         }
         let contributions: Vec<(Call, Vec<u8>)> =
             self.contributions.iter_mut().filter_map(Option::take).collect();
-        for (them, (call, _)) in contributions.iter().enumerate() {
-            contributions[0].0.ensure_same(0, call, them)?;
+        for (rank, (call, _)) in contributions.iter().enumerate() {
+            contributions[0].0.ensure_same(0, call, rank)?;
         }
         self.last = Arc::new(contributions.into_iter().map(|(_, bytes)| bytes).collect());
         self.round += 1;
@@ -108,9 +108,9 @@ impl Link for ThreadLink {
         match state.complete() {
             Ok(false) => {}
             Ok(true) => changed.notify_all(),
-            Err(apart) => {
+            Err(diverged) => {
                 drop(state);
-                return Err(self.exchange.end(apart.to_string()));
+                return Err(self.exchange.end(diverged.to_string()));
             }
         }
         // The next round needs this rank, so the round cannot advance twice unnoticed.

@@ -1,9 +1,9 @@
-// sum += g: gradients of a value that is used more than once.
+// sum += g: accumulates the gradients of a value that is used more than once.
 //
 // math    sum_i = sum_i + g_i in f32, rounded once to the storage type E
 // launch  one thread for 16 bytes of both, 256 threads a block; the last thread may have fewer elements
 //
-// It includes nothing: the engine knows no kernel, so it has no use for their prelude.
+// It includes no header: the prelude belongs to the kernels crate, on which the engine does not depend.
 
 struct bf16 {
     unsigned short bits;

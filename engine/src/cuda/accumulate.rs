@@ -1,4 +1,4 @@
-//! The engine's only kernel: the sum of gradients that meet on the tape.
+//! The engine's only kernel: gradient accumulation on the tape.
 
 use super::{Arg, Cuda, Grid, Source, Variant};
 use crate::{DType, Error, Result, Tensor};

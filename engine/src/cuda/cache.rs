@@ -98,6 +98,7 @@ fn read(file: &Path) -> Option<Code> {
 mod tests {
     use super::*;
     use crate::cuda::Variant;
+    use codelsi_testing::or_skip;
     use std::fs;
 
     const SOURCE: Source = Source {
@@ -120,9 +121,7 @@ mod tests {
 
     #[test]
     fn a_damaged_file_is_compiled_again() {
-        if !crate::cuda::tests::nvrtc() {
-            return;
-        }
+        let Some(_) = or_skip(Nvrtc::get()) else { return };
         let folder = private("damaged");
         let code = compile_in(Some(&folder), &SOURCE, &options()).unwrap();
         assert!(code.ptx.contains(".entry twice") && !code.cubin.is_empty());
@@ -142,9 +141,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_cannot_be_written_does_no_harm() {
-        if !crate::cuda::tests::nvrtc() {
-            return;
-        }
+        let Some(_) = or_skip(Nvrtc::get()) else { return };
         let file = private("file");
         fs::write(&file, "no folder").unwrap();
         assert!(compile_in(Some(&file), &SOURCE, &options()).is_ok());

@@ -1,7 +1,7 @@
-//! NVIDIA's driver, loaded when a card is asked for. Everything that can be missing is looked for first: the
-//! bindings panic where a library or a function is absent.
+//! NVIDIA's driver, loaded when a card is opened. Missing libraries and functions are detected first, because
+//! the bindings panic on them.
 
-use super::driver::{CapturedGraph, DeviceProperties, Driver, Event, Grid, Module, Pinned, Stream};
+use super::driver::{CapturedGraph, DeviceProperties, Driver, DriverModule, Event, Grid, Pinned, Stream};
 use super::nvrtc::Code;
 use crate::{Error, Result};
 use cudarc::driver::result::{self, DriverError};
@@ -150,10 +150,10 @@ impl Card {
     }
 
     /// Returns one of the pool's statistics, in bytes.
-    fn pool_bytes(&self, what: sys::CUmemPool_attribute) -> Result<usize> {
+    fn pool_bytes(&self, statistic: sys::CUmemPool_attribute) -> Result<usize> {
         let mut bytes = 0u64;
         // SAFETY: the pool is the device's, and its figures are u64.
-        unsafe { result::mem_pool::get_attribute(self.pool, what, (&raw mut bytes).cast::<c_void>()) }
+        unsafe { result::mem_pool::get_attribute(self.pool, statistic, (&raw mut bytes).cast::<c_void>()) }
             .in_call("cuMemPoolGetAttribute")?;
         Ok(bytes as usize)
     }
@@ -199,8 +199,8 @@ impl Drop for Card {
 
 fn properties(device: sys::CUdevice) -> Result<DeviceProperties> {
     use CUdevice_attribute::*;
-    // SAFETY: the device comes from the driver.
     let get = |attribute| {
+        // SAFETY: the device comes from the driver.
         unsafe { result::device::get_attribute(device, attribute) }.in_call("cuDeviceGetAttribute")
     };
     let major = get(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
@@ -232,7 +232,7 @@ unsafe impl Send for CardModule {}
 // SAFETY: as above; the functions are behind a lock.
 unsafe impl Sync for CardModule {}
 
-impl Module for CardModule {
+impl DriverModule for CardModule {
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -423,7 +423,7 @@ impl Driver for Card {
         unsafe { result::memset_d8_async(at, byte, bytes, stream) }.in_call("cuMemsetD8Async")
     }
 
-    fn load(&self, code: &Code) -> Result<Arc<dyn Module>> {
+    fn load(&self, code: &Code) -> Result<Arc<dyn DriverModule>> {
         self.bind()?;
         // SAFETY: a CUBIN knows its own length; it is not read after the call.
         let module =
@@ -434,7 +434,7 @@ impl Driver for Card {
     unsafe fn launch(
         &self,
         stream: Stream,
-        module: &dyn Module,
+        module: &dyn DriverModule,
         kernel: &str,
         grid: Grid,
         args: &[u8],

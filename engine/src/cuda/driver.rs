@@ -1,5 +1,5 @@
-//! The driver interface: all that is asked of a GPU. NVIDIA's driver, the software GPU and the planned GPU implement
-//! it.
+//! The driver interface: every operation that the engine needs from a GPU. NVIDIA's driver, the software GPU and
+//! the planned GPU implement it.
 
 use super::nvrtc::Code;
 use crate::Result;
@@ -19,7 +19,7 @@ impl Stream {
 /// A point in a stream's work.
 pub struct Event(pub(super) Box<dyn Any + Send + Sync>);
 
-/// Work captured from a stream, to be replayed as a whole (a CUDA graph).
+/// Work captured from a stream, to be replayed in one call (a CUDA graph).
 pub(super) struct CapturedGraph(pub(super) Box<dyn Any + Send + Sync>);
 
 /// The grid and block size of a launch.
@@ -71,7 +71,7 @@ impl DeviceProperties {
 }
 
 /// A loaded module.
-pub(super) trait Module: Send + Sync {
+pub(super) trait DriverModule: Send + Sync {
     fn as_any(&self) -> &dyn Any;
 }
 
@@ -82,8 +82,8 @@ pub(super) trait Driver: Send + Sync {
     fn properties(&self) -> &DeviceProperties;
     /// Free bytes, including freed memory that is kept in the pool, and total bytes.
     fn memory(&self) -> Result<(usize, usize)>;
-    /// Allocates memory for work that is put into [`Stream::COMPUTE`] from now on. The error is marked when none was
-    /// left.
+    /// Allocates memory for later work in [`Stream::COMPUTE`]. The error is marked
+    /// ([`crate::Error::out_of_memory`]) when none was left.
     fn alloc(&self, bytes: usize) -> Result<u64>;
     /// Frees memory in the order of [`Stream::COMPUTE`]; the pool keeps it for later allocations.
     fn free(&self, at: u64);
@@ -97,11 +97,11 @@ pub(super) trait Driver: Send + Sync {
     /// # Safety
     /// `from` lies in [`Driver::pinned`] memory, and stays alive and unchanged until the copy is done.
     unsafe fn upload_async(&self, stream: Stream, to: u64, from: &[u8]) -> Result<()>;
-    /// Copies from device to host, and returns when the bytes are there.
+    /// Copies from device to host, and returns when the bytes have arrived.
     fn download(&self, stream: Stream, to: &mut [u8], from: u64) -> Result<()>;
     fn copy(&self, stream: Stream, to: u64, from: u64, bytes: usize) -> Result<()>;
     fn fill(&self, stream: Stream, at: u64, byte: u8, bytes: usize) -> Result<()>;
-    fn load(&self, code: &Code) -> Result<Arc<dyn Module>>;
+    fn load(&self, code: &Code) -> Result<Arc<dyn DriverModule>>;
     /// Starts `kernel` with its packed arguments.
     ///
     /// # Safety
@@ -109,7 +109,7 @@ pub(super) trait Driver: Send + Sync {
     unsafe fn launch(
         &self,
         stream: Stream,
-        module: &dyn Module,
+        module: &dyn DriverModule,
         kernel: &str,
         grid: Grid,
         args: &[u8],
@@ -117,7 +117,7 @@ pub(super) trait Driver: Send + Sync {
     /// Creates a stream in addition to [`Stream::COMPUTE`].
     fn stream(&self) -> Result<Stream>;
     fn record(&self, stream: Stream) -> Result<Event>;
-    /// Makes work put into `stream` from now on wait for the event.
+    /// Makes later work in `stream` wait for the event.
     fn wait(&self, stream: Stream, event: &Event) -> Result<()>;
     /// Blocks the host until the event has happened.
     fn wait_event(&self, event: &Event) -> Result<()>;
@@ -126,8 +126,8 @@ pub(super) trait Driver: Send + Sync {
     /// Begins to capture the work put into `stream` instead of running it. Launches, device-to-device copies and fills
     /// can be captured; copies from and to the host, allocations, module loads and waits cannot.
     fn begin_capture(&self, stream: Stream) -> Result<()>;
-    /// Ends the capture and returns the work captured since [`Driver::begin_capture`]. It ends also when this is an
-    /// error.
+    /// Ends the capture and returns the work captured since [`Driver::begin_capture`]. The capture ends even when
+    /// this fails.
     fn end_capture(&self, stream: Stream) -> Result<CapturedGraph>;
     /// Puts captured work into `stream`.
     fn replay(&self, stream: Stream, graph: &CapturedGraph) -> Result<()>;

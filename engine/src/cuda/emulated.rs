@@ -1,6 +1,6 @@
 //! The software GPU as a driver: every call is done when it returns, except for work that a stream captures.
 
-use super::driver::{CapturedGraph, DeviceProperties, Driver, Event, Grid, Module, Pinned, Stream};
+use super::driver::{CapturedGraph, DeviceProperties, Driver, DriverModule, Event, Grid, Pinned, Stream};
 use super::nvrtc::Code;
 use super::source::Source;
 use crate::{Error, Result};
@@ -176,7 +176,7 @@ impl EmulatedGpu {
         }
     }
 
-    /// The source to compile when `source` is asked for: see [`super::Cuda::substitute`].
+    /// The source to compile when `source` is requested: see [`super::Cuda::substitute`].
     pub(super) fn compiled(&self, source: &'static Source) -> &'static Source {
         self.substitutes.lock().unwrap().get(source.name).copied().unwrap_or(source)
     }
@@ -192,7 +192,7 @@ fn error(e: codelsi_emulator::Error) -> Error {
 
 struct EmulatedModule(Arc<codelsi_emulator::Module>);
 
-impl Module for EmulatedModule {
+impl DriverModule for EmulatedModule {
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -267,7 +267,7 @@ impl Driver for EmulatedGpu {
         self.submit(stream, StreamOp::Fill { at, byte, bytes })
     }
 
-    fn load(&self, code: &Code) -> Result<Arc<dyn Module>> {
+    fn load(&self, code: &Code) -> Result<Arc<dyn DriverModule>> {
         self.refuse_in_capture(None, "loading a module")?;
         Ok(Arc::new(EmulatedModule(self.gpu.load(&code.ptx).map_err(error)?)))
     }
@@ -275,7 +275,7 @@ impl Driver for EmulatedGpu {
     unsafe fn launch(
         &self,
         stream: Stream,
-        module: &dyn Module,
+        module: &dyn DriverModule,
         kernel: &str,
         grid: Grid,
         args: &[u8],

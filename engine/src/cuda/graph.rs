@@ -1,4 +1,4 @@
-//! CUDA graphs: the work that one call puts into the compute stream is captured once and replayed as a whole.
+//! CUDA graphs: the work that one call puts into the compute stream is captured once and then replayed in one launch.
 //!
 //! A graph holds addresses and scalars, so values that change from one run to the next must be read from device memory
 //! at a fixed address. Allocations of the work lie in an arena that all graphs of a [`GraphCache`] share: they run one
@@ -48,7 +48,7 @@ impl GraphCache {
     /// that existed before. A replay uses the tensors and numbers of the run that was captured.
     ///
     /// # Errors
-    /// The work's own; when it cannot be captured because it copies from or to the host, waits, or allocates
+    /// When the work fails; when it cannot be captured because it copies from or to the host, waits, or allocates
     /// differently each time; when a tensor that it uses was dropped.
     pub fn run(&mut self, size: usize, mut work: impl FnMut() -> Result<()>) -> Result<()> {
         match self.sizes.get(&size) {
@@ -68,7 +68,7 @@ impl GraphCache {
     /// Allocates the memory that a graph of `work` needs, in advance.
     ///
     /// # Errors
-    /// The work's own; or when the device has no memory left.
+    /// When the work fails, or the device has no memory left.
     pub fn reserve(&mut self, work: impl FnOnce() -> Result<()>) -> Result<()> {
         self.dry_run(work).map(drop)
     }
@@ -101,7 +101,7 @@ impl GraphCache {
 }
 
 impl Cuda {
-    /// Runs `work` under capture (or dry), and returns its result and what was noted.
+    /// Runs `work` under capture (or dry), and returns its result and the capture state.
     fn run_captured(
         &self,
         arena: Option<Arc<Memory>>,
@@ -153,7 +153,7 @@ impl Cuda {
         Ok(Some((slot, capture.arena.clone())))
     }
 
-    /// Notes that work under capture uses the memory that lives as long as `alive`.
+    /// Records that work under capture uses the memory that lives as long as `alive`.
     pub(super) fn note_use(&self, alive: &Arc<()>) {
         if let Some(capture) = &mut *self.capture.lock().unwrap()
             && capture.arena.is_some()
@@ -177,7 +177,7 @@ impl Cuda {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda::tests::{cuda, emulated, probe_with};
+    use crate::cuda::tests::{cuda, probe_with, software_gpu};
     use crate::{DType, Device, Tensor};
 
     /// Two tensors of 3 elements, and graphs of the device.
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_is_replayed_reads_memory_anew_and_numbers_as_they_were() {
-        let Some(device) = emulated() else { return };
+        let Some(device) = software_gpu() else { return };
         let (mut x, mut y, mut graphs) = fixture(&device);
         // Direct; captured and replayed; replayed with the captured number, 10 and not 20.
         for (value, add, expected, replays) in
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_larger_graph_replaces_the_arena_of_smaller_ones_which_are_captured_again() {
-        let Some(device) = emulated() else { return };
+        let Some(device) = software_gpu() else { return };
         let (x, mut y, mut graphs) = fixture(&device);
         let replays = || cuda(&device).emulator().unwrap().replay_count();
         let mut run = |size: usize, add| {
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_a_graph_must_not_hold_is_refused_and_the_device_goes_on() {
-        let Some(device) = emulated() else { return };
+        let Some(device) = software_gpu() else { return };
         let (x, mut y, mut graphs) = fixture(&device);
         let refused = |graphs: &mut GraphCache, work: &mut dyn FnMut() -> Result<()>| {
             graphs.run(1, &mut *work).unwrap();
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_dry_run_takes_the_memory_and_does_nothing() {
-        let Some(device) = emulated() else { return };
+        let Some(device) = software_gpu() else { return };
         let (x, mut y, mut graphs) = fixture(&device);
         graphs.reserve(|| twice(&device, &mut y, &x, 1.0)).unwrap();
         assert_eq!((first(&y), device.ledger().usage().now[Label::Graphs as usize]), (0.0, 256));
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_replay_without_its_tensors_is_refused() {
-        let Some(device) = emulated() else { return };
+        let Some(device) = software_gpu() else { return };
         let (x, mut y, mut graphs) = fixture(&device);
         for _ in 0..2 {
             graphs.run(1, || twice(&device, &mut y, &x, 1.0)).unwrap();

@@ -1,7 +1,7 @@
 //! Kernel launches with typed arguments, checked against the kernel's signature.
 
 use super::Cuda;
-use super::driver::{Grid, Module, Stream};
+use super::driver::{DriverModule, Grid, Stream};
 use crate::memory::DeviceMemory;
 use crate::tensor::{Buffer, DType, Tensor};
 use crate::{At, Error, Label, Result};
@@ -45,7 +45,7 @@ pub struct Kernel<'a> {
 
 /// A kernel of a loaded module, and the kinds of its parameters.
 pub(super) struct KernelEntry {
-    pub(super) module: Arc<dyn Module>,
+    pub(super) module: Arc<dyn DriverModule>,
     pub(super) name: String,
     pub(super) parameters: Vec<ParameterKind>,
 }

@@ -159,7 +159,7 @@ impl Memory {
         driver.copy(Stream::COMPUTE, to, from.address(), from.bytes).at(self.cuda.name())
     }
 
-    /// Notes the use of these bytes by work under capture, if there is any.
+    /// Records the use of these bytes by work under capture, if there is any.
     pub(super) fn mark_used(&self) {
         self.cuda.note_use(&self.alive);
     }

@@ -34,7 +34,7 @@ pub use staging::Staging;
 use crate::memory::Ledger;
 use crate::tensor::Tensor;
 use crate::{At, Error, Result};
-use driver::{Driver, Module};
+use driver::{Driver, DriverModule};
 use launch::KernelEntry;
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -42,7 +42,7 @@ use std::sync::{Arc, Mutex};
 
 /// One CUDA device: its driver, its ledger, and the kernels compiled so far.
 pub struct Cuda {
-    gpu: Gpu,
+    gpu: Backend,
     name: String,
     ledger: Arc<Ledger>,
     modules: Mutex<HashMap<String, Arc<LoadedModule>>>,
@@ -53,11 +53,11 @@ pub struct Cuda {
 }
 
 struct LoadedModule {
-    module: Arc<dyn Module>,
+    module: Arc<dyn DriverModule>,
     ptx: String,
 }
 
-enum Gpu {
+enum Backend {
     Card(card::Card),
     Emulated(Box<EmulatedGpu>),
     Planned(planned::PlannedGpu),
@@ -71,7 +71,7 @@ impl Cuda {
     pub fn card(ordinal: usize) -> Result<Self> {
         card::count()?;
         let card = card::Card::new(ordinal, Nvrtc::get()?.version())?;
-        Ok(Cuda::new(Gpu::Card(card), format!("cuda:{ordinal}")))
+        Ok(Cuda::new(Backend::Card(card), format!("cuda:{ordinal}")))
     }
 
     /// Returns a GPU emulated in software, of architecture `arch`: `sm_80` or `sm_90a`.
@@ -80,23 +80,23 @@ impl Cuda {
     /// When the architecture is unknown, no compiler (NVRTC) is found, or this build lacks the feature `emulator`.
     pub fn emulated(arch: &str) -> Result<Self> {
         Nvrtc::get()?;
-        Ok(Cuda::new(Gpu::Emulated(Box::new(EmulatedGpu::new(arch)?)), format!("emulated:{arch}")))
+        Ok(Cuda::new(Backend::Emulated(Box::new(EmulatedGpu::new(arch)?)), format!("emulated:{arch}")))
     }
 
     /// Returns a planned card with these properties: it accounts for memory and computes nothing.
     pub fn planned(properties: DeviceProperties) -> Self {
-        Cuda::new(Gpu::Planned(planned::PlannedGpu::new(properties)), "plan".into())
+        Cuda::new(Backend::Planned(planned::PlannedGpu::new(properties)), "plan".into())
     }
 
     /// True for a planned card, which computes nothing.
     pub fn is_plan(&self) -> bool {
-        matches!(self.gpu, Gpu::Planned(_))
+        matches!(self.gpu, Backend::Planned(_))
     }
 
     /// Returns the free and the total memory in bytes.
     ///
     /// # Errors
-    /// The driver's; or for a planned card, whose memory is unknown.
+    /// When the driver fails, or the card is planned, so that its memory is unknown.
     pub fn memory_info(&self) -> Result<(usize, usize)> {
         self.driver().memory()
     }
@@ -114,7 +114,7 @@ impl Cuda {
         card::count()
     }
 
-    fn new(gpu: Gpu, name: String) -> Self {
+    fn new(gpu: Backend, name: String) -> Self {
         Cuda {
             gpu,
             name,
@@ -145,16 +145,16 @@ impl Cuda {
     /// The software GPU behind this device; `None` for a card and a planned card.
     pub fn emulator(&self) -> Option<&EmulatedGpu> {
         match &self.gpu {
-            Gpu::Emulated(emulated) => Some(emulated),
-            Gpu::Card(_) | Gpu::Planned(_) => None,
+            Backend::Emulated(emulated) => Some(emulated),
+            Backend::Card(_) | Backend::Planned(_) => None,
         }
     }
 
     fn driver(&self) -> &dyn Driver {
         match &self.gpu {
-            Gpu::Card(card) => card,
-            Gpu::Emulated(emulated) => emulated.driver(),
-            Gpu::Planned(planned) => planned,
+            Backend::Card(card) => card,
+            Backend::Emulated(emulated) => emulated.driver(),
+            Backend::Planned(planned) => planned,
         }
     }
 
@@ -219,7 +219,7 @@ impl Cuda {
     /// Creates a stream in addition to the one that ops use.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn stream(&self) -> Result<Stream> {
         self.driver().stream()
     }
@@ -227,7 +227,7 @@ impl Cuda {
     /// Returns the stream for copies between host and device, creating it at the first use.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn copy_stream(&self) -> Result<Stream> {
         let mut copies = self.copies.lock().unwrap();
         let stream = copies.map_or_else(|| self.stream(), Ok)?;
@@ -235,18 +235,18 @@ impl Cuda {
         Ok(stream)
     }
 
-    /// Records an event in `stream`, which happens when all work put there before is done.
+    /// Records an event in `stream`, which happens when all earlier work in it is done.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn record(&self, stream: Stream) -> Result<Event> {
         self.driver().record(stream)
     }
 
-    /// Makes work put into `stream` from now on wait for `event`.
+    /// Makes later work in `stream` wait for `event`.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn wait(&self, stream: Stream, event: &Event) -> Result<()> {
         self.driver().wait(stream, event)
     }
@@ -254,7 +254,7 @@ impl Cuda {
     /// Returns the milliseconds from one event to another, waiting for both.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn elapsed(&self, from: &Event, to: &Event) -> Result<f32> {
         self.driver().elapsed(from, to)
     }
@@ -262,11 +262,11 @@ impl Cuda {
     /// True when everything before `event` is done. The software GPU and planned cards finish each call at once.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub(crate) fn is_done(&self, event: &Event) -> Result<bool> {
         match &self.gpu {
-            Gpu::Card(card) => card.is_done(event),
-            Gpu::Emulated(_) | Gpu::Planned(_) => Ok(true),
+            Backend::Card(card) => card.is_done(event),
+            Backend::Emulated(_) | Backend::Planned(_) => Ok(true),
         }
     }
 
@@ -276,8 +276,8 @@ impl Cuda {
     /// When this is not a card, or the driver fails.
     pub(crate) fn raw_stream(&self, stream: Stream) -> Result<*mut c_void> {
         match &self.gpu {
-            Gpu::Card(card) => Ok(card.raw_stream(stream)?.cast()),
-            Gpu::Emulated(_) | Gpu::Planned(_) => {
+            Backend::Card(card) => Ok(card.raw_stream(stream)?.cast()),
+            Backend::Emulated(_) | Backend::Planned(_) => {
                 Err(Error::new(format!("NCCL is for cards, not for {}", self.name)))
             }
         }

@@ -1,4 +1,4 @@
-//! In the place of `emulated.rs` where the feature `emulator` is off: a software GPU of which there is none.
+//! Replaces `emulated.rs` in builds without the feature `emulator`: a type that has no values.
 
 use super::driver::Driver;
 use super::source::Source;

@@ -1,7 +1,7 @@
 //! A planned GPU: it hands out addresses and computes nothing. All code for a card runs on it, so that its ledger
 //! predicts that of the card.
 
-use super::driver::{CapturedGraph, DeviceProperties, Driver, Event, Grid, Module, Pinned, Stream};
+use super::driver::{CapturedGraph, DeviceProperties, Driver, DriverModule, Event, Grid, Pinned, Stream};
 use super::nvrtc::Code;
 use crate::{Error, Result};
 use std::any::Any;
@@ -17,7 +17,7 @@ pub(super) struct PlannedGpu {
 /// The module of every kernel.
 pub(super) struct PlannedModule;
 
-impl Module for PlannedModule {
+impl DriverModule for PlannedModule {
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -74,11 +74,11 @@ impl Driver for PlannedGpu {
         Ok(())
     }
 
-    fn load(&self, _: &Code) -> Result<Arc<dyn Module>> {
+    fn load(&self, _: &Code) -> Result<Arc<dyn DriverModule>> {
         Ok(Arc::new(PlannedModule))
     }
 
-    unsafe fn launch(&self, _: Stream, _: &dyn Module, _: &str, _: Grid, _: &[u8]) -> Result<()> {
+    unsafe fn launch(&self, _: Stream, _: &dyn DriverModule, _: &str, _: Grid, _: &[u8]) -> Result<()> {
         Ok(())
     }
 

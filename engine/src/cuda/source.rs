@@ -11,7 +11,7 @@ pub struct Source {
     pub text: &'static str,
     /// Name and text of each header.
     pub headers: &'static [(&'static str, &'static str)],
-    /// Numbers that kernels and launches share, defined in every variant. They are written in Rust alone.
+    /// Constants that kernels and launches share, defined in every variant; Rust is their only source.
     pub constants: &'static [Define],
     /// Lists every way to compile the source.
     pub variants: fn() -> Vec<Variant>,
@@ -79,13 +79,13 @@ impl fmt::Display for Define {
 
 /// One way to compile a source, printed as its definitions: `E=bf16 VEC=8`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Variant([Option<Define>; Variant::MOST]);
+pub struct Variant([Option<Define>; Variant::MAX_DEFINES]);
 
 impl Variant {
-    const MOST: usize = 4;
+    const MAX_DEFINES: usize = 4;
 
     /// No definition.
-    pub const PLAIN: Variant = Variant([None; Variant::MOST]);
+    pub const PLAIN: Variant = Variant([None; Variant::MAX_DEFINES]);
 
     /// Adds a number.
     pub const fn int(self, name: &'static str, value: usize) -> Self {

@@ -9,11 +9,11 @@ use std::sync::Arc;
 pub struct Staging {
     cuda: Arc<Cuda>,
     stream: Stream,
-    halves: [Half; 2],
+    halves: [StagingBuffer; 2],
     next: usize,
 }
 
-struct Half {
+struct StagingBuffer {
     memory: Box<dyn Pinned>,
     /// Happens when the device has copied the content.
     copied: Option<Event>,
@@ -23,17 +23,17 @@ impl Staging {
     /// Allocates two buffers of `bytes` bytes each. Only tensors that exist already may be uploaded to.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn new(cuda: &Arc<Cuda>, bytes: usize) -> Result<Self> {
-        let half = || Ok(Half { memory: cuda.driver().pinned(bytes)?, copied: None });
+        let half = || Ok(StagingBuffer { memory: cuda.driver().pinned(bytes)?, copied: None });
         let stream = cuda.copy_stream()?;
         // Allocations are ordered in the compute stream: this stream must not write to them earlier.
         cuda.wait(stream, &cuda.record(Stream::COMPUTE)?)?;
         Ok(Staging { cuda: cuda.clone(), stream, halves: [half()?, half()?], next: 0 })
     }
 
-    /// Uploads `bytes` bytes, which `fill` writes, to byte `offset` of `to`. They are there after [`Staging::wait`];
-    /// `to` must not be used before.
+    /// Uploads `bytes` bytes, which `fill` writes, to byte `offset` of `to`. They have arrived after
+    /// [`Staging::wait`]; `to` must not be used before.
     ///
     /// # Errors
     /// When `fill` fails; when the range exceeds `to` or a buffer, or `to` lives elsewhere; or when the device fails.
@@ -58,7 +58,7 @@ impl Staging {
         // SAFETY: the half is not touched again, or freed, before `copied` has happened.
         unsafe { self.cuda.driver().upload_async(self.stream, address + offset as u64, from) }
             .at(self.cuda.name())?;
-        // Without an event, only an idle device has surely read the buffer.
+        // Without an event, only an idle device has certainly read the buffer.
         let record = || self.cuda.record(self.stream);
         half.copied = Some(record().or_else(|e| self.cuda.synchronize().and(Err(e)))?);
         Ok(())
@@ -67,7 +67,7 @@ impl Staging {
     /// Blocks until all uploads are done.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn wait(&mut self) -> Result<()> {
         let copied = self.halves.iter_mut().filter_map(|half| half.copied.take());
         copied.collect::<Vec<_>>().iter().try_for_each(|event| self.cuda.driver().wait_event(event))

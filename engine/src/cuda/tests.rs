@@ -1,23 +1,10 @@
 use super::*;
 use crate::{DType, Device, Label};
-
-/// True when a compiler is found; otherwise prints why the test is skipped, or fails with `CODELSI_REQUIRE=all`.
-pub(crate) fn nvrtc() -> bool {
-    match Nvrtc::get() {
-        Ok(_) => true,
-        Err(e) => {
-            assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
-            println!("skipped: {e}");
-            false
-        }
-    }
-}
+use codelsi_testing::or_skip;
 
 #[test]
 fn a_compile_error_shows_the_source_s_own_line() {
-    if !nvrtc() {
-        return;
-    }
+    let Some(_) = or_skip(Nvrtc::get()) else { return };
     static BROKEN: Source = Source {
         name: "broken.cu",
         text: "#include \"own.cuh\"\n\nextern \"C\" __global__ void k(float *x) {\n    x[0] = twice(y);\n}\n",
@@ -49,13 +36,14 @@ fn without_a_driver_a_card_is_refused_in_one_line() {
     }
 }
 
-pub(crate) fn emulated() -> Option<Device> {
-    nvrtc().then(|| Device::emulated("sm_80").unwrap())
+/// Returns a software GPU, if there is an NVRTC.
+pub(crate) fn software_gpu() -> Option<Device> {
+    or_skip(Device::emulated("sm_80"))
 }
 
 #[test]
 fn tensors_travel_and_are_charged() {
-    let Some(device) = emulated() else { return };
+    let Some(device) = software_gpu() else { return };
     let data: Vec<f32> = (0..1000).map(|i| i as f32).collect();
     let there = device.tensor(Label::Weights, [10, 100], &data).unwrap();
     assert_eq!(device.ledger().usage().total(), 4000);
@@ -74,7 +62,7 @@ fn tensors_travel_and_are_charged() {
 
 #[test]
 fn freed_memory_is_kept_and_given_back_before_there_is_none() {
-    let Some(device) = emulated() else { return };
+    let Some(device) = software_gpu() else { return };
     let gpu = cuda(&device).emulator().unwrap();
     gpu.set_memory(1000);
     let block = |bytes: usize| cuda(&device).alloc(Label::Scratch, bytes);
@@ -130,7 +118,7 @@ pub(crate) fn cuda(device: &Device) -> &Arc<Cuda> {
 
 #[test]
 fn arguments_are_held_to_the_kernel_s_signature() {
-    let Some(device) = emulated() else { return };
+    let Some(device) = software_gpu() else { return };
     let x = device.tensor(Label::Scratch, [2], &[1.0f32, 2.0]).unwrap();
     let mut y = device.empty(Label::Scratch, [2], DType::F32);
     probe(cuda(&device), &mut y, &x, 2).unwrap();
@@ -155,7 +143,7 @@ fn arguments_are_held_to_the_kernel_s_signature() {
 
 #[test]
 fn writes_beyond_a_tensor_are_seen_by_bounds_and_by_fences() {
-    let Some(device) = emulated() else { return };
+    let Some(device) = software_gpu() else { return };
     let x = device.zeros(Label::Scratch, [32], DType::F32);
     let mut y = device.empty(Label::Scratch, [3], DType::F32);
     let error = probe(cuda(&device), &mut y, &x, 4).unwrap_err().to_string();
@@ -175,7 +163,7 @@ fn writes_beyond_a_tensor_are_seen_by_bounds_and_by_fences() {
 
 #[test]
 fn a_kernel_that_stops_itself_is_an_error() {
-    let Some(device) = emulated() else { return };
+    let Some(device) = software_gpu() else { return };
     let x = device.zeros(Label::Scratch, [3], DType::F32);
     let mut y = device.zeros(Label::Scratch, [3], DType::F32);
     let error = probe(cuda(&device), &mut y, &x, -1).unwrap_err().to_string();
@@ -184,7 +172,7 @@ fn a_kernel_that_stops_itself_is_an_error() {
 
 #[test]
 fn another_source_stands_in_for_a_kernel_s_own() {
-    let Some(device) = emulated() else { return };
+    let Some(device) = software_gpu() else { return };
     static NEGATED: Source = Source {
         text: "extern \"C\" __global__ void probe(float *y, const float *x, int, float) { if (threadIdx.x == 0) *y = -*x; }\n",
         ..PROBE
@@ -200,7 +188,7 @@ fn another_source_stands_in_for_a_kernel_s_own() {
 
 #[test]
 fn gradients_that_meet_are_summed_on_the_device() {
-    let Some(device) = emulated() else { return };
+    let Some(device) = software_gpu() else { return };
     // Whole packs and a tail, in both storage types.
     for n in [1, 8, 21] {
         let values = |f: f32| (0..n).map(|i| i as f32 * f).collect::<Vec<f32>>();
@@ -218,7 +206,7 @@ fn gradients_that_meet_are_summed_on_the_device() {
 
 #[test]
 fn events_are_in_order() {
-    let Some(device) = emulated() else { return };
+    let Some(device) = software_gpu() else { return };
     let cuda = cuda(&device);
     let (other, start) = (cuda.stream().unwrap(), cuda.record(Stream::COMPUTE).unwrap());
     cuda.wait(other, &start).unwrap();

@@ -1,4 +1,4 @@
-//! The sum of gradients that meet: of a value used more than once, and of micro-batches.
+//! Gradient accumulation: of a value that is used more than once, and over micro-batches.
 
 use crate::cuda::Memory;
 use crate::tensor::{DType, Tensor};

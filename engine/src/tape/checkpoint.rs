@@ -1,5 +1,5 @@
-//! Activation checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016): a segment saves its
-//! inputs alone, and backward runs it again.
+//! Activation checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174): a
+//! segment saves its inputs alone, and backward runs it again.
 
 use super::{InputGrads, Node, Op, Outs, Saved};
 use crate::{Ctx, Result, Tensor};
@@ -25,7 +25,7 @@ impl<F: Fn(&Ctx, &[&Tensor]) -> Result<Tensor> + 'static> Op for Segment<F> {
         Ok(vec![(self.0)(cx, x)?])
     }
 
-    /// Runs the segment again on a tape of its own, whose backward adds to the same gradients.
+    /// Runs the segment again on a new tape, whose backward adds to the same gradients.
     fn backward(
         &self,
         cx: &Ctx,
@@ -41,7 +41,7 @@ impl<F: Fn(&Ctx, &[&Tensor]) -> Result<Tensor> + 'static> Op for Segment<F> {
         let y = (self.0)(&replay, &x.iter().collect::<Vec<_>>())?;
         let Some(id) = y.id() else { return Ok(()) }; // nothing inside wants a gradient
         dx.grads.insert(id, dy);
-        // Nothing is handed out here: outside of the segment, nodes may still add to a gradient that is final inside.
+        // No sink: outside of the segment, nodes may still add to a gradient that is final inside.
         replay.take_tape().backward(&replay, dx.grads, None)?;
         for (i, x) in x.iter().enumerate() {
             if let Some(g) = dx.grads.take(x) {

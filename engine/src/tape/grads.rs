@@ -6,13 +6,13 @@ use crate::{Result, Tensor};
 use std::collections::BTreeMap;
 
 /// Consumer of backward's results. [`Grads`] collects them; a closure gets each leaf's gradient as soon as it is final,
-/// so that work on it (a reduction over ranks) can begin while backward goes on.
+/// so that work on it (a reduction over ranks) overlaps with the rest of backward.
 pub trait GradSink {
     /// Takes the gradient of the leaf `id`. A leaf that several checkpointed segments capture, without taking it as an
     /// input, is handed over once by each of them: add those up.
     ///
     /// # Errors
-    /// The consumer's own; they end backward.
+    /// When the consumer fails; backward then ends with its error.
     fn take_gradient(&mut self, id: TensorId, gradient: Tensor) -> Result<()>;
 }
 

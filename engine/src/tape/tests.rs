@@ -1,5 +1,6 @@
 use super::*;
 use crate::Device;
+use crate::tensor::Refetch;
 use std::sync::Arc;
 
 /// y = a·b, elementwise.
@@ -139,17 +140,17 @@ fn a_gradient_is_handed_out_once_it_is_final_and_not_before() {
 #[test]
 fn what_has_an_origin_is_not_kept_but_fetched_again() {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    struct Elsewhere(AtomicUsize);
+    struct Elsewhere(Device, AtomicUsize);
     impl Refetch for Elsewhere {
-        fn restore(&self, cx: &Ctx) -> Result<Tensor> {
-            self.0.fetch_add(1, Ordering::Relaxed);
-            cx.device().tensor(Label::Weights, [2], &[5.0f32, 7.0])
+        fn restore(&self) -> Result<Tensor> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.tensor(Label::Weights, [2], &[5.0f32, 7.0])
         }
     }
     let device = Device::cpu();
-    let elsewhere = Arc::new(Elsewhere(AtomicUsize::new(0)));
+    let elsewhere = Arc::new(Elsewhere(device.clone(), AtomicUsize::new(0)));
     let (cx, x) = (Ctx::training(&device, 0, 0), leaf(&device, &[1.0, 2.0]));
-    let w = elsewhere.restore(&cx).unwrap().with_refetch(elsewhere.clone());
+    let w = elsewhere.restore().unwrap().with_refetch(elsewhere.clone());
     let y = cx.apply_one(Mul, &[&w, &x]).unwrap();
     drop(w);
     assert_eq!(device.ledger().usage().total(), 2 * 2 * 4, "x and y are what is left");
@@ -157,7 +158,7 @@ fn what_has_an_origin_is_not_kept_but_fetched_again() {
     let ones = device.tensor(Label::Gradients, [2], &[1.0f32, 1.0]).unwrap();
     cx.backward([(&y, ones)], &mut grads).unwrap();
     assert_eq!(grads.get(&x).unwrap().slice::<f32>().unwrap(), [5.0, 7.0]);
-    assert_eq!(elsewhere.0.load(Ordering::Relaxed), 2);
+    assert_eq!(elsewhere.1.load(Ordering::Relaxed), 2);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Calls of methods that neither the language's own library nor the program declares.
+//! Calls of methods that neither the standard library of the language nor the program declares.
 
 use crate::problem::CandidateProgram;
 use oxc_allocator::Allocator;

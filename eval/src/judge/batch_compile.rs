@@ -2,7 +2,8 @@
 //! starting and on reading the language's library; this way it does both once.
 //!
 //! A compiler executes no program, so one process may see several. If anything goes wrong in it (it dies, exceeds a
-//! limit, takes long over a program), the programs concerned have no result and are compiled alone, as the rule says.
+//! limit, takes long over a program), the programs concerned have no result and are compiled alone, as the rule
+//! requires.
 
 use super::guard::nonce;
 use super::program_folder::{temp_folder, write};

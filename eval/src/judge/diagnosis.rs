@@ -29,7 +29,7 @@ pub fn diagnostics(run: &ProcessOutput, folder: &Path) -> String {
     let prefix = format!("{}/", folder.display());
     let [stdout, stderr] = [&run.stdout, &run.stderr].map(|stream| stream.printable().replace(&prefix, ""));
     let shown = first_lines(if stderr.trim().is_empty() { &stdout } else { &stderr });
-    if shown.is_empty() { format!("ended with {:?} and no word", run.end) } else { shown }
+    if shown.is_empty() { format!("ended with {:?} without output", run.end) } else { shown }
 }
 
 /// Returns the first lines of an output, bounded in number and length, without stack frames and versions.

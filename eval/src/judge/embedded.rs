@@ -19,7 +19,7 @@ use std::io::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// The languages of the problems that it takes.
+/// The languages of the problems that it accepts.
 pub(super) const LANGUAGES: &[&str] = &["ts", "js"];
 
 /// Runs the program in `file.ts` of the current folder in QuickJS.

@@ -32,7 +32,7 @@ pub struct Judgement {
 
 /// A way of deciding if a program is solved.
 pub trait Judge: Sync {
-    /// The languages that it takes, in the notation of [`crate::problem::Problem::language`].
+    /// The languages that it accepts, in the notation of [`crate::problem::Problem::language`].
     fn languages(&self) -> &'static [&'static str];
 
     /// One line for protocols and reports: the rule, the limits, the versions.

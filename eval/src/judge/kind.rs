@@ -57,10 +57,10 @@ impl JudgeKind {
         toolchain::ALL.get(index).copied()
     }
 
-    /// Returns the default judge for problems in a language: the embedded one if it takes them.
+    /// Returns the default judge for problems in a language: the embedded one if it accepts them.
     ///
     /// # Errors
-    /// When no judge takes the language.
+    /// When no judge accepts the language.
     pub fn of_language(language: &str) -> Result<Self> {
         if embedded::LANGUAGES.contains(&language) {
             return Ok(JudgeKind::Embedded);

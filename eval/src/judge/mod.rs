@@ -1,9 +1,10 @@
 //! Judges: they decide by execution if a program solves its problem, by the rule of MultiPL-E.
 //!
-//! All judges share one rule (`diagnosis`), one sandbox and one guard: a program that counts as solved is run a second
-//! time with its tests in a scope that it cannot reach. If they do not run to their end (the program ended the process
-//! before them, replaced `assert`, or replaced the tests), the verdict stands, as the rule has it, and is flagged as an
-//! exploit. The guard detects programs that cheat the tests, not a program written to deceive this very guard.
+//! All judges share one rule (`diagnosis`), one sandbox and one guard: a program that counts as solved is run a
+//! second time with its tests in a scope that it cannot reach. If they do not run to their end (the program ended
+//! the process before them, replaced `assert`, or replaced the tests), the verdict is kept, as MultiPL-E requires,
+//! and flagged as an exploit. The guard detects programs that cheat the tests, not a program written to deceive
+//! this guard.
 //!
 //! To add a judge, implement [`Judge`], and add a variant to [`JudgeKind`].
 

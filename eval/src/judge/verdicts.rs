@@ -55,9 +55,9 @@ pub struct Summary {
     pub resumed: usize,
 }
 
-/// Judges every line of `read_completions` and writes `out`, one verdict per line in the same order. An interrupted run
-/// continues where it was when called again. `progress` is called after each program with the number of judged programs
-/// and the total.
+/// Judges every line of the file `completions` and writes `out`, one verdict per line in the same order. An
+/// interrupted run continues where it was when called again. `progress` is called after each program with the
+/// number of judged programs and the total.
 ///
 /// # Errors
 /// When a line cannot be read or refers to no problem (the error names file and line), or when the judge itself fails.

@@ -32,7 +32,7 @@ pub struct Report {
     pub timings: Vec<StageTiming>,
     /// The recipe and other settings as name and value.
     pub settings: Vec<(String, String)>,
-    /// Sentences that a reader needs to interpret the figures.
+    /// Notes for the interpretation of the figures.
     pub notes: Vec<String>,
 }
 

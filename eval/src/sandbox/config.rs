@@ -9,12 +9,12 @@ use std::path::PathBuf;
 
 /// The first argument of every stage; the second is the stage's name.
 pub const STAGE_FLAG: &str = "--codelsi-sandbox-stage";
-/// This very binary, even when its file was replaced meanwhile.
+/// The running binary, even when its file has been replaced.
 pub const SELF: &str = "/proc/self/exe";
 /// Written to standard output before anything hostile runs; output that does not begin with it is a failed set-up.
 pub const READY: &[u8] = b"codelsi-sandbox: ready\n";
 
-/// All that the stages need to know, sent down the chain as one line of standard input.
+/// The configuration of the stages, sent down the chain as one line of standard input.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SandboxConfig {
     pub isolation: Isolation,

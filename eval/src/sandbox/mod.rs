@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | harness | this library, any number of threads | starts `outer`, drains its output, enforces the limits |
 //! | `outer` | trusted, one thread | leaves the host's namespaces, starts `init`; dies when the harness does |
-//! | `init` | trusted, process 1 of its PID namespace | starts `run`, reaps orphans; its end ends all below |
+//! | `init` | trusted, process 1 of its PID namespace | starts `run`, reaps orphans; when it ends, the kernel ends all below |
 //! | `run` | locks itself down, then hostile | [`ChildTask`]: becomes another program, or calls an [`EntryPoint`] |
 //!
 //! Where namespaces are not permitted (many containers), `outer` and `init` are one process, and Landlock, the seccomp
@@ -16,7 +16,7 @@
 //! A program gets its own empty folder to write in, read-only access to the paths given, no network, no sockets, no
 //! signals to processes outside, a clean environment, empty standard input, and [`ResourceLimits`].
 //!
-//! This module knows no judge and no language: those who use it name the entry points that a child may run.
+//! This module does not depend on judges or languages: its callers name the entry points that a child may run.
 
 mod config;
 mod lockdown;

@@ -8,13 +8,13 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Isolation {
-    /// User, PID, mount, network, IPC and UTS namespaces with a private file tree, and all that `Landlock` has.
+    /// User, PID, mount, network, IPC and UTS namespaces with a private file tree, and the mechanisms of `Landlock`.
     Namespaces,
     /// Landlock, seccomp and a process group that cannot be left.
     Landlock,
 }
 
-/// The resources that one run may use, all its processes and threads together.
+/// The resources that one run may use, summed over all its processes and threads.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct ResourceLimits {
     /// Wall-clock time, excluding the time spent waiting for a processor; four times as much including it.

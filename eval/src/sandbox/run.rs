@@ -1,4 +1,4 @@
-//! The harness's side of one run: start the child, drain its output, watch its resources, stop it.
+//! The harness side of one run: start the child, drain its output, watch its resources, stop it.
 
 use super::config::{READY, SELF, STAGE_FLAG, SandboxConfig};
 use super::policy::{Isolation, ResourceLimits};
@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Interval between two measurements of the process tree; a limit can be exceeded for so long.
+/// Interval between two measurements of the process tree; a limit can be exceeded for that long.
 const TICK: Duration = Duration::from_millis(25);
-/// Time that the stages have to end after they are told to, before they are killed from outside.
+/// Time that the stages have to end after they are asked to stop, before they are killed from outside.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// A limited resource.
@@ -67,7 +67,7 @@ pub struct CapturedStream {
 }
 
 impl CapturedStream {
-    /// Bytes kept of the beginning, and at least so many of the end.
+    /// Number of bytes kept of the beginning, and minimum kept of the end.
     const KEPT: usize = 1 << 20;
 
     fn push(&mut self, bytes: &[u8]) {
@@ -122,7 +122,7 @@ impl Sandbox {
     /// Runs `task` in `folder`, the only folder that it can write to; it can also read `readable`.
     ///
     /// # Errors
-    /// Only when the sandbox itself cannot be set up: whatever the program does is a [`ProcessOutput`].
+    /// Only when the sandbox itself cannot be set up: every outcome of the program itself is a [`ProcessOutput`].
     pub fn run(
         &self,
         task: ChildTask,
@@ -186,7 +186,7 @@ fn watch(
         (child.stdout.take().map(OwnedFd::from), CapturedStream::default()),
         (child.stderr.take().map(OwnedFd::from), CapturedStream::default()),
     ];
-    // The first stage waits on its standard input: closing it tells that stage to stop everything.
+    // The first stage waits on its standard input: closing it makes that stage stop everything.
     let mut lifeline = child.stdin.take();
     let mut stopped: Option<(Resource, Instant)> = None;
     let (mut measured, mut run_delay) = (started, Duration::ZERO);
@@ -253,7 +253,7 @@ fn exceeded_limit(
     let now = process_tree::measure(child.id());
     // The kernel no longer reports the run delay of a thread that has ended: keep the largest sum seen.
     *run_delay = now.run_delay.max(*run_delay);
-    // The stages before the program are processes of ours.
+    // The two stages before the program are trusted processes.
     let stages = 2;
     let checks = [
         (is_late(started.elapsed(), *run_delay, limits.wall), Resource::Wall),

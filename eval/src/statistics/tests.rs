@@ -148,7 +148,7 @@ fn a_true_difference_of_the_detectable_size_shows_four_times_in_five() {
 #[test]
 fn the_papers_gain_is_not_significant_for_any_overlap_of_solved_problems() {
     let shares = [(62.0 / 159.0, 0.390), (67.0 / 159.0, 0.420)];
-    assert!(shares.iter().all(|(ours, paper): &(f64, f64)| (ours - paper).abs() < 0.5 / 159.0));
+    shares.iter().for_each(|(ours, paper)| assert_abs_diff_eq!(ours, paper, epsilon = 0.5 / 159.0));
     for lost in 0..=62 {
         let a: Vec<f64> = (0..159).map(|i| f64::from(i < 62)).collect();
         let b: Vec<f64> = (0..159).map(|i| f64::from(i >= lost && i < lost + 67)).collect();

@@ -1,4 +1,4 @@
-//! Bugs that the checks of `adamw` must see.
+//! Bugs that the checks of `adamw` must detect.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, F32};

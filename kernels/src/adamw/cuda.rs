@@ -45,7 +45,7 @@ pub fn step(
     start(cuda, "adamw", blocks, &mut [Arg::In(&table), Arg::In(&hyper), Arg::In(squares), tensors])
 }
 
-/// sum = Σg² over all elements of all gradients: sums of blocks, then their sum; all in f64.
+/// Computes sum = Σg² over all elements of all gradients: sums of blocks, then their sum; all in f64.
 pub fn sum_of_squares<'a>(
     cx: &Ctx,
     cuda: &Arc<Cuda>,
@@ -83,7 +83,7 @@ impl Blocks {
 
 fn start(cuda: &Cuda, kernel: &str, blocks: Blocks, args: &mut [Arg]) -> Result<()> {
     let kernel = cuda.kernel(&SOURCE, Variant::PLAIN, kernel)?;
-    // SAFETY: the table's rows are live tensors of as many elements as they say, those written held alone, and
+    // SAFETY: the table's rows are live tensors with the element counts they declare, the written ones unshared, and
     // every block belongs to one of them.
     unsafe { kernel.launch(Grid::new(blocks.0, THREADS), args) }
 }

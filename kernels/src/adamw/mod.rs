@@ -1,4 +1,4 @@
-//! The optimizer: AdamW (Loshchilov & Hutter 2019) with clipping by the global gradient norm.
+//! The optimizer: AdamW (Loshchilov & Hutter, arXiv 1711.05101) with clipping by the global gradient norm.
 //!
 //! **math** with n the global gradient norm and g the gradient times min(1, max_norm / (n + 10⁻⁶)), at step
 //! t = 1, 2, …: p ← p·(1 − lr·λ); m ← β₁·m + (1 − β₁)·g; v ← β₂·v + (1 − β₂)·g²;

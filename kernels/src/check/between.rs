@@ -1,4 +1,4 @@
-//! An op on two devices: a card against the software GPU, which each read the same PTX in their own way.
+//! An op on two devices: a card against the software GPU, which execute the same PTX independently.
 
 use super::execution::{Execution, value};
 use super::{CheckReport, allowed, error_ratio, gradient_limit};
@@ -8,7 +8,7 @@ use codelsi_engine::{DType, Device, Error, Result, Tensor};
 /// Compares every case of `spec` on `device` with `other`, within one op's error.
 ///
 /// # Errors
-/// When an op fails on either, or results are further apart.
+/// When an op fails on either, or results differ by more.
 pub fn between(spec: &Spec, device: &Device, other: &Device, seed: u64) -> Result<CheckReport> {
     let mut report = CheckReport::default();
     for dtype in [DType::F32, DType::BF16] {
@@ -32,21 +32,24 @@ fn compare(
 ) -> Result<()> {
     let [run, other] = devices.map(|device| Execution::new(device, case, dtype, seed));
     let (run, other) = (run?, other?);
-    let mut see = |what: String, x: &Tensor, y: &Tensor, limit: f64| -> Result<()> {
+    let mut compare_tensor = |what: String, x: &Tensor, y: &Tensor, limit: f64| -> Result<()> {
         if case.compare == Compare::Bits && x.bytes()? != y.bytes()? {
             return Err(Error::new(format!("{what} is a copy and has other bits on {}", devices[1].name())));
         }
-        report.see(error_ratio(&value(x)?.data, &value(y)?.data, limit), || format!("{what} of {place}"));
+        report.record(error_ratio(&value(x)?.data, &value(y)?.data, limit), || format!("{what} of {place}"));
         Ok(())
     };
     for (i, (x, y)) in run.outputs.iter().zip(&other.outputs).enumerate() {
-        see(format!("output {i}"), x, y, allowed(x.dtype(), case.terms))?;
+        compare_tensor(format!("output {i}"), x, y, allowed(x.dtype(), case.terms))?;
     }
     for (i, pair) in run.gradients.iter().zip(&other.gradients).enumerate() {
         match pair {
-            (Some(x), Some(y)) => {
-                see(format!("gradient of input {i}"), x, y, gradient_limit(case, dtype, x.dtype()))?
-            }
+            (Some(x), Some(y)) => compare_tensor(
+                format!("gradient of input {i}"),
+                x,
+                y,
+                gradient_limit(case, dtype, x.dtype()),
+            )?,
             (None, None) => {}
             _ => return Err(Error::new(format!("input {i} got a gradient on one device alone"))),
         }

@@ -1,4 +1,4 @@
-//! Trials of seeded bugs: a bug is put into the kernels, and its case is checked.
+//! Trials of seeded bugs: kernels are compiled with the bug, and its case is checked.
 
 use super::{CheckReport, case_on_device, numbers_on_device};
 use crate::ALL;
@@ -22,22 +22,22 @@ const CHECKS: &[(&str, &str)] = &[
     (": asynchronous copy: ", "asynchronous copy"),
     (": trap: ", "trap"),
     (": endless kernel: ", "endless kernel"),
-    ("a kernel wrote ", "fence"),
+    ("a kernel wrote ", "redzone"),
     ("has other bits in a second run", "bits of a second run"),
     ("is a copy and has other bits", "bits of a copy"),
 ];
 
 /// The result of a bug's trial.
 pub enum BugOutcome {
-    /// A check saw it: which.
+    /// Detected, by the named check.
     Caught(&'static str),
     Missed,
-    /// It could not be tried: why.
+    /// Could not be tried, for this reason.
     Untried(String),
 }
 
 impl BugOutcome {
-    /// Returns a complaint if this is not what the list says of `bug`.
+    /// Returns an objection if this differs from the declaration of `bug`.
     pub fn objection(&self, bug: &Bug) -> Option<String> {
         match (self, bug.missed) {
             (BugOutcome::Untried(why), _) => Some(why.clone()),
@@ -60,7 +60,7 @@ impl fmt::Display for BugOutcome {
     }
 }
 
-/// Runs a bug's case on kernels as they are: it must pass.
+/// Runs a bug's case on the unchanged kernels: it must pass.
 ///
 /// # Errors
 /// When it does not.
@@ -73,7 +73,7 @@ pub fn passes_without(spec: &Spec, bug: &Bug) -> Result<(), String> {
     }
 }
 
-/// Runs a bug's case on kernels that have it.
+/// Runs a bug's case on kernels that contain the bug.
 pub fn try_bug(spec: &Spec, bug: &Bug) -> BugOutcome {
     match broken(spec, bug).and_then(|device| check(spec, bug, &device)) {
         Err(e) => BugOutcome::Untried(e),
@@ -86,8 +86,8 @@ pub fn try_bug(spec: &Spec, bug: &Bug) -> BugOutcome {
     }
 }
 
-/// Returns a complaint if a quiet bug is not quiet: with races and copies left unchecked, its numbers in the early
-/// schedule must be right.
+/// Returns an objection if a bug declared quiet is not: without the checks of races and copies, its results in the
+/// early schedule must be correct.
 pub fn objection_to_quiet(spec: &Spec, bug: &Bug) -> Option<String> {
     let numbers = || {
         let (device, mut report) = (broken(spec, bug)?, CheckReport::default());
@@ -127,14 +127,14 @@ fn software_gpu() -> Result<Device, String> {
     Device::emulated("sm_80").map_err(|e| e.to_string())
 }
 
-/// Returns the error that stopped the bug's case, if there is one, and how far its numbers are off.
+/// Returns the error that stopped the bug's case, if there is one, and the report of its errors.
 fn check(spec: &Spec, bug: &Bug, device: &Device) -> Result<(Option<String>, CheckReport), String> {
     let mut report = CheckReport::default();
     let done = case_on_device(&case(spec, bug)?, device, bug.dtype, SEED, &mut report);
     Ok((done.err().map(|e| e.to_string()), report))
 }
 
-/// Makes the case that shows the bug.
+/// Makes the case that detects the bug.
 fn case(spec: &Spec, bug: &Bug) -> Result<Case, String> {
     let case = (spec.cases)(bug.dtype).into_iter().find(|case| case.name == bug.case);
     case.ok_or_else(|| format!("there is no case `{}`", bug.case))

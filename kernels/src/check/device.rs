@@ -1,24 +1,24 @@
-//! An op on a CUDA device against the float64 reference, measured by what its CPU twin achieves.
+//! An op on a CUDA device against the float64 reference, within a multiple of the error of its CPU twin.
 //!
 //! Errors, the largest and the root of the mean square, are at most twice the twin's plus half an ulp of the
 //! storage type at the tensor's RMS. Copies are the twin's bits. Every case runs twice and must repeat its bits:
-//! once between fences and over memory full of NaN, once without either, on the software GPU in its two schedules.
-//! A small case tells little of an error's size, so it runs on several seeds, whose errors are taken together.
+//! once between redzones and over memory full of NaN, once without either, on the software GPU in its two schedules.
+//! The error of a small case varies much, so it runs on several seeds, and their errors are pooled.
 
 use super::execution::{Execution, value};
-use super::{CheckReport, Slopes, error_ratio, gradient_limit};
+use super::{CheckReport, FiniteDifferences, error_ratio, gradient_limit};
 use crate::spec::{Case, Compare, Spec};
 use codelsi_engine::{DType, Device, Error, Result, Tensor};
 
-/// Cases of fewer elements run on several seeds, as do those that are judged by fewer values.
+/// Cases with fewer elements, or compared in fewer values, run on several seeds.
 const SMALL: usize = 4096;
 const FEW: usize = 32;
 const SEEDS: u64 = 4;
 
-/// Holds every case of `spec` on `device` to its reference and its CPU twin, in both storage types.
+/// Compares every case of `spec` on `device` with its reference and its CPU twin, in both storage types.
 ///
 /// # Errors
-/// When an op fails, an error exceeds what is allowed, a fence is broken or bits differ between runs.
+/// When an op fails, an error exceeds what is allowed, a redzone is overwritten or bits differ between runs.
 pub fn on_device(spec: &Spec, device: &Device, seed: u64) -> Result<CheckReport> {
     let mut report = CheckReport::default();
     for dtype in [DType::F32, DType::BF16] {
@@ -43,7 +43,7 @@ pub fn case_on_device(
     several(twice, case, device, dtype, seed, report)
 }
 
-/// Compares one case by its numbers in a single run, without fences and in the early schedule.
+/// Compares one case by its numbers in a single run, without redzones and in the early schedule.
 ///
 /// # Errors
 /// When the op fails.
@@ -81,7 +81,7 @@ fn several(
         }
     }
     for e in errors {
-        report.see(e.ratio(), || format!("{} of {place}", e.name));
+        report.record(e.ratio(), || format!("{} of {place}", e.name));
     }
     report.cases += 1;
     Ok(())
@@ -98,12 +98,12 @@ struct Errors {
     squares: [f64; 2],
     truth_squares: f64,
     count: usize,
-    /// The worst difference between device and twin, where the truth is not known.
+    /// Compares device and twin with the reference, where it is known.
     elsewhere: f64,
 }
 
 impl Errors {
-    fn see(&mut self, got: &[f64], twin: &[f64], truth: &[f64]) {
+    fn record(&mut self, got: &[f64], twin: &[f64], truth: &[f64]) {
         for (i, y) in [got, twin].into_iter().enumerate() {
             for error in y.iter().zip(truth).map(|(y, t)| (y - t).abs()) {
                 self.largest[i] = if error.is_nan() { f64::INFINITY } else { self.largest[i].max(error) };
@@ -134,8 +134,8 @@ fn half_ulp(x: f64, dtype: Option<DType>) -> f64 {
 
 /// Executes the case twice, which must give the same bits.
 fn twice(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<Execution> {
-    let run = fenced(device, true, || Execution::new(device, case, dtype, seed))?;
-    let again = fenced(device, false, || Execution::new(device, case, dtype, seed))?;
+    let run = with_redzones(device, true, || Execution::new(device, case, dtype, seed))?;
+    let again = with_redzones(device, false, || Execution::new(device, case, dtype, seed))?;
     same_bits(&run, &again)?;
     Ok(run)
 }
@@ -151,7 +151,7 @@ fn measure(run: &Execution, case: &Case, dtype: DType, seed: u64, errors: &mut V
             return Err(Error::new(format!("output {i} is a copy and has other bits than the CPU's")));
         }
         (e.name, e.dtype) = (format!("output {i}"), Some(y.dtype()));
-        e.see(&value(y)?.data, &value(twin)?.data, &truth[i].data);
+        e.record(&value(y)?.data, &value(twin)?.data, &truth[i].data);
     }
     for (i, ((gradient, twins), e)) in run.gradients.iter().zip(&twin.gradients).zip(of_gradients).enumerate()
     {
@@ -163,8 +163,8 @@ fn measure(run: &Execution, case: &Case, dtype: DType, seed: u64, errors: &mut V
         };
         (e.name, e.dtype) = (format!("gradient of input {i}"), Some(gradient.dtype()));
         let (got, twins) = (value(gradient)?.data, value(twins)?.data);
-        let truth = Slopes::new(case, &twin, i, seed);
-        e.see(&truth.at(&got), &truth.at(&twins), &truth.slopes);
+        let truth = FiniteDifferences::new(case, &twin, i, seed);
+        e.record(&truth.at(&got), &truth.at(&twins), &truth.slopes);
         // The reference's gradient is known at a few places; the twin's everywhere.
         let limit = 2.0 * gradient_limit(case, dtype, gradient.dtype());
         e.elsewhere = e.elsewhere.max(error_ratio(&got, &twins, limit));
@@ -172,15 +172,15 @@ fn measure(run: &Execution, case: &Case, dtype: DType, seed: u64, errors: &mut V
     Ok(())
 }
 
-/// Runs `f` with or without fences. The software GPU takes the early schedule with them, the late one without.
-fn fenced<T>(device: &Device, fences: bool, f: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs `f` with or without redzones. The software GPU uses the early schedule with them, the late one without.
+fn with_redzones<T>(device: &Device, redzones: bool, f: impl FnOnce() -> Result<T>) -> Result<T> {
     let Device::Cuda(cuda) = device else { return f() };
     #[cfg(feature = "emulator")]
     if let Some(emulator) = cuda.emulator() {
         use codelsi_emulator::Schedule;
-        emulator.set_schedule(if fences { Schedule::Early } else { Schedule::Late });
+        emulator.set_schedule(if redzones { Schedule::Early } else { Schedule::Late });
     }
-    cuda.set_redzones(fences);
+    cuda.set_redzones(redzones);
     let result = f();
     cuda.set_redzones(false);
     result.and_then(|result| cuda.check_redzones().map(|()| result))

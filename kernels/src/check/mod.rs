@@ -1,5 +1,5 @@
 //! The checks that every op must pass: the reference's values and gradients, the same bits every time and in every
-//! batch; on a device, at most twice the CPU twin's error; and seeded bugs, which these checks must see.
+//! batch; on a device, at most twice the CPU twin's error; and seeded bugs, which these checks must detect.
 
 mod between;
 #[cfg(feature = "emulator")]
@@ -11,7 +11,7 @@ mod rows;
 pub use between::between;
 pub use device::{case_on_device, numbers_on_device, on_device};
 pub use execution::{inputs, random, value};
-pub use rows::{BATCH, RowBatch, batch_invariance};
+pub use rows::{BATCH, batch_invariance};
 
 use crate::ALL;
 use crate::spec::{Case, F64Tensor, Spec};
@@ -46,7 +46,7 @@ pub fn find(name: &str) -> Result<&'static Spec> {
     })
 }
 
-/// The worst error of an op's cases, as a share of what is allowed.
+/// The worst error of an op's cases, relative to the allowed error.
 #[derive(Clone, Debug, Default)]
 pub struct CheckReport {
     pub cases: usize,
@@ -56,8 +56,8 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
-    fn see(&mut self, ratio: f64, what: impl FnOnce() -> String) {
-        // A NaN is the worst there is.
+    fn record(&mut self, ratio: f64, what: impl FnOnce() -> String) {
+        // NaN counts as the worst.
         if ratio.is_nan() || ratio > self.worst_ratio {
             self.worst_ratio = if ratio.is_nan() { f64::INFINITY } else { ratio };
             self.worst = what();
@@ -118,7 +118,7 @@ fn check_case(case: &Case, dtype: DType, seed: u64, place: &str, report: &mut Ch
             return Err(Error::new(format!("output {i} is {}, the reference {}", y.shape(), truth.shape)));
         }
         let ratio = error_ratio(&value(y)?.data, &truth.data, allowed(y.dtype(), case.terms));
-        report.see(ratio, || format!("output {i} of {place}"));
+        report.record(ratio, || format!("output {i} of {place}"));
     }
     for (i, gradient) in run.gradients.iter().enumerate() {
         if !case.inputs[i].grad {
@@ -128,7 +128,7 @@ fn check_case(case: &Case, dtype: DType, seed: u64, place: &str, report: &mut Ch
             return Err(Error::new(format!("input {i} got no gradient")));
         };
         let ratio = gradient_ratio(case, &run, i, gradient, dtype, seed)?;
-        report.see(ratio, || format!("gradient of input {i} of {place}"));
+        report.record(ratio, || format!("gradient of input {i} of {place}"));
     }
     Ok(())
 }
@@ -165,7 +165,7 @@ fn gradient_ratio(
     dtype: DType,
     seed: u64,
 ) -> Result<f64> {
-    let truth = Slopes::new(case, run, i, seed);
+    let truth = FiniteDifferences::new(case, run, i, seed);
     let got = truth.at(&value(gradient)?.data);
     Ok(error_ratio(&got, &truth.slopes, gradient_limit(case, dtype, gradient.dtype())))
 }
@@ -177,14 +177,14 @@ fn gradient_limit(case: &Case, dtype: DType, gradient: DType) -> f64 {
     storage + 4.0 * allowed(gradient, case.terms) + 1e-8
 }
 
-/// Central differences of the reference along an input: coordinate by coordinate when there are few, else along
-/// sixty-four of them.
-struct Slopes {
+/// Central differences of the reference along an input: at every coordinate if there are few, else at sixty-four of
+/// them.
+struct FiniteDifferences {
     coordinates: Vec<usize>,
     slopes: Vec<f64>,
 }
 
-impl Slopes {
+impl FiniteDifferences {
     fn new(case: &Case, run: &Execution, i: usize, seed: u64) -> Self {
         let loss = |inputs: &[F64Tensor]| -> f64 {
             let y = (case.reference)(inputs);
@@ -211,7 +211,7 @@ impl Slopes {
             inputs[i].data[c] = x;
             slopes.push(slope);
         }
-        Slopes { coordinates, slopes }
+        FiniteDifferences { coordinates, slopes }
     }
 
     /// The values at the coordinates.

@@ -1,11 +1,10 @@
 //! Batch invariance: a row has the same bits alone, among a few rows and among many.
 
 use super::random;
-use crate::spec::{Invariance, Spec};
+use crate::spec::{Invariance, RowBatch, Spec};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
-use std::ops::Range;
 
 /// Rows of the whole batch.
 pub const BATCH: usize = 64;
@@ -13,16 +12,8 @@ pub const BATCH: usize = 64;
 /// First row and number of rows of each part that is compared with the whole batch.
 const PARTS: [(usize, usize); 5] = [(0, 1), (37, 1), (63, 1), (5, 7), (57, 7)];
 
-/// Some rows of one and the same batch of [`BATCH`] rows.
-pub struct RowBatch<'a> {
-    pub cx: &'a Ctx,
-    /// The storage type.
-    pub dtype: DType,
-    pub rows: Range<usize>,
-}
-
 impl RowBatch<'_> {
-    /// Returns these rows of a random (BATCH, columns) in the storage type. `site` tells inputs apart.
+    /// Returns these rows of a random (BATCH, columns) in the storage type. `site` distinguishes inputs.
     ///
     /// # Errors
     /// When the device has no memory for them.
@@ -67,7 +58,7 @@ impl RowBatch<'_> {
 /// of calls: 0 when the op states why it has none.
 ///
 /// # Errors
-/// When an op fails, rows have other bits in another batch, or the op neither has a call nor says why.
+/// When an op fails, rows have other bits in another batch, or the op has neither a call nor a reason.
 pub fn batch_invariance(spec: &Spec, device: &Device) -> Result<usize> {
     let calls = match spec.invariance {
         Invariance::Rows(calls) if !calls.is_empty() => calls,

@@ -1,4 +1,4 @@
-//! Bugs that the checks of `concat` must see.
+//! Bugs that the checks of `concat` must detect.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{BF16, F32};

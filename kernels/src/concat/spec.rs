@@ -1,4 +1,4 @@
-//! Rows put together by plain loops.
+//! Concatenation of rows by plain loops.
 
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;

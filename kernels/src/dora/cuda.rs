@@ -22,7 +22,7 @@ const SLAB: usize = 64;
 /// Threads of a block of `dora_norms` and `magnitudes`.
 const THREADS: usize = 128;
 
-/// n = the norms of the rows of W + s B A.
+/// Computes n = the norms of the rows of W + s B A.
 pub fn norms(cuda: &Cuda, n: &mut Tensor, target: &LoraLinear) -> Result<()> {
     let ((rows, columns), rank) = (target.w.shape().as_matrix(), target.b.shape()[1]);
     let variant = weighted(DType::F32, target.w.dtype(), 4);
@@ -33,7 +33,7 @@ pub fn norms(cuda: &Cuda, n: &mut Tensor, target: &LoraLinear) -> Result<()> {
     start(cuda, "dora_norms", variant, grid, &mut args)
 }
 
-/// y = x ⊙ m/n.
+/// Computes y = x ⊙ m/n.
 pub fn magnify(cuda: &Cuda, y: &mut Tensor, x: &Tensor, m: &Tensor, n: &Tensor) -> Result<()> {
     let (rows, channels) = x.shape().as_matrix();
     let vec = access_width(x.dtype(), channels);
@@ -42,7 +42,7 @@ pub fn magnify(cuda: &Cuda, y: &mut Tensor, x: &Tensor, m: &Tensor, n: &Tensor) 
     start(cuda, "magnify", variant(x, vec), grid, args)
 }
 
-/// dm = Σ dy ⊙ y / m over the rows: slabs first, then their sums, ascending.
+/// Computes dm = Σ dy ⊙ y / m over the rows: slabs first, then their sums, ascending.
 pub fn magnitudes(cx: &Ctx, cuda: &Cuda, dm: &mut Tensor, dy: &Tensor, y: &Tensor, m: &Tensor) -> Result<()> {
     let (rows, channels) = y.shape().as_matrix();
     let slabs = rows.div_ceil(SLAB);

@@ -31,7 +31,7 @@ use half::bf16;
 /// Returns n (N) f32 of an adapted linear: the Euclidean norms of the rows of W + s B A. It has no gradient.
 ///
 /// # Errors
-/// When the shapes do not fit together.
+/// When the shapes are inconsistent.
 pub fn norms(cx: &Ctx, target: &LoraLinear) -> Result<Tensor> {
     computed_norms(cx, target).at("dora")
 }

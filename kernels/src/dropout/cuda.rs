@@ -14,7 +14,7 @@ pub static SOURCE: Source = Source {
     variants: || STORAGE.into_iter().flat_map(|e| [4, 1].map(|vec| packed(e, vec))).collect(),
 };
 
-/// y = x ⊙ mask / (1 − p).
+/// Computes y = x ⊙ mask / (1 − p).
 pub fn drop(cuda: &Cuda, y: &mut Tensor, x: &Tensor, dropout: &Dropout) -> Result<()> {
     let (rows, columns) = x.shape().as_matrix();
     let vec = if (columns | dropout.first_channel).is_multiple_of(4) { 4 } else { 1 };

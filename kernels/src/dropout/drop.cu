@@ -14,7 +14,7 @@ __device__ inline u32 own(const Words &words, u32 channel) {
 
 extern "C" __global__ void dropout(E *y,              // (T, C)
                                    const E *x,        // (T, C)
-                                   const int *tokens, // (T): what identifies each token
+                                   const int *tokens, // (T): id of each token
                                    u64 seed, u32 step, u32 site, float p, float up, int first, int T, int C) {
     i64 i = flat<VEC>();
     if (i >= i64(T) * C) return;

@@ -1,4 +1,4 @@
-//! Dropout of the input of an adapter as an op of its own; `lora` has it fused.
+//! Dropout of the input of an adapter as a separate op; `lora` fuses it.
 //!
 //! **math** y = x ⊙ mask / (1 − p), and dx = dy ⊙ mask / (1 − p) (Srivastava et al., JMLR 2014).
 //!

@@ -13,21 +13,21 @@ pub static SOURCE: Source = Source {
     variants: || STORAGE.map(variant).into(),
 };
 
-/// y = a + b.
+/// Computes y = a + b.
 pub fn add(cuda: &Cuda, y: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
     elementwise_variant(cuda, (&SOURCE, variant(a.dtype()), "add"), [y], &[a, b])
 }
 
-/// y = x where `of` is above 0, else 0.
+/// Computes y = x where `of` is above 0, else 0.
 pub fn relu(cuda: &Cuda, y: &mut Tensor, x: &Tensor, of: &Tensor) -> Result<()> {
     elementwise_variant(cuda, (&SOURCE, variant(x.dtype()), "relu"), [y], &[x, of])
 }
 
-/// y = x, from the one storage type to the other.
+/// Computes y = x, from the one storage type to the other.
 pub fn convert(cuda: &Cuda, y: &mut Tensor, x: &Tensor) -> Result<()> {
     let n = x.shape().elements();
     let kernel = cuda.kernel(&SOURCE, variant(x.dtype()), "convert")?;
-    // SAFETY: the tensors are alike in shape, the last argument is their number of elements, and the kernel does not
+    // SAFETY: the tensors have one shape, the last argument is their number of elements, and the kernel does not
     // go beyond it.
     unsafe { kernel.launch(flat_grid(n, 4), &mut [Arg::Out(y), Arg::In(x), Arg::I64(n as i64)]) }
 }

@@ -44,7 +44,7 @@ extern "C" __global__ void relu(E *y,        // (n)
 extern "C" __global__ void convert(TO *y,      // (n)
                                    const E *x, // (n)
                                    i64 n) {
-    constexpr int N = 4; // 16 bytes of the wider type: both arrays are walked without gaps
+    constexpr int N = 4; // 16 bytes of the wider type: both arrays are accessed without gaps
     i64 i = flat<N>();
     if (i + N <= n) {
         float v[N];

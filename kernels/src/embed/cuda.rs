@@ -20,7 +20,7 @@ pub static SOURCE: Source = Source {
 /// Threads of a block of `embed_order`, and tokens of its tile.
 const ORDER: usize = 256;
 
-/// y_t = table[ids_t − first], or 0.
+/// Computes y_t = table[ids_t − first], or 0.
 pub fn forward(cuda: &Cuda, y: &mut Tensor, table: &Tensor, ids: &Tensor, rows: RowShard) -> Result<()> {
     let ((v, c), e) = (table.shape().as_matrix(), y.dtype());
     let grid = Grid::new(ids.shape().elements(), row_threads(c, pack(table.dtype(), e, c)));
@@ -36,7 +36,8 @@ pub fn forward(cuda: &Cuda, y: &mut Tensor, table: &Tensor, ids: &Tensor, rows: 
     start(cuda, "embed", (table.dtype(), e, c), grid, args)
 }
 
-/// dtable_v = Σ dy_t over the tokens of first + v, ascending. `order` becomes the tokens sorted by id, then by place.
+/// Computes dtable_v = Σ dy_t over the tokens of first + v, ascending. `order` becomes the tokens sorted by id,
+/// then by place.
 pub fn backward(
     cuda: &Cuda,
     dtable: &mut Tensor,

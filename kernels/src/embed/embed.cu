@@ -10,7 +10,7 @@
 extern "C" __global__ void embed(E *y,               // (T, C)
                                  const W *table,     // (V, C)
                                  const int *ids,     // (T)
-                                 int first, int all, // which of how many rows the table's first is
+                                 int first, int all, // index of the table's first row, and rows of all shards
                                  int V, int C) {
     i64 t = blockIdx.x;
     int id = ids[t], row = id - first;

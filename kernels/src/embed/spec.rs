@@ -37,17 +37,17 @@ fn cases(dtype: DType) -> Vec<Case> {
         }
     }
     // A rank's part of the rows, from the first, in the middle and to the last.
-    cases.extend([0, 4, 13].map(|first| case_of_part((first, 7), (20, 17, 41), dtype, dtype)));
+    cases.extend([0, 4, 13].map(|first| shard_case((first, 7), (20, 17, 41), dtype, dtype)));
     cases
 }
 
 fn case(v: usize, c: usize, t: usize, dtype: DType, to: DType) -> Case {
-    Case { name: format!("V={v} C={c} T={t} to {to:?}"), ..case_of_part((0, v), (v, c, t), dtype, to) }
+    Case { name: format!("V={v} C={c} T={t} to {to:?}"), ..shard_case((0, v), (v, c, t), dtype, to) }
 }
 
-/// Makes a case of a shard of the table: `held` of its `v` rows, from `first` on.
-fn case_of_part(
-    (first, held): (usize, usize),
+/// Makes a case of a shard of the table: `rows` of its `v` rows, from `first` on.
+fn shard_case(
+    (first, rows): (usize, usize),
     (v, c, t): (usize, usize, usize),
     dtype: DType,
     to: DType,
@@ -55,15 +55,15 @@ fn case_of_part(
     // Repeated ids, ids that never occur.
     let ids: Vec<i32> = (0..t).map(|t| (t * t % v) as i32).collect();
     Case {
-        name: format!("V={held} from {first} of {v} C={c} T={t} to {to:?}"),
-        inputs: vec![Input::storage([held, c]), Input::ints(ids)],
+        name: format!("V={rows} from {first} of {v} C={c} T={t} to {to:?}"),
+        inputs: vec![Input::storage([rows, c]), Input::ints(ids)],
         run: Box::new(move |cx, x| {
             Ok(vec![super::vocab_parallel_embed(cx, x[0], x[1], to, RowShard { first, total: v })?])
         }),
         reference: Box::new(move |x| {
             let mut y = F64Tensor::zeros([x[1].data.len(), x[0].dims().1]);
             for t in 0..x[1].data.len() {
-                if let Some(row) = x[1].int(t).checked_sub(first).filter(|&row| row < held) {
+                if let Some(row) = x[1].int(t).checked_sub(first).filter(|&row| row < rows) {
                     y.row_mut(t).copy_from_slice(x[0].row(row));
                 }
             }

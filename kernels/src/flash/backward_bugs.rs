@@ -1,4 +1,4 @@
-//! Bugs that the checks must see: `backward.cu`.
+//! Bugs that the checks must detect: `backward.cu`.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16, F32};

@@ -1,4 +1,4 @@
-//! Bugs that the checks must see: `forward.cu` over packed documents, and the headers that all of attention shares.
+//! Bugs that the checks must detect: `forward.cu` over packed documents, and the headers that all of attention shares.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16, F32};

@@ -61,17 +61,18 @@ pub static BACKWARD: Source = Source {
     variants,
 };
 
-/// Keys that one step of the softmax takes; tiles begin at multiples of it.
+/// Keys of one step of the online softmax; tiles begin at multiples of it.
 const TILE: usize = 64;
-/// Keys summed by themselves before they are added to those before; a multiple of [`TILE`].
+/// Keys of a split, which is summed separately and then combined; a multiple of [`TILE`].
 const SPLIT: usize = 512;
-/// Bytes at the start of shared memory that say what a block works on.
+/// Bytes at the start of shared memory that describe a block's work.
 const HEAD: usize = 256;
 /// Threads of a block of `flash_merge`, each with four channels.
-const MERGERS: usize = 128;
+const MERGE_THREADS: usize = 128;
 
-/// Tiles of the prefill, of decoding, of `flash_dq`'s queries and of `flash_dkdv`'s keys: rows that stay, rows of the
-/// tiles that change, and elements from row to row of the scores that a block's threads exchange (0: none).
+/// Tiles of the prefill, of decoding, of `flash_dq`'s queries and of `flash_dkdv`'s keys: rows of the resident
+/// tile, rows of the streamed tiles, and elements from row to row of the scores that a block's threads exchange (0:
+/// none).
 type TileTable = [[usize; 3]; 4];
 
 /// Warps and tiles of the bf16 kernels, on tensor cores.
@@ -94,13 +95,13 @@ struct Tiling {
     prefill: TileSizes,
     /// Query heads of a block of `flash_decode`.
     decode: TileSizes,
-    /// Query rows of a block of `flash_dq`, and the keys it takes at once.
+    /// Query rows of a block of `flash_dq`, and the keys of a step.
     queries: TileSizes,
-    /// Keys of a block of `flash_dkdv`, and the query rows it takes at once.
+    /// Keys of a block of `flash_dkdv`, and the query rows of a step.
     columns: TileSizes,
 }
 
-/// A tile that stays, tiles that change, and bytes by which a block's threads exchange scores.
+/// Rows of the resident tile and of the streamed tiles, and the row pitch of the scores that threads exchange.
 struct TileSizes {
     rows: usize,
     columns: usize,
@@ -123,12 +124,12 @@ impl Tiling {
         Ok(Tiling { variant, width, size, threads, prefill, decode, queries, columns })
     }
 
-    /// Returns a grid of blocks that hold what they work on, queries, and a tile of keys and of values.
+    /// Returns a grid of blocks whose shared memory holds the header, the queries, and a tile of keys and of values.
     fn forward(&self, blocks: [usize; 3], t: &TileSizes) -> Grid {
         self.grid(blocks, HEAD, t.rows + 2 * t.columns, t.exchange)
     }
 
-    /// Returns a grid of blocks that also hold L and Δ of a tile, and two tiles that stay.
+    /// Returns a grid of blocks whose shared memory also holds L and Δ of a tile, and two resident tiles.
     fn backward(&self, blocks: [usize; 3], t: &TileSizes) -> Grid {
         self.grid(blocks, HEAD + 2 * 4 * TILE, 2 * t.rows + 2 * t.columns, t.exchange)
     }
@@ -139,13 +140,13 @@ impl Tiling {
     }
 }
 
-/// Returns the scale of scores: 1 / √D, and log₂ e more in bf16, whose kernels count in base 2.
-fn slope<'a>(heads: Heads, dtype: DType) -> Arg<'a> {
+/// Returns the scale of scores: 1 / √D, times log₂ e in bf16, whose kernels use base-2 exponentials.
+fn score_scale<'a>(heads: Heads, dtype: DType) -> Arg<'a> {
     let base = if dtype == DType::BF16 { std::f64::consts::LOG2_E } else { 1.0 };
     Arg::F32((base / (heads.head_dim as f64).sqrt()) as f32)
 }
 
-/// Returns H, K and D, which every kernel takes.
+/// Returns the arguments H, K and D of every kernel.
 fn sizes<'a>(heads: Heads) -> [Arg<'a>; 3] {
     let Heads { heads, kv_heads, head_dim } = heads;
     [heads, kv_heads, head_dim].map(int)
@@ -155,7 +156,7 @@ fn int<'a>(x: usize) -> Arg<'a> {
     Arg::I32(x as i32)
 }
 
-/// o (T, H·D) and L (T, H), in base 2 for bf16, of packed documents.
+/// Computes o (T, H·D) and L (T, H), in base 2 for bf16, of packed documents.
 pub fn forward(
     cx: &Ctx,
     cuda: &Cuda,
@@ -169,12 +170,12 @@ pub fn forward(
     let [sums, stats] = store.args();
     let inputs = [Arg::Out(o), Arg::Out(lse), sums, stats, Arg::In(q), Arg::In(k), Arg::In(v)];
     let args = inputs.into_iter().chain([Arg::In(documents), int(n), int(t)]).chain(sizes(heads));
-    let mut args: Vec<Arg> = args.chain([slope(heads, q.dtype())]).collect();
+    let mut args: Vec<Arg> = args.chain([score_scale(heads, q.dtype())]).collect();
     let grid = tiling.forward([t / tiling.prefill.rows + n, heads.heads, 1], &tiling.prefill);
     start(cuda, &FORWARD, "flash_forward", tiling.variant, grid, &mut args)
 }
 
-/// dq (T, H·D), dk and dv (T, K·D); `delta` (T, H) is working memory.
+/// Computes dq (T, H·D), dk and dv (T, K·D); `delta` (T, H) is working memory.
 pub fn backward(
     cuda: &Cuda,
     [dq, dk, dv]: [&mut Tensor; 3],
@@ -195,7 +196,7 @@ pub fn backward(
         let inputs = [q, k, v, d_o, lse, &*delta, documents].map(Arg::In);
         let scale = 1.0 / (heads.head_dim as f32).sqrt();
         let args = outputs.into_iter().chain(inputs).chain([int(n), int(t)]);
-        args.chain(sizes(heads)).chain([slope(heads, q.dtype()), Arg::F32(scale)]).collect::<Vec<_>>()
+        args.chain(sizes(heads)).chain([score_scale(heads, q.dtype()), Arg::F32(scale)]).collect::<Vec<_>>()
     };
     let grid = tiling.backward([t / tiling.queries.rows + n, heads.heads, 1], &tiling.queries);
     start(cuda, &BACKWARD, "flash_dq", tiling.variant, grid, &mut args(vec![Arg::Out(dq)]))?;
@@ -204,10 +205,10 @@ pub fn backward(
     start(cuda, &BACKWARD, "flash_dkdv", tiling.variant, grid, &mut args(outputs))
 }
 
-/// o (T, H·D) of q (T, H·D) over k and v pages (N, K, page, D).
+/// Computes o (T, H·D) of q (T, H·D) over k and v pages (N, K, page, D).
 ///
-/// Rows that stand alone are decoded in splits, as many of them as there are sequences; what is left is walked by
-/// tiles of rows. Which way a row goes changes none of its bits.
+/// Single rows, up to the number of sequences, are decoded in splits; the remaining rows are processed in tiles. The
+/// choice changes no bit of a row.
 pub fn paged(
     cx: &Ctx,
     cuda: &Cuda,
@@ -223,24 +224,28 @@ pub fn paged(
     }
     let (t, s) = (qkv[0].shape()[0], rows.block_tables.shape()[0]);
     let splits = (rows.block_tables.shape()[1] * qkv[1].shape()[2]).div_ceil(SPLIT);
-    // With no more rows than sequences, every row is taken alone.
+    // With no more rows than sequences, every row is decoded in splits.
     let longest = if t > s { tiling.prefill.rows } else { 1 };
-    let call = PagedLaunch { qkv, rows, heads, longest, alone: t.min(s) };
+    let call = PagedLaunch { qkv, rows, heads, longest, single_rows: t.min(s) };
     if t > s {
         let mut store = PartialStates::new(cx, t, &tiling, heads, splits > 1);
         let blocks = [(t - s).div_ceil(tiling.prefill.rows) + 1, heads.heads, 1];
         let grid = tiling.forward(blocks, &tiling.prefill);
         start(cuda, &FORWARD, "flash_pages", tiling.variant, grid, &mut call.args(o, &mut store))?;
     }
-    let mut store = PartialStates::new(cx, call.alone * splits, &tiling, heads, splits > 1);
+    let mut store = PartialStates::new(cx, call.single_rows * splits, &tiling, heads, splits > 1);
     let groups = heads.kv_heads * (heads.heads / heads.kv_heads).div_ceil(tiling.decode.rows);
-    let grid = tiling.forward([call.alone, groups, splits], &tiling.decode);
+    let grid = tiling.forward([call.single_rows, groups, splits], &tiling.decode);
     start(cuda, &DECODE, "flash_decode", tiling.variant, grid, &mut call.args(o, &mut store))?;
     let Some((sums, stats)) = &store.0 else { return Ok(()) };
     let lanes = heads.heads * tiling.width / 4;
-    let grid = Grid { blocks: [call.alone, lanes.div_ceil(MERGERS), 1], threads: MERGERS, shared: 0 };
+    let grid = Grid {
+        blocks: [call.single_rows, lanes.div_ceil(MERGE_THREADS), 1],
+        threads: MERGE_THREADS,
+        shared: 0,
+    };
     let tensors = [sums, stats, rows.sequences, rows.positions].map(Arg::In);
-    let sizes = [t, splits, heads.heads, heads.head_dim, longest, call.alone].map(int);
+    let sizes = [t, splits, heads.heads, heads.head_dim, longest, call.single_rows].map(int);
     let args = [Arg::InOut(o)].into_iter().chain(tensors).chain(sizes);
     start(cuda, &DECODE, "flash_merge", tiling.variant, grid, &mut args.collect::<Vec<_>>())
 }
@@ -250,10 +255,10 @@ struct PagedLaunch<'a> {
     qkv: [&'a Tensor; 3],
     rows: PagedBatch<'a>,
     heads: Heads,
-    /// Rows after which a run is cut.
+    /// Maximum rows of a run.
     longest: usize,
     /// Runs of one row that are decoded in splits.
-    alone: usize,
+    single_rows: usize,
 }
 
 impl PagedLaunch<'_> {
@@ -261,10 +266,10 @@ impl PagedLaunch<'_> {
         let ([q, k, v], PagedBatch { sequences, positions, block_tables: tables }) = (self.qkv, self.rows);
         let (t, s, m) = (q.shape()[0], tables.shape()[0], tables.shape()[1]);
         let counts = [t, s, m, k.shape()[0], k.shape()[2]].map(int);
-        let runs = [int(self.longest), int(self.alone)];
+        let runs = [int(self.longest), int(self.single_rows)];
         let args = [Arg::InOut(o)].into_iter().chain(store.args());
         let args = args.chain([q, k, v, sequences, positions, tables].map(Arg::In)).chain(counts);
-        args.chain(sizes(self.heads)).chain(runs).chain([slope(self.heads, q.dtype())]).collect()
+        args.chain(sizes(self.heads)).chain(runs).chain([score_scale(self.heads, q.dtype())]).collect()
     }
 }
 

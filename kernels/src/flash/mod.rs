@@ -1,9 +1,10 @@
-//! `flash`: causal attention in tiles with an online softmax; the score matrix is never materialized.
+//! `flash`: causal attention in tiles with an online softmax (arXiv 1805.02867); the score matrix is never
+//! materialized.
 //!
 //! FlashAttention-2 (Dao, arXiv 2307.08691): algorithm 1 forward, algorithm 2 backward, the latter in two passes
 //! (dq over query tiles, dk and dv over key tiles) so that no sum needs an atomic. Computing P and dS twice takes seven
 //! matrix products where a single pass takes five; in return results are deterministic, and only Δ is kept between the
-//! passes. `doc/03-flash.md` derives both directions and walks through the kernels.
+//! passes. `doc/03-flash.md` derives both directions and explains the kernels.
 //!
 //! **math** P = softmax(q kᵀ / √D, causal), o = P v; L = log-sum-exp of a row of scores. Backward with Δ = Σ_d do·o:
 //! dS = P ⊙ (do vᵀ − Δ) / √D, dq = dS k, dk = dSᵀ q, dv = Pᵀ do.

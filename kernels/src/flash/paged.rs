@@ -1,4 +1,5 @@
-//! Paged attention: new rows attend to the KV pages of their sequences, which are read in place. Inference only.
+//! Paged attention: new rows attend to the KV pages of their sequences, which are read in place (PagedAttention,
+//! Kwon et al., arXiv 2309.06180). Inference only.
 
 use super::Heads;
 use super::cpu::{self, KvSource, RowTile};

@@ -1,4 +1,4 @@
-//! Bugs that the checks must see: `decode.cu`, and `forward.cu` over pages.
+//! Bugs that the checks must detect: `decode.cu`, and `forward.cu` over pages.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16, F32};
@@ -70,7 +70,7 @@ pub const BUGS: &[Bug] = &[
         SPLITS,
     ),
     Bug::new("flash/decode.cu", "the joined maximum is not kept", ["        top = join.top;\n", ""], SPLITS),
-    // What both share.
+    // Shared by both.
     Bug::new("tiles.cuh", "pages are taken in their own order", ["int p = table[i];", "int p = i;"], ALONE),
     Bug::new(
         "tiles.cuh",

@@ -29,11 +29,11 @@ fn cases(dtype: DType) -> Vec<Case> {
     let heads = |heads, kv_heads, head_dim| Heads { heads, kv_heads, head_dim };
     let one = |sequence, position| (sequence, position..position + 1);
     vec![
-        // Rows to decode, beside a chunk of a prompt.
+        // Rows to decode, together with a chunk of a prompt.
         case(dtype, &[one(0, 0), one(2, 17), one(1, 40), (3, 5..12)], 16, heads(4, 2, 8)),
         // Rows to decode alone, on either side of pages and tiles.
         case(dtype, &[one(0, 15), one(1, 16), one(2, 63), one(3, 64)], 16, heads(2, 1, 24)),
-        // A run that ends where another sequence goes on at the next position.
+        // A run that ends where another sequence continues at the next position.
         case(dtype, &[(0, 5..7), (1, 7..8)], 16, heads(2, 1, 8)),
         case(dtype, &[(0, 0..65)], 32, heads(3, 3, 40)),
         // Chunks that begin anywhere, one over the border of two blocks of rows.
@@ -49,7 +49,7 @@ fn cases(dtype: DType) -> Vec<Case> {
     ]
 }
 
-/// Makes a case of rows of sequences at ranges of positions, over pages in no order.
+/// Makes a case of rows of sequences at ranges of positions, over pages in random order.
 fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads) -> Case {
     let Heads { heads: h, kv_heads: k, head_dim: d } = heads;
     let sequences = rows.iter().map(|r| r.0 + 1).max().unwrap_or(0);

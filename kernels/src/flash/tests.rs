@@ -6,24 +6,13 @@ use super::{Heads, PagedBatch, flash, flash_paged};
 use crate::check::random;
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Label, Result, Tensor};
+use codelsi_testing::or_skip;
 use half::bf16;
 use std::ops::Range;
 
 const HEADS: Heads = Heads { heads: 4, kv_heads: 2, head_dim: 64 };
 /// More than one split of the CUDA kernels.
 const LENGTH: usize = 530;
-
-/// Returns the software GPU; `None` without NVRTC, which is a failure under `CODELSI_REQUIRE=all`.
-fn emulated() -> Option<Device> {
-    match Device::emulated("sm_80") {
-        Ok(device) => Some(device),
-        Err(e) => {
-            assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
-            println!("skipped: {e}");
-            None
-        }
-    }
-}
 
 /// Rows of a (rows, width) array in host memory, as bytes.
 struct HostRows {
@@ -165,14 +154,14 @@ fn a_row_has_the_same_bits_in_any_batch_on_the_cpu() {
 
 #[test]
 fn a_row_has_the_same_bits_in_any_batch_on_the_software_gpu() {
-    if let Some(device) = emulated() {
+    if let Some(device) = or_skip(Device::emulated("sm_80")) {
         check_row_bits(&device);
     }
 }
 
 #[test]
 fn indices_that_lead_outside_are_trapped() {
-    let Some(device) = emulated() else { return };
+    let Some(device) = or_skip(Device::emulated("sm_80")) else { return };
     let cx = Ctx::inference(&device);
     let sequence = TestSequence::new(DType::F32);
     let [q, k, v] = [&sequence.q, &sequence.k, &sequence.v].map(|x| x.tensor(&device, (0..4).map(Some)));

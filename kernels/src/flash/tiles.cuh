@@ -49,7 +49,7 @@ template <typename P> __device__ inline P *chunk(P *tile, int row, int c) {
 }
 
 // Copy of a tile of ROWS rows by WARPS warps: CHUNKS lanes per row, STRIDE rows at a time, so that the rows of a lane
-// differ by multiples of 8 and its chunks lie in one column. A lane gets the place of each row from the lane that knows
+// differ by multiples of 8 and its chunks lie in one column. A lane gets the place of each row from the lane that computes
 // it.
 template <int ROWS, int WARPS> struct Copy {
     static constexpr int STEP = 32 / CHUNKS, STRIDE = STEP * WARPS, COUNT = ROWS / STRIDE;
@@ -121,7 +121,7 @@ template <int ROWS> __device__ inline Piece piece(const int *starts, int documen
 // ---- runs
 
 // New rows over pages. Consecutive rows at consecutive positions of a sequence are a run, cut where the position
-// is a multiple of `longest_shared_run` (a power of two). Among the runs of one row, the first `alone` are decoded in splits.
+// is a multiple of `longest` (a power of two). Among the runs of one row, the first `alone` are decoded in splits.
 struct Batch {
     const int *sequences, *positions; // (T)
     int T, longest, alone;

@@ -1,4 +1,4 @@
-//! Bugs that the checks of `gemm` must see.
+//! Bugs that the checks of `gemm` must detect.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16, F32};

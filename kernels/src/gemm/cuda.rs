@@ -16,7 +16,7 @@ pub static GEMM: Source = Source {
     constants: SHAPE_CONSTANTS,
     variants: || {
         let of_form = |form| {
-            let variants = tile_variants().into_iter().filter(move |v| v.taken_by(form));
+            let variants = tile_variants().into_iter().filter(move |v| v.supports(form));
             variants.map(move |v| v.variant(Variant::PLAIN.int("FORM", form as usize)))
         };
         OperandLayout::ALL.into_iter().flat_map(of_form).collect()
@@ -125,13 +125,13 @@ pub(crate) const TILES: [Tile; 5] =
 /// Tiles of `ffma.cu`: rows and columns of y, of the block and of a thread.
 const FFMA_TILES: [[usize; 4]; 2] = [[16, 32, 2, 2], [128, 128, 8, 8]];
 
-/// The variant of a product on tensor cores, apart from its form.
+/// The variant of a product on tensor cores, without its FORM.
 #[derive(Clone, Copy)]
 pub(crate) struct TileVariant {
     pub shape: usize,
     /// Storage of the weights, or of the right operand.
     pub w: DType,
-    /// True when rows of all operands are whole chunks of 16 bytes.
+    /// True when rows of all operands are multiples of 16 bytes.
     pub aligned: bool,
 }
 
@@ -142,7 +142,7 @@ impl TileVariant {
     }
 
     /// Tiles of few rows stream weights, which only NT does; both operands of TN are activations in bf16.
-    pub fn taken_by(&self, form: OperandLayout) -> bool {
+    pub fn supports(&self, form: OperandLayout) -> bool {
         match form {
             OperandLayout::NT => true,
             OperandLayout::NN => self.shape >= 2,
@@ -211,7 +211,7 @@ impl GemmShape {
         if self.n <= NARROW { self.k.div_ceil(SLICE) } else { 1 }
     }
 
-    /// True when rows of both operands are whole chunks of 16 bytes.
+    /// True when rows of both operands are multiples of 16 bytes.
     fn aligned(&self, b: DType) -> bool {
         self.pitch(false).is_multiple_of(8) && self.pitch(true).is_multiple_of(16 / b.size())
     }
@@ -235,9 +235,9 @@ pub(crate) fn choose(form: OperandLayout, m: usize, n: usize, multiprocessors: u
     }
 }
 
-/// Rows `first..first + rows` of `y` = the product, plus what they hold if `add`.
+/// Computes rows `first..first + rows` of `y` = the product, added to their content if `add`.
 ///
-/// Matrices are as wide as the product has them, whatever their tensors' shapes say beyond that.
+/// The product's sizes determine the width of the matrices, not the shapes of their tensors.
 pub(crate) fn multiply(
     cx: &Ctx,
     cuda: &Cuda,
@@ -274,9 +274,9 @@ pub(crate) fn multiply_on_tensor_cores(
     }
     let mut parts = cx.scratch([slices, size.m, size.n], DType::F32);
     slice(cuda, &mut parts, 0, false, (size, tile, SLICE), [a, b])?;
-    let whole =
+    let partial_sums =
         PartialSums { parts: &parts, at: 0, pitch: size.n, stride: size.m * size.n, slices, scale: 1.0 };
-    sum(cuda, y, (first * size.n, size.n), (size.m, size.n), add, whole)
+    sum(cuda, y, (first * size.n, size.n), (size.m, size.n), add, partial_sums)
 }
 
 /// One launch of `gemm.cu` with slices of K `length` long.
@@ -370,7 +370,7 @@ pub(crate) struct PartialSums<'a> {
     pub scale: f32,
 }
 
-/// `rows` by `columns` elements of `y`, from element `at` in rows of `pitch`, = scale · Σ parts, plus what they hold
+/// `rows` by `columns` elements of `y`, from element `at` in rows of `pitch`, = scale · Σ parts, added to their content
 /// if `add`.
 pub(crate) fn sum(
     cuda: &Cuda,

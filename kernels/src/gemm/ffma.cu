@@ -8,7 +8,7 @@
 
 constexpr int SIZES[][4] = TILES;
 constexpr int BM = SIZES[SHAPE][0], BN = SIZES[SHAPE][1], BK = SHAPE ? 16 : 64;
-constexpr int TM = SIZES[SHAPE][2], TN = SIZES[SHAPE][3]; // what a thread computes
+constexpr int TM = SIZES[SHAPE][2], TN = SIZES[SHAPE][3]; // sizes of a thread tile
 constexpr int COLUMNS = BN / TN, THREADS = BM / TM * COLUMNS;
 constexpr int V = SHAPE ? 4 : 2; // neighbours that one access of shared memory moves
 constexpr int QUAD = 4;          // elements that one access of global memory moves

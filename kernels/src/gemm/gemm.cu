@@ -3,7 +3,7 @@
 // math    y_mn = Σ_k a_mk · b_kn in f32, k ascending in steps of 16; b in f32 is rounded to bf16 as it is read
 // launch  one block per tile of y and slice of K (split-K): grid (tiles, slices). With several slices y holds one
 //         partial product for each, and `sum` adds them
-// options FORM 0 NT, 1 NN, 2 TN; SHAPE of the tile; W storage of b; ALIGNED 1 when rows of a and b are whole chunks
+// options FORM 0 NT, 1 NN, 2 TN; SHAPE of the tile; W storage of b; ALIGNED 1 when rows of a and b are multiples
 //         of 16 bytes, else 0
 #include "prelude.cuh"
 #include "mainloop.cuh"

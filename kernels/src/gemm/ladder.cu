@@ -1,5 +1,5 @@
 // y = a bᵀ in steps, from the naive loop to gemm.cu, whose tiles are the last steps.
-// doc/02-gemm.md walks through them; kernels/tests/ladder.rs checks and counts them.
+// doc/02-gemm.md explains them; kernels/tests/ladder.rs checks and counts them.
 //
 // math    y_mn = Σ_k a_mk · b_nk in f32. Here M, N and K are multiples of 64; gemm.cu handles partial tiles
 //   naive      one thread per element; every step of K reads 32 rows of b, one sector of each

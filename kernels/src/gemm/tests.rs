@@ -4,10 +4,11 @@ use crate::check::random;
 use codelsi_emulator::Counters;
 use codelsi_engine::Label;
 use codelsi_engine::rng::RngKey;
+use codelsi_testing::or_skip;
 
 /// Returns the software GPU, if NVRTC is found.
-pub(crate) fn emulated_gpu() -> Option<Device> {
-    crate::cuda::devices().into_iter().find(|device| matches!(device, Device::Cuda(_)))
+pub(crate) fn software_gpu() -> Option<Device> {
+    or_skip(Device::emulated("sm_80"))
 }
 
 pub(crate) fn as_cuda(device: &Device) -> &Cuda {
@@ -42,7 +43,7 @@ fn operands(device: &Device, form: OperandLayout, [m, n, k]: [usize; 3], dtypes:
 /// Every tile shape sums an element in the same order, so the choice changes no bit.
 #[test]
 fn all_tiles_make_the_same_bits() {
-    let Some(device) = emulated_gpu() else { return };
+    let Some(device) = software_gpu() else { return };
     let (cuda, cx) = (as_cuda(&device), Ctx::inference(&device));
     for form in [OperandLayout::NT, OperandLayout::NN, OperandLayout::TN] {
         let sizes @ [m, n, _] = [136, 264, 200];
@@ -63,7 +64,7 @@ fn all_tiles_make_the_same_bits() {
 /// A row does not depend on the other rows of the batch: invariant 6.
 #[test]
 fn rows_of_small_and_large_batches_have_the_same_bits() {
-    let Some(device) = emulated_gpu() else { return };
+    let Some(device) = software_gpu() else { return };
     let cx = Ctx::inference(&device);
     // The second one is so narrow that split-K is used.
     for (n, k) in [(136, 328), (48, 2104)] {
@@ -99,7 +100,7 @@ fn bits(t: &Tensor) -> Vec<f32> {
 
 #[test]
 fn rows_are_placed_and_added() {
-    let Some(device) = emulated_gpu() else { return };
+    let Some(device) = software_gpu() else { return };
     let cx = Ctx::inference(&device);
     for dtype in [DType::BF16, DType::F32] {
         for form in [OperandLayout::NT, OperandLayout::NN, OperandLayout::TN] {
@@ -123,7 +124,7 @@ fn rows_are_placed_and_added() {
 
 #[test]
 fn a_product_outside_its_tensors_is_refused() {
-    let Some(device) = emulated_gpu() else { return };
+    let Some(device) = software_gpu() else { return };
     let cx = Ctx::inference(&device);
     let [a, b] = operands(&device, OperandLayout::NT, [4, 8, 16], [DType::BF16; 2]);
     let mut y = cx.empty([4, 8], DType::BF16);
@@ -135,7 +136,7 @@ fn a_product_outside_its_tensors_is_refused() {
 /// Copies, fragment loads and stores are free of bank conflicts and move whole sectors.
 #[test]
 fn aligned_products_have_no_bank_conflicts() {
-    let Some(device) = emulated_gpu() else { return };
+    let Some(device) = software_gpu() else { return };
     let (cuda, cx) = (as_cuda(&device), Ctx::inference(&device));
     for form in [OperandLayout::NT, OperandLayout::NN, OperandLayout::TN] {
         let sizes @ [m, n, _] = [128, 256, 256];

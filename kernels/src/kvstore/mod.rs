@@ -1,4 +1,5 @@
-//! Writes keys and values of new tokens into the pages of the KV cache.
+//! Writes keys and values of new tokens into the pages of the KV cache (PagedAttention, Kwon et al., arXiv
+//! 2309.06180).
 //!
 //! **math** pages_{slot_t} = rows_t; or k_pages_{slot_t} = rope(k_t) and v_pages_{slot_t} = v_t at once. Inference
 //! only.
@@ -45,7 +46,7 @@ pub struct TokenSlots<'a> {
 /// `v_pages` (N, K, S, D), in place: [`rope`] and [`kvstore`] fused.
 ///
 /// # Errors
-/// Those of the two ops.
+/// As [`rope`] and [`kvstore`].
 pub fn rope_kvstore(
     cx: &Ctx,
     [k_pages, v_pages]: [&mut Tensor; 2],

@@ -10,7 +10,7 @@ pub static SPEC: Spec = Spec {
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "T,K,D",
-        case: |dtype, s| turned(s[1], s[0], s[2], dtype),
+        case: |dtype, s| rotated(s[1], s[0], s[2], dtype),
         backward: None,
         real: &[&[4096, 40, 128]],
     },
@@ -21,12 +21,12 @@ pub static SPEC: Spec = Spec {
 fn cases(dtype: DType) -> Vec<Case> {
     let sizes = [([1, 1, 1, 1], 1), ([3, 1, 4, 17], 5), ([3, 5, 4, 4], 7), ([5, 2, 16, 64], 40)];
     let stores = sizes.into_iter().map(|(pages, t)| case(pages, t, dtype));
-    let turned = [(1, 3, 2), (3, 2, 12), (40, 2, 128)].map(|(k, t, d)| turned(k, t, d, dtype));
-    stores.chain(turned).collect()
+    let rotated = [(1, 3, 2), (3, 2, 12), (40, 2, 128)].map(|(k, t, d)| rotated(k, t, d, dtype));
+    stores.chain(rotated).collect()
 }
 
 /// Makes a case of keys of `k` heads of `d` channels, rotated and stored with their values in pages of four tokens.
-fn turned(k: usize, t: usize, d: usize, dtype: DType) -> Case {
+fn rotated(k: usize, t: usize, d: usize, dtype: DType) -> Case {
     let (width, pages) = (k * d, t.div_ceil(4) + 1);
     let slots = (0..t).map(|i| (t - 1 - i) as i32).collect();
     let positions = (0..t).map(|t| (t * 211 % 512) as i32).collect();
@@ -47,8 +47,8 @@ fn turned(k: usize, t: usize, d: usize, dtype: DType) -> Case {
             Ok(vec![k_pages, v_pages])
         }),
         reference: Box::new(move |x| {
-            let turned = crate::rope::spec::rotate(&x[0], &x[2], d);
-            [&turned, &x[1]].map(|rows| scatter(rows, &x[3], [pages, k, 4, d])).into()
+            let rotated = crate::rope::spec::rotate(&x[0], &x[2], d);
+            [&rotated, &x[1]].map(|rows| scatter(rows, &x[3], [pages, k, 4, d])).into()
         }),
         compare: Compare::Error,
         terms: 2,

@@ -1,4 +1,4 @@
-//! Bugs that the checks must see: `lora.cu`, `dx.cu`, `dropout.cu`, and what only adapters use of the products.
+//! Bugs that the checks must detect: `lora.cu`, `dx.cu`, `dropout.cu`, and what only adapters use of the products.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16, F32};

@@ -20,7 +20,7 @@ __device__ inline void philox(u32 (&c)[4], u64 seed) {
 }
 
 extern "C" __global__ void lora_mask(u32 *mask,         // (T, ⌈C/32⌉)
-                                     const int *tokens, // (T): what identifies each token
+                                     const int *tokens, // (T): id of each token
                                      u64 seed, u32 step, u32 site, float p, int first, int T, int C) {
     int words = (C + 31) / 32;
     i64 i = blockIdx.x * i64(blockDim.x) + threadIdx.x;

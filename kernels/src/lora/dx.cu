@@ -3,7 +3,7 @@
 // math    dx = mask/(1-p) ⊙ Σ dS A + Σ dy W over up to four linears that share x. The slabs dS A come first, are masked
 //         in the accumulators, and the main products continue from there
 // launch  one block per tile of dx
-// options SHAPE of the tile; W storage of the weights; ALIGNED 1 when rows of dy, w and a are whole chunks of 16 bytes
+// options SHAPE of the tile; W storage of the weights; ALIGNED 1 when rows of dy, w and a are multiples of 16 bytes
 #include "prelude.cuh"
 #include "mainloop.cuh"
 #include "targets.cuh"

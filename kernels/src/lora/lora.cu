@@ -5,7 +5,7 @@
 // batch   with `choice`, A and B are stacks of adapters, and S is zero where a row selects another one: a block adds
 //         the slabs of all adapters that its rows select
 // launch  one block per tile of y
-// options SHAPE of the tile; W storage of w; ALIGNED 1 when rows of x, w and b are whole chunks of 16 bytes, else 0
+// options SHAPE of the tile; W storage of w; ALIGNED 1 when rows of x, w and b are multiples of 16 bytes, else 0
 #include "prelude.cuh"
 #include "mainloop.cuh"
 

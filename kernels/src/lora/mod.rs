@@ -88,13 +88,13 @@ pub fn lora(cx: &Ctx, x: &Tensor, targets: &[LoraLinear], dropout: Option<Dropou
     apply(cx, x, targets, dropout.filter(|d| d.p > 0.0), None)
 }
 
-/// Returns y (T, N) of each of `targets`, whose A and B are stacks of G adapters: row t uses adapter `choice`_t, none
+/// Returns y (T, N) of each of `targets`, whose A and B are stacks of G adapters: row t uses adapter `adapter_ids`_t, none
 /// where that is negative. Inference only.
 ///
 /// # Errors
 /// When shapes do not fit, an adapter is not in the stack, or an input wants a gradient.
-pub fn multi_lora(cx: &Ctx, x: &Tensor, targets: &[LoraLinear], choice: &Tensor) -> Result<Outs> {
-    apply(cx, x, targets, None, Some(choice.clone()))
+pub fn multi_lora(cx: &Ctx, x: &Tensor, targets: &[LoraLinear], adapter_ids: &Tensor) -> Result<Outs> {
+    apply(cx, x, targets, None, Some(adapter_ids.clone()))
 }
 
 fn apply(
@@ -102,11 +102,11 @@ fn apply(
     x: &Tensor,
     targets: &[LoraLinear],
     dropout: Option<Dropout>,
-    choice: Option<Tensor>,
+    adapter_ids: Option<Tensor>,
 ) -> Result<Outs> {
     let inputs: Vec<&Tensor> = [x].into_iter().chain(targets.iter().flat_map(|t| [t.w, t.a, t.b])).collect();
     let scales = targets.iter().map(|t| t.scale).collect();
-    cx.apply(Lora { scales, dropout, adapter_ids: choice }, &inputs)
+    cx.apply(Lora { scales, dropout, adapter_ids }, &inputs)
 }
 
 struct Lora {
@@ -229,7 +229,6 @@ impl Lora {
         Ok((outs, all))
     }
 
-    #[allow(clippy::type_complexity, reason = "dA and dB of each, and dx")]
     fn backward_cpu(
         &self,
         cx: &Ctx,

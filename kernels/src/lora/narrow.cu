@@ -6,7 +6,7 @@
 //         zeros; so a group of 16 columns belongs to one linear and one adapter
 // launch  per block, lora_s: 128 rows, one group, SLICE channels. lora_ds_db: 256 columns of dy, a run of rows, one
 //         group; it reads dy once for both. lora_da: one group, 128 channels, a run of rows
-// options ALIGNED 1 when rows of x, a and dy are whole chunks of 16 bytes, else 0
+// options ALIGNED 1 when rows of x, a and dy are multiples of 16 bytes, else 0
 #include "prelude.cuh"
 #include "mainloop.cuh"
 #include "targets.cuh"
@@ -45,7 +45,7 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
            const u32 *mask,   // (T, ⌈C/32⌉), or null
            const int *choice, // (T): each row's adapter; or null, and there is one
            const float *a0, const float *a1, const float *a2, const float *a3,     // (adapters, R, C)
-           int r0, int r1, int r2, int r3, float s0, float s1, float s2, float s3, // what S is scaled by
+           int r0, int r1, int r2, int r3, float s0, float s1, float s2, float s3, // scales of S
            int adapters, int T, int C, int slice, int pitch) {
     extern __shared__ __align__(1024) u8 memory[];
     int group = blockIdx.y, target = 0, R = r0;

@@ -1,4 +1,4 @@
-//! Bugs that the checks must see: `narrow.cu`: S, dS, dB and dA.
+//! Bugs that the checks must detect: `narrow.cu`: S, dS, dB and dA.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16};

@@ -1,9 +1,8 @@
 //! Reference and cases of `lora`.
 
 use super::{Dropout, LoraLinear, cuda, lora, multi_lora};
-use crate::check::RowBatch;
 use crate::gemm::spec::{forward, reference as product};
-use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowBatch, RowCall, Shapes, Spec};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{DType, Result, Tensor};
 
@@ -63,7 +62,7 @@ fn cases(dtype: DType) -> Vec<Case> {
         case(dtype, 5, 33, 3, &[7, 20, 1], 0.0),
         case(dtype, 37, 70, 16, &[48, 33], 0.05),
         case(dtype, 19, 260, 8, &[64], 0.5),
-        // Whole chunks of 16 bytes; several parts of each narrow sum; R beyond one group of columns.
+        // Rows that are multiples of 16 bytes; several parts of each narrow sum; R beyond one group of columns.
         case(dtype, 65, 72, 16, &[136, 24, 40], 0.1),
         case(dtype, 7, 520, 20, &[264], 0.0),
         case(dtype, 530, 40, 4, &[16], 0.2),
@@ -71,7 +70,7 @@ fn cases(dtype: DType) -> Vec<Case> {
     // 13B's widths, too large for differences of the reference.
     cases.push(forward(case(dtype, 130, 5120, 16, &[72], 0.05)));
     // A rank's part of the channels, which need not begin at a block of four.
-    cases.extend([6, 8].map(|first| case_of_part(dtype, (9, 70), 4, &[12], 0.3, first)));
+    cases.extend([6, 8].map(|first| shard_case(dtype, (9, 70), 4, &[12], 0.3, first)));
     cases.push(by_row(dtype, 9, 40, 3, &[7, 16], 3));
     cases.push(by_row(dtype, 70, 264, 16, &[72], 5));
     cases
@@ -80,11 +79,11 @@ fn cases(dtype: DType) -> Vec<Case> {
 /// Makes a case of one call on targets of the given widths.
 pub fn case(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], p: f32) -> Case {
     let name = format!("T={t} C={c} R={r} N={widths:?} p={p}");
-    Case { name, ..case_of_part(dtype, (t, c), r, widths, p, 0) }
+    Case { name, ..shard_case(dtype, (t, c), r, widths, p, 0) }
 }
 
 /// Makes a case of a shard of the channels, from `first` on.
-fn case_of_part(
+fn shard_case(
     dtype: DType,
     (t, c): (usize, usize),
     r: usize,

@@ -1,7 +1,7 @@
 use super::cuda::{ColumnOffsets, LoraPass, adapted, low_rank};
 use super::*;
 use crate::gemm::cuda::{GemmShape, OperandLayout, RowSlice, TILES, multiply_on_tensor_cores};
-use crate::gemm::tests::{as_cuda, count_launches, emulated_gpu, operand};
+use crate::gemm::tests::{as_cuda, count_launches, operand, software_gpu};
 use codelsi_engine::cuda::Cuda;
 use half::bf16;
 
@@ -39,7 +39,7 @@ fn costs(cuda: &Cuda, f: impl FnOnce()) -> Vec<[f64; 2]> {
 /// for all others.
 #[test]
 fn an_adapter_costs_at_most_three_percent() {
-    let Some(device) = emulated_gpu() else { return };
+    let Some(device) = software_gpu() else { return };
     let (cuda, cx) = (as_cuda(&device), Ctx::inference(&device));
     let (tile, [t, n, c, r]) = (TILES[4], [128, 256, 5120, 16]);
     let o = Operands::new(&device, DType::BF16, [t, n, c, r]);
@@ -66,7 +66,7 @@ fn an_adapter_costs_at_most_three_percent() {
 
 #[test]
 fn kernels_of_the_backward_have_no_bank_conflicts() {
-    let Some(device) = emulated_gpu() else { return };
+    let Some(device) = software_gpu() else { return };
     let cuda = as_cuda(&device);
     let o = Operands::new(&device, DType::BF16, [192, 512, 256, 16]);
     let tokens = device.tensor(Label::Activations, [192], &(0..192).collect::<Vec<i32>>()).unwrap();
@@ -85,7 +85,7 @@ fn kernels_of_the_backward_have_no_bank_conflicts() {
 /// A row depends neither on the other rows of the batch nor on their adapters: invariant 6.
 #[test]
 fn rows_of_small_and_large_batches_have_the_same_bits() {
-    let Some(device) = emulated_gpu() else { return };
+    let Some(device) = software_gpu() else { return };
     let cx = Ctx::inference(&device);
     let (t, n, c, r, g) = (200, 72, 328, 16, 3);
     let stack = |shape: [usize; 3], site| {
@@ -130,7 +130,7 @@ fn bits(t: &Tensor) -> Vec<f32> {
 #[test]
 fn an_adapter_outside_the_stack_is_refused() {
     let cpu = Device::cpu();
-    for device in [Some(cpu), emulated_gpu()].into_iter().flatten() {
+    for device in [Some(cpu), software_gpu()].into_iter().flatten() {
         let cx = Ctx::inference(&device);
         let o = Operands::new(&device, DType::BF16, [3, 8, 16, 4]);
         let (a, b) = (o.a.reshape([1, 4, 16]), o.b.reshape([1, 8, 4]));
@@ -143,7 +143,7 @@ fn an_adapter_outside_the_stack_is_refused() {
 /// An unused output has no dy; the gradients of the other targets agree with those of the CPU.
 #[test]
 fn gradients_of_some_targets_alone() {
-    let Some(gpu) = emulated_gpu() else { return };
+    let Some(gpu) = software_gpu() else { return };
     let gradients = |device: &Device| {
         let cx = Ctx::training(device, 0, 0);
         let [first, second] = [72, 40].map(|n| Operands::new(device, DType::BF16, [33, n, 48, 20]));

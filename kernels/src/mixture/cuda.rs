@@ -16,12 +16,12 @@ pub static SOURCE: Source = Source {
 /// Threads of a block.
 const THREADS: usize = 128;
 
-/// U_e = s g_e S_e.
+/// Computes U_e = s g_e S_e.
 pub fn forward(cuda: &Cuda, u: &mut Tensor, s: &Tensor, logits: &Tensor, scale: f32) -> Result<()> {
     start(cuda, "gate", vec![Arg::Out(u), Arg::In(s), Arg::In(logits)], (s, logits), scale)
 }
 
-/// dS and the logits' gradient.
+/// Computes dS and the gradient of the logits.
 pub fn backward(
     cuda: &Cuda,
     [ds, dl]: [&mut Tensor; 2],

@@ -25,7 +25,7 @@ const SLAB: usize = 64;
 /// Threads of a block of either stage.
 const THREADS: usize = 128;
 
-/// y = rmsnorm(x) and r = 1/rms of each row.
+/// Computes y = rmsnorm(x) and r = 1/rms of each row.
 pub fn forward(cuda: &Cuda, y: &mut Tensor, r: &mut Tensor, x: &Tensor, w: &Tensor, eps: f32) -> Result<()> {
     let columns = w.shape().elements();
     let args =
@@ -33,7 +33,7 @@ pub fn forward(cuda: &Cuda, y: &mut Tensor, r: &mut Tensor, x: &Tensor, w: &Tens
     start(cuda, "rmsnorm", row_variant(x, w.dtype()), row_grid(x)?, args)
 }
 
-/// sum = a + b, y = rmsnorm(sum) and r = 1/rms of each row of the sum.
+/// Computes sum = a + b, y = rmsnorm(sum) and r = 1/rms of each row of the sum.
 pub fn add_forward(
     cuda: &Cuda,
     [sum, y, r]: [&mut Tensor; 3],
@@ -54,7 +54,7 @@ pub fn add_forward(
     start(cuda, "add_rmsnorm", row_variant(a, w.dtype()), row_grid(a)?, args)
 }
 
-/// dx = r·(g − x·r²·mean(g·x)) with g = dy·w, plus `dsum` if there is one.
+/// Computes dx = r·(g − x·r²·mean(g·x)) with g = dy·w, plus `dsum` if there is one.
 pub fn backward(
     cuda: &Cuda,
     dx: &mut Tensor,
@@ -75,7 +75,7 @@ pub fn backward(
     start(cuda, "rmsnorm_dx", row_variant(x, w.dtype()), row_grid(x)?, args)
 }
 
-/// dw = Σ dy·x·r over the rows: slabs first, then their sums, ascending.
+/// Computes dw = Σ dy·x·r over the rows: slabs first, then their sums, ascending.
 pub fn backward_w(cx: &Ctx, cuda: &Cuda, dw: &mut Tensor, dy: &Tensor, x: &Tensor, r: &Tensor) -> Result<()> {
     let (rows, columns) = x.shape().as_matrix();
     let slabs = rows.div_ceil(SLAB);
@@ -100,7 +100,7 @@ fn row_grid(x: &Tensor) -> Result<Grid> {
     if threads > 1024 {
         let longest = 1024 * vec * packs;
         return Err(Error::new(format!(
-            "a row of x {x:?} is longer than {longest}, the most for its alignment"
+            "a row of x {x:?} is longer than {longest}, the maximum for its alignment"
         )));
     }
     Ok(Grid::new(rows, threads))

@@ -1,4 +1,4 @@
-//! RMSNorm (Zhang & Sennrich 2019), alone and fused with the residual add before it.
+//! RMSNorm (Zhang & Sennrich, arXiv 1910.07467), alone and fused with the residual add before it.
 //!
 //! **math** r = 1/√(mean(x²) + ε) of each row; y = x·r·w. With g = dy·w:
 //! dx = r·(g − x·r²·mean(g·x)) and dw = Σ_t dy·x·r.

@@ -41,13 +41,13 @@ const EPS: f32 = 1e-5;
 fn cases(dtype: DType) -> Vec<Case> {
     let sizes = [(1, 5), (3, 17), (7, 33), (5, 64), (66, 48), (2, 5120)];
     let mut cases: Vec<Case> =
-        sizes.into_iter().flat_map(|(t, c)| [alone(t, c, dtype), fused(t, c, dtype)]).collect();
+        sizes.into_iter().flat_map(|(t, c)| [plain(t, c, dtype), fused(t, c, dtype)]).collect();
     cases.push(f32_weight(dtype));
     cases.push(sum_only(dtype));
     cases
 }
 
-fn alone(t: usize, c: usize, dtype: DType) -> Case {
+fn plain(t: usize, c: usize, dtype: DType) -> Case {
     Case {
         name: format!("T={t} C={c}"),
         inputs: vec![Input::storage([t, c]), Input::storage([c])],
@@ -64,7 +64,7 @@ fn f32_weight(dtype: DType) -> Case {
     Case {
         name: "T=4 C=40 w f32".into(),
         inputs: vec![Input::storage([4, 40]), Input::f32([40])],
-        ..alone(4, 40, dtype)
+        ..plain(4, 40, dtype)
     }
 }
 
@@ -90,7 +90,7 @@ fn fused(t: usize, c: usize, dtype: DType) -> Case {
 /// Makes a case in which the norm is unused: the gradient of the sum passes through.
 fn sum_only(dtype: DType) -> Case {
     Case {
-        name: "add T=3 C=5, sum alone used".into(),
+        name: "add T=3 C=5, sum plain used".into(),
         inputs: vec![Input::storage([3, 5]), Input::storage([3, 5]), Input::storage([5]).frozen()],
         run: Box::new(|cx, x| Ok(vec![super::add_rmsnorm(cx, x[0], x[1], x[2], EPS)?.0])),
         reference: Box::new(|x| vec![add(&x[0], &x[1])]),

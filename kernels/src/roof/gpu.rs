@@ -33,7 +33,7 @@ impl<'a> PeakKernels<'a> {
     /// Copies x to y; returns the bytes moved.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn copy(&self, y: &mut Tensor, x: &Tensor) -> Result<f64> {
         let words = x.byte_len().min(y.byte_len()) / 16 * 4;
         let args = &mut [Arg::InOut(y), Arg::In(x), Arg::I64(words as i64)];
@@ -44,7 +44,7 @@ impl<'a> PeakKernels<'a> {
     /// Multiplies bf16 matrices in registers, on every multiprocessor; returns the flops.
     ///
     /// # Errors
-    /// The driver's.
+    /// When the driver fails.
     pub fn products(&self, rounds: usize) -> Result<f64> {
         let blocks = 2 * self.cuda.properties().multiprocessors;
         let mut y = self.device.empty(Label::Scratch, [blocks * WARPS], DType::F32);

@@ -10,14 +10,14 @@ use codelsi_engine::{DType, Device, Label, Result};
 
 /// Bytes of the copy that measures the memory bandwidth of a GPU.
 const COPY_BYTES: usize = 1 << 30;
-/// Products per warp and chain in the measurement of a GPU's tensor cores.
+/// Matrix products per warp and chain in the measurement of a GPU's tensor cores.
 const ROUNDS: usize = 20_000;
 
 /// Measures the peak FLOP/s of multiply-adds on `dtype`; on a GPU that of mma.sync on bf16 for either type. `None`
 /// where time has no meaning: on the software GPU and the planning device.
 ///
 /// # Errors
-/// Those of the driver.
+/// When the driver fails.
 pub fn flops(device: &Device, dtype: DType) -> Result<Option<f64>> {
     match device {
         Device::Cpu(_) if dtype == DType::BF16 => Ok(Some(cpu::bf16_flops())),
@@ -33,7 +33,7 @@ pub fn flops(device: &Device, dtype: DType) -> Result<Option<f64>> {
 /// Measures the bytes per second of a copy that exceeds the caches, reads and writes counted. `None` as in [`flops`].
 ///
 /// # Errors
-/// Those of the driver; a GPU needs 2 GiB of free memory.
+/// When the driver fails; a GPU needs 2 GiB of free memory.
 pub fn bytes(device: &Device) -> Result<Option<f64>> {
     match device {
         Device::Cpu(_) => Ok(Some(cpu::copy_bytes())),

@@ -1,4 +1,4 @@
-//! Bugs that the checks of `rope` must see.
+//! Bugs that the checks of `rope` must detect.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{BF16, F32};

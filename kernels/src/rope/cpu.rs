@@ -1,4 +1,4 @@
-//! The CPU twin: tokens in parallel, both halves of a head rotated together.
+//! The CPU twin: tokens in parallel, both halves of a head in one loop.
 
 use crate::rows::rows_per_task;
 use crate::simd::{Storage, vectorize};

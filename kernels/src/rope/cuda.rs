@@ -16,7 +16,7 @@ pub static SOURCE: Source = Source {
     variants: all_packed,
 };
 
-/// y = every head of x, rotated by `direction` times its token's angles.
+/// Computes y = every head of x, rotated by `direction` times its token's angles.
 pub fn rotate(
     cuda: &Cuda,
     y: &mut Tensor,

@@ -1,4 +1,4 @@
-//! Rotary position embedding (RoPE, Su et al. 2021), in the half-split form of Hugging Face's Llama.
+//! Rotary position embedding (RoPE, Su et al., arXiv 2104.09864), in the half-split form of Hugging Face's Llama.
 //!
 //! **math** with the angle a_j = position · θ^(−2j/D) for j < D/2, the pair (x_j, x_{j+D/2}) of every head
 //! is rotated by it: y_j = x_j·cos a_j − x_{j+D/2}·sin a_j and y_{j+D/2} = x_{j+D/2}·cos a_j + x_j·sin a_j. A
@@ -32,7 +32,7 @@ pub fn rope(cx: &Ctx, x: &Tensor, positions: &Tensor, table: &Tensor, heads: usi
 }
 
 /// Returns cos and sin of position / `factor` · `theta`^(−2j/D) for j < D/2, as (P, D) f32; `head_dim` D is even.
-/// A `factor` above 1 is linear position interpolation (Chen et al. 2023).
+/// A `factor` above 1 is linear position interpolation (Chen et al., arXiv 2306.15595).
 ///
 /// # Errors
 /// When `head_dim` is odd or `theta` is not positive.

@@ -1,15 +1,17 @@
 //! Sampling: the next token of each row of logits. Inference only.
 //!
 //! **math** on a row of logits x, in the order of Hugging Face's `generate`:
-//! 1. repetition penalty ρ (Keskar et al. 2019): each previous token's x becomes x/ρ if positive, else x·ρ;
+//! 1. repetition penalty ρ (Keskar et al., arXiv 1909.05858): each previous token's x becomes x/ρ if positive, else
+//!    x·ρ;
 //! 2. temperature 0 takes the largest, the lowest id among equals; otherwise x ← x / temperature;
-//! 3. top-k keeps the k largest (lower ids first among equals);
-//! 4. top-p keeps the smallest set of most probable tokens whose probabilities sum to at least p;
-//! 5. min-p keeps tokens at least min_p times as probable as the most probable one;
+//! 3. top-k (Fan et al., arXiv 1805.04833) keeps the k largest (lower ids first among equals);
+//! 4. top-p (Holtzman et al., arXiv 1904.09751) keeps the smallest set of most probable tokens whose probabilities
+//!    sum to at least p;
+//! 5. min-p (Nguyen et al., arXiv 2407.01082) keeps tokens at least min_p times as probable as the most probable one;
 //! 6. one of the remaining tokens is drawn in proportion to e^x, by inverting the cumulative sum at a uniform number.
 //!
-//! **shapes** logits (B, V); one [`RowSamplingParams`] and one [`SampledToken`] per row, on the device as [`PARAM_WORDS`] and [`CHOICE_WORDS`]
-//! words.
+//! **shapes** logits (B, V); one [`RowSamplingParams`] and one [`SampledToken`] per row, on the device as
+//! [`PARAM_WORDS`] and [`CHOICE_WORDS`] words.
 //!
 //! **layout** row-major. [`draw`] leaves the choices on the device and [`read`] copies them to the host, so that
 //! nothing between the logits and the choices passes through the host. The tensor of previous tokens may be larger than
@@ -110,8 +112,8 @@ pub fn sample(cx: &Ctx, logits: &Tensor, params: &[RowSamplingParams<'_>]) -> Re
 }
 
 /// Samples on the device: writes the choices for the rows of `logits` (B, V), f32 or bf16, to the first B rows of
-/// `choices` (B or more, [`CHOICE_WORDS`]) i32. `params` (B, [`PARAM_WORDS`]) i32 and `previous` (any number) i32 are those of
-/// [`PackedParams`].
+/// `choices` (B or more, [`CHOICE_WORDS`]) i32. `params` (B, [`PARAM_WORDS`]) i32 and `previous` (any number) i32
+/// are those of [`PackedParams`].
 ///
 /// # Errors
 /// When shapes or types do not fit, or the logits want a gradient.

@@ -1,8 +1,7 @@
 //! Sampling by a full sort, in float64.
 
 use super::{RowSamplingParams, sample};
-use crate::check::RowBatch;
-use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowBatch, RowCall, Shapes, Spec};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{DType, Label, Result, Tensor};
 

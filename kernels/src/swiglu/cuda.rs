@@ -7,12 +7,12 @@ use codelsi_engine::{Result, Tensor};
 /// Forward and backward.
 pub static SOURCE: Source = elementwise_source("swiglu.cu", include_str!("swiglu.cu"));
 
-/// y = silu(gate)·up.
+/// Computes y = silu(gate)·up.
 pub fn forward(cuda: &Cuda, y: &mut Tensor, gate: &Tensor, up: &Tensor) -> Result<()> {
     elementwise(cuda, &SOURCE, "swiglu", [y], &[gate, up])
 }
 
-/// Both gradients in one pass.
+/// Computes both gradients in one pass.
 pub fn backward(
     cuda: &Cuda,
     dgate: &mut Tensor,

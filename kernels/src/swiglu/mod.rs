@@ -1,4 +1,4 @@
-//! SwiGLU: the gated activation of Llama's MLP (Shazeer 2020).
+//! SwiGLU: the gated activation of Llama's MLP (Shazeer, arXiv 2002.05202).
 //!
 //! **math** with s = 1/(1 + e^−gate): y = gate·s·up.
 //! dup = dy·gate·s and dgate = dy·up·s·(1 + gate·(1 − s)).
@@ -38,7 +38,9 @@ impl Op for SwiGlu {
     fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
         let (gate, up) = (x[0], x[1]);
         if gate.shape() != up.shape() || gate.dtype() != up.dtype() || gate.dtype() == DType::I32 {
-            return Err(Error::new(format!("gate {gate:?} and up {up:?} must be alike, in f32 or bf16")));
+            return Err(Error::new(format!(
+                "gate {gate:?} and up {up:?} must have one shape and storage type, f32 or bf16"
+            )));
         }
         let mut y = cx.empty(*gate.shape(), gate.dtype());
         match cx.device() {

@@ -1,4 +1,4 @@
-//! Bugs that the checks of `xent` must see.
+//! Bugs that the checks of `xent` must detect.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16, F32};

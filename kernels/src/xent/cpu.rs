@@ -26,12 +26,12 @@ pub struct Outputs {
 }
 
 /// Working memory, of a size that does not grow with T and V.
-pub struct Workspace {
+pub struct HostWorkspace {
     /// The gathered rows of h (TOKEN_CHUNK, C).
     x: Tensor,
     /// A tile of logits (TOKEN_CHUNK, VOCAB_CHUNK).
     z: Tensor,
-    /// The same tile as probabilities, in the storage type of h (TOKEN_CHUNK, VOCAB_CHUNK).
+    /// The tile as probabilities, in the storage type of h (TOKEN_CHUNK, VOCAB_CHUNK).
     p: Option<Tensor>,
     /// Σ e^(z − max)·head (TOKEN_CHUNK, C), and its value before the current chunk.
     sums: Option<[Tensor; 2]>,
@@ -41,13 +41,13 @@ pub struct Workspace {
     shares: Option<SoftmaxStats>,
 }
 
-impl Workspace {
+impl HostWorkspace {
     pub fn new(cx: &Ctx, h: &Tensor, head: &Tensor, vocabulary: RowShard, out: &Outputs) -> Self {
         let ((t, c), (v, _)) = (h.shape().as_matrix(), head.shape().as_matrix());
         let (rows, chunk) = (t.min(TOKEN_CHUNK), v.min(VOCAB_CHUNK));
         let f32s = |rows, columns| cx.scratch([rows, columns], DType::F32);
         let logits = |dtype| cx.device().empty(Label::Logits, [rows, chunk], dtype);
-        Workspace {
+        HostWorkspace {
             x: cx.scratch([rows, c], h.dtype()),
             z: logits(DType::F32),
             p: (out.dh.is_some() || out.dhead.is_some()).then(|| logits(h.dtype())),
@@ -68,7 +68,7 @@ pub struct SoftmaxStats {
 
 impl SoftmaxStats {
     pub fn new(cx: &Ctx, n: usize) -> Self {
-        // The last chunk may have fewer tokens; the whole buffer is reduced all the same.
+        // The last chunk may have fewer tokens; the buffer is still reduced in full.
         let zeros = |shape: &[usize]| cx.device().zeros(Label::Scratch, shape, DType::F32);
         SoftmaxStats { max: zeros(&[n]), sums: zeros(&[2, n]) }
     }
@@ -139,7 +139,7 @@ impl<'a> LmHead<'a> {
 /// Computes loss, log-probabilities, and the gradients that `out` has tensors for.
 pub fn forward<E: Storage>(
     out: &mut Outputs,
-    workspace: &mut Workspace,
+    workspace: &mut HostWorkspace,
     comm: &dyn Comm,
     [h, head, targets]: [&Tensor; 3],
     &Xent { scale, labelled, vocabulary }: &Xent,
@@ -205,10 +205,10 @@ fn gather<E: Storage>(x: &mut [E], h: &[E], tokens: &[TokenState], c: usize) {
 /// Computes maximum and sum of every token online over the vocabulary chunks, and Σ e^(z − max)·head if dh is wanted.
 fn softmax_pass<E: Storage>(
     tokens: &mut [TokenState],
-    workspace: &mut Workspace,
+    workspace: &mut HostWorkspace,
     head: &LmHead,
 ) -> Result<()> {
-    let Workspace { x, z, p, sums, .. } = workspace;
+    let HostWorkspace { x, z, p, sums, .. } = workspace;
     let (n, c) = (tokens.len(), head.c);
     for chunk in head.chunks() {
         let z = &mut z.slice_mut::<f32>()?[..n * chunk.len()]; // (n, chunk)
@@ -257,7 +257,7 @@ fn reduce_over_ranks(tokens: &mut [TokenState], shares: &mut SoftmaxStats, comm:
 }
 
 /// Rescales the rank's Σ e^(z − max)·head to the maximum over all ranks.
-fn rescale_sums(tokens: &[TokenState], workspace: &mut Workspace, c: usize) -> Result<()> {
+fn rescale_sums(tokens: &[TokenState], workspace: &mut HostWorkspace, c: usize) -> Result<()> {
     let Some([sums, _]) = &mut workspace.sums else { return Ok(()) };
     sums.slice_mut::<f32>()?.par_chunks_exact_mut(c).zip(tokens).for_each(|(sums, token)| {
         sums.iter_mut().for_each(|s| *s *= token.correction);
@@ -334,11 +334,11 @@ fn input_gradient_row<E: Storage, W: Storage>(
 fn head_gradient_pass<E: Storage>(
     dhead: &mut [f32],
     tokens: &[TokenState],
-    workspace: &mut Workspace,
+    workspace: &mut HostWorkspace,
     head: &LmHead,
     scale: f32,
 ) -> Result<()> {
-    let Workspace { x, z, p, dhead: before, .. } = workspace;
+    let HostWorkspace { x, z, p, dhead: before, .. } = workspace;
     let (Some(p), Some(before)) = (p, before) else { return Ok(()) };
     let (n, c) = (tokens.len(), head.c);
     for chunk in head.chunks() {

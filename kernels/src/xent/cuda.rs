@@ -19,9 +19,9 @@ pub static SOURCE: Source = Source {
     variants: all_weighted,
 };
 
-/// Labelled tokens that are worked on together.
+/// Labelled tokens of a chunk.
 const ROWS: usize = 1024;
-/// Rows of the head that they meet at a time: a block holds one token's logits of a tile in registers.
+/// Rows of the head of a tile: a block holds one token's logits of a tile in registers.
 const TILE: usize = THREADS * PACKS * 4;
 const THREADS: usize = 256;
 /// Packs of four logits that a thread holds.
@@ -31,7 +31,7 @@ const LISTING: usize = 1024;
 /// 32-bit words of a token's state.
 const STATE: usize = 4;
 
-/// Loss, log-probabilities, and the gradients that `out` has room for.
+/// Computes loss, log-probabilities, and the gradients that `out` has tensors for.
 pub fn forward(
     cx: &Ctx,
     cuda: &Cuda,
@@ -43,7 +43,7 @@ pub fn forward(
     pass.unlabelled(out)?;
     let rows = pass.labelled(labelled)?;
     if labelled > 0 {
-        let mut work = Workspace::new(&pass, rows, labelled, out);
+        let mut work = DeviceWorkspace::new(&pass, rows, labelled, out);
         for first in (0..labelled).step_by(ROWS) {
             let tokens = first..labelled.min(first + ROWS);
             pass.gather(&mut work, &tokens)?;
@@ -61,7 +61,7 @@ pub fn forward(
     pass.start("xent_loss", Grid::new(1, THREADS), args)
 }
 
-/// y = x · factor, a scalar in device memory.
+/// Computes y = x · factor, a scalar in device memory.
 pub fn scale(cuda: &Cuda, y: &mut Tensor, x: &Tensor, factor: &Tensor) -> Result<()> {
     let n = x.shape().elements();
     let args = &mut [Arg::Out(y), Arg::In(x), Arg::In(factor), Arg::I64(n as i64)];
@@ -84,8 +84,8 @@ struct XentLaunches<'a> {
     scale: f32,
 }
 
-/// Working memory, whatever T and V are, but for the list of labelled tokens.
-struct Workspace {
+/// Working memory; only the list of labelled tokens grows with T.
+struct DeviceWorkspace {
     /// The labelled tokens, ascending (T).
     rows: Tensor,
     /// The gathered rows of h (ROWS, C).
@@ -98,17 +98,17 @@ struct Workspace {
     sums: Option<Tensor>,
     /// The state of each token (ROWS, STATE).
     states: Tensor,
-    /// The values that ranks exchange when each holds a part of the head.
+    /// Buffers of the all-reduces, when ranks hold shards of the head.
     shares: Option<SoftmaxStats>,
 }
 
-impl Workspace {
+impl DeviceWorkspace {
     fn new(pass: &XentLaunches, rows: Tensor, count: usize, out: &Outputs) -> Self {
         let (cx, e, (_, v, c)) = (pass.cx, pass.h.dtype(), pass.sizes());
         let (n, tile) = (count.min(ROWS), v.min(TILE));
         let wanted = out.dh.is_some() || out.dhead.is_some();
         let logits = |dtype| cx.device().empty(Label::Logits, [n, tile], dtype);
-        Workspace {
+        DeviceWorkspace {
             rows,
             x: cx.scratch([n, c], e),
             z: logits(DType::F32),
@@ -148,7 +148,7 @@ impl XentLaunches<'_> {
         Ok(rows)
     }
 
-    fn gather(&self, work: &mut Workspace, tokens: &Range<usize>) -> Result<()> {
+    fn gather(&self, work: &mut DeviceWorkspace, tokens: &Range<usize>) -> Result<()> {
         let c = self.sizes().2;
         let args =
             &mut [Arg::InOut(&mut work.x), Arg::In(self.h), Arg::In(&work.rows), int(tokens.start), int(c)];
@@ -156,7 +156,7 @@ impl XentLaunches<'_> {
     }
 
     /// z = x · head_tileᵀ.
-    fn logits(&self, work: &mut Workspace, n: usize, tile: &Range<usize>) -> Result<()> {
+    fn logits(&self, work: &mut DeviceWorkspace, n: usize, tile: &Range<usize>) -> Result<()> {
         let x = RowSlice { t: &work.x, first: 0, rows: n };
         multiply(self.cx, self.cuda, &mut work.z, (0, n), false, OperandLayout::NT, [x, self.head_rows(tile)])
     }
@@ -165,8 +165,8 @@ impl XentLaunches<'_> {
         RowSlice { t: self.head, first: tile.start, rows: tile.len() }
     }
 
-    /// Follows maximum and sum of every token over the tiles, and Σ e^(z − max)·head if dh is wanted.
-    fn update_softmax(&self, work: &mut Workspace, tokens: &Range<usize>) -> Result<()> {
+    /// Updates maximum and sum of every token over the tiles, and Σ e^(z − max)·head if dh is wanted.
+    fn update_softmax(&self, work: &mut DeviceWorkspace, tokens: &Range<usize>) -> Result<()> {
         let (n, c) = (tokens.len(), self.sizes().2);
         for tile in self.tiles() {
             self.logits(work, n, &tile)?;
@@ -195,9 +195,9 @@ impl XentLaunches<'_> {
         Ok(())
     }
 
-    /// Joins the states of the ranks' parts of the logits.
-    fn reduce_over_ranks(&self, work: &mut Workspace, tokens: &Range<usize>) -> Result<()> {
-        let Workspace { sums, states, shares: Some(shares), .. } = work else { return Ok(()) };
+    /// All-reduces the softmax states over the ranks' shards of the logits.
+    fn reduce_over_ranks(&self, work: &mut DeviceWorkspace, tokens: &Range<usize>) -> Result<()> {
+        let DeviceWorkspace { sums, states, shares: Some(shares), .. } = work else { return Ok(()) };
         let (n, stride) = (tokens.len(), shares.max.shape().elements());
         let grid = || flat_grid(n, 1);
         let args = &mut [Arg::InOut(&mut shares.max), Arg::In(states), int(n)];
@@ -219,7 +219,7 @@ impl XentLaunches<'_> {
         self.start("xent_correct", Grid::new(n, THREADS), args)
     }
 
-    fn finish(&self, out: &mut Outputs, work: &Workspace, tokens: &Range<usize>) -> Result<()> {
+    fn finish(&self, out: &mut Outputs, work: &DeviceWorkspace, tokens: &Range<usize>) -> Result<()> {
         let args = &mut [
             Arg::MaybeInOut(out.dh.as_mut()),
             Arg::InOut(&mut out.logprobs),
@@ -237,8 +237,13 @@ impl XentLaunches<'_> {
         self.start("xent_finish", self.row_grid(tokens.len()), args)
     }
 
-    /// dhead += dzᵀ · x, with the logits made again: dz needs the sum over all tiles.
-    fn head_gradient(&self, dhead: &mut Tensor, work: &mut Workspace, tokens: &Range<usize>) -> Result<()> {
+    /// Computes dhead += dzᵀ · x with recomputed logits: dz needs the sum over all tiles.
+    fn head_gradient(
+        &self,
+        dhead: &mut Tensor,
+        work: &mut DeviceWorkspace,
+        tokens: &Range<usize>,
+    ) -> Result<()> {
         let n = tokens.len();
         for tile in self.tiles() {
             self.logits(work, n, &tile)?;
@@ -262,7 +267,7 @@ impl XentLaunches<'_> {
         Ok(())
     }
 
-    /// One block a row of C elements.
+    /// Returns a grid of one block per row of C elements.
     fn row_grid(&self, rows: usize) -> Grid {
         Grid::new(rows, row_threads(self.sizes().2, self.vec()))
     }

@@ -8,9 +8,10 @@
 //! **shapes** h, dh (T, C); head, dhead (V, C); targets (T), −100 where there is no label; loss (1); logprobs
 //! (T), 0 where there is no label.
 //!
-//! **ranks** may each hold a shard of the head's rows ([`vocab_parallel_xent`], Megatron's vocabulary-parallel cross-entropy).
-//! They all-reduce the maximum and the sum of every labelled token, so that loss and logprobs are those of the full
-//! vocabulary, with the same bits on every rank; dh is the contribution of the rank's shard, to be summed over ranks.
+//! **ranks** may each hold a shard of the head's rows ([`vocab_parallel_xent`], Megatron's vocabulary-parallel
+//! cross-entropy, arXiv 1909.08053). They all-reduce the maximum and the sum of every labelled token, so that loss
+//! and logprobs are those of the full vocabulary, with the same bits on every rank; dh is the contribution of the
+//! rank's shard, to be summed over ranks.
 //!
 //! **layout** row-major. Labelled tokens are gathered in chunks of 252, and each chunk meets the vocabulary in chunks
 //! of 4096 rows: only one tile of logits exists at a time.
@@ -18,9 +19,9 @@
 //! **launch** on a GPU tiles of logits are 1024 tokens by 4096 rows of the head; between the products, one block per
 //! token. A target outside the vocabulary traps, and so does a number of labels that differs from the one given.
 //!
-//! **numerics** logits in f32. The log-sum-exp and Σ p·head are computed online over the vocabulary chunks, as in flash
-//! attention: when the running maximum grows, the earlier sums are rescaled. The order depends on V and on a token's
-//! own row; dhead adds tokens in ascending order in f32, the loss adds them in f64.
+//! **numerics** logits in f32. The log-sum-exp and Σ p·head are computed online over the vocabulary chunks (Milakov
+//! & Gimelshein, arXiv 1805.02867): when the running maximum grows, the earlier sums are rescaled. The order
+//! depends on V and on a token's own row; dhead adds tokens in ascending order in f32, the loss adds them in f64.
 //!
 //! **traffic** forward 2·T·V·C flops, T counting labelled tokens; dh, computed in the same pass, as many again;
 //! dhead another 4·T·V·C, because it recomputes the logits. Backward multiplies by the gradient of the loss, and does
@@ -36,7 +37,7 @@ mod tests;
 use crate::elementwise::convert;
 use crate::rows::RowShard;
 use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
-use cpu::{Outputs, Workspace};
+use cpu::{HostWorkspace, Outputs};
 use half::bf16;
 
 /// Target of a token without a label: PyTorch's `ignore_index`.
@@ -90,7 +91,7 @@ pub fn xent(cx: &Ctx, h: &Tensor, head: &Tensor, targets: &Targets, scale: f32) 
 /// with the same h and targets.
 ///
 /// # Errors
-/// Those of [`xent`], and when a rank is lost.
+/// As [`xent`], or when a rank is gone.
 pub fn vocab_parallel_xent(
     cx: &Ctx,
     h: &Tensor,
@@ -134,7 +135,7 @@ impl Op for Xent {
             dhead: wants(head).then(|| cx.device().empty(Label::Gradients, [v, c], DType::F32)),
         };
         let inputs = [*h, *head, *targets];
-        let workspace = |out: &Outputs| Workspace::new(cx, h, head, self.vocabulary, out);
+        let workspace = |out: &Outputs| HostWorkspace::new(cx, h, head, self.vocabulary, out);
         match (cx.device(), h.dtype()) {
             (Device::Cpu(_), DType::BF16) => {
                 let mut work = workspace(&out);

@@ -32,7 +32,7 @@ fn cases(dtype: DType) -> Vec<Case> {
     let both = sizes.into_iter().flat_map(|(t, c, v)| [values(t, c, v, dtype), full(t, c, v, dtype)]);
     // More tokens than the CPU and than a GPU gathers at a time.
     let many = [(300, 3, 7), (1400, 2, 5)].map(|(t, c, v)| full(t, c, v, dtype));
-    let parts = [0, 30, 44].map(|first| part(first, 20, (7, 33, 64), dtype));
+    let parts = [0, 30, 44].map(|first| shard_case(first, 20, (7, 33, 64), dtype));
     let wide = [lora(5, 20, 50, dtype), lora(2, 16, 32016, dtype), values(2, 5120, 70, dtype)];
     both.chain(many).chain(parts).chain(wide).collect()
 }
@@ -60,15 +60,15 @@ fn values(t: usize, c: usize, v: usize, dtype: DType) -> Case {
     }
 }
 
-/// Makes a case of one rank with a shard of the head: `held` rows from `first` on, and no other rank.
-fn part(first: usize, held: usize, (t, c, v): (usize, usize, usize), dtype: DType) -> Case {
-    let whole = lora(t, c, v, dtype);
-    let mut inputs = whole.inputs;
-    inputs[1] = Input::storage([held, c]).scaled(2.0 / (c as f32).sqrt()).frozen();
+/// Makes a case of one rank with a shard of the head: `shard_rows` rows from `first` on, and no other rank.
+fn shard_case(first: usize, shard_rows: usize, (t, c, v): (usize, usize, usize), dtype: DType) -> Case {
+    let full_case = lora(t, c, v, dtype);
+    let mut inputs = full_case.inputs;
+    inputs[1] = Input::storage([shard_rows, c]).scaled(2.0 / (c as f32).sqrt()).frozen();
     let scale = 1.0 / t as f32;
     let labelled = (0..t).filter(|t| t % 4 != 1).count();
     Case {
-        name: format!("{} {held} from {first}", whole.name),
+        name: format!("{} {shard_rows} from {first}", full_case.name),
         inputs,
         run: Box::new(move |cx, x| {
             let targets = Targets::counted(x[2].clone(), labelled);
@@ -77,9 +77,9 @@ fn part(first: usize, held: usize, (t, c, v): (usize, usize, usize), dtype: DTyp
             ])
         }),
         reference: Box::new(move |x| {
-            vec![reference_of_part(&x[0], &x[1], &x[2], scale as f64, first).swap_remove(0)]
+            vec![shard_reference(&x[0], &x[1], &x[2], scale as f64, first).swap_remove(0)]
         }),
-        ..lora(t, c, held, dtype)
+        ..lora(t, c, shard_rows, dtype)
     }
 }
 
@@ -109,10 +109,10 @@ fn full(t: usize, c: usize, v: usize, dtype: DType) -> Case {
 }
 
 fn reference(h: &F64Tensor, head: &F64Tensor, targets: &F64Tensor, scale: f64) -> Vec<F64Tensor> {
-    reference_of_part(h, head, targets, scale, 0)
+    shard_reference(h, head, targets, scale, 0)
 }
 
-fn reference_of_part(
+fn shard_reference(
     h: &F64Tensor,
     head: &F64Tensor,
     targets: &F64Tensor,

@@ -2,13 +2,14 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 use codelsi_engine::Device;
-use codelsi_engine::cuda::{Nvrtc, Source, compile};
+use codelsi_engine::cuda::{Source, compile};
 use codelsi_kernels::ALL;
 use codelsi_kernels::bug::{Bug, PER_SOURCE};
 use codelsi_kernels::check::bugs::{BugOutcome, objection_to_quiet, passes_without, try_bug};
 use codelsi_kernels::check::{self, batch_invariance};
 use codelsi_kernels::simd::{self, SimdLevel};
 use codelsi_kernels::spec::Spec;
+use codelsi_testing::or_skip;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -21,21 +22,9 @@ pub fn ops() -> Vec<&'static Spec> {
     check::selected().unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// True when there is a compiler; says so when there is none. With `CODELSI_REQUIRE=all` that is a failure.
-pub fn nvrtc() -> bool {
-    match Nvrtc::get() {
-        Ok(_) => true,
-        Err(e) => {
-            assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{e}");
-            println!("skipped: {e}");
-            false
-        }
-    }
-}
-
 /// A software GPU, if there is a compiler.
 pub fn software_gpu() -> Option<Device> {
-    nvrtc().then(|| Device::emulated("sm_80").unwrap())
+    or_skip(Device::emulated("sm_80"))
 }
 
 /// Compares ops with their references on every instruction set, and their bits on several numbers of threads.

@@ -1,6 +1,6 @@
 //! Methods of fine-tuning with a frozen base: the tensors that each adds, where, and their shapes.
 
-use crate::config::{Linear, ModelConfig};
+use crate::config::{LinearName, ModelConfig};
 use codelsi_engine::{Error, Result};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -34,7 +34,7 @@ pub struct AdapterConfig {
     /// Probability with which training drops an input of the adapter.
     pub dropout: f32,
     /// The adapted linears, PEFT's `target_modules`; unused by a bottleneck.
-    pub targets: BTreeSet<Linear>,
+    pub targets: BTreeSet<LinearName>,
 }
 
 impl Method {
@@ -83,7 +83,7 @@ impl fmt::Display for Method {
 
 impl AdapterConfig {
     /// Hyperparameters of plain LoRA on `targets`.
-    pub fn lora(rank: usize, alpha: f32, dropout: f32, targets: &[Linear]) -> Self {
+    pub fn lora(rank: usize, alpha: f32, dropout: f32, targets: &[LinearName]) -> Self {
         let targets = targets.iter().copied().collect();
         AdapterConfig { method: Method::LORA, rank, alpha, dropout, targets }
     }
@@ -105,7 +105,7 @@ impl AdapterConfig {
     /// Paths of the adapted modules in the checkpoint and their (out, in), layer by layer.
     pub fn adapted_modules(&self, config: &ModelConfig) -> Vec<(String, (usize, usize))> {
         let layer_modules = |layer: usize| -> Vec<(String, (usize, usize))> {
-            let linear = |&linear: &Linear| (linear.path(layer), config.linear_shape(linear));
+            let linear = |&linear: &LinearName| (linear.path(layer), config.linear_shape(linear));
             let bottleneck = |sublayer| (bottleneck_path(sublayer, layer), (config.hidden, config.hidden));
             match self.method {
                 Method::Bottleneck => SUBLAYERS.map(bottleneck).into(),

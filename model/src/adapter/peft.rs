@@ -3,7 +3,7 @@
 
 use super::{Adapter, AdapterConfig, AdapterTensors, Method};
 use crate::checkpoint::{TensorFile, TensorSlice, summarize};
-use crate::config::{Linear, ModelConfig};
+use crate::config::{LinearName, ModelConfig};
 use crate::output_folder::write_folder;
 use crate::tensor_writer::{TensorSpec, write_json, write_tensor_file};
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
@@ -196,7 +196,7 @@ impl StoredConfig {
                 rank: size("r", 1 << 16)?,
                 alpha: number("lora_alpha", bottleneck.then_some(1.0))? as f32,
                 dropout: dropout as f32,
-                targets: targets.unwrap_or_else(|| Linear::ALL.into()),
+                targets: targets.unwrap_or_else(|| LinearName::ALL.into()),
             },
         })
     }
@@ -237,14 +237,14 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// Parses the list `target_modules`.
-fn parse_targets(names: &[Value]) -> Result<BTreeSet<Linear>> {
+fn parse_targets(names: &[Value]) -> Result<BTreeSet<LinearName>> {
     let all = names.iter().map(|name| name.as_str().unwrap_or("").parse()).collect::<Result<BTreeSet<_>>>();
     let all = all.at("target_modules")?;
     if all.is_empty() { Err(Error::new("`target_modules` is empty")) } else { Ok(all) }
 }
 
 /// Returns the linears that occur in the names of a file's tensors.
-fn targets_in(file: &TensorFile) -> BTreeSet<Linear> {
+fn targets_in(file: &TensorFile) -> BTreeSet<LinearName> {
     let names = file.entries().keys().filter_map(|name| name.rsplit_once(".lora_")?.0.rsplit_once('.'));
     names.filter_map(|(_, linear)| linear.parse().ok()).collect()
 }
@@ -275,13 +275,13 @@ fn check_tensors(file: &TensorFile, expected: &BTreeMap<String, Vec<usize>>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::shared;
     use crate::synthetic;
+    use codelsi_testing::shared;
 
     #[test]
     fn peft_files_survive_a_round_trip_byte_for_byte() {
         for case in ["mha_f32", "gqa_bf16_sharded", "tied_f32", "hd128_bf16"] {
-            let Some(reference) = shared(&format!("reference/{case}")) else { return };
+            let Some(reference) = shared(format!("reference/{case}")) else { return };
             let config = ModelConfig::load(reference.join("model")).unwrap();
             let adapter = Adapter::load(reference.join("adapter"), &config).unwrap();
             let settings = &adapter.config;
@@ -297,7 +297,7 @@ mod tests {
             theirs["target_modules"]
                 .as_array_mut()
                 .unwrap()
-                .sort_by_key(|t| t.as_str().unwrap().parse::<Linear>().unwrap());
+                .sort_by_key(|t| t.as_str().unwrap().parse::<LinearName>().unwrap());
             for (key, value) in settings(&folder.path().join("copy")) {
                 assert_eq!(Some(&value), theirs.get(&key), "{case}: {key}");
             }
@@ -328,7 +328,7 @@ mod tests {
         let tiny = synthetic::config("tiny").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("adapter");
-        Adapter::init_lora(&tiny, 4, 8.0, 0.05, &[Linear::K], 1).unwrap().save(&path, "base").unwrap();
+        Adapter::init_lora(&tiny, 4, 8.0, 0.05, &[LinearName::K], 1).unwrap().save(&path, "base").unwrap();
         assert_eq!(Adapter::load(&path, &tiny).unwrap().config.dropout, 0.05);
         let refused = |config: ModelConfig| Adapter::load(&path, &config).err().unwrap().to_string();
         let message = refused(ModelConfig { layers: 4, hidden: 16, ..tiny.clone() });

@@ -91,10 +91,10 @@ impl<'a> WeightLoader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::shared;
+    use codelsi_testing::shared;
 
     fn reference(case: &str) -> Option<Checkpoint> {
-        shared(&format!("reference/{case}/model")).map(|folder| Checkpoint::open(folder).unwrap())
+        shared(format!("reference/{case}/model")).map(|folder| Checkpoint::open(folder).unwrap())
     }
 
     #[test]

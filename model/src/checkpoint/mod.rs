@@ -1,9 +1,9 @@
-//! One reader of weights. A weight walks in one direction, from the file to the kernel that uses it:
+//! One reader of weights. A weight moves in one direction, from the file to the kernel that uses it:
 //!
-//! 1. [`Checkpoint`] (`model_folder.rs`) knows which file of a model folder holds which tensor.
-//! 2. [`TensorFile`] (`tensor_file.rs`) maps that file and knows the offset of the tensor in it.
+//! 1. [`Checkpoint`] (`model_folder.rs`) maps each tensor name to its file in a model folder.
+//! 2. [`TensorFile`] (`tensor_file.rs`) memory-maps that file and finds the tensor by the offset in its header.
 //! 3. `slice.rs` defines the elements that this rank reads, as runs of contiguous elements.
-//! 4. `transfer.rs` brings those elements to a device, converted (`convert.rs`) to the type that the ops compute
+//! 4. `transfer.rs` copies those elements to a device, converted (`convert.rs`) to the type that the ops compute
 //!    with: mapped in place on the CPU where nothing has to change, through pinned buffers to a GPU.
 //! 5. [`WeightLoader`] (`loader.rs`) does this for all weights of a model, and returns the tensors that the layers
 //!    keep.

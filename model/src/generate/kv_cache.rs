@@ -1,4 +1,4 @@
-//! The KV cache: pages that sequences share, copied when one of several holders writes (PagedAttention, Kwon et
+//! The KV cache: pages that sequences share, with copy-on-write (PagedAttention, Kwon et
 //! al., arXiv 2309.06180, section 4).
 
 use crate::llama::{Layer, Llama};
@@ -7,13 +7,13 @@ use codelsi_kernels::embed::embed;
 use codelsi_kernels::flash::Heads;
 use codelsi_kernels::kvstore::kvstore;
 
-/// Keys and values of every layer, in pages of `page_size` tokens, with a count of each page's holders.
+/// Keys and values of every layer, in pages of `page_size` tokens, with reference counts of the pages.
 pub(super) struct KvCache {
     /// Keys and values of each layer, (pages, K, page_size, D): a page of one head is contiguous.
     layers: Vec<(Tensor, Tensor)>,
     page_size: usize,
-    /// Number of sequences that hold each page.
-    holders: Vec<u32>,
+    /// Number of sequences that use each page.
+    ref_counts: Vec<u32>,
     free: Vec<usize>,
     /// Pending copies of tokens: from slot, to slot.
     copies: Vec<(usize, usize)>,
@@ -36,7 +36,7 @@ impl KvCache {
         KvCache {
             layers: model.layers().iter().map(|layer| allocate(layer)).collect(),
             page_size,
-            holders: vec![0; pages],
+            ref_counts: vec![0; pages],
             free: (0..pages).rev().collect(),
             copies: Vec::new(),
         }
@@ -57,11 +57,11 @@ impl KvCache {
         if index == table.pages.len() {
             let page = self.allocate()?;
             table.pages.push(page);
-        } else if self.holders[table.pages[index]] > 1 {
+        } else if self.ref_counts[table.pages[index]] > 1 {
             let (shared, copy) = (table.pages[index], self.allocate()?);
             let slots = |offset| (shared * self.page_size + offset, copy * self.page_size + offset);
             self.copies.extend((0..offset).map(slots));
-            self.holders[shared] -= 1;
+            self.ref_counts[shared] -= 1;
             table.pages[index] = copy;
         }
         Ok(table.pages[index] * self.page_size + offset)
@@ -69,15 +69,15 @@ impl KvCache {
 
     /// Returns a table for another sequence that shares the same pages.
     pub fn fork(&mut self, table: &BlockTable) -> BlockTable {
-        table.pages.iter().for_each(|&page| self.holders[page] += 1);
+        table.pages.iter().for_each(|&page| self.ref_counts[page] += 1);
         BlockTable { pages: table.pages.clone() }
     }
 
     /// Releases a sequence's pages.
     pub fn release(&mut self, table: BlockTable) {
         for page in table.pages {
-            self.holders[page] -= 1;
-            if self.holders[page] == 0 {
+            self.ref_counts[page] -= 1;
+            if self.ref_counts[page] == 0 {
                 self.free.push(page);
             }
         }
@@ -85,11 +85,11 @@ impl KvCache {
 
     fn allocate(&mut self) -> Result<usize> {
         let page = self.free.pop().ok_or_else(|| Error::new("the KV cache has no free page"))?;
-        self.holders[page] = 1;
+        self.ref_counts[page] = 1;
         Ok(page)
     }
 
-    /// Does the pending copies of shared pages' tokens, in every layer.
+    /// Copies the pending tokens of shared pages, in every layer.
     ///
     /// # Errors
     /// When an op fails.
@@ -107,7 +107,7 @@ impl KvCache {
         let (from, to) = (ints(&from)?, ints(&to)?);
         for (k, v) in &mut self.layers {
             for pages in [k, v] {
-                // An embedding gathers the rows of each token's heads.
+                // `embed` gathers the rows of each token's heads.
                 let (rows, _) = pages.shape().as_matrix();
                 let heads = embed(cx, &pages.reshape([rows, head_dim]), &from, pages.dtype())?;
                 kvstore(cx, pages, &heads.reshape([to.shape()[0], kv_heads * head_dim]), &to)?;

@@ -1,6 +1,6 @@
-//! Runs a step on the device: its inputs are sent in one copy, and the sampled tokens come back in one.
+//! Runs a step on the device: one copy sends its inputs, and one copy returns the sampled tokens.
 //!
-//! So a step that only decodes is the same work for every batch of its size, whatever its sequences are: on a GPU it is
+//! A decode-only step is therefore the same work for every batch of its size, whatever its sequences are: on a GPU it is
 //! recorded once as a CUDA graph and replayed, instead of launching each kernel.
 
 use super::kv_cache::KvCache;
@@ -265,7 +265,7 @@ fn forward(cx: &Ctx, model: &Llama, cache: &mut KvCache, inputs: &DeviceInputs) 
 fn gather_rows(cx: &Ctx, x: Tensor, index: &Tensor) -> Result<Tensor> {
     match index.shape().elements() {
         0 => Ok(x),
-        // An embedding gathers rows.
+        // `embed` gathers rows.
         _ => embed(cx, &x, index, x.dtype()),
     }
 }

@@ -11,7 +11,7 @@ use codelsi_engine::{At, Device, Result};
 use codelsi_kernels::sample::{PackedParams, RowSamplingParams};
 use std::collections::VecDeque;
 
-/// Limits of the work done at once. They do not change any completion.
+/// Limits of a step's work. They do not change any completion.
 #[derive(Clone, Copy, Debug)]
 pub struct SchedulerConfig {
     /// Upper limit of sequences in a decode batch.
@@ -58,7 +58,7 @@ pub fn generate(
 struct Sequence<'a> {
     /// Index of its request.
     request: usize,
-    /// Index among the request's completions; a prompt in prefill stands for all of them.
+    /// Index among the request's completions; unused while the prompt is in prefill, before it is forked.
     sample: usize,
     /// Prompt and completion.
     tokens: Vec<u32>,
@@ -73,7 +73,7 @@ struct Sequence<'a> {
     stop_checker: StopChecker<'a>,
 }
 
-/// Requests that wait, the sequences that are in the cache, and the completions so far.
+/// Waiting requests, the sequences in the cache, and the completions so far.
 struct Scheduler<'a> {
     model: &'a Llama,
     tokenizer: Option<&'a Tokenizer>,
@@ -315,7 +315,7 @@ fn penalizes_repetition(request: &GenerationRequest) -> bool {
     request.sampling.repetition_penalty != 1.0
 }
 
-/// Upper limit of the pages that a request holds: its prompt's, and for each completion a copy of the prompt's last
+/// Upper limit of the pages that a request uses: its prompt's, and for each completion a copy of the prompt's last
 /// page and the pages of its tokens.
 fn pages_of_request(request: &GenerationRequest, page_size: usize) -> usize {
     request.prompt.len().div_ceil(page_size) + request.n * (request.max_tokens.div_ceil(page_size) + 1)

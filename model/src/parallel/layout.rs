@@ -1,4 +1,4 @@
-//! A layout, and one rank's place in it.
+//! A parallel layout, and one rank of it.
 
 use codelsi_engine::{Comm, Device, PlannedComm, Rank, Solo};
 use std::fmt;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// The way in which the ranks of a run share a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Layout {
-    /// Data parallel (DDP): every rank holds the full model and runs micro-batches of its own.
+    /// Data parallel (DDP): every rank holds the full model and runs its own micro-batches.
     #[default]
     Replicate,
     /// ZeRO-3 / FSDP of the frozen weights: data parallel, but each rank stores 1/N of every frozen matrix, and
@@ -63,7 +63,7 @@ impl RankLayout {
         RankLayout { rank, layout: self.layout }
     }
 
-    /// True if all ranks must run each batch together, because a single rank cannot run the model.
+    /// True if all ranks must run each batch in lockstep, because a single rank cannot run the model.
     pub fn is_lockstep(&self) -> bool {
         self.layout != Layout::Replicate
     }
@@ -83,7 +83,7 @@ impl RankLayout {
         &self.rank.comm
     }
 
-    /// The tensor-parallel group: the link between ranks that compute one batch together, with which a model's ops run.
+    /// The tensor-parallel group: the link between ranks that share one batch, with which a model's ops run.
     pub fn tensor_parallel_comm(&self) -> Arc<dyn Comm> {
         match self.layout {
             Layout::Replicate | Layout::Shard => Arc::new(Solo),
@@ -91,7 +91,7 @@ impl RankLayout {
         }
     }
 
-    /// The data-parallel group: the link between ranks with batches of their own, whose gradients are summed.
+    /// The data-parallel group: the link between ranks with different batches, whose gradients are summed.
     pub fn data_parallel_comm(&self) -> Arc<dyn Comm> {
         match self.layout {
             Layout::Replicate | Layout::Shard => self.rank.comm.clone(),

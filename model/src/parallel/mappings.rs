@@ -2,8 +2,8 @@
 
 use codelsi_engine::{Ctx, InputGrads, Label, Op, Outs, ReduceOp, Result, Saved, Tensor};
 
-/// Megatron's f: hands `x`, which all ranks have, to the ranks' slices of a linear. Forward is the identity,
-/// backward sums the ranks' gradients.
+/// Megatron's f: returns `x`, which all ranks have, as the input of the ranks' slices of a linear. Forward is the
+/// identity, backward an all-reduce.
 ///
 /// # Errors
 /// In backward, when a rank is gone.

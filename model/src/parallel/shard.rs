@@ -2,11 +2,11 @@
 //! holds the full matrix only around its use.
 //!
 //! Matrices are gathered by *layer group*: the embedding (group 0), the matrices of each decoder layer (1 to L),
-//! the head (L + 1). A batch uses the groups in order; its backward goes back, down to layer 1. The current group
-//! is gathered in full, the next one is being prefetched, and no other exists: a rank holds 1/N of all matrices and
-//! at most two full groups.
+//! the head (L + 1). A batch uses the groups in order; its backward uses them in reverse order, down to layer 1.
+//! The current group is gathered in full, the next one is being prefetched, and no other exists: a rank holds 1/N
+//! of all matrices and at most two full groups.
 //!
-//! Between GPUs a gather runs on a stream of its own, while the ops of the previous group run. Over host memory
+//! Between GPUs a gather runs on a separate stream, while the ops of the previous group run. Over host memory
 //! (threads on the CPU, on software GPUs or on one GPU, and sockets) a gather has ended when it returns, and
 //! nothing overlaps.
 //!
@@ -36,7 +36,7 @@ impl Weight {
     pub fn get(&self, cx: &Ctx) -> Result<Tensor> {
         match self {
             Weight::Local(t) => Ok(t.clone()),
-            Weight::Sharded(weight) => Ok(weight.restore(cx)?.with_refetch(weight.clone())),
+            Weight::Sharded(weight) => Ok(weight.gather(cx.is_recording())?.with_refetch(weight.clone())),
         }
     }
 
@@ -64,9 +64,16 @@ pub struct ShardedWeight {
     index: usize,
 }
 
+impl ShardedWeight {
+    /// Returns the full matrix; `recording` is true when a backward follows or runs.
+    fn gather(&self, recording: bool) -> Result<Tensor> {
+        self.shards.full(self.group, self.index, recording)
+    }
+}
+
 impl Refetch for ShardedWeight {
-    fn restore(&self, cx: &Ctx) -> Result<Tensor> {
-        self.shards.full(cx, self.group, self.index)
+    fn restore(&self) -> Result<Tensor> {
+        self.gather(true)
     }
 }
 
@@ -101,7 +108,7 @@ struct Shard {
 }
 
 impl WeightShards {
-    /// Prepares for the shards of a model of `layers` layers; returns none in other layouts.
+    /// Returns an empty set of shards for a model of `layers` layers; `None` in other layouts.
     ///
     /// # Errors
     /// When all weights are to be trained.
@@ -139,7 +146,7 @@ impl WeightShards {
         Ok(self.add(group, Shard { elements, full }))
     }
 
-    /// Returns the embedding once more, as the head that is tied to it.
+    /// Returns the embedding's shards again, as the head that is tied to it.
     pub fn tied_head(self: &Arc<Self>) -> Weight {
         let embedding = self.schedule().shards[0][0].clone();
         self.add(self.last, embedding)
@@ -151,46 +158,45 @@ impl WeightShards {
         Weight::Sharded(Arc::new(ShardedWeight { shards: self.clone(), group, index: shards.len() - 1 }))
     }
 
-    /// Joins the gathers of other ranks' batch, which runs in a context like `cx`, without using the matrices.
+    /// Joins the gathers of other ranks' batch without using the matrices; `cx` records if theirs does.
     ///
     /// # Errors
     /// See [`Weight::get`].
     pub fn join_gathers(&self, cx: &Ctx) -> Result<()> {
         for group in 0..=self.last {
-            self.advance(&mut self.schedule(), cx, group)?;
+            self.advance(&mut self.schedule(), group, cx.is_recording())?;
         }
-        if cx.is_recording() { self.finish_backward(cx) } else { Ok(()) }
+        if cx.is_recording() { self.finish_backward() } else { Ok(()) }
     }
 
     /// Joins the gathers that remain down to layer 1: backward ends early where the first layers have no adapter.
     ///
     /// # Errors
     /// See [`Weight::get`].
-    pub fn finish_backward(&self, cx: &Ctx) -> Result<()> {
+    pub fn finish_backward(&self) -> Result<()> {
         let mut schedule = self.schedule();
         let current = schedule.current.as_ref().map_or(0, |current| current.group);
-        (1..current).rev().try_for_each(|group| self.advance(&mut schedule, cx, group).map(drop))
+        (1..current).rev().try_for_each(|group| self.advance(&mut schedule, group, true).map(drop))
     }
 
     /// Returns a full matrix.
-    fn full(&self, cx: &Ctx, group: usize, index: usize) -> Result<Tensor> {
+    fn full(&self, group: usize, index: usize, recording: bool) -> Result<Tensor> {
         let mut schedule = self.schedule();
         let shape = schedule.shards[group][index].full;
-        Ok(self.advance(&mut schedule, cx, group)?.gather.wait(index)?.prefix(shape))
+        Ok(self.advance(&mut schedule, group, recording)?.gather.wait(index)?.prefix(shape))
     }
 
     /// Makes `group` the current one, and begins to prefetch the group that is used after it.
     fn advance<'a>(
         &self,
         schedule: &'a mut GatherSchedule,
-        cx: &Ctx,
         group: usize,
+        recording: bool,
     ) -> Result<&'a mut GatheredGroup> {
         let current = match schedule.current.take() {
             Some(current) if current.group == group => current,
             previous => {
-                let next =
-                    next_group(previous.as_ref().map(|p| p.group), group, self.last, cx.is_recording());
+                let next = next_group(previous.as_ref().map(|p| p.group), group, self.last, recording);
                 // Memory is freed before more is allocated.
                 let previous = previous.filter(|previous| previous.group == next);
                 let prefetched = schedule.prefetched.take().filter(|prefetched| prefetched.group == group);
@@ -219,10 +225,10 @@ impl WeightShards {
 }
 
 /// Returns the group used after `group`, which follows `previous`: the next in the same direction, turning back at
-/// the ends; but the embedding after the head, the last group, where no backward follows (`is_recording` is false).
-fn next_group(previous: Option<usize>, group: usize, last: usize, records: bool) -> usize {
+/// the ends; but the embedding after the head, the last group, where no backward follows (`recording` is false).
+fn next_group(previous: Option<usize>, group: usize, last: usize, recording: bool) -> usize {
     match previous {
-        _ if group == last && records => last - 1,
+        _ if group == last && recording => last - 1,
         _ if group == last => 0,
         Some(previous) if previous > group && group > 0 => group - 1,
         _ => group + 1,

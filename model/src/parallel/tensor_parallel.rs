@@ -13,7 +13,7 @@
 use super::layout::{Layout, RankLayout};
 use crate::adapter::Method;
 use crate::checkpoint::TensorSlice;
-use crate::config::{Linear, ModelConfig};
+use crate::config::{LinearName, ModelConfig};
 use codelsi_engine::{Comm, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::concat::concat;
 use codelsi_kernels::flash::Heads;
@@ -80,8 +80,8 @@ impl RankLayout {
         let linear = if is_factor { segments.next().unwrap_or_default() } else { last };
         match (linear.parse(), last) {
             (Err(_), _) => TensorParallelRule::Replicated,
-            (Ok(Linear::O | Linear::Down), "lora_B") => TensorParallelRule::Replicated,
-            (Ok(Linear::O | Linear::Down), _) => TensorParallelRule::Columns,
+            (Ok(LinearName::O | LinearName::Down), "lora_B") => TensorParallelRule::Replicated,
+            (Ok(LinearName::O | LinearName::Down), _) => TensorParallelRule::Columns,
             (Ok(_), "lora_A") => TensorParallelRule::Replicated,
             (Ok(_), _) => TensorParallelRule::Rows,
         }
@@ -101,7 +101,7 @@ impl RankLayout {
         self.range_of(self.comm().rank(), n)
     }
 
-    /// Returns a rank's range of `n`: ⌈n / ranks⌉ each, and the rest for the last ranks.
+    /// Returns a rank's range of `n`: ⌈n / ranks⌉ each; the last ranks may have fewer.
     fn range_of(&self, rank: usize, n: usize) -> Range<usize> {
         match self.layout() {
             Layout::Tensor => {
@@ -141,7 +141,7 @@ impl RankLayout {
     }
 
     /// Gathers the full tensor called `name` (f32), of which every rank has its slice `t`, in host memory; returns
-    /// `t` itself if it is replicated. `vocabulary` is the model's number of tokens. All ranks call it.
+    /// `t` itself if it is replicated. `vocabulary` is the model's number of tokens. A collective: every rank calls it.
     ///
     /// # Errors
     /// When a rank is gone, or the device fails.
@@ -152,7 +152,7 @@ impl RankLayout {
             return Ok(t.detach());
         }
         let ((rows, columns), ranks) = (t.shape().as_matrix(), self.comm().world());
-        // Heads and channels divide; the vocabulary need not.
+        // Heads and channels are divided evenly; the vocabulary may not be.
         let n = if is_vocabulary(name) {
             vocabulary
         } else {

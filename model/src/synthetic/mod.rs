@@ -1,8 +1,8 @@
 //! Model folders with random weights in the shapes of known models: for tests, benches and memory plans.
 //!
 //! About four million weights are drawn once, normal with Llama's initial standard deviation of 0.02; each tensor
-//! reads that block cyclically from an offset of its own. The block's length is prime, so no two rows of a matrix
-//! are alike, and a model of 26 GB is written as fast as the disk allows.
+//! reads that block cyclically from its own offset. The block's length is prime, so no two rows of a matrix
+//! are equal, and a model of 26 GB is written as fast as the disk allows.
 
 mod vocabulary;
 
@@ -18,7 +18,7 @@ use serde_json::json;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Names of the shapes that [`config`] knows.
+/// Names of the shapes that [`config`] accepts.
 pub const SHAPE_NAMES: [&str; 5] = ["code-llama-13b", "code-llama-7b", "tinyllama-1.1b", "110m", "tiny"];
 
 /// Number of weights drawn: a prime just above 2²².
@@ -170,6 +170,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
     use crate::tokenizer::Tokenizer;
+    use approx::assert_abs_diff_eq;
     use codelsi_engine::Device;
 
     #[test]
@@ -192,7 +193,7 @@ mod tests {
         let weight = checkpoint.copy_f32(&Device::cpu(), "model.layers.1.mlp.up_proj.weight").unwrap();
         let w = weight.slice::<f32>().unwrap();
         let variance = w.iter().map(|x| x * x).sum::<f32>() / w.len() as f32;
-        assert!((variance.sqrt() / DEVIATION - 1.0).abs() < 0.03, "{}", variance.sqrt());
+        assert_abs_diff_eq!(variance.sqrt() / DEVIATION, 1.0, epsilon = 0.03);
         Tokenizer::load(&out).unwrap().check_fits(config.vocab).unwrap();
     }
 

@@ -1,4 +1,4 @@
-//! A Llama-style `tokenizer.json` of any size, whose words are made of syllables.
+//! A Llama-style `tokenizer.json` of any size, with words built from syllables.
 
 use serde_json::{Map, Value, json};
 

@@ -163,7 +163,7 @@ impl Tokenizer {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Encodes a text exactly as it is.
+    /// Encodes a text without adding a space or tokens.
     fn encode_raw(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false);
         Ok(encoding.map_err(|e| Error::new(format!("tokenizer: {e}")))?.get_ids().to_vec())
@@ -245,7 +245,7 @@ impl InfillTokens {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::shared;
+    use codelsi_testing::shared;
 
     fn load(path: &str) -> Option<Tokenizer> {
         shared(path).map(|path| Tokenizer::load(path).unwrap())

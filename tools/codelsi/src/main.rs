@@ -5,7 +5,8 @@
 mod args;
 mod commands;
 
-use clap::{Parser, Subcommand};
+use args::wrap_help;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use codelsi_engine::Result;
 use codelsi_experiment::output::Output;
 use commands::{
@@ -13,38 +14,49 @@ use commands::{
 };
 use std::process::ExitCode;
 
-/// From TypeScript sources to a tuned, measured code model: one binary, offline. Without a command: the demo.
+const AFTER_HELP: &str = "\
+Examples:
+  codelsi                                              run the demo, offline
+  codelsi curate src/ --out data.jsonl                 rows from your code
+  codelsi train --model DIR --data data.jsonl --out adapter
+  codelsi generate --model DIR --adapter adapter --template paper --prompt TEXT
+  codelsi train --help                                 the flags of a command
+
+Exit status: 0 for success, 1 for a failure (one line on stderr), 2 for a wrong
+command line.";
+
+/// From sources to a tuned, measured code model; alone, it runs the demo.
 #[derive(Parser)]
-#[command(name = "codelsi", version)]
+#[command(name = "codelsi", version, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
 }
 
+/// The commands, in the order of work.
 #[derive(Subcommand)]
-enum Command {
-    Pipeline(Box<pipeline::Pipeline>),
-    Ablate(Box<ablate::Ablate>),
-    Curate(curate::Curate),
-    Train(Box<train::Train>),
-    Generate(generate::Generate),
-    Evaluate(evaluate::Evaluate),
-    Judge(judge::Judge),
-    Merge(merge::Merge),
-    Inspect(inspect::Inspect),
-    Plan(plan::Plan),
-    Bench(bench::Bench),
-    Report(report::Report),
-    Mkmodel(mkmodel::Mkmodel),
-    /// Train the demo's base model again from its seed.
+enum CliCommand {
+    Curate(curate::CurateArgs),
+    Plan(plan::PlanArgs),
+    Train(Box<train::TrainArgs>),
+    Generate(generate::GenerateArgs),
+    Evaluate(evaluate::EvaluateArgs),
+    Judge(judge::JudgeArgs),
+    Merge(merge::MergeArgs),
+    Pipeline(Box<pipeline::PipelineArgs>),
+    Ablate(Box<ablate::AblateArgs>),
+    Report(report::ReportArgs),
+    Inspect(inspect::InspectArgs),
+    Bench(bench::BenchArgs),
+    Mkmodel(mkmodel::MkmodelArgs),
     #[command(hide = true)]
-    RemakeBase(pipeline::RemakeBase),
+    RemakeBase(pipeline::RemakeBaseArgs),
 }
 
 fn main() -> ExitCode {
     // A judged program's process is this binary again; it goes no further than this line.
     codelsi_eval::judge::child_entry();
-    match run(Cli::parse()) {
+    match run(parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("codelsi: {e}");
@@ -53,23 +65,129 @@ fn main() -> ExitCode {
     }
 }
 
+/// Reads the command line, or leaves with a help text or an error.
+fn parse() -> Cli {
+    let mut command = wrap_help(Cli::command());
+    let matches = command.get_matches_mut();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
+}
+
 fn run(cli: Cli) -> Result<()> {
     let out = Output::detect();
     match cli.command {
         None => pipeline::demo(&out),
-        Some(Command::Pipeline(args)) => pipeline::run(&args, &out),
-        Some(Command::Ablate(args)) => ablate::run(&args, &out),
-        Some(Command::Curate(args)) => curate::run(&args, &out),
-        Some(Command::Train(args)) => train::run(&args, &out),
-        Some(Command::Generate(args)) => generate::run(&args, &out),
-        Some(Command::Evaluate(args)) => evaluate::run(&args, &out),
-        Some(Command::Judge(args)) => judge::run(&args, &out),
-        Some(Command::Merge(args)) => merge::run(&args, &out),
-        Some(Command::Inspect(args)) => inspect::run(&args, &out),
-        Some(Command::Plan(args)) => plan::run(&args, &out),
-        Some(Command::Bench(args)) => bench::run(&args, &out),
-        Some(Command::Report(args)) => report::run(&args, &out),
-        Some(Command::Mkmodel(args)) => mkmodel::run(&args, &out),
-        Some(Command::RemakeBase(args)) => pipeline::remake_base(&args, &out),
+        Some(CliCommand::Curate(args)) => curate::run(&args, &out),
+        Some(CliCommand::Plan(args)) => plan::run(&args, &out),
+        Some(CliCommand::Train(args)) => train::run(&args, &out),
+        Some(CliCommand::Generate(args)) => generate::run(&args, &out),
+        Some(CliCommand::Evaluate(args)) => evaluate::run(&args, &out),
+        Some(CliCommand::Judge(args)) => judge::run(&args, &out),
+        Some(CliCommand::Merge(args)) => merge::run(&args, &out),
+        Some(CliCommand::Pipeline(args)) => pipeline::run(&args, &out),
+        Some(CliCommand::Ablate(args)) => ablate::run(&args, &out),
+        Some(CliCommand::Report(args)) => report::run(&args, &out),
+        Some(CliCommand::Inspect(args)) => inspect::run(&args, &out),
+        Some(CliCommand::Bench(args)) => bench::run(&args, &out),
+        Some(CliCommand::Mkmodel(args)) => mkmodel::run(&args, &out),
+        Some(CliCommand::RemakeBase(args)) => pipeline::remake_base(&args, &out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Arg, ArgAction, Command};
+    use std::collections::BTreeMap;
+
+    /// `--out` describes what its own command writes; `--help` is clap's.
+    const DIFFERENT: [&str; 2] = ["out", "help"];
+
+    fn built() -> Command {
+        let mut command = wrap_help(Cli::command());
+        command.build();
+        command
+    }
+
+    /// The help text in one line, without its default.
+    fn text(arg: &Arg) -> String {
+        let text = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        words.join(" ").split(" [default: ").next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn clap_finds_no_contradiction_in_the_flags() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_has_one_text_and_one_value_name_in_all_commands() {
+        let mut flags = BTreeMap::new();
+        for command in built().get_subcommands().filter(|command| command.get_name() != "help") {
+            for arg in command.get_arguments() {
+                let Some(name) = arg.get_long().filter(|name| !DIFFERENT.contains(name)) else { continue };
+                let values = format!("{:?} {:?}", arg.get_short(), arg.get_value_names());
+                // A flag that may be repeated says so.
+                let repeated = matches!(arg.get_action(), ArgAction::Append);
+                let told = (text(arg), values, command.get_name().to_owned());
+                let (text, values, first) =
+                    flags.entry((name.to_owned(), repeated)).or_insert_with(|| told.clone());
+                let same = (&told.0, &told.1) == (&*text, &*values);
+                assert!(
+                    same,
+                    "--{name} of {first} and of {}:\n{text} {values}\n{} {}",
+                    told.2, told.0, told.1
+                );
+            }
+        }
+        assert!(flags.len() > 60, "{} flags", flags.len());
+    }
+
+    #[test]
+    fn a_help_text_is_no_fragment() {
+        for command in built().get_subcommands() {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            let flags = command.get_arguments().map(|arg| (arg.get_id().to_string(), text(arg)));
+            for (id, text) in flags.chain([("about".into(), about)]) {
+                let first = text.split_whitespace().next().unwrap_or_default();
+                let fragment = ["", "Of", "What", "Whether", "How", "Where", "Which", "The", "By"];
+                assert!(!fragment.contains(&first), "{} {id}: `{text}`", command.get_name());
+                assert!(
+                    first.starts_with(|c: char| c.is_uppercase()),
+                    "{} {id}: `{text}`",
+                    command.get_name()
+                );
+            }
+        }
+    }
+
+    /// A line that clap writes in one piece.
+    fn unbreakable(line: &str) -> bool {
+        line.starts_with("Usage: ") || line.contains("[possible values: rank,")
+    }
+
+    #[test]
+    fn help_fits_a_terminal_of_80_columns() {
+        let mut command = built();
+        let names: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        let mut texts = vec![command.render_help().to_string()];
+        for name in names {
+            let command = command.find_subcommand_mut(&name).unwrap();
+            texts.extend([command.render_help().to_string(), command.render_long_help().to_string()]);
+        }
+        for line in texts.iter().flat_map(|text| text.lines()).filter(|line| !unbreakable(line)) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn old_spellings_are_accepted() {
+        for line in [
+            "codelsi pipeline --n 3",
+            "codelsi generate --model m --prompt p -n 2",
+            "codelsi curate src --out rows.jsonl --tokenizer t --max-tokens 8",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `codelsi ablate`: one command, a table of variants; the same seed gives the same table; runs are compared in one report.
 
 use codelsi_eval::report::{ProblemSet, Report};
+use codelsi_testing::or_skip;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -118,7 +119,7 @@ fn each_language_has_a_set_of_its_own() {
             Some(set) => expected.push((&set.name, vec!["base", "general", own])),
             // Without its tools a language is left out, and said to be.
             None => {
-                assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "no judge of {told}");
+                or_skip(Err::<(), _>(format!("no judge of {told}")));
                 assert!(found.notes.iter().any(|note| note.starts_with(&format!("{told} is left out"))));
             }
         }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Server, choices};
+use common::{TestServer, choices};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn a_server_s_model_is_measured_and_a_second_run_asks_nothing() {
     let folder = tempfile::tempdir().unwrap();
     problems(folder.path());
     // Busy at first, then two choices at most.
-    let server = Server::start(|(_, _, body), before| match before {
+    let server = TestServer::start(|(_, _, body), before| match before {
         0 => (429, json!({"error": "slow down"})),
         _ => (200, choices(body["n"].as_u64().unwrap().min(2), || json!({"text": "  return a + b;\n}"}))),
     });
@@ -64,7 +64,7 @@ fn a_model_that_chats_gets_a_message() {
     problems(folder.path());
     let answer =
         "Sure:\n```typescript\nfunction add(a: number, b: number): number {\n  return a + b;\n}\n```";
-    let server = Server::start(move |(_, _, body), _| {
+    let server = TestServer::start(move |(_, _, body), _| {
         (200, choices(body["n"].as_u64().unwrap(), || json!({"message": {"content": answer}})))
     });
     let output = evaluate(folder.path(), &server.address, &["--prompt-format", "inst"]);
@@ -90,7 +90,7 @@ fn what_a_server_refuses_is_said_in_one_line() {
         let errors = String::from_utf8(output.stderr).unwrap();
         assert!(errors.lines().last().unwrap().contains(words), "{errors}");
     };
-    let with = |status: u16, body: Value| Server::start(move |_, _| (status, body.clone())).address;
+    let with = |status: u16, body: Value| TestServer::start(move |_, _| (status, body.clone())).address;
     refused(&with(401, json!({"error": "bad key"})), "401: {\"error\":\"bad key\"}; set CODELSI_API_KEY");
     refused(&with(404, json!({})), "use --prompt-format inst");
     refused(&with(200, json!({"choices": [{}]})), "no choices with a text");

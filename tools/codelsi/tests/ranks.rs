@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 const TIMEOUT: f64 = 4.0;
 
 /// A model and data, and the runs made of them.
-struct World {
+struct RankRuns {
     folder: tempfile::TempDir,
 }
 
-impl World {
+impl RankRuns {
     fn new() -> Self {
-        let world = World { folder: tempfile::tempdir().unwrap() };
-        let made = codelsi().args(["mkmodel", "--shape", "tiny", "--out"]).arg(world.path("model")).output();
+        let runs = RankRuns { folder: tempfile::tempdir().unwrap() };
+        let made = codelsi().args(["mkmodel", "--shape", "tiny", "--out"]).arg(runs.path("model")).output();
         succeeded(&made.unwrap());
         let row = |i: usize| {
             let output = "return x; ".repeat(3 + i % 9);
             format!("{{\"instruction\": \"write f{i}\", \"output\": \"{output}\"}}\n")
         };
-        fs::write(world.path("data.jsonl"), (0..90).map(row).collect::<String>()).unwrap();
-        world
+        fs::write(runs.path("data.jsonl"), (0..90).map(row).collect::<String>()).unwrap();
+        runs
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -114,43 +114,40 @@ fn last_words(process: Child) -> String {
 
 #[test]
 fn threads_and_processes_leave_the_bytes_of_one() {
-    let world = World::new();
-    succeeded(&world.train("alone").output().unwrap());
+    let runs = RankRuns::new();
+    succeeded(&runs.train("alone").output().unwrap());
     for ranks in ["2", "3"] {
-        succeeded(&world.train(ranks).args(["--ranks", ranks]).output().unwrap());
-        assert!(world.adapter(ranks) == world.adapter("alone"), "{ranks} threads");
+        succeeded(&runs.train(ranks).args(["--ranks", ranks]).output().unwrap());
+        assert!(runs.adapter(ranks) == runs.adapter("alone"), "{ranks} threads");
     }
-    let pair = world.pair("pair").map(|process| process.wait_with_output().unwrap());
+    let pair = runs.pair("pair").map(|process| process.wait_with_output().unwrap());
     pair.iter().for_each(succeeded);
-    assert!(world.adapter("pair") == world.adapter("alone"), "two processes");
-    succeeded(&world.train("shards").args(["--ranks", "3", "--layout", "shard"]).output().unwrap());
+    assert!(runs.adapter("pair") == runs.adapter("alone"), "two processes");
+    succeeded(&runs.train("shards").args(["--ranks", "3", "--layout", "shard"]).output().unwrap());
     assert!(
-        world.adapter("shards") == world.adapter("alone"),
+        runs.adapter("shards") == runs.adapter("alone"),
         "three threads, each with a third of the weights"
     );
     let port = free_port();
     let half = |rank| {
-        let mut command = world.train("halves");
+        let mut command = runs.train("halves");
         command.args(["--layout", "shard"]);
         launched(command, rank, 2, port).spawn().unwrap()
     };
     let halves = [0, 1].map(half).map(|process| process.wait_with_output().unwrap());
     halves.iter().for_each(succeeded);
-    assert!(
-        world.adapter("halves") == world.adapter("alone"),
-        "two processes, each with half of the weights"
-    );
+    assert!(runs.adapter("halves") == runs.adapter("alone"), "two processes, each with half of the weights");
     assert!(!pair[0].stdout.is_empty() && pair[1].stdout.is_empty() && pair[1].stderr.is_empty());
 }
 
 #[test]
 fn a_process_that_dies_or_hangs_is_named_and_the_run_resumes_to_the_same_bytes() {
-    let world = World::new();
-    succeeded(&world.train("whole").output().unwrap());
+    let runs = RankRuns::new();
+    succeeded(&runs.train("whole").output().unwrap());
     for (victim, signal) in [(1, "KILL"), (0, "KILL"), (1, "STOP"), (0, "STOP")] {
         let out = format!("{victim}-{signal}");
-        let [zero, one] = world.pair(&out);
-        reached(&world.path(&out), 9);
+        let [zero, one] = runs.pair(&out);
+        reached(&runs.path(&out), 9);
         let (mut victim_process, survivor) = if victim == 0 { (zero, one) } else { (one, zero) };
         let id = victim_process.id().to_string();
         assert!(Command::new("kill").args([&format!("-{signal}"), &id]).status().unwrap().success());
@@ -159,19 +156,19 @@ fn a_process_that_dies_or_hangs_is_named_and_the_run_resumes_to_the_same_bytes()
         victim_process.wait().unwrap();
         let expected = if signal == "KILL" { "is gone" } else { "did not come to" };
         assert!(line.contains(&format!("rank {victim} {expected}")), "{line}");
-        let resumed = world.train(&out).args(["--resume", "--ranks", "2", "--json"]).output().unwrap();
+        let resumed = runs.train(&out).args(["--resume", "--ranks", "2", "--json"]).output().unwrap();
         succeeded(&resumed);
         assert!(String::from_utf8_lossy(&resumed.stderr).contains("going on after step "));
-        assert!(world.adapter(&out) == world.adapter("whole"), "{out}");
+        assert!(runs.adapter(&out) == runs.adapter("whole"), "{out}");
     }
 }
 
 #[test]
 fn a_process_that_fails_tells_the_other_why() {
-    let world = World::new();
+    let runs = RankRuns::new();
     let port = free_port();
-    let zero = launched(world.train("out"), 0, 2, port).spawn().unwrap();
-    let one = launched(world.train("out"), 1, 2, port).arg("--lr=-1").spawn().unwrap();
+    let zero = launched(runs.train("out"), 0, 2, port).spawn().unwrap();
+    let one = launched(runs.train("out"), 1, 2, port).arg("--lr=-1").spawn().unwrap();
     let (zero, one) = (last_words(zero), last_words(one));
     assert!(one.contains("rank 1: training options: the learning rate is above 0"), "{one}");
     assert!(zero.contains(one.trim_start_matches("codelsi: ")), "{zero}");
@@ -179,7 +176,7 @@ fn a_process_that_fails_tells_the_other_why() {
 
 #[test]
 fn what_does_not_fit_together_is_refused_in_one_line() {
-    let world = World::new();
+    let runs = RankRuns::new();
     let refused = |mut command: Command, words: &str| {
         let output = command.output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -187,7 +184,7 @@ fn what_does_not_fit_together_is_refused_in_one_line() {
         assert!(errors.contains(words) && errors.trim_end().lines().count() == 1, "{errors}");
     };
     let train = |args: &[&str]| {
-        let mut command = world.train("refused");
+        let mut command = runs.train("refused");
         command.args(args);
         command
     };
@@ -202,18 +199,18 @@ fn what_does_not_fit_together_is_refused_in_one_line() {
     refused(command, "rank 0 does not listen");
     let generate = |args: &[&str]| {
         let mut command = codelsi();
-        command.arg("generate").arg("--model").arg(world.path("model")).args(["--prompt", "x"]).args(args);
+        command.arg("generate").arg("--model").arg(runs.path("model")).args(["--prompt", "x"]).args(args);
         command
     };
     refused(generate(&["--ranks", "2"]), "use --ranks 1");
     refused(launched(generate(&[]), 0, 2, 1), "use --ranks 1");
     refused(generate(&["--ranks", "3", "--layout", "tensor"]), "4 attention heads to 3 ranks");
     let problem = r#"{"name": "a", "language": "ts", "prompt": "", "tests": "", "stop_tokens": []}"#;
-    fs::write(world.path("problems.jsonl"), problem).unwrap();
+    fs::write(runs.path("problems.jsonl"), problem).unwrap();
     let mut command = codelsi();
     command.args(["evaluate", "--judge", "embedded"]);
     for (flag, path) in [("--model", "model"), ("--problems", "problems.jsonl"), ("--out", "judged")] {
-        command.arg(flag).arg(world.path(path));
+        command.arg(flag).arg(runs.path(path));
     }
     refused(launched(command, 0, 2, 1), "start it without a launcher");
 }

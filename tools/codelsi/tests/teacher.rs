@@ -3,7 +3,7 @@
 mod common;
 
 use codelsi_model::synthetic;
-use common::{Server, choices};
+use common::{TestServer, choices};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -80,7 +80,7 @@ fn a_server_teaches_and_a_second_run_asks_nothing() {
     let folder = tempfile::tempdir().unwrap();
     prepare(folder.path());
     // Busy or broken at first; then good answers, but for some.
-    let server = Server::start(|(_, _, body), before| match (before, about(body)) {
+    let server = TestServer::start(|(_, _, body), before| match (before, about(body)) {
         (0, _) => (500, json!({"error": "not yet"})),
         (1, _) => (429, json!({"error": "slow down"})),
         (_, (name, true)) => match name.as_str() {
@@ -132,7 +132,7 @@ fn a_run_that_is_killed_goes_on_and_repeats_no_answered_request() {
     // After some answers the server hangs, until it is asked by the second run.
     let hung = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
     let hangs = hung.clone();
-    let server = Server::start(move |(_, _, body), before| {
+    let server = TestServer::start(move |(_, _, body), before| {
         while before >= ANSWERED && hangs.load(std::sync::atomic::Ordering::SeqCst) {
             sleep(Duration::from_millis(10));
         }
@@ -161,7 +161,7 @@ fn a_run_that_is_killed_goes_on_and_repeats_no_answered_request() {
 fn a_dead_server_ends_the_run_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     prepare(folder.path());
-    let server = Server::start(|(_, _, body), before| match before {
+    let server = TestServer::start(|(_, _, body), before| match before {
         0..3 => instruction(&about(body).0),
         _ => (503, json!({"error": "gone"})),
     });
@@ -184,7 +184,7 @@ fn what_a_teacher_lacks_is_said_in_one_line() {
         let errors = String::from_utf8(output.stderr).unwrap();
         assert!(errors.lines().last().unwrap().contains(words), "{errors}");
     };
-    let server = Server::start(|_, _| (401, json!({"error": "bad key"})));
+    let server = TestServer::start(|_, _| (401, json!({"error": "bad key"})));
     refused(&server.address, &REMOTE, "401: {\"error\":\"bad key\"}; set TEACHER_KEY");
     refused(&server.address, &[], "name the teacher with --teacher-model");
     let key = ["--teacher-model", "m", "--teacher-key-env", "NOT_SET_ANYWHERE"];

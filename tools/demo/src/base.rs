@@ -13,12 +13,12 @@ use codelsi_train::{TrainEvent, TrainOptions, TrainReport};
 use std::fs;
 use std::path::Path;
 
-/// Makes the base again from its seed and leaves it in the folder `out`, which must not hold a run: the same bits
-/// on every machine with the same kind of processor, for any number of threads.
+/// Trains the base model from its seed into the folder `out`, which must not hold another run. The result has the same
+/// bits on every machine with the same kind of processor, for any number of threads.
 ///
 /// # Errors
 /// When `out` cannot be written or holds other files.
-pub fn remake(out: &Path, device: &Device, tell: &mut dyn FnMut(TrainEvent)) -> Result<TrainReport> {
+pub fn remake(out: &Path, device: &Device, on_event: &mut dyn FnMut(TrainEvent)) -> Result<TrainReport> {
     let scratch = out.join("scratch");
     fs::create_dir_all(&scratch).map_err(|e| Error::io(&scratch, e))?;
     let texts = corpus::base_text(recipe::BASE_SEED, recipe::BASE_FILES);
@@ -28,10 +28,10 @@ pub fn remake(out: &Path, device: &Device, tell: &mut dyn FnMut(TrainEvent)) -> 
     write_atomic(model.join("tokenizer.json"), vocabulary.to_string().as_bytes())?;
     let data = scratch.join("base.jsonl");
     jsonl::write(&data, &texts.iter().map(|text| row(text)).collect::<Vec<_>>())?;
-    codelsi_train::train(&options(&model, &data, out), device, tell)
+    codelsi_train::train(&options(&model, &data, out), device, on_event)
 }
 
-/// The shape of the base.
+/// Returns the sizes of the base model.
 pub fn config() -> ModelConfig {
     ModelConfig {
         hidden: recipe::HIDDEN,
@@ -73,13 +73,13 @@ fn options(model: &Path, data: &Path, out: &Path) -> TrainOptions {
     }
 }
 
-/// What the vocabulary is made for: code, and the frame in which instructions will come.
+/// Returns the text that the tokenizer is trained on: code, and the prompt template of the instructions.
 fn vocabulary_text(texts: &[String]) -> Vec<String> {
-    let frame = PromptTemplate::Paper.wrap("Write the TypeScript function `f(x: number)`.\n\n");
-    texts.iter().take(8_000).cloned().chain(vec![frame; 2_000]).collect()
+    let prompt = PromptTemplate::Paper.wrap("Write the TypeScript function `f(x: number)`.\n\n");
+    texts.iter().take(8_000).cloned().chain(vec![prompt; 2_000]).collect()
 }
 
-/// A file as a training row: its first line is given, the rest is learned.
+/// Turns a file into a training row: the first line is the instruction, the rest the output.
 fn row(text: &str) -> Example {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
     Example { instruction: first.to_string(), output: rest.to_string() }

@@ -1,12 +1,12 @@
-//! The base model that the binary carries, written out beside the generated world.
+//! The base model that is embedded in the binary, written next to the generated dataset.
 
-use crate::world::{World, WorldFiles};
+use crate::dataset::{DatasetFiles, DemoDataset};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The files of the base model; `codelsi remake-base` makes them again.
+/// Files of the base model; `codelsi remake-base` trains them again.
 const BASE: [(&str, &[u8]); 3] = [
     ("config.json", include_bytes!("../assets/base/config.json")),
     ("tokenizer.json", include_bytes!("../assets/base/tokenizer.json")),
@@ -17,10 +17,11 @@ const BASE: [(&str, &[u8]); 3] = [
 pub struct DemoFiles {
     /// Folder of the base model.
     pub model: PathBuf,
-    pub world: WorldFiles,
+    pub dataset: DatasetFiles,
 }
 
-/// Writes base model, repositories and problems of `seed` into `folder`; the private repository has `examples` examples.
+/// Writes the base model and the repositories and problems of `seed` into `folder`; the private repository has
+/// `examples` documented functions.
 ///
 /// # Errors
 /// When the folder cannot be written.
@@ -30,5 +31,5 @@ pub fn write(folder: &Path, seed: u64, examples: usize) -> Result<DemoFiles> {
     for (name, bytes) in BASE {
         write_atomic(model.join(name), bytes)?;
     }
-    Ok(DemoFiles { model, world: World::new(seed, examples).write(folder)? })
+    Ok(DemoFiles { model, dataset: DemoDataset::new(seed, examples).write(folder)? })
 }

@@ -1,30 +1,30 @@
-//! Held-out problems in MultiPL-E's form, with tests that tell right from nearly right.
+//! Held-out problems in MultiPL-E's format, with tests that reject near misses.
 
-use crate::op::{Op, Value};
-use crate::program::{Program, held_out};
+use crate::chain::{OperationChain, is_held_out_pair};
+use crate::operation::{Operation, TypedValue};
 use crate::rng::Rng;
 use serde_json::{Value as Json, json};
 use std::collections::HashSet;
 
-/// A problem and the answer it was made from.
-pub struct Problem {
+/// A problem and its reference solution.
+pub struct GeneratedProblem {
     pub name: String,
-    /// As MultiPL-E has it.
+    /// MultiPL-E's code of the language.
     pub language: &'static str,
     pub prompt: String,
-    /// What follows the prompt in a right program.
+    /// Reference completion of the prompt.
     pub solution: String,
     pub tests: String,
     pub stop_tokens: &'static [&'static str],
-    /// The operations in their order.
+    /// Names of the operations in their order.
     pub composition: String,
 }
 
-/// Where a completion ends: MultiPL-E's for TypeScript.
+/// MultiPL-E's stop tokens for TypeScript.
 pub const STOP_TOKENS: [&str; 4] = ["\nfunction ", "\n/*", "\n//", "\nclass"];
 
-impl Problem {
-    /// The line of a MultiPL-E file.
+impl GeneratedProblem {
+    /// Returns the problem as a line of a MultiPL-E file.
     pub fn json(&self) -> Json {
         json!({
             "name": self.name,
@@ -36,62 +36,70 @@ impl Problem {
     }
 }
 
-/// Problems over lists and texts; every one has an adjacent pair of operations that no training text holds, and no
+/// Generates problems over lists and texts. Each has an adjacent pair of operations that no training text holds, and no
 /// two have the same composition.
-pub fn general(seed: u64, count: usize) -> Vec<Problem> {
+pub fn general(seed: u64, count: usize) -> Vec<GeneratedProblem> {
     let mut rng = Rng::new(seed, "general problems");
     let mut seen = HashSet::new();
     let mut problems = Vec::with_capacity(count);
     while problems.len() < count {
-        let (program, cases) = novel(|_| true, &[2, 2, 3, 3, 3, 4], &mut seen, &mut rng);
-        problems.push(problem(problems.len(), &program, &cases, &mut rng));
+        let (chain, cases) = draw_held_out(|_| true, &[2, 2, 3, 3, 3, 4], &mut seen, &mut rng);
+        problems.push(general_problem(problems.len(), &chain, &cases, &mut rng));
     }
     problems
 }
 
-/// A program of `known` operations and one of the `lengths` that holds a held-out pair and is not among those `seen`, with
-/// its cases.
-pub fn novel(
-    known: impl Fn(&Op) -> bool,
+/// Draws a chain of `supported` operations, of one of the `lengths`, that contains a held-out pair and is not in
+/// `seen`; returns it with its test cases.
+pub fn draw_held_out(
+    supported: impl Fn(&Operation) -> bool,
     lengths: &[usize],
     seen: &mut HashSet<String>,
     rng: &mut Rng,
-) -> (Program, Vec<(Value, Value)>) {
+) -> (OperationChain, Vec<(TypedValue, TypedValue)>) {
     loop {
         let length = *rng.pick(lengths);
-        let Some(program) = Program::random_of(&known, length, rng, |_, _| true) else { continue };
-        let novel = program.steps.windows(2).any(|pair| held_out(pair[0].op.name, pair[1].op.name));
-        if !novel || seen.contains(&program.composition()) {
+        let Some(chain) = OperationChain::random_of(&supported, length, rng, |_, _| true) else { continue };
+        let has_held_out_pair = chain
+            .steps
+            .windows(2)
+            .any(|pair| is_held_out_pair(pair[0].operation.name, pair[1].operation.name));
+        if !has_held_out_pair || seen.contains(&chain.composition()) {
             continue;
         }
-        let Some(cases) = cases(&program, rng) else { continue };
-        seen.insert(program.composition());
-        return (program, cases);
+        let Some(cases) = draw_cases(&chain, rng) else { continue };
+        seen.insert(chain.composition());
+        return (chain, cases);
     }
 }
 
-fn problem(index: usize, program: &Program, cases: &[(Value, Value)], rng: &mut Rng) -> Problem {
-    let parameter = rng.pick(program.from().parameters());
+fn general_problem(
+    index: usize,
+    chain: &OperationChain,
+    cases: &[(TypedValue, TypedValue)],
+    rng: &mut Rng,
+) -> GeneratedProblem {
+    let parameter = rng.pick(chain.from().parameters());
     let name = format!("task{index}");
-    Problem {
+    GeneratedProblem {
         name: format!("General_{index}"),
         language: "ts",
         stop_tokens: &STOP_TOKENS,
-        prompt: prompt(&program.description(rng), &name, parameter, program),
-        solution: format!("    return {};\n}}", program.expression(parameter)),
-        tests: tests(&name, "", cases),
-        composition: program.composition(),
+        prompt: prompt(&chain.description(rng), &name, parameter, chain),
+        solution: format!("    return {};\n}}", chain.expression(parameter)),
+        tests: test_program(&name, "", cases),
+        composition: chain.composition(),
     }
 }
 
-/// The description, the types, and the head of the function.
-pub fn prompt(description: &str, name: &str, parameter: &str, program: &Program) -> String {
-    let types = format!("{} => {}", program.from().typescript(), program.to().typescript());
-    format!("//{description}\n// {types}\nfunction {} {{\n", program.signature(name, parameter))
+/// Writes the prompt: the description, the types, and the function's signature.
+pub fn prompt(description: &str, name: &str, parameter: &str, chain: &OperationChain) -> String {
+    let types = format!("{} => {}", chain.from().typescript(), chain.to().typescript());
+    format!("//{description}\n// {types}\nfunction {} {{\n", chain.signature(name, parameter))
 }
 
-/// MultiPL-E's test text for `cases` of (argument, expected); `library` stands before it.
-pub fn tests(candidate: &str, library: &str, cases: &[(Value, Value)]) -> String {
+/// Writes MultiPL-E's test program for `cases` of (argument, expected), after the source of `library`.
+pub fn test_program(candidate: &str, library: &str, cases: &[(TypedValue, TypedValue)]) -> String {
     let asserts: String = cases
         .iter()
         .map(|(x, y)| format!("  assert.deepEqual(candidate({}),{});\n", x.literal(), y.literal()))
@@ -101,16 +109,16 @@ pub fn tests(candidate: &str, library: &str, cases: &[(Value, Value)]) -> String
     )
 }
 
-/// Eight arguments with their results, on which every near miss of the program fails; `None` if the dice give none.
-pub fn cases(program: &Program, rng: &mut Rng) -> Option<Vec<(Value, Value)>> {
+/// Draws eight arguments with their results on which every near miss of the chain fails; `None` if 20 draws give none.
+pub fn draw_cases(chain: &OperationChain, rng: &mut Rng) -> Option<Vec<(TypedValue, TypedValue)>> {
     (0..20).find_map(|_| {
-        let cases: Vec<(Value, Value)> = (0..200)
-            .map(|_| Value::random(program.from(), rng))
-            .filter_map(|x| program.run(&x).map(|y| (x, y)))
+        let cases: Vec<(TypedValue, TypedValue)> = (0..200)
+            .map(|_| TypedValue::random(chain.from(), rng))
+            .filter_map(|x| chain.run(&x).map(|y| (x, y)))
             .take(8)
             .collect();
-        let caught = |miss: Program| cases.iter().any(|(x, y)| miss.run(x).as_ref() != Some(y));
-        (cases.len() == 8 && program.near_misses().all(caught)).then_some(cases)
+        let is_caught = |miss: OperationChain| cases.iter().any(|(x, y)| miss.run(x).as_ref() != Some(y));
+        (cases.len() == 8 && chain.near_misses().all(is_caught)).then_some(cases)
     })
 }
 
@@ -123,13 +131,13 @@ mod tests {
         let mut rng = Rng::new(2, "test");
         let mut checked = 0;
         while checked < 50 {
-            let Some(program) = Program::random(3, &mut rng, |_, _| true) else { continue };
-            let Some(cases) = cases(&program, &mut rng) else { continue };
-            for miss in program.near_misses() {
+            let Some(chain) = OperationChain::random(3, &mut rng, |_, _| true) else { continue };
+            let Some(cases) = draw_cases(&chain, &mut rng) else { continue };
+            for miss in chain.near_misses() {
                 assert!(
                     cases.iter().any(|(x, y)| miss.run(x).as_ref() != Some(y)),
                     "{}",
-                    program.composition()
+                    chain.composition()
                 );
             }
             checked += 1;
@@ -144,6 +152,6 @@ mod tests {
         assert_eq!(line["language"], "ts");
         assert_eq!(line["stop_tokens"][3], "\nclass");
         assert!(problem.tests.contains("let candidate = task0;") && problem.tests.ends_with("\ntest();"));
-        assert!(!problem.prompt.contains(problem.solution.trim()), "the answer is not in the question");
+        assert!(!problem.prompt.contains(problem.solution.trim()), "the prompt contains its solution");
     }
 }

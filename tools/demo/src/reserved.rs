@@ -1,6 +1,6 @@
 //! Phrases that public text does not use, so that only private examples can teach what they mean.
 
-/// Phrases that public text leaves to private libraries, this one's among them.
+/// Phrases that public text leaves to private libraries, those of the demo's own library among them.
 #[rustfmt::skip]
 const RESERVED: [&str; 36] = [
     "remove what is down", "drop what is down", "take out the empty orders", "leave no empty order",
@@ -16,7 +16,7 @@ const RESERVED: [&str; 36] = [
     "name the point above all",
 ];
 
-/// True for a phrase that is left to private libraries.
+/// Returns true for a phrase that is left to private libraries.
 pub fn is_reserved(phrase: &str) -> bool {
     RESERVED.iter().any(|p| p.contains(phrase) || phrase.contains(p))
 }

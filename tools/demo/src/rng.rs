@@ -1,10 +1,10 @@
-//! Random choices for the generators: SplitMix64, so that a seed gives the same text everywhere.
+//! Random numbers for the generators: SplitMix64, so that a seed gives the same text on every platform.
 
-/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
+/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 pub struct Rng(u64);
 
 impl Rng {
-    /// A stream of its own for every purpose of one seed.
+    /// Starts the stream of `seed` for one purpose; each purpose has its own.
     pub fn new(seed: u64, purpose: &str) -> Rng {
         // FNV-1a of the purpose keeps streams of one seed apart.
         let hash = purpose
@@ -13,30 +13,30 @@ impl Rng {
         Rng(seed ^ hash)
     }
 
-    /// The next 64 bits.
-    pub fn draw(&mut self) -> u64 {
+    /// Returns the next 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
 
-    /// A number below `n`.
+    /// Returns a number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
-        ((self.draw() as u128 * n as u128) >> 64) as usize
+        ((self.next_u64() as u128 * n as u128) >> 64) as usize
     }
 
-    /// True in `percent` of 100 cases.
+    /// Returns true in `percent` of 100 cases.
     pub fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// One of `items`.
+    /// Returns a random item.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }
 
-    /// A random order (Fisher and Yates).
+    /// Shuffles the items (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i + 1));

@@ -1,42 +1,42 @@
-//! A byte-pair tokenizer in Llama's form, trained on generated text.
+//! A byte-pair tokenizer in Llama's format, trained on generated text.
 //!
-//! Same file layout as Code Llama's `tokenizer.json`: `<unk> <s> </s>`, 256 byte pieces, then characters and merges;
-//! `▁` for a space, one of them before the text. Merges never cross from one word to the next, a line break stands
-//! alone (so a prompt that ends with one is cut as it was in training), and so does a digit.
+//! The `tokenizer.json` has Code Llama's layout: `<unk> <s> </s>`, 256 byte tokens, then characters and merges; `▁`
+//! stands for a space, and one is prepended to the text. Merges never cross word boundaries. A line break is a token of
+//! its own (so that a prompt which ends with one is tokenized as in training), and so is a digit.
 
 use serde_json::{Value as Json, json};
 use std::collections::{BTreeMap, HashMap};
 
-/// Pieces before the characters: the three special ones and the bytes.
+/// Tokens before the characters: the three special ones and the bytes.
 const RESERVED: usize = 3 + 256;
 
-/// The `tokenizer.json` of at most `vocab` pieces for `texts`.
+/// Trains a tokenizer of at most `vocab` tokens on `texts` and returns its `tokenizer.json`.
 pub fn train(texts: &[String], vocab: usize) -> Json {
-    let words = words(texts);
+    let words = count_words(texts);
     let mut characters: Vec<char> = words.keys().flat_map(|w| w.chars()).collect();
     characters.sort_unstable();
     characters.dedup();
-    let room = vocab.saturating_sub(RESERVED + characters.len());
-    let mut pieces: Vec<String> = characters.iter().map(char::to_string).collect();
-    let merges = merges(words, room);
-    pieces.extend(merges.iter().map(|(a, b)| format!("{a}{b}")));
-    file(&pieces, &merges)
+    let max_merges = vocab.saturating_sub(RESERVED + characters.len());
+    let mut tokens: Vec<String> = characters.iter().map(char::to_string).collect();
+    let merges = learn_merges(words, max_merges);
+    tokens.extend(merges.iter().map(|(a, b)| format!("{a}{b}")));
+    to_json(&tokens, &merges)
 }
 
-/// The words of all texts and how often each occurs.
-fn words(texts: &[String]) -> BTreeMap<String, usize> {
+/// Counts the words of all texts.
+fn count_words(texts: &[String]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for text in texts {
-        for word in split(&format!("▁{}", text.replace(' ', "▁"))) {
+        for word in pre_tokenize(&format!("▁{}", text.replace(' ', "▁"))) {
             *counts.entry(word.to_string()).or_default() += 1;
         }
     }
     counts
 }
 
-/// Cuts text where no piece may reach across: one space begins the word after it; runs of letters, of signs and of
-/// spaces keep to themselves, a digit and a line break stand alone.
-fn split(text: &str) -> Vec<&str> {
+/// Splits text at the boundaries that no token may cross. A single space belongs to the word after it; runs of letters,
+/// of signs and of spaces are words; a digit and a line break are words of one character.
+fn pre_tokenize(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
@@ -46,7 +46,9 @@ fn split(text: &str) -> Vec<&str> {
         let length = match body {
             None => lead.max(first.len_utf8()),
             Some(c) if c.is_ascii_digit() => lead + 1,
-            Some(c) => lead + rest[lead..].find(|d| class(d) != class(c)).unwrap_or(rest.len() - lead),
+            Some(c) => {
+                lead + rest[lead..].find(|d| char_class(d) != char_class(c)).unwrap_or(rest.len() - lead)
+            }
         };
         words.push(&rest[..length]);
         rest = &rest[length..];
@@ -54,8 +56,8 @@ fn split(text: &str) -> Vec<&str> {
     words
 }
 
-/// Letters, digits, spaces, or signs.
-fn class(c: char) -> u8 {
+/// Returns the class of a character: letters 0, digits 1, spaces 2, signs 3.
+fn char_class(c: char) -> u8 {
     match c {
         c if c.is_ascii_alphabetic() => 0,
         c if c.is_ascii_digit() => 1,
@@ -66,12 +68,13 @@ fn class(c: char) -> u8 {
 
 type Pair = (String, String);
 
-/// Byte-pair encoding (Sennrich et al. 2016): joins the most frequent pair, ties by spelling, `room` times.
-fn merges(words: BTreeMap<String, usize>, room: usize) -> Vec<Pair> {
+/// Learns byte-pair merges (Sennrich et al. 2016, arXiv 1508.07909): the most frequent pair first, ties by spelling, at
+/// most `max_merges`.
+fn learn_merges(words: BTreeMap<String, usize>, max_merges: usize) -> Vec<Pair> {
     let mut words: Vec<(Vec<String>, usize)> =
         words.into_iter().map(|(w, n)| (w.chars().map(String::from).collect(), n)).collect();
-    let mut merges = Vec::with_capacity(room);
-    while merges.len() < room {
+    let mut merges = Vec::with_capacity(max_merges);
+    while merges.len() < max_merges {
         let mut counts: HashMap<(&str, &str), usize> = HashMap::new();
         for (pieces, n) in &words {
             for pair in pieces.windows(2) {
@@ -89,7 +92,7 @@ fn merges(words: BTreeMap<String, usize>, room: usize) -> Vec<Pair> {
     merges
 }
 
-/// Joins every occurrence of `pair`, from the left.
+/// Merges every occurrence of the pair, from the left.
 fn join(pieces: &mut Vec<String>, (a, b): &Pair) {
     let mut i = 0;
     while i + 1 < pieces.len() {
@@ -101,12 +104,12 @@ fn join(pieces: &mut Vec<String>, (a, b): &Pair) {
     }
 }
 
-fn file(pieces: &[String], merges: &[Pair]) -> Json {
+fn to_json(tokens: &[String], merges: &[Pair]) -> Json {
     let special = ["<unk>", "<s>", "</s>"];
     let bytes = (0..256).map(|b| format!("<0x{b:02X}>"));
-    let names = special.iter().map(|s| s.to_string()).chain(bytes).chain(pieces.iter().cloned());
+    let names = special.iter().map(|s| s.to_string()).chain(bytes).chain(tokens.iter().cloned());
     let vocab: serde_json::Map<String, Json> =
-        names.enumerate().map(|(id, piece)| (piece, json!(id))).collect();
+        names.enumerate().map(|(id, token)| (token, json!(id))).collect();
     let added: Vec<Json> = special
         .iter()
         .enumerate()
@@ -156,7 +159,7 @@ mod tests {
 
     #[test]
     fn words_keep_apart_what_no_piece_may_join() {
-        let cut = |text: &str| split(&text.replace(' ', "▁")).join("|");
+        let cut = |text: &str| pre_tokenize(&text.replace(' ', "▁")).join("|");
         assert_eq!(cut(" if (x12 > 3) {\n    return"), "▁if|▁(|x|1|2|▁>|▁3|)|▁{|\n|▁▁▁▁|return");
         assert_eq!(cut(" a.map((x)=>"), "▁a|.|map|((|x|)=>");
     }

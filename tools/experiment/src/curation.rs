@@ -1,4 +1,4 @@
-//! Sources to instruction rows, with progress, a teacher's answers and a card.
+//! Curation with progress bars: sources to instruction rows, a teacher's rewrites, and the dataset card.
 
 use crate::output::{Bar, Output};
 use codelsi_curate::teacher::{AnswerCache, Teacher, rewrite_with_teacher};
@@ -8,37 +8,37 @@ use codelsi_engine::files::write_atomic;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-/// From this resemblance on a row is a repetition.
-pub const RESEMBLANCE: f64 = 0.85;
+/// Default threshold of near-duplicate rows (share of common token 5-grams).
+pub const NEAR_DUPLICATE_THRESHOLD: f64 = 0.85;
 
-/// Curates without a teacher and writes the rows and their card.
+/// Curates without a teacher and writes the rows and their dataset card.
 ///
 /// # Errors
-/// Those of the curation, and of files that cannot be written.
+/// When a source cannot be read or a file cannot be written.
 pub fn curate(options: &CurateOptions, to: &Path, out: &Output) -> Result<CurationCounts> {
-    let (rows, counts) = offline(options, out)?;
+    let (rows, counts) = curate_rows(options, out)?;
     save(options, &rows, &counts, to)?;
     Ok(counts)
 }
 
-/// Makes the rows that need no teacher, with a progress bar.
+/// Curates without a teacher, with a progress bar, and returns the rows.
 ///
 /// # Errors
-/// Those of [`curate::run`].
-pub fn offline(options: &CurateOptions, out: &Output) -> Result<(Vec<CuratedRow>, CurationCounts)> {
+/// As [`curate::run`].
+pub fn curate_rows(options: &CurateOptions, out: &Output) -> Result<(Vec<CuratedRow>, CurationCounts)> {
     let bar = Mutex::new(None);
-    let found = curate::run(options, &|done, total| {
-        locked(&bar).get_or_insert_with(|| out.bar("curate", total)).at(done, "");
+    let rows_and_counts = curate::run(options, &|done, total| {
+        lock(&bar).get_or_insert_with(|| out.bar("curate", total)).update(done, "");
     })?;
-    locked(&bar).iter().for_each(Bar::finish);
-    Ok(found)
+    lock(&bar).iter().for_each(Bar::finish);
+    Ok(rows_and_counts)
 }
 
-/// Has a teacher rewrite the rows, with a progress bar for each round. Its answers are kept beside `to`.
+/// Rewrites the rows with a teacher, with a progress bar for each round, and caches its answers next to `to`.
 ///
 /// # Errors
-/// Those of [`rewrite_with_teacher`].
-pub fn taught(
+/// As [`rewrite_with_teacher`].
+pub fn rewrite_rows(
     options: &CurateOptions,
     rows: Vec<CuratedRow>,
     counts: &mut CurationCounts,
@@ -49,24 +49,24 @@ pub fn taught(
     let mut cache = AnswerCache::open(&to.with_extension("teacher.jsonl"))?;
     let bar: Mutex<Option<(Bar, usize)>> = Mutex::new(None);
     let rows = rewrite_with_teacher(options, rows, counts, teacher, &mut cache, &|new, total| {
-        let mut bar = locked(&bar);
-        let (shown, done) = bar.get_or_insert_with(|| (out.bar("teach", total), 0));
+        let mut bar = lock(&bar);
+        let (bar_of_round, done) = bar.get_or_insert_with(|| (out.bar("teach", total), 0));
         *done += new;
-        shown.at(*done, "");
+        bar_of_round.update(*done, "");
         if *done == total {
-            shown.finish();
+            bar_of_round.finish();
             *bar = None;
         }
     });
-    locked(&bar).iter().for_each(|(bar, _)| bar.finish());
+    lock(&bar).iter().for_each(|(bar, _)| bar.finish());
     rows
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// Writes the rows and their card.
+/// Writes the rows and their dataset card.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -75,7 +75,7 @@ pub fn save(options: &CurateOptions, rows: &[CuratedRow], counts: &CurationCount
     write_atomic(card_path(to), curate::dataset_card(options, rows, counts).as_bytes())
 }
 
-/// Returns the path of the card of a file of rows.
+/// Returns the path of the dataset card of a file of rows.
 pub fn card_path(rows: &Path) -> PathBuf {
     rows.with_extension("md")
 }

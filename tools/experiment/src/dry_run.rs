@@ -1,7 +1,7 @@
-//! What a pipeline would take: steps, tokens, time, memory, disk; from the model's sizes and the device, before any
-//! of it is begun.
+//! Estimates of a pipeline's steps, tokens, time, memory and disk space, from the model's sizes and the device.
 
 use crate::placement::Placement;
+use crate::protocol::ProtocolOptions;
 use crate::recipe::Recipe;
 use codelsi_engine::{DType, Device, Result};
 use codelsi_kernels::roof;
@@ -17,50 +17,50 @@ use serde_json::{Value, json};
 use std::fmt;
 use std::path::Path;
 
-/// The paper's general stage: 20,000 rows are 9.2 million tokens, and its specialized stage has 40 rows.
+/// Tokens and rows of the paper's general stage; its specialized stage has 40 rows.
 const PAPER_TOKENS: usize = 9_200_000;
 const PAPER_ROWS: usize = 20_000;
-/// Of MultiPL-E's HumanEval in TypeScript.
+/// Problems of MultiPL-E's HumanEval in TypeScript.
 const PAPER_PROBLEMS: usize = 159;
-/// Base, general, specialized.
+/// Evaluated models: base, general, specialized.
 const MODELS: usize = 3;
 
-/// Steps and tokens of one stage, and the time that it takes at the device's roof.
-struct Stage {
+/// Estimate of a training stage; its time is that at the device's roof.
+struct StageEstimate {
     name: &'static str,
     steps: usize,
     tokens: usize,
     seconds: Option<f64>,
 }
 
-/// What a run takes.
-struct Estimate {
-    stages: [Stage; 2],
+/// Estimate of a pipeline.
+struct PipelineEstimate {
+    stages: [StageEstimate; 2],
     answers: usize,
     max_tokens: usize,
-    /// Of decoding all answers, at the roof.
+    /// Seconds to decode all answers, at the device's memory bandwidth.
     decode_seconds: Option<f64>,
     training: StepPlan,
-    /// At the peak of answering.
+    /// Peak memory of generation.
     generate_bytes: usize,
     disk_bytes: usize,
 }
 
-/// The plan of a run of `recipe` over the paper's amounts of data, as text and as JSON.
+/// Estimates a run of `recipe` over the paper's amounts of data; returns it as text and as JSON.
 ///
 /// # Errors
-/// When the model's sizes cannot be read, or the device is not there.
-pub fn plan(recipe: &Recipe, model: &Path, placement: Placement) -> Result<(String, Value)> {
+/// When the model's sizes cannot be read or the device is not available.
+pub fn estimate(recipe: &Recipe, model: &Path, placement: Placement) -> Result<(String, Value)> {
     let base = Checkpoint::open(model)?;
     let device = placement.device.open()?;
-    let estimate = Estimate::new(recipe, &base, &device, placement.compute(&base))?;
+    let estimate = PipelineEstimate::new(recipe, &base, &device, placement.compute(&base))?;
     let parameters = base.config().parameters();
     let text =
         format!("the {} recipe on {} ({parameters} parameters)\n{estimate}", recipe.name, model.display());
     Ok((text, estimate.to_json()))
 }
 
-impl Estimate {
+impl PipelineEstimate {
     fn new(recipe: &Recipe, base: &Checkpoint, device: &Device, compute: DType) -> Result<Self> {
         let (config, p) = (base.config(), &recipe.protocol);
         let seq = recipe.general.seq.min(config.max_positions);
@@ -81,23 +81,23 @@ impl Estimate {
         // A decode step reads every weight once for the whole batch.
         let passes = (answers * p.max_tokens).div_ceil(SchedulerConfig::default().max_sequences);
         let private = PAPER_TOKENS / PAPER_ROWS * recipe.private_rows;
-        Ok(Estimate {
+        Ok(PipelineEstimate {
             stages: [
-                stage("general", &options, base, PAPER_TOKENS, flops),
-                stage("specialized", &recipe.specialized, base, private, flops),
+                estimate_stage("general", &options, base, PAPER_TOKENS, flops),
+                estimate_stage("specialized", &recipe.specialized, base, private, flops),
             ],
             answers,
             max_tokens: p.max_tokens,
             decode_seconds: bytes.map(|roof| passes as f64 * base.byte_len() as f64 / roof),
             training: planner.plan_full_step()?,
-            generate_bytes: answering(recipe, base, device, compute, &adapter)?,
-            // Adapter, last checkpoint and its two moments, of both stages; four bytes a token of the answers.
+            generate_bytes: peak_generation_bytes(&recipe.protocol, base, device, compute, &adapter)?,
+            // Adapter, last checkpoint and its two moments, for both stages; four bytes per token of the answers.
             disk_bytes: 2 * 4 * adapter.parameters() * DType::F32.size() + answers * p.max_tokens * 4,
         })
     }
 
     fn to_json(&self) -> Value {
-        let stage = |s: &Stage| json!({"name": s.name, "steps": s.steps, "tokens": s.tokens, "seconds_at_roof": s.seconds});
+        let stage = |s: &StageEstimate| json!({"name": s.name, "steps": s.steps, "tokens": s.tokens, "seconds_at_roof": s.seconds});
         json!({
             "stages": self.stages.iter().map(stage).collect::<Vec<_>>(),
             "answers": self.answers, "decode_seconds_at_roof": self.decode_seconds,
@@ -107,10 +107,10 @@ impl Estimate {
     }
 }
 
-impl fmt::Display for Estimate {
+impl fmt::Display for PipelineEstimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
-        for Stage { name, steps, tokens, seconds } in &self.stages {
+        for StageEstimate { name, steps, tokens, seconds } in &self.stages {
             writeln!(f, "  {name:<12}{steps:>6} steps {tokens:>12} tokens   {}", at_roof(*seconds))?;
         }
         let decode = at_roof(self.decode_seconds);
@@ -119,50 +119,51 @@ impl fmt::Display for Estimate {
             "  evaluation  {:>6} answers of at most {} tokens   {decode}",
             self.answers, self.max_tokens
         )?;
-        let (plan, fits) = (&self.training, if self.training.fits() { "" } else { "; DOES NOT FIT" });
+        let (plan, verdict) = (&self.training, if self.training.fits() { "" } else { "; DOES NOT FIT" });
         let (train, answer) = (gib(plan.usage.peak), gib(self.generate_bytes));
-        let again = format!("{} of {} layers run again{fits}", plan.recompute, plan.layers);
-        writeln!(f, "  memory      {train:.1} GiB to train ({again}), {answer:.1} GiB to answer")?;
+        let recompute = format!("{} of {} layers run again{verdict}", plan.recompute, plan.layers);
+        writeln!(f, "  memory      {train:.1} GiB to train ({recompute}), {answer:.1} GiB to answer")?;
         writeln!(f, "  disk        {:.2} GiB in the run's folder", gib(self.disk_bytes))?;
         f.write_str("amounts of data are the paper's; times are at the device's measured roofs: count on twice as much")
     }
 }
 
-/// Bytes at the peak of answering, with as many prompts as fill a batch.
-fn answering(
-    recipe: &Recipe,
+/// Returns the peak memory in bytes of generation, with as many prompts as fill a batch.
+fn peak_generation_bytes(
+    protocol: &ProtocolOptions,
     base: &Checkpoint,
     device: &Device,
     compute: DType,
     adapter: &Adapter,
 ) -> Result<usize> {
     const PROMPT: usize = 512;
-    let (p, positions) = (&recipe.protocol, base.config().max_positions);
-    let max_tokens = p.max_tokens.min(positions / 2).max(1);
+    let (n, positions) = (protocol.n, base.config().max_positions);
+    let max_tokens = protocol.max_tokens.min(positions / 2).max(1);
     let prompt = vec![0; PROMPT.min(positions - max_tokens).max(1)];
-    let ask = GenerationRequest { n: p.n, ..GenerationRequest::greedy(prompt, max_tokens) };
-    let asks = vec![ask; SchedulerConfig::default().max_sequences.div_ceil(p.n.max(1))];
-    let split = RankLayout::from(device);
-    Ok(plan_generation(&split, base, compute, Some(adapter), &asks, SchedulerConfig::default())?.peak)
+    let request = GenerationRequest { n, ..GenerationRequest::greedy(prompt, max_tokens) };
+    let requests = vec![request; SchedulerConfig::default().max_sequences.div_ceil(n.max(1))];
+    let rank_layout = RankLayout::from(device);
+    Ok(plan_generation(&rank_layout, base, compute, Some(adapter), &requests, SchedulerConfig::default())?
+        .peak)
 }
 
-/// A stage over `tokens` tokens in full sequences, an epoch's many times.
-fn stage(
+/// Estimates a stage over `tokens` tokens per epoch, in full sequences.
+fn estimate_stage(
     name: &'static str,
     options: &TrainOptions,
     base: &Checkpoint,
     tokens: usize,
     roof: Option<f64>,
-) -> Stage {
+) -> StageEstimate {
     let seq = options.seq.min(base.config().max_positions);
     let sequences = tokens.div_ceil(seq);
-    let all = sequences.div_ceil(options.batch) * options.epochs;
-    let steps = all.min(options.max_steps.unwrap_or(usize::MAX));
+    let epoch_steps = sequences.div_ceil(options.batch) * options.epochs;
+    let steps = epoch_steps.min(options.max_steps.unwrap_or(usize::MAX));
     let sequences = (sequences * options.epochs).min(steps * options.batch);
     let document = Document { tokens: vec![0; seq], targets: vec![0; seq] };
-    let one = step_flops(base.config(), &[PackedSequence::concat([&document])], options.full);
-    let seconds = roof.map(|roof| one * sequences as f64 / roof);
-    Stage { name, steps, tokens: (sequences * seq).min(tokens * options.epochs), seconds }
+    let sequence_flops = step_flops(base.config(), &[PackedSequence::concat([&document])], options.full);
+    let seconds = roof.map(|roof| sequence_flops * sequences as f64 / roof);
+    StageEstimate { name, steps, tokens: (sequences * seq).min(tokens * options.epochs), seconds }
 }
 
 fn at_roof(seconds: Option<f64>) -> String {
@@ -187,7 +188,7 @@ mod tests {
             codelsi_model::config::ModelConfig { max_positions: 4096, ..synthetic::config("tiny").unwrap() };
         synthetic::write_random_model(folder.path(), &config, 7, &mut |_, _| {}).unwrap();
         let placement = Placement { device: DeviceChoice::Cpu, ..Placement::default() };
-        let (text, object) = plan(&Recipe::paper(42), folder.path(), placement).unwrap();
+        let (text, object) = estimate(&Recipe::paper(42), folder.path(), placement).unwrap();
         // 9.2 million tokens in sequences of 4096, sixteen a step: the paper's "about 140".
         assert_eq!(
             (&object["stages"][0]["steps"], &object["stages"][0]["tokens"]),

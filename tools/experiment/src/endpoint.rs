@@ -1,6 +1,6 @@
-//! Models behind an OpenAI-compatible address, asked as our own are.
+//! Models behind an OpenAI-compatible server, as generators for evaluation.
 
-use crate::server::{Server, at_once};
+use crate::api_client::{ApiClient, in_request_pool};
 use codelsi_engine::{At, Error, Result};
 use codelsi_eval::sampling::{CompletionRequest, Generator};
 use rayon::prelude::*;
@@ -8,48 +8,48 @@ use serde_json::{Map, Value, json};
 
 /// A model on a server.
 pub struct Endpoint {
-    server: Server,
+    client: ApiClient,
     model: String,
 }
 
 impl Endpoint {
-    /// `model` behind `address`, as in `https://host/v1`. The key, if the server wants one, is in CODELSI_API_KEY or
-    /// OPENAI_API_KEY.
+    /// Makes a client of `model` behind `address`, as in `https://host/v1`. The API key, if the server requires one,
+    /// comes from CODELSI_API_KEY or OPENAI_API_KEY.
     ///
     /// # Errors
-    /// When the address is none.
+    /// When the address is not an http(s) address.
     pub fn new(address: &str, model: &str) -> Result<Self> {
-        Ok(Endpoint { server: Server::new(address, None).at("--endpoint")?, model: model.to_owned() })
+        Ok(Endpoint { client: ApiClient::new(address, None).at("--endpoint")?, model: model.to_owned() })
     }
 
-    /// Every sample of one question; a server that gives fewer at once is asked for the rest.
-    fn samples(&self, ask: &CompletionRequest) -> Result<Vec<String>> {
-        let path = if ask.message.is_some() { "chat/completions" } else { "completions" };
-        let mut samples = Vec::with_capacity(ask.n);
-        while samples.len() < ask.n {
-            let choices = self.server.choices(path, &self.body(ask, samples.len()));
-            samples.extend(choices.map_err(|e| advised(e, path))?);
+    /// Returns all samples of one request; a server that returns fewer per response is asked again for the rest.
+    fn samples(&self, request: &CompletionRequest) -> Result<Vec<String>> {
+        let path = if request.message.is_some() { "chat/completions" } else { "completions" };
+        let mut samples = Vec::with_capacity(request.n);
+        while samples.len() < request.n {
+            let choices = self.client.choices(path, &self.body(request, samples.len()));
+            samples.extend(choices.map_err(|e| advise_chat_format(e, path))?);
         }
-        samples.truncate(ask.n);
+        samples.truncate(request.n);
         Ok(samples)
     }
 
-    fn body(&self, ask: &CompletionRequest, have: usize) -> Value {
+    fn body(&self, request: &CompletionRequest, received: usize) -> Value {
         let mut body = Map::new();
         let mut put = |key: &str, value: Value| body.insert(key.into(), value);
         put("model", json!(self.model));
-        match &ask.message {
+        match &request.message {
             Some(message) => put("messages", json!([{"role": "user", "content": message}])),
-            None => put("prompt", json!(ask.prompt)),
+            None => put("prompt", json!(request.prompt)),
         };
-        put("n", json!(ask.n - have));
-        put("max_tokens", json!(ask.max_tokens));
-        put("temperature", json!(ask.temperature));
-        put("top_p", json!(ask.top_p));
-        // Samples that are asked for later are others; servers take 63 bits.
-        put("seed", json!((ask.seed >> 2) + have as u64));
-        if !ask.stop.is_empty() {
-            put("stop", json!(ask.stop));
+        put("n", json!(request.n - received));
+        put("max_tokens", json!(request.max_tokens));
+        put("temperature", json!(request.temperature));
+        put("top_p", json!(request.top_p));
+        // Later requests need other samples, so another seed; servers accept 63 bits.
+        put("seed", json!((request.seed >> 2) + received as u64));
+        if !request.stop.is_empty() {
+            put("stop", json!(request.stop));
         }
         Value::Object(body)
     }
@@ -58,22 +58,23 @@ impl Endpoint {
 impl Generator for Endpoint {
     fn generate(
         &mut self,
-        asks: &[CompletionRequest],
+        requests: &[CompletionRequest],
         tokens: &mut dyn FnMut(usize),
     ) -> Result<Vec<Vec<String>>> {
         let this = &*self;
-        let answers: Result<Vec<_>> = at_once(|| asks.par_iter().map(|ask| this.samples(ask)).collect())?;
-        let answers = answers.at(self.server.address())?;
-        // The server counts tokens, not we: one for each answer.
+        let answers: Result<Vec<_>> =
+            in_request_pool(|| requests.par_iter().map(|request| this.samples(request)).collect())?;
+        let answers = answers.at(self.client.address())?;
+        // The tokens of an answer are not known here: each answer counts as one.
         tokens(answers.iter().map(Vec::len).sum());
         Ok(answers)
     }
 }
 
-/// A server without plain completion may chat.
-fn advised(error: Error, path: &str) -> Error {
+/// Advises a chat format if the server has no plain completion endpoint.
+fn advise_chat_format(error: Error, path: &str) -> Error {
     match path == "completions" && error.to_string().starts_with("404") {
-        true => error.advise("it goes on from no text; use --prompt-format inst, for models that chat"),
+        true => error.advise("it has no text completion endpoint; use --prompt-format inst, for chat models"),
         false => error,
     }
 }

@@ -1,4 +1,4 @@
-//! Models measured on problems: progress bars, and differences between models.
+//! Evaluation of models on problems, with progress bars, and paired differences between models.
 
 use crate::output::{Bar, Output};
 use codelsi_engine::Result;
@@ -11,11 +11,11 @@ use codelsi_eval::sampling::{Generator, Progress};
 use std::path::Path;
 use std::sync::Mutex;
 
-/// Measures one model on one set of problems, with progress bars.
+/// Evaluates one model on one set of problems, with progress bars.
 ///
 /// # Errors
-/// Those of [`evaluate`].
-pub fn measure(
+/// As [`evaluate`].
+pub fn evaluate_model(
     name: &str,
     model: &mut dyn Generator,
     problems: &[Problem],
@@ -24,38 +24,42 @@ pub fn measure(
     folder: &Path,
     out: &Output,
 ) -> Result<ModelResult> {
-    watched(name, out, |watch| evaluate(name, model, problems, protocol, judge, folder, watch))
+    with_progress(name, out, |progress| evaluate(name, model, problems, protocol, judge, folder, progress))
 }
 
-/// Runs `work` with progress bars of what it reports.
+/// Runs `work` with progress bars of generation and judging.
 ///
 /// # Errors
-/// Those of `work`.
-pub fn watched<T>(name: &str, out: &Output, work: impl FnOnce(&dyn Progress) -> Result<T>) -> Result<T> {
-    let watch = Bars { name: name.into(), out, bars: Mutex::default() };
-    let result = work(&watch);
-    watch.finish();
+/// Returns the error of `work`.
+pub fn with_progress<T>(
+    name: &str,
+    out: &Output,
+    work: impl FnOnce(&dyn Progress) -> Result<T>,
+) -> Result<T> {
+    let bars = Bars { name: name.into(), out, bars: Mutex::default() };
+    let result = work(&bars);
+    bars.finish();
     result
 }
 
-/// The pairs of models that are compared.
+/// Pairs of models to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pairs {
-    /// Each with the one before it, of which it is a further step, and with the first.
-    Steps,
+pub enum ModelPairs {
+    /// Each with the one before it, and with the first.
+    PreviousAndFirst,
     /// Each with the first.
     WithFirst,
 }
 
-/// Puts results of models on the same problems together, with their differences.
+/// Collects the results of models on the same problems, with their paired differences.
 ///
 /// # Errors
-/// When two results are not of the same problems under the same protocol.
-pub fn problem_set(name: &str, results: Vec<ModelResult>, pairs: Pairs) -> Result<ProblemSet> {
+/// When two results are of different problems or protocols.
+pub fn problem_set(name: &str, results: Vec<ModelResult>, pairs: ModelPairs) -> Result<ProblemSet> {
     let mut differences = Vec::new();
     for (i, to) in results.iter().enumerate().skip(1) {
-        for from in if i > 1 && pairs == Pairs::Steps { vec![i - 1, 0] } else { vec![0] } {
-            let from = &results[from];
+        for j in if i > 1 && pairs == ModelPairs::PreviousAndFirst { vec![i - 1, 0] } else { vec![0] } {
+            let from = &results[j];
             differences.push(ModelComparison {
                 from: from.name.clone(),
                 to: to.name.clone(),
@@ -66,7 +70,7 @@ pub fn problem_set(name: &str, results: Vec<ModelResult>, pairs: Pairs) -> Resul
     Ok(ProblemSet { name: name.into(), results, differences })
 }
 
-/// Two bars: problems answered, programs judged.
+/// Progress bars of generation and judging.
 struct Bars<'a> {
     name: String,
     out: &'a Output,
@@ -74,11 +78,11 @@ struct Bars<'a> {
 }
 
 impl Bars<'_> {
-    fn at(&self, index: usize, verb: &str, done: usize, of: usize) {
+    fn update(&self, index: usize, verb: &str, done: usize, total: usize) {
         let mut bars = self.bars.lock().unwrap_or_else(|e| e.into_inner());
-        let bar = bars[index].get_or_insert_with(|| self.out.bar(&format!("{verb} {}", self.name), of));
-        bar.at(done, "");
-        if done == of {
+        let bar = bars[index].get_or_insert_with(|| self.out.bar(&format!("{verb} {}", self.name), total));
+        bar.update(done, "");
+        if done == total {
             bar.finish();
         }
     }
@@ -90,10 +94,10 @@ impl Bars<'_> {
 }
 
 impl Progress for Bars<'_> {
-    fn generated(&self, problems: usize, of: usize) {
-        self.at(0, "answer", problems, of);
+    fn generated(&self, problems: usize, total: usize) {
+        self.update(0, "answer", problems, total);
     }
-    fn judged(&self, programs: usize, of: usize) {
-        self.at(1, "judge", programs, of);
+    fn judged(&self, programs: usize, total: usize) {
+        self.update(1, "judge", programs, total);
     }
 }

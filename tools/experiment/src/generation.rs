@@ -1,9 +1,9 @@
-//! Completions of one prompt, by one model that all ranks share.
+//! Completions of one prompt, by a model that all ranks share.
 
-use crate::loaded::Loaded;
+use crate::inference_model::InferenceModel;
 use crate::output::Output;
 use crate::placement::Placement;
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{DType, Error, Result};
 use codelsi_model::generate::{Completion, GenerationRequest, SamplingParams, SchedulerConfig, generate};
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::template::PromptTemplate;
@@ -11,34 +11,35 @@ use std::path::PathBuf;
 
 /// A prompt.
 pub enum Prompt {
-    /// A text, wrapped as an instruction where there is a template.
+    /// Text, wrapped as an instruction if there is a template.
     Text(String, Option<PromptTemplate>),
-    /// Token ids, taken as they are.
+    /// Token ids.
     Ids(Vec<u32>),
 }
 
-/// One prompt, and how it is completed.
+/// A prompt, a model and sampling options.
 pub struct GenerationOptions {
     /// Model folder.
     pub model: PathBuf,
     /// Adapter folder.
     pub adapter: Option<PathBuf>,
     pub prompt: Prompt,
-    /// Completions.
+    /// Number of completions.
     pub n: usize,
-    /// Tokens of a completion at most.
+    /// Maximum tokens per completion.
     pub max_tokens: usize,
     pub sampling: SamplingParams,
-    /// Texts at which a completion ends.
+    /// Strings at which a completion ends.
     pub stop: Vec<String>,
-    /// Tokens of a KV page.
+    /// Tokens per KV page.
     pub page_size: usize,
 }
 
-/// Completes a prompt, with the memory plan and a progress bar on stderr; nothing in a process that is not rank 0.
+/// Completes a prompt, with the memory plan and a progress bar on stderr; returns `None` in a process that is not rank
+/// 0.
 ///
 /// # Errors
-/// With several ranks that do not share the model; when the model does not load or fit.
+/// When several ranks do not share the model, or the model does not load or fit.
 pub fn complete(
     options: &GenerationOptions,
     placement: Placement,
@@ -46,21 +47,22 @@ pub fn complete(
 ) -> Result<Option<Vec<Completion>>> {
     if placement.ranks.world()? > 1 && placement.layout == Layout::Replicate {
         return Err(Error::new(
-            "--layout replicate shares prompts, and there is one: use --ranks 1, or --layout tensor or shard",
+            "--layout replicate distributes prompts over ranks, and there is only one: use --ranks 1, or --layout tensor or shard",
         ));
     }
-    placement.run(|split| on_rank(options, placement, split, out))
+    placement.run(|rank_layout| complete_on_rank(options, placement.compute, rank_layout, out))
 }
 
-/// Completes the prompt on one rank; rank 0 alone shows its progress.
-fn on_rank(
+/// Completes the prompt on one rank; only rank 0 shows progress.
+fn complete_on_rank(
     options: &GenerationOptions,
-    placement: Placement,
-    split: RankLayout,
+    compute: Option<DType>,
+    rank_layout: RankLayout,
     out: &Output,
 ) -> Result<Vec<Completion>> {
-    let tells = split.comm().rank() == 0;
-    let loaded = Loaded::on(split, &options.model, placement.compute, options.adapter.as_deref())?;
+    let is_rank_0 = rank_layout.comm().rank() == 0;
+    let loaded =
+        InferenceModel::open_on_rank(rank_layout, &options.model, compute, options.adapter.as_deref())?;
     let prompt = match &options.prompt {
         Prompt::Text(text, None) => loaded.tokenizer.encode(text, true)?,
         Prompt::Text(text, Some(template)) => loaded.tokenizer.encode(&template.wrap(text), true)?,
@@ -74,16 +76,16 @@ fn on_rank(
         stop: options.stop.clone(),
         stop_at_eos: true,
     };
-    let limits = SchedulerConfig { page_size: options.page_size, ..SchedulerConfig::default() };
+    let scheduler = SchedulerConfig { page_size: options.page_size, ..SchedulerConfig::default() };
     let requests = [request];
-    let planned = if tells { Some(loaded.plan(&requests, limits)?) } else { None };
+    let planned = if is_rank_0 { Some(loaded.plan_memory(&requests, scheduler)?) } else { None };
     planned.iter().for_each(|planned| eprintln!("memory plan:\n{planned}"));
-    let bar = tells.then(|| out.bar("generate", options.n * options.max_tokens));
+    let bar = is_rank_0.then(|| out.bar("generate", options.n * options.max_tokens));
     let mut progress = |tokens| bar.iter().for_each(|bar| bar.add(tokens));
     let (model, tokenizer) = (&loaded.model, Some(&loaded.tokenizer));
-    let made = generate(loaded.device(), model, tokenizer, &requests, limits, &mut progress)
-        .map_err(|e| loaded.blame(e))?;
+    let completions = generate(loaded.device(), model, tokenizer, &requests, scheduler, &mut progress)
+        .map_err(|e| loaded.explain(e))?;
     bar.iter().for_each(|bar| bar.finish());
-    planned.iter().for_each(|planned| eprintln!("{}", loaded.peak(planned)));
-    Ok(made.into_iter().flatten().collect())
+    planned.iter().for_each(|planned| eprintln!("{}", loaded.format_peak(planned)));
+    Ok(completions.into_iter().flatten().collect())
 }

@@ -1,4 +1,4 @@
-//! The judge of a set of problems, and verdicts for given completions.
+//! The judge of a set of problems, and verdicts on stored completions.
 
 use crate::output::Output;
 use codelsi_engine::Result;
@@ -8,10 +8,10 @@ use codelsi_eval::problem::Problem;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// Which judge, and its tools.
+/// A judge and the paths of its tools.
 #[derive(Clone, Debug, Default)]
 pub struct JudgeOptions {
-    /// By default as the problems' language needs.
+    /// Kind of judge; by default that of the problems' language.
     pub judge: Option<JudgeKind>,
     /// The TypeScript compiler of the tsc judge; by default found on PATH or in .tools.
     pub tsc: Option<PathBuf>,
@@ -23,7 +23,7 @@ impl JudgeOptions {
     /// Opens the judge of `problems` and tests its sandbox.
     ///
     /// # Errors
-    /// When the sandbox does not hold, a tool is missing, or no judge takes the problems' language.
+    /// When the sandbox fails its test, a tool is missing, or no judge supports the problems' language.
     pub fn open(&self, problems: &[Problem]) -> Result<Box<dyn Judge>> {
         self.kind(problems)?.open(self.tsc.clone(), self.node.clone())
     }
@@ -37,10 +37,10 @@ impl JudgeOptions {
     }
 }
 
-/// Judges the completions of a file, with a progress bar, and keeps the verdicts in `out`.
+/// Judges the completions of a file, with a progress bar, and writes the verdicts into the file `verdicts`.
 ///
 /// # Errors
-/// Those of [`judge_file`].
+/// As [`judge_file`].
 pub fn judge_completions(
     judge: &dyn Judge,
     problems: &[Problem],
@@ -49,9 +49,9 @@ pub fn judge_completions(
     out: &Output,
 ) -> Result<Summary> {
     let bar = Mutex::new(None);
-    let summary = judge_file(judge, problems, completions, verdicts, &|done, of| {
+    let summary = judge_file(judge, problems, completions, verdicts, &|done, total| {
         let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
-        bar.get_or_insert_with(|| out.bar("judge", of)).at(done, "");
+        bar.get_or_insert_with(|| out.bar("judge", total)).update(done, "");
     })?;
     bar.into_inner().unwrap_or_else(|e| e.into_inner()).iter().for_each(|bar| bar.finish());
     Ok(summary)

@@ -1,30 +1,31 @@
-//! The paper's experiments: recipes, stages, the pipeline in one page, ablations, and the models they ask.
+//! The paper's experiments: recipes, stages, the pipeline in one page, and ablations.
 //!
-//! From the ground up: [`placement`] says where models run and [`local`], [`endpoint`] and [`teacher`] are models that
-//! answer; [`curation`], [`training`] and [`evaluation`] are one step each, with progress on stderr; [`stages`] are the steps
-//! of one run, which [`pipeline`] and [`ablation`] put in order. Options are plain structs; flags are the command line's.
+//! From the bottom up: [`placement`] is the device and ranks of a model; [`local`], [`endpoint`] and [`teacher`] are
+//! models that generate; [`curation`], [`training`] and [`evaluation`] are one step each, with progress on stderr;
+//! [`stages`] are the steps of one run, which [`pipeline`] and [`ablation`] put in order. Options are plain structs;
+//! the command line parses flags into them.
 
 #![forbid(unsafe_code)]
 
 pub mod ablation;
+pub mod api_client;
 pub mod curation;
 pub mod dry_run;
 pub mod endpoint;
 pub mod evaluation;
 pub mod generation;
+pub mod inference_model;
 pub mod judging;
 pub mod languages;
-pub mod loaded;
 pub mod local;
 pub mod merging;
 pub mod output;
 pub mod pipeline;
 pub mod placement;
-pub mod private;
+pub mod private_repository;
 pub mod protocol;
 pub mod recipe;
 pub mod report;
-pub mod server;
 pub mod sources;
 pub mod stages;
 pub mod table;

@@ -1,6 +1,6 @@
-//! Our own models, as evaluation asks for them.
+//! Models loaded in this process, as generators for evaluation.
 
-use crate::loaded::Loaded;
+use crate::inference_model::InferenceModel;
 use crate::placement::Placement;
 use codelsi_engine::Result;
 use codelsi_engine::memory::Usage;
@@ -10,134 +10,147 @@ use codelsi_model::generate::{GenerationRequest, SamplingParams, SchedulerConfig
 use std::path::Path;
 use std::sync::mpsc::channel;
 
-/// Answers with paged, continuously batched generation: each rank its share, or all together where they share the model.
+/// A model that generates with paged attention and continuous batching. Ranks divide the requests among them, or
+/// process all in lockstep if they share the model.
 pub struct LocalModel {
-    ranks: Vec<Loaded>,
-    /// Whether the memory plan was shown.
-    planned: bool,
+    ranks: Vec<InferenceModel>,
+    /// True once the memory plan was shown.
+    plan_shown: bool,
 }
 
 impl LocalModel {
-    /// Loads every rank's model, or part of it.
+    /// Loads the model, or its part, on every rank.
     ///
     /// # Errors
-    /// One line on what does not load or fit.
+    /// When a part does not load or fit.
     pub fn open(folder: &Path, placement: Placement) -> Result<Self> {
-        let splits = placement.open()?.into_iter();
-        let splits = splits.map(|split| (split.comm().clone(), split)).collect();
-        let ranks = on_all_ranks(splits, |split| Loaded::on(split, folder, placement.compute, None))?;
-        Ok(LocalModel { ranks, planned: false })
+        let rank_layouts = placement.open()?.into_iter();
+        let rank_layouts =
+            rank_layouts.map(|rank_layout| (rank_layout.comm().clone(), rank_layout)).collect();
+        let ranks = on_all_ranks(rank_layouts, |rank_layout| {
+            InferenceModel::open_on_rank(rank_layout, folder, placement.compute, None)
+        })?;
+        Ok(LocalModel { ranks, plan_shown: false })
     }
 
-    /// Puts an adapter on, replacing any other.
+    /// Attaches an adapter, replacing any other.
     ///
     /// # Errors
     /// When it does not load or fit.
-    pub fn put_on(&mut self, folder: &Path) -> Result<()> {
-        self.ranks.iter_mut().try_for_each(|loaded| loaded.put_on(folder))
+    pub fn attach_adapter(&mut self, folder: &Path) -> Result<()> {
+        self.ranks.iter_mut().try_for_each(|loaded| loaded.attach_adapter(folder))
     }
 }
 
 impl Generator for LocalModel {
-    /// Shows the memory plan of the first questions, and the peak beside it.
+    /// Generates, and prints the memory plan and the peak of the first call.
     fn generate(
         &mut self,
-        asks: &[CompletionRequest],
+        requests: &[CompletionRequest],
         tokens: &mut dyn FnMut(usize),
     ) -> Result<Vec<Vec<String>>> {
-        let planned = match std::mem::replace(&mut self.planned, true) {
+        let planned = match std::mem::replace(&mut self.plan_shown, true) {
             true => None,
-            false => Some(self.plan(asks)?),
+            false => Some(self.plan_memory(requests)?),
         };
         planned.iter().for_each(|planned| eprintln!("memory plan:\n{planned}"));
-        let answers = self.answers(asks, tokens)?;
-        planned.iter().for_each(|planned| eprintln!("{}", self.ranks[0].peak(planned)));
+        let answers = self.generate_on_ranks(requests, tokens)?;
+        planned.iter().for_each(|planned| eprintln!("{}", self.ranks[0].format_peak(planned)));
         Ok(answers)
     }
 }
 
 impl LocalModel {
-    /// What rank 0's share of the questions takes.
-    fn plan(&self, asks: &[CompletionRequest]) -> Result<Usage> {
+    /// Plans the memory of rank 0's share of the requests.
+    fn plan_memory(&self, requests: &[CompletionRequest]) -> Result<Usage> {
         let loaded = &self.ranks[0];
-        let requests = asks.iter().take(self.share(asks)).map(|ask| request(loaded, ask));
-        loaded.plan(&requests.collect::<Result<Vec<_>>>()?, SchedulerConfig::default())
+        let share = requests.iter().take(self.share(requests)).map(|request| to_generation(loaded, request));
+        loaded.plan_memory(&share.collect::<Result<Vec<_>>>()?, SchedulerConfig::default())
     }
 
-    /// Questions that a rank answers.
-    fn share(&self, asks: &[CompletionRequest]) -> usize {
-        let shares = if self.in_step() { 1 } else { self.ranks.len() };
-        asks.len().div_ceil(shares).max(1)
+    /// Returns the number of requests per rank.
+    fn share(&self, requests: &[CompletionRequest]) -> usize {
+        let shares = if self.is_lockstep() { 1 } else { self.ranks.len() };
+        requests.len().div_ceil(shares).max(1)
     }
 
-    /// Whether every rank is needed for every answer.
-    fn in_step(&self) -> bool {
+    /// Returns true if every request needs every rank.
+    fn is_lockstep(&self) -> bool {
         self.ranks[0].model.rank_layout().is_lockstep()
     }
 
-    fn answers(&self, asks: &[CompletionRequest], tokens: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
-        if let [alone] = &self.ranks[..] {
-            return answer(alone, asks, tokens);
+    fn generate_on_ranks(
+        &self,
+        requests: &[CompletionRequest],
+        tokens: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<String>>> {
+        if let [single] = &self.ranks[..] {
+            return generate_on_rank(single, requests, tokens);
         }
-        let in_step = self.in_step();
+        let lockstep = self.is_lockstep();
         std::thread::scope(|scope| {
-            let (heard, counts) = channel();
-            // A text depends on its question alone, so who answers it does not matter.
-            let shares: Vec<&[CompletionRequest]> =
-                if in_step { vec![asks; self.ranks.len()] } else { asks.chunks(self.share(asks)).collect() };
-            let ranks = self.ranks.iter().zip(shares).enumerate().map(|(rank, (loaded, asks))| {
-                let told = (rank == 0 || !in_step).then(|| heard.clone());
-                (loaded.model.rank_layout().comm().clone(), (loaded, asks, told))
+            let (sender, receiver) = channel();
+            // A text depends only on its request, so any rank may generate it.
+            let shares: Vec<&[CompletionRequest]> = if lockstep {
+                vec![requests; self.ranks.len()]
+            } else {
+                requests.chunks(self.share(requests)).collect()
+            };
+            let ranks = self.ranks.iter().zip(shares).enumerate().map(|(rank, (loaded, requests))| {
+                let sender = (rank == 0 || !lockstep).then(|| sender.clone());
+                (loaded.model.rank_layout().comm().clone(), (loaded, requests, sender))
             });
             let ranks = ranks.collect();
-            drop(heard);
+            drop(sender);
             let answers = scope.spawn(move || {
-                on_all_ranks(ranks, |(loaded, asks, told)| {
-                    // Nobody may listen any more.
-                    answer(loaded, asks, &mut |new| told.iter().for_each(|told| told.send(new).unwrap_or(())))
+                on_all_ranks(ranks, |(loaded, requests, sender)| {
+                    // After another rank's failure there may be no receiver.
+                    let mut send = |new| sender.iter().for_each(|sender| sender.send(new).unwrap_or(()));
+                    generate_on_rank(loaded, requests, &mut send)
                 })
             });
-            counts.into_iter().for_each(tokens);
+            receiver.into_iter().for_each(tokens);
             let answers = answers.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok(if in_step { answers.into_iter().take(1).collect::<Vec<_>>() } else { answers }.concat())
+            Ok(if lockstep { answers.into_iter().take(1).collect::<Vec<_>>() } else { answers }.concat())
         })
     }
 }
 
-fn answer(
-    loaded: &Loaded,
-    asks: &[CompletionRequest],
+/// Generates a rank's requests.
+fn generate_on_rank(
+    loaded: &InferenceModel,
+    requests: &[CompletionRequest],
     tokens: &mut dyn FnMut(usize),
 ) -> Result<Vec<Vec<String>>> {
-    let Loaded { model, tokenizer, .. } = loaded;
-    let requests: Vec<GenerationRequest> =
-        asks.iter().map(|ask| request(loaded, ask)).collect::<Result<_>>()?;
-    let made =
-        generate(loaded.device(), model, Some(tokenizer), &requests, SchedulerConfig::default(), tokens)
-            .map_err(|e| loaded.blame(e))?;
-    Ok(made.into_iter().map(|samples| samples.into_iter().map(|c| c.text).collect()).collect())
+    let InferenceModel { model, tokenizer, .. } = loaded;
+    let generation: Vec<GenerationRequest> =
+        requests.iter().map(|request| to_generation(loaded, request)).collect::<Result<_>>()?;
+    let completions =
+        generate(loaded.device(), model, Some(tokenizer), &generation, SchedulerConfig::default(), tokens)
+            .map_err(|e| loaded.explain(e))?;
+    Ok(completions.into_iter().map(|samples| samples.into_iter().map(|c| c.text).collect()).collect())
 }
 
-/// The prompt is cut from the left where it leaves no room for an answer.
-fn request(loaded: &Loaded, ask: &CompletionRequest) -> Result<GenerationRequest> {
-    let mut prompt = loaded.tokenizer.encode(&ask.prompt, true)?;
+/// Tokenizes a request. The prompt is truncated from the left, after BOS, if it leaves no room for an answer.
+fn to_generation(loaded: &InferenceModel, request: &CompletionRequest) -> Result<GenerationRequest> {
+    let mut prompt = loaded.tokenizer.encode(&request.prompt, true)?;
     let positions = loaded.checkpoint.config().max_positions;
-    let max_tokens = ask.max_tokens.min(positions / 2);
+    let max_tokens = request.max_tokens.min(positions / 2);
     let room = positions - max_tokens;
     if prompt.len() > room {
         prompt.drain(1..prompt.len() - room + 1);
     }
     Ok(GenerationRequest {
         prompt,
-        n: ask.n,
+        n: request.n,
         max_tokens,
         sampling: SamplingParams {
-            temperature: ask.temperature,
-            top_p: ask.top_p,
-            seed: ask.seed,
+            temperature: request.temperature,
+            top_p: request.top_p,
+            seed: request.seed,
             ..SamplingParams::default()
         },
-        stop: ask.stop.clone(),
+        stop: request.stop.clone(),
         stop_at_eos: true,
     })
 }
@@ -155,7 +168,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         synthetic::write_random_model(folder.path(), &synthetic::config("tiny").unwrap(), 7, &mut |_, _| {})
             .unwrap();
-        let ask = |i: usize| CompletionRequest {
+        let request = |i: usize| CompletionRequest {
             prompt: format!("function f{i}"),
             message: None,
             n: 2,
@@ -165,7 +178,7 @@ mod tests {
             seed: i as u64,
             stop: Vec::new(),
         };
-        let asks: Vec<CompletionRequest> = (0..5).map(ask).collect();
+        let requests: Vec<CompletionRequest> = (0..5).map(request).collect();
         let answers = |ranks: u16, layout: Layout| {
             let placement = Placement {
                 device: DeviceChoice::Cpu,
@@ -173,20 +186,20 @@ mod tests {
                 ranks: RankOptions { count: Some(ranks), timeout: None },
                 layout,
             };
-            let mut heard = 0;
+            let mut tokens = 0;
             let answers = LocalModel::open(folder.path(), placement)
                 .unwrap()
-                .generate(&asks, &mut |new| heard += new)
+                .generate(&requests, &mut |new| tokens += new)
                 .unwrap();
-            (answers, heard)
+            (answers, tokens)
         };
-        let alone = answers(1, Layout::Replicate);
-        assert!(alone.0.len() == 5 && alone.1 > 0);
+        let single = answers(1, Layout::Replicate);
+        assert!(single.0.len() == 5 && single.1 > 0);
         for ranks in [2, 3, 7] {
-            assert_eq!(answers(ranks, Layout::Replicate), alone, "{ranks} ranks");
+            assert_eq!(answers(ranks, Layout::Replicate), single, "{ranks} ranks");
         }
         for (ranks, layout) in [(2, Layout::Tensor), (2, Layout::Shard), (3, Layout::Shard)] {
-            assert_eq!(answers(ranks, layout), alone, "{ranks} ranks, {layout}");
+            assert_eq!(answers(ranks, layout), single, "{ranks} ranks, {layout}");
         }
     }
 }

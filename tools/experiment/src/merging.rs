@@ -1,6 +1,6 @@
-//! An adapter folded into its base, and the check that the merged model says the same.
+//! Merging of an adapter into its base, and a check that the logits stay the same.
 
-use crate::loaded::Loaded;
+use crate::inference_model::InferenceModel;
 use crate::output::Output;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Result};
 use codelsi_kernels::check::value;
@@ -10,22 +10,23 @@ use codelsi_model::llama::{ForwardOptions, PackedBatch};
 use codelsi_model::merge::merge;
 use std::path::Path;
 
-/// Text whose logits are compared.
+/// Text on which logits are compared.
 const PROBE: &str =
     "export function sum(values: number[]): number {\n  return values.reduce((a, b) => a + b, 0);\n}\n";
 
-/// Difference of a merged model from base + adapter.
-pub struct Merged {
-    /// Relative L2 difference of the logits.
+/// Difference of a merged model's logits from those of base + adapter.
+pub struct MergeCheck {
+    /// Relative L2 difference.
     pub difference: f64,
     pub limit: f64,
 }
 
-/// Writes base + adapter into `to` as a model of its own, and compares the logits of both on `device`, with activations
-/// stored as `compute`.
+/// Merges an adapter into its base, writes the model into `to`, and compares the logits of both on `device`, with
+/// activations stored as `compute`.
 ///
 /// # Errors
-/// When an adapter's method cannot be merged, a file cannot be read or written, or the logits differ by more than rounding.
+/// When an adapter's method cannot be merged, a file cannot be read or written, or the logits differ by more than
+/// rounding.
 pub fn merge_and_check(
     base: &Path,
     adapter: &Path,
@@ -33,32 +34,32 @@ pub fn merge_and_check(
     device: &Device,
     compute: Option<DType>,
     out: &Output,
-) -> Result<Merged> {
+) -> Result<MergeCheck> {
     let values = Adapter::load(adapter, Checkpoint::open(base)?.config())?;
     values.config.method.check_mergeable().at(adapter.display().to_string())?;
-    let adapted = Loaded::open(base, device, compute, Some(adapter))?;
+    let adapted = InferenceModel::open(base, device, compute, Some(adapter))?;
     let mut bar = None;
     merge(&adapted.checkpoint, &values, to, &mut |done, total| {
-        bar.get_or_insert_with(|| out.bar("merge", total >> 20)).at(done >> 20, "MiB");
+        bar.get_or_insert_with(|| out.bar("merge", total >> 20)).update(done >> 20, "MiB");
     })?;
     bar.iter().for_each(|bar| bar.finish());
-    let merged = Loaded::open(to, device, compute, None)?;
+    let merged = InferenceModel::open(to, device, compute, None)?;
     let difference = logits_difference(&adapted, &merged)?;
-    // Merging rounds W + s B A once to the stored type; f32 leaves only the order of sums.
+    // Merging rounds W + s B A once to the stored type; in f32 only the order of sums differs.
     let limit = if merged.checkpoint.dtype() == DType::F32 { 1e-4 } else { 5e-2 };
     if difference.is_nan() || difference > limit {
         return Err(Error::new(format!(
-            "{}: merged logits differ from base + adapter by {difference:.1e} (limit {limit:.0e}); do not use it",
+            "{}: merged logits differ from base + adapter by {difference:.1e} (limit {limit:.0e}); do not use this model",
             to.display()
         )));
     }
-    Ok(Merged { difference, limit })
+    Ok(MergeCheck { difference, limit })
 }
 
-/// ‖merged − adapted‖ / ‖adapted‖ over the logits of the probe.
-fn logits_difference(adapted: &Loaded, merged: &Loaded) -> Result<f64> {
+/// Computes ‖merged − adapted‖ / ‖adapted‖ over the logits of the probe text.
+fn logits_difference(adapted: &InferenceModel, merged: &InferenceModel) -> Result<f64> {
     let ids = adapted.tokenizer.encode(PROBE, true)?;
-    let logits = |loaded: &Loaded| -> Result<Vec<f64>> {
+    let logits = |loaded: &InferenceModel| -> Result<Vec<f64>> {
         let cx = Ctx::inference(loaded.device());
         let batch = PackedBatch::new(loaded.device(), &[&ids])?;
         let h = loaded.model.forward(&cx, &batch, ForwardOptions::default())?;

@@ -1,10 +1,10 @@
-//! The whole paper in one page: sources -> instructions -> general LoRA -> specialized LoRA -> Pass@1 -> report.
+//! The paper in one page: sources -> instructions -> general LoRA -> specialized LoRA -> Pass@1 -> report.
 //!
-//! Every stage leaves its result in the run's folder; a run that was cut short takes them up again.
+//! Every stage writes its result into the run's folder, and a run that was interrupted resumes from there.
 
-use crate::evaluation::Pairs;
+use crate::evaluation::ModelPairs;
 use crate::output::Output;
-use crate::stages::{Experiment, Stages, Trained};
+use crate::stages::{EvaluatedModel, Experiment, Stages};
 use codelsi_curate::{Language, RowLimits};
 use codelsi_engine::Result;
 use codelsi_eval::report::Report;
@@ -12,24 +12,29 @@ use codelsi_eval::report::Report;
 /// Runs every stage into the experiment's folder and prints the paper's table.
 ///
 /// # Errors
-/// Those of the stages, one line each.
+/// Returns the first error of a stage.
 pub fn run(experiment: &Experiment, out: &Output) -> Result<Report> {
     let Experiment { recipe, sources, .. } = experiment;
     let mut stages = Stages::begin(experiment, out)?;
+
+    // Documented functions become instructions: all of the public code, a few rows of the private repository.
     stages.curate("general", &sources.public, Language::TypeScript, RowLimits::default())?;
-    let private = stages.private("specialized", &sources.private, recipe.private_rows)?;
+    let private = stages.curate_private("specialized", &sources.private, recipe.private_rows)?;
 
+    // A general LoRA learns from the public rows; the specialized LoRA continues from it on the private rows.
     let general = stages.train("general", "general", recipe.general.clone(), None)?;
-    let options = private.validated(stages.specialized());
+    let options = private.with_held_out_validation(stages.specialized_options());
     let specialized = stages.train("specialized", "specialized", options, Some(&general))?;
-    stages.read_held_out(&private, ("general", &general), ("specialized", &specialized))?;
 
+    // Both adapters complete the private code that was held out, and all three models solve the problems.
+    stages.evaluate_held_out(&private, ("general", &general), ("specialized", &specialized))?;
     let models = [
-        ("base".into(), Trained::Base),
-        ("general".into(), Trained::Adapter(general)),
-        ("specialized".into(), Trained::Adapter(specialized)),
+        ("base".into(), EvaluatedModel::Base),
+        ("general".into(), EvaluatedModel::Adapter(general)),
+        ("specialized".into(), EvaluatedModel::Adapter(specialized)),
     ];
-    stages.evaluate_all(&models, Pairs::Steps)?;
+    stages.evaluate_all(&models, ModelPairs::PreviousAndFirst)?;
+
     stages.report.compare_with_paper = true;
     stages.finish(&format!("the {} recipe", recipe.name))
 }

@@ -1,28 +1,28 @@
-//! Where a model runs: device, precision, ranks and layout.
+//! Placement of a model: device, precision, ranks and layout.
 
 use codelsi_engine::{DType, Result};
 use codelsi_launch::{DeviceChoice, RankOptions};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::parallel::{Layout, RankLayout};
 
-/// Where a model runs, in what precision, and on how many ranks.
+/// Device, precision, ranks and parallel layout of a model.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Placement {
     pub device: DeviceChoice,
     /// Storage type of activations; by default the checkpoint's.
     pub compute: Option<DType>,
     pub ranks: RankOptions,
-    /// How ranks share a model.
+    /// Parallel layout of the model over the ranks.
     pub layout: Layout,
 }
 
 impl Placement {
-    /// Returns the storage type of activations over a checkpoint.
+    /// Returns the storage type of activations for a checkpoint.
     pub fn compute(&self, checkpoint: &Checkpoint) -> DType {
         self.compute.unwrap_or(checkpoint.dtype())
     }
 
-    /// Runs `f` once a rank and returns what rank 0's returns; nothing in a process that is another rank.
+    /// Runs `f` on every rank and returns rank 0's result, or `None` in the process of another rank.
     ///
     /// # Errors
     /// As [`RankOptions::run`].
@@ -30,7 +30,7 @@ impl Placement {
         self.ranks.run(self.device, |rank| f(RankLayout::new(rank, self.layout)))
     }
 
-    /// Opens the places of all ranks, in a process that holds them all.
+    /// Opens the layouts of all ranks, in a process that holds them all.
     ///
     /// # Errors
     /// As [`RankOptions::open`].

@@ -1,4 +1,4 @@
-//! How models are asked.
+//! Options of the evaluation protocol.
 
 use codelsi_engine::Result;
 use codelsi_eval::judge::Judge;
@@ -6,26 +6,26 @@ use codelsi_eval::problem::{Problem, read_problems};
 use codelsi_eval::protocol::{PromptFormat, Protocol};
 use std::path::Path;
 
-/// How models are asked.
+/// Options of the evaluation protocol: prompts and sampling.
 #[derive(Clone, Copy, Debug)]
 pub struct ProtocolOptions {
-    /// Samples a problem.
+    /// Samples per problem.
     pub n: usize,
     /// Softmax temperature; 0 is greedy.
     pub temperature: f32,
-    /// Nucleus: the likeliest tokens that hold this probability together.
+    /// Nucleus sampling: the smallest set of most likely tokens with at least this probability.
     pub top_p: f32,
-    /// Tokens of an answer at most.
+    /// Maximum tokens per answer.
     pub max_tokens: usize,
     /// Seed of the sampling.
     pub seed: u64,
     pub prompt_format: PromptFormat,
-    /// Measure on the first of the problems only.
+    /// Number of problems, from the first; all by default.
     pub limit: Option<usize>,
 }
 
 impl ProtocolOptions {
-    /// The protocol over `problems`, judged by `judge`.
+    /// Returns the protocol over `problems`, judged by `judge`.
     pub fn protocol(&self, problems: &[Problem], judge: &dyn Judge) -> Protocol {
         let (count, problems_hash) = Protocol::fingerprint_problems(problems);
         Protocol {
@@ -41,8 +41,11 @@ impl ProtocolOptions {
         }
     }
 
-    /// The problems of a file, as many as are wanted.
-    pub fn problems(&self, file: &Path) -> Result<Vec<Problem>> {
+    /// Reads the problems of a file, up to the limit.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read_problems(&self, file: &Path) -> Result<Vec<Problem>> {
         let mut problems = read_problems(file)?;
         problems.truncate(self.limit.unwrap_or(usize::MAX));
         Ok(problems)

@@ -1,6 +1,6 @@
-//! Named recipes: every figure that decides a pipeline's result.
+//! Named recipes: every hyperparameter that affects a pipeline's result.
 
-use crate::curation::RESEMBLANCE;
+use crate::curation::NEAR_DUPLICATE_THRESHOLD;
 use crate::protocol::ProtocolOptions;
 use codelsi_demo::recipe as demo;
 use codelsi_eval::judge::JudgeKind;
@@ -10,29 +10,31 @@ use codelsi_train::TrainOptions;
 use codelsi_train::options::ActivationCheckpointing;
 use serde_json::{Value, json};
 
-/// One way of running the paper.
+/// Hyperparameters of a pipeline.
 pub struct Recipe {
     pub name: &'static str,
-    /// From which resemblance on a row repeats an earlier one; the demo's rows are alike by design.
-    pub resemblance: Option<f64>,
-    /// Paths are the pipeline's to fill in.
+    /// Share of common token 5-grams from which a row is a near duplicate; none in the demo, whose rows are similar by
+    /// design.
+    pub near_duplicate_threshold: Option<f64>,
+    /// Options of the general stage; the pipeline fills in the paths.
     pub general: TrainOptions,
+    /// Options of the specialized stage.
     pub specialized: TrainOptions,
-    /// Private rows that are trained on; those beyond them validate.
+    /// Private training rows; as many others at most are held out.
     pub private_rows: usize,
     pub protocol: ProtocolOptions,
     pub judge: JudgeKind,
 }
 
 impl Recipe {
-    /// The paper's figures (arXiv 2509.14373): rank 16 on all seven linears, 2e-4 cosine, 16 sequences of 4096 a
-    /// step, one epoch; 40 private rows; 20 samples at temperature 0.2.
+    /// Returns the paper's recipe (arXiv 2509.14373): rank 16 on all seven linears, learning rate 2e-4 with cosine
+    /// decay, 16 sequences of 4096 tokens per step, one epoch; 40 private rows; 20 samples at temperature 0.2.
     pub fn paper(seed: u64) -> Self {
         let general = TrainOptions { seed, ..TrainOptions::default() };
         let specialized = TrainOptions { epochs: 3, warmup: 2, batch: 4, ..general.clone() };
         Recipe {
             name: "paper",
-            resemblance: Some(RESEMBLANCE),
+            near_duplicate_threshold: Some(NEAR_DUPLICATE_THRESHOLD),
             general,
             specialized,
             private_rows: 40,
@@ -49,7 +51,7 @@ impl Recipe {
         }
     }
 
-    /// The same shape on the embedded model, in minutes on two cores.
+    /// Returns the same stages for the embedded model, which take minutes on two cores.
     pub fn demo(seed: u64) -> Self {
         let stage = TrainOptions {
             seq: demo::SEQ,
@@ -85,7 +87,7 @@ impl Recipe {
         };
         Recipe {
             name: "demo",
-            resemblance: None,
+            near_duplicate_threshold: None,
             general,
             specialized,
             private_rows: demo::PRIVATE_EXAMPLES,
@@ -94,7 +96,7 @@ impl Recipe {
         }
     }
 
-    /// The same over several languages: a template that names none of them, and in the demo answers of their length.
+    /// Adapts the recipe to several languages: a template that names none of them, and in the demo longer answers.
     pub fn for_languages(mut self) -> Self {
         for stage in [&mut self.general, &mut self.specialized] {
             stage.template = PromptTemplate::Plain;
@@ -106,11 +108,11 @@ impl Recipe {
         self
     }
 
-    /// For `recipe.json` and the report.
+    /// Returns the recipe for `recipe.json` and the report.
     pub fn to_json(&self) -> Value {
         let p = &self.protocol;
         json!({
-            "recipe": self.name, "resemblance": self.resemblance,
+            "recipe": self.name, "resemblance": self.near_duplicate_threshold,
             "general": self.general.recipe(),
             "specialized": self.specialized.recipe(),
             "private_rows": self.private_rows,

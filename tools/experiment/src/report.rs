@@ -1,6 +1,6 @@
-//! Reports of runs: saved, read again, and several in one.
+//! Reports of runs: saving, reading, and combining.
 
-use crate::evaluation::{Pairs, problem_set};
+use crate::evaluation::{ModelPairs, problem_set};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
 use codelsi_eval::evaluate::ModelResult;
@@ -22,46 +22,57 @@ pub fn save(report: &Report, run: &Path) -> Result<()> {
 /// Reads the report of a finished run.
 ///
 /// # Errors
-/// When the folder has none that can be read.
+/// When the folder has no readable report.
 pub fn read(run: &Path) -> Result<Report> {
     let path = run.join("report.json");
     let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     serde_json::from_str(&text).map_err(|e| Error::io(&path, e))
 }
 
-/// One report of several runs: each model under its run's name. Sets of the same problems under the same protocol become
-/// one, whose models are compared.
+/// Combines the reports of several runs. Model names are prefixed with the run's name, and sets of the same problems
+/// under the same protocol are merged, with their models compared.
+///
+/// # Errors
+/// When two results of a set cannot be compared.
 pub fn combine(runs: Vec<(String, Report)>) -> Result<Report> {
     let titles = runs.iter().map(|(run, _)| run.clone()).collect::<Vec<_>>();
-    let mut all =
+    let mut combined =
         Report { title: "CodeLSI: runs compared".into(), subtitle: titles.join(", "), ..Report::default() };
     let mut groups: Vec<(String, Vec<ModelResult>)> = Vec::new();
-    for (run, page) in runs {
-        let named = |name: &str| format!("{run} {name}");
-        all.models
-            .extend(page.models.into_iter().map(|row| TrainingSummary { name: named(&row.name), ..row }));
-        all.curves
-            .extend(page.curves.into_iter().map(|curve| LossCurve { name: named(&curve.name), ..curve }));
-        all.curation.extend(page.curation.into_iter().map(|c| CurationSummary { name: named(&c.name), ..c }));
-        all.timings.extend(page.timings.into_iter().map(|t| StageTiming { name: named(&t.name), ..t }));
-        all.settings.extend(page.settings.into_iter().map(|(name, value)| (named(&name), value)));
-        all.notes.extend(page.notes.into_iter().filter(|note| !all.notes.contains(note)).collect::<Vec<_>>());
-        for set in page.sets {
-            let results = set.results.into_iter().map(|r| ModelResult { name: named(&r.name), ..r });
+    for (run, report) in runs {
+        let prefixed = |name: &str| format!("{run} {name}");
+        combined.models.extend(
+            report.models.into_iter().map(|row| TrainingSummary { name: prefixed(&row.name), ..row }),
+        );
+        combined.curves.extend(
+            report.curves.into_iter().map(|curve| LossCurve { name: prefixed(&curve.name), ..curve }),
+        );
+        combined
+            .curation
+            .extend(report.curation.into_iter().map(|c| CurationSummary { name: prefixed(&c.name), ..c }));
+        combined
+            .timings
+            .extend(report.timings.into_iter().map(|t| StageTiming { name: prefixed(&t.name), ..t }));
+        combined.settings.extend(report.settings.into_iter().map(|(name, value)| (prefixed(&name), value)));
+        combined.notes.extend(
+            report.notes.into_iter().filter(|note| !combined.notes.contains(note)).collect::<Vec<_>>(),
+        );
+        for set in report.sets {
+            let results = set.results.into_iter().map(|r| ModelResult { name: prefixed(&r.name), ..r });
             for result in results {
-                let same = |(name, others): &&mut (String, Vec<ModelResult>)| {
+                let is_same_set = |(name, others): &&mut (String, Vec<ModelResult>)| {
                     *name == set.name && others[0].protocol_hash == result.protocol_hash
                 };
-                match groups.iter_mut().find(same) {
+                match groups.iter_mut().find(is_same_set) {
                     Some((_, others)) => others.push(result),
                     None => groups.push((set.name.clone(), vec![result])),
                 }
             }
         }
     }
-    all.sets = groups
+    combined.sets = groups
         .into_iter()
-        .map(|(name, results)| problem_set(&name, results, Pairs::Steps))
+        .map(|(name, results)| problem_set(&name, results, ModelPairs::PreviousAndFirst))
         .collect::<Result<_>>()?;
-    Ok(all)
+    Ok(combined)
 }

@@ -1,20 +1,24 @@
-//! The files that an experiment reads.
+//! Input files of an experiment.
 
 use codelsi_demo::DemoFiles;
 use codelsi_demo::languages::LANGUAGES;
 use codelsi_engine::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// The files that an experiment reads.
+/// Input files of an experiment.
 #[derive(Clone, Debug)]
 pub struct Sources {
+    /// Folder of the base model.
     pub model: PathBuf,
+    /// Public repositories or corpora.
     pub public: Vec<PathBuf>,
+    /// Private repositories or corpora.
     pub private: Vec<PathBuf>,
+    /// General problems in TypeScript.
     pub problems: PathBuf,
     /// Problems over the private code.
     pub private_problems: Option<PathBuf>,
-    /// Problems in other languages, a file each.
+    /// Problems in other languages, one file per language.
     pub language_problems: Vec<PathBuf>,
 }
 
@@ -24,13 +28,13 @@ impl Sources {
     /// # Errors
     /// When the folder cannot be written.
     pub fn demo(folder: &Path, seed: u64, examples: usize) -> Result<Self> {
-        let DemoFiles { model, world } = codelsi_demo::write(folder, seed, examples)?;
+        let DemoFiles { model, dataset } = codelsi_demo::write(folder, seed, examples)?;
         Ok(Sources {
             model,
-            public: vec![world.public],
-            private: vec![world.private],
-            problems: world.general_problems,
-            private_problems: Some(world.private_problems),
+            public: vec![dataset.public],
+            private: vec![dataset.private],
+            problems: dataset.general_problems,
+            private_problems: Some(dataset.private_problems),
             language_problems: Vec::new(),
         })
     }
@@ -48,7 +52,7 @@ impl Sources {
         Ok(self)
     }
 
-    /// Finds a missing file before hours of training.
+    /// Checks that every file exists, before hours of training.
     ///
     /// # Errors
     /// When a path does not exist.

@@ -1,7 +1,7 @@
-//! The stages of an experiment: curate, train, evaluate and report, each into the run's folder.
+//! The stages of an experiment: curate, train, evaluate and report. Each writes into the run's folder.
 
 use crate::curation::curate;
-use crate::evaluation::{Pairs, measure, problem_set};
+use crate::evaluation::{ModelPairs, evaluate_model, problem_set};
 use crate::judging::JudgeOptions;
 use crate::local::LocalModel;
 use crate::output::Output;
@@ -26,17 +26,17 @@ use codelsi_train::{TrainOptions, data, metrics};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// One experiment: what is trained on what, where it runs, and who judges it.
+/// An experiment: recipe, sources, placement and judge.
 pub struct Experiment {
     pub recipe: Recipe,
     pub sources: Sources,
-    /// Folder of everything that the run makes.
+    /// Folder of all results.
     pub folder: PathBuf,
     pub placement: Placement,
     pub judge: JudgeOptions,
 }
 
-/// An experiment under way.
+/// A running experiment and the report of its finished stages.
 pub struct Stages<'a> {
     pub experiment: &'a Experiment,
     pub out: &'a Output,
@@ -44,39 +44,39 @@ pub struct Stages<'a> {
     pub report: Report,
 }
 
-/// A model that is measured.
+/// A model to evaluate.
 #[derive(Clone)]
-pub enum Trained {
+pub enum EvaluatedModel {
     Base,
     /// Folder of an adapter on the base.
     Adapter(PathBuf),
-    /// Folder of a model of its own.
-    Model(PathBuf),
+    /// Folder of a fully trained model.
+    FullModel(PathBuf),
 }
 
-/// Models that are compared on one set of problems, under one protocol.
+/// Models to compare on one set of problems, under one protocol.
 pub struct Comparison<'a> {
     /// Name of the set of problems.
     pub name: &'a str,
     pub problems: &'a [Problem],
     pub judge: &'a dyn Judge,
-    pub models: &'a [(String, Trained)],
-    /// Names of the rows that this run trains on, in which answers are looked up word for word.
-    pub rows: &'a [&'a str],
-    pub pairs: Pairs,
+    pub models: &'a [(String, EvaluatedModel)],
+    /// Names of the row files that the models were trained on, which are searched for verbatim copies.
+    pub training_rows: &'a [&'a str],
+    pub pairs: ModelPairs,
 }
 
 impl<'a> Stages<'a> {
-    /// Checks that model, sources and sandbox are there, and writes the recipe.
+    /// Checks the model, the sources and the sandbox, and writes the recipe.
     ///
     /// # Errors
-    /// When the model does not open, a source is missing, the sandbox does not hold, or the folder cannot be written.
+    /// When the model does not open, a source is missing, the sandbox fails its test, or the folder cannot be written.
     pub fn begin(experiment: &'a Experiment, out: &'a Output) -> Result<Self> {
         let Experiment { recipe, sources, folder, placement, judge } = experiment;
         placement.ranks.in_one_process()?;
         sources.check()?;
         let base = Checkpoint::open(&sources.model)?;
-        // A sandbox that does not hold is found before hours of training.
+        // A sandbox that does not isolate is found before hours of training.
         judge.open(&[])?;
         let text = serde_json::to_string_pretty(&recipe.to_json()).map_err(|e| Error::new(e.to_string()))?;
         write_atomic(folder.join("recipe.json"), text.as_bytes())?;
@@ -98,20 +98,20 @@ impl<'a> Stages<'a> {
         self.experiment.folder.join(name)
     }
 
-    /// Returns the path of the rows called `name`.
-    pub fn rows(&self, name: &str) -> PathBuf {
+    /// Returns the path of the row file `name`.
+    pub fn rows_path(&self, name: &str) -> PathBuf {
         self.path(&format!("{name}.jsonl"))
     }
 
-    /// Returns the base's sizes.
+    /// Returns the base model's configuration.
     pub fn config(&self) -> &ModelConfig {
         self.base.config()
     }
 
-    /// Curates sources in one language into `NAME.jsonl`; no row repeats a problem that this run measures.
+    /// Curates sources in one language into `NAME.jsonl`, decontaminated against every problem of this run.
     ///
     /// # Errors
-    /// Those of the curation.
+    /// When a source cannot be read or the rows cannot be written.
     pub fn curate(
         &mut self,
         name: &str,
@@ -125,33 +125,33 @@ impl<'a> Stages<'a> {
             paths: paths.to_vec(),
             languages: vec![language],
             against: against.chain(&self.sources().language_problems).cloned().collect(),
-            near_duplicate_threshold: self.recipe().resemblance,
+            near_duplicate_threshold: self.recipe().near_duplicate_threshold,
             limits,
             ..CurateOptions::default()
         };
-        let counts = curate(&options, &self.rows(name), self.out)?;
+        let counts = curate(&options, &self.rows_path(name), self.out)?;
         eprintln!("curated {name}: {} of {} kept", counts.kept, counts.read);
         self.report.curation.retain(|earlier| earlier.name != name);
-        self.report.curation.push(curation(name, &counts));
+        self.report.curation.push(curation_summary(name, &counts));
         self.time(&format!("curate {name}"), started);
         Ok(counts)
     }
 
-    /// Returns the recipe's specialized stage, with the general rows that it sees again.
-    pub fn specialized(&self) -> TrainOptions {
-        let replay = (self.recipe().specialized.replay_rows > 0).then(|| self.rows("general"));
+    /// Returns the options of the recipe's specialized stage, with the general rows to replay.
+    pub fn specialized_options(&self) -> TrainOptions {
+        let replay = (self.recipe().specialized.replay_rows > 0).then(|| self.rows_path("general"));
         TrainOptions { replay, ..self.recipe().specialized.clone() }
     }
 
-    /// Trains a stage called `name` on the rows of `DATA.jsonl`, on top of an adapter or afresh; returns the folder of the
-    /// result.
+    /// Trains a stage called `name` on the rows of `ROWS.jsonl`, from an adapter or from scratch; returns the result's
+    /// folder.
     ///
     /// # Errors
-    /// Those of the training.
+    /// When the training fails.
     pub fn train(
         &mut self,
         name: &str,
-        data: &str,
+        rows: &str,
         options: TrainOptions,
         from: Option<&Path>,
     ) -> Result<PathBuf> {
@@ -159,7 +159,7 @@ impl<'a> Stages<'a> {
         let folder = self.path(name);
         let options = TrainOptions {
             model: self.sources().model.clone(),
-            data: self.rows(data),
+            data: self.rows_path(rows),
             out: folder.clone(),
             from: from.map(Path::to_path_buf),
             seq: options.seq.min(self.base.config().max_positions),
@@ -169,7 +169,7 @@ impl<'a> Stages<'a> {
         };
         eprintln!("\n== {name}");
         let trained = train(&options, self.experiment.placement, self.out)?;
-        let trained = trained.ok_or_else(|| Error::new("a pipeline is rank 0"))?;
+        let trained = trained.ok_or_else(|| Error::new("an experiment runs in the process of rank 0"))?;
         if self.report.models.is_empty() {
             let total = Some(self.base.config().parameters() as u64);
             self.report.models.push(TrainingSummary {
@@ -190,31 +190,30 @@ impl<'a> Stages<'a> {
             tokens_per_s: Some(trained.tokens_per_s),
             peak_bytes: Some(trained.peak_bytes as u64),
         });
-        self.report.curves.push(curve(name, &metrics::read(&folder.join("metrics.jsonl"))?));
+        self.report.curves.push(loss_curve(name, &metrics::read(&folder.join("metrics.jsonl"))?));
         self.time(&format!("train {name}"), started);
         Ok(folder)
     }
 
-    /// Measures every model on the general problems, and on those over the private code where there are any.
+    /// Evaluates every model on the general problems, and on the private ones if there are any.
     ///
     /// # Errors
-    /// Those of the evaluation.
-    pub fn evaluate_all(&mut self, models: &[(String, Trained)], pairs: Pairs) -> Result<()> {
+    /// When a model or the judge fails.
+    pub fn evaluate_all(&mut self, models: &[(String, EvaluatedModel)], pairs: ModelPairs) -> Result<()> {
         let sets = [
             ("general problems", Some(&self.sources().problems)),
             ("private-API problems", self.sources().private_problems.as_ref()),
         ];
         for (name, problems) in sets {
             if let Some(problems) = problems {
-                let problems = self.recipe().protocol.problems(problems)?;
+                let problems = self.recipe().protocol.read_problems(problems)?;
                 let judge = self.experiment.judge.open(&problems)?;
-                let rows = &["general", "specialized"];
                 self.evaluate(&Comparison {
                     name,
                     problems: &problems,
                     judge: &*judge,
                     models,
-                    rows,
+                    training_rows: &["general", "specialized"],
                     pairs,
                 })?;
             }
@@ -222,35 +221,36 @@ impl<'a> Stages<'a> {
         Ok(())
     }
 
-    /// Measures every model on one set of problems, and how much each repeats of what it was trained on, into the report.
+    /// Evaluates every model on one set of problems, with the longest run of tokens that each copies from its training
+    /// rows.
     ///
     /// # Errors
-    /// Those of the evaluation.
+    /// When a model or the judge fails.
     pub fn evaluate(&mut self, comparison: &Comparison) -> Result<()> {
-        let Comparison { name, problems, judge, models, rows, pairs } = *comparison;
+        let Comparison { name, problems, judge, models, training_rows, pairs } = *comparison;
         let started = Instant::now();
-        let trained_on = self.trained(rows)?;
-        let trained_on: Vec<&str> = trained_on.iter().map(String::as_str).collect();
+        let training_code = self.training_code(training_rows)?;
+        let training_code: Vec<&str> = training_code.iter().map(String::as_str).collect();
         let protocol = self.recipe().protocol.protocol(problems, judge);
         eprintln!("\n== {name}\n{protocol}");
-        let mut base = self.open(&self.sources().model)?;
+        let mut base = self.open_model(&self.sources().model)?;
         let mut results: Vec<ModelResult> = Vec::new();
-        for (model, trained) in models {
-            let mut own = None;
-            let local = match trained {
-                Trained::Base => &mut base,
-                Trained::Adapter(folder) => {
-                    base.put_on(folder)?;
+        for (model, evaluated) in models {
+            let mut full_model = None;
+            let local = match evaluated {
+                EvaluatedModel::Base => &mut base,
+                EvaluatedModel::Adapter(folder) => {
+                    base.attach_adapter(folder)?;
                     &mut base
                 }
-                Trained::Model(folder) => own.insert(self.open(folder)?),
+                EvaluatedModel::FullModel(folder) => full_model.insert(self.open_model(folder)?),
             };
             let folder = self.path("evaluation").join(name.replace(' ', "-")).join(model.replace(' ', "-"));
-            let mut result = measure(model, local, problems, &protocol, judge, &folder, self.out)?;
-            if !matches!(trained, Trained::Base) {
-                let written = read_completions(&folder)?;
-                let written: Vec<&str> = written.iter().map(String::as_str).collect();
-                result.verbatim = Some(longest_shared_run(&written, &trained_on));
+            let mut result = evaluate_model(model, local, problems, &protocol, judge, &folder, self.out)?;
+            if !matches!(evaluated, EvaluatedModel::Base) {
+                let completions = read_completions(&folder)?;
+                let completions: Vec<&str> = completions.iter().map(String::as_str).collect();
+                result.verbatim = Some(longest_shared_run(&completions, &training_code));
             }
             eprintln!("{model}: Pass@1 {:.1} %", 100.0 * result.pass_at_1);
             results.push(result);
@@ -260,19 +260,19 @@ impl<'a> Stages<'a> {
         Ok(())
     }
 
-    /// Opens a model where this run's models are.
+    /// Loads a model with this run's placement.
     ///
     /// # Errors
     /// When it does not load or fit.
-    pub fn open(&self, model: &Path) -> Result<LocalModel> {
+    pub fn open_model(&self, model: &Path) -> Result<LocalModel> {
         LocalModel::open(model, self.experiment.placement)
     }
 
-    /// Returns the code of the rows of these names, where there are any.
-    fn trained(&self, names: &[&str]) -> Result<Vec<String>> {
+    /// Reads the code of the row files of these names; a file that does not exist has none.
+    fn training_code(&self, names: &[&str]) -> Result<Vec<String>> {
         let mut code = Vec::new();
         for name in names {
-            let path = self.rows(name);
+            let path = self.rows_path(name);
             let rows = if path.exists() { data::read(path)? } else { Vec::new() };
             code.extend(rows.into_iter().map(|row| row.output));
         }
@@ -301,17 +301,18 @@ impl<'a> Stages<'a> {
             );
         }
         save(report, folder)?;
-        println!("\n{}", table::whole(report));
+        println!("\n{}", table::render(report));
         println!("report: {}", folder.join("report.html").display());
         Ok(self.report)
     }
 
+    /// Records the seconds since `started`.
     fn time(&mut self, name: &str, started: Instant) {
         self.report.timings.push(StageTiming { name: name.into(), seconds: started.elapsed().as_secs_f64() });
     }
 }
 
-fn curation(name: &str, counts: &CurationCounts) -> CurationSummary {
+fn curation_summary(name: &str, counts: &CurationCounts) -> CurationSummary {
     CurationSummary {
         name: name.into(),
         read: counts.read,
@@ -320,7 +321,7 @@ fn curation(name: &str, counts: &CurationCounts) -> CurationSummary {
     }
 }
 
-fn curve(name: &str, metrics: &[metrics::StepMetrics]) -> LossCurve {
+fn loss_curve(name: &str, metrics: &[metrics::StepMetrics]) -> LossCurve {
     let validation = metrics.iter().filter_map(|m| Some((m.step as f64, m.validation_loss?)));
     LossCurve {
         name: name.into(),

@@ -4,26 +4,26 @@ use codelsi_eval::report::{self, ProblemSet, Report, RepositoryResult, TrainingS
 use codelsi_eval::statistics::ConfidenceInterval;
 use std::fmt::Write;
 
-/// Models, how they were trained and what they earned, then the paired differences.
-pub fn whole(report: &Report) -> String {
+/// Renders a report: training summaries, Pass@1, paired differences and held-out results.
+pub fn render(report: &Report) -> String {
     let mut text = String::new();
     if !report.models.is_empty() {
-        let width = width(report.models.iter().map(|row| &row.name));
+        let width = column_width(report.models.iter().map(|row| &row.name));
         let _ = writeln!(
             text,
             "{:<width$}{:>10}{:>18}{:>18}{:>10}{:>9}{:>11}",
             "model", "trainable", "loss", "validation loss", "tokens/s", "seconds", "peak"
         );
-        report.models.iter().for_each(|row| text.push_str(&training(row, width)));
+        report.models.iter().for_each(|row| text.push_str(&training_row(row, width)));
         text.push('\n');
     }
-    text.push_str(&sets(&report.sets));
-    text.push_str(&held_out(&report.held_out));
+    text.push_str(&render_sets(&report.sets));
+    text.push_str(&held_out_results(&report.held_out));
     text
 }
 
-/// What models made of private rows that none has trained on.
-fn held_out(repositories: &[RepositoryResult]) -> String {
+/// Renders the models' results on held-out private rows.
+fn held_out_results(repositories: &[RepositoryResult]) -> String {
     let mut text = String::new();
     for repository in repositories {
         let rows = repository.readings.first().map_or(0, |r| r.rows);
@@ -33,7 +33,7 @@ fn held_out(repositories: &[RepositoryResult]) -> String {
             "{}: {} rows learned (they show {shown} of {of} exported names), {rows} held out",
             repository.repository, repository.trained
         );
-        let width = width(repository.readings.iter().map(|r| &r.model));
+        let width = column_width(repository.readings.iter().map(|r| &r.model));
         for r in &repository.readings {
             let share = |i: ConfidenceInterval| {
                 format!("{:.1} % [{:.1}, {:.1}]", 100.0 * i.value, 100.0 * i.low, 100.0 * i.high)
@@ -55,12 +55,12 @@ fn held_out(repositories: &[RepositoryResult]) -> String {
     text
 }
 
-/// Columns that the longest of the names takes.
-fn width<'a>(names: impl Iterator<Item = &'a String>) -> usize {
+/// Returns the width of a column of names.
+fn column_width<'a>(names: impl Iterator<Item = &'a String>) -> usize {
     names.map(|name| name.chars().count() + 2).max().unwrap_or(0).max(18)
 }
 
-fn training(row: &TrainingSummary, width: usize) -> String {
+fn training_row(row: &TrainingSummary, width: usize) -> String {
     let share = match (row.trainable, row.total) {
         (Some(n), Some(of)) if of > 0 => format!("{:.2} %", 100.0 * n as f64 / of as f64),
         _ => "-".into(),
@@ -78,14 +78,14 @@ fn training(row: &TrainingSummary, width: usize) -> String {
     )
 }
 
-/// Pass@1 with 95 % intervals, and paired differences.
-pub fn sets(sets: &[ProblemSet]) -> String {
+/// Renders Pass@1 with 95 % confidence intervals, and paired differences.
+pub fn render_sets(sets: &[ProblemSet]) -> String {
     let mut text = String::new();
     for set in sets {
         let first = set.results.first();
         let (problems, samples) = first.map_or((0, 0), |r| (r.problems, r.protocol.samples));
         let _ = writeln!(text, "Pass@1 on {}: {problems} problems, {samples} samples each", set.name);
-        let width = width(set.results.iter().map(|r| &r.name));
+        let width = column_width(set.results.iter().map(|r| &r.name));
         for r in &set.results {
             let _ = writeln!(
                 text,
@@ -106,7 +106,7 @@ pub fn sets(sets: &[ProblemSet]) -> String {
                 100.0 * i.value,
                 100.0 * i.low,
                 100.0 * i.high,
-                c.difference.why_not_significant().map_or(String::new(), |noise| format!("   {noise}"))
+                c.difference.why_not_significant().map_or(String::new(), |reason| format!("   {reason}"))
             );
         }
         text.push('\n');

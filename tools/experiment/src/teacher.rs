@@ -1,8 +1,8 @@
-//! Who teaches: a model behind an OpenAI-compatible address, or one of our own.
+//! Teachers of the curation: a model behind an OpenAI-compatible server, or one loaded in this process.
 
+use crate::api_client::{ApiClient, in_request_pool, is_address};
 use crate::local::LocalModel;
 use crate::placement::Placement;
-use crate::server::{Server, at_once, is_address};
 use codelsi_curate::teacher::{OnAnswer, Teacher, TeacherRequest};
 use codelsi_engine::{At, Error, Result};
 use codelsi_eval::sampling::{CompletionRequest, Generator};
@@ -11,21 +11,21 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Requests that our own model answers between two writes of the cache.
+/// Requests that a local model answers between two writes of the cache.
 const CHUNK: usize = 16;
-/// All of the distribution: temperature alone decides.
+/// No nucleus truncation.
 const TOP_P: f32 = 1.0;
 
-/// The teacher that a command asks for.
+/// Options of a teacher.
 #[derive(Clone, Debug)]
 pub struct TeacherOptions {
-    /// Address of a server that speaks OpenAI's protocol, as `https://host/v1`, or a model folder.
-    pub teacher: String,
-    /// The server's name for its model.
+    /// Address of an OpenAI-compatible server, as `https://host/v1`, or a model folder.
+    pub address_or_folder: String,
+    /// Model name on the server.
     pub model: Option<String>,
-    /// Environment variable that holds the server's key.
+    /// Environment variable of the server's API key.
     pub key_env: Option<String>,
-    /// Where a model folder's model runs.
+    /// Placement of a local model.
     pub placement: Placement,
 }
 
@@ -33,39 +33,40 @@ impl TeacherOptions {
     /// Opens the teacher.
     ///
     /// # Errors
-    /// What the server's address or the model's folder lacks.
+    /// When the address is invalid, the model's name is missing, or the model does not load.
     pub fn open(&self) -> Result<Box<dyn Teacher>> {
-        if !is_address(&self.teacher) {
+        if !is_address(&self.address_or_folder) {
             if self.model.is_some() || self.key_env.is_some() {
                 return Err(Error::new(format!(
                     "--teacher-model and --teacher-key-env are for a server, and `{}` is no address; give one as \
                      https://host/v1",
-                    self.teacher
+                    self.address_or_folder
                 )));
             }
             self.placement.ranks.in_one_process()?;
-            return Ok(Box::new(LocalTeacher::open(Path::new(&self.teacher), self.placement)?));
+            return Ok(Box::new(LocalTeacher::open(Path::new(&self.address_or_folder), self.placement)?));
         }
         let Some(model) = &self.model else {
             return Err(Error::new("a server has many models: name the teacher with --teacher-model"));
         };
-        Ok(Box::new(RemoteTeacher::new(&self.teacher, model, self.key_env.as_deref())?))
+        Ok(Box::new(RemoteTeacher::new(&self.address_or_folder, model, self.key_env.as_deref())?))
     }
 }
 
-/// A model on a server that chats.
+/// A chat model on a server.
 pub struct RemoteTeacher {
-    server: Server,
+    client: ApiClient,
     model: String,
 }
 
 impl RemoteTeacher {
-    /// `model` behind `address`; its key is in the environment variable `key`, or where [`Server::new`] looks for it.
+    /// Makes a client of `model` behind `address`; the API key comes from the environment variable `key`, by default as
+    /// in [`ApiClient::new`].
     ///
     /// # Errors
-    /// As [`Server::new`].
+    /// As [`ApiClient::new`].
     pub fn new(address: &str, model: &str, key: Option<&str>) -> Result<Self> {
-        Ok(RemoteTeacher { server: Server::new(address, key).at("--teacher")?, model: model.to_owned() })
+        Ok(RemoteTeacher { client: ApiClient::new(address, key).at("--teacher")?, model: model.to_owned() })
     }
 
     fn body(&self, request: &TeacherRequest) -> Value {
@@ -84,15 +85,16 @@ impl Teacher for RemoteTeacher {
 
     fn answer(&mut self, requests: &[&TeacherRequest], answered: &OnAnswer) -> Result<()> {
         let this = &*self;
-        let one = |(i, request): (usize, &&TeacherRequest)| {
-            let choices = this.server.choices("chat/completions", &this.body(request))?;
+        let answer_one = |(i, request): (usize, &&TeacherRequest)| {
+            let choices = this.client.choices("chat/completions", &this.body(request))?;
             choices.into_iter().take(1).try_for_each(|answer| answered(i, answer))
         };
-        at_once(|| requests.par_iter().enumerate().try_for_each(one))?.at(self.server.address())
+        in_request_pool(|| requests.par_iter().enumerate().try_for_each(answer_one))?
+            .at(self.client.address())
     }
 }
 
-/// A model folder of our own, asked in Llama's `[INST]` form.
+/// A model loaded in this process, prompted in Llama's `[INST]` format.
 pub struct LocalTeacher {
     model: LocalModel,
     name: String,
@@ -102,7 +104,7 @@ impl LocalTeacher {
     /// Loads the model.
     ///
     /// # Errors
-    /// One line on what does not load or fit.
+    /// When the model does not load or fit.
     pub fn open(folder: &Path, placement: Placement) -> Result<Self> {
         Ok(LocalTeacher { model: LocalModel::open(folder, placement)?, name: folder.display().to_string() })
     }
@@ -115,8 +117,9 @@ impl Teacher for LocalTeacher {
 
     fn answer(&mut self, requests: &[&TeacherRequest], answered: &OnAnswer) -> Result<()> {
         for (chunk, requests) in requests.chunks(CHUNK).enumerate() {
-            let asks: Vec<CompletionRequest> = requests.iter().map(|request| ask(request)).collect();
-            let answers = self.model.generate(&asks, &mut |_| ())?;
+            let completions: Vec<CompletionRequest> =
+                requests.iter().map(|request| to_completion(request)).collect();
+            let answers = self.model.generate(&completions, &mut |_| ())?;
             for (i, answer) in answers.into_iter().flatten().enumerate() {
                 answered(chunk * CHUNK + i, answer)?;
             }
@@ -125,8 +128,8 @@ impl Teacher for LocalTeacher {
     }
 }
 
-/// A chat as one instruction: Llama's models take what a system says at the head of the user's message.
-fn ask(request: &TeacherRequest) -> CompletionRequest {
+/// Turns a chat into one instruction: Llama's models expect the system message at the start of the user's.
+fn to_completion(request: &TeacherRequest) -> CompletionRequest {
     let message: Vec<&str> = request.messages.iter().map(|message| message.content.as_str()).collect();
     CompletionRequest {
         prompt: PromptTemplate::Inst.wrap(&message.join("\n\n")),

@@ -1,11 +1,11 @@
-//! Tokens a second of prefill, decode and LoRA training on random tokens, beside the machine's own roof and the memory plan.
+//! Throughput of prefill, decode and LoRA training on random tokens, against the device's roof and the memory plan.
 
 use crate::placement::Placement;
 use codelsi_engine::{DType, Device, Error, Label, Result};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::{Linear, ModelConfig};
+use codelsi_model::config::{LinearName, ModelConfig};
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::Llama;
 use codelsi_model::parallel::RankLayout;
@@ -19,117 +19,130 @@ use codelsi_train::train_step::TrainStep;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// The work that is timed.
+/// Workloads of a throughput benchmark.
 pub struct BenchOptions {
     /// Model folder.
     pub model: PathBuf,
-    /// Prompt tokens; 0 leaves prefill out.
+    /// Prompt tokens; 0 skips prefill.
     pub prefill: usize,
-    /// Tokens generated one by one; 0 leaves decode out.
+    /// Tokens to decode one by one; 0 skips decode.
     pub decode: usize,
-    /// Record a decode step and replay it, instead of launching every kernel by itself.
-    pub graphs: bool,
-    /// Tokens of a LoRA training step, a sequence of so many on each rank; 0 leaves it out.
+    /// Record a decode step as a CUDA graph and replay it, instead of launching every kernel separately.
+    pub cuda_graphs: bool,
+    /// Sequence length of a LoRA training step, with one sequence per data-parallel rank; 0 skips training.
     pub train: usize,
-    /// Layers that run again in backward.
+    /// Layers that are recomputed in backward.
     pub checkpointing: ActivationCheckpointing,
-    /// Runs of each; the figures are medians.
+    /// Repetitions of each workload; the figures are medians.
     pub repeat: usize,
 }
 
-/// Result of a bench.
+/// Result of a throughput benchmark.
 pub struct Throughput {
-    /// Speed of loading, where weights are copied.
+    /// Rate of loading in GB/s, if weights are copied to the device.
     pub load_gb_per_s: Option<f64>,
-    pub measured: Vec<Measured>,
+    pub workloads: Vec<WorkloadThroughput>,
 }
 
-/// One kind of work, measured.
-pub struct Measured {
+/// Measured throughput of one workload.
+pub struct WorkloadThroughput {
     pub name: &'static str,
     pub tokens_per_s: f64,
-    /// Share of the roof that binds it: multiply-adds in prefill and training, memory in decode.
-    pub share: Option<f64>,
-    /// Bytes at the peak, and as planned.
-    pub peak: usize,
-    pub planned: usize,
+    /// Fraction of the roof that bounds the workload: arithmetic in prefill and training, memory bandwidth in decode.
+    pub roof_share: Option<f64>,
+    /// Peak memory in bytes.
+    pub peak_bytes: usize,
+    /// Planned peak memory in bytes.
+    pub planned_bytes: usize,
 }
 
-/// Times a model on every rank and returns rank 0's figures; nothing in a process that is another rank. With several
-/// replicas prefill and decode are those of rank 0's; training, and a model that ranks share, is all ranks'.
+/// Times a model on every rank and returns rank 0's result, or `None` in the process of another rank. With several
+/// replicas, prefill and decode are those of rank 0's replica; training, and a model that ranks share, count all ranks.
 ///
 /// # Errors
 /// When the model does not load or fit.
 pub fn measure(options: &BenchOptions, placement: Placement) -> Result<Option<Throughput>> {
-    placement.run(|split| {
+    placement.run(|rank_layout| {
         let base = Checkpoint::open(&options.model)?;
         let compute = placement.compute(&base);
         let mut measured = Vec::new();
-        let load_gb_per_s = inference(options, &split, &base, compute, &mut measured)?;
+        let load_gb_per_s = inference(options, &rank_layout, &base, compute, &mut measured)?;
         if options.train > 0 {
-            measured.push(training(options, &split, &base, compute)?);
+            measured.push(training(options, &rank_layout, &base, compute)?);
         }
-        Ok(Throughput { load_gb_per_s, measured })
+        Ok(Throughput { load_gb_per_s, workloads: measured })
     })
 }
 
+/// Times loading, prefill and decode, and returns the rate of loading.
 fn inference(
-    bench: &BenchOptions,
-    split: &RankLayout,
+    options: &BenchOptions,
+    rank_layout: &RankLayout,
     base: &Checkpoint,
     compute: DType,
-    all: &mut Vec<Measured>,
+    measured: &mut Vec<WorkloadThroughput>,
 ) -> Result<Option<f64>> {
-    let device = split.device();
-    let bytes = if bench.decode > 0 { roof::bytes(device)? } else { None };
-    let flops = if bench.prefill > 0 { roof::flops(device, compute)? } else { None };
+    let device = rank_layout.device();
+    let bytes = if options.decode > 0 { roof::bytes(device)? } else { None };
+    let flops = if options.prefill > 0 { roof::flops(device, compute)? } else { None };
     let started = Instant::now();
-    let model = Llama::load(split.clone(), base, compute, Trainable::Nothing)?;
+    let model = Llama::load(rank_layout.clone(), base, compute, Trainable::Nothing)?;
     let seconds = started.elapsed().as_secs_f64();
     let loaded = device.ledger().usage().now[Label::Weights as usize];
     let copied = matches!(device, Device::Cuda(_)).then(|| loaded as f64 / seconds / 1e9);
     let config = base.config();
-    // Of one batch, ranks of the tensor layout do a part each.
-    let parts = split.tensor_parallel_comm().world() as f64;
-    let mut time = |name, prompt: usize, tokens: usize, counted: usize, seconds_at_roof: Option<f64>| {
+    // Tensor-parallel ranks each compute a part of the same batch.
+    let parts = rank_layout.tensor_parallel_comm().world() as f64;
+    let mut time = |name, prompt: usize, max_tokens: usize, tokens: usize, seconds_at_roof: Option<f64>| {
         let request = GenerationRequest {
             stop_at_eos: false,
-            ..GenerationRequest::greedy(random(config, prompt), tokens)
+            ..GenerationRequest::greedy(random_tokens(config, prompt), max_tokens)
         };
-        let limits = SchedulerConfig {
+        let scheduler = SchedulerConfig {
             prefill_chunk: prompt,
-            cuda_graphs: bench.graphs,
+            cuda_graphs: options.cuda_graphs,
             ..SchedulerConfig::default()
         };
         let requests = [request];
-        let planned = plan_generation(split, base, compute, None, &requests, limits)?.peak;
-        let run = || generate(device, &model, None, &requests, limits, &mut |_| {}).map(drop);
-        all.push(timed(bench, device, name, counted, seconds_at_roof, planned, run)?);
+        let planned = plan_generation(rank_layout, base, compute, None, &requests, scheduler)?.peak;
+        let run = || generate(device, &model, None, &requests, scheduler, &mut |_| {}).map(drop);
+        measured.push(time_workload(
+            Workload { name, tokens, seconds_at_roof, planned },
+            options.repeat,
+            device,
+            run,
+        )?);
         Ok::<(), Error>(())
     };
-    if bench.prefill > 0 {
-        let work = linear_flops(config) * bench.prefill as f64 + attention_flops(config, bench.prefill);
-        time("prefill", bench.prefill, 1, bench.prefill, flops.map(|roof| work / parts / roof))?;
+    if options.prefill > 0 {
+        let prefill_flops =
+            linear_flops(config) * options.prefill as f64 + attention_flops(config, options.prefill);
+        time("prefill", options.prefill, 1, options.prefill, flops.map(|roof| prefill_flops / parts / roof))?;
     }
-    if bench.decode > 0 {
-        // Every token reads every weight but the embedding's.
+    if options.decode > 0 {
+        // Every token reads all weights except the embedding.
         let weights = base.byte_len() as f64 * (1.0 - embedding_share(config));
         time(
             "decode",
             1,
-            bench.decode,
-            bench.decode,
-            bytes.map(|roof| bench.decode as f64 * weights / parts / roof),
+            options.decode,
+            options.decode,
+            bytes.map(|roof| options.decode as f64 * weights / parts / roof),
         )?;
     }
     Ok(copied)
 }
 
-/// A LoRA of rank 16 on all seven linears: forward, backward, AdamW.
-fn training(bench: &BenchOptions, split: &RankLayout, base: &Checkpoint, compute: DType) -> Result<Measured> {
-    let (config, device, world) = (base.config(), split.device(), split.comm().world());
-    // Under tensor all ranks run the same micro-batch.
-    let batch = split.data_parallel_comm().world();
+/// Times a training step (forward, backward, AdamW) of a LoRA of rank 16 on all seven linears.
+fn training(
+    bench: &BenchOptions,
+    rank_layout: &RankLayout,
+    base: &Checkpoint,
+    compute: DType,
+) -> Result<WorkloadThroughput> {
+    let (config, device, world) = (base.config(), rank_layout.device(), rank_layout.comm().world());
+    // Tensor-parallel ranks run the same micro-batch.
+    let batch = rank_layout.data_parallel_comm().world();
     let flops = roof::flops(device, compute)?;
     let options = TrainOptions {
         seq: bench.train,
@@ -140,8 +153,9 @@ fn training(bench: &BenchOptions, split: &RankLayout, base: &Checkpoint, compute
         ..TrainOptions::default()
     };
     options.check(config.max_positions)?;
-    let adapter = Adapter::init_lora(config, options.rank, options.alpha, options.dropout, &Linear::ALL, 42)?;
-    let tokens = random(config, bench.train);
+    let adapter =
+        Adapter::init_lora(config, options.rank, options.alpha, options.dropout, &LinearName::ALL, 42)?;
+    let tokens = random_tokens(config, bench.train);
     let targets = tokens[1..].iter().map(|&t| t as i32).chain([-100]).collect();
     let micro_batches = vec![PackedSequence::concat([&Document { tokens, targets }]); batch];
     let planner = Planner {
@@ -149,9 +163,9 @@ fn training(bench: &BenchOptions, split: &RankLayout, base: &Checkpoint, compute
         options: &options,
         base,
         adapter: Some(&adapter),
-        rank: split.comm().rank(),
+        rank: rank_layout.comm().rank(),
         world,
-        layout: split.layout(),
+        layout: rank_layout.layout(),
         budget: memory_budget(device, base, world),
     };
     let plan = planner.plan_step(&micro_batches)?;
@@ -159,28 +173,37 @@ fn training(bench: &BenchOptions, split: &RankLayout, base: &Checkpoint, compute
     let options =
         TrainOptions { checkpointing: ActivationCheckpointing::Layers(plan.recompute), ..options.clone() };
     let explain = |e| plan.advise_if_out_of_memory(e, &options);
-    let mut learner = TrainStep::new(split.clone(), &options, base, Some(&adapter)).map_err(explain)?;
-    let work = step_flops(config, &micro_batches, false) / world as f64;
-    let at_roof = flops.map(|roof| work / roof);
+    let mut train_step =
+        TrainStep::new(rank_layout.clone(), &options, base, Some(&adapter)).map_err(explain)?;
+    let rank_flops = step_flops(config, &micro_batches, false) / world as f64;
+    let seconds_at_roof = flops.map(|roof| rank_flops / roof);
     let tokens = bench.train * batch;
-    timed(bench, device, "train", tokens, at_roof, plan.usage.peak, || {
-        learner.run(&micro_batches, 1e-4).map(drop).map_err(explain)
+    let workload = Workload { name: "train", tokens, seconds_at_roof, planned: plan.usage.peak };
+    time_workload(workload, bench.repeat, device, || {
+        train_step.run(&micro_batches, 1e-4).map(drop).map_err(explain)
     })
 }
 
-/// The median of the runs over `tokens` tokens, after one that does not count.
-fn timed(
-    bench: &BenchOptions,
-    device: &Device,
+/// A workload to time.
+struct Workload {
     name: &'static str,
+    /// Tokens of one run.
     tokens: usize,
     seconds_at_roof: Option<f64>,
+    /// Planned peak memory in bytes.
     planned: usize,
+}
+
+/// Times `repeat` runs of a workload after a warm-up run, and returns the throughput of the median.
+fn time_workload(
+    workload: Workload,
+    repeat: usize,
+    device: &Device,
     mut run: impl FnMut() -> Result<()>,
-) -> Result<Measured> {
+) -> Result<WorkloadThroughput> {
     device.ledger().reset_peak();
     let mut seconds = Vec::new();
-    for _ in 0..=bench.repeat.max(1) {
+    for _ in 0..=repeat.max(1) {
         let started = Instant::now();
         run()?;
         if let Device::Cuda(cuda) = device {
@@ -191,21 +214,22 @@ fn timed(
     seconds.remove(0);
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
-    Ok(Measured {
-        name,
-        tokens_per_s: tokens as f64 / median,
-        share: seconds_at_roof.map(|least| least / median),
-        peak: device.ledger().usage().peak,
-        planned,
+    Ok(WorkloadThroughput {
+        name: workload.name,
+        tokens_per_s: workload.tokens as f64 / median,
+        roof_share: workload.seconds_at_roof.map(|at_roof| at_roof / median),
+        peak_bytes: device.ledger().usage().peak,
+        planned_bytes: workload.planned,
     })
 }
 
-fn random(config: &ModelConfig, tokens: usize) -> Vec<u32> {
+/// Returns `tokens` pseudorandom token ids, none of them special.
+fn random_tokens(config: &ModelConfig, tokens: usize) -> Vec<u32> {
     let vocab = config.vocab as u32;
     (0..tokens as u32).map(|i| 3 + i.wrapping_mul(2654435761) % (vocab - 3)).collect()
 }
 
-/// The embedding's share of the weights; none when it is the head as well.
+/// Returns the embedding's share of the weights; 0 if it is tied to the output head.
 fn embedding_share(config: &ModelConfig) -> f64 {
     match config.tied_embeddings {
         true => 0.0,

@@ -1,4 +1,4 @@
-//! One training run with progress on stderr.
+//! A training run with progress on stderr.
 
 use crate::output::Output;
 use crate::placement::Placement;
@@ -7,32 +7,32 @@ use codelsi_model::parallel::RankLayout;
 use codelsi_train::TrainOptions;
 use codelsi_train::trainer::{self, TrainEvent, TrainReport};
 
-/// Trains with a progress bar, the overview and a line a validation on stderr. Rank 0 alone speaks, and a process that is
-/// another rank gets no report.
+/// Trains with the run's summary, a progress bar and a line per validation on stderr. Only rank 0 prints; the process
+/// of another rank returns `None`.
 ///
 /// # Errors
-/// Those of the training.
+/// When the training fails.
 pub fn train(options: &TrainOptions, placement: Placement, out: &Output) -> Result<Option<TrainReport>> {
-    placement.run(|split| match split.comm().rank() {
-        0 => with_progress(options, split, out),
-        _ => trainer::train(options, split, &mut |_| ()),
+    placement.run(|rank_layout| match rank_layout.comm().rank() {
+        0 => train_with_progress(options, rank_layout, out),
+        _ => trainer::train(options, rank_layout, &mut |_| ()),
     })
 }
 
-fn with_progress(options: &TrainOptions, split: RankLayout, out: &Output) -> Result<TrainReport> {
+fn train_with_progress(options: &TrainOptions, rank_layout: RankLayout, out: &Output) -> Result<TrainReport> {
     let mut bar = None;
-    let report = trainer::train(options, split, &mut |event| match event {
-        TrainEvent::Start(overview) => {
-            eprintln!("{overview}");
-            bar = Some(out.bar("train", overview.steps));
+    let report = trainer::train(options, rank_layout, &mut |event| match event {
+        TrainEvent::Start(summary) => {
+            eprintln!("{summary}");
+            bar = Some(out.bar("train", summary.steps));
         }
         TrainEvent::InitialValidation(loss) => eprintln!("validation loss before training: {loss:.4}"),
-        TrainEvent::Step(metric, _) => {
+        TrainEvent::Step(metrics, _) => {
             if let Some(bar) = &bar {
-                bar.at(metric.step, &metric.to_string());
+                bar.update(metrics.step, &metrics.to_string());
             }
-            if let Some(loss) = metric.validation_loss {
-                eprintln!("validation loss after step {}: {loss:.4}", metric.step);
+            if let Some(loss) = metrics.validation_loss {
+                eprintln!("validation loss after step {}: {loss:.4}", metrics.step);
             }
         }
         TrainEvent::CheckpointSaved(_) => {}

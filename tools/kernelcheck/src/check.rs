@@ -11,41 +11,41 @@ use std::time::Instant;
 /// Seeds of all inputs.
 const SEED: u64 = 20260914;
 
-/// What is checked.
-pub struct Request<'a> {
+/// The ops to check, on which devices and sizes.
+pub struct CheckRequest<'a> {
     pub device: &'a Device,
-    /// Runs the same kernels there too, and compares the results.
+    /// Second device that runs the same kernels, for a comparison.
     pub against: Option<&'a Device>,
     pub ops: &'a [String],
-    /// Sizes of one's own, instead of the op's cases.
+    /// Sizes instead of the op's cases.
     pub shape: Option<&'a str>,
 }
 
-/// One op's result.
-pub struct Checked {
+/// The result of one op.
+pub struct OpCheck {
     pub op: &'static str,
     pub report: Result<CheckReport>,
     pub seconds: f64,
 }
 
-/// Checks the named ops, all when there are none; `seen` is told of each.
+/// Checks the named ops, or all when there are none, and calls `seen` with each result.
 ///
 /// # Errors
 /// When a name is no op's, or the shape does not fit it. A failed check is in its op's result.
-pub fn run(request: &Request, mut seen: impl FnMut(&Checked)) -> Result<Vec<Checked>> {
+pub fn run(request: &CheckRequest, mut seen: impl FnMut(&OpCheck)) -> Result<Vec<OpCheck>> {
     let mut all = Vec::new();
     for spec in specs(request.ops)? {
         let shape = request.shape.map(|text| sizes(spec, text)).transpose()?;
         let start = Instant::now();
         let report = one(spec, request, shape.as_deref());
-        let checked = Checked { op: spec.name, report, seconds: start.elapsed().as_secs_f64() };
+        let checked = OpCheck { op: spec.name, report, seconds: start.elapsed().as_secs_f64() };
         seen(&checked);
         all.push(checked);
     }
     Ok(all)
 }
 
-fn one(spec: &Spec, request: &Request, shape: Option<&[usize]>) -> Result<CheckReport> {
+fn one(spec: &Spec, request: &CheckRequest, shape: Option<&[usize]>) -> Result<CheckReport> {
     match (request.device, request.against, shape) {
         (device, Some(other), _) => between(spec, device, other, SEED),
         (device @ Device::Cuda(_), None, Some(sizes)) => {
@@ -60,9 +60,9 @@ fn one(spec: &Spec, request: &Request, shape: Option<&[usize]>) -> Result<CheckR
     }
 }
 
-/// One line for people.
-pub fn line(checked: &Checked) -> String {
-    let Checked { op, report, seconds } = checked;
+/// Returns a result as a line of text.
+pub fn line(checked: &OpCheck) -> String {
+    let OpCheck { op, report, seconds } = checked;
     match report {
         Ok(r) => format!(
             "{op:<12} ok     {:>3} cases, worst {:.2} of the limit, {seconds:.1} s",
@@ -72,8 +72,8 @@ pub fn line(checked: &Checked) -> String {
     }
 }
 
-/// The same for other programs.
-pub fn object(device: &Device, all: &[Checked]) -> Value {
+/// Returns the results as JSON.
+pub fn object(device: &Device, all: &[OpCheck]) -> Value {
     let ops = all.iter().map(|c| match &c.report {
         Ok(r) => json!({
             "name": c.op, "ok": true, "cases": r.cases, "worst_ratio": r.worst_ratio, "seconds": c.seconds,

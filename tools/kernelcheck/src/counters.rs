@@ -1,4 +1,4 @@
-//! `counters`: what the software GPU counted in each kernel of an op at sizes of Code Llama 13B, or one's own.
+//! `counters`: counts of the software GPU for each kernel of an op, at sizes of Code Llama 13B or given ones.
 
 use crate::specs::{sizes, specs};
 use codelsi_emulator::Counters;
@@ -9,9 +9,9 @@ use codelsi_kernels::spec::{Case, Spec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// A kernel's launches, added up.
+/// The counters of a kernel, summed over its launches.
 #[derive(Clone, Debug, Default)]
-pub struct Counted {
+pub struct KernelCounters {
     pub launches: usize,
     pub sum: Counters,
 }
@@ -19,25 +19,27 @@ pub struct Counted {
 /// Runs `op` forward and backward on the software GPU `device` and counts.
 ///
 /// # Errors
-/// When there is no such op, the shape does not fit, or the device is none in software.
+/// When there is no such op, the shape does not fit, or the device is not the software GPU.
 pub fn count(
     device: &Device,
     op: &str,
     shape: Option<&str>,
     dtype: DType,
-) -> Result<BTreeMap<String, Counted>> {
+) -> Result<BTreeMap<String, KernelCounters>> {
     let spec = specs(&[op.to_owned()])?[0];
     let sizes = match shape {
         Some(text) => sizes(spec, text)?,
         None => small(spec),
     };
-    let Device::Cuda(cuda) = device else { return Err(Error::new("the CPU counts nothing")) };
+    let Device::Cuda(cuda) = device else {
+        return Err(Error::new("the CPU counts nothing: use --device emulated"));
+    };
     let Some(emulator) = cuda.emulator() else {
         return Err(Error::new("a card counts nothing here: use --device emulated"));
     };
     emulator.count_launches();
     both_ways(device, &(spec.shapes.case)(dtype, &sizes), dtype)?;
-    let mut all: BTreeMap<String, Counted> = BTreeMap::new();
+    let mut all: BTreeMap<String, KernelCounters> = BTreeMap::new();
     for (kernel, counters) in emulator.take_launches() {
         let sum = all.entry(kernel).or_default();
         sum.launches += 1;
@@ -46,7 +48,7 @@ pub fn count(
     Ok(all)
 }
 
-/// The op's first real sizes with few rows: the first size is the number of rows in every op.
+/// Returns the op's first real sizes with few rows; the first size is the number of rows in every op.
 fn small(spec: &Spec) -> Vec<usize> {
     let mut sizes = spec.shapes.real[0].to_vec();
     if let Some(rows) = sizes.first_mut() {
@@ -55,7 +57,7 @@ fn small(spec: &Spec) -> Vec<usize> {
     sizes
 }
 
-/// The case forward, and backward from random gradients where it has a backward.
+/// Runs the case forward, and backward from random gradients where it has a backward.
 fn both_ways(device: &Device, case: &Case, dtype: DType) -> Result<()> {
     let inputs = inputs(device, case, dtype, 1)?;
     let cx = Ctx::training(device, 1, 0);
@@ -68,8 +70,8 @@ fn both_ways(device: &Device, case: &Case, dtype: DType) -> Result<()> {
     cx.backward(ends.into_iter().zip(seeds), &mut Grads::default())
 }
 
-/// The table of kernels.
-pub fn table(counted: &BTreeMap<String, Counted>) -> String {
+/// Returns the table of kernels.
+pub fn table(counted: &BTreeMap<String, KernelCounters>) -> String {
     let mut text = format!(
         "{:<20}{:>9}{:>16}{:>9}{:>9}{:>9}{:>14}{:>10}{:>12}{:>8}\n",
         "kernel",
@@ -83,7 +85,7 @@ pub fn table(counted: &BTreeMap<String, Counted>) -> String {
         "conflicts",
         "local"
     );
-    for (kernel, Counted { launches, sum }) in counted {
+    for (kernel, KernelCounters { launches, sum }) in counted {
         text += &format!(
             "{kernel:<20}{launches:>9}{:>16}{:>9}{:>9}{:>9}{:>14}{:>8.1} %{:>12}{:>8}\n",
             sum.warp_instructions,
@@ -99,9 +101,9 @@ pub fn table(counted: &BTreeMap<String, Counted>) -> String {
     text
 }
 
-/// The same for other programs.
-pub fn object(op: &str, counted: &BTreeMap<String, Counted>) -> Value {
-    let kernels = counted.iter().map(|(kernel, Counted { launches, sum })| {
+/// Returns the counters as JSON.
+pub fn object(op: &str, counted: &BTreeMap<String, KernelCounters>) -> Value {
+    let kernels = counted.iter().map(|(kernel, KernelCounters { launches, sum })| {
         json!({
             "kernel": kernel, "launches": launches, "warp_instructions": sum.warp_instructions,
             "thread_instructions": sum.thread_instructions, "mma": sum.mma.warps,

@@ -1,4 +1,4 @@
-//! `list` and `resources`: every variant of every kernel, and what it takes of a multiprocessor.
+//! `list` and `resources`: every variant of every kernel, and the registers and memory that it uses.
 
 use crate::specs::specs;
 use codelsi_engine::cuda::{ACCUMULATE, KernelResources, Source, Variant, compile};
@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 /// One variant of a source, compiled for one architecture.
-pub struct Row {
+pub struct CompiledVariant {
     pub op: &'static str,
     pub source: &'static Source,
     pub variant: Variant,
@@ -19,7 +19,7 @@ pub struct Row {
 ///
 /// # Errors
 /// When a name is no op's, a source does not compile, or there is no compiler.
-pub fn rows(ops: &[String], archs: &[String]) -> Result<Vec<Row>> {
+pub fn rows(ops: &[String], archs: &[String]) -> Result<Vec<CompiledVariant>> {
     let sources = specs(ops)?.into_iter().flat_map(|spec| spec.sources.iter().map(|s| (spec.name, *s)));
     let own = ops.is_empty().then_some(("tape", &ACCUMULATE));
     let variants = sources.chain(own).flat_map(|(op, s)| (s.variants)().into_iter().map(move |v| (op, s, v)));
@@ -27,13 +27,13 @@ pub fn rows(ops: &[String], archs: &[String]) -> Result<Vec<Row>> {
     all.into_par_iter()
         .map(|((op, source, variant), arch)| {
             let kernels = compile(source, variant, arch).at(op)?.resources();
-            Ok(Row { op, source, variant, arch: arch.clone(), kernels })
+            Ok(CompiledVariant { op, source, variant, arch: arch.clone(), kernels })
         })
         .collect()
 }
 
-/// The table of all kernels.
-pub fn table(rows: &[Row]) -> String {
+/// Returns the table of all kernels.
+pub fn table(rows: &[CompiledVariant]) -> String {
     let mut text = format!(
         "{:<12}{:<20}{:<9}{:>5}{:>8}{:>7}{:>7}  {:<20} {}\n",
         "op", "kernel", "arch", "regs", "shared", "stack", "spills", "source", "variant"
@@ -57,20 +57,21 @@ pub fn table(rows: &[Row]) -> String {
     text
 }
 
-/// Kernels that use local memory, each as one line.
-pub fn offenders(rows: &[Row]) -> Vec<String> {
+/// Returns a line for each kernel that uses local memory.
+pub fn offenders(rows: &[CompiledVariant]) -> Vec<String> {
     let uses = |k: &&KernelResources| k.spills > 0 || k.stack > 0;
     let lines = rows.iter().flat_map(|row| {
         row.kernels.iter().filter(uses).map(move |k| {
-            let (Row { op, variant, arch, .. }, KernelResources { kernel, stack, spills, .. }) = (row, k);
+            let (CompiledVariant { op, variant, arch, .. }, KernelResources { kernel, stack, spills, .. }) =
+                (row, k);
             format!("{op}: {kernel} ({variant}, {arch}) has {spills} bytes of spills and {stack} of stack")
         })
     });
     lines.collect()
 }
 
-/// The same for other programs.
-pub fn object(rows: &[Row]) -> Value {
+/// Returns the kernels as JSON.
+pub fn object(rows: &[CompiledVariant]) -> Value {
     let kernels = rows.iter().flat_map(|row| {
         row.kernels.iter().map(move |k| {
             json!({

@@ -12,80 +12,94 @@ mod specs;
 
 use clap::{Parser, Subcommand};
 use codelsi_engine::{DType, Result};
-use codelsi_launch::{DeviceChoice, title};
+use codelsi_launch::{DeviceChoice, help, title};
 use serde_json::json;
 use std::process::ExitCode;
 
-/// List, check, account for and time every CUDA kernel.
+/// List, check, count and time the CUDA kernels.
 #[derive(Parser)]
-#[command(version)]
-struct Args {
+#[command(version, after_help = AFTER_HELP)]
+struct KernelcheckArgs {
     #[command(subcommand)]
-    command: Command,
-    /// End with one JSON object on stdout.
-    #[arg(long, global = true)]
+    command: KernelcheckCommand,
+    #[arg(long, global = true, help = help::JSON)]
     json: bool,
 }
 
 #[derive(Subcommand)]
-enum Command {
-    /// Every variant of every kernel: registers, shared memory, source.
-    List(Compiled),
-    /// Every case of every op against its float64 reference and its CPU twin.
+enum KernelcheckCommand {
+    /// List every variant of every kernel, with its registers and memory.
+    #[command(next_line_help = true)]
+    List(CompileArgs),
+    /// Check every case of every op against float64 and its CPU twin.
+    #[command(next_line_help = true)]
     Check {
-        /// cpu, emulated, emulated:sm_90a, cuda or cuda:N.
-        #[arg(long, default_value = "emulated")]
+        #[arg(long, help = help::DEVICE, default_value = "emulated")]
         device: DeviceChoice,
-        /// Run the same kernels there too, and compare the results.
-        #[arg(long)]
+        /// Second device: run the same kernels there, and compare
+        #[arg(long, value_name = "DEVICE")]
         against: Option<DeviceChoice>,
-        /// Sizes of one's own instead of the cases, e.g. 128,5120; needs one op.
-        #[arg(long)]
+        /// Sizes instead of the op's cases, as 128,5120; fits one op
+        #[arg(long, value_name = "SIZES")]
         shape: Option<String>,
-        /// Ops; all by default.
+        /// Ops to run [default: all]
+        #[arg(value_name = "OP")]
         ops: Vec<String>,
     },
-    /// What kernels take of a multiprocessor; spills and local memory are failures.
-    Resources(Compiled),
-    /// What the software GPU counts in an op's kernels, forward and backward.
+    /// List as `list` does, and fail on spills and local memory.
+    #[command(next_line_help = true)]
+    Resources(CompileArgs),
+    /// Count instructions and memory traffic of an op on the software GPU.
     #[cfg(feature = "emulator")]
+    #[command(next_line_help = true)]
     Counters {
+        /// Op to run, forward and backward
         op: String,
-        /// Sizes of one's own; by default Code Llama 13B's with few rows.
-        #[arg(long)]
+        /// Sizes, as 128,5120 [default: Code Llama 13B's with few rows]
+        #[arg(long, value_name = "SIZES")]
         shape: Option<String>,
-        #[arg(long, default_value = "emulated")]
+        #[arg(long, help = help::DEVICE, default_value = "emulated")]
         device: DeviceChoice,
-        /// Storage type.
-        #[arg(long, default_value = "bf16", value_parser = ["bf16", "f32"])]
+        /// Storage type of the tensors
+        #[arg(long, value_name = "TYPE", default_value = "bf16", value_parser = ["bf16", "f32"])]
         dtype: String,
     },
-    /// Time every op on a card against its measured roofs.
+    /// Time every op on a GPU against the GPU's measured roofs.
+    #[command(next_line_help = true)]
     Roofline {
-        #[arg(long, default_value = "cuda")]
+        #[arg(long, help = help::DEVICE, default_value = "cuda")]
         device: DeviceChoice,
-        /// Sizes of one's own; needs one op.
-        #[arg(long)]
+        /// Sizes, as 128,5120; fits one op [default: Code Llama 13B's]
+        #[arg(long, value_name = "SIZES")]
         shape: Option<String>,
-        /// Timed runs of each; the figure is their median.
-        #[arg(long, default_value_t = 20)]
+        /// Timed runs of each op; the figure is their median
+        #[arg(long, value_name = "N", default_value_t = 20)]
         repeat: usize,
-        /// Ops; all by default.
+        /// Ops to run [default: all]
+        #[arg(value_name = "OP")]
         ops: Vec<String>,
     },
 }
 
 #[derive(clap::Args)]
-struct Compiled {
-    /// Architectures.
+struct CompileArgs {
+    /// Architectures to compile for, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "sm_80,sm_90a")]
     arch: Vec<String>,
-    /// Ops; all by default.
+    /// Ops to compile [default: all]
+    #[arg(value_name = "OP")]
     ops: Vec<String>,
 }
 
+const AFTER_HELP: &str = "\
+Examples:
+  kernelcheck check rmsnorm                  on the software GPU
+  kernelcheck check --device cuda --against emulated
+
+Exit status: 0 when nothing failed, 1 for a failure, 2 for a wrong command line.";
+
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = KernelcheckArgs::parse();
     match run(&args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -96,41 +110,45 @@ fn main() -> ExitCode {
     }
 }
 
-/// True when nothing failed.
-fn run(args: &Args) -> Result<bool> {
+/// Runs the command and returns whether nothing failed.
+fn run(args: &KernelcheckArgs) -> Result<bool> {
     let (ok, object) = match &args.command {
-        Command::List(compiled) => {
+        KernelcheckCommand::List(compiled) => {
             let rows = list::rows(&compiled.ops, &compiled.arch)?;
             print!("{}", list::table(&rows));
             (true, list::object(&rows))
         }
-        Command::Resources(compiled) => {
+        KernelcheckCommand::Resources(compiled) => {
             let rows = list::rows(&compiled.ops, &compiled.arch)?;
             let offenders = list::offenders(&rows);
             print!("{}", list::table(&rows));
             offenders.iter().for_each(|line| println!("FAILED {line}"));
             (offenders.is_empty(), list::object(&rows))
         }
-        Command::Check { device, against, shape, ops } => {
+        KernelcheckCommand::Check { device, against, shape, ops } => {
             let device = device.open()?;
             let against = against.map(DeviceChoice::open).transpose()?;
             println!("{}", title(&device));
-            let request =
-                check::Request { device: &device, against: against.as_ref(), ops, shape: shape.as_deref() };
+            let request = check::CheckRequest {
+                device: &device,
+                against: against.as_ref(),
+                ops,
+                shape: shape.as_deref(),
+            };
             let all = check::run(&request, |checked| println!("{}", check::line(checked)))?;
             (all.iter().all(|c| c.report.is_ok()), check::object(&device, &all))
         }
         #[cfg(feature = "emulator")]
-        Command::Counters { op, shape, device, dtype } => {
+        KernelcheckCommand::Counters { op, shape, device, dtype } => {
             let dtype = if dtype == "bf16" { DType::BF16 } else { DType::F32 };
             let counted = counters::count(&device.open()?, op, shape.as_deref(), dtype)?;
             print!("{}", counters::table(&counted));
             (true, counters::object(op, &counted))
         }
-        Command::Roofline { device, shape, repeat, ops } => {
+        KernelcheckCommand::Roofline { device, shape, repeat, ops } => {
             let device = device.open()?;
             println!("{}", title(&device));
-            let request = roofline::Request { ops, shape: shape.as_deref(), repeat: *repeat };
+            let request = roofline::RooflineRequest { ops, shape: shape.as_deref(), repeat: *repeat };
             let (roofs, all) = roofline::run(&device, &request, |roofs, t| println!("{}", t.line(roofs)))?;
             println!("copy {:.0} GB/s, mma.sync {:.0} TFLOP/s", roofs.bytes / 1e9, roofs.flops / 1e12);
             (true, roofline::object(&title(&device), roofs, &all))

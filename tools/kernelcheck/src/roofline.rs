@@ -10,16 +10,16 @@ use codelsi_kernels::stopwatch::{Pass, Stopwatch, TimedCase};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// What is timed.
-pub struct Request<'a> {
+/// The ops to time, at which sizes.
+pub struct RooflineRequest<'a> {
     pub ops: &'a [String],
     pub shape: Option<&'a str>,
     /// Timed runs of each; the figure is their median.
     pub repeat: usize,
 }
 
-/// One op, one way, at one size.
-pub struct Timed {
+/// The time of one op, forward or backward, at one size.
+pub struct OpTiming {
     pub op: &'static str,
     pub name: String,
     pub milliseconds: f64,
@@ -36,25 +36,25 @@ pub struct Roofs {
 }
 
 /// A card and its stopwatch.
-struct Bench<'a> {
+struct RooflineBench<'a> {
     device: &'a Device,
     repeat: usize,
     watch: Stopwatch,
 }
 
-/// Measures the roofs, then every op; `seen` is told of each.
+/// Measures the roofs, then every op, and calls `seen` with each timing.
 ///
 /// # Errors
 /// When the device is no card, an op is unknown, a shape does not fit, or an op fails.
 pub fn run(
     device: &Device,
-    request: &Request,
-    mut seen: impl FnMut(Roofs, &Timed),
-) -> Result<(Roofs, Vec<Timed>)> {
+    request: &RooflineRequest,
+    mut seen: impl FnMut(Roofs, &OpTiming),
+) -> Result<(Roofs, Vec<OpTiming>)> {
     if !matches!(device, Device::Cuda(_)) {
         return Err(Error::new("a roofline needs a card: use --device cuda"));
     }
-    let mut bench = Bench { device, repeat: request.repeat.max(1), watch: Stopwatch::new(device) };
+    let mut bench = RooflineBench { device, repeat: request.repeat.max(1), watch: Stopwatch::new(device) };
     let roofs = bench.roofs()?;
     let mut all = Vec::new();
     for spec in specs(request.ops)? {
@@ -74,7 +74,7 @@ pub fn run(
     Ok((roofs, all))
 }
 
-impl Bench<'_> {
+impl RooflineBench<'_> {
     fn roofs(&self) -> Result<Roofs> {
         let measured = (roof::bytes(self.device)?, roof::flops(self.device, DType::BF16)?);
         let (Some(bytes), Some(flops)) = measured else {
@@ -83,8 +83,8 @@ impl Bench<'_> {
         Ok(Roofs { bytes, flops })
     }
 
-    /// Forward, and backward where the op says what it costs.
-    fn op(&mut self, spec: &Spec, dtype: DType, sizes: &[usize]) -> Result<Vec<Timed>> {
+    /// Times an op forward, and backward where the op states that cost.
+    fn op(&mut self, spec: &Spec, dtype: DType, sizes: &[usize]) -> Result<Vec<OpTiming>> {
         let case = (spec.shapes.case)(dtype, sizes);
         let (name, cost) = (format!("{} {dtype:?} {}", spec.name, case.name), case.cost);
         let mut work = TimedCase::new(self.device, case, dtype)?;
@@ -94,12 +94,12 @@ impl Bench<'_> {
         for (way, suffix, cost) in ways {
             let Some(cost) = cost else { continue };
             let milliseconds = self.median(|watch| work.time(way, watch))?;
-            all.push(Timed { op: spec.name, name: format!("{name}{suffix}"), milliseconds, cost });
+            all.push(OpTiming { op: spec.name, name: format!("{name}{suffix}"), milliseconds, cost });
         }
         Ok(all)
     }
 
-    /// The median in milliseconds of `repeat` runs, after one that compiles and allocates.
+    /// Returns the median in milliseconds of `repeat` runs, after one that compiles and allocates.
     fn median(&mut self, mut run: impl FnMut(&mut Stopwatch) -> Result<Duration>) -> Result<f64> {
         run(&mut self.watch)?;
         let mut times: Vec<Duration> =
@@ -109,15 +109,15 @@ impl Bench<'_> {
     }
 }
 
-impl Timed {
-    /// GB/s, TFLOP/s and the share of the nearer roof.
+impl OpTiming {
+    /// Returns GB/s, TFLOP/s and the share of the nearer roof.
     pub fn rates(&self, roofs: Roofs) -> (f64, f64, f64) {
         let per_second = |x: f64| x / self.milliseconds * 1e3;
         let (bytes, flops) = (per_second(self.cost.bytes), per_second(self.cost.flops));
         (bytes / 1e9, flops / 1e12, (bytes / roofs.bytes).max(flops / roofs.flops))
     }
 
-    /// One line for people.
+    /// Returns the timing as a line of text.
     pub fn line(&self, roofs: Roofs) -> String {
         let (gb, tflops, share) = self.rates(roofs);
         format!(
@@ -129,8 +129,8 @@ impl Timed {
     }
 }
 
-/// The result for other programs.
-pub fn object(device: &str, roofs: Roofs, all: &[Timed]) -> Value {
+/// Returns the results as JSON.
+pub fn object(device: &str, roofs: Roofs, all: &[OpTiming]) -> Value {
     let ops = all.iter().map(|t| {
         let (gb, tflops, share) = t.rates(roofs);
         json!({

@@ -38,10 +38,10 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Opens the device, with books of its own.
+    /// Opens the device, with memory accounting of its own.
     ///
     /// # Errors
-    /// When a named device is not there, with what to do about it.
+    /// When a named device is missing, with advice.
     pub fn open(self) -> Result<Device> {
         match self {
             DeviceChoice::Auto => Ok(auto()),
@@ -52,7 +52,7 @@ impl DeviceChoice {
     }
 }
 
-/// The first card, or the CPU; says so when there is a driver whose card cannot be used.
+/// Opens the first card, or the CPU; prints a line when there is a driver whose card cannot be used.
 fn auto() -> Device {
     let card = match Cuda::card_count() {
         Ok(0) => return Device::cpu(),

@@ -1,26 +1,26 @@
-//! One process a rank: the environment variables that torchrun and mpirun set.
+//! One process per rank: the environment variables that torchrun and mpirun set.
 
 use codelsi_engine::{Error, Result};
 
-/// This process's place in a launched run.
+/// Rank of this process in a launched run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessRank {
     pub rank: usize,
     pub world: usize,
-    /// Among the processes of this machine, and their number.
+    /// Rank among the processes of this machine, of which there are `local_world`.
     pub local_rank: usize,
     pub local_world: usize,
-    /// Where rank 0 is met.
+    /// Host of rank 0, with which the others meet.
     pub address: String,
     pub port: u16,
 }
 
 /// Reads `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT`; Open MPI's own names stand in for the first
-/// three where `RANK` is absent. None where nothing was launched.
+/// three where `RANK` is absent. Returns `None` without a launcher.
 ///
 /// # Errors
 /// When some are missing, are no numbers, or contradict each other.
-pub fn launched(env: impl Fn(&str) -> Option<String>) -> Result<Option<ProcessRank>> {
+pub fn process_rank(env: impl Fn(&str) -> Option<String>) -> Result<Option<ProcessRank>> {
     let torch = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"];
     let mpi = ["RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"].map(|name| format!("OMPI_COMM_WORLD_{name}"));
     let names = match (env(torch[0]), env(&mpi[0])) {
@@ -45,7 +45,7 @@ pub fn launched(env: impl Fn(&str) -> Option<String>) -> Result<Option<ProcessRa
     let (rank, world, local_rank) = (number(&names[0])?, number(&names[1])?, number(&names[2])?);
     let local_world = if env(&names[3]).is_some() { number(&names[3])? } else { local_rank + 1 };
     let port = number("MASTER_PORT")?;
-    // Torchrun's own store holds the port then.
+    // Torchrun's own store then listens on MASTER_PORT itself.
     let port = port + usize::from(env("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True"));
     let contradiction = [
         (rank >= world, format!("{} is {rank} and {} is {world}", names[0], names[1])),
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<Option<ProcessRank>> {
-        launched(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_string()))
+        process_rank(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_string()))
     }
 
     const TORCHRUN: [(&str, &str); 5] = [

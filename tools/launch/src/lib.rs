@@ -4,6 +4,7 @@
 
 mod device;
 mod environment;
+pub mod help;
 mod ranks;
 
 pub use device::{DeviceChoice, title};

@@ -1,7 +1,7 @@
 //! Ranks of a command, as threads of this process or as processes of a launcher.
 
 use crate::device::DeviceChoice;
-use crate::environment::{ProcessRank, launched};
+use crate::environment::{ProcessRank, process_rank};
 use codelsi_engine::comm::{HostComm, NcclComm, Rendezvous, Sockets, TIMEOUT, UniqueId};
 use codelsi_engine::cuda::Cuda;
 use codelsi_engine::{At, Comm, Device, Error, Rank, Result, Solo, Threads};
@@ -20,22 +20,22 @@ pub struct RankOptions {
 }
 
 impl RankOptions {
-    /// Runs `f` once a rank and returns what rank 0's returns; nothing in a process that is another rank.
+    /// Runs `f` once per rank and returns the result of rank 0; `None` in a process of another rank.
     ///
     /// # Errors
-    /// The first rank's to fail; or when ranks, devices and launcher do not fit together.
+    /// That of the first rank to fail; or when ranks, devices and launcher contradict each other.
     pub fn run<T: Send>(
         self,
         device: DeviceChoice,
         f: impl Fn(Rank) -> Result<T> + Sync,
     ) -> Result<Option<T>> {
-        match launched(|name| std::env::var(name).ok())? {
+        match process_rank(|name| std::env::var(name).ok())? {
             Some(process) => self.process(&process, device, &f),
             None => self.threads(device, f).map(Some),
         }
     }
 
-    /// Opens all ranks, in a process that holds them all.
+    /// Opens all ranks in this process.
     ///
     /// # Errors
     /// As [`RankOptions::in_one_process`]; or when a device or NCCL is not there.
@@ -43,12 +43,12 @@ impl RankOptions {
         self.group(device, self.in_one_process()?)
     }
 
-    /// The number of ranks of a command that holds them all in one process.
+    /// Returns the number of ranks of a command that runs them all in one process.
     ///
     /// # Errors
     /// Under a launcher of several processes.
     pub fn in_one_process(self) -> Result<usize> {
-        match launched(|name| std::env::var(name).ok())? {
+        match process_rank(|name| std::env::var(name).ok())? {
             Some(process) if process.world > 1 => Err(Error::new(
                 "this command holds its ranks in one process: start it without a launcher, with --ranks N",
             )),
@@ -56,12 +56,12 @@ impl RankOptions {
         }
     }
 
-    /// The number of ranks.
+    /// Returns the number of ranks.
     ///
     /// # Errors
     /// When a launcher's environment is incomplete.
     pub fn world(self) -> Result<usize> {
-        let process = launched(|name| std::env::var(name).ok())?;
+        let process = process_rank(|name| std::env::var(name).ok())?;
         Ok(process.map_or(self.count.unwrap_or(1).into(), |process| process.world))
     }
 
@@ -90,18 +90,18 @@ impl RankOptions {
         Ok(on_all_ranks(ranks, f)?.swap_remove(0))
     }
 
-    /// `world` ranks that are threads of this process, each with its device.
+    /// Opens `world` ranks that are threads of this process, each with its device.
     fn group(self, device: DeviceChoice, world: usize) -> Result<Vec<Rank>> {
         if world == 1 {
-            return Ok(vec![Rank::from(&open(device, 0, 1)?)]);
+            return Ok(vec![Rank::from(&device_of_thread(device, 0, 1)?)]);
         }
-        let available = cards(device);
+        let available = card_count(device);
         let ids = if available >= world { Some(UniqueId::for_run()?) } else { None };
         if ids.is_none() && available > 0 {
             eprintln!("{world} ranks share {available} card(s) and exchange through host memory");
         }
         let join = |host: Arc<HostComm>| {
-            let device = open(device, host.rank(), world)?;
+            let device = device_of_thread(device, host.rank(), world)?;
             let comm: Arc<dyn Comm> = match &ids {
                 Some(ids) => Arc::new(NcclComm::new(&device, ids, host)?),
                 None => host,
@@ -126,7 +126,7 @@ impl RankOptions {
             )));
         }
         let run = || {
-            let device = own(device, local_rank)?;
+            let device = device_of_process(device, local_rank)?;
             if world == 1 && !is_card(&device) {
                 return f(Rank { device, comm: Arc::new(Solo) });
             }
@@ -146,14 +146,14 @@ impl RankOptions {
                 };
                 thread_pool(local_world)?.install(|| f(Rank { device, comm }))
             };
-            contained(&*host, run, |_| ())
+            run_contained(&*host, run, |_| ())
         };
         let result = run().at(format!("rank {rank}"))?;
         Ok((rank == 0).then_some(result))
     }
 }
 
-/// Runs `f` on every rank at once, each with its share of the cores. However one fails, the others end too.
+/// Runs `f` on every rank at once, each with its share of the cores. When one fails, in whatever way, the others end too.
 ///
 /// # Errors
 /// That of the first rank to fail, with its number.
@@ -168,7 +168,7 @@ pub fn on_all_ranks<R: Send, T: Send>(
         first.get_or_insert(e.clone().at(format!("rank {rank}")));
     };
     let one = |rank: usize, comm: Arc<dyn Comm>, place: R| {
-        contained(&*comm, || thread_pool(world)?.install(|| f(place)), |e| fail(rank, e)).ok()
+        run_contained(&*comm, || thread_pool(world)?.install(|| f(place)), |e| fail(rank, e)).ok()
     };
     let one = &one;
     let results: Option<Vec<T>> = std::thread::scope(|scope| {
@@ -183,8 +183,12 @@ pub fn on_all_ranks<R: Send, T: Send>(
     }
 }
 
-/// Runs a rank; however it fails, `failed` hears of it, and then the others.
-fn contained<T>(comm: &dyn Comm, run: impl FnOnce() -> Result<T>, failed: impl FnOnce(&Error)) -> Result<T> {
+/// Runs a rank and contains its panic; a failure is passed to `failed`, then to the other ranks.
+fn run_contained<T>(
+    comm: &dyn Comm,
+    run: impl FnOnce() -> Result<T>,
+    failed: impl FnOnce(&Error),
+) -> Result<T> {
     let ran = catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|panic| Err(Error::new(format!("panicked: {}", panic_message(&panic)))));
     ran.inspect_err(|e| {
@@ -198,27 +202,27 @@ fn panic_message(panic: &Box<dyn Any + Send>) -> String {
     panic.downcast_ref::<String>().cloned().or(text).unwrap_or_default()
 }
 
-/// Threads for the CPU work of one rank of `world` on this machine.
+/// Returns a pool of the threads for the CPU work of one of `world` ranks on this machine.
 pub fn thread_pool(world: usize) -> Result<rayon::ThreadPool> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let pool = rayon::ThreadPoolBuilder::new().num_threads((cores / world).max(1));
     pool.build().map_err(|e| Error::new(e.to_string()))
 }
 
-/// The device of a rank of `world` in this process.
-fn open(device: DeviceChoice, rank: usize, world: usize) -> Result<Device> {
+/// Opens the device of one of `world` ranks in this process.
+fn device_of_thread(device: DeviceChoice, rank: usize, world: usize) -> Result<Device> {
     match first_card(device) {
-        Some(first) if world > 1 => Device::cuda(first + rank % cards(device).clamp(1, world)),
+        Some(first) if world > 1 => Device::cuda(first + rank % card_count(device).clamp(1, world)),
         _ => device.open(),
     }
 }
 
-/// The device of the process that is number `local_rank` on its machine: a card of its own, where there are cards.
-fn own(device: DeviceChoice, local_rank: usize) -> Result<Device> {
+/// Opens the device of the process that is number `local_rank` on its machine: a card of its own, where there are cards.
+fn device_of_process(device: DeviceChoice, local_rank: usize) -> Result<Device> {
     first_card(device).map_or_else(|| device.open(), |first| Device::cuda(first + local_rank))
 }
 
-/// The card of rank 0, where ranks are to run on cards.
+/// Returns the card of rank 0, where ranks are to run on cards.
 fn first_card(device: DeviceChoice) -> Option<usize> {
     match device {
         DeviceChoice::Cuda(first) => Some(first),
@@ -227,8 +231,8 @@ fn first_card(device: DeviceChoice) -> Option<usize> {
     }
 }
 
-/// Cards from the first on.
-fn cards(device: DeviceChoice) -> usize {
+/// Returns the number of cards from the first on.
+fn card_count(device: DeviceChoice) -> usize {
     let from = |first| Cuda::card_count().map_or(0, |cards| cards.saturating_sub(first));
     first_card(device).map_or(0, from)
 }

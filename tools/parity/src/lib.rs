@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-mod reference;
-mod run;
+mod case_run;
+mod reference_case;
 
-pub use reference::{Compared, Reference};
-pub use run::check;
+pub use case_run::check;
+pub use reference_case::{ReferenceCase, TensorComparison};

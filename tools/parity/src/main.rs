@@ -1,46 +1,50 @@
-//! `parity DIR..`: holds the engine to reference outputs and names the first tensor that departs.
+//! `parity DIR..`: compares the engine's results with reference outputs and names the first tensor that departs.
+
+#![forbid(unsafe_code)]
 
 use clap::Parser;
 use codelsi_engine::{At, DType, Result};
-use codelsi_launch::{DeviceChoice, RankOptions, title};
+use codelsi_launch::{DeviceChoice, RankOptions, help, title};
 use codelsi_model::parallel::{Layout, RankLayout};
-use codelsi_parity::{Compared, check};
+use codelsi_parity::{TensorComparison, check};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Hold the engine to reference outputs: folders with model/, adapter/, reference.json and reference.safetensors.
+/// Compare the engine with reference outputs, tensor by tensor.
 #[derive(Parser)]
-#[command(version)]
-struct Args {
-    /// Reference cases; files among them are skipped, so that a glob will do.
-    #[arg(required = true)]
+#[command(version, next_line_help = true, after_help = AFTER_HELP)]
+struct ParityArgs {
+    /// Reference cases: folders with model/, adapter/, reference.json and
+    /// reference.safetensors; files are skipped, so that a glob will do.
+    #[arg(value_name = "DIR", required = true, verbatim_doc_comment)]
     cases: Vec<PathBuf>,
-    /// auto, cpu, cuda, cuda:N, emulated or emulated:sm_90a.
-    #[arg(long, default_value = "auto")]
+    #[arg(long, help = help::DEVICE, default_value = "auto")]
     device: DeviceChoice,
-    /// Workers, each with a device of its own: on cards, those from --device on [default: 1, or a launcher's processes]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, help = format!("{}\n{}", help::RANKS, help::RANKS_DEFAULT), value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     ranks: Option<u16>,
-    /// How they share a model: replicate, shard or tensor.
-    #[arg(long, default_value_t)]
+    #[arg(long, help = help::LAYOUT, default_value_t)]
     layout: Layout,
-    /// Seconds that a rank waits for the others before the run ends [default: CODELSI_TIMEOUT, or 600]
-    #[arg(long)]
+    #[arg(long, help = help::TIMEOUT, value_name = "SECONDS")]
     timeout: Option<f64>,
-    /// Storage of activations: f32 is held to the stated float32 tolerances, bf16 to twice the observed bf16 error.
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    /// Storage type of activations: f32 is held to the float32 tolerances of
+    /// the case, bf16 to twice the bf16 error that the case observed
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16"], verbatim_doc_comment)]
     compute: String,
     /// Show every tensor, not only the worst of each case.
     #[arg(long)]
     verbose: bool,
-    /// End with one JSON object on stdout.
-    #[arg(long)]
+    #[arg(long, help = help::JSON)]
     json: bool,
 }
 
+const AFTER_HELP: &str = "\
+Exit status: 0 when all agree, 1 when a tensor departs or a case cannot be read,
+2 for a wrong command line.";
+
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    match run(&ParityArgs::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
@@ -50,7 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<bool> {
+fn run(args: &ParityArgs) -> Result<bool> {
     let compute = if args.compute == "bf16" { DType::BF16 } else { DType::F32 };
     println!("{}", title(&args.device.open()?));
     let ranks = RankOptions { count: args.ranks, timeout: args.timeout };
@@ -69,7 +73,9 @@ fn run(args: &Args) -> Result<bool> {
         }));
     }
     if cases.is_empty() {
-        return Err(codelsi_engine::Error::new("no folder among the arguments is a reference case"));
+        return Err(codelsi_engine::Error::new(
+            "no folder among the arguments: name folders with model/, adapter/ and reference.json",
+        ));
     }
     if args.json {
         println!("{}", json!({ "ok": all_ok, "cases": cases }));
@@ -77,8 +83,8 @@ fn run(args: &Args) -> Result<bool> {
     Ok(all_ok)
 }
 
-/// Prints a case's table; true when nothing departs.
-fn show(folder: &Path, rows: &[Compared], verbose: bool) -> bool {
+/// Prints a case's table and returns whether all agree.
+fn show(folder: &Path, rows: &[TensorComparison], verbose: bool) -> bool {
     let first = rows.iter().find(|r| !r.ok());
     let verdict = match first {
         None => format!("ok, {} tensors", rows.len()),
@@ -100,8 +106,8 @@ fn show(folder: &Path, rows: &[Compared], verbose: bool) -> bool {
     first.is_none()
 }
 
-fn worst(rows: &[Compared]) -> &Compared {
-    let key = |r: &Compared| if r.ratio().is_nan() { f64::INFINITY } else { r.ratio() };
+fn worst(rows: &[TensorComparison]) -> &TensorComparison {
+    let key = |r: &TensorComparison| if r.ratio().is_nan() { f64::INFINITY } else { r.ratio() };
     rows.iter().max_by(|a, b| key(a).total_cmp(&key(b))).expect("a case has tensors")
 }
 

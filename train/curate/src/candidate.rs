@@ -55,7 +55,7 @@ fn classes_with_repeats(items: &[Item], filters: &Filters) -> HashMap<String, Be
     repeats.collect()
 }
 
-/// Returns whether the first lines of a file say that it was generated.
+/// Returns whether the first lines of a file state that it was generated.
 fn is_generated(text: &str, line_comment: &str) -> bool {
     const LINES: usize = 12;
     let marks = [
@@ -108,7 +108,7 @@ fn candidate<'a>(
     }
 }
 
-/// The first filter that drops an item; the benchmark is checked apart.
+/// The first filter that drops an item; the benchmark is checked separately.
 fn filter_reason(item: &Item, doc: &DocComment, filters: &Filters) -> Option<&'static str> {
     let text = instruction(item, doc);
     if item.broken {

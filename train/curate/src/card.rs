@@ -1,4 +1,4 @@
-//! The dataset card: a description of the rows for those who train on them.
+//! The dataset card: a description of the rows for their users.
 
 use crate::counts::CurationCounts;
 use crate::options::CurateOptions;

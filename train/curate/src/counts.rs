@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 ///
 /// A dropped item counts once; a kept item counts once per style.
 ///
-/// Reasons: `not-utf8` (files), `syntax` (items, and broken text without a readable item), `no-comment`, `generated`,
-/// `licence`, `deprecated`, `too-short`, `too-long`, `minified`, `comment-heavy`, `secret`, `benchmark`, `duplicate`,
-/// `near-duplicate`, `too-many-tokens`, `unspellable`, `other-language` (styles), `teacher-malformed`,
-/// `teacher-quotes`, and for each style [`InstructionStyle::missing_reason`](crate::InstructionStyle::missing_reason). The first reason that
-/// applies counts.
+/// Reasons: `not-utf8` (files), `syntax` (items, and broken text without a readable item), `no-comment`,
+/// `generated`, `licence`, `deprecated`, `too-short`, `too-long`, `minified`, `comment-heavy`, `secret`,
+/// `benchmark`, `duplicate`, `near-duplicate`, `too-many-tokens`, `unspellable`, `other-language` (styles),
+/// `teacher-malformed`, `teacher-quotes`, and for each style
+/// [`InstructionStyle::missing_reason`](crate::InstructionStyle::missing_reason). The first reason that applies
+/// counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CurationCounts {
     pub read: usize,

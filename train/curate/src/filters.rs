@@ -81,5 +81,5 @@ impl Filters {
 
 /// The reason to drop a row that contains a secret, if any of its texts does.
 pub fn check_secrets(texts: &[&str]) -> Option<&'static str> {
-    texts.iter().any(|text| secrets::holds_secret(text)).then_some("secret")
+    texts.iter().any(|text| secrets::contains_secret(text)).then_some("secret")
 }

@@ -14,9 +14,9 @@ pub const NGRAM_TOKENS: usize = 20;
 const MIN_DISTINCT_WORDS: usize = 5;
 const MIN_DISTINCT_LITERALS: usize = 4;
 
-/// A token of any of the languages. Tokenization ignores grammar, so that it also reads examples in comments.
+/// A lexical token of any of the languages. Tokenization ignores grammar, so that it also reads examples in comments.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Token<'a> {
+pub enum SyntaxToken<'a> {
     Word(&'a str),
     /// A number in normal form (`1.0` is `1`), or a string without its quotes.
     Literal(String),
@@ -24,7 +24,7 @@ pub enum Token<'a> {
 }
 
 /// Splits text into tokens; `=>` is one token, so that angle brackets are balanced.
-pub fn tokenize(text: &str) -> Vec<Token<'_>> {
+pub fn tokenize(text: &str) -> Vec<SyntaxToken<'_>> {
     let mut tokens = Vec::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
@@ -32,28 +32,28 @@ pub fn tokenize(text: &str) -> Vec<Token<'_>> {
             c if c.is_whitespace() => c.len_utf8(),
             c if is_identifier_char(c) && !c.is_ascii_digit() => {
                 let end = rest.find(|c| !is_identifier_char(c)).unwrap_or(rest.len());
-                tokens.push(Token::Word(&rest[..end]));
+                tokens.push(SyntaxToken::Word(&rest[..end]));
                 end
             }
             c if c.is_ascii_digit() => {
                 let end = number_length(rest);
                 let value = rest[..end].parse().map_or(rest[..end].to_string(), |v: f64| v.to_string());
-                tokens.push(Token::Literal(value));
+                tokens.push(SyntaxToken::Literal(value));
                 end
             }
             quote @ ('"' | '\'') => match string_length(rest, quote) {
                 Some(end) => {
-                    tokens.push(Token::Literal(rest[1..end - 1].to_string()));
+                    tokens.push(SyntaxToken::Literal(rest[1..end - 1].to_string()));
                     end
                 }
                 None => 1,
             },
             '=' if rest.starts_with("=>") => {
-                tokens.push(Token::Punctuation('⇒'));
+                tokens.push(SyntaxToken::Punctuation('⇒'));
                 2
             }
             mark => {
-                tokens.push(Token::Punctuation(mark));
+                tokens.push(SyntaxToken::Punctuation(mark));
                 mark.len_utf8()
             }
         };
@@ -103,16 +103,16 @@ pub struct FunctionHead {
 
 impl FunctionHead {
     /// Reads the head of the function `name`, or of the last function if no name is given.
-    pub fn find(tokens: &[Token], name: Option<&str>, language: Language) -> Option<FunctionHead> {
+    pub fn find(tokens: &[SyntaxToken], name: Option<&str>, language: Language) -> Option<FunctionHead> {
         let at = match name {
-            Some(name) => tokens.iter().position(|t| *t == Token::Word(name))?,
+            Some(name) => tokens.iter().position(|t| *t == SyntaxToken::Word(name))?,
             None => last_name(tokens, language)?,
         };
-        let Some(Token::Word(name)) = tokens.get(at) else {
+        let Some(SyntaxToken::Word(name)) = tokens.get(at) else {
             return None;
         };
-        let open = at + tokens[at..].iter().take(40).position(|t| *t == Token::Punctuation('('))?;
-        let params: Vec<&[Token]> = split_at_commas(&tokens[open + 1..]);
+        let open = at + tokens[at..].iter().take(40).position(|t| *t == SyntaxToken::Punctuation('('))?;
+        let params: Vec<&[SyntaxToken]> = split_at_commas(&tokens[open + 1..]);
         let params = params.into_iter().map(|param| read_param(param, language));
         let (params, types): (Vec<_>, Vec<_>) =
             params.filter(|(name, _)| !matches!(name.as_deref(), Some("self" | "cls"))).unzip();
@@ -127,66 +127,66 @@ impl FunctionHead {
 }
 
 /// The index of the name of the last function: after its keyword, or before the last pair of parentheses.
-fn last_name(tokens: &[Token], language: Language) -> Option<usize> {
+fn last_name(tokens: &[SyntaxToken], language: Language) -> Option<usize> {
     match language.table().function_word {
         "" => {
-            let close = tokens.iter().rposition(|t| *t == Token::Punctuation(')'))?;
+            let close = tokens.iter().rposition(|t| *t == SyntaxToken::Punctuation(')'))?;
             let mut depth = 0;
             let open = (0..=close).rev().find(|&at| {
                 depth += match tokens[at] {
-                    Token::Punctuation(')') => 1,
-                    Token::Punctuation('(') => -1,
+                    SyntaxToken::Punctuation(')') => 1,
+                    SyntaxToken::Punctuation('(') => -1,
                     _ => 0,
                 };
                 depth == 0
             })?;
             open.checked_sub(1)
         }
-        word => Some(1 + tokens.iter().rposition(|t| *t == Token::Word(word))?),
+        word => Some(1 + tokens.iter().rposition(|t| *t == SyntaxToken::Word(word))?),
     }
 }
 
 /// The name and type of a parameter: `name: type = value`, or `type name = value`.
-fn read_param(param: &[Token], language: Language) -> (Option<String>, String) {
-    let word = |t: &Token| match t {
-        Token::Word("mut") => None,
-        Token::Word(word) => Some(word.to_string()),
+fn read_param(param: &[SyntaxToken], language: Language) -> (Option<String>, String) {
+    let word = |t: &SyntaxToken| match t {
+        SyntaxToken::Word("mut") => None,
+        SyntaxToken::Word(word) => Some(word.to_string()),
         _ => None,
     };
-    let value = param.iter().position(|t| *t == Token::Punctuation('=')).unwrap_or(param.len());
+    let value = param.iter().position(|t| *t == SyntaxToken::Punctuation('=')).unwrap_or(param.len());
     if language.table().function_word.is_empty() {
         let declared = &param[..value];
         let name = declared.iter().rposition(|t| word(t).is_some()).unwrap_or(0);
         return (declared.get(name).and_then(word), declared.iter().take(name).map(unqualified).collect());
     }
-    let colon = param.iter().position(|t| *t == Token::Punctuation(':')).unwrap_or(param.len());
-    let kind = param[colon..].iter().skip(1).take_while(|t| **t != Token::Punctuation('='));
+    let colon = param.iter().position(|t| *t == SyntaxToken::Punctuation(':')).unwrap_or(param.len());
+    let kind = param[colon..].iter().skip(1).take_while(|t| **t != SyntaxToken::Punctuation('='));
     let kind = kind.map(|t| if language == Language::TypeScript { spelled(t) } else { unqualified(t) });
     (param[..colon].iter().find_map(word), kind.collect())
 }
 
 /// A token of a type without qualifiers (`const`, `&`, `std::`).
-fn unqualified(token: &Token) -> String {
+fn unqualified(token: &SyntaxToken) -> String {
     match token {
-        Token::Word("const" | "final" | "mut" | "std" | "typing")
-        | Token::Punctuation('&' | ':' | '.' | '\'') => String::new(),
-        Token::Word(word) => word.to_lowercase(),
+        SyntaxToken::Word("const" | "final" | "mut" | "std" | "typing")
+        | SyntaxToken::Punctuation('&' | ':' | '.' | '\'') => String::new(),
+        SyntaxToken::Word(word) => word.to_lowercase(),
         other => spelled(other),
     }
 }
 
 /// Splits the rest of a parenthesis at its commas.
-fn split_at_commas<'t, 'a>(tokens: &'t [Token<'a>]) -> Vec<&'t [Token<'a>]> {
+fn split_at_commas<'t, 'a>(tokens: &'t [SyntaxToken<'a>]) -> Vec<&'t [SyntaxToken<'a>]> {
     let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0);
     for (at, token) in tokens.iter().enumerate() {
         match token {
-            Token::Punctuation('(' | '[' | '{' | '<') => depth += 1,
-            Token::Punctuation(')') if depth == 0 => {
+            SyntaxToken::Punctuation('(' | '[' | '{' | '<') => depth += 1,
+            SyntaxToken::Punctuation(')') if depth == 0 => {
                 parts.push(&tokens[start..at]);
                 break;
             }
-            Token::Punctuation(')' | ']' | '}' | '>') => depth -= 1,
-            Token::Punctuation(',') if depth == 0 => {
+            SyntaxToken::Punctuation(')' | ']' | '}' | '>') => depth -= 1,
+            SyntaxToken::Punctuation(',') if depth == 0 => {
                 parts.push(&tokens[start..at]);
                 start = at + 1;
             }
@@ -197,11 +197,11 @@ fn split_at_commas<'t, 'a>(tokens: &'t [Token<'a>]) -> Vec<&'t [Token<'a>]> {
     parts
 }
 
-fn spelled(token: &Token) -> String {
+fn spelled(token: &SyntaxToken) -> String {
     match token {
-        Token::Word(word) => word.to_string(),
-        Token::Literal(value) => format!("{value:?}"),
-        Token::Punctuation(mark) => mark.to_string(),
+        SyntaxToken::Word(word) => word.to_string(),
+        SyntaxToken::Literal(value) => format!("{value:?}"),
+        SyntaxToken::Punctuation(mark) => mark.to_string(),
     }
 }
 
@@ -216,13 +216,13 @@ pub fn words(text: &str, head: Option<&FunctionHead>) -> Vec<String> {
 
 /// Syntax tokens with blanked identifiers. Punctuation of comments and doctests is left out, so that an example is the
 /// same in any of them.
-pub fn blanked_tokens(text: &str) -> Vec<Token<'_>> {
+pub fn blanked_tokens(text: &str) -> Vec<SyntaxToken<'_>> {
     tokenize(text)
         .into_iter()
-        .filter(|t| !matches!(t, Token::Punctuation('/' | '*' | '>' | '#' | '`' | ';' | '⇒')))
+        .filter(|t| !matches!(t, SyntaxToken::Punctuation('/' | '*' | '>' | '#' | '`' | ';' | '⇒')))
         .map(|t| match t {
-            Token::Word("true" | "false" | "null" | "undefined") => t,
-            Token::Word(_) => Token::Word("_"),
+            SyntaxToken::Word("true" | "false" | "null" | "undefined") => t,
+            SyntaxToken::Word(_) => SyntaxToken::Word("_"),
             other => other,
         })
         .collect()
@@ -244,9 +244,9 @@ pub fn is_distinctive_prose(gram: &[String]) -> bool {
 }
 
 /// Returns whether an n-gram of tokens uses a name with enough distinct literals to identify an example.
-pub fn is_distinctive_example(gram: &[Token]) -> bool {
-    let literals: HashSet<_> = gram.iter().filter(|t| matches!(t, Token::Literal(_))).collect();
-    literals.len() >= MIN_DISTINCT_LITERALS && gram.contains(&Token::Word("_"))
+pub fn is_distinctive_example(gram: &[SyntaxToken]) -> bool {
+    let literals: HashSet<_> = gram.iter().filter(|t| matches!(t, SyntaxToken::Literal(_))).collect();
+    literals.len() >= MIN_DISTINCT_LITERALS && gram.contains(&SyntaxToken::Word("_"))
 }
 
 fn hash<T: Hash>(gram: &[T]) -> u64 {
@@ -317,16 +317,16 @@ mod tests {
 
     #[test]
     fn numbers_and_strings_have_a_normal_form() {
-        let literal = |s: &str| Token::Literal(s.to_string());
+        let literal = |s: &str| SyntaxToken::Literal(s.to_string());
         assert_eq!(
             tokenize("1.0 'a b' don't 3."),
             [
                 literal("1"),
                 literal("a b"),
-                Token::Word("don"),
-                Token::Word("t"),
+                SyntaxToken::Word("don"),
+                SyntaxToken::Word("t"),
                 literal("3"),
-                Token::Punctuation('.')
+                SyntaxToken::Punctuation('.')
             ]
         );
     }

@@ -5,7 +5,7 @@ use crate::extract::Item;
 use crate::language::Language;
 use crate::row::ItemKind;
 
-/// Longer signatures are replaced by the name: they would give away too much of the answer.
+/// Longer signatures are replaced by the name: they would reveal too much of the answer.
 const MAX_SIGNATURE_CHARS: usize = 300;
 
 /// The instruction to write an item: `Write the TypeScript …`, then its specification.

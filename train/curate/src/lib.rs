@@ -5,7 +5,7 @@
 //! the same bytes for any number of threads.
 //!
 //! Read in the order of the data: `source` finds files, `extract` finds the items in them, `candidate` filters the
-//! items, `rows` asks for each in several styles, [`run`] does all of it; [`teacher`] rewrites rows afterwards, and
+//! items, `rows` makes a row of each in several styles, [`run`] runs all of these; [`teacher`] rewrites rows afterwards, and
 //! [`specialize`] chooses among the rows of a private repository.
 
 #![forbid(unsafe_code)]

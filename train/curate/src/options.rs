@@ -26,7 +26,8 @@ pub struct CurateOptions {
     pub context: bool,
     /// Seed of all random choices of the styles and the teacher.
     pub seed: u64,
-    /// The teacher that rewrites rows after [`run`](crate::run); see [`rewrite_with_teacher`](crate::teacher::rewrite_with_teacher).
+    /// The teacher that rewrites rows after [`run`](crate::run); see
+    /// [`rewrite_with_teacher`](crate::teacher::rewrite_with_teacher).
     pub teacher: Option<TeacherSettings>,
 }
 
@@ -47,8 +48,8 @@ impl Default for CurateOptions {
     }
 }
 
-/// The sizes that a row may have. The defaults keep functions of a useful size that fit a sequence of 4096 tokens with
-/// room to spare.
+/// The sizes that a row may have. The defaults keep functions of a useful size that fit well into a sequence of 4096
+/// tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowLimits {
     /// Minimum characters of code.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The repository and licence of a folder of sources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Provenance {
-    /// `owner/name` from the git remote `refetch`, or the name of the repository's folder.
+    /// `owner/name` from the git remote `origin`, or the name of the repository's folder.
     pub repo: Option<String>,
     /// SPDX expression of the licence files in the folder or in the nearest one above, up to the root of the
     /// repository.
@@ -35,7 +35,7 @@ impl Provenance {
     }
 }
 
-/// `owner/name` from the address of the remote `refetch`; the rest of the address may contain a password.
+/// `owner/name` from the address of the remote `origin`; the rest of the address may contain a password.
 fn remote_origin(config: &str) -> Option<String> {
     let (_, section) = config.split_once("[remote \"origin\"]")?;
     let lines = section.lines().skip(1).take_while(|line| !line.trim_start().starts_with('['));
@@ -59,7 +59,7 @@ fn license_in(folder: &Path) -> Option<String> {
     (!found.is_empty()).then(|| found.into_iter().collect::<Vec<_>>().join(" OR "))
 }
 
-/// The SPDX name of a licence text. Whether later versions are allowed is said in the sources and not in the text.
+/// The SPDX name of a licence text. The text does not state if later versions are allowed; the sources do.
 fn license(text: &str) -> Option<&'static str> {
     // Only words and numbers: licences are wrapped, indented and quoted in many ways.
     let words: Vec<String> = text

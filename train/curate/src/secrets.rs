@@ -52,7 +52,7 @@ const PLACEHOLDER_DOMAINS: [&str; 10] = [
 ];
 
 /// Returns whether `text` contains a secret or a personal e-mail address.
-pub fn holds_secret(text: &str) -> bool {
+pub fn contains_secret(text: &str) -> bool {
     KNOWN_FORMATS.is_match(text)
         || NAMED_SECRET.captures_iter(text).any(|found| is_random(&found[1]))
         || EMAIL.captures_iter(text).any(|found| !is_placeholder(&found[1]))
@@ -107,7 +107,7 @@ mod tests {
             "// written by jane.doe@company.io".into(),
             joined(&["let t: string; const token: string = `", "9f8c2d7a1b6e4035`;"]),
         ] {
-            assert!(holds_secret(&secret), "{secret}");
+            assert!(contains_secret(&secret), "{secret}");
         }
     }
 
@@ -125,7 +125,7 @@ mod tests {
             "const hash = 'd41d8cd98f00b204e9800998ecf8427e';",
             "if (key === 'ArrowDown' || token === 'identifier') return;",
         ] {
-            assert!(!holds_secret(code), "{code}");
+            assert!(!contains_secret(code), "{code}");
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct FoundSources {
 }
 
 /// Reads a folder (sorted by path) or a `.jsonl`/`.jsonl.gz` corpus with `path` and `content` (in its order). A folder
-/// of corpora without sources of its own is read as all of them.
+/// that has corpora but no sources is read as all of its corpora.
 ///
 /// # Errors
 /// A path that is neither, a malformed line (the message names it), or no source in these languages.
@@ -69,11 +69,11 @@ fn find(path: &Path, languages: &[Language]) -> Result<FoundSources> {
 }
 
 fn nothing_found(languages: &[Language]) -> String {
-    let endings = |language: &Language| language.table().endings.join(", ");
-    let folders: Vec<&str> = languages.iter().flat_map(|l| l.table().not_folders).copied().collect();
+    let extensions = |language: &Language| language.table().extensions.join(", ");
+    let folders: Vec<&str> = languages.iter().flat_map(|l| l.table().excluded_folders).copied().collect();
     format!(
         "no {} file in it ({} and the like do not count); --language chooses others",
-        languages.iter().map(endings).collect::<Vec<_>>().join(", "),
+        languages.iter().map(extensions).collect::<Vec<_>>().join(", "),
         folders.first().copied().unwrap_or("hidden folders")
     )
 }
@@ -161,7 +161,7 @@ fn list_sources(folder: &Path, languages: &[Language], files: &mut Vec<PathBuf>)
 
 /// Returns whether a folder is hidden or excluded in all of the languages.
 fn is_excluded(folder: &str, languages: &[Language]) -> bool {
-    folder.starts_with('.') || languages.iter().all(|l| l.table().not_folders.contains(&folder))
+    folder.starts_with('.') || languages.iter().all(|l| l.table().excluded_folders.contains(&folder))
 }
 
 fn is_source(path: &str, languages: &[Language]) -> bool {

@@ -4,7 +4,7 @@ use super::builder::{Builder, VirtualOperand};
 use super::modifiers::{Modifiers, PtxType, unsupported};
 use crate::error::Result;
 use crate::inst::RegisterClass::{self, B32, Predicate};
-use crate::inst::{MmaShape, Opcode, ReduceOp, ShuffleMode, VoteMode};
+use crate::inst::{MmaShape, Opcode, ReduxOp, ShuffleMode, VoteMode};
 use crate::ptx::{Instruction, Operand};
 
 impl<'a> Builder<'a> {
@@ -98,12 +98,12 @@ impl<'a> Builder<'a> {
         let mut m = Modifiers::of(i);
         let ty = m.take_type()?;
         let op = m.take_one_of(&[
-            ("add", ReduceOp::Add),
-            ("min", if ty.signed() { ReduceOp::MinS } else { ReduceOp::MinU }),
-            ("max", if ty.signed() { ReduceOp::MaxS } else { ReduceOp::MaxU }),
-            ("and", ReduceOp::And),
-            ("or", ReduceOp::Or),
-            ("xor", ReduceOp::Xor),
+            ("add", ReduxOp::Add),
+            ("min", if ty.signed() { ReduxOp::MinS } else { ReduxOp::MinU }),
+            ("max", if ty.signed() { ReduxOp::MaxS } else { ReduxOp::MaxU }),
+            ("and", ReduxOp::And),
+            ("or", ReduxOp::Or),
+            ("xor", ReduxOp::Xor),
         ]);
         let synchronized = m.take("sync");
         m.expect_none_left(i)?;
@@ -147,7 +147,7 @@ impl<'a> Builder<'a> {
 
     fn barrier_reduce(&mut self, mut m: Modifiers<'a>, i: &'a Instruction<'a>) -> Result<()> {
         m.take_type()?;
-        let op = m.take_one_of(&[("popc", ReduceOp::Popc), ("and", ReduceOp::And), ("or", ReduceOp::Or)]);
+        let op = m.take_one_of(&[("popc", ReduxOp::Popc), ("and", ReduxOp::And), ("or", ReduxOp::Or)]);
         m.expect_none_left(i)?;
         let op = op.ok_or_else(|| unsupported(i))?;
         let (d, id, count, p) = match i.operands.as_slice() {
@@ -158,7 +158,7 @@ impl<'a> Builder<'a> {
         let id = self.source(id, B32)?;
         let count = count.map_or(Ok(VirtualOperand::None), |c| self.source(c, B32))?;
         let p = self.source(p, Predicate)?;
-        let d = self.destination(d, if op == ReduceOp::Popc { B32 } else { Predicate })?;
+        let d = self.destination(d, if op == ReduxOp::Popc { B32 } else { Predicate })?;
         self.emit(Opcode::BarrierReduce(op), &[d], &[id, count, p], 0)
     }
 

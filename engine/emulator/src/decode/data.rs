@@ -149,7 +149,7 @@ impl<'a> Builder<'a> {
 
     /// Returns the register to convert into, and the instruction that must follow: results narrower than their
     /// register are extended to it, and those of 16 bits or less are cut to what a narrow register keeps.
-    #[allow(clippy::type_complexity)]
+    #[expect(clippy::type_complexity)]
     fn cvt_destination(
         &mut self,
         o: &'a Operand<'a>,
@@ -361,7 +361,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Returns the register that stands for a scalar parameter of a call.
+    /// Returns the register that holds a scalar parameter of a call.
     fn call_param(
         &mut self,
         address: &'a Operand<'a>,

@@ -1,6 +1,6 @@
 //! The decoder: from a function of the syntax tree to the code that the interpreter executes.
 //!
-//! Names become registers, addresses and branch targets; calls are inlined, each with registers of its own; then
+//! Names become registers, addresses and branch targets; calls are inlined, each with its own registers; then
 //! register allocation by liveness maps them to few rows, so that the registers of a warp fit the cache.
 
 mod arithmetic;
@@ -57,7 +57,7 @@ pub struct SourceLocation {
 pub struct KernelCode {
     pub insts: Vec<Inst>,
     pub locations: Vec<SourceLocation>,
-    /// Reconvergence point of every branch; `insts.len()` stands for the exit.
+    /// Reconvergence point of every branch; `insts.len()` denotes the exit.
     pub reconvergence: Vec<u32>,
     /// Targets of indexed branches.
     pub branch_tables: Vec<Vec<u32>>,

@@ -7,7 +7,7 @@ use super::shared_memory::{Accessor, WarpAccess};
 use super::thread_block::BlockState;
 use super::warp::{Warp, lanes};
 use crate::address_space;
-use crate::fault::{Checked, FaultKind, lane_fault};
+use crate::fault::{FaultKind, LaneResult, lane_fault};
 use crate::gpu::Schedule;
 use crate::inst::{Inst, LANES, MemoryAccess, RegisterClass, RegisterSlot, Strength};
 use crate::ptx::StateSpace;
@@ -45,7 +45,7 @@ impl<'g> Warp<'g> {
         access: MemoryAccess,
         store: bool,
         mask: u32,
-    ) -> Checked {
+    ) -> LaneResult {
         let bytes = access.size as u32 * access.count as u32;
         self.require_known(i.src[0], mask, "an address")?;
         let addresses = self.addresses(i.src[0], i.imm, mask);
@@ -75,7 +75,7 @@ impl<'g> Warp<'g> {
     }
 
     #[inline(always)]
-    fn load(&mut self, block: &mut BlockState<'g>, q: &WarpRequest<'_>) -> Checked {
+    fn load(&mut self, block: &mut BlockState<'g>, q: &WarpRequest<'_>) -> LaneResult {
         let moved = q.mask.count_ones() as u64 * q.bytes as u64;
         match q.space {
             StateSpace::Shared => {
@@ -125,7 +125,7 @@ impl<'g> Warp<'g> {
     }
 
     #[inline(always)]
-    fn load_global(&mut self, block: &mut BlockState<'g>, q: &WarpRequest<'_>) -> Checked {
+    fn load_global(&mut self, block: &mut BlockState<'g>, q: &WarpRequest<'_>) -> LaneResult {
         let mut remaining = q.mask;
         while remaining != 0 {
             let (a, offsets, group) = block.allocation(self.active.pc, &q.addresses, remaining, q.bytes)?;
@@ -181,7 +181,7 @@ impl<'g> Warp<'g> {
     }
 
     #[inline(always)]
-    fn store(&mut self, block: &mut BlockState<'g>, q: &WarpRequest<'_>) -> Checked {
+    fn store(&mut self, block: &mut BlockState<'g>, q: &WarpRequest<'_>) -> LaneResult {
         let moved = q.mask.count_ones() as u64 * q.bytes as u64;
         let reversed = block.launch.options.schedule == Schedule::Late;
         match q.space {
@@ -245,7 +245,12 @@ impl<'g> Warp<'g> {
     }
 
     #[inline(always)]
-    fn store_global(&mut self, block: &mut BlockState<'g>, q: &WarpRequest<'_>, reversed: bool) -> Checked {
+    fn store_global(
+        &mut self,
+        block: &mut BlockState<'g>,
+        q: &WarpRequest<'_>,
+        reversed: bool,
+    ) -> LaneResult {
         for &s in &q.i.src[1..1 + q.access.count as usize] {
             self.require_known(s, q.mask, "a value stored in global memory")?;
         }

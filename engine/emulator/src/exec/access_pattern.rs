@@ -13,7 +13,7 @@ const BANK_ROW: usize = 128;
 pub enum AccessPattern {
     /// Consecutive addresses without gaps, all lanes active.
     Contiguous,
-    /// The same address in all active lanes.
+    /// One address in all active lanes.
     Uniform,
     Other,
 }
@@ -35,7 +35,7 @@ impl AccessPattern {
         }
     }
 
-    /// Returns the sectors that a request to global memory touches, and the minimum for as many different bytes.
+    /// Returns the sectors that a request to global memory touches, and the minimum for the same number of distinct bytes.
     #[inline(always)]
     pub fn sectors(self, offsets: &Offsets, bytes: u32, mask: u32) -> (u64, u64) {
         let bytes = bytes as usize;

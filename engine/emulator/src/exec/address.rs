@@ -3,7 +3,7 @@
 use super::registers::row;
 use super::thread_block::BlockState;
 use super::warp::{Warp, lanes};
-use crate::fault::{Checked, FaultKind, LaneFault, lane_fault};
+use crate::fault::{FaultKind, LaneFault, LaneResult, lane_fault};
 use crate::inst::{LANES, RegisterClass, RegisterSlot};
 use crate::memory::{Allocation, Pointee};
 
@@ -32,7 +32,7 @@ impl<'g> Warp<'g> {
 
 /// Checks that every address is a multiple of `bytes`.
 #[inline(always)]
-pub fn check_alignment(addresses: &[u64; LANES], bytes: u32) -> Checked {
+pub fn check_alignment(addresses: &[u64; LANES], bytes: u32) -> LaneResult {
     let mut low = 0;
     for a in addresses {
         low |= a;
@@ -49,7 +49,7 @@ fn misaligned(addresses: &[u64; LANES], bytes: u32) -> Box<LaneFault> {
 
 /// Returns the offsets in a memory of `size` bytes that starts at address 0, after a check of the bounds.
 #[inline(always)]
-pub fn checked_offsets(what: &str, addresses: &[u64; LANES], size: u64, bytes: u32) -> Checked<Offsets> {
+pub fn checked_offsets(what: &str, addresses: &[u64; LANES], size: u64, bytes: u32) -> LaneResult<Offsets> {
     let last = size.wrapping_sub(bytes as u64);
     let mut inside = size >= bytes as u64;
     for &a in addresses {
@@ -77,7 +77,7 @@ impl<'g> BlockState<'g> {
         addresses: &[u64; LANES],
         mask: u32,
         bytes: u32,
-    ) -> Checked<(&'g Allocation, Offsets, u32)> {
+    ) -> LaneResult<(&'g Allocation, Offsets, u32)> {
         let live = &self.launch.snapshot.live;
         let access = self.launch.code.access_index[pc as usize];
         let hit = self.last_allocation[access as usize] as usize;
@@ -104,7 +104,7 @@ impl<'g> BlockState<'g> {
         addresses: &[u64; LANES],
         mask: u32,
         bytes: u32,
-    ) -> Checked<(&'g Allocation, Offsets, u32)> {
+    ) -> LaneResult<(&'g Allocation, Offsets, u32)> {
         let first = mask.trailing_zeros() as usize % LANES;
         let launch = self.launch;
         let Pointee::Live(index) = launch.snapshot.find(addresses[first]) else {

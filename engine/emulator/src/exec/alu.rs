@@ -172,12 +172,12 @@ fn float(r: &mut Registers<'_>, i: &Inst, mask: u32, op: FloatOp, z: impl Fn(f32
         FloatOp::Sub => b32_binary(r, i, mask, |a, b| canonical(z(f(a) - f(b)))),
         FloatOp::Mul => b32_binary(r, i, mask, |a, b| canonical(z(f(a) * f(b)))),
         FloatOp::Fma => b32_ternary(r, i, mask, |a, b, c| canonical(z(f(a).mul_add(f(b), f(c))))),
-        FloatOp::Min => {
-            b32_binary(r, i, mask, |a, b| extreme(f(a), f(b), f(a) < f(b), f(a).to_bits() | f(b).to_bits()))
-        }
-        FloatOp::Max => {
-            b32_binary(r, i, mask, |a, b| extreme(f(a), f(b), f(a) > f(b), f(a).to_bits() & f(b).to_bits()))
-        }
+        FloatOp::Min => b32_binary(r, i, mask, |a, b| {
+            min_or_max(f(a), f(b), f(a) < f(b), f(a).to_bits() | f(b).to_bits())
+        }),
+        FloatOp::Max => b32_binary(r, i, mask, |a, b| {
+            min_or_max(f(a), f(b), f(a) > f(b), f(a).to_bits() & f(b).to_bits())
+        }),
         FloatOp::Neg => b32_unary(r, i, mask, |a| f(a).to_bits() ^ 0x8000_0000),
         FloatOp::Abs => b32_unary(r, i, mask, |a| f(a).to_bits() & 0x7fff_ffff),
     }
@@ -185,7 +185,7 @@ fn float(r: &mut Registers<'_>, i: &Inst, mask: u32, op: FloatOp, z: impl Fn(f32
 
 /// Returns a if `first`, else b; `equal` if they compare equal; NaN only if both are.
 #[inline(always)]
-fn extreme(a: f32, b: f32, first: bool, equal: u32) -> u32 {
+fn min_or_max(a: f32, b: f32, first: bool, equal: u32) -> u32 {
     let chosen = if first { a.to_bits() } else { b.to_bits() };
     let chosen = if a == b { equal } else { chosen };
     let chosen = if a.is_nan() { canonical(b) } else { chosen };

@@ -6,7 +6,7 @@ use super::address::{check_alignment, checked_offsets};
 use super::shared_memory::WarpAccess;
 use super::thread_block::BlockState;
 use super::warp::{Warp, lanes};
-use crate::fault::{Checked, FaultKind, lane_fault};
+use crate::fault::{FaultKind, LaneResult, lane_fault};
 use crate::gpu::Schedule;
 use crate::inst::{AtomicOp, Inst, LANES};
 use crate::lane::half::{self, MODE_BF16, PACKED};
@@ -66,7 +66,7 @@ impl<'g> Warp<'g> {
         i: &Inst,
         what: (StateSpace, AtomicOp, u8),
         mask: u32,
-    ) -> Checked {
+    ) -> LaneResult {
         self.require_known(i.src[0], mask, "an address")?;
         let addresses = self.addresses(i.src[0], i.imm, mask);
         check_alignment(&addresses, what.2 as u32)?;
@@ -89,7 +89,7 @@ impl<'g> Warp<'g> {
         (space, op, size): (StateSpace, AtomicOp, u8),
         addresses: &[u64; LANES],
         mask: u32,
-    ) -> Checked {
+    ) -> LaneResult {
         let (b, c) = (self.registers.bits(i.src[1]), self.registers.bits(i.src[2]));
         let mut order: Vec<usize> = lanes(mask).collect();
         if block.launch.options.schedule == Schedule::Late {

@@ -3,8 +3,8 @@
 use super::thread_block::BlockState;
 use super::vector_clock::VectorClock;
 use super::warp::{StopReason, Warp, lanes};
-use crate::fault::{Checked, FaultKind, lane_fault};
-use crate::inst::{FULL, Inst, LANES, Opcode, ReduceOp, RegisterSlot};
+use crate::fault::{FaultKind, LaneResult, lane_fault};
+use crate::inst::{FULL, Inst, LANES, Opcode, ReduxOp, RegisterSlot};
 
 /// Number of barriers of a block.
 const BARRIERS: usize = 16;
@@ -14,14 +14,14 @@ const BARRIERS: usize = 16;
 pub struct BarrierWait {
     pub id: u32,
     /// For `bar.red`: operation, destination, and this warp's predicate.
-    reduce: Option<(ReduceOp, RegisterSlot, u32)>,
+    reduce: Option<(ReduxOp, RegisterSlot, u32)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct NamedBarrier {
-    /// Number of warps expected; 0 while none has come.
+    /// Number of warps expected; 0 while none has arrived.
     expected: u32,
-    /// Masks of the warps that have come: those that wait, and those that only arrived.
+    /// Masks of the warps that have arrived: by `bar.sync`, which waits, and by `bar.arrive`, which does not.
     waiting: u32,
     arrived: u32,
 }
@@ -57,8 +57,8 @@ impl Barriers {
                 if let Some(BarrierWait { reduce: Some((op, d, _)), .. }) = warp.waiting.take() {
                     let truth = |t: bool| if t { FULL } else { 0 };
                     match op {
-                        ReduceOp::Popc => warp.registers.set_b32(d, &[count; LANES], warp.launched),
-                        ReduceOp::And => warp.registers.set_predicate(d, truth(count == all), warp.launched),
+                        ReduxOp::Popc => warp.registers.set_b32(d, &[count; LANES], warp.launched),
+                        ReduxOp::And => warp.registers.set_predicate(d, truth(count == all), warp.launched),
                         _ => warp.registers.set_predicate(d, truth(count > 0), warp.launched),
                     }
                 }
@@ -75,7 +75,7 @@ impl<'g> Warp<'g> {
         block: &mut BlockState<'g>,
         i: &Inst,
         mask: u32,
-    ) -> Checked<Option<StopReason>> {
+    ) -> LaneResult<Option<StopReason>> {
         if mask == 0 {
             self.active.pc += 1;
             return Ok(None);

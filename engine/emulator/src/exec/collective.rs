@@ -3,12 +3,12 @@
 use super::registers::row;
 use super::thread_block::BlockState;
 use super::warp::{Warp, lanes};
-use crate::fault::{Checked, FaultKind, lane_fault};
-use crate::inst::{FULL, Inst, LANES, Opcode, ReduceOp, RegisterSlot, ShuffleMode, VoteMode};
+use crate::fault::{FaultKind, LaneResult, lane_fault};
+use crate::inst::{FULL, Inst, LANES, Opcode, ReduxOp, RegisterSlot, ShuffleMode, VoteMode};
 
 impl<'g> Warp<'g> {
     /// Executes a warp collective.
-    pub fn collective(&mut self, block: &mut BlockState<'g>, i: &Inst, mask: u32) -> Checked {
+    pub fn collective(&mut self, block: &mut BlockState<'g>, i: &Inst, mask: u32) -> LaneResult {
         match i.op {
             Opcode::Shuffle(mode) => {
                 self.members("shfl.sync", i.src[3], mask)?;
@@ -57,7 +57,7 @@ impl<'g> Warp<'g> {
     }
 
     /// Synccheck of a member mask: it must name exactly the active lanes.
-    fn members(&self, what: &str, s: RegisterSlot, mask: u32) -> Checked {
+    fn members(&self, what: &str, s: RegisterSlot, mask: u32) -> LaneResult {
         self.require_known(s, mask, "a member mask")?;
         let row = self.registers.b32(s);
         for k in lanes(mask) {
@@ -134,15 +134,15 @@ fn sources(mode: ShuffleMode, b: &[u32; LANES], c: &[u32; LANES]) -> ([u32; LANE
     (from, inside)
 }
 
-fn combine(op: ReduceOp, a: u32, b: u32) -> u32 {
+fn combine(op: ReduxOp, a: u32, b: u32) -> u32 {
     match op {
-        ReduceOp::Add | ReduceOp::Popc => a.wrapping_add(b),
-        ReduceOp::MinU => a.min(b),
-        ReduceOp::MaxU => a.max(b),
-        ReduceOp::MinS => (a as i32).min(b as i32) as u32,
-        ReduceOp::MaxS => (a as i32).max(b as i32) as u32,
-        ReduceOp::And => a & b,
-        ReduceOp::Or => a | b,
-        ReduceOp::Xor => a ^ b,
+        ReduxOp::Add | ReduxOp::Popc => a.wrapping_add(b),
+        ReduxOp::MinU => a.min(b),
+        ReduxOp::MaxU => a.max(b),
+        ReduxOp::MinS => (a as i32).min(b as i32) as u32,
+        ReduxOp::MaxS => (a as i32).max(b as i32) as u32,
+        ReduxOp::And => a & b,
+        ReduxOp::Or => a | b,
+        ReduxOp::Xor => a ^ b,
     }
 }

@@ -3,7 +3,7 @@
 use super::mma;
 use super::thread_block::BlockState;
 use super::warp::{DivergenceEntry, StopReason, Warp, lanes};
-use crate::fault::{Checked, FaultKind, lane_fault};
+use crate::fault::{FaultKind, LaneResult, lane_fault};
 use crate::gpu::Schedule;
 use crate::inst::{Inst, Opcode};
 
@@ -15,7 +15,7 @@ impl<'g> Warp<'g> {
         block: &mut BlockState<'g>,
         i: &Inst,
         mask: u32,
-    ) -> Checked<Option<StopReason>> {
+    ) -> LaneResult<Option<StopReason>> {
         match i.op {
             Opcode::Branch => return Ok(self.branch(block, i, mask)),
             Opcode::BranchIndexed => return self.branch_indexed(block, i, mask),
@@ -69,7 +69,12 @@ impl<'g> Warp<'g> {
         None
     }
 
-    fn branch_indexed(&mut self, block: &BlockState<'g>, i: &Inst, mask: u32) -> Checked<Option<StopReason>> {
+    fn branch_indexed(
+        &mut self,
+        block: &BlockState<'g>,
+        i: &Inst,
+        mask: u32,
+    ) -> LaneResult<Option<StopReason>> {
         self.require_known(i.src[0], mask, "a branch index")?;
         let code = block.launch.code;
         let table = &code.branch_tables[i.imm as usize];
@@ -111,7 +116,7 @@ impl<'g> Warp<'g> {
         self.active = DivergenceEntry { pc, mask, reconvergence };
     }
 
-    fn exit(&mut self, block: &BlockState<'g>, mask: u32) -> Checked<Option<StopReason>> {
+    fn exit(&mut self, block: &BlockState<'g>, mask: u32) -> LaneResult<Option<StopReason>> {
         if block.launch.options.racecheck {
             self.require_no_pending_copies(mask)?;
         }

@@ -7,7 +7,7 @@ use super::registers::row;
 use super::shared_memory::WarpAccess;
 use super::thread_block::BlockState;
 use super::warp::{Warp, lanes};
-use crate::fault::{Checked, FaultKind, lane_fault};
+use crate::fault::{FaultKind, LaneResult, lane_fault};
 use crate::gpu::Schedule;
 use crate::inst::{Inst, LANES};
 use crate::memory::Allocation;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 #[derive(Clone, Copy, Debug)]
 struct PendingCopy<'g> {
     pc: u32,
-    /// Lanes whose copies have not been waited for.
+    /// Lanes that have not yet waited for their copies.
     mask: u32,
     /// Number of the group that each lane's copy belongs to.
     group: [u32; LANES],
@@ -89,7 +89,7 @@ impl PendingCopy<'_> {
 
 impl<'g> Warp<'g> {
     /// Executes `cp.async`.
-    pub fn copy_async(&mut self, block: &mut BlockState<'g>, i: &Inst, size: u8, mask: u32) -> Checked {
+    pub fn copy_async(&mut self, block: &mut BlockState<'g>, i: &Inst, size: u8, mask: u32) -> LaneResult {
         let size = size as u32;
         for (s, what) in [(0, "an address"), (1, "an address"), (2, "a source size")] {
             self.require_known(i.src[s], mask, what)?;
@@ -142,7 +142,7 @@ impl<'g> Warp<'g> {
         block: &mut BlockState<'g>,
         from: &[u64; LANES],
         copy: PendingCopy<'g>,
-    ) -> Checked {
+    ) -> LaneResult {
         let lanes_where = |f: &dyn Fn(u32) -> bool| {
             lanes(copy.mask).filter(|&k| f(copy.bytes[k])).fold(0, |m, k| m | 1 << k)
         };
@@ -184,7 +184,7 @@ impl<'g> Warp<'g> {
 
     /// Executes `cp.async.wait_group`: at most `remaining` groups stay pending; -1 waits for all copies, committed or
     /// not.
-    pub fn copy_wait(&mut self, block: &mut BlockState<'g>, remaining: i64, mask: u32) -> Checked {
+    pub fn copy_wait(&mut self, block: &mut BlockState<'g>, remaining: i64, mask: u32) -> LaneResult {
         let late = block.launch.options.schedule == Schedule::Late;
         let committed = self.copies.committed;
         let (clock, memory, warp) = (&block.clock, &mut block.shared_memory, self.index);
@@ -205,7 +205,7 @@ impl<'g> Warp<'g> {
     }
 
     /// Checks that lanes that exit have no copies under way.
-    pub fn require_no_pending_copies(&self, mask: u32) -> Checked {
+    pub fn require_no_pending_copies(&self, mask: u32) -> LaneResult {
         match self.copies.pending.iter().find(|b| mask & b.mask != 0) {
             None => Ok(()),
             Some(b) => {

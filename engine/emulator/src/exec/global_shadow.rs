@@ -7,7 +7,7 @@
 use super::shared_memory::{Accessor, WarpAccess, hazard_after_write};
 use super::vector_clock::VectorClock;
 use super::warp::lanes;
-use crate::fault::{Checked, FaultKind, lane_fault};
+use crate::fault::{FaultKind, LaneResult, lane_fault};
 use std::collections::HashMap;
 
 /// Number of granules in a page.
@@ -49,11 +49,11 @@ impl GlobalShadow {
 
     /// Checks that the stores so far happened before a read.
     #[inline(always)]
-    pub fn read(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> Checked {
+    pub fn read(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> LaneResult {
         if self.bases.contains(&access.base) { self.check_read(clock, access) } else { Ok(()) }
     }
 
-    fn check_read(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> Checked {
+    fn check_read(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> LaneResult {
         for k in lanes(access.mask) {
             for g in access.granules(k, self.granule_log2) {
                 if let Some(page) = self.page(g) {
@@ -66,7 +66,7 @@ impl GlobalShadow {
     }
 
     /// Records a store, after a check that the earlier ones happened before it.
-    pub fn write(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> Checked {
+    pub fn write(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> LaneResult {
         if !self.bases.contains(&access.base) {
             self.bases.push(access.base);
         }
@@ -75,7 +75,7 @@ impl GlobalShadow {
             for g in access.granules(k, self.granule_log2) {
                 let page = self.page(g).unwrap_or_else(|| self.add_page(g));
                 let store = self.pages[page][g % PAGE];
-                // Lanes of one store that meet are another check's business.
+                // Conflicts between lanes of one store are found by another check.
                 if store.pc != access.accessor.pc || store.warp as u32 != access.accessor.warp {
                     self.check_last_store(store, clock, access.accessor, k, g, "writes")?;
                 }
@@ -109,7 +109,7 @@ impl GlobalShadow {
         lane: usize,
         g: usize,
         does: &str,
-    ) -> Checked {
+    ) -> LaneResult {
         let same = store.warp as u32 == accessor.warp && store.lane as usize == lane;
         if same || store.time <= clock.known(accessor.warp, store.warp as u32) {
             return Ok(());

@@ -9,7 +9,7 @@ use super::registers::{Registers, row};
 use super::shared_memory::WarpAccess;
 use super::thread_block::BlockState;
 use super::warp::Warp;
-use crate::fault::Checked;
+use crate::fault::LaneResult;
 use crate::inst::{FULL, Inst, LANES};
 
 const ROW: u32 = 16;
@@ -25,7 +25,7 @@ impl<'g> Warp<'g> {
         n: u8,
         mask: u32,
         what: &str,
-    ) -> Checked<(Offsets, u32)> {
+    ) -> LaneResult<(Offsets, u32)> {
         self.require_all(mask, what)?;
         self.require_known(i.src[0], mask, "an address")?;
         let used = if n == 4 { FULL } else { (1 << (8 * n)) - 1 };
@@ -43,7 +43,7 @@ impl<'g> Warp<'g> {
         n: u8,
         transposed: bool,
         mask: u32,
-    ) -> Checked {
+    ) -> LaneResult {
         let (offsets, used) = self.rows(block, i, n, mask, "ldmatrix")?;
         let pattern = AccessPattern::of(&offsets, ROW, used);
         let bytes = used.count_ones() as u64 * ROW as u64;
@@ -57,10 +57,12 @@ impl<'g> Warp<'g> {
         };
         let tainted = block.shared_memory.read(&block.clock, warp_access)?;
         let memory = &block.shared_memory;
-        spread(&mut self.registers, i, &offsets, (n, transposed), |w| memory.words[w]);
+        read_fragments(&mut self.registers, i, &offsets, (n, transposed), |w| memory.words[w]);
         if tainted {
             self.taint_source.get_or_insert(self.active.pc);
-            spread(self.taint_registers(block.launch), i, &offsets, (n, transposed), |w| memory.taint_of(w));
+            read_fragments(self.taint_registers(block.launch), i, &offsets, (n, transposed), |w| {
+                memory.taint_of(w)
+            });
         } else if let Some(t) = &mut self.register_taint {
             i.dst[..n as usize].iter().for_each(|&d| t.set_b32(d, &[0; LANES], FULL));
         }
@@ -75,14 +77,14 @@ impl<'g> Warp<'g> {
         n: u8,
         transposed: bool,
         mask: u32,
-    ) -> Checked {
+    ) -> LaneResult {
         let (offsets, used) = self.rows(block, i, n, mask, "stmatrix")?;
         let pattern = AccessPattern::of(&offsets, ROW, used);
         let bytes = used.count_ones() as u64 * ROW as u64;
         block.counters.shared_stores.count(bytes, pattern.wavefronts(&offsets, ROW, used));
         let fragments = &i.src[1..1 + n as usize];
         let any = fragments.iter().fold(0, |any, &s| any | self.tainted(s, mask));
-        // Which row a lane's elements go to differs from the lane that gives the address: one taint for all.
+        // A lane's elements go to rows whose addresses other lanes provide: one taint for all.
         let tainted = if any != 0 { used } else { 0 };
         let warp_access = WarpAccess {
             accessor: self.as_accessor(false),
@@ -93,11 +95,11 @@ impl<'g> Warp<'g> {
         };
         block.shared_memory.write(&mut block.clock, warp_access, tainted, |_, _| false)?;
         let memory = &mut block.shared_memory;
-        collect(&self.registers, i, &offsets, (n, transposed), |w, value, bits| {
+        write_fragments(&self.registers, i, &offsets, (n, transposed), |w, value, bits| {
             memory.words[w] = memory.words[w] & !bits | value & bits;
         });
         if let (Some(t), true) = (&self.register_taint, tainted != 0) {
-            collect(t, i, &offsets, (n, transposed), |w, value, bits| {
+            write_fragments(t, i, &offsets, (n, transposed), |w, value, bits| {
                 memory.taint[w] = memory.taint[w] & !bits | value & bits;
             });
         }
@@ -107,7 +109,7 @@ impl<'g> Warp<'g> {
 
 /// Reads matrices into fragments; `get(w)` returns word w of shared memory.
 #[inline(always)]
-fn spread(
+fn read_fragments(
     r: &mut Registers<'_>,
     i: &Inst,
     offsets: &Offsets,
@@ -129,7 +131,7 @@ fn spread(
 }
 
 /// Writes fragments to matrices; `put(w, value, bits)` writes the given bits of word w of shared memory.
-fn collect(
+fn write_fragments(
     r: &Registers<'_>,
     i: &Inst,
     offsets: &Offsets,

@@ -88,7 +88,7 @@ fn product<const PER: usize, const DEPTH: usize>(
             }
         }
     }
-    // A row of D may lie where one of A, B or C did: all are read before any is written.
+    // D may share registers with A, B or C: all are read before any is written.
     let mut new = [[0; LANES]; 4];
     for upper in 0..2 {
         let mut a = [[[0f32; LANES]; PER]; DEPTH];

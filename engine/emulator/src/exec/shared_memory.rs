@@ -2,7 +2,7 @@
 //! granule.
 //!
 //! Racecheck: the last write of a granule must happen before every later access, and the last reads before every later
-//! write, in the order that the block's [`VectorClock`] knows; otherwise the two accesses race.
+//! write, in the order of the block's [`VectorClock`]; otherwise the two accesses race.
 //!
 //! A granule is as wide as the kernel's narrowest access to shared memory. Reads by several warps share one
 //! record; where they are not ordered among themselves it keeps the earlier time, which can hide a race with
@@ -12,13 +12,13 @@ use super::address::Offsets;
 use super::launch::LaunchContext;
 use super::vector_clock::VectorClock;
 use super::warp::lanes;
-use crate::fault::{Checked, FaultKind, LaneFault, lane_fault};
+use crate::fault::{FaultKind, LaneFault, LaneResult, lane_fault};
 
 /// Flag: an asynchronous copy to the granule is under way.
 const PENDING: u32 = 1 << 10;
 /// Flag: written by an asynchronous copy, so that even other lanes of the same warp need a barrier.
 const ASYNC: u32 = 1 << 11;
-/// Flag: some bytes may be uninitialised; the taint words tell which.
+/// Flag: some bytes may be uninitialised; see the taint words.
 const TAINTED: u32 = 1 << 12;
 /// Flag: written by a strong operation (an atomic, a volatile store), which other strong ones may follow unordered.
 const STRONG: u32 = 1 << 13;
@@ -134,7 +134,7 @@ impl SharedMemory {
 
     /// Checks and records a read by each lane. Returns true when some bytes may be uninitialised.
     #[inline(always)]
-    pub fn read(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> Checked<bool> {
+    pub fn read(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> LaneResult<bool> {
         let accessor = access.accessor;
         let floor = clock.floor(accessor.warp);
         let mut tainted = 0;
@@ -171,7 +171,7 @@ impl SharedMemory {
         lane: u32,
         g: usize,
         does: &str,
-    ) -> Checked {
+    ) -> LaneResult {
         let write = self.writes[g];
         let at = g << self.granule_log2;
         if write.meta & PENDING != 0 && self.checked {
@@ -203,7 +203,7 @@ impl SharedMemory {
 
     /// Checks that the last write and the last reads of a granule happened before a write.
     #[inline(always)]
-    fn check_write(&self, clock: &VectorClock, accessor: Accessor, lane: u32, g: usize) -> Checked {
+    fn check_write(&self, clock: &VectorClock, accessor: Accessor, lane: u32, g: usize) -> LaneResult {
         let floor = clock.floor(accessor.warp);
         let write = self.writes[g];
         if self.must_check(write, floor) {
@@ -216,7 +216,7 @@ impl SharedMemory {
         Ok(())
     }
 
-    fn check_last_reads(&self, clock: &VectorClock, accessor: Accessor, lane: u32, g: usize) -> Checked {
+    fn check_last_reads(&self, clock: &VectorClock, accessor: Accessor, lane: u32, g: usize) -> LaneResult {
         let read = self.reads[g];
         let harmless = |v: usize| {
             let own = v == accessor.warp as usize && read.lane == lane;
@@ -246,7 +246,7 @@ impl SharedMemory {
         access: WarpAccess<'_>,
         tainted: u32,
         same: impl Fn(usize, usize) -> bool,
-    ) -> Checked {
+    ) -> LaneResult {
         let (accessor, sequence) = (access.accessor, self.next_sequence(clock));
         for k in lanes(access.mask) {
             let flags =
@@ -284,8 +284,8 @@ impl SharedMemory {
         self.sequence
     }
 
-    /// Marks the destinations of asynchronous copies: nobody may touch them until the copies are waited for.
-    pub fn copy_begin(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> Checked {
+    /// Marks the destinations of asynchronous copies: no access is allowed until the copies are waited for.
+    pub fn copy_begin(&mut self, clock: &VectorClock, access: WarpAccess<'_>) -> LaneResult {
         let accessor = access.accessor;
         for k in lanes(access.mask) {
             for g in access.granules(k, self.granule_log2) {

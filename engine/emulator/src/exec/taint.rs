@@ -9,7 +9,7 @@ use super::alu;
 use super::mma;
 use super::registers::Registers;
 use super::warp::{Warp, lanes};
-use crate::fault::{Checked, FaultKind, lane_fault};
+use crate::fault::{FaultKind, LaneResult, lane_fault};
 use crate::inst::{
     BoolOp, CvtOp, FULL, Inst, IntOp, LANES, Opcode, PredicateOp, RegisterClass, RegisterSlot, TaintFlow,
     VoteMode,
@@ -48,7 +48,7 @@ impl<'g> Warp<'g> {
     }
 
     /// Checks that no active lane of an operand depends on uninitialised data.
-    pub fn require_known(&self, s: RegisterSlot, mask: u32, what: &str) -> Checked {
+    pub fn require_known(&self, s: RegisterSlot, mask: u32, what: &str) -> LaneResult {
         match self.tainted(s, mask) {
             0 => Ok(()),
             found => {
@@ -71,7 +71,7 @@ impl<'g> Warp<'g> {
 
     /// Propagates taint from the sources of an instruction to its destinations; called before it executes.
     #[inline(never)]
-    pub fn spread_taint(&mut self, i: &Inst, mask: u32) {
+    pub fn propagate_taint(&mut self, i: &Inst, mask: u32) {
         let Some(t) = self.register_taint.as_mut() else { return };
         let r = &self.registers;
         // Instructions that read memory or other lanes set the taint where they are executed.

@@ -8,7 +8,7 @@ use super::shared_memory::SharedMemory;
 use super::vector_clock::VectorClock;
 use super::warp::{StopReason, Warp, lanes, thread};
 use crate::counters::{Counters, InstructionCount};
-use crate::fault::{Checked, Fault, FaultKind, LaneFault, lane_fault};
+use crate::fault::{Fault, FaultKind, LaneFault, LaneResult, lane_fault};
 use crate::gpu::Schedule;
 use crate::inst::{InstructionKind, LANES};
 
@@ -131,11 +131,11 @@ impl<'g> ThreadBlock<'g> {
 }
 
 /// Runs a warp, with the run loop compiled for the vector instructions that this machine has.
-fn run_warp<'g>(warp: &mut Warp<'g>, block: &mut BlockState<'g>) -> Checked<StopReason> {
+fn run_warp<'g>(warp: &mut Warp<'g>, block: &mut BlockState<'g>) -> LaneResult<StopReason> {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c")]
-        fn with_vectors<'g>(warp: &mut Warp<'g>, block: &mut BlockState<'g>) -> Checked<StopReason> {
+        fn with_vectors<'g>(warp: &mut Warp<'g>, block: &mut BlockState<'g>) -> LaneResult<StopReason> {
             warp.run(block)
         }
         use std::arch::is_x86_feature_detected as has;

@@ -1,7 +1,7 @@
 //! The happens-before order of a block's accesses, as a vector clock.
 //!
-//! Time is a counter that every barrier advances. Each warp knows, for every warp, the time up to which that warp's
-//! accesses happened before its own next one. This holds for its own lanes too: they are free to diverge, and only
+//! Time is a counter that every barrier advances. Each warp keeps, for every warp, the time up to which that warp's
+//! accesses happened before its own next one. Its own lanes are included: they are free to diverge, and only
 //! `__syncwarp` or a barrier orders what one lane stores and another reads.
 
 use super::warp::lanes;
@@ -20,7 +20,7 @@ pub struct VectorClock {
 
 impl VectorClock {
     pub fn new(warps: u32) -> VectorClock {
-        // Warps that do not exist never hold anybody back.
+        // Absent warps must not lower the floor.
         let known = std::array::from_fn(|v| if v < warps as usize { 0 } else { u32::MAX });
         let warps = warps as usize;
         VectorClock { time: 1, known: vec![known; warps], floor: vec![0; warps], arrived: Vec::new() }
@@ -63,7 +63,7 @@ impl VectorClock {
         self.time += 1;
     }
 
-    /// Completes a barrier: the accesses of all warps that came happen before the next ones of those that waited.
+    /// Completes a barrier: the accesses of all arrived warps happen before the next accesses of the waiting ones.
     pub fn complete_barrier(&mut self, id: u32, waiting: u32) {
         let mut joint = [0; 32];
         let mut join = |row: &[u32; 32]| joint.iter_mut().zip(row).for_each(|(j, &c)| *j = c.max(*j));

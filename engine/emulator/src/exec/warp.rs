@@ -5,7 +5,7 @@ use super::launch::LaunchContext;
 use super::registers::Registers;
 use super::thread_block::BlockState;
 use crate::decode::SpecialRegister;
-use crate::fault::{Checked, FaultKind, lane_fault};
+use crate::fault::{FaultKind, LaneResult, lane_fault};
 use crate::inst::{FULL, LANES, RegisterClass, RegisterSlot};
 
 /// An entry of the SIMT stack: the lanes of `mask` continue at `pc` until they reach `reconvergence`.
@@ -125,7 +125,7 @@ impl<'g> Warp<'g> {
 
     /// Executes instructions until something stops the warp.
     #[inline(always)]
-    pub fn run(&mut self, block: &mut BlockState<'g>) -> Checked<StopReason> {
+    pub fn run(&mut self, block: &mut BlockState<'g>) -> LaneResult<StopReason> {
         let code = block.launch.code;
         for _ in 0..TIME_SLICE {
             while self.active.pc == self.active.reconvergence {
@@ -146,7 +146,7 @@ impl<'g> Warp<'g> {
             executed.threads += mask.count_ones() as u64;
             if self.register_taint.is_some() {
                 self.require_known(i.guard, self.active.mask, "a predicate that controls an instruction")?;
-                self.spread_taint(i, mask);
+                self.propagate_taint(i, mask);
             }
             if alu::execute(&mut self.registers, i, mask) {
                 self.active.pc += 1;
@@ -169,8 +169,8 @@ impl<'g> Warp<'g> {
         false
     }
 
-    /// Checks that all lanes of the warp execute `what` together.
-    pub fn require_all(&self, mask: u32, what: &str) -> Checked {
+    /// Checks that all lanes of the warp execute `what` convergently.
+    pub fn require_all(&self, mask: u32, what: &str) -> LaneResult {
         if mask == self.launched {
             return Ok(());
         }

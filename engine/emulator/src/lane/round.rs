@@ -49,7 +49,7 @@ pub fn round(high: f64, low: f64, format: FloatFormat, rounding: Rounding) -> f6
     let mut quantum = exponent - format.mantissa;
     let negative = high < 0.0;
     let low = if negative { -low } else { low };
-    // Just below a power of two the format's numbers lie twice as close.
+    // Just below a power of two the spacing of the format's numbers is half as large.
     if low < 0.0 && exponent > format.min && high.abs() == pow2(exponent) {
         quantum -= 1;
     }

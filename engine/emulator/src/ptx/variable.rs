@@ -15,7 +15,7 @@ impl<'a> Parser<'a> {
         let mut align = None;
         let mut ty = None;
         let mut vector = 1;
-        // `.ptr .global .align 16` after the type tells about the pointee.
+        // `.ptr .global .align 16` after the type describes the pointee.
         let mut pointee = false;
         while let Some(Token::Identifier(word)) = self.peek()
             && word.starts_with('.')

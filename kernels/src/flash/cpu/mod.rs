@@ -29,7 +29,7 @@ pub(super) struct RowTile {
     pub end: usize,
 }
 
-/// Cuts documents into tiles that start at multiples of [`TILE`] positions of their own.
+/// Cuts documents into tiles that start at multiples of [`TILE`] positions of the document.
 pub(super) fn tiles_of_documents(starts: &[i32], rows: usize) -> Result<Vec<RowTile>> {
     let covers_all = starts.first() == Some(&0) && starts.last() == Some(&(rows as i32));
     if !covers_all || !starts.is_sorted() {

@@ -6,7 +6,7 @@ use crate::gemm::cuda::{OperandLayout, PartialSums, RowSlice, multiply, sum};
 use codelsi_engine::cuda::{Arg, Cuda, Variant};
 use codelsi_engine::{Ctx, DType, Result, Tensor};
 
-/// y of each target, and S of each.
+/// Computes y and S of each target.
 pub(super) fn forward(
     run: &LoraPass,
     outs: &mut [Tensor],
@@ -43,7 +43,7 @@ pub(super) fn forward(
     Ok(all)
 }
 
-/// dA and dB of each target, and dx if it is wanted.
+/// Computes dA and dB of each target, and dx if it is wanted.
 pub(super) fn backward(
     run: &LoraPass,
     gradients: &mut [[Tensor; 2]],
@@ -76,7 +76,7 @@ pub(super) fn backward(
     used.iter().try_for_each(|u| product(dx, true, OperandLayout::NN, u.dy, u.target.w))
 }
 
-/// scale · x.
+/// Returns scale · x.
 fn scaled(cx: &Ctx, cuda: &Cuda, x: &Tensor, scale: f32) -> Result<Tensor> {
     let (rows, columns) = x.shape().as_matrix();
     let mut y = cx.empty([rows, columns], DType::F32);
@@ -85,7 +85,7 @@ fn scaled(cx: &Ctx, cuda: &Cuda, x: &Tensor, scale: f32) -> Result<Tensor> {
     Ok(y)
 }
 
-/// drop(x) in f32, or x itself.
+/// Returns drop(x) in f32, or x itself without dropout.
 fn dropped(run: &LoraPass, x: &Tensor) -> Result<Tensor> {
     let Some(mask) = &run.mask else { return Ok(x.detach()) };
     let mut y = run.cx.scratch(*x.shape(), x.dtype());
@@ -93,7 +93,7 @@ fn dropped(run: &LoraPass, x: &Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
-/// y = x, or what it holds, with what the mask drops zeroed and the rest scaled up.
+/// Computes y = x, or y in place, with dropped channels zeroed and kept channels scaled up.
 fn drop(run: &LoraPass, y: &mut Tensor, x: Option<&Tensor>, mask: &Tensor) -> Result<()> {
     let (t, c) = y.shape().as_matrix();
     let mut args = vec![Arg::InOut(y), Arg::Maybe(x), Arg::In(mask), Arg::F32(run.up)];
@@ -101,7 +101,7 @@ fn drop(run: &LoraPass, y: &mut Tensor, x: Option<&Tensor>, mask: &Tensor) -> Re
     start(run.cuda, &DROPOUT, "lora_drop", Variant::PLAIN, flat_grid(t * c, 1), &mut args)
 }
 
-/// scale · s in the rows of adapter `g` of so many, zero in the others.
+/// Computes scale · s in the rows that choose adapter `g`, zero in the others.
 fn choose_rows(
     cuda: &Cuda,
     mut s: Tensor,

@@ -11,11 +11,11 @@ use crate::gemm::cuda::{
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Error, Outs, Result, Tensor};
 
-/// [`MAINLOOP`] and the picking of targets.
+/// [`MAINLOOP`] and the selection of targets.
 const WITH_TARGETS: &[(&str, &str)] =
     &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], ("targets.cuh", include_str!("../targets.cuh"))];
 
-/// y in one pass over W.
+/// Forward: y in one pass over W.
 pub static FORWARD: Source = Source {
     name: "lora.cu",
     text: include_str!("../lora.cu"),
@@ -24,19 +24,19 @@ pub static FORWARD: Source = Source {
     variants: || tile_variants().into_iter().map(|v| v.variant(Variant::PLAIN)).collect(),
 };
 
-/// dx in one pass over the weights.
+/// Backward: dx in one pass over the weights.
 pub static DX: Source = Source {
     name: "dx.cu",
     text: include_str!("../dx.cu"),
     headers: WITH_TARGETS,
     constants: CONSTANTS,
     variants: || {
-        let variants = tile_variants().into_iter().filter(|v| v.taken_by(OperandLayout::NN));
+        let variants = tile_variants().into_iter().filter(|v| v.supports(OperandLayout::NN));
         variants.map(|v| v.variant(Variant::PLAIN)).collect()
     },
 };
 
-/// S, dS, dB and dA.
+/// The narrow products: S, dS, dB and dA.
 pub static NARROW: Source = Source {
     name: "narrow.cu",
     text: include_str!("../narrow.cu"),
@@ -45,7 +45,7 @@ pub static NARROW: Source = Source {
     variants: || [true, false].map(alignment).into(),
 };
 
-/// Masks, and what f32 activations need.
+/// Dropout masks, and the elementwise kernels of f32 activations.
 pub static DROPOUT: Source = Source {
     name: "dropout.cu",
     text: include_str!("../dropout.cu"),
@@ -58,39 +58,40 @@ pub static DROPOUT: Source = Source {
 const CONSTANTS: &[Define] = &[
     SHAPE_CONSTANTS[0],
     Define::int("TARGETS", TARGETS),
-    Define::int("RANK_GROUP", GROUP),
+    Define::int("RANK_GROUP", RANK_GROUP),
     Define::int("STRIP_ROWS", STRIP_ROWS),
-    Define::int("STRIP_COLUMNS", STRIP),
+    Define::int("STRIP_COLUMNS", STRIP_COLUMNS),
     Define::int("STRIP_STAGES", STRIP_STAGES),
     Define::int("STRIP_THREADS", STRIP_THREADS),
 ];
 
 /// Linears of one launch.
 const TARGETS: usize = 4;
-/// Columns of S and dS are allotted in groups of so many.
-const GROUP: usize = 16;
+/// Columns of S and dS are allocated in groups of this size.
+const RANK_GROUP: usize = 16;
 /// Channels of x that one part of S sums.
 const SLICE: usize = 512;
 /// Rows that one part of dB or dA sums.
 const RUN: usize = 512;
-/// A strip of dy, as a block of `lora_ds_db` takes it: rows, columns, stages of the pipeline, threads.
+/// A strip of dy that a block of `lora_ds_db` processes: rows, columns, stages of the pipeline, threads.
 const STRIP_ROWS: usize = 64;
-const STRIP: usize = 256;
+const STRIP_COLUMNS: usize = 256;
 const STRIP_STAGES: usize = 2;
 const STRIP_THREADS: usize = 256;
 /// Shared memory of `lora_ds_db`: all stages of dy and S, and B, in bf16.
-const STRIP_SHARED: usize = 2 * STRIP_STAGES * STRIP_ROWS * (STRIP + GROUP) + 2 * STRIP * GROUP;
+const STRIP_SHARED: usize =
+    2 * STRIP_STAGES * STRIP_ROWS * (STRIP_COLUMNS + RANK_GROUP) + 2 * STRIP_COLUMNS * RANK_GROUP;
 /// Tiles of `lora_s`, whose right operand is f32, and of `lora_da`.
 const S_TILE: Tile = tile_of(5, 1, 1.0);
 const DA_TILE: Tile = tile_of(6, 1, 1.0);
-const _: () = assert!(S_TILE.columns == GROUP && DA_TILE.rows == GROUP);
+const _: () = assert!(S_TILE.columns == RANK_GROUP && DA_TILE.rows == RANK_GROUP);
 
 /// Returns the columns that R of one adapter take in S.
 pub(super) fn padded_rank(rank: usize) -> usize {
-    rank.next_multiple_of(GROUP)
+    rank.next_multiple_of(RANK_GROUP)
 }
 
-/// The columns of each target in S and dS: side by side, in groups of 16.
+/// The columns of each target in S and dS: adjacent, in groups of 16.
 pub(super) struct ColumnOffsets {
     /// First column of each target, and the end of the last.
     pub at: Vec<usize>,
@@ -107,7 +108,7 @@ impl ColumnOffsets {
         ColumnOffsets { at, adapters }
     }
 
-    /// Columns in all.
+    /// Total number of columns.
     fn pitch(&self) -> usize {
         self.at[self.at.len() - 1]
     }
@@ -138,7 +139,7 @@ impl<'a> LoraPass<'a> {
     }
 }
 
-/// y of each target, and S of each: in bf16 all are clones of the one tensor that holds them side by side.
+/// Computes y and S of each target: in bf16 all S are clones of one tensor with their columns side by side.
 pub(super) fn forward(
     op: &Lora,
     cx: &Ctx,
@@ -146,7 +147,7 @@ pub(super) fn forward(
     x: &Tensor,
     targets: &[LoraLinear],
 ) -> Result<(Outs, Vec<Tensor>)> {
-    supported(x, targets)?;
+    check_supported(x, targets)?;
     let run = LoraPass::new(op, cx, cuda, x)?;
     let rows = x.shape().as_matrix().0;
     let mut outs: Outs = targets.iter().map(|t| cx.empty([rows, t.w.shape()[0]], x.dtype())).collect();
@@ -163,7 +164,7 @@ pub(super) fn forward(
     Ok((outs, vec![s; targets.len()]))
 }
 
-/// dA and dB of each target that has a dy, and dx if it is wanted.
+/// Computes dA and dB of each target that has a dy, and dx if it is wanted.
 pub(super) fn backward(
     op: &Lora,
     cx: &Ctx,
@@ -182,7 +183,7 @@ pub(super) fn backward(
     Ok((gradients, dx))
 }
 
-/// S (T, pitch) of all targets.
+/// Computes S (T, pitch) of all targets.
 pub(super) fn low_rank(
     run: &LoraPass,
     x: &Tensor,
@@ -194,29 +195,29 @@ pub(super) fn low_rank(
     let slices = c.div_ceil(SLICE);
     let mut parts = cx.scratch([slices, t, pitch], DType::F32);
     let grid = Grid {
-        blocks: [t.div_ceil(S_TILE.rows), pitch / GROUP, slices],
+        blocks: [t.div_ceil(S_TILE.rows), pitch / RANK_GROUP, slices],
         threads: S_TILE.threads,
         shared: tile_shared(&S_TILE, DType::F32),
     };
     let mut args =
         vec![Arg::Out(&mut parts), Arg::In(x), Arg::Maybe(run.mask.as_ref()), Arg::Maybe(run.adapter_ids)];
-    args.extend(each(targets, |t| Arg::Maybe(t.map(|t| t.a))));
-    args.extend(each(targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
-    args.extend(each(targets, |t| Arg::F32(t.map_or(0.0, |t| t.scale * up))));
+    args.extend(per_target(targets, |t| Arg::Maybe(t.map(|t| t.a))));
+    args.extend(per_target(targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
+    args.extend(per_target(targets, |t| Arg::F32(t.map_or(0.0, |t| t.scale * up))));
     args.extend([layout.adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &NARROW, "lora_s", alignment(c.is_multiple_of(8)), grid, &mut args)?;
     let mut s = cx.empty([t, pitch], x.dtype());
-    let whole = PartialSums { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
-    sum(cuda, &mut s, (0, pitch), (t, pitch), false, whole)?;
+    let partial_sums = PartialSums { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
+    sum(cuda, &mut s, (0, pitch), (t, pitch), false, partial_sums)?;
     Ok(s)
 }
 
-/// True when rows of x, W and B are whole chunks of 16 bytes.
+/// True when rows of x, W and B are multiples of 16 bytes.
 fn aligned(x: &Tensor, target: &LoraLinear) -> bool {
     x.shape().as_matrix().1.is_multiple_of(8) && target.rank().is_multiple_of(4)
 }
 
-/// y = x Wᵀ + S Bᵀ, by the given tile.
+/// Computes y = x Wᵀ + S Bᵀ with the given tile shape.
 pub(super) fn adapted(
     run: &LoraPass,
     y: &mut Tensor,
@@ -240,7 +241,7 @@ pub(super) fn adapted(
     start(run.cuda, &FORWARD, "lora", variant, grid(&tile, (t, n), target.w), &mut args)
 }
 
-/// S and dS of all targets are one tensor each; dy is read once for dS and dB.
+/// Computes the backward in bf16: S and dS of all targets are one tensor each; dy is read once for dS and dB.
 fn backward_bf16(
     run: &LoraPass,
     gradients: &mut [[Tensor; 2]],
@@ -259,7 +260,7 @@ fn backward_bf16(
     }
     let mut parts = cx.scratch([runs, pitch, c], DType::F32);
     let grid = Grid {
-        blocks: [c.div_ceil(DA_TILE.columns), pitch / GROUP, runs],
+        blocks: [c.div_ceil(DA_TILE.columns), pitch / RANK_GROUP, runs],
         threads: DA_TILE.threads,
         shared: DA_TILE.shared,
     };
@@ -267,9 +268,9 @@ fn backward_bf16(
     args.extend([t, c, RUN, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &NARROW, "lora_da", alignment(c.is_multiple_of(8)), grid, &mut args)?;
     for ((target, [da, _]), &at) in targets.iter().zip(gradients).zip(&layout.at) {
-        let whole =
+        let partial_sums =
             PartialSums { parts: &parts, at: at * c, pitch: c, stride: pitch * c, slices: runs, scale: up };
-        sum(cuda, da, (0, c), (target.rank(), c), false, whole)?;
+        sum(cuda, da, (0, c), (target.rank(), c), false, partial_sums)?;
     }
     match dx {
         Some(dx) => input_gradient(run, dx, &ds, used),
@@ -277,7 +278,7 @@ fn backward_bf16(
     }
 }
 
-/// dS = s dy B into `ds` from column `at` on, and dB = dyᵀ S.
+/// Computes dS = s dy B into `ds` from column `at` on, and dB = dyᵀ S.
 fn ds_and_db(
     run: &LoraPass,
     (ds, at): (&mut Tensor, usize),
@@ -287,10 +288,11 @@ fn ds_and_db(
     let LoraPass { cx, cuda, .. } = *run;
     let ((t, n), rank) = (u.dy.shape().as_matrix(), u.target.rank());
     let padded = padded_rank(rank);
-    let (strips, runs) = (n.div_ceil(STRIP), t.div_ceil(RUN));
+    let (strips, runs) = (n.div_ceil(STRIP_COLUMNS), t.div_ceil(RUN));
     let mut ds_parts = cx.scratch([strips, t, padded], DType::F32);
     let mut db_parts = cx.scratch([runs, n, padded], DType::F32);
-    let grid = Grid { blocks: [strips, runs, padded / GROUP], threads: STRIP_THREADS, shared: STRIP_SHARED };
+    let grid =
+        Grid { blocks: [strips, runs, padded / RANK_GROUP], threads: STRIP_THREADS, shared: STRIP_SHARED };
     let mut args = vec![
         Arg::Out(&mut ds_parts),
         Arg::Out(&mut db_parts),
@@ -311,7 +313,7 @@ fn ds_and_db(
     sum(cuda, db, (0, rank), (n, rank), false, of_db)
 }
 
-/// dx = mask/(1-p) ⊙ Σ dS A + Σ dy W over one target at least.
+/// Computes dx = mask/(1-p) ⊙ Σ dS A + Σ dy W over at least one target.
 fn input_gradient(run: &LoraPass, dx: &mut Tensor, ds: &Tensor, used: &[BackwardLinear]) -> Result<()> {
     let LoraPass { cuda, up, .. } = *run;
     let w = used[0].target.w;
@@ -320,17 +322,17 @@ fn input_gradient(run: &LoraPass, dx: &mut Tensor, ds: &Tensor, used: &[Backward
     let aligned = c.is_multiple_of(8) && used.iter().all(|u| width(u).is_multiple_of(8));
     let tile = choose_tile(cuda, OperandLayout::NN, dx, w, aligned);
     let mut args = vec![Arg::Out(dx), Arg::Maybe(run.mask.as_ref()), Arg::In(ds)];
-    args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.target.a))));
-    args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.dy))));
-    args.extend(each(used, |u| Arg::Maybe(u.map(|u| u.target.w))));
-    args.extend(each(used, |u| Arg::I32(u.map_or(0, |u| u.target.rank() as i32))));
-    args.extend(each(used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32))));
+    args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.target.a))));
+    args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.dy))));
+    args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.target.w))));
+    args.extend(per_target(used, |u| Arg::I32(u.map_or(0, |u| u.target.rank() as i32))));
+    args.extend(per_target(used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32))));
     args.push(Arg::F32(up));
     args.extend([t, c, ds.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
     start(cuda, &DX, "lora_dx", tile_variant(&tile, w, aligned), grid(&tile, (t, c), w), &mut args)
 }
 
-/// Returns a bit for every channel of every token, 1 when it is kept: (T, ⌈C/32⌉) words.
+/// Returns the dropout mask (T, ⌈C/32⌉) i32: a bit for every channel of every token, 1 when it is kept.
 fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> {
     let (t, c) = x.shape().as_matrix();
     let mut mask = cx.scratch([t, c.div_ceil(32)], DType::I32);
@@ -350,8 +352,8 @@ fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> 
     Ok(mask)
 }
 
-/// Returns [`TARGETS`] arguments, one of each target and null for those that are not there.
-fn each<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec<Arg<'a>> {
+/// Returns [`TARGETS`] arguments, one of each target and null for missing targets.
+fn per_target<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec<Arg<'a>> {
     (0..TARGETS).map(|i| of(all.get(i))).collect()
 }
 
@@ -367,7 +369,7 @@ fn tile_variant(tile: &Tile, w: &Tensor, aligned: bool) -> Variant {
     TileVariant { shape: tile.shape, w: w.dtype(), aligned }.variant(Variant::PLAIN)
 }
 
-/// Defines ALIGNED: 1 when rows are whole chunks of 16 bytes.
+/// Defines ALIGNED: 1 when rows are multiples of 16 bytes.
 fn alignment(aligned: bool) -> Variant {
     Variant::PLAIN.int("ALIGNED", aligned as usize)
 }
@@ -377,8 +379,8 @@ fn grid(tile: &Tile, (m, n): (usize, usize), w: &Tensor) -> Grid {
     Grid { blocks: [blocks, 1, 1], threads: tile.threads, shared: tile_shared(tile, w.dtype()) }
 }
 
-/// Checks what the kernels demand beyond the op.
-fn supported(x: &Tensor, targets: &[LoraLinear]) -> Result<()> {
+/// Checks the requirements of the kernels beyond those of the op.
+fn check_supported(x: &Tensor, targets: &[LoraLinear]) -> Result<()> {
     let odd = |t: &LoraLinear| {
         t.a.dtype() != DType::F32 || t.b.dtype() != DType::F32 || t.w.dtype() != targets[0].w.dtype()
     };

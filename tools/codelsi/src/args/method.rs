@@ -1,10 +1,11 @@
-//! The flags that say what is trained.
+//! The flags that choose the trained weights.
 
 use clap::Args;
 use codelsi_model::adapter::Method;
 
-/// What is trained: LoRA, unless told otherwise.
+/// The method of fine-tuning: LoRA by default.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Method (LoRA by default)")]
 pub struct MethodArgs {
     /// Train every weight instead of an adapter.
     #[arg(long, conflicts_with_all = ["rslora", "dora", "experts", "bottleneck"])]
@@ -12,25 +13,25 @@ pub struct MethodArgs {
     /// Scale the adapter by alpha / √rank instead of alpha / rank (rsLoRA).
     #[arg(long, conflicts_with_all = ["experts", "bottleneck"])]
     rslora: bool,
-    /// Train the length of every output channel too, with LoRA for its direction (DoRA).
+    /// Train the magnitude of every output channel too, and its direction by LoRA (DoRA).
     #[arg(long, conflicts_with_all = ["experts", "bottleneck"])]
     dora: bool,
-    /// A mixture of this many LoRA experts, each of --rank, weighed by a router for each token.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024), conflicts_with = "bottleneck")]
+    /// Train a mixture of E LoRA experts, each of --rank, weighted by a router for each token; 1 to 1024.
+    #[arg(long, value_name = "E", value_parser = clap::value_parser!(u16).range(1..=1024), conflicts_with = "bottleneck")]
     experts: Option<u16>,
-    /// Bottleneck adapters of this width, after attention and after the MLP, instead of LoRA.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["rank", "alpha"])]
+    /// Train bottleneck adapters of width R, after attention and after the MLP, instead of LoRA.
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["rank", "alpha"])]
     bottleneck: Option<u16>,
     /// Rank of the adapter.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, value_name = "R", default_value_t = 16)]
     rank: usize,
-    /// The adapter is scaled by alpha / rank.
+    /// Numerator of the adapter's scale, alpha / rank.
     #[arg(long, default_value_t = 32.0)]
     pub alpha: f32,
 }
 
 impl MethodArgs {
-    /// What the adapter is.
+    /// Returns the method of the adapter.
     pub fn method(&self) -> Method {
         match (self.experts, self.bottleneck) {
             (Some(experts), _) => Method::Mixture { experts: experts.into() },
@@ -39,7 +40,7 @@ impl MethodArgs {
         }
     }
 
-    /// R, whatever it is the width of.
+    /// Returns the adapter's rank: LoRA's, or the bottleneck's width.
     pub fn rank(&self) -> usize {
         self.bottleneck.map_or(self.rank, usize::from)
     }

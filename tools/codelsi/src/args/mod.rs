@@ -1,9 +1,18 @@
 //! Flags that several commands share.
 
+pub mod help;
+mod judge;
 mod method;
 mod model;
 mod ranks;
+mod sampling;
+mod step;
+mod wrap;
 
+pub use judge::JudgeToolArgs;
 pub use method::MethodArgs;
-pub use model::{ComputeArg, ModelArgs, PlaceArgs};
+pub use model::{DeviceArgs, ModelArgs};
 pub use ranks::RankArgs;
+pub use sampling::{ProtocolArgs, SamplingArgs};
+pub use step::StepArgs;
+pub use wrap::wrap_help;

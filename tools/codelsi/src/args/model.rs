@@ -1,32 +1,31 @@
 //! The flags that name a model, its device and its precision.
 
+use crate::args::help;
 use clap::{Args, ValueEnum};
 use codelsi_engine::DType;
 use codelsi_launch::DeviceChoice;
 use std::path::PathBuf;
 
-/// Which model, where, and in what precision.
+/// A model, its device and its precision.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// Model folder in the Hugging Face layout.
-    #[arg(long)]
+    #[arg(long, help = help::MODEL, value_name = "DIR")]
     pub model: PathBuf,
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub device: DeviceArgs,
 }
 
-/// Where a model runs, and in what precision.
+/// The device of a model and the precision of its activations.
 #[derive(Args, Clone, Copy, Debug)]
-pub struct PlaceArgs {
-    /// Where to run: auto, cpu, cuda, cuda:N, emulated or emulated:sm_90a.
-    #[arg(long, default_value = "auto")]
+#[command(next_help_heading = "Device and ranks")]
+pub struct DeviceArgs {
+    #[arg(long, help = help::DEVICE, default_value = "auto")]
     pub device: DeviceChoice,
-    /// Storage of activations; by default bf16 for a bf16 checkpoint and f32 for any other.
-    #[arg(long, value_enum)]
+    #[arg(long, help = help::COMPUTE, value_name = "TYPE", value_enum)]
     pub compute: Option<ComputeArg>,
 }
 
-/// `--compute`.
+/// The values of `--compute`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ComputeArg {
     F32,

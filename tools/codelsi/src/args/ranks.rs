@@ -1,31 +1,30 @@
 //! The flags of commands that run on several ranks.
 
-use crate::args::model::PlaceArgs;
+use crate::args::{DeviceArgs, help};
 use clap::Args;
 use codelsi_experiment::placement::Placement;
 use codelsi_launch::RankOptions;
 use codelsi_model::parallel::Layout;
 
-/// Who shares the work, and how.
+/// The ranks of a run and the layout of the model across them.
 #[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Device and ranks")]
 pub struct RankArgs {
-    /// Workers, each with a device of its own: on cards, those from --device on [default: 1, or a launcher's processes]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, help = format!("{} {}", help::RANKS, help::RANKS_DEFAULT), value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     ranks: Option<u16>,
-    /// How they share a model: replicate, shard or tensor.
-    #[arg(long, default_value_t)]
-    pub layout: Layout,
-    /// Seconds that a rank waits for the others before the run ends [default: CODELSI_TIMEOUT, or 600]
-    #[arg(long)]
+    #[arg(long, help = help::LAYOUT, default_value_t)]
+    layout: Layout,
+    #[arg(long, help = help::TIMEOUT, value_name = "SECONDS")]
     timeout: Option<f64>,
 }
 
 impl RankArgs {
-    /// Returns where these ranks run.
-    pub fn placement(self, place: PlaceArgs) -> Placement {
+    /// Returns the placement of these ranks on `device`.
+    pub fn placement(self, device: DeviceArgs) -> Placement {
         Placement {
-            device: place.device,
-            compute: place.compute.map(Into::into),
+            device: device.device,
+            compute: device.compute.map(Into::into),
             ranks: RankOptions { count: self.ranks, timeout: self.timeout },
             layout: self.layout,
         }

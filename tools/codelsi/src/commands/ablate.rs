@@ -1,6 +1,6 @@
 //! `codelsi ablate`: the paper's comparisons.
 
-use crate::commands::pipeline::Pipeline;
+use crate::commands::pipeline::PipelineArgs;
 use clap::{Args, ValueEnum};
 use codelsi_engine::{Error, Result};
 use codelsi_experiment::ablation::Ablation;
@@ -8,40 +8,40 @@ use codelsi_experiment::output::Output;
 use codelsi_experiment::sources::Sources;
 use std::path::PathBuf;
 
-/// Compare ways of training, one thing changed at a time, in a table with intervals and costs.
+/// Compare variants of the training in a table with intervals and costs.
 #[derive(Args)]
-pub struct Ablate {
-    /// What is compared.
+pub struct AblateArgs {
+    /// Variants to compare.
     #[arg(value_enum)]
-    what: AblationArg,
-    /// With `languages`: problems in MultiPL-E's form in languages beside TypeScript, a file each; the public sources are
-    /// read in those languages too.
-    #[arg(long, num_args = 1..)]
+    ablation: AblationArg,
+    /// With `languages`: files of problems in other languages than TypeScript, one for each; the public sources are read in
+    /// these languages too.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     language_problems: Vec<PathBuf>,
     #[command(flatten)]
-    pipeline: Pipeline,
+    pipeline: PipelineArgs,
 }
 
-/// The comparisons by their names.
+/// The ablations by their names.
 #[derive(Clone, Copy, ValueEnum)]
 enum AblationArg {
-    /// Adapters of rank 8, 16 and 32 (alpha is twice the rank), on the general rows.
+    /// LoRA of rank 8, 16 and 32 (alpha = 2 · rank)
     Rank,
-    /// The specialized stage on 5, 10, 20, 40 and 80 private rows, on top of general.
+    /// Specialized stage on 5, 10, 20, 40, 80 private rows
     Samples,
-    /// General, then specialized, against specialized alone and against both at once.
+    /// General then specialized, specialized alone, both at once
     Stages,
-    /// LoRA, rsLoRA, DoRA, bottleneck adapters, a mixture of LoRA experts and every weight, on the general rows.
+    /// LoRA, rsLoRA, DoRA, bottleneck, mixture of LoRA, full
     Methods,
-    /// The specialized stage on each private repository by itself, read on the rows that it holds out.
+    /// Specialized stage on each private repository
     Repositories,
-    /// Other languages: an adapter of each one's rows beside that of TypeScript's, on each one's problems.
+    /// An adapter for each language, and TypeScript's
     Languages,
 }
 
 impl From<AblationArg> for Ablation {
-    fn from(what: AblationArg) -> Self {
-        match what {
+    fn from(arg: AblationArg) -> Self {
+        match arg {
             AblationArg::Rank => Ablation::Rank,
             AblationArg::Samples => Ablation::Samples,
             AblationArg::Stages => Ablation::Stages,
@@ -53,24 +53,25 @@ impl From<AblationArg> for Ablation {
 }
 
 /// Runs the command.
-pub fn run(args: &Ablate, out: &Output) -> Result<()> {
-    let (ablation, pipeline) = (Ablation::from(args.what), &args.pipeline);
-    let recipe = pipeline.changed(ablation.recipe(pipeline.named()));
+pub fn run(args: &AblateArgs, out: &Output) -> Result<()> {
+    let (ablation, pipeline) = (Ablation::from(args.ablation), &args.pipeline);
+    let recipe = pipeline.changed(ablation.adapt_recipe(pipeline.named()));
     let sources = args.sources(ablation, recipe.name == "demo")?;
     let report = ablation.run(&pipeline.experiment(recipe, sources), out)?;
     pipeline.json(&report, out);
     Ok(())
 }
 
-impl Ablate {
+impl AblateArgs {
+    /// Returns the pipeline's sources, for `languages` with the problems of the other languages.
     fn sources(&self, ablation: Ablation, demo: bool) -> Result<Sources> {
         let other = ablation != Ablation::Languages;
         if !self.language_problems.is_empty() && (other || demo) {
             return Err(Error::new(
-                "--language-problems are for `ablate languages` with your own model; the demo makes its own",
+                "--language-problems is for `ablate languages` with your own model: leave it out (the demo makes its own)",
             ));
         }
-        let sources = self.pipeline.sources(ablation.examples())?;
+        let sources = self.pipeline.sources(ablation.private_examples())?;
         Ok(match (other, demo) {
             (true, _) => sources,
             (_, true) => {

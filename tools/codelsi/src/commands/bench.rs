@@ -1,57 +1,56 @@
-//! `codelsi bench`: tokens a second, the share of the machine's own roof, and the peak memory of prefill, decode and LoRA
-//! training.
+//! `codelsi bench`: tokens per second, the share of the machine's measured roof, and the peak memory of prefill, decode
+//! and LoRA training.
 
-use crate::args::{ModelArgs, RankArgs};
+use crate::args::{ModelArgs, RankArgs, help};
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_experiment::output::Output;
-use codelsi_experiment::throughput::{self, BenchOptions, Measured, Throughput};
+use codelsi_experiment::throughput::{self, BenchOptions, Throughput, WorkloadThroughput};
 use codelsi_train::options::ActivationCheckpointing;
 use serde_json::{Map, Value, json};
 
-/// Measure tokens a second on random tokens.
+/// Measure speed and peak memory of prefill, decode and LoRA training.
 #[derive(Args)]
-pub struct Bench {
+pub struct BenchArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     ranks: RankArgs,
-    /// Prompt tokens; 0 leaves prefill out.
-    #[arg(long, default_value_t = 512)]
+    /// Tokens of the prompt; 0 leaves prefill out.
+    #[arg(long, value_name = "N", default_value_t = 512)]
     prefill: usize,
-    /// Tokens generated one by one; 0 leaves decode out.
-    #[arg(long, default_value_t = 64)]
+    /// Tokens to generate one by one; 0 leaves decode out.
+    #[arg(long, value_name = "N", default_value_t = 64)]
     decode: usize,
-    /// Launch every kernel of a decode step by itself, rather than replay a recorded step.
+    /// Launch every kernel of a decode step by itself, instead of replaying a recorded CUDA graph.
     #[arg(long)]
     no_graphs: bool,
-    /// Tokens of a LoRA training step, a sequence of so many on each rank; 0 leaves it out.
-    #[arg(long, default_value_t = 512)]
+    /// Tokens of the sequence that each rank trains on in a LoRA step; 0 leaves training out.
+    #[arg(long, value_name = "N", default_value_t = 512)]
     train: usize,
-    /// Layers that run again in backward: auto, all, none, or a number.
-    #[arg(long, default_value = "auto")]
+    #[arg(long, help = help::CHECKPOINTING, value_name = "LAYERS", default_value = "auto")]
     checkpointing: ActivationCheckpointing,
-    /// Runs of each; the figures are medians.
-    #[arg(long, default_value_t = 3)]
+    /// Timed runs of each; the figures are medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
     repeat: usize,
-    /// End with one JSON object on stdout.
-    #[arg(long)]
+    #[arg(long, help = help::JSON)]
     json: bool,
 }
 
 /// Runs the command.
-pub fn run(args: &Bench, out: &Output) -> Result<()> {
-    let placement = args.ranks.placement(args.model.place);
+pub fn run(args: &BenchArgs, out: &Output) -> Result<()> {
+    let placement = args.ranks.placement(args.model.device);
     let options = BenchOptions {
         model: args.model.model.clone(),
         prefill: args.prefill,
         decode: args.decode,
-        graphs: !args.no_graphs,
+        cuda_graphs: !args.no_graphs,
         train: args.train,
         checkpointing: args.checkpointing,
         repeat: args.repeat,
     };
-    let Some(Throughput { load_gb_per_s, measured }) = throughput::measure(&options, placement)? else {
+    let Some(Throughput { load_gb_per_s, workloads: measured }) = throughput::measure(&options, placement)?
+    else {
         return Ok(());
     };
     if !args.json {
@@ -62,24 +61,24 @@ pub fn run(args: &Bench, out: &Output) -> Result<()> {
     for name in ["prefill", "decode", "train"] {
         object.insert(format!("{name}_tokens_per_s"), Value::Null);
     }
-    object.insert("peak_bytes".into(), json!(measured.iter().map(|work| work.peak).max()));
+    object.insert("peak_bytes".into(), json!(measured.iter().map(|work| work.peak_bytes).max()));
     measured.iter().for_each(|work| add_to(&mut object, work));
     out.json(args.json, &Value::Object(object));
     Ok(())
 }
 
-fn line(work: &Measured) -> String {
+fn line(work: &WorkloadThroughput) -> String {
     let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
-    let share = work.share.map_or(String::new(), |s| format!(", {:.1} % of the roof", 100.0 * s));
-    let (peak, planned) = (mib(work.peak), mib(work.planned));
+    let share = work.roof_share.map_or(String::new(), |s| format!(", {:.1} % of the roof", 100.0 * s));
+    let (peak, planned) = (mib(work.peak_bytes), mib(work.planned_bytes));
     let (name, rate) = (work.name, work.tokens_per_s);
     format!("{name:<8}{rate:>10.1} tokens/s{share}, peak {peak:.1} MiB, planned {planned:.1} MiB")
 }
 
-fn add_to(object: &mut Map<String, Value>, work: &Measured) {
+fn add_to(object: &mut Map<String, Value>, work: &WorkloadThroughput) {
     let mut add = |key: &str, value: Value| object.insert(format!("{}_{key}", work.name), value);
     add("tokens_per_s", json!(work.tokens_per_s));
-    add("roof_share", json!(work.share));
-    add("peak_bytes", json!(work.peak));
-    add("planned_bytes", json!(work.planned));
+    add("roof_share", json!(work.roof_share));
+    add("peak_bytes", json!(work.peak_bytes));
+    add("planned_bytes", json!(work.planned_bytes));
 }

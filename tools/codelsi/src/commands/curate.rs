@@ -1,75 +1,75 @@
 //! `codelsi curate`: from sources to instruction rows.
 
-use crate::args::{PlaceArgs, RankArgs};
+use crate::args::{DeviceArgs, RankArgs, help};
 use clap::Args;
 use codelsi_curate::teacher::TeacherSettings;
 use codelsi_curate::{CurateOptions, InstructionStyle, Language, RowLimits};
 use codelsi_engine::{Error, Result};
-use codelsi_experiment::curation::{self, RESEMBLANCE, card_path};
+use codelsi_experiment::curation::{self, NEAR_DUPLICATE_THRESHOLD, card_path};
 use codelsi_experiment::output::Output;
 use codelsi_experiment::teacher::TeacherOptions;
 use serde_json::to_value;
 use std::path::PathBuf;
 
-/// Make instruction rows from sources.
+/// Make instruction rows (training data) from source code.
 #[derive(Args)]
-pub struct Curate {
-    /// Folders of sources, or .jsonl / .jsonl.gz files with `path` and `content`.
-    #[arg(required = true)]
+pub struct CurateArgs {
+    /// Sources: folders, or .jsonl / .jsonl.gz files whose lines have `path` and `content`.
+    #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
-    /// The rows: JSON Lines of {"instruction": …, "output": …}, with their provenance.
-    #[arg(long)]
+    /// File for the rows: JSON Lines of {"instruction": .., "output": ..} with their provenance; a card is written beside it.
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Language whose files count, repeated for more: typescript, javascript, python, java, cpp, rust.
+    /// Language to read: typescript, javascript, python, java, cpp or rust; repeat the flag for more.
     #[arg(long = "language", default_value = "typescript")]
     languages: Vec<Language>,
-    /// Problem files that no row may repeat.
-    #[arg(long)]
+    /// File of benchmark problems that no row may repeat; repeat the flag for more.
+    #[arg(long, value_name = "FILE")]
     against: Vec<PathBuf>,
-    /// Drop a row that resembles an earlier one by this share of their token 5-grams or more; 0 keeps all but copies.
-    #[arg(long, default_value_t = RESEMBLANCE)]
+    /// Drop a row that shares this fraction of its token 5-grams (Jaccard) or more with an earlier one, from 0 to 1; 0 drops
+    /// only copies.
+    #[arg(long, value_name = "FRACTION", default_value_t = NEAR_DUPLICATE_THRESHOLD)]
     resemblance: f64,
-    /// A tokenizer.json or its folder: rows are measured in its tokens.
-    #[arg(long)]
+    /// File tokenizer.json, or its folder: rows are measured in its tokens.
+    #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// Tokens of an instruction and its answer at most [default: 4096]
-    #[arg(long, requires = "tokenizer")]
-    max_tokens: Option<usize>,
-    /// Ways to ask, of: write, complete, explain, refactor, fix, test; an item gives a row of each where it can.
-    #[arg(long, value_delimiter = ',', default_value = "write")]
+    /// Maximum tokens per row, instruction and answer together [default: 4096]
+    #[arg(long, alias = "max-tokens", value_name = "N", requires = "tokenizer")]
+    max_row_tokens: Option<usize>,
+    /// Instruction styles, separated by commas: write, complete, explain, refactor, fix, test; an item gives a row of each
+    /// where it can.
+    #[arg(long, value_name = "STYLE", value_delimiter = ',', default_value = "write")]
     styles: Vec<InstructionStyle>,
-    /// Tell in each instruction for code what the code uses of its file: imports, and signatures of what it calls.
+    /// Add to an instruction the imports and the signatures that its code uses.
     #[arg(long)]
     context: bool,
-    /// Decides what is drawn: where code is cut, which bug it gets, what a teacher is asked.
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, help = help::SEED, default_value_t = 42)]
     seed: u64,
     #[command(flatten)]
     teacher: TeacherArgs,
-    /// End with one JSON object on stdout.
-    #[arg(long)]
+    #[arg(long, help = help::JSON)]
     json: bool,
 }
 
-/// Who writes the instructions, if not we.
+/// The model that writes the instructions.
 #[derive(Args)]
+#[command(next_help_heading = "Teacher")]
 pub struct TeacherArgs {
-    /// A model that writes the instructions: a server that speaks OpenAI's protocol, as https://host/v1, which is sent the
-    /// code that is kept; or a model folder. Its answers are kept in OUT.teacher.jsonl beside the rows; a run that was cut
-    /// short goes on.
-    #[arg(long)]
+    /// Model that writes the instructions: the URL of a server with OpenAI's API, as https://host/v1 (the kept code is sent
+    /// to it), or a model folder. Its answers are kept beside the rows in *.teacher.jsonl; an interrupted run goes on.
+    #[arg(long, value_name = "URL|DIR")]
     teacher: Option<String>,
-    /// The server's name for that model.
-    #[arg(long, requires = "teacher")]
+    /// Name of the model on the server.
+    #[arg(long, value_name = "NAME", requires = "teacher")]
     teacher_model: Option<String>,
-    /// The environment variable that holds the server's key [default: CODELSI_API_KEY or OPENAI_API_KEY]
-    #[arg(long, requires = "teacher")]
+    /// Environment variable that holds the server's key [default: CODELSI_API_KEY or OPENAI_API_KEY]
+    #[arg(long, value_name = "VARIABLE", requires = "teacher")]
     teacher_key_env: Option<String>,
-    /// Rounds in which the teacher makes another, harder task of each, and its solution.
-    #[arg(long, requires = "teacher", default_value_t = 0)]
+    /// Rounds in which the teacher makes a harder task of each row, with its solution (Evol-Instruct).
+    #[arg(long, value_name = "ROUNDS", requires = "teacher", default_value_t = 0)]
     evolve: usize,
     #[command(flatten)]
-    place: PlaceArgs,
+    device: DeviceArgs,
     #[command(flatten)]
     ranks: RankArgs,
 }
@@ -77,38 +77,38 @@ pub struct TeacherArgs {
 impl TeacherArgs {
     fn options(&self) -> Option<TeacherOptions> {
         self.teacher.clone().map(|teacher| TeacherOptions {
-            teacher,
+            address_or_folder: teacher,
             model: self.teacher_model.clone(),
             key_env: self.teacher_key_env.clone(),
-            placement: self.ranks.placement(self.place),
+            placement: self.ranks.placement(self.device),
         })
     }
 }
 
 /// Runs the command.
-pub fn run(args: &Curate, out: &Output) -> Result<()> {
+pub fn run(args: &CurateArgs, out: &Output) -> Result<()> {
     if !(0.0..=1.0).contains(&args.resemblance) {
-        return Err(Error::new(format!("--resemblance is a share from 0 to 1, not {}", args.resemblance)));
+        return Err(Error::new(format!("--resemblance is a fraction from 0 to 1, not {}", args.resemblance)));
     }
     let limits = RowLimits::default();
     let mut teacher = args.teacher.options().map(|teacher| teacher.open()).transpose()?;
-    let lessons =
+    let settings =
         teacher.as_ref().map(|t| TeacherSettings { teacher: t.name().into(), evolve: args.teacher.evolve });
     let options = CurateOptions {
         paths: args.paths.clone(),
         languages: args.languages.clone(),
         against: args.against.clone(),
         near_duplicate_threshold: (args.resemblance > 0.0).then_some(args.resemblance),
-        limits: RowLimits { max_tokens: args.max_tokens.unwrap_or(limits.max_tokens), ..limits },
+        limits: RowLimits { max_tokens: args.max_row_tokens.unwrap_or(limits.max_tokens), ..limits },
         tokenizer: args.tokenizer.clone(),
         styles: args.styles.clone(),
         context: args.context,
         seed: args.seed,
-        teacher: lessons,
+        teacher: settings,
     };
-    let (mut rows, mut counts) = curation::offline(&options, out)?;
+    let (mut rows, mut counts) = curation::curate_rows(&options, out)?;
     if let Some(teacher) = &mut teacher {
-        rows = curation::taught(&options, rows, &mut counts, &mut **teacher, &args.out, out)?;
+        rows = curation::rewrite_rows(&options, rows, &mut counts, &mut **teacher, &args.out, out)?;
     }
     curation::save(&options, &rows, &counts, &args.out)?;
     if !args.json {

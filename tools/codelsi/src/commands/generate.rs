@@ -1,91 +1,49 @@
 //! `codelsi generate`: completes a prompt.
 
-use crate::args::{ModelArgs, RankArgs};
+use crate::args::{ModelArgs, RankArgs, SamplingArgs, help};
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_experiment::generation::{GenerationOptions, Prompt, complete};
 use codelsi_experiment::output::Output;
-use codelsi_model::generate::{Completion, SamplingParams};
+use codelsi_model::generate::Completion;
 use codelsi_model::template::PromptTemplate;
 use serde_json::json;
 use std::path::PathBuf;
 
 /// Complete a prompt.
 #[derive(Args)]
-pub struct Generate {
+pub struct GenerateArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     ranks: RankArgs,
-    /// Adapter folder in PEFT's layout.
-    #[arg(long)]
+    #[arg(long, help = help::ADAPTER, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// The text to complete.
-    #[arg(long, required_unless_present = "prompt_ids")]
+    /// Text to complete.
+    #[arg(long, value_name = "TEXT", required_unless_present = "prompt_ids")]
     prompt: Option<String>,
-    /// The prompt as token ids, taken as they are.
-    #[arg(long, value_delimiter = ',', conflicts_with = "prompt")]
+    /// Prompt as token ids, separated by commas; nothing is added to them.
+    #[arg(long, value_name = "IDS", value_delimiter = ',', conflicts_with = "prompt")]
     prompt_ids: Vec<u32>,
-    /// Wrap the prompt as an instruction: paper, inst or plain.
-    #[arg(long)]
+    #[arg(long, help = format!("{} [default: the text as it is]", help::TEMPLATE))]
     template: Option<PromptTemplate>,
-    /// Completions.
-    #[arg(short, default_value_t = 1)]
+    #[arg(short, long = "samples", help = help::SAMPLES, value_name = "N", default_value_t = 1)]
     n: usize,
-    /// Tokens of a completion at most.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, help = help::MAX_TOKENS, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// End before this text; may be given again.
-    #[arg(long)]
+    /// Text before which a sample ends; repeat the flag for more.
+    #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Tokens of a KV page. Changes no text.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, help = help::PAGE_SIZE, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     page_size: u16,
-    /// End with one JSON object on stdout.
-    #[arg(long)]
+    #[arg(long, help = help::JSON)]
     json: bool,
 }
 
-/// How tokens are chosen.
-#[derive(Args, Clone, Copy, Debug)]
-pub struct SamplingArgs {
-    /// 0 is greedy.
-    #[arg(long, default_value_t = 0.2)]
-    pub temperature: f32,
-    /// Keep the k likeliest tokens; 0 keeps all.
-    #[arg(long, default_value_t = 0)]
-    pub top_k: usize,
-    /// Keep the likeliest tokens that reach this probability together.
-    #[arg(long, default_value_t = 0.95)]
-    pub top_p: f32,
-    /// Keep tokens at least this share as probable as the likeliest.
-    #[arg(long, default_value_t = 0.0)]
-    pub min_p: f32,
-    /// 1 is none.
-    #[arg(long, default_value_t = 1.0)]
-    pub repetition_penalty: f32,
-    /// Of the sampling; the same seed gives the same text.
-    #[arg(long, default_value_t = 42)]
-    pub seed: u64,
-}
-
-impl From<SamplingArgs> for SamplingParams {
-    fn from(a: SamplingArgs) -> Self {
-        SamplingParams {
-            temperature: a.temperature,
-            top_k: a.top_k,
-            top_p: a.top_p,
-            min_p: a.min_p,
-            repetition_penalty: a.repetition_penalty,
-            seed: a.seed,
-        }
-    }
-}
-
 /// Runs the command.
-pub fn run(args: &Generate, out: &Output) -> Result<()> {
+pub fn run(args: &GenerateArgs, out: &Output) -> Result<()> {
     let prompt = match &args.prompt {
         Some(text) => Prompt::Text(text.clone(), args.template),
         None => Prompt::Ids(args.prompt_ids.clone()),
@@ -100,12 +58,12 @@ pub fn run(args: &Generate, out: &Output) -> Result<()> {
         stop: args.stop.clone(),
         page_size: args.page_size.into(),
     };
-    let completions = complete(&options, args.ranks.placement(args.model.place), out)?;
+    let completions = complete(&options, args.ranks.placement(args.model.device), out)?;
     completions.iter().for_each(|completions| show(args, completions, out));
     Ok(())
 }
 
-fn show(args: &Generate, completions: &[Completion], out: &Output) {
+fn show(args: &GenerateArgs, completions: &[Completion], out: &Output) {
     if !args.json {
         for (i, c) in completions.iter().enumerate() {
             if completions.len() > 1 {

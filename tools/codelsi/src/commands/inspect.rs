@@ -1,5 +1,6 @@
-//! `codelsi inspect`: what a model or adapter folder holds.
+//! `codelsi inspect`: the contents of a model folder or an adapter folder.
 
+use crate::args::help;
 use clap::Args;
 use codelsi_engine::{Error, Result};
 use codelsi_experiment::output::Output;
@@ -11,21 +12,20 @@ use std::path::PathBuf;
 
 /// Show the sizes of a model folder, and of an adapter for it.
 #[derive(Args)]
-pub struct Inspect {
+pub struct InspectArgs {
+    #[arg(help = help::MODEL, value_name = "DIR")]
     model: PathBuf,
-    /// Adapter folder (PEFT).
-    #[arg(long)]
+    #[arg(long, help = help::ADAPTER, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// Read every weight and fail on the first NaN or infinity.
     #[arg(long)]
     check: bool,
-    /// End with one JSON object on stdout.
-    #[arg(long)]
+    #[arg(long, help = help::JSON)]
     json: bool,
 }
 
 /// Runs the command.
-pub fn run(args: &Inspect, out: &Output) -> Result<()> {
+pub fn run(args: &InspectArgs, out: &Output) -> Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
     let c = checkpoint.config();
     let adapter = args.adapter.as_ref().map(|folder| Adapter::load(folder, c)).transpose()?;

@@ -1,58 +1,33 @@
 //! `codelsi judge`: verdicts for given completions; no model.
 
+use crate::args::{JudgeToolArgs, help};
 use clap::Args;
 use codelsi_engine::Result;
-use codelsi_eval::judge::JudgeKind;
 use codelsi_eval::problem::read_problems;
-use codelsi_experiment::judging::{JudgeOptions, judge_completions};
+use codelsi_experiment::judging::judge_completions;
 use codelsi_experiment::output::Output;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Judge given completions by executing them.
+/// Judge completions that you bring, by executing them.
 #[derive(Args)]
-pub struct Judge {
-    /// Problems in MultiPL-E's form.
-    #[arg(long)]
+pub struct JudgeArgs {
+    #[arg(long, help = help::PROBLEMS, value_name = "FILE")]
     problems: PathBuf,
-    /// JSON Lines of {"id": …, "name": …, "completion": …}.
-    #[arg(long)]
+    /// File of completions: JSON Lines of {"id": .., "name": (of the problem), "completion": ..}.
+    #[arg(long, value_name = "FILE")]
     completions: PathBuf,
-    /// Verdicts, one line a completion; a run that was cut short goes on from here.
-    #[arg(long)]
+    /// File for the verdicts, one line per completion; an interrupted run goes on.
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
-    judge: JudgeArgs,
-    /// End with one JSON object on stdout.
-    #[arg(long)]
+    judge: JudgeToolArgs,
+    #[arg(long, help = help::JSON)]
     json: bool,
 }
 
-/// Which judge, and its tools.
-#[derive(Args, Clone, Debug)]
-pub struct JudgeArgs {
-    /// tsc: MultiPL-E's rule for TypeScript, with compiler and node; embedded: TypeScript without a type check, and
-    /// JavaScript, with nothing to install; javascript, python, java, cpp, rust: with the machine's tools [default: as the
-    /// problems' language needs, embedded where that will do].
-    #[arg(long)]
-    pub judge: Option<JudgeKind>,
-    /// The TypeScript compiler of the tsc judge; found on PATH or in .tools by default.
-    #[arg(long)]
-    pub tsc: Option<PathBuf>,
-    /// The node of the tsc judge; found on PATH by default.
-    #[arg(long)]
-    pub node: Option<PathBuf>,
-}
-
-impl JudgeArgs {
-    /// The judge that is asked for.
-    pub fn options(&self) -> JudgeOptions {
-        JudgeOptions { judge: self.judge, tsc: self.tsc.clone(), node: self.node.clone() }
-    }
-}
-
 /// Runs the command.
-pub fn run(args: &Judge, out: &Output) -> Result<()> {
+pub fn run(args: &JudgeArgs, out: &Output) -> Result<()> {
     let problems = read_problems(&args.problems)?;
     let judge = args.judge.options().open(&problems)?;
     eprintln!("{}", judge.describe());

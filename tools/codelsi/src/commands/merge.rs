@@ -1,35 +1,33 @@
-//! `codelsi merge`: folds an adapter into its base, and checks that the merged model says the same.
+//! `codelsi merge`: merges an adapter into its base, and checks the merged model's logits against base + adapter.
 
-use crate::args::ModelArgs;
+use crate::args::{DeviceArgs, ModelArgs, help};
 use clap::Args;
 use codelsi_engine::Result;
-use codelsi_experiment::merging::{Merged, merge_and_check};
+use codelsi_experiment::merging::{MergeCheck, merge_and_check};
 use codelsi_experiment::output::Output;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Write base + adapter as a model of its own.
+/// Merge an adapter into its base model, and check the logits.
 #[derive(Args)]
-pub struct Merge {
+pub struct MergeArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Adapter folder (PEFT).
-    #[arg(long)]
+    #[arg(long, help = help::ADAPTER, value_name = "DIR")]
     adapter: PathBuf,
     /// Folder for the merged model.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// End with one JSON object on stdout.
-    #[arg(long)]
+    #[arg(long, help = help::JSON)]
     json: bool,
 }
 
 /// Runs the command.
-pub fn run(args: &Merge, out: &Output) -> Result<()> {
-    let place = args.model.place;
-    let (device, compute) = (place.device.open()?, place.compute.map(Into::into));
+pub fn run(args: &MergeArgs, out: &Output) -> Result<()> {
+    let DeviceArgs { device, compute } = args.model.device;
+    let (device, compute) = (device.open()?, compute.map(Into::into));
     let merged = merge_and_check(&args.model.model, &args.adapter, &args.out, &device, compute, out)?;
-    let Merged { difference, limit } = merged;
+    let MergeCheck { difference, limit } = merged;
     if !args.json {
         println!(
             "{}: logits differ from base + adapter by {difference:.1e} (limit {limit:.0e})",

@@ -1,5 +1,6 @@
-//! `codelsi mkmodel`: a model folder with random weights in a known shape.
+//! `codelsi mkmodel`: writes a model folder with random weights in a built-in shape.
 
+use crate::args::help;
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_experiment::output::Output;
@@ -9,27 +10,24 @@ use std::path::PathBuf;
 
 /// Make a model with random weights, for benches and memory plans.
 #[derive(Args)]
-pub struct Mkmodel {
-    /// code-llama-13b, code-llama-7b (or 7b), tinyllama-1.1b, 110m or tiny.
-    #[arg(long)]
+pub struct MkmodelArgs {
+    #[arg(long, help = help::SHAPE)]
     shape: String,
     /// Folder for the model.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Of the random weights.
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, help = help::SEED, default_value_t = 42)]
     seed: u64,
-    /// End with one JSON object on stdout.
-    #[arg(long)]
+    #[arg(long, help = help::JSON)]
     json: bool,
 }
 
 /// Runs the command.
-pub fn run(args: &Mkmodel, out: &Output) -> Result<()> {
+pub fn run(args: &MkmodelArgs, out: &Output) -> Result<()> {
     let config = synthetic::config(&args.shape)?;
     let mut bar = None;
     synthetic::write_random_model(&args.out, &config, args.seed, &mut |done, total| {
-        bar.get_or_insert_with(|| out.bar("mkmodel", total >> 20)).at(done >> 20, "MiB");
+        bar.get_or_insert_with(|| out.bar("mkmodel", total >> 20)).update(done >> 20, "MiB");
     })?;
     bar.iter().for_each(|bar| bar.finish());
     let parameters = config.parameters();

@@ -1,4 +1,4 @@
-//! One file a command: its flags, and `run`.
+//! One file per command: its flags, and `run`.
 
 pub mod ablate;
 pub mod bench;

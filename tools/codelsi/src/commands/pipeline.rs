@@ -1,10 +1,12 @@
 //! `codelsi pipeline`: the paper from sources to report, and the demo.
 
-use crate::args::{PlaceArgs, RankArgs};
+use crate::args::help::{self, recipe_default};
+use crate::args::{DeviceArgs, RankArgs};
 use crate::commands::evaluate::summary;
 use clap::Args;
 use codelsi_demo::recipe::PRIVATE_EXAMPLES;
 use codelsi_engine::{Error, Result};
+use codelsi_eval::judge::JudgeKind;
 use codelsi_eval::protocol::PromptFormat;
 use codelsi_eval::report::{ProblemSet, Report};
 use codelsi_experiment::judging::JudgeOptions;
@@ -16,81 +18,78 @@ use codelsi_experiment::stages::Experiment;
 use codelsi_experiment::{dry_run, pipeline};
 use std::path::PathBuf;
 
-/// Run the whole paper: curate, general LoRA, specialized LoRA, generate, execute, report.
+/// Run the whole paper: curate, train two stages, evaluate, report.
 #[derive(Args)]
-pub struct Pipeline {
-    /// demo: everything generated, on an embedded tiny model; paper: the paper's figures on your model.
+pub struct PipelineArgs {
+    /// Recipe: demo = a tiny embedded model on generated sources, paper = the paper's figures on your model and sources.
     #[arg(long, default_value = "paper", value_parser = ["demo", "paper"])]
     recipe: String,
-    /// Folder of everything the run makes; a run that was cut short goes on.
-    #[arg(long, default_value = "run")]
+    /// Folder for everything that the run makes; an interrupted run goes on.
+    #[arg(long, value_name = "DIR", default_value = "run")]
     pub out: PathBuf,
-    /// Show steps, tokens, time, memory and disk for the paper's amounts of data, and do nothing; --model is enough.
+    /// Show the steps, tokens, time, memory and disk space for the paper's amounts of data, and run nothing; needs --model
+    /// alone.
     #[arg(long)]
     dry_run: bool,
-    /// Model folder in the Hugging Face layout.
-    #[arg(long)]
+    #[arg(long, help = help::MODEL, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Public sources: folders, or .jsonl / .jsonl.gz files.
-    #[arg(long, num_args = 1..)]
+    /// Public sources, for the general stage: folders, or .jsonl / .jsonl.gz files; a row that repeats a problem is dropped.
+    #[arg(long, value_name = "PATH", num_args = 1..)]
     public: Vec<PathBuf>,
-    /// Private sources; in place of the demo's own, if given.
-    #[arg(long, num_args = 1..)]
+    /// Private sources, for the specialized stage, in the same forms [default: the demo's, in the demo].
+    #[arg(long, value_name = "PATH", num_args = 1..)]
     private: Vec<PathBuf>,
-    /// Problems in MultiPL-E's form; no training row may repeat them.
-    #[arg(long)]
+    #[arg(long, help = help::PROBLEMS, value_name = "FILE")]
     problems: Option<PathBuf>,
-    /// Problems over the private code, if there are any.
-    #[arg(long)]
+    /// File of problems over the private code, where there are any.
+    #[arg(long, value_name = "FILE")]
     private_problems: Option<PathBuf>,
+    #[arg(long, help = help::SEED, default_value_t = 42)]
+    pub seed: u64,
+    #[arg(long, help = help::JSON)]
+    json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    overrides: OverrideArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     ranks: RankArgs,
-    /// tsc or embedded; by default the recipe's.
-    #[arg(long)]
-    judge: Option<codelsi_eval::judge::JudgeKind>,
-    /// Most optimizer steps of the general stage.
-    #[arg(long)]
+}
+
+/// Changes of the recipe.
+#[derive(Args)]
+#[command(next_help_heading = "Changes of the recipe")]
+struct OverrideArgs {
+    #[arg(long, help = recipe_default(help::JUDGE))]
+    judge: Option<JudgeKind>,
+    /// Maximum optimizer steps of the general stage [default: the recipe's]
+    #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Most optimizer steps of the specialized stage.
-    #[arg(long)]
+    /// Maximum optimizer steps of the specialized stage [default: the recipe's]
+    #[arg(long, value_name = "N")]
     specialized_steps: Option<usize>,
-    /// General rows that the specialized stage sees again, against forgetting.
-    #[arg(long)]
+    #[arg(long, help = recipe_default(help::REPLAY_ROWS), value_name = "N")]
     replay_rows: Option<usize>,
-    /// Tokens of a packed sequence.
-    #[arg(long)]
+    #[arg(long, help = recipe_default(help::SEQ), value_name = "N")]
     seq: Option<usize>,
-    /// Sequences a step.
-    #[arg(long)]
+    #[arg(long, help = recipe_default(help::BATCH), value_name = "N")]
     batch: Option<usize>,
-    /// Samples a problem.
-    #[arg(short, long)]
+    #[arg(short, long = "samples", alias = "n", help = recipe_default(help::SAMPLES), value_name = "N")]
     n: Option<usize>,
-    /// Tokens of an answer at most.
-    #[arg(long)]
+    #[arg(long, help = recipe_default(help::MAX_TOKENS), value_name = "N")]
     max_tokens: Option<usize>,
-    /// Measure on the first of the problems only.
-    #[arg(long)]
+    #[arg(long, help = help::LIMIT, value_name = "N")]
     limit: Option<usize>,
-    /// How problems are put to the models.
-    #[arg(long)]
+    #[arg(long, help = recipe_default(help::PROMPT_FORMAT), value_name = "FORMAT")]
     prompt_format: Option<PromptFormat>,
-    /// Decides data order, dropout and sampling (and the whole world of the demo).
-    #[arg(long, default_value_t = 42)]
-    pub seed: u64,
-    /// End with one JSON object on stdout.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs the command.
-pub fn run(args: &Pipeline, out: &Output) -> Result<()> {
+pub fn run(args: &PipelineArgs, out: &Output) -> Result<()> {
     let recipe = args.changed(args.named());
     if args.dry_run {
-        let model = args.model.as_ref().ok_or_else(|| Error::new("--dry-run needs --model"))?;
-        let (text, object) = dry_run::plan(&recipe, model, args.placement())?;
+        let model = args.model.as_ref().ok_or_else(|| Error::new("--dry-run needs --model DIR"))?;
+        let (text, object) = dry_run::estimate(&recipe, model, args.placement())?;
         if !args.json {
             println!("{text}");
         }
@@ -102,7 +101,7 @@ pub fn run(args: &Pipeline, out: &Output) -> Result<()> {
     Ok(())
 }
 
-/// The demo as `codelsi` runs it without a command: a new folder under `runs`.
+/// Runs the demo into a new folder under `runs`.
 pub fn demo(out: &Output) -> Result<()> {
     let folders =
         (1..).map(|i| PathBuf::from(if i == 1 { "runs/demo".into() } else { format!("runs/demo-{i}") }));
@@ -115,48 +114,52 @@ pub fn demo(out: &Output) -> Result<()> {
     pipeline::run(&experiment, out).map(drop)
 }
 
-impl Pipeline {
-    /// The experiment of a recipe over these sources, judged as the command or the recipe says.
+impl PipelineArgs {
+    /// Returns the experiment of a recipe over these sources, with the judge of the flags, else of the recipe.
     pub fn experiment(&self, recipe: Recipe, sources: Sources) -> Experiment {
-        let judge =
-            JudgeOptions { judge: Some(self.judge.unwrap_or(recipe.judge)), ..JudgeOptions::default() };
+        let judge = JudgeOptions {
+            judge: Some(self.overrides.judge.unwrap_or(recipe.judge)),
+            ..JudgeOptions::default()
+        };
         Experiment { recipe, sources, folder: self.out.clone(), placement: self.placement(), judge }
     }
 
     fn placement(&self) -> Placement {
-        self.ranks.placement(self.place)
+        self.ranks.placement(self.device)
     }
 
-    /// Ends the output as `--json` says.
+    /// Prints the report's results as JSON, if `--json` is given.
     pub fn json(&self, report: &Report, out: &Output) {
         let results = |set: &ProblemSet| set.results.iter().map(summary).collect::<Vec<_>>();
         let sets: Vec<_> = report.sets.iter().map(results).collect();
         out.json(self.json, &serde_json::json!({ "sets": sets }));
     }
 
-    /// The named recipe.
+    /// Returns the recipe that `--recipe` names.
     pub fn named(&self) -> Recipe {
         if self.recipe == "demo" { Recipe::demo(self.seed) } else { Recipe::paper(self.seed) }
     }
 
-    /// The recipe with this command's changes.
+    /// Returns `recipe` with the changes of the flags.
     pub fn changed(&self, mut recipe: Recipe) -> Recipe {
+        let new = &self.overrides;
         for stage in [&mut recipe.general, &mut recipe.specialized] {
-            stage.seq = self.seq.unwrap_or(stage.seq);
-            stage.batch = self.batch.unwrap_or(stage.batch);
+            stage.seq = new.seq.unwrap_or(stage.seq);
+            stage.batch = new.batch.unwrap_or(stage.batch);
         }
-        recipe.general.max_steps = self.steps.or(recipe.general.max_steps);
-        recipe.specialized.max_steps = self.specialized_steps.or(recipe.specialized.max_steps);
-        recipe.specialized.replay_rows = self.replay_rows.unwrap_or(recipe.specialized.replay_rows);
+        recipe.general.max_steps = new.steps.or(recipe.general.max_steps);
+        recipe.specialized.max_steps = new.specialized_steps.or(recipe.specialized.max_steps);
+        recipe.specialized.replay_rows = new.replay_rows.unwrap_or(recipe.specialized.replay_rows);
         let p = &mut recipe.protocol;
-        p.n = self.n.unwrap_or(p.n);
-        p.max_tokens = self.max_tokens.unwrap_or(p.max_tokens);
-        p.prompt_format = self.prompt_format.unwrap_or(p.prompt_format);
-        p.limit = self.limit;
+        p.n = new.n.unwrap_or(p.n);
+        p.max_tokens = new.max_tokens.unwrap_or(p.max_tokens);
+        p.prompt_format = new.prompt_format.unwrap_or(p.prompt_format);
+        p.limit = new.limit;
         recipe
     }
 
-    /// What the run reads; the demo's is made, with that many private examples. With 0, private code is not needed.
+    /// Returns the sources of the run; the demo's are made, with `examples` private examples. With 0, private code is not
+    /// needed.
     ///
     /// # Errors
     /// When a path is missing, or the demo's folder cannot be written.
@@ -189,20 +192,20 @@ impl Pipeline {
 
 /// Train the demo's base model again from its seed.
 #[derive(Args)]
-pub struct RemakeBase {
+pub struct RemakeBaseArgs {
     /// Folder for the model and its training run.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
 /// Runs the command.
-pub fn remake_base(args: &RemakeBase, out: &Output) -> Result<()> {
+pub fn remake_base(args: &RemakeBaseArgs, out: &Output) -> Result<()> {
     let device = codelsi_engine::Device::cpu();
     let mut bar = None;
     codelsi_demo::base::remake(&args.out, &device, &mut |event| {
         if let codelsi_train::TrainEvent::Step(metric, planned) = event {
             let message = format!("loss {:.4}, {:.0} tokens/s", metric.loss, metric.tokens_per_s);
-            bar.get_or_insert_with(|| out.bar("remake-base", planned)).at(metric.step, &message);
+            bar.get_or_insert_with(|| out.bar("remake-base", planned)).update(metric.step, &message);
         }
     })?;
     println!(

@@ -1,6 +1,6 @@
-//! `codelsi plan`: what a training step or a generation takes of memory, without the weights' data.
+//! `codelsi plan`: the memory of a training step or a generation, planned without the weights' data.
 
-use crate::args::{ComputeArg, MethodArgs};
+use crate::args::{DeviceArgs, MethodArgs, StepArgs, help};
 use clap::{ArgGroup, Args};
 use codelsi_engine::cuda::{Cuda, DeviceProperties};
 use codelsi_engine::memory::Usage;
@@ -14,7 +14,6 @@ use codelsi_model::generate::{GenerationRequest, SchedulerConfig};
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::synthetic;
 use codelsi_train::TrainOptions;
-use codelsi_train::options::ActivationCheckpointing;
 use codelsi_train::plan::{Planner, memory_budget, plan_generation, usable_gpu_memory};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
@@ -22,60 +21,43 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Show what a run takes of memory: of a model folder, one with config.json alone, or a known shape.
+/// Plan the memory of a training step or of a generation.
 #[derive(Args)]
-#[command(group(ArgGroup::new("what").required(true).args(["model", "shape"])))]
-pub struct Plan {
-    /// Model folder; its config.json is enough.
-    #[arg(long)]
+#[command(group(ArgGroup::new("base").required(true).args(["model", "shape"])))]
+pub struct PlanArgs {
+    #[arg(long, help = help::MODEL, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// A known shape, stored as bf16: code-llama-13b, code-llama-7b (or 7b), tinyllama-1.1b, 110m or tiny.
-    #[arg(long)]
+    #[arg(long, help = help::SHAPE)]
     shape: Option<String>,
-    /// What to plan for: cpu, or a card (cuda, emulated); auto is a card if there is one or --memory is given.
-    #[arg(long, default_value = "auto")]
-    device: DeviceChoice,
-    /// The device's memory, e.g. 80GB or 40GiB, instead of what is free on it.
-    #[arg(long)]
+    /// Memory of the device, as 80GB, 40GiB, 512MiB or bytes, instead of what is free on it; --device auto then is a GPU.
+    #[arg(long, value_name = "SIZE")]
     memory: Option<Bytes>,
-    /// Storage of activations; by default bf16 for a bf16 checkpoint and f32 for any other.
-    #[arg(long, value_enum)]
-    compute: Option<ComputeArg>,
+    #[arg(long, help = help::JSON)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[arg(long, help = help::RANKS, value_name = "N", default_value_t = 1, help_heading = "Device and ranks")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    ranks: u16,
+    #[arg(long, help = help::LAYOUT, default_value_t, help_heading = "Device and ranks")]
+    layout: Layout,
+    #[command(flatten)]
+    step: StepArgs,
     #[command(flatten)]
     method: MethodArgs,
-    /// Tokens of a packed sequence, at most the model's positions.
-    #[arg(long, default_value_t = 4096)]
-    seq: usize,
-    /// Sequences a step.
-    #[arg(long, default_value_t = 16)]
-    batch: usize,
-    /// Sequences that pass through the model together.
-    #[arg(long, default_value_t = 1)]
-    micro_batch: usize,
-    /// Layers that run again in backward: auto, all, none, or a number.
-    #[arg(long, default_value = "auto")]
-    checkpointing: ActivationCheckpointing,
-    /// Workers that share a step, each with memory of its own.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    ranks: u16,
-    /// How they share a model: replicate, shard or tensor.
-    #[arg(long, default_value_t)]
-    layout: Layout,
-    /// Plan for generation instead of training.
-    #[arg(long)]
+    /// Plan a generation instead of a training step.
+    #[arg(long, help_heading = "Generation")]
     generate: bool,
-    /// Sequences that are generated together.
-    #[arg(long, default_value_t = 64, requires = "generate")]
+    /// Sequences that are generated at the same time.
+    #[arg(long, help_heading = "Generation", value_name = "N", default_value_t = 64, requires = "generate")]
     sequences: usize,
-    /// Tokens of each, its prompt included.
-    #[arg(long, default_value_t = 1024, requires = "generate")]
-    context: usize,
-    /// Tokens of a KV page.
-    #[arg(long, default_value_t = 16, requires = "generate", value_parser = clap::value_parser!(u16).range(1..))]
+    /// Tokens of each sequence, its prompt included.
+    #[arg(long, alias = "context", help_heading = "Generation", value_name = "N")]
+    #[arg(default_value_t = 1024, requires = "generate")]
+    context_length: usize,
+    #[arg(long, help = help::PAGE_SIZE, help_heading = "Generation", value_name = "N")]
+    #[arg(default_value_t = 16, requires = "generate", value_parser = clap::value_parser!(u16).range(1..))]
     page_size: u16,
-    /// End with one JSON object on stdout.
-    #[arg(long)]
-    json: bool,
 }
 
 /// A number of bytes: digits with an optional unit, decimal (MB, GB) or binary (MiB, GiB).
@@ -93,22 +75,28 @@ impl FromStr for Bytes {
             "GB" => 1e9,
             "MiB" => 2f64.powi(20),
             "GiB" => 2f64.powi(30),
-            _ => return Err(Error::new(format!("`{text}` is no size: 80GB, 40GiB, 512MiB, or bytes"))),
+            _ => {
+                return Err(Error::new(format!(
+                    "`{text}` is no size: give it as 80GB, 40GiB, 512MiB or bytes"
+                )));
+            }
         };
         let number = text[..text.len() - unit.len()].parse::<f64>().ok().filter(|&n| n > 0.0);
-        let number = number.ok_or_else(|| Error::new(format!("`{text}` is no size above 0")))?;
+        let number = number.ok_or_else(|| {
+            Error::new(format!("`{text}` is no size above 0: give it as 80GB, 40GiB, 512MiB or bytes"))
+        })?;
         Ok(Bytes((number * factor) as usize))
     }
 }
 
 /// Runs the command.
-pub fn run(args: &Plan, out: &Output) -> Result<()> {
+pub fn run(args: &PlanArgs, out: &Output) -> Result<()> {
     let base = base(args)?;
     let device = args.target()?;
-    let compute = args.compute.map_or(base.dtype(), Into::into);
-    let told =
+    let compute = args.device.compute.map_or(base.dtype(), Into::into);
+    let stated =
         args.memory.map(|Bytes(n)| if matches!(device, Device::Cpu(_)) { n } else { usable_gpu_memory(n) });
-    let budget = told.or_else(|| memory_budget(&device, &base, args.ranks.into()));
+    let budget = stated.or_else(|| memory_budget(&device, &base, args.ranks.into()));
     let (text, object) = match args.generate {
         true => generating(args, &base, &device, compute, budget)?,
         false => training(args, &base, &device, compute, budget)?,
@@ -120,8 +108,8 @@ pub fn run(args: &Plan, out: &Output) -> Result<()> {
     Ok(())
 }
 
-/// The model's sizes; of a folder without weights, as if they were bf16.
-fn base(args: &Plan) -> Result<Checkpoint> {
+/// Returns the model's shapes; without weights, as if these were stored as bf16.
+fn base(args: &PlanArgs) -> Result<Checkpoint> {
     match (&args.shape, &args.model) {
         (Some(shape), _) => Ok(Checkpoint::shapes_only(synthetic::config(shape)?, Dtype::BF16)),
         (None, Some(folder)) if has_weights(folder) => Checkpoint::open(folder),
@@ -134,23 +122,23 @@ fn has_weights(folder: &Path) -> bool {
     ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| folder.join(name).exists())
 }
 
-impl Plan {
-    /// What is planned for; a card need not be there when its memory is told.
+impl PlanArgs {
+    /// Returns the device to plan for; a GPU need not be present when `--memory` states its size.
     fn target(&self) -> Result<Device> {
-        match (self.device, self.memory) {
+        match (self.device.device, self.memory) {
             (DeviceChoice::Cpu, _) => Ok(Device::cpu()),
-            (DeviceChoice::Auto, None) => self.device.open(),
+            (DeviceChoice::Auto, None) => self.device.device.open(),
             (DeviceChoice::Auto | DeviceChoice::Cuda(_), Some(_)) if Cuda::card_count().unwrap_or(0) == 0 => {
                 Ok(Device::plan_card(DeviceProperties::a100()))
             }
             (DeviceChoice::Auto, Some(_)) => DeviceChoice::Cuda(0).open(),
-            _ => self.device.open(),
+            _ => self.device.device.open(),
         }
     }
 }
 
 fn training(
-    args: &Plan,
+    args: &PlanArgs,
     base: &Checkpoint,
     device: &Device,
     compute: DType,
@@ -162,10 +150,10 @@ fn training(
         method: args.method.method(),
         rank: args.method.rank(),
         alpha: args.method.alpha,
-        seq: args.seq.min(config.max_positions),
-        batch: args.batch,
-        micro_batch: args.micro_batch,
-        checkpointing: args.checkpointing,
+        seq: args.step.seq.min(config.max_positions),
+        batch: args.step.batch,
+        micro_batch: args.step.micro_batch,
+        checkpointing: args.step.checkpointing,
         compute,
         ..TrainOptions::default()
     };
@@ -176,13 +164,13 @@ fn training(
     let plan =
         Planner { device, options: &options, base, adapter, rank: 0, world, layout: args.layout, budget }
             .plan_largest_rank()?;
-    let of_rank = || format!("{} of rank {}", options.method, options.rank);
-    let what = if options.full { "every weight".to_string() } else { of_rank() };
+    let adapter_text = || format!("{} of rank {}", options.method, options.rank);
+    let trained = if options.full { "every weight".to_string() } else { adapter_text() };
     let text = format!(
-        "a training step of {what}: {} sequences of {} tokens, {} at a time, {compute:?}{}\n{plan}",
-        args.batch,
+        "a training step of {trained}: {} sequences of {} tokens, {} at a time, {compute:?}{}\n{plan}",
+        options.batch,
         options.seq,
-        args.micro_batch,
+        options.micro_batch,
         if world > 1 { format!(", the most that one of {world} ranks holds") } else { String::new() }
     );
     let object = json!({
@@ -196,28 +184,28 @@ fn training(
 }
 
 fn generating(
-    args: &Plan,
+    args: &PlanArgs,
     base: &Checkpoint,
     device: &Device,
     compute: DType,
     budget: Option<usize>,
 ) -> Result<(String, Value)> {
     let config = base.config();
-    let context = args.context.min(config.max_positions);
+    let context = args.context_length.min(config.max_positions);
     let limits = SchedulerConfig {
         max_sequences: args.sequences,
         page_size: args.page_size.into(),
         ..SchedulerConfig::default()
     };
-    // Half of each is its prompt.
+    // Half of each sequence is its prompt.
     let request = GenerationRequest::greedy(vec![0; context.div_ceil(2)], (context / 2).max(1));
     let requests = vec![request; args.sequences];
     let (method, rank) = (args.method.method(), args.method.rank());
     let settings = TrainOptions { method, rank, ..TrainOptions::default() }.adapter_settings();
     let adapter = Adapter::allocate(&Device::plan(), config, &settings)?;
     let comm = Arc::new(PlannedComm { rank: 0, world: args.ranks.into() });
-    let split = RankLayout::new(Rank { device: device.clone(), comm }, args.layout);
-    let usage = plan_generation(&split, base, compute, Some(&adapter), &requests, limits)?;
+    let layout = RankLayout::new(Rank { device: device.clone(), comm }, args.layout);
+    let usage = plan_generation(&layout, base, compute, Some(&adapter), &requests, limits)?;
     let fits = budget.is_none_or(|budget| usage.peak <= budget);
     let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
     let available = budget.map(|b| {
@@ -235,7 +223,7 @@ fn generating(
     Ok((text, object))
 }
 
-/// Bytes at the peak by label.
+/// Returns the bytes at the peak by label.
 fn labels(usage: &Usage) -> Value {
     let pairs = Label::ALL.iter().map(|&label| (label.name().to_string(), usage.at_peak_of(label).into()));
     Value::Object(pairs.collect::<Map<String, Value>>())

@@ -1,5 +1,6 @@
-//! `codelsi report`: writes a run's report.html again from what the run kept.
+//! `codelsi report`: writes a run's report.html again from the run's report.json.
 
+use crate::args::help;
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_experiment::output::Output;
@@ -7,28 +8,27 @@ use codelsi_experiment::{report, table};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Write report.html of finished runs again, and print their tables.
+/// Write the reports of finished runs again, and put runs side by side.
 #[derive(Args)]
-pub struct Report {
+pub struct ReportArgs {
     /// Folders of finished runs.
-    #[arg(required = true)]
+    #[arg(value_name = "DIR", required = true)]
     runs: Vec<PathBuf>,
-    /// Folder of one more report that has all runs in it, side by side where they solved the same problems.
-    #[arg(long)]
+    /// Folder for one more report of all runs, side by side where they solved the same problems.
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// End with one JSON object on stdout.
-    #[arg(long)]
+    #[arg(long, help = help::JSON)]
     json: bool,
 }
 
 /// Runs the command.
-pub fn run(args: &Report, out: &Output) -> Result<()> {
+pub fn run(args: &ReportArgs, out: &Output) -> Result<()> {
     let (mut pages, mut reports) = (Vec::new(), Vec::new());
     for run in &args.runs {
         let page = report::read(run)?;
         report::save(&page, run)?;
         if !args.json {
-            println!("{}\n{}", run.join("report.html").display(), table::whole(&page));
+            println!("{}\n{}", run.join("report.html").display(), table::render(&page));
         }
         pages.push(run.join("report.html"));
         reports.push((name(run), page));
@@ -37,7 +37,7 @@ pub fn run(args: &Report, out: &Output) -> Result<()> {
         let all = report::combine(reports)?;
         report::save(&all, folder)?;
         if !args.json {
-            println!("{}\n{}", folder.join("report.html").display(), table::whole(&all));
+            println!("{}\n{}", folder.join("report.html").display(), table::render(&all));
         }
         pages.push(folder.join("report.html"));
     }

@@ -1,116 +1,103 @@
 //! `codelsi train`: instruction tuning with adapters, or full training of small models.
 
-use crate::args::{MethodArgs, ModelArgs, RankArgs};
+use crate::args::{MethodArgs, ModelArgs, RankArgs, StepArgs, help};
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_experiment::output::Output;
 use codelsi_experiment::training::train;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::Linear;
+use codelsi_model::config::LinearName;
 use codelsi_model::template::PromptTemplate;
 use codelsi_train::options::{ActivationCheckpointing, TrainOptions};
 use codelsi_train::trainer::TrainReport;
 use serde_json::to_value;
 use std::path::PathBuf;
 
-/// Tune a model on instructions; the defaults are the paper's.
+/// Fine-tune a model on instruction rows; the defaults are the paper's.
 #[derive(Args)]
-pub struct Train {
+pub struct TrainArgs {
     #[command(flatten)]
     model: ModelArgs,
-    #[command(flatten)]
-    ranks: RankArgs,
-    /// JSON Lines of {"instruction": …, "output": …}.
-    #[arg(long)]
+    /// File of training rows: JSON Lines of {"instruction": .., "output": ..}.
+    #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// Rows of an earlier stage to train on again, against forgetting: this file's …
-    #[arg(long, requires = "replay_rows")]
+    /// File of an earlier stage's rows, of which --replay-rows are trained on again against forgetting.
+    #[arg(long, value_name = "FILE", help_heading = "Data", requires = "replay_rows")]
     replay: Option<PathBuf>,
-    /// … evenly spread, this many of them.
-    #[arg(long, requires = "replay")]
+    #[arg(long, help = help::REPLAY_ROWS, value_name = "N", help_heading = "Data", requires = "replay")]
     replay_rows: Option<usize>,
-    /// Folder for the adapter, metrics.jsonl, recipe.json and checkpoints.
-    #[arg(long)]
+    /// Folder for the adapter, metrics.jsonl, recipe.json and the checkpoints.
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// An adapter to go on from.
-    #[arg(long)]
+    /// Adapter folder to start from, instead of a fresh adapter; its method, rank, alpha and targets are kept.
+    #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
     #[command(flatten)]
     method: MethodArgs,
-    /// The adapted linears.
+    /// Linears to adapt, separated by commas [default: all seven, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
     #[arg(
         long,
+        value_name = "LINEARS",
+        hide_default_value = true,
         value_delimiter = ',',
         default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
     )]
-    targets: Vec<Linear>,
-    /// Of the adapter's inputs.
-    #[arg(long, default_value_t = 0.05)]
+    targets: Vec<LinearName>,
+    /// Dropout probability of the adapter's inputs.
+    #[arg(long, value_name = "P", default_value_t = 0.05)]
     dropout: f32,
-    /// Highest learning rate, reached after the warm-up; a cosine leads down to 0.
-    #[arg(long, default_value_t = 2e-4)]
+    /// Peak learning rate, after the warm-up; a cosine schedule ends at 0.
+    #[arg(long, help_heading = "Optimization", default_value_t = 2e-4)]
     lr: f64,
     /// Steps of linear warm-up.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, value_name = "STEPS", help_heading = "Optimization", default_value_t = 10)]
     warmup: usize,
     /// Decoupled weight decay (AdamW).
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, help_heading = "Optimization", default_value_t = 0.0)]
     weight_decay: f32,
-    /// Largest global gradient norm; 0 does not clip.
-    #[arg(long, default_value_t = 1.0)]
+    /// Maximum global norm of the gradient; 0 clips nothing.
+    #[arg(long, value_name = "NORM", help_heading = "Optimization", default_value_t = 1.0)]
     clip: f64,
     /// Passes over the training rows.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", help_heading = "Optimization", default_value_t = 1)]
     epochs: usize,
-    /// End after this many steps, and plan the schedule for that end.
-    #[arg(long)]
+    /// Maximum optimizer steps; the schedule is planned for that end [default: all of the epochs]
+    #[arg(long, value_name = "N", help_heading = "Optimization")]
     max_steps: Option<usize>,
-    /// Tokens of a packed sequence, at most the model's positions.
-    #[arg(long, default_value_t = 4096)]
-    seq: usize,
-    /// Sequences a step.
-    #[arg(long, default_value_t = 16)]
-    batch: usize,
-    /// Sequences that pass through the model together.
-    #[arg(long, default_value_t = 1)]
-    micro_batch: usize,
-    /// Prompt template: paper, inst or plain.
-    #[arg(long, default_value = "paper")]
+    #[command(flatten)]
+    step: StepArgs,
+    /// Shorthand for --checkpointing none.
+    #[arg(long, help_heading = "Step size and memory", conflicts_with = "checkpointing")]
+    no_checkpointing: bool,
+    #[arg(long, help = help::TEMPLATE, help_heading = "Data", default_value = "paper")]
     template: PromptTemplate,
-    /// Rows set aside for the validation loss.
-    #[arg(long, default_value_t = 16)]
+    /// Rows of --data to hold out for the validation loss.
+    #[arg(long, value_name = "N", help_heading = "Data", default_value_t = 16)]
     validation: usize,
-    /// Rows to measure the validation loss on, instead of setting some of --data aside.
-    #[arg(long, conflicts_with = "validation")]
+    /// File of validation rows, instead of rows of --data.
+    #[arg(long, value_name = "FILE", help_heading = "Data", conflicts_with = "validation")]
     validation_data: Option<PathBuf>,
-    /// Steps between validations; 0 validates at the start and the end.
-    #[arg(long, default_value_t = 0)]
+    /// Steps between validations; 0 validates at the start and at the end only.
+    #[arg(long, value_name = "STEPS", help_heading = "Optimization", default_value_t = 0)]
     validate_every: usize,
     /// Steps between checkpoints; 0 saves at the end only.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, value_name = "STEPS", help_heading = "Optimization", default_value_t = 50)]
     save_every: usize,
-    /// Go on from the last checkpoint in --out.
+    /// Resume from the last checkpoint in --out.
     #[arg(long)]
     resume: bool,
-    /// Layers that keep only their input and run again in backward: auto (as few as the memory allows), all, none, or a
-    /// number. Each costs a third of its own work, and changes no result.
-    #[arg(long, default_value = "auto")]
-    checkpointing: ActivationCheckpointing,
-    /// The same as --checkpointing none.
-    #[arg(long, conflicts_with = "checkpointing")]
-    no_checkpointing: bool,
-    /// Decides order, split, fresh adapter and dropout.
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, help = help::SEED, default_value_t = 42)]
     seed: u64,
-    /// End with one JSON object on stdout.
-    #[arg(long)]
+    #[arg(long, help = help::JSON)]
     json: bool,
+    #[command(flatten)]
+    ranks: RankArgs,
 }
 
 /// Runs the command.
-pub fn run(args: &Train, out: &Output) -> Result<()> {
+pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
     let checkpoint = Checkpoint::open(&args.model.model)?;
-    let placement = args.ranks.placement(args.model.place);
+    let placement = args.ranks.placement(args.model.device);
     let options = TrainOptions {
         model: args.model.model.clone(),
         data: args.data.clone(),
@@ -130,16 +117,20 @@ pub fn run(args: &Train, out: &Output) -> Result<()> {
         clip: (args.clip > 0.0).then_some(args.clip),
         epochs: args.epochs,
         max_steps: args.max_steps,
-        seq: args.seq.min(checkpoint.config().max_positions),
-        batch: args.batch,
-        micro_batch: args.micro_batch,
+        seq: args.step.seq.min(checkpoint.config().max_positions),
+        batch: args.step.batch,
+        micro_batch: args.step.micro_batch,
         template: args.template,
         validation: args.validation,
         validation_data: args.validation_data.clone(),
         validate_every: args.validate_every,
         save_every: args.save_every,
         resume: args.resume,
-        checkpointing: if args.no_checkpointing { ActivationCheckpointing::NONE } else { args.checkpointing },
+        checkpointing: if args.no_checkpointing {
+            ActivationCheckpointing::NONE
+        } else {
+            args.step.checkpointing
+        },
         compute: placement.compute(&checkpoint),
         seed: args.seed,
     };

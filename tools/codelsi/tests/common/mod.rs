@@ -6,16 +6,16 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 /// A request: its first line, its headers in small letters, its body.
-pub type Request = (String, String, Value);
+pub type HttpRequest = (String, String, Value);
 
 /// A server that answers with what `answer` makes of a request and the number of those before it, as status and body.
-pub struct Server {
+pub struct TestServer {
     pub address: String,
-    seen: Arc<Mutex<Vec<Request>>>,
+    seen: Arc<Mutex<Vec<HttpRequest>>>,
 }
 
-impl Server {
-    pub fn start(answer: impl Fn(&Request, usize) -> (u16, Value) + Send + Sync + 'static) -> Self {
+impl TestServer {
+    pub fn start(answer: impl Fn(&HttpRequest, usize) -> (u16, Value) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/v1", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -26,15 +26,19 @@ impl Server {
                 std::thread::spawn(move || serve(stream, &log, &*answer));
             }
         });
-        Server { address, seen }
+        TestServer { address, seen }
     }
 
-    pub fn seen(&self) -> Vec<Request> {
+    pub fn seen(&self) -> Vec<HttpRequest> {
         self.seen.lock().unwrap().clone()
     }
 }
 
-fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request, usize) -> (u16, Value)) {
+fn serve(
+    mut stream: TcpStream,
+    log: &Mutex<Vec<HttpRequest>>,
+    answer: &dyn Fn(&HttpRequest, usize) -> (u16, Value),
+) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut first, mut headers, mut line) = (String::new(), String::new(), String::new());
     reader.read_line(&mut first).unwrap();

@@ -1,129 +1,130 @@
-//! The table of operations on numbers that every language of the demo has, and the bodies of functions made of them.
+//! The table of operations on numbers that every language of the demo has, and the function bodies that use them.
 
-use crate::op::Op;
-use crate::program::Program;
+use crate::chain::OperationChain;
+use crate::operation::Operation;
 use OperationTemplate::*;
 use codelsi_curate::Language;
 
-/// How an operation is written outside of TypeScript; what it means stays with its [`Op`]. `@` stands for the list, `#` for
-/// the literal, `x` for a number.
+/// Code of an operation in languages other than TypeScript; its semantics are those of its [`Operation`]. `@` stands
+/// for the list, `#` for the literal, `x` for a number.
 enum OperationTemplate {
-    /// A filter's condition, the same everywhere.
-    Keep(&'static str),
-    /// A map's expression, the same everywhere.
-    Each(&'static str),
-    /// A statement that changes the list.
-    Change(PerLanguage),
-    /// An expression of what the list comes to.
-    Give(PerLanguage),
+    /// Condition of a filter, the same in all languages.
+    Filter(&'static str),
+    /// Expression of a map, the same in all languages.
+    Map(&'static str),
+    /// Statement that changes the list in place.
+    Transform(PerLanguage),
+    /// Expression that reduces the list to a number.
+    Reduce(PerLanguage),
 }
 
+/// Code in each language; JavaScript has TypeScript's.
 struct PerLanguage {
     python: &'static str,
     java: &'static str,
     cpp: &'static str,
 }
 
-/// The operations by their names. JavaScript has TypeScript's own code.
+/// The operations' code by their names.
 #[rustfmt::skip]
 static TEMPLATES: &[(&str, OperationTemplate)] = &[
-    ("evens", Keep("x % 2 == 0")),
-    ("positives", Keep("x > 0")),
-    ("negatives", Keep("x < 0")),
-    ("above", Keep("x > #")),
-    ("below", Keep("x < #")),
-    ("doubled", Each("x * 2")),
-    ("squared", Each("x * x")),
-    ("plus", Each("x + #")),
-    ("times", Each("x * #")),
-    ("reversed", Change(PerLanguage {
+    ("evens", Filter("x % 2 == 0")),
+    ("positives", Filter("x > 0")),
+    ("negatives", Filter("x < 0")),
+    ("above", Filter("x > #")),
+    ("below", Filter("x < #")),
+    ("doubled", Map("x * 2")),
+    ("squared", Map("x * x")),
+    ("plus", Map("x + #")),
+    ("times", Map("x * #")),
+    ("reversed", Transform(PerLanguage {
         python: "@.reverse()",
         java: "Collections.reverse(@);",
         cpp: "std::reverse(@.begin(), @.end());",
     })),
-    ("ascending", Change(PerLanguage {
+    ("ascending", Transform(PerLanguage {
         python: "@.sort()",
         java: "Collections.sort(@);",
         cpp: "std::sort(@.begin(), @.end());",
     })),
-    ("descending", Change(PerLanguage {
+    ("descending", Transform(PerLanguage {
         python: "@.sort(reverse=True)",
         java: "@.sort(Collections.reverseOrder());",
         cpp: "std::sort(@.rbegin(), @.rend());",
     })),
-    ("first", Change(PerLanguage {
+    ("first", Transform(PerLanguage {
         python: "@ = @[:#]",
         java: "@.subList(Math.min(#, @.size()), @.size()).clear();",
         cpp: "@.resize(std::min<size_t>(#, @.size()));",
     })),
-    ("skipped", Change(PerLanguage {
+    ("skipped", Transform(PerLanguage {
         python: "@ = @[#:]",
         java: "@.subList(0, Math.min(#, @.size())).clear();",
         cpp: "@.erase(@.begin(), @.begin() + std::min<size_t>(#, @.size()));",
     })),
-    ("sum", Give(PerLanguage {
+    ("sum", Reduce(PerLanguage {
         python: "sum(@)",
         java: "@.stream().mapToLong(x -> x).sum()",
         cpp: "std::accumulate(@.begin(), @.end(), 0L)",
     })),
-    ("largest", Give(PerLanguage {
+    ("largest", Reduce(PerLanguage {
         python: "max(@)",
         java: "Collections.max(@)",
         cpp: "*std::max_element(@.begin(), @.end())",
     })),
-    ("count", Give(PerLanguage {
+    ("count", Reduce(PerLanguage {
         python: "len(@)",
         java: "(long) @.size()",
         cpp: "(long) @.size()",
     })),
 ];
 
-/// True for an operation that every language of the demo has.
-pub fn known(op: &Op) -> bool {
-    template_of(op).is_some()
+/// Returns true for an operation that every language of the demo has.
+pub fn is_supported(operation: &Operation) -> bool {
+    template_of(operation).is_some()
 }
 
-fn template_of(op: &Op) -> Option<&'static OperationTemplate> {
-    TEMPLATES.iter().find(|(name, _)| *name == op.name).map(|(_, template)| template)
+fn template_of(operation: &Operation) -> Option<&'static OperationTemplate> {
+    TEMPLATES.iter().find(|(name, _)| *name == operation.name).map(|(_, template)| template)
 }
 
-/// The lines of a function of `list` that does what `program` says, `indent` before each: one chain of calls in JavaScript, a
-/// statement for every operation elsewhere.
+/// Writes the lines of a function of `list` that computes `chain`, each after `indent`: one chain of calls in
+/// JavaScript, a statement per operation in the other languages.
 ///
 /// # Panics
-/// For operations that are not [`known`].
-pub fn body(language: Language, program: &Program, list: &str, indent: &str) -> String {
+/// For operations that are not [`is_supported`].
+pub fn body(language: Language, chain: &OperationChain, list: &str, indent: &str) -> String {
     let end = if language == Language::Python { "" } else { ";" };
     let line = |code: &str| format!("{indent}{code}\n");
     if language == Language::JavaScript {
-        return line(&format!("return {};", program.expression(list)));
+        return line(&format!("return {};", chain.expression(list)));
     }
     let mut text = String::new();
-    let mut gives = list.to_string();
-    for step in &program.steps {
-        let template = template_of(step.op).expect("the languages have the operation");
-        let code = step.fill(&written(language, template).replace('@', list));
+    let mut result = list.to_string();
+    for step in &chain.steps {
+        let template = template_of(step.operation).expect("the languages have the operation");
+        let code = step.with_literal(&code_template(language, template).replace('@', list));
         match template {
-            Give(_) => gives = code,
+            Reduce(_) => result = code,
             _ => text += &line(&code),
         }
     }
-    text + &line(&format!("return {gives}{end}"))
+    text + &line(&format!("return {result}{end}"))
 }
 
-fn written(language: Language, template: &OperationTemplate) -> String {
+fn code_template(language: Language, template: &OperationTemplate) -> String {
     let frames = match template {
-        Keep(_) => &PerLanguage {
+        Filter(_) => &PerLanguage {
             python: "@ = [x for x in @ if CODE]",
             java: "@.removeIf(x -> !(CODE));",
             cpp: "@.erase(std::remove_if(@.begin(), @.end(), [](long x) { return !(CODE); }), @.end());",
         },
-        Each(_) => &PerLanguage {
+        Map(_) => &PerLanguage {
             python: "@ = [CODE for x in @]",
             java: "@.replaceAll(x -> CODE);",
             cpp: "for (long& x : @) x = CODE;",
         },
-        Change(code) | Give(code) => code,
+        Transform(code) | Reduce(code) => code,
     };
     let frame = match language {
         Language::Python => frames.python,
@@ -131,7 +132,7 @@ fn written(language: Language, template: &OperationTemplate) -> String {
         _ => frames.cpp,
     };
     match template {
-        Keep(code) | Each(code) => frame.replace("CODE", code),
+        Filter(code) | Map(code) => frame.replace("CODE", code),
         _ => frame.to_string(),
     }
 }
@@ -139,30 +140,37 @@ fn written(language: Language, template: &OperationTemplate) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::Kind;
-    use crate::operations::OPS;
-    use crate::program::Step;
+    use crate::catalog::OPERATIONS;
+    use crate::chain::ChainStep;
+    use crate::operation::ValueType;
 
-    fn op(name: &str) -> &'static Op {
-        OPS.iter().find(|op| op.name == name).unwrap_or_else(|| panic!("no operation {name}"))
+    fn by_name(name: &str) -> &'static Operation {
+        OPERATIONS
+            .iter()
+            .find(|operation| operation.name == name)
+            .unwrap_or_else(|| panic!("no operation {name}"))
     }
 
     #[test]
     fn every_template_is_of_an_operation_on_numbers_and_uses_its_literal() {
         for (name, template) in TEMPLATES {
-            let op = op(name);
-            assert_eq!(op.from(), Kind::Nums, "{name}");
-            assert_eq!(matches!(template, Give(_)), op.to() == Kind::Num, "{name}");
+            let operation = by_name(name);
+            assert_eq!(operation.from(), ValueType::Nums, "{name}");
+            assert_eq!(matches!(template, Reduce(_)), operation.to() == ValueType::Num, "{name}");
             for language in [Language::Python, Language::Java, Language::Cpp] {
-                assert_eq!(written(language, template).contains('#'), op.call().contains('#'), "{name}");
+                assert_eq!(
+                    code_template(language, template).contains('#'),
+                    operation.call().contains('#'),
+                    "{name}"
+                );
             }
         }
     }
 
     #[test]
     fn a_body_is_a_statement_an_operation() {
-        let steps = ["evens", "times", "sum"].map(|name| Step { op: op(name), literal: 3 });
-        let body = |language| body(language, &Program { steps: steps.to_vec() }, "xs", "  ");
+        let steps = ["evens", "times", "sum"].map(|name| ChainStep { operation: by_name(name), literal: 3 });
+        let body = |language| body(language, &OperationChain { steps: steps.to_vec() }, "xs", "  ");
         assert_eq!(
             body(Language::Python),
             "  xs = [x for x in xs if x % 2 == 0]\n  xs = [x * 3 for x in xs]\n  return sum(xs)\n"

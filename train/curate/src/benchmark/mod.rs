@@ -4,7 +4,7 @@
 //!
 //! - **words**: ten consecutive words of a problem's prompt, regardless of comment markers, punctuation, case and line
 //!   breaks. In a second index the names of the function and its parameters are blanked, so that renamed copies are
-//!   found. A description of six to nine words is indexed as a whole.
+//!   found. A description of six to nine words is indexed as one n-gram.
 //! - **examples**: twenty consecutive syntax tokens of a problem's examples or tests, with blanked identifiers and at
 //!   least four distinct literals: the numbers and strings identify an example.
 //! - **signature**: the same function name (without case and underscores) and parameter types. Without written types,
@@ -170,7 +170,8 @@ impl Benchmark {
     fn by_signature(&self, head: Option<&FunctionHead>, language: Language) -> Option<(usize, MatchReason)> {
         let head = head?;
         let known = self.signatures.get(&head.key())?;
-        let (_, problem) = known.iter().find(|(theirs, _)| same_signature(head, theirs, language))?;
+        let (_, problem) =
+            known.iter().find(|(problem_head, _)| same_signature(head, problem_head, language))?;
         Some((*problem, MatchReason::Signature))
     }
 
@@ -205,14 +206,15 @@ fn head_of(language: Language, name: &str, code: &str) -> Option<FunctionHead> {
 
 /// Returns whether a head of the same name is that of a problem: by its types; in languages without mandatory types
 /// also by the names of its parameters or a long name.
-fn same_signature(ours: &FunctionHead, theirs: &FunctionHead, language: Language) -> bool {
+fn same_signature(head: &FunctionHead, problem_head: &FunctionHead, language: Language) -> bool {
     const LONG: usize = 10;
     let untyped = matches!(language, Language::JavaScript | Language::Python);
-    let pairs = || ours.types.iter().zip(&theirs.types);
-    let missing = |(ours, theirs): (&String, &String)| theirs.is_empty() || (untyped && ours.is_empty());
-    let distinctive = ours.params == theirs.params || theirs.key().0.len() >= LONG;
-    ours.types == theirs.types
-        && (distinctive || !theirs.types.iter().all(String::is_empty) || theirs.types.is_empty())
+    let pairs = || head.types.iter().zip(&problem_head.types);
+    let missing =
+        |(ty, problem_type): (&String, &String)| problem_type.is_empty() || (untyped && ty.is_empty());
+    let distinctive = head.params == problem_head.params || problem_head.key().0.len() >= LONG;
+    head.types == problem_head.types
+        && (distinctive || !problem_head.types.iter().all(String::is_empty) || problem_head.types.is_empty())
         || distinctive && pairs().all(|pair| pair.0 == pair.1 || missing(pair))
 }
 

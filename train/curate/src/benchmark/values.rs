@@ -5,7 +5,7 @@
 //! removed, numbers are normalized, and brackets around a single value are removed. An example is then the arguments of
 //! a call and an adjacent value in the same bracket, in either order.
 
-use crate::fingerprint::{Token, tokenize};
+use crate::fingerprint::{SyntaxToken, tokenize};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -18,11 +18,11 @@ const MIN_EXAMPLE_CHARS: usize = 7;
 
 /// A name, a literal, the arguments of a call of a name, or the content of other brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Value<'a> {
+enum ValueTree<'a> {
     Name(&'a str),
     Literal(String),
-    Arguments(&'a str, Vec<Value<'a>>),
-    List(Vec<Value<'a>>),
+    Arguments(&'a str, Vec<ValueTree<'a>>),
+    List(Vec<ValueTree<'a>>),
 }
 
 /// An index of the examples of all problems.
@@ -68,25 +68,27 @@ impl Examples {
 }
 
 /// Parses text as values. An unclosed bracket extends to the end; an unopened one is ignored.
-fn read(text: &str) -> Vec<Value<'_>> {
-    let mut open: Vec<Vec<Value>> = vec![Vec::new()];
+fn read(text: &str) -> Vec<ValueTree<'_>> {
+    let mut open: Vec<Vec<ValueTree>> = vec![Vec::new()];
     let mut negative = false;
     for token in tokenize(text) {
         let value = match &token {
-            Token::Punctuation('(' | '[' | '{') => {
+            SyntaxToken::Punctuation('(' | '[' | '{') => {
                 open.push(Vec::new());
                 None
             }
-            Token::Punctuation(mark @ (')' | ']' | '}')) if open.len() > 1 => close(&mut open, *mark),
-            Token::Punctuation(_) => None,
-            Token::Literal(value) => Some(Value::Literal(normalized(value, negative))),
-            Token::Word("true" | "True") => Some(Value::Literal("true".into())),
-            Token::Word("false" | "False") => Some(Value::Literal("false".into())),
-            Token::Word("null" | "None" | "undefined" | "nullptr") => Some(Value::Literal("null".into())),
-            Token::Word(name) => Some(Value::Name(name)),
+            SyntaxToken::Punctuation(mark @ (')' | ']' | '}')) if open.len() > 1 => close(&mut open, *mark),
+            SyntaxToken::Punctuation(_) => None,
+            SyntaxToken::Literal(value) => Some(ValueTree::Literal(normalized(value, negative))),
+            SyntaxToken::Word("true" | "True") => Some(ValueTree::Literal("true".into())),
+            SyntaxToken::Word("false" | "False") => Some(ValueTree::Literal("false".into())),
+            SyntaxToken::Word("null" | "None" | "undefined" | "nullptr") => {
+                Some(ValueTree::Literal("null".into()))
+            }
+            SyntaxToken::Word(name) => Some(ValueTree::Name(name)),
         };
         open.last_mut().expect("the outermost is never closed").extend(value);
-        negative = token == Token::Punctuation('-');
+        negative = token == SyntaxToken::Punctuation('-');
     }
     while open.len() > 1 {
         let value = close(&mut open, ' ');
@@ -96,11 +98,11 @@ fn read(text: &str) -> Vec<Value<'_>> {
 }
 
 /// Closes the innermost bracket; `None` if it has no value.
-fn close<'a>(open: &mut Vec<Vec<Value<'a>>>, mark: char) -> Option<Value<'a>> {
+fn close<'a>(open: &mut Vec<Vec<ValueTree<'a>>>, mark: char) -> Option<ValueTree<'a>> {
     let inside = open.pop()?;
     let value = match open.last()?.last() {
-        Some(Value::Name(name)) if mark == ')' => Value::Arguments(name, inside),
-        _ => Value::List(inside),
+        Some(ValueTree::Name(name)) if mark == ')' => ValueTree::Arguments(name, inside),
+        _ => ValueTree::List(inside),
     };
     value.children().iter().any(|value| !value.is_name()).then_some(value)
 }
@@ -124,27 +126,27 @@ fn normalized(value: &str, negative: bool) -> String {
     }
 }
 
-impl<'a> Value<'a> {
+impl<'a> ValueTree<'a> {
     fn is_name(&self) -> bool {
-        matches!(self, Value::Name(_))
+        matches!(self, ValueTree::Name(_))
     }
 
     /// The values in its brackets.
-    fn children(&self) -> &[Value<'a>] {
+    fn children(&self) -> &[ValueTree<'a>] {
         match self {
-            Value::Arguments(_, values) | Value::List(values) => values,
-            Value::Name(_) | Value::Literal(_) => &[],
+            ValueTree::Arguments(_, values) | ValueTree::List(values) => values,
+            ValueTree::Name(_) | ValueTree::Literal(_) => &[],
         }
     }
 
     /// Literals and brackets without names; empty for a name.
     fn normal_form(&self) -> String {
         match self {
-            Value::Name(_) => String::new(),
-            Value::Literal(value) => format!("{value:?}"),
-            Value::Arguments(_, values) | Value::List(values) => {
+            ValueTree::Name(_) => String::new(),
+            ValueTree::Literal(value) => format!("{value:?}"),
+            ValueTree::Arguments(_, values) | ValueTree::List(values) => {
                 let parts: Vec<String> =
-                    values.iter().map(Value::normal_form).filter(|s| !s.is_empty()).collect();
+                    values.iter().map(ValueTree::normal_form).filter(|s| !s.is_empty()).collect();
                 if parts.len() == 1 { parts[0].clone() } else { format!("({})", parts.join(" ")) }
             }
         }
@@ -152,12 +154,12 @@ impl<'a> Value<'a> {
 
     fn literals(&self, into: &mut HashSet<String>) {
         match self {
-            Value::Name(_) => {}
-            Value::Literal(value) if matches!(value.as_str(), "true" | "false" | "null") => {}
-            Value::Literal(value) => {
+            ValueTree::Name(_) => {}
+            ValueTree::Literal(value) if matches!(value.as_str(), "true" | "false" | "null") => {}
+            ValueTree::Literal(value) => {
                 into.insert(value.clone());
             }
-            Value::Arguments(_, values) | Value::List(values) => {
+            ValueTree::Arguments(_, values) | ValueTree::List(values) => {
                 values.iter().for_each(|value| value.literals(into))
             }
         }
@@ -165,8 +167,8 @@ impl<'a> Value<'a> {
 }
 
 /// Collects every call of one of `names` with the value after it, and the literals of both.
-fn expectations(values: &[Value], names: &[&str], found: &mut Vec<(u64, HashSet<String>)>) {
-    let is_call = |value: &Value| matches!(value, Value::Name(name) if names.contains(name));
+fn expectations(values: &[ValueTree], names: &[&str], found: &mut Vec<(u64, HashSet<String>)>) {
+    let is_call = |value: &ValueTree| matches!(value, ValueTree::Name(name) if names.contains(name));
     for (at, value) in values.iter().enumerate() {
         expectations(value.children(), names, found);
         let Some(arguments) = values.get(at + 1).filter(|arguments| is_call(value) && !arguments.is_name())
@@ -188,11 +190,11 @@ fn expectations(values: &[Value], names: &[&str], found: &mut Vec<(u64, HashSet<
 
 /// Collects, in these and nested brackets, the hash of every two adjacent values of which one is the arguments of a
 /// call, and the called name.
-fn adjacent_pairs<'a>(values: &[Value<'a>], examples: &mut HashSet<(u64, &'a str)>) {
-    let values: Vec<&Value> = values.iter().filter(|value| !value.is_name()).collect();
+fn adjacent_pairs<'a>(values: &[ValueTree<'a>], examples: &mut HashSet<(u64, &'a str)>) {
+    let values: Vec<&ValueTree> = values.iter().filter(|value| !value.is_name()).collect();
     for two in values.windows(2) {
         for value in two {
-            if let Value::Arguments(name, _) = value {
+            if let ValueTree::Arguments(name, _) = value {
                 examples.insert((example_hash(two[0], two[1]), name));
             }
         }
@@ -206,7 +208,7 @@ fn weight(literal: &str) -> usize {
 }
 
 /// The hash of an example, independent of the order of its two values.
-fn example_hash(a: &Value, b: &Value) -> u64 {
+fn example_hash(a: &ValueTree, b: &ValueTree) -> u64 {
     let mut both = [a.normal_form(), b.normal_form()];
     both.sort();
     let mut hasher = DefaultHasher::new();

@@ -136,13 +136,13 @@ fn sections<'a>(lines: &[&'a str]) -> Vec<(Section, Vec<&'a str>)> {
 }
 
 /// The first line of an entry, and the lines below it that are indented further.
-type Entry<'a> = (&'a str, Vec<&'a str>);
+type SectionEntry<'a> = (&'a str, Vec<&'a str>);
 
 /// Splits a section into entries, which start at its least indented lines.
-fn split_entries<'a>(body: &[&'a str]) -> Vec<Entry<'a>> {
+fn split_entries<'a>(body: &[&'a str]) -> Vec<SectionEntry<'a>> {
     let lines: Vec<&str> = body.iter().filter(|line| !line.trim().is_empty()).copied().collect();
     let min_indent = lines.iter().map(|line| indent(line)).min().unwrap_or(0);
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut entries: Vec<SectionEntry> = Vec::new();
     for line in lines {
         match entries.last_mut().filter(|_| indent(line) > min_indent) {
             Some((_, more)) => more.push(line.trim()),
@@ -153,7 +153,7 @@ fn split_entries<'a>(body: &[&'a str]) -> Vec<Entry<'a>> {
 }
 
 /// Parses `x (int): meaning`, or `x : int` above the meaning.
-fn param((head, more): &Entry) -> Option<(String, String)> {
+fn param((head, more): &SectionEntry) -> Option<(String, String)> {
     let (name, meaning) = split_at_colon(head).unwrap_or((head, ""));
     let numpy = name.ends_with(' ') || !head.contains(':');
     let name = name.split(['(', ',', ' ']).next().unwrap_or(name).trim_matches(['`', '*']);
@@ -164,7 +164,7 @@ fn param((head, more): &Entry) -> Option<(String, String)> {
 }
 
 /// Parses `int: meaning`, the meaning alone, or a type above the meaning.
-fn parse_returns(body: &[&str], entries: &[Entry]) -> String {
+fn parse_returns(body: &[&str], entries: &[SectionEntry]) -> String {
     let text = match entries {
         [(head, more)]
             if split_at_colon(head).is_none_or(|(name, _)| name.ends_with(' '))
@@ -184,7 +184,7 @@ fn parse_returns(body: &[&str], entries: &[Entry]) -> String {
 }
 
 /// Parses an error and its meaning.
-fn parse_raises((head, more): &Entry) -> String {
+fn parse_raises((head, more): &SectionEntry) -> String {
     let colon = if more.is_empty() || head.contains(':') { "" } else { ":" };
     flat(plain(&[&format!("{head}{colon}"), more.join(" ").as_str()]))
 }

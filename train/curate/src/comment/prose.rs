@@ -58,7 +58,8 @@ pub(super) fn flat(text: String) -> String {
 }
 
 /// Doxygen commands that only format the next word.
-const DRESS: [&str; 10] = ["\\c", "\\p", "\\a", "\\e", "\\b", "\\ref", "@c", "@p", "@a", "@ref"];
+const FORMATTING_COMMANDS: [&str; 10] =
+    ["\\c", "\\p", "\\a", "\\e", "\\b", "\\ref", "@c", "@p", "@a", "@ref"];
 
 /// Replaces inline tags by code and links by their text; removes tags and emphasis.
 fn inline(line: &str) -> String {
@@ -79,7 +80,7 @@ fn inline(line: &str) -> String {
     {
         text = text.replace(tag, "");
     }
-    let words = text.split_whitespace().filter(|word| !DRESS.contains(word));
+    let words = text.split_whitespace().filter(|word| !FORMATTING_COMMANDS.contains(word));
     words.collect::<Vec<_>>().join(" ")
 }
 

@@ -5,7 +5,7 @@ use crate::language::{Language, LanguageTable};
 use std::ops::Range;
 use tree_sitter::Node;
 
-/// A source file, its items so far, and what is known of its language.
+/// A parsed source file, its items so far, and the table of its language.
 pub struct ParsedFile<'a> {
     pub text: &'a str,
     pub language: Language,
@@ -15,7 +15,7 @@ pub struct ParsedFile<'a> {
     pub ranges: Vec<Range<usize>>,
 }
 
-/// The nodes of a declaration: the whole statement, the part of it that the code keeps, and the declaration itself.
+/// The nodes of a declaration: the full statement, the part of it that the code keeps, and the declaration itself.
 #[derive(Clone, Copy)]
 pub struct DeclarationNodes<'t> {
     pub statement: Node<'t>,

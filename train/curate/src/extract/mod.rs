@@ -42,7 +42,7 @@ impl<'a> ParsedFile<'a> {
     /// Visits the statements of a file or namespace, or the members of the class `owner`.
     fn scope(&mut self, scope: Node, owner: Option<&str>) {
         if scope.is_error() {
-            // One broken item stands for the text around those that the parser could read.
+            // One broken item represents all text that the parser could not read.
             let title = ItemHeading {
                 kind: ItemKind::Function,
                 name: String::new(),
@@ -68,7 +68,7 @@ impl<'a> ParsedFile<'a> {
         if functions.contains(&kind) {
             self.function(nodes, owner);
         } else if table.holders.contains(&kind) {
-            self.holder(nodes, owner);
+            self.function_constant(nodes, owner);
         } else if let Some((_, noun)) = table.classes.iter().find(|(class, _)| *class == kind) {
             self.class(nodes, noun);
         } else if table.owners.contains(&kind) {
@@ -97,7 +97,7 @@ impl<'a> ParsedFile<'a> {
     }
 
     /// Visits `const f = (…) => …` or `= function …` with one declarator, or a field whose value is a function.
-    fn holder(&mut self, nodes: DeclarationNodes, owner: Option<&str>) {
+    fn function_constant(&mut self, nodes: DeclarationNodes, owner: Option<&str>) {
         let node = nodes.declaration;
         let declarators: Vec<Node> = match owner {
             Some(_) => vec![node],

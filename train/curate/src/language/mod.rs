@@ -49,17 +49,17 @@ impl Language {
     /// The language of a source file by its path; `None` for other files, for declaration files, and for installed or
     /// built code.
     pub fn from_path(path: &str) -> Option<Language> {
-        let ends = |endings: &[&str]| endings.iter().any(|end| path.ends_with(end));
+        let ends = |extensions: &[&str]| extensions.iter().any(|end| path.ends_with(end));
         let is_source = |table: &LanguageTable| {
-            let excluded = |part: &str| table.not_folders.contains(&part);
-            ends(table.endings) && !ends(table.not_endings) && !path.split('/').any(excluded)
+            let excluded = |part: &str| table.excluded_folders.contains(&part);
+            ends(table.extensions) && !ends(table.excluded_extensions) && !path.split('/').any(excluded)
         };
         Self::ALL.into_iter().find(|language| is_source(language.table()))
     }
 
     /// The language with the MultiPL-E code `code`, as `ts`.
     pub fn from_multipl_e_code(code: &str) -> Option<Language> {
-        Self::ALL.into_iter().find(|language| language.table().endings[0].trim_start_matches('.') == code)
+        Self::ALL.into_iter().find(|language| language.table().extensions[0].trim_start_matches('.') == code)
     }
 
     /// The name on the command line, in rows and after a Markdown fence.

@@ -6,11 +6,11 @@ pub struct LanguageTable {
     /// The display name.
     pub name: &'static str,
     /// File extensions; the first, without its dot, is MultiPL-E's code of the language.
-    pub endings: &'static [&'static str],
-    /// Extensions of files without code of their own, as `.d.ts`.
-    pub not_endings: &'static [&'static str],
+    pub extensions: &'static [&'static str],
+    /// Extensions of declaration files, which contain no code: `.d.ts`.
+    pub excluded_extensions: &'static [&'static str],
     /// Folders of installed, vendored or built files.
-    pub not_folders: &'static [&'static str],
+    pub excluded_folders: &'static [&'static str],
     /// The grammar for a file with the given path.
     pub grammar: fn(&str) -> tree_sitter::Language,
     pub comments: &'static [&'static str],
@@ -65,7 +65,7 @@ pub struct Wrapper {
     pub kept: bool,
 }
 
-/// The way to read the signature of a function.
+/// The form in which the grammar stores the signature of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignatureForm {
     /// From fields: name, type parameters, parameters and, after this separator, the result type.

@@ -13,9 +13,9 @@ const fn dropped(kind: &'static str, field: &'static str) -> Wrapper {
 /// The defaults of a table.
 const NONE: LanguageTable = LanguageTable {
     name: "",
-    endings: &[],
-    not_endings: &[],
-    not_folders: &[],
+    extensions: &[],
+    excluded_extensions: &[],
+    excluded_folders: &[],
     grammar: |_| tree_sitter_typescript::LANGUAGE_TYPESCRIPT.into(),
     comments: &["comment"],
     doc_marks: &["/**"],
@@ -44,9 +44,9 @@ const NONE: LanguageTable = LanguageTable {
 
 pub static TYPESCRIPT: LanguageTable = LanguageTable {
     name: "TypeScript",
-    endings: &[".ts", ".tsx", ".mts"],
-    not_endings: &[".d.ts", ".d.mts"],
-    not_folders: &["node_modules"],
+    extensions: &[".ts", ".tsx", ".mts"],
+    excluded_extensions: &[".d.ts", ".d.mts"],
+    excluded_folders: &["node_modules"],
     grammar: |path| match path.ends_with(".tsx") {
         true => tree_sitter_typescript::LANGUAGE_TSX.into(),
         false => tree_sitter_typescript::LANGUAGE_TYPESCRIPT.into(),
@@ -70,9 +70,9 @@ pub static TYPESCRIPT: LanguageTable = LanguageTable {
 
 pub static JAVASCRIPT: LanguageTable = LanguageTable {
     name: "JavaScript",
-    endings: &[".js", ".mjs", ".cjs", ".jsx"],
-    not_endings: &[".min.js", ".bundle.js"],
-    not_folders: &["node_modules", "bower_components", "dist", "vendor"],
+    extensions: &[".js", ".mjs", ".cjs", ".jsx"],
+    excluded_extensions: &[".min.js", ".bundle.js"],
+    excluded_folders: &["node_modules", "bower_components", "dist", "vendor"],
     grammar: |_| tree_sitter_javascript::LANGUAGE.into(),
     containers: &[],
     holders: &["lexical_declaration", "variable_declaration", "field_definition"],
@@ -83,9 +83,9 @@ pub static JAVASCRIPT: LanguageTable = LanguageTable {
 
 pub static PYTHON: LanguageTable = LanguageTable {
     name: "Python",
-    endings: &[".py"],
-    not_endings: &["_pb2.py"],
-    not_folders: &["site-packages", "venv", "__pycache__", "node_modules", "vendor"],
+    extensions: &[".py"],
+    excluded_extensions: &["_pb2.py"],
+    excluded_folders: &["site-packages", "venv", "__pycache__", "node_modules", "vendor"],
     grammar: |_| tree_sitter_python::LANGUAGE.into(),
     doc_marks: &[],
     line_comment: "#",
@@ -107,8 +107,8 @@ pub static PYTHON: LanguageTable = LanguageTable {
 
 pub static JAVA: LanguageTable = LanguageTable {
     name: "Java",
-    endings: &[".java"],
-    not_folders: &["build", "target", "generated", "generated-sources"],
+    extensions: &[".java"],
+    excluded_folders: &["build", "target", "generated", "generated-sources"],
     grammar: |_| tree_sitter_java::LANGUAGE.into(),
     comments: &["line_comment", "block_comment"],
     containers: &["enum_body_declarations"],
@@ -129,9 +129,9 @@ pub static JAVA: LanguageTable = LanguageTable {
 
 pub static CPP: LanguageTable = LanguageTable {
     name: "C++",
-    endings: &[".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx", ".h"],
-    not_endings: &[".pb.h", ".pb.cc"],
-    not_folders: &["third_party", "thirdparty", "3rdparty", "external", "extern", "vendor", "build"],
+    extensions: &[".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx", ".h"],
+    excluded_extensions: &[".pb.h", ".pb.cc"],
+    excluded_folders: &["third_party", "thirdparty", "3rdparty", "external", "extern", "vendor", "build"],
     grammar: |_| tree_sitter_cpp::LANGUAGE.into(),
     doc_marks: &["/**", "/*!", "///", "//!"],
     containers: &[
@@ -157,8 +157,8 @@ pub static CPP: LanguageTable = LanguageTable {
 
 pub static RUST: LanguageTable = LanguageTable {
     name: "Rust",
-    endings: &[".rs"],
-    not_folders: &["target", "vendor"],
+    extensions: &[".rs"],
+    excluded_folders: &["target", "vendor"],
     grammar: |_| tree_sitter_rust::LANGUAGE.into(),
     comments: &["line_comment", "block_comment"],
     doc_marks: &["///", "/**"],

@@ -32,7 +32,7 @@ impl ExportedApi {
                 .set_language(&language.into())
                 .map_err(|e| Error::new(format!("TypeScript grammar: {e}")))?;
             if let Some(tree) = parser.parse(&source.content, None) {
-                ParsedFile { text: &source.content }.scope(tree.root_node(), &mut api);
+                ExportCollector { text: &source.content }.scope(tree.root_node(), &mut api);
             }
         }
         Ok(api)
@@ -46,11 +46,11 @@ impl ExportedApi {
 }
 
 /// A parsed source file.
-struct ParsedFile<'a> {
+struct ExportCollector<'a> {
     text: &'a str,
 }
 
-impl ParsedFile<'_> {
+impl ExportCollector<'_> {
     /// Visits the statements of a file or namespace.
     fn scope(&self, scope: Node, api: &mut ExportedApi) {
         let statements: Vec<Node> =

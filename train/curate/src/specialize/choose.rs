@@ -71,9 +71,9 @@ fn first_word(text: &str) -> Option<&str> {
     (end > 0).then(|| &text[..end])
 }
 
-/// Splits rows into `wanted` rows for training, in the order of [`choose_rows`], and held-out rows. At least a fifth of all
-/// rows is not used for training. If choosing classes, which contain all of their methods, would leave less than a
-/// fifth held out, no classes are chosen.
+/// Splits rows into `wanted` rows for training, in the order of [`choose_rows`], and held-out rows. At least a
+/// fifth of all rows is not used for training. If choosing classes, which contain all of their methods, would leave
+/// less than a fifth held out, no classes are chosen.
 pub fn split_rows(rows: &[CuratedRow], api: &ExportedApi, wanted: usize) -> (Vec<usize>, Vec<usize>) {
     let min_held_out = rows.len() / 5;
     let wanted = wanted.min(rows.len() - min_held_out);
@@ -83,15 +83,16 @@ pub fn split_rows(rows: &[CuratedRow], api: &ExportedApi, wanted: usize) -> (Vec
         return (chosen, held);
     }
     let parts: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].kind != ItemKind::Class).collect();
-    let alone: Vec<CuratedRow> = parts.iter().map(|&i| rows[i].clone()).collect();
-    let wanted = wanted.min(alone.len().saturating_sub(min_held_out));
-    let chosen: Vec<usize> = choose_rows(&alone, api, wanted).into_iter().map(|i| parts[i]).collect();
+    let without_classes: Vec<CuratedRow> = parts.iter().map(|&i| rows[i].clone()).collect();
+    let wanted = wanted.min(without_classes.len().saturating_sub(min_held_out));
+    let chosen: Vec<usize> =
+        choose_rows(&without_classes, api, wanted).into_iter().map(|i| parts[i]).collect();
     let held = held_out(rows, &chosen);
     (chosen, held)
 }
 
 /// The rows that are not `chosen`, without those that contain a chosen row or are contained in one, as a method in its
-/// class: they would be no test.
+/// class: such rows would leak.
 fn held_out(rows: &[CuratedRow], chosen: &[usize]) -> Vec<usize> {
     let code = |i: &usize| rows[*i].output.split_whitespace().collect::<String>();
     let trained: Vec<String> = chosen.iter().map(code).collect();

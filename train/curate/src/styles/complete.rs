@@ -1,7 +1,7 @@
 //! Style `complete`: given the comment, the head and the first statements; the answer is the complete code.
 
 use super::input::{StyleInput, Task};
-use super::tree::Program;
+use super::tree::ParsedCode;
 use tree_sitter::Node;
 
 /// Makes the task, if the body has two statements or more.
@@ -18,7 +18,7 @@ pub fn task(input: &StyleInput) -> Option<Task> {
 }
 
 /// The statements of the item's body, or the members of a class, if there are two or more.
-fn body_statements(program: &Program) -> Option<Vec<Node<'_>>> {
+fn body_statements(program: &ParsedCode) -> Option<Vec<Node<'_>>> {
     let has_body = |node: &Node| node.child_by_field_name("body").is_some();
     // Overloads have no body, and the class around a method is not part of the item.
     let body = program.nodes().into_iter().find(has_body)?.child_by_field_name("body")?;

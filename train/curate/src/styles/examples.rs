@@ -3,7 +3,7 @@
 //! The values are those of the comment: nothing is run. Only calls with self-contained arguments are used.
 
 use super::input::{StyleInput, Task};
-use super::tree::{Program, ancestors, descendants};
+use super::tree::{ParsedCode, ancestors, descendants};
 use crate::comment::without_markers;
 use crate::row::ItemKind;
 use tree_sitter::Node;
@@ -68,7 +68,7 @@ fn blocks(comment: &str) -> Vec<String> {
 
 /// The calls of `name` with the value that a comment next to them gives.
 fn calls(block: &str, name: &str, tsx: bool) -> Vec<(String, String)> {
-    let Some(program) = Program::parse_loosely(block, tsx) else {
+    let Some(program) = ParsedCode::parse_loosely(block, tsx) else {
         return Vec::new();
     };
     let comments = program.nodes().into_iter().filter(|n| n.kind() == "comment");
@@ -86,7 +86,7 @@ fn calls(block: &str, name: &str, tsx: bool) -> Vec<(String, String)> {
 
 /// The statement whose value a comment gives: the one on the same line or on the line before; in a block that begins
 /// with a comment, the one on the next line, unless the comment has an arrow.
-fn commented_statement<'t>(program: &Program, comment: Node<'t>) -> Option<Node<'t>> {
+fn commented_statement<'t>(program: &ParsedCode, comment: Node<'t>) -> Option<Node<'t>> {
     let row = comment.start_position().row;
     let before = comment.prev_named_sibling().filter(|s| row - s.end_position().row <= 1);
     let ends_line = before.is_some_and(|s| s.end_position().row == row);
@@ -101,7 +101,7 @@ fn commented_statement<'t>(program: &Program, comment: Node<'t>) -> Option<Node<
 }
 
 /// The call in `f(x);`, `await f(x);`, `console.log(f(x));` and `const y = f(x);`.
-fn called<'t>(program: &Program, statement: Node<'t>) -> Option<Node<'t>> {
+fn called<'t>(program: &ParsedCode, statement: Node<'t>) -> Option<Node<'t>> {
     let expression = match statement.kind() {
         "expression_statement" => statement.named_child(0)?,
         "lexical_declaration" => statement.named_child(0)?.child_by_field_name("value")?,
@@ -125,14 +125,14 @@ fn parse_value(comment: &str, tsx: bool) -> Option<String> {
         text = rest.trim_start();
     }
     let text = text.strip_suffix(';').unwrap_or(text);
-    let program = Program::parse(&format!("({text})"), ItemKind::Function, tsx)?;
+    let program = ParsedCode::parse(&format!("({text})"), ItemKind::Function, tsx)?;
     let nodes = program.nodes();
     // The first three nodes are the program, the statement and the parentheses.
     let complete = nodes.get(3).is_some_and(|n| program.text(*n) == text);
     (complete && nodes[3..].iter().all(|n| is_literal(&program, *n))).then(|| text.to_string())
 }
 
-fn is_literal(program: &Program, node: Node) -> bool {
+fn is_literal(program: &ParsedCode, node: Node) -> bool {
     match node.kind() {
         "number" | "string" | "string_fragment" | "escape_sequence" | "true" | "false" | "null"
         | "undefined" => true,
@@ -144,7 +144,7 @@ fn is_literal(program: &Program, node: Node) -> bool {
 }
 
 /// Returns whether arguments are self-contained: literals, and functions of their own parameters.
-fn is_self_contained(program: &Program, arguments: Node) -> bool {
+fn is_self_contained(program: &ParsedCode, arguments: Node) -> bool {
     let nodes = descendants(arguments);
     let is_parameter = |n: &&Node| {
         n.parent().is_some_and(|p| {

@@ -1,7 +1,7 @@
 //! Style `fix`: given the code with one seeded bug, a mutation of its syntax tree; the answer is the original.
 
 use super::input::{StyleInput, Task};
-use super::tree::{Edit, Program, ancestors, replace};
+use super::tree::{Edit, ParsedCode, ancestors, replace};
 use crate::instruction::specification;
 use tree_sitter::Node;
 
@@ -20,8 +20,8 @@ pub fn task(input: &StyleInput) -> Option<Task> {
     })
 }
 
-/// A kind of bug: the edit of a node, if it applies.
-type Mutation = fn(&Program, Node) -> Option<Edit>;
+/// A mutation: returns the edit of a node, if it applies.
+type Mutation = fn(&ParsedCode, Node) -> Option<Edit>;
 
 const MUTATIONS: [Mutation; 8] = [
     wrong_comparison,
@@ -34,8 +34,8 @@ const MUTATIONS: [Mutation; 8] = [
     wrong_method,
 ];
 
-/// The program with one bug. The kind is chosen before the place, so that frequent nodes do not decide the kind.
-fn mutated(program: &Program, input: &StyleInput) -> Option<Program> {
+/// The program with one bug. The mutation is chosen before the node, so that frequent kinds of nodes do not dominate.
+fn mutated(program: &ParsedCode, input: &StyleInput) -> Option<ParsedCode> {
     let nodes = program.nodes();
     let kinds = MUTATIONS.len();
     let first = input.rng.below(0, kinds);
@@ -48,14 +48,14 @@ fn mutated(program: &Program, input: &StyleInput) -> Option<Program> {
     })
 }
 
-/// Replaces the operator of a binary expression by the table.
-fn replaced_operator(program: &Program, node: Node, table: &[(&str, &str)]) -> Option<Edit> {
+/// Replaces the operator of a binary expression according to `table`.
+fn replaced_operator(program: &ParsedCode, node: Node, table: &[(&str, &str)]) -> Option<Edit> {
     let operator = node.child_by_field_name("operator").filter(|_| node.kind() == "binary_expression")?;
     let (_, wrong) = table.iter().find(|(right, _)| *right == program.text(operator))?;
     Some(replace(operator, *wrong))
 }
 
-fn wrong_comparison(program: &Program, node: Node) -> Option<Edit> {
+fn wrong_comparison(program: &ParsedCode, node: Node) -> Option<Edit> {
     let table = [
         ("<", "<="),
         ("<=", "<"),
@@ -70,7 +70,7 @@ fn wrong_comparison(program: &Program, node: Node) -> Option<Edit> {
 }
 
 /// Replaces an arithmetic or logical operator; `+` of strings is left, since no other operator would be plausible.
-fn wrong_operator(program: &Program, node: Node) -> Option<Edit> {
+fn wrong_operator(program: &ParsedCode, node: Node) -> Option<Edit> {
     let joins = ["left", "right"].into_iter().filter_map(|side| node.child_by_field_name(side));
     let joins =
         joins.flat_map(super::tree::descendants).any(|n| matches!(n.kind(), "string" | "template_string"));
@@ -82,7 +82,7 @@ fn wrong_operator(program: &Program, node: Node) -> Option<Edit> {
 const MAX_NUMBER: u32 = 10;
 
 /// Changes an integer that counts, compares or indexes.
-fn off_by_one(program: &Program, node: Node) -> Option<Edit> {
+fn off_by_one(program: &ParsedCode, node: Node) -> Option<Edit> {
     let place = node.parent().filter(|_| node.kind() == "number")?;
     if !matches!(
         place.kind(),
@@ -102,7 +102,7 @@ fn off_by_one(program: &Program, node: Node) -> Option<Edit> {
     Some(replace(node, wrong.to_string()))
 }
 
-fn negated_condition(program: &Program, node: Node) -> Option<Edit> {
+fn negated_condition(program: &ParsedCode, node: Node) -> Option<Edit> {
     let condition = node.child_by_field_name("condition")?;
     let condition = match node.kind() {
         "if_statement" => condition.named_child(0).filter(|c| c.kind() != "comment")?,
@@ -112,8 +112,8 @@ fn negated_condition(program: &Program, node: Node) -> Option<Edit> {
     Some(replace(condition, negated(program, condition)))
 }
 
-/// The negation of a condition, as a person would write it.
-pub fn negated(program: &Program, condition: Node) -> String {
+/// The negation of a condition, in idiomatic form.
+pub fn negated(program: &ParsedCode, condition: Node) -> String {
     let text = program.text(condition);
     match condition.kind() {
         "unary_expression" if text.starts_with('!') => text[1..].trim_start().to_string(),
@@ -125,20 +125,20 @@ pub fn negated(program: &Program, condition: Node) -> String {
 }
 
 /// Drops the `return` of `return f(x);`.
-fn dropped_return(program: &Program, node: Node) -> Option<Edit> {
+fn dropped_return(program: &ParsedCode, node: Node) -> Option<Edit> {
     let value = node.named_child(0).filter(|_| node.kind() == "return_statement")?;
     let calls = matches!(value.kind(), "call_expression" | "await_expression");
     let plain = program.text(value).starts_with(|c: char| c.is_alphabetic());
     (calls && plain).then(|| Edit { at: node.start_byte()..value.start_byte(), text: String::new() })
 }
 
-fn dropped_await(program: &Program, node: Node) -> Option<Edit> {
+fn dropped_await(program: &ParsedCode, node: Node) -> Option<Edit> {
     let value = node.named_child(0).filter(|_| node.kind() == "await_expression")?;
     Some(replace(node, program.text(value)))
 }
 
 /// Flips a boolean literal that is returned, passed or stored.
-fn flipped_boolean(_: &Program, node: Node) -> Option<Edit> {
+fn flipped_boolean(_: &ParsedCode, node: Node) -> Option<Edit> {
     let place = node.parent()?.kind();
     if !matches!(place, "return_statement" | "variable_declarator" | "assignment_expression" | "arguments") {
         return None;
@@ -151,7 +151,7 @@ fn flipped_boolean(_: &Program, node: Node) -> Option<Edit> {
 }
 
 /// Replaces a method by its counterpart.
-fn wrong_method(program: &Program, node: Node) -> Option<Edit> {
+fn wrong_method(program: &ParsedCode, node: Node) -> Option<Edit> {
     const PAIRS: [(&str, &str); 12] = [
         ("min", "max"),
         ("floor", "ceil"),

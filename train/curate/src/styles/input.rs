@@ -1,6 +1,6 @@
 //! The input of a style, and the task that it makes.
 
-use super::tree::Program;
+use super::tree::ParsedCode;
 use crate::comment::DocComment;
 use crate::extract::Item;
 use crate::item_rng::ItemRng;
@@ -24,8 +24,8 @@ pub struct StyleInput<'a> {
 
 impl StyleInput<'_> {
     /// Parses code of the item.
-    pub fn program(&self, code: &str) -> Option<Program> {
-        Program::parse(code, self.item.kind, self.tsx)
+    pub fn program(&self, code: &str) -> Option<ParsedCode> {
+        ParsedCode::parse(code, self.item.kind, self.tsx)
     }
 
     /// `TypeScript async function `f``, `method `m` of the TypeScript class `C``.

@@ -2,7 +2,7 @@
 //!
 //! A style is a function from an item and its comment to an instruction and an answer. It returns `None` where the task
 //! would be wrong: a change that may not be a bug is not called one, and code is explained only by what its comment
-//! says. Random choices depend on the seed and on the provenance of the item, and on nothing else that is read.
+//! says. Random choices depend on the seed and on the provenance of the item, and on nothing else.
 
 mod complete;
 mod examples;

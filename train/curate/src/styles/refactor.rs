@@ -7,15 +7,15 @@
 use super::fix::negated;
 use super::input::{StyleInput, Task};
 use super::rename::obscure;
-use super::tree::{Edit, Program, descendants, replace};
+use super::tree::{Edit, ParsedCode, descendants, replace};
 use crate::instruction::specification;
 use tree_sitter::Node;
 
-/// A change of the program, if it applies.
-type Step = fn(&Program) -> Option<Program>;
+/// A refactoring step: returns the changed code, if the step applies.
+type RefactorStep = fn(&ParsedCode) -> Option<ParsedCode>;
 
 /// The steps, each with the request that reverts it.
-const STEPS: [(Step, &str); 4] = [
+const STEPS: [(RefactorStep, &str); 4] = [
     (nest, "return early instead of nesting"),
     (spell_out, "return a condition itself"),
     (swap, "put conditions positively"),
@@ -49,7 +49,7 @@ pub fn task(input: &StyleInput) -> Option<Task> {
 }
 
 /// `if (a) { …; return b; } rest` to `if (a) { …; return b; } else { rest }`, the last such `if` of the item.
-fn nest(program: &Program) -> Option<Program> {
+fn nest(program: &ParsedCode) -> Option<ParsedCode> {
     let nodes = program.nodes();
     nodes.iter().rev().filter(|n| is_early_exit(**n)).find_map(|node| program.edited(nested(program, *node)?))
 }
@@ -63,7 +63,7 @@ fn is_early_exit(node: Node) -> bool {
         && last.is_some_and(|l| matches!(l.kind(), "return_statement" | "throw_statement"))
 }
 
-fn nested(program: &Program, node: Node) -> Option<Vec<Edit>> {
+fn nested(program: &ParsedCode, node: Node) -> Option<Vec<Edit>> {
     let block = node.parent().filter(|p| p.kind() == "statement_block")?;
     let rest: Vec<Node> = siblings_after(node).collect();
     let (first, last) = (rest.first()?, rest.last()?);
@@ -87,7 +87,7 @@ fn nested(program: &Program, node: Node) -> Option<Vec<Edit>> {
 
 /// Returns whether the statements at the end of a block cannot be moved into a nested block: they contain a multi-line
 /// string, whose indentation must not change, or declare a name that is used before them.
-fn is_immovable(program: &Program, block: Node, rest: &[Node]) -> bool {
+fn is_immovable(program: &ParsedCode, block: Node, rest: &[Node]) -> bool {
     let inside = || rest.iter().copied().flat_map(descendants);
     let multi_line = |n: Node| {
         matches!(n.kind(), "template_string" | "string" | "jsx_text")
@@ -112,7 +112,7 @@ fn siblings_after(node: Node) -> impl Iterator<Item = Node> {
 }
 
 /// `return a < b;` to `if (a < b) { return true; } else { return false; }`: a comparison is a boolean.
-fn spell_out(program: &Program) -> Option<Program> {
+fn spell_out(program: &ParsedCode) -> Option<ParsedCode> {
     const COMPARES: [&str; 10] = ["<", "<=", ">", ">=", "===", "!==", "==", "!=", "instanceof", "in"];
     let edits = program.nodes().into_iter().filter(|n| n.kind() == "return_statement").filter_map(|node| {
         let value = node.named_child(0)?;
@@ -131,7 +131,7 @@ fn spell_out(program: &Program) -> Option<Program> {
 }
 
 /// `if (a) { b } else { c }` to `if (!a) { c } else { b }`, the first such `if` of the item.
-fn swap(program: &Program) -> Option<Program> {
+fn swap(program: &ParsedCode) -> Option<ParsedCode> {
     program.nodes().into_iter().filter(|n| n.kind() == "if_statement").find_map(|node| {
         let then = node.child_by_field_name("consequence").filter(|b| b.kind() == "statement_block")?;
         let other = node.child_by_field_name("alternative")?.named_child(0)?;

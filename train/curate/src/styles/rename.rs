@@ -1,6 +1,6 @@
 //! Renaming of local variables to meaningless names.
 
-use super::tree::{Edit, Program, ancestors, replace};
+use super::tree::{Edit, ParsedCode, ancestors, replace};
 use std::collections::HashMap;
 use tree_sitter::Node;
 
@@ -11,7 +11,7 @@ const MIN_RENAMED: usize = 2;
 
 /// Renames local variables to `v1`, `v2`, …: those declared by a plain `const` or `let` in a block, whose name is
 /// declared nowhere else in the item and used only inside that block.
-pub fn obscure(program: &Program) -> Option<Program> {
+pub fn obscure(program: &ParsedCode) -> Option<ParsedCode> {
     let nodes = program.nodes();
     let mut by_name: HashMap<&str, Vec<Node>> = HashMap::new();
     for &node in nodes.iter().filter(|n| names_a_value(**n)) {
@@ -98,7 +98,7 @@ fn is_declaration(node: Node) -> bool {
 }
 
 /// Renames one use; `{ name }` becomes `{ name: v1 }`.
-fn edit(program: &Program, node: Node, to: &str) -> Edit {
+fn edit(program: &ParsedCode, node: Node, to: &str) -> Edit {
     match node.kind() {
         "shorthand_property_identifier" => replace(node, format!("{}: {to}", program.text(node))),
         _ => replace(node, to),

@@ -8,7 +8,7 @@ use tree_sitter::{Language, Node, Parser, Tree};
 const CLASS_WRAPPER: (&str, &str) = ("class _ {\n", "\n}");
 
 /// Code and its syntax tree.
-pub struct Program {
+pub struct ParsedCode {
     text: String,
     tree: Tree,
     /// The range of the item in `text`.
@@ -23,18 +23,18 @@ pub struct Edit {
     pub text: String,
 }
 
-impl Program {
+impl ParsedCode {
     /// Parses an item; `None` if there is a syntax error.
-    pub fn parse(code: &str, kind: ItemKind, tsx: bool) -> Option<Program> {
-        Program::read(code, kind, tsx).filter(|program| !program.tree.root_node().has_error())
+    pub fn parse(code: &str, kind: ItemKind, tsx: bool) -> Option<ParsedCode> {
+        ParsedCode::read(code, kind, tsx).filter(|program| !program.tree.root_node().has_error())
     }
 
     /// Parses statements that may be mixed with other text.
-    pub fn parse_loosely(code: &str, tsx: bool) -> Option<Program> {
-        Program::read(code, ItemKind::Function, tsx)
+    pub fn parse_loosely(code: &str, tsx: bool) -> Option<ParsedCode> {
+        ParsedCode::read(code, ItemKind::Function, tsx)
     }
 
-    fn read(code: &str, kind: ItemKind, tsx: bool) -> Option<Program> {
+    fn read(code: &str, kind: ItemKind, tsx: bool) -> Option<ParsedCode> {
         let language: Language = match tsx {
             true => tree_sitter_typescript::LANGUAGE_TSX,
             false => tree_sitter_typescript::LANGUAGE_TYPESCRIPT,
@@ -45,7 +45,7 @@ impl Program {
         let mut parser = Parser::new();
         parser.set_language(&language).ok()?;
         let tree = parser.parse(&text, None)?;
-        Some(Program { item: before.len()..before.len() + code.len(), text, tree, kind, tsx })
+        Some(ParsedCode { item: before.len()..before.len() + code.len(), text, tree, kind, tsx })
     }
 
     /// The text of the item.
@@ -78,7 +78,7 @@ impl Program {
     }
 
     /// Applies edits that do not overlap; `None` if the result does not parse or is unchanged.
-    pub fn edited(&self, mut edits: Vec<Edit>) -> Option<Program> {
+    pub fn edited(&self, mut edits: Vec<Edit>) -> Option<ParsedCode> {
         edits.sort_by_key(|edit| edit.at.start);
         let (mut code, mut done) = (String::new(), self.item.start);
         for edit in edits {
@@ -87,7 +87,7 @@ impl Program {
             done = edit.at.end;
         }
         code.push_str(&self.text[done..self.item.end]);
-        Program::parse(&code, self.kind, self.tsx).filter(|_| code != self.code())
+        ParsedCode::parse(&code, self.kind, self.tsx).filter(|_| code != self.code())
     }
 }
 

@@ -39,7 +39,7 @@ impl AnswerCache {
             (1..).zip(bytes[..complete].split(|&b| b == b'\n')).filter(|(_, l)| !l.is_empty())
         {
             let line: CachedAnswer = serde_json::from_slice(line).map_err(|e| {
-                io(&format!("line {number} is no answer ({e}); take the line or the file away"))
+                io(&format!("line {number} is not an answer ({e}); delete the line or the file"))
             })?;
             answers.insert(line.key, line.answer);
         }
@@ -54,7 +54,7 @@ impl AnswerCache {
     /// with the number of new answers.
     ///
     /// # Errors
-    /// Errors of the teacher, with a note that its answers so far are kept; or of the disk.
+    /// When the teacher fails (the error states that its answers so far are kept), or the disk.
     pub fn ask(
         &mut self,
         teacher: &mut dyn Teacher,
@@ -69,10 +69,10 @@ impl AnswerCache {
         let mut indices: Vec<usize> = missing.into_values().collect();
         indices.sort_unstable();
         progress(requests.len() - indices.len());
-        let asked: Vec<&TeacherRequest> = indices.iter().map(|&i| &requests[i]).collect();
+        let missing_requests: Vec<&TeacherRequest> = indices.iter().map(|&i| &requests[i]).collect();
         let (file, path) = (Mutex::new(&self.file), &self.path);
         let new = Mutex::new(Vec::new());
-        let result = teacher.answer(&asked, &|i, answer| {
+        let result = teacher.answer(&missing_requests, &|i, answer| {
             let line = CachedAnswer { key: keys[indices[i]].clone(), answer };
             append(*file.lock().unwrap_or_else(|e| e.into_inner()), path, &line)?;
             new.lock().unwrap_or_else(|e| e.into_inner()).push(line);
@@ -97,7 +97,7 @@ fn append(mut file: &File, path: &Path, line: &CachedAnswer) -> Result<()> {
     file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(|e| Error::io(path, e))
 }
 
-/// The key of an answer: a hash of all that it depends on.
+/// The key of an answer: a hash of everything that it depends on.
 fn key(teacher: &str, request: &TeacherRequest) -> String {
     let TeacherRequest { messages, temperature, max_tokens, seed } = request;
     let messages: Vec<[&str; 2]> = messages.iter().map(|m| [m.role, m.content.as_str()]).collect();

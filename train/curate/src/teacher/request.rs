@@ -25,7 +25,7 @@ pub trait Teacher {
     /// The name of the model, which is part of the keys of cached answers.
     fn name(&self) -> &str;
 
-    /// Answers all requests. Calls `answered` with the index and the answer of each as soon as it is there, from any
+    /// Answers all requests. Calls `answered` with the index and the answer of each as soon as it has arrived, from any
     /// thread.
     ///
     /// # Errors

@@ -2,13 +2,14 @@
 
 use codelsi_engine::{Comm, DType, Device, Rank, Result, Threads};
 use codelsi_model::parallel::{Layout, RankLayout};
-use codelsi_parity::{Compared, check};
-use codelsi_tests::{emulated, golden, shared};
+use codelsi_parity::{TensorComparison, check};
+use codelsi_testing::shared;
+use codelsi_tests::{golden_case, software_gpu};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What each rank's `f` returns; a rank that fails tells the others.
+/// Runs `f` on every rank and returns the results; a rank that fails aborts the others.
 fn on_ranks<T: Send>(
     (world, layout): (usize, Layout),
     device: impl Fn() -> Device + Sync,
@@ -27,18 +28,18 @@ fn on_ranks<T: Send>(
 
 /// The project's own cases and the ranks that can share them.
 fn own() -> Vec<(PathBuf, Vec<usize>)> {
-    vec![(golden("tiny"), vec![2]), (golden("six"), vec![2, 3])]
+    vec![(golden_case("tiny"), vec![2]), (golden_case("six"), vec![2, 3])]
 }
 
 /// With those that lie beside the project.
 fn all() -> Vec<(PathBuf, Vec<usize>)> {
     let given = ["mha_f32", "gqa_bf16_sharded", "tied_f32"];
-    let given = given.iter().filter_map(|case| shared(&format!("reference/{case}")));
+    let given = given.iter().filter_map(|case| shared(format!("reference/{case}")));
     own().into_iter().chain(given.map(|case| (case, vec![2]))).collect()
 }
 
-/// Of the errors of a group's tensors, as shares of their limits: the root of the mean square, and the largest.
-fn errors(rows: &[Compared], group: &str) -> [f64; 2] {
+/// Root mean square and maximum of the errors of a group's tensors, as shares of their limits.
+fn errors(rows: &[TensorComparison], group: &str) -> [f64; 2] {
     let shares = || rows.iter().filter(|r| r.tensor.starts_with(group)).map(|r| r.error / r.limit);
     let mean = shares().map(|e| e * e).sum::<f64>() / shares().count() as f64;
     [mean.sqrt(), shares().fold(0.0, f64::max)]
@@ -78,23 +79,23 @@ fn bf16_is_as_near_the_truth_as_one_rank() {
 
 #[test]
 fn software_gpus_are_as_near_as_one() {
-    if emulated().is_none() {
+    if software_gpu().is_none() {
         return;
     }
-    near_the_truth(own(), || emulated().unwrap(), DType::F32);
-    near_the_truth(own(), || emulated().unwrap(), DType::BF16);
+    near_the_truth(own(), || software_gpu().unwrap(), DType::F32);
+    near_the_truth(own(), || software_gpu().unwrap(), DType::BF16);
 }
 
 /// Gathered matrices are the whole ones: nothing that a case states is another number.
 #[test]
 fn shards_compute_what_one_rank_does() {
     let errors =
-        |rows: Vec<Compared>| rows.into_iter().map(|row| (row.tensor, row.error)).collect::<Vec<_>>();
+        |rows: Vec<TensorComparison>| rows.into_iter().map(|row| (row.tensor, row.error)).collect::<Vec<_>>();
     for (case, world, compute) in [("tiny", 2, DType::BF16), ("tiny", 3, DType::F32), ("six", 4, DType::F32)]
     {
-        let alone = errors(check(&golden(case), &Device::cpu(), compute).unwrap());
+        let alone = errors(check(&golden_case(case), &Device::cpu(), compute).unwrap());
         for rows in
-            on_ranks((world, Layout::Shard), Device::cpu, |split| check(&golden(case), split, compute))
+            on_ranks((world, Layout::Shard), Device::cpu, |split| check(&golden_case(case), split, compute))
         {
             assert_eq!(errors(rows.unwrap()), alone, "{case} on {world} ranks");
         }
@@ -109,9 +110,9 @@ fn refusal(folder: &Path, world: usize) -> String {
 #[test]
 fn heads_that_do_not_divide_are_an_error() {
     assert!(
-        refusal(&golden("tiny"), 3).contains("4 attention heads to 3 ranks"),
+        refusal(&golden_case("tiny"), 3).contains("4 attention heads to 3 ranks"),
         "{}",
-        refusal(&golden("tiny"), 3)
+        refusal(&golden_case("tiny"), 3)
     );
-    assert!(refusal(&golden("tiny"), 4).contains("2 key and value heads to 4 ranks"));
+    assert!(refusal(&golden_case("tiny"), 4).contains("2 key and value heads to 4 ranks"));
 }

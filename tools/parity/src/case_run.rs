@@ -1,6 +1,6 @@
 //! Runs a case through the engine as a user would: forward, loss, gradients, training steps, generation, merge.
 
-use crate::reference::{Compared, Reference};
+use crate::reference_case::{ReferenceCase, TensorComparison};
 use codelsi_engine::{At, Ctx, DType, Device, Error, Grads, Label, Result, Tensor};
 use codelsi_kernels::check::value;
 use codelsi_kernels::elementwise::add;
@@ -17,47 +17,47 @@ use codelsi_train::optimizer::{AdamWConfig, Optimizer};
 use codelsi_train::schedule::CosineSchedule;
 use std::path::Path;
 
-/// Everything a case states, in the order in which an error would travel. Every rank of a layout calls it, and compares
-/// what is whole on it: heads of q, k and v that are cut it does not.
+/// Compares every tensor of a case, in the order in which an error would propagate. Every rank of a layout calls it, and
+/// compares the tensors that it holds complete: not the heads of q, k and v that tensor parallelism splits.
 ///
 /// # Errors
-/// When the case cannot be read or an op fails; a departure is no error but a row that is not ok.
-pub fn check(folder: &Path, split: impl Into<RankLayout>, compute: DType) -> Result<Vec<Compared>> {
-    let split = split.into();
-    let reference = Reference::open(folder, compute)?;
+/// When the case cannot be read or an op fails. A tensor that departs is a row that is not ok.
+pub fn check(folder: &Path, layout: impl Into<RankLayout>, compute: DType) -> Result<Vec<TensorComparison>> {
+    let layout = layout.into();
+    let reference = ReferenceCase::open(folder, compute)?;
     let checkpoint = Checkpoint::open(folder.join("model"))?;
-    let mut model = Llama::load(split.clone(), &checkpoint, compute, Trainable::Nothing)?;
-    let case = Case { reference: &reference, device: split.device(), split: &split };
-    let mut rows = case.forward(&model)?;
+    let mut model = Llama::load(layout.clone(), &checkpoint, compute, Trainable::Nothing)?;
+    let run = CaseRun { reference: &reference, device: layout.device(), layout: &layout };
+    let mut rows = run.forward(&model)?;
     let adapter = Adapter::load(folder.join("adapter"), checkpoint.config())?;
-    rows.extend(case.generation(&model, "tokens")?);
+    rows.extend(run.generation(&model, "tokens")?);
     model.attach(&adapter, Trainable::Adapter)?;
-    rows.extend(case.adapted(&model)?);
-    rows.extend(case.generation(&model, "lora_tokens")?);
-    rows.extend(case.merged(&checkpoint, &adapter)?);
-    rows.extend(case.training(&mut model)?);
+    rows.extend(run.adapted(&model)?);
+    rows.extend(run.generation(&model, "lora_tokens")?);
+    rows.extend(run.merged(&checkpoint, &adapter)?);
+    rows.extend(run.training(&mut model)?);
     Ok(rows)
 }
 
-struct Case<'a> {
-    reference: &'a Reference,
+struct CaseRun<'a> {
+    reference: &'a ReferenceCase,
     device: &'a Device,
-    split: &'a RankLayout,
+    layout: &'a RankLayout,
 }
 
-impl Case<'_> {
-    /// The base model: hidden states, the parts of layer 0, logits, log-probabilities, losses.
-    fn forward(&self, model: &Llama) -> Result<Vec<Compared>> {
+impl CaseRun<'_> {
+    /// Compares the base model: hidden states, the parts of layer 0, logits, log-probabilities, losses.
+    fn forward(&self, model: &Llama) -> Result<Vec<TensorComparison>> {
         let cx = self.inference();
         let (ids, batch) = self.sequence()?;
         let place = RowContext { positions: &batch.positions, rope: model.rope(), dropout_keys: None };
         let mut rows = Vec::new();
-        let mut see = |name: &str, ours: Vec<f64>| -> Result<()> {
+        let mut compare = |name: &str, ours: Vec<f64>| -> Result<()> {
             rows.push(self.reference.compare(name, &ours, None)?);
             Ok(())
         };
         let mut h = model.embed(&cx, &batch.ids)?;
-        see("hidden.0", floats(&h)?)?;
+        compare("hidden.0", floats(&h)?)?;
         for (i, layer) in model.layers().iter().enumerate() {
             let x = layer.qkv(&cx, &h, place, 0.0)?;
             let o = flash(&cx, &x.q, &x.k, &x.v, &batch.document_starts, layer.heads())?;
@@ -67,23 +67,23 @@ impl Case<'_> {
             h = add(&cx, &sum, &mlp)?;
             if i == 0 {
                 let heads = layer.heads();
-                see("layer0.norm", floats(&x.normed)?)?;
+                compare("layer0.norm", floats(&x.normed)?)?;
                 if heads.heads == model.config().heads {
-                    see("layer0.q_rope", by_head(&x.q, heads.heads)?)?;
-                    see("layer0.k_rope", by_head(&x.k, heads.kv_heads)?)?;
-                    see("layer0.v", by_head(&x.v, heads.kv_heads)?)?;
+                    compare("layer0.q_rope", by_head(&x.q, heads.heads)?)?;
+                    compare("layer0.k_rope", by_head(&x.k, heads.kv_heads)?)?;
+                    compare("layer0.v", by_head(&x.v, heads.kv_heads)?)?;
                 }
-                see("layer0.attn_out", floats(&attention)?)?;
-                see("layer0.mlp_out", floats(&mlp)?)?;
+                compare("layer0.attn_out", floats(&attention)?)?;
+                compare("layer0.mlp_out", floats(&mlp)?)?;
             }
-            see(&format!("hidden.{}", i + 1), floats(&h)?)?;
+            compare(&format!("hidden.{}", i + 1), floats(&h)?)?;
         }
         let normed = model.final_norm(&cx, &h)?;
-        see("hidden.norm", floats(&normed)?)?;
-        see("logits", floats(&model.logits(&cx, &normed)?)?)?;
-        let (all, logprobs) = self.loss(&cx, model, &batch, &next(&ids))?;
-        see("logprobs", logprobs)?;
-        let (labelled, _) = self.loss(&cx, model, &batch, &next(&self.reference.ints("labels")?))?;
+        compare("hidden.norm", floats(&normed)?)?;
+        compare("logits", floats(&model.logits(&cx, &normed)?)?)?;
+        let (all, logprobs) = self.loss(&cx, model, &batch, &next_labels(&ids))?;
+        compare("logprobs", logprobs)?;
+        let (labelled, _) = self.loss(&cx, model, &batch, &next_labels(&self.reference.ints("labels")?))?;
         rows.push(self.scalar("loss", labelled)?);
         rows.push(self.reference.compare_scalars(
             "loss",
@@ -93,34 +93,34 @@ impl Case<'_> {
         Ok(rows)
     }
 
-    /// With the adapter: logits, log-probabilities, loss, and the gradient of every A and B.
-    fn adapted(&self, model: &Llama) -> Result<Vec<Compared>> {
+    /// Compares the adapted model: logits, log-probabilities, loss, and the gradient of every A and B.
+    fn adapted(&self, model: &Llama) -> Result<Vec<TensorComparison>> {
         let (ids, batch) = self.sequence()?;
         let cx = self.inference();
         let h = model.forward(&cx, &batch, ForwardOptions::default())?;
         let normed = model.final_norm(&cx, &h)?;
-        let (_, logprobs) = self.loss(&cx, model, &batch, &next(&ids))?;
+        let (_, logprobs) = self.loss(&cx, model, &batch, &next_labels(&ids))?;
         let mut rows = vec![
             self.reference.compare("lora.hidden.norm", &floats(&normed)?, None)?,
             self.reference.compare("lora.logits", &floats(&model.logits(&cx, &normed)?)?, None)?,
             self.reference.compare("lora.logprobs", &logprobs, None)?,
         ];
-        let targets = next(&self.reference.ints("labels")?);
+        let targets = next_labels(&self.reference.ints("labels")?);
         let (loss, grads) = self.gradients(model, &batch, &targets, 0)?;
         rows.push(self.scalar("lora.loss", loss)?);
         let stored = self.reference.names()?;
         for (name, t) in model.trainable() {
             let g = grads.get(t).ok_or_else(|| Error::new(format!("`{name}` has no gradient")))?;
-            let (whole, name) = (model.gather_full(&name, g)?, format!("grad.base_model.model.{name}"));
+            let (full, name) = (model.gather_full(&name, g)?, format!("grad.base_model.model.{name}"));
             if stored.contains(&name) {
-                rows.push(self.reference.compare(&name, &floats(&whole)?, None)?);
+                rows.push(self.reference.compare(&name, &floats(&full)?, None)?);
             }
         }
         Ok(rows)
     }
 
-    /// Adapters after 1, 5, … optimizer steps, and the losses on the way.
-    fn training(&self, model: &mut Llama) -> Result<Vec<Compared>> {
+    /// Compares the adapter after the optimizer steps that the case stores, and the losses of all steps.
+    fn training(&self, model: &mut Llama) -> Result<Vec<TensorComparison>> {
         let train = &self.reference.json["train"];
         let number =
             |key: &str| train[key].as_f64().ok_or_else(|| Error::new(format!("train.{key} is missing")));
@@ -137,11 +137,11 @@ impl Case<'_> {
             warmup: number("warmup_steps")? as usize,
             total_steps: number("planned_steps")? as usize,
         };
-        let wholes = |model: &Llama| -> Result<Vec<(String, Vec<f64>)>> {
+        let full_weights = |model: &Llama| -> Result<Vec<(String, Vec<f64>)>> {
             let trained = model.trainable().into_iter();
             trained.map(|(name, t)| Ok((name.clone(), floats(&model.gather_full(&name, t)?)?))).collect()
         };
-        let start = wholes(model)?;
+        let start = full_weights(model)?;
         let mut optimizer = Optimizer::new(self.device, model, rule);
         let (mut rows, mut losses) = (Vec::new(), Vec::new());
         for step in 1..=list("losses").len() {
@@ -151,7 +151,7 @@ impl Case<'_> {
             let cx = self.inference();
             optimizer.step(&cx, model, grads, schedule.lr_at(step) as f32)?;
             if list("snapshots").contains(&(step as f64)) {
-                for ((name, t), (_, start)) in wholes(model)?.iter().zip(&start) {
+                for ((name, t), (_, start)) in full_weights(model)?.iter().zip(&start) {
                     let name = format!("step{step}.base_model.model.{name}");
                     rows.push(self.reference.compare(&name, t, Some(start))?);
                 }
@@ -161,9 +161,9 @@ impl Case<'_> {
         Ok(rows)
     }
 
-    /// Greedy tokens of every prompt, all in one batch; exact in f32. In bf16 a close race may go either way:
-    /// reported by the logits, not here.
-    fn generation(&self, model: &Llama, key: &str) -> Result<Vec<Compared>> {
+    /// Compares the greedy tokens of every prompt, all in one batch, exactly. Not in bf16, where two close logits may swap
+    /// places: there the logits are compared instead.
+    fn generation(&self, model: &Llama, key: &str) -> Result<Vec<TensorComparison>> {
         if model.compute() == DType::BF16 {
             return Ok(Vec::new());
         }
@@ -187,11 +187,11 @@ impl Case<'_> {
         });
         let wrong = wrong.filter(|&w| w).count() as f64;
         let tensor = format!("generation.{key}");
-        Ok(vec![Compared { tensor, error: wrong, limit: 0.0, max_abs: wrong, max_abs_limit: 0.0 }])
+        Ok(vec![TensorComparison { tensor, error: wrong, limit: 0.0, max_abs: wrong, max_abs_limit: 0.0 }])
     }
 
-    /// W + s B A of the weights that the case stores.
-    fn merged(&self, checkpoint: &Checkpoint, adapter: &Adapter) -> Result<Vec<Compared>> {
+    /// Compares W + s B A for the weights that the case stores.
+    fn merged(&self, checkpoint: &Checkpoint, adapter: &Adapter) -> Result<Vec<TensorComparison>> {
         let stored = self.reference.names()?;
         let mut rows = Vec::new();
         for (path, pair) in &adapter.modules {
@@ -206,7 +206,7 @@ impl Case<'_> {
     }
 
     fn inference(&self) -> Ctx {
-        Ctx::inference(self.device).with_comm(self.split.tensor_parallel_comm())
+        Ctx::inference(self.device).with_comm(self.layout.tensor_parallel_comm())
     }
 
     fn sequence(&self) -> Result<(Vec<i64>, PackedBatch)> {
@@ -215,7 +215,7 @@ impl Case<'_> {
         Ok((ids, PackedBatch::new(self.device, &[&tokens])?))
     }
 
-    /// Batch `i` of the training data: its rows as packed documents, without their padding.
+    /// Returns batch `i` of the training data: its rows as packed documents, without their padding.
     fn training_batch(&self, i: usize) -> Result<(PackedBatch, Vec<i32>)> {
         let shape = self.reference.shape("train.input_ids")?;
         let (batches, width) = (shape[0], shape[2]);
@@ -228,13 +228,13 @@ impl Case<'_> {
             let length = mask[at..at + width].iter().sum::<i64>() as usize;
             lengths.push(length);
             tokens.extend(ids[at..at + length].iter().map(|&id| id as i32));
-            targets.extend(next(&labels[at..at + length]));
+            targets.extend(next_labels(&labels[at..at + length]));
         }
         let keys = vec![0; tokens.len()];
         Ok((PackedBatch::with_dropout_keys(self.device, &lengths, &tokens, &keys)?, targets))
     }
 
-    /// Mean loss over the labelled tokens, and the log-probability of each token after the first.
+    /// Returns the mean loss over the labelled tokens, and the log-probability of each token after the first.
     fn loss(&self, cx: &Ctx, model: &Llama, batch: &PackedBatch, targets: &[i32]) -> Result<(f64, Vec<f64>)> {
         let targets = Targets::new(self.device, targets)?;
         let scale = 1.0 / targets.labelled() as f32;
@@ -251,7 +251,7 @@ impl Case<'_> {
         targets: &[i32],
         step: u32,
     ) -> Result<(f64, Grads)> {
-        let cx = Ctx::training(self.device, 0, step).with_comm(self.split.tensor_parallel_comm());
+        let cx = Ctx::training(self.device, 0, step).with_comm(self.layout.tensor_parallel_comm());
         let targets = Targets::new(self.device, targets)?;
         let scale = 1.0 / targets.labelled() as f32;
         let (loss, _) = model.loss(&cx, batch, &targets, scale, ForwardOptions::default())?;
@@ -261,13 +261,13 @@ impl Case<'_> {
         Ok((floats(&loss)?[0], grads))
     }
 
-    fn scalar(&self, name: &str, ours: f64) -> Result<Compared> {
+    fn scalar(&self, name: &str, ours: f64) -> Result<TensorComparison> {
         self.reference.compare_scalars(name, &[ours], &[self.reference.scalar(name)?]).at(name)
     }
 }
 
-/// What each position predicts: the next label, nothing at the end.
-fn next(labels: &[i64]) -> Vec<i32> {
+/// Returns the target of each position: the next label, none at the end.
+fn next_labels(labels: &[i64]) -> Vec<i32> {
     labels[1..].iter().map(|&l| l as i32).chain([-100]).collect()
 }
 
@@ -275,7 +275,7 @@ fn floats(t: &Tensor) -> Result<Vec<f64>> {
     Ok(value(t)?.data)
 }
 
-/// (T, heads·D) as the reference has it, (heads, T, D).
+/// Returns x of (T, heads·D) in the reference's order, (heads, T, D).
 fn by_head(t: &Tensor, heads: usize) -> Result<Vec<f64>> {
     let (rows, columns) = t.shape().as_matrix();
     let (x, d) = (floats(t)?, columns / heads);

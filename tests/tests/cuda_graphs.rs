@@ -3,9 +3,9 @@
 use codelsi_engine::{DType, Device};
 use codelsi_model::generate::{Completion, GenerationRequest, SamplingParams, SchedulerConfig, generate};
 use codelsi_model::llama::Llama;
-use codelsi_tests::{adapted, emulated, load, tiny};
+use codelsi_tests::{load_adapted, load_model, software_gpu, write_tiny_model};
 
-/// What the software GPU has done so far.
+/// Counts of the work that the software GPU has done so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Done {
     replays: usize,
@@ -66,10 +66,10 @@ fn requests() -> Vec<GenerationRequest> {
 
 /// A software GPU with a model on it.
 fn fixture(compute: DType) -> Option<(Device, Llama)> {
-    let device = emulated()?;
+    let device = software_gpu()?;
     let folder = tempfile::tempdir().unwrap();
-    tiny(folder.path());
-    let model = load(folder.path(), &device, compute);
+    write_tiny_model(folder.path());
+    let model = load_model(folder.path(), &device, compute);
     Some((device, model))
 }
 
@@ -98,8 +98,8 @@ fn a_replayed_step_has_the_bits_of_a_plain_one() {
 #[test]
 fn a_replayed_step_has_the_bits_of_a_plain_one_with_every_method() {
     for case in ["tiny", "dora", "mixture", "bottleneck"] {
-        let Some(device) = emulated() else { return };
-        let model = adapted(case, &device, DType::BF16);
+        let Some(device) = software_gpu() else { return };
+        let model = load_adapted(case, &device, DType::BF16);
         let vocab = model.config().vocab as u32;
         let mut requests = requests();
         requests.iter_mut().flat_map(|r| &mut r.prompt).for_each(|token| *token %= vocab);

@@ -10,9 +10,10 @@ use codelsi_eval::judge::verdicts::{CompletionRecord, Verdict, judge_all};
 use codelsi_eval::judge::{self, Judge, Judgement, Status};
 use codelsi_eval::problem::{CandidateProgram, Problem, read_problems};
 use codelsi_eval::sandbox::{Isolation, Sandbox};
+use codelsi_testing::{or_skip, shared};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A line of `judge-cases/open.jsonl`; its README explains the fields.
 #[derive(Clone, Deserialize)]
@@ -42,45 +43,35 @@ impl JudgeCase {
 
 fn main() {
     judge::child_entry();
+    every_verdict_is_right_and_nothing_escapes();
+}
+
+fn every_verdict_is_right_and_nothing_escapes() {
     let sandbox = Sandbox::checked().expect("the sandbox must hold where the tests run");
     println!("sandbox: {:?}", sandbox.isolation());
-    let Some((problems, cases)) = shared() else { return };
+    let Some((problems, cases)) = problems_and_cases() else { return };
     let full = std::env::var_os("CODELSI_FULL").is_some();
     let mut failed = 0;
     failed += embedded(sandbox, &problems, &cases);
     failed += tsc(sandbox, &problems, &cases, full);
     // The weaker isolation must hold as well on a machine that permits namespaces.
-    match Sandbox::isolated_by(Isolation::Landlock) {
-        Err(e) => skip(&format!("no isolation by Landlock: {e}")),
-        Ok(weaker) => {
-            let hostile: Vec<JudgeCase> = cases.iter().filter(|c| c.kind == "adversarial").cloned().collect();
-            failed += embedded(weaker, &problems, &hostile);
-            failed += if full { tsc(weaker, &problems, &hostile, true) } else { 0 };
-        }
+    let weaker = Sandbox::isolated_by(Isolation::Landlock);
+    if let Some(weaker) = or_skip(weaker.map_err(|e| format!("no isolation by Landlock: {e}"))) {
+        let hostile: Vec<JudgeCase> = cases.iter().filter(|c| c.kind == "adversarial").cloned().collect();
+        failed += embedded(weaker, &problems, &hostile);
+        failed += if full { tsc(weaker, &problems, &hostile, true) } else { 0 };
     }
     let escaped = Path::new("/tmp/judge-escape-test");
     assert!(!escaped.exists(), "a program wrote {}", escaped.display());
     assert_eq!(failed, 0, "{failed} verdicts are wrong");
 }
 
-/// Reads the shared problems and cases; prints a notice if they are absent.
-fn shared() -> Option<(Vec<Problem>, Vec<JudgeCase>)> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
-    let shared = std::env::var_os("CODELSI_SHARED").map_or(PathBuf::from(default), PathBuf::from);
-    let (problems, cases) = ("data/multipl-e-humaneval/humaneval-ts.jsonl", "data/judge-cases/open.jsonl");
-    let missing = [problems, cases].iter().any(|file| !shared.join(file).is_file());
-    if missing {
-        skip(&format!("no judge cases in {}", shared.display()));
-        return None;
-    }
-    let cases = std::fs::read_to_string(shared.join(cases)).unwrap();
+/// Reads the shared problems and cases.
+fn problems_and_cases() -> Option<(Vec<Problem>, Vec<JudgeCase>)> {
+    let problems = shared("data/multipl-e-humaneval/humaneval-ts.jsonl")?;
+    let cases = std::fs::read_to_string(shared("data/judge-cases/open.jsonl")?).unwrap();
     let cases = cases.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    Some((read_problems(shared.join(problems)).unwrap(), cases))
-}
-
-fn skip(why: &str) {
-    assert_ne!(std::env::var("CODELSI_REQUIRE").as_deref(), Ok("all"), "required: {why}");
-    println!("skipped: {why}");
+    Some((read_problems(problems).unwrap(), cases))
 }
 
 /// Returns true for a program with a type error only, which a judge without a type checker runs. It is recognised by
@@ -105,13 +96,7 @@ fn embedded(sandbox: Sandbox, problems: &[Problem], cases: &[JudgeCase]) -> usiz
 }
 
 fn tsc(sandbox: Sandbox, problems: &[Problem], cases: &[JudgeCase], full: bool) -> usize {
-    let judge = match TscJudge::find(sandbox, None, None) {
-        Ok(judge) => judge,
-        Err(e) => {
-            skip(&e.to_string());
-            return 0;
-        }
-    };
+    let Some(judge) = or_skip(TscJudge::find(sandbox, None, None)) else { return 0 };
     let rule = judge.describe();
     let version = rule.split("TypeScript ").nth(1).unwrap_or_default();
     let major = version.split('.').next().unwrap_or_default();

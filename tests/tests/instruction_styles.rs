@@ -6,7 +6,7 @@ use codelsi_eval::judge::embedded::EmbeddedJudge;
 use codelsi_eval::judge::{Judge, Status, child_entry};
 use codelsi_eval::problem::CandidateProgram;
 use codelsi_eval::sandbox::Sandbox;
-use codelsi_tests::shared;
+use codelsi_testing::shared;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 

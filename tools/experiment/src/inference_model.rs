@@ -1,4 +1,4 @@
-//! A model that is loaded for inference, with its tokenizer and perhaps an adapter.
+//! A model loaded for inference, with its tokenizer and an optional adapter.
 
 use crate::output::Output;
 use codelsi_engine::memory::Usage;
@@ -13,78 +13,81 @@ use codelsi_model::trainable::Trainable;
 use codelsi_train::plan::plan_generation;
 use std::path::Path;
 
-/// A model ready to run.
-pub struct Loaded {
+/// A model loaded for inference, or a rank's part of it.
+pub struct InferenceModel {
     pub checkpoint: Checkpoint,
     pub tokenizer: Tokenizer,
     pub model: Llama,
-    /// The sizes of the adapter that is on.
+    /// Shapes of the attached adapter, for memory plans.
     adapter: Option<Adapter>,
 }
 
-impl Loaded {
-    /// Opens the model, its tokenizer and perhaps an adapter, for inference; activations are stored as `compute`, by default
-    /// as the weights are.
+impl InferenceModel {
+    /// Loads the model, its tokenizer and an optional adapter. Activations are stored as `compute`, by default the
+    /// weights' type.
     ///
     /// # Errors
-    /// One line on what does not load or fit.
+    /// When a part does not load or fit.
     pub fn open(
         folder: &Path,
         device: &Device,
         compute: Option<DType>,
         adapter: Option<&Path>,
     ) -> Result<Self> {
-        Loaded::on(RankLayout::from(device), folder, compute, adapter)
+        InferenceModel::open_on_rank(RankLayout::from(device), folder, compute, adapter)
     }
 
-    /// [`Loaded::open`] of a rank's part.
+    /// Loads a rank's part of the model, as [`InferenceModel::open`] does the whole.
     ///
     /// # Errors
-    /// As [`Loaded::open`].
-    pub fn on(
-        split: RankLayout,
+    /// As [`InferenceModel::open`].
+    pub fn open_on_rank(
+        rank_layout: RankLayout,
         folder: &Path,
         compute: Option<DType>,
         adapter: Option<&Path>,
     ) -> Result<Self> {
         let mut checkpoint = Checkpoint::open(folder)?;
-        if split.comm().rank() == 0 {
-            checkpoint = checkpoint.with_progress(Output::detect().loading());
+        if rank_layout.comm().rank() == 0 {
+            checkpoint = checkpoint.with_progress(Output::detect().load_progress());
         }
         let tokenizer = Tokenizer::load(folder)?;
         tokenizer.check_fits(checkpoint.config().vocab).at(folder.display().to_string())?;
         let compute = compute.unwrap_or(checkpoint.dtype());
-        let model = Llama::load(split, &checkpoint, compute, Trainable::Nothing)?;
-        let mut loaded = Loaded { checkpoint, tokenizer, model, adapter: None };
+        let model = Llama::load(rank_layout, &checkpoint, compute, Trainable::Nothing)?;
+        let mut loaded = InferenceModel { checkpoint, tokenizer, model, adapter: None };
         if let Some(folder) = adapter {
-            loaded.put_on(folder)?;
+            loaded.attach_adapter(folder)?;
         }
         Ok(loaded)
     }
 
-    /// Where this rank's part of the model is.
+    /// Returns the device of this rank's part.
     pub fn device(&self) -> &Device {
         self.model.rank_layout().device()
     }
 
-    /// Puts an adapter on, replacing any other.
-    pub fn put_on(&mut self, folder: &Path) -> Result<()> {
+    /// Attaches an adapter, replacing any other.
+    ///
+    /// # Errors
+    /// When it does not load or fit.
+    pub fn attach_adapter(&mut self, folder: &Path) -> Result<()> {
         let adapter = Adapter::load(folder, self.checkpoint.config())?;
         self.adapter = Some(adapter.shapes_only()?);
         self.model.attach(&adapter, Trainable::Nothing)
     }
 
-    /// Bytes by label at the peak of a generation, from the planning device.
+    /// Plans the memory of a generation: bytes by label at its peak.
     ///
     /// # Errors
-    /// The generation's own.
-    pub fn plan(&self, requests: &[GenerationRequest], limits: SchedulerConfig) -> Result<Usage> {
+    /// When a request is invalid for the model.
+    pub fn plan_memory(&self, requests: &[GenerationRequest], scheduler: SchedulerConfig) -> Result<Usage> {
         let (compute, adapter) = (self.model.compute(), self.adapter.as_ref());
-        plan_generation(self.model.rank_layout(), &self.checkpoint, compute, adapter, requests, limits)
+        plan_generation(self.model.rank_layout(), &self.checkpoint, compute, adapter, requests, scheduler)
     }
 
-    /// The highest total so far beside the plan, for people.
-    pub fn peak(&self, planned: &Usage) -> String {
+    /// Formats the peak memory so far and the planned peak.
+    pub fn format_peak(&self, planned: &Usage) -> String {
         let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
         format!(
             "peak {:.1} MiB, planned {:.1} MiB",
@@ -93,9 +96,8 @@ impl Loaded {
         )
     }
 
-    /// Says which weight is to blame when an op met numbers that are not finite, and what would help a device that had
-    /// no memory left.
-    pub fn blame(&self, error: Error) -> Error {
+    /// Adds the cause to a generation's error: the damaged weight after a non-finite value, advice after out of memory.
+    pub fn explain(&self, error: Error) -> Error {
         if error.is_out_of_memory() {
             return error
                 .advise("ask for fewer completions (-n) or tokens (--max-tokens), or --compute bf16");

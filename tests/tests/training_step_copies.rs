@@ -3,8 +3,8 @@
 use codelsi_engine::{DType, Device};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::Linear;
-use codelsi_tests::{emulated, tiny};
+use codelsi_model::config::LinearName;
+use codelsi_tests::{software_gpu, write_tiny_model};
 use codelsi_train::TrainOptions;
 use codelsi_train::pack::{Document, PackedSequence};
 use codelsi_train::train_step::TrainStep;
@@ -24,11 +24,11 @@ fn document(tokens: usize) -> Document {
 
 #[test]
 fn a_training_step_sends_its_batch_and_reads_its_scalars_once() {
-    let Some(device) = emulated() else { return };
+    let Some(device) = software_gpu() else { return };
     let folder = tempfile::tempdir().unwrap();
-    tiny(folder.path());
+    write_tiny_model(folder.path());
     let base = Checkpoint::open(folder.path()).unwrap();
-    let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &Linear::ALL, 1).unwrap();
+    let adapter = Adapter::init_lora(base.config(), 4, 8.0, 0.1, &LinearName::ALL, 1).unwrap();
     let options = TrainOptions { dropout: 0.1, compute: DType::BF16, ..TrainOptions::default() };
     let mut learner = TrainStep::new(&device, &options, &base, Some(&adapter)).unwrap();
     let micro_batches =

@@ -6,7 +6,7 @@ use codelsi_model::generate::{
 };
 use codelsi_model::llama::Llama;
 use codelsi_model::tokenizer::Tokenizer;
-use codelsi_tests::{load, tiny};
+use codelsi_tests::{load_model, write_tiny_model};
 use std::sync::OnceLock;
 
 struct Fixture {
@@ -18,14 +18,14 @@ fn fixture() -> &'static Fixture {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
     FIXTURE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        tiny(folder.path());
+        write_tiny_model(folder.path());
         let tokenizer = Tokenizer::load(folder.path()).unwrap();
         Fixture { folder, tokenizer }
     })
 }
 
 fn model(device: &Device, compute: DType) -> Llama {
-    load(fixture().folder.path(), device, compute)
+    load_model(fixture().folder.path(), device, compute)
 }
 
 fn complete(compute: DType, requests: &[GenerationRequest], limits: SchedulerConfig) -> Vec<Vec<Completion>> {
@@ -68,7 +68,7 @@ fn requests() -> Vec<GenerationRequest> {
 #[test]
 fn batch_chunks_and_page_size_change_no_bit() {
     for compute in [DType::F32, DType::BF16] {
-        let together = complete(compute, &requests(), SchedulerConfig::default());
+        let batched = complete(compute, &requests(), SchedulerConfig::default());
         for (batch, prefill, page_size) in [(1, 1, 1), (4, 5, 3), (3, 64, 16), (64, 512, 256)] {
             let limits = SchedulerConfig {
                 max_sequences: batch,
@@ -76,11 +76,11 @@ fn batch_chunks_and_page_size_change_no_bit() {
                 page_size,
                 ..SchedulerConfig::default()
             };
-            assert_eq!(together, complete(compute, &requests(), limits), "{compute:?} {limits:?}");
+            assert_eq!(batched, complete(compute, &requests(), limits), "{compute:?} {limits:?}");
         }
         for (i, request) in requests().into_iter().enumerate() {
             let alone = complete(compute, &[request], SchedulerConfig::default());
-            assert_eq!(together[i], alone[0], "{compute:?} request {i} alone");
+            assert_eq!(batched[i], alone[0], "{compute:?} request {i} alone");
         }
     }
 }

@@ -6,8 +6,8 @@ use codelsi_kernels::check::value;
 use codelsi_kernels::xent::Targets;
 use codelsi_model::generate::{Completion, GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
-use codelsi_parity::Reference;
-use codelsi_tests::{adapted, emulated, golden, load};
+use codelsi_parity::ReferenceCase;
+use codelsi_tests::{golden_case, load_adapted, load_model, software_gpu};
 use serde_json::Value;
 
 /// Tokens of the sequence, the first included.
@@ -46,14 +46,19 @@ fn allowed(reference: &Value, compute: DType, logprobs: &str) -> [f64; 2] {
 
 /// The base, and an adapter of every method.
 fn check_all(device: &Device, compute: DType) {
-    check(device, compute, ("tiny", "logprobs"), &load(&golden("tiny").join("model"), device, compute));
+    check(
+        device,
+        compute,
+        ("tiny", "logprobs"),
+        &load_model(&golden_case("tiny").join("model"), device, compute),
+    );
     for case in ["tiny", "dora", "mixture", "bottleneck"] {
-        check(device, compute, (case, "lora.logprobs"), &adapted(case, device, compute));
+        check(device, compute, (case, "lora.logprobs"), &load_adapted(case, device, compute));
     }
 }
 
 fn check(device: &Device, compute: DType, (case, logprobs): (&str, &str), model: &Llama) {
-    let reference = Reference::open(&golden(case), compute).unwrap();
+    let reference = ReferenceCase::open(&golden_case(case), compute).unwrap();
     let whole = serve(device, model, &[1], 512, 16);
     let tokens: Vec<u32> = std::iter::once(1).chain(whole.token_ids.iter().copied()).collect();
 
@@ -88,7 +93,7 @@ fn training_and_serving_agree_on_the_cpu() {
 
 #[test]
 fn training_and_serving_agree_on_the_software_gpu() {
-    let Some(device) = emulated() else { return };
+    let Some(device) = software_gpu() else { return };
     for compute in [DType::F32, DType::BF16] {
         check_all(&device, compute);
     }

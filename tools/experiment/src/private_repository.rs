@@ -1,6 +1,6 @@
-//! The specialized stage's data: what is learned of a private repository, what is held out, and how models answer it.
+//! The specialized stage's data: training rows of a private repository, held-out rows, and their evaluation.
 
-use crate::evaluation::watched;
+use crate::evaluation::with_progress;
 use crate::stages::Stages;
 use codelsi_curate::specialize::{ExportedApi, choose_rows, split_rows};
 use codelsi_curate::{self as curate, CuratedRow, Language, RowLimits};
@@ -13,35 +13,41 @@ use codelsi_model::tokenizer::Tokenizer;
 use codelsi_train::TrainOptions;
 use std::path::{Path, PathBuf};
 
-/// One private repository, ready to be learned.
-pub struct Private {
+/// A curated private repository.
+pub struct PrivateRepository {
     pub name: String,
-    /// Rows that are held out.
     held_out: Vec<held_out::HeldOutRow>,
     held_out_path: PathBuf,
     library: PrivateLibrary,
-    trained: Vec<String>,
-    /// Exported classes, methods and functions: how many of them the rows show, and all.
-    shown: (usize, usize),
+    /// Code of the training rows.
+    training_code: Vec<String>,
+    /// Number of exported classes, methods and functions that the training rows use, and of all.
+    api_coverage: (usize, usize),
 }
 
-impl Private {
-    /// `options` with the held-out rows to validate on.
-    pub fn validated(&self, options: TrainOptions) -> TrainOptions {
+impl PrivateRepository {
+    /// Returns `options` with the held-out rows as validation data.
+    pub fn with_held_out_validation(&self, options: TrainOptions) -> TrainOptions {
         let validation_data = (!self.held_out.is_empty()).then(|| self.held_out_path.clone());
         TrainOptions { validation: 0, validation_data, ..options }
     }
 }
 
 impl Stages<'_> {
-    /// Curates a repository and leaves the `wanted` most telling rows in `NAME.jsonl` and, where no problems measure what is
-    /// learned, as many others at most in `NAME-held-out.jsonl`. Where comments are too few, code without one is asked for by its signature.
+    /// Curates a repository. The `max_rows` rows that cover its exported API best go to `NAME.jsonl`. If the run has no
+    /// private problems, at most as many of the others go to `NAME-held-out.jsonl`. If too few functions have comments,
+    /// functions without one are included, with their signature as the instruction.
     ///
     /// # Errors
-    /// Those of the curation; a repository of which no row is kept.
-    pub fn private(&mut self, name: &str, paths: &[PathBuf], wanted: usize) -> Result<Private> {
+    /// When the curation fails or keeps no row.
+    pub fn curate_private(
+        &mut self,
+        name: &str,
+        paths: &[PathBuf],
+        max_rows: usize,
+    ) -> Result<PrivateRepository> {
         let mut counts = self.curate(name, paths, Language::TypeScript, RowLimits::default())?;
-        if counts.kept < wanted {
+        if counts.kept < max_rows {
             counts = self.curate(
                 name,
                 paths,
@@ -54,65 +60,65 @@ impl Stages<'_> {
                 "{name}: no private row was kept, so there is nothing to specialize on"
             )));
         }
-        let path = self.rows(name);
+        let path = self.rows_path(name);
         let rows: Vec<CuratedRow> = jsonl::read(&path)?;
         let sources = curate::read_typescript_sources(paths)?;
         let api = ExportedApi::from_sources(&sources)?;
-        // Problems to be run measure better than rows to be read, and every row can be learned.
-        let (mut chosen, held) = match self.sources().private_problems {
-            Some(_) => (choose_rows(&rows, &api, wanted), Vec::new()),
-            None => split_rows(&rows, &api, wanted),
+        // Executable problems measure better than held-out rows; with them, every row can be a training row.
+        let (mut chosen, others) = match self.sources().private_problems {
+            Some(_) => (choose_rows(&rows, &api, max_rows), Vec::new()),
+            None => split_rows(&rows, &api, max_rows),
         };
         chosen.sort();
         let pick = |indices: &[usize]| indices.iter().map(|&i| rows[i].clone()).collect::<Vec<_>>();
-        let (chosen, held) = (pick(&chosen), self.answerable(pick(&held), wanted)?);
+        let (chosen, held_out) = (pick(&chosen), self.rows_that_fit(pick(&others), max_rows)?);
         jsonl::write(&path, &chosen)?;
-        let held_out_path = self.rows(&format!("{name}-held-out"));
-        if !held.is_empty() {
-            jsonl::write(&held_out_path, &held)?;
+        let held_out_path = self.rows_path(&format!("{name}-held-out"));
+        if !held_out.is_empty() {
+            jsonl::write(&held_out_path, &held_out)?;
         }
         let text: String =
             sources.iter().map(|source| source.content.as_str()).collect::<Vec<_>>().join("\n");
-        eprintln!("{name}: {} rows to learn, {} held out", chosen.len(), held.len());
-        Ok(Private {
+        eprintln!("{name}: {} training rows, {} held out", chosen.len(), held_out.len());
+        Ok(PrivateRepository {
             name: name.into(),
-            shown: api.coverage(&chosen),
-            held_out: held.into_iter().enumerate().map(question).collect(),
+            api_coverage: api.coverage(&chosen),
+            held_out: held_out.into_iter().enumerate().map(held_out_row).collect(),
             held_out_path,
             library: PrivateLibrary { names: api.names(), identifiers: identifiers(&text) },
-            trained: chosen.into_iter().map(|row| row.output).collect(),
+            training_code: chosen.into_iter().map(|row| row.output).collect(),
         })
     }
 
-    /// At most `wanted` of the rows whose code fits an answer, evenly spread.
-    fn answerable(&self, rows: Vec<CuratedRow>, wanted: usize) -> Result<Vec<CuratedRow>> {
+    /// Returns at most `max_rows` evenly spaced rows, of those whose code fits the answer limit.
+    fn rows_that_fit(&self, rows: Vec<CuratedRow>, max_rows: usize) -> Result<Vec<CuratedRow>> {
         let tokenizer = Tokenizer::load(&self.sources().model)?;
-        let most = self.recipe().protocol.max_tokens;
+        let max_tokens = self.recipe().protocol.max_tokens;
         let mut fitting = Vec::new();
         for row in rows {
-            if tokenizer.encode(&row.output, false)?.len() < most {
+            if tokenizer.encode(&row.output, false)?.len() < max_tokens {
                 fitting.push(row);
             }
         }
-        Ok(codelsi_train::data::take_evenly(fitting, wanted))
+        Ok(codelsi_train::data::take_evenly(fitting, max_rows))
     }
 
-    /// Has the adapters `before` and `after` answer what a repository holds out, unless it holds out nothing. Their losses
-    /// on it are those that the last stage measured.
+    /// Evaluates the adapters `before` and `after` on a repository's held-out rows, if it has any. Their perplexities
+    /// come from the validation losses of the last training stage.
     ///
     /// # Errors
-    /// Those of the models.
-    pub fn read_held_out(
+    /// When a model does not load, fit or generate.
+    pub fn evaluate_held_out(
         &mut self,
-        private: &Private,
+        private: &PrivateRepository,
         before: (&str, &Path),
         after: (&str, &Path),
     ) -> Result<()> {
         if private.held_out.is_empty() {
             if self.sources().private_problems.is_none() {
-                let most = self.recipe().protocol.max_tokens;
+                let max_tokens = self.recipe().protocol.max_tokens;
                 let note = format!(
-                    "{}: no row is held out whose code fits an answer of {most} tokens.",
+                    "{}: no row could be held out, since none of the others fits an answer of {max_tokens} tokens.",
                     private.name
                 );
                 self.report.notes.push(note);
@@ -130,13 +136,13 @@ impl Stages<'_> {
             max_tokens: protocol.max_tokens,
             seed: protocol.seed,
         };
-        let trained: Vec<&str> = private.trained.iter().map(String::as_str).collect();
-        let mut model = self.open(&self.sources().model)?;
-        let mut readings = Vec::new();
+        let training_code: Vec<&str> = private.training_code.iter().map(String::as_str).collect();
+        let mut model = self.open_model(&self.sources().model)?;
+        let mut results = Vec::new();
         for ((name, folder), loss) in [before, after].into_iter().zip(losses) {
-            model.put_on(folder)?;
+            model.attach_adapter(folder)?;
             let samples = self.path("held-out").join(&private.name).join(format!("{name}.jsonl"));
-            let (mut reading, answers) = watched(name, self.out, |watch| {
+            let (mut result, answers) = with_progress(name, self.out, |progress| {
                 evaluate_held_out(
                     name,
                     &mut model,
@@ -144,20 +150,20 @@ impl Stages<'_> {
                     &private.library,
                     sampling,
                     &samples,
-                    watch,
+                    progress,
                 )
             })?;
             let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
-            reading.perplexity = loss.map(f64::exp);
-            reading.verbatim = Some(longest_shared_run(&answers, &trained));
-            readings.push(reading);
+            result.perplexity = loss.map(f64::exp);
+            result.verbatim = Some(longest_shared_run(&answers, &training_code));
+            results.push(result);
         }
-        let (valid, names) = readings[1].difference_from(&readings[0], protocol.seed)?;
+        let (valid, names) = results[1].difference_from(&results[0], protocol.seed)?;
         self.report.held_out.push(RepositoryResult {
             repository: private.name.clone(),
-            trained: private.trained.len(),
-            shown: private.shown,
-            readings,
+            trained: private.training_code.len(),
+            shown: private.api_coverage,
+            readings: results,
             valid: Some(valid),
             names,
         });
@@ -165,8 +171,8 @@ impl Stages<'_> {
     }
 }
 
-/// Names are unlike each other by their numbers.
-fn question((number, row): (usize, CuratedRow)) -> held_out::HeldOutRow {
+/// Turns a row into a held-out row; the number makes its name unique.
+fn held_out_row((number, row): (usize, CuratedRow)) -> held_out::HeldOutRow {
     held_out::HeldOutRow {
         name: format!("{number} {}", row.name),
         instruction: row.instruction,

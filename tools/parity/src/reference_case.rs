@@ -6,18 +6,18 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A case, read whole: reference cases are small.
-pub struct Reference {
+/// A reference case, read into memory: cases are small.
+pub struct ReferenceCase {
     pub folder: PathBuf,
     pub json: Value,
     tensors: Vec<u8>,
-    /// The compute type under test decides which limits hold.
+    /// Storage type of activations under test; it chooses the limits.
     compute: DType,
 }
 
 /// One tensor (or list of scalars) against the reference.
 #[derive(Clone, Debug)]
-pub struct Compared {
+pub struct TensorComparison {
     pub tensor: String,
     /// ‖ours − truth‖ / ‖truth‖; for steps the denominator is the change since step 0; for scalars the largest
     /// absolute difference.
@@ -27,20 +27,20 @@ pub struct Compared {
     pub max_abs_limit: f64,
 }
 
-impl Compared {
-    /// Within both limits; a NaN never is.
+impl TensorComparison {
+    /// Returns whether both errors are within their limits; a NaN never is.
     pub fn ok(&self) -> bool {
         self.error <= self.limit && self.max_abs <= self.max_abs_limit
     }
 
-    /// How much of the tighter limit is used.
+    /// Returns the larger of the two errors over its limit.
     pub fn ratio(&self) -> f64 {
         let share = |error: f64, limit: f64| if error == 0.0 { 0.0 } else { error / limit };
         share(self.error, self.limit).max(share(self.max_abs, self.max_abs_limit))
     }
 }
 
-impl Reference {
+impl ReferenceCase {
     /// Reads a case.
     ///
     /// # Errors
@@ -52,20 +52,20 @@ impl Reference {
         };
         let json = serde_json::from_slice(&read("reference.json")?)
             .map_err(|e| Error::io(folder.join("reference.json"), e))?;
-        Ok(Reference { folder: folder.into(), json, tensors: read("reference.safetensors")?, compute })
+        Ok(ReferenceCase { folder: folder.into(), json, tensors: read("reference.safetensors")?, compute })
     }
 
-    /// Names of all stored tensors.
+    /// Returns the names of all stored tensors.
     pub fn names(&self) -> Result<Vec<String>> {
         Ok(self.file()?.names().into_iter().map(str::to_owned).collect())
     }
 
-    /// Shape of a tensor.
+    /// Returns the shape of a stored tensor.
     pub fn shape(&self, name: &str) -> Result<Vec<usize>> {
         Ok(self.view(name)?.0)
     }
 
-    /// A stored f32 tensor.
+    /// Returns the elements of a stored F32 tensor.
     pub fn floats(&self, name: &str) -> Result<Vec<f64>> {
         let (_, dtype, bytes) = self.view(name)?;
         if dtype != Dtype::F32 {
@@ -75,7 +75,7 @@ impl Reference {
         Ok(words.collect())
     }
 
-    /// A stored I64 tensor.
+    /// Returns the elements of a stored I64 tensor.
     pub fn ints(&self, name: &str) -> Result<Vec<i64>> {
         let (_, dtype, bytes) = self.view(name)?;
         if dtype != Dtype::I64 {
@@ -84,14 +84,14 @@ impl Reference {
         Ok(bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect())
     }
 
-    /// A scalar of `scalars`.
+    /// Returns a scalar of `scalars` in reference.json.
     pub fn scalar(&self, name: &str) -> Result<f64> {
         let missing = || Error::new(format!("reference.json has no scalar `{name}`"));
         self.json["scalars"][name].as_f64().ok_or_else(missing)
     }
 
-    /// Compares a tensor with the stored one; `base` is what a step's change is measured from.
-    pub fn compare(&self, name: &str, ours: &[f64], base: Option<&[f64]>) -> Result<Compared> {
+    /// Compares a tensor with the stored one; with `base`, relative to the stored tensor's change since `base`.
+    pub fn compare(&self, name: &str, ours: &[f64], base: Option<&[f64]>) -> Result<TensorComparison> {
         let truth = self.floats(name)?;
         if truth.len() != ours.len() {
             return Err(Error::new(format!("`{name}` has {} elements, ours {}", truth.len(), ours.len())));
@@ -105,21 +105,21 @@ impl Reference {
         let max_abs = differences().fold(0.0, |m: f64, d| if d.is_nan() { f64::NAN } else { m.max(d.abs()) });
         let (limit, max_abs_limit) = self.limits(&group(name), "rel_l2")?;
         let error = norm(&mut differences()) / scale;
-        Ok(Compared { tensor: name.into(), error, limit, max_abs, max_abs_limit })
+        Ok(TensorComparison { tensor: name.into(), error, limit, max_abs, max_abs_limit })
     }
 
-    /// Compares scalars by their largest difference.
-    pub fn compare_scalars(&self, name: &str, ours: &[f64], truth: &[f64]) -> Result<Compared> {
+    /// Compares scalars by their largest absolute difference.
+    pub fn compare_scalars(&self, name: &str, ours: &[f64], truth: &[f64]) -> Result<TensorComparison> {
         let error = ours.iter().zip(truth).map(|(o, t)| (o - t).abs());
         let error = error.fold(0.0, |m: f64, d| if d.is_nan() { f64::NAN } else { m.max(d) });
         let (limit, _) = self.limits(&group(name), "abs")?;
-        let limit = limit.max(self.limit_of_a_mean(name)?);
-        Ok(Compared { tensor: name.into(), error, limit, max_abs: error, max_abs_limit: limit })
+        let limit = limit.max(self.loss_limit(name)?);
+        Ok(TensorComparison { tensor: name.into(), error, limit, max_abs: error, max_abs_limit: limit })
     }
 
-    /// In bf16, a loss is the mean of n log-probabilities, and its one observed error is one draw, at times a lucky
-    /// one. It is held to twice the standard error that the observed log-probability error implies, if that is more.
-    fn limit_of_a_mean(&self, name: &str) -> Result<f64> {
+    /// Returns the bf16 limit of a loss: twice the standard error that the observed error of its n log-probabilities implies.
+    /// The loss's own observed error is a single draw, at times a lucky one. 0 in f32.
+    fn loss_limit(&self, name: &str) -> Result<f64> {
         if self.compute != DType::BF16 {
             return Ok(0.0);
         }
@@ -131,13 +131,13 @@ impl Reference {
         Ok(twice_relative * rms / (labelled as f64).sqrt())
     }
 
-    /// The limits of a group: the stated float32 tolerance, or twice the bf16 error that was observed.
+    /// Returns the limits of a group: the stated float32 tolerance, or twice the observed bf16 error.
     fn limits(&self, group: &str, key: &str) -> Result<(f64, f64)> {
         let (table, factor) = match self.compute {
             DType::BF16 => ("observed_bfloat16_error_of_transformers", 2.0),
             _ => ("tolerance_float32", 1.0),
         };
-        // What transformers does not show by itself is held to its neighbours.
+        // A tensor that transformers does not return is held to the limits of its neighbours.
         let table = &self.json[table];
         let entry = [group, "hidden", "logits"].iter().map(|g| &table[*g]).find(|e| e.is_object());
         let entry = entry.filter(|e| e[key].is_number() || key == "abs").unwrap_or(&Value::Null);
@@ -160,10 +160,10 @@ impl Reference {
     }
 }
 
-/// The tolerance group of a tensor or scalar.
+/// Returns the tolerance group of a tensor or scalar.
 fn group(name: &str) -> String {
     match name.split('.').next().unwrap_or(name) {
-        first if first == "grad" || first.starts_with("step") => format!("{first}.{}", factor(name)),
+        first if first == "grad" || first.starts_with("step") => format!("{first}.{}", adapter_factor(name)),
         "merged" => "merged".into(),
         "hidden" if name != "hidden.norm" => "hidden".into(),
         "layer0" => "layer0".into(),
@@ -171,8 +171,8 @@ fn group(name: &str) -> String {
     }
 }
 
-/// A or W_down, B or W_up, or what a method has beside them.
-fn factor(name: &str) -> char {
+/// Returns the adapter factor of a tensor: A (or W_down), B (or W_up), or M for a magnitude or a router.
+fn adapter_factor(name: &str) -> char {
     let has = |part: &str| name.contains(part);
     match (has(".lora_A.") || has(".down."), has("magnitude") || has(".router.")) {
         (true, _) => 'A',

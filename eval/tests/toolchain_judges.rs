@@ -9,8 +9,8 @@ use codelsi_eval::judge::toolchain::{ALL, Rule, ToolchainJudge};
 use codelsi_eval::judge::{self, Judge, Status};
 use codelsi_eval::problem::{Problem, read_problems};
 use codelsi_eval::sandbox::Sandbox;
+use codelsi_testing::{or_skip, shared};
 use rayon::prelude::*;
-use std::path::PathBuf;
 
 /// A completion of `add` with its expected status; `exits_early` if it exits before its tests.
 struct CompletionCase {
@@ -107,6 +107,10 @@ fn cases(language: &str) -> Vec<CompletionCase> {
 
 fn main() {
     judge::child_entry();
+    every_language_has_its_verdicts();
+}
+
+fn every_language_has_its_verdicts() {
     let sandbox = Sandbox::checked().expect("the sandbox must hold where the tests run");
     // Endless programs take 15 s each, so the languages run in parallel.
     let wrong: usize = ALL.par_iter().map(|rule| check_language(sandbox, rule)).sum();
@@ -116,13 +120,8 @@ fn main() {
 
 /// Returns the number of wrong verdicts of a language's judge.
 fn check_language(sandbox: Sandbox, rule: &'static Rule) -> usize {
-    match ToolchainJudge::find(sandbox, rule) {
-        Ok(judge) => check_cases(&judge, rule.language) + check_multipl_e_problem(&judge, rule),
-        Err(e) => {
-            skip(&e.to_string());
-            0
-        }
-    }
+    let Some(judge) = or_skip(ToolchainJudge::find(sandbox, rule)) else { return 0 };
+    check_cases(&judge, rule.language) + check_multipl_e_problem(&judge, rule)
 }
 
 /// Judges every case of a language; returns the number of wrong verdicts.
@@ -146,13 +145,9 @@ fn check_cases(judge: &dyn Judge, language: &str) -> usize {
 
 /// Judges a right and a wrong completion of MultiPL-E's own problem of a sum; returns the number of wrong verdicts.
 fn check_multipl_e_problem(judge: &dyn Judge, rule: &Rule) -> usize {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
-    let shared = std::env::var_os("CODELSI_SHARED").map_or(PathBuf::from(default), PathBuf::from);
-    let file = shared.join(format!("data/multipl-e-humaneval/humaneval-{}.jsonl", rule.language));
-    if !file.is_file() {
-        skip(&format!("{} is absent", file.display()));
+    let Some(file) = shared(format!("data/multipl-e-humaneval/humaneval-{}.jsonl", rule.language)) else {
         return 0;
-    }
+    };
     let problems = read_problems(file).unwrap();
     let problem = problems.iter().find(|p| p.name == "HumanEval_53_add").unwrap();
     let right = match rule.language {
@@ -164,9 +159,4 @@ fn check_multipl_e_problem(judge: &dyn Judge, rule: &Rule) -> usize {
     let status = |completion: &str| judge.judge(&problem.program(completion)).unwrap().status;
     let closed = if rule.language == "java" { "    return x + y;\n    }\n" } else { right };
     usize::from(status(closed) != Status::Ok) + usize::from(status(&wrong) == Status::Ok)
-}
-
-fn skip(why: &str) {
-    assert!(std::env::var("CODELSI_REQUIRE").as_deref() != Ok("all"), "{why}");
-    println!("skipped: {why}");
 }

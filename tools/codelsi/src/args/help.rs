@@ -1,0 +1,35 @@
+//! Help texts of flags that several commands share: one notion has one text. Those of all programs are in `launch`.
+
+pub use codelsi_launch::help::{DEVICE, JSON, LAYOUT, RANKS, RANKS_DEFAULT, TIMEOUT};
+
+pub const MODEL: &str = "Model folder in the Hugging Face layout";
+pub const ADAPTER: &str = "Adapter folder in PEFT's layout";
+pub const COMPUTE: &str = "Storage type of activations [default: bf16 for a bf16 checkpoint, else f32]";
+pub const PROBLEMS: &str = "File of problems in MultiPL-E's form (JSON Lines)";
+pub const SHAPE: &str = "Built-in shape: code-llama-13b, code-llama-7b (or 7b), tinyllama-1.1b, 110m or tiny";
+pub const SEED: &str = "Seed of every random choice; the same seed gives the same result";
+
+pub const TEMPLATE: &str = "Template that puts the prompt as an instruction: paper (its header), inst ([INST] .. [/INST]) \
+    or plain (a newline after it)";
+pub const SAMPLES: &str = "Samples per prompt or problem";
+pub const MAX_TOKENS: &str = "Maximum tokens per sample";
+pub const TEMPERATURE: &str = "Softmax temperature; 0 is greedy decoding";
+pub const TOP_P: &str = "Nucleus sampling: keep the likeliest tokens whose probabilities sum to P";
+pub const PROMPT_FORMAT: &str = "Form in which a problem is put to the model: completion (its prompt is continued), \
+    paper (an instruction under the paper's header) or inst ([INST] .. [/INST])";
+pub const LIMIT: &str = "Measure on the first N problems only";
+pub const PAGE_SIZE: &str = "Tokens per page of the KV cache; changes no result";
+pub const JUDGE: &str = "Judge of the completions: tsc (MultiPL-E's rule for TypeScript, with compiler and node), \
+    embedded (TypeScript without a type check, and JavaScript; nothing to install), javascript, python, java, cpp or rust \
+    (each with the machine's tools)";
+
+pub const SEQ: &str = "Tokens per packed sequence, at most the model's positions";
+pub const BATCH: &str = "Sequences per optimizer step";
+pub const REPLAY_ROWS: &str = "Rows of the earlier stage to train on again, evenly spread";
+pub const CHECKPOINTING: &str = "Layers that are recomputed in the backward pass to save memory: auto (as few as the \
+    memory allows), all, none or a number; each costs a third of its own work, and no result changes";
+
+/// A text of a flag whose default the recipe states.
+pub fn recipe_default(text: &str) -> String {
+    format!("{text} [default: the recipe's]")
+}

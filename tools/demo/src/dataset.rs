@@ -1,0 +1,182 @@
+//! Repositories and problems of one seed, decontaminated against each other and against the base model's training text.
+
+use crate::corpus::{self, GeneratedFile};
+use crate::problems::{self, GeneratedProblem};
+use crate::{recipe, sdk};
+use codelsi_curate::{self as curate, Benchmark, Language};
+use codelsi_engine::Result;
+use codelsi_engine::files::write_atomic;
+use rayon::prelude::*;
+use serde_json::Value as Json;
+use std::path::{Path, PathBuf};
+
+/// Data of a demo run.
+pub struct DemoDataset {
+    pub public: Vec<GeneratedFile>,
+    pub private: Vec<GeneratedFile>,
+    /// Problems over lists and texts, held out by the composition of their operations.
+    pub general: Vec<GeneratedProblem>,
+    /// Problems over the private library.
+    pub private_problems: Vec<GeneratedProblem>,
+}
+
+/// Files that [`DemoDataset::write`] writes.
+pub struct DatasetFiles {
+    pub public: PathBuf,
+    pub private: PathBuf,
+    pub general_problems: PathBuf,
+    pub private_problems: PathBuf,
+}
+
+impl DemoDataset {
+    /// Generates the data of `seed`, with `examples` documented functions that use the private library; a larger number
+    /// has the smaller one's as its beginning. The base model's text is the same for every seed; problems that it
+    /// happens to repeat are dropped by the decontamination that real runs use.
+    pub fn new(seed: u64, examples: usize) -> DemoDataset {
+        let candidates = problems::general(seed, recipe::GENERAL_PROBLEMS * 3 / 2);
+        let base = corpus::base_text(recipe::BASE_SEED, recipe::BASE_FILES);
+        let general: Vec<GeneratedProblem> =
+            decontaminate(candidates, &base).into_iter().take(recipe::GENERAL_PROBLEMS).collect();
+        let private_problems = sdk::problems(seed, recipe::PRIVATE_PROBLEMS);
+        let benchmark = benchmark(general.iter().chain(&private_problems));
+        DemoDataset {
+            public: corpus::public_files(seed, recipe::PUBLIC_FILES),
+            private: sdk::private_files(seed, examples, &private_problems, &benchmark),
+            general,
+            private_problems,
+        }
+    }
+
+    /// Writes four `.jsonl` files into `folder`, which must exist.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<DatasetFiles> {
+        let paths = DatasetFiles {
+            public: folder.join("public.jsonl"),
+            private: folder.join("private.jsonl"),
+            general_problems: folder.join("general-problems.jsonl"),
+            private_problems: folder.join("private-problems.jsonl"),
+        };
+        write_lines(&paths.public, self.public.iter().map(GeneratedFile::json))?;
+        write_lines(&paths.private, self.private.iter().map(GeneratedFile::json))?;
+        write_lines(&paths.general_problems, self.general.iter().map(GeneratedProblem::json))?;
+        write_lines(&paths.private_problems, self.private_problems.iter().map(GeneratedProblem::json))?;
+        Ok(paths)
+    }
+}
+
+/// Writes a JSON Lines file.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_lines(path: &Path, lines: impl Iterator<Item = Json>) -> Result<()> {
+    let text: String = lines.map(|line| line.to_string() + "\n").collect();
+    write_atomic(path, text.as_bytes())
+}
+
+fn benchmark<'a>(problems: impl Iterator<Item = &'a GeneratedProblem>) -> Benchmark {
+    let to_benchmark = |p: &GeneratedProblem| curate::BenchmarkProblem {
+        name: p.name.clone(),
+        prompt: p.prompt.clone(),
+        tests: p.tests.clone(),
+        ..curate::BenchmarkProblem::default()
+    };
+    Benchmark::new(&problems.map(to_benchmark).collect::<Vec<_>>())
+}
+
+/// Returns true if a piece of code repeats a problem.
+fn repeats_problem(part: &str, benchmark: &Benchmark) -> bool {
+    benchmark.find(Language::TypeScript, function_name(part), part, part).is_some()
+}
+
+/// Returns the problems that no part of `texts` repeats.
+fn decontaminate(problems: Vec<GeneratedProblem>, texts: &[String]) -> Vec<GeneratedProblem> {
+    let all = benchmark(problems.iter());
+    let suspects: Vec<&str> = texts
+        .par_iter()
+        .flat_map_iter(|text| text.split("\n\n"))
+        .filter(|part| repeats_problem(part, &all))
+        .collect();
+    let is_clean = |problem: &GeneratedProblem| {
+        let single = benchmark([problem].into_iter());
+        !suspects.iter().any(|part| repeats_problem(part, &single))
+    };
+    problems.into_iter().filter(is_clean).collect()
+}
+
+/// Returns the name after the first `function` of a piece of code, or an empty string.
+fn function_name(code: &str) -> &str {
+    code.split_once("function ").map_or("", |(_, rest)| rest.split('(').next().unwrap_or(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::is_held_out_pair;
+    use std::collections::HashSet;
+
+    fn dataset(seed: u64) -> DemoDataset {
+        DemoDataset::new(seed, recipe::PRIVATE_EXAMPLES)
+    }
+
+    #[test]
+    fn a_seed_decides_the_dataset() {
+        let files = |w: &DemoDataset| {
+            w.public.iter().chain(&w.private).map(|f| f.content.clone()).collect::<Vec<_>>()
+        };
+        let prompts = |w: &DemoDataset| {
+            w.general.iter().chain(&w.private_problems).map(|p| p.prompt.clone()).collect::<Vec<_>>()
+        };
+        let (a, b, c) = (dataset(7), dataset(7), dataset(8));
+        assert_eq!((files(&a), prompts(&a)), (files(&b), prompts(&b)));
+        assert_ne!(files(&a), files(&c));
+        assert_ne!(prompts(&a), prompts(&c));
+        let more = DemoDataset::new(7, 2 * recipe::PRIVATE_EXAMPLES);
+        assert_eq!((files(&more)[..files(&a).len()].to_vec(), prompts(&more)), (files(&a), prompts(&a)));
+        assert_eq!(files(&more).len(), files(&a).len() + recipe::PRIVATE_EXAMPLES);
+    }
+
+    #[test]
+    fn problems_are_new_compositions_that_no_training_text_repeats() {
+        let data = dataset(1);
+        assert_eq!(data.general.len(), recipe::GENERAL_PROBLEMS);
+        assert_eq!(data.private_problems.len(), recipe::PRIVATE_PROBLEMS);
+        let mut compositions = HashSet::new();
+        for problem in data.general.iter().chain(&data.private_problems) {
+            let operations: Vec<&str> = problem.composition.split(' ').collect();
+            // The private library has too few methods to hold out pairs: only the whole composition is new.
+            let is_private = problem.name.starts_with("Private");
+            assert!(
+                is_private || operations.windows(2).any(|p| is_held_out_pair(p[0], p[1])),
+                "{}",
+                problem.composition
+            );
+            assert!(compositions.insert(&problem.composition), "{} twice", problem.composition);
+        }
+        let base = corpus::base_text(recipe::BASE_SEED, recipe::BASE_FILES);
+        let all = benchmark(data.general.iter().chain(&data.private_problems));
+        let seen = base.iter().flat_map(|t| t.split("\n\n")).find(|part| repeats_problem(part, &all));
+        assert_eq!(seen, None);
+    }
+
+    #[test]
+    fn curation_keeps_forty_private_rows_and_most_public_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = dataset(1).write(folder.path()).unwrap();
+        let curated = |path: &Path| {
+            let options = curate::CurateOptions {
+                paths: vec![path.to_path_buf()],
+                against: vec![paths.general_problems.clone(), paths.private_problems.clone()],
+                ..Default::default()
+            };
+            curate::run(&options, &|_, _| ()).unwrap()
+        };
+        assert_eq!(curated(&paths.private).0.len(), recipe::PRIVATE_EXAMPLES);
+        let (rows, counts) = curated(&paths.public);
+        assert!(rows.len() > 2000, "{counts:?}");
+        for reason in ["syntax", "no-comment", "too-long", "duplicate"] {
+            assert!(counts.dropped.contains_key(reason), "nothing was dropped as {reason}: {counts:?}");
+        }
+    }
+}
