@@ -75,7 +75,7 @@ fn decoding_copies_no_context() {
     let heads = Heads { heads: 2, kv_heads: 2, head_dim: 64 };
     let device = Device::cpu();
     let pages = CONTEXT / PAGE;
-    let pool = |site| values(&device, [CONTEXT, 128], site).reshape([pages, PAGE, 128]);
+    let pool = |site| values(&device, [CONTEXT, 128], site).reshape([pages, 2, PAGE, 64]);
     let (k, v) = (pool(0), pool(1));
     let ints = |data: &[i32], shape: &[usize]| device.tensor(Label::Scratch, shape, data).unwrap();
     // Pages in an order of their own.
@@ -91,7 +91,9 @@ fn decoding_copies_no_context() {
     // The same keys and values, gathered by hand, give the same bits in the training kernel.
     let gather = |x: &Tensor| -> Tensor {
         let x = x.slice::<f32>().unwrap();
-        let rows = table.iter().flat_map(|&p| x[p as usize * PAGE * 128..][..PAGE * 128].to_vec());
+        let slots = table.iter().flat_map(|&p| (0..PAGE).map(move |offset| (p as usize, offset)));
+        let heads = slots.flat_map(|(p, offset)| [0, 1].map(|head| (p * 2 + head) * PAGE + offset));
+        let rows = heads.flat_map(|row| x[row * 64..][..64].to_vec());
         device.tensor(Label::Scratch, [CONTEXT, 128], &rows.collect::<Vec<f32>>()).unwrap()
     };
     let mut all = vec![0.0f32; CONTEXT * 128];

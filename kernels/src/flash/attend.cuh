@@ -110,9 +110,8 @@ struct Store {
 // Parameters of a block's work. They lie in shared memory, where they take no registers.
 template <bool CLIMB, typename Keys> struct Job {
     Slots<CLIMB> slots;
-    Keys keys;
-    int channel; // of the kv head in a row of k and v
-    int run;     // its number, in flash_pages
+    Keys keys; // rows of the kv head
+    int run;   // its number, in flash_pages
 };
 
 // Shared memory of a block.
@@ -136,7 +135,7 @@ template <typename Tiles, typename Job> struct Stage {
 template <typename Tiles, typename Job>
 __device__ inline void copy_queries(const Stage<Tiles, Job> &stage, const E *q, int D) {
     typedef Copy<Tiles::ROWS, Tiles::WARPS> Copy;
-    Copy::start(stage.q, q, D, 0, stage.job->slots.at(Copy::row()), D);
+    Copy::start(stage.q, q, stage.job->slots.at(Copy::row()), D);
 }
 
 // Causal mask: scores of keys after a row become so small that their exponentials are zero.
@@ -160,7 +159,7 @@ __device__ inline void attend(State<Tiles> &state, const Stage<Tiles, Job> &stag
         typedef Copy<TILE, Tiles::WARPS> Copy;
         int row = Copy::row();
         int place = row < TILE && tile + row < job.slots.end() ? job.keys(tile + row) : -1;
-        Copy::start(to, from, heads.width, job.channel, place, heads.D);
+        Copy::start(to, from, place, heads.D);
         copy_commit();
     };
     state.clear();

@@ -36,12 +36,12 @@ template <typename Tiles, typename Job> struct Walk {
     }
 };
 
-// Starts copying a tile of ROWS rows of (…, width); `row` returns the index of each.
+// Starts copying a tile of ROWS rows of (…, D); `row` returns the index of each.
 template <int ROWS, int WARPS, typename Row>
-__device__ inline void copy_tile(E *to, const E *from, int width, int channel, int D, Row row) {
+__device__ inline void copy_tile(E *to, const E *from, int D, Row row) {
     typedef Copy<ROWS, WARPS> Copy;
     int r = Copy::row();
-    Copy::start(to, from, width, channel, r < ROWS ? row(r) : -1, D);
+    Copy::start(to, from, r < ROWS ? row(r) : -1, D);
 }
 
 template <typename Tiles> __device__ inline void scale_by(typename Tiles::Wide &w, float scale) {
@@ -62,8 +62,8 @@ extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1) flash_delta
     E *a = reinterpret_cast<E *>(shared), *b = a + Tiles::ROWS * DP;
     int first = blockIdx.x * Tiles::ROWS;
     auto at = [&](int r) { return first + r < rows ? first + r : -1; };
-    copy_tile<Tiles::ROWS, Tiles::WARPS>(a, d_o, D, 0, D, at);
-    copy_tile<Tiles::ROWS, Tiles::WARPS>(b, o, D, 0, D, at);
+    copy_tile<Tiles::ROWS, Tiles::WARPS>(a, d_o, D, at);
+    copy_tile<Tiles::ROWS, Tiles::WARPS>(b, o, D, at);
     copy_commit();
     copy_wait<0>();
     __syncthreads();
@@ -87,20 +87,21 @@ extern "C" __global__ void __launch_bounds__(Queries::WARPS * 32, 1)
              const float *lse,   // (T, H), as forward left it
              const float *delta, // (T, H)
              const int *starts,  // (documents + 1)
-             int documents, int T, int H, int G, int D, int width, float slope, float scale) {
+             int documents, int T, int H, int K, int D, float slope, float scale) {
     typedef Queries Tiles;
     Piece p = piece<Tiles::ROWS>(starts, documents, T, gridDim.x - 1 - blockIdx.x);
     if (p.first >= p.length) return;
     Walk<Tiles, Job<true, Packed>> walk;
-    int h = blockIdx.y, rows = min(Tiles::ROWS, p.length - p.first);
-    if (threadIdx.x == 0) *walk.job = {{(p.start + p.first) * H + h, H, p.first, 0, rows}, {p.start}, h / G * D};
+    int h = blockIdx.y, kv = h / (H / K), rows = min(Tiles::ROWS, p.length - p.first);
+    if (threadIdx.x == 0)
+        *walk.job = {{(p.start + p.first) * H + h, H, p.first, 0, rows}, {p.start * K + kv, K}};
     __syncthreads();
     const auto &slots = walk.job->slots;
     auto at = [&](int slot) { return slots.at(slot); };
-    copy_tile<Tiles::ROWS, Tiles::WARPS>(walk.a, q, D, 0, D, at);
-    copy_tile<Tiles::ROWS, Tiles::WARPS>(walk.b, d_o, D, 0, D, at);
+    copy_tile<Tiles::ROWS, Tiles::WARPS>(walk.a, q, D, at);
+    copy_tile<Tiles::ROWS, Tiles::WARPS>(walk.b, d_o, D, at);
     auto copy = [&](E *to, const E *from, int tile) {
-        copy_tile<Tiles::COLS, Tiles::WARPS>(to, from, width, walk.job->channel, D, [&](int r) {
+        copy_tile<Tiles::COLS, Tiles::WARPS>(to, from, D, [&](int r) {
             return tile + r < slots.end() ? walk.job->keys(tile + r) : -1;
         });
         copy_commit();
@@ -148,8 +149,7 @@ extern "C" __global__ void __launch_bounds__(Queries::WARPS * 32, 1)
 
 struct KeyJob {
     Slots<true> slots; // rows of k seen as (T·K, D)
-    Packed queries;
-    int length; // of the document
+    int start, length; // of the document
 };
 
 // Grid (⌊T / ROWS⌋ + documents, K): early keys, which most rows attend to, first.
@@ -163,21 +163,21 @@ extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1)
                const float *lse,   // (T, H), as forward left it
                const float *delta, // (T, H)
                const int *starts,  // (documents + 1)
-               int documents, int T, int H, int G, int D, int width, float slope, float scale) {
+               int documents, int T, int H, int K, int D, float slope, float scale) {
     typedef Columns Tiles;
     Piece p = piece<Tiles::ROWS>(starts, documents, T, blockIdx.x);
     if (p.first >= p.length) return;
     Walk<Tiles, KeyJob> walk;
-    int K = H / G, kv = blockIdx.y, rows = min(Tiles::ROWS, p.length - p.first);
-    if (threadIdx.x == 0) *walk.job = {{(p.start + p.first) * K + kv, K, p.first, 0, rows}, {p.start}, p.length};
+    int G = H / K, kv = blockIdx.y, rows = min(Tiles::ROWS, p.length - p.first);
+    if (threadIdx.x == 0) *walk.job = {{(p.start + p.first) * K + kv, K, p.first, 0, rows}, p.start, p.length};
     __syncthreads();
     const KeyJob &job = *walk.job;
     auto at = [&](int slot) { return job.slots.at(slot); };
-    copy_tile<Tiles::ROWS, Tiles::WARPS>(walk.a, k, D, 0, D, at);
-    copy_tile<Tiles::ROWS, Tiles::WARPS>(walk.b, v, D, 0, D, at);
+    copy_tile<Tiles::ROWS, Tiles::WARPS>(walk.a, k, D, at);
+    copy_tile<Tiles::ROWS, Tiles::WARPS>(walk.b, v, D, at);
     auto copy = [&](E *to, const E *from, int h, int tile) {
-        copy_tile<Tiles::COLS, Tiles::WARPS>(to, from, D, 0, D, [&](int r) {
-            return tile + r < job.length ? job.queries(tile + r) * H + h : -1;
+        copy_tile<Tiles::COLS, Tiles::WARPS>(to, from, D, [&](int r) {
+            return tile + r < job.length ? (job.start + tile + r) * H + h : -1;
         });
     };
     // Queries with their L and Δ. Rows past the document are zeros, L too: their P is 1, and adds zeros.
@@ -186,7 +186,7 @@ extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1)
         if (threadIdx.x < 2 * TILE) {
             int position = tile + threadIdx.x % TILE;
             bool real = position < job.length;
-            const float *from = (threadIdx.x < TILE ? lse : delta) + i64(real ? job.queries(position) : 0) * H + h;
+            const float *from = (threadIdx.x < TILE ? lse : delta) + i64(real ? job.start + position : 0) * H + h;
             copy_async_word(shared_address(walk.lse + threadIdx.x), from, real ? 4 : 0);
         }
         copy_commit();

@@ -31,13 +31,13 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/backward.cu",
         "dq: query heads of a group read different kv heads",
-        ["h / G * D}", "h % G * D}"],
+        ["h / (H / K), rows", "h % K, rows"],
         GROUPED,
     ),
     Bug::new(
         "flash/backward.cu",
         "dq: no barrier after one thread has written what the block works on",
-        ["h / G * D};\n    __syncthreads();\n", "h / G * D};\n"],
+        ["{p.start * K + kv, K}};\n    __syncthreads();\n", "{p.start * K + kv, K}};\n"],
         GROUPED,
     )
     .quiet(),
@@ -96,7 +96,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/backward.cu",
         "dk, dv: L and Δ are always the first head's",
-        ["job.queries(position) : 0) * H + h", "job.queries(position) : 0) * H + kv * G"],
+        ["job.start + position : 0) * H + h", "job.start + position : 0) * H + kv * G"],
         GROUPED,
     ),
     Bug::new(

@@ -14,13 +14,13 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/forward.cu",
         "query heads of a group read different kv heads",
-        ["{p.start}, h / G * D}", "{p.start}, h % G * D}"],
+        ["h / (H / K), rows", "h % K, rows"],
         GROUPED,
     ),
     Bug::new(
         "flash/forward.cu",
         "no barrier after one thread has written what the block works on",
-        ["{p.start}, h / G * D};\n    __syncthreads();\n", "{p.start}, h / G * D};\n"],
+        ["{p.start * K + kv, K}};\n    __syncthreads();\n", "{p.start * K + kv, K}};\n"],
         GROUPED,
     )
     .quiet(),

@@ -146,10 +146,10 @@ fn score_scale<'a>(heads: Heads, dtype: DType) -> Arg<'a> {
     Arg::F32((base / (heads.head_dim as f64).sqrt()) as f32)
 }
 
-/// Returns the arguments H, H / K, D and K·D of every kernel.
-fn sizes<'a>(heads: Heads) -> [Arg<'a>; 4] {
+/// Returns the arguments H, K and D of every kernel.
+fn sizes<'a>(heads: Heads) -> [Arg<'a>; 3] {
     let Heads { heads, kv_heads, head_dim } = heads;
-    [heads, heads / kv_heads, head_dim, kv_heads * head_dim].map(int)
+    [heads, kv_heads, head_dim].map(int)
 }
 
 fn int<'a>(x: usize) -> Arg<'a> {
@@ -205,7 +205,7 @@ pub fn backward(
     start(cuda, &BACKWARD, "flash_dkdv", tiling.variant, grid, &mut args(outputs))
 }
 
-/// Computes o (T, H·D) of q (T, H·D) over pages.
+/// Computes o (T, H·D) of q (T, H·D) over k and v pages (N, K, page, D).
 ///
 /// Single rows, up to the number of sequences, are decoded in splits; the remaining rows are processed in tiles. The
 /// choice changes no bit of a row.
@@ -218,8 +218,12 @@ pub fn paged(
     heads: Heads,
 ) -> Result<()> {
     let tiling = Tiling::new(qkv[0].dtype(), heads)?;
+    if i32::try_from(qkv[1].shape().as_matrix().0).is_err() {
+        let message = format!("pages {:?} have more rows of a head than i32 counts", qkv[1]);
+        return Err(Error::new(message));
+    }
     let (t, s) = (qkv[0].shape()[0], rows.block_tables.shape()[0]);
-    let splits = (rows.block_tables.shape()[1] * qkv[1].shape()[1]).div_ceil(SPLIT);
+    let splits = (rows.block_tables.shape()[1] * qkv[1].shape()[2]).div_ceil(SPLIT);
     // With no more rows than sequences, every row is decoded in splits.
     let longest = if t > s { tiling.prefill.rows } else { 1 };
     let call = PagedLaunch { qkv, rows, heads, longest, single_rows: t.min(s) };
@@ -261,7 +265,7 @@ impl PagedLaunch<'_> {
     fn args<'x>(&'x self, o: &'x mut Tensor, store: &'x mut PartialStates) -> Vec<Arg<'x>> {
         let ([q, k, v], PagedBatch { sequences, positions, block_tables: tables }) = (self.qkv, self.rows);
         let (t, s, m) = (q.shape()[0], tables.shape()[0], tables.shape()[1]);
-        let counts = [t, s, m, k.shape()[0], k.shape()[1]].map(int);
+        let counts = [t, s, m, k.shape()[0], k.shape()[2]].map(int);
         let runs = [int(self.longest), int(self.single_rows)];
         let args = [Arg::InOut(o)].into_iter().chain(store.args());
         let args = args.chain([q, k, v, sequences, positions, tables].map(Arg::In)).chain(counts);

@@ -12,27 +12,27 @@ extern "C" __global__ void __launch_bounds__(Decode::WARPS * 32)
                  float *sums,          // (alone, splits, H, DP)
                  float *stats,         // (alone, splits, H, 2)
                  const E *q,           // (T, H·D)
-                 const E *k,           // (N, page, K·D)
-                 const E *v,           // (N, page, K·D)
+                 const E *k,           // (N, K, page, D)
+                 const E *v,           // (N, K, page, D)
                  const int *sequences, // (T)
                  const int *positions, // (T)
                  const int *tables,    // (S, M)
-                 int T, int S, int M, int N, int page, int H, int G, int D, int width, int longest, int alone,
+                 int T, int S, int M, int N, int page, int H, int K, int D, int longest, int alone,
                  float slope) {
     int t = Batch{sequences, positions, T, longest, alone}.find<true>(blockIdx.x);
     if (t >= T) return;
     int position = positions[t], sequence = sequences[t], tile = blockIdx.z * SPLIT;
     if (position < 0 || position / page >= M || sequence < 0 || sequence >= S) asm("trap;");
     if (tile > position) return;
-    int K = H / G, kv = blockIdx.y % K, first = blockIdx.y / K * Decode::ROWS; // head, and query head in its group
+    int G = H / K, kv = blockIdx.y % K, first = blockIdx.y / K * Decode::ROWS; // head, and query head in its group
     int h = kv * G + first, rows = min(G - first, Decode::ROWS);
     Stage<Decode, Job<false, Paged>> stage;
     if (threadIdx.x == 0)
-        *stage.job = {{t * H + h, 1, position, 0, rows}, {tables + i64(sequence) * M, M, page, N}, kv * D};
+        *stage.job = {{t * H + h, 1, position, 0, rows}, {tables + i64(sequence) * M, M, page, N, K, kv}};
     __syncthreads();
     State<Decode> state;
     copy_queries(stage, q, D);
-    attend(state, stage, k, v, tile, {H, D, width, slope});
+    attend(state, stage, k, v, tile, {H, D, slope});
     if (position < SPLIT) {
         finish(o, state, stage, D);
         return;

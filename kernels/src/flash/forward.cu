@@ -40,14 +40,15 @@ extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
                   const E *k,        // (T, K·D)
                   const E *v,        // (T, K·D)
                   const int *starts, // (documents + 1)
-                  int documents, int T, int H, int G, int D, int width, float slope) {
+                  int documents, int T, int H, int K, int D, float slope) {
     Piece p = piece<Prefill::ROWS>(starts, documents, T, gridDim.x - 1 - blockIdx.x);
     if (p.first >= p.length) return;
-    int h = blockIdx.y, rows = min(Prefill::ROWS, p.length - p.first);
+    int h = blockIdx.y, kv = h / (H / K), rows = min(Prefill::ROWS, p.length - p.first);
     Stage<Prefill, Job<true, Packed>> stage;
-    if (threadIdx.x == 0) *stage.job = {{(p.start + p.first) * H + h, H, p.first, 0, rows}, {p.start}, h / G * D};
+    if (threadIdx.x == 0)
+        *stage.job = {{(p.start + p.first) * H + h, H, p.first, 0, rows}, {p.start * K + kv, K}};
     __syncthreads();
-    forward(o, lse, {sums, stats}, q, k, v, stage, {H, D, width, slope});
+    forward(o, lse, {sums, stats}, q, k, v, stage, {H, D, slope});
 }
 
 // Grid (any, H): runs that `flash_decode` does not take.
@@ -56,15 +57,15 @@ extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
                 float *sums,          // (T, H, DP), working memory; null if no sequence is longer than SPLIT
                 float *stats,         // (T, H, 2), the same
                 const E *q,           // (T, H·D)
-                const E *k,           // (N, page, K·D)
-                const E *v,           // (N, page, K·D)
+                const E *k,           // (N, K, page, D)
+                const E *v,           // (N, K, page, D)
                 const int *sequences, // (T)
                 const int *positions, // (T)
                 const int *tables,    // (S, M)
-                int T, int S, int M, int N, int page, int H, int G, int D, int width, int longest, int alone,
+                int T, int S, int M, int N, int page, int H, int K, int D, int longest, int alone,
                 float slope) {
     Batch batch = {sequences, positions, T, longest, alone};
-    int h = blockIdx.y;
+    int h = blockIdx.y, kv = h / (H / K);
     Stage<Prefill, Job<true, Paged>> stage;
     for (int run = blockIdx.x;; run = stage.job->run + gridDim.x) {
         int t = batch.find<false>(run);
@@ -74,10 +75,9 @@ extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
         __syncthreads(); // the last run's shared memory has been read
         if (threadIdx.x == 0)
             *stage.job = {{(t - low) * H + h, H, positions[t] - low, low, high},
-                          {tables + i64(sequence) * M, M, page, N},
-                          h / G * D,
+                          {tables + i64(sequence) * M, M, page, N, K, kv},
                           run};
         __syncthreads();
-        forward(o, nullptr, {sums, stats}, q, k, v, stage, {H, D, width, slope});
+        forward(o, nullptr, {sums, stats}, q, k, v, stage, {H, D, slope});
     }
 }

@@ -9,7 +9,7 @@
 //! **math** P = softmax(q kᵀ / √D, causal), o = P v; L = log-sum-exp of a row of scores. Backward with Δ = Σ_d do·o:
 //! dS = P ⊙ (do vᵀ − Δ) / √D, dq = dS k, dk = dSᵀ q, dv = Pᵀ do.
 //!
-//! **shapes** q, o (T, H·D); k, v (T, K·D), or KV pages (N, page, K·D); L (T, H) f32, on a GPU in base 2 for bf16.
+//! **shapes** q, o (T, H·D); k, v (T, K·D), or KV pages (N, K, page, D); L (T, H) f32, on a GPU in base 2 for bf16.
 //! Grouped-query attention (GQA): H is a multiple of K, and query head h reads kv head h / (H/K).
 //!
 //! **layout** T holds packed documents (varlen): a row attends to the rows of its own document up to itself. Tiles are

@@ -19,7 +19,7 @@ pub struct PagedBatch<'a> {
     pub block_tables: &'a Tensor,
 }
 
-/// Returns o (T, H·D) of q (T, H·D) over `k_pages` and `v_pages` (N, page, K·D).
+/// Returns o (T, H·D) of q (T, H·D) over `k_pages` and `v_pages` (N, K, page, D).
 ///
 /// # Errors
 /// When shapes do not fit, or a block table names a page that does not exist.
@@ -48,11 +48,11 @@ impl Op for PagedAttention {
 
     fn forward(&self, cx: &Ctx, x: &[&Tensor], _: &mut Saved) -> Result<Outs> {
         let [q, k_pages, v_pages, sequences, positions, tables] = x else { unreachable!("six inputs") };
-        let width = self.heads.kv_heads * self.heads.head_dim;
-        let fits = k_pages.shape() == v_pages.shape()
-            && k_pages.shape().as_matrix().1 == width
+        let Heads { heads, kv_heads, head_dim } = self.heads;
+        let fits = matches!(k_pages.shape()[..], [_, k, _, d] if k == kv_heads && d == head_dim)
+            && k_pages.shape() == v_pages.shape()
             && k_pages.dtype() == q.dtype()
-            && q.shape().as_matrix().1 == self.heads.heads * self.heads.head_dim;
+            && q.shape().as_matrix().1 == heads * head_dim;
         if !fits {
             let message = format!("q is {q:?}, pages are {k_pages:?}: they do not fit {:?}", self.heads);
             return Err(Error::new(message));
@@ -107,7 +107,9 @@ fn tiles_of_runs(sequences: &[i32], positions: &[i32]) -> Vec<RowTile> {
 }
 
 struct KvPages<'a> {
+    /// (N, K, page, D).
     k: &'a Tensor,
+    /// (N, K, page, D).
     v: &'a Tensor,
     /// (S, `pages_per_table`): block tables.
     tables: &'a [i32],
@@ -116,7 +118,7 @@ struct KvPages<'a> {
 
 impl KvPages<'_> {
     fn page_size(&self) -> usize {
-        self.k.shape()[1]
+        self.k.shape()[2]
     }
 
     /// Checks that every page that the tiles read exists.
@@ -139,12 +141,13 @@ impl KvPages<'_> {
 
     fn forward<T: Storage>(&self, o: &mut [T], q: &Tensor, tiles: &[RowTile], heads: Heads) -> Result<()> {
         let (k, v, page_size) = (self.k.slice::<T>()?, self.v.slice::<T>()?, self.page_size());
-        let width = heads.kv_heads * heads.head_dim;
-        cpu::forward_tiles(o, None, heads, q.slice::<T>()?, tiles, |row_tile, attend| {
+        cpu::forward_tiles(o, None, heads, q.slice::<T>()?, tiles, |row_tile, kv_head, attend| {
             let table = &self.tables[row_tile.document * self.pages_per_table..];
-            let row =
-                |position: usize| table[position / page_size] as usize * page_size + position % page_size;
-            attend(KvSource { k, v, width, row: &row });
+            let row = |position: usize| {
+                let page = table[position / page_size] as usize;
+                (page * heads.kv_heads + kv_head) * page_size + position % page_size
+            };
+            attend(KvSource { k, v, row: &row });
         });
         Ok(())
     }

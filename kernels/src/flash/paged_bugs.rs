@@ -34,7 +34,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/decode.cu",
         "no barrier after one thread has written what the block works on",
-        ["M, page, N}, kv * D};\n    __syncthreads();\n", "M, page, N}, kv * D};\n"],
+        ["page, N, K, kv}};\n    __syncthreads();\n", "page, N, K, kv}};\n"],
         ALONE,
     )
     .quiet(),
@@ -80,6 +80,18 @@ pub const BUGS: &[Bug] = &[
     ),
     Bug::new(
         "tiles.cuh",
+        "heads and positions of a page change places",
+        ["(p * K + kv) * page + position - i * page", "(p * page + position - i * page) * K + kv"],
+        MIXED,
+    ),
+    Bug::new(
+        "tiles.cuh",
+        "a head's pages lie together, before those of the next head",
+        ["(p * K + kv) * page", "(kv * N + p) * page"],
+        MIXED,
+    ),
+    Bug::new(
+        "tiles.cuh",
         "a run does not end with its sequence",
         ["sequences[t] != sequences[t - 1] || ", ""],
         (BF16, "rows=[(0, 5..7), (1, 7..8)] page=16 H=2 K=1 D=8"),
@@ -109,7 +121,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/forward.cu",
         "over pages: query heads of a group read different kv heads",
-        ["h / G * D,\n                   run}", "h % G * D,\n                   run}"],
+        ["h / (H / K);", "h % K;"],
         MIXED,
     ),
     Bug::new(

@@ -64,8 +64,8 @@ fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads)
         name: format!("rows={rows:?} page={page} H={h} K={k} D={d}"),
         inputs: vec![
             Input::storage([t, h * d]).frozen(),
-            Input::storage([pages, page, k * d]).frozen(),
-            Input::storage([pages, page, k * d]).frozen(),
+            Input::storage([pages, k, page, d]).frozen(),
+            Input::storage([pages, k, page, d]).frozen(),
             ints(|row| row.0),
             ints(|row| row.1),
             Input {
@@ -102,13 +102,13 @@ pub(super) fn tables(lengths: &[usize], page: usize) -> (Vec<i32>, usize) {
 
 /// Computes softmax attention over pages by plain loops.
 fn reference(x: &[F64Tensor], heads: Heads) -> F64Tensor {
-    let page = x[1].shape[1];
+    let page = x[1].shape[2];
     let mut o = F64Tensor::zeros(x[0].shape);
     for t in 0..x[0].dims().0 {
         let table = x[5].row(x[3].int(t));
-        let rows: Vec<usize> =
-            (0..=x[4].int(t)).map(|j| table[j / page] as usize * page + j % page).collect();
-        super::spec::attend(o.row_mut(t), x[0].row(t), &x[1], &x[2], &rows, heads);
+        let row = |kv_head, j| (table[j / page] as usize * heads.kv_heads + kv_head) * page + j % page;
+        let rows = |kv_head| (0..=x[4].int(t)).map(|j| row(kv_head, j)).collect();
+        super::spec::attend(o.row_mut(t), x[0].row(t), [&x[1].data, &x[2].data], rows, heads);
     }
     o
 }

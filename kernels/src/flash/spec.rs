@@ -78,21 +78,27 @@ fn reference(x: &[F64Tensor], heads: Heads) -> F64Tensor {
     for document in x[3].data.windows(2) {
         let (start, end) = (document[0] as usize, document[1] as usize);
         for t in start..end {
-            let rows: Vec<usize> = (start..=t).collect();
-            attend(o.row_mut(t), x[0].row(t), &x[1], &x[2], &rows, heads);
+            let rows = |kv_head| (start..=t).map(|j| j * heads.kv_heads + kv_head).collect();
+            attend(o.row_mut(t), x[0].row(t), [&x[1].data, &x[2].data], rows, heads);
         }
     }
     o
 }
 
-/// Computes o (H·D) of a row of queries over the given rows of k and v.
-pub(super) fn attend(o: &mut [f64], q: &[f64], k: &F64Tensor, v: &F64Tensor, rows: &[usize], heads: Heads) {
+/// Computes o (H·D) of a row of queries over k and v (rows, D), of which a kv head has the given rows.
+pub(super) fn attend(
+    o: &mut [f64],
+    q: &[f64],
+    [k, v]: [&[f64]; 2],
+    rows: impl Fn(usize) -> Vec<usize>,
+    heads: Heads,
+) {
     let Heads { heads: h, kv_heads, head_dim: d } = heads;
     for head in 0..h {
-        let kv = head / (h / kv_heads) * d;
+        let rows = rows(head / (h / kv_heads));
         let q = &q[head * d..][..d];
         let score = |&j: &usize| {
-            let k = &k.row(j)[kv..][..d];
+            let k = &k[j * d..][..d];
             q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() / (d as f64).sqrt()
         };
         let scores: Vec<f64> = rows.iter().map(score).collect();
@@ -101,7 +107,7 @@ pub(super) fn attend(o: &mut [f64], q: &[f64], k: &F64Tensor, v: &F64Tensor, row
         let total: f64 = weights.iter().sum();
         let o = &mut o[head * d..][..d];
         for (&j, w) in rows.iter().zip(&weights) {
-            let v = &v.row(j)[kv..][..d];
+            let v = &v[j * d..][..d];
             o.iter_mut().zip(v).for_each(|(o, v)| *o += w / total * v);
         }
     }

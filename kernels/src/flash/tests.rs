@@ -10,7 +10,7 @@ use codelsi_testing::or_skip;
 use half::bf16;
 use std::ops::Range;
 
-const HEADS: Heads = Heads { heads: 2, kv_heads: 1, head_dim: 64 };
+const HEADS: Heads = Heads { heads: 4, kv_heads: 2, head_dim: 64 };
 /// More than one split of the CUDA kernels.
 const LENGTH: usize = 530;
 
@@ -50,6 +50,18 @@ impl HostRows {
                 .tensor(Label::Scratch, shape, &bytemuck::pod_collect_to_vec::<u8, f32>(&bytes))
                 .unwrap(),
         }
+    }
+
+    /// Returns pages (N, K, page, D) that hold the given row in each slot.
+    fn pages(&self, device: &Device, page: usize, slots: &[Option<usize>]) -> Tensor {
+        let Heads { kv_heads, head_dim, .. } = HEADS;
+        let heads = HostRows { bytes: self.bytes.clone(), dtype: self.dtype, width: head_dim };
+        let of_head = |slots: &[Option<usize>], head: usize| -> Vec<Option<usize>> {
+            slots.iter().map(|row| row.map(|r| r * kv_heads + head)).collect()
+        };
+        let of_page = |slots| (0..kv_heads).flat_map(move |head| of_head(slots, head));
+        let rows = heads.tensor(device, slots.chunks_exact(page).flat_map(of_page));
+        rows.reshape([slots.len() / page, kv_heads, page, head_dim])
     }
 }
 
@@ -94,10 +106,7 @@ impl TestSequence {
         for table in block_tables.chunks_exact(block_tables.len() / copies) {
             (0..LENGTH).for_each(|j| slots[table[j / page] as usize * page + j % page] = Some(j));
         }
-        let [k, v] = [&self.k, &self.v].map(|x| {
-            let flat = x.tensor(device, slots.iter().copied());
-            flat.reshape([pages, page, x.width])
-        });
+        let [k, v] = [&self.k, &self.v].map(|x| x.pages(device, page, &slots));
         let all_rows = || rows.iter().enumerate().flat_map(|(i, range)| range.clone().map(move |p| (i, p)));
         let column = |of: fn((usize, usize)) -> usize| -> Tensor {
             let data: Vec<i32> = all_rows().map(|row| of(row) as i32).collect();
@@ -162,8 +171,8 @@ fn indices_that_lead_outside_are_trapped() {
         let error = run.err().map(|e| e.to_string()).unwrap_or_default();
         assert!(error.contains("trap"), "documents {documents:?}: {error}");
     }
-    let pool = |x: &HostRows| x.tensor(&device, (0..32).map(Some)).reshape([2, 16, HEADS.head_dim]);
-    let (k, v) = (pool(&sequence.k), pool(&sequence.v));
+    let slots: Vec<_> = (0..32).map(Some).collect();
+    let [k, v] = [&sequence.k, &sequence.v].map(|x| x.pages(&device, 16, &slots));
     // A page that does not exist, a sequence without a table, a position past its table.
     for (s, position, table) in [(0, 3, [2, -1]), (1, 3, [0, 1]), (0, 40, [0, 1]), (0, 20, [0, -1])] {
         for rows in [1, 2] {

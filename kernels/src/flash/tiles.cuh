@@ -19,10 +19,9 @@ __device__ inline float logarithm(float x) { return MMA ? log2f(x) : logf(x); }
 // e^(s / √D − top), with `top` in the same base.
 __device__ inline float power(float s, float slope, float top) { return grown(fmaf(s, slope, -top)); }
 
-// Head counts and strides of a launch.
+// Query heads, channels of a head, and the scale of scores.
 struct Heads {
     int H, D;
-    int width; // elements of a row of k and v: K·D
     float slope;
 };
 
@@ -62,38 +61,37 @@ template <int ROWS, int WARPS> struct Copy {
         return self.lane() % CHUNKS * STRIDE + self.warp() * STEP + self.lane() / CHUNKS;
     }
 
-    // Starts copying D elements from `channel` on of rows of (…, stride). `place` is the index of row(), negative for
-    // a row of zeros.
-    __device__ static void start(E *tile, const E *from, int stride, u32 channel, int place, int D) {
+    // Starts copying rows of (…, D). `place` is the index of row(), negative for a row of zeros.
+    __device__ static void start(E *tile, const E *from, int place, int D) {
         Thread self;
-        int c = self.lane() % CHUNKS;
+        int c = self.lane() % CHUNKS, row_bytes = D * int(sizeof(E)); // in bytes, one multiply-add an address
         u32 to = shared_address(chunk(tile, self.warp() * STEP + self.lane() / CHUNKS, c));
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
             int source = __shfl_sync(FULL, place, i, CHUNKS);
             bool real = source >= 0 && c * CHUNK < D;
-            const E *p = from + (i64(source) * stride + (channel + c * CHUNK));
+            const u8 *p = reinterpret_cast<const u8 *>(from + c * CHUNK) + i64(source) * row_bytes;
             copy_async(to + i * STRIDE * CHUNKS * 16, p, real ? 16 : 0); // p is not read if it is not real
         }
     }
 };
 
-// Rows of packed documents: consecutive positions are consecutive rows.
+// Rows of one head of a packed document, in (T, heads·D) seen as (T·heads, D).
 struct Packed {
-    int start;
-    __device__ int operator()(int position) const { return start + position; }
+    int first, heads; // row of position 0, and rows from position to position
+    __device__ int operator()(int position) const { return first + position * heads; }
 };
 
-// Rows of KV pages (N, page, …), through a block table (M).
+// Rows of kv head `kv` in KV pages (N, K, page, D) seen as (N·K·page, D), through a block table (M).
 struct Paged {
     const int *table;
-    int M, page, N;
+    int M, page, N, K, kv;
     __device__ int operator()(int position) const {
         int i = position / page;
         if (i >= M) asm("trap;");
         int p = table[i];
         if (p < 0 || p >= N) asm("trap;");
-        return p * page + position - i * page;
+        return (p * K + kv) * page + position - i * page;
     }
 };
 

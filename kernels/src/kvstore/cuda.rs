@@ -15,37 +15,41 @@ pub static SOURCE: Source = Source {
     variants: all_packed,
 };
 
-/// Copies row t of `rows` to slot t.
+/// Copies row t of `rows` (T, K·D) to slot t of `pages` (N, K, S, D).
 pub fn store(cuda: &Cuda, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {
-    let ((t, width), (limit, _)) = (rows.shape().as_matrix(), pages.shape().as_matrix());
-    let vec = access_width(rows.dtype(), width);
-    let [width_arg, limit] = [width, limit].map(|n| Arg::I32(n as i32));
-    let args = &mut [Arg::InOut(pages), Arg::In(rows), Arg::In(slots), width_arg, limit];
+    let ((t, width), [n, k, s, d]) = (rows.shape().as_matrix(), sizes(pages));
+    let vec = access_width(rows.dtype(), pages.shape()[3]);
+    let args = &mut [Arg::InOut(pages), Arg::In(rows), Arg::In(slots), n, k, s, d];
     start(cuda, "kvstore", rows, vec, Grid::new(t, row_threads(width, vec)), args)
 }
 
-/// Rotates key t and copies it, and value t, to slot t.
+/// Rotates key t and copies it, and value t, (T, K·D) each, to slot t of their pages (N, K, S, D).
 pub fn rope_store(
     cuda: &Cuda,
     [k_pages, v_pages]: [&mut Tensor; 2],
     [k, v]: [&Tensor; 2],
     rows: TokenSlots,
 ) -> Result<()> {
-    let ((t, width), (limit, _)) = (k.shape().as_matrix(), k_pages.shape().as_matrix());
-    let (p, d) = rows.rope_table.shape().as_matrix();
-    let vec = pairs(k.dtype(), d);
-    let grid = Grid::new(t, threads(width / d, d, vec)?);
-    let [heads, d, p, limit] = [width / d, d, p, limit].map(|n| Arg::I32(n as i32));
+    let (t, p) = (k.shape().as_matrix().0, rows.rope_table.shape().as_matrix().0);
+    let (heads, head_dim) = (k_pages.shape()[1], k_pages.shape()[3]);
+    let vec = pairs(k.dtype(), head_dim);
+    let grid = Grid::new(t, threads(heads, head_dim, vec)?);
+    let (p, [n, heads, s, d]) = (Arg::I32(p as i32), sizes(k_pages));
     let (positions, table, slots) = (Arg::In(rows.positions), Arg::In(rows.rope_table), Arg::In(rows.slots));
     let pages = [Arg::InOut(k_pages), Arg::InOut(v_pages)];
     let [to_k, to_v] = pages;
-    let args = &mut [to_k, to_v, Arg::In(k), Arg::In(v), positions, table, slots, heads, d, p, limit];
+    let args = &mut [to_k, to_v, Arg::In(k), Arg::In(v), positions, table, slots, p, n, heads, s, d];
     start(cuda, "rope_kvstore", k, vec, grid, args)
+}
+
+/// Returns N, K, S and D of pages.
+fn sizes<'a>(pages: &Tensor) -> [Arg<'a>; 4] {
+    [0, 1, 2, 3].map(|i| Arg::I32(pages.shape()[i] as i32))
 }
 
 fn start(cuda: &Cuda, kernel: &str, rows: &Tensor, vec: usize, grid: Grid, args: &mut [Arg]) -> Result<()> {
     let kernel = cuda.kernel(&SOURCE, packed(rows.dtype(), vec), kernel)?;
-    // SAFETY: the op has checked that rows and pages are equally wide, with a slot (and a position) each; slots and
+    // SAFETY: the op has checked that rows have the heads of the pages, with a slot (and a position) each; slots and
     // positions are checked by the kernel.
     unsafe { kernel.launch(grid, args) }
 }

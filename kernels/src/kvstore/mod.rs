@@ -4,11 +4,13 @@
 //! **math** pages_{slot_t} = rows_t; or k_pages_{slot_t} = rope(k_t) and v_pages_{slot_t} = v_t at once. Inference
 //! only.
 //!
-//! **shapes** rows, k, v (T, K·D); positions, slots (T); pages (N, S, K·D) with S tokens per page.
+//! **shapes** rows, k, v (T, K·D); positions, slots (T); pages (N, K, S, D) with S tokens per page.
 //!
-//! **layout** row-major. A slot is page · S + offset (vLLM's `slot_mapping`): the pages seen as one list of rows.
+//! **layout** row-major: a page of one head is contiguous, so that attention fetches it in one piece. A slot is
+//! page · S + offset (vLLM's `slot_mapping`).
 //!
-//! **launch** one block per token. On a GPU a slot outside the pages traps.
+//! **launch** one block per token, 16 bytes an access where a head is a multiple of that. On a GPU a slot outside the
+//! pages traps.
 //!
 //! **numerics** copies, and the rotation of `rope`. Slots must be distinct: rows are written in no particular order.
 //!
@@ -21,7 +23,7 @@ pub mod spec;
 use crate::rope::rope;
 use codelsi_engine::{At, Ctx, Device, Error, Result, Tensor};
 
-/// Writes row t of `rows` (T, K·D) into slot t of `pages` (N, S, K·D), in place; slots (T) i32.
+/// Writes row t of `rows` (T, K·D) into slot t of `pages` (N, K, S, D), in place; slots (T) i32.
 ///
 /// # Errors
 /// When the shapes or storage types do not fit, a slot lies outside the pages, or `rows` wants a gradient.
@@ -41,7 +43,7 @@ pub struct TokenSlots<'a> {
 }
 
 /// Writes k (T, K·D), rotated by the positions of its tokens, and v (T, K·D) into their slots of `k_pages` and
-/// `v_pages` (N, S, K·D), in place: [`rope`] and [`kvstore`] fused.
+/// `v_pages` (N, K, S, D), in place: [`rope`] and [`kvstore`] fused.
 ///
 /// # Errors
 /// As [`rope`] and [`kvstore`].
@@ -52,6 +54,10 @@ pub fn rope_kvstore(
     rows: TokenSlots,
     kv_heads: usize,
 ) -> Result<()> {
+    if k_pages.shape() != v_pages.shape() || k_pages.shape().get(1) != Some(&kv_heads) {
+        let message = format!("pages {k_pages:?} and {v_pages:?} do not have {kv_heads} heads");
+        return Err(Error::op("rope_kvstore", message));
+    }
     let Device::Cuda(cuda) = cx.device() else {
         let rotated = rope(cx, k, rows.positions, rows.rope_table, kv_heads)?;
         kvstore(cx, k_pages, &rotated, rows.slots)?;
@@ -65,8 +71,8 @@ pub fn rope_kvstore(
         let message = format!("k {k:?} and v {v:?} are not {kv_heads} heads of the table {table}");
         return Err(Error::op("rope_kvstore", message));
     }
-    if rows.positions.shape() != rows.slots.shape() || k_pages.shape() != v_pages.shape() {
-        let message = format!("positions {:?} or pages {k_pages:?}, {v_pages:?} do not fit", rows.positions);
+    if rows.positions.shape() != rows.slots.shape() {
+        let message = format!("positions {:?} do not fit slots {:?}", rows.positions, rows.slots);
         return Err(Error::op("rope_kvstore", message));
     }
     cuda::rope_store(cuda, [k_pages, v_pages], [k, v], rows).at("rope_kvstore")
@@ -74,7 +80,8 @@ pub fn rope_kvstore(
 
 fn check(cx: &Ctx, pages: &Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {
     let (t, width) = rows.shape().as_matrix();
-    if width != pages.shape().as_matrix().1 || pages.dtype() != rows.dtype() || slots.shape()[..] != [t] {
+    let heads_fit = matches!(pages.shape()[..], [_, k, _, d] if k * d == width);
+    if !heads_fit || pages.dtype() != rows.dtype() || slots.shape()[..] != [t] {
         return Err(Error::new(format!("rows {rows:?} at slots {slots:?} do not fit pages {pages:?}")));
     }
     if cx.is_recording() && rows.id().is_some() {
@@ -85,11 +92,11 @@ fn check(cx: &Ctx, pages: &Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> 
 
 fn write(cx: &Ctx, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {
     check(cx, pages, rows, slots)?;
-    let (width, limit) = (rows.shape().as_matrix().1, pages.shape().as_matrix().0);
     match cx.device() {
         Device::Cpu(_) => {
-            // Rows are copied as bytes, whatever their storage type.
-            let (slots, row_bytes) = (slots.slice::<i32>()?, width * rows.dtype().size());
+            let &[n, k, s, d] = &pages.shape()[..] else { unreachable!("checked") };
+            // Heads are copied as bytes, whatever their storage type.
+            let (slots, head_bytes, limit) = (slots.slice::<i32>()?, d * rows.dtype().size(), n * s);
             if let Some(t) = slots.iter().position(|&slot| slot < 0 || slot as usize >= limit) {
                 return Err(Error::new(format!(
                     "slot {} of token {t} is outside the {limit} slots",
@@ -97,8 +104,10 @@ fn write(cx: &Ctx, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> Result<
                 )));
             }
             let pages = pages.bytes_mut()?;
-            for (row, &slot) in rows.bytes()?.chunks_exact(row_bytes).zip(slots) {
-                pages[slot as usize * row_bytes..][..row_bytes].copy_from_slice(row);
+            for (i, head) in rows.bytes()?.chunks_exact(head_bytes).enumerate() {
+                let (slot, kv_head) = (slots[i / k] as usize, i % k);
+                let row = (slot / s * k + kv_head) * s + slot % s;
+                pages[row * head_bytes..][..head_bytes].copy_from_slice(head);
             }
         }
         Device::Cuda(cuda) => cuda::store(cuda, pages, rows, slots)?,
@@ -115,7 +124,7 @@ mod tests {
     fn store(cx: &Ctx, slots: &[i32], row: usize) -> Result<()> {
         let zeros = |shape: &[usize]| cx.device().zeros(Label::Kv, shape, DType::F32);
         let slots = cx.device().tensor(Label::Activations, [slots.len()], slots)?;
-        kvstore(cx, &mut zeros(&[2, 3, 4]), &zeros(&[2, row]).with_grad(), &slots)
+        kvstore(cx, &mut zeros(&[2, 2, 3, 2]), &zeros(&[2, row]).with_grad(), &slots)
     }
 
     #[test]
@@ -125,11 +134,27 @@ mod tests {
         let message = |result: Result<()>| result.unwrap_err().to_string();
         assert_eq!(message(store(&cx, &[5, 6], 4)), "kvstore: slot 6 of token 1 is outside the 6 slots");
         assert_eq!(message(store(&cx, &[-1, 0], 4)), "kvstore: slot -1 of token 0 is outside the 6 slots");
-        let shapes = "kvstore: rows F32 (2, 3) at slots I32 (2) do not fit pages F32 (2, 3, 4)";
+        let shapes = "kvstore: rows F32 (2, 3) at slots I32 (2) do not fit pages F32 (2, 2, 3, 2)";
         assert_eq!(message(store(&cx, &[5, 0], 3)), shapes);
         let training = Ctx::training(&Device::cpu(), 0, 0);
         let gradient = "kvstore: has no backward, and the rows want a gradient";
         assert_eq!(message(store(&training, &[5, 0], 4)), gradient);
+    }
+
+    #[test]
+    fn pages_of_other_heads_are_refused() {
+        let (cx, device) = (Ctx::inference(&Device::cpu()), Device::cpu());
+        let zeros = |shape: &[usize]| device.zeros(Label::Kv, shape, DType::F32);
+        let index = device.tensor(Label::Activations, [1], &[0]).unwrap();
+        let rope_table = crate::rope::cos_sin_table(&device, 8, 2, 1e4, 1.0).unwrap();
+        let rows = TokenSlots { positions: &index, rope_table: &rope_table, slots: &index };
+        let store = |pages: &[usize]| {
+            let x = zeros(&[1, 4]);
+            rope_kvstore(&cx, [&mut zeros(pages), &mut zeros(pages)], [&x, &x], rows, 2)
+        };
+        assert!(store(&[2, 2, 3, 2]).is_ok());
+        let error = store(&[2, 1, 3, 4]).unwrap_err().to_string();
+        assert!(error.ends_with("F32 (2, 1, 3, 4) do not have 2 heads"), "{error}");
     }
 
     #[test]

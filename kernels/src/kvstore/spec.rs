@@ -19,8 +19,8 @@ pub static SPEC: Spec = Spec {
 };
 
 fn cases(dtype: DType) -> Vec<Case> {
-    let sizes = [(1, 1, 1, 1), (3, 4, 17, 5), (5, 16, 128, 40)];
-    let stores = sizes.into_iter().map(|(n, s, width, t)| case(n, s, width, t, dtype));
+    let sizes = [([1, 1, 1, 1], 1), ([3, 1, 4, 17], 5), ([3, 5, 4, 4], 7), ([5, 2, 16, 64], 40)];
+    let stores = sizes.into_iter().map(|(pages, t)| case(pages, t, dtype));
     let rotated = [(1, 3, 2), (3, 2, 12), (40, 2, 128)].map(|(k, t, d)| rotated(k, t, d, dtype));
     stores.chain(rotated).collect()
 }
@@ -40,7 +40,7 @@ fn rotated(k: usize, t: usize, d: usize, dtype: DType) -> Case {
         ],
         run: Box::new(move |cx, x| {
             let table = crate::rope::cos_sin_table(cx.device(), 512, d, 1e4, 1.0)?;
-            let zeros = || cx.device().zeros(Label::Kv, [pages, 4, width], x[0].dtype());
+            let zeros = || cx.device().zeros(Label::Kv, [pages, k, 4, d], x[0].dtype());
             let (mut k_pages, mut v_pages) = (zeros(), zeros());
             let rows = super::TokenSlots { positions: x[2], rope_table: &table, slots: x[3] };
             super::rope_kvstore(cx, [&mut k_pages, &mut v_pages], [x[0], x[1]], rows, k)?;
@@ -48,7 +48,7 @@ fn rotated(k: usize, t: usize, d: usize, dtype: DType) -> Case {
         }),
         reference: Box::new(move |x| {
             let rotated = crate::rope::spec::rotate(&x[0], &x[2], d);
-            [&rotated, &x[1]].map(|rows| scatter(rows, &x[3], [pages, 4, width])).into()
+            [&rotated, &x[1]].map(|rows| scatter(rows, &x[3], [pages, k, 4, d])).into()
         }),
         compare: Compare::Error,
         terms: 2,
@@ -56,27 +56,30 @@ fn rotated(k: usize, t: usize, d: usize, dtype: DType) -> Case {
     }
 }
 
-/// Returns pages of zeros with every row at its slot.
-fn scatter(rows: &F64Tensor, slots: &F64Tensor, pages: [usize; 3]) -> F64Tensor {
-    let mut pages = F64Tensor::zeros(pages);
+/// Returns pages (N, K, S, D) of zeros with every row at its slot.
+fn scatter(rows: &F64Tensor, slots: &F64Tensor, [n, k, s, d]: [usize; 4]) -> F64Tensor {
+    let mut pages = F64Tensor::zeros([n, k, s, d]);
     for t in 0..slots.data.len() {
-        pages.row_mut(slots.int(t)).copy_from_slice(rows.row(t));
+        let (page, offset) = (slots.int(t) / s, slots.int(t) % s);
+        for (head, channels) in rows.row(t).chunks_exact(d).enumerate() {
+            pages.row_mut((page * k + head) * s + offset).copy_from_slice(channels);
+        }
     }
     pages
 }
 
-/// Makes a case of `t` rows stored in `n` pages of `s` tokens.
-fn case(n: usize, s: usize, width: usize, t: usize, dtype: DType) -> Case {
-    let slots = (0..t).map(|t| (t * 7 % (n * s)) as i32).collect();
+/// Makes a case of `t` rows stored in `n` pages of `k` heads, `s` tokens and `d` channels.
+fn case([n, k, s, d]: [usize; 4], t: usize, dtype: DType) -> Case {
+    let (slots, width) = ((0..t).map(|t| (t * 7 % (n * s)) as i32).collect(), k * d);
     Case {
-        name: format!("N={n} S={s} K·D={width} T={t}"),
+        name: format!("N={n} K={k} S={s} D={d} T={t}"),
         inputs: vec![Input::storage([t, width]).frozen(), Input::ints(slots)],
         run: Box::new(move |cx, x| {
-            let mut pages = cx.device().zeros(Label::Kv, [n, s, width], x[0].dtype());
+            let mut pages = cx.device().zeros(Label::Kv, [n, k, s, d], x[0].dtype());
             super::kvstore(cx, &mut pages, x[0], x[1])?;
             Ok(vec![pages])
         }),
-        reference: Box::new(move |x| vec![scatter(&x[0], &x[1], [n, s, width])]),
+        reference: Box::new(move |x| vec![scatter(&x[0], &x[1], [n, k, s, d])]),
         compare: Compare::Bits,
         terms: 1,
         cost: Cost { bytes: (2 * t * width * dtype.size()) as f64, flops: 0.0 },

@@ -11,5 +11,5 @@ extern "C" __global__ void rope(E *y,                 // (T, H·D)
                                 const float *table,   // (P, D): cos, then sin
                                 float direction, int H, int D, int P) {
     i64 t = blockIdx.x, width = H * D;
-    turn(y + t * width, x + t * width, table, positions[t], direction, H, D, P);
+    turn(y + t * width, x + t * width, table, positions[t], direction, H, D, P, D);
 }

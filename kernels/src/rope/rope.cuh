@@ -34,10 +34,10 @@ __device__ inline void load_angles(float (&cos)[VEC], float (&sin)[VEC], const f
 
 // Rotates H heads of D elements by the angles of one position, by a block: each thread keeps the angles of VEC pairs
 // and applies them to one head after the other.
-__device__ inline void turn(E *y,               // (H, D)
+__device__ inline void turn(E *y,               // (H, …): D elements of every `stride`
                             const E *x,         // (H, D)
                             const float *table, // (P, D): cos, then sin
-                            int position, float direction, int H, int D, int P) {
+                            int position, float direction, int H, int D, int P, i64 stride) {
     if (position < 0 || position >= P) __trap();
     int half = D / 2, parts = half / VEC, heads = blockDim.x / parts;
     int j = threadIdx.x % parts * VEC, head = threadIdx.x / parts;
@@ -54,7 +54,8 @@ __device__ inline void turn(E *y,               // (H, D)
             x0[i] = first * cos[i] - x1[i] * sine;
             x1[i] = x1[i] * cos[i] + first * sine;
         }
-        store(y + head * D + j, x0);
-        store(y + head * D + half + j, x1);
+        E *to = y + head * stride + j;
+        store(to, x0);
+        store(to + half, x1);
     }
 }

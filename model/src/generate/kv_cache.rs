@@ -9,13 +9,13 @@ use codelsi_kernels::kvstore::kvstore;
 
 /// Keys and values of every layer, in pages of `page_size` tokens, with reference counts of the pages.
 pub(super) struct KvCache {
-    /// Keys and values of each layer, (pages, page_size, K·D).
+    /// Keys and values of each layer, (pages, K, page_size, D): a page of one head is contiguous.
     layers: Vec<(Tensor, Tensor)>,
     page_size: usize,
     /// Number of sequences that use each page.
     ref_counts: Vec<u32>,
     free: Vec<usize>,
-    /// Pending copies of rows: from slot, to slot.
+    /// Pending copies of tokens: from slot, to slot.
     copies: Vec<(usize, usize)>,
 }
 
@@ -30,7 +30,7 @@ impl KvCache {
     pub fn new(device: &Device, model: &Llama, pages: usize, page_size: usize) -> Self {
         let allocate = |layer: &Layer| {
             let Heads { kv_heads, head_dim, .. } = layer.heads();
-            let empty = || device.empty(Label::Kv, [pages, page_size, kv_heads * head_dim], model.compute());
+            let empty = || device.empty(Label::Kv, [pages, kv_heads, page_size, head_dim], model.compute());
             (empty(), empty())
         };
         KvCache {
@@ -42,7 +42,7 @@ impl KvCache {
         }
     }
 
-    /// Keys and values of a layer, (pages, page_size, K·D).
+    /// Keys and values of a layer, (pages, K, page_size, D).
     pub fn layer(&mut self, layer: usize) -> &mut (Tensor, Tensor) {
         &mut self.layers[layer]
     }
@@ -59,8 +59,8 @@ impl KvCache {
             table.pages.push(page);
         } else if self.ref_counts[table.pages[index]] > 1 {
             let (shared, copy) = (table.pages[index], self.allocate()?);
-            let row = |offset| (shared * self.page_size + offset, copy * self.page_size + offset);
-            self.copies.extend((0..offset).map(row));
+            let slots = |offset| (shared * self.page_size + offset, copy * self.page_size + offset);
+            self.copies.extend((0..offset).map(slots));
             self.ref_counts[shared] -= 1;
             table.pages[index] = copy;
         }
@@ -89,24 +89,28 @@ impl KvCache {
         Ok(page)
     }
 
-    /// Copies the pending rows of shared pages, in every layer.
+    /// Copies the pending tokens of shared pages, in every layer.
     ///
     /// # Errors
     /// When an op fails.
     pub fn copy_shared(&mut self, cx: &Ctx) -> Result<()> {
-        if self.copies.is_empty() {
+        let Some((k_pages, _)) = self.layers.first().filter(|_| !self.copies.is_empty()) else {
             return Ok(());
-        }
-        let (from, to): (Vec<i32>, Vec<i32>) =
-            self.copies.drain(..).map(|(from, to)| (from as i32, to as i32)).unzip();
-        let slots = |slots: &[i32]| cx.device().tensor(Label::Activations, [slots.len()], slots);
-        let (from, to) = (slots(&from)?, slots(&to)?);
+        };
+        let (page_size, kv_heads, head_dim) = (self.page_size, k_pages.shape()[1], k_pages.shape()[3]);
+        let head_row =
+            |slot: usize, head| (slot / page_size * kv_heads + head) * page_size + slot % page_size;
+        let heads_of = |slot: usize| (0..kv_heads).map(move |head| head_row(slot, head) as i32);
+        let from: Vec<i32> = self.copies.iter().flat_map(|&(from, _)| heads_of(from)).collect();
+        let to: Vec<i32> = self.copies.drain(..).map(|(_, to)| to as i32).collect();
+        let ints = |values: &[i32]| cx.device().tensor(Label::Activations, [values.len()], values);
+        let (from, to) = (ints(&from)?, ints(&to)?);
         for (k, v) in &mut self.layers {
             for pages in [k, v] {
-                // `embed` gathers rows.
-                let (slots, width) = pages.shape().as_matrix();
-                let rows = embed(cx, &pages.reshape([slots, width]), &from, pages.dtype())?;
-                kvstore(cx, pages, &rows, &to)?;
+                // `embed` gathers the rows of each token's heads.
+                let (rows, _) = pages.shape().as_matrix();
+                let heads = embed(cx, &pages.reshape([rows, head_dim]), &from, pages.dtype())?;
+                kvstore(cx, pages, &heads.reshape([to.shape()[0], kv_heads * head_dim]), &to)?;
             }
         }
         Ok(())

@@ -78,9 +78,8 @@ impl<T: Storage> BackwardInputs<'_, T> {
     }
 
     fn load(&self, tile: &mut KvTile<T>, start: usize, span: (usize, usize), kv_head: usize) {
-        let (d, width) = (self.heads.head_dim, self.heads.kv_heads * self.heads.head_dim);
-        let row = |position| start + position;
-        tile.load(&KvSource { k: self.k, v: self.v, width, row: &row }, span, kv_head * d, d);
+        let row = |position| (start + position) * self.heads.kv_heads + kv_head;
+        tile.load(&KvSource { k: self.k, v: self.v, row: &row }, span, self.heads.head_dim);
     }
 
     /// Returns a (T, H·D) array from `row` and the first channel of `head` on.

@@ -18,29 +18,28 @@ pub(in super::super) fn forward<T: Storage>(
     tiles: &[RowTile],
 ) -> Result<()> {
     let (q, k, v) = (q.slice::<T>()?, k.slice::<T>()?, v.slice::<T>()?);
-    let width = heads.kv_heads * heads.head_dim;
-    forward_tiles(o, Some(lse), heads, q, tiles, |row_tile, attend| {
-        let row = |position| row_tile.start + position;
-        attend(KvSource { k, v, width, row: &row });
+    forward_tiles(o, Some(lse), heads, q, tiles, |row_tile, kv_head, attend| {
+        let row = |position| (row_tile.start + position) * heads.kv_heads + kv_head;
+        attend(KvSource { k, v, row: &row });
     });
     Ok(())
 }
 
-/// Computes `o`, and `lse` if wanted, for any source of keys and values: `source(row_tile, attend)` calls `attend` with
-/// the [`KvSource`] of a tile.
+/// Computes `o`, and `lse` if wanted, for any source of keys and values: `source(row_tile, kv_head, attend)` calls
+/// `attend` with the [`KvSource`] of a tile and kv head.
 pub(in super::super) fn forward_tiles<T: Storage>(
     o: &mut [T],
     lse: Option<&mut [f32]>,
     heads: Heads,
     q: &[T],
     tiles: &[RowTile],
-    source: impl Fn(&RowTile, &mut dyn FnMut(KvSource<T>)) + Sync,
+    source: impl Fn(&RowTile, usize, &mut dyn FnMut(KvSource<T>)) + Sync,
 ) {
     let (o, lse) = (DisjointSlice::new(o), lse.map(DisjointSlice::new));
     let tasks = tiles.len() * heads.kv_heads;
     (0..tasks).into_par_iter().for_each(|task| {
         let (row_tile, kv_head) = (&tiles[task / heads.kv_heads], task % heads.kv_heads);
-        source(row_tile, &mut |kv| attend(&o, lse.as_ref(), heads, q, row_tile, kv_head, kv));
+        source(row_tile, kv_head, &mut |kv| attend(&o, lse.as_ref(), heads, q, row_tile, kv_head, kv));
     });
 }
 
@@ -76,7 +75,7 @@ fn attend<T: Storage>(
     let last = row_tile.position + rows;
     for from in (0..last).step_by(TILE) {
         let to = last.min(from + TILE);
-        kv_tile.load(&kv, (from, to), kv_head * d, d);
+        kv_tile.load(&kv, (from, to), d);
         for (g, state) in states.iter_mut().enumerate() {
             let head = kv_head * group + g;
             let q = Matrix::k_major(elements(&q[row_tile.row * q_width + head * d..]), q_width);

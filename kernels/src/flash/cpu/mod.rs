@@ -46,13 +46,12 @@ pub(super) fn tiles_of_documents(starts: &[i32], rows: usize) -> Result<Vec<RowT
     Ok(tiles)
 }
 
-/// Keys and values of one document or sequence; `row(position)` is the row that holds a position.
+/// Keys and values of one kv head of a document or sequence; `row(position)` is the row that holds a position.
 pub(super) struct KvSource<'a, T> {
-    /// `(rows, K·D)`.
+    /// `(rows, D)`, with rows of all kv heads.
     pub k: &'a [T],
-    /// `(rows, K·D)`.
+    /// `(rows, D)`.
     pub v: &'a [T],
-    pub width: usize,
     pub row: &'a (dyn Fn(usize) -> usize + Sync),
 }
 
@@ -64,12 +63,12 @@ pub(super) struct KvTile<T> {
 }
 
 impl<T: Storage> KvTile<T> {
-    /// Loads positions `from..to` (at most [`TILE`]) of channels `channel..channel + d`.
-    pub fn load(&mut self, kv: &KvSource<T>, (from, to): (usize, usize), channel: usize, d: usize) {
+    /// Loads positions `from..to` (at most [`TILE`]), `d` channels each.
+    pub fn load(&mut self, kv: &KvSource<T>, (from, to): (usize, usize), d: usize) {
         self.k.clear();
         self.v.clear();
         for position in from..to {
-            let start = (kv.row)(position) * kv.width + channel;
+            let start = (kv.row)(position) * d;
             self.k.extend_from_slice(&kv.k[start..][..d]);
             self.v.extend_from_slice(&kv.v[start..][..d]);
         }
