@@ -37,8 +37,7 @@ template <typename Tiles, typename Job> struct Walk {
 };
 
 // Starts copying a tile of ROWS rows of (…, D); `row` returns the index of each.
-template <int ROWS, int WARPS, typename Row>
-__device__ inline void copy_tile(E *to, const E *from, int D, Row row) {
+template <int ROWS, int WARPS, typename Row> __device__ inline void copy_tile(E *to, const E *from, int D, Row row) {
     typedef Copy<ROWS, WARPS> Copy;
     int r = Copy::row();
     Copy::start(to, from, r < ROWS ? row(r) : -1, D);
@@ -93,8 +92,7 @@ extern "C" __global__ void __launch_bounds__(Queries::WARPS * 32, 1)
     if (p.first >= p.length) return;
     Walk<Tiles, Job<true, Packed>> walk;
     int h = blockIdx.y, kv = h / (H / K), rows = min(Tiles::ROWS, p.length - p.first);
-    if (threadIdx.x == 0)
-        *walk.job = {{(p.start + p.first) * H + h, H, p.first, 0, rows}, {p.start * K + kv, K}};
+    if (threadIdx.x == 0) *walk.job = {{(p.start + p.first) * H + h, H, p.first, 0, rows}, {p.start * K + kv, K}};
     __syncthreads();
     const auto &slots = walk.job->slots;
     auto at = [&](int slot) { return slots.at(slot); };

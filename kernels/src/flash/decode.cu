@@ -17,8 +17,7 @@ extern "C" __global__ void __launch_bounds__(Decode::WARPS * 32)
                  const int *sequences, // (T)
                  const int *positions, // (T)
                  const int *tables,    // (S, M)
-                 int T, int S, int M, int N, int page, int H, int K, int D, int longest, int alone,
-                 float slope) {
+                 int T, int S, int M, int N, int page, int H, int K, int D, int longest, int alone, float slope) {
     int t = Batch{sequences, positions, T, longest, alone}.find<true>(blockIdx.x);
     if (t >= T) return;
     int position = positions[t], sequence = sequences[t], tile = blockIdx.z * SPLIT;

@@ -45,8 +45,7 @@ extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
     if (p.first >= p.length) return;
     int h = blockIdx.y, kv = h / (H / K), rows = min(Prefill::ROWS, p.length - p.first);
     Stage<Prefill, Job<true, Packed>> stage;
-    if (threadIdx.x == 0)
-        *stage.job = {{(p.start + p.first) * H + h, H, p.first, 0, rows}, {p.start * K + kv, K}};
+    if (threadIdx.x == 0) *stage.job = {{(p.start + p.first) * H + h, H, p.first, 0, rows}, {p.start * K + kv, K}};
     __syncthreads();
     forward(o, lse, {sums, stats}, q, k, v, stage, {H, D, slope});
 }
@@ -62,8 +61,7 @@ extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
                 const int *sequences, // (T)
                 const int *positions, // (T)
                 const int *tables,    // (S, M)
-                int T, int S, int M, int N, int page, int H, int K, int D, int longest, int alone,
-                float slope) {
+                int T, int S, int M, int N, int page, int H, int K, int D, int longest, int alone, float slope) {
     Batch batch = {sequences, positions, T, longest, alone};
     int h = blockIdx.y, kv = h / (H / K);
     Stage<Prefill, Job<true, Paged>> stage;
