@@ -180,7 +180,7 @@ fn an_interrupted_run_continues_and_asks_nothing_twice() {
     assert_eq!(*teacher.asked.lock().unwrap(), 11);
     std::fs::write(&cache, format!("{kept}{{}}\n")).unwrap();
     let error = AnswerCache::open(&cache).err().unwrap().to_string();
-    assert!(error.contains("data.teacher.jsonl: line 3 is no answer (missing field `key`"), "{error}");
+    assert!(error.contains("data.teacher.jsonl: line 3 is not an answer (missing field `key`"), "{error}");
 }
 
 #[test]
