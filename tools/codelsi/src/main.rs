@@ -5,8 +5,7 @@
 mod args;
 mod commands;
 
-use args::wrap_help;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use codelsi_engine::Result;
 use codelsi_experiment::output::Output;
 use commands::{
@@ -56,20 +55,13 @@ enum CliCommand {
 fn main() -> ExitCode {
     // A judged program's process is this binary again; it goes no further than this line.
     codelsi_eval::judge::child_entry();
-    match run(parse()) {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("codelsi: {e}");
             ExitCode::FAILURE
         }
     }
-}
-
-/// Reads the command line, or leaves with a help text or an error.
-fn parse() -> Cli {
-    let mut command = wrap_help(Cli::command());
-    let matches = command.get_matches_mut();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -96,14 +88,15 @@ fn run(cli: Cli) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{Arg, ArgAction, Command};
+    use clap::{Arg, ArgAction, Command, CommandFactory};
     use std::collections::BTreeMap;
 
     /// `--out` describes what its own command writes; `--help` is clap's.
     const DIFFERENT: [&str; 2] = ["out", "help"];
 
+    /// The command line as in a terminal of 80 columns.
     fn built() -> Command {
-        let mut command = wrap_help(Cli::command());
+        let mut command = Cli::command().term_width(80);
         command.build();
         command
     }

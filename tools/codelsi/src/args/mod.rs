@@ -7,7 +7,6 @@ mod model;
 mod ranks;
 mod sampling;
 mod step;
-mod wrap;
 
 pub use judge::JudgeToolArgs;
 pub use method::MethodArgs;
@@ -15,4 +14,3 @@ pub use model::{DeviceArgs, ModelArgs};
 pub use ranks::RankArgs;
 pub use sampling::{ProtocolArgs, SamplingArgs};
 pub use step::StepArgs;
-pub use wrap::wrap_help;
