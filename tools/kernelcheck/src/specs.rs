@@ -2,6 +2,7 @@
 
 use codelsi_engine::{Error, Result};
 use codelsi_kernels::ALL;
+use codelsi_kernels::check::find;
 use codelsi_kernels::spec::Spec;
 
 /// Returns the specs of these names; without names, all that have kernels.
@@ -12,12 +13,7 @@ pub fn specs(names: &[String]) -> Result<Vec<&'static Spec>> {
     if names.is_empty() {
         return Ok(ALL.iter().copied().filter(|spec| !spec.sources.is_empty()).collect());
     }
-    let find = |name: &String| {
-        let known = || ALL.iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ");
-        let spec = ALL.iter().copied().find(|spec| spec.name == name);
-        spec.ok_or_else(|| Error::new(format!("there is no op {name}: there are {}", known())))
-    };
-    names.iter().map(find).collect()
+    names.iter().map(|name| find(name)).collect()
 }
 
 /// Parses sizes such as `2048,5120`, as many as the op's shapes have.

@@ -1,4 +1,4 @@
-//! Where a program runs: a device by its name, and ranks as threads of one process or as processes of a launcher.
+//! Placement of a program: a device by its name, and ranks as threads of one process or as processes of a launcher.
 
 #![forbid(unsafe_code)]
 
