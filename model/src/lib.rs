@@ -16,6 +16,7 @@ pub mod jsonl;
 mod layer;
 pub mod llama;
 pub mod merge;
+pub mod message;
 mod output_folder;
 pub mod parallel;
 pub mod synthetic;
