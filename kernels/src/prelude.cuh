@@ -107,15 +107,16 @@ template <int N> __device__ inline i64 flat() { return (i64(blockIdx.x) * blockD
 
 // ---- random numbers
 
-// Four random words of (seed, step, site) for a token and a block of four channels: Philox 4x32-10, as on the host.
+// Four random words of (seed, step, site) for a token and a block of channels: Philox 4x32, as on the host.
 struct Words {
     u32 at[4];
 };
 
+template <int ROUNDS = 10>
 __device__ inline Words random_words(u64 seed, u32 step, u32 site, u32 token, u32 block) {
     u32 a = block, b = token, c = site, d = step, k0 = u32(seed), k1 = u32(seed >> 32);
 #pragma unroll
-    for (int round = 0; round < 10; round++) {
+    for (int round = 0; round < ROUNDS; round++) {
         u64 p = u64(0xD2511F53u) * a, q = u64(0xCD9E8D57u) * c;
         a = u32(q >> 32) ^ b ^ k0;
         b = u32(q);

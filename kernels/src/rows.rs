@@ -1,6 +1,7 @@
 //! Rows: a rank's shard of them, their division into parallel tasks, and sums over them in a fixed order.
 
 use crate::simd::Storage;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// The rows of a matrix that one shard of it holds.
@@ -18,6 +19,11 @@ pub(crate) const TASK_SIZE: usize = 1 << 14;
 /// Returns how many rows of `columns` elements make one task. No result depends on it: each row is computed separately.
 pub(crate) fn rows_per_task(columns: usize) -> usize {
     (TASK_SIZE / columns.max(1)).max(1)
+}
+
+/// Calls `f` on the index and the elements of each row of `columns` elements, on all threads.
+pub(crate) fn for_each_row<T: Send>(x: &mut [T], columns: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    x.par_chunks_mut(columns.max(1)).enumerate().for_each(|(t, x)| f(t, x));
 }
 
 /// Columns summed at once, in registers.

@@ -5,10 +5,10 @@ use crate::adapter::{AdapterConfig, AdapterTensors, Method};
 use crate::parallel::shard::Weight;
 use codelsi_engine::{At, Ctx, Error, Label, Result, Tensor};
 use codelsi_kernels::dora;
-use codelsi_kernels::dropout::dropout;
+use codelsi_kernels::dropout::{Dropout, dropout};
 use codelsi_kernels::elementwise::{add, relu};
 use codelsi_kernels::gemm::linear;
-use codelsi_kernels::lora::{Dropout, LoraLinear, lora};
+use codelsi_kernels::lora::{LoraLinear, lora};
 use codelsi_kernels::mixture::gate;
 
 /// This rank's adapter tensors of one linear, or of a block's output.

@@ -13,10 +13,10 @@ use crate::config::{self, ModelConfig};
 use crate::parallel::shard::Weight;
 use crate::parallel::{RankLayout, copy_to_tensor_parallel, reduce_from_tensor_parallel};
 use codelsi_engine::{At, Ctx, Error, Result, Tensor};
+use codelsi_kernels::dropout::{Dropout, DropoutRate};
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::Heads;
 use codelsi_kernels::gemm::linear;
-use codelsi_kernels::lora::Dropout;
 use codelsi_kernels::rmsnorm::{add_rmsnorm, rmsnorm};
 use codelsi_kernels::{rope, swiglu::swiglu};
 
@@ -135,7 +135,7 @@ impl Layer {
         cx: &Ctx,
         h: &Tensor,
         rows: RowContext,
-        dropout: f32,
+        dropout: DropoutRate,
         attend: impl FnOnce(&Ctx, &Tensor, &Tensor, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let run = || {
@@ -152,7 +152,7 @@ impl Layer {
     ///
     /// # Errors
     /// When an op fails; the error names the linear.
-    pub fn qkv(&self, cx: &Ctx, h: &Tensor, rows: RowContext, dropout: f32) -> Result<Qkv> {
+    pub fn qkv(&self, cx: &Ctx, h: &Tensor, rows: RowContext, dropout: DropoutRate) -> Result<Qkv> {
         use config::LinearName::{K, Q, V};
         let normed = rmsnorm(cx, h, &self.input_norm, self.eps)?;
         let mut qkv = self.project(cx, &normed, &[Q, K, V], rows, dropout)?;
@@ -170,7 +170,13 @@ impl Layer {
     ///
     /// # Errors
     /// See [`Layer::qkv`].
-    pub fn attention_output(&self, cx: &Ctx, o: &Tensor, rows: RowContext, dropout: f32) -> Result<Tensor> {
+    pub fn attention_output(
+        &self,
+        cx: &Ctx,
+        o: &Tensor,
+        rows: RowContext,
+        dropout: DropoutRate,
+    ) -> Result<Tensor> {
         let y = self.project(cx, o, &[config::LinearName::O], rows, dropout)?.swap_remove(0);
         self.adapt_sublayer(cx, 0, y, config::LinearName::O, rows, dropout)
     }
@@ -179,7 +185,7 @@ impl Layer {
     ///
     /// # Errors
     /// See [`Layer::qkv`].
-    pub fn mlp(&self, cx: &Ctx, normed: &Tensor, rows: RowContext, dropout: f32) -> Result<Tensor> {
+    pub fn mlp(&self, cx: &Ctx, normed: &Tensor, rows: RowContext, dropout: DropoutRate) -> Result<Tensor> {
         use config::LinearName::{Down, Gate, Up};
         let gate_up = self.project(cx, normed, &[Gate, Up], rows, dropout)?;
         let x = swiglu(cx, &gate_up[0], &gate_up[1]).at("mlp")?;
@@ -203,7 +209,7 @@ impl Layer {
         y: Tensor,
         last: config::LinearName,
         rows: RowContext,
-        dropout: f32,
+        dropout: DropoutRate,
     ) -> Result<Tensor> {
         let Some(bottleneck) = &self.bottlenecks[sublayer] else { return Ok(y) };
         let mask = self.dropout_mask(cx, last, rows, dropout, 0);
@@ -216,12 +222,12 @@ impl Layer {
         cx: &Ctx,
         linear: config::LinearName,
         rows: RowContext,
-        p: f32,
+        rate: DropoutRate,
         first: usize,
     ) -> Option<Dropout> {
         let site = (self.index * config::LinearName::ALL.len() + linear as usize) as u32;
         rows.dropout_keys.map(|tokens| Dropout {
-            p,
+            rate,
             key: cx.key(site),
             tokens: tokens.clone(),
             first_channel: first,
@@ -235,7 +241,7 @@ impl Layer {
         x: &Tensor,
         linears: &[config::LinearName],
         rows: RowContext,
-        dropout: f32,
+        dropout: DropoutRate,
     ) -> Result<Vec<Tensor>> {
         let projections: Vec<&Projection> = linears.iter().map(|&l| &self.projections[l as usize]).collect();
         let x = projections[0].input(cx, x)?;

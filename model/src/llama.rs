@@ -8,6 +8,7 @@ use crate::parallel::shard::{Weight, WeightShards};
 use crate::parallel::{RankLayout, copy_to_tensor_parallel, reduce_from_tensor_parallel};
 use crate::trainable::Trainable;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
+use codelsi_kernels::dropout::DropoutRate;
 use codelsi_kernels::flash::flash;
 use codelsi_kernels::rmsnorm::rmsnorm;
 use codelsi_kernels::xent::{Targets, vocab_parallel_xent};
@@ -89,8 +90,8 @@ impl PackedBatch {
 /// Options of a training forward pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ForwardOptions {
-    /// Dropout probability of the adapters' inputs.
-    pub dropout: f32,
+    /// Dropout of the adapters' inputs.
+    pub dropout: DropoutRate,
     /// Number of layers, counted from the first, that save only their input and are recomputed in backward (activation
     /// checkpointing). Backward reaches the first layers last, when the activations saved by the others are freed.
     pub recompute_layers: usize,

@@ -1,6 +1,7 @@
 //! The options of a training run: every flag of `codelsi train`, and the recipe that a resumed run must share.
 
-use codelsi_engine::{DType, Error, Result};
+use codelsi_engine::{At, DType, Error, Result};
+use codelsi_kernels::dropout::DropoutRate;
 use codelsi_model::adapter::{AdapterConfig, Method};
 use codelsi_model::config::LinearName;
 use codelsi_model::template::PromptTemplate;
@@ -35,7 +36,7 @@ pub struct TrainOptions {
     pub alpha: f32,
     /// Linears that get an adapter.
     pub targets: Vec<LinearName>,
-    /// Dropout probability of the adapters' inputs.
+    /// Dropout probability of the adapters' inputs; masks realise the nearest multiple of 1/65536.
     pub dropout: f32,
     /// Peak learning rate.
     pub lr: f64,
@@ -164,7 +165,6 @@ impl TrainOptions {
             (self.epochs == 0 || self.max_steps == Some(0), "at least one epoch and one step".to_string()),
             (self.seq < 2 || self.seq > positions, format!("sequences have 2 to {positions} tokens here")),
             (!(self.lr > 0.0 && self.lr.is_finite()), "the learning rate is above 0".to_string()),
-            (!(0.0..1.0).contains(&self.dropout), "dropout is at least 0 and below 1".to_string()),
             (self.clip.is_some_and(|clip| clip.is_nan() || clip <= 0.0), "the clip is above 0".to_string()),
             (
                 self.replay.is_some() != (self.replay_rows > 0),
@@ -174,7 +174,7 @@ impl TrainOptions {
         ];
         match rules.into_iter().find(|(broken, _)| *broken) {
             Some((_, rule)) => Err(Error::new(format!("training options: {rule}"))),
-            None => Ok(()),
+            None => DropoutRate::new(self.dropout).map(|_| ()).at("training options"),
         }
     }
 
@@ -184,12 +184,21 @@ impl TrainOptions {
         AdapterConfig { method, rank, alpha, dropout, targets: self.targets.iter().copied().collect() }
     }
 
+    /// The drop probability that masks realise, a multiple of 1/65536; none without dropout.
+    fn realised_dropout(&self) -> Option<f64> {
+        DropoutRate::new(self.dropout)
+            .ok()
+            .filter(|&rate| rate != DropoutRate::ZERO)
+            .map(DropoutRate::probability)
+    }
+
     /// All options that determine the result, for `recipe.json` and for the comparison on resume.
     pub fn recipe(&self) -> Map<String, Value> {
         let recipe = json!({
             "model": self.model, "data": self.data,
             "replay": self.replay, "replay_rows": self.replay_rows, "from": self.from, "full": self.full,
             "rank": self.rank, "alpha": shortest_decimal(self.alpha), "method": self.method.to_string(), "dropout": shortest_decimal(self.dropout),
+            "dropout_realised": self.realised_dropout(),
             "targets": self.targets.iter().map(|linear| linear.name()).collect::<Vec<_>>(),
             "lr": self.lr, "warmup": self.warmup, "weight_decay": shortest_decimal(self.weight_decay), "clip": self.clip,
             "epochs": self.epochs, "max_steps": self.max_steps,

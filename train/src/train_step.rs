@@ -6,6 +6,7 @@ use crate::optimizer::{AdamWConfig, Optimizer};
 use crate::options::TrainOptions;
 use crate::pack::PackedSequence;
 use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, ReduceOp, Result, Tensor};
+use codelsi_kernels::dropout::DropoutRate;
 use codelsi_kernels::xent::Targets;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
@@ -143,7 +144,8 @@ impl<'a> TrainStep<'a> {
         let labelled: usize = micro_batches.iter().map(PackedSequence::labelled).sum();
         let scale = 1.0 / labelled as f32;
         let recompute = self.options.checkpointing.recomputed_layers(self.model.config().layers);
-        let options = ForwardOptions { dropout: self.options.dropout, recompute_layers: recompute };
+        let dropout = DropoutRate::new(self.options.dropout)?;
+        let options = ForwardOptions { dropout, recompute_layers: recompute };
         let assignment = MicroBatchAssignment::new(micro_batches.len(), self.comm.world());
         reduce_gradients(&self.device, &*self.comm, &self.model.trainable(), assignment, |reducer| {
             let range = reducer.range();

@@ -18,8 +18,8 @@ pub const BUGS: &[Bug] = &[
     ),
     Bug::new(
         "drop.cu",
-        "the third and fourth channels take the first two's words",
-        ["channel & 2 ? high : low", "low"],
+        "channels within a block take the first one's bits",
+        ["channel / 8) >> channel % 8", "channel / 8)"],
         (BF16, "T=3 C=17 from 0 p=0.3"),
     ),
     Bug::new(
@@ -33,5 +33,38 @@ pub const BUGS: &[Bug] = &[
         "tokens are known by their place",
         ["tokens[i / C]", "i / C"],
         (F32, "T=5 C=64 from 8 p=0.1"),
+    ),
+    Bug::new(
+        "drop.cu",
+        "the second access takes the bits of the first",
+        ["bits >> (from + e)", "bits >> e"],
+        (F32, "T=5 C=64 from 8 p=0.1"),
+    ),
+    Bug::new(
+        "keep.cuh",
+        "the high half of a word comes first",
+        [
+            "<< 2 * e | u32(words.at[e] >= limit) << (2 * e + 1)",
+            "<< (2 * e + 1) | u32(words.at[e] >= limit) << 2 * e",
+        ],
+        (BF16, "T=3 C=24 from 13 p=0.4"),
+    ),
+    Bug::new(
+        "keep.cuh",
+        "both halves of a word are the low one",
+        ["u32(words.at[e] >= limit)", "u32(words.at[e] << 16 >= limit)"],
+        (BF16, "T=70 C=264 from 0 p=0.05"),
+    ),
+    Bug::new(
+        "keep.cuh",
+        "a channel at the threshold is dropped",
+        ["<< 16 >= limit", "<< 16 > limit"],
+        (F32, "T=70 C=264 from 0 p=0.05"),
+    ),
+    Bug::new(
+        "keep.cuh",
+        "ten rounds, as sampling has",
+        ["random_words<7>", "random_words<10>"],
+        (F32, "T=9 C=8 from 6 p=0.5"),
     ),
 ];

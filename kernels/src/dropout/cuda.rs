@@ -1,23 +1,29 @@
 //! The launch of `drop.cu`.
 
-use crate::cuda::{HEADERS, STORAGE, flat_grid, packed};
-use crate::lora::Dropout;
+use super::Dropout;
+use crate::cuda::{PRELUDE, STORAGE, flat_grid, packed};
 use codelsi_engine::cuda::{Arg, Cuda, Source};
 use codelsi_engine::{Result, Tensor};
+
+/// The prelude, and the mask of a block of channels.
+pub(crate) const WITH_MASK: &[(&str, &str)] = &[PRELUDE, ("keep.cuh", include_str!("keep.cuh"))];
+
+/// Channels that share a call of Philox.
+const BLOCK: usize = 8;
 
 /// Masked and scaled channels.
 pub static SOURCE: Source = Source {
     name: "drop.cu",
     text: include_str!("drop.cu"),
-    headers: HEADERS,
+    headers: WITH_MASK,
     constants: &[],
-    variants: || STORAGE.into_iter().flat_map(|e| [4, 1].map(|vec| packed(e, vec))).collect(),
+    variants: || STORAGE.into_iter().flat_map(|e| [BLOCK, 1].map(|vec| packed(e, vec))).collect(),
 };
 
 /// Computes y = x ⊙ mask / (1 − p).
 pub fn drop(cuda: &Cuda, y: &mut Tensor, x: &Tensor, dropout: &Dropout) -> Result<()> {
     let (rows, columns) = x.shape().as_matrix();
-    let vec = if (columns | dropout.first_channel).is_multiple_of(4) { 4 } else { 1 };
+    let vec = if (columns | dropout.first_channel).is_multiple_of(BLOCK) { BLOCK } else { 1 };
     let kernel = cuda.kernel(&SOURCE, packed(x.dtype(), vec), "dropout")?;
     let key = dropout.key;
     let args = &mut [
@@ -27,8 +33,8 @@ pub fn drop(cuda: &Cuda, y: &mut Tensor, x: &Tensor, dropout: &Dropout) -> Resul
         Arg::U64(key.seed),
         Arg::U32(key.step),
         Arg::U32(key.site),
-        Arg::F32(dropout.p),
-        Arg::F32(dropout.keep_scale()),
+        Arg::U32(dropout.rate.threshold()),
+        Arg::F32(dropout.rate.keep_scale()),
         Arg::I32(dropout.first_channel as i32),
         Arg::I32(rows as i32),
         Arg::I32(columns as i32),

@@ -1,28 +1,26 @@
 // Dropout: y = x ⊙ mask / (1 − p).
 //
-// math    channel c of a token is kept when word c % 4 of Philox (c / 4, token, site, step) under the seed is at least
-//         p; c counts from `first`, the index of x's first channel in the unsharded input
+// math    see keep.cuh; channels count from `first`, the index of x's first channel in the unsharded input
 // launch  one thread per VEC channels
-// options E storage, VEC 4 where C and `first` are multiples of 4, else 1
+// options E storage, VEC 8 where C and `first` are multiples of 8, else 1
 #include "prelude.cuh"
-
-// The word of a channel among its four. Indexing would put them into local memory.
-__device__ inline u32 own(const Words &words, u32 channel) {
-    u32 low = channel & 1 ? words.at[1] : words.at[0], high = channel & 1 ? words.at[3] : words.at[2];
-    return channel & 2 ? high : low;
-}
+#include "keep.cuh"
 
 extern "C" __global__ void dropout(E *y,              // (T, C)
                                    const E *x,        // (T, C)
                                    const int *tokens, // (T): id of each token
-                                   u64 seed, u32 step, u32 site, float p, float up, int first, int T, int C) {
+                                   u64 seed, u32 step, u32 site, u32 threshold, float up, int first, int T, int C) {
     i64 i = flat<VEC>();
     if (i >= i64(T) * C) return;
     u32 channel = first + i % C;
-    Words words = random_words(seed, step, site, tokens[i / C], channel / 4);
-    float v[VEC];
-    load(v, x + i);
+    u32 bits = keep_bits(seed, step, site, threshold, tokens[i / C], channel / 8) >> channel % 8;
+    constexpr int PACK = VEC < WIDE<E> ? VEC : WIDE<E>;
 #pragma unroll
-    for (int e = 0; e < VEC; e++) v[e] = unit(VEC > 1 ? words.at[e] : own(words, channel)) < p ? 0.0f : v[e] * up;
-    store(y + i, v);
+    for (int from = 0; from < VEC; from += PACK) {
+        float v[PACK];
+        load(v, x + i + from);
+#pragma unroll
+        for (int e = 0; e < PACK; e++) v[e] = bits >> (from + e) & 1 ? v[e] * up : 0.0f;
+        store(y + i + from, v);
+    }
 }

@@ -6,28 +6,30 @@
 //!
 //! **layout** row-major.
 //!
-//! **launch** one thread per four channels, which share a call of Philox; one per channel where C or the first channel
-//! is not a multiple of four.
+//! **launch** one thread per eight channels, which share a call of Philox; one per channel where C or the first channel
+//! is not a multiple of eight.
 //!
-//! **numerics** one product in f32, rounded once. The mask is a function of token, channel and key: backward recomputes
-//! it, and nothing is saved.
+//! **numerics** p is realised as the nearest multiple of 2⁻¹⁶ ([`DropoutRate`]), and 1 / (1 − p) is that of the realised
+//! p. One product in f32, rounded once. The mask is a function of token, channel and key: backward recomputes it, and
+//! nothing is saved.
 //!
 //! **traffic** 2·T·C elements in each direction.
 
 mod bugs;
-mod cpu;
-mod cuda;
+pub(crate) mod cpu;
+pub(crate) mod cuda;
+mod mask;
 pub mod spec;
 
-use crate::lora::Dropout;
 use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Saved, Tensor};
+pub use mask::{Dropout, DropoutRate};
 
-/// Returns `x` (T, C) with channels dropped; `x` itself where the probability is 0.
+/// Returns `x` (T, C) with channels dropped; `x` itself where the rate is 0.
 ///
 /// # Errors
 /// When there is not one token id per row of x.
 pub fn dropout(cx: &Ctx, x: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
-    match dropout.filter(|d| d.p > 0.0) {
+    match dropout.filter(|d| d.rate != DropoutRate::ZERO) {
         Some(dropout) => cx.apply_one(DropoutOp(dropout.clone()), &[x]),
         None => Ok(x.clone()),
     }

@@ -1,7 +1,6 @@
 //! Dropout by plain loops.
 
-use super::dropout;
-use crate::lora::Dropout;
+use super::{Dropout, DropoutRate, dropout};
 use crate::spec::{Case, Compare, Cost, Input, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
 use codelsi_engine::rng::RngKey;
@@ -24,18 +23,30 @@ pub static SPEC: Spec = Spec {
         name: "dropout",
         run: |batch| {
             let tokens = batch.ints(|t| 1000 + 7 * t)?;
-            let of_rows = Dropout { p: 0.3, key: KEY, tokens, first_channel: 0 };
+            let of_rows = Dropout { rate: DropoutRate::new(0.3)?, key: KEY, tokens, first_channel: 0 };
             dropout(batch.cx, &batch.storage(40, 0)?, Some(&of_rows))
         },
     }]),
     bugs: &[super::bugs::BUGS],
 };
 
-const KEY: RngKey = RngKey { seed: 5, step: 3, site: 9 };
+/// The key of masks in cases.
+pub const KEY: RngKey = RngKey { seed: 5, step: 3, site: 9 };
+
+/// The factor of `channel` of `token` under [`KEY`], by the definition.
+pub fn mask(token: usize, channel: usize, p: f32) -> f64 {
+    let threshold = (65536.0 * p as f64).round();
+    match (KEY.halves(token as u32, channel as u32 / 8)[channel % 8] as f64) < threshold {
+        true => 0.0,
+        false => 65536.0 / (65536.0 - threshold),
+    }
+}
 
 fn cases(dtype: DType) -> Vec<Case> {
     let sizes = [(1, 4, 0, 0.5), (3, 17, 0, 0.3), (5, 64, 8, 0.1), (9, 8, 6, 0.5), (70, 264, 0, 0.05)];
-    sizes.into_iter().map(|(t, c, first, p)| case(dtype, t, c, first, p)).collect()
+    // A rank's part of the channels begins anywhere in a block of eight.
+    let parts = (9..16).map(|first| (3, 24, first, 0.4));
+    sizes.into_iter().chain(parts).map(|(t, c, first, p)| case(dtype, t, c, first, p)).collect()
 }
 
 fn case(dtype: DType, t: usize, c: usize, first: usize, p: f32) -> Case {
@@ -43,15 +54,13 @@ fn case(dtype: DType, t: usize, c: usize, first: usize, p: f32) -> Case {
         name: format!("T={t} C={c} from {first} p={p}"),
         inputs: vec![Input::storage([t, c]), Input::ints((0..t as i32).map(|i| 1000 + 7 * i).collect())],
         run: Box::new(move |cx, x| {
-            let of_rows = Dropout { p, key: KEY, tokens: x[1].clone(), first_channel: first };
+            let rate = DropoutRate::new(p)?;
+            let of_rows = Dropout { rate, key: KEY, tokens: x[1].clone(), first_channel: first };
             Ok(vec![dropout(cx, x[0], Some(&of_rows))?])
         }),
         reference: Box::new(move |x| {
             let mut y = x[0].clone();
-            for (i, y) in y.data.iter_mut().enumerate() {
-                let zero = KEY.uniform(x[1].int(i / c) as u32, (first + i % c) as u32) < p;
-                *y *= if zero { 0.0 } else { 1.0 / (1.0 - p as f64) };
-            }
+            y.data.iter_mut().enumerate().for_each(|(i, y)| *y *= mask(x[1].int(i / c), first + i % c, p));
             vec![y]
         }),
         compare: Compare::Error,

@@ -1,7 +1,7 @@
 //! The launches of `forward.cu`, `decode.cu` and `backward.cu`.
 
-use super::Heads;
 use super::paged::PagedBatch;
+use super::{Heads, SPLIT};
 use crate::cuda::{STORAGE, element};
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Error, Result, Tensor};
@@ -63,8 +63,6 @@ pub static BACKWARD: Source = Source {
 
 /// Keys of one step of the online softmax; tiles begin at multiples of it.
 const TILE: usize = 64;
-/// Keys of a split, which is summed separately and then combined; a multiple of [`TILE`].
-const SPLIT: usize = 512;
 /// Bytes at the start of shared memory that describe a block's work.
 const HEAD: usize = 256;
 /// Threads of a block of `flash_merge`, each with four channels.
@@ -115,7 +113,7 @@ impl Tiling {
             let message = format!("head_dim is {d}: the CUDA kernels take multiples of 8 up to 128");
             return Err(Error::new(message));
         }
-        let width = if d > 64 { 128 } else { 64 };
+        let width = padded_head(d);
         let (warps, table) =
             if dtype == DType::BF16 { (MMA_WARPS, MMA_TILES) } else { (FFMA_WARPS, FFMA_TILES) };
         let [prefill, decode, queries, columns] =
@@ -166,7 +164,7 @@ pub fn forward(
 ) -> Result<()> {
     let tiling = Tiling::new(q.dtype(), heads)?;
     let (t, n) = (q.shape()[0], documents.shape()[0] - 1);
-    let mut store = PartialStates::new(cx, t, &tiling, heads, t > SPLIT);
+    let mut store = PartialStates::of_documents(cx, t, heads);
     let [sums, stats] = store.args();
     let inputs = [Arg::Out(o), Arg::Out(lse), sums, stats, Arg::In(q), Arg::In(k), Arg::In(v)];
     let args = inputs.into_iter().chain([Arg::In(documents), int(n), int(t)]).chain(sizes(heads));
@@ -223,17 +221,17 @@ pub fn paged(
         return Err(Error::new(message));
     }
     let (t, s) = (qkv[0].shape()[0], rows.block_tables.shape()[0]);
-    let splits = (rows.block_tables.shape()[1] * qkv[1].shape()[2]).div_ceil(SPLIT);
+    let splits = splits(qkv[1], rows);
     // With no more rows than sequences, every row is decoded in splits.
     let longest = if t > s { tiling.prefill.rows } else { 1 };
     let call = PagedLaunch { qkv, rows, heads, longest, single_rows: t.min(s) };
     if t > s {
-        let mut store = PartialStates::new(cx, t, &tiling, heads, splits > 1);
+        let mut store = PartialStates::of_pages(cx, t, splits, heads);
         let blocks = [(t - s).div_ceil(tiling.prefill.rows) + 1, heads.heads, 1];
         let grid = tiling.forward(blocks, &tiling.prefill);
         start(cuda, &FORWARD, "flash_pages", tiling.variant, grid, &mut call.args(o, &mut store))?;
     }
-    let mut store = PartialStates::new(cx, call.single_rows * splits, &tiling, heads, splits > 1);
+    let mut store = PartialStates::of_pages(cx, call.single_rows * splits, splits, heads);
     let groups = heads.kv_heads * (heads.heads / heads.kv_heads).div_ceil(tiling.decode.rows);
     let grid = tiling.forward([call.single_rows, groups, splits], &tiling.decode);
     start(cuda, &DECODE, "flash_decode", tiling.variant, grid, &mut call.args(o, &mut store))?;
@@ -273,13 +271,40 @@ impl PagedLaunch<'_> {
     }
 }
 
-/// Working memory for `rows` unfinished rows: sums (rows, H, padded D), and maximum and total (rows, H, 2).
+/// Allocates on the planning device what [`forward`] does.
+pub fn plan_forward(cx: &Ctx, rows: usize, heads: Heads) {
+    PartialStates::of_documents(cx, rows, heads);
+}
+
+/// Allocates on the planning device what [`paged`] does at its peak.
+pub fn plan_paged(cx: &Ctx, q: &Tensor, k_pages: &Tensor, rows: PagedBatch, heads: Heads) {
+    let (t, s, splits) = (q.shape()[0], rows.block_tables.shape()[0], splits(k_pages, rows));
+    PartialStates::of_pages(cx, if t > s { t.max(s * splits) } else { t * splits }, splits, heads);
+}
+
+/// Returns the splits of the longest sequence that the block tables hold.
+fn splits(pages: &Tensor, rows: PagedBatch) -> usize {
+    (rows.block_tables.shape()[1] * pages.shape()[2]).div_ceil(SPLIT)
+}
+
+/// Returns the head size that kernels are compiled for.
+fn padded_head(head_dim: usize) -> usize {
+    if head_dim > 64 { 128 } else { 64 }
+}
+
+/// Working memory for unfinished rows: sums (rows, H, padded D), and maximum and total (rows, H, 2).
 struct PartialStates(Option<(Tensor, Tensor)>);
 
 impl PartialStates {
-    fn new(cx: &Ctx, rows: usize, tiling: &Tiling, heads: Heads, wanted: bool) -> Self {
+    /// Allocates the states of `rows` rows of packed documents.
+    fn of_documents(cx: &Ctx, rows: usize, heads: Heads) -> Self {
+        PartialStates::of_pages(cx, rows, rows.div_ceil(SPLIT), heads)
+    }
+
+    /// Allocates `rows` states; none where no row has more than one split.
+    fn of_pages(cx: &Ctx, rows: usize, splits: usize, heads: Heads) -> Self {
         let of = |width| cx.scratch([rows, heads.heads, width], DType::F32);
-        PartialStates(wanted.then(|| (of(tiling.width), of(2))))
+        PartialStates((splits > 1).then(|| (of(padded_head(heads.head_dim)), of(2))))
     }
 
     fn args(&mut self) -> [Arg<'_>; 2] {

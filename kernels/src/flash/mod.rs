@@ -18,17 +18,18 @@
 //! **launch** `flash_forward`, `flash_dq`: one block per 128 rows (f32: 64) of a document and query head; `flash_dkdv`:
 //! one block per 64 keys of a document and kv head, for all its query heads; `flash_delta`: one per 64 rows of o. Over
 //! KV pages, `flash_pages` takes runs of consecutive rows as `flash_forward` does; `flash_decode` takes single rows
-//! with split-KV, one block per split of 512 keys for all query heads of a kv head, and `flash_merge` combines the
+//! with split-KV, one block per split of 256 keys for all query heads of a kv head, and `flash_merge` combines the
 //! splits. 128 threads (f32: 256), two blocks of forward or backward per multiprocessor at D = 128 in bf16. Documents,
 //! positions and block tables are read on the device.
 //!
 //! **numerics** scores, softmax and sums in f32; when q is bf16, P and dS are rounded to bf16 for their products. The
 //! bits of a row depend only on its own values and on those before it: not on the other rows of the batch, the page
-//! size, or whether k and v come from pages. On a GPU every 512 keys are summed separately and combined in order, by
-//! one block or by many.
+//! size, or whether k and v come from pages. Every 256 keys have their own softmax, and these are joined in ascending
+//! order, by one block or by many.
 //!
 //! **traffic** reads q, k, v once per row of tiles, writes o; 4·T²/2·H·D flops for a document of T tokens, backward
-//! 14. Documents and sequences longer than 512 tokens keep partial results in working memory, 4·(T, H, D) bytes.
+//! 14. On a GPU, documents and sequences longer than 256 tokens keep partial results in working memory, 4·(T, H, D)
+//! bytes, which stay in the second-level cache.
 
 mod backward_bugs;
 mod bugs;
@@ -45,6 +46,9 @@ pub use paged::{PagedBatch, flash_paged};
 
 use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Saved, Tensor};
 use half::bf16;
+
+/// Keys of a split, which has its own softmax; splits are joined in ascending order. A multiple of the tiles' keys.
+const SPLIT: usize = 256;
 
 /// Head counts and head dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +106,7 @@ impl Op for FlashAttention {
             Device::Cuda(cuda) => {
                 cuda::forward(cx, cuda, [&mut o, &mut lse], [q, k, v, documents], self.heads)?;
             }
-            Device::Plan(_) => {}
+            Device::Plan(_) => cuda::plan_forward(cx, rows, self.heads),
         }
         save.keep_all([*q, *k, *v, *documents, &o, &lse]);
         Ok(vec![o])

@@ -57,6 +57,7 @@ impl Op for PagedAttention {
             let message = format!("q is {q:?}, pages are {k_pages:?}: they do not fit {:?}", self.heads);
             return Err(Error::new(message));
         }
+        let rows = PagedBatch { sequences, positions, block_tables: tables };
         let mut o = cx.empty(*q.shape(), q.dtype());
         match cx.device() {
             Device::Cpu(_) => {
@@ -74,10 +75,9 @@ impl Op for PagedAttention {
                 }
             }
             Device::Cuda(cuda) => {
-                let rows = PagedBatch { sequences, positions, block_tables: tables };
                 cuda::paged(cx, cuda, &mut o, [q, k_pages, v_pages], rows, self.heads)?;
             }
-            Device::Plan(_) => {}
+            Device::Plan(_) => cuda::plan_paged(cx, q, k_pages, rows, self.heads),
         }
         Ok(vec![o])
     }
@@ -91,13 +91,17 @@ impl Op for PagedAttention {
     }
 }
 
-/// Groups rows of one sequence at consecutive positions into tiles.
+/// Groups rows of one sequence at consecutive positions into tiles, which end at multiples of [`cpu::TILE`] positions.
 fn tiles_of_runs(sequences: &[i32], positions: &[i32]) -> Vec<RowTile> {
     let mut tiles: Vec<RowTile> = Vec::new();
     for (row, (&sequence, &position)) in sequences.iter().zip(positions).enumerate() {
         let (document, position) = (sequence as usize, position as usize);
         match tiles.last_mut() {
-            Some(b) if b.document == document && b.position + b.rows == position && b.rows < cpu::TILE => {
+            Some(b)
+                if b.document == document
+                    && b.position + b.rows == position
+                    && !position.is_multiple_of(cpu::TILE) =>
+            {
                 b.rows += 1;
             }
             _ => tiles.push(RowTile { row, rows: 1, position, document, start: 0, end: 0 }),

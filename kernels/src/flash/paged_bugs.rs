@@ -8,8 +8,8 @@ const MIXED: (DType, &str) =
 const ALONE: (DType, &str) =
     (BF16, "rows=[(0, 15..16), (1, 16..17), (2, 63..64), (3, 64..65)] page=16 H=2 K=1 D=24");
 const SPLITS: (DType, &str) =
-    (BF16, "rows=[(0, 511..512), (1, 512..513), (2, 1600..1601)] page=128 H=4 K=2 D=128");
-const LONG: (DType, &str) = (BF16, "rows=[(0, 505..520)] page=256 H=1 K=1 D=64");
+    (BF16, "rows=[(0, 255..256), (1, 256..257), (2, 800..801)] page=128 H=4 K=2 D=128");
+const LONG: (DType, &str) = (BF16, "rows=[(0, 249..264)] page=256 H=1 K=1 D=64");
 
 pub const BUGS: &[Bug] = &[
     // decode.cu: flash_decode

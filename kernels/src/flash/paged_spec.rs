@@ -39,8 +39,8 @@ fn cases(dtype: DType) -> Vec<Case> {
         // Chunks that begin anywhere, one over the border of two blocks of rows.
         case(dtype, &[(1, 100..130), (0, 33..35)], 32, heads(2, 2, 72)),
         // One, two and four splits.
-        case(dtype, &[one(0, 511), one(1, 512), one(2, 1600)], 128, heads(4, 2, 128)),
-        case(dtype, &[(0, 505..520)], 256, heads(1, 1, 64)),
+        case(dtype, &[one(0, 255), one(1, 256), one(2, 800)], 128, heads(4, 2, 128)),
+        case(dtype, &[(0, 249..264)], 256, heads(1, 1, 64)),
         // More query heads to a kv head than a block takes.
         case(dtype, &[one(0, 9)], 16, heads(20, 1, 8)),
         // A sequence twice: one row more than there are places to decode.

@@ -35,6 +35,8 @@ fn cases(dtype: DType) -> Vec<Case> {
         case(dtype, &[1, 63, 7], heads(4, 1, 64)),
         case(dtype, &[64, 2], heads(1, 1, 72)),
         case(dtype, &[130], heads(2, 1, 128)),
+        // Two splits.
+        case(dtype, &[300, 3], heads(1, 1, 8)),
     ]
 }
 

@@ -103,14 +103,14 @@ pub const BUGS: &[Bug] = &[
     // dropout.cu
     Bug::new(
         "dropout.cu",
-        "a wrong constant of Philox",
-        ["k1 += 0xBB67AE85u", "k1 += 0xBB67AE86u"],
-        (F32, "T=19 C=260 R=8 N=[64] p=0.5"),
+        "the fifth block is not read",
+        ["bits >> skip | keep(4) << (32 - skip)", "bits >> skip"],
+        (F32, "T=9 C=70 from 9 R=4 N=[12] p=0.3"),
     ),
     Bug::new(
         "dropout.cu",
-        "the low bits of a word decide",
-        ["(c[e] >> 8) *", "(c[e] & 0xffffff) *"],
+        "blocks are counted from the word",
+        ["channel / 8 + b", "channel / 32 + b"],
         (BF16, "T=19 C=260 R=8 N=[64] p=0.5"),
     ),
     Bug::new(

@@ -1,40 +1,24 @@
 // Dropout masks, and the elementwise kernels of LoRA on f32 activations.
 //
-// math    bit (t, c) is set when channel c of token t is kept: with g = first + c, when word g % 4 of Philox 4x32-10
-//         (Salmon et al., SC 2011) of (g / 4, token, site, step) under the seed is at least p
+// math    bit (t, c) is set when channel first + c of token t is kept (keep.cuh)
 // launch  lora_mask: one thread per 32 channels; the others: one thread per element
 #include "prelude.cuh"
-
-__device__ inline void philox(u32 (&c)[4], u64 seed) {
-    u32 k0 = u32(seed), k1 = u32(seed >> 32);
-#pragma unroll
-    for (int round = 0; round < 10; round++) {
-        u64 a = u64(0xD2511F53u) * c[0], b = u64(0xCD9E8D57u) * c[2];
-        c[0] = u32(b >> 32) ^ c[1] ^ k0;
-        c[1] = u32(b);
-        c[2] = u32(a >> 32) ^ c[3] ^ k1;
-        c[3] = u32(a);
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-}
+#include "keep.cuh"
 
 extern "C" __global__ void lora_mask(u32 *mask,         // (T, ⌈C/32⌉)
                                      const int *tokens, // (T): id of each token
-                                     u64 seed, u32 step, u32 site, float p, int first, int T, int C) {
+                                     u64 seed, u32 step, u32 site, u32 threshold, int first, int T, int C) {
     int words = (C + 31) / 32;
     i64 i = blockIdx.x * i64(blockDim.x) + threadIdx.x;
     if (i >= i64(T) * words) return;
-    // Blocks of four channels need not begin where the word does: up to nine of them meet its 32.
-    u32 token = tokens[i / words], channel = first + i % words * 32, skip = channel % 4;
-    u64 bits = 0;
-    for (int b = 0; b < 8 + (skip > 0); b++) {
-        u32 c[4] = {channel / 4 + b, token, site, step};
-        philox(c, seed);
+    u32 token = tokens[i / words], channel = first + i % words * 32;
+    auto keep = [&](u32 b) { return keep_bits(seed, step, site, threshold, token, channel / 8 + b); };
+    u32 bits = 0;
 #pragma unroll
-        for (int e = 0; e < 4; e++) bits |= u64((c[e] >> 8) * (1.0f / (1 << 24)) >= p) << (4 * b + e);
-    }
-    mask[i] = u32(bits >> skip);
+    for (int b = 0; b < 4; b++) bits |= keep(b) << 8 * b;
+    // Blocks of eight channels need not begin where the word does: then a fifth one meets its 32.
+    if (u32 skip = channel % 8) bits = bits >> skip | keep(4) << (32 - skip);
+    mask[i] = bits;
 }
 
 // y = x, or the old y where x is null, with dropped channels zeroed and the others scaled by `up`.

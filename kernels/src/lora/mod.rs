@@ -32,9 +32,9 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
+use crate::dropout::{self, Dropout, DropoutRate};
 use crate::gemm::cpu::{AccumulatorInit, Matrix, ProductTerm};
 use crate::gemm::{self, elements, nn, nt, precision, tn};
-use codelsi_engine::rng::RngKey;
 use codelsi_engine::{At, Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
 
 /// An adapted linear: a frozen weight with one LoRA adapter, or with a stack of G adapters of which each row uses one.
@@ -61,31 +61,12 @@ impl LoraLinear<'_> {
     }
 }
 
-/// Dropout of the input of adapters. The mask of a token is a function of its id in `tokens`, the channel and `key`.
-#[derive(Clone)]
-pub struct Dropout {
-    /// Probability of zeroing a channel.
-    pub p: f32,
-    pub key: RngKey,
-    /// (T) i32: id of each token, the same wherever it is packed.
-    pub tokens: Tensor,
-    /// Index of x's first channel in the unsharded input.
-    pub first_channel: usize,
-}
-
-impl Dropout {
-    /// Returns the scale of the kept channels, 1 / (1 − p).
-    pub(crate) fn keep_scale(&self) -> f32 {
-        1.0 / (1.0 - self.p)
-    }
-}
-
 /// Returns y (T, N) of each of `targets`, in their order and in the storage type of x.
 ///
 /// # Errors
 /// When shapes do not fit, or a W wants a gradient: full fine-tuning uses `gemm`.
 pub fn lora(cx: &Ctx, x: &Tensor, targets: &[LoraLinear], dropout: Option<Dropout>) -> Result<Outs> {
-    apply(cx, x, targets, dropout.filter(|d| d.p > 0.0), None)
+    apply(cx, x, targets, dropout.filter(|d| d.rate != DropoutRate::ZERO), None)
 }
 
 /// Returns y (T, N) of each of `targets`, whose A and B are stacks of G adapters: row t uses adapter `adapter_ids`_t, none
@@ -261,7 +242,7 @@ impl Lora {
             let main: Vec<_> = used.iter().map(|u| nn(u.dy, u.target.w)).collect::<Result<_>>()?;
             gemm::multiply_into(&mut low_rank, AccumulatorInit::Zero, &slabs, precision(x))?;
             if let Some(dropout) = &self.dropout {
-                cpu::mask(&mut low_rank, dropout)?;
+                dropout::cpu::mask(&mut low_rank, dropout)?;
             }
             gemm::multiply_into(&mut g, AccumulatorInit::From(low_rank.slice()?), &main, precision(x))?;
         }
@@ -273,7 +254,7 @@ impl Lora {
         let Some(dropout) = &self.dropout else { return Ok(x.detach()) };
         let mut dropped = cx.scratch(*x.shape(), x.dtype());
         if !cx.device().is_plan() {
-            cpu::drop(&mut dropped, x, dropout)?;
+            dropout::cpu::drop(&mut dropped, x, dropout)?;
         }
         Ok(dropped)
     }

@@ -1,9 +1,10 @@
 //! Reference and cases of `lora`.
 
-use super::{Dropout, LoraLinear, cuda, lora, multi_lora};
+use super::{LoraLinear, cuda, lora, multi_lora};
+use crate::dropout::spec::{KEY, mask};
+use crate::dropout::{Dropout, DropoutRate};
 use crate::gemm::spec::{forward, reference as product};
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowBatch, RowCall, Shapes, Spec};
-use codelsi_engine::rng::RngKey;
 use codelsi_engine::{DType, Result, Tensor};
 
 /// The declaration of `lora`.
@@ -25,7 +26,7 @@ pub static SPEC: Spec = Spec {
             name: "lora",
             run: |batch| {
                 let tokens = batch.ints(|t| 1000 + 7 * t)?;
-                let dropout = Dropout { p: 0.3, key: KEY, tokens, first_channel: 0 };
+                let dropout = Dropout { rate: DropoutRate::new(0.3)?, key: KEY, tokens, first_channel: 0 };
                 let (w, [a, b]) = (batch.weight([24, 40], 0)?, adapter(batch, 1)?);
                 let target = LoraLinear { w: &w, a: &a, b: &b, scale: SCALE };
                 let x = batch.storage(40, 0)?;
@@ -53,7 +54,6 @@ fn adapter(batch: &RowBatch, adapters: usize) -> Result<[Tensor; 2]> {
 }
 
 const SCALE: f32 = 2.0;
-const KEY: RngKey = RngKey { seed: 5, step: 3, site: 9 };
 
 fn cases(dtype: DType) -> Vec<Case> {
     // (T, C, R, widths of the targets, dropout)
@@ -69,8 +69,8 @@ fn cases(dtype: DType) -> Vec<Case> {
     ];
     // 13B's widths, too large for differences of the reference.
     cases.push(forward(case(dtype, 130, 5120, 16, &[72], 0.05)));
-    // A rank's part of the channels, which need not begin at a block of four.
-    cases.extend([6, 8].map(|first| shard_case(dtype, (9, 70), 4, &[12], 0.3, first)));
+    // A rank's part of the channels begins anywhere in a block of eight.
+    cases.extend((6..14).map(|first| shard_case(dtype, (9, 70), 4, &[12], 0.3, first)));
     cases.push(by_row(dtype, 9, 40, 3, &[7, 16], 3));
     cases.push(by_row(dtype, 70, 264, 16, &[72], 5));
     cases
@@ -106,8 +106,8 @@ fn shard_case(
                 .chunks_exact(3)
                 .map(|t| LoraLinear { w: t[0], a: t[1], b: t[2], scale: SCALE })
                 .collect();
-            let tokens = x[1].clone();
-            lora(cx, x[0], &targets, Some(Dropout { p, key: KEY, tokens, first_channel: first }))
+            let (rate, tokens) = (DropoutRate::new(p)?, x[1].clone());
+            lora(cx, x[0], &targets, Some(Dropout { rate, key: KEY, tokens, first_channel: first }))
         }),
         reference: Box::new(move |x| reference(x, p, first)),
         compare: Compare::Error,
@@ -168,8 +168,7 @@ fn reference(x: &[F64Tensor], p: f32, first: usize) -> Vec<F64Tensor> {
     let mut dropped = x[0].clone();
     for i in 0..t {
         for j in 0..c {
-            let zero = KEY.uniform(x[1].int(i) as u32, (first + j) as u32) < p;
-            dropped.data[i * c + j] *= if zero { 0.0 } else { 1.0 / (1.0 - p as f64) };
+            dropped.data[i * c + j] *= mask(x[1].int(i), first + j, p);
         }
     }
     x[2..]

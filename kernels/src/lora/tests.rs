@@ -3,6 +3,7 @@ use super::*;
 use crate::gemm::cuda::{GemmShape, OperandLayout, RowSlice, TILES, multiply_on_tensor_cores};
 use crate::gemm::tests::{as_cuda, count_launches, operand, software_gpu};
 use codelsi_engine::cuda::Cuda;
+use codelsi_engine::rng::RngKey;
 use half::bf16;
 
 /// Tensors of one target, and x.
@@ -70,7 +71,8 @@ fn kernels_of_the_backward_have_no_bank_conflicts() {
     let cuda = as_cuda(&device);
     let o = Operands::new(&device, DType::BF16, [192, 512, 256, 16]);
     let tokens = device.tensor(Label::Activations, [192], &(0..192).collect::<Vec<i32>>()).unwrap();
-    let dropout = Dropout { p: 0.1, key: RngKey { seed: 1, step: 2, site: 3 }, tokens, first_channel: 0 };
+    let (rate, key) = (DropoutRate::new(0.1).unwrap(), RngKey { seed: 1, step: 2, site: 3 });
+    let dropout = Dropout { rate, key, tokens, first_channel: 0 };
     let launches = costs(cuda, || {
         let cx = Ctx::training(&device, 0, 0);
         let (x, a, b) = (o.x.clone().with_grad(), o.a.clone().with_grad(), o.b.clone().with_grad());

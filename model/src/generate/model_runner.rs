@@ -8,6 +8,7 @@ use crate::llama::{Llama, RowContext};
 use crate::parallel::Layout;
 use codelsi_engine::cuda::GraphCache;
 use codelsi_engine::{Ctx, DType, Device, Label, Result, Shape, StagedInputs, Tensor};
+use codelsi_kernels::dropout::DropoutRate;
 use codelsi_kernels::embed::embed;
 use codelsi_kernels::flash::{PagedBatch, flash_paged};
 use codelsi_kernels::kvstore::kvstore;
@@ -252,7 +253,7 @@ fn forward(cx: &Ctx, model: &Llama, cache: &mut KvCache, inputs: &DeviceInputs) 
     let mut h = model.embed(cx, tokens)?;
     for (i, layer) in model.layers().iter().enumerate() {
         let (k_pages, v_pages) = cache.layer(i);
-        h = layer.forward(cx, &h, rows, 0.0, |cx, q, k, v| {
+        h = layer.forward(cx, &h, rows, DropoutRate::ZERO, |cx, q, k, v| {
             kvstore(cx, k_pages, k, slots)?;
             kvstore(cx, v_pages, v, slots)?;
             flash_paged(cx, q, k_pages, v_pages, paged, layer.heads())

@@ -3,6 +3,7 @@
 use crate::reference_case::{ReferenceCase, TensorComparison};
 use codelsi_engine::{At, Ctx, DType, Device, Error, Grads, Label, Result, Tensor};
 use codelsi_kernels::check::value;
+use codelsi_kernels::dropout::DropoutRate;
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::flash;
 use codelsi_kernels::xent::Targets;
@@ -59,11 +60,11 @@ impl CaseRun<'_> {
         let mut h = model.embed(&cx, &batch.ids)?;
         compare("hidden.0", floats(&h)?)?;
         for (i, layer) in model.layers().iter().enumerate() {
-            let x = layer.qkv(&cx, &h, place, 0.0)?;
+            let x = layer.qkv(&cx, &h, place, DropoutRate::ZERO)?;
             let o = flash(&cx, &x.q, &x.k, &x.v, &batch.document_starts, layer.heads())?;
-            let attention = layer.attention_output(&cx, &o, place, 0.0)?;
+            let attention = layer.attention_output(&cx, &o, place, DropoutRate::ZERO)?;
             let (sum, normed) = layer.post_norm(&cx, &h, &attention)?;
-            let mlp = layer.mlp(&cx, &normed, place, 0.0)?;
+            let mlp = layer.mlp(&cx, &normed, place, DropoutRate::ZERO)?;
             h = add(&cx, &sum, &mlp)?;
             if i == 0 {
                 let heads = layer.heads();

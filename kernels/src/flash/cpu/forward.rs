@@ -1,11 +1,13 @@
-//! Forward: a tile of query rows visits the tiles of keys up to itself, with an online softmax per row.
+//! Forward: a tile of query rows visits the tiles of keys up to itself, with an online softmax per row and split.
 
 use super::{Heads, KvSource, KvTile, RowTile, TILE, elements, padded_dim, product, softmax_scale};
 use crate::disjoint::DisjointSlice;
+use crate::flash::SPLIT;
 use crate::gemm::cpu::Matrix;
 use crate::simd::{Storage, exp, sum, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Computes `o (T, H·D)` and `lse (T, H)` of packed documents.
 pub(in super::super) fn forward<T: Storage>(
@@ -43,17 +45,8 @@ pub(in super::super) fn forward_tiles<T: Storage>(
     });
 }
 
-/// Online softmax of one query head over a tile of rows.
-struct OnlineSoftmax {
-    /// Running maximum of the scores of each row.
-    row_max: [f32; TILE],
-    /// Running Σ exp(score − max) of each row.
-    row_sum: [f32; TILE],
-    /// Running Σ exp(score − max) v: (rows, padded D).
-    acc: Vec<f32>,
-}
-
-/// Attention of the query heads of one kv head, for one tile of rows.
+/// Attention of the query heads of one kv head, for one tile of rows: the states of splits of [`SPLIT`] keys, each made
+/// on its own, are joined in ascending order.
 fn attend<T: Storage>(
     o: &DisjointSlice<T>,
     lse: Option<&DisjointSlice<f32>>,
@@ -64,28 +57,17 @@ fn attend<T: Storage>(
     kv: KvSource<T>,
 ) {
     let (d, group) = (heads.head_dim, heads.heads / heads.kv_heads);
-    let (q_width, stride, rows) = (heads.heads * d, padded_dim(d), row_tile.rows);
-    let fresh = || OnlineSoftmax {
-        row_max: [f32::NEG_INFINITY; TILE],
-        row_sum: [0.0; TILE],
-        acc: vec![0.0; rows * stride],
-    };
-    let mut states: Vec<OnlineSoftmax> = (0..group).map(|_| fresh()).collect();
-    let (mut kv_tile, mut scores) = (KvTile::default(), vec![0.0f32; rows * TILE]);
+    let (q_width, rows) = (heads.heads * d, row_tile.rows);
+    let queries = GroupQueries { q, heads, row_tile, kv_head };
     let last = row_tile.position + rows;
-    for from in (0..last).step_by(TILE) {
-        let to = last.min(from + TILE);
-        kv_tile.load(&kv, (from, to), d);
-        for (g, state) in states.iter_mut().enumerate() {
-            let head = kv_head * group + g;
-            let q = Matrix::k_major(elements(&q[row_tile.row * q_width + head * d..]), q_width);
-            scores.fill(0.0);
-            let keys = Matrix::k_major(elements(&kv_tile.k), d);
-            product::<T>(&mut scores, TILE, (rows, to - from), q, keys, d);
-            state.update(&mut scores, rows, stride, row_tile.position, from, softmax_scale(heads));
-            let (p, values) =
-                (Matrix::k_major(elements(&scores), TILE), Matrix::mn_major(elements(&kv_tile.v), d));
-            product::<T>(&mut state.acc, stride, (rows, d), p, values, to - from);
+    let mut states = vec![OnlineSoftmax::new(rows, padded_dim(d)); group];
+    queries.fold(&mut states, &kv, 0..last.min(SPLIT));
+    if last > SPLIT {
+        let mut later = states.clone();
+        for from in (SPLIT..last).step_by(SPLIT) {
+            later.iter_mut().for_each(OnlineSoftmax::clear);
+            queries.fold(&mut later, &kv, from..last.min(from + SPLIT));
+            states.iter_mut().zip(&later).for_each(|(state, later)| state.join(later));
         }
     }
     for (g, state) in states.iter().enumerate() {
@@ -94,7 +76,7 @@ fn attend<T: Storage>(
             // SAFETY: no other task has this row and head.
             let o = unsafe { o.slice((row_tile.row + r) * q_width + head * d, d) };
             let inverse = 1.0 / state.row_sum[r];
-            o.iter_mut().zip(&state.acc[r * stride..]).for_each(|(o, a)| *o = T::put(a * inverse));
+            o.iter_mut().zip(&state.acc[r * state.stride..]).for_each(|(o, a)| *o = T::put(a * inverse));
             if let Some(lse) = lse {
                 // SAFETY: as above.
                 let lse = unsafe { lse.slice((row_tile.row + r) * heads.heads + head, 1) };
@@ -104,21 +86,88 @@ fn attend<T: Storage>(
     }
 }
 
+/// The rows of q of a tile, in the query heads of one kv head.
+struct GroupQueries<'a, T> {
+    /// (T, H·D).
+    q: &'a [T],
+    heads: Heads,
+    row_tile: &'a RowTile,
+    kv_head: usize,
+}
+
+impl<T: Storage> GroupQueries<'_, T> {
+    /// Adds the keys and values at positions `keys` to the state of each head, tile by tile.
+    fn fold(&self, states: &mut [OnlineSoftmax], kv: &KvSource<T>, keys: Range<usize>) {
+        let (d, rows, group) = (self.heads.head_dim, self.row_tile.rows, states.len());
+        let q_width = self.heads.heads * d;
+        let (mut kv_tile, mut scores) = (KvTile::default(), vec![0.0f32; rows * TILE]);
+        for from in keys.clone().step_by(TILE) {
+            let to = keys.end.min(from + TILE);
+            kv_tile.load(kv, (from, to), d);
+            for (g, state) in states.iter_mut().enumerate() {
+                let channel = (self.kv_head * group + g) * d;
+                let q = Matrix::k_major(elements(&self.q[self.row_tile.row * q_width + channel..]), q_width);
+                scores.fill(0.0);
+                let keys = Matrix::k_major(elements(&kv_tile.k), d);
+                product::<T>(&mut scores, TILE, (rows, to - from), q, keys, d);
+                state.update(&mut scores, self.row_tile.position, from, softmax_scale(self.heads));
+                let (p, values) =
+                    (Matrix::k_major(elements(&scores), TILE), Matrix::mn_major(elements(&kv_tile.v), d));
+                product::<T>(&mut state.acc, state.stride, (rows, d), p, values, to - from);
+            }
+        }
+    }
+}
+
+/// Online softmax of one query head over a tile of rows.
+#[derive(Clone)]
+struct OnlineSoftmax {
+    /// Running maximum of the scores of each row.
+    row_max: [f32; TILE],
+    /// Running Σ exp(score − max) of each row.
+    row_sum: [f32; TILE],
+    /// Running Σ exp(score − max) v: (rows, stride).
+    acc: Vec<f32>,
+    /// D, padded.
+    stride: usize,
+}
+
 impl OnlineSoftmax {
-    /// Turns a tile of scores into exp(score − max), and rescales sums and accumulators to the new maximum.
-    fn update(
-        &mut self,
-        scores: &mut [f32],
-        rows: usize,
-        stride: usize,
-        position: usize,
-        from: usize,
-        scale: f32,
-    ) {
+    fn new(rows: usize, stride: usize) -> Self {
+        let acc = vec![0.0; rows * stride];
+        OnlineSoftmax { row_max: [f32::NEG_INFINITY; TILE], row_sum: [0.0; TILE], acc, stride }
+    }
+
+    /// Forgets all keys.
+    fn clear(&mut self) {
+        self.row_max.fill(f32::NEG_INFINITY);
+        self.row_sum.fill(0.0);
+        self.acc.fill(0.0);
+    }
+
+    /// Adds the keys of a later state of the same rows, of which each row has seen at least one.
+    fn join(&mut self, later: &OnlineSoftmax) {
         vectorize(
             #[inline(always)]
             || {
-                for (r, s) in scores.chunks_exact_mut(TILE).enumerate().take(rows) {
+                let acc = self.acc.chunks_exact_mut(self.stride).zip(later.acc.chunks_exact(self.stride));
+                for (r, (acc, later_acc)) in acc.enumerate() {
+                    let max = self.row_max[r].max(later.row_max[r]);
+                    let (older, newer) = (exp(self.row_max[r] - max), exp(later.row_max[r] - max));
+                    self.row_max[r] = max;
+                    self.row_sum[r] = self.row_sum[r] * older + later.row_sum[r] * newer;
+                    acc.iter_mut().zip(later_acc).for_each(|(x, y)| *x = *x * older + y * newer);
+                }
+            },
+        );
+    }
+
+    /// Turns a tile of scores into exp(score − max), and rescales sums and accumulators to the new maximum.
+    fn update(&mut self, scores: &mut [f32], position: usize, from: usize, scale: f32) {
+        vectorize(
+            #[inline(always)]
+            || {
+                for (r, s) in scores.chunks_exact_mut(TILE).enumerate() {
                     // Causal mask: only columns up to the row's own position count.
                     let visible = (position + r + 1).saturating_sub(from).min(TILE);
                     if visible == 0 {
@@ -133,7 +182,7 @@ impl OnlineSoftmax {
                     s[visible..].fill(0.0);
                     self.row_sum[r] = self.row_sum[r] * correction + sum(TILE, |c| s[c]);
                     self.row_max[r] = max;
-                    self.acc[r * stride..][..stride].iter_mut().for_each(|a| *a *= correction);
+                    self.acc[r * self.stride..][..self.stride].iter_mut().for_each(|a| *a *= correction);
                 }
             },
         );

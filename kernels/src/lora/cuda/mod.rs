@@ -2,8 +2,10 @@
 
 mod f32;
 
-use super::{BackwardLinear, Dropout, Lora, LoraLinear, adapter_gradients};
-use crate::cuda::{HEADERS, flat_grid};
+use super::{BackwardLinear, Lora, LoraLinear, adapter_gradients};
+use crate::cuda::flat_grid;
+use crate::dropout::Dropout;
+use crate::dropout::cuda::WITH_MASK;
 use crate::gemm::cuda::{
     MAINLOOP, OperandLayout, PartialSums, SHAPE_CONSTANTS, TILES, Tile, TileVariant, choose,
     shared as tile_shared, sum, tile as tile_of, tile_variants,
@@ -49,7 +51,7 @@ pub static NARROW: Source = Source {
 pub static DROPOUT: Source = Source {
     name: "dropout.cu",
     text: include_str!("../dropout.cu"),
-    headers: HEADERS,
+    headers: WITH_MASK,
     constants: &[],
     variants: || vec![Variant::PLAIN],
 };
@@ -133,7 +135,7 @@ impl<'a> LoraPass<'a> {
             cx,
             cuda,
             mask,
-            up: op.dropout.as_ref().map_or(1.0, Dropout::keep_scale),
+            up: op.dropout.as_ref().map_or(1.0, |dropout| dropout.rate.keep_scale()),
             adapter_ids: op.adapter_ids.as_ref(),
         })
     }
@@ -343,7 +345,7 @@ fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> 
         Arg::U64(key.seed),
         Arg::U32(key.step),
         Arg::U32(key.site),
-        Arg::F32(dropout.p),
+        Arg::U32(dropout.rate.threshold()),
         Arg::I32(dropout.first_channel as i32),
         Arg::I32(t as i32),
         Arg::I32(c as i32),

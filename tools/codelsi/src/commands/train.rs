@@ -35,7 +35,7 @@ pub struct TrainArgs {
         default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
     )]
     targets: Vec<LinearName>,
-    /// Dropout probability of the adapter's inputs.
+    /// Dropout probability of the adapter's inputs, realised as the nearest multiple of 1/65536 (0.0500031 for 0.05).
     #[arg(long, value_name = "P", help_heading = "Method (LoRA by default)", default_value_t = 0.05)]
     dropout: f32,
     /// Resume from the last checkpoint in --out.
