@@ -1,7 +1,7 @@
-//! Helpers for the launches of ops: headers, variants, grids and the launch of an elementwise kernel.
+//! Helpers for the launches of ops: headers, variants and grids.
 
-use codelsi_engine::cuda::{Arg, Cuda, Grid, Source, Variant};
-use codelsi_engine::{DType, Error, Result, Tensor};
+use codelsi_engine::DType;
+use codelsi_engine::cuda::{Grid, Variant};
 
 /// The header that every kernel's source includes.
 pub(crate) const PRELUDE: (&str, &str) = ("prelude.cuh", include_str!("prelude.cuh"));
@@ -53,47 +53,6 @@ pub(crate) fn access_width(dtype: DType, columns: usize) -> usize {
 /// Elements in 16 bytes.
 pub(crate) fn wide(dtype: DType) -> usize {
     16 / dtype.size()
-}
-
-/// Returns a source of elementwise kernels, with a variant for each storage type.
-pub const fn elementwise_source(name: &'static str, text: &'static str) -> Source {
-    Source { name, text, headers: HEADERS, constants: &[], variants: elements }
-}
-
-/// Launches a kernel of an [`elementwise_source`], `kernel(outputs…, inputs…, n)`, which maps arrays of equal shape and
-/// type element by element, 16 bytes of each a thread.
-///
-/// # Errors
-/// When the tensors differ in shape or type, or the launch fails.
-pub fn elementwise<const OUTPUTS: usize>(
-    cuda: &Cuda,
-    source: &'static Source,
-    kernel: &str,
-    outputs: [&mut Tensor; OUTPUTS],
-    inputs: &[&Tensor],
-) -> Result<()> {
-    elementwise_variant(cuda, (source, element(inputs[0].dtype()), kernel), outputs, inputs)
-}
-
-/// Launches such a kernel of a source with other variants.
-pub(crate) fn elementwise_variant<const OUTPUTS: usize>(
-    cuda: &Cuda,
-    (source, variant, kernel): (&'static Source, Variant, &str),
-    outputs: [&mut Tensor; OUTPUTS],
-    inputs: &[&Tensor],
-) -> Result<()> {
-    let (shape, dtype) = (*inputs[0].shape(), inputs[0].dtype());
-    let same = |t: &Tensor| *t.shape() == shape && t.dtype() == dtype;
-    if !outputs.iter().all(|t| same(t)) || !inputs.iter().all(|t| same(t)) {
-        return Err(Error::new(format!("{kernel}: all tensors must be {dtype:?} {shape}")));
-    }
-    let n = shape.elements();
-    let args = outputs.into_iter().map(Arg::Out).chain(inputs.iter().map(|x| Arg::In(x)));
-    let mut args: Vec<Arg> = args.chain([Arg::I64(n as i64)]).collect();
-    let kernel = cuda.kernel(source, variant, kernel)?;
-    // SAFETY: the tensors have one shape, the last argument is their number of elements, and an elementwise kernel goes
-    // no further.
-    unsafe { kernel.launch(flat_grid(n, wide(dtype)), &mut args) }
 }
 
 /// Returns a grid with a thread for every `pack` of `n` elements.

@@ -1,11 +1,21 @@
 //! The declaration of an op, from which its tests, gradient check, batch-invariance check, GPU checks and bench follow.
 //!
-//! A worked example to copy, the complete `spec.rs` of GELU (`kernels/tests/recipe/gelu` has its other files, and
-//! is tested as every op is):
+//! A worked example to copy, the complete `spec.rs` of an elementwise op, GELU (`kernels/tests/recipe/gelu` has its
+//! other files, and is tested as every op is):
 //!
 //! ```ignore
 #![doc = include_str!("../tests/recipe/gelu/spec.rs")]
 //! ```
+//!
+//! Another op fills in its [`Spec`] field by field, as `concat` does:
+//!
+//! ```ignore
+#![doc = include_str!("concat/spec.rs")]
+//! ```
+
+mod elementwise;
+
+pub use elementwise::ElementwiseSpec;
 
 use crate::bug::Bug;
 use codelsi_engine::cuda::Source;
@@ -82,34 +92,6 @@ pub struct Case {
     pub cost: Cost,
 }
 
-impl Case {
-    /// Makes a case of an elementwise op: all inputs have one shape and the storage type, and so has the output.
-    /// `flops` counts one element's operations.
-    pub fn elementwise(
-        name: String,
-        dtype: DType,
-        inputs: Vec<Input>,
-        flops: usize,
-        run: fn(&Ctx, &[&Tensor]) -> Result<Tensor>,
-        reference: fn(&[f64]) -> f64,
-    ) -> Self {
-        let cost = Cost::elementwise(dtype, inputs[0].shape.elements(), inputs.len() + 1, flops);
-        let reference = move |x: &[F64Tensor]| {
-            let element = |i| reference(&x.iter().map(|x| x.data[i]).collect::<Vec<_>>());
-            vec![F64Tensor { shape: x[0].shape, data: (0..x[0].data.len()).map(element).collect() }]
-        };
-        Case {
-            name,
-            inputs,
-            run: Box::new(move |cx, x| Ok(vec![run(cx, x)?])),
-            reference: Box::new(reference),
-            compare: Compare::Error,
-            terms: 1,
-            cost,
-        }
-    }
-}
-
 /// Comparison of outputs on a device with those of the CPU twin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Compare {
@@ -124,13 +106,6 @@ pub enum Compare {
 pub struct Cost {
     pub bytes: f64,
     pub flops: f64,
-}
-
-impl Cost {
-    /// The cost of moving `arrays` arrays of `elements` each, with `flops` operations an element.
-    pub fn elementwise(dtype: DType, elements: usize, arrays: usize, flops: usize) -> Self {
-        Cost { bytes: (arrays * elements * dtype.size()) as f64, flops: (flops * elements) as f64 }
-    }
 }
 
 /// An input of a case.

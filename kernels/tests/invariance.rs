@@ -20,6 +20,9 @@ fn a_row_does_not_depend_on_the_rows_beside_it_on_the_software_gpu() {
 
 #[test]
 fn the_cpu_and_the_software_gpu_draw_the_same_tokens() {
+    if !common::is_selected("sample") {
+        return;
+    }
     let Some(device) = common::software_gpu() else { return };
     let Invariance::Rows([sample]) = find("sample").unwrap().invariance else { panic!("one call") };
     let tokens = |device: &Device| {

@@ -1,6 +1,8 @@
 //! The steps that doc/01-rmsnorm.md and doc/02-gemm.md walk through: each is right, and counted as the documents say.
 //! `cargo test --release -p codelsi-kernels --test ladder -- --nocapture` prints their tables.
 
+mod common;
+
 use approx::abs_diff_eq;
 use codelsi_emulator::Counters;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Nvrtc, Source, Variant};
@@ -9,7 +11,6 @@ use codelsi_engine::{DType, Device, Label, Tensor};
 use codelsi_kernels::check::{random, value};
 use codelsi_kernels::spec::F64Tensor;
 use codelsi_kernels::{gemm, rmsnorm};
-use codelsi_testing::or_skip;
 
 /// The compiler whose code the documents count.
 const COUNTED: (i32, i32) = (13, 0);
@@ -35,6 +36,10 @@ static GEMM_STEPS: Source = Source {
     constants: &[],
     variants: || vec![Variant::PLAIN],
 };
+
+fn software_gpu_for(op: &str) -> Option<Device> {
+    common::is_selected(op).then(common::software_gpu).flatten()
+}
 
 fn operand(device: &Device, shape: [usize; 2], site: u32) -> Tensor {
     random(device, shape.into(), DType::BF16, 1.0, RngKey { seed: 1, step: 0, site }).unwrap()
@@ -107,7 +112,7 @@ fn hold(document: &str, product: bool, steps: &[(&str, Counters)]) {
 
 #[test]
 fn rmsnorm_in_steps() {
-    let Some(device) = or_skip(Device::emulated("sm_80")) else { return };
+    let Some(device) = software_gpu_for("rmsnorm") else { return };
     let Device::Cuda(cuda) = &device else { unreachable!("a GPU in software") };
     let (t, c, eps) = (32, 5120, 1e-5);
     let (x, w) = (operand(&device, [t, c], 0), operand(&device, [1, c], 1));
@@ -135,7 +140,7 @@ fn rmsnorm_in_steps() {
 
 #[test]
 fn gemm_in_steps() {
-    let Some(device) = or_skip(Device::emulated("sm_80")) else { return };
+    let Some(device) = software_gpu_for("gemm") else { return };
     let Device::Cuda(cuda) = &device else { unreachable!("a GPU in software") };
     let (n, k) = (256, 256);
     let b = operand(&device, [n, k], 1);

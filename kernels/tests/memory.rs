@@ -1,5 +1,7 @@
 //! Attention never holds a score matrix, and decoding reads pages where they lie: counted at the allocator.
 
+mod common;
+
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Grads, Label, Tensor};
 use codelsi_kernels::check::random;
@@ -45,8 +47,12 @@ fn values(device: &Device, shape: [usize; 2], site: u32) -> Tensor {
 /// One test: the counters are the process's.
 #[test]
 fn attention_holds_tiles_and_reads_pages_in_place() {
-    training_memory_is_linear_in_tokens();
-    decoding_copies_no_context();
+    if common::is_selected("flash") {
+        training_memory_is_linear_in_tokens();
+    }
+    if common::is_selected("flash_paged") {
+        decoding_copies_no_context();
+    }
 }
 
 fn training_memory_is_linear_in_tokens() {

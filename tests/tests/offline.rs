@@ -29,7 +29,7 @@ fn main() {
     println!("\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
 }
 
-/// From here on, every thread and child of this process gets an error for a socket.
+/// Makes every system call for a socket fail, in all threads and children of this process from now on.
 fn forbid_sockets() {
     let calls = SOCKET_CALLS.map(|call| (call, Vec::new())).into_iter().collect();
     let refuse = SeccompAction::Errno(1);

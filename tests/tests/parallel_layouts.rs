@@ -1,37 +1,33 @@
 //! Models that ranks share, held to float64 references and to one rank: cut by heads, or in parts that are gathered.
 
-use codelsi_engine::{Comm, DType, Device, Rank, Result, Threads};
+#[path = "../../train/tests/on_ranks/mod.rs"]
+mod on_ranks;
+
+use codelsi_engine::{DType, Device, Result, Threads};
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_parity::{TensorComparison, check};
 use codelsi_testing::shared;
 use codelsi_tests::{golden_case, software_gpu};
+use on_ranks::on_ranks_over;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-/// Runs `f` on every rank and returns the results; a rank that fails aborts the others.
+/// Runs `f` on every rank of a layout.
 fn on_ranks<T: Send>(
     (world, layout): (usize, Layout),
     device: impl Fn() -> Device + Sync,
     f: impl Fn(RankLayout) -> Result<T> + Sync,
 ) -> Vec<Result<T>> {
-    let one = |comm: Arc<dyn Comm>| {
-        let rank = Rank { device: device(), comm: comm.clone() };
-        f(RankLayout::new(rank, layout)).inspect_err(|e| comm.abort(&e.to_string()))
-    };
-    std::thread::scope(|scope| {
-        let group = Threads::group_within(world, Duration::from_secs(60)).into_iter();
-        let ranks: Vec<_> = group.map(|host| scope.spawn(|| one(Arc::new(host)))).collect();
-        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
-    })
+    let group = Threads::group_within(world, Duration::from_secs(60));
+    on_ranks_over(group, |host| host, device, |rank| f(RankLayout::new(rank, layout)))
 }
 
-/// The project's own cases and the ranks that can share them.
+/// Returns the project's own cases and the numbers of ranks that can share them.
 fn own() -> Vec<(PathBuf, Vec<usize>)> {
     vec![(golden_case("tiny"), vec![2]), (golden_case("six"), vec![2, 3])]
 }
 
-/// With those that lie beside the project.
+/// Returns these cases and the shared ones.
 fn all() -> Vec<(PathBuf, Vec<usize>)> {
     let given = ["mha_f32", "gqa_bf16_sharded", "tied_f32"];
     let given = given.iter().filter_map(|case| shared(format!("reference/{case}")));

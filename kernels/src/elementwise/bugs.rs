@@ -5,41 +5,52 @@ use codelsi_engine::DType::{BF16, F32};
 
 pub const BUGS: &[Bug] = &[
     Bug::new(
-        "elementwise.cu",
-        "the last pack of a sum is not bounded",
+        "map.cuh",
+        "the last pack is not bounded",
         ["    if (i + N <= n) {", "    if (i < n) {"],
-        (BF16, "add T=3 C=17"),
-    )
-    .nth(0),
-    Bug::new(
-        "elementwise.cu",
-        "the last elements add a to itself",
-        ["get(a[i]) + get(b[i])", "get(a[i]) + get(a[i])"],
         (BF16, "add T=3 C=17"),
     ),
     Bug::new(
-        "elementwise.cu",
-        "only one of the last elements is converted",
-        ["for (; i < n; i++) y[i] = put<TO>", "if (i < n) y[i] = put<TO>"],
+        "map.cuh",
+        "the last element is left out",
+        ["for (; i < n; i++)", "for (; i + 1 < n; i++)"],
+        (BF16, "relu T=3 C=17"),
+    ),
+    Bug::new(
+        "map.cuh",
+        "only one of the last elements is computed",
+        ["for (; i < n; i++)", "if (i < n)"],
         (BF16, "cast T=3 C=17"),
     ),
     Bug::new(
-        "elementwise.cu",
+        "map.cuh",
         "packs are read off their alignment",
-        ["load(v, x + i);", "load(v, x + i + 1);"],
+        ["values<N>(x + i)", "values<N>(x + i + 1)"],
         (F32, "cast T=3 C=17"),
-    )
-    .nth(1),
+    ),
+    Bug::new(
+        "map.cuh",
+        "a pack's first element stands for all",
+        ["{F(x.at[j]...)}", "{F(x.at[0]...)}"],
+        (BF16, "add T=5 C=5120"),
+    ),
+    Bug::new("elementwise.cu", "a is added to itself", ["n, a, b)", "n, a, a)"], (BF16, "add T=3 C=17")),
     Bug::new(
         "elementwise.cu",
         "what is below zero passes",
-        ["sign[j] > 0.0f ? v[j] : 0.0f", "v[j]"],
+        ["of > 0.0f ? x : 0.0f", "x"],
         (BF16, "relu T=5 C=5120"),
     ),
     Bug::new(
         "elementwise.cu",
-        "the gradient's own sign decides, in the last elements",
-        ["get(of[i]) > 0.0f", "get(x[i]) > 0.0f"],
+        "the gradient's own sign decides",
+        ["n, x, of)", "n, x, x)"],
         (F32, "relu T=3 C=17"),
+    ),
+    Bug::new(
+        "elementwise.cu",
+        "packs are half as long as the grid takes them for",
+        ["map<same, 4>", "map<same, 2>"],
+        (F32, "cast T=5 C=5120"),
     ),
 ];

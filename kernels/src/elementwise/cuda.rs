@@ -1,38 +1,35 @@
-//! The launches of `elementwise.cu`.
+//! The launch of an elementwise kernel, and the kernels of `elementwise.cu`.
 
-use crate::cuda::{HEADERS, STORAGE, element, elementwise_variant, flat_grid};
-use codelsi_engine::cuda::{Arg, Cuda, Source, Variant};
-use codelsi_engine::{DType, Result, Tensor};
+use crate::cuda::{PRELUDE, element, elements, flat_grid};
+use codelsi_engine::cuda::{Arg, Cuda, Source};
+use codelsi_engine::{Result, Tensor};
 
 /// Sums, activations and conversions.
-pub static SOURCE: Source = Source {
-    name: "elementwise.cu",
-    text: include_str!("elementwise.cu"),
-    headers: HEADERS,
-    constants: &[],
-    variants: || STORAGE.map(variant).into(),
-};
+pub static SOURCE: Source = source("elementwise.cu", include_str!("elementwise.cu"));
 
-/// Computes y = a + b.
-pub fn add(cuda: &Cuda, y: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
-    elementwise_variant(cuda, (&SOURCE, variant(a.dtype()), "add"), [y], &[a, b])
+/// Returns a source of elementwise kernels, which includes `map.cuh`, with a variant for each storage type.
+pub const fn source(name: &'static str, text: &'static str) -> Source {
+    const HEADERS: &[(&str, &str)] = &[PRELUDE, ("map.cuh", include_str!("map.cuh"))];
+    Source { name, text, headers: HEADERS, constants: &[], variants: elements }
 }
 
-/// Computes y = x where `of` is above 0, else 0.
-pub fn relu(cuda: &Cuda, y: &mut Tensor, x: &Tensor, of: &Tensor) -> Result<()> {
-    elementwise_variant(cuda, (&SOURCE, variant(x.dtype()), "relu"), [y], &[x, of])
-}
-
-/// Computes y = x, from the one storage type to the other.
-pub fn convert(cuda: &Cuda, y: &mut Tensor, x: &Tensor) -> Result<()> {
-    let n = x.shape().elements();
-    let kernel = cuda.kernel(&SOURCE, variant(x.dtype()), "convert")?;
-    // SAFETY: the tensors have one shape, the last argument is their number of elements, and the kernel does not
-    // go beyond it.
-    unsafe { kernel.launch(flat_grid(n, 4), &mut [Arg::Out(y), Arg::In(x), Arg::I64(n as i64)]) }
-}
-
-/// Defines E, the type that is read, and TO, the other storage type.
-fn variant(from: DType) -> Variant {
-    element(from).dtype("TO", if from == DType::BF16 { DType::F32 } else { DType::BF16 })
+/// Launches a kernel of such a source, `kernel(outputs…, inputs…, n)`, with a thread for each pack of `pack` elements.
+/// All tensors have one shape.
+///
+/// # Errors
+/// When there is no such kernel, or the launch fails.
+pub fn launch<const INPUTS: usize, const OUTPUTS: usize>(
+    cuda: &Cuda,
+    (source, kernel): (&'static Source, &str),
+    pack: usize,
+    outputs: [&mut Tensor; OUTPUTS],
+    inputs: [&Tensor; INPUTS],
+) -> Result<()> {
+    let n = inputs[0].shape().elements();
+    let kernel = cuda.kernel(source, element(inputs[0].dtype()), kernel)?;
+    let args = outputs.into_iter().map(Arg::Out).chain(inputs.into_iter().map(Arg::In));
+    let mut args: Vec<Arg> = args.chain([Arg::I64(n as i64)]).collect();
+    // SAFETY: the tensors have one shape, the last argument is their number of elements, and an elementwise kernel goes
+    // no further.
+    unsafe { kernel.launch(flat_grid(n, pack), &mut args) }
 }

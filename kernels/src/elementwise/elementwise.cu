@@ -1,56 +1,24 @@
-// Elementwise ops: addition, ReLU, and conversion of the storage type.
+// Elementwise ops: addition, ReLU, and conversion of the storage type. All arrays have n elements.
 //
-// math    add: y = a + b in f32, rounded once. relu: y = x where `of` is above 0, else 0. convert: y = x, rounded to TO
-// launch  one thread per pack of each array, 256 threads per block; the last thread may have fewer elements
-// options E storage of the inputs, TO storage of the result of `convert`
-#include "prelude.cuh"
+// math    add: y = a + b in f32, rounded once. relu: y = x where `of` is above 0, else 0. convert: y = x, rounded
+// options E storage
+#include "map.cuh"
 
-extern "C" __global__ void add(E *y,       // (n)
-                               const E *a, // (n)
-                               const E *b, // (n)
-                               i64 n) {
-    constexpr int N = WIDE<E>;
-    i64 i = flat<N>();
-    if (i + N <= n) {
-        float v[N], x[N];
-        load(v, a + i);
-        load(x, b + i);
-#pragma unroll
-        for (int j = 0; j < N; j++) v[j] += x[j];
-        store(y + i, v);
-    } else {
-        for (; i < n; i++) y[i] = put<E>(get(a[i]) + get(b[i]));
-    }
-}
+// The storage type that is not E.
+template <typename Elem> struct Other {
+    using Type = float;
+};
+template <> struct Other<float> {
+    using Type = bf16;
+};
 
-extern "C" __global__ void relu(E *y,        // (n)
-                                const E *x,  // (n)
-                                const E *of, // (n)
-                                i64 n) {
-    constexpr int N = WIDE<E>;
-    i64 i = flat<N>();
-    if (i + N <= n) {
-        float v[N], sign[N];
-        load(v, x + i);
-        load(sign, of + i);
-#pragma unroll
-        for (int j = 0; j < N; j++) v[j] = sign[j] > 0.0f ? v[j] : 0.0f;
-        store(y + i, v);
-    } else {
-        for (; i < n; i++) y[i] = get(of[i]) > 0.0f ? x[i] : put<E>(0.0f);
-    }
-}
+__device__ inline float sum(float a, float b) { return a + b; }
+__device__ inline float masked(float x, float of) { return of > 0.0f ? x : 0.0f; }
+__device__ inline float same(float x) { return x; }
 
-extern "C" __global__ void convert(TO *y,      // (n)
-                                   const E *x, // (n)
-                                   i64 n) {
-    constexpr int N = 4; // 16 bytes of the wider type: both arrays are accessed without gaps
-    i64 i = flat<N>();
-    if (i + N <= n) {
-        float v[N];
-        load(v, x + i);
-        store(y + i, v);
-    } else {
-        for (; i < n; i++) y[i] = put<TO>(get(x[i]));
-    }
-}
+extern "C" __global__ void add(E *y, const E *a, const E *b, i64 n) { map<sum>({y}, n, a, b); }
+
+extern "C" __global__ void relu(E *y, const E *x, const E *of, i64 n) { map<masked>({y}, n, x, of); }
+
+// Packs of 4 are 16 bytes of the wider type: both arrays are accessed without gaps.
+extern "C" __global__ void convert(Other<E>::Type *y, const E *x, i64 n) { map<same, 4>({y}, n, x); }

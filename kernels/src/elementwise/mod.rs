@@ -1,4 +1,4 @@
-//! Elementwise ops: addition, ReLU, and conversion of the storage type.
+//! Elementwise ops: addition, ReLU, and conversion of the storage type; and [`Elementwise`], of which others are made.
 //!
 //! **math** `add`: y = a + b; da = db = dy. `relu`: y = max(x, 0); dx = dy where y > 0, else 0. `cast`: y = x in
 //! another storage type; dx = dy in x's own.
@@ -16,10 +16,15 @@
 mod bugs;
 mod cpu;
 mod cuda;
+mod map;
 pub mod spec;
 
+pub use cuda::source;
+pub use map::Elementwise;
+
 use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Saved, Tensor};
-use half::bf16;
+use cuda::SOURCE;
+use map::map;
 
 /// Returns a + b, in the storage type that both share.
 ///
@@ -66,18 +71,7 @@ impl Op for Add {
     }
 
     fn forward(&self, cx: &Ctx, x: &[&Tensor], _: &mut Saved) -> Result<Outs> {
-        let (a, b) = (x[0], x[1]);
-        if a.shape() != b.shape() || a.dtype() != b.dtype() {
-            return Err(Error::new(format!("{a:?} and {b:?} differ")));
-        }
-        let mut y = cx.empty(*a.shape(), a.dtype());
-        match (cx.device(), a.dtype()) {
-            (Device::Cpu(_), DType::F32 | DType::BF16) => cpu::add(&mut y, a, b)?,
-            (Device::Cuda(cuda), DType::F32 | DType::BF16) => cuda::add(cuda, &mut y, a, b)?,
-            (Device::Plan(_), DType::F32 | DType::BF16) => {}
-            (_, DType::I32) => return Err(Error::new("integers cannot be added")),
-        }
-        Ok(vec![y])
+        Ok(map(cx, (&SOURCE, "add"), [x[0], x[1]], sum)?.into())
     }
 
     fn backward(&self, _: &Ctx, _: &Saved, dy: &[Option<Tensor>], dx: &mut InputGrads<'_>) -> Result<()> {
@@ -87,21 +81,13 @@ impl Op for Add {
     }
 }
 
-struct Relu;
-
-impl Relu {
-    /// Returns x where `sign_of` is above 0, else 0.
-    fn masked(cx: &Ctx, x: &Tensor, sign_of: &Tensor) -> Result<Tensor> {
-        let mut y = cx.empty(*x.shape(), x.dtype());
-        match (cx.device(), x.dtype()) {
-            (Device::Cpu(_), DType::F32 | DType::BF16) => cpu::relu(&mut y, x, sign_of)?,
-            (Device::Cuda(cuda), DType::F32 | DType::BF16) => cuda::relu(cuda, &mut y, x, sign_of)?,
-            (Device::Plan(_), DType::F32 | DType::BF16) => {}
-            (_, DType::I32) => return Err(Error::new("relu takes no integers")),
-        }
-        Ok(y)
-    }
+#[inline(always)]
+fn sum([a, b]: [f32; 2]) -> [f32; 1] {
+    [a + b]
 }
+
+/// Saves its output, which the op after it often saves too.
+struct Relu;
 
 impl Op for Relu {
     fn name(&self) -> &'static str {
@@ -109,7 +95,7 @@ impl Op for Relu {
     }
 
     fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
-        let y = Relu::masked(cx, x[0], x[0])?;
+        let [y] = map(cx, (&SOURCE, "relu"), [x[0], x[0]], masked)?;
         save.keep(&y);
         Ok(vec![y])
     }
@@ -121,8 +107,16 @@ impl Op for Relu {
         dy: &[Option<Tensor>],
         dx: &mut InputGrads<'_>,
     ) -> Result<()> {
-        dy[0].as_ref().map_or(Ok(()), |dy| dx.add(0, Relu::masked(cx, dy, &saved[0])?))
+        let Some(dy) = &dy[0] else { return Ok(()) };
+        let [g] = map(cx, (&SOURCE, "relu"), [dy, &saved[0]], masked)?;
+        dx.add(0, g)
     }
+}
+
+/// Returns x where `of` is above 0, else 0.
+#[inline(always)]
+fn masked([x, of]: [f32; 2]) -> [f32; 1] {
+    [if of > 0.0 { x } else { 0.0 }]
 }
 
 /// Conversion to this storage type.
@@ -151,12 +145,11 @@ impl Op for Cast {
 /// Converts x to the storage type of y.
 pub(crate) fn convert(cx: &Ctx, y: &mut Tensor, x: &Tensor) -> Result<()> {
     match (cx.device(), x.dtype(), y.dtype()) {
-        (Device::Cpu(_), DType::F32, DType::BF16) => cpu::convert::<f32, bf16>(y, x),
-        (Device::Cpu(_), DType::BF16, DType::F32) => cpu::convert::<bf16, f32>(y, x),
-        (Device::Cuda(cuda), DType::F32, DType::BF16) | (Device::Cuda(cuda), DType::BF16, DType::F32) => {
-            cuda::convert(cuda, y, x)
-        }
-        (Device::Plan(_), DType::F32 | DType::BF16, DType::F32 | DType::BF16) => Ok(()),
+        (device, DType::F32, DType::BF16) | (device, DType::BF16, DType::F32) => match device {
+            Device::Cpu(_) => cpu::convert(y, x),
+            Device::Cuda(cuda) => cuda::launch(cuda, (&SOURCE, "convert"), 4, [y], [x]),
+            Device::Plan(_) => Ok(()),
+        },
         (_, from, to) => Err(Error::new(format!("cannot convert {from:?} to {to:?}"))),
     }
 }

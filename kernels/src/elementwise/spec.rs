@@ -30,15 +30,15 @@ fn cases(dtype: DType) -> Vec<Case> {
 }
 
 fn add(t: usize, c: usize, dtype: DType) -> Case {
-    let inputs = vec![Input::storage([t, c]), Input::storage([t, c])];
+    let inputs = [Input::storage([t, c]), Input::storage([t, c])];
     let name = format!("add T={t} C={c}");
-    Case::elementwise(name, dtype, inputs, 1, |cx, x| super::add(cx, x[0], x[1]), |x| x[0] + x[1])
+    Case::elementwise(name, dtype, inputs, 1, |cx, [a, b]| super::add(cx, a, b), |[a, b]| a + b)
 }
 
 fn relu(t: usize, c: usize, dtype: DType) -> Case {
-    let inputs = vec![Input::storage([t, c])];
+    let inputs = [Input::storage([t, c])];
     let name = format!("relu T={t} C={c}");
-    Case::elementwise(name, dtype, inputs, 1, |cx, x| super::relu(cx, x[0]), |x| x[0].max(0.0))
+    Case::elementwise(name, dtype, inputs, 1, |cx, [x]| super::relu(cx, x), |[x]| x.max(0.0))
 }
 
 /// Makes a case of a conversion to the other type: lossless from bf16, one rounding from f32.

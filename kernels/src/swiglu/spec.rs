@@ -1,41 +1,29 @@
-//! silu(gate)·up by plain loops.
+//! silu(gate)·up by plain float64 arithmetic.
 
-use super::{bugs, cuda, swiglu};
-use crate::spec::{Case, Cost, Input, Invariance, RowCall, Shapes, Spec};
-use codelsi_engine::DType;
+use super::{SOURCE, bugs, swiglu};
+use crate::bug::Bug;
+use crate::spec::{ElementwiseSpec, Spec};
+use codelsi_engine::cuda::Source;
+use codelsi_engine::{Ctx, Result, Tensor};
 
 /// The declaration of `swiglu`.
-pub static SPEC: Spec = Spec {
-    name: "swiglu",
-    cases,
-    sources: &[&cuda::SOURCE],
-    shapes: Shapes {
-        sizes: "T,F",
-        case: |dtype, s| case(dtype, s[0], s[1]),
-        backward: Some(|dtype, s| Cost::elementwise(dtype, s[0] * s[1], 5, 9)),
-        real: &[&[4096, 13824]],
-    },
-    invariance: Invariance::Rows(&[RowCall {
-        name: "swiglu",
-        run: |batch| swiglu(batch.cx, &batch.storage(40, 0)?, &batch.storage(40, 1)?),
-    }]),
-    bugs: &[bugs::BUGS],
-};
+pub static SPEC: Spec = Spec::elementwise::<2, SwiGlu>();
 
-fn cases(dtype: DType) -> Vec<Case> {
-    let sizes = [(1, 1), (3, 17), (5, 33), (2, 13824)];
-    sizes.into_iter().map(|(t, f)| case(dtype, t, f)).collect()
-}
+struct SwiGlu;
 
-fn case(dtype: DType, t: usize, f: usize) -> Case {
-    let inputs = vec![Input::storage([t, f]).scaled(3.0), Input::storage([t, f])];
-    let elementwise = Case::elementwise(
-        format!("T={t} F={f}"),
-        dtype,
-        inputs,
-        4,
-        |cx, x| swiglu(cx, x[0], x[1]),
-        |x| x[0] / (1.0 + (-x[0]).exp()) * x[1],
-    );
-    Case { terms: 4, ..elementwise }
+impl ElementwiseSpec<2> for SwiGlu {
+    const NAME: &'static str = "swiglu";
+    const SOURCE: &'static Source = &SOURCE;
+    const BUGS: &'static [Bug] = bugs::BUGS;
+    const SIZES: &'static str = "T,F";
+    const SCALES: [f32; 2] = [3.0, 1.0];
+    const FLOPS: [usize; 2] = [4, 9];
+
+    fn apply(cx: &Ctx, [gate, up]: [&Tensor; 2]) -> Result<Tensor> {
+        swiglu(cx, gate, up)
+    }
+
+    fn reference([gate, up]: [f64; 2]) -> f64 {
+        gate / (1.0 + (-gate).exp()) * up
+    }
 }

@@ -22,6 +22,15 @@ pub fn ops() -> Vec<&'static Spec> {
     check::selected().unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// Returns false, and says that the test is skipped, when `CODELSI_OPS` names other ops than `op`.
+pub fn is_selected(op: &str) -> bool {
+    let selected = std::env::var_os("CODELSI_OPS").is_none() || ops().iter().any(|spec| spec.name == op);
+    if !selected {
+        println!("skipped: CODELSI_OPS does not name {op}");
+    }
+    selected
+}
+
 /// A software GPU, if there is a compiler.
 pub fn software_gpu() -> Option<Device> {
     or_skip(Device::emulated("sm_80"))

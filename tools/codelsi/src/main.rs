@@ -4,6 +4,7 @@
 
 mod args;
 mod commands;
+mod json;
 
 use clap::{Parser, Subcommand};
 use codelsi_engine::Result;
@@ -69,7 +70,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         None => pipeline::demo(&out),
         Some(CliCommand::Curate(args)) => curate::run(&args, &out),
-        Some(CliCommand::Plan(args)) => plan::run(&args, &out),
+        Some(CliCommand::Plan(args)) => plan::run(&args),
         Some(CliCommand::Train(args)) => train::run(&args, &out),
         Some(CliCommand::Generate(args)) => generate::run(&args, &out),
         Some(CliCommand::Evaluate(args)) => evaluate::run(&args, &out),
@@ -77,9 +78,9 @@ fn run(cli: Cli) -> Result<()> {
         Some(CliCommand::Merge(args)) => merge::run(&args, &out),
         Some(CliCommand::Pipeline(args)) => pipeline::run(&args, &out),
         Some(CliCommand::Ablate(args)) => ablate::run(&args, &out),
-        Some(CliCommand::Report(args)) => report::run(&args, &out),
-        Some(CliCommand::Inspect(args)) => inspect::run(&args, &out),
-        Some(CliCommand::Bench(args)) => bench::run(&args, &out),
+        Some(CliCommand::Report(args)) => report::run(&args),
+        Some(CliCommand::Inspect(args)) => inspect::run(&args),
+        Some(CliCommand::Bench(args)) => bench::run(&args),
         Some(CliCommand::Mkmodel(args)) => mkmodel::run(&args, &out),
         Some(CliCommand::RemakeBase(args)) => pipeline::remake_base(&args, &out),
     }

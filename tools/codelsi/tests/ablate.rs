@@ -73,8 +73,8 @@ fn report(run: &Path) -> Report {
     serde_json::from_slice(&std::fs::read(run.join("report.json")).unwrap()).unwrap()
 }
 
-/// What `ablate languages` says and ends with, on public sources and problems of our own and with no program on PATH but what
-/// the sandbox tests itself with.
+/// Runs `ablate languages` with no program on PATH but the one that the sandbox tests itself with. Returns true if it
+/// succeeded, and its stderr.
 fn languages(made: &Path, out: &Path, public: &[&Path], problems: &[&Path]) -> (bool, String) {
     let (model, ours) = (made.join("base"), made.join("general-problems.jsonl"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_codelsi"));

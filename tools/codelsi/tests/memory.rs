@@ -1,4 +1,4 @@
-//! What a run on the CPU takes of the machine's memory, beside its plan.
+//! Memory of the process during a run on the CPU, compared with its plan.
 
 use serde_json::Value;
 use std::process::Command;

@@ -34,6 +34,16 @@ pub enum Ablation {
 }
 
 impl Ablation {
+    /// The ablations by name, with what each compares.
+    pub const ALL: [(&str, Ablation, &str); 6] = [
+        ("rank", Ablation::Rank, "LoRA of rank 8, 16 and 32 (alpha = 2 · rank)"),
+        ("samples", Ablation::Samples, "Specialized stage on 5, 10, 20, 40, 80 private rows"),
+        ("stages", Ablation::Stages, "General then specialized, specialized alone, both"),
+        ("methods", Ablation::Methods, "LoRA, rsLoRA, DoRA, bottleneck, mixture of LoRA, full"),
+        ("repositories", Ablation::Repositories, "Specialized stage on each private repository"),
+        ("languages", Ablation::Languages, "An adapter for each language, and TypeScript's"),
+    ];
+
     /// Returns the demo's number of private examples: those of the largest variant, or none without private code.
     pub fn private_examples(self) -> usize {
         match self {

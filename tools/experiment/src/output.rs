@@ -1,4 +1,4 @@
-//! Output of commands: progress on stderr, results on stdout, and on request one JSON object as the last line.
+//! Progress on stderr.
 
 use codelsi_model::checkpoint::LoadProgress;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// A command's output.
+/// The terminal that progress is shown on.
 pub struct Output {
     terminal: bool,
 }
@@ -59,13 +59,6 @@ impl Output {
                 eprintln!("loaded {:.2} GB at {rate}", total as f64 / 1e9);
             }
         })
-    }
-
-    /// Prints `value` as one line if `requested`.
-    pub fn json(&self, requested: bool, value: &serde_json::Value) {
-        if requested {
-            println!("{value}");
-        }
     }
 }
 

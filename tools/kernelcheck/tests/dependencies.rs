@@ -1,4 +1,4 @@
-//! Who times kernels builds the engine, the kernels and a command line: no parsers, no TLS, no JavaScript engine.
+//! Dependencies of kernelcheck: the engine, the kernels and a command line, without parsers, TLS or a JavaScript engine.
 
 use std::collections::BTreeSet;
 use std::process::Command;

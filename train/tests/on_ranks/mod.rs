@@ -1,4 +1,5 @@
 //! Ranks as threads of the test process.
+#![allow(dead_code, reason = "each test uses its part")]
 
 use codelsi_engine::comm::HostComm;
 use codelsi_engine::{Comm, Device, Rank, Result, Threads};

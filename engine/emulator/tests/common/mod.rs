@@ -15,7 +15,7 @@ pub fn module(declarations: &str, body: &str) -> String {
     )
 }
 
-/// Such a kernel with its launch configuration and input.
+/// A test kernel with its launch configuration and input.
 pub struct TestKernel {
     pub body: String,
     pub declarations: String,

@@ -9,55 +9,20 @@
 mod bugs;
 pub mod spec;
 
-use crate::{cpu, cuda, simd};
+use crate::elementwise::{self, Elementwise};
+use crate::simd::sigmoid;
 use codelsi_engine::cuda::Source;
-use codelsi_engine::{Ctx, Device, InputGrads, Op, Outs, Result, Saved, Tensor};
+use codelsi_engine::{Ctx, Result, Tensor};
 
-/// x · Φ(x), elementwise.
+/// Returns x · Φ(x), elementwise.
 ///
 /// # Errors
-/// For integers.
+/// When x holds integers.
 pub fn gelu(cx: &Ctx, x: &Tensor) -> Result<Tensor> {
-    cx.apply_one(Gelu, &[x])
+    cx.apply_one(Elementwise { name: "gelu", source: &SOURCE, value, gradients }, &[x])
 }
 
-static SOURCE: Source = cuda::elementwise_source("gelu.cu", include_str!("gelu.cu"));
-
-struct Gelu;
-
-impl Op for Gelu {
-    fn name(&self) -> &'static str {
-        "gelu"
-    }
-
-    fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
-        let (x, mut y) = (x[0], cx.empty(*x[0].shape(), x[0].dtype()));
-        match cx.device() {
-            Device::Cpu(_) => cpu::elementwise([&mut y], [x], value)?,
-            Device::Cuda(cuda) => cuda::elementwise(cuda, &SOURCE, "gelu", [&mut y], &[x])?,
-            Device::Plan(_) => {}
-        }
-        save.keep_all([x]);
-        Ok(vec![y])
-    }
-
-    fn backward(
-        &self,
-        cx: &Ctx,
-        saved: &Saved,
-        dy: &[Option<Tensor>],
-        dx: &mut InputGrads<'_>,
-    ) -> Result<()> {
-        let (Some(dy), x) = (&dy[0], &saved[0]) else { return Ok(()) };
-        let mut g = cx.empty(*x.shape(), x.dtype());
-        match cx.device() {
-            Device::Cpu(_) => cpu::elementwise([&mut g], [dy, x], gradient)?,
-            Device::Cuda(cuda) => cuda::elementwise(cuda, &SOURCE, "gelu_backward", [&mut g], &[dy, x])?,
-            Device::Plan(_) => {}
-        }
-        dx.add(0, g)
-    }
-}
+static SOURCE: Source = elementwise::source("gelu.cu", include_str!("gelu.cu"));
 
 #[inline(always)]
 fn value([x]: [f32; 1]) -> [f32; 1] {
@@ -65,12 +30,12 @@ fn value([x]: [f32; 1]) -> [f32; 1] {
 }
 
 #[inline(always)]
-fn gradient([dy, x]: [f32; 2]) -> [f32; 1] {
+fn gradients([dy, x]: [f32; 2]) -> [f32; 1] {
     let (s, slope) = (gate(x), 1.595_769 * (1.0 + 3.0 * 0.044715 * x * x));
     [dy * s * (1.0 + x * slope * (1.0 - s))]
 }
 
 #[inline(always)]
 fn gate(x: f32) -> f32 {
-    simd::sigmoid(1.595_769 * (x + 0.044715 * x * x * x))
+    sigmoid(1.595_769 * (x + 0.044715 * x * x * x))
 }

@@ -1,7 +1,8 @@
 //! `codelsi ablate`: the paper's comparisons.
 
 use crate::commands::pipeline::PipelineArgs;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use codelsi_engine::{Error, Result};
 use codelsi_experiment::ablation::Ablation;
 use codelsi_experiment::output::Output;
@@ -12,8 +13,8 @@ use std::path::PathBuf;
 #[derive(Args)]
 pub struct AblateArgs {
     /// Variants to compare.
-    #[arg(value_enum)]
-    ablation: AblationArg,
+    #[arg(value_parser = ablations())]
+    ablation: Ablation,
     /// With `languages`: files of problems in other languages than TypeScript, one for each; the public sources are read in
     /// these languages too.
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -22,43 +23,22 @@ pub struct AblateArgs {
     pipeline: PipelineArgs,
 }
 
-/// The ablations by their names.
-#[derive(Clone, Copy, ValueEnum)]
-enum AblationArg {
-    /// LoRA of rank 8, 16 and 32 (alpha = 2 · rank)
-    Rank,
-    /// Specialized stage on 5, 10, 20, 40, 80 private rows
-    Samples,
-    /// General then specialized, specialized alone, both
-    Stages,
-    /// LoRA, rsLoRA, DoRA, bottleneck, mixture of LoRA, full
-    Methods,
-    /// Specialized stage on each private repository
-    Repositories,
-    /// An adapter for each language, and TypeScript's
-    Languages,
-}
-
-impl From<AblationArg> for Ablation {
-    fn from(arg: AblationArg) -> Self {
-        match arg {
-            AblationArg::Rank => Ablation::Rank,
-            AblationArg::Samples => Ablation::Samples,
-            AblationArg::Stages => Ablation::Stages,
-            AblationArg::Methods => Ablation::Methods,
-            AblationArg::Repositories => Ablation::Repositories,
-            AblationArg::Languages => Ablation::Languages,
-        }
-    }
+/// Parses an ablation's name.
+fn ablations() -> impl TypedValueParser<Value = Ablation> {
+    let values = Ablation::ALL.map(|(name, _, summary)| PossibleValue::new(name).help(summary));
+    PossibleValuesParser::new(values).try_map(|text| {
+        let listed = Ablation::ALL.into_iter().find(|(name, ..)| *name == text);
+        listed.map(|(_, ablation, _)| ablation).ok_or("no ablation")
+    })
 }
 
 /// Runs the command.
 pub fn run(args: &AblateArgs, out: &Output) -> Result<()> {
-    let (ablation, pipeline) = (Ablation::from(args.ablation), &args.pipeline);
+    let (ablation, pipeline) = (args.ablation, &args.pipeline);
     let recipe = pipeline.changed(ablation.adapt_recipe(pipeline.named()));
     let sources = args.sources(ablation, recipe.name == "demo")?;
     let report = ablation.run(&pipeline.experiment(recipe, sources), out)?;
-    pipeline.json(&report, out);
+    pipeline.json(&report);
     Ok(())
 }
 

@@ -2,9 +2,9 @@
 //! and LoRA training.
 
 use crate::args::{ModelArgs, RankArgs, help};
+use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
-use codelsi_experiment::output::Output;
 use codelsi_experiment::throughput::{self, BenchOptions, Throughput, WorkloadThroughput};
 use codelsi_train::options::ActivationCheckpointing;
 use serde_json::{Map, Value, json};
@@ -38,7 +38,7 @@ pub struct BenchArgs {
 }
 
 /// Runs the command.
-pub fn run(args: &BenchArgs, out: &Output) -> Result<()> {
+pub fn run(args: &BenchArgs) -> Result<()> {
     let placement = args.ranks.placement(args.model.device);
     let options = BenchOptions {
         model: args.model.model.clone(),
@@ -63,7 +63,7 @@ pub fn run(args: &BenchArgs, out: &Output) -> Result<()> {
     }
     object.insert("peak_bytes".into(), json!(measured.iter().map(|work| work.peak_bytes).max()));
     measured.iter().for_each(|work| add_to(&mut object, work));
-    out.json(args.json, &Value::Object(object));
+    print_json(args.json, &Value::Object(object));
     Ok(())
 }
 

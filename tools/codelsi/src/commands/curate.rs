@@ -1,6 +1,7 @@
 //! `codelsi curate`: from sources to instruction rows.
 
 use crate::args::{DeviceArgs, RankArgs, help};
+use crate::json::print_json;
 use clap::Args;
 use codelsi_curate::teacher::TeacherSettings;
 use codelsi_curate::{CurateOptions, InstructionStyle, Language, RowLimits};
@@ -122,6 +123,6 @@ pub fn run(args: &CurateArgs, out: &Output) -> Result<()> {
             println!("  {}: {} repeats {problem} by its {sign}", repeat.path, repeat.name);
         }
     }
-    out.json(args.json, &to_value(&counts).expect("plain counts"));
+    print_json(args.json, &to_value(&counts).expect("plain counts"));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `codelsi evaluate`: Pass@1 by execution, of a base model and of adapters on it, under one protocol.
 
 use crate::args::{DeviceArgs, JudgeToolArgs, ProtocolArgs, RankArgs, help};
+use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_eval::evaluate::ModelResult;
@@ -85,7 +86,7 @@ pub fn run(args: &EvaluateArgs, out: &Output) -> Result<()> {
         println!("report: {}", args.out.join("report.html").display());
     }
     let models: Vec<_> = page.sets[0].results.iter().map(summary).collect();
-    out.json(args.json, &json!({ "models": models, "report": args.out.join("report.html") }));
+    print_json(args.json, &json!({ "models": models, "report": args.out.join("report.html") }));
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `codelsi generate`: completes a prompt.
 
 use crate::args::{ModelArgs, RankArgs, SamplingArgs, help};
+use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_experiment::generation::{GenerationOptions, Prompt, complete};
@@ -59,11 +60,11 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<()> {
         page_size: args.page_size.into(),
     };
     let completions = complete(&options, args.ranks.placement(args.model.device), out)?;
-    completions.iter().for_each(|completions| show(args, completions, out));
+    completions.iter().for_each(|completions| show(args, completions));
     Ok(())
 }
 
-fn show(args: &GenerateArgs, completions: &[Completion], out: &Output) {
+fn show(args: &GenerateArgs, completions: &[Completion]) {
     if !args.json {
         for (i, c) in completions.iter().enumerate() {
             if completions.len() > 1 {
@@ -76,5 +77,5 @@ fn show(args: &GenerateArgs, completions: &[Completion], out: &Output) {
         .iter()
         .map(|c| json!({ "text": c.text, "token_ids": c.token_ids, "finish_reason": c.finish_reason.name() }))
         .collect();
-    out.json(args.json, &json!({ "completions": rows }));
+    print_json(args.json, &json!({ "completions": rows }));
 }

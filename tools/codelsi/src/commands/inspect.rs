@@ -1,9 +1,9 @@
 //! `codelsi inspect`: the contents of a model folder or an adapter folder.
 
 use crate::args::help;
+use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::{Error, Result};
-use codelsi_experiment::output::Output;
 use codelsi_model::adapter::{Adapter, AdapterConfig};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::tokenizer::Tokenizer;
@@ -25,7 +25,7 @@ pub struct InspectArgs {
 }
 
 /// Runs the command.
-pub fn run(args: &InspectArgs, out: &Output) -> Result<()> {
+pub fn run(args: &InspectArgs) -> Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
     let c = checkpoint.config();
     let adapter = args.adapter.as_ref().map(|folder| Adapter::load(folder, c)).transpose()?;
@@ -58,7 +58,7 @@ pub fn run(args: &InspectArgs, out: &Output) -> Result<()> {
             );
         }
     }
-    out.json(
+    print_json(
         args.json,
         &json!({
             "parameters": parameters, "trainable": trainable, "bytes": checkpoint.byte_len(),

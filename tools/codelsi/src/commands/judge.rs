@@ -1,6 +1,7 @@
 //! `codelsi judge`: verdicts for given completions; no model.
 
 use crate::args::{JudgeToolArgs, help};
+use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_eval::problem::read_problems;
@@ -39,7 +40,7 @@ pub fn run(args: &JudgeArgs, out: &Output) -> Result<()> {
             println!("solved without reaching the end of their tests: {ids}");
         }
     }
-    out.json(
+    print_json(
         args.json,
         &json!({ "statuses": summary.statuses, "exploits": summary.exploits, "out": args.out }),
     );

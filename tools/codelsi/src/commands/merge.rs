@@ -1,6 +1,7 @@
 //! `codelsi merge`: merges an adapter into its base, and checks the merged model's logits against base + adapter.
 
 use crate::args::{DeviceArgs, ModelArgs, help};
+use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_experiment::merging::{MergeCheck, merge_and_check};
@@ -34,6 +35,6 @@ pub fn run(args: &MergeArgs, out: &Output) -> Result<()> {
             args.out.display()
         );
     }
-    out.json(args.json, &json!({ "out": args.out, "logits_rel_l2": difference, "limit": limit }));
+    print_json(args.json, &json!({ "out": args.out, "logits_rel_l2": difference, "limit": limit }));
     Ok(())
 }

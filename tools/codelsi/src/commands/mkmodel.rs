@@ -1,6 +1,7 @@
 //! `codelsi mkmodel`: writes a model folder with random weights in a built-in shape.
 
 use crate::args::help;
+use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_experiment::output::Output;
@@ -34,6 +35,6 @@ pub fn run(args: &MkmodelArgs, out: &Output) -> Result<()> {
     if !args.json {
         println!("{}: {parameters} parameters in {}", args.shape, args.out.display());
     }
-    out.json(args.json, &json!({ "parameters": parameters, "out": args.out }));
+    print_json(args.json, &json!({ "parameters": parameters, "out": args.out }));
     Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::args::help::{self, recipe_default};
 use crate::args::{DeviceArgs, RankArgs};
 use crate::commands::evaluate::summary;
+use crate::json::print_json;
 use clap::Args;
 use codelsi_demo::recipe::PRIVATE_EXAMPLES;
 use codelsi_engine::{Error, Result};
@@ -93,11 +94,11 @@ pub fn run(args: &PipelineArgs, out: &Output) -> Result<()> {
         if !args.json {
             println!("{text}");
         }
-        out.json(args.json, &object);
+        print_json(args.json, &object);
         return Ok(());
     }
     let experiment = args.experiment(recipe, args.sources(PRIVATE_EXAMPLES)?);
-    args.json(&pipeline::run(&experiment, out)?, out);
+    args.json(&pipeline::run(&experiment, out)?);
     Ok(())
 }
 
@@ -129,10 +130,10 @@ impl PipelineArgs {
     }
 
     /// Prints the report's results as JSON, if `--json` is given.
-    pub fn json(&self, report: &Report, out: &Output) {
+    pub fn json(&self, report: &Report) {
         let results = |set: &ProblemSet| set.results.iter().map(summary).collect::<Vec<_>>();
         let sets: Vec<_> = report.sets.iter().map(results).collect();
-        out.json(self.json, &serde_json::json!({ "sets": sets }));
+        print_json(self.json, &serde_json::json!({ "sets": sets }));
     }
 
     /// Returns the recipe that `--recipe` names.

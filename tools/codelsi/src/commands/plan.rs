@@ -1,11 +1,11 @@
 //! `codelsi plan`: the memory of a training step or a generation, planned without the weights' data.
 
 use crate::args::{DeviceArgs, MethodArgs, StepArgs, help};
+use crate::json::print_json;
 use clap::{ArgGroup, Args};
 use codelsi_engine::cuda::{Cuda, DeviceProperties};
 use codelsi_engine::memory::Usage;
 use codelsi_engine::{DType, Device, Error, Label, PlannedComm, Rank, Result};
-use codelsi_experiment::output::Output;
 use codelsi_launch::DeviceChoice;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
@@ -90,7 +90,7 @@ impl FromStr for Bytes {
 }
 
 /// Runs the command.
-pub fn run(args: &PlanArgs, out: &Output) -> Result<()> {
+pub fn run(args: &PlanArgs) -> Result<()> {
     let base = base(args)?;
     let device = args.target()?;
     let compute = args.device.compute.map_or(base.dtype(), Into::into);
@@ -104,7 +104,7 @@ pub fn run(args: &PlanArgs, out: &Output) -> Result<()> {
     if !args.json {
         println!("{text}");
     }
-    out.json(args.json, &object);
+    print_json(args.json, &object);
     Ok(())
 }
 

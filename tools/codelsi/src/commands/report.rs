@@ -1,9 +1,9 @@
 //! `codelsi report`: writes a run's report.html again from the run's report.json.
 
 use crate::args::help;
+use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
-use codelsi_experiment::output::Output;
 use codelsi_experiment::{report, table};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub struct ReportArgs {
 }
 
 /// Runs the command.
-pub fn run(args: &ReportArgs, out: &Output) -> Result<()> {
+pub fn run(args: &ReportArgs) -> Result<()> {
     let (mut pages, mut reports) = (Vec::new(), Vec::new());
     for run in &args.runs {
         let page = report::read(run)?;
@@ -41,7 +41,7 @@ pub fn run(args: &ReportArgs, out: &Output) -> Result<()> {
         }
         pages.push(folder.join("report.html"));
     }
-    out.json(args.json, &json!({ "reports": pages }));
+    print_json(args.json, &json!({ "reports": pages }));
     Ok(())
 }
 

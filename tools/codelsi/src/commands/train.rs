@@ -1,6 +1,7 @@
 //! `codelsi train`: instruction tuning with adapters, or full training of small models.
 
 use crate::args::{MethodArgs, ModelArgs, RankArgs, StepArgs, help};
+use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_experiment::output::Output;
@@ -139,7 +140,7 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
     if !args.json {
         println!("{}", summary(&report));
     }
-    out.json(args.json, &to_value(&report).expect("plain numbers"));
+    print_json(args.json, &to_value(&report).expect("plain numbers"));
     Ok(())
 }
 
