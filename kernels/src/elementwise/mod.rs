@@ -144,12 +144,13 @@ impl Op for Cast {
 
 /// Converts x to the storage type of y.
 pub(crate) fn convert(cx: &Ctx, y: &mut Tensor, x: &Tensor) -> Result<()> {
-    match (cx.device(), x.dtype(), y.dtype()) {
-        (device, DType::F32, DType::BF16) | (device, DType::BF16, DType::F32) => match device {
-            Device::Cpu(_) => cpu::convert(y, x),
-            Device::Cuda(cuda) => cuda::launch(cuda, (&SOURCE, "convert"), 4, [y], [x]),
-            Device::Plan(_) => Ok(()),
-        },
-        (_, from, to) => Err(Error::new(format!("cannot convert {from:?} to {to:?}"))),
+    let types = (x.dtype(), y.dtype());
+    if !matches!(types, (DType::F32, DType::BF16) | (DType::BF16, DType::F32)) || x.shape() != y.shape() {
+        return Err(Error::new(format!("cannot convert {x:?} to {y:?}")));
+    }
+    match cx.device() {
+        Device::Cpu(_) => cpu::convert(y, x),
+        Device::Cuda(cuda) => cuda::launch(cuda, (&SOURCE, "convert"), 4, [y], [x]),
+        Device::Plan(_) => Ok(()),
     }
 }
