@@ -17,7 +17,7 @@ mod layer;
 pub mod llama;
 pub mod merge;
 pub mod message;
-mod output_folder;
+pub mod output_folder;
 pub mod parallel;
 pub mod synthetic;
 pub mod template;

@@ -25,6 +25,11 @@ impl PromptTemplate {
         }
     }
 
+    /// True if a conversation of several turns is each turn's form after the other.
+    pub fn has_turns(self) -> bool {
+        self == PromptTemplate::Inst
+    }
+
     /// Name on the command line and in recipes.
     pub fn name(self) -> &'static str {
         match self {

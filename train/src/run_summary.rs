@@ -2,6 +2,7 @@
 
 use crate::pack::{Document, IGNORE_INDEX};
 use crate::plan::StepPlan;
+use crate::row_counts::RowCounts;
 use codelsi_model::tokenizer::Tokenizer;
 use std::fmt;
 
@@ -21,12 +22,9 @@ pub struct RunSummary {
     pub steps: usize,
     /// Steps done before a resume.
     pub completed_steps: usize,
-    pub training_rows: usize,
-    pub validation_rows: usize,
-    /// Rows cut to the sequence length.
-    pub truncated: usize,
-    /// Rows whose prompt alone fills the sequence length.
-    pub dropped: usize,
+    pub rows: RowCounts,
+    /// Options that have no effect in this run, each with the reason.
+    pub notes: Vec<String>,
 }
 
 impl fmt::Display for RunSummary {
@@ -35,8 +33,8 @@ impl fmt::Display for RunSummary {
         self.sample.lines().try_for_each(|line| writeln!(f, "  | {line}"))?;
         let share = 100.0 * self.trainable as f64 / self.total as f64;
         writeln!(f, "trainable: {} of {} parameters, {share:.4} %", self.trainable, self.total)?;
-        write!(f, "rows: {} to train on, {} to validate", self.training_rows, self.validation_rows)?;
-        writeln!(f, "; {} cut, {} dropped as too long", self.truncated, self.dropped)?;
+        writeln!(f, "{}", self.rows)?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
         write!(f, "steps: {}", self.steps)?;
         if self.completed_steps > 0 {
             write!(f, ", going on after step {}", self.completed_steps)?;

@@ -7,9 +7,9 @@ use codelsi_model::config::ModelConfig;
 use codelsi_model::jsonl;
 use codelsi_model::synthetic;
 use codelsi_model::template::PromptTemplate;
-use codelsi_train::data::Example;
 use codelsi_train::options::ActivationCheckpointing;
 use codelsi_train::{TrainEvent, TrainOptions, TrainReport};
+use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 
@@ -80,7 +80,7 @@ fn vocabulary_text(texts: &[String]) -> Vec<String> {
 }
 
 /// Turns a file into a training row: the first line is the instruction, the rest the output.
-fn row(text: &str) -> Example {
+fn row(text: &str) -> Value {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
-    Example { instruction: first.to_string(), output: rest.to_string() }
+    json!({"instruction": first, "output": rest})
 }
