@@ -217,7 +217,10 @@ mod tests {
             [("[\"do\"]", "a string"), ("7", "a number"), ("null", "null"), ("\"x\"", "a string")]
         {
             let message = read_text::<Pair>(format!("\n{row}\n")).unwrap_err().to_string();
-            assert!(message.contains("line 2: a row is a JSON object") && message.ends_with(what), "{message}");
+            assert!(
+                message.contains("line 2: a row is a JSON object") && message.ends_with(what),
+                "{message}"
+            );
         }
         let message = read_text::<Pair>("{\"a\":\"b\"}\n[\"do\"]\n").unwrap_err().to_string();
         assert!(message.contains("line 2") && message.ends_with("an array"), "{message}");
@@ -227,7 +230,8 @@ mod tests {
     fn an_array_is_read_like_lines_and_its_errors_name_the_line() {
         let rows = [serde_json::json!({"text": "a]\n"}), serde_json::json!({"n": [1, {"m": 2}]})];
         let pretty = serde_json::to_string_pretty(&rows).unwrap();
-        for text in [pretty.clone(), format!("\u{feff}\n {pretty}\n"), format!("[{},\n{}]", rows[0], rows[1])] {
+        for text in [pretty.clone(), format!("\u{feff}\n {pretty}\n"), format!("[{},\n{}]", rows[0], rows[1])]
+        {
             assert_eq!(read_text::<Value>(&text).unwrap(), rows, "{text}");
         }
         for (text, expected) in [

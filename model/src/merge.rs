@@ -231,7 +231,8 @@ mod tests {
         let elsewhere = folder.path().join("elsewhere");
         let message = merge(&base, &adapter, &elsewhere, &mut |_, _| {}, &mut { bad }).unwrap_err();
         assert_eq!(message.to_string(), "bad logits");
-        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left.len(), 2, "a merge that fails leaves nothing: {left:?}");
 
         let method = Method::Mixture { experts: 2 };
@@ -239,7 +240,8 @@ mod tests {
             Adapter { config: AdapterConfig { method, ..adapter.config.clone() }, ..adapter.clone() };
         let message = merge(&base, &mixture, &out, &mut |_, _| {}, &mut |_| Ok(())).unwrap_err().to_string();
         assert!(message.contains("a mixture of 2 LoRA experts cannot be merged"), "{message}");
-        let message = merge(&base, &adapter, &model, &mut |_, _| {}, &mut |_| Ok(())).unwrap_err().to_string();
+        let message =
+            merge(&base, &adapter, &model, &mut |_, _| {}, &mut |_| Ok(())).unwrap_err().to_string();
         assert!(message.contains("base model itself"), "{message}");
         let other = ModelConfig { layers: 3, ..config };
         let foreign = Adapter::init_lora(&other, 4, 8.0, 0.0, &[LinearName::K], 2).unwrap();

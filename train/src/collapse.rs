@@ -54,7 +54,10 @@ mod tests {
             assert_eq!(watch.warning(&metric(step, loss, 0.1)), None);
         }
         let warning = watch.warning(&metric(5, 5.1, 0.1)).unwrap();
-        assert!(warning.contains("step 5") && warning.contains("5.1000") && warning.contains("--lr"), "{warning}");
+        assert!(
+            warning.contains("step 5") && warning.contains("5.1000") && warning.contains("--lr"),
+            "{warning}"
+        );
         assert_eq!(watch.warning(&metric(6, 9.0, 0.0)), None, "once");
         let mut watch = CollapseWatch::new(&[metric(1, 2.0, 0.1)]);
         assert_eq!(watch.warning(&metric(2, 0.0, 0.0)), None, "a row learned by heart has no gradient");

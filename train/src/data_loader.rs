@@ -66,6 +66,7 @@ impl<'a> DataLoader<'a> {
         let rows = RowCounts {
             training: training.documents.len(),
             validation: validation.documents.len(),
+            seq: options.seq,
             truncated: encoded.iter().map(|data| data.truncated).sum(),
             too_long: encoded.iter().map(|data| data.dropped).sum(),
             without_form: encoded.iter().map(|data| data.without_form).sum(),
@@ -84,11 +85,20 @@ impl<'a> DataLoader<'a> {
         let TrainOptions { warmup, max_steps, replay_rows, validate_every, .. } = *options;
         let max_steps = max_steps.unwrap_or(0);
         let notes = [
-            (warmup >= steps, format!("the learning rate ends in its warm-up of {warmup} steps: there are {steps}")),
-            (max_steps > steps, format!("the epochs end after {steps} steps, before the {max_steps} of --max-steps")),
+            (
+                warmup >= steps,
+                format!("the learning rate ends in its warm-up of {warmup} steps: there are {steps}"),
+            ),
+            (
+                max_steps > steps,
+                format!("the epochs end after {steps} steps, before the {max_steps} of --max-steps"),
+            ),
             (
                 replay_rows > self.replay_available,
-                format!("--replay has {} rows, fewer than the {replay_rows} of --replay-rows", self.replay_available),
+                format!(
+                    "--replay has {} rows, fewer than the {replay_rows} of --replay-rows",
+                    self.replay_available
+                ),
             ),
             (
                 validate_every > 0 && self.validation.documents.is_empty(),
@@ -203,10 +213,12 @@ impl<'a> DataLoader<'a> {
 /// Says why no row became a document.
 fn nothing_to_train_on(training: &EncodedDataset, options: &TrainOptions) -> String {
     match training.dropped {
-        0 => format!("no row is a conversation of one turn, all that the template {} has", options.template.name()),
-        _ => format!(
-            "no row leaves room for an output in {} tokens; train with longer sequences",
-            options.seq
+        0 => format!(
+            "no row is a conversation of one turn, all that the template {} has",
+            options.template.name()
         ),
+        _ => {
+            format!("no row leaves room for an output in {} tokens; train with longer sequences", options.seq)
+        }
     }
 }

@@ -186,16 +186,22 @@ impl TrainOptions {
         for (name, value, max) in [
             ("batch", self.batch, 1 << 20),
             ("micro-batch", self.micro_batch, 1 << 20),
-            ("epochs", self.epochs, 1 << 20),
+            ("epochs", self.epochs, 1 << 16),
             ("max-steps", max_steps, u32::MAX as usize),
             ("rank", self.rank, 1 << 16),
         ] {
             if !(1..=max).contains(&value) {
-                return Err(Error::new(format!("training options: --{name} is {value}, not from 1 to {max}")));
+                return Err(Error::new(format!(
+                    "training options: --{name} is {value}, not from 1 to {max}"
+                )));
             }
         }
         if self.warmup > u32::MAX as usize {
-            return Err(Error::new(format!("training options: --warmup is {}, above {}", self.warmup, u32::MAX)));
+            return Err(Error::new(format!(
+                "training options: --warmup is {}, above {}",
+                self.warmup,
+                u32::MAX
+            )));
         }
         // Each is computed with as an f32, so it has to be one.
         let is_above_0 = |x: f64| x as f32 > 0.0 && (x as f32).is_finite();

@@ -157,9 +157,7 @@ impl EpochOrder {
     /// result depends on the seed and the epoch alone, so that a resumed run needs no more than a cursor.
     pub fn sequences(self, documents: &[Document], seq: usize, epoch: u32) -> Vec<Vec<usize>> {
         let order = match self.shuffle {
-            true => {
-                permutation(documents.len(), RngKey { seed: self.seed, step: epoch, site: ORDER_SITE })
-            }
+            true => permutation(documents.len(), RngKey { seed: self.seed, step: epoch, site: ORDER_SITE }),
             false => (0..documents.len()).collect(),
         };
         match self.packing {
@@ -254,9 +252,8 @@ mod tests {
     #[test]
     fn every_document_is_packed_once_within_the_length() {
         let documents = documents_of(&[5, 9, 1, 3, 10, 2, 7, 4, 6, 8]);
-        let pack = |seed, epoch| {
-            EpochOrder { shuffle: true, packing: true, seed }.sequences(&documents, 10, epoch)
-        };
+        let pack =
+            |seed, epoch| EpochOrder { shuffle: true, packing: true, seed }.sequences(&documents, 10, epoch);
         let epoch = pack(42, 0);
         let mut all: Vec<usize> = epoch.concat();
         all.sort();
@@ -274,9 +271,8 @@ mod tests {
     #[test]
     fn without_shuffling_or_packing_a_sequence_is_a_row_in_the_file_s_order() {
         let documents = documents_of(&[5, 9, 1, 3]);
-        let sequences = |shuffle, packing| {
-            EpochOrder { shuffle, packing, seed: 42 }.sequences(&documents, 10, 1)
-        };
+        let sequences =
+            |shuffle, packing| EpochOrder { shuffle, packing, seed: 42 }.sequences(&documents, 10, 1);
         assert_eq!(sequences(false, false), [[0], [1], [2], [3]]);
         assert_eq!(sequences(false, true), [vec![0, 2, 3], vec![1]]);
         let mut shuffled = sequences(true, false);
@@ -312,7 +308,10 @@ mod tests {
             let joined = encoder.document(&example("s\n\nab", "xy")).unwrap();
             assert_eq!(Some(encode(template, &system).documents.remove(0)), joined);
         }
-        assert_eq!(encode(PromptTemplate::Inst, &[(assistant, "x"), (user, "a"), (assistant, "y")]).without_form, 1);
+        assert_eq!(
+            encode(PromptTemplate::Inst, &[(assistant, "x"), (user, "a"), (assistant, "y")]).without_form,
+            1
+        );
     }
 
     #[test]

@@ -10,9 +10,11 @@ use std::fmt;
 pub struct RowCounts {
     pub training: usize,
     pub validation: usize,
-    /// Rows cut to the sequence length.
+    /// Maximum tokens of a row: `--seq`, or the model's context where that is shorter.
+    pub seq: usize,
+    /// Rows cut to `seq` tokens.
     pub truncated: usize,
-    /// Rows left out because their prompt alone fills the sequence length.
+    /// Rows left out because their prompt alone fills `seq` tokens.
     pub too_long: usize,
     /// Rows left out because they have no answer, or an empty one.
     pub without_answer: usize,
@@ -26,7 +28,7 @@ impl fmt::Display for RowCounts {
     /// One or two lines: the rows, and the keys that were not read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rows: {} to train on, {} to validate", self.training, self.validation)?;
-        write!(f, "; {} cut, {} dropped as too long", self.truncated, self.too_long)?;
+        write!(f, "; {} cut to {} tokens, {} dropped as too long", self.truncated, self.seq, self.too_long)?;
         if self.without_answer > 0 {
             write!(f, ", {} dropped as without an answer", self.without_answer)?;
         }
@@ -47,8 +49,11 @@ mod tests {
 
     #[test]
     fn rows_that_are_left_out_are_named_and_keys_are_harmless() {
-        let plain = RowCounts { training: 3, ..RowCounts::default() };
-        assert_eq!(plain.to_string(), "rows: 3 to train on, 0 to validate; 0 cut, 0 dropped as too long");
+        let plain = RowCounts { training: 3, seq: 9, ..RowCounts::default() };
+        assert_eq!(
+            plain.to_string(),
+            "rows: 3 to train on, 0 to validate; 0 cut to 9 tokens, 0 dropped as too long"
+        );
         let keys = [("repo".to_string(), 2), ("\u{1b}[2J".to_string(), 1), ("k".repeat(100), 1)];
         let some = RowCounts { without_answer: 4, without_form: 5, unused_keys: keys.into(), ..plain };
         let text = some.to_string();

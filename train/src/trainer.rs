@@ -308,7 +308,8 @@ impl Trainer<'_> {
         let lr = schedule.lr_at(step);
         let micro_batches = self.data.next_step(&mut self.state);
         let comm_seconds = self.comm.seconds();
-        let StepStats { loss, grad_norm } = self.train_step.run(&micro_batches, lr).map_err(|e| self.explain(e))?;
+        let StepStats { loss, grad_norm } =
+            self.train_step.run(&micro_batches, lr).map_err(|e| self.explain(e))?;
         let tokens = micro_batches.iter().map(|micro| micro.tokens.len()).sum();
         let seconds = started.elapsed().as_secs_f64();
         self.state.step = step;
@@ -362,7 +363,8 @@ impl Trainer<'_> {
             Ok(Some(folder)) => format!("; {} is the last good checkpoint", folder.display()),
             _ => String::new(),
         };
-        let message = format!("the update left no finite numbers: {tensor}; lower --lr or --weight-decay{advice}");
+        let message =
+            format!("the update left no finite numbers: {tensor}; lower --lr or --weight-decay{advice}");
         Error::new(message).at(format!("step {}", self.state.step))
     }
 

@@ -215,7 +215,10 @@ fn an_adapter_does_not_go_on_with_other_settings() {
     for (changed, expected) in [
         (TrainOptions { rank: 8, ..second.clone() }, "holds --rank 4, which does not go on as --rank 8"),
         (TrainOptions { alpha: 9.0, ..second.clone() }, "holds --alpha 8, which does not go on as --alpha 9"),
-        (TrainOptions { targets: vec![LinearName::Q], ..second.clone() }, "does not go on as --targets q_proj"),
+        (
+            TrainOptions { targets: vec![LinearName::Q], ..second.clone() },
+            "does not go on as --targets q_proj",
+        ),
         (TrainOptions { method: dora, ..second }, "holds LoRA, which does not go on as DoRA"),
     ] {
         let message = refused(&changed);
@@ -328,7 +331,7 @@ fn rows_that_are_left_out_are_counted_by_reason() {
     assert_eq!((rows.training, rows.truncated, rows.too_long), (4, 2, 2));
     assert_eq!((rows.without_answer, rows.without_form), (4, 2));
     for part in [
-        "4 to train on, 0 to validate; 2 cut, 2 dropped as too long, 4 dropped as without an answer",
+        "4 to train on, 0 to validate; 2 cut to 48 tokens, 2 dropped as too long, 4 dropped as without an answer",
         "2 dropped as conversations that the template cannot write",
         "keys that are not used (rows with them): `id` (2), `repo` (2)",
         "note: --replay has 4 rows, fewer than the 9 of --replay-rows",

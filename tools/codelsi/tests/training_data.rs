@@ -54,7 +54,8 @@ fn refusal(output: &Output, status: i32) -> String {
 #[test]
 fn an_input_is_a_part_of_the_prompt_and_other_keys_are_printed() {
     let mut desk = Desk::new();
-    let (without, _) = desk.train_on(json!({"instruction": "Sort them.", "input": "", "output": "return 1;"}));
+    let (without, _) =
+        desk.train_on(json!({"instruction": "Sort them.", "input": "", "output": "return 1;"}));
     let (with, stderr) = desk.train_on(
         json!({"instruction": "Sort them.", "input": "3 and 2 and 1", "output": "return 1;", "source": "x"}),
     );
@@ -86,7 +87,9 @@ fn options_out_of_range_or_overruled_are_refused() {
         let line = refusal(&output, 1);
         assert!(line.contains(expected) && !out.exists(), "{flags}: {line}");
     }
-    for flags in ["--full --rank 4", "--full --alpha 4", "--full --targets q_proj", "--bottleneck 4 --targets q_proj"] {
+    for flags in
+        ["--full --rank 4", "--full --alpha 4", "--full --targets q_proj", "--bottleneck 4 --targets q_proj"]
+    {
         refusal(&desk.train(flags).0, 2);
     }
     let (output, small) = desk.train("--rank 4 --alpha 8 --targets q_proj,v_proj");

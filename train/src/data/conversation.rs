@@ -52,9 +52,7 @@ fn parse_message(message: &Map<String, Value>, unused: &mut BTreeSet<String>) ->
         let known: Vec<&str> = ROLES.iter().map(|(known, _)| *known).collect();
         return Err(format!("`{author}` is {}, expected one of {}", shortened(name), known.join(", ")));
     };
-    let is_unused = |(key, value): &(&String, &Value)| {
-        *key != author && *key != content && !value.is_null()
-    };
+    let is_unused = |(key, value): &(&String, &Value)| *key != author && *key != content && !value.is_null();
     unused.extend(message.iter().filter(is_unused).map(|(key, _)| key.clone()));
     Ok(Message { role: *role, content: text(message, content)?.to_owned() })
 }

@@ -109,7 +109,9 @@ fn what_is_missing(row: &Map<String, Value>) -> String {
     }
     // The pair that is half there says best what is missing.
     match PAIRS.iter().find(|(prompt, answer)| has(prompt) != has(answer)) {
-        Some((prompt, answer)) if has(prompt) => format!("missing field `{answer}`, the answer to `{prompt}`"),
+        Some((prompt, answer)) if has(prompt) => {
+            format!("missing field `{answer}`, the answer to `{prompt}`")
+        }
         Some((prompt, answer)) => format!("missing field `{prompt}`, the prompt of `{answer}`"),
         None => format!(
             "no training row: expected `instruction` and `output`, `prompt` and `completion`, or `messages`; its keys \

@@ -33,8 +33,7 @@ impl Example {
     /// A conversation of one turn.
     pub fn new(instruction: impl Into<String>, output: impl Into<String>) -> Example {
         let message = |role, content| Message { role, content };
-        let messages =
-            vec![message(Role::User, instruction.into()), message(Role::Assistant, output.into())];
+        let messages = vec![message(Role::User, instruction.into()), message(Role::Assistant, output.into())];
         Example { messages, row: 0 }
     }
 
@@ -46,9 +45,8 @@ impl Example {
             _ => (None, &self.messages[..]),
         };
         let (pairs, odd) = rest.as_chunks::<2>();
-        let is_turn = |[user, assistant]: &[Message; 2]| {
-            (user.role, assistant.role) == (Role::User, Role::Assistant)
-        };
+        let is_turn =
+            |[user, assistant]: &[Message; 2]| (user.role, assistant.role) == (Role::User, Role::Assistant);
         if !odd.is_empty() || !pairs.iter().all(is_turn) {
             return None;
         }

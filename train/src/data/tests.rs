@@ -60,7 +60,11 @@ fn every_pair_of_keys_is_a_prompt_and_its_answer() {
         ("problem", "solution"),
         ("input", "output"),
     ] {
-        assert_eq!(messages(json!({prompt: "do", answer: "done"})), ["U: do", "A: done"], "{prompt} {answer}");
+        assert_eq!(
+            messages(json!({prompt: "do", answer: "done"})),
+            ["U: do", "A: done"],
+            "{prompt} {answer}"
+        );
     }
 }
 
@@ -98,7 +102,10 @@ fn keys_that_are_not_read_are_counted() {
         {\"messages\":[{\"role\":\"user\",\"content\":\"a\",\"name\":\"x\"},{\"role\":\"assistant\",\"content\":\"b\",\"name\":\"y\"}],\
         \"repo\":1,\"input\":\"not of a conversation\"}\n";
     let unused = read_text(text).unwrap().unused_keys;
-    assert_eq!(unused, [("input", 1), ("messages.name", 1), ("repo", 2)].map(|(k, n)| (k.to_string(), n)).into());
+    assert_eq!(
+        unused,
+        [("input", 1), ("messages.name", 1), ("repo", 2)].map(|(k, n)| (k.to_string(), n)).into()
+    );
 }
 
 #[test]
@@ -136,12 +143,18 @@ fn what_is_no_row_is_refused_by_its_line() {
         (json!({"instruction": "a", "input": 3, "output": "b"}), "`input` is a number, expected text"),
         (json!({"instruction": "a", "output": "b", "response": "c"}), "could each be the row's text"),
         (json!({"prompt": "a", "completion": "b", "messages": []}), "could each be the row's text"),
-        (json!({"instruction": "a", "output": "b", "input": "c", "context": "d"}), "`input` and `context` both"),
+        (
+            json!({"instruction": "a", "output": "b", "input": "c", "context": "d"}),
+            "`input` and `context` both",
+        ),
         (json!({"instruction": "a", "output": "b", "history": [["c"]]}), "`history` is no list of"),
         (json!({"messages": "a"}), "`messages` is text, expected a list of messages"),
         (json!({"messages": ["a"]}), "a message 1 that is no message: it is text"),
         (json!({"messages": [{"role": "boss", "content": "a"}]}), "`role` is `boss`, expected one of system"),
-        (json!({"messages": [{"role": "user", "content": [{"type": "text"}]}]}), "`content` is a list, expected text"),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "text"}]}]}),
+            "`content` is a list, expected text",
+        ),
         (json!({"messages": [{"content": "a"}]}), "expected `role` and `content`, or `from` and `value`"),
         (json!({"text": "a", "\u{1b}[31m": 1}), "expected `instruction` and `output`"),
         (json!({}), "expected `instruction` and `output`"),
@@ -237,7 +250,9 @@ fn an_array_a_mark_and_gzip_change_no_row() {
     let expected = read_text(&lines).unwrap();
     assert_eq!(expected.examples.len(), 2);
     let array = serde_json::to_string_pretty(&rows).unwrap();
-    for text in [array.clone(), format!("\u{feff}{lines}"), format!("\u{feff}{array}"), lines.replace('\n', "\r\n")] {
+    for text in
+        [array.clone(), format!("\u{feff}{lines}"), format!("\u{feff}{array}"), lines.replace('\n', "\r\n")]
+    {
         assert_eq!(read_text(&text).unwrap(), expected, "{text}");
     }
     let message = read_text("[\n{\"instruction\":\"a\",\"output\":\"b\"},\n[\"do\",\"done\"]]").unwrap_err();

@@ -25,7 +25,10 @@ fn jsdoc_becomes_prose() {
 #[test]
 fn links_and_code_spans_leave_no_hole_in_a_sentence() {
     for (comment, expected) in [
-        ("Uses a token as acquired from https://t.me/BotFather for calls.", "Uses a token as acquired from https://t.me/BotFather for calls."),
+        (
+            "Uses a token as acquired from https://t.me/BotFather for calls.",
+            "Uses a token as acquired from https://t.me/BotFather for calls.",
+        ),
         ("As defined by {@link https://a.b/c} alone.", "As defined by https://a.b/c alone."),
         ("See {@link https://a.b/c | the guide} first.", "See the guide first."),
         ("See {@link Foo.bar} and {@linkcode Baz}.", "See `Foo.bar` and `Baz`."),
@@ -35,13 +38,18 @@ fn links_and_code_spans_leave_no_hole_in_a_sentence() {
         ("Reads [`a[0]`](https://a.b/c_(d)) and [b [c]](d).", "Reads `a[0]` and b [c]."),
         ("Shows ![a chart](a.png) of <https://a.b/c>.", "Shows a chart of https://a.b/c."),
         ("Ask <https://a.b/c> for it.", "Ask https://a.b/c for it."),
-        ("Keeps `a ** b`, `<b>`, `{@link X}`, ``a`b`` and `http://x/y  z` as code.", "Keeps `a ** b`, `<b>`, `{@link X}`, ``a`b`` and `http://x/y  z` as code."),
+        (
+            "Keeps `a ** b`, `<b>`, `{@link X}`, ``a`b`` and `http://x/y  z` as code.",
+            "Keeps `a ** b`, `<b>`, `{@link X}`, ``a`b`` and `http://x/y  z` as code.",
+        ),
         ("A lone ` tick and a `span`.", "A lone ` tick and a `span`."),
         ("Joins.\n *\n * https://a.b/c", "Joins."),
     ] {
         assert_eq!(typescript(&format!("/**\n * {comment}\n */")).description, expected);
     }
-    let returns = typescript("/** Adds.\n * @returns {number} the sum of {@link Term | terms} by https://a.b */").returns;
+    let returns =
+        typescript("/** Adds.\n * @returns {number} the sum of {@link Term | terms} by https://a.b */")
+            .returns;
     assert_eq!(returns, "the sum of terms by https://a.b");
 }
 
