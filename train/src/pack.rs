@@ -286,14 +286,14 @@ mod tests {
         let tokenizer = char_tokenizer();
         let encode = |template, roles: &[(Role, &str)]| {
             let messages = roles.iter().map(|&(role, text)| Message { role, content: text.into() }).collect();
-            let encoder = Encoder { tokenizer: &tokenizer, template, seq: 100 };
+            let encoder = Encoder { tokenizer: &tokenizer, template, seq: 1000 };
             encoder.documents(&[Example { messages, row: 7 }]).unwrap()
         };
         let (user, assistant) = (Role::User, Role::Assistant);
         let two = [(user, "ab"), (assistant, "xy"), (user, "c"), (assistant, "z")];
         let all = encode(PromptTemplate::Inst, &two);
         let single = |instruction, answer| {
-            let encoder = Encoder { tokenizer: &tokenizer, template: PromptTemplate::Inst, seq: 100 };
+            let encoder = Encoder { tokenizer: &tokenizer, template: PromptTemplate::Inst, seq: 1000 };
             encoder.document(&example(instruction, answer)).unwrap().unwrap()
         };
         let (first, second) = (single("ab", "xy"), single("c", "z"));
@@ -304,7 +304,7 @@ mod tests {
             let all = encode(template, &two);
             assert_eq!((all.documents.len(), all.without_form), (0, 1));
             let system = [(Role::System, "s"), (user, "ab"), (assistant, "xy")];
-            let encoder = Encoder { tokenizer: &tokenizer, template, seq: 100 };
+            let encoder = Encoder { tokenizer: &tokenizer, template, seq: 1000 };
             let joined = encoder.document(&example("s\n\nab", "xy")).unwrap();
             assert_eq!(Some(encode(template, &system).documents.remove(0)), joined);
         }

@@ -352,7 +352,7 @@ mod tests {
         );
         assert!(refused(ModelConfig { layers: 1, ..tiny.clone() }).contains("adapts no linear"));
 
-        let mut damaged = Adapter::load(&path, &tiny).unwrap();
+        let mut damaged = Adapter::init_lora(&tiny, 4, 8.0, 0.0, &[LinearName::K], 1).unwrap();
         let module = damaged.modules.get_mut("model.layers.1.self_attn.k_proj").unwrap();
         module.b.slice_mut::<f32>().unwrap()[5] = f32::NEG_INFINITY;
         damaged.save(folder.path().join("damaged"), "base").unwrap();

@@ -84,3 +84,15 @@ fn row(text: &str) -> Value {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
     json!({"instruction": first, "output": rest})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_base_s_text_is_a_row_with_an_answer() {
+        let texts = corpus::base_text(recipe::BASE_SEED, recipe::BASE_FILES);
+        let without = texts.iter().filter(|text| row(text)["output"].as_str().unwrap().trim().is_empty());
+        assert_eq!(without.count(), 0);
+    }
+}

@@ -130,7 +130,7 @@ fn rows_without_an_answer_are_counted_and_left_out() {
 #[test]
 fn what_is_no_row_is_refused_by_its_line() {
     for (row, expected) in [
-        (json!(["do", "done"]), "expected"),
+        (json!(["do", "done"]), "an array"),
         (json!(7), "a number"),
         (json!(null), "null"),
         (json!("text"), "a string"),
