@@ -9,8 +9,10 @@
 
 pub mod adapter;
 mod bound_adapter;
+pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
+pub mod end_tokens;
 pub mod generate;
 pub mod jsonl;
 mod layer;

@@ -7,6 +7,8 @@ use crate::pack::{Document, EncodedDataset, Encoder, EpochOrder, PackedSequence}
 use crate::row_counts::RowCounts;
 use codelsi_engine::files::write_atomic_with;
 use codelsi_engine::{Error, Result};
+use codelsi_model::chat_template::ChatTemplate;
+use codelsi_model::template::PromptTemplate;
 use codelsi_model::tokenizer::Tokenizer;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -57,7 +59,10 @@ impl<'a> DataLoader<'a> {
             replayed.iter_mut().for_each(|example| example.row += rows);
             training.extend(data::take_evenly(replayed, options.replay_rows));
         }
-        let encoder = Encoder { tokenizer, template: options.template, seq: options.seq };
+        let template = options.template;
+        let chat =
+            (template == PromptTemplate::Chat).then(|| ChatTemplate::require(&options.model)).transpose()?;
+        let encoder = Encoder { tokenizer, template, chat, seq: options.seq };
         let (training, validation) = (encoder.documents(&training)?, encoder.documents(&validation)?);
         if training.documents.is_empty() {
             return Err(Error::io(&options.data, nothing_to_train_on(&training, options)));
@@ -213,10 +218,7 @@ impl<'a> DataLoader<'a> {
 /// Says why no row became a document.
 fn nothing_to_train_on(training: &EncodedDataset, options: &TrainOptions) -> String {
     match training.dropped {
-        0 => format!(
-            "no row is a conversation of one turn, all that the template {} has",
-            options.template.name()
-        ),
+        0 => format!("the template {} can write none of the conversations", options.template.name()),
         _ => {
             format!("no row leaves room for an output in {} tokens; train with longer sequences", options.seq)
         }

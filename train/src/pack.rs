@@ -1,8 +1,9 @@
 //! Tokenization of rows to documents with a loss mask, and packing of documents into sequences.
 
 use crate::data::{Example, ORDER_SITE, Turn, permutation};
-use codelsi_engine::Result;
 use codelsi_engine::rng::RngKey;
+use codelsi_engine::{At, Result};
+use codelsi_model::chat_template::{ChatTemplate, EncodedConversation};
 use codelsi_model::template::PromptTemplate;
 use codelsi_model::tokenizer::Tokenizer;
 use rayon::prelude::*;
@@ -42,6 +43,8 @@ fn count_labelled(targets: &[i32]) -> usize {
 pub struct Encoder<'a> {
     pub tokenizer: &'a Tokenizer,
     pub template: PromptTemplate,
+    /// The model's chat template, which [`PromptTemplate::Chat`] needs.
+    pub chat: Option<ChatTemplate>,
     /// The maximum length of a document, in tokens.
     pub seq: usize,
 }
@@ -66,8 +69,10 @@ impl Encoder<'_> {
     /// # Errors
     /// Text that the tokenizer cannot encode.
     pub fn documents(&self, rows: &[Example]) -> Result<EncodedDataset> {
-        let encoded: Vec<Option<Document>> =
-            rows.par_iter().map(|row| self.document(row)).collect::<Result<_>>()?;
+        let encoded: Vec<Option<Document>> = rows
+            .par_iter()
+            .map(|row| self.document(row).at(format!("row {}", row.row)))
+            .collect::<Result<_>>()?;
         let mut all = EncodedDataset::default();
         for (document, row) in encoded.into_iter().zip(rows) {
             let Some(mut document) = document else {
@@ -89,13 +94,31 @@ impl Encoder<'_> {
         Ok(all)
     }
 
-    /// Encodes one row without truncation, turn by turn; `None` if the template has no form for it. A prompt is tokenized
-    /// exactly as generation tokenizes it, and the answer continues it without the space that the tokenizer puts before
-    /// a new text.
+    /// Encodes one row without truncation; `None` if the template has no form for it. A prompt is tokenized exactly as
+    /// generation tokenizes it.
     ///
     /// # Errors
-    /// Text that the tokenizer cannot encode.
+    /// Text that the tokenizer cannot encode, or a chat template that a model cannot be trained with.
     pub fn document(&self, row: &Example) -> Result<Option<Document>> {
+        match &self.chat {
+            Some(chat) if self.template == PromptTemplate::Chat => self.chat_document(chat, row),
+            _ => self.turns_document(row),
+        }
+    }
+
+    /// Encodes a row by the model's chat template.
+    fn chat_document(&self, chat: &ChatTemplate, row: &Example) -> Result<Option<Document>> {
+        match chat.encode_conversation(self.tokenizer, &row.messages) {
+            Ok(EncodedConversation { tokens, in_loss }) => Ok(Some(Document::new(tokens, &in_loss))),
+            // A template raises an exception for a conversation that it cannot write.
+            Err(_) if chat.render(&row.messages, false).is_err() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Encodes a row turn by turn: an answer continues its prompt without the space that the tokenizer puts before a new
+    /// text.
+    fn turns_document(&self, row: &Example) -> Result<Option<Document>> {
         let Some(turns) = row.turns().filter(|turns| turns.len() == 1 || self.template.has_turns()) else {
             return Ok(None);
         };
@@ -223,7 +246,8 @@ mod tests {
 
     #[test]
     fn loss_is_on_the_output_and_its_end_only() {
-        let encoder = Encoder { tokenizer: &char_tokenizer(), template: PromptTemplate::Plain, seq: 100 };
+        let encoder =
+            Encoder { tokenizer: &char_tokenizer(), template: PromptTemplate::Plain, chat: None, seq: 100 };
         let document = encoder.document(&example("ab", "xy")).unwrap().unwrap();
         let (space, newline, letter) = (3, 30, |c: char| c as u32 - 'a' as u32 + 4);
         let [a, b, x, y] = ['a', 'b', 'x', 'y'].map(letter);
@@ -237,12 +261,39 @@ mod tests {
         // `<s> ab\n` is 5 tokens; the last of them already predicts the output.
         let rows = [example("ab", "xyz"), example("abcdef", "x")];
         let tokenizer = char_tokenizer();
-        let encoder = |seq| Encoder { tokenizer: &tokenizer, template: PromptTemplate::Plain, seq };
+        let encoder =
+            |seq| Encoder { tokenizer: &tokenizer, template: PromptTemplate::Plain, chat: None, seq };
         let all = encoder(6).documents(&rows).unwrap();
         assert_eq!((all.documents.len(), all.truncated, all.dropped), (1, 1, 1));
         assert_eq!((all.documents[0].tokens.len(), all.documents[0].labelled()), (6, 2));
         assert_eq!(encoder(8).documents(&rows[..1]).unwrap().truncated, 1);
         assert_eq!(encoder(9).documents(&rows[..1]).unwrap().truncated, 0);
+    }
+
+    #[test]
+    fn a_chat_template_writes_conversations_with_their_ends_in_the_loss() {
+        let source = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}\
+                      {% if m.role == 'user' %}{{ bos_token }}{% endif %}{{ m.content }}\
+                      {% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}";
+        let variables = [("bos_token", "<s>"), ("eos_token", "</s>")];
+        let variables = variables.map(|(name, text)| (name.to_string(), text.to_string())).into();
+        let chat = Some(ChatTemplate::new(source, variables, "chat_template.jinja".into()).unwrap());
+        let tokenizer = char_tokenizer();
+        let encoder = Encoder { tokenizer: &tokenizer, template: PromptTemplate::Chat, chat, seq: 100 };
+        let row = |roles: &[(Role, &str)]| Example {
+            messages: roles.iter().map(|&(role, text)| Message { role, content: text.into() }).collect(),
+            row: 3,
+        };
+        let (user, assistant) = (Role::User, Role::Assistant);
+        let turns = [(user, "ab"), (assistant, "xy"), (user, "c"), (assistant, "z")];
+        let all = encoder.documents(&[row(&turns), row(&[(Role::Tool, "t"), (assistant, "x")])]).unwrap();
+        assert_eq!((all.documents.len(), all.without_form), (1, 1));
+        let document = &all.documents[0];
+        let learned: Vec<u32> =
+            document.targets.iter().filter(|&&t| t != IGNORE_INDEX).map(|&t| t as u32).collect();
+        let letter = |c: char| c as u32 - 'a' as u32 + 4;
+        assert_eq!(learned, [letter('x'), letter('y'), 2, letter('z'), 2]);
+        assert_eq!(document.tokens.iter().filter(|&&token| token == 1).count(), 2, "{:?}", document.tokens);
     }
 
     fn documents_of(lengths: &[usize]) -> Vec<Document> {
@@ -286,14 +337,15 @@ mod tests {
         let tokenizer = char_tokenizer();
         let encode = |template, roles: &[(Role, &str)]| {
             let messages = roles.iter().map(|&(role, text)| Message { role, content: text.into() }).collect();
-            let encoder = Encoder { tokenizer: &tokenizer, template, seq: 1000 };
+            let encoder = Encoder { tokenizer: &tokenizer, template, chat: None, seq: 1000 };
             encoder.documents(&[Example { messages, row: 7 }]).unwrap()
         };
         let (user, assistant) = (Role::User, Role::Assistant);
         let two = [(user, "ab"), (assistant, "xy"), (user, "c"), (assistant, "z")];
         let all = encode(PromptTemplate::Inst, &two);
         let single = |instruction, answer| {
-            let encoder = Encoder { tokenizer: &tokenizer, template: PromptTemplate::Inst, seq: 1000 };
+            let encoder =
+                Encoder { tokenizer: &tokenizer, template: PromptTemplate::Inst, chat: None, seq: 1000 };
             encoder.document(&example(instruction, answer)).unwrap().unwrap()
         };
         let (first, second) = (single("ab", "xy"), single("c", "z"));
@@ -304,7 +356,7 @@ mod tests {
             let all = encode(template, &two);
             assert_eq!((all.documents.len(), all.without_form), (0, 1));
             let system = [(Role::System, "s"), (user, "ab"), (assistant, "xy")];
-            let encoder = Encoder { tokenizer: &tokenizer, template, seq: 1000 };
+            let encoder = Encoder { tokenizer: &tokenizer, template, chat: None, seq: 1000 };
             let joined = encoder.document(&example("s\n\nab", "xy")).unwrap();
             assert_eq!(Some(encode(template, &system).documents.remove(0)), joined);
         }
@@ -332,7 +384,7 @@ mod tests {
             return;
         };
         for template in [PromptTemplate::Paper, PromptTemplate::Inst, PromptTemplate::Plain] {
-            let encoder = Encoder { tokenizer: &llama, template, seq: 4096 };
+            let encoder = Encoder { tokenizer: &llama, template, chat: None, seq: 4096 };
             for output in ["function f() {\n  return 1;\n}", "\nx", "  indented", "é", ""] {
                 let row = example("Do it.", output);
                 let document = encoder.document(&row).unwrap().unwrap();

@@ -48,15 +48,32 @@ impl fmt::Display for RunSummary {
 
 /// Renders a document with its loss mask, `<s>prompt⟦output</s>⟧`; long parts are shortened in the middle.
 pub fn render_sample(tokenizer: &Tokenizer, document: &Document) -> String {
-    let first =
-        document.targets.iter().position(|&t| t != IGNORE_INDEX).map_or(document.tokens.len(), |at| at + 1);
-    let (prompt, output) = document.tokens.split_at(first);
-    let end =
-        if tokenizer.eos().is_some() && output.last().copied() == tokenizer.eos() { "</s>" } else { "" };
-    let start =
-        if tokenizer.bos().is_some() && prompt.first().copied() == tokenizer.bos() { "<s>" } else { "" };
-    let (prompt, output) = (tokenizer.decode(prompt), tokenizer.decode_continuation(output));
-    format!("{start}{}⟦{}{end}⟧", shortened(&prompt), shortened(&output))
+    let in_loss = |i: usize| i > 0 && document.targets[i - 1] != IGNORE_INDEX;
+    let mut sample = String::new();
+    let mut start = 0;
+    while start < document.tokens.len() {
+        let same = (start..document.tokens.len()).take_while(|&i| in_loss(i) == in_loss(start)).count();
+        let part = &document.tokens[start..start + same];
+        let text = shortened(&with_control_tokens(tokenizer, part, start == 0));
+        sample += &if in_loss(start) { format!("⟦{text}⟧") } else { text };
+        start += same;
+    }
+    sample
+}
+
+/// Decodes tokens, control tokens as their text. `first` is true at the start of a document, whose space in front is not
+/// shown.
+fn with_control_tokens(tokenizer: &Tokenizer, tokens: &[u32], mut first: bool) -> String {
+    let is_text = |token: &u32| tokenizer.control_token(*token).is_none();
+    let mut text = String::new();
+    for group in tokens.chunk_by(|a, b| is_text(a) && is_text(b)) {
+        text += &match tokenizer.control_token(group[0]) {
+            Some(control) => control.to_string(),
+            None if std::mem::take(&mut first) => tokenizer.decode(group),
+            None => tokenizer.decode_continuation(group),
+        };
+    }
+    text
 }
 
 fn shortened(text: &str) -> String {
