@@ -14,14 +14,24 @@ pub struct Error {
     /// Outermost first: modules (`layers.7`), then the op (`lora`), or a file.
     path: Vec<String>,
     message: String,
-    /// True when a device had no memory left.
-    memory: bool,
+    cause: Cause,
+}
+
+/// What callers distinguish, to add advice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Cause {
+    /// A device had no memory left.
+    Memory,
+    /// A computed number is NaN or infinite.
+    NotFinite,
+    #[default]
+    Other,
 }
 
 impl Error {
     /// Returns an error with a plain message.
     pub fn new(message: impl Into<String>) -> Self {
-        Error { path: Vec::new(), message: message.into(), memory: false }
+        Error { path: Vec::new(), message: message.into(), cause: Cause::default() }
     }
 
     /// Returns an op's error, `op: message`; the message names the shapes.
@@ -36,12 +46,22 @@ impl Error {
 
     /// Marks the error as that of a device with no memory left.
     pub fn out_of_memory(self) -> Self {
-        Error { memory: true, ..self }
+        Error { cause: Cause::Memory, ..self }
     }
 
     /// True when a device had no memory left, so that the caller can advise a flag ([`Error::advise`]).
     pub fn is_out_of_memory(&self) -> bool {
-        self.memory
+        self.cause == Cause::Memory
+    }
+
+    /// Marks the error as that of a computed number that is NaN or infinite.
+    pub fn not_finite(self) -> Self {
+        Error { cause: Cause::NotFinite, ..self }
+    }
+
+    /// True when a computed number is NaN or infinite, so that the caller can look for the tensor behind it.
+    pub fn is_not_finite(&self) -> bool {
+        self.cause == Cause::NotFinite
     }
 
     /// Appends `advice` to the message.

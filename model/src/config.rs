@@ -37,7 +37,7 @@ pub struct ModelConfig {
     pub tied_embeddings: bool,
     /// Token that begins a text.
     pub bos: Option<u32>,
-    /// Tokens that end a text.
+    /// Tokens that end a text: those of `config.json` and of `generation_config.json`.
     pub eos: Vec<u32>,
 }
 
@@ -93,14 +93,37 @@ const MAX_SIZE: u64 = 1 << 24;
 const MAX_LAYERS: usize = 1 << 12;
 
 impl ModelConfig {
-    /// Reads `config.json` of a model folder.
+    /// Reads `config.json` of a model folder, and the tokens that end a text from its `generation_config.json`, if it
+    /// has one.
     ///
     /// # Errors
     /// When it is absent or malformed, or has a setting that this engine does not implement.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         let path = folder.as_ref().join("config.json");
         let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        ModelConfig::parse(&text).at(path.display().to_string())
+        let mut config = ModelConfig::parse(&text).at(path.display().to_string())?;
+        let path = folder.as_ref().join("generation_config.json");
+        match fs::read_to_string(&path) {
+            Ok(text) => config.add_generation_config(&text).at(path.display().to_string())?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io(&path, e)),
+        }
+        Ok(config)
+    }
+
+    /// Adds the tokens that end a text according to the text of a `generation_config.json`.
+    ///
+    /// # Errors
+    /// When it is malformed, or names a token outside of the vocabulary.
+    pub fn add_generation_config(&mut self, text: &str) -> Result<()> {
+        let json = parse_object(text)?;
+        for id in Fields(&json).token_ids("eos_token_id")? {
+            self.check_token(id)?;
+            if !self.eos.contains(&id) {
+                self.eos.push(id);
+            }
+        }
+        Ok(())
     }
 
     /// Parses the text of a `config.json`.
@@ -108,8 +131,7 @@ impl ModelConfig {
     /// # Errors
     /// When it is malformed, or has a setting that this engine does not implement.
     pub fn parse(text: &str) -> Result<Self> {
-        let json: Map<String, Value> =
-            serde_json::from_str(text).map_err(|e| Error::new(format!("not a JSON object: {e}")))?;
+        let json = parse_object(text)?;
         let f = Fields(&json);
         f.check_architecture()?;
         let (heads, hidden) = (f.size("num_attention_heads")?, f.size("hidden_size")?);
@@ -161,10 +183,14 @@ impl ModelConfig {
         if !(self.rms_eps > 0.0 && self.rms_eps < 1.0) {
             return fail(format!("rms_norm_eps {} is not between 0 and 1", self.rms_eps));
         }
-        if let Some(id) = self.bos.iter().chain(&self.eos).find(|&&id| id as usize >= self.vocab) {
-            return fail(format!("token id {id} is outside the vocabulary of {}", self.vocab));
+        self.bos.iter().chain(&self.eos).try_for_each(|&id| self.check_token(id))
+    }
+
+    fn check_token(&self, id: u32) -> Result<()> {
+        if (id as usize) < self.vocab {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::new(format!("token id {id} is outside the vocabulary of {}", self.vocab)))
     }
 
     /// Returns the `config.json` of a checkpoint stored as `dtype`, in the classic style that every loader reads.
@@ -240,6 +266,10 @@ impl ModelConfig {
     pub fn parameters(&self) -> usize {
         self.tensor_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
+}
+
+fn parse_object(text: &str) -> Result<Map<String, Value>> {
+    serde_json::from_str(text).map_err(|e| Error::new(format!("not a JSON object: {e}")))
 }
 
 /// Typed access to a JSON object; null counts as absent.

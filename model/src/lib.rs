@@ -9,15 +9,17 @@
 
 pub mod adapter;
 mod bound_adapter;
+pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
+pub mod end_tokens;
 pub mod generate;
 pub mod jsonl;
 mod layer;
 pub mod llama;
 pub mod merge;
 pub mod message;
-mod output_folder;
+pub mod output_folder;
 pub mod parallel;
 pub mod synthetic;
 pub mod template;

@@ -20,16 +20,18 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Writes the merged model to `out`, tensor by tensor: memory holds one linear at a time. Sums are formed in f32
-/// and rounded once, to the type that the base is stored in. `progress` gets bytes done and bytes in total.
+/// and rounded once, to the type that the base is stored in. `progress` gets bytes done and bytes in total. `check` gets
+/// the folder of the complete model before it becomes `out`.
 ///
 /// # Errors
-/// When the adapter cannot be merged or does not fit the base, or `out` is the base itself, holds other files or
-/// cannot be written.
+/// When the adapter cannot be merged or does not fit the base, `check` fails, or `out` is the base itself, holds other
+/// files or cannot be written. Then `out` is as before.
 pub fn merge(
     base: &Checkpoint,
     adapter: &Adapter,
     out: &Path,
     progress: &mut dyn FnMut(usize, usize),
+    check: &mut dyn FnMut(&Path) -> Result<()>,
 ) -> Result<()> {
     adapter.config.method.check_mergeable()?;
     check_replaceable(out, "config.json")?;
@@ -56,7 +58,8 @@ pub fn merge(
             done += spec.byte_len();
             progress(done, total);
             Ok(())
-        })
+        })?;
+        check(out)
     })
 }
 
@@ -181,18 +184,29 @@ mod tests {
     }
 
     #[test]
-    fn the_merged_folder_is_a_model_of_the_same_kind() {
+    fn the_merged_folder_is_a_model_of_the_same_kind_with_all_files_beside_the_weights() {
         let folder = tempfile::tempdir().unwrap();
         let (model, out) = (folder.path().join("model"), folder.path().join("merged"));
         let config = synthetic::config("tiny").unwrap();
         synthetic::write_random_model(&model, &config, 1, &mut |_, _| {}).unwrap();
+        let companions = [
+            "tokenizer.json",
+            "added_tokens.json",
+            "vocab.json",
+            "merges.txt",
+            "chat_template.jinja",
+            "additional_chat_templates/tool_use.jinja",
+        ];
+        for name in companions {
+            write_atomic(model.join(name), name.as_bytes()).unwrap();
+        }
         let base = Checkpoint::open(&model).unwrap();
         let mut adapter =
             Adapter::init_lora(&config, 4, 8.0, 0.0, &[LinearName::K, LinearName::Down], 2).unwrap();
         for module in adapter.modules.values_mut() {
             module.b.slice_mut::<f32>().unwrap().fill(0.125);
         }
-        merge(&base, &adapter, &out, &mut |_, _| {}).unwrap();
+        merge(&base, &adapter, &out, &mut |_, _| {}, &mut |_| Ok(())).unwrap();
         let after = Checkpoint::open(&out).unwrap();
         assert_eq!(after.config(), base.config());
         for (name, _) in config.tensor_shapes() {
@@ -207,18 +221,31 @@ mod tests {
         let written =
             bytemuck::pod_collect_to_vec::<u8, bf16>(after.bytes(&format!("{name}.weight")).unwrap());
         assert!(rounded.eq(written));
-        assert!(out.join("tokenizer.json").exists());
+        for name in companions {
+            assert_eq!(fs::read(out.join(name)).unwrap(), name.as_bytes());
+        }
+        let bad = |folder: &Path| {
+            assert!(folder.join("model.safetensors").exists());
+            Err(Error::new("bad logits"))
+        };
+        let elsewhere = folder.path().join("elsewhere");
+        let message = merge(&base, &adapter, &elsewhere, &mut |_, _| {}, &mut { bad }).unwrap_err();
+        assert_eq!(message.to_string(), "bad logits");
+        let left: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "a merge that fails leaves nothing: {left:?}");
 
         let method = Method::Mixture { experts: 2 };
         let mixture =
             Adapter { config: AdapterConfig { method, ..adapter.config.clone() }, ..adapter.clone() };
-        let message = merge(&base, &mixture, &out, &mut |_, _| {}).unwrap_err().to_string();
+        let message = merge(&base, &mixture, &out, &mut |_, _| {}, &mut |_| Ok(())).unwrap_err().to_string();
         assert!(message.contains("a mixture of 2 LoRA experts cannot be merged"), "{message}");
-        let message = merge(&base, &adapter, &model, &mut |_, _| {}).unwrap_err().to_string();
+        let message =
+            merge(&base, &adapter, &model, &mut |_, _| {}, &mut |_| Ok(())).unwrap_err().to_string();
         assert!(message.contains("base model itself"), "{message}");
         let other = ModelConfig { layers: 3, ..config };
         let foreign = Adapter::init_lora(&other, 4, 8.0, 0.0, &[LinearName::K], 2).unwrap();
-        let message = merge(&base, &foreign, &out, &mut |_, _| {}).unwrap_err().to_string();
+        let message = merge(&base, &foreign, &out, &mut |_, _| {}, &mut |_| Ok(())).unwrap_err().to_string();
         assert!(message.contains("another model"), "{message}");
     }
 }

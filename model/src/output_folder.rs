@@ -6,13 +6,19 @@ use std::fs;
 use std::path::Path;
 
 /// Files of a model folder besides `config.json` and the weights.
-const TOKENIZER_FILES: [&str; 5] = [
+const TOKENIZER_FILES: [&str; 9] = [
+    "added_tokens.json",
+    "chat_template.jinja",
     "generation_config.json",
+    "merges.txt",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
+    "vocab.json",
 ];
+/// Folder of a model's chat templates for other uses, each a file.
+const CHAT_TEMPLATES: &str = "additional_chat_templates";
 
 /// Fills a temporary folder and renames it to `path`. Replaces an older folder if it is empty or has the file `marker`.
 ///
@@ -41,15 +47,26 @@ pub(crate) fn check_replaceable(path: &Path, marker: &str) -> Result<()> {
     Err(Error::io(path, format!("holds other files (no {marker}) and is not overwritten; give another path")))
 }
 
-/// Copies a model's tokenizer and generation settings, where they exist.
+/// Copies a model's tokenizer, chat templates and generation settings, where they exist.
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub(crate) fn copy_tokenizer_files(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_tokenizer_files(from: &Path, to: &Path) -> Result<()> {
+    let copy = |from: &Path, to: &Path| write_atomic(to, &fs::read(from).map_err(|e| Error::io(from, e))?);
     for name in TOKENIZER_FILES {
         let file = from.join(name);
         if file.exists() {
-            write_atomic(to.join(name), &fs::read(&file).map_err(|e| Error::io(&file, e))?)?;
+            copy(&file, &to.join(name))?;
+        }
+    }
+    let templates = from.join(CHAT_TEMPLATES);
+    if !templates.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&templates).map_err(|e| Error::io(&templates, e))? {
+        let file = entry.map_err(|e| Error::io(&templates, e))?;
+        if file.path().is_file() {
+            copy(&file.path(), &to.join(CHAT_TEMPLATES).join(file.file_name()))?;
         }
     }
     Ok(())

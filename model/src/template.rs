@@ -11,10 +11,18 @@ pub enum PromptTemplate {
     Inst,
     /// The instruction and a newline.
     Plain,
+    /// The checkpoint's own chat template ([`crate::chat_template::ChatTemplate`]), with the instruction as a user's
+    /// message.
+    Chat,
 }
 
 impl PromptTemplate {
-    /// Returns the text before the answer, without `<s>`, which the tokenizer adds.
+    /// All templates.
+    pub const ALL: [PromptTemplate; 4] =
+        [PromptTemplate::Paper, PromptTemplate::Inst, PromptTemplate::Plain, PromptTemplate::Chat];
+
+    /// Returns the text before the answer, without `<s>`, which the tokenizer adds. For [`PromptTemplate::Chat`] it is
+    /// the user's message, around which the chat template writes.
     pub fn wrap(self, instruction: &str) -> String {
         match self {
             PromptTemplate::Paper => format!(
@@ -22,7 +30,13 @@ impl PromptTemplate {
             ),
             PromptTemplate::Inst => format!("[INST] {instruction} [/INST]"),
             PromptTemplate::Plain => format!("{instruction}\n"),
+            PromptTemplate::Chat => instruction.to_string(),
         }
+    }
+
+    /// True if a conversation of several turns is each turn's form after the other.
+    pub fn has_turns(self) -> bool {
+        self == PromptTemplate::Inst
     }
 
     /// Name on the command line and in recipes.
@@ -31,6 +45,7 @@ impl PromptTemplate {
             PromptTemplate::Paper => "paper",
             PromptTemplate::Inst => "inst",
             PromptTemplate::Plain => "plain",
+            PromptTemplate::Chat => "chat",
         }
     }
 }
@@ -39,11 +54,8 @@ impl std::str::FromStr for PromptTemplate {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        [PromptTemplate::Paper, PromptTemplate::Inst, PromptTemplate::Plain]
-            .into_iter()
-            .find(|t| t.name() == s)
-            .ok_or_else(|| {
-                Error::new(format!("prompt template `{s}` is unknown; choose paper, inst or plain"))
-            })
+        PromptTemplate::ALL.into_iter().find(|t| t.name() == s).ok_or_else(|| {
+            Error::new(format!("prompt template `{s}` is unknown; choose paper, inst, plain or chat"))
+        })
     }
 }

@@ -55,8 +55,15 @@ impl TrainerState {
     /// The first key that differs, with both values.
     pub fn check_recipe(&self, recipe: &Map<String, Value>) -> Result<()> {
         let is_path = |key: &str| matches!(key, "model" | "data" | "from");
-        for (key, now) in recipe.iter().filter(|(key, _)| !is_path(key)) {
-            let then = self.recipe.get(key).unwrap_or(&Value::Null);
+        // An adapter that was started from keeps its own settings, which an older recipe does not hold.
+        let continues = recipe.get("from").is_some_and(|from| !from.is_null());
+        let of_adapter = |key: &str| continues && matches!(key, "method" | "rank" | "alpha" | "targets");
+        for (key, now) in recipe.iter().filter(|(key, _)| !is_path(key) && !of_adapter(key)) {
+            let then = self.recipe.get(key).unwrap_or(match key.as_str() {
+                // Runs from before these options existed.
+                "shuffle" | "packing" => &Value::Bool(true),
+                _ => &Value::Null,
+            });
             if then != now {
                 let message =
                     format!("cannot resume: `{key}` was {then} and is {now} now; train to another folder");
@@ -232,6 +239,10 @@ mod tests {
     fn another_recipe_is_refused_by_the_key_that_differs() {
         let mut recipe = state(1).recipe;
         recipe["model"] = "elsewhere".into();
+        state(1).check_recipe(&recipe).unwrap();
+        recipe.insert("shuffle".into(), false.into());
+        assert!(state(1).check_recipe(&recipe).is_err(), "a recipe without the key is of a shuffled run");
+        recipe["shuffle"] = true.into();
         state(1).check_recipe(&recipe).unwrap();
         recipe["lr"] = 2e-4.into();
         let message = state(1).check_recipe(&recipe).unwrap_err().to_string();

@@ -1,20 +1,31 @@
 //! The data loader: training sequences in their seeded order, micro-batch by micro-batch, and the validation sequences.
 
 use crate::checkpoint::TrainerState;
-use crate::data;
+use crate::data::{self, Dataset};
 use crate::options::TrainOptions;
-use crate::pack::{Document, EncodedDataset, Encoder, PackedSequence, pack};
+use crate::pack::{Document, EncodedDataset, Encoder, EpochOrder, PackedSequence};
+use crate::row_counts::RowCounts;
+use codelsi_engine::files::write_atomic_with;
 use codelsi_engine::{Error, Result};
+use codelsi_model::chat_template::ChatTemplate;
+use codelsi_model::template::PromptTemplate;
 use codelsi_model::tokenizer::Tokenizer;
+use serde_json::json;
 use sha2::{Digest, Sha256};
+use std::io::Write;
+use std::path::Path;
 
 /// The encoded training and validation rows, and the epoch being read.
 pub struct DataLoader<'a> {
     options: &'a TrainOptions,
     pub training: EncodedDataset,
     pub validation: EncodedDataset,
+    /// What became of the rows of all files.
+    pub rows: RowCounts,
+    /// Number of rows in the file `replay`.
+    replay_available: usize,
     epoch: u32,
-    /// The packed sequences of `epoch`, each a list of indices into the training documents.
+    /// The sequences of `epoch`, each a list of indices into the training documents.
     sequences: Vec<Vec<usize>>,
 }
 
@@ -24,35 +35,120 @@ impl<'a> DataLoader<'a> {
     /// # Errors
     /// A file that cannot be read or is malformed, or data in which no row fits into a sequence.
     pub fn open(options: &'a TrainOptions, tokenizer: &Tokenizer) -> Result<Self> {
-        let rows = data::read(&options.data)?;
-        let (mut training, validation) = match &options.validation_data {
-            Some(held_out) => (rows, data::read(held_out)?),
-            None => data::split(rows, options.validation, options.seed)?,
+        let mut counts = RowCounts::default();
+        let mut read = |path: &Path| -> Result<Dataset> {
+            let dataset = data::read(path)?;
+            counts.without_answer += dataset.without_answer;
+            for (key, rows) in &dataset.unused_keys {
+                *counts.unused_keys.entry(key.clone()).or_default() += rows;
+            }
+            Ok(dataset)
         };
-        if let Some(replay) = &options.replay {
-            training.extend(data::take_evenly(data::read(replay)?, options.replay_rows));
+        let Dataset { examples, rows, without_answer, .. } = read(&options.data)?;
+        if examples.is_empty() {
+            return Err(Error::io(&options.data, format!("all {without_answer} rows are without an answer")));
         }
-        let encoder = Encoder { tokenizer, template: options.template, seq: options.seq };
+        let (mut training, validation) = match &options.validation_data {
+            Some(held_out) => (examples, read(held_out)?.examples),
+            None => data::split(examples, options.validation, options.seed)?,
+        };
+        let mut replay_available = 0;
+        if let Some(replay) = &options.replay {
+            let mut replayed = read(replay)?.examples;
+            replay_available = replayed.len();
+            replayed.iter_mut().for_each(|example| example.row += rows);
+            training.extend(data::take_evenly(replayed, options.replay_rows));
+        }
+        let template = options.template;
+        let chat =
+            (template == PromptTemplate::Chat).then(|| ChatTemplate::require(&options.model)).transpose()?;
+        let encoder = Encoder { tokenizer, template, chat, seq: options.seq };
         let (training, validation) = (encoder.documents(&training)?, encoder.documents(&validation)?);
         if training.documents.is_empty() {
-            let message = format!(
-                "no row leaves room for an output in {} tokens; train with longer sequences",
-                options.seq
-            );
-            return Err(Error::io(&options.data, message));
+            return Err(Error::io(&options.data, nothing_to_train_on(&training, options)));
         }
-        let sequences = pack(&training.documents, options.seq, options.seed, 0);
-        Ok(DataLoader { options, training, validation, epoch: 0, sequences })
+        let encoded = [&training, &validation];
+        let rows = RowCounts {
+            training: training.documents.len(),
+            validation: validation.documents.len(),
+            seq: options.seq,
+            truncated: encoded.iter().map(|data| data.truncated).sum(),
+            too_long: encoded.iter().map(|data| data.dropped).sum(),
+            without_form: encoded.iter().map(|data| data.without_form).sum(),
+            ..counts
+        };
+        let (epoch, sequences) = (0, Vec::new());
+        let mut loader =
+            DataLoader { options, training, validation, rows, replay_available, epoch, sequences };
+        loader.sequences = loader.sequences_of(0);
+        Ok(loader)
+    }
+
+    /// Describes the options that have no effect on this data.
+    pub fn notes(&mut self) -> Vec<String> {
+        let (options, steps) = (self.options, self.total_steps());
+        let TrainOptions { warmup, max_steps, replay_rows, validate_every, .. } = *options;
+        let max_steps = max_steps.unwrap_or(0);
+        let notes = [
+            (
+                warmup >= steps,
+                format!("the learning rate ends in its warm-up of {warmup} steps: there are {steps}"),
+            ),
+            (
+                max_steps > steps,
+                format!("the epochs end after {steps} steps, before the {max_steps} of --max-steps"),
+            ),
+            (
+                replay_rows > self.replay_available,
+                format!(
+                    "--replay has {} rows, fewer than the {replay_rows} of --replay-rows",
+                    self.replay_available
+                ),
+            ),
+            (
+                validate_every > 0 && self.validation.documents.is_empty(),
+                "--validate-every has no effect: there are no validation rows".to_string(),
+            ),
+        ];
+        notes.into_iter().filter(|(holds, _)| *holds).map(|(_, note)| note).collect()
     }
 
     /// The number of optimizer steps of the whole run.
     pub fn total_steps(&mut self) -> usize {
         let mut steps = 0;
         for epoch in 0..self.options.epochs as u32 {
+            if self.options.max_steps.is_some_and(|max| steps >= max) {
+                break;
+            }
             self.load_epoch(epoch);
             steps += self.sequences.len().div_ceil(self.options.batch);
         }
         self.options.max_steps.map_or(steps, |max| max.min(steps))
+    }
+
+    /// Writes the rows of every step of the run to `path`, a line a step: the rows of each of its sequences, in order,
+    /// counted from 0 over the rows of the data file and on over those of `replay`.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn write_order(&mut self, path: &Path) -> Result<()> {
+        let (total, mut step) = (self.total_steps(), 0);
+        write_atomic_with(path, |out| {
+            for epoch in 0..self.options.epochs as u32 {
+                self.load_epoch(epoch);
+                for sequences in self.sequences.chunks(self.options.batch).take(total - step) {
+                    step += 1;
+                    let row = |&document: &usize| self.training.rows[document];
+                    let rows = |sequence: &Vec<usize>| sequence.iter().map(row).collect::<Vec<_>>();
+                    let sequences: Vec<Vec<usize>> = sequences.iter().map(rows).collect();
+                    writeln!(out, "{}", json!({"step": step, "epoch": epoch, "sequences": sequences}))?;
+                }
+                if step == total {
+                    break;
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Returns the next step's micro-batches and advances the data cursor in `state`. A step does not cross the end of
@@ -101,9 +197,14 @@ impl<'a> DataLoader<'a> {
 
     fn load_epoch(&mut self, epoch: u32) {
         if epoch != self.epoch {
-            self.sequences = pack(&self.training.documents, self.options.seq, self.options.seed, epoch);
+            self.sequences = self.sequences_of(epoch);
             self.epoch = epoch;
         }
+    }
+
+    fn sequences_of(&self, epoch: u32) -> Vec<Vec<usize>> {
+        let TrainOptions { shuffle, packing, seed, seq, .. } = *self.options;
+        EpochOrder { shuffle, packing, seed }.sequences(&self.training.documents, seq, epoch)
     }
 
     fn micro_batches(&self, sequences: &[Vec<usize>]) -> Vec<PackedSequence> {
@@ -111,5 +212,15 @@ impl<'a> DataLoader<'a> {
             PackedSequence::concat(micro.iter().flatten().map(|&index| &self.training.documents[index]))
         };
         sequences.chunks(self.options.micro_batch).map(documents).collect()
+    }
+}
+
+/// Says why no row became a document.
+fn nothing_to_train_on(training: &EncodedDataset, options: &TrainOptions) -> String {
+    match training.dropped {
+        0 => format!("the template {} can write none of the conversations", options.template.name()),
+        _ => {
+            format!("no row leaves room for an output in {} tokens; train with longer sequences", options.seq)
+        }
     }
 }

@@ -7,7 +7,6 @@ use codelsi_model::tensor_writer::{MAX_SHARD_BYTES, TensorSpec, write_json, writ
 use half::bf16;
 use safetensors::Dtype;
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -49,21 +48,6 @@ pub fn write_trained_model(
     write_model(folder, &specs, MAX_SHARD_BYTES, &mut |spec, out| {
         write_values(&trained[&spec.name], dtype, out)
     })
-}
-
-/// Copies the tokenizer's files, so that the trained model can be loaded like its base.
-///
-/// # Errors
-/// When a file cannot be read or written.
-pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
-    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
-        let file = from.join(name);
-        if file.exists() {
-            let bytes = fs::read(&file).map_err(|e| Error::io(&file, e))?;
-            codelsi_engine::files::write_atomic(to.join(name), &bytes)?;
-        }
-    }
-    Ok(())
 }
 
 fn write_values(t: &Tensor, dtype: DType, out: &mut dyn Write) -> io::Result<()> {

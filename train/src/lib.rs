@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod collapse;
 pub mod data;
 pub mod data_loader;
 pub mod export;
@@ -18,6 +19,7 @@ pub mod options;
 pub mod pack;
 pub mod plan;
 pub mod rank_check;
+pub mod row_counts;
 pub mod run_summary;
 pub mod schedule;
 pub mod train_step;

@@ -15,7 +15,7 @@ use std::str::FromStr;
 pub struct TrainOptions {
     /// Folder of the base model.
     pub model: PathBuf,
-    /// Training rows: JSON Lines of `{instruction, output}`.
+    /// Training rows, in one of the forms that [`crate::data::read`] reads.
     pub data: PathBuf,
     /// Rows of an earlier stage, mixed in against forgetting: `replay_rows` of this file at even distances. They are
     /// trained on and never used for validation.
@@ -24,7 +24,7 @@ pub struct TrainOptions {
     pub replay_rows: usize,
     /// Output folder of the adapter (with `full`: the model), `metrics.jsonl`, `recipe.json` and the checkpoints.
     pub out: PathBuf,
-    /// An adapter to start from; its method, rank, alpha and target linears are kept.
+    /// An adapter to start from, of the same method, rank, alpha and target linears.
     pub from: Option<PathBuf>,
     /// Trains every weight instead of an adapter.
     pub full: bool,
@@ -58,6 +58,10 @@ pub struct TrainOptions {
     pub micro_batch: usize,
     /// Prompt template around each instruction.
     pub template: PromptTemplate,
+    /// Goes through the rows in a random order, another one in each epoch; otherwise in the file's.
+    pub shuffle: bool,
+    /// Packs several rows into a sequence; otherwise a sequence is one row.
+    pub packing: bool,
     /// Rows held out for the validation loss.
     pub validation: usize,
     /// A file of validation rows; no training rows are held out then.
@@ -142,6 +146,8 @@ impl Default for TrainOptions {
             batch: 16,
             micro_batch: 1,
             template: PromptTemplate::Paper,
+            shuffle: true,
+            packing: true,
             validation: 16,
             validation_data: None,
             validate_every: 0,
@@ -160,12 +166,9 @@ impl TrainOptions {
     /// # Errors
     /// The first rule that is broken.
     pub fn check(&self, positions: usize) -> Result<()> {
+        self.check_numbers()?;
         let rules = [
-            (self.batch == 0 || self.micro_batch == 0, "batch and micro-batch are at least 1".to_string()),
-            (self.epochs == 0 || self.max_steps == Some(0), "at least one epoch and one step".to_string()),
             (self.seq < 2 || self.seq > positions, format!("sequences have 2 to {positions} tokens here")),
-            (!(self.lr > 0.0 && self.lr.is_finite()), "the learning rate is above 0".to_string()),
-            (self.clip.is_some_and(|clip| clip.is_nan() || clip <= 0.0), "the clip is above 0".to_string()),
             (
                 self.replay.is_some() != (self.replay_rows > 0),
                 "a replay is a file and a number of its rows".to_string(),
@@ -176,6 +179,53 @@ impl TrainOptions {
             Some((_, rule)) => Err(Error::new(format!("training options: {rule}"))),
             None => DropoutRate::new(self.dropout).map(|_| ()).at("training options"),
         }
+    }
+
+    /// Checks the range of every number.
+    fn check_numbers(&self) -> Result<()> {
+        let max_steps = self.max_steps.unwrap_or(1);
+        for (name, value, max) in [
+            ("batch", self.batch, 1 << 20),
+            ("micro-batch", self.micro_batch, 1 << 20),
+            ("epochs", self.epochs, 1 << 16),
+            ("max-steps", max_steps, u32::MAX as usize),
+            ("rank", self.rank, 1 << 16),
+        ] {
+            if !(1..=max).contains(&value) {
+                return Err(Error::new(format!(
+                    "training options: --{name} is {value}, not from 1 to {max}"
+                )));
+            }
+        }
+        if self.warmup > u32::MAX as usize {
+            return Err(Error::new(format!(
+                "training options: --warmup is {}, above {}",
+                self.warmup,
+                u32::MAX
+            )));
+        }
+        // Each is computed with as an f32, so it has to be one.
+        let is_above_0 = |x: f64| x as f32 > 0.0 && (x as f32).is_finite();
+        let (above_0, at_least_0) = ("a number above 0", "a number, at least 0");
+        let TrainOptions { lr, alpha, dropout, weight_decay, .. } = *self;
+        let clip = self.clip.unwrap_or(1.0);
+        for (name, value, in_range, range) in [
+            ("lr", lr, is_above_0(lr), above_0),
+            ("alpha", shortest_decimal(alpha), is_above_0(alpha.into()), above_0),
+            ("dropout", shortest_decimal(dropout), (0.0..1.0).contains(&dropout), "at least 0 and below 1"),
+            (
+                "weight-decay",
+                shortest_decimal(weight_decay),
+                weight_decay >= 0.0 && weight_decay.is_finite(),
+                at_least_0,
+            ),
+            ("clip", clip, is_above_0(clip), above_0),
+        ] {
+            if !in_range {
+                return Err(Error::new(format!("training options: --{name} is {value:?}, not {range}")));
+            }
+        }
+        Ok(())
     }
 
     /// The settings of the adapter to train.
@@ -205,7 +255,7 @@ impl TrainOptions {
             "seq": self.seq, "batch": self.batch, "micro_batch": self.micro_batch,
             "template": self.template.name(), "validation": self.validation, "validation_data": self.validation_data,
             "compute": format!("{:?}", self.compute).to_lowercase(),
-            "seed": self.seed,
+            "seed": self.seed, "shuffle": self.shuffle, "packing": self.packing,
         });
         recipe.as_object().cloned().unwrap_or_default()
     }

@@ -1,8 +1,9 @@
 //! Tokenization of rows to documents with a loss mask, and packing of documents into sequences.
 
-use crate::data::{Example, ORDER_SITE, permutation};
-use codelsi_engine::Result;
+use crate::data::{Example, ORDER_SITE, Turn, permutation};
 use codelsi_engine::rng::RngKey;
+use codelsi_engine::{At, Result};
+use codelsi_model::chat_template::{ChatTemplate, EncodedConversation};
 use codelsi_model::template::PromptTemplate;
 use codelsi_model::tokenizer::Tokenizer;
 use rayon::prelude::*;
@@ -10,16 +11,24 @@ use rayon::prelude::*;
 /// The target of a position that is excluded from the loss, as in PyTorch.
 pub const IGNORE_INDEX: i32 = -100;
 
-/// A tokenized row: `<s> prompt output </s>`.
+/// A tokenized conversation: for one turn `<s> prompt output </s>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     pub tokens: Vec<u32>,
-    /// The next token of each position, or [`IGNORE_INDEX`] within the prompt: the loss is on the output and `</s>`
-    /// only.
+    /// The next token of each position, or [`IGNORE_INDEX`] where that is in a prompt: the loss is on answers and the
+    /// `</s>` after each.
     pub targets: Vec<i32>,
 }
 
 impl Document {
+    /// A document whose loss is on the tokens that `in_loss` marks, each predicted by the one before it.
+    pub fn new(tokens: Vec<u32>, in_loss: &[bool]) -> Document {
+        let target = |(&token, &in_loss)| if in_loss { token as i32 } else { IGNORE_INDEX };
+        let mut targets: Vec<i32> = tokens.iter().zip(in_loss).skip(1).map(target).collect();
+        targets.extend((!tokens.is_empty()).then_some(IGNORE_INDEX));
+        Document { tokens, targets }
+    }
+
     /// The number of positions with a loss.
     pub fn labelled(&self) -> usize {
         count_labelled(&self.targets)
@@ -34,18 +43,24 @@ fn count_labelled(targets: &[i32]) -> usize {
 pub struct Encoder<'a> {
     pub tokenizer: &'a Tokenizer,
     pub template: PromptTemplate,
+    /// The model's chat template, which [`PromptTemplate::Chat`] needs.
+    pub chat: Option<ChatTemplate>,
     /// The maximum length of a document, in tokens.
     pub seq: usize,
 }
 
-/// The documents of a data set, and the number of rows that did not fit.
+/// The documents of a data set, and the number of rows that did not become one as they are.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct EncodedDataset {
     pub documents: Vec<Document>,
+    /// The row of each document, see [`Example::row`].
+    pub rows: Vec<usize>,
     /// Documents cut to `seq` tokens; they end without `</s>`.
     pub truncated: usize,
     /// Rows whose prompt alone fills `seq` tokens, which leaves no output to learn.
     pub dropped: usize,
+    /// Conversations for which the template has no form.
+    pub without_form: usize,
 }
 
 impl Encoder<'_> {
@@ -54,9 +69,16 @@ impl Encoder<'_> {
     /// # Errors
     /// Text that the tokenizer cannot encode.
     pub fn documents(&self, rows: &[Example]) -> Result<EncodedDataset> {
-        let encoded: Vec<Document> = rows.par_iter().map(|row| self.document(row)).collect::<Result<_>>()?;
+        let encoded: Vec<Option<Document>> = rows
+            .par_iter()
+            .map(|row| self.document(row).at(format!("row {}", row.row)))
+            .collect::<Result<_>>()?;
         let mut all = EncodedDataset::default();
-        for mut document in encoded {
+        for (document, row) in encoded.into_iter().zip(rows) {
+            let Some(mut document) = document else {
+                all.without_form += 1;
+                continue;
+            };
             if document.tokens.len() > self.seq {
                 document.tokens.truncate(self.seq);
                 document.targets.truncate(self.seq);
@@ -67,24 +89,48 @@ impl Encoder<'_> {
                 all.truncated += 1;
             }
             all.documents.push(document);
+            all.rows.push(row.row);
         }
         Ok(all)
     }
 
-    /// Encodes one row without truncation. The prompt is tokenized exactly as generation tokenizes it, and the output
-    /// continues it without the space that the tokenizer puts before a new text.
+    /// Encodes one row without truncation; `None` if the template has no form for it. A prompt is tokenized exactly as
+    /// generation tokenizes it.
     ///
     /// # Errors
-    /// Text that the tokenizer cannot encode.
-    pub fn document(&self, row: &Example) -> Result<Document> {
-        let mut tokens = self.tokenizer.encode(&self.template.wrap(&row.instruction), true)?;
-        let prompt = tokens.len();
-        tokens.extend(self.tokenizer.encode_continuation(&row.output)?);
-        tokens.extend(self.tokenizer.eos());
-        let mut targets: Vec<i32> = tokens.iter().skip(1).map(|&t| t as i32).collect();
-        targets.push(IGNORE_INDEX);
-        targets[..prompt.saturating_sub(1)].fill(IGNORE_INDEX);
-        Ok(Document { tokens, targets })
+    /// Text that the tokenizer cannot encode, or a chat template that a model cannot be trained with.
+    pub fn document(&self, row: &Example) -> Result<Option<Document>> {
+        match &self.chat {
+            Some(chat) if self.template == PromptTemplate::Chat => self.chat_document(chat, row),
+            _ => self.turns_document(row),
+        }
+    }
+
+    /// Encodes a row by the model's chat template.
+    fn chat_document(&self, chat: &ChatTemplate, row: &Example) -> Result<Option<Document>> {
+        match chat.encode_conversation(self.tokenizer, &row.messages) {
+            Ok(EncodedConversation { tokens, in_loss }) => Ok(Some(Document::new(tokens, &in_loss))),
+            // A template raises an exception for a conversation that it cannot write.
+            Err(_) if chat.render(&row.messages, false).is_err() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Encodes a row turn by turn: an answer continues its prompt without the space that the tokenizer puts before a new
+    /// text.
+    fn turns_document(&self, row: &Example) -> Result<Option<Document>> {
+        let Some(turns) = row.turns().filter(|turns| turns.len() == 1 || self.template.has_turns()) else {
+            return Ok(None);
+        };
+        let (mut tokens, mut in_loss) = (Vec::new(), Vec::new());
+        for Turn { instruction, answer } in turns {
+            tokens.extend(self.tokenizer.encode(&self.template.wrap(&instruction), true)?);
+            in_loss.resize(tokens.len(), false);
+            tokens.extend(self.tokenizer.encode_continuation(answer)?);
+            tokens.extend(self.tokenizer.eos());
+            in_loss.resize(tokens.len(), true);
+        }
+        Ok(Some(Document::new(tokens, &in_loss)))
     }
 }
 
@@ -117,14 +163,38 @@ impl PackedSequence {
     }
 }
 
-/// Packs the documents of one epoch into sequences of at most `seq` tokens, each a list of document indices.
-///
-/// Shuffles the documents and packs them first-fit: a document goes into the first sequence that has room for it. No
-/// document is split. The result depends on (seed, epoch) alone, so that a resumed run needs no more than a cursor.
-pub fn pack(documents: &[Document], seq: usize, seed: u64, epoch: u32) -> Vec<Vec<usize>> {
+/// The order in which an epoch goes through the documents, and how they share sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochOrder {
+    /// Goes through the documents in a random order; otherwise in their own.
+    pub shuffle: bool,
+    /// Packs several documents into a sequence; otherwise a sequence is one document.
+    pub packing: bool,
+    pub seed: u64,
+}
+
+impl EpochOrder {
+    /// Puts the documents of one epoch into sequences of at most `seq` tokens, each a list of document indices.
+    ///
+    /// Packing is first-fit: a document goes into the first sequence that has room for it. No document is split. The
+    /// result depends on the seed and the epoch alone, so that a resumed run needs no more than a cursor.
+    pub fn sequences(self, documents: &[Document], seq: usize, epoch: u32) -> Vec<Vec<usize>> {
+        let order = match self.shuffle {
+            true => permutation(documents.len(), RngKey { seed: self.seed, step: epoch, site: ORDER_SITE }),
+            false => (0..documents.len()).collect(),
+        };
+        match self.packing {
+            true => pack(order, documents, seq),
+            false => order.into_iter().map(|index| vec![index]).collect(),
+        }
+    }
+}
+
+/// Packs documents first-fit, in this order.
+fn pack(order: Vec<usize>, documents: &[Document], seq: usize) -> Vec<Vec<usize>> {
     let mut sequences: Vec<Vec<usize>> = Vec::new();
     let mut free: Vec<usize> = Vec::new();
-    for index in permutation(documents.len(), RngKey { seed, step: epoch, site: ORDER_SITE }) {
+    for index in order {
         let length = documents[index].tokens.len();
         match free.iter().position(|&free| free >= length) {
             Some(sequence) => {
@@ -143,6 +213,7 @@ pub fn pack(documents: &[Document], seq: usize, seed: u64, epoch: u32) -> Vec<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use codelsi_model::message::{Message, Role};
     use codelsi_testing::shared;
 
     /// A tokenizer of single characters that, as Llama's, puts a space before a text.
@@ -170,13 +241,14 @@ mod tests {
     }
 
     fn example(instruction: &str, output: &str) -> Example {
-        Example { instruction: instruction.into(), output: output.into() }
+        Example::new(instruction, output)
     }
 
     #[test]
     fn loss_is_on_the_output_and_its_end_only() {
-        let encoder = Encoder { tokenizer: &char_tokenizer(), template: PromptTemplate::Plain, seq: 100 };
-        let document = encoder.document(&example("ab", "xy")).unwrap();
+        let encoder =
+            Encoder { tokenizer: &char_tokenizer(), template: PromptTemplate::Plain, chat: None, seq: 100 };
+        let document = encoder.document(&example("ab", "xy")).unwrap().unwrap();
         let (space, newline, letter) = (3, 30, |c: char| c as u32 - 'a' as u32 + 4);
         let [a, b, x, y] = ['a', 'b', 'x', 'y'].map(letter);
         assert_eq!(document.tokens, [1, space, a, b, newline, x, y, 2]);
@@ -189,12 +261,39 @@ mod tests {
         // `<s> ab\n` is 5 tokens; the last of them already predicts the output.
         let rows = [example("ab", "xyz"), example("abcdef", "x")];
         let tokenizer = char_tokenizer();
-        let encoder = |seq| Encoder { tokenizer: &tokenizer, template: PromptTemplate::Plain, seq };
+        let encoder =
+            |seq| Encoder { tokenizer: &tokenizer, template: PromptTemplate::Plain, chat: None, seq };
         let all = encoder(6).documents(&rows).unwrap();
         assert_eq!((all.documents.len(), all.truncated, all.dropped), (1, 1, 1));
         assert_eq!((all.documents[0].tokens.len(), all.documents[0].labelled()), (6, 2));
         assert_eq!(encoder(8).documents(&rows[..1]).unwrap().truncated, 1);
         assert_eq!(encoder(9).documents(&rows[..1]).unwrap().truncated, 0);
+    }
+
+    #[test]
+    fn a_chat_template_writes_conversations_with_their_ends_in_the_loss() {
+        let source = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}\
+                      {% if m.role == 'user' %}{{ bos_token }}{% endif %}{{ m.content }}\
+                      {% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}";
+        let variables = [("bos_token", "<s>"), ("eos_token", "</s>")];
+        let variables = variables.map(|(name, text)| (name.to_string(), text.to_string())).into();
+        let chat = Some(ChatTemplate::new(source, variables, "chat_template.jinja".into()).unwrap());
+        let tokenizer = char_tokenizer();
+        let encoder = Encoder { tokenizer: &tokenizer, template: PromptTemplate::Chat, chat, seq: 100 };
+        let row = |roles: &[(Role, &str)]| Example {
+            messages: roles.iter().map(|&(role, text)| Message { role, content: text.into() }).collect(),
+            row: 3,
+        };
+        let (user, assistant) = (Role::User, Role::Assistant);
+        let turns = [(user, "ab"), (assistant, "xy"), (user, "c"), (assistant, "z")];
+        let all = encoder.documents(&[row(&turns), row(&[(Role::Tool, "t"), (assistant, "x")])]).unwrap();
+        assert_eq!((all.documents.len(), all.without_form), (1, 1));
+        let document = &all.documents[0];
+        let learned: Vec<u32> =
+            document.targets.iter().filter(|&&t| t != IGNORE_INDEX).map(|&t| t as u32).collect();
+        let letter = |c: char| c as u32 - 'a' as u32 + 4;
+        assert_eq!(learned, [letter('x'), letter('y'), 2, letter('z'), 2]);
+        assert_eq!(document.tokens.iter().filter(|&&token| token == 1).count(), 2, "{:?}", document.tokens);
     }
 
     fn documents_of(lengths: &[usize]) -> Vec<Document> {
@@ -204,7 +303,9 @@ mod tests {
     #[test]
     fn every_document_is_packed_once_within_the_length() {
         let documents = documents_of(&[5, 9, 1, 3, 10, 2, 7, 4, 6, 8]);
-        let epoch = pack(&documents, 10, 42, 0);
+        let pack =
+            |seed, epoch| EpochOrder { shuffle: true, packing: true, seed }.sequences(&documents, 10, epoch);
+        let epoch = pack(42, 0);
         let mut all: Vec<usize> = epoch.concat();
         all.sort();
         assert_eq!(all, (0..10).collect::<Vec<_>>());
@@ -213,9 +314,56 @@ mod tests {
             assert!(total <= 10, "{total} tokens");
         }
         assert!(epoch.len() <= 7, "55 tokens in {} sequences of 10", epoch.len());
-        assert_eq!(pack(&documents, 10, 42, 0), epoch);
-        assert_ne!(pack(&documents, 10, 42, 1), epoch);
-        assert_ne!(pack(&documents, 10, 43, 0), epoch);
+        assert_eq!(pack(42, 0), epoch);
+        assert_ne!(pack(42, 1), epoch);
+        assert_ne!(pack(43, 0), epoch);
+    }
+
+    #[test]
+    fn without_shuffling_or_packing_a_sequence_is_a_row_in_the_file_s_order() {
+        let documents = documents_of(&[5, 9, 1, 3]);
+        let sequences =
+            |shuffle, packing| EpochOrder { shuffle, packing, seed: 42 }.sequences(&documents, 10, 1);
+        assert_eq!(sequences(false, false), [[0], [1], [2], [3]]);
+        assert_eq!(sequences(false, true), [vec![0, 2, 3], vec![1]]);
+        let mut shuffled = sequences(true, false);
+        assert_ne!(shuffled, sequences(false, false));
+        shuffled.sort();
+        assert_eq!(shuffled, sequences(false, false));
+    }
+
+    #[test]
+    fn a_conversation_is_one_document_where_the_template_has_turns() {
+        let tokenizer = char_tokenizer();
+        let encode = |template, roles: &[(Role, &str)]| {
+            let messages = roles.iter().map(|&(role, text)| Message { role, content: text.into() }).collect();
+            let encoder = Encoder { tokenizer: &tokenizer, template, chat: None, seq: 1000 };
+            encoder.documents(&[Example { messages, row: 7 }]).unwrap()
+        };
+        let (user, assistant) = (Role::User, Role::Assistant);
+        let two = [(user, "ab"), (assistant, "xy"), (user, "c"), (assistant, "z")];
+        let all = encode(PromptTemplate::Inst, &two);
+        let single = |instruction, answer| {
+            let encoder =
+                Encoder { tokenizer: &tokenizer, template: PromptTemplate::Inst, chat: None, seq: 1000 };
+            encoder.document(&example(instruction, answer)).unwrap().unwrap()
+        };
+        let (first, second) = (single("ab", "xy"), single("c", "z"));
+        assert_eq!(all.documents[0].tokens, [first.tokens, second.tokens].concat());
+        assert_eq!(all.documents[0].targets, [first.targets, second.targets].concat());
+        assert_eq!((all.rows.as_slice(), all.documents[0].labelled()), (&[7][..], 5));
+        for template in [PromptTemplate::Paper, PromptTemplate::Plain] {
+            let all = encode(template, &two);
+            assert_eq!((all.documents.len(), all.without_form), (0, 1));
+            let system = [(Role::System, "s"), (user, "ab"), (assistant, "xy")];
+            let encoder = Encoder { tokenizer: &tokenizer, template, chat: None, seq: 1000 };
+            let joined = encoder.document(&example("s\n\nab", "xy")).unwrap();
+            assert_eq!(Some(encode(template, &system).documents.remove(0)), joined);
+        }
+        assert_eq!(
+            encode(PromptTemplate::Inst, &[(assistant, "x"), (user, "a"), (assistant, "y")]).without_form,
+            1
+        );
     }
 
     #[test]
@@ -236,14 +384,14 @@ mod tests {
             return;
         };
         for template in [PromptTemplate::Paper, PromptTemplate::Inst, PromptTemplate::Plain] {
-            let encoder = Encoder { tokenizer: &llama, template, seq: 4096 };
+            let encoder = Encoder { tokenizer: &llama, template, chat: None, seq: 4096 };
             for output in ["function f() {\n  return 1;\n}", "\nx", "  indented", "é", ""] {
                 let row = example("Do it.", output);
-                let document = encoder.document(&row).unwrap();
-                let prompt = llama.encode(&template.wrap(&row.instruction), true).unwrap();
+                let document = encoder.document(&row).unwrap().unwrap();
+                let prompt = llama.encode(&template.wrap("Do it."), true).unwrap();
                 assert_eq!(document.tokens[..prompt.len()], prompt);
                 assert_eq!(document.labelled(), document.tokens.len() - prompt.len());
-                assert_eq!(llama.decode(&document.tokens), template.wrap(&row.instruction) + output);
+                assert_eq!(llama.decode(&document.tokens), template.wrap("Do it.") + output);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::pack::{Document, IGNORE_INDEX};
 use crate::plan::StepPlan;
+use crate::row_counts::RowCounts;
 use codelsi_model::tokenizer::Tokenizer;
 use std::fmt;
 
@@ -21,12 +22,9 @@ pub struct RunSummary {
     pub steps: usize,
     /// Steps done before a resume.
     pub completed_steps: usize,
-    pub training_rows: usize,
-    pub validation_rows: usize,
-    /// Rows cut to the sequence length.
-    pub truncated: usize,
-    /// Rows whose prompt alone fills the sequence length.
-    pub dropped: usize,
+    pub rows: RowCounts,
+    /// Options that have no effect in this run, each with the reason.
+    pub notes: Vec<String>,
 }
 
 impl fmt::Display for RunSummary {
@@ -35,8 +33,8 @@ impl fmt::Display for RunSummary {
         self.sample.lines().try_for_each(|line| writeln!(f, "  | {line}"))?;
         let share = 100.0 * self.trainable as f64 / self.total as f64;
         writeln!(f, "trainable: {} of {} parameters, {share:.4} %", self.trainable, self.total)?;
-        write!(f, "rows: {} to train on, {} to validate", self.training_rows, self.validation_rows)?;
-        writeln!(f, "; {} cut, {} dropped as too long", self.truncated, self.dropped)?;
+        writeln!(f, "{}", self.rows)?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
         write!(f, "steps: {}", self.steps)?;
         if self.completed_steps > 0 {
             write!(f, ", going on after step {}", self.completed_steps)?;
@@ -50,15 +48,32 @@ impl fmt::Display for RunSummary {
 
 /// Renders a document with its loss mask, `<s>prompt⟦output</s>⟧`; long parts are shortened in the middle.
 pub fn render_sample(tokenizer: &Tokenizer, document: &Document) -> String {
-    let first =
-        document.targets.iter().position(|&t| t != IGNORE_INDEX).map_or(document.tokens.len(), |at| at + 1);
-    let (prompt, output) = document.tokens.split_at(first);
-    let end =
-        if tokenizer.eos().is_some() && output.last().copied() == tokenizer.eos() { "</s>" } else { "" };
-    let start =
-        if tokenizer.bos().is_some() && prompt.first().copied() == tokenizer.bos() { "<s>" } else { "" };
-    let (prompt, output) = (tokenizer.decode(prompt), tokenizer.decode_continuation(output));
-    format!("{start}{}⟦{}{end}⟧", shortened(&prompt), shortened(&output))
+    let in_loss = |i: usize| i > 0 && document.targets[i - 1] != IGNORE_INDEX;
+    let mut sample = String::new();
+    let mut start = 0;
+    while start < document.tokens.len() {
+        let same = (start..document.tokens.len()).take_while(|&i| in_loss(i) == in_loss(start)).count();
+        let part = &document.tokens[start..start + same];
+        let text = shortened(&with_control_tokens(tokenizer, part, start == 0));
+        sample += &if in_loss(start) { format!("⟦{text}⟧") } else { text };
+        start += same;
+    }
+    sample
+}
+
+/// Decodes tokens, control tokens as their text. `first` is true at the start of a document, whose space in front is not
+/// shown.
+fn with_control_tokens(tokenizer: &Tokenizer, tokens: &[u32], mut first: bool) -> String {
+    let is_text = |token: &u32| tokenizer.control_token(*token).is_none();
+    let mut text = String::new();
+    for group in tokens.chunk_by(|a, b| is_text(a) && is_text(b)) {
+        text += &match tokenizer.control_token(group[0]) {
+            Some(control) => control.to_string(),
+            None if std::mem::take(&mut first) => tokenizer.decode(group),
+            None => tokenizer.decode_continuation(group),
+        };
+    }
+    text
 }
 
 fn shortened(text: &str) -> String {

@@ -110,6 +110,22 @@ impl<'a> TrainStep<'a> {
         gathered.collect()
     }
 
+    /// Describes the first of this rank's trained tensors and moments that holds NaN or infinity, if there is one. Reads
+    /// them all.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn first_non_finite(&self) -> Result<Option<String>> {
+        for ((name, t), (m, v)) in self.model.trainable().iter().zip(&self.optimizer.moments) {
+            for (what, t) in [("", *t), (", first moment", m), (", second moment", v)] {
+                if let Some(value) = t.to_vec::<f32>()?.into_iter().find(|value| !value.is_finite()) {
+                    return Ok(Some(format!("`{name}`{what} holds {value}")));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Runs the next step at learning rate `lr`. Every rank passes all micro-batches of the step and runs its share.
     ///
     /// The loss is the sum over all micro-batches divided by the number of labelled tokens in the whole step. So the
@@ -133,7 +149,8 @@ impl<'a> TrainStep<'a> {
         let stats = StepStats { loss: values[0], grad_norm: values[1].sqrt() };
         for (what, value) in [("loss", stats.loss), ("gradient norm", stats.grad_norm)] {
             if !value.is_finite() {
-                return Err(Error::new(format!("the {what} is {value}; lower --lr, or check the data")));
+                let message = format!("the {what} is {value}; lower --lr, or check the data");
+                return Err(Error::new(message).not_finite());
             }
         }
         Ok(stats)

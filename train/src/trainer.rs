@@ -1,22 +1,25 @@
 //! The training loop: load, plan, step, save, report.
 
 use crate::checkpoint::{self, TrainerState};
+use crate::collapse::CollapseWatch;
 use crate::data_loader::DataLoader;
-use crate::export::{Weights, copy_tokenizer, write_adapter, write_trained_model};
+use crate::export::{Weights, write_adapter, write_trained_model};
 use crate::flops::step_flops;
 use crate::metrics::{MetricsLog, StepMetrics};
 use crate::options::{ActivationCheckpointing, TrainOptions};
 use crate::pack::PackedSequence;
 use crate::plan::{Planner, StepPlan, memory_budget};
 use crate::rank_check::check_same_on_all_ranks;
+use crate::row_counts::RowCounts;
 use crate::run_summary::{RunSummary, render_sample};
 use crate::schedule::CosineSchedule;
 use crate::train_step::{StepStats, TrainStep};
 use codelsi_engine::memory::anonymous_bytes;
 use codelsi_engine::{At, Comm, DType, Device, Error, Label, ReduceOp, Result};
 use codelsi_kernels::roof;
-use codelsi_model::adapter::{Adapter, Method};
+use codelsi_model::adapter::{Adapter, AdapterConfig, Method};
 use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::output_folder::copy_tokenizer_files;
 use codelsi_model::parallel::{RankLayout, TensorParallelRule};
 use codelsi_model::tensor_writer::write_json;
 use codelsi_model::tokenizer::Tokenizer;
@@ -34,6 +37,8 @@ pub enum TrainEvent<'a> {
     InitialValidation(f64),
     /// A step was done; with the number of steps of the run.
     Step(&'a StepMetrics, usize),
+    /// The run has collapsed: one line with advice, once.
+    Collapse(&'a str),
     /// A checkpoint was written.
     CheckpointSaved(&'a Path),
 }
@@ -64,10 +69,12 @@ pub struct TrainReport {
     pub planned_bytes: usize,
     /// On the CPU: peak memory of the process that is not backed by a file, in bytes.
     pub anonymous_bytes: Option<usize>,
+    /// What became of the rows.
+    pub rows: RowCounts,
 }
 
-/// Runs training to the end and writes the adapter (or model), `recipe.json`, `metrics.jsonl` and the last checkpoint
-/// to `options.out`. The same options and data give the same bits, also when a run is killed and resumed, and for any
+/// Runs training to the end and writes the adapter (or model), `recipe.json`, `order.jsonl`, `metrics.jsonl` and the last
+/// checkpoint to `options.out`. The same options and data give the same bits, also when a run is killed and resumed, and for any
 /// number of data-parallel ranks. A collective: every rank calls it; rank 0 writes the files. It returns when all ranks
 /// are done.
 ///
@@ -133,21 +140,21 @@ pub fn train(
         load_gb_per_s: matches!(device, Device::Cuda(_)).then_some(load_rate),
         steps: data.total_steps(),
         completed_steps: state.step,
-        training_rows: data.training.documents.len(),
-        validation_rows: data.validation.documents.len(),
-        truncated: data.training.truncated + data.validation.truncated,
-        dropped: data.training.dropped + data.validation.dropped,
+        rows: data.rows.clone(),
+        notes: data.notes(),
     };
     on_event(TrainEvent::Start(&summary));
     let writes = comm.rank() == 0;
     if writes {
         write_json(options.out.join("recipe.json"), &Value::Object(recipe))?;
+        data.write_order(&options.out.join("order.jsonl"))?;
     }
     let log = MetricsLog::open(options.out.join("metrics.jsonl"), state.step, writes)?;
     let validation = data.validation_sequences();
     let comm = &**comm;
     let peak_flops = if writes { measured_peak_flops(device, options.compute)? } else { None };
     device.ledger().reset_peak();
+    let collapse = CollapseWatch::new(log.metrics());
     let mut trainer = Trainer {
         options,
         device,
@@ -159,6 +166,7 @@ pub fn train(
         base: &base,
         state,
         log,
+        collapse,
         peak_flops,
         anonymous_bytes: None,
     };
@@ -190,20 +198,38 @@ fn initial_adapter(
     base: &Checkpoint,
     resumed: Option<&Path>,
 ) -> Result<Option<Adapter>> {
-    let method = options.method;
     Ok(match resumed.or(options.from.as_deref()) {
         _ if options.full => None,
         Some(folder) => {
             let mut adapter = Adapter::load(folder, base.config())?;
-            if ![Method::LORA, adapter.config.method].contains(&method) {
-                let message = format!("holds {}, which does not go on as {method}", adapter.config.method);
-                return Err(Error::io(folder, message));
-            }
+            check_same_settings(&adapter.config, &options.adapter_settings())
+                .at(folder.display().to_string())?;
             adapter.config.dropout = options.dropout;
             Some(adapter)
         }
         None => Some(Adapter::init(base, &options.adapter_settings(), options.seed)?),
     })
+}
+
+/// Checks that the options ask for the settings that an adapter has: it goes on as it is.
+fn check_same_settings(has: &AdapterConfig, asked: &AdapterConfig) -> Result<()> {
+    let linears = |settings: &AdapterConfig| {
+        settings.targets.iter().map(|linear| linear.name()).collect::<Vec<_>>().join(",")
+    };
+    // A bottleneck has neither.
+    let scaled = has.method != Method::Bottleneck;
+    let differing = [
+        (has.method != asked.method, "", has.method.to_string(), asked.method.to_string()),
+        (has.rank != asked.rank, "--rank ", has.rank.to_string(), asked.rank.to_string()),
+        (scaled && has.alpha != asked.alpha, "--alpha ", has.alpha.to_string(), asked.alpha.to_string()),
+        (scaled && has.targets != asked.targets, "--targets ", linears(has), linears(asked)),
+    ];
+    match differing.into_iter().find(|(differs, ..)| *differs) {
+        Some((_, option, has, asked)) => Err(Error::new(format!(
+            "holds {option}{has}, which does not go on as {option}{asked}; leave the option out, or train without --from"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Plans a step of the largest micro-batches before anything is loaded. All ranks recompute as many layers as the rank
@@ -236,6 +262,7 @@ struct Trainer<'a> {
     base: &'a Checkpoint,
     state: TrainerState,
     log: MetricsLog,
+    collapse: CollapseWatch,
     /// Measured peak of the device, in FLOP/s.
     peak_flops: Option<f64>,
     /// On the CPU: the highest anonymous memory after a step.
@@ -257,11 +284,17 @@ impl Trainer<'_> {
             let mut metric = self.step(&schedule)?;
             let due = |every: usize| metric.step == total_steps || every > 0 && metric.step % every == 0;
             let (validate, save) = (due(self.options.validate_every), due(self.options.save_every));
+            if validate || save {
+                self.check_update()?;
+            }
             if validate {
                 metric.validation_loss = self.validate()?;
             }
             self.log.write(&metric)?;
             on_event(TrainEvent::Step(&metric, total_steps));
+            if let Some(warning) = self.collapse.warning(&metric) {
+                on_event(TrainEvent::Collapse(&warning));
+            }
             if save {
                 self.save(on_event)?;
             }
@@ -275,7 +308,8 @@ impl Trainer<'_> {
         let lr = schedule.lr_at(step);
         let micro_batches = self.data.next_step(&mut self.state);
         let comm_seconds = self.comm.seconds();
-        let StepStats { loss, grad_norm } = self.train_step.run(&micro_batches, lr)?;
+        let StepStats { loss, grad_norm } =
+            self.train_step.run(&micro_batches, lr).map_err(|e| self.explain(e))?;
         let tokens = micro_batches.iter().map(|micro| micro.tokens.len()).sum();
         let seconds = started.elapsed().as_secs_f64();
         self.state.step = step;
@@ -303,7 +337,54 @@ impl Trainer<'_> {
     }
 
     fn validate(&self) -> Result<Option<f64>> {
-        (!self.validation.is_empty()).then(|| self.train_step.validate(&self.validation)).transpose()
+        if self.validation.is_empty() {
+            return Ok(None);
+        }
+        let loss = self.train_step.validate(&self.validation)?;
+        match loss.is_finite() {
+            true => Ok(Some(loss)),
+            false => {
+                let error = Error::new(format!("the validation loss is {loss}; check the rows")).not_finite();
+                Err(self.explain(error.at(format!("after step {}", self.state.step))))
+            }
+        }
+    }
+
+    /// Checks that the last update left finite numbers, before they are saved.
+    fn check_update(&self) -> Result<()> {
+        match self.train_step.first_non_finite()? {
+            None => Ok(()),
+            Some(tensor) => Err(self.bad_update(&tensor)),
+        }
+    }
+
+    fn bad_update(&self, tensor: &str) -> Error {
+        let advice = match checkpoint::latest(&self.options.out) {
+            Ok(Some(folder)) => format!("; {} is the last good checkpoint", folder.display()),
+            _ => String::new(),
+        };
+        let message =
+            format!("the update left no finite numbers: {tensor}; lower --lr or --weight-decay{advice}");
+        Error::new(message).at(format!("step {}", self.state.step))
+    }
+
+    /// Names the tensor that made a number NaN or infinite: one of those being trained, or a weight of the base.
+    fn explain(&self, error: Error) -> Error {
+        if !error.is_not_finite() {
+            return error;
+        }
+        if let Ok(Some(tensor)) = self.train_step.first_non_finite()
+            && self.state.step > 0
+        {
+            return self.bad_update(&tensor);
+        }
+        match self.base.first_non_finite() {
+            Some(weight) => {
+                let what = format!("{weight}; the base model is damaged ({error})");
+                Error::io(&self.options.model, what)
+            }
+            None => error,
+        }
     }
 
     /// Saves a checkpoint: replicated parameters are checked to be equal on all ranks, sharded ones are gathered, and
@@ -334,7 +415,7 @@ impl Trainer<'_> {
             return Ok(());
         }
         self.write(&self.options.out, &weights, self.base.dtype())?;
-        if self.options.full { copy_tokenizer(&self.options.model, &self.options.out) } else { Ok(()) }
+        if self.options.full { copy_tokenizer_files(&self.options.model, &self.options.out) } else { Ok(()) }
     }
 
     fn write(&self, folder: &Path, weights: &Weights, dtype: DType) -> Result<()> {
@@ -362,6 +443,7 @@ impl Trainer<'_> {
             peak_bytes: self.device.ledger().usage().peak,
             planned_bytes: summary.memory.usage.peak,
             anonymous_bytes: self.anonymous_bytes,
+            rows: summary.rows.clone(),
         })
     }
 }

@@ -4,9 +4,9 @@ mod common;
 
 use approx::abs_diff_eq;
 use codelsi_engine::Device;
-use codelsi_model::adapter::Adapter;
+use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::ModelConfig;
+use codelsi_model::config::{LinearName, ModelConfig};
 use codelsi_train::metrics::{self, StepMetrics};
 use codelsi_train::options::ActivationCheckpointing;
 use codelsi_train::{TrainEvent, TrainOptions, TrainReport, train};
@@ -45,6 +45,7 @@ fn a_run_lowers_the_loss_and_leaves_an_adapter_its_metrics_and_its_recipe() {
             TrainEvent::Start(summary) => summary.to_string(),
             TrainEvent::InitialValidation(loss) => format!("before {loss:.1}"),
             TrainEvent::Step(metric, planned) => format!("step {} of {planned}", metric.step),
+            TrainEvent::Collapse(warning) => warning.to_string(),
             TrainEvent::CheckpointSaved(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
         })
     })
@@ -198,11 +199,147 @@ fn training_continues_from_an_adapter() {
         from: Some(first.out.clone()),
         out: folder.path().join("second"),
         max_steps: Some(2),
-        rank: 99,
         ..first
     };
     let report = run(&second);
     assert_eq!((report.steps, report.validation_before), (2, before.validation_loss));
+}
+
+#[test]
+fn an_adapter_does_not_go_on_with_other_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = TrainOptions { max_steps: Some(1), ..common::prepare(folder.path()) };
+    run(&first);
+    let second = TrainOptions { from: Some(first.out.clone()), out: folder.path().join("second"), ..first };
+    let dora = Method::LowRank { rslora: false, dora: true };
+    for (changed, expected) in [
+        (TrainOptions { rank: 8, ..second.clone() }, "holds --rank 4, which does not go on as --rank 8"),
+        (TrainOptions { alpha: 9.0, ..second.clone() }, "holds --alpha 8, which does not go on as --alpha 9"),
+        (
+            TrainOptions { targets: vec![LinearName::Q], ..second.clone() },
+            "does not go on as --targets q_proj",
+        ),
+        (TrainOptions { method: dora, ..second }, "holds LoRA, which does not go on as DoRA"),
+    ] {
+        let message = refused(&changed);
+        assert!(message.contains(expected) && message.contains("/out: "), "{message}");
+        assert!(!changed.out.exists(), "nothing was trained");
+    }
+}
+
+#[test]
+fn an_update_that_is_not_finite_is_not_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = TrainOptions {
+        lr: 10.0,
+        weight_decay: 3e38,
+        max_steps: Some(1),
+        validation: 0,
+        ..common::prepare(folder.path())
+    };
+    let message = refused(&options);
+    assert!(message.starts_with("step 1: the update left no finite numbers: `model.layers.0."), "{message}");
+    assert!(message.contains("lora_A.weight` holds ") && !message.contains('\n'), "{message}");
+    assert!(!options.out.join("adapter_model.safetensors").exists());
+    assert!(!options.out.join("checkpoints").exists());
+}
+
+#[test]
+fn a_damaged_base_is_named_by_its_tensor() {
+    for validation in [4, 0] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = TrainOptions { validation, ..common::prepare(folder.path()) };
+        let weights = options.model.join("model.safetensors");
+        let mut bytes = std::fs::read(&weights).unwrap();
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+        std::fs::write(&weights, bytes).unwrap();
+        let message = refused(&options);
+        assert!(message.contains("lm_head.weight[39, 15] is NaN; the base model is damaged"), "{message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+}
+
+/// The rows of each step's sequences, from `order.jsonl`.
+fn order(options: &TrainOptions) -> Vec<Vec<Vec<usize>>> {
+    let text = std::fs::read_to_string(options.out.join("order.jsonl")).unwrap();
+    let steps = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let steps = steps.enumerate().map(|(i, mut line)| {
+        assert_eq!(line["step"], i + 1);
+        serde_json::from_value(line["sequences"].take()).unwrap()
+    });
+    steps.collect()
+}
+
+#[test]
+fn the_order_of_rows_is_written_and_can_be_the_file_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let prepared = TrainOptions { validation: 0, epochs: 2, ..common::prepare(folder.path()) };
+    let options = TrainOptions { shuffle: false, packing: false, ..prepared.clone() };
+    let report = run(&options);
+    let steps = order(&options);
+    assert_eq!((steps.len(), steps.len()), (report.steps, 16));
+    let epoch: Vec<usize> = steps[..8].concat().concat();
+    assert_eq!(epoch, (0..30).collect::<Vec<_>>());
+    assert_eq!((&steps[0], &steps[8]), (&vec![vec![0], vec![1], vec![2], vec![3]], &steps[0]));
+    assert_eq!(steps[7], [[28], [29]], "an epoch's last step is smaller");
+
+    let shuffled = TrainOptions { out: folder.path().join("shuffled"), ..prepared };
+    let report = run(&shuffled);
+    let steps = order(&shuffled);
+    assert_eq!(steps.len(), report.steps);
+    let half = steps.len() / 2;
+    for epoch in [&steps[..half], &steps[half..]] {
+        let mut rows = epoch.concat().concat();
+        assert!(!rows.is_sorted());
+        rows.sort();
+        assert_eq!(rows, (0..30).collect::<Vec<_>>());
+    }
+    assert!(steps.iter().flatten().any(|sequence| sequence.len() > 1), "rows are packed");
+    let before = std::fs::read(shuffled.out.join("order.jsonl")).unwrap();
+    run(&TrainOptions { resume: true, ..shuffled.clone() });
+    assert!(std::fs::read(shuffled.out.join("order.jsonl")).unwrap() == before);
+    let message = refused(&TrainOptions { resume: true, shuffle: false, ..shuffled });
+    assert!(message.contains("`shuffle` was true and is false now"), "{message}");
+}
+
+#[test]
+fn rows_that_are_left_out_are_counted_by_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = common::prepare(folder.path());
+    let asked = |text: &str| serde_json::json!({"from": "human", "value": text});
+    let answered = |text: &str| serde_json::json!({"from": "gpt", "value": text});
+    let rows = [
+        serde_json::json!({"instruction": "a", "input": "b", "output": "c", "repo": "d"}),
+        serde_json::json!({"instruction": "a", "output": " "}),
+        serde_json::json!({"instruction": "a", "output": "c".repeat(90)}),
+        serde_json::json!({"instruction": "a".repeat(90), "output": "c"}),
+        serde_json::json!({"conversations": [asked("a"), answered("b"), asked("c"), answered("d")]}),
+        serde_json::json!({"conversations": [asked("a")], "id": 7}),
+    ];
+    codelsi_model::jsonl::write(&options.data, &rows).unwrap();
+    (options.validation, options.replay, options.replay_rows) = (0, Some(options.data.clone()), 9);
+    let mut summary = String::new();
+    let report = train(&options, &Device::cpu(), &mut |event| {
+        if let TrainEvent::Start(start) = event {
+            summary = start.to_string();
+        }
+    })
+    .unwrap();
+    // The file counts twice: as data and as replay.
+    let rows = &report.rows;
+    assert_eq!((rows.training, rows.truncated, rows.too_long), (4, 2, 2));
+    assert_eq!((rows.without_answer, rows.without_form), (4, 2));
+    for part in [
+        "4 to train on, 0 to validate; 2 cut to 48 tokens, 2 dropped as too long, 4 dropped as without an answer",
+        "2 dropped as conversations that the template cannot write",
+        "keys that are not used (rows with them): `id` (2), `repo` (2)",
+        "note: --replay has 4 rows, fewer than the 9 of --replay-rows",
+    ] {
+        assert!(summary.contains(part), "{part} in {summary}");
+    }
+    assert_eq!(order(&options)[0].concat().len(), 4);
+    assert!(order(&options)[0].concat().contains(&8), "the replayed rows are counted on");
 }
 
 #[test]
@@ -216,7 +353,30 @@ fn bad_input_is_refused_in_one_line() {
     };
     assert!(with(&|o| o.seq = 1000).contains("sequences have 2 to 64 tokens"));
     assert!(with(&|o| o.seq = 6).contains("no row leaves room"));
-    assert!(with(&|o| o.lr = f64::NAN).contains("learning rate"));
+    for (option, changes) in [
+        ("--lr is NaN", &(|o: &mut TrainOptions| o.lr = f64::NAN) as &dyn Fn(&mut TrainOptions)),
+        ("--lr is 1e300", &|o| o.lr = 1e300),
+        ("--lr is 1e-300", &|o| o.lr = 1e-300),
+        ("--alpha is 0", &|o| o.alpha = 0.0),
+        ("--alpha is -1", &|o| o.alpha = -1.0),
+        ("--alpha is inf", &|o| o.alpha = f32::INFINITY),
+        ("--clip is NaN", &|o| o.clip = Some(f64::NAN)),
+        ("--clip is -1", &|o| o.clip = Some(-1.0)),
+        ("--clip is inf", &|o| o.clip = Some(f64::INFINITY)),
+        ("--weight-decay is NaN", &|o| o.weight_decay = f32::NAN),
+        ("--weight-decay is -0.1", &|o| o.weight_decay = -0.1),
+        ("--dropout is 1", &|o| o.dropout = 1.0),
+        ("--dropout is NaN", &|o| o.dropout = f32::NAN),
+        ("--rank is 0", &|o| o.rank = 0),
+        ("--epochs is 18446744073709551615", &|o| o.epochs = usize::MAX),
+        ("--batch is 18446744073709551615", &|o| o.batch = usize::MAX),
+        ("--micro-batch is 0", &|o| o.micro_batch = 0),
+        ("--max-steps is 0", &|o| o.max_steps = Some(0)),
+        ("--warmup is 18446744073709551615", &|o| o.warmup = usize::MAX),
+    ] {
+        let message = with(changes);
+        assert!(message.contains(option) && !message.contains('\n'), "{option}: {message}");
+    }
     assert!(with(&|o| o.validation = 30).contains("30 validation rows"));
     assert!(with(&|o| o.data = folder.path().join("none.jsonl")).contains("none.jsonl"));
     let message = with(&|o| (o.lr, o.clip, o.warmup) = (1e30, None, 0));

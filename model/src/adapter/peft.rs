@@ -213,6 +213,7 @@ impl StoredConfig {
             names.iter().zip(shapes).map(|(name, shape)| (tensor_name(path, name), shape)).collect()
         };
         check_tensors(file, &modules.iter().flat_map(named_shapes).collect())?;
+        check_finite(file)?;
         let device = Device::cpu();
         let tensor = |path: &str, i: usize| {
             let name = tensor_name(path, names[i]);
@@ -270,6 +271,19 @@ fn check_tensors(file: &TensorFile, expected: &BTreeMap<String, Vec<usize>>) -> 
         return Ok(());
     }
     Err(Error::new(format!("{} tensors do not fit the model: {}", mismatches.len(), summarize(&mismatches))))
+}
+
+/// Checks that no tensor of a file holds NaN or infinity, which would reach every output.
+///
+/// # Errors
+/// The first one that does.
+fn check_finite(file: &TensorFile) -> Result<()> {
+    for name in file.entries().keys() {
+        if let Some((index, value)) = file.non_finite(name)? {
+            return Err(Error::new(format!("`{name}`{index:?} is {value}; the adapter is damaged")));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -337,6 +351,13 @@ mod tests {
             "{message}"
         );
         assert!(refused(ModelConfig { layers: 1, ..tiny.clone() }).contains("adapts no linear"));
+
+        let mut damaged = Adapter::init_lora(&tiny, 4, 8.0, 0.0, &[LinearName::K], 1).unwrap();
+        let module = damaged.modules.get_mut("model.layers.1.self_attn.k_proj").unwrap();
+        module.b.slice_mut::<f32>().unwrap()[5] = f32::NEG_INFINITY;
+        damaged.save(folder.path().join("damaged"), "base").unwrap();
+        let message = Adapter::load(folder.path().join("damaged"), &tiny).err().unwrap().to_string();
+        assert!(message.contains("layers.1.self_attn.k_proj.lora_B.weight`[1, 1] is -inf"), "{message}");
 
         let text = fs::read_to_string(path.join("adapter_config.json")).unwrap();
         for (key, value) in [

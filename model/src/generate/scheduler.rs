@@ -4,6 +4,7 @@ use super::kv_cache::{BlockTable, KvCache};
 use super::model_runner::{ModelRunner, StepCapacity, StepInputs};
 use super::request::{Completion, FinishReason, GenerationRequest};
 use super::stop_checker::StopChecker;
+use crate::end_tokens::end_tokens;
 use crate::llama::Llama;
 use crate::tokenizer::Tokenizer;
 use codelsi_engine::rng::RngKey;
@@ -91,6 +92,8 @@ struct Scheduler<'a> {
     waiting: VecDeque<usize>,
     prefilling: Option<Sequence<'a>>,
     running: Vec<Sequence<'a>>,
+    /// Tokens that end a text.
+    end_tokens: Vec<u32>,
     /// Completions of each request; none while a sequence is unfinished.
     completions: Vec<Vec<Option<Completion>>>,
 }
@@ -131,6 +134,7 @@ impl<'a> Scheduler<'a> {
             waiting: (0..requests.len()).filter(|&i| requests[i].n > 0).collect(),
             prefilling: None,
             running: Vec::new(),
+            end_tokens: end_tokens(model.config(), tokenizer),
             completions: requests.iter().map(|r| vec![None; r.n]).collect(),
         })
     }
@@ -285,7 +289,7 @@ impl<'a> Scheduler<'a> {
         let request = &self.requests[sequence.request];
         let generated = sequence.tokens.len() - sequence.prompt_len;
         let token = sequence.tokens[sequence.tokens.len() - 1];
-        let at_eos = request.stop_at_eos && self.model.config().eos.contains(&token);
+        let at_eos = request.stop_at_eos && self.end_tokens.contains(&token);
         if at_eos || sequence.stop_checker.push(token) {
             return Some(FinishReason::Stop);
         }

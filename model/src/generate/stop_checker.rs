@@ -4,54 +4,125 @@ use super::request::FinishReason;
 use crate::tokenizer::{DecodeStream, Tokenizer};
 
 /// The text of a completion so far, and the strings that end it.
+///
+/// A control token decodes to nothing, and a stop string may name one (`<|im_end|>`, `</s>`): strings are looked for in the
+/// text with control tokens spelled out as well.
 pub(super) struct StopChecker<'a> {
     tokenizer: Option<&'a Tokenizer>,
     stop: &'a [String],
     stream: DecodeStream,
     text: String,
+    /// The text with control tokens spelled out.
+    spelled: String,
+    /// (offset in `spelled`, length) of each control token.
+    control: Vec<(usize, usize)>,
 }
 
 impl<'a> StopChecker<'a> {
     pub(super) fn new(tokenizer: Option<&'a Tokenizer>, stop: &'a [String]) -> Self {
-        StopChecker { tokenizer, stop, stream: DecodeStream::default(), text: String::new() }
+        StopChecker {
+            tokenizer,
+            stop,
+            stream: DecodeStream::default(),
+            text: String::new(),
+            spelled: String::new(),
+            control: Vec::new(),
+        }
     }
 
     /// Appends a token. Returns true if that completes a stop string; the text is then cut before the first of them.
     pub(super) fn push(&mut self, id: u32) -> bool {
         let Some(tokenizer) = self.tokenizer else { return false };
         let new = self.stream.push(tokenizer, id);
-        let from = self.text.len();
-        self.text.push_str(&new);
-        self.cut_at_stop(from)
+        let control = tokenizer.control_token(id).unwrap_or_default();
+        self.append(&new, control)
     }
 
     /// Returns the complete text; only here is a last, incomplete character appended.
     pub(super) fn finish(mut self, reason: FinishReason) -> String {
         if reason == FinishReason::Length {
-            let from = self.text.len();
             let rest = std::mem::take(&mut self.stream).finish();
-            self.text.push_str(&rest);
-            self.cut_at_stop(from);
+            self.append(&rest, "");
         }
         self.text
     }
 
-    /// Cuts the text before the first stop string that ends after `from`; returns true if there is one.
-    fn cut_at_stop(&mut self, from: usize) -> bool {
-        let first = self.stop.iter().filter(|s| !s.is_empty()).filter_map(|stop| {
-            // Only a match that touches the new text can be new.
-            let mut start = from.saturating_sub(stop.len());
-            while !self.text.is_char_boundary(start) {
-                start -= 1;
-            }
-            self.text[start..].find(stop.as_str()).map(|offset| start + offset)
-        });
-        match first.min() {
-            Some(end) => {
-                self.text.truncate(end);
-                true
-            }
-            None => false,
+    /// Appends text or a control token; returns true if that completes a stop string, and cuts the text before it.
+    fn append(&mut self, new: &str, control: &str) -> bool {
+        let (from, from_spelled) = (self.text.len(), self.spelled.len());
+        if !control.is_empty() {
+            self.control.push((from_spelled, control.len()));
         }
+        self.text.push_str(new);
+        self.spelled.push_str(new);
+        self.spelled.push_str(control);
+        let in_text = first_stop(&self.text, from, self.stop);
+        let in_spelled = match self.control.is_empty() {
+            true => None,
+            false => first_stop(&self.spelled, from_spelled, self.stop).map(|end| self.offset_in_text(end)),
+        };
+        let end = in_text.into_iter().chain(in_spelled).min();
+        end.iter().for_each(|&end| self.text.truncate(end));
+        end.is_some()
+    }
+
+    /// Converts an offset in `spelled` to one in `text`.
+    fn offset_in_text(&self, offset: usize) -> usize {
+        let before = self.control.iter().take_while(|(start, _)| *start < offset);
+        offset - before.map(|(start, length)| (*length).min(offset - start)).sum::<usize>()
+    }
+}
+
+/// Returns the offset of the first stop string in `text` that ends after `from`.
+fn first_stop(text: &str, from: usize, stop: &[String]) -> Option<usize> {
+    let starts = stop.iter().filter(|s| !s.is_empty()).filter_map(|stop| {
+        // Only a match that touches the new text can be new.
+        let mut start = from.saturating_sub(stop.len());
+        while !text.is_char_boundary(start) {
+            start -= 1;
+        }
+        text[start..].find(stop.as_str()).map(|offset| start + offset)
+    });
+    starts.min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tokenizer of the letters a to d and the control tokens `</s>` (4) and `<|im_end|>` (5).
+    fn tokenizer() -> Tokenizer {
+        let control = |id: u32, content: &str| {
+            serde_json::json!({"id": id, "content": content, "special": true, "normalized": false,
+                "single_word": false, "lstrip": false, "rstrip": false})
+        };
+        let json = serde_json::json!({
+            "version": "1.0", "added_tokens": [control(4, "</s>"), control(5, "<|im_end|>")],
+            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2, "d": 3}, "merges": []},
+        });
+        Tokenizer::parse(&json.to_string(), "").unwrap()
+    }
+
+    /// Pushes ids until one completes a stop string; returns the number of ids pushed, and the text.
+    fn run(ids: &[u32], stop: &[&str]) -> (usize, String) {
+        let (tokenizer, stop) = (tokenizer(), stop.iter().map(|s| s.to_string()).collect::<Vec<_>>());
+        let mut checker = StopChecker::new(Some(&tokenizer), &stop);
+        let pushed = ids.iter().position(|&id| checker.push(id)).map_or(ids.len(), |last| last + 1);
+        (pushed, checker.finish(FinishReason::Length))
+    }
+
+    #[test]
+    fn a_stop_string_matches_a_control_token() {
+        assert_eq!(run(&[0, 1, 5, 2], &["<|im_end|>"]), (3, "ab".into()));
+        assert_eq!(run(&[0, 4, 1, 5, 2], &["b<|im"]), (4, "a".into()));
+        assert_eq!(run(&[0, 4, 1, 5, 2], &["</s>b"]), (3, "a".into()));
+        assert_eq!(run(&[0, 4, 1, 5, 2], &["s>b"]), (3, "a".into()));
+    }
+
+    #[test]
+    fn a_control_token_does_not_part_the_text_around_it() {
+        assert_eq!(run(&[0, 4, 1, 2], &["ab"]), (3, String::new()));
+        assert_eq!(run(&[0, 4, 1, 2], &["x", ""]), (4, "abc".into()));
     }
 }

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 /// The encoding of bytes in a vocabulary's pieces.
 #[derive(Clone, Copy)]
 pub(super) enum ByteEncoding {
-    /// SentencePiece's: `▁` is a space, `<0x0A>` a byte.
-    SentencePiece,
+    /// SentencePiece's: `▁`, or another character, is a space, `<0x0A>` a byte.
+    SentencePiece { space: char },
     /// GPT-2's: each byte is written as a printable character.
     ByteLevel,
 }
@@ -21,9 +21,11 @@ impl ByteEncoding {
     pub(super) fn of(decoder: &Value) -> Result<Self> {
         let steps = decoder["decoders"].as_array().map_or(std::slice::from_ref(decoder), Vec::as_slice);
         let has = |step_type: &str| steps.iter().any(|step| step["type"] == step_type);
+        let metaspace = steps.iter().find(|step| step["type"] == "Metaspace");
+        let space = metaspace.and_then(|step| step["replacement"].as_str()?.chars().next()).unwrap_or('▁');
         match (has("ByteLevel"), has("ByteFallback") || has("Metaspace") || has("Replace")) {
             (true, _) => Ok(ByteEncoding::ByteLevel),
-            (_, true) => Ok(ByteEncoding::SentencePiece),
+            (_, true) => Ok(ByteEncoding::SentencePiece { space }),
             _ => Err(Error::new("the tokenizer's decoder is neither SentencePiece's nor byte-level")),
         }
     }
@@ -32,12 +34,12 @@ impl ByteEncoding {
     fn bytes(self, piece: &str, alphabet: &HashMap<char, u8>) -> Vec<u8> {
         match self {
             ByteEncoding::ByteLevel => piece.chars().filter_map(|c| alphabet.get(&c).copied()).collect(),
-            ByteEncoding::SentencePiece => {
+            ByteEncoding::SentencePiece { space } => {
                 let hex =
                     piece.strip_prefix("<0x").and_then(|p| p.strip_suffix('>')).filter(|h| h.len() == 2);
                 match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
                     Some(byte) => vec![byte],
-                    None => piece.replace('▁', " ").into_bytes(),
+                    None => piece.replace(space, " ").into_bytes(),
                 }
             }
         }

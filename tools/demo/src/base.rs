@@ -7,9 +7,9 @@ use codelsi_model::config::ModelConfig;
 use codelsi_model::jsonl;
 use codelsi_model::synthetic;
 use codelsi_model::template::PromptTemplate;
-use codelsi_train::data::Example;
 use codelsi_train::options::ActivationCheckpointing;
 use codelsi_train::{TrainEvent, TrainOptions, TrainReport};
+use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 
@@ -80,7 +80,19 @@ fn vocabulary_text(texts: &[String]) -> Vec<String> {
 }
 
 /// Turns a file into a training row: the first line is the instruction, the rest the output.
-fn row(text: &str) -> Example {
+fn row(text: &str) -> Value {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
-    Example { instruction: first.to_string(), output: rest.to_string() }
+    json!({"instruction": first, "output": rest})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_base_s_text_is_a_row_with_an_answer() {
+        let texts = corpus::base_text(recipe::BASE_SEED, recipe::BASE_FILES);
+        let without = texts.iter().filter(|text| row(text)["output"].as_str().unwrap().trim().is_empty());
+        assert_eq!(without.count(), 0);
+    }
 }

@@ -13,7 +13,7 @@ use codelsi_eval::report::{Report, Sweep};
 use codelsi_model::adapter::{AdapterConfig, Method};
 use codelsi_model::config::ModelConfig;
 use codelsi_model::jsonl;
-use codelsi_train::{TrainOptions, data};
+use codelsi_train::TrainOptions;
 use std::path::{Path, PathBuf};
 
 /// The quantity that variants differ in.
@@ -246,8 +246,8 @@ fn samples(stages: &mut Stages) -> Result<Variants> {
 fn training_orders(stages: &mut Stages) -> Result<Variants> {
     let recipe = stages.recipe();
     stages.curate_private("specialized", &stages.sources().private, recipe.private_rows)?;
-    let mut both = data::read(stages.rows_path("general"))?;
-    both.extend(data::read(stages.rows_path("specialized"))?);
+    let mut both: Vec<CuratedRow> = jsonl::read(stages.rows_path("general"))?;
+    both.extend(jsonl::read::<CuratedRow>(stages.rows_path("specialized"))?);
     jsonl::write(stages.rows_path("mixed"), &both)?;
 
     let direct_options =

@@ -39,20 +39,28 @@ pub fn merge_and_check(
     values.config.method.check_mergeable().at(adapter.display().to_string())?;
     let adapted = InferenceModel::open(base, device, compute, Some(adapter))?;
     let mut bar = None;
-    merge(&adapted.checkpoint, &values, to, &mut |done, total| {
+    let mut progress = |done: usize, total: usize| {
         bar.get_or_insert_with(|| out.bar("merge", total >> 20)).update(done >> 20, "MiB");
+    };
+    // Merging rounds W + s B A once to the stored type; in f32 only the order of sums differs.
+    let limit = if adapted.checkpoint.dtype() == DType::F32 { 1e-4 } else { 5e-2 };
+    let mut difference = f64::NAN;
+    merge(&adapted.checkpoint, &values, to, &mut progress, &mut |folder| {
+        let merged = InferenceModel::open(folder, device, compute, None)?;
+        difference = logits_difference(&adapted, &merged)?;
+        if difference <= limit {
+            return Ok(());
+        }
+        let cause = adapted.checkpoint.first_non_finite().map(|weight| format!("; {weight} in the base"));
+        Err(Error::io(
+            to,
+            format!(
+                "nothing is written: merged logits differ from base + adapter by {difference:.1e} (limit {limit:.0e}){}",
+                cause.unwrap_or_default()
+            ),
+        ))
     })?;
     bar.iter().for_each(|bar| bar.finish());
-    let merged = InferenceModel::open(to, device, compute, None)?;
-    let difference = logits_difference(&adapted, &merged)?;
-    // Merging rounds W + s B A once to the stored type; in f32 only the order of sums differs.
-    let limit = if merged.checkpoint.dtype() == DType::F32 { 1e-4 } else { 5e-2 };
-    if difference.is_nan() || difference > limit {
-        return Err(Error::new(format!(
-            "{}: merged logits differ from base + adapter by {difference:.1e} (limit {limit:.0e}); do not use this model",
-            to.display()
-        )));
-    }
     Ok(MergeCheck { difference, limit })
 }
 

@@ -11,7 +11,7 @@ use crate::report::save;
 use crate::sources::Sources;
 use crate::table;
 use crate::training::train;
-use codelsi_curate::{CurateOptions, CurationCounts, Language, RowLimits};
+use codelsi_curate::{CurateOptions, CuratedRow, CurationCounts, Language, RowLimits};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
 use codelsi_eval::evaluate::ModelResult;
@@ -22,7 +22,8 @@ use codelsi_eval::sampling::read_completions;
 use codelsi_eval::verbatim::longest_shared_run;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::ModelConfig;
-use codelsi_train::{TrainOptions, data, metrics};
+use codelsi_model::jsonl;
+use codelsi_train::{TrainOptions, metrics};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -273,7 +274,7 @@ impl<'a> Stages<'a> {
         let mut code = Vec::new();
         for name in names {
             let path = self.rows_path(name);
-            let rows = if path.exists() { data::read(path)? } else { Vec::new() };
+            let rows: Vec<CuratedRow> = if path.exists() { jsonl::read(path)? } else { Vec::new() };
             code.extend(rows.into_iter().map(|row| row.output));
         }
         Ok(code)

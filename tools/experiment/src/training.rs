@@ -35,6 +35,7 @@ fn train_with_progress(options: &TrainOptions, rank_layout: RankLayout, out: &Ou
                 eprintln!("validation loss after step {}: {loss:.4}", metrics.step);
             }
         }
+        TrainEvent::Collapse(warning) => eprintln!("warning: {warning}"),
         TrainEvent::CheckpointSaved(_) => {}
     });
     bar.iter().for_each(|bar| bar.finish());

@@ -1,7 +1,7 @@
 //! The flags that choose the trained weights.
 
 use clap::Args;
-use codelsi_model::adapter::Method;
+use codelsi_model::adapter::{AdapterConfig, Method};
 
 /// The method of fine-tuning: LoRA by default.
 #[derive(Args, Clone, Debug)]
@@ -22,26 +22,25 @@ pub struct MethodArgs {
     /// Train bottleneck adapters of width R, after attention and after the MLP, instead of LoRA.
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["rank", "alpha"])]
     bottleneck: Option<u16>,
-    /// Rank of the adapter.
-    #[arg(long, value_name = "R", default_value_t = 16)]
-    rank: usize,
-    /// Numerator of the adapter's scale, alpha / rank.
-    #[arg(long, default_value_t = 32.0)]
-    pub alpha: f32,
+    /// Rank of the adapter [default: 16]
+    #[arg(long, value_name = "R", conflicts_with = "full")]
+    rank: Option<usize>,
+    /// Numerator of the adapter's scale, alpha / rank; above 0 [default: 32]
+    #[arg(long, conflicts_with = "full")]
+    alpha: Option<f32>,
 }
 
 impl MethodArgs {
-    /// Returns the method of the adapter.
-    pub fn method(&self) -> Method {
-        match (self.experts, self.bottleneck) {
+    /// Returns `settings` with what the flags ask for instead.
+    pub fn settings(&self, settings: AdapterConfig) -> AdapterConfig {
+        let method = match (self.experts, self.bottleneck) {
             (Some(experts), _) => Method::Mixture { experts: experts.into() },
             (_, Some(_)) => Method::Bottleneck,
-            _ => Method::LowRank { rslora: self.rslora, dora: self.dora },
-        }
-    }
-
-    /// Returns the adapter's rank: LoRA's, or the bottleneck's width.
-    pub fn rank(&self) -> usize {
-        self.bottleneck.map_or(self.rank, usize::from)
+            _ if self.rslora || self.dora => Method::LowRank { rslora: self.rslora, dora: self.dora },
+            _ => settings.method,
+        };
+        // The rank of a bottleneck is its width.
+        let rank = self.bottleneck.map(usize::from).or(self.rank).unwrap_or(settings.rank);
+        AdapterConfig { method, rank, alpha: self.alpha.unwrap_or(settings.alpha), ..settings }
     }
 }

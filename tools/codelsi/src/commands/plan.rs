@@ -7,7 +7,7 @@ use codelsi_engine::cuda::{Cuda, DeviceProperties};
 use codelsi_engine::memory::Usage;
 use codelsi_engine::{DType, Device, Error, Label, PlannedComm, Rank, Result};
 use codelsi_launch::DeviceChoice;
-use codelsi_model::adapter::Adapter;
+use codelsi_model::adapter::{Adapter, AdapterConfig};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::ModelConfig;
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig};
@@ -145,11 +145,13 @@ fn training(
     budget: Option<usize>,
 ) -> Result<(String, Value)> {
     let config = base.config();
+    let AdapterConfig { method, rank, alpha, .. } =
+        args.method.settings(TrainOptions::default().adapter_settings());
     let options = TrainOptions {
         full: args.method.full,
-        method: args.method.method(),
-        rank: args.method.rank(),
-        alpha: args.method.alpha,
+        method,
+        rank,
+        alpha,
         seq: args.step.seq.min(config.max_positions),
         batch: args.step.batch,
         micro_batch: args.step.micro_batch,
@@ -200,8 +202,7 @@ fn generating(
     // Half of each sequence is its prompt.
     let request = GenerationRequest::greedy(vec![0; context.div_ceil(2)], (context / 2).max(1));
     let requests = vec![request; args.sequences];
-    let (method, rank) = (args.method.method(), args.method.rank());
-    let settings = TrainOptions { method, rank, ..TrainOptions::default() }.adapter_settings();
+    let settings = args.method.settings(TrainOptions::default().adapter_settings());
     let adapter = Adapter::allocate(&Device::plan(), config, &settings)?;
     let comm = Arc::new(PlannedComm { rank: 0, world: args.ranks.into() });
     let layout = RankLayout::new(Rank { device: device.clone(), comm }, args.layout);

@@ -6,6 +6,7 @@ use clap::Args;
 use codelsi_engine::Result;
 use codelsi_experiment::output::Output;
 use codelsi_experiment::training::train;
+use codelsi_model::adapter::{Adapter, AdapterConfig};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::LinearName;
 use codelsi_model::template::PromptTemplate;
@@ -17,28 +18,30 @@ use std::path::PathBuf;
 /// Fine-tune a model on instruction rows; the defaults are the paper's.
 #[derive(Args)]
 pub struct TrainArgs {
-    /// File of training rows: JSON Lines of {"instruction": .., "output": ..}.
+    /// File of training rows: JSON Lines, a JSON array (either also .gz) or Parquet. A row has "instruction", "output"
+    /// and what else Alpaca knows, "prompt" and "completion", or "messages"; doc/use.md lists the forms.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// Folder for the adapter, metrics.jsonl, recipe.json and the checkpoints.
+    /// Folder for the adapter, metrics.jsonl, order.jsonl, recipe.json and the checkpoints.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Adapter folder to start from, instead of a fresh adapter; its method, rank, alpha and targets are kept.
-    #[arg(long, value_name = "DIR")]
+    /// Adapter folder to start from, instead of a fresh adapter; its method, rank, alpha and targets are kept, and
+    /// others are refused.
+    #[arg(long, value_name = "DIR", conflicts_with = "full")]
     from: Option<PathBuf>,
     /// Linears to adapt, separated by commas [default: all seven, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
     #[arg(
         long,
         value_name = "LINEARS",
         help_heading = "Method (LoRA by default)",
-        hide_default_value = true,
         value_delimiter = ',',
-        default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+        conflicts_with_all = ["full", "bottleneck"]
     )]
-    targets: Vec<LinearName>,
-    /// Dropout probability of the adapter's inputs, realised as the nearest multiple of 1/65536 (0.0500031 for 0.05).
-    #[arg(long, value_name = "P", help_heading = "Method (LoRA by default)", default_value_t = 0.05)]
-    dropout: f32,
+    targets: Option<Vec<LinearName>>,
+    /// Dropout probability of the adapter's inputs, at least 0 and below 1; masks realise the nearest multiple of 1/65536
+    /// (0.0500031 for 0.05) [default: 0.05]
+    #[arg(long, value_name = "P", help_heading = "Method (LoRA by default)", conflicts_with = "full")]
+    dropout: Option<f32>,
     /// Resume from the last checkpoint in --out.
     #[arg(long)]
     resume: bool,
@@ -55,13 +58,14 @@ pub struct TrainArgs {
     replay_rows: Option<usize>,
     #[command(flatten)]
     method: MethodArgs,
-    /// Peak learning rate, after the warm-up; a cosine schedule ends at 0.
+    /// Peak learning rate LR. Step t = 1 .. P has LR t/W while t <= W, the warm-up, then LR (1 + cos(pi (t-W)/(P-W)))/2,
+    /// which is 0 in the last step.
     #[arg(long, help_heading = "Optimization", default_value_t = 2e-4)]
     lr: f64,
-    /// Steps of linear warm-up.
+    /// Steps of linear warm-up, W in the formula of --lr.
     #[arg(long, value_name = "STEPS", help_heading = "Optimization", default_value_t = 10)]
     warmup: usize,
-    /// Decoupled weight decay (AdamW).
+    /// Decoupled weight decay (AdamW), at least 0.
     #[arg(long, help_heading = "Optimization", default_value_t = 0.0)]
     weight_decay: f32,
     /// Maximum global norm of the gradient; 0 clips nothing.
@@ -70,7 +74,7 @@ pub struct TrainArgs {
     /// Passes over the training rows.
     #[arg(long, value_name = "N", help_heading = "Optimization", default_value_t = 1)]
     epochs: usize,
-    /// Maximum optimizer steps; the schedule is planned for that end [default: all of the epochs]
+    /// Maximum optimizer steps; P of the schedule is at most this [default: all of the epochs]
     #[arg(long, value_name = "N", help_heading = "Optimization")]
     max_steps: Option<usize>,
     #[command(flatten)]
@@ -80,6 +84,12 @@ pub struct TrainArgs {
     no_checkpointing: bool,
     #[arg(long, help = help::TEMPLATE, help_heading = "Data", default_value = "paper")]
     template: PromptTemplate,
+    /// Take the rows in the file's order, instead of a random one for each epoch.
+    #[arg(long, help_heading = "Data")]
+    no_shuffle: bool,
+    /// Put one row into a sequence, instead of as many as fit; --batch then counts rows.
+    #[arg(long, help_heading = "Data")]
+    no_packing: bool,
     /// Rows of --data to hold out for the validation loss.
     #[arg(long, value_name = "N", help_heading = "Data", default_value_t = 16)]
     validation: usize,
@@ -100,6 +110,7 @@ pub struct TrainArgs {
 pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
     let checkpoint = Checkpoint::open(&args.model.model)?;
     let placement = args.ranks.placement(args.model.device);
+    let settings = adapter_settings(args, &checkpoint)?;
     let options = TrainOptions {
         model: args.model.model.clone(),
         data: args.data.clone(),
@@ -108,21 +119,23 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
         out: args.out.clone(),
         from: args.from.clone(),
         full: args.method.full,
-        method: args.method.method(),
-        rank: args.method.rank(),
-        alpha: args.method.alpha,
-        targets: args.targets.clone(),
-        dropout: args.dropout,
+        method: settings.method,
+        rank: settings.rank,
+        alpha: settings.alpha,
+        targets: settings.targets.into_iter().collect(),
+        dropout: settings.dropout,
         lr: args.lr,
         warmup: args.warmup,
         weight_decay: args.weight_decay,
-        clip: (args.clip > 0.0).then_some(args.clip),
+        clip: (args.clip != 0.0).then_some(args.clip),
         epochs: args.epochs,
         max_steps: args.max_steps,
         seq: args.step.seq.min(checkpoint.config().max_positions),
         batch: args.step.batch,
         micro_batch: args.step.micro_batch,
         template: args.template,
+        shuffle: !args.no_shuffle,
+        packing: !args.no_packing,
         validation: args.validation,
         validation_data: args.validation_data.clone(),
         validate_every: args.validate_every,
@@ -142,6 +155,18 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
     }
     print_json(args.json, &to_value(&report).expect("plain numbers"));
     Ok(())
+}
+
+/// Returns the settings of the adapter: those of the one to start from, or the defaults, with what the flags ask for.
+fn adapter_settings(args: &TrainArgs, checkpoint: &Checkpoint) -> Result<AdapterConfig> {
+    let defaults = TrainOptions::default().adapter_settings();
+    let from = args.from.as_ref().map(|folder| Adapter::load(folder, checkpoint.config())).transpose()?;
+    let mut settings = from.map_or_else(|| defaults.clone(), |adapter| adapter.config);
+    settings.dropout = args.dropout.unwrap_or(defaults.dropout);
+    if let Some(targets) = &args.targets {
+        settings.targets = targets.iter().copied().collect();
+    }
+    Ok(args.method.settings(settings))
 }
 
 fn summary(r: &TrainReport) -> String {

@@ -23,6 +23,37 @@ fn jsdoc_becomes_prose() {
 }
 
 #[test]
+fn links_and_code_spans_leave_no_hole_in_a_sentence() {
+    for (comment, expected) in [
+        (
+            "Uses a token as acquired from https://t.me/BotFather for calls.",
+            "Uses a token as acquired from https://t.me/BotFather for calls.",
+        ),
+        ("As defined by {@link https://a.b/c} alone.", "As defined by https://a.b/c alone."),
+        ("See {@link https://a.b/c | the guide} first.", "See the guide first."),
+        ("See {@link Foo.bar} and {@linkcode Baz}.", "See `Foo.bar` and `Baz`."),
+        ("See {@link Foo|the foo}, {@linkplain Bar the bar}.", "See the foo, the bar."),
+        ("See [the foo]{@link Foo} now.", "See the foo now."),
+        ("{@inheritDoc}\n * Adds {@inheritDoc Base.add}.", "Adds `Base.add`."),
+        ("Reads [`a[0]`](https://a.b/c_(d)) and [b [c]](d).", "Reads `a[0]` and b [c]."),
+        ("Shows ![a chart](a.png) of <https://a.b/c>.", "Shows a chart of https://a.b/c."),
+        ("Ask <https://a.b/c> for it.", "Ask https://a.b/c for it."),
+        (
+            "Keeps `a ** b`, `<b>`, `{@link X}`, ``a`b`` and `http://x/y  z` as code.",
+            "Keeps `a ** b`, `<b>`, `{@link X}`, ``a`b`` and `http://x/y  z` as code.",
+        ),
+        ("A lone ` tick and a `span`.", "A lone ` tick and a `span`."),
+        ("Joins.\n *\n * https://a.b/c", "Joins."),
+    ] {
+        assert_eq!(typescript(&format!("/**\n * {comment}\n */")).description, expected);
+    }
+    let returns =
+        typescript("/** Adds.\n * @returns {number} the sum of {@link Term | terms} by https://a.b */")
+            .returns;
+    assert_eq!(returns, "the sum of terms by https://a.b");
+}
+
+#[test]
 fn tagged_descriptions_count_and_a_repeated_summary_does_not() {
     let doc = typescript(
         "/**\n * @name f\n * @summary Add days.\n *\n * @description\n * Add days.\n * @deprecated\n */",
