@@ -16,8 +16,7 @@ use std::path::PathBuf;
 /// Fine-tune a model on instruction rows; the defaults are the paper's.
 #[derive(Args)]
 pub struct TrainArgs {
-    /// File of training rows: JSON Lines of {"instruction": .., "output": ..}.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help = help::DATA, value_name = "FILE")]
     data: PathBuf,
     /// Folder for the adapter, metrics.jsonl, recipe.json and the checkpoints.
     #[arg(long, value_name = "DIR")]
