@@ -10,6 +10,7 @@ use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Samp
 use crate::statistics::{PairedDifference, bootstrap_interval, paired_difference, pass_at_k};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, Error, Result};
+use codelsi_model::template::PromptTemplate;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
@@ -173,6 +174,7 @@ fn check_protocol(protocol: &Protocol, path: &Path) -> Result<()> {
 fn request(problem: &Problem, protocol: &Protocol) -> CompletionRequest {
     CompletionRequest {
         prompt: protocol.format.prompt(problem),
+        chat_template: protocol.format.template() == Some(PromptTemplate::Chat),
         message: protocol.format.message(problem),
         n: protocol.samples,
         max_tokens: protocol.max_tokens,

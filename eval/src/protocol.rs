@@ -18,10 +18,16 @@ pub enum PromptFormat {
     Paper,
     /// An instruction in Llama's `[INST]` form.
     Inst,
+    /// An instruction under the model's own chat template.
+    Chat,
 }
 
 impl PromptFormat {
-    /// Returns the text that the answer follows.
+    /// All formats.
+    pub const ALL: [PromptFormat; 4] =
+        [PromptFormat::Completion, PromptFormat::Paper, PromptFormat::Inst, PromptFormat::Chat];
+
+    /// Returns the text that the answer follows; with [`PromptFormat::Chat`] the message that the chat template puts.
     pub fn prompt(self, problem: &Problem) -> String {
         match self.template() {
             None => problem.prompt.clone(),
@@ -34,7 +40,7 @@ impl PromptFormat {
         match self {
             PromptFormat::Completion => None,
             PromptFormat::Paper => Some(self.prompt(problem)),
-            PromptFormat::Inst => Some(instruction(problem)),
+            PromptFormat::Inst | PromptFormat::Chat => Some(instruction(problem)),
         }
     }
 
@@ -42,7 +48,9 @@ impl PromptFormat {
     pub fn completion(self, problem: &Problem, answer: &str) -> String {
         match self {
             PromptFormat::Completion => answer.to_string(),
-            PromptFormat::Paper | PromptFormat::Inst => extract_completion(problem, answer),
+            PromptFormat::Paper | PromptFormat::Inst | PromptFormat::Chat => {
+                extract_completion(problem, answer)
+            }
         }
     }
 
@@ -51,7 +59,7 @@ impl PromptFormat {
     pub fn stop(self, problem: &Problem) -> Vec<String> {
         match self {
             PromptFormat::Completion => problem.stop_tokens.clone(),
-            PromptFormat::Paper | PromptFormat::Inst => Vec::new(),
+            PromptFormat::Paper | PromptFormat::Inst | PromptFormat::Chat => Vec::new(),
         }
     }
 
@@ -61,6 +69,7 @@ impl PromptFormat {
             PromptFormat::Completion => "completion",
             PromptFormat::Paper => "paper",
             PromptFormat::Inst => "inst",
+            PromptFormat::Chat => "chat",
         }
     }
 
@@ -78,11 +87,13 @@ impl PromptFormat {
         }
     }
 
-    fn template(self) -> Option<PromptTemplate> {
+    /// Returns the template of the instruction; `None` if the model continues a text.
+    pub fn template(self) -> Option<PromptTemplate> {
         match self {
             PromptFormat::Completion => None,
             PromptFormat::Paper => Some(PromptTemplate::Paper),
             PromptFormat::Inst => Some(PromptTemplate::Inst),
+            PromptFormat::Chat => Some(PromptTemplate::Chat),
         }
     }
 }
@@ -91,12 +102,9 @@ impl std::str::FromStr for PromptFormat {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        [PromptFormat::Completion, PromptFormat::Paper, PromptFormat::Inst]
-            .into_iter()
-            .find(|format| format.name() == s)
-            .ok_or_else(|| {
-                Error::new(format!("prompt format `{s}` is unknown; choose completion, paper or inst"))
-            })
+        PromptFormat::ALL.into_iter().find(|format| format.name() == s).ok_or_else(|| {
+            Error::new(format!("prompt format `{s}` is unknown; choose completion, paper, inst or chat"))
+        })
     }
 }
 
@@ -167,6 +175,9 @@ impl fmt::Display for Protocol {
             PromptFormat::Inst => {
                 "instruction in [INST] … [/INST]; the function is extracted from the answer"
             }
+            PromptFormat::Chat => {
+                "instruction in the model's chat template; the function is extracted from the answer"
+            }
         };
         let short = |hash: &str| hash.chars().take(12).collect::<String>();
         writeln!(f, "prompt    {}: {prompt}", self.format.name())?;
@@ -224,7 +235,9 @@ mod tests {
         assert_eq!(PromptFormat::Inst.prompt(&p), format!("[INST] {asked} [/INST]"));
         assert!(PromptFormat::Paper.prompt(&p).contains(asked));
         assert_eq!(PromptFormat::Completion.completion(&p, "```"), "```");
-        assert!("chat".parse::<PromptFormat>().is_err());
+        assert_eq!(PromptFormat::Chat.prompt(&p), asked);
+        assert_eq!(PromptFormat::Chat.message(&p).as_deref(), Some(asked));
+        assert!("talk".parse::<PromptFormat>().is_err());
         let js = Problem { language: "js".into(), ..problem() };
         let message = PromptFormat::Inst.message(&js).unwrap();
         assert!(message.starts_with("Write the JavaScript function `add("), "{message}");

@@ -16,7 +16,10 @@ const CHUNK: usize = 16;
 /// A prompt, and the number and kind of samples to generate for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompletionRequest {
+    /// The text that the model continues; with `chat_template`, the message that is put to it.
     pub prompt: String,
+    /// True to write the prompt by the model's own chat template, as a user's message.
+    pub chat_template: bool,
     /// The message for a chat model instead of the prompt: its server applies its own template.
     pub message: Option<String>,
     /// Number of samples.

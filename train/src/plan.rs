@@ -173,7 +173,8 @@ pub fn plan_generation(
         model.attach(adapter, Trainable::Nothing)?;
     }
     let mut largest: Vec<&GenerationRequest> = requests.iter().collect();
-    largest.sort_by_key(|r| std::cmp::Reverse(r.prompt.len() + r.n * r.max_tokens));
+    largest
+        .sort_by_key(|r| std::cmp::Reverse(r.prompt.len().saturating_add(r.n.saturating_mul(r.max_tokens))));
     let mut batch = Vec::new();
     let mut samples = 0;
     for request in largest {

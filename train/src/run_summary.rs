@@ -3,7 +3,7 @@
 use crate::pack::{Document, IGNORE_INDEX};
 use crate::plan::StepPlan;
 use crate::row_counts::RowCounts;
-use codelsi_model::tokenizer::Tokenizer;
+use codelsi_model::tokenizer::{DecodeStream, Tokenizer};
 use std::fmt;
 
 /// The facts of a run that is about to start. `Display` prints them as a few lines of text.
@@ -11,6 +11,8 @@ use std::fmt;
 pub struct RunSummary {
     /// One decoded row; the loss is computed on the text between ⟦ and ⟧.
     pub sample: String,
+    /// The tokens that end a text, in words.
+    pub end_tokens: String,
     /// Number of trained parameters.
     pub trainable: usize,
     /// Number of all parameters.
@@ -31,6 +33,7 @@ impl fmt::Display for RunSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "sample (the loss is on the text between ⟦ and ⟧):")?;
         self.sample.lines().try_for_each(|line| writeln!(f, "  | {line}"))?;
+        writeln!(f, "{}", self.end_tokens)?;
         let share = 100.0 * self.trainable as f64 / self.total as f64;
         writeln!(f, "trainable: {} of {} parameters, {share:.4} %", self.trainable, self.total)?;
         writeln!(f, "{}", self.rows)?;
@@ -48,32 +51,31 @@ impl fmt::Display for RunSummary {
 
 /// Renders a document with its loss mask, `<s>prompt⟦output</s>⟧`; long parts are shortened in the middle.
 pub fn render_sample(tokenizer: &Tokenizer, document: &Document) -> String {
-    let in_loss = |i: usize| i > 0 && document.targets[i - 1] != IGNORE_INDEX;
-    let mut sample = String::new();
-    let mut start = 0;
-    while start < document.tokens.len() {
-        let same = (start..document.tokens.len()).take_while(|&i| in_loss(i) == in_loss(start)).count();
-        let part = &document.tokens[start..start + same];
-        let text = shortened(&with_control_tokens(tokenizer, part, start == 0));
-        sample += &if in_loss(start) { format!("⟦{text}⟧") } else { text };
-        start += same;
+    // A position's target is the next token.
+    let in_loss = document.targets.iter().map(|&target| target != IGNORE_INDEX);
+    let in_loss: Vec<bool> = std::iter::once(false).chain(in_loss).collect();
+    let tokens: Vec<(u32, bool)> = document.tokens.iter().copied().zip(in_loss).collect();
+    let part = |part: &[(u32, bool)]| {
+        let text = shortened(&spell(tokenizer, part.iter().map(|(id, _)| *id)));
+        if part[0].1 { format!("⟦{text}⟧") } else { text }
+    };
+    let text: String = tokens.chunk_by(|a, b| a.1 == b.1).map(part).collect();
+    // The dummy space at the start is no part of the text.
+    let start: String = document.tokens.iter().map_while(|&id| tokenizer.control_token(id)).collect();
+    match text.strip_prefix(&start).and_then(|text| text.strip_prefix(' ')) {
+        Some(rest) => start + rest,
+        None => text,
     }
-    sample
 }
 
-/// Decodes tokens, control tokens as their text. `first` is true at the start of a document, whose space in front is not
-/// shown.
-fn with_control_tokens(tokenizer: &Tokenizer, tokens: &[u32], mut first: bool) -> String {
-    let is_text = |token: &u32| tokenizer.control_token(*token).is_none();
-    let mut text = String::new();
-    for group in tokens.chunk_by(|a, b| is_text(a) && is_text(b)) {
-        text += &match tokenizer.control_token(group[0]) {
-            Some(control) => control.to_string(),
-            None if std::mem::take(&mut first) => tokenizer.decode(group),
-            None => tokenizer.decode_continuation(group),
-        };
-    }
-    text
+/// Decodes tokens, control tokens as they are spelled.
+fn spell(tokenizer: &Tokenizer, ids: impl Iterator<Item = u32>) -> String {
+    let mut text = DecodeStream::default();
+    let spell = |id| {
+        let decoded = text.push(tokenizer, id);
+        decoded + tokenizer.control_token(id).unwrap_or_default()
+    };
+    ids.map(spell).collect()
 }
 
 fn shortened(text: &str) -> String {

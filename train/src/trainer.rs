@@ -19,6 +19,7 @@ use codelsi_engine::{At, Comm, DType, Device, Error, Label, ReduceOp, Result};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::{Adapter, AdapterConfig, Method};
 use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::end_tokens::describe_end_tokens;
 use codelsi_model::output_folder::copy_tokenizer_files;
 use codelsi_model::parallel::{RankLayout, TensorParallelRule};
 use codelsi_model::tensor_writer::write_json;
@@ -134,6 +135,7 @@ pub fn train(
     let trainable = adapter.as_ref().map_or(base.config().parameters(), Adapter::parameters);
     let summary = RunSummary {
         sample: render_sample(&tokenizer, &data.training.documents[0]),
+        end_tokens: describe_end_tokens(base.config(), &tokenizer),
         trainable,
         total: base.config().parameters() + adapter.as_ref().map_or(0, Adapter::parameters),
         memory: memory.clone(),

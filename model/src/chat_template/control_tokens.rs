@@ -13,11 +13,19 @@ pub(super) struct ControlTokens<'a> {
 }
 
 impl<'a> ControlTokens<'a> {
-    pub(super) fn of(tokenizer: &'a Tokenizer) -> Self {
+    /// The tokens of a template: those that are special, and other added tokens that its source writes.
+    pub(super) fn of(tokenizer: &'a Tokenizer, source: &str) -> Self {
+        let written = |token: &AddedToken| !token.normalized && source.contains(&token.content);
+        let is_control = |token: &AddedToken| !token.content.is_empty() && (token.special || written(token));
         let mut tokens: Vec<(u32, &AddedToken)> =
-            tokenizer.control_tokens().filter(|(_, token)| !token.content.is_empty()).collect();
+            tokenizer.added_tokens().filter(|(_, token)| is_control(token)).collect();
         tokens.sort_by_key(|(id, token)| (std::cmp::Reverse(token.content.len()), *id));
         ControlTokens { tokens }
+    }
+
+    /// Returns the text of a control token.
+    pub(super) fn text(&self, id: u32) -> Option<&'a str> {
+        self.tokens.iter().find(|(other, _)| *other == id).map(|(_, token)| &token.content[..])
     }
 
     /// Cuts a text into its control tokens, each with its id, and the text between them.
@@ -67,34 +75,31 @@ pub(super) struct StandIns {
 }
 
 impl StandIns {
-    /// Replaces texts of control tokens in the messages. An added token that is not special (`<think>`) counts where
-    /// the template itself writes it, except in what the assistant says.
+    /// Replaces texts of control tokens in the messages; in what the assistant says only those of special ones, since a
+    /// thought between `<think>` and `</think>` is the assistant's.
     ///
     /// # Errors
     /// When the messages use up all characters for private use.
     pub(super) fn hide(
+        control: &ControlTokens,
         source: &str,
-        tokenizer: &Tokenizer,
         messages: &[Message],
     ) -> Result<(Self, Vec<Message>)> {
-        let special: Vec<&str> = tokenizer.control_tokens().map(|(_, token)| &token.content[..]).collect();
-        let written = tokenizer.added_texts().filter(|text| source.contains(text));
-        let all: Vec<&str> = special.iter().copied().chain(written).collect();
         let mut stand_ins = StandIns::default();
         let mut free = ('\u{f0000}'..='\u{ffffd}')
             .filter(|&c| !source.contains(c) && !messages.iter().any(|message| message.content.contains(c)));
         let mut hidden = messages.to_vec();
         for message in &mut hidden {
-            let texts = if message.role == Role::Assistant { &special } else { &all };
-            let mut found: Vec<&str> =
-                texts.iter().copied().filter(|text| message.content.contains(text)).collect();
+            let hides = |token: &AddedToken| token.special || message.role != Role::Assistant;
             // The longest first: a token may hold another.
-            found.sort_by_key(|text| std::cmp::Reverse(text.len()));
-            for text in found {
+            let tokens = control.tokens.iter().filter(|(_, token)| hides(token));
+            for text in tokens.map(|(_, token)| &token.content[..]) {
+                if !message.content.contains(text) {
+                    continue;
+                }
                 let known = stand_ins.characters.iter().find(|(_, hidden)| hidden == text).map(|(c, _)| *c);
-                let c = match known.or_else(|| free.next()) {
-                    Some(c) => c,
-                    None => return Err(Error::new("a conversation holds every character for private use")),
+                let Some(c) = known.or_else(|| free.next()) else {
+                    return Err(Error::new("a conversation holds every character for private use"));
                 };
                 if known.is_none() {
                     stand_ins.characters.push((c, text.to_string()));

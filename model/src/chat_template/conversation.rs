@@ -22,9 +22,10 @@ impl ChatTemplate {
     /// # Errors
     /// When the template fails, or the text cannot be spelled in the vocabulary.
     pub fn encode_prompt(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
-        let (stand_ins, hidden) = StandIns::hide(&self.source, tokenizer, messages)?;
+        let control = ControlTokens::of(tokenizer, &self.source);
+        let (stand_ins, hidden) = StandIns::hide(&control, &self.source, messages)?;
         let text = self.render_hidden(&stand_ins, &hidden, messages, true)?;
-        let mut encoder = Encoder::new(tokenizer, &stand_ins);
+        let mut encoder = Encoder::new(tokenizer, &control, &stand_ins);
         encoder.push(&text, false)?;
         Ok(encoder.conversation.tokens)
     }
@@ -40,12 +41,13 @@ impl ChatTemplate {
         tokenizer: &Tokenizer,
         messages: &[Message],
     ) -> Result<EncodedConversation> {
-        let (stand_ins, hidden) = StandIns::hide(&self.source, tokenizer, messages)?;
+        let control = ControlTokens::of(tokenizer, &self.source);
+        let (stand_ins, hidden) = StandIns::hide(&control, &self.source, messages)?;
         let text = self.render_hidden(&stand_ins, &hidden, messages, false)?;
-        let mut encoder = Encoder::new(tokenizer, &stand_ins);
+        let mut encoder = Encoder::new(tokenizer, &control, &stand_ins);
         let (mut done, mut ended) = (0, true);
         for turn in self.assistant_turns(&hidden, &text)? {
-            let length = encoder.end_of_turn(&text[turn.clone()]);
+            let length = end_of_turn(&control, &text[turn.clone()]).map(|(end, _)| end);
             let end = turn.start + length.unwrap_or(turn.len());
             encoder.push(&text[done..turn.start], false)?;
             encoder.push(&text[turn.start..end], true)?;
@@ -66,9 +68,9 @@ impl ChatTemplate {
         let messages = [message(Role::User), message(Role::Assistant)];
         let text = self.render(&messages, false).ok()?;
         let turn = self.assistant_turns(&messages, &text).ok()?.pop()?;
-        let pieces = ControlTokens::of(tokenizer).split(&text[turn]);
-        let id = pieces.into_iter().rev().find_map(|(_, id)| id)?;
-        tokenizer.control_token(id).map(String::from)
+        let control = ControlTokens::of(tokenizer, &self.source);
+        let (_, id) = end_of_turn(&control, &text[turn])?;
+        control.text(id).map(String::from)
     }
 
     /// Renders messages in which characters stand for control tokens' texts.
@@ -121,18 +123,24 @@ impl ChatTemplate {
     }
 }
 
+/// Returns the length of a turn up to and with the control token that ends it, and that token, if only space follows.
+fn end_of_turn(control: &ControlTokens, turn: &str) -> Option<(usize, u32)> {
+    let last = control.split(turn).into_iter().rev().find_map(|(range, id)| Some((range.end, id?)));
+    last.filter(|(end, _)| turn[*end..].trim().is_empty())
+}
+
 /// Appends rendered text to a conversation.
 struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
-    control: ControlTokens<'a>,
+    control: &'a ControlTokens<'a>,
     stand_ins: &'a StandIns,
     position: Position,
     conversation: EncodedConversation,
 }
 
 impl<'a> Encoder<'a> {
-    fn new(tokenizer: &'a Tokenizer, stand_ins: &'a StandIns) -> Self {
-        let (control, conversation) = (ControlTokens::of(tokenizer), EncodedConversation::default());
+    fn new(tokenizer: &'a Tokenizer, control: &'a ControlTokens<'a>, stand_ins: &'a StandIns) -> Self {
+        let conversation = EncodedConversation::default();
         Encoder { tokenizer, control, stand_ins, position: Position::Start, conversation }
     }
 
@@ -141,10 +149,7 @@ impl<'a> Encoder<'a> {
             let text = &text[range];
             let (ids, position) = match control {
                 Some(id) => (vec![id], Position::AfterControl),
-                None if self.stand_ins.are_in(text) => {
-                    let text = self.stand_ins.restore(text);
-                    (self.tokenizer.encode_plain_at(&text, self.position)?, Position::AfterText)
-                }
+                None if self.stand_ins.are_in(text) => (self.encode_restored(text)?, Position::AfterText),
                 None => (self.tokenizer.encode_at(text, self.position)?, Position::AfterText),
             };
             self.position = position;
@@ -153,15 +158,23 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
+    /// Encodes text that holds the texts of control tokens.
+    fn encode_restored(&self, text: &str) -> Result<Vec<u32>> {
+        let text = self.stand_ins.restore(text);
+        let ids = self.tokenizer.encode_plain_at(&text, self.position)?;
+        let texts = self.stand_ins.texts();
+        match ids.iter().find_map(|&id| self.control.text(id).filter(|text| texts.contains(text))) {
+            None => Ok(ids),
+            Some(text) => Err(Error::new(format!(
+                "a message holds the control token {}, which this tokenizer cannot spell as text; take it out",
+                text.escape_debug()
+            ))),
+        }
+    }
+
     fn extend(&mut self, ids: &[u32], in_loss: bool) {
         let EncodedConversation { tokens, in_loss: mask } = &mut self.conversation;
         tokens.extend(ids);
         mask.resize(tokens.len(), in_loss);
-    }
-
-    /// Returns the length of a turn up to and with the control token that ends it, if only space follows that token.
-    fn end_of_turn(&self, turn: &str) -> Option<usize> {
-        let last = self.control.split(turn).into_iter().rev().find(|(_, control)| control.is_some());
-        last.map(|(range, _)| range.end).filter(|&end| turn[end..].trim().is_empty())
     }
 }

@@ -5,7 +5,7 @@
 pub(super) fn pass_through(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
-    while let Some(start) = rest.find("{").filter(|_| !rest.is_empty()) {
+    while let Some(start) = rest.find('{') {
         let (text, tag) = rest.split_at(start);
         out.push_str(text);
         let length = match tag.as_bytes().get(1) {
@@ -16,13 +16,14 @@ pub(super) fn pass_through(source: &str) -> String {
         };
         let (tag, after) = tag.split_at(length);
         let body = tag.trim_start_matches(['{', '%', '-', '+']).trim_end_matches(['}', '%', '-', '+']);
+        let is_block = tag.starts_with("{%") && tag.ends_with("%}");
         rest = after;
         match body.trim() {
-            "generation" if tag.starts_with("{%") => out.push_str(&tag.replacen("generation", "with", 1)),
-            "endgeneration" if tag.starts_with("{%") => {
+            "generation" if is_block => out.push_str(&tag.replacen("generation", "with", 1)),
+            "endgeneration" if is_block => {
                 out.push_str(&tag.replacen("endgeneration", "endwith", 1));
             }
-            "raw" if tag.starts_with("{%") => {
+            "raw" if is_block => {
                 let end = end_of_raw(after);
                 out.push_str(tag);
                 out.push_str(&after[..end]);

@@ -59,7 +59,8 @@ impl Tokenizer {
         let settings = Settings {
             tokenizer_config: beside("tokenizer_config.json")?,
             special_tokens_map: beside("special_tokens_map.json")?,
-            model_config: beside("config.json")?,
+            // Whoever opens the model says what is wrong with its config.
+            model_config: beside("config.json").unwrap_or_default(),
         };
         Tokenizer::build(&text, &settings).at(file.display().to_string())
     }
@@ -118,18 +119,12 @@ impl Tokenizer {
 
     /// Returns the text of a control token, e.g. `</s>`; `None` for other tokens.
     pub fn control_token(&self, id: u32) -> Option<&str> {
-        self.special.control.get(&id).map(|token| token.content.as_str())
+        self.special.added.get(&id).filter(|token| token.special).map(|token| token.content.as_str())
     }
 
-    /// The control tokens.
-    pub(crate) fn control_tokens(&self) -> impl Iterator<Item = (u32, &AddedToken)> {
-        self.special.control.iter().map(|(&id, token)| (id, token))
-    }
-
-    /// The texts of added tokens that are no control tokens.
-    pub(crate) fn added_texts(&self) -> impl Iterator<Item = &str> {
-        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder().values();
-        added.filter(|token| !token.special && !token.content.is_empty()).map(|token| &token.content[..])
+    /// The added tokens; those that are special are control tokens.
+    pub(crate) fn added_tokens(&self) -> impl Iterator<Item = (u32, &AddedToken)> {
+        self.special.added.iter().map(|(&id, token)| (id, token))
     }
 
     /// Returns the token as the vocabulary spells it.

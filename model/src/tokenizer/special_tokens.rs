@@ -1,4 +1,4 @@
-//! Tokens that stand for no text: those around a text, and the control tokens of the vocabulary.
+//! Tokens that stand for no text: those around a text, and the added tokens of the vocabulary.
 
 use super::pipeline::failed;
 use codelsi_engine::{Error, Result};
@@ -36,7 +36,7 @@ impl Settings {
     }
 }
 
-/// The tokens around a text, and the control tokens.
+/// The tokens around a text, and the added tokens.
 pub(super) struct SpecialTokens {
     /// Tokens before a text that begins a sequence.
     pub(super) prefix: Vec<u32>,
@@ -44,8 +44,8 @@ pub(super) struct SpecialTokens {
     pub(super) suffix: Vec<u32>,
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
-    /// The control tokens.
-    pub(super) control: HashMap<u32, AddedToken>,
+    /// The added tokens; those that are special are control tokens.
+    pub(super) added: HashMap<u32, AddedToken>,
 }
 
 impl SpecialTokens {
@@ -72,9 +72,8 @@ impl SpecialTokens {
         if class.starts_with("CodeLlamaTokenizer") {
             (prefix, suffix) = (bos.into_iter().collect(), Vec::new());
         }
-        let control =
-            tokenizer.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special).collect();
-        Ok(SpecialTokens { prefix, suffix, bos, eos, control })
+        let added = tokenizer.get_added_tokens_decoder().into_iter().collect();
+        Ok(SpecialTokens { prefix, suffix, bos, eos, added })
     }
 }
 

@@ -10,7 +10,8 @@ use clap::{Parser, Subcommand};
 use codelsi_engine::Result;
 use codelsi_experiment::output::Output;
 use commands::{
-    ablate, bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, plan, report, train,
+    ablate, bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, plan, report,
+    tokenize, train,
 };
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ enum CliCommand {
     Ablate(Box<ablate::AblateArgs>),
     Report(report::ReportArgs),
     Inspect(inspect::InspectArgs),
+    Tokenize(tokenize::TokenizeArgs),
     Bench(bench::BenchArgs),
     Mkmodel(mkmodel::MkmodelArgs),
     #[command(hide = true)]
@@ -80,6 +82,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(CliCommand::Ablate(args)) => ablate::run(&args, &out),
         Some(CliCommand::Report(args)) => report::run(&args),
         Some(CliCommand::Inspect(args)) => inspect::run(&args),
+        Some(CliCommand::Tokenize(args)) => tokenize::run(&args),
         Some(CliCommand::Bench(args)) => bench::run(&args),
         Some(CliCommand::Mkmodel(args)) => mkmodel::run(&args, &out),
         Some(CliCommand::RemakeBase(args)) => pipeline::remake_base(&args, &out),
@@ -179,6 +182,19 @@ mod tests {
                     essential.contains(&arg.get_id().as_str()) && arg.get_help_heading().is_some();
                 assert!(!misplaced, "{} --{}", command.get_name(), arg.get_id());
             }
+        }
+    }
+
+    #[test]
+    fn a_text_may_begin_with_a_hyphen() {
+        for line in [
+            ["generate", "--model", "m", "--prompt", "- item one"],
+            ["generate", "--model", "m", "--prompt", "--json"],
+            ["generate", "--prompt=x", "--model=m", "--stop", "-"],
+            ["tokenize", "--model", "m", "--text", "-n"],
+        ] {
+            let parsed = Cli::try_parse_from([&["codelsi"], &line[..]].concat());
+            assert!(parsed.is_ok(), "{line:?}: {:?}", parsed.err().map(|e| e.to_string()));
         }
     }
 

@@ -31,6 +31,8 @@ pub struct GenerationOptions {
     pub sampling: SamplingParams,
     /// Strings at which a completion ends.
     pub stop: Vec<String>,
+    /// Continues past the tokens that end a text.
+    pub ignore_eos: bool,
     /// Tokens per KV page.
     pub page_size: usize,
 }
@@ -63,24 +65,26 @@ fn complete_on_rank(
     let is_rank_0 = rank_layout.comm().rank() == 0;
     let loaded =
         InferenceModel::open_on_rank(rank_layout, &options.model, compute, options.adapter.as_deref())?;
-    let prompt = match &options.prompt {
-        Prompt::Text(text, None) => loaded.tokenizer.encode(text, true)?,
-        Prompt::Text(text, Some(template)) => loaded.tokenizer.encode(&template.wrap(text), true)?,
-        Prompt::Ids(ids) => ids.clone(),
+    let (prompt, template) = match &options.prompt {
+        Prompt::Text(text, template) => (loaded.encode_prompt(text, *template)?, *template),
+        Prompt::Ids(ids) => (ids.clone(), None),
     };
     let request = GenerationRequest {
         prompt,
         n: options.n,
         max_tokens: options.max_tokens,
         sampling: options.sampling.clone(),
-        stop: options.stop.clone(),
-        stop_at_eos: true,
+        stop: match options.ignore_eos {
+            true => options.stop.clone(),
+            false => loaded.stop_strings(&options.stop, template)?,
+        },
+        stop_at_eos: !options.ignore_eos,
     };
     let scheduler = SchedulerConfig { page_size: options.page_size, ..SchedulerConfig::default() };
     let requests = [request];
     let planned = if is_rank_0 { Some(loaded.plan_memory(&requests, scheduler)?) } else { None };
     planned.iter().for_each(|planned| eprintln!("memory plan:\n{planned}"));
-    let bar = is_rank_0.then(|| out.bar("generate", options.n * options.max_tokens));
+    let bar = is_rank_0.then(|| out.bar("generate", options.n.saturating_mul(options.max_tokens)));
     let mut progress = |tokens| bar.iter().for_each(|bar| bar.add(tokens));
     let (model, tokenizer) = (&loaded.model, Some(&loaded.tokenizer));
     let completions = generate(loaded.device(), model, tokenizer, &requests, scheduler, &mut progress)

@@ -4,14 +4,19 @@ use crate::output::Output;
 use codelsi_engine::memory::Usage;
 use codelsi_engine::{At, DType, Device, Error, Result};
 use codelsi_model::adapter::Adapter;
+use codelsi_model::chat_template::ChatTemplate;
 use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::end_tokens::describe_end_tokens;
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig};
 use codelsi_model::llama::Llama;
+use codelsi_model::message::{Message, Role};
 use codelsi_model::parallel::RankLayout;
+use codelsi_model::template::PromptTemplate;
 use codelsi_model::tokenizer::Tokenizer;
 use codelsi_model::trainable::Trainable;
 use codelsi_train::plan::plan_generation;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// A model loaded for inference, or a rank's part of it.
 pub struct InferenceModel {
@@ -20,6 +25,8 @@ pub struct InferenceModel {
     pub model: Llama,
     /// Shapes of the attached adapter, for memory plans.
     adapter: Option<Adapter>,
+    /// The model's chat template, once it is asked for.
+    chat_template: OnceLock<ChatTemplate>,
 }
 
 impl InferenceModel {
@@ -48,14 +55,19 @@ impl InferenceModel {
         adapter: Option<&Path>,
     ) -> Result<Self> {
         let mut checkpoint = Checkpoint::open(folder)?;
-        if rank_layout.comm().rank() == 0 {
+        let rank = rank_layout.comm().rank();
+        if rank == 0 {
             checkpoint = checkpoint.with_progress(Output::detect().load_progress());
         }
         let tokenizer = Tokenizer::load(folder)?;
         tokenizer.check_fits(checkpoint.config().vocab).at(folder.display().to_string())?;
         let compute = compute.unwrap_or(checkpoint.dtype());
         let model = Llama::load(rank_layout, &checkpoint, compute, Trainable::Nothing)?;
-        let mut loaded = InferenceModel { checkpoint, tokenizer, model, adapter: None };
+        let mut loaded =
+            InferenceModel { checkpoint, tokenizer, model, adapter: None, chat_template: OnceLock::new() };
+        if rank == 0 {
+            eprintln!("{}", describe_end_tokens(loaded.checkpoint.config(), &loaded.tokenizer));
+        }
         if let Some(folder) = adapter {
             loaded.attach_adapter(folder)?;
         }
@@ -75,6 +87,41 @@ impl InferenceModel {
         let adapter = Adapter::load(folder, self.checkpoint.config())?;
         self.adapter = Some(adapter.shapes_only()?);
         self.model.attach(&adapter, Trainable::Nothing)
+    }
+
+    /// Encodes a prompt, written by a template if there is one.
+    ///
+    /// # Errors
+    /// When the text cannot be spelled in the vocabulary, or the model has no chat template and is to use it.
+    pub fn encode_prompt(&self, text: &str, template: Option<PromptTemplate>) -> Result<Vec<u32>> {
+        match template {
+            None => self.tokenizer.encode(text, true),
+            Some(PromptTemplate::Chat) => {
+                let message = Message { role: Role::User, content: text.to_string() };
+                self.chat_template()?.encode_prompt(&self.tokenizer, &[message])
+            }
+            Some(template) => self.tokenizer.encode(&template.wrap(text), true),
+        }
+    }
+
+    /// Returns the strings at which an answer ends: the given ones, and the end of a turn if the chat template has one.
+    ///
+    /// # Errors
+    /// When the model has no chat template and is to use it.
+    pub fn stop_strings(&self, stop: &[String], template: Option<PromptTemplate>) -> Result<Vec<String>> {
+        let mut stop = stop.to_vec();
+        if template == Some(PromptTemplate::Chat) {
+            stop.extend(self.chat_template()?.end_of_turn(&self.tokenizer));
+        }
+        Ok(stop)
+    }
+
+    fn chat_template(&self) -> Result<&ChatTemplate> {
+        if let Some(template) = self.chat_template.get() {
+            return Ok(template);
+        }
+        let template = ChatTemplate::require(self.checkpoint.folder())?;
+        Ok(self.chat_template.get_or_init(|| template))
     }
 
     /// Plans the memory of a generation: bytes by label at its peak.

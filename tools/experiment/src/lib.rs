@@ -31,4 +31,5 @@ pub mod stages;
 pub mod table;
 pub mod teacher;
 pub mod throughput;
+pub mod tokenization;
 pub mod training;

@@ -7,6 +7,7 @@ use codelsi_engine::memory::Usage;
 use codelsi_eval::sampling::{CompletionRequest, Generator};
 use codelsi_launch::on_all_ranks;
 use codelsi_model::generate::{GenerationRequest, SamplingParams, SchedulerConfig, generate};
+use codelsi_model::template::PromptTemplate;
 use std::path::Path;
 use std::sync::mpsc::channel;
 
@@ -133,7 +134,8 @@ fn generate_on_rank(
 
 /// Tokenizes a request. The prompt is truncated from the left, after BOS, if it leaves no room for an answer.
 fn to_generation(loaded: &InferenceModel, request: &CompletionRequest) -> Result<GenerationRequest> {
-    let mut prompt = loaded.tokenizer.encode(&request.prompt, true)?;
+    let template = request.chat_template.then_some(PromptTemplate::Chat);
+    let mut prompt = loaded.encode_prompt(&request.prompt, template)?;
     let positions = loaded.checkpoint.config().max_positions;
     let max_tokens = request.max_tokens.min(positions / 2);
     let room = positions - max_tokens;
@@ -150,7 +152,7 @@ fn to_generation(loaded: &InferenceModel, request: &CompletionRequest) -> Result
             seed: request.seed,
             ..SamplingParams::default()
         },
-        stop: request.stop.clone(),
+        stop: loaded.stop_strings(&request.stop, template)?,
         stop_at_eos: true,
     })
 }
@@ -170,6 +172,7 @@ mod tests {
             .unwrap();
         let request = |i: usize| CompletionRequest {
             prompt: format!("function f{i}"),
+            chat_template: false,
             message: None,
             n: 2,
             max_tokens: 6,

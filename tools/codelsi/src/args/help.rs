@@ -6,17 +6,20 @@ pub const MODEL: &str = "Model folder in the Hugging Face layout";
 pub const ADAPTER: &str = "Adapter folder in PEFT's layout";
 pub const COMPUTE: &str = "Storage type of activations [default: bf16 for a bf16 checkpoint, else f32]";
 pub const PROBLEMS: &str = "File of problems in MultiPL-E's form (JSON Lines)";
+pub const DATA: &str = "File of training rows: JSON Lines, a JSON array (either also .gz) or Parquet. A row has \"instruction\", \"output\" \
+    and what else Alpaca knows, \"prompt\" and \"completion\", or \"messages\"; doc/use.md lists the forms";
 pub const SHAPE: &str = "Built-in shape: code-llama-13b, code-llama-7b (or 7b), tinyllama-1.1b, 110m or tiny";
 pub const SEED: &str = "Seed of every random choice; the same seed gives the same result";
 
-pub const TEMPLATE: &str = "Template that puts the prompt as an instruction: paper (its header), inst ([INST] .. [/INST]) \
-    or plain (a newline after it)";
+pub const TEMPLATE: &str = "Template that puts the prompt as an instruction: paper (its header), inst ([INST] .. [/INST]), \
+    plain (a newline after it) or chat (the model's own chat template)";
 pub const SAMPLES: &str = "Samples per prompt or problem";
 pub const MAX_TOKENS: &str = "Maximum tokens per sample";
 pub const TEMPERATURE: &str = "Softmax temperature; 0 is greedy decoding";
 pub const TOP_P: &str = "Nucleus sampling: keep the likeliest tokens whose probabilities sum to P";
 pub const PROMPT_FORMAT: &str = "Form in which a problem is put to the model: completion (its prompt is continued), \
-    paper (an instruction under the paper's header) or inst ([INST] .. [/INST])";
+    paper (an instruction under the paper's header), inst ([INST] .. [/INST]) or chat (the model's own chat template, or \
+    its server's)";
 pub const LIMIT: &str = "Measure on the first N problems only";
 pub const PAGE_SIZE: &str = "Tokens per page of the KV cache; changes no result";
 pub const JUDGE: &str = "Judge of the completions: tsc (MultiPL-E's rule for TypeScript, with compiler and node), \

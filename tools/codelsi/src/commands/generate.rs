@@ -17,7 +17,7 @@ pub struct GenerateArgs {
     #[arg(long, help = help::ADAPTER, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// Text to complete.
-    #[arg(long, value_name = "TEXT", required_unless_present = "prompt_ids")]
+    #[arg(long, value_name = "TEXT", required_unless_present = "prompt_ids", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Prompt as token ids, separated by commas; nothing is added to them.
     #[arg(long, value_name = "IDS", value_delimiter = ',', conflicts_with = "prompt")]
@@ -28,9 +28,12 @@ pub struct GenerateArgs {
     n: usize,
     #[arg(long, help = help::MAX_TOKENS, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
-    /// Text before which a sample ends; repeat the flag for more.
-    #[arg(long, value_name = "TEXT")]
+    /// Text before which a sample ends, or a control token; repeat the flag for more.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
+    /// Continue past the tokens that end a text.
+    #[arg(long)]
+    ignore_eos: bool,
     #[arg(long, help = help::PAGE_SIZE, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     page_size: u16,
     #[arg(long, help = help::JSON)]
@@ -57,6 +60,7 @@ pub fn run(args: &GenerateArgs, out: &Output) -> Result<()> {
         max_tokens: args.max_tokens,
         sampling: args.sampling.into(),
         stop: args.stop.clone(),
+        ignore_eos: args.ignore_eos,
         page_size: args.page_size.into(),
     };
     let completions = complete(&options, args.ranks.placement(args.model.device), out)?;
@@ -73,9 +77,11 @@ fn show(args: &GenerateArgs, completions: &[Completion]) {
             println!("{}", c.text);
         }
     }
-    let rows: Vec<_> = completions
-        .iter()
-        .map(|c| json!({ "text": c.text, "token_ids": c.token_ids, "finish_reason": c.finish_reason.name() }))
-        .collect();
-    print_json(args.json, &json!({ "completions": rows }));
+    let row = |c: &Completion| {
+        json!({
+            "text": c.text, "token_ids": c.token_ids, "logprobs": c.logprobs,
+            "finish_reason": c.finish_reason.name(),
+        })
+    };
+    print_json(args.json, &json!({ "completions": completions.iter().map(row).collect::<Vec<_>>() }));
 }

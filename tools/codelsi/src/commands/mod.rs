@@ -12,4 +12,5 @@ pub mod mkmodel;
 pub mod pipeline;
 pub mod plan;
 pub mod report;
+pub mod tokenize;
 pub mod train;

@@ -18,9 +18,7 @@ use std::path::PathBuf;
 /// Fine-tune a model on instruction rows; the defaults are the paper's.
 #[derive(Args)]
 pub struct TrainArgs {
-    /// File of training rows: JSON Lines, a JSON array (either also .gz) or Parquet. A row has "instruction", "output"
-    /// and what else Alpaca knows, "prompt" and "completion", or "messages"; doc/use.md lists the forms.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help = help::DATA, value_name = "FILE")]
     data: PathBuf,
     /// Folder for the adapter, metrics.jsonl, order.jsonl, recipe.json and the checkpoints.
     #[arg(long, value_name = "DIR")]
