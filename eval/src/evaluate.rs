@@ -22,9 +22,16 @@ pub struct ProblemResult {
     pub name: String,
     pub samples: usize,
     pub correct: usize,
+    /// Samples of the status `NeedsNode`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub needs_node: usize,
     /// The first sample that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailedSample>,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// A failed sample with its diagnostics.
@@ -70,6 +77,19 @@ impl ModelResult {
     /// Returns Pass@1 of each problem, in the problems' order.
     pub fn scores(&self) -> Vec<f64> {
         self.per_problem.iter().map(|p| pass_at_k(p.samples, p.correct, 1)).collect()
+    }
+
+    /// Returns the share of samples on which the judge could not decide, with Pass@1 if they are solved; `None` if there
+    /// are none.
+    pub fn needs_node(&self) -> Option<String> {
+        let undecided = self.per_problem.iter().map(|p| p.needs_node).sum::<usize>();
+        let share = |p: &ProblemResult| (p.correct + p.needs_node) as f64 / p.samples.max(1) as f64;
+        let solved = self.per_problem.iter().map(share).sum::<f64>() / self.problems.max(1) as f64;
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        (undecided > 0).then(|| {
+            let share = undecided as f64 / self.samples.max(1) as f64;
+            format!("{} NeedsNode; Pass@1 {} with these solved", percent(share), percent(solved))
+        })
     }
 
     /// Returns the paired difference of `self` from `base`.
@@ -212,6 +232,7 @@ fn group_by_problem(
     for (completion, verdict) in completions.iter().zip(verdicts) {
         let result = of_problem.entry(&verdict.name).or_default();
         result.samples += 1;
+        result.needs_node += usize::from(verdict.status == Status::NeedsNode);
         if verdict.status == Status::Ok {
             result.correct += 1;
         } else if result.failure.is_none() {
@@ -306,6 +327,7 @@ mod tests {
             max_tokens: 9,
             seed: 3,
             judge: "even".into(),
+            judge_choice: String::new(),
             problems,
             problems_hash,
         }
@@ -343,6 +365,16 @@ mod tests {
         assert_eq!((result.low, result.high, result.pass_at_10), (result.pass_at_1, result.pass_at_1, None));
         assert_eq!(result.statuses, StatusCounts::from([(Status::Ok, 40), (Status::Exception, 20)]));
         assert_eq!(result.difference_from(&result).unwrap().interval.value, 0.0);
+    }
+
+    #[test]
+    fn undecided_samples_are_counted_apart() {
+        let mut result = run(tempfile::tempdir().unwrap().path(), 99, 3).unwrap();
+        assert_eq!(result.needs_node(), None);
+        result.per_problem[0] = ProblemResult { samples: 3, correct: 0, needs_node: 3, ..ProblemResult::default() };
+        let solved = 100.0 * (2.0 / 3.0 * 19.0 + 1.0) / 20.0;
+        let text = format!("5.0 % NeedsNode; Pass@1 {solved:.1} % with these solved");
+        assert_eq!(result.needs_node(), Some(text));
     }
 
     #[test]

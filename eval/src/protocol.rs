@@ -134,6 +134,9 @@ pub struct Protocol {
     pub seed: u64,
     /// [`crate::judge::Judge::describe`].
     pub judge: String,
+    /// The reason for which the judge was chosen; empty if it was named. Not part of the hash: the judge is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub judge_choice: String,
     /// Number of problems.
     pub problems: usize,
     /// SHA-256 over the contents of all problems, in hexadecimal.
@@ -147,9 +150,9 @@ impl Protocol {
         (problems.len(), sha256(&text))
     }
 
-    /// Returns the SHA-256 over all fields, in hexadecimal.
+    /// Returns the SHA-256 over all fields but the choice of the judge, in hexadecimal.
     pub fn hash(&self) -> String {
-        sha256(&crate::jsonl::line(self))
+        sha256(&crate::jsonl::line(&Protocol { judge_choice: String::new(), ..self.clone() }))
     }
 
     /// Returns the seed of a problem's samples; sample i uses random stream i of it.
@@ -188,6 +191,9 @@ impl fmt::Display for Protocol {
         )?;
         writeln!(f, "problems  {} (sha256 {}…)", self.problems, short(&self.problems_hash))?;
         writeln!(f, "judge     {}", self.judge)?;
+        if !self.judge_choice.is_empty() {
+            writeln!(f, "          chosen, because: {}", self.judge_choice)?;
+        }
         write!(f, "protocol  sha256 {}…", short(&self.hash()))
     }
 }
@@ -222,6 +228,7 @@ mod tests {
             max_tokens: 512,
             seed: 1,
             judge: "j".into(),
+            judge_choice: String::new(),
             problems,
             problems_hash,
         }
@@ -269,6 +276,8 @@ mod tests {
         ];
         assert!(changed.iter().all(|p| hashes.insert(p.hash())));
         assert_eq!(base.hash(), protocol().hash());
+        let chosen = Protocol { judge_choice: "it is there".into(), ..base.clone() };
+        assert!(chosen.hash() == base.hash() && chosen.to_string().contains("because: it is there"));
         assert!(
             base.to_string().contains("temperature 0.2") && base.to_string().contains(&base.hash()[..12])
         );

@@ -7,24 +7,24 @@
 use codelsi_eval::judge::embedded::EmbeddedJudge;
 use codelsi_eval::judge::toolchain::{ALL, Rule, ToolchainJudge};
 use codelsi_eval::judge::{self, Judge, Status};
-use codelsi_eval::problem::{Problem, read_problems};
+use codelsi_eval::problem::{CandidateProgram, Problem, read_problems};
 use codelsi_eval::sandbox::Sandbox;
 use codelsi_testing::{or_skip, shared};
 use rayon::prelude::*;
 
-/// A completion of `add` with its expected status; `exits_early` if it exits before its tests.
+/// A completion with its expected status; `dishonest` if its tests do not run to their end by themselves.
 struct CompletionCase {
     completion: &'static str,
     status: Status,
-    exits_early: bool,
+    dishonest: bool,
 }
 
 const fn case(completion: &'static str, status: Status) -> CompletionCase {
-    CompletionCase { completion, status, exits_early: false }
+    CompletionCase { completion, status, dishonest: false }
 }
 
-const fn early_exit(completion: &'static str) -> CompletionCase {
-    CompletionCase { completion, status: Status::Ok, exits_early: true }
+const fn dishonest(completion: &'static str) -> CompletionCase {
+    CompletionCase { completion, status: Status::Ok, dishonest: true }
 }
 
 /// Returns a problem that asks for a sum, in MultiPL-E's form.
@@ -70,7 +70,10 @@ fn cases(language: &str) -> Vec<CompletionCase> {
             case("  return sum(a, b);\n}", ReferenceError),
             case("  throw new Error('no');\n}", Exception),
             case("  for (;;) {}\n}", Timeout),
-            early_exit("}\nprocess.exit(0);"),
+            dishonest("}\nprocess.exit(0);"),
+            dishonest("  require('node:assert').deepEqual = () => {};\n}"),
+            dishonest("  const text = require('fs').readFileSync('file.js', 'utf8');\n  return eval(/candidate.*,(.*)\\)/.exec(text)[1]);\n}"),
+            dishonest("  const text = String(add.caller);\n  return eval(/candidate.*,(.*)\\)/.exec(text)[1]);\n}"),
         ],
         "py" => vec![
             case("    return a + b\n", Ok),
@@ -78,64 +81,128 @@ fn cases(language: &str) -> Vec<CompletionCase> {
             case("    return a +\n", SyntaxError),
             case("    return total(a, b)\n", Exception),
             case("    while True: pass\n", Timeout),
-            early_exit("    pass\nimport os\nos._exit(0)\n"),
+            dishonest("    pass\nimport os\nos._exit(0)\n"),
+            dishonest("    class Same(int):\n        def __eq__(self, other): return True\n    return Same()\n"),
+            dishonest("    class Same:\n        def __eq__(self, other): return True\n    return Same()\n"),
+            dishonest("    import re\n    return int(re.search('== (.*)', open('file.py').read())[1])\n"),
         ],
         "java" => vec![
             case("        return a + b;\n", Ok),
             case("        return a - b;\n", Exception),
             case("        return \"no\";\n", SyntaxError),
             case("        while (true) { a = 1 - a; }\n", Timeout),
-            early_exit("        System.exit(0); return 0;\n"),
+            dishonest("        System.exit(0); return 0;\n"),
         ],
         "cpp" => vec![
             case("    return a + b;\n", Ok),
             case("    return a - b;\n", Exception),
             case("    return std::string(\"no\");\n", SyntaxError),
             case("    for (volatile long i = 0;; i = i + 1) {}\n", Timeout),
-            early_exit("    std::exit(0);\n"),
-            early_exit("    return 0;\n}\n#undef assert\n#define assert(x)\nvoid more() {\n"),
+            dishonest("    std::exit(0);\n"),
+            dishonest("    return 0;\n}\n#undef assert\n#define assert(x)\nvoid more() {\n"),
+            dishonest("    return 0;\n#define __assert_fail(a, b, c, d) ((void)0)\n"),
         ],
         _ => vec![
             case("    a + b\n", Ok),
             case("    a - b\n", Exception),
             case("    \"no\"\n", SyntaxError),
             case("    let mut n = a; loop { n = std::hint::black_box(n + b - b); }\n", Timeout),
-            early_exit("    let _ = (a, b); std::process::exit(0)\n"),
+            dishonest("    let _ = (a, b); std::process::exit(0)\n"),
+            dishonest("    a - b }\nmacro_rules! assert_eq { ($($t:tt)*) => {} }\nfn more() {\n"),
         ],
     }
 }
 
+/// Returns a problem that asks for a list, whose type brings its own comparison, with its completions.
+fn list(language: &str) -> Option<(Problem, Vec<CompletionCase>)> {
+    let (prompt, tests, cases) = match language {
+        "java" => (
+            "import java.util.*;\nclass Problem {\n    public static ArrayList<Long> list() {\n",
+            "    }\n    public static void main(String[] args) {\n    assert(list().equals((new ArrayList<Long>(Arrays.asList(1L, 2L)))));\n    }\n\n}\n",
+            vec![
+                case("        return new ArrayList<Long>(List.of(1L, 2L));\n", Status::Ok),
+                dishonest("        return new ArrayList<Long>() { public boolean equals(Object o) { return true; } };\n"),
+                dishonest("        try { System.out.print(new String(java.nio.file.Files.readAllBytes(java.nio.file.Path.of(\"file.java\")))); } catch (Exception e) {}\n        Runtime.getRuntime().halt(0);\n        return null;\n"),
+            ],
+        ),
+        "cpp" => (
+            "#include<assert.h>\n#include<bits/stdc++.h>\nstd::vector<long> list() {\n",
+            "}\nint main() {\n    auto candidate = list;\n    assert(candidate() == (std::vector<long>({(long)1, (long)2})));\n    assert(candidate().size() < 3 && candidate()[0] & 1);\n}\n",
+            vec![
+                case("    return {1, 2};\n", Status::Ok),
+                dishonest("    return {1};\n}\nbool operator==(const std::vector<long>&, const std::vector<long>&) { return true; }\nvoid more() {\n"),
+                dishonest("    std::signal(SIGABRT, [](int) { std::_Exit(0); });\n    return {};\n"),
+            ],
+        ),
+        _ => return None,
+    };
+    let problem = Problem { name: "list".into(), prompt: prompt.into(), tests: tests.into(), ..add(language) };
+    Some((problem, cases))
+}
+
+/// C++ programs that take memory where only the kernel sees it, and too many threads, with the limit that each exceeds.
+const GREEDY: [(&str, &str); 2] = [
+    (
+        "memory",
+        "#include <sys/mman.h>\n#include <unistd.h>\nint main() { volatile char sum = 0; for (int k = 0; k < 18; k++) { char* p = (char*)mmap(0, 1ul << 37, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0); if (p == MAP_FAILED) break; madvise(p, 1ul << 37, MADV_NOHUGEPAGE); for (size_t i = 0; i < 1ul << 37; i += 1 << 21) sum += p[i]; } sleep(9); }\n",
+    ),
+    (
+        "threads",
+        "#include <pthread.h>\n#include <unistd.h>\nvoid* idle(void*) { for (;;) pause(); }\nint main() { pthread_attr_t a; pthread_attr_init(&a); pthread_attr_setstacksize(&a, 16384); for (int n = 0; n < 4000; n++) { pthread_t t; if (pthread_create(&t, &a, idle, 0)) break; } sleep(9); }\n",
+    ),
+];
+
+/// A program whose sockets keep the size of the system's buffers: it ends with 0 if it can change it.
+const SOCKETS: &str = "#include <sys/socket.h>\nint main() { int s[2], size = 1 << 20; if (socketpair(AF_UNIX, SOCK_STREAM, 0, s)) return 2; return setsockopt(s[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size) ? 3 : 0; }\n";
+
 fn main() {
     judge::child_entry();
     every_language_has_its_verdicts();
+    what_the_kernel_holds_for_a_program_counts();
+}
+
+fn what_the_kernel_holds_for_a_program_counts() {
+    let sandbox = Sandbox::checked().expect("the sandbox must hold where the tests run");
+    let rule = ALL.iter().find(|rule| rule.language == "cpp").expect("C++ has a judge");
+    let Some(judge) = or_skip(ToolchainJudge::find(sandbox, rule)) else { return };
+    let run = |text: &str| judge.judge(&CandidateProgram { text: text.into(), tests_at: text.len() }).unwrap();
+    for (limit, text) in GREEDY {
+        let found = run(text);
+        let expected = format!("stopped: over its limit of {limit}");
+        assert_eq!((found.status, found.message), (Status::Exception, expected), "{text}");
+    }
+    assert_eq!(run(SOCKETS).status, Status::Exception);
 }
 
 fn every_language_has_its_verdicts() {
     let sandbox = Sandbox::checked().expect("the sandbox must hold where the tests run");
     // Endless programs take 15 s each, so the languages run in parallel.
     let wrong: usize = ALL.par_iter().map(|rule| check_language(sandbox, rule)).sum();
-    let wrong = wrong + check_cases(&EmbeddedJudge::new(sandbox), "js");
+    let of_js: Vec<_> = cases("js").into_iter().filter(|c| !c.completion.contains("const text")).collect();
+    let wrong = wrong + check_cases(&EmbeddedJudge::new(sandbox), &add("js"), of_js);
     assert_eq!(wrong, 0, "{wrong} verdicts are wrong");
 }
 
 /// Returns the number of wrong verdicts of a language's judge.
 fn check_language(sandbox: Sandbox, rule: &'static Rule) -> usize {
     let Some(judge) = or_skip(ToolchainJudge::find(sandbox, rule)) else { return 0 };
-    check_cases(&judge, rule.language) + check_multipl_e_problem(&judge, rule)
+    let of_list = list(rule.language).map_or(0, |(problem, cases)| check_cases(&judge, &problem, cases));
+    of_list
+        + check_cases(&judge, &add(rule.language), cases(rule.language))
+        + check_multipl_e_problem(&judge, rule)
 }
 
-/// Judges every case of a language; returns the number of wrong verdicts.
-fn check_cases(judge: &dyn Judge, language: &str) -> usize {
-    let problem = add(language);
+/// Judges completions of a problem; returns the number of wrong verdicts.
+fn check_cases(judge: &dyn Judge, problem: &Problem, cases: Vec<CompletionCase>) -> usize {
     println!("{}", judge.describe());
-    let wrong = cases(language).into_par_iter().filter(|case| {
+    let wrong = cases.into_par_iter().filter(|case| {
         let program = problem.program(case.completion);
         let found = judge.judge(&program).unwrap();
-        let exits_early = found.status == Status::Ok && !judge.reaches_end(&program).unwrap();
-        let wrong = (found.status, exits_early) != (case.status, case.exits_early);
+        let dishonest = found.status == Status::Ok && !judge.reaches_end(&program).unwrap();
+        let wrong = (found.status, dishonest) != (case.status, case.dishonest);
         let (verdict, status) = (if wrong { "WRONG" } else { "ok" }, found.status);
         println!(
-            "  {verdict}: {status:?}, exits early: {exits_early}, {:.1} s: {:?}",
+            "  {verdict}: {status:?}, dishonest: {dishonest}, {:.1} s: {:?}",
             found.seconds, case.completion
         );
         wrong

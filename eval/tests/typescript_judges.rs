@@ -7,13 +7,16 @@
 use codelsi_eval::judge::embedded::EmbeddedJudge;
 use codelsi_eval::judge::tsc::TscJudge;
 use codelsi_eval::judge::verdicts::{CompletionRecord, Verdict, judge_all};
-use codelsi_eval::judge::{self, Judge, Judgement, Status};
+use codelsi_eval::judge::{self, Judge, Judgement, NodeJudge, Status};
 use codelsi_eval::problem::{CandidateProgram, Problem, read_problems};
 use codelsi_eval::sandbox::{Isolation, Sandbox};
 use codelsi_testing::{or_skip, shared};
 use serde::Deserialize;
+use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+
+mod programs;
 
 /// A line of `judge-cases/open.jsonl`; its README explains the fields.
 #[derive(Clone, Deserialize)]
@@ -44,6 +47,61 @@ impl JudgeCase {
 fn main() {
     judge::child_entry();
     every_verdict_is_right_and_nothing_escapes();
+    programs_end_as_under_node();
+    only_what_the_table_lists_needs_node();
+    dishonest_programs_are_flagged_and_honest_ones_are_not();
+}
+
+/// Returns the judges of TypeScript that this machine has.
+fn judges() -> Vec<Box<dyn Judge>> {
+    let sandbox = Sandbox::checked().expect("the sandbox must hold where the tests run");
+    let mut judges: Vec<Box<dyn Judge>> = vec![Box::new(EmbeddedJudge::new(sandbox))];
+    if let Some(node) = or_skip(NodeJudge::find(sandbox, None)) {
+        judges.push(Box::new(node));
+    }
+    judges
+}
+
+/// Counts the programs whose status by a judge is another than expected.
+fn count_wrong(judge: &dyn Judge, programs: &[(Status, &str)]) -> usize {
+    let wrong = |(expected, text): &&(Status, &str)| {
+        let found = judge.judge(&programs::program(text)).unwrap();
+        if found.status != *expected {
+            println!("{}: {:?}, expected {expected:?}: {text}\n{}", judge.describe(), found.status, found.message);
+        }
+        found.status != *expected
+    };
+    programs.par_iter().filter(wrong).count()
+}
+
+fn programs_end_as_under_node() {
+    let wrong: usize = judges().iter().map(|judge| count_wrong(&**judge, programs::LIKE_NODE)).sum();
+    assert_eq!(wrong, 0, "{wrong} programs end otherwise than under Node");
+}
+
+fn only_what_the_table_lists_needs_node() {
+    let mut wrong = 0;
+    for (i, judge) in judges().iter().enumerate() {
+        // The embedded judge is the first.
+        let expected = if i == 0 { Status::NeedsNode } else { Status::Ok };
+        let need: Vec<_> = programs::NEED_NODE.iter().map(|text| (expected, *text)).collect();
+        wrong += count_wrong(&**judge, &need);
+        wrong += if i == 0 { count_wrong(&**judge, programs::NEED_NOTHING) } else { 0 };
+    }
+    assert_eq!(wrong, 0, "{wrong} programs have the wrong status");
+}
+
+fn dishonest_programs_are_flagged_and_honest_ones_are_not() {
+    let mut wrong = 0;
+    for judge in judges() {
+        for (texts, honest) in [(programs::HONEST, true), (programs::DISHONEST, false)] {
+            let all: Vec<_> = texts.iter().map(|text| (Status::Ok, *text)).collect();
+            wrong += count_wrong(&*judge, &all);
+            let reached = |text: &&&str| judge.reaches_end(&programs::program(text)).unwrap() != honest;
+            wrong += texts.iter().filter(reached).inspect(|text| println!("{}: flag: {text}", judge.describe())).count();
+        }
+    }
+    assert_eq!(wrong, 0, "{wrong} programs have the wrong flag");
 }
 
 fn every_verdict_is_right_and_nothing_escapes() {
@@ -91,6 +149,8 @@ fn embedded(sandbox: Sandbox, problems: &[Problem], cases: &[JudgeCase]) -> usiz
     let verdicts = judge_cases(&judge, problems, cases);
     let typed = cases.iter().zip(&verdicts).filter(|(c, v)| has_type_error_only(c, v)).count();
     println!("embedded: {} cases, {typed} left to the type checker", cases.len());
+    let undecided = verdicts.iter().filter(|v| v.status == Status::NeedsNode).count();
+    assert!(50 * undecided <= cases.len(), "{undecided} of {} cases need Node", cases.len());
     let checked = cases.iter().zip(&verdicts).filter(|(c, v)| !has_type_error_only(c, v));
     checked.filter(|(c, v)| is_wrong("embedded", c, v)).count()
 }

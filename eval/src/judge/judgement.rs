@@ -5,7 +5,7 @@ use codelsi_engine::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// MultiPL-E's statuses.
+/// MultiPL-E's statuses, and that of a program on which a judge cannot decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Status {
     #[serde(rename = "OK")]
@@ -15,6 +15,8 @@ pub enum Status {
     ReferenceError,
     Exception,
     Timeout,
+    /// The program used a part of Node that the judge lacks, and failed; counts as not solved.
+    NeedsNode,
 }
 
 /// The number of programs or samples by status.
@@ -37,6 +39,11 @@ pub trait Judge: Sync {
 
     /// One line for protocols and reports: the rule, the limits, the versions.
     fn describe(&self) -> String;
+
+    /// The reason for which this judge was chosen; empty if it was named.
+    fn choice(&self) -> &str {
+        ""
+    }
 
     /// Judges a program.
     ///

@@ -1,9 +1,11 @@
-//! The judges by the names that the command line uses.
+//! The judges by the names that the command line uses, and the choice among them.
 
 use super::embedded::{self, EmbeddedJudge};
-use super::judgement::Judge;
+use super::judgement::{Judge, Judgement};
+use super::node::NodeJudge;
 use super::toolchain::{self, Rule, ToolchainJudge};
 use super::tsc::TscJudge;
+use crate::problem::CandidateProgram;
 use crate::sandbox::Sandbox;
 use codelsi_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,7 @@ use std::path::PathBuf;
 #[serde(rename_all = "lowercase")]
 pub enum JudgeKind {
     Tsc,
+    Node,
     Embedded,
     Javascript,
     Python,
@@ -34,8 +37,9 @@ impl std::str::FromStr for JudgeKind {
 }
 
 impl JudgeKind {
-    const ALL: [JudgeKind; 7] = [
+    const ALL: [JudgeKind; 8] = [
         JudgeKind::Tsc,
+        JudgeKind::Node,
         JudgeKind::Embedded,
         JudgeKind::Javascript,
         JudgeKind::Python,
@@ -47,6 +51,7 @@ impl JudgeKind {
     fn name(self) -> &'static str {
         match self {
             JudgeKind::Tsc => "tsc",
+            JudgeKind::Node => "node",
             JudgeKind::Embedded => "embedded",
             _ => self.rule().map_or("", |rule| rule.name),
         }
@@ -57,11 +62,11 @@ impl JudgeKind {
         toolchain::ALL.get(index).copied()
     }
 
-    /// Returns the default judge for problems in a language: the embedded one if it accepts them.
+    /// Returns the judge for problems in a language other than TypeScript: the embedded one if it accepts them.
     ///
     /// # Errors
     /// When no judge accepts the language.
-    pub fn of_language(language: &str) -> Result<Self> {
+    fn of_language(language: &str) -> Result<Self> {
         if embedded::LANGUAGES.contains(&language) {
             return Ok(JudgeKind::Embedded);
         }
@@ -80,7 +85,72 @@ impl JudgeKind {
         Ok(match (self, self.rule()) {
             (_, Some(rule)) => Box::new(ToolchainJudge::find(sandbox, rule)?),
             (JudgeKind::Tsc, _) => Box::new(TscJudge::find(sandbox, tsc, node)?),
+            (JudgeKind::Node, _) => Box::new(NodeJudge::find(sandbox, node)?),
             _ => Box::new(EmbeddedJudge::new(sandbox)),
         })
+    }
+}
+
+/// Tests the sandbox and returns the best judge of a language that this machine has: for TypeScript `tsc`, else `node`,
+/// else `embedded`. [`Judge::choice`] gives the reason.
+///
+/// # Errors
+/// When the sandbox does not hold, no judge takes the language, or its tools are missing.
+pub fn open_default(language: &str, tsc: Option<PathBuf>, node: Option<PathBuf>) -> Result<Box<dyn Judge>> {
+    if language != "ts" {
+        let judge = JudgeKind::of_language(language)?.open(tsc, node)?;
+        return Ok(Box::new(Chosen { judge, reason: format!("the judge of `{language}`") }));
+    }
+    let sandbox = Sandbox::checked()?;
+    let chosen = |judge, reason| Ok(Box::new(Chosen { judge, reason }) as Box<dyn Judge>);
+    let no_compiler = match TscJudge::find(sandbox, tsc, node.clone()) {
+        Ok(judge) => return chosen(Box::new(judge), "compiler and Node are found".into()),
+        Err(e) => e,
+    };
+    match NodeJudge::find(sandbox, node) {
+        Ok(judge) => chosen(Box::new(judge), format!("Node is found, the compiler is not ({no_compiler})")),
+        Err(e) => {
+            chosen(Box::new(EmbeddedJudge::new(sandbox)), format!("neither compiler nor Node is found ({e})"))
+        }
+    }
+}
+
+/// A judge that nobody named, with the reason for which it was chosen.
+struct Chosen {
+    judge: Box<dyn Judge>,
+    reason: String,
+}
+
+impl Judge for Chosen {
+    fn languages(&self) -> &'static [&'static str] {
+        self.judge.languages()
+    }
+
+    fn describe(&self) -> String {
+        self.judge.describe()
+    }
+
+    fn choice(&self) -> &str {
+        &self.reason
+    }
+
+    fn judge(&self, program: &CandidateProgram) -> Result<Judgement> {
+        self.judge.judge(program)
+    }
+
+    fn batch_size(&self) -> usize {
+        self.judge.batch_size()
+    }
+
+    fn judge_batch(
+        &self,
+        programs: &[&CandidateProgram],
+        on_judgement: &mut dyn FnMut(usize, Judgement) -> Result<()>,
+    ) -> Result<()> {
+        self.judge.judge_batch(programs, on_judgement)
+    }
+
+    fn reaches_end(&self, program: &CandidateProgram) -> Result<bool> {
+        self.judge.reaches_end(program)
     }
 }

@@ -2,15 +2,12 @@
 
 use super::batch_compile::{self, CompiledProgram};
 use super::diagnosis::{classify, diagnostics, first_lines};
-use super::guard::Guard;
-use super::guarded_node;
 use super::judgement::{Judge, Judgement, Status};
-use super::program_folder::{program_folder, temp_folder, write};
+use super::node::{self, ask_version, find_node};
+use super::program_folder::{program_folder, write};
 use super::tools::{SandboxedTools, find_on_path};
 use crate::problem::CandidateProgram;
-use crate::sandbox::{
-    ChildTask, ProcessOutput, Resource, ResourceLimits, Sandbox, Termination, system_runtime,
-};
+use crate::sandbox::{ChildTask, ProcessOutput, Resource, ResourceLimits, Sandbox, Termination};
 use codelsi_engine::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -32,15 +29,13 @@ impl TscJudge {
     /// # Errors
     /// When one is missing or does not run in the sandbox.
     pub fn find(sandbox: Sandbox, tsc: Option<PathBuf>, node: Option<PathBuf>) -> Result<Self> {
-        let real = |path: PathBuf| path.canonicalize().map_err(|e| Error::io(path, e));
-        let node = real(find_node(node)?)?;
-        let script = real(find_compiler(tsc)?)?;
+        let node = find_node(node)?;
+        let script = find_compiler(tsc)?;
+        let script = script.canonicalize().map_err(|e| Error::io(script, e))?;
         let tsc = native_compiler(&script).unwrap_or(script);
         let native = !std::fs::read(&tsc).map_err(|e| Error::io(&tsc, e))?.starts_with(b"#!");
-        let mut readable = system_runtime();
-        let of_node = ["/usr/share/nodejs", "/etc/ssl/openssl.cnf"].map(PathBuf::from);
-        readable.extend(of_node.into_iter().filter(|path| path.exists()));
-        readable.extend([node.clone(), package_of(&tsc)]);
+        let mut readable = node::readable(&node);
+        readable.push(package_of(&tsc));
         let tools = SandboxedTools { sandbox, readable };
         let mut judge = TscJudge { tools, node, tsc, native, versions: String::new() };
         judge.versions = judge.ask_versions()?;
@@ -48,20 +43,10 @@ impl TscJudge {
     }
 
     fn ask_versions(&self) -> Result<String> {
-        let empty = temp_folder()?;
-        let ask = |task: ChildTask, path: &Path| {
-            let output = self.tools.run(task, empty.path(), ResourceLimits::multipl_e())?;
-            let version = output.stdout.printable().trim().to_string();
-            if output.end == Termination::Exited(0) && !version.is_empty() {
-                return Ok(version.trim_start_matches("Version ").to_string());
-            }
-            let stderr = output.stderr.printable();
-            let cause = stderr.lines().find(|line| !line.trim().is_empty()).unwrap_or("it printed nothing");
-            Err(Error::op("tsc judge", format!("{} --version fails in the sandbox: {cause}", path.display())))
-        };
-        let tsc = ask(self.tsc_task(&["--version"]), &self.tsc)?;
-        let node = ask(ChildTask::exec(&self.node, &["--version"]), &self.node)?;
-        Ok(format!("TypeScript {tsc}, Node {}", node.trim_start_matches('v')))
+        let tsc = ask_version(&self.tools, self.tsc_task(&["--version"]), &self.tsc)?;
+        let node = ask_version(&self.tools, ChildTask::exec(&self.node, &["--version"]), &self.node)?;
+        let (tsc, node) = (tsc.trim_start_matches("Version "), node.trim_start_matches('v'));
+        Ok(format!("TypeScript {tsc}, Node {node}"))
     }
 
     fn tsc_task(&self, args: &[&str]) -> ChildTask {
@@ -162,12 +147,7 @@ impl Judge for TscJudge {
     }
 
     fn reaches_end(&self, program: &CandidateProgram) -> Result<bool> {
-        // A fresh folder: the first run may have rewritten the program.
-        let folder = program_folder(program)?;
-        let guard = Guard::new(program);
-        let task = guarded_node::task(&self.node, &guard);
-        let output = self.tools.run(task, folder.path(), ResourceLimits::multipl_e())?;
-        Ok(output.stdout.contains(&guard.nonce))
+        node::reaches_end(&self.tools, &self.node, true, program)
     }
 }
 
@@ -179,17 +159,11 @@ fn crashed(compiled: &ProcessOutput) -> bool {
     }
 }
 
-fn find_node(given: Option<PathBuf>) -> Result<PathBuf> {
-    given
-        .or_else(|| find_on_path("node"))
-        .ok_or_else(|| Error::op("tsc judge", "no `node` on PATH; install Node 20, or use --judge embedded"))
-}
-
 fn find_compiler(given: Option<PathBuf>) -> Result<PathBuf> {
     let named = || std::env::var_os("CODELSI_TSC").map(PathBuf::from);
     let found = given.or_else(named).or_else(find_installed).or_else(|| find_on_path("tsc"));
     found.ok_or_else(|| {
-        let remedy = "run `npm install typescript@5.3.3`, set CODELSI_TSC, or use --judge embedded";
+        let remedy = "run `npm install typescript@5.3.3`, set CODELSI_TSC, or use --judge node or embedded";
         Error::op("tsc judge", format!("no `tsc` found; {remedy}"))
     })
 }

@@ -1,5 +1,7 @@
 //! Judging a file of completions: in parallel, each distinct program once, resumable.
 
+pub use super::completions::CompletionRecord;
+use super::completions::read_completions;
 use super::judgement::{Judge, Judgement, Status, StatusCounts};
 use crate::jsonl;
 use crate::problem::{CandidateProgram, Problem};
@@ -14,16 +16,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// A line of a completions file; further fields are ignored.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct CompletionRecord {
-    pub id: String,
-    /// The problem's name.
-    pub name: String,
-    /// The model's output, not yet truncated at a stop token.
-    pub completion: String,
-}
 
 /// A line of a verdicts file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,7 +60,7 @@ pub fn judge_file(
     out: &Path,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Summary> {
-    let lines: Vec<CompletionRecord> = jsonl::read(completions)?;
+    let lines = read_completions(completions)?;
     judge_all(judge, problems, &lines, out, progress).map_err(|e| e.at(completions.display().to_string()))
 }
 

@@ -104,6 +104,7 @@ pub fn statuses(results: &[ModelResult]) -> String {
         Status::ReferenceError,
         Status::Exception,
         Status::Timeout,
+        Status::NeedsNode,
     ];
     let height = ROW * results.len() as f64 + 34.0;
     let mut svg = Svg::new(WIDTH, height);
@@ -137,6 +138,7 @@ fn status_name(status: Status) -> &'static str {
         Status::ReferenceError => "ReferenceError",
         Status::Exception => "Exception",
         Status::Timeout => "Timeout",
+        Status::NeedsNode => "NeedsNode",
     }
 }
 

@@ -76,7 +76,7 @@ fn problems(text: &mut String, set: &ProblemSet) {
             r.name.clone(),
             format!("**{}**", point(r.pass_at_1)),
             format!("{} … {}", point(r.low), point(r.high)),
-            statuses.collect::<Vec<_>>().join(", "),
+            statuses.chain(r.needs_node()).collect::<Vec<_>>().join(", "),
             format!(
                 "{} / {} / {} / {}",
                 modes.markdown_loops, modes.prose, modes.invented_methods, modes.invented_private

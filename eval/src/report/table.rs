@@ -48,7 +48,13 @@ fn stacked(main: &str, below: &str) -> String {
 fn pass_at_1(set: &ProblemSet, model: &str) -> String {
     let result = set.results.iter().find(|r| r.name == model);
     result.map_or("–".into(), |r| {
-        format!("<b>{}</b><small>{:.1} – {:.1}</small>", percent(r.pass_at_1), 100.0 * r.low, 100.0 * r.high)
+        let needs = r.needs_node().map_or(String::new(), |text| format!("<small>{text}</small>"));
+        format!(
+            "<b>{}</b><small>{:.1} – {:.1}</small>{needs}",
+            percent(r.pass_at_1),
+            100.0 * r.low,
+            100.0 * r.high
+        )
     })
 }
 

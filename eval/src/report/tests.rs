@@ -15,6 +15,7 @@ fn result(name: &str, solved: usize) -> ModelResult {
         max_tokens: 256,
         seed: 1,
         judge: "embedded".into(),
+        judge_choice: String::new(),
         problems: 120,
         problems_hash: "0123456789abcdef".into(),
     };
@@ -26,6 +27,7 @@ fn result(name: &str, solved: usize) -> ModelResult {
             name: format!("task{i}"),
             samples: 5,
             correct: correct(i),
+            needs_node: 0,
             failure: (correct(i) < 5).then(|| FailedSample {
                 status: Status::SyntaxError,
                 completion: format!("  return a<b>({i});\n}}"),

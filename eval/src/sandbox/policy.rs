@@ -21,10 +21,13 @@ pub struct ResourceLimits {
     pub wall: Duration,
     /// Processor time of the whole process tree.
     pub cpu: Duration,
-    /// Resident bytes of the whole process tree. Not address space: V8 reserves far more than it uses.
+    /// Bytes of the whole process tree: resident ones, page tables, buffers of sockets. Not address space: V8 reserves far
+    /// more than it uses.
     pub memory: u64,
-    /// Number of processes (threads are not counted).
+    /// Number of processes.
     pub processes: usize,
+    /// Number of threads of all processes. A Java machine starts some per processor.
+    pub threads: usize,
     /// Bytes in the writable folder, and of any one file.
     pub disk: u64,
     /// Allows removing files, which compilers need. A file that is deleted but still open escapes the disk limit.
@@ -40,6 +43,7 @@ impl ResourceLimits {
             cpu: 2 * wall,
             memory: 2 << 30,
             processes: 32,
+            threads: 512,
             disk: 256 << 20,
             may_remove_files: false,
         }

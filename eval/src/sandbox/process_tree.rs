@@ -1,15 +1,17 @@
 //! The resources that a process tree and a folder use at this moment, read from outside.
 
-use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::param::clock_ticks_per_second;
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// The resource usage of a process and all its descendants.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ResourceUsage {
     pub processes: usize,
-    /// Resident bytes; shared pages count once per process.
+    pub threads: usize,
+    /// Resident bytes, page tables, and what the buffers of open sockets may hold; what is shared counts once per process.
     pub memory: u64,
     /// Processor time of the live processes and of the children that they have waited for.
     pub cpu: Duration,
@@ -24,7 +26,10 @@ pub fn measure(pid: u32) -> ResourceUsage {
     let mut pending = vec![pid];
     while let Some(pid) = pending.pop() {
         usage.processes += 1;
-        usage.memory += resident_pages(pid).unwrap_or(0) * page_size() as u64;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let field = |name: &str| status_field(&status, name);
+        usage.threads += field("Threads:") as usize;
+        usage.memory += (field("VmRSS:") + field("VmPTE:")) * 1024 + sockets(pid) * socket_buffer();
         ticks += cpu_ticks(pid).unwrap_or(0);
         for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
             usage.run_delay += run_delay(&thread.path()).unwrap_or_default();
@@ -35,8 +40,25 @@ pub fn measure(pid: u32) -> ResourceUsage {
     usage
 }
 
-fn resident_pages(pid: u32) -> Option<u64> {
-    fs::read_to_string(format!("/proc/{pid}/statm")).ok()?.split(' ').nth(1)?.parse().ok()
+/// Returns the number in a line of `/proc/PID/status`; memory is in KiB.
+fn status_field(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+fn sockets(pid: u32) -> u64 {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let targets = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+    targets.filter(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:")).count() as u64
+}
+
+/// Bytes that the kernel may hold of what was written to one socket; the filter refuses to change its size.
+fn socket_buffer() -> u64 {
+    static SIZE: OnceLock<u64> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        let size = fs::read_to_string("/proc/sys/net/core/wmem_default").ok();
+        size.and_then(|text| text.trim().parse().ok()).unwrap_or(212_992)
+    })
 }
 
 fn cpu_ticks(pid: u32) -> Option<u64> {
@@ -94,6 +116,23 @@ mod tests {
                 && child_usage.processes == 1,
             "{parent_usage:?} {child_usage:?}"
         );
+    }
+
+    #[test]
+    fn threads_sockets_and_page_tables_are_counted() {
+        let before = measure(std::process::id());
+        let (pairs, (end, ended)) = (
+            (0..8).map(|_| std::os::unix::net::UnixStream::pair().unwrap()).collect::<Vec<_>>(),
+            std::sync::mpsc::channel::<()>(),
+        );
+        let thread = std::thread::spawn(move || ended.recv());
+        let after = measure(std::process::id());
+        drop((pairs, end));
+        let _ = thread.join();
+        assert!(after.threads > before.threads.saturating_sub(1) && after.threads >= 2, "{after:?}");
+        assert!(after.memory >= 16 * socket_buffer(), "{after:?}");
+        let status = "Name:\tVmPTE: 9\nVmPTE:\t    4100 kB\nThreads:\t3\n";
+        assert_eq!((status_field(status, "VmPTE:"), status_field(status, "Threads:")), (4100, 3));
     }
 
     #[test]

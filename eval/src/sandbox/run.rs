@@ -4,6 +4,7 @@ use super::config::{READY, SELF, STAGE_FLAG, SandboxConfig};
 use super::policy::{Isolation, ResourceLimits};
 use super::process_tree;
 use super::task::ChildTask;
+use crate::printable::printable;
 use codelsi_engine::{At, Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::OwnedFd;
@@ -23,6 +24,7 @@ pub enum Resource {
     Cpu,
     Memory,
     Processes,
+    Threads,
     Disk,
 }
 
@@ -34,6 +36,7 @@ impl Resource {
             Resource::Cpu => "processor time",
             Resource::Memory => "memory",
             Resource::Processes => "processes",
+            Resource::Threads => "threads",
             Resource::Disk => "disk",
         }
     }
@@ -88,9 +91,7 @@ impl CapturedStream {
     /// Returns the bytes that were kept as text: invalid UTF-8 is replaced and control characters are escaped.
     pub fn printable(&self) -> String {
         let all = [self.head.as_slice(), &self.tail].concat();
-        let escape =
-            |c: char| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.into() };
-        String::from_utf8_lossy(&all).chars().map(escape).collect()
+        printable(&String::from_utf8_lossy(&all), usize::MAX)
     }
 
     fn strip_ready(&mut self) -> bool {
@@ -260,6 +261,7 @@ fn exceeded_limit(
         (now.cpu >= limits.cpu, Resource::Cpu),
         (now.memory >= limits.memory, Resource::Memory),
         (now.processes > limits.processes + stages, Resource::Processes),
+        (now.threads > limits.threads + stages, Resource::Threads),
     ];
     let exceeded = checks.into_iter().find(|(exceeds, _)| *exceeds).map(|(_, resource)| resource);
     let disk_full = || process_tree::folder_bytes(&config.folder, limits.disk) > limits.disk;

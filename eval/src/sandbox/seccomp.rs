@@ -97,6 +97,12 @@ fn refused_calls(pid_namespace: bool) -> Result<SyscallRules, seccompiler::Backe
     let namespaces = (0..32).map(|bit| 1 << bit).filter(|bit| NEW_NAMESPACES & bit != 0);
     let namespaces: Result<Vec<_>, _> = namespaces.map(|bit| when(0, set(bit), bit)).collect();
     rules.insert(libc::SYS_clone, namespaces?);
+    // The buffers of a socket keep the size that the memory limit counts, and open sockets stay visible to it.
+    let buffers = [libc::SO_SNDBUF, libc::SO_RCVBUF, libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE];
+    let buffers: Result<Vec<_>, _> =
+        buffers.iter().map(|&option| when(2, SeccompCmpOp::Eq, option as u64)).collect();
+    rules.insert(libc::SYS_setsockopt, buffers?);
+    rules.insert(libc::SYS_prctl, vec![when(0, SeccompCmpOp::Eq, libc::PR_SET_DUMPABLE as u64)?]);
     // A file without a name would escape the disk limit. __O_TMPFILE, without O_DIRECTORY.
     let tmpfile = (libc::O_TMPFILE & !libc::O_DIRECTORY) as u64;
     rules.insert(libc::SYS_openat, vec![when(2, set(tmpfile), tmpfile)?]);

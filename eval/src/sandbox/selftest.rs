@@ -160,6 +160,7 @@ fn attempt_end(sandbox: &Sandbox, attempt: EscapeAttempt, readable: &Path) -> Re
         cpu: wall,
         memory: 96 << 20,
         processes: 8,
+        threads: 64,
         disk: 1 << 20,
         may_remove_files: false,
     };

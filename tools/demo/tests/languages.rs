@@ -5,7 +5,7 @@
 
 use codelsi_demo::languages::{LANGUAGES, LanguageTemplates};
 use codelsi_demo::problems::GeneratedProblem;
-use codelsi_eval::judge::{self, Judge, JudgeKind, Status};
+use codelsi_eval::judge::{self, Judge, Status, open_default};
 use codelsi_eval::problem::Problem;
 use codelsi_eval::sandbox::Sandbox;
 use codelsi_testing::or_skip;
@@ -21,7 +21,7 @@ fn main() {
 
 /// Counts the wrong verdicts on a language's problems.
 fn wrong_verdicts(language: &LanguageTemplates) -> usize {
-    let judge = JudgeKind::of_language(language.multipl_e_code()).unwrap().open(None, None);
+    let judge = open_default(language.multipl_e_code(), None, None);
     let Some(judge) = or_skip(judge) else { return 0 };
     let problems = cover_operations(language.problems(1, 120));
     let numbers =

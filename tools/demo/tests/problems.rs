@@ -28,6 +28,7 @@ fn main() {
     let right = judged(&|p| p.solution.clone());
     assert_eq!(right.statuses.values().sum::<usize>(), all);
     assert_eq!(right.statuses.get(&judge::Status::Ok), Some(&all), "{:?}", right.statuses);
+    assert!(right.exploits.is_empty(), "honest solutions are flagged: {:?}", right.exploits);
     let wrong = judged(&|p| p.solution.replacen("return ", "return undefined && ", 1));
     assert_eq!(wrong.statuses.get(&judge::Status::Ok), None, "{:?}", wrong.statuses);
     // The answer without its last call.

@@ -3,7 +3,7 @@
 use crate::output::Output;
 use codelsi_engine::Result;
 use codelsi_eval::judge::verdicts::{Summary, judge_file};
-use codelsi_eval::judge::{Judge, JudgeKind};
+use codelsi_eval::judge::{Judge, JudgeKind, open_default};
 use codelsi_eval::problem::Problem;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -11,28 +11,25 @@ use std::sync::Mutex;
 /// A judge and the paths of its tools.
 #[derive(Clone, Debug, Default)]
 pub struct JudgeOptions {
-    /// Kind of judge; by default that of the problems' language.
+    /// Kind of judge; by default the best one of the machine for the problems' language.
     pub judge: Option<JudgeKind>,
     /// The TypeScript compiler of the tsc judge; by default found on PATH or in .tools.
     pub tsc: Option<PathBuf>,
-    /// The node of the tsc judge; by default found on PATH.
+    /// The node of the tsc and the node judge; by default found on PATH.
     pub node: Option<PathBuf>,
 }
 
 impl JudgeOptions {
-    /// Opens the judge of `problems` and tests its sandbox.
+    /// Opens the judge of `problems` and tests its sandbox: the judge that was named, else the best one of the machine for
+    /// their language.
     ///
     /// # Errors
     /// When the sandbox fails its test, a tool is missing, or no judge supports the problems' language.
     pub fn open(&self, problems: &[Problem]) -> Result<Box<dyn Judge>> {
-        self.kind(problems)?.open(self.tsc.clone(), self.node.clone())
-    }
-
-    fn kind(&self, problems: &[Problem]) -> Result<JudgeKind> {
-        let of_language = |problem: &Problem| JudgeKind::of_language(&problem.language);
-        match (self.judge, problems.first()) {
-            (Some(kind), _) => Ok(kind),
-            (None, first) => first.map_or(Ok(JudgeKind::Embedded), of_language),
+        let (tsc, node) = (self.tsc.clone(), self.node.clone());
+        match self.judge {
+            Some(kind) => kind.open(tsc, node),
+            None => open_default(problems.first().map_or("ts", |problem| &problem.language), tsc, node),
         }
     }
 }

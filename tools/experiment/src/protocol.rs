@@ -36,6 +36,7 @@ impl ProtocolOptions {
             max_tokens: self.max_tokens,
             seed: self.seed,
             judge: judge.describe(),
+            judge_choice: judge.choice().to_string(),
             problems: count,
             problems_hash,
         }

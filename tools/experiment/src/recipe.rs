@@ -23,7 +23,8 @@ pub struct Recipe {
     /// Private training rows; as many others at most are held out.
     pub private_rows: usize,
     pub protocol: ProtocolOptions,
-    pub judge: JudgeKind,
+    /// The judge; by default the best one of the machine.
+    pub judge: Option<JudgeKind>,
 }
 
 impl Recipe {
@@ -47,7 +48,7 @@ impl Recipe {
                 prompt_format: PromptFormat::Completion,
                 limit: None,
             },
-            judge: JudgeKind::Tsc,
+            judge: None,
         }
     }
 
@@ -92,7 +93,7 @@ impl Recipe {
             specialized,
             private_rows: demo::PRIVATE_EXAMPLES,
             protocol,
-            judge: JudgeKind::Embedded,
+            judge: Some(JudgeKind::Embedded),
         }
     }
 

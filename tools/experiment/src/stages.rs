@@ -15,7 +15,7 @@ use codelsi_curate::{CurateOptions, CuratedRow, CurationCounts, Language, RowLim
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
 use codelsi_eval::evaluate::ModelResult;
-use codelsi_eval::judge::{Judge, JudgeKind};
+use codelsi_eval::judge::Judge;
 use codelsi_eval::problem::Problem;
 use codelsi_eval::report::{CurationSummary, LossCurve, Report, StageTiming, TrainingSummary};
 use codelsi_eval::sampling::read_completions;
@@ -285,7 +285,7 @@ impl<'a> Stages<'a> {
     /// # Errors
     /// When the folder cannot be written.
     pub fn finish(mut self, subject: &str) -> Result<Report> {
-        let Experiment { recipe, sources, folder, judge, .. } = self.experiment;
+        let Experiment { recipe, sources, folder, .. } = self.experiment;
         let report = &mut self.report;
         report.title = format!("CodeLSI: {subject}");
         report.subtitle = format!(
@@ -295,12 +295,7 @@ impl<'a> Stages<'a> {
             self.base.config().parameters()
         );
         report.settings = settings(&recipe.to_json());
-        if judge.judge == Some(JudgeKind::Embedded) {
-            report.notes.push(
-                "The embedded judge strips types and does not check them: its Pass@1 is an upper bound of the tsc judge's."
-                    .into(),
-            );
-        }
+        report.notes.extend(notes_of_judges(report));
         save(report, folder)?;
         println!("\n{}", table::render(report));
         println!("report: {}", folder.join("report.html").display());
@@ -311,6 +306,27 @@ impl<'a> Stages<'a> {
     fn time(&mut self, name: &str, started: Instant) {
         self.report.timings.push(StageTiming { name: name.into(), seconds: started.elapsed().as_secs_f64() });
     }
+}
+
+/// Returns what a reader must know of the judges of a report.
+fn notes_of_judges(report: &Report) -> Vec<String> {
+    let judges: Vec<&str> =
+        report.sets.iter().flat_map(|set| &set.results).map(|r| r.protocol.judge.as_str()).collect();
+    let used = |name: &str| judges.iter().any(|judge| judge.starts_with(name));
+    let mut notes = Vec::new();
+    if used("embedded:") {
+        notes.push(
+            "The embedded judge strips types and does not check them, and lacks a listed part of Node (status NeedsNode, doc/judges.md)."
+                .into(),
+        );
+    }
+    if used("node:") {
+        notes.push(
+            "The node judge strips types and does not check them: its Pass@1 is an upper bound of the tsc judge's."
+                .into(),
+        );
+    }
+    notes
 }
 
 fn curation_summary(name: &str, counts: &CurationCounts) -> CurationSummary {

@@ -95,6 +95,9 @@ pub fn render_sets(sets: &[ProblemSet]) -> String {
                 100.0 * r.low,
                 100.0 * r.high
             );
+            if let Some(needs) = r.needs_node() {
+                let _ = writeln!(text, "  {:<width$}{needs}", "");
+            }
         }
         for c in &set.differences {
             let i = c.difference.interval;

@@ -34,7 +34,7 @@ fn run(device: DeviceChoice, folder: &Path) -> Report {
     let recipe = recipe();
     let sources = Sources::demo(&folder.join("sources"), 42, 40).expect("sources");
     let placement = Placement { device, ..Placement::default() };
-    let judge = JudgeOptions { judge: Some(recipe.judge), ..JudgeOptions::default() };
+    let judge = JudgeOptions { judge: recipe.judge, ..JudgeOptions::default() };
     let experiment = Experiment { recipe, sources, folder: folder.into(), placement, judge };
     pipeline::run(&experiment, &Output::detect()).expect("a report")
 }

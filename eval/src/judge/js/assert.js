@@ -24,7 +24,8 @@
     "[object Symbol]": bound(Symbol.prototype.valueOf),
   };
   const isView = ArrayBuffer.isView;
-  const [Bytes, Failure, Text] = [Uint8Array, Error, String];
+  const isPrototypeOf = Object.prototype.isPrototypeOf;
+  const [Bytes, Failure, Mistake, Text] = [Uint8Array, Error, TypeError, String];
 
   function getter(type, name) {
     return Object.getOwnPropertyDescriptor(type.prototype, name).get;
@@ -183,7 +184,17 @@
     throw new AssertionError({ message, actual, expected, operator });
   }
 
+  const refuse = (Kind, code, message) => {
+    throw defineProperty(new Kind(message), "code", { value: code, enumerable: true, writable: true, configurable: true });
+  };
+
+  // `pair` holds the two arguments that a comparison needs.
+  function both(pair) {
+    if (pair.length < 2) refuse(Mistake, "ERR_MISSING_ARGS", 'The "actual" and "expected" arguments must be specified');
+  }
+
   function thrown(f) {
+    if (typeof f !== "function") refuse(Mistake, "ERR_INVALID_ARG_TYPE", `The "fn" argument must be of type function. Received ${typeof f}`);
     try {
       f();
     } catch (error) {
@@ -191,49 +202,120 @@
     }
   }
 
-  function fits(error, expected) {
-    if (expected === undefined || typeof expected === "string") return true;
-    if (tag(expected) === "[object RegExp]") return test(expected, Text(error));
-    if (typeof expected !== "function") {
-      const wanted = keys(expected);
-      for (let i = 0; i < wanted.length; i++) if (!equal(error[wanted[i]], expected[wanted[i]], true)) return false;
-      return true;
+  // Returns the rejection of a promise, or of the promise that a function returns; undefined if it is fulfilled.
+  async function rejection(promise) {
+    if (typeof promise === "function") {
+      promise = promise();
+      if (typeof promise?.then !== "function") refuse(Mistake, "ERR_INVALID_RETURN_VALUE", 'Expected instance of Promise to be returned from the "promiseFn" function');
+    } else if (promise === null || typeof promise !== "object" || typeof promise.then !== "function") {
+      refuse(Mistake, "ERR_INVALID_ARG_TYPE", 'The "promiseFn" argument must be of type function or an instance of Promise');
     }
-    if (expected.prototype !== undefined && error instanceof expected) return true;
-    return !(expected === Failure || expected.prototype instanceof Failure) && apply(expected, {}, [error]) === true;
+    try {
+      await promise;
+    } catch (error) {
+      return { error };
+    }
   }
 
-  const module = (value, message) => check(value, value, true, message, "==");
-  const methods = {
-    ok: module,
-    equal: (a, b, m) => check(a == b || (a !== a && b !== b), a, b, m, "=="),
-    notEqual: (a, b, m) => check(!(a == b || (a !== a && b !== b)), a, b, m, "!="),
-    strictEqual: (a, b, m) => check(is(a, b), a, b, m, "strictEqual"),
-    notStrictEqual: (a, b, m) => check(!is(a, b), a, b, m, "notStrictEqual"),
-    deepEqual: (a, b, m) => check(equal(a, b, false), a, b, m, "deepEqual"),
-    notDeepEqual: (a, b, m) => check(!equal(a, b, false), a, b, m, "notDeepEqual"),
-    deepStrictEqual: (a, b, m) => check(equal(a, b, true), a, b, m, "deepStrictEqual"),
-    notDeepStrictEqual: (a, b, m) => check(!equal(a, b, true), a, b, m, "notDeepStrictEqual"),
-    match: (text, pattern, m) => check(test(pattern, text), text, pattern, m, "match"),
-    doesNotMatch: (text, pattern, m) => check(!test(pattern, text), text, pattern, m, "doesNotMatch"),
-    fail: (m) => check(false, undefined, undefined, m ?? "Failed", "fail"),
-    throws: (f, expected, m) => {
-      const caught = thrown(f);
-      check(caught, undefined, expected, typeof expected === "string" ? expected : m, "throws");
-      if (!fits(caught.error, expected)) throw caught.error;
-    },
-    doesNotThrow: (f, m) => {
-      const caught = thrown(f);
-      check(!caught, caught?.error, undefined, m, "doesNotThrow");
-    },
+  // Checks that something was thrown (or rejected with) that `expected` describes, as Node's expectsError does.
+  function expectError(caught, expected, message, operator) {
+    if (typeof expected === "string") {
+      if (caught && (caught.error?.message === expected || caught.error === expected)) {
+        refuse(Mistake, "ERR_AMBIGUOUS_ARGUMENT", `The "error/message" argument is ambiguous. The error message "${expected}" is identical to the message.`);
+      }
+      [message, expected] = [expected, undefined];
+    } else if (expected !== undefined && expected !== null && typeof expected !== "object" && typeof expected !== "function") {
+      refuse(Mistake, "ERR_INVALID_ARG_TYPE", 'The "error" argument must be of type function or an instance of Error, RegExp, or Object');
+    }
+    const kind = operator === "rejects" ? "rejection" : "exception";
+    const details = `${expected?.name ? ` (${expected.name})` : ""}${message ? `: ${message}` : "."}`;
+    if (!caught) check(false, undefined, expected, `Missing expected ${kind}${details}`, operator);
+    if (expected) check(fits(caught.error, expected, message, operator), caught.error, expected, message, operator);
+  }
+
+  function fits(error, expected, message, operator) {
+    if (tag(expected) === "[object RegExp]") return test(expected, Text(error));
+    if (typeof expected === "function") {
+      if (expected.prototype !== undefined && error instanceof expected) return true;
+      return !apply(isPrototypeOf, Failure, [expected]) && apply(expected, {}, [error]) === true;
+    }
+    if (error === null || typeof error !== "object") return false;
+    const wanted = keys(expected);
+    if (expected instanceof Failure) wanted[wanted.length] = "name", wanted[wanted.length] = "message";
+    else if (wanted.length === 0) refuse(Mistake, "ERR_INVALID_ARG_VALUE", "The argument 'error' may not be an empty object. Received {}");
+    for (let i = 0; i < wanted.length; i++) {
+      const [own, pattern] = [error[wanted[i]], expected[wanted[i]]];
+      if (typeof own === "string" && tag(pattern) === "[object RegExp]" && test(pattern, own)) continue;
+      check(wanted[i] in error && equal(own, pattern, true), error, expected, message, operator);
+    }
+    return true;
+  }
+
+  function expectNoError(caught, expected, message, operator) {
+    if (!caught) return;
+    if (typeof expected === "string") [message, expected] = [expected, undefined];
+    if (expected && typeof expected !== "function" && tag(expected) !== "[object RegExp]") {
+      refuse(Mistake, "ERR_INVALID_ARG_TYPE", 'The "expected" argument must be of type function or an instance of RegExp');
+    }
+    if (expected && !fits(caught.error, expected)) throw caught.error;
+    const kind = operator === "doesNotReject" ? "rejection" : "exception";
+    check(false, caught.error, expected, `Got unwanted ${kind}${message ? `: ${message}` : "."}`, operator);
+  }
+
+  function matching(text, pattern, wanted, message, operator) {
+    if (tag(pattern) !== "[object RegExp]") refuse(Mistake, "ERR_INVALID_ARG_TYPE", 'The "regexp" argument must be an instance of RegExp');
+    check(typeof text === "string" && test(pattern, text) === wanted, text, pattern, message, operator);
+  }
+
+  function noError(value) {
+    if (value === null || value === undefined) return;
+    const text = typeof value === "object" && typeof value.message === "string" ? value.message || value.constructor.name : Text(value);
+    check(false, value, null, `ifError got unwanted exception: ${text}`, "ifError");
+  }
+
+  const truthy = (...given) => {
+    const [value, message] = given;
+    check(value, value, true, given.length === 0 ? "No value argument passed to `assert.ok()`" : message, "==");
   };
+  const loose = (a, b) => a == b || (a !== a && b !== b);
+  // The comparisons: each takes two values and a message.
+  const comparisons = {
+    equal: [loose, "=="],
+    notEqual: [(a, b) => !loose(a, b), "!="],
+    strictEqual: [is, "strictEqual"],
+    notStrictEqual: [(a, b) => !is(a, b), "notStrictEqual"],
+    deepEqual: [(a, b) => equal(a, b, false), "deepEqual"],
+    notDeepEqual: [(a, b) => !equal(a, b, false), "notDeepEqual"],
+    deepStrictEqual: [(a, b) => equal(a, b, true), "deepStrictEqual"],
+    notDeepStrictEqual: [(a, b) => !equal(a, b, true), "notDeepStrictEqual"],
+  };
+  const module = (...given) => apply(truthy, undefined, given);
+  const methods = {
+    ok: truthy,
+    match: (text, pattern, m) => matching(text, pattern, true, m, "match"),
+    doesNotMatch: (text, pattern, m) => matching(text, pattern, false, m, "doesNotMatch"),
+    fail: (m) => check(false, undefined, undefined, m ?? "Failed", "fail"),
+    ifError: noError,
+    throws: (f, expected, m) => expectError(thrown(f), expected, m, "throws"),
+    doesNotThrow: (f, expected, m) => expectNoError(thrown(f), expected, m, "doesNotThrow"),
+    rejects: async (f, expected, m) => expectError(await rejection(f), expected, m, "rejects"),
+    doesNotReject: async (f, expected, m) => expectNoError(await rejection(f), expected, m, "doesNotReject"),
+  };
+  for (const name in comparisons) {
+    const [holds, operator] = comparisons[name];
+    methods[name] = (...pair) => {
+      both(pair);
+      check(holds(pair[0], pair[1]), pair[0], pair[1], pair[2], operator);
+    };
+  }
   Object.assign(module, methods, { AssertionError });
-  module.strict = Object.assign((value, message) => check(value, value, true, message, "=="), methods, {
+  module.strict = Object.assign((...given) => apply(truthy, undefined, given), methods, {
     AssertionError,
     equal: methods.strictEqual,
     notEqual: methods.notStrictEqual,
     deepEqual: methods.deepStrictEqual,
     notDeepEqual: methods.notDeepStrictEqual,
   });
+  module.strict.strict = module.strict;
   return module;
 })()

@@ -6,12 +6,24 @@ const vm = require("node:vm");
 const assert = require("node:assert");
 const { apply } = Reflect;
 const { writeSync } = fs;
-const nonce = fs.readFileSync(0, "utf8");
-const pristine = Object.assign((...args) => apply(assert, undefined, args), assert);
-const own = (name) => (name === "assert" || name === "node:assert" ? pristine : require(name));
-const [candidate, tests] = [fs.readFileSync("candidate.js", "utf8"), fs.readFileSync("tests.js", "utf8")];
+// Bytes outside of the heap, of which no snapshot or debugger shows a text.
+const nonce = fs.readFileSync(0);
+const copy = (f) => Object.assign((...args) => apply(f, undefined, args), f);
+const pristine = { assert: copy(assert), "assert/strict": copy(assert.strict) };
+pristine.assert.strict = pristine["assert/strict"];
+const own = (name) => pristine[String(name).replace(/^node:/, "")] ?? require(name);
+const [candidate, tests] = ["candidate.js", "tests.js"].map((name) => fs.readFileSync(name, "utf8"));
+for (const name of ["candidate.js", "tests.js", "guarded_node.js"]) fs.writeFileSync(name, "");
+// A function of the tests shows no source, so that the candidate finds no expected value in it.
+const { toString } = Function.prototype;
+const { includes } = String.prototype;
+Function.prototype.toString = function () {
+  const text = apply(toString, this, []);
+  return apply(includes, tests, [text]) && !apply(includes, candidate, [text]) ? "function () { [native code] }" : text;
+};
 const names = ["exports", "require", "module", "__filename", "__dirname"];
-const outer = vm.compileFunction(`${candidate}\n;return function (require) {${tests}\n}`, names, { filename: "file.js" });
+const importModuleDynamically = vm.constants?.USE_MAIN_CONTEXT_DEFAULT_LOADER;
+const outer = vm.compileFunction(candidate + tests, names, { filename: "file.js", importModuleDynamically });
 const program = { exports: {} };
 const inner = apply(outer, program.exports, [program.exports, require, program, "file.js", "."]);
 inner(own);

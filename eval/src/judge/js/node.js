@@ -1,14 +1,22 @@
-// An emulation of the parts of Node that programs under test use. Evaluates to a function of the host's natives and the
-// assert module that returns what the host calls: { main, guarded, uncaught, turn }.
+// An emulation of the parts of Node that programs under test use. Evaluates to a function of the host's natives and of what the
+// other files evaluate to ({ assert, buffer, clone, locale, modules, url }) that returns what the host calls: { main, guarded,
+// rejection, turn }.
 //
-// natives: write(text) to standard error, exit(code), kill(signal), sleep(ms), now(), hash(algorithm, text), compile(code),
-// line(number) of the program's source.
-((natives, assert) => {
+// natives: write(text) to standard error, exit(code), kill(signal), sleep(ms), now(), hash(algorithm, latin1), compile(code),
+// line(number) of the program's source, usesNode(name), collate(..), parseUrl(..), setUrl(..).
+((natives, files) => {
   "use strict";
+  const { assert } = files;
   const { apply } = Reflect;
   const [Failure, Text, promise] = [Error, String, Promise];
   const then = promise.prototype.then;
   const match = RegExp.prototype.exec;
+
+  // Fails by the name of what this emulation lacks; the judge reports it if the program ends in a failure.
+  natives.needsNode = (name) => {
+    natives.usesNode(name);
+    throw new Failure(`${name} needs Node`);
+  };
 
   // Approximates the text of Node's inspect, closely enough for a search in it.
   function inspect(value, depth = 0) {
@@ -32,7 +40,7 @@
 
   const print = (...values) => natives.write(values.map((value) => inspect(value)).join(" ") + "\n");
   const quiet = () => {};
-  const console = { log: quiet, info: quiet, debug: quiet, table: quiet, dir: quiet, time: quiet, timeEnd: quiet, group: quiet, groupEnd: quiet };
+  const console = { log: quiet, info: quiet, debug: quiet, table: quiet, dir: quiet, time: quiet, timeEnd: quiet, timeLog: quiet, group: quiet, groupCollapsed: quiet, groupEnd: quiet, count: quiet, countReset: quiet };
   Object.assign(console, { error: print, warn: print, trace: print });
   console.assert = (holds, ...values) => holds || print("Assertion failed", ...values);
 
@@ -40,26 +48,64 @@
   let timers = [];
   let serial = 0;
   function timer(f, ms, args, repeat) {
+    if (typeof f !== "function") throw Object.assign(new TypeError('The "callback" argument must be of type function'), { code: "ERR_INVALID_ARG_TYPE" });
     const due = natives.now() + Math.max(1, +ms || 0);
     const entry = { id: ++serial, f, args, due, every: repeat ? Math.max(1, +ms || 0) : 0, alive: true };
     timers.push(entry);
-    const handle = { ref: () => handle, hasRef: () => entry.alive, [Symbol.toPrimitive]: () => entry.id };
+    const handle = { hasRef: () => entry.alive, refresh: () => handle, close: () => clear(handle), [Symbol.toPrimitive]: () => entry.id };
+    handle.ref = () => ((entry.alive = true), handle);
     handle.unref = () => ((entry.alive = false), handle);
     return handle;
   }
-  const clear = (handle) => void (timers = timers.filter((entry) => entry.id !== +handle));
+  const clear = (handle) => void (timers = timers.filter((entry) => handle === null || handle === undefined || entry.id !== +handle));
+  const later = (f) => void timer(f, 0, [], false);
   const microtask = (f) => void apply(then, promise.resolve(), [() => attempt(f)]);
+
+  // What process.nextTick was given: it runs before the promises' reactions.
+  const ticks = [];
+  function runTicks() {
+    for (let i = 0; i < ticks.length; i++) attempt(ticks[i]);
+    ticks.length = 0;
+  }
+
+  // Promises that were rejected while nobody handled them. One that is handled before the reactions have run is forgotten.
+  let unhandled = [];
+  function rejection(rejected, reason, handled) {
+    if (!handled) unhandled.push({ rejected, reason });
+    else unhandled = unhandled.filter((entry) => entry.rejected !== rejected);
+  }
+  function reportRejections() {
+    const reported = unhandled;
+    unhandled = [];
+    for (const { rejected, reason } of reported) {
+      if (listeners.unhandledRejection?.length) attempt(() => emit("unhandledRejection", reason, rejected));
+      else if (reason instanceof Failure) uncaught(reason);
+      else uncaught(unhandledError(reason));
+    }
+  }
+  function unhandledError(reason) {
+    const shown = typeof reason === "object" && reason !== null ? `#<${reason.constructor?.name ?? "Object"}>` : inspect(reason);
+    const cause = "This error originated either by throwing inside of an async function without a catch block, or by rejecting a promise which was not handled with .catch().";
+    const error = new Failure(`${cause} The promise rejected with the reason "${shown}".`);
+    return Object.assign(error, { name: "UnhandledPromiseRejection", code: "ERR_UNHANDLED_REJECTION" });
+  }
 
   const listeners = { __proto__: null };
   const emit = (event, ...args) => (listeners[event] ?? []).map((f) => apply(f, process, args)).length > 0;
   let exiting = false;
   let code;
   const process = {
-    argv: ["node", "file.js"], env: {}, pid: 2, ppid: 1, platform: "linux", arch: "x64", version: "v20.0.0",
-    versions: { node: "20.0.0" }, execPath: "node", title: "node",
-    cwd: () => "/", uptime: () => natives.now() / 1000, memoryUsage: () => ({ rss: 0, heapTotal: 0, heapUsed: 0 }),
-    hrtime: Object.assign(() => [Math.floor(natives.now() / 1000), (natives.now() % 1000) * 1e6], { bigint: () => BigInt(Math.floor(natives.now() * 1e6)) }),
-    nextTick: (f, ...args) => microtask(() => f(...args)),
+    argv: ["node", "file.js"], argv0: "node", execArgv: [], env: {}, pid: 2, ppid: 1, platform: "linux", arch: "x64", version: "v20.0.0",
+    versions: { node: "20.0.0", v8: "11.3" }, release: { name: "node" }, execPath: "node", title: "node",
+    cwd: () => "/", uptime: () => natives.now() / 1000, memoryUsage: () => ({ rss: 0, heapTotal: 0, heapUsed: 0 }), cpuUsage: () => ({ user: 0, system: 0 }),
+    hrtime: Object.assign(
+      (since = [0, 0]) => {
+        const [seconds, rest] = [Math.floor(natives.now() / 1000) - since[0], Math.floor((natives.now() % 1000) * 1e6) - since[1]];
+        return rest < 0 ? [seconds - 1, rest + 1e9] : [seconds, rest];
+      },
+      { bigint: () => BigInt(Math.floor(natives.now() * 1e6)) },
+    ),
+    nextTick: (f, ...args) => void ticks.push(() => f(...args)),
     exit: (given) => leave(given ?? code ?? 0),
     reallyExit: (given) => natives.exit(given ?? code ?? 0),
     abort: () => natives.kill("SIGABRT"),
@@ -71,11 +117,16 @@
     off: (event, f) => ((listeners[event] = (listeners[event] ?? []).filter((g) => g !== f)), process),
     removeAllListeners: (event) => (delete listeners[event], process),
     listeners: (event) => listeners[event] ?? [],
+    listenerCount: (event) => (listeners[event] ?? []).length,
     emit, emitWarning: print,
   };
   process.once = process.addListener = process.prependListener = process.on;
   process.removeListener = process.off;
   Object.defineProperty(process, "exitCode", { get: () => code, set: (value) => void (code = value), enumerable: true });
+
+  function refuse(what) {
+    throw Object.assign(new Failure(`EPERM: operation not permitted, ${what}`), { code: "EPERM", errno: -1, syscall: what });
+  }
 
   function leave(given) {
     code = given;
@@ -88,6 +139,7 @@
 
   // Ends the program as Node does on an uncaught error: prints the source line and the error, exits with code 1.
   function uncaught(error) {
+    if (error instanceof RangeError && Text(error.message).startsWith("too many arguments")) natives.usesNode("more than 65,535 arguments");
     if (listeners.uncaughtException?.length && !exiting) return attempt(() => emit("uncaughtException", error, "uncaughtException"));
     const place = apply(match, /file\.js:(\d+)/, [Text(error?.stack ?? "")]);
     if (place) natives.write(`file.js:${place[1]}\n${natives.line(+place[1])}\n\n`);
@@ -103,11 +155,17 @@
     }
   }
 
-  // One turn of the event loop. Ends the process once nothing is left to wait for.
+  // One step of the event loop, taken when no reaction of a promise is left to run. Ends the process once nothing is left to
+  // wait for.
   function turn() {
+    if (ticks.length > 0) return runTicks();
+    if (unhandled.length > 0) return reportRejections();
     timers.sort((a, b) => a.due - b.due || a.id - b.id);
     if (!timers.some((entry) => entry.alive)) {
+      const waiting = timers.length + serial;
       emit("beforeExit", code ?? 0);
+      // A listener may have begun something new.
+      if (ticks.length > 0 || timers.length + serial > waiting) return;
       leave(code ?? 0);
     }
     const [first] = timers;
@@ -115,74 +173,92 @@
     if (first.every) first.due = natives.now() + first.every;
     else timers.shift();
     attempt(() => first.f(...first.args));
-  }
-
-  function refuse(what) {
-    throw Object.assign(new Failure(`EPERM: operation not permitted, ${what}`), { code: "EPERM", errno: -1, syscall: what });
-  }
-
-  // Files, processes and the network are out of reach: file functions throw EPERM; the others accept every call and do nothing.
-  const closed = new Proxy({}, { get: (_, name) => () => refuse(Text(name)) });
-  const inert = new Proxy(function () {}, {
-    get: (_, name) => (typeof name === "symbol" || name === "then" ? undefined : inert),
-    apply: () => inert,
-    construct: () => inert,
-  });
-  function Worker(source) {
-    // Runs on this thread, but later, as the parent expects.
-    timer(() => natives.compile(Text(source)), 0, []);
-    return inert;
-  }
-  const createHash = (algorithm) => {
-    let text = "";
-    const hash = { update: (more) => ((text += more), hash), digest: (form) => (form === "hex" ? natives.hash(Text(algorithm), text) : refuse(`digest ${form}`)) };
-    return hash;
-  };
-  const modules = {
-    __proto__: null,
-    assert, "assert/strict": assert.strict, process, console,
-    fs: closed, "fs/promises": closed,
-    child_process: inert, net: inert, http: inert, https: inert, dns: inert, dgram: inert, tls: inert, cluster: inert, readline: inert,
-    worker_threads: { Worker, isMainThread: true, parentPort: null },
-    crypto: { createHash }, timers: { setTimeout, setInterval, setImmediate, clearTimeout: clear },
-    util: { inspect, isDeepStrictEqual: (a, b) => { try { assert.deepStrictEqual(a, b); return true; } catch { return false; } } },
-    perf_hooks: { performance: { now: natives.now } },
-  };
-  function require(name) {
-    const module = modules[Text(name).replace(/^node:/, "")];
-    if (module !== undefined) return module;
-    throw Object.assign(new Failure(`Cannot find module '${name}'`), { code: "MODULE_NOT_FOUND" });
+    runTicks();
   }
 
   function setTimeout(f, ms, ...args) { return timer(f, ms, args, false); }
   function setInterval(f, ms, ...args) { return timer(f, ms, args, true); }
   function setImmediate(f, ...args) { return timer(f, 0, args, false); }
+  const clearing = { clearTimeout: clear, clearInterval: clear, clearImmediate: clear };
+  const buffer = files.buffer();
+  const url = files.url({ ...natives, TextDecoder: buffer.TextDecoder });
+  const performance = { now: natives.now, timeOrigin: Date.now(), mark: quiet, measure: quiet, toJSON: () => ({}) };
+  const parts = { assert, console, process, inspect, performance, timers: { setTimeout, setInterval, setImmediate, ...clearing }, ...buffer, ...url };
+  const require = files.modules(natives, parts, later);
+  const { getRandomValues, randomUUID } = require("crypto");
+  files.locale(natives);
   const globals = {
-    console, process, setTimeout, setInterval, setImmediate, clearTimeout: clear, clearInterval: clear, clearImmediate: clear,
-    queueMicrotask: microtask, performance: { now: natives.now },
-    structuredClone: (value) => JSON.parse(JSON.stringify(value)), global: globalThis,
+    console, process, setTimeout, setInterval, setImmediate, ...clearing, queueMicrotask: microtask, performance,
+    ...buffer, ...url, structuredClone: files.clone, crypto: { getRandomValues, randomUUID }, global: globalThis,
   };
+  for (const name of ["AbortController", "AbortSignal", "Blob", "BroadcastChannel", "CompressionStream", "DecompressionStream", "Event", "EventTarget", "File", "FormData", "Headers", "MessageChannel", "ReadableStream", "Request", "Response", "TransformStream", "WritableStream", "fetch"]) {
+    globals[name] = { [name]: function () { natives.needsNode(name); } }[name];
+  }
+  globals.WebAssembly = {};
+  for (const name of ["compile", "instantiate", "validate", "Module", "Instance", "Memory", "Table"]) {
+    globals.WebAssembly[name] = function () { natives.needsNode("WebAssembly"); };
+  }
   for (const name in globals) {
     Object.defineProperty(globalThis, name, { value: globals[name], writable: true, configurable: true, enumerable: false });
   }
 
+  // Calls a function with an array of arguments, of which QuickJS takes 65,535 at most and V8 some 125,000. The functions of
+  // the language that programs call with whole arrays are called for a part of them at a time.
+  const [MOST, V8_MOST] = [65_535, 125_500];
+  const slice = Array.prototype.slice;
+  const native = Function.prototype.apply;
+  const nativeReflect = Reflect.apply;
+  const chunks = (list) => {
+    const parts = [];
+    for (let i = 0; i < list.length; i += MOST) parts[parts.length] = apply(slice, list, [i, i + MOST]);
+    return parts;
+  };
+  const folded = (f) => (self, list) => apply(f, self, chunks(list).map((part) => apply(f, self, part)));
+  const inTurn = (f) => (self, list) => chunks(list).map((part) => apply(f, self, part)).at(-1);
+  const IN_PARTS = new Map([
+    ...[Math.max, Math.min].map((f) => [f, folded(f)]),
+    [Array.prototype.push, inTurn(Array.prototype.push)],
+    [Array.prototype.unshift, (self, list) => inTurn(Array.prototype.unshift)(self, chunks(list).reverse().flat())],
+    ...[String.fromCharCode, String.fromCodePoint].map((f) => [f, (self, list) => chunks(list).map((part) => apply(f, self, part)).join("")]),
+    [Array.of, (self, list) => apply(slice, list, [])],
+    [Array, (self, list) => apply(slice, list, [])],
+    [Array.prototype.concat, (self, list) => chunks(list).reduce((joined, part) => apply(Array.prototype.concat, joined, part), self)],
+  ]);
+  function callWith(f, self, list) {
+    if (!(list?.length > MOST) || typeof f !== "function") return nativeReflect(native, f, [self, list]);
+    if (list.length > V8_MOST) throw new RangeError("Maximum call stack size exceeded");
+    const inParts = IN_PARTS.get(f);
+    return inParts ? inParts(self, list) : natives.needsNode("more than 65,535 arguments");
+  }
+  const method = { apply(self, list) { return callWith(this, self, list); } }.apply;
+  Object.defineProperty(Function.prototype, "apply", { value: method, writable: true, configurable: true });
+  Object.defineProperty(Reflect, "apply", {
+    value: function apply(f, self, list) { return list?.length > MOST ? callWith(f, self, list) : nativeReflect(f, self, list); },
+    writable: true, configurable: true,
+  });
+  // A call whose arguments are spread, as the judge rewrites it.
+  const spread = (self, key, list) => (list.length > MOST ? callWith(self[key], self, list) : self[key](...list));
+
   // Node's module wrapper, on the first line so that line numbers are those of the program.
-  const wrap = (program) => natives.compile(`(function (exports, require, module, __filename, __dirname) {${program}\n})`);
+  const wrap = (program) => natives.compile(`(function (exports, require, module, __filename, __dirname, ${natives.spreadName}) {${program}\n})`);
   function call(f, require) {
     const module = { exports: {} };
-    return apply(f, module.exports, [module.exports, require, module, "/file.js", "/"]);
+    return apply(f, module.exports, [module.exports, require, module, "/file.js", "/", spread]);
   }
 
   return {
     turn: () => attempt(turn),
-    uncaught,
-    main: (program) => attempt(() => call(wrap(program), require)),
-    // Runs the tests in a scope that the candidate cannot reach, with an assert from before it ran.
-    guarded: (candidate, tests, reached) => attempt(() => {
+    rejection,
+    main: (program) => {
+      attempt(() => call(wrap(program), require));
+      runTicks();
+    },
+    // Runs the guarded program with an assert from before it began.
+    guarded: (program, reached) => attempt(() => {
       const pristine = Object.assign((...args) => apply(assert, undefined, args), assert);
       const own = (name) => (name === "assert" || name === "node:assert" ? pristine : require(name));
-      const inner = call(wrap(`${candidate}\n;return function (require) {${tests}\n}`), require);
-      inner(own);
+      call(wrap(program), require)(own);
+      runTicks();
       reached();
     }),
   };

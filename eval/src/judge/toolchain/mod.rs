@@ -4,19 +4,21 @@
 //! runs for at most 15 s. A compiler may remove the files that it makes; a program may not.
 
 mod javatuples;
+mod rewriting;
 mod rules;
 
 pub use rules::{ALL, Rule};
 
 use super::diagnosis::{classify, diagnostics};
-use super::guard::nonce;
+use super::guard::Guard;
 use super::judgement::{Judge, Judgement, Status};
+use super::node;
 use super::program_folder::{temp_folder, write};
 use super::tools::{SandboxedTools, find_on_path};
 use crate::problem::CandidateProgram;
 use crate::sandbox::{ChildTask, ProcessOutput, ResourceLimits, Sandbox, Termination, system_runtime};
 use codelsi_engine::{At, Error, Result};
-use rules::{RunCommand, launcher_query};
+use rules::{GuardedRun, RunCommand, launcher_query};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -64,7 +66,7 @@ impl ToolchainJudge {
 
     /// Runs a program that does nothing.
     fn check_tools(&self) -> Result<()> {
-        let empty = self.run(self.rule.empty_program)?;
+        let empty = self.run(self.rule.empty_program, "", ResourceLimits::multipl_e())?;
         if empty.compiled && empty.output.end == Termination::Exited(0) {
             return Ok(());
         }
@@ -119,20 +121,20 @@ impl ToolchainJudge {
     }
 
     /// Returns the task of a command of the rule.
-    fn task(&self, command: &[&'static str]) -> ChildTask {
+    fn task(&self, command: &[&'static str], stdin: &str) -> ChildTask {
         let javatuples =
             self.javatuples.as_ref().map(|folder| folder.path().display().to_string()).unwrap_or_default();
         let args = command[1..].iter().map(|arg| arg.replace("TUPLES", &javatuples)).collect();
-        ChildTask::Exec { program: self.programs[command[0]].clone(), args, stdin: String::new() }
+        ChildTask::Exec { program: self.programs[command[0]].clone(), args, stdin: stdin.into() }
     }
 
-    /// Builds and runs the program `text`.
-    fn run(&self, text: &str) -> Result<ProgramRun> {
+    /// Builds and runs the program `text`, with `stdin` on its standard input.
+    fn run(&self, text: &str, stdin: &str, limits: ResourceLimits) -> Result<ProgramRun> {
         let folder = temp_folder()?;
         write(&folder.path().join(self.rule.file), text)?;
         let mut seconds = 0.0;
         if let Some(build) = self.rule.build {
-            let output = self.compile(self.task(build), folder.path())?;
+            let output = self.compile(self.task(build, ""), folder.path())?;
             seconds = output.seconds;
             if output.end != Termination::Exited(0) {
                 let message = diagnostics(&output, folder.path());
@@ -140,17 +142,31 @@ impl ToolchainJudge {
             }
         }
         let output = match self.rule.run {
-            RunCommand::Tool(command) => {
-                self.tools.run(self.task(command), folder.path(), ResourceLimits::multipl_e())
-            }
-            RunCommand::Executable => self.run_executable(&folder.path().join("program")),
+            RunCommand::Tool(command) => self.tools.run(self.task(command, stdin), folder.path(), limits),
+            RunCommand::Executable => self.run_executable(&folder.path().join("program"), stdin, limits),
         }?;
         let message = diagnostics(&output, folder.path());
         Ok(ProgramRun { compiled: true, seconds: seconds + output.seconds, message, output })
     }
 
+    /// Runs candidate and tests in one process of ours, which has the nonce from its standard input.
+    fn run_guarded_python(&self, program: &CandidateProgram, guard: &Guard) -> Result<ProcessOutput> {
+        let folder = temp_folder()?;
+        let (candidate, tests) = program.text.split_at(program.tests_at);
+        let driver = include_str!("guarded.py");
+        for (name, text) in [("candidate.py", candidate), ("tests.py", tests), ("guarded.py", driver)] {
+            write(&folder.path().join(name), text)?;
+        }
+        self.tools.run(self.task(&["python3", "guarded.py"], &guard.nonce), folder.path(), Guard::limits())
+    }
+
     /// Runs a copy of the compiled program from a folder where it cannot write: writable files cannot be executed.
-    fn run_executable(&self, compiled: &Path) -> Result<ProcessOutput> {
+    fn run_executable(
+        &self,
+        compiled: &Path,
+        stdin: &str,
+        limits: ResourceLimits,
+    ) -> Result<ProcessOutput> {
         let (programs, folder) = (temp_folder()?, temp_folder()?);
         let program = programs.path().join("program");
         let io = |e| Error::io(compiled, e);
@@ -159,7 +175,8 @@ impl ToolchainJudge {
         let mut readable = self.tools.readable.clone();
         readable.push(programs.path().to_owned());
         let tools = SandboxedTools { sandbox: self.tools.sandbox, readable };
-        tools.run(ChildTask::exec(&program, &[]), folder.path(), ResourceLimits::multipl_e())
+        let task = ChildTask::Exec { program, args: Vec::new(), stdin: stdin.into() };
+        tools.run(task, folder.path(), limits)
     }
 }
 
@@ -187,7 +204,7 @@ impl Judge for ToolchainJudge {
     }
 
     fn judge(&self, program: &CandidateProgram) -> Result<Judgement> {
-        let run = self.run(&program.text)?;
+        let run = self.run(&program.text, "", ResourceLimits::multipl_e())?;
         let status = match classify(&run.output) {
             _ if !run.compiled => Status::SyntaxError,
             Status::AssertionError | Status::ReferenceError if !self.rule.distinguishes_exceptions => {
@@ -201,9 +218,18 @@ impl Judge for ToolchainJudge {
     }
 
     fn reaches_end(&self, program: &CandidateProgram) -> Result<bool> {
-        let expected = nonce();
-        let run = self.run(&self.rule.with_end_marker(&program.text, program.tests_at, &expected))?;
-        Ok(run.compiled && run.output.stdout.contains(&expected))
+        let guard = Guard::new(program);
+        match &self.rule.guarded {
+            GuardedRun::Node => node::reaches_end(&self.tools, &self.programs["node"], false, program),
+            GuardedRun::Python => {
+                let output = self.run_guarded_python(program, &guard)?;
+                Ok(guard.is_held(&output))
+            }
+            GuardedRun::Rewritten(rewriting) => {
+                let run = self.run(&rewriting.apply(program, &guard.nonce), &guard.nonce, Guard::limits())?;
+                Ok(run.compiled && guard.is_held(&run.output))
+            }
+        }
     }
 }
 

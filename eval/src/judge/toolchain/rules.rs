@@ -1,5 +1,6 @@
 //! MultiPL-E's rules by language: the commands that build and run a program, and the reading of its exceptions.
 
+use super::rewriting::{self, Rewriting};
 use std::path::{Path, PathBuf};
 
 /// The rule for programs of one language.
@@ -17,7 +18,7 @@ pub struct Rule {
     pub distinguishes_exceptions: bool,
     /// Further system paths that the tools need, if they exist.
     pub readable: &'static [&'static str],
-    pub end_marker: EndMarker,
+    pub guarded: GuardedRun,
     /// A program that does nothing: if it is not `OK`, the tools do not work on this machine.
     pub empty_program: &'static str,
 }
@@ -30,14 +31,14 @@ pub enum RunCommand {
     Executable,
 }
 
-/// The statement that proves to the judge, in the guarded run, that the tests reached their end.
-pub struct EndMarker {
-    /// Inserted before the tests: restores what they use, in case the candidate has redefined it.
-    pub prelude: &'static str,
-    /// Prints the nonce, which replaces `NONCE`.
-    pub statement: &'static str,
-    /// Number of closing braces after the statement.
-    pub closing_braces: usize,
+/// The way in which a guarded run proves that the tests reached their end.
+pub enum GuardedRun {
+    /// Node runs candidate and tests in scopes of their own.
+    Node,
+    /// A Python program runs both parts, and compares for the tests.
+    Python,
+    /// The program itself is changed, and ends by printing the nonce.
+    Rewritten(Rewriting),
 }
 
 pub static JAVASCRIPT: Rule = Rule {
@@ -48,11 +49,7 @@ pub static JAVASCRIPT: Rule = Rule {
     run: RunCommand::Tool(&["node", "file.js"]),
     distinguishes_exceptions: true,
     readable: &["/usr/share/nodejs", "/etc/ssl/openssl.cnf"],
-    end_marker: EndMarker {
-        prelude: "",
-        statement: "\nrequire('node:fs').writeSync(1, 'NONCE');",
-        closing_braces: 0,
-    },
+    guarded: GuardedRun::Node,
     empty_program: ";",
 };
 
@@ -64,11 +61,7 @@ pub static PYTHON: Rule = Rule {
     run: RunCommand::Tool(&["python3", "file.py"]),
     distinguishes_exceptions: false,
     readable: &[],
-    end_marker: EndMarker {
-        prelude: "",
-        statement: "\n__import__('os').write(1, b'NONCE')\n",
-        closing_braces: 0,
-    },
+    guarded: GuardedRun::Python,
     empty_program: "pass\n",
 };
 
@@ -90,11 +83,7 @@ pub static JAVA: Rule = Rule {
     run: RunCommand::Tool(&["java", "-XX:-UsePerfData", "-ea", "-cp", ".:TUPLES", "Problem"]),
     distinguishes_exceptions: false,
     readable: &["/etc/alternatives", "/etc/java-11-openjdk", "/etc/java-17-openjdk", "/etc/java-21-openjdk"],
-    end_marker: EndMarker {
-        prelude: "",
-        statement: "System.out.print(\"NONCE\"); System.out.flush();\n",
-        closing_braces: 2,
-    },
+    guarded: GuardedRun::Rewritten(rewriting::JAVA),
     empty_program: "import org.javatuples.*;\nclass Problem { public static void main(String[] args) { Pair.with(1, 2); } }\n",
 };
 
@@ -106,11 +95,7 @@ pub static CPP: Rule = Rule {
     run: RunCommand::Executable,
     distinguishes_exceptions: false,
     readable: &["/usr/include", "/usr/libexec", "/usr/local/include", "/etc/alternatives"],
-    end_marker: EndMarker {
-        prelude: "\n#undef NDEBUG\n#undef assert\n#include <assert.h>\n",
-        statement: "std::fputs(\"NONCE\", stdout);\n",
-        closing_braces: 1,
-    },
+    guarded: GuardedRun::Rewritten(rewriting::CPP),
     empty_program: "#include <bits/stdc++.h>\nint main() {}\n",
 };
 
@@ -123,7 +108,7 @@ pub static RUST: Rule = Rule {
     run: RunCommand::Executable,
     distinguishes_exceptions: false,
     readable: &["/usr/libexec", "/etc/alternatives"],
-    end_marker: EndMarker { prelude: "", statement: "std::print!(\"NONCE\");\n", closing_braces: 1 },
+    guarded: GuardedRun::Rewritten(rewriting::RUST),
     empty_program: "fn main() {}\n",
 };
 
@@ -155,18 +140,5 @@ impl Rule {
     pub fn tools(&self) -> impl Iterator<Item = &'static str> {
         let run = if let RunCommand::Tool(command) = self.run { Some(command[0]) } else { None };
         self.build.map(|command| command[0]).into_iter().chain(run)
-    }
-
-    /// Returns the program with a statement that prints `nonce` once the tests have reached their end.
-    pub fn with_end_marker(&self, text: &str, tests_at: usize, nonce: &str) -> String {
-        let (candidate, tests) = text.split_at(tests_at);
-        let mut end = tests.len();
-        for _ in 0..self.end_marker.closing_braces {
-            end = tests[..end].rfind('}').unwrap_or(end);
-        }
-        let (tests, closing) = tests.split_at(end);
-        let statement = self.end_marker.statement.replace("NONCE", nonce);
-        // In compiled languages the closing brace of the candidate's block is part of the tests.
-        format!("{candidate}{}{tests}{statement}{closing}", self.end_marker.prelude)
     }
 }

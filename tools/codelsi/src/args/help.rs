@@ -23,7 +23,7 @@ pub const PROMPT_FORMAT: &str = "Form in which a problem is put to the model: co
 pub const LIMIT: &str = "Measure on the first N problems only";
 pub const PAGE_SIZE: &str = "Tokens per page of the KV cache; changes no result";
 pub const JUDGE: &str = "Judge of the completions: tsc (MultiPL-E's rule for TypeScript, with compiler and node), \
-    embedded (TypeScript without a type check, and JavaScript; nothing to install), javascript, python, java, cpp or rust \
+    node (TypeScript without a type check, run by the machine's node), embedded (TypeScript without a type check, and JavaScript; nothing to install), javascript, python, java, cpp or rust \
     (each with the machine's tools)";
 
 pub const SEQ: &str = "Tokens per packed sequence, at most the model's positions";

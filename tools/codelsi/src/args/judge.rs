@@ -10,12 +10,12 @@ use std::path::PathBuf;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Judge")]
 pub struct JudgeToolArgs {
-    #[arg(long, help = format!("{} [default: by the problems' language, embedded where it suffices]", help::JUDGE))]
+    #[arg(long, help = format!("{} [default: by the problems' language; for TypeScript tsc where it is found, else node, else embedded]", help::JUDGE))]
     judge: Option<JudgeKind>,
     /// TypeScript compiler of the tsc judge [default: found on PATH or in .tools]
     #[arg(long, value_name = "FILE")]
     tsc: Option<PathBuf>,
-    /// Node.js of the tsc judge [default: found on PATH]
+    /// Node.js of the tsc and the node judge [default: found on PATH]
     #[arg(long, value_name = "FILE")]
     node: Option<PathBuf>,
 }

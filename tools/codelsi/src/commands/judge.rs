@@ -3,7 +3,7 @@
 use crate::args::{JudgeToolArgs, help};
 use crate::json::print_json;
 use clap::Args;
-use codelsi_engine::Result;
+use codelsi_engine::{Result, printable};
 use codelsi_eval::problem::read_problems;
 use codelsi_experiment::judging::judge_completions;
 use codelsi_experiment::output::Output;
@@ -15,8 +15,9 @@ use std::path::PathBuf;
 pub struct JudgeArgs {
     #[arg(long, help = help::PROBLEMS, value_name = "FILE")]
     problems: PathBuf,
-    /// File of completions: JSON Lines of {"id": .., "name": (of the problem), "completion": ..}.
-    #[arg(long, value_name = "FILE")]
+    /// Completions: JSON Lines of {"id": .., "name": (of the problem), "completion": ..}, or MultiPL-E's own files of
+    /// {"name": .., "completions": [..]}, one or a folder of them; packed by gzip or not.
+    #[arg(long, value_name = "PATH")]
     completions: PathBuf,
     /// File for the verdicts, one line per completion; an interrupted run goes on.
     #[arg(long, value_name = "FILE")]
@@ -32,11 +33,14 @@ pub fn run(args: &JudgeArgs, out: &Output) -> Result<()> {
     let problems = read_problems(&args.problems)?;
     let judge = args.judge.options().open(&problems)?;
     eprintln!("{}", judge.describe());
+    if !judge.choice().is_empty() {
+        eprintln!("chosen, because: {}", judge.choice());
+    }
     let summary = judge_completions(&*judge, &problems, &args.completions, &args.out, out)?;
     if !args.json {
         summary.statuses.iter().for_each(|(status, n)| println!("{n:>6}  {status:?}"));
         if !summary.exploits.is_empty() {
-            let ids = summary.exploits.join(", ");
+            let ids = printable(&summary.exploits.join(", "), 4000);
             println!("solved without reaching the end of their tests: {ids}");
         }
     }

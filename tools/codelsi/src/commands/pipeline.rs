@@ -110,7 +110,7 @@ pub fn demo(out: &Output) -> Result<()> {
         folders.into_iter().find(|f| !f.exists()).ok_or_else(|| Error::new("no name is free in runs"))?;
     let recipe = Recipe::demo(42);
     let sources = Sources::demo(&folder.join("sources"), 42, PRIVATE_EXAMPLES)?;
-    let judge = JudgeOptions { judge: Some(recipe.judge), ..JudgeOptions::default() };
+    let judge = JudgeOptions { judge: recipe.judge, ..JudgeOptions::default() };
     let experiment = Experiment { recipe, sources, folder, placement: Placement::default(), judge };
     pipeline::run(&experiment, out).map(drop)
 }
@@ -119,7 +119,7 @@ impl PipelineArgs {
     /// Returns the experiment of a recipe over these sources, with the judge of the flags, else of the recipe.
     pub fn experiment(&self, recipe: Recipe, sources: Sources) -> Experiment {
         let judge = JudgeOptions {
-            judge: Some(self.overrides.judge.unwrap_or(recipe.judge)),
+            judge: self.overrides.judge.or(recipe.judge),
             ..JudgeOptions::default()
         };
         Experiment { recipe, sources, folder: self.out.clone(), placement: self.placement(), judge }

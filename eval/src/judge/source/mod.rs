@@ -1,0 +1,11 @@
+//! The source of a JavaScript or TypeScript program, made ready to run: types stripped, and guarded.
+
+mod edits;
+mod guarded;
+mod namespaces;
+mod spread;
+mod strip_types;
+
+pub use guarded::guarded_program;
+pub use spread::SPREAD;
+pub use strip_types::{Engine, StrippedProgram, strip_types};
