@@ -7,7 +7,7 @@ use crate::judge::{Judge, Status, StatusCounts};
 use crate::problem::Problem;
 use crate::protocol::Protocol;
 use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples};
-use crate::statistics::{PairedDifference, bootstrap_interval, paired_difference, pass_at_k};
+use crate::statistics::{PairedDifference, paired_difference, pass_at_k, proportion_interval};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub struct ModelResult {
     pub name: String,
     /// Share of samples that pass, averaged over problems.
     pub pass_at_1: f64,
-    /// The 95 % confidence interval of `pass_at_1`, by bootstrap over problems.
+    /// The 95 % confidence interval of `pass_at_1`.
     pub low: f64,
     pub high: f64,
     /// Present if there are ten samples per problem or more.
@@ -83,7 +83,8 @@ impl ModelResult {
                 base.name, self.name
             )));
         }
-        Ok(paired_difference(&base.scores(), &self.scores(), self.protocol.seed))
+        let samples = self.protocol.samples.min(base.protocol.samples);
+        Ok(paired_difference(&base.scores(), &self.scores(), samples))
     }
 }
 
@@ -141,7 +142,7 @@ pub fn evaluate(
         generate_seconds,
         judge_seconds,
     };
-    let interval = bootstrap_interval(&result.scores(), protocol.seed);
+    let interval = proportion_interval(&result.scores(), protocol.samples);
     (result.pass_at_1, result.low, result.high) = (interval.value, interval.low, interval.high);
     if protocol.samples >= 10 {
         let sum = result.per_problem.iter().map(|p| pass_at_k(p.samples, p.correct, 10)).sum::<f64>();
@@ -338,7 +339,7 @@ mod tests {
         let result = run(folder.path(), 99, 3).unwrap();
         assert_eq!((result.problems, result.samples), (20, 60));
         assert_abs_diff_eq!(result.pass_at_1, 2.0 / 3.0, epsilon = 1e-12);
-        assert_eq!((result.low, result.high, result.pass_at_10), (result.pass_at_1, result.pass_at_1, None));
+        assert!(result.low < 0.6 && result.high > 0.75 && result.pass_at_10.is_none());
         assert_eq!(result.statuses, StatusCounts::from([(Status::Ok, 40), (Status::Exception, 20)]));
         assert_eq!(result.difference_from(&result).unwrap().interval.value, 0.0);
     }

@@ -9,7 +9,7 @@ use crate::extract::is_identifier_char;
 use crate::failure_modes::unknown_methods;
 use crate::protocol::derive_seed;
 use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples};
-use crate::statistics::{ConfidenceInterval, PairedDifference, bootstrap_interval, paired_difference};
+use crate::statistics::{ConfidenceInterval, PairedDifference, proportion_interval, paired_difference};
 use codelsi_engine::{At, Error, Result};
 use codelsi_model::template::PromptTemplate;
 use oxc_allocator::Allocator;
@@ -81,17 +81,17 @@ impl HeldOutResult {
     pub fn difference_from(
         &self,
         base: &HeldOutResult,
-        seed: u64,
     ) -> Result<(PairedDifference, Option<PairedDifference>)> {
         let named = |r: &HeldOutResult| r.per_row.iter().map(|row| row.1.is_some()).collect::<Vec<_>>();
         if named(self) != named(base) {
             return Err(Error::new(format!("{} and {} answered different rows", base.model, self.model)));
         }
+        let samples = self.answers / self.rows.max(1);
         let valid = |r: &HeldOutResult| r.per_row.iter().map(|row| row.0).collect::<Vec<_>>();
         let names = |r: &HeldOutResult| r.per_row.iter().filter_map(|row| row.1).collect::<Vec<_>>();
         let names_difference =
-            (!names(self).is_empty()).then(|| paired_difference(&names(base), &names(self), seed));
-        Ok((paired_difference(&valid(base), &valid(self), seed), names_difference))
+            (!names(self).is_empty()).then(|| paired_difference(&names(base), &names(self), samples));
+        Ok((paired_difference(&valid(base), &valid(self), samples), names_difference))
     }
 }
 
@@ -127,9 +127,9 @@ pub fn evaluate_held_out(
         model: name.into(),
         rows: rows.len(),
         answers: codes.len(),
-        valid: bootstrap_interval(&per_row.iter().map(|row| row.0).collect::<Vec<_>>(), sampling.seed),
-        names: (!names.is_empty()).then(|| bootstrap_interval(&names, sampling.seed)),
-        invented: bootstrap_interval(&invented, sampling.seed),
+        valid: proportion_interval(&per_row.iter().map(|row| row.0).collect::<Vec<_>>(), sampling.n),
+        names: (!names.is_empty()).then(|| proportion_interval(&names, sampling.n)),
+        invented: proportion_interval(&invented, sampling.n),
         perplexity: None,
         verbatim: None,
         per_row,
@@ -268,9 +268,9 @@ mod tests {
         let half =
             measured(vec!["send() {\n  return this.client.post(1);\n}", "send() {\n  // post Mail\n}"]);
         assert_eq!(half.names.unwrap().value, 0.25);
-        let (valid, names) = perfect.difference_from(&half, 1).unwrap();
+        let (valid, names) = perfect.difference_from(&half).unwrap();
         assert_eq!((valid.interval.value, names.unwrap().interval.value), (0.0, 0.75));
-        assert!(perfect.difference_from(&HeldOutResult::default(), 1).is_err());
+        assert!(perfect.difference_from(&HeldOutResult::default()).is_err());
     }
 
     #[test]

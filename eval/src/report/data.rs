@@ -2,7 +2,7 @@
 
 use crate::evaluate::ModelResult;
 use crate::held_out::HeldOutResult;
-use crate::statistics::PairedDifference;
+use crate::statistics::{PairedDifference, Verdict, verdicts};
 use serde::{Deserialize, Serialize};
 
 /// The contents of a report.
@@ -69,6 +69,13 @@ pub struct ProblemSet {
     pub name: String,
     pub results: Vec<ModelResult>,
     pub differences: Vec<ModelComparison>,
+}
+
+impl ProblemSet {
+    /// Judges the set's differences together: each is significant or noise.
+    pub fn verdicts(&self) -> Vec<Verdict> {
+        verdicts(self.differences.iter().map(|compared| &compared.difference))
+    }
 }
 
 /// The difference between two models.

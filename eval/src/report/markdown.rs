@@ -4,6 +4,7 @@ use super::chart::duration;
 use super::data::{ModelComparison, ProblemSet, Report, RepositoryResult, TrainingSummary};
 use super::held_out;
 use super::paper;
+use crate::statistics::Verdict;
 use std::fmt::Write;
 
 /// Renders the whole document.
@@ -93,20 +94,21 @@ fn problems(text: &mut String, set: &ProblemSet) {
         "verbatim tokens",
     ];
     table(text, &header, results);
-    let row = |c: &ModelComparison| {
+    let row = |(c, verdict): (&ModelComparison, Verdict)| {
         let (d, points) = (&c.difference, |share: f64| format!("{:+.1}", 100.0 * share));
         vec![
             format!("{} − {}", c.to, c.from),
             points(d.interval.value),
             format!("{} … {}", points(d.interval.low), points(d.interval.high)),
-            format!("{:.3}", d.sign_test),
+            point(d.interval.width()),
             point(d.detectable),
-            d.why_not_significant().unwrap_or_default(),
+            format!("{:.3}", verdict.p),
+            verdict.noise.unwrap_or_default(),
         ]
     };
     if !set.differences.is_empty() {
-        let header = ["difference", "points", "95 % interval", "sign test p", "detectable", ""];
-        table(text, &header, set.differences.iter().map(row));
+        let header = ["difference", "points", "95 % interval", "width", "detectable", "p, corrected", ""];
+        table(text, &header, set.differences.iter().zip(set.verdicts()).map(row));
     }
     if let Some(first) = set.results.first() {
         let _ = writeln!(text, "```\n{}\n```\n", first.protocol.to_string().trim_end());
@@ -120,7 +122,7 @@ fn private(text: &mut String, repositories: &[RepositoryResult]) {
     }
     text.push_str("## Private code, held out\n\n");
     table(text, &held_out::HEADER, repositories.iter().flat_map(held_out::cells));
-    let notes = repositories.iter().flat_map(held_out::differences);
+    let notes = held_out::differences(repositories).into_iter().flatten();
     notes.for_each(|note| *text += &format!("- {note}\n"));
     text.push('\n');
 }

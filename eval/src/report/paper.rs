@@ -68,10 +68,11 @@ fn pass_at_1(set: Option<&ProblemSet>, model: &str) -> String {
 }
 
 fn difference(set: Option<&ProblemSet>) -> String {
-    let compared = set.and_then(|set| set.differences.iter().find(|c| c.from == "base" && c.to == "general"));
-    compared.map_or("–".into(), |c| {
+    let mut compared = set.into_iter().flat_map(|set| set.differences.iter().zip(set.verdicts()));
+    let compared = compared.find(|(c, _)| c.from == "base" && c.to == "general");
+    compared.map_or("–".into(), |(c, verdict)| {
         let i = c.difference.interval;
-        let noise = c.difference.why_not_significant().map_or(String::new(), |noise| format!(": {noise}"));
+        let noise = verdict.noise.map_or(String::new(), |noise| format!(": {noise}"));
         format!("{:+.1} points [{:+.1}, {:+.1}]{noise}", 100.0 * i.value, 100.0 * i.low, 100.0 * i.high)
     })
 }

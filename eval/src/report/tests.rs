@@ -35,7 +35,7 @@ fn result(name: &str, solved: usize) -> ModelResult {
         .collect();
     let passed: usize = per_problem.iter().map(|p| p.correct).sum();
     let scores: Vec<f64> = per_problem.iter().map(|p| p.correct as f64 / 5.0).collect();
-    let interval = crate::statistics::bootstrap_interval(&scores, 1);
+    let interval = crate::statistics::proportion_interval(&scores, 5);
     ModelResult {
         name: name.into(),
         pass_at_1: interval.value,

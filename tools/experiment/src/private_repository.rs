@@ -158,7 +158,7 @@ impl Stages<'_> {
             result.verbatim = Some(longest_shared_run(&answers, &training_code));
             results.push(result);
         }
-        let (valid, names) = results[1].difference_from(&results[0], protocol.seed)?;
+        let (valid, names) = results[1].difference_from(&results[0])?;
         self.report.held_out.push(RepositoryResult {
             repository: private.name.clone(),
             trained: private.training_code.len(),

@@ -25,7 +25,7 @@ pub fn render(report: &Report) -> String {
 /// Renders the models' results on held-out private rows.
 fn held_out_results(repositories: &[RepositoryResult]) -> String {
     let mut text = String::new();
-    for repository in repositories {
+    for (repository, differences) in repositories.iter().zip(report::held_out_differences(repositories)) {
         let rows = repository.readings.first().map_or(0, |r| r.rows);
         let (shown, of) = repository.shown;
         let _ = writeln!(
@@ -48,9 +48,7 @@ fn held_out_results(repositories: &[RepositoryResult]) -> String {
                 share(r.invented),
             );
         }
-        report::held_out_differences(repository)
-            .iter()
-            .for_each(|line| text.push_str(&format!("  {line}\n")));
+        differences.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
     }
     text
 }
@@ -96,7 +94,7 @@ pub fn render_sets(sets: &[ProblemSet]) -> String {
                 100.0 * r.high
             );
         }
-        for c in &set.differences {
+        for (c, verdict) in set.differences.iter().zip(set.verdicts()) {
             let i = c.difference.interval;
             let _ = writeln!(
                 text,
@@ -106,7 +104,7 @@ pub fn render_sets(sets: &[ProblemSet]) -> String {
                 100.0 * i.value,
                 100.0 * i.low,
                 100.0 * i.high,
-                c.difference.why_not_significant().map_or(String::new(), |reason| format!("   {reason}"))
+                verdict.noise.map_or(String::new(), |reason| format!("   {reason}"))
             );
         }
         text.push('\n');
