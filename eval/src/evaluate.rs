@@ -5,8 +5,8 @@ use crate::jsonl;
 use crate::judge::verdicts::{CompletionRecord, Verdict, judge_all};
 use crate::judge::{Judge, Status, StatusCounts};
 use crate::problem::Problem;
-use crate::protocol::Protocol;
-use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples};
+use crate::protocol::{LimitedProblem, Protocol};
+use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples, fit_to_context};
 use crate::statistics::{PairedDifference, paired_difference, pass_at_k, proportion_interval};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, Error, Result};
@@ -102,11 +102,12 @@ pub fn evaluate(
     folder: &Path,
     progress: &dyn Progress,
 ) -> Result<ModelResult> {
+    protocol.check()?;
     protocol.format.check(problems)?;
+    let (requests, limited) = fit_requests(model, problems, protocol).at(name)?;
+    let protocol = &Protocol { limited, ..protocol.clone() };
     check_protocol(protocol, &folder.join("protocol.json"))?;
     let started = Instant::now();
-    let requests: Vec<NamedRequest> =
-        problems.iter().map(|p| NamedRequest { name: &p.name, request: request(p, protocol) }).collect();
     let extract = |i: usize, answer: &str| protocol.format.completion(&problems[i], answer);
     let samples =
         draw_samples(model, &requests, &extract, &folder.join("samples.jsonl"), progress).at(name)?;
@@ -151,6 +152,23 @@ pub fn evaluate(
     let text = serde_json::to_string_pretty(&result).map_err(|e| Error::new(e.to_string()))?;
     write_atomic(folder.join("result.json"), text.as_bytes())?;
     Ok(result)
+}
+
+/// Returns the requests of the problems, each for as many tokens as the model has room for, and the problems for which it
+/// has less than the protocol allows. No prompt is cut.
+fn fit_requests<'a>(
+    model: &dyn Generator,
+    problems: &'a [Problem],
+    protocol: &Protocol,
+) -> Result<(Vec<NamedRequest<'a>>, Vec<LimitedProblem>)> {
+    let named = |p: &'a Problem| NamedRequest { name: &p.name, request: request(p, protocol) };
+    let mut named: Vec<NamedRequest> = problems.iter().map(named).collect();
+    fit_to_context(model, &mut named)?;
+    let limited = named.iter().filter(|named| named.request.max_tokens < protocol.max_tokens).map(|named| {
+        LimitedProblem { name: named.name.to_owned(), max_tokens: named.request.max_tokens }
+    });
+    let limited = limited.collect();
+    Ok((named, limited))
 }
 
 /// Writes the protocol to a new folder; refuses one that was begun under another protocol, so that results never mix.
@@ -307,6 +325,7 @@ mod tests {
             judge: "even".into(),
             problems,
             problems_hash,
+            limited: Vec::new(),
         }
     }
 
@@ -342,6 +361,45 @@ mod tests {
         assert!(result.low < 0.6 && result.high > 0.75 && result.pass_at_10.is_none());
         assert_eq!(result.statuses, StatusCounts::from([(Status::Ok, 40), (Status::Exception, 20)]));
         assert_eq!(result.difference_from(&result).unwrap().interval.value, 0.0);
+    }
+
+    /// A context of 10 tokens, one a byte; refuses to be asked for more than fits.
+    struct SmallContext;
+
+    impl Generator for SmallContext {
+        fn generate(&mut self, requests: &[CompletionRequest], _: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
+            assert!(requests.iter().all(|r| r.max_tokens > 0 && r.prompt.len() + r.max_tokens <= 10));
+            Ok(requests.iter().map(|r| vec!["0".repeat(r.max_tokens); r.n]).collect())
+        }
+
+        fn room(&self, requests: &[CompletionRequest]) -> Result<Vec<usize>> {
+            let room = |r: &CompletionRequest| 10usize.saturating_sub(r.prompt.len()).min(r.max_tokens);
+            Ok(requests.iter().map(room).collect())
+        }
+    }
+
+    #[test]
+    fn prompts_that_leave_too_little_room_are_named_and_never_cut() {
+        let prompts = ["", "abc", "abcdefghijkl"];
+        let problems: Vec<Problem> = problems()
+            .into_iter()
+            .zip(prompts)
+            .map(|(p, prompt)| Problem { prompt: prompt.into(), ..p })
+            .collect();
+        let protocol = Protocol { problems: 3, ..protocol(2) };
+        let folder = tempfile::tempdir().unwrap();
+        let result =
+            evaluate("m", &mut SmallContext, &problems, &protocol, &EvenJudge, folder.path(), &()).unwrap();
+        let limited: Vec<(&str, usize)> =
+            result.protocol.limited.iter().map(|p| (p.name.as_str(), p.max_tokens)).collect();
+        assert_eq!(limited, [("p1", 7), ("p2", 0)]);
+        // What does not fit is not answered, and so not solved.
+        assert_eq!(result.per_problem.iter().map(|p| p.correct).collect::<Vec<_>>(), [2, 2, 0]);
+        let text = std::fs::read_to_string(folder.path().join("protocol.json")).unwrap();
+        assert!(text.contains("limited") && text.contains("p2"), "{text}");
+        let shown = result.protocol.to_string();
+        assert!(shown.contains("2 of 3 problems") && shown.contains("p1 (at most 7)"), "{shown}");
+        assert!(shown.contains("p2 (its prompt does not fit: no answer)"), "{shown}");
     }
 
     #[test]

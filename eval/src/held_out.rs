@@ -8,7 +8,7 @@
 use crate::extract::is_identifier_char;
 use crate::failure_modes::unknown_methods;
 use crate::protocol::derive_seed;
-use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples};
+use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples, fit_to_context};
 use crate::statistics::{ConfidenceInterval, PairedDifference, proportion_interval, paired_difference};
 use codelsi_engine::{At, Error, Result};
 use codelsi_model::template::PromptTemplate;
@@ -58,6 +58,9 @@ pub struct HeldOutResult {
     pub rows: usize,
     /// Number of answers.
     pub answers: usize,
+    /// Rows whose prompts leave less room in the model's context than an answer may take.
+    #[serde(default)]
+    pub limited: usize,
     /// Share of answers that parse.
     pub valid: ConfidenceInterval,
     /// Share of the library's names in the reference code, without those in the instruction, that the answer uses: a
@@ -109,8 +112,10 @@ pub fn evaluate_held_out(
     samples: &Path,
     progress: &dyn Progress,
 ) -> Result<(HeldOutResult, Vec<String>)> {
-    let requests: Vec<NamedRequest> =
+    let mut requests: Vec<NamedRequest> =
         rows.iter().map(|row| NamedRequest { name: &row.name, request: request(row, sampling) }).collect();
+    fit_to_context(model, &mut requests).at(name)?;
+    let limited = requests.iter().filter(|named| named.request.max_tokens < sampling.max_tokens).count();
     let extract = |_, answer: &str| code_block(answer).to_owned();
     let drawn = draw_samples(model, &requests, &extract, samples, progress).at(name)?;
     let codes: Vec<String> = drawn.into_iter().map(|Sample { completion, .. }| completion).collect();
@@ -127,6 +132,7 @@ pub fn evaluate_held_out(
         model: name.into(),
         rows: rows.len(),
         answers: codes.len(),
+        limited,
         valid: proportion_interval(&per_row.iter().map(|row| row.0).collect::<Vec<_>>(), sampling.n),
         names: (!names.is_empty()).then(|| proportion_interval(&names, sampling.n)),
         invented: proportion_interval(&invented, sampling.n),

@@ -9,6 +9,14 @@ use std::path::Path;
 /// # Errors
 /// When the file cannot be read or a line cannot be parsed.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    Ok(read_numbered(path)?.into_iter().map(|(_, value)| value).collect())
+}
+
+/// Reads all values of a file with the numbers of their lines, from 1.
+///
+/// # Errors
+/// When the file cannot be read or a line cannot be parsed.
+pub fn read_numbered<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, T)>> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
@@ -19,7 +27,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
                 let cause = text.split(" at line ").next().unwrap_or_default();
                 Error::new(format!("line {}: {cause}", i + 1)).at(path.display().to_string())
             };
-            serde_json::from_str(line).map_err(e)
+            Ok((i + 1, serde_json::from_str(line).map_err(e)?))
         })
         .collect()
 }

@@ -130,6 +130,26 @@ pub struct Protocol {
     pub problems: usize,
     /// SHA-256 over the contents of all problems, in hexadecimal.
     pub problems_hash: String,
+    /// Problems whose answers may not have `max_tokens`, since they would not fit the model's context with their prompts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limited: Vec<LimitedProblem>,
+}
+
+/// A problem whose prompt leaves less room in the model's context than an answer may take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LimitedProblem {
+    pub name: String,
+    /// Tokens that an answer may have; 0 if the prompt alone does not fit, which leaves the problem unanswered.
+    pub max_tokens: usize,
+}
+
+impl fmt::Display for LimitedProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.max_tokens {
+            0 => write!(f, "{} (its prompt does not fit: no answer)", self.name),
+            n => write!(f, "{} (at most {n})", self.name),
+        }
+    }
 }
 
 impl Protocol {
@@ -137,6 +157,41 @@ impl Protocol {
     pub fn fingerprint_problems(problems: &[Problem]) -> (usize, String) {
         let text: String = problems.iter().map(crate::jsonl::line).collect();
         (problems.len(), sha256(&text))
+    }
+
+    /// Refuses settings under which nothing can be measured.
+    ///
+    /// # Errors
+    /// When a setting is outside its range; the error names it.
+    pub fn check(&self) -> Result<()> {
+        let wrong = [
+            (self.samples == 0, "samples per problem must be at least 1"),
+            (self.max_tokens == 0, "tokens per sample must be at least 1"),
+            (self.problems == 0, "there must be at least one problem"),
+            (!(self.temperature >= 0.0 && self.temperature.is_finite()), "the temperature must be 0 or more"),
+            (!(self.top_p > 0.0 && self.top_p <= 1.0), "top-p must be above 0 and at most 1"),
+        ];
+        let wrong = wrong.into_iter().find(|(is_wrong, _)| *is_wrong);
+        wrong.map_or(Ok(()), |(_, message)| Err(Error::new(message)))
+    }
+
+    /// Describes the limited problems in one line; `None` if there is none.
+    pub fn limits(&self) -> Option<String> {
+        const NAMED: usize = 20;
+        let names: Vec<String> = self.limited.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = match self.limited.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            n => format!(" and {n} more, named in protocol.json"),
+        };
+        (!names.is_empty()).then(|| {
+            format!(
+                "{} of {} problems leave less than {} tokens of the context for an answer: {}{more}",
+                self.limited.len(),
+                self.problems,
+                self.max_tokens,
+                names.join(", ")
+            )
+        })
     }
 
     /// Returns the SHA-256 over all fields, in hexadecimal.
@@ -177,6 +232,7 @@ impl fmt::Display for Protocol {
         )?;
         writeln!(f, "problems  {} (sha256 {}…)", self.problems, short(&self.problems_hash))?;
         writeln!(f, "judge     {}", self.judge)?;
+        self.limits().map_or(Ok(()), |limits| writeln!(f, "context   {limits}"))?;
         write!(f, "protocol  sha256 {}…", short(&self.hash()))
     }
 }
@@ -213,7 +269,30 @@ mod tests {
             judge: "j".into(),
             problems,
             problems_hash,
+            limited: Vec::new(),
         }
+    }
+
+    #[test]
+    fn settings_that_measure_nothing_are_refused() {
+        let refused = |changed: Protocol| changed.check().map_err(|e| e.to_string()).unwrap_err();
+        assert!(protocol().check().is_ok());
+        assert!(refused(Protocol { samples: 0, ..protocol() }).contains("samples"));
+        assert!(refused(Protocol { max_tokens: 0, ..protocol() }).contains("tokens"));
+        assert!(refused(Protocol { problems: 0, ..protocol() }).contains("problem"));
+        for temperature in [f32::NAN, -0.1, f32::INFINITY] {
+            assert!(refused(Protocol { temperature, ..protocol() }).contains("temperature"));
+        }
+        for top_p in [f32::NAN, 0.0, -1.0, 2.0] {
+            assert!(refused(Protocol { top_p, ..protocol() }).contains("top-p"));
+        }
+    }
+
+    #[test]
+    fn a_protocol_of_an_earlier_version_keeps_its_hash() {
+        let text = serde_json::to_string(&protocol()).unwrap();
+        assert!(!text.contains("limited"), "{text}");
+        assert_eq!(serde_json::from_str::<Protocol>(&text).unwrap().hash(), protocol().hash());
     }
 
     #[test]
@@ -253,6 +332,7 @@ mod tests {
             Protocol { seed: 2, ..base.clone() },
             Protocol { judge: "k".into(), ..base.clone() },
             Protocol { problems_hash: "other".into(), ..base.clone() },
+            Protocol { limited: vec![LimitedProblem { name: "p".into(), max_tokens: 0 }], ..base.clone() },
         ];
         assert!(changed.iter().all(|p| hashes.insert(p.hash())));
         assert_eq!(base.hash(), protocol().hash());

@@ -58,6 +58,16 @@ impl Generator for LocalModel {
         planned.iter().for_each(|planned| eprintln!("{}", self.ranks[0].format_peak(planned)));
         Ok(answers)
     }
+
+    fn room(&self, requests: &[CompletionRequest]) -> Result<Vec<usize>> {
+        let InferenceModel { tokenizer, checkpoint, .. } = &self.ranks[0];
+        let positions = checkpoint.config().max_positions;
+        let room = |request: &CompletionRequest| {
+            let prompt = tokenizer.encode(&request.prompt, true)?.len();
+            Ok(positions.saturating_sub(prompt).min(request.max_tokens))
+        };
+        requests.iter().map(room).collect()
+    }
 }
 
 impl LocalModel {
@@ -131,19 +141,12 @@ fn generate_on_rank(
     Ok(completions.into_iter().map(|samples| samples.into_iter().map(|c| c.text).collect()).collect())
 }
 
-/// Tokenizes a request. The prompt is truncated from the left, after BOS, if it leaves no room for an answer.
+/// Tokenizes a request.
 fn to_generation(loaded: &InferenceModel, request: &CompletionRequest) -> Result<GenerationRequest> {
-    let mut prompt = loaded.tokenizer.encode(&request.prompt, true)?;
-    let positions = loaded.checkpoint.config().max_positions;
-    let max_tokens = request.max_tokens.min(positions / 2);
-    let room = positions - max_tokens;
-    if prompt.len() > room {
-        prompt.drain(1..prompt.len() - room + 1);
-    }
     Ok(GenerationRequest {
-        prompt,
+        prompt: loaded.tokenizer.encode(&request.prompt, true)?,
         n: request.n,
-        max_tokens,
+        max_tokens: request.max_tokens,
         sampling: SamplingParams {
             temperature: request.temperature,
             top_p: request.top_p,

@@ -38,6 +38,7 @@ impl ProtocolOptions {
             judge: judge.describe(),
             problems: count,
             problems_hash,
+            limited: Vec::new(),
         }
     }
 

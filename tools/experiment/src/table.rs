@@ -94,6 +94,9 @@ pub fn render_sets(sets: &[ProblemSet]) -> String {
                 100.0 * r.high
             );
         }
+        for r in &set.results {
+            r.protocol.limits().iter().for_each(|limits| text.push_str(&format!("  {}: {limits}\n", r.name)));
+        }
         for (c, verdict) in set.differences.iter().zip(set.verdicts()) {
             let i = c.difference.interval;
             let _ = writeln!(
