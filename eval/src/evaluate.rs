@@ -30,6 +30,9 @@ pub struct ProblemResult {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FailedSample {
     pub status: Status,
+    /// The problem's prompt; empty in files of earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prompt: String,
     /// The completion, truncated as it was judged.
     pub completion: String,
     pub message: String,
@@ -235,6 +238,7 @@ fn group_by_problem(
             let problem = problem_of.get(verdict.name.as_str());
             result.failure = Some(FailedSample {
                 status: verdict.status,
+                prompt: problem.map_or(String::new(), |p| p.prompt.clone()),
                 completion: problem
                     .map_or("", |p| p.truncate_at_stop_token(&completion.completion))
                     .to_owned(),

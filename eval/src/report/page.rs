@@ -142,7 +142,8 @@ fn training(report: &Report) -> String {
         let first = report.models.iter().position(|row| row.name == report.curves[0].name).unwrap_or(0);
         body += &figure(
             &curves::losses(&report.curves, first),
-            "Training loss by step; rings are validation loss.",
+            "Training loss by step; rings are validation loss. The axis reaches to where 95 of 100 points of each curve lie; what is \
+             above it is drawn at its top.",
         );
     }
     if !report.timings.is_empty() {

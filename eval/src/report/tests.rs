@@ -29,6 +29,7 @@ fn result(name: &str, solved: usize) -> ModelResult {
             correct: correct(i),
             failure: (correct(i) < 5).then(|| FailedSample {
                 status: Status::SyntaxError,
+                prompt: format!("// Doubles {i} <of> it.\nfunction task{i}() {{\n"),
                 completion: format!("  return a<b>({i});\n}}"),
                 message: "file.ts(3,10): error TS2304: Cannot find name 'a'.".into(),
             }),
@@ -197,7 +198,9 @@ fn the_page_is_self_contained_and_holds_every_figure() {
         "upper bounds",
         "general − base",
         "<a href=\"#failure-0-1\">",
-        "<div id=\"failure-0-1\"><h3>base: SyntaxError</h3><pre>  return a&lt;b&gt;(1);",
+        "<div id=\"failure-0-1\"><pre class=\"task\">// Doubles 1 &lt;of&gt; it.",
+        "<h3>base: SyntaxError</h3><pre>  return a&lt;b&gt;(1);",
+        "Problems on which the models differ most come first",
         "Cannot find name",
         "Math.average (7)",
         "under one hour on two A100",
@@ -280,4 +283,12 @@ fn ticks_are_round_and_numbers_readable() {
     assert_eq!(chart::duration(59.6), "1 min 00 s");
     assert_eq!(chart::count(1_234_567), "1\u{202f}234\u{202f}567");
     assert_eq!(bars::signed(-0.031 * 100.0, 1), "−3.1");
+}
+
+#[test]
+fn a_first_spike_does_not_set_the_scale_of_the_losses() {
+    let training: Vec<(f64, f64)> = (1..=100).map(|i| (f64::from(i), if i == 1 { 90.0 } else { 1.0 })).collect();
+    let svg = curves::losses(&[LossCurve { name: "a".into(), training, validation: vec![] }], 0);
+    assert!(!svg.contains(">80<") && !svg.contains(">50<"), "{svg}");
+    assert!(svg.contains(">1.0"), "{svg}");
 }
