@@ -30,6 +30,9 @@ pub struct Report {
     pub curation: Vec<CurationSummary>,
     /// Wall time of the stages, in order.
     pub timings: Vec<StageTiming>,
+    /// Date, machine, device, program and command as name and value.
+    #[serde(default)]
+    pub environment: Vec<(String, String)>,
     /// The recipe and other settings as name and value.
     pub settings: Vec<(String, String)>,
     /// Notes for the interpretation of the figures.

@@ -41,10 +41,12 @@ pub fn markdown(report: &Report) -> String {
         report.notes.iter().for_each(|note| text += &format!("- {note}\n"));
         text.push('\n');
     }
-    if !report.settings.is_empty() {
-        text += "## Recipe\n\n";
-        let rows = report.settings.iter().map(|(name, value)| vec![name.clone(), value.clone()]);
-        table(&mut text, &["setting", "value"], rows);
+    for (title, rows) in [("Recipe", &report.settings), ("Run", &report.environment)] {
+        if !rows.is_empty() {
+            let _ = writeln!(text, "## {title}\n");
+            let rows = rows.iter().map(|(name, value)| vec![name.clone(), value.clone()]);
+            table(&mut text, &["setting", "value"], rows);
+        }
     }
     text
 }

@@ -17,6 +17,7 @@ pub fn html(report: &Report) -> String {
         training(report),
         data(report),
         method(report),
+        run(report),
     ]
     .concat();
     format!(
@@ -173,5 +174,13 @@ fn method(report: &Report) -> String {
         String::new()
     } else {
         section("Method", &(notes + &settings))
+    }
+}
+
+/// Renders when, where and by what command the run was made.
+fn run(report: &Report) -> String {
+    match report.environment.is_empty() {
+        true => String::new(),
+        false => section("Run", &table::settings(&report.environment)),
     }
 }

@@ -170,6 +170,7 @@ fn report() -> Report {
         ]
         .map(|(name, seconds)| StageTiming { name: name.into(), seconds })
         .to_vec(),
+        environment: vec![("device".into(), "cuda:0 (NVIDIA A100)".into())],
         settings: vec![
             ("LoRA".into(), "rank 16, alpha 32, all seven linears".into()),
             ("seed".into(), "42".into()),
@@ -203,6 +204,7 @@ fn the_page_is_self_contained_and_holds_every_figure() {
         "Problems on which the models differ most come first",
         "Cannot find name",
         "Math.average (7)",
+        "cuda:0 (NVIDIA A100)",
         "under one hour on two A100",
         "0.7062 → 0.4268",
         "over private rows",
@@ -234,6 +236,7 @@ fn markdown_has_the_same_figures() {
         "| general LoRA | 52 min 02 s |",
         "- The embedded judge does not check types",
         "## private API <SDK>",
+        "| device | cuda:0 (NVIDIA A100) |",
         "| Pass@1, general | 42.0 % |",
         "| sdk<T> | general | 6.25 |",
     ] {

@@ -54,6 +54,9 @@ pub fn combine(runs: Vec<(String, Report)>) -> Result<Report> {
             .timings
             .extend(report.timings.into_iter().map(|t| StageTiming { name: prefixed(&t.name), ..t }));
         combined.settings.extend(report.settings.into_iter().map(|(name, value)| (prefixed(&name), value)));
+        combined
+            .environment
+            .extend(report.environment.into_iter().map(|(name, value)| (prefixed(&name), value)));
         combined.notes.extend(
             report.notes.into_iter().filter(|note| !combined.notes.contains(note)).collect::<Vec<_>>(),
         );

@@ -1,6 +1,7 @@
 //! The stages of an experiment: curate, train, evaluate and report. Each writes into the run's folder.
 
 use crate::curation::curate;
+use crate::environment::environment;
 use crate::evaluation::{ModelPairs, evaluate_model, problem_set};
 use crate::judging::JudgeOptions;
 use crate::local::LocalModel;
@@ -294,6 +295,7 @@ impl<'a> Stages<'a> {
             self.base.config().parameters()
         );
         report.settings = settings(&recipe.to_json());
+        report.environment = environment(self.experiment.placement)?;
         if judge.judge == Some(JudgeKind::Embedded) {
             report.notes.push(
                 "The embedded judge strips types and does not check them: its Pass@1 is an upper bound of the tsc judge's."

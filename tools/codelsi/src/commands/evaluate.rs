@@ -8,6 +8,7 @@ use codelsi_eval::evaluate::ModelResult;
 use codelsi_eval::report::Report;
 use codelsi_eval::sampling::Generator;
 use codelsi_experiment::endpoint::Endpoint;
+use codelsi_experiment::environment::environment;
 use codelsi_experiment::evaluation::{ModelPairs, evaluate_model, problem_set};
 use codelsi_experiment::local::LocalModel;
 use codelsi_experiment::output::Output;
@@ -78,6 +79,7 @@ pub fn run(args: &EvaluateArgs, out: &Output) -> Result<()> {
         title: "Pass@1 by execution".into(),
         subtitle: format!("{} on {}", asked.collect::<Vec<_>>().join(", "), args.problems.display()),
         sets: vec![problem_set("problems", results, ModelPairs::PreviousAndFirst)?],
+        environment: environment(placement)?,
         ..Report::default()
     };
     report::save(&page, &args.out)?;
