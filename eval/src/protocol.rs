@@ -164,15 +164,11 @@ impl Protocol {
     /// # Errors
     /// When a setting is outside its range; the error names it.
     pub fn check(&self) -> Result<()> {
-        let wrong = [
-            (self.samples == 0, "samples per problem must be at least 1"),
-            (self.max_tokens == 0, "tokens per sample must be at least 1"),
-            (self.problems == 0, "there must be at least one problem"),
-            (!(self.temperature >= 0.0 && self.temperature.is_finite()), "the temperature must be 0 or more"),
-            (!(self.top_p > 0.0 && self.top_p <= 1.0), "top-p must be above 0 and at most 1"),
-        ];
-        let wrong = wrong.into_iter().find(|(is_wrong, _)| *is_wrong);
-        wrong.map_or(Ok(()), |(_, message)| Err(Error::new(message)))
+        check_sampling(self.samples, self.max_tokens, self.temperature, self.top_p)?;
+        match self.problems {
+            0 => Err(Error::new("there is no problem to measure on")),
+            _ => Ok(()),
+        }
     }
 
     /// Describes the limited problems in one line; `None` if there is none.
@@ -203,6 +199,27 @@ impl Protocol {
     pub fn problem_seed(&self, problem: &str) -> u64 {
         derive_seed(self.seed, problem)
     }
+}
+
+/// Refuses settings of sampling that give no samples, or samples of no distribution.
+///
+/// # Errors
+/// When a setting is outside its range; the error names it and its value.
+pub fn check_sampling(samples: usize, max_tokens: usize, temperature: f32, top_p: f32) -> Result<()> {
+    let refused = |message: String| Err(Error::new(message));
+    if samples == 0 {
+        return refused("0 samples: at least 1 is needed".into());
+    }
+    if max_tokens == 0 {
+        return refused("0 tokens per sample: at least 1 is needed".into());
+    }
+    if !(temperature >= 0.0 && temperature.is_finite()) {
+        return refused(format!("a temperature of {temperature}: 0 or more is needed, and 0 is greedy decoding"));
+    }
+    if !(top_p > 0.0 && top_p <= 1.0) {
+        return refused(format!("a top-p of {top_p}: a number above 0 and at most 1 is needed"));
+    }
+    Ok(())
 }
 
 /// Derives the seed for the samples of a request from the seed of the run and the request's name.

@@ -1,6 +1,7 @@
 //! Models loaded in this process, as generators for evaluation.
 
 use crate::inference_model::InferenceModel;
+use crate::output::note;
 use crate::placement::Placement;
 use codelsi_engine::Result;
 use codelsi_engine::memory::Usage;
@@ -53,9 +54,9 @@ impl Generator for LocalModel {
             true => None,
             false => Some(self.plan_memory(requests)?),
         };
-        planned.iter().for_each(|planned| eprintln!("memory plan:\n{planned}"));
+        planned.iter().for_each(|planned| note(&format!("memory plan:\n{planned}")));
         let answers = self.generate_on_ranks(requests, tokens)?;
-        planned.iter().for_each(|planned| eprintln!("{}", self.ranks[0].format_peak(planned)));
+        planned.iter().for_each(|planned| note(&self.ranks[0].format_peak(planned)));
         Ok(answers)
     }
 

@@ -75,6 +75,7 @@ impl<'a> Stages<'a> {
     pub fn begin(experiment: &'a Experiment, out: &'a Output) -> Result<Self> {
         let Experiment { recipe, sources, folder, placement, judge } = experiment;
         placement.ranks.in_one_process()?;
+        recipe.protocol.check()?;
         sources.check()?;
         let base = Checkpoint::open(&sources.model)?;
         // A sandbox that does not isolate is found before hours of training.
