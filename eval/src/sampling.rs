@@ -115,7 +115,10 @@ pub fn draw_samples(
         let asked = |i: &&usize| requests[**i].request.max_tokens > 0;
         let batch: Vec<CompletionRequest> =
             chunk.iter().filter(asked).map(|&i| requests[i].request.clone()).collect();
-        let answers = model.generate(&batch, &mut |new| progress.tokens(new))?;
+        let answers = match batch.is_empty() {
+            true => Vec::new(),
+            false => model.generate(&batch, &mut |new| progress.tokens(new))?,
+        };
         let mut answers = chunk.iter().filter(asked).zip(answers).collect::<HashMap<_, _>>();
         let mut text = String::new();
         for i in chunk {

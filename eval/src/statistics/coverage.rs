@@ -72,7 +72,7 @@ impl Sampler {
 
     fn draw(&self, random: &mut SplitMix) -> usize {
         let word = random.next();
-        let column = ((word >> 32) * self.columns.len() as u64 >> 32) as usize;
+        let column = (((word >> 32) * self.columns.len() as u64) >> 32) as usize;
         let (kept, other) = self.columns[column];
         if f64::from(word as u32) < kept * 2f64.powi(32) { column } else { other }
     }
