@@ -1,6 +1,6 @@
 //! The report as Markdown: every figure, without the charts.
 
-use super::chart::duration;
+use super::chart::{count, duration, size};
 use super::data::{ModelComparison, ProblemSet, Report, RepositoryResult, TrainingSummary};
 use super::held_out;
 use super::paper;
@@ -27,8 +27,8 @@ pub fn markdown(report: &Report) -> String {
     private(&mut text, &report.held_out);
     for curation in &report.curation {
         let _ =
-            writeln!(text, "## Data: {}\n\n{} of {} kept.\n", curation.name, curation.kept, curation.read);
-        let rows = curation.dropped.iter().map(|(reason, n)| vec![reason.clone(), n.to_string()]);
+            writeln!(text, "## Data: {}\n\n{} of {} kept.\n", curation.name, count(curation.kept as u64), count(curation.read as u64));
+        let rows = curation.dropped.iter().map(|(reason, n)| vec![reason.clone(), count(*n as u64)]);
         table(&mut text, &["dropped because", "rows"], rows);
     }
     if !report.timings.is_empty() {
@@ -59,12 +59,12 @@ fn training(row: &TrainingSummary) -> Vec<String> {
     vec![
         row.name.clone(),
         or(share),
-        or(row.steps.map(|n| n.to_string())),
-        or(row.tokens.map(|n| n.to_string())),
+        or(row.steps.map(|n| count(n as u64))),
+        or(row.tokens.map(count)),
         arrow(row.first_loss.zip(row.last_loss)),
         arrow(row.validation_loss),
-        or(row.tokens_per_s.map(|rate| format!("{rate:.0}"))),
-        or(row.peak_bytes.map(|n| format!("{:.1} MiB", n as f64 / f64::from(1 << 20)))),
+        or(row.tokens_per_s.map(|rate| count(rate.round() as u64))),
+        or(row.peak_bytes.map(size)),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! The HTML tables: models, differences, failure modes, curation, settings.
 
 use super::bars::signed;
-use super::chart::{count, escape, percent};
+use super::chart::{count, escape, percent, size};
 use super::data::{CurationSummary, ModelComparison, ProblemSet, Report, TrainingSummary};
 use crate::evaluate::ModelResult;
 use crate::statistics::Verdict;
@@ -18,7 +18,7 @@ pub fn models(report: &Report) -> String {
         ("training loss", |r| Some(loss((r.first_loss?, r.last_loss?)))),
         ("validation loss", |r| r.validation_loss.map(loss)),
         ("tokens/s", |r| {
-            let peak = r.peak_bytes.map_or(String::new(), |bytes| format!("{} peak", size(bytes as f64)));
+            let peak = r.peak_bytes.map_or(String::new(), |bytes| format!("{} peak", size(bytes)));
             Some(stacked(&count(r.tokens_per_s?.round() as u64), &peak))
         }),
     ];
@@ -36,10 +36,6 @@ pub fn models(report: &Report) -> String {
         html += "</tr>";
     }
     html + "</tbody></table>"
-}
-
-fn size(bytes: f64) -> String {
-    if bytes < 1e9 { format!("{:.0} MB", bytes / 1e6) } else { format!("{:.1} GB", bytes / 1e9) }
 }
 
 fn stacked(main: &str, below: &str) -> String {

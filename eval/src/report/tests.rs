@@ -191,7 +191,7 @@ fn the_page_is_self_contained_and_holds_every_figure() {
         "62\u{202f}586\u{202f}880",
         "0.427<small>from 0.706",
         "2\u{202f}871",
-        "31.4 GB",
+        "29.2 GiB",
         "duplicate",
         "11\u{202f}040",
         "private API &lt;SDK&gt;",
@@ -232,7 +232,7 @@ fn markdown_has_the_same_figures() {
         &format!("| general | **{:.1}** |", 100.0 * general.pass_at_1),
         "| general − base | +",
         "0.7062 → 0.4268",
-        "| duplicate | 11040 |",
+        "| duplicate | 11\u{202f}040 |",
         "| general LoRA | 52 min 02 s |",
         "- The embedded judge does not check types",
         "## private API <SDK>",
@@ -285,6 +285,7 @@ fn ticks_are_round_and_numbers_readable() {
     assert_eq!(chart::duration(3725.2), "1 h 02 min");
     assert_eq!(chart::duration(59.6), "1 min 00 s");
     assert_eq!(chart::count(1_234_567), "1\u{202f}234\u{202f}567");
+    assert_eq!((chart::size(52_638_515), chart::size(3 << 30)), ("50.2 MiB".into(), "3.0 GiB".into()));
     assert_eq!(bars::signed(-0.031 * 100.0, 1), "−3.1");
 }
 

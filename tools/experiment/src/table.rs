@@ -68,7 +68,7 @@ fn training_row(row: &TrainingSummary, width: usize) -> String {
     let loss = arrow(row.first_loss.zip(row.last_loss));
     let seconds =
         row.tokens.zip(row.tokens_per_s).map_or("-".into(), |(n, rate)| format!("{:.0}", n as f64 / rate));
-    let peak = row.peak_bytes.map_or("-".into(), |n| format!("{:.1} MiB", n as f64 / f64::from(1 << 20)));
+    let peak = row.peak_bytes.map_or("-".into(), report::size);
     format!(
         "{:<width$}{share:>10}{loss:>18}{:>18}{rate:>10}{seconds:>9}{peak:>11}\n",
         row.name,
