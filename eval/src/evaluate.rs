@@ -7,7 +7,7 @@ use crate::judge::{Judge, Status, StatusCounts};
 use crate::problem::Problem;
 use crate::protocol::{LimitedProblem, Protocol};
 use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples, fit_to_context};
-use crate::statistics::{PairedDifference, paired_difference, pass_at_k, proportion_interval};
+use crate::statistics::{ConfidenceInterval, PairedDifference, paired_difference, pass_at_k, proportion_interval};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,11 @@ impl ModelResult {
     /// Returns Pass@1 of each problem, in the problems' order.
     pub fn scores(&self) -> Vec<f64> {
         self.per_problem.iter().map(|p| pass_at_k(p.samples, p.correct, 1)).collect()
+    }
+
+    /// Returns Pass@1 with its 95 % confidence interval.
+    pub fn interval(&self) -> ConfidenceInterval {
+        proportion_interval(&self.scores(), self.protocol.samples)
     }
 
     /// Returns the paired difference of `self` from `base`.
@@ -146,7 +151,7 @@ pub fn evaluate(
         generate_seconds,
         judge_seconds,
     };
-    let interval = proportion_interval(&result.scores(), protocol.samples);
+    let interval = result.interval();
     (result.pass_at_1, result.low, result.high) = (interval.value, interval.low, interval.high);
     if protocol.samples >= 10 {
         let sum = result.per_problem.iter().map(|p| pass_at_k(p.samples, p.correct, 10)).sum::<f64>();

@@ -75,6 +75,22 @@ pub struct ProblemSet {
 }
 
 impl ProblemSet {
+    /// Computes all intervals and differences again from the problems' counts, so that a report of an earlier version is
+    /// judged by today's rule.
+    pub fn recompute(&mut self) {
+        for result in self.results.iter_mut().filter(|result| !result.per_problem.is_empty()) {
+            let interval = result.interval();
+            (result.low, result.high) = (interval.low, interval.high);
+        }
+        for compared in &mut self.differences {
+            let result = |name: &str| self.results.iter().find(|result| result.name == name);
+            let pair = result(&compared.from).zip(result(&compared.to));
+            if let Some(difference) = pair.and_then(|(from, to)| to.difference_from(from).ok()) {
+                compared.difference = difference;
+            }
+        }
+    }
+
     /// Judges the set's differences together: each is significant or noise.
     pub fn verdicts(&self) -> Vec<Verdict> {
         verdicts(self.differences.iter().map(|compared| &compared.difference))

@@ -296,3 +296,15 @@ fn a_first_spike_does_not_set_the_scale_of_the_losses() {
     assert!(!svg.contains(">80<") && !svg.contains(">50<"), "{svg}");
     assert!(svg.contains(">1.0"), "{svg}");
 }
+
+#[test]
+fn a_report_of_an_earlier_version_is_judged_by_today_s_rule() {
+    let current = report().sets.remove(0);
+    let mut earlier = current.clone();
+    earlier.results.iter_mut().for_each(|result| (result.low, result.high) = (result.pass_at_1, result.pass_at_1));
+    earlier.differences.iter_mut().for_each(|compared| compared.difference.t_test = None);
+    earlier.recompute();
+    assert_eq!(earlier.results, current.results);
+    let differences = |set: &ProblemSet| set.differences.iter().map(|c| c.difference).collect::<Vec<_>>();
+    assert_eq!(differences(&earlier), differences(&current));
+}
