@@ -30,7 +30,21 @@ fn rates(mean: f64, correlation: f64) -> Vec<f64> {
     }
     let spread = 1.0 / correlation - 1.0;
     let beta = Beta::new(mean * spread, (1.0 - mean) * spread).unwrap();
-    (0..RATES).map(|i| beta.inverse_cdf((i as f64 + 0.5) / RATES as f64)).collect()
+    (0..RATES).map(|i| quantile(&beta, (i as f64 + 0.5) / RATES as f64)).collect()
+}
+
+/// Returns a quantile of a beta distribution; by bisection where Newton's steps fail, as they do for very small parameters.
+fn quantile(beta: &Beta, probability: f64) -> f64 {
+    let x = beta.inverse_cdf(probability);
+    if (0.0..=1.0).contains(&x) && (beta.cdf(x) - probability).abs() < 1e-6 {
+        return x;
+    }
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..60 {
+        let middle = (low + high) / 2.0;
+        if beta.cdf(middle) < probability { low = middle } else { high = middle }
+    }
+    low
 }
 
 fn mean(rates: &[f64]) -> f64 {
