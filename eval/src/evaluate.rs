@@ -6,8 +6,12 @@ use crate::judge::verdicts::{CompletionRecord, Verdict, judge_all};
 use crate::judge::{Judge, Status, StatusCounts};
 use crate::problem::Problem;
 use crate::protocol::{LimitedProblem, Protocol};
-use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples, fit_to_context};
-use crate::statistics::{ConfidenceInterval, PairedDifference, paired_difference, pass_at_k, proportion_interval};
+use crate::sampling::{
+    CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples, fit_to_context,
+};
+use crate::statistics::{
+    ConfidenceInterval, PairedDifference, paired_difference, pass_at_k, proportion_interval,
+};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -172,9 +176,10 @@ fn fit_requests<'a>(
     let named = |p: &'a Problem| NamedRequest { name: &p.name, request: request(p, protocol) };
     let mut named: Vec<NamedRequest> = problems.iter().map(named).collect();
     fit_to_context(model, &mut named)?;
-    let limited = named.iter().filter(|named| named.request.max_tokens < protocol.max_tokens).map(|named| {
-        LimitedProblem { name: named.name.to_owned(), max_tokens: named.request.max_tokens }
-    });
+    let limited = named
+        .iter()
+        .filter(|named| named.request.max_tokens < protocol.max_tokens)
+        .map(|named| LimitedProblem { name: named.name.to_owned(), max_tokens: named.request.max_tokens });
     let limited = limited.collect();
     Ok((named, limited))
 }
@@ -376,7 +381,11 @@ mod tests {
     struct SmallContext;
 
     impl Generator for SmallContext {
-        fn generate(&mut self, requests: &[CompletionRequest], _: &mut dyn FnMut(usize)) -> Result<Vec<Vec<String>>> {
+        fn generate(
+            &mut self,
+            requests: &[CompletionRequest],
+            _: &mut dyn FnMut(usize),
+        ) -> Result<Vec<Vec<String>>> {
             assert!(requests.iter().all(|r| r.max_tokens > 0 && r.prompt.len() + r.max_tokens <= 10));
             Ok(requests.iter().map(|r| vec!["0".repeat(r.max_tokens); r.n]).collect())
         }

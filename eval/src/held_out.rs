@@ -8,8 +8,10 @@
 use crate::extract::is_identifier_char;
 use crate::failure_modes::unknown_methods;
 use crate::protocol::derive_seed;
-use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples, fit_to_context};
-use crate::statistics::{ConfidenceInterval, PairedDifference, proportion_interval, paired_difference};
+use crate::sampling::{
+    CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples, fit_to_context,
+};
+use crate::statistics::{ConfidenceInterval, PairedDifference, paired_difference, proportion_interval};
 use codelsi_engine::{At, Error, Result};
 use codelsi_model::template::PromptTemplate;
 use oxc_allocator::Allocator;

@@ -75,7 +75,8 @@ fn check_problems(problems: &[(usize, Problem)]) -> Result<()> {
     for (line, problem) in problems {
         let name = &problem.name;
         if let Some(earlier) = lines.insert(name, *line) {
-            let message = format!("lines {earlier} and {line}: two problems are named `{name}`; a name must be unique");
+            let message =
+                format!("lines {earlier} and {line}: two problems are named `{name}`; a name must be unique");
             return Err(Error::new(message));
         }
         if problem.tests.trim().is_empty() {
@@ -135,7 +136,8 @@ mod tests {
     fn refused(problems: &[Problem]) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.jsonl");
-        std::fs::write(&path, format!("\n{}", problems.iter().map(crate::jsonl::line).collect::<String>())).unwrap();
+        std::fs::write(&path, format!("\n{}", problems.iter().map(crate::jsonl::line).collect::<String>()))
+            .unwrap();
         read_problems(&path).unwrap_err().to_string()
     }
 

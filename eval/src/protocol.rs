@@ -214,7 +214,9 @@ pub fn check_sampling(samples: usize, max_tokens: usize, temperature: f32, top_p
         return refused("0 tokens per sample: at least 1 is needed".into());
     }
     if !(temperature >= 0.0 && temperature.is_finite()) {
-        return refused(format!("a temperature of {temperature}: 0 or more is needed, and 0 is greedy decoding"));
+        return refused(format!(
+            "a temperature of {temperature}: 0 or more is needed, and 0 is greedy decoding"
+        ));
     }
     if !(top_p > 0.0 && top_p <= 1.0) {
         return refused(format!("a top-p of {top_p}: a number above 0 and at most 1 is needed"));

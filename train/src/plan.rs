@@ -222,7 +222,8 @@ pub fn weights_exceed_memory(device: &Device, base: &Checkpoint) -> Option<Strin
 /// # Errors
 /// When the folder has no readable configuration, or its weights are broken.
 pub fn open_for_planning(folder: &Path) -> Result<Checkpoint> {
-    let has_weights = ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| folder.join(name).exists());
+    let has_weights =
+        ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| folder.join(name).exists());
     match has_weights {
         true => Checkpoint::open(folder),
         false => Ok(Checkpoint::shapes_only(ModelConfig::load(folder)?, Dtype::BF16)),

@@ -26,8 +26,13 @@ pub fn markdown(report: &Report) -> String {
     report.sets.iter().for_each(|set| problems(&mut text, set));
     private(&mut text, &report.held_out);
     for curation in &report.curation {
-        let _ =
-            writeln!(text, "## Data: {}\n\n{} of {} kept.\n", curation.name, count(curation.kept as u64), count(curation.read as u64));
+        let _ = writeln!(
+            text,
+            "## Data: {}\n\n{} of {} kept.\n",
+            curation.name,
+            count(curation.kept as u64),
+            count(curation.read as u64)
+        );
         let rows = curation.dropped.iter().map(|(reason, n)| vec![reason.clone(), count(*n as u64)]);
         table(&mut text, &["dropped because", "rows"], rows);
     }

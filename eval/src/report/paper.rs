@@ -14,10 +14,18 @@ pub fn rows(report: &Report) -> Vec<[String; 3]> {
     let row = |what: &str, paper: &str, ours: String| [what.to_string(), paper.to_string(), ours];
     vec![
         row("base model", "Code Llama 13B", report.subtitle.clone()),
-        row("trainable", &format!("{} of {} (0.4785 %)", count(62_586_880), count(13_078_615_040)), of(&trainable)),
+        row(
+            "trainable",
+            &format!("{} of {} (0.4785 %)", count(62_586_880), count(13_078_615_040)),
+            of(&trainable),
+        ),
         row("general stage", "about 140 steps, 9.2 M tokens", of(&amount)),
         row("validation loss", "0.7062 → 0.4268", of(&validation)),
-        row("training time", &format!("under one hour on two A100: {} tokens/s or more", count(2_550)), of(&time)),
+        row(
+            "training time",
+            &format!("under one hour on two A100: {} tokens/s or more", count(2_550)),
+            of(&time),
+        ),
         row(
             "problems",
             "159 (HumanEval-TS), 20 samples each, temperature 0.2",

@@ -291,7 +291,8 @@ fn ticks_are_round_and_numbers_readable() {
 
 #[test]
 fn a_first_spike_does_not_set_the_scale_of_the_losses() {
-    let training: Vec<(f64, f64)> = (1..=100).map(|i| (f64::from(i), if i == 1 { 90.0 } else { 1.0 })).collect();
+    let training: Vec<(f64, f64)> =
+        (1..=100).map(|i| (f64::from(i), if i == 1 { 90.0 } else { 1.0 })).collect();
     let svg = curves::losses(&[LossCurve { name: "a".into(), training, validation: vec![] }], 0);
     assert!(!svg.contains(">80<") && !svg.contains(">50<"), "{svg}");
     assert!(svg.contains(">1.0"), "{svg}");
@@ -301,7 +302,10 @@ fn a_first_spike_does_not_set_the_scale_of_the_losses() {
 fn a_report_of_an_earlier_version_is_judged_by_today_s_rule() {
     let current = report().sets.remove(0);
     let mut earlier = current.clone();
-    earlier.results.iter_mut().for_each(|result| (result.low, result.high) = (result.pass_at_1, result.pass_at_1));
+    earlier
+        .results
+        .iter_mut()
+        .for_each(|result| (result.low, result.high) = (result.pass_at_1, result.pass_at_1));
     earlier.differences.iter_mut().for_each(|compared| compared.difference.t_test = None);
     earlier.recompute();
     assert_eq!(earlier.results, current.results);

@@ -145,7 +145,8 @@ fn the_interval_of_a_share_contains_the_truth_and_is_not_too_wide() {
     over_designs(|problems, samples, correlation| {
         let cell = |&p: &f64| proportion_coverage(problems, samples, &rates(p, correlation));
         let coverage: Vec<f64> = MEANS.iter().map(cell).collect();
-        let design = format!("{problems} problems, {samples} samples, correlation {correlation}: {coverage:.4?}");
+        let design =
+            format!("{problems} problems, {samples} samples, correlation {correlation}: {coverage:.4?}");
         assert!(coverage.iter().all(|c| *c >= 0.93), "{design}");
         let most = if problems == 10 { 0.99 } else { 0.985 };
         assert!(average(&coverage[3..]) <= most, "{design}");
@@ -164,7 +165,8 @@ enum Coupling {
 fn paired_coverage(problems: usize, samples: usize, rates: [&[f64]; 2], coupling: Coupling) -> f64 {
     let [a, b] = rates.map(|rates| passing(rates, samples));
     let pooled = |passing: &[Vec<f64>], k: usize| passing.iter().map(|of_rate| of_rate[k]).sum::<f64>();
-    let outcomes = (0..(samples + 1).pow(2)).map(|outcome| (outcome / (samples + 1), outcome % (samples + 1)));
+    let outcomes =
+        (0..(samples + 1).pow(2)).map(|outcome| (outcome / (samples + 1), outcome % (samples + 1)));
     let probability = |(i, j): (usize, usize)| match coupling {
         Coupling::Independent => pooled(&a, i) * pooled(&b, j),
         Coupling::SameOrder => a.iter().zip(&b).map(|(a, b)| a[i] * b[j]).sum::<f64>(),
@@ -194,7 +196,9 @@ fn the_paired_interval_contains_the_true_difference_and_is_not_too_wide() {
         let of = |p: f64| &rates[&p.to_bits()][..];
         let (mut large, mut total) = (Vec::new(), 0);
         // The other half of the pairs are these with the models exchanged or mirrored.
-        for (p, d) in MEANS.iter().flat_map(|&p| DIFFERENCES.map(|d| (p, d))).filter(|(p, d)| 2.0 * p + d <= 1.0) {
+        for (p, d) in
+            MEANS.iter().flat_map(|&p| DIFFERENCES.map(|d| (p, d))).filter(|(p, d)| 2.0 * p + d <= 1.0)
+        {
             for coupling in [Coupling::Independent, Coupling::SameOrder] {
                 let coverage = paired_coverage(problems, samples, [of(p), of(p + d)], coupling);
                 assert!(
@@ -206,6 +210,10 @@ fn the_paired_interval_contains_the_true_difference_and_is_not_too_wide() {
                 large.extend((d >= 0.1).then_some(coverage));
             }
         }
-        assert!(total > 80 && average(&large) <= 0.99, "{problems} problems, {samples} samples, {correlation}: {}", average(&large));
+        assert!(
+            total > 80 && average(&large) <= 0.99,
+            "{problems} problems, {samples} samples, {correlation}: {}",
+            average(&large)
+        );
     });
 }

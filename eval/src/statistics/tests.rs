@@ -195,7 +195,10 @@ fn several_comparisons_in_one_table_are_corrected() {
     let table = verdicts([&same, &gain, &same]);
     assert_abs_diff_eq!(table[1].p, 3.0 * gain.p(), epsilon = 1e-12);
     let text = table[1].noise.clone().unwrap();
-    assert!(text.contains("by Holm over 3 comparisons") && text.contains("7 problems better, 0 worse"), "{text}");
+    assert!(
+        text.contains("by Holm over 3 comparisons") && text.contains("7 problems better, 0 worse"),
+        "{text}"
+    );
     assert!(verdicts(&[]).is_empty());
 }
 

@@ -61,5 +61,8 @@ fn a_plan_that_does_not_fit_says_what_would_help() {
 fn the_bare_command_prints_its_help_and_names_the_demo() {
     let output = codelsi(&[]);
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("Usage: codelsi") && text.contains("codelsi demo"), "{text}");
+    assert!(
+        output.status.success() && text.contains("Usage: codelsi") && text.contains("codelsi demo"),
+        "{text}"
+    );
 }

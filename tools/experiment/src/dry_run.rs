@@ -69,7 +69,10 @@ pub fn estimate(recipe: &Recipe, model: &Path, placement: Placement) -> Result<E
         format!("the {} recipe on {} ({parameters} parameters)\n{estimate}", recipe.name, model.display());
     let advice = (!estimate.fits()).then(|| {
         weights_exceed_memory(&device, &base).unwrap_or_else(|| {
-            format!("lower --seq {}, or spread the weights over cards with --ranks 2 --layout shard", recipe.general.seq)
+            format!(
+                "lower --seq {}, or spread the weights over cards with --ranks 2 --layout shard",
+                recipe.general.seq
+            )
         })
     });
     Ok(Estimate { text, object: estimate.to_json(), advice })

@@ -22,7 +22,10 @@ pub fn environment(placement: Placement) -> Result<Vec<(String, String)>> {
         ("device", title(&device)),
         ("driver", driver(&device)),
         ("version", format!("CodeLSI {}", env!("CARGO_PKG_VERSION"))),
-        ("commit", option_env!("CODELSI_COMMIT").unwrap_or("unknown: built outside of a git checkout").to_owned()),
+        (
+            "commit",
+            option_env!("CODELSI_COMMIT").unwrap_or("unknown: built outside of a git checkout").to_owned(),
+        ),
         ("command", command(std::env::args())),
     ];
     Ok(rows.map(|(name, value)| (name.to_owned(), value)).to_vec())
@@ -45,7 +48,9 @@ fn machine() -> String {
 fn driver(device: &Device) -> String {
     let version = || {
         let text = fs::read_to_string("/proc/driver/nvidia/version").ok()?;
-        text.split_whitespace().find(|word| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit())).map(str::to_owned)
+        text.split_whitespace()
+            .find(|word| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit()))
+            .map(str::to_owned)
     };
     match device {
         Device::Cuda(_) => version().map_or_else(unknown, |version| format!("NVIDIA {version}")),

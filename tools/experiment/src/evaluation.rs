@@ -24,8 +24,9 @@ pub fn evaluate_model(
     folder: &Path,
     out: &Output,
 ) -> Result<ModelResult> {
-    let result =
-        with_progress(name, out, |progress| evaluate(name, model, problems, protocol, judge, folder, progress))?;
+    let result = with_progress(name, out, |progress| {
+        evaluate(name, model, problems, protocol, judge, folder, progress)
+    })?;
     result.protocol.limits().iter().for_each(|limits| eprintln!("{name}: {limits}"));
     Ok(result)
 }

@@ -156,7 +156,10 @@ impl Stages<'_> {
             let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
             if result.limited > 0 {
                 let (limited, rows) = (result.limited, result.rows);
-                eprintln!("{name}: {limited} of {rows} held-out rows leave less than {} tokens for an answer", sampling.max_tokens);
+                eprintln!(
+                    "{name}: {limited} of {rows} held-out rows leave less than {} tokens for an answer",
+                    sampling.max_tokens
+                );
             }
             result.perplexity = loss.map(f64::exp);
             result.verbatim = Some(longest_shared_run(&answers, &training_code));

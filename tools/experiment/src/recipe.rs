@@ -132,7 +132,9 @@ fn shortest(value: Value) -> Value {
         Value::Array(values) => values.into_iter().map(shortest).collect(),
         Value::Number(number) if number.is_f64() => {
             let single = number.as_f64().map(|wide| (wide, wide as f32)).filter(|(w, s)| f64::from(*s) == *w);
-            single.and_then(|(_, s)| s.to_string().parse::<f64>().ok()).map_or(Value::Number(number), |s| json!(s))
+            single
+                .and_then(|(_, s)| s.to_string().parse::<f64>().ok())
+                .map_or(Value::Number(number), |s| json!(s))
         }
         other => other,
     }

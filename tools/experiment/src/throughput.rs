@@ -171,7 +171,8 @@ fn training(
     let rank_flops = step_flops(config, &micro_batches, false) / world as f64;
     let seconds_at_roof = || Ok(roof::flops(device, compute)?.map(|roof| rank_flops / roof));
     let tokens = bench.train * batch;
-    let workload = Workload { name: "train", tokens, seconds_at_roof: &seconds_at_roof, planned: plan.usage.peak };
+    let workload =
+        Workload { name: "train", tokens, seconds_at_roof: &seconds_at_roof, planned: plan.usage.peak };
     time_workload(workload, bench.repeat, device, || {
         train_step.run(&micro_batches, 1e-4).map(drop).map_err(explain)
     })

@@ -89,7 +89,10 @@ pub fn run(args: &EvaluateArgs, out: &Output) -> Result<()> {
         println!("report: {}", args.out.join("report.html").display());
     }
     let models: Vec<_> = page.sets[0].results.iter().map(summary).collect();
-    print_json(args.json, &json!({ "models": models, "differences": differences(&page.sets[0]), "report": args.out.join("report.html") }));
+    print_json(
+        args.json,
+        &json!({ "models": models, "differences": differences(&page.sets[0]), "report": args.out.join("report.html") }),
+    );
     Ok(())
 }
 

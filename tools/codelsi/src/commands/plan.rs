@@ -228,10 +228,14 @@ fn generating(
     let object = json!({
         "bytes": labels(&usage), "peak_bytes": usage.peak, "available_bytes": budget, "fits": fits,
     });
-    let advice = format!("lower --sequences {} or --context-length {context}{}", args.sequences, match args.layout {
-        Layout::Replicate => ", or spread the weights over cards with --ranks 2 --layout shard",
-        _ => "",
-    });
+    let advice = format!(
+        "lower --sequences {} or --context-length {context}{}",
+        args.sequences,
+        match args.layout {
+            Layout::Replicate => ", or spread the weights over cards with --ranks 2 --layout shard",
+            _ => "",
+        }
+    );
     Ok(Plan { text, object, advice: (!fits).then_some(advice) })
 }
 
