@@ -5,9 +5,13 @@ use crate::jsonl;
 use crate::judge::verdicts::{CompletionRecord, Verdict, judge_all};
 use crate::judge::{Judge, Status, StatusCounts};
 use crate::problem::Problem;
-use crate::protocol::Protocol;
-use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples};
-use crate::statistics::{PairedDifference, bootstrap_interval, paired_difference, pass_at_k};
+use crate::protocol::{LimitedProblem, Protocol};
+use crate::sampling::{
+    CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples, fit_to_context,
+};
+use crate::statistics::{
+    ConfidenceInterval, PairedDifference, paired_difference, pass_at_k, proportion_interval,
+};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{At, Error, Result};
 use codelsi_model::template::PromptTemplate;
@@ -38,6 +42,9 @@ fn is_zero(n: &usize) -> bool {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FailedSample {
     pub status: Status,
+    /// The problem's prompt; empty in files of earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prompt: String,
     /// The completion, truncated as it was judged.
     pub completion: String,
     pub message: String,
@@ -49,7 +56,7 @@ pub struct ModelResult {
     pub name: String,
     /// Share of samples that pass, averaged over problems.
     pub pass_at_1: f64,
-    /// The 95 % confidence interval of `pass_at_1`, by bootstrap over problems.
+    /// The 95 % confidence interval of `pass_at_1`.
     pub low: f64,
     pub high: f64,
     /// Present if there are ten samples per problem or more.
@@ -92,6 +99,11 @@ impl ModelResult {
         })
     }
 
+    /// Returns Pass@1 with its 95 % confidence interval.
+    pub fn interval(&self) -> ConfidenceInterval {
+        proportion_interval(&self.scores(), self.protocol.samples)
+    }
+
     /// Returns the paired difference of `self` from `base`.
     ///
     /// # Errors
@@ -104,7 +116,8 @@ impl ModelResult {
                 base.name, self.name
             )));
         }
-        Ok(paired_difference(&base.scores(), &self.scores(), self.protocol.seed))
+        let samples = self.protocol.samples.min(base.protocol.samples);
+        Ok(paired_difference(&base.scores(), &self.scores(), samples))
     }
 }
 
@@ -122,11 +135,12 @@ pub fn evaluate(
     folder: &Path,
     progress: &dyn Progress,
 ) -> Result<ModelResult> {
+    protocol.check()?;
     protocol.format.check(problems)?;
+    let (requests, limited) = fit_requests(model, problems, protocol).at(name)?;
+    let protocol = &Protocol { limited, ..protocol.clone() };
     check_protocol(protocol, &folder.join("protocol.json"))?;
     let started = Instant::now();
-    let requests: Vec<NamedRequest> =
-        problems.iter().map(|p| NamedRequest { name: &p.name, request: request(p, protocol) }).collect();
     let extract = |i: usize, answer: &str| protocol.format.completion(&problems[i], answer);
     let samples =
         draw_samples(model, &requests, &extract, &folder.join("samples.jsonl"), progress).at(name)?;
@@ -162,7 +176,7 @@ pub fn evaluate(
         generate_seconds,
         judge_seconds,
     };
-    let interval = bootstrap_interval(&result.scores(), protocol.seed);
+    let interval = result.interval();
     (result.pass_at_1, result.low, result.high) = (interval.value, interval.low, interval.high);
     if protocol.samples >= 10 {
         let sum = result.per_problem.iter().map(|p| pass_at_k(p.samples, p.correct, 10)).sum::<f64>();
@@ -171,6 +185,24 @@ pub fn evaluate(
     let text = serde_json::to_string_pretty(&result).map_err(|e| Error::new(e.to_string()))?;
     write_atomic(folder.join("result.json"), text.as_bytes())?;
     Ok(result)
+}
+
+/// Returns the requests of the problems, each for as many tokens as the model has room for, and the problems for which it
+/// has less than the protocol allows. No prompt is cut.
+fn fit_requests<'a>(
+    model: &dyn Generator,
+    problems: &'a [Problem],
+    protocol: &Protocol,
+) -> Result<(Vec<NamedRequest<'a>>, Vec<LimitedProblem>)> {
+    let named = |p: &'a Problem| NamedRequest { name: &p.name, request: request(p, protocol) };
+    let mut named: Vec<NamedRequest> = problems.iter().map(named).collect();
+    fit_to_context(model, &mut named)?;
+    let limited = named
+        .iter()
+        .filter(|named| named.request.max_tokens < protocol.max_tokens)
+        .map(|named| LimitedProblem { name: named.name.to_owned(), max_tokens: named.request.max_tokens });
+    let limited = limited.collect();
+    Ok((named, limited))
 }
 
 /// Writes the protocol to a new folder; refuses one that was begun under another protocol, so that results never mix.
@@ -239,6 +271,7 @@ fn group_by_problem(
             let problem = problem_of.get(verdict.name.as_str());
             result.failure = Some(FailedSample {
                 status: verdict.status,
+                prompt: problem.map_or(String::new(), |p| p.prompt.clone()),
                 completion: problem
                     .map_or("", |p| p.truncate_at_stop_token(&completion.completion))
                     .to_owned(),
@@ -330,6 +363,7 @@ mod tests {
             judge_choice: String::new(),
             problems,
             problems_hash,
+            limited: Vec::new(),
         }
     }
 
@@ -362,9 +396,52 @@ mod tests {
         let result = run(folder.path(), 99, 3).unwrap();
         assert_eq!((result.problems, result.samples), (20, 60));
         assert_abs_diff_eq!(result.pass_at_1, 2.0 / 3.0, epsilon = 1e-12);
-        assert_eq!((result.low, result.high, result.pass_at_10), (result.pass_at_1, result.pass_at_1, None));
+        assert!(result.low < 0.6 && result.high > 0.75 && result.pass_at_10.is_none());
         assert_eq!(result.statuses, StatusCounts::from([(Status::Ok, 40), (Status::Exception, 20)]));
         assert_eq!(result.difference_from(&result).unwrap().interval.value, 0.0);
+    }
+
+    /// A context of 10 tokens, one a byte; refuses to be asked for more than fits.
+    struct SmallContext;
+
+    impl Generator for SmallContext {
+        fn generate(
+            &mut self,
+            requests: &[CompletionRequest],
+            _: &mut dyn FnMut(usize),
+        ) -> Result<Vec<Vec<String>>> {
+            assert!(requests.iter().all(|r| r.max_tokens > 0 && r.prompt.len() + r.max_tokens <= 10));
+            Ok(requests.iter().map(|r| vec!["0".repeat(r.max_tokens); r.n]).collect())
+        }
+
+        fn room(&self, requests: &[CompletionRequest]) -> Result<Vec<usize>> {
+            let room = |r: &CompletionRequest| 10usize.saturating_sub(r.prompt.len()).min(r.max_tokens);
+            Ok(requests.iter().map(room).collect())
+        }
+    }
+
+    #[test]
+    fn prompts_that_leave_too_little_room_are_named_and_never_cut() {
+        let prompts = ["", "abc", "abcdefghijkl"];
+        let problems: Vec<Problem> = problems()
+            .into_iter()
+            .zip(prompts)
+            .map(|(p, prompt)| Problem { prompt: prompt.into(), ..p })
+            .collect();
+        let protocol = Protocol { problems: 3, ..protocol(2) };
+        let folder = tempfile::tempdir().unwrap();
+        let result =
+            evaluate("m", &mut SmallContext, &problems, &protocol, &EvenJudge, folder.path(), &()).unwrap();
+        let limited: Vec<(&str, usize)> =
+            result.protocol.limited.iter().map(|p| (p.name.as_str(), p.max_tokens)).collect();
+        assert_eq!(limited, [("p1", 7), ("p2", 0)]);
+        // What does not fit is not answered, and so not solved.
+        assert_eq!(result.per_problem.iter().map(|p| p.correct).collect::<Vec<_>>(), [2, 2, 0]);
+        let text = std::fs::read_to_string(folder.path().join("protocol.json")).unwrap();
+        assert!(text.contains("limited") && text.contains("p2"), "{text}");
+        let shown = result.protocol.to_string();
+        assert!(shown.contains("2 of 3 problems") && shown.contains("p1 (at most 7)"), "{shown}");
+        assert!(shown.contains("p2 (its prompt does not fit: no answer)"), "{shown}");
     }
 
     #[test]

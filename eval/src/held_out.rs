@@ -8,8 +8,10 @@
 use crate::extract::is_identifier_char;
 use crate::failure_modes::unknown_methods;
 use crate::protocol::derive_seed;
-use crate::sampling::{CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples};
-use crate::statistics::{ConfidenceInterval, PairedDifference, bootstrap_interval, paired_difference};
+use crate::sampling::{
+    CompletionRequest, Generator, NamedRequest, Progress, Sample, draw_samples, fit_to_context,
+};
+use crate::statistics::{ConfidenceInterval, PairedDifference, paired_difference, proportion_interval};
 use codelsi_engine::{At, Error, Result};
 use codelsi_model::template::PromptTemplate;
 use oxc_allocator::Allocator;
@@ -58,6 +60,9 @@ pub struct HeldOutResult {
     pub rows: usize,
     /// Number of answers.
     pub answers: usize,
+    /// Rows whose prompts leave less room in the model's context than an answer may take.
+    #[serde(default)]
+    pub limited: usize,
     /// Share of answers that parse.
     pub valid: ConfidenceInterval,
     /// Share of the library's names in the reference code, without those in the instruction, that the answer uses: a
@@ -81,17 +86,17 @@ impl HeldOutResult {
     pub fn difference_from(
         &self,
         base: &HeldOutResult,
-        seed: u64,
     ) -> Result<(PairedDifference, Option<PairedDifference>)> {
         let named = |r: &HeldOutResult| r.per_row.iter().map(|row| row.1.is_some()).collect::<Vec<_>>();
         if named(self) != named(base) {
             return Err(Error::new(format!("{} and {} answered different rows", base.model, self.model)));
         }
+        let samples = self.answers / self.rows.max(1);
         let valid = |r: &HeldOutResult| r.per_row.iter().map(|row| row.0).collect::<Vec<_>>();
         let names = |r: &HeldOutResult| r.per_row.iter().filter_map(|row| row.1).collect::<Vec<_>>();
         let names_difference =
-            (!names(self).is_empty()).then(|| paired_difference(&names(base), &names(self), seed));
-        Ok((paired_difference(&valid(base), &valid(self), seed), names_difference))
+            (!names(self).is_empty()).then(|| paired_difference(&names(base), &names(self), samples));
+        Ok((paired_difference(&valid(base), &valid(self), samples), names_difference))
     }
 }
 
@@ -109,8 +114,10 @@ pub fn evaluate_held_out(
     samples: &Path,
     progress: &dyn Progress,
 ) -> Result<(HeldOutResult, Vec<String>)> {
-    let requests: Vec<NamedRequest> =
+    let mut requests: Vec<NamedRequest> =
         rows.iter().map(|row| NamedRequest { name: &row.name, request: request(row, sampling) }).collect();
+    fit_to_context(model, &mut requests).at(name)?;
+    let limited = requests.iter().filter(|named| named.request.max_tokens < sampling.max_tokens).count();
     let extract = |_, answer: &str| code_block(answer).to_owned();
     let drawn = draw_samples(model, &requests, &extract, samples, progress).at(name)?;
     let codes: Vec<String> = drawn.into_iter().map(|Sample { completion, .. }| completion).collect();
@@ -127,9 +134,10 @@ pub fn evaluate_held_out(
         model: name.into(),
         rows: rows.len(),
         answers: codes.len(),
-        valid: bootstrap_interval(&per_row.iter().map(|row| row.0).collect::<Vec<_>>(), sampling.seed),
-        names: (!names.is_empty()).then(|| bootstrap_interval(&names, sampling.seed)),
-        invented: bootstrap_interval(&invented, sampling.seed),
+        limited,
+        valid: proportion_interval(&per_row.iter().map(|row| row.0).collect::<Vec<_>>(), sampling.n),
+        names: (!names.is_empty()).then(|| proportion_interval(&names, sampling.n)),
+        invented: proportion_interval(&invented, sampling.n),
         perplexity: None,
         verbatim: None,
         per_row,
@@ -269,9 +277,9 @@ mod tests {
         let half =
             measured(vec!["send() {\n  return this.client.post(1);\n}", "send() {\n  // post Mail\n}"]);
         assert_eq!(half.names.unwrap().value, 0.25);
-        let (valid, names) = perfect.difference_from(&half, 1).unwrap();
+        let (valid, names) = perfect.difference_from(&half).unwrap();
         assert_eq!((valid.interval.value, names.unwrap().interval.value), (0.0, 0.75));
-        assert!(perfect.difference_from(&HeldOutResult::default(), 1).is_err());
+        assert!(perfect.difference_from(&HeldOutResult::default()).is_err());
     }
 
     #[test]

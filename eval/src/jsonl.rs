@@ -1,9 +1,8 @@
 //! JSON Lines: one value per line, blank lines ignored, errors that name the file and the line.
 
 use codelsi_engine::{Error, Result};
-use flate2::read::MultiGzDecoder;
 use serde::{Serialize, de::DeserializeOwned};
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::path::Path;
 
 /// Bytes that a packed file may hold.
@@ -14,7 +13,15 @@ const MAX_UNPACKED: u64 = 4 << 30;
 /// # Errors
 /// When the file cannot be read or a line cannot be parsed.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    parse(&read_text(path)?).map_err(|e| e.at(path.display().to_string()))
+    Ok(read_numbered(path)?.into_iter().map(|(_, value)| value).collect())
+}
+
+/// Reads all values of a file with the numbers of their lines, from 1.
+///
+/// # Errors
+/// When the file cannot be read or a line cannot be parsed.
+pub fn read_numbered<T: DeserializeOwned>(path: &Path) -> Result<Vec<(usize, T)>> {
+    parse_numbered(&read_text(path)?).map_err(|e| e.at(path.display().to_string()))
 }
 
 /// Reads a text file, which gzip may have packed; a byte order mark is left out.
@@ -22,20 +29,12 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
 /// # Errors
 /// When it cannot be read, is no UTF-8, or unpacks to more than 4 GiB.
 pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
-        let mut unpacked = Vec::new();
-        let read = MultiGzDecoder::new(bytes.as_slice()).take(MAX_UNPACKED + 1).read_to_end(&mut unpacked);
-        read.map_err(|e| Error::io(path, format!("is packed by gzip, and damaged: {e}")))?;
-        if unpacked.len() as u64 > MAX_UNPACKED {
-            return Err(Error::io(path, "unpacks to more than 4 GiB"));
-        }
-        unpacked
-    } else {
-        bytes
-    };
-    let text = String::from_utf8(bytes).map_err(|_| Error::io(path, "is no UTF-8 text, nor packed by gzip"))?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    let mut text = String::new();
+    let read = codelsi_model::jsonl::open(path)?.take(MAX_UNPACKED + 1).read_to_string(&mut text);
+    match read.map_err(|e| Error::io(path, e))? as u64 {
+        0..=MAX_UNPACKED => Ok(text),
+        _ => Err(Error::io(path, "unpacks to more than 4 GiB")),
+    }
 }
 
 /// Parses one value per line.
@@ -43,6 +42,10 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// # Errors
 /// Names the first line that cannot be parsed.
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<Vec<T>> {
+    Ok(parse_numbered(text)?.into_iter().map(|(_, value)| value).collect())
+}
+
+fn parse_numbered<T: DeserializeOwned>(text: &str) -> Result<Vec<(usize, T)>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(i, line)| {
@@ -52,7 +55,7 @@ pub fn parse<T: DeserializeOwned>(text: &str) -> Result<Vec<T>> {
                 let cause = text.split(" at line ").next().unwrap_or_default();
                 Error::new(format!("line {}: {cause}", i + 1))
             };
-            serde_json::from_str(line).map_err(e)
+            Ok((i + 1, serde_json::from_str(line).map_err(e)?))
         })
         .collect()
 }

@@ -4,15 +4,15 @@
 //! re-executions of that binary (`examples/judge_completion.rs`). Models reach this crate through
 //! [`sampling::Generator`] only.
 //!
-//! Pass@1 of a model from its sample counts, with a confidence interval over problems:
+//! Pass@1 of a model from its sample counts, with its confidence interval:
 //!
 //! ```
-//! use codelsi_eval::statistics::{bootstrap_interval, pass_at_k};
+//! use codelsi_eval::statistics::{pass_at_k, proportion_interval};
 //!
 //! // Four problems, 20 samples each; the number of samples that pass:
 //! let passes = [20, 0, 5, 15];
 //! let scores: Vec<f64> = passes.iter().map(|&correct| pass_at_k(20, correct, 1)).collect();
-//! let pass_at_1 = bootstrap_interval(&scores, 42);
+//! let pass_at_1 = proportion_interval(&scores, 20);
 //! assert!((pass_at_1.value - 0.5).abs() < 1e-12);
 //! assert!(pass_at_1.low < 0.5 && 0.5 < pass_at_1.high);
 //! ```

@@ -1,7 +1,8 @@
 //! Problems in MultiPL-E's JSONL format, and the programs assembled from a problem and a completion.
 
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{At, Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// One problem of a MultiPL-E file; the fields that judging does not need are ignored.
@@ -57,14 +58,34 @@ impl Problem {
 /// Reads a file of problems.
 ///
 /// # Errors
-/// When a line cannot be parsed (the error names file and line), or the file has no problem.
+/// When a line cannot be parsed, two problems have one name, or a problem has no tests (the error names file and line), or
+/// the file has no problem.
 pub fn read_problems(path: impl AsRef<Path>) -> Result<Vec<Problem>> {
-    let problems: Vec<Problem> = crate::jsonl::read(path.as_ref())?;
+    let problems: Vec<(usize, Problem)> = crate::jsonl::read_numbered(path.as_ref())?;
+    check_problems(&problems).at(path.as_ref().display().to_string())?;
+    Ok(problems.into_iter().map(|(_, problem)| problem).collect())
+}
+
+/// Refuses problems with line numbers that cannot be measured: none, two of one name, one without tests.
+fn check_problems(problems: &[(usize, Problem)]) -> Result<()> {
     if problems.is_empty() {
-        return Err(Error::new("holds no problem; give a MultiPL-E JSONL file")
-            .at(path.as_ref().display().to_string()));
+        return Err(Error::new("holds no problem; give a MultiPL-E JSONL file"));
     }
-    Ok(problems)
+    let mut lines: HashMap<&str, usize> = HashMap::new();
+    for (line, problem) in problems {
+        let name = &problem.name;
+        if let Some(earlier) = lines.insert(name, *line) {
+            let message =
+                format!("lines {earlier} and {line}: two problems are named `{name}`; a name must be unique");
+            return Err(Error::new(message));
+        }
+        if problem.tests.trim().is_empty() {
+            let message =
+                format!("line {line}: problem `{name}` has no tests, so whatever runs would count as solved");
+            return Err(Error::new(message));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -109,5 +130,30 @@ mod tests {
         assert!(e.contains("p.jsonl") && e.contains("line 3"), "{e}");
         std::fs::write(&path, "").unwrap();
         assert!(read_problems(&path).unwrap_err().to_string().contains("no problem"));
+    }
+
+    /// Returns the error of a file of these problems, a blank line first.
+    fn refused(problems: &[Problem]) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.jsonl");
+        std::fs::write(&path, format!("\n{}", problems.iter().map(crate::jsonl::line).collect::<String>()))
+            .unwrap();
+        read_problems(&path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn two_problems_of_one_name_are_refused_with_both_lines() {
+        let other = Problem { name: "q".into(), ..problem() };
+        let e = refused(&[problem(), other, problem()]);
+        assert!(e.contains("p.jsonl") && e.contains("lines 2 and 4") && e.contains("`p`"), "{e}");
+    }
+
+    #[test]
+    fn a_problem_without_tests_is_refused() {
+        for tests in ["", " \n\t"] {
+            let empty = Problem { name: "q".into(), tests: tests.into(), ..problem() };
+            let e = refused(&[problem(), empty]);
+            assert!(e.contains("line 3") && e.contains("`q` has no tests"), "{e}");
+        }
     }
 }

@@ -141,6 +141,26 @@ pub struct Protocol {
     pub problems: usize,
     /// SHA-256 over the contents of all problems, in hexadecimal.
     pub problems_hash: String,
+    /// Problems whose answers may not have `max_tokens`, since they would not fit the model's context with their prompts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limited: Vec<LimitedProblem>,
+}
+
+/// A problem whose prompt leaves less room in the model's context than an answer may take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LimitedProblem {
+    pub name: String,
+    /// Tokens that an answer may have; 0 if the prompt alone does not fit, which leaves the problem unanswered.
+    pub max_tokens: usize,
+}
+
+impl fmt::Display for LimitedProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.max_tokens {
+            0 => write!(f, "{} (its prompt does not fit: no answer)", self.name),
+            n => write!(f, "{} (at most {n})", self.name),
+        }
+    }
 }
 
 impl Protocol {
@@ -148,6 +168,37 @@ impl Protocol {
     pub fn fingerprint_problems(problems: &[Problem]) -> (usize, String) {
         let text: String = problems.iter().map(crate::jsonl::line).collect();
         (problems.len(), sha256(&text))
+    }
+
+    /// Refuses settings under which nothing can be measured.
+    ///
+    /// # Errors
+    /// When a setting is outside its range; the error names it.
+    pub fn check(&self) -> Result<()> {
+        check_sampling(self.samples, self.max_tokens, self.temperature, self.top_p)?;
+        match self.problems {
+            0 => Err(Error::new("there is no problem to measure on")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Describes the limited problems in one line; `None` if there is none.
+    pub fn limits(&self) -> Option<String> {
+        const NAMED: usize = 20;
+        let names: Vec<String> = self.limited.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = match self.limited.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            n => format!(" and {n} more, named in protocol.json"),
+        };
+        (!names.is_empty()).then(|| {
+            format!(
+                "{} of {} problems leave less than {} tokens of the context for an answer: {}{more}",
+                self.limited.len(),
+                self.problems,
+                self.max_tokens,
+                names.join(", ")
+            )
+        })
     }
 
     /// Returns the SHA-256 over all fields but the choice of the judge, in hexadecimal.
@@ -159,6 +210,29 @@ impl Protocol {
     pub fn problem_seed(&self, problem: &str) -> u64 {
         derive_seed(self.seed, problem)
     }
+}
+
+/// Refuses settings of sampling that give no samples, or samples of no distribution.
+///
+/// # Errors
+/// When a setting is outside its range; the error names it and its value.
+pub fn check_sampling(samples: usize, max_tokens: usize, temperature: f32, top_p: f32) -> Result<()> {
+    let refused = |message: String| Err(Error::new(message));
+    if samples == 0 {
+        return refused("0 samples: at least 1 is needed".into());
+    }
+    if max_tokens == 0 {
+        return refused("0 tokens per sample: at least 1 is needed".into());
+    }
+    if !(temperature >= 0.0 && temperature.is_finite()) {
+        return refused(format!(
+            "a temperature of {temperature}: 0 or more is needed, and 0 is greedy decoding"
+        ));
+    }
+    if !(top_p > 0.0 && top_p <= 1.0) {
+        return refused(format!("a top-p of {top_p}: a number above 0 and at most 1 is needed"));
+    }
+    Ok(())
 }
 
 /// Derives the seed for the samples of a request from the seed of the run and the request's name.
@@ -194,6 +268,7 @@ impl fmt::Display for Protocol {
         if !self.judge_choice.is_empty() {
             writeln!(f, "          chosen, because: {}", self.judge_choice)?;
         }
+        self.limits().map_or(Ok(()), |limits| writeln!(f, "context   {limits}"))?;
         write!(f, "protocol  sha256 {}…", short(&self.hash()))
     }
 }
@@ -231,7 +306,30 @@ mod tests {
             judge_choice: String::new(),
             problems,
             problems_hash,
+            limited: Vec::new(),
         }
+    }
+
+    #[test]
+    fn settings_that_measure_nothing_are_refused() {
+        let refused = |changed: Protocol| changed.check().map_err(|e| e.to_string()).unwrap_err();
+        assert!(protocol().check().is_ok());
+        assert!(refused(Protocol { samples: 0, ..protocol() }).contains("samples"));
+        assert!(refused(Protocol { max_tokens: 0, ..protocol() }).contains("tokens"));
+        assert!(refused(Protocol { problems: 0, ..protocol() }).contains("problem"));
+        for temperature in [f32::NAN, -0.1, f32::INFINITY] {
+            assert!(refused(Protocol { temperature, ..protocol() }).contains("temperature"));
+        }
+        for top_p in [f32::NAN, 0.0, -1.0, 2.0] {
+            assert!(refused(Protocol { top_p, ..protocol() }).contains("top-p"));
+        }
+    }
+
+    #[test]
+    fn a_protocol_of_an_earlier_version_keeps_its_hash() {
+        let text = serde_json::to_string(&protocol()).unwrap();
+        assert!(!text.contains("limited"), "{text}");
+        assert_eq!(serde_json::from_str::<Protocol>(&text).unwrap().hash(), protocol().hash());
     }
 
     #[test]
@@ -273,6 +371,7 @@ mod tests {
             Protocol { seed: 2, ..base.clone() },
             Protocol { judge: "k".into(), ..base.clone() },
             Protocol { problems_hash: "other".into(), ..base.clone() },
+            Protocol { limited: vec![LimitedProblem { name: "p".into(), max_tokens: 0 }], ..base.clone() },
         ];
         assert!(changed.iter().all(|p| hashes.insert(p.hash())));
         assert_eq!(base.hash(), protocol().hash());

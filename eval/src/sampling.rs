@@ -45,6 +45,15 @@ pub trait Generator {
         requests: &[CompletionRequest],
         on_tokens: &mut dyn FnMut(usize),
     ) -> Result<Vec<Vec<String>>>;
+
+    /// Returns the number of tokens that may be generated for each request: its own maximum, or what the prompt leaves of
+    /// the model's context; 0 if the prompt does not fit. A model behind a server does not know.
+    ///
+    /// # Errors
+    /// When a prompt cannot be encoded.
+    fn room(&self, requests: &[CompletionRequest]) -> Result<Vec<usize>> {
+        Ok(requests.iter().map(|request| request.max_tokens).collect())
+    }
 }
 
 /// A line of `samples.jsonl`; `codelsi judge` takes the file as completions.
@@ -74,9 +83,20 @@ pub struct NamedRequest<'a> {
     pub request: CompletionRequest,
 }
 
+/// Gives each request as many tokens as the model has room for, at most its own maximum. No prompt is cut.
+///
+/// # Errors
+/// When a prompt cannot be encoded.
+pub fn fit_to_context(model: &dyn Generator, requests: &mut [NamedRequest]) -> Result<()> {
+    let plain: Vec<CompletionRequest> = requests.iter().map(|named| named.request.clone()).collect();
+    let room = model.room(&plain)?;
+    requests.iter_mut().zip(room).for_each(|(named, room)| named.request.max_tokens = room);
+    Ok(())
+}
+
 /// Generates the samples that the file `path` does not hold yet and returns all, in the order of `requests`. The
 /// samples of a request are written atomically. `extract(i, answer)` returns the completion in an answer
-/// to request `i`.
+/// to request `i`. A request of no tokens is answered with nothing, and the model is not asked.
 ///
 /// # Errors
 /// When the model or the disk fails. Samples that were generated before remain in the file.
@@ -95,10 +115,18 @@ pub fn draw_samples(
     let mut done = requests.len() - missing.len();
     progress.generated(done, requests.len());
     for chunk in missing.chunks(CHUNK) {
-        let batch: Vec<CompletionRequest> = chunk.iter().map(|&i| requests[i].request.clone()).collect();
-        let answers = model.generate(&batch, &mut |new| progress.tokens(new))?;
+        let asked = |i: &&usize| requests[**i].request.max_tokens > 0;
+        let batch: Vec<CompletionRequest> =
+            chunk.iter().filter(asked).map(|&i| requests[i].request.clone()).collect();
+        let answers = match batch.is_empty() {
+            true => Vec::new(),
+            false => model.generate(&batch, &mut |new| progress.tokens(new))?,
+        };
+        let mut answers = chunk.iter().filter(asked).zip(answers).collect::<HashMap<_, _>>();
         let mut text = String::new();
-        for (&i, answers) in chunk.iter().zip(answers) {
+        for i in chunk {
+            let answers = answers.remove(i).unwrap_or_else(|| vec![String::new(); requests[*i].request.n]);
+            let i = *i;
             let samples = name_samples(requests[i].name, answers, |answer| extract(i, answer));
             text.extend(samples.iter().map(jsonl::line));
             drawn.insert(requests[i].name.to_owned(), samples);

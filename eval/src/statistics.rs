@@ -1,13 +1,18 @@
 //! Statistics over problems: pass@k, confidence intervals, and the paired difference of two models.
 //!
-//! The unit is the problem: samples of one problem are not independent, so the bootstrap resamples problems, never
-//! samples.
+//! The unit is the problem: samples of one problem are not independent, so each interval estimates from the problems how
+//! many independent samples theirs are worth.
 
-use codelsi_engine::rng::RngKey;
+mod paired;
+mod proportion;
+mod significance;
+
+pub use paired::{PairedDifference, paired_difference, sign_test};
+pub use proportion::proportion_interval;
+pub use significance::{ALPHA, Verdict, holm, verdicts};
+
 use serde::{Deserialize, Serialize};
-
-/// Resamples of a bootstrap; with 159 problems, the interval's ends differ by less than 0.1 points between seeds.
-const RESAMPLES: usize = 10_000;
+use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// An estimate with its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,46 +23,13 @@ pub struct ConfidenceInterval {
 }
 
 impl ConfidenceInterval {
+    /// Returns the distance from the low end to the high one.
+    pub fn width(&self) -> f64 {
+        self.high - self.low
+    }
+
     fn contains_zero(&self) -> bool {
         self.low <= 0.0 && self.high >= 0.0
-    }
-}
-
-/// The difference of model `b` from model `a` on the same problems.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PairedDifference {
-    /// Mean of b - a over problems, with its paired bootstrap interval.
-    pub interval: ConfidenceInterval,
-    /// Problems on which b is better.
-    pub wins: usize,
-    /// Problems on which a is better.
-    pub losses: usize,
-    /// p-value of the two-sided sign test over the problems that differ.
-    pub sign_test: f64,
-    /// The [`minimum_detectable_effect`] of these two.
-    pub detectable: f64,
-}
-
-impl PairedDifference {
-    /// Returns the reason why no gain or loss may be claimed from this difference; `None` if it is significant at 5 %
-    /// by both the interval and the sign test, which fail in different ways.
-    pub fn why_not_significant(&self) -> Option<String> {
-        if self.wins + self.losses == 0 {
-            return Some("not significant: every problem has the same score".into());
-        }
-        let reason = if self.interval.contains_zero() {
-            "the 95 % interval contains zero".into()
-        } else if self.sign_test > 0.05 {
-            format!("the sign test gives p = {:.3}", self.sign_test)
-        } else {
-            return None;
-        };
-        Some(format!(
-            "not significant: {reason}; {} problems better, {} worse; a difference below {:.1} points is not detectable",
-            self.wins,
-            self.losses,
-            100.0 * self.detectable
-        ))
     }
 }
 
@@ -82,80 +54,27 @@ pub fn pass_at_k(n: usize, c: usize, k: usize) -> f64 {
     1.0 - (n - c + 1..=n).map(|i| 1.0 - k as f64 / i as f64).product::<f64>()
 }
 
-/// Computes the mean of per-problem scores with its 95 % percentile bootstrap interval over problems.
-pub fn bootstrap_interval(scores: &[f64], seed: u64) -> ConfidenceInterval {
-    let value = mean(scores);
-    if scores.is_empty() {
-        return ConfidenceInterval { value, low: value, high: value };
+/// Returns the quantile at `probability` of Student's t distribution.
+fn t_quantile(probability: f64, freedom: usize) -> f64 {
+    students_t(freedom).inverse_cdf(probability)
+}
+
+fn students_t(freedom: usize) -> StudentsT {
+    StudentsT::new(0.0, 1.0, freedom.max(1) as f64).expect("the degrees of freedom are positive")
+}
+
+/// Returns the mean of values, and the variance of that mean as estimated from them; exactly 0 if all are equal.
+fn mean_and_variance(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n.max(1.0);
+    if values.iter().all(|value| *value == values[0]) {
+        return (values.first().copied().unwrap_or(0.0), 0.0);
     }
-    let mut means: Vec<f64> =
-        (0..RESAMPLES).map(|round| resampled_mean(scores, seed, round as u32)).collect();
-    means.sort_by(f64::total_cmp);
-    let quantile = |q: f64| means[(q * (RESAMPLES - 1) as f64).round() as usize];
-    ConfidenceInterval { value, low: quantile(0.025), high: quantile(0.975) }
+    let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+    (mean, squares / (n - 1.0) / n)
 }
 
-/// Compares the per-problem scores of two models on the same problems, in the same order.
-///
-/// ```
-/// use codelsi_eval::statistics::paired_difference;
-///
-/// let base = [0.0, 0.0, 1.0, 0.0];
-/// let tuned = [1.0, 0.0, 1.0, 1.0];
-/// let difference = paired_difference(&base, &tuned, 42);
-/// assert_eq!((difference.interval.value, difference.wins, difference.losses), (0.5, 2, 0));
-/// // Four problems are too few to claim a gain: the p-value is 0.5.
-/// assert!((difference.sign_test - 0.5).abs() < 1e-12);
-/// ```
-///
-/// # Panics
-/// When the two have different lengths.
-pub fn paired_difference(a: &[f64], b: &[f64], seed: u64) -> PairedDifference {
-    assert_eq!(a.len(), b.len(), "paired scores must be of the same problems");
-    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| b - a).collect();
-    let wins = differences.iter().filter(|d| **d > 0.0).count();
-    let losses = differences.iter().filter(|d| **d < 0.0).count();
-    PairedDifference {
-        interval: bootstrap_interval(&differences, seed),
-        wins,
-        losses,
-        sign_test: sign_test(wins, losses),
-        detectable: minimum_detectable_effect(&differences),
-    }
-}
-
-/// Returns the p-value of the two-sided sign test: the probability of a split at least as uneven if both models are
-/// equally good.
-pub fn sign_test(wins: usize, losses: usize) -> f64 {
-    let n = wins + losses;
-    // P(X <= min) for X ~ Binomial(n, 1/2), in logarithms so that large n does not underflow.
-    let ln_choose = |k: usize| (1..=k).map(|i| ((n - k + i) as f64 / i as f64).ln()).sum::<f64>();
-    let tail: f64 = (0..=wins.min(losses)).map(|k| (ln_choose(k) - n as f64 * 2f64.ln()).exp()).sum();
-    (2.0 * tail).min(1.0)
-}
-
-/// Returns the smallest true difference that these problems show as significant (5 %, two-sided) with a power of 80 %:
-/// (1.960 + 0.842) standard errors of the paired differences.
-pub fn minimum_detectable_effect(differences: &[f64]) -> f64 {
-    let n = differences.len() as f64;
-    let center = mean(differences);
-    let variance = differences.iter().map(|d| (d - center).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    2.802 * (variance / n.max(1.0)).sqrt()
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-fn resampled_mean(scores: &[f64], seed: u64, round: u32) -> f64 {
-    let key = RngKey { seed, step: round, site: 0 };
-    let n = scores.len();
-    let draw = |i: usize| {
-        let word = key.words((i / 4) as u32, 0)[i % 4];
-        scores[((u64::from(word) * n as u64) >> 32) as usize]
-    };
-    (0..n).map(draw).sum::<f64>() / n as f64
-}
-
+#[cfg(test)]
+mod coverage;
 #[cfg(test)]
 mod tests;

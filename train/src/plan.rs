@@ -10,11 +10,14 @@ use codelsi_engine::memory::{Usage, available_bytes};
 use codelsi_engine::{Device, Error, PlannedComm, Rank, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::config::ModelConfig;
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::Llama;
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::trainable::Trainable;
+use safetensors::Dtype;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The inputs of a memory plan: a training run and its device.
@@ -197,6 +200,34 @@ pub fn memory_budget(device: &Device, base: &Checkpoint, sharing: usize) -> Opti
         Device::Cpu(_) => Some(available_bytes()?.saturating_sub(base.byte_len()) / sharing),
         Device::Cuda(cuda) => cuda.memory_info().ok().map(|(free, _)| usable_gpu_memory(free)),
         Device::Plan(_) => None,
+    }
+}
+
+/// Says that the mapped weights alone exceed the memory that is available, where they do; no flag helps against that.
+pub fn weights_exceed_memory(device: &Device, base: &Checkpoint) -> Option<String> {
+    let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
+    let (weights, available) = (base.byte_len(), available_bytes()?);
+    (matches!(device, Device::Cpu(_)) && weights >= available).then(|| {
+        format!(
+            "the mapped weights alone take {:.1} GiB, and {:.1} GiB of memory is available: run it on a machine with more \
+             memory, or take a smaller model",
+            gib(weights),
+            gib(available)
+        )
+    })
+}
+
+/// Opens a model for planning, which needs its sizes alone: a folder without weights is planned as if these were stored as
+/// bf16.
+///
+/// # Errors
+/// When the folder has no readable configuration, or its weights are broken.
+pub fn open_for_planning(folder: &Path) -> Result<Checkpoint> {
+    let has_weights =
+        ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| folder.join(name).exists());
+    match has_weights {
+        true => Checkpoint::open(folder),
+        false => Ok(Checkpoint::shapes_only(ModelConfig::load(folder)?, Dtype::BF16)),
     }
 }
 

@@ -34,10 +34,12 @@ pub fn diagnostics(run: &ProcessOutput, folder: &Path) -> String {
 
 /// Returns the first lines of an output, bounded in number and length, without stack frames and versions.
 pub fn first_lines(output: &str) -> String {
-    const LINES: usize = 8;
-    const CHARACTERS: usize = 600;
+    const LINES: usize = 60;
+    const CHARACTERS: usize = 8_000;
     let noise =
         |line: &&str| line.trim().is_empty() || line.starts_with("    at ") || line.starts_with("Node.js v");
-    let lines: Vec<&str> = output.lines().filter(|line| !noise(line)).take(LINES).collect();
-    lines.join("\n").chars().take(CHARACTERS).collect()
+    let lines: Vec<&str> = output.lines().filter(|line| !noise(line)).collect();
+    let text = lines.iter().take(LINES).copied().collect::<Vec<_>>().join("\n");
+    let shown: String = text.chars().take(CHARACTERS).collect();
+    if lines.len() > LINES || shown.len() < text.len() { shown + " …" } else { shown }
 }

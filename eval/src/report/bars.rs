@@ -1,7 +1,7 @@
 //! Charts with one bar or point per row: Pass@1 with intervals, paired differences, verdicts, timings.
 
 use super::chart::{Anchor, Scale, Svg, colour, duration, percent, short, ticks};
-use super::data::{ModelComparison, StageTiming};
+use super::data::{ProblemSet, StageTiming};
 use crate::evaluate::ModelResult;
 use crate::judge::Status;
 
@@ -48,8 +48,10 @@ fn whisker(svg: &mut Svg, (low, high): (f64, f64), y: f64) {
     }
 }
 
-/// Draws each paired difference as a point with its interval and a line at zero.
-pub fn differences(compared: &[ModelComparison]) -> String {
+/// Draws each paired difference as a point with its interval and a line at zero; the point is filled if the difference is
+/// significant.
+pub fn differences(set: &ProblemSet) -> String {
+    let compared = &set.differences;
     let height = ROW * compared.len() as f64 + 30.0;
     let mut svg = Svg::new(WIDTH, height);
     let ends = || compared.iter().flat_map(|c| [c.difference.interval.low, c.difference.interval.high]);
@@ -61,10 +63,10 @@ pub fn differences(compared: &[ModelComparison]) -> String {
         svg.line(class, (x.at(value / 100.0), 4.0), (x.at(value / 100.0), height - 26.0));
         svg.text("tick", (x.at(value / 100.0), height - 8.0), Anchor::Middle, &signed(value, 0));
     }
-    for (i, c) in compared.iter().enumerate() {
+    for (i, (c, verdict)) in compared.iter().zip(set.verdicts()).enumerate() {
         let y = ROW * i as f64 + 19.0;
         let interval = &c.difference.interval;
-        let clear = if interval.low > 0.0 || interval.high < 0.0 { "dot" } else { "dot open" };
+        let class = if verdict.is_significant() { "dot" } else { "dot open" };
         svg.text(
             "label",
             (LEFT + 48.0, y + 4.5),
@@ -73,7 +75,7 @@ pub fn differences(compared: &[ModelComparison]) -> String {
         );
         whisker(&mut svg, (x.at(interval.low), x.at(interval.high)), y);
         svg.dot(
-            clear,
+            class,
             (x.at(interval.value), y),
             5.0,
             &format!("{} points", signed(100.0 * interval.value, 1)),

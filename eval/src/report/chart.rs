@@ -157,6 +157,12 @@ pub fn count(n: u64) -> String {
     text
 }
 
+/// Formats a number of bytes as `50.2 MiB` or `29.2 GiB`.
+pub fn size(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}
+
 /// Formats `3725.2` seconds as `1 h 02 min`.
 pub fn duration(seconds: f64) -> String {
     let rounded = seconds.round() as u64;

@@ -15,30 +15,31 @@ pub fn losses(curves: &[LossCurve], first: usize) -> String {
     let points =
         || curves.iter().flat_map(|c| c.training.iter().chain(&c.validation)).filter(|p| p.1.is_finite());
     let max = |f: fn(&(f64, f64)) -> f64| points().map(f).fold(f64::NEG_INFINITY, f64::max);
-    let (steps, high) = (max(|p| p.0), max(|p| p.1));
+    let (steps, high) = (max(|p| p.0), highest_that_matters(curves));
     let low = -max(|p| -p.1);
     let mut svg = Svg::new(SIZE.0, SIZE.1);
     let pad = 0.06 * (high - low).max(1e-3);
     let x = Scale { from: (0.0, steps), to: (MARGIN.0, SIZE.0 - MARGIN.1) };
     let y = Scale { from: ((low - pad).max(0.0), high + pad), to: (SIZE.1 - MARGIN.3, MARGIN.2) };
+    let height = |loss: f64| y.at(loss).max(MARGIN.2);
     axes(&mut svg, x, y);
     let mut labels: Vec<(f64, usize)> = Vec::new();
     for (i, curve) in curves.iter().enumerate() {
         let class = colour(first + i);
         svg.path(
             &format!("curve {class}"),
-            thinned(&curve.training).into_iter().map(|(s, l)| (x.at(s), y.at(l))),
+            thinned(&curve.training).into_iter().map(|(s, l)| (x.at(s), height(l))),
         );
         for &(step, loss) in &curve.validation {
             svg.dot(
                 &format!("ring {class}"),
-                (x.at(step), y.at(loss)),
+                (x.at(step), height(loss)),
                 3.5,
                 &format!("{}, step {step}: validation {loss:.4}", curve.name),
             );
         }
         if let Some(&(_, last)) = curve.training.last() {
-            labels.push((y.at(last), i));
+            labels.push((height(last), i));
         }
     }
     for (label_y, i) in spread(labels) {
@@ -52,6 +53,18 @@ pub fn losses(curves: &[LossCurve], first: usize) -> String {
         );
     }
     svg.finish("Loss over training steps")
+}
+
+/// Returns the loss up to which the axis reaches: 95 of 100 points of every curve lie below it, so that a first spike does
+/// not press the rest to the bottom.
+fn highest_that_matters(curves: &[LossCurve]) -> f64 {
+    let of_curve = |points: &[(f64, f64)]| {
+        let mut losses: Vec<f64> = points.iter().map(|p| p.1).filter(|loss| loss.is_finite()).collect();
+        losses.sort_by(f64::total_cmp);
+        losses.get((losses.len() * 95 / 100).min(losses.len().saturating_sub(1))).copied()
+    };
+    let lines = curves.iter().flat_map(|c| [thinned(&c.training), c.validation.clone()]);
+    lines.filter_map(|line| of_curve(&line)).fold(f64::NEG_INFINITY, f64::max)
 }
 
 fn axes(svg: &mut Svg, x: Scale, y: Scale) {

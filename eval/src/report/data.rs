@@ -2,7 +2,7 @@
 
 use crate::evaluate::ModelResult;
 use crate::held_out::HeldOutResult;
-use crate::statistics::PairedDifference;
+use crate::statistics::{PairedDifference, Verdict, verdicts};
 use serde::{Deserialize, Serialize};
 
 /// The contents of a report.
@@ -30,6 +30,9 @@ pub struct Report {
     pub curation: Vec<CurationSummary>,
     /// Wall time of the stages, in order.
     pub timings: Vec<StageTiming>,
+    /// Date, machine, device, program and command as name and value.
+    #[serde(default)]
+    pub environment: Vec<(String, String)>,
     /// The recipe and other settings as name and value.
     pub settings: Vec<(String, String)>,
     /// Notes for the interpretation of the figures.
@@ -69,6 +72,29 @@ pub struct ProblemSet {
     pub name: String,
     pub results: Vec<ModelResult>,
     pub differences: Vec<ModelComparison>,
+}
+
+impl ProblemSet {
+    /// Computes all intervals and differences again from the problems' counts, so that a report of an earlier version is
+    /// judged by today's rule.
+    pub fn recompute(&mut self) {
+        for result in self.results.iter_mut().filter(|result| !result.per_problem.is_empty()) {
+            let interval = result.interval();
+            (result.low, result.high) = (interval.low, interval.high);
+        }
+        for compared in &mut self.differences {
+            let result = |name: &str| self.results.iter().find(|result| result.name == name);
+            let pair = result(&compared.from).zip(result(&compared.to));
+            if let Some(difference) = pair.and_then(|(from, to)| to.difference_from(from).ok()) {
+                compared.difference = difference;
+            }
+        }
+    }
+
+    /// Judges the set's differences together: each is significant or noise.
+    pub fn verdicts(&self) -> Vec<Verdict> {
+        verdicts(self.differences.iter().map(|compared| &compared.difference))
+    }
 }
 
 /// The difference between two models.

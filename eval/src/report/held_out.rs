@@ -2,7 +2,8 @@
 
 use super::chart::escape;
 use super::data::RepositoryResult;
-use crate::statistics::{ConfidenceInterval, PairedDifference};
+use crate::held_out::HeldOutResult;
+use crate::statistics::{ConfidenceInterval, PairedDifference, verdicts};
 
 /// The table's columns.
 pub const HEADER: [&str; 8] = [
@@ -19,7 +20,7 @@ pub const HEADER: [&str; 8] = [
 /// The explanation of the columns.
 pub const LEGEND: &str = "<p class=\"fine\">Names found: the share of the exported names in the reference code, without those in the \
     instruction, that the answers use. Invents methods: answers that call a method that neither the repository nor the language's \
-    library declares. Verbatim tokens: the longest run of tokens shared with the training data. Intervals are 95 %, by bootstrap over \
+    library declares. Verbatim tokens: the longest run of tokens shared with the training data. Intervals are 95 %, by the same rule as Pass@1's, over \
     rows. None of these figures says that the code is correct: it is not executed.</p>";
 
 /// Returns the table's cells, one row per model.
@@ -46,24 +47,30 @@ fn interval(i: ConfidenceInterval) -> String {
     format!("{value:.1} [{low:.1}, {high:.1}]")
 }
 
-/// Returns one line per paired difference of a repository, with the reason if it is not significant.
-pub fn differences(repository: &RepositoryResult) -> Vec<String> {
-    let (Some(first), Some(last)) = (repository.readings.first(), repository.readings.last()) else {
-        return Vec::new();
-    };
-    let line = |what: &str, difference: &Option<PairedDifference>| {
-        let d = difference.as_ref()?;
+/// Returns, for each repository, one line per paired difference, with the reason if it is not significant among all
+/// differences of the repositories.
+pub fn differences(repositories: &[RepositoryResult]) -> Vec<Vec<String>> {
+    let compared: Vec<Vec<(&str, PairedDifference)>> = repositories.iter().map(compared).collect();
+    let mut verdicts = verdicts(compared.iter().flatten().map(|(_, difference)| difference)).into_iter();
+    let mut line = |repository: &RepositoryResult, what: &str, d: &PairedDifference| {
         let [value, low, high] = [d.interval.value, d.interval.low, d.interval.high].map(|v| 100.0 * v);
-        let noise = d.why_not_significant().map_or(String::new(), |noise| format!(": {noise}"));
-        Some(format!(
-            "{}, {what}: {} − {} {value:+.1} points [{low:+.1}, {high:+.1}]{noise}",
-            repository.repository, last.model, first.model
-        ))
+        let noise = verdicts.next().and_then(|verdict| verdict.noise);
+        let noise = noise.map_or(String::new(), |noise| format!(": {noise}"));
+        let model = |reading: Option<&HeldOutResult>| reading.map_or(String::new(), |r| r.model.clone());
+        let (first, last) = (model(repository.readings.first()), model(repository.readings.last()));
+        format!(
+            "{}, {what}: {last} − {first} {value:+.1} points [{low:+.1}, {high:+.1}]{noise}",
+            repository.repository
+        )
     };
-    [line("names found", &repository.names), line("parses", &repository.valid)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let lines = repositories.iter().zip(&compared);
+    lines.map(|(r, compared)| compared.iter().map(|(what, d)| line(r, what, d)).collect()).collect()
+}
+
+/// Returns a repository's paired differences under the names of what is compared.
+fn compared(repository: &RepositoryResult) -> Vec<(&'static str, PairedDifference)> {
+    let named = [("names found", repository.names), ("parses", repository.valid)];
+    named.into_iter().filter_map(|(what, difference)| Some((what, difference?))).collect()
 }
 
 /// Renders the table in HTML.
@@ -89,7 +96,7 @@ pub fn table(repositories: &[RepositoryResult]) -> String {
 
 /// Renders the differences in HTML.
 pub fn noise(repositories: &[RepositoryResult]) -> String {
-    let lines = repositories.iter().flat_map(differences);
+    let lines = differences(repositories).into_iter().flatten();
     let lines: String = lines.map(|line| format!("<li>{}</li>", escape(&line))).collect();
     format!("<ul>{lines}</ul>")
 }

@@ -1,9 +1,10 @@
 //! The report as Markdown: every figure, without the charts.
 
-use super::chart::duration;
+use super::chart::{count, duration, size};
 use super::data::{ModelComparison, ProblemSet, Report, RepositoryResult, TrainingSummary};
 use super::held_out;
 use super::paper;
+use crate::statistics::Verdict;
 use std::fmt::Write;
 
 /// Renders the whole document.
@@ -25,9 +26,14 @@ pub fn markdown(report: &Report) -> String {
     report.sets.iter().for_each(|set| problems(&mut text, set));
     private(&mut text, &report.held_out);
     for curation in &report.curation {
-        let _ =
-            writeln!(text, "## Data: {}\n\n{} of {} kept.\n", curation.name, curation.kept, curation.read);
-        let rows = curation.dropped.iter().map(|(reason, n)| vec![reason.clone(), n.to_string()]);
+        let _ = writeln!(
+            text,
+            "## Data: {}\n\n{} of {} kept.\n",
+            curation.name,
+            count(curation.kept as u64),
+            count(curation.read as u64)
+        );
+        let rows = curation.dropped.iter().map(|(reason, n)| vec![reason.clone(), count(*n as u64)]);
         table(&mut text, &["dropped because", "rows"], rows);
     }
     if !report.timings.is_empty() {
@@ -40,10 +46,12 @@ pub fn markdown(report: &Report) -> String {
         report.notes.iter().for_each(|note| text += &format!("- {note}\n"));
         text.push('\n');
     }
-    if !report.settings.is_empty() {
-        text += "## Recipe\n\n";
-        let rows = report.settings.iter().map(|(name, value)| vec![name.clone(), value.clone()]);
-        table(&mut text, &["setting", "value"], rows);
+    for (title, rows) in [("Recipe", &report.settings), ("Run", &report.environment)] {
+        if !rows.is_empty() {
+            let _ = writeln!(text, "## {title}\n");
+            let rows = rows.iter().map(|(name, value)| vec![name.clone(), value.clone()]);
+            table(&mut text, &["setting", "value"], rows);
+        }
     }
     text
 }
@@ -56,12 +64,12 @@ fn training(row: &TrainingSummary) -> Vec<String> {
     vec![
         row.name.clone(),
         or(share),
-        or(row.steps.map(|n| n.to_string())),
-        or(row.tokens.map(|n| n.to_string())),
+        or(row.steps.map(|n| count(n as u64))),
+        or(row.tokens.map(count)),
         arrow(row.first_loss.zip(row.last_loss)),
         arrow(row.validation_loss),
-        or(row.tokens_per_s.map(|rate| format!("{rate:.0}"))),
-        or(row.peak_bytes.map(|n| format!("{:.1} MiB", n as f64 / f64::from(1 << 20)))),
+        or(row.tokens_per_s.map(|rate| count(rate.round() as u64))),
+        or(row.peak_bytes.map(size)),
     ]
 }
 
@@ -93,20 +101,21 @@ fn problems(text: &mut String, set: &ProblemSet) {
         "verbatim tokens",
     ];
     table(text, &header, results);
-    let row = |c: &ModelComparison| {
+    let row = |(c, verdict): (&ModelComparison, Verdict)| {
         let (d, points) = (&c.difference, |share: f64| format!("{:+.1}", 100.0 * share));
         vec![
             format!("{} − {}", c.to, c.from),
             points(d.interval.value),
             format!("{} … {}", points(d.interval.low), points(d.interval.high)),
-            format!("{:.3}", d.sign_test),
+            point(d.interval.width()),
             point(d.detectable),
-            d.why_not_significant().unwrap_or_default(),
+            format!("{:.3}", verdict.p),
+            verdict.noise.unwrap_or_default(),
         ]
     };
     if !set.differences.is_empty() {
-        let header = ["difference", "points", "95 % interval", "sign test p", "detectable", ""];
-        table(text, &header, set.differences.iter().map(row));
+        let header = ["difference", "points", "95 % interval", "width", "detectable", "p, corrected", ""];
+        table(text, &header, set.differences.iter().zip(set.verdicts()).map(row));
     }
     if let Some(first) = set.results.first() {
         let _ = writeln!(text, "```\n{}\n```\n", first.protocol.to_string().trim_end());
@@ -120,7 +129,7 @@ fn private(text: &mut String, repositories: &[RepositoryResult]) {
     }
     text.push_str("## Private code, held out\n\n");
     table(text, &held_out::HEADER, repositories.iter().flat_map(held_out::cells));
-    let notes = repositories.iter().flat_map(held_out::differences);
+    let notes = held_out::differences(repositories).into_iter().flatten();
     notes.for_each(|note| *text += &format!("- {note}\n"));
     text.push('\n');
 }

@@ -16,6 +16,7 @@ mod paper;
 mod sweep;
 mod table;
 
+pub use chart::size;
 pub use data::{
     CurationSummary, LossCurve, ModelComparison, ProblemSet, Report, RepositoryResult, StageTiming, Sweep,
     TrainingSummary,

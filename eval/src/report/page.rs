@@ -17,6 +17,7 @@ pub fn html(report: &Report) -> String {
         training(report),
         data(report),
         method(report),
+        run(report),
     ]
     .concat();
     format!(
@@ -89,16 +90,19 @@ fn sets(report: &Report) -> String {
 fn set_body(number: usize, set: &ProblemSet) -> String {
     let mut body = figure(
         &bars::pass_at_1(&set.results),
-        "Pass@1 in percent. The lines are 95 % confidence intervals, by bootstrap over problems.",
+        "Pass@1 in percent. The lines are 95 % confidence intervals: Clopper's and Pearson's, on the number of independent samples that \
+         the problems' samples are worth.",
     );
     if !set.differences.is_empty() {
         body += &figure(
-            &bars::differences(&set.differences),
-            "Differences in points on the same problems, with paired 95 % intervals. A point is filled if its interval excludes zero.",
+            &bars::differences(set),
+            "Differences in points on the same problems, with paired 95 % intervals. A point is filled if the difference is significant.",
         );
-        body += &format!("<div class=\"wide\">{}</div>", table::differences(&set.differences));
-        body += "<p class=\"fine\">Detectable: the smallest true difference that these problems show as significant with a power of 80 %.</p>";
-        body += &table::noise(&set.differences);
+        body += &format!("<div class=\"wide\">{}</div>", table::differences(set));
+        body += "<p class=\"fine\">Width: of the interval. Detectable: the smallest true difference that such an interval shows with a \
+                 power of 80 %. A difference is significant if the larger p-value of its interval and of the sign test is at most \
+                 5 %, after Holm's correction for the number of differences in this table; every other one is noise.</p>";
+        body += &table::noise(set);
     }
     body += &figure(
         &matrix::matrix(number, &set.results),
@@ -139,7 +143,8 @@ fn training(report: &Report) -> String {
         let first = report.models.iter().position(|row| row.name == report.curves[0].name).unwrap_or(0);
         body += &figure(
             &curves::losses(&report.curves, first),
-            "Training loss by step; rings are validation loss.",
+            "Training loss by step; rings are validation loss. The axis reaches to where 95 of 100 points of each curve lie; what is \
+             above it is drawn at its top.",
         );
     }
     if !report.timings.is_empty() {
@@ -169,5 +174,13 @@ fn method(report: &Report) -> String {
         String::new()
     } else {
         section("Method", &(notes + &settings))
+    }
+}
+
+/// Renders when, where and by what command the run was made.
+fn run(report: &Report) -> String {
+    match report.environment.is_empty() {
+        true => String::new(),
+        false => section("Run", &table::settings(&report.environment)),
     }
 }

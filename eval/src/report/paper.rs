@@ -14,10 +14,18 @@ pub fn rows(report: &Report) -> Vec<[String; 3]> {
     let row = |what: &str, paper: &str, ours: String| [what.to_string(), paper.to_string(), ours];
     vec![
         row("base model", "Code Llama 13B", report.subtitle.clone()),
-        row("trainable", "62,586,880 of 13,078,615,040 (0.4785 %)", of(&trainable)),
+        row(
+            "trainable",
+            &format!("{} of {} (0.4785 %)", count(62_586_880), count(13_078_615_040)),
+            of(&trainable),
+        ),
         row("general stage", "about 140 steps, 9.2 M tokens", of(&amount)),
         row("validation loss", "0.7062 → 0.4268", of(&validation)),
-        row("training time", "under one hour on two A100: 2,550 tokens/s or more", of(&time)),
+        row(
+            "training time",
+            &format!("under one hour on two A100: {} tokens/s or more", count(2_550)),
+            of(&time),
+        ),
         row(
             "problems",
             "159 (HumanEval-TS), 20 samples each, temperature 0.2",
@@ -68,10 +76,11 @@ fn pass_at_1(set: Option<&ProblemSet>, model: &str) -> String {
 }
 
 fn difference(set: Option<&ProblemSet>) -> String {
-    let compared = set.and_then(|set| set.differences.iter().find(|c| c.from == "base" && c.to == "general"));
-    compared.map_or("–".into(), |c| {
+    let mut compared = set.into_iter().flat_map(|set| set.differences.iter().zip(set.verdicts()));
+    let compared = compared.find(|(c, _)| c.from == "base" && c.to == "general");
+    compared.map_or("–".into(), |(c, verdict)| {
         let i = c.difference.interval;
-        let noise = c.difference.why_not_significant().map_or(String::new(), |noise| format!(": {noise}"));
+        let noise = verdict.noise.map_or(String::new(), |noise| format!(": {noise}"));
         format!("{:+.1} points [{:+.1}, {:+.1}]{noise}", 100.0 * i.value, 100.0 * i.low, 100.0 * i.high)
     })
 }

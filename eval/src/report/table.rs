@@ -1,9 +1,10 @@
 //! The HTML tables: models, differences, failure modes, curation, settings.
 
 use super::bars::signed;
-use super::chart::{count, escape, percent};
+use super::chart::{count, escape, percent, size};
 use super::data::{CurationSummary, ModelComparison, ProblemSet, Report, TrainingSummary};
 use crate::evaluate::ModelResult;
+use crate::statistics::Verdict;
 
 /// Renders the paper's table, one row per model; columns without any value are left out.
 pub fn models(report: &Report) -> String {
@@ -17,7 +18,7 @@ pub fn models(report: &Report) -> String {
         ("training loss", |r| Some(loss((r.first_loss?, r.last_loss?)))),
         ("validation loss", |r| r.validation_loss.map(loss)),
         ("tokens/s", |r| {
-            let peak = r.peak_bytes.map_or(String::new(), |bytes| format!("{} peak", size(bytes as f64)));
+            let peak = r.peak_bytes.map_or(String::new(), |bytes| format!("{} peak", size(bytes)));
             Some(stacked(&count(r.tokens_per_s?.round() as u64), &peak))
         }),
     ];
@@ -35,10 +36,6 @@ pub fn models(report: &Report) -> String {
         html += "</tr>";
     }
     html + "</tbody></table>"
-}
-
-fn size(bytes: f64) -> String {
-    if bytes < 1e9 { format!("{:.0} MB", bytes / 1e6) } else { format!("{:.1} GB", bytes / 1e9) }
 }
 
 fn stacked(main: &str, below: &str) -> String {
@@ -68,25 +65,26 @@ fn loss((before, after): (f64, f64)) -> String {
 }
 
 /// Renders the statistics of each paired difference.
-pub fn differences(compared: &[ModelComparison]) -> String {
+pub fn differences(set: &ProblemSet) -> String {
     let mut html = String::from(
-        "<table><thead><tr><th>difference</th><th>points</th><th>95 % interval</th><th>better on</th><th>worse on</th>\
-         <th>sign test</th><th>detectable</th></tr></thead><tbody>",
+        "<table><thead><tr><th>difference</th><th>points</th><th>95 % interval</th><th>width</th><th>detectable</th>\
+         <th>better on</th><th>worse on</th><th>p, corrected</th></tr></thead><tbody>",
     );
-    for c in compared {
+    for (c, verdict) in set.differences.iter().zip(set.verdicts()) {
         let d = &c.difference;
         let points = |v: f64| signed(100.0 * v, 1);
-        let p = if d.sign_test < 0.001 { "p &lt; 0.001".into() } else { format!("p = {:.3}", d.sign_test) };
+        let p = if verdict.p < 0.001 { "&lt; 0.001".into() } else { format!("{:.3}", verdict.p) };
         html += &format!(
-            "<tr><th>{} − {}</th><td><b>{}</b></td><td>{} … {}</td><td>{}</td><td>{}</td><td>{p}</td><td>{:.1}</td></tr>",
+            "<tr><th>{} − {}</th><td><b>{}</b></td><td>{} … {}</td><td>{:.1}</td><td>{:.1}</td><td>{}</td><td>{}</td><td>{p}</td></tr>",
             escape(&c.to),
             escape(&c.from),
             points(d.interval.value),
             points(d.interval.low),
             points(d.interval.high),
+            100.0 * d.interval.width(),
+            100.0 * d.detectable,
             d.wins,
             d.losses,
-            100.0 * d.detectable,
         );
     }
     html + "</tbody></table>"
@@ -121,12 +119,12 @@ pub fn failure_modes(results: &[ModelResult]) -> String {
 }
 
 /// Renders a warning for each difference from which no gain or loss may be claimed.
-pub fn noise(compared: &[ModelComparison]) -> String {
-    let warning = |c: &ModelComparison| {
-        let noise = c.difference.why_not_significant()?;
+pub fn noise(set: &ProblemSet) -> String {
+    let warning = |(c, verdict): (&ModelComparison, Verdict)| {
+        let noise = verdict.noise?;
         Some(format!("<p class=\"flag\">{} − {}: {noise}.</p>", escape(&c.to), escape(&c.from)))
     };
-    compared.iter().filter_map(warning).collect()
+    set.differences.iter().zip(set.verdicts()).filter_map(warning).collect()
 }
 
 /// Renders the rows read, kept and dropped, by source and reason.

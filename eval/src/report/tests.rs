@@ -18,6 +18,7 @@ fn result(name: &str, solved: usize) -> ModelResult {
         judge_choice: String::new(),
         problems: 120,
         problems_hash: "0123456789abcdef".into(),
+        limited: Vec::new(),
     };
     // Each model solves what the weaker ones do, and some it loses.
     let correct =
@@ -30,6 +31,7 @@ fn result(name: &str, solved: usize) -> ModelResult {
             needs_node: 0,
             failure: (correct(i) < 5).then(|| FailedSample {
                 status: Status::SyntaxError,
+                prompt: format!("// Doubles {i} <of> it.\nfunction task{i}() {{\n"),
                 completion: format!("  return a<b>({i});\n}}"),
                 message: "file.ts(3,10): error TS2304: Cannot find name 'a'.".into(),
             }),
@@ -37,7 +39,7 @@ fn result(name: &str, solved: usize) -> ModelResult {
         .collect();
     let passed: usize = per_problem.iter().map(|p| p.correct).sum();
     let scores: Vec<f64> = per_problem.iter().map(|p| p.correct as f64 / 5.0).collect();
-    let interval = crate::statistics::bootstrap_interval(&scores, 1);
+    let interval = crate::statistics::proportion_interval(&scores, 5);
     ModelResult {
         name: name.into(),
         pass_at_1: interval.value,
@@ -170,6 +172,7 @@ fn report() -> Report {
         ]
         .map(|(name, seconds)| StageTiming { name: name.into(), seconds })
         .to_vec(),
+        environment: vec![("device".into(), "cuda:0 (NVIDIA A100)".into())],
         settings: vec![
             ("LoRA".into(), "rank 16, alpha 32, all seven linears".into()),
             ("seed".into(), "42".into()),
@@ -190,7 +193,7 @@ fn the_page_is_self_contained_and_holds_every_figure() {
         "62\u{202f}586\u{202f}880",
         "0.427<small>from 0.706",
         "2\u{202f}871",
-        "31.4 GB",
+        "29.2 GiB",
         "duplicate",
         "11\u{202f}040",
         "private API &lt;SDK&gt;",
@@ -198,9 +201,12 @@ fn the_page_is_self_contained_and_holds_every_figure() {
         "upper bounds",
         "general − base",
         "<a href=\"#failure-0-1\">",
-        "<div id=\"failure-0-1\"><h3>base: SyntaxError</h3><pre>  return a&lt;b&gt;(1);",
+        "<div id=\"failure-0-1\"><pre class=\"task\">// Doubles 1 &lt;of&gt; it.",
+        "<h3>base: SyntaxError</h3><pre>  return a&lt;b&gt;(1);",
+        "Problems on which the models differ most come first",
         "Cannot find name",
         "Math.average (7)",
+        "cuda:0 (NVIDIA A100)",
         "under one hour on two A100",
         "0.7062 → 0.4268",
         "over private rows",
@@ -228,10 +234,11 @@ fn markdown_has_the_same_figures() {
         &format!("| general | **{:.1}** |", 100.0 * general.pass_at_1),
         "| general − base | +",
         "0.7062 → 0.4268",
-        "| duplicate | 11040 |",
+        "| duplicate | 11\u{202f}040 |",
         "| general LoRA | 52 min 02 s |",
         "- The embedded judge does not check types",
         "## private API <SDK>",
+        "| device | cuda:0 (NVIDIA A100) |",
         "| Pass@1, general | 42.0 % |",
         "| sdk<T> | general | 6.25 |",
     ] {
@@ -280,5 +287,30 @@ fn ticks_are_round_and_numbers_readable() {
     assert_eq!(chart::duration(3725.2), "1 h 02 min");
     assert_eq!(chart::duration(59.6), "1 min 00 s");
     assert_eq!(chart::count(1_234_567), "1\u{202f}234\u{202f}567");
+    assert_eq!((chart::size(52_638_515), chart::size(3 << 30)), ("50.2 MiB".into(), "3.0 GiB".into()));
     assert_eq!(bars::signed(-0.031 * 100.0, 1), "−3.1");
+}
+
+#[test]
+fn a_first_spike_does_not_set_the_scale_of_the_losses() {
+    let training: Vec<(f64, f64)> =
+        (1..=100).map(|i| (f64::from(i), if i == 1 { 90.0 } else { 1.0 })).collect();
+    let svg = curves::losses(&[LossCurve { name: "a".into(), training, validation: vec![] }], 0);
+    assert!(!svg.contains(">80<") && !svg.contains(">50<"), "{svg}");
+    assert!(svg.contains(">1.0"), "{svg}");
+}
+
+#[test]
+fn a_report_of_an_earlier_version_is_judged_by_today_s_rule() {
+    let current = report().sets.remove(0);
+    let mut earlier = current.clone();
+    earlier
+        .results
+        .iter_mut()
+        .for_each(|result| (result.low, result.high) = (result.pass_at_1, result.pass_at_1));
+    earlier.differences.iter_mut().for_each(|compared| compared.difference.t_test = None);
+    earlier.recompute();
+    assert_eq!(earlier.results, current.results);
+    let differences = |set: &ProblemSet| set.differences.iter().map(|c| c.difference).collect::<Vec<_>>();
+    assert_eq!(differences(&earlier), differences(&current));
 }

@@ -1,4 +1,4 @@
-//! `codelsi`: from TypeScript sources to a tuned, measured code model. Without a command it runs the demo.
+//! `codelsi`: from TypeScript sources to a tuned, measured code model. Without a command it prints its help.
 
 #![forbid(unsafe_code)]
 
@@ -6,8 +6,8 @@ mod args;
 mod commands;
 mod json;
 
-use clap::{Parser, Subcommand};
-use codelsi_engine::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+use codelsi_engine::{Error, Result};
 use codelsi_experiment::output::Output;
 use commands::{
     ablate, bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, plan, report,
@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
 Examples:
-  codelsi                                              run the demo, offline
+  codelsi demo                                         the whole paper in minutes, offline
   codelsi curate src/ --out data.jsonl                 rows from your code
   codelsi train --model DIR --data data.jsonl --out adapter
   codelsi generate --model DIR --adapter adapter --template paper --prompt TEXT
@@ -26,7 +26,7 @@ Examples:
 Exit status: 0 for success, 1 for a failure (one line on stderr), 2 for a wrong
 command line.";
 
-/// From sources to a tuned, measured code model; alone, it runs the demo.
+/// From sources to a tuned, measured code model; `codelsi demo` shows all of it.
 #[derive(Parser)]
 #[command(name = "codelsi", version, after_help = AFTER_HELP)]
 struct Cli {
@@ -37,6 +37,8 @@ struct Cli {
 /// The commands, in the order of work.
 #[derive(Subcommand)]
 enum CliCommand {
+    /// Run the whole paper on an embedded model and generated sources, offline, into a new folder under `runs`.
+    Demo,
     Curate(curate::CurateArgs),
     Plan(plan::PlanArgs),
     Train(Box<train::TrainArgs>),
@@ -70,7 +72,8 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     let out = Output::detect();
     match cli.command {
-        None => pipeline::demo(&out),
+        None => Cli::command().print_help().map_err(|e| Error::new(e.to_string())),
+        Some(CliCommand::Demo) => pipeline::demo(&out),
         Some(CliCommand::Curate(args)) => curate::run(&args, &out),
         Some(CliCommand::Plan(args)) => plan::run(&args),
         Some(CliCommand::Train(args)) => train::run(&args, &out),
@@ -92,7 +95,7 @@ fn run(cli: Cli) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{Arg, ArgAction, Command, CommandFactory};
+    use clap::{Arg, ArgAction, Command};
     use std::collections::BTreeMap;
 
     /// `--out` describes what its own command writes; `--help` is clap's.

@@ -205,7 +205,7 @@ fn what_does_not_fit_together_is_refused_in_one_line() {
     refused(generate(&["--ranks", "2"]), "use --ranks 1");
     refused(launched(generate(&[]), 0, 2, 1), "use --ranks 1");
     refused(generate(&["--ranks", "3", "--layout", "tensor"]), "4 attention heads to 3 ranks");
-    let problem = r#"{"name": "a", "language": "ts", "prompt": "", "tests": "", "stop_tokens": []}"#;
+    let problem = r#"{"name": "a", "language": "ts", "prompt": "", "tests": "1;", "stop_tokens": []}"#;
     fs::write(runs.path("problems.jsonl"), problem).unwrap();
     let mut command = codelsi();
     command.args(["evaluate", "--judge", "embedded"]);

@@ -12,7 +12,9 @@ use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_train::TrainOptions;
 use codelsi_train::flops::step_flops;
 use codelsi_train::pack::{Document, PackedSequence};
-use codelsi_train::plan::{Planner, StepPlan, memory_budget, plan_generation};
+use codelsi_train::plan::{
+    Planner, StepPlan, memory_budget, open_for_planning, plan_generation, weights_exceed_memory,
+};
 use serde_json::{Value, json};
 use std::fmt;
 use std::path::Path;
@@ -46,18 +48,34 @@ struct PipelineEstimate {
     disk_bytes: usize,
 }
 
-/// Estimates a run of `recipe` over the paper's amounts of data; returns it as text and as JSON.
+/// An estimate as text and as JSON.
+pub struct Estimate {
+    pub text: String,
+    pub object: Value,
+    /// What would help, if the run does not fit the device.
+    pub advice: Option<String>,
+}
+
+/// Estimates a run of `recipe` over the paper's amounts of data; needs the sizes of `model` alone, not its weights.
 ///
 /// # Errors
 /// When the model's sizes cannot be read or the device is not available.
-pub fn estimate(recipe: &Recipe, model: &Path, placement: Placement) -> Result<(String, Value)> {
-    let base = Checkpoint::open(model)?;
+pub fn estimate(recipe: &Recipe, model: &Path, placement: Placement) -> Result<Estimate> {
+    let base = open_for_planning(model)?;
     let device = placement.device.open()?;
     let estimate = PipelineEstimate::new(recipe, &base, &device, placement.compute(&base))?;
     let parameters = base.config().parameters();
     let text =
         format!("the {} recipe on {} ({parameters} parameters)\n{estimate}", recipe.name, model.display());
-    Ok((text, estimate.to_json()))
+    let advice = (!estimate.fits()).then(|| {
+        weights_exceed_memory(&device, &base).unwrap_or_else(|| {
+            format!(
+                "lower --seq {}, or spread the weights over cards with --ranks 2 --layout shard",
+                recipe.general.seq
+            )
+        })
+    });
+    Ok(Estimate { text, object: estimate.to_json(), advice })
 }
 
 impl PipelineEstimate {
@@ -96,12 +114,17 @@ impl PipelineEstimate {
         })
     }
 
+    /// Returns true if both training and generation fit.
+    fn fits(&self) -> bool {
+        self.training.fits() && self.training.budget.is_none_or(|budget| self.generate_bytes <= budget)
+    }
+
     fn to_json(&self) -> Value {
         let stage = |s: &StageEstimate| json!({"name": s.name, "steps": s.steps, "tokens": s.tokens, "seconds_at_roof": s.seconds});
         json!({
             "stages": self.stages.iter().map(stage).collect::<Vec<_>>(),
             "answers": self.answers, "decode_seconds_at_roof": self.decode_seconds,
-            "train_bytes": self.training.usage.peak, "fits": self.training.fits(),
+            "train_bytes": self.training.usage.peak, "fits": self.fits(),
             "generate_bytes": self.generate_bytes, "disk_bytes": self.disk_bytes,
         })
     }
@@ -119,7 +142,7 @@ impl fmt::Display for PipelineEstimate {
             "  evaluation  {:>6} answers of at most {} tokens   {decode}",
             self.answers, self.max_tokens
         )?;
-        let (plan, verdict) = (&self.training, if self.training.fits() { "" } else { "; DOES NOT FIT" });
+        let (plan, verdict) = (&self.training, if self.fits() { "" } else { "; DOES NOT FIT" });
         let (train, answer) = (gib(plan.usage.peak), gib(self.generate_bytes));
         let recompute = format!("{} of {} layers run again{verdict}", plan.recompute, plan.layers);
         writeln!(f, "  memory      {train:.1} GiB to train ({recompute}), {answer:.1} GiB to answer")?;
@@ -188,7 +211,9 @@ mod tests {
             codelsi_model::config::ModelConfig { max_positions: 4096, ..synthetic::config("tiny").unwrap() };
         synthetic::write_random_model(folder.path(), &config, 7, &mut |_, _| {}).unwrap();
         let placement = Placement { device: DeviceChoice::Cpu, ..Placement::default() };
-        let (text, object) = estimate(&Recipe::paper(42), folder.path(), placement).unwrap();
+        let weights = folder.path().join("model.safetensors");
+        std::fs::remove_file(weights).expect("the plan needs no weights");
+        let Estimate { text, object, .. } = estimate(&Recipe::paper(42), folder.path(), placement).unwrap();
         // 9.2 million tokens in sequences of 4096, sixteen a step: the paper's "about 140".
         assert_eq!(
             (&object["stages"][0]["steps"], &object["stages"][0]["tokens"]),

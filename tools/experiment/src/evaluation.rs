@@ -24,7 +24,11 @@ pub fn evaluate_model(
     folder: &Path,
     out: &Output,
 ) -> Result<ModelResult> {
-    with_progress(name, out, |progress| evaluate(name, model, problems, protocol, judge, folder, progress))
+    let result = with_progress(name, out, |progress| {
+        evaluate(name, model, problems, protocol, judge, folder, progress)
+    })?;
+    result.protocol.limits().iter().for_each(|limits| eprintln!("{name}: {limits}"));
+    Ok(result)
 }
 
 /// Runs `work` with progress bars of generation and judging.

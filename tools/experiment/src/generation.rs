@@ -1,9 +1,10 @@
 //! Completions of one prompt, by a model that all ranks share.
 
 use crate::inference_model::InferenceModel;
-use crate::output::Output;
+use crate::output::{Output, note};
 use crate::placement::Placement;
 use codelsi_engine::{DType, Error, Result};
+use codelsi_eval::protocol::check_sampling;
 use codelsi_model::generate::{Completion, GenerationRequest, SamplingParams, SchedulerConfig, generate};
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::template::PromptTemplate;
@@ -47,6 +48,8 @@ pub fn complete(
     placement: Placement,
     out: &Output,
 ) -> Result<Option<Vec<Completion>>> {
+    let SamplingParams { temperature, top_p, .. } = options.sampling;
+    check_sampling(options.n, options.max_tokens, temperature, top_p)?;
     if placement.ranks.world()? > 1 && placement.layout == Layout::Replicate {
         return Err(Error::new(
             "--layout replicate distributes prompts over ranks, and there is only one: use --ranks 1, or --layout tensor or shard",
@@ -83,13 +86,13 @@ fn complete_on_rank(
     let scheduler = SchedulerConfig { page_size: options.page_size, ..SchedulerConfig::default() };
     let requests = [request];
     let planned = if is_rank_0 { Some(loaded.plan_memory(&requests, scheduler)?) } else { None };
-    planned.iter().for_each(|planned| eprintln!("memory plan:\n{planned}"));
+    planned.iter().for_each(|planned| note(&format!("memory plan:\n{planned}")));
     let bar = is_rank_0.then(|| out.bar("generate", options.n.saturating_mul(options.max_tokens)));
     let mut progress = |tokens| bar.iter().for_each(|bar| bar.add(tokens));
     let (model, tokenizer) = (&loaded.model, Some(&loaded.tokenizer));
     let completions = generate(loaded.device(), model, tokenizer, &requests, scheduler, &mut progress)
         .map_err(|e| loaded.explain(e))?;
     bar.iter().for_each(|bar| bar.finish());
-    planned.iter().for_each(|planned| eprintln!("{}", loaded.format_peak(planned)));
+    planned.iter().for_each(|planned| note(&loaded.format_peak(planned)));
     Ok(completions.into_iter().flatten().collect())
 }

@@ -12,6 +12,7 @@ pub mod api_client;
 pub mod curation;
 pub mod dry_run;
 pub mod endpoint;
+pub mod environment;
 pub mod evaluation;
 pub mod generation;
 pub mod inference_model;

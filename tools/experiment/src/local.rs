@@ -1,6 +1,7 @@
 //! Models loaded in this process, as generators for evaluation.
 
 use crate::inference_model::InferenceModel;
+use crate::output::note;
 use crate::placement::Placement;
 use codelsi_engine::Result;
 use codelsi_engine::memory::Usage;
@@ -54,10 +55,20 @@ impl Generator for LocalModel {
             true => None,
             false => Some(self.plan_memory(requests)?),
         };
-        planned.iter().for_each(|planned| eprintln!("memory plan:\n{planned}"));
+        planned.iter().for_each(|planned| note(&format!("memory plan:\n{planned}")));
         let answers = self.generate_on_ranks(requests, tokens)?;
-        planned.iter().for_each(|planned| eprintln!("{}", self.ranks[0].format_peak(planned)));
+        planned.iter().for_each(|planned| note(&self.ranks[0].format_peak(planned)));
         Ok(answers)
+    }
+
+    fn room(&self, requests: &[CompletionRequest]) -> Result<Vec<usize>> {
+        let loaded = &self.ranks[0];
+        let positions = loaded.checkpoint.config().max_positions;
+        let room = |request: &CompletionRequest| {
+            let prompt = encode(loaded, request)?.len();
+            Ok(positions.saturating_sub(prompt).min(request.max_tokens))
+        };
+        requests.iter().map(room).collect()
     }
 }
 
@@ -132,20 +143,17 @@ fn generate_on_rank(
     Ok(completions.into_iter().map(|samples| samples.into_iter().map(|c| c.text).collect()).collect())
 }
 
-/// Tokenizes a request. The prompt is truncated from the left, after BOS, if it leaves no room for an answer.
+/// Tokenizes a prompt, under the chat template if the request asks for it.
+fn encode(loaded: &InferenceModel, request: &CompletionRequest) -> Result<Vec<u32>> {
+    loaded.encode_prompt(&request.prompt, request.chat_template.then_some(PromptTemplate::Chat))
+}
+
+/// Tokenizes a request.
 fn to_generation(loaded: &InferenceModel, request: &CompletionRequest) -> Result<GenerationRequest> {
-    let template = request.chat_template.then_some(PromptTemplate::Chat);
-    let mut prompt = loaded.encode_prompt(&request.prompt, template)?;
-    let positions = loaded.checkpoint.config().max_positions;
-    let max_tokens = request.max_tokens.min(positions / 2);
-    let room = positions - max_tokens;
-    if prompt.len() > room {
-        prompt.drain(1..prompt.len() - room + 1);
-    }
     Ok(GenerationRequest {
-        prompt,
+        prompt: encode(loaded, request)?,
         n: request.n,
-        max_tokens,
+        max_tokens: request.max_tokens,
         sampling: SamplingParams {
             temperature: request.temperature,
             top_p: request.top_p,

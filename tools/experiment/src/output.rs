@@ -1,11 +1,19 @@
 //! Progress on stderr.
 
 use codelsi_model::checkpoint::LoadProgress;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::cell::Cell;
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
+
+/// All progress bars of this process, so that a line is never printed through them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Prints a text on stderr, above the progress bars that are shown.
+pub fn note(text: &str) {
+    BARS.suspend(|| eprintln!("{text}"));
+}
 
 /// The terminal that progress is shown on.
 pub struct Output {
@@ -21,11 +29,11 @@ impl Output {
     /// Starts a progress bar over `total` units.
     pub fn bar(&self, name: &str, total: usize) -> Bar {
         let bar = match self.terminal {
-            true => ProgressBar::new(total as u64),
+            true => BARS.add(ProgressBar::new(total as u64)),
             false => ProgressBar::hidden(),
         };
-        let style =
-            ProgressStyle::with_template("{prefix:>12} {bar:30} {pos}/{len} {per_sec} {msg} eta {eta}");
+        // The name and the message are shortened to what the terminal's width leaves.
+        let style = ProgressStyle::with_template("{prefix:>16!} {bar:16} {pos}/{len} {eta} {wide_msg}");
         bar.set_style(style.expect("the template is well formed"));
         bar.set_prefix(name.to_owned());
         let now = Instant::now();
@@ -56,7 +64,7 @@ impl Output {
             bar.update(done >> 20, &rate);
             if done == total {
                 bar.finish();
-                eprintln!("loaded {:.2} GB at {rate}", total as f64 / 1e9);
+                note(&format!("loaded {:.2} GB at {rate}", total as f64 / 1e9));
             }
         })
     }

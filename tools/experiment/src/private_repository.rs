@@ -154,11 +154,18 @@ impl Stages<'_> {
                 )
             })?;
             let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
+            if result.limited > 0 {
+                let (limited, rows) = (result.limited, result.rows);
+                eprintln!(
+                    "{name}: {limited} of {rows} held-out rows leave less than {} tokens for an answer",
+                    sampling.max_tokens
+                );
+            }
             result.perplexity = loss.map(f64::exp);
             result.verbatim = Some(longest_shared_run(&answers, &training_code));
             results.push(result);
         }
-        let (valid, names) = results[1].difference_from(&results[0], protocol.seed)?;
+        let (valid, names) = results[1].difference_from(&results[0])?;
         self.report.held_out.push(RepositoryResult {
             repository: private.name.clone(),
             trained: private.training_code.len(),

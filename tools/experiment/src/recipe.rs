@@ -112,7 +112,7 @@ impl Recipe {
     /// Returns the recipe for `recipe.json` and the report.
     pub fn to_json(&self) -> Value {
         let p = &self.protocol;
-        json!({
+        let recipe = json!({
             "recipe": self.name, "resemblance": self.near_duplicate_threshold,
             "general": self.general.recipe(),
             "specialized": self.specialized.recipe(),
@@ -121,6 +121,33 @@ impl Recipe {
                 "samples": p.n, "temperature": p.temperature, "top_p": p.top_p, "max_tokens": p.max_tokens,
                 "seed": p.seed, "prompt_format": p.prompt_format, "judge": self.judge, "limit": p.limit,
             },
-        })
+        });
+        shortest(recipe)
+    }
+}
+
+/// Returns a value whose numbers have the fewest digits that name the same f32: 0.2, not 0.20000000298023224.
+fn shortest(value: Value) -> Value {
+    match value {
+        Value::Object(object) => object.into_iter().map(|(key, value)| (key, shortest(value))).collect(),
+        Value::Array(values) => values.into_iter().map(shortest).collect(),
+        Value::Number(number) if number.is_f64() => {
+            let single = number.as_f64().map(|wide| (wide, wide as f32)).filter(|(w, s)| f64::from(*s) == *w);
+            single
+                .and_then(|(_, s)| s.to_string().parse::<f64>().ok())
+                .map_or(Value::Number(number), |s| json!(s))
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_s_numbers_are_printed_as_they_were_given() {
+        let text = Recipe::paper(42).to_json().to_string();
+        assert!(text.contains("\"temperature\":0.2,") && text.contains("\"top_p\":0.95,"), "{text}");
     }
 }

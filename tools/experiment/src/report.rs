@@ -4,7 +4,7 @@ use crate::evaluation::{ModelPairs, problem_set};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result};
 use codelsi_eval::evaluate::ModelResult;
-use codelsi_eval::report::{CurationSummary, LossCurve, Report, StageTiming, TrainingSummary};
+use codelsi_eval::report::{CurationSummary, LossCurve, ProblemSet, Report, StageTiming, TrainingSummary};
 use std::fs;
 use std::path::Path;
 
@@ -19,14 +19,16 @@ pub fn save(report: &Report, run: &Path) -> Result<()> {
     report.write(run.join("report.html"))
 }
 
-/// Reads the report of a finished run.
+/// Reads the report of a finished run; its intervals are computed again from its counts.
 ///
 /// # Errors
 /// When the folder has no readable report.
 pub fn read(run: &Path) -> Result<Report> {
     let path = run.join("report.json");
     let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-    serde_json::from_str(&text).map_err(|e| Error::io(&path, e))
+    let mut report: Report = serde_json::from_str(&text).map_err(|e| Error::io(&path, e))?;
+    report.sets.iter_mut().for_each(ProblemSet::recompute);
+    Ok(report)
 }
 
 /// Combines the reports of several runs. Model names are prefixed with the run's name, and sets of the same problems
@@ -54,6 +56,9 @@ pub fn combine(runs: Vec<(String, Report)>) -> Result<Report> {
             .timings
             .extend(report.timings.into_iter().map(|t| StageTiming { name: prefixed(&t.name), ..t }));
         combined.settings.extend(report.settings.into_iter().map(|(name, value)| (prefixed(&name), value)));
+        combined
+            .environment
+            .extend(report.environment.into_iter().map(|(name, value)| (prefixed(&name), value)));
         combined.notes.extend(
             report.notes.into_iter().filter(|note| !combined.notes.contains(note)).collect::<Vec<_>>(),
         );

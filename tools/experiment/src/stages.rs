@@ -1,6 +1,7 @@
 //! The stages of an experiment: curate, train, evaluate and report. Each writes into the run's folder.
 
 use crate::curation::curate;
+use crate::environment::environment;
 use crate::evaluation::{ModelPairs, evaluate_model, problem_set};
 use crate::judging::JudgeOptions;
 use crate::local::LocalModel;
@@ -75,6 +76,7 @@ impl<'a> Stages<'a> {
     pub fn begin(experiment: &'a Experiment, out: &'a Output) -> Result<Self> {
         let Experiment { recipe, sources, folder, placement, judge } = experiment;
         placement.ranks.in_one_process()?;
+        recipe.protocol.check()?;
         sources.check()?;
         let base = Checkpoint::open(&sources.model)?;
         // A sandbox that does not isolate is found before hours of training.
@@ -296,6 +298,7 @@ impl<'a> Stages<'a> {
         );
         report.settings = settings(&recipe.to_json());
         report.notes.extend(notes_of_judges(report));
+        report.environment = environment(self.experiment.placement)?;
         save(report, folder)?;
         println!("\n{}", table::render(report));
         println!("report: {}", folder.join("report.html").display());

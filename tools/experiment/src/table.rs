@@ -25,7 +25,7 @@ pub fn render(report: &Report) -> String {
 /// Renders the models' results on held-out private rows.
 fn held_out_results(repositories: &[RepositoryResult]) -> String {
     let mut text = String::new();
-    for repository in repositories {
+    for (repository, differences) in repositories.iter().zip(report::held_out_differences(repositories)) {
         let rows = repository.readings.first().map_or(0, |r| r.rows);
         let (shown, of) = repository.shown;
         let _ = writeln!(
@@ -48,9 +48,7 @@ fn held_out_results(repositories: &[RepositoryResult]) -> String {
                 share(r.invented),
             );
         }
-        report::held_out_differences(repository)
-            .iter()
-            .for_each(|line| text.push_str(&format!("  {line}\n")));
+        differences.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
     }
     text
 }
@@ -70,7 +68,7 @@ fn training_row(row: &TrainingSummary, width: usize) -> String {
     let loss = arrow(row.first_loss.zip(row.last_loss));
     let seconds =
         row.tokens.zip(row.tokens_per_s).map_or("-".into(), |(n, rate)| format!("{:.0}", n as f64 / rate));
-    let peak = row.peak_bytes.map_or("-".into(), |n| format!("{:.1} MiB", n as f64 / f64::from(1 << 20)));
+    let peak = row.peak_bytes.map_or("-".into(), report::size);
     format!(
         "{:<width$}{share:>10}{loss:>18}{:>18}{rate:>10}{seconds:>9}{peak:>11}\n",
         row.name,
@@ -99,7 +97,10 @@ pub fn render_sets(sets: &[ProblemSet]) -> String {
                 let _ = writeln!(text, "  {:<width$}{needs}", "");
             }
         }
-        for c in &set.differences {
+        for r in &set.results {
+            r.protocol.limits().iter().for_each(|limits| text.push_str(&format!("  {}: {limits}\n", r.name)));
+        }
+        for (c, verdict) in set.differences.iter().zip(set.verdicts()) {
             let i = c.difference.interval;
             let _ = writeln!(
                 text,
@@ -109,7 +110,7 @@ pub fn render_sets(sets: &[ProblemSet]) -> String {
                 100.0 * i.value,
                 100.0 * i.low,
                 100.0 * i.high,
-                c.difference.why_not_significant().map_or(String::new(), |reason| format!("   {reason}"))
+                verdict.noise.map_or(String::new(), |reason| format!("   {reason}"))
             );
         }
         text.push('\n');

@@ -83,8 +83,6 @@ fn inference(
     measured: &mut Vec<WorkloadThroughput>,
 ) -> Result<Option<f64>> {
     let device = rank_layout.device();
-    let bytes = if options.decode > 0 { roof::bytes(device)? } else { None };
-    let flops = if options.prefill > 0 { roof::flops(device, compute)? } else { None };
     let started = Instant::now();
     let model = Llama::load(rank_layout.clone(), base, compute, Trainable::Nothing)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -93,7 +91,7 @@ fn inference(
     let config = base.config();
     // Tensor-parallel ranks each compute a part of the same batch.
     let parts = rank_layout.tensor_parallel_comm().world() as f64;
-    let mut time = |name, prompt: usize, max_tokens: usize, tokens: usize, seconds_at_roof: Option<f64>| {
+    let mut time = |name, prompt: usize, max_tokens: usize, tokens: usize, seconds_at_roof: SecondsAtRoof| {
         let request = GenerationRequest {
             stop_at_eos: false,
             ..GenerationRequest::greedy(random_tokens(config, prompt), max_tokens)
@@ -117,18 +115,14 @@ fn inference(
     if options.prefill > 0 {
         let prefill_flops =
             linear_flops(config) * options.prefill as f64 + attention_flops(config, options.prefill);
-        time("prefill", options.prefill, 1, options.prefill, flops.map(|roof| prefill_flops / parts / roof))?;
+        let at_roof = || Ok(roof::flops(device, compute)?.map(|roof| prefill_flops / parts / roof));
+        time("prefill", options.prefill, 1, options.prefill, &at_roof)?;
     }
     if options.decode > 0 {
         // Every token reads all weights except the embedding.
         let weights = base.byte_len() as f64 * (1.0 - embedding_share(config));
-        time(
-            "decode",
-            1,
-            options.decode,
-            options.decode,
-            bytes.map(|roof| options.decode as f64 * weights / parts / roof),
-        )?;
+        let at_roof = || Ok(roof::bytes(device)?.map(|roof| options.decode as f64 * weights / parts / roof));
+        time("decode", 1, options.decode, options.decode, &at_roof)?;
     }
     Ok(copied)
 }
@@ -143,7 +137,6 @@ fn training(
     let (config, device, world) = (base.config(), rank_layout.device(), rank_layout.comm().world());
     // Tensor-parallel ranks run the same micro-batch.
     let batch = rank_layout.data_parallel_comm().world();
-    let flops = roof::flops(device, compute)?;
     let options = TrainOptions {
         seq: bench.train,
         batch,
@@ -176,31 +169,37 @@ fn training(
     let mut train_step =
         TrainStep::new(rank_layout.clone(), &options, base, Some(&adapter)).map_err(explain)?;
     let rank_flops = step_flops(config, &micro_batches, false) / world as f64;
-    let seconds_at_roof = flops.map(|roof| rank_flops / roof);
+    let seconds_at_roof = || Ok(roof::flops(device, compute)?.map(|roof| rank_flops / roof));
     let tokens = bench.train * batch;
-    let workload = Workload { name: "train", tokens, seconds_at_roof, planned: plan.usage.peak };
+    let workload =
+        Workload { name: "train", tokens, seconds_at_roof: &seconds_at_roof, planned: plan.usage.peak };
     time_workload(workload, bench.repeat, device, || {
         train_step.run(&micro_batches, 1e-4).map(drop).map_err(explain)
     })
 }
 
+/// Measures the device's roof, and returns the seconds that a run takes at it.
+type SecondsAtRoof<'a> = &'a dyn Fn() -> Result<Option<f64>>;
+
 /// A workload to time.
-struct Workload {
+struct Workload<'a> {
     name: &'static str,
     /// Tokens of one run.
     tokens: usize,
-    seconds_at_roof: Option<f64>,
+    seconds_at_roof: SecondsAtRoof<'a>,
     /// Planned peak memory in bytes.
     planned: usize,
 }
 
-/// Times `repeat` runs of a workload after a warm-up run, and returns the throughput of the median.
+/// Times `repeat` runs of a workload after a warm-up run, and returns the throughput of the median. The roof is measured
+/// before and after, since clock frequencies vary, and the higher one counts.
 fn time_workload(
     workload: Workload,
     repeat: usize,
     device: &Device,
     mut run: impl FnMut() -> Result<()>,
 ) -> Result<WorkloadThroughput> {
+    let before = (workload.seconds_at_roof)()?;
     device.ledger().reset_peak();
     let mut seconds = Vec::new();
     for _ in 0..=repeat.max(1) {
@@ -214,11 +213,14 @@ fn time_workload(
     seconds.remove(0);
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
+    let peak_bytes = device.ledger().usage().peak;
+    let after = (workload.seconds_at_roof)()?;
+    let at_roof = before.zip(after).map(|(before, after)| before.min(after));
     Ok(WorkloadThroughput {
         name: workload.name,
         tokens_per_s: workload.tokens as f64 / median,
-        roof_share: workload.seconds_at_roof.map(|at_roof| at_roof / median),
-        peak_bytes: device.ledger().usage().peak,
+        roof_share: at_roof.map(|at_roof| at_roof / median),
+        peak_bytes,
         planned_bytes: workload.planned,
     })
 }

@@ -1,6 +1,6 @@
 //! A training run with progress on stderr.
 
-use crate::output::Output;
+use crate::output::{Output, note};
 use crate::placement::Placement;
 use codelsi_engine::Result;
 use codelsi_model::parallel::RankLayout;
@@ -26,13 +26,13 @@ fn train_with_progress(options: &TrainOptions, rank_layout: RankLayout, out: &Ou
             eprintln!("{summary}");
             bar = Some(out.bar("train", summary.steps));
         }
-        TrainEvent::InitialValidation(loss) => eprintln!("validation loss before training: {loss:.4}"),
+        TrainEvent::InitialValidation(loss) => note(&format!("validation loss before training: {loss:.4}")),
         TrainEvent::Step(metrics, _) => {
             if let Some(bar) = &bar {
                 bar.update(metrics.step, &metrics.to_string());
             }
             if let Some(loss) = metrics.validation_loss {
-                eprintln!("validation loss after step {}: {loss:.4}", metrics.step);
+                note(&format!("validation loss after step {}: {loss:.4}", metrics.step));
             }
         }
         TrainEvent::Collapse(warning) => eprintln!("warning: {warning}"),

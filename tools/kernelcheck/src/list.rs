@@ -5,6 +5,8 @@ use codelsi_engine::cuda::{ACCUMULATE, KernelResources, Source, Variant, compile
 use codelsi_engine::{At, Result};
 use rayon::prelude::*;
 use serde_json::{Value, json};
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// One variant of a source, compiled for one architecture.
 pub struct CompiledVariant {
@@ -15,18 +17,26 @@ pub struct CompiledVariant {
     pub kernels: Vec<KernelResources>,
 }
 
-/// Compiles every variant of the named ops (all, and the engine's own, when there are none) for every architecture.
+/// Compiles every variant of the named ops (all, and the engine's own, when there are none) for every architecture, with
+/// progress on stderr.
 ///
 /// # Errors
 /// When a name is no op's, a source does not compile, or there is no compiler.
 pub fn rows(ops: &[String], archs: &[String]) -> Result<Vec<CompiledVariant>> {
+    let terminal = std::io::stderr().is_terminal();
     let sources = specs(ops)?.into_iter().flat_map(|spec| spec.sources.iter().map(|s| (spec.name, *s)));
     let own = ops.is_empty().then_some(("tape", &ACCUMULATE));
     let variants = sources.chain(own).flat_map(|(op, s)| (s.variants)().into_iter().map(move |v| (op, s, v)));
     let all: Vec<_> = variants.flat_map(|v| archs.iter().map(move |arch| (v, arch))).collect();
+    let (total, done) = (all.len(), AtomicUsize::new(0));
+    eprintln!("compiling {total} variants for {}", archs.join(" and "));
     all.into_par_iter()
         .map(|((op, source, variant), arch)| {
             let kernels = compile(source, variant, arch).at(op)?.resources();
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if terminal {
+                eprint!("\r{done}/{total}{}", if done == total { "\n" } else { "" });
+            }
             Ok(CompiledVariant { op, source, variant, arch: arch.clone(), kernels })
         })
         .collect()

@@ -5,9 +5,11 @@ use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
 use codelsi_eval::evaluate::ModelResult;
-use codelsi_eval::report::Report;
+use codelsi_eval::report::{ModelComparison, ProblemSet, Report};
 use codelsi_eval::sampling::Generator;
+use codelsi_eval::statistics::Verdict;
 use codelsi_experiment::endpoint::Endpoint;
+use codelsi_experiment::environment::environment;
 use codelsi_experiment::evaluation::{ModelPairs, evaluate_model, problem_set};
 use codelsi_experiment::local::LocalModel;
 use codelsi_experiment::output::Output;
@@ -78,6 +80,7 @@ pub fn run(args: &EvaluateArgs, out: &Output) -> Result<()> {
         title: "Pass@1 by execution".into(),
         subtitle: format!("{} on {}", asked.collect::<Vec<_>>().join(", "), args.problems.display()),
         sets: vec![problem_set("problems", results, ModelPairs::PreviousAndFirst)?],
+        environment: environment(placement)?,
         ..Report::default()
     };
     report::save(&page, &args.out)?;
@@ -86,7 +89,10 @@ pub fn run(args: &EvaluateArgs, out: &Output) -> Result<()> {
         println!("report: {}", args.out.join("report.html").display());
     }
     let models: Vec<_> = page.sets[0].results.iter().map(summary).collect();
-    print_json(args.json, &json!({ "models": models, "report": args.out.join("report.html") }));
+    print_json(
+        args.json,
+        &json!({ "models": models, "differences": differences(&page.sets[0]), "report": args.out.join("report.html") }),
+    );
     Ok(())
 }
 
@@ -94,8 +100,21 @@ pub fn run(args: &EvaluateArgs, out: &Output) -> Result<()> {
 pub fn summary(r: &ModelResult) -> serde_json::Value {
     json!({
         "name": r.name, "pass_at_1": r.pass_at_1, "low": r.low, "high": r.high, "problems": r.problems,
-        "samples": r.samples, "statuses": r.statuses, "protocol": r.protocol_hash,
+        "samples": r.samples, "statuses": r.statuses, "limited": r.protocol.limited, "protocol": r.protocol_hash,
     })
+}
+
+/// Returns the paired differences of a set as other programs read them, each with its verdict.
+fn differences(set: &ProblemSet) -> Vec<serde_json::Value> {
+    let line = |(c, verdict): (&ModelComparison, Verdict)| {
+        let d = &c.difference;
+        json!({
+            "from": c.from, "to": c.to, "difference": d.interval.value, "low": d.interval.low, "high": d.interval.high,
+            "width": d.interval.width(), "detectable": d.detectable, "better": d.wins, "worse": d.losses,
+            "p_corrected": verdict.p, "significant": verdict.is_significant(),
+        })
+    };
+    set.differences.iter().zip(set.verdicts()).map(line).collect()
 }
 
 fn name_of(folder: &Path) -> String {

@@ -29,7 +29,7 @@ pub struct PipelineArgs {
     #[arg(long, value_name = "DIR", default_value = "run")]
     pub out: PathBuf,
     /// Show the steps, tokens, time, memory and disk space for the paper's amounts of data, and run nothing; needs --model
-    /// alone.
+    /// alone, of which the configuration is enough. Exit status 1 if it does not fit.
     #[arg(long)]
     dry_run: bool,
     #[arg(long, help = help::MODEL, value_name = "DIR")]
@@ -90,12 +90,12 @@ pub fn run(args: &PipelineArgs, out: &Output) -> Result<()> {
     let recipe = args.changed(args.named());
     if args.dry_run {
         let model = args.model.as_ref().ok_or_else(|| Error::new("--dry-run needs --model DIR"))?;
-        let (text, object) = dry_run::estimate(&recipe, model, args.placement())?;
+        let dry_run::Estimate { text, object, advice } = dry_run::estimate(&recipe, model, args.placement())?;
         if !args.json {
             println!("{text}");
         }
         print_json(args.json, &object);
-        return Ok(());
+        return advice.map_or(Ok(()), |advice| Err(Error::new(format!("does not fit: {advice}"))));
     }
     let experiment = args.experiment(recipe, args.sources(PRIVATE_EXAMPLES)?);
     args.json(&pipeline::run(&experiment, out)?);

@@ -9,19 +9,20 @@ use codelsi_engine::{DType, Device, Error, Label, PlannedComm, Rank, Result};
 use codelsi_launch::DeviceChoice;
 use codelsi_model::adapter::{Adapter, AdapterConfig};
 use codelsi_model::checkpoint::Checkpoint;
-use codelsi_model::config::ModelConfig;
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig};
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::synthetic;
 use codelsi_train::TrainOptions;
-use codelsi_train::plan::{Planner, memory_budget, plan_generation, usable_gpu_memory};
+use codelsi_train::plan::{
+    Planner, memory_budget, open_for_planning, plan_generation, usable_gpu_memory, weights_exceed_memory,
+};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Plan the memory of a training step or of a generation.
+/// Plan the memory of a training step or of a generation; exit status 1 if it does not fit.
 #[derive(Args)]
 #[command(group(ArgGroup::new("base").required(true).args(["model", "shape"])))]
 pub struct PlanArgs {
@@ -97,7 +98,7 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let stated =
         args.memory.map(|Bytes(n)| if matches!(device, Device::Cpu(_)) { n } else { usable_gpu_memory(n) });
     let budget = stated.or_else(|| memory_budget(&device, &base, args.ranks.into()));
-    let (text, object) = match args.generate {
+    let Plan { text, object, advice } = match args.generate {
         true => generating(args, &base, &device, compute, budget)?,
         false => training(args, &base, &device, compute, budget)?,
     };
@@ -105,21 +106,28 @@ pub fn run(args: &PlanArgs) -> Result<()> {
         println!("{text}");
     }
     print_json(args.json, &object);
-    Ok(())
+    let alone = || args.memory.is_none().then(|| weights_exceed_memory(&device, &base)).flatten();
+    match advice {
+        None => Ok(()),
+        Some(advice) => Err(Error::new(format!("does not fit: {}", alone().unwrap_or(advice)))),
+    }
+}
+
+/// A plan as text and as JSON.
+struct Plan {
+    text: String,
+    object: Value,
+    /// The flags that would help, if the plan does not fit.
+    advice: Option<String>,
 }
 
 /// Returns the model's shapes; without weights, as if these were stored as bf16.
 fn base(args: &PlanArgs) -> Result<Checkpoint> {
     match (&args.shape, &args.model) {
         (Some(shape), _) => Ok(Checkpoint::shapes_only(synthetic::config(shape)?, Dtype::BF16)),
-        (None, Some(folder)) if has_weights(folder) => Checkpoint::open(folder),
-        (None, Some(folder)) => Ok(Checkpoint::shapes_only(ModelConfig::load(folder)?, Dtype::BF16)),
+        (None, Some(folder)) => open_for_planning(folder),
         (None, None) => Err(Error::new("give --model DIR or --shape NAME")),
     }
-}
-
-fn has_weights(folder: &Path) -> bool {
-    ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| folder.join(name).exists())
 }
 
 impl PlanArgs {
@@ -143,7 +151,7 @@ fn training(
     device: &Device,
     compute: DType,
     budget: Option<usize>,
-) -> Result<(String, Value)> {
+) -> Result<Plan> {
     let config = base.config();
     let AdapterConfig { method, rank, alpha, .. } =
         args.method.settings(TrainOptions::default().adapter_settings());
@@ -182,7 +190,7 @@ fn training(
             json!({"keeping_every_layer": keeping, "recomputing_every_layer": recomputing})
         }),
     });
-    Ok((text, object))
+    Ok(Plan { text, object, advice: (!plan.fits()).then(|| plan.advice(&options)) })
 }
 
 fn generating(
@@ -191,7 +199,7 @@ fn generating(
     device: &Device,
     compute: DType,
     budget: Option<usize>,
-) -> Result<(String, Value)> {
+) -> Result<Plan> {
     let config = base.config();
     let context = args.context_length.min(config.max_positions);
     let limits = SchedulerConfig {
@@ -221,7 +229,15 @@ fn generating(
     let object = json!({
         "bytes": labels(&usage), "peak_bytes": usage.peak, "available_bytes": budget, "fits": fits,
     });
-    Ok((text, object))
+    let advice = format!(
+        "lower --sequences {} or --context-length {context}{}",
+        args.sequences,
+        match args.layout {
+            Layout::Replicate => ", or spread the weights over cards with --ranks 2 --layout shard",
+            _ => "",
+        }
+    );
+    Ok(Plan { text, object, advice: (!fits).then_some(advice) })
 }
 
 /// Returns the bytes at the peak by label.

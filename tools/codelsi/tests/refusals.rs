@@ -1,0 +1,68 @@
+//! What cannot be measured, planned or run is said in one line, with exit status 1.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn codelsi(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_codelsi")).args(args).output().unwrap()
+}
+
+/// Runs a command that must fail with exit status 1, and returns its line on stderr.
+fn refused(args: &[&str]) -> String {
+    let output = codelsi(args);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
+    text.lines().last().unwrap_or_default().to_owned()
+}
+
+/// Makes a tiny model and a file of one problem, and returns the arguments that evaluate the one on the other.
+fn evaluation(folder: &Path) -> Vec<String> {
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    assert!(codelsi(&["mkmodel", "--shape", "tiny", "--out", &path("model")]).status.success());
+    let problem = r#"{"name": "a", "language": "ts", "prompt": "", "tests": "1;", "stop_tokens": []}"#;
+    std::fs::write(folder.join("p.jsonl"), problem).unwrap();
+    let args = ["evaluate", "--model", &path("model"), "--problems", &path("p.jsonl"), "--out", &path("out")];
+    let rest = ["--judge", "embedded", "--device", "cpu"];
+    args.into_iter().chain(rest).map(str::to_owned).collect()
+}
+
+#[test]
+fn settings_that_measure_nothing_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let evaluation = evaluation(folder.path());
+    for (flags, reason) in [
+        (["-n", "0"], "0 samples"),
+        (["--max-tokens", "0"], "0 tokens"),
+        (["--temperature", "nan"], "temperature"),
+        (["--temperature=-1", "--seed=1"], "temperature"),
+        (["--top-p", "0"], "top-p"),
+        (["--top-p", "2"], "top-p"),
+        (["--limit", "0"], "0 problems"),
+    ] {
+        let args: Vec<&str> = evaluation.iter().map(String::as_str).chain(flags).collect();
+        let line = refused(&args);
+        assert!(line.contains(reason), "{flags:?}: {line}");
+    }
+    assert!(!folder.path().join("out").exists(), "nothing was written");
+}
+
+#[test]
+fn a_plan_that_does_not_fit_says_what_would_help() {
+    let plan = ["plan", "--shape", "tiny", "--device", "cpu", "--memory", "65536"];
+    let line = refused(&plan);
+    assert!(line.contains("does not fit") && line.contains("--seq"), "{line}");
+    let line = refused(&[&plan[..], &["--generate"]].concat());
+    assert!(line.contains("--sequences") && line.contains("--context-length"), "{line}");
+    let fits = codelsi(&["plan", "--shape", "tiny", "--device", "cpu", "--memory", "64GiB", "--seq", "64"]);
+    assert!(fits.status.success(), "{}", String::from_utf8_lossy(&fits.stderr));
+}
+
+#[test]
+fn the_bare_command_prints_its_help_and_names_the_demo() {
+    let output = codelsi(&[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("Usage: codelsi") && text.contains("codelsi demo"),
+        "{text}"
+    );
+}
