@@ -16,12 +16,14 @@ pub struct Error {
     message: String,
     /// True when a device had no memory left.
     memory: bool,
+    /// True when the process was wished to end ([`crate::interrupt`]).
+    interrupted: bool,
 }
 
 impl Error {
     /// Returns an error with a plain message.
     pub fn new(message: impl Into<String>) -> Self {
-        Error { path: Vec::new(), message: message.into(), memory: false }
+        Error { path: Vec::new(), message: message.into(), memory: false, interrupted: false }
     }
 
     /// Returns an op's error, `op: message`; the message names the shapes.
@@ -42,6 +44,16 @@ impl Error {
     /// True when a device had no memory left, so that the caller can advise a flag ([`Error::advise`]).
     pub fn is_out_of_memory(&self) -> bool {
         self.memory
+    }
+
+    /// Marks the error as the orderly end that a signal wished for.
+    pub fn interrupted(self) -> Self {
+        Error { interrupted: true, ..self }
+    }
+
+    /// True when the work ended in order because a signal wished for it.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupted
     }
 
     /// Appends `advice` to the message.

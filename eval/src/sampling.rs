@@ -3,7 +3,7 @@
 
 use crate::jsonl;
 use codelsi_engine::files::write_atomic;
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{Error, Result, interrupt};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -92,6 +92,7 @@ pub fn draw_samples(
     let mut done = requests.len() - missing.len();
     progress.generated(done, requests.len());
     for chunk in missing.chunks(CHUNK) {
+        interrupt::check("the samples so far are kept")?;
         let batch: Vec<CompletionRequest> = chunk.iter().map(|&i| requests[i].request.clone()).collect();
         let answers = model.generate(&batch, &mut |new| progress.tokens(new))?;
         let mut text = String::new();

@@ -47,12 +47,16 @@ impl<'a> DataLoader<'a> {
 
     /// The number of optimizer steps of the whole run.
     pub fn total_steps(&mut self) -> usize {
+        let max = self.options.max_steps.unwrap_or(usize::MAX);
         let mut steps = 0;
         for epoch in 0..self.options.epochs as u32 {
             self.load_epoch(epoch);
             steps += self.sequences.len().div_ceil(self.options.batch);
+            if steps >= max {
+                return max;
+            }
         }
-        self.options.max_steps.map_or(steps, |max| max.min(steps))
+        steps
     }
 
     /// Returns the next step's micro-batches and advances the data cursor in `state`. A step does not cross the end of
@@ -71,6 +75,12 @@ impl<'a> DataLoader<'a> {
         self.load_epoch(0);
         let all = self.micro_batches(&self.sequences);
         all.into_iter().max_by_key(|micro| micro.tokens.len()).expect("an epoch has a sequence")
+    }
+
+    /// The most micro-batches of a step of the first epoch, for the memory plan.
+    pub fn micro_batches_of_a_step(&mut self) -> usize {
+        self.load_epoch(0);
+        self.sequences.len().min(self.options.batch).div_ceil(self.options.micro_batch)
     }
 
     /// The validation rows, packed in the order of the file.

@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// Maximum tokens of an optimizer step.
+const MAX_STEP_TOKENS: usize = 1 << 25;
+
 /// The options of a training run, as the flags of `codelsi train`. The defaults are those of the CodeLSI paper
 /// (arXiv 2509.14373).
 #[derive(Clone, Debug)]
@@ -161,6 +164,10 @@ impl TrainOptions {
     pub fn check(&self, positions: usize) -> Result<()> {
         let rules = [
             (self.batch == 0 || self.micro_batch == 0, "batch and micro-batch are at least 1".to_string()),
+            (
+                self.batch.saturating_mul(self.seq) > MAX_STEP_TOKENS || self.micro_batch > MAX_STEP_TOKENS,
+                format!("a step has at most {MAX_STEP_TOKENS} tokens, batch times sequence"),
+            ),
             (self.epochs == 0 || self.max_steps == Some(0), "at least one epoch and one step".to_string()),
             (self.seq < 2 || self.seq > positions, format!("sequences have 2 to {positions} tokens here")),
             (!(self.lr > 0.0 && self.lr.is_finite()), "the learning rate is above 0".to_string()),

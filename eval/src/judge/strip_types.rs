@@ -16,7 +16,7 @@ pub struct StrippedProgram {
     lines: BTreeMap<u32, String>,
 }
 
-/// Strips the types of a whole program.
+/// Strips the types of a whole program. The parser recurses: call this in a sandboxed child, on a deep stack.
 ///
 /// # Errors
 /// A syntax error of the program, as TypeScript's compiler would report it.

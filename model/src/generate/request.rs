@@ -66,7 +66,7 @@ impl GenerationRequest {
     /// # Errors
     /// When the prompt is empty or has an unknown token, or prompt and completion exceed the positions.
     pub(super) fn check(&self, vocab: usize, positions: usize) -> Result<()> {
-        let length = self.prompt.len() + self.max_tokens;
+        let length = self.prompt.len().saturating_add(self.max_tokens);
         if self.prompt.is_empty() {
             return Err(Error::new("the prompt has no token; begin it with <s>"));
         }

@@ -2,7 +2,7 @@
 
 use crate::args::{JudgeToolArgs, help};
 use clap::Args;
-use codelsi_engine::Result;
+use codelsi_engine::{Result, RunLock};
 use codelsi_eval::problem::read_problems;
 use codelsi_experiment::judging::judge_completions;
 use codelsi_experiment::output::Output;
@@ -28,6 +28,7 @@ pub struct JudgeArgs {
 
 /// Runs the command.
 pub fn run(args: &JudgeArgs, out: &Output) -> Result<()> {
+    let _lock = RunLock::beside(&args.out)?;
     let problems = read_problems(&args.problems)?;
     let judge = args.judge.options().open(&problems)?;
     eprintln!("{}", judge.describe());

@@ -2,7 +2,7 @@
 
 use crate::args::help;
 use clap::Args;
-use codelsi_engine::Result;
+use codelsi_engine::{Result, RunLock};
 use codelsi_experiment::output::Output;
 use codelsi_experiment::{report, table};
 use serde_json::json;
@@ -34,6 +34,7 @@ pub fn run(args: &ReportArgs, out: &Output) -> Result<()> {
         reports.push((name(run), page));
     }
     if let Some(folder) = &args.out {
+        let _lock = RunLock::folder(folder)?;
         let all = report::combine(reports)?;
         report::save(&all, folder)?;
         if !args.json {
