@@ -63,7 +63,10 @@ impl RunLock {
                     let _ = file.rewind().and_then(|()| (&mut file).take(32).read_to_string(&mut owner));
                     let digits = !owner.is_empty() && owner.bytes().all(|b| b.is_ascii_digit());
                     let who = if digits { format!("process {owner}") } else { "another process".into() };
-                    return Err(Error::io(output, format!("{who} writes to it; wait for its end, or give another --out")));
+                    return Err(Error::io(
+                        output,
+                        format!("{who} writes to it; wait for its end, or give another --out"),
+                    ));
                 }
                 Err(TryLockError::Error(e)) => {
                     eprintln!("{}: not locked ({e}); let no other process write to it", output.display());
@@ -133,7 +136,8 @@ mod tests {
     #[test]
     fn many_threads_never_own_an_output_together() {
         let folder = tempfile::tempdir().unwrap();
-        let (owners, taken) = (std::sync::atomic::AtomicUsize::new(0), std::sync::atomic::AtomicUsize::new(0));
+        let (owners, taken) =
+            (std::sync::atomic::AtomicUsize::new(0), std::sync::atomic::AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {

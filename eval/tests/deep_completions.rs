@@ -81,7 +81,11 @@ const SHAPES: &[(&str, &str, &str)] = &[
 
 #[test]
 fn no_completion_is_too_deep() {
-    let sizes = if std::env::var_os("CODELSI_FULL").is_some() { vec![2_000, 20_000, 65_000] } else { vec![2_000, 30_000] };
+    let sizes = if std::env::var_os("CODELSI_FULL").is_some() {
+        vec![2_000, 20_000, 65_000]
+    } else {
+        vec![2_000, 30_000]
+    };
     for (open, middle, close) in SHAPES {
         for size in &sizes {
             let n = (size - middle.len()) / (open.len() + close.len());

@@ -70,6 +70,21 @@ impl<'a> DataLoader<'a> {
         micro_batches
     }
 
+    /// Checks that the data cursor of a saved state is within the data.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check_cursor(&mut self, state: &TrainerState) -> Result<()> {
+        self.load_epoch(state.epoch);
+        let (at, of) = (state.sequence, self.sequences.len());
+        match at < of {
+            true => Ok(()),
+            false => Err(Error::new(format!(
+                "cannot resume: state.json stands at sequence {at} of {of}; it is damaged"
+            ))),
+        }
+    }
+
     /// The largest micro-batch of the first epoch, for the memory plan.
     pub fn largest_micro_batch(&mut self) -> PackedSequence {
         self.load_epoch(0);

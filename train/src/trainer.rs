@@ -96,6 +96,7 @@ pub fn train(
         None => TrainerState::new(recipe.clone()),
     };
     state.check_recipe(&recipe)?;
+    data.check_cursor(&state)?;
     let shared = serde_json::to_vec(&(&recipe, &state)).map_err(|e| Error::new(e.to_string()));
     check_same_on_all_ranks(device, &**comm, "recipe or checkpoint", [shared])?;
 

@@ -125,8 +125,8 @@ fn run(cli: Cli) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{Arg, ArgAction, Command, CommandFactory};
     use clap::error::ErrorKind;
+    use clap::{Arg, ArgAction, Command, CommandFactory};
     use std::any::TypeId;
     use std::collections::BTreeMap;
 

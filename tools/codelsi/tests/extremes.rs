@@ -51,14 +51,38 @@ fn extreme_numbers_end_no_command_with_a_panic() {
     fs::write(&data, (0..12).map(row).collect::<String>()).unwrap();
     let (model, data) = (model.to_str().unwrap(), data.to_str().unwrap());
     let train = [
-        "--seq", "--batch", "--micro-batch", "--epochs", "--max-steps", "--warmup", "--rank", "--validation",
-        "--validate-every", "--save-every", "--seed", "--timeout", "--ranks", "--experts", "--bottleneck", "--checkpointing",
+        "--seq",
+        "--batch",
+        "--micro-batch",
+        "--epochs",
+        "--max-steps",
+        "--warmup",
+        "--rank",
+        "--validation",
+        "--validate-every",
+        "--save-every",
+        "--seed",
+        "--timeout",
+        "--ranks",
+        "--experts",
+        "--bottleneck",
+        "--checkpointing",
     ];
     let generate = [
-        "-n", "--max-tokens", "--temperature", "--top-k", "--top-p", "--min-p", "--repetition-penalty", "--seed",
-        "--page-size", "--prompt-ids", "--timeout",
+        "-n",
+        "--max-tokens",
+        "--temperature",
+        "--top-k",
+        "--top-p",
+        "--min-p",
+        "--repetition-penalty",
+        "--seed",
+        "--page-size",
+        "--prompt-ids",
+        "--timeout",
     ];
-    let plan = ["--seq", "--batch", "--micro-batch", "--rank", "--memory", "--ranks", "--experts", "--bottleneck"];
+    let plan =
+        ["--seq", "--batch", "--micro-batch", "--rank", "--memory", "--ranks", "--experts", "--bottleneck"];
     let plan_generation = ["--sequences", "--context-length", "--page-size"];
     let run = |fixed: &[&str], flag: &str, number: &str| {
         let last = format!("{flag}={number}");
@@ -69,7 +93,17 @@ fn extreme_numbers_end_no_command_with_a_panic() {
     for number in NUMBERS {
         for flag in train {
             let out = folder.path().join(format!("{flag}{number}").replace(['-', '/'], "_"));
-            let fixed = ["train", "--model", model, "--data", data, "--device", "cpu", "--out", out.to_str().unwrap()];
+            let fixed = [
+                "train",
+                "--model",
+                model,
+                "--data",
+                data,
+                "--device",
+                "cpu",
+                "--out",
+                out.to_str().unwrap(),
+            ];
             let short = ["--seq=64", "--batch=2", "--max-steps=1", "--validation=2", "--rank=2"];
             let short = short.into_iter().filter(|s| !s.starts_with(&format!("{flag}=")));
             // The adapter's width is --bottleneck's.
@@ -95,7 +129,9 @@ fn extreme_numbers_end_no_command_with_a_panic() {
 fn numbers_in(value: &Value, path: &str, found: &mut Vec<String>) {
     match value {
         Value::Number(_) => found.push(path.to_owned()),
-        Value::Array(all) => all.iter().enumerate().for_each(|(i, v)| numbers_in(v, &format!("{path}/{i}"), found)),
+        Value::Array(all) => {
+            all.iter().enumerate().for_each(|(i, v)| numbers_in(v, &format!("{path}/{i}"), found))
+        }
         Value::Object(all) => all.iter().for_each(|(k, v)| numbers_in(v, &format!("{path}/{k}"), found)),
         _ => {}
     }
@@ -108,10 +144,28 @@ fn extreme_numbers_in_files_end_no_command_with_a_panic() {
     let adapter = folder.path().join("adapter");
     let data = folder.path().join("data.jsonl");
     fs::write(&data, "{\"instruction\": \"a\", \"output\": \"b\"}\n".repeat(4)).unwrap();
-    let trained = codelsi().args(["train", "--seq=64", "--max-steps=1", "--validation=0", "--rank=2", "--device=cpu"])
-        .arg("--model").arg(&model).arg("--data").arg(&data).arg("--out").arg(&adapter).output().unwrap();
+    let trained = codelsi()
+        .args(["train", "--seq=64", "--max-steps=1", "--validation=0", "--rank=2", "--device=cpu"])
+        .arg("--model")
+        .arg(&model)
+        .arg("--data")
+        .arg(&data)
+        .arg("--out")
+        .arg(&adapter)
+        .output()
+        .unwrap();
     ended_well(&trained, "train");
-    let extremes = ["-1", "0", "0.5", "4294967296", "9223372036854775807", "18446744073709551615", "1e300", "1e400", "null"];
+    let extremes = [
+        "-1",
+        "0",
+        "0.5",
+        "4294967296",
+        "9223372036854775807",
+        "18446744073709551615",
+        "1e300",
+        "1e400",
+        "null",
+    ];
     for (file, owner) in [("config.json", &model), ("adapter_config.json", &adapter)] {
         let path = owner.join(file);
         let text = fs::read_to_string(&path).unwrap();
@@ -124,10 +178,19 @@ fn extreme_numbers_in_files_end_no_command_with_a_panic() {
                 let mut changed = whole.clone();
                 *changed.pointer_mut(&place).unwrap() = Value::String("HERE".into());
                 fs::write(&path, changed.to_string().replace("\"HERE\"", extreme)).unwrap();
-                let output = codelsi().args(["generate", "--prompt=hi", "--max-tokens=2", "--device=cpu", "--model"])
-                    .arg(&model).arg("--adapter").arg(&adapter).output().unwrap();
+                let output = codelsi()
+                    .args(["generate", "--prompt=hi", "--max-tokens=2", "--device=cpu", "--model"])
+                    .arg(&model)
+                    .arg("--adapter")
+                    .arg(&adapter)
+                    .output()
+                    .unwrap();
                 ended_well(&output, &format!("{file} {place} = {extreme}"));
-                let output = codelsi().args(["plan", "--device=cpu", "--seq=64", "--model"]).arg(&model).output().unwrap();
+                let output = codelsi()
+                    .args(["plan", "--device=cpu", "--seq=64", "--model"])
+                    .arg(&model)
+                    .output()
+                    .unwrap();
                 ended_well(&output, &format!("plan, {file} {place} = {extreme}"));
             }
         }

@@ -82,7 +82,8 @@ pub fn process_rank(env: impl Fn(&str) -> Option<String>) -> Result<Option<Proce
     let store = env("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True");
     let port = number(&env, "MASTER_PORT")?.saturating_add(usize::from(store));
     let port = u16::try_from(port).ok().filter(|&port| port > 0);
-    let port = port.ok_or_else(|| contradiction(format!("MASTER_PORT is {}", env("MASTER_PORT").unwrap_or_default())))?;
+    let port = port
+        .ok_or_else(|| contradiction(format!("MASTER_PORT is {}", env("MASTER_PORT").unwrap_or_default())))?;
     let (local_rank, local_world) = launcher.local_place((rank, world), &address, &env)?;
     Ok(Some(ProcessRank { rank, world, local_rank, local_world, address, port }))
 }
@@ -99,7 +100,11 @@ impl Launcher {
 
     /// Checks that all variables are there.
     fn check_complete(&self, env: &impl Fn(&str) -> Option<String>) -> Result<()> {
-        let own = if self.for_one_too { vec![self.rank, self.world] } else { vec![self.rank, self.world, self.local_rank] };
+        let own = if self.for_one_too {
+            vec![self.rank, self.world]
+        } else {
+            vec![self.rank, self.world, self.local_rank]
+        };
         let missing = |names: &[&'static str]| -> Vec<&'static str> {
             names.iter().copied().filter(|name| env(name).is_none()).collect()
         };
@@ -145,7 +150,9 @@ impl Launcher {
             None if one_machine => world,
             None => local_rank.saturating_add(1),
         };
-        let named = |name: &str| if name.is_empty() { "the number on this machine".to_owned() } else { name.to_owned() };
+        let named = |name: &str| {
+            if name.is_empty() { "the number on this machine".to_owned() } else { name.to_owned() }
+        };
         let wrong = [
             (local_rank >= local_world, (self.local_rank, local_rank, self.local_world, local_world)),
             (local_world > world, (self.local_world, local_world, self.world, world)),
@@ -188,7 +195,9 @@ impl Launcher {
 
 fn number(env: &impl Fn(&str) -> Option<String>, name: &str) -> Result<usize> {
     let text = env(name).unwrap_or_default();
-    text.trim().parse().map_err(|_| Error::new(format!("{name} is `{}`, which is no number", text.escape_debug())))
+    text.trim()
+        .parse()
+        .map_err(|_| Error::new(format!("{name} is `{}`, which is no number", text.escape_debug())))
 }
 
 fn contradiction(which: String) -> Error {
@@ -251,7 +260,12 @@ mod tests {
         let local = [("SLURM_LOCALID", "0"), ("MASTER_ADDR", "node0"), ("MASTER_PORT", "29500")];
         let member = read(&[&srun[..], &local].concat()).unwrap().unwrap();
         assert_eq!((member.rank, member.local_rank, member.local_world), (1, 0, 1));
-        let local = [("MPI_LOCALRANKID", "0"), ("MPI_LOCALNRANKS", "1"), ("MASTER_ADDR", "node0"), ("MASTER_PORT", "1")];
+        let local = [
+            ("MPI_LOCALRANKID", "0"),
+            ("MPI_LOCALNRANKS", "1"),
+            ("MASTER_ADDR", "node0"),
+            ("MASTER_PORT", "1"),
+        ];
         assert_eq!(read(&[&pmi[..], &local].concat()).unwrap().unwrap().local_rank, 0);
         let unknown = read(&[&pmi[..], &local[2..]].concat()).unwrap_err().to_string();
         assert!(unknown.contains("incomplete: MPI_LOCALRANKID missing"), "{unknown}");
@@ -271,11 +285,17 @@ mod tests {
         let both = |a: [(&'static str, &'static str); 3], b: [(&'static str, &'static str); 2]| {
             read(&[&a[..], &b, &MEETING].concat())
         };
-        assert_eq!(both(torch("3", "4"), srun("1", "2")).unwrap().unwrap().rank, 3, "torchrun on each of two nodes");
+        assert_eq!(
+            both(torch("3", "4"), srun("1", "2")).unwrap().unwrap().rank,
+            3,
+            "torchrun on each of two nodes"
+        );
         assert_eq!(both(torch("1", "2"), srun("1", "2")).unwrap().unwrap().rank, 1);
         let alone = both(torch("0", "1"), srun("1", "2")).unwrap_err().to_string();
         assert!(alone.contains("RANK and WORLD_SIZE are 0 and 1, but SLURM_PROCID and"), "{alone}");
-        assert!(both(torch("0", "2"), srun("1", "2")).unwrap_err().to_string().contains("contradicts itself"));
+        assert!(
+            both(torch("0", "2"), srun("1", "2")).unwrap_err().to_string().contains("contradicts itself")
+        );
         let elastic = [&torch("0", "2")[..], &srun("1", "2"), &MEETING, &[("TORCHELASTIC_RUN_ID", "7")]];
         assert_eq!(read(&elastic.concat()).unwrap().unwrap().rank, 0);
     }

@@ -82,8 +82,11 @@ fn write_secrets(text: &mut String, counts: &CurationCounts) {
     let mut by_rule: BTreeMap<&str, usize> = BTreeMap::new();
     counts.secrets.iter().for_each(|secret| *by_rule.entry(&secret.rule).or_default() += 1);
     write_table(text, "secret found by the rule", by_rule.into_iter().map(|(rule, n)| (rule.to_string(), n)));
-    let places: BTreeSet<String> =
-        counts.secrets.iter().map(|s| format!("- `{}:{}`: {} ({})", s.path, s.line, s.rule, s.name)).collect();
+    let places: BTreeSet<String> = counts
+        .secrets
+        .iter()
+        .map(|s| format!("- `{}:{}`: {} ({})", s.path, s.line, s.rule, s.name))
+        .collect();
     places.iter().for_each(|place| {
         let _ = writeln!(text, "{place}");
     });

@@ -170,19 +170,29 @@ fn shapes(language: Language) -> Vec<(String, String, String)> {
 fn function(language: Language, body: &str) -> String {
     match language {
         Language::TypeScript | Language::JavaScript => {
-            format!("/** Adds all of the numbers. */\nexport function total(numbers) {{\n  {body}\n  return numbers;\n}}\n")
+            format!(
+                "/** Adds all of the numbers. */\nexport function total(numbers) {{\n  {body}\n  return numbers;\n}}\n"
+            )
         }
         Language::Python => {
-            format!("def total(numbers):\n    \"\"\"Adds all of the numbers.\"\"\"\n    {body}\n    return numbers\n")
+            format!(
+                "def total(numbers):\n    \"\"\"Adds all of the numbers.\"\"\"\n    {body}\n    return numbers\n"
+            )
         }
         Language::Java => {
-            format!("class A {{\n  /** Adds all of the numbers. */\n  int total(int numbers) {{\n    {body};\n    return numbers;\n  }}\n}}\n")
+            format!(
+                "class A {{\n  /** Adds all of the numbers. */\n  int total(int numbers) {{\n    {body};\n    return numbers;\n  }}\n}}\n"
+            )
         }
         Language::Cpp => {
-            format!("/** Adds all of the numbers. */\nint total(int numbers) {{\n  {body};\n  return numbers;\n}}\n")
+            format!(
+                "/** Adds all of the numbers. */\nint total(int numbers) {{\n  {body};\n  return numbers;\n}}\n"
+            )
         }
         Language::Rust => {
-            format!("/// Adds all of the numbers.\nfn total(numbers: u32) -> u32 {{\n    {body};\n    numbers\n}}\n")
+            format!(
+                "/// Adds all of the numbers.\nfn total(numbers: u32) -> u32 {{\n    {body};\n    numbers\n}}\n"
+            )
         }
     }
 }
@@ -211,7 +221,8 @@ fn extension(language: Language) -> &'static str {
 fn curate(folder: &Path, language: Language, texts: &[String]) -> CurationCounts {
     let end = extension(language);
     let lines = texts.iter().chain([&good_file(language)]).enumerate();
-    let lines = lines.map(|(i, text)| json!({ "path": format!("f{i}.{end}"), "content": text }).to_string() + "\n");
+    let lines =
+        lines.map(|(i, text)| json!({ "path": format!("f{i}.{end}"), "content": text }).to_string() + "\n");
     let corpus = folder.join("corpus.jsonl");
     std::fs::write(&corpus, lines.collect::<String>()).unwrap();
     let problems = folder.join("problems.jsonl");
@@ -340,7 +351,8 @@ fn a_deep_file_keeps_its_other_items_and_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     let deep = function(Language::TypeScript, &format!("return a{};", ".b(c)".repeat(4_000)));
     let union = format!("type Icon = 'a0'{};\n", " | 'icon'".repeat(7_000));
-    let counts = curate(folder.path(), Language::TypeScript, &[deep, union + &good_file(Language::TypeScript)]);
+    let counts =
+        curate(folder.path(), Language::TypeScript, &[deep, union + &good_file(Language::TypeScript)]);
     assert_eq!(counts.dropped.get("too-deep"), Some(&1), "{:?}", counts.dropped);
     assert_eq!(counts.dropped.get("duplicate"), Some(&1), "the function below the union was read");
 }

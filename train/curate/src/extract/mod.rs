@@ -49,14 +49,10 @@ impl<'a> ParsedFile<'a> {
                 signature: String::new(),
                 noun: String::new(),
             };
-            self.push(
-                title,
-                LeadingNodes::default(),
-                DeclarationNodes { statement: scope, kept: scope, declaration: scope },
-            );
+            let nodes = DeclarationNodes { statement: scope, kept: scope, declaration: scope };
+            self.push(title, LeadingNodes::default(), nodes).too_deep |= depth > MAX_SCOPES;
         }
         if depth > MAX_SCOPES {
-            self.items.iter_mut().next_back().into_iter().for_each(|item| item.too_deep = true);
             return;
         }
         for statement in named_children(scope) {
@@ -192,7 +188,7 @@ impl<'a> ParsedFile<'a> {
         Some((owner, self.slice(own)))
     }
 
-    fn push(&mut self, title: ItemHeading, lead: LeadingNodes, nodes: DeclarationNodes) {
+    fn push(&mut self, title: ItemHeading, lead: LeadingNodes, nodes: DeclarationNodes) -> &mut Item {
         let before = lead.decorators.iter().chain(&lead.overloads);
         let broken = before.clone().chain([&nodes.kept]).any(|part| part.has_error());
         let before_start = before.clone().next().copied();
@@ -235,6 +231,7 @@ impl<'a> ParsedFile<'a> {
             uses,
         };
         self.items.push(item);
+        self.items.last_mut().expect("pushed above")
     }
 }
 

@@ -44,11 +44,7 @@ impl<'a> ParsedFile<'a> {
     /// Collects the name, call or import that a node is; returns whether there are more below it.
     fn collect(&self, node: Node, names: &mut NameUses<'a>) -> bool {
         if self.is_import(node) {
-            names.imports.push((
-                node.byte_range(),
-                self.slice(node).trim_end(),
-                self.imported_names(node),
-            ));
+            names.imports.push((node.byte_range(), self.slice(node).trim_end(), self.imported_names(node)));
             return false;
         }
         if self.table.calls.contains(&node.kind()) {

@@ -10,7 +10,7 @@ pub use walk::{MAX_DEPTH, MAX_SCOPES, descendants, walk};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
-use tree_sitter::{ParseOptions, Parser, Tree};
+use tree_sitter::{ParseOptions, ParseState, Parser, Point, Tree};
 
 /// Maximum time for parsing one text; a file of a million lines takes a tenth of it.
 const PARSE_LIMIT: Duration = Duration::from_secs(20);
@@ -107,12 +107,14 @@ impl Language {
             return Err(Unparsed::TooLarge);
         }
         let mut parser = Parser::new();
-        parser.set_language(&(self.table().grammar)(path)).expect("the grammars are of this library's version");
+        parser
+            .set_language(&(self.table().grammar)(path))
+            .expect("the grammars are of this library's version");
         let started = Instant::now();
-        let mut is_late = |_: &_| started.elapsed() >= PARSE_LIMIT;
+        let mut is_late = |_: &ParseState| started.elapsed() >= PARSE_LIMIT;
         let bytes = text.as_bytes();
         let options = ParseOptions::new().progress_callback(&mut is_late);
-        let mut read = |at: usize, _| bytes.get(at..).unwrap_or_default();
+        let mut read = |at: usize, _: Point| bytes.get(at..).unwrap_or_default();
         parser.parse_with_options(&mut read, None, Some(options)).ok_or(Unparsed::TooSlow)
     }
 }
@@ -120,7 +122,7 @@ impl Language {
 impl FromStr for Language {
     type Err = String;
 
-    fn from_str(name: &str) -> std::result::Result<Language, String> {
+    fn from_str(name: &str) -> Result<Language, String> {
         serde_json::from_value(name.into()).map_err(|_| {
             let names = Self::ALL.map(Language::name);
             format!("no such language: give one of {}", names.join(", "))

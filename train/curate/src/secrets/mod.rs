@@ -6,16 +6,15 @@
 mod rule;
 mod rule_file;
 
-pub use rule::Secret;
-
 use codelsi_engine::Result;
-use rule::RuleSet;
+use rule::{RuleSet, Secret};
 use std::path::Path;
 use std::sync::LazyLock;
 
 /// Our own rules.
 static OWN: LazyLock<RuleSet> = LazyLock::new(|| {
-    let (rules, ignored) = rule_file::parse(include_str!("rules.toml")).expect("our own rules are well formed");
+    let (rules, ignored) =
+        rule_file::parse(include_str!("rules.toml")).expect("our own rules are well formed");
     assert!(ignored.is_empty(), "{ignored:?}");
     rules
 });

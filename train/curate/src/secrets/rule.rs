@@ -61,11 +61,11 @@ impl RuleSet {
     /// The first secret in a text, by the first rule that finds one.
     pub fn find(&self, path: &str, text: &str) -> Option<Secret> {
         let lower = text.to_lowercase();
-        let candidates = self.rules.iter().filter(|rule| {
+        let applies = |rule: &&Rule| {
             let here = rule.path.as_ref().is_none_or(|allowed| allowed.is_match(path.as_bytes()));
             here && (rule.keywords.is_empty() || rule.keywords.iter().any(|word| lower.contains(word)))
-        });
-        candidates.into_iter().find_map(|rule| rule.find(path, text.as_bytes(), &self.allow))
+        };
+        self.rules.iter().filter(applies).find_map(|rule| rule.find(path, text.as_bytes(), &self.allow))
     }
 }
 

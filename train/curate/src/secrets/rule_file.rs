@@ -231,9 +231,10 @@ paths = ["^vendor/"]
     fn what_is_not_taken_is_named() {
         let (rules, ignored) = parse(FILE).unwrap();
         assert_eq!(rules.rules.len(), 1);
-        for (named, of) in ["[extend]", "lookahead: its regex", "pkcs12: it has no regex", "group: its regex has no group 2"]
-            .into_iter()
-            .zip(&ignored)
+        for (named, of) in
+            ["[extend]", "lookahead: its regex", "pkcs12: it has no regex", "group: its regex has no group 2"]
+                .into_iter()
+                .zip(&ignored)
         {
             assert!(of.contains(named), "{of}");
         }
