@@ -24,6 +24,8 @@ enum Cause {
     Memory,
     /// A computed number is NaN or infinite.
     NotFinite,
+    /// A signal asked the process to end ([`crate::interrupt`]).
+    Interrupted,
     #[default]
     Other,
 }
@@ -62,6 +64,16 @@ impl Error {
     /// True when a computed number is NaN or infinite, so that the caller can look for the tensor behind it.
     pub fn is_not_finite(&self) -> bool {
         self.cause == Cause::NotFinite
+    }
+
+    /// Marks the error as the orderly end that a signal asked for.
+    pub fn interrupted(self) -> Self {
+        Error { cause: Cause::Interrupted, ..self }
+    }
+
+    /// True when the work ended in order because a signal asked for it.
+    pub fn is_interrupted(&self) -> bool {
+        self.cause == Cause::Interrupted
     }
 
     /// Appends `advice` to the message.

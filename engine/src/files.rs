@@ -2,8 +2,12 @@
 
 use crate::{Error, Result};
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The end of a temporary name.
+const TEMPORARY: &str = ".tmp";
 
 /// Writes `bytes` to `path` atomically: a crash or a full disk leaves the old file or none, never half of the new one.
 ///
@@ -22,14 +26,17 @@ pub fn write_atomic_with(
     fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let temporary = temporary_path(path);
+    let io = |e| Error::io(path, e);
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(io)?;
+    }
+    let (temporary, file) = new_temporary(path, |path| File::create_new(path)).map_err(io)?;
     let written = (|| {
-        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs::create_dir_all(folder)?;
-        }
-        let mut writer = BufWriter::new(File::create(&temporary)?);
+        let mut writer = BufWriter::new(file);
         fill(&mut writer)?;
-        writer.into_inner().map_err(|e| e.into_error())?.sync_all()?;
+        // The file stays open, and therefore locked, until it has its name.
+        let file = writer.into_inner().map_err(|e| e.into_error())?;
+        file.sync_all()?;
         fs::rename(&temporary, path)?;
         sync_parent(path)
     })();
@@ -45,10 +52,13 @@ pub fn write_atomic_with(
 /// When `fill` or the file system fails.
 pub fn replace_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let path = path.as_ref();
-    let (temporary, old) = (temporary_path(path), path.with_extension("old.tmp"));
+    let old = path.with_extension("old.tmp");
     let io = |e| Error::io(path, e);
-    let _ = fs::remove_dir_all(&temporary);
-    fs::create_dir_all(&temporary).map_err(io)?;
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(io)?;
+    }
+    let create = |path: &Path| fs::create_dir(path).and_then(|()| File::open(path));
+    let (temporary, _locked) = new_temporary(path, create).map_err(io)?;
     if let Err(e) = fill(&temporary) {
         let _ = fs::remove_dir_all(&temporary);
         return Err(e);
@@ -64,10 +74,42 @@ pub fn replace_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result
     Ok(())
 }
 
-fn temporary_path(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    path.with_file_name(name)
+/// Creates a file or folder beside `path` under a name that no other writer has, and locks it, so that others see whether
+/// its owner lives.
+fn new_temporary(
+    path: &Path,
+    create: impl Fn(&Path) -> std::io::Result<File>,
+) -> std::io::Result<(PathBuf, File)> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        name.push(format!(".{process:08x}-{count}{TEMPORARY}"));
+        let temporary = path.with_file_name(name);
+        match create(&temporary) {
+            Ok(file) => {
+                // A file system without locks has no sweeping either.
+                let _ = file.try_lock();
+                return Ok((temporary, file));
+            }
+            // The name is that of a process of another machine, or of a dead one.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// The name of the output whose temporary name this is, if it is one.
+pub(crate) fn temporary_of(name: &str) -> Option<&str> {
+    let (output, own) = name.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
+    let (process, count) = own.split_once('-')?;
+    let hex = process.len() >= 8 && process.bytes().all(|b| b.is_ascii_hexdigit());
+    (hex && !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit())).then_some(output)
+}
+
+/// Returns whether the process that wrote a temporary file or folder is gone.
+pub(crate) fn is_stale(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 fn sync_folder(folder: &Path) -> std::io::Result<()> {

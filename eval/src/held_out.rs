@@ -5,6 +5,7 @@
 //! in the reference code that the answer uses too; and the share of answers that call a method that neither the
 //! private sources nor the language's library declare. The trainer measures the perplexity of the reference code.
 
+use crate::deep_stack::with_stack_for;
 use crate::extract::is_identifier_char;
 use crate::failure_modes::unknown_methods;
 use crate::protocol::derive_seed;
@@ -180,8 +181,10 @@ fn in_class(code: &str) -> String {
     format!("class _ {{\n{code}\n}}")
 }
 
+/// Returns whether code parses; code that is too long to examine does not.
 fn is_program(code: &str) -> bool {
-    Parser::new(&Allocator::default(), code, SourceType::ts()).parse().diagnostics.is_empty()
+    let parses = || Parser::new(&Allocator::default(), code, SourceType::ts()).parse().diagnostics.is_empty();
+    with_stack_for(code, parses).unwrap_or(false)
 }
 
 /// Returns the mean share of the library's names in the reference code, without those in the instruction, that an

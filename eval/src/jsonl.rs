@@ -2,7 +2,7 @@
 
 use codelsi_engine::{Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
-use std::io::{BufRead, Read};
+use std::io::Read;
 use std::path::Path;
 
 /// Bytes that a packed file may hold.

@@ -17,6 +17,7 @@
 //! assert!(pass_at_1.low < 0.5 && 0.5 < pass_at_1.high);
 //! ```
 
+mod deep_stack;
 pub mod evaluate;
 pub mod extract;
 pub mod failure_modes;

@@ -3,7 +3,7 @@
 
 use crate::jsonl;
 use codelsi_engine::files::write_atomic;
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{Error, Result, interrupt};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -115,6 +115,7 @@ pub fn draw_samples(
     let mut done = requests.len() - missing.len();
     progress.generated(done, requests.len());
     for chunk in missing.chunks(CHUNK) {
+        interrupt::check("the samples so far are kept")?;
         let asked = |i: &&usize| requests[**i].request.max_tokens > 0;
         let batch: Vec<CompletionRequest> =
             chunk.iter().filter(asked).map(|&i| requests[i].request.clone()).collect();

@@ -86,6 +86,24 @@ fn batch_chunks_and_page_size_change_no_bit() {
 }
 
 #[test]
+fn more_completions_than_a_batch_run_part_by_part_and_all_arrive() {
+    let device = Device::cpu();
+    let model = model(&device, DType::F32);
+    let request = GenerationRequest { n: 300, max_tokens: 4, ..requests().swap_remove(1) };
+    let peak = |n: usize, batch: usize| {
+        let limits = SchedulerConfig { max_sequences: batch, ..SchedulerConfig::default() };
+        device.ledger().reset_peak();
+        let request = GenerationRequest { n, ..request.clone() };
+        let made = generate(&device, &model, None, &[request], limits, &mut |_| {}).unwrap().swap_remove(0);
+        (made, device.ledger().usage().peak)
+    };
+    let (made, bytes) = peak(300, 16);
+    assert_eq!(made.len(), 300);
+    assert_eq!(made[..40], peak(40, 64).0, "the number of a completion decides its text");
+    assert!(bytes <= peak(64, 16).1 && bytes < peak(300, 300).1, "{bytes} bytes");
+}
+
+#[test]
 fn samples_differ_by_number_and_seed_and_greedy_ones_do_not() {
     let made = complete(DType::F32, &requests(), SchedulerConfig::default());
     assert_eq!(made[0][0].token_ids, made[0][1].token_ids);

@@ -115,6 +115,7 @@ impl<'a> DataLoader<'a> {
 
     /// The number of optimizer steps of the whole run.
     pub fn total_steps(&mut self) -> usize {
+        let max = self.options.max_steps.unwrap_or(usize::MAX);
         let mut steps = 0;
         for epoch in 0..self.options.epochs as u32 {
             if self.options.max_steps.is_some_and(|max| steps >= max) {
@@ -122,8 +123,11 @@ impl<'a> DataLoader<'a> {
             }
             self.load_epoch(epoch);
             steps += self.sequences.len().div_ceil(self.options.batch);
+            if steps >= max {
+                return max;
+            }
         }
-        self.options.max_steps.map_or(steps, |max| max.min(steps))
+        steps
     }
 
     /// Writes the rows of every step of the run to `path`, a line a step: the rows of each of its sequences, in order,
@@ -162,11 +166,32 @@ impl<'a> DataLoader<'a> {
         micro_batches
     }
 
+    /// Checks that the data cursor of a saved state is within the data.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check_cursor(&mut self, state: &TrainerState) -> Result<()> {
+        self.load_epoch(state.epoch);
+        let (at, of) = (state.sequence, self.sequences.len());
+        match at < of {
+            true => Ok(()),
+            false => Err(Error::new(format!(
+                "cannot resume: state.json stands at sequence {at} of {of}; it is damaged"
+            ))),
+        }
+    }
+
     /// The largest micro-batch of the first epoch, for the memory plan.
     pub fn largest_micro_batch(&mut self) -> PackedSequence {
         self.load_epoch(0);
         let all = self.micro_batches(&self.sequences);
         all.into_iter().max_by_key(|micro| micro.tokens.len()).expect("an epoch has a sequence")
+    }
+
+    /// The most micro-batches of a step of the first epoch, for the memory plan.
+    pub fn micro_batches_of_a_step(&mut self) -> usize {
+        self.load_epoch(0);
+        self.sequences.len().min(self.options.batch).div_ceil(self.options.micro_batch)
     }
 
     /// The validation rows, packed in the order of the file.

@@ -9,6 +9,9 @@ use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// Maximum tokens of an optimizer step.
+const MAX_STEP_TOKENS: usize = 1 << 25;
+
 /// The options of a training run, as the flags of `codelsi train`. The defaults are those of the CodeLSI paper
 /// (arXiv 2509.14373).
 #[derive(Clone, Debug)]
@@ -168,6 +171,10 @@ impl TrainOptions {
     pub fn check(&self, positions: usize) -> Result<()> {
         self.check_numbers()?;
         let rules = [
+            (
+                self.batch.saturating_mul(self.seq) > MAX_STEP_TOKENS || self.micro_batch > MAX_STEP_TOKENS,
+                format!("a step has at most {MAX_STEP_TOKENS} tokens, batch times sequence"),
+            ),
             (self.seq < 2 || self.seq > positions, format!("sequences have 2 to {positions} tokens here")),
             (
                 self.replay.is_some() != (self.replay_rows > 0),

@@ -183,8 +183,10 @@ pub fn plan_generation(
     for request in largest {
         // One request more than fills the batch: its prompt is prefilled while the others decode.
         let full = samples >= limits.max_sequences;
-        samples += request.n;
-        batch.push(GenerationRequest { stop: Vec::new(), stop_at_eos: false, ..request.clone() });
+        // Of more completions than fill two batches the rest changes no peak.
+        let n = request.n.min(2 * limits.max_sequences.max(1));
+        samples += n;
+        batch.push(GenerationRequest { n, stop: Vec::new(), stop_at_eos: false, ..request.clone() });
         if full {
             break;
         }

@@ -15,7 +15,7 @@ use crate::run_summary::{RunSummary, render_sample};
 use crate::schedule::CosineSchedule;
 use crate::train_step::{StepStats, TrainStep};
 use codelsi_engine::memory::anonymous_bytes;
-use codelsi_engine::{At, Comm, DType, Device, Error, Label, ReduceOp, Result};
+use codelsi_engine::{At, Comm, DType, Device, Error, Label, ReduceOp, Result, RunLock, interrupt};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::{Adapter, AdapterConfig, Method};
 use codelsi_model::checkpoint::Checkpoint;
@@ -80,8 +80,9 @@ pub struct TrainReport {
 /// are done.
 ///
 /// # Errors
-/// When options, model or data are invalid; `out` holds a run and `resume` is off, or its recipe differs; a rank is
-/// gone, or was given other options or files.
+/// When options, model or data are invalid; `out` holds a run and `resume` is off, or its recipe differs, or another
+/// process writes to it; a rank is gone, or was given other options or files. When a signal wished for it
+/// ([`interrupt`]), after the step and a checkpoint.
 pub fn train(
     options: &TrainOptions,
     rank_layout: impl Into<RankLayout>,
@@ -91,6 +92,8 @@ pub fn train(
     let (device, comm) = (rank_layout.device(), rank_layout.comm());
     let base = Checkpoint::open(&options.model)?;
     options.check(base.config().max_positions)?;
+    let writes = comm.rank() == 0;
+    let _lock = if writes { Some(RunLock::folder(&options.out)?) } else { None };
     let tokenizer = Tokenizer::load(&options.model)?;
     tokenizer.check_fits(base.config().vocab).at(options.model.display().to_string())?;
     let mut data = DataLoader::open(options, &tokenizer)?;
@@ -101,6 +104,7 @@ pub fn train(
         None => TrainerState::new(recipe.clone()),
     };
     state.check_recipe(&recipe)?;
+    data.check_cursor(&state)?;
     let shared = serde_json::to_vec(&(&recipe, &state)).map_err(|e| Error::new(e.to_string()));
     check_same_on_all_ranks(device, &**comm, "recipe or checkpoint", [shared])?;
 
@@ -119,7 +123,11 @@ pub fn train(
         layout: rank_layout.layout(),
         budget: memory_budget(device, start, comm.world()),
     };
-    let memory = plan_for_all_ranks(&planner, &**comm, data.largest_micro_batch())?;
+    let memory = plan_for_all_ranks(
+        &planner,
+        &**comm,
+        vec![data.largest_micro_batch(); data.micro_batches_of_a_step()],
+    )?;
     memory.ensure_fits(device, options)?;
     let options =
         &TrainOptions { checkpointing: ActivationCheckpointing::Layers(memory.recompute), ..options.clone() };
@@ -146,7 +154,6 @@ pub fn train(
         notes: data.notes(),
     };
     on_event(TrainEvent::Start(&summary));
-    let writes = comm.rank() == 0;
     if writes {
         write_json(options.out.join("recipe.json"), &Value::Object(recipe))?;
         data.write_order(&options.out.join("order.jsonl"))?;
@@ -166,6 +173,7 @@ pub fn train(
         train_step,
         adapter,
         base: &base,
+        saved_step: state.step,
         state,
         log,
         collapse,
@@ -236,9 +244,12 @@ fn check_same_settings(has: &AdapterConfig, asked: &AdapterConfig) -> Result<()>
 
 /// Plans a step of the largest micro-batches before anything is loaded. All ranks recompute as many layers as the rank
 /// that has to recompute most.
-fn plan_for_all_ranks(planner: &Planner, comm: &dyn Comm, largest: PackedSequence) -> Result<StepPlan> {
+fn plan_for_all_ranks(
+    planner: &Planner,
+    comm: &dyn Comm,
+    micro_batches: Vec<PackedSequence>,
+) -> Result<StepPlan> {
     let options = planner.options;
-    let micro_batches = vec![largest; options.batch.div_ceil(options.micro_batch)];
     let plan = planner.plan_step(&micro_batches)?;
     let mut recompute = planner.device.tensor(Label::Scratch, [1], &[plan.recompute as f32])?;
     comm.all_reduce(&mut recompute, ReduceOp::Max)?;
@@ -269,6 +280,8 @@ struct Trainer<'a> {
     peak_flops: Option<f64>,
     /// On the CPU: the highest anonymous memory after a step.
     anonymous_bytes: Option<usize>,
+    /// The step of the last checkpoint.
+    saved_step: usize,
 }
 
 impl Trainer<'_> {
@@ -283,6 +296,7 @@ impl Trainer<'_> {
         }
         let schedule = CosineSchedule { lr: self.options.lr, warmup: self.options.warmup, total_steps };
         while self.state.step < total_steps {
+            self.stop_if_asked(total_steps, on_event)?;
             let mut metric = self.step(&schedule)?;
             let due = |every: usize| metric.step == total_steps || every > 0 && metric.step % every == 0;
             let (validate, save) = (due(self.options.validate_every), due(self.options.save_every));
@@ -299,9 +313,37 @@ impl Trainer<'_> {
             }
             if save {
                 self.save(on_event)?;
+                self.saved_step = metric.step;
             }
         }
         Ok(self.log.metrics().last().and_then(|metric| metric.validation_loss))
+    }
+
+    /// Saves a checkpoint and returns an error if a signal wished that a rank ends; all ranks do so after the same step.
+    fn stop_if_asked(&mut self, total_steps: usize, on_event: &mut dyn FnMut(TrainEvent)) -> Result<()> {
+        let own = interrupt::requested().unwrap_or(0);
+        let signal = match self.comm.world() {
+            1 => own,
+            _ => {
+                let mut any = self.device.tensor(Label::Scratch, [1], &[own as f32])?;
+                self.comm.all_reduce(&mut any, ReduceOp::Max)?;
+                any.to_vec::<f32>()?[0] as usize
+            }
+        };
+        if signal == 0 {
+            return Ok(());
+        }
+        interrupt::request(signal);
+        let step = self.state.step;
+        if step == 0 {
+            return interrupt::check("no step was done");
+        }
+        if step > self.saved_step {
+            self.save(on_event)?;
+        }
+        // No rank says that it is saved before it is.
+        self.comm.barrier()?;
+        interrupt::check(&format!("step {step} of {total_steps} is saved in {}", self.options.out.display()))
     }
 
     fn step(&mut self, schedule: &CosineSchedule) -> Result<StepMetrics> {

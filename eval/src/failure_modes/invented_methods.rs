@@ -1,5 +1,6 @@
 //! Calls of methods that neither the standard library of the language nor the program declares.
 
+use crate::deep_stack::with_stack_for;
 use crate::problem::CandidateProgram;
 use oxc_allocator::Allocator;
 use oxc_ast::AstKind;
@@ -50,8 +51,12 @@ const INSTANCE: &str = "at concat copyWithin entries every fill filter find find
     toLocaleDateString toLocaleTimeString toTimeString toUTCString log error warn info debug subarray deref";
 
 /// Finds the invented methods that the completion of a program calls; the completion begins at byte `from` and ends
-/// at the tests.
-pub fn find_invented_methods(program: &CandidateProgram, from: usize) -> InventedMethods {
+/// at the tests. `None` if the program is too long to examine.
+pub fn find_invented_methods(program: &CandidateProgram, from: usize) -> Option<InventedMethods> {
+    with_stack_for(&program.text, || parse_and_find(program, from))
+}
+
+fn parse_and_find(program: &CandidateProgram, from: usize) -> InventedMethods {
     let allocator = Allocator::default();
     let parsed = Parser::new(&allocator, &program.text, SourceType::ts()).parse();
     let mut invented = InventedMethods::default();
@@ -175,7 +180,7 @@ mod tests {
     fn names(prompt: &str, completion: &str, tests: &str) -> [Vec<String>; 2] {
         let candidate = format!("{prompt}{completion}\n");
         let program = CandidateProgram { tests_at: candidate.len(), text: candidate + tests };
-        let InventedMethods { library, private } = find_invented_methods(&program, prompt.len());
+        let InventedMethods { library, private } = find_invented_methods(&program, prompt.len()).unwrap();
         [library, private].map(|names| names.into_iter().collect())
     }
 

@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use invented_methods::{InventedMethods, find_invented_methods};
 
 /// Returns the methods that `code` calls although neither the code itself nor JavaScript's library declares them,
-/// without those in `known`.
+/// without those in `known`. Code that is too long to examine has none.
 pub fn unknown_methods(code: &str, known: &BTreeSet<String>) -> BTreeSet<String> {
     let program = CandidateProgram { text: code.to_owned(), tests_at: code.len() };
-    let InventedMethods { library, private } = find_invented_methods(&program, 0);
+    let InventedMethods { library, private } = find_invented_methods(&program, 0).unwrap_or_default();
     let is_known = |name: &String| name.rsplit('.').next().is_some_and(|name| known.contains(name));
     library.into_iter().chain(private).filter(|name| !is_known(name)).collect()
 }
@@ -31,11 +31,27 @@ pub struct FailureModes {
     pub invented_methods: usize,
     /// The completion calls a method that a class given with the problem does not have.
     pub invented_private: usize,
+    /// Programs that are too long to look for invented methods in them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unexamined: usize,
     /// Invented names with the number of samples that call them.
     pub names: BTreeMap<String, usize>,
 }
 
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
 impl FailureModes {
+    /// The names most often invented, and what was not examined, in one line.
+    pub fn most_invented(&self, most: usize) -> String {
+        let mut names: Vec<(&String, &usize)> = self.names.iter().collect();
+        names.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+        let names = names.iter().take(most).map(|(name, n)| format!("{name} ({n})"));
+        let unexamined = (self.unexamined > 0).then(|| format!("{} too long to examine", self.unexamined));
+        names.chain(unexamined).collect::<Vec<_>>().join(", ")
+    }
+
     /// Adds a sample: the model's answer, and the completion extracted from it. Invented methods are found in
     /// TypeScript and JavaScript only.
     pub fn add(&mut self, problem: &Problem, answer: &str, completion: &str) {
@@ -43,8 +59,10 @@ impl FailureModes {
         self.prose += usize::from(is_prose(answer));
         let invented = match problem.language.as_str() {
             "ts" | "js" => find_invented_methods(&problem.program(completion), problem.prompt.len()),
-            _ => InventedMethods::default(),
+            _ => Some(InventedMethods::default()),
         };
+        self.unexamined += usize::from(invented.is_none());
+        let invented = invented.unwrap_or_default();
         self.invented_methods += usize::from(!invented.library.is_empty());
         self.invented_private += usize::from(!invented.private.is_empty());
         for name in invented.library.into_iter().chain(invented.private) {

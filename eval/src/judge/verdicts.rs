@@ -6,7 +6,7 @@ use super::judgement::{Judge, Judgement, Status, StatusCounts};
 use crate::jsonl;
 use crate::problem::{CandidateProgram, Problem};
 use codelsi_engine::files::write_atomic;
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{Error, Result, interrupt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -91,6 +91,7 @@ pub fn judge_all(
     let done = AtomicUsize::new(resumed);
     progress(resumed, distinct.len());
     let fresh = judge_programs(judge, &programs, &pending, &|i, judgement| {
+        interrupt::check("the verdicts so far are kept")?;
         if let Some(log) = &log {
             log.append(&judgement.verdict(&completions[i], &keys[i]))?;
         }

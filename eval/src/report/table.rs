@@ -100,16 +100,12 @@ pub fn failure_modes(results: &[ModelResult]) -> String {
     );
     for (i, r) in results.iter().enumerate() {
         let modes = &r.failure_modes;
-        let mut names: Vec<(&String, &usize)> = modes.names.iter().collect();
-        names.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-        let names =
-            names.iter().take(NAMES).map(|(name, n)| format!("{name} ({n})")).collect::<Vec<_>>().join(", ");
         html += &format!(r#"<tr><th><i class="key c{}"></i>{}</th>"#, i % 6, escape(&r.name));
         for n in [modes.markdown_loops, modes.prose, modes.invented_methods, modes.invented_private] {
             let share = percent(n as f64 / r.samples.max(1) as f64);
             html += &format!("<td>{}</td>", stacked(&share, &count(n as u64)));
         }
-        html += &format!("<td class=\"names\">{}</td>", escape(&names));
+        html += &format!("<td class=\"names\">{}</td>", escape(&modes.most_invented(NAMES)));
         let verbatim = r.verbatim.as_ref().map_or("–".to_string(), |(n, run)| {
             format!("<span title=\"{}\">{n} tokens</span>", escape(run))
         });

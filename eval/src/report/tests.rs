@@ -60,6 +60,7 @@ fn result(name: &str, solved: usize) -> ModelResult {
             prose: 3,
             invented_methods: 9,
             invented_private: 0,
+            unexamined: 0,
             names: [("Math.average".to_string(), 7), ("sum".to_string(), 2)].into(),
         },
         verbatim: (name != "base").then(|| (31, "return a + b".into())),

@@ -8,9 +8,10 @@ use crate::end_tokens::end_tokens;
 use crate::llama::Llama;
 use crate::tokenizer::Tokenizer;
 use codelsi_engine::rng::RngKey;
-use codelsi_engine::{At, Device, Result};
+use codelsi_engine::{At, Device, Result, interrupt};
 use codelsi_kernels::sample::{PackedParams, RowSamplingParams};
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// Limits of a step's work. They do not change any completion.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +37,7 @@ impl Default for SchedulerConfig {
 /// stop strings are ignored.
 ///
 /// # Errors
-/// When a request does not fit the model, or the logits are not finite.
+/// When a request does not fit the model, the logits are not finite, or a signal wished that the process ends.
 pub fn generate(
     device: &Device,
     model: &Llama,
@@ -50,6 +51,7 @@ pub fn generate(
     }
     let mut scheduler = Scheduler::new(device, model, tokenizer, requests, limits)?;
     while scheduler.has_work() {
+        interrupt::check("the completions in progress are not kept")?;
         progress(scheduler.step()?);
     }
     Ok(scheduler.completions.into_iter().map(|samples| samples.into_iter().flatten().collect()).collect())
@@ -59,6 +61,8 @@ pub fn generate(
 struct Sequence<'a> {
     /// Index of its request.
     request: usize,
+    /// Index of the wave in which it was admitted.
+    wave: usize,
     /// Index among the request's completions; unused while the prompt is in prefill, before it is forked.
     sample: usize,
     /// Prompt and completion.
@@ -68,13 +72,22 @@ struct Sequence<'a> {
     /// Number of tokens whose keys and values are in the cache.
     cached: usize,
     table: BlockTable,
-    /// Pages reserved for its request, released with the request's last completion.
-    reserved: usize,
     logprobs: Vec<f32>,
     stop_checker: StopChecker<'a>,
 }
 
-/// Waiting requests, the sequences in the cache, and the completions so far.
+/// Completions of one request that are admitted together: all of them, or a part where they are more than a batch.
+struct Wave {
+    /// Index of the request.
+    request: usize,
+    samples: Range<usize>,
+    /// Pages reserved for it, released with its last completion.
+    pages: usize,
+    /// Unfinished completions.
+    unfinished: usize,
+}
+
+/// Waiting waves, the sequences in the cache, and the completions so far.
 struct Scheduler<'a> {
     model: &'a Llama,
     tokenizer: Option<&'a Tokenizer>,
@@ -84,11 +97,12 @@ struct Scheduler<'a> {
     cache: KvCache,
     /// Pages of the longest possible sequence: the width of a block table.
     width: usize,
-    /// Pages reserved by admitted requests.
+    /// Pages reserved by admitted waves.
     reserved: usize,
     /// Pages of the cache.
     pages: usize,
-    /// Indices of requests that are not admitted yet.
+    waves: Vec<Wave>,
+    /// Indices of waves that are not admitted yet.
     waiting: VecDeque<usize>,
     prefilling: Option<Sequence<'a>>,
     running: Vec<Sequence<'a>>,
@@ -109,11 +123,12 @@ impl<'a> Scheduler<'a> {
         let max = |size: &dyn Fn(&GenerationRequest) -> usize| requests.iter().map(size).max().unwrap_or(0);
         let samples: usize = requests.iter().map(|r| r.n).sum();
         let tokens = |r: &GenerationRequest| r.prompt.len() + r.max_tokens;
-        // Enough for a full batch of the largest requests, or for the largest request alone.
-        let largest_request = max(&|r| pages_of_request(r, limits.page_size));
+        let waves = waves(requests, limits);
+        // Enough for a full batch of the largest requests, or for the largest wave alone.
+        let largest_wave = waves.iter().map(|wave| wave.pages).max().unwrap_or(0);
         let width = max(&|r| tokens(r).div_ceil(limits.page_size));
-        let pages = largest_request.max((width + 1) * limits.max_sequences.min(samples));
-        let sequences = limits.max_sequences.min(samples).max(max(&|r| r.n));
+        let sequences = limits.max_sequences.min(samples);
+        let pages = largest_wave.max((width + 1) * sequences);
         let capacity = StepCapacity {
             rows: sequences + max(&|r| r.prompt.len().min(limits.prefill_chunk)),
             sequences,
@@ -131,7 +146,8 @@ impl<'a> Scheduler<'a> {
             width,
             reserved: 0,
             pages,
-            waiting: (0..requests.len()).filter(|&i| requests[i].n > 0).collect(),
+            waiting: (0..waves.len()).collect(),
+            waves,
             prefilling: None,
             running: Vec::new(),
             end_tokens: end_tokens(model.config(), tokenizer),
@@ -143,27 +159,27 @@ impl<'a> Scheduler<'a> {
         !(self.waiting.is_empty() && self.prefilling.is_none() && self.running.is_empty())
     }
 
-    /// Starts the prefill of the next request, if its completions fit into the cache with those that are running.
+    /// Starts the prefill of the next wave, if its completions fit into the cache with those that are running.
     fn admit(&mut self) {
         let Some(&next) = self.waiting.front() else { return };
-        let request = &self.requests[next];
-        let reserved = pages_of_request(request, self.limits.page_size);
+        let wave = &self.waves[next];
+        let request = &self.requests[wave.request];
         let fits = self.running.is_empty()
-            || self.running.len() + request.n <= self.limits.max_sequences
-                && self.reserved + reserved <= self.pages;
+            || self.running.len() + wave.samples.len() <= self.limits.max_sequences
+                && self.reserved + wave.pages <= self.pages;
         if self.prefilling.is_some() || !fits {
             return;
         }
         self.waiting.pop_front();
-        self.reserved += reserved;
+        self.reserved += wave.pages;
         self.prefilling = Some(Sequence {
-            request: next,
+            request: wave.request,
+            wave: next,
             sample: 0,
             tokens: request.prompt.clone(),
             prompt_len: request.prompt.len(),
             cached: 0,
             table: BlockTable::default(),
-            reserved,
             logprobs: Vec::new(),
             stop_checker: StopChecker::new(self.tokenizer, &request.stop),
         });
@@ -222,15 +238,15 @@ impl<'a> Scheduler<'a> {
     fn fork_prefilled(&mut self) {
         let Some(prompt) = self.prefilling.take_if(|s| s.cached == s.prompt_len) else { return };
         let request = &self.requests[prompt.request];
-        for sample in 0..request.n {
+        for sample in self.waves[prompt.wave].samples.clone() {
             self.running.push(Sequence {
                 request: prompt.request,
+                wave: prompt.wave,
                 sample,
                 tokens: prompt.tokens.clone(),
                 prompt_len: prompt.prompt_len,
                 cached: prompt.cached,
                 table: self.cache.fork(&prompt.table),
-                reserved: prompt.reserved,
                 logprobs: Vec::new(),
                 stop_checker: StopChecker::new(self.tokenizer, &request.stop),
             });
@@ -277,8 +293,10 @@ impl<'a> Scheduler<'a> {
                 logprobs: sequence.logprobs,
                 finish_reason: finish,
             });
-            if self.completions[sequence.request].iter().all(Option::is_some) {
-                self.reserved -= sequence.reserved;
+            let wave = &mut self.waves[sequence.wave];
+            wave.unfinished -= 1;
+            if wave.unfinished == 0 {
+                self.reserved -= wave.pages;
             }
         }
         self.running = unfinished;
@@ -319,8 +337,24 @@ fn penalizes_repetition(request: &GenerationRequest) -> bool {
     request.sampling.repetition_penalty != 1.0
 }
 
-/// Upper limit of the pages that a request uses: its prompt's, and for each completion a copy of the prompt's last
-/// page and the pages of its tokens.
-fn pages_of_request(request: &GenerationRequest, page_size: usize) -> usize {
-    request.prompt.len().div_ceil(page_size) + request.n * (request.max_tokens.div_ceil(page_size) + 1)
+/// The waves of all requests, in their order. The completions of one that has more than a batch are split, so that some
+/// start as soon as some have ended.
+fn waves(requests: &[GenerationRequest], limits: SchedulerConfig) -> Vec<Wave> {
+    const PARTS: usize = 8;
+    let of_request = |(i, request): (usize, &GenerationRequest)| {
+        let part = if request.n > limits.max_sequences { limits.max_sequences / PARTS } else { request.n };
+        let wave = |start: usize| {
+            let samples = start..(start + part.max(1)).min(request.n);
+            let (pages, unfinished) = (pages_of(request, samples.len(), limits.page_size), samples.len());
+            Wave { request: i, samples, pages, unfinished }
+        };
+        (0..request.n).step_by(part.max(1)).map(wave).collect::<Vec<_>>()
+    };
+    requests.iter().enumerate().flat_map(of_request).collect()
+}
+
+/// Upper limit of the pages that `n` completions of a request use: its prompt's, and for each completion a copy of the
+/// prompt's last page and the pages of its tokens.
+fn pages_of(request: &GenerationRequest, n: usize, page_size: usize) -> usize {
+    request.prompt.len().div_ceil(page_size) + n * (request.max_tokens.div_ceil(page_size) + 1)
 }

@@ -5,9 +5,10 @@
 mod args;
 mod commands;
 mod json;
+mod signals;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{Error, Result, interrupt};
 use codelsi_experiment::output::Output;
 use commands::{
     ablate, bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, plan, report,
@@ -24,7 +25,8 @@ Examples:
   codelsi train --help                                 the flags of a command
 
 Exit status: 0 for success, 1 for a failure (one line on stderr), 2 for a wrong
-command line.";
+command line; 130 after SIGINT and 143 after SIGTERM, which end long commands
+in order, with what they have done saved. A second signal ends at once.";
 
 /// From sources to a tuned, measured code model; `codelsi demo` shows all of it.
 #[derive(Parser)]
@@ -60,12 +62,47 @@ enum CliCommand {
 fn main() -> ExitCode {
     // A judged program's process is this binary again; it goes no further than this line.
     codelsi_eval::judge::child_entry();
-    match run(Cli::parse()) {
+    let cli = Cli::parse();
+    let command = cli.command.as_ref();
+    let (ends_in_order, resumes) =
+        (command.is_none_or(CliCommand::ends_in_order), command.is_some_and(CliCommand::resumes));
+    let resume = match command {
+        Some(CliCommand::Train(_)) => signals::command_line(Some("--resume")),
+        _ => signals::command_line(None),
+    };
+    let handled = if ends_in_order { signals::handle() } else { Ok(()) };
+    match handled.and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("codelsi: {e}");
-            ExitCode::FAILURE
+            let Some(signal) = interrupt::requested().filter(|_| e.is_interrupted()) else {
+                return ExitCode::FAILURE;
+            };
+            if resumes {
+                eprintln!("go on with: {resume}");
+            }
+            signals::exit_code(signal)
         }
+    }
+}
+
+impl CliCommand {
+    /// Returns whether the command looks for a signal and then ends in order; a signal ends the others at once.
+    fn ends_in_order(&self) -> bool {
+        self.resumes() || matches!(self, CliCommand::Generate(_) | CliCommand::Bench(_))
+    }
+
+    /// Returns whether the command goes on with what it has done before.
+    fn resumes(&self) -> bool {
+        matches!(
+            self,
+            CliCommand::Curate(_)
+                | CliCommand::Train(_)
+                | CliCommand::Evaluate(_)
+                | CliCommand::Judge(_)
+                | CliCommand::Pipeline(_)
+                | CliCommand::Ablate(_)
+        )
     }
 }
 
@@ -95,7 +132,9 @@ fn run(cli: Cli) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::error::ErrorKind;
     use clap::{Arg, ArgAction, Command};
+    use std::any::TypeId;
     use std::collections::BTreeMap;
 
     /// `--out` describes what its own command writes; `--help` is clap's.
@@ -186,6 +225,47 @@ mod tests {
                 assert!(!misplaced, "{} --{}", command.get_name(), arg.get_id());
             }
         }
+    }
+
+    /// Numbers that no flag takes, and one that seeds alone take.
+    const EXTREMES: [&str; 9] =
+        ["-1", "9223372036854775808", "18446744073709551616", "1e400", "nan", "inf", "", " ", "0x10"];
+
+    /// A parser of numbers refuses what is no number of its range in one line, and no parser panics.
+    #[test]
+    fn every_number_has_a_range() {
+        // The floating-point options of a training run are checked with its other options, the timeout with CODELSI_TIMEOUT.
+        const CHECKED_WITH_THE_RUN: [&str; 6] = ["lr", "weight-decay", "clip", "dropout", "alpha", "timeout"];
+        let numbers = [
+            TypeId::of::<usize>(),
+            TypeId::of::<u64>(),
+            TypeId::of::<u32>(),
+            TypeId::of::<u16>(),
+            TypeId::of::<f32>(),
+            TypeId::of::<f64>(),
+        ];
+        const NAME: &str = "codelsi";
+        let very_long = "9".repeat(100_000);
+        let mut found = 0;
+        for command in built().get_subcommands().filter(|command| command.get_name() != "help") {
+            for arg in command.get_arguments().filter(|arg| arg.get_action().takes_values()) {
+                let Some(name) = arg.get_long() else { continue };
+                let is_number = numbers.iter().any(|id| arg.get_value_parser().type_id() == *id);
+                found += usize::from(is_number);
+                for text in EXTREMES.into_iter().chain([very_long.as_str()]) {
+                    let parsed = command.clone().try_get_matches_from([NAME, &format!("--{name}={text}")]);
+                    let refused = parsed.is_err_and(|e| {
+                        matches!(e.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue)
+                    });
+                    let seed = name == "seed" && text == "9223372036854775808";
+                    if is_number && !seed && !CHECKED_WITH_THE_RUN.contains(&name) {
+                        let shown: String = text.chars().take(20).collect();
+                        assert!(refused, "{} --{name} takes `{shown}`", command.get_name());
+                    }
+                }
+            }
+        }
+        assert!(found > 50, "{found} numbers");
     }
 
     #[test]

@@ -65,9 +65,11 @@ impl RankRuns {
 
 fn codelsi() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_codelsi"));
-    for name in ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "CODELSI_TIMEOUT"] {
+    let torch = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "CODELSI_TIMEOUT"];
+    let others = ["PMI_RANK", "PMI_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"];
+    torch.into_iter().chain(others).for_each(|name| {
         command.env_remove(name);
-    }
+    });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -138,6 +140,115 @@ fn threads_and_processes_leave_the_bytes_of_one() {
     halves.iter().for_each(succeeded);
     assert!(runs.adapter("halves") == runs.adapter("alone"), "two processes, each with half of the weights");
     assert!(!pair[0].stdout.is_empty() && pair[1].stdout.is_empty() && pair[1].stderr.is_empty());
+}
+
+#[test]
+fn processes_of_srun_and_mpiexec_are_ranks_or_told_where_to_meet() {
+    let runs = RankRuns::new();
+    succeeded(&runs.train("alone").output().unwrap());
+    for (rank, world) in [("PMI_RANK", "PMI_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")] {
+        let start = |i: usize, port: Option<u16>| {
+            let mut command = runs.train(rank);
+            command.env(rank, i.to_string()).env(world, "2").env("SLURM_NTASKS", "2");
+            if let Some(port) = port {
+                command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
+            }
+            command.spawn().unwrap()
+        };
+        for output in [0, 1].map(|i| start(i, None)).map(|process| process.wait_with_output().unwrap()) {
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(1) && errors.contains("set MASTER_ADDR to"), "{errors}");
+            assert_eq!(errors.lines().count(), 1, "{errors}");
+        }
+        assert!(!runs.path(rank).exists(), "nobody has trained");
+        let port = free_port();
+        let pair = [0, 1].map(|i| start(i, Some(port))).map(|process| process.wait_with_output().unwrap());
+        pair.iter().for_each(succeeded);
+        assert!(runs.adapter(rank) == runs.adapter("alone"), "{rank}");
+    }
+    let mut batch_script = runs.train("batch");
+    batch_script.env("SLURM_PROCID", "0").env("SLURM_NTASKS", "2");
+    succeeded(&batch_script.output().unwrap());
+}
+
+/// Ends a run of `--ranks` at a later step by a signal; returns its exit code and last lines.
+fn ended_by(runs: &RankRuns, out: &str, ranks: &str, signal: &str) -> (Option<i32>, String) {
+    let child = runs.train(out).args(["--ranks", ranks, "--save-every", "0"]).spawn().unwrap();
+    reached(&runs.path(out), 9);
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_signal_ends_a_run_after_its_step_and_the_printed_line_resumes_to_the_same_bytes() {
+    let runs = RankRuns::new();
+    succeeded(&runs.train("whole").output().unwrap());
+    for (signal, code, ranks) in [("-TERM", 143, "1"), ("-INT", 130, "1"), ("-TERM", 143, "2")] {
+        let out = format!("run{signal}{ranks}");
+        let (ended, errors) = ended_by(&runs, &out, ranks, signal);
+        assert_eq!(ended, Some(code), "{errors}");
+        let lines: Vec<&str> = errors.lines().collect();
+        let [.., said, line] = lines[..] else { panic!("{errors}") };
+        assert!(said.contains("stopped by SIG") && said.contains("is saved in"), "{errors}");
+        let line = line.strip_prefix("go on with: ").expect("the line to go on with");
+        assert!(line.ends_with("--resume") && !runs.path(&out).join("adapter_model.safetensors").exists());
+        assert!(!runs.path(&out).join(".lock").exists());
+        let mut args = line.split(' ');
+        let mut resumed = Command::new(args.next().unwrap());
+        let resumed = resumed.args(args).output().unwrap();
+        succeeded(&resumed);
+        assert!(runs.adapter(&out) == runs.adapter("whole"), "{out}");
+    }
+}
+
+#[test]
+fn a_signal_to_one_process_of_a_run_ends_all_of_them_after_the_same_step() {
+    let runs = RankRuns::new();
+    succeeded(&runs.train("whole").output().unwrap());
+    let pair = runs.pair("pair");
+    reached(&runs.path("pair"), 9);
+    assert!(Command::new("kill").arg(pair[1].id().to_string()).status().unwrap().success());
+    for process in pair {
+        let output = process.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(143), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    succeeded(&runs.train("pair").arg("--resume").output().unwrap());
+    assert!(runs.adapter("pair") == runs.adapter("whole"));
+}
+
+#[test]
+fn a_second_signal_ends_a_run_at_once() {
+    let runs = RankRuns::new();
+    let child = runs.train("out").args(["--epochs", "500"]).spawn().unwrap();
+    reached(&runs.path("out"), 2);
+    let id = child.id().to_string();
+    let both = format!("kill -STOP {id}; kill -TERM {id}; kill -CONT {id}; kill -TERM {id}");
+    assert!(Command::new("sh").args(["-c", &both]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn two_runs_into_one_folder_are_one_run_and_one_line() {
+    let runs = RankRuns::new();
+    for (seed, name) in [("1", "one"), ("2", "two")] {
+        succeeded(&runs.train(name).args(["--seed", seed]).output().unwrap());
+    }
+    for i in 0..4 {
+        let out = format!("race{i}");
+        let start = |seed: &str| runs.train(&out).args(["--seed", seed]).spawn().unwrap();
+        let both = [start("1"), start("2")].map(|child| child.wait_with_output().unwrap());
+        let winners: Vec<usize> = (0..2).filter(|&i| both[i].status.success()).collect();
+        assert_eq!(winners.len(), 1, "{both:?}");
+        let (winner, loser) = (winners[0], &both[1 - winners[0]]);
+        let errors = String::from_utf8_lossy(&loser.stderr).into_owned();
+        assert!(loser.status.code() == Some(1) && errors.lines().count() == 1, "{errors}");
+        assert!(errors.contains("writes to it") || errors.contains("holds a run already"), "{errors}");
+        assert!(runs.adapter(&out) == runs.adapter(["one", "two"][winner]));
+        let recipe = fs::read_to_string(runs.path(&out).join("recipe.json")).unwrap();
+        assert!(recipe.contains(&format!("\"seed\": {}", winner + 1)), "{recipe}");
+    }
 }
 
 #[test]

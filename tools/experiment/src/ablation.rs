@@ -222,7 +222,7 @@ fn samples(stages: &mut Stages) -> Result<Variants> {
     let rows: Vec<CuratedRow> = jsonl::read(stages.rows_path("specialized"))?;
     let ranked = choose_rows(
         &rows,
-        &ExportedApi::from_sources(&curate::read_typescript_sources(&stages.sources().private)?)?,
+        &ExportedApi::from_sources(&curate::read_typescript_sources(&stages.sources().private)?),
         rows.len(),
     );
     let mut variants = vec![("general".to_string(), EvaluatedModel::Adapter(general.clone()))];

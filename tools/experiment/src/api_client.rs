@@ -1,6 +1,6 @@
 //! A client of an OpenAI-compatible server, with retries.
 
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{Error, Result, interrupt};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -73,6 +73,7 @@ impl ApiClient {
         let mut pause = Duration::from_secs(1);
         let mut reason = String::new();
         for _ in 0..MAX_TRIES {
+            interrupt::check("the answers so far are kept")?;
             match self.post(path, body)? {
                 ServerResponse::Choices(choices) if choices.is_empty() => {
                     return Err(Error::new("the response has no choices"));
@@ -98,7 +99,8 @@ impl ApiClient {
             Err(e) => return Ok(ServerResponse::Busy(e.to_string(), None)),
         };
         let status = response.status().as_u16();
-        let after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
+        let after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse::<f64>().ok());
+        let after = after.filter(|seconds| (0.0..=1e6).contains(seconds));
         let text = match response.body_mut().read_to_string() {
             Ok(text) => text,
             Err(e) => return Ok(ServerResponse::Busy(e.to_string(), None)),

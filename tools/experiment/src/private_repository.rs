@@ -63,7 +63,7 @@ impl Stages<'_> {
         let path = self.rows_path(name);
         let rows: Vec<CuratedRow> = jsonl::read(&path)?;
         let sources = curate::read_typescript_sources(paths)?;
-        let api = ExportedApi::from_sources(&sources)?;
+        let api = ExportedApi::from_sources(&sources);
         // Executable problems measure better than held-out rows; with them, every row can be a training row.
         let (mut chosen, others) = match self.sources().private_problems {
             Some(_) => (choose_rows(&rows, &api, max_rows), Vec::new()),

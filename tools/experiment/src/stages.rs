@@ -14,7 +14,7 @@ use crate::table;
 use crate::training::train;
 use codelsi_curate::{CurateOptions, CuratedRow, CurationCounts, Language, RowLimits};
 use codelsi_engine::files::write_atomic;
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{Error, Result, RunLock};
 use codelsi_eval::evaluate::ModelResult;
 use codelsi_eval::judge::Judge;
 use codelsi_eval::problem::Problem;
@@ -44,6 +44,7 @@ pub struct Stages<'a> {
     pub out: &'a Output,
     base: Checkpoint,
     pub report: Report,
+    _lock: RunLock,
 }
 
 /// A model to evaluate.
@@ -72,18 +73,20 @@ impl<'a> Stages<'a> {
     /// Checks the model, the sources and the sandbox, and writes the recipe.
     ///
     /// # Errors
-    /// When the model does not open, a source is missing, the sandbox fails its test, or the folder cannot be written.
+    /// When the model does not open, a source is missing, the sandbox fails its test, or the folder cannot be written or is
+    /// another process's.
     pub fn begin(experiment: &'a Experiment, out: &'a Output) -> Result<Self> {
         let Experiment { recipe, sources, folder, placement, judge } = experiment;
         placement.ranks.in_one_process()?;
         recipe.protocol.check()?;
+        let lock = RunLock::folder(folder)?;
         sources.check()?;
         let base = Checkpoint::open(&sources.model)?;
         // A sandbox that does not isolate is found before hours of training.
         judge.open(&[])?;
         let text = serde_json::to_string_pretty(&recipe.to_json()).map_err(|e| Error::new(e.to_string()))?;
         write_atomic(folder.join("recipe.json"), text.as_bytes())?;
-        Ok(Stages { experiment, out, base, report: Report::default() })
+        Ok(Stages { experiment, out, base, report: Report::default(), _lock: lock })
     }
 
     /// Returns the experiment's recipe.

@@ -1,4 +1,4 @@
-//! One process per rank: the environment variables that torchrun and mpirun set.
+//! One process per rank: the environment variables that torchrun, mpirun, mpiexec and srun set.
 
 use codelsi_engine::{Error, Result};
 
@@ -15,53 +15,193 @@ pub struct ProcessRank {
     pub port: u16,
 }
 
-/// Reads `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT`; Open MPI's own names stand in for the first
-/// three where `RANK` is absent. Returns `None` without a launcher.
+/// A launcher by the variables that it sets in each process.
+struct Launcher {
+    rank: &'static str,
+    world: &'static str,
+    local_rank: &'static str,
+    local_world: &'static str,
+    /// True if it also sets them where it starts one process, which is no rank then.
+    for_one_too: bool,
+}
+
+/// The launchers, the inner ones first: one that is started by another overrides it.
+const LAUNCHERS: [Launcher; 4] = [
+    // torchrun
+    Launcher {
+        rank: "RANK",
+        world: "WORLD_SIZE",
+        local_rank: "LOCAL_RANK",
+        local_world: "LOCAL_WORLD_SIZE",
+        for_one_too: false,
+    },
+    // Open MPI's mpirun
+    Launcher {
+        rank: "OMPI_COMM_WORLD_RANK",
+        world: "OMPI_COMM_WORLD_SIZE",
+        local_rank: "OMPI_COMM_WORLD_LOCAL_RANK",
+        local_world: "OMPI_COMM_WORLD_LOCAL_SIZE",
+        for_one_too: false,
+    },
+    // mpiexec of MPICH and Intel MPI
+    Launcher {
+        rank: "PMI_RANK",
+        world: "PMI_SIZE",
+        local_rank: "MPI_LOCALRANKID",
+        local_world: "MPI_LOCALNRANKS",
+        for_one_too: true,
+    },
+    // srun; SLURM_NTASKS stands in a batch script too, where one process runs
+    Launcher {
+        rank: "SLURM_PROCID",
+        world: "SLURM_STEP_NUM_TASKS",
+        local_rank: "SLURM_LOCALID",
+        local_world: "",
+        for_one_too: true,
+    },
+];
+
+/// Reads the variables of the launcher that started this process, and `MASTER_ADDR` and `MASTER_PORT`, where its ranks
+/// meet. Returns `None` without a launcher.
 ///
 /// # Errors
 /// When some are missing, are no numbers, or contradict each other.
 pub fn process_rank(env: impl Fn(&str) -> Option<String>) -> Result<Option<ProcessRank>> {
-    let torch = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"];
-    let mpi = ["RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"].map(|name| format!("OMPI_COMM_WORLD_{name}"));
-    let names = match (env(torch[0]), env(&mpi[0])) {
-        (None, Some(_)) => mpi,
-        (None, None) if torch[1..3].iter().all(|name| env(name).is_none()) => return Ok(None),
-        _ => torch.map(String::from),
-    };
-    let needed = || names[..3].iter().map(String::as_str).chain(["MASTER_ADDR", "MASTER_PORT"]);
-    let missing: Vec<&str> = needed().filter(|name| env(name).is_none()).collect();
-    if !missing.is_empty() {
-        return Err(Error::new(format!(
-            "a launcher's environment is incomplete: {} missing; set all of {}, or none of them",
-            missing.join(", "),
-            needed().collect::<Vec<_>>().join(", ")
-        )));
+    let started: Vec<&Launcher> = LAUNCHERS.iter().filter(|launcher| launcher.started(&env)).collect();
+    let Some(launcher) = started.first() else { return Ok(None) };
+    launcher.check_complete(&env)?;
+    let (rank, world) = launcher.place(&env)?;
+    for outer in &started[1..] {
+        launcher.check_inside((rank, world), outer, &env)?;
     }
-    let text = |name: &str| env(name).unwrap_or_default();
-    let number = |name: &str| {
-        let wrong = |_| Error::new(format!("{name} is `{}`, which is no number", text(name)));
-        text(name).trim().parse::<usize>().map_err(wrong)
-    };
-    let (rank, world, local_rank) = (number(&names[0])?, number(&names[1])?, number(&names[2])?);
-    let local_world = if env(&names[3]).is_some() { number(&names[3])? } else { local_rank + 1 };
-    let port = number("MASTER_PORT")?;
+    let address = env("MASTER_ADDR").unwrap_or_default().trim().to_owned();
+    if address.is_empty() {
+        return Err(contradiction("MASTER_ADDR is empty".into()));
+    }
     // Torchrun's own store then listens on MASTER_PORT itself.
-    let port = port + usize::from(env("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True"));
-    let contradiction = [
-        (rank >= world, format!("{} is {rank} and {} is {world}", names[0], names[1])),
-        (
-            local_rank >= local_world,
-            format!("{} is {local_rank} and {} is {local_world}", names[2], names[3]),
-        ),
-        (local_world > world, format!("{} is {local_world} and {} is {world}", names[3], names[1])),
-        (!(1..=65535).contains(&port), format!("MASTER_PORT is {port}")),
-        (text("MASTER_ADDR").trim().is_empty(), "MASTER_ADDR is empty".into()),
-    ];
-    if let Some((_, which)) = contradiction.into_iter().find(|(wrong, _)| *wrong) {
-        return Err(Error::new(format!("a launcher's environment contradicts itself: {which}")));
+    let store = env("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True");
+    let port = number(&env, "MASTER_PORT")?.saturating_add(usize::from(store));
+    let port = u16::try_from(port).ok().filter(|&port| port > 0);
+    let port = port
+        .ok_or_else(|| contradiction(format!("MASTER_PORT is {}", env("MASTER_PORT").unwrap_or_default())))?;
+    let (local_rank, local_world) = launcher.local_place((rank, world), &address, &env)?;
+    Ok(Some(ProcessRank { rank, world, local_rank, local_world, address, port }))
+}
+
+impl Launcher {
+    /// Returns whether this launcher started the process as a rank.
+    fn started(&self, env: &impl Fn(&str) -> Option<String>) -> bool {
+        let alone = env(self.world).is_none_or(|world| world.trim() == "1" || world.trim() == "0");
+        match self.for_one_too {
+            true => !alone,
+            false => [self.rank, self.world, self.local_rank].iter().any(|name| env(name).is_some()),
+        }
     }
-    let address = text("MASTER_ADDR").trim().to_owned();
-    Ok(Some(ProcessRank { rank, world, local_rank, local_world, address, port: port as u16 }))
+
+    /// Checks that all variables are there.
+    fn check_complete(&self, env: &impl Fn(&str) -> Option<String>) -> Result<()> {
+        let own = if self.for_one_too {
+            vec![self.rank, self.world]
+        } else {
+            vec![self.rank, self.world, self.local_rank]
+        };
+        let missing = |names: &[&'static str]| -> Vec<&'static str> {
+            names.iter().copied().filter(|name| env(name).is_none()).collect()
+        };
+        let (own, meeting) = (missing(&own), missing(&["MASTER_ADDR", "MASTER_PORT"]));
+        if self.for_one_too && own.is_empty() && !meeting.is_empty() {
+            let n = env(self.world).unwrap_or_default();
+            return Err(Error::new(format!(
+                "{}={} says that several processes were started; for them to meet, set MASTER_ADDR to the host of rank 0 and \
+                 MASTER_PORT to a free port there, such as 29500 (or unset {} for a process alone)",
+                self.world,
+                n.escape_debug(),
+                self.world
+            )));
+        }
+        let all = [own, meeting].concat();
+        if all.is_empty() { Ok(()) } else { Err(self.incomplete(&all.join(", "))) }
+    }
+
+    /// The rank of this process and the number of ranks.
+    fn place(&self, env: &impl Fn(&str) -> Option<String>) -> Result<(usize, usize)> {
+        let (rank, world) = (number(env, self.rank)?, number(env, self.world)?);
+        match rank < world {
+            true => Ok((rank, world)),
+            false => Err(contradiction(format!("{} is {rank} and {} is {world}", self.rank, self.world))),
+        }
+    }
+
+    /// The rank among the processes of this machine, and their number. On one machine it is the rank, if nothing says it.
+    fn local_place(
+        &self,
+        (rank, world): (usize, usize),
+        address: &str,
+        env: &impl Fn(&str) -> Option<String>,
+    ) -> Result<(usize, usize)> {
+        let one_machine = address == "localhost" || address == "::1" || address.starts_with("127.");
+        let local_rank = match env(self.local_rank) {
+            Some(_) => number(env, self.local_rank)?,
+            None if one_machine && self.for_one_too => rank,
+            None => return Err(self.incomplete(self.local_rank)),
+        };
+        let local_world = match env(self.local_world) {
+            Some(_) => number(env, self.local_world)?,
+            None if one_machine => world,
+            None => local_rank.saturating_add(1),
+        };
+        let named = |name: &str| {
+            if name.is_empty() { "the number on this machine".to_owned() } else { name.to_owned() }
+        };
+        let wrong = [
+            (local_rank >= local_world, (self.local_rank, local_rank, self.local_world, local_world)),
+            (local_world > world, (self.local_world, local_world, self.world, world)),
+        ];
+        match wrong.into_iter().find(|(wrong, _)| *wrong) {
+            Some((_, (a, is, b, limit))) => {
+                Err(contradiction(format!("{} is {is} and {} is {limit}", named(a), named(b))))
+            }
+            None => Ok((local_rank, local_world)),
+        }
+    }
+
+    /// Checks that this launcher may run in the processes of `outer`: it has as many processes at least.
+    fn check_inside(
+        &self,
+        (rank, world): (usize, usize),
+        outer: &Launcher,
+        env: &impl Fn(&str) -> Option<String>,
+    ) -> Result<()> {
+        let (outer_rank, outer_world) = outer.place(env)?;
+        // An elastic torchrun numbers its nodes by itself.
+        let renumbers = env("TORCHELASTIC_RUN_ID").is_some();
+        if world < outer_world || (world == outer_world && rank != outer_rank && !renumbers) {
+            return Err(contradiction(format!(
+                "{} and {} are {rank} and {world}, but {} and {} are {outer_rank} and {outer_world}; unset those of one",
+                self.rank, self.world, outer.rank, outer.world
+            )));
+        }
+        Ok(())
+    }
+
+    fn incomplete(&self, missing: &str) -> Error {
+        let needed = [self.rank, self.world, self.local_rank, "MASTER_ADDR", "MASTER_PORT"];
+        Error::new(format!(
+            "a launcher's environment is incomplete: {missing} missing; set all of {}, or none of them",
+            needed.join(", ")
+        ))
+    }
+}
+
+fn number(env: &impl Fn(&str) -> Option<String>, name: &str) -> Result<usize> {
+    let text = env(name).unwrap_or_default();
+    text.trim()
+        .parse()
+        .map_err(|_| Error::new(format!("{name} is `{}`, which is no number", text.escape_debug())))
+}
+
+fn contradiction(which: String) -> Error {
+    Error::new(format!("a launcher's environment contradicts itself: {which}"))
 }
 
 #[cfg(test)]
@@ -103,6 +243,61 @@ mod tests {
             ("OMPI_COMM_WORLD_LOCAL_RANK", "1"),
         ];
         assert_eq!(read(&[&mpi, &TORCHRUN[3..]].concat()).unwrap().unwrap(), expected);
+    }
+
+    const MEETING: [(&str, &str); 2] = [("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")];
+
+    #[test]
+    fn srun_mpich_and_intel_mpi_start_ranks() {
+        let srun = [("SLURM_PROCID", "1"), ("SLURM_NTASKS", "2"), ("SLURM_STEP_NUM_TASKS", "2")];
+        let pmi = [("PMI_RANK", "1"), ("PMI_SIZE", "2")];
+        for started in [&srun[..], &pmi] {
+            let member = read(&[started, &MEETING].concat()).unwrap().unwrap();
+            assert_eq!((member.rank, member.world, member.local_rank, member.local_world), (1, 2, 1, 2));
+            let message = read(started).unwrap_err().to_string();
+            assert!(message.contains("set MASTER_ADDR to the host of rank 0 and MASTER_PORT"), "{message}");
+        }
+        let local = [("SLURM_LOCALID", "0"), ("MASTER_ADDR", "node0"), ("MASTER_PORT", "29500")];
+        let member = read(&[&srun[..], &local].concat()).unwrap().unwrap();
+        assert_eq!((member.rank, member.local_rank, member.local_world), (1, 0, 1));
+        let local = [
+            ("MPI_LOCALRANKID", "0"),
+            ("MPI_LOCALNRANKS", "1"),
+            ("MASTER_ADDR", "node0"),
+            ("MASTER_PORT", "1"),
+        ];
+        assert_eq!(read(&[&pmi[..], &local].concat()).unwrap().unwrap().local_rank, 0);
+        let unknown = read(&[&pmi[..], &local[2..]].concat()).unwrap_err().to_string();
+        assert!(unknown.contains("incomplete: MPI_LOCALRANKID missing"), "{unknown}");
+    }
+
+    #[test]
+    fn a_batch_script_and_a_process_alone_are_no_ranks() {
+        assert_eq!(read(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "2")]).unwrap(), None);
+        assert_eq!(read(&[("SLURM_PROCID", "0"), ("SLURM_STEP_NUM_TASKS", "1")]).unwrap(), None);
+        assert_eq!(read(&[("PMI_RANK", "0"), ("PMI_SIZE", "1")]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_launcher_inside_of_another_overrides_it_unless_they_conflict() {
+        let torch = |rank, world| [("RANK", rank), ("WORLD_SIZE", world), ("LOCAL_RANK", "0")];
+        let srun = |rank, tasks| [("SLURM_PROCID", rank), ("SLURM_STEP_NUM_TASKS", tasks)];
+        let both = |a: [(&'static str, &'static str); 3], b: [(&'static str, &'static str); 2]| {
+            read(&[&a[..], &b, &MEETING].concat())
+        };
+        assert_eq!(
+            both(torch("3", "4"), srun("1", "2")).unwrap().unwrap().rank,
+            3,
+            "torchrun on each of two nodes"
+        );
+        assert_eq!(both(torch("1", "2"), srun("1", "2")).unwrap().unwrap().rank, 1);
+        let alone = both(torch("0", "1"), srun("1", "2")).unwrap_err().to_string();
+        assert!(alone.contains("RANK and WORLD_SIZE are 0 and 1, but SLURM_PROCID and"), "{alone}");
+        assert!(
+            both(torch("0", "2"), srun("1", "2")).unwrap_err().to_string().contains("contradicts itself")
+        );
+        let elastic = [&torch("0", "2")[..], &srun("1", "2"), &MEETING, &[("TORCHELASTIC_RUN_ID", "7")]];
+        assert_eq!(read(&elastic.concat()).unwrap().unwrap().rank, 0);
     }
 
     #[test]

@@ -2,14 +2,13 @@
 
 use crate::benchmark::BenchmarkMatch;
 use crate::comment::DocComment;
-use crate::counts::BenchmarkRepeat;
+use crate::counts::{BenchmarkRepeat, DropReason, UnreadFile};
 use crate::extract::{Item, extract_items};
-use crate::filters::{Filters, check_secrets};
+use crate::filters::{Filters, RowPlace};
 use crate::instruction::instruction;
 use crate::language::Language;
 use crate::row::ItemKind;
 use crate::source::SourceFile;
-use codelsi_engine::Result;
 use std::collections::HashMap;
 
 /// An item that passed all filters.
@@ -20,29 +19,23 @@ pub struct KeptItem<'a> {
 }
 
 /// A kept item, or the reason why it is dropped.
-pub type Candidate<'a> = std::result::Result<KeptItem<'a>, DropReason>;
+pub type Candidate<'a> = Result<KeptItem<'a>, DropReason>;
 
-/// The reason why an item is dropped.
-pub enum DropReason {
-    Filter(&'static str),
-    Benchmark(BenchmarkRepeat),
-}
-
-/// Extracts the items of a file and filters them.
-///
-/// # Errors
-/// When the parser of the language fails.
-pub fn file_candidates<'a>(source: &'a SourceFile, filters: &Filters) -> Result<Vec<Candidate<'a>>> {
+/// Extracts the items of a file and filters them; a file that the parser does not read is one dropped item.
+pub fn file_candidates<'a>(source: &'a SourceFile, filters: &Filters) -> Vec<Candidate<'a>> {
     let text = source.content.replace("\r\n", "\n");
     let language = Language::from_path(&source.path).unwrap_or_default();
-    let items = extract_items(&text, language, &source.path)?;
+    let items = match extract_items(&text, language, &source.path) {
+        Ok(items) => items,
+        Err(cause) => return vec![Err(DropReason::Unread(UnreadFile::new(&source.path, cause)))],
+    };
     let generated = is_generated(&text, language.table().line_comment);
     let classes = classes_with_repeats(&items, filters);
     let check = |item: Item| match generated && !item.broken {
-        true => Err(DropReason::Filter("generated")),
+        true => Err("generated".into()),
         false => candidate(source, item, filters, &classes),
     };
-    Ok(items.into_iter().map(check).collect())
+    items.into_iter().map(check).collect()
 }
 
 /// The classes with a method whose signature repeats a problem. Other evidence is in the text of the class itself.
@@ -94,8 +87,10 @@ fn candidate<'a>(
 ) -> Candidate<'a> {
     let doc = DocComment::parse(&item.comment, item.language);
     if let Some(reason) = filter_reason(&item, &doc, filters) {
-        return Err(DropReason::Filter(reason));
+        return Err(reason.into());
     }
+    let text = instruction(&item, &doc);
+    filters.check_secrets(&[&text, &item.code], RowPlace::of(source, &item)).map_err(DropReason::Secret)?;
     let own = filters.benchmark_match(item.language, &item.name, &item.comment, &item.code);
     let by_method = classes.get(&item.name).filter(|_| item.kind == ItemKind::Class).cloned();
     match own.or(by_method) {
@@ -108,9 +103,11 @@ fn candidate<'a>(
     }
 }
 
-/// The first filter that drops an item; the benchmark is checked separately.
+/// The first filter that drops an item; secrets and the benchmark are checked afterwards.
 fn filter_reason(item: &Item, doc: &DocComment, filters: &Filters) -> Option<&'static str> {
-    let text = instruction(item, doc);
+    if item.too_deep {
+        return Some("too-deep");
+    }
     if item.broken {
         return Some("syntax");
     }
@@ -123,10 +120,9 @@ fn filter_reason(item: &Item, doc: &DocComment, filters: &Filters) -> Option<&'s
     if doc.deprecated {
         return Some("deprecated");
     }
-    let too_long = text.chars().count() > filters.limits.max_instruction;
+    let too_long = instruction(item, doc).chars().count() > filters.limits.max_instruction;
     filters
         .check_size(&item.code)
         .or(too_long.then_some("too-long"))
         .or_else(|| filters.check_comments(&item.code, item.commented))
-        .or_else(|| check_secrets(&[&text, &item.code]))
 }

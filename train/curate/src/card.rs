@@ -4,7 +4,7 @@ use crate::counts::CurationCounts;
 use crate::options::CurateOptions;
 use crate::row::CuratedRow;
 use crate::teacher::prompts_hash;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// Upper bounds of the histogram's bins, in tokens.
@@ -49,6 +49,10 @@ pub fn dataset_card(options: &CurateOptions, rows: &[CuratedRow], counts: &Curat
             .or_default() += 1;
     }
     write_table(&mut text, "repeats the problem", repeated);
+    for file in &counts.unread {
+        let _ = writeln!(text, "`{}` is not read: {}.\n", file.path, file.reason);
+    }
+    write_secrets(&mut text, counts);
     let count_by = |key: &dyn Fn(&CuratedRow) -> String| {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         rows.iter().for_each(|row| *counts.entry(key(row)).or_default() += 1);
@@ -71,6 +75,27 @@ pub fn dataset_card(options: &CurateOptions, rows: &[CuratedRow], counts: &Curat
     write_histogram(&mut text, &counts.lengths);
     text += "\nEvery row of the file names its repository, path, item and licence where they are known.\n";
     text
+}
+
+/// Writes where the dropped secrets are, by rule, and never a secret.
+fn write_secrets(text: &mut String, counts: &CurationCounts) {
+    let mut by_rule: BTreeMap<&str, usize> = BTreeMap::new();
+    counts.secrets.iter().for_each(|secret| *by_rule.entry(&secret.rule).or_default() += 1);
+    write_table(text, "secret found by the rule", by_rule.into_iter().map(|(rule, n)| (rule.to_string(), n)));
+    let places: BTreeSet<String> = counts
+        .secrets
+        .iter()
+        .map(|s| format!("- `{}:{}`: {} ({})", s.path, s.line, s.rule, s.name))
+        .collect();
+    places.iter().for_each(|place| {
+        let _ = writeln!(text, "{place}");
+    });
+    if !places.is_empty() {
+        text.push('\n');
+    }
+    for rule in &counts.ignored_secret_rules {
+        let _ = writeln!(text, "Secret rule not taken: {rule}.\n");
+    }
 }
 
 fn write_table(text: &mut String, title: &str, rows: impl IntoIterator<Item = (String, usize)>) {

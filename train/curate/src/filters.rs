@@ -1,11 +1,13 @@
 //! The filters of rows, from a source or from a teacher: sizes, secrets, benchmark problems.
 
 use crate::benchmark::{Benchmark, BenchmarkMatch};
+use crate::counts::FoundSecret;
 use crate::extract::Item;
 use crate::fingerprint::tokenize;
 use crate::language::Language;
 use crate::options::{CurateOptions, RowLimits};
-use crate::secrets;
+use crate::secrets::SecretRules;
+use crate::source::SourceFile;
 use codelsi_engine::Result;
 use codelsi_model::tokenizer::Tokenizer;
 
@@ -14,19 +16,21 @@ pub struct Filters {
     pub limits: RowLimits,
     benchmark: Benchmark,
     tokenizer: Option<Tokenizer>,
+    pub secret_rules: SecretRules,
 }
 
 impl Filters {
-    /// Reads the benchmark problems and the tokenizer.
+    /// Reads the benchmark problems, the tokenizer and the secret rules.
     ///
     /// # Errors
-    /// A problem file or a tokenizer that cannot be read or is malformed.
+    /// A problem file, a tokenizer or a rule file that cannot be read or is malformed.
     pub fn open(options: &CurateOptions) -> Result<Filters> {
         let tokenizer = options.tokenizer.as_ref().map(Tokenizer::load).transpose()?;
         Ok(Filters {
             limits: options.limits.clone(),
             benchmark: Benchmark::read(&options.against)?,
             tokenizer,
+            secret_rules: SecretRules::open(options.secret_rules.as_deref())?,
         })
     }
 
@@ -77,9 +81,40 @@ impl Filters {
     pub fn benchmark_signature_match(&self, method: &Item) -> Option<BenchmarkMatch> {
         self.benchmark.find_signature(method.language, &method.name, &method.code)
     }
+
+    /// The first secret in the texts of a row made of `lines` of a file.
+    ///
+    /// # Errors
+    /// Where it is: on the line of the file that holds its text, or on the first of `lines`.
+    pub fn check_secrets(&self, texts: &[&str], at: RowPlace) -> Result<(), FoundSecret> {
+        let found = texts.iter().find_map(|text| Some((*text, self.secret_rules.find(at.path, text)?)));
+        let Some((text, secret)) = found else { return Ok(()) };
+        let line = text[..secret.at].rsplit('\n').next().unwrap_or_default().len();
+        let line = text[secret.at - line..].lines().next().unwrap_or_default().trim();
+        let line_in_file = at.content.and_then(|content| content.lines().position(|l| l.contains(line)));
+        Err(FoundSecret {
+            path: at.path.to_string(),
+            line: line_in_file.map_or(at.lines.0, |at| at + 1),
+            name: at.name.to_string(),
+            rule: secret.rule,
+        })
+    }
 }
 
-/// The reason to drop a row that contains a secret, if any of its texts does.
-pub fn check_secrets(texts: &[&str]) -> Option<&'static str> {
-    texts.iter().any(|text| secrets::contains_secret(text)).then_some("secret")
+/// The place of a row in its file.
+#[derive(Clone, Copy)]
+pub struct RowPlace<'a> {
+    pub path: &'a str,
+    /// The text of the file, if it is at hand.
+    pub content: Option<&'a str>,
+    pub name: &'a str,
+    /// First and last line of the item.
+    pub lines: (usize, usize),
+}
+
+impl<'a> RowPlace<'a> {
+    /// The place of an item.
+    pub fn of(source: &'a SourceFile, item: &'a Item) -> RowPlace<'a> {
+        RowPlace { path: &source.path, content: Some(&source.content), name: &item.name, lines: item.lines }
+    }
 }

@@ -77,6 +77,7 @@ mod tests {
             comment: String::new(),
             code: String::new(),
             broken: false,
+            too_deep: false,
             commented: 0,
             lines: (1, 1),
             imports: Vec::new(),

@@ -36,7 +36,7 @@ pub mod teacher;
 
 pub use benchmark::{Benchmark, BenchmarkMatch, BenchmarkProblem, MatchReason};
 pub use card::dataset_card;
-pub use counts::{BenchmarkRepeat, CurationCounts};
+pub use counts::{BenchmarkRepeat, CurationCounts, FoundSecret, UnreadFile};
 pub use language::Language;
 pub use options::{CurateOptions, RowLimits};
 pub use row::{CuratedRow, ItemKind, write_rows};

@@ -20,6 +20,8 @@ pub struct CurateOptions {
     pub limits: RowLimits,
     /// A `tokenizer.json` or its folder, to measure rows in tokens of a model.
     pub tokenizer: Option<PathBuf>,
+    /// Rules of secrets in gitleaks' format, besides our own.
+    pub secret_rules: Option<PathBuf>,
     /// Styles of instruction: each item gives one row per style, in this order.
     pub styles: Vec<InstructionStyle>,
     /// Adds the imports and signatures that an item uses to its instructions.
@@ -40,6 +42,7 @@ impl Default for CurateOptions {
             near_duplicate_threshold: None,
             limits: RowLimits::default(),
             tokenizer: None,
+            secret_rules: None,
             styles: vec![InstructionStyle::Write],
             context: false,
             seed: 42,

@@ -1,8 +1,8 @@
 //! Rows of the kept items: one per style, filtered again because instructions may contain code.
 
 use crate::candidate::KeptItem;
-use crate::counts::CurationCounts;
-use crate::filters::{Filters, check_secrets};
+use crate::counts::{CurationCounts, DropReason};
+use crate::filters::{Filters, RowPlace};
 use crate::instruction::file_context;
 use crate::item_rng::ItemRng;
 use crate::options::CurateOptions;
@@ -23,7 +23,7 @@ pub fn make_rows(
     let mut rows = Vec::new();
     for candidate in candidates.into_iter().flatten() {
         match candidate {
-            Err(reason) => counts.drop(reason, 1),
+            Err(reason) => counts.drop_one(reason),
             Ok((row, length)) => {
                 rows.push(row);
                 counts.lengths.push(length);
@@ -39,13 +39,13 @@ fn row(
     style: InstructionStyle,
     options: &CurateOptions,
     filters: &Filters,
-) -> Result<(CuratedRow, usize), &'static str> {
+) -> Result<(CuratedRow, usize), DropReason> {
     let KeptItem { source, item, doc } = kept;
     let repo = source.repo.as_deref().unwrap_or_default();
     let rng = ItemRng::new(options.seed, &[repo, &source.path, &item.name, style.name()]);
     let input = StyleInput { item, doc, tsx: source.path.ends_with(".tsx"), rng };
     if !style.supports(item.language) {
-        return Err("other-language");
+        return Err("other-language".into());
     }
     let Task { mut instruction, output } = task(style, &input).ok_or(style.missing_reason())?;
     let context = file_context(item).filter(|_| options.context && style.answers_with_code());
@@ -55,12 +55,14 @@ fn row(
     if !style.is_write() || options.context {
         // The instruction holds other text than the item: a seeded bug, for example, can make code equal to a problem.
         let limits = &filters.limits;
-        let too_long = instruction.chars().count() > limits.max_instruction + limits.max_chars;
+        if instruction.chars().count() > limits.max_instruction + limits.max_chars {
+            return Err("too-long".into());
+        }
         let text = format!("{instruction}\n{output}");
-        let benchmark = || filters.benchmark_match(item.language, &item.name, &text, &item.code);
-        let reason = too_long.then_some("too-long").or_else(|| check_secrets(&[&text]));
-        let reason = reason.or_else(|| benchmark().map(|_| "benchmark"));
-        reason.map_or(Ok(()), Err)?;
+        filters.check_secrets(&[&text], RowPlace::of(source, item)).map_err(DropReason::Secret)?;
+        if filters.benchmark_match(item.language, &item.name, &text, &item.code).is_some() {
+            return Err("benchmark".into());
+        }
     }
     let length = filters.measure(&instruction, &output)?;
     let row = CuratedRow {

@@ -1,13 +1,13 @@
 //! The curation run: reads sources, filters candidates, removes duplicates, and makes rows.
 
-use crate::candidate::{Candidate, DropReason, file_candidates};
+use crate::candidate::{Candidate, file_candidates};
 use crate::counts::CurationCounts;
 use crate::duplicates::{near_duplicates, without_whitespace};
 use crate::filters::Filters;
 use crate::options::CurateOptions;
 use crate::row::CuratedRow;
 use crate::{rows, source};
-use codelsi_engine::{At, Error, Result};
+use codelsi_engine::{Error, Result, interrupt};
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Reads every source and makes the rows. Calls `progress` with (files done, all files), from any thread.
 ///
 /// # Errors
-/// A source or problem file that cannot be read, is malformed (the message names file and line) or is empty.
+/// A source or problem file that cannot be read, is malformed (the message names file and line) or is empty; a signal
+/// that wished for the end of the process.
 pub fn run(
     options: &CurateOptions,
     progress: &(dyn Fn(usize, usize) + Sync),
@@ -28,7 +29,8 @@ pub fn run(
         return Err(Error::new(format!("style {} is asked for twice", style.name())));
     }
     let filters = Filters::open(options)?;
-    let mut counts = CurationCounts::default();
+    let ignored_secret_rules = filters.secret_rules.ignored.clone();
+    let mut counts = CurationCounts { ignored_secret_rules, ..CurationCounts::default() };
     let mut sources = Vec::new();
     for path in &options.paths {
         let read = source::read(path, &options.languages)?;
@@ -41,9 +43,10 @@ pub fn run(
     let candidates: Vec<Vec<Candidate>> = sources
         .par_iter()
         .map(|source| {
-            let candidates = file_candidates(source, &filters).at(&source.path);
+            interrupt::check("no row was written")?;
+            let candidates = file_candidates(source, &filters);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, sources.len());
-            candidates
+            Ok(candidates)
         })
         .collect::<Result<_>>()?;
 
@@ -51,8 +54,7 @@ pub fn run(
     let mut kept = Vec::new();
     for candidate in candidates.into_iter().flatten() {
         match candidate {
-            Err(DropReason::Filter(reason)) => counts.drop(reason, 1),
-            Err(DropReason::Benchmark(repeat)) => counts.drop_repeat(repeat),
+            Err(reason) => counts.drop_one(reason),
             Ok(kept_item) if !seen.insert(without_whitespace(&kept_item.item.code)) => {
                 counts.drop("duplicate", 1)
             }

@@ -1,5 +1,6 @@
 //! The flags that choose the trained weights.
 
+use crate::args::number;
 use clap::Args;
 use codelsi_model::adapter::{AdapterConfig, Method};
 
@@ -20,10 +21,10 @@ pub struct MethodArgs {
     #[arg(long, value_name = "E", value_parser = clap::value_parser!(u16).range(1..=1024), conflicts_with = "bottleneck")]
     experts: Option<u16>,
     /// Train bottleneck adapters of width R, after attention and after the MLP, instead of LoRA.
-    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["rank", "alpha"])]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=1 << 14), conflicts_with_all = ["rank", "alpha"])]
     bottleneck: Option<u16>,
     /// Rank of the adapter [default: 16]
-    #[arg(long, value_name = "R", conflicts_with = "full")]
+    #[arg(long, value_name = "R", conflicts_with = "full", value_parser = number::rank())]
     rank: Option<usize>,
     /// Numerator of the adapter's scale, alpha / rank; above 0 [default: 32]
     #[arg(long, conflicts_with = "full")]

@@ -4,6 +4,7 @@ pub mod help;
 mod judge;
 mod method;
 mod model;
+pub mod number;
 mod ranks;
 mod sampling;
 mod step;

@@ -1,6 +1,6 @@
 //! The flags of sampling.
 
-use crate::args::help;
+use crate::args::{help, number};
 use clap::Args;
 use codelsi_eval::protocol::PromptFormat;
 use codelsi_experiment::protocol::ProtocolOptions;
@@ -10,18 +10,18 @@ use codelsi_model::generate::SamplingParams;
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
-    #[arg(long, help = help::TEMPERATURE, default_value_t = 0.2)]
+    #[arg(long, help = help::TEMPERATURE, default_value_t = 0.2, value_parser = number::temperature)]
     temperature: f32,
     /// Keep the K likeliest tokens; 0 keeps all.
-    #[arg(long, value_name = "K", default_value_t = 0)]
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = number::candidates())]
     top_k: usize,
-    #[arg(long, help = help::TOP_P, value_name = "P", default_value_t = 0.95)]
+    #[arg(long, help = help::TOP_P, value_name = "P", default_value_t = 0.95, value_parser = number::share)]
     top_p: f32,
     /// Keep tokens at least P times as probable as the likeliest; 0 keeps all.
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = number::share)]
     min_p: f32,
     /// Factor against tokens that are in the text already; 1 is none.
-    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = number::factor)]
     repetition_penalty: f32,
     #[arg(long, help = help::SEED, default_value_t = 42)]
     seed: u64,
@@ -45,18 +45,20 @@ impl From<SamplingArgs> for SamplingParams {
 #[command(next_help_heading = "Protocol")]
 pub struct ProtocolArgs {
     #[arg(short, long = "samples", help = help::SAMPLES, value_name = "N", default_value_t = 20)]
+    #[arg(value_parser = number::samples())]
     n: usize,
-    #[arg(long, help = help::TEMPERATURE, default_value_t = 0.2)]
+    #[arg(long, help = help::TEMPERATURE, default_value_t = 0.2, value_parser = number::temperature)]
     temperature: f32,
-    #[arg(long, help = help::TOP_P, value_name = "P", default_value_t = 0.95)]
+    #[arg(long, help = help::TOP_P, value_name = "P", default_value_t = 0.95, value_parser = number::share)]
     top_p: f32,
     #[arg(long, help = help::MAX_TOKENS, value_name = "N", default_value_t = 512)]
+    #[arg(value_parser = number::tokens())]
     max_tokens: usize,
     #[arg(long, help = help::SEED, default_value_t = 42)]
     seed: u64,
     #[arg(long, help = help::PROMPT_FORMAT, value_name = "FORMAT", default_value = "completion")]
     prompt_format: PromptFormat,
-    #[arg(long, help = help::LIMIT, value_name = "N")]
+    #[arg(long, help = help::LIMIT, value_name = "N", value_parser = number::rows())]
     limit: Option<usize>,
 }
 

@@ -1,7 +1,7 @@
 //! `codelsi bench`: tokens per second, the share of the machine's measured roof, and the peak memory of prefill, decode
 //! and LoRA training.
 
-use crate::args::{ModelArgs, RankArgs, help};
+use crate::args::{ModelArgs, RankArgs, help, number};
 use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
@@ -13,21 +13,21 @@ use serde_json::{Map, Value, json};
 #[derive(Args)]
 pub struct BenchArgs {
     /// Tokens of the prompt; 0 leaves prefill out.
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = number::tokens_or_none())]
     prefill: usize,
     /// Tokens to generate one by one; 0 leaves decode out.
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = number::tokens_or_none())]
     decode: usize,
     /// Launch every kernel of a decode step by itself, instead of replaying a recorded CUDA graph.
     #[arg(long)]
     no_graphs: bool,
     /// Tokens of the sequence that each rank trains on in a LoRA step; 0 leaves training out.
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = number::tokens_or_none())]
     train: usize,
     #[arg(long, help = help::CHECKPOINTING, value_name = "LAYERS", default_value = "auto")]
     checkpointing: ActivationCheckpointing,
     /// Timed runs of each; the figures are medians.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = number::repetitions())]
     repeat: usize,
     #[arg(long, help = help::JSON)]
     json: bool,

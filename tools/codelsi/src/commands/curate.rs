@@ -1,11 +1,11 @@
 //! `codelsi curate`: from sources to instruction rows.
 
-use crate::args::{DeviceArgs, RankArgs, help};
+use crate::args::{DeviceArgs, RankArgs, help, number};
 use crate::json::print_json;
 use clap::Args;
 use codelsi_curate::teacher::TeacherSettings;
 use codelsi_curate::{CurateOptions, InstructionStyle, Language, RowLimits};
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{Result, RunLock};
 use codelsi_experiment::curation::{self, NEAR_DUPLICATE_THRESHOLD, card_path};
 use codelsi_experiment::output::Output;
 use codelsi_experiment::teacher::TeacherOptions;
@@ -30,13 +30,17 @@ pub struct CurateArgs {
     /// Drop a row that shares this fraction of its token 5-grams (Jaccard) or more with an earlier one, from 0 to 1; 0 drops
     /// only copies.
     #[arg(long, value_name = "FRACTION", default_value_t = NEAR_DUPLICATE_THRESHOLD)]
+    #[arg(value_parser = number::fraction)]
     resemblance: f64,
     /// File tokenizer.json, or its folder: rows are measured in its tokens.
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
     /// Maximum tokens per row, instruction and answer together [default: 4096]
-    #[arg(long, alias = "max-tokens", value_name = "N", requires = "tokenizer")]
+    #[arg(long, alias = "max-tokens", value_name = "N", requires = "tokenizer", value_parser = number::tokens())]
     max_row_tokens: Option<usize>,
+    /// File of further rules of secrets, in the format of gitleaks' configuration (TOML); a row with a secret is dropped.
+    #[arg(long, value_name = "FILE")]
+    secret_rules: Option<PathBuf>,
     /// Instruction styles, separated by commas: write, complete, explain, refactor, fix, test; an item gives a row of each
     /// where it can.
     #[arg(long, value_name = "STYLE", value_delimiter = ',', default_value = "write")]
@@ -68,6 +72,7 @@ pub struct TeacherArgs {
     teacher_key_env: Option<String>,
     /// Rounds in which the teacher makes a harder task of each row, with its solution (Evol-Instruct).
     #[arg(long, value_name = "ROUNDS", requires = "teacher", default_value_t = 0)]
+    #[arg(value_parser = number::rounds_or_none())]
     evolve: usize,
     #[command(flatten)]
     device: DeviceArgs,
@@ -88,9 +93,7 @@ impl TeacherArgs {
 
 /// Runs the command.
 pub fn run(args: &CurateArgs, out: &Output) -> Result<()> {
-    if !(0.0..=1.0).contains(&args.resemblance) {
-        return Err(Error::new(format!("--resemblance is a fraction from 0 to 1, not {}", args.resemblance)));
-    }
+    let _lock = RunLock::beside(&args.out)?;
     let limits = RowLimits::default();
     let mut teacher = args.teacher.options().map(|teacher| teacher.open()).transpose()?;
     let settings =
@@ -102,6 +105,7 @@ pub fn run(args: &CurateArgs, out: &Output) -> Result<()> {
         near_duplicate_threshold: (args.resemblance > 0.0).then_some(args.resemblance),
         limits: RowLimits { max_tokens: args.max_row_tokens.unwrap_or(limits.max_tokens), ..limits },
         tokenizer: args.tokenizer.clone(),
+        secret_rules: args.secret_rules.clone(),
         styles: args.styles.clone(),
         context: args.context,
         seed: args.seed,
@@ -117,6 +121,15 @@ pub fn run(args: &CurateArgs, out: &Output) -> Result<()> {
         println!("card: {}", card_path(&args.out).display());
         for (reason, n) in &counts.dropped {
             println!("  dropped {n:>6}  {reason}");
+        }
+        for file in &counts.unread {
+            println!("  {}: not read, {}", file.path, file.reason);
+        }
+        for secret in &counts.secrets {
+            println!("  {}:{}: {} holds a secret ({})", secret.path, secret.line, secret.name, secret.rule);
+        }
+        for rule in &counts.ignored_secret_rules {
+            println!("  secret rule not taken: {rule}");
         }
         for repeat in &counts.repeats {
             let (problem, sign) = (&repeat.matched.problem, repeat.matched.reason.name());

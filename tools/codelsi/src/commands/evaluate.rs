@@ -3,7 +3,7 @@
 use crate::args::{DeviceArgs, JudgeToolArgs, ProtocolArgs, RankArgs, help};
 use crate::json::print_json;
 use clap::Args;
-use codelsi_engine::Result;
+use codelsi_engine::{Result, RunLock};
 use codelsi_eval::evaluate::ModelResult;
 use codelsi_eval::report::{ModelComparison, ProblemSet, Report};
 use codelsi_eval::sampling::Generator;
@@ -52,6 +52,7 @@ pub struct EvaluateArgs {
 pub fn run(args: &EvaluateArgs, out: &Output) -> Result<()> {
     let placement = args.ranks.placement(args.device);
     placement.ranks.in_one_process()?;
+    let _lock = RunLock::folder(&args.out)?;
     let options = args.protocol.options();
     let problems = options.read_problems(&args.problems)?;
     let judge = args.judge.options().open(&problems)?;

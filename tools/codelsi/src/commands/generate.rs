@@ -1,6 +1,6 @@
 //! `codelsi generate`: completes a prompt.
 
-use crate::args::{ModelArgs, RankArgs, SamplingArgs, help};
+use crate::args::{ModelArgs, RankArgs, SamplingArgs, help, number};
 use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
@@ -25,8 +25,10 @@ pub struct GenerateArgs {
     #[arg(long, help = format!("{} [default: the text as it is]", help::TEMPLATE))]
     template: Option<PromptTemplate>,
     #[arg(short, long = "samples", help = help::SAMPLES, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = number::samples())]
     n: usize,
     #[arg(long, help = help::MAX_TOKENS, value_name = "N", default_value_t = 256)]
+    #[arg(value_parser = number::tokens())]
     max_tokens: usize,
     /// Text before which a sample ends, or a control token; repeat the flag for more.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -34,7 +36,7 @@ pub struct GenerateArgs {
     /// Continue past the tokens that end a text.
     #[arg(long)]
     ignore_eos: bool,
-    #[arg(long, help = help::PAGE_SIZE, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, help = help::PAGE_SIZE, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     page_size: u16,
     #[arg(long, help = help::JSON)]
     json: bool,

@@ -3,7 +3,7 @@
 use crate::args::{JudgeToolArgs, help};
 use crate::json::print_json;
 use clap::Args;
-use codelsi_engine::{Result, printable};
+use codelsi_engine::{Result, RunLock, printable};
 use codelsi_eval::problem::read_problems;
 use codelsi_experiment::judging::judge_completions;
 use codelsi_experiment::output::Output;
@@ -30,6 +30,7 @@ pub struct JudgeArgs {
 
 /// Runs the command.
 pub fn run(args: &JudgeArgs, out: &Output) -> Result<()> {
+    let _lock = RunLock::beside(&args.out)?;
     let problems = read_problems(&args.problems)?;
     let judge = args.judge.options().open(&problems)?;
     eprintln!("{}", judge.describe());

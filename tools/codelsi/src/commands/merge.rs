@@ -3,7 +3,7 @@
 use crate::args::{DeviceArgs, ModelArgs, help};
 use crate::json::print_json;
 use clap::Args;
-use codelsi_engine::Result;
+use codelsi_engine::{Result, RunLock};
 use codelsi_experiment::merging::{MergeCheck, merge_and_check};
 use codelsi_experiment::output::Output;
 use serde_json::json;
@@ -25,6 +25,7 @@ pub struct MergeArgs {
 
 /// Runs the command.
 pub fn run(args: &MergeArgs, out: &Output) -> Result<()> {
+    let _lock = RunLock::beside(&args.out)?;
     let DeviceArgs { device, compute } = args.model.device;
     let (device, compute) = (device.open()?, compute.map(Into::into));
     let merged = merge_and_check(&args.model.model, &args.adapter, &args.out, &device, compute, out)?;

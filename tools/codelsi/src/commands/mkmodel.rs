@@ -3,7 +3,7 @@
 use crate::args::help;
 use crate::json::print_json;
 use clap::Args;
-use codelsi_engine::Result;
+use codelsi_engine::{Result, RunLock};
 use codelsi_experiment::output::Output;
 use codelsi_model::synthetic;
 use serde_json::json;
@@ -26,6 +26,7 @@ pub struct MkmodelArgs {
 /// Runs the command.
 pub fn run(args: &MkmodelArgs, out: &Output) -> Result<()> {
     let config = synthetic::config(&args.shape)?;
+    let _lock = RunLock::beside(&args.out)?;
     let mut bar = None;
     synthetic::write_random_model(&args.out, &config, args.seed, &mut |done, total| {
         bar.get_or_insert_with(|| out.bar("mkmodel", total >> 20)).update(done >> 20, "MiB");

@@ -1,7 +1,7 @@
 //! `codelsi pipeline`: the paper from sources to report, and the demo.
 
 use crate::args::help::{self, recipe_default};
-use crate::args::{DeviceArgs, RankArgs};
+use crate::args::{DeviceArgs, RankArgs, number};
 use crate::commands::evaluate::summary;
 use crate::json::print_json;
 use clap::Args;
@@ -64,22 +64,23 @@ struct OverrideArgs {
     #[arg(long, help = recipe_default(help::JUDGE))]
     judge: Option<JudgeKind>,
     /// Maximum optimizer steps of the general stage [default: the recipe's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::steps())]
     steps: Option<usize>,
     /// Maximum optimizer steps of the specialized stage [default: the recipe's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::steps())]
     specialized_steps: Option<usize>,
-    #[arg(long, help = recipe_default(help::REPLAY_ROWS), value_name = "N")]
+    #[arg(long, help = recipe_default(help::REPLAY_ROWS), value_name = "N", value_parser = number::rows_or_none())]
     replay_rows: Option<usize>,
-    #[arg(long, help = recipe_default(help::SEQ), value_name = "N")]
+    #[arg(long, help = recipe_default(help::SEQ), value_name = "N", value_parser = number::tokens())]
     seq: Option<usize>,
-    #[arg(long, help = recipe_default(help::BATCH), value_name = "N")]
+    #[arg(long, help = recipe_default(help::BATCH), value_name = "N", value_parser = number::sequences())]
     batch: Option<usize>,
     #[arg(short, long = "samples", alias = "n", help = recipe_default(help::SAMPLES), value_name = "N")]
+    #[arg(value_parser = number::samples())]
     n: Option<usize>,
-    #[arg(long, help = recipe_default(help::MAX_TOKENS), value_name = "N")]
+    #[arg(long, help = recipe_default(help::MAX_TOKENS), value_name = "N", value_parser = number::tokens())]
     max_tokens: Option<usize>,
-    #[arg(long, help = help::LIMIT, value_name = "N")]
+    #[arg(long, help = help::LIMIT, value_name = "N", value_parser = number::rows())]
     limit: Option<usize>,
     #[arg(long, help = recipe_default(help::PROMPT_FORMAT), value_name = "FORMAT")]
     prompt_format: Option<PromptFormat>,
@@ -104,15 +105,22 @@ pub fn run(args: &PipelineArgs, out: &Output) -> Result<()> {
 
 /// Runs the demo into a new folder under `runs`.
 pub fn demo(out: &Output) -> Result<()> {
-    let folders =
+    std::fs::create_dir_all("runs").map_err(|e| Error::io("runs", e))?;
+    let mut folders =
         (1..).map(|i| PathBuf::from(if i == 1 { "runs/demo".into() } else { format!("runs/demo-{i}") }));
-    let folder =
-        folders.into_iter().find(|f| !f.exists()).ok_or_else(|| Error::new("no name is free in runs"))?;
+    // Creating the folder claims its name.
+    let new = |folder: &PathBuf| match std::fs::create_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => None,
+        created => Some(created.map(|()| folder.clone()).map_err(|e| Error::io(folder, e))),
+    };
+    let folder = folders.find_map(|folder| new(&folder)).expect("an endless list of names")?;
+    let goes_on = format!("go on with `codelsi pipeline --recipe demo --out {}`", folder.display());
     let recipe = Recipe::demo(42);
     let sources = Sources::demo(&folder.join("sources"), 42, PRIVATE_EXAMPLES)?;
     let judge = JudgeOptions { judge: recipe.judge, ..JudgeOptions::default() };
     let experiment = Experiment { recipe, sources, folder, placement: Placement::default(), judge };
-    pipeline::run(&experiment, out).map(drop)
+    let done = pipeline::run(&experiment, out).map(drop);
+    done.map_err(|e| if e.is_interrupted() { e.advise(&goes_on) } else { e })
 }
 
 impl PipelineArgs {

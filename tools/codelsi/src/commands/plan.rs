@@ -1,6 +1,6 @@
 //! `codelsi plan`: the memory of a training step or a generation, planned without the weights' data.
 
-use crate::args::{DeviceArgs, MethodArgs, StepArgs, help};
+use crate::args::{DeviceArgs, MethodArgs, StepArgs, help, number};
 use crate::json::print_json;
 use clap::{ArgGroup, Args};
 use codelsi_engine::cuda::{Cuda, DeviceProperties};
@@ -51,13 +51,14 @@ pub struct PlanArgs {
     generate: bool,
     /// Sequences that are generated at the same time.
     #[arg(long, help_heading = "Generation", value_name = "N", default_value_t = 64, requires = "generate")]
+    #[arg(value_parser = number::sequences())]
     sequences: usize,
     /// Tokens of each sequence, its prompt included.
     #[arg(long, alias = "context", help_heading = "Generation", value_name = "N")]
-    #[arg(default_value_t = 1024, requires = "generate")]
+    #[arg(default_value_t = 1024, requires = "generate", value_parser = number::tokens())]
     context_length: usize,
     #[arg(long, help = help::PAGE_SIZE, help_heading = "Generation", value_name = "N")]
-    #[arg(default_value_t = 16, requires = "generate", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(default_value_t = 16, requires = "generate", value_parser = clap::value_parser!(u16).range(1..=4096))]
     page_size: u16,
 }
 
@@ -86,7 +87,9 @@ impl FromStr for Bytes {
         let number = number.ok_or_else(|| {
             Error::new(format!("`{text}` is no size above 0: give it as 80GB, 40GiB, 512MiB or bytes"))
         })?;
-        Ok(Bytes((number * factor) as usize))
+        let bytes = Some(number * factor).filter(|bytes| (1.0..=1e18).contains(bytes));
+        let bytes = bytes.ok_or_else(|| Error::new(format!("`{text}` is not from 1 byte to 10^18 bytes")))?;
+        Ok(Bytes(bytes as usize))
     }
 }
 
@@ -256,7 +259,7 @@ mod tests {
         assert_eq!(bytes("80GB").unwrap(), 80_000_000_000);
         assert_eq!(bytes("1.5GiB").unwrap(), 3 << 29);
         assert_eq!((bytes("512 MiB").unwrap(), bytes("7").unwrap()), (512 << 20, 7));
-        for bad in ["", "GB", "80 parsecs", "-3GB", "0MB"] {
+        for bad in ["", "GB", "80 parsecs", "-3GB", "0MB", "0.1B", "1e400", "nan", "9999999999999999999GB"] {
             assert!(bytes(bad).is_err(), "{bad}");
         }
     }

@@ -3,7 +3,7 @@
 use crate::args::help;
 use crate::json::print_json;
 use clap::Args;
-use codelsi_engine::Result;
+use codelsi_engine::{Result, RunLock};
 use codelsi_experiment::{report, table};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,7 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         reports.push((name(run), page));
     }
     if let Some(folder) = &args.out {
+        let _lock = RunLock::folder(folder)?;
         let all = report::combine(reports)?;
         report::save(&all, folder)?;
         if !args.json {

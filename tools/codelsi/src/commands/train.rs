@@ -1,6 +1,6 @@
 //! `codelsi train`: instruction tuning with adapters, or full training of small models.
 
-use crate::args::{MethodArgs, ModelArgs, RankArgs, StepArgs, help};
+use crate::args::{MethodArgs, ModelArgs, RankArgs, StepArgs, help, number};
 use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::Result;
@@ -53,6 +53,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE", help_heading = "Data", requires = "replay_rows")]
     replay: Option<PathBuf>,
     #[arg(long, help = help::REPLAY_ROWS, value_name = "N", help_heading = "Data", requires = "replay")]
+    #[arg(value_parser = number::rows_or_none())]
     replay_rows: Option<usize>,
     #[command(flatten)]
     method: MethodArgs,
@@ -62,6 +63,7 @@ pub struct TrainArgs {
     lr: f64,
     /// Steps of linear warm-up, W in the formula of --lr.
     #[arg(long, value_name = "STEPS", help_heading = "Optimization", default_value_t = 10)]
+    #[arg(value_parser = number::steps_or_none())]
     warmup: usize,
     /// Decoupled weight decay (AdamW), at least 0.
     #[arg(long, help_heading = "Optimization", default_value_t = 0.0)]
@@ -71,9 +73,10 @@ pub struct TrainArgs {
     clip: f64,
     /// Passes over the training rows.
     #[arg(long, value_name = "N", help_heading = "Optimization", default_value_t = 1)]
+    #[arg(value_parser = number::epochs())]
     epochs: usize,
     /// Maximum optimizer steps; P of the schedule is at most this [default: all of the epochs]
-    #[arg(long, value_name = "N", help_heading = "Optimization")]
+    #[arg(long, value_name = "N", help_heading = "Optimization", value_parser = number::steps())]
     max_steps: Option<usize>,
     #[command(flatten)]
     step: StepArgs,
@@ -90,15 +93,18 @@ pub struct TrainArgs {
     no_packing: bool,
     /// Rows of --data to hold out for the validation loss.
     #[arg(long, value_name = "N", help_heading = "Data", default_value_t = 16)]
+    #[arg(value_parser = number::rows_or_none())]
     validation: usize,
     /// File of validation rows, instead of rows of --data.
     #[arg(long, value_name = "FILE", help_heading = "Data", conflicts_with = "validation")]
     validation_data: Option<PathBuf>,
     /// Steps between validations; 0 validates at the start and at the end only.
     #[arg(long, value_name = "STEPS", help_heading = "Optimization", default_value_t = 0)]
+    #[arg(value_parser = number::steps_or_none())]
     validate_every: usize,
     /// Steps between checkpoints; 0 saves at the end only.
     #[arg(long, value_name = "STEPS", help_heading = "Optimization", default_value_t = 50)]
+    #[arg(value_parser = number::steps_or_none())]
     save_every: usize,
     #[command(flatten)]
     ranks: RankArgs,

@@ -3,7 +3,7 @@
 //! Identifiers are numbered in the order of their first use, literals are reduced to their kinds, operators are kept.
 //! Comments, types, keywords, punctuation, and parentheses and blocks around a single node are removed.
 
-use crate::language::{Language, LanguageTable};
+use crate::language::{Language, LanguageTable, MAX_DEPTH, walk};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use tree_sitter::{Node, Tree};
@@ -43,8 +43,7 @@ fn parsed(text: &str, language: Language) -> Option<Tree> {
 fn body_hashes(text: &str, tree: &Tree, language: Language) -> Vec<u64> {
     let table = language.table();
     let mut hashes = Vec::new();
-    let mut open = vec![tree.root_node()];
-    while let Some(node) = open.pop() {
+    walk(tree.root_node(), |node, _| {
         let is_function =
             [table.functions, table.methods, table.lambdas].iter().any(|kinds| kinds.contains(&node.kind()));
         if let Some(body) = node.child_by_field_name("body").filter(|_| is_function) {
@@ -55,9 +54,8 @@ fn body_hashes(text: &str, tree: &Tree, language: Language) -> Vec<u64> {
                 hashes.push(hasher.hasher.finish());
             }
         }
-        let mut cursor = node.walk();
-        open.extend(node.named_children(&mut cursor));
-    }
+        true
+    });
     hashes
 }
 
@@ -79,12 +77,13 @@ impl TreeHasher<'_> {
             n.kind() == "expression_statement" && string.is_some_and(|s| s.kind() == "string")
         };
         let statements: Vec<Node> = body.named_children(&mut cursor).filter(|n| !is_docstring(n)).collect();
-        statements.into_iter().for_each(|statement| self.node(statement));
+        statements.into_iter().for_each(|statement| self.node(statement, 0));
     }
 
-    fn node(&mut self, node: Node) {
+    /// Hashes a node at a depth below the body; deeper ones than those of any item are left out.
+    fn node(&mut self, node: Node, depth: usize) {
         let kind = node.kind();
-        if self.table.comments.contains(&kind) {
+        if self.table.comments.contains(&kind) || depth > MAX_DEPTH {
             return;
         }
         let mut cursor = node.walk();
@@ -97,7 +96,7 @@ impl TreeHasher<'_> {
         let brackets = matches!(kind, "parenthesized_expression" | "expression_statement")
             || (matches!(kind, "statement_block" | "block" | "compound_statement") && children.len() == 1);
         match &children[..] {
-            [(only, _)] if brackets => return self.node(*only),
+            [(only, _)] if brackets => return self.node(*only, depth + 1),
             [] if kind.ends_with("identifier") || matches!(kind, "this" | "self") => {
                 let next = self.names.len();
                 let number = *self.names.entry(&self.text[node.byte_range()]).or_insert(next);
@@ -108,7 +107,7 @@ impl TreeHasher<'_> {
         self.nodes += 1;
         if !kind.contains("string") || kind.contains("template") {
             '('.hash(&mut self.hasher);
-            children.into_iter().for_each(|(child, _)| self.node(child));
+            children.into_iter().for_each(|(child, _)| self.node(child, depth + 1));
             ')'.hash(&mut self.hasher);
         }
     }

@@ -16,6 +16,9 @@ const SUFFICIENT: [(usize, usize); 3] = [(1, 8), (2, 6), (3, 4)];
 /// Minimum characters of a specific example, quotes around each value included.
 const MIN_EXAMPLE_CHARS: usize = 7;
 
+/// Maximum brackets around a value; those inside are left out, their values are kept.
+const MAX_BRACKETS: usize = 64;
+
 /// A name, a literal, the arguments of a call of a name, or the content of other brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ValueTree<'a> {
@@ -70,11 +73,19 @@ impl Examples {
 /// Parses text as values. An unclosed bracket extends to the end; an unopened one is ignored.
 fn read(text: &str) -> Vec<ValueTree<'_>> {
     let mut open: Vec<Vec<ValueTree>> = vec![Vec::new()];
-    let mut negative = false;
+    let (mut negative, mut ignored) = (false, 0usize);
     for token in tokenize(text) {
         let value = match &token {
+            SyntaxToken::Punctuation('(' | '[' | '{') if open.len() > MAX_BRACKETS => {
+                ignored += 1;
+                None
+            }
             SyntaxToken::Punctuation('(' | '[' | '{') => {
                 open.push(Vec::new());
+                None
+            }
+            SyntaxToken::Punctuation(')' | ']' | '}') if ignored > 0 => {
+                ignored -= 1;
                 None
             }
             SyntaxToken::Punctuation(mark @ (')' | ']' | '}')) if open.len() > 1 => close(&mut open, *mark),

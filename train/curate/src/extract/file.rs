@@ -1,7 +1,7 @@
 //! A parsed file and the text of its nodes.
 
 use super::item::Item;
-use crate::language::{Language, LanguageTable};
+use crate::language::{Language, LanguageTable, walk};
 use std::ops::Range;
 use tree_sitter::Node;
 
@@ -49,13 +49,17 @@ impl<'a> ParsedFile<'a> {
         (string.kind() == "string" && first.named_child_count() == 1).then_some(string)
     }
 
-    /// The number of characters in comments and docstrings below a node.
-    pub fn comment_chars(&self, node: Node) -> usize {
-        let documents = |n: &Node| self.docstring(*n).map_or(0, |string| self.slice(string).chars().count());
-        match self.is_comment(node) {
-            true => self.slice(node).chars().count(),
-            false => documents(&node) + named_children(node).map(|n| self.comment_chars(n)).sum::<usize>(),
-        }
+    /// The number of characters in comments and docstrings below a node, and the depth of the nodes below it.
+    pub fn measure(&self, node: Node) -> (usize, usize) {
+        let (mut chars, mut deepest) = (0, 0);
+        walk(node, |node, depth| {
+            let is_comment = self.is_comment(node);
+            let comment = if is_comment { Some(node) } else { self.docstring(node) };
+            chars += comment.map_or(0, |comment| self.slice(comment).chars().count());
+            deepest = deepest.max(depth);
+            !is_comment
+        });
+        (chars, deepest)
     }
 
     pub fn is_comment(&self, node: Node) -> bool {

@@ -21,6 +21,8 @@ pub struct Item {
     pub code: String,
     /// True if the parser found an error in the item.
     pub broken: bool,
+    /// True if its syntax tree, or the scopes around it, are nested too deep.
+    pub too_deep: bool,
     /// Characters of the code that are comments.
     pub commented: usize,
     /// First and last line of the code in its file, counted from 1.

@@ -8,9 +8,8 @@ mod uses;
 
 pub use item::Item;
 
-use crate::language::Language;
+use crate::language::{Language, MAX_DEPTH, MAX_SCOPES, Unparsed};
 use crate::row::ItemKind;
-use codelsi_engine::Result;
 use file::{DeclarationNodes, ParsedFile, named_children};
 use lead::LeadingNodes;
 use tree_sitter::Node;
@@ -20,12 +19,12 @@ use tree_sitter::Node;
 /// Nested functions are part of the outer item; a class comes before its methods.
 ///
 /// # Errors
-/// When the grammar does not load or the parser fails.
-pub fn extract_items(text: &str, language: Language, path: &str) -> Result<Vec<Item>> {
+/// When the file is too large, or the parser takes too long.
+pub fn extract_items(text: &str, language: Language, path: &str) -> Result<Vec<Item>, Unparsed> {
     let tree = language.parse(text, path)?;
     let mut file =
         ParsedFile { text, language, table: language.table(), items: Vec::new(), ranges: Vec::new() };
-    file.scope(tree.root_node(), None);
+    file.scope(tree.root_node(), None, 0);
     file.collect_uses(tree.root_node());
     Ok(file.items)
 }
@@ -39,30 +38,31 @@ struct ItemHeading {
 }
 
 impl<'a> ParsedFile<'a> {
-    /// Visits the statements of a file or namespace, or the members of the class `owner`.
-    fn scope(&mut self, scope: Node, owner: Option<&str>) {
-        if scope.is_error() {
-            // One broken item represents all text that the parser could not read.
+    /// Visits the statements of a file or namespace, or the members of the class `owner`; `depth` is the number of scopes
+    /// around it.
+    fn scope(&mut self, scope: Node, owner: Option<&str>, depth: usize) {
+        if scope.is_error() || depth > MAX_SCOPES {
+            // One item represents all text that the parser could not read, or that is too deep.
             let title = ItemHeading {
                 kind: ItemKind::Function,
                 name: String::new(),
                 signature: String::new(),
                 noun: String::new(),
             };
-            self.push(
-                title,
-                LeadingNodes::default(),
-                DeclarationNodes { statement: scope, kept: scope, declaration: scope },
-            );
+            let nodes = DeclarationNodes { statement: scope, kept: scope, declaration: scope };
+            self.push(title, LeadingNodes::default(), nodes).too_deep |= depth > MAX_SCOPES;
+        }
+        if depth > MAX_SCOPES {
+            return;
         }
         for statement in named_children(scope) {
             if let Some(nodes) = self.unwrapped(statement) {
-                self.declaration(nodes, owner);
+                self.declaration(nodes, owner, depth);
             }
         }
     }
 
-    fn declaration(&mut self, nodes: DeclarationNodes, owner: Option<&str>) {
+    fn declaration(&mut self, nodes: DeclarationNodes, owner: Option<&str>, depth: usize) {
         let (node, kind, table) = (nodes.declaration, nodes.declaration.kind(), self.table);
         let functions = if owner.is_some() { table.methods } else { table.functions };
         if functions.contains(&kind) {
@@ -70,15 +70,15 @@ impl<'a> ParsedFile<'a> {
         } else if table.holders.contains(&kind) {
             self.function_constant(nodes, owner);
         } else if let Some((_, noun)) = table.classes.iter().find(|(class, _)| *class == kind) {
-            self.class(nodes, noun);
+            self.class(nodes, noun, depth);
         } else if table.owners.contains(&kind) {
             let of = node.child_by_field_name("type");
             let of = of.map(|of| self.field(of, "type").unwrap_or(self.slice(of)));
-            node.child_by_field_name("body").into_iter().for_each(|body| self.scope(body, of));
+            node.child_by_field_name("body").into_iter().for_each(|body| self.scope(body, of, depth + 1));
         } else if table.containers.contains(&kind) {
-            self.scope(node.child_by_field_name("body").unwrap_or(node), owner);
+            self.scope(node.child_by_field_name("body").unwrap_or(node), owner, depth + 1);
         } else if node.is_error() && owner.is_none() {
-            self.scope(node, None);
+            self.scope(node, None, depth + 1);
         }
     }
 
@@ -125,7 +125,7 @@ impl<'a> ParsedFile<'a> {
         self.push(title, lead, nodes);
     }
 
-    fn class(&mut self, nodes: DeclarationNodes, noun: &str) {
+    fn class(&mut self, nodes: DeclarationNodes, noun: &str, depth: usize) {
         let node = nodes.declaration;
         let (Some(name), Some(body)) = (node.child_by_field_name("name"), node.child_by_field_name("body"))
         else {
@@ -141,7 +141,7 @@ impl<'a> ParsedFile<'a> {
         };
         let lead = LeadingNodes::of(self, nodes, self.slice(name));
         self.push(title, lead, nodes);
-        self.scope(body, Some(self.slice(name)));
+        self.scope(body, Some(self.slice(name)), depth + 1);
     }
 
     fn title(
@@ -188,7 +188,7 @@ impl<'a> ParsedFile<'a> {
         Some((owner, self.slice(own)))
     }
 
-    fn push(&mut self, title: ItemHeading, lead: LeadingNodes, nodes: DeclarationNodes) {
+    fn push(&mut self, title: ItemHeading, lead: LeadingNodes, nodes: DeclarationNodes) -> &mut Item {
         let before = lead.decorators.iter().chain(&lead.overloads);
         let broken = before.clone().chain([&nodes.kept]).any(|part| part.has_error());
         let before_start = before.clone().next().copied();
@@ -209,7 +209,7 @@ impl<'a> ParsedFile<'a> {
         };
         let first = before_start.unwrap_or(nodes.kept);
         let own = docstring.map(|string| self.slice(string).chars().count()).unwrap_or(0);
-        let commented = self.comment_chars(nodes.kept) - own;
+        let (comment_chars, depth) = self.measure(nodes.kept);
         self.ranges.push(first.start_byte()..nodes.kept.end_byte());
         let lines = (first.start_position().row + 1, nodes.kept.end_position().row + 1);
         let ItemHeading { kind, name, signature, noun } = title;
@@ -224,12 +224,14 @@ impl<'a> ParsedFile<'a> {
             comment,
             code,
             broken,
-            commented,
+            too_deep: depth > MAX_DEPTH,
+            commented: comment_chars - own,
             lines,
             imports,
             uses,
         };
         self.items.push(item);
+        self.items.last_mut().expect("pushed above")
     }
 }
 

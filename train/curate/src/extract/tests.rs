@@ -1,6 +1,6 @@
 use super::*;
 
-fn items(text: &str, tsx: bool) -> Result<Vec<Item>> {
+fn items(text: &str, tsx: bool) -> Result<Vec<Item>, Unparsed> {
     extract_items(text, Language::TypeScript, if tsx { "a.tsx" } else { "a.ts" })
 }
 

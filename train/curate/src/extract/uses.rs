@@ -2,13 +2,16 @@
 
 use super::file::{ParsedFile, named_children};
 use super::item::Item;
+use crate::language::walk;
 use crate::row::ItemKind;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use tree_sitter::Node;
 
 /// Maximum number of signatures per item.
 const MAX_USES: usize = 8;
+/// Maximum nodes between a call and the name that it calls.
+const MAX_CALLEE: usize = 32;
 
 /// The identifiers, calls and imports of a file, in the order of the text.
 #[derive(Default)]
@@ -25,7 +28,7 @@ impl<'a> ParsedFile<'a> {
     /// Fills in `imports` and `uses` of every item.
     pub(super) fn collect_uses(&mut self, root: Node) {
         let mut names = NameUses::default();
-        self.collect(root, &mut names);
+        walk(root, |node, _| self.collect(node, &mut names));
         let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
         for (i, item) in self.items.iter().enumerate() {
             by_name.entry(own_name(item)).or_default().push(i);
@@ -38,12 +41,11 @@ impl<'a> ParsedFile<'a> {
         }
     }
 
-    fn collect(&self, node: Node, names: &mut NameUses<'a>) {
+    /// Collects the name, call or import that a node is; returns whether there are more below it.
+    fn collect(&self, node: Node, names: &mut NameUses<'a>) -> bool {
         if self.is_import(node) {
-            let mut brought = Vec::new();
-            self.imported_names(node, &mut brought);
-            names.imports.push((node.byte_range(), self.slice(node).trim_end(), brought));
-            return;
+            names.imports.push((node.byte_range(), self.slice(node).trim_end(), self.imported_names(node)));
+            return false;
         }
         if self.table.calls.contains(&node.kind()) {
             let callee = ["function", "constructor", "name", "macro", "type"];
@@ -56,7 +58,7 @@ impl<'a> ParsedFile<'a> {
         if is_identifier(node) {
             names.all.push((node.start_byte(), self.slice(node)));
         }
-        named_children(node).for_each(|child| self.collect(child, names));
+        true
     }
 
     /// Returns whether a node is an import; CommonJS imports are constants.
@@ -65,41 +67,56 @@ impl<'a> ParsedFile<'a> {
             || (self.table.holders.contains(&node.kind()) && self.slice(node).contains("= require("))
     }
 
-    /// Collects the imported names: aliases instead of the names they replace, without module paths.
-    fn imported_names(&self, node: Node, names: &mut Vec<&'a str>) {
-        if let Some(alias) = node.child_by_field_name("alias") {
-            return self.imported_names(alias, names);
-        }
-        match node.kind() {
-            "asterisk" | "use_wildcard" | "wildcard_import" => names.push("*"),
-            "dotted_name" => names.extend(node.named_child(0).map(|first| self.slice(first))),
-            "preproc_include" => names.extend(node.child_by_field_name("path").map(|p| stem(self.slice(p)))),
-            _ if is_identifier(node) => names.push(self.slice(node)),
-            _ => {
-                let from = ["path", "module_name", "scope", "source", "value"];
-                let sources: Vec<Node> =
-                    from.into_iter().filter_map(|f| node.child_by_field_name(f)).collect();
-                let children = named_children(node).filter(|child| !sources.contains(child));
-                children.for_each(|child| self.imported_names(child, names));
+    /// The imported names: aliases instead of the names they replace, without module paths.
+    fn imported_names(&self, import: Node) -> Vec<&'a str> {
+        let mut names = Vec::new();
+        let mut open = vec![import];
+        while let Some(node) = open.pop() {
+            if let Some(alias) = node.child_by_field_name("alias") {
+                open.push(alias);
+                continue;
+            }
+            match node.kind() {
+                "asterisk" | "use_wildcard" | "wildcard_import" => names.push("*"),
+                "dotted_name" => names.extend(node.named_child(0).map(|first| self.slice(first))),
+                "preproc_include" => {
+                    names.extend(node.child_by_field_name("path").map(|path| stem(self.slice(path))))
+                }
+                _ if is_identifier(node) => names.push(self.slice(node)),
+                _ => {
+                    let from = ["path", "module_name", "scope", "source", "value"];
+                    let sources: Vec<Node> =
+                        from.into_iter().filter_map(|field| node.child_by_field_name(field)).collect();
+                    open.extend(named_children(node).filter(|child| !sources.contains(child)));
+                }
             }
         }
+        names
     }
 
-    /// The called name, and whether it is a member of an object or module.
+    /// The called name, and whether it is a member of an object or module. `f()()…` with more calls than
+    /// [`MAX_CALLEE`] has none.
     fn callee(&self, callee: Node) -> Option<(&'a str, bool)> {
-        if is_identifier(callee) {
-            return Some((self.slice(callee), false));
+        let mut inner = callee;
+        for _ in 0..MAX_CALLEE {
+            if is_identifier(inner) {
+                return Some((self.slice(inner), inner != callee));
+            }
+            let last = ["property", "attribute", "field", "name", "function", "type"];
+            inner = last.into_iter().find_map(|field| inner.child_by_field_name(field))?;
         }
-        let last = ["property", "attribute", "field", "name", "function", "type"];
-        let last = last.into_iter().find_map(|field| callee.child_by_field_name(field))?;
-        self.callee(last).map(|(name, _)| (name, true))
+        None
     }
 
     /// The signatures of the other items that item `i` calls, in the order of first use.
     fn called(&self, i: usize, names: &NameUses, by_name: &HashMap<&str, Vec<usize>>) -> Vec<String> {
         let (item, ranges) = (&self.items[i], &self.ranges);
         let mut found: Vec<usize> = Vec::new();
+        let mut seen = HashSet::new();
         for &(_, name, member) in within(&names.calls, &ranges[i], |call| call.0) {
+            if !seen.insert((name, member)) {
+                continue;
+            }
             let fits = |&&other: &&usize| {
                 let outside =
                     !ranges[i].contains(&ranges[other].start) && !ranges[other].contains(&ranges[i].start);
@@ -126,7 +143,7 @@ impl<'a> ParsedFile<'a> {
 impl NameUses<'_> {
     /// The imports with a name that is used in a range, in the order of the file.
     fn imports_in(&self, range: &Range<usize>) -> Vec<String> {
-        let used: Vec<&str> = within(&self.all, range, |name| name.0).iter().map(|name| name.1).collect();
+        let used: HashSet<&str> = within(&self.all, range, |name| name.0).iter().map(|name| name.1).collect();
         let needed = |brought: &[&str]| brought.iter().any(|name| *name == "*" || used.contains(name));
         let imports =
             self.imports.iter().filter(|(at, _, brought)| !range.contains(&at.start) && needed(brought));

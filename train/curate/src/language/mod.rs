@@ -2,13 +2,39 @@
 
 mod table;
 mod tables;
+mod walk;
 
 pub use table::{DocStyle, LanguageTable, SignatureForm};
+pub use walk::{MAX_DEPTH, MAX_SCOPES, descendants, walk};
 
-use codelsi_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
-use tree_sitter::{Parser, Tree};
+use std::time::{Duration, Instant};
+use tree_sitter::{ParseOptions, ParseState, Parser, Point, Tree};
+
+/// Maximum time for parsing one text; a file of a million lines takes a tenth of it.
+const PARSE_LIMIT: Duration = Duration::from_secs(20);
+/// Maximum bytes of one text: larger files are data.
+const MAX_BYTES: usize = 16 << 20;
+
+/// The reason why a text has no syntax tree. A syntax error is none: it is a node of the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unparsed {
+    /// It takes longer than 20 seconds.
+    TooSlow,
+    /// It is longer than 16 MiB.
+    TooLarge,
+}
+
+impl Unparsed {
+    /// The name among the reasons to drop a file.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Unparsed::TooSlow => "too-slow",
+            Unparsed::TooLarge => "too-large",
+        }
+    }
+}
 
 /// A source language.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -75,21 +101,28 @@ impl Language {
     /// Parses the text of a file; `path` selects the grammar.
     ///
     /// # Errors
-    /// When the grammar does not load or the parser fails; a syntax error is a node of the tree.
-    pub fn parse(self, text: &str, path: &str) -> Result<Tree> {
-        let table = self.table();
+    /// When the text is too large, or the parser takes too long.
+    pub fn parse(self, text: &str, path: &str) -> Result<Tree, Unparsed> {
+        if text.len() > MAX_BYTES {
+            return Err(Unparsed::TooLarge);
+        }
         let mut parser = Parser::new();
         parser
-            .set_language(&(table.grammar)(path))
-            .map_err(|e| Error::new(format!("{} grammar: {e}", table.name)))?;
-        parser.parse(text, None).ok_or_else(|| Error::new(format!("the {} parser gave up", table.name)))
+            .set_language(&(self.table().grammar)(path))
+            .expect("the grammars are of this library's version");
+        let started = Instant::now();
+        let mut is_late = |_: &ParseState| started.elapsed() >= PARSE_LIMIT;
+        let bytes = text.as_bytes();
+        let options = ParseOptions::new().progress_callback(&mut is_late);
+        let mut read = |at: usize, _: Point| bytes.get(at..).unwrap_or_default();
+        parser.parse_with_options(&mut read, None, Some(options)).ok_or(Unparsed::TooSlow)
     }
 }
 
 impl FromStr for Language {
     type Err = String;
 
-    fn from_str(name: &str) -> std::result::Result<Language, String> {
+    fn from_str(name: &str) -> Result<Language, String> {
         serde_json::from_value(name.into()).map_err(|_| {
             let names = Self::ALL.map(Language::name);
             format!("no such language: give one of {}", names.join(", "))

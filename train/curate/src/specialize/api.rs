@@ -1,9 +1,9 @@
 //! The exported names of a repository: classes with their public methods, functions, and types.
 
+use crate::language::{Language, MAX_SCOPES};
 use crate::source::SourceFile;
-use codelsi_engine::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
-use tree_sitter::{Node, Parser};
+use tree_sitter::Node;
 
 /// The exported names of a repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,26 +16,15 @@ pub struct ExportedApi {
 }
 
 impl ExportedApi {
-    /// Collects the exported names of TypeScript sources.
-    ///
-    /// # Errors
-    /// When the grammar does not load.
-    pub fn from_sources(sources: &[SourceFile]) -> Result<ExportedApi> {
+    /// Collects the exported names of TypeScript sources, without the files that curation drops as too large or too slow.
+    pub fn from_sources(sources: &[SourceFile]) -> ExportedApi {
         let mut api = ExportedApi::default();
         for source in sources {
-            let language = match source.path.ends_with(".tsx") {
-                true => tree_sitter_typescript::LANGUAGE_TSX,
-                false => tree_sitter_typescript::LANGUAGE_TYPESCRIPT,
-            };
-            let mut parser = Parser::new();
-            parser
-                .set_language(&language.into())
-                .map_err(|e| Error::new(format!("TypeScript grammar: {e}")))?;
-            if let Some(tree) = parser.parse(&source.content, None) {
-                ExportCollector { text: &source.content }.scope(tree.root_node(), &mut api);
+            if let Ok(tree) = Language::TypeScript.parse(&source.content, &source.path) {
+                ExportCollector { text: &source.content }.scope(tree.root_node(), &mut api, 0);
             }
         }
-        Ok(api)
+        api
     }
 
     /// All names, methods without their class.
@@ -51,10 +40,13 @@ struct ExportCollector<'a> {
 }
 
 impl ExportCollector<'_> {
-    /// Visits the statements of a file or namespace.
-    fn scope(&self, scope: Node, api: &mut ExportedApi) {
+    /// Visits the statements of a file or namespace with `depth` namespaces around it.
+    fn scope(&self, scope: Node, api: &mut ExportedApi, depth: usize) {
         let statements: Vec<Node> =
             (0..scope.named_child_count()).filter_map(|i| scope.named_child(i)).collect();
+        if depth > MAX_SCOPES {
+            return;
+        }
         let listed: BTreeSet<&str> =
             statements.iter().flat_map(|statement| self.export_list(*statement)).collect();
         for statement in statements {
@@ -66,7 +58,7 @@ impl ExportCollector<'_> {
             let Some(declaration) = declaration else { continue };
             let name = self.field(declaration, "name").unwrap_or_default();
             if exported || listed.contains(name) || is_constant(declaration) {
-                self.declaration(declaration, exported, &listed, api);
+                self.declaration(declaration, exported, &listed, depth, api);
             }
         }
     }
@@ -87,7 +79,14 @@ impl ExportCollector<'_> {
         specifiers.chain(default).map(|n| self.slice(n)).collect()
     }
 
-    fn declaration(&self, declaration: Node, exported: bool, listed: &BTreeSet<&str>, api: &mut ExportedApi) {
+    fn declaration(
+        &self,
+        declaration: Node,
+        exported: bool,
+        listed: &BTreeSet<&str>,
+        depth: usize,
+        api: &mut ExportedApi,
+    ) {
         let name = self.field(declaration, "name").unwrap_or_default().to_string();
         match declaration.kind() {
             "class_declaration" | "abstract_class_declaration" => {
@@ -101,7 +100,7 @@ impl ExportCollector<'_> {
             }
             "internal_module" | "module" => {
                 if let Some(body) = declaration.child_by_field_name("body") {
-                    self.scope(body, api);
+                    self.scope(body, api, depth + 1);
                 }
             }
             _ if is_constant(declaration) => {
@@ -165,7 +164,7 @@ mod tests {
 
     fn api_of(content: &str) -> ExportedApi {
         let source = SourceFile { path: "a.ts".into(), content: content.into(), repo: None, license: None };
-        ExportedApi::from_sources(&[source]).unwrap()
+        ExportedApi::from_sources(&[source])
     }
 
     fn set(names: &str) -> BTreeSet<String> {

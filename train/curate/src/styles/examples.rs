@@ -3,8 +3,9 @@
 //! The values are those of the comment: nothing is run. Only calls with self-contained arguments are used.
 
 use super::input::{StyleInput, Task};
-use super::tree::{ParsedCode, ancestors, descendants};
+use super::tree::ParsedCode;
 use crate::comment::without_markers;
+use crate::language::descendants;
 use crate::row::ItemKind;
 use tree_sitter::Node;
 
@@ -92,8 +93,7 @@ fn commented_statement<'t>(program: &ParsedCode, comment: Node<'t>) -> Option<No
     let ends_line = before.is_some_and(|s| s.end_position().row == row);
     let text = program.text(comment).trim_start_matches('/').trim_start();
     let arrow = ["=>", "->", "→"].iter().any(|arrow| text.starts_with(arrow));
-    let root = ancestors(comment).last()?;
-    let leads = root.named_child(0).is_some_and(|first| first.kind() == "comment");
+    let leads = program.root().named_child(0).is_some_and(|first| first.kind() == "comment");
     match leads && !ends_line && !arrow {
         true => comment.next_named_sibling().filter(|s| s.start_position().row == row + 1),
         false => before,

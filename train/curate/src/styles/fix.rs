@@ -3,6 +3,7 @@
 use super::input::{StyleInput, Task};
 use super::tree::{Edit, ParsedCode, ancestors, replace};
 use crate::instruction::specification;
+use crate::language::descendants;
 use tree_sitter::Node;
 
 /// Makes the task, if a mutation applies.
@@ -72,8 +73,7 @@ fn wrong_comparison(program: &ParsedCode, node: Node) -> Option<Edit> {
 /// Replaces an arithmetic or logical operator; `+` of strings is left, since no other operator would be plausible.
 fn wrong_operator(program: &ParsedCode, node: Node) -> Option<Edit> {
     let joins = ["left", "right"].into_iter().filter_map(|side| node.child_by_field_name(side));
-    let joins =
-        joins.flat_map(super::tree::descendants).any(|n| matches!(n.kind(), "string" | "template_string"));
+    let joins = joins.flat_map(descendants).any(|n| matches!(n.kind(), "string" | "template_string"));
     let table = [("-", "+"), ("*", "/"), ("/", "*"), ("%", "/"), ("&&", "||"), ("||", "&&"), ("+", "-")];
     replaced_operator(program, node, if joins { &table[..6] } else { &table })
 }

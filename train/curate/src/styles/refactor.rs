@@ -7,8 +7,9 @@
 use super::fix::negated;
 use super::input::{StyleInput, Task};
 use super::rename::obscure;
-use super::tree::{Edit, ParsedCode, descendants, replace};
+use super::tree::{Edit, ParsedCode, replace};
 use crate::instruction::specification;
+use crate::language::descendants;
 use tree_sitter::Node;
 
 /// A refactoring step: returns the changed code, if the step applies.

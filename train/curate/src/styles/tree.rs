@@ -1,8 +1,9 @@
 //! The syntax tree of an item's code, and edits that are checked to parse.
 
+use crate::language::{Language, descendants};
 use crate::row::ItemKind;
 use std::ops::Range;
-use tree_sitter::{Language, Node, Parser, Tree};
+use tree_sitter::{Node, Tree};
 
 /// A method is wrapped in a class, since it does not parse alone.
 const CLASS_WRAPPER: (&str, &str) = ("class _ {\n", "\n}");
@@ -35,22 +36,20 @@ impl ParsedCode {
     }
 
     fn read(code: &str, kind: ItemKind, tsx: bool) -> Option<ParsedCode> {
-        let language: Language = match tsx {
-            true => tree_sitter_typescript::LANGUAGE_TSX,
-            false => tree_sitter_typescript::LANGUAGE_TYPESCRIPT,
-        }
-        .into();
         let (before, after) = if kind == ItemKind::Method { CLASS_WRAPPER } else { ("", "") };
         let text = format!("{before}{code}{after}");
-        let mut parser = Parser::new();
-        parser.set_language(&language).ok()?;
-        let tree = parser.parse(&text, None)?;
+        let tree = Language::TypeScript.parse(&text, if tsx { ".tsx" } else { ".ts" }).ok()?;
         Some(ParsedCode { item: before.len()..before.len() + code.len(), text, tree, kind, tsx })
     }
 
     /// The text of the item.
     pub fn code(&self) -> &str {
         &self.text[self.item.clone()]
+    }
+
+    /// The root of the tree.
+    pub fn root(&self) -> Node<'_> {
+        self.tree.root_node()
     }
 
     /// The named nodes of the item in pre-order.
@@ -89,16 +88,6 @@ impl ParsedCode {
         code.push_str(&self.text[done..self.item.end]);
         ParsedCode::parse(&code, self.kind, self.tsx).filter(|_| code != self.code())
     }
-}
-
-/// The named nodes of a tree in pre-order.
-pub fn descendants(root: Node) -> Vec<Node> {
-    let (mut nodes, mut open) = (Vec::new(), vec![root]);
-    while let Some(node) = open.pop() {
-        nodes.push(node);
-        open.extend((0..node.named_child_count()).rev().filter_map(|i| node.named_child(i)));
-    }
-    nodes
 }
 
 /// A node and its ancestors, from the node upwards.

@@ -14,10 +14,10 @@ pub use cache::AnswerCache;
 pub use prompts::hash as prompts_hash;
 pub use request::{ChatMessage, OnAnswer, Teacher, TeacherRequest};
 
-use crate::counts::CurationCounts;
+use crate::counts::{CurationCounts, DropReason};
 use crate::duplicates::{near_duplicates, without_whitespace};
 use crate::extract::{Item, extract_items};
-use crate::filters::{Filters, check_secrets};
+use crate::filters::{Filters, RowPlace};
 use crate::item_rng::ItemRng;
 use crate::options::CurateOptions;
 use crate::row::{CuratedRow, ItemKind};
@@ -121,12 +121,13 @@ impl Rewriter<'_> {
     }
 
     /// The row with the instruction of an answer, or the reason to drop it.
-    fn rewritten(&self, row: CuratedRow, answer: &str) -> Result<MeasuredRow, &'static str> {
+    fn rewritten(&self, row: CuratedRow, answer: &str) -> Result<MeasuredRow, DropReason> {
         let instruction = prompts::parse_instruction(answer).ok_or("teacher-malformed")?;
         self.check_instruction(&instruction, &row.output)?;
-        let benchmark = || self.filters.benchmark_match(row.language, &row.name, &instruction, &row.output);
-        let reason = check_secrets(&[&instruction]).or_else(|| benchmark().map(|_| "benchmark"));
-        reason.map_or(Ok(()), Err)?;
+        self.filters.check_secrets(&[&instruction], place_of(&row)).map_err(DropReason::Secret)?;
+        if self.filters.benchmark_match(row.language, &row.name, &instruction, &row.output).is_some() {
+            return Err("benchmark".into());
+        }
         let length = self.filters.measure(&instruction, &row.output)?;
         Ok((CuratedRow { instruction, teacher: Some(self.teacher.name().to_string()), ..row }, length))
     }
@@ -148,7 +149,7 @@ impl Rewriter<'_> {
             latest.iter().zip(&answers).map(|(row, answer)| self.evolved_row(round, row, answer)).collect();
         for (latest, row) in latest.iter_mut().zip(rows) {
             match row {
-                Err(reason) => self.counts.drop(reason, 1),
+                Err(reason) => self.counts.drop_one(reason),
                 Ok((row, _)) if !self.is_new(&row) => self.counts.drop("duplicate", 1),
                 Ok(row) => {
                     self.counts.read += 1;
@@ -167,7 +168,7 @@ impl Rewriter<'_> {
         round: usize,
         previous: &CuratedRow,
         answer: &str,
-    ) -> Result<MeasuredRow, &'static str> {
+    ) -> Result<MeasuredRow, DropReason> {
         let (instruction, output) = prompts::parse_task(answer).ok_or("teacher-malformed")?;
         self.check_instruction(&instruction, &output)?;
         let items = extract_items(&output, previous.language, &previous.path).map_err(|_| "syntax")?;
@@ -176,11 +177,17 @@ impl Rewriter<'_> {
             .iter()
             .rfind(|item| item.kind != ItemKind::Method && previous.language.parses(&output, &previous.path))
             .ok_or("syntax")?;
-        let reason = self.filters.check_size(&output).or_else(|| check_secrets(&[&instruction, &output]));
+        if items.iter().any(|item| item.too_deep) {
+            return Err("too-deep".into());
+        }
+        self.filters.check_size(&output).map_or(Ok(()), Err)?;
+        let texts = [instruction.as_str(), &output];
+        self.filters.check_secrets(&texts, place_of(previous)).map_err(DropReason::Secret)?;
         let benchmark =
             |item: &Item| self.filters.benchmark_match(previous.language, &item.name, &instruction, &output);
-        let reason = reason.or_else(|| items.iter().find_map(benchmark).map(|_| "benchmark"));
-        reason.map_or(Ok(()), Err)?;
+        if items.iter().any(|item| benchmark(item).is_some()) {
+            return Err("benchmark".into());
+        }
         let length = self.filters.measure(&instruction, &output)?;
         let (name, kind) = (item.name.clone(), item.kind);
         let teacher = Some(self.teacher.name().to_string());
@@ -235,6 +242,11 @@ impl Rewriter<'_> {
         });
         all
     }
+}
+
+/// The place of the item that a row was made of; the text is the teacher's.
+fn place_of(row: &CuratedRow) -> RowPlace<'_> {
+    RowPlace { path: &row.path, content: None, name: &row.name, lines: row.lines }
 }
 
 fn request(messages: Vec<ChatMessage>, rng: ItemRng) -> TeacherRequest {
