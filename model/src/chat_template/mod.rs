@@ -11,7 +11,7 @@ mod python;
 
 pub use conversation::EncodedConversation;
 
-use crate::message::{Message, Role};
+use crate::message::Message;
 use chrono::{DateTime, FixedOffset, Local};
 use codelsi_engine::{At, Error, Result};
 use minijinja::{Environment, ErrorKind, Value};
@@ -157,18 +157,6 @@ impl ChatTemplate {
         let mut output = LimitedOutput { text: Vec::new(), limit: OUTPUT + 4 * content };
         template.render_captured_to(context, &mut output).map_err(|e| explain(&e))?;
         String::from_utf8(output.text).map_err(|e| Error::new(e.to_string()))
-    }
-}
-
-impl Role {
-    /// Name in a conversation.
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-            Role::Tool => "tool",
-        }
     }
 }
 

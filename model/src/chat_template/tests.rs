@@ -1,4 +1,5 @@
 use super::*;
+use crate::message::Role;
 use crate::tokenizer::Tokenizer;
 use serde_json::Value as Json;
 

@@ -90,11 +90,10 @@ impl Tokenizer {
         let pipeline = Pipeline::of(&json)?;
         let mut inner: tokenizers::Tokenizer = serde_json::from_value(json).map_err(|e| malformed(&e))?;
         inner.set_encode_special_tokens(true);
+        probes::check(&inner, &pipeline)?;
         let special = SpecialTokens::of(&inner, settings)?;
         let (token_bytes, infill) = (TokenBytes::of(&inner, encoding), InfillTokens::of(&inner));
-        let tokenizer = Tokenizer { inner, pipeline, token_bytes, special, infill };
-        probes::check(&tokenizer)?;
-        Ok(tokenizer)
+        Ok(Tokenizer { inner, pipeline, token_bytes, special, infill })
     }
 
     /// The largest id plus one.
