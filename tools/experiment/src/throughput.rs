@@ -91,6 +91,15 @@ fn inference(
     let config = base.config();
     // Tensor-parallel ranks each compute a part of the same batch.
     let parts = rank_layout.tensor_parallel_comm().world() as f64;
+    let prefill_at_roof = || {
+        let work = linear_flops(config) * options.prefill as f64 + attention_flops(config, options.prefill);
+        Ok(roof::flops(device, compute)?.map(|roof| work / parts / roof))
+    };
+    let decode_at_roof = || {
+        // Every token reads all weights except the embedding.
+        let weights = base.byte_len() as f64 * (1.0 - embedding_share(config));
+        Ok(roof::bytes(device)?.map(|roof| options.decode as f64 * weights / parts / roof))
+    };
     let mut time = |name, prompt: usize, max_tokens: usize, tokens: usize, seconds_at_roof: SecondsAtRoof| {
         let request = GenerationRequest {
             stop_at_eos: false,
@@ -113,16 +122,10 @@ fn inference(
         Ok::<(), Error>(())
     };
     if options.prefill > 0 {
-        let prefill_flops =
-            linear_flops(config) * options.prefill as f64 + attention_flops(config, options.prefill);
-        let at_roof = || Ok(roof::flops(device, compute)?.map(|roof| prefill_flops / parts / roof));
-        time("prefill", options.prefill, 1, options.prefill, &at_roof)?;
+        time("prefill", options.prefill, 1, options.prefill, &prefill_at_roof)?;
     }
     if options.decode > 0 {
-        // Every token reads all weights except the embedding.
-        let weights = base.byte_len() as f64 * (1.0 - embedding_share(config));
-        let at_roof = || Ok(roof::bytes(device)?.map(|roof| options.decode as f64 * weights / parts / roof));
-        time("decode", 1, options.decode, options.decode, &at_roof)?;
+        time("decode", 1, options.decode, options.decode, &decode_at_roof)?;
     }
     Ok(copied)
 }
