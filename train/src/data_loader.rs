@@ -118,9 +118,6 @@ impl<'a> DataLoader<'a> {
         let max = self.options.max_steps.unwrap_or(usize::MAX);
         let mut steps = 0;
         for epoch in 0..self.options.epochs as u32 {
-            if self.options.max_steps.is_some_and(|max| steps >= max) {
-                break;
-            }
             self.load_epoch(epoch);
             steps += self.sequences.len().div_ceil(self.options.batch);
             if steps >= max {
