@@ -7,8 +7,6 @@ use crate::pack::{Document, EncodedDataset, Encoder, EpochOrder, PackedSequence}
 use crate::row_counts::RowCounts;
 use codelsi_engine::files::write_atomic_with;
 use codelsi_engine::{Error, Result};
-use codelsi_model::chat_template::ChatTemplate;
-use codelsi_model::template::PromptTemplate;
 use codelsi_model::tokenizer::Tokenizer;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -59,10 +57,7 @@ impl<'a> DataLoader<'a> {
             replayed.iter_mut().for_each(|example| example.row += rows);
             training.extend(data::take_evenly(replayed, options.replay_rows));
         }
-        let template = options.template;
-        let chat =
-            (template == PromptTemplate::Chat).then(|| ChatTemplate::require(&options.model)).transpose()?;
-        let encoder = Encoder { tokenizer, template, chat, seq: options.seq };
+        let encoder = Encoder::for_model(&options.model, tokenizer, options.template, options.seq)?;
         let (training, validation) = (encoder.documents(&training)?, encoder.documents(&validation)?);
         if training.documents.is_empty() {
             return Err(Error::io(&options.data, nothing_to_train_on(&training, options)));

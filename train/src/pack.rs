@@ -7,6 +7,7 @@ use codelsi_model::chat_template::{ChatTemplate, EncodedConversation};
 use codelsi_model::template::PromptTemplate;
 use codelsi_model::tokenizer::Tokenizer;
 use rayon::prelude::*;
+use std::path::Path;
 
 /// The target of a position that is excluded from the loss, as in PyTorch.
 pub const IGNORE_INDEX: i32 = -100;
@@ -63,7 +64,21 @@ pub struct EncodedDataset {
     pub without_form: usize,
 }
 
-impl Encoder<'_> {
+impl<'a> Encoder<'a> {
+    /// Creates an encoder for the model in the folder `model`, with its chat template if `template` is that.
+    ///
+    /// # Errors
+    /// When the model has no chat template, or a malformed one.
+    pub fn for_model(
+        model: &Path,
+        tokenizer: &'a Tokenizer,
+        template: PromptTemplate,
+        seq: usize,
+    ) -> Result<Self> {
+        let chat = (template == PromptTemplate::Chat).then(|| ChatTemplate::require(model)).transpose()?;
+        Ok(Encoder { tokenizer, template, chat, seq })
+    }
+
     /// Encodes all rows in parallel; the documents keep their order.
     ///
     /// # Errors

@@ -41,12 +41,19 @@ pub fn tokenize(model: &Path, input: &Input) -> Result<Vec<Token>> {
             Ok(ids.into_iter().map(|id| token(id, None)).collect())
         }
         Input::Row { data, row, template } => {
-            let rows = data::read(data)?;
-            let example = rows.get(*row).ok_or_else(|| {
-                Error::io(data, format!("there is no row {row}: {} rows are counted from 0", rows.len()))
+            let dataset = data::read(data)?;
+            let example = dataset.examples.iter().find(|example| example.row == *row).ok_or_else(|| {
+                let what = match *row < dataset.rows {
+                    true => format!("row {row} has no answer, so it is not trained on"),
+                    false => format!("there is no row {row}: {} rows are counted from 0", dataset.rows),
+                };
+                Error::io(data, what)
             })?;
-            let encoder = Encoder { tokenizer: &tokenizer, template: *template, seq: usize::MAX };
-            let document = encoder.document(example)?;
+            let encoder = Encoder::for_model(model, &tokenizer, *template, usize::MAX)?;
+            let document = encoder.document(example)?.ok_or_else(|| {
+                let name = template.name();
+                Error::io(data, format!("row {row} is a conversation that the template {name} cannot write"))
+            })?;
             // A position's target is the next token.
             let in_loss = document.targets.iter().map(|&target| target != IGNORE_INDEX);
             let in_loss = std::iter::once(false).chain(in_loss);
