@@ -41,12 +41,22 @@ pub fn tokenize(model: &Path, input: &Input) -> Result<Vec<Token>> {
             Ok(ids.into_iter().map(|id| token(id, None)).collect())
         }
         Input::Row { data, row, template } => {
-            let rows = data::read(data)?;
-            let example = rows.get(*row).ok_or_else(|| {
-                Error::io(data, format!("there is no row {row}: {} rows are counted from 0", rows.len()))
+            let dataset = data::read(data)?;
+            let example = dataset.examples.iter().find(|example| example.row == *row).ok_or_else(|| {
+                let rows = dataset.rows;
+                Error::io(
+                    data,
+                    format!("row {row} of {rows}, counted from 0, does not exist or has no answer"),
+                )
             })?;
-            let encoder = Encoder { tokenizer: &tokenizer, template: *template, seq: usize::MAX };
-            let document = encoder.document(example)?;
+            let chat = match template {
+                PromptTemplate::Chat => Some(ChatTemplate::require(model)?),
+                _ => None,
+            };
+            let encoder = Encoder { tokenizer: &tokenizer, template: *template, chat, seq: usize::MAX };
+            let document = encoder.document(example)?.ok_or_else(|| {
+                Error::io(data, format!("template {} has no form for row {row}", template.name()))
+            })?;
             // A position's target is the next token.
             let in_loss = document.targets.iter().map(|&target| target != IGNORE_INDEX);
             let in_loss = std::iter::once(false).chain(in_loss);
