@@ -5,11 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const NUMBERS: [&str; 12] = [
+const NUMBERS: [&str; 11] = [
     "0",
     "1",
     "-1",
-    "65535",
     "1000000000000",
     "9223372036854775807",
     "18446744073709551615",
@@ -113,7 +112,6 @@ fn extreme_numbers_end_no_command_with_a_panic() {
         for flag in generate {
             let prompt = if flag == "--prompt-ids" { "--seed=1" } else { "--prompt=hi" };
             let short = if flag == "--max-tokens" { "--seed=2" } else { "--max-tokens=2" };
-            let short = if flag == "--seed" && prompt.starts_with("--seed") { "--top-k=0" } else { short };
             run(&["generate", "--model", model, "--device", "cpu", prompt, short], flag, number);
         }
         for flag in plan {
@@ -154,7 +152,7 @@ fn extreme_numbers_in_files_end_no_command_with_a_panic() {
         .arg(&adapter)
         .output()
         .unwrap();
-    ended_well(&trained, "train");
+    assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
     let extremes = [
         "-1",
         "0",

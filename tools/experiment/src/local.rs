@@ -143,9 +143,14 @@ fn generate_on_rank(
     Ok(completions.into_iter().map(|samples| samples.into_iter().map(|c| c.text).collect()).collect())
 }
 
+/// Returns the template that the model's own files hold, if the request asks for it.
+fn template(request: &CompletionRequest) -> Option<PromptTemplate> {
+    request.chat_template.then_some(PromptTemplate::Chat)
+}
+
 /// Tokenizes a prompt, under the chat template if the request asks for it.
 fn encode(loaded: &InferenceModel, request: &CompletionRequest) -> Result<Vec<u32>> {
-    loaded.encode_prompt(&request.prompt, request.chat_template.then_some(PromptTemplate::Chat))
+    loaded.encode_prompt(&request.prompt, template(request))
 }
 
 /// Tokenizes a request.
@@ -160,7 +165,7 @@ fn to_generation(loaded: &InferenceModel, request: &CompletionRequest) -> Result
             seed: request.seed,
             ..SamplingParams::default()
         },
-        stop: loaded.stop_strings(&request.stop, template)?,
+        stop: loaded.stop_strings(&request.stop, template(request))?,
         stop_at_eos: true,
     })
 }

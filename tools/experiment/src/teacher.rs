@@ -2,6 +2,7 @@
 
 use crate::api_client::{ApiClient, in_request_pool, is_address};
 use crate::local::LocalModel;
+use crate::output::note;
 use crate::placement::Placement;
 use codelsi_curate::teacher::{OnAnswer, Teacher, TeacherRequest};
 use codelsi_engine::{At, Error, Result};
@@ -117,11 +118,27 @@ impl Teacher for LocalTeacher {
 
     fn answer(&mut self, requests: &[&TeacherRequest], answered: &OnAnswer) -> Result<()> {
         for (chunk, requests) in requests.chunks(CHUNK).enumerate() {
-            let completions: Vec<CompletionRequest> =
+            let mut completions: Vec<CompletionRequest> =
                 requests.iter().map(|request| to_completion(request)).collect();
-            let answers = self.model.generate(&completions, &mut |_| ())?;
-            for (i, answer) in answers.into_iter().flatten().enumerate() {
-                answered(chunk * CHUNK + i, answer)?;
+            let room = self.model.room(&completions)?;
+            completions.iter_mut().zip(&room).for_each(|(request, room)| request.max_tokens = *room);
+            // A prompt that leaves no room is not cut: it has no answer.
+            let (asked, unasked): (Vec<usize>, Vec<usize>) = (0..room.len()).partition(|&i| room[i] > 0);
+            let batch: Vec<CompletionRequest> = asked.iter().map(|&i| completions[i].clone()).collect();
+            if !batch.is_empty() {
+                let answers = self.model.generate(&batch, &mut |_| ())?;
+                for (i, answer) in asked.into_iter().zip(answers.into_iter().flatten()) {
+                    answered(chunk * CHUNK + i, answer)?;
+                }
+            }
+            if !unasked.is_empty() {
+                note(&format!(
+                    "teacher: {} prompts do not fit its context, and have no answer",
+                    unasked.len()
+                ));
+            }
+            for i in unasked {
+                answered(chunk * CHUNK + i, String::new())?;
             }
         }
         Ok(())

@@ -19,6 +19,7 @@ use codelsi_engine::Result;
 use natives::{eval, natives};
 use rquickjs::{Context, Ctx, Function, Object, Persistent, Runtime, Value};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::io::Write;
 use std::rc::Rc;
 
@@ -120,9 +121,11 @@ impl EmbeddedRun {
         let runtime = Runtime::new().map_err(|e| e.to_string())?;
         runtime.set_memory_limit(Self::JS_MEMORY);
         runtime.set_max_stack_size(Self::JS_STACK);
+        let tracker = RejectionTracker::default();
+        tracker.watch(&runtime);
         let context = Context::full(&runtime).map_err(|e| e.to_string())?;
         let nonce = self.guard.map(|guard| guard.nonce);
-        context.with(|ctx| drive(&ctx, &runtime, program, nonce).map_err(|e| format!("{e}: {:?}", ctx.catch())))
+        context.with(|ctx| drive(&ctx, &tracker, program, nonce).map_err(|e| format!("{e}: {:?}", ctx.catch())))
     }
 }
 
@@ -130,13 +133,14 @@ impl EmbeddedRun {
 /// one, and the nonce is printed when its tests have reached their end.
 fn drive(
     ctx: &Ctx<'_>,
-    runtime: &Runtime,
+    tracker: &RejectionTracker,
     program: StrippedProgram,
     nonce: Option<String>,
 ) -> rquickjs::Result<()> {
     let program = Rc::new(program);
     let node = emulation(ctx, &program)?;
-    track_rejections(ctx, runtime, node.get("rejection")?);
+    let rejection: Function = node.get("rejection")?;
+    *tracker.0.borrow_mut() = Some(Persistent::save(ctx, rejection));
     match nonce {
         None => node.get::<_, Function>("main")?.call::<_, ()>((program.code.as_str(),))?,
         Some(nonce) => {
@@ -172,12 +176,20 @@ fn emulation<'js>(ctx: &Ctx<'js>, program: &Rc<StrippedProgram>) -> rquickjs::Re
     host.call((natives(ctx, program)?, files))
 }
 
-/// Passes every promise that is rejected without a handler, or handled later, to `rejection(promise, reason, handled)`.
-fn track_rejections<'js>(ctx: &Ctx<'js>, runtime: &Runtime, rejection: Function<'js>) {
-    let rejection = Persistent::save(ctx, rejection);
-    runtime.set_host_promise_rejection_tracker(Some(Box::new(move |ctx, promise, reason, handled| {
-        if let Ok(rejection) = rejection.clone().restore(&ctx) {
-            let _ = rejection.call::<_, ()>((promise, reason, handled));
-        }
-    })));
+/// The function `rejection(promise, reason, handled)` of the emulation, once it is there: it is told of every promise that is
+/// rejected without a handler, or handled later.
+#[derive(Default)]
+struct RejectionTracker(Rc<RefCell<Option<Persistent<Function<'static>>>>>);
+
+impl RejectionTracker {
+    /// Tells it of the promises of `runtime`, whose contexts nobody uses yet.
+    fn watch(&self, runtime: &Runtime) {
+        let function = self.0.clone();
+        runtime.set_host_promise_rejection_tracker(Some(Box::new(move |ctx, promise, reason, handled| {
+            let function = function.borrow().clone();
+            if let Some(Ok(function)) = function.map(|function| function.restore(&ctx)) {
+                let _ = function.call::<_, ()>((promise, reason, handled));
+            }
+        })));
+    }
 }
