@@ -1,4 +1,5 @@
-//! Temporary.
+//! Foreign text, made fit to be shown.
+
 /// Returns foreign text as it may be printed: control characters, and those that turn the direction of writing, are
 /// escaped, newlines aside; of more than `limit` characters, the beginning and the end are kept.
 pub fn printable(text: &str, limit: usize) -> String {
