@@ -47,7 +47,7 @@ fn the_whole_pipeline_runs() {
     recipe.protocol.n = 1;
     recipe.protocol.limit = Some(6);
     let sources = Sources::demo(&run.path().join("sources"), 3, 40).unwrap();
-    let judge = JudgeOptions { judge: Some(recipe.judge), ..JudgeOptions::default() };
+    let judge = JudgeOptions { judge: recipe.judge, ..JudgeOptions::default() };
     let folder = run.path().to_path_buf();
     let experiment = Experiment { recipe, sources, folder, placement: Placement::default(), judge };
     let report = pipeline::run(&experiment, &Output::detect()).unwrap();

@@ -220,7 +220,8 @@ fn extension(language: Language) -> &'static str {
 /// Curates the texts as files of one corpus, with a good file last, and returns the counts.
 fn curate(folder: &Path, language: Language, texts: &[String]) -> CurationCounts {
     let end = extension(language);
-    let lines = texts.iter().chain([&good_file(language)]).enumerate();
+    let good = good_file(language);
+    let lines = texts.iter().chain([&good]).enumerate();
     let lines =
         lines.map(|(i, text)| json!({ "path": format!("f{i}.{end}"), "content": text }).to_string() + "\n");
     let corpus = folder.join("corpus.jsonl");
