@@ -271,7 +271,7 @@ fn deep_and_long_files_end_no_curation() {
             for text in deep_files(language, n) {
                 let started = Instant::now();
                 curate(folder.path(), language, std::slice::from_ref(&text));
-                let limit = Duration::from_secs(if full() { 60 } else { 25 });
+                let limit = Duration::from_secs(if full() { 120 } else { 60 });
                 let start: String = text.chars().take(60).collect();
                 if started.elapsed() > Duration::from_millis(500) {
                     eprintln!("{language:?}, {n} times: {:?} for {start}", started.elapsed());

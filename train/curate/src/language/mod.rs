@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use tree_sitter::{ParseOptions, ParseState, Parser, Point, Tree};
 
 /// Maximum time for parsing one text; a file of a million lines takes a tenth of it.
-const PARSE_LIMIT: Duration = Duration::from_secs(20);
+const PARSE_LIMIT: Duration = Duration::from_secs(5);
 /// Maximum bytes of one text: larger files are data.
 const MAX_BYTES: usize = 16 << 20;
 
 /// The reason why a text has no syntax tree. A syntax error is none: it is a node of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unparsed {
-    /// It takes longer than 20 seconds.
+    /// It takes longer than 5 seconds.
     TooSlow,
     /// It is longer than 16 MiB.
     TooLarge,

@@ -169,8 +169,9 @@ impl AllowEntry {
 
 /// A regex with RE2's classes: ASCII alone.
 fn regex(text: &str) -> Result<Regex, String> {
-    let built = RegexBuilder::new(text).unicode(false).size_limit(MAX_REGEX).build();
-    built.map_err(|e| format!("its regex is not taken: {}", one_line(&e)))
+    let built = |unicode| RegexBuilder::new(text).unicode(unicode).size_limit(MAX_REGEX).build();
+    // A class of other characters than ASCII needs Unicode.
+    built(false).or_else(|_| built(true)).map_err(|e| format!("its regex is not taken: {}", one_line(&e)))
 }
 
 /// The last line of a message, which says what is wrong.
