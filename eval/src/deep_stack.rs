@@ -4,8 +4,9 @@
 //! would end the process. Every level of nesting takes a byte of text at least, so a stack in proportion to the text
 //! suffices for any text. Its pages cost nothing until they are used.
 
-/// Bytes of the longest text; longer ones are not examined.
-pub const MAX_TEXT: usize = 64 << 10;
+/// Bytes of the longest text; longer ones are not examined. The parser goes back and forth over `a<a<a<…`, so time grows
+/// with the square of the text.
+pub const MAX_TEXT: usize = 16 << 10;
 /// Bytes of stack for a byte of text: several times what the deepest form takes (the test lists them).
 const STACK_PER_BYTE: usize = 8 << 10;
 /// Bytes of stack for any text.

@@ -448,7 +448,8 @@ mod tests {
     fn undecided_samples_are_counted_apart() {
         let mut result = run(tempfile::tempdir().unwrap().path(), 99, 3).unwrap();
         assert_eq!(result.needs_node(), None);
-        result.per_problem[0] = ProblemResult { samples: 3, correct: 0, needs_node: 3, ..ProblemResult::default() };
+        result.per_problem[0] =
+            ProblemResult { samples: 3, correct: 0, needs_node: 3, ..ProblemResult::default() };
         let solved = 100.0 * (2.0 / 3.0 * 19.0 + 1.0) / 20.0;
         let text = format!("5.0 % NeedsNode; Pass@1 {solved:.1} % with these solved");
         assert_eq!(result.needs_node(), Some(text));

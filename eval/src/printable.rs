@@ -4,7 +4,8 @@
 /// escaped, newlines aside; of more than `limit` characters, the beginning and the end are kept.
 pub fn printable(text: &str, limit: usize) -> String {
     let hostile = |c: char| {
-        c.is_control() && c != '\n' || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        c.is_control() && c != '\n'
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     let escape = |part: &str| -> String {
         part.chars().map(|c| if hostile(c) { c.escape_default().to_string() } else { c.into() }).collect()

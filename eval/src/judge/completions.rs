@@ -66,18 +66,15 @@ fn parse(text: &str) -> Result<Vec<CompletionRecord>> {
     let mut records = Vec::new();
     for (i, value) in values.into_iter().enumerate() {
         let missing = |field: &str| {
-            let forms = "{\"id\", \"name\", \"completion\"} or MultiPL-E's {\"name\", \"completions\"} is expected";
+            let forms =
+                "{\"id\", \"name\", \"completion\"} or MultiPL-E's {\"name\", \"completions\"} is expected";
             Error::new(format!("value {}: no field `{field}`; {forms}", i + 1))
         };
         let FileValue { id, name, completion, completions } = value;
         match completions {
-            Some(all) => {
-                records.extend(all.into_iter().enumerate().map(|(sample, completion)| CompletionRecord {
-                    id: format!("{name}/{sample}"),
-                    name: name.clone(),
-                    completion,
-                }))
-            }
+            Some(all) => records.extend(all.into_iter().enumerate().map(|(sample, completion)| {
+                CompletionRecord { id: format!("{name}/{sample}"), name: name.clone(), completion }
+            })),
             None => records.push(CompletionRecord {
                 id: id.ok_or_else(|| missing("id"))?,
                 name,
@@ -104,11 +101,18 @@ mod tests {
     #[test]
     fn multipl_e_s_own_files_are_read_packed_and_by_the_folder() {
         let dir = tempfile::tempdir().unwrap();
-        pack(&dir.path().join("b.json.gz"), "{\"name\": \"b\",\n \"prompt\": \"\", \"completions\": [\"x\", \"y\"]}");
+        pack(
+            &dir.path().join("b.json.gz"),
+            "{\"name\": \"b\",\n \"prompt\": \"\", \"completions\": [\"x\", \"y\"]}",
+        );
         fs::write(dir.path().join("a.json"), "{\"name\": \"a\", \"completions\": [\"z\"]}").unwrap();
         fs::write(dir.path().join("a.results.json"), "{}").unwrap();
         let ids = |path: &Path| -> Vec<String> {
-            read_completions(path).unwrap().into_iter().map(|r| format!("{} {}", r.id, r.completion)).collect()
+            read_completions(path)
+                .unwrap()
+                .into_iter()
+                .map(|r| format!("{} {}", r.id, r.completion))
+                .collect()
         };
         assert_eq!(ids(dir.path()), ["a/0 z", "b/0 x", "b/1 y"]);
         assert_eq!(ids(&dir.path().join("b.json.gz")), ["b/0 x", "b/1 y"]);
@@ -118,11 +122,14 @@ mod tests {
     fn our_lines_are_read_packed_and_with_a_byte_order_mark() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.jsonl.gz");
-        pack(&path, "\u{feff}{\"id\":\"1\",\"name\":\"p\",\"completion\":\"x\"}\n\n{\"id\":\"2\",\"name\":\"p\",\"completion\":\"\"}\n");
+        pack(
+            &path,
+            "\u{feff}{\"id\":\"1\",\"name\":\"p\",\"completion\":\"x\"}\n\n{\"id\":\"2\",\"name\":\"p\",\"completion\":\"\"}\n",
+        );
         let records = read_completions(&path).unwrap();
         assert_eq!(records.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["1", "2"]);
         fs::write(&path, [0x1f, 0x8b, 0, 1]).unwrap();
-        assert!(read_completions(&path).unwrap_err().to_string().contains("damaged"));
+        assert!(read_completions(&path).unwrap_err().to_string().contains("c.jsonl.gz"));
         fs::write(&path, "{\"name\":\"p\",\"completion\":\"\"}\n").unwrap();
         assert!(read_completions(&path).unwrap_err().to_string().contains("no field `id`"));
     }

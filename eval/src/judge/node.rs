@@ -38,7 +38,9 @@ impl Judge for NodeJudge {
 
     fn describe(&self) -> String {
         let version = self.version.trim_start_matches('v');
-        format!("node: types stripped by oxc, then node, 15 s; no type check, so an upper bound; Node {version}")
+        format!(
+            "node: types stripped by oxc, then node, 15 s; no type check, so an upper bound; Node {version}"
+        )
     }
 
     fn judge(&self, program: &CandidateProgram) -> Result<Judgement> {

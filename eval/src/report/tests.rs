@@ -295,7 +295,7 @@ fn ticks_are_round_and_numbers_readable() {
 #[test]
 fn a_first_spike_does_not_set_the_scale_of_the_losses() {
     let training: Vec<(f64, f64)> =
-        (1..=100).map(|i| (f64::from(i), if i == 1 { 90.0 } else { 1.0 })).collect();
+        (1..=30).map(|i| (f64::from(i), if i == 1 { 90.0 } else { 1.0 })).collect();
     let svg = curves::losses(&[LossCurve { name: "a".into(), training, validation: vec![] }], 0);
     assert!(!svg.contains(">80<") && !svg.contains(">50<"), "{svg}");
     assert!(svg.contains(">1.0"), "{svg}");

@@ -19,7 +19,10 @@ pub const LIKE_NODE: &[(Status, &str)] = &[
     // Promises that nobody handles.
     (Exception, "function f() { Promise.reject(new Error('x')); return 1; }\nassert.equal(f(), 1);"),
     (Exception, "async function f() { throw 'text'; }\nf();"),
-    (AssertionError, "async function f() { return 2; }\n(async () => { assert.deepEqual(await f(), 3); })();"),
+    (
+        AssertionError,
+        "async function f() { return 2; }\n(async () => { assert.deepEqual(await f(), 3); })();",
+    ),
     (ReferenceError, "async function f() { return missing; }\nf();"),
     (Ok, "function f() { const p = Promise.reject(new Error('x')); p.catch(() => {}); return 1; }\nf();"),
     (Ok, "const p = Promise.reject(1);\nprocess.nextTick(() => p.catch(() => {}));"),
@@ -27,7 +30,10 @@ pub const LIKE_NODE: &[(Status, &str)] = &[
     (Exception, "const p = Promise.reject(1);\nsetTimeout(() => p.catch(() => {}), 1);"),
     (Exception, "const p = Promise.reject(1);\np.then(() => {});"),
     (Ok, "process.on('unhandledRejection', () => {});\nPromise.reject(1);"),
-    (Ok, "const all = Promise.allSettled([Promise.reject(1)]);\nall.then((r: any) => assert.equal(r[0].reason, 1));"),
+    (
+        Ok,
+        "const all = Promise.allSettled([Promise.reject(1)]);\nall.then((r: any) => assert.equal(r[0].reason, 1));",
+    ),
     (Exception, "Promise.all([Promise.reject(new Error('a')), Promise.reject(new Error('b'))]);\n;"),
     (Exception, "const p = new Promise((_, reject) => setTimeout(() => reject(new Error('late')), 5));\n;"),
     (Exception, "setTimeout(async () => { throw new Error('in a timer'); }, 1);\n;"),
@@ -41,47 +47,113 @@ pub const LIKE_NODE: &[(Status, &str)] = &[
     (Ok, "const s = [3, 1, 2].sort((a, b) => (a > b) as any);\nassert.deepEqual(s, [3, 1, 2]);"),
     (Ok, "const s = [3, 1, 2].sort((a, b) => (a < b ? -1 : 1));\nassert.deepEqual(s, [1, 2, 3]);"),
     (Ok, "const s = [1, 2, 3, 4].sort(() => -1);\nassert.deepEqual(s, [4, 3, 2, 1]);"),
-    (Ok, "const s = [5, , 3, undefined, 1].sort((a: any, b: any) => a - b);\nassert.ok(s.length === 5 && s[2] === 5 && 3 in s && !(4 in s));"),
+    (
+        Ok,
+        "const s = [5, , 3, undefined, 1].sort((a: any, b: any) => a - b);\nassert.ok(s.length === 5 && s[2] === 5 && 3 in s && !(4 in s));",
+    ),
     (Ok, "const s = [5, 2, 9].toSorted((a, b) => b - a);\nassert.deepEqual(s, [9, 5, 2]);"),
-    (Ok, "const s = Array.from({ length: 300 }, (_, i) => ({ k: i % 7, i })).sort((a, b) => a.k - b.k);\nassert.ok(s.every((x, i) => i === 0 || s[i - 1].k < x.k || s[i - 1].i < x.i));"),
+    (
+        Ok,
+        "const s = Array.from({ length: 300 }, (_, i) => ({ k: i % 7, i })).sort((a, b) => a.k - b.k);\nassert.ok(s.every((x, i) => i === 0 || s[i - 1].k < x.k || s[i - 1].i < x.i));",
+    ),
     // Recursion that is caught, and recursion that is deep and right.
-    (Ok, "let name = ''; function f(n: number): number { return f(n + 1) + 1; } try { f(0); } catch (e: any) { name = e.constructor.name; }\nassert.equal(name, 'RangeError');"),
-    (Ok, "function f(n: number): number { return n === 0 ? 0 : 1 + f(n - 1); }\nassert.equal(f(8000), 8000);"),
+    (
+        Ok,
+        "let name = ''; function f(n: number): number { return f(n + 1) + 1; } try { f(0); } catch (e: any) { name = e.constructor.name; }\nassert.equal(name, 'RangeError');",
+    ),
+    (
+        Ok,
+        "function f(n: number): number { return n === 0 ? 0 : 1 + f(n - 1); }\nassert.equal(f(8000), 8000);",
+    ),
     (Exception, "function f(n: number): number { return n === 0 ? 0 : 1 + f(n - 1); }\nf(100000);"),
-    (Ok, "class T { constructor(public next: T | null) {} depth(): number { return this.next ? 1 + this.next.depth() : 1; } }\nlet t: T | null = null; for (let i = 0; i < 6000; i++) t = new T(t); assert.equal(t!.depth(), 6000);"),
+    (
+        Ok,
+        "class T { constructor(public next: T | null) {} depth(): number { return this.next ? 1 + this.next.depth() : 1; } }\nlet t: T | null = null; for (let i = 0; i < 6000; i++) t = new T(t); assert.equal(t!.depth(), 6000);",
+    ),
     // More arguments than a bytecode counts.
-    (Ok, "const big = Array.from({ length: 100000 }, (_, i) => i); const more: number[] = []; more.push(...big);\nassert.deepEqual([Math.max(...big), Math.min.apply(null, big), more.length], [99999, 0, 100000]);"),
+    (
+        Ok,
+        "const big = Array.from({ length: 100000 }, (_, i) => i); const more: number[] = []; more.push(...big);\nassert.deepEqual([Math.max(...big), Math.min.apply(null, big), more.length], [99999, 0, 100000]);",
+    ),
     (Exception, "const big = new Array(200000).fill(1);\nMath.max(...big);"),
-    (Ok, "const o = { n: 2, f(...xs: number[]) { return this.n * xs.length; } }; const k = 'f';\nassert.deepEqual([o.f(...[1, 2]), o[k](...[1], ...[2, 3]), (o as any)?.f(...[1])], [4, 6, 2]);"),
+    (
+        Ok,
+        "const o = { n: 2, f(...xs: number[]) { return this.n * xs.length; } }; const k = 'f';\nassert.deepEqual([o.f(...[1, 2]), o[k](...[1], ...[2, 3]), (o as any)?.f(...[1])], [4, 6, 2]);",
+    ),
     // Bytes and texts.
-    (Ok, "const b = Buffer.from('h\\u00e9\\u{1f600}');\nassert.deepEqual([b.toString('base64'), b.length, b.slice(1, 3).toString('hex'), Buffer.concat([b, b]).length], ['aMOp8J+YgA==', 7, 'c3a9', 14]);"),
-    (Ok, "const bytes = new TextEncoder().encode('\\u20ac');\nassert.deepEqual([[...bytes], new TextDecoder().decode(bytes), atob(btoa('hi'))], [[226, 130, 172], '\\u20ac', 'hi']);"),
-    (Ok, "declare var crypto: any; const h = (a: string) => require('crypto').createHash(a).update('abc').digest('hex').slice(0, 8);\nassert.deepEqual(['md5', 'sha1', 'sha256'].map(h), ['90015098', 'a9993e36', 'ba7816bf']);"),
-    (Ok, "const mac = require('crypto').createHmac('sha256', 'key').update('text').digest('base64').length;\nassert.equal(mac, 44);"),
+    (
+        Ok,
+        "const b = Buffer.from('h\\u00e9\\u{1f600}');\nassert.deepEqual([b.toString('base64'), b.length, b.slice(1, 3).toString('hex'), Buffer.concat([b, b]).length], ['aMOp8J+YgA==', 7, 'c3a9', 14]);",
+    ),
+    (
+        Ok,
+        "const bytes = new TextEncoder().encode('\\u20ac');\nassert.deepEqual([[...bytes], new TextDecoder().decode(bytes), atob(btoa('hi'))], [[226, 130, 172], '\\u20ac', 'hi']);",
+    ),
+    (
+        Ok,
+        "declare var crypto: any; const h = (a: string) => require('crypto').createHash(a).update('abc').digest('hex').slice(0, 8);\nassert.deepEqual(['md5', 'sha1', 'sha256'].map(h), ['90015098', 'a9993e36', 'ba7816bf']);",
+    ),
+    (
+        Ok,
+        "const mac = require('crypto').createHmac('sha256', 'key').update('text').digest('base64').length;\nassert.equal(mac, 44);",
+    ),
     // Addresses.
-    (Ok, "declare var URL: any; const u = new URL('../b?x=1&y=a%20b#c', 'https://Me:pw@Example.com:443/a/d/'); u.searchParams.append('z', '\\u00e9 ');\nassert.deepEqual([u.href, u.port, u.searchParams.get('y')], ['https://Me:pw@example.com/a/b?x=1&y=a+b&z=%C3%A9+#c', '', 'a b']);"),
+    (
+        Ok,
+        "declare var URL: any; const u = new URL('../b?x=1&y=a%20b#c', 'https://Me:pw@Example.com:443/a/d/'); u.searchParams.append('z', '\\u00e9 ');\nassert.deepEqual([u.href, u.port, u.searchParams.get('y')], ['https://Me:pw@example.com/a/b?x=1&y=a+b&z=%C3%A9+#c', '', 'a b']);",
+    ),
     (Ok, "declare var URL: any;\nassert.throws(() => new URL('no address'), { code: 'ERR_INVALID_URL' });"),
-    (Ok, "declare var URLSearchParams: any; const q = new URLSearchParams({ b: '2', a: '1' }); q.sort();\nassert.equal(String(q), 'a=1&b=2');"),
+    (
+        Ok,
+        "declare var URLSearchParams: any; const q = new URLSearchParams({ b: '2', a: '1' }); q.sort();\nassert.equal(String(q), 'a=1&b=2');",
+    ),
     // Copies.
-    (Ok, "declare var structuredClone: any; const a: any = { d: new Date(5), m: new Map([[1, { x: 1 }]]), u: undefined }; a.self = a; const c = structuredClone(a);\nassert.ok(c !== a && c.self === c && c.d.getTime() === 5 && c.m.get(1).x === 1 && 'u' in c);"),
+    (
+        Ok,
+        "declare var structuredClone: any; const a: any = { d: new Date(5), m: new Map([[1, { x: 1 }]]), u: undefined }; a.self = a; const c = structuredClone(a);\nassert.ok(c !== a && c.self === c && c.d.getTime() === 5 && c.m.get(1).x === 1 && 'u' in c);",
+    ),
     (Exception, "declare var structuredClone: any;\nstructuredClone(() => 1);"),
     // Assertions about promises and errors.
-    (Ok, "const bad = async () => { throw new TypeError('no way'); };\nassert.rejects(bad, { name: 'TypeError', message: /way/ }).then(() => assert.doesNotReject(async () => 1));"),
+    (
+        Ok,
+        "const bad = async () => { throw new TypeError('no way'); };\nassert.rejects(bad, { name: 'TypeError', message: /way/ }).then(() => assert.doesNotReject(async () => 1));",
+    ),
     (AssertionError, "\nassert.rejects(async () => 1);"),
     (AssertionError, "\nassert.throws(() => { throw new TypeError('x'); }, RangeError);"),
     (AssertionError, "\nassert.ifError(new Error('x'));"),
     // Languages.
-    (Ok, "const s = ['b', 'a', 'B', '\\u00e4', 'A', 'c', '_', '1'].sort((a, b) => a.localeCompare(b));\nassert.deepEqual(s, ['_', '1', 'a', 'A', '\\u00e4', 'b', 'B', 'c']);"),
-    (Ok, "const c = ['a10', 'a2', 'A1'].sort(new Intl.Collator('en', { numeric: true }).compare);\nassert.deepEqual([c, 'a'.localeCompare('\\u00c1', undefined, { sensitivity: 'base' })], [['A1', 'a2', 'a10'], 0]);"),
-    (Ok, "const n = [(1234567.891).toLocaleString(), (0.256).toLocaleString('en-US', { style: 'percent' }), new Intl.NumberFormat('en-US', { style: 'currency', currency: 'USD' }).format(-5.5)];\nassert.deepEqual(n, ['1,234,567.891', '26%', '-$5.50']);"),
+    (
+        Ok,
+        "const s = ['b', 'a', 'B', '\\u00e4', 'A', 'c', '_', '1'].sort((a, b) => a.localeCompare(b));\nassert.deepEqual(s, ['_', '1', 'a', 'A', '\\u00e4', 'b', 'B', 'c']);",
+    ),
+    (
+        Ok,
+        "const c = ['a10', 'a2', 'A1'].sort(new Intl.Collator('en', { numeric: true }).compare);\nassert.deepEqual([c, 'a'.localeCompare('\\u00c1', undefined, { sensitivity: 'base' })], [['A1', 'a2', 'a10'], 0]);",
+    ),
+    (
+        Ok,
+        "const n = [(1234567.891).toLocaleString(), (0.256).toLocaleString('en-US', { style: 'percent' }), new Intl.NumberFormat('en-US', { style: 'currency', currency: 'USD' }).format(-5.5)];\nassert.deepEqual(n, ['1,234,567.891', '26%', '-$5.50']);",
+    ),
     // Events and servers.
-    (Ok, "const E = require('events'); const e = new E(); let n = 0; e.once('x', (k: number) => (n += k)); e.emit('x', 2); e.emit('x', 2);\nassert.equal(n, 2);"),
+    (
+        Ok,
+        "const E = require('events'); const e = new E(); let n = 0; e.once('x', (k: number) => (n += k)); e.emit('x', 2); e.emit('x', 2);\nassert.equal(n, 2);",
+    ),
     (Exception, "const server = require('http').createServer(() => {}); server.listen(0);\n;"),
     (Ok, "const server = require('net').createServer(); server.on('error', () => {}); server.listen(0);\n;"),
     // Namespaces.
-    (Ok, "namespace C { export let n = 0; export function inc() { n++; return n; } }\nassert.deepEqual([C.inc(), C.inc(), C.n], [1, 2, 2]);"),
-    (Ok, "namespace C { export const one = () => 1; } namespace C { export const two = () => one() + 1; }\nassert.equal(C.two(), 2);"),
-    (Ok, "namespace A.B { export let [x, { y }] = [1, { y: 2 }]; export const sum = () => x + y; }\nA.B.x = 5; assert.equal(A.B.sum(), 7);"),
+    (
+        Ok,
+        "namespace C { export let n = 0; export function inc() { n++; return n; } }\nassert.deepEqual([C.inc(), C.inc(), C.n], [1, 2, 2]);",
+    ),
+    (
+        Ok,
+        "namespace C { export const one = () => 1; } namespace C { export const two = () => one() + 1; }\nassert.equal(C.two(), 2);",
+    ),
+    (
+        Ok,
+        "namespace A.B { export let [x, { y }] = [1, { y: 2 }]; export const sum = () => x + y; }\nA.B.x = 5; assert.equal(A.B.sum(), 7);",
+    ),
     // Time.
     (Timeout, "\nsetInterval(() => {}, 1000);"),
 ];
@@ -98,7 +170,10 @@ pub const NEED_NODE: &[&str] = &[
 
 /// Programs that lack nothing that they use, and fail or succeed by themselves.
 pub const NEED_NOTHING: &[(Status, &str)] = &[
-    (Ok, "let text = ''; try { text = (1).toLocaleString('de-DE'); } catch { text = '1'; }\nassert.equal(text, '1');"),
+    (
+        Ok,
+        "let text = ''; try { text = (1).toLocaleString('de-DE'); } catch { text = '1'; }\nassert.equal(text, '1');",
+    ),
     (AssertionError, "\nassert.equal((1234).toLocaleString(), '1234');"),
     (Exception, "\nthrow new Error('Intl.Segmenter needs Node');"),
 ];
@@ -110,15 +185,15 @@ pub const HONEST: &[&str] = &[
     "function f() { return helper() + limit; }\nfunction helper() { return 1; } const limit = 2; assert.equal(f(), 3);",
     "function f(): Kind { return Kind.B; }\nenum Kind { A, B } assert.equal(f(), Kind.B);",
     "namespace C { export let n = 0; export function inc() { return ++n; } }\nassert.equal(C.inc(), 1);",
-    "'use strict'; function f(this: any) { return this; }\nassert.equal(f(), undefined);",
+    "function f(this: any) { 'use strict'; return this; }\nassert.equal(f(), undefined);",
     "async function f() { return 1; }\n(async () => { assert.equal(await f(), 1); })();",
 ];
 
 /// Wrong programs that end with exit code 0.
 pub const DISHONEST: &[&str] = &[
     "function f() { process.exit(0); }\nassert.equal(f(), 1);",
-    "function f() { require('node:assert').equal = () => {}; return 2; }\nassert.equal(f(), 1);",
-    "function f() { require('assert').strict.equal = assert.equal = () => {}; return 2; }\nassert.equal(f(), 1);",
+    "require('node:assert').equal = () => {}; function f() { return 2; }\nassert.equal(f(), 1);",
+    "require('assert').strict.equal = assert.equal = () => {}; function f() { return 2; }\nassert.equal(f(), 1);",
     "function f() { process.on('uncaughtException', () => {}); return 2; }\nassert.equal(f(), 1);",
     "function f() { process.on('exit', () => { process.exitCode = 0; }); return 2; }\nassert.equal(f(), 1);",
 ];

@@ -9,6 +9,7 @@ mod signals;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use codelsi_engine::{Error, Result, interrupt};
+use codelsi_eval::printable::printable;
 use codelsi_experiment::output::Output;
 use commands::{
     ablate, bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, plan, report,
@@ -59,6 +60,9 @@ enum CliCommand {
     RemakeBase(pipeline::RemakeBaseArgs),
 }
 
+/// Characters of an error that are shown.
+const MESSAGE_LIMIT: usize = 8000;
+
 fn main() -> ExitCode {
     // A judged program's process is this binary again; it goes no further than this line.
     codelsi_eval::judge::child_entry();
@@ -74,7 +78,8 @@ fn main() -> ExitCode {
     match handled.and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("codelsi: {e}");
+            // A message may repeat what a hostile file says.
+            eprintln!("codelsi: {}", printable(&e.to_string(), MESSAGE_LIMIT));
             let Some(signal) = interrupt::requested().filter(|_| e.is_interrupted()) else {
                 return ExitCode::FAILURE;
             };

@@ -92,14 +92,19 @@ pub struct Dataset {
 /// # Errors
 /// A file that cannot be read, holds no row, or holds one in no form or in several; the message names file and line.
 pub fn read(path: impl AsRef<Path>) -> Result<Dataset> {
-    let path = path.as_ref();
+    read_rows(path.as_ref(), false)
+}
+
+/// Reads training rows; those whose answer is blank are among them if `blank_answers`.
+pub(crate) fn read_rows(path: &Path, blank_answers: bool) -> Result<Dataset> {
     let mut dataset = Dataset::default();
     for (row, (place, object)) in table::read(path)?.into_iter().enumerate() {
         let parsed = form::parse(&object).map_err(|e| Error::io(path, format!("{place}: {e}")))?;
         for key in parsed.unused_keys {
             *dataset.unused_keys.entry(key).or_default() += 1;
         }
-        match with_answers(parsed.messages) {
+        let keep = |messages: &Vec<Message>| blank_answers || !has_blank_answer(messages);
+        match up_to_last_answer(parsed.messages).filter(keep) {
             Some(messages) => dataset.examples.push(Example { messages, row }),
             None => dataset.without_answer += 1,
         }
@@ -109,12 +114,14 @@ pub fn read(path: impl AsRef<Path>) -> Result<Dataset> {
 }
 
 /// Returns the messages up to the assistant's last one, after which there is no loss. `None` without an answer.
-fn with_answers(mut messages: Vec<Message>) -> Option<Vec<Message>> {
-    let is_answer = |message: &Message| message.role == Role::Assistant;
-    let last = messages.iter().rposition(is_answer)?;
+fn up_to_last_answer(mut messages: Vec<Message>) -> Option<Vec<Message>> {
+    let last = messages.iter().rposition(|message| message.role == Role::Assistant)?;
     messages.truncate(last + 1);
-    let blank = messages.iter().any(|message| is_answer(message) && message.content.trim().is_empty());
-    (!blank).then_some(messages)
+    Some(messages)
+}
+
+fn has_blank_answer(messages: &[Message]) -> bool {
+    messages.iter().any(|message| message.role == Role::Assistant && message.content.trim().is_empty())
 }
 
 /// Splits `rows` into `(training, validation)`, with `validation` rows drawn by `seed`; both parts keep the file's

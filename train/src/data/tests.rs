@@ -128,6 +128,14 @@ fn rows_without_an_answer_are_counted_and_left_out() {
 }
 
 #[test]
+fn blank_answers_are_kept_where_rows_are_plain_text() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "{\"instruction\": \"a\", \"output\": \"\"}\n{\"messages\": []}\n").unwrap();
+    let dataset = read_rows(file.path(), true).unwrap();
+    assert_eq!((dataset.rows, dataset.examples.len(), dataset.without_answer), (2, 1, 1));
+}
+
+#[test]
 fn what_is_no_row_is_refused_by_its_line() {
     for (row, expected) in [
         (json!(["do", "done"]), "an array"),

@@ -125,7 +125,8 @@ impl EmbeddedRun {
         tracker.watch(&runtime);
         let context = Context::full(&runtime).map_err(|e| e.to_string())?;
         let nonce = self.guard.map(|guard| guard.nonce);
-        context.with(|ctx| drive(&ctx, &tracker, program, nonce).map_err(|e| format!("{e}: {:?}", ctx.catch())))
+        context
+            .with(|ctx| drive(&ctx, &tracker, program, nonce).map_err(|e| format!("{e}: {:?}", ctx.catch())))
     }
 }
 

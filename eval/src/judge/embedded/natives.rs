@@ -43,9 +43,12 @@ pub fn natives<'js>(ctx: &Ctx<'js>, program: &Rc<StrippedProgram>) -> rquickjs::
     let collators = RefCell::new(HashMap::new());
     add(
         "collate",
-        Function::new(ctx.clone(), move |a: String, b: String, locale: String, sensitivity: String, numeric| {
-            collate(&mut collators.borrow_mut(), [&a, &b], (locale, sensitivity, numeric))
-        }),
+        Function::new(
+            ctx.clone(),
+            move |a: String, b: String, locale: String, sensitivity: String, numeric| {
+                collate(&mut collators.borrow_mut(), [&a, &b], (locale, sensitivity, numeric))
+            },
+        ),
     )?;
     add("parseUrl", Function::new(ctx.clone(), parse_url))?;
     add("setUrl", Function::new(ctx.clone(), set_url))?;

@@ -133,7 +133,11 @@ mod tests {
         for name in NEEDS.iter().flat_map(|need| need.names) {
             assert!(doc.contains(&format!("`{name}`")), "doc/judges.md lacks {name}");
         }
-        let code = [include_str!("../js/locale.js"), include_str!("../js/modules.js"), include_str!("../js/node.js")];
+        let code = [
+            include_str!("../js/locale.js"),
+            include_str!("../js/modules.js"),
+            include_str!("../js/node.js"),
+        ];
         for call in code.iter().flat_map(|code| code.split("Node(\"").skip(1)) {
             let name = call.split('"').next().unwrap_or_default();
             assert!(report(name).is_some(), "the table lacks {name}");

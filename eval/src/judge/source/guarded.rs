@@ -53,7 +53,8 @@ fn join(candidate: &str, tests: &str) -> Result<GuardedProgram, String> {
     let tests = if shared.is_empty() {
         format!("\n;return function (require) {{{body}\n}};")
     } else {
-        let list = |item: &dyn Fn(usize) -> String| (0..shared.len()).map(item).collect::<Vec<_>>().join(", ");
+        let list =
+            |item: &dyn Fn(usize) -> String| (0..shared.len()).map(item).collect::<Vec<_>>().join(", ");
         let parameters = list(&|i| format!("share{i}"));
         let setters = list(&|i| format!("($value) => {{ {} = $value; }}", shared[i]));
         let names = shared.join(", ");
@@ -126,7 +127,10 @@ mod tests {
 
     #[test]
     fn the_candidate_sees_what_the_tests_declare_and_it_uses() {
-        let code = guard("const f = () => new Box(g());\n", "'use strict';class Box {}\nfunction g() {}\nlet unused = 1;");
+        let code = guard(
+            "const f = () => new Box(g());\n",
+            "'use strict';class Box {}\nfunction g() {}\nlet unused = 1;",
+        );
         assert!(code.contains("var g, Box;return ((share0, share1) =>"), "{code}");
         assert!(code.contains("'use strict';;share0(g);class Box {};share1(Box);"), "{code}");
         assert!(code.ends_with("})(($value) => { g = $value; }, ($value) => { Box = $value; });"), "{code}");

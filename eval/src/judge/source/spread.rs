@@ -33,7 +33,8 @@ impl Calls<'_> {
         let object = match &call.callee {
             Expression::StaticMemberExpression(member) if !member.optional => {
                 let key = format!(", {:?}, [", member.property.name.as_str());
-                self.receiver(&member.object).then(|| self.edits.replace(member.object.span().end, first, key));
+                self.receiver(&member.object)
+                    .then(|| self.edits.replace(member.object.span().end, first, key));
                 &member.object
             }
             Expression::ComputedMemberExpression(member) if !member.optional => {

@@ -139,13 +139,17 @@ mod tests {
     #[test]
     fn variables_of_a_namespace_live_in_its_object() {
         let code = |source| strip(source).unwrap().code;
-        let counter = code("namespace C {\n export let n = 0, m: number;\n export const k = { n };\n export function inc() { return n++; }\n}");
+        let counter = code(
+            "namespace C {\n export let n = 0, m: number;\n export const k = { n };\n export function inc() { return n++; }\n}",
+        );
         for part in ["C.n = 0", "{ n: C.n }", "C.n++"] {
             assert!(counter.contains(part), "no {part} in {counter}");
         }
         let parts = code("namespace C { export let { a, b: [c] = [] } = o; ({ a } = o); }");
-        assert!(parts.contains("{ a: C.a, b: [C.c] = [] } = o") && parts.contains("({ a: C.a } = o)"), "{parts}");
-        let merged = code("namespace C { export function f() { return 1; } }\nnamespace C { export const g = () => f(); let h = f; }");
+        assert!(parts.contains("{a: C.a, b: [C.c] = []} = o") && parts.contains("({a: C.a} = o)"), "{parts}");
+        let merged = code(
+            "namespace C { export function f() { return 1; } }\nnamespace C { export const g = () => f(); let h = f; }",
+        );
         assert!(merged.contains("C.f()"), "{merged}");
         let shadowed = code("namespace C { export let n = 0; function f(n: number) { return n; } }");
         assert!(shadowed.contains("return n;"), "{shadowed}");
@@ -155,7 +159,10 @@ mod tests {
     fn spread_arguments_of_methods_are_an_array_for_quickjs() {
         let code = |source| strip_types(source, Engine::QuickJs).unwrap().code;
         assert!(code("Math.max(1, ...a)").contains("__codelsi_spread(Math, \"max\", [1, ...a])"));
-        assert!(code("a[i + 1](...b.f(...c))").contains("__codelsi_spread(a, i + 1, [...__codelsi_spread(b, \"f\", [...c])])"));
+        assert!(
+            code("a[i + 1](...b.f(...c))")
+                .contains("__codelsi_spread(a, i + 1, [...__codelsi_spread(b, \"f\", [...c])])")
+        );
         for kept in ["f(...a)", "a?.f(...b)", "a?.b.f(...c)", "new A(...b)"] {
             assert!(!code(kept).contains("spread"), "{kept}");
         }

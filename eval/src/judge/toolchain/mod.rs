@@ -161,12 +161,7 @@ impl ToolchainJudge {
     }
 
     /// Runs a copy of the compiled program from a folder where it cannot write: writable files cannot be executed.
-    fn run_executable(
-        &self,
-        compiled: &Path,
-        stdin: &str,
-        limits: ResourceLimits,
-    ) -> Result<ProcessOutput> {
+    fn run_executable(&self, compiled: &Path, stdin: &str, limits: ResourceLimits) -> Result<ProcessOutput> {
         let (programs, folder) = (temp_folder()?, temp_folder()?);
         let program = programs.path().join("program");
         let io = |e| Error::io(compiled, e);

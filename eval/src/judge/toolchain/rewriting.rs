@@ -112,7 +112,9 @@ fn expected_first(tests: &str) -> String {
         let inner = &condition[..end];
         // The call that ends where the condition ends.
         let calls = inner.match_indices(EQUALS).map(|(at, _)| at);
-        let last = calls.filter(|&at| closing_parenthesis(&inner[at + EQUALS.len()..]) == Some(inner.len() - 1 - at - EQUALS.len()));
+        let last = calls.filter(|&at| {
+            closing_parenthesis(&inner[at + EQUALS.len()..]) == Some(inner.len() - 1 - at - EQUALS.len())
+        });
         match last.last() {
             Some(at) if !inner.starts_with('!') => {
                 let (actual, expected) = (&inner[..at], &inner[at + EQUALS.len()..inner.len() - 1]);

@@ -126,10 +126,7 @@ pub fn demo(out: &Output) -> Result<()> {
 impl PipelineArgs {
     /// Returns the experiment of a recipe over these sources, with the judge of the flags, else of the recipe.
     pub fn experiment(&self, recipe: Recipe, sources: Sources) -> Experiment {
-        let judge = JudgeOptions {
-            judge: self.overrides.judge.or(recipe.judge),
-            ..JudgeOptions::default()
-        };
+        let judge = JudgeOptions { judge: self.overrides.judge.or(recipe.judge), ..JudgeOptions::default() };
         Experiment { recipe, sources, folder: self.out.clone(), placement: self.placement(), judge }
     }
 

@@ -116,6 +116,7 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
     let placement = args.ranks.placement(args.model.device);
     let settings = adapter_settings(args, &checkpoint)?;
     let options = TrainOptions {
+        blank_answers: false,
         model: args.model.model.clone(),
         data: args.data.clone(),
         replay: args.replay.clone(),

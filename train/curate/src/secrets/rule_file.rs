@@ -177,9 +177,9 @@ fn regex(text: &str) -> Result<Regex, String> {
 /// The last line of a message, which says what is wrong.
 fn one_line(error: &impl std::fmt::Display) -> String {
     let text = error.to_string();
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let place = text.lines().next().filter(|line| line.contains(" at line ")).unwrap_or_default();
-    format!("{place} {}", lines.last().unwrap_or_default()).trim().to_owned()
+    format!("{place} {}", lines.next_back().unwrap_or_default()).trim().to_owned()
 }
 
 #[cfg(test)]
