@@ -12,7 +12,7 @@ pub fn end_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Vec<u3
     ids
 }
 
-/// Describes the end tokens in one line, e.g. "text ends at </s> (2), <|im_end|> (441)".
+/// Describes the end tokens in one line, e.g. `text ends at </s> (2), <|im_end|> (441)`.
 pub fn describe_end_tokens(config: &ModelConfig, tokenizer: &Tokenizer) -> String {
     let ids = end_tokens(config, Some(tokenizer));
     if ids.is_empty() {
