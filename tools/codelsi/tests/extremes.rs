@@ -143,7 +143,15 @@ fn extreme_numbers_in_files_end_no_command_with_a_panic() {
     let data = folder.path().join("data.jsonl");
     fs::write(&data, "{\"instruction\": \"a\", \"output\": \"b\"}\n".repeat(4)).unwrap();
     let trained = codelsi()
-        .args(["train", "--seq=64", "--max-steps=1", "--validation=0", "--rank=2", "--device=cpu"])
+        .args([
+            "train",
+            "--seq=64",
+            "--max-steps=1",
+            "--validation=0",
+            "--rank=2",
+            "--device=cpu",
+            "--template=plain",
+        ])
         .arg("--model")
         .arg(&model)
         .arg("--data")

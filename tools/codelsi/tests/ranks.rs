@@ -32,6 +32,11 @@ impl RankRuns {
 
     /// `codelsi train` into `out`: five micro-batches a step on few steps of uneven ends.
     fn train(&self, out: &str) -> Command {
+        self.train_for("8", "4", out)
+    }
+
+    /// A run of so many epochs, with a checkpoint every so many steps.
+    fn train_for(&self, epochs: &str, save_every: &str, out: &str) -> Command {
         let mut command = codelsi();
         command.arg("train").arg("--model").arg(self.path("model"));
         command.arg("--data").arg(self.path("data.jsonl")).arg("--out").arg(self.path(out));
@@ -43,11 +48,11 @@ impl RankRuns {
             "--batch",
             "5",
             "--epochs",
-            "8",
+            epochs,
             "--validation",
             "6",
         ]);
-        command.args(["--save-every", "4", "--rank", "4"]).env("CODELSI_TIMEOUT", TIMEOUT.to_string());
+        command.args(["--save-every", save_every, "--rank", "4"]).env("CODELSI_TIMEOUT", TIMEOUT.to_string());
         command
     }
 
@@ -173,7 +178,7 @@ fn processes_of_srun_and_mpiexec_are_ranks_or_told_where_to_meet() {
 
 /// Ends a run of `--ranks` at a later step by a signal; returns its exit code and last lines.
 fn ended_by(runs: &RankRuns, out: &str, ranks: &str, signal: &str) -> (Option<i32>, String) {
-    let child = runs.train(out).args(["--ranks", ranks, "--save-every", "0"]).spawn().unwrap();
+    let child = runs.train_for("8", "0", out).args(["--ranks", ranks]).spawn().unwrap();
     reached(&runs.path(out), 9);
     assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
@@ -220,7 +225,7 @@ fn a_signal_to_one_process_of_a_run_ends_all_of_them_after_the_same_step() {
 #[test]
 fn a_second_signal_ends_a_run_at_once() {
     let runs = RankRuns::new();
-    let child = runs.train("out").args(["--epochs", "500"]).spawn().unwrap();
+    let child = runs.train_for("500", "4", "out").spawn().unwrap();
     reached(&runs.path("out"), 2);
     let id = child.id().to_string();
     let both = format!("kill -STOP {id}; kill -TERM {id}; kill -CONT {id}; kill -TERM {id}");
@@ -281,7 +286,7 @@ fn a_process_that_fails_tells_the_other_why() {
     let zero = launched(runs.train("out"), 0, 2, port).spawn().unwrap();
     let one = launched(runs.train("out"), 1, 2, port).arg("--lr=-1").spawn().unwrap();
     let (zero, one) = (last_words(zero), last_words(one));
-    assert!(one.contains("rank 1: training options: the learning rate is above 0"), "{one}");
+    assert!(one.contains("rank 1: training options: --lr is -1.0, not a number above 0"), "{one}");
     assert!(zero.contains(one.trim_start_matches("codelsi: ")), "{zero}");
 }
 

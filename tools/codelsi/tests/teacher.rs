@@ -100,7 +100,12 @@ fn a_server_teaches_and_a_second_run_asks_nothing() {
     };
     let counts = run();
     let dropped = json!({"benchmark": 1, "secret": 1, "syntax": 1, "teacher-malformed": 1});
-    assert_eq!(counts, json!({"read": 38, "kept": 34, "dropped": dropped, "repeats": []}));
+    let secret = json!({"path": "a.ts", "line": 22, "name": "compute4", "rule": "email-address"});
+    let expected = json!({
+        "read": 38, "kept": 34, "dropped": dropped, "repeats": [], "secrets": [secret], "unread": [],
+        "ignored_secret_rules": [],
+    });
+    assert_eq!(counts, expected);
     let rows = rows(folder.path());
     assert_eq!(
         rows[0],
@@ -206,7 +211,11 @@ fn a_model_folder_teaches_by_our_own_generation() {
     };
     let counts = run();
     let dropped = json!({"teacher-malformed": FUNCTIONS});
-    assert_eq!(counts, json!({"read": FUNCTIONS, "kept": 0, "dropped": dropped, "repeats": []}));
+    let expected = json!({
+        "read": FUNCTIONS, "kept": 0, "dropped": dropped, "repeats": [], "secrets": [], "unread": [],
+        "ignored_secret_rules": [],
+    });
+    assert_eq!(counts, expected);
     let kept = fs::read(folder.path().join("data.teacher.jsonl")).unwrap();
     assert_eq!(kept.iter().filter(|b| **b == b'\n').count(), FUNCTIONS);
     assert_eq!(run(), counts);

@@ -1,6 +1,6 @@
 //! Lists of messages: OpenAI's `{role, content}` and ShareGPT's `{from, value}`.
 
-use super::form::{kind, shortened, text};
+use super::value::{kind, shortened, text};
 use codelsi_model::message::{Message, Role};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! The forms of training rows, and the conversation that a row holds.
 
 use super::conversation;
-use super::join_paragraphs;
+use super::value::{join_paragraphs, listed, text};
 use codelsi_model::message::{Message, Role};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -190,44 +190,4 @@ impl<'a> Reader<'a> {
 fn turn(prompt: &str, answer: &str) -> [Message; 2] {
     [(Role::User, prompt), (Role::Assistant, answer)]
         .map(|(role, content)| Message { role, content: content.to_owned() })
-}
-
-/// Returns the text of a key that must be there.
-pub(super) fn text<'a>(row: &'a Map<String, Value>, key: &str) -> Result<&'a str, String> {
-    match row.get(key) {
-        Some(Value::String(text)) => Ok(text),
-        Some(value) => Err(format!("`{key}` is {}, expected text", kind(value))),
-        None => Err(format!("missing field `{key}`")),
-    }
-}
-
-/// Names the type of a JSON value.
-pub(super) fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
-/// Lists names from a file, each with a note: the first few, shortened and without control characters.
-pub(crate) fn listed<'a>(names: impl ExactSizeIterator<Item = (&'a str, String)>) -> String {
-    const NAMED: usize = 12;
-    let more = names.len().saturating_sub(NAMED);
-    let mut shown: Vec<String> = names.take(NAMED).map(|(name, note)| shortened(name) + &note).collect();
-    shown.extend((more > 0).then(|| format!("and {more} more")));
-    shown.join(", ")
-}
-
-/// A name from a file in backquotes, as it may be printed.
-pub(crate) fn shortened(name: &str) -> String {
-    const SHOWN: usize = 40;
-    let mut shown: String = name.chars().take(SHOWN).flat_map(char::escape_debug).collect();
-    if name.chars().nth(SHOWN).is_some() {
-        shown.push('…');
-    }
-    format!("`{shown}`")
 }

@@ -4,6 +4,7 @@
 mod conversation;
 mod form;
 mod table;
+mod value;
 
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Error, Result};
@@ -11,7 +12,8 @@ use codelsi_model::message::{Message, Role};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub(crate) use form::listed;
+use value::join_paragraphs;
+pub(crate) use value::listed;
 
 /// A conversation to learn from: the loss is on its assistant's messages, of which the last message is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,15 +61,6 @@ impl Example {
             first.instruction = join_paragraphs(system, &first.instruction);
         }
         Some(turns)
-    }
-}
-
-/// Joins two texts with a blank line, as Alpaca joins an instruction and its input; an empty one leaves the other.
-fn join_paragraphs(first: &str, second: &str) -> String {
-    match (first.trim().is_empty(), second.trim().is_empty()) {
-        (_, true) => first.to_owned(),
-        (true, false) => second.to_owned(),
-        (false, false) => format!("{first}\n\n{second}"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `codelsi tokenize`: the tokens of a text or of a training row.
 
-use crate::args::help;
+use crate::args::{help, number};
 use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::{Error, Result};
@@ -24,7 +24,7 @@ pub struct TokenizeArgs {
     #[arg(long, help = help::DATA, value_name = "FILE", conflicts_with_all = ["text", "file"], requires = "row")]
     data: Option<PathBuf>,
     /// Row of --data to encode as training encodes it, counted from 0.
-    #[arg(long, value_name = "N", requires = "data")]
+    #[arg(long, value_name = "N", requires = "data", value_parser = number::rows_or_none())]
     row: Option<usize>,
     #[arg(long, help = format!("{} [default: the text as it is; paper for a row]", help::TEMPLATE))]
     template: Option<PromptTemplate>,
