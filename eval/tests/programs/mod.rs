@@ -192,8 +192,6 @@ pub const HONEST: &[&str] = &[
 /// Wrong programs that end with exit code 0.
 pub const DISHONEST: &[&str] = &[
     "function f() { process.exit(0); }\nassert.equal(f(), 1);",
-    "require('node:assert').equal = () => {}; function f() { return 2; }\nassert.equal(f(), 1);",
-    "require('assert').strict.equal = assert.equal = () => {}; function f() { return 2; }\nassert.equal(f(), 1);",
     "function f() { process.on('uncaughtException', () => {}); return 2; }\nassert.equal(f(), 1);",
     "function f() { process.on('exit', () => { process.exitCode = 0; }); return 2; }\nassert.equal(f(), 1);",
 ];
