@@ -17,7 +17,7 @@ pub struct Error {
     cause: Cause,
 }
 
-/// What callers distinguish, to add advice.
+/// Causes that callers distinguish, to add advice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Cause {
     /// A device had no memory left.

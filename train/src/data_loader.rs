@@ -18,7 +18,7 @@ pub struct DataLoader<'a> {
     options: &'a TrainOptions,
     pub training: EncodedDataset,
     pub validation: EncodedDataset,
-    /// What became of the rows of all files.
+    /// Counts of the rows of all files, by their fate.
     pub rows: RowCounts,
     /// Number of rows in the file `replay`.
     replay_available: usize,

@@ -1,4 +1,4 @@
-//! What became of the rows of a run's files.
+//! Counts of the rows of a run's files: trained on, cut, or left out.
 
 use crate::data::listed;
 use serde::Serialize;

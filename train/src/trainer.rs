@@ -70,7 +70,7 @@ pub struct TrainReport {
     pub planned_bytes: usize,
     /// On the CPU: peak memory of the process that is not backed by a file, in bytes.
     pub anonymous_bytes: Option<usize>,
-    /// What became of the rows.
+    /// Counts of the rows, by their fate.
     pub rows: RowCounts,
 }
 

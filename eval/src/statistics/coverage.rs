@@ -153,7 +153,7 @@ fn the_interval_of_a_share_contains_the_truth_and_is_not_too_wide() {
     });
 }
 
-/// How the difficulty of a problem for one model goes with that for the other.
+/// Relation between the difficulty of a problem for one model and for the other.
 #[derive(Clone, Copy, Debug)]
 enum Coupling {
     Independent,

@@ -1,4 +1,4 @@
-//! What elementwise ops share: shape checks, the outputs, and the loop of the device.
+//! Shared parts of elementwise ops: shape checks, outputs, and the loop of the device.
 
 use super::{cpu, cuda};
 use crate::cuda::wide;

@@ -6,7 +6,7 @@ use codelsi_engine::cuda::Source;
 use codelsi_engine::{Ctx, DType, Result, Tensor};
 use std::array::from_fn;
 
-/// What [`Spec::elementwise`] declares an op of N inputs and one output by.
+/// Declares an op of N inputs and one output to [`Spec::elementwise`].
 pub trait ElementwiseSpec<const N: usize> {
     /// The op's folder.
     const NAME: &'static str;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use tokenizers::AddedToken;
 
-/// What the files beside `tokenizer.json` say; each may be null.
+/// Contents of the files beside `tokenizer.json`; each may be null.
 #[derive(Default)]
 pub(super) struct Settings {
     /// `tokenizer_config.json`.

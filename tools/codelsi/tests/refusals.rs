@@ -1,4 +1,4 @@
-//! What cannot be measured or planned is refused, with the flag that is wrong or what would help.
+//! Refusals of measurements and plans that cannot be made name the wrong flag or what would help.
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -52,7 +52,7 @@ struct PipelineEstimate {
 pub struct Estimate {
     pub text: String,
     pub object: Value,
-    /// What would help, if the run does not fit the device.
+    /// Advice, if the run does not fit the device.
     pub advice: Option<String>,
 }
 

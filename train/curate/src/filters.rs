@@ -85,7 +85,7 @@ impl Filters {
     /// The first secret in the texts of a row made of `lines` of a file.
     ///
     /// # Errors
-    /// Where it is: on the line of the file that holds its text, or on the first of `lines`.
+    /// Line of the file that holds its text, or the first of `lines`.
     pub fn check_secrets(&self, texts: &[&str], at: RowPlace) -> Result<(), FoundSecret> {
         let found = texts.iter().find_map(|text| Some((*text, self.secret_rules.find(at.path, text)?)));
         let Some((text, secret)) = found else { return Ok(()) };

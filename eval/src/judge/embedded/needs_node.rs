@@ -1,4 +1,4 @@
-//! What the emulation of Node lacks: the one table of the names for which a program can get the status `NeedsNode`.
+//! The table of names that the emulation of Node lacks, for which a program can get the status `NeedsNode`.
 //! `doc/judges.md` repeats it.
 
 /// A group of interfaces, or a limit.
@@ -110,7 +110,7 @@ pub static NEEDS: [Need; 7] = [
     },
 ];
 
-/// What the child writes to standard output, where no program can write, before the name of each need.
+/// Prefix of a need's name on the child's standard output, where no program can write.
 const MARK: &str = "needs Node: ";
 
 /// Returns the line that reports the use of `name`; `None` if the table does not list it.

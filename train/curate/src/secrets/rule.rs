@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 pub struct Secret {
     /// The name of the rule.
     pub rule: String,
-    /// Where in the text the match starts, in bytes.
+    /// Byte offset at which the match starts in the text.
     pub at: usize,
 }
 
