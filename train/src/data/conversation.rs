@@ -24,7 +24,7 @@ const ROLES: [(&str, Role); 12] = [
 /// Reads a list of messages. Adds the keys that are not read, and have a value, to `unused`.
 ///
 /// # Errors
-/// Describes the fault, to stand after the name of the list.
+/// A description of the fault, to stand after the name of the list.
 pub(super) fn parse(list: &Value, unused: &mut BTreeSet<String>) -> Result<Vec<Message>, String> {
     let Some(list) = list.as_array() else {
         return Err(format!("is {}, expected a list of messages", kind(list)));

@@ -63,7 +63,7 @@ impl Form {
 /// Reads the conversation of a row.
 ///
 /// # Errors
-/// Describes the fault of the row: no form or several, or a value of another type.
+/// A description of the fault of the row: no form or several, or a value of another type.
 pub(super) fn parse(row: &Map<String, Value>) -> Result<ParsedRow, String> {
     let form = form_of(row)?;
     let mut reader = Reader { row, used: BTreeSet::from_iter(form.keys()) };
