@@ -51,7 +51,8 @@ fn main() {
                 println!("{name}: {reached:.0} of {roof:.0} GFLOP/s on {threads} threads");
                 let row = json!({ "min_s": min, "median_s": median, "max_s": max, "gflop_per_s": reached, "roof": roof });
                 results.insert(name.clone(), row);
-                ratios.insert(name, json!((1e3 * reached / roof).round() / 1e3));
+                ratios
+                    .insert(name, json!(roof::share(reached, roof).map(|share| (1e3 * share).round() / 1e3)));
             }
         }
     }

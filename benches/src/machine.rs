@@ -93,18 +93,18 @@ impl Machine {
         let (bytes, flops) = (cost.bytes / time.as_secs_f64(), cost.flops / time.as_secs_f64());
         let (memory, units) = (bytes / self.bytes, flops / self.flops[(dtype == DType::F32) as usize]);
         match memory > units {
-            true => Rate { unit: "gb_per_s", value: bytes / 1e9, roof: memory },
-            false => Rate { unit: "tflop_per_s", value: flops / 1e12, roof: units },
+            true => Rate { unit: "gb_per_s", value: bytes / 1e9, roof: roof::share(memory, 1.0) },
+            false => Rate { unit: "tflop_per_s", value: flops / 1e12, roof: roof::share(units, 1.0) },
         }
     }
 }
 
-/// A rate in the unit of the binding roof, and its share of that roof.
+/// A rate in the unit of the binding roof, and its share of that roof ([`roof::share`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     pub unit: &'static str,
     pub value: f64,
-    pub roof: f64,
+    pub roof: Option<f64>,
 }
 
 /// The model name of the CPU, from `/proc/cpuinfo`.

@@ -3,6 +3,7 @@
 use crate::machine::{Machine, Rate};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{DType, Error, Result};
+use codelsi_kernels::roof;
 use codelsi_kernels::spec::Cost;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -32,20 +33,20 @@ impl Timings {
 }
 
 /// Prints a line for each bench that ran and returns
-/// `{name: {median_s, min_s, max_s, gb_per_s or tflop_per_s, roof}}`. `roof` is the share of the binding roof.
+/// `{name: {median_s, min_s, max_s, gb_per_s or tflop_per_s, roof}}`. `roof` is the share of the binding roof, null above it.
 pub fn report(machine: &Machine, all: Vec<Timings>) -> Value {
     let mut object = Map::new();
     for mut timings in all {
         let Some([min, median, max]) = timings.spread() else { continue };
         let time = Duration::from_secs_f64(median);
-        let Rate { unit, value, roof } = machine.rate(timings.cost, timings.dtype, time);
+        let Rate { unit, value, roof: share } = machine.rate(timings.cost, timings.dtype, time);
         println!(
-            "{:<64} {:>10.3} ms {value:>9.2} {unit:<11} {:>5.1} % of the roof",
+            "{:<64} {:>10.3} ms {value:>9.2} {unit:<11} {:>17}",
             timings.name,
             1e3 * median,
-            1e2 * roof
+            roof::share_text(share)
         );
-        let row = json!({ "median_s": median, "min_s": min, "max_s": max, unit: value, "roof": roof });
+        let row = json!({ "median_s": median, "min_s": min, "max_s": max, unit: value, "roof": share });
         object.insert(timings.name, row);
     }
     Value::Object(object)

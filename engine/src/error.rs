@@ -2,13 +2,19 @@
 //!
 //! It prints as one line: `layers.7.mlp.down_proj: lora: x is (3, 5), A is (16, 8): …`.
 
+use crate::printable::printable;
 use std::fmt;
+use std::fmt::Write as _;
 use std::path::Path;
 
 /// Result with the workspace's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error: what failed, where, and (in the message) what to do about it. It always displays as one line.
+/// Characters of an error that are shown.
+const SHOWN: usize = 8000;
+
+/// An error: what failed, where, and (in the message) what to do about it. It always displays as one line, which is
+/// [`printable`]: a message may repeat what a hostile file says.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error {
     /// Outermost first: modules (`layers.7`), then the op (`lora`), or a file.
@@ -90,17 +96,19 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = String::new();
         let mut separator = "";
         for place in &self.path {
             // Module names join with a dot to a checkpoint's own path; everything else with a colon.
             let module = is_module(place);
-            write!(f, "{}{place}", if separator == "." && !module { ": " } else { separator })?;
+            write!(line, "{}{place}", if separator == "." && !module { ": " } else { separator })?;
             separator = if module { "." } else { ": " };
         }
         if !self.path.is_empty() {
-            f.write_str(": ")?;
+            line.push_str(": ");
         }
-        f.write_str(&self.message.replace('\n', " "))
+        line.push_str(&self.message);
+        f.write_str(&printable(&line.replace('\n', " "), SHOWN))
     }
 }
 
@@ -139,5 +147,14 @@ mod tests {
         let e = e.at("mlp.down_proj").at("layers.7").unwrap_err();
         assert_eq!(e.to_string(), "layers.7.mlp.down_proj: lora: x is (3, 5), A is (16, 8)");
         assert_eq!(Error::io("/a/b", "full").to_string(), "/a/b: full");
+    }
+
+    #[test]
+    fn what_a_hostile_file_says_neither_steers_a_terminal_nor_fills_it() {
+        let e = Error::new(format!("row {}", "x".repeat(3 * SHOWN)))
+            .at("a\nb\u{1b}[2J\u{202e}.jsonl")
+            .to_string();
+        assert!(e.starts_with("a b\\u{1b}[2J\\u{202e}.jsonl: row xxx"), "{}", &e[..80]);
+        assert!(e.chars().count() < SHOWN + 100 && e.contains("characters left out"));
     }
 }

@@ -1,6 +1,7 @@
 //! Atomic writes: a file or folder is written under a temporary name, flushed to disk, then renamed.
 
 use crate::{Error, Result};
+use rustix::fs::{CWD, RenameFlags};
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -52,7 +53,6 @@ pub fn write_atomic_with(
 /// When `fill` or the file system fails.
 pub fn replace_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let path = path.as_ref();
-    let old = path.with_extension("old.tmp");
     let io = |e| Error::io(path, e);
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(io)?;
@@ -64,19 +64,33 @@ pub fn replace_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result
         return Err(e);
     }
     sync_folder(&temporary).map_err(io)?;
-    if path.exists() {
-        let _ = fs::remove_dir_all(&old);
-        fs::rename(path, &old).map_err(io)?;
-    }
-    fs::rename(&temporary, path).map_err(io)?;
+    let old = match path.exists() {
+        true => exchange(&temporary, path).map_err(io)?,
+        false => fs::rename(&temporary, path).map(|()| None).map_err(io)?,
+    };
     sync_parent(path).map_err(io)?;
-    let _ = fs::remove_dir_all(&old);
+    if let Some(old) = old {
+        let _ = fs::remove_dir_all(old);
+    }
     Ok(())
+}
+
+/// Puts `new` in the place of `old` in one step, and returns where the old one is now. A file system that cannot exchange
+/// two names renames twice; a crash between leaves both under other names.
+fn exchange(new: &Path, old: &Path) -> std::io::Result<Option<PathBuf>> {
+    if rustix::fs::renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE).is_ok() {
+        return Ok(Some(new.to_path_buf()));
+    }
+    let aside = old.with_extension("old.tmp");
+    let _ = fs::remove_dir_all(&aside);
+    fs::rename(old, &aside)?;
+    fs::rename(new, old)?;
+    Ok(Some(aside))
 }
 
 /// Creates a file or folder beside `path` under a name that no other writer has, and locks it, so that others see whether
 /// its owner lives.
-fn new_temporary(
+pub(crate) fn new_temporary(
     path: &Path,
     create: impl Fn(&Path) -> std::io::Result<File>,
 ) -> std::io::Result<(PathBuf, File)> {
@@ -101,10 +115,20 @@ fn new_temporary(
 
 /// The name of the output whose temporary name this is, if it is one.
 pub(crate) fn temporary_of(name: &str) -> Option<&str> {
+    parse_temporary(name).map(|(output, _)| output)
+}
+
+/// The process that wrote under this temporary name, if it is one.
+pub(crate) fn writer_of(name: &str) -> Option<u32> {
+    parse_temporary(name).map(|(_, process)| process)
+}
+
+fn parse_temporary(name: &str) -> Option<(&str, u32)> {
     let (output, own) = name.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
     let (process, count) = own.split_once('-')?;
-    let hex = process.len() >= 8 && process.bytes().all(|b| b.is_ascii_hexdigit());
-    (hex && !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit())).then_some(output)
+    let is_number = !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit());
+    let process = u32::from_str_radix(process, 16).ok().filter(|_| process.len() == 8)?;
+    is_number.then_some((output, process))
 }
 
 /// Returns whether the process that wrote a temporary file or folder is gone.

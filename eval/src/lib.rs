@@ -24,7 +24,6 @@ pub mod failure_modes;
 pub mod held_out;
 mod jsonl;
 pub mod judge;
-pub mod printable;
 pub mod problem;
 pub mod protocol;
 pub mod report;

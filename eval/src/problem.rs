@@ -58,7 +58,7 @@ impl Problem {
 /// Reads a file of problems.
 ///
 /// # Errors
-/// When a line cannot be parsed, two problems have one name, or a problem has no tests (the error names file and line), or
+/// When a line cannot be parsed, two problems have one name, or one has a prompt and no tests (the error names file and line), or
 /// the file has no problem.
 pub fn read_problems(path: impl AsRef<Path>) -> Result<Vec<Problem>> {
     let problems: Vec<(usize, Problem)> = crate::jsonl::read_numbered(path.as_ref())?;
@@ -79,7 +79,8 @@ fn check_problems(problems: &[(usize, Problem)]) -> Result<()> {
                 format!("lines {earlier} and {line}: two problems are named `{name}`; a name must be unique");
             return Err(Error::new(message));
         }
-        if problem.tests.trim().is_empty() {
+        // Without a prompt the completion is a whole program, whose exit code is its test.
+        if problem.tests.trim().is_empty() && !problem.prompt.trim().is_empty() {
             let message =
                 format!("line {line}: problem `{name}` has no tests, so whatever runs would count as solved");
             return Err(Error::new(message));
@@ -155,5 +156,7 @@ mod tests {
             let e = refused(&[problem(), empty]);
             assert!(e.contains("line 3") && e.contains("`q` has no tests"), "{e}");
         }
+        let whole_program = Problem { prompt: "".into(), tests: "\n".into(), ..problem() };
+        assert!(check_problems(&[(1, whole_program)]).is_ok());
     }
 }

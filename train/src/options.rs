@@ -6,8 +6,21 @@ use codelsi_model::adapter::{AdapterConfig, Method};
 use codelsi_model::config::LinearName;
 use codelsi_model::template::PromptTemplate;
 use serde_json::{Map, Value, json};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
+
+/// Range of the sequences in a step.
+pub const SEQUENCES: RangeInclusive<usize> = 1..=1 << 16;
+
+/// Range of the optimizer's steps.
+pub const STEPS: RangeInclusive<usize> = 1..=1_000_000_000;
+
+/// Range of the passes over the rows.
+pub const EPOCHS: RangeInclusive<usize> = 1..=1_000_000;
+
+/// Range of an adapter's rank.
+pub const RANK: RangeInclusive<usize> = 1..=1 << 14;
 
 /// Maximum tokens of an optimizer step.
 const MAX_STEP_TOKENS: usize = 1 << 25;
@@ -194,25 +207,20 @@ impl TrainOptions {
     /// Checks the range of every number.
     fn check_numbers(&self) -> Result<()> {
         let max_steps = self.max_steps.unwrap_or(1);
-        for (name, value, max) in [
-            ("batch", self.batch, 1 << 20),
-            ("micro-batch", self.micro_batch, 1 << 20),
-            ("epochs", self.epochs, 1 << 16),
-            ("max-steps", max_steps, u32::MAX as usize),
-            ("rank", self.rank, 1 << 16),
+        for (name, value, range) in [
+            ("batch", self.batch, SEQUENCES),
+            ("micro-batch", self.micro_batch, SEQUENCES),
+            ("epochs", self.epochs, EPOCHS),
+            ("max-steps", max_steps, STEPS),
+            ("rank", self.rank, RANK),
+            ("warmup", self.warmup, 0..=*STEPS.end()),
         ] {
-            if !(1..=max).contains(&value) {
+            if !range.contains(&value) {
+                let (least, most) = range.into_inner();
                 return Err(Error::new(format!(
-                    "training options: --{name} is {value}, not from 1 to {max}"
+                    "training options: --{name} is {value}, not from {least} to {most}"
                 )));
             }
-        }
-        if self.warmup > u32::MAX as usize {
-            return Err(Error::new(format!(
-                "training options: --warmup is {}, above {}",
-                self.warmup,
-                u32::MAX
-            )));
         }
         // Each is computed with as an f32, so it has to be one.
         let is_above_0 = |x: f64| x as f32 > 0.0 && (x as f32).is_finite();

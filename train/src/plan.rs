@@ -105,19 +105,25 @@ impl Planner<'_> {
         largest.ok_or_else(|| Error::new("a run has one rank at least"))
     }
 
-    /// The micro-batches of a step, of `micro_batch` full sequences each.
+    /// The micro-batches of a step, of `micro_batch` full sequences each. A rank adds the gradients of its second one to
+    /// those of its first; further ones change no peak, and are left out.
     fn full_micro_batches(&self, micro_batch: usize) -> Vec<PackedSequence> {
         let n = self.options.seq;
         let document = Document { tokens: vec![0; n], targets: vec![0; n] };
         let sequence = PackedSequence::concat(vec![&document; micro_batch]);
-        vec![sequence; self.options.batch.div_ceil(micro_batch)]
+        vec![sequence; self.options.batch.div_ceil(micro_batch).min(3 * self.world)]
     }
 
-    /// The largest micro-batch that fits the budget with `recompute` layers recomputed, at most the batch of a step.
+    /// The largest micro-batch that fits the budget with `recompute` layers recomputed, at most the batch of a step. None
+    /// that is tried exceeds twice the result, since a plan takes time and memory for each sequence.
     fn largest_micro_batch(&self, recompute: usize) -> Result<usize> {
         let max = self.options.batch;
-        let too_large = first_true(1..max + 1, |n| Ok(!self.fits(recompute, &self.full_micro_batches(n))?))?;
-        Ok(too_large.map_or(max, |n| n - 1))
+        let too_large = |n| Ok::<_, Error>(!self.fits(recompute, &self.full_micro_batches(n))?);
+        let mut probe = 1;
+        while probe < max && !too_large(probe)? {
+            probe = (2 * probe).min(max);
+        }
+        Ok(first_true(probe / 2 + 1..probe + 1, too_large)?.map_or(probe, |n| n - 1))
     }
 
     fn fits(&self, recompute: usize, micro_batches: &[PackedSequence]) -> Result<bool> {

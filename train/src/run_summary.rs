@@ -3,6 +3,7 @@
 use crate::pack::{Document, IGNORE_INDEX};
 use crate::plan::StepPlan;
 use crate::row_counts::RowCounts;
+use codelsi_engine::printable;
 use codelsi_model::tokenizer::{DecodeStream, Tokenizer};
 use std::fmt;
 
@@ -49,6 +50,9 @@ impl fmt::Display for RunSummary {
     }
 }
 
+/// Characters of a part of a document that are shown.
+const SHOWN: usize = 800;
+
 /// Renders a document with its loss mask, `<s>prompt⟦output</s>⟧`; long parts are shortened in the middle.
 pub fn render_sample(tokenizer: &Tokenizer, document: &Document) -> String {
     // A position's target is the next token.
@@ -56,7 +60,7 @@ pub fn render_sample(tokenizer: &Tokenizer, document: &Document) -> String {
     let in_loss: Vec<bool> = std::iter::once(false).chain(in_loss).collect();
     let tokens: Vec<(u32, bool)> = document.tokens.iter().copied().zip(in_loss).collect();
     let part = |part: &[(u32, bool)]| {
-        let text = shortened(&spell(tokenizer, part.iter().map(|(id, _)| *id)));
+        let text = printable(&spell(tokenizer, part.iter().map(|(id, _)| *id)), SHOWN);
         if part[0].1 { format!("⟦{text}⟧") } else { text }
     };
     let text: String = tokens.chunk_by(|a, b| a.1 == b.1).map(part).collect();
@@ -76,14 +80,4 @@ fn spell(tokenizer: &Tokenizer, ids: impl Iterator<Item = u32>) -> String {
         decoded + tokenizer.control_token(id).unwrap_or_default()
     };
     ids.map(spell).collect()
-}
-
-fn shortened(text: &str) -> String {
-    const SHOWN: usize = 400;
-    let chars: Vec<char> = text.chars().collect();
-    if chars.len() <= 2 * SHOWN {
-        return text.to_string();
-    }
-    let (head, tail) = (&chars[..SHOWN], &chars[chars.len() - SHOWN..]);
-    format!("{} … {}", head.iter().collect::<String>(), tail.iter().collect::<String>())
 }

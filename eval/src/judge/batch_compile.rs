@@ -6,11 +6,11 @@
 //! requires.
 
 use super::guard::nonce;
-use super::program_folder::{temp_folder, write};
+use super::program_folder::write;
 use super::tools::SandboxedTools;
 use crate::problem::CandidateProgram;
 use crate::sandbox::{ChildTask, ResourceLimits};
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{Error, Result, ScratchFolder};
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ pub(super) fn compile(
     library: &Path,
     programs: &[&CandidateProgram],
 ) -> Result<Vec<Option<CompiledProgram>>> {
-    let folder = temp_folder()?;
+    let folder = ScratchFolder::new()?;
     // Names that no program can guess: one must not find another.
     let names: Vec<String> = programs.iter().map(|_| nonce()).collect();
     let folders: Vec<PathBuf> = names.iter().map(|name| folder.path().join(name)).collect();

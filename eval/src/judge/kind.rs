@@ -62,14 +62,11 @@ impl JudgeKind {
         toolchain::ALL.get(index).copied()
     }
 
-    /// Returns the judge for problems in a language other than TypeScript: the embedded one if it accepts them.
+    /// Returns the judge that runs programs by the tools of their language.
     ///
     /// # Errors
     /// When no judge accepts the language.
     fn of_language(language: &str) -> Result<Self> {
-        if embedded::LANGUAGES.contains(&language) {
-            return Ok(JudgeKind::Embedded);
-        }
         let kind =
             JudgeKind::ALL.into_iter().find(|kind| kind.rule().is_some_and(|rule| rule.language == language));
         kind.ok_or_else(|| Error::new(format!("no judge takes problems in `{language}`")))
@@ -92,26 +89,30 @@ impl JudgeKind {
 }
 
 /// Tests the sandbox and returns the best judge of a language that this machine has: for TypeScript `tsc`, else `node`,
-/// else `embedded`. [`Judge::choice`] gives the reason.
+/// else `embedded`; for JavaScript `javascript`, else `embedded`; otherwise the only one. [`Judge::choice`] gives the reason.
 ///
 /// # Errors
 /// When the sandbox does not hold, no judge takes the language, or its tools are missing.
 pub fn open_default(language: &str, tsc: Option<PathBuf>, node: Option<PathBuf>) -> Result<Box<dyn Judge>> {
-    if language != "ts" {
-        let judge = JudgeKind::of_language(language)?.open(tsc, node)?;
-        return Ok(Box::new(Chosen { judge, reason: format!("the judge of `{language}`") }));
-    }
-    let sandbox = Sandbox::checked()?;
     let chosen = |judge, reason| Ok(Box::new(Chosen { judge, reason }) as Box<dyn Judge>);
+    let sandbox = Sandbox::checked()?;
+    let embedded = || Box::new(EmbeddedJudge::new(sandbox));
+    if language != "ts" {
+        return match JudgeKind::of_language(language)?.open(tsc, node) {
+            Ok(judge) => chosen(judge, format!("the judge of `{language}`")),
+            Err(e) if embedded::LANGUAGES.contains(&language) => {
+                chosen(embedded(), format!("Node is not found ({e})"))
+            }
+            Err(e) => Err(e),
+        };
+    }
     let no_compiler = match TscJudge::find(sandbox, tsc, node.clone()) {
         Ok(judge) => return chosen(Box::new(judge), "compiler and Node are found".into()),
         Err(e) => e,
     };
     match NodeJudge::find(sandbox, node) {
         Ok(judge) => chosen(Box::new(judge), format!("Node is found, the compiler is not ({no_compiler})")),
-        Err(e) => {
-            chosen(Box::new(EmbeddedJudge::new(sandbox)), format!("neither compiler nor Node is found ({e})"))
-        }
+        Err(e) => chosen(embedded(), format!("neither compiler nor Node is found ({e})")),
     }
 }
 

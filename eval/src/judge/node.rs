@@ -3,12 +3,12 @@
 use super::diagnosis::{classify, diagnostics};
 use super::guard::Guard;
 use super::judgement::{Judge, Judgement};
-use super::program_folder::{program_folder, temp_folder};
+use super::program_folder::program_folder;
 use super::stripped_node;
 use super::tools::{SandboxedTools, find_on_path};
 use crate::problem::CandidateProgram;
 use crate::sandbox::{ChildTask, ResourceLimits, Sandbox, Termination, system_runtime};
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{Error, Result, ScratchFolder};
 use std::path::{Path, PathBuf};
 
 /// Judges without a type check, by the Node of the machine.
@@ -96,7 +96,7 @@ pub fn readable(node: &Path) -> Vec<PathBuf> {
 /// # Errors
 /// When it does not run in the sandbox.
 pub fn ask_version(tools: &SandboxedTools, task: ChildTask, path: &Path) -> Result<String> {
-    let empty = temp_folder()?;
+    let empty = ScratchFolder::new()?;
     let output = tools.run(task, empty.path(), ResourceLimits::multipl_e())?;
     let version = output.stdout.printable().trim().to_string();
     if output.end == Termination::Exited(0) && !version.is_empty() {

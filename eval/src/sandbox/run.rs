@@ -4,8 +4,7 @@ use super::config::{READY, SELF, STAGE_FLAG, SandboxConfig};
 use super::policy::{Isolation, ResourceLimits};
 use super::process_tree;
 use super::task::ChildTask;
-use crate::printable::printable;
-use codelsi_engine::{At, Error, Result};
+use codelsi_engine::{At, Error, Result, ScratchFolder, printable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -131,7 +130,7 @@ impl Sandbox {
         readable: &[PathBuf],
         limits: ResourceLimits,
     ) -> Result<ProcessOutput> {
-        let root = tempfile::tempdir().map_err(|e| Error::io(std::env::temp_dir(), e))?;
+        let root = ScratchFolder::new()?;
         let real = |path: &Path| path.canonicalize().map_err(|e| Error::io(path, e));
         let config = SandboxConfig {
             isolation: self.isolation,

@@ -4,7 +4,7 @@ use super::config::setup_error;
 use super::policy::{ResourceLimits, system_runtime};
 use super::run::{Resource, Sandbox, Termination};
 use super::task::EntryPoint;
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{Error, Result, ScratchFolder};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -109,7 +109,7 @@ fn sleeper(shell: &Path, mark: &str) {
 /// # Errors
 /// Names the first protection that failed.
 pub fn check(sandbox: &Sandbox) -> Result<()> {
-    let dir = tempfile::tempdir().map_err(|e| setup_error("temporary folder", e))?;
+    let dir = ScratchFolder::new()?;
     let (secret, readable, outside) =
         (dir.path().join("secret"), dir.path().join("readable"), dir.path().join("out"));
     for file in [&secret, &readable] {
@@ -164,7 +164,7 @@ fn attempt_end(sandbox: &Sandbox, attempt: EscapeAttempt, readable: &Path) -> Re
         disk: 1 << 20,
         may_remove_files: false,
     };
-    let folder = tempfile::tempdir().map_err(|e| setup_error("temporary folder", e))?;
+    let folder = ScratchFolder::new()?;
     let mut paths = system_runtime();
     paths.push(readable.to_path_buf());
     Ok(sandbox.run(ENTRY.task(&attempt), folder.path(), &paths, limits)?.end)

@@ -134,6 +134,15 @@ pub const LIKE_NODE: &[(Status, &str)] = &[
         Ok,
         "const n = [(1234567.891).toLocaleString(), (0.256).toLocaleString('en-US', { style: 'percent' }), new Intl.NumberFormat('en-US', { style: 'currency', currency: 'USD' }).format(-5.5)];\nassert.deepEqual(n, ['1,234,567.891', '26%', '-$5.50']);",
     ),
+    // The last digits of Math: a hash of the results of twelve functions.
+    (
+        Ok,
+        "let h = 0; const f = [Math.acos, Math.asin, Math.atan, Math.cosh, Math.exp, Math.expm1, Math.log2, Math.sinh, Math.tan, Math.tanh, (x: number) => Math.atan2(x, 3), (x: number) => Math.hypot(x, 0.3, 2)];\nfor (let i = 1; i < 2000; i++) for (const g of f) h = (h * 31 + new Uint32Array(new Float64Array([g(i / (i % 7 ? 2001 : 40))]).buffer)[0]) | 0;\nassert.equal(h, -974314016);",
+    ),
+    (
+        Ok,
+        "const m = [Math.hypot(3, NaN), Math.hypot(Infinity, NaN), Math.hypot(), Math.exp(1), Math.log10(1e-7), Math.log10(2000), Math.cosh(711), Math.sinh(-710), Math.asinh(0.7)];\nassert.deepEqual(m, [NaN, Infinity, 0, 2.718281828459045, -7, 3.3010299956639813, Infinity, -1.1169973830808557e+308, 0.6526665660823557]);",
+    ),
     // Events and servers.
     (
         Ok,

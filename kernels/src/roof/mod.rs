@@ -47,6 +47,17 @@ pub fn bytes(device: &Device) -> Result<Option<f64>> {
     }
 }
 
+/// Returns a rate's share of its roof, both measured. `None` above 1, where the roof does not bind: the work's data stay in
+/// caches, or the loop that measures the roof had less of the machine than the work.
+pub fn share(rate: f64, roof: f64) -> Option<f64> {
+    Some(rate / roof).filter(|share| *share <= 1.0)
+}
+
+/// Shows a [`share`] in a table.
+pub fn share_text(share: Option<f64>) -> String {
+    share.map_or("above the measured roof".into(), |share| format!("{:.1} % of the roof", 100.0 * share))
+}
+
 fn is_gpu(device: &Device) -> bool {
     matches!(device, Device::Cuda(cuda) if cuda.emulator().is_none() && !cuda.is_plan())
 }

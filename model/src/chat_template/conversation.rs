@@ -86,7 +86,7 @@ impl ChatTemplate {
         if !texts.is_empty() && stand_ins.restore(&text) != self.render(messages, add_generation_prompt)? {
             return Err(Error::new(format!(
                 "the chat template reads the control token {} in a message; take it out of the message",
-                texts.join(", ").escape_debug()
+                texts.join(", ")
             ))
             .at(&self.file));
         }
@@ -166,8 +166,7 @@ impl<'a> Encoder<'a> {
         match ids.iter().find_map(|&id| self.control.text(id).filter(|text| texts.contains(text))) {
             None => Ok(ids),
             Some(text) => Err(Error::new(format!(
-                "a message holds the control token {}, which this tokenizer cannot spell as text; take it out",
-                text.escape_debug()
+                "a message holds the control token {text}, which this tokenizer cannot spell as text; take it out"
             ))),
         }
     }

@@ -9,7 +9,7 @@ mod signals;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use codelsi_engine::{Error, Result, interrupt};
-use codelsi_eval::printable::printable;
+use codelsi_experiment::command_line::command_line;
 use codelsi_experiment::output::Output;
 use commands::{
     ablate, bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, plan, report,
@@ -60,9 +60,6 @@ enum CliCommand {
     RemakeBase(pipeline::RemakeBaseArgs),
 }
 
-/// Characters of an error that are shown.
-const MESSAGE_LIMIT: usize = 8000;
-
 fn main() -> ExitCode {
     // A judged program's process is this binary again; it goes no further than this line.
     codelsi_eval::judge::child_entry();
@@ -71,15 +68,14 @@ fn main() -> ExitCode {
     let (ends_in_order, resumes) =
         (command.is_none_or(CliCommand::ends_in_order), command.is_some_and(CliCommand::resumes));
     let resume = match command {
-        Some(CliCommand::Train(_)) => signals::command_line(Some("--resume")),
-        _ => signals::command_line(None),
+        Some(CliCommand::Train(_)) => command_line(Some("--resume")),
+        _ => command_line(None),
     };
     let handled = if ends_in_order { signals::handle() } else { Ok(()) };
     match handled.and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            // A message may repeat what a hostile file says.
-            eprintln!("codelsi: {}", printable(&e.to_string(), MESSAGE_LIMIT));
+            eprintln!("codelsi: {e}");
             let Some(signal) = interrupt::requested().filter(|_| e.is_interrupted()) else {
                 return ExitCode::FAILURE;
             };

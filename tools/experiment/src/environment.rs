@@ -1,5 +1,6 @@
 //! When, where and by what command a run was made, for its report.
 
+use crate::command_line;
 use crate::placement::Placement;
 use codelsi_engine::{Device, Result};
 use codelsi_launch::title;
@@ -26,7 +27,7 @@ pub fn environment(placement: Placement) -> Result<Vec<(String, String)>> {
             "commit",
             option_env!("CODELSI_COMMIT").unwrap_or("unknown: built outside of a git checkout").to_owned(),
         ),
-        ("command", command(std::env::args())),
+        ("command", command_line::without_credentials()),
     ];
     Ok(rows.map(|(name, value)| (name.to_owned(), value)).to_vec())
 }
@@ -63,16 +64,6 @@ fn first_value(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-/// Returns a command line as a shell would take it.
-fn command(arguments: impl Iterator<Item = String>) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./=:,@+%".contains(c);
-    let quoted = |argument: String| match !argument.is_empty() && argument.chars().all(plain) {
-        true => argument,
-        false => format!("'{}'", argument.replace('\'', r"'\''")),
-    };
-    arguments.map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// Formats seconds since 1970 as `2026-11-29 16:08 UTC`.
@@ -115,11 +106,5 @@ mod tests {
         assert_eq!(utc(1_709_164_740), "2024-02-28 23:59 UTC");
         assert_eq!(utc(1_709_251_199), "2024-02-29 23:59 UTC");
         assert_eq!(utc(1_735_689_600), "2025-01-01 00:00 UTC");
-    }
-
-    #[test]
-    fn a_command_can_be_given_to_a_shell_again() {
-        let arguments = ["codelsi", "--prompt", "it's a b", ""].map(str::to_owned);
-        assert_eq!(command(arguments.into_iter()), r"codelsi --prompt 'it'\''s a b' ''");
     }
 }

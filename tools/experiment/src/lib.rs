@@ -9,6 +9,7 @@
 
 pub mod ablation;
 pub mod api_client;
+pub mod command_line;
 pub mod curation;
 pub mod dry_run;
 pub mod endpoint;

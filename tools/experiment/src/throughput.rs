@@ -48,12 +48,25 @@ pub struct Throughput {
 pub struct WorkloadThroughput {
     pub name: &'static str,
     pub tokens_per_s: f64,
-    /// Fraction of the roof that bounds the workload: arithmetic in prefill and training, memory bandwidth in decode.
-    pub roof_share: Option<f64>,
+    /// Tokens per second at the roof that bounds the workload: arithmetic in prefill and training, memory bandwidth in
+    /// decode. `None` where none can be measured.
+    pub roof_tokens_per_s: Option<f64>,
     /// Peak memory in bytes.
     pub peak_bytes: usize,
     /// Planned peak memory in bytes.
     pub planned_bytes: usize,
+}
+
+impl WorkloadThroughput {
+    /// Returns the share of the roof that bounds the workload; `None` without a roof or above it ([`roof::share`]).
+    pub fn roof_share(&self) -> Option<f64> {
+        self.roof_tokens_per_s.and_then(|roof| roof::share(self.tokens_per_s, roof))
+    }
+
+    /// Shows the share of the roof, where one was measured.
+    pub fn roof_text(&self) -> Option<String> {
+        self.roof_tokens_per_s.map(|_| roof::share_text(self.roof_share()))
+    }
 }
 
 /// Times a model on every rank and returns rank 0's result, or `None` in the process of another rank. With several
@@ -222,7 +235,7 @@ fn time_workload(
     Ok(WorkloadThroughput {
         name: workload.name,
         tokens_per_s: workload.tokens as f64 / median,
-        roof_share: at_roof.map(|at_roof| at_roof / median),
+        roof_tokens_per_s: at_roof.map(|at_roof| workload.tokens as f64 / at_roof),
         peak_bytes,
         planned_bytes: workload.planned,
     })

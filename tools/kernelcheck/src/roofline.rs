@@ -110,21 +110,21 @@ impl RooflineBench<'_> {
 }
 
 impl OpTiming {
-    /// Returns GB/s, TFLOP/s and the share of the nearer roof.
-    pub fn rates(&self, roofs: Roofs) -> (f64, f64, f64) {
+    /// Returns GB/s, TFLOP/s and the share of the nearer roof ([`roof::share`]).
+    pub fn rates(&self, roofs: Roofs) -> (f64, f64, Option<f64>) {
         let per_second = |x: f64| x / self.milliseconds * 1e3;
         let (bytes, flops) = (per_second(self.cost.bytes), per_second(self.cost.flops));
-        (bytes / 1e9, flops / 1e12, (bytes / roofs.bytes).max(flops / roofs.flops))
+        (bytes / 1e9, flops / 1e12, roof::share((bytes / roofs.bytes).max(flops / roofs.flops), 1.0))
     }
 
     /// Returns the timing as a line of text.
     pub fn line(&self, roofs: Roofs) -> String {
         let (gb, tflops, share) = self.rates(roofs);
         format!(
-            "{:<56}{:>9.3} ms{gb:>9.0} GB/s{tflops:>9.1} TFLOP/s{:>7.1} %",
+            "{:<56}{:>9.3} ms{gb:>9.0} GB/s{tflops:>9.1} TFLOP/s  {}",
             self.name,
             self.milliseconds,
-            100.0 * share
+            roof::share_text(share)
         )
     }
 }

@@ -114,9 +114,7 @@ impl Launcher {
             return Err(Error::new(format!(
                 "{}={} says that several processes were started; for them to meet, set MASTER_ADDR to the host of rank 0 and \
                  MASTER_PORT to a free port there, such as 29500 (or unset {} for a process alone)",
-                self.world,
-                n.escape_debug(),
-                self.world
+                self.world, n, self.world
             )));
         }
         let all = [own, meeting].concat();
@@ -195,9 +193,7 @@ impl Launcher {
 
 fn number(env: &impl Fn(&str) -> Option<String>, name: &str) -> Result<usize> {
     let text = env(name).unwrap_or_default();
-    text.trim()
-        .parse()
-        .map_err(|_| Error::new(format!("{name} is `{}`, which is no number", text.escape_debug())))
+    text.trim().parse().map_err(|_| Error::new(format!("{name} is `{text}`, which is no number")))
 }
 
 fn contradiction(which: String) -> Error {

@@ -337,7 +337,7 @@ fn mutated(random: &mut Random, language: Language, source: &str) -> String {
 fn broken_files_end_no_curation() {
     let folder = tempfile::tempdir().unwrap();
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let (rounds, files) = if full() { (400, 250) } else { (2, 60) };
+    let (rounds, files) = if full() { (4_000, 250) } else { (2, 60) };
     for round in 0..rounds {
         let language = *random.pick(&Language::ALL);
         let language = if full() { language } else { Language::ALL[(3 * round) % 6] };

@@ -1,6 +1,6 @@
 //! Lists of messages: OpenAI's `{role, content}` and ShareGPT's `{from, value}`.
 
-use super::value::{kind, shortened, text};
+use super::value::{kind, quoted, text};
 use codelsi_model::message::{Message, Role};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -50,7 +50,7 @@ fn parse_message(message: &Map<String, Value>, unused: &mut BTreeSet<String>) ->
     let name = text(message, author)?;
     let Some((_, role)) = ROLES.iter().find(|(known, _)| *known == name) else {
         let known: Vec<&str> = ROLES.iter().map(|(known, _)| *known).collect();
-        return Err(format!("`{author}` is {}, expected one of {}", shortened(name), known.join(", ")));
+        return Err(format!("`{author}` is {}, expected one of {}", quoted(name), known.join(", ")));
     };
     let is_unused = |(key, value): &(&String, &Value)| *key != author && *key != content && !value.is_null();
     unused.extend(message.iter().filter(is_unused).map(|(key, _)| key.clone()));

@@ -1,5 +1,6 @@
 //! Values and names of rows, and how messages show them.
 
+use codelsi_engine::printable;
 use serde_json::{Map, Value};
 
 /// Returns the text of a key that must be there.
@@ -27,19 +28,15 @@ pub(super) fn kind(value: &Value) -> &'static str {
 pub(crate) fn listed<'a>(names: impl ExactSizeIterator<Item = (&'a str, String)>) -> String {
     const NAMED: usize = 12;
     let more = names.len().saturating_sub(NAMED);
-    let mut shown: Vec<String> = names.take(NAMED).map(|(name, note)| shortened(name) + &note).collect();
+    let mut shown: Vec<String> = names.take(NAMED).map(|(name, note)| quoted(name) + &note).collect();
     shown.extend((more > 0).then(|| format!("and {more} more")));
     shown.join(", ")
 }
 
-/// A name from a file in backquotes, as it may be printed.
-pub(crate) fn shortened(name: &str) -> String {
+/// Quotes a name from a file, on one line and no longer than can be read.
+pub(crate) fn quoted(name: &str) -> String {
     const SHOWN: usize = 40;
-    let mut shown: String = name.chars().take(SHOWN).flat_map(char::escape_debug).collect();
-    if name.chars().nth(SHOWN).is_some() {
-        shown.push('…');
-    }
-    format!("`{shown}`")
+    format!("`{}`", printable(&name.replace('\n', " "), SHOWN))
 }
 
 /// Joins two texts with a blank line, as Alpaca joins an instruction and its input; an empty one leaves the other.

@@ -5,6 +5,7 @@
 //! the host, only the emulation of Node in `js`. What that lacks is listed (`needs_node`): a program that used it and failed
 //! gets the status `NeedsNode`, so that it is not taken for wrong.
 
+mod math;
 mod natives;
 pub mod needs_node;
 
@@ -16,6 +17,7 @@ use super::source::{Engine, StrippedProgram, guarded_program, strip_types};
 use crate::problem::CandidateProgram;
 use crate::sandbox::{EntryPoint, ProcessOutput, ResourceLimits, Sandbox, Termination};
 use codelsi_engine::Result;
+use math::replace_functions;
 use natives::{eval, natives};
 use rquickjs::{Context, Ctx, Function, Object, Persistent, Runtime, Value};
 use serde::{Deserialize, Serialize};
@@ -173,6 +175,7 @@ fn emulation<'js>(ctx: &Ctx<'js>, program: &Rc<StrippedProgram>) -> rquickjs::Re
     ] {
         files.set(name, eval::<Value>(ctx, code, &format!("{name}.js"))?)?;
     }
+    replace_functions(ctx)?;
     let host: Function = eval(ctx, include_str!("../js/node.js"), "node.js")?;
     host.call((natives(ctx, program)?, files))
 }

@@ -13,18 +13,17 @@ use super::diagnosis::{classify, diagnostics};
 use super::guard::Guard;
 use super::judgement::{Judge, Judgement, Status};
 use super::node;
-use super::program_folder::{temp_folder, write};
+use super::program_folder::write;
 use super::tools::{SandboxedTools, find_on_path};
 use crate::problem::CandidateProgram;
 use crate::sandbox::{ChildTask, ProcessOutput, ResourceLimits, Sandbox, Termination, system_runtime};
-use codelsi_engine::{At, Error, Result};
+use codelsi_engine::{At, Error, Result, ScratchFolder};
 use rules::{GuardedRun, RunCommand, launcher_query};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tempfile::TempDir;
 
 /// Builds and runs with the tools of one language.
 pub struct ToolchainJudge {
@@ -34,7 +33,7 @@ pub struct ToolchainJudge {
     programs: BTreeMap<&'static str, PathBuf>,
     versions: String,
     /// The compiled classes that Java problems import.
-    javatuples: Option<TempDir>,
+    javatuples: Option<ScratchFolder>,
 }
 
 impl ToolchainJudge {
@@ -76,7 +75,7 @@ impl ToolchainJudge {
     }
 
     fn ask_versions(&self) -> Result<String> {
-        let empty = temp_folder()?;
+        let empty = ScratchFolder::new()?;
         let ask = |(name, program): (&&str, &PathBuf)| {
             let task = ChildTask::exec(program, &["--version"]);
             let output = self.tools.run(task, empty.path(), ResourceLimits::multipl_e())?;
@@ -95,8 +94,8 @@ impl ToolchainJudge {
         Ok(self.programs.iter().map(ask).collect::<Result<Vec<_>>>()?.join("; "))
     }
 
-    fn build_javatuples(&self) -> Result<TempDir> {
-        let folder = temp_folder()?;
+    fn build_javatuples(&self) -> Result<ScratchFolder> {
+        let folder = ScratchFolder::new()?;
         let sources = javatuples::sources();
         let package = folder.path().join("org/javatuples");
         fs::create_dir_all(&package).map_err(|e| Error::io(&package, e))?;
@@ -130,7 +129,7 @@ impl ToolchainJudge {
 
     /// Builds and runs the program `text`, with `stdin` on its standard input.
     fn run(&self, text: &str, stdin: &str, limits: ResourceLimits) -> Result<ProgramRun> {
-        let folder = temp_folder()?;
+        let folder = ScratchFolder::new()?;
         write(&folder.path().join(self.rule.file), text)?;
         let mut seconds = 0.0;
         if let Some(build) = self.rule.build {
@@ -151,7 +150,7 @@ impl ToolchainJudge {
 
     /// Runs candidate and tests in one process of ours, which has the nonce from its standard input.
     fn run_guarded_python(&self, program: &CandidateProgram, guard: &Guard) -> Result<ProcessOutput> {
-        let folder = temp_folder()?;
+        let folder = ScratchFolder::new()?;
         let (candidate, tests) = program.text.split_at(program.tests_at);
         let driver = include_str!("guarded.py");
         for (name, text) in [("candidate.py", candidate), ("tests.py", tests), ("guarded.py", driver)] {
@@ -162,7 +161,7 @@ impl ToolchainJudge {
 
     /// Runs a copy of the compiled program from a folder where it cannot write: writable files cannot be executed.
     fn run_executable(&self, compiled: &Path, stdin: &str, limits: ResourceLimits) -> Result<ProcessOutput> {
-        let (programs, folder) = (temp_folder()?, temp_folder()?);
+        let (programs, folder) = (ScratchFolder::new()?, ScratchFolder::new()?);
         let program = programs.path().join("program");
         let io = |e| Error::io(compiled, e);
         fs::copy(compiled, &program).map_err(io)?;

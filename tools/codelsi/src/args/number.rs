@@ -1,12 +1,14 @@
 //! The ranges of numbers on the command line: one parser for each notion. What is outside is refused with its range.
 
 use clap::builder::RangedU64ValueParser;
+use codelsi_train::options;
+use std::ops::RangeInclusive;
 
 /// Parses an integer of a range.
 type Count = RangedU64ValueParser<usize>;
 
-fn count(range: std::ops::RangeInclusive<u64>) -> Count {
-    RangedU64ValueParser::new().range(range)
+fn count(range: RangeInclusive<usize>) -> Count {
+    RangedU64ValueParser::new().range(*range.start() as u64..=*range.end() as u64)
 }
 
 /// Completions of a prompt or problem.
@@ -26,22 +28,22 @@ pub fn tokens_or_none() -> Count {
 
 /// Sequences at the same time, or in a step.
 pub fn sequences() -> Count {
-    count(1..=1 << 16)
+    count(options::SEQUENCES)
 }
 
 /// Steps of an optimizer, above 0.
 pub fn steps() -> Count {
-    count(1..=1_000_000_000)
+    count(options::STEPS)
 }
 
 /// Steps of an optimizer, or none.
 pub fn steps_or_none() -> Count {
-    count(0..=1_000_000_000)
+    count(0..=*options::STEPS.end())
 }
 
 /// Passes over the rows.
 pub fn epochs() -> Count {
-    count(1..=1_000_000)
+    count(options::EPOCHS)
 }
 
 /// Rows or problems, above 0.
@@ -56,7 +58,7 @@ pub fn rows_or_none() -> Count {
 
 /// Rank of an adapter.
 pub fn rank() -> Count {
-    count(1..=1 << 14)
+    count(options::RANK)
 }
 
 /// Repetitions of a measurement.

@@ -69,7 +69,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 
 fn line(work: &WorkloadThroughput) -> String {
     let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
-    let share = work.roof_share.map_or(String::new(), |s| format!(", {:.1} % of the roof", 100.0 * s));
+    let share = work.roof_text().map_or(String::new(), |text| format!(", {text}"));
     let (peak, planned) = (mib(work.peak_bytes), mib(work.planned_bytes));
     let (name, rate) = (work.name, work.tokens_per_s);
     format!("{name:<8}{rate:>10.1} tokens/s{share}, peak {peak:.1} MiB, planned {planned:.1} MiB")
@@ -78,7 +78,7 @@ fn line(work: &WorkloadThroughput) -> String {
 fn add_to(object: &mut Map<String, Value>, work: &WorkloadThroughput) {
     let mut add = |key: &str, value: Value| object.insert(format!("{}_{key}", work.name), value);
     add("tokens_per_s", json!(work.tokens_per_s));
-    add("roof_share", json!(work.roof_share));
+    add("roof_share", json!(work.roof_share()));
     add("peak_bytes", json!(work.peak_bytes));
     add("planned_bytes", json!(work.planned_bytes));
 }

@@ -3,8 +3,7 @@
 use crate::args::{JudgeToolArgs, help};
 use crate::json::print_json;
 use clap::Args;
-use codelsi_engine::{Result, RunLock};
-use codelsi_eval::printable::printable;
+use codelsi_engine::{Result, RunLock, printable};
 use codelsi_eval::problem::read_problems;
 use codelsi_experiment::judging::judge_completions;
 use codelsi_experiment::output::Output;

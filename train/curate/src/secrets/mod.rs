@@ -3,6 +3,7 @@
 //! The rules are data: `rules.toml` holds our own, and a file in gitleaks' format adds more ([`rule_file`]). A secret has
 //! the form of a rule, is random enough for it, and is on none of its allow-lists ([`rule`]).
 
+mod re2;
 mod rule;
 mod rule_file;
 

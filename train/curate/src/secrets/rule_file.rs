@@ -1,8 +1,9 @@
 //! Rules in the format of gitleaks' configuration (TOML).
 //!
-//! Its regexes are RE2's, of which the `regex` crate takes nearly all; a rule with another one is left out by name. So is
-//! what has no meaning here: rules for paths alone, rules that other rules require, `extend`.
+//! A rule whose regex the `regex` crate does not take is left out by name. So is what has no meaning here: rules for paths
+//! alone, rules that other rules require, `extend`.
 
+use super::re2::to_regex_syntax;
 use super::rule::{AllowList, Rule, RuleSet, Target};
 use codelsi_engine::{Error, Result};
 use regex::bytes::{Regex, RegexBuilder};
@@ -167,9 +168,10 @@ impl AllowEntry {
     }
 }
 
-/// A regex with RE2's classes: ASCII alone.
+/// A regex in RE2's syntax, with its classes: ASCII alone.
 fn regex(text: &str) -> Result<Regex, String> {
-    let built = |unicode| RegexBuilder::new(text).unicode(unicode).size_limit(MAX_REGEX).build();
+    let text = to_regex_syntax(text);
+    let built = |unicode| RegexBuilder::new(&text).unicode(unicode).size_limit(MAX_REGEX).build();
     // A class of other characters than ASCII needs Unicode.
     built(false).or_else(|_| built(true)).map_err(|e| format!("its regex is not taken: {}", one_line(&e)))
 }
