@@ -110,12 +110,20 @@ pub fn statuses(results: &[ModelResult]) -> String {
     ];
     let height = ROW * results.len() as f64 + 34.0;
     let mut svg = Svg::new(WIDTH, height);
-    let mut legend = LEFT;
-    for (s, status) in all.iter().enumerate() {
+    let occurs = |status: &Status| results.iter().any(|r| r.statuses.get(status).is_some_and(|n| *n > 0));
+    let entries: Vec<(usize, &str)> = all
+        .iter()
+        .enumerate()
+        .filter(|(_, status)| occurs(status))
+        .map(|(s, status)| (s, status_name(*status)))
+        .collect();
+    let width = |label: &str| 32.0 + 6.3 * label.len() as f64;
+    // Above the bars, or as far to the left as all entries need.
+    let mut legend = LEFT.min(WIDTH - entries.iter().map(|(_, label)| width(label)).sum::<f64>());
+    for (s, label) in entries {
         svg.rect(&format!("s{s}"), (legend, 6.0), (11.0, 11.0), "");
-        let label = status_name(*status);
         svg.text("tick", (legend + 16.0, 16.0), Anchor::Start, label);
-        legend += 32.0 + 6.3 * label.len() as f64;
+        legend += width(label);
     }
     for (i, r) in results.iter().enumerate() {
         let top = ROW * i as f64 + 32.0;

@@ -23,13 +23,14 @@ pub fn losses(curves: &[LossCurve], first: usize) -> String {
     let y = Scale { from: ((low - pad).max(0.0), high + pad), to: (SIZE.1 - MARGIN.3, MARGIN.2) };
     let height = |loss: f64| y.at(loss).max(MARGIN.2);
     axes(&mut svg, x, y);
-    let mut labels: Vec<(f64, usize)> = Vec::new();
+    let mut labels: Vec<(f64, usize, f64)> = Vec::new();
     for (i, curve) in curves.iter().enumerate() {
         let class = colour(first + i);
-        svg.path(
-            &format!("curve {class}"),
-            thinned(&curve.training).into_iter().map(|(s, l)| (x.at(s), height(l))),
-        );
+        let line = thinned(&curve.training);
+        if let Some(&(_, last)) = line.last() {
+            labels.push((height(last), i, last));
+        }
+        svg.path(&format!("curve {class}"), line.into_iter().map(|(s, l)| (x.at(s), height(l))));
         for &(step, loss) in &curve.validation {
             svg.dot(
                 &format!("ring {class}"),
@@ -38,13 +39,10 @@ pub fn losses(curves: &[LossCurve], first: usize) -> String {
                 &format!("{}, step {step}: validation {loss:.4}", curve.name),
             );
         }
-        if let Some(&(_, last)) = curve.training.last() {
-            labels.push((height(last), i));
-        }
     }
-    for (label_y, i) in spread(labels) {
+    for (label_y, i, last) in spread(labels) {
         let curve = &curves[i];
-        let loss = curve.validation.last().or(curve.training.last()).map_or(f64::NAN, |p| p.1);
+        let loss = curve.validation.last().map_or(last, |p| p.1);
         svg.text(
             &format!("name {}", colour(first + i)),
             (SIZE.0 - MARGIN.1 + 12.0, label_y + 4.0),
@@ -90,8 +88,8 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.chunks(points.len().div_ceil(MAX_POINTS).max(1)).map(mean).collect()
 }
 
-/// Sorts labels from top to bottom and moves them so that none overlaps another.
-fn spread(mut labels: Vec<(f64, usize)>) -> Vec<(f64, usize)> {
+/// Sorts labels from top to bottom by their height, the first number, and moves them so that none overlaps another.
+fn spread(mut labels: Vec<(f64, usize, f64)>) -> Vec<(f64, usize, f64)> {
     labels.sort_by(|a, b| a.0.total_cmp(&b.0));
     for i in 1..labels.len() {
         labels[i].0 = labels[i].0.max(labels[i - 1].0 + 16.0);

@@ -16,7 +16,7 @@ mod paper;
 mod sweep;
 mod table;
 
-pub use chart::size;
+pub use chart::{count, size};
 pub use data::{
     CurationSummary, LossCurve, ModelComparison, ProblemSet, Report, RepositoryResult, StageTiming, Sweep,
     TrainingSummary,

@@ -18,7 +18,7 @@ use codelsi_engine::{Error, Result, RunLock};
 use codelsi_eval::evaluate::ModelResult;
 use codelsi_eval::judge::Judge;
 use codelsi_eval::problem::Problem;
-use codelsi_eval::report::{CurationSummary, LossCurve, Report, StageTiming, TrainingSummary};
+use codelsi_eval::report::{CurationSummary, count, LossCurve, Report, StageTiming, TrainingSummary};
 use codelsi_eval::sampling::read_completions;
 use codelsi_eval::verbatim::longest_shared_run;
 use codelsi_model::checkpoint::Checkpoint;
@@ -297,7 +297,7 @@ impl<'a> Stages<'a> {
             "{} on {}, {} parameters",
             recipe.name,
             sources.model.display(),
-            self.base.config().parameters()
+            count(self.base.config().parameters() as u64)
         );
         report.settings = settings(&recipe.to_json());
         report.notes.extend(notes_of_judges(report));
@@ -353,13 +353,14 @@ fn loss_curve(name: &str, metrics: &[metrics::StepMetrics]) -> LossCurve {
     }
 }
 
-/// Lists a recipe as names and values, nested names joined with a dot.
+/// Lists a recipe as names and values, nested names joined with a dot; what is not set is left out.
 fn settings(value: &serde_json::Value) -> Vec<(String, String)> {
     let Some(object) = value.as_object() else { return Vec::new() };
     object
         .iter()
         .flat_map(|(name, value)| match value.is_object() {
             true => settings(value).into_iter().map(|(inner, v)| (format!("{name}.{inner}"), v)).collect(),
+            false if value.is_null() || value == "" => Vec::new(),
             false => vec![(name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))],
         })
         .collect()
