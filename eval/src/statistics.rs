@@ -5,10 +5,12 @@
 
 mod paired;
 mod proportion;
+mod seeds;
 mod significance;
 
 pub use paired::{PairedDifference, paired_difference, sign_test};
 pub use proportion::proportion_interval;
+pub use seeds::{AcrossSeeds, across_seeds};
 pub use significance::{ALPHA, Verdict, holm, verdicts};
 
 use serde::{Deserialize, Serialize};

@@ -1,15 +1,17 @@
 //! The data loader: training sequences in their seeded order, micro-batch by micro-batch, and the validation sequences.
 
 use crate::checkpoint::TrainerState;
-use crate::data::{self, Dataset};
+use crate::data::{self, Dataset, REPLAY_SITE, permutation};
 use crate::options::TrainOptions;
 use crate::pack::{Document, EncodedDataset, Encoder, EpochOrder, PackedSequence};
 use crate::row_counts::RowCounts;
 use codelsi_engine::files::write_atomic_with;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Error, Result};
 use codelsi_model::tokenizer::Tokenizer;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 
@@ -22,6 +24,8 @@ pub struct DataLoader<'a> {
     pub rows: RowCounts,
     /// Number of rows in the file `replay`.
     replay_available: usize,
+    /// Fresh documents of `replay`, in the order in which epochs take them; empty where every epoch has the same rows.
+    fresh: Vec<usize>,
     epoch: u32,
     /// The sequences of `epoch`, each a list of indices into the training documents.
     sequences: Vec<Vec<usize>>,
@@ -55,13 +59,18 @@ impl<'a> DataLoader<'a> {
             let mut replayed = read(replay)?.examples;
             replay_available = replayed.len();
             replayed.iter_mut().for_each(|example| example.row += rows);
-            training.extend(data::take_evenly(replayed, options.replay_rows));
+            let taken = if options.replay_fresh { replay_available } else { options.replay_rows };
+            training.extend(data::take_evenly(replayed, taken));
         }
         let encoder = Encoder::for_model(&options.model, tokenizer, options.template, options.seq)?;
         let (training, validation) = (encoder.documents(&training)?, encoder.documents(&validation)?);
         if training.documents.is_empty() {
             return Err(Error::io(&options.data, nothing_to_train_on(&training, options)));
         }
+        let fresh = match options.replay_fresh {
+            true => fresh_order(&training, rows, options.seed),
+            false => Vec::new(),
+        };
         let encoded = [&training, &validation];
         let rows = RowCounts {
             training: training.documents.len(),
@@ -74,7 +83,7 @@ impl<'a> DataLoader<'a> {
         };
         let (epoch, sequences) = (0, Vec::new());
         let mut loader =
-            DataLoader { options, training, validation, rows, replay_available, epoch, sequences };
+            DataLoader { options, training, validation, rows, replay_available, fresh, epoch, sequences };
         loader.sequences = loader.sequences_of(0);
         Ok(loader)
     }
@@ -173,11 +182,15 @@ impl<'a> DataLoader<'a> {
         }
     }
 
-    /// The largest micro-batch of the first epoch, for the memory plan.
+    /// The largest micro-batch of the first epoch, or of all where epochs have other rows, for the memory plan.
     pub fn largest_micro_batch(&mut self) -> PackedSequence {
-        self.load_epoch(0);
-        let all = self.micro_batches(&self.sequences);
-        all.into_iter().max_by_key(|micro| micro.tokens.len()).expect("an epoch has a sequence")
+        let epochs = if self.fresh.is_empty() { 1 } else { self.options.epochs as u32 };
+        let largest_of = |epoch| {
+            self.load_epoch(epoch);
+            let all = self.micro_batches(&self.sequences);
+            all.into_iter().max_by_key(|micro| micro.tokens.len()).expect("an epoch has a sequence")
+        };
+        (0..epochs).map(largest_of).max_by_key(|micro| micro.tokens.len()).expect("a run has an epoch")
     }
 
     /// The most micro-batches of a step of the first epoch, for the memory plan.
@@ -221,7 +234,9 @@ impl<'a> DataLoader<'a> {
 
     fn sequences_of(&self, epoch: u32) -> Vec<Vec<usize>> {
         let TrainOptions { shuffle, packing, seed, seq, .. } = *self.options;
-        EpochOrder { shuffle, packing, seed }.sequences(&self.training.documents, seq, epoch)
+        let documents = &self.training.documents;
+        let chosen = epoch_documents(documents.len(), &self.fresh, self.options.replay_rows, epoch);
+        EpochOrder { shuffle, packing, seed }.sequences(documents, chosen, seq, epoch)
     }
 
     fn micro_batches(&self, sequences: &[Vec<usize>]) -> Vec<PackedSequence> {
@@ -232,6 +247,23 @@ impl<'a> DataLoader<'a> {
     }
 }
 
+/// Returns the documents whose rows come after the `rows` of the data, in a random order.
+fn fresh_order(training: &EncodedDataset, rows: usize, seed: u64) -> Vec<usize> {
+    let replayed: Vec<usize> = (0..training.rows.len()).filter(|&i| training.rows[i] >= rows).collect();
+    let order = permutation(replayed.len(), RngKey { seed, step: 0, site: REPLAY_SITE });
+    order.into_iter().map(|i| replayed[i]).collect()
+}
+
+/// Returns the documents of an epoch: of `all` those that are not fresh, and the next `count` fresh ones.
+fn epoch_documents(all: usize, fresh: &[usize], count: usize, epoch: u32) -> Vec<usize> {
+    let fresh_ones: HashSet<usize> = fresh.iter().copied().collect();
+    let mut chosen: Vec<usize> = (0..all).filter(|document| !fresh_ones.contains(document)).collect();
+    let count = count.min(fresh.len());
+    let start = (epoch as usize * count).checked_rem(fresh.len()).unwrap_or(0);
+    chosen.extend(fresh.iter().cycle().skip(start).take(count));
+    chosen
+}
+
 /// Says why no row became a document.
 fn nothing_to_train_on(training: &EncodedDataset, options: &TrainOptions) -> String {
     match training.dropped {
@@ -239,5 +271,23 @@ fn nothing_to_train_on(training: &EncodedDataset, options: &TrainOptions) -> Str
         _ => {
             format!("no row leaves room for an output in {} tokens; train with longer sequences", options.seq)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fresh_rows_come_once_before_any_comes_again() {
+        let fresh = [7, 4, 6, 3, 5];
+        let epochs: Vec<Vec<usize>> = (0..5).map(|epoch| epoch_documents(8, &fresh, 2, epoch)).collect();
+        assert!(epochs.iter().all(|chosen| chosen[..3] == [0, 1, 2] && chosen.len() == 5));
+        assert_eq!(
+            epochs.iter().map(|chosen| chosen[3..].to_vec()).collect::<Vec<_>>().concat(),
+            fresh.repeat(2)
+        );
+        assert_eq!(epoch_documents(8, &fresh, 99, 3), [0, 1, 2, 7, 4, 6, 3, 5]);
+        assert_eq!(epoch_documents(3, &[], 2, 9), [0, 1, 2]);
     }
 }

@@ -5,7 +5,6 @@ use codelsi_kernels::dropout::DropoutRate;
 use codelsi_model::adapter::{AdapterConfig, Method};
 use codelsi_model::config::LinearName;
 use codelsi_model::template::PromptTemplate;
-use serde_json::{Map, Value, json};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -36,8 +35,10 @@ pub struct TrainOptions {
     /// Rows of an earlier stage, mixed in against forgetting: `replay_rows` of this file at even distances. They are
     /// trained on and never used for validation.
     pub replay: Option<PathBuf>,
-    /// Number of rows taken from `replay`.
+    /// Number of rows taken from `replay` for an epoch.
     pub replay_rows: usize,
+    /// Takes other rows of `replay` in every epoch, in a random order, until all have been taken.
+    pub replay_fresh: bool,
     /// Output folder of the adapter (with `full`: the model), `metrics.jsonl`, `recipe.json` and the checkpoints.
     pub out: PathBuf,
     /// An adapter to start from, of the same method, rank, alpha and target linears.
@@ -146,6 +147,7 @@ impl Default for TrainOptions {
             data: PathBuf::new(),
             replay: None,
             replay_rows: 0,
+            replay_fresh: false,
             out: PathBuf::new(),
             from: None,
             full: false,
@@ -196,6 +198,7 @@ impl TrainOptions {
                 self.replay.is_some() != (self.replay_rows > 0),
                 "a replay is a file and a number of its rows".to_string(),
             ),
+            (self.replay_fresh && self.replay.is_none(), "fresh rows need a replay to come from".to_string()),
             (self.full && self.from.is_some(), "full training does not start from an adapter".to_string()),
         ];
         match rules.into_iter().find(|(broken, _)| *broken) {
@@ -251,35 +254,9 @@ impl TrainOptions {
         let TrainOptions { method, rank, alpha, dropout, .. } = *self;
         AdapterConfig { method, rank, alpha, dropout, targets: self.targets.iter().copied().collect() }
     }
-
-    /// The drop probability that masks realise, a multiple of 1/65536; none without dropout.
-    fn realised_dropout(&self) -> Option<f64> {
-        DropoutRate::new(self.dropout)
-            .ok()
-            .filter(|&rate| rate != DropoutRate::ZERO)
-            .map(DropoutRate::probability)
-    }
-
-    /// All options that determine the result, for `recipe.json` and for the comparison on resume.
-    pub fn recipe(&self) -> Map<String, Value> {
-        let recipe = json!({
-            "model": self.model, "data": self.data,
-            "replay": self.replay, "replay_rows": self.replay_rows, "from": self.from, "full": self.full,
-            "rank": self.rank, "alpha": shortest_decimal(self.alpha), "method": self.method.to_string(), "dropout": shortest_decimal(self.dropout),
-            "dropout_realised": self.realised_dropout(),
-            "targets": self.targets.iter().map(|linear| linear.name()).collect::<Vec<_>>(),
-            "lr": self.lr, "warmup": self.warmup, "weight_decay": shortest_decimal(self.weight_decay), "clip": self.clip,
-            "epochs": self.epochs, "max_steps": self.max_steps,
-            "seq": self.seq, "batch": self.batch, "micro_batch": self.micro_batch,
-            "template": self.template.name(), "validation": self.validation, "validation_data": self.validation_data,
-            "compute": format!("{:?}", self.compute).to_lowercase(),
-            "seed": self.seed, "blank_answers": self.blank_answers.then_some(true), "shuffle": self.shuffle, "packing": self.packing,
-        });
-        recipe.as_object().cloned().unwrap_or_default()
-    }
 }
 
 /// Converts an f32 through its shortest decimal form: 0.05, not 0.05000000074505806.
-fn shortest_decimal(x: f32) -> f64 {
+pub(crate) fn shortest_decimal(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(x as f64)
 }

@@ -189,18 +189,24 @@ pub struct EpochOrder {
 }
 
 impl EpochOrder {
-    /// Puts the documents of one epoch into sequences of at most `seq` tokens, each a list of document indices.
+    /// Puts the `chosen` documents into the sequences of one epoch, of at most `seq` tokens, each a list of document indices.
     ///
     /// Packing is first-fit: a document goes into the first sequence that has room for it. No document is split. The
     /// result depends on the seed and the epoch alone, so that a resumed run needs no more than a cursor.
-    pub fn sequences(self, documents: &[Document], seq: usize, epoch: u32) -> Vec<Vec<usize>> {
-        let order = match self.shuffle {
-            true => permutation(documents.len(), RngKey { seed: self.seed, step: epoch, site: ORDER_SITE }),
-            false => (0..documents.len()).collect(),
-        };
+    pub fn sequences(
+        self,
+        documents: &[Document],
+        mut chosen: Vec<usize>,
+        seq: usize,
+        epoch: u32,
+    ) -> Vec<Vec<usize>> {
+        if self.shuffle {
+            let key = RngKey { seed: self.seed, step: epoch, site: ORDER_SITE };
+            chosen = permutation(chosen.len(), key).into_iter().map(|i| chosen[i]).collect();
+        }
         match self.packing {
-            true => pack(order, documents, seq),
-            false => order.into_iter().map(|index| vec![index]).collect(),
+            true => pack(chosen, documents, seq),
+            false => chosen.into_iter().map(|index| vec![index]).collect(),
         }
     }
 }
@@ -324,8 +330,10 @@ mod tests {
     #[test]
     fn every_document_is_packed_once_within_the_length() {
         let documents = documents_of(&[5, 9, 1, 3, 10, 2, 7, 4, 6, 8]);
-        let pack =
-            |seed, epoch| EpochOrder { shuffle: true, packing: true, seed }.sequences(&documents, 10, epoch);
+        let pack = |seed, epoch| {
+            let order = EpochOrder { shuffle: true, packing: true, seed };
+            order.sequences(&documents, (0..10).collect(), 10, epoch)
+        };
         let epoch = pack(42, 0);
         let mut all: Vec<usize> = epoch.concat();
         all.sort();
@@ -343,8 +351,9 @@ mod tests {
     #[test]
     fn without_shuffling_or_packing_a_sequence_is_a_row_in_the_file_s_order() {
         let documents = documents_of(&[5, 9, 1, 3]);
-        let sequences =
-            |shuffle, packing| EpochOrder { shuffle, packing, seed: 42 }.sequences(&documents, 10, 1);
+        let sequences = |shuffle, packing| {
+            EpochOrder { shuffle, packing, seed: 42 }.sequences(&documents, (0..4).collect(), 10, 1)
+        };
         assert_eq!(sequences(false, false), [[0], [1], [2], [3]]);
         assert_eq!(sequences(false, true), [vec![0, 2, 3], vec![1]]);
         let mut shuffled = sequences(true, false);

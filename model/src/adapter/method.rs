@@ -4,6 +4,7 @@ use crate::config::{LinearName, ModelConfig};
 use codelsi_engine::{Error, Result};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::str::FromStr;
 
 /// A method of parameter-efficient fine-tuning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,22 @@ impl fmt::Display for Method {
             Method::Mixture { experts } => write!(f, "a mixture of {experts} LoRA experts"),
             Method::Bottleneck => f.write_str("bottleneck adapters"),
         }
+    }
+}
+
+impl FromStr for Method {
+    type Err = Error;
+
+    /// Reads the name that `Display` writes.
+    fn from_str(name: &str) -> Result<Self> {
+        let experts = || name.strip_prefix("a mixture of ")?.strip_suffix(" LoRA experts")?.parse().ok();
+        let flags = [(false, false), (true, false), (false, true), (true, true)];
+        let low_rank = flags.into_iter().map(|(rslora, dora)| Method::LowRank { rslora, dora });
+        let mixture = experts().map(|experts| Method::Mixture { experts });
+        let mut methods = low_rank.chain([Method::Bottleneck]).chain(mixture);
+        methods
+            .find(|method| method.to_string() == name)
+            .ok_or_else(|| Error::new(format!("no adapter method is called `{name}`")))
     }
 }
 

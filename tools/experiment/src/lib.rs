@@ -28,6 +28,7 @@ pub mod private_repository;
 pub mod protocol;
 pub mod recipe;
 pub mod report;
+pub mod seeds;
 pub mod sources;
 pub mod stages;
 pub mod table;

@@ -3,14 +3,18 @@
 use crate::curation::NEAR_DUPLICATE_THRESHOLD;
 use crate::protocol::ProtocolOptions;
 use codelsi_demo::recipe as demo;
+use codelsi_engine::{At, Error, Result};
 use codelsi_eval::judge::JudgeKind;
 use codelsi_eval::protocol::PromptFormat;
 use codelsi_model::template::PromptTemplate;
 use codelsi_train::TrainOptions;
 use codelsi_train::options::ActivationCheckpointing;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// Hyperparameters of a pipeline.
+#[derive(Clone)]
 pub struct Recipe {
     pub name: &'static str,
     /// Share of common token 5-grams from which a row is a near duplicate; none in the demo, whose rows are similar by
@@ -109,6 +113,70 @@ impl Recipe {
         self
     }
 
+    /// Reads the recipe that a run wrote to `recipe.json`. What it does not state is the named recipe's.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds what no recipe has; the error names it.
+    pub fn read(path: &Path) -> Result<Self> {
+        let place = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let value: Value = serde_json::from_str(&text).map_err(|e| Error::io(path, e))?;
+        Recipe::from_json(&value).at(place)
+    }
+
+    fn from_json(value: &Value) -> Result<Self> {
+        let object = value.as_object().ok_or_else(|| Error::new("a recipe is a JSON object"))?;
+        let mut recipe = match object.get("recipe").and_then(Value::as_str) {
+            Some("demo") => Recipe::demo(42),
+            Some("paper") => Recipe::paper(42),
+            _ => return Err(Error::new("`recipe` is missing; it is \"demo\" or \"paper\"")),
+        };
+        for (name, value) in object {
+            recipe.set(name, value).at(name)?;
+        }
+        recipe.protocol.check().map(|()| recipe)
+    }
+
+    fn set(&mut self, name: &str, value: &Value) -> Result<()> {
+        let options = || value.as_object().ok_or_else(|| Error::new("an object is expected"));
+        match name {
+            "recipe" => {}
+            "resemblance" => self.near_duplicate_threshold = read(value)?,
+            "general" => self.general = self.general.with_recipe(options()?)?,
+            "specialized" => self.specialized = self.specialized.with_recipe(options()?)?,
+            "private_rows" => self.private_rows = read(value)?,
+            "evaluation" => {
+                for (name, value) in options()? {
+                    self.set_evaluation(name, value).at(name)?;
+                }
+            }
+            _ => return Err(Error::new("no recipe has this key")),
+        }
+        Ok(())
+    }
+
+    fn set_evaluation(&mut self, name: &str, value: &Value) -> Result<()> {
+        let p = &mut self.protocol;
+        match name {
+            "samples" => p.n = read(value)?,
+            "temperature" => p.temperature = read(value)?,
+            "top_p" => p.top_p = read(value)?,
+            "max_tokens" => p.max_tokens = read(value)?,
+            "seed" => p.seed = read(value)?,
+            "prompt_format" => p.prompt_format = read(value)?,
+            "judge" => self.judge = read(value)?,
+            "limit" => p.limit = read(value)?,
+            _ => return Err(Error::new("no evaluation has this key")),
+        }
+        Ok(())
+    }
+
+    /// Sets the seed of every stage and of the sampling.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        (self.general.seed, self.specialized.seed, self.protocol.seed) = (seed, seed, seed);
+        self
+    }
+
     /// Returns the recipe for `recipe.json` and the report.
     pub fn to_json(&self) -> Value {
         let p = &self.protocol;
@@ -124,6 +192,10 @@ impl Recipe {
         });
         shortest(recipe)
     }
+}
+
+fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
+    serde_json::from_value(value.clone()).map_err(|e| Error::new(format!("{value} is not taken: {e}")))
 }
 
 /// Returns a value whose numbers have the fewest digits that name the same f32: 0.2, not 0.20000000298023224.
@@ -149,5 +221,22 @@ mod tests {
     fn a_recipe_s_numbers_are_printed_as_they_were_given() {
         let text = Recipe::paper(42).to_json().to_string();
         assert!(text.contains("\"temperature\":0.2,") && text.contains("\"top_p\":0.95,"), "{text}");
+    }
+
+    #[test]
+    fn a_recipe_reads_back_as_it_was_written() {
+        for recipe in [Recipe::demo(7), Recipe::paper(9)] {
+            let mut recipe = recipe;
+            recipe.private_rows = 5;
+            recipe.protocol.limit = Some(3);
+            assert_eq!(Recipe::from_json(&recipe.to_json()).unwrap().to_json(), recipe.to_json());
+        }
+        let refused = |value: Value| Recipe::from_json(&value).err().unwrap().to_string();
+        assert!(refused(json!({"recipe": "cake"})).contains("\"demo\" or \"paper\""));
+        assert!(
+            refused(json!({"recipe": "demo", "general": {"rank": "a"}})).starts_with("general: rank: \"a\"")
+        );
+        assert!(refused(json!({"recipe": "demo", "evaluation": {"samples": 0}})).contains('0'));
+        assert!(refused(json!({"recipe": "demo", "sauce": 1})).starts_with("sauce"));
     }
 }

@@ -18,7 +18,7 @@ use codelsi_engine::{Error, Result, RunLock};
 use codelsi_eval::evaluate::ModelResult;
 use codelsi_eval::judge::Judge;
 use codelsi_eval::problem::Problem;
-use codelsi_eval::report::{CurationSummary, count, LossCurve, Report, StageTiming, TrainingSummary};
+use codelsi_eval::report::{CurationSummary, LossCurve, Report, StageTiming, TrainingSummary, count};
 use codelsi_eval::sampling::read_completions;
 use codelsi_eval::verbatim::longest_shared_run;
 use codelsi_model::checkpoint::Checkpoint;

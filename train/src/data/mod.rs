@@ -151,6 +151,7 @@ pub fn take_evenly<T>(rows: Vec<T>, count: usize) -> Vec<T> {
 /// Sites of the random numbers drawn here (see [`RngKey`]); layers and linears use small numbers.
 const SPLIT_SITE: u32 = u32::MAX;
 pub(crate) const ORDER_SITE: u32 = u32::MAX - 1;
+pub(crate) const REPLAY_SITE: u32 = u32::MAX - 2;
 
 /// A random permutation of `0..n`: the indices sorted by a random number drawn for each.
 pub(crate) fn permutation(n: usize, key: RngKey) -> Vec<usize> {

@@ -61,6 +61,11 @@ pub fn rank() -> Count {
     count(options::RANK)
 }
 
+/// Seeds of an experiment.
+pub fn seeds() -> Count {
+    count(1..=1_000)
+}
+
 /// Repetitions of a measurement.
 pub fn repetitions() -> Count {
     count(1..=1_000_000)

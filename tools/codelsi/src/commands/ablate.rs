@@ -6,8 +6,9 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use codelsi_engine::{Error, Result};
 use codelsi_experiment::ablation::Ablation;
 use codelsi_experiment::output::Output;
+use codelsi_experiment::recipe::Recipe;
 use codelsi_experiment::sources::Sources;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Compare variants of the training in a table with intervals and costs.
 #[derive(Args)]
@@ -35,28 +36,24 @@ fn ablations() -> impl TypedValueParser<Value = Ablation> {
 /// Runs the command.
 pub fn run(args: &AblateArgs, out: &Output) -> Result<()> {
     let (ablation, pipeline) = (args.ablation, &args.pipeline);
-    let recipe = pipeline.changed(ablation.adapt_recipe(pipeline.named()));
-    let sources = args.sources(ablation, recipe.name == "demo")?;
-    let report = ablation.run(&pipeline.experiment(recipe, sources), out)?;
-    pipeline.json(&report);
-    Ok(())
+    let recipe = pipeline.changed(ablation.adapt_recipe(pipeline.named()?));
+    let sources = |recipe: &Recipe, folder: &Path| args.sources(ablation, recipe, folder);
+    pipeline.run_seeds(&recipe, sources, |experiment| ablation.run(experiment, out))
 }
 
 impl AblateArgs {
     /// Returns the pipeline's sources, for `languages` with the problems of the other languages.
-    fn sources(&self, ablation: Ablation, demo: bool) -> Result<Sources> {
-        let other = ablation != Ablation::Languages;
+    fn sources(&self, ablation: Ablation, recipe: &Recipe, folder: &Path) -> Result<Sources> {
+        let (other, demo) = (ablation != Ablation::Languages, recipe.name == "demo");
         if !self.language_problems.is_empty() && (other || demo) {
             return Err(Error::new(
                 "--language-problems is for `ablate languages` with your own model: leave it out (the demo makes its own)",
             ));
         }
-        let sources = self.pipeline.sources(ablation.private_examples())?;
+        let sources = self.pipeline.sources(recipe, folder, ablation.private_examples())?;
         Ok(match (other, demo) {
             (true, _) => sources,
-            (_, true) => {
-                sources.with_demo_languages(&self.pipeline.out.join("sources"), self.pipeline.seed)?
-            }
+            (_, true) => sources.with_demo_languages(&folder.join("sources"), recipe.protocol.seed)?,
             _ => Sources { language_problems: self.language_problems.clone(), ..sources },
         })
     }

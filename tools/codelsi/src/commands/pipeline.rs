@@ -6,7 +6,7 @@ use crate::commands::evaluate::summary;
 use crate::json::print_json;
 use clap::Args;
 use codelsi_demo::recipe::PRIVATE_EXAMPLES;
-use codelsi_engine::{Error, Result};
+use codelsi_engine::{Error, Result, RunLock};
 use codelsi_eval::judge::JudgeKind;
 use codelsi_eval::protocol::PromptFormat;
 use codelsi_eval::report::{ProblemSet, Report};
@@ -16,15 +16,17 @@ use codelsi_experiment::placement::Placement;
 use codelsi_experiment::recipe::Recipe;
 use codelsi_experiment::sources::Sources;
 use codelsi_experiment::stages::Experiment;
-use codelsi_experiment::{dry_run, pipeline};
-use std::path::PathBuf;
+use codelsi_experiment::{dry_run, pipeline, seeds};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// Run the whole paper: curate, train two stages, evaluate, report.
 #[derive(Args)]
 pub struct PipelineArgs {
-    /// Recipe: demo = a tiny embedded model on generated sources, paper = the paper's figures on your model and sources.
-    #[arg(long, default_value = "paper", value_parser = ["demo", "paper"])]
-    recipe: String,
+    /// Recipe: demo = a tiny embedded model on generated sources, paper = the paper's figures on your model and sources, or
+    /// the `recipe.json` that a run wrote.
+    #[arg(long, value_name = "NAME|FILE.json", default_value = "paper")]
+    recipe: RecipeChoice,
     /// Folder for everything that the run makes; an interrupted run goes on.
     #[arg(long, value_name = "DIR", default_value = "run")]
     pub out: PathBuf,
@@ -45,8 +47,13 @@ pub struct PipelineArgs {
     /// File of problems over the private code, where there are any.
     #[arg(long, value_name = "FILE")]
     private_problems: Option<PathBuf>,
-    #[arg(long, help = help::SEED, default_value_t = 42)]
-    pub seed: u64,
+    /// Seed of every random choice; the same seed gives the same result [default: 42, or the recipe file's]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Number of seeds, from --seed on: a run in a folder of its own for each, then one table with the variance within and
+    /// between seeds.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::seeds())]
+    seeds: usize,
     #[arg(long, help = help::JSON)]
     json: bool,
     #[command(flatten)]
@@ -55,6 +62,27 @@ pub struct PipelineArgs {
     device: DeviceArgs,
     #[command(flatten)]
     ranks: RankArgs,
+}
+
+/// The recipe that a command line names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum RecipeChoice {
+    Demo,
+    Paper,
+    File(PathBuf),
+}
+
+impl FromStr for RecipeChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "demo" => Ok(RecipeChoice::Demo),
+            "paper" => Ok(RecipeChoice::Paper),
+            _ if text.ends_with(".json") => Ok(RecipeChoice::File(text.into())),
+            _ => Err("it is neither `demo`, `paper` nor a file FILE.json".into()),
+        }
+    }
 }
 
 /// Changes of the recipe.
@@ -88,7 +116,7 @@ struct OverrideArgs {
 
 /// Runs the command.
 pub fn run(args: &PipelineArgs, out: &Output) -> Result<()> {
-    let recipe = args.changed(args.named());
+    let recipe = args.changed(args.named()?);
     if args.dry_run {
         let model = args.model.as_ref().ok_or_else(|| Error::new("--dry-run needs --model DIR"))?;
         let dry_run::Estimate { text, object, advice } = dry_run::estimate(&recipe, model, args.placement())?;
@@ -98,9 +126,8 @@ pub fn run(args: &PipelineArgs, out: &Output) -> Result<()> {
         print_json(args.json, &object);
         return advice.map_or(Ok(()), |advice| Err(Error::new(format!("does not fit: {advice}"))));
     }
-    let experiment = args.experiment(recipe, args.sources(PRIVATE_EXAMPLES)?);
-    args.json(&pipeline::run(&experiment, out)?);
-    Ok(())
+    let sources = |recipe: &Recipe, folder: &Path| args.sources(recipe, folder, PRIVATE_EXAMPLES);
+    args.run_seeds(&recipe, sources, |experiment| pipeline::run(experiment, out))
 }
 
 /// Runs the demo into a new folder under `runs`.
@@ -124,10 +151,33 @@ pub fn demo(out: &Output) -> Result<()> {
 }
 
 impl PipelineArgs {
-    /// Returns the experiment of a recipe over these sources, with the judge of the flags, else of the recipe.
-    pub fn experiment(&self, recipe: Recipe, sources: Sources) -> Experiment {
-        let judge = JudgeOptions { judge: self.overrides.judge.or(recipe.judge), ..JudgeOptions::default() };
-        Experiment { recipe, sources, folder: self.out.clone(), placement: self.placement(), judge }
+    /// Runs an experiment with every seed: one in the output folder itself, several in folders of their own. `sources` writes
+    /// the demo's into a folder.
+    ///
+    /// # Errors
+    /// The first error of a run.
+    pub fn run_seeds(
+        &self,
+        recipe: &Recipe,
+        sources: impl Fn(&Recipe, &Path) -> Result<Sources>,
+        run: impl Fn(&Experiment) -> Result<Report>,
+    ) -> Result<()> {
+        let experiment = |recipe: Recipe, folder: &Path| -> Result<Experiment> {
+            let sources = sources(&recipe, folder)?;
+            let judge =
+                JudgeOptions { judge: self.overrides.judge.or(recipe.judge), ..JudgeOptions::default() };
+            Ok(Experiment { recipe, sources, folder: folder.into(), placement: self.placement(), judge })
+        };
+        if self.seeds == 1 {
+            self.json(&run(&experiment(recipe.clone(), &self.out)?)?);
+            return Ok(());
+        }
+        let _lock = RunLock::folder(&self.out)?;
+        let first = recipe.protocol.seed;
+        let with_seed = |seed: u64, folder: &Path| experiment(recipe.clone().with_seed(seed), folder);
+        let table = seeds::run(first, self.seeds, &self.out, with_seed, run)?;
+        print_json(self.json, &serde_json::to_value(&table).map_err(|e| Error::new(e.to_string()))?);
+        Ok(())
     }
 
     fn placement(&self) -> Placement {
@@ -135,15 +185,26 @@ impl PipelineArgs {
     }
 
     /// Prints the report's results as JSON, if `--json` is given.
-    pub fn json(&self, report: &Report) {
+    fn json(&self, report: &Report) {
         let results = |set: &ProblemSet| set.results.iter().map(summary).collect::<Vec<_>>();
         let sets: Vec<_> = report.sets.iter().map(results).collect();
         print_json(self.json, &serde_json::json!({ "sets": sets }));
     }
 
     /// Returns the recipe that `--recipe` names.
-    pub fn named(&self) -> Recipe {
-        if self.recipe == "demo" { Recipe::demo(self.seed) } else { Recipe::paper(self.seed) }
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn named(&self) -> Result<Recipe> {
+        let recipe = match &self.recipe {
+            RecipeChoice::Demo => Recipe::demo(42),
+            RecipeChoice::Paper => Recipe::paper(42),
+            RecipeChoice::File(path) => Recipe::read(path)?,
+        };
+        Ok(match self.seed {
+            Some(seed) => recipe.with_seed(seed),
+            None => recipe,
+        })
     }
 
     /// Returns `recipe` with the changes of the flags.
@@ -160,18 +221,18 @@ impl PipelineArgs {
         p.n = new.n.unwrap_or(p.n);
         p.max_tokens = new.max_tokens.unwrap_or(p.max_tokens);
         p.prompt_format = new.prompt_format.unwrap_or(p.prompt_format);
-        p.limit = new.limit;
+        p.limit = new.limit.or(p.limit);
         recipe
     }
 
-    /// Returns the sources of the run; the demo's are made, with `examples` private examples. With 0, private code is not
-    /// needed.
+    /// Returns the sources of a run; the demo's are written into `folder`, with `examples` private examples. With 0, private
+    /// code is not needed.
     ///
     /// # Errors
     /// When a path is missing, or the demo's folder cannot be written.
-    pub fn sources(&self, examples: usize) -> Result<Sources> {
-        if self.recipe == "demo" {
-            let made = Sources::demo(&self.out.join("sources"), self.seed, examples)?;
+    pub fn sources(&self, recipe: &Recipe, folder: &Path, examples: usize) -> Result<Sources> {
+        if recipe.name == "demo" {
+            let made = Sources::demo(&folder.join("sources"), recipe.protocol.seed, examples)?;
             return Ok(match self.private.is_empty() {
                 true => made,
                 // The demo's private problems are over its own library.

@@ -55,6 +55,9 @@ pub struct TrainArgs {
     #[arg(long, help = help::REPLAY_ROWS, value_name = "N", help_heading = "Data", requires = "replay")]
     #[arg(value_parser = number::rows_or_none())]
     replay_rows: Option<usize>,
+    /// Replay other rows in every epoch, until all of the file have been.
+    #[arg(long, help_heading = "Data", requires = "replay")]
+    replay_fresh: bool,
     #[command(flatten)]
     method: MethodArgs,
     /// Peak learning rate LR. Step t = 1 .. P has LR t/W while t <= W, the warm-up, then LR (1 + cos(pi (t-W)/(P-W)))/2,
@@ -121,6 +124,7 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
         data: args.data.clone(),
         replay: args.replay.clone(),
         replay_rows: args.replay_rows.unwrap_or(0),
+        replay_fresh: args.replay_fresh,
         out: args.out.clone(),
         from: args.from.clone(),
         full: args.method.full,
