@@ -124,3 +124,89 @@ impl SeedTable {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::{ModelPairs, problem_set};
+    use codelsi_eval::evaluate::{ModelResult, ProblemResult};
+    use codelsi_eval::failure_modes::FailureModes;
+    use codelsi_eval::judge::StatusCounts;
+    use codelsi_eval::protocol::{PromptFormat, Protocol};
+
+    /// The result of a model that solves the first of 40 problems, with one sample each.
+    fn result(name: &str, problems_hash: &str, solved: usize) -> ModelResult {
+        let protocol = Protocol {
+            format: PromptFormat::Completion,
+            temperature: 0.2,
+            top_p: 0.95,
+            samples: 1,
+            max_tokens: 8,
+            seed: 1,
+            judge: "embedded".into(),
+            judge_choice: String::new(),
+            problems: 40,
+            problems_hash: problems_hash.into(),
+            limited: Vec::new(),
+        };
+        let problem = |i: usize| ProblemResult {
+            name: format!("p{i}"),
+            samples: 1,
+            correct: usize::from(i < solved),
+            needs_node: 0,
+            failure: None,
+        };
+        ModelResult {
+            name: name.into(),
+            pass_at_1: solved as f64 / 40.0,
+            low: 0.0,
+            high: 1.0,
+            pass_at_10: None,
+            problems: 40,
+            samples: 40,
+            statuses: StatusCounts::new(),
+            exploits: 0,
+            failure_modes: FailureModes::default(),
+            verbatim: None,
+            per_problem: (0..40).map(problem).collect(),
+            protocol_hash: protocol.hash(),
+            protocol,
+            generate_seconds: 0.0,
+            judge_seconds: 0.0,
+        }
+    }
+
+    /// A report of two models that solve so many problems.
+    fn report(problems_hash: &str, solved: [usize; 2]) -> Report {
+        let results =
+            vec![result("base", problems_hash, solved[0]), result("general", problems_hash, solved[1])];
+        let set = problem_set("problems", results, ModelPairs::WithFirst).unwrap();
+        Report { sets: vec![set], ..Report::default() }
+    }
+
+    #[test]
+    fn a_table_shows_every_seed_and_tells_their_variance_apart() {
+        let reports = [report("a", [4, 30]), report("b", [4, 10]), report("c", [4, 20])];
+        let table = SeedTable::new(vec![7, 8, 9], &reports);
+        let [base, general] = &table.sets[0].models[..] else { panic!("two models") };
+        assert_eq!((base.across.mean.value, base.across.between), (0.1, Some(0.0)));
+        assert!((general.across.mean.value - 0.5).abs() < 1e-12 && general.across.between.unwrap() > 0.2);
+        let difference = &table.sets[0].differences[0];
+        assert_eq!((difference.name.as_str(), difference.significant), ("general - base", Some(2)));
+        let text = table.render();
+        assert!(
+            text.contains("75.0    25.0    50.0    50.0") && text.contains("significant with 2 of 3"),
+            "{text}"
+        );
+        assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
+    }
+
+    #[test]
+    fn seeds_over_the_same_problems_do_not_narrow_the_interval() {
+        let width = |hashes: [&str; 3]| {
+            let reports = hashes.map(|hash| report(hash, [4, 20]));
+            SeedTable::new(vec![1, 2, 3], &reports).sets[0].models[1].across.mean.width()
+        };
+        assert!(width(["a", "a", "a"]) > 1.5 * width(["a", "b", "c"]));
+    }
+}

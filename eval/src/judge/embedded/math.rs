@@ -6,7 +6,10 @@ use rquickjs::prelude::{Coerced, Rest};
 use rquickjs::{Ctx, Function, Object};
 use std::f64::consts::{E, LN_2};
 
-const FUNCTIONS: [(&str, fn(f64) -> f64); 18] = [
+/// A function of one number.
+type Unary = fn(f64) -> f64;
+
+const FUNCTIONS: [(&str, Unary); 18] = [
     ("acos", libm::acos),
     ("acosh", libm::acosh),
     ("asin", libm::asin),
