@@ -287,7 +287,7 @@ fn ticks_are_round_and_numbers_readable() {
     assert_eq!(chart::ticks(0.31, 0.84, 5).1, 1);
     assert_eq!(chart::duration(3725.2), "1 h 02 min");
     assert_eq!(chart::duration(59.6), "1 min 00 s");
-    assert_eq!(chart::count(1_234_567), "1\u{202f}234\u{202f}567");
+    assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
     assert_eq!((size(52_638_515), size(3 << 30)), ("50.2 MiB".into(), "3.0 GiB".into()));
     assert_eq!(bars::signed(-0.031 * 100.0, 1), "−3.1");
 }
