@@ -1,4 +1,5 @@
-//! `codelsi ablate`: one command, a table of variants; the same seed gives the same table; runs are compared in one report.
+//! `codelsi ablate` and `--seeds`: one command, a table of variants or seeds; the same seed gives the same table; runs are
+//! compared in one report.
 
 use codelsi_eval::report::{ProblemSet, Report};
 use codelsi_testing::or_skip;
@@ -66,6 +67,43 @@ fn variants_stand_in_one_table_that_its_seed_decides() {
     codelsi(&["report", first.to_str().unwrap(), again.to_str().unwrap(), "--out", both.to_str().unwrap()]);
     let text = std::fs::read_to_string(both.join("report.md")).unwrap();
     assert!(text.contains("| first LoRA |") && text.contains("| again full − again mixture |"), "{text}");
+}
+
+#[test]
+fn seeds_stand_in_one_table_and_a_run_is_repeated_by_its_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let pipeline = |recipe: &str, out: &str, more: &[&str]| {
+        let out = path(out);
+        let run =
+            ["pipeline", "--recipe", recipe, "--out", out.to_str().unwrap(), "--specialized-steps", "2"];
+        codelsi(&[&run[..], &SMALL, more].concat())
+    };
+    let table = pipeline("demo", "run", &["--seed", "7", "--seeds", "2"]);
+    assert_eq!(table["seeds"], serde_json::json!([7, 8]));
+    let general = &table["sets"][0]["models"][1];
+    assert_eq!(
+        (general["name"].as_str(), general["estimates"].as_array().map(Vec::len)),
+        (Some("general"), Some(2))
+    );
+    assert!(general["across"]["between"].is_f64(), "{general}");
+    let text = std::fs::read_to_string(path("run/seeds.txt")).unwrap();
+    assert!(text.contains("general - base") && text.contains("significant with 0 of 2"), "{text}");
+    // The recipe holds the seed; the run's folder is another one.
+    let recipe = path("run/seed-8/recipe.json");
+    codelsi(&[
+        "pipeline",
+        "--recipe",
+        recipe.to_str().unwrap(),
+        "--out",
+        path("again").to_str().unwrap(),
+        "--device",
+        "cpu",
+    ]);
+    for file in ["general/adapter_model.safetensors", "specialized/adapter_model.safetensors"] {
+        let [first, again] = ["run/seed-8", "again"].map(|run| std::fs::read(path(run).join(file)).unwrap());
+        assert!(first == again, "{file}");
+    }
 }
 
 /// The report of a run.

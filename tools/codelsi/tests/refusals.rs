@@ -68,3 +68,27 @@ fn the_bare_command_prints_its_help_and_names_the_demo() {
         "{text}"
     );
 }
+
+#[test]
+fn a_recipe_that_is_none_is_refused_by_what_is_wrong_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recipe.json");
+    let pipeline = |recipe: &str| {
+        std::fs::write(&file, recipe).unwrap();
+        let out = folder.path().join("run").to_str().unwrap().to_owned();
+        refused(&["pipeline", "--recipe", file.to_str().unwrap(), "--out", &out])
+    };
+    for (recipe, named) in [
+        ("{", "recipe.json"),
+        ("[]", "a recipe is a JSON object"),
+        (r#"{"recipe": "cake"}"#, r#"it is "demo" or "paper""#),
+        (r#"{"recipe": "demo", "general": {"rank": -3}}"#, "general: rank: -3"),
+        (r#"{"recipe": "demo", "specialized": {"flour": 1}}"#, "specialized: flour"),
+        (r#"{"recipe": "demo", "evaluation": {"samples": 0}}"#, "samples"),
+    ] {
+        let line = pipeline(recipe);
+        assert!(line.contains(named), "{recipe}: {line}");
+    }
+    let output = codelsi(&["pipeline", "--recipe", "cake"]);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+}
