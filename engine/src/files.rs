@@ -65,7 +65,7 @@ pub fn replace_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result
     }
     sync_folder(&temporary).map_err(io)?;
     let old = match path.exists() {
-        true => exchange(&temporary, path).map_err(io)?,
+        true => Some(exchange(&temporary, path).map_err(io)?),
         false => fs::rename(&temporary, path).map(|()| None).map_err(io)?,
     };
     sync_parent(path).map_err(io)?;
@@ -77,15 +77,15 @@ pub fn replace_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result
 
 /// Puts `new` in the place of `old` in one step, and returns where the old one is now. A file system that cannot exchange
 /// two names renames twice; a crash between leaves both under other names.
-fn exchange(new: &Path, old: &Path) -> std::io::Result<Option<PathBuf>> {
+fn exchange(new: &Path, old: &Path) -> std::io::Result<PathBuf> {
     if rustix::fs::renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE).is_ok() {
-        return Ok(Some(new.to_path_buf()));
+        return Ok(new.to_path_buf());
     }
     let aside = old.with_extension("old.tmp");
     let _ = fs::remove_dir_all(&aside);
     fs::rename(old, &aside)?;
     fs::rename(new, old)?;
-    Ok(Some(aside))
+    Ok(aside)
 }
 
 /// Creates a file or folder beside `path` under a name that no other writer has, and locks it, so that others see whether

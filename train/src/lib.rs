@@ -19,7 +19,7 @@ pub mod options;
 pub mod pack;
 pub mod plan;
 pub mod rank_check;
-mod recipe;
+pub mod recipe;
 pub mod row_counts;
 pub mod run_summary;
 pub mod schedule;

@@ -78,7 +78,11 @@ impl TrainOptions {
     }
 }
 
-fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
+/// Reads a value of a recipe.
+///
+/// # Errors
+/// When it is not of the type; the error shows it.
+pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
     serde_json::from_value(value.clone()).map_err(|e| Error::new(format!("{value} is not taken: {e}")))
 }
 

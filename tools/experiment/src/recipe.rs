@@ -9,7 +9,7 @@ use codelsi_eval::protocol::PromptFormat;
 use codelsi_model::template::PromptTemplate;
 use codelsi_train::TrainOptions;
 use codelsi_train::options::ActivationCheckpointing;
-use serde::de::DeserializeOwned;
+use codelsi_train::recipe::read;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -192,10 +192,6 @@ impl Recipe {
         });
         shortest(recipe)
     }
-}
-
-fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
-    serde_json::from_value(value.clone()).map_err(|e| Error::new(format!("{value} is not taken: {e}")))
 }
 
 /// Returns a value whose numbers have the fewest digits that name the same f32: 0.2, not 0.20000000298023224.
