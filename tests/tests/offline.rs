@@ -46,7 +46,7 @@ fn the_whole_pipeline_runs() {
     }
     recipe.protocol.n = 1;
     recipe.protocol.limit = Some(6);
-    let sources = Sources::demo(&run.path().join("sources"), 3, 40).unwrap();
+    let sources = Sources::demo(&run.path().join("sources"), 3).unwrap();
     let judge = JudgeOptions { judge: recipe.judge, ..JudgeOptions::default() };
     let folder = run.path().to_path_buf();
     let experiment = Experiment { recipe, sources, folder, placement: Placement::default(), judge };

@@ -79,6 +79,7 @@ impl<'a> DataLoader<'a> {
             truncated: encoded.iter().map(|data| data.truncated).sum(),
             too_long: encoded.iter().map(|data| data.dropped).sum(),
             without_form: encoded.iter().map(|data| data.without_form).sum(),
+            own_template: encoded.iter().map(|data| data.own_template).sum(),
             ..counts
         };
         let (epoch, sequences) = (0, Vec::new());

@@ -2,7 +2,7 @@
 
 use crate::data::{Example, ORDER_SITE, Turn, permutation};
 use codelsi_engine::rng::RngKey;
-use codelsi_engine::{At, Result};
+use codelsi_engine::{At, Error, Result};
 use codelsi_model::chat_template::{ChatTemplate, EncodedConversation};
 use codelsi_model::template::PromptTemplate;
 use codelsi_model::tokenizer::Tokenizer;
@@ -62,6 +62,8 @@ pub struct EncodedDataset {
     pub dropped: usize,
     /// Conversations for which the template has no form.
     pub without_form: usize,
+    /// Rows in a template of their own.
+    pub own_template: usize,
 }
 
 impl<'a> Encoder<'a> {
@@ -103,6 +105,7 @@ impl<'a> Encoder<'a> {
                 }
                 all.truncated += 1;
             }
+            all.own_template += usize::from(row.template.is_some_and(|own| own != self.template));
             all.documents.push(document);
             all.rows.push(row.row);
         }
@@ -115,9 +118,12 @@ impl<'a> Encoder<'a> {
     /// # Errors
     /// Text that the tokenizer cannot encode, or a chat template that a model cannot be trained with.
     pub fn document(&self, row: &Example) -> Result<Option<Document>> {
-        match &self.chat {
-            Some(chat) if self.template == PromptTemplate::Chat => self.chat_document(chat, row),
-            _ => self.turns_document(row),
+        match (row.template.unwrap_or(self.template), &self.chat) {
+            (PromptTemplate::Chat, Some(chat)) => self.chat_document(chat, row),
+            (PromptTemplate::Chat, None) => {
+                Err(Error::new("names the template `chat`; train with --template chat"))
+            }
+            (template, _) => self.turns_document(template, row),
         }
     }
 
@@ -133,13 +139,13 @@ impl<'a> Encoder<'a> {
 
     /// Encodes a row turn by turn: an answer continues its prompt without the space that the tokenizer puts before a new
     /// text.
-    fn turns_document(&self, row: &Example) -> Result<Option<Document>> {
-        let Some(turns) = row.turns().filter(|turns| turns.len() == 1 || self.template.has_turns()) else {
+    fn turns_document(&self, template: PromptTemplate, row: &Example) -> Result<Option<Document>> {
+        let Some(turns) = row.turns().filter(|turns| turns.len() == 1 || template.has_turns()) else {
             return Ok(None);
         };
         let (mut tokens, mut in_loss) = (Vec::new(), Vec::new());
         for Turn { instruction, answer } in turns {
-            tokens.extend(self.tokenizer.encode(&self.template.wrap(&instruction), true)?);
+            tokens.extend(self.tokenizer.encode(&template.wrap(&instruction), true)?);
             in_loss.resize(tokens.len(), false);
             tokens.extend(self.tokenizer.encode_continuation(answer)?);
             tokens.extend(self.tokenizer.eos());
@@ -284,6 +290,21 @@ mod tests {
     }
 
     #[test]
+    fn a_row_may_name_its_own_template() {
+        let tokenizer = char_tokenizer();
+        let own = |template| Example { template, ..example("ab", "xy") };
+        let rows = [own(None), own(Some(PromptTemplate::Plain)), own(Some(PromptTemplate::Inst))];
+        let of = |template| Encoder { tokenizer: &tokenizer, template, chat: None, seq: 100 };
+        let (encoder, plain) = (of(PromptTemplate::Inst), of(PromptTemplate::Plain));
+        let all = encoder.documents(&rows).unwrap();
+        assert_eq!(all.documents[0], all.documents[2]);
+        assert_eq!(all.documents[1], plain.document(&example("ab", "xy")).unwrap().unwrap());
+        assert_eq!(all.own_template, 1);
+        let refused = encoder.documents(&[own(Some(PromptTemplate::Chat))]).unwrap_err().to_string();
+        assert!(refused.contains("row 0: names the template `chat`"), "{refused}");
+    }
+
+    #[test]
     fn what_is_too_long_is_cut_or_dropped_and_counted() {
         // `<s> ab\n` is 5 tokens; the last of them already predicts the output.
         let rows = [example("ab", "xyz"), example("abcdef", "x")];
@@ -309,6 +330,7 @@ mod tests {
         let encoder = Encoder { tokenizer: &tokenizer, template: PromptTemplate::Chat, chat, seq: 100 };
         let row = |roles: &[(Role, &str)]| Example {
             messages: roles.iter().map(|&(role, text)| Message { role, content: text.into() }).collect(),
+            template: None,
             row: 3,
         };
         let (user, assistant) = (Role::User, Role::Assistant);
@@ -368,7 +390,7 @@ mod tests {
         let encode = |template, roles: &[(Role, &str)]| {
             let messages = roles.iter().map(|&(role, text)| Message { role, content: text.into() }).collect();
             let encoder = Encoder { tokenizer: &tokenizer, template, chat: None, seq: 1000 };
-            encoder.documents(&[Example { messages, row: 7 }]).unwrap()
+            encoder.documents(&[Example { messages, template: None, row: 7 }]).unwrap()
         };
         let (user, assistant) = (Role::User, Role::Assistant);
         let two = [(user, "ab"), (assistant, "xy"), (user, "c"), (assistant, "z")];

@@ -20,6 +20,8 @@ pub struct RowCounts {
     pub without_answer: usize,
     /// Conversations left out because the template has no form for them.
     pub without_form: usize,
+    /// Rows in a prompt template of their own.
+    pub own_template: usize,
     /// Keys that are no part of a conversation, with the number of rows that have them.
     pub unused_keys: BTreeMap<String, usize>,
 }
@@ -34,6 +36,9 @@ impl fmt::Display for RowCounts {
         }
         if self.without_form > 0 {
             write!(f, ", {} dropped as conversations that the template cannot write", self.without_form)?;
+        }
+        if self.own_template > 0 {
+            write!(f, "; {} in the template that they name", self.own_template)?;
         }
         if !self.unused_keys.is_empty() {
             let keys = self.unused_keys.iter().map(|(key, rows)| (key.as_str(), format!(" ({rows})")));
@@ -55,9 +60,10 @@ mod tests {
             "rows: 3 to train on, 0 to validate; 0 cut to 9 tokens, 0 dropped as too long"
         );
         let keys = [("repo".to_string(), 2), ("\u{1b}[2J".to_string(), 1), ("k".repeat(100), 1)];
-        let some = RowCounts { without_answer: 4, without_form: 5, unused_keys: keys.into(), ..plain };
+        let some = RowCounts { without_answer: 4, without_form: 5, own_template: 6, unused_keys: keys.into(), ..plain };
         let text = some.to_string();
         assert!(text.contains("4 dropped as without an answer, 5 dropped as conversations"), "{text}");
+        assert!(text.contains("; 6 in the template that they name"), "{text}");
         assert!(text.contains("`repo` (2)") && !text.contains('\u{1b}'), "{text}");
         assert!(text.contains("60 characters left out") && !text.contains(&"k".repeat(41)), "{text}");
     }

@@ -36,10 +36,11 @@ impl ChainStep {
 pub const NUMERALS: [&str; 10] =
     ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 
-/// Returns true if no training text may hold `first` directly followed by `second`: one pair in four, by a hash of the
-/// names. A held-out problem has such a pair, so its composition is new, not only its literals.
+/// Returns true if no training text may hold `first` directly followed by `second`: one pair in ten, by a hash of the
+/// names. A held-out problem has such a pair, so its composition is new, not only its literals. Were many pairs held out,
+/// text without them would teach that they do not occur.
 pub fn is_held_out_pair(first: &str, second: &str) -> bool {
-    Rng::new(0, &format!("{first} {second}")).below(4) == 0
+    Rng::new(0, &format!("{first} {second}")).below(10) == 0
 }
 
 /// Operations in the order of their application, each on the output of the one before.
@@ -233,10 +234,10 @@ mod tests {
     }
 
     #[test]
-    fn one_pair_in_four_is_held_out() {
+    fn one_pair_in_ten_is_held_out() {
         let pairs =
             OPERATIONS.iter().flat_map(|a| OPERATIONS.iter().map(move |b| is_held_out_pair(a.name, b.name)));
         let (held, all) = pairs.fold((0, 0), |(held, all), h| (held + h as usize, all + 1));
-        assert!((20..30).contains(&(100 * held / all)), "{held} of {all}");
+        assert!((8..12).contains(&(100 * held / all)), "{held} of {all}");
     }
 }

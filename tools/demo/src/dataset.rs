@@ -29,10 +29,9 @@ pub struct DatasetFiles {
 }
 
 impl DemoDataset {
-    /// Generates the data of `seed`, with `examples` documented functions that use the private library; a larger number
-    /// has the smaller one's as its beginning. The base model's text is the same for every seed; problems that it
+    /// Generates the data of `seed`. The base model's text is the same for every seed; problems that it
     /// happens to repeat are dropped by the decontamination that real runs use.
-    pub fn new(seed: u64, examples: usize) -> DemoDataset {
+    pub fn new(seed: u64) -> DemoDataset {
         let candidates = problems::general(seed, recipe::GENERAL_PROBLEMS * 3 / 2);
         let base = corpus::base_text(recipe::BASE_SEED, recipe::BASE_FILES);
         let general: Vec<GeneratedProblem> =
@@ -41,7 +40,7 @@ impl DemoDataset {
         let benchmark = benchmark(general.iter().chain(&private_problems));
         DemoDataset {
             public: corpus::public_files(seed, recipe::PUBLIC_FILES),
-            private: sdk::private_files(seed, examples, &private_problems, &benchmark),
+            private: sdk::private_files(seed, recipe::PRIVATE_EXAMPLES, &private_problems, &benchmark),
             general,
             private_problems,
         }
@@ -116,10 +115,6 @@ mod tests {
     use crate::chain::is_held_out_pair;
     use std::collections::HashSet;
 
-    fn dataset(seed: u64) -> DemoDataset {
-        DemoDataset::new(seed, recipe::PRIVATE_EXAMPLES)
-    }
-
     #[test]
     fn a_seed_decides_the_dataset() {
         let files = |w: &DemoDataset| {
@@ -128,18 +123,15 @@ mod tests {
         let prompts = |w: &DemoDataset| {
             w.general.iter().chain(&w.private_problems).map(|p| p.prompt.clone()).collect::<Vec<_>>()
         };
-        let (a, b, c) = (dataset(7), dataset(7), dataset(8));
+        let (a, b, c) = (DemoDataset::new(7), DemoDataset::new(7), DemoDataset::new(8));
         assert_eq!((files(&a), prompts(&a)), (files(&b), prompts(&b)));
         assert_ne!(files(&a), files(&c));
         assert_ne!(prompts(&a), prompts(&c));
-        let more = DemoDataset::new(7, 2 * recipe::PRIVATE_EXAMPLES);
-        assert_eq!((files(&more)[..files(&a).len()].to_vec(), prompts(&more)), (files(&a), prompts(&a)));
-        assert_eq!(files(&more).len(), files(&a).len() + recipe::PRIVATE_EXAMPLES);
     }
 
     #[test]
     fn problems_are_new_compositions_that_no_training_text_repeats() {
-        let data = dataset(1);
+        let data = DemoDataset::new(1);
         assert_eq!(data.general.len(), recipe::GENERAL_PROBLEMS);
         assert_eq!(data.private_problems.len(), recipe::PRIVATE_PROBLEMS);
         let mut compositions = HashSet::new();
@@ -161,9 +153,9 @@ mod tests {
     }
 
     #[test]
-    fn curation_keeps_forty_private_rows_and_most_public_ones() {
+    fn curation_keeps_every_private_example_and_most_public_ones() {
         let folder = tempfile::tempdir().unwrap();
-        let paths = dataset(1).write(folder.path()).unwrap();
+        let paths = DemoDataset::new(1).write(folder.path()).unwrap();
         let curated = |path: &Path| {
             let options = curate::CurateOptions {
                 paths: vec![path.to_path_buf()],

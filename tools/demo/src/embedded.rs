@@ -20,16 +20,15 @@ pub struct DemoFiles {
     pub dataset: DatasetFiles,
 }
 
-/// Writes the base model and the repositories and problems of `seed` into `folder`; the private repository has
-/// `examples` documented functions.
+/// Writes the base model and the repositories and problems of `seed` into `folder`.
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn write(folder: &Path, seed: u64, examples: usize) -> Result<DemoFiles> {
+pub fn write(folder: &Path, seed: u64) -> Result<DemoFiles> {
     let model = folder.join("base");
     fs::create_dir_all(&model).map_err(|e| Error::io(&model, e))?;
     for (name, bytes) in BASE {
         write_atomic(model.join(name), bytes)?;
     }
-    Ok(DemoFiles { model, dataset: DemoDataset::new(seed, examples).write(folder)? })
+    Ok(DemoFiles { model, dataset: DemoDataset::new(seed).write(folder)? })
 }

@@ -92,10 +92,9 @@ fn general_problem(
     }
 }
 
-/// Writes the prompt: the description, the types, and the function's signature.
+/// Writes the prompt: the description and the function's signature.
 pub fn prompt(description: &str, name: &str, parameter: &str, chain: &OperationChain) -> String {
-    let types = format!("{} => {}", chain.from().typescript(), chain.to().typescript());
-    format!("//{description}\n// {types}\nfunction {} {{\n", chain.signature(name, parameter))
+    format!("//{description}\nfunction {} {{\n", chain.signature(name, parameter))
 }
 
 /// Writes MultiPL-E's test program for `cases` of (argument, expected), after the source of `library`.

@@ -9,11 +9,12 @@ pub const VOCAB: usize = 1024;
 
 /// Files of the public-like repository.
 pub const PUBLIC_FILES: usize = 3_000;
-/// Documented functions of the private repository.
-pub const PRIVATE_EXAMPLES: usize = 40;
+/// Documented functions of the private repository, and how many of them are training rows.
+pub const PRIVATE_EXAMPLES: usize = 160;
+pub const PRIVATE_ROWS: usize = 40;
 /// Held-out problems.
-pub const GENERAL_PROBLEMS: usize = 120;
-pub const PRIVATE_PROBLEMS: usize = 40;
+pub const GENERAL_PROBLEMS: usize = 240;
+pub const PRIVATE_PROBLEMS: usize = 120;
 
 /// Sizes of the base model: 1.1 M parameters.
 pub const HIDDEN: usize = 128;

@@ -3,14 +3,15 @@
 //! Its methods are [`Operation`]s like those of the public corpus, so chains over it are described, run and checked in
 //! the same way. The method that a phrase stands for can only be learned from the private examples.
 
-use crate::catalog::join_numbers;
+use crate::catalog::{join_numbers, remove_duplicates};
 use crate::chain::{ChainStep, OperationChain};
 use crate::corpus::GeneratedFile;
 use crate::operation::{Operation, Semantics::*, TypedValue, ValueType, operation};
 use crate::problems::{GeneratedProblem, STOP_TOKENS, draw_cases, prompt, test_program};
 use crate::rng::Rng;
 use codelsi_curate::{Benchmark, Language};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 /// A method of the library, and its TypeScript body on `this.xs`.
 struct SdkMethod {
@@ -32,6 +33,10 @@ static CLASSES: [SdkClass; 2] = [
         name: "OrderCase",
         article: "an",
         chainable: &[
+            sdk_method(operation("port", &["remove what is down", "drop what is down"],
+                TransformNums(".port()", |xs, _| xs.retain(|&x| x >= 0))), ".filter((x) => x >= 0)"),
+            sdk_method(operation("push", &["take out the empty orders", "leave no empty order"],
+                TransformNums(".push()", |xs, _| xs.retain(|&x| x != 0))), ".filter((x) => x !== 0)"),
             sdk_method(operation("plain", &["write # on each order", "put # on each order"],
                 TransformNums(".plain(#)", |xs, k| xs.iter_mut().for_each(|x| *x += k))), ".map((x) => x + k)"),
             sdk_method(operation("face", &["take the small orders out of the way", "put the small orders behind"],
@@ -46,6 +51,8 @@ static CLASSES: [SdkClass; 2] = [
                 FromNums(ValueType::Num, ".solve()", |xs, _| Some(TypedValue::Num(xs.iter().sum())))), ".reduce((a, b) => a + b, 0)"),
             sdk_method(operation("script", &["put it in a script", "write the order script"],
                 FromNums(ValueType::Words, ".script()", |xs, _| Some(TypedValue::Words(xs.iter().map(|x| format!("{x} kg")).collect())))), ".map((x) => x + \" kg\")"),
+            sdk_method(operation("main", &["name the main order", "return the main order"],
+                FromNums(ValueType::Num, ".main()", |xs, _| xs.first().copied().map(TypedValue::Num))), "[0]"),
         ],
     },
     SdkClass {
@@ -60,12 +67,18 @@ static CLASSES: [SdkClass; 2] = [
                 TransformNums(".act(#)", |xs, k| xs.iter_mut().for_each(|x| *x *= k))), ".map((x) => x * k)"),
             sdk_method(operation("verse", &["start from the other end", "start the map at its end"],
                 TransformNums(".verse()", |xs, _| xs.reverse())), ".toReversed()"),
+            sdk_method(operation("round", &["remove the mark of each point", "take the points without a mark"],
+                TransformNums(".round()", |xs, _| xs.iter_mut().for_each(|x| *x = x.abs()))), ".map((x) => Math.abs(x))"),
+            sdk_method(operation("self", &["let each point be itself", "leave no point in another"],
+                TransformNums(".self()", |xs, _| remove_duplicates(xs))), ".filter((x, i, all) => all.indexOf(x) === i)"),
         ],
         terminal: &[
             sdk_method(operation("trip", &["explain how long the trip is", "return the steps of the trip"],
                 FromNums(ValueType::Num, ".trip()", |xs, _| Some(TypedValue::Num(xs.len() as i64)))), ".length"),
             sdk_method(operation("line", &["write it on a line", "draw it in one line"],
                 FromNums(ValueType::Text, ".line()", |xs, _| Some(TypedValue::Text(join_numbers(xs, " "))))), ".join(\" \")"),
+            sdk_method(operation("ace", &["return the point above all", "name the point above all"],
+                FromNums(ValueType::Num, ".ace()", |xs, _| xs.iter().max().copied().map(TypedValue::Num))), ".reduce((a, b) => Math.max(a, b))"),
         ],
     },
 ];
@@ -98,11 +111,11 @@ impl SdkClass {
         text + "}\n"
     }
 
-    /// Draws one to three chainable methods and a terminal one, in which every step matters.
-    fn draw_chain(&'static self, rng: &mut Rng) -> OperationChain {
+    /// Draws a number of chainable methods and a terminal one, in which every step matters.
+    fn draw_chain(&'static self, chainable: RangeInclusive<usize>, rng: &mut Rng) -> OperationChain {
         loop {
-            let mut methods: Vec<&SdkMethod> =
-                (0..1 + rng.below(3)).map(|_| rng.pick(self.chainable)).collect();
+            let count = chainable.start() + rng.below(1 + chainable.end() - chainable.start());
+            let mut methods: Vec<&SdkMethod> = (0..count).map(|_| rng.pick(self.chainable)).collect();
             methods.push(rng.pick(self.terminal));
             let steps = methods
                 .iter()
@@ -124,9 +137,12 @@ impl SdkClass {
     }
 }
 
+/// Chainable calls of a private problem, and of the code in the private repository, which does more at a time.
+const PROBLEM_CALLS: RangeInclusive<usize> = 1..=3;
+const EXAMPLE_CALLS: RangeInclusive<usize> = 2..=5;
+
 /// Generates the private repository: the library without documentation, and `count` documented functions that use it.
-/// No function has the composition of one of `problems` or repeats its text, and all methods are used about equally
-/// often.
+/// No function has the composition of one of `problems` or of another function, or repeats a problem's text.
 pub fn private_files(
     seed: u64,
     count: usize,
@@ -141,32 +157,19 @@ pub fn private_files(
             content: format!("export {}", class.source()),
         })
         .collect();
-    let mut used: HashMap<&'static str, usize> = HashMap::new();
-    let mut names = HashSet::new();
+    let mut used: HashSet<String> = problems.iter().map(|problem| problem.composition.clone()).collect();
     for i in 0..count {
         let class = &CLASSES[i % CLASSES.len()];
-        let mut drafts = Vec::new();
-        while drafts.len() < 12 {
-            let chain = class.draw_chain(&mut rng);
+        let text = loop {
+            let chain = class.draw_chain(EXAMPLE_CALLS, &mut rng);
             let name = format!("example{i}");
             let comment = format!("/** {} */", class.description(&chain, &mut rng));
             let code = usage(class, &chain, &name, &mut rng);
-            let composition = chain.composition();
-            if problems.iter().all(|p| p.composition != composition)
-                && !names.contains(&chain.composition())
-                && benchmark.find(Language::TypeScript, &name, &comment, &code).is_none()
-            {
-                drafts.push((chain, format!("{comment}\n{code}\n")));
+            let repeats = benchmark.find(Language::TypeScript, &name, &comment, &code).is_some();
+            if !repeats && used.insert(chain.composition()) {
+                break format!("{comment}\n{code}\n");
             }
-        }
-        // The chain with the least used method wins, then that with the least used methods overall.
-        let uses = |p: &OperationChain| {
-            p.steps.iter().map(|s| used.get(s.operation.name).copied().unwrap_or(0)).collect::<Vec<_>>()
         };
-        let rarity = |p: &OperationChain| (uses(p).into_iter().min(), uses(p).into_iter().sum::<usize>());
-        let (chain, text) = drafts.into_iter().min_by_key(|(p, _)| rarity(p)).expect("twelve drafts");
-        chain.steps.iter().for_each(|s| *used.entry(s.operation.name).or_default() += 1);
-        names.insert(chain.composition());
         let import = format!("import {{ {} }} from \"../src/{}\";", class.name, class.name.to_lowercase());
         files.push(GeneratedFile {
             path: format!("examples/example{i}.ts"),
@@ -190,7 +193,7 @@ pub fn problems(seed: u64, count: usize) -> Vec<GeneratedProblem> {
     let mut problems = Vec::with_capacity(count);
     while problems.len() < count {
         let class = &CLASSES[problems.len() % CLASSES.len()];
-        let chain = class.draw_chain(&mut rng);
+        let chain = class.draw_chain(PROBLEM_CALLS, &mut rng);
         if seen.contains(&chain.composition()) {
             continue;
         }
@@ -236,15 +239,15 @@ mod tests {
 
     #[test]
     fn examples_use_every_method() {
-        let files = private_files(1, 40, &[], &Benchmark::default());
+        let files = private_files(1, recipe::PRIVATE_EXAMPLES, &[], &Benchmark::default());
         let examples: Vec<&str> =
             files.iter().filter(|f| f.path.starts_with("examples/")).map(|f| f.content.as_str()).collect();
-        assert_eq!(examples.len(), 40);
+        assert_eq!(examples.len(), recipe::PRIVATE_EXAMPLES);
         for class in &CLASSES {
             for method in class.chainable.iter().chain(class.terminal) {
                 let uses =
                     examples.iter().filter(|e| e.contains(&format!(".{}(", method.operation.name))).count();
-                assert!(uses >= 2, "{} is used {uses} times", method.operation.name);
+                assert!(uses >= 9, "{} is used {uses} times", method.operation.name);
             }
         }
     }

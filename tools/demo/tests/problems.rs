@@ -11,7 +11,7 @@ use codelsi_eval::sandbox::Sandbox;
 fn main() {
     judge::child_entry();
     let judge = EmbeddedJudge::new(Sandbox::checked().expect("the sandbox must hold where the tests run"));
-    let dataset = DemoDataset::new(1, 40);
+    let dataset = DemoDataset::new(1);
     let drafts: Vec<&GeneratedProblem> = dataset.general.iter().chain(&dataset.private_problems).collect();
     let parsed: Vec<Problem> =
         drafts.iter().map(|p| serde_json::from_value(p.json()).expect("a line of MultiPL-E")).collect();

@@ -3,11 +3,11 @@
 use crate::evaluation::ModelPairs;
 use crate::languages;
 use crate::output::Output;
+use crate::private_repository::by_item;
 use crate::recipe::Recipe;
 use crate::stages::{EvaluatedModel, Experiment, Stages};
 use codelsi_curate::specialize::{ExportedApi, choose_rows};
-use codelsi_curate::{self as curate, CuratedRow, Language, RowLimits};
-use codelsi_demo::recipe::PRIVATE_EXAMPLES;
+use codelsi_curate::{self as curate, CuratedRow};
 use codelsi_engine::Result;
 use codelsi_eval::report::{Report, Sweep};
 use codelsi_model::adapter::{AdapterConfig, Method};
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 pub enum Ablation {
     /// Adapters of rank 8, 16 and 32 (alpha is twice the rank), on the general rows.
     Rank,
-    /// The specialized stage on 5, 10, 20, 40 and 80 private rows, on top of general.
+    /// The specialized stage on 5, 10, 20, 40 and 80 private functions, on top of general.
     Samples,
     /// General, then specialized, against specialized alone and against both at once.
     Stages,
@@ -37,26 +37,22 @@ impl Ablation {
     /// The ablations by name, with what each compares.
     pub const ALL: [(&str, Ablation, &str); 6] = [
         ("rank", Ablation::Rank, "LoRA of rank 8, 16 and 32 (alpha = 2 · rank)"),
-        ("samples", Ablation::Samples, "Specialized stage on 5, 10, 20, 40, 80 private rows"),
+        ("samples", Ablation::Samples, "Specialized stage on 5, 10, 20, 40, 80 private functions"),
         ("stages", Ablation::Stages, "General then specialized, specialized alone, both"),
         ("methods", Ablation::Methods, "LoRA, rsLoRA, DoRA, bottleneck, mixture of LoRA, full"),
         ("repositories", Ablation::Repositories, "Specialized stage on each private repository"),
         ("languages", Ablation::Languages, "An adapter for each language, and TypeScript's"),
     ];
 
-    /// Returns the demo's number of private examples: those of the largest variant, or none without private code.
-    pub fn private_examples(self) -> usize {
-        match self {
-            Ablation::Samples => ROW_COUNTS[ROW_COUNTS.len() - 1],
-            Ablation::Languages => 0,
-            _ => PRIVATE_EXAMPLES,
-        }
+    /// Returns true if the ablation needs private code.
+    pub fn needs_private(self) -> bool {
+        self != Ablation::Languages
     }
 
     fn title(self) -> &'static str {
         match self {
             Ablation::Rank => "the rank of the adapter",
-            Ablation::Samples => "how many private rows",
+            Ablation::Samples => "how many private functions",
             Ablation::Stages => "general, then specialized, against direct",
             Ablation::Methods => "methods of fine-tuning",
             Ablation::Repositories => "one private repository after another",
@@ -68,7 +64,7 @@ impl Ablation {
     fn sweep(self, models: &Variants) -> Option<Sweep> {
         let name = match self {
             Ablation::Rank => "the rank of the adapter",
-            Ablation::Samples => "private rows",
+            Ablation::Samples => "private functions",
             _ => return None,
         };
         let number = |name: &str| name.chars().filter(char::is_ascii_digit).collect::<String>();
@@ -88,12 +84,7 @@ impl Ablation {
     pub fn run(self, experiment: &Experiment, out: &Output) -> Result<Report> {
         let mut stages = Stages::begin(experiment, out)?;
         if self != Ablation::Languages {
-            stages.curate(
-                "general",
-                &experiment.sources.public,
-                Language::TypeScript,
-                RowLimits::default(),
-            )?;
+            stages.curate("general", &experiment.sources.public, experiment.recipe.general_rows())?;
         }
         let (models, pairs) = match self {
             Ablation::Rank => (with_base(ranks(&mut stages)?), ModelPairs::PreviousAndFirst),
@@ -113,7 +104,7 @@ impl Ablation {
     }
 }
 
-/// Private rows of each variant.
+/// Private functions of each variant.
 const ROW_COUNTS: [usize; 5] = [5, 10, 20, 40, 80];
 
 /// Models and their names.
@@ -217,9 +208,10 @@ fn repository_name(path: &Path) -> String {
 
 fn samples(stages: &mut Stages) -> Result<Variants> {
     let recipe = stages.recipe();
-    stages.curate("specialized", &stages.sources().private, Language::TypeScript, RowLimits::default())?;
+    stages.curate("specialized", &stages.sources().private, recipe.specialized_rows())?;
     let general = stages.train("general", "general", recipe.general.clone(), None)?;
-    let rows: Vec<CuratedRow> = jsonl::read(stages.rows_path("specialized"))?;
+    let items = by_item(jsonl::read(stages.rows_path("specialized"))?);
+    let rows: Vec<CuratedRow> = items.iter().map(|rows| rows[0].clone()).collect();
     let ranked = choose_rows(
         &rows,
         &ExportedApi::from_sources(&curate::read_typescript_sources(&stages.sources().private)?),
@@ -228,13 +220,15 @@ fn samples(stages: &mut Stages) -> Result<Variants> {
     let mut variants = vec![("general".to_string(), EvaluatedModel::Adapter(general.clone()))];
     for n in ROW_COUNTS {
         if n > rows.len() {
-            let note =
-                format!("There are {} private rows: the variants of {n} and more are left out.", rows.len());
+            let note = format!(
+                "There are {} private functions: the variants of {n} and more are left out.",
+                rows.len()
+            );
             stages.report.notes.push(note);
             break;
         }
-        let name = format!("{n} rows");
-        let chosen: Vec<&CuratedRow> = ranked[..n].iter().map(|&i| &rows[i]).collect();
+        let name = format!("{n} functions");
+        let chosen: Vec<&CuratedRow> = ranked[..n].iter().flat_map(|&i| &items[i]).collect();
         jsonl::write(stages.rows_path(&name), &chosen)?;
         let options = TrainOptions { validation: 0, ..stages.specialized_options() };
         let folder = stages.train(&name, &name, options, Some(&general))?;

@@ -4,7 +4,7 @@ use crate::evaluation::ModelPairs;
 use crate::judging::JudgeOptions;
 use crate::protocol::ProtocolOptions;
 use crate::stages::{Comparison, EvaluatedModel, Stages};
-use codelsi_curate::{Language, RowLimits, has_sources};
+use codelsi_curate::{CurateOptions, Language, has_sources};
 use codelsi_engine::{Error, Result};
 use codelsi_eval::judge::Judge;
 use codelsi_eval::problem::Problem;
@@ -120,8 +120,8 @@ fn train_adapter(stages: &mut Stages, language: Language) -> Result<Option<Evalu
             paths.push(path.clone());
         }
     }
-    let kept =
-        if paths.is_empty() { 0 } else { stages.curate(&name, &paths, language, RowLimits::default())?.kept };
+    let curate = CurateOptions { languages: vec![language], ..CurateOptions::default() };
+    let kept = if paths.is_empty() { 0 } else { stages.curate(&name, &paths, curate)?.kept };
     if kept == 0 {
         let language = language.table().name;
         note(

@@ -5,7 +5,6 @@
 use crate::evaluation::ModelPairs;
 use crate::output::Output;
 use crate::stages::{EvaluatedModel, Experiment, Stages};
-use codelsi_curate::{Language, RowLimits};
 use codelsi_engine::Result;
 use codelsi_eval::report::Report;
 
@@ -18,7 +17,7 @@ pub fn run(experiment: &Experiment, out: &Output) -> Result<Report> {
     let mut stages = Stages::begin(experiment, out)?;
 
     // Documented functions become instructions: all of the public code, a few rows of the private repository.
-    stages.curate("general", &sources.public, Language::TypeScript, RowLimits::default())?;
+    stages.curate("general", &sources.public, recipe.general_rows())?;
     let private = stages.curate_private("specialized", &sources.private, recipe.private_rows)?;
 
     // A general LoRA learns from the public rows; the specialized LoRA continues from it on the private rows.

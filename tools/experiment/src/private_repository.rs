@@ -3,7 +3,7 @@
 use crate::evaluation::with_progress;
 use crate::stages::Stages;
 use codelsi_curate::specialize::{ExportedApi, choose_rows, split_rows};
-use codelsi_curate::{self as curate, CuratedRow, Language, RowLimits};
+use codelsi_curate::{self as curate, CurateOptions, CuratedRow, RowLimits};
 use codelsi_engine::{Error, Result};
 use codelsi_eval::held_out::{self, HeldOutProtocol, PrivateLibrary, evaluate_held_out, identifiers};
 use codelsi_eval::report::RepositoryResult;
@@ -34,9 +34,9 @@ impl PrivateRepository {
 }
 
 impl Stages<'_> {
-    /// Curates a repository. The `max_rows` rows that cover its exported API best go to `NAME.jsonl`. If the run has no
-    /// private problems, at most as many of the others go to `NAME-held-out.jsonl`. If too few functions have comments,
-    /// functions without one are included, with their signature as the instruction.
+    /// Curates a repository. The rows of the `wanted` items that cover its exported API best go to `NAME.jsonl`, in every
+    /// style. If the run has no private problems, at most as many of the others go to `NAME-held-out.jsonl`. If too few
+    /// items have comments, those without one are included, with their signature as the instruction.
     ///
     /// # Errors
     /// When the curation fails or keeps no row.
@@ -44,42 +44,48 @@ impl Stages<'_> {
         &mut self,
         name: &str,
         paths: &[PathBuf],
-        max_rows: usize,
+        wanted: usize,
     ) -> Result<PrivateRepository> {
-        let mut counts = self.curate(name, paths, Language::TypeScript, RowLimits::default())?;
-        if counts.kept < max_rows {
-            counts = self.curate(
-                name,
-                paths,
-                Language::TypeScript,
-                RowLimits { min_words: 0, ..RowLimits::default() },
-            )?;
+        let path = self.rows_path(name);
+        let options = self.recipe().specialized_rows();
+        self.curate(name, paths, options.clone())?;
+        let mut items = by_item(jsonl::read(&path)?);
+        if items.len() < wanted {
+            let limits = RowLimits { min_words: 0, ..RowLimits::default() };
+            self.curate(name, paths, CurateOptions { limits, ..options })?;
+            items = by_item(jsonl::read(&path)?);
         }
-        if counts.kept == 0 {
+        if items.is_empty() {
             return Err(Error::new(format!(
                 "{name}: no private row was kept, so there is nothing to specialize on"
             )));
         }
-        let path = self.rows_path(name);
-        let rows: Vec<CuratedRow> = jsonl::read(&path)?;
+        let rows: Vec<CuratedRow> = items.iter().map(|rows| rows[0].clone()).collect();
         let sources = curate::read_typescript_sources(paths)?;
         let api = ExportedApi::from_sources(&sources);
         // Executable problems measure better than held-out rows; with them, every row can be a training row.
         let (mut chosen, others) = match self.sources().private_problems {
-            Some(_) => (choose_rows(&rows, &api, max_rows), Vec::new()),
-            None => split_rows(&rows, &api, max_rows),
+            Some(_) => (choose_rows(&rows, &api, wanted), Vec::new()),
+            None => split_rows(&rows, &api, wanted),
         };
         chosen.sort();
         let pick = |indices: &[usize]| indices.iter().map(|&i| rows[i].clone()).collect::<Vec<_>>();
-        let (chosen, held_out) = (pick(&chosen), self.rows_that_fit(pick(&others), max_rows)?);
-        jsonl::write(&path, &chosen)?;
+        let training: Vec<&CuratedRow> = chosen.iter().flat_map(|&i| &items[i]).collect();
+        jsonl::write(&path, &training)?;
+        let (chosen, held_out) = (pick(&chosen), self.rows_that_fit(pick(&others), wanted)?);
         let held_out_path = self.rows_path(&format!("{name}-held-out"));
         if !held_out.is_empty() {
             jsonl::write(&held_out_path, &held_out)?;
         }
         let text: String =
             sources.iter().map(|source| source.content.as_str()).collect::<Vec<_>>().join("\n");
-        eprintln!("{name}: {} training rows, {} held out", chosen.len(), held_out.len());
+        eprintln!(
+            "{name}: {} of {} functions to learn, in {} rows; {} held out",
+            chosen.len(),
+            items.len(),
+            training.len(),
+            held_out.len()
+        );
         Ok(PrivateRepository {
             name: name.into(),
             api_coverage: api.coverage(&chosen),
@@ -176,6 +182,21 @@ impl Stages<'_> {
         });
         Ok(())
     }
+}
+
+/// Groups rows by their item: curation writes an item's rows one after another, in its styles.
+pub fn by_item(rows: Vec<CuratedRow>) -> Vec<Vec<CuratedRow>> {
+    let mut items: Vec<Vec<CuratedRow>> = Vec::new();
+    for row in rows {
+        let same = |other: &CuratedRow| {
+            (&other.repo, &other.path, &other.name, other.lines) == (&row.repo, &row.path, &row.name, row.lines)
+        };
+        match items.last_mut() {
+            Some(item) if same(&item[0]) => item.push(row),
+            _ => items.push(vec![row]),
+        }
+    }
+    items
 }
 
 /// Turns a row into a held-out row; the number makes its name unique.

@@ -2,6 +2,7 @@
 
 use crate::curation::NEAR_DUPLICATE_THRESHOLD;
 use crate::protocol::ProtocolOptions;
+use codelsi_curate::{CurateOptions, InstructionStyle};
 use codelsi_demo::recipe as demo;
 use codelsi_engine::{At, Error, Result};
 use codelsi_eval::judge::JudgeKind;
@@ -20,11 +21,14 @@ pub struct Recipe {
     /// Share of common token 5-grams from which a row is a near duplicate; none in the demo, whose rows are similar by
     /// design.
     pub near_duplicate_threshold: Option<f64>,
+    /// Styles of the general and of the specialized rows.
+    pub general_styles: Vec<InstructionStyle>,
+    pub specialized_styles: Vec<InstructionStyle>,
     /// Options of the general stage; the pipeline fills in the paths.
     pub general: TrainOptions,
     /// Options of the specialized stage.
     pub specialized: TrainOptions,
-    /// Private training rows; as many others at most are held out.
+    /// Private functions to learn, in every style; as many others at most are held out.
     pub private_rows: usize,
     pub protocol: ProtocolOptions,
     /// The judge; by default the best one of the machine.
@@ -40,6 +44,8 @@ impl Recipe {
         Recipe {
             name: "paper",
             near_duplicate_threshold: Some(NEAR_DUPLICATE_THRESHOLD),
+            general_styles: vec![InstructionStyle::Write],
+            specialized_styles: vec![InstructionStyle::Write, InstructionStyle::Continue],
             general,
             specialized,
             private_rows: 40,
@@ -93,12 +99,24 @@ impl Recipe {
         Recipe {
             name: "demo",
             near_duplicate_threshold: None,
+            general_styles: vec![InstructionStyle::Write, InstructionStyle::Continue],
+            specialized_styles: vec![InstructionStyle::Write, InstructionStyle::Continue],
             general,
             specialized,
-            private_rows: demo::PRIVATE_EXAMPLES,
+            private_rows: demo::PRIVATE_ROWS,
             protocol,
             judge: Some(JudgeKind::Embedded),
         }
+    }
+
+    /// How public sources become the general rows.
+    pub fn general_rows(&self) -> CurateOptions {
+        CurateOptions { styles: self.general_styles.clone(), ..CurateOptions::default() }
+    }
+
+    /// How private sources become the specialized rows.
+    pub fn specialized_rows(&self) -> CurateOptions {
+        CurateOptions { styles: self.specialized_styles.clone(), ..CurateOptions::default() }
     }
 
     /// Adapts the recipe to several languages: a template that names none of them, and in the demo longer answers.
@@ -106,6 +124,7 @@ impl Recipe {
         for stage in [&mut self.general, &mut self.specialized] {
             stage.template = PromptTemplate::Plain;
         }
+        self.general_styles = vec![InstructionStyle::Write];
         if self.name == "demo" {
             self.protocol.n = demo::LANGUAGE_SAMPLES;
             self.protocol.max_tokens = demo::LANGUAGE_MAX_TOKENS;
@@ -144,6 +163,8 @@ impl Recipe {
             "resemblance" => self.near_duplicate_threshold = read(value)?,
             "general" => self.general = self.general.with_recipe(options()?)?,
             "specialized" => self.specialized = self.specialized.with_recipe(options()?)?,
+            "general_styles" => self.general_styles = styles(value)?,
+            "specialized_styles" => self.specialized_styles = styles(value)?,
             "private_rows" => self.private_rows = read(value)?,
             "evaluation" => {
                 for (name, value) in options()? {
@@ -182,6 +203,7 @@ impl Recipe {
         let p = &self.protocol;
         let recipe = json!({
             "recipe": self.name, "resemblance": self.near_duplicate_threshold,
+            "general_styles": self.general_styles, "specialized_styles": self.specialized_styles,
             "general": self.general.recipe(),
             "specialized": self.specialized.recipe(),
             "private_rows": self.private_rows,
@@ -192,6 +214,12 @@ impl Recipe {
         });
         shortest(recipe)
     }
+}
+
+/// Reads the styles of rows, of which there is at least one.
+fn styles(value: &Value) -> Result<Vec<InstructionStyle>> {
+    let styles: Vec<InstructionStyle> = read(value)?;
+    if styles.is_empty() { Err(Error::new("at least one style is needed")) } else { Ok(styles) }
 }
 
 /// Returns a value whose numbers have the fewest digits that name the same f32: 0.2, not 0.20000000298023224.

@@ -23,12 +23,12 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Writes the demo's files of `seed` into `folder`; the private repository has `examples` examples.
+    /// Writes the demo's files of `seed` into `folder`.
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub fn demo(folder: &Path, seed: u64, examples: usize) -> Result<Self> {
-        let DemoFiles { model, dataset } = codelsi_demo::write(folder, seed, examples)?;
+    pub fn demo(folder: &Path, seed: u64) -> Result<Self> {
+        let DemoFiles { model, dataset } = codelsi_demo::write(folder, seed)?;
         Ok(Sources {
             model,
             public: vec![dataset.public],

@@ -12,7 +12,7 @@ use crate::report::save;
 use crate::sources::Sources;
 use crate::table;
 use crate::training::train;
-use codelsi_curate::{CurateOptions, CuratedRow, CurationCounts, Language, RowLimits};
+use codelsi_curate::{CurateOptions, CuratedRow, CurationCounts};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{Error, Result, RunLock};
 use codelsi_eval::evaluate::ModelResult;
@@ -114,7 +114,8 @@ impl<'a> Stages<'a> {
         self.base.config()
     }
 
-    /// Curates sources in one language into `NAME.jsonl`, decontaminated against every problem of this run.
+    /// Curates sources into `NAME.jsonl`, decontaminated against every problem of this run, by `options` and the recipe's
+    /// threshold of near duplicates.
     ///
     /// # Errors
     /// When a source cannot be read or the rows cannot be written.
@@ -122,18 +123,15 @@ impl<'a> Stages<'a> {
         &mut self,
         name: &str,
         paths: &[PathBuf],
-        language: Language,
-        limits: RowLimits,
+        options: CurateOptions,
     ) -> Result<CurationCounts> {
         let started = Instant::now();
         let against = [&self.sources().problems].into_iter().chain(&self.sources().private_problems);
         let options = CurateOptions {
             paths: paths.to_vec(),
-            languages: vec![language],
             against: against.chain(&self.sources().language_problems).cloned().collect(),
             near_duplicate_threshold: self.recipe().near_duplicate_threshold,
-            limits,
-            ..CurateOptions::default()
+            ..options
         };
         let counts = curate(&options, &self.rows_path(name), self.out)?;
         eprintln!("curated {name}: {} of {} kept", counts.kept, counts.read);

@@ -32,7 +32,7 @@ fn recipe() -> Recipe {
 /// Runs the pipeline on `device` into `folder`.
 fn run(device: DeviceChoice, folder: &Path) -> Report {
     let recipe = recipe();
-    let sources = Sources::demo(&folder.join("sources"), 42, 40).expect("sources");
+    let sources = Sources::demo(&folder.join("sources"), 42).expect("sources");
     let placement = Placement { device, ..Placement::default() };
     let judge = JudgeOptions { judge: recipe.judge, ..JudgeOptions::default() };
     let experiment = Experiment { recipe, sources, folder: folder.into(), placement, judge };

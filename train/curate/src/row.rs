@@ -36,6 +36,9 @@ pub struct CuratedRow {
     /// The style of the instruction; [`InstructionStyle::Write`] is not written out.
     #[serde(default, skip_serializing_if = "InstructionStyle::is_write")]
     pub style: InstructionStyle,
+    /// The name of the prompt template that the row is in, where it is not that of the training run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
     /// The teacher model that wrote the instruction (and, if `evolved` > 0, the code).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<String>,

@@ -76,6 +76,7 @@ fn row(
         lines: item.lines,
         license: source.license.clone(),
         style,
+        template: style.template().map(|template| template.name().into()),
         teacher: None,
         evolved: 0,
     };

@@ -2,6 +2,7 @@
 
 use crate::language::Language;
 use codelsi_engine::{Error, Result};
+use codelsi_model::template::PromptTemplate;
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
@@ -22,17 +23,20 @@ pub enum InstructionStyle {
     Fix,
     /// Given the code, write a test of the examples in its comment.
     Test,
+    /// Given the comment and the head as a source file has them, and no instruction, continue with the body.
+    Continue,
 }
 
 impl InstructionStyle {
     /// All styles.
-    pub const ALL: [InstructionStyle; 6] = [
+    pub const ALL: [InstructionStyle; 7] = [
         InstructionStyle::Write,
         InstructionStyle::Complete,
         InstructionStyle::Explain,
         InstructionStyle::Refactor,
         InstructionStyle::Fix,
         InstructionStyle::Test,
+        InstructionStyle::Continue,
     ];
 
     /// The name on the command line and in rows.
@@ -44,6 +48,7 @@ impl InstructionStyle {
             InstructionStyle::Refactor => "refactor",
             InstructionStyle::Fix => "fix",
             InstructionStyle::Test => "test",
+            InstructionStyle::Continue => "continue",
         }
     }
 
@@ -56,6 +61,7 @@ impl InstructionStyle {
             InstructionStyle::Refactor => "nothing-to-refactor",
             InstructionStyle::Fix => "nothing-to-break",
             InstructionStyle::Test => "no-example",
+            InstructionStyle::Continue => "not-a-function",
         }
     }
 
@@ -67,9 +73,15 @@ impl InstructionStyle {
         }
     }
 
+    /// The prompt template of the style's rows, where it is not that of the training run.
+    pub fn template(self) -> Option<PromptTemplate> {
+        (self == InstructionStyle::Continue).then_some(PromptTemplate::Plain)
+    }
+
     /// Returns whether the answer is the item's code, so that the imports and signatures it uses help.
     pub fn answers_with_code(self) -> bool {
-        !matches!(self, InstructionStyle::Explain | InstructionStyle::Test)
+        use InstructionStyle::{Continue, Explain, Test};
+        !matches!(self, Explain | Test | Continue)
     }
 
     pub(crate) fn is_write(&self) -> bool {

@@ -3,6 +3,7 @@
 use super::conversation;
 use super::value::{join_paragraphs, listed, text};
 use codelsi_model::message::{Message, Role};
+use codelsi_model::template::PromptTemplate;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
@@ -26,10 +27,14 @@ const INPUTS: [&str; 2] = ["input", "context"];
 const SYSTEMS: [&str; 2] = ["system", "system_prompt"];
 /// Key of earlier turns, each a list of a prompt and its answer.
 const HISTORY: &str = "history";
+/// Key of a row's own prompt template.
+const TEMPLATE: &str = "template";
 
 /// A row's conversation.
 pub(super) struct ParsedRow {
     pub messages: Vec<Message>,
+    /// The template that the row names; `None` leaves it to the run.
+    pub template: Option<PromptTemplate>,
     /// Keys that have a value and are no part of the conversation; those of messages as `messages.KEY`.
     pub unused_keys: BTreeSet<String>,
 }
@@ -69,6 +74,7 @@ pub(super) fn parse(row: &Map<String, Value>) -> Result<ParsedRow, String> {
     let mut reader = Reader { row, used: BTreeSet::from_iter(form.keys()) };
     let mut unused_in_messages = BTreeSet::new();
     let system = reader.one_text(&SYSTEMS)?;
+    let template = reader.template();
     let messages = match form {
         Form::Pair(prompt, answer) => reader.pair(prompt, answer)?,
         Form::Conversation(key) => {
@@ -78,7 +84,7 @@ pub(super) fn parse(row: &Map<String, Value>) -> Result<ParsedRow, String> {
     let has_value = |key: &&String| !row[*key].is_null() && !reader.used.contains(key.as_str());
     let mut unused_keys: BTreeSet<String> = row.keys().filter(has_value).cloned().collect();
     unused_keys.extend(unused_in_messages.into_iter().map(|key| format!("messages.{key}")));
-    Ok(ParsedRow { messages: with_system(system, messages)?, unused_keys })
+    Ok(ParsedRow { messages: with_system(system, messages)?, template, unused_keys })
 }
 
 /// Finds the one form whose keys all have values.
@@ -156,6 +162,13 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(found.map(|(_, value)| value))
+    }
+
+    /// Reads the row's own template. Another value than the name of one is an unused key: data sets have keys of all kinds.
+    fn template(&mut self) -> Option<PromptTemplate> {
+        let named = self.row.get(TEMPLATE)?.as_str()?.parse().ok()?;
+        self.used.insert(TEMPLATE);
+        Some(named)
     }
 
     /// Reads a prompt with its input and its history, and the answer.

@@ -9,6 +9,7 @@ mod value;
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Error, Result};
 use codelsi_model::message::{Message, Role};
+use codelsi_model::template::PromptTemplate;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -19,6 +20,8 @@ pub(crate) use value::listed;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
     pub messages: Vec<Message>,
+    /// The prompt template that the row itself names, instead of the run's.
+    pub template: Option<PromptTemplate>,
     /// Index of the row in its file, counted from 0 over all rows, those without an answer included.
     pub row: usize,
 }
@@ -36,7 +39,7 @@ impl Example {
     pub fn new(instruction: impl Into<String>, output: impl Into<String>) -> Example {
         let message = |role, content| Message { role, content };
         let messages = vec![message(Role::User, instruction.into()), message(Role::Assistant, output.into())];
-        Example { messages, row: 0 }
+        Example { messages, template: None, row: 0 }
     }
 
     /// The conversation as turns: user and assistant in alternation, with at most one system text, in front. `None` if
@@ -82,6 +85,8 @@ pub struct Dataset {
 ///   of the table in `form.rs`;
 /// - a conversation: `messages` of `{role, content}` (OpenAI), or `conversations` of `{from, value}` (ShareGPT).
 ///
+/// A row may name its own prompt template as `template`: code to be continued, for example, is `plain` among instructions.
+///
 /// # Errors
 /// A file that cannot be read, holds no row, or holds one in no form or in several; the message names file and line.
 pub fn read(path: impl AsRef<Path>) -> Result<Dataset> {
@@ -98,7 +103,7 @@ pub(crate) fn read_rows(path: &Path, blank_answers: bool) -> Result<Dataset> {
         }
         let keep = |messages: &Vec<Message>| blank_answers || !has_blank_answer(messages);
         match up_to_last_answer(parsed.messages).filter(keep) {
-            Some(messages) => dataset.examples.push(Example { messages, row }),
+            Some(messages) => dataset.examples.push(Example { messages, template: parsed.template, row }),
             None => dataset.without_answer += 1,
         }
         dataset.rows += 1;

@@ -50,7 +50,7 @@ impl AblateArgs {
                 "--language-problems is for `ablate languages` with your own model: leave it out (the demo makes its own)",
             ));
         }
-        let sources = self.pipeline.sources(recipe, folder, ablation.private_examples())?;
+        let sources = self.pipeline.sources(recipe, folder, ablation.needs_private())?;
         Ok(match (other, demo) {
             (true, _) => sources,
             (_, true) => sources.with_demo_languages(&folder.join("sources"), recipe.protocol.seed)?,

@@ -5,7 +5,6 @@ use crate::args::{DeviceArgs, RankArgs, number};
 use crate::commands::evaluate::summary;
 use crate::json::print_json;
 use clap::Args;
-use codelsi_demo::recipe::PRIVATE_EXAMPLES;
 use codelsi_engine::{Error, Result, RunLock};
 use codelsi_eval::judge::JudgeKind;
 use codelsi_eval::protocol::PromptFormat;
@@ -126,7 +125,7 @@ pub fn run(args: &PipelineArgs, out: &Output) -> Result<()> {
         print_json(args.json, &object);
         return advice.map_or(Ok(()), |advice| Err(Error::new(format!("does not fit: {advice}"))));
     }
-    let sources = |recipe: &Recipe, folder: &Path| args.sources(recipe, folder, PRIVATE_EXAMPLES);
+    let sources = |recipe: &Recipe, folder: &Path| args.sources(recipe, folder, true);
     args.run_seeds(&recipe, sources, |experiment| pipeline::run(experiment, out))
 }
 
@@ -143,7 +142,7 @@ pub fn demo(out: &Output) -> Result<()> {
     let folder = folders.find_map(|folder| new(&folder)).expect("an endless list of names")?;
     let goes_on = format!("go on with `codelsi pipeline --recipe demo --out {}`", folder.display());
     let recipe = Recipe::demo(42);
-    let sources = Sources::demo(&folder.join("sources"), 42, PRIVATE_EXAMPLES)?;
+    let sources = Sources::demo(&folder.join("sources"), 42)?;
     let judge = JudgeOptions { judge: recipe.judge, ..JudgeOptions::default() };
     let experiment = Experiment { recipe, sources, folder, placement: Placement::default(), judge };
     let done = pipeline::run(&experiment, out).map(drop);
@@ -225,25 +224,24 @@ impl PipelineArgs {
         recipe
     }
 
-    /// Returns the sources of a run; the demo's are written into `folder`, with `examples` private examples. With 0, private
-    /// code is not needed.
+    /// Returns the sources of a run; the demo's are written into `folder`. `needs_private` refuses a run without private code.
     ///
     /// # Errors
     /// When a path is missing, or the demo's folder cannot be written.
-    pub fn sources(&self, recipe: &Recipe, folder: &Path, examples: usize) -> Result<Sources> {
+    pub fn sources(&self, recipe: &Recipe, folder: &Path, needs_private: bool) -> Result<Sources> {
         if recipe.name == "demo" {
-            let made = Sources::demo(&folder.join("sources"), recipe.protocol.seed, examples)?;
+            let made = Sources::demo(&folder.join("sources"), recipe.protocol.seed)?;
             return Ok(match self.private.is_empty() {
                 true => made,
                 // The demo's private problems are over its own library.
                 false => Sources { private: self.private.clone(), private_problems: None, ..made },
             });
         }
-        let and_private = if examples > 0 { ", --private" } else { "" };
+        let and_private = if needs_private { ", --private" } else { "" };
         let missing = || {
             Error::new(format!("--model, --public{and_private} and --problems are needed with this recipe"))
         };
-        if self.public.is_empty() || (examples > 0 && self.private.is_empty()) {
+        if self.public.is_empty() || (needs_private && self.private.is_empty()) {
             return Err(missing());
         }
         Ok(Sources {

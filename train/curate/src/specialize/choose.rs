@@ -3,31 +3,63 @@
 use super::api::ExportedApi;
 use crate::fingerprint::is_identifier_char;
 use crate::row::{CuratedRow, ItemKind};
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 /// Returns `n` rows in the order of greedy maximum coverage: each next row shows the most exported names that the rows
-/// before it do not show; when all names are shown, coverage starts again from none. Ties are broken by shorter output,
-/// then by position.
+/// before it do not show and, among equals, says the most pairs of words that they do not say, since a name is asked for
+/// in many words. When all names (or pairs) are shown, their coverage starts again from none. Ties are broken by shorter
+/// output, then by position.
 pub fn choose_rows(rows: &[CuratedRow], api: &ExportedApi, n: usize) -> Vec<usize> {
-    let shown: Vec<BTreeSet<String>> = rows.iter().map(|row| names_shown(row, api)).collect();
+    let mut names = Coverage::new(rows.iter().map(|row| names_shown(row, api)));
+    let mut wording = Coverage::new(rows.iter().map(word_pairs));
     let mut left: BTreeSet<usize> = (0..rows.len()).collect();
-    let (mut chosen, mut covered) = (Vec::new(), BTreeSet::new());
+    let mut chosen = Vec::new();
     while chosen.len() < n && !left.is_empty() {
-        let gain = |&i: &usize| shown[i].difference(&covered).count();
-        let best = left
-            .iter()
-            .copied()
-            .min_by_key(|i| (std::cmp::Reverse(gain(i)), rows[*i].output.len(), *i))
-            .expect("some are left");
-        if gain(&best) == 0 && !covered.is_empty() {
-            covered.clear();
-            continue;
-        }
+        names.restart_if_complete(&left);
+        wording.restart_if_complete(&left);
+        let rank = |i: &usize| (Reverse((names.gain(*i), wording.gain(*i))), rows[*i].output.len(), *i);
+        let best = left.iter().copied().min_by_key(rank).expect("some are left");
         left.remove(&best);
-        covered.extend(shown[best].iter().cloned());
+        names.add(best);
+        wording.add(best);
         chosen.push(best);
     }
     chosen
+}
+
+/// What each row shows, and what the rows added so far show.
+struct Coverage {
+    shown: Vec<BTreeSet<String>>,
+    covered: BTreeSet<String>,
+}
+
+impl Coverage {
+    fn new(shown: impl Iterator<Item = BTreeSet<String>>) -> Self {
+        Coverage { shown: shown.collect(), covered: BTreeSet::new() }
+    }
+
+    /// The number of things that row `i` shows and no row before it.
+    fn gain(&self, i: usize) -> usize {
+        self.shown[i].difference(&self.covered).count()
+    }
+
+    fn add(&mut self, i: usize) {
+        self.covered.extend(self.shown[i].iter().cloned());
+    }
+
+    /// Forgets what is covered if no row that is left would add to it.
+    fn restart_if_complete(&mut self, left: &BTreeSet<usize>) {
+        if left.iter().all(|&i| self.gain(i) == 0) {
+            self.covered.clear();
+        }
+    }
+}
+
+/// The pairs of adjacent words of a row's instruction, in lower case.
+fn word_pairs(row: &CuratedRow) -> BTreeSet<String> {
+    let words: Vec<String> = split_words(&row.instruction).map(str::to_lowercase).collect();
+    words.windows(2).map(|pair| pair.join(" ")).collect()
 }
 
 impl ExportedApi {
@@ -122,6 +154,7 @@ mod tests {
             kind,
             license: None,
             style: InstructionStyle::Write,
+            template: None,
             teacher: None,
             evolved: 0,
         }

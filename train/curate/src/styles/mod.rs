@@ -5,6 +5,7 @@
 //! says. Random choices depend on the seed and on the provenance of the item, and on nothing else.
 
 mod complete;
+mod continuation;
 mod examples;
 mod explain;
 mod fix;
@@ -29,6 +30,7 @@ pub fn task(style: InstructionStyle, input: &StyleInput) -> Option<Task> {
         InstructionStyle::Refactor => refactor::task(input),
         InstructionStyle::Fix => fix::task(input),
         InstructionStyle::Test => examples::task(input),
+        InstructionStyle::Continue => continuation::task(input),
     }
 }
 
