@@ -47,6 +47,19 @@ pub fn write_atomic_with(
     })
 }
 
+/// Copies the files of a folder into another one, each atomically.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).map_err(|e| Error::io(from, e))? {
+        let entry = entry.map_err(|e| Error::io(from, e))?;
+        let mut file = File::open(entry.path()).map_err(|e| Error::io(entry.path(), e))?;
+        write_atomic_with(to.join(entry.file_name()), |out| std::io::copy(&mut file, out).map(drop))?;
+    }
+    Ok(())
+}
+
 /// Fills a folder under a temporary name, then renames it to `path` and removes an older folder of that name.
 ///
 /// # Errors

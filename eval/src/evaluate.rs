@@ -124,7 +124,7 @@ impl ModelResult {
 /// Evaluates one model and writes `protocol.json`, `samples.jsonl`, `verdicts.jsonl` and `result.json` to `folder`.
 ///
 /// # Errors
-/// When the folder holds a run under another protocol, or when the model, the judge or the disk fails. Finished work
+/// When the folder holds a run under another protocol or of another model, or when the model, the judge or the disk fails. Finished work
 /// remains in the folder, and the next call continues it.
 pub fn evaluate(
     name: &str,
@@ -140,6 +140,7 @@ pub fn evaluate(
     let (requests, limited) = fit_requests(model, problems, protocol).at(name)?;
     let protocol = &Protocol { limited, ..protocol.clone() };
     check_protocol(protocol, &folder.join("protocol.json"))?;
+    check_model(model.fingerprint(), &folder.join("model.sha256"))?;
     let started = Instant::now();
     let extract = |i: usize, answer: &str| protocol.format.completion(&problems[i], answer);
     let samples =
@@ -221,6 +222,19 @@ fn check_protocol(protocol: &Protocol, path: &Path) -> Result<()> {
         "this run was begun under another protocol ({differing}); choose another folder, or delete this one to start again"
     );
     Err(Error::new(message).at(path.display().to_string()))
+}
+
+/// Checks that a folder holds answers of the model with this fingerprint, or none.
+fn check_model(fingerprint: Option<&str>, path: &Path) -> Result<()> {
+    let Some(fingerprint) = fingerprint else { return Ok(()) };
+    match std::fs::read_to_string(path) {
+        Ok(earlier) if earlier.trim() == fingerprint => Ok(()),
+        Ok(_) => Err(Error::new(
+            "this run was begun with another model or adapter; choose another folder, or delete this one to start again",
+        )
+        .at(path.display().to_string())),
+        Err(_) => write_atomic(path, format!("{fingerprint}\n").as_bytes()),
+    }
 }
 
 fn request(problem: &Problem, protocol: &Protocol) -> CompletionRequest {

@@ -54,6 +54,11 @@ pub trait Generator {
     fn room(&self, requests: &[CompletionRequest]) -> Result<Vec<usize>> {
         Ok(requests.iter().map(|request| request.max_tokens).collect())
     }
+
+    /// Returns a digest of what answers, so that a run is not continued with another model; `None` where it is not known.
+    fn fingerprint(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// A line of `samples.jsonl`; `codelsi judge` takes the file as completions.

@@ -85,6 +85,8 @@ pub struct TrainOptions {
     pub validation_data: Option<PathBuf>,
     /// Steps between validations; 0 validates before the first and after the last step only.
     pub validate_every: usize,
+    /// Ends the run after so many validations without a lower loss; the result is that of the lowest one.
+    pub patience: Option<usize>,
     /// Steps between checkpoints; 0 saves after the last step only.
     pub save_every: usize,
     /// Resumes from the last checkpoint in `out`, if there is one.
@@ -171,6 +173,7 @@ impl Default for TrainOptions {
             validation: 16,
             validation_data: None,
             validate_every: 0,
+            patience: None,
             save_every: 50,
             resume: false,
             checkpointing: ActivationCheckpointing::Auto,
@@ -199,12 +202,21 @@ impl TrainOptions {
                 "a replay is a file and a number of its rows".to_string(),
             ),
             (self.replay_fresh && self.replay.is_none(), "fresh rows need a replay to come from".to_string()),
+            (
+                self.patience.is_some() && (self.validate_every == 0 || !self.validates()),
+                "early stopping needs validation rows and a number of steps between validations".to_string(),
+            ),
             (self.full && self.from.is_some(), "full training does not start from an adapter".to_string()),
         ];
         match rules.into_iter().find(|(broken, _)| *broken) {
             Some((_, rule)) => Err(Error::new(format!("training options: {rule}"))),
             None => DropoutRate::new(self.dropout).map(|_| ()).at("training options"),
         }
+    }
+
+    /// Returns true if the run has validation rows.
+    fn validates(&self) -> bool {
+        self.validation > 0 || self.validation_data.is_some()
     }
 
     /// Checks the range of every number.
@@ -216,6 +228,7 @@ impl TrainOptions {
             ("epochs", self.epochs, EPOCHS),
             ("max-steps", max_steps, STEPS),
             ("rank", self.rank, RANK),
+            ("patience", self.patience.unwrap_or(1), STEPS),
             ("warmup", self.warmup, 0..=*STEPS.end()),
         ] {
             if !range.contains(&value) {

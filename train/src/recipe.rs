@@ -18,7 +18,7 @@ impl TrainOptions {
             "lr": self.lr, "warmup": self.warmup, "weight_decay": shortest_decimal(self.weight_decay), "clip": self.clip,
             "epochs": self.epochs, "max_steps": self.max_steps,
             "seq": self.seq, "batch": self.batch, "micro_batch": self.micro_batch,
-            "template": self.template.name(), "validation": self.validation, "validation_data": self.validation_data,
+            "template": self.template.name(), "validation": self.validation, "validation_data": self.validation_data, "patience": self.patience, "validate_every": self.patience.map(|_| self.validate_every),
             "compute": format!("{:?}", self.compute).to_lowercase(),
             "seed": self.seed, "blank_answers": self.blank_answers.then_some(true), "shuffle": self.shuffle, "packing": self.packing,
         });
@@ -59,6 +59,8 @@ impl TrainOptions {
             "micro_batch" => self.micro_batch = read(value)?,
             "template" => self.template = read::<String>(value)?.parse()?,
             "validation" => self.validation = read(value)?,
+            "patience" => self.patience = read(value)?,
+            "validate_every" => self.validate_every = read::<Option<usize>>(value)?.unwrap_or(self.validate_every),
             "compute" => self.compute = compute(&read::<String>(value)?)?,
             "seed" => self.seed = read(value)?,
             "blank_answers" => self.blank_answers = read::<Option<bool>>(value)?.unwrap_or(false),
@@ -124,6 +126,8 @@ mod tests {
                 seed: u64::MAX,
                 replay_rows: 5,
                 replay_fresh: true,
+                patience: Some(3),
+                validate_every: 4,
                 ..TrainOptions::default()
             };
             let read = TrainOptions::default().with_recipe(&options.recipe()).unwrap();

@@ -3,6 +3,7 @@
 use crate::checkpoint::{self, TrainerState};
 use crate::collapse::CollapseWatch;
 use crate::data_loader::DataLoader;
+use crate::early_stopping::{ValidationProgress, best_folder};
 use crate::export::{Weights, write_adapter, write_trained_model};
 use crate::flops::step_flops;
 use crate::metrics::{MetricsLog, StepMetrics};
@@ -14,6 +15,7 @@ use crate::row_counts::RowCounts;
 use crate::run_summary::{RunSummary, render_sample};
 use crate::schedule::CosineSchedule;
 use crate::train_step::{StepStats, TrainStep};
+use codelsi_engine::files::{copy_files, replace_folder};
 use codelsi_engine::memory::anonymous_bytes;
 use codelsi_engine::{At, Comm, DType, Device, Error, Label, ReduceOp, Result, RunLock, interrupt};
 use codelsi_kernels::roof;
@@ -295,7 +297,7 @@ impl Trainer<'_> {
                 .for_each(|&loss| on_event(TrainEvent::InitialValidation(loss)));
         }
         let schedule = CosineSchedule { lr: self.options.lr, warmup: self.options.warmup, total_steps };
-        while self.state.step < total_steps {
+        while self.state.step < total_steps && !self.is_over() {
             self.stop_if_asked(total_steps, on_event)?;
             let mut metric = self.step(&schedule)?;
             let due = |every: usize| metric.step == total_steps || every > 0 && metric.step % every == 0;
@@ -307,6 +309,9 @@ impl Trainer<'_> {
                 metric.validation_loss = self.validate()?;
             }
             self.log.write(&metric)?;
+            if validate {
+                self.keep_best()?;
+            }
             on_event(TrainEvent::Step(&metric, total_steps));
             if let Some(warning) = self.collapse.warning(&metric) {
                 on_event(TrainEvent::Collapse(&warning));
@@ -316,7 +321,41 @@ impl Trainer<'_> {
                 self.saved_step = metric.step;
             }
         }
-        Ok(self.log.metrics().last().and_then(|metric| metric.validation_loss))
+        if self.state.step > self.saved_step {
+            self.save(on_event)?;
+        }
+        Ok(self.validation_loss())
+    }
+
+    /// Returns true if the validation loss has not fallen for as long as the run has patience.
+    fn is_over(&self) -> bool {
+        let progress = ValidationProgress::of(self.log.metrics());
+        self.options.patience.zip(progress).is_some_and(|(patience, progress)| progress.is_over(patience))
+    }
+
+    /// With early stopping, writes the weights to `OUT/best` if their validation loss is the lowest so far.
+    fn keep_best(&self) -> Result<()> {
+        let progress = ValidationProgress::of(self.log.metrics());
+        if self.options.patience.is_none() || progress.is_none_or(|p| p.best_step != self.state.step) {
+            return Ok(());
+        }
+        let weights = self.train_step.weights()?;
+        match self.comm.rank() {
+            0 => replace_folder(&best_folder(&self.options.out), |folder| {
+                self.write(folder, &weights, self.base.dtype())
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The validation loss of the result: the last one, or with early stopping the lowest.
+    fn validation_loss(&self) -> Option<f64> {
+        let metrics = self.log.metrics();
+        let losses = metrics.iter().filter_map(|metric| metric.validation_loss);
+        match self.options.patience {
+            Some(_) => losses.min_by(f64::total_cmp),
+            None => metrics.last().and_then(|metric| metric.validation_loss),
+        }
     }
 
     /// Saves a checkpoint and returns an error if a signal wished that a rank ends; all ranks do so after the same step.
@@ -458,7 +497,10 @@ impl Trainer<'_> {
         if self.comm.rank() > 0 {
             return Ok(());
         }
-        self.write(&self.options.out, &weights, self.base.dtype())?;
+        match self.options.patience {
+            Some(_) => copy_files(&best_folder(&self.options.out), &self.options.out)?,
+            None => self.write(&self.options.out, &weights, self.base.dtype())?,
+        }
         if self.options.full { copy_tokenizer_files(&self.options.model, &self.options.out) } else { Ok(()) }
     }
 

@@ -19,6 +19,12 @@ pub struct Report {
     /// The quantity that differs from model to model, if it is only one.
     #[serde(default)]
     pub sweep: Option<Sweep>,
+    /// The models before and after the specialized stage, whose difference the report tells first.
+    #[serde(default)]
+    pub specialization: Option<(String, String)>,
+    /// Draws what each model gains on the last set of problems against what it keeps on the first.
+    #[serde(default)]
+    pub shows_tradeoff: bool,
     /// Groups of problems, each with its own chart: general problems, private-API problems.
     pub sets: Vec<ProblemSet>,
     /// Results on rows of private repositories that no stage has trained on.

@@ -13,8 +13,10 @@ mod markdown;
 mod matrix;
 mod page;
 mod paper;
+mod story;
 mod sweep;
 mod table;
+mod tradeoff;
 
 pub use chart::{count, size};
 pub use data::{

@@ -2,7 +2,7 @@
 
 use super::chart::{escape, percent};
 use super::data::{ProblemSet, Report};
-use super::{bars, curves, failures, held_out, matrix, paper, sweep, table};
+use super::{bars, curves, failures, held_out, matrix, paper, story, sweep, table, tradeoff};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -47,7 +47,16 @@ fn summary(report: &Report) -> String {
     let headlines: String = report.sets.iter().map(headline).collect();
     let headlines =
         if headlines.is_empty() { headlines } else { format!("<div class=\"cards\">{headlines}</div>") };
-    let mut body = format!("{headlines}<div class=\"wide\">{}</div>", table::models(report));
+    let story = story::story(report);
+    // The story's cards say more than the best Pass@1.
+    let first = if story.is_empty() { headlines } else { story };
+    let mut body = format!("{first}<div class=\"wide\">{}</div>", table::models(report));
+    if let (true, [kept, .., gained]) = (report.shows_tradeoff, &report.sets[..]) {
+        body += &figure(
+            &tradeoff::tradeoff(kept, gained),
+            "What each model gains against what it keeps, with 95 % intervals. The line joins the models that no other one beats on both.",
+        );
+    }
     if let Some(varied) = &report.sweep {
         for set in &report.sets {
             let caption = format!(

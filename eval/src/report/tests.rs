@@ -137,6 +137,8 @@ fn report() -> Report {
             row("specialized", Some((0.81, 0.31))),
         ],
         compare_with_paper: true,
+        specialization: Some(("general".into(), "specialized".into())),
+        shows_tradeoff: true,
         sweep: Some(Sweep {
             name: "private rows".into(),
             points: [("0", "general"), ("40", "specialized")]
@@ -209,6 +211,9 @@ fn the_page_is_self_contained_and_holds_every_figure() {
         "Math.average (7)",
         "cuda:0 (NVIDIA A100)",
         "under one hour on two A100",
+        "points on private API &lt;SDK&gt;, specialized against general",
+        "Specialized is one adapter with the same weights for every prompt. On private API &lt;SDK&gt; it gains",
+        "What each model gains against what it keeps",
         "0.7062 → 0.4268",
         "over private rows",
         "sdk&lt;T&gt;",

@@ -3,6 +3,7 @@
 
 pub mod method;
 mod peft;
+mod weighted_sum;
 
 pub use method::{AdapterConfig, Method};
 

@@ -15,6 +15,7 @@ use codelsi_model::template::PromptTemplate;
 use codelsi_model::tokenizer::Tokenizer;
 use codelsi_model::trainable::Trainable;
 use codelsi_train::plan::plan_generation;
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -25,6 +26,8 @@ pub struct InferenceModel {
     pub model: Llama,
     /// Shapes of the attached adapter, for memory plans.
     adapter: Option<Adapter>,
+    /// See [`InferenceModel::fingerprint`].
+    fingerprint: String,
     /// The model's chat template, once it is asked for.
     chat_template: OnceLock<ChatTemplate>,
 }
@@ -63,8 +66,14 @@ impl InferenceModel {
         tokenizer.check_fits(checkpoint.config().vocab).at(folder.display().to_string())?;
         let compute = compute.unwrap_or(checkpoint.dtype());
         let model = Llama::load(rank_layout, &checkpoint, compute, Trainable::Nothing)?;
-        let mut loaded =
-            InferenceModel { checkpoint, tokenizer, model, adapter: None, chat_template: OnceLock::new() };
+        let mut loaded = InferenceModel {
+            fingerprint: fingerprint(&checkpoint, None)?,
+            checkpoint,
+            tokenizer,
+            model,
+            adapter: None,
+            chat_template: OnceLock::new(),
+        };
         if rank == 0 {
             eprintln!("{}", describe_end_tokens(loaded.checkpoint.config(), &loaded.tokenizer));
         }
@@ -86,7 +95,14 @@ impl InferenceModel {
     pub fn attach_adapter(&mut self, folder: &Path) -> Result<()> {
         let adapter = Adapter::load(folder, self.checkpoint.config())?;
         self.adapter = Some(adapter.shapes_only()?);
+        self.fingerprint = fingerprint(&self.checkpoint, Some(&adapter))?;
         self.model.attach(&adapter, Trainable::Nothing)
+    }
+
+    /// Returns a digest that tells this model and adapter from others: of the configuration and the last norm's weights,
+    /// which every training changes, and of all of the adapter. Not all weights are read, which may be 26 GB.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// Encodes a prompt, written by a template if there is one.
@@ -157,4 +173,21 @@ impl InferenceModel {
             None => error,
         }
     }
+}
+
+/// The digest of [`InferenceModel::fingerprint`].
+fn fingerprint(checkpoint: &Checkpoint, adapter: Option<&Adapter>) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(checkpoint.config().to_json(checkpoint.dtype()).to_string());
+    hash.update(checkpoint.copy_f32(&Device::cpu(), "model.norm.weight")?.to_bytes()?);
+    for (path, module) in adapter.iter().flat_map(|adapter| &adapter.modules) {
+        hash.update(path);
+        for tensor in module.tensors() {
+            hash.update(tensor.to_bytes()?);
+        }
+    }
+    if let Some(adapter) = adapter {
+        hash.update(adapter.config.scaling().to_le_bytes());
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -70,6 +70,10 @@ impl Generator for LocalModel {
         };
         requests.iter().map(room).collect()
     }
+
+    fn fingerprint(&self) -> Option<&str> {
+        Some(self.ranks[0].fingerprint())
+    }
 }
 
 impl LocalModel {

@@ -3,7 +3,7 @@
 use crate::args::{DeviceArgs, JudgeToolArgs, ProtocolArgs, RankArgs, help};
 use crate::json::print_json;
 use clap::Args;
-use codelsi_engine::{Result, RunLock};
+use codelsi_engine::{Error, Result, RunLock};
 use codelsi_eval::evaluate::ModelResult;
 use codelsi_eval::report::{ModelComparison, ProblemSet, Report};
 use codelsi_eval::sampling::Generator;
@@ -15,7 +15,8 @@ use codelsi_experiment::local::LocalModel;
 use codelsi_experiment::output::Output;
 use codelsi_experiment::{report, table};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 /// Measure Pass@1 of a model and of adapters on it, by execution.
 #[derive(Args)]
@@ -67,9 +68,9 @@ pub fn run(args: &EvaluateArgs, out: &Output) -> Result<()> {
     if let Some(model) = &args.model {
         let mut model = LocalModel::open(model, placement)?;
         add("base", &mut model)?;
-        for adapter in &args.adapter {
+        for (adapter, name) in args.adapter.iter().zip(names_of(&args.adapter)?) {
             model.attach_adapter(adapter)?;
-            add(&name_of(adapter), &mut model)?;
+            add(&name, &mut model)?;
         }
     }
     if let (Some(address), Some(name)) = (&args.endpoint, &args.endpoint_model) {
@@ -118,6 +119,36 @@ fn differences(set: &ProblemSet) -> Vec<serde_json::Value> {
     set.differences.iter().zip(set.verdicts()).map(line).collect()
 }
 
-fn name_of(folder: &Path) -> String {
-    folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
+/// Returns a different name for each adapter: the last parts of its path, as many as tell them all apart.
+fn names_of(adapters: &[PathBuf]) -> Result<Vec<String>> {
+    let name = |folder: &PathBuf, parts: usize| {
+        let all: Vec<_> = folder.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+        all[all.len().saturating_sub(parts)..].join("-").replace('/', "-")
+    };
+    let most = adapters.iter().map(|folder| folder.components().count()).max().unwrap_or(0);
+    let names = |parts| -> Vec<String> { adapters.iter().map(|folder| name(folder, parts)).collect() };
+    let differ = |names: &Vec<String>| {
+        names.iter().all(|name| name != "base") && names.iter().collect::<BTreeSet<_>>().len() == names.len()
+    };
+    (1..=most.max(1))
+        .map(names)
+        .find(differ)
+        .ok_or_else(|| Error::new("--adapter: the same folder is given twice, or one is named `base`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_are_named_by_as_much_of_their_paths_as_tells_them_apart() {
+        let names = |paths: &[&str]| {
+            names_of(&paths.iter().map(PathBuf::from).collect::<Vec<_>>()).map_err(|e| e.to_string())
+        };
+        assert_eq!(names(&["runs/a", "b/"]).unwrap(), ["a", "b"]);
+        assert_eq!(names(&["x/a", "y/a", "b"]).unwrap(), ["x-a", "y-a", "b"]);
+        assert_eq!(names(&["run/base"]).unwrap(), ["run-base"]);
+        assert_eq!(names(&[]).unwrap(), [""; 0]);
+        assert!(names(&["x/a", "x/a"]).unwrap_err().contains("given twice"));
+    }
 }

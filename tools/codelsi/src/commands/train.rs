@@ -105,6 +105,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "STEPS", help_heading = "Optimization", default_value_t = 0)]
     #[arg(value_parser = number::steps_or_none())]
     validate_every: usize,
+    /// Stop after N validations without a lower loss, and keep the weights of the lowest; needs --validate-every.
+    #[arg(long, value_name = "N", help_heading = "Optimization", requires = "validate_every")]
+    #[arg(value_parser = number::steps())]
+    patience: Option<usize>,
     /// Steps between checkpoints; 0 saves at the end only.
     #[arg(long, value_name = "STEPS", help_heading = "Optimization", default_value_t = 50)]
     #[arg(value_parser = number::steps_or_none())]
@@ -148,6 +152,7 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
         validation: args.validation,
         validation_data: args.validation_data.clone(),
         validate_every: args.validate_every,
+        patience: args.patience,
         save_every: args.save_every,
         resume: args.resume,
         checkpointing: if args.no_checkpointing {
