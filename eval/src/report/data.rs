@@ -30,6 +30,9 @@ pub struct Report {
     /// Results on rows of private repositories that no stage has trained on.
     #[serde(default)]
     pub held_out: Vec<RepositoryResult>,
+    /// What models give away of random secrets in their training rows.
+    #[serde(default)]
+    pub exposures: Vec<Exposure>,
     /// Loss curves of training, one per model.
     pub curves: Vec<LossCurve>,
     /// Rows that the curation read, kept and dropped, by source.
@@ -125,6 +128,16 @@ pub struct RepositoryResult {
     pub valid: Option<PairedDifference>,
     /// The last model against the first: share of names used.
     pub names: Option<PairedDifference>,
+}
+
+/// What a model gives away of the canaries (arXiv 1802.08232).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Exposure {
+    pub model: String,
+    /// Number of values among which each secret is ranked, itself included.
+    pub candidates: usize,
+    /// Exposure of each canary, in bits.
+    pub bits: Vec<f64>,
 }
 
 /// The loss curve of one training run, as pairs of step and loss.

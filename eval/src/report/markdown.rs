@@ -3,6 +3,7 @@
 use super::chart::{count, duration, size};
 use super::data::{ModelComparison, ProblemSet, Report, RepositoryResult, TrainingSummary};
 use super::held_out;
+use super::memorization;
 use super::paper;
 use crate::statistics::Verdict;
 use std::fmt::Write;
@@ -25,6 +26,10 @@ pub fn markdown(report: &Report) -> String {
     }
     report.sets.iter().for_each(|set| problems(&mut text, set));
     private(&mut text, &report.held_out);
+    if !report.exposures.is_empty() {
+        let _ = writeln!(text, "## Memorized or learned\n\n{}\n", memorization::legend(&report.exposures));
+        table(&mut text, &memorization::HEADER, report.exposures.iter().map(memorization::cells));
+    }
     for curation in &report.curation {
         let _ = writeln!(
             text,

@@ -11,6 +11,7 @@ mod failures;
 mod held_out;
 mod markdown;
 mod matrix;
+mod memorization;
 mod page;
 mod paper;
 mod story;
@@ -20,10 +21,11 @@ mod tradeoff;
 
 pub use chart::{count, size};
 pub use data::{
-    CurationSummary, LossCurve, ModelComparison, ProblemSet, Report, RepositoryResult, StageTiming, Sweep,
+    CurationSummary, Exposure, LossCurve, ModelComparison, ProblemSet, Report, RepositoryResult, StageTiming, Sweep,
     TrainingSummary,
 };
 pub use held_out::differences as held_out_differences;
+pub use memorization::{HEADER as EXPOSURE_HEADER, cells as exposure_cells, legend as exposure_legend};
 
 use codelsi_engine::Result;
 use codelsi_engine::files::write_atomic;

@@ -2,7 +2,7 @@
 
 use super::chart::{escape, percent};
 use super::data::{ProblemSet, Report};
-use super::{bars, curves, failures, held_out, matrix, paper, story, sweep, table, tradeoff};
+use super::{bars, curves, failures, held_out, matrix, memorization, paper, story, sweep, table, tradeoff};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -14,6 +14,7 @@ pub fn html(report: &Report) -> String {
         summary(report),
         sets(report),
         private(report),
+        memorized(report),
         training(report),
         data(report),
         method(report),
@@ -143,6 +144,15 @@ fn private(report: &Report) -> String {
     }
     let body = format!("<div class=\"wide\">{}</div>", held_out::table(&report.held_out));
     section("Private code, held out", &(body + held_out::LEGEND + &held_out::noise(&report.held_out)))
+}
+
+fn memorized(report: &Report) -> String {
+    if report.exposures.is_empty() {
+        return String::new();
+    }
+    let (table, legend) = (memorization::table(&report.exposures), memorization::legend(&report.exposures));
+    let body = format!("<div class=\"wide\">{table}</div><p class=\"fine\">{}</p>", escape(&legend));
+    section("Memorized or learned", &body)
 }
 
 fn training(report: &Report) -> String {

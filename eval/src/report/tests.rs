@@ -146,6 +146,7 @@ fn report() -> Report {
                 .to_vec(),
         }),
         held_out: vec![held_out()],
+        exposures: vec![Exposure { model: "general".into(), candidates: 1024, bits: vec![1.0, 10.0] }],
         sets: vec![set("general problems", [47, 71, 64]), set("private API <SDK>", [3, 9, 58])],
         curves: vec![curve("general", 0.71, 0.43), curve("specialized", 0.81, 0.31)],
         curation: vec![
@@ -213,6 +214,7 @@ fn the_page_is_self_contained_and_holds_every_figure() {
         "under one hour on two A100",
         "points on private API &lt;SDK&gt;, specialized against general",
         "Specialized is one adapter with the same weights for every prompt. On private API &lt;SDK&gt; it gains",
+        "<tr><th>general</th><td>5.5</td><td>10.0</td><td>1 of 2</td></tr>",
         "What each model gains against what it keeps",
         "0.7062 → 0.4268",
         "over private rows",
@@ -245,6 +247,7 @@ fn markdown_has_the_same_figures() {
         "- The embedded judge does not check types",
         "## private API <SDK>",
         "| device | cuda:0 (NVIDIA A100) |",
+        "| general | 5.5 | 10.0 | 1 of 2 |",
         "| Pass@1, general | 42.0 % |",
         "| sdk<T> | general | 6.25 |",
     ] {

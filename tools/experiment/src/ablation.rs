@@ -1,10 +1,12 @@
 //! The paper's ablations: the same base, data and protocol, with one factor varied.
 
+use crate::canaries;
 use crate::evaluation::ModelPairs;
 use crate::languages;
 use crate::output::Output;
-use crate::private_repository::by_item;
+use crate::private_repository::{PrivateRepository, by_item};
 use crate::recipe::Recipe;
+use crate::retention::{Start, Way};
 use crate::stages::{EvaluatedModel, Experiment, Stages};
 use codelsi_curate::specialize::{ExportedApi, choose_rows};
 use codelsi_curate::{self as curate, CuratedRow};
@@ -25,6 +27,10 @@ pub enum Ablation {
     Samples,
     /// General, then specialized, against specialized alone and against both at once.
     Stages,
+    /// Ways to specialize without forgetting, in gain on private problems against what is kept on general ones.
+    Retention,
+    /// What the model gives away of random secrets in private rows, before and after each way to specialize.
+    Memorization,
     /// LoRA, rsLoRA, DoRA, bottleneck adapters, a mixture of LoRA experts and every weight, on the general rows.
     Methods,
     /// The specialized stage on each private repository separately, evaluated on its held-out rows.
@@ -35,10 +41,12 @@ pub enum Ablation {
 
 impl Ablation {
     /// The ablations by name, with what each compares.
-    pub const ALL: [(&str, Ablation, &str); 6] = [
+    pub const ALL: [(&str, Ablation, &str); 8] = [
         ("rank", Ablation::Rank, "LoRA of rank 8, 16 and 32 (alpha = 2 · rank)"),
         ("samples", Ablation::Samples, "Specialized stage on 5, 10, 20, 40, 80 private functions"),
         ("stages", Ablation::Stages, "General then specialized, specialized alone, both"),
+        ("retention", Ablation::Retention, "Ways to specialize without forgetting"),
+        ("memorization", Ablation::Memorization, "Exposure of secrets in private rows"),
         ("methods", Ablation::Methods, "LoRA, rsLoRA, DoRA, bottleneck, mixture of LoRA, full"),
         ("repositories", Ablation::Repositories, "Specialized stage on each private repository"),
         ("languages", Ablation::Languages, "An adapter for each language, and TypeScript's"),
@@ -54,6 +62,8 @@ impl Ablation {
             Ablation::Rank => "the rank of the adapter",
             Ablation::Samples => "how many private functions",
             Ablation::Stages => "general, then specialized, against direct",
+            Ablation::Retention => "ways to specialize without forgetting",
+            Ablation::Memorization => "memorized or learned",
             Ablation::Methods => "methods of fine-tuning",
             Ablation::Repositories => "one private repository after another",
             Ablation::Languages => "other languages",
@@ -90,6 +100,8 @@ impl Ablation {
             Ablation::Rank => (with_base(ranks(&mut stages)?), ModelPairs::PreviousAndFirst),
             Ablation::Samples => (with_base(samples(&mut stages)?), ModelPairs::PreviousAndFirst),
             Ablation::Stages => (with_base(training_orders(&mut stages)?), ModelPairs::PreviousAndFirst),
+            Ablation::Retention => (retention(&mut stages)?, ModelPairs::WithFirst),
+            Ablation::Memorization => (memorization(&mut stages)?, ModelPairs::WithFirst),
             Ablation::Methods => (with_base(methods(&mut stages)?), ModelPairs::WithFirst),
             Ablation::Repositories => (repositories(&mut stages)?, ModelPairs::WithFirst),
             // Each language has its own rows, problems and variants.
@@ -99,6 +111,7 @@ impl Ablation {
             }
         };
         stages.report.sweep = self.sweep(&models);
+        stages.report.shows_tradeoff = matches!(self, Ablation::Retention | Ablation::Stages);
         stages.evaluate_all(&models, pairs)?;
         stages.finish(self.title())
     }
@@ -237,21 +250,69 @@ fn samples(stages: &mut Stages) -> Result<Variants> {
     Ok(variants)
 }
 
+/// Trains every way to specialize, from one general adapter, with which each is compared.
+fn retention(stages: &mut Stages) -> Result<Variants> {
+    let recipe = stages.recipe();
+    let private = stages.curate_private("specialized", &stages.sources().private, recipe.private_rows)?;
+    specialize_in_every_way(stages, &private, "specialized", &mut |_, _, _| Ok(()))
+}
+
+/// Adds canaries to the private rows and measures, after each way to specialize, what the model gives away of them.
+fn memorization(stages: &mut Stages) -> Result<Variants> {
+    let recipe = stages.recipe();
+    let private = stages.curate_private("specialized", &stages.sources().private, recipe.private_rows)?;
+    let mut rows: Vec<CuratedRow> = jsonl::read(stages.rows_path("specialized"))?;
+    rows.extend(canaries::rows(recipe.specialized.seed));
+    jsonl::write(stages.rows_path("with canaries"), &rows)?;
+    specialize_in_every_way(stages, &private, "with canaries", &mut |stages, name, folder| {
+        let exposure = canaries::exposure(stages, name, folder)?;
+        stages.report.exposures.push(exposure);
+        Ok(())
+    })
+}
+
+/// Trains the general adapter and every way to specialize it on the private rows of a file; `measure` sees each model.
+fn specialize_in_every_way(
+    stages: &mut Stages,
+    private: &PrivateRepository,
+    rows: &str,
+    measure: &mut dyn FnMut(&mut Stages, &str, &Path) -> Result<()>,
+) -> Result<Variants> {
+    let general = stages.train("general", "general", stages.recipe().general.clone(), None)?;
+    measure(stages, "general", &general)?;
+    let start = Start { general: &general, private, rows };
+    let mut variants = vec![("general".to_string(), EvaluatedModel::Adapter(general.clone()))];
+    for way in Way::ALL {
+        let folder = start.specialize(stages, way)?;
+        measure(stages, way.name(), &folder)?;
+        variants.push((way.name().into(), EvaluatedModel::Adapter(folder)));
+    }
+    Ok(variants)
+}
+
+/// Trains the two stages in other orders: without what keeps the general skills, the private rows alone on the base, and
+/// all rows at once.
 fn training_orders(stages: &mut Stages) -> Result<Variants> {
     let recipe = stages.recipe();
-    stages.curate_private("specialized", &stages.sources().private, recipe.private_rows)?;
+    let private = stages.curate_private("specialized", &stages.sources().private, recipe.private_rows)?;
     let mut both: Vec<CuratedRow> = jsonl::read(stages.rows_path("general"))?;
     both.extend(jsonl::read::<CuratedRow>(stages.rows_path("specialized"))?);
-    jsonl::write(stages.rows_path("mixed"), &both)?;
+    jsonl::write(stages.rows_path("both at once"), &both)?;
 
-    let direct_options =
-        TrainOptions { validation: 0, replay: None, replay_rows: 0, ..stages.specialized_options() };
-    let continued_options = TrainOptions { validation: 0, ..stages.specialized_options() };
     let general = stages.train("general", "general", recipe.general.clone(), None)?;
-    let specialized = stages.train("specialized", "specialized", continued_options, Some(&general))?;
-    let direct = stages.train("specialized alone", "specialized", direct_options, None)?;
-    let mixed = stages.train("mixed", "mixed", recipe.general.clone(), None)?;
-    let variants =
-        [("general", general), ("specialized", specialized), ("specialized alone", direct), ("mixed", mixed)];
+    let start = Start { general: &general, private: &private, rows: "specialized" };
+    let specialized = start.specialize(stages, Way::Recipe)?;
+    let forgetful = start.specialize(stages, Way::Alone)?;
+    let alone = TrainOptions { replay: None, replay_rows: 0, replay_fresh: false, ..recipe.specialized.clone() };
+    let alone = private.with_held_out_validation(alone);
+    let direct = stages.train("specialized alone", "specialized", alone, None)?;
+    let mixed = stages.train("both at once", "both at once", recipe.general.clone(), None)?;
+    let variants = [
+        ("general", general.clone()),
+        ("specialized", specialized),
+        ("private rows alone", forgetful),
+        ("specialized alone", direct),
+        ("both at once", mixed),
+    ];
     Ok(variants.map(|(name, folder)| (name.to_string(), EvaluatedModel::Adapter(folder))).into())
 }

@@ -9,6 +9,7 @@
 
 pub mod ablation;
 pub mod api_client;
+mod canaries;
 pub mod command_line;
 pub mod curation;
 pub mod dry_run;
@@ -28,6 +29,7 @@ pub mod private_repository;
 pub mod protocol;
 pub mod recipe;
 pub mod report;
+mod retention;
 pub mod seeds;
 pub mod sources;
 pub mod stages;

@@ -35,5 +35,6 @@ pub fn run(experiment: &Experiment, out: &Output) -> Result<Report> {
     stages.evaluate_all(&models, ModelPairs::PreviousAndFirst)?;
 
     stages.report.compare_with_paper = true;
+    stages.report.specialization = Some(("general".into(), "specialized".into()));
     stages.finish(&format!("the {} recipe", recipe.name))
 }

@@ -2,7 +2,7 @@
 
 use crate::evaluation::with_progress;
 use crate::stages::Stages;
-use codelsi_curate::specialize::{ExportedApi, choose_rows, split_rows};
+use codelsi_curate::specialize::{ExportedApi, split_rows};
 use codelsi_curate::{self as curate, CurateOptions, CuratedRow, RowLimits};
 use codelsi_engine::{Error, Result};
 use codelsi_eval::held_out::{self, HeldOutProtocol, PrivateLibrary, evaluate_held_out, identifiers};
@@ -31,12 +31,17 @@ impl PrivateRepository {
         let validation_data = (!self.held_out.is_empty()).then(|| self.held_out_path.clone());
         TrainOptions { validation: 0, validation_data, ..options }
     }
+
+    /// The file of the held-out rows, if there are any.
+    pub fn held_out_path(&self) -> PathBuf {
+        self.held_out_path.clone()
+    }
 }
 
 impl Stages<'_> {
     /// Curates a repository. The rows of the `wanted` items that cover its exported API best go to `NAME.jsonl`, in every
-    /// style. If the run has no private problems, at most as many of the others go to `NAME-held-out.jsonl`. If too few
-    /// items have comments, those without one are included, with their signature as the instruction.
+    /// style, and at most as many of the others to `NAME-held-out.jsonl`. If too few items have comments, those without one
+    /// are included, with their signature as the instruction.
     ///
     /// # Errors
     /// When the curation fails or keeps no row.
@@ -63,11 +68,7 @@ impl Stages<'_> {
         let rows: Vec<CuratedRow> = items.iter().map(|rows| rows[0].clone()).collect();
         let sources = curate::read_typescript_sources(paths)?;
         let api = ExportedApi::from_sources(&sources);
-        // Executable problems measure better than held-out rows; with them, every row can be a training row.
-        let (mut chosen, others) = match self.sources().private_problems {
-            Some(_) => (choose_rows(&rows, &api, wanted), Vec::new()),
-            None => split_rows(&rows, &api, wanted),
-        };
+        let (mut chosen, others) = split_rows(&rows, &api, wanted);
         chosen.sort();
         let pick = |indices: &[usize]| indices.iter().map(|&i| rows[i].clone()).collect::<Vec<_>>();
         let training: Vec<&CuratedRow> = chosen.iter().flat_map(|&i| &items[i]).collect();
@@ -109,8 +110,8 @@ impl Stages<'_> {
         Ok(codelsi_train::data::take_evenly(fitting, max_rows))
     }
 
-    /// Evaluates the adapters `before` and `after` on a repository's held-out rows, if it has any. Their perplexities
-    /// come from the validation losses of the last training stage.
+    /// Evaluates the adapters `before` and `after` on a repository's held-out rows, if it has any and there are no
+    /// executable problems, which measure better. Their perplexities come from the validation losses of the last training stage.
     ///
     /// # Errors
     /// When a model does not load, fit or generate.
@@ -120,15 +121,16 @@ impl Stages<'_> {
         before: (&str, &Path),
         after: (&str, &Path),
     ) -> Result<()> {
+        if self.sources().private_problems.is_some() {
+            return Ok(());
+        }
         if private.held_out.is_empty() {
-            if self.sources().private_problems.is_none() {
-                let max_tokens = self.recipe().protocol.max_tokens;
-                let note = format!(
-                    "{}: no row could be held out, since none of the others fits an answer of {max_tokens} tokens.",
-                    private.name
-                );
-                self.report.notes.push(note);
-            }
+            let max_tokens = self.recipe().protocol.max_tokens;
+            let note = format!(
+                "{}: no row could be held out, since none of the others fits an answer of {max_tokens} tokens.",
+                private.name
+            );
+            self.report.notes.push(note);
             return Ok(());
         }
         let losses = self.report.models.last().and_then(|row| row.validation_loss);

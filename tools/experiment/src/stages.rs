@@ -109,6 +109,11 @@ impl<'a> Stages<'a> {
         self.path(&format!("{name}.jsonl"))
     }
 
+    /// Returns the base model.
+    pub fn base(&self) -> &Checkpoint {
+        &self.base
+    }
+
     /// Returns the base model's configuration.
     pub fn config(&self) -> &ModelConfig {
         self.base.config()
@@ -147,7 +152,8 @@ impl<'a> Stages<'a> {
         TrainOptions { replay, ..self.recipe().specialized.clone() }
     }
 
-    /// Trains a stage called `name` on the rows of `ROWS.jsonl`, from an adapter or from scratch; returns the result's
+    /// Trains a stage called `name` on the rows of `ROWS.jsonl`, from an adapter or from scratch, on the base unless
+    /// `options` name another model; returns the result's
     /// folder.
     ///
     /// # Errors
@@ -162,7 +168,10 @@ impl<'a> Stages<'a> {
         let started = Instant::now();
         let folder = self.path(name);
         let options = TrainOptions {
-            model: self.sources().model.clone(),
+            model: match options.model.as_os_str().is_empty() {
+                true => self.sources().model.clone(),
+                false => options.model.clone(),
+            },
             data: self.rows_path(rows),
             out: folder.clone(),
             from: from.map(Path::to_path_buf),
@@ -217,7 +226,7 @@ impl<'a> Stages<'a> {
                     problems: &problems,
                     judge: &*judge,
                     models,
-                    training_rows: &["general", "specialized"],
+                    training_rows: &["general", "specialized", "with canaries"],
                     pairs,
                 })?;
             }

@@ -1,0 +1,218 @@
+//! Ways to specialize without forgetting: the same private rows, from the same general adapter, with different means
+//! against forgetting.
+
+use crate::private_repository::PrivateRepository;
+use crate::stages::Stages;
+use codelsi_curate::CuratedRow;
+use codelsi_engine::{DType, Device, Result};
+use codelsi_model::adapter::Adapter;
+use codelsi_model::jsonl;
+use codelsi_model::merge::merge;
+use codelsi_train::TrainOptions;
+use codelsi_train::data::{Example, take_evenly};
+use codelsi_train::row_losses::RowScorer;
+use std::path::{Path, PathBuf};
+
+/// Rows whose losses choose a scale, of each kind at most.
+const SCORED_ROWS: usize = 64;
+/// Scales that are tried for the second of two updates.
+const SCALES: [f32; 6] = [0.25, 0.4, 0.55, 0.7, 0.85, 1.0];
+/// General rows of which the most forgotten are found, and their share that is replayed.
+const SEARCHED_ROWS: usize = 2_000;
+const MOST_FORGOTTEN: usize = 4;
+
+/// A way to specialize.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The recipe's.
+    Recipe,
+    /// The private rows and nothing else.
+    Alone,
+    /// The same general rows in every epoch.
+    SameReplay,
+    /// Other general rows in every epoch, with their own answers as targets.
+    FreshReplay,
+    /// Replay of the general rows that [`Way::Alone`] forgets most.
+    MostForgotten,
+    /// A quarter of the learning rate, stopped early by the loss of held-out private rows.
+    Gentle,
+    /// The private rows alone, then an interpolation of the adapters before and after (arXiv 2109.01903).
+    Interpolated,
+    /// A second adapter beside the frozen general one.
+    SecondUpdate,
+}
+
+impl Way {
+    /// All ways, those first whose results others need.
+    pub const ALL: [Way; 8] = [
+        Way::Recipe,
+        Way::Alone,
+        Way::SameReplay,
+        Way::FreshReplay,
+        Way::MostForgotten,
+        Way::Gentle,
+        Way::Interpolated,
+        Way::SecondUpdate,
+    ];
+
+    /// Name of its model in tables and folders.
+    pub fn name(self) -> &'static str {
+        match self {
+            Way::Recipe => "specialized",
+            Way::Alone => "private rows alone",
+            Way::SameReplay => "same replay",
+            Way::FreshReplay => "fresh replay",
+            Way::MostForgotten => "most forgotten",
+            Way::Gentle => "gentle, stopped early",
+            Way::Interpolated => "interpolated",
+            Way::SecondUpdate => "second update",
+        }
+    }
+}
+
+/// What every way starts from.
+pub struct Start<'a> {
+    /// The general adapter.
+    pub general: &'a Path,
+    /// The private repository, for its held-out rows.
+    pub private: &'a PrivateRepository,
+    /// Name of the file of the private training rows.
+    pub rows: &'a str,
+}
+
+impl Start<'_> {
+    /// Specializes in one way; returns the adapter's folder.
+    ///
+    /// # Errors
+    /// When a training fails.
+    pub fn specialize(&self, stages: &mut Stages, way: Way) -> Result<PathBuf> {
+        let recipe = self.private.with_held_out_validation(stages.specialized_options());
+        let alone = TrainOptions { replay: None, replay_rows: 0, replay_fresh: false, ..recipe.clone() };
+        let replay = Some(stages.rows_path("general"));
+        let rows = recipe.replay_rows.max(80);
+        let options = match way {
+            Way::Recipe => recipe,
+            Way::Alone => alone,
+            Way::SameReplay => TrainOptions { replay, replay_rows: rows, ..alone },
+            Way::FreshReplay => TrainOptions { replay, replay_rows: rows, replay_fresh: true, ..alone },
+            Way::MostForgotten => {
+                let replay = Some(self.most_forgotten(stages)?);
+                TrainOptions { replay, replay_rows: rows, replay_fresh: true, ..alone }
+            }
+            Way::Gentle => {
+                let validate_every = 20;
+                TrainOptions { lr: recipe.lr / 4.0, validate_every, patience: Some(5), ..alone }
+            }
+            Way::Interpolated => return self.interpolated(stages),
+            Way::SecondUpdate => return self.second_update(stages, recipe),
+        };
+        stages.train(way.name(), self.rows, options, Some(self.general))
+    }
+
+    /// Writes the general rows whose loss [`Way::Alone`] raised most (as in maximally interfered retrieval, arXiv
+    /// 1908.04742); returns their file.
+    fn most_forgotten(&self, stages: &Stages) -> Result<PathBuf> {
+        let rows: Vec<CuratedRow> = jsonl::read(stages.rows_path("general"))?;
+        let rows = take_evenly(rows, SEARCHED_ROWS);
+        let mut scorer = scorer(stages)?;
+        let examples: Vec<Example> = rows.iter().map(example).collect();
+        scorer.attach(self.general)?;
+        let before = scorer.losses(&examples)?;
+        scorer.attach(&stages.path(Way::Alone.name()))?;
+        let after = scorer.losses(&examples)?;
+        let forgotten = |i: &usize| match (before[*i], after[*i]) {
+            (Some(before), Some(after)) => after.mean() - before.mean(),
+            _ => f64::NEG_INFINITY,
+        };
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by(|a, b| forgotten(b).total_cmp(&forgotten(a)));
+        order.truncate(rows.len().div_ceil(MOST_FORGOTTEN));
+        order.sort_unstable();
+        let path = stages.rows_path("most-forgotten");
+        jsonl::write(&path, &order.into_iter().map(|i| &rows[i]).collect::<Vec<_>>())?;
+        Ok(path)
+    }
+
+    /// Interpolates between the general adapter and [`Way::Alone`].
+    fn interpolated(&self, stages: &mut Stages) -> Result<PathBuf> {
+        let (before, after) = (self.load(stages, self.general)?, self.load(stages, &stages.path(Way::Alone.name()))?);
+        self.best_scale(stages, Way::Interpolated, |scale| {
+            Adapter::weighted_sum(&[(&before, 1.0 - scale), (&after, scale)])
+        })
+    }
+
+    /// Trains a second adapter on the base with the general one merged into it, and adds the two.
+    fn second_update(&self, stages: &mut Stages, recipe: TrainOptions) -> Result<PathBuf> {
+        let general = self.load(stages, self.general)?;
+        let merged = stages.path("general-merged");
+        if !merged.exists() {
+            merge(stages.base(), &general, &merged, &mut |_, _| (), &mut |_| Ok(()))?;
+        }
+        let options = TrainOptions { model: merged, ..recipe };
+        let second = stages.train("second-update-alone", self.rows, options, None)?;
+        let second = self.load(stages, &second)?;
+        self.best_scale(stages, Way::SecondUpdate, |scale| {
+            Adapter::weighted_sum(&[(&general, 1.0), (&second, scale)])
+        })
+    }
+
+    fn load(&self, stages: &Stages, folder: &Path) -> Result<Adapter> {
+        Adapter::load(folder, stages.config())
+    }
+
+    /// Writes the adapter of the scale with the lowest sum of two mean losses: of held-out private rows and of general
+    /// rows. The scales and losses become a note of the report.
+    fn best_scale(
+        &self,
+        stages: &mut Stages,
+        way: Way,
+        adapter: impl Fn(f32) -> Result<Adapter>,
+    ) -> Result<PathBuf> {
+        let folder = stages.path(way.name());
+        let base = stages.sources().model.display().to_string();
+        let private = examples_of(&self.private.held_out_path())?;
+        let general = examples_of(&stages.rows_path("general"))?;
+        let mut scorer = scorer(stages)?;
+        let mut tried = Vec::new();
+        for scale in SCALES {
+            adapter(scale)?.save(&folder, &base)?;
+            scorer.attach(&folder)?;
+            tried.push((scale, [mean_loss(&scorer, &private)?, mean_loss(&scorer, &general)?]));
+        }
+        let sum = |losses: &[f64; 2]| losses.iter().sum::<f64>();
+        let best = tried.iter().min_by(|a, b| sum(&a.1).total_cmp(&sum(&b.1))).expect("scales were tried").0;
+        adapter(best)?.save(&folder, &base)?;
+        let list = tried.iter().map(|(scale, [p, g])| format!("{scale}: {p:.3} + {g:.3}"));
+        stages.report.notes.push(format!(
+            "{}: scale {best} of the second update, by the loss of held-out private rows + general rows ({}).",
+            way.name(),
+            list.collect::<Vec<_>>().join(", ")
+        ));
+        Ok(folder)
+    }
+}
+
+/// Opens the base in the template and length of the specialized stage.
+pub fn scorer(stages: &Stages) -> Result<RowScorer> {
+    let options = &stages.recipe().specialized;
+    let seq = options.seq.min(stages.config().max_positions);
+    RowScorer::open(&stages.sources().model, &Device::cpu(), DType::F32, options.template, seq)
+}
+
+fn example(row: &CuratedRow) -> Example {
+    let template = row.template.as_deref().and_then(|name| name.parse().ok());
+    Example { template, ..Example::new(row.instruction.clone(), row.output.clone()) }
+}
+
+/// Reads at most [`SCORED_ROWS`] rows of a file, at even distances.
+fn examples_of(path: &Path) -> Result<Vec<Example>> {
+    let rows: Vec<CuratedRow> = jsonl::read(path)?;
+    Ok(take_evenly(rows, SCORED_ROWS).iter().map(example).collect())
+}
+
+/// The mean loss over the tokens of all rows, in nats.
+fn mean_loss(scorer: &RowScorer, rows: &[Example]) -> Result<f64> {
+    let losses: Vec<_> = scorer.losses(rows)?.into_iter().flatten().collect();
+    let tokens: usize = losses.iter().map(|loss| loss.tokens).sum();
+    Ok(losses.iter().map(|loss| loss.nats).sum::<f64>() / tokens.max(1) as f64)
+}
