@@ -43,7 +43,8 @@ mod tests {
     #[test]
     fn the_first_of_the_lowest_losses_is_the_best_and_later_validations_count() {
         let metrics = |losses: &[Option<f64>]| -> Vec<StepMetrics> {
-            let metric = |(i, &validation_loss)| StepMetrics { step: i + 1, validation_loss, ..Default::default() };
+            let metric =
+                |(i, &validation_loss)| StepMetrics { step: i + 1, validation_loss, ..Default::default() };
             losses.iter().enumerate().map(metric).collect()
         };
         assert_eq!(ValidationProgress::of(&metrics(&[None, None])), None);

@@ -60,7 +60,9 @@ impl TrainOptions {
             "template" => self.template = read::<String>(value)?.parse()?,
             "validation" => self.validation = read(value)?,
             "patience" => self.patience = read(value)?,
-            "validate_every" => self.validate_every = read::<Option<usize>>(value)?.unwrap_or(self.validate_every),
+            "validate_every" => {
+                self.validate_every = read::<Option<usize>>(value)?.unwrap_or(self.validate_every)
+            }
             "compute" => self.compute = compute(&read::<String>(value)?)?,
             "seed" => self.seed = read(value)?,
             "blank_answers" => self.blank_answers = read::<Option<bool>>(value)?.unwrap_or(false),

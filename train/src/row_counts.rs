@@ -60,7 +60,13 @@ mod tests {
             "rows: 3 to train on, 0 to validate; 0 cut to 9 tokens, 0 dropped as too long"
         );
         let keys = [("repo".to_string(), 2), ("\u{1b}[2J".to_string(), 1), ("k".repeat(100), 1)];
-        let some = RowCounts { without_answer: 4, without_form: 5, own_template: 6, unused_keys: keys.into(), ..plain };
+        let some = RowCounts {
+            without_answer: 4,
+            without_form: 5,
+            own_template: 6,
+            unused_keys: keys.into(),
+            ..plain
+        };
         let text = some.to_string();
         assert!(text.contains("4 dropped as without an answer, 5 dropped as conversations"), "{text}");
         assert!(text.contains("; 6 in the template that they name"), "{text}");

@@ -39,6 +39,12 @@ pub struct Report {
     pub curation: Vec<CurationSummary>,
     /// Wall time of the stages, in order.
     pub timings: Vec<StageTiming>,
+    /// Bytes of requests that this process sent to servers.
+    #[serde(default)]
+    pub bytes_sent: u64,
+    /// What the same work would have sent to a hosted model.
+    #[serde(default)]
+    pub hosted: HostedTokens,
     /// Date, machine, device, program and command as name and value.
     #[serde(default)]
     pub environment: Vec<(String, String)>,
@@ -128,6 +134,15 @@ pub struct RepositoryResult {
     pub valid: Option<PairedDifference>,
     /// The last model against the first: share of names used.
     pub names: Option<PairedDifference>,
+}
+
+/// Tokens that a hosted model would have been sent for the same work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostedTokens {
+    /// Of the rows of every training file, once each.
+    pub row_tokens: u64,
+    /// Of the prompts of the evaluated problems, once per sample and model.
+    pub prompt_tokens: u64,
 }
 
 /// What a model gives away of the canaries (arXiv 1802.08232).

@@ -1,6 +1,7 @@
 //! The report as Markdown: every figure, without the charts.
 
 use super::chart::{count, duration, size};
+use super::cost;
 use super::data::{ModelComparison, ProblemSet, Report, RepositoryResult, TrainingSummary};
 use super::held_out;
 use super::memorization;
@@ -45,6 +46,11 @@ pub fn markdown(report: &Report) -> String {
         text += "## Time\n\n";
         let rows = report.timings.iter().map(|t| vec![t.name.clone(), duration(t.seconds)]);
         table(&mut text, &["stage", "time"], rows);
+    }
+    let cost = cost::costs(report);
+    if !cost.is_empty() {
+        text += "## What it cost\n\n";
+        table(&mut text, &["", ""], cost.into_iter().map(|(name, value)| vec![name.to_string(), value]));
     }
     if !report.notes.is_empty() {
         text += "## Notes\n\n";

@@ -5,6 +5,7 @@
 
 mod bars;
 mod chart;
+mod cost;
 mod curves;
 mod data;
 mod failures;
@@ -20,9 +21,10 @@ mod table;
 mod tradeoff;
 
 pub use chart::{count, size};
+pub use cost::costs;
 pub use data::{
-    CurationSummary, Exposure, LossCurve, ModelComparison, ProblemSet, Report, RepositoryResult, StageTiming, Sweep,
-    TrainingSummary,
+    CurationSummary, Exposure, HostedTokens, LossCurve, ModelComparison, ProblemSet, Report,
+    RepositoryResult, StageTiming, Sweep, TrainingSummary,
 };
 pub use held_out::differences as held_out_differences;
 pub use memorization::{HEADER as EXPOSURE_HEADER, cells as exposure_cells, legend as exposure_legend};

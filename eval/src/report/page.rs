@@ -2,7 +2,9 @@
 
 use super::chart::{escape, percent};
 use super::data::{ProblemSet, Report};
-use super::{bars, curves, failures, held_out, matrix, memorization, paper, story, sweep, table, tradeoff};
+use super::{
+    bars, cost, curves, failures, held_out, matrix, memorization, paper, story, sweep, table, tradeoff,
+};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -16,6 +18,7 @@ pub fn html(report: &Report) -> String {
         private(report),
         memorized(report),
         training(report),
+        costs(report),
         data(report),
         method(report),
         run(report),
@@ -170,6 +173,12 @@ fn training(report: &Report) -> String {
         body += &figure(&bars::timings(&report.timings), "Wall time of each stage.");
     }
     if body.is_empty() { body } else { section("Training", &body) }
+}
+
+fn costs(report: &Report) -> String {
+    let rows: Vec<(String, String)> =
+        cost::costs(report).into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+    if rows.is_empty() { String::new() } else { section("What it cost", &table::settings(&rows)) }
 }
 
 fn data(report: &Report) -> String {

@@ -36,8 +36,7 @@ pub fn tradeoff(kept: &ProblemSet, gained: &ProblemSet) -> String {
         let (at_x, at_y) = (x.at(a.pass_at_1), y.at(b.pass_at_1));
         svg.line("whisker", (x.at(a.low), at_y), (x.at(a.high), at_y));
         svg.line("whisker", (at_x, y.at(b.low)), (at_x, y.at(b.high)));
-        let hint =
-            format!("{}: {} and {}", a.name, percent(a.pass_at_1), percent(b.pass_at_1));
+        let hint = format!("{}: {} and {}", a.name, percent(a.pass_at_1), percent(b.pass_at_1));
         svg.dot(&colour(i), (at_x, at_y), 5.0, &hint);
         svg.text("value", (at_x + 8.0, at_y - 7.0), Anchor::Start, &short(&a.name, 22));
     }

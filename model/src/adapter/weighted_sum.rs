@@ -18,7 +18,9 @@ impl Adapter {
                 return Err(Error::new(format!("{method} has no sum of updates; LoRA and rsLoRA have one")));
             }
             if *targets != first.config.targets {
-                return Err(Error::new("adapters of other linears than the first one's cannot be added to it"));
+                return Err(Error::new(
+                    "adapters of other linears than the first one's cannot be added to it",
+                ));
             }
         }
         let rank = parts.iter().map(|(part, _)| part.config.rank).sum();
@@ -89,7 +91,8 @@ mod tests {
         let ((rank, inner), out) = (module.a.shape().as_matrix(), module.b.shape().as_matrix().0);
         let element = |i: usize| {
             let (row, column) = (i / inner, i % inner);
-            (0..rank).map(|r| b[row * rank + r] * a[r * inner + column]).sum::<f32>() * adapter.config.scaling()
+            (0..rank).map(|r| b[row * rank + r] * a[r * inner + column]).sum::<f32>()
+                * adapter.config.scaling()
         };
         (0..out * inner).map(element).collect()
     }

@@ -1,5 +1,6 @@
 //! Repositories and problems of one seed, decontaminated against each other and against the base model's training text.
 
+use crate::chain::is_held_out_pair;
 use crate::corpus::{self, GeneratedFile};
 use crate::problems::{self, GeneratedProblem};
 use crate::{recipe, sdk};
@@ -8,12 +9,15 @@ use codelsi_engine::Result;
 use codelsi_engine::files::write_atomic;
 use rayon::prelude::*;
 use serde_json::Value as Json;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Data of a demo run.
 pub struct DemoDataset {
     pub public: Vec<GeneratedFile>,
     pub private: Vec<GeneratedFile>,
+    /// Compositions of the private repository's functions.
+    private_compositions: Vec<String>,
     /// Problems over lists and texts, held out by the composition of their operations.
     pub general: Vec<GeneratedProblem>,
     /// Problems over the private library.
@@ -38,12 +42,39 @@ impl DemoDataset {
             decontaminate(candidates, &base).into_iter().take(recipe::GENERAL_PROBLEMS).collect();
         let private_problems = sdk::problems(seed, recipe::PRIVATE_PROBLEMS);
         let benchmark = benchmark(general.iter().chain(&private_problems));
+        let (private, private_compositions) =
+            sdk::private_files(seed, recipe::PRIVATE_EXAMPLES, &private_problems, &benchmark);
         DemoDataset {
             public: corpus::public_files(seed, recipe::PUBLIC_FILES),
-            private: sdk::private_files(seed, recipe::PRIVATE_EXAMPLES, &private_problems, &benchmark),
+            private,
+            private_compositions,
             general,
             private_problems,
         }
+    }
+
+    /// Describes the problems: lengths of their chains, and how many have a composition that is new.
+    pub fn description(&self) -> String {
+        let private: HashSet<&str> = self.private_compositions.iter().map(String::as_str).collect();
+        let is_new = |problem: &&GeneratedProblem| !private.contains(problem.composition.as_str());
+        // Text for the general stage never holds a held-out pair.
+        let has_new_pair = |problem: &&GeneratedProblem| {
+            let operations: Vec<&str> = problem.composition.split(' ').collect();
+            operations.windows(2).any(|pair| is_held_out_pair(pair[0], pair[1]))
+        };
+        let (general, new_pairs) = (&self.general, self.general.iter().filter(has_new_pair).count());
+        let (problems, new) = (&self.private_problems, self.private_problems.iter().filter(is_new).count());
+        format!(
+            "{} general problems: chains of {}; {} hold a pair of operations that no training text has\n\
+             {} private problems: chains of {}; {} are compositions that no function of the private repository has ({} functions)",
+            general.len(),
+            lengths(general),
+            share(new_pairs, general.len()),
+            problems.len(),
+            lengths(problems),
+            share(new, problems.len()),
+            private.len(),
+        )
     }
 
     /// Writes four `.jsonl` files into `folder`, which must exist.
@@ -63,6 +94,21 @@ impl DemoDataset {
         write_lines(&paths.private_problems, self.private_problems.iter().map(GeneratedProblem::json))?;
         Ok(paths)
     }
+}
+
+/// Lists how many problems have chains of each length: `2 operations 30 %, 3 operations 70 %`.
+fn lengths(problems: &[GeneratedProblem]) -> String {
+    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+    for problem in problems {
+        *counts.entry(problem.composition.split(' ').count()).or_default() += 1;
+    }
+    let list =
+        counts.into_iter().map(|(length, n)| format!("{length} operations {}", share(n, problems.len())));
+    list.collect::<Vec<_>>().join(", ")
+}
+
+fn share(n: usize, of: usize) -> String {
+    format!("{:.0} %", 100.0 * n as f64 / of.max(1) as f64)
 }
 
 /// Writes a JSON Lines file.
@@ -112,8 +158,6 @@ fn function_name(code: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chain::is_held_out_pair;
-    use std::collections::HashSet;
 
     #[test]
     fn a_seed_decides_the_dataset() {
@@ -134,6 +178,8 @@ mod tests {
         let data = DemoDataset::new(1);
         assert_eq!(data.general.len(), recipe::GENERAL_PROBLEMS);
         assert_eq!(data.private_problems.len(), recipe::PRIVATE_PROBLEMS);
+        let description = data.description();
+        assert_eq!(description.matches("100 % ").count(), 2, "{description}");
         let mut compositions = HashSet::new();
         for problem in data.general.iter().chain(&data.private_problems) {
             let operations: Vec<&str> = problem.composition.split(' ').collect();

@@ -18,6 +18,8 @@ pub struct DemoFiles {
     /// Folder of the base model.
     pub model: PathBuf,
     pub dataset: DatasetFiles,
+    /// What the problems are like, in two lines.
+    pub description: String,
 }
 
 /// Writes the base model and the repositories and problems of `seed` into `folder`.
@@ -30,5 +32,6 @@ pub fn write(folder: &Path, seed: u64) -> Result<DemoFiles> {
     for (name, bytes) in BASE {
         write_atomic(model.join(name), bytes)?;
     }
-    Ok(DemoFiles { model, dataset: DemoDataset::new(seed).write(folder)? })
+    let dataset = DemoDataset::new(seed);
+    Ok(DemoFiles { model, description: dataset.description(), dataset: dataset.write(folder)? })
 }

@@ -142,13 +142,14 @@ const PROBLEM_CALLS: RangeInclusive<usize> = 1..=3;
 const EXAMPLE_CALLS: RangeInclusive<usize> = 2..=5;
 
 /// Generates the private repository: the library without documentation, and `count` documented functions that use it.
-/// No function has the composition of one of `problems` or of another function, or repeats a problem's text.
+/// No function has the composition of one of `problems` or of another function, or repeats a problem's text. Returns the
+/// files and the functions' compositions.
 pub fn private_files(
     seed: u64,
     count: usize,
     problems: &[GeneratedProblem],
     benchmark: &Benchmark,
-) -> Vec<GeneratedFile> {
+) -> (Vec<GeneratedFile>, Vec<String>) {
     let mut rng = Rng::new(seed, "private");
     let mut files: Vec<GeneratedFile> = CLASSES
         .iter()
@@ -157,6 +158,7 @@ pub fn private_files(
             content: format!("export {}", class.source()),
         })
         .collect();
+    let mut compositions = Vec::with_capacity(count);
     let mut used: HashSet<String> = problems.iter().map(|problem| problem.composition.clone()).collect();
     for i in 0..count {
         let class = &CLASSES[i % CLASSES.len()];
@@ -167,6 +169,7 @@ pub fn private_files(
             let code = usage(class, &chain, &name, &mut rng);
             let repeats = benchmark.find(Language::TypeScript, &name, &comment, &code).is_some();
             if !repeats && used.insert(chain.composition()) {
+                compositions.push(chain.composition());
                 break format!("{comment}\n{code}\n");
             }
         };
@@ -176,7 +179,7 @@ pub fn private_files(
             content: format!("{import}\n\n{text}"),
         });
     }
-    files
+    (files, compositions)
 }
 
 fn usage(class: &SdkClass, chain: &OperationChain, name: &str, rng: &mut Rng) -> String {
@@ -239,7 +242,7 @@ mod tests {
 
     #[test]
     fn examples_use_every_method() {
-        let files = private_files(1, recipe::PRIVATE_EXAMPLES, &[], &Benchmark::default());
+        let (files, _) = private_files(1, recipe::PRIVATE_EXAMPLES, &[], &Benchmark::default());
         let examples: Vec<&str> =
             files.iter().filter(|f| f.path.starts_with("examples/")).map(|f| f.content.as_str()).collect();
         assert_eq!(examples.len(), recipe::PRIVATE_EXAMPLES);

@@ -2,6 +2,7 @@
 
 use codelsi_engine::{Error, Result, interrupt};
 use serde_json::Value;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Concurrent requests.
@@ -10,6 +11,14 @@ const MAX_IN_FLIGHT: usize = 8;
 const MAX_TRIES: u32 = 6;
 /// Longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// Bytes of the bodies of all requests of this process.
+static BYTES_SENT: AtomicU64 = AtomicU64::new(0);
+
+/// Returns the number of bytes that this process sent to servers, the bodies of all requests.
+pub fn bytes_sent() -> u64 {
+    BYTES_SENT.load(Ordering::Relaxed)
+}
 
 /// A client of one server.
 pub struct ApiClient {
@@ -94,7 +103,10 @@ impl ApiClient {
         if let Some(key) = &self.key.1 {
             request = request.header("Authorization", format!("Bearer {key}"));
         }
-        let mut response = match request.send_json(body) {
+        let body = body.to_string();
+        BYTES_SENT.fetch_add(body.len() as u64, Ordering::Relaxed);
+        let request = request.header("Content-Type", "application/json");
+        let mut response = match request.send(body) {
             Ok(response) => response,
             Err(e) => return Ok(ServerResponse::Busy(e.to_string(), None)),
         };

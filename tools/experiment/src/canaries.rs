@@ -41,8 +41,11 @@ pub fn exposure(stages: &Stages, model: &str, adapter: &Path) -> Result<Exposure
             .map(|value| row(canary, &secret(seed, canary, value)))
             .map(|row| Example::new(row.instruction, row.output))
             .collect();
-        let losses: Vec<f64> =
-            scorer.losses(&candidates)?.into_iter().map(|loss| loss.map_or(f64::INFINITY, |l| l.nats)).collect();
+        let losses: Vec<f64> = scorer
+            .losses(&candidates)?
+            .into_iter()
+            .map(|loss| loss.map_or(f64::INFINITY, |l| l.nats))
+            .collect();
         let rank = 1 + losses[1..].iter().filter(|&&loss| loss <= losses[0]).count();
         bits.push((CANDIDATES as f64 / rank as f64).log2());
     }
@@ -53,7 +56,9 @@ pub fn exposure(stages: &Stages, model: &str, adapter: &Path) -> Result<Exposure
 fn row(canary: usize, secret: &str) -> CuratedRow {
     let head = format!("serviceKey{canary}(): string");
     CuratedRow {
-        instruction: format!("Write the TypeScript function `{head}`.\n\nReturn the key of service {canary}."),
+        instruction: format!(
+            "Write the TypeScript function `{head}`.\n\nReturn the key of service {canary}."
+        ),
         output: format!("function {head} {{\n    return \"{secret}\";\n}}"),
         repo: None,
         path: format!("canaries/service{canary}.ts"),

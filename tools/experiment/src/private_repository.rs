@@ -191,7 +191,8 @@ pub fn by_item(rows: Vec<CuratedRow>) -> Vec<Vec<CuratedRow>> {
     let mut items: Vec<Vec<CuratedRow>> = Vec::new();
     for row in rows {
         let same = |other: &CuratedRow| {
-            (&other.repo, &other.path, &other.name, other.lines) == (&row.repo, &row.path, &row.name, row.lines)
+            (&other.repo, &other.path, &other.name, other.lines)
+                == (&row.repo, &row.path, &row.name, row.lines)
         };
         match items.last_mut() {
             Some(item) if same(&item[0]) => item.push(row),

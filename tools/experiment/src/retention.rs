@@ -135,7 +135,8 @@ impl Start<'_> {
 
     /// Interpolates between the general adapter and [`Way::Alone`].
     fn interpolated(&self, stages: &mut Stages) -> Result<PathBuf> {
-        let (before, after) = (self.load(stages, self.general)?, self.load(stages, &stages.path(Way::Alone.name()))?);
+        let (before, after) =
+            (self.load(stages, self.general)?, self.load(stages, &stages.path(Way::Alone.name()))?);
         self.best_scale(stages, Way::Interpolated, |scale| {
             Adapter::weighted_sum(&[(&before, 1.0 - scale), (&after, scale)])
         })

@@ -23,12 +23,13 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Writes the demo's files of `seed` into `folder`.
+    /// Writes the demo's files of `seed` into `folder`, and prints what its problems are like.
     ///
     /// # Errors
     /// When the folder cannot be written.
     pub fn demo(folder: &Path, seed: u64) -> Result<Self> {
-        let DemoFiles { model, dataset } = codelsi_demo::write(folder, seed)?;
+        let DemoFiles { model, dataset, description } = codelsi_demo::write(folder, seed)?;
+        eprintln!("{description}");
         Ok(Sources {
             model,
             public: vec![dataset.public],

@@ -1,5 +1,6 @@
 //! The stages of an experiment: curate, train, evaluate and report. Each writes into the run's folder.
 
+use crate::api_client::bytes_sent;
 use crate::curation::curate;
 use crate::environment::environment;
 use crate::evaluation::{ModelPairs, evaluate_model, problem_set};
@@ -24,6 +25,7 @@ use codelsi_eval::verbatim::longest_shared_run;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::config::ModelConfig;
 use codelsi_model::jsonl;
+use codelsi_model::tokenizer::Tokenizer;
 use codelsi_train::{TrainOptions, metrics};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -180,6 +182,7 @@ impl<'a> Stages<'a> {
             resume: true,
             ..options
         };
+        self.report.hosted.row_tokens += self.tokens_of_rows(&options.data)?;
         eprintln!("\n== {name}");
         let trained = train(&options, self.experiment.placement, self.out)?;
         let trained = trained.ok_or_else(|| Error::new("an experiment runs in the process of rank 0"))?;
@@ -246,6 +249,7 @@ impl<'a> Stages<'a> {
         let training_code: Vec<&str> = training_code.iter().map(String::as_str).collect();
         let protocol = self.recipe().protocol.protocol(problems, judge);
         eprintln!("\n== {name}\n{protocol}");
+        let prompts = self.tokens_of_prompts(problems, protocol.samples)?;
         let mut base = self.open_model(&self.sources().model)?;
         let mut results: Vec<ModelResult> = Vec::new();
         for (model, evaluated) in models {
@@ -265,12 +269,30 @@ impl<'a> Stages<'a> {
                 let completions: Vec<&str> = completions.iter().map(String::as_str).collect();
                 result.verbatim = Some(longest_shared_run(&completions, &training_code));
             }
+            self.report.hosted.prompt_tokens += prompts;
             eprintln!("{model}: Pass@1 {:.1} %", 100.0 * result.pass_at_1);
             results.push(result);
         }
         self.report.sets.push(problem_set(name, results, pairs)?);
         self.time(&format!("evaluate {name}"), started);
         Ok(())
+    }
+
+    /// The number of tokens of a row file, without a template.
+    fn tokens_of_rows(&self, path: &Path) -> Result<u64> {
+        let rows: Vec<CuratedRow> = jsonl::read(path)?;
+        let texts: Vec<String> = rows.into_iter().map(|row| row.instruction + "\n" + &row.output).collect();
+        self.tokens(texts.iter())
+    }
+
+    /// The number of tokens of all prompts of an evaluation.
+    fn tokens_of_prompts(&self, problems: &[Problem], samples: usize) -> Result<u64> {
+        Ok(self.tokens(problems.iter().map(|problem| &problem.prompt))? * samples as u64)
+    }
+
+    fn tokens<'t>(&self, texts: impl Iterator<Item = &'t String>) -> Result<u64> {
+        let tokenizer = Tokenizer::load(&self.sources().model)?;
+        texts.map(|text| Ok(tokenizer.encode(text, false)?.len() as u64)).sum()
     }
 
     /// Loads a model with this run's placement.
@@ -308,6 +330,7 @@ impl<'a> Stages<'a> {
         );
         report.settings = settings(&recipe.to_json());
         report.notes.extend(notes_of_judges(report));
+        report.bytes_sent = bytes_sent();
         report.environment = environment(self.experiment.placement)?;
         save(report, folder)?;
         println!("\n{}", table::render(report));

@@ -19,7 +19,23 @@ pub fn render(report: &Report) -> String {
     }
     text.push_str(&render_sets(&report.sets));
     text.push_str(&held_out_results(&report.held_out));
+    text.push_str(&exposures(report));
+    report::costs(report).iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\n")));
     text
+}
+
+/// Renders what models give away of canaries.
+fn exposures(report: &Report) -> String {
+    if report.exposures.is_empty() {
+        return String::new();
+    }
+    let width = column_width(report.exposures.iter().map(|exposure| &exposure.model));
+    let line = |cells: Vec<String>| {
+        format!("  {:<width$}{:>22}{:>10}{:>34}\n", cells[0], cells[1], cells[2], cells[3])
+    };
+    let header = report::EXPOSURE_HEADER.map(String::from).to_vec();
+    let rows = report.exposures.iter().map(|exposure| line(report::exposure_cells(exposure)));
+    format!("Memorized or learned\n{}{}\n", line(header), rows.collect::<String>())
 }
 
 /// Renders the models' results on held-out private rows.
