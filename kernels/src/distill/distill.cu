@@ -3,9 +3,10 @@
 //
 // math    KL(p ‖ q) = Σ_v p_v·(z'_v − z_v) + ln Σ_v e^{z_v} − ln Σ_v e^{z'_v}; the sums follow the tiles online.
 //         dh = scale·Σ_v (q_v − p_v)·head_v
+//         Exponentials are exact to f32 for bf16 as well: the gap weighs them, and q − p cancels where both are near.
 // launch  one block of 256 threads per row of the tiles, kept in registers; one block per row of C elements
 // options E storage of h, VEC elements of a row of C moved by one access: 16 bytes, or 1
-#include "tile.cuh"
+#include "logit_tile.cuh"
 
 // Running statistics of a labelled token.
 struct State {
@@ -41,8 +42,8 @@ extern "C" __global__ void distill_follow(State *states,        // (n)
     for (int k = 0; k < PACKS; k++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            float weight = exponential<E>(taught[k][j] - teacher_largest);
-            sum += exponential<E>(student[k][j] - largest);
+            float weight = expf(taught[k][j] - teacher_largest);
+            sum += expf(student[k][j] - largest);
             teacher_sum += weight;
             // Beyond the end of the row both are −∞.
             if (column(k) + j < width) gap += weight * (taught[k][j] - student[k][j]);
@@ -51,8 +52,8 @@ extern "C" __global__ void distill_follow(State *states,        // (n)
     teacher_sum = block_sum(teacher_sum);
     gap = block_sum(gap);
     if (threadIdx.x > 0) return;
-    float correction = exponential<E>(s.teacher_max - teacher_largest);
-    s.total = s.total * exponential<E>(s.max - largest) + sum;
+    float correction = expf(s.teacher_max - teacher_largest);
+    s.total = s.total * expf(s.max - largest) + sum;
     s.teacher_total = s.teacher_total * correction + teacher_sum;
     s.gap = s.gap * correction + gap;
     s.max = largest;
@@ -75,8 +76,8 @@ extern "C" __global__ void distill_difference(E *difference,        // (n, width
     for (int k = 0; k < PACKS; k++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            float p = exponential<E>(taught[k][j] - s.teacher_max) / s.teacher_total;
-            student[k][j] = exponential<E>(student[k][j] - s.max) / s.total - p;
+            float p = expf(taught[k][j] - s.teacher_max) / s.teacher_total;
+            student[k][j] = expf(student[k][j] - s.max) / s.total - p;
         }
     store_tile(difference + i * width, student, width);
 }

@@ -53,13 +53,13 @@ pub const BUGS: &[Bug] = &[
         (F32, "T=3 C=17 V=5"),
     ),
     Bug::new(
-        "tile.cuh",
+        "logit_tile.cuh",
         "columns beyond a tile count as logits of 0",
         ["row[column(p) + i] : fill", "row[column(p) + i] : 0.0f"],
         (BF16, "T=3 C=17 V=5"),
     ),
     Bug::new(
-        "tile.cuh",
+        "logit_tile.cuh",
         "a row of p is stored one element too far",
         ["if (column(k) + i < width) row", "if (column(k) + i <= width) row"],
         (BF16, "T=7 C=33 V=41 dh dhead"),

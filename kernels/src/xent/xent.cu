@@ -4,7 +4,7 @@
 //         dh_t = scale·(Σ_v p_tv·head_v − head_{y_t}), dz_tv = scale·(p_tv − [v = y_t])
 // launch  one block of 256 threads per row of a tile, kept in registers; one block per row of C elements
 // options E storage of h, W storage of the head, VEC elements of a row of C moved by one access: 16 bytes, or 1
-#include "tile.cuh"
+#include "logit_tile.cuh"
 
 // Running softmax statistics of a labelled token.
 struct State {

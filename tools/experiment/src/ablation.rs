@@ -250,8 +250,13 @@ fn training_orders(stages: &mut Stages) -> Result<Variants> {
     both.extend(jsonl::read::<CuratedRow>(stages.rows_path("specialized"))?);
     jsonl::write(stages.rows_path("mixed"), &both)?;
 
-    let direct_options =
-        TrainOptions { validation: 0, replay: None, replay_rows: 0, ..stages.specialized_options() };
+    let direct_options = TrainOptions {
+        validation: 0,
+        replay: None,
+        replay_rows: 0,
+        distill: 0.0,
+        ..stages.specialized_options()
+    };
     let continued_options = TrainOptions { validation: 0, ..stages.specialized_options() };
     let general = stages.train("general", "general", recipe.general.clone(), None)?;
     let specialized = stages.train("specialized", "specialized", continued_options, Some(&general))?;

@@ -17,7 +17,7 @@ pub static SOURCE: Source = Source {
 };
 
 /// The headers of a source whose blocks hold rows of a tile; it defines [`THREADS`] and [`PACKS`].
-pub const HEADERS: &[(&str, &str)] = &[PRELUDE, ("tile.cuh", include_str!("../tile.cuh"))];
+pub const HEADERS: &[(&str, &str)] = &[PRELUDE, ("logit_tile.cuh", include_str!("../logit_tile.cuh"))];
 
 /// Labelled tokens of a chunk.
 pub const ROWS: usize = 1024;
