@@ -164,7 +164,7 @@ fn the_plan_of_a_distilling_step_equals_the_accounts_of_the_software_gpu() {
     let (_folder, base) = model(&config(2, 2, false));
     let options = TrainOptions { distill: 0.5, ..options(0, DType::F32) };
     let peaks = micro_batches.map(|micro_batch| step(&device, &base, &options, &[micro_batch])[0].peak);
-    assert!(peaks[2] > peaks[1] && peaks[1] > peaks[0], "{peaks:?}");
+    assert!(peaks[2] >= peaks[1] && peaks[1] > peaks[0], "{peaks:?}");
     let weights = |distill| {
         let options = TrainOptions { distill, ..options.clone() };
         step(&software_gpu().unwrap(), &base, &options, &[sequence(24)])[1].at_peak_of(Label::Weights)
