@@ -14,6 +14,7 @@ pub mod check;
 pub mod concat;
 mod cuda;
 mod disjoint;
+pub mod distill;
 pub mod dora;
 pub mod dropout;
 pub mod elementwise;
@@ -38,6 +39,7 @@ pub mod xent;
 pub static ALL: &[&spec::Spec] = &[
     &adamw::spec::SPEC,
     &concat::spec::SPEC,
+    &distill::spec::SPEC,
     &dora::spec::SPEC,
     &dropout::spec::SPEC,
     &elementwise::spec::SPEC,

@@ -93,6 +93,19 @@ impl Layer {
         })
     }
 
+    /// Returns a layer of the same weights, in the same memory, without an adapter.
+    pub(crate) fn without_adapter(&self) -> Self {
+        let base =
+            |p: &Projection| Projection { weight: p.weight.clone(), slice: p.slice.clone(), adapter: None };
+        Layer {
+            input_norm: self.input_norm.clone(),
+            post_norm: self.post_norm.clone(),
+            projections: self.projections.each_ref().map(base),
+            bottlenecks: [None, None],
+            ..*self
+        }
+    }
+
     /// Attaches this layer's modules of an adapter, replacing any other adapter; `to_rank` copies this rank's slice
     /// of a named tensor.
     pub(crate) fn attach(

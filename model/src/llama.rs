@@ -5,9 +5,10 @@ use crate::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, WeightLoader};
 use crate::config::ModelConfig;
 use crate::parallel::shard::{Weight, WeightShards};
-use crate::parallel::{RankLayout, copy_to_tensor_parallel, reduce_from_tensor_parallel};
+use crate::parallel::{Layout, RankLayout, copy_to_tensor_parallel, reduce_from_tensor_parallel};
 use crate::trainable::Trainable;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
+use codelsi_kernels::distill::distill;
 use codelsi_kernels::dropout::DropoutRate;
 use codelsi_kernels::flash::flash;
 use codelsi_kernels::rmsnorm::rmsnorm;
@@ -173,6 +174,27 @@ impl Llama {
         Ok(())
     }
 
+    /// Returns a model of the same weights, in the same memory, with another adapter, which is frozen: a teacher of this
+    /// one. Under layout `shard` both share the gathers too, so that one runs after the other.
+    ///
+    /// # Errors
+    /// As [`Llama::attach`].
+    pub fn with_frozen_adapter(&self, adapter: &Adapter) -> Result<Llama> {
+        let mut other = Llama {
+            rank_layout: self.rank_layout.clone(),
+            config: self.config.clone(),
+            compute: self.compute,
+            embedding: self.embedding.clone(),
+            layers: self.layers.iter().map(|layer| Arc::new(layer.without_adapter())).collect(),
+            norm: self.norm.clone(),
+            head: self.head.clone(),
+            shards: self.shards.clone(),
+            rope: self.rope.clone(),
+        };
+        other.attach(adapter, Trainable::Nothing)?;
+        Ok(other)
+    }
+
     /// This rank, and the layout in which it holds the model.
     pub fn rank_layout(&self) -> &RankLayout {
         &self.rank_layout
@@ -239,6 +261,14 @@ impl Llama {
         rmsnorm(cx, h, &self.norm, self.config.rms_eps).at("norm")
     }
 
+    /// Returns the hidden states (T, C) that the head reads: the final norm of [`Llama::forward`].
+    ///
+    /// # Errors
+    /// When an op fails; the error names the layer and the linear.
+    pub fn hidden(&self, cx: &Ctx, batch: &PackedBatch, options: ForwardOptions) -> Result<Tensor> {
+        self.final_norm(cx, &self.forward(cx, batch, options)?)
+    }
+
     /// Returns the logits (T, V) of the final norm's output `normed` (T, C).
     ///
     /// # Errors
@@ -262,14 +292,55 @@ impl Llama {
         scale: f32,
         options: ForwardOptions,
     ) -> Result<(Tensor, Tensor)> {
-        let h = self.forward(cx, batch, options)?;
-        let normed = self.final_norm(cx, &h)?;
+        self.cross_entropy(cx, &self.hidden(cx, batch, options)?, targets, scale)
+    }
+
+    /// Returns what [`Llama::loss`] does, from [`Llama::hidden`].
+    ///
+    /// # Errors
+    /// When the op fails, or a rank is gone.
+    pub fn cross_entropy(
+        &self,
+        cx: &Ctx,
+        hidden: &Tensor,
+        targets: &Targets,
+        scale: f32,
+    ) -> Result<(Tensor, Tensor)> {
         let vocabulary = self.rank_layout.vocabulary(&self.config);
         let run = || {
-            let normed = copy_to_tensor_parallel(cx, &normed)?;
-            vocab_parallel_xent(cx, &normed, &self.head_weight(cx)?, targets, scale, vocabulary)
+            let hidden = copy_to_tensor_parallel(cx, hidden)?;
+            vocab_parallel_xent(cx, &hidden, &self.head_weight(cx)?, targets, scale, vocabulary)
         };
         run().at("lm_head")
+    }
+
+    /// Returns `scale` · Σ KL(teacher ‖ this model) over the labelled tokens, and each token's divergence, from
+    /// [`Llama::hidden`] of both. Full logits never exist.
+    ///
+    /// # Errors
+    /// When the op fails, or a rank is gone; under layout `tensor`, where no rank has the full head.
+    pub fn divergence(
+        &self,
+        cx: &Ctx,
+        [hidden, teacher]: [&Tensor; 2],
+        targets: &Targets,
+        scale: f32,
+    ) -> Result<(Tensor, Tensor)> {
+        self.check_divergence()?;
+        distill(cx, hidden, teacher, &self.head_weight(cx)?, targets, scale).at("lm_head")
+    }
+
+    /// Checks that the layout has a [`Llama::divergence`].
+    ///
+    /// # Errors
+    /// When it has not.
+    pub fn check_divergence(&self) -> Result<()> {
+        match self.rank_layout.layout() {
+            Layout::Replicate | Layout::Shard => Ok(()),
+            Layout::Tensor => Err(Error::new(
+                "--layout tensor has no distillation, which needs the full head on each rank: use --layout shard",
+            )),
+        }
     }
 
     fn head_weight(&self, cx: &Ctx) -> Result<Tensor> {
@@ -282,6 +353,14 @@ impl Llama {
     /// When a rank is gone.
     pub fn join_gathers(&self, cx: &Ctx) -> Result<()> {
         self.shards.as_ref().map_or(Ok(()), |shards| shards.join_gathers(cx))
+    }
+
+    /// Joins the gathers of other ranks' [`Llama::hidden`] without a tape, on a rank that does not run it.
+    ///
+    /// # Errors
+    /// When a rank is gone.
+    pub fn join_hidden_gathers(&self) -> Result<()> {
+        self.shards.as_ref().map_or(Ok(()), |shards| shards.join_hidden_gathers())
     }
 
     /// Joins the gathers that remain after a batch's backward, on every rank that had a batch.

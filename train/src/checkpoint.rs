@@ -58,7 +58,10 @@ impl TrainerState {
         // An adapter that was started from keeps its own settings, which an older recipe does not hold.
         let continues = recipe.get("from").is_some_and(|from| !from.is_null());
         let of_adapter = |key: &str| continues && matches!(key, "method" | "rank" | "alpha" | "targets");
-        for (key, now) in recipe.iter().filter(|(key, _)| !is_path(key) && !of_adapter(key)) {
+        let left_out =
+            self.recipe.keys().filter(|key| !recipe.contains_key(*key)).map(|key| (key, &Value::Null));
+        let all = recipe.iter().chain(left_out);
+        for (key, now) in all.filter(|(key, _)| !is_path(key) && !of_adapter(key)) {
             let then = self.recipe.get(key).unwrap_or(match key.as_str() {
                 // Runs from before these options existed.
                 "shuffle" | "packing" => &Value::Bool(true),
@@ -247,5 +250,8 @@ mod tests {
         recipe["lr"] = 2e-4.into();
         let message = state(1).check_recipe(&recipe).unwrap_err().to_string();
         assert!(message.contains("`lr` was 0.0001 and is 0.0002"), "{message}");
+        recipe.remove("lr");
+        let message = state(1).check_recipe(&recipe).unwrap_err().to_string();
+        assert!(message.contains("`lr` was 0.0001 and is null"), "{message}");
     }
 }

@@ -3,7 +3,7 @@
 use crate::checkpoint::TrainerState;
 use crate::data::{self, Dataset, REPLAY_SITE, permutation};
 use crate::options::TrainOptions;
-use crate::pack::{Document, EncodedDataset, Encoder, EpochOrder, PackedSequence};
+use crate::pack::{Document, DocumentLoss, EncodedDataset, Encoder, EpochOrder, PackedSequence};
 use crate::row_counts::RowCounts;
 use codelsi_engine::files::write_atomic_with;
 use codelsi_engine::rng::RngKey;
@@ -22,6 +22,8 @@ pub struct DataLoader<'a> {
     pub validation: EncodedDataset,
     /// Counts of the rows of all files, by their fate.
     pub rows: RowCounts,
+    /// Number of rows in the file `data`: rows from this one on are of `replay`.
+    data_rows: usize,
     /// Number of rows in the file `replay`.
     replay_available: usize,
     /// Fresh documents of `replay`, in the order in which epochs take them; empty where every epoch has the same rows.
@@ -72,6 +74,7 @@ impl<'a> DataLoader<'a> {
             false => Vec::new(),
         };
         let encoded = [&training, &validation];
+        let data_rows = rows;
         let rows = RowCounts {
             training: training.documents.len(),
             validation: validation.documents.len(),
@@ -83,8 +86,17 @@ impl<'a> DataLoader<'a> {
             ..counts
         };
         let (epoch, sequences) = (0, Vec::new());
-        let mut loader =
-            DataLoader { options, training, validation, rows, replay_available, fresh, epoch, sequences };
+        let mut loader = DataLoader {
+            options,
+            training,
+            validation,
+            rows,
+            data_rows,
+            replay_available,
+            fresh,
+            epoch,
+            sequences,
+        };
         loader.sequences = loader.sequences_of(0);
         Ok(loader)
     }
@@ -114,8 +126,20 @@ impl<'a> DataLoader<'a> {
                 validate_every > 0 && self.validation.documents.is_empty(),
                 "--validate-every has no effect: there are no validation rows".to_string(),
             ),
+            (
+                options.distill > 0.0 && self.training.rows.iter().all(|&row| row < self.data_rows),
+                "--distill has no effect: no row of --replay is left to train on".to_string(),
+            ),
         ];
         notes.into_iter().filter(|(holds, _)| *holds).map(|(_, note)| note).collect()
+    }
+
+    /// Says what the loss of a step holds, where that is not cross-entropy alone.
+    pub fn loss_in_words(&self) -> Option<String> {
+        let weight = self.options.distill;
+        (weight > 0.0).then(|| {
+            format!("cross-entropy on rows of --data; on replayed rows {weight} times the divergence from the adapter of --from")
+        })
     }
 
     /// The number of optimizer steps of the whole run.
@@ -183,7 +207,8 @@ impl<'a> DataLoader<'a> {
         }
     }
 
-    /// The largest micro-batch of the first epoch, or of all where epochs have other rows, for the memory plan.
+    /// The largest micro-batch of the first epoch, or of all where epochs have other rows, for the memory plan. Where the
+    /// run distills, it stands for a micro-batch of rows of both losses.
     pub fn largest_micro_batch(&mut self) -> PackedSequence {
         let epochs = if self.fresh.is_empty() { 1 } else { self.options.epochs as u32 };
         let largest_of = |epoch| {
@@ -191,7 +216,9 @@ impl<'a> DataLoader<'a> {
             let all = self.micro_batches(&self.sequences);
             all.into_iter().max_by_key(|micro| micro.tokens.len()).expect("an epoch has a sequence")
         };
-        (0..epochs).map(largest_of).max_by_key(|micro| micro.tokens.len()).expect("a run has an epoch")
+        let largest = (0..epochs).map(largest_of).max_by_key(|micro| micro.tokens.len());
+        let largest = largest.expect("a run has an epoch");
+        if self.options.distill > 0.0 { largest.with_both_losses() } else { largest }
     }
 
     /// The most micro-batches of a step of the first epoch, for the memory plan.
@@ -241,10 +268,20 @@ impl<'a> DataLoader<'a> {
     }
 
     fn micro_batches(&self, sequences: &[Vec<usize>]) -> Vec<PackedSequence> {
-        let documents = |micro: &[Vec<usize>]| {
-            PackedSequence::concat(micro.iter().flatten().map(|&index| &self.training.documents[index]))
+        let packed = |micro: &[Vec<usize>]| {
+            let mut all = PackedSequence::default();
+            micro.iter().flatten().for_each(|&i| all.push(&self.training.documents[i], self.loss_of(i)));
+            all
         };
-        sequences.chunks(self.options.micro_batch).map(documents).collect()
+        sequences.chunks(self.options.micro_batch).map(packed).collect()
+    }
+
+    /// The loss on a training document.
+    fn loss_of(&self, document: usize) -> DocumentLoss {
+        match self.options.distill > 0.0 && self.training.rows[document] >= self.data_rows {
+            true => DocumentLoss::Distillation,
+            false => DocumentLoss::CrossEntropy,
+        }
     }
 }
 

@@ -4,17 +4,22 @@ use crate::pack::PackedSequence;
 use codelsi_model::config::ModelConfig;
 
 /// Flops of a training step over `micro_batches`: forward, gradients of activations and, in full training, gradients of
-/// weights. Recomputed layers and the adapter itself (below 2 %) are not counted.
+/// weights; of distilled sequences also the teacher's forward. Recomputed layers and the adapter itself (below 2 %) are
+/// not counted.
 pub fn step_flops(config: &ModelConfig, micro_batches: &[PackedSequence], full: bool) -> f64 {
     let passes = if full { 3.0 } else { 2.0 };
     micro_batches
         .iter()
         .map(|sequence| {
             let layers = linear_flops(config) * sequence.tokens.len() as f64;
-            let head = 2.0 * (config.vocab * config.hidden * sequence.labelled()) as f64;
+            let head = |tokens| 2.0 * (config.vocab * config.hidden * tokens) as f64;
+            let attention = sequence.lengths.iter().map(|&n| attention_flops(config, n)).sum::<f64>();
+            let teacher = match sequence.distilled() {
+                0 => 0.0,
+                distilled => layers + attention + head(distilled),
+            };
             // Attention: 2 matrix products forward, 5 backward.
-            passes * (layers + head)
-                + 3.5 * sequence.lengths.iter().map(|&n| attention_flops(config, n)).sum::<f64>()
+            passes * (layers + head(sequence.labelled())) + 3.5 * attention + teacher
         })
         .sum()
 }
@@ -34,7 +39,7 @@ pub fn attention_flops(config: &ModelConfig, tokens: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pack::Document;
+    use crate::pack::{Document, DocumentLoss};
     use approx::assert_abs_diff_eq;
     use codelsi_model::synthetic;
 
@@ -49,5 +54,8 @@ mod tests {
         let expected = 3.5 * 2.0 * 5120.0 * 40.0 * 4096.0 * 4096.0;
         assert_abs_diff_eq!(attention / expected, 1.0, epsilon = 1e-2);
         assert!(step_flops(&config, &[PackedSequence::concat([&document(9)])], true) > 1.49 * flops(9));
+        let mut distilled = PackedSequence::default();
+        distilled.push(&document(9), DocumentLoss::Distillation);
+        assert_abs_diff_eq!(step_flops(&config, &[distilled], false) / flops(9), 1.5, epsilon = 1e-3);
     }
 }

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 pub struct StepMetrics {
     /// Counted from 1.
     pub step: usize,
-    /// Mean over the labelled tokens of the step, before the update.
+    /// Mean over the labelled tokens of the step, before the update: of cross-entropy, and on distilled tokens of the
+    /// weighted divergence from the teacher.
     pub loss: f64,
     pub lr: f64,
     /// Global gradient norm before clipping.

@@ -39,6 +39,10 @@ pub struct TrainOptions {
     pub replay_rows: usize,
     /// Takes other rows of `replay` in every epoch, in a random order, until all have been taken.
     pub replay_fresh: bool,
+    /// Weight of the distillation, 0 for none: on the labelled tokens of replayed rows the loss is this times the KL
+    /// divergence of the model's distribution from that of the adapter `from`, in place of cross-entropy (learning without
+    /// forgetting, arXiv 1606.09282).
+    pub distill: f64,
     /// Output folder of the adapter (with `full`: the model), `metrics.jsonl`, `recipe.json` and the checkpoints.
     pub out: PathBuf,
     /// An adapter to start from, of the same method, rank, alpha and target linears.
@@ -150,6 +154,7 @@ impl Default for TrainOptions {
             replay: None,
             replay_rows: 0,
             replay_fresh: false,
+            distill: 0.0,
             out: PathBuf::new(),
             from: None,
             full: false,
@@ -206,12 +211,22 @@ impl TrainOptions {
                 self.patience.is_some() && (self.validate_every == 0 || !self.validates()),
                 "early stopping needs validation rows and a number of steps between validations".to_string(),
             ),
+            (
+                self.distill > 0.0 && (self.replay.is_none() || self.from.is_none()),
+                "distillation needs rows to replay and an adapter to start from, their teacher: give --replay and --from, or leave out --distill"
+                    .to_string(),
+            ),
             (self.full && self.from.is_some(), "full training does not start from an adapter".to_string()),
         ];
         match rules.into_iter().find(|(broken, _)| *broken) {
             Some((_, rule)) => Err(Error::new(format!("training options: {rule}"))),
             None => DropoutRate::new(self.dropout).map(|_| ()).at("training options"),
         }
+    }
+
+    /// Returns these options without rows of an earlier stage.
+    pub fn without_replay(&self) -> TrainOptions {
+        TrainOptions { replay: None, replay_rows: 0, replay_fresh: false, distill: 0.0, ..self.clone() }
     }
 
     /// Returns true if the run has validation rows.
@@ -241,7 +256,7 @@ impl TrainOptions {
         // Each is computed with as an f32, so it has to be one.
         let is_above_0 = |x: f64| x as f32 > 0.0 && (x as f32).is_finite();
         let (above_0, at_least_0) = ("a number above 0", "a number, at least 0");
-        let TrainOptions { lr, alpha, dropout, weight_decay, .. } = *self;
+        let TrainOptions { lr, alpha, dropout, weight_decay, distill, .. } = *self;
         let clip = self.clip.unwrap_or(1.0);
         for (name, value, in_range, range) in [
             ("lr", lr, is_above_0(lr), above_0),
@@ -254,6 +269,7 @@ impl TrainOptions {
                 at_least_0,
             ),
             ("clip", clip, is_above_0(clip), above_0),
+            ("distill", distill, distill == 0.0 || is_above_0(distill), at_least_0),
         ] {
             if !in_range {
                 return Err(Error::new(format!("training options: --{name} is {value:?}, not {range}")));

@@ -155,32 +155,66 @@ impl<'a> Encoder<'a> {
     }
 }
 
+/// The loss on the labelled tokens of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DocumentLoss {
+    /// −log p of the next token.
+    CrossEntropy,
+    /// The divergence of the model's distribution of the next token from its teacher's (soft targets).
+    Distillation,
+}
+
 /// Concatenated documents. Attention does not cross their boundaries.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackedSequence {
     /// (T) Token ids.
     pub tokens: Vec<u32>,
-    /// (T) Next tokens, see [`Document::targets`].
+    /// (T) Next tokens where the loss is [`DocumentLoss::CrossEntropy`], see [`Document::targets`]; else
+    /// [`IGNORE_INDEX`].
     pub targets: Vec<i32>,
+    /// (T) Next tokens where the loss is [`DocumentLoss::Distillation`], else [`IGNORE_INDEX`].
+    pub soft_targets: Vec<i32>,
     /// (documents) The length of each document; positions restart at 0 in each.
     pub lengths: Vec<usize>,
 }
 
 impl PackedSequence {
-    /// Concatenates documents.
+    /// Concatenates documents whose loss is cross-entropy.
     pub fn concat<'d>(documents: impl IntoIterator<Item = &'d Document>) -> PackedSequence {
-        let mut all = PackedSequence { tokens: Vec::new(), targets: Vec::new(), lengths: Vec::new() };
-        for document in documents {
-            all.tokens.extend(&document.tokens);
-            all.targets.extend(&document.targets);
-            all.lengths.push(document.tokens.len());
-        }
+        let mut all = PackedSequence::default();
+        documents.into_iter().for_each(|document| all.push(document, DocumentLoss::CrossEntropy));
         all
     }
 
-    /// The number of positions with a loss.
+    /// Appends a document.
+    pub fn push(&mut self, document: &Document, loss: DocumentLoss) {
+        let PackedSequence { tokens, targets, soft_targets, lengths } = self;
+        tokens.extend(&document.tokens);
+        lengths.push(document.tokens.len());
+        let (its, other) = match loss {
+            DocumentLoss::CrossEntropy => (targets, soft_targets),
+            DocumentLoss::Distillation => (soft_targets, targets),
+        };
+        its.extend(&document.targets);
+        other.resize(tokens.len(), IGNORE_INDEX);
+    }
+
+    /// Puts both losses on every labelled token: no mix of documents in these tokens takes more memory.
+    pub fn with_both_losses(mut self) -> Self {
+        for (target, soft) in self.targets.iter_mut().zip(&mut self.soft_targets) {
+            (*target, *soft) = ((*target).max(*soft), (*target).max(*soft));
+        }
+        self
+    }
+
+    /// The number of positions with a loss, of both kinds.
     pub fn labelled(&self) -> usize {
-        count_labelled(&self.targets)
+        count_labelled(&self.targets) + self.distilled()
+    }
+
+    /// The number of positions with soft targets.
+    pub fn distilled(&self) -> usize {
+        count_labelled(&self.soft_targets)
     }
 }
 
@@ -423,6 +457,24 @@ mod tests {
         let sequence = PackedSequence::concat(&documents_of(&[2, 3]));
         assert_eq!(sequence.tokens, [2, 2, 3, 3, 3]);
         assert_eq!((sequence.lengths.as_slice(), sequence.labelled()), (&[2, 3][..], 5));
+    }
+
+    #[test]
+    fn a_sequence_may_hold_documents_of_both_losses() {
+        let documents = documents_of(&[2, 3, 1]);
+        let mut sequence = PackedSequence::default();
+        for (document, loss) in documents.iter().zip([
+            DocumentLoss::CrossEntropy,
+            DocumentLoss::Distillation,
+            DocumentLoss::CrossEntropy,
+        ]) {
+            sequence.push(document, loss);
+        }
+        assert_eq!(sequence.targets, [2, 2, -100, -100, -100, 1]);
+        assert_eq!(sequence.soft_targets, [-100, -100, 3, 3, 3, -100]);
+        assert_eq!((sequence.labelled(), sequence.distilled()), (6, 3));
+        let both = sequence.with_both_losses();
+        assert_eq!((&both.targets, &both.soft_targets), (&vec![2, 2, 3, 3, 3, 1], &both.targets));
     }
 
     /// The golden tokenizer.

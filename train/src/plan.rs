@@ -110,7 +110,10 @@ impl Planner<'_> {
     fn full_micro_batches(&self, micro_batch: usize) -> Vec<PackedSequence> {
         let n = self.options.seq;
         let document = Document { tokens: vec![0; n], targets: vec![0; n] };
-        let sequence = PackedSequence::concat(vec![&document; micro_batch]);
+        let mut sequence = PackedSequence::concat(vec![&document; micro_batch]);
+        if self.options.distill > 0.0 {
+            sequence = sequence.with_both_losses();
+        }
         vec![sequence; self.options.batch.div_ceil(micro_batch).min(3 * self.world)]
     }
 
@@ -142,7 +145,10 @@ impl Planner<'_> {
         let comm = Arc::new(PlannedComm { rank: self.rank, world: self.world });
         let base = self.base.without_weights(matches!(self.device, Device::Cpu(_)));
         let rank = Rank { device: device.clone(), comm };
+        // A teacher is an adapter of the same settings: the one that the run starts from.
+        let teacher = self.adapter.filter(|_| options.distill > 0.0);
         TrainStep::new(RankLayout::new(rank, self.layout), &options, &base, self.adapter)?
+            .with_teacher(teacher)?
             .run(micro_batches, options.lr)?;
         Ok(device.ledger().usage())
     }

@@ -22,7 +22,11 @@ impl TrainOptions {
             "compute": format!("{:?}", self.compute).to_lowercase(),
             "seed": self.seed, "blank_answers": self.blank_answers.then_some(true), "shuffle": self.shuffle, "packing": self.packing,
         });
-        recipe.as_object().cloned().unwrap_or_default()
+        let mut recipe = recipe.as_object().cloned().unwrap_or_default();
+        if self.distill > 0.0 {
+            recipe.insert("distill".into(), self.distill.into());
+        }
+        recipe
     }
 
     /// Returns these options with those of a recipe. Its paths are left out: they are of the run that wrote it.
@@ -40,6 +44,7 @@ impl TrainOptions {
             "model" | "data" | "replay" | "from" | "validation_data" | "dropout_realised" => {}
             "replay_rows" => self.replay_rows = read(value)?,
             "replay_fresh" => self.replay_fresh = read::<Option<bool>>(value)?.unwrap_or(false),
+            "distill" => self.distill = read(value)?,
             "full" => self.full = read(value)?,
             "rank" => self.rank = read(value)?,
             "alpha" => self.alpha = read(value)?,
@@ -130,10 +135,13 @@ mod tests {
                 replay_fresh: true,
                 patience: Some(3),
                 validate_every: 4,
+                distill: 0.1,
                 ..TrainOptions::default()
             };
             let read = TrainOptions::default().with_recipe(&options.recipe()).unwrap();
             assert_eq!(read.recipe(), options.recipe());
+            let plain = TrainOptions { distill: 0.0, ..options }.recipe();
+            assert!(read.recipe().contains_key("distill") && !plain.contains_key("distill"));
         }
     }
 

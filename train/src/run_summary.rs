@@ -26,6 +26,8 @@ pub struct RunSummary {
     /// Steps done before a resume.
     pub completed_steps: usize,
     pub rows: RowCounts,
+    /// What the loss of a step holds, where that is not cross-entropy alone.
+    pub loss: Option<String>,
     /// Options that have no effect in this run, each with the reason.
     pub notes: Vec<String>,
 }
@@ -38,6 +40,7 @@ impl fmt::Display for RunSummary {
         let share = 100.0 * self.trainable as f64 / self.total as f64;
         writeln!(f, "trainable: {} of {} parameters, {share:.4} %", self.trainable, self.total)?;
         writeln!(f, "{}", self.rows)?;
+        self.loss.iter().try_for_each(|loss| writeln!(f, "loss: {loss}"))?;
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
         write!(f, "steps: {}", self.steps)?;
         if self.completed_steps > 0 {

@@ -7,6 +7,7 @@ use crate::options::TrainOptions;
 use crate::pack::PackedSequence;
 use codelsi_engine::{At, Comm, Ctx, Device, Error, Grads, Label, ReduceOp, Result, Tensor};
 use codelsi_kernels::dropout::DropoutRate;
+use codelsi_kernels::elementwise::add;
 use codelsi_kernels::xent::Targets;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
@@ -24,15 +25,26 @@ pub struct TrainStep<'a> {
     /// The data-parallel group: the ranks that run other micro-batches.
     comm: Arc<dyn Comm>,
     model: Llama,
+    /// The model with the frozen adapter whose distributions are the soft targets, when the run distills.
+    teacher: Option<Llama>,
     optimizer: Optimizer,
     /// The gradient of the loss with respect to itself, (1) f32: 1.
     loss_gradient: Tensor,
 }
 
+/// A packed sequence on the device.
+struct DeviceBatch {
+    packed: PackedBatch,
+    targets: Targets,
+    /// None where no token has one.
+    soft_targets: Option<Targets>,
+}
+
 /// The loss and gradient norm of a step, measured before its update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepStats {
-    /// Mean over the labelled tokens of the step.
+    /// Mean over the labelled tokens of the step: of cross-entropy, and on distilled tokens of the weighted divergence from
+    /// the teacher.
     pub loss: f64,
     /// Global norm of the gradients, before clipping.
     pub grad_norm: f64,
@@ -61,7 +73,19 @@ impl<'a> TrainStep<'a> {
         let adamw = AdamWConfig { weight_decay, max_norm, ..AdamWConfig::default() };
         let optimizer = Optimizer::new(&device, &model, adamw);
         let loss_gradient = device.tensor(Label::Gradients, [1], &[1.0f32])?;
-        Ok(TrainStep { options, device, comm, model, optimizer, loss_gradient })
+        Ok(TrainStep { options, device, comm, model, teacher: None, optimizer, loss_gradient })
+    }
+
+    /// Sets the adapter that soft targets come from, or none. Its model shares the weights of the one being trained.
+    ///
+    /// # Errors
+    /// A layout that cannot distill, or no memory left for the adapter.
+    pub fn with_teacher(mut self, adapter: Option<&Adapter>) -> Result<Self> {
+        if adapter.is_some() {
+            self.model.check_divergence()?;
+        }
+        self.teacher = adapter.map(|adapter| self.model.with_frozen_adapter(adapter)).transpose()?;
+        Ok(self)
     }
 
     /// Loads the optimizer moments of a checkpoint that was written after `step` steps.
@@ -164,13 +188,19 @@ impl<'a> TrainStep<'a> {
         let dropout = DropoutRate::new(self.options.dropout)?;
         let options = ForwardOptions { dropout, recompute_layers: recompute };
         let assignment = MicroBatchAssignment::new(micro_batches.len(), self.comm.world());
+        // The ranks run their first micro-batches at the same time, their second ones, and so on.
+        let distills = |round: usize| {
+            let at_round = |rank| micro_batches[assignment.range(rank)].get(round);
+            (0..self.comm.world()).filter_map(at_round).any(|sequence| sequence.distilled() > 0)
+        };
         reduce_gradients(&self.device, &*self.comm, &self.model.trainable(), assignment, |reducer| {
             let range = reducer.range();
             let mut first_token = micro_batches[..range.start].iter().map(|before| before.tokens.len()).sum();
-            for i in range {
+            for (round, i) in range.enumerate() {
                 let cx = self.training(t);
-                let (batch, targets) = self.batch(&micro_batches[i], first_token)?;
-                let (loss, _) = self.model.loss(&cx, &batch, &targets, scale, options)?;
+                let batch = self.batch(&micro_batches[i], first_token)?;
+                let taught = self.taught(&batch, distills(round))?;
+                let loss = self.loss(&cx, &batch, taught, scale, options)?;
                 reducer.add_loss(i, &loss)?;
                 let add = &mut |id, gradient| reducer.add_gradient(i, id, gradient);
                 cx.backward([(&loss, self.loss_gradient.clone())], add)?;
@@ -178,10 +208,51 @@ impl<'a> TrainStep<'a> {
                 first_token += micro_batches[i].tokens.len();
             }
             // Gathers of sharded weights need every rank, so a rank without a micro-batch joins them.
-            let idle = assignment.max_per_rank() - reducer.range().len();
             let cx = self.training(t);
-            (0..idle).try_for_each(|_| self.model.join_gathers(&cx))
+            (reducer.range().len()..assignment.max_per_rank()).try_for_each(|round| {
+                if distills(round) {
+                    self.model.join_hidden_gathers()?;
+                }
+                self.model.join_gathers(&cx)
+            })
         })
+    }
+
+    /// The teacher's hidden states (T, C) of a batch that has soft targets. Where `any_rank` has such a batch now, the
+    /// others join its gathers.
+    fn taught(&self, batch: &DeviceBatch, any_rank: bool) -> Result<Option<Tensor>> {
+        match (&batch.soft_targets, &self.teacher) {
+            (Some(_), Some(teacher)) => {
+                let hidden = teacher.hidden(&self.inference(), &batch.packed, ForwardOptions::default());
+                hidden.at("teacher").map(Some)
+            }
+            (Some(_), None) => Err(Error::new("soft targets need a teacher")),
+            (None, _) if any_rank => self.model.join_hidden_gathers().map(|()| None),
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// The loss (1) of a batch: `scale` times the sum of cross-entropy over tokens with targets, and of the weighted
+    /// divergence from `taught`, the teacher's hidden states, over those with soft targets.
+    fn loss(
+        &self,
+        cx: &Ctx,
+        batch: &DeviceBatch,
+        taught: Option<Tensor>,
+        scale: f32,
+        options: ForwardOptions,
+    ) -> Result<Tensor> {
+        let hidden = self.model.hidden(cx, &batch.packed, options)?;
+        let cross_entropy = || Ok(self.model.cross_entropy(cx, &hidden, &batch.targets, scale)?.0);
+        let (Some(soft_targets), Some(taught)) = (&batch.soft_targets, &taught) else {
+            return cross_entropy();
+        };
+        let scale = scale * self.options.distill as f32;
+        let (divergence, _) = self.model.divergence(cx, [&hidden, taught], soft_targets, scale)?;
+        match batch.targets.labelled() {
+            0 => Ok(divergence),
+            _ => add(cx, &cross_entropy()?, &divergence),
+        }
     }
 
     /// The mean loss over the labelled tokens of `sequences`, without dropout. The ranks share the work.
@@ -194,8 +265,8 @@ impl<'a> TrainStep<'a> {
         let range = assignment.range(self.comm.rank());
         let loss = |sequence: &PackedSequence| -> Result<Tensor> {
             let cx = self.inference();
-            let (batch, targets) = self.batch(sequence, 0)?;
-            Ok(self.model.loss(&cx, &batch, &targets, 1.0, ForwardOptions::default())?.0)
+            let DeviceBatch { packed, targets, .. } = self.batch(sequence, 0)?;
+            Ok(self.model.loss(&cx, &packed, &targets, 1.0, ForwardOptions::default())?.0)
         };
         let own: Vec<Tensor> = sequences[range.clone()].iter().map(loss).collect::<Result<_>>()?;
         let idle = assignment.max_per_rank() - range.len();
@@ -210,12 +281,18 @@ impl<'a> TrainStep<'a> {
     }
 
     /// Copies a sequence to the device. `first_token` is the index of its first token in the step.
-    fn batch(&self, sequence: &PackedSequence, first_token: usize) -> Result<(PackedBatch, Targets)> {
+    fn batch(&self, sequence: &PackedSequence, first_token: usize) -> Result<DeviceBatch> {
         let length = sequence.tokens.len();
         let ids: Vec<i32> = sequence.tokens.iter().map(|&id| id as i32).collect();
         let keys: Vec<i32> = (first_token..first_token + length).map(|key| key as i32).collect();
-        let batch = PackedBatch::with_dropout_keys(&self.device, &sequence.lengths, &ids, &keys)?;
-        Ok((batch, Targets::new(&self.device, &sequence.targets)?))
+        let distilled = sequence.distilled() > 0;
+        Ok(DeviceBatch {
+            packed: PackedBatch::with_dropout_keys(&self.device, &sequence.lengths, &ids, &keys)?,
+            targets: Targets::new(&self.device, &sequence.targets)?,
+            soft_targets: distilled
+                .then(|| Targets::new(&self.device, &sequence.soft_targets))
+                .transpose()?,
+        })
     }
 
     /// A context with a tape, for step `t`.

@@ -28,6 +28,7 @@ use codelsi_model::tensor_writer::write_json;
 use codelsi_model::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -99,7 +100,8 @@ pub fn train(
     let tokenizer = Tokenizer::load(&options.model)?;
     tokenizer.check_fits(base.config().vocab).at(options.model.display().to_string())?;
     let mut data = DataLoader::open(options, &tokenizer)?;
-    let recipe = recipe_of(options, &data);
+    let teacher = teacher(options, &base)?;
+    let recipe = recipe_of(options, &data, teacher.as_ref())?;
     let resumed = resume_from(options)?;
     let state = match &resumed {
         Some(folder) => checkpoint::load_state(folder)?,
@@ -135,8 +137,9 @@ pub fn train(
         &TrainOptions { checkpointing: ActivationCheckpointing::Layers(memory.recompute), ..options.clone() };
     let explain = |e| memory.advise_if_out_of_memory(e, options);
     let started = Instant::now();
-    let mut train_step =
-        TrainStep::new(rank_layout.clone(), options, start, adapter.as_ref()).map_err(explain)?;
+    let mut train_step = TrainStep::new(rank_layout.clone(), options, start, adapter.as_ref())
+        .and_then(|train_step| train_step.with_teacher(teacher.as_ref()))
+        .map_err(explain)?;
     let loaded_bytes = device.ledger().usage().at_peak_of(Label::Weights);
     let load_rate = loaded_bytes as f64 / started.elapsed().as_secs_f64() / 1e9;
     if let Some(folder) = &resumed {
@@ -153,6 +156,7 @@ pub fn train(
         steps: data.total_steps(),
         completed_steps: state.step,
         rows: data.rows.clone(),
+        loss: data.loss_in_words(),
         notes: data.notes(),
     };
     on_event(TrainEvent::Start(&summary));
@@ -188,11 +192,27 @@ pub fn train(
     trainer.report(&summary, validation_loss)
 }
 
-/// The recipe of the options with a digest of the data.
-fn recipe_of(options: &TrainOptions, data: &DataLoader) -> Map<String, Value> {
+/// The recipe of the options with digests of the data and of the teacher, if there is one.
+fn recipe_of(
+    options: &TrainOptions,
+    data: &DataLoader,
+    teacher: Option<&Adapter>,
+) -> Result<Map<String, Value>> {
     let mut recipe = options.recipe();
     recipe.insert("data_sha256".into(), data.digest().into());
-    recipe
+    if let Some(teacher) = teacher {
+        recipe.insert("teacher_sha256".into(), digest_of(teacher)?.into());
+    }
+    Ok(recipe)
+}
+
+/// SHA-256 of the tensors of an adapter.
+fn digest_of(adapter: &Adapter) -> Result<String> {
+    let mut hash = Sha256::new();
+    for t in adapter.modules.values().flat_map(|module| module.tensors()) {
+        hash.update(t.to_bytes()?);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The checkpoint to resume from, if there is one.
@@ -212,15 +232,23 @@ fn initial_adapter(
 ) -> Result<Option<Adapter>> {
     Ok(match resumed.or(options.from.as_deref()) {
         _ if options.full => None,
-        Some(folder) => {
-            let mut adapter = Adapter::load(folder, base.config())?;
-            check_same_settings(&adapter.config, &options.adapter_settings())
-                .at(folder.display().to_string())?;
-            adapter.config.dropout = options.dropout;
-            Some(adapter)
-        }
+        Some(folder) => Some(load_adapter(folder, options, base)?),
         None => Some(Adapter::init(base, &options.adapter_settings(), options.seed)?),
     })
+}
+
+/// The adapter that soft targets come from, if the run distills: that of `from`, on resume too.
+fn teacher(options: &TrainOptions, base: &Checkpoint) -> Result<Option<Adapter>> {
+    let folder = options.from.as_deref().filter(|_| options.distill > 0.0);
+    folder.map(|folder| load_adapter(folder, options, base)).transpose()
+}
+
+/// Reads an adapter of the options' settings.
+fn load_adapter(folder: &Path, options: &TrainOptions, base: &Checkpoint) -> Result<Adapter> {
+    let mut adapter = Adapter::load(folder, base.config())?;
+    check_same_settings(&adapter.config, &options.adapter_settings()).at(folder.display().to_string())?;
+    adapter.config.dropout = options.dropout;
+    Ok(adapter)
 }
 
 /// Checks that the options ask for the settings that an adapter has: it goes on as it is.

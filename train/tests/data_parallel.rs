@@ -83,6 +83,7 @@ impl UnevenBatches {
             PackedSequence {
                 targets: (0..length).map(target).collect(),
                 lengths: vec![length],
+                soft_targets: vec![-100; length],
                 tokens: tokens.clone(),
             }
         };

@@ -79,7 +79,9 @@ fn step(
         budget: None,
     };
     let planned = planner.plan_step(micro_batches).unwrap().usage;
-    let mut train_step = TrainStep::new(device, options, base, adapter).unwrap();
+    let teacher = adapter.filter(|_| options.distill > 0.0);
+    let train_step = TrainStep::new(device, options, base, adapter).unwrap();
+    let mut train_step = train_step.with_teacher(teacher).unwrap();
     train_step.run(micro_batches, 1e-3).unwrap();
     [planned, device.ledger().usage()]
 }
@@ -119,13 +121,55 @@ fn options(recompute: usize, compute: DType) -> TrainOptions {
 }
 
 fn assert_plan_equals_run(config: &ModelConfig, options: &TrainOptions, what: &str) {
+    assert_plan_of_micro_batches_equals_run(
+        config,
+        options,
+        &[sequence(24), sequence(24), sequence(24)],
+        what,
+    );
+}
+
+fn assert_plan_of_micro_batches_equals_run(
+    config: &ModelConfig,
+    options: &TrainOptions,
+    micro_batches: &[PackedSequence],
+    what: &str,
+) {
     let Some(device) = software_gpu() else { return };
     let (_folder, base) = model(config);
-    let [planned, run] = step(&device, &base, options, &[sequence(24), sequence(24), sequence(24)]);
+    let [planned, run] = step(&device, &base, options, micro_batches);
     assert_eq!(at_peak(planned), at_peak(run), "{what}");
     let Device::Cuda(cuda) = &device else { unreachable!("a software GPU") };
     assert_eq!(cuda.emulator().unwrap().peak_bytes(), planned.peak, "bytes allocated by the software GPU");
     assert!(planned.at_peak_of(Label::Saved) > 0 && planned.at_peak_of(Label::Moments) > 0);
+}
+
+/// The teacher shares the weights; its adapter and its hidden states are planned.
+#[test]
+fn the_plan_of_a_distilling_step_equals_the_accounts_of_the_software_gpu() {
+    let soft = |mut sequence: PackedSequence| {
+        std::mem::swap(&mut sequence.targets, &mut sequence.soft_targets);
+        sequence
+    };
+    let micro_batches = [sequence(24), soft(sequence(24)), sequence(24).with_both_losses()];
+    for (method, recompute, compute) in
+        [(Method::LORA, 0, DType::BF16), (Method::LORA, 1, DType::F32), (DORA, 2, DType::BF16)]
+    {
+        let options = TrainOptions { method, distill: 0.5, ..options(recompute, compute) };
+        let config = config(2, 2, false);
+        assert_plan_of_micro_batches_equals_run(&config, &options, &micro_batches, &format!("{method}"));
+    }
+    // No micro-batch takes more than one of both losses.
+    let Some(device) = software_gpu() else { return };
+    let (_folder, base) = model(&config(2, 2, false));
+    let options = TrainOptions { distill: 0.5, ..options(0, DType::F32) };
+    let peaks = micro_batches.map(|micro_batch| step(&device, &base, &options, &[micro_batch])[0].peak);
+    assert!(peaks[2] >= peaks[1] && peaks[1] > peaks[0], "{peaks:?}");
+    let weights = |distill| {
+        let options = TrainOptions { distill, ..options.clone() };
+        step(&software_gpu().unwrap(), &base, &options, &[sequence(24)])[1].at_peak_of(Label::Weights)
+    };
+    assert_eq!(weights(0.5), weights(0.0));
 }
 
 #[test]

@@ -380,10 +380,20 @@ fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
     if !has_software_gpu() {
         return;
     }
-    for (tied, recompute, compute, ranks) in [(false, 1, DType::BF16, 2), (true, 3, DType::F32, 3)] {
+    for (tied, recompute, compute, ranks, distill) in [
+        (false, 1, DType::BF16, 2, 0.0),
+        (true, 3, DType::F32, 3, 0.0),
+        (false, 1, DType::BF16, 2, 0.5),
+        (true, 0, DType::F32, 3, 0.5),
+    ] {
         let mut fixture = Fixture::new(tied, 0).recompute(recompute);
-        fixture.options.compute = compute;
+        (fixture.options.compute, fixture.options.distill) = (compute, distill);
         fixture.micro_batches = vec![sequence(20); 2];
+        if distill > 0.0 {
+            // Rank 0 has no soft targets, but joins the gathers of rank 1's teacher.
+            fixture.micro_batches[1] = sequence(20).with_both_losses();
+        }
+        let teacher = Some(&fixture.adapter).filter(|_| distill > 0.0);
         let each = |rank: Rank| {
             let planner = Planner {
                 device: &rank.device.clone(),
@@ -396,13 +406,14 @@ fn the_plan_of_a_rank_equals_the_accounts_of_its_software_gpu() {
                 budget: None,
             };
             let planned = planner.plan_step(&fixture.micro_batches)?.usage;
-            fixture.train_step(sharded(rank.clone()))?.run(&fixture.micro_batches, 1e-3)?;
+            let train_step = fixture.train_step(sharded(rank.clone()))?;
+            train_step.with_teacher(teacher)?.run(&fixture.micro_batches, 1e-3)?;
             Ok((planned, rank.device.ledger().usage()))
         };
         for (number, rank) in on_software_gpus(ranks, each).into_iter().enumerate() {
             let at_peak = |usage: Usage| (usage.peak, usage.at_peak);
             let (planned, run) = rank.unwrap();
-            assert_eq!(at_peak(planned), at_peak(run), "rank {number} of {ranks}");
+            assert_eq!(at_peak(planned), at_peak(run), "rank {number} of {ranks}, distilling {distill}");
         }
     }
 }

@@ -32,13 +32,13 @@ pub const BUGS: &[Bug] = &[
         (F32, "T=7 C=33 V=41 dh dhead"),
     ),
     Bug::new(
-        "xent.cu",
+        "labelled.cu",
         "no barrier after the warps' counts are stored",
         ["__popc(votes);\n        __syncthreads();\n", "__popc(votes);\n"],
         (BF16, "T=3 C=17 V=5"),
     ),
     Bug::new(
-        "xent.cu",
+        "labelled.cu",
         "no barrier in the tree that sums the loss",
         [
             "        __syncthreads();\n        if (threadIdx.x < width) sums",
@@ -47,31 +47,31 @@ pub const BUGS: &[Bug] = &[
         (F32, "T=3 C=17 V=5"),
     ),
     Bug::new(
-        "xent.cu",
+        "labelled.cu",
         "one thread too many in the tree that sums the loss",
         ["if (threadIdx.x < width) sums", "if (threadIdx.x <= width) sums"],
         (F32, "T=3 C=17 V=5"),
     ),
     Bug::new(
-        "xent.cu",
+        "logit_tile.cuh",
         "columns beyond a tile count as logits of 0",
         ["row[column(p) + i] : fill", "row[column(p) + i] : 0.0f"],
         (BF16, "T=3 C=17 V=5"),
     ),
     Bug::new(
-        "xent.cu",
+        "logit_tile.cuh",
         "a row of p is stored one element too far",
         ["if (column(k) + i < width) row", "if (column(k) + i <= width) row"],
         (BF16, "T=7 C=33 V=41 dh dhead"),
     ),
     Bug::new(
-        "xent.cu",
+        "labelled.cu",
         "rows are gathered by place, labelled or not",
         ["t = rows[first + i];\n    for", "t = first + i;\n    for"],
         (F32, "T=7 C=33 V=41"),
     ),
     Bug::new(
-        "xent.cu",
+        "labelled.cu",
         "the gradient of tokens without a label is not written",
         ["if (!dh) return;\n    float zero", "return;\n    float zero"],
         (BF16, "T=7 C=33 V=41 dh dhead"),
@@ -95,13 +95,13 @@ pub const BUGS: &[Bug] = &[
         TILES,
     ),
     Bug::new(
-        "xent.cu",
+        "labelled.cu",
         "no barrier before the warps' counts are replaced",
         ["        __syncthreads(); // the counts of the last tile have been read\n", ""],
         MANY,
     ),
     Bug::new(
-        "xent.cu",
+        "labelled.cu",
         "tokens are listed from the start of their tile",
         ["place = before + __popc", "place = __popc"],
         MANY,

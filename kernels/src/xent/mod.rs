@@ -37,7 +37,9 @@ mod tests;
 use crate::elementwise::convert;
 use crate::rows::RowShard;
 use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
+pub(crate) use cpu::head;
 use cpu::{HostWorkspace, Outputs};
+pub(crate) use cuda::labelled;
 use half::bf16;
 
 /// Target of a token without a label: PyTorch's `ignore_index`.
@@ -182,7 +184,7 @@ fn to_storage(cx: &Ctx, gradient: Tensor, dtype: DType) -> Result<Tensor> {
 }
 
 /// Returns `gradient` times the scalar `dloss`; `gradient` itself when that is 1, as in a training step.
-fn times_scalar(cx: &Ctx, gradient: &Tensor, dloss: &Tensor) -> Result<Tensor> {
+pub(crate) fn times_scalar(cx: &Ctx, gradient: &Tensor, dloss: &Tensor) -> Result<Tensor> {
     let one = match cx.device() {
         Device::Cpu(_) => dloss.slice::<f32>()? == [1.0],
         Device::Cuda(_) => false, // reading it would synchronize host and device

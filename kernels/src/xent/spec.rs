@@ -9,7 +9,7 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "xent",
     cases,
-    sources: &[&super::cuda::SOURCE],
+    sources: &[&super::cuda::SOURCE, &super::cuda::labelled::SOURCE],
     shapes: Shapes {
         sizes: "T,C,V",
         case: |dtype, s| lora(s[0], s[1], s[2], dtype),

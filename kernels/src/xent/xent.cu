@@ -4,9 +4,7 @@
 //         dh_t = scale·(Σ_v p_tv·head_v − head_{y_t}), dz_tv = scale·(p_tv − [v = y_t])
 // launch  one block of 256 threads per row of a tile, kept in registers; one block per row of C elements
 // options E storage of h, W storage of the head, VEC elements of a row of C moved by one access: 16 bytes, or 1
-#include "prelude.cuh"
-
-constexpr int NO_LABEL = -100;
+#include "logit_tile.cuh"
 
 // Running softmax statistics of a labelled token.
 struct State {
@@ -15,84 +13,6 @@ struct State {
     float correction; // what the last tile's larger maximum made of the sums before it
 };
 static_assert(sizeof(State) == 4 * STATE, "the launches allocate states");
-
-typedef float Tile[PACKS][4];
-
-__device__ inline int column(int pack) { return (pack * THREADS + threadIdx.x) * 4; }
-
-// Loads the thread's elements of a row of a tile, `fill` beyond its end.
-__device__ inline void load_tile(Tile &z, const float *row, int width, float fill) {
-#pragma unroll
-    for (int p = 0; p < PACKS; p++) {
-        if (width % 4 == 0 && column(p) < width) {
-            load(z[p], row + column(p));
-        } else {
-#pragma unroll
-            for (int i = 0; i < 4; i++) z[p][i] = column(p) + i < width ? row[column(p) + i] : fill;
-        }
-    }
-}
-
-__device__ inline void store_tile(E *row, const Tile &p, int width) {
-#pragma unroll
-    for (int k = 0; k < PACKS; k++) {
-        if (width % 4 == 0 && column(k) < width) {
-            store(row + column(k), p[k]);
-        } else {
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                if (column(k) + i < width) row[column(k) + i] = put<E>(p[k][i]);
-        }
-    }
-}
-
-// rows = the tokens that have a label, ascending: `count` of them.
-extern "C" __global__ void xent_select(int *rows,          // (T)
-                                       const int *targets, // (T)
-                                       int T, int V, int count) {
-    __shared__ int counts[32];
-    int before = 0; // in earlier tiles
-    for (int start = 0; start < T; start += blockDim.x) {
-        int t = start + threadIdx.x;
-        int target = t < T ? targets[t] : NO_LABEL;
-        if (target != NO_LABEL && (target < 0 || target >= V)) __trap();
-        u32 votes = __ballot_sync(FULL, target != NO_LABEL);
-        __syncthreads(); // the counts of the last tile have been read
-        if (lane() == 0) counts[warp()] = __popc(votes);
-        __syncthreads();
-        int place = before + __popc(votes & ((1u << lane()) - 1));
-        for (int w = 0; w < blockDim.x / 32; w++) {
-            if (w < warp()) place += counts[w];
-            before += counts[w];
-        }
-        if (target != NO_LABEL) rows[place] = t;
-    }
-    if (before != count) __trap();
-}
-
-// Tokens without a label: logprob 0, and a gradient of 0 if one is wanted.
-extern "C" __global__ void xent_unlabelled(E *dh,              // (T, C), or null
-                                           float *logprobs,    // (T)
-                                           const int *targets, // (T)
-                                           int C) {
-    i64 t = blockIdx.x;
-    if (targets[t] != NO_LABEL) return;
-    if (threadIdx.x == 0) logprobs[t] = 0.0f;
-    if (!dh) return;
-    float zero[VEC] = {};
-    for (int c = threadIdx.x * VEC; c < C; c += blockDim.x * VEC) store(dh + t * C + c, zero);
-}
-
-// x_i = h of the i-th labelled token from `first` on.
-extern "C" __global__ void xent_gather(E *x,            // (n, C)
-                                       const E *h,      // (T, C)
-                                       const int *rows, // (T)
-                                       int first, int C) {
-    i64 i = blockIdx.x, t = rows[first + i];
-    for (int c = threadIdx.x * VEC; c < C; c += blockDim.x * VEC) {
-        *reinterpret_cast<Pack<E, VEC> *>(x + i * C + c) = *reinterpret_cast<const Pack<E, VEC> *>(h + t * C + c);
-    }
-}
 
 // Online softmax: updates the states with a tile of logits whose first column is row `start` of the head; p = e^(z −
 // max) if wanted.
@@ -224,21 +144,6 @@ extern "C" __global__ void xent_gradient(E *p,                // (n, width)
             if (column(k) + j == target) tile[k][j] -= scale;
         }
     store_tile(p + i * width, tile, width);
-}
-
-// loss = −scale · Σ logprobs, in f64: per thread, then a tree over the block.
-extern "C" __global__ void xent_loss(float *loss,           // (1)
-                                     const float *logprobs, // (T)
-                                     float scale, int T) {
-    __shared__ double sums[THREADS];
-    double sum = 0.0;
-    for (int t = threadIdx.x; t < T; t += THREADS) sum += logprobs[t];
-    sums[threadIdx.x] = sum;
-    for (int width = THREADS / 2; width > 0; width /= 2) {
-        __syncthreads();
-        if (threadIdx.x < width) sums[threadIdx.x] += sums[threadIdx.x + width];
-    }
-    if (threadIdx.x == 0) *loss = float(-sums[0] * scale);
 }
 
 // y = x · factor, a scalar in device memory.

@@ -18,9 +18,11 @@ use crate::checkpoint::{TensorSlice, WeightLoader};
 use crate::trainable::Trainable;
 use codelsi_engine::comm::PendingGather;
 use codelsi_engine::{Ctx, DType, Error, Label, Refetch, Result, Shape, Tensor};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// A matrix of a model.
+/// A matrix of a model. A clone is the same memory.
+#[derive(Clone)]
 pub enum Weight {
     /// Stored in full on this rank (under tensor parallelism: this rank's slice).
     Local(Tensor),
@@ -163,10 +165,20 @@ impl WeightShards {
     /// # Errors
     /// See [`Weight::get`].
     pub fn join_gathers(&self, cx: &Ctx) -> Result<()> {
-        for group in 0..=self.last {
-            self.advance(&mut self.schedule(), group, cx.is_recording())?;
-        }
+        self.join_groups(0..=self.last, cx.is_recording())?;
         if cx.is_recording() { self.finish_backward() } else { Ok(()) }
+    }
+
+    /// Joins the gathers of other ranks' batch up to the last layer: their pass needs no head, and no backward follows.
+    ///
+    /// # Errors
+    /// See [`Weight::get`].
+    pub fn join_hidden_gathers(&self) -> Result<()> {
+        self.join_groups(0..=self.last - 1, false)
+    }
+
+    fn join_groups(&self, mut groups: RangeInclusive<usize>, recording: bool) -> Result<()> {
+        groups.try_for_each(|group| self.advance(&mut self.schedule(), group, recording).map(drop))
     }
 
     /// Joins the gathers that remain down to layer 1: backward ends early where the first layers have no adapter.

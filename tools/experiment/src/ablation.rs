@@ -303,9 +303,7 @@ fn training_orders(stages: &mut Stages) -> Result<Variants> {
     let start = Start { general: &general, private: &private, rows: "specialized" };
     let specialized = start.specialize(stages, Way::Recipe)?;
     let forgetful = start.specialize(stages, Way::Alone)?;
-    let alone =
-        TrainOptions { replay: None, replay_rows: 0, replay_fresh: false, ..recipe.specialized.clone() };
-    let alone = private.with_held_out_validation(alone);
+    let alone = private.with_held_out_validation(recipe.specialized.without_replay());
     let direct = stages.train("specialized alone", "specialized", alone, None)?;
     let mixed = stages.train("both at once", "both at once", recipe.general.clone(), None)?;
     let variants = [

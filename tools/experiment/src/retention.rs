@@ -32,6 +32,8 @@ pub enum Way {
     SameReplay,
     /// Other general rows in every epoch, with their own answers as targets.
     FreshReplay,
+    /// Other general rows in every epoch, with the general adapter's distribution as target (arXiv 1606.09282).
+    Distilled,
     /// Replay of the general rows that [`Way::Alone`] forgets most.
     MostForgotten,
     /// A quarter of the learning rate, stopped early by the loss of held-out private rows.
@@ -44,11 +46,12 @@ pub enum Way {
 
 impl Way {
     /// All ways, those first whose results others need.
-    pub const ALL: [Way; 8] = [
+    pub const ALL: [Way; 9] = [
         Way::Recipe,
         Way::Alone,
         Way::SameReplay,
         Way::FreshReplay,
+        Way::Distilled,
         Way::MostForgotten,
         Way::Gentle,
         Way::Interpolated,
@@ -62,6 +65,7 @@ impl Way {
             Way::Alone => "private rows alone",
             Way::SameReplay => "same replay",
             Way::FreshReplay => "fresh replay",
+            Way::Distilled => "distilled",
             Way::MostForgotten => "most forgotten",
             Way::Gentle => "gentle, stopped early",
             Way::Interpolated => "interpolated",
@@ -87,7 +91,7 @@ impl Start<'_> {
     /// When a training fails.
     pub fn specialize(&self, stages: &mut Stages, way: Way) -> Result<PathBuf> {
         let recipe = self.private.with_held_out_validation(stages.specialized_options());
-        let alone = TrainOptions { replay: None, replay_rows: 0, replay_fresh: false, ..recipe.clone() };
+        let alone = recipe.without_replay();
         let replay = Some(stages.rows_path("general"));
         let rows = recipe.replay_rows.max(80);
         let options = match way {
@@ -95,6 +99,9 @@ impl Start<'_> {
             Way::Alone => alone,
             Way::SameReplay => TrainOptions { replay, replay_rows: rows, ..alone },
             Way::FreshReplay => TrainOptions { replay, replay_rows: rows, replay_fresh: true, ..alone },
+            Way::Distilled => {
+                TrainOptions { replay, replay_rows: rows, replay_fresh: true, distill: 1.0, ..alone }
+            }
             Way::MostForgotten => {
                 let replay = Some(self.most_forgotten(stages)?);
                 TrainOptions { replay, replay_rows: rows, replay_fresh: true, ..alone }
@@ -149,7 +156,8 @@ impl Start<'_> {
         if !merged.exists() {
             merge(stages.base(), &general, &merged, &mut |_, _| (), &mut |_| Ok(()))?;
         }
-        let options = TrainOptions { model: merged, ..recipe };
+        // No adapter to distill from: the general one is part of this base.
+        let options = TrainOptions { model: merged, distill: 0.0, ..recipe };
         let second = stages.train("second-update-alone", self.rows, options, None)?;
         let second = self.load(stages, &second)?;
         self.best_scale(stages, Way::SecondUpdate, |scale| {

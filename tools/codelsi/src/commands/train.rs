@@ -58,6 +58,10 @@ pub struct TrainArgs {
     /// Replay other rows in every epoch, until all of the file have been.
     #[arg(long, help_heading = "Data", requires = "replay")]
     replay_fresh: bool,
+    /// Weight of distillation against forgetting: on replayed rows the loss is this times the KL divergence from the adapter
+    /// of --from, in place of cross-entropy; 0 turns it off.
+    #[arg(long, value_name = "WEIGHT", help_heading = "Data", requires_all = ["replay", "from"], default_value_t = 0.0)]
+    distill: f64,
     #[command(flatten)]
     method: MethodArgs,
     /// Peak learning rate LR. Step t = 1 .. P has LR t/W while t <= W, the warm-up, then LR (1 + cos(pi (t-W)/(P-W)))/2,
@@ -129,6 +133,7 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
         replay: args.replay.clone(),
         replay_rows: args.replay_rows.unwrap_or(0),
         replay_fresh: args.replay_fresh,
+        distill: args.distill,
         out: args.out.clone(),
         from: args.from.clone(),
         full: args.method.full,

@@ -1,19 +1,16 @@
 //! The CPU twin: chunks of gathered tokens against chunks of the vocabulary, with the matrix products of `gemm`.
 
+pub mod head;
+
 use super::{IGNORE_INDEX, Xent};
-use crate::gemm::cpu::{AccumulatorInit, Elements, Matrix, Precision, ProductTerm, multiply};
-use crate::gemm::{elements, precision};
+use crate::gemm::cpu::{AccumulatorInit, Elements, Matrix, ProductTerm, multiply};
+use crate::gemm::elements;
 use crate::rows::{RowShard, TASK_SIZE};
 use crate::simd::{Storage, exp, max, sum, vectorize};
 use codelsi_engine::comm::{Comm, ReduceOp};
-use codelsi_engine::{Ctx, DType, Error, Label, Result, Tensor};
+use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
+use head::{LmHead, TOKEN_CHUNK, VOCAB_CHUNK, check_targets, gather, store_rounded};
 use rayon::prelude::*;
-use std::ops::Range;
-
-/// Labelled tokens of a chunk: as many rows as a block of `gemm`.
-const TOKEN_CHUNK: usize = 252;
-/// Rows of the head of a chunk of the vocabulary.
-const VOCAB_CHUNK: usize = 4096;
 
 /// Outputs of forward, gradients included.
 pub struct Outputs {
@@ -97,45 +94,6 @@ impl TokenState {
     }
 }
 
-/// The rank's rows of the head, and how they are multiplied.
-struct LmHead<'a> {
-    data: Elements<'a>, // (V, C)
-    vocab: usize,
-    /// Vocabulary id of its first row.
-    first: usize,
-    c: usize,
-    precision: Precision,
-}
-
-impl<'a> LmHead<'a> {
-    fn chunks(&self) -> impl Iterator<Item = Range<usize>> {
-        let vocab = self.vocab;
-        (0..vocab).step_by(VOCAB_CHUNK).map(move |v| v..vocab.min(v + VOCAB_CHUNK))
-    }
-
-    /// Returns the row of `target`, if this rank holds it.
-    fn row_of(&self, target: usize) -> Option<usize> {
-        target.checked_sub(self.first).filter(|&row| row < self.vocab)
-    }
-
-    /// Returns the elements of a range of rows.
-    fn rows(&self, rows: Range<usize>) -> Elements<'a> {
-        let part = rows.start * self.c..rows.end * self.c;
-        match self.data {
-            Elements::F32(w) => Elements::F32(&w[part]),
-            Elements::BF16(w) => Elements::BF16(&w[part]),
-        }
-    }
-
-    /// Computes z (n, chunk) = x (n, C) · head_chunkᵀ.
-    fn logits(&self, z: &mut [f32], n: usize, x: Elements, chunk: Range<usize>) {
-        let size = (n, chunk.len());
-        let a = Matrix::k_major(x, self.c);
-        let b = Matrix::k_major(self.rows(chunk), self.c);
-        multiply(z, size, AccumulatorInit::Zero, &[ProductTerm { a, b, depth: self.c }], self.precision);
-    }
-}
-
 /// Computes loss, log-probabilities, and the gradients that `out` has tensors for.
 pub fn forward<E: Storage>(
     out: &mut Outputs,
@@ -144,10 +102,9 @@ pub fn forward<E: Storage>(
     [h, head, targets]: [&Tensor; 3],
     &Xent { scale, labelled, vocabulary }: &Xent,
 ) -> Result<()> {
-    let (vocab, c) = head.shape().as_matrix();
     let targets = targets.slice::<i32>()?; // (T)
     check_targets(targets, vocabulary.total, labelled)?;
-    let head = LmHead { data: elements(head)?, vocab, first: vocabulary.first, c, precision: precision(h) };
+    let (head, c) = (LmHead::new(head, vocabulary.first, h)?, head.shape().as_matrix().1);
     let h = h.slice::<E>()?; // (T, C)
     let logprobs = out.logprobs.slice_mut::<f32>()?; // (T)
     logprobs.fill(0.0);
@@ -161,7 +118,7 @@ pub fn forward<E: Storage>(
         if tokens.is_empty() {
             break;
         }
-        gather(workspace.x.slice_mut::<E>()?, h, &tokens, c);
+        gather(workspace.x.slice_mut::<E>()?, h, tokens.iter().map(|token| token.t), c);
         softmax_pass::<E>(&mut tokens, workspace, &head)?;
         if let Some(shares) = &mut workspace.shares {
             reduce_over_ranks(&mut tokens, shares, comm)?;
@@ -180,26 +137,6 @@ pub fn forward<E: Storage>(
     let total: f64 = logprobs.iter().map(|&l| l as f64).sum();
     out.loss.slice_mut::<f32>()?[0] = (-total * scale as f64) as f32;
     Ok(())
-}
-
-fn check_targets(targets: &[i32], vocab: usize, labelled: usize) -> Result<()> {
-    let count = targets.iter().filter(|&&y| y != IGNORE_INDEX).count();
-    if count != labelled {
-        return Err(Error::new(format!("{count} tokens have a label, but the targets declare {labelled}")));
-    }
-    match targets.iter().position(|&y| y != IGNORE_INDEX && (y < 0 || y as usize >= vocab)) {
-        Some(t) => {
-            let target = targets[t];
-            Err(Error::new(format!("target {target} of token {t} is outside the vocabulary of {vocab}")))
-        }
-        None => Ok(()),
-    }
-}
-
-fn gather<E: Storage>(x: &mut [E], h: &[E], tokens: &[TokenState], c: usize) {
-    for (x, token) in x.chunks_exact_mut(c).zip(tokens) {
-        x.copy_from_slice(&h[token.t * c..][..c]);
-    }
 }
 
 /// Computes maximum and sum of every token online over the vocabulary chunks, and Σ e^(z − max)·head if dh is wanted.
@@ -277,16 +214,6 @@ fn update_softmax(token: &mut TokenState, z: &mut [f32], start: usize) {
     }
     z.iter_mut().for_each(|z| *z = exp(*z - new_max));
     token.total = token.total * token.correction + sum(z.len(), |i| z[i]);
-}
-
-/// Stores p = z, rounded to the storage type of p.
-fn store_rounded<E: Storage>(p: &mut [E], z: &[f32]) {
-    p.par_chunks_mut(TASK_SIZE).zip(z.par_chunks(TASK_SIZE)).for_each(|(p, z)| {
-        vectorize(
-            #[inline(always)]
-            || p.iter_mut().zip(z).for_each(|(p, &z)| *p = E::put(z)),
-        );
-    });
 }
 
 /// Computes before = sums, each token rescaled to its new maximum.
