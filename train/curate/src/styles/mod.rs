@@ -11,7 +11,6 @@ mod fix;
 mod input;
 mod refactor;
 mod rename;
-mod tree;
 
 pub use input::{StyleInput, Task};
 

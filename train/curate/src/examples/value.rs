@@ -1,0 +1,82 @@
+//! The value that a comment next to a call gives.
+
+use crate::language::descendants;
+use crate::parsed_code::ParsedCode;
+use crate::row::ItemKind;
+use tree_sitter::Node;
+
+/// Markers before a value in a comment.
+pub const VALUE_MARKERS: [&str; 10] =
+    ["=>", "->", "→", "===", "==", "=", "returns", "Returns", "output:", "Output:"];
+/// Names with the same meaning everywhere.
+const GLOBALS: [&str; 5] = ["undefined", "NaN", "Infinity", "Map", "Set"];
+/// Maximum lines of a value.
+const MAX_LINES: usize = 16;
+
+/// The literal in a comment, after its marker, and the last node that it needs: a list or an object may go on in the
+/// comments of the next lines.
+pub fn commented_value<'t>(
+    program: &'t ParsedCode,
+    comment: Node<'t>,
+    tsx: bool,
+) -> Option<(String, Node<'t>)> {
+    let (mut text, mut last) = (unmarked(program.text(comment))?.to_string(), comment);
+    let continues = text.starts_with(['[', '{']);
+    for _ in 0..MAX_LINES {
+        if let Some(value) = literal(text.strip_suffix(';').unwrap_or(&text), tsx) {
+            return Some((value, last));
+        }
+        let row = last.end_position().row;
+        let next = last.next_named_sibling().filter(|n| n.kind() == "comment" && continues);
+        last = next.filter(|n| n.start_position().row == row + 1)?;
+        text = format!("{text} {}", program.text(last).strip_prefix("//")?.trim());
+    }
+    None
+}
+
+/// The text of a comment without its own mark and those of a value.
+fn unmarked(comment: &str) -> Option<&str> {
+    let block = || comment.strip_prefix("/*")?.strip_suffix("*/");
+    let mut text = comment.strip_prefix("//").or_else(block)?.trim();
+    while let Some(rest) = VALUE_MARKERS.iter().find_map(|mark| text.strip_prefix(mark)) {
+        text = rest.trim_start();
+    }
+    Some(text)
+}
+
+/// `text`, if it is a literal.
+pub fn literal(text: &str, tsx: bool) -> Option<String> {
+    let program = ParsedCode::parse(&format!("({text})"), ItemKind::Function, tsx)?;
+    let nodes = program.nodes();
+    // The first three nodes are the program, the statement and the parentheses.
+    let complete = nodes.get(3).is_some_and(|n| program.text(*n) == text);
+    (complete && nodes[3..].iter().all(|n| is_literal(&program, *n))).then(|| text.to_string())
+}
+
+fn is_literal(program: &ParsedCode, node: Node) -> bool {
+    match node.kind() {
+        "number" | "string" | "string_fragment" | "escape_sequence" | "true" | "false" | "null"
+        | "undefined" => true,
+        "array" | "object" | "pair" | "property_identifier" | "new_expression" | "arguments" => true,
+        "unary_expression" => program.text(node).starts_with('-'),
+        "identifier" => GLOBALS.contains(&program.text(node)),
+        _ => false,
+    }
+}
+
+/// Returns whether arguments are self-contained: literals, and functions of their own parameters.
+pub fn is_self_contained(program: &ParsedCode, arguments: Node) -> bool {
+    let nodes = descendants(arguments);
+    let is_parameter = |n: &&Node| {
+        n.parent().is_some_and(|p| {
+            p.kind() == "required_parameter" || p.child_by_field_name("parameter") == Some(**n)
+        })
+    };
+    let own: Vec<&str> = nodes.iter().filter(is_parameter).map(|n| program.text(*n)).collect();
+    nodes.iter().all(|n| match n.kind() {
+        "identifier" => GLOBALS.contains(&program.text(*n)) || own.contains(&program.text(*n)),
+        // `{ name }` and `this` refer to the outside.
+        "shorthand_property_identifier" | "this" | "await_expression" | "comment" => false,
+        _ => true,
+    })
+}
