@@ -65,7 +65,7 @@ impl Stages<'_> {
         let sources = curate::read_typescript_sources(paths)?;
         let api = ExportedApi::from_sources(&sources);
         // Executable problems measure better than held-out rows; with them, every row can be a training row.
-        let (mut chosen, others) = match self.sources().private_problems {
+        let (mut chosen, others) = match self.private_problems() {
             Some(_) => (choose_rows(&rows, &api, max_rows), Vec::new()),
             None => split_rows(&rows, &api, max_rows),
         };
@@ -115,7 +115,7 @@ impl Stages<'_> {
         after: (&str, &Path),
     ) -> Result<()> {
         if private.held_out.is_empty() {
-            if self.sources().private_problems.is_none() {
+            if self.private_problems().is_none() {
                 let max_tokens = self.recipe().protocol.max_tokens;
                 let note = format!(
                     "{}: no row could be held out, since none of the others fits an answer of {max_tokens} tokens.",

@@ -4,10 +4,12 @@ use codelsi_model::jsonl;
 /// The problems of a repository of these files, and their counts.
 fn made(files: &[(&str, &str)]) -> (Vec<FunctionProblem>, ProblemCounts) {
     let folder = tempfile::tempdir().unwrap();
+    let repository = folder.path().join("repository");
+    std::fs::create_dir(&repository).unwrap();
     for (name, text) in files {
-        std::fs::write(folder.path().join(name), text).unwrap();
+        std::fs::write(repository.join(name), text).unwrap();
     }
-    make_problems(&[folder.path().to_path_buf()]).unwrap()
+    make_problems(&[repository]).unwrap()
 }
 
 const CLAMP: &str = "const LOWEST = 0;\n\n/**\n * Keeps a number in a range.\n *\n * @param n the number\n * @example\n * \
@@ -18,7 +20,7 @@ const CLAMP: &str = "const LOWEST = 0;\n\n/**\n * Keeps a number in a range.\n *
 fn a_documented_function_is_a_problem_with_an_example_held_back() {
     let (problems, counts) = made(&[("clamp.ts", CLAMP)]);
     let problem = &problems[0];
-    assert_eq!(problem.name, "clamp.ts:clamp");
+    assert_eq!(problem.name, "repository/clamp.ts:clamp");
     assert_eq!(
         problem.prompt,
         "const LOWEST = 0;\n\n/**\n * Keeps a number in a range.\n *\n * @param n the number\n * @example\n * \
@@ -86,7 +88,10 @@ fn names_are_distinct() {
     let two =
         CLAMP.to_string() + &CLAMP.replace("in a range", "in its range").replace("const LOWEST = 0;", "");
     let (problems, _) = made(&[("a.ts", &two)]);
-    assert_eq!(problems.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["a.ts:clamp", "a.ts:clamp #2"]);
+    assert_eq!(
+        problems.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(),
+        ["repository/a.ts:clamp", "repository/a.ts:clamp #2"]
+    );
 }
 
 #[test]
@@ -127,7 +132,7 @@ fn a_problem_that_a_training_row_repeats_is_dropped() {
         names
     };
     let own = "function clamp(n: number, highest: number): number {\n  return Math.min(Math.max(n, LOWEST), highest);\n}";
-    assert_eq!(dropped("Write a function.", own), ["clamp.ts:clamp"]);
+    assert_eq!(dropped("Write a function.", own), ["repository/clamp.ts:clamp"]);
     assert_eq!(dropped("Write a function.", "function add(a: number) {\n  return a + 1;\n}"), [""; 0]);
     let bad = folder.path().join("bad.jsonl");
     std::fs::write(&bad, "{\"prompt\": \"x\"}\n").unwrap();
