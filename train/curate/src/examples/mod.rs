@@ -3,7 +3,7 @@
 //! The forms: `f(x); // => y` (or `// y`, `// returns y`, `/* y */`, on the line or beside it), `f(x) => y`, `f(x) === y`,
 //! `>> f(x)` above `y`, `assert.deepEqual(f(x), y)`, `expect(f(x)).toBe(y)`; each in fenced code or after `@example`, those
 //! with an arrow or a prompt also in prose. The values are those of the comment: nothing is run. Only calls with
-//! self-contained arguments are read.
+//! self-contained arguments are read; constants of the same code are put in for their names.
 
 mod block;
 mod value;
@@ -11,10 +11,10 @@ mod value;
 use crate::comment::without_markers;
 use crate::parsed_code::ParsedCode;
 use block::Block;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use tree_sitter::Node;
-use value::{commented_value, is_self_contained, literal};
+use value::{commented_value, constants, literal, self_contained};
 
 /// Maximum bytes of a block; more is a listing rather than an example.
 const MAX_BLOCK: usize = 64 << 10;
@@ -90,6 +90,7 @@ fn examples(block: &str, name: &str, tsx: bool) -> Vec<(String, String, RangeInc
     let Some(program) = ParsedCode::parse_loosely(block, tsx) else {
         return Vec::new();
     };
+    let constants = constants(&program);
     let example = |node: Node| {
         let (call, value, first, last) = match node.kind() {
             "comment" => {
@@ -105,16 +106,25 @@ fn examples(block: &str, name: &str, tsx: bool) -> Vec<(String, String, RangeInc
         };
         let rows = first.start_position().row.min(node.start_position().row)
             ..=first.end_position().row.max(last.end_position().row);
-        is_example(&program, call, name).then(|| (program.text(call).to_string(), value, rows))
+        Some((written_call(&program, call, name, &constants)?, value, rows))
     };
     program.nodes().into_iter().filter_map(example).collect()
 }
 
-/// Returns whether an expression is a call of `name`, perhaps awaited, with self-contained arguments.
-fn is_example(program: &ParsedCode, call: Node, name: &str) -> bool {
+/// The text of an expression that is a call of `name`, perhaps awaited, with self-contained arguments.
+fn written_call(
+    program: &ParsedCode,
+    call: Node,
+    name: &str,
+    constants: &HashMap<&str, &str>,
+) -> Option<String> {
     let function = call.named_child(0).filter(|_| call.kind() == "await_expression").unwrap_or(call);
-    function.child_by_field_name("function").is_some_and(|f| program.text(f) == name)
-        && function.child_by_field_name("arguments").is_some_and(|a| is_self_contained(program, a))
+    function.child_by_field_name("function").filter(|f| program.text(*f) == name)?;
+    let arguments = function.child_by_field_name("arguments")?;
+    let whole = program.text(call);
+    // The arguments are the end of the call.
+    let before = &whole[..arguments.start_byte() - call.start_byte()];
+    Some(format!("{before}{}", self_contained(program, arguments, constants)?))
 }
 
 /// The statement whose value a comment gives: the one on the same line or on the line before; in a block that begins

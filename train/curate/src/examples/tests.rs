@@ -38,6 +38,18 @@ fn every_form_of_an_example_is_read() {
 }
 
 #[test]
+fn constants_of_the_code_stand_for_their_values() {
+    let made = assertions(
+        "@example\nconst xs = [1, 2];\nconst o = { a: xs };\nconst s = f(xs, x => [...xs, x]);\n// => 3",
+    );
+    assert_eq!(made, ["assert.deepEqual(f([1, 2], x => [...([1, 2]), x]), 3);"]);
+    for changed in ["xs.push(3);", "xs[0] = 3;", "const xs = [2];"] {
+        let made = assertions(&format!("@example\nconst xs = [1];\n{changed}\nf(xs); // 3\nf([4]); // 4"));
+        assert_eq!(made, ["assert.deepEqual(f([4]), 4);"], "{changed}");
+    }
+}
+
+#[test]
 fn what_is_no_example_is_not_read() {
     for none in [
         "Like f(1) => 2 in the middle of a line.",

@@ -3,6 +3,7 @@
 use crate::language::descendants;
 use crate::parsed_code::ParsedCode;
 use crate::row::ItemKind;
+use std::collections::{HashMap, HashSet};
 use tree_sitter::Node;
 
 /// Markers before a value in a comment.
@@ -64,8 +65,33 @@ fn is_literal(program: &ParsedCode, node: Node) -> bool {
     }
 }
 
-/// Returns whether arguments are self-contained: literals, and functions of their own parameters.
-pub fn is_self_contained(program: &ParsedCode, arguments: Node) -> bool {
+/// The constants of a block with their values, where these are self-contained; without those that the block declares twice,
+/// or of which it uses a member, by which it may change them.
+pub fn constants(program: &ParsedCode) -> HashMap<&str, &str> {
+    let (mut values, mut left_out) = (HashMap::new(), HashSet::new());
+    for node in program.nodes() {
+        if matches!(node.kind(), "member_expression" | "subscript_expression") {
+            left_out.extend(node.child_by_field_name("object").map(|object| program.text(object)));
+        }
+        let fields = ["name", "value"].map(|field| node.child_by_field_name(field));
+        if let ("variable_declarator", [Some(name), Some(value)]) = (node.kind(), fields)
+            && self_contained(program, value, &HashMap::new()).is_some()
+            && values.insert(program.text(name), program.text(value)).is_some()
+        {
+            left_out.insert(program.text(name));
+        }
+    }
+    values.retain(|name, _| !left_out.contains(name));
+    values
+}
+
+/// The text of arguments in which only names with the same meaning everywhere and parameters of their own functions are
+/// left: constants are replaced by their values. `None` if others are used.
+pub fn self_contained(
+    program: &ParsedCode,
+    arguments: Node,
+    constants: &HashMap<&str, &str>,
+) -> Option<String> {
     let nodes = descendants(arguments);
     let is_parameter = |n: &&Node| {
         n.parent().is_some_and(|p| {
@@ -73,10 +99,26 @@ pub fn is_self_contained(program: &ParsedCode, arguments: Node) -> bool {
         })
     };
     let own: Vec<&str> = nodes.iter().filter(is_parameter).map(|n| program.text(*n)).collect();
-    nodes.iter().all(|n| match n.kind() {
-        "identifier" => GLOBALS.contains(&program.text(*n)) || own.contains(&program.text(*n)),
-        // `{ name }` and `this` refer to the outside.
-        "shorthand_property_identifier" | "this" | "await_expression" | "comment" => false,
-        _ => true,
-    })
+    let whole = program.text(arguments);
+    let (mut text, mut done) = (String::new(), 0);
+    for node in nodes {
+        let name = program.text(node);
+        match node.kind() {
+            "identifier" if GLOBALS.contains(&name) || own.contains(&name) => {}
+            "identifier" => {
+                let at = node.start_byte() - arguments.start_byte();
+                text.push_str(&whole[done..at]);
+                let value = constants.get(name)?;
+                match node.parent() == Some(arguments) {
+                    true => text.push_str(value),
+                    false => text.push_str(&format!("({value})")),
+                }
+                done = at + name.len();
+            }
+            // `{ name }` and `this` refer to the outside.
+            "shorthand_property_identifier" | "this" | "await_expression" | "comment" => return None,
+            _ => {}
+        }
+    }
+    Some(text + &whole[done..])
 }

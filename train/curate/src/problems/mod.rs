@@ -60,7 +60,7 @@ pub struct FunctionProblem {
 pub struct ProblemCounts {
     /// Functions with a body.
     pub functions: usize,
-    /// Functions with an example in the comment.
+    /// Functions whose comment has an example that can be read.
     pub with_examples: usize,
     /// Those that run without other files.
     pub self_contained: usize,
@@ -111,7 +111,8 @@ pub fn make_problems(paths: &[PathBuf]) -> Result<(Vec<FunctionProblem>, Problem
         };
         for outcome in outcomes {
             counts.functions += 1;
-            counts.with_examples += usize::from(outcome != Err("no-example"));
+            counts.with_examples +=
+                usize::from(!matches!(outcome, Err("no-example" | "example-without-value")));
             match outcome {
                 Ok(problem) if !seen.insert(without_whitespace(&problem.prompt)) => counts.drop("duplicate"),
                 Ok(problem) => problems.push(distinctly_named(problem, &mut taken)),
@@ -141,16 +142,16 @@ fn problem(
     item: &Item,
     declarations: &Declarations,
 ) -> std::result::Result<FunctionProblem, &'static str> {
+    let tsx = source.path.ends_with(".tsx");
+    let comment = CommentExamples::read(&item.comment, &item.name, tsx);
+    if comment.examples.is_empty() {
+        return Err(if comment.calls { "example-without-value" } else { "no-example" });
+    }
     if item.too_deep {
         return Err("too-deep");
     }
     if item.broken {
         return Err("syntax");
-    }
-    let tsx = source.path.ends_with(".tsx");
-    let comment = CommentExamples::read(&item.comment, &item.name, tsx);
-    if comment.examples.is_empty() {
-        return Err(if comment.calls { "example-without-value" } else { "no-example" });
     }
     let (shown, held_back) = comment.examples.split_at(comment.examples.len().div_ceil(2));
     let lines = comment.lines_without(held_back);

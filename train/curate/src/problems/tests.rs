@@ -65,7 +65,7 @@ fn every_drop_has_its_reason() {
             "/** Does.\n * @example f(b)\n */\nfunction f(a: any) {\n  return a;\n}".to_string(),
             "example-without-value",
         ),
-        (format!("{}function f( {{\n  return 1;\n}}", example("f")), "syntax"),
+        (with("", "return (1 + ;"), "syntax"),
         (format!("{}const f: F = (a) => a + 1;", example("f")), "typed-constant"),
         (with("import { g } from './g';\n", "return g(a);"), "imports-file"),
         (with("import * as g from 'g';\n", "return g.h(a);"), "imports-package"),
