@@ -25,9 +25,10 @@ impl Stages<'_> {
         let started = Instant::now();
         let verdicts = self.path("private-problems.verdicts.jsonl");
         let made = make_verified(&self.sources().private, &[], &self.experiment.judge, &verdicts, self.out)?;
-        let VerifiedProblems { problems, counts, .. } = made;
+        let VerifiedProblems { problems, mut counts, .. } = made;
+        let verified = problems.len();
         let most = most.min(counts.functions / 2);
-        let told = count_lines(&counts, problems.len()).map(|(n, what)| format!("{n} {what}")).join(", ");
+        let told = count_lines(&counts, verified).map(|(n, what)| format!("{n} {what}")).join(", ");
         let dropped: Vec<String> = counts.dropped.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
         let held_out = take_evenly(problems, most);
         let used = if held_out.len() < MIN_PROBLEMS { 0 } else { held_out.len() };
@@ -38,6 +39,7 @@ impl Stages<'_> {
         let note = format!("Private problems: {told}; {outcome}. Dropped: {}.", dropped.join(", "));
         eprintln!("{note}");
         self.report.notes.push(note);
+        counts.dropped.insert("left-for-training".into(), verified - used);
         self.report.curation.push(CurationSummary {
             name: "private problems".into(),
             read: counts.functions,

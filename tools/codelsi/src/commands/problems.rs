@@ -54,8 +54,13 @@ pub fn run(args: &ProblemsArgs, out: &Output) -> Result<()> {
         &json!({ "problems": problems.len(), "counts": counts, "repeats": repeats, "judge": judge }),
     );
     if problems.is_empty() {
-        let hint = "a function needs an example in its comment, as `f(1); // => 2` after @example";
-        return Err(Error::new(format!("no problem was made of {} functions: {hint}", counts.functions)));
+        let why = match (counts.with_examples, counts.functions) {
+            (0, all) => format!(
+                "none of {all} functions has an example in its comment, as `f(1); // => 2` after @example"
+            ),
+            (some, _) => format!("all {some} functions with examples are dropped, for the reasons above"),
+        };
+        return Err(Error::new(format!("no problem was made: {why}")));
     }
     jsonl::write(&args.out, &problems)?;
     if !args.json {
