@@ -176,53 +176,54 @@ const FUNCTIONS: [[&str; 6]; 18] = [
     ],
 ];
 
-/// Writes a repository of these functions, and some that are no problems.
+/// Functions whose examples are no tests, in the same form.
+const BAD_FUNCTIONS: [[&str; 6]; 4] = [
+    [
+        "wrong",
+        "States an outcome that never occurs",
+        "a: number",
+        "const twice = 2 * a;",
+        "twice",
+        "wrong(1) // => 3",
+    ],
+    [
+        "nothing",
+        "Gives nothing at all to anybody",
+        "a: number",
+        "let b = a; b += 1;",
+        "undefined",
+        "nothing(1) // => undefined",
+    ],
+    [
+        "endless",
+        "Waits for what will never arrive",
+        "a: number",
+        "while (true) a += 1;",
+        "a",
+        "endless(1) // => 1",
+    ],
+    [
+        "foreign",
+        "Calls some platform that is elsewhere",
+        "a: number",
+        "const b = a;",
+        "somewhereElse(b)",
+        "foreign(1) // => 1",
+    ],
+];
+
+/// A documented function.
+fn source([name, text, parameters, statement, result, example]: [&str; 6]) -> String {
+    format!(
+        "/**\n * {text}.\n *\n * @example\n * {example}\n */\nexport function {name}({parameters}) {{\n  {statement}\n  return {result};\n}}\n\n"
+    )
+}
+
+/// Writes a repository of these functions.
 fn repository(folder: &Path) -> PathBuf {
     let repository = folder.join("own");
     fs::create_dir_all(&repository).unwrap();
-    let function = |[name, text, parameters, statement, result, example]: [&str; 6]| {
-        format!(
-            "/**\n * {text}.\n *\n * @example\n * {example}\n */\nexport function {name}({parameters}) {{\n  {statement}\n  return {result};\n}}\n\n"
-        )
-    };
-    let good: String = FUNCTIONS.into_iter().map(function).collect();
-    let bad = [
-        [
-            "wrong",
-            "States an outcome that never occurs",
-            "a: number",
-            "const twice = 2 * a;",
-            "twice",
-            "wrong(1) // => 3",
-        ],
-        [
-            "nothing",
-            "Gives nothing at all to anybody",
-            "a: number",
-            "let b = a; b += 1;",
-            "undefined",
-            "nothing(1) // => undefined",
-        ],
-        [
-            "endless",
-            "Waits for what will never arrive",
-            "a: number",
-            "while (true) a += 1;",
-            "a",
-            "endless(1) // => 1",
-        ],
-        [
-            "foreign",
-            "Calls some platform that is elsewhere",
-            "a: number",
-            "const b = a;",
-            "somewhereElse(b)",
-            "foreign(1) // => 1",
-        ],
-    ];
-    let bad: String = bad.into_iter().map(function).collect();
-    fs::write(repository.join("good.ts"), good).unwrap();
-    fs::write(repository.join("bad.ts"), bad).unwrap();
+    fs::write(repository.join("good.ts"), FUNCTIONS.map(source).concat()).unwrap();
     repository
 }
 
@@ -234,6 +235,7 @@ fn text(path: &Path) -> &str {
 fn a_repository_s_functions_are_verified_problems_that_no_training_row_repeats() {
     let folder = tempfile::tempdir().unwrap();
     let own = repository(folder.path());
+    fs::write(own.join("bad.ts"), BAD_FUNCTIONS.map(source).concat()).unwrap();
     let file = folder.path().join("problems.jsonl");
     let make = ["problems", text(&own), "--out", text(&file), "--judge", "embedded"];
     let report: Value = serde_json::from_str(&succeeds(&[&make[..], &["--json"]].concat())).unwrap();
@@ -318,10 +320,10 @@ fn a_pipeline_holds_functions_out_as_private_problems() {
     let pipeline = ["pipeline", "--recipe", "demo", "--private", text(&own), "--out", text(&run)];
     succeeds(&[&pipeline[..], &small, &measured].concat());
     let held_out = lines(&run.join("private-problems.jsonl"));
-    assert_eq!(held_out.len(), 11, "half of the functions");
+    assert_eq!(held_out.len(), 9, "half of the functions");
     let names: Vec<&str> = held_out.iter().map(|p| p["name"].as_str().unwrap()).collect();
     let trained = lines(&run.join("specialized.jsonl"));
-    assert_eq!(trained.len(), 11);
+    assert_eq!(trained.len(), 9);
     for row in &trained {
         let name = row["name"].as_str().unwrap();
         assert!(
@@ -333,7 +335,7 @@ fn a_pipeline_holds_functions_out_as_private_problems() {
     let sets: Vec<&Value> = report["sets"].as_array().unwrap().iter().map(|set| &set["name"]).collect();
     assert_eq!(sets, ["general problems", "private problems"]);
     let notes = report["notes"].to_string();
-    for part in ["18 verified", "11 are held out", "1 times-out"] {
+    for part in ["18 verified", "9 are held out"] {
         assert!(notes.contains(part), "{notes}");
     }
 }

@@ -73,6 +73,10 @@ impl<'a> Declarations<'a> {
     /// When it is none of the top level, when it or one of them needs an import, or when they are too long.
     pub fn needed_by(&self, name: &str) -> Result<String, NotAlone> {
         let mut open = self.by_name.get(name).ok_or(NotAlone::Nested)?.clone();
+        // Any number of declarations may share the name.
+        if open.iter().map(|node| node.byte_range().len()).sum::<usize>() > 2 * MAX_BYTES {
+            return Err(NotAlone::TooMuch);
+        }
         let (mut seen, mut needed) = (BTreeSet::from([name]), BTreeMap::new());
         let mut bytes = 0;
         while let Some(node) = open.pop() {
@@ -198,6 +202,8 @@ mod tests {
         }
         let long = format!("const table = [{}];\nfunction f() {{ return table; }}", "1,".repeat(MAX_BYTES));
         assert_eq!(needed(&long, "f"), Err(NotAlone::TooMuch));
+        let many = "/** A namesake. */ function f() { return 1; }\n".repeat(1000);
+        assert_eq!(needed(&many, "f"), Err(NotAlone::TooMuch));
         // A chain of a hundred thousand functions ends at the limit.
         let chain: String =
             (0..100_000).map(|i| format!("function f{i}() {{ return f{}(); }}\n", i + 1)).collect();
