@@ -65,16 +65,21 @@ fn is_literal(program: &ParsedCode, node: Node) -> bool {
     }
 }
 
-/// The constants of a block with their values, where these are self-contained; without those that the block declares twice,
-/// or of which it uses a member, by which it may change them.
+/// The constants that the statements of a block declare, with their values where these are self-contained; without those
+/// declared twice, and those of which a member is used, by which they may change.
 pub fn constants(program: &ParsedCode) -> HashMap<&str, &str> {
     let (mut values, mut left_out) = (HashMap::new(), HashSet::new());
     for node in program.nodes() {
         if matches!(node.kind(), "member_expression" | "subscript_expression") {
-            left_out.extend(node.child_by_field_name("object").map(|object| program.text(object)));
+            let object = node.child_by_field_name("object").filter(|object| object.kind() == "identifier");
+            left_out.extend(object.map(|object| program.text(object)));
         }
-        let fields = ["name", "value"].map(|field| node.child_by_field_name(field));
-        if let ("variable_declarator", [Some(name), Some(value)]) = (node.kind(), fields)
+    }
+    let mut cursor = program.root().walk();
+    let statements = program.root().named_children(&mut cursor).filter(|n| n.kind() == "lexical_declaration");
+    for declarator in statements.filter_map(|statement| statement.named_child(0)) {
+        let fields = ["name", "value"].map(|field| declarator.child_by_field_name(field));
+        if let [Some(name), Some(value)] = fields
             && self_contained(program, value, &HashMap::new()).is_some()
             && values.insert(program.text(name), program.text(value)).is_some()
         {
