@@ -17,7 +17,7 @@ use tree_sitter::Node;
 use value::{commented_value, constants, literal, self_contained};
 
 /// Maximum bytes of a block; more is a listing rather than an example.
-const MAX_BLOCK: usize = 64 << 10;
+const MAX_BLOCK: usize = 16 << 10;
 
 /// A call and its value, as the comment writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,6 +11,8 @@ pub const VALUE_MARKERS: [&str; 10] =
     ["=>", "->", "→", "===", "==", "=", "returns", "Returns", "output:", "Output:"];
 /// Names with the same meaning everywhere.
 const GLOBALS: [&str; 5] = ["undefined", "NaN", "Infinity", "Map", "Set"];
+/// Maximum bytes of a value.
+const MAX_BYTES: usize = 2048;
 /// Maximum lines of a value.
 const MAX_LINES: usize = 16;
 
@@ -47,6 +49,9 @@ fn unmarked(comment: &str) -> Option<&str> {
 
 /// `text`, if it is a literal.
 pub fn literal(text: &str, tsx: bool) -> Option<String> {
+    if text.len() > MAX_BYTES {
+        return None;
+    }
     let program = ParsedCode::parse(&format!("({text})"), ItemKind::Function, tsx)?;
     let nodes = program.nodes();
     // The first three nodes are the program, the statement and the parentheses.
