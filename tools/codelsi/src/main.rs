@@ -12,8 +12,8 @@ use codelsi_engine::{Error, Result, interrupt};
 use codelsi_experiment::command_line::command_line;
 use codelsi_experiment::output::Output;
 use commands::{
-    ablate, bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, plan, report,
-    tokenize, train,
+    ablate, bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, plan, problems,
+    report, tokenize, train,
 };
 use std::process::ExitCode;
 
@@ -43,6 +43,7 @@ enum CliCommand {
     /// Run the whole paper on an embedded model and generated sources, offline, into a new folder under `runs`.
     Demo,
     Curate(curate::CurateArgs),
+    Problems(problems::ProblemsArgs),
     Plan(plan::PlanArgs),
     Train(Box<train::TrainArgs>),
     Generate(generate::GenerateArgs),
@@ -98,6 +99,7 @@ impl CliCommand {
         matches!(
             self,
             CliCommand::Curate(_)
+                | CliCommand::Problems(_)
                 | CliCommand::Train(_)
                 | CliCommand::Evaluate(_)
                 | CliCommand::Judge(_)
@@ -113,6 +115,7 @@ fn run(cli: Cli) -> Result<()> {
         None => Cli::command().print_help().map_err(|e| Error::new(e.to_string())),
         Some(CliCommand::Demo) => pipeline::demo(&out),
         Some(CliCommand::Curate(args)) => curate::run(&args, &out),
+        Some(CliCommand::Problems(args)) => problems::run(&args, &out),
         Some(CliCommand::Plan(args)) => plan::run(&args),
         Some(CliCommand::Train(args)) => train::run(&args, &out),
         Some(CliCommand::Generate(args)) => generate::run(&args, &out),

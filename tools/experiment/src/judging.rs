@@ -2,7 +2,7 @@
 
 use crate::output::Output;
 use codelsi_engine::Result;
-use codelsi_eval::judge::verdicts::{Summary, judge_file};
+use codelsi_eval::judge::verdicts::{CompletionRecord, Summary, judge_all, judge_file};
 use codelsi_eval::judge::{Judge, JudgeKind, open_default};
 use codelsi_eval::problem::Problem;
 use std::path::{Path, PathBuf};
@@ -45,8 +45,30 @@ pub fn judge_completions(
     verdicts: &Path,
     out: &Output,
 ) -> Result<Summary> {
+    with_bar(out, |progress| judge_file(judge, problems, completions, verdicts, progress))
+}
+
+/// Judges completions in memory as [`judge_completions`] does those of a file.
+///
+/// # Errors
+/// As [`judge_all`].
+pub fn judge_records(
+    judge: &dyn Judge,
+    problems: &[Problem],
+    completions: &[CompletionRecord],
+    verdicts: &Path,
+    out: &Output,
+) -> Result<Summary> {
+    with_bar(out, |progress| judge_all(judge, problems, completions, verdicts, progress))
+}
+
+/// Runs `work` with a progress bar of its judged programs.
+fn with_bar(
+    out: &Output,
+    work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> Result<Summary>,
+) -> Result<Summary> {
     let bar = Mutex::new(None);
-    let summary = judge_file(judge, problems, completions, verdicts, &|done, total| {
+    let summary = work(&|done, total| {
         let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
         bar.get_or_insert_with(|| out.bar("judge", total)).update(done, "");
     })?;

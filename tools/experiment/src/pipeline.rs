@@ -16,6 +16,9 @@ pub fn run(experiment: &Experiment, out: &Output) -> Result<Report> {
     let Experiment { recipe, sources, .. } = experiment;
     let mut stages = Stages::begin(experiment, out)?;
 
+    // Where no problems over the private code are given, some of its functions with examples are held out as problems.
+    stages.make_private_problems(recipe.private_rows)?;
+
     // Documented functions become instructions: all of the public code, a few rows of the private repository.
     stages.curate("general", &sources.public, recipe.general_rows())?;
     let private = stages.curate_private("specialized", &sources.private, recipe.private_rows)?;

@@ -121,7 +121,7 @@ impl Stages<'_> {
         before: (&str, &Path),
         after: (&str, &Path),
     ) -> Result<()> {
-        if self.sources().private_problems.is_some() {
+        if self.private_problems().is_some() {
             return Ok(());
         }
         if private.held_out.is_empty() {

@@ -46,6 +46,8 @@ pub struct Stages<'a> {
     pub out: &'a Output,
     base: Checkpoint,
     pub report: Report,
+    /// Problems that this run made of the private repository, where none were given.
+    pub(crate) made_problems: Option<PathBuf>,
     _lock: RunLock,
 }
 
@@ -88,7 +90,7 @@ impl<'a> Stages<'a> {
         judge.open(&[])?;
         let text = serde_json::to_string_pretty(&recipe.to_json()).map_err(|e| Error::new(e.to_string()))?;
         write_atomic(folder.join("recipe.json"), text.as_bytes())?;
-        Ok(Stages { experiment, out, base, report: Report::default(), _lock: lock })
+        Ok(Stages { experiment, out, base, report: Report::default(), made_problems: None, _lock: lock })
     }
 
     /// Returns the experiment's recipe.
@@ -99,6 +101,11 @@ impl<'a> Stages<'a> {
     /// Returns the experiment's sources.
     pub fn sources(&self) -> &'a Sources {
         &self.experiment.sources
+    }
+
+    /// Returns the problems over the private code, given or made.
+    pub fn private_problems(&self) -> Option<&PathBuf> {
+        self.sources().private_problems.as_ref().or(self.made_problems.as_ref())
     }
 
     /// Returns the path of a file or folder of the run.
@@ -133,7 +140,7 @@ impl<'a> Stages<'a> {
         options: CurateOptions,
     ) -> Result<CurationCounts> {
         let started = Instant::now();
-        let against = [&self.sources().problems].into_iter().chain(&self.sources().private_problems);
+        let against = [&self.sources().problems].into_iter().chain(self.private_problems());
         let options = CurateOptions {
             paths: paths.to_vec(),
             against: against.chain(&self.sources().language_problems).cloned().collect(),
@@ -216,13 +223,15 @@ impl<'a> Stages<'a> {
     /// # Errors
     /// When a model or the judge fails.
     pub fn evaluate_all(&mut self, models: &[(String, EvaluatedModel)], pairs: ModelPairs) -> Result<()> {
+        let sources = self.sources();
         let sets = [
-            ("general problems", Some(&self.sources().problems)),
-            ("private-API problems", self.sources().private_problems.as_ref()),
+            ("general problems", Some(sources.problems.clone())),
+            ("private-API problems", sources.private_problems.clone()),
+            ("private problems", self.made_problems.clone()),
         ];
         for (name, problems) in sets {
             if let Some(problems) = problems {
-                let problems = self.recipe().protocol.read_problems(problems)?;
+                let problems = self.recipe().protocol.read_problems(&problems)?;
                 let judge = self.experiment.judge.open(&problems)?;
                 self.evaluate(&Comparison {
                     name,
@@ -339,7 +348,7 @@ impl<'a> Stages<'a> {
     }
 
     /// Records the seconds since `started`.
-    fn time(&mut self, name: &str, started: Instant) {
+    pub(crate) fn time(&mut self, name: &str, started: Instant) {
         self.report.timings.push(StageTiming { name: name.into(), seconds: started.elapsed().as_secs_f64() });
     }
 }

@@ -1,5 +1,6 @@
 //! Sources that are nested deep, long, or broken: no file ends a curation, and none takes long.
 
+use codelsi_curate::problems::make_problems;
 use codelsi_curate::{CurateOptions, CurationCounts, InstructionStyle, Language, run};
 use serde_json::json;
 use std::path::Path;
@@ -358,4 +359,45 @@ fn a_deep_file_keeps_its_other_items_and_is_counted() {
         curate(folder.path(), Language::TypeScript, &[deep, union + &good_file(Language::TypeScript)]);
     assert_eq!(counts.dropped.get("too-deep"), Some(&1), "{:?}", counts.dropped);
     assert_eq!(counts.dropped.get("duplicate"), Some(&1), "the function below the union was read");
+}
+
+/// Deep and long text before a function, in its body, and in its example.
+#[test]
+fn deep_and_long_files_end_no_making_of_problems() {
+    let folder = tempfile::tempdir().unwrap();
+    let corpus = folder.path().join("corpus.jsonl");
+    let documented = |name: &str, example: &str, body: &str| {
+        format!(
+            "/** Doubles.\n * @example\n * {example}\n */\nfunction {name}(n: number) {{\n  {body}\n  return 2 * n;\n}}\n"
+        )
+    };
+    let good = documented("twice", "twice(2) // => 4", "");
+    let sizes: &[usize] = if full() { &[600, 4_000, 20_000] } else { &[600] };
+    for (n, (open, middle, close)) in
+        sizes.iter().flat_map(|n| shapes(Language::TypeScript).into_iter().map(move |shape| (n, shape)))
+    {
+        let text = format!("{}{middle}{}", open.repeat(*n), close.repeat(*n));
+        let comment = text.replace("*/", "").replace('\n', "\n * ");
+        let files = [
+            format!("{text}\n{good}"),
+            documented("body", "body(2) // => 4", &text),
+            documented("call", &format!("call({comment}) // => 4"), ""),
+            documented("value", &format!("value(2) // => {comment}"), ""),
+            good.clone(),
+        ];
+        let lines = files.iter().enumerate();
+        let lines =
+            lines.map(|(i, text)| json!({ "path": format!("f{i}.ts"), "content": text }).to_string() + "\n");
+        std::fs::write(&corpus, lines.collect::<String>()).unwrap();
+        let started = Instant::now();
+        let (problems, counts) = make_problems(std::slice::from_ref(&corpus)).unwrap();
+        assert!(problems.iter().any(|problem| problem.name.ends_with(":twice")), "{counts:?}");
+        let dropped = counts.dropped.values().sum::<usize>() - counts.unread.len();
+        assert_eq!(counts.functions, problems.len() + dropped, "{counts:?}");
+        if started.elapsed() > Duration::from_millis(500) {
+            eprintln!("{n} times: {:?} for {open}{middle}{close}", started.elapsed());
+        }
+        let limit = Duration::from_secs(if full() { 120 } else { 60 });
+        assert!(started.elapsed() < limit, "{n} times: {open}{middle}{close}");
+    }
 }

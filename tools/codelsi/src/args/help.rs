@@ -6,6 +6,8 @@ pub const MODEL: &str = "Model folder in the Hugging Face layout";
 pub const ADAPTER: &str = "Adapter folder in PEFT's layout";
 pub const COMPUTE: &str = "Storage type of activations [default: bf16 for a bf16 checkpoint, else f32]";
 pub const PROBLEMS: &str = "File of problems in MultiPL-E's form (JSON Lines)";
+pub const AGAINST: &str = "File that nothing may repeat: benchmark problems where rows are made, training rows where problems \
+    are made; repeat the flag for more";
 pub const DATA: &str = "File of training rows: JSON Lines, a JSON array (either also .gz) or Parquet. A row has \"instruction\", \"output\" \
     and what else Alpaca knows, \"prompt\" and \"completion\", or \"messages\"; doc/use.md lists the forms";
 pub const SHAPE: &str = "Built-in shape: code-llama-13b, code-llama-7b (or 7b), tinyllama-1.1b, 110m or tiny";

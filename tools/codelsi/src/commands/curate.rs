@@ -24,8 +24,7 @@ pub struct CurateArgs {
     /// Language to read: typescript, javascript, python, java, cpp or rust; repeat the flag for more.
     #[arg(long = "language", default_value = "typescript")]
     languages: Vec<Language>,
-    /// File of benchmark problems that no row may repeat; repeat the flag for more.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help = help::AGAINST, value_name = "FILE")]
     against: Vec<PathBuf>,
     /// Drop a row that shares this fraction of its token 5-grams (Jaccard) or more with an earlier one, from 0 to 1; 0 drops
     /// only copies.

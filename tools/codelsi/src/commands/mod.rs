@@ -11,6 +11,7 @@ pub mod merge;
 pub mod mkmodel;
 pub mod pipeline;
 pub mod plan;
+pub mod problems;
 pub mod report;
 pub mod tokenize;
 pub mod train;

@@ -1,7 +1,7 @@
 //! Style `complete`: given the comment, the head and the first statements; the answer is the complete code.
 
 use super::input::{StyleInput, Task};
-use super::tree::ParsedCode;
+use crate::parsed_code::ParsedCode;
 use tree_sitter::Node;
 
 /// Makes the task, if the body has two statements or more.

@@ -1,9 +1,9 @@
 //! Style `fix`: given the code with one seeded bug, a mutation of its syntax tree; the answer is the original.
 
 use super::input::{StyleInput, Task};
-use super::tree::{Edit, ParsedCode, ancestors, replace};
 use crate::instruction::specification;
 use crate::language::descendants;
+use crate::parsed_code::{Edit, ParsedCode, ancestors, replace};
 use tree_sitter::Node;
 
 /// Makes the task, if a mutation applies.

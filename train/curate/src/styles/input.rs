@@ -1,9 +1,9 @@
 //! The input of a style, and the task that it makes.
 
-use super::tree::ParsedCode;
 use crate::comment::DocComment;
 use crate::extract::Item;
 use crate::item_rng::ItemRng;
+use crate::parsed_code::ParsedCode;
 use crate::row::ItemKind;
 
 /// An instruction and its answer.

@@ -12,7 +12,6 @@ mod fix;
 mod input;
 mod refactor;
 mod rename;
-mod tree;
 
 pub use input::{StyleInput, Task};
 

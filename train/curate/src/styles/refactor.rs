@@ -7,9 +7,9 @@
 use super::fix::negated;
 use super::input::{StyleInput, Task};
 use super::rename::obscure;
-use super::tree::{Edit, ParsedCode, replace};
 use crate::instruction::specification;
 use crate::language::descendants;
+use crate::parsed_code::{Edit, ParsedCode, replace};
 use tree_sitter::Node;
 
 /// A refactoring step: returns the changed code, if the step applies.

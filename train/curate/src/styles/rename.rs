@@ -1,6 +1,6 @@
 //! Renaming of local variables to meaningless names.
 
-use super::tree::{Edit, ParsedCode, ancestors, replace};
+use crate::parsed_code::{Edit, ParsedCode, ancestors, replace};
 use std::collections::HashMap;
 use tree_sitter::Node;
 

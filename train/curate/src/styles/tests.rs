@@ -93,7 +93,10 @@ fn a_bug_is_one_change_of_the_original_and_seeds_give_different_bugs() {
             let task = first_task(SOURCE, InstructionStyle::Fix, seed).unwrap();
             assert_eq!(task.output, code(SOURCE));
             let (bug, right) = (given(&task), &task.output);
-            assert!(bug != right && tree::ParsedCode::parse(bug, ItemKind::Function, false).is_some());
+            assert!(
+                bug != right
+                    && crate::parsed_code::ParsedCode::parse(bug, ItemKind::Function, false).is_some()
+            );
             let changed = bug.lines().zip(right.lines()).filter(|(a, b)| a != b).count();
             assert_eq!((bug.lines().count(), changed), (right.lines().count(), 1), "{bug}");
             bug.to_string()
