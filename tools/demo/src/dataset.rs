@@ -4,13 +4,16 @@ use crate::chain::is_held_out_pair;
 use crate::corpus::{self, GeneratedFile};
 use crate::problems::{self, GeneratedProblem};
 use crate::{recipe, sdk};
-use codelsi_curate::{self as curate, Benchmark, Language};
+use codelsi_curate::{self as curate, Benchmark, BenchmarkProblem, Language};
 use codelsi_engine::Result;
 use codelsi_engine::files::write_atomic;
-use rayon::prelude::*;
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+
+/// Candidates for the general problems. Most share a phrase and a signature with the base model's text, ten words in a row,
+/// and are dropped.
+const CANDIDATES: usize = 8 * recipe::GENERAL_PROBLEMS;
 
 /// Data of a demo run.
 pub struct DemoDataset {
@@ -36,10 +39,9 @@ impl DemoDataset {
     /// Generates the data of `seed`. The base model's text is the same for every seed; problems that it
     /// happens to repeat are dropped by the decontamination that real runs use.
     pub fn new(seed: u64) -> DemoDataset {
-        let candidates = problems::general(seed, recipe::GENERAL_PROBLEMS * 3 / 2);
+        let candidates = problems::general(seed, CANDIDATES);
         let base = corpus::base_text(recipe::BASE_SEED, recipe::BASE_FILES);
-        let general: Vec<GeneratedProblem> =
-            decontaminate(candidates, &base).into_iter().take(recipe::GENERAL_PROBLEMS).collect();
+        let general = decontaminate(candidates, &base, recipe::GENERAL_PROBLEMS);
         let private_problems = sdk::problems(seed, recipe::PRIVATE_PROBLEMS);
         let benchmark = benchmark(general.iter().chain(&private_problems));
         let (private, private_compositions) =
@@ -121,43 +123,40 @@ pub fn write_lines(path: &Path, lines: impl Iterator<Item = Json>) -> Result<()>
 }
 
 fn benchmark<'a>(problems: impl Iterator<Item = &'a GeneratedProblem>) -> Benchmark {
-    let to_benchmark = |p: &GeneratedProblem| curate::BenchmarkProblem {
-        name: p.name.clone(),
-        prompt: p.prompt.clone(),
-        tests: p.tests.clone(),
-        ..curate::BenchmarkProblem::default()
-    };
-    Benchmark::new(&problems.map(to_benchmark).collect::<Vec<_>>())
+    Benchmark::new(&problems.map(benchmark_problem).collect::<Vec<_>>())
 }
 
-/// Returns true if a piece of code repeats a problem.
-fn repeats_problem(part: &str, benchmark: &Benchmark) -> bool {
-    benchmark.find(Language::TypeScript, function_name(part), part, part).is_some()
+fn benchmark_problem(problem: &GeneratedProblem) -> BenchmarkProblem {
+    BenchmarkProblem {
+        name: problem.name.clone(),
+        prompt: problem.prompt.clone(),
+        tests: problem.tests.clone(),
+        ..BenchmarkProblem::default()
+    }
 }
 
-/// Returns the problems that no part of `texts` repeats.
-fn decontaminate(problems: Vec<GeneratedProblem>, texts: &[String]) -> Vec<GeneratedProblem> {
-    let all = benchmark(problems.iter());
-    let suspects: Vec<&str> = texts
-        .par_iter()
-        .flat_map_iter(|text| text.split("\n\n"))
-        .filter(|part| repeats_problem(part, &all))
-        .collect();
-    let is_clean = |problem: &GeneratedProblem| {
-        let single = benchmark([problem].into_iter());
-        !suspects.iter().any(|part| repeats_problem(part, &single))
-    };
-    problems.into_iter().filter(is_clean).collect()
-}
-
-/// Returns the name after the first `function` of a piece of code, or an empty string.
-fn function_name(code: &str) -> &str {
-    code.split_once("function ").map_or("", |(_, rest)| rest.split('(').next().unwrap_or(""))
+/// Returns the first `count` problems of which no part of `texts` repeats words or examples.
+fn decontaminate(problems: Vec<GeneratedProblem>, texts: &[String], count: usize) -> Vec<GeneratedProblem> {
+    let candidates: Vec<BenchmarkProblem> = problems.iter().map(benchmark_problem).collect();
+    let parts: Vec<&str> = texts.iter().flat_map(|text| text.split("\n\n")).collect();
+    let repeated = curate::problems_in(&candidates, &parts, Language::TypeScript);
+    let clean = problems.into_iter().enumerate().filter(|(i, _)| !repeated.contains(i));
+    clean.map(|(_, problem)| problem).take(count).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Returns the name of a problem that a piece of code repeats.
+    fn repeated_problem(part: &str, benchmark: &Benchmark) -> Option<String> {
+        benchmark.find(Language::TypeScript, function_name(part), part, part).map(|found| found.problem)
+    }
+
+    /// Returns the name after the first `function` of a piece of code, or an empty string.
+    fn function_name(code: &str) -> &str {
+        code.split_once("function ").map_or("", |(_, rest)| rest.split('(').next().unwrap_or(""))
+    }
 
     #[test]
     fn a_seed_decides_the_dataset() {
@@ -194,7 +193,7 @@ mod tests {
         }
         let base = corpus::base_text(recipe::BASE_SEED, recipe::BASE_FILES);
         let all = benchmark(data.general.iter().chain(&data.private_problems));
-        let seen = base.iter().flat_map(|t| t.split("\n\n")).find(|part| repeats_problem(part, &all));
+        let seen = base.iter().flat_map(|t| t.split("\n\n")).find_map(|part| repeated_problem(part, &all));
         assert_eq!(seen, None);
     }
 

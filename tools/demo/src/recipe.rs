@@ -32,7 +32,7 @@ pub const BASE_EPOCHS: usize = 2;
 /// General stage: LoRA on the curated rows of the public-like repository.
 pub const GENERAL_LR: f64 = 4e-3;
 pub const GENERAL_BATCH: usize = 8;
-pub const GENERAL_EPOCHS: usize = 2;
+pub const GENERAL_EPOCHS: usize = 1;
 /// Specialized stage, from the general adapter: forty examples for many epochs, with general rows replayed against
 /// forgetting.
 pub const SPECIALIZED_LR: f64 = 3e-3;

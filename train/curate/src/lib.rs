@@ -37,7 +37,7 @@ mod style;
 mod styles;
 pub mod teacher;
 
-pub use benchmark::{Benchmark, BenchmarkMatch, BenchmarkProblem, MatchReason};
+pub use benchmark::{Benchmark, BenchmarkMatch, BenchmarkProblem, MatchReason, problems_in};
 pub use card::dataset_card;
 pub use counts::{BenchmarkRepeat, CurationCounts, FoundSecret, UnreadFile};
 pub use language::Language;

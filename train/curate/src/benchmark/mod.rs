@@ -28,8 +28,9 @@ use crate::fingerprint::{
 use crate::language::Language;
 use codelsi_engine::Result;
 use codelsi_model::jsonl;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use values::Examples;
 
@@ -176,15 +177,7 @@ impl Benchmark {
     }
 
     fn by_ngrams(&self, head: Option<&FunctionHead>, text: &str) -> Option<(usize, MatchReason)> {
-        let known = |ngram| self.ngrams.get(&ngram).copied();
-        // The index holds distinctive n-grams only, so these need not be checked.
-        ngram_hashes(&blanked_tokens(text), NGRAM_TOKENS, |_| true).find_map(known).or_else(|| {
-            [None, head].into_iter().find_map(|head| {
-                let own = words(text, head);
-                (MIN_DESCRIPTION_WORDS..=NGRAM_WORDS)
-                    .find_map(|n| ngram_hashes(&own, n, |_| true).find_map(known))
-            })
-        })
+        text_ngrams(head, text).find_map(|ngram| self.ngrams.get(&ngram).copied())
     }
 
     fn by_tree(&self, language: Language, code: &str, text: &str) -> Option<(usize, MatchReason)> {
@@ -196,6 +189,39 @@ impl Benchmark {
         };
         self.examples.find(text).or_else(copied).map(|problem| (problem, MatchReason::Tree))
     }
+}
+
+/// Returns the indices of the problems of which any of `codes` shares distinctive words or examples, each problem taken
+/// alone: what several problems share counts for each. So it stays true for every selection of the others.
+pub fn problems_in(problems: &[BenchmarkProblem], codes: &[&str], language: Language) -> BTreeSet<usize> {
+    let mut owners: HashMap<u64, Vec<usize>> = HashMap::new();
+    for (i, problem) in problems.iter().enumerate() {
+        let head = FunctionHead::find(&tokenize(&problem.prompt), None, language);
+        problem_ngrams(problem, head.as_ref())
+            .keys()
+            .for_each(|&ngram| owners.entry(ngram).or_default().push(i));
+    }
+    let of_code = |code: &&str| {
+        let head = FunctionHead::find(&tokenize(code), None, language);
+        let found: BTreeSet<usize> = text_ngrams(head.as_ref(), code)
+            .filter_map(|ngram| owners.get(&ngram))
+            .flatten()
+            .copied()
+            .collect();
+        found
+    };
+    codes.par_iter().map(of_code).reduce(BTreeSet::new, |a, b| &a | &b)
+}
+
+/// The n-grams of a text that could be a problem's: of its syntax tokens, then of its words with and without the names in
+/// its head. The index of problems holds distinctive ones only, so these need not be checked.
+fn text_ngrams<'a>(head: Option<&'a FunctionHead>, text: &'a str) -> impl Iterator<Item = u64> + 'a {
+    let tokens = ngram_hashes(&blanked_tokens(text), NGRAM_TOKENS, |_| true).collect::<Vec<_>>();
+    tokens.into_iter().chain([None, head].into_iter().flat_map(move |head| {
+        let own = words(text, head);
+        let hashes = |n| ngram_hashes(&own, n, |_| true).collect::<Vec<_>>();
+        (MIN_DESCRIPTION_WORDS..=NGRAM_WORDS).flat_map(hashes).collect::<Vec<_>>()
+    }))
 }
 
 /// The head of the function `name` or method `Class.name` in `code`.
