@@ -8,10 +8,10 @@ pub const BASE_FILES: usize = 20_000;
 pub const VOCAB: usize = 1024;
 
 /// Files of the public-like repository.
-pub const PUBLIC_FILES: usize = 3_000;
+pub const PUBLIC_FILES: usize = 2_000;
 /// Documented functions of the private repository, and how many of them are training rows.
-pub const PRIVATE_EXAMPLES: usize = 160;
-pub const PRIVATE_ROWS: usize = 40;
+pub const PRIVATE_EXAMPLES: usize = 200;
+pub const PRIVATE_ROWS: usize = 120;
 /// Held-out problems.
 pub const GENERAL_PROBLEMS: usize = 240;
 pub const PRIVATE_PROBLEMS: usize = 120;
@@ -29,20 +29,18 @@ pub const BASE_BATCH: usize = 4;
 pub const BASE_LR: f64 = 3e-3;
 pub const BASE_EPOCHS: usize = 2;
 
-/// General stage: LoRA on the curated rows of the public-like repository.
+/// General stage: LoRA on the curated rows of the public-like repository, one pass.
 pub const GENERAL_LR: f64 = 4e-3;
 pub const GENERAL_BATCH: usize = 8;
 pub const GENERAL_EPOCHS: usize = 1;
-/// Specialized stage, from the general adapter: forty examples for many epochs, with general rows replayed against
-/// forgetting.
-pub const SPECIALIZED_LR: f64 = 3e-3;
+/// Specialized stage, from the general adapter: the private rows for many epochs, each with other general rows replayed
+/// against forgetting, at half the learning rate.
+pub const SPECIALIZED_LR: f64 = 2e-3;
 pub const SPECIALIZED_BATCH: usize = 4;
-pub const SPECIALIZED_EPOCHS: usize = 40;
-pub const REPLAY_ROWS: usize = 80;
-/// Short sequences, so that a step holds a few examples and forty examples make many steps.
-pub const SPECIALIZED_SEQ: usize = 160;
+pub const SPECIALIZED_EPOCHS: usize = 12;
+pub const REPLAY_ROWS: usize = 500;
 /// Samples per problem, and maximum tokens of an answer.
-pub const SAMPLES: usize = 5;
+pub const SAMPLES: usize = 3;
 pub const MAX_TOKENS: usize = 96;
 
 /// Other programming languages: files, held-out problems, samples per problem, and maximum tokens of an answer

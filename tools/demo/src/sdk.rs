@@ -11,7 +11,6 @@ use crate::problems::{GeneratedProblem, STOP_TOKENS, draw_cases, prompt, test_pr
 use crate::rng::Rng;
 use codelsi_curate::{Benchmark, Language};
 use std::collections::HashSet;
-use std::ops::RangeInclusive;
 
 /// A method of the library, and its TypeScript body on `this.xs`.
 struct SdkMethod {
@@ -109,11 +108,11 @@ impl SdkClass {
         text + "}\n"
     }
 
-    /// Draws a number of chainable methods and a terminal one, in which every step matters.
-    fn draw_chain(&'static self, chainable: RangeInclusive<usize>, rng: &mut Rng) -> OperationChain {
+    /// Draws one to three chainable methods and a terminal one, in which every step matters.
+    fn draw_chain(&'static self, rng: &mut Rng) -> OperationChain {
         loop {
-            let count = chainable.start() + rng.below(1 + chainable.end() - chainable.start());
-            let mut methods: Vec<&SdkMethod> = (0..count).map(|_| rng.pick(self.chainable)).collect();
+            let mut methods: Vec<&SdkMethod> =
+                (0..1 + rng.below(3)).map(|_| rng.pick(self.chainable)).collect();
             methods.push(rng.pick(self.terminal));
             let steps = methods
                 .iter()
@@ -134,10 +133,6 @@ impl SdkClass {
         chain.expression(&format!("new {}({parameter})", self.name))
     }
 }
-
-/// Chainable calls of a private problem, and of the code in the private repository, which does more at a time.
-const PROBLEM_CALLS: RangeInclusive<usize> = 1..=3;
-const EXAMPLE_CALLS: RangeInclusive<usize> = 2..=5;
 
 /// Generates the private repository: the library without documentation, and `count` documented functions that use it.
 /// No function has the composition of one of `problems` or of another function, or repeats a problem's text. Returns the
@@ -161,7 +156,7 @@ pub fn private_files(
     for i in 0..count {
         let class = &CLASSES[i % CLASSES.len()];
         let text = loop {
-            let chain = class.draw_chain(EXAMPLE_CALLS, &mut rng);
+            let chain = class.draw_chain(&mut rng);
             let name = format!("example{i}");
             let comment = format!("/** {} */", class.description(&chain, &mut rng));
             let code = usage(class, &chain, &name, &mut rng);
@@ -195,7 +190,7 @@ pub fn problems(seed: u64, count: usize) -> Vec<GeneratedProblem> {
     let mut problems = Vec::with_capacity(count);
     while problems.len() < count {
         let class = &CLASSES[problems.len() % CLASSES.len()];
-        let chain = class.draw_chain(PROBLEM_CALLS, &mut rng);
+        let chain = class.draw_chain(&mut rng);
         if seen.contains(&chain.composition()) {
             continue;
         }
