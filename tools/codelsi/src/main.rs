@@ -239,7 +239,8 @@ mod tests {
     #[test]
     fn every_number_has_a_range() {
         // The floating-point options of a training run are checked with its other options, the timeout with CODELSI_TIMEOUT.
-        const CHECKED_WITH_THE_RUN: [&str; 6] = ["lr", "weight-decay", "clip", "dropout", "alpha", "timeout"];
+        const CHECKED_WITH_THE_RUN: [&str; 7] =
+            ["lr", "weight-decay", "clip", "dropout", "alpha", "distill", "timeout"];
         let numbers = [
             TypeId::of::<usize>(),
             TypeId::of::<u64>(),

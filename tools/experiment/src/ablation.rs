@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 pub enum Ablation {
     /// Adapters of rank 8, 16 and 32 (alpha is twice the rank), on the general rows.
     Rank,
-    /// The specialized stage on 5, 10, 20, 40 and 80 private functions, on top of general.
+    /// The specialized stage on 5 to 160 private functions, on top of general.
     Samples,
     /// General, then specialized, against specialized alone and against both at once.
     Stages,
@@ -43,7 +43,7 @@ impl Ablation {
     /// The ablations by name, with what each compares.
     pub const ALL: [(&str, Ablation, &str); 8] = [
         ("rank", Ablation::Rank, "LoRA of rank 8, 16 and 32 (alpha = 2 · rank)"),
-        ("samples", Ablation::Samples, "Specialized stage on 5, 10, 20, 40, 80 private functions"),
+        ("samples", Ablation::Samples, "Specialized stage on 5 to 160 private functions"),
         ("stages", Ablation::Stages, "General then specialized, specialized alone, both"),
         ("retention", Ablation::Retention, "Ways to specialize without forgetting"),
         ("memorization", Ablation::Memorization, "Exposure of secrets in private rows"),
@@ -118,7 +118,7 @@ impl Ablation {
 }
 
 /// Private functions of each variant.
-const ROW_COUNTS: [usize; 5] = [5, 10, 20, 40, 80];
+const ROW_COUNTS: [usize; 6] = [5, 10, 20, 40, 80, 160];
 
 /// Models and their names.
 type Variants = Vec<(String, EvaluatedModel)>;

@@ -98,10 +98,13 @@ impl PipelineEstimate {
         let answers = p.limit.unwrap_or(PAPER_PROBLEMS) * p.n * MODELS;
         // A decode step reads every weight once for the whole batch.
         let passes = (answers * p.max_tokens).div_ceil(SchedulerConfig::default().max_sequences);
-        let private = PAPER_TOKENS / PAPER_ROWS * recipe.private_rows;
+        let row = PAPER_TOKENS / PAPER_ROWS;
+        let general = PAPER_TOKENS * recipe.general_styles.len();
+        let private_rows = recipe.private_rows * recipe.specialized_styles.len();
+        let private = row * (private_rows + recipe.specialized.replay_rows);
         Ok(PipelineEstimate {
             stages: [
-                estimate_stage("general", &options, base, PAPER_TOKENS, flops),
+                estimate_stage("general", &options, base, general, flops),
                 estimate_stage("specialized", &recipe.specialized, base, private, flops),
             ],
             answers,

@@ -152,17 +152,26 @@ fn every_style_gives_a_row_or_a_count_and_leaves_style_write_unchanged() {
     options.styles = InstructionStyle::ALL.to_vec();
     let (rows, counts) = run(&options, &|_, _| ()).unwrap();
     let styles: Vec<InstructionStyle> = rows.iter().map(|row| row.style).collect();
-    assert_eq!(styles, [InstructionStyle::Write, InstructionStyle::Explain, InstructionStyle::Fix]);
+    use InstructionStyle::{Continue, Explain, Fix, Write};
+    assert_eq!(styles, [Write, Explain, Fix, Continue]);
     assert_eq!(rows[..1], written);
     let missing_reason = [InstructionStyle::Complete, InstructionStyle::Refactor, InstructionStyle::Test]
         .map(|style| (style.missing_reason(), 1));
     let mut dropped = alone.dropped.clone();
     dropped.extend(missing_reason);
-    assert_eq!((counts.dropped, counts.read, counts.kept), (dropped, alone.read + 5, 3));
+    assert_eq!((counts.dropped, counts.read, counts.kept), (dropped, alone.read + 6, 4));
     let line = |row: &CuratedRow| serde_json::to_string(row).unwrap();
     assert!(!line(&rows[0]).contains("style") && line(&rows[2]).ends_with(",\"style\":\"fix\"}"));
     options.seed += 1;
-    assert_eq!(run(&options, &|_, _| ()).unwrap().0.len(), 3);
+    assert_eq!(run(&options, &|_, _| ()).unwrap().0.len(), 4);
+    assert_eq!(rows[3].template.as_deref(), Some("plain"));
+    assert!(
+        rows[3].instruction.starts_with("//") && rows[3].instruction.ends_with('{'),
+        "{}",
+        rows[3].instruction
+    );
+    let head = rows[3].instruction.lines().last().unwrap();
+    assert_eq!(format!("{head}\n{}", rows[3].output), rows[0].output);
 }
 
 /// The raw comment is part of an instruction of style `complete`, but not of style `write`.
