@@ -40,7 +40,7 @@ pub struct CurateArgs {
     /// File of further rules of secrets, in the format of gitleaks' configuration (TOML); a row with a secret is dropped.
     #[arg(long, value_name = "FILE")]
     secret_rules: Option<PathBuf>,
-    /// Instruction styles, separated by commas: write, complete, explain, refactor, fix, test; an item gives a row of each
+    /// Instruction styles, separated by commas: write, complete, explain, refactor, fix, test, continue; an item gives a row of each
     /// where it can.
     #[arg(long, value_name = "STYLE", value_delimiter = ',', default_value = "write")]
     styles: Vec<InstructionStyle>,
