@@ -369,7 +369,7 @@ impl Trainer<'_> {
         }
         let weights = self.train_step.weights()?;
         match self.comm.rank() {
-            0 => replace_folder(&best_folder(&self.options.out), |folder| {
+            0 => replace_folder(best_folder(&self.options.out), |folder| {
                 self.write(folder, &weights, self.base.dtype())
             }),
             _ => Ok(()),

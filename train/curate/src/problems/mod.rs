@@ -1,6 +1,6 @@
 //! Executable problems in MultiPL-E's form, made of a repository's own TypeScript functions.
 //!
-//! A function whose comment holds examples ([`crate::examples`]), and which with declarations of the same file alone is a
+//! A function whose comment holds examples (`crate::examples`), and which with declarations of the same file alone is a
 //! program, becomes a problem: the declarations, the comment and the head are the prompt, the body is the reference
 //! solution, and the tests assert the examples. Half of several examples, rounded down, are held back from the prompt's
 //! comment. Nothing is run here: that the reference passes and an empty body fails is for a judge to say.
