@@ -470,6 +470,31 @@ mod tests {
     }
 
     #[test]
+    fn another_model_is_refused_in_the_same_folder() {
+        struct Named(&'static str);
+        impl Generator for Named {
+            fn generate(
+                &mut self,
+                requests: &[CompletionRequest],
+                _: &mut dyn FnMut(usize),
+            ) -> Result<Vec<Vec<String>>> {
+                Ok(requests.iter().map(|r| vec![self.0.to_string(); r.n]).collect())
+            }
+            fn fingerprint(&self) -> Option<&str> {
+                Some(self.0)
+            }
+        }
+        let (folder, problems) = (tempfile::tempdir().unwrap(), problems());
+        let run = |name| {
+            evaluate("m", &mut Named(name), &problems, &protocol(2), &EvenJudge, folder.path(), &())
+        };
+        run("a").unwrap();
+        run("a").unwrap();
+        let e = run("b").unwrap_err().to_string();
+        assert!(e.contains("model.sha256") && e.contains("another model or adapter"), "{e}");
+    }
+
+    #[test]
     fn another_protocol_is_refused_in_the_same_folder() {
         let folder = tempfile::tempdir().unwrap();
         run(folder.path(), 99, 3).unwrap();
