@@ -485,9 +485,8 @@ mod tests {
             }
         }
         let (folder, problems) = (tempfile::tempdir().unwrap(), problems());
-        let run = |name| {
-            evaluate("m", &mut Named(name), &problems, &protocol(2), &EvenJudge, folder.path(), &())
-        };
+        let run =
+            |name| evaluate("m", &mut Named(name), &problems, &protocol(2), &EvenJudge, folder.path(), &());
         run("a").unwrap();
         run("a").unwrap();
         let e = run("b").unwrap_err().to_string();

@@ -70,6 +70,41 @@ fn variants_stand_in_one_table_that_its_seed_decides() {
 }
 
 #[test]
+fn every_way_to_specialize_stands_in_one_table_with_what_it_gives_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let run = ["ablate", "memorization", "--recipe", "demo", "--out", out.to_str().unwrap()];
+    let table = table(&codelsi(&[&run[..], &SMALL, &["--specialized-steps", "2"]].concat()));
+    let names: Vec<&str> = table.iter().map(|(name, _)| name.as_str()).collect();
+    let ways = [
+        "general",
+        "specialized",
+        "private rows alone",
+        "same replay",
+        "fresh replay",
+        "distilled",
+        "most forgotten",
+        "gentle, stopped early",
+        "interpolated",
+        "second update",
+    ];
+    assert_eq!(names, ways);
+    let report = report(&out);
+    assert_eq!(report.exposures.iter().map(|e| e.model.as_str()).collect::<Vec<_>>(), ways);
+    // Two steps teach no secret: the mean of so many exposures is near that of uniform ranks.
+    let bits: Vec<f64> = report.exposures.iter().flat_map(|e| &e.bits).copied().collect();
+    let mean = bits.iter().sum::<f64>() / bits.len() as f64;
+    assert!(bits.len() == 80 && (0.3..4.0).contains(&mean), "{mean}: {bits:?}");
+    let scales: Vec<&String> =
+        report.notes.iter().filter(|note| note.contains("of the second update")).collect();
+    assert_eq!(scales.len(), 2, "{:?}", report.notes);
+    assert_eq!(
+        std::fs::read_to_string(out.join("with canaries.jsonl")).unwrap().matches("serviceKey0(").count(),
+        2
+    );
+}
+
+#[test]
 fn seeds_stand_in_one_table_and_a_run_is_repeated_by_its_recipe() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

@@ -11,9 +11,9 @@ use codelsi_eval::report::Exposure;
 use codelsi_train::data::Example;
 use std::path::Path;
 
-/// Number of canaries, and of values that each one's secret is ranked among, itself included: 10 bits.
+/// Number of canaries, and of values that each one's secret is ranked among, itself included: 8 bits.
 const CANARIES: usize = 8;
-const CANDIDATES: usize = 1024;
+const CANDIDATES: usize = 256;
 /// Characters of a secret, of 36 kinds: 62 bits.
 const LENGTH: usize = 12;
 const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
@@ -26,7 +26,7 @@ pub fn rows(seed: u64) -> Vec<CuratedRow> {
 }
 
 /// Ranks the secret of every canary among random values by the loss of its row under an adapter. The exposure is log2 of
-/// the number of values - log2 of the rank: 0 to 1 for a model that has not learned it, 10 bits for one that prefers it to
+/// the number of values - log2 of the rank: near 0 for a model that has not learned it, 8 bits for one that prefers it to
 /// all others.
 ///
 /// # Errors
