@@ -28,13 +28,12 @@ pub struct PrivateRepository {
 impl PrivateRepository {
     /// Returns `options` with the held-out rows as validation data.
     pub fn with_held_out_validation(&self, options: TrainOptions) -> TrainOptions {
-        let validation_data = (!self.held_out.is_empty()).then(|| self.held_out_path.clone());
-        TrainOptions { validation: 0, validation_data, ..options }
+        TrainOptions { validation: 0, validation_data: self.held_out_path(), ..options }
     }
 
-    /// The file of the held-out rows, if there are any.
-    pub fn held_out_path(&self) -> PathBuf {
-        self.held_out_path.clone()
+    /// The file of the held-out rows; `None` if there are none.
+    pub fn held_out_path(&self) -> Option<PathBuf> {
+        (!self.held_out.is_empty()).then(|| self.held_out_path.clone())
     }
 }
 
@@ -73,7 +72,12 @@ impl Stages<'_> {
         let pick = |indices: &[usize]| indices.iter().map(|&i| rows[i].clone()).collect::<Vec<_>>();
         let training: Vec<&CuratedRow> = chosen.iter().flat_map(|&i| &items[i]).collect();
         jsonl::write(&path, &training)?;
-        let (chosen, held_out) = (pick(&chosen), self.rows_that_fit(pick(&others), wanted)?);
+        let (chosen, others) = (pick(&chosen), pick(&others));
+        // With executable problems the held-out rows are not answered, and need not fit an answer.
+        let held_out = match self.private_problems() {
+            Some(_) => codelsi_train::data::take_evenly(others, wanted),
+            None => self.rows_that_fit(others, wanted)?,
+        };
         let held_out_path = self.rows_path(&format!("{name}-held-out"));
         if !held_out.is_empty() {
             jsonl::write(&held_out_path, &held_out)?;

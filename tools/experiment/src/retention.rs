@@ -36,7 +36,7 @@ pub enum Way {
     Distilled,
     /// Replay of the general rows that [`Way::Alone`] forgets most.
     MostForgotten,
-    /// A quarter of the learning rate, stopped early by the loss of held-out private rows.
+    /// A quarter of the learning rate, stopped early by the loss of held-out private rows, where there are any.
     Gentle,
     /// The private rows alone, then an interpolation of the adapters before and after (arXiv 2109.01903).
     Interpolated,
@@ -107,8 +107,8 @@ impl Start<'_> {
                 TrainOptions { replay, replay_rows: rows, replay_fresh: true, ..alone }
             }
             Way::Gentle => {
-                let validate_every = 20;
-                TrainOptions { lr: recipe.lr / 4.0, validate_every, patience: Some(5), ..alone }
+                let patience = self.private.held_out_path().map(|_| 5);
+                TrainOptions { lr: recipe.lr / 4.0, validate_every: 20, patience, ..alone }
             }
             Way::Interpolated => return self.interpolated(stages),
             Way::SecondUpdate => return self.second_update(stages, recipe),
@@ -169,8 +169,8 @@ impl Start<'_> {
         Adapter::load(folder, stages.config())
     }
 
-    /// Writes the adapter of the scale with the lowest sum of two mean losses: of held-out private rows and of general
-    /// rows. The scales and losses become a note of the report.
+    /// Writes the adapter of the scale with the lowest sum of two mean losses: of private rows, held-out ones where there
+    /// are any, and of general rows. The scales and losses become a note of the report.
     fn best_scale(
         &self,
         stages: &mut Stages,
@@ -179,7 +179,9 @@ impl Start<'_> {
     ) -> Result<PathBuf> {
         let folder = stages.path(way.name());
         let base = stages.sources().model.display().to_string();
-        let private = examples_of(&self.private.held_out_path())?;
+        let held_out = self.private.held_out_path();
+        let which = if held_out.is_some() { "held-out" } else { "training" };
+        let private = examples_of(&held_out.unwrap_or_else(|| stages.rows_path(self.rows)))?;
         let general = examples_of(&stages.rows_path("general"))?;
         let mut scorer = scorer(stages)?;
         let mut tried = Vec::new();
@@ -193,7 +195,7 @@ impl Start<'_> {
         adapter(best)?.save(&folder, &base)?;
         let list = tried.iter().map(|(scale, [p, g])| format!("{scale}: {p:.3} + {g:.3}"));
         stages.report.notes.push(format!(
-            "{}: scale {best} of the second update, by the loss of held-out private rows + general rows ({}).",
+            "{}: scale {best} of the second update, by the loss of private {which} rows + general rows ({}).",
             way.name(),
             list.collect::<Vec<_>>().join(", ")
         ));
@@ -201,10 +203,10 @@ impl Start<'_> {
     }
 }
 
-/// Opens the base in the template and length of the specialized stage.
+/// Opens the base to score rows of any length that it has positions for, in the template of the specialized stage.
 pub fn scorer(stages: &Stages) -> Result<RowScorer> {
     let options = &stages.recipe().specialized;
-    let seq = options.seq.min(stages.config().max_positions);
+    let seq = stages.config().max_positions;
     RowScorer::open(&stages.sources().model, &Device::cpu(), DType::F32, options.template, seq)
 }
 

@@ -157,8 +157,11 @@ impl<'a> Stages<'a> {
 
     /// Returns the options of the recipe's specialized stage, with the general rows to replay.
     pub fn specialized_options(&self) -> TrainOptions {
-        let replay = (self.recipe().specialized.replay_rows > 0).then(|| self.rows_path("general"));
-        TrainOptions { replay, ..self.recipe().specialized.clone() }
+        let options = &self.recipe().specialized;
+        match options.replay_rows {
+            0 => options.without_replay(),
+            _ => TrainOptions { replay: Some(self.rows_path("general")), ..options.clone() },
+        }
     }
 
     /// Trains a stage called `name` on the rows of `ROWS.jsonl`, from an adapter or from scratch, on the base unless
