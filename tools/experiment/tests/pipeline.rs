@@ -73,7 +73,7 @@ fn assert_same(cpu: &Report, gpu: &Report) {
         report.models.iter().flat_map(row_losses).collect()
     };
     let (on_cpu, on_gpu) = (losses(cpu), losses(gpu));
-    assert_eq!((on_cpu.len(), on_gpu.len()), (6, 6));
+    assert_eq!((on_cpu.len(), on_gpu.len()), (8, 8));
     for (a, b) in on_cpu.iter().zip(&on_gpu) {
         assert!((a - b).abs() <= 0.01 * a, "losses {on_cpu:?} on the CPU, {on_gpu:?} on the software GPU");
     }
