@@ -18,7 +18,7 @@ const SCORED_ROWS: usize = 64;
 /// Scales that are tried for the second of two updates.
 const SCALES: [f32; 6] = [0.25, 0.4, 0.55, 0.7, 0.85, 1.0];
 /// General rows of which the most forgotten are found, and their share that is replayed.
-const SEARCHED_ROWS: usize = 2_000;
+const SEARCHED_ROWS: usize = 1_000;
 const MOST_FORGOTTEN: usize = 4;
 
 /// A way to specialize.
