@@ -2,10 +2,10 @@
 
 use crate::evaluation::with_progress;
 use crate::stages::Stages;
-use codelsi_curate::specialize::{ExportedApi, split_rows};
+use codelsi_curate::specialize::{ExportedApi, choose_rows, held_out, split_rows};
 use codelsi_curate::{self as curate, CurateOptions, CuratedRow, RowLimits};
 use codelsi_engine::{Error, Result};
-use codelsi_eval::held_out::{self, HeldOutProtocol, PrivateLibrary, evaluate_held_out, identifiers};
+use codelsi_eval::held_out::{HeldOutProtocol, HeldOutRow, PrivateLibrary, evaluate_held_out, identifiers};
 use codelsi_eval::report::RepositoryResult;
 use codelsi_eval::verbatim::longest_shared_run;
 use codelsi_model::jsonl;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// A curated private repository.
 pub struct PrivateRepository {
     pub name: String,
-    held_out: Vec<held_out::HeldOutRow>,
+    held_out: Vec<HeldOutRow>,
     held_out_path: PathBuf,
     library: PrivateLibrary,
     /// Code of the training rows.
@@ -67,7 +67,15 @@ impl Stages<'_> {
         let rows: Vec<CuratedRow> = items.iter().map(|rows| rows[0].clone()).collect();
         let sources = curate::read_typescript_sources(paths)?;
         let api = ExportedApi::from_sources(&sources);
-        let (mut chosen, others) = split_rows(&rows, &api, wanted);
+        // With executable problems none of the wanted rows is kept back to measure on.
+        let (mut chosen, others) = match self.private_problems() {
+            Some(_) => {
+                let chosen = choose_rows(&rows, &api, wanted);
+                let others = held_out(&rows, &chosen);
+                (chosen, others)
+            }
+            None => split_rows(&rows, &api, wanted),
+        };
         chosen.sort();
         let pick = |indices: &[usize]| indices.iter().map(|&i| rows[i].clone()).collect::<Vec<_>>();
         let training: Vec<&CuratedRow> = chosen.iter().flat_map(|&i| &items[i]).collect();
@@ -207,10 +215,6 @@ pub fn by_item(rows: Vec<CuratedRow>) -> Vec<Vec<CuratedRow>> {
 }
 
 /// Turns a row into a held-out row; the number makes its name unique.
-fn held_out_row((number, row): (usize, CuratedRow)) -> held_out::HeldOutRow {
-    held_out::HeldOutRow {
-        name: format!("{number} {}", row.name),
-        instruction: row.instruction,
-        reference: row.output,
-    }
+fn held_out_row((number, row): (usize, CuratedRow)) -> HeldOutRow {
+    HeldOutRow { name: format!("{number} {}", row.name), instruction: row.instruction, reference: row.output }
 }

@@ -125,7 +125,7 @@ pub fn split_rows(rows: &[CuratedRow], api: &ExportedApi, wanted: usize) -> (Vec
 
 /// The rows that are not `chosen`, without those that contain a chosen row or are contained in one, as a method in its
 /// class: such rows would leak.
-fn held_out(rows: &[CuratedRow], chosen: &[usize]) -> Vec<usize> {
+pub fn held_out(rows: &[CuratedRow], chosen: &[usize]) -> Vec<usize> {
     let code = |i: &usize| rows[*i].output.split_whitespace().collect::<String>();
     let trained: Vec<String> = chosen.iter().map(code).collect();
     let is_independent = |i: &usize| {

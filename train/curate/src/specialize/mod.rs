@@ -4,4 +4,4 @@ mod api;
 mod choose;
 
 pub use api::ExportedApi;
-pub use choose::{choose_rows, split_rows};
+pub use choose::{choose_rows, held_out, split_rows};
