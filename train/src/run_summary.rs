@@ -26,7 +26,7 @@ pub struct RunSummary {
     /// Steps done before a resume.
     pub completed_steps: usize,
     pub rows: RowCounts,
-    /// What the loss of a step holds, where that is not cross-entropy alone.
+    /// Description of the loss of a step, where that is not cross-entropy alone.
     pub loss: Option<String>,
     /// Options that have no effect in this run, each with the reason.
     pub notes: Vec<String>,

@@ -1,4 +1,4 @@
-//! What a run cost, and what the same work would have sent to a hosted model.
+//! Costs of a run, and the tokens that the same work would have sent to a hosted model.
 
 use super::chart::{count, duration, size};
 use super::data::Report;

@@ -30,7 +30,7 @@ pub struct Report {
     /// Results on rows of private repositories that no stage has trained on.
     #[serde(default)]
     pub held_out: Vec<RepositoryResult>,
-    /// What models give away of random secrets in their training rows.
+    /// Exposure of random secrets in the training rows, by model.
     #[serde(default)]
     pub exposures: Vec<Exposure>,
     /// Loss curves of training, one per model.
@@ -42,7 +42,7 @@ pub struct Report {
     /// Bytes of requests that this process sent to servers.
     #[serde(default)]
     pub bytes_sent: u64,
-    /// What the same work would have sent to a hosted model.
+    /// Tokens that the same work would have sent to a hosted model.
     #[serde(default)]
     pub hosted: HostedTokens,
     /// Date, machine, device, program and command as name and value.
@@ -139,13 +139,13 @@ pub struct RepositoryResult {
 /// Tokens that a hosted model would have been sent for the same work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostedTokens {
-    /// Of the rows of every training file, once each.
+    /// Tokens of the training rows, once per training.
     pub row_tokens: u64,
-    /// Of the prompts of the evaluated problems, once per sample and model.
+    /// Tokens of the prompts of the evaluated problems, once per sample and model.
     pub prompt_tokens: u64,
 }
 
-/// What a model gives away of the canaries (arXiv 1802.08232).
+/// Exposure of the canaries by a model (arXiv 1802.08232).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Exposure {
     pub model: String,

@@ -33,7 +33,7 @@ struct LogitTiles {
     z: [Tensor; 2],
 }
 
-/// What dh needs.
+/// Buffers of the gradient dh.
 struct GradientWorkspace {
     /// q − p of a tile, in the storage type of h (TOKEN_CHUNK, VOCAB_CHUNK).
     difference: Tensor,

@@ -66,7 +66,7 @@ struct DeviceWorkspace {
     gradient: Option<GradientWorkspace>,
 }
 
-/// What dh needs.
+/// Buffers of the gradient dh.
 struct GradientWorkspace {
     /// q − p of a tile, in h's storage type (ROWS, TILE).
     difference: Tensor,

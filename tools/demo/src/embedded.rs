@@ -18,7 +18,7 @@ pub struct DemoFiles {
     /// Folder of the base model.
     pub model: PathBuf,
     pub dataset: DatasetFiles,
-    /// What the problems are like, in two lines.
+    /// Description of the problems, in two lines.
     pub description: String,
 }
 

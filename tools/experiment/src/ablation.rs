@@ -29,7 +29,7 @@ pub enum Ablation {
     Stages,
     /// Ways to specialize without forgetting, in gain on private problems against what is kept on general ones.
     Retention,
-    /// What the model gives away of random secrets in private rows, before and after each way to specialize.
+    /// Exposure of random secrets in private rows, before and after each way to specialize.
     Memorization,
     /// LoRA, rsLoRA, DoRA, bottleneck adapters, a mixture of LoRA experts and every weight, on the general rows.
     Methods,

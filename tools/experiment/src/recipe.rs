@@ -36,11 +36,12 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Returns the paper's recipe (arXiv 2509.14373), with a specialized stage that keeps the general skills: rank 16 on all seven linears, learning rate 2e-4 with cosine
+    /// Returns the paper's recipe (arXiv 2509.14373), with a specialized stage that keeps the general skills: rank 16 on all
+    /// seven linears, learning rate 2e-4 with cosine
     /// decay, 16 sequences of 4096 tokens per step, one epoch; 40 private rows; 20 samples at temperature 0.2.
     pub fn paper(seed: u64) -> Self {
         let general = TrainOptions { seed, ..TrainOptions::default() };
-        // The way that keeps the general skills, chosen on the demo's model (`ablate retention`): half of the learning
+        // The way that keeps the general skills, chosen on the demo's model (LOG.md): half of the learning
         // rate, and four other general rows for each private function in every epoch.
         let specialized = TrainOptions {
             lr: general.lr / 2.0,
@@ -119,12 +120,12 @@ impl Recipe {
         }
     }
 
-    /// How public sources become the general rows.
+    /// Returns the options that turn public sources into the general rows.
     pub fn general_rows(&self) -> CurateOptions {
         CurateOptions { styles: self.general_styles.clone(), ..CurateOptions::default() }
     }
 
-    /// How private sources become the specialized rows.
+    /// Returns the options that turn private sources into the specialized rows.
     pub fn specialized_rows(&self) -> CurateOptions {
         CurateOptions { styles: self.specialized_styles.clone(), ..CurateOptions::default() }
     }

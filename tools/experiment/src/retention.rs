@@ -74,7 +74,7 @@ impl Way {
     }
 }
 
-/// What every way starts from.
+/// Starting point of every way.
 pub struct Start<'a> {
     /// The general adapter.
     pub general: &'a Path,

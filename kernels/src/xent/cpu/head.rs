@@ -1,4 +1,4 @@
-//! What fused losses over a language model's head share on the CPU: the head in chunks of its rows, and tiles of logits.
+//! Parts that fused losses over a language model's head share on the CPU: the head in chunks of its rows, and tiles of logits.
 
 use crate::gemm::cpu::{AccumulatorInit, Elements, Matrix, Precision, ProductTerm, multiply};
 use crate::gemm::{elements, precision};

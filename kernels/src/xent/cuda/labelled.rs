@@ -1,4 +1,4 @@
-//! What fused losses over a language model's head share on a GPU: the labelled tokens of a batch, gathered in chunks, and
+//! Parts that fused losses over a language model's head share on a GPU: the labelled tokens of a batch, gathered in chunks, and
 //! tiles of their logits.
 
 use crate::cuda::{PRELUDE, access_width, all_packed, packed, row_threads};

@@ -17,7 +17,7 @@ pub enum NotAlone {
     ImportsPackage,
     /// It is no declaration of the top level: its namespace is missing.
     Nested,
-    /// What it needs is too much for a prompt.
+    /// Declarations that it needs are too long for a prompt.
     TooMuch,
 }
 

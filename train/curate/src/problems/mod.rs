@@ -62,7 +62,7 @@ pub struct ProblemCounts {
     pub functions: usize,
     /// Functions whose comment has an example that can be read.
     pub with_examples: usize,
-    /// Those that run without other files.
+    /// Number that runs without other files.
     pub self_contained: usize,
     pub dropped: BTreeMap<String, usize>,
     /// The files dropped because the parser was stopped.

@@ -28,7 +28,7 @@ pub fn choose_rows(rows: &[CuratedRow], api: &ExportedApi, n: usize) -> Vec<usiz
     chosen
 }
 
-/// What each row shows, and what the rows added so far show.
+/// Coverage: the features of each row, and those of the rows added so far.
 struct Coverage {
     shown: Vec<BTreeSet<String>>,
     covered: BTreeSet<String>,
