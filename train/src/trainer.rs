@@ -357,14 +357,17 @@ impl Trainer<'_> {
 
     /// Returns true if the validation loss has not fallen for as long as the run has patience.
     fn is_over(&self) -> bool {
-        let progress = ValidationProgress::of(self.log.metrics());
-        self.options.patience.zip(progress).is_some_and(|(patience, progress)| progress.is_over(patience))
+        let Some(patience) = self.options.patience else { return false };
+        ValidationProgress::of(self.log.metrics()).is_some_and(|progress| progress.is_over(patience))
     }
 
     /// With early stopping, writes the weights to `OUT/best` if their validation loss is the lowest so far.
     fn keep_best(&self) -> Result<()> {
+        if self.options.patience.is_none() {
+            return Ok(());
+        }
         let progress = ValidationProgress::of(self.log.metrics());
-        if self.options.patience.is_none() || progress.is_none_or(|p| p.best_step != self.state.step) {
+        if progress.is_none_or(|progress| progress.best_step != self.state.step) {
             return Ok(());
         }
         let weights = self.train_step.weights()?;

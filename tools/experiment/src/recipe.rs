@@ -37,8 +37,8 @@ pub struct Recipe {
 
 impl Recipe {
     /// Returns the paper's recipe (arXiv 2509.14373), with a specialized stage that keeps the general skills: rank 16 on all
-    /// seven linears, learning rate 2e-4 with cosine
-    /// decay, 16 sequences of 4096 tokens per step, one epoch; 40 private rows; 20 samples at temperature 0.2.
+    /// seven linears, learning rate 2e-4 with cosine decay, 16 sequences of 4096 tokens per step, one epoch; 40 private
+    /// functions; 20 samples at temperature 0.2.
     pub fn paper(seed: u64) -> Self {
         let general = TrainOptions { seed, ..TrainOptions::default() };
         // The way that keeps the general skills, chosen on the demo's model (LOG.md): half of the learning

@@ -4,12 +4,12 @@
 use crate::private_repository::PrivateRepository;
 use crate::stages::Stages;
 use codelsi_curate::CuratedRow;
-use codelsi_engine::{DType, Device, Result};
+use codelsi_engine::Result;
 use codelsi_model::adapter::Adapter;
 use codelsi_model::jsonl;
 use codelsi_model::merge::merge;
 use codelsi_train::TrainOptions;
-use codelsi_train::data::{Example, take_evenly};
+use codelsi_train::data::{self, Example, take_evenly};
 use codelsi_train::row_losses::RowScorer;
 use std::path::{Path, PathBuf};
 
@@ -119,10 +119,10 @@ impl Start<'_> {
     /// Writes the general rows whose loss [`Way::Alone`] raised most (as in maximally interfered retrieval, arXiv
     /// 1908.04742); returns their file.
     fn most_forgotten(&self, stages: &Stages) -> Result<PathBuf> {
-        let rows: Vec<CuratedRow> = jsonl::read(stages.rows_path("general"))?;
-        let rows = take_evenly(rows, SEARCHED_ROWS);
+        let general = stages.rows_path("general");
+        let rows: Vec<CuratedRow> = jsonl::read(&general)?;
+        let examples = take_evenly(data::read(&general)?.examples, SEARCHED_ROWS);
         let mut scorer = scorer(stages)?;
-        let examples: Vec<Example> = rows.iter().map(example).collect();
         scorer.attach(self.general)?;
         let before = scorer.losses(&examples)?;
         scorer.attach(&stages.path(Way::Alone.name()))?;
@@ -131,12 +131,12 @@ impl Start<'_> {
             (Some(before), Some(after)) => after.mean() - before.mean(),
             _ => f64::NEG_INFINITY,
         };
-        let mut order: Vec<usize> = (0..rows.len()).collect();
+        let mut order: Vec<usize> = (0..examples.len()).collect();
         order.sort_by(|a, b| forgotten(b).total_cmp(&forgotten(a)));
-        order.truncate(rows.len().div_ceil(MOST_FORGOTTEN));
+        order.truncate(examples.len().div_ceil(MOST_FORGOTTEN));
         order.sort_unstable();
         let path = stages.rows_path("most-forgotten");
-        jsonl::write(&path, &order.into_iter().map(|i| &rows[i]).collect::<Vec<_>>())?;
+        jsonl::write(&path, &order.into_iter().map(|i| &rows[examples[i].row]).collect::<Vec<_>>())?;
         Ok(path)
     }
 
@@ -206,19 +206,14 @@ impl Start<'_> {
 /// Opens the base to score rows of any length that it has positions for, in the template of the specialized stage.
 pub fn scorer(stages: &Stages) -> Result<RowScorer> {
     let options = &stages.recipe().specialized;
-    let seq = stages.config().max_positions;
-    RowScorer::open(&stages.sources().model, &Device::cpu(), DType::F32, options.template, seq)
-}
-
-fn example(row: &CuratedRow) -> Example {
-    let template = row.template.as_deref().and_then(|name| name.parse().ok());
-    Example { template, ..Example::new(row.instruction.clone(), row.output.clone()) }
+    let (seq, placement) = (stages.config().max_positions, &stages.experiment.placement);
+    let (device, compute) = (placement.device.open()?, placement.compute(stages.base()));
+    RowScorer::open(&stages.sources().model, &device, compute, options.template, seq)
 }
 
 /// Reads at most [`SCORED_ROWS`] rows of a file, at even distances.
 fn examples_of(path: &Path) -> Result<Vec<Example>> {
-    let rows: Vec<CuratedRow> = jsonl::read(path)?;
-    Ok(take_evenly(rows, SCORED_ROWS).iter().map(example).collect())
+    Ok(take_evenly(data::read(path)?.examples, SCORED_ROWS))
 }
 
 /// The mean loss over the tokens of all rows, in nats.
