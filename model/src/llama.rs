@@ -118,7 +118,9 @@ impl Llama {
             let slice = rank_layout.slice(name, &checkpoint.entry(name)?.shape);
             match train {
                 Trainable::AllWeights => Ok(loader.copy_f32(name, &slice)?.with_grad()),
-                Trainable::Nothing | Trainable::Adapter => loader.tensor(name, &slice, compute),
+                Trainable::Nothing | Trainable::Adapter | Trainable::Routers => {
+                    loader.tensor(name, &slice, compute)
+                }
             }
         };
         let shards = WeightShards::new(&rank_layout, config.layers, train)?;
@@ -152,7 +154,7 @@ impl Llama {
         Ok(model)
     }
 
-    /// Attaches an adapter, replacing any other. Its tensors want gradients if it is to be trained.
+    /// Attaches an adapter, replacing any other. Its tensors that are to be trained want gradients.
     ///
     /// # Errors
     /// When the ranks cannot share such an adapter, or the device has no memory left.
@@ -161,7 +163,7 @@ impl Llama {
         rank_layout.check_method(adapter.config.method)?;
         let to_rank = |name: &str, full: &Tensor| -> Result<Tensor> {
             let local = rank_layout.copy_slice(name, full, Label::Adapters)?;
-            Ok(if train == Trainable::Adapter { local.with_grad() } else { local })
+            Ok(if train.includes_adapter_tensor(name) { local.with_grad() } else { local })
         };
         let cx = Ctx::inference(rank_layout.device()).with_comm(rank_layout.tensor_parallel_comm());
         for layer in &mut self.layers {

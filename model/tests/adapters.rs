@@ -54,3 +54,32 @@ fn a_new_adapter_of_any_method_leaves_the_outputs_unchanged_and_has_no_repeated_
     let none = AdapterConfig { method: Method::Mixture { experts: 0 }, ..lora };
     assert!(Adapter::init(&base, &none, 1).err().unwrap().to_string().contains("at least one expert"));
 }
+
+#[test]
+fn a_mixture_of_trained_experts_begins_as_their_mean() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = ModelConfig { layers: 2, ..synthetic::config("tiny").unwrap() };
+    synthetic::write_random_model(folder.path(), &tiny, 1, &mut |_, _| {}).unwrap();
+    let base = Checkpoint::open(folder.path()).unwrap();
+    let expert = |seed: u64| {
+        let targets = [LinearName::Q, LinearName::Down];
+        let mut expert = Adapter::init_lora(&tiny, 3, 6.0, 0.0, &targets, seed).unwrap();
+        for module in expert.modules.values_mut() {
+            let b = module.b.slice_mut::<f32>().unwrap();
+            b.iter_mut().enumerate().for_each(|(i, x)| *x = ((i as u64 * 7 + seed) % 11) as f32 * 0.02 - 0.1);
+        }
+        expert
+    };
+    let (one, two) = (expert(1), expert(2));
+    let mean = Adapter::weighted_sum(&[(&one, 0.5), (&two, 0.5)]).unwrap();
+    let mixture = Adapter::mixture_of(&[one.clone(), two]).unwrap();
+    let run = |adapter: &Adapter| logits(&base, Some(adapter), Trainable::Nothing);
+    let largest_difference =
+        |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+    let (of_mixture, of_mean) = (run(&mixture), run(&mean));
+    assert!(largest_difference(&of_mixture, &of_mean) < 1e-4);
+    assert!(largest_difference(&of_mixture, &run(&one)) > 1e-2);
+    let routers = mixture.modules.values().map(|module| module.extra.as_ref().unwrap().shape().elements());
+    assert_eq!(mixture.trained_parameters(Trainable::Routers), routers.sum::<usize>());
+    assert_eq!(mixture.trained_parameters(Trainable::Adapter), mixture.parameters());
+}

@@ -1,5 +1,6 @@
 //! Writes the result of a run: the trained adapter, or the trained model.
 
+use crate::options::TrainOptions;
 use codelsi_engine::{DType, Error, Result, Tensor};
 use codelsi_model::adapter::{Adapter, AdapterTensors};
 use codelsi_model::config::ModelConfig;
@@ -13,21 +14,35 @@ use std::path::Path;
 /// Trained tensors by name.
 pub type Weights = BTreeMap<String, Tensor>;
 
-/// Writes a trained adapter as PEFT's two files. `initial` is the adapter before training, `base` the path of its
-/// model.
+/// Writes a trained adapter as PEFT's two files. `initial` is the adapter before training, which has the tensors that the
+/// run of `options` leaves frozen.
 ///
 /// # Errors
-/// When a tensor of the adapter is not in `trained`, or the folder cannot be written.
-pub fn write_adapter(folder: &Path, trained: &Weights, initial: &Adapter, base: &Path) -> Result<()> {
-    let names = initial.config.method.tensor_names();
-    let tensor = |path: &str, name: &str| {
-        let name = format!("{path}.{name}");
-        trained.get(&name).cloned().ok_or_else(|| Error::new(format!("the model has no `{name}`")))
+/// When a tensor that it trains is not in `trained`, or the folder cannot be written.
+pub fn write_adapter(
+    folder: &Path,
+    trained: &Weights,
+    initial: &Adapter,
+    options: &TrainOptions,
+) -> Result<()> {
+    let (method, train) = (initial.config.method, options.trainable());
+    let module = |(path, initial): (&String, &AdapterTensors)| -> Result<(String, AdapterTensors)> {
+        let initial: Vec<&Tensor> = initial.tensors().collect();
+        let tensors = AdapterTensors::build(method, |i| {
+            let name = format!("{path}.{}", method.tensor_names()[i]);
+            match train.includes_adapter_tensor(&name) {
+                true => trained
+                    .get(&name)
+                    .cloned()
+                    .ok_or_else(|| Error::new(format!("the model has no `{name}`"))),
+                false => Ok(initial[i].clone()),
+            }
+        })?;
+        Ok((path.clone(), tensors))
     };
-    let pair = |path: &String| AdapterTensors::build(initial.config.method, |i| tensor(path, names[i]));
-    let pairs = initial.modules.keys().map(|path| Ok((path.clone(), pair(path)?)));
-    let adapter = Adapter { modules: pairs.collect::<Result<_>>()?, config: initial.config.clone() };
-    adapter.write(folder, &base.display().to_string())
+    let modules = initial.modules.iter().map(module).collect::<Result<_>>()?;
+    let adapter = Adapter { modules, config: initial.config.clone() };
+    adapter.write(folder, &options.model.display().to_string())
 }
 
 /// Writes `config.json` and every weight, converted to `dtype` (F32 is exact).

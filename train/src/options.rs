@@ -5,6 +5,7 @@ use codelsi_kernels::dropout::DropoutRate;
 use codelsi_model::adapter::{AdapterConfig, Method};
 use codelsi_model::config::LinearName;
 use codelsi_model::template::PromptTemplate;
+use codelsi_model::trainable::Trainable;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -47,6 +48,8 @@ pub struct TrainOptions {
     pub out: PathBuf,
     /// An adapter to start from, of the same method, rank, alpha and target linears.
     pub from: Option<PathBuf>,
+    /// Adapters that become the frozen experts of a mixture, whose routers are trained (X-LoRA, arXiv 2402.07148).
+    pub experts: Vec<PathBuf>,
     /// Trains every weight instead of an adapter.
     pub full: bool,
     /// Adapter method: LoRA, DoRA, …
@@ -157,6 +160,7 @@ impl Default for TrainOptions {
             distill: 0.0,
             out: PathBuf::new(),
             from: None,
+            experts: Vec::new(),
             full: false,
             method: Method::LORA,
             rank: 16,
@@ -217,6 +221,14 @@ impl TrainOptions {
                     .to_string(),
             ),
             (self.full && self.from.is_some(), "full training does not start from an adapter".to_string()),
+            (
+                !self.experts.is_empty() && (self.full || self.from.is_some()),
+                "routers are trained between the experts: leave out --full and --from".to_string(),
+            ),
+            (
+                !self.experts.is_empty() && self.method != Method::Mixture { experts: self.experts.len() },
+                format!("{} frozen experts are a mixture of as many, not {}", self.experts.len(), self.method),
+            ),
         ];
         match rules.into_iter().find(|(broken, _)| *broken) {
             Some((_, rule)) => Err(Error::new(format!("training options: {rule}"))),
@@ -276,6 +288,15 @@ impl TrainOptions {
             }
         }
         Ok(())
+    }
+
+    /// The weights that the run changes.
+    pub fn trainable(&self) -> Trainable {
+        match (self.full, self.experts.is_empty()) {
+            (true, _) => Trainable::AllWeights,
+            (false, true) => Trainable::Adapter,
+            (false, false) => Trainable::Routers,
+        }
     }
 
     /// The settings of the adapter to train.

@@ -26,6 +26,9 @@ impl TrainOptions {
         if self.distill > 0.0 {
             recipe.insert("distill".into(), self.distill.into());
         }
+        if !self.experts.is_empty() {
+            recipe.insert("experts".into(), json!(self.experts));
+        }
         recipe
     }
 
@@ -41,7 +44,7 @@ impl TrainOptions {
 
     fn set(&mut self, name: &str, value: &Value) -> Result<()> {
         match name {
-            "model" | "data" | "replay" | "from" | "validation_data" | "dropout_realised" => {}
+            "model" | "data" | "replay" | "from" | "experts" | "validation_data" | "dropout_realised" => {}
             "replay_rows" => self.replay_rows = read(value)?,
             "replay_fresh" => self.replay_fresh = read::<Option<bool>>(value)?.unwrap_or(false),
             "distill" => self.distill = read(value)?,

@@ -13,7 +13,6 @@ use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
 use codelsi_model::parallel::RankLayout;
-use codelsi_model::trainable::Trainable;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -64,7 +63,7 @@ impl<'a> TrainStep<'a> {
     ) -> Result<Self> {
         let rank_layout = rank_layout.into();
         let (device, comm) = (rank_layout.device().clone(), rank_layout.data_parallel_comm());
-        let train = if adapter.is_some() { Trainable::Adapter } else { Trainable::AllWeights };
+        let train = options.trainable();
         let mut model = Llama::load(rank_layout, base, options.compute, train)?;
         if let Some(adapter) = adapter {
             model.attach(adapter, train)?;

@@ -145,7 +145,8 @@ pub fn train(
     if let Some(folder) = &resumed {
         train_step.restore(folder, state.step)?;
     }
-    let trainable = adapter.as_ref().map_or(base.config().parameters(), Adapter::parameters);
+    let trainable =
+        adapter.as_ref().map_or(base.config().parameters(), |a| a.trained_parameters(options.trainable()));
     let summary = RunSummary {
         sample: render_sample(&tokenizer, &data.training.documents[0]),
         end_tokens: describe_end_tokens(base.config(), &tokenizer),
@@ -224,7 +225,8 @@ fn resume_from(options: &TrainOptions) -> Result<Option<PathBuf>> {
     Ok(latest)
 }
 
-/// The adapter to train: that of the checkpoint, that of `from`, or a new one. None in full training.
+/// The adapter to train: that of the checkpoint, that of `from`, the mixture of `experts`, or a new one. None in full
+/// training.
 fn initial_adapter(
     options: &TrainOptions,
     base: &Checkpoint,
@@ -233,6 +235,7 @@ fn initial_adapter(
     Ok(match resumed.or(options.from.as_deref()) {
         _ if options.full => None,
         Some(folder) => Some(load_adapter(folder, options, base)?),
+        None if !options.experts.is_empty() => Some(mixture(options, base)?),
         None => Some(Adapter::init(base, &options.adapter_settings(), options.seed)?),
     })
 }
@@ -249,6 +252,16 @@ fn load_adapter(folder: &Path, options: &TrainOptions, base: &Checkpoint) -> Res
     check_same_settings(&adapter.config, &options.adapter_settings()).at(folder.display().to_string())?;
     adapter.config.dropout = options.dropout;
     Ok(adapter)
+}
+
+/// The mixture of the options' experts.
+fn mixture(options: &TrainOptions, base: &Checkpoint) -> Result<Adapter> {
+    let load = |folder: &PathBuf| Adapter::load(folder, base.config());
+    let experts: Vec<Adapter> = options.experts.iter().map(load).collect::<Result<_>>()?;
+    let mixture = Adapter::mixture_of(&experts)?;
+    check_same_settings(&mixture.config, &options.adapter_settings()).at("experts")?;
+    let config = AdapterConfig { dropout: options.dropout, ..mixture.config };
+    Ok(Adapter { config, ..mixture })
 }
 
 /// Checks that the options ask for the settings that an adapter has: it goes on as it is.
@@ -537,7 +550,7 @@ impl Trainer<'_> {
 
     fn write(&self, folder: &Path, weights: &Weights, dtype: DType) -> Result<()> {
         match &self.adapter {
-            Some(adapter) => write_adapter(folder, weights, adapter, &self.options.model),
+            Some(adapter) => write_adapter(folder, weights, adapter, self.options),
             None => write_trained_model(folder, self.base.config(), weights, dtype),
         }
     }

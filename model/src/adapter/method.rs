@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+/// Name of a mixture's router, after the path of its module.
+pub(crate) const ROUTER: &str = "router.weight";
+
 /// A method of parameter-efficient fine-tuning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -50,7 +53,7 @@ impl Method {
             Method::LowRank { dora: true, .. } => {
                 &["lora_A.weight", "lora_B.weight", "lora_magnitude_vector"]
             }
-            Method::Mixture { .. } => &["lora_A.weight", "lora_B.weight", "router.weight"],
+            Method::Mixture { .. } => &["lora_A.weight", "lora_B.weight", ROUTER],
             Method::Bottleneck => &["down.weight", "up.weight"],
         }
     }

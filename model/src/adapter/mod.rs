@@ -2,6 +2,7 @@
 //! format.
 
 pub mod method;
+mod mixture;
 mod peft;
 mod weighted_sum;
 
@@ -9,6 +10,7 @@ pub use method::{AdapterConfig, Method};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{LinearName, ModelConfig};
+use crate::trainable::Trainable;
 use codelsi_engine::rng::{RngKey, unit};
 use codelsi_engine::{At, Ctx, DType, Device, Label, Result, Tensor};
 use codelsi_kernels::dora;
@@ -164,6 +166,16 @@ impl Adapter {
     /// Number of values in all tensors.
     pub fn parameters(&self) -> usize {
         self.modules.values().flat_map(AdapterTensors::tensors).map(|t| t.shape().elements()).sum()
+    }
+
+    /// Number of values in the tensors that `train` changes.
+    pub fn trained_parameters(&self, train: Trainable) -> usize {
+        let names = self.config.method.tensor_names();
+        let tensors = self.modules.values().flat_map(|module| names.iter().zip(module.tensors()));
+        tensors
+            .filter(|(name, _)| train.includes_adapter_tensor(name))
+            .map(|(_, t)| t.shape().elements())
+            .sum()
     }
 }
 

@@ -119,14 +119,14 @@ impl WeightShards {
         let schedule = GatherSchedule { current: None, prefetched: None, shards: vec![Vec::new(); last + 1] };
         match (rank_layout.layout(), train) {
             (Layout::Replicate | Layout::Tensor, _) => Ok(None),
-            (Layout::Shard, Trainable::Nothing | Trainable::Adapter) => Ok(Some(Arc::new(WeightShards {
+            (Layout::Shard, Trainable::AllWeights) => Err(Error::new(
+                "--layout shard spreads frozen weights, and full training has none: use --layout replicate",
+            )),
+            (Layout::Shard, _) => Ok(Some(Arc::new(WeightShards {
                 rank_layout: rank_layout.clone(),
                 last,
                 schedule: schedule.into(),
             }))),
-            (Layout::Shard, Trainable::AllWeights) => Err(Error::new(
-                "--layout shard spreads frozen weights, and full training has none: use --layout replicate",
-            )),
         }
     }
 

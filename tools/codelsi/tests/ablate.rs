@@ -81,12 +81,12 @@ fn every_way_to_specialize_stands_in_one_table_with_what_it_gives_away() {
         "specialized",
         "private rows alone",
         "same replay",
-        "fresh replay",
         "distilled",
         "most forgotten",
         "gentle, stopped early",
         "interpolated",
         "second update",
+        "gated for each token",
     ];
     assert_eq!(names, ways);
     let report = report(&out);
@@ -95,6 +95,11 @@ fn every_way_to_specialize_stands_in_one_table_with_what_it_gives_away() {
     let bits: Vec<f64> = report.exposures.iter().flat_map(|e| &e.bits).copied().collect();
     let mean = bits.iter().sum::<f64>() / bits.len() as f64;
     assert!(bits.len() == 80 && (0.3..4.0).contains(&mean), "{mean}: {bits:?}");
+    assert!(
+        report.notes.iter().any(|note| note.contains("fresh replay is the recipe's own way")),
+        "{:?}",
+        report.notes
+    );
     let scales: Vec<&String> =
         report.notes.iter().filter(|note| note.contains("of the second update")).collect();
     assert_eq!(scales.len(), 2, "{:?}", report.notes);

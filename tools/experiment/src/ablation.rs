@@ -283,7 +283,7 @@ fn specialize_in_every_way(
     let start = Start { general: &general, private, rows };
     let mut variants = vec![("general".to_string(), EvaluatedModel::Adapter(general.clone()))];
     for way in Way::ALL {
-        let folder = start.specialize(stages, way)?;
+        let Some(folder) = start.specialize(stages, way)? else { continue };
         measure(stages, way.name(), &folder)?;
         variants.push((way.name().into(), EvaluatedModel::Adapter(folder)));
     }
@@ -301,17 +301,17 @@ fn training_orders(stages: &mut Stages) -> Result<Variants> {
 
     let general = stages.train("general", "general", recipe.general.clone(), None)?;
     let start = Start { general: &general, private: &private, rows: "specialized" };
-    let specialized = start.specialize(stages, Way::Recipe)?;
-    let forgetful = start.specialize(stages, Way::Alone)?;
+    let [specialized, forgetful] = [Way::Recipe, Way::Alone].map(|way| start.specialize(stages, way));
     let alone = private.with_held_out_validation(recipe.specialized.without_replay());
     let direct = stages.train("specialized alone", "specialized", alone, None)?;
     let mixed = stages.train("both at once", "both at once", recipe.general.clone(), None)?;
     let variants = [
-        ("general", general.clone()),
-        ("specialized", specialized),
-        ("private rows alone", forgetful),
-        ("specialized alone", direct),
-        ("both at once", mixed),
+        ("general", Some(general.clone())),
+        ("specialized", specialized?),
+        ("private rows alone", forgetful?),
+        ("specialized alone", Some(direct)),
+        ("both at once", Some(mixed)),
     ];
-    Ok(variants.map(|(name, folder)| (name.to_string(), EvaluatedModel::Adapter(folder))).into())
+    let trained = variants.into_iter().filter_map(|(name, folder)| Some((name.to_string(), folder?)));
+    Ok(trained.map(|(name, folder)| (name, EvaluatedModel::Adapter(folder))).collect())
 }

@@ -5,7 +5,7 @@ use crate::private_repository::PrivateRepository;
 use crate::stages::Stages;
 use codelsi_curate::CuratedRow;
 use codelsi_engine::Result;
-use codelsi_model::adapter::Adapter;
+use codelsi_model::adapter::{Adapter, Method};
 use codelsi_model::jsonl;
 use codelsi_model::merge::merge;
 use codelsi_train::TrainOptions;
@@ -42,11 +42,14 @@ pub enum Way {
     Interpolated,
     /// A second adapter beside the frozen general one.
     SecondUpdate,
+    /// The adapters before and after [`Way::Alone`], both frozen, and routers that weigh them for each token (X-LoRA, arXiv
+    /// 2402.07148), trained on the rows of the recipe.
+    Gated,
 }
 
 impl Way {
     /// All ways, those first whose results others need.
-    pub const ALL: [Way; 9] = [
+    pub const ALL: [Way; 10] = [
         Way::Recipe,
         Way::Alone,
         Way::SameReplay,
@@ -56,6 +59,7 @@ impl Way {
         Way::Gentle,
         Way::Interpolated,
         Way::SecondUpdate,
+        Way::Gated,
     ];
 
     /// Name of its model in tables and folders.
@@ -70,6 +74,7 @@ impl Way {
             Way::Gentle => "gentle, stopped early",
             Way::Interpolated => "interpolated",
             Way::SecondUpdate => "second update",
+            Way::Gated => "gated for each token",
         }
     }
 }
@@ -85,17 +90,17 @@ pub struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Specializes in one way; returns the adapter's folder.
+    /// Specializes in one way; returns the adapter's folder, or none where the recipe is this way.
     ///
     /// # Errors
     /// When a training fails.
-    pub fn specialize(&self, stages: &mut Stages, way: Way) -> Result<PathBuf> {
+    pub fn specialize(&self, stages: &mut Stages, way: Way) -> Result<Option<PathBuf>> {
         let recipe = self.private.with_held_out_validation(stages.specialized_options());
         let alone = recipe.without_replay();
         let replay = Some(stages.rows_path("general"));
         let rows = recipe.replay_rows.max(80);
         let options = match way {
-            Way::Recipe => recipe,
+            Way::Recipe => recipe.clone(),
             Way::Alone => alone,
             Way::SameReplay => TrainOptions { replay, replay_rows: rows, ..alone },
             Way::FreshReplay => TrainOptions { replay, replay_rows: rows, replay_fresh: true, ..alone },
@@ -110,10 +115,17 @@ impl Start<'_> {
                 let patience = self.private.held_out_path().map(|_| 5);
                 TrainOptions { lr: recipe.lr / 4.0, validate_every: 20, patience, ..alone }
             }
-            Way::Interpolated => return self.interpolated(stages),
-            Way::SecondUpdate => return self.second_update(stages, recipe),
+            Way::Interpolated => return self.interpolated(stages).map(Some),
+            Way::SecondUpdate => return self.second_update(stages, recipe).map(Some),
+            Way::Gated => return self.gated(stages, recipe).map(Some),
         };
-        stages.train(way.name(), self.rows, options, Some(self.general))
+        // Others read the folder of `Alone`.
+        if !matches!(way, Way::Recipe | Way::Alone) && options.recipe() == recipe.recipe() {
+            let note = format!("{} is the recipe's own way: it is not trained again.", way.name());
+            stages.report.notes.push(note);
+            return Ok(None);
+        }
+        stages.train(way.name(), self.rows, options, Some(self.general)).map(Some)
     }
 
     /// Writes the general rows whose loss [`Way::Alone`] raised most (as in maximally interfered retrieval, arXiv
@@ -163,6 +175,16 @@ impl Start<'_> {
         self.best_scale(stages, Way::SecondUpdate, |scale| {
             Adapter::weighted_sum(&[(&general, 1.0), (&second, scale)])
         })
+    }
+
+    /// Trains the routers of a mixture of two frozen experts: the general adapter and [`Way::Alone`].
+    fn gated(&self, stages: &mut Stages, recipe: TrainOptions) -> Result<PathBuf> {
+        let experts = vec![self.general.to_path_buf(), stages.path(Way::Alone.name())];
+        let method = Method::Mixture { experts: experts.len() };
+        // The experts hold their scale, so the mixture's is 1. No adapter to distill from: it starts from two.
+        let alpha = recipe.rank as f32;
+        let options = TrainOptions { experts, method, alpha, distill: 0.0, ..recipe };
+        stages.train(Way::Gated.name(), self.rows, options, None)
     }
 
     fn load(&self, stages: &Stages, folder: &Path) -> Result<Adapter> {

@@ -27,6 +27,16 @@ pub struct TrainArgs {
     /// others are refused.
     #[arg(long, value_name = "DIR", conflicts_with = "full")]
     from: Option<PathBuf>,
+    /// LoRA adapter folders, separated by commas, that become the experts of a mixture: they stay as they are, and its
+    /// routers are trained to weigh them for each token (X-LoRA). They have one rank, one scale and the same linears.
+    #[arg(
+        long,
+        value_name = "DIRS",
+        help_heading = "Method (LoRA by default)",
+        value_delimiter = ',',
+        conflicts_with_all = ["from", "full", "rslora", "dora", "experts", "bottleneck", "rank", "alpha", "targets"]
+    )]
+    frozen_experts: Vec<PathBuf>,
     /// Linears to adapt, separated by commas [default: all seven, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
     #[arg(
         long,
@@ -136,6 +146,7 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
         distill: args.distill,
         out: args.out.clone(),
         from: args.from.clone(),
+        experts: args.frozen_experts.clone(),
         full: args.method.full,
         method: settings.method,
         rank: settings.rank,
@@ -176,10 +187,15 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
     Ok(())
 }
 
-/// Returns the settings of the adapter: those of the one to start from, or the defaults, with what the flags ask for.
+/// Returns the settings of the adapter: those of the one to start from or of the mixture of frozen experts, or the defaults,
+/// with what the flags ask for.
 fn adapter_settings(args: &TrainArgs, checkpoint: &Checkpoint) -> Result<AdapterConfig> {
     let defaults = TrainOptions::default().adapter_settings();
-    let from = args.from.as_ref().map(|folder| Adapter::load(folder, checkpoint.config())).transpose()?;
+    let load = |folder: &PathBuf| Adapter::load(folder, checkpoint.config());
+    let from = match &args.frozen_experts[..] {
+        [] => args.from.as_ref().map(load).transpose()?,
+        experts => Some(Adapter::mixture_of(&experts.iter().map(load).collect::<Result<Vec<_>>>()?)?),
+    };
     let mut settings = from.map_or_else(|| defaults.clone(), |adapter| adapter.config);
     settings.dropout = args.dropout.unwrap_or(defaults.dropout);
     if let Some(targets) = &args.targets {
