@@ -71,7 +71,7 @@ impl Ladder<'_> {
         // SAFETY: the grids of these tests cover their tensors and no more.
         unsafe { code.launch(grid, &mut args) }.unwrap();
         drop(args);
-        let (_, counters) = emulated.take_launches().swap_remove(0);
+        let counters = emulated.take_launches().swap_remove(0).counters;
         let truth = &self.truth.data;
         let scale = (truth.iter().map(|y| y * y).sum::<f64>() / truth.len() as f64).sqrt();
         for (y, truth) in value(&y).unwrap().data.iter().zip(truth) {

@@ -133,6 +133,23 @@ impl Counters {
         }
     }
 
+    /// Multiplies all counts by `of` / `sampled`, to the nearest whole number.
+    pub(crate) fn scale(&mut self, of: u64, sampled: u64) {
+        let scale = |n: &mut u64| {
+            *n = ((*n as u128 * of as u128 + sampled as u128 / 2) / sampled as u128) as u64;
+        };
+        let mut kinds = InstructionKind::ALL.map(|kind| *self.of_kind(kind));
+        kinds.iter_mut().flat_map(|n| [&mut n.warps, &mut n.threads]).for_each(scale);
+        for t in self.traffic() {
+            [&mut t.requests, &mut t.bytes, &mut t.transactions, &mut t.ideal].into_iter().for_each(scale);
+        }
+        for kind in InstructionKind::ALL {
+            *self.of_kind(kind) = InstructionCount::default();
+        }
+        (self.warp_instructions, self.thread_instructions) = (0, 0);
+        self.add_executed(&kinds);
+    }
+
     fn traffic(&mut self) -> [&mut Traffic; 9] {
         [
             &mut self.global_loads,

@@ -38,6 +38,8 @@ pub struct Gpu {
     /// See [`Gpu::set_ordering_checks`].
     racecheck_off: AtomicBool,
     instruction_limit: AtomicU64,
+    /// See [`Gpu::set_sampled_blocks`]; [`u64::MAX`] executes all.
+    sampled_blocks: AtomicU64,
 }
 
 /// Settings of the GPU that apply to a launch.
@@ -48,6 +50,8 @@ pub(crate) struct LaunchOptions {
     pub racecheck: bool,
     /// Maximum number of instructions of a block, summed over its warps.
     pub instruction_limit: u64,
+    /// Maximum number of blocks to execute.
+    pub sampled_blocks: u64,
 }
 
 /// Default of [`Gpu::set_instruction_limit`]: hundreds of times what a block of a real kernel executes.
@@ -66,6 +70,7 @@ impl Gpu {
                 late: AtomicBool::new(false),
                 racecheck_off: AtomicBool::new(false),
                 instruction_limit: AtomicU64::new(DEFAULT_INSTRUCTION_LIMIT),
+                sampled_blocks: AtomicU64::new(u64::MAX),
             }),
             _ => Err(Error::call(format!(
                 "unknown architecture '{arch}': the software GPU has sm_80 and sm_90a"
@@ -153,6 +158,7 @@ impl Gpu {
             schedule: self.schedule(),
             racecheck: !self.racecheck_off.load(Relaxed),
             instruction_limit: self.instruction_limit.load(Relaxed),
+            sampled_blocks: self.sampled_blocks.load(Relaxed),
         };
         exec::launch(kernel, config, args, self.memory.snapshot(), options)
     }
@@ -177,6 +183,13 @@ impl Gpu {
     /// [`FaultKind::Endless`](crate::FaultKind::Endless).
     pub fn set_instruction_limit(&self, warp_instructions: u64) {
         self.instruction_limit.store(warp_instructions, Relaxed);
+    }
+
+    /// Makes the launches that follow execute `blocks` of their blocks at most, at even distances, and scale their counters
+    /// to all of them; `None` executes all. It counts a large launch in little time; the results of the other blocks are
+    /// missing, and races are not searched.
+    pub fn set_sampled_blocks(&self, blocks: Option<u64>) {
+        self.sampled_blocks.store(blocks.map_or(u64::MAX, |n| n.max(1)), Relaxed);
     }
 
     /// Returns the bytes allocated now.

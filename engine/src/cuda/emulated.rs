@@ -2,12 +2,13 @@
 
 use super::driver::{CapturedGraph, DeviceProperties, Driver, DriverModule, Event, Grid, Pinned, Stream};
 use super::nvrtc::Code;
+use super::resources::KernelResources;
 use super::source::Source;
 use crate::{Error, Result};
 use codelsi_emulator::{Counters, Gpu, LaunchConfig, Schedule};
 use std::any::Any;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -44,9 +45,27 @@ impl Allocations {
 
 /// One piece of work that a stream can capture.
 enum StreamOp {
-    Launch { module: Arc<codelsi_emulator::Module>, kernel: String, launch: LaunchConfig, args: Vec<u8> },
+    Launch { module: Arc<EmulatedModule>, kernel: String, launch: LaunchConfig, args: Vec<u8> },
     Copy { to: u64, from: u64, bytes: usize },
     Fill { at: u64, byte: u8, bytes: usize },
+}
+
+/// A launch: its resources, and its counters.
+#[derive(Clone, Debug)]
+pub struct LaunchRecord {
+    pub kernel: String,
+    /// Blocks of the grid.
+    pub blocks: u64,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Bytes of shared memory of a block.
+    pub shared: u32,
+    /// Bytes of the allocations that its arguments point to.
+    pub footprint: u64,
+    /// Sums over all blocks.
+    pub counters: Counters,
 }
 
 /// A GPU in software, with the counters of its launches.
@@ -57,7 +76,9 @@ pub struct EmulatedGpu {
     /// Size of the memory in bytes.
     memory: AtomicUsize,
     allocations: Mutex<Allocations>,
-    launches: Mutex<Option<Vec<(String, Counters)>>>,
+    launches: Mutex<Option<Vec<LaunchRecord>>>,
+    /// True when fresh memory is zero: see [`EmulatedGpu::set_sampled_blocks`].
+    zeroed: AtomicBool,
     uploads: AtomicUsize,
     downloads: AtomicUsize,
     /// The stream being captured, and its work so far.
@@ -83,6 +104,7 @@ impl EmulatedGpu {
             memory: AtomicUsize::new(MEMORY),
             allocations: Mutex::default(),
             launches: Mutex::default(),
+            zeroed: AtomicBool::new(false),
             uploads: AtomicUsize::new(0),
             downloads: AtomicUsize::new(0),
             capture: Mutex::default(),
@@ -121,8 +143,15 @@ impl EmulatedGpu {
         *self.launches.lock().unwrap() = Some(Vec::new());
     }
 
-    /// Returns kernel and counters of each launch since [`EmulatedGpu::count_launches`], and stops keeping them.
-    pub fn take_launches(&self) -> Vec<(String, Counters)> {
+    /// Executes `blocks` blocks of each launch at most and scales their counters ([`Gpu::set_sampled_blocks`]), to count at
+    /// sizes that would take too long. Fresh memory is zero then, where missing blocks would have left nothing to read.
+    pub fn set_sampled_blocks(&self, blocks: Option<u64>) {
+        self.gpu.set_sampled_blocks(blocks);
+        self.zeroed.store(blocks.is_some(), Ordering::Relaxed);
+    }
+
+    /// Returns the record of each launch since [`EmulatedGpu::count_launches`], and stops keeping them.
+    pub fn take_launches(&self) -> Vec<LaunchRecord> {
         self.launches.lock().unwrap().take().unwrap_or_default()
     }
 
@@ -156,14 +185,26 @@ impl EmulatedGpu {
             StreamOp::Copy { to, from, bytes } => self.gpu.copy(*to, *from, *bytes).map_err(error),
             StreamOp::Fill { at, byte, bytes } => self.gpu.fill(*at, *byte, *bytes).map_err(error),
             StreamOp::Launch { module, kernel, launch, args } => {
-                let kernel = module.kernel(kernel).ok_or_else(|| Error::new("has no such kernel"))?;
+                let no_kernel = || Error::new("has no such kernel");
+                let kernel = module.module.kernel(kernel).ok_or_else(no_kernel)?;
                 let counters = self.gpu.launch(kernel, *launch, args).map_err(error)?;
                 if let Some(launches) = &mut *self.launches.lock().unwrap() {
-                    launches.push((kernel.name().to_owned(), counters));
+                    let footprint = self.footprint(kernel, args);
+                    launches.push(module.record(kernel, launch, footprint, counters));
                 }
                 Ok(())
             }
         }
+    }
+
+    /// Bytes of the allocations whose addresses are among the arguments.
+    fn footprint(&self, kernel: &codelsi_emulator::Kernel, args: &[u8]) -> u64 {
+        let word = |at: usize| Some(u64::from_le_bytes(args.get(at..at + 8)?.try_into().ok()?));
+        let words =
+            kernel.params().iter().filter(|param| param.size == 8).filter_map(|param| word(param.offset));
+        let addresses: BTreeSet<u64> = words.collect();
+        let allocations = self.allocations.lock().unwrap();
+        addresses.iter().filter_map(|address| allocations.sizes.get(address)).map(|&bytes| bytes as u64).sum()
     }
 
     /// Refuses what a card cannot do while `stream`, or any stream, is being captured.
@@ -190,9 +231,35 @@ fn error(e: codelsi_emulator::Error) -> Error {
     Error::new(e.to_string()).at("software GPU")
 }
 
-struct EmulatedModule(Arc<codelsi_emulator::Module>);
+struct EmulatedModule {
+    module: Arc<codelsi_emulator::Module>,
+    /// What the assembler made of each kernel.
+    resources: Vec<KernelResources>,
+}
 
-impl DriverModule for EmulatedModule {
+impl EmulatedModule {
+    fn record(
+        &self,
+        kernel: &codelsi_emulator::Kernel,
+        launch: &LaunchConfig,
+        footprint: u64,
+        counters: Counters,
+    ) -> LaunchRecord {
+        let product = |sizes: [u32; 3]| sizes.map(u64::from).iter().product::<u64>();
+        let resources = self.resources.iter().find(|resources| resources.kernel == kernel.name());
+        LaunchRecord {
+            kernel: kernel.name().to_owned(),
+            blocks: product(launch.grid),
+            threads: product(launch.block) as u32,
+            registers: resources.map_or(0, |resources| resources.registers as u32),
+            shared: kernel.static_shared() + launch.shared_bytes,
+            footprint,
+            counters,
+        }
+    }
+}
+
+impl DriverModule for Arc<EmulatedModule> {
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -217,6 +284,9 @@ impl Driver for EmulatedGpu {
             return Err(Error::new(message).at("software GPU").out_of_memory());
         }
         let at = self.gpu.alloc(bytes).map_err(error)?;
+        if self.zeroed.load(Ordering::Relaxed) {
+            self.gpu.fill(at, 0, bytes).map_err(error)?;
+        }
         allocations.sizes.insert(at, bytes);
         Ok(at)
     }
@@ -269,7 +339,8 @@ impl Driver for EmulatedGpu {
 
     fn load(&self, code: &Code) -> Result<Arc<dyn DriverModule>> {
         self.refuse_in_capture(None, "loading a module")?;
-        Ok(Arc::new(EmulatedModule(self.gpu.load(&code.ptx).map_err(error)?)))
+        let module = self.gpu.load(&code.ptx).map_err(error)?;
+        Ok(Arc::new(Arc::new(EmulatedModule { module, resources: code.resources() })))
     }
 
     unsafe fn launch(
@@ -280,8 +351,8 @@ impl Driver for EmulatedGpu {
         grid: Grid,
         args: &[u8],
     ) -> Result<()> {
-        let module = module.as_any().downcast_ref::<EmulatedModule>();
-        let module = module.ok_or_else(|| Error::new("the module is another device's"))?.0.clone();
+        let module = module.as_any().downcast_ref::<Arc<EmulatedModule>>();
+        let module = module.ok_or_else(|| Error::new("the module is another device's"))?.clone();
         let launch = LaunchConfig {
             grid: grid.blocks.map(|b| b as u32),
             block: [grid.threads as u32, 1, 1],

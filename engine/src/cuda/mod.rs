@@ -23,6 +23,8 @@ mod staging;
 pub use accumulate::ACCUMULATE;
 pub use driver::{DeviceProperties, Event, Grid, Stream};
 pub use emulated::EmulatedGpu;
+#[cfg(feature = "emulator")]
+pub use emulated::LaunchRecord;
 pub use graph::GraphCache;
 pub use launch::{Arg, Kernel};
 pub(crate) use memory::Memory;

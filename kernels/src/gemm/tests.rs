@@ -1,8 +1,8 @@
 use super::cuda::{GemmShape, OperandLayout, RowSlice, TILES, multiply, multiply_on_tensor_cores};
 use super::*;
 use crate::check::random;
-use codelsi_emulator::Counters;
 use codelsi_engine::Label;
+use codelsi_engine::cuda::LaunchRecord;
 use codelsi_engine::rng::RngKey;
 use codelsi_testing::or_skip;
 
@@ -17,7 +17,7 @@ pub(crate) fn as_cuda(device: &Device) -> &Cuda {
 }
 
 /// Runs `f` and returns its launches with their counters.
-pub(crate) fn count_launches(cuda: &Cuda, f: impl FnOnce()) -> Vec<(String, Counters)> {
+pub(crate) fn count_launches(cuda: &Cuda, f: impl FnOnce()) -> Vec<LaunchRecord> {
     let emulated = cuda.emulator().unwrap();
     emulated.count_launches();
     f();
@@ -153,7 +153,7 @@ fn aligned_products_have_no_bank_conflicts() {
                 let size = GemmShape::new(form, &y, (0, m), ab).unwrap();
                 let product =
                     || multiply_on_tensor_cores(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap();
-                for (_, counters) in count_launches(cuda, product) {
+                for LaunchRecord { counters, .. } in count_launches(cuda, product) {
                     assert_eq!(counters.bank_conflicts(), 0, "{form:?} {w:?} {tile:?}: {counters:#?}");
                     assert_eq!(counters.sector_efficiency(), 1.0, "{form:?} {w:?} {tile:?}: {counters:#?}");
                     assert_eq!(counters.local_bytes(), 0);

@@ -2,6 +2,7 @@ use super::cuda::{ColumnOffsets, LoraPass, adapted, low_rank};
 use super::*;
 use crate::gemm::cuda::{GemmShape, OperandLayout, RowSlice, TILES, multiply_on_tensor_cores};
 use crate::gemm::tests::{as_cuda, count_launches, operand, software_gpu};
+use codelsi_emulator::Counters;
 use codelsi_engine::cuda::Cuda;
 use codelsi_engine::rng::RngKey;
 use half::bf16;
@@ -32,8 +33,9 @@ impl Operands {
 /// Returns warp instructions and bytes of global memory of each launch, and asserts that none has bank conflicts.
 fn costs(cuda: &Cuda, f: impl FnOnce()) -> Vec<[f64; 2]> {
     let launches = count_launches(cuda, f);
-    launches.iter().for_each(|(name, c)| assert_eq!(c.bank_conflicts(), 0, "{name}: {c:#?}"));
-    launches.iter().map(|(_, c)| [c.warp_instructions as f64, c.global_bytes() as f64]).collect()
+    launches.iter().for_each(|launch| assert_eq!(launch.counters.bank_conflicts(), 0, "{launch:#?}"));
+    let costs = |c: &Counters| [c.warp_instructions as f64, c.global_bytes() as f64];
+    launches.iter().map(|launch| costs(&launch.counters)).collect()
 }
 
 /// Sums the launches of LoRA at 2048 x 5120 x 5120 and R 16 from one tile of y and one tile of rows of S, which stand

@@ -40,10 +40,10 @@ pub fn count(
     emulator.count_launches();
     both_ways(device, &(spec.shapes.case)(dtype, &sizes), dtype)?;
     let mut all: BTreeMap<String, KernelCounters> = BTreeMap::new();
-    for (kernel, counters) in emulator.take_launches() {
-        let sum = all.entry(kernel).or_default();
+    for launch in emulator.take_launches() {
+        let sum = all.entry(launch.kernel).or_default();
         sum.launches += 1;
-        sum.sum.add(&counters);
+        sum.sum.add(&launch.counters);
     }
     Ok(all)
 }

@@ -7,6 +7,8 @@ mod check;
 #[cfg(feature = "emulator")]
 mod counters;
 mod list;
+#[cfg(feature = "emulator")]
+mod predict;
 mod roofline;
 mod specs;
 

@@ -27,6 +27,8 @@ pub struct TestKernel {
     pub blocks: u32,
     pub shared: u32,
     pub schedule: Schedule,
+    /// Blocks to execute; none executes all.
+    pub sampled: Option<u64>,
 }
 
 impl TestKernel {
@@ -41,6 +43,7 @@ impl TestKernel {
             blocks: 1,
             shared: 0,
             schedule: Schedule::Early,
+            sampled: None,
         }
     }
 
@@ -48,6 +51,7 @@ impl TestKernel {
     pub fn launch(&self) -> Result<(Counters, Vec<u32>), Error> {
         let gpu = Gpu::new("sm_80")?;
         gpu.set_schedule(self.schedule);
+        gpu.set_sampled_blocks(self.sampled);
         let loaded = gpu.load(&module(&self.declarations, &self.body))?;
         let (out, input) = (gpu.alloc(4 * self.output)?, gpu.alloc(4 * self.input.len())?);
         gpu.write(out, &0xdead_beefu32.to_le_bytes().repeat(self.output))?;
