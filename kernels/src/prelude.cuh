@@ -112,16 +112,28 @@ struct Words {
     u32 at[4];
 };
 
+// The two words of a · b, and x ^ y ^ z: what a round of Philox is made of, one instruction each.
+__device__ inline void multiply_wide(u32 &low, u32 &high, u32 a, u32 b) {
+    asm("{ .reg .u64 p; mul.wide.u32 p, %2, %3; mov.b64 {%0, %1}, p; }" : "=r"(low), "=r"(high) : "r"(a), "r"(b));
+}
+__device__ inline u32 xor3(u32 x, u32 y, u32 z) {
+    u32 w;
+    asm("lop3.b32 %0, %1, %2, %3, 0x96;" : "=r"(w) : "r"(x), "r"(y), "r"(z));
+    return w;
+}
+
 template <int ROUNDS = 10>
 __device__ inline Words random_words(u64 seed, u32 step, u32 site, u32 token, u32 block) {
     u32 a = block, b = token, c = site, d = step, k0 = u32(seed), k1 = u32(seed >> 32);
 #pragma unroll
     for (int round = 0; round < ROUNDS; round++) {
-        u64 p = u64(0xD2511F53u) * a, q = u64(0xCD9E8D57u) * c;
-        a = u32(q >> 32) ^ b ^ k0;
-        b = u32(q);
-        c = u32(p >> 32) ^ d ^ k1;
-        d = u32(p);
+        u32 p_low, p_high, q_low, q_high;
+        multiply_wide(p_low, p_high, 0xD2511F53u, a);
+        multiply_wide(q_low, q_high, 0xCD9E8D57u, c);
+        a = xor3(q_high, b, k0);
+        b = q_low;
+        c = xor3(p_high, d, k1);
+        d = p_low;
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }

@@ -83,14 +83,19 @@ impl OperandLayout {
 
 /// Tile shapes of the products on tensor cores, SHAPE in their variants: rows and columns of y, steps of K, stages of
 /// the pipeline, warps along rows and along columns.
-pub(crate) const SHAPES: [[usize; 6]; 7] = [
+pub(crate) const SHAPES: [[usize; 6]; 12] = [
     [16, 32, 128, 6, 1, 4],  // up to 16 rows: as many blocks as possible stream the weight
     [64, 32, 128, 4, 2, 2],  // up to 64 rows
     [64, 64, 64, 4, 2, 2],   // products of few tiles; unaligned or f32 operands
     [128, 128, 32, 4, 2, 2], // two blocks a multiprocessor
     [128, 256, 64, 3, 2, 4], // one block, 64x64 a warp
-    [128, 16, 64, 3, 4, 1],  // x Aᵀ of an adapter
-    [16, 128, 64, 3, 1, 4],  // dSᵀ x of an adapter
+    [128, 16, 64, 3, 4, 1],  // x Aᵀ of adapters: 16 columns to 64
+    [128, 32, 64, 3, 4, 1],
+    [128, 48, 64, 3, 4, 1],
+    [128, 64, 64, 3, 4, 1],
+    [16, 128, 64, 3, 1, 4], // dSᵀ x of adapters: 16, 32 or 64 rows
+    [32, 128, 64, 3, 1, 4],
+    [64, 128, 64, 3, 1, 4],
 ];
 
 /// [`SHAPES`] as `mainloop.cuh` reads it.

@@ -17,7 +17,7 @@ enum Form { NT, NN, TN }; // a bᵀ | a b | aᵀ b
 
 // Edits no fragment.
 struct AsTheyAre {
-    template <int MT, int COLUMNS> __device__ void operator()(u32 (&)[MT][4], u32 (&)[COLUMNS][2], int) const {}
+    template <int MT, int COLUMNS> __device__ void operator()(u32 (&)[MT][4], u32 (&)[COLUMNS][2], int, int) const {}
 };
 
 // y[0..count] = x, plus the old y if `add`; all of x at once where rows are `aligned`.
@@ -75,10 +75,10 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
     struct Feeds {
         typename A::template Feed<THREADS, WHOLE> a;
         typename B::template Feed<THREADS, WHOLE> b;
-        int k, tiles, copied = 0;
+        int tiles, copied = 0;
 
         __device__ Feeds(const Product &p, const Matrix<bf16> &a, const Matrix<Right> &b, int k)
-            : a(a, p.m, k), b(b, p.n, k), k(k), tiles((a.depth - k + BK - 1) / BK) {}
+            : a(a, p.m, k), b(b, p.n, k), tiles((a.depth - k + BK - 1) / BK) {}
 
         // Starts the copies of the next tile, if there is one.
         __device__ void copy(u32 stage) {
@@ -92,7 +92,7 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
     };
 
     // Prologue: starts the copies of all stages but the last. No thread may still be reading the stages.
-    __device__ void fill(Feeds &feeds) const {
+    template <typename F> __device__ void fill(F &feeds) const {
 #pragma unroll
         for (int s = 0; s < STAGES - 1; s++) feeds.copy(shared + s * STAGE);
     }
@@ -116,10 +116,10 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
         __syncthreads();
     }
 
-    // Main loop: acc += a · b over all tiles of the feeds; `edit` may change fragments, given their step of K. The
-    // stages must have been filled, and are free when it returns.
-    template <typename Edit = AsTheyAre>
-    __device__ void run(Accumulators &acc, Feeds &feeds, Edit edit = Edit()) const {
+    // Main loop: acc += a · b over all tiles of the feeds, which are `Feeds` or alike; `edit` may change fragments, given
+    // their tile and the step inside of it. The stages must have been filled, and are free when it returns.
+    template <typename F, typename Edit = AsTheyAre>
+    __device__ void run(Accumulators &acc, F &feeds, Edit edit = Edit()) const {
         u32 a_lane = shared + A::a_lane(warp_m()), b_lane = shared + A::BYTES + B::b_lane(warp_n());
         Fragments f[2];
         copy_wait<STAGES - 2>();
@@ -148,7 +148,7 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
                     feeds.copy(shared + write);
                     write = write + STAGE == STAGES * STAGE ? 0 : write + STAGE;
                 }
-                edit(now.a, now.b, feeds.k + BK * tile + 16 * step);
+                edit(now.a, now.b, tile, step);
                 multiply(acc, now);
             }
         }

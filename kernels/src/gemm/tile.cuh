@@ -66,6 +66,8 @@ template <typename Elem, bool ALONG_K, int OUTER, int DEPTH> struct Tile {
         i64 pitch;
         int lines, elements; // that exist from this thread's first one on
 
+        Feed() = default;
+
         __device__ Feed(const Matrix<Elem> &m, int outer, int k) : pitch(m.pitch) {
             int line = threadIdx.x / CHUNKS, element = threadIdx.x % CHUNKS * WIDE<Elem>;
             int major = (ALONG_K ? outer : k) + line, minor = (ALONG_K ? k : outer) + element;

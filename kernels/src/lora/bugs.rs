@@ -100,15 +100,15 @@ pub const BUGS: &[Bug] = &[
         ["    if (mask) drop(acc, block, mask, up, T, C);\n", ""],
         DROPPED,
     ),
-    // dropout.cu
+    // mask.cuh and dropout.cu
     Bug::new(
-        "dropout.cu",
+        "mask.cuh",
         "the fifth block is not read",
         ["bits >> skip | keep(4) << (32 - skip)", "bits >> skip"],
         (F32, "T=9 C=70 from 9 R=4 N=[12] p=0.3"),
     ),
     Bug::new(
-        "dropout.cu",
+        "mask.cuh",
         "blocks are counted from the word",
         ["channel / 8 + b", "channel / 32 + b"],
         (BF16, "T=19 C=260 R=8 N=[64] p=0.5"),

@@ -1,9 +1,9 @@
 // Dropout masks, and the elementwise kernels of LoRA on f32 activations.
 //
-// math    bit (t, c) is set when channel first + c of token t is kept (keep.cuh)
+// math    the mask's words are those of mask.cuh, which says where the bit of a channel is
 // launch  lora_mask: one thread per 32 channels; the others: one thread per element
 #include "prelude.cuh"
-#include "keep.cuh"
+#include "mask.cuh"
 
 extern "C" __global__ void lora_mask(u32 *mask,         // (T, ⌈C/32⌉)
                                      const int *tokens, // (T): id of each token
@@ -11,14 +11,7 @@ extern "C" __global__ void lora_mask(u32 *mask,         // (T, ⌈C/32⌉)
     int words = (C + 31) / 32;
     i64 i = blockIdx.x * i64(blockDim.x) + threadIdx.x;
     if (i >= i64(T) * words) return;
-    u32 token = tokens[i / words], channel = first + i % words * 32;
-    auto keep = [&](u32 b) { return keep_bits(seed, step, site, threshold, token, channel / 8 + b); };
-    u32 bits = 0;
-#pragma unroll
-    for (int b = 0; b < 4; b++) bits |= keep(b) << 8 * b;
-    // Blocks of eight channels need not begin where the word does: then a fifth one meets its 32.
-    if (u32 skip = channel % 8) bits = bits >> skip | keep(4) << (32 - skip);
-    mask[i] = bits;
+    mask[i] = mask_word(seed, step, site, threshold, tokens[i / words], first + i % words * 32);
 }
 
 // y = x, or the old y where x is null, with dropped channels zeroed and the others scaled by `up`.
@@ -29,7 +22,7 @@ extern "C" __global__ void lora_drop(float *y,        // (T, C)
     i64 i = blockIdx.x * i64(blockDim.x) + threadIdx.x;
     if (i >= i64(T) * C) return;
     int c = i % C;
-    bool keep = mask[i / C * ((C + 31) / 32) + c / 32] >> c % 32 & 1;
+    bool keep = mask[i / C * ((C + 31) / 32) + c / 32] >> mask_bit(c % 32) & 1;
     y[i] = keep ? (x ? x[i] : y[i]) * up : 0.0f;
 }
 

@@ -6,6 +6,7 @@
 // options SHAPE of the tile; W storage of the weights; ALIGNED 1 when rows of dy, w and a are multiples of 16 bytes
 #include "prelude.cuh"
 #include "mainloop.cuh"
+#include "mask.cuh"
 #include "targets.cuh"
 
 typedef Product<NN, SHAPE, W, ALIGNED> Block;
@@ -21,11 +22,11 @@ __device__ inline void drop(Block::Accumulators &acc, const Block &block, const 
 #pragma unroll
             for (int j = 0; j < Block::NTILES; j += 4) {
                 int t = row + 16 * i + 8 * half, word = column / 32 + j / 4;
-                u32 bits = t < T && word < words ? mask[i64(t) * words + word] >> (lane() % 4 * 2) : 0;
+                u32 bits = t < T && word < words ? mask[i64(t) * words + word] >> (lane() % 4) : 0;
 #pragma unroll
                 for (int e = 0; e < 8; e++) {
                     float &x = acc[i][j + e / 2][2 * half + e % 2];
-                    x = bits >> (e / 2 * 8 + e % 2) & 1 ? x * up : 0.0f;
+                    x = bits >> mask_bit(e / 2 * 8 + e % 2) & 1 ? x * up : 0.0f;
                 }
             }
 }

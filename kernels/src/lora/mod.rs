@@ -13,9 +13,10 @@
 //! **layout** row-major; S Bᵀ is accumulated as one more slab of K into the accumulators of x Wᵀ, so y is written once.
 //! In dx the slabs come first and are masked in the accumulators, and the main products continue from there.
 //!
-//! **launch** on a GPU in bf16: the dropout mask; S of all targets with split-K over slices of 512 channels, and their
-//! sum; then for each target the product of gemm with the slab S Bᵀ in front (`lora.cu`). Backward: the mask again; for
-//! each target dS and dB from one read of dy, in partial sums, and their sums; dA of all targets; dx (`dx.cu`). In f32
+//! **launch** on a GPU in bf16: S of all targets from one read of x, which makes the dropout mask and keeps it for
+//! backward, with split-K over slices of 512 channels, and their sum; then for each target the product of gemm with the
+//! slab S Bᵀ in front (`lora.cu`). Backward: for each target dS and dB from one read of dy, in partial sums, and their
+//! sums; dA of all targets from one read of x; dx (`dx.cu`). In f32
 //! the plain products of gemm, in the order of the CPU twin.
 //!
 //! **numerics** f32 accumulation, k ascending; S and dS are stored in the type of x; A and B are f32 master weights,
@@ -113,7 +114,7 @@ impl Op for Lora {
         "lora"
     }
 
-    /// Saves x, then (W, A, B, S) of each target for backward.
+    /// Saves x, then (W, A, B, S) of each target, then on CUDA the dropout mask for backward.
     fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
         let (x, inputs) = (x[0], &x[1..]);
         let targets: Vec<LoraLinear> = inputs
@@ -123,7 +124,7 @@ impl Op for Lora {
             .collect();
         targets.iter().try_for_each(|t| check(x, t, self.adapter_ids.as_ref()))?;
         self.check_batch(x, &targets)?;
-        let (outs, s) = match cx.device() {
+        let cuda::Forward { outs, s, mask } = match cx.device() {
             Device::Cuda(cuda) => cuda::forward(self, cx, cuda, x, &targets)?,
             _ => self.forward_cpu(cx, x, &targets)?,
         };
@@ -131,6 +132,7 @@ impl Op for Lora {
         for (t, s) in targets.iter().zip(&s) {
             save.keep_all([t.w, t.a, t.b, s]);
         }
+        save.keep_all(&mask);
         Ok(outs)
     }
 
@@ -153,7 +155,10 @@ impl Op for Lora {
             return Ok(());
         }
         let (gradients, g) = match cx.device() {
-            Device::Cuda(cuda) => cuda::backward(self, cx, cuda, x, &used, dx.wants(0))?,
+            Device::Cuda(cuda) => {
+                let mask = saved.get(1 + 4 * dy.len());
+                cuda::backward(self, cx, cuda, (x, mask), &used, dx.wants(0))?
+            }
             _ => self.backward_cpu(cx, x, &used, dx.wants(0))?,
         };
         for (u, [da, db]) in used.iter().zip(gradients) {
@@ -187,7 +192,7 @@ impl Lora {
 
 /// The CPU twin; it also serves the planning device, which allocates the same tensors.
 impl Lora {
-    fn forward_cpu(&self, cx: &Ctx, x: &Tensor, targets: &[LoraLinear]) -> Result<(Outs, Vec<Tensor>)> {
+    fn forward_cpu(&self, cx: &Ctx, x: &Tensor, targets: &[LoraLinear]) -> Result<cuda::Forward> {
         let rows = x.shape().as_matrix().0;
         let dropped = self.drop(cx, x)?;
         let (mut outs, mut all) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
@@ -207,7 +212,7 @@ impl Lora {
             outs.push(y);
             all.push(s);
         }
-        Ok((outs, all))
+        Ok(cuda::Forward { outs, s: all, mask: None })
     }
 
     fn backward_cpu(

@@ -4,79 +4,145 @@
 //         `sum` adds in order. Factors of 1/(1-p) and s are applied to sums: to S here, to dS and dA by `sum`
 // layout  S and dS hold the columns of all linears that share x side by side, each R rounded up to 16 and padded with
 //         zeros; so a group of 16 columns belongs to one linear and one adapter
-// launch  per block, lora_s: 128 rows, one group, SLICE channels. lora_ds_db: 256 columns of dy, a run of rows, one
-//         group; it reads dy once for both. lora_da: one group, 128 channels, a run of rows
-// options ALIGNED 1 when rows of x, a and dy are multiples of 16 bytes, else 0
+// launch  per block, lora_s: 128 rows, GROUPS groups, SLICE channels; the first of a row's blocks store the mask.
+//         lora_ds_db: 256 columns of dy, a run of rows, one group; it reads dy once for both. lora_da: GROUPS groups, 128
+//         channels, a run of rows
+// options ALIGNED 1 when rows of x, a and dy are multiples of 16 bytes, else 0; GROUPS 1 to MAX_GROUPS
 #include "prelude.cuh"
 #include "mainloop.cuh"
+#include "mask.cuh"
 #include "targets.cuh"
-
-// Zeroes the halves of x whose bit, 0 or 1, is not set.
-__device__ inline u32 kept(u32 x, u32 bits) { return x & ((bits & 1) * 0xffff + (bits & 2) * 0x7fff8000); }
 
 // ---- S
 
-typedef Product<NT, 5, float, ALIGNED> Rows;
+typedef Product<NT, S_SHAPE + GROUPS - 1, float, ALIGNED> Rows;
+typedef Tile<float, true, RANK_GROUP, Rows::BK> Group; // the lines of A of one group
 
-// Drops channels of x, which is the left operand: pairs along K lie in one word of a row's bits.
-struct DropLeft {
-    const u32 *mask; // (T, words)
-    int row, T, words;
+// Copies x and the A of each group, which belong to several linears and adapters.
+struct GroupFeeds {
+    typename Rows::A::Feed<Rows::THREADS, ALIGNED> x;
+    typename Group::Feed<Rows::THREADS, ALIGNED> a[GROUPS];
+    int tiles, copied = 0;
 
-    __device__ u32 word(int row, int k) const { return row < T ? mask[i64(row) * words + k / 32] : 0; }
-
-    template <int MT, int COLUMNS> __device__ void operator()(u32 (&a)[MT][4], u32 (&)[COLUMNS][2], int k) const {
-        if (k / 32 >= words) return;
-        int shift = k % 32 + lane() % 4 * 2;
+    __device__ void copy(u32 stage) {
+        if (copied < tiles) {
+            x.copy(stage);
 #pragma unroll
-        for (int i = 0; i < MT; i++) {
-            u32 low = word(row + 16 * i, k) >> shift, high = word(row + 16 * i + 8, k) >> shift;
-            a[i][0] = kept(a[i][0], low);
-            a[i][1] = kept(a[i][1], high);
-            a[i][2] = kept(a[i][2], low >> 8);
-            a[i][3] = kept(a[i][3], high >> 8);
+            for (int g = 0; g < GROUPS; g++) a[g].copy(stage + Rows::A::BYTES + g * Group::BYTES);
         }
+        copied++;
+        copy_commit();
+    }
+};
+
+// The dropout mask of a block's rows: makes the words of a tile of x while the one before is multiplied, and zeroes the
+// dropped channels of x, the left operand, where pairs along K are channels 2i and 2i + 1 of a word.
+struct MaskedRows {
+    static constexpr int WORDS = Rows::BK / 32, BYTES = Rows::BM * WORDS * 4;
+    static_assert(Rows::THREADS == Rows::BM && WORDS == 2, "a thread makes the two words of a row");
+
+    u64 seed;
+    u32 step, site, threshold, token, channel; // the block's first channel, in the unsharded input
+    u32 shared; // address of the words of three tiles: one is read, one may still be, and one is made
+    u32 *mask;  // (words left): this thread's row from the block's first word on
+    int words, tiles;
+
+    __device__ u32 place(int tile) const { return shared + tile % 3 * BYTES; }
+
+    __device__ void make(int tile) const {
+        if (tile >= tiles) return;
+        u32 bits[WORDS];
+#pragma unroll
+        for (int w = 0; w < WORDS; w++) {
+            int word = tile * WORDS + w;
+            bits[w] = mask_word(seed, step, site, threshold, token, channel + 32 * word);
+            if (word < words) mask[word] = bits[w];
+        }
+        store_shared(place(tile) + threadIdx.x * WORDS * 4, bits[0], bits[1]);
+    }
+
+    template <int MT, int COLUMNS>
+    __device__ void operator()(u32 (&a)[MT][4], u32 (&)[COLUMNS][2], int tile, int step) const {
+        if (step == 0) make(tile + 1);
+        u32 from = place(tile) + ((Rows::warp_m() + lane() / 4) * WORDS + step / 2) * 4;
+        u32 select = step % 2 ? 0xbbaa : 0x9988;
+        int shift = 7 - lane() % 4;
+#pragma unroll
+        for (int i = 0; i < MT; i++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                u32 word = __float_as_uint(load_shared(from + (16 * i + 8 * half) * WORDS * 4));
+                a[i][half] &= spread_signs(word << shift, 0, select);
+                a[i][half + 2] &= spread_signs(word << (shift - 4), 0, select);
+            }
     }
 };
 
 extern "C" __global__ void __launch_bounds__(Rows::THREADS)
     lora_s(float *parts,      // (slices, T, pitch)
+           u32 *mask,         // (T, ⌈C/32⌉), or null
            const bf16 *x,     // (T, C)
-           const u32 *mask,   // (T, ⌈C/32⌉), or null
+           const int *tokens, // (T): id of each token; or null without dropout
            const int *choice, // (T): each row's adapter; or null, and there is one
            const float *a0, const float *a1, const float *a2, const float *a3,     // (adapters, R, C)
            int r0, int r1, int r2, int r3, float s0, float s1, float s2, float s3, // scales of S
-           int adapters, int T, int C, int slice, int pitch) {
+           u64 seed, u32 step, u32 site, u32 threshold, int first, int adapters, int T, int C, int slice, int pitch) {
     extern __shared__ __align__(1024) u8 memory[];
-    int group = blockIdx.y, target = 0, R = r0;
-    while (group >= adapters * ((R + RANK_GROUP - 1) / RANK_GROUP)) {
-        group -= adapters * ((R + RANK_GROUP - 1) / RANK_GROUP);
-        target++;
-        R = pick(target, r0, r1, r2, r3);
-    }
-    int groups = (R + RANK_GROUP - 1) / RANK_GROUP, adapter = group / groups;
-    const float *a = pick(target, a0, a1, a2, a3) + i64(adapter) * R * C;
-    float scale = pick(target, s0, s1, s2, s3);
-
-    Rows block(memory, blockIdx.x * Rows::BM, group % groups * RANK_GROUP);
+    Rows block(memory, blockIdx.x * Rows::BM, blockIdx.y * Rows::BN);
     int k = blockIdx.z * slice, end = min(C, k + slice);
-    Rows::Feeds feeds(block, {x, C, T, end}, {a, C, R, end}, k);
+    GroupFeeds feeds;
+    feeds.x = {{x, C, T, end}, block.m, k};
+    feeds.tiles = (end - k + Rows::BK - 1) / Rows::BK;
+    int of_adapter[GROUPS];
+    float scales[GROUPS];
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+        int group = blockIdx.y * GROUPS + g, target = 0, R = r0;
+        while (target < TARGETS && group >= adapters * ((R + RANK_GROUP - 1) / RANK_GROUP)) {
+            group -= adapters * ((R + RANK_GROUP - 1) / RANK_GROUP);
+            target++;
+            R = pick(target, r0, r1, r2, r3);
+        }
+        // Groups beyond the last linear have no lines.
+        int groups = max((R + RANK_GROUP - 1) / RANK_GROUP, 1), adapter = group / groups;
+        const float *a = target < TARGETS ? pick(target, a0, a1, a2, a3) + i64(adapter) * R * C : nullptr;
+        feeds.a[g] = {{a, C, target < TARGETS ? R : 0, end}, group % groups * RANK_GROUP, k};
+        of_adapter[g] = adapter;
+        scales[g] = pick(target, s0, s1, s2, s3);
+    }
     Rows::Accumulators acc = {};
     block.fill(feeds);
-    if (mask) {
-        block.run(acc, feeds, DropLeft{mask, block.m + Rows::warp_m() + lane() / 4, T, (C + 31) / 32});
+    if (tokens) {
+        int row = block.m + threadIdx.x, words = (C + 31) / 32;
+        bool stores = row < T && blockIdx.y == 0;
+        MaskedRows masked = {seed, step, site, threshold, row < T ? tokens[row] : 0u, u32(first + k)};
+        masked.shared = block.shared + Rows::STAGES * Rows::STAGE;
+        masked.mask = mask + i64(row) * words + k / 32;
+        masked.words = stores ? words - k / 32 : 0;
+        masked.tiles = feeds.tiles;
+        masked.make(0);
+        block.run(acc, feeds, masked);
     } else {
         block.run(acc, feeds);
     }
-    parts += i64(blockIdx.z) * T * pitch + (blockIdx.y * RANK_GROUP - block.n);
-    block.each(acc, [&](int row, int column, float x0, float x1) {
-        if (row >= T) return;
-        int chosen = choice ? choice[row] : adapter;
+    parts += i64(blockIdx.z) * T * pitch;
+    static_assert(Rows::WARPS_N == 1 && RANK_GROUP == 16, "a warp has all groups, of two mma tiles each");
+#pragma unroll
+    for (int i = 0; i < 2 * Rows::MT; i++) {
+        int row = block.m + Rows::warp_m() + 8 * i + lane() / 4;
+        if (row >= T) break;
+        int chosen = choice ? choice[row] : -1;
         if (chosen >= adapters) __trap();
-        float factor = chosen == adapter ? scale : 0.0f;
-        float pair[2] = {factor * x0, factor * x1};
-        store(parts + i64(row) * pitch + column, pair);
-    });
+#pragma unroll
+        for (int j = 0; j < 2 * GROUPS; j++) {
+            int column = block.n + 8 * j + lane() % 4 * 2;
+            if (column >= pitch) break;
+            float factor = !choice || chosen == of_adapter[j / 2] ? scales[j / 2] : 0.0f;
+            const float *x = acc[i / 2][j] + 2 * (i % 2);
+            float pair[2] = {factor * x[0], factor * x[1]};
+            store(parts + i64(row) * pitch + column, pair);
+        }
+    }
 }
 
 // ---- dS and dB
@@ -192,26 +258,31 @@ extern "C" __global__ void __launch_bounds__(STRIP_THREADS, 2)
 
 // ---- dA
 
-typedef Product<TN, 6, bf16, ALIGNED> Channels;
+constexpr int DA_GROUPS = GROUPS == 3 ? 4 : GROUPS; // lines of 48 columns do not divide into the threads of a block
+typedef Product<TN, DA_SHAPE + DA_GROUPS / 2, bf16, ALIGNED> Channels;
 
 // Drops channels of x, which is the right operand: a warp's 32 columns are one word of each row's bits, and pairs along
 // K are two rows.
 struct DropRight {
     const u32 *mask; // (T, words)
-    int word, T, words;
+    int t, word, T, words;
 
-    __device__ u32 bits(int row) const {
-        return row < T && word < words ? mask[i64(row) * words + word] >> (lane() / 4) : 0;
-    }
+    __device__ u32 bits(int row) const { return row < T && word < words ? mask[i64(row) * words + word] : 0; }
 
-    template <int MT, int COLUMNS> __device__ void operator()(u32 (&)[MT][4], u32 (&b)[COLUMNS][2], int k) const {
-        k += lane() % 4 * 2;
+    template <int MT, int COLUMNS>
+    __device__ void operator()(u32 (&)[MT][4], u32 (&b)[COLUMNS][2], int tile, int step) const {
+        static_assert(COLUMNS == 4, "a warp's columns are one word");
+        int row = t + Channels::BK * tile + 16 * step + lane() % 4 * 2;
+        int shift = 7 - lane() / 8;                    // channel 8 j + lane / 4 has bit lane / 8 + 4 (j % 2)
+        u32 select = 0xcc88 + lane() / 4 % 2 * 0x1111; // of byte 2 (j / 2) + lane / 4 % 2, of both rows
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            u32 first = bits(k + 8 * half), second = bits(k + 8 * half + 1);
+            u32 first = bits(row + 8 * half), second = bits(row + 8 * half + 1);
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++)
-                b[j][half] = kept(b[j][half], (first >> 8 * j & 1) | (second >> 8 * j & 1) << 1);
+            for (int j = 0; j < COLUMNS; j++) {
+                int left = shift - 4 * (j % 2);
+                b[j][half] &= spread_signs(first << left, second << left, select + j / 2 * 0x2222);
+            }
         }
     }
 };
@@ -222,18 +293,19 @@ extern "C" __global__ void __launch_bounds__(Channels::THREADS) lora_da(float *p
                                                                         const u32 *mask, // (T, ⌈C/32⌉), or null
                                                                         int T, int C, int run, int pitch) {
     extern __shared__ __align__(1024) u8 memory[];
-    Channels block(memory, blockIdx.y * RANK_GROUP, blockIdx.x * Channels::BN);
+    Channels block(memory, blockIdx.y * Channels::BM, blockIdx.x * Channels::BN);
     int t = blockIdx.z * run, end = min(T, t + run);
     Channels::Feeds feeds(block, {ds, pitch, pitch, end}, {x, C, C, end}, t);
     Channels::Accumulators acc = {};
     block.fill(feeds);
     if (mask) {
-        block.run(acc, feeds, DropRight{mask, (block.n + Channels::warp_n()) / 32, end, (C + 31) / 32});
+        block.run(acc, feeds, DropRight{mask, t, (block.n + Channels::warp_n()) / 32, end, (C + 31) / 32});
     } else {
         block.run(acc, feeds);
     }
     parts += i64(blockIdx.z) * pitch * C;
     block.each(acc, [&](int row, int column, float x0, float x1) {
+        if (row >= pitch) return;
         float *to = parts + i64(row) * C + column;
         if (C % 2 == 0 && column < C) {
             float pair[2] = {x0, x1};

@@ -12,26 +12,26 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "narrow.cu",
         "S of every adapter for every row",
-        ["chosen == adapter ? scale : 0.0f", "scale"],
+        ["!choice || chosen == of_adapter[j / 2] ? scales[j / 2] : 0.0f", "scales[j / 2]"],
         CHOSEN,
     ),
     Bug::new("narrow.cu", "every adapter has the first one's A", ["+ i64(adapter) * R * C", ""], CHOSEN),
     Bug::new(
         "narrow.cu",
         "S is not scaled by alpha/r",
-        ["{factor * x0, factor * x1}", "{x0, x1}"],
+        ["{factor * x[0], factor * x[1]}", "{x[0], x[1]}"],
         (BF16, "T=5 C=33 R=3 N=[7, 20, 1] p=0"),
     ),
     Bug::new(
         "narrow.cu",
         "dropout takes the bits of other channels",
-        ["kept(a[i][2], low >> 8)", "kept(a[i][2], low)"],
+        ["spread_signs(word << (shift - 4), 0, select)", "spread_signs(word << shift, 0, select)"],
         DROPPED,
     ),
     Bug::new(
         "narrow.cu",
         "dropout of dA takes one row's bits for two",
-        ["(second >> 8 * j & 1) << 1", "(first >> 8 * j & 1) << 1"],
+        ["spread_signs(first << left, second << left,", "spread_signs(first << left, first << left,"],
         DROPPED,
     ),
     Bug::new(

@@ -51,11 +51,11 @@ fn an_adapter_costs_at_most_three_percent() {
     let size = GemmShape::new(OperandLayout::NT, &y, (0, t), ab).unwrap();
     let plain =
         costs(cuda, || multiply_on_tensor_cores(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap());
-    let run = LoraPass { cx: &cx, cuda, mask: None, up: 1.0, adapter_ids: None };
+    let run = LoraPass { cx: &cx, cuda, dropout: None, mask: None, up: 1.0, adapter_ids: None };
     let mut s = None;
     let narrow = costs(cuda, || {
         let layout = ColumnOffsets::new(&[o.target()]);
-        s = Some(low_rank(&run, &o.x, &[o.target()], &layout).unwrap());
+        s = Some(low_rank(&run, &o.x, &[o.target()], &layout).unwrap().0);
     });
     let main = costs(cuda, || adapted(&run, &mut y, &o.x, &o.target(), (&s.unwrap(), 0), tile).unwrap());
     let (rows, tiles) = ((2048 / t) as f64, (2048 / t * (5120 / n)) as f64);

@@ -7,15 +7,25 @@ use crate::cuda::flat_grid;
 use crate::dropout::Dropout;
 use crate::dropout::cuda::WITH_MASK;
 use crate::gemm::cuda::{
-    MAINLOOP, OperandLayout, PartialSums, SHAPE_CONSTANTS, TILES, Tile, TileVariant, choose,
+    MAINLOOP, OperandLayout, PartialSums, SHAPE_CONSTANTS, SHAPES, TILES, Tile, TileVariant, choose,
     shared as tile_shared, sum, tile as tile_of, tile_variants,
 };
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Error, Outs, Result, Tensor};
 
-/// [`MAINLOOP`] and the selection of targets.
-const WITH_TARGETS: &[(&str, &str)] =
-    &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], ("targets.cuh", include_str!("../targets.cuh"))];
+/// The words of a mask.
+const MASK: (&str, &str) = ("mask.cuh", include_str!("../mask.cuh"));
+
+/// [`MAINLOOP`], the selection of targets, and masks.
+const WITH_TARGETS: &[(&str, &str)] = &[
+    MAINLOOP[0],
+    MAINLOOP[1],
+    MAINLOOP[2],
+    WITH_MASK[1],
+    MASK,
+    ("targets.cuh", include_str!("../targets.cuh")),
+];
 
 /// Forward: y in one pass over W.
 pub static FORWARD: Source = Source {
@@ -44,14 +54,17 @@ pub static NARROW: Source = Source {
     text: include_str!("../narrow.cu"),
     headers: WITH_TARGETS,
     constants: CONSTANTS,
-    variants: || [true, false].map(alignment).into(),
+    variants: || {
+        let groups = |aligned| (1..=MAX_GROUPS).map(move |groups| narrow_variant(aligned, groups));
+        [true, false].into_iter().flat_map(groups).collect()
+    },
 };
 
 /// Dropout masks, and the elementwise kernels of f32 activations.
 pub static DROPOUT: Source = Source {
     name: "dropout.cu",
     text: include_str!("../dropout.cu"),
-    headers: WITH_MASK,
+    headers: &[WITH_MASK[0], WITH_MASK[1], MASK],
     constants: &[],
     variants: || vec![Variant::PLAIN],
 };
@@ -65,6 +78,8 @@ const CONSTANTS: &[Define] = &[
     Define::int("STRIP_COLUMNS", STRIP_COLUMNS),
     Define::int("STRIP_STAGES", STRIP_STAGES),
     Define::int("STRIP_THREADS", STRIP_THREADS),
+    Define::int("S_SHAPE", S_SHAPE),
+    Define::int("DA_SHAPE", DA_SHAPE),
 ];
 
 /// Linears of one launch.
@@ -83,10 +98,24 @@ const STRIP_THREADS: usize = 256;
 /// Shared memory of `lora_ds_db`: all stages of dy and S, and B, in bf16.
 const STRIP_SHARED: usize =
     2 * STRIP_STAGES * STRIP_ROWS * (STRIP_COLUMNS + RANK_GROUP) + 2 * STRIP_COLUMNS * RANK_GROUP;
-/// Tiles of `lora_s`, whose right operand is f32, and of `lora_da`.
-const S_TILE: Tile = tile_of(5, 1, 1.0);
-const DA_TILE: Tile = tile_of(6, 1, 1.0);
-const _: () = assert!(S_TILE.columns == RANK_GROUP && DA_TILE.rows == RANK_GROUP);
+/// Groups of columns that a block of `lora_s` or `lora_da` computes at most.
+const MAX_GROUPS: usize = 4;
+/// Tile shapes of `lora_s`, whose right operand is f32, and of `lora_da`, with one group; those with more follow.
+const S_SHAPE: usize = 5;
+const DA_SHAPE: usize = S_SHAPE + MAX_GROUPS;
+const _: () = assert!(s_tile(MAX_GROUPS).columns == MAX_GROUPS * RANK_GROUP);
+const _: () = assert!(da_tile(MAX_GROUPS).rows == MAX_GROUPS * RANK_GROUP);
+/// Tiles of x whose words of the mask `lora_s` holds at the same time.
+const MASK_TILES: usize = 3;
+
+const fn s_tile(groups: usize) -> Tile {
+    tile_of(S_SHAPE + groups - 1, 1, 1.0)
+}
+
+/// A tile with three groups has room for four: lines of 48 columns do not divide into the threads of a block.
+const fn da_tile(groups: usize) -> Tile {
+    tile_of(DA_SHAPE + groups.next_power_of_two().ilog2() as usize, 1, 1.0)
+}
 
 /// Returns the columns that R of one adapter take in S.
 pub(super) fn padded_rank(rank: usize) -> usize {
@@ -114,13 +143,21 @@ impl ColumnOffsets {
     fn pitch(&self) -> usize {
         self.at[self.at.len() - 1]
     }
+
+    /// Groups of columns of a block, and the blocks that all columns take.
+    fn blocks(&self) -> (usize, usize) {
+        let all = self.pitch() / RANK_GROUP;
+        let groups = all.min(MAX_GROUPS);
+        (groups, all.div_ceil(groups))
+    }
 }
 
 /// The context of one forward or backward, and the dropout and choice of rows.
 pub(super) struct LoraPass<'a> {
     pub cx: &'a Ctx,
     pub cuda: &'a Cuda,
-    /// (T, ⌈C/32⌉): a bit for every channel of every token that is kept; none without dropout.
+    pub dropout: Option<&'a Dropout>,
+    /// (T, ⌈C/32⌉): a bit for every channel of every token that is kept; none without dropout, and before it is made.
     pub mask: Option<Tensor>,
     /// Scale of the kept channels.
     pub up: f32,
@@ -129,53 +166,64 @@ pub(super) struct LoraPass<'a> {
 }
 
 impl<'a> LoraPass<'a> {
-    fn new(op: &'a Lora, cx: &'a Ctx, cuda: &'a Cuda, x: &Tensor) -> Result<Self> {
-        let mask = op.dropout.as_ref().map(|dropout| mask(cx, cuda, dropout, x)).transpose()?;
-        Ok(LoraPass {
+    fn new(op: &'a Lora, cx: &'a Ctx, cuda: &'a Cuda, mask: Option<Tensor>) -> Self {
+        LoraPass {
             cx,
             cuda,
+            dropout: op.dropout.as_ref(),
             mask,
             up: op.dropout.as_ref().map_or(1.0, |dropout| dropout.rate.keep_scale()),
             adapter_ids: op.adapter_ids.as_ref(),
-        })
+        }
     }
 }
 
-/// Computes y and S of each target: in bf16 all S are clones of one tensor with their columns side by side.
+/// The results of a forward pass.
+pub(super) struct Forward {
+    /// y of each target.
+    pub outs: Outs,
+    /// S of each target: in bf16 all are clones of one tensor with their columns side by side.
+    pub s: Vec<Tensor>,
+    /// The dropout mask, for the backward.
+    pub mask: Option<Tensor>,
+}
+
+/// Computes y and S of each target.
 pub(super) fn forward(
     op: &Lora,
     cx: &Ctx,
     cuda: &Cuda,
     x: &Tensor,
     targets: &[LoraLinear],
-) -> Result<(Outs, Vec<Tensor>)> {
+) -> Result<Forward> {
     check_supported(x, targets)?;
-    let run = LoraPass::new(op, cx, cuda, x)?;
+    let mut run = LoraPass::new(op, cx, cuda, None);
     let rows = x.shape().as_matrix().0;
     let mut outs: Outs = targets.iter().map(|t| cx.empty([rows, t.w.shape()[0]], x.dtype())).collect();
     if x.dtype() == DType::F32 {
+        run.mask = run.dropout.map(|dropout| mask(cx, cuda, dropout, x)).transpose()?;
         let s = f32::forward(&run, &mut outs, x, targets)?;
-        return Ok((outs, s));
+        return Ok(Forward { outs, s, mask: run.mask });
     }
     let layout = ColumnOffsets::new(targets);
-    let s = low_rank(&run, x, targets, &layout)?;
+    let (s, mask) = low_rank(&run, x, targets, &layout)?;
     for ((y, target), &at) in outs.iter_mut().zip(targets).zip(&layout.at) {
         let tile = choose_tile(cuda, OperandLayout::NT, y, target.w, aligned(x, target));
         adapted(&run, y, x, target, (&s, at), tile)?;
     }
-    Ok((outs, vec![s; targets.len()]))
+    Ok(Forward { outs, s: vec![s; targets.len()], mask })
 }
 
-/// Computes dA and dB of each target that has a dy, and dx if it is wanted.
+/// Computes dA and dB of each target that has a dy, and dx if it is wanted, with the `mask` of forward.
 pub(super) fn backward(
     op: &Lora,
     cx: &Ctx,
     cuda: &Cuda,
-    x: &Tensor,
+    (x, mask): (&Tensor, Option<&Tensor>),
     used: &[BackwardLinear],
     wants_dx: bool,
 ) -> Result<(Vec<[Tensor; 2]>, Option<Tensor>)> {
-    let run = LoraPass::new(op, cx, cuda, x)?;
+    let run = LoraPass::new(op, cx, cuda, mask.cloned());
     let mut gradients: Vec<_> = used.iter().map(|u| adapter_gradients(cx, &u.target)).collect();
     let mut dx = wants_dx.then(|| cx.empty(*x.shape(), x.dtype()));
     match x.dtype() {
@@ -185,33 +233,40 @@ pub(super) fn backward(
     Ok((gradients, dx))
 }
 
-/// Computes S (T, pitch) of all targets.
+/// Computes S (T, pitch) of all targets, and the dropout mask.
 pub(super) fn low_rank(
     run: &LoraPass,
     x: &Tensor,
     targets: &[LoraLinear],
     layout: &ColumnOffsets,
-) -> Result<Tensor> {
-    let LoraPass { cx, cuda, up, .. } = *run;
-    let ((t, c), pitch) = (x.shape().as_matrix(), layout.pitch());
-    let slices = c.div_ceil(SLICE);
-    let mut parts = cx.scratch([slices, t, pitch], DType::F32);
+) -> Result<(Tensor, Option<Tensor>)> {
+    let LoraPass { cx, cuda, up, dropout, .. } = *run;
+    let ((t, c), pitch, slices) =
+        (x.shape().as_matrix(), layout.pitch(), x.shape().as_matrix().1.div_ceil(SLICE));
+    let (groups, columns) = layout.blocks();
+    let tile = s_tile(groups);
+    let mask_words = MASK_TILES * tile.rows * SHAPES[tile.shape][2] / 32;
     let grid = Grid {
-        blocks: [t.div_ceil(S_TILE.rows), pitch / RANK_GROUP, slices],
-        threads: S_TILE.threads,
-        shared: tile_shared(&S_TILE, DType::F32),
+        blocks: [t.div_ceil(tile.rows), columns, slices],
+        threads: tile.threads,
+        shared: tile_shared(&tile, DType::F32) + 4 * mask_words,
     };
-    let mut args =
-        vec![Arg::Out(&mut parts), Arg::In(x), Arg::Maybe(run.mask.as_ref()), Arg::Maybe(run.adapter_ids)];
+    let mut parts = cx.scratch([slices, t, pitch], DType::F32);
+    let mut mask = dropout.map(|_| cx.empty([t, c.div_ceil(32)], DType::I32));
+    let mut args = vec![Arg::Out(&mut parts), Arg::MaybeOut(mask.as_mut()), Arg::In(x)];
+    args.extend([Arg::Maybe(dropout.map(|d| &d.tokens)), Arg::Maybe(run.adapter_ids)]);
     args.extend(per_target(targets, |t| Arg::Maybe(t.map(|t| t.a))));
     args.extend(per_target(targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
     args.extend(per_target(targets, |t| Arg::F32(t.map_or(0.0, |t| t.scale * up))));
-    args.extend([layout.adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
-    start(cuda, &NARROW, "lora_s", alignment(c.is_multiple_of(8)), grid, &mut args)?;
+    let drawn = dropout.map(|d| (d.key, d.rate.threshold(), d.first_channel));
+    let (key, threshold, first) = drawn.unwrap_or((RngKey { seed: 0, step: 0, site: 0 }, 0, 0));
+    args.extend([Arg::U64(key.seed), Arg::U32(key.step), Arg::U32(key.site), Arg::U32(threshold)]);
+    args.extend([first, layout.adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
+    start(cuda, &NARROW, "lora_s", narrow_variant(c.is_multiple_of(8), groups), grid, &mut args)?;
     let mut s = cx.empty([t, pitch], x.dtype());
     let partial_sums = PartialSums { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
     sum(cuda, &mut s, (0, pitch), (t, pitch), false, partial_sums)?;
-    Ok(s)
+    Ok((s, mask))
 }
 
 /// True when rows of x, W and B are multiples of 16 bytes.
@@ -260,15 +315,17 @@ fn backward_bf16(
     for ((u, [_, db]), &at) in used.iter().zip(&mut *gradients).zip(&layout.at) {
         ds_and_db(run, (&mut ds, at), db, u)?;
     }
+    let (groups, _) = layout.blocks();
+    let tile = da_tile(groups);
     let mut parts = cx.scratch([runs, pitch, c], DType::F32);
     let grid = Grid {
-        blocks: [c.div_ceil(DA_TILE.columns), pitch / RANK_GROUP, runs],
-        threads: DA_TILE.threads,
-        shared: DA_TILE.shared,
+        blocks: [c.div_ceil(tile.columns), pitch.div_ceil(tile.rows), runs],
+        threads: tile.threads,
+        shared: tile.shared,
     };
     let mut args = vec![Arg::Out(&mut parts), Arg::In(&ds), Arg::In(x), Arg::Maybe(run.mask.as_ref())];
     args.extend([t, c, RUN, pitch].map(|n| Arg::I32(n as i32)));
-    start(cuda, &NARROW, "lora_da", alignment(c.is_multiple_of(8)), grid, &mut args)?;
+    start(cuda, &NARROW, "lora_da", narrow_variant(c.is_multiple_of(8), groups), grid, &mut args)?;
     for ((target, [da, _]), &at) in targets.iter().zip(gradients).zip(&layout.at) {
         let partial_sums =
             PartialSums { parts: &parts, at: at * c, pitch: c, stride: pitch * c, slices: runs, scale: up };
@@ -304,7 +361,7 @@ fn ds_and_db(
     ];
     args.extend([t, n, rank, RUN, u.s.shape().as_matrix().1, u.s_at].map(|n| Arg::I32(n as i32)));
     let aligned = n.is_multiple_of(8) && rank.is_multiple_of(4);
-    start(cuda, &NARROW, "lora_ds_db", alignment(aligned), grid, &mut args)?;
+    start(cuda, &NARROW, "lora_ds_db", narrow_variant(aligned, 1), grid, &mut args)?;
     let pitch = ds.shape().as_matrix().1;
     let scale = u.target.scale;
     let of_ds =
@@ -337,7 +394,7 @@ fn input_gradient(run: &LoraPass, dx: &mut Tensor, ds: &Tensor, used: &[Backward
 /// Returns the dropout mask (T, ⌈C/32⌉) i32: a bit for every channel of every token, 1 when it is kept.
 fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> {
     let (t, c) = x.shape().as_matrix();
-    let mut mask = cx.scratch([t, c.div_ceil(32)], DType::I32);
+    let mut mask = cx.empty([t, c.div_ceil(32)], DType::I32);
     let key = dropout.key;
     let args = &mut [
         Arg::Out(&mut mask),
@@ -371,9 +428,9 @@ fn tile_variant(tile: &Tile, w: &Tensor, aligned: bool) -> Variant {
     TileVariant { shape: tile.shape, w: w.dtype(), aligned }.variant(Variant::PLAIN)
 }
 
-/// Defines ALIGNED: 1 when rows are multiples of 16 bytes.
-fn alignment(aligned: bool) -> Variant {
-    Variant::PLAIN.int("ALIGNED", aligned as usize)
+/// Defines ALIGNED, 1 when rows are multiples of 16 bytes, and the GROUPS of a block.
+fn narrow_variant(aligned: bool, groups: usize) -> Variant {
+    Variant::PLAIN.int("ALIGNED", aligned as usize).int("GROUPS", groups)
 }
 
 fn grid(tile: &Tile, (m, n): (usize, usize), w: &Tensor) -> Grid {

@@ -1,0 +1,39 @@
+// Words of a dropout mask, which lora_s makes and the backward reads again.
+//
+// math    keep.cuh says which channels are kept; a word holds 32 of them, from a multiple of 32 of x's channels on
+// layout  channels 2i and 2i + 1 of a word have bit i % 8 of its bytes 2 (i / 8) and 2 (i / 8) + 1: one shift brings both
+//         bits to the signs of two bytes, from which one permutation makes a mask of two elements
+#pragma once
+#include "keep.cuh"
+
+// Bit of a word's channel.
+__device__ inline int mask_bit(int channel) { return channel / 16 * 16 + channel % 2 * 8 + channel % 16 / 2; }
+
+// Moves the even bits of each half to its low byte, and the odd ones to its high byte.
+__device__ inline u32 split_pairs(u32 x) {
+    u32 t = (x ^ x >> 1) & 0x22222222;
+    x ^= t ^ t << 1;
+    t = (x ^ x >> 2) & 0x0c0c0c0c;
+    x ^= t ^ t << 2;
+    t = (x ^ x >> 4) & 0x00f000f0;
+    return x ^ t ^ t << 4;
+}
+
+// The word of 32 channels from `channel` on, counted in the unsharded input.
+__device__ inline u32 mask_word(u64 seed, u32 step, u32 site, u32 threshold, u32 token, u32 channel) {
+    auto keep = [&](u32 b) { return keep_bits(seed, step, site, threshold, token, channel / 8 + b); };
+    u32 bits = 0;
+#pragma unroll
+    for (int b = 0; b < 4; b++) bits |= keep(b) << 8 * b;
+    // Blocks of eight channels need not begin where the word does: then a fifth one meets its 32.
+    if (u32 skip = channel % 8) bits = bits >> skip | keep(4) << (32 - skip);
+    return split_pairs(bits);
+}
+
+// Spreads the signs of four of the bytes of a and b over a byte each. `select` has 8 plus the byte's number for each of
+// the four, the lowest first; b's bytes are numbers 4 to 7.
+__device__ inline u32 spread_signs(u32 a, u32 b, u32 select) {
+    u32 y;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(select));
+    return y;
+}
