@@ -58,7 +58,7 @@ fn small(spec: &Spec) -> Vec<usize> {
 }
 
 /// Runs the case forward, and backward from random gradients where it has a backward.
-fn both_ways(device: &Device, case: &Case, dtype: DType) -> Result<()> {
+pub fn both_ways(device: &Device, case: &Case, dtype: DType) -> Result<()> {
     let inputs = inputs(device, case, dtype, 1)?;
     let cx = Ctx::training(device, 1, 0);
     let outputs = (case.run)(&cx, &inputs.iter().collect::<Vec<_>>())?;

@@ -14,6 +14,8 @@ mod specs;
 
 use clap::{Parser, Subcommand};
 use codelsi_engine::Result;
+#[cfg(feature = "emulator")]
+use codelsi_engine::{DType, Error};
 use codelsi_launch::{DeviceChoice, help, title};
 use serde_json::json;
 use std::process::ExitCode;
@@ -66,6 +68,25 @@ enum KernelcheckCommand {
         #[arg(long, value_name = "TYPE", default_value = "bf16", value_parser = ["bf16", "f32"])]
         dtype: String,
     },
+    /// Model the time of an op on a chip, from counters of the software GPU and the chip's published rates.
+    #[cfg(feature = "emulator")]
+    #[command(next_line_help = true)]
+    Predict {
+        /// Op to model, forward and backward; `adapter`: the whole cost of a layer's adapters in training
+        op: String,
+        /// Chip: a100, h100 or h200
+        #[arg(long, value_name = "CHIP", default_value = "h200")]
+        chip: String,
+        /// Sizes, as 2048,5120 [default: Code Llama 13B's]
+        #[arg(long, value_name = "SIZES", conflicts_with = "tokens")]
+        shape: Option<String>,
+        /// With `adapter`: tokens of a step [default: 8192]
+        #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=1 << 17))]
+        tokens: Option<u32>,
+        /// Storage type of the tensors
+        #[arg(long, value_name = "TYPE", default_value = "bf16", value_parser = ["bf16", "f32"])]
+        dtype: String,
+    },
     /// Time every op on a GPU against the GPU's measured roofs.
     #[command(next_line_help = true)]
     Roofline {
@@ -97,6 +118,7 @@ const AFTER_HELP: &str = "\
 Examples:
   kernelcheck check rmsnorm                  on the software GPU
   kernelcheck check --device cuda --against emulated
+  kernelcheck predict gemm --chip a100 --shape 8192,8192,8192
 
 Exit status: 0 when nothing failed, 1 for a failure, 2 for a wrong command line.";
 
@@ -110,6 +132,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[cfg(feature = "emulator")]
+fn storage_type(name: &str) -> DType {
+    if name == "bf16" { DType::BF16 } else { DType::F32 }
 }
 
 /// Runs the command and returns whether nothing failed.
@@ -142,11 +169,25 @@ fn run(args: &KernelcheckArgs) -> Result<bool> {
         }
         #[cfg(feature = "emulator")]
         KernelcheckCommand::Counters { op, shape, device, dtype } => {
-            let dtype =
-                if dtype == "bf16" { codelsi_engine::DType::BF16 } else { codelsi_engine::DType::F32 };
-            let counted = counters::count(&device.open()?, op, shape.as_deref(), dtype)?;
+            let counted = counters::count(&device.open()?, op, shape.as_deref(), storage_type(dtype))?;
             print!("{}", counters::table(&counted));
             (true, counters::object(op, &counted))
+        }
+        #[cfg(feature = "emulator")]
+        KernelcheckCommand::Predict { op, chip, tokens, .. } if op == "adapter" => {
+            let cost = predict::adapter_cost(&predict::Chip::find(chip)?, tokens.unwrap_or(8192) as usize)?;
+            print!("{}", predict::adapter_table(&cost));
+            (true, predict::adapter_object(&cost))
+        }
+        #[cfg(feature = "emulator")]
+        KernelcheckCommand::Predict { op, chip, shape, tokens, dtype } => {
+            if tokens.is_some() {
+                return Err(Error::new("--tokens is for `predict adapter`; an op takes --shape"));
+            }
+            let chip = predict::Chip::find(chip)?;
+            let kernels = predict::predict_op(&chip, op, shape.as_deref(), storage_type(dtype))?;
+            print!("{}", predict::table(&chip, &kernels));
+            (true, predict::object(&chip, op, &kernels))
         }
         KernelcheckCommand::Roofline { device, shape, repeat, ops } => {
             let device = device.open()?;

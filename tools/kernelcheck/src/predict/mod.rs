@@ -2,16 +2,18 @@
 //!
 //! A launch takes the time of its slowest resource, each at the share of its rate that well-kept code reaches, plus the
 //! time to start it. Multiprocessors share the blocks of a grid evenly, so a last wave that fills few of them lengthens
-//! what they do themselves; device memory and the L2 cache serve all.
+//! what they do themselves and draw from the L2 cache; device memory serves all.
 //!
 //! The constants below are the only ones beside the chips' rates, and the same for every op and chip. Counters are of
 //! PTX: instructions that the assembler adds or removes are not seen.
 
 mod adapter;
 mod chip;
+mod op;
 
-pub use adapter::{AdapterCost, adapter_cost};
+pub use adapter::{adapter_cost, adapter_object, adapter_table};
 pub use chip::Chip;
+pub use op::{object, predict_op, table};
 
 use codelsi_emulator::occupancy;
 use codelsi_engine::cuda::LaunchRecord;
@@ -63,8 +65,6 @@ impl Bound {
 pub struct Prediction {
     /// Seconds, the start included.
     pub seconds: f64,
-    /// Seconds of the start.
-    pub launch: f64,
     pub bound: Bound,
 }
 
@@ -100,11 +100,11 @@ pub fn predict(chip: &Chip, launch: &LaunchRecord) -> Result<Prediction> {
         (Bound::Integer, on_chip(c.integer.warps, warps(chip.int32_lanes))),
         (Bound::Special, on_chip(c.special.warps, warps(chip.special_lanes))),
         (Bound::Shared, on_chip(shared, chip.shared_bytes / WAVEFRONT)),
-        (Bound::L2, bytes / (chip.l2_bytes * STREAM)),
+        (Bound::L2, bytes * tail / (chip.l2_bytes * STREAM)),
         (Bound::Dram, bytes.min(launch.footprint as f64) / (chip.dram_bytes * STREAM)),
     ];
     let (bound, seconds) = terms.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).expect("there are terms");
-    Ok(Prediction { seconds: seconds + LAUNCH, launch: LAUNCH, bound })
+    Ok(Prediction { seconds: seconds + LAUNCH, bound })
 }
 
 /// Counts the launches of `run` on the software GPU `device`, `blocks` blocks of each grid executed.
