@@ -43,22 +43,19 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "keep.cuh",
         "the high half of a word comes first",
-        [
-            "<< 2 * e | u32(words.at[e] >= limit) << (2 * e + 1)",
-            "<< (2 * e + 1) | u32(words.at[e] >= limit) << 2 * e",
-        ],
+        ["1u << 2 * e, words.at[e] << 16", "2u << 2 * e, words.at[e] << 16"],
         (BF16, "T=3 C=24 from 13 p=0.4"),
     ),
     Bug::new(
         "keep.cuh",
         "both halves of a word are the low one",
-        ["u32(words.at[e] >= limit)", "u32(words.at[e] << 16 >= limit)"],
+        ["2u << 2 * e, words.at[e],", "2u << 2 * e, words.at[e] << 16,"],
         (BF16, "T=70 C=264 from 0 p=0.05"),
     ),
     Bug::new(
         "keep.cuh",
         "a channel at the threshold is dropped",
-        ["<< 16 >= limit", "<< 16 > limit"],
+        ["setp.ge.u32", "setp.gt.u32"],
         (F32, "T=70 C=264 from 0 p=0.05"),
     ),
     Bug::new(

@@ -4,6 +4,7 @@ use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16, F32};
 
 const THREE: (DType, &str) = (BF16, "T=5 C=33 R=3 N=[7, 20, 1] p=0");
+const THREE_F32: (DType, &str) = (F32, "T=5 C=33 R=3 N=[7, 20, 1] p=0");
 const WIDE: (DType, &str) = (BF16, "T=7 C=520 R=20 N=[264] p=0");
 const DROPPED: (DType, &str) = (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05");
 const CHOSEN: (DType, &str) = (BF16, "T=9 C=40 R=3 N=[7, 16] adapters=3");
@@ -132,11 +133,11 @@ pub const BUGS: &[Bug] = &[
         (F32, "T=9 C=40 R=3 N=[7, 16] adapters=3"),
     ),
     // gemm's sum.cu where it serves adapters
-    Bug::new("sum.cu", "sums are not scaled by alpha/r", ["x[e] = scale * x[e]", "x[e] = x[e]"], THREE),
+    Bug::new("sum.cu", "sums are not scaled by alpha/r", ["x[e] = scale * x[e]", "x[e] = x[e]"], THREE_F32),
     Bug::new(
         "sum.cu",
         "four columns are stored where R has fewer",
         ["            if (e < count) y[e] = put<E>(x[e]);", "            y[e] = put<E>(x[e]);"],
-        THREE,
+        THREE_F32,
     ),
 ];

@@ -15,8 +15,8 @@
 //!
 //! **launch** on a GPU in bf16: S of all targets from one read of x, which makes the dropout mask and keeps it for
 //! backward, with split-K over slices of 512 channels, and their sum; then for each target the product of gemm with the
-//! slab S Bᵀ in front (`lora.cu`). Backward: for each target dS and dB from one read of dy, in partial sums, and their
-//! sums; dA of all targets from one read of x; dx (`dx.cu`). In f32
+//! slab S Bᵀ in front (`lora.cu`). Backward: dS and dB of all targets from one read of each dy, and dA of all from one
+//! read of x, each in partial sums and a launch that adds them; dx (`dx.cu`). In f32
 //! the plain products of gemm, in the order of the CPU twin.
 //!
 //! **numerics** f32 accumulation, k ascending; S and dS are stored in the type of x; A and B are f32 master weights,

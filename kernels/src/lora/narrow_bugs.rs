@@ -4,6 +4,7 @@ use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16};
 
 const DROPPED: (DType, &str) = (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05");
+const THREE: (DType, &str) = (BF16, "T=5 C=33 R=3 N=[7, 20, 1] p=0");
 const LONG: (DType, &str) = (BF16, "T=530 C=40 R=4 N=[16] p=0.2");
 const CHOSEN: (DType, &str) = (BF16, "T=9 C=40 R=3 N=[7, 16] adapters=3");
 const ALIGNED: (DType, &str) = (BF16, "T=65 C=72 R=16 N=[136, 24, 40] p=0.1");
@@ -96,6 +97,36 @@ pub const BUGS: &[Bug] = &[
         "narrow.cu",
         "runs of rows of dA are stored in one place",
         ["    parts += i64(blockIdx.z) * pitch * C;\n", ""],
+        LONG,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "sums of dS are not scaled by alpha/r",
+        ["pick(target, s0, s1, s2, s3), 4, true", "1.0f, 4, true"],
+        THREE,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "four columns of dB are stored where R has fewer",
+        ["1.0f, min(R - r, 4), true", "1.0f, 4, true"],
+        THREE,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "the next linear's parts of dS begin where the strips of the first end",
+        ["        of_ds += ds_parts(T, N, padded);\n", "        of_ds += ds_parts(T, N, 1);\n"],
+        ALIGNED,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "every linear's dA is the first one's",
+        ["        parts += i64(round_up(R, RANK_GROUP)) * C;\n", ""],
+        ALIGNED,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "the last run of rows is left out of dA",
+        ["i64(pitch) * C, runs, scale", "i64(pitch) * C, max(runs - 1, 1), scale"],
         LONG,
     ),
 ];

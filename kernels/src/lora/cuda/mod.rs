@@ -312,9 +312,8 @@ fn backward_bf16(
     let layout = ColumnOffsets::new(&targets);
     let (pitch, runs) = (layout.pitch(), t.div_ceil(RUN));
     let mut ds = cx.scratch([t, pitch], x.dtype());
-    for ((u, [_, db]), &at) in used.iter().zip(&mut *gradients).zip(&layout.at) {
-        ds_and_db(run, (&mut ds, at), db, u)?;
-    }
+    let (mut all_da, mut all_db): (Vec<_>, Vec<_>) = gradients.iter_mut().map(|[da, db]| (da, db)).unzip();
+    ds_and_db(run, &mut ds, &mut all_db, used)?;
     let (groups, _) = layout.blocks();
     let tile = da_tile(groups);
     let mut parts = cx.scratch([runs, pitch, c], DType::F32);
@@ -326,50 +325,59 @@ fn backward_bf16(
     let mut args = vec![Arg::Out(&mut parts), Arg::In(&ds), Arg::In(x), Arg::Maybe(run.mask.as_ref())];
     args.extend([t, c, RUN, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &NARROW, "lora_da", narrow_variant(c.is_multiple_of(8), groups), grid, &mut args)?;
-    for ((target, [da, _]), &at) in targets.iter().zip(gradients).zip(&layout.at) {
-        let partial_sums =
-            PartialSums { parts: &parts, at: at * c, pitch: c, stride: pitch * c, slices: runs, scale: up };
-        sum(cuda, da, (0, c), (target.rank(), c), false, partial_sums)?;
-    }
+    let values = targets.iter().map(|target| target.rank() * c.div_ceil(4)).sum();
+    let mut args = per_target_mut(&mut all_da);
+    args.push(Arg::In(&parts));
+    args.extend(per_target(&targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
+    args.push(Arg::F32(up));
+    args.extend([runs, pitch, c].map(|n| Arg::I32(n as i32)));
+    start(cuda, &NARROW, "lora_fold_da", narrow_variant(true, 1), flat_grid(values, 1), &mut args)?;
     match dx {
         Some(dx) => input_gradient(run, dx, &ds, used),
         None => Ok(()),
     }
 }
 
-/// Computes dS = s dy B into `ds` from column `at` on, and dB = dyᵀ S.
+/// Computes dS = s dy B (T, pitch) of all targets, and dB = dyᵀ S of each.
 fn ds_and_db(
     run: &LoraPass,
-    (ds, at): (&mut Tensor, usize),
-    db: &mut Tensor,
-    u: &BackwardLinear,
+    ds: &mut Tensor,
+    all_db: &mut [&mut Tensor],
+    used: &[BackwardLinear],
 ) -> Result<()> {
     let LoraPass { cx, cuda, .. } = *run;
-    let ((t, n), rank) = (u.dy.shape().as_matrix(), u.target.rank());
-    let padded = padded_rank(rank);
-    let (strips, runs) = (n.div_ceil(STRIP_COLUMNS), t.div_ceil(RUN));
-    let mut ds_parts = cx.scratch([strips, t, padded], DType::F32);
-    let mut db_parts = cx.scratch([runs, n, padded], DType::F32);
-    let grid =
-        Grid { blocks: [strips, runs, padded / RANK_GROUP], threads: STRIP_THREADS, shared: STRIP_SHARED };
-    let mut args = vec![
-        Arg::Out(&mut ds_parts),
-        Arg::Out(&mut db_parts),
-        Arg::In(u.dy),
-        Arg::In(u.target.b),
-        Arg::In(u.s),
-    ];
-    args.extend([t, n, rank, RUN, u.s.shape().as_matrix().1, u.s_at].map(|n| Arg::I32(n as i32)));
-    let aligned = n.is_multiple_of(8) && rank.is_multiple_of(4);
+    let ((t, pitch), s) = (ds.shape().as_matrix(), used[0].s);
+    let runs = t.div_ceil(RUN);
+    let width = |u: &BackwardLinear| u.dy.shape().as_matrix().1;
+    let (strips, padded) = (
+        |u: &BackwardLinear| width(u).div_ceil(STRIP_COLUMNS),
+        |u: &BackwardLinear| padded_rank(u.target.rank()),
+    );
+    let sum = |of: &dyn Fn(&BackwardLinear) -> usize| used.iter().map(of).sum::<usize>();
+    let mut ds_parts = cx.scratch([sum(&|u| strips(u) * t * padded(u))], DType::F32);
+    let mut db_parts = cx.scratch([sum(&|u| runs * width(u) * padded(u))], DType::F32);
+    let groups = used.iter().map(padded).max().unwrap_or(0) / RANK_GROUP;
+    let grid = Grid { blocks: [sum(&strips), runs, groups], threads: STRIP_THREADS, shared: STRIP_SHARED };
+    let widths = || per_target(used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32)));
+    let ranks = || per_target(used, |u| Arg::I32(u.map_or(0, |u| u.target.rank() as i32)));
+    let mut args = vec![Arg::Out(&mut ds_parts), Arg::Out(&mut db_parts), Arg::In(s)];
+    args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.dy))));
+    args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.target.b))));
+    args.extend(widths().into_iter().chain(ranks()));
+    args.extend(per_target(used, |u| Arg::I32(u.map_or(0, |u| u.s_at as i32))));
+    args.extend([t, RUN, s.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
+    let aligned = used.iter().all(|u| width(u).is_multiple_of(8) && u.target.rank().is_multiple_of(4));
     start(cuda, &NARROW, "lora_ds_db", narrow_variant(aligned, 1), grid, &mut args)?;
-    let pitch = ds.shape().as_matrix().1;
-    let scale = u.target.scale;
-    let of_ds =
-        PartialSums { parts: &ds_parts, at: 0, pitch: padded, stride: t * padded, slices: strips, scale };
-    sum(cuda, ds, (at, pitch), (t, padded), false, of_ds)?;
-    let of_db =
-        PartialSums { parts: &db_parts, at: 0, pitch: padded, stride: n * padded, slices: runs, scale: 1.0 };
-    sum(cuda, db, (0, rank), (n, rank), false, of_db)
+    drop(args);
+
+    let values = t * pitch / 4 + sum(&|u| width(u) * u.target.rank().div_ceil(4));
+    let mut args = vec![Arg::Out(ds)];
+    args.extend(per_target_mut(all_db));
+    args.extend([Arg::In(&ds_parts), Arg::In(&db_parts)]);
+    args.extend(widths().into_iter().chain(ranks()));
+    args.extend(per_target(used, |u| Arg::F32(u.map_or(0.0, |u| u.target.scale))));
+    args.extend([t, RUN, pitch].map(|n| Arg::I32(n as i32)));
+    start(cuda, &NARROW, "lora_fold_ds_db", narrow_variant(true, 1), flat_grid(values, 1), &mut args)
 }
 
 /// Computes dx = mask/(1-p) ⊙ Σ dS A + Σ dy W over at least one target.
@@ -414,6 +422,13 @@ fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> 
 /// Returns [`TARGETS`] arguments, one of each target and null for missing targets.
 fn per_target<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec<Arg<'a>> {
     (0..TARGETS).map(|i| of(all.get(i))).collect()
+}
+
+/// Returns [`TARGETS`] outputs, null for missing targets.
+fn per_target_mut<'a>(all: &'a mut [&mut Tensor]) -> Vec<Arg<'a>> {
+    let missing = TARGETS - all.len();
+    let given = all.iter_mut().map(|t| Arg::MaybeOut(Some(t)));
+    given.chain((0..missing).map(|_| Arg::MaybeOut(None))).collect()
 }
 
 fn choose_tile(cuda: &Cuda, form: OperandLayout, y: &Tensor, w: &Tensor, aligned: bool) -> Tile {
