@@ -239,11 +239,23 @@
   // A call whose arguments are spread, as the judge rewrites it.
   const spread = (self, key, list) => (list.length > MOST ? callWith(self[key], self, list) : self[key](...list));
 
+  // A power, as the judge rewrites it: that of numbers is the judge's own.
+  const { pow } = Math;
+  function power(a, b) {
+    if (typeof a !== "number" || typeof b !== "number") [a, b] = [-(-a), -(-b)];
+    return typeof a === "number" && typeof b === "number" ? pow(a, b) : a ** b;
+  }
+  power.of = (object, key) => {
+    const name = typeof key === "symbol" ? key : Text(key);
+    return { object, name, value: object[name] };
+  };
+  power.assign = ({ object, name, value }, exponent) => (object[name] = power(value, exponent));
+
   // Node's module wrapper, on the first line so that line numbers are those of the program.
-  const wrap = (program) => natives.compile(`(function (exports, require, module, __filename, __dirname, ${natives.spreadName}) {${program}\n})`);
+  const wrap = (program) => natives.compile(`(function (exports, require, module, __filename, __dirname, ${natives.spreadName}, ${natives.powerName}) {${program}\n})`);
   function call(f, require) {
     const module = { exports: {} };
-    return apply(f, module.exports, [module.exports, require, module, "/file.js", "/", spread]);
+    return apply(f, module.exports, [module.exports, require, module, "/file.js", "/", spread, power]);
   }
 
   return {
