@@ -97,6 +97,29 @@ pub const LIKE_NODE: &[(Status, &str)] = &[
         Ok,
         "const mac = require('crypto').createHmac('sha256', 'key').update('text').digest('base64').length;\nassert.equal(mac, 44);",
     ),
+    // Paths, and what util writes.
+    (
+        Ok,
+        "const path = require('path'); const at = path.parse('/a/b.tar.gz/');\nassert.deepEqual([path.join('a', '..', '/b//c.', '.'), path.relative('/a/b/c', '/a/d'), path.basename('x/y.ts', '.ts'), at.name, path.resolve('/a', '../b'), path.extname('.x'), path.dirname('/a//b')], ['b/c.', '../../d', 'y', 'b.tar', '/b', '', '/a/']);",
+    ),
+    (
+        Ok,
+        "const { StringDecoder } = require('node:string_decoder'); const d = new StringDecoder('utf8'); const parts = [[0x61, 0xe2], [0x82], [0xac, 0xf0, 0x9f]].map((bytes) => d.write(Buffer.from(bytes)));\nassert.deepEqual([...parts, d.end()], ['a', '', '\\u20ac', '\\ufffd']);",
+    ),
+    (
+        Ok,
+        "const util = require('util'); class P { x = 1; y = ['a', \"it's\"]; } const o: any = { m: new Map([[1, { d: { e: {} } }]]), n: null, f() {}, 'k-k': -0 }; o.self = o;\nassert.equal(util.inspect([new P(), o]), `[\\n  P { x: 1, y: [ 'a', \"it's\" ] },\\n  <ref *1> {\\n    m: Map(1) { 1 => [Object] },\\n    n: null,\\n    f: [Function: f],\\n    'k-k': -0,\\n    self: [Circular *1]\\n  }\\n]`);",
+    ),
+    (
+        Ok,
+        "const util = require('util');\nassert.deepEqual([util.format('%s %d%% %j %i', 'a', 4.5, { b: [1] }, '12px', [1, 'z'], 'end'), util.inspect(Array.from({ length: 9 }, (_, i) => i * i)), util.format('%s', [1n, { a: 1 }]), util.inspect('a\\nb')], [\"a 4.5% {\\\"b\\\":[1]} 12 [ 1, 'z' ] end\", '[\\n   0,  1,  4,  9, 16,\\n  25, 36, 49, 64\\n]', '[ 1n, [Object] ]', \"'a\\\\nb'\"]);",
+    ),
+    // A hash of what inspect and format make of values of all kinds.
+    (
+        Ok,
+        r#"const util = require('util'); class A { x = 1; get g() { return 1; } static s = 2; } class B extends A { y = [undefined, null, , 3]; } const kept: any[] = [[1, 2, [3, [4, [5]]]], new B(), A, B, new (class extends Map<any, any> {})([[{ a: 1 }, 'b']]), new Set(['it\'s', 'a "b"', `it's "c"`]), Object.create(null), Object.assign(Object.create(null), { 'a-b': 1n }), [,'x',,,], Array.from({ length: 130 }, (_, i) => i * 37), Array.from({ length: 30 }, (_, i) => 'w'.repeat(i % 9)), new Date(5), /a\/b/gi, Object(1), Object('boxed'), Symbol('s'), -0, 'line one\nline two', '\x01\ud800', { [Symbol('k')]: 1, __x: { y: { z: { w: 1 } } }, get a() { return 1; }, set b(v: any) {} }, new Uint8Array([1, 2, 3]), () => 1, function named() {}, async () => 1, function* gen() {}, Math.max, { a: 'x'.repeat(60), b: 'y'.repeat(60) }, Object.assign([1, 2], { extra: true }), (function (...xs: any[]) { return arguments; })(1, 2), Math, JSON, { toString() { return 'own'; } }]; const texts = kept.flatMap((value) => [undefined, { depth: 0 }, { depth: 5, breakLength: 40 }, { compact: false }, { sorted: true, maxArrayLength: 2 }].map((options: any) => util.inspect(value, options)).concat(util.format('%s|%O|%d|%j', value, value, Number.isNaN(value) ? value : 1, 'j'), util.format(value, value))); let h = 0; for (const c of texts.join('\n')) h = (Math.imul(h, 31) + c.codePointAt(0)!) | 0;
+assert.equal(h, 1318608571);"#,
+    ),
     // Addresses.
     (
         Ok,
@@ -176,6 +199,8 @@ pub const NEED_NODE: &[&str] = &[
     "\nassert.equal((1234.5).toLocaleString('de-DE'), '1.234,5');",
     "\nassert.equal(new Date(0).toLocaleDateString('en-US', { month: 'long', timeZone: 'UTC' }), 'January');",
     "const zlib = require('zlib');\nassert.equal(zlib.gunzipSync(zlib.gzipSync('x')).toString(), 'x');",
+    "const { inspect } = require('util');\nassert.equal(inspect(Promise.resolve(1)), 'Promise { 1 }');",
+    "\nassert.equal(require('path').win32.join('a', 'b'), 'a\\\\b');",
     "declare var AbortController: any;\nassert.equal(new AbortController().signal.aborted, false);",
     "const big = new Array(70000).fill(1); const f = (...xs: number[]) => xs.length;\nassert.equal(f(...big), 70000);",
     "\nassert.equal([...new (Intl as any).Segmenter().segment('ab')].length, 2);",

@@ -1,5 +1,5 @@
 // An emulation of the parts of Node that programs under test use. Evaluates to a function of the host's natives and of what the
-// other files evaluate to ({ assert, buffer, clone, locale, modules, url }) that returns what the host calls: { main, guarded,
+// other files evaluate to ({ assert, buffer, clone, decoder, inspect, locale, modules, path, url }) that returns what the host calls: { main, guarded,
 // rejection, turn }.
 //
 // natives: write(text) to standard error, exit(code), kill(signal), sleep(ms), now(), hash(algorithm, latin1), compile(code),
@@ -183,7 +183,7 @@
   const buffer = files.buffer();
   const url = files.url({ ...natives, TextDecoder: buffer.TextDecoder });
   const performance = { now: natives.now, timeOrigin: Date.now(), mark: quiet, measure: quiet, toJSON: () => ({}) };
-  const parts = { assert, console, process, inspect, performance, timers: { setTimeout, setInterval, setImmediate, ...clearing }, ...buffer, ...url };
+  const parts = { assert, console, process, inspect, performance, timers: { setTimeout, setInterval, setImmediate, ...clearing }, ...buffer, ...url, ...files.decoder(buffer.Buffer), path: files.path, texts: files.inspect };
   const require = files.modules(natives, parts, later);
   const { getRandomValues, randomUUID } = require("crypto");
   files.locale(natives);
