@@ -53,7 +53,7 @@ pub fn log(x: f64) -> f64 {
     let dk = f64::from(k);
     if 0xf_ffff & (fraction + 2) < 3 {
         // |f| < 2⁻²⁰
-        let r = f * f * (0.5 - 0.333_333_333_333_333_33 * f);
+        let r = f * f * (0.5 - 1.0 / 3.0 * f);
         return match (f == 0.0, k) {
             (true, _) => dk * LN2_HIGH + dk * LN2_LOW,
             (_, 0) => f - r,
@@ -126,7 +126,7 @@ fn of_factor(f: f64, k: i32, lost: f64, tiny: bool) -> f64 {
         if f == 0.0 {
             return if k == 0 { 0.0 } else { dk * LN2_HIGH + (lost + dk * LN2_LOW) };
         }
-        let r = half * (1.0 - 0.666_666_666_666_666_66 * f);
+        let r = half * (1.0 - 2.0 / 3.0 * f);
         return if k == 0 { f - r } else { dk * LN2_HIGH - ((r - (dk * LN2_LOW + lost)) - f) };
     }
     let s = f / (2.0 + f);

@@ -59,7 +59,7 @@ const LOG2_E_PARTS: [f64; 2] = [f64::from_bits(0x3ff7_1547_6000_0000), f64::from
 /// Returns log2 of a number within 2⁻²⁰ of 1: a number without lower half, and its tail.
 fn log2_near_one(a: f64) -> (f64, f64) {
     let t = a - 1.0;
-    let w = (t * t) * (0.5 - t * (0.333_333_333_333_333_3 - t * 0.25));
+    let w = (t * t) * (0.5 - t * (1.0 / 3.0 - t * 0.25));
     let u = LOG2_E_PARTS[0] * t;
     let v = t * LOG2_E_PARTS[1] - w * LOG2_E;
     let log = upper(u + v);
