@@ -115,7 +115,7 @@ fn dishonest_programs_are_flagged_and_honest_ones_are_not() {
 
 fn every_verdict_is_right_and_nothing_escapes() {
     let sandbox = Sandbox::checked().expect("the sandbox must hold where the tests run");
-    println!("sandbox: {:?}", sandbox.isolation());
+    println!("sandbox: {:?}, control groups: {}", sandbox.isolation(), sandbox.has_control_groups());
     let Some((problems, cases)) = problems_and_cases() else { return };
     let full = std::env::var_os("CODELSI_FULL").is_some();
     let mut failed = 0;

@@ -18,6 +18,7 @@
 //!
 //! This module does not depend on judges or languages: its callers name the entry points that a child may run.
 
+mod cgroup;
 mod config;
 mod lockdown;
 mod mounts;
@@ -33,6 +34,7 @@ pub use policy::{Isolation, ResourceLimits, system_runtime};
 pub use run::{CapturedStream, ProcessOutput, Resource, Sandbox, Termination};
 pub use task::{ChildTask, EntryPoint, exec};
 
+use cgroup::Delegation;
 use codelsi_engine::{Error, Result};
 
 /// Turns this process into a stage of a sandbox, and does not return, if it was started as one; returns at once
@@ -60,7 +62,12 @@ impl Sandbox {
     /// # Errors
     /// Names the protection that failed.
     pub fn isolated_by(isolation: Isolation) -> Result<Self> {
-        let sandbox = Sandbox::untested(isolation);
-        selftest::check(&sandbox).map(|()| sandbox)
+        let tested = |sandbox: Sandbox| selftest::check(&sandbox).map(|()| sandbox);
+        match Delegation::of_this_process() {
+            // A group that does not keep its limits is left out.
+            Some(groups) => tested(Sandbox::untested(isolation).with_groups(groups))
+                .or_else(|_| tested(Sandbox::untested(isolation))),
+            None => tested(Sandbox::untested(isolation)),
+        }
     }
 }

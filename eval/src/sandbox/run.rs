@@ -1,5 +1,6 @@
 //! The harness side of one run: start the child, drain its output, watch its resources, stop it.
 
+use super::cgroup::{Delegation, ProgramGroup};
 use super::config::{READY, SELF, STAGE_FLAG, SandboxConfig};
 use super::policy::{Isolation, ResourceLimits};
 use super::process_tree;
@@ -106,12 +107,24 @@ impl CapturedStream {
 #[derive(Clone, Copy, Debug)]
 pub struct Sandbox {
     isolation: Isolation,
+    /// Where each program gets a control group of its own.
+    groups: Option<&'static Delegation>,
 }
 
 impl Sandbox {
     /// A sandbox whose self-test has not run.
     pub(super) fn untested(isolation: Isolation) -> Self {
-        Sandbox { isolation }
+        Sandbox { isolation, groups: None }
+    }
+
+    /// The same sandbox with a control group for each program.
+    pub(super) fn with_groups(self, groups: &'static Delegation) -> Self {
+        Sandbox { groups: Some(groups), ..self }
+    }
+
+    /// Returns true if the kernel counts and limits the memory and the threads of each program, instead of samples.
+    pub fn has_control_groups(&self) -> bool {
+        self.groups.is_some()
     }
 
     /// The isolation in force.
@@ -140,10 +153,12 @@ impl Sandbox {
             limits,
             task,
         };
+        let group = self.groups.map(|groups| groups.group(&limits)).transpose();
+        let group = group.map_err(|e| Error::op("control group", e.to_string()))?;
         let started = Instant::now();
-        let child = self.start(&config)?;
-        let (end, mut stdout, stderr) =
-            watch(child, &config, started).map_err(|e| Error::op("sandbox", e.to_string()))?;
+        let child = self.start(&config, group.as_ref())?;
+        let (end, mut stdout, stderr) = watch(child, &config, group.as_ref(), started)
+            .map_err(|e| Error::op("sandbox", e.to_string()))?;
         let begun = stdout.strip_ready();
         let output = ProcessOutput { end, stdout, stderr, seconds: started.elapsed().as_secs_f64() };
         // A limit that is exceeded before the program begins still counts against the program.
@@ -155,7 +170,7 @@ impl Sandbox {
         Err(Error::op("sandbox", cause))
     }
 
-    fn start(&self, config: &SandboxConfig) -> Result<Child> {
+    fn start(&self, config: &SandboxConfig, group: Option<&ProgramGroup>) -> Result<Child> {
         let folder = config.folder.as_os_str();
         let mut child = Command::new(SELF)
             .args([STAGE_FLAG, "outer"])
@@ -170,6 +185,12 @@ impl Sandbox {
             .spawn()
             .map_err(|e| Error::io(SELF, e))
             .at("sandbox")?;
+        // The first stage starts nothing before it has read its configuration.
+        if let Some(Err(e)) = group.map(|group| group.add(child.id())) {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Error::op("control group", e.to_string()));
+        }
         // An error is ignored: a stage that dies at once reports the cause on its standard error.
         let _ = config.send(child.stdin.as_mut().expect("piped"));
         Ok(child)
@@ -180,6 +201,7 @@ impl Sandbox {
 fn watch(
     mut child: Child,
     config: &SandboxConfig,
+    group: Option<&ProgramGroup>,
     started: Instant,
 ) -> std::io::Result<(Termination, CapturedStream, CapturedStream)> {
     let mut streams = [
@@ -195,7 +217,7 @@ fn watch(
         match stopped {
             None if measured.elapsed() >= TICK => {
                 measured = Instant::now();
-                if let Some(limit) = exceeded_limit(&child, config, started, &mut run_delay) {
+                if let Some(limit) = exceeded_limit(&child, config, group, started, &mut run_delay) {
                     stopped = Some((limit, Instant::now()));
                     lifeline = None;
                 }
@@ -209,7 +231,10 @@ fn watch(
     drop(lifeline);
     let end = match stopped {
         Some((limit, _)) => Termination::LimitExceeded(limit),
-        None => Termination::Exited(child.wait()?.code().unwrap_or(128)),
+        None => {
+            let code = child.wait()?.code().unwrap_or(128);
+            group.and_then(refused_by_kernel).map_or(Termination::Exited(code), Termination::LimitExceeded)
+        }
     };
     let _ = child.try_wait();
     let [(_, stdout), (_, stderr)] = streams;
@@ -242,10 +267,18 @@ fn drain(streams: &mut [(Option<OwnedFd>, CapturedStream); 2]) -> std::io::Resul
     Ok(())
 }
 
+/// Returns the resource of which the kernel gave the group no more.
+fn refused_by_kernel(group: &ProgramGroup) -> Option<Resource> {
+    let checks =
+        [(group.ran_out_of_memory(), Resource::Memory), (group.ran_out_of_threads(), Resource::Threads)];
+    checks.into_iter().find(|(refused, _)| *refused).map(|(_, resource)| resource)
+}
+
 /// Returns the first resource whose limit the run exceeds.
 fn exceeded_limit(
     child: &Child,
     config: &SandboxConfig,
+    group: Option<&ProgramGroup>,
     started: Instant,
     run_delay: &mut Duration,
 ) -> Option<Resource> {
@@ -258,11 +291,12 @@ fn exceeded_limit(
     let checks = [
         (is_late(started.elapsed(), *run_delay, limits.wall), Resource::Wall),
         (now.cpu >= limits.cpu, Resource::Cpu),
-        (now.memory >= limits.memory, Resource::Memory),
+        (group.is_none() && now.memory >= limits.memory, Resource::Memory),
         (now.processes > limits.processes + stages, Resource::Processes),
         (now.threads > limits.threads + stages, Resource::Threads),
     ];
     let exceeded = checks.into_iter().find(|(exceeds, _)| *exceeds).map(|(_, resource)| resource);
+    let exceeded = exceeded.or_else(|| group.and_then(refused_by_kernel));
     let disk_full = || process_tree::folder_bytes(&config.folder, limits.disk) > limits.disk;
     exceeded.or_else(|| disk_full().then_some(Resource::Disk))
 }

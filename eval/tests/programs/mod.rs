@@ -97,6 +97,29 @@ pub const LIKE_NODE: &[(Status, &str)] = &[
         Ok,
         "const mac = require('crypto').createHmac('sha256', 'key').update('text').digest('base64').length;\nassert.equal(mac, 44);",
     ),
+    // Paths, and what util writes.
+    (
+        Ok,
+        "const path = require('path'); const at = path.parse('/a/b.tar.gz/');\nassert.deepEqual([path.join('a', '..', '/b//c.', '.'), path.relative('/a/b/c', '/a/d'), path.basename('x/y.ts', '.ts'), at.name, path.resolve('/a', '../b'), path.extname('.x'), path.dirname('/a//b')], ['b/c.', '../../d', 'y', 'b.tar', '/b', '', '/a/']);",
+    ),
+    (
+        Ok,
+        "const { StringDecoder } = require('node:string_decoder'); const d = new StringDecoder('utf8'); const parts = [[0x61, 0xe2], [0x82], [0xac, 0xf0, 0x9f]].map((bytes) => d.write(Buffer.from(bytes)));\nassert.deepEqual([...parts, d.end()], ['a', '', '\\u20ac', '\\ufffd']);",
+    ),
+    (
+        Ok,
+        "const util = require('util'); class P { x = 1; y = ['a', \"it's\"]; } const o: any = { m: new Map([[1, { d: { e: {} } }]]), n: null, f() {}, 'k-k': -0 }; o.self = o;\nassert.equal(util.inspect([new P(), o]), `[\\n  P { x: 1, y: [ 'a', \"it's\" ] },\\n  <ref *1> {\\n    m: Map(1) { 1 => [Object] },\\n    n: null,\\n    f: [Function: f],\\n    'k-k': -0,\\n    self: [Circular *1]\\n  }\\n]`);",
+    ),
+    (
+        Ok,
+        "const util = require('util');\nassert.deepEqual([util.format('%s %d%% %j %i', 'a', 4.5, { b: [1] }, '12px', [1, 'z'], 'end'), util.inspect(Array.from({ length: 9 }, (_, i) => i * i)), util.format('%s', [1n, { a: 1 }]), util.inspect('a\\nb')], [\"a 4.5% {\\\"b\\\":[1]} 12 [ 1, 'z' ] end\", '[\\n   0,  1,  4,  9, 16,\\n  25, 36, 49, 64\\n]', '[ 1n, [Object] ]', \"'a\\\\nb'\"]);",
+    ),
+    // A hash of what inspect and format make of values of all kinds.
+    (
+        Ok,
+        r#"const util = require('util'); class A { x = 1; get g() { return 1; } static s = 2; } class B extends A { y = [undefined, null, , 3]; } const kept: any[] = [[1, 2, [3, [4, [5]]]], new B(), A, B, new (class extends Map<any, any> {})([[{ a: 1 }, 'b']]), new Set(['it\'s', 'a "b"', `it's "c"`]), Object.create(null), Object.assign(Object.create(null), { 'a-b': 1n }), [,'x',,,], Array.from({ length: 130 }, (_, i) => i * 37), Array.from({ length: 30 }, (_, i) => 'w'.repeat(i % 9)), new Date(5), /a\/b/gi, Object(1), Object('boxed'), Symbol('s'), -0, 'line one\nline two', '\x01\ud800', { [Symbol('k')]: 1, __x: { y: { z: { w: 1 } } }, get a() { return 1; }, set b(v: any) {} }, new Uint8Array([1, 2, 3]), () => 1, function named() {}, async () => 1, function* gen() {}, Math.max, { a: 'x'.repeat(60), b: 'y'.repeat(60) }, Object.assign([1, 2], { extra: true }), (function (...xs: any[]) { return arguments; })(1, 2), Math, JSON, { toString() { return 'own'; } }]; const texts = kept.flatMap((value) => [undefined, { depth: 0 }, { depth: 5, breakLength: 40 }, { compact: false }, { sorted: true, maxArrayLength: 2 }].map((options: any) => util.inspect(value, options)).concat(util.format('%s|%O|%d|%j', typeof value === 'function' ? 'f' : value, value, Number.isNaN(value) ? value : 1, 'j'), util.format(value, value))); let h = 0; for (const c of texts.join('\n')) h = (Math.imul(h, 31) + c.codePointAt(0)!) | 0;
+assert.equal(h, -76039555);"#,
+    ),
     // Addresses.
     (
         Ok,
@@ -134,14 +157,18 @@ pub const LIKE_NODE: &[(Status, &str)] = &[
         Ok,
         "const n = [(1234567.891).toLocaleString(), (0.256).toLocaleString('en-US', { style: 'percent' }), new Intl.NumberFormat('en-US', { style: 'currency', currency: 'USD' }).format(-5.5)];\nassert.deepEqual(n, ['1,234,567.891', '26%', '-$5.50']);",
     ),
-    // The last digits of Math: a hash of the results of twelve functions.
+    // The last digits of Math: a hash of the results of all functions and of powers.
     (
         Ok,
-        "let h = 0; const f = [Math.acos, Math.asin, Math.atan, Math.cosh, Math.exp, Math.expm1, Math.log2, Math.sinh, Math.tan, Math.tanh, (x: number) => Math.atan2(x, 3), (x: number) => Math.hypot(x, 0.3, 2)];\nfor (let i = 1; i < 2000; i++) for (const g of f) h = (h * 31 + new Uint32Array(new Float64Array([g(i / (i % 7 ? 2001 : 40))]).buffer)[0]) | 0;\nassert.equal(h, -974314016);",
+        "const number = new Float64Array(1), bits = new Uint32Array(number.buffer); let s = 1; const random = () => ((s ^= s << 13), (s ^= s >>> 17), (s ^= s << 5), (s >>> 0) / 2 ** 32); const f = [...['acos', 'acosh', 'asin', 'asinh', 'atan', 'atan2', 'atanh', 'cbrt', 'cos', 'cosh', 'exp', 'expm1', 'hypot', 'log', 'log10', 'log1p', 'log2', 'pow', 'sin', 'sinh', 'tan', 'tanh'].map((name) => (Math as any)[name]), (x: number, y: number) => Math.abs(x) ** y, (x: number, y: number) => { let z = x; z **= Math.round(y); return z; }]; let h = 0;\nfor (let i = 0; i < 20000; i++) { const [x, y] = [(random() - 0.3) * 10 ** (i % 12 - 3), (random() - 0.5) * 20]; for (const g of f) { number[0] = g(x, y); h = (Math.imul(h, 31) + bits[0]) | 0; } } assert.equal(h, 563103748);",
     ),
     (
         Ok,
-        "const m = [Math.hypot(3, NaN), Math.hypot(Infinity, NaN), Math.hypot(), Math.exp(1), Math.log10(1e-7), Math.log10(2000), Math.cosh(711), Math.sinh(-710), Math.asinh(0.7)];\nassert.deepEqual(m, [NaN, Infinity, 0, 2.718281828459045, -7, 3.3010299956639813, Infinity, -1.1169973830808557e+308, 0.6526665660823557]);",
+        "const m = [Math.hypot(3, NaN), Math.hypot(Infinity, NaN), Math.hypot(), Math.exp(1), Math.log10(1e-7), Math.log10(2000), Math.cosh(711), Math.sinh(-710), Math.asinh(0.7), 0.1 ** 8, Math.pow(1 / 3, -2), (-8) ** (1 / 3), Math.pow(1, Infinity), Math.cbrt(-0.001), Math.log(0), Math.sin(1e300)];\nassert.deepEqual(m, [NaN, Infinity, 0, 2.718281828459045, -7, 3.3010299956639813, Infinity, -1.1169973830808557e+308, 0.6526665660823557, 1.0000000000000005e-8, 9.000000000000002, NaN, NaN, -0.1, -Infinity, -0.8178819121159085]);",
+    ),
+    (
+        Ok,
+        "const o: any = { n: 3, s: '2', b: 2n, get g() { return { n: 2 }; } }; let calls = 0; const at = () => (calls++, o); at().n **= 2; o.s **= 3; o['b'] **= 10n; at()[calls > 5 ? 'x' : 'n'] **= 0.5;\nassert.deepEqual([o.n, o.s, String(o.b), calls, String((-2n) ** 3n), ([3] as any) ** 2], [3, 8, '1024', 2, '-8', 9]); assert.throws(() => (2n as any) ** 2, TypeError);",
     ),
     // Events and servers.
     (
@@ -172,6 +199,8 @@ pub const NEED_NODE: &[&str] = &[
     "\nassert.equal((1234.5).toLocaleString('de-DE'), '1.234,5');",
     "\nassert.equal(new Date(0).toLocaleDateString('en-US', { month: 'long', timeZone: 'UTC' }), 'January');",
     "const zlib = require('zlib');\nassert.equal(zlib.gunzipSync(zlib.gzipSync('x')).toString(), 'x');",
+    "const { inspect } = require('util');\nassert.equal(inspect(Promise.resolve(1)), 'Promise { 1 }');",
+    "\nassert.equal(require('path').win32.join('a', 'b'), 'a\\\\b');",
     "declare var AbortController: any;\nassert.equal(new AbortController().signal.aborted, false);",
     "const big = new Array(70000).fill(1); const f = (...xs: number[]) => xs.length;\nassert.equal(f(...big), 70000);",
     "\nassert.equal([...new (Intl as any).Segmenter().segment('ab')].length, 2);",
@@ -196,6 +225,10 @@ pub const HONEST: &[&str] = &[
     "namespace C { export let n = 0; export function inc() { return ++n; } }\nassert.equal(C.inc(), 1);",
     "function f(this: any) { 'use strict'; return this; }\nassert.equal(f(), undefined);",
     "async function f() { return 1; }\n(async () => { assert.equal(await f(), 1); })();",
+    // The candidate uses assert itself, and adds to it.
+    "const { ok } = require('assert'); function f(n: number) { ok(n > 0); assert.strict.equal(typeof n, 'number'); return n; }\nassert.equal(f(1), 1);",
+    "assert.near = (a: number, b: number) => assert.ok(Math.abs(a - b) < 1e-9); function f() { return 0.1 + 0.2; }\nassert.near(f(), 0.3); require('node:assert').near(f(), 0.3);",
+    "function same(a: any, assert: any) { assert = a; return assert; }\nassert.equal(same(1, 2), 1);",
 ];
 
 /// Wrong programs that end with exit code 0.
@@ -203,4 +236,12 @@ pub const DISHONEST: &[&str] = &[
     "function f() { process.exit(0); }\nassert.equal(f(), 1);",
     "function f() { process.on('uncaughtException', () => {}); return 2; }\nassert.equal(f(), 1);",
     "function f() { process.on('exit', () => { process.exitCode = 0; }); return 2; }\nassert.equal(f(), 1);",
+    // An assert that the candidate's own part binds, or that the tests bind later, is replaced in part or as a whole.
+    "(assert as any).deepEqual = () => {}; function f() { return 2; }\nassert.deepEqual(f(), 1);",
+    "const a = require('assert'); a.equal = a.strict.equal = () => {}; function f() { return 2; }\nassert.equal(f(), 1);",
+    "const a = require('assert'); a.deepEqual = a.deepStrictEqual; a.deepStrictEqual = () => {}; function f() { return [2]; }\nassert.deepStrictEqual(f(), [1]);",
+    "Object.defineProperty(require('node:assert'), 'equal', { value: () => {} }); function f() { return 2; }\nassert.equal(f(), 1);",
+    "Object.assign(assert, { equal() {} }); function f() { return 2; }\nassert.equal(f(), 1);",
+    "require('assert').strict.equal = () => {}; function f() { return 2; }\nassert.strict.equal(f(), 1);",
+    "require('assert').equal = () => {}; function f() { return 2; }\nrequire('node:assert').equal(f(), 1);",
 ];

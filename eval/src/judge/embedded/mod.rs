@@ -168,8 +168,11 @@ fn emulation<'js>(ctx: &Ctx<'js>, program: &Rc<StrippedProgram>) -> rquickjs::Re
         ("assert", include_str!("../js/assert.js")),
         ("buffer", include_str!("../js/buffer.js")),
         ("clone", include_str!("../js/clone.js")),
+        ("decoder", include_str!("../js/decoder.js")),
+        ("inspect", include_str!("../js/inspect.js")),
         ("locale", include_str!("../js/locale.js")),
         ("modules", include_str!("../js/modules.js")),
+        ("path", include_str!("../js/path.js")),
         ("sort", include_str!("../js/sort.js")),
         ("url", include_str!("../js/url.js")),
     ] {

@@ -1,7 +1,7 @@
 //! The functions of the host that the emulation of Node calls.
 
 use super::needs_node;
-use crate::judge::source::{SPREAD, StrippedProgram};
+use crate::judge::source::{POWER, SPREAD, StrippedProgram};
 use icu_collator::options::{CaseLevel, CollatorOptions, Strength};
 use icu_collator::preferences::CollationNumericOrdering;
 use icu_collator::{Collator, CollatorBorrowed, CollatorPreferences};
@@ -59,6 +59,7 @@ pub fn natives<'js>(ctx: &Ctx<'js>, program: &Rc<StrippedProgram>) -> rquickjs::
     let program = program.clone();
     add("line", Function::new(ctx.clone(), move |row: u32| program.source_line(row).to_string()))?;
     object.set("spreadName", SPREAD)?;
+    object.set("powerName", POWER)?;
     Ok(object)
 }
 

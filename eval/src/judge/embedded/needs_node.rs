@@ -9,7 +9,7 @@ pub struct Need {
 }
 
 /// Every need that the emulation may name.
-pub static NEEDS: [Need; 7] = [
+pub static NEEDS: [Need; 8] = [
     Need {
         names: &[
             "Number.prototype.toLocaleString",
@@ -66,23 +66,25 @@ pub static NEEDS: [Need; 7] = [
             "node:diagnostics_channel",
             "node:inspector",
             "node:module",
-            "node:path",
-            "node:path/posix",
+            "node:path/win32",
             "node:readline/promises",
             "node:repl",
             "node:stream",
             "node:stream/promises",
-            "node:string_decoder",
             "node:test",
             "node:tty",
             "node:v8",
             "node:vm",
             "node:wasi",
             "node:zlib",
-            "util.inspect",
-            "util.format",
+            "path.win32",
+            "path.matchesGlob",
         ],
-        missing: "processes, threads and connections do nothing, the texts of util are close at best, the rest is absent",
+        missing: "processes, threads and connections do nothing, the rest is absent",
+    },
+    Need {
+        names: &["util.inspect"],
+        missing: "errors, promises, iterators, generators, weak collections, buffers, Node's own objects; hidden properties, colors, `compact: true`",
     },
     Need {
         names: &[
@@ -137,6 +139,7 @@ mod tests {
             include_str!("../js/locale.js"),
             include_str!("../js/modules.js"),
             include_str!("../js/node.js"),
+            include_str!("../js/path.js"),
         ];
         for call in code.iter().flat_map(|code| code.split("Node(\"").skip(1)) {
             let name = call.split('"').next().unwrap_or_default();

@@ -4,6 +4,10 @@
 ((natives, parts, later) => {
   "use strict";
   const { assert, Buffer, inspect } = parts;
+  const path = parts.path(natives);
+  // Of Node's own objects, inspect shows what is not here.
+  const isForeign = (value) => value === parts.process || [Buffer, EventEmitter, parts.URL, parts.URLSearchParams, parts.TextEncoder, parts.TextDecoder, parts.StringDecoder].some((type) => value instanceof type);
+  const texts = parts.texts(() => natives.usesNode("util.inspect"), isForeign);
   const Text = String;
   const coded = (error, code, more) => Object.assign(error, { code, ...more });
   const refuse = (what) => {
@@ -148,33 +152,16 @@
   const getRandomValues = (array) => array.map((_, i) => (array[i] = Math.floor(Math.random() * 2 ** 32)));
   const timingSafeEqual = (a, b) => Buffer.compare(a, b) === 0;
 
-  // Promises of functions that take a callback, and texts with placeholders.
+  // Promises of functions that take a callback.
   const promisify = (f) => (...args) => new Promise((resolve, reject) => f(...args, (error, value) => (error ? reject(error) : resolve(value))));
   const callbackify = (f) => (...args) => {
     const callback = args.pop();
     f(...args).then((value) => later(() => callback(null, value)), (error) => later(() => callback(error)));
   };
-  function format(first, ...rest) {
-    if (typeof first !== "string") return [first, ...rest].map((value) => (typeof value === "string" ? value : inspect(value))).join(" ");
-    const text = first.replace(/%[sdifjoOc%]/g, (mark) => {
-      if (mark === "%%") return "%";
-      if (rest.length === 0) return mark;
-      const value = rest.shift();
-      if (mark === "%s") return typeof value === "object" && value !== null ? inspect(value) : Text(value);
-      if (mark === "%d") return typeof value === "object" ? "NaN" : Text(Number(value));
-      if (mark === "%i") return Text(parseInt(value));
-      if (mark === "%f") return Text(parseFloat(value));
-      if (mark === "%j") return JSON.stringify(value);
-      return mark === "%c" ? "" : inspect(value);
-    });
-    return [text, ...rest.map((value) => (typeof value === "string" ? value : inspect(value)))].join(" ");
-  }
-  const inspected = (name, f) => (...args) => (natives.usesNode(`util.${name}`), f(...args));
   const kind = (name) => (value) => Object.prototype.toString.call(value) === `[object ${name}]`;
   const types = { isDate: kind("Date"), isRegExp: kind("RegExp"), isMap: kind("Map"), isSet: kind("Set"), isPromise: kind("Promise"), isNativeError: (e) => e instanceof Error, isTypedArray: (v) => ArrayBuffer.isView(v) && !kind("DataView")(v), isUint8Array: kind("Uint8Array"), isAsyncFunction: kind("AsyncFunction"), isGeneratorFunction: kind("GeneratorFunction") };
   const util = {
-    inspect: Object.assign(inspected("inspect", inspect), { custom: Symbol.for("nodejs.util.inspect.custom") }),
-    format: inspected("format", format), promisify, callbackify, types,
+    ...texts, promisify, callbackify, types,
     isDeepStrictEqual: (a, b) => { try { assert.deepStrictEqual(a, b); return true; } catch { return false; } },
     inherits: (type, parent) => {
       Object.defineProperty(type, "super_", { value: parent, writable: true, configurable: true });
@@ -201,10 +188,11 @@
     worker_threads: { Worker, isMainThread: true, parentPort: null, workerData: null },
     crypto, events: EventEmitter, util, "util/types": types,
     timers: parts.timers, "timers/promises": { setTimeout: wait, setImmediate: (value) => wait(0, value) },
+    path, "path/posix": path, string_decoder: { StringDecoder: parts.StringDecoder },
     perf_hooks: { performance: parts.performance }, os: { EOL: "\n", platform: () => "linux" },
     querystring: { parse: (text) => ({ __proto__: null, ...Object.fromEntries(new parts.URLSearchParams(text)) }), stringify: (object) => Text(new parts.URLSearchParams(object)) },
   };
-  const missing = ["async_hooks", "diagnostics_channel", "inspector", "module", "path", "path/posix", "readline/promises", "repl", "stream", "stream/promises", "string_decoder", "test", "tty", "v8", "vm", "wasi", "zlib"];
+  const missing = ["async_hooks", "diagnostics_channel", "inspector", "module", "path/win32", "readline/promises", "repl", "stream", "stream/promises", "test", "tty", "v8", "vm", "wasi", "zlib"];
 
   return function require(name) {
     const plain = Text(name).replace(/^node:/, "");

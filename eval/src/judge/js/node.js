@@ -1,5 +1,5 @@
 // An emulation of the parts of Node that programs under test use. Evaluates to a function of the host's natives and of what the
-// other files evaluate to ({ assert, buffer, clone, locale, modules, url }) that returns what the host calls: { main, guarded,
+// other files evaluate to ({ assert, buffer, clone, decoder, inspect, locale, modules, path, url }) that returns what the host calls: { main, guarded,
 // rejection, turn }.
 //
 // natives: write(text) to standard error, exit(code), kill(signal), sleep(ms), now(), hash(algorithm, latin1), compile(code),
@@ -183,7 +183,7 @@
   const buffer = files.buffer();
   const url = files.url({ ...natives, TextDecoder: buffer.TextDecoder });
   const performance = { now: natives.now, timeOrigin: Date.now(), mark: quiet, measure: quiet, toJSON: () => ({}) };
-  const parts = { assert, console, process, inspect, performance, timers: { setTimeout, setInterval, setImmediate, ...clearing }, ...buffer, ...url };
+  const parts = { assert, console, process, inspect, performance, timers: { setTimeout, setInterval, setImmediate, ...clearing }, ...buffer, ...url, ...files.decoder(buffer.Buffer), path: files.path, texts: files.inspect };
   const require = files.modules(natives, parts, later);
   const { getRandomValues, randomUUID } = require("crypto");
   files.locale(natives);
@@ -239,11 +239,23 @@
   // A call whose arguments are spread, as the judge rewrites it.
   const spread = (self, key, list) => (list.length > MOST ? callWith(self[key], self, list) : self[key](...list));
 
+  // A power, as the judge rewrites it: that of numbers is the judge's own.
+  const { pow } = Math;
+  function power(a, b) {
+    if (typeof a !== "number" || typeof b !== "number") [a, b] = [-(-a), -(-b)];
+    return typeof a === "number" && typeof b === "number" ? pow(a, b) : a ** b;
+  }
+  power.of = (object, key) => {
+    const name = typeof key === "symbol" ? key : Text(key);
+    return { object, name, value: object[name] };
+  };
+  power.assign = ({ object, name, value }, exponent) => (object[name] = power(value, exponent));
+
   // Node's module wrapper, on the first line so that line numbers are those of the program.
-  const wrap = (program) => natives.compile(`(function (exports, require, module, __filename, __dirname, ${natives.spreadName}) {${program}\n})`);
+  const wrap = (program) => natives.compile(`(function (exports, require, module, __filename, __dirname, ${natives.spreadName}, ${natives.powerName}) {${program}\n})`);
   function call(f, require) {
     const module = { exports: {} };
-    return apply(f, module.exports, [module.exports, require, module, "/file.js", "/", spread]);
+    return apply(f, module.exports, [module.exports, require, module, "/file.js", "/", spread, power]);
   }
 
   return {
@@ -253,10 +265,13 @@
       attempt(() => call(wrap(program), require));
       runTicks();
     },
-    // Runs the guarded program with an assert from before it began.
+    // Runs the guarded program. The candidate may add to assert, and cannot replace a part of it, by whatever name either
+    // side calls it.
     guarded: (program, reached) => attempt(() => {
-      const pristine = Object.assign((...args) => apply(assert, undefined, args), assert);
-      const own = (name) => (name === "assert" || name === "node:assert" ? pristine : require(name));
+      for (const f of [assert, assert.strict]) {
+        for (const key of Reflect.ownKeys(f)) Object.defineProperty(f, key, { writable: false, configurable: false });
+      }
+      const own = (name) => (name === "assert" || name === "node:assert" ? assert : require(name));
       call(wrap(program), require)(own);
       runTicks();
       reached();

@@ -1,9 +1,9 @@
 //! A program whose tests stand in a scope of their own, which the candidate cannot reach.
 
 use oxc_allocator::Allocator;
-use oxc_ast::ast::Declaration;
+use oxc_ast::ast::{Declaration, VariableDeclarator};
 use oxc_parser::Parser;
-use oxc_semantic::SemanticBuilder;
+use oxc_semantic::{Scoping, SemanticBuilder};
 use oxc_span::{GetSpan, SourceType};
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -37,6 +37,10 @@ pub fn guarded_program(
 
 fn join(candidate: &str, tests: &str) -> Result<GuardedProgram, String> {
     let used = free_names(candidate)?;
+    if reassigns(candidate, "assert")? && free_names(tests)?.contains("assert") {
+        let refused = "\n;return function () { throw new Error('assert was assigned to'); };";
+        return Ok(GuardedProgram { candidate: candidate.to_string(), tests: refused.into() });
+    }
     let (mut body, mut done, mut shared) = (String::new(), 0, Vec::new());
     for (at, names) in declarations(tests)? {
         body += &tests[done..at];
@@ -65,13 +69,33 @@ fn join(candidate: &str, tests: &str) -> Result<GuardedProgram, String> {
 
 /// Returns the names that a program uses and does not declare.
 fn free_names(code: &str) -> Result<HashSet<String>, String> {
+    let scoping = scoping(&Allocator::default(), code)?;
+    Ok(scoping.root_unresolved_references().keys().map(|name| name.to_string()).collect())
+}
+
+/// Returns true if a variable of the whole program gets another value than its first.
+fn reassigns(code: &str, name: &str) -> Result<bool, String> {
     let allocator = Allocator::default();
     let parsed = Parser::new(&allocator, code, SourceType::script()).parse();
-    if let Some(e) = parsed.diagnostics.first() {
-        return Err(e.to_string());
+    let declarators = parsed.program.body.iter().filter_map(|statement| match statement.as_declaration() {
+        Some(Declaration::VariableDeclaration(it)) => Some(&it.declarations),
+        _ => None,
+    });
+    let named = |d: &&VariableDeclarator<'_>| d.id.get_binding_identifiers().iter().any(|id| id.name == name);
+    let first = declarators.flatten().filter(|d| d.init.is_some()).filter(named).count();
+    let scoping = scoping(&allocator, code)?;
+    let symbol = scoping.get_root_binding(name.into());
+    let later =
+        symbol.map_or(0, |symbol| scoping.get_resolved_references(symbol).filter(|r| r.is_write()).count());
+    Ok(first + later > 1)
+}
+
+fn scoping(allocator: &Allocator, code: &str) -> Result<Scoping, String> {
+    let parsed = Parser::new(allocator, code, SourceType::script()).parse();
+    match parsed.diagnostics.first() {
+        Some(e) => Err(e.to_string()),
+        None => Ok(SemanticBuilder::new().build(&parsed.program).semantic.into_scoping()),
     }
-    let checked = SemanticBuilder::new().build(&parsed.program);
-    Ok(checked.semantic.scoping().root_unresolved_references().keys().map(|name| name.to_string()).collect())
 }
 
 /// Returns the names that the statements of a program declare, with the place at which each has its value: the beginning
@@ -134,6 +158,19 @@ mod tests {
         assert!(code.contains("var g, Box;return ((share0, share1) =>"), "{code}");
         assert!(code.contains("'use strict';;share0(g);class Box {};share1(Box);"), "{code}");
         assert!(code.ends_with("})(($value) => { g = $value; }, ($value) => { Box = $value; });"), "{code}");
+    }
+
+    #[test]
+    fn an_assert_that_the_candidate_assigns_to_reaches_no_end() {
+        for candidate in ["let assert = f(); assert = g;\n", "var assert = f(); var assert = g;\n"] {
+            assert!(guard(candidate, "assert(1);").contains("throw new Error"), "{candidate}");
+            assert!(!guard(candidate, "const assert = f(); assert(1);").contains("throw"), "{candidate}");
+        }
+        for candidate in
+            ["let assert; assert = f();\n", "const assert = f(); function g(assert) { assert = 1; }\n"]
+        {
+            assert!(!guard(candidate, "assert(1);").contains("throw"), "{candidate}");
+        }
     }
 
     #[test]

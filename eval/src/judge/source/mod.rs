@@ -3,9 +3,11 @@
 mod edits;
 mod guarded;
 mod namespaces;
+mod power;
 mod spread;
 mod strip_types;
 
 pub use guarded::guarded_program;
+pub use power::POWER;
 pub use spread::SPREAD;
 pub use strip_types::{Engine, StrippedProgram, strip_types};

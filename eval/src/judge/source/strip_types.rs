@@ -1,7 +1,7 @@
 //! Type stripping: TypeScript to JavaScript without a type check.
 
 use super::edits::Edits;
-use super::{namespaces, spread};
+use super::{namespaces, power, spread};
 use oxc_allocator::Allocator;
 use oxc_ast::ast::Program;
 use oxc_codegen::{Codegen, CodegenOptions};
@@ -35,15 +35,32 @@ pub fn strip_types(source: &str, engine: Engine) -> Result<StrippedProgram, Stri
     let (program, scoping) = parse(&allocator, source)?;
     let mut edits = Edits::default();
     namespaces::rewrite(&program, &scoping, &mut edits);
-    if engine == Engine::QuickJs {
-        spread::rewrite(&program, &mut edits);
+    let (text, program, scoping) = edited(&allocator, source, program, scoping, edits)?;
+    if engine == Engine::Node {
+        return transform(&allocator, source, text, program, scoping);
     }
+    let mut edits = Edits::default();
+    // First, because a power begins where a call in it does.
+    power::rewrite(&program, text, &mut edits);
+    spread::rewrite(&program, &mut edits);
+    let (text, program, scoping) = edited(&allocator, text, program, scoping, edits)?;
+    transform(&allocator, source, text, program, scoping)
+}
+
+/// Applies edits to a text and its program.
+fn edited<'a>(
+    allocator: &'a Allocator,
+    text: &'a str,
+    program: Program<'a>,
+    scoping: Scoping,
+    edits: Edits,
+) -> Result<(&'a str, Program<'a>, Scoping), String> {
     if edits.is_empty() {
-        return transform(&allocator, source, source, program, scoping);
+        return Ok((text, program, scoping));
     }
-    let edited = edits.apply(source);
-    let (program, scoping) = parse(&allocator, &edited)?;
-    transform(&allocator, source, &edited, program, scoping)
+    let text = allocator.alloc_str(&edits.apply(text));
+    let (program, scoping) = parse(allocator, text)?;
+    Ok((text, program, scoping))
 }
 
 fn parse<'a>(allocator: &'a Allocator, source: &'a str) -> Result<(Program<'a>, Scoping), String> {
@@ -166,5 +183,21 @@ mod tests {
         for kept in ["f(...a)", "a?.f(...b)", "a?.b.f(...c)", "new A(...b)"] {
             assert!(!code(kept).contains("spread"), "{kept}");
         }
+    }
+
+    #[test]
+    fn powers_are_calls_for_quickjs() {
+        let power = |source| {
+            let code = strip_types(source, Engine::QuickJs).unwrap().code.replace("__codelsi_power", "P");
+            code.trim().trim_end_matches(';').to_string()
+        };
+        assert_eq!(power("a ** b ** (c as any)"), "P(a, P(b, c))");
+        assert_eq!(power("a.f(...b) ** 2 + 1"), "P(__codelsi_spread(a, \"f\", [...b]), 2) + 1");
+        assert_eq!(power("x **= y **= 2"), "x = P(x, y = P(y, 2))");
+        assert_eq!(power("a[i] **= b.c **= 2"), "a[i] = P(a[i], b.c = P(b.c, 2))");
+        assert_eq!(power("f().c **= 2"), "P.assign(P.of(f(), \"c\"), 2)");
+        assert_eq!(power("a[i++] **= f(2)"), "P.assign(P.of(a, i++), f(2))");
+        assert_eq!(power("(x) **= 2"), "x **= 2");
+        assert!(power("namespace N { export let n = 3; n **= 2; }").contains("N.n = P(N.n, 2)"));
     }
 }

@@ -1,30 +1,42 @@
-//! Functions of `Math` to the last digit of V8's, which are those of Sun's fdlibm; `libm` descends from it, the system's
-//! library does not. Of 20,000 arguments a function, Node 20 gives other bits for none, except log1p (3), asinh, acosh and
-//! atanh (up to 200), log and log10 (130), cos and sin (240). `Math.pow` stays the engine's, as `**` is.
+//! Functions of `Math` to the last digit of V8's as Node builds it, which are those of Sun's fdlibm. `libm` descends from it too,
+//! and has the same bits where it is used here; what it computes otherwise is written out. `**` is `pow` as well.
 
+mod logarithm;
+mod power;
+mod reduction;
+mod root;
+mod trigonometry;
+mod words;
+
+use logarithm::{log, log1p, log10};
+use power::pow;
+use root::cbrt;
 use rquickjs::prelude::{Coerced, Rest};
 use rquickjs::{Ctx, Function, Object};
-use std::f64::consts::{E, LN_2};
+use std::f64::consts::{E, FRAC_PI_2, LN_2};
+use trigonometry::{cos, sin};
+use words::high;
 
 /// A function of one number.
 type Unary = fn(f64) -> f64;
 
-const FUNCTIONS: [(&str, Unary); 18] = [
+const FUNCTIONS: [(&str, Unary); 19] = [
     ("acos", libm::acos),
-    ("acosh", libm::acosh),
+    ("acosh", acosh),
     ("asin", libm::asin),
     ("asinh", asinh),
     ("atan", libm::atan),
-    ("atanh", libm::atanh),
-    ("cos", libm::cos),
+    ("atanh", atanh),
+    ("cbrt", cbrt),
+    ("cos", cos),
     ("cosh", cosh),
     ("exp", exp),
     ("expm1", libm::expm1),
-    ("log", libm::log),
+    ("log", log),
     ("log10", log10),
-    ("log1p", libm::log1p),
+    ("log1p", log1p),
     ("log2", libm::log2),
-    ("sin", libm::sin),
+    ("sin", sin),
     ("sinh", sinh),
     ("tan", libm::tan),
     ("tanh", tanh),
@@ -41,8 +53,9 @@ pub fn replace_functions<'js>(ctx: &Ctx<'js>) -> rquickjs::Result<()> {
     for (name, f) in FUNCTIONS {
         add(name, 1, Function::new(ctx.clone(), move |x: Coerced<f64>| f(x.0))?)?;
     }
-    let atan2 = |y: Coerced<f64>, x: Coerced<f64>| libm::atan2(y.0, x.0);
-    add("atan2", 2, Function::new(ctx.clone(), atan2)?)?;
+    for (name, f) in [("atan2", atan2 as fn(f64, f64) -> f64), ("pow", pow)] {
+        add(name, 2, Function::new(ctx.clone(), move |a: Coerced<f64>, b: Coerced<f64>| f(a.0, b.0))?)?;
+    }
     let hypot = |sides: Rest<Coerced<f64>>| hypot(&sides.0.iter().map(|x| x.0.abs()).collect::<Vec<_>>());
     add("hypot", 2, Function::new(ctx.clone(), hypot)?)
 }
@@ -100,25 +113,45 @@ fn asinh(x: f64) -> f64 {
     let a = x.abs();
     let w = match a {
         _ if a < 2f64.powi(-28) || !x.is_finite() => return x,
-        _ if a > 2f64.powi(28) => libm::log(a) + LN_2,
-        _ if a > 2.0 => libm::log(2.0 * a + 1.0 / ((x * x + 1.0).sqrt() + a)),
-        _ => libm::log1p(a + x * x / (1.0 + (1.0 + x * x).sqrt())),
+        _ if a > 2f64.powi(28) => log(a) + LN_2,
+        _ if a > 2.0 => log(2.0 * a + 1.0 / ((x * x + 1.0).sqrt() + a)),
+        _ => log1p(a + x * x / (1.0 + (1.0 + x * x).sqrt())),
     };
     w.copysign(x)
 }
 
-/// Computes log10(2ᵏ·m) as k·log10(2) + log(m)/log(10), log10(2) in two parts.
-fn log10(x: f64) -> f64 {
-    const LOG10_2: [f64; 2] = [f64::from_bits(0x3fd3_4413_509f_6000), f64::from_bits(0x3d59_fef3_11f1_2b36)];
-    const INVERSE_LN_10: f64 = f64::from_bits(0x3fdb_cb7b_1526_e50e);
-    if x <= 0.0 || !x.is_finite() {
-        return libm::log10(x);
+fn acosh(x: f64) -> f64 {
+    match x {
+        _ if x < 1.0 => f64::NAN,
+        _ if !x.is_finite() => x,
+        _ if x >= 2f64.powi(28) => log(x) + LN_2,
+        _ if x > 2.0 => log(2.0 * x - 1.0 / (x + (x * x - 1.0).sqrt())),
+        _ => {
+            let t = x - 1.0;
+            log1p(t + (2.0 * t + t * t).sqrt())
+        }
     }
-    let (half, exponent) = libm::frexp(x);
-    // In [1, 2) where k is not negative, else in [1/2, 1).
-    let (m, k) = if exponent >= 1 { (2.0 * half, exponent - 1) } else { (half, exponent) };
-    let k = f64::from(k);
-    k * LOG10_2[1] + INVERSE_LN_10 * libm::log(m) + k * LOG10_2[0]
+}
+
+fn atanh(x: f64) -> f64 {
+    let a = x.abs();
+    let z = match a {
+        _ if a > 1.0 => return f64::NAN,
+        1.0 => f64::INFINITY,
+        _ if a < 2f64.powi(-28) => return x,
+        _ if a < 0.5 => 0.5 * log1p(2.0 * a + 2.0 * a * a / (1.0 - a)),
+        _ => 0.5 * log1p(2.0 * a / (1.0 - a)),
+    };
+    z.copysign(x)
+}
+
+/// Returns the angle of a point; a right one where y is beyond 2⁶⁰·x.
+fn atan2(y: f64, x: f64) -> f64 {
+    let exponent = |x: f64| high(x.abs()) as i32;
+    match x.is_finite() && y.is_finite() && x != 0.0 && (exponent(y) - exponent(x)) >> 20 > 60 {
+        true => FRAC_PI_2.copysign(y),
+        false => libm::atan2(y, x),
+    }
 }
 
 /// Computes the root of the sum of squares, scaled by the largest and summed with Kahan's compensation.
