@@ -356,7 +356,12 @@ fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> 
 
 /// Returns [`TARGETS`] arguments, one of each target and null for missing targets.
 fn per_target<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec<Arg<'a>> {
-    (0..TARGETS).map(|i| of(all.get(i))).collect()
+    let mut args: Vec<Arg> = (0..TARGETS).map(|i| of(all.get(i))).collect();
+    // The first target is never missing.
+    if let Arg::Maybe(Some(first)) = args[0] {
+        args[0] = Arg::In(first);
+    }
+    args
 }
 
 fn choose_tile(cuda: &Cuda, form: OperandLayout, y: &Tensor, w: &Tensor, aligned: bool) -> Tile {
