@@ -16,6 +16,13 @@ fn every_variant_compiles_without_a_spill() {
 }
 
 #[test]
+fn every_op_passes_on_nan_and_infinities_as_its_twin_does() {
+    if let Some(device) = common::software_gpu() {
+        common::pass_on_what_is_not_finite(&common::ops(), &device);
+    }
+}
+
+#[test]
 fn every_op_agrees_with_its_twin_on_the_software_gpu() {
     if let Some(device) = common::software_gpu() {
         let ops = common::ops();

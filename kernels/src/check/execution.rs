@@ -16,13 +16,18 @@ pub(super) struct Execution {
 
 impl Execution {
     pub fn new(device: &Device, case: &Case, dtype: DType, seed: u64) -> Result<Self> {
+        Execution::of(device, case, seed, inputs(device, case, dtype, seed)?)
+    }
+
+    /// Executes the case on these inputs.
+    pub fn of(device: &Device, case: &Case, seed: u64, inputs: Vec<Tensor>) -> Result<Self> {
         let seeds = |outputs: &[Tensor]| {
             let seed = |(site, y): (u32, &Tensor)| {
                 random(device, *y.shape(), y.dtype(), 1.0, RngKey { seed, step: 1, site })
             };
             (0..).zip(outputs).map(seed).collect()
         };
-        Execution::with(device, case, seed, inputs(device, case, dtype, seed)?, seeds)
+        Execution::with(device, case, seed, inputs, seeds)
     }
 
     /// Repeats this execution of `case` in f32, from the same numbers, on the CPU, where its gradients are then exact beside

@@ -7,12 +7,16 @@ pub mod bugs;
 mod coverage;
 mod device;
 mod execution;
+#[cfg(feature = "emulator")]
+pub mod mutants;
+mod non_finite;
 mod rows;
 
 pub use between::between;
 pub use coverage::not_run;
 pub use device::{case_on_device, numbers_on_device, on_device};
 pub use execution::{inputs, random, value};
+pub use non_finite::non_finite;
 pub use rows::{BATCH, batch_invariance};
 
 use crate::ALL;

@@ -63,16 +63,16 @@ fn cases(dtype: DType) -> Vec<Case> {
         (3, 1101, 41),
     ]
     .map(|size| f32_weight(dtype, size));
-    let frozen =
+    let stored =
         [(20, 40, 64), (13, 33, 17), (130, 136, 144), (129, 135, 133)].map(|size| bf16_weight(dtype, size));
     let sizes = sizes.into_iter().chain(tiles).chain(residues).chain(slices);
-    sizes.map(|size| case(dtype, size)).chain(large).chain(masters).chain(frozen).collect()
+    sizes.map(|size| case(dtype, size)).chain(large).chain(masters).chain(stored).collect()
 }
 
-/// Makes a case of frozen bf16 weights, which f32 activations may have too.
+/// Makes a case of bf16 weights, which f32 activations may have too.
 fn bf16_weight(dtype: DType, (t, n, k): (usize, usize, usize)) -> Case {
     let plain = case(dtype, (t, n, k));
-    let inputs = vec![Input::storage([t, k]), Input::bf16([n, k])];
+    let inputs = vec![Input::storage([t, k]), Input { grad: true, ..Input::bf16([n, k]) }];
     Case { name: plain.name.clone() + " w bf16", inputs, ..plain }
 }
 

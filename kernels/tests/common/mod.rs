@@ -104,6 +104,18 @@ pub fn agree_with_twins(specs: &[&Spec], device: &Device) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Compares what ops on a device make of NaN and infinities with what their CPU twins do.
+pub fn pass_on_what_is_not_finite(specs: &[&Spec], device: &Device) {
+    let mut failures = Vec::new();
+    for spec in specs.iter().filter(|spec| !spec.sources.is_empty()) {
+        match check::non_finite(spec, device, SEED) {
+            Ok(runs) => println!("{:<12} {runs:>3} runs", spec.name),
+            Err(e) => failures.push(e.to_string()),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// Demands that the launches on `device` so far ran every variant and every branch of the ops' launches; with `alone`, no
 /// other op runs their kernels.
 pub fn have_run_everything(specs: &[&Spec], device: &Device, alone: bool) {
