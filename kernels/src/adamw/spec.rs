@@ -10,7 +10,7 @@ pub static SPEC: Spec = Spec {
     cases,
     random,
     sources: &[&super::cuda::SOURCE],
-    shapes: Shapes { sizes: "N", case: |_, s| case(s[0], STEPS), backward: None, real: &[&[1 << 24]] },
+    shapes: Shapes { sizes: "N", case: |_, s| case(s[0], Run::CLIPPED), backward: None, real: &[&[1 << 24]] },
     invariance: Invariance::NotByRow(
         "parameters are updated element by element, and the norm sums all of them",
     ),
@@ -22,12 +22,34 @@ const STEPS: &[u32] = &[1, 2, 3];
 /// Steps of a long run, on both sides of what 16 bits and what a float count.
 const LATE: &[u32] = &[65_535, 65_536, 65_537, 16_777_217];
 
-/// A squared norm of 4: gradients are scaled by [`SCALE`] to a norm of 1.
-fn squares(cx: &Ctx) -> Result<Tensor> {
-    cx.device().tensor(Label::Scratch, [1], &[4.0f32])
+/// The steps of a case, and the squared norm of its gradients.
+#[derive(Clone, Copy)]
+struct Run {
+    steps: &'static [u32],
+    squares: f32,
 }
 
-const SCALE: f64 = 1.0 / (2.0 + 1e-6);
+impl Run {
+    /// A squared norm of 4, so that gradients are scaled to a norm of 1.
+    const CLIPPED: Run = Run { steps: STEPS, squares: 4.0 };
+
+    fn squares(&self, cx: &Ctx) -> Result<Tensor> {
+        cx.device().tensor(Label::Scratch, [1], &[self.squares])
+    }
+
+    /// The factor of gradients; none where nothing may move.
+    fn scale(&self) -> Option<f64> {
+        let scale = (1.0 / ((self.squares as f64).sqrt() + 1e-6)).min(1.0);
+        self.squares.is_finite().then_some(scale)
+    }
+
+    fn name(&self, n: usize) -> String {
+        match (self.steps, self.squares) {
+            (STEPS, 4.0) => format!("N={n}"),
+            (steps, squares) => format!("N={n} steps={steps:?} squares={squares}"),
+        }
+    }
+}
 
 fn hyper(step: u32) -> Hyperparameters {
     let lr = 0.01 / (step % 1000) as f32;
@@ -36,19 +58,27 @@ fn hyper(step: u32) -> Hyperparameters {
 
 fn cases(_: DType) -> Vec<Case> {
     let sizes = || vec![1, 4096, 9000, 3];
-    let first = [1, 17, 40_000].into_iter().map(|n| case(n, STEPS));
+    // Norms that are not clipped, and those after which nothing may move.
+    let norms =
+        [0.25, 0.0, f32::INFINITY, f32::NAN].map(|squares| case(4099, Run { squares, ..Run::CLIPPED }));
+    let first = [1, 17, 40_000].into_iter().map(|n| case(n, Run::CLIPPED));
     // Every place of a block's end among four elements.
     let ends = || (4091..4099).collect();
     let many = || (0..70).map(|i| 1 + i * i % 19).collect();
     let together =
         [several(sizes()), norm(sizes()), several(ends()), norm(ends()), several(many()), norm(many())];
-    first.chain([case(4099, LATE)]).chain(together).chain([norm(vec![300 * 4096])]).collect()
+    first
+        .chain([case(4099, Run { steps: LATE, squares: 4.0 })])
+        .chain(norms)
+        .chain(together)
+        .chain([norm(vec![300 * 4096])])
+        .collect()
 }
 
 fn random(_: DType, draw: &mut Draw) -> Case {
     let sizes = (0..1 + draw.below(9)).map(|_| draw.size(9000)).collect();
     match draw.below(3) {
-        0 => case(draw.size(20_000), STEPS),
+        0 => case(draw.size(20_000), Run { squares: draw.pick(&[0.5, 9.0]), ..Run::CLIPPED }),
         1 => several(sizes),
         _ => norm(sizes),
     }
@@ -87,13 +117,15 @@ fn several(sizes: Vec<usize>) -> Case {
             let moments = m.iter_mut().zip(&mut v);
             let mut params: Vec<AdamWParam> =
                 p.iter_mut().zip(g).zip(moments).map(|((p, g), (m, v))| AdamWParam { p, g, m, v }).collect();
-            adamw(cx, &mut params, &hyper(1), &squares(cx)?)?;
+            adamw(cx, &mut params, &hyper(1), &Run::CLIPPED.squares(cx)?)?;
             drop(params);
             Ok(p)
         }),
         reference: Box::new(|x| {
             let (p, g) = x.split_at(x.len() / 2);
-            let one = |(p, g): (&F64Tensor, &F64Tensor)| steps(&[p.clone(), g.clone()], &[1]).swap_remove(0);
+            let one = |(p, g): (&F64Tensor, &F64Tensor)| {
+                steps(&[p.clone(), g.clone()], Run { steps: &[1], squares: 4.0 }).swap_remove(0)
+            };
             p.iter().zip(g).map(one).collect()
         }),
         compare: Compare::Error,
@@ -102,38 +134,39 @@ fn several(sizes: Vec<usize>) -> Case {
     }
 }
 
-fn case(n: usize, at: &'static [u32]) -> Case {
-    let gradients = at.iter().map(|_| Input::f32([n]).frozen());
+fn case(n: usize, run: Run) -> Case {
+    let gradients = run.steps.iter().map(|_| Input::f32([n]).frozen());
     Case {
-        name: if at == STEPS { format!("N={n}") } else { format!("N={n} steps={at:?}") },
+        name: run.name(n),
         inputs: [Input::f32([n]).frozen()].into_iter().chain(gradients).collect(),
-        run: Box::new(|cx, x| run(cx, x, at)),
-        reference: Box::new(|x| steps(x, at)),
+        run: Box::new(move |cx, x| execute(cx, x, run)),
+        reference: Box::new(move |x| steps(x, run)),
         compare: Compare::Error,
-        terms: at.len(),
-        cost: Cost { bytes: (28 * n * at.len()) as f64, flops: (14 * n * at.len()) as f64 },
+        terms: run.steps.len(),
+        cost: Cost { bytes: (28 * n * run.steps.len()) as f64, flops: (14 * n * run.steps.len()) as f64 },
     }
 }
 
 /// Returns p, m and v after the steps.
-fn run(cx: &Ctx, x: &[&Tensor], at: &[u32]) -> Result<Outs> {
+fn execute(cx: &Ctx, x: &[&Tensor], run: Run) -> Result<Outs> {
     let zeros = || cx.device().zeros(Label::Moments, *x[0].shape(), DType::F32);
     let (mut p, mut m, mut v) = (x[0].to(cx.device(), Label::Adapters)?, zeros(), zeros());
-    for (&step, g) in at.iter().zip(&x[1..]) {
+    for (&step, g) in run.steps.iter().zip(&x[1..]) {
         let param = AdamWParam { p: &mut p, g, m: &mut m, v: &mut v };
-        adamw(cx, &mut [param], &hyper(step), &squares(cx)?)?;
+        adamw(cx, &mut [param], &hyper(step), &run.squares(cx)?)?;
     }
     Ok(vec![p, m, v])
 }
 
 /// Returns p, m and v after a step with each gradient.
-fn steps(x: &[F64Tensor], at: &[u32]) -> Vec<F64Tensor> {
+fn steps(x: &[F64Tensor], run: Run) -> Vec<F64Tensor> {
     let (mut p, mut m, mut v) = (x[0].clone(), F64Tensor::zeros(x[0].shape), F64Tensor::zeros(x[0].shape));
-    for (&step, g) in at.iter().zip(&x[1..]) {
+    let Some(scale) = run.scale() else { return vec![p, m, v] };
+    for (&step, g) in run.steps.iter().zip(&x[1..]) {
         let h = hyper(step);
         let [lr, beta1, beta2] = [h.lr, h.beta1, h.beta2].map(f64::from);
         for i in 0..p.data.len() {
-            let g = g.data[i] * SCALE;
+            let g = g.data[i] * scale;
             let (m, v) = (&mut m.data[i], &mut v.data[i]);
             *m = beta1 * *m + (1.0 - beta1) * g;
             *v = beta2 * *v + (1.0 - beta2) * g * g;

@@ -55,6 +55,8 @@ fn cases(dtype: DType) -> Vec<Case> {
         case(dtype, &[(0, 250..262), one(1, 600), (2, 511..515)], 128, heads(2, 2, 24)),
         mixed(dtype, 40, heads(4, 2, 32)),
         mixed(dtype, 70, heads(2, 1, 80)),
+        // Single rows, more than are decoded in splits, over several warps' worth of rows.
+        case(dtype, &(0..70).map(|i| one(i % 3, 2 + 4 * i)).collect::<Vec<_>>(), 16, heads(2, 1, 24)),
     ]
 }
 
@@ -93,7 +95,7 @@ fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads)
     let ints = |of: fn((usize, usize)) -> usize| Input::ints(each().map(|row| of(row) as i32).collect());
     let (keys, pairs) = (lengths.iter().sum::<usize>(), each().map(|row| row.1 + 1).sum::<usize>());
     Case {
-        name: name(rows) + &format!(" page={page} H={h} K={k} D={d}"),
+        name: name(rows, sequences) + &format!(" page={page} H={h} K={k} D={d}"),
         inputs: vec![
             Input::storage([t, h * d]).frozen(),
             Input::storage([pages, k, page, d]).frozen(),
@@ -121,10 +123,10 @@ fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads)
 }
 
 /// Returns the rows by their sequences and positions, or their number where there are many.
-fn name(rows: &[(usize, Range<usize>)]) -> String {
+fn name(rows: &[(usize, Range<usize>)], sequences: usize) -> String {
     match rows.len() {
         0..10 => format!("rows={rows:?}"),
-        n => format!("{} rows of {n} sequences", rows.iter().map(|r| r.1.len()).sum::<usize>()),
+        _ => format!("{} rows of {sequences} sequences", rows.iter().map(|r| r.1.len()).sum::<usize>()),
     }
 }
 
