@@ -196,7 +196,7 @@ fn measure(run: &Execution, case: &Case, dtype: DType, seed: u64, errors: &mut V
                 e.record(&got, &twins, &exact.gradient(i)?);
             }
             // Few differences, of a long reference, would only tell how much errors vary.
-            None if FiniteDifferences::coordinates(case) < FiniteDifferences::MOST => {}
+            None if FiniteDifferences::coordinates(case) < FEW / 2 => {}
             None => {
                 let truth = FiniteDifferences::new(case, &twin, i, seed);
                 e.record(&truth.at(&got), &truth.at(&twins), &truth.slopes);

@@ -243,7 +243,7 @@ impl FiniteDifferences {
 
     /// Returns how many coordinates of an input are worth their time.
     fn coordinates(case: &Case) -> usize {
-        const OPERATIONS: f64 = 4e8;
+        const OPERATIONS: f64 = 1e8;
         (OPERATIONS / case.cost.flops.max(1.0)).clamp(2.0, FiniteDifferences::MOST as f64) as usize
     }
 

@@ -72,12 +72,12 @@ fn plain(t: usize, c: usize, dtype: DType) -> Case {
 
 /// Makes a case of f32 master weights under bf16 activations, as in full fine-tuning.
 fn f32_weight(case: Case) -> Case {
-    with_weight(case, " w f32", |shape| Input::f32(shape))
+    with_weight(case, " w f32", Input::f32)
 }
 
 /// Makes a case of frozen bf16 weights, which f32 activations may have too.
 fn bf16_weight(case: Case) -> Case {
-    with_weight(case, " w bf16", |shape| Input::bf16(shape))
+    with_weight(case, " w bf16", Input::bf16)
 }
 
 /// Replaces the weight, the last input.

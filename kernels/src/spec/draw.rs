@@ -18,7 +18,7 @@ impl Draw {
     /// Draws a number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
         self.drawn += 1;
-        (self.key.words(self.drawn, 0)[0] as u64 * n as u64 >> 32) as usize
+        ((self.key.words(self.drawn, 0)[0] as u64 * n as u64) >> 32) as usize
     }
 
     /// Draws a size from 1 to `most`: every power of two as often as the next, and every residue.
