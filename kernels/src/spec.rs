@@ -13,8 +13,10 @@
 #![doc = include_str!("concat/spec.rs")]
 //! ```
 
+mod draw;
 mod elementwise;
 
+pub use draw::Draw;
 pub use elementwise::ElementwiseSpec;
 
 use crate::bug::Bug;
@@ -28,6 +30,8 @@ pub struct Spec {
     pub name: &'static str,
     /// Makes tiny, ragged and realistic cases. Called once for each storage type.
     pub cases: fn(DType) -> Vec<Case>,
+    /// Makes a case of drawn sizes, ragged or not, in a second or less; the checks run a few beside the others.
+    pub random: fn(DType, &mut Draw) -> Case,
     /// The CUDA sources of its kernels.
     pub sources: &'static [&'static Source],
     /// Makes cases of any size, for checks and timings from the command line.
@@ -97,8 +101,17 @@ pub struct Case {
 pub enum Compare {
     /// By their error against the reference.
     Error,
+    /// Likewise, with twice as much allowed: errors of a few numbers of any size vary.
+    Loose,
     /// Bit by bit: the op copies.
     Bits,
+}
+
+impl Compare {
+    /// Returns an error as a share of the limit, of its share of the usual limit.
+    pub(crate) fn share(self, ratio: f64) -> f64 {
+        if self == Compare::Loose { ratio / 2.0 } else { ratio }
+    }
 }
 
 /// Minimum bytes that a call moves and minimum operations that it performs.
@@ -122,6 +135,10 @@ pub enum InputContent {
     Storage(f32),
     /// Normal deviates, always f32 (adapters, statistics).
     F32(f32),
+    /// Normal deviates, always bf16 (frozen weights under f32 activations).
+    BF16(f32),
+    /// The given numbers, in the case's storage type.
+    Given(Vec<f32>),
     /// The given integers (token ids, positions, tables).
     Int(Vec<i32>),
 }
@@ -137,6 +154,16 @@ impl Input {
         Input { shape: shape.into(), content: InputContent::F32(1.0), grad: true }
     }
 
+    /// Random bf16 values, without a gradient.
+    pub fn bf16(shape: impl Into<Shape>) -> Self {
+        Input { shape: shape.into(), content: InputContent::BF16(1.0), grad: false }
+    }
+
+    /// Given numbers, without a gradient.
+    pub fn given(shape: impl Into<Shape>, data: Vec<f32>) -> Self {
+        Input { shape: shape.into(), content: InputContent::Given(data), grad: false }
+    }
+
     /// Given integers.
     pub fn ints(data: Vec<i32>) -> Self {
         Input { shape: [data.len()].into(), content: InputContent::Int(data), grad: false }
@@ -144,7 +171,7 @@ impl Input {
 
     /// Sets the standard deviation.
     pub fn scaled(mut self, std: f32) -> Self {
-        if let InputContent::Storage(s) | InputContent::F32(s) = &mut self.content {
+        if let InputContent::Storage(s) | InputContent::F32(s) | InputContent::BF16(s) = &mut self.content {
             *s = std;
         }
         self

@@ -1,9 +1,11 @@
 //! Every kernel compiles for both architectures without a spill, and every case of every op runs on the software
-//! GPU, in both schedules, with at most twice the error of its CPU twin.
+//! GPU, in both schedules, with at most twice the error of its CPU twin. Together they run every variant of every kernel,
+//! and every branch of the launches.
 
 mod common;
 
 use codelsi_engine::cuda::ACCUMULATE;
+use codelsi_kernels::ALL;
 
 #[test]
 fn every_variant_compiles_without_a_spill() {
@@ -14,8 +16,17 @@ fn every_variant_compiles_without_a_spill() {
 }
 
 #[test]
+fn every_op_passes_on_nan_and_infinities_as_its_twin_does() {
+    if let Some(device) = common::software_gpu() {
+        common::pass_on_what_is_not_finite(&common::ops(), &device);
+    }
+}
+
+#[test]
 fn every_op_agrees_with_its_twin_on_the_software_gpu() {
     if let Some(device) = common::software_gpu() {
-        common::agree_with_twins(&common::ops(), &device);
+        let ops = common::ops();
+        common::agree_with_twins(&ops, &device);
+        common::have_run_everything(&ops, &device, ops.len() == ALL.len());
     }
 }

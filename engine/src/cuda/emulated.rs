@@ -1,5 +1,6 @@
 //! The software GPU as a driver: every call is done when it returns, except for work that a stream captures.
 
+use super::coverage::Coverage;
 use super::driver::{CapturedGraph, DeviceProperties, Driver, DriverModule, Event, Grid, Pinned, Stream};
 use super::nvrtc::Code;
 use super::resources::KernelResources;
@@ -9,7 +10,7 @@ use codelsi_emulator::{Counters, Gpu, LaunchConfig, Schedule};
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 /// Default size of the memory, in bytes.
@@ -72,6 +73,10 @@ pub struct LaunchRecord {
 pub struct EmulatedGpu {
     gpu: Gpu,
     properties: DeviceProperties,
+    /// The same with one multiprocessor.
+    single: DeviceProperties,
+    is_single: AtomicBool,
+    coverage: Mutex<Coverage>,
     streams: AtomicUsize,
     /// Size of the memory in bytes.
     memory: AtomicUsize,
@@ -99,7 +104,10 @@ impl EmulatedGpu {
         let properties = DeviceProperties { name, arch: arch.into(), multiprocessors: 108, shared };
         Ok(EmulatedGpu {
             gpu,
+            single: DeviceProperties { multiprocessors: 1, ..properties.clone() },
             properties,
+            is_single: AtomicBool::new(false),
+            coverage: Mutex::default(),
             streams: AtomicUsize::new(1),
             memory: AtomicUsize::new(MEMORY),
             allocations: Mutex::default(),
@@ -121,6 +129,20 @@ impl EmulatedGpu {
     /// Makes races and copies not waited for faults, or stops doing so: [`Gpu::set_ordering_checks`].
     pub fn set_ordering_checks(&self, on: bool) {
         self.gpu.set_ordering_checks(on);
+    }
+
+    /// Makes launches see a GPU of one multiprocessor, where few blocks of large tiles are fastest, or of 108. No result
+    /// depends on it.
+    pub fn set_single_multiprocessor(&self, single: bool) {
+        self.is_single.store(single, Ordering::Relaxed);
+    }
+
+    /// What was launched so far.
+    ///
+    /// # Panics
+    /// When a thread that held it panicked.
+    pub fn coverage(&self) -> MutexGuard<'_, Coverage> {
+        self.coverage.lock().unwrap()
     }
 
     /// Sets the size of the memory in bytes.
@@ -267,7 +289,7 @@ impl DriverModule for Arc<EmulatedModule> {
 
 impl Driver for EmulatedGpu {
     fn properties(&self) -> &DeviceProperties {
-        &self.properties
+        if self.is_single.load(Ordering::Relaxed) { &self.single } else { &self.properties }
     }
 
     fn memory(&self) -> Result<(usize, usize)> {

@@ -2,6 +2,7 @@
 
 use super::Cuda;
 use super::driver::{DriverModule, Grid, Stream};
+use super::source::Variant;
 use crate::memory::DeviceMemory;
 use crate::tensor::{Buffer, DType, Tensor};
 use crate::{At, Error, Label, Result};
@@ -21,11 +22,25 @@ pub enum Arg<'a> {
     InOut(&'a mut Tensor),
     /// Read and written, or written partly; or a null pointer.
     MaybeInOut(Option<&'a mut Tensor>),
+    /// 1 or 0 of 32 bits: what a kernel does in addition, or not.
+    Flag(bool),
     I32(i32),
     U32(u32),
     I64(i64),
     U64(u64),
     F32(f32),
+}
+
+impl Arg<'_> {
+    /// Whether an optional argument or a flag is given; `None` for the others.
+    pub(super) fn option(&self) -> Option<bool> {
+        match self {
+            Arg::Maybe(t) => Some(t.is_some()),
+            Arg::MaybeOut(t) | Arg::MaybeInOut(t) => Some(t.is_some()),
+            Arg::Flag(given) => Some(*given),
+            _ => None,
+        }
+    }
 }
 
 /// The kind of a kernel's parameter, as its PTX signature distinguishes it.
@@ -46,6 +61,8 @@ pub struct Kernel<'a> {
 /// A kernel of a loaded module, and the kinds of its parameters.
 pub(super) struct KernelEntry {
     pub(super) module: Arc<dyn DriverModule>,
+    pub(super) source: &'static str,
+    pub(super) variant: Variant,
     pub(super) name: String,
     pub(super) parameters: Vec<ParameterKind>,
 }
@@ -67,7 +84,10 @@ impl Kernel<'_> {
         if grid.blocks.contains(&0) || self.cuda.is_dry_run() {
             return Ok(());
         }
-        let KernelEntry { module, name, .. } = &*self.entry;
+        let KernelEntry { module, source, variant, name, .. } = &*self.entry;
+        if let Some(emulated) = self.cuda.emulator() {
+            emulated.coverage().launched((source, *variant, name), &grid, args);
+        }
         // SAFETY: the caller's precondition; written tensors have no other owner.
         unsafe { self.cuda.driver().launch(Stream::COMPUTE, &**module, name, grid, &bytes) }.at(name)
     }
@@ -121,6 +141,7 @@ impl Cuda {
                 address(self.address_mut(t)?)
             }
             Arg::Maybe(None) | Arg::MaybeOut(None) | Arg::MaybeInOut(None) => address(0),
+            Arg::Flag(x) => (ParameterKind::Int32, *x as u64),
             Arg::I32(x) => (ParameterKind::Int32, *x as u32 as u64),
             Arg::U32(x) => (ParameterKind::Int32, *x as u64),
             Arg::I64(x) => (ParameterKind::Word64, *x as u64),

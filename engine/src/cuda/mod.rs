@@ -7,6 +7,7 @@ mod accumulate;
 mod arena;
 mod cache;
 mod card;
+mod coverage;
 mod driver;
 #[cfg_attr(not(feature = "emulator"), path = "no_emulator.rs")]
 mod emulated;
@@ -21,6 +22,7 @@ mod source;
 mod staging;
 
 pub use accumulate::ACCUMULATE;
+pub use coverage::{CompiledKernel, Coverage, LaunchKinds};
 pub use driver::{DeviceProperties, Event, Grid, Stream};
 pub use emulated::EmulatedGpu;
 #[cfg(feature = "emulator")]
@@ -172,13 +174,16 @@ impl Cuda {
         let entry = match self.is_plan() {
             true => KernelEntry {
                 module: Arc::new(planned::PlannedModule),
+                source: source.name,
+                variant,
                 name: name.into(),
                 parameters: Vec::new(),
             },
             false => {
                 let loaded = self.module(source, variant)?;
                 let parameters = signature::parameters(&loaded.ptx, name).at(source.name)?;
-                KernelEntry { module: loaded.module.clone(), name: name.into(), parameters }
+                let module = loaded.module.clone();
+                KernelEntry { module, source: source.name, variant, name: name.into(), parameters }
             }
         };
         let entry = Arc::new(entry);
@@ -216,6 +221,14 @@ impl Cuda {
         self.modules.lock().unwrap().retain(|key, _| others(key));
         self.kernels.lock().unwrap().retain(|key, _| others(key));
         Ok(())
+    }
+
+    /// Returns `taken`, and remembers on a software GPU that a launch decided so: the checks demand cases of both.
+    pub fn branch(&self, name: &'static str, taken: bool) -> bool {
+        if let Some(emulated) = self.emulator() {
+            emulated.coverage().branched(name, taken);
+        }
+        taken
     }
 
     /// Creates a stream in addition to the one that ops use.

@@ -1,8 +1,10 @@
 //! Replaces `emulated.rs` in builds without the feature `emulator`: a type that has no values.
 
+use super::coverage::Coverage;
 use super::driver::Driver;
 use super::source::Source;
 use crate::{Error, Result};
+use std::sync::MutexGuard;
 
 /// The software GPU; this build has none.
 pub enum EmulatedGpu {}
@@ -15,6 +17,10 @@ impl EmulatedGpu {
     }
 
     pub(super) fn driver(&self) -> &dyn Driver {
+        match *self {}
+    }
+
+    pub fn coverage(&self) -> MutexGuard<'_, Coverage> {
         match *self {}
     }
 

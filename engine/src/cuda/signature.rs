@@ -1,7 +1,24 @@
-//! Kernel signatures, read from PTX.
+//! Kernels' signatures and bodies, read from PTX.
 
 use super::launch::ParameterKind;
+use super::nvrtc::Code;
 use crate::{Error, Result};
+
+impl Code {
+    /// Returns the name and the instructions of every kernel, without lines that only say where they come from: kernels
+    /// of two variants that are equal in it are the same machine code.
+    pub fn kernels(&self) -> Vec<(&str, String)> {
+        let entries = self.ptx.split(".entry ").skip(1);
+        entries.filter_map(|entry| Some((entry.split_once('(')?.0, instructions(entry)))).collect()
+    }
+}
+
+/// Returns the lines of a kernel up to its closing brace.
+fn instructions(entry: &str) -> String {
+    let place = |line: &str| [".loc", "//", "$L__tmp", "$L__func"].iter().any(|mark| line.starts_with(mark));
+    let lines = entry.lines().take_while(|line| !line.starts_with('}')).map(str::trim);
+    lines.filter(|line| !line.is_empty() && !place(line)).collect::<Vec<_>>().join("\n")
+}
 
 /// Returns the kinds of the parameters that the kernel `name` takes.
 pub(super) fn parameters(ptx: &str, name: &str) -> Result<Vec<ParameterKind>> {
@@ -48,6 +65,20 @@ mod tests {
 .visible .entry odd(
 \t.param .align 4 .b8 odd_param_0[12]
 )";
+
+    #[test]
+    fn kernels_are_compared_by_their_instructions() {
+        let ptx = |line: &str, add: &str| {
+            format!(
+                ".visible .entry one()\n{{\n\t.loc\t1 {line} 5\n\t{add}\n$L__tmp{line}:\n\tret;\n\n}}\n\t// end"
+            )
+        };
+        let code = |text: String| Code { ptx: text, cubin: Vec::new(), log: String::new() };
+        let (one, other) = (code(ptx("7", "add.s32 a, b, c;")), code(ptx("8", "add.s32 a, b, c;")));
+        assert_eq!(one.kernels(), [("one", "one()\n{\nadd.s32 a, b, c;\nret;".to_owned())]);
+        assert_eq!(one.kernels(), other.kernels());
+        assert_ne!(one.kernels(), code(ptx("7", "sub.s32 a, b, c;")).kernels());
+    }
 
     #[test]
     fn parameters_are_read_in_order() {

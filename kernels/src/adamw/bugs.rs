@@ -64,4 +64,28 @@ pub const BUGS: &[Bug] = &[
         ["width > 0; width /= 2", "width > 1; width /= 2"],
         NORM,
     ),
+    Bug::new(
+        "adamw.cu",
+        "small gradients are scaled up",
+        ["+ 1e-6), 1.0)", "+ 1e-6), 2.0)"],
+        (F32, "N=4099 steps=[1, 2, 3] squares=0.25"),
+    ),
+    Bug::new(
+        "adamw.cu",
+        "an infinite norm moves parameters",
+        ["*squares < INFINITE", "*squares <= INFINITE"],
+        (F32, "N=4099 steps=[1, 2, 3] squares=inf"),
+    ),
+    Bug::new(
+        "adamw.cu",
+        "a norm that is no number moves parameters",
+        ["if (!(*squares < INFINITE)) return;", "if (*squares >= INFINITE) return;"],
+        (F32, "N=4099 steps=[1, 2, 3] squares=NaN"),
+    ),
+    Bug::new(
+        "adamw.cu",
+        "sums of blocks beyond the threads of one are left out",
+        ["i < count; i += THREADS", "i < min(count, THREADS); i += THREADS"],
+        (F32, "norm of N=[1228800]"),
+    ),
 ];

@@ -1,7 +1,7 @@
 //! An op on two devices: a card against the software GPU, which execute the same PTX independently.
 
 use super::execution::{Execution, value};
-use super::{CheckReport, allowed, error_ratio, gradient_limit};
+use super::{CheckReport, allowed, cases, error_ratio, gradient_limit};
 use crate::spec::{Case, Compare, Spec};
 use codelsi_engine::{DType, Device, Error, Result, Tensor};
 
@@ -12,7 +12,7 @@ use codelsi_engine::{DType, Device, Error, Result, Tensor};
 pub fn between(spec: &Spec, device: &Device, other: &Device, seed: u64) -> Result<CheckReport> {
     let mut report = CheckReport::default();
     for dtype in [DType::F32, DType::BF16] {
-        for case in (spec.cases)(dtype) {
+        for case in cases(spec, dtype)? {
             let place = format!("{dtype:?} {}", case.name);
             compare(&case, [device, other], dtype, seed, &place, &mut report)
                 .map_err(|e| e.at(place).at(spec.name))?;

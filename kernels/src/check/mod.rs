@@ -4,17 +4,23 @@
 mod between;
 #[cfg(feature = "emulator")]
 pub mod bugs;
+mod coverage;
 mod device;
 mod execution;
+#[cfg(feature = "emulator")]
+pub mod mutants;
+mod non_finite;
 mod rows;
 
 pub use between::between;
+pub use coverage::not_run;
 pub use device::{case_on_device, numbers_on_device, on_device};
 pub use execution::{inputs, random, value};
+pub use non_finite::non_finite;
 pub use rows::{BATCH, batch_invariance};
 
 use crate::ALL;
-use crate::spec::{Case, F64Tensor, Spec};
+use crate::spec::{Case, Compare, Draw, F64Tensor, Spec};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{DType, Device, Error, Result, Tensor};
 use execution::Execution;
@@ -44,6 +50,24 @@ pub fn find(name: &str) -> Result<&'static Spec> {
         let known = ALL.iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ");
         Error::new(format!("there is no op {name}: there are {known}"))
     })
+}
+
+/// Returns the cases of `spec`, and random ones: 2, or as many as `CODELSI_CASES` says, from the seed `CODELSI_SEED`.
+///
+/// # Errors
+/// When a variable is no number.
+pub fn cases(spec: &Spec, dtype: DType) -> Result<Vec<Case>> {
+    let number = |name: &str, default: u64| match std::env::var(name) {
+        Ok(text) => text.parse().map_err(|_| Error::new(format!("{name} is `{text}`, which is no number"))),
+        Err(_) => Ok(default),
+    };
+    let (seed, count) = (number("CODELSI_SEED", 1)?, number("CODELSI_CASES", 2)?);
+    let random = (0..count as usize).map(|i| {
+        let case = (spec.random)(dtype, &mut Draw::new(seed, spec.name, i));
+        let compare = if case.compare == Compare::Error { Compare::Loose } else { case.compare };
+        Case { name: format!("{} (random {i} of CODELSI_SEED={seed})", case.name), compare, ..case }
+    });
+    Ok((spec.cases)(dtype).into_iter().chain(random).collect())
 }
 
 /// The worst error of an op's cases, relative to the allowed error.
@@ -84,7 +108,7 @@ impl CheckReport {
 pub fn against_reference(spec: &Spec, seed: u64) -> Result<CheckReport> {
     let mut report = CheckReport::default();
     for dtype in [DType::F32, DType::BF16] {
-        for case in (spec.cases)(dtype) {
+        for case in cases(spec, dtype)? {
             let place = format!("{dtype:?} {}", case.name);
             check_case(&case, dtype, seed, &place, &mut report).map_err(|e| e.at(place).at(spec.name))?;
             report.cases += 1;
@@ -97,7 +121,7 @@ pub fn against_reference(spec: &Spec, seed: u64) -> Result<CheckReport> {
 pub fn fingerprint(spec: &Spec, seed: u64) -> Result<Vec<Vec<u8>>> {
     let mut all = Vec::new();
     for dtype in [DType::F32, DType::BF16] {
-        for case in (spec.cases)(dtype) {
+        for case in cases(spec, dtype)? {
             let run = Execution::new(&Device::cpu(), &case, dtype, seed)?;
             for t in run.outputs.iter().chain(run.gradients.iter().flatten()) {
                 all.push(t.bytes()?.to_vec());
@@ -118,7 +142,7 @@ fn check_case(case: &Case, dtype: DType, seed: u64, place: &str, report: &mut Ch
             return Err(Error::new(format!("output {i} is {}, the reference {}", y.shape(), truth.shape)));
         }
         let ratio = error_ratio(&value(y)?.data, &truth.data, allowed(y.dtype(), case.terms));
-        report.record(ratio, || format!("output {i} of {place}"));
+        report.record(case.compare.share(ratio), || format!("output {i} of {place}"));
     }
     for (i, gradient) in run.gradients.iter().enumerate() {
         if !case.inputs[i].grad {
@@ -128,7 +152,7 @@ fn check_case(case: &Case, dtype: DType, seed: u64, place: &str, report: &mut Ch
             return Err(Error::new(format!("input {i} got no gradient")));
         };
         let ratio = gradient_ratio(case, &run, i, gradient, dtype, seed)?;
-        report.record(ratio, || format!("gradient of input {i} of {place}"));
+        report.record(case.compare.share(ratio), || format!("gradient of input {i} of {place}"));
     }
     Ok(())
 }
@@ -177,14 +201,16 @@ fn gradient_limit(case: &Case, dtype: DType, gradient: DType) -> f64 {
     storage + 4.0 * allowed(gradient, case.terms) + 1e-8
 }
 
-/// Central differences of the reference along an input: at every coordinate if there are few, else at sixty-four of
-/// them.
+/// Central differences of the reference along an input: at every coordinate if there are few, else at up to sixty-four of
+/// them, fewer where the reference is long.
 struct FiniteDifferences {
     coordinates: Vec<usize>,
     slopes: Vec<f64>,
 }
 
 impl FiniteDifferences {
+    const MOST: usize = 64;
+
     fn new(case: &Case, run: &Execution, i: usize, seed: u64) -> Self {
         let loss = |inputs: &[F64Tensor]| -> f64 {
             let y = (case.reference)(inputs);
@@ -192,11 +218,12 @@ impl FiniteDifferences {
             terms.map(|(y, g)| y * g).sum()
         };
         let mut inputs = run.inputs.clone();
+        let most = FiniteDifferences::coordinates(case) as u32;
         let coordinates: Vec<usize> = match inputs[i].data.len() {
-            n if n <= 64 => (0..n).collect(),
+            n if n <= most as usize => (0..n).collect(),
             n => {
                 let key = RngKey { seed, step: 2, site: i as u32 };
-                (0..64).map(|c| (key.uniform(0, c) as f64 * n as f64) as usize).collect()
+                (0..most).map(|c| (key.uniform(0, c) as f64 * n as f64) as usize).collect()
             }
         };
         let mut slopes = Vec::with_capacity(coordinates.len());
@@ -212,6 +239,12 @@ impl FiniteDifferences {
             slopes.push(slope);
         }
         FiniteDifferences { coordinates, slopes }
+    }
+
+    /// Returns how many coordinates of an input are worth their time.
+    fn coordinates(case: &Case) -> usize {
+        const OPERATIONS: f64 = 1e8;
+        (OPERATIONS / case.cost.flops.max(1.0)).clamp(2.0, FiniteDifferences::MOST as f64) as usize
     }
 
     /// The values at the coordinates.

@@ -7,6 +7,10 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "concat",
     cases,
+    random: |dtype, draw| {
+        let widths = (0..1 + draw.below(4)).map(|_| draw.width(700)).collect();
+        case(draw.size(40), widths, dtype)
+    },
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "T,V1,V2",
@@ -24,7 +28,9 @@ pub static SPEC: Spec = Spec {
 fn cases(dtype: DType) -> Vec<Case> {
     let sizes =
         [(1, vec![1]), (3, vec![5, 17, 2]), (5, vec![64, 8, 24]), (2, vec![16, 7]), (4, vec![0, 300])];
-    sizes.into_iter().map(|(t, widths)| case(t, widths, dtype)).collect()
+    // Every place of a part among the accesses, and rows of several passes of a block.
+    let places = (0..8).map(|first| (3, vec![first, 2064 + first % 3 * 4, 8, 261]));
+    sizes.into_iter().chain(places).map(|(t, widths)| case(t, widths, dtype)).collect()
 }
 
 fn case(t: usize, widths: Vec<usize>, dtype: DType) -> Case {

@@ -8,6 +8,10 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "distill",
     cases,
+    random: |dtype, draw| {
+        let (t, c, v) = (draw.size(150), draw.width(80), 1 + draw.size(300));
+        if draw.below(2) == 0 { values(t, c, v, dtype) } else { gradient(t, c, v, dtype) }
+    },
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "T,C,V",
@@ -30,10 +34,11 @@ fn cases(dtype: DType) -> Vec<Case> {
     let sizes = [(1, 1, 2), (3, 17, 5), (7, 33, 41), (16, 128, 64), (3, 5, 4101)];
     let both = sizes.into_iter().flat_map(|(t, c, v)| [values(t, c, v, dtype), gradient(t, c, v, dtype)]);
     // More tokens than the CPU and than a GPU gathers at a time.
+    let residues = (0..8).map(|r| gradient(5 + r, 16 + r, 33 + 5 * r, dtype));
     let many = [(300, 3, 7), (1400, 2, 5)].map(|(t, c, v)| gradient(t, c, v, dtype));
     // Of the widest rows there are enough that the errors of their logits are not small by chance.
     let wide = [gradient(5, 20, 50, dtype), gradient(2, 16, 32016, dtype), values(12, 5120, 70, dtype)];
-    both.chain(many).chain(wide).collect()
+    both.chain(residues).chain(many).chain(wide).collect()
 }
 
 /// Makes a case of both outputs, without a gradient.

@@ -10,6 +10,7 @@ use codelsi_engine::{DType, Result, Tensor};
 pub static SPEC: Spec = Spec {
     name: "dora",
     cases,
+    random: |dtype, draw| case(dtype, draw.size(150), draw.width(300), draw.size(20), draw.width(200)),
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "T,C,R,N",
@@ -36,7 +37,8 @@ const SCALE: f32 = 2.0;
 
 fn cases(dtype: DType) -> Vec<Case> {
     let sizes = [(1, 1, 1, 1), (5, 33, 3, 7), (70, 40, 16, 24), (130, 264, 4, 136), (3, 1100, 8, 18)];
-    sizes.into_iter().map(|(t, c, r, n)| case(dtype, t, c, r, n)).collect()
+    let residues = (0..8).map(|r| (65 + r, 40 + r, 4 + r, 136 + 5 * r));
+    sizes.into_iter().chain(residues).map(|(t, c, r, n)| case(dtype, t, c, r, n)).collect()
 }
 
 /// Makes a case of x scaled by m and by the norms of W + s B A.

@@ -64,4 +64,16 @@ pub const BUGS: &[Bug] = &[
         ["random_words<7>", "random_words<10>"],
         (F32, "T=9 C=8 from 6 p=0.5"),
     ),
+    Bug::new(
+        "keep.cuh",
+        "the upper half of a seed is ignored",
+        ["random_words<7>(seed,", "random_words<7>(u32(seed),"],
+        (F32, "T=3 C=17 from 0 p=0.3"),
+    ),
+    Bug::new(
+        "drop.cu",
+        "channels are counted in 16 bits",
+        ["u32 channel = first + i % C;", "u32 channel = (first + i % C) & 0xffff;"],
+        (F32, "T=9 C=70 from 70003 p=0.2"),
+    ),
 ];

@@ -47,7 +47,8 @@ fn mask_row(x: &mut [f32], token: i32, dropout: &Dropout) {
     for x in [lead].into_iter().filter(|x| !x.is_empty()).chain(blocks.chunks_mut(8)) {
         let halves = dropout.key.halves(token as u32, channel as u32 / 8);
         for (x, &half) in x.iter_mut().zip(&halves[channel % 8..]) {
-            *x *= if u32::from(half) < threshold { 0.0 } else { up };
+            // Not a product with 0: a dropped NaN or infinity is gone.
+            *x = if u32::from(half) < threshold { 0.0f32.copysign(*x) } else { *x * up };
         }
         channel += x.len();
     }

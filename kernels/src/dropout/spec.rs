@@ -9,6 +9,10 @@ use codelsi_engine::rng::RngKey;
 pub static SPEC: Spec = Spec {
     name: "dropout",
     cases,
+    random: |dtype, draw| {
+        let first = draw.below(3) * 8 + draw.below(2) * draw.below(8);
+        case(dtype, draw.size(80), draw.width(300), first, draw.pick(&[0.05, 0.5, 0.9]))
+    },
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "T,C",
@@ -30,8 +34,13 @@ pub static SPEC: Spec = Spec {
     bugs: &[super::bugs::BUGS],
 };
 
-/// The key of masks in cases.
-pub const KEY: RngKey = RngKey { seed: 5, step: 3, site: 9 };
+/// The key of masks in cases: numbers that 16 and 32 bits do not hold.
+pub const KEY: RngKey = RngKey { seed: 0x0123_4567_89ab_cdef, step: 70_003, site: 66_009 };
+
+/// Returns ids of `t` tokens, not all of which 16 bits hold.
+pub fn tokens(t: usize) -> Vec<i32> {
+    (0..t as i32).map(|i| 1000 + 70_007 * i).collect()
+}
 
 /// The factor of `channel` of `token` under [`KEY`], by the definition.
 pub fn mask(token: usize, channel: usize, p: f32) -> f64 {
@@ -46,13 +55,22 @@ fn cases(dtype: DType) -> Vec<Case> {
     let sizes = [(1, 4, 0, 0.5), (3, 17, 0, 0.3), (5, 64, 8, 0.1), (9, 8, 6, 0.5), (70, 264, 0, 0.05)];
     // A rank's part of the channels begins anywhere in a block of eight.
     let parts = (9..16).map(|first| (3, 24, first, 0.4));
-    sizes.into_iter().chain(parts).map(|(t, c, first, p)| case(dtype, t, c, first, p)).collect()
+    let residues = (0..8).map(|r| (9, 64 + r, 0, 0.3));
+    // Ragged rows of several blocks, and channels that 16 bits do not hold.
+    let far = [(9, 70, 3, 0.2), (9, 72, 70_000, 0.2), (9, 70, 70_003, 0.2)];
+    sizes
+        .into_iter()
+        .chain(parts)
+        .chain(residues)
+        .chain(far)
+        .map(|(t, c, first, p)| case(dtype, t, c, first, p))
+        .collect()
 }
 
 fn case(dtype: DType, t: usize, c: usize, first: usize, p: f32) -> Case {
     Case {
         name: format!("T={t} C={c} from {first} p={p}"),
-        inputs: vec![Input::storage([t, c]), Input::ints((0..t as i32).map(|i| 1000 + 7 * i).collect())],
+        inputs: vec![Input::storage([t, c]), Input::ints(tokens(t))],
         run: Box::new(move |cx, x| {
             let rate = DropoutRate::new(p)?;
             let of_rows = Dropout { rate, key: KEY, tokens: x[1].clone(), first_channel: first };

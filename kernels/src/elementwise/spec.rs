@@ -7,6 +7,10 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "elementwise",
     cases,
+    random: |dtype, draw| {
+        let (t, c) = (draw.size(40), draw.width(3000));
+        draw.pick(&[add, relu, cast])(t, c, dtype)
+    },
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "T,C",
@@ -25,7 +29,7 @@ pub static SPEC: Spec = Spec {
 };
 
 fn cases(dtype: DType) -> Vec<Case> {
-    let sizes = [(1, 1), (3, 17), (5, 5120)];
+    let sizes = [(1, 1), (3, 17), (7, 701), (5, 5120)];
     sizes.into_iter().flat_map(|(t, c)| [add(t, c, dtype), relu(t, c, dtype), cast(t, c, dtype)]).collect()
 }
 

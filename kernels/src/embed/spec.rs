@@ -8,6 +8,11 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "embed",
     cases,
+    random: |dtype, draw| {
+        let (v, c, t) = (draw.size(80), draw.width(200), draw.size(600));
+        let rows = 1 + draw.below(v);
+        shard_case((draw.below(v - rows + 1), rows), (v, c, t), dtype, draw.pick(&[DType::F32, DType::BF16]))
+    },
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "V,C,T",
@@ -36,6 +41,10 @@ fn cases(dtype: DType) -> Vec<Case> {
             cases.push(case(v, c, t, dtype, to));
         }
     }
+    cases.extend((0..8).map(|r| case(20, 64 + r, 250 + r, dtype, dtype)));
+    // Rows of several passes of a block; most tokens share an id.
+    cases.push(case(3, 2061, 20, dtype, DType::F32));
+    cases.push(case(2, 24, 900, dtype, DType::BF16));
     // A rank's part of the rows, from the first, in the middle and to the last.
     cases.extend([0, 4, 13].map(|first| shard_case((first, 7), (20, 17, 41), dtype, dtype)));
     cases

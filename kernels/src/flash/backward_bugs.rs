@@ -152,4 +152,16 @@ pub const BUGS: &[Bug] = &[
         ],
         GROUPED,
     ),
+    Bug::new(
+        "flash/backward.cu",
+        "keys beyond two splits move no query",
+        ["tile < slots.end(); tile += Tiles::COLS", "tile < min(slots.end(), 512); tile += Tiles::COLS"],
+        (BF16, "T=[5, 600, 3, 257, 256, 1] H=2 K=1 D=24"),
+    ),
+    Bug::new(
+        "flash/backward.cu",
+        "queries beyond two splits move no key",
+        ["if (tile >= job.length) {", "if (tile >= min(job.length, 512)) {"],
+        (BF16, "T=[5, 600, 3, 257, 256, 1] H=2 K=1 D=24"),
+    ),
 ];

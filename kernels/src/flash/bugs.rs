@@ -184,4 +184,13 @@ pub const BUGS: &[Bug] = &[
         ["        __syncwarp();\n", ""],
         TILES,
     ),
+    Bug::new(
+        "tiles.cuh",
+        "documents beyond the lanes of a warp are overlooked",
+        ["i < documents; i += 32", "i < min(documents, 32); i += 32"],
+        (
+            BF16,
+            "T=[3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3] H=2 K=1 D=8",
+        ),
+    ),
 ];

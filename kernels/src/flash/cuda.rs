@@ -223,9 +223,10 @@ pub fn paged(
     let (t, s) = (qkv[0].shape()[0], rows.block_tables.shape()[0]);
     let splits = splits(qkv[1], rows);
     // With no more rows than sequences, every row is decoded in splits.
-    let longest = if t > s { tiling.prefill.rows } else { 1 };
+    let tiles = cuda.branch("flash_paged: runs of rows", t > s);
+    let longest = if tiles { tiling.prefill.rows } else { 1 };
     let call = PagedLaunch { qkv, rows, heads, longest, single_rows: t.min(s) };
-    if t > s {
+    if tiles {
         let mut store = PartialStates::of_pages(cx, t, splits, heads);
         let blocks = [(t - s).div_ceil(tiling.prefill.rows) + 1, heads.heads, 1];
         let grid = tiling.forward(blocks, &tiling.prefill);
@@ -309,8 +310,8 @@ impl PartialStates {
 
     fn args(&mut self) -> [Arg<'_>; 2] {
         match &mut self.0 {
-            Some((sums, stats)) => [Arg::InOut(sums), Arg::InOut(stats)],
-            None => [Arg::Maybe(None), Arg::Maybe(None)],
+            Some((sums, stats)) => [Arg::MaybeInOut(Some(sums)), Arg::MaybeInOut(Some(stats))],
+            None => [Arg::MaybeInOut(None), Arg::MaybeInOut(None)],
         }
     }
 }

@@ -137,4 +137,22 @@ pub const BUGS: &[Bug] = &[
         ["        store.keep(state, at);\n", ""],
         LONG,
     ),
+    Bug::new(
+        "flash/decode.cu",
+        "splits beyond the fourth are not joined",
+        ["split <= positions[t] / SPLIT", "split <= min(positions[t] / SPLIT, 3)"],
+        (BF16, "rows=[(0, 1300..1301), (1, 257..258)] page=64 H=6 K=3 D=120"),
+    ),
+    Bug::new(
+        "tiles.cuh",
+        "single rows of earlier rows of 32 are not counted",
+        ["            single += __popc(ones);\n", ""],
+        (BF16, "70 rows of 3 sequences page=16 H=2 K=1 D=24"),
+    ),
+    Bug::new(
+        "tiles.cuh",
+        "runs of earlier rows of 32 are not counted",
+        ["            found += __popc(hits);\n", ""],
+        (BF16, "172 rows of 40 sequences page=16 H=4 K=2 D=32"),
+    ),
 ];

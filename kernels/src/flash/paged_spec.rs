@@ -1,7 +1,7 @@
 //! Reference and cases of `flash_paged`.
 
 use super::{Heads, PagedBatch, cuda, flash_paged};
-use crate::spec::{Case, Compare, Cost, F64Tensor, Input, InputContent, Invariance, Shapes, Spec};
+use crate::spec::{Case, Compare, Cost, Draw, F64Tensor, Input, InputContent, Invariance, Shapes, Spec};
 use codelsi_engine::DType;
 use std::ops::Range;
 
@@ -9,6 +9,7 @@ use std::ops::Range;
 pub static SPEC: Spec = Spec {
     name: "flash_paged",
     cases,
+    random,
     sources: &[&cuda::DECODE],
     shapes: Shapes {
         sizes: "S,T,H,K,D,page",
@@ -46,7 +47,40 @@ fn cases(dtype: DType) -> Vec<Case> {
         // A sequence twice: one row more than there are places to decode.
         case(dtype, &[one(0, 3), one(0, 20)], 16, heads(1, 1, 8)),
         case(dtype, &[one(0, 20), one(1, 2)], 16, heads(40, 40, 128)),
+        // Several splits of several rows and of many heads; one row ends where a split does.
+        case(dtype, &[one(0, 300), one(1, 511), one(2, 512), one(3, 9)], 16, heads(10, 2, 64)),
+        case(dtype, &[one(0, 1300), one(1, 257)], 64, heads(6, 3, 120)),
+        // Prefill of several splits from anywhere, and a chunk from the start.
+        case(dtype, &[(0, 500..640), (1, 0..300)], 16, heads(2, 1, 72)),
+        case(dtype, &[(0, 250..262), one(1, 600), (2, 511..515)], 128, heads(2, 2, 24)),
+        mixed(dtype, 40, heads(4, 2, 32)),
+        mixed(dtype, 70, heads(2, 1, 80)),
+        // Single rows, more than are decoded in splits, over several warps' worth of rows.
+        case(dtype, &(0..70).map(|i| one(i % 3, 2 + 4 * i)).collect::<Vec<_>>(), 16, heads(2, 1, 24)),
     ]
+}
+
+/// Makes a case of many sequences: most decode one row, every fifth has a chunk of a prompt, short or long.
+fn mixed(dtype: DType, sequences: usize, heads: Heads) -> Case {
+    let rows = |s: usize| {
+        let first = s * 37 % 300;
+        (s, first..first + if s % 5 == 2 { 1 + s * s % 45 } else { 1 })
+    };
+    case(dtype, &(0..sequences).map(rows).collect::<Vec<_>>(), 16, heads)
+}
+
+fn random(dtype: DType, draw: &mut Draw) -> Case {
+    let kv_heads = 1 + draw.below(2);
+    let heads = Heads { heads: kv_heads * (1 + draw.below(4)), kv_heads, head_dim: 8 * (1 + draw.below(16)) };
+    let sequences = draw.size(40);
+    let chunks = draw.below(3);
+    let rows: Vec<_> = (0..sequences)
+        .map(|s| {
+            let first = draw.size(400) - 1;
+            (s, first..first + if draw.below(4) < chunks { draw.size(150) } else { 1 })
+        })
+        .collect();
+    case(dtype, &rows, 16 << draw.below(4), heads)
 }
 
 /// Makes a case of rows of sequences at ranges of positions, over pages in random order.
@@ -61,7 +95,7 @@ fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads)
     let ints = |of: fn((usize, usize)) -> usize| Input::ints(each().map(|row| of(row) as i32).collect());
     let (keys, pairs) = (lengths.iter().sum::<usize>(), each().map(|row| row.1 + 1).sum::<usize>());
     Case {
-        name: format!("rows={rows:?} page={page} H={h} K={k} D={d}"),
+        name: name(rows, sequences) + &format!(" page={page} H={h} K={k} D={d}"),
         inputs: vec![
             Input::storage([t, h * d]).frozen(),
             Input::storage([pages, k, page, d]).frozen(),
@@ -85,6 +119,14 @@ fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads)
             bytes: (2 * (t * h + keys * k) * d * dtype.size()) as f64,
             flops: (4 * pairs * h * d) as f64,
         },
+    }
+}
+
+/// Returns the rows by their sequences and positions, or their number where there are many.
+fn name(rows: &[(usize, Range<usize>)], sequences: usize) -> String {
+    match rows.len() {
+        0..10 => format!("rows={rows:?}"),
+        _ => format!("{} rows of {sequences} sequences", rows.iter().map(|r| r.1.len()).sum::<usize>()),
     }
 }
 

@@ -1,13 +1,14 @@
 //! Reference and cases of `flash`.
 
 use super::{Heads, cuda, flash};
-use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, Shapes, Spec};
+use crate::spec::{Case, Compare, Cost, Draw, F64Tensor, Input, Invariance, Shapes, Spec};
 use codelsi_engine::DType;
 
 /// The declaration of `flash`.
 pub static SPEC: Spec = Spec {
     name: "flash",
     cases,
+    random,
     sources: &[&cuda::FORWARD, &cuda::BACKWARD],
     shapes: Shapes {
         sizes: "T,H,K,D",
@@ -37,7 +38,27 @@ fn cases(dtype: DType) -> Vec<Case> {
         case(dtype, &[130], heads(2, 1, 128)),
         // Two splits.
         case(dtype, &[300, 3], heads(1, 1, 8)),
+        // Documents of several splits among short ones, with an end at every residue of a tile's rows of eight.
+        case(dtype, &[5, 600, 3, 257, 256, 1], heads(2, 1, 24)),
+        case(dtype, &[266, 129, 64], heads(2, 2, 72)),
+        case(dtype, &[523], heads(3, 1, 128)),
+        case(dtype, &[1, 2, 3, 4, 5, 6, 7, 8, 9], heads(2, 2, 16)),
+        // More documents than a warp has lanes.
+        case(dtype, &[3; 70], heads(2, 1, 8)),
+        forward_only(case(dtype, &[1100], heads(1, 1, 64))),
+        forward_only(case(dtype, &[770, 300], heads(1, 1, 128))),
     ]
+}
+
+fn random(dtype: DType, draw: &mut Draw) -> Case {
+    let documents: Vec<usize> = (0..1 + draw.below(5)).map(|_| draw.size(280)).collect();
+    let kv_heads = 1 + draw.below(2);
+    let heads = Heads { heads: kv_heads * (1 + draw.below(3)), kv_heads, head_dim: 8 * (1 + draw.below(16)) };
+    // Of documents of one row, q and k have gradients of nothing but rounding.
+    match documents.iter().max() {
+        Some(2..) => case(dtype, &documents, heads),
+        _ => forward_only(case(dtype, &documents, heads)),
+    }
 }
 
 /// Makes a case of packed documents of the given lengths.

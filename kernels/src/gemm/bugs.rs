@@ -9,12 +9,7 @@ const SLICED: (DType, &str) = (BF16, "T=9 N=48 K=2104");
 pub const BUGS: &[Bug] = &[
     // gemm.cu: slices and tiles.
     Bug::new("gemm.cu", "every slice goes on to the end of K", ["min(K, k + slice)", "K"], SLICED),
-    Bug::new(
-        "gemm.cu",
-        "all slices are stored in one place",
-        ["y_at + blockIdx.y * i64(M) * N", "y_at"],
-        SLICED,
-    ),
+    Bug::new("gemm.cu", "all slices are stored in one place", ["y_at + part * i64(M) * N", "y_at"], SLICED),
     Bug::new(
         "gemm.cu",
         "rows of the right operand have the left one's length",
@@ -245,5 +240,54 @@ pub const BUGS: &[Bug] = &[
         "a slice is stored in place of the sum",
         ["x[e] += part[e]", "x[e] = part[e]"],
         SLICED,
+    ),
+    // Tiles that only a large product, or a GPU of few multiprocessors, takes.
+    Bug::new(
+        "mainloop.cuh",
+        "tiles of more than 64 rows begin too early",
+        ["(first + inside % height) * BM", "(first + inside % height) * min(BM, 64)"],
+        (BF16, "T=130 N=376 K=504"),
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "the second wide tile of a row begins where one of half its width would",
+        ["inside / height * BN", "inside / height * min(BN, 128)"],
+        (BF16, "T=136 N=504 K=264"),
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "rows beyond 64 of a tile are not stored",
+        ["i < BM * C::CHUNKS", "i < min(BM, 64) * C::CHUNKS"],
+        (BF16, "T=130 N=136 K=376"),
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "the fourth warp of a wide tile multiplies the third one's columns",
+        ["warp() % WARPS_N * (BN / WARPS_N)", "min(warp() % WARPS_N, BN > 128 ? 2 : 3) * (BN / WARPS_N)"],
+        (BF16, "T=136 N=504 K=264"),
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "a ring of three stages is written one stage behind",
+        ["write = (STAGES - 1) * STAGE;", "write = (STAGES == 3 ? 1 : STAGES - 1) * STAGE;"],
+        (BF16, "T=136 N=504 K=264"),
+    ),
+    Bug::new(
+        "tile.cuh",
+        "the last of four elements at a ragged end is left out",
+        ["            if (i < count) {\n", "            if (i < count - (count == 4)) {\n"],
+        (BF16, "T=4 N=65 K=76"),
+    ),
+    Bug::new(
+        "tile.cuh",
+        "the last of two elements at a ragged end is left out",
+        ["            if (i < count) {\n", "            if (i < count - (count == 2)) {\n"],
+        (BF16, "T=4 N=65 K=74"),
+    ),
+    Bug::new(
+        "gemm.cu",
+        "slices of the products of a backward all begin at 0",
+        ["k = part * slice", "k = (FORM == NT ? part : 0) * slice"],
+        (BF16, "T=1032 N=8 K=24"),
     ),
 ];

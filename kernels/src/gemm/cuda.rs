@@ -13,7 +13,7 @@ pub static GEMM: Source = Source {
     name: "gemm.cu",
     text: include_str!("gemm.cu"),
     headers: MAINLOOP,
-    constants: SHAPE_CONSTANTS,
+    constants: &[SHAPE_CONSTANTS[0], Define::int("SLICED", SLICED)],
     variants: || {
         let of_form = |form| {
             let variants = tile_variants().into_iter().filter(move |v| v.supports(form));
@@ -163,6 +163,8 @@ pub(crate) fn tile_variants() -> Vec<TileVariant> {
     fast.chain(rest.map(|(w, aligned)| TileVariant { shape: 2, w, aligned })).collect()
 }
 
+/// The tile of products whose K is cut into slices, of unaligned ones and of f32 weights.
+const SLICED: usize = 2;
 /// Columns up to which K is cut into slices, and the length of one.
 const NARROW: usize = 64;
 const SLICE: usize = 1024;
@@ -258,7 +260,7 @@ pub(crate) fn multiply(
     }
     let tile = match (size.aligned(b.t.dtype()), b.t.dtype(), size.slices()) {
         (true, DType::BF16, 1) => choose(form, size.m, size.n, cuda.properties().multiprocessors),
-        _ => TILES[2],
+        _ => TILES[SLICED],
     };
     multiply_on_tensor_cores(cx, cuda, y, rows.0, add, (size, tile), [a, b])
 }
@@ -274,7 +276,7 @@ pub(crate) fn multiply_on_tensor_cores(
     [a, b]: [RowSlice; 2],
 ) -> Result<()> {
     let slices = size.slices();
-    if slices == 1 {
+    if cuda.branch("gemm: K at once", slices == 1) {
         return slice(cuda, y, first, add, (size, tile, size.k), [a, b]);
     }
     let mut parts = cx.scratch([slices, size.m, size.n], DType::F32);
@@ -317,8 +319,8 @@ fn slice(
         Arg::I32(size.n as i32),
         Arg::I32(size.k as i32),
         Arg::I32(length as i32),
-        Arg::I32(wide as i32),
-        Arg::I32(add as i32),
+        Arg::Flag(wide),
+        Arg::Flag(add),
     ];
     start(cuda, &GEMM, "gemm", variant, grid, args)
 }
@@ -358,8 +360,8 @@ fn ffma(
         Arg::I32(size.m as i32),
         Arg::I32(size.n as i32),
         Arg::I32(size.k as i32),
-        Arg::I32(wide as i32),
-        Arg::I32(add as i32),
+        Arg::Flag(wide),
+        Arg::Flag(add),
     ];
     start(cuda, &FFMA, "gemm_f32", variant, grid, args)
 }
@@ -400,7 +402,7 @@ pub(crate) fn sum(
         Arg::I32(rows as i32),
         Arg::I32(columns as i32),
         Arg::F32(from.scale),
-        Arg::I32(add as i32),
+        Arg::Flag(add),
     ];
     start(cuda, &SUM, "sum", element(y_dtype), grid, args)
 }

@@ -2,7 +2,7 @@
 //
 // math    y_mn = Σ_k a_mk · b_kn in f32, k ascending in steps of 16; b in f32 is rounded to bf16 as it is read
 // launch  one block per tile of y and slice of K (split-K): grid (tiles, slices). With several slices y holds one
-//         partial product for each, and `sum` adds them
+//         partial product for each, and `sum` adds them; tiles of SHAPE SLICED alone are ever cut
 // options FORM 0 NT, 1 NN, 2 TN; SHAPE of the tile; W storage of b; ALIGNED 1 when rows of a and b are multiples
 //         of 16 bytes, else 0
 #include "prelude.cuh"
@@ -18,7 +18,7 @@ extern "C" __global__ void __launch_bounds__(Block::THREADS) gemm(void *y, // (s
     extern __shared__ __align__(1024) u8 memory[];
     Place place(blockIdx.x, M, N, Block::BM, Block::BN);
     Block block(memory, place.m, place.n);
-    int k = blockIdx.y * slice, end = min(K, k + slice);
+    int part = SHAPE == SLICED ? blockIdx.y : 0, k = part * slice, end = min(K, k + slice);
     Matrix<bf16> left = {a + a_at, FORM == TN ? M : K, M, end};
     Matrix<W> right = {b + b_at, FORM == NT ? K : N, N, end};
     Block::Accumulators acc = {};
@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(Block::THREADS) gemm(void *y, // (s
     block.fill(feeds);
     block.run(acc, feeds);
     if (wide) {
-        block.store(static_cast<float *>(y) + y_at + blockIdx.y * i64(M) * N, acc, M, N, add);
+        block.store(static_cast<float *>(y) + y_at + part * i64(M) * N, acc, M, N, add);
     } else {
         block.store(static_cast<bf16 *>(y) + y_at, acc, M, N);
     }

@@ -7,6 +7,11 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "gemm",
     cases,
+    random: |dtype, draw| match draw.below(3) {
+        0 => f32_weight(dtype, (draw.size(150), draw.width(150), draw.width(150))),
+        1 => case(dtype, (draw.size(60), draw.width(60), draw.size(2400))),
+        _ => case(dtype, (draw.size(300), draw.width(300), draw.width(300))),
+    },
     sources: &[&super::cuda::GEMM, &super::cuda::FFMA, &super::cuda::SUM],
     shapes: Shapes {
         sizes: "T,N,K",
@@ -41,8 +46,34 @@ fn cases(dtype: DType) -> Vec<Case> {
     ];
     // Too large for differences of the reference: forward alone.
     let large = [(130, 136, 5120), (3, 72, 13824)].into_iter().map(|size| forward(case(dtype, size)));
-    let masters = [(20, 40, 64), (13, 33, 17)].map(|size| f32_weight(dtype, size));
-    sizes.into_iter().map(|size| case(dtype, size)).chain(large).chain(masters).collect()
+    // Every tile on a GPU of few multiprocessors, several along rows and columns, with ragged ends of both and of K: 128x256
+    // and 128x128 forward and for each gradient.
+    let tiles = [(136, 504, 264), (130, 376, 504), (130, 136, 376), (300, 200, 136)];
+    let residues = (0..8).flat_map(|n| [0, 3, 5, 7].map(|k| (3 + n, 64 + n, 72 + (5 * n + k) % 8)));
+    // Sums cut into slices, ragged, of each form: more than 1024 rows of W, and of x.
+    let slices = [(9, 47, 2105), (3, 1101, 41), (1032, 8, 24), (1030, 9, 17), (66, 24, 1100)];
+    let masters = [
+        (20, 40, 64),
+        (13, 33, 17),
+        (70, 72, 136),
+        (70, 71, 133),
+        (9, 48, 1104),
+        (9, 47, 1101),
+        (3, 1104, 40),
+        (3, 1101, 41),
+    ]
+    .map(|size| f32_weight(dtype, size));
+    let stored =
+        [(20, 40, 64), (13, 33, 17), (130, 136, 144), (129, 135, 133)].map(|size| bf16_weight(dtype, size));
+    let sizes = sizes.into_iter().chain(tiles).chain(residues).chain(slices);
+    sizes.map(|size| case(dtype, size)).chain(large).chain(masters).chain(stored).collect()
+}
+
+/// Makes a case of bf16 weights, which f32 activations may have too.
+fn bf16_weight(dtype: DType, (t, n, k): (usize, usize, usize)) -> Case {
+    let plain = case(dtype, (t, n, k));
+    let inputs = vec![Input::storage([t, k]), Input { grad: true, ..Input::bf16([n, k]) }];
+    Case { name: plain.name.clone() + " w bf16", inputs, ..plain }
 }
 
 /// Makes a case of f32 master weights under bf16 activations, as in full fine-tuning.

@@ -7,6 +7,13 @@ use codelsi_engine::{DType, Label};
 pub static SPEC: Spec = Spec {
     name: "kvstore",
     cases,
+    random: |dtype, draw| match draw.below(2) {
+        0 => rotated(1 + draw.below(9), draw.size(60), 2 * draw.size(128), dtype),
+        _ => {
+            let (n, s) = (draw.size(30), draw.size(40));
+            case([n, 1 + draw.below(9), s, draw.width(150)], 1 + draw.below((n * s).min(60)), dtype)
+        }
+    },
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "T,K,D",
@@ -19,10 +26,13 @@ pub static SPEC: Spec = Spec {
 };
 
 fn cases(dtype: DType) -> Vec<Case> {
-    let sizes = [([1, 1, 1, 1], 1), ([3, 1, 4, 17], 5), ([3, 5, 4, 4], 7), ([5, 2, 16, 64], 40)];
+    let sizes =
+        [([1, 1, 1, 1], 1), ([3, 1, 4, 17], 5), ([3, 5, 4, 4], 7), ([5, 2, 16, 64], 40), ([9, 3, 8, 80], 70)];
+    let residues = (0..8).map(|r| case([3, 5, 4, 64 + r], 9, dtype));
     let stores = sizes.into_iter().map(|(pages, t)| case(pages, t, dtype));
-    let rotated = [(1, 3, 2), (3, 2, 12), (40, 2, 128)].map(|(k, t, d)| rotated(k, t, d, dtype));
-    stores.chain(rotated).collect()
+    let rotated = [(1, 3, 2), (3, 2, 12), (5, 9, 72), (3, 9, 70), (40, 2, 128)]
+        .map(|(k, t, d)| rotated(k, t, d, dtype));
+    stores.chain(residues).chain(rotated).collect()
 }
 
 /// Makes a case of keys of `k` heads of `d` channels, rotated and stored with their values in pages of four tokens.

@@ -140,4 +140,40 @@ pub const BUGS: &[Bug] = &[
         ["            if (e < count) y[e] = put<E>(x[e]);", "            y[e] = put<E>(x[e]);"],
         THREE_F32,
     ),
+    Bug::new(
+        "targets.cuh",
+        "the fourth linear is the third",
+        ["i == 2 ? x2 : x3", "x2"],
+        (BF16, "T=21 C=72 R=5 N=[24, 40, 16, 33] p=0.2"),
+    ),
+    Bug::new(
+        "dx.cu",
+        "every 32 columns of a wide tile are masked as its first ones",
+        ["column / 32 + j / 4", "column / 32"],
+        (BF16, "T=136 C=504 R=20 N=[376, 72] p=0.1"),
+    ),
+    Bug::new(
+        "lora.cu",
+        "adapters of rows beyond the sixteenth of a tile are overlooked",
+        ["min(T, place.m + Block::BM)", "min(T, place.m + 16)"],
+        (BF16, "T=64 C=72 R=4 N=[40, 9] adapters=63"),
+    ),
+    Bug::new(
+        "lora.cu",
+        "adapters beyond 64 are overlooked",
+        ["g < adapters; g++", "g < min(adapters, 64); g++"],
+        (BF16, "T=133 C=136 R=4 N=[260] adapters=130"),
+    ),
+    Bug::new(
+        "keep.cuh",
+        "masks repeat after 65536 steps",
+        ["random_words<7>(seed, step,", "random_words<7>(seed, step & 0xffff,"],
+        (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05"),
+    ),
+    Bug::new(
+        "keep.cuh",
+        "masks repeat after 65536 tokens",
+        ["site, token, block", "site, token & 0xffff, block"],
+        (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05"),
+    ),
 ];

@@ -1,4 +1,4 @@
-//! Bugs that the checks must detect: `narrow.cu`: S, dS, dB and dA.
+//! Bugs that the checks must detect: `narrow.cu`, `strips.cu` and `fold.cu`: S, dS, dB and dA.
 
 use crate::bug::Bug;
 use codelsi_engine::DType::{self, BF16};
@@ -42,7 +42,7 @@ pub const BUGS: &[Bug] = &[
         (BF16, "T=7 C=520 R=20 N=[264] p=0"),
     ),
     Bug::new(
-        "narrow.cu",
+        "strips.cu",
         "a strip of dy is not waited for",
         [
             "        copy_wait<0>();\n        __syncthreads();\n        copy(i + 1);",
@@ -52,7 +52,7 @@ pub const BUGS: &[Bug] = &[
     )
     .quiet(),
     Bug::new(
-        "narrow.cu",
+        "strips.cu",
         "no barrier between strips of dy",
         [
             "        copy_wait<0>();\n        __syncthreads();\n        copy(i + 1);",
@@ -61,25 +61,25 @@ pub const BUGS: &[Bug] = &[
         LONG,
     ),
     Bug::new(
-        "narrow.cu",
+        "strips.cu",
         "the next strip is copied before all have left its place",
         ["        __syncthreads();\n        copy(i + 1);", "        copy(i + 1);\n        __syncthreads();"],
         LONG,
     ),
     Bug::new(
-        "narrow.cu",
+        "strips.cu",
         "one row too many of dS",
         ["if (row + 8 * half < rows) store", "if (row + 8 * half <= rows) store"],
         DROPPED,
     ),
     Bug::new(
-        "narrow.cu",
+        "strips.cu",
         "columns of B beyond R are read",
         ["if (n + line < N && column < R) load", "if (n + line < N) load"],
         LONG,
     ),
     Bug::new(
-        "narrow.cu",
+        "strips.cu",
         "only the last strip counts in dB",
         [
             "            add_db(acc, strip",
@@ -100,31 +100,31 @@ pub const BUGS: &[Bug] = &[
         LONG,
     ),
     Bug::new(
-        "narrow.cu",
+        "fold.cu",
         "sums of dS are not scaled by alpha/r",
         ["pick(target, s0, s1, s2, s3), 4, true", "1.0f, 4, true"],
         THREE,
     ),
     Bug::new(
-        "narrow.cu",
+        "fold.cu",
         "four columns of dB are stored where R has fewer",
         ["1.0f, min(R - r, 4), true", "1.0f, 4, true"],
         THREE,
     ),
     Bug::new(
-        "narrow.cu",
+        "fold.cu",
         "the next linear's parts of dS begin where the strips of the first end",
         ["        of_ds += ds_parts(T, N, padded);\n", "        of_ds += ds_parts(T, N, 1);\n"],
         ALIGNED,
     ),
     Bug::new(
-        "narrow.cu",
+        "fold.cu",
         "every linear's dA is the first one's",
         ["        parts += i64(round_up(R, RANK_GROUP)) * C;\n", ""],
         ALIGNED,
     ),
     Bug::new(
-        "narrow.cu",
+        "fold.cu",
         "the last run of rows is left out of dA",
         ["i64(pitch) * C, runs, scale", "i64(pitch) * C, max(runs - 1, 1), scale"],
         LONG,

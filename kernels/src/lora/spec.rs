@@ -1,17 +1,18 @@
 //! Reference and cases of `lora`.
 
 use super::{LoraLinear, cuda, lora, multi_lora};
-use crate::dropout::spec::{KEY, mask};
+use crate::dropout::spec::{KEY, mask, tokens};
 use crate::dropout::{Dropout, DropoutRate};
 use crate::gemm::spec::{forward, reference as product};
-use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowBatch, RowCall, Shapes, Spec};
+use crate::spec::{Case, Compare, Cost, Draw, F64Tensor, Input, Invariance, RowBatch, RowCall, Shapes, Spec};
 use codelsi_engine::{DType, Result, Tensor};
 
 /// The declaration of `lora`.
 pub static SPEC: Spec = Spec {
     name: "lora",
     cases,
-    sources: &[&cuda::FORWARD, &cuda::DX, &cuda::NARROW, &cuda::DROPOUT],
+    random,
+    sources: &[&cuda::FORWARD, &cuda::DX, &cuda::NARROW, &cuda::STRIPS, &cuda::FOLD, &cuda::DROPOUT],
     shapes: Shapes {
         sizes: "T,C,R,N",
         case: |dtype, s| case(dtype, s[0], s[1], s[2], &[s[3]], 0.05),
@@ -73,7 +74,42 @@ fn cases(dtype: DType) -> Vec<Case> {
     cases.extend((6..14).map(|first| shard_case(dtype, (9, 70), 4, &[12], 0.3, first)));
     cases.push(by_row(dtype, 9, 40, 3, &[7, 16], 3));
     cases.push(by_row(dtype, 70, 264, 16, &[72], 5));
+    // Every tile on a GPU of few multiprocessors, several along rows and columns, ragged: forward 128x128, 128x256 and
+    // dx 128x256, 128x128.
+    cases.push(case(dtype, 136, 504, 20, &[376, 72], 0.1));
+    cases.push(case(dtype, 130, 376, 4, &[504], 0.0));
+    cases.push(case(dtype, 40, 136, 4, &[264, 72], 0.3));
+    // As many linears as share an x, each of another rank, as no test of one rank could tell apart.
+    cases.push(case(dtype, 21, 72, 5, &[24, 40, 16, 33], 0.2));
+    cases.extend((0..8).map(|r| case(dtype, 9 + r, 64 + r, 1 + r, &[40 + r, 17], 0.2)));
+    // Several parts of each narrow sum, of ragged rows.
+    cases.push(case(dtype, 530, 41, 17, &[267], 0.2));
+    cases.push(case(dtype, 133, 523, 3, &[9], 0.1));
+    cases.push(case(dtype, 1040, 24, 4, &[16], 0.0));
+    cases.extend([(21, 72, 8, 136), (37, 70, 3, 33), (70, 69, 5, 131), (70, 72, 4, 136)].map(
+        |(t, c, r, n)| {
+            let plain = case(dtype, t, c, r, &[n], 0.1);
+            let inputs = plain.inputs.into_iter().enumerate();
+            let inputs = inputs.map(|(i, input)| if i == 2 { Input::f32([n, c]).frozen() } else { input });
+            Case { name: plain.name + " w f32", inputs: inputs.collect(), ..plain }
+        },
+    ));
+    // As many adapters as rows: in one tile of few rows, in one of more, and over several of many.
+    cases.push(by_row(dtype, 16, 72, 4, &[40], 16));
+    cases.push(by_row(dtype, 64, 72, 4, &[40, 9], 63));
+    cases.push(by_row(dtype, 133, 136, 4, &[260], 130));
     cases
+}
+
+fn random(dtype: DType, draw: &mut Draw) -> Case {
+    let (t, c, r) = (draw.size(200), draw.width(300), draw.size(40));
+    let widths: Vec<usize> = (0..1 + draw.below(4)).map(|_| draw.width(200)).collect();
+    match draw.below(4) {
+        0 => by_row(dtype, t, c, r.min(9), &widths[..1], draw.size(20)),
+        1 => shard_case(dtype, (t, c), r, &widths, 0.2, draw.below(100)),
+        2 => case(dtype, t, c, r, &widths, 0.0),
+        _ => case(dtype, t, c, r, &widths, draw.pick(&[0.05, 0.5])),
+    }
 }
 
 /// Makes a case of one call on targets of the given widths.
@@ -91,7 +127,7 @@ fn shard_case(
     p: f32,
     first: usize,
 ) -> Case {
-    let mut inputs = vec![Input::storage([t, c]), Input::ints((0..t as i32).map(|i| 1000 + 7 * i).collect())];
+    let mut inputs = vec![Input::storage([t, c]), Input::ints(tokens(t))];
     for &n in widths {
         inputs.push(Input::storage([n, c]).frozen());
         inputs.push(Input::f32([r, c]).scaled(0.5));
@@ -152,11 +188,11 @@ fn reference_by_row(x: &[F64Tensor]) -> Vec<F64Tensor> {
     };
     let of_target = |target: &[F64Tensor]| {
         let mut y = product(&x[0], &target[0]);
-        for g in 0..target[1].shape[0] {
-            let low_rank = product(&product(&x[0], &part(&target[1], g)), &part(&target[2], g));
-            for t in (0..y.dims().0).filter(|&t| x[1].data[t] == g as f64) {
-                y.row_mut(t).iter_mut().zip(low_rank.row(t)).for_each(|(y, l)| *y += SCALE as f64 * l);
-            }
+        for t in (0..y.dims().0).filter(|&t| x[1].data[t] >= 0.0) {
+            let [a, b] = [1, 2].map(|i| part(&target[i], x[1].int(t)));
+            let row = F64Tensor { shape: [1, x[0].dims().1].into(), data: x[0].row(t).to_vec() };
+            let low_rank = product(&product(&row, &a), &b);
+            y.row_mut(t).iter_mut().zip(&low_rank.data).for_each(|(y, l)| *y += SCALE as f64 * l);
         }
         y
     };

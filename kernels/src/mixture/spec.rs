@@ -8,6 +8,7 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "mixture",
     cases,
+    random: |dtype, draw| case(dtype, draw.size(100), draw.size(40), draw.size(40)),
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "T,E,R",
@@ -28,8 +29,9 @@ pub static SPEC: Spec = Spec {
 const SCALE: f32 = 2.0;
 
 fn cases(dtype: DType) -> Vec<Case> {
-    let sizes = [(1, 1, 1), (3, 2, 5), (5, 4, 16), (9, 3, 40), (70, 35, 2)];
-    sizes.into_iter().map(|(t, e, r)| case(dtype, t, e, r)).collect()
+    let sizes = [(1, 1, 1), (3, 2, 5), (5, 4, 16), (9, 3, 40), (70, 35, 2), (6, 67, 33)];
+    let residues = (0..8).map(|r| (8 + r, 3 + r, 8 + 5 * r));
+    sizes.into_iter().chain(residues).map(|(t, e, r)| case(dtype, t, e, r)).collect()
 }
 
 fn case(dtype: DType, t: usize, experts: usize, r: usize) -> Case {

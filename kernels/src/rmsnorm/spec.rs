@@ -7,6 +7,10 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "rmsnorm",
     cases,
+    random: |dtype, draw| {
+        let (t, c) = (draw.size(150), draw.width(700));
+        draw.pick(&[plain, fused, |t, c, dtype| f32_weight(plain(t, c, dtype))])(t, c, dtype)
+    },
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "T,C",
@@ -39,10 +43,17 @@ pub static SPEC: Spec = Spec {
 const EPS: f32 = 1e-5;
 
 fn cases(dtype: DType) -> Vec<Case> {
-    let sizes = [(1, 5), (3, 17), (7, 33), (5, 64), (66, 48), (2, 5120)];
-    let mut cases: Vec<Case> =
-        sizes.into_iter().flat_map(|(t, c)| [plain(t, c, dtype), fused(t, c, dtype)]).collect();
-    cases.push(f32_weight(dtype));
+    let sizes = [(1, 5), (3, 17), (7, 33), (5, 64), (66, 48), (2, 5120), (70, 137), (70, 1160), (3, 2040)];
+    let residues = (0..8).map(|r| (66 + r, 256 + r));
+    let mut cases: Vec<Case> = sizes
+        .into_iter()
+        .chain(residues)
+        .flat_map(|(t, c)| [plain(t, c, dtype), fused(t, c, dtype)])
+        .collect();
+    for (t, c) in [(4, 40), (5, 33), (70, 1160), (70, 257)] {
+        cases.extend([plain, fused].map(|make| f32_weight(make(t, c, dtype))));
+        cases.extend([plain, fused].map(|make| bf16_weight(make(t, c, dtype))));
+    }
     cases.push(sum_only(dtype));
     cases
 }
@@ -60,12 +71,21 @@ fn plain(t: usize, c: usize, dtype: DType) -> Case {
 }
 
 /// Makes a case of f32 master weights under bf16 activations, as in full fine-tuning.
-fn f32_weight(dtype: DType) -> Case {
-    Case {
-        name: "T=4 C=40 w f32".into(),
-        inputs: vec![Input::storage([4, 40]), Input::f32([40])],
-        ..plain(4, 40, dtype)
-    }
+fn f32_weight(case: Case) -> Case {
+    with_weight(case, " w f32", Input::f32)
+}
+
+/// Makes a case of frozen bf16 weights, which f32 activations may have too.
+fn bf16_weight(case: Case) -> Case {
+    with_weight(case, " w bf16", Input::bf16)
+}
+
+/// Replaces the weight, the last input.
+fn with_weight(mut case: Case, name: &str, weight: fn([usize; 1]) -> Input) -> Case {
+    case.name += name;
+    let last = case.inputs.pop().map_or(0, |w| w.shape[0]);
+    case.inputs.push(weight([last]));
+    case
 }
 
 fn fused(t: usize, c: usize, dtype: DType) -> Case {

@@ -7,6 +7,7 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "rope",
     cases,
+    random: |dtype, draw| case(draw.size(60), 1 + draw.below(12), 2 * draw.size(140), dtype),
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "T,H,D",
@@ -31,8 +32,9 @@ const THETA: f64 = 1e4;
 const LIMIT: usize = 512;
 
 fn cases(dtype: DType) -> Vec<Case> {
-    let sizes = [(1, 1, 2), (3, 1, 6), (7, 3, 10), (17, 2, 16), (2, 40, 128)];
-    sizes.into_iter().map(|(t, h, d)| case(t, h, d, dtype)).collect()
+    let sizes = [(1, 1, 2), (3, 1, 6), (7, 3, 10), (17, 2, 16), (2, 40, 128), (3, 2, 1024), (3, 2, 1022)];
+    let residues = (0..8).map(|r| (5 + r, 5, 64 + 2 * r));
+    sizes.into_iter().chain(residues).map(|(t, h, d)| case(t, h, d, dtype)).collect()
 }
 
 fn case(t: usize, h: usize, d: usize, dtype: DType) -> Case {

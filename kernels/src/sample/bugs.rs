@@ -35,7 +35,7 @@ pub const BUGS: &[Bug] = &[
         "sample.cu",
         "a penalty makes negative logits likelier",
         ["logit > 0.0f ? logit / p.penalty : logit * p.penalty", "logit / p.penalty"],
-        (F32, "B=12 V=70"),
+        (F32, "B=24 V=33"),
     ),
     Bug::new(
         "sample.cu",
@@ -71,6 +71,27 @@ pub const BUGS: &[Bug] = &[
         "sample.cu",
         "bisection leaves the last bit out",
         ["bit; bit >>= 1", "bit > 1; bit >>= 1"],
+        (F32, "B=12 V=70"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "equals in earlier tiles are not counted",
+        [
+            "            before += counts[w];\n        }\n        // The n-th",
+            "        }\n        // The n-th",
+        ],
+        (F32, "B=12 V=3300 of 3 values"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "random numbers repeat after 65536 tokens",
+        ["params.seed_low, params.step,", "params.seed_low, params.step & 0xffff,"],
+        (F32, "B=12 V=70"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "the upper half of a seed is ignored",
+        ["u64(params.seed_high) << 32 | params.seed_low", "params.seed_low"],
         (F32, "B=12 V=70"),
     ),
 ];

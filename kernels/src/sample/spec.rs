@@ -9,6 +9,7 @@ use codelsi_engine::{DType, Label, Result, Tensor};
 pub static SPEC: Spec = Spec {
     name: "sample",
     cases,
+    random: |dtype, draw| case(draw.size(30), draw.size(1500), dtype),
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
         sizes: "B,V",
@@ -49,7 +50,7 @@ static PREVIOUS: [i32; 71] = {
 fn params(row: usize, vocab: usize) -> RowSamplingParams<'static> {
     let base = RowSamplingParams {
         temperature: 0.7,
-        key: RngKey { seed: 42, step: row as u32, site: 1 },
+        key: RngKey { seed: 42 << 40 | 17, step: 70_001 + row as u32, site: 66_001 },
         ..RowSamplingParams::default()
     };
     let previous = &PREVIOUS[70usize.saturating_sub(vocab)..];
@@ -74,7 +75,25 @@ fn params(row: usize, vocab: usize) -> RowSamplingParams<'static> {
 }
 
 fn cases(dtype: DType) -> Vec<Case> {
-    [(6, 1), (12, 70), (24, 33), (6, 32016)].into_iter().map(|(b, v)| case(b, v, dtype)).collect()
+    let sizes = [(6, 1), (12, 70), (24, 33), (12, 1030), (6, 32016)];
+    let ties = [(12, 1024, 1), (12, 1500, 1), (12, 3300, 3), (12, 2100, 2)];
+    let ties = ties.map(|(b, v, levels)| {
+        with_logits(case(b, v, dtype), &format!("of {levels} values"), |_, v| (v * 7919 % levels) as f32)
+    });
+    let excluded = [(12, 1500, 3), (24, 40, 13)].map(|(b, v, every)| {
+        with_logits(case(b, v, dtype), &format!("but every {every}th -inf"), |row, v| match v % every {
+            1 => (row * 5 + v * 7919 % 101) as f32 / 16.0,
+            _ => f32::NEG_INFINITY,
+        })
+    });
+    sizes.into_iter().map(|(b, v)| case(b, v, dtype)).chain(ties).chain(excluded).collect()
+}
+
+/// Makes a case of given logits, of row and token.
+fn with_logits(case: Case, what: &str, logit: impl Fn(usize, usize) -> f32) -> Case {
+    let (b, v) = case.inputs[0].shape.as_matrix();
+    let logits = (0..b * v).map(|i| logit(i / v, i % v)).collect();
+    Case { name: format!("{} {what}", case.name), inputs: vec![Input::given([b, v], logits)], ..case }
 }
 
 fn case(b: usize, v: usize, dtype: DType) -> Case {

@@ -1,6 +1,6 @@
 //! Elementwise ops: an op's function in float64, of which cases, costs and calls by row follow.
 
-use super::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowBatch, RowCall, Shapes, Spec};
+use super::{Case, Compare, Cost, Draw, F64Tensor, Input, Invariance, RowBatch, RowCall, Shapes, Spec};
 use crate::bug::Bug;
 use codelsi_engine::cuda::Source;
 use codelsi_engine::{Ctx, DType, Result, Tensor};
@@ -29,8 +29,8 @@ pub trait ElementwiseSpec<const N: usize> {
     fn reference(x: [f64; N]) -> f64;
 }
 
-/// Sizes of the cases: tiny, ragged, and a row of Code Llama's MLP.
-const SIZES: [[usize; 2]; 4] = [[1, 1], [3, 17], [5, 33], [2, 13824]];
+/// Sizes of the cases: tiny, ragged, ragged beyond one block, and a row of Code Llama's MLP.
+const SIZES: [[usize; 2]; 5] = [[1, 1], [3, 17], [5, 33], [7, 701], [2, 13824]];
 
 impl Spec {
     /// Declares an elementwise op.
@@ -38,6 +38,7 @@ impl Spec {
         Spec {
             name: S::NAME,
             cases: |dtype| SIZES.map(|size| case::<N, S>(dtype, size)).into(),
+            random: |dtype, draw: &mut Draw| case::<N, S>(dtype, [draw.size(40), draw.width(3000)]),
             sources: const { &[S::SOURCE] },
             shapes: Shapes {
                 sizes: S::SIZES,

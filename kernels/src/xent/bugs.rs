@@ -106,4 +106,18 @@ pub const BUGS: &[Bug] = &[
         ["place = before + __popc", "place = __popc"],
         MANY,
     ),
+    Bug::new(
+        "xent.cu",
+        "maxima beyond the first block are left out",
+        ["i64 i = blockIdx.x * i64(blockDim.x) + threadIdx.x;", "i64 i = threadIdx.x;"],
+        (F32, "T=500 C=3 V=9 dh 5 from 2"),
+    )
+    .nth(0),
+    Bug::new(
+        "xent.cu",
+        "states beyond the first block are not rebased",
+        ["i64 i = blockIdx.x * i64(blockDim.x) + threadIdx.x;", "i64 i = threadIdx.x;"],
+        (F32, "T=500 C=3 V=9 dh 5 from 2"),
+    )
+    .nth(1),
 ];

@@ -2,13 +2,21 @@
 
 use super::{IGNORE_INDEX, Targets};
 use crate::rows::RowShard;
-use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, RowCall, Shapes, Spec};
+use crate::spec::{Case, Compare, Cost, F64Tensor, Input, InputContent, Invariance, RowCall, Shapes, Spec};
 use codelsi_engine::DType;
 
 /// The declaration of `xent`.
 pub static SPEC: Spec = Spec {
     name: "xent",
     cases,
+    random: |dtype, draw| {
+        let (t, c, v) = (draw.size(150), draw.width(80), 1 + draw.size(300));
+        match draw.below(3) {
+            0 => shard_case(draw.below(v), 1 + draw.below(v), (t, c, v), dtype),
+            1 => lora(t, c, v, dtype),
+            _ => full(t, c, v, dtype),
+        }
+    },
     sources: &[&super::cuda::SOURCE, &super::cuda::labelled::SOURCE],
     shapes: Shapes {
         sizes: "T,C,V",
@@ -33,6 +41,13 @@ fn cases(dtype: DType) -> Vec<Case> {
     // More tokens than the CPU and than a GPU gathers at a time.
     let many = [(300, 3, 7), (1400, 2, 5)].map(|(t, c, v)| full(t, c, v, dtype));
     let parts = [0, 30, 44].map(|first| shard_case(first, 20, (7, 33, 64), dtype));
+    let residues = (0..8).map(|r| full(5 + r, 16 + r, 33 + 5 * r, dtype));
+    // Heads stored otherwise than h, of whole accesses and not; more labelled tokens than a block has threads.
+    let stored = [(9, 16, 40), (7, 33, 41)].into_iter().flat_map(|(t, c, v)| {
+        [Input::f32([v, c]), Input::bf16([v, c])].map(|head| with_head(lora(t, c, v, dtype), head))
+    });
+    let many_of_a_shard = [shard_case(2, 5, (500, 3, 9), dtype)];
+    let parts = parts.into_iter().chain(residues).chain(stored).chain(many_of_a_shard);
     let wide = [lora(5, 20, 50, dtype), lora(2, 16, 32016, dtype), values(2, 5120, 70, dtype)];
     both.chain(many).chain(parts).chain(wide).collect()
 }
@@ -96,6 +111,14 @@ fn lora(t: usize, c: usize, v: usize, dtype: DType) -> Case {
         terms,
         cost: Cost { flops: 2.0 * cost.flops, ..cost },
     }
+}
+
+/// Replaces the frozen head.
+fn with_head(mut case: Case, head: Input) -> Case {
+    let kind = if matches!(head.content, InputContent::F32(_)) { "f32" } else { "bf16" };
+    case.name += &format!(" head {kind}");
+    case.inputs[1] = head.scaled(0.4).frozen();
+    case
 }
 
 /// Makes a case of the loss, dh and dhead, as full fine-tuning needs them.

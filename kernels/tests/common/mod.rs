@@ -86,11 +86,46 @@ pub fn compile_without_a_spill<'a>(sources: impl IntoIterator<Item = &'a Source>
 
 /// Compares ops on a device with their CPU twins.
 pub fn agree_with_twins(specs: &[&Spec], device: &Device) {
+    let mut failures = Vec::new();
     for spec in specs.iter().filter(|spec| !spec.sources.is_empty()) {
-        let report = check::on_device(spec, device, SEED).unwrap();
-        let (cases, worst) = (report.cases, report.worst_ratio);
-        println!("{:<12} {cases:>3} cases, worst {worst:.2} of the limit ({})", spec.name, report.worst);
+        let start = Instant::now();
+        match check::on_device(spec, device, SEED) {
+            Err(e) => failures.push(e.to_string()),
+            Ok(report) => println!(
+                "{:<12} {:>3} cases, {:5.1} s, worst {:.2} of the limit ({})",
+                spec.name,
+                report.cases,
+                start.elapsed().as_secs_f32(),
+                report.worst_ratio,
+                report.worst
+            ),
+        }
     }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Compares what ops on a device make of NaN and infinities with what their CPU twins do.
+pub fn pass_on_what_is_not_finite(specs: &[&Spec], device: &Device) {
+    let mut failures = Vec::new();
+    for spec in specs.iter().filter(|spec| !spec.sources.is_empty()) {
+        match check::non_finite(spec, device, SEED) {
+            Ok(runs) => println!("{:<12} {runs:>3} runs", spec.name),
+            Err(e) => failures.push(e.to_string()),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Demands that the launches on `device` so far ran every variant and every branch of the ops' launches; with `alone`, no
+/// other op runs their kernels.
+pub fn have_run_everything(specs: &[&Spec], device: &Device, alone: bool) {
+    let Device::Cuda(cuda) = device else { panic!("{} runs no kernels", device.name()) };
+    let missing = check::not_run(specs, cuda, alone).unwrap_or_else(|e| panic!("{e}"));
+    assert!(
+        missing.is_empty(),
+        "no case of the ops runs the following; add cases to `spec.rs` that do:\n{}",
+        missing.join("\n")
+    );
 }
 
 /// Compares rows of ops in batches of several sizes.

@@ -23,6 +23,8 @@ fn an_op_of_one_folder_passes_every_check() {
     let Some(device) = common::software_gpu() else { return };
     common::compile_without_a_spill(gelu::spec::SPEC.sources.iter().copied());
     common::agree_with_twins(&ops, &device);
+    common::pass_on_what_is_not_finite(&ops, &device);
+    common::have_run_everything(&ops, &device, true);
     common::hold_batch_invariance(&ops, &device);
     assert_eq!(common::see_bugs(&ops), [3, 3]);
 }

@@ -1,8 +1,9 @@
 //! `check`: every case of an op, on any device.
 
 use crate::specs::{sizes, specs};
-use codelsi_engine::{DType, Device, Result};
-use codelsi_kernels::check::{CheckReport, against_reference, between, case_on_device, on_device};
+use codelsi_engine::cuda::Cuda;
+use codelsi_engine::{DType, Device, Error, Result};
+use codelsi_kernels::check::{CheckReport, against_reference, between, case_on_device, not_run, on_device};
 use codelsi_kernels::spec::Spec;
 use codelsi_launch::title;
 use serde_json::{Value, json};
@@ -42,7 +43,25 @@ pub fn run(request: &CheckRequest, mut seen: impl FnMut(&OpCheck)) -> Result<Vec
         seen(&checked);
         all.push(checked);
     }
+    if let (Device::Cuda(cuda), None, None) = (request.device, request.against, request.shape)
+        && cuda.emulator().is_some()
+    {
+        let start = Instant::now();
+        let report = everything_ran(request.ops, cuda);
+        let checked = OpCheck { op: "variants", report, seconds: start.elapsed().as_secs_f64() };
+        seen(&checked);
+        all.push(checked);
+    }
     Ok(all)
+}
+
+/// Checks that the cases ran every variant of the ops' kernels and every branch of their launches.
+fn everything_ran(ops: &[String], cuda: &Cuda) -> Result<CheckReport> {
+    let missing = not_run(&specs(ops)?, cuda, ops.is_empty())?;
+    match missing.is_empty() {
+        true => Ok(CheckReport::default()),
+        false => Err(Error::new(format!("no case runs: {}", missing.join("; ")))),
+    }
 }
 
 fn one(spec: &Spec, request: &CheckRequest, shape: Option<&[usize]>) -> Result<CheckReport> {

@@ -14,18 +14,15 @@ use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Error, Outs, Result, Tensor};
 
+/// The selection of targets.
+const TARGETS_HEADER: (&str, &str) = ("targets.cuh", include_str!("../targets.cuh"));
+
 /// The words of a mask.
 const MASK: (&str, &str) = ("mask.cuh", include_str!("../mask.cuh"));
 
 /// [`MAINLOOP`], the selection of targets, and masks.
-const WITH_TARGETS: &[(&str, &str)] = &[
-    MAINLOOP[0],
-    MAINLOOP[1],
-    MAINLOOP[2],
-    WITH_MASK[1],
-    MASK,
-    ("targets.cuh", include_str!("../targets.cuh")),
-];
+const WITH_TARGETS: &[(&str, &str)] =
+    &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], WITH_MASK[1], MASK, TARGETS_HEADER];
 
 /// Forward: y in one pass over W.
 pub static FORWARD: Source = Source {
@@ -48,16 +45,34 @@ pub static DX: Source = Source {
     },
 };
 
-/// The narrow products: S, dS, dB and dA.
+/// The narrow products over x: S and dA.
 pub static NARROW: Source = Source {
     name: "narrow.cu",
     text: include_str!("../narrow.cu"),
     headers: WITH_TARGETS,
     constants: CONSTANTS,
     variants: || {
-        let groups = |aligned| (1..=MAX_GROUPS).map(move |groups| narrow_variant(aligned, groups));
+        let groups = |aligned| (1..=MAX_GROUPS).map(move |groups| alignment(aligned).int("GROUPS", groups));
         [true, false].into_iter().flat_map(groups).collect()
     },
+};
+
+/// The narrow products over dy: dS and dB.
+pub static STRIPS: Source = Source {
+    name: "strips.cu",
+    text: include_str!("../strips.cu"),
+    headers: WITH_TARGETS,
+    constants: CONSTANTS,
+    variants: || [true, false].map(alignment).into(),
+};
+
+/// Sums of the parts of the narrow products of backward.
+pub static FOLD: Source = Source {
+    name: "fold.cu",
+    text: include_str!("../fold.cu"),
+    headers: &[WITH_TARGETS[0], TARGETS_HEADER],
+    constants: CONSTANTS,
+    variants: || vec![Variant::PLAIN],
 };
 
 /// Dropout masks, and the elementwise kernels of f32 activations.
@@ -262,7 +277,7 @@ pub(super) fn low_rank(
     let (key, threshold, first) = drawn.unwrap_or((RngKey { seed: 0, step: 0, site: 0 }, 0, 0));
     args.extend([Arg::U64(key.seed), Arg::U32(key.step), Arg::U32(key.site), Arg::U32(threshold)]);
     args.extend([first, layout.adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
-    start(cuda, &NARROW, "lora_s", narrow_variant(c.is_multiple_of(8), groups), grid, &mut args)?;
+    start(cuda, &NARROW, "lora_s", alignment(c.is_multiple_of(8)).int("GROUPS", groups), grid, &mut args)?;
     let mut s = cx.empty([t, pitch], x.dtype());
     let partial_sums = PartialSums { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
     sum(cuda, &mut s, (0, pitch), (t, pitch), false, partial_sums)?;
@@ -324,14 +339,14 @@ fn backward_bf16(
     };
     let mut args = vec![Arg::Out(&mut parts), Arg::In(&ds), Arg::In(x), Arg::Maybe(run.mask.as_ref())];
     args.extend([t, c, RUN, pitch].map(|n| Arg::I32(n as i32)));
-    start(cuda, &NARROW, "lora_da", narrow_variant(c.is_multiple_of(8), groups), grid, &mut args)?;
+    start(cuda, &NARROW, "lora_da", alignment(c.is_multiple_of(8)).int("GROUPS", groups), grid, &mut args)?;
     let values = targets.iter().map(|target| target.rank() * c.div_ceil(4)).sum();
     let mut args = per_target_mut(&mut all_da);
     args.push(Arg::In(&parts));
     args.extend(per_target(&targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
     args.push(Arg::F32(up));
     args.extend([runs, pitch, c].map(|n| Arg::I32(n as i32)));
-    start(cuda, &NARROW, "lora_fold_da", narrow_variant(true, 1), flat_grid(values, 1), &mut args)?;
+    start(cuda, &FOLD, "lora_fold_da", Variant::PLAIN, flat_grid(values, 1), &mut args)?;
     match dx {
         Some(dx) => input_gradient(run, dx, &ds, used),
         None => Ok(()),
@@ -367,7 +382,7 @@ fn ds_and_db(
     args.extend(per_target(used, |u| Arg::I32(u.map_or(0, |u| u.s_at as i32))));
     args.extend([t, RUN, s.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
     let aligned = used.iter().all(|u| width(u).is_multiple_of(8) && u.target.rank().is_multiple_of(4));
-    start(cuda, &NARROW, "lora_ds_db", narrow_variant(aligned, 1), grid, &mut args)?;
+    start(cuda, &STRIPS, "lora_ds_db", alignment(aligned), grid, &mut args)?;
     drop(args);
 
     let values = t * pitch / 4 + sum(&|u| width(u) * u.target.rank().div_ceil(4));
@@ -377,7 +392,7 @@ fn ds_and_db(
     args.extend(widths().into_iter().chain(ranks()));
     args.extend(per_target(used, |u| Arg::F32(u.map_or(0.0, |u| u.target.scale))));
     args.extend([t, RUN, pitch].map(|n| Arg::I32(n as i32)));
-    start(cuda, &NARROW, "lora_fold_ds_db", narrow_variant(true, 1), flat_grid(values, 1), &mut args)
+    start(cuda, &FOLD, "lora_fold_ds_db", Variant::PLAIN, flat_grid(values, 1), &mut args)
 }
 
 /// Computes dx = mask/(1-p) ⊙ Σ dS A + Σ dy W over at least one target.
@@ -421,7 +436,12 @@ fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> 
 
 /// Returns [`TARGETS`] arguments, one of each target and null for missing targets.
 fn per_target<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec<Arg<'a>> {
-    (0..TARGETS).map(|i| of(all.get(i))).collect()
+    let mut args: Vec<Arg> = (0..TARGETS).map(|i| of(all.get(i))).collect();
+    // The first target is never missing.
+    if let Arg::Maybe(Some(first)) = args[0] {
+        args[0] = Arg::In(first);
+    }
+    args
 }
 
 /// Returns [`TARGETS`] outputs, null for missing targets.
@@ -443,9 +463,9 @@ fn tile_variant(tile: &Tile, w: &Tensor, aligned: bool) -> Variant {
     TileVariant { shape: tile.shape, w: w.dtype(), aligned }.variant(Variant::PLAIN)
 }
 
-/// Defines ALIGNED, 1 when rows are multiples of 16 bytes, and the GROUPS of a block.
-fn narrow_variant(aligned: bool, groups: usize) -> Variant {
-    Variant::PLAIN.int("ALIGNED", aligned as usize).int("GROUPS", groups)
+/// Defines ALIGNED: 1 when rows are multiples of 16 bytes.
+fn alignment(aligned: bool) -> Variant {
+    Variant::PLAIN.int("ALIGNED", aligned as usize)
 }
 
 fn grid(tile: &Tile, (m, n): (usize, usize), w: &Tensor) -> Grid {
