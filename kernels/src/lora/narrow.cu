@@ -12,6 +12,9 @@
 #include "mask.cuh"
 #include "targets.cuh"
 
+// The block along the columns of S or dS: there is one unless a block has as many groups as it can.
+__device__ inline int column_block() { return GROUPS < MAX_GROUPS ? 0 : blockIdx.y; }
+
 // ---- S
 
 typedef Product<NT, S_SHAPE + GROUPS - 1, float, ALIGNED> Rows;
@@ -87,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
            int r0, int r1, int r2, int r3, float s0, float s1, float s2, float s3, // scales of S
            u64 seed, u32 step, u32 site, u32 threshold, int first, int adapters, int T, int C, int slice, int pitch) {
     extern __shared__ __align__(1024) u8 memory[];
-    Rows block(memory, blockIdx.x * Rows::BM, blockIdx.y * Rows::BN);
+    Rows block(memory, blockIdx.x * Rows::BM, column_block() * Rows::BN);
     int k = blockIdx.z * slice, end = min(C, k + slice);
     GroupFeeds feeds;
     feeds.x = {{x, C, T, end}, block.m, k};
@@ -96,7 +99,7 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
     float scales[GROUPS];
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) {
-        int group = blockIdx.y * GROUPS + g, target = 0, R = r0;
+        int group = column_block() * GROUPS + g, target = 0, R = r0;
         while (target < TARGETS && group >= adapters * ((R + RANK_GROUP - 1) / RANK_GROUP)) {
             group -= adapters * ((R + RANK_GROUP - 1) / RANK_GROUP);
             target++;
@@ -113,7 +116,7 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
     block.fill(feeds);
     if (tokens) {
         int row = block.m + threadIdx.x, words = (C + 31) / 32;
-        bool stores = row < T && blockIdx.y == 0;
+        bool stores = row < T && column_block() == 0;
         MaskedRows masked = {seed, step, site, threshold, row < T ? tokens[row] : 0u, u32(first + k)};
         masked.shared = block.shared + Rows::STAGES * Rows::STAGE;
         masked.mask = mask + i64(row) * words + k / 32;
@@ -181,7 +184,7 @@ extern "C" __global__ void __launch_bounds__(Channels::THREADS) lora_da(float *p
                                                                         const u32 *mask, // (T, ⌈C/32⌉), or null
                                                                         int T, int C, int run, int pitch) {
     extern __shared__ __align__(1024) u8 memory[];
-    Channels block(memory, blockIdx.y * Channels::BM, blockIdx.x * Channels::BN);
+    Channels block(memory, column_block() * Channels::BM, blockIdx.x * Channels::BN);
     int t = blockIdx.z * run, end = min(T, t + run);
     Channels::Feeds feeds(block, {ds, pitch, pitch, end}, {x, C, C, end}, t);
     Channels::Accumulators acc = {};

@@ -94,6 +94,13 @@ fn cases(dtype: DType) -> Vec<Case> {
             Case { name: plain.name + " w f32", inputs: inputs.collect(), ..plain }
         },
     ));
+    // Each number of groups of columns in a block, with several blocks each way, on rows of whole and of ragged chunks.
+    if dtype == DType::BF16 {
+        for c in [520, 515] {
+            cases.extend((1..4).map(|linears| case(dtype, 520, c, 4, &vec![9; linears], 0.1)));
+            cases.push(case(dtype, 520, c, 20, &[9, 8, 7], 0.1));
+        }
+    }
     // As many adapters as rows: in one tile of few rows, in one of more, and over several of many.
     cases.push(by_row(dtype, 16, 72, 4, &[40], 16));
     cases.push(by_row(dtype, 64, 72, 4, &[40, 9], 63));
