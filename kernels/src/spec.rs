@@ -137,6 +137,8 @@ pub enum InputContent {
     F32(f32),
     /// Normal deviates, always bf16 (frozen weights under f32 activations).
     BF16(f32),
+    /// Normal deviates that bf16 holds, in f32 (weights whose rounding would hide other errors).
+    Coarse(f32),
     /// The given numbers, in the case's storage type.
     Given(Vec<f32>),
     /// The given integers (token ids, positions, tables).
@@ -159,6 +161,11 @@ impl Input {
         Input { shape: shape.into(), content: InputContent::BF16(1.0), grad: false }
     }
 
+    /// Random f32 values that bf16 holds, without a gradient.
+    pub fn coarse(shape: impl Into<Shape>) -> Self {
+        Input { shape: shape.into(), content: InputContent::Coarse(1.0), grad: false }
+    }
+
     /// Given numbers, without a gradient.
     pub fn given(shape: impl Into<Shape>, data: Vec<f32>) -> Self {
         Input { shape: shape.into(), content: InputContent::Given(data), grad: false }
@@ -171,7 +178,8 @@ impl Input {
 
     /// Sets the standard deviation.
     pub fn scaled(mut self, std: f32) -> Self {
-        if let InputContent::Storage(s) | InputContent::F32(s) | InputContent::BF16(s) = &mut self.content {
+        use InputContent::{BF16, Coarse, F32, Storage};
+        if let Storage(s) | F32(s) | BF16(s) | Coarse(s) = &mut self.content {
             *s = std;
         }
         self

@@ -102,6 +102,11 @@ fn input(device: &Device, case: &Case, i: usize, dtype: DType, seed: u64) -> Res
         InputContent::Int(data) => device.tensor(Label::Activations, input.shape, data)?,
         InputContent::Storage(std) => random(device, input.shape, dtype, *std, key)?,
         InputContent::F32(std) => random(device, input.shape, DType::F32, *std, key)?,
+        InputContent::Coarse(std) => {
+            let numbers = value(&random(&Device::cpu(), input.shape, DType::BF16, *std, key)?)?.data;
+            let numbers: Vec<f32> = numbers.iter().map(|&x| x as f32).collect();
+            device.tensor(Label::Activations, input.shape, &numbers)?
+        }
         InputContent::BF16(std) => random(device, input.shape, DType::BF16, *std, key)?,
         InputContent::Given(data) if dtype == DType::BF16 => {
             let data: Vec<bf16> = data.iter().map(|&x| bf16::from_f32(x)).collect();

@@ -44,7 +44,7 @@ fn cases(dtype: DType) -> Vec<Case> {
     let residues = (0..8).map(|r| full(5 + r, 16 + r, 33 + 5 * r, dtype));
     // Heads stored otherwise than h, of whole accesses and not; more labelled tokens than a block has threads.
     let stored = [(9, 16, 40), (7, 33, 41)].into_iter().flat_map(|(t, c, v)| {
-        [Input::f32([v, c]), Input::bf16([v, c])].map(|head| with_head(lora(t, c, v, dtype), head))
+        [Input::coarse([v, c]), Input::bf16([v, c])].map(|head| with_head(lora(t, c, v, dtype), head))
     });
     let many_of_a_shard = [shard_case(2, 5, (500, 3, 9), dtype)];
     let parts = parts.into_iter().chain(residues).chain(stored).chain(many_of_a_shard);
@@ -115,9 +115,9 @@ fn lora(t: usize, c: usize, v: usize, dtype: DType) -> Case {
 
 /// Replaces the frozen head.
 fn with_head(mut case: Case, head: Input) -> Case {
-    let kind = if matches!(head.content, InputContent::F32(_)) { "f32" } else { "bf16" };
+    let kind = if matches!(head.content, InputContent::Coarse(_)) { "f32" } else { "bf16" };
     case.name += &format!(" head {kind}");
-    case.inputs[1] = head.scaled(0.4).frozen();
+    case.inputs[1] = head.scaled(0.4);
     case
 }
 
