@@ -20,6 +20,10 @@ impl EmulatedGpu {
         match *self {}
     }
 
+    pub fn set_single_multiprocessor(&self, _single: bool) {
+        match *self {}
+    }
+
     pub fn coverage(&self) -> MutexGuard<'_, Coverage> {
         match *self {}
     }

@@ -225,16 +225,14 @@ fn with_redzones<T>(device: &Device, redzones: bool, f: impl FnOnce() -> Result<
 
 /// Runs `f`, on the software GPU with one multiprocessor or with all of them.
 fn on_multiprocessors<T>(device: &Device, single: bool, f: impl FnOnce() -> T) -> T {
-    let Device::Cuda(cuda) = device else { return f() };
-    #[cfg(feature = "emulator")]
-    if let Some(emulator) = cuda.emulator() {
-        emulator.set_single_multiprocessor(single);
-    }
+    let emulator = match device {
+        Device::Cuda(cuda) => cuda.emulator(),
+        _ => None,
+    };
+    let Some(emulator) = emulator else { return f() };
+    emulator.set_single_multiprocessor(single);
     let result = f();
-    #[cfg(feature = "emulator")]
-    if let Some(emulator) = cuda.emulator() {
-        emulator.set_single_multiprocessor(false);
-    }
+    emulator.set_single_multiprocessor(false);
     result
 }
 
