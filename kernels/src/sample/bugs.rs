@@ -35,7 +35,7 @@ pub const BUGS: &[Bug] = &[
         "sample.cu",
         "a penalty makes negative logits likelier",
         ["logit > 0.0f ? logit / p.penalty : logit * p.penalty", "logit / p.penalty"],
-        (F32, "B=24 V=33"),
+        (F32, "B=12 V=100 all negative"),
     ),
     Bug::new(
         "sample.cu",

@@ -86,7 +86,11 @@ fn cases(dtype: DType) -> Vec<Case> {
             _ => f32::NEG_INFINITY,
         })
     });
-    sizes.into_iter().map(|(b, v)| case(b, v, dtype)).chain(ties).chain(excluded).collect()
+    // A penalty moves the largest from the previous tokens to the others.
+    let negative = with_logits(case(12, 100, dtype), "all negative", |row, v| {
+        -1.0 - ((v * 7919 + row) % 13) as f32 / 8.0
+    });
+    sizes.into_iter().map(|(b, v)| case(b, v, dtype)).chain(ties).chain(excluded).chain([negative]).collect()
 }
 
 /// Makes a case of given logits, of row and token.
