@@ -45,11 +45,11 @@ struct MaskedRows {
 
     u64 seed;
     u32 step, site, threshold, token, channel; // the block's first channel, in the unsharded input
-    u32 shared; // address of the words of three tiles: one is read, one may still be, and one is made
+    u32 shared; // address of the words of MASK_TILES: one is read, one may still be, and one is made
     u32 *mask;  // (words left): this thread's row from the block's first word on
     int words, tiles;
 
-    __device__ u32 place(int tile) const { return shared + tile % 3 * BYTES; }
+    __device__ u32 place(int tile) const { return shared + tile % MASK_TILES * BYTES; }
 
     __device__ void make(int tile) const {
         if (tile >= tiles) return;
@@ -100,13 +100,13 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) {
         int group = column_block() * GROUPS + g, target = 0, R = r0;
-        while (target < TARGETS && group >= adapters * ((R + RANK_GROUP - 1) / RANK_GROUP)) {
-            group -= adapters * ((R + RANK_GROUP - 1) / RANK_GROUP);
+        while (target < TARGETS && group >= adapters * round_up(R, RANK_GROUP) / RANK_GROUP) {
+            group -= adapters * round_up(R, RANK_GROUP) / RANK_GROUP;
             target++;
             R = pick(target, r0, r1, r2, r3);
         }
         // Groups beyond the last linear have no lines.
-        int groups = max((R + RANK_GROUP - 1) / RANK_GROUP, 1), adapter = group / groups;
+        int groups = max(round_up(R, RANK_GROUP) / RANK_GROUP, 1), adapter = group / groups;
         const float *a = target < TARGETS ? pick(target, a0, a1, a2, a3) + i64(adapter) * R * C : nullptr;
         feeds.a[g] = {{a, C, target < TARGETS ? R : 0, end}, group % groups * RANK_GROUP, k};
         of_adapter[g] = adapter;

@@ -94,6 +94,7 @@ const CONSTANTS: &[Define] = &[
     Define::int("STRIP_STAGES", STRIP_STAGES),
     Define::int("STRIP_THREADS", STRIP_THREADS),
     Define::int("MAX_GROUPS", MAX_GROUPS),
+    Define::int("MASK_TILES", MASK_TILES),
     Define::int("S_SHAPE", S_SHAPE),
     Define::int("DA_SHAPE", DA_SHAPE),
 ];
