@@ -3,17 +3,16 @@
 use crate::spec::Spec;
 use codelsi_engine::cuda::{Coverage, Cuda, LaunchKinds, Source, compile};
 use codelsi_engine::{At, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Returns what the launches on `cuda` so far left out of the kernels of `specs`, a line each: variants that never ran (of
 /// variants with the same instructions one is enough); grids that never had several blocks in a dimension whose block
 /// index the kernel reads; optional arguments and flags that were always there or never; and branches of launches that
-/// always went one way. The last two, and kernels that ran in no variant at all, are named if `strict`: other ops may launch
-/// the kernels, too.
+/// always went one way. Ops launch each other's kernels: only of all ops together is everything demanded.
 ///
 /// # Errors
 /// When a source does not compile, or `cuda` is not a software GPU.
-pub fn not_run(specs: &[&Spec], cuda: &Cuda, strict: bool) -> Result<Vec<String>> {
+pub fn not_run(specs: &[&Spec], cuda: &Cuda) -> Result<Vec<String>> {
     let emulated =
         cuda.emulator().ok_or_else(|| cuda.no_kernel::<()>("the record of launches").unwrap_err())?;
     let coverage = emulated.coverage().clone();
@@ -22,9 +21,9 @@ pub fn not_run(specs: &[&Spec], cuda: &Cuda, strict: bool) -> Result<Vec<String>
     sources.dedup_by_key(|source| source.name);
     let mut missing = Vec::new();
     for source in sources {
-        of_source(source, &coverage, &cuda.properties().arch, strict, &mut missing).at(source.name)?;
+        of_source(source, &coverage, &cuda.properties().arch, &mut missing).at(source.name)?;
     }
-    for (name, [left, taken]) in coverage.branches.iter().filter(|_| strict) {
+    for (name, [left, taken]) in &coverage.branches {
         match (left, taken) {
             (true, true) => {}
             (false, _) => missing.push(format!("branch `{name}` is always taken")),
@@ -42,13 +41,7 @@ struct SameCode {
     kinds: LaunchKinds,
 }
 
-fn of_source(
-    source: &Source,
-    coverage: &Coverage,
-    arch: &str,
-    strict: bool,
-    missing: &mut Vec<String>,
-) -> Result<()> {
+fn of_source(source: &Source, coverage: &Coverage, arch: &str, missing: &mut Vec<String>) -> Result<()> {
     let mut codes: BTreeMap<(String, String), SameCode> = BTreeMap::new();
     for variant in (source.variants)() {
         for (kernel, instructions) in compile(source, variant, arch)?.kernels() {
@@ -65,14 +58,11 @@ fn of_source(
             }
         }
     }
-    let ran: BTreeSet<&str> =
-        codes.iter().filter(|(_, code)| code.launches > 0).map(|((kernel, _), _)| &**kernel).collect();
     let mut options: BTreeMap<&str, LaunchKinds> = BTreeMap::new();
     for ((kernel, instructions), code) in &codes {
         let name = format!("{} {kernel} ({})", source.name, code.variants.join(" | "));
         match code.launches {
-            0 if strict || ran.contains(&**kernel) => missing.push(format!("{name} never runs")),
-            0 => {}
+            0 => missing.push(format!("{name} never runs")),
             _ => {
                 let single = (0..3).zip(["x", "y", "z"]).filter(|(axis, letter)| {
                     instructions.contains(&format!("%ctaid.{letter}")) && !code.kinds.several_blocks[*axis]
@@ -82,7 +72,7 @@ fn of_source(
             }
         }
     }
-    for (kernel, kinds) in options.into_iter().filter(|_| strict) {
+    for (kernel, kinds) in options {
         for (argument, seen) in kinds.options {
             let what = format!("{} {kernel}: argument {argument}", source.name);
             match seen {

@@ -116,16 +116,20 @@ pub fn pass_on_what_is_not_finite(specs: &[&Spec], device: &Device) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Demands that the launches on `device` so far ran every variant and every branch of the ops' launches; with `alone`, no
-/// other op runs their kernels.
-pub fn have_run_everything(specs: &[&Spec], device: &Device, alone: bool) {
+/// Demands that the launches on `device` so far ran every variant and every branch of the ops' launches. Where some ops were
+/// selected, what is missing is only printed: another op may launch it.
+pub fn have_run_everything(specs: &[&Spec], device: &Device, all: bool) {
     let Device::Cuda(cuda) = device else { panic!("{} runs no kernels", device.name()) };
-    let missing = check::not_run(specs, cuda, alone).unwrap_or_else(|e| panic!("{e}"));
-    assert!(
-        missing.is_empty(),
-        "no case of the ops runs the following; add cases to `spec.rs` that do:\n{}",
+    let missing = check::not_run(specs, cuda).unwrap_or_else(|e| panic!("{e}"));
+    let text = format!(
+        "no case of these ops runs the following; add cases to `spec.rs` that do:\n{}",
         missing.join("\n")
     );
+    match all {
+        true => assert!(missing.is_empty(), "{text}"),
+        false if missing.is_empty() => {}
+        false => println!("{text}"),
+    }
 }
 
 /// Compares rows of ops in batches of several sizes.
