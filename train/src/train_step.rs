@@ -13,6 +13,7 @@ use codelsi_model::adapter::Adapter;
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch};
 use codelsi_model::parallel::RankLayout;
+use codelsi_model::trainable::Trainable;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -63,7 +64,7 @@ impl<'a> TrainStep<'a> {
     ) -> Result<Self> {
         let rank_layout = rank_layout.into();
         let (device, comm) = (rank_layout.device().clone(), rank_layout.data_parallel_comm());
-        let train = options.trainable();
+        let train = adapter.map_or(Trainable::AllWeights, |_| options.trainable());
         let mut model = Llama::load(rank_layout, base, options.compute, train)?;
         if let Some(adapter) = adapter {
             model.attach(adapter, train)?;

@@ -446,10 +446,13 @@ fn per_target<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec
     args
 }
 
-/// Returns [`TARGETS`] outputs, null for missing targets.
+/// Returns [`TARGETS`] outputs, null for missing targets; there is a first one.
 fn per_target_mut<'a>(all: &'a mut [&mut Tensor]) -> Vec<Arg<'a>> {
     let missing = TARGETS - all.len();
-    let given = all.iter_mut().map(|t| Arg::MaybeOut(Some(t)));
+    let given = all.iter_mut().enumerate().map(|(i, t)| match i {
+        0 => Arg::Out(t),
+        _ => Arg::MaybeOut(Some(t)),
+    });
     given.chain((0..missing).map(|_| Arg::MaybeOut(None))).collect()
 }
 
