@@ -99,10 +99,13 @@ fn cases(dtype: DType) -> Vec<Case> {
         },
     ));
     // Each number of groups of columns in a block, with several blocks each way, on rows of whole and of ragged chunks.
+    // Their references are long, so gradients are compared at few places, where errors vary.
     if dtype == DType::BF16 {
+        let loose =
+            |c, r, widths: &[usize]| Case { compare: Compare::Loose, ..case(dtype, 520, c, r, widths, 0.1) };
         for c in [520, 515] {
-            cases.extend((1..4).map(|linears| case(dtype, 520, c, 4, &vec![9; linears], 0.1)));
-            cases.push(case(dtype, 520, c, 20, &[9, 8, 7], 0.1));
+            cases.extend((1..4).map(|linears| loose(c, 4, &vec![9; linears])));
+            cases.push(loose(c, 20, &[9, 8, 7]));
         }
     }
     // As many adapters as rows: in one tile of few rows, in one of more, and over several of many.
