@@ -1,4 +1,4 @@
-//! What launches did on a software GPU: which compiled kernels ran, in which grids, and with which options.
+//! Coverage of a software GPU's launches: the compiled kernels that ran, their grids and their options.
 
 use super::driver::Grid;
 use super::launch::Arg;
@@ -15,7 +15,7 @@ pub struct CompiledKernel {
     pub kernel: String,
 }
 
-/// What launches of one kernel had in common, and what not.
+/// Grids and options that the launches of one kernel have taken.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LaunchKinds {
     /// True for each of x, y and z in which a grid had several blocks.

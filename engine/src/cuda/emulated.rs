@@ -137,7 +137,7 @@ impl EmulatedGpu {
         self.is_single.store(single, Ordering::Relaxed);
     }
 
-    /// What was launched so far.
+    /// Returns the record of all launches so far.
     ///
     /// # Panics
     /// When a thread that held it panicked.
@@ -255,7 +255,7 @@ fn error(e: codelsi_emulator::Error) -> Error {
 
 struct EmulatedModule {
     module: Arc<codelsi_emulator::Module>,
-    /// What the assembler made of each kernel.
+    /// Registers and memory of each kernel, as the assembler reports them.
     resources: Vec<KernelResources>,
 }
 

@@ -32,7 +32,7 @@ pub enum Arg<'a> {
 }
 
 impl Arg<'_> {
-    /// Whether an optional argument or a flag is given; `None` for the others.
+    /// Returns true if an optional argument or a flag is given; `None` for other arguments.
     pub(super) fn option(&self) -> Option<bool> {
         match self {
             Arg::Maybe(t) => Some(t.is_some()),

@@ -107,7 +107,7 @@ impl CapturedStream {
 #[derive(Clone, Copy, Debug)]
 pub struct Sandbox {
     isolation: Isolation,
-    /// Where each program gets a control group of its own.
+    /// The group in which each program gets one of its own, if there is one.
     groups: Option<&'static Delegation>,
 }
 

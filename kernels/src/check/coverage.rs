@@ -1,4 +1,4 @@
-//! What no case runs: compiled kernels, grids, options and branches of launches that a software GPU never saw.
+//! Search for code that no case runs: compiled kernels, grids, options and branches of launches.
 
 use crate::spec::Spec;
 use codelsi_engine::cuda::{Coverage, Cuda, LaunchKinds, Source, compile};

@@ -52,7 +52,7 @@ pub struct Mutant {
     source: &'static Source,
 }
 
-/// What became of a mutant.
+/// The outcome of a mutant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MutantOutcome {
     /// A case failed: its name and error.

@@ -9,7 +9,7 @@ use codelsi_engine::{DType, Device, Error, Label, Result, Tensor};
 const SMALL: usize = 20_000;
 /// Cases of an op and a storage type, evenly over its list.
 const CASES: usize = 4;
-/// What one number of an input becomes.
+/// Values that replace one number of an input.
 const BAD: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
 
 /// Puts NaN, +∞ and −∞ into a place of every input of a few cases of `spec`. Outputs must be finite on `device` where the CPU

@@ -36,7 +36,7 @@ pub struct AdapterCost {
     launches: [usize; 2],
     /// Their seconds.
     narrow: [f64; 2],
-    /// What the products with the adapter's slab take beyond plain ones, as a share of these, weighted by their flops.
+    /// Extra time of the products with the adapter's slab, as a share of plain ones, weighted by their flops.
     slabs: [f64; 2],
     /// Flops of the plain products.
     flops: [f64; 2],

@@ -31,7 +31,7 @@ const STREAM: f64 = 0.9;
 /// Seconds from the end of a kernel to the first instructions of the next, in one stream.
 const LAUNCH: f64 = 1.5e-6;
 
-/// What bounds a launch.
+/// The slowest resource of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
     Tensor,

@@ -16,7 +16,7 @@ pub struct PredictedKernel {
     pub launches: usize,
     /// Modelled seconds of all launches.
     pub seconds: f64,
-    /// What bounds the longest launch, and how long it takes.
+    /// The slowest resource of the longest launch, and that launch's seconds.
     bound: (Bound, f64),
     /// Tensor-core products, in flops.
     pub flops: f64,

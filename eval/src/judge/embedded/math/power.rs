@@ -130,7 +130,7 @@ fn exp2(first: f64, rest: f64) -> f64 {
         f64::from_bits(0xbebb_bd41_c5d2_6bf1),
         f64::from_bits(0x3e66_3769_72be_a4d0),
     ];
-    /// What may be added to an exponent of 1024 before the power rounds to infinity.
+    /// The largest addition to an exponent of 1024 before the power rounds to infinity.
     const ROOM: f64 = 8.008_566_259_537_294e-17;
     let sum = rest + first;
     if sum > 1024.0 || sum == 1024.0 && rest + ROOM > sum - first {

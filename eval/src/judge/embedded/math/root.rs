@@ -4,7 +4,7 @@ use super::words::{from_high, high};
 
 /// Approximates the root to 5 bits by a third of the exponent, to 23 by a polynomial, and to 53 by one step of Newton's.
 pub fn cbrt(x: f64) -> f64 {
-    /// Of 1/∛r near 1.
+    /// Coefficients of 1/∛r near 1.
     const P: [f64; 5] = [
         f64::from_bits(0x3ffe_03e6_0f61_e692),
         f64::from_bits(0xbffe_28e0_92f0_2420),
