@@ -80,7 +80,7 @@ pub fn log(x: f64) -> f64 {
 pub fn log1p(x: f64) -> f64 {
     /// Upper halves.
     const SQRT_2_LESS_1: u32 = 0x3fda_827a;
-    /// The case of a negative number.
+    /// The upper half of √½ − 1, which is negative.
     const SQRT_HALF_LESS_1: u32 = 0xbfd2_bec4;
     if x <= -1.0 || !x.is_finite() {
         return if x == -1.0 {
