@@ -20,7 +20,8 @@ const SIZES: [(usize, usize, usize); 4] =
     [(2048, 2048, 2048), (512, 5632, 2048), (1, 5632, 2048), (16, 5632, 2048)];
 
 fn main() {
-    let mut criterion = Criterion::default().sample_size(10).configure_from_args();
+    let mut criterion =
+        Criterion::default().sample_size(10).retain_baseline("none".into(), false).configure_from_args();
     let (mut ratios, mut results) = (Map::new(), Map::new());
     for dtype in [DType::BF16, DType::F32] {
         for (t, n, k) in SIZES {

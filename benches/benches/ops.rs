@@ -6,10 +6,10 @@
 //!     cargo bench -p codelsi-benches --bench ops --features cublaslt       # bf16 products compared with cuBLASLt
 //!     CODELSI_BENCH_DEVICE=cpu cargo bench -p codelsi-benches --bench ops  # the CPU twins, GPU or not
 //!
-//! Comparing two runs with a baseline of criterion:
-//!
-//!     cargo bench -p codelsi-benches --bench ops -- --save-baseline before
-//!     cargo bench -p codelsi-benches --bench ops -- --baseline before
+//! A filter is a regular expression over `OP/DTYPE SHAPE PASS`: `gemm`, `BF16`, `T=4096`, `flash/BF16.*Backward`.
+//! Criterion leaves its plots in `target/criterion/report/index.html`. Two commits are compared by `benches/compare.sh`:
+//! criterion's own comparison with the run before is off unless a baseline is named, because it takes the drift of a
+//! machine between two runs for a difference.
 //!
 //! For a machine without cargo, `cargo bench -p codelsi-benches --bench ops --no-run` prints the path of the binary to
 //! copy; it takes `--bench` and the same arguments. `CODELSI_BENCH_SAVE=1` keeps the results as a dated file in
@@ -41,6 +41,7 @@ fn run() -> Result<()> {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_secs(1))
+        .retain_baseline("none".into(), false)
         .configure_from_args();
     let mut machine = Machine::new()?;
     let mut all = Vec::new();

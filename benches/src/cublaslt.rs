@@ -1,9 +1,9 @@
 //! cuBLASLt for comparison with our bf16 products: same sizes, random data, flushed cache, CUDA events; on its own
 //! stream in the engine's context.
 
-use codelsi_engine::rng::Key;
+use codelsi_engine::rng::RngKey;
 use codelsi_engine::{At, Error, Result};
-use codelsi_kernels::stopwatch::FLUSH;
+use codelsi_kernels::stopwatch::L2_FLUSH_BYTES;
 use cudarc::cublaslt::result::CublasError;
 use cudarc::cublaslt::{CudaBlasLT, Matmul, MatmulConfig, sys};
 use cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
@@ -54,9 +54,9 @@ impl CublasLtProduct {
     /// # Errors
     /// When the library is absent or fails, or its result is wrong.
     pub fn new([t, n, k]: [usize; 3]) -> Result<Self> {
-        present()?;
+        check_present()?;
         let random = |elements: usize, site| -> Vec<bf16> {
-            let key = Key { seed: 1, step: 0, site };
+            let key = RngKey { seed: 1, step: 0, site };
             (0..elements).map(|i| bf16::from_f32(key.normal((i >> 16) as u32, i as u32 & 0xffff))).collect()
         };
         let (x, w) = (random(t * k, 0), random(n * k, 1));
@@ -104,7 +104,7 @@ impl CublasLtProduct {
             x: stream.clone_htod(x).map_err(driver_error)?,
             w: stream.clone_htod(w).map_err(driver_error)?,
             y: stream.alloc_zeros(t * n).map_err(driver_error)?,
-            flush: stream.alloc_zeros(FLUSH).map_err(driver_error)?,
+            flush: stream.alloc_zeros(L2_FLUSH_BYTES).map_err(driver_error)?,
             stream,
             sizes,
         })

@@ -25,12 +25,21 @@ impl Folder {
         path
     }
 
-    /// Runs `gpu_check.sh` with the programs of this folder first in the path.
-    fn check(&self, args: &[&Path]) -> Output {
+    /// Runs `gpu_check.sh` on the programs of this folder, which also are the first in the path.
+    fn check(&self, args: &[&str]) -> Output {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/gpu_check.sh");
         let path = format!("{}:{}", self.0.display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("bash");
-        command.arg(script).args(args).env("PATH", path).env("CODELSI_COMMIT", "c0ffee").output().unwrap()
+        command.arg(script).arg(self.out()).arg("--bin").arg(&self.0).args(args);
+        command.env("PATH", path).env("CODELSI_COMMIT", "c0ffee").output().unwrap()
+    }
+
+    fn out(&self) -> PathBuf {
+        self.0.join("out")
+    }
+
+    fn result(&self) -> Value {
+        from_str(&fs::read_to_string(self.out().join("gpu_check.json")).unwrap()).unwrap()
     }
 }
 
@@ -41,106 +50,154 @@ impl Drop for Folder {
 }
 
 const CARD: &str = "case \"$*\" in *driver_version*) echo 580.1 ;; *) echo 'NVIDIA \"T\" 1' ;; esac";
+/// A kernelcheck of two ops that says how it was called.
+const KERNELCHECK: &str =
+    "[ \"$1\" != list ] || { echo gemm rope; exit; }; echo ran; echo \"{\\\"args\\\":\\\"$*\\\"}\"";
+/// A program that says how it was called, and in which world.
+const PROGRAM: &str = "echo \"{\\\"args\\\":\\\"$*\\\",\\\"world\\\":\\\"$WORLD_SIZE\\\"}\"";
+
+/// What `step` was called with.
+fn args(result: &Value, step: &str) -> String {
+    result["steps"][step]["result"]["args"].as_str().unwrap_or("").to_owned()
+}
 
 #[test]
 fn everything_is_run_in_order_and_kept() {
     let folder = Folder::new("all");
     folder.program("nvidia-smi", CARD);
-    let kernelcheck = folder.program("kernelcheck", "echo \"ran $*\"; echo \"{\\\"args\\\":\\\"$*\\\"}\"");
-    let bench = folder.program("bench", "echo '{\"gemm\":{\"median_s\":1e-3}}'");
-    let out = folder.0.join("out");
-    let run = folder.check(&[&out, &kernelcheck, &bench]);
+    folder.program("kernelcheck", KERNELCHECK);
+    for name in ["parity", "codelsi", "peers", "ops"] {
+        folder.program(name, PROGRAM);
+    }
+    fs::create_dir_all(folder.0.join("reference/one")).unwrap();
+    let reference = folder.0.join("reference");
+    let run = folder.check(&["--reference", reference.to_str().unwrap()]);
     assert!(run.status.success(), "{run:?}");
-    let result: Value = from_str(&fs::read_to_string(out.join("gpu_check.json")).unwrap()).unwrap();
+    let result = folder.result();
     assert_eq!((&result["card"], &result["driver"]), (&"NVIDIA T 1".into(), &"580.1".into()));
     assert_eq!((&result["commit"], &result["ok"]), (&"c0ffee".into(), &true.into()));
-    let args = |step: &str| result[step]["result"]["args"].as_str().unwrap().to_owned();
-    assert_eq!(args("against_emulated"), "check --device cuda --against emulated --json");
-    assert_eq!(args("check"), "check --device cuda --json");
-    assert_eq!(args("roofline"), "roofline --json");
-    assert_eq!(result["bench"]["result"]["gemm"]["median_s"], 1e-3);
-    let places = ["against_emulated", "check", "roofline", "bench"].map(|step| {
-        assert!(out.join(format!("{step}.log")).exists());
-        String::from_utf8_lossy(&run.stdout).find(&format!("== {step}\n")).unwrap()
-    });
-    assert!(places.is_sorted());
+    assert_eq!(args(&result, "agree_rope"), "check --device cuda --against emulated --json rope");
+    assert_eq!(args(&result, "check_gemm"), "check --device cuda --json gemm");
+    assert!(args(&result, "parity_bf16").ends_with("reference/one --device cuda --compute bf16 --json"));
+    let layers = "bench --shape code-llama-13b --device cuda --json --layers 4 --prefill 4096 --decode 256 --train 4096";
+    assert_eq!(args(&result, "layers_few"), layers);
+    assert_eq!(result["steps"]["layers_all"]["aim"]["decode_roof_share"], 0.85);
+    assert_eq!(result["steps"]["nccl_one_rank"]["result"]["world"], "1");
+    assert_eq!(result["steps"]["layers_all"]["result"]["world"], "");
+    let steps: Vec<&str> = result["steps"].as_object().unwrap().keys().map(String::as_str).collect();
+    let first =
+        ["agree_gemm", "agree_rope", "check_gemm", "check_rope", "parity_f32", "parity_bf16", "peers"];
+    assert_eq!(steps[..first.len()], first);
+    assert!(steps.contains(&"roofline") && !steps.contains(&"two_ranks"), "{steps:?}");
+    for step in steps {
+        assert!(folder.out().join(format!("steps/{step}.json")).exists());
+        assert!(folder.out().join(format!("steps/{step}.log")).exists());
+    }
 }
 
-/// The model is made once; NCCL runs with one rank, and with two ranks where there are two GPUs.
 #[test]
-fn real_shapes_are_run_on_the_gpus_there_are() {
+fn the_ranks_are_run_on_the_gpus_there_are() {
     for cards in [1, 2] {
-        let folder = Folder::new(&format!("real{cards}"));
+        let folder = Folder::new(&format!("ranks{cards}"));
         let names = "echo A100; ".repeat(cards);
+        let smi = format!("case \"$*\" in *driver*) echo 580.1 ;; *--id=0*) echo A100 ;; *) {names} ;; esac");
+        folder.program("nvidia-smi", &smi);
+        folder.program("kernelcheck", KERNELCHECK);
         folder.program(
-            "nvidia-smi",
-            &format!("case \"$*\" in *driver*) echo 580.1 ;; *--id=0*) echo A100 ;; *) {names} ;; esac"),
+            "codelsi",
+            &format!("[ $1 != mkmodel ] || {{ mkdir -p $5 && : > $5/config.json; }}; {PROGRAM}"),
         );
-        let kernelcheck = folder.program("kernelcheck", "echo '{}'");
-        let made = "[ $1 != mkmodel ] || { mkdir -p $5 && : > $5/config.json; }";
-        let said = "echo \"{\\\"args\\\":\\\"$*\\\",\\\"world\\\":\\\"$WORLD_SIZE\\\"}\"";
-        let codelsi = folder.program("codelsi", &format!("{made}; {said}"));
-        let out = folder.0.join("out");
-        let run = || -> Value {
-            let run = folder.check(&[&out, &kernelcheck, Path::new("-"), &codelsi]);
-            assert!(run.status.success(), "{run:?}");
-            from_str(&fs::read_to_string(out.join("gpu_check.json")).unwrap()).unwrap()
-        };
-        let result = run();
-        let args = |step: &str| result[step]["result"]["args"].as_str().unwrap_or("").to_owned();
-        assert!(args("mkmodel").starts_with("mkmodel --shape code-llama-13b --out "), "{result}");
-        assert!(args("plan").starts_with("plan --model "));
-        assert!(args("inference").ends_with("--device cuda --json --prefill 4096 --decode 256 --train 0"));
-        assert_eq!(result["inference"]["aim"]["load_gb_per_s"], 20);
-        assert!(args("training").ends_with("--prefill 0 --decode 0 --train 4096"));
-        assert_eq!(result["training"]["aim"]["train_tokens_per_s"], 3900);
-        assert_eq!(result["nccl_one_rank"]["result"]["world"], "1");
-        assert_eq!(result["training"]["result"]["world"], "");
-        let expected = if cards == 2 { "--ranks 2" } else { "" };
-        assert!(args("two_ranks").ends_with(expected), "{result}");
-        assert_eq!(result["two_ranks"].is_null(), cards == 1);
-        assert!(run()["mkmodel"].is_null(), "the model is there already");
+        let model = folder.0.join("model");
+        let run = folder.check(&["--model", model.to_str().unwrap(), "--ops", "rope"]);
+        assert!(run.status.success(), "{run:?}");
+        let result = folder.result();
+        assert_eq!(result["steps"]["layers_all"]["aim"]["train_tokens_per_s"], 3900);
+        assert_eq!(args(&result, "two_ranks").ends_with("--ranks 2"), cards == 2, "{result}");
+        assert!(args(&result, "mkmodel").starts_with("mkmodel --shape code-llama-13b --out "), "{result}");
+        assert_eq!(result["steps"]["load"]["aim"]["load_gb_per_s"], 20);
+        assert_eq!(args(&result, "agree_gemm"), "", "an op that was not asked for");
     }
+}
+
+/// A second call runs what is left and what has another program, and nothing else.
+#[test]
+fn a_second_call_goes_on_where_the_first_stopped() {
+    let folder = Folder::new("goes_on");
+    folder.program("nvidia-smi", CARD);
+    let kernelcheck = format!("echo \"$*\" >> {}/calls; {KERNELCHECK}", folder.0.display());
+    folder.program("kernelcheck", &kernelcheck);
+    let calls = || fs::read_to_string(folder.0.join("calls")).unwrap().lines().count();
+    assert!(folder.check(&[]).status.success());
+    let first = calls();
+    assert!(folder.check(&[]).status.success());
+    assert_eq!(calls(), first + 1, "only the list of ops is asked for again");
+    folder.program("kernelcheck", &format!("{kernelcheck} # another build"));
+    assert!(folder.check(&[]).status.success());
+    assert_eq!(calls(), 2 * first + 1);
+}
+
+/// What does not fit the budget is left for the next call, and is no failure; a step that hangs is one.
+#[test]
+fn the_budget_ends_a_call_and_a_part_of_it_a_step() {
+    let folder = Folder::new("budget");
+    folder.program("nvidia-smi", CARD);
+    folder.program("kernelcheck", &format!("[ \"$1\" != check ] || sleep 0.9; {KERNELCHECK}"));
+    let run = folder.check(&["--minutes", "0.05"]);
+    assert_eq!(run.status.code(), Some(3), "{run:?}");
+    let result = folder.result();
+    assert_eq!((&result["ok"], &result["steps"]["agree_gemm"]["exit"]), (&true.into(), &0.into()));
+    assert!(result["left"].to_string().contains("roofline"), "{result}");
+    folder.program("kernelcheck", &format!("[ \"$1\" != check ] || sleep 60; {KERNELCHECK}"));
+    assert_eq!(folder.check(&["--minutes", "0.1"]).status.code(), Some(1));
+    assert_eq!(folder.result()["steps"]["agree_gemm"]["exit"], 124);
 }
 
 #[test]
 fn a_failed_step_is_kept_and_the_rest_still_runs() {
     let folder = Folder::new("failed");
     folder.program("nvidia-smi", CARD);
-    let body = "case \"$*\" in *--against*) echo '{\"ok\":false}'; exit 1 ;; *roof*) echo no result ;; *) echo '{}' ;; esac";
-    let kernelcheck = folder.program("kernelcheck", body);
-    let out = folder.0.join("out");
-    let run = folder.check(&[&out, &kernelcheck]);
+    let body = "case \"$*\" in list*) echo gemm ;; *--against*) echo '{\"ok\":false}'; exit 1 ;; *roof*) echo no result ;; *) echo '{}' ;; esac";
+    folder.program("kernelcheck", body);
+    let run = folder.check(&[]);
     assert_eq!(run.status.code(), Some(1));
-    let result: Value = from_str(&fs::read_to_string(out.join("gpu_check.json")).unwrap()).unwrap();
-    assert_eq!(result["ok"], false);
-    assert_eq!(result["against_emulated"]["exit"], 1);
-    assert_eq!(result["against_emulated"]["result"]["ok"], false);
-    assert_eq!(result["check"]["exit"], 0);
-    assert_eq!((&result["roofline"]["exit"], &result["roofline"]["result"]), (&1.into(), &Value::Null));
-    assert_eq!(result["bench"], Value::Null);
+    let result = folder.result();
+    assert_eq!(
+        (&result["ok"], result["failed"].to_string()),
+        (&false.into(), "[\"agree_gemm\",\"roofline\"]".into())
+    );
+    let step = |name: &str| result["steps"][name].clone();
+    assert_eq!(
+        (&step("agree_gemm")["exit"], &step("agree_gemm")["result"]["ok"]),
+        (&1.into(), &false.into())
+    );
+    assert_eq!(step("check_gemm")["exit"], 0);
+    assert_eq!((&step("roofline")["exit"], &step("roofline")["result"]), (&1.into(), &Value::Null));
+    // A step that failed is not forgotten by the next call.
+    assert_eq!(folder.check(&[]).status.code(), Some(1));
 }
 
 /// One line on stderr, and nothing left behind.
 #[test]
 fn bad_input_and_a_machine_without_a_card_are_refused() {
     let folder = Folder::new("refused");
-    let kernelcheck = folder.program("kernelcheck", "echo '{}'");
-    let out = folder.0.join("out");
-    let refused = |args: &[&Path], code: i32, message: &str| {
+    let refused = |args: &[&str], code: i32, message: &str| {
         let run = folder.check(args);
         let said = String::from_utf8_lossy(&run.stderr).into_owned();
         assert_eq!((run.status.code(), said.lines().count()), (Some(code), 1), "{said}");
         assert!(said.contains(message), "{said}");
-        assert!(!out.exists());
+        assert!(!folder.out().join("gpu_check.json").exists());
     };
     folder.program("nvidia-smi", "exit 9");
-    refused(&[], 2, "usage: bash tools/gpu_check.sh FOLDER KERNELCHECK [BENCH|- [CODELSI]]");
-    refused(&[&out, &folder.0.join("absent")], 2, "absent is no program");
-    refused(&[&out, &kernelcheck, &folder.0], 2, "is no program");
-    refused(&[&out, &kernelcheck], 1, "no card here");
+    refused(&[], 2, "holds no program kernelcheck");
+    folder.program("kernelcheck", KERNELCHECK);
+    refused(&["second"], 2, "only one FOLDER");
+    refused(&["--speed", "1"], 2, "--speed is no option");
+    refused(&["--minutes"], 2, "--minutes needs a value");
+    refused(&["--minutes", "0"], 2, "at least 0.05");
+    refused(&["--minutes", "soon"], 2, "a number of minutes");
+    refused(&["--reference", "/no/such"], 2, "is no folder of reference cases");
+    refused(&[], 1, "no card here");
     folder.program("nvidia-smi", CARD);
-    let file = folder.0.join("file");
-    fs::write(&file, "").unwrap();
-    refused(&[&file, &kernelcheck], 2, "file cannot be made");
+    fs::write(folder.out(), "").unwrap();
+    refused(&[], 2, "out cannot be made");
 }

@@ -261,6 +261,9 @@ pub(crate) trait DeviceMemory: Any + Send + Sync {
     /// Writes all bytes from another device's memory, or this one's.
     fn copy_from(&self, from: &dyn DeviceMemory) -> Result<()>;
 
+    /// Writes all bytes from `block`, on the same device, read cyclically from byte `start` on.
+    fn copy_cyclic(&self, block: &dyn DeviceMemory, start: usize) -> Result<()>;
+
     /// Sets every byte to `byte`.
     fn fill(&self, byte: u8) -> Result<()>;
 

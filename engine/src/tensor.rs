@@ -314,6 +314,33 @@ impl Tensor {
         }
     }
 
+    /// Fills all elements from `block`, of the same type and on the same device, read cyclically from element `start` on.
+    /// A planned tensor ignores it.
+    ///
+    /// # Errors
+    /// When `start` is not inside of `block`, the types or devices differ, this buffer is shared or mapped, or the device
+    /// fails.
+    pub fn fill_cyclic(&mut self, block: &Tensor, start: usize) -> Result<()> {
+        let (start, len) = (start * block.dtype.size(), block.byte_len());
+        if start >= len || block.dtype != self.dtype {
+            return Err(Error::new(format!("{block:?} from byte {start} on does not fill {self:?}")));
+        }
+        match (&*block.buf, Arc::get_mut(&mut self.buf)) {
+            (_, Some(Buffer::Planned(_))) => Ok(()),
+            (Buffer::Device(block), Some(Buffer::Device(to))) => to.copy_cyclic(&**block, start),
+            _ => {
+                let block = block.bytes()?;
+                let (mut to, mut from) = (self.bytes_mut()?, &block[start..]);
+                while !to.is_empty() {
+                    let (run, rest) = to.split_at_mut(from.len().min(to.len()));
+                    run.copy_from_slice(&from[..run.len()]);
+                    (to, from) = (rest, block);
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Sets all elements to zero, on any device. A planned tensor ignores it.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ pub mod merge;
 pub mod message;
 pub mod output_folder;
 pub mod parallel;
+mod random_weights;
 pub mod synthetic;
 pub mod template;
 pub mod tensor_writer;

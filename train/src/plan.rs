@@ -211,7 +211,7 @@ pub fn plan_generation(
 /// weights. On a GPU: free memory less what the driver keeps.
 pub fn memory_budget(device: &Device, base: &Checkpoint, sharing: usize) -> Option<usize> {
     match device {
-        Device::Cpu(_) => Some(available_bytes()?.saturating_sub(base.byte_len()) / sharing),
+        Device::Cpu(_) => Some(available_bytes()?.saturating_sub(base.mapped_len()) / sharing),
         Device::Cuda(cuda) => cuda.memory_info().ok().map(|(free, _)| usable_gpu_memory(free)),
         Device::Plan(_) => None,
     }
@@ -220,7 +220,7 @@ pub fn memory_budget(device: &Device, base: &Checkpoint, sharing: usize) -> Opti
 /// Says that the mapped weights alone exceed the memory that is available, where they do; no flag helps against that.
 pub fn weights_exceed_memory(device: &Device, base: &Checkpoint) -> Option<String> {
     let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
-    let (weights, available) = (base.byte_len(), available_bytes()?);
+    let (weights, available) = (base.mapped_len(), available_bytes()?);
     (matches!(device, Device::Cpu(_)) && weights >= available).then(|| {
         format!(
             "the mapped weights alone take {:.1} GiB, and {:.1} GiB of memory is available: run it on a machine with more \

@@ -233,6 +233,20 @@ impl DeviceMemory for Memory {
         }
     }
 
+    fn copy_cyclic(&self, block: &dyn DeviceMemory, mut start: usize) -> Result<()> {
+        let block = (block as &dyn Any).downcast_ref::<Memory>().filter(|b| Arc::ptr_eq(&self.cuda, &b.cuda));
+        let block =
+            block.ok_or_else(|| Error::new("the block lies on another device").at(self.cuda.name()))?;
+        let mut done = 0;
+        while done < self.bytes && !self.cuda.is_dry_run() {
+            let bytes = (block.bytes - start).min(self.bytes - done);
+            let (to, from) = (self.address() + done as u64, block.address() + start as u64);
+            self.cuda.driver().copy(Stream::COMPUTE, to, from, bytes).at(self.cuda.name())?;
+            (done, start) = (done + bytes, 0);
+        }
+        Ok(())
+    }
+
     fn fill(&self, byte: u8) -> Result<()> {
         self.mark_used();
         self.fill_at(self.address(), byte, self.bytes)

@@ -214,3 +214,17 @@ fn events_are_in_order() {
     assert!(cuda.elapsed(&start, &end).unwrap() >= 0.0);
     cuda.synchronize().unwrap();
 }
+
+#[test]
+fn a_tensor_is_filled_from_a_block_over_and_over() {
+    let devices = [Some(Device::cpu()), software_gpu()];
+    for device in devices.into_iter().flatten() {
+        let block = device.tensor(Label::Scratch, [5], &[0f32, 1.0, 2.0, 3.0, 4.0]).unwrap();
+        let mut t = device.empty(Label::Weights, [3, 4], DType::F32);
+        t.fill_cyclic(&block, 3).unwrap();
+        let expected = [3.0, 4.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 1.0, 2.0, 3.0, 4.0];
+        assert_eq!(t.to_vec::<f32>().unwrap(), expected);
+        assert!(t.fill_cyclic(&block, 5).is_err());
+        assert!(device.empty(Label::Weights, [4], DType::BF16).fill_cyclic(&block, 0).is_err());
+    }
+}

@@ -4,6 +4,7 @@ use super::model_folder::Checkpoint;
 use super::slice::TensorSlice;
 use super::transfer::{Transfer, upload};
 use codelsi_engine::{At, DType, Device, Label, Result, Shape, Tensor};
+use half::bf16;
 use safetensors::Dtype;
 use std::cell::RefCell;
 
@@ -12,12 +13,14 @@ pub struct WeightLoader<'a> {
     checkpoint: &'a Checkpoint,
     device: &'a Device,
     queue: RefCell<Vec<Transfer<'a>>>,
+    /// The block that random weights are read from, in each type that they are wanted in.
+    random_blocks: RefCell<Vec<Tensor>>,
 }
 
 impl<'a> WeightLoader<'a> {
     /// Prepares to load weights of `checkpoint` to `device`.
     pub fn new(checkpoint: &'a Checkpoint, device: &'a Device) -> Self {
-        WeightLoader { checkpoint, device, queue: RefCell::default() }
+        WeightLoader { checkpoint, device, queue: RefCell::default(), random_blocks: RefCell::default() }
     }
 
     /// Returns a slice of a weight, ready for ops that compute in `compute`.
@@ -32,6 +35,7 @@ impl<'a> WeightLoader<'a> {
         let entry = self.checkpoint.entry(name)?;
         let dtype = if entry.dtype == Dtype::BF16 { DType::BF16 } else { compute };
         match self.device {
+            _ if self.is_random() => self.random(name, slice, dtype),
             Device::Cpu(_) => {
                 self.checkpoint.file(name)?.tensor(self.device, Label::Weights, name, slice, dtype)
             }
@@ -50,6 +54,7 @@ impl<'a> WeightLoader<'a> {
     /// See [`WeightLoader::tensor`].
     pub fn copy_f32(&self, name: &str, slice: &TensorSlice) -> Result<Tensor> {
         match self.device {
+            _ if self.is_random() => self.random(name, slice, DType::F32),
             Device::Cpu(_) => {
                 self.checkpoint.file(name)?.copy(self.device, Label::Weights, name, slice, DType::F32)
             }
@@ -63,6 +68,41 @@ impl<'a> WeightLoader<'a> {
     /// When the model has no tensor of that name.
     pub fn shape(&self, name: &str) -> Result<Shape> {
         TensorSlice::Full.shape(&self.checkpoint.entry(name)?.shape).at(name)
+    }
+
+    /// True if the weights are made on the device; a planned one holds nothing.
+    fn is_random(&self) -> bool {
+        self.checkpoint.is_random() && !self.device.is_plan()
+    }
+
+    /// Makes a slice's weights on the device: ones for a norm, else random ones.
+    fn random(&self, name: &str, slice: &TensorSlice, dtype: DType) -> Result<Tensor> {
+        let shape = slice.shape(&self.checkpoint.entry(name)?.shape).at(name)?;
+        let mut to = self.device.empty(Label::Weights, shape, dtype);
+        let (weights, start) = match shape[..] {
+            [_] => (&[bf16::ONE][..], 0),
+            _ => self.checkpoint.random_weights(name)?,
+        };
+        to.fill_cyclic(&self.random_block(weights, dtype)?, start)?;
+        Ok(to)
+    }
+
+    /// Returns `weights` on the device.
+    fn random_block(&self, weights: &[bf16], dtype: DType) -> Result<Tensor> {
+        let mut blocks = self.random_blocks.borrow_mut();
+        let there = blocks.iter().find(|block| block.dtype() == dtype && block.shape()[0] == weights.len());
+        if let Some(block) = there {
+            return Ok(block.clone());
+        }
+        let block = match dtype {
+            DType::F32 => {
+                let wide: Vec<f32> = weights.iter().map(|w| w.to_f32()).collect();
+                self.device.tensor(Label::Scratch, [weights.len()], &wide)?
+            }
+            _ => self.device.tensor(Label::Scratch, [weights.len()], weights)?,
+        };
+        blocks.push(block.clone());
+        Ok(block)
     }
 
     /// Allocates a slice's tensor on the device and queues its transfer.
@@ -91,6 +131,7 @@ impl<'a> WeightLoader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::synthetic;
     use codelsi_testing::shared;
 
     fn reference(case: &str) -> Option<Checkpoint> {
@@ -126,6 +167,27 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    /// Weights made on a device are those of the folder that the same seed writes.
+    #[test]
+    fn random_weights_are_those_of_the_written_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, config) = (folder.path().join("tiny"), synthetic::config("tiny").unwrap());
+        synthetic::write_random_model(&out, &config, 3, &mut |_, _| {}).unwrap();
+        let written = Checkpoint::open(&out).unwrap();
+        let made = Checkpoint::random(config, 3);
+        assert_eq!((made.byte_len(), made.dtype()), (2 * made.config().parameters(), DType::BF16));
+        let device = Device::cpu();
+        for (name, _) in made.config().tensor_shapes() {
+            let [made, written] = [&made, &written].map(|checkpoint| {
+                let loader = WeightLoader::new(checkpoint, &device);
+                let same = loader.tensor(&name, &TensorSlice::Full, DType::F32).unwrap();
+                let wide = loader.copy_f32(&name, &TensorSlice::Full).unwrap();
+                (same.to_bytes().unwrap(), wide.to_vec::<f32>().unwrap())
+            });
+            assert!(made == written, "{name}");
         }
     }
 

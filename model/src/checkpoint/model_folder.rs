@@ -5,7 +5,9 @@ use super::slice::TensorSlice;
 use super::tensor_file::{TensorEntry, TensorFile, summarize};
 use super::transfer::LoadProgress;
 use crate::config::ModelConfig;
+use crate::random_weights::RandomWeights;
 use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
+use half::bf16;
 use safetensors::Dtype;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -22,9 +24,11 @@ pub struct Checkpoint {
     /// True if the planning device charges nothing for weights that the CPU would read in place.
     in_place: bool,
     progress: Option<LoadProgress>,
+    /// The content of a model without files.
+    random: Option<RandomWeights>,
 }
 
-/// One tensor's entry, and the index of the file that holds it: none in a checkpoint of shapes only.
+/// One tensor's entry, and the index of the file that holds it: none in a checkpoint of shapes only or of random weights.
 #[derive(Clone)]
 struct Location {
     entry: TensorEntry,
@@ -62,7 +66,7 @@ impl Checkpoint {
             Location { entry: files[file].entries()[name].clone(), file: Some(file) }
         };
         let tensors = expected.into_iter().map(|(name, _)| (name.clone(), location(&name))).collect();
-        Ok(Checkpoint { folder, config, files, tensors, in_place: false, progress: None })
+        Ok(Checkpoint { folder, config, files, tensors, in_place: false, progress: None, random: None })
     }
 
     /// Returns a model of `config`'s shapes without weights, all stored as `dtype`, for the planning device.
@@ -71,7 +75,15 @@ impl Checkpoint {
         let tensors =
             config.tensor_shapes().into_iter().map(|(name, shape)| (name, location(shape))).collect();
         let (folder, files) = (PathBuf::new(), Vec::new());
-        Checkpoint { folder, config, files, tensors, in_place: false, progress: None }
+        Checkpoint { folder, config, files, tensors, in_place: false, progress: None, random: None }
+    }
+
+    /// Returns a model of `config`'s shapes without files, whose bf16 weights are made on the device that they are loaded
+    /// to: those of [`crate::synthetic::write_random_model`] with the same seed. A rank's slice of a tensor holds the
+    /// tensor's first weights, whichever slice it is.
+    pub fn random(config: ModelConfig, seed: u64) -> Self {
+        let weights = RandomWeights::new(config.parameters(), seed);
+        Checkpoint { random: Some(weights), ..Checkpoint::shapes_only(config, Dtype::BF16) }
     }
 
     /// Returns this model without its weights, for the planning device. With `in_place` the plan charges nothing
@@ -80,7 +92,8 @@ impl Checkpoint {
         let location = |l: &Location| Location { file: None, ..l.clone() };
         let tensors = self.tensors.iter().map(|(name, l)| (name.clone(), location(l))).collect();
         let (folder, config) = (self.folder.clone(), self.config.clone());
-        Checkpoint { folder, config, files: Vec::new(), tensors, in_place, progress: None }
+        let in_place = in_place && !self.is_random();
+        Checkpoint { folder, config, files: Vec::new(), tensors, in_place, progress: None, random: None }
     }
 
     /// Reports the loading of weights to a device to `progress`.
@@ -104,6 +117,11 @@ impl Checkpoint {
             true => self.tensors.values().map(|location| location.entry.byte_len()).sum(),
             false => self.files.iter().map(TensorFile::byte_len).sum(),
         }
+    }
+
+    /// Bytes that lie in the page cache once every weight has been read in place: none of random weights.
+    pub fn mapped_len(&self) -> usize {
+        if self.is_random() { 0 } else { self.byte_len() }
     }
 
     /// Returns the stored type and shape of a tensor.
@@ -148,6 +166,22 @@ impl Checkpoint {
     /// True if the planning device charges nothing for weights that the CPU would read in place.
     pub(super) fn plans_in_place(&self) -> bool {
         self.in_place
+    }
+
+    /// True if the weights are made on the device that they are loaded to.
+    pub(super) fn is_random(&self) -> bool {
+        self.random.is_some()
+    }
+
+    /// Returns the random weights of which a tensor's are read, and the index at which it begins.
+    ///
+    /// # Errors
+    /// When this model has files, or no tensor of that name.
+    pub(super) fn random_weights(&self, name: &str) -> Result<(&[bf16], usize)> {
+        let index = self.config.tensor_shapes().iter().position(|(tensor, _)| tensor == name);
+        let found = self.random.as_ref().zip(index);
+        let found = found.map(|(weights, index)| (weights.block(), weights.start(index)));
+        found.ok_or_else(|| Error::new(format!("`{name}` is no random weight")))
     }
 
     /// The callback for the progress of loading.

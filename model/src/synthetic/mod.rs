@@ -1,18 +1,14 @@
-//! Model folders with random weights in the shapes of known models: for tests, benches and memory plans.
-//!
-//! About four million weights are drawn once, normal with Llama's initial standard deviation of 0.02; each tensor
-//! reads that block cyclically from its own offset. The block's length is prime, so no two rows of a matrix
-//! are equal, and a model of 26 GB is written as fast as the disk allows.
+//! Model folders with random weights (`random_weights.rs`) in the shapes of known models: for tests, benches and memory
+//! plans.
 
 mod vocabulary;
 
 use crate::config::ModelConfig;
 use crate::output_folder::{check_replaceable, write_folder};
+use crate::random_weights::RandomWeights;
 use crate::tensor_writer::{MAX_SHARD_BYTES, TensorSpec, write_json, write_model};
-use codelsi_engine::rng::RngKey;
 use codelsi_engine::{DType, Error, Result};
 use half::bf16;
-use rayon::prelude::*;
 use safetensors::Dtype;
 use serde_json::json;
 use std::io::{self, Write};
@@ -20,10 +16,6 @@ use std::path::Path;
 
 /// Names of the shapes that [`config`] accepts.
 pub const SHAPE_NAMES: [&str; 5] = ["code-llama-13b", "code-llama-7b", "tinyllama-1.1b", "110m", "tiny"];
-
-/// Number of weights drawn: a prime just above 2²².
-const BLOCK: usize = 4_194_319;
-const DEVIATION: f32 = 0.02;
 
 /// Returns the config of a known model; `7b` is short for `code-llama-7b`, and `tiny` is this project's own, for tests.
 ///
@@ -81,19 +73,19 @@ pub fn write_random_model(
         .collect();
     let total = specs.iter().map(TensorSpec::byte_len).sum();
     check_space(out, total)?;
-    let block = normal_block(config.parameters().min(BLOCK), seed);
+    let weights = RandomWeights::new(config.parameters(), seed);
     let mut done = 0;
     write_folder(out, "config.json", |out| {
         write_json(out.join("config.json"), &config.to_json(DType::BF16))?;
         write_json(out.join("tokenizer.json"), &vocabulary::tokenizer(config.vocab))?;
         write_json(out.join("tokenizer_config.json"), &tokenizer_config(config))?;
-        let index = |name: &str| specs.iter().position(|spec| spec.name == name);
+        let index = |name: &str| specs.iter().position(|spec| spec.name == name).unwrap_or(0);
         write_model(out, &specs, MAX_SHARD_BYTES, &mut |spec, file| {
             let elements = spec.byte_len() / size_of::<bf16>();
             match spec.shape[..] {
                 // Norms are vectors of ones.
                 [_] => file.write_all(bytemuck::cast_slice(&vec![bf16::ONE; elements]))?,
-                _ => write_cyclic(&block, start(&block, seed, index(&spec.name)), elements, file)?,
+                _ => write_cyclic(weights.block(), weights.start(index(&spec.name)), elements, file)?,
             }
             done += spec.byte_len();
             progress(done, total);
@@ -113,21 +105,6 @@ fn tokenizer_config(config: &ModelConfig) -> serde_json::Value {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": "<unk>",
     })
-}
-
-/// Draws `elements` weights.
-fn normal_block(elements: usize, seed: u64) -> Vec<bf16> {
-    let key = RngKey { seed, step: 0, site: 0 };
-    let row = 1 << 12;
-    let draw = |i: usize| bf16::from_f32(DEVIATION * key.normal((i / row) as u32, (i % row) as u32));
-    (0..elements).into_par_iter().map(draw).collect()
-}
-
-/// Returns the offset in the block at which a tensor begins.
-fn start(block: &[bf16], seed: u64, tensor: Option<usize>) -> usize {
-    let key = RngKey { seed, step: 0, site: 1 };
-    let [high, low, ..] = key.words(tensor.unwrap_or(0) as u32, 0);
-    (((high as u64) << 32 | low as u64) % block.len() as u64) as usize
 }
 
 /// Writes `elements` weights, reading the block cyclically from `start`.
@@ -169,6 +146,7 @@ fn check_space(out: &Path, bytes: usize) -> Result<()> {
 mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
+    use crate::random_weights::DEVIATION;
     use crate::tokenizer::Tokenizer;
     use approx::assert_abs_diff_eq;
     use codelsi_engine::Device;

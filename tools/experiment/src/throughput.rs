@@ -9,6 +9,7 @@ use codelsi_model::config::{LinearName, ModelConfig};
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::Llama;
 use codelsi_model::parallel::RankLayout;
+use codelsi_model::synthetic;
 use codelsi_model::trainable::Trainable;
 use codelsi_train::TrainOptions;
 use codelsi_train::flops::{attention_flops, linear_flops, step_flops};
@@ -21,8 +22,7 @@ use std::time::Instant;
 
 /// Workloads of a throughput benchmark.
 pub struct BenchOptions {
-    /// Model folder.
-    pub model: PathBuf,
+    pub model: BenchModel,
     /// Prompt tokens; 0 skips prefill.
     pub prefill: usize,
     /// Tokens to decode one by one; 0 skips decode.
@@ -35,6 +35,35 @@ pub struct BenchOptions {
     pub checkpointing: ActivationCheckpointing,
     /// Repetitions of each workload; the figures are medians.
     pub repeat: usize,
+}
+
+/// The model of a throughput benchmark.
+pub enum BenchModel {
+    /// A model folder.
+    Folder(PathBuf),
+    /// A built-in shape with random weights, made on the device; with as many layers as stated, or its own.
+    Random { shape: String, layers: Option<usize> },
+}
+
+impl BenchModel {
+    /// Opens the model.
+    ///
+    /// # Errors
+    /// When the folder is broken, there is no such shape, or the shape has fewer layers.
+    fn open(&self) -> Result<Checkpoint> {
+        let (shape, layers) = match self {
+            BenchModel::Folder(folder) => return Checkpoint::open(folder),
+            BenchModel::Random { shape, layers } => (shape, layers),
+        };
+        let mut config = synthetic::config(shape)?;
+        if let Some(layers) = *layers {
+            if layers > config.layers {
+                return Err(Error::new(format!("{shape} has {} layers, not {layers}", config.layers)));
+            }
+            config.layers = layers;
+        }
+        Ok(Checkpoint::random(config, 42))
+    }
 }
 
 /// Result of a throughput benchmark.
@@ -76,7 +105,7 @@ impl WorkloadThroughput {
 /// When the model does not load or fit.
 pub fn measure(options: &BenchOptions, placement: Placement) -> Result<Option<Throughput>> {
     placement.run(|rank_layout| {
-        let base = Checkpoint::open(&options.model)?;
+        let base = options.model.open()?;
         let compute = placement.compute(&base);
         let mut measured = Vec::new();
         let load_gb_per_s = inference(options, &rank_layout, &base, compute, &mut measured)?;

@@ -26,6 +26,11 @@ pub fn tokens_or_none() -> Count {
     count(0..=1 << 24)
 }
 
+/// Layers of a model.
+pub fn layers() -> Count {
+    count(1..=1000)
+}
+
 /// Sequences at the same time, or in a step.
 pub fn sequences() -> Count {
     count(options::SEQUENCES)

@@ -1,17 +1,26 @@
 //! `codelsi bench`: tokens per second, the share of the machine's measured roof, and the peak memory of prefill, decode
 //! and LoRA training.
 
-use crate::args::{ModelArgs, RankArgs, help, number};
+use crate::args::{DeviceArgs, RankArgs, help, number};
 use crate::json::print_json;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use codelsi_engine::Result;
-use codelsi_experiment::throughput::{self, BenchOptions, Throughput, WorkloadThroughput};
+use codelsi_experiment::throughput::{self, BenchModel, BenchOptions, Throughput, WorkloadThroughput};
 use codelsi_train::options::ActivationCheckpointing;
 use serde_json::{Map, Value, json};
+use std::path::PathBuf;
 
 /// Measure speed and peak memory of prefill, decode and LoRA training.
 #[derive(Args)]
+#[command(group(ArgGroup::new("base").required(true).args(["model", "shape"])))]
 pub struct BenchArgs {
+    #[arg(long, help = help::MODEL, value_name = "DIR")]
+    model: Option<PathBuf>,
+    #[arg(long, help = format!("{}; its weights are random, made on the device", help::SHAPE), value_name = "NAME")]
+    shape: Option<String>,
+    /// Layers of the shape, from the first on, instead of all.
+    #[arg(long, value_name = "N", requires = "shape", value_parser = number::layers())]
+    layers: Option<usize>,
     /// Tokens of the prompt; 0 leaves prefill out.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = number::tokens_or_none())]
     prefill: usize,
@@ -32,16 +41,16 @@ pub struct BenchArgs {
     #[arg(long, help = help::JSON)]
     json: bool,
     #[command(flatten)]
-    model: ModelArgs,
+    device: DeviceArgs,
     #[command(flatten)]
     ranks: RankArgs,
 }
 
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<()> {
-    let placement = args.ranks.placement(args.model.device);
+    let placement = args.ranks.placement(args.device);
     let options = BenchOptions {
-        model: args.model.model.clone(),
+        model: args.base(),
         prefill: args.prefill,
         decode: args.decode,
         cuda_graphs: !args.no_graphs,
@@ -65,6 +74,18 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     measured.iter().for_each(|work| add_to(&mut object, work));
     print_json(args.json, &Value::Object(object));
     Ok(())
+}
+
+impl BenchArgs {
+    /// The model: clap has seen to it that one of both is there.
+    fn base(&self) -> BenchModel {
+        match (&self.model, &self.shape) {
+            (Some(folder), _) => BenchModel::Folder(folder.clone()),
+            (None, shape) => {
+                BenchModel::Random { shape: shape.clone().unwrap_or_default(), layers: self.layers }
+            }
+        }
+    }
 }
 
 fn line(work: &WorkloadThroughput) -> String {
