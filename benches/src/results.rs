@@ -52,7 +52,7 @@ pub fn report(machine: &Machine, all: Vec<Timings>) -> Value {
     Value::Object(object)
 }
 
-/// Writes the results of `bench` with their date, commit, processor and threads to a file, when `CODELSI_BENCH_SAVE` asks
+/// Writes the results of `bench` with their date, commit, processor or card, and threads to a file, when `CODELSI_BENCH_SAVE` asks
 /// for it: `1` means this repository's `benches/results`, anything else is the folder to write to.
 ///
 /// # Errors
@@ -67,7 +67,7 @@ pub fn save(bench: &str, processor: &str, results: &Value) -> Result<()> {
     let object = json!({
         "bench": bench,
         "date": date,
-        "commit": output("git", &["describe", "--always", "--dirty", "--abbrev=12"])?,
+        "commit": commit(),
         "processor": processor,
         "threads": rayon::current_num_threads(),
         "results": results,
@@ -79,9 +79,20 @@ pub fn save(bench: &str, processor: &str, results: &Value) -> Result<()> {
     Ok(())
 }
 
+/// The commit of this checkout, or what `CODELSI_COMMIT` says: a machine with a card may have no checkout.
+fn commit() -> String {
+    let named = std::env::var("CODELSI_COMMIT");
+    named
+        .or_else(|_| output("git", &["describe", "--always", "--dirty", "--abbrev=12"]))
+        .unwrap_or("unknown".into())
+}
+
 /// The first line that a program prints.
 fn output(program: &str, arguments: &[&str]) -> Result<String> {
     let run = Command::new(program).args(arguments).output();
     let run = run.map_err(|e| Error::new(format!("{program} does not start: {e}")))?;
-    Ok(String::from_utf8_lossy(&run.stdout).trim().to_owned())
+    match String::from_utf8_lossy(&run.stdout).trim() {
+        "" => Err(Error::new(format!("{program} prints nothing"))),
+        text => Ok(text.to_owned()),
+    }
 }

@@ -4,7 +4,9 @@ use super::Distill;
 use super::cpu::Outputs;
 use crate::cuda::{all_packed, packed};
 use crate::gemm::cuda::{OperandLayout, RowSlice, multiply};
-use crate::xent::labelled::{HEADERS, LabelledTokens, PACKS, ROWS, THREADS, TILE, head_rows, logits, tiles};
+use crate::xent::labelled::{
+    HEADERS, LabelledTokens, PACKS, THREADS, TILE, chunk_rows, head_rows, logits, tiles,
+};
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source};
 use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
 use std::ops::Range;
@@ -34,8 +36,8 @@ pub fn forward(
     let rows = pass.tokens.list(head.shape().as_matrix().0, labelled)?;
     if labelled > 0 {
         let mut work = DeviceWorkspace::new(&pass, labelled, out);
-        for first in (0..labelled).step_by(ROWS) {
-            let chunk = first..labelled.min(first + ROWS);
+        for first in (0..labelled).step_by(work.chunk) {
+            let chunk = first..labelled.min(first + work.chunk);
             pass.tokens.gather(&mut work.x[0], h, &rows, &chunk)?;
             pass.tokens.gather(&mut work.x[1], g, &rows, &chunk)?;
             pass.statistics(&mut work, chunk.len())?;
@@ -57,36 +59,40 @@ struct DistillLaunches<'a> {
 
 /// Working memory, of a size that does not grow with T and V.
 struct DeviceWorkspace {
-    /// The gathered rows of h and of g, each (ROWS, C).
+    /// Labelled tokens of a chunk.
+    chunk: usize,
+    /// The gathered rows of h and of g, each (chunk, C).
     x: [Tensor; 2],
-    /// Tiles of logits of student and teacher, each (ROWS, TILE).
+    /// Tiles of logits of student and teacher, each (chunk, TILE).
     z: [Tensor; 2],
-    /// The state of each token (ROWS, STATE).
+    /// The state of each token (chunk, STATE).
     states: Tensor,
     gradient: Option<GradientWorkspace>,
 }
 
 /// Buffers of the gradient dh.
 struct GradientWorkspace {
-    /// q − p of a tile, in h's storage type (ROWS, TILE).
+    /// q − p of a tile, in h's storage type (chunk, TILE).
     difference: Tensor,
-    /// Σ (q − p)·head (ROWS, C).
+    /// Σ (q − p)·head (chunk, C).
     sums: Tensor,
 }
 
 impl DeviceWorkspace {
     fn new(pass: &DistillLaunches, count: usize, out: &Outputs) -> Self {
         let (cx, e, (v, c)) = (pass.tokens.cx, pass.g.dtype(), pass.head.shape().as_matrix());
-        let (n, tile) = (count.min(ROWS), v.min(TILE));
-        let logits = |dtype| cx.device().empty(Label::Logits, [n, tile], dtype);
+        let chunk = count.min(chunk_rows(pass.tokens.cuda.properties().multiprocessors));
+        let tile = v.min(TILE);
+        let logits = |dtype| cx.device().empty(Label::Logits, [chunk, tile], dtype);
         DeviceWorkspace {
-            x: [(); 2].map(|()| cx.scratch([n, c], e)),
+            chunk,
+            x: [(); 2].map(|()| cx.scratch([chunk, c], e)),
             z: [(); 2].map(|()| logits(DType::F32)),
-            states: cx.scratch([n, STATE], DType::F32),
-            gradient: out
-                .dh
-                .as_ref()
-                .map(|_| GradientWorkspace { difference: logits(e), sums: cx.scratch([n, c], DType::F32) }),
+            states: cx.scratch([chunk, STATE], DType::F32),
+            gradient: out.dh.as_ref().map(|_| GradientWorkspace {
+                difference: logits(e),
+                sums: cx.scratch([chunk, c], DType::F32),
+            }),
         }
     }
 }

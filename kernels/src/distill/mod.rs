@@ -13,7 +13,7 @@
 //! **layout** row-major. Labelled tokens are gathered in chunks and meet the vocabulary in chunks, as in `xent`: two tiles
 //! of logits exist at a time.
 //!
-//! **launch** as `xent`: tiles of 1024 tokens by 4096 rows of the head, and one block per token between the products.
+//! **launch** as `xent`: tiles of logits, and one block per token between the products.
 //!
 //! **numerics** logits in f32. Maxima, sums of exponentials and Σ e^(z' − max')·(z' − z) are computed online over the
 //! vocabulary chunks (arXiv 1805.02867). dh takes a second pass, with all logits recomputed: q − p is formed in f32 and

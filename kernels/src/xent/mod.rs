@@ -16,8 +16,8 @@
 //! **layout** row-major. Labelled tokens are gathered in chunks of 252, and each chunk meets the vocabulary in chunks
 //! of 4096 rows: only one tile of logits exists at a time.
 //!
-//! **launch** on a GPU tiles of logits are 1024 tokens by 4096 rows of the head; between the products, one block per
-//! token. A target outside the vocabulary traps, and so does a number of labels that differs from the one given.
+//! **launch** on a GPU tiles of logits are 128 tokens for every fourth multiprocessor (1024 at least) by 4096 rows of the
+//! head, so that the products make whole waves; between them, one block per token. A target outside the vocabulary traps, and so does a number of labels that differs from the one given.
 //!
 //! **numerics** logits in f32. The log-sum-exp and Σ p·head are computed online over the vocabulary chunks (Milakov
 //! & Gimelshein, arXiv 1805.02867): when the running maximum grows, the earlier sums are rescaled. The order

@@ -19,8 +19,10 @@ pub static SOURCE: Source = Source {
 /// The headers of a source whose blocks hold rows of a tile; it defines [`THREADS`] and [`PACKS`].
 pub const HEADERS: &[(&str, &str)] = &[PRELUDE, ("logit_tile.cuh", include_str!("../logit_tile.cuh"))];
 
-/// Labelled tokens of a chunk.
-pub const ROWS: usize = 1024;
+/// Rows of a tile of the products.
+const PRODUCT_ROWS: usize = 128;
+/// Labelled tokens of a chunk at the least.
+const FEWEST: usize = 1024;
 /// Rows of the head of a tile: a block holds one token's logits of a tile in registers.
 pub const TILE: usize = THREADS * PACKS * 4;
 /// Threads of a block that holds a row of a tile.
@@ -90,6 +92,12 @@ impl LabelledTokens<'_> {
     }
 }
 
+/// Returns the labelled tokens of a chunk: 128 for every fourth multiprocessor. A tile of logits then is a whole number of
+/// waves of 128x256 tiles (16 along its 4,096 columns), and so is its product with a head of 5,120 channels (20).
+pub fn chunk_rows(multiprocessors: usize) -> usize {
+    FEWEST.max(PRODUCT_ROWS * (multiprocessors / 4))
+}
+
 /// Returns the tiles of a head of `vocab` rows, in order.
 pub fn tiles(vocab: usize) -> impl Iterator<Item = Range<usize>> {
     (0..vocab).step_by(TILE).map(move |start| start..vocab.min(start + TILE))
@@ -114,4 +122,25 @@ pub fn logits(
 
 fn int<'a>(n: usize) -> Arg<'a> {
     Arg::I32(n as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both products of a chunk fill the multiprocessors of an A100 (108) and of an H200 (132) to the last wave, and nearly
+    /// those of an H100 PCIe (114).
+    #[test]
+    fn a_chunk_is_whole_waves() {
+        let shares = |multiprocessors: usize| {
+            let rows = chunk_rows(multiprocessors).div_ceil(PRODUCT_ROWS);
+            [TILE, 5120].map(|columns| {
+                let tiles = rows * columns.div_ceil(256);
+                tiles as f64 / (tiles.div_ceil(multiprocessors) * multiprocessors) as f64
+            })
+        };
+        assert_eq!([108, 132].map(shares), [[1.0; 2]; 2]);
+        assert!(shares(114).iter().all(|&share| share > 0.97), "{:?}", shares(114));
+        assert_eq!(chunk_rows(1), FEWEST);
+    }
 }

@@ -10,7 +10,7 @@ use crate::rows::RowShard;
 use codelsi_engine::comm::ReduceOp;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
-use labelled::{HEADERS, LabelledTokens, PACKS, ROWS, THREADS, TILE, head_rows, logits, tiles};
+use labelled::{HEADERS, LabelledTokens, PACKS, THREADS, TILE, chunk_rows, head_rows, logits, tiles};
 use std::ops::Range;
 
 /// The steps between the matrix products.
@@ -39,8 +39,8 @@ pub fn forward(
     let rows = pass.tokens.list(vocabulary.total, labelled)?;
     if labelled > 0 {
         let mut work = DeviceWorkspace::new(&pass, rows, labelled, out);
-        for first in (0..labelled).step_by(ROWS) {
-            let tokens = first..labelled.min(first + ROWS);
+        for first in (0..labelled).step_by(work.chunk) {
+            let tokens = first..labelled.min(first + work.chunk);
             pass.tokens.gather(&mut work.x, h, &work.rows, &tokens)?;
             pass.update_softmax(&mut work, &tokens)?;
             pass.reduce_over_ranks(&mut work, &tokens)?;
@@ -75,17 +75,19 @@ struct XentLaunches<'a> {
 
 /// Working memory; only the list of labelled tokens grows with T.
 struct DeviceWorkspace {
+    /// Labelled tokens of a chunk.
+    chunk: usize,
     /// The labelled tokens, ascending (T).
     rows: Tensor,
-    /// The gathered rows of h (ROWS, C).
+    /// The gathered rows of h (chunk, C).
     x: Tensor,
-    /// A tile of logits (ROWS, TILE).
+    /// A tile of logits (chunk, TILE).
     z: Tensor,
-    /// The tile as probabilities, in h's storage type (ROWS, TILE).
+    /// The tile as probabilities, in h's storage type (chunk, TILE).
     p: Option<Tensor>,
-    /// Σ e^(z − max)·head (ROWS, C).
+    /// Σ e^(z − max)·head (chunk, C).
     sums: Option<Tensor>,
-    /// The state of each token (ROWS, STATE).
+    /// The state of each token (chunk, STATE).
     states: Tensor,
     /// Buffers of the all-reduces, when ranks hold shards of the head.
     shares: Option<SoftmaxStats>,
@@ -94,17 +96,19 @@ struct DeviceWorkspace {
 impl DeviceWorkspace {
     fn new(pass: &XentLaunches, rows: Tensor, count: usize, out: &Outputs) -> Self {
         let (cx, e, (v, c)) = (pass.tokens.cx, pass.tokens.h.dtype(), pass.sizes());
-        let (n, tile) = (count.min(ROWS), v.min(TILE));
+        let chunk = count.min(chunk_rows(pass.tokens.cuda.properties().multiprocessors));
+        let tile = v.min(TILE);
         let wanted = out.dh.is_some() || out.dhead.is_some();
-        let logits = |dtype| cx.device().empty(Label::Logits, [n, tile], dtype);
+        let logits = |dtype| cx.device().empty(Label::Logits, [chunk, tile], dtype);
         DeviceWorkspace {
+            chunk,
             rows,
-            x: cx.scratch([n, c], e),
+            x: cx.scratch([chunk, c], e),
             z: logits(DType::F32),
             p: wanted.then(|| logits(e)),
-            sums: out.dh.as_ref().map(|_| cx.scratch([n, c], DType::F32)),
-            states: cx.scratch([n, STATE], DType::F32),
-            shares: (v < pass.vocabulary.total).then(|| SoftmaxStats::new(cx, n)),
+            sums: out.dh.as_ref().map(|_| cx.scratch([chunk, c], DType::F32)),
+            states: cx.scratch([chunk, STATE], DType::F32),
+            shares: (v < pass.vocabulary.total).then(|| SoftmaxStats::new(cx, chunk)),
         }
     }
 }
