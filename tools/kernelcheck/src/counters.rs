@@ -3,9 +3,9 @@
 use crate::specs::{sizes, specs};
 use codelsi_emulator::Counters;
 use codelsi_engine::rng::RngKey;
-use codelsi_engine::{Ctx, DType, Device, Error, Grads, Result};
+use codelsi_engine::{Ctx, DType, Device, Error, Grads, Label, Result, Tensor};
 use codelsi_kernels::check::{inputs, random};
-use codelsi_kernels::spec::{Case, Spec};
+use codelsi_kernels::spec::{Case, Input, InputContent, Spec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ pub fn count(
         return Err(Error::new("a card counts nothing here: use --device emulated"));
     };
     emulator.count_launches();
-    both_ways(device, &(spec.shapes.case)(dtype, &sizes), dtype)?;
+    run_passes(device, &(spec.shapes.case)(dtype, &sizes), dtype, Passes::Both, usize::MAX)?;
     let mut all: BTreeMap<String, KernelCounters> = BTreeMap::new();
     for launch in emulator.take_launches() {
         let sum = all.entry(launch.kernel).or_default();
@@ -57,17 +57,44 @@ fn small(spec: &Spec) -> Vec<usize> {
     sizes
 }
 
-/// Runs the case forward, and backward from random gradients where it has a backward.
-pub fn both_ways(device: &Device, case: &Case, dtype: DType) -> Result<()> {
-    let inputs = inputs(device, case, dtype, 1)?;
+/// The passes of a case to run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Passes {
+    Forward,
+    /// Forward, and backward from random gradients where the op has a backward.
+    Both,
+}
+
+/// Runs the case. Numbers of tensors of more than `drawn` elements are zero instead of random.
+pub fn run_passes(device: &Device, case: &Case, dtype: DType, passes: Passes, drawn: usize) -> Result<()> {
+    let inputs: Vec<Tensor> = match case.inputs.iter().all(|input| input.shape.elements() <= drawn) {
+        true => inputs(device, case, dtype, 1)?,
+        false => case.inputs.iter().map(|x| sparse_input(device, x, dtype)).collect::<Result<_>>()?,
+    };
     let cx = Ctx::training(device, 1, 0);
     let outputs = (case.run)(&cx, &inputs.iter().collect::<Vec<_>>())?;
+    if passes == Passes::Forward {
+        return Ok(());
+    }
     let ends: Vec<_> = outputs.iter().filter(|y| y.id().is_some()).collect();
-    let seeds: Vec<_> = (0..)
-        .zip(&ends)
-        .map(|(site, y)| random(device, *y.shape(), y.dtype(), 1.0, RngKey { seed: 1, step: 1, site }))
-        .collect::<Result<_>>()?;
+    let seed = |(site, y): (u32, &&Tensor)| match y.shape().elements() <= drawn {
+        true => random(device, *y.shape(), y.dtype(), 1.0, RngKey { seed: 1, step: 1, site }),
+        false => Ok(device.zeros(Label::Gradients, *y.shape(), y.dtype())),
+    };
+    let seeds: Vec<_> = (0..).zip(&ends).map(seed).collect::<Result<_>>()?;
     cx.backward(ends.into_iter().zip(seeds), &mut Grads::default())
+}
+
+/// Makes an input whose random numbers are zero; integers are as given.
+fn sparse_input(device: &Device, input: &Input, dtype: DType) -> Result<Tensor> {
+    let zeros = |dtype| Ok(device.zeros(Label::Activations, input.shape, dtype));
+    let tensor = match &input.content {
+        InputContent::Int(data) => device.tensor(Label::Activations, input.shape, data),
+        InputContent::BF16(_) => zeros(DType::BF16),
+        InputContent::F32(_) | InputContent::Coarse(_) => zeros(DType::F32),
+        InputContent::Storage(_) | InputContent::Given(_) => zeros(dtype),
+    }?;
+    Ok(if input.grad { tensor.with_grad() } else { tensor })
 }
 
 /// Returns the table of kernels.

@@ -73,7 +73,11 @@ enum KernelcheckCommand {
     #[command(next_line_help = true)]
     Predict {
         /// Op to model, forward and backward; `adapter`: the whole cost of a layer's adapters in training
-        op: String,
+        #[arg(required_unless_present = "targets")]
+        op: Option<String>,
+        /// Compare the model with published figures instead
+        #[arg(long, conflicts_with_all = ["op", "shape", "tokens"])]
+        targets: bool,
         /// Chip: a100, h100 or h200
         #[arg(long, value_name = "CHIP", default_value = "h200")]
         chip: String,
@@ -174,20 +178,27 @@ fn run(args: &KernelcheckArgs) -> Result<bool> {
             (true, counters::object(op, &counted))
         }
         #[cfg(feature = "emulator")]
-        KernelcheckCommand::Predict { op, chip, tokens, .. } if op == "adapter" => {
+        KernelcheckCommand::Predict { targets: true, .. } => {
+            let met = predict::meet("")?;
+            print!("{}", predict::targets_table(&met));
+            (met.iter().all(predict::MetTarget::is_met), predict::targets_object(&met))
+        }
+        #[cfg(feature = "emulator")]
+        KernelcheckCommand::Predict { op: Some(op), chip, tokens, .. } if op == "adapter" => {
             let cost = predict::adapter_cost(&predict::Chip::find(chip)?, tokens.unwrap_or(8192) as usize)?;
             print!("{}", predict::adapter_table(&cost));
             (true, predict::adapter_object(&cost))
         }
         #[cfg(feature = "emulator")]
-        KernelcheckCommand::Predict { op, chip, shape, tokens, dtype } => {
+        KernelcheckCommand::Predict { op, chip, shape, tokens, dtype, .. } => {
             if tokens.is_some() {
                 return Err(Error::new("--tokens is for `predict adapter`; an op takes --shape"));
             }
             let chip = predict::Chip::find(chip)?;
-            let kernels = predict::predict_op(&chip, op, shape.as_deref(), storage_type(dtype))?;
-            print!("{}", predict::table(&chip, &kernels));
-            (true, predict::object(&chip, op, &kernels))
+            let op = op.as_deref().unwrap_or_default();
+            let predicted = predict::predict_op(&chip, op, shape.as_deref(), storage_type(dtype))?;
+            print!("{}", predict::table(&chip, &predicted));
+            (true, predict::object(&chip, &predicted))
         }
         KernelcheckCommand::Roofline { device, shape, repeat, ops } => {
             let device = device.open()?;
