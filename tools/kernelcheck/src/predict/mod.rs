@@ -15,12 +15,14 @@ mod adapter;
 mod chip;
 mod constants;
 mod op;
+mod passes;
 mod targets;
 
-pub use adapter::{adapter_cost, adapter_object, adapter_table};
+pub use adapter::{adapter_cost, adapter_object, adapter_rows, adapter_table};
 pub use chip::Chip;
-pub use op::{object, predict_op, table};
-pub use targets::{MetTarget, meet, targets_object, targets_table};
+pub use op::{object, predict_op, rows, table};
+pub use passes::{DECODING, TRAINING, predict_step};
+pub use targets::{MetTarget, meet, target_rows, targets_object, targets_table};
 
 use codelsi_emulator::occupancy;
 use codelsi_engine::cuda::LaunchRecord;

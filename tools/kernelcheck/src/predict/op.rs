@@ -101,17 +101,17 @@ pub fn table(chip: &Chip, predicted: &PredictedOp) -> String {
         chip.name, "kernel", "launches", "us", "TFLOP/s", "roof", "bound"
     );
     for k in kernels {
-        let (rate, share, name) = (k.flops / k.seconds / 1e12, 100.0 * k.share(), k.bound.0.name());
+        let (rate, share, name) = (k.flops / k.seconds / 1e12, 100.0 * k.share(), k.bound());
         let (kernel, launches, us) = (&k.kernel, k.launches, k.seconds * 1e6);
         text += &format!("{kernel:<20}{launches:>9}{us:>12.1}{rate:>10.1}{share:>6.0} %  {name}\n");
     }
-    let (launches, seconds) = sums(kernels);
+    let (launches, seconds) = sum(kernels);
     text + &format!("{:<20}{launches:>9}{:>12.1}\n", "all", seconds * 1e6)
 }
 
 /// Returns the kernels as JSON.
 pub fn object(chip: &Chip, predicted: &PredictedOp) -> Value {
-    let (launches, seconds) = sums(&predicted.kernels);
+    let (launches, seconds) = sum(&predicted.kernels);
     json!({
         "op": predicted.op, "shape": predicted.shape, "dtype": format!("{:?}", predicted.dtype),
         "chip": chip.name, "arch": chip.arch, "launches": launches, "seconds": seconds,
@@ -120,12 +120,12 @@ pub fn object(chip: &Chip, predicted: &PredictedOp) -> Value {
 }
 
 /// Returns an object of each kernel.
-fn rows(chip: &Chip, predicted: &PredictedOp) -> Vec<Value> {
+pub fn rows(chip: &Chip, predicted: &PredictedOp) -> Vec<Value> {
     let row = |k: &PredictedKernel| {
         json!({
             "op": predicted.op, "shape": predicted.shape, "dtype": format!("{:?}", predicted.dtype),
             "chip": chip.name, "arch": chip.arch, "kernel": k.kernel, "launches": k.launches,
-            "seconds": k.seconds, "bound": k.bound.0.name(), "mma_flops": k.flops,
+            "seconds": k.seconds, "bound": k.bound(), "mma_flops": k.flops,
             "share_of_roof": k.share(),
         })
     };
@@ -133,13 +133,18 @@ fn rows(chip: &Chip, predicted: &PredictedOp) -> Vec<Value> {
 }
 
 impl PredictedKernel {
+    /// Name of the slowest resource of the longest launch.
+    pub fn bound(&self) -> &'static str {
+        self.bound.0.name()
+    }
+
     /// The time at the nearer roof as a share of the modelled time.
-    fn share(&self) -> f64 {
+    pub fn share(&self) -> f64 {
         self.roof / self.seconds
     }
 }
 
 /// Launches and seconds of all kernels.
-fn sums(kernels: &[PredictedKernel]) -> (usize, f64) {
+pub fn sum(kernels: &[PredictedKernel]) -> (usize, f64) {
     (kernels.iter().map(|k| k.launches).sum(), kernels.iter().map(|k| k.seconds).sum())
 }

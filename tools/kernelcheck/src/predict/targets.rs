@@ -143,7 +143,12 @@ pub fn targets_table(met: &[MetTarget]) -> String {
 
 /// Returns the targets as JSON.
 pub fn targets_object(met: &[MetTarget]) -> Value {
-    json!({ "ok": met.iter().all(MetTarget::is_met), "targets": met.iter().map(MetTarget::row).collect::<Vec<_>>() })
+    json!({ "ok": met.iter().all(MetTarget::is_met), "targets": target_rows(met) })
+}
+
+/// Returns an object of each target.
+pub fn target_rows(met: &[MetTarget]) -> Vec<Value> {
+    met.iter().map(MetTarget::row).collect()
 }
 
 impl MetTarget {
