@@ -108,9 +108,9 @@ pub enum Compare {
 }
 
 impl Compare {
-    /// Returns an error as a share of the limit, of its share of the usual limit.
-    pub(crate) fn share(self, ratio: f64) -> f64 {
-        if self == Compare::Loose { ratio / 2.0 } else { ratio }
+    /// Returns the limit of an error, from the usual one.
+    pub(crate) fn limit(self, usual: f64) -> f64 {
+        if self == Compare::Loose { 2.0 * usual } else { usual }
     }
 }
 

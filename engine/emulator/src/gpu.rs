@@ -185,7 +185,7 @@ impl Gpu {
         self.instruction_limit.store(warp_instructions, Relaxed);
     }
 
-    /// Makes the launches that follow execute `blocks` of their blocks at most, at even distances, and scale their counters
+    /// Makes the launches that follow execute `blocks` of their blocks at most, spread evenly, and scale their counters
     /// to all of them; `None` executes all. It counts a large launch in little time; the results of the other blocks are
     /// missing, and races are not searched.
     pub fn set_sampled_blocks(&self, blocks: Option<u64>) {

@@ -50,20 +50,23 @@ fn sectors_of_global_requests() {
 
 #[test]
 fn a_sample_of_blocks_is_scaled_to_the_grid() {
-    // Each block writes its number; block b of 0 to 20 adds as often as b.
-    let body = "mov.u32 %r1, %ctaid.x; mov.u32 %r2, 0; A: setp.ge.u32 %p1, %r2, %r1; @%p1 bra B;\n\
-                add.u32 %r2, %r2, 1; bra A; B: mul.wide.u32 %rd2, %r1, 4; add.s64 %rd2, %rd0, %rd2;\n\
-                st.global.u32 [%rd2], %r1;";
+    // Each block writes its number; a block adds as often as its number's last three bits say, as if rows of the grid had
+    // eight blocks.
+    let body = "mov.u32 %r1, %ctaid.x; and.b32 %r3, %r1, 7; mov.u32 %r2, 0; A: setp.ge.u32 %p1, %r2, %r3;\n\
+                @%p1 bra B; add.u32 %r2, %r2, 1; bra A; B: mul.wide.u32 %rd2, %r1, 4;\n\
+                add.s64 %rd2, %rd0, %rd2; st.global.u32 [%rd2], %r1;";
     let run = |sampled| {
         let mut test = TestKernel::new(body);
-        (test.output, test.threads, test.blocks, test.sampled) = (21, 1, 21, sampled);
+        (test.output, test.threads, test.blocks, test.sampled) = (64, 1, 64, sampled);
         test.launch().unwrap()
     };
-    let (all, (three, words)) = (run(None).0, run(Some(3)));
-    // Blocks 3, 10 and 17: their mean is that of all, so the scaled counts are exact.
+    let (all, (eight, words)) = (run(None).0, run(Some(8)));
+    // One block of each row, at places that differ from row to row.
     let written: Vec<u32> = words.into_iter().filter(|&word| word != 0xdead_beef).collect();
-    assert_eq!(written, [3, 10, 17]);
-    assert_eq!(three, all);
+    assert_eq!(written, [4, 8, 21, 26, 39, 44, 49, 62]);
+    assert_eq!(eight.global_stores.requests, 64);
+    let ratio = eight.warp_instructions as f64 / all.warp_instructions as f64;
+    assert!((ratio - 1.0).abs() < 0.03, "{ratio}");
     assert_eq!(run(Some(100)).0, all);
 }
 

@@ -1,4 +1,4 @@
-//! Resource usage of kernels, read from the assembler's report (ptxas) in the compiler's log.
+//! Resource usage of kernels and advisories, read from the assembler's report (ptxas) in the compiler's log.
 
 use super::nvrtc::Code;
 
@@ -39,6 +39,15 @@ impl Code {
     }
 }
 
+impl Code {
+    /// Returns the assembler's advisories of slow code, (C7500) to (C7599): products of a warp group that are serialized, a
+    /// `setmaxnreg` that is ignored.
+    pub fn advisories(&self) -> Vec<String> {
+        let is_advisory = |line: &&str| line.contains("(C75");
+        self.log.lines().filter(is_advisory).map(|line| line.trim().to_owned()).collect()
+    }
+}
+
 /// Returns the number in front of `unit`, or 0.
 fn number_before(line: &str, unit: &str) -> usize {
     let number = line.find(unit).and_then(|end| line[..end].rsplit([' ', ',']).next()?.parse().ok());
@@ -64,5 +73,18 @@ ptxas info    : Used 11 registers, used 0 barriers, 384 bytes cmem[0]";
             KernelResources { kernel: "one".into(), registers: 28, shared: 2304, stack: 16, spills: 12 };
         let two = KernelResources { kernel: "two".into(), registers: 11, ..KernelResources::default() };
         assert_eq!(code.resources(), [one, two]);
+        assert!(code.advisories().is_empty());
+    }
+
+    #[test]
+    fn advisories_of_slow_code_are_found() {
+        let log = "ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized due to \
+                   insufficient register resources for the wgmma pipeline in the function 'one'
+ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored to maintain minimum register requirements.
+ptxas info    : Compiling entry function 'one' for 'sm_90a'
+ptxas info    : Used 28 registers, used 1 barriers, 7504 bytes smem";
+        let advisories = Code { ptx: String::new(), cubin: Vec::new(), log: log.into() }.advisories();
+        assert_eq!(advisories.len(), 2);
+        assert!(advisories[0].contains("serialized") && advisories[1].contains("ignored"), "{advisories:?}");
     }
 }

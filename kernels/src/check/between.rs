@@ -1,7 +1,7 @@
 //! An op on two devices: a card against the software GPU, which execute the same PTX independently.
 
 use super::execution::{Execution, value};
-use super::{CheckReport, allowed, cases, error_ratio, gradient_limit};
+use super::{CheckReport, Measured, allowed, cases, gradient_limit, relative_error};
 use crate::spec::{Case, Compare, Spec};
 use codelsi_engine::{DType, Device, Error, Result, Tensor};
 
@@ -14,9 +14,9 @@ pub fn between(spec: &Spec, device: &Device, other: &Device, seed: u64) -> Resul
     for dtype in [DType::F32, DType::BF16] {
         for case in cases(spec, dtype)? {
             let place = format!("{dtype:?} {}", case.name);
-            compare(&case, [device, other], dtype, seed, &place, &mut report)
+            report.begin(&case, dtype);
+            compare(&case, [device, other], dtype, seed, &mut report)
                 .map_err(|e| e.at(place).at(spec.name))?;
-            report.cases += 1;
         }
     }
     report.verdict(spec)
@@ -27,7 +27,6 @@ fn compare(
     devices: [&Device; 2],
     dtype: DType,
     seed: u64,
-    place: &str,
     report: &mut CheckReport,
 ) -> Result<()> {
     let [run, other] = devices.map(|device| Execution::new(device, case, dtype, seed));
@@ -36,7 +35,8 @@ fn compare(
         if case.compare == Compare::Bits && x.bytes()? != y.bytes()? {
             return Err(Error::new(format!("{what} is a copy and has other bits on {}", devices[1].name())));
         }
-        report.record(error_ratio(&value(x)?.data, &value(y)?.data, limit), || format!("{what} of {place}"));
+        let error = relative_error(&value(x)?.data, &value(y)?.data);
+        report.record(Measured { error, limit }, &what);
         Ok(())
     };
     for (i, (x, y)) in run.outputs.iter().zip(&other.outputs).enumerate() {

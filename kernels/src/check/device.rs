@@ -10,7 +10,7 @@
 //! pooled.
 
 use super::execution::{Execution, value};
-use super::{CheckReport, FiniteDifferences, allowed, cases, error_ratio, gradient_limit};
+use super::{CheckReport, FiniteDifferences, Measured, allowed, cases, gradient_limit, relative_error};
 use crate::spec::{Case, Compare, Spec};
 use codelsi_engine::cuda::CompiledKernel;
 use codelsi_engine::{DType, Device, Error, Result, Tensor};
@@ -88,10 +88,11 @@ fn several(
             break;
         }
     }
+    report.begin(case, dtype);
     for e in errors {
-        report.record(case.compare.share(e.ratio()), || format!("{} of {place}", e.name));
+        let Measured { error, limit } = e.worst();
+        report.record(Measured { error, limit: case.compare.limit(limit) }, &e.name);
     }
-    report.cases += 1;
     Ok(())
 }
 
@@ -108,8 +109,8 @@ struct Errors {
     count: usize,
     /// Relative error of the truth itself.
     of_truth: f64,
-    /// Compares device and twin with the reference, where it is known.
-    elsewhere: f64,
+    /// Difference of device and twin, relative to the twin.
+    elsewhere: Measured,
 }
 
 impl Errors {
@@ -124,13 +125,13 @@ impl Errors {
         self.count += truth.len();
     }
 
-    /// The device's error as a share of the limit.
-    fn ratio(&self) -> f64 {
+    /// The device's error that is worst as a share of its limit: the largest, the RMS, or that against the twin.
+    fn worst(&self) -> Measured {
         let rms = |squares: f64| (squares / self.count.max(1) as f64).sqrt();
         let scale = rms(self.truth_squares);
         let floor = half_ulp(scale, self.dtype) + self.of_truth * scale;
-        let share = |[got, twin]: [f64; 2]| if got == 0.0 { 0.0 } else { got / (2.0 * twin + floor) };
-        share(self.largest).max(share(self.squares.map(rms))).max(self.elsewhere)
+        let beside = |[got, twin]: [f64; 2]| Measured { error: got, limit: 2.0 * twin + floor };
+        beside(self.largest).worse(beside(self.squares.map(rms))).worse(self.elsewhere)
     }
 }
 
@@ -204,7 +205,7 @@ fn measure(run: &Execution, case: &Case, dtype: DType, seed: u64, errors: &mut V
         }
         // The reference's gradient is known at a few places; the twin's everywhere.
         let limit = 2.0 * gradient_limit(case, dtype, gradient.dtype());
-        e.elsewhere = e.elsewhere.max(error_ratio(&got, &twins, limit));
+        e.elsewhere = e.elsewhere.worse(Measured { error: relative_error(&got, &twins), limit });
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod execution;
 #[cfg(feature = "emulator")]
 pub mod mutants;
 mod non_finite;
+mod report;
 mod rows;
 
 pub use between::between;
@@ -17,13 +18,14 @@ pub use coverage::not_run;
 pub use device::{case_on_device, numbers_on_device, on_device};
 pub use execution::{inputs, random, value};
 pub use non_finite::non_finite;
+pub use report::{CaseResult, CheckReport, Measured};
 pub use rows::{BATCH, batch_invariance};
 
 use crate::ALL;
 use crate::simd;
 use crate::spec::{Case, Compare, Draw, F64Tensor, Spec};
 use codelsi_engine::rng::RngKey;
-use codelsi_engine::{DType, Device, Error, Result, Tensor};
+use codelsi_engine::{DType, Device, Error, Result};
 use execution::Execution;
 
 /// Returns the ops that `CODELSI_OPS` names (`gemm,lora`), or all when it is not set.
@@ -78,37 +80,6 @@ fn cases_on_cpu(spec: &Spec, dtype: DType) -> Result<Vec<Case>> {
     Ok(cases(spec, dtype)?.into_iter().filter(|case| all || case.cost.flops < LONG).collect())
 }
 
-/// The worst error of an op's cases, relative to the allowed error.
-#[derive(Clone, Debug, Default)]
-pub struct CheckReport {
-    pub cases: usize,
-    pub worst_ratio: f64,
-    /// Tensor and case of the worst ratio.
-    pub worst: String,
-}
-
-impl CheckReport {
-    fn record(&mut self, ratio: f64, what: impl FnOnce() -> String) {
-        // NaN counts as the worst.
-        if ratio.is_nan() || ratio > self.worst_ratio {
-            self.worst_ratio = if ratio.is_nan() { f64::INFINITY } else { ratio };
-            self.worst = what();
-        }
-    }
-
-    /// Returns the report unless its worst error is too large.
-    ///
-    /// # Errors
-    /// When the worst error exceeds what is allowed.
-    pub fn verdict(self, spec: &Spec) -> Result<CheckReport> {
-        if self.worst_ratio <= 1.0 {
-            return Ok(self);
-        }
-        let message = format!("{} is off by {:.2} times what is allowed", self.worst, self.worst_ratio);
-        Err(Error::op(spec.name, message))
-    }
-}
-
 /// Compares every case of `spec` with its reference, in both storage types, values and gradients.
 ///
 /// # Errors
@@ -118,8 +89,8 @@ pub fn against_reference(spec: &Spec, seed: u64) -> Result<CheckReport> {
     for dtype in [DType::F32, DType::BF16] {
         for case in cases_on_cpu(spec, dtype)? {
             let place = format!("{dtype:?} {}", case.name);
-            check_case(&case, dtype, seed, &place, &mut report).map_err(|e| e.at(place).at(spec.name))?;
-            report.cases += 1;
+            report.begin(&case, dtype);
+            check_case(&case, dtype, seed, &mut report).map_err(|e| e.at(place).at(spec.name))?;
         }
     }
     report.verdict(spec)
@@ -139,7 +110,7 @@ pub fn fingerprint(spec: &Spec, seed: u64) -> Result<Vec<Vec<u8>>> {
     Ok(all)
 }
 
-fn check_case(case: &Case, dtype: DType, seed: u64, place: &str, report: &mut CheckReport) -> Result<()> {
+fn check_case(case: &Case, dtype: DType, seed: u64, report: &mut CheckReport) -> Result<()> {
     let run = Execution::new(&Device::cpu(), case, dtype, seed)?;
     let truth = (case.reference)(&run.inputs);
     if truth.len() != run.outputs.len() {
@@ -149,8 +120,9 @@ fn check_case(case: &Case, dtype: DType, seed: u64, place: &str, report: &mut Ch
         if *y.shape() != truth.shape {
             return Err(Error::new(format!("output {i} is {}, the reference {}", y.shape(), truth.shape)));
         }
-        let ratio = error_ratio(&value(y)?.data, &truth.data, allowed(y.dtype(), case.terms));
-        report.record(case.compare.share(ratio), || format!("output {i} of {place}"));
+        let error = relative_error(&value(y)?.data, &truth.data);
+        let limit = case.compare.limit(allowed(y.dtype(), case.terms));
+        report.record(Measured { error, limit }, &format!("output {i}"));
     }
     for (i, gradient) in run.gradients.iter().enumerate() {
         if !case.inputs[i].grad {
@@ -159,8 +131,10 @@ fn check_case(case: &Case, dtype: DType, seed: u64, place: &str, report: &mut Ch
         let Some(gradient) = gradient else {
             return Err(Error::new(format!("input {i} got no gradient")));
         };
-        let ratio = gradient_ratio(case, &run, i, gradient, dtype, seed)?;
-        report.record(case.compare.share(ratio), || format!("gradient of input {i} of {place}"));
+        let truth = FiniteDifferences::new(case, &run, i, seed);
+        let error = relative_error(&truth.at(&value(gradient)?.data), &truth.slopes);
+        let limit = case.compare.limit(gradient_limit(case, dtype, gradient.dtype()));
+        report.record(Measured { error, limit }, &format!("gradient of input {i}"));
     }
     Ok(())
 }
@@ -174,32 +148,18 @@ fn allowed(dtype: DType, terms: usize) -> f64 {
     rounding + 2.0 * (terms.max(4) as f64).sqrt() * 2f64.powi(-24)
 }
 
-/// Returns the larger of the RMS error and an eighth of the largest, relative to the truth's RMS, over `allowed`.
-fn error_ratio(y: &[f64], truth: &[f64], allowed: f64) -> f64 {
+/// Returns the larger of half the RMS error and an eighth of the largest, relative to the truth's RMS.
+fn relative_error(y: &[f64], truth: &[f64]) -> f64 {
     let scale = rms(truth.iter().copied()).max(1e-30);
     let errors = || y.iter().zip(truth).map(|(y, t)| (y - t).abs());
     let worst = y.iter().zip(truth).map(|(y, t)| (y - t).abs() / (t.abs() + scale));
     let worst = worst.fold(0.0f64, |m, e| if e.is_nan() { f64::INFINITY } else { m.max(e) });
-    (rms(errors()) / scale / 2.0).max(worst / 8.0) / allowed
+    (rms(errors()) / scale / 2.0).max(worst / 8.0)
 }
 
 fn rms(x: impl Iterator<Item = f64>) -> f64 {
     let (sum, n) = x.fold((0.0, 0usize), |(s, n), x| (s + x * x, n + 1));
     (sum / n.max(1) as f64).sqrt()
-}
-
-/// Compares a gradient with the reference's.
-fn gradient_ratio(
-    case: &Case,
-    run: &Execution,
-    i: usize,
-    gradient: &Tensor,
-    dtype: DType,
-    seed: u64,
-) -> Result<f64> {
-    let truth = FiniteDifferences::new(case, run, i, seed);
-    let got = truth.at(&value(gradient)?.data);
-    Ok(error_ratio(&got, &truth.slopes, gradient_limit(case, dtype, gradient.dtype())))
 }
 
 /// Returns the relative error that a correct gradient may have.

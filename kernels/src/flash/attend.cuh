@@ -32,13 +32,14 @@ template <typename Tiles> struct State {
     __device__ void fold(typename Tiles::Square &s, float slope) {
 #pragma unroll
         for (int r = 0; r < Tiles::R; r++) {
-            float most = s.at(r, 0), sum = 0.0f;
+            float most = s.at(r, 0);
 #pragma unroll
             for (int c = 1; c < Tiles::C; c++) most = fmaxf(most, s.at(r, c));
             most = fmaxf(top[r], warp_max<Tiles::SHARING>(most) * slope);
             float by = grown(top[r] - most);
+            float sum = s.at(r, 0) = power(s.at(r, 0), slope, most);
 #pragma unroll
-            for (int c = 0; c < Tiles::C; c++) sum += s.at(r, c) = power(s.at(r, c), slope, most);
+            for (int c = 1; c < Tiles::C; c++) sum += s.at(r, c) = power(s.at(r, c), slope, most);
             total[r] = fmaf(total[r], by, sum);
             top[r] = most;
             shrink(r, by);

@@ -63,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
                 const int *tables,    // (S, M)
                 int T, int S, int M, int N, int page, int H, int K, int D, int longest, int alone, float slope) {
     Batch batch = {sequences, positions, T, longest, alone};
-    int h = blockIdx.y, kv = h / (H / K);
+    int h = blockIdx.y;
     Stage<Prefill, Job<true, Paged>> stage;
     for (int run = blockIdx.x;; run = stage.job->run + gridDim.x) {
         int t = batch.find<false>(run);
@@ -71,10 +71,12 @@ extern "C" __global__ void __launch_bounds__(Prefill::WARPS * 32)
         int low = positions[t] & (Prefill::ROWS - 1), high = low + batch.length(t), sequence = sequences[t];
         if (positions[t] < 0 || sequence < 0 || sequence >= S) asm("trap;");
         __syncthreads(); // the last run's shared memory has been read
-        if (threadIdx.x == 0)
+        if (threadIdx.x == 0) {
+            int kv = h / int(opaque(H) / K); // in each run, or a register would hold it from run to run
             *stage.job = {{(t - low) * H + h, H, positions[t] - low, low, high},
                           {tables + i64(sequence) * M, M, page, N, K, kv},
                           run};
+        }
         __syncthreads();
         forward(o, nullptr, {sums, stats}, q, k, v, stage, {H, D, slope});
     }

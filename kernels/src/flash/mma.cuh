@@ -28,6 +28,9 @@ template <int MT, int WIDTH> struct Rows : Thread {
     static constexpr int WARPS = MMA_WARPS, SPAN = 16 * MT, ROWS = WARPS * SPAN, SHARING = 4, EXCHANGE = 0;
     static constexpr int R = 2 * MT, C = COLS / 4; // rows of a thread, and its columns of a tile
     static constexpr int RUNS = DP / 8, RUN = 2;   // its channels
+    // Scores and sums take so many registers that the fragments of a product must not all be loaded ahead: no load moves
+    // across a barrier of the warp in its middle.
+    static constexpr bool LARGE = MT * COLS * DP == 2 * 64 * 128;
 
     // (ROWS, COLS): scores, probabilities and their gradients.
     struct Square {
@@ -52,6 +55,7 @@ template <int MT, int WIDTH> struct Rows : Thread {
         s = {};
 #pragma unroll
         for (int k = 0; k < DP / 16; k++) {
+            if (LARGE && k == DP / 32) __syncwarp();
             u32 x[MT][4];
 #pragma unroll
             for (int i = 0; i < MT; i++) load_matrices(x[i], (rows ^ k * 32) + i * 16 * ROW_BYTES);

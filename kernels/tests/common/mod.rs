@@ -64,7 +64,7 @@ fn on_threads<T: Send>(n: usize, f: impl FnOnce() -> T + Send) -> T {
     rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(f)
 }
 
-/// Compiles every variant for both architectures: no kernel may use local memory.
+/// Compiles every variant for both architectures: no kernel may use local memory, nor may the assembler call it slow.
 pub fn compile_without_a_spill<'a>(sources: impl IntoIterator<Item = &'a Source>) {
     for source in sources {
         for (arch, variant) in
@@ -73,6 +73,8 @@ pub fn compile_without_a_spill<'a>(sources: impl IntoIterator<Item = &'a Source>
             let code = compile(source, variant, arch).unwrap();
             let resources = code.resources();
             assert!(!resources.is_empty(), "{} {variant}: no kernel", source.name);
+            let advisories = code.advisories();
+            assert!(advisories.is_empty(), "{} {variant} {arch}: {advisories:?}", source.name);
             for kernel in resources {
                 assert!(
                     kernel.spills == 0 && kernel.stack == 0,

@@ -3,7 +3,9 @@
 use crate::specs::{sizes, specs};
 use codelsi_engine::cuda::Cuda;
 use codelsi_engine::{DType, Device, Error, Result};
-use codelsi_kernels::check::{CheckReport, against_reference, between, case_on_device, not_run, on_device};
+use codelsi_kernels::check::{
+    CaseResult, CheckReport, against_reference, between, case_on_device, not_run, on_device,
+};
 use codelsi_kernels::spec::Spec;
 use codelsi_launch::title;
 use serde_json::{Value, json};
@@ -97,8 +99,31 @@ pub fn object(device: &Device, all: &[OpCheck]) -> Value {
     let ops = all.iter().map(|c| match &c.report {
         Ok(r) => json!({
             "name": c.op, "ok": true, "cases": r.cases, "worst_ratio": r.worst_ratio, "seconds": c.seconds,
+            "arch": arch(device), "results": r.results.iter().map(|case| row(device, c, case)).collect::<Vec<_>>(),
         }),
         Err(e) => json!({ "name": c.op, "ok": false, "error": e.to_string(), "seconds": c.seconds }),
     });
     json!({ "ok": all.iter().all(|c| c.report.is_ok()), "device": title(device), "ops": ops.collect::<Vec<_>>() })
+}
+
+/// Returns an object of each case of the ops that passed.
+pub fn rows(device: &Device, all: &[OpCheck]) -> Vec<Value> {
+    let passed = all.iter().filter_map(|c| Some((c, c.report.as_ref().ok()?)));
+    passed.flat_map(|(c, report)| report.results.iter().map(move |case| row(device, c, case))).collect()
+}
+
+fn row(device: &Device, checked: &OpCheck, case: &CaseResult) -> Value {
+    let CaseResult { shape, dtype, tensor, error } = case;
+    json!({
+        "op": checked.op, "shape": shape, "dtype": format!("{dtype:?}"), "arch": arch(device), "tensor": tensor,
+        "error": error.error, "limit": error.limit, "ratio": error.ratio(),
+    })
+}
+
+/// The architecture that the device's kernels are compiled for; `cpu` for the CPU.
+pub fn arch(device: &Device) -> &str {
+    match device {
+        Device::Cuda(cuda) => &cuda.properties().arch,
+        _ => "cpu",
+    }
 }

@@ -1,8 +1,9 @@
 //! `list` and `resources`: every variant of every kernel, and the registers and memory that it uses.
 
 use crate::specs::specs;
-use codelsi_engine::cuda::{ACCUMULATE, KernelResources, Source, Variant, compile};
+use codelsi_engine::cuda::{ACCUMULATE, KernelResources, Nvrtc, Source, Variant, compile};
 use codelsi_engine::{At, Result};
+use codelsi_kernels::roof;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -15,6 +16,8 @@ pub struct CompiledVariant {
     pub variant: Variant,
     pub arch: String,
     pub kernels: Vec<KernelResources>,
+    /// Advisories of the assembler: code that it made slow.
+    pub advisories: Vec<String>,
 }
 
 /// Compiles every variant of the named ops (all, and the engine's own, when there are none) for every architecture, with
@@ -25,28 +28,45 @@ pub struct CompiledVariant {
 pub fn rows(ops: &[String], archs: &[String]) -> Result<Vec<CompiledVariant>> {
     let terminal = std::io::stderr().is_terminal();
     let sources = specs(ops)?.into_iter().flat_map(|spec| spec.sources.iter().map(|s| (spec.name, *s)));
-    let own = ops.is_empty().then_some(("tape", &ACCUMULATE));
+    let own =
+        ops.is_empty().then_some([("tape", &ACCUMULATE), ("roof", &roof::SOURCE)]).into_iter().flatten();
     let variants = sources.chain(own).flat_map(|(op, s)| (s.variants)().into_iter().map(move |v| (op, s, v)));
     let all: Vec<_> = variants.flat_map(|v| archs.iter().map(move |arch| (v, arch))).collect();
     let (total, done) = (all.len(), AtomicUsize::new(0));
     eprintln!("compiling {total} variants for {}", archs.join(" and "));
     all.into_par_iter()
         .map(|((op, source, variant), arch)| {
-            let kernels = compile(source, variant, arch).at(op)?.resources();
+            let code = compile(source, variant, arch).at(op)?;
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             if terminal {
                 eprint!("\r{done}/{total}{}", if done == total { "\n" } else { "" });
             }
-            Ok(CompiledVariant { op, source, variant, arch: arch.clone(), kernels })
+            let (kernels, advisories) = (code.resources(), code.advisories());
+            Ok(CompiledVariant { op, source, variant, arch: arch.clone(), kernels, advisories })
         })
         .collect()
+}
+
+/// Version of the loaded compiler.
+fn compiler() -> String {
+    Nvrtc::get()
+        .map_or_else(|_| String::new(), |nvrtc| format!("{}.{}", nvrtc.version().0, nvrtc.version().1))
 }
 
 /// Returns the table of all kernels.
 pub fn table(rows: &[CompiledVariant]) -> String {
     let mut text = format!(
-        "{:<12}{:<20}{:<9}{:>5}{:>8}{:>7}{:>7}  {:<20} {}\n",
-        "op", "kernel", "arch", "regs", "shared", "stack", "spills", "source", "variant"
+        "NVRTC {}\n{:<12}{:<20}{:<9}{:>5}{:>8}{:>7}{:>7}  {:<20} {}\n",
+        compiler(),
+        "op",
+        "kernel",
+        "arch",
+        "regs",
+        "shared",
+        "stack",
+        "spills",
+        "source",
+        "variant"
     );
     for row in rows {
         for k in &row.kernels {
@@ -67,29 +87,44 @@ pub fn table(rows: &[CompiledVariant]) -> String {
     text
 }
 
-/// Returns a line for each kernel that uses local memory.
+/// Returns a line for each kernel that uses local memory, and for each advisory of the assembler.
 pub fn offenders(rows: &[CompiledVariant]) -> Vec<String> {
-    let uses = |k: &&KernelResources| k.spills > 0 || k.stack > 0;
-    let lines = rows.iter().flat_map(|row| {
-        row.kernels.iter().filter(uses).map(move |k| {
-            let (CompiledVariant { op, variant, arch, .. }, KernelResources { kernel, stack, spills, .. }) =
-                (row, k);
-            format!("{op}: {kernel} ({variant}, {arch}) has {spills} bytes of spills and {stack} of stack")
-        })
-    });
-    lines.collect()
+    rows.iter().flat_map(CompiledVariant::offenders).collect()
+}
+
+impl CompiledVariant {
+    fn offenders(&self) -> Vec<String> {
+        let CompiledVariant { op, variant, arch, source, .. } = self;
+        let uses = |k: &&KernelResources| k.spills > 0 || k.stack > 0;
+        let local =
+            self.kernels.iter().filter(uses).map(|KernelResources { kernel, stack, spills, .. }| {
+                format!(
+                    "{op}: {kernel} ({variant}, {arch}) has {spills} bytes of spills and {stack} of stack"
+                )
+            });
+        let slow =
+            self.advisories.iter().map(|text| format!("{op}: {} ({variant}, {arch}): {text}", source.name));
+        local.chain(slow).collect()
+    }
 }
 
 /// Returns the kernels as JSON.
 pub fn object(rows: &[CompiledVariant]) -> Value {
-    let kernels = rows.iter().flat_map(|row| {
-        row.kernels.iter().map(move |k| {
-            json!({
-                "op": row.op, "kernel": k.kernel, "variant": row.variant.to_string(), "arch": row.arch,
-                "source": row.source.name, "registers": k.registers, "shared": k.shared,
-                "stack": k.stack, "spills": k.spills,
-            })
+    let failed = offenders(rows);
+    json!({
+        "ok": failed.is_empty(), "nvrtc": compiler(), "failed": failed, "kernels": kernel_rows(rows),
+    })
+}
+
+/// Returns an object of each kernel.
+pub fn kernel_rows(rows: &[CompiledVariant]) -> Vec<Value> {
+    let kernels = rows.iter().flat_map(|row| row.kernels.iter().map(move |k| (row, k)));
+    let object = |(row, k): (&CompiledVariant, &KernelResources)| {
+        json!({
+            "op": row.op, "kernel": k.kernel, "variant": row.variant.to_string(), "arch": row.arch,
+            "source": row.source.name, "registers": k.registers, "shared": k.shared,
+            "stack": k.stack, "spills": k.spills, "advisories": row.advisories.len(),
         })
-    });
-    json!({ "ok": offenders(rows).is_empty(), "kernels": kernels.collect::<Vec<_>>() })
+    };
+    kernels.map(object).collect()
 }

@@ -6,6 +6,7 @@
 mod check;
 #[cfg(feature = "emulator")]
 mod counters;
+mod csv;
 mod list;
 #[cfg(feature = "emulator")]
 mod predict;
@@ -17,7 +18,8 @@ use codelsi_engine::Result;
 #[cfg(feature = "emulator")]
 use codelsi_engine::{DType, Error};
 use codelsi_launch::{DeviceChoice, help, title};
-use serde_json::json;
+use serde_json::Value;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// List, check, count and time the CUDA kernels.
@@ -28,6 +30,9 @@ struct KernelcheckArgs {
     command: KernelcheckCommand,
     #[arg(long, global = true, help = help::JSON)]
     json: bool,
+    /// Also write the rows of the result as comma-separated values
+    #[arg(long, global = true, value_name = "FILE")]
+    csv: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -71,22 +76,7 @@ enum KernelcheckCommand {
     /// Model the time of an op on a chip, from counters of the software GPU and the chip's published rates.
     #[cfg(feature = "emulator")]
     #[command(next_line_help = true)]
-    Predict {
-        /// Op to model, forward and backward; `adapter`: the whole cost of a layer's adapters in training
-        op: String,
-        /// Chip: a100, h100 or h200
-        #[arg(long, value_name = "CHIP", default_value = "h200")]
-        chip: String,
-        /// Sizes, as 2048,5120 [default: Code Llama 13B's]
-        #[arg(long, value_name = "SIZES", conflicts_with = "tokens")]
-        shape: Option<String>,
-        /// With `adapter`: tokens of a step [default: 8192]
-        #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=1 << 17))]
-        tokens: Option<u32>,
-        /// Storage type of the tensors
-        #[arg(long, value_name = "TYPE", default_value = "bf16", value_parser = ["bf16", "f32"])]
-        dtype: String,
-    },
+    Predict(PredictArgs),
     /// Time every op on a GPU against the GPU's measured roofs.
     #[command(next_line_help = true)]
     Roofline {
@@ -102,6 +92,30 @@ enum KernelcheckCommand {
         #[arg(value_name = "OP")]
         ops: Vec<String>,
     },
+}
+
+#[cfg(feature = "emulator")]
+#[derive(clap::Args)]
+struct PredictArgs {
+    /// Op to model, forward and backward; `adapter`: the whole cost of a layer's adapters in training;
+    /// `step`, `decode`: a training or a decoding step of Code Llama 13B
+    #[arg(required_unless_present = "targets")]
+    op: Option<String>,
+    /// Compare the model with published figures instead
+    #[arg(long, conflicts_with_all = ["op", "shape", "tokens"])]
+    targets: bool,
+    /// Chip: a100, h100 or h200
+    #[arg(long, value_name = "CHIP", default_value = "h200")]
+    chip: String,
+    /// Sizes, as 2048,5120 [default: Code Llama 13B's]
+    #[arg(long, value_name = "SIZES", conflicts_with = "tokens")]
+    shape: Option<String>,
+    /// With `adapter` and `step`: tokens of a step [default: 8192]; with `decode`: sequences [default: 1]
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=1 << 17))]
+    tokens: Option<u32>,
+    /// Storage type of the tensors
+    #[arg(long, value_name = "TYPE", default_value = "bf16", value_parser = ["bf16", "f32"])]
+    dtype: String,
 }
 
 #[derive(clap::Args)]
@@ -139,20 +153,40 @@ fn storage_type(name: &str) -> DType {
     if name == "bf16" { DType::BF16 } else { DType::F32 }
 }
 
+/// The result of a command.
+struct Outcome {
+    /// True when nothing failed.
+    ok: bool,
+    object: Value,
+    /// The rows of the object, for a table.
+    rows: Vec<Value>,
+}
+
 /// Runs the command and returns whether nothing failed.
 fn run(args: &KernelcheckArgs) -> Result<bool> {
-    let (ok, object) = match &args.command {
+    let Outcome { ok, object, rows } = outcome(&args.command)?;
+    if let Some(path) = &args.csv {
+        csv::write(path, &rows)?;
+    }
+    if args.json {
+        println!("{object}");
+    }
+    Ok(ok)
+}
+
+fn outcome(command: &KernelcheckCommand) -> Result<Outcome> {
+    Ok(match command {
         KernelcheckCommand::List(compiled) => {
-            let rows = list::rows(&compiled.ops, &compiled.arch)?;
-            print!("{}", list::table(&rows));
-            (true, list::object(&rows))
+            let all = list::rows(&compiled.ops, &compiled.arch)?;
+            print!("{}", list::table(&all));
+            Outcome { ok: true, object: list::object(&all), rows: list::kernel_rows(&all) }
         }
         KernelcheckCommand::Resources(compiled) => {
-            let rows = list::rows(&compiled.ops, &compiled.arch)?;
-            let offenders = list::offenders(&rows);
-            print!("{}", list::table(&rows));
+            let all = list::rows(&compiled.ops, &compiled.arch)?;
+            let offenders = list::offenders(&all);
+            print!("{}", list::table(&all));
             offenders.iter().for_each(|line| println!("FAILED {line}"));
-            (offenders.is_empty(), list::object(&rows))
+            Outcome { ok: offenders.is_empty(), object: list::object(&all), rows: list::kernel_rows(&all) }
         }
         KernelcheckCommand::Check { device, against, shape, ops } => {
             let device = device.open()?;
@@ -165,41 +199,70 @@ fn run(args: &KernelcheckArgs) -> Result<bool> {
                 shape: shape.as_deref(),
             };
             let all = check::run(&request, |checked| println!("{}", check::line(checked)))?;
-            (all.iter().all(|c| c.report.is_ok()), check::object(&device, &all))
+            Outcome {
+                ok: all.iter().all(|c| c.report.is_ok()),
+                object: check::object(&device, &all),
+                rows: check::rows(&device, &all),
+            }
         }
         #[cfg(feature = "emulator")]
         KernelcheckCommand::Counters { op, shape, device, dtype } => {
             let counted = counters::count(&device.open()?, op, shape.as_deref(), storage_type(dtype))?;
             print!("{}", counters::table(&counted));
-            (true, counters::object(op, &counted))
+            Outcome { ok: true, object: counters::object(&counted), rows: counters::rows(&counted) }
         }
         #[cfg(feature = "emulator")]
-        KernelcheckCommand::Predict { op, chip, tokens, .. } if op == "adapter" => {
-            let cost = predict::adapter_cost(&predict::Chip::find(chip)?, tokens.unwrap_or(8192) as usize)?;
-            print!("{}", predict::adapter_table(&cost));
-            (true, predict::adapter_object(&cost))
-        }
-        #[cfg(feature = "emulator")]
-        KernelcheckCommand::Predict { op, chip, shape, tokens, dtype } => {
-            if tokens.is_some() {
-                return Err(Error::new("--tokens is for `predict adapter`; an op takes --shape"));
-            }
-            let chip = predict::Chip::find(chip)?;
-            let kernels = predict::predict_op(&chip, op, shape.as_deref(), storage_type(dtype))?;
-            print!("{}", predict::table(&chip, &kernels));
-            (true, predict::object(&chip, op, &kernels))
-        }
+        KernelcheckCommand::Predict(request) => predicted(request)?,
         KernelcheckCommand::Roofline { device, shape, repeat, ops } => {
             let device = device.open()?;
             println!("{}", title(&device));
             let request = roofline::RooflineRequest { ops, shape: shape.as_deref(), repeat: *repeat };
             let (roofs, all) = roofline::run(&device, &request, |roofs, t| println!("{}", t.line(roofs)))?;
             println!("copy {:.0} GB/s, mma.sync {:.0} TFLOP/s", roofs.bytes / 1e9, roofs.flops / 1e12);
-            (true, roofline::object(&title(&device), roofs, &all))
+            let object = roofline::object(&title(&device), roofs, &all);
+            Outcome { ok: true, object, rows: roofline::rows(roofs, &all) }
         }
-    };
-    if args.json {
-        println!("{}", json!(object));
+    })
+}
+
+#[cfg(feature = "emulator")]
+fn predicted(request: &PredictArgs) -> Result<Outcome> {
+    let PredictArgs { op, targets, chip, shape, tokens, dtype } = request;
+    if *targets {
+        let met = predict::meet("")?;
+        print!("{}", predict::targets_table(&met));
+        let ok = met.iter().all(predict::MetTarget::is_met);
+        return Ok(Outcome { ok, object: predict::targets_object(&met), rows: predict::target_rows(&met) });
     }
-    Ok(ok)
+    let (chip, rows) = (predict::Chip::find(chip)?, tokens.map(|t| t as usize));
+    let step = |step| -> Result<Outcome> {
+        let predicted = predict::predict_step(&chip, step, rows)?;
+        print!("{}", predicted.table());
+        Ok(Outcome { ok: true, object: predicted.object(), rows: predicted.rows() })
+    };
+    match op.as_deref().unwrap_or_default() {
+        "adapter" => {
+            let cost = predict::adapter_cost(&chip, rows.unwrap_or(8192))?;
+            print!("{}", predict::adapter_table(&cost));
+            Ok(Outcome {
+                ok: true,
+                object: predict::adapter_object(&cost),
+                rows: predict::adapter_rows(&cost),
+            })
+        }
+        "step" => step(&predict::TRAINING),
+        "decode" => step(&predict::DECODING),
+        _ if tokens.is_some() => {
+            Err(Error::new("--tokens is for `predict adapter`, `step` and `decode`; an op takes --shape"))
+        }
+        op => {
+            let predicted = predict::predict_op(&chip, op, shape.as_deref(), storage_type(dtype))?;
+            print!("{}", predict::table(&chip, &predicted));
+            Ok(Outcome {
+                ok: true,
+                object: predict::object(&chip, &predicted),
+                rows: predict::rows(&chip, &predicted),
+            })
+        }
+    }
 }

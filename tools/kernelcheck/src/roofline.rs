@@ -131,15 +131,20 @@ impl OpTiming {
 
 /// Returns the results as JSON.
 pub fn object(device: &str, roofs: Roofs, all: &[OpTiming]) -> Value {
-    let ops = all.iter().map(|t| {
+    json!({
+        "device": device, "copy_gb_per_s": roofs.bytes / 1e9, "mma_tflop_per_s": roofs.flops / 1e12,
+        "ops": rows(roofs, all),
+    })
+}
+
+/// Returns an object of each timing.
+pub fn rows(roofs: Roofs, all: &[OpTiming]) -> Vec<Value> {
+    let row = |t: &OpTiming| {
         let (gb, tflops, share) = t.rates(roofs);
         json!({
             "op": t.op, "name": t.name, "milliseconds": t.milliseconds, "gb_per_s": gb,
             "tflop_per_s": tflops, "share_of_roof": share,
         })
-    });
-    json!({
-        "device": device, "copy_gb_per_s": roofs.bytes / 1e9, "mma_tflop_per_s": roofs.flops / 1e12,
-        "ops": ops.collect::<Vec<_>>(),
-    })
+    };
+    all.iter().map(row).collect()
 }

@@ -129,10 +129,22 @@ pub fn launch(
     result
 }
 
-/// Returns the numbers of the blocks to execute: all, or some in the middle of as many equal parts of the grid.
+/// Returns the numbers of the blocks to execute: all, or one of each of as many equal parts of the grid.
 fn chosen_blocks(launch: &LaunchContext<'_>) -> Vec<u64> {
-    let (all, n) = (launch.blocks, launch.blocks.min(launch.options.sampled_blocks));
-    (0..n).map(|i| ((2 * i as u128 + 1) * all as u128 / (2 * n as u128)) as u64).collect()
+    chosen(launch.blocks, launch.options.sampled_blocks)
+}
+
+/// Returns a block of each of `n` equal parts of `all`, at places that multiples of the golden ratio spread evenly: blocks
+/// of one place may be alike, as those of a row of the grid are when only their place in it decides their work.
+fn chosen(all: u64, n: u64) -> Vec<u64> {
+    if n >= all {
+        return (0..all).collect();
+    }
+    let (golden, whole) = (0x9e37_79b9_u32, 1u128 << 32);
+    let place = |i: u64| u128::from((i as u32).wrapping_mul(golden).wrapping_add(1 << 31));
+    (0..n)
+        .map(|i| ((u128::from(i) * whole + place(i)) * u128::from(all) / (u128::from(n) * whole)) as u64)
+        .collect()
 }
 
 /// Executes the chosen blocks in parallel, then compares the addresses they touched.

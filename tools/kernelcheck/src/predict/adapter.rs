@@ -103,20 +103,25 @@ pub fn adapter_table(cost: &AdapterCost) -> String {
 
 /// Returns the costs as JSON.
 pub fn adapter_object(cost: &AdapterCost) -> Value {
-    let rates = product_rates(&cost.chip).iter().map(|&(name, rate)| {
-        json!({
-            "products": name, "flops_per_s": rate, "forward": cost.share(rate, 0..1),
-            "backward": cost.share(rate, 1..2), "together": cost.share(rate, 0..2),
-        })
-    });
     json!({
-        "chip": cost.chip.name, "tokens": cost.tokens, "launches": cost.launches,
-        "shares": rates.collect::<Vec<_>>(),
+        "chip": cost.chip.name, "arch": cost.chip.arch, "tokens": cost.tokens, "launches": cost.launches,
+        "shares": adapter_rows(cost),
     })
 }
 
+/// Returns an object of each rate of the products.
+pub fn adapter_rows(cost: &AdapterCost) -> Vec<Value> {
+    let row = |&(name, rate): &(&str, f64)| {
+        json!({
+            "chip": cost.chip.name, "tokens": cost.tokens, "products": name, "flops_per_s": rate,
+            "forward": cost.share(rate, 0..1), "backward": cost.share(rate, 1..2), "together": cost.share(rate, 0..2),
+        })
+    };
+    product_rates(&cost.chip).iter().map(row).collect()
+}
+
 /// Launches of forward and of backward of the linears (N, C) of one input, with adapters or without.
-fn passes(
+pub fn passes(
     device: &Device,
     tokens: usize,
     inner: usize,

@@ -1,35 +1,39 @@
-//! `predict`: the time of a kernel on a chip, from its counters on the software GPU and the chip's rates.
+//! `predict`: the time of a kernel on a chip, from its counters on the software GPU, its resources and the chip's rates.
 //!
-//! A launch takes the time of its slowest resource, each at the share of its rate that well-kept code reaches, plus the
-//! time to start it. Multiprocessors share the blocks of a grid evenly, so a last wave that fills few of them lengthens
-//! what they do themselves and draw from the L2 cache; device memory serves all.
+//! The pipelines of a multiprocessor (tensor cores, schedulers, lanes, shared memory) work side by side for different
+//! warps, while each warp goes through them one after another. So the blocks of a multiprocessor take the time of the
+//! busiest pipeline, and beside it what the warps of a scheduler cannot hide of the rest: one stream's own way through the
+//! other pipelines, which is the work of all streams divided by their number (the pessimistic bound of balanced queueing
+//! networks; Zahorjan et al., 1982). Memory works ahead of the warps, by asynchronous copies and many of them, so a launch
+//! takes the longest of the multiprocessors, the L2 cache and device memory, plus the time to start it.
+//! Multiprocessors share the blocks of a grid evenly: a last wave that fills few of them lengthens what they do themselves
+//! and draw from the L2 cache; device memory serves all.
 //!
-//! The constants below are the only ones beside the chips' rates, and the same for every op and chip. Counters are of
-//! PTX: instructions that the assembler adds or removes are not seen.
+//! Counters are of PTX: instructions that the assembler adds or removes are not seen.
 
 mod adapter;
 mod chip;
+mod constants;
 mod op;
+mod passes;
+mod targets;
 
-pub use adapter::{adapter_cost, adapter_object, adapter_table};
+pub use adapter::{adapter_cost, adapter_object, adapter_rows, adapter_table};
 pub use chip::Chip;
-pub use op::{object, predict_op, table};
+pub use op::{object, predict_op, rows, table};
+pub use passes::{DECODING, TRAINING, predict_step};
+pub use targets::{MetTarget, meet, target_rows, targets_object, targets_table};
 
 use codelsi_emulator::occupancy;
 use codelsi_engine::cuda::LaunchRecord;
 use codelsi_engine::{Device, Error, Result};
+use constants::{LAUNCH, STREAM, STREAMS_OF_A_WARP};
 
 /// Flops of one m16n8k16 product of a warp.
 const MMA_FLOPS: f64 = 2.0 * 16.0 * 8.0 * 16.0;
 /// Bytes of a sector of global memory, and of a wavefront of shared memory.
 const SECTOR: f64 = 32.0;
 const WAVEFRONT: f64 = 128.0;
-/// Share of its rate that a busy pipeline of a multiprocessor reaches: what dependent instructions leave idle.
-const PIPELINE: f64 = 0.75;
-/// Share of its rate that a stream from device memory or the L2 cache reaches: a plain copy of large tensors.
-const STREAM: f64 = 0.9;
-/// Seconds from the end of a kernel to the first instructions of the next, in one stream.
-const LAUNCH: f64 = 1.5e-6;
 
 /// The slowest resource of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +64,17 @@ impl Bound {
     }
 }
 
+/// A resource and the seconds for which a launch keeps it busy.
+type Term = (Bound, f64);
+
 /// Modelled time of a launch.
 #[derive(Clone, Copy, Debug)]
 pub struct Prediction {
     /// Seconds, the start included.
     pub seconds: f64,
     pub bound: Bound,
+    /// Seconds at the nearer roof: its products at the tensor cores' full rate, its bytes at device memory's.
+    pub roof: f64,
 }
 
 /// Predicts the time of a launch on `chip`.
@@ -73,38 +82,70 @@ pub struct Prediction {
 /// # Errors
 /// When no multiprocessor of the chip can hold a block.
 pub fn predict(chip: &Chip, launch: &LaunchRecord) -> Result<Prediction> {
-    let c = &launch.counters;
+    let warps = warps_of_a_scheduler(chip, launch)?;
+    let pipelines = pipelines(chip, launch);
+    let (pipeline, busy) = slowest(pipelines);
+    let rest = pipelines.iter().map(|term| term.1).sum::<f64>() - busy;
+    let [l2, dram] = memory(chip, launch);
+    let on_chip = busy + rest / (warps * STREAMS_OF_A_WARP);
+    let (bound, seconds) = slowest([(pipeline, on_chip), l2, dram]);
+    let products = launch.counters.mma.warps as f64 * MMA_FLOPS / chip.mma_flops;
+    Ok(Prediction { seconds: seconds + LAUNCH, bound, roof: products.max(dram.1 * STREAM) })
+}
+
+fn slowest<const N: usize>(terms: [Term; N]) -> Term {
+    terms.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).expect("there are terms")
+}
+
+/// Returns the resident warps that share a scheduler.
+fn warps_of_a_scheduler(chip: &Chip, launch: &LaunchRecord) -> Result<f64> {
     let fit = occupancy(&chip.arch, launch.threads, launch.registers, launch.shared);
-    if fit.map_err(|e| Error::new(e.to_string()))?.blocks == 0 {
+    let fit = f64::from(fit.map_err(|e| Error::new(e.to_string()))?.blocks);
+    if fit == 0.0 {
         return Err(Error::new(format!(
             "{}: no multiprocessor of {} holds a block",
             launch.kernel, chip.name
         )));
     }
-    let warps = |lanes: f64| lanes / 32.0;
-    let shared =
-        [c.shared_loads, c.shared_stores, c.shared_atomics].map(|t| t.transactions).iter().sum::<u64>();
-    let sectors =
-        [c.global_loads, c.global_stores, c.global_atomics].map(|t| t.transactions).iter().sum::<u64>();
-    // Work of the multiprocessor that has most blocks, over its share of an even division.
+    let blocks = fit.min((launch.blocks as f64 / chip.multiprocessors).ceil());
+    Ok((blocks * f64::from(launch.threads.div_ceil(32)) / chip.schedulers).max(1.0))
+}
+
+/// Returns the work of the multiprocessor that has most blocks, over its share of an even division.
+fn tail(chip: &Chip, launch: &LaunchRecord) -> f64 {
     let blocks = launch.blocks as f64;
-    let tail = (blocks / chip.multiprocessors).ceil() * chip.multiprocessors / blocks;
-    let clocks = chip.clock * chip.multiprocessors / tail;
-    let on_chip = |count: u64, per_clock: f64| count as f64 / (per_clock * clocks * PIPELINE);
-    let mma_per_clock = chip.mma_flops / MMA_FLOPS / (chip.clock * chip.multiprocessors);
+    (blocks / chip.multiprocessors).ceil() * chip.multiprocessors / blocks
+}
+
+/// Returns the time of each pipeline of the multiprocessors.
+fn pipelines(chip: &Chip, launch: &LaunchRecord) -> [Term; 6] {
+    let c = &launch.counters;
+    let clocks = chip.clock * chip.multiprocessors / tail(chip, launch);
+    let time = |count: u64, per_clock: f64| count as f64 / (per_clock * clocks);
+    let lanes = |count: u64, lanes: f64| time(count, lanes / 32.0);
+    let products = chip.mma_flops / MMA_FLOPS / (chip.clock * chip.multiprocessors);
+    let wavefronts: u64 =
+        [c.shared_loads, c.shared_stores, c.shared_atomics].iter().map(|t| t.transactions).sum();
+    [
+        (Bound::Tensor, time(c.mma.warps, products)),
+        (Bound::Issue, time(c.warp_instructions, chip.schedulers)),
+        (Bound::Float, lanes(c.float.warps, chip.fp32_lanes)),
+        (Bound::Integer, lanes(c.integer.warps, chip.int32_lanes)),
+        (Bound::Special, lanes(c.special.warps, chip.special_lanes)),
+        (Bound::Shared, time(wavefronts, chip.shared_bytes / WAVEFRONT)),
+    ]
+}
+
+/// Returns the time of the L2 cache and of device memory.
+fn memory(chip: &Chip, launch: &LaunchRecord) -> [Term; 2] {
+    let c = &launch.counters;
+    let sectors: u64 =
+        [c.global_loads, c.global_stores, c.global_atomics].iter().map(|t| t.transactions).sum();
     let bytes = sectors as f64 * SECTOR;
-    let terms = [
-        (Bound::Tensor, on_chip(c.mma.warps, mma_per_clock)),
-        (Bound::Issue, on_chip(c.warp_instructions, chip.schedulers)),
-        (Bound::Float, on_chip(c.float.warps, warps(chip.fp32_lanes))),
-        (Bound::Integer, on_chip(c.integer.warps, warps(chip.int32_lanes))),
-        (Bound::Special, on_chip(c.special.warps, warps(chip.special_lanes))),
-        (Bound::Shared, on_chip(shared, chip.shared_bytes / WAVEFRONT)),
-        (Bound::L2, bytes * tail / (chip.l2_bytes * STREAM)),
+    [
+        (Bound::L2, bytes * tail(chip, launch) / (chip.l2_bytes * STREAM)),
         (Bound::Dram, bytes.min(launch.footprint as f64) / (chip.dram_bytes * STREAM)),
-    ];
-    let (bound, seconds) = terms.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).expect("there are terms");
-    Ok(Prediction { seconds: seconds + LAUNCH, bound })
+    ]
 }
 
 /// Counts the launches of `run` on the software GPU `device`, `blocks` blocks of each grid executed.

@@ -1,21 +1,35 @@
 //! The modelled time of one op's kernels.
 
 use super::{Bound, Chip, predict, sampled_launches};
-use crate::counters::both_ways;
+use crate::counters::{Passes, run_passes};
 use crate::specs::{sizes, specs};
+use codelsi_engine::cuda::LaunchRecord;
 use codelsi_engine::{DType, Device, Result};
+use codelsi_kernels::spec::Case;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Blocks of each launch that are executed.
-const SAMPLED: u64 = 8;
+const SAMPLED: u64 = 16;
+/// Elements of the largest tensors that are drawn: the work of larger ones does not depend on numbers.
+const DRAWN: usize = 1 << 22;
+
+/// The modelled kernels of an op on a chip.
+pub struct PredictedOp {
+    pub op: String,
+    /// The case's sizes.
+    pub shape: String,
+    pub dtype: DType,
+    pub kernels: Vec<PredictedKernel>,
+}
 
 /// A kernel's launches in a forward and a backward pass.
 pub struct PredictedKernel {
     pub kernel: String,
     pub launches: usize,
-    /// Modelled seconds of all launches.
+    /// Modelled seconds of all launches, and their seconds at the nearer roof.
     pub seconds: f64,
+    pub roof: f64,
     /// The slowest resource of the longest launch, and that launch's seconds.
     bound: (Bound, f64),
     /// Tensor-core products, in flops.
@@ -26,27 +40,51 @@ pub struct PredictedKernel {
 ///
 /// # Errors
 /// When there is no such op, the shape does not fit, or there is no compiler.
-pub fn predict_op(chip: &Chip, op: &str, shape: Option<&str>, dtype: DType) -> Result<Vec<PredictedKernel>> {
+pub fn predict_op(chip: &Chip, op: &str, shape: Option<&str>, dtype: DType) -> Result<PredictedOp> {
     let spec = specs(&[op.to_owned()])?[0];
     let sizes = match shape {
         Some(text) => sizes(spec, text)?,
         None => spec.shapes.real[0].to_vec(),
     };
-    let device = Device::emulated(&chip.arch)?;
     let case = (spec.shapes.case)(dtype, &sizes);
-    let launches = sampled_launches(&device, SAMPLED, || both_ways(&device, &case, dtype))?;
-    let mut kernels: BTreeMap<String, PredictedKernel> = BTreeMap::new();
-    for launch in &launches {
+    let launches = launches(chip, &case, dtype, Passes::Both, SAMPLED)?;
+    Ok(PredictedOp { op: op.to_owned(), shape: case.name, dtype, kernels: kernels(chip, &launches)? })
+}
+
+/// Counts the launches of a case on the software GPU of the chip's architecture.
+///
+/// # Errors
+/// When the op fails, or there is no compiler.
+pub fn launches(
+    chip: &Chip,
+    case: &Case,
+    dtype: DType,
+    passes: Passes,
+    sampled: u64,
+) -> Result<Vec<LaunchRecord>> {
+    let device = Device::emulated(&chip.arch)?;
+    sampled_launches(&device, sampled, || run_passes(&device, case, dtype, passes, DRAWN))
+}
+
+/// Models launches and groups them by kernel.
+///
+/// # Errors
+/// When no multiprocessor holds a block.
+pub fn kernels(chip: &Chip, launches: &[LaunchRecord]) -> Result<Vec<PredictedKernel>> {
+    let mut kernels: BTreeMap<&str, PredictedKernel> = BTreeMap::new();
+    for launch in launches {
         let predicted = predict(chip, launch)?;
-        let kernel = kernels.entry(launch.kernel.clone()).or_insert_with(|| PredictedKernel {
+        let kernel = kernels.entry(&launch.kernel).or_insert_with(|| PredictedKernel {
             kernel: launch.kernel.clone(),
             launches: 0,
             seconds: 0.0,
+            roof: 0.0,
             bound: (predicted.bound, 0.0),
             flops: 0.0,
         });
         kernel.launches += 1;
         kernel.seconds += predicted.seconds;
+        kernel.roof += predicted.roof;
         kernel.flops += launch.counters.mma.warps as f64 * super::MMA_FLOPS;
         if predicted.seconds > kernel.bound.1 {
             kernel.bound = (predicted.bound, predicted.seconds);
@@ -56,35 +94,57 @@ pub fn predict_op(chip: &Chip, op: &str, shape: Option<&str>, dtype: DType) -> R
 }
 
 /// Returns the table of the kernels, and their sum.
-pub fn table(chip: &Chip, kernels: &[PredictedKernel]) -> String {
+pub fn table(chip: &Chip, predicted: &PredictedOp) -> String {
+    let PredictedOp { op, shape, dtype, kernels } = predicted;
     let mut text = format!(
-        "{}\n{:<20}{:>9}{:>12}{:>10}  {}\n",
-        chip.name, "kernel", "launches", "us", "TFLOP/s", "bound"
+        "{op} {shape} {dtype:?}, {}\n{:<20}{:>9}{:>12}{:>10}{:>8}  {}\n",
+        chip.name, "kernel", "launches", "us", "TFLOP/s", "roof", "bound"
     );
     for k in kernels {
-        let rate = k.flops / k.seconds / 1e12;
-        let name = k.bound.0.name();
-        text += &format!("{:<20}{:>9}{:>12.1}{rate:>10.1}  {name}\n", k.kernel, k.launches, k.seconds * 1e6);
+        let (rate, share, name) = (k.flops / k.seconds / 1e12, 100.0 * k.share(), k.bound());
+        let (kernel, launches, us) = (&k.kernel, k.launches, k.seconds * 1e6);
+        text += &format!("{kernel:<20}{launches:>9}{us:>12.1}{rate:>10.1}{share:>6.0} %  {name}\n");
     }
-    let (launches, seconds) = sums(kernels);
+    let (launches, seconds) = sum(kernels);
     text + &format!("{:<20}{launches:>9}{:>12.1}\n", "all", seconds * 1e6)
 }
 
 /// Returns the kernels as JSON.
-pub fn object(chip: &Chip, op: &str, kernels: &[PredictedKernel]) -> Value {
-    let each = kernels.iter().map(|k| {
-        json!({
-            "kernel": k.kernel, "launches": k.launches, "seconds": k.seconds, "bound": k.bound.0.name(),
-            "mma_flops": k.flops,
-        })
-    });
-    let (launches, seconds) = sums(kernels);
+pub fn object(chip: &Chip, predicted: &PredictedOp) -> Value {
+    let (launches, seconds) = sum(&predicted.kernels);
     json!({
-        "op": op, "chip": chip.name, "launches": launches, "seconds": seconds,
-        "kernels": each.collect::<Vec<_>>(),
+        "op": predicted.op, "shape": predicted.shape, "dtype": format!("{:?}", predicted.dtype),
+        "chip": chip.name, "arch": chip.arch, "launches": launches, "seconds": seconds,
+        "kernels": rows(chip, predicted),
     })
 }
 
-fn sums(kernels: &[PredictedKernel]) -> (usize, f64) {
+/// Returns an object of each kernel.
+pub fn rows(chip: &Chip, predicted: &PredictedOp) -> Vec<Value> {
+    let row = |k: &PredictedKernel| {
+        json!({
+            "op": predicted.op, "shape": predicted.shape, "dtype": format!("{:?}", predicted.dtype),
+            "chip": chip.name, "arch": chip.arch, "kernel": k.kernel, "launches": k.launches,
+            "seconds": k.seconds, "bound": k.bound(), "mma_flops": k.flops,
+            "share_of_roof": k.share(),
+        })
+    };
+    predicted.kernels.iter().map(row).collect()
+}
+
+impl PredictedKernel {
+    /// Name of the slowest resource of the longest launch.
+    pub fn bound(&self) -> &'static str {
+        self.bound.0.name()
+    }
+
+    /// The time at the nearer roof as a share of the modelled time.
+    pub fn share(&self) -> f64 {
+        self.roof / self.seconds
+    }
+}
+
+/// Launches and seconds of all kernels.
+pub fn sum(kernels: &[PredictedKernel]) -> (usize, f64) {
     (kernels.iter().map(|k| k.launches).sum(), kernels.iter().map(|k| k.seconds).sum())
 }
