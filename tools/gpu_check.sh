@@ -16,7 +16,8 @@
 #
 # In this order: identical PTX on the card and on the software GPU, compared, an op at a time; every case against its
 # reference; parity; products, attention and norms beside cuBLASLt and PyTorch, in turns; the real shape with four layers,
-# then whole: prefill, decode, a training step; every op against the card's roofs; the bench; ranks.
+# then whole: prefill, decode, a training step; every op against the card's roofs, and beside what `kernelcheck predict` says of it; the
+# bench; ranks.
 #
 # Each step leaves FOLDER/steps/NAME.json and .log at once, and one that fails stops no other; a step takes a third of the
 # budget at most. What has run with the same programs is not run again. FOLDER/gpu_check.json holds card, driver, date,
@@ -162,6 +163,15 @@ if [ -n "$codelsi" ]; then
 fi
 if [[ $device == cuda* ]]; then
   step roofline null "$kernelcheck" roofline --device "$device" --json
+  # The table of prediction beside measurement.
+  case $card in
+    *A100*) chip=a100 ;;
+    *H100*) chip=h100 ;;
+    *H200*) chip=h200 ;;
+    *) chip= ;;
+  esac
+  [ -z "$chip" ] || [ ! -f "$steps/roofline.json" ] ||
+    step predicted null "$kernelcheck" predict --measured "$steps/roofline.json" --chip "$chip" --json
   [ -z "$bench" ] || step bench null env CODELSI_BENCH_DEVICE=cuda CRITERION_HOME="$folder/criterion" "$bench" --bench
 fi
 if [ -n "$codelsi" ] && [[ $device == cuda* ]]; then

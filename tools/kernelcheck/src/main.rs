@@ -39,7 +39,13 @@ struct KernelcheckArgs {
 enum KernelcheckCommand {
     /// List every variant of every kernel, with its registers and memory.
     #[command(next_line_help = true)]
-    List(CompileArgs),
+    List {
+        /// The names of the ops alone, in one line
+        #[arg(long)]
+        names: bool,
+        #[command(flatten)]
+        compiled: CompileArgs,
+    },
     /// Check every case of every op against float64 and its CPU twin.
     #[command(next_line_help = true)]
     Check {
@@ -99,11 +105,14 @@ enum KernelcheckCommand {
 struct PredictArgs {
     /// Op to model, forward and backward; `adapter`: the whole cost of a layer's adapters in training;
     /// `step`, `decode`: a training or a decoding step of Code Llama 13B
-    #[arg(required_unless_present = "targets")]
+    #[arg(required_unless_present_any = ["targets", "measured"])]
     op: Option<String>,
     /// Compare the model with published figures instead
     #[arg(long, conflicts_with_all = ["op", "shape", "tokens"])]
     targets: bool,
+    /// Show the model beside times of a card: the JSON of `roofline --json`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["op", "targets", "shape", "tokens"])]
+    measured: Option<PathBuf>,
     /// Chip: a100, h100 or h200
     #[arg(long, value_name = "CHIP", default_value = "h200")]
     chip: String,
@@ -176,7 +185,12 @@ fn run(args: &KernelcheckArgs) -> Result<bool> {
 
 fn outcome(command: &KernelcheckCommand) -> Result<Outcome> {
     Ok(match command {
-        KernelcheckCommand::List(compiled) => {
+        KernelcheckCommand::List { names: true, compiled } => {
+            let names: Vec<&str> = specs::specs(&compiled.ops)?.iter().map(|spec| spec.name).collect();
+            println!("{}", names.join(" "));
+            Outcome { ok: true, object: serde_json::json!({ "ops": names }), rows: Vec::new() }
+        }
+        KernelcheckCommand::List { compiled, .. } => {
             let all = list::rows(&compiled.ops, &compiled.arch)?;
             print!("{}", list::table(&all));
             Outcome { ok: true, object: list::object(&all), rows: list::kernel_rows(&all) }
@@ -227,7 +241,7 @@ fn outcome(command: &KernelcheckCommand) -> Result<Outcome> {
 
 #[cfg(feature = "emulator")]
 fn predicted(request: &PredictArgs) -> Result<Outcome> {
-    let PredictArgs { op, targets, chip, shape, tokens, dtype } = request;
+    let PredictArgs { op, targets, measured, chip, shape, tokens, dtype } = request;
     if *targets {
         let met = predict::meet("")?;
         print!("{}", predict::targets_table(&met));
@@ -235,6 +249,12 @@ fn predicted(request: &PredictArgs) -> Result<Outcome> {
         return Ok(Outcome { ok, object: predict::targets_object(&met), rows: predict::target_rows(&met) });
     }
     let (chip, rows) = (predict::Chip::find(chip)?, tokens.map(|t| t as usize));
+    if let Some(file) = measured {
+        let cases = predict::beside(&chip, file)?;
+        print!("{}", predict::measured_table(&chip, &cases));
+        let rows = predict::measured_rows(&chip, &cases);
+        return Ok(Outcome { ok: true, object: serde_json::json!({ "cases": rows }), rows });
+    }
     let step = |step| -> Result<Outcome> {
         let predicted = predict::predict_step(&chip, step, rows)?;
         print!("{}", predicted.table());

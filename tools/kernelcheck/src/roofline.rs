@@ -5,7 +5,7 @@
 use crate::specs::{sizes, specs};
 use codelsi_engine::{At, DType, Device, Error, Result};
 use codelsi_kernels::roof;
-use codelsi_kernels::spec::{Cost, Spec};
+use codelsi_kernels::spec::{Case, Cost, Spec};
 use codelsi_kernels::stopwatch::{Pass, Stopwatch, TimedCase};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -74,6 +74,12 @@ pub fn run(
     Ok((roofs, all))
 }
 
+/// Returns the name of a case's timing.
+pub fn timing_name(spec: &Spec, dtype: DType, case: &Case, pass: Pass) -> String {
+    let suffix = if pass == Pass::Backward { " backward" } else { "" };
+    format!("{} {dtype:?} {}{suffix}", spec.name, case.name)
+}
+
 impl RooflineBench<'_> {
     fn roofs(&self) -> Result<Roofs> {
         let measured = (roof::bytes(self.device)?, roof::flops(self.device, DType::BF16)?);
@@ -86,15 +92,15 @@ impl RooflineBench<'_> {
     /// Times an op forward, and backward where the op states that cost.
     fn op(&mut self, spec: &Spec, dtype: DType, sizes: &[usize]) -> Result<Vec<OpTiming>> {
         let case = (spec.shapes.case)(dtype, sizes);
-        let (name, cost) = (format!("{} {dtype:?} {}", spec.name, case.name), case.cost);
-        let mut work = TimedCase::new(self.device, case, dtype)?;
         let backward = spec.shapes.backward.map(|cost| cost(dtype, sizes));
-        let ways = [(Pass::Forward, "", Some(cost)), (Pass::Backward, " backward", backward)];
+        let passes = [(Pass::Forward, Some(case.cost)), (Pass::Backward, backward)];
+        let passes = passes.map(|(pass, cost)| (pass, timing_name(spec, dtype, &case, pass), cost));
+        let mut work = TimedCase::new(self.device, case, dtype)?;
         let mut all = Vec::new();
-        for (way, suffix, cost) in ways {
+        for (pass, name, cost) in passes {
             let Some(cost) = cost else { continue };
-            let milliseconds = self.median(|watch| work.time(way, watch))?;
-            all.push(OpTiming { op: spec.name, name: format!("{name}{suffix}"), milliseconds, cost });
+            let milliseconds = self.median(|watch| work.time(pass, watch))?;
+            all.push(OpTiming { op: spec.name, name, milliseconds, cost });
         }
         Ok(all)
     }

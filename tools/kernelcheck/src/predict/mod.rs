@@ -14,12 +14,14 @@
 mod adapter;
 mod chip;
 mod constants;
+mod measured;
 mod op;
 mod passes;
 mod targets;
 
 pub use adapter::{adapter_cost, adapter_object, adapter_rows, adapter_table};
 pub use chip::Chip;
+pub use measured::{beside, measured_rows, measured_table};
 pub use op::{object, predict_op, rows, table};
 pub use passes::{DECODING, TRAINING, predict_step};
 pub use targets::{MetTarget, meet, target_rows, targets_object, targets_table};
