@@ -36,13 +36,12 @@ pub fn rows(ops: &[String], archs: &[String]) -> Result<Vec<CompiledVariant>> {
     eprintln!("compiling {total} variants for {}", archs.join(" and "));
     all.into_par_iter()
         .map(|((op, source, variant), arch)| {
-            let code = compile(source, variant, arch).at(op)?;
+            let compiled = CompiledVariant::compile(op, source, variant, arch)?;
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             if terminal {
                 eprint!("\r{done}/{total}{}", if done == total { "\n" } else { "" });
             }
-            let (kernels, advisories) = (code.resources(), code.advisories());
-            Ok(CompiledVariant { op, source, variant, arch: arch.clone(), kernels, advisories })
+            Ok(compiled)
         })
         .collect()
 }
@@ -93,6 +92,12 @@ pub fn offenders(rows: &[CompiledVariant]) -> Vec<String> {
 }
 
 impl CompiledVariant {
+    fn compile(op: &'static str, source: &'static Source, variant: Variant, arch: &str) -> Result<Self> {
+        let code = compile(source, variant, arch).at(op)?;
+        let (kernels, advisories) = (code.resources(), code.advisories());
+        Ok(CompiledVariant { op, source, variant, arch: arch.to_owned(), kernels, advisories })
+    }
+
     fn offenders(&self) -> Vec<String> {
         let CompiledVariant { op, variant, arch, source, .. } = self;
         let uses = |k: &&KernelResources| k.spills > 0 || k.stack > 0;
@@ -127,4 +132,55 @@ pub fn kernel_rows(rows: &[CompiledVariant]) -> Vec<Value> {
         })
     };
     kernels.map(object).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use codelsi_testing::or_skip;
+
+    /// A kernel that spills, one with an array that does not fit into registers, and one whose `setmaxnreg` is ignored.
+    static SLOW: Source = Source {
+        name: "slow.cu",
+        text: r#"
+extern "C" __global__ void __launch_bounds__(1024, 2) spilling(float *x) {
+    float r[64];
+#pragma unroll
+    for (int i = 0; i < 64; i++) r[i] = x[i * 1024 + threadIdx.x];
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 64; i++) x[i * 1024 + threadIdx.x] = r[i] * r[63 - i];
+}
+extern "C" __global__ void indexed(float *x, int n) {
+    float r[64];
+    for (int i = 0; i < n; i++) r[i % 64] = x[i];
+    x[threadIdx.x] = r[n % 64];
+}
+#if __CUDA_ARCH__ >= 900
+extern "C" __global__ void ignored(float *x) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    x[threadIdx.x] = 1.0f;
+}
+#endif
+"#,
+        headers: &[],
+        constants: &[],
+        variants: || vec![Variant::PLAIN],
+    };
+
+    #[test]
+    fn spills_local_memory_and_advisories_are_failures() {
+        if or_skip(Nvrtc::get()).is_none() {
+            return;
+        }
+        let failed =
+            |arch| CompiledVariant::compile("slow", &SLOW, Variant::PLAIN, arch).unwrap().offenders();
+        let names = |kernel: &str, lines: &[String]| lines.iter().any(|line| line.contains(kernel));
+        for arch in ["sm_80", "sm_90a"] {
+            assert!(names("slow: spilling (", &failed(arch)), "{:?}", failed(arch));
+            assert!(names("slow: indexed (", &failed(arch)), "{:?}", failed(arch));
+        }
+        assert_eq!(failed("sm_80").len(), 2);
+        assert!(names("'setmaxnreg' ignored", &failed("sm_90a")), "{:?}", failed("sm_90a"));
+    }
 }

@@ -30,8 +30,10 @@ const ADAPTERS: usize = 62_586_880;
 const DOCUMENT: usize = 2048;
 /// Tokens of a page of keys and values.
 const PAGE: usize = 16;
-/// Blocks of each launch that are executed, and elements of the largest tensors that are drawn.
+/// Blocks of each launch that are executed; of attention, where they see more or fewer keys; and elements of the largest
+/// tensors that are drawn.
 const SAMPLED: u64 = 8;
+const OF_ATTENTION: u64 = 64;
 const DRAWN: usize = 1 << 20;
 
 /// A call of an op on rows of activations: tokens of a training step, sequences of a decoding step.
@@ -118,11 +120,15 @@ fn op(device: &Device, name: &str, sizes: &[usize], passes: Passes) -> Result<Ve
     run(device, (spec.shapes.case)(DType::BF16, sizes), passes)
 }
 
-fn run(device: &Device, mut case: Case, passes: Passes) -> Result<Vec<LaunchRecord>> {
+fn run(device: &Device, case: Case, passes: Passes) -> Result<Vec<LaunchRecord>> {
+    sampled(device, case, passes, SAMPLED)
+}
+
+fn sampled(device: &Device, mut case: Case, passes: Passes, blocks: u64) -> Result<Vec<LaunchRecord>> {
     if passes == Passes::Forward {
         case.inputs = case.inputs.into_iter().map(Input::frozen).collect();
     }
-    sampled_launches(device, SAMPLED, || run_passes(device, &case, DType::BF16, passes, DRAWN))
+    sampled_launches(device, blocks, || run_passes(device, &case, DType::BF16, passes, DRAWN))
 }
 
 /// Runs a function of activations, all (rows, HIDDEN), and of a frozen weight (HIDDEN), given last.
@@ -179,7 +185,7 @@ fn attention(device: &Device, tokens: usize) -> Result<Vec<LaunchRecord>> {
     let mut documents = vec![DOCUMENT; tokens / DOCUMENT];
     documents.extend(Some(tokens % DOCUMENT).filter(|&rest| rest > 0));
     let heads = Heads { heads: HEADS, kv_heads: HEADS, head_dim: HEAD_DIM };
-    run(device, flash::spec::case(DType::BF16, &documents, heads), Passes::Both)
+    sampled(device, flash::spec::case(DType::BF16, &documents, heads), Passes::Both, OF_ATTENTION)
 }
 
 /// Keys or values of new tokens, stored in pages.
