@@ -55,9 +55,10 @@ impl CheckReport {
     /// Records an error of `tensor` in the case that was begun last.
     pub(super) fn record(&mut self, error: Measured, tensor: &str) {
         // NaN counts as the worst.
-        let ratio = if error.ratio().is_nan() { f64::INFINITY } else { error.ratio() };
+        let share = |error: Measured| if error.ratio().is_nan() { f64::INFINITY } else { error.ratio() };
+        let ratio = share(error);
         let Some(case) = self.results.last_mut() else { return };
-        if case.tensor.is_empty() || !(error.ratio() <= case.error.ratio()) {
+        if case.tensor.is_empty() || ratio > share(case.error) {
             (case.tensor, case.error) = (tensor.to_owned(), error);
         }
         if ratio > self.worst_ratio {

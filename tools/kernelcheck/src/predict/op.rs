@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// Blocks of each launch that are executed.
 const SAMPLED: u64 = 32;
 /// Elements of the largest tensors that are drawn: the work of larger ones does not depend on numbers.
-const DRAWN: usize = 1 << 22;
+pub const DRAWN: usize = 1 << 22;
 
 /// The modelled kernels of an op on a chip.
 pub struct PredictedOp {
@@ -47,8 +47,13 @@ pub fn predict_op(chip: &Chip, op: &str, shape: Option<&str>, dtype: DType) -> R
         None => spec.shapes.real[0].to_vec(),
     };
     let case = (spec.shapes.case)(dtype, &sizes);
-    let launches = launches(chip, &case, dtype, Passes::Both, SAMPLED)?;
+    let launches = launches(chip, &case, dtype, Passes::Both, blocks(op, SAMPLED))?;
     Ok(PredictedOp { op: op.to_owned(), shape: case.name, dtype, kernels: kernels(chip, &launches)? })
+}
+
+/// Blocks of an op's launches that are executed, of `sampled`: all where the host reads every row's result.
+pub fn blocks(op: &str, sampled: u64) -> u64 {
+    if op == "sample" { u64::MAX } else { sampled }
 }
 
 /// Counts the launches of a case on the software GPU of the chip's architecture.

@@ -4,7 +4,7 @@
 //! model's calls change, these tables do. `launches` runs them on the software GPU.
 
 use super::adapter;
-use super::op::{PredictedKernel, kernels, sum};
+use super::op::{DRAWN, PredictedKernel, blocks, kernels, sum};
 use super::{Chip, sampled_launches};
 use crate::counters::{Passes, run_passes};
 use crate::specs::specs;
@@ -30,11 +30,9 @@ const ADAPTERS: usize = 62_586_880;
 const DOCUMENT: usize = 2048;
 /// Tokens of a page of keys and values.
 const PAGE: usize = 16;
-/// Blocks of each launch that are executed; of attention, where they see more or fewer keys; and elements of the largest
-/// tensors that are drawn.
+/// Blocks of each launch that are executed; of attention, where they see more or fewer keys.
 const SAMPLED: u64 = 8;
 const OF_ATTENTION: u64 = 64;
-const DRAWN: usize = 1 << 20;
 
 /// A call of an op on rows of activations: tokens of a training step, sequences of a decoding step.
 struct Call {
@@ -117,11 +115,7 @@ pub static DECODING: Step = Step {
 /// Runs an op at sizes of its declaration; without gradients in forward.
 fn op(device: &Device, name: &str, sizes: &[usize], passes: Passes) -> Result<Vec<LaunchRecord>> {
     let spec = specs(&[name.to_owned()])?[0];
-    run(device, (spec.shapes.case)(DType::BF16, sizes), passes)
-}
-
-fn run(device: &Device, case: Case, passes: Passes) -> Result<Vec<LaunchRecord>> {
-    sampled(device, case, passes, SAMPLED)
+    sampled(device, (spec.shapes.case)(DType::BF16, sizes), passes, blocks(name, SAMPLED))
 }
 
 fn sampled(device: &Device, mut case: Case, passes: Passes, blocks: u64) -> Result<Vec<LaunchRecord>> {
@@ -150,7 +144,7 @@ fn residual_stream(
         terms: 1,
         cost: Cost::default(),
     };
-    run(device, case, passes)
+    sampled(device, case, passes, SAMPLED)
 }
 
 const EPS: f32 = 1e-5;
