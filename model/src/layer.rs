@@ -2,8 +2,8 @@
 //! after an RMSNorm.
 //!
 //! Training and serving differ only in where a layer's keys and values go, which the caller decides with the
-//! closure `attend` ([`Layer::forward`]). A linear stores the slice of the weight that this rank holds, which
-//! determines where ranks communicate.
+//! closure `attend` ([`Layer::forward`]), and in who sums the residual stream ([`ResidualStream`]). A linear stores
+//! the slice of the weight that this rank holds, which determines where ranks communicate.
 
 use crate::adapter::Adapter;
 use crate::adapter::method::{SUBLAYERS, bottleneck_path};
@@ -53,16 +53,55 @@ pub struct RowContext<'a> {
     pub dropout_keys: Option<&'a Tensor>,
 }
 
-/// The inputs of attention.
+/// Queries, keys and values of a layer.
 pub struct Qkv {
-    /// The layer's input after the first norm, (T, C).
-    pub normed: Tensor,
-    /// Rotated, (T, H·D).
+    /// (T, H·D)
     pub q: Tensor,
-    /// Rotated, (T, K·D).
+    /// (T, K·D)
     pub k: Tensor,
     /// (T, K·D)
     pub v: Tensor,
+}
+
+/// The residual stream (T, C) between two layers. In serving the next norm adds what the last layer computed
+/// ([`add_rmsnorm`]); training adds it in the layer, so that a checkpointed segment has one output.
+pub struct ResidualStream {
+    h: Tensor,
+    /// To be added to `h`.
+    addition: Option<Tensor>,
+}
+
+impl ResidualStream {
+    /// Returns the stream's sum and its norm.
+    pub(crate) fn norm(self, cx: &Ctx, w: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
+        match self.addition {
+            Some(addition) => add_rmsnorm(cx, &self.h, &addition, w, eps),
+            None => rmsnorm(cx, &self.h, w, eps).map(|normed| (self.h, normed)),
+        }
+    }
+
+    /// Returns the stream's sum.
+    ///
+    /// # Errors
+    /// When the op fails.
+    pub fn sum(self, cx: &Ctx) -> Result<Tensor> {
+        match self.addition {
+            Some(addition) => add(cx, &self.h, &addition),
+            None => Ok(self.h),
+        }
+    }
+}
+
+impl From<Tensor> for ResidualStream {
+    fn from(h: Tensor) -> Self {
+        ResidualStream { h, addition: None }
+    }
+}
+
+impl From<&Tensor> for ResidualStream {
+    fn from(h: &Tensor) -> Self {
+        h.clone().into()
+    }
 }
 
 impl Layer {
@@ -138,45 +177,57 @@ impl Layer {
         self.heads
     }
 
-    /// Returns the layer's output (T, C). `attend` gets rotated q and k, and v, and returns attention's output (T,
-    /// H·D).
+    /// Returns the residual stream after the layer, from that before it. `attend` gets q, k and v, which are not
+    /// rotated yet ([`Layer::rotate`]), and returns attention's output (T, H·D).
     ///
     /// # Errors
     /// When an op fails; the error names the layer and the linear.
     pub fn forward(
         &self,
         cx: &Ctx,
-        h: &Tensor,
+        stream: impl Into<ResidualStream>,
         rows: RowContext,
         dropout: DropoutRate,
-        attend: impl FnOnce(&Ctx, &Tensor, &Tensor, &Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
+        attend: impl FnOnce(&Ctx, Qkv) -> Result<Tensor>,
+    ) -> Result<ResidualStream> {
         let run = || {
-            let x = self.qkv(cx, h, rows, dropout)?;
-            let o = attend(cx, &x.q, &x.k, &x.v).at("self_attn")?;
+            let (h, normed) = self.input_norm(cx, stream)?;
+            let o = attend(cx, self.qkv(cx, &normed, rows, dropout)?).at("self_attn")?;
             let attention = self.attention_output(cx, &o, rows, dropout)?;
-            let (h, normed) = add_rmsnorm(cx, h, &attention, &self.post_norm, self.eps)?;
-            add(cx, &h, &self.mlp(cx, &normed, rows, dropout)?)
+            let (h, normed) = self.post_norm(cx, &h, &attention)?;
+            let addition = Some(self.mlp(cx, &normed, rows, dropout)?);
+            Ok(ResidualStream { h, addition })
         };
         run().at(format!("layers.{}", self.index))
     }
 
-    /// Returns the first norm of `h` (T, C), and its projections q and k (rotated) and v.
+    /// Returns the layer's input (T, C) and its first norm.
+    ///
+    /// # Errors
+    /// When the op fails.
+    pub fn input_norm(&self, cx: &Ctx, stream: impl Into<ResidualStream>) -> Result<(Tensor, Tensor)> {
+        stream.into().norm(cx, &self.input_norm, self.eps)
+    }
+
+    /// Returns the projections q, k and v of the first norm's output `normed` (T, C).
     ///
     /// # Errors
     /// When an op fails; the error names the linear.
-    pub fn qkv(&self, cx: &Ctx, h: &Tensor, rows: RowContext, dropout: DropoutRate) -> Result<Qkv> {
+    pub fn qkv(&self, cx: &Ctx, normed: &Tensor, rows: RowContext, dropout: DropoutRate) -> Result<Qkv> {
         use config::LinearName::{K, Q, V};
-        let normed = rmsnorm(cx, h, &self.input_norm, self.eps)?;
-        let mut qkv = self.project(cx, &normed, &[Q, K, V], rows, dropout)?;
+        let mut qkv = self.project(cx, normed, &[Q, K, V], rows, dropout)?;
         let (v, k, q) = (qkv.pop(), qkv.pop(), qkv.pop());
         let (Some(q), Some(k), Some(v)) = (q, k, v) else { unreachable!("three projections") };
-        Ok(Qkv {
-            q: rope::rope(cx, &q, rows.positions, rows.rope, self.heads.heads).at("self_attn")?,
-            k: rope::rope(cx, &k, rows.positions, rows.rope, self.heads.kv_heads).at("self_attn")?,
-            v,
-            normed,
-        })
+        Ok(Qkv { q, k, v })
+    }
+
+    /// Returns q, k and v with q and k rotated by the positions of their rows.
+    ///
+    /// # Errors
+    /// When the op fails.
+    pub fn rotate(&self, cx: &Ctx, Qkv { q, k, v }: Qkv, rows: RowContext) -> Result<Qkv> {
+        let rotated = |x: &Tensor, heads| rope::rope(cx, x, rows.positions, rows.rope, heads);
+        Ok(Qkv { q: rotated(&q, self.heads.heads)?, k: rotated(&k, self.heads.kv_heads)?, v })
     }
 
     /// Returns attention's addition to the residual stream (T, C): o_proj of `o` (T, H·D).

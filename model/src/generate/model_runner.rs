@@ -4,14 +4,14 @@
 //! recorded once as a CUDA graph and replayed, instead of launching each kernel.
 
 use super::kv_cache::KvCache;
-use crate::llama::{Llama, RowContext};
+use crate::llama::{Llama, Qkv, ResidualStream, RowContext};
 use crate::parallel::Layout;
 use codelsi_engine::cuda::GraphCache;
 use codelsi_engine::{Ctx, DType, Device, Label, Result, Shape, StagedInputs, Tensor};
 use codelsi_kernels::dropout::DropoutRate;
 use codelsi_kernels::embed::embed;
 use codelsi_kernels::flash::{PagedBatch, flash_paged};
-use codelsi_kernels::kvstore::kvstore;
+use codelsi_kernels::kvstore::{TokenSlots, rope_kvstore};
 use codelsi_kernels::sample::{CHOICE_WORDS, PARAM_WORDS, PackedParams, SampledToken, draw, read};
 
 /// The inputs of one step: rows of tokens, and the tokens to sample after them.
@@ -235,31 +235,33 @@ fn compute(
     inputs: &DeviceInputs,
     choices: &mut Tensor,
 ) -> Result<()> {
-    let h = forward(cx, model, cache, inputs)?;
+    let mut stream = forward(cx, model, cache, inputs)?;
     if inputs.params.shape().elements() == 0 {
         return Ok(());
     }
-    let h = gather_rows(cx, h, &inputs.logit_rows)?;
-    let logits = model.logits(cx, &model.final_norm(cx, &h)?)?;
+    if inputs.logit_rows.shape().elements() > 0 {
+        stream = gather_rows(cx, stream.sum(cx)?, &inputs.logit_rows)?.into();
+    }
+    let logits = model.logits(cx, &model.final_norm(cx, stream)?)?;
     let logits = gather_rows(cx, logits, &inputs.sample_rows)?;
     draw(cx, choices, &logits, &inputs.params, &inputs.previous)
 }
 
 /// Returns the residual stream (rows, C) after the last layer; writes keys and values to the cache.
-fn forward(cx: &Ctx, model: &Llama, cache: &mut KvCache, inputs: &DeviceInputs) -> Result<Tensor> {
+fn forward(cx: &Ctx, model: &Llama, cache: &mut KvCache, inputs: &DeviceInputs) -> Result<ResidualStream> {
     let DeviceInputs { tokens, positions, sequences, slots, block_tables, .. } = inputs;
     let rows = RowContext { positions, rope: model.rope(), dropout_keys: None };
     let paged = PagedBatch { sequences, positions, block_tables };
-    let mut h = model.embed(cx, tokens)?;
+    let stored = TokenSlots { positions, rope_table: model.rope(), slots };
+    let mut stream = ResidualStream::from(model.embed(cx, tokens)?);
     for (i, layer) in model.layers().iter().enumerate() {
         let (k_pages, v_pages) = cache.layer(i);
-        h = layer.forward(cx, &h, rows, DropoutRate::ZERO, |cx, q, k, v| {
-            kvstore(cx, k_pages, k, slots)?;
-            kvstore(cx, v_pages, v, slots)?;
-            flash_paged(cx, q, k_pages, v_pages, paged, layer.heads())
+        stream = layer.forward(cx, stream, rows, DropoutRate::ZERO, |cx, Qkv { q, k, v }| {
+            let q = rope_kvstore(cx, [k_pages, v_pages], [&q, &k, &v], stored, layer.heads())?;
+            flash_paged(cx, &q, k_pages, v_pages, paged, layer.heads())
         })?;
     }
-    Ok(h)
+    Ok(stream)
 }
 
 /// Returns the rows of `x` at `index`, or all rows if it is empty.
