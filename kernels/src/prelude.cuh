@@ -45,6 +45,9 @@ template <typename Elem> __device__ inline float sigmoid(float x);
 template <> __device__ inline float sigmoid<float>(float x) { return 1.0f / (1.0f + expf(-x)); }
 template <> __device__ inline float sigmoid<bf16>(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
+// SwiGLU: silu(gate) · up.
+template <typename Elem> __device__ inline float gated(float gate, float up) { return gate * sigmoid<Elem>(gate) * up; }
+
 // Two elements in one register: `low` comes first in memory.
 __device__ inline u32 pair(float low, float high) {
     u32 y;

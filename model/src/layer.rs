@@ -16,7 +16,7 @@ use codelsi_engine::{At, Ctx, Error, Result, Tensor};
 use codelsi_kernels::dropout::{Dropout, DropoutRate};
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::Heads;
-use codelsi_kernels::gemm::linear;
+use codelsi_kernels::gemm::{gated_linear, linears};
 use codelsi_kernels::rmsnorm::{add_rmsnorm, rmsnorm};
 use codelsi_kernels::{rope, swiglu::swiglu};
 
@@ -251,8 +251,16 @@ impl Layer {
     /// See [`Layer::qkv`].
     pub fn mlp(&self, cx: &Ctx, normed: &Tensor, rows: RowContext, dropout: DropoutRate) -> Result<Tensor> {
         use config::LinearName::{Down, Gate, Up};
-        let gate_up = self.project(cx, normed, &[Gate, Up], rows, dropout)?;
-        let x = swiglu(cx, &gate_up[0], &gate_up[1]).at("mlp")?;
+        let x = match [Gate, Up].map(|l| &self.projections[l as usize]) {
+            [gate @ Projection { adapter: None, .. }, up @ Projection { adapter: None, .. }] => {
+                let (input, [gate, up]) = (gate.input(cx, normed)?, [gate, up].map(|p| p.weight.get(cx)));
+                gated_linear(cx, &input, [&gate?, &up?]).at("gate_proj+up_proj")?
+            }
+            _ => {
+                let gate_up = self.project(cx, normed, &[Gate, Up], rows, dropout)?;
+                swiglu(cx, &gate_up[0], &gate_up[1]).at("mlp")?
+            }
+        };
         let y = self.project(cx, &x, &[Down], rows, dropout)?.swap_remove(0);
         self.adapt_sublayer(cx, 1, y, Down, rows, dropout)
     }
@@ -298,35 +306,33 @@ impl Layer {
         })
     }
 
-    /// Returns the outputs of `linears` that share the input `x`: the adapted ones in one op, with one dropout mask.
+    /// Returns the outputs of `group`, that share the input `x`: the adapted ones in one op, with one dropout mask.
     fn project(
         &self,
         cx: &Ctx,
         x: &Tensor,
-        linears: &[config::LinearName],
+        group: &[config::LinearName],
         rows: RowContext,
         dropout: DropoutRate,
     ) -> Result<Vec<Tensor>> {
-        let projections: Vec<&Projection> = linears.iter().map(|&l| &self.projections[l as usize]).collect();
+        let projections: Vec<&Projection> = group.iter().map(|&l| &self.projections[l as usize]).collect();
         let x = projections[0].input(cx, x)?;
         let weights = projections.iter().map(|p| p.weight.get(cx)).collect::<Result<Vec<_>>>()?;
         let adapted = projections.iter().zip(&weights).map(|(p, w)| p.adapted(cx, w));
         let adapted: Vec<AdaptedLinear> = adapted.filter_map(Result::transpose).collect::<Result<_>>()?;
-        let names = || linears.iter().map(|l| l.name()).collect::<Vec<_>>().join("+");
-        let mask = self.dropout_mask(cx, linears[0], rows, dropout, projections[0].first_channel());
+        let names = || group.iter().map(|l| l.name()).collect::<Vec<_>>().join("+");
+        let mask = self.dropout_mask(cx, group[0], rows, dropout, projections[0].first_channel());
         let adapted_outs = match adapted.is_empty() {
             true => Vec::new(),
             false => bound_adapter::forward(cx, &x, &adapted, mask).at(names())?,
         };
-        let mut adapted_outs = adapted_outs.into_iter();
-        let mut outs = Vec::with_capacity(linears.len());
-        for ((l, projection), w) in linears.iter().zip(&projections).zip(&weights) {
-            let y = match projection.adapter {
-                Some(_) => {
-                    adapted_outs.next().ok_or_else(|| Error::new("the adapter returned too few outputs"))?
-                }
-                None => linear(cx, &x, w).at(l.name())?,
-            };
+        let base = projections.iter().zip(&weights).filter(|(p, _)| p.adapter.is_none());
+        let base_outs = linears(cx, &x, &base.map(|(_, w)| w).collect::<Vec<_>>()).at(names())?;
+        let (mut adapted_outs, mut base_outs) = (adapted_outs.into_iter(), base_outs.into_iter());
+        let mut outs = Vec::with_capacity(group.len());
+        for (l, projection) in group.iter().zip(&projections) {
+            let made = if projection.adapter.is_some() { adapted_outs.next() } else { base_outs.next() };
+            let y = made.ok_or_else(|| Error::new("the adapter returned too few outputs"))?;
             outs.push(projection.output(cx, y).at(l.name())?);
         }
         Ok(outs)
