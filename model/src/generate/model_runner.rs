@@ -255,10 +255,10 @@ fn forward(cx: &Ctx, model: &Llama, cache: &mut KvCache, inputs: &DeviceInputs) 
     let stored = TokenSlots { positions, rope_table: model.rope(), slots };
     let mut stream = ResidualStream::from(model.embed(cx, tokens)?);
     for (i, layer) in model.layers().iter().enumerate() {
-        let (k_pages, v_pages) = cache.layer(i);
+        let ([k_pages, v_pages], arrivals) = cache.layer(i);
         stream = layer.forward(cx, stream, rows, DropoutRate::ZERO, |cx, Qkv { q, k, v }| {
             let q = rope_kvstore(cx, [k_pages, v_pages], [&q, &k, &v], stored, layer.heads())?;
-            flash_paged(cx, &q, k_pages, v_pages, paged, layer.heads())
+            flash_paged(cx, &q, [k_pages, v_pages], paged, arrivals, layer.heads())
         })?;
     }
     Ok(stream)

@@ -135,7 +135,7 @@ impl<'a> Scheduler<'a> {
             width,
             penalized: sequences * max(&|r| if penalizes_repetition(r) { tokens(r) } else { 0 }),
         };
-        let mut cache = KvCache::new(device, model, pages, limits.page_size);
+        let mut cache = KvCache::new(device, model, sequences + 1, pages, limits.page_size);
         Ok(Scheduler {
             runner: ModelRunner::new(device, model, &mut cache, capacity, limits.cuda_graphs)?,
             cache,
