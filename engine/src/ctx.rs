@@ -50,6 +50,11 @@ impl Ctx {
         self.tape.is_some()
     }
 
+    /// True when an op on `x` is recorded: an input wants a gradient.
+    pub fn records(&self, x: &[&Tensor]) -> bool {
+        self.is_recording() && x.iter().any(|t| t.id().is_some())
+    }
+
     /// Returns the key of the random numbers used at `site` in this step.
     pub fn key(&self, site: u32) -> RngKey {
         RngKey { seed: self.seed, step: self.step, site }
@@ -70,7 +75,7 @@ impl Ctx {
     /// # Errors
     /// When the op fails (the error has its name), or a gradient is wanted and the op has no backward.
     pub fn apply(&self, op: impl Op, x: &[&Tensor]) -> Result<Outs> {
-        let record = self.is_recording() && x.iter().any(|t| t.id().is_some());
+        let record = self.records(x);
         if record && !op.differentiable() {
             return Err(Error::op(op.name(), "has no backward, and an input wants a gradient"));
         }

@@ -45,6 +45,9 @@ template <typename Elem> __device__ inline float sigmoid(float x);
 template <> __device__ inline float sigmoid<float>(float x) { return 1.0f / (1.0f + expf(-x)); }
 template <> __device__ inline float sigmoid<bf16>(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
+// SwiGLU: silu(gate) · up.
+template <typename Elem> __device__ inline float gated(float gate, float up) { return gate * sigmoid<Elem>(gate) * up; }
+
 // Two elements in one register: `low` comes first in memory.
 __device__ inline u32 pair(float low, float high) {
     u32 y;
@@ -100,6 +103,41 @@ template <int N> __device__ inline void store(bf16 *p, const float (&x)[N]) {
         for (int i = 0; i < N / 2; i++) pack.at[i] = pair(x[2 * i], x[2 * i + 1]);
         *reinterpret_cast<Pack<u32, N / 2> *>(p) = pack;
     }
+}
+
+// ---- blocks of one launch
+
+// Loads and stores of 2 or 4 floats that one block writes and another reads, after `is_last`.
+__device__ inline void store_shared_by_blocks(float *p, const float (&x)[2]) {
+    asm volatile("st.relaxed.gpu.global.v2.f32 [%0], {%1, %2};" ::"l"(p), "f"(x[0]), "f"(x[1]) : "memory");
+}
+__device__ inline void store_shared_by_blocks(float *p, const float (&x)[4]) {
+    asm volatile("st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(x[0]), "f"(x[1]), "f"(x[2]),
+                 "f"(x[3])
+                 : "memory");
+}
+__device__ inline void load_shared_by_blocks(float (&x)[2], const float *p) {
+    asm volatile("ld.relaxed.gpu.global.v2.f32 {%0, %1}, [%2];" : "=f"(x[0]), "=f"(x[1]) : "l"(p) : "memory");
+}
+__device__ inline void load_shared_by_blocks(float (&x)[4], const float *p) {
+    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(x[0]), "=f"(x[1]), "=f"(x[2]), "=f"(x[3])
+                 : "l"(p)
+                 : "memory");
+}
+
+// True in the block that is the last of `others` + 1 to arrive: it sees what all of them stored before. `arrivals`, which
+// was 0, is 0 again.
+__device__ inline bool is_last(u32 *arrivals, u32 others) {
+    __shared__ bool last;
+    __syncthreads(); // the block has stored
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last = atomicInc(arrivals, others) == others;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
 }
 
 // First element of this thread's pack of N in a flat array that the whole grid covers.

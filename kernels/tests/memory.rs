@@ -5,7 +5,7 @@ mod common;
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Grads, Label, Tensor};
 use codelsi_kernels::check::random;
-use codelsi_kernels::flash::{Heads, PagedBatch, flash, flash_paged};
+use codelsi_kernels::flash::{Heads, PagedBatch, arrivals, flash, flash_paged};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -88,10 +88,11 @@ fn decoding_copies_no_context() {
     let table: Vec<i32> = (0..pages).map(|i| ((i * 1237) % pages) as i32).collect();
     let (sequences, positions) = (ints(&[0], &[1]), ints(&[CONTEXT as i32 - 1], &[1]));
     let tables = ints(&table, &[1, pages]);
+    let mut arrivals = arrivals(&device, 1, heads);
     let rows = PagedBatch { sequences: &sequences, positions: &positions, block_tables: &tables };
     let q = values(&device, [1, 128], 2);
     let cx = Ctx::inference(&device);
-    let (o, peak) = peak_of(|| flash_paged(&cx, &q, &k, &v, rows, heads).unwrap());
+    let (o, peak) = peak_of(|| flash_paged(&cx, &q, [&k, &v], rows, &mut arrivals, heads).unwrap());
     assert!(peak < 1 << 20, "decoding over {CONTEXT} tokens used {peak} bytes beside its pages");
 
     // The same keys and values, gathered by hand, give the same bits in the training kernel.

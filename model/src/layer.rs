@@ -2,8 +2,8 @@
 //! after an RMSNorm.
 //!
 //! Training and serving differ only in where a layer's keys and values go, which the caller decides with the
-//! closure `attend` ([`Layer::forward`]). A linear stores the slice of the weight that this rank holds, which
-//! determines where ranks communicate.
+//! closure `attend` ([`Layer::forward`]), and in who sums the residual stream ([`ResidualStream`]). A linear stores
+//! the slice of the weight that this rank holds, which determines where ranks communicate.
 
 use crate::adapter::Adapter;
 use crate::adapter::method::{SUBLAYERS, bottleneck_path};
@@ -16,7 +16,7 @@ use codelsi_engine::{At, Ctx, Error, Result, Tensor};
 use codelsi_kernels::dropout::{Dropout, DropoutRate};
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::Heads;
-use codelsi_kernels::gemm::linear;
+use codelsi_kernels::gemm::{gated_linear, linears};
 use codelsi_kernels::rmsnorm::{add_rmsnorm, rmsnorm};
 use codelsi_kernels::{rope, swiglu::swiglu};
 
@@ -53,16 +53,55 @@ pub struct RowContext<'a> {
     pub dropout_keys: Option<&'a Tensor>,
 }
 
-/// The inputs of attention.
+/// Queries, keys and values of a layer.
 pub struct Qkv {
-    /// The layer's input after the first norm, (T, C).
-    pub normed: Tensor,
-    /// Rotated, (T, H·D).
+    /// (T, H·D)
     pub q: Tensor,
-    /// Rotated, (T, K·D).
+    /// (T, K·D)
     pub k: Tensor,
     /// (T, K·D)
     pub v: Tensor,
+}
+
+/// The residual stream (T, C) between two layers. In serving the next norm adds what the last layer computed
+/// ([`add_rmsnorm`]); training adds it in the layer, so that a checkpointed segment has one output.
+pub struct ResidualStream {
+    h: Tensor,
+    /// To be added to `h`.
+    addition: Option<Tensor>,
+}
+
+impl ResidualStream {
+    /// Returns the stream's sum and its norm.
+    pub(crate) fn norm(self, cx: &Ctx, w: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
+        match self.addition {
+            Some(addition) => add_rmsnorm(cx, &self.h, &addition, w, eps),
+            None => rmsnorm(cx, &self.h, w, eps).map(|normed| (self.h, normed)),
+        }
+    }
+
+    /// Returns the stream's sum.
+    ///
+    /// # Errors
+    /// When the op fails.
+    pub fn sum(self, cx: &Ctx) -> Result<Tensor> {
+        match self.addition {
+            Some(addition) => add(cx, &self.h, &addition),
+            None => Ok(self.h),
+        }
+    }
+}
+
+impl From<Tensor> for ResidualStream {
+    fn from(h: Tensor) -> Self {
+        ResidualStream { h, addition: None }
+    }
+}
+
+impl From<&Tensor> for ResidualStream {
+    fn from(h: &Tensor) -> Self {
+        h.clone().into()
+    }
 }
 
 impl Layer {
@@ -138,45 +177,57 @@ impl Layer {
         self.heads
     }
 
-    /// Returns the layer's output (T, C). `attend` gets rotated q and k, and v, and returns attention's output (T,
-    /// H·D).
+    /// Returns the residual stream after the layer, from that before it. `attend` gets q, k and v, which are not
+    /// rotated yet ([`Layer::rotate`]), and returns attention's output (T, H·D).
     ///
     /// # Errors
     /// When an op fails; the error names the layer and the linear.
     pub fn forward(
         &self,
         cx: &Ctx,
-        h: &Tensor,
+        stream: impl Into<ResidualStream>,
         rows: RowContext,
         dropout: DropoutRate,
-        attend: impl FnOnce(&Ctx, &Tensor, &Tensor, &Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
+        attend: impl FnOnce(&Ctx, Qkv) -> Result<Tensor>,
+    ) -> Result<ResidualStream> {
         let run = || {
-            let x = self.qkv(cx, h, rows, dropout)?;
-            let o = attend(cx, &x.q, &x.k, &x.v).at("self_attn")?;
+            let (h, normed) = self.input_norm(cx, stream)?;
+            let o = attend(cx, self.qkv(cx, &normed, rows, dropout)?).at("self_attn")?;
             let attention = self.attention_output(cx, &o, rows, dropout)?;
-            let (h, normed) = add_rmsnorm(cx, h, &attention, &self.post_norm, self.eps)?;
-            add(cx, &h, &self.mlp(cx, &normed, rows, dropout)?)
+            let (h, normed) = self.post_norm(cx, &h, &attention)?;
+            let addition = Some(self.mlp(cx, &normed, rows, dropout)?);
+            Ok(ResidualStream { h, addition })
         };
         run().at(format!("layers.{}", self.index))
     }
 
-    /// Returns the first norm of `h` (T, C), and its projections q and k (rotated) and v.
+    /// Returns the layer's input (T, C) and its first norm.
+    ///
+    /// # Errors
+    /// When the op fails.
+    pub fn input_norm(&self, cx: &Ctx, stream: impl Into<ResidualStream>) -> Result<(Tensor, Tensor)> {
+        stream.into().norm(cx, &self.input_norm, self.eps)
+    }
+
+    /// Returns the projections q, k and v of the first norm's output `normed` (T, C).
     ///
     /// # Errors
     /// When an op fails; the error names the linear.
-    pub fn qkv(&self, cx: &Ctx, h: &Tensor, rows: RowContext, dropout: DropoutRate) -> Result<Qkv> {
+    pub fn qkv(&self, cx: &Ctx, normed: &Tensor, rows: RowContext, dropout: DropoutRate) -> Result<Qkv> {
         use config::LinearName::{K, Q, V};
-        let normed = rmsnorm(cx, h, &self.input_norm, self.eps)?;
-        let mut qkv = self.project(cx, &normed, &[Q, K, V], rows, dropout)?;
+        let mut qkv = self.project(cx, normed, &[Q, K, V], rows, dropout)?;
         let (v, k, q) = (qkv.pop(), qkv.pop(), qkv.pop());
         let (Some(q), Some(k), Some(v)) = (q, k, v) else { unreachable!("three projections") };
-        Ok(Qkv {
-            q: rope::rope(cx, &q, rows.positions, rows.rope, self.heads.heads).at("self_attn")?,
-            k: rope::rope(cx, &k, rows.positions, rows.rope, self.heads.kv_heads).at("self_attn")?,
-            v,
-            normed,
-        })
+        Ok(Qkv { q, k, v })
+    }
+
+    /// Returns q, k and v with q and k rotated by the positions of their rows.
+    ///
+    /// # Errors
+    /// When the op fails.
+    pub fn rotate(&self, cx: &Ctx, Qkv { q, k, v }: Qkv, rows: RowContext) -> Result<Qkv> {
+        let rotated = |x: &Tensor, heads| rope::rope(cx, x, rows.positions, rows.rope, heads);
+        Ok(Qkv { q: rotated(&q, self.heads.heads)?, k: rotated(&k, self.heads.kv_heads)?, v })
     }
 
     /// Returns attention's addition to the residual stream (T, C): o_proj of `o` (T, H·D).
@@ -200,8 +251,16 @@ impl Layer {
     /// See [`Layer::qkv`].
     pub fn mlp(&self, cx: &Ctx, normed: &Tensor, rows: RowContext, dropout: DropoutRate) -> Result<Tensor> {
         use config::LinearName::{Down, Gate, Up};
-        let gate_up = self.project(cx, normed, &[Gate, Up], rows, dropout)?;
-        let x = swiglu(cx, &gate_up[0], &gate_up[1]).at("mlp")?;
+        let x = match [Gate, Up].map(|l| &self.projections[l as usize]) {
+            [gate @ Projection { adapter: None, .. }, up @ Projection { adapter: None, .. }] => {
+                let (input, [gate, up]) = (gate.input(cx, normed)?, [gate, up].map(|p| p.weight.get(cx)));
+                gated_linear(cx, &input, [&gate?, &up?]).at("gate_proj+up_proj")?
+            }
+            _ => {
+                let gate_up = self.project(cx, normed, &[Gate, Up], rows, dropout)?;
+                swiglu(cx, &gate_up[0], &gate_up[1]).at("mlp")?
+            }
+        };
         let y = self.project(cx, &x, &[Down], rows, dropout)?.swap_remove(0);
         self.adapt_sublayer(cx, 1, y, Down, rows, dropout)
     }
@@ -247,35 +306,33 @@ impl Layer {
         })
     }
 
-    /// Returns the outputs of `linears` that share the input `x`: the adapted ones in one op, with one dropout mask.
+    /// Returns the outputs of `group`, that share the input `x`: the adapted ones in one op, with one dropout mask.
     fn project(
         &self,
         cx: &Ctx,
         x: &Tensor,
-        linears: &[config::LinearName],
+        group: &[config::LinearName],
         rows: RowContext,
         dropout: DropoutRate,
     ) -> Result<Vec<Tensor>> {
-        let projections: Vec<&Projection> = linears.iter().map(|&l| &self.projections[l as usize]).collect();
+        let projections: Vec<&Projection> = group.iter().map(|&l| &self.projections[l as usize]).collect();
         let x = projections[0].input(cx, x)?;
         let weights = projections.iter().map(|p| p.weight.get(cx)).collect::<Result<Vec<_>>>()?;
         let adapted = projections.iter().zip(&weights).map(|(p, w)| p.adapted(cx, w));
         let adapted: Vec<AdaptedLinear> = adapted.filter_map(Result::transpose).collect::<Result<_>>()?;
-        let names = || linears.iter().map(|l| l.name()).collect::<Vec<_>>().join("+");
-        let mask = self.dropout_mask(cx, linears[0], rows, dropout, projections[0].first_channel());
+        let names = || group.iter().map(|l| l.name()).collect::<Vec<_>>().join("+");
+        let mask = self.dropout_mask(cx, group[0], rows, dropout, projections[0].first_channel());
         let adapted_outs = match adapted.is_empty() {
             true => Vec::new(),
             false => bound_adapter::forward(cx, &x, &adapted, mask).at(names())?,
         };
-        let mut adapted_outs = adapted_outs.into_iter();
-        let mut outs = Vec::with_capacity(linears.len());
-        for ((l, projection), w) in linears.iter().zip(&projections).zip(&weights) {
-            let y = match projection.adapter {
-                Some(_) => {
-                    adapted_outs.next().ok_or_else(|| Error::new("the adapter returned too few outputs"))?
-                }
-                None => linear(cx, &x, w).at(l.name())?,
-            };
+        let base = projections.iter().zip(&weights).filter(|(p, _)| p.adapter.is_none());
+        let base_outs = linears(cx, &x, &base.map(|(_, w)| w).collect::<Vec<_>>()).at(names())?;
+        let (mut adapted_outs, mut base_outs) = (adapted_outs.into_iter(), base_outs.into_iter());
+        let mut outs = Vec::with_capacity(group.len());
+        for (l, projection) in group.iter().zip(&projections) {
+            let made = if projection.adapter.is_some() { adapted_outs.next() } else { base_outs.next() };
+            let y = made.ok_or_else(|| Error::new("the adapter returned too few outputs"))?;
             outs.push(projection.output(cx, y).at(l.name())?);
         }
         Ok(outs)

@@ -11,12 +11,11 @@ use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::distill::distill;
 use codelsi_kernels::dropout::DropoutRate;
 use codelsi_kernels::flash::flash;
-use codelsi_kernels::rmsnorm::rmsnorm;
 use codelsi_kernels::xent::{Targets, vocab_parallel_xent};
 use codelsi_kernels::{embed::vocab_parallel_embed, gemm::linear, rope};
 use std::sync::Arc;
 
-pub use crate::layer::{Layer, Qkv, RowContext};
+pub use crate::layer::{Layer, Qkv, ResidualStream, RowContext};
 
 /// A model on a device: one rank's share of it.
 ///
@@ -246,21 +245,23 @@ impl Llama {
                     rope: &rope,
                     dropout_keys: Some(&batch.dropout_keys),
                 };
-                layer.forward(cx, h[0], rows, options.dropout, |cx, q, k, v| {
-                    flash(cx, q, k, v, &batch.document_starts, layer.heads())
-                })
+                let attend = |cx: &Ctx, qkv| {
+                    let Qkv { q, k, v } = layer.rotate(cx, qkv, rows)?;
+                    flash(cx, &q, &k, &v, &batch.document_starts, layer.heads())
+                };
+                layer.forward(cx, h[0], rows, options.dropout, attend)?.sum(cx)
             };
             h = if i < options.recompute_layers { cx.checkpoint(run, &[&h])? } else { run(cx, &[&h])? };
         }
         Ok(h)
     }
 
-    /// Returns the final RMSNorm of `h` (T, C).
+    /// Returns the final RMSNorm of the residual stream (T, C).
     ///
     /// # Errors
     /// When the op fails.
-    pub fn final_norm(&self, cx: &Ctx, h: &Tensor) -> Result<Tensor> {
-        rmsnorm(cx, h, &self.norm, self.config.rms_eps).at("norm")
+    pub fn final_norm(&self, cx: &Ctx, stream: impl Into<ResidualStream>) -> Result<Tensor> {
+        Ok(stream.into().norm(cx, &self.norm, self.config.rms_eps).at("norm")?.1)
     }
 
     /// Returns the hidden states (T, C) that the head reads: the final norm of [`Llama::forward`].

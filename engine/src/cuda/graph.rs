@@ -11,15 +11,16 @@ use super::memory::Memory;
 use crate::memory::Label;
 use crate::{At, Error, Result};
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Weak};
 
 /// The graphs of one kind of work, by its size: each size runs directly the first time, is captured the second time,
 /// and is replayed from then on.
-pub struct GraphCache {
+pub struct GraphCache<Size> {
     cuda: Arc<Cuda>,
     arena: Option<Arc<Memory>>,
     /// `None` for a size that has only run directly so far.
-    sizes: HashMap<usize, Option<GraphEntry>>,
+    sizes: HashMap<Size, Option<GraphEntry>>,
 }
 
 struct GraphEntry {
@@ -38,7 +39,7 @@ pub(super) struct Capture {
     freed: Vec<u64>,
 }
 
-impl GraphCache {
+impl<Size: Eq + Hash + Copy> GraphCache<Size> {
     /// Returns an empty set of graphs.
     pub fn new(cuda: &Arc<Cuda>) -> Self {
         GraphCache { cuda: cuda.clone(), arena: None, sizes: HashMap::new() }
@@ -50,7 +51,7 @@ impl GraphCache {
     /// # Errors
     /// When the work fails; when it cannot be captured because it copies from or to the host, waits, or allocates
     /// differently each time; when a tensor that it uses was dropped.
-    pub fn run(&mut self, size: usize, mut work: impl FnMut() -> Result<()>) -> Result<()> {
+    pub fn run(&mut self, size: Size, mut work: impl FnMut() -> Result<()>) -> Result<()> {
         match self.sizes.get(&size) {
             Some(Some(graph)) => self.cuda.replay(graph),
             Some(None) => {
@@ -181,7 +182,7 @@ mod tests {
     use crate::{DType, Device, Tensor};
 
     /// Two tensors of 3 elements, and graphs of the device.
-    fn fixture(device: &Device) -> (Tensor, Tensor, GraphCache) {
+    fn fixture(device: &Device) -> (Tensor, Tensor, GraphCache<usize>) {
         let x = device.tensor(Label::Activations, [3], &[1.0f32, 2.0, 3.0]).unwrap();
         (x, device.zeros(Label::Activations, [3], DType::F32), GraphCache::new(cuda(device)))
     }

@@ -63,12 +63,20 @@ struct Join {
     __device__ float operator()(float x, float y) const { return fmaf(x, older, y * newer); }
 };
 
-// Closed states of splits in global memory.
+// Closed states of splits in global memory. SHARED states are read by another block of the same launch.
 struct Store {
     float *sums;  // (n, DP)
     float *stats; // (n, 2): top, total
 
-    template <typename Tiles, typename At> __device__ void keep(State<Tiles> &s, At at) const {
+    template <bool SHARED, int N> __device__ static void put(float *to, const float (&x)[N]) {
+        if constexpr (SHARED) {
+            store_shared_by_blocks(to, x);
+        } else {
+            store(to, x);
+        }
+    }
+
+    template <bool SHARED, typename Tiles, typename At> __device__ void keep(State<Tiles> &s, At at) const {
         Tiles tiles;
 #pragma unroll
         for (int r = 0; r < Tiles::R; r++) {
@@ -79,9 +87,9 @@ struct Store {
                 float x[Tiles::RUN];
 #pragma unroll
                 for (int i = 0; i < Tiles::RUN; i++) x[i] = s.sums.at(r, n, i);
-                store(sums + i64(index) * DP + tiles.channel(n), x);
+                put<SHARED>(sums + i64(index) * DP + tiles.channel(n), x);
             }
-            if (tiles.speaks()) store(stats + i64(index) * 2, {s.top[r], s.total[r]});
+            if (tiles.speaks()) put<SHARED, 2>(stats + i64(index) * 2, {s.top[r], s.total[r]});
         }
     }
 

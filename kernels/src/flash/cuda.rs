@@ -65,8 +65,8 @@ pub static BACKWARD: Source = Source {
 const TILE: usize = 64;
 /// Bytes at the start of shared memory that describe a block's work.
 const HEAD: usize = 256;
-/// Threads of a block of `flash_merge`, each with four channels.
-const MERGE_THREADS: usize = 128;
+/// Query heads of a block of `flash_decode`.
+const DECODE_HEADS: usize = 16;
 
 /// Tiles of the prefill, of decoding, of `flash_dq`'s queries and of `flash_dkdv`'s keys: rows of the resident
 /// tile, rows of the streamed tiles, and elements from row to row of the scores that a block's threads exchange (0:
@@ -75,11 +75,11 @@ type TileTable = [[usize; 3]; 4];
 
 /// Warps and tiles of the bf16 kernels, on tensor cores.
 const MMA_WARPS: usize = 4;
-const MMA_TILES: TileTable = [[128, TILE, 0], [16, TILE, TILE + 8], [128, 32, 0], [64, TILE, 0]];
+const MMA_TILES: TileTable = [[128, TILE, 0], [DECODE_HEADS, TILE, TILE + 8], [128, 32, 0], [64, TILE, 0]];
 /// Warps and tiles of the f32 kernels, by fused multiply-adds.
 const FFMA_WARPS: usize = 8;
 const FFMA_TILES: TileTable =
-    [[64, TILE, TILE + 4], [16, TILE, TILE + 16], [64, TILE, TILE + 4], [64, TILE, TILE + 4]];
+    [[64, TILE, TILE + 4], [DECODE_HEADS, TILE, TILE + 16], [64, TILE, TILE + 4], [64, TILE, TILE + 4]];
 
 /// The variant and tiles of a call.
 struct Tiling {
@@ -213,6 +213,7 @@ pub fn paged(
     o: &mut Tensor,
     qkv: [&Tensor; 3],
     rows: PagedBatch,
+    arrivals: &mut Tensor,
     heads: Heads,
 ) -> Result<()> {
     let tiling = Tiling::new(qkv[0].dtype(), heads)?;
@@ -233,20 +234,16 @@ pub fn paged(
         start(cuda, &FORWARD, "flash_pages", tiling.variant, grid, &mut call.args(o, &mut store))?;
     }
     let mut store = PartialStates::of_pages(cx, call.single_rows * splits, splits, heads);
-    let groups = heads.kv_heads * (heads.heads / heads.kv_heads).div_ceil(tiling.decode.rows);
-    let grid = tiling.forward([call.single_rows, groups, splits], &tiling.decode);
-    start(cuda, &DECODE, "flash_decode", tiling.variant, grid, &mut call.args(o, &mut store))?;
-    let Some((sums, stats)) = &store.0 else { return Ok(()) };
-    let lanes = heads.heads * tiling.width / 4;
-    let grid = Grid {
-        blocks: [call.single_rows, lanes.div_ceil(MERGE_THREADS), 1],
-        threads: MERGE_THREADS,
-        shared: 0,
-    };
-    let tensors = [sums, stats, rows.sequences, rows.positions].map(Arg::In);
-    let sizes = [t, splits, heads.heads, heads.head_dim, longest, call.single_rows].map(int);
-    let args = [Arg::InOut(o)].into_iter().chain(tensors).chain(sizes);
-    start(cuda, &DECODE, "flash_merge", tiling.variant, grid, &mut args.collect::<Vec<_>>())
+    let grid = tiling.forward([call.single_rows, blocks_of_row(heads), splits], &tiling.decode);
+    let mut args = call.args(o, &mut store);
+    args.insert(3, Arg::InOut(arrivals));
+    start(cuda, &DECODE, "flash_decode", tiling.variant, grid, &mut args)
+}
+
+/// Returns the blocks of a split of a row: its kv heads, several times where one has more than [`DECODE_HEADS`] query
+/// heads.
+pub fn blocks_of_row(heads: Heads) -> usize {
+    heads.kv_heads * (heads.heads / heads.kv_heads).div_ceil(DECODE_HEADS)
 }
 
 /// The arguments that `flash_pages` and `flash_decode` share.

@@ -1,16 +1,53 @@
 // Paged decode with split-KV: attention of single rows over KV pages, one block per split of SPLIT keys.
 //
 // math    that of forward.cu, with the same bits
-// launch  flash_decode: one block per split of one row, for up to Decode::ROWS query heads of one kv head, so keys
-//         and values are read once for all of them. A row that has one split is then complete
-//         flash_merge: combines the splits of each row and head, ascending
+// launch  one block per split of one row, for up to Decode::ROWS query heads of one kv head, so keys and values are read
+//         once for all of them. A row that has one split is then complete; of one that has more, the block that arrives
+//         last joins the splits, ascending
 #include "attend.cuh"
+
+constexpr int LANES = DP / 4; // threads that join the splits of a head
+
+// Joins the splits of `rows` heads of a row, ascending.
+__device__ inline void join_splits(E *o,               // (rows, D)
+                                   const float *sums,  // (splits, …): (rows, DP) of every `apart` heads
+                                   const float *stats, // (splits, …): (rows, 2) of every `apart` heads
+                                   int splits, int apart, int rows, int D) {
+    for (int i = threadIdx.x; i < rows * LANES; i += blockDim.x) {
+        int head = i / LANES, c = i % LANES * 4;
+        if (c >= D) continue;
+        float top = 0.0f, total = 0.0f, sum[4] = {};
+        for (int split = 0; split < splits; split++) {
+            i64 part = i64(split) * apart + head;
+            float after[2], x[4];
+            load_shared_by_blocks(after, stats + part * 2);
+            load_shared_by_blocks(x, sums + part * DP + c);
+            if (split == 0) {
+                top = after[0];
+                total = after[1];
+#pragma unroll
+                for (int j = 0; j < 4; j++) sum[j] = x[j];
+                continue;
+            }
+            Join join(top, after[0]);
+            top = join.top;
+            total = join(total, after[1]);
+#pragma unroll
+            for (int j = 0; j < 4; j++) sum[j] = join(sum[j], x[j]);
+        }
+        float inverse = 1.0f / total;
+#pragma unroll
+        for (int j = 0; j < 4; j++) sum[j] = fmaf(sum[j], inverse, 0.0f);
+        store(o + head * D + c, sum);
+    }
+}
 
 // Grid (alone, K·⌈group / ROWS⌉, splits).
 extern "C" __global__ void __launch_bounds__(Decode::WARPS * 32)
     flash_decode(E *o,                 // (T, H·D)
                  float *sums,          // (alone, splits, H, DP)
                  float *stats,         // (alone, splits, H, 2)
+                 u32 *arrivals,        // (alone, K·⌈group / ROWS⌉): 0 before and after
                  const E *q,           // (T, H·D)
                  const E *k,           // (N, K, page, D)
                  const E *v,           // (N, K, page, D)
@@ -36,44 +73,9 @@ extern "C" __global__ void __launch_bounds__(Decode::WARPS * 32)
         finish(o, state, stage, D);
         return;
     }
-    int part = (blockIdx.x * gridDim.z + blockIdx.z) * H + h;
-    Store{sums, stats}.keep(state, [&](int slot) { return slot < rows ? part + slot : -1; });
-}
-
-constexpr int LANES = DP / 4; // threads of a head
-
-// Grid (alone, ⌈H·LANES / 128⌉) of 128 threads.
-extern "C" __global__ void flash_merge(E *o,                 // (T, H·D)
-                                       const float *sums,    // (alone, splits, H, DP)
-                                       const float *stats,   // (alone, splits, H, 2)
-                                       const int *sequences, // (T)
-                                       const int *positions, // (T)
-                                       int T, int splits, int H, int D, int longest, int alone) {
-    int t = Batch{sequences, positions, T, longest, alone}.find<true>(blockIdx.x);
-    if (t >= T || positions[t] < SPLIT) return;
-    int i = blockIdx.y * 128 + threadIdx.x, h = i / LANES, c = i % LANES * 4;
-    if (h >= H || c >= D) return;
-    float top = 0.0f, total = 0.0f, sum[4] = {};
-    for (int split = 0; split <= positions[t] / SPLIT; split++) {
-        i64 part = (i64(blockIdx.x) * splits + split) * H + h;
-        float after[2], x[4];
-        load(after, stats + part * 2);
-        load(x, sums + part * DP + c);
-        if (split == 0) {
-            top = after[0];
-            total = after[1];
-#pragma unroll
-            for (int j = 0; j < 4; j++) sum[j] = x[j];
-            continue;
-        }
-        Join join(top, after[0]);
-        top = join.top;
-        total = join(total, after[1]);
-#pragma unroll
-        for (int j = 0; j < 4; j++) sum[j] = join(sum[j], x[j]);
-    }
-    float inverse = 1.0f / total;
-#pragma unroll
-    for (int j = 0; j < 4; j++) sum[j] = fmaf(sum[j], inverse, 0.0f);
-    store(o + (i64(t) * H + h) * D + c, sum);
+    i64 part = i64(blockIdx.x) * gridDim.z * H + h;
+    int here = part + blockIdx.z * H;
+    Store{sums, stats}.keep<true>(state, [&](int slot) { return slot < rows ? here + slot : -1; });
+    if (!is_last(arrivals + blockIdx.x * gridDim.y + blockIdx.y, position / SPLIT)) return;
+    join_splits(o + (i64(t) * H + h) * D, sums + part * DP, stats + part * 2, position / SPLIT + 1, H, rows, D);
 }

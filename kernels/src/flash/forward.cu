@@ -18,7 +18,7 @@ __device__ inline void forward(E *o, float *lse, Store store, const E *q, const 
         attend(state, stage, k, v, tile, heads);
         if (tile > SPLIT) store.join(state, at);
         if (tile >= slots.end()) break;
-        store.keep(state, at);
+        store.keep<false>(state, at);
     }
     finish(o, state, stage, heads.D);
     Prefill tiles;

@@ -18,9 +18,9 @@
 //! **launch** `flash_forward`, `flash_dq`: one block per 128 rows (f32: 64) of a document and query head; `flash_dkdv`:
 //! one block per 64 keys of a document and kv head, for all its query heads; `flash_delta`: one per 64 rows of o. Over
 //! KV pages, `flash_pages` takes runs of consecutive rows as `flash_forward` does; `flash_decode` takes single rows
-//! with split-KV, one block per split of 256 keys for all query heads of a kv head, and `flash_merge` combines the
-//! splits. 128 threads (f32: 256), two blocks of forward or backward per multiprocessor at D = 128 in bf16. Documents,
-//! positions and block tables are read on the device.
+//! with split-KV, one block per split of 256 keys for all query heads of a kv head, and the block of a row that arrives
+//! last joins its splits. 128 threads (f32: 256), two blocks of forward or backward per multiprocessor at D = 128 in
+//! bf16. Documents, positions and block tables are read on the device.
 //!
 //! **numerics** scores, softmax and sums in f32; when q is bf16, P and dS are rounded to bf16 for their products. The
 //! bits of a row depend only on its own values and on those before it: not on the other rows of the batch, the page
@@ -42,7 +42,7 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use paged::{PagedBatch, flash_paged};
+pub use paged::{PagedBatch, arrivals, flash_paged};
 
 use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Saved, Tensor};
 use half::bf16;

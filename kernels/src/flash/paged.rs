@@ -5,7 +5,7 @@ use super::Heads;
 use super::cpu::{self, KvSource, RowTile};
 use super::cuda;
 use crate::simd::Storage;
-use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Saved, Tensor};
+use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
 
 /// Sequence, position and block tables of the rows of a batch, all in device memory.
@@ -19,75 +19,73 @@ pub struct PagedBatch<'a> {
     pub block_tables: &'a Tensor,
 }
 
-/// Returns o (T, H·D) of q (T, H·D) over `k_pages` and `v_pages` (N, K, page, D).
+/// Allocates the counters by which a GPU's blocks find the last of them that works on a row, i32, all 0: every call of
+/// [`flash_paged`] leaves them so, which a recorded step needs.
+pub fn arrivals(device: &Device, sequences: usize, heads: Heads) -> Tensor {
+    device.zeros(Label::Kv, [sequences, cuda::blocks_of_row(heads)], DType::I32)
+}
+
+/// Returns o (T, H·D) of q (T, H·D) over `k_pages` and `v_pages` (N, K, page, D); `arrivals` are those of at least S
+/// sequences.
 ///
 /// # Errors
-/// When shapes do not fit, or a block table names a page that does not exist.
+/// When shapes do not fit, a block table names a page that does not exist, or an input wants a gradient.
 pub fn flash_paged(
     cx: &Ctx,
     q: &Tensor,
-    k_pages: &Tensor,
-    v_pages: &Tensor,
+    [k_pages, v_pages]: [&Tensor; 2],
     rows: PagedBatch,
+    arrivals: &mut Tensor,
     heads: Heads,
 ) -> Result<Tensor> {
-    cx.apply_one(
-        PagedAttention { heads },
-        &[q, k_pages, v_pages, rows.sequences, rows.positions, rows.block_tables],
-    )
-}
-
-struct PagedAttention {
-    heads: Heads,
-}
-
-impl Op for PagedAttention {
-    fn name(&self) -> &'static str {
-        "flash"
-    }
-
-    fn forward(&self, cx: &Ctx, x: &[&Tensor], _: &mut Saved) -> Result<Outs> {
-        let [q, k_pages, v_pages, sequences, positions, tables] = x else { unreachable!("six inputs") };
-        let Heads { heads, kv_heads, head_dim } = self.heads;
-        let fits = matches!(k_pages.shape()[..], [_, k, _, d] if k == kv_heads && d == head_dim)
-            && k_pages.shape() == v_pages.shape()
-            && k_pages.dtype() == q.dtype()
-            && q.shape().as_matrix().1 == heads * head_dim;
-        if !fits {
-            let message = format!("q is {q:?}, pages are {k_pages:?}: they do not fit {:?}", self.heads);
-            return Err(Error::new(message));
-        }
-        let rows = PagedBatch { sequences, positions, block_tables: tables };
+    let mut run = || {
+        check(cx, q, [k_pages, v_pages], rows, arrivals, heads)?;
         let mut o = cx.empty(*q.shape(), q.dtype());
         match cx.device() {
-            Device::Cpu(_) => {
-                let tiles = tiles_of_runs(sequences.slice()?, positions.slice()?);
-                let pages = KvPages {
-                    k: k_pages,
-                    v: v_pages,
-                    tables: tables.slice()?,
-                    pages_per_table: tables.shape()[1],
-                };
-                pages.check(&tiles)?;
-                match q.dtype() {
-                    DType::BF16 => pages.forward::<bf16>(o.slice_mut()?, q, &tiles, self.heads)?,
-                    _ => pages.forward::<f32>(o.slice_mut()?, q, &tiles, self.heads)?,
-                }
-            }
+            Device::Cpu(_) => on_cpu(&mut o, [q, k_pages, v_pages], rows, heads)?,
             Device::Cuda(cuda) => {
-                cuda::paged(cx, cuda, &mut o, [q, k_pages, v_pages], rows, self.heads)?;
+                cuda::paged(cx, cuda, &mut o, [q, k_pages, v_pages], rows, arrivals, heads)?
             }
-            Device::Plan(_) => cuda::plan_paged(cx, q, k_pages, rows, self.heads),
+            Device::Plan(_) => cuda::plan_paged(cx, q, k_pages, rows, heads),
         }
-        Ok(vec![o])
-    }
+        Ok(o)
+    };
+    run().at("flash")
+}
 
-    fn backward(&self, _: &Ctx, _: &Saved, _: &[Option<Tensor>], _: &mut InputGrads<'_>) -> Result<()> {
-        unreachable!("refused in forward")
+fn check(
+    cx: &Ctx,
+    q: &Tensor,
+    [k_pages, v_pages]: [&Tensor; 2],
+    rows: PagedBatch,
+    arrivals: &Tensor,
+    heads: Heads,
+) -> Result<()> {
+    if cx.records(&[q, k_pages, v_pages]) {
+        return Err(Error::new("has no backward, and an input wants a gradient"));
     }
+    let fits = matches!(k_pages.shape()[..], [_, k, _, d] if k == heads.kv_heads && d == heads.head_dim)
+        && k_pages.shape() == v_pages.shape()
+        && k_pages.dtype() == q.dtype()
+        && q.shape().as_matrix().1 == heads.heads * heads.head_dim;
+    if !fits {
+        let message = format!("q is {q:?}, pages are {k_pages:?}: they do not fit {heads:?}");
+        return Err(Error::new(message));
+    }
+    match arrivals.shape().elements() < rows.block_tables.shape()[0] * cuda::blocks_of_row(heads) {
+        true => Err(Error::new(format!("arrivals {arrivals:?} are too few for {:?}", rows.block_tables))),
+        false => Ok(()),
+    }
+}
 
-    fn differentiable(&self) -> bool {
-        false
+fn on_cpu(o: &mut Tensor, [q, k, v]: [&Tensor; 3], rows: PagedBatch, heads: Heads) -> Result<()> {
+    let tiles = tiles_of_runs(rows.sequences.slice()?, rows.positions.slice()?);
+    let (tables, pages_per_table) = (rows.block_tables.slice()?, rows.block_tables.shape()[1]);
+    let pages = KvPages { k, v, tables, pages_per_table };
+    pages.check(&tiles)?;
+    match q.dtype() {
+        DType::BF16 => pages.forward::<bf16>(o.slice_mut()?, q, &tiles, heads),
+        _ => pages.forward::<f32>(o.slice_mut()?, q, &tiles, heads),
     }
 }
 

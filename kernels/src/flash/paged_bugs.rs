@@ -53,14 +53,14 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/decode.cu",
         "splits of two rows share their places",
-        ["blockIdx.x * gridDim.z + blockIdx.z", "blockIdx.x + blockIdx.z"],
+        ["i64(blockIdx.x) * gridDim.z * H + h", "i64(blockIdx.x) * H + h"],
         SPLITS,
     ),
-    // decode.cu: flash_merge
+    // decode.cu: the join of splits
     Bug::new(
         "flash/decode.cu",
         "the last split is not joined",
-        ["split <= positions[t] / SPLIT", "split < positions[t] / SPLIT"],
+        ["position / SPLIT + 1, H", "position / SPLIT, H"],
         SPLITS,
     ),
     Bug::new(
@@ -69,7 +69,43 @@ pub const BUGS: &[Bug] = &[
         ["sum[j] = join(sum[j], x[j])", "sum[j] += x[j]"],
         SPLITS,
     ),
-    Bug::new("flash/decode.cu", "the joined maximum is not kept", ["        top = join.top;\n", ""], SPLITS),
+    Bug::new(
+        "flash/decode.cu",
+        "the joined maximum is not kept",
+        ["            top = join.top;\n", ""],
+        SPLITS,
+    ),
+    Bug::new(
+        "flash/decode.cu",
+        "every block joins the splits",
+        ["if (!is_last(arrivals + blockIdx.x * gridDim.y + blockIdx.y, position / SPLIT)) return;", ""],
+        SPLITS,
+    ),
+    Bug::new(
+        "flash/decode.cu",
+        "heads of a row count the same arrivals",
+        ["arrivals + blockIdx.x * gridDim.y + blockIdx.y", "arrivals + blockIdx.x * gridDim.y"],
+        SPLITS,
+    ),
+    Bug::new(
+        "flash/decode.cu",
+        "states are stored as if no other block read them",
+        ["keep<true>", "keep<false>"],
+        SPLITS,
+    )
+    .quiet(),
+    Bug::new(
+        "flash/decode.cu",
+        "the states of the first row are joined",
+        ["sums + part * DP, stats", "sums + h * DP, stats"],
+        SPLITS,
+    ),
+    Bug::new(
+        "prelude.cuh",
+        "arrivals are not reset",
+        ["atomicInc(arrivals, others) == others", "atomicAdd(arrivals, 1u) == others"],
+        SPLITS,
+    ),
     // Shared by both.
     Bug::new("tiles.cuh", "pages are taken in their own order", ["int p = table[i];", "int p = i;"], ALONE),
     Bug::new(
@@ -134,13 +170,13 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/forward.cu",
         "the splits of a run are not kept",
-        ["        store.keep(state, at);\n", ""],
+        ["        store.keep<false>(state, at);\n", ""],
         LONG,
     ),
     Bug::new(
         "flash/decode.cu",
         "splits beyond the fourth are not joined",
-        ["split <= positions[t] / SPLIT", "split <= min(positions[t] / SPLIT, 3)"],
+        ["position / SPLIT + 1, H", "min(position / SPLIT + 1, 4), H"],
         (BF16, "rows=[(0, 1300..1301), (1, 257..258)] page=64 H=6 K=3 D=120"),
     ),
     Bug::new(

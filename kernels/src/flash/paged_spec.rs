@@ -1,6 +1,6 @@
 //! Reference and cases of `flash_paged`.
 
-use super::{Heads, PagedBatch, cuda, flash_paged};
+use super::{Heads, PagedBatch, arrivals, cuda, flash_paged};
 use crate::spec::{Case, Compare, Cost, Draw, F64Tensor, Input, InputContent, Invariance, Shapes, Spec};
 use codelsi_engine::DType;
 use std::ops::Range;
@@ -109,8 +109,12 @@ fn case(dtype: DType, rows: &[(usize, Range<usize>)], page: usize, heads: Heads)
             },
         ],
         run: Box::new(move |cx, x| {
+            let mut arrivals = arrivals(cx.device(), sequences, heads);
             let rows = PagedBatch { sequences: x[3], positions: x[4], block_tables: x[5] };
-            Ok(vec![flash_paged(cx, x[0], x[1], x[2], rows, heads)?])
+            let mut attend = || flash_paged(cx, x[0], [x[1], x[2]], rows, &mut arrivals, heads);
+            // Twice, since the first call must leave the counters as it found them.
+            attend()?;
+            Ok(vec![attend()?])
         }),
         reference: Box::new(move |x| vec![reference(x, heads)]),
         compare: Compare::Error,

@@ -2,7 +2,7 @@
 //! chunks, rows are batched and pages are sized; on the CPU and on the software GPU.
 
 use super::paged_spec::tables;
-use super::{Heads, PagedBatch, flash, flash_paged};
+use super::{Heads, PagedBatch, arrivals, flash, flash_paged};
 use crate::check::random;
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Device, Label, Result, Tensor};
@@ -116,7 +116,8 @@ impl TestSequence {
         let (sequences, positions) = (column(|row| row.0), column(|row| row.1));
         let tables = ints(device, [copies, block_tables.len() / copies], &block_tables);
         let rows = PagedBatch { sequences: &sequences, positions: &positions, block_tables: &tables };
-        Ok(HostRows::copy_of(&flash_paged(cx, &q, &k, &v, rows, HEADS)?))
+        let mut arrivals = arrivals(device, copies, HEADS);
+        Ok(HostRows::copy_of(&flash_paged(cx, &q, [&k, &v], rows, &mut arrivals, HEADS)?))
     }
 }
 
@@ -181,7 +182,9 @@ fn indices_that_lead_outside_are_trapped() {
             let positions: Vec<i32> = (position..).take(rows).collect();
             let (positions, tables) = (ints(&device, [rows], &positions), ints(&device, [1, 2], &table));
             let batch = PagedBatch { sequences: &sequences, positions: &positions, block_tables: &tables };
-            let error = flash_paged(&cx, &q, &k, &v, batch, HEADS).err().map(|e| e.to_string());
+            let mut arrivals = arrivals(&device, 1, HEADS);
+            let made = flash_paged(&cx, &q, [&k, &v], batch, &mut arrivals, HEADS);
+            let error = made.err().map(|e| e.to_string());
             let error = error.unwrap_or_default();
             assert!(error.contains("trap"), "{rows} rows of {s} at {position} by {table:?}: {error}");
         }

@@ -22,6 +22,71 @@ pub const BUGS: &[Bug] = &[
         ["height = min(rows - first, GROUP)", "height = GROUP"],
         (BF16, "T=65 N=136 K=24"),
     ),
+    // group.cu and group.cuh
+    Bug::new(
+        "gemm/group.cu",
+        "every product has the first weight",
+        ["{pick(place.target, w0, w1, w2, w3), K", "{w0, K"],
+        (BF16, "T=16 N=[72, 136] K=264"),
+    ),
+    Bug::new(
+        "gemm/group.cu",
+        "every product is as wide as the first",
+        ["int N = pick(place.target, n0, n1, n2, n3);", "int N = n0;"],
+        (BF16, "T=1 N=[40, 8, 33] K=72"),
+    ),
+    Bug::new(
+        "gemm/group.cu",
+        "every product is stored as the first",
+        ["pick(place.target, y0, y1, y2, y3)", "y0"],
+        (BF16, "T=64 N=[96, 64] K=200"),
+    ),
+    Bug::new(
+        "group.cuh",
+        "columns go on counting in the second product",
+        ["n -= tiles(target++) * BN;", "target++;"],
+        (BF16, "T=16 N=[72, 136] K=264"),
+    ),
+    Bug::new(
+        "group.cuh",
+        "the fourth product is left out",
+        ["while (target < 3 &&", "while (target < 2 &&"],
+        (BF16, "T=33 N=[24, 40, 16, 33] K=136"),
+    ),
+    // gated.cu
+    Bug::new(
+        "gemm/gated.cu",
+        "gate and up change places",
+        ["{gate, K, N, K}, {up, K, N, K}", "{up, K, N, K}, {gate, K, N, K}"],
+        (BF16, "T=16 N=136 K=264 gated"),
+    ),
+    Bug::new(
+        "gemm/gated.cu",
+        "up is copied over gate",
+        ["other.copy(stage + Block::A::BYTES + Half::BYTES)", "other.copy(stage + Block::A::BYTES)"],
+        (BF16, "T=1 N=40 K=72 gated"),
+    ),
+    Bug::new(
+        "gemm/gated.cu",
+        "a block is as wide as its products",
+        [
+            "Place place(blockIdx.x, M, N, Block::BM, HALF)",
+            "Place place(blockIdx.x, M, N, Block::BM, Block::BN)",
+        ],
+        (BF16, "T=64 N=33 K=200 gated"),
+    ),
+    Bug::new(
+        "gemm/gated.cu",
+        "a chunk of gate is multiplied by the next one of gate",
+        ["chunk + CHUNKS)", "chunk + 1)"],
+        (BF16, "T=16 N=136 K=264 gated"),
+    ),
+    Bug::new(
+        "gemm/gated.cu",
+        "columns beyond the last are stored",
+        ["if (row >= M || column >= N) continue;", "if (row >= M) continue;"],
+        (BF16, "T=16 N=136 K=264 gated"),
+    ),
     // mainloop.cuh: the pipeline.
     Bug::new(
         "mainloop.cuh",

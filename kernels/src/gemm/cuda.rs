@@ -8,6 +8,9 @@ use codelsi_engine::{Ctx, DType, Error, Result, Tensor};
 pub(crate) const MAINLOOP: &[(&str, &str)] =
     &[PRELUDE, ("tile.cuh", include_str!("tile.cuh")), ("mainloop.cuh", include_str!("mainloop.cuh"))];
 
+/// Choice of a product in a group.
+pub(crate) const GROUP_HEADER: (&str, &str) = ("group.cuh", include_str!("group.cuh"));
+
 /// bf16 products.
 pub static GEMM: Source = Source {
     name: "gemm.cu",
@@ -146,6 +149,11 @@ impl TileVariant {
         variant.int("SHAPE", self.shape).dtype("W", self.w).int("ALIGNED", self.aligned as usize)
     }
 
+    /// True for a product of bf16 operands in whole chunks whose K is not cut: every one of [`TILES`] makes it.
+    pub fn streams(size: GemmShape, w: DType) -> bool {
+        size.aligned(w) && w == DType::BF16 && size.slices() == 1
+    }
+
     /// Tiles of few rows stream weights, which only NT does; both operands of TN are activations in bf16.
     pub fn supports(&self, form: OperandLayout) -> bool {
         match form {
@@ -224,15 +232,16 @@ impl GemmShape {
     }
 }
 
-/// Returns the tile that takes the least time for (m, n) on `multiprocessors`.
-pub(crate) fn choose(form: OperandLayout, m: usize, n: usize, multiprocessors: usize) -> Tile {
+/// Returns the tile that takes the least time for products of `m` rows and of each of the `widths` on `multiprocessors`.
+pub(crate) fn choose(form: OperandLayout, m: usize, widths: &[usize], multiprocessors: usize) -> Tile {
     let [few, more, ..] = TILES;
     match (form, m) {
         (OperandLayout::NT, ..=16) => few,
         (OperandLayout::NT, ..=64) => more,
         _ => {
             let time = |t: &Tile| {
-                let blocks = m.div_ceil(t.rows) * n.div_ceil(t.columns);
+                let columns: usize = widths.iter().map(|n| n.div_ceil(t.columns)).sum();
+                let blocks = m.div_ceil(t.rows) * columns;
                 let waves = blocks.div_ceil(multiprocessors * t.resident);
                 (waves * t.resident * t.rows * t.columns) as f64 / t.rate
             };
@@ -258,9 +267,9 @@ pub(crate) fn multiply(
     if a.t.dtype() == DType::F32 {
         return ffma(cuda, y, rows.0, add, size, [a, b]);
     }
-    let tile = match (size.aligned(b.t.dtype()), b.t.dtype(), size.slices()) {
-        (true, DType::BF16, 1) => choose(form, size.m, size.n, cuda.properties().multiprocessors),
-        _ => TILES[SLICED],
+    let tile = match TileVariant::streams(size, b.t.dtype()) {
+        true => choose(form, size.m, &[size.n], cuda.properties().multiprocessors),
+        false => TILES[SLICED],
     };
     multiply_on_tensor_cores(cx, cuda, y, rows.0, add, (size, tile), [a, b])
 }
@@ -407,7 +416,7 @@ pub(crate) fn sum(
     start(cuda, &SUM, "sum", element(y_dtype), grid, args)
 }
 
-fn start(
+pub(super) fn start(
     cuda: &Cuda,
     source: &'static Source,
     kernel: &str,

@@ -166,9 +166,8 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
                     f(row + 16 * i + 8 * half, column + 8 * j, acc[i][j][2 * half], acc[i][j][2 * half + 1]);
     }
 
-    // Epilogue: y (M, N) = acc, plus the old y if `add`; through shared memory, so that a thread writes 16 bytes of a
-    // row.
-    template <typename Out> __device__ void store(Out *y, Accumulators &acc, int M, int N, bool add = false) const {
+    // Stores acc as a tile C of shared memory, over the stages, and waits until all warps have.
+    template <typename Out> __device__ void stage(Accumulators &acc) const {
         typedef Tile<Out, true, BM, BN> C;
         static_assert(C::BYTES <= STAGES * STAGE, "the tile of y fits the stages");
         each(acc, [&](int row, int column, float x0, float x1) {
@@ -181,15 +180,27 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
             }
         });
         __syncthreads();
+    }
+
+    // A chunk of the staged tile.
+    template <typename Out> __device__ Pack<Out, WIDE<Out>> staged(int line, int chunk) const {
+        u32 words[4];
+        load_shared(words, shared + Tile<Out, true, BM, BN>::at(line, chunk));
+        Pack<Out, WIDE<Out>> x;
+        memcpy(&x, words, 16);
+        return x;
+    }
+
+    // Epilogue: y (M, N) = acc, plus the old y if `add`; through shared memory, so that a thread writes 16 bytes of a
+    // row.
+    template <typename Out> __device__ void store(Out *y, Accumulators &acc, int M, int N, bool add = false) const {
+        typedef Tile<Out, true, BM, BN> C;
+        stage<Out>(acc);
         for (int i = threadIdx.x; i < BM * C::CHUNKS; i += THREADS) {
             int line = i / C::CHUNKS, chunk = i % C::CHUNKS;
             int row = m + line, column = n + chunk * WIDE<Out>;
             if (row >= M || column >= N) continue;
-            u32 words[4];
-            load_shared(words, shared + C::at(line, chunk));
-            Pack<Out, WIDE<Out>> x;
-            memcpy(&x, words, 16);
-            put_pack(y + i64(row) * N + column, x, N - column, N % WIDE<Out> == 0, add);
+            put_pack(y + i64(row) * N + column, staged<Out>(line, chunk), N - column, N % WIDE<Out> == 0, add);
         }
     }
 };

@@ -11,7 +11,8 @@
 //!
 //! **launch** one threadblock per tile of y, 16x32 (decode) to 128x256, whichever is predicted to take the least time
 //! (`cuda::choose`); a pipeline of 3 to 6 stages of asynchronous copies feeds the tensor cores (`mainloop.cuh`), or
-//! registers feed multiply-adds (`ffma.cu`).
+//! registers feed multiply-adds (`ffma.cu`). Products that share x are one launch in inference, a block per tile of any
+//! of them (`group.cu`), and gate and up of the MLP are multiplied by SwiGLU before they are stored (`gated.cu`).
 //!
 //! **numerics** f32 accumulation in one chain per element, k ascending: the bits of a row of y do not depend on
 //! T. When x is bf16, the operands are bf16 (an f32 W is rounded as it is read); when x is f32, the product is f32,
@@ -25,6 +26,8 @@
 mod bugs;
 pub mod cpu;
 pub(crate) mod cuda;
+mod gated;
+pub(crate) mod group;
 pub mod spec;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -34,6 +37,9 @@ use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Sa
 use cpu::{AccumulatorInit, Elements, Matrix, Precision, ProductTerm};
 use cuda::{OperandLayout, RowSlice};
 use half::bf16;
+
+pub use gated::gated_linear;
+pub use group::linears;
 
 /// Returns y (T, N) = x (T, K) · w (N, K)ᵀ in the storage type of x.
 ///
@@ -52,13 +58,9 @@ impl Op for Linear {
 
     fn forward(&self, cx: &Ctx, x: &[&Tensor], save: &mut Saved) -> Result<Outs> {
         let [x, w] = x else { unreachable!("linear takes x and w") };
-        let ((t, k), (n, inner)) = (x.shape().as_matrix(), w.shape().as_matrix());
-        if k != inner {
-            let message = format!("x is {}, W is {}: their last dimensions differ", x.shape(), w.shape());
-            return Err(Error::new(message));
-        }
+        check_depth(x, w)?;
         save.keep_all([*x, *w]);
-        let mut y = cx.empty([t, n], x.dtype());
+        let mut y = cx.empty([x.shape().as_matrix().0, w.shape().as_matrix().0], x.dtype());
         match cx.device() {
             Device::Cpu(_) => multiply_into(&mut y, AccumulatorInit::Zero, &[nt(x, w)?], precision(x))?,
             Device::Cuda(cuda) => on_cuda(cx, cuda, &mut y, OperandLayout::NT, [x, w])?,
@@ -95,6 +97,17 @@ impl Op for Linear {
             dx.add(1, g)?;
         }
         Ok(())
+    }
+}
+
+/// Checks that x (T, K) and w (N, K) have the same K.
+fn check_depth(x: &Tensor, w: &Tensor) -> Result<()> {
+    match x.shape().as_matrix().1 == w.shape().as_matrix().1 {
+        true => Ok(()),
+        false => {
+            let (x, w) = (x.shape(), w.shape());
+            Err(Error::new(format!("x is {x}, W is {w}: their last dimensions differ")))
+        }
     }
 }
 

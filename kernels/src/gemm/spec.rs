@@ -7,22 +7,42 @@ use codelsi_engine::DType;
 pub static SPEC: Spec = Spec {
     name: "gemm",
     cases,
-    random: |dtype, draw| match draw.below(3) {
+    random: |dtype, draw| match draw.below(5) {
         0 => f32_weight(dtype, (draw.size(150), draw.width(150), draw.width(150))),
         1 => case(dtype, (draw.size(60), draw.width(60), draw.size(2400))),
+        2 => {
+            let widths: Vec<usize> = (0..2 + draw.below(3)).map(|_| draw.width(200)).collect();
+            group(dtype, draw.size(200), &widths, draw.width(150))
+        }
+        3 => gated(dtype, (draw.size(200), draw.width(200), draw.width(150))),
         _ => case(dtype, (draw.size(300), draw.width(300), draw.width(300))),
     },
-    sources: &[&super::cuda::GEMM, &super::cuda::FFMA, &super::cuda::SUM],
+    sources: &[
+        &super::cuda::GEMM,
+        &super::cuda::FFMA,
+        &super::cuda::SUM,
+        &super::group::GROUP,
+        &super::gated::GATED,
+    ],
     shapes: Shapes {
         sizes: "T,N,K",
         case: |dtype, s| case(dtype, (s[0], s[1], s[2])),
         backward: Some(|_, s| Cost { bytes: 0.0, flops: 4.0 * (s[0] * s[1] * s[2]) as f64 }),
         real: &[&[4096, 5120, 5120], &[4096, 13824, 5120], &[4096, 5120, 13824], &[1, 5120, 5120]],
     },
-    invariance: Invariance::Rows(&[RowCall {
-        name: "linear",
-        run: |batch| super::linear(batch.cx, &batch.storage(1100, 0)?, &batch.weight([96, 1100], 0)?),
-    }]),
+    invariance: Invariance::Rows(&[
+        RowCall {
+            name: "linear",
+            run: |batch| super::linear(batch.cx, &batch.storage(1100, 0)?, &batch.weight([96, 1100], 0)?),
+        },
+        RowCall {
+            name: "linears",
+            run: |batch| {
+                let [w0, w1] = [batch.weight([40, 136], 0)?, batch.weight([72, 136], 1)?];
+                Ok(super::linears(batch.cx, &batch.storage(136, 0)?, &[&w0, &w1])?.swap_remove(1))
+            },
+        },
+    ]),
     bugs: &[super::bugs::BUGS],
 };
 
@@ -65,8 +85,61 @@ fn cases(dtype: DType) -> Vec<Case> {
     .map(|size| f32_weight(dtype, size));
     let stored =
         [(20, 40, 64), (13, 33, 17), (130, 136, 144), (129, 135, 133)].map(|size| bf16_weight(dtype, size));
+    // Groups: of each number of products, in each tile, with ragged ends; then unaligned ones and one of sliced K.
+    let groups: [(usize, &[usize], usize); 8] = [
+        (1, &[40, 8, 33], 72),
+        (16, &[72, 136], 264),
+        (33, &[24, 40, 16, 33], 136),
+        (64, &[96, 64], 200),
+        (136, &[256, 248], 264),
+        (130, &[128, 120, 128], 72),
+        (5, &[7, 20, 1], 33),
+        (9, &[48, 72], 2104),
+    ];
+    let groups = groups.map(|(t, widths, k)| group(dtype, t, widths, k));
+    // Pairs, likewise.
+    let pairs = [
+        (1, 40, 72),
+        (16, 136, 264),
+        (64, 33, 200),
+        (136, 248, 264),
+        (130, 184, 72),
+        (5, 20, 33),
+        (9, 48, 2104),
+    ]
+    .map(|size| gated(dtype, size));
     let sizes = sizes.into_iter().chain(tiles).chain(residues).chain(slices);
-    sizes.map(|size| case(dtype, size)).chain(large).chain(masters).chain(stored).collect()
+    let single = sizes.map(|size| case(dtype, size)).chain(large).chain(masters).chain(stored);
+    single.chain(groups).chain(pairs).collect()
+}
+
+/// Makes a case of products of the given widths that share x.
+fn group(dtype: DType, t: usize, widths: &[usize], k: usize) -> Case {
+    let plain = case(dtype, (t, widths.iter().sum(), k));
+    let weights = widths.iter().map(|&n| Input::storage([n, k]));
+    forward(Case {
+        name: format!("T={t} N={widths:?} K={k}"),
+        inputs: [Input::storage([t, k])].into_iter().chain(weights).collect(),
+        run: Box::new(|cx, x| super::linears(cx, x[0], &x[1..])),
+        reference: Box::new(|x| x[1..].iter().map(|w| reference(&x[0], w)).collect()),
+        ..plain
+    })
+}
+
+/// Makes a case of SwiGLU of two products.
+fn gated(dtype: DType, (t, n, k): (usize, usize, usize)) -> Case {
+    let plain = case(dtype, (t, n, k));
+    forward(Case {
+        name: format!("T={t} N={n} K={k} gated"),
+        inputs: vec![Input::storage([t, k]), Input::storage([n, k]), Input::storage([n, k])],
+        run: Box::new(|cx, x| Ok(vec![super::gated_linear(cx, x[0], [x[1], x[2]])?])),
+        reference: Box::new(|x| {
+            let (mut y, up) = (reference(&x[0], &x[1]), reference(&x[0], &x[2]));
+            y.data.iter_mut().zip(&up.data).for_each(|(y, up)| *y *= up / (1.0 + (-*y).exp()));
+            vec![y]
+        }),
+        ..plain
+    })
 }
 
 /// Makes a case of bf16 weights, which f32 activations may have too.

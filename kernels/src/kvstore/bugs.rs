@@ -7,7 +7,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "kvstore.cu",
         "slots are not looked up",
-        ["pages + place(slots, t, N, K, S, D)", "pages + t * D"],
+        ["i64 t = blockIdx.x, at = place(slots, t, N, K, S, D);", "i64 t = blockIdx.x, at = t * D;"],
         (BF16, "N=3 K=1 S=4 D=17 T=5"),
     ),
     Bug::new(
@@ -31,31 +31,53 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "kvstore.cu",
         "rotated heads follow each other at once",
-        ["K, D, P, i64(S) * D)", "K, D, P, D)"],
-        (BF16, "rope K=3 D=12 T=2"),
+        ["apart = i64(S) * D", "apart = D"],
+        (BF16, "rope H=3 K=3 D=12 T=2"),
     ),
     Bug::new(
         "kvstore.cu",
         "keys go to the place in the batch",
-        ["turn(k_pages + at", "turn(k_pages + t * D"],
-        (BF16, "rope K=1 D=2 T=3"),
+        ["k_pages + at + kv", "k_pages + t * D + kv"],
+        (BF16, "rope H=1 K=1 D=2 T=3"),
     ),
     Bug::new(
         "kvstore.cu",
         "keys are stored as values",
-        ["v_pages + at, v + t * width", "v_pages + at, k + t * width"],
-        (F32, "rope K=3 D=12 T=2"),
+        ["kv * apart, v + (t", "kv * apart, k + (t"],
+        (F32, "rope H=3 K=3 D=12 T=2"),
     ),
     Bug::new(
         "kvstore.cu",
         "keys are turned back",
-        ["positions[t], 1.0f", "positions[t], -1.0f"],
-        (BF16, "rope K=3 D=12 T=2"),
+        ["k + (t * K + kv) * D, 1.0f", "k + (t * K + kv) * D, -1.0f"],
+        (BF16, "rope H=3 K=3 D=12 T=2"),
+    ),
+    Bug::new(
+        "kvstore.cu",
+        "queries are as far apart as keys",
+        ["q + (t * H + head)", "q + (t * K + head)"],
+        (BF16, "rope H=10 K=5 D=72 T=9"),
+    ),
+    Bug::new(
+        "kvstore.cu",
+        "every block takes the first heads",
+        ["blockIdx.y * rotation.heads + rotation.head", "rotation.head"],
+        (BF16, "rope H=40 K=40 D=128 T=2"),
+    ),
+    Bug::new(
+        "kvstore.cu",
+        "values end with as many heads as keys are before them",
+        ["head >= H + 2 * K", "head >= H + K"],
+        (F32, "rope H=6 K=3 D=70 T=9"),
     ),
     Bug::new(
         "rope.cuh",
-        "one head too many, in the next page",
-        ["head < H", "head <= H"],
-        (BF16, "rope K=1 D=2 T=3"),
+        "the second half of a head is not copied",
+        [
+            "        *reinterpret_cast<Packed *>(y + D / 2 + j) = \
+             *reinterpret_cast<const Packed *>(x + D / 2 + j);\n",
+            "",
+        ],
+        (BF16, "rope H=3 K=3 D=12 T=2"),
     ),
 ];

@@ -23,23 +23,28 @@ pub fn store(cuda: &Cuda, pages: &mut Tensor, rows: &Tensor, slots: &Tensor) -> 
     start(cuda, "kvstore", rows, vec, Grid::new(t, row_threads(width, vec)), args)
 }
 
-/// Rotates key t and copies it, and value t, (T, K·D) each, to slot t of their pages (N, K, S, D).
+/// Rotates query t of q (T, H·D) into y; rotates key t and copies it, and value t, (T, K·D) each, to slot t of their
+/// pages (N, K, S, D).
 pub fn rope_store(
     cuda: &Cuda,
+    y: &mut Tensor,
     [k_pages, v_pages]: [&mut Tensor; 2],
-    [k, v]: [&Tensor; 2],
+    [q, k, v]: [&Tensor; 3],
     rows: TokenSlots,
 ) -> Result<()> {
     let (t, p) = (k.shape().as_matrix().0, rows.rope_table.shape().as_matrix().0);
-    let (heads, head_dim) = (k_pages.shape()[1], k_pages.shape()[3]);
-    let vec = pairs(k.dtype(), head_dim);
-    let grid = Grid::new(t, threads(heads, head_dim, vec)?);
-    let (p, [n, heads, s, d]) = (Arg::I32(p as i32), sizes(k_pages));
-    let (positions, table, slots) = (Arg::In(rows.positions), Arg::In(rows.rope_table), Arg::In(rows.slots));
-    let pages = [Arg::InOut(k_pages), Arg::InOut(v_pages)];
-    let [to_k, to_v] = pages;
-    let args = &mut [to_k, to_v, Arg::In(k), Arg::In(v), positions, table, slots, p, n, heads, s, d];
-    start(cuda, "rope_kvstore", k, vec, grid, args)
+    let (kv_heads, head_dim) = (k_pages.shape()[1], k_pages.shape()[3]);
+    let heads = q.shape().as_matrix().1 / head_dim;
+    let (vec, all) = (pairs(k.dtype(), head_dim), heads + 2 * kv_heads);
+    let threads = threads(all, head_dim, vec)?;
+    let of_block = threads / (head_dim / 2 / vec);
+    let grid = Grid { blocks: [t, all.div_ceil(of_block), 1], threads, shared: 0 };
+    let [n, kv_heads, s, d] = sizes(k_pages);
+    let [p, heads] = [p, heads].map(|n| Arg::I32(n as i32));
+    let outputs = [Arg::Out(y), Arg::InOut(k_pages), Arg::InOut(v_pages)];
+    let inputs = [q, k, v, rows.positions, rows.rope_table, rows.slots].map(Arg::In);
+    let args = outputs.into_iter().chain(inputs).chain([p, n, heads, kv_heads, s, d]);
+    start(cuda, "rope_kvstore", k, vec, grid, &mut args.collect::<Vec<_>>())
 }
 
 /// Returns N, K, S and D of pages.

@@ -1,25 +1,27 @@
 //! Writes keys and values of new tokens into the pages of the KV cache (PagedAttention, Kwon et al., arXiv
 //! 2309.06180).
 //!
-//! **math** pages_{slot_t} = rows_t; or k_pages_{slot_t} = rope(k_t) and v_pages_{slot_t} = v_t at once. Inference
-//! only.
+//! **math** pages_{slot_t} = rows_t; or y_t = rope(q_t), k_pages_{slot_t} = rope(k_t) and v_pages_{slot_t} = v_t at
+//! once. Inference only.
 //!
-//! **shapes** rows, k, v (T, K·D); positions, slots (T); pages (N, K, S, D) with S tokens per page.
+//! **shapes** rows, k, v (T, K·D); q, y (T, H·D); positions, slots (T); pages (N, K, S, D) with S tokens per page.
 //!
 //! **layout** row-major: a page of one head is contiguous, so that attention fetches it in one piece. A slot is
 //! page · S + offset (vLLM's `slot_mapping`).
 //!
-//! **launch** one block per token, 16 bytes an access where a head is a multiple of that. On a GPU a slot outside the
-//! pages traps.
+//! **launch** one block per token, 16 bytes an access where a head is a multiple of that; with the rotation, one block
+//! per token and a few of the heads of q, k and v, so that a decode step of few rows fills the chip. On a GPU a slot
+//! outside the pages traps.
 //!
 //! **numerics** copies, and the rotation of `rope`. Slots must be distinct: rows are written in no particular order.
 //!
-//! **traffic** 2·T·K·D elements for keys, and as many for values.
+//! **traffic** 2·T·K·D elements for keys, and as many for values; 2·T·H·D for queries.
 
 mod bugs;
 mod cuda;
 pub mod spec;
 
+use crate::flash::Heads;
 use crate::rope::rope;
 use codelsi_engine::{At, Ctx, Device, Error, Result, Tensor};
 
@@ -42,40 +44,63 @@ pub struct TokenSlots<'a> {
     pub slots: &'a Tensor,
 }
 
-/// Writes k (T, K·D), rotated by the positions of its tokens, and v (T, K·D) into their slots of `k_pages` and
-/// `v_pages` (N, K, S, D), in place: [`rope`] and [`kvstore`] fused.
+/// Returns q (T, H·D), rotated by the positions of its tokens; writes k (T, K·D), rotated too, and v (T, K·D) into
+/// their slots of `k_pages` and `v_pages` (N, K, S, D), in place: [`rope`] twice and [`kvstore`] twice, fused.
 ///
 /// # Errors
 /// As [`rope`] and [`kvstore`].
 pub fn rope_kvstore(
     cx: &Ctx,
     [k_pages, v_pages]: [&mut Tensor; 2],
-    [k, v]: [&Tensor; 2],
+    [q, k, v]: [&Tensor; 3],
     rows: TokenSlots,
-    kv_heads: usize,
+    heads: Heads,
+) -> Result<Tensor> {
+    let Device::Cuda(cuda) = cx.device() else {
+        check_all(cx, [k_pages, v_pages], [q, k, v], rows, heads).at("rope_kvstore")?;
+        let rotated = rope(cx, k, rows.positions, rows.rope_table, heads.kv_heads)?;
+        kvstore(cx, k_pages, &rotated, rows.slots)?;
+        kvstore(cx, v_pages, v, rows.slots)?;
+        return rope(cx, q, rows.positions, rows.rope_table, heads.heads);
+    };
+    let mut run = || {
+        check_all(cx, [k_pages, v_pages], [q, k, v], rows, heads)?;
+        let mut y = cx.empty(*q.shape(), q.dtype());
+        cuda::rope_store(cuda, &mut y, [k_pages, v_pages], [q, k, v], rows)?;
+        Ok(y)
+    };
+    run().at("rope_kvstore")
+}
+
+/// Checks the arguments of [`rope_kvstore`].
+fn check_all(
+    cx: &Ctx,
+    [k_pages, v_pages]: [&Tensor; 2],
+    [q, k, v]: [&Tensor; 3],
+    rows: TokenSlots,
+    Heads { heads, kv_heads, head_dim }: Heads,
 ) -> Result<()> {
     if k_pages.shape() != v_pages.shape() || k_pages.shape().get(1) != Some(&kv_heads) {
-        let message = format!("pages {k_pages:?} and {v_pages:?} do not have {kv_heads} heads");
-        return Err(Error::op("rope_kvstore", message));
+        return Err(Error::new(format!("pages {k_pages:?} and {v_pages:?} do not have {kv_heads} heads")));
     }
-    let Device::Cuda(cuda) = cx.device() else {
-        let rotated = rope(cx, k, rows.positions, rows.rope_table, kv_heads)?;
-        kvstore(cx, k_pages, &rotated, rows.slots)?;
-        return kvstore(cx, v_pages, v, rows.slots);
+    check(cx, k_pages, k, rows.slots)?;
+    check(cx, v_pages, v, rows.slots)?;
+    let rotates = |x: &Tensor, heads: usize| {
+        x.shape().as_matrix() == (k.shape()[0], heads * head_dim) && x.dtype() == k.dtype()
     };
-    let width = kv_heads * rows.rope_table.shape().as_matrix().1;
-    let fit = |pages: &Tensor, x: &Tensor| check(cx, pages, x, rows.slots);
-    fit(k_pages, k).and_then(|()| fit(v_pages, v)).at("rope_kvstore")?;
-    if k.shape() != v.shape() || k.dtype() != v.dtype() || k.shape().as_matrix().1 != width {
+    if !rotates(q, heads) || !rotates(k, kv_heads) || rows.rope_table.shape().as_matrix().1 != head_dim {
         let table = rows.rope_table.shape();
-        let message = format!("k {k:?} and v {v:?} are not {kv_heads} heads of the table {table}");
-        return Err(Error::op("rope_kvstore", message));
+        return Err(Error::new(format!(
+            "q {q:?} and k {k:?} are not {heads} and {kv_heads} heads of the table {table}"
+        )));
     }
     if rows.positions.shape() != rows.slots.shape() {
-        let message = format!("positions {:?} do not fit slots {:?}", rows.positions, rows.slots);
-        return Err(Error::op("rope_kvstore", message));
+        return Err(Error::new(format!("positions {:?} do not fit slots {:?}", rows.positions, rows.slots)));
     }
-    cuda::rope_store(cuda, [k_pages, v_pages], [k, v], rows).at("rope_kvstore")
+    match cx.is_recording() && q.id().is_some() {
+        true => Err(Error::new("has no backward, and q wants a gradient")),
+        false => Ok(()),
+    }
 }
 
 fn check(cx: &Ctx, pages: &Tensor, rows: &Tensor, slots: &Tensor) -> Result<()> {
@@ -150,7 +175,8 @@ mod tests {
         let rows = TokenSlots { positions: &index, rope_table: &rope_table, slots: &index };
         let store = |pages: &[usize]| {
             let x = zeros(&[1, 4]);
-            rope_kvstore(&cx, [&mut zeros(pages), &mut zeros(pages)], [&x, &x], rows, 2)
+            let heads = Heads { heads: 2, kv_heads: 2, head_dim: 2 };
+            rope_kvstore(&cx, [&mut zeros(pages), &mut zeros(pages)], [&x; 3], rows, heads)
         };
         assert!(store(&[2, 2, 3, 2]).is_ok());
         let error = store(&[2, 1, 3, 4]).unwrap_err().to_string();

@@ -1,5 +1,6 @@
 //! Scattered rows by plain loops.
 
+use crate::flash::Heads;
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, Shapes, Spec};
 use codelsi_engine::{DType, Label};
 
@@ -8,7 +9,11 @@ pub static SPEC: Spec = Spec {
     name: "kvstore",
     cases,
     random: |dtype, draw| match draw.below(2) {
-        0 => rotated(1 + draw.below(9), draw.size(60), 2 * draw.size(128), dtype),
+        0 => {
+            let kv_heads = 1 + draw.below(9);
+            let heads = [kv_heads * (1 + draw.below(3)), kv_heads];
+            rotated(heads, draw.size(60), 2 * draw.size(128), dtype)
+        }
         _ => {
             let (n, s) = (draw.size(30), draw.size(40));
             case([n, 1 + draw.below(9), s, draw.width(150)], 1 + draw.below((n * s).min(60)), dtype)
@@ -16,10 +21,10 @@ pub static SPEC: Spec = Spec {
     },
     sources: &[&super::cuda::SOURCE],
     shapes: Shapes {
-        sizes: "T,K,D",
-        case: |dtype, s| rotated(s[1], s[0], s[2], dtype),
+        sizes: "T,H,K,D",
+        case: |dtype, s| rotated([s[1], s[2]], s[0], s[3], dtype),
         backward: None,
-        real: &[&[4096, 40, 128]],
+        real: &[&[4096, 40, 40, 128]],
     },
     invariance: Invariance::NotByRow("its output is pages, which hold copies of rows"),
     bugs: &[super::bugs::BUGS],
@@ -30,21 +35,23 @@ fn cases(dtype: DType) -> Vec<Case> {
         [([1, 1, 1, 1], 1), ([3, 1, 4, 17], 5), ([3, 5, 4, 4], 7), ([5, 2, 16, 64], 40), ([9, 3, 8, 80], 70)];
     let residues = (0..8).map(|r| case([3, 5, 4, 64 + r], 9, dtype));
     let stores = sizes.into_iter().map(|(pages, t)| case(pages, t, dtype));
-    let rotated = [(1, 3, 2), (3, 2, 12), (5, 9, 72), (3, 9, 70), (40, 2, 128)]
-        .map(|(k, t, d)| rotated(k, t, d, dtype));
+    let rotated = [([1, 1], 3, 2), ([3, 3], 2, 12), ([10, 5], 9, 72), ([6, 3], 9, 70), ([40, 40], 2, 128)]
+        .map(|(heads, t, d)| rotated(heads, t, d, dtype));
     stores.chain(residues).chain(rotated).collect()
 }
 
-/// Makes a case of keys of `k` heads of `d` channels, rotated and stored with their values in pages of four tokens.
-fn rotated(k: usize, t: usize, d: usize, dtype: DType) -> Case {
-    let (width, pages) = (k * d, t.div_ceil(4) + 1);
+/// Makes a case of queries of `h` heads of `d` channels, rotated, and keys of `k` heads, rotated and stored with their
+/// values in pages of four tokens.
+fn rotated([h, k]: [usize; 2], t: usize, d: usize, dtype: DType) -> Case {
+    let pages = t.div_ceil(4) + 1;
     let slots = (0..t).map(|i| (t - 1 - i) as i32).collect();
     let positions = (0..t).map(|t| (t * 211 % 512) as i32).collect();
     Case {
-        name: format!("rope K={k} D={d} T={t}"),
+        name: format!("rope H={h} K={k} D={d} T={t}"),
         inputs: vec![
-            Input::storage([t, width]).frozen(),
-            Input::storage([t, width]).frozen(),
+            Input::storage([t, h * d]).frozen(),
+            Input::storage([t, k * d]).frozen(),
+            Input::storage([t, k * d]).frozen(),
             Input::ints(positions),
             Input::ints(slots),
         ],
@@ -52,17 +59,23 @@ fn rotated(k: usize, t: usize, d: usize, dtype: DType) -> Case {
             let table = crate::rope::cos_sin_table(cx.device(), 512, d, 1e4, 1.0)?;
             let zeros = || cx.device().zeros(Label::Kv, [pages, k, 4, d], x[0].dtype());
             let (mut k_pages, mut v_pages) = (zeros(), zeros());
-            let rows = super::TokenSlots { positions: x[2], rope_table: &table, slots: x[3] };
-            super::rope_kvstore(cx, [&mut k_pages, &mut v_pages], [x[0], x[1]], rows, k)?;
-            Ok(vec![k_pages, v_pages])
+            let rows = super::TokenSlots { positions: x[3], rope_table: &table, slots: x[4] };
+            let heads = Heads { heads: h, kv_heads: k, head_dim: d };
+            let pages = [&mut k_pages, &mut v_pages];
+            let y = super::rope_kvstore(cx, pages, [x[0], x[1], x[2]], rows, heads)?;
+            Ok(vec![y, k_pages, v_pages])
         }),
         reference: Box::new(move |x| {
-            let rotated = crate::rope::spec::rotate(&x[0], &x[2], d);
-            [&rotated, &x[1]].map(|rows| scatter(rows, &x[3], [pages, k, 4, d])).into()
+            let rotate = |rows| crate::rope::spec::rotate(rows, &x[3], d);
+            let pages = |rows| scatter(rows, &x[4], [pages, k, 4, d]);
+            vec![rotate(&x[0]), pages(&rotate(&x[1])), pages(&x[2])]
         }),
         compare: Compare::Error,
         terms: 2,
-        cost: Cost { bytes: (4 * t * width * dtype.size()) as f64, flops: (3 * t * width) as f64 },
+        cost: Cost {
+            bytes: (2 * t * (h + 2 * k) * d * dtype.size()) as f64,
+            flops: (3 * t * (h + k) * d) as f64,
+        },
     }
 }
 

@@ -20,6 +20,18 @@ pub const BUGS: &[Bug] = &[
     Bug::new("lora.cu", "every linear takes the first one's S", ["at = s_at + g", "at = g"], THREE),
     Bug::new(
         "lora.cu",
+        "every linear has the first one's B",
+        ["pick(place.target, b0, b1, b2, b3)", "b0"],
+        THREE,
+    ),
+    Bug::new(
+        "lora.cu",
+        "every linear has the first one's weight",
+        ["{pick(place.target, w0, w1, w2, w3), C", "{w0, C"],
+        THREE,
+    ),
+    Bug::new(
+        "lora.cu",
         "rows take the adapter before theirs",
         ["choice[row] == g;", "choice[row] == g + 1;"],
         CHOSEN,
@@ -141,7 +153,7 @@ pub const BUGS: &[Bug] = &[
         THREE_F32,
     ),
     Bug::new(
-        "targets.cuh",
+        "group.cuh",
         "the fourth linear is the third",
         ["i == 2 ? x2 : x3", "x2"],
         (BF16, "T=21 C=72 R=5 N=[24, 40, 16, 33] p=0.2"),

@@ -14,8 +14,8 @@
 //! In dx the slabs come first and are masked in the accumulators, and the main products continue from there.
 //!
 //! **launch** on a GPU in bf16: S of all targets from one read of x, which makes the dropout mask and keeps it for
-//! backward, with split-K over slices of 512 channels, and their sum; then for each target the product of gemm with the
-//! slab S Bᵀ in front (`lora.cu`). Backward: dS and dB of all targets from one read of each dy, and dA of all from one
+//! backward, with split-K over slices of 512 channels, and their sum; then the products of gemm of all targets in one
+//! launch, each with its slab S Bᵀ in front (`lora.cu`). Backward: dS and dB of all targets from one read of each dy, and dA of all from one
 //! read of x, each in partial sums and a launch that adds them; dx (`dx.cu`). In f32
 //! the plain products of gemm, in the order of the CPU twin.
 //!

@@ -1,9 +1,6 @@
-// Up to four linears that share x: kernels take their pointers and sizes as separate parameters and pick one by index.
+// Sizes of the parts of up to four linears that share x (group.cuh).
 #pragma once
-
-template <typename T> __device__ inline T pick(int i, T x0, T x1, T x2, T x3) {
-    return i == 0 ? x0 : i == 1 ? x1 : i == 2 ? x2 : x3;
-}
+#include "group.cuh"
 
 __device__ inline int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 

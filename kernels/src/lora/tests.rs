@@ -57,7 +57,9 @@ fn an_adapter_costs_at_most_three_percent() {
         let layout = ColumnOffsets::new(&[o.target()]);
         s = Some(low_rank(&run, &o.x, &[o.target()], &layout).unwrap().0);
     });
-    let main = costs(cuda, || adapted(&run, &mut y, &o.x, &o.target(), (&s.unwrap(), 0), tile).unwrap());
+    let (outs, s) = (std::slice::from_mut(&mut y), s.unwrap());
+    let main =
+        costs(cuda, || adapted(&run, outs, &o.x, &[o.target()], (&s, &[0, 16]), (tile, true)).unwrap());
     let (rows, tiles) = ((2048 / t) as f64, (2048 / t * (5120 / n)) as f64);
     for (i, what) in ["instructions", "bytes"].into_iter().enumerate() {
         let adapted = main[0][i] * tiles + narrow.iter().map(|launch| launch[i]).sum::<f64>() * rows;

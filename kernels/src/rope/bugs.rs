@@ -16,19 +16,19 @@ pub const BUGS: &[Bug] = &[
         ["load(sin, row + D / 2 + j)", "load(sin, row + j)"],
         (F32, "T=3 H=1 D=6"),
     ),
-    Bug::new("rope.cuh", "one head too many", ["head < H", "head <= H"], (F32, "T=3 H=1 D=6")),
+    Bug::new("rope.cu", "one head too many", ["head < H", "head <= H"], (F32, "T=3 H=1 D=6")),
     Bug::new("rope.cuh", "backward turns forwards", ["direction * sin[i]", "sin[i]"], (BF16, "T=7 H=3 D=10")),
     Bug::new("rope.cu", "the angle of the place in the batch", ["positions[t]", "t"], (BF16, "T=7 H=3 D=10")),
     Bug::new(
         "rope.cuh",
         "rows of the table half as long",
-        ["table + i64(position) * D, j", "table + i64(position) * half, j"],
+        ["table + i64(position) * D, j", "table + i64(position) * (D / 2), j"],
         (F32, "T=17 H=2 D=16"),
     ),
     Bug::new(
         "rope.cu",
         "rows one element further apart than they are",
-        ["x + t * width", "x + t * (width + 1)"],
+        ["x + (t * H + head) * D", "x + (t * H + head) * D + t"],
         (BF16, "T=17 H=2 D=16"),
     ),
     Bug::new(

@@ -10,6 +10,9 @@ extern "C" __global__ void rope(E *y,                 // (T, H·D)
                                 const int *positions, // (T)
                                 const float *table,   // (P, D): cos, then sin
                                 float direction, int H, int D, int P) {
-    i64 t = blockIdx.x, width = H * D;
-    turn(y + t * width, x + t * width, table, positions[t], direction, H, D, P, D);
+    i64 t = blockIdx.x;
+    Rotation rotation(table, positions[t], D, P);
+    if (rotation.head >= rotation.heads) return;
+    for (int head = rotation.head; head < H; head += rotation.heads)
+        rotation.turn(y + (t * H + head) * D, x + (t * H + head) * D, direction, D);
 }

@@ -32,30 +32,44 @@ __device__ inline void load_angles(float (&cos)[VEC], float (&sin)[VEC], const f
     }
 }
 
-// Rotates H heads of D elements by the angles of one position, by a block: each thread keeps the angles of VEC pairs
-// and applies them to one head after the other.
-__device__ inline void turn(E *y,               // (H, …): D elements of every `stride`
-                            const E *x,         // (H, D)
-                            const float *table, // (P, D): cos, then sin
-                            int position, float direction, int H, int D, int P, i64 stride) {
-    if (position < 0 || position >= P) __trap();
-    int half = D / 2, parts = half / VEC, heads = blockDim.x / parts;
-    int j = threadIdx.x % parts * VEC, head = threadIdx.x / parts;
+// The work of one thread of a block that rotates whole heads by the angles of one position: the pairs j..j + VEC of
+// head `head` of every `heads`. A thread whose `head` is `heads` or more has none.
+struct Rotation {
+    int j, head, heads;
     float cos[VEC], sin[VEC];
-    load_angles(cos, sin, table + i64(position) * D, j, D);
-    if (head >= heads) return;
-    for (; head < H; head += heads) {
+
+    __device__ Rotation(const float *table, // (P, D): cos, then sin
+                        int position, int D, int P) {
+        if (position < 0 || position >= P) __trap();
+        int parts = D / 2 / VEC;
+        heads = blockDim.x / parts;
+        j = threadIdx.x % parts * VEC, head = threadIdx.x / parts;
+        load_angles(cos, sin, table + i64(position) * D, j, D);
+    }
+
+    // y = x, rotated forwards or backwards.
+    __device__ void turn(E *y,       // (D)
+                         const E *x, // (D)
+                         float direction, int D) const {
         float x0[VEC], x1[VEC];
-        load(x0, x + head * D + j);
-        load(x1, x + head * D + half + j);
+        load(x0, x + j);
+        load(x1, x + D / 2 + j);
 #pragma unroll
         for (int i = 0; i < VEC; i++) {
             float sine = direction * sin[i], first = x0[i];
             x0[i] = first * cos[i] - x1[i] * sine;
             x1[i] = x1[i] * cos[i] + first * sine;
         }
-        E *to = y + head * stride + j;
-        store(to, x0);
-        store(to + half, x1);
+        store(y + j, x0);
+        store(y + D / 2 + j, x1);
     }
-}
+
+    // y = x.
+    __device__ void copy(E *y,       // (D)
+                         const E *x, // (D)
+                         int D) const {
+        typedef Pack<E, VEC> Packed;
+        *reinterpret_cast<Packed *>(y + j) = *reinterpret_cast<const Packed *>(x + j);
+        *reinterpret_cast<Packed *>(y + D / 2 + j) = *reinterpret_cast<const Packed *>(x + D / 2 + j);
+    }
+};

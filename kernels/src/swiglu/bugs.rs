@@ -5,9 +5,9 @@ use codelsi_engine::DType::{BF16, F32};
 
 pub const BUGS: &[Bug] = &[
     Bug::new(
-        "swiglu.cu",
+        "prelude.cuh",
         "silu is the sigmoid alone",
-        ["gate * sigmoid<E>(gate)", "sigmoid<E>(gate)"],
+        ["gate * sigmoid<Elem>(gate)", "sigmoid<Elem>(gate)"],
         (F32, "T=3 F=17"),
     ),
     Bug::new(

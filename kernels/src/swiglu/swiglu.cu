@@ -4,7 +4,7 @@
 // options E storage
 #include "map.cuh"
 
-__device__ inline float value(float gate, float up) { return gate * sigmoid<E>(gate) * up; }
+__device__ inline float value(float gate, float up) { return gated<E>(gate, up); }
 
 __device__ inline Values<2> gradients(float dy, float gate, float up) {
     float s = sigmoid<E>(gate);

@@ -4,13 +4,15 @@
 use crate::llama::{Layer, Llama};
 use codelsi_engine::{Ctx, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::embed::embed;
-use codelsi_kernels::flash::Heads;
+use codelsi_kernels::flash::{Heads, arrivals};
 use codelsi_kernels::kvstore::kvstore;
 
 /// Keys and values of every layer, in pages of `page_size` tokens, with reference counts of the pages.
 pub(super) struct KvCache {
     /// Keys and values of each layer, (pages, K, page_size, D): a page of one head is contiguous.
     layers: Vec<(Tensor, Tensor)>,
+    /// What attention counts while it reads them.
+    arrivals: Tensor,
     page_size: usize,
     /// Number of sequences that use each page.
     ref_counts: Vec<u32>,
@@ -26,8 +28,9 @@ pub(super) struct BlockTable {
 }
 
 impl KvCache {
-    /// Allocates `pages` free pages of `page_size` tokens each, for the heads of `model` on this rank.
-    pub fn new(device: &Device, model: &Llama, pages: usize, page_size: usize) -> Self {
+    /// Allocates `pages` free pages of `page_size` tokens each, for the heads of `model` on this rank and up to
+    /// `sequences` sequences.
+    pub fn new(device: &Device, model: &Llama, sequences: usize, pages: usize, page_size: usize) -> Self {
         let allocate = |layer: &Layer| {
             let Heads { kv_heads, head_dim, .. } = layer.heads();
             let empty = || device.empty(Label::Kv, [pages, kv_heads, page_size, head_dim], model.compute());
@@ -35,6 +38,7 @@ impl KvCache {
         };
         KvCache {
             layers: model.layers().iter().map(|layer| allocate(layer)).collect(),
+            arrivals: arrivals(device, sequences, model.rank_layout().heads(model.config())),
             page_size,
             ref_counts: vec![0; pages],
             free: (0..pages).rev().collect(),
@@ -42,9 +46,10 @@ impl KvCache {
         }
     }
 
-    /// Keys and values of a layer, (pages, K, page_size, D).
-    pub fn layer(&mut self, layer: usize) -> &mut (Tensor, Tensor) {
-        &mut self.layers[layer]
+    /// Keys and values of a layer, (pages, K, page_size, D), and the [`arrivals`] of attention over them.
+    pub fn layer(&mut self, layer: usize) -> ([&mut Tensor; 2], &mut Tensor) {
+        let (k, v) = &mut self.layers[layer];
+        ([k, v], &mut self.arrivals)
     }
 
     /// Returns the slot (page · page_size + offset) of `position`, to be written after [`KvCache::copy_shared`].

@@ -1,17 +1,19 @@
 //! Runs a step on the device: one copy sends its inputs, and one copy returns the sampled tokens.
 //!
 //! A decode-only step is therefore the same work for every batch of its size, whatever its sequences are: on a GPU it is
-//! recorded once as a CUDA graph and replayed, instead of launching each kernel.
+//! recorded once as a CUDA graph and replayed, instead of launching each kernel. Recordings are kept by the number of
+//! sequences and by the width of their block tables, which [`table_width`] rounds, so that grids are as large as the
+//! sequences are.
 
 use super::kv_cache::KvCache;
-use crate::llama::{Llama, RowContext};
+use crate::llama::{Llama, Qkv, ResidualStream, RowContext};
 use crate::parallel::Layout;
 use codelsi_engine::cuda::GraphCache;
 use codelsi_engine::{Ctx, DType, Device, Label, Result, Shape, StagedInputs, Tensor};
 use codelsi_kernels::dropout::DropoutRate;
 use codelsi_kernels::embed::embed;
 use codelsi_kernels::flash::{PagedBatch, flash_paged};
-use codelsi_kernels::kvstore::kvstore;
+use codelsi_kernels::kvstore::{TokenSlots, rope_kvstore};
 use codelsi_kernels::sample::{CHOICE_WORDS, PARAM_WORDS, PackedParams, SampledToken, draw, read};
 
 /// The inputs of one step: rows of tokens, and the tokens to sample after them.
@@ -25,8 +27,9 @@ pub(super) struct StepInputs {
     sequences: Vec<i32>,
     /// Slot of each row's key and value in the KV cache.
     slots: Vec<i32>,
-    /// Block tables of the sequences, all as wide as the largest sequence's, padded with −1.
+    /// Block tables of the sequences, `width` pages each, padded with −1.
     pub block_tables: Vec<i32>,
+    pub width: usize,
     /// Rows whose logits are computed, ascending.
     pub logit_rows: Vec<i32>,
     /// Index into `logit_rows` of each token to sample.
@@ -45,6 +48,7 @@ impl StepInputs {
             positions: zeros.clone(),
             slots: zeros,
             block_tables: vec![0; n * width],
+            width,
             sequences: all.clone(),
             logit_rows: all.clone(),
             sample_rows: all,
@@ -69,6 +73,14 @@ impl StepInputs {
     fn is_decode_only(&self) -> bool {
         self.rows() == self.logit_rows.len() && self.rows() == self.sample_rows.len()
     }
+}
+
+/// Returns the width of the block tables of a step whose longest sequence has `pages` pages, at most `capacity`: its
+/// tokens rounded up to a power of two, so that few widths serve all steps.
+pub(super) fn table_width(pages: usize, page_size: usize, capacity: usize) -> usize {
+    /// Tokens below which attention's grid does not shrink.
+    const SHORTEST: usize = 256;
+    (pages * page_size).max(SHORTEST).next_power_of_two().div_ceil(page_size).min(capacity)
 }
 
 /// Upper limits of a step's inputs.
@@ -100,7 +112,8 @@ pub(super) struct ModelRunner<'a> {
     parcel: StagedInputs,
     /// The sampled tokens, (sequences, [`CHOICE_WORDS`]) i32.
     choices: Tensor,
-    graphs: Option<GraphCache>,
+    /// By rows, and by the width of block tables.
+    graphs: Option<GraphCache<(usize, usize)>>,
 }
 
 /// A step's inputs on the device.
@@ -163,7 +176,7 @@ impl<'a> ModelRunner<'a> {
         let ModelRunner { cx, model, choices, graphs, .. } = self;
         let mut launch = || compute(cx, model, cache, &inputs, choices);
         match graphs {
-            Some(graphs) if step.is_decode_only() => graphs.run(step.rows(), launch)?,
+            Some(graphs) if step.is_decode_only() => graphs.run((step.rows(), step.width), launch)?,
             _ => launch()?,
         }
         match step.sample_rows.len() {
@@ -180,11 +193,11 @@ impl<'a> ModelRunner<'a> {
             sequences,
             slots,
             block_tables,
+            width,
             logit_rows,
             sample_rows,
             sampling,
         } = step;
-        let width = self.capacity.width;
         let samples = sample_rows.len();
         let sample_rows: &[i32] = if samples == logit_rows.len() { &[] } else { sample_rows };
         let logit_rows: &[i32] = if logit_rows.len() == step.rows() { &[] } else { logit_rows };
@@ -195,7 +208,7 @@ impl<'a> ModelRunner<'a> {
                 (vector(positions), positions),
                 (vector(sequences), sequences),
                 (vector(slots), slots),
-                (Shape::from([block_tables.len() / width, width]), block_tables),
+                (Shape::from([block_tables.len() / width, *width]), block_tables),
                 (vector(logit_rows), logit_rows),
                 (vector(sample_rows), sample_rows),
                 (Shape::from([samples, PARAM_WORDS]), &sampling.params),
@@ -218,7 +231,7 @@ impl<'a> ModelRunner<'a> {
 
 /// Returns a recorder of steps on a GPU. Steps in which ranks communicate are not recorded: their exchange goes
 /// through the host or waits for it.
-fn graph_recorder(device: &Device, model: &Llama) -> Option<GraphCache> {
+fn graph_recorder(device: &Device, model: &Llama) -> Option<GraphCache<(usize, usize)>> {
     match device {
         Device::Cuda(cuda) if model.rank_layout().layout() == Layout::Replicate => {
             Some(GraphCache::new(cuda))
@@ -235,31 +248,33 @@ fn compute(
     inputs: &DeviceInputs,
     choices: &mut Tensor,
 ) -> Result<()> {
-    let h = forward(cx, model, cache, inputs)?;
+    let mut stream = forward(cx, model, cache, inputs)?;
     if inputs.params.shape().elements() == 0 {
         return Ok(());
     }
-    let h = gather_rows(cx, h, &inputs.logit_rows)?;
-    let logits = model.logits(cx, &model.final_norm(cx, &h)?)?;
+    if inputs.logit_rows.shape().elements() > 0 {
+        stream = gather_rows(cx, stream.sum(cx)?, &inputs.logit_rows)?.into();
+    }
+    let logits = model.logits(cx, &model.final_norm(cx, stream)?)?;
     let logits = gather_rows(cx, logits, &inputs.sample_rows)?;
     draw(cx, choices, &logits, &inputs.params, &inputs.previous)
 }
 
 /// Returns the residual stream (rows, C) after the last layer; writes keys and values to the cache.
-fn forward(cx: &Ctx, model: &Llama, cache: &mut KvCache, inputs: &DeviceInputs) -> Result<Tensor> {
+fn forward(cx: &Ctx, model: &Llama, cache: &mut KvCache, inputs: &DeviceInputs) -> Result<ResidualStream> {
     let DeviceInputs { tokens, positions, sequences, slots, block_tables, .. } = inputs;
     let rows = RowContext { positions, rope: model.rope(), dropout_keys: None };
     let paged = PagedBatch { sequences, positions, block_tables };
-    let mut h = model.embed(cx, tokens)?;
+    let stored = TokenSlots { positions, rope_table: model.rope(), slots };
+    let mut stream = ResidualStream::from(model.embed(cx, tokens)?);
     for (i, layer) in model.layers().iter().enumerate() {
-        let (k_pages, v_pages) = cache.layer(i);
-        h = layer.forward(cx, &h, rows, DropoutRate::ZERO, |cx, q, k, v| {
-            kvstore(cx, k_pages, k, slots)?;
-            kvstore(cx, v_pages, v, slots)?;
-            flash_paged(cx, q, k_pages, v_pages, paged, layer.heads())
+        let ([k_pages, v_pages], arrivals) = cache.layer(i);
+        stream = layer.forward(cx, stream, rows, DropoutRate::ZERO, |cx, Qkv { q, k, v }| {
+            let q = rope_kvstore(cx, [k_pages, v_pages], [&q, &k, &v], stored, layer.heads())?;
+            flash_paged(cx, &q, [k_pages, v_pages], paged, arrivals, layer.heads())
         })?;
     }
-    Ok(h)
+    Ok(stream)
 }
 
 /// Returns the rows of `x` at `index`, or all rows if it is empty.

@@ -1,7 +1,7 @@
 //! Continuous batching: each step carries the next token of every running sequence and a chunk of a waiting prompt.
 
 use super::kv_cache::{BlockTable, KvCache};
-use super::model_runner::{ModelRunner, StepCapacity, StepInputs};
+use super::model_runner::{ModelRunner, StepCapacity, StepInputs, table_width};
 use super::request::{Completion, FinishReason, GenerationRequest};
 use super::stop_checker::StopChecker;
 use crate::end_tokens::end_tokens;
@@ -135,7 +135,7 @@ impl<'a> Scheduler<'a> {
             width,
             penalized: sequences * max(&|r| if penalizes_repetition(r) { tokens(r) } else { 0 }),
         };
-        let mut cache = KvCache::new(device, model, pages, limits.page_size);
+        let mut cache = KvCache::new(device, model, sequences + 1, pages, limits.page_size);
         Ok(Scheduler {
             runner: ModelRunner::new(device, model, &mut cache, capacity, limits.cuda_graphs)?,
             cache,
@@ -213,7 +213,7 @@ impl<'a> Scheduler<'a> {
                 step.logit_rows.push(step.rows() as i32 - 1);
             }
         }
-        step.block_tables = self.block_tables();
+        (step.block_tables, step.width) = self.block_tables();
         self.fork_prefilled();
         // Completions forked from one prompt share its row of logits.
         let last = step.logit_rows.len().saturating_sub(1);
@@ -222,16 +222,18 @@ impl<'a> Scheduler<'a> {
         Ok(step)
     }
 
-    /// Returns the block tables of the running sequences and the one in prefill, padded with −1.
-    fn block_tables(&self) -> Vec<i32> {
-        let tables = self.running.iter().chain(&self.prefilling).map(|sequence| &sequence.table.pages);
+    /// Returns the block tables of the running sequences and the one in prefill, padded with −1, and their width.
+    fn block_tables(&self) -> (Vec<i32>, usize) {
+        let tables = || self.running.iter().chain(&self.prefilling).map(|sequence| &sequence.table.pages);
+        let longest = tables().map(Vec::len).max().unwrap_or(0);
+        let width = table_width(longest, self.limits.page_size, self.width);
         let mut flat = Vec::new();
-        for pages in tables {
-            let end = flat.len() + self.width;
+        for pages in tables() {
+            let end = flat.len() + width;
             flat.extend(pages.iter().map(|&page| page as i32));
             flat.resize(end, -1);
         }
-        flat
+        (flat, width)
     }
 
     /// Turns a prompt whose last token is cached into the sequences of its completions.

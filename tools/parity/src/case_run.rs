@@ -60,15 +60,16 @@ impl CaseRun<'_> {
         let mut h = model.embed(&cx, &batch.ids)?;
         compare("hidden.0", floats(&h)?)?;
         for (i, layer) in model.layers().iter().enumerate() {
-            let x = layer.qkv(&cx, &h, place, DropoutRate::ZERO)?;
+            let (input, input_norm) = layer.input_norm(&cx, h)?;
+            let x = layer.rotate(&cx, layer.qkv(&cx, &input_norm, place, DropoutRate::ZERO)?, place)?;
             let o = flash(&cx, &x.q, &x.k, &x.v, &batch.document_starts, layer.heads())?;
             let attention = layer.attention_output(&cx, &o, place, DropoutRate::ZERO)?;
-            let (sum, normed) = layer.post_norm(&cx, &h, &attention)?;
+            let (sum, normed) = layer.post_norm(&cx, &input, &attention)?;
             let mlp = layer.mlp(&cx, &normed, place, DropoutRate::ZERO)?;
             h = add(&cx, &sum, &mlp)?;
             if i == 0 {
                 let heads = layer.heads();
-                compare("layer0.norm", floats(&x.normed)?)?;
+                compare("layer0.norm", floats(&input_norm)?)?;
                 if heads.heads == model.config().heads {
                     compare("layer0.q_rope", by_head(&x.q, heads.heads)?)?;
                     compare("layer0.k_rope", by_head(&x.k, heads.kv_heads)?)?;

@@ -7,14 +7,15 @@ use crate::cuda::flat_grid;
 use crate::dropout::Dropout;
 use crate::dropout::cuda::WITH_MASK;
 use crate::gemm::cuda::{
-    MAINLOOP, OperandLayout, PartialSums, SHAPE_CONSTANTS, SHAPES, TILES, Tile, TileVariant, choose,
-    shared as tile_shared, sum, tile as tile_of, tile_variants,
+    GROUP_HEADER, MAINLOOP, OperandLayout, PartialSums, SHAPE_CONSTANTS, SHAPES, TILES, Tile, TileVariant,
+    choose, shared as tile_shared, sum, tile as tile_of, tile_variants,
 };
+use crate::gemm::group::{GROUP_SIZE as TARGETS, per_target, per_target_mut};
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{Ctx, DType, Error, Outs, Result, Tensor};
 
-/// The selection of targets.
+/// The parts of targets.
 const TARGETS_HEADER: (&str, &str) = ("targets.cuh", include_str!("../targets.cuh"));
 
 /// The words of a mask.
@@ -22,13 +23,13 @@ const MASK: (&str, &str) = ("mask.cuh", include_str!("../mask.cuh"));
 
 /// [`MAINLOOP`], the selection of targets, and masks.
 const WITH_TARGETS: &[(&str, &str)] =
-    &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], WITH_MASK[1], MASK, TARGETS_HEADER];
+    &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], GROUP_HEADER, WITH_MASK[1], MASK, TARGETS_HEADER];
 
-/// Forward: y in one pass over W.
+/// Forward: every y in one pass over the weights.
 pub static FORWARD: Source = Source {
     name: "lora.cu",
     text: include_str!("../lora.cu"),
-    headers: MAINLOOP,
+    headers: &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], GROUP_HEADER],
     constants: CONSTANTS,
     variants: || tile_variants().into_iter().map(|v| v.variant(Variant::PLAIN)).collect(),
 };
@@ -70,7 +71,7 @@ pub static STRIPS: Source = Source {
 pub static FOLD: Source = Source {
     name: "fold.cu",
     text: include_str!("../fold.cu"),
-    headers: &[WITH_TARGETS[0], TARGETS_HEADER],
+    headers: &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], GROUP_HEADER, TARGETS_HEADER],
     constants: CONSTANTS,
     variants: || vec![Variant::PLAIN],
 };
@@ -99,8 +100,6 @@ const CONSTANTS: &[Define] = &[
     Define::int("DA_SHAPE", DA_SHAPE),
 ];
 
-/// Linears of one launch.
-const TARGETS: usize = 4;
 /// Columns of S and dS are allocated in groups of this size.
 const RANK_GROUP: usize = 16;
 /// Channels of x that one part of S sums.
@@ -224,10 +223,10 @@ pub(super) fn forward(
     }
     let layout = ColumnOffsets::new(targets);
     let (s, mask) = low_rank(&run, x, targets, &layout)?;
-    for ((y, target), &at) in outs.iter_mut().zip(targets).zip(&layout.at) {
-        let tile = choose_tile(cuda, OperandLayout::NT, y, target.w, aligned(x, target));
-        adapted(&run, y, x, target, (&s, at), tile)?;
-    }
+    let widths: Vec<usize> = targets.iter().map(|t| t.w.shape()[0]).collect();
+    let aligned = targets.iter().all(|target| aligned(x, target));
+    let tile = choose_tile(cuda, OperandLayout::NT, (rows, &widths), targets[0].w, aligned);
+    adapted(&run, &mut outs, x, targets, (&s, &layout.at), (tile, aligned))?;
     Ok(Forward { outs, s: vec![s; targets.len()], mask })
 }
 
@@ -291,28 +290,29 @@ fn aligned(x: &Tensor, target: &LoraLinear) -> bool {
     x.shape().as_matrix().1.is_multiple_of(8) && target.rank().is_multiple_of(4)
 }
 
-/// Computes y = x Wᵀ + S Bᵀ with the given tile shape.
+/// Computes y = x Wᵀ + S Bᵀ of each target with the given tile shape; the target's columns of S begin at its `s_at`.
 pub(super) fn adapted(
     run: &LoraPass,
-    y: &mut Tensor,
+    outs: &mut [Tensor],
     x: &Tensor,
-    target: &LoraLinear,
-    (s, s_at): (&Tensor, usize),
-    tile: Tile,
+    targets: &[LoraLinear],
+    (s, s_at): (&Tensor, &[usize]),
+    (tile, aligned): (Tile, bool),
 ) -> Result<()> {
-    let ((t, c), (n, _), rank) = (x.shape().as_matrix(), target.w.shape().as_matrix(), target.rank());
-    let sizes = [t, n, c, rank, target.adapters(), s.shape().as_matrix().1, s_at];
-    let mut args = vec![
-        Arg::Out(y),
-        Arg::In(x),
-        Arg::In(target.w),
-        Arg::In(s),
-        Arg::In(target.b),
-        Arg::Maybe(run.adapter_ids),
-    ];
-    args.extend(sizes.map(|n| Arg::I32(n as i32)));
-    let variant = tile_variant(&tile, target.w, aligned(x, target));
-    start(run.cuda, &FORWARD, "lora", variant, grid(&tile, (t, n), target.w), &mut args)
+    let ((t, c), w) = (x.shape().as_matrix(), targets[0].w);
+    let widths: Vec<usize> = targets.iter().map(|target| target.w.shape()[0]).collect();
+    let mut args = per_target_mut(outs);
+    args.push(Arg::In(x));
+    args.extend(per_target(targets, |t| Arg::Maybe(t.map(|t| t.w))));
+    args.push(Arg::In(s));
+    args.extend(per_target(targets, |t| Arg::Maybe(t.map(|t| t.b))));
+    args.push(Arg::Maybe(run.adapter_ids));
+    args.extend(per_target(&widths, |n| Arg::I32(n.map_or(0, |&n| n as i32))));
+    args.extend(per_target(targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
+    args.extend(per_target(&s_at[..targets.len()], |at| Arg::I32(at.map_or(0, |&at| at as i32))));
+    args.extend([t, c, targets[0].adapters(), s.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
+    let grid = grid(&tile, (t, &widths), w);
+    start(run.cuda, &FORWARD, "lora", tile_variant(&tile, w, aligned), grid, &mut args)
 }
 
 /// Computes the backward in bf16: S and dS of all targets are one tensor each; dy is read once for dS and dB.
@@ -343,7 +343,7 @@ fn backward_bf16(
     args.extend([t, c, RUN, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &NARROW, "lora_da", alignment(c.is_multiple_of(8)).int("GROUPS", groups), grid, &mut args)?;
     let values = targets.iter().map(|target| target.rank() * c.div_ceil(4)).sum();
-    let mut args = per_target_mut(&mut all_da);
+    let mut args = per_target_mut(all_da.iter_mut().map(|t| &mut **t));
     args.push(Arg::In(&parts));
     args.extend(per_target(&targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
     args.push(Arg::F32(up));
@@ -389,7 +389,7 @@ fn ds_and_db(
 
     let values = t * pitch / 4 + sum(&|u| width(u) * u.target.rank().div_ceil(4));
     let mut args = vec![Arg::Out(ds)];
-    args.extend(per_target_mut(all_db));
+    args.extend(per_target_mut(all_db.iter_mut().map(|t| &mut **t)));
     args.extend([Arg::In(&ds_parts), Arg::In(&db_parts)]);
     args.extend(widths().into_iter().chain(ranks()));
     args.extend(per_target(used, |u| Arg::F32(u.map_or(0.0, |u| u.target.scale))));
@@ -404,7 +404,7 @@ fn input_gradient(run: &LoraPass, dx: &mut Tensor, ds: &Tensor, used: &[Backward
     let (t, c) = dx.shape().as_matrix();
     let width = |u: &BackwardLinear| u.dy.shape().as_matrix().1;
     let aligned = c.is_multiple_of(8) && used.iter().all(|u| width(u).is_multiple_of(8));
-    let tile = choose_tile(cuda, OperandLayout::NN, dx, w, aligned);
+    let tile = choose_tile(cuda, OperandLayout::NN, (t, &[c]), w, aligned);
     let mut args = vec![Arg::Out(dx), Arg::Maybe(run.mask.as_ref()), Arg::In(ds)];
     args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.target.a))));
     args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.dy))));
@@ -413,7 +413,7 @@ fn input_gradient(run: &LoraPass, dx: &mut Tensor, ds: &Tensor, used: &[Backward
     args.extend(per_target(used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32))));
     args.push(Arg::F32(up));
     args.extend([t, c, ds.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
-    start(cuda, &DX, "lora_dx", tile_variant(&tile, w, aligned), grid(&tile, (t, c), w), &mut args)
+    start(cuda, &DX, "lora_dx", tile_variant(&tile, w, aligned), grid(&tile, (t, &[c]), w), &mut args)
 }
 
 /// Returns the dropout mask (T, ⌈C/32⌉) i32: a bit for every channel of every token, 1 when it is kept.
@@ -436,30 +436,15 @@ fn mask(cx: &Ctx, cuda: &Cuda, dropout: &Dropout, x: &Tensor) -> Result<Tensor> 
     Ok(mask)
 }
 
-/// Returns [`TARGETS`] arguments, one of each target and null for missing targets.
-fn per_target<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec<Arg<'a>> {
-    let mut args: Vec<Arg> = (0..TARGETS).map(|i| of(all.get(i))).collect();
-    // The first target is never missing.
-    if let Arg::Maybe(Some(first)) = args[0] {
-        args[0] = Arg::In(first);
-    }
-    args
-}
-
-/// Returns [`TARGETS`] outputs, null for missing targets; there is a first one.
-fn per_target_mut<'a>(all: &'a mut [&mut Tensor]) -> Vec<Arg<'a>> {
-    let missing = TARGETS - all.len();
-    let given = all.iter_mut().enumerate().map(|(i, t)| match i {
-        0 => Arg::Out(t),
-        _ => Arg::MaybeOut(Some(t)),
-    });
-    given.chain((0..missing).map(|_| Arg::MaybeOut(None))).collect()
-}
-
-fn choose_tile(cuda: &Cuda, form: OperandLayout, y: &Tensor, w: &Tensor, aligned: bool) -> Tile {
-    let (m, n) = y.shape().as_matrix();
+fn choose_tile(
+    cuda: &Cuda,
+    form: OperandLayout,
+    (m, widths): (usize, &[usize]),
+    w: &Tensor,
+    aligned: bool,
+) -> Tile {
     match (aligned, w.dtype()) {
-        (true, DType::BF16) => choose(form, m, n, cuda.properties().multiprocessors),
+        (true, DType::BF16) => choose(form, m, widths, cuda.properties().multiprocessors),
         _ => TILES[2],
     }
 }
@@ -473,8 +458,8 @@ fn alignment(aligned: bool) -> Variant {
     Variant::PLAIN.int("ALIGNED", aligned as usize)
 }
 
-fn grid(tile: &Tile, (m, n): (usize, usize), w: &Tensor) -> Grid {
-    let blocks = m.div_ceil(tile.rows) * n.div_ceil(tile.columns);
+fn grid(tile: &Tile, (m, widths): (usize, &[usize]), w: &Tensor) -> Grid {
+    let blocks = m.div_ceil(tile.rows) * widths.iter().map(|n| n.div_ceil(tile.columns)).sum::<usize>();
     Grid { blocks: [blocks, 1, 1], threads: tile.threads, shared: tile_shared(tile, w.dtype()) }
 }
 
