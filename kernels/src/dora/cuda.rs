@@ -1,7 +1,7 @@
 //! The launches of `dora.cu`.
 
 use crate::cuda::{HEADERS, access_width, all_weighted, row_threads, weighted};
-use crate::gemm::cuda::{PartialSums, sum};
+use crate::gemm::cuda::{Accumulate, PartialSums, sum};
 use crate::lora::LoraLinear;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Result, Tensor};
@@ -53,7 +53,7 @@ pub fn magnitudes(cx: &Ctx, cuda: &Cuda, dm: &mut Tensor, dy: &Tensor, y: &Tenso
     start(cuda, "magnitudes", variant(y, access_width(y.dtype(), channels)), grid, &mut args)?;
     let all =
         PartialSums { parts: &parts, at: 0, pitch: channels, stride: channels, slices: slabs, scale: 1.0 };
-    sum(cuda, dm, (0, channels), (1, channels), false, all)
+    sum(cuda, dm, (0, channels), (1, channels), Accumulate::Overwrite, all)
 }
 
 fn variant(x: &Tensor, vec: usize) -> Variant {

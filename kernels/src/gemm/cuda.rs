@@ -251,27 +251,59 @@ pub(crate) fn choose(form: OperandLayout, m: usize, widths: &[usize], multiproce
     }
 }
 
-/// Computes rows `first..first + rows` of `y` = the product, added to their content if `add`.
+/// What becomes of the old content of y.
+#[derive(Clone, Copy)]
+pub(crate) enum Accumulate<'a> {
+    /// y = product
+    Overwrite,
+    /// y += product
+    Add,
+    /// y = factor · y + product, with a factor of each row (M), f32
+    Rescale(&'a Tensor),
+}
+
+impl<'a> Accumulate<'a> {
+    /// True unless y is overwritten.
+    fn adds(self) -> bool {
+        !matches!(self, Accumulate::Overwrite)
+    }
+
+    fn factors(self) -> Option<&'a Tensor> {
+        match self {
+            Accumulate::Rescale(factors) => Some(factors),
+            _ => None,
+        }
+    }
+}
+
+impl From<bool> for Accumulate<'_> {
+    /// Returns [`Accumulate::Add`] if `add`.
+    fn from(add: bool) -> Self {
+        if add { Accumulate::Add } else { Accumulate::Overwrite }
+    }
+}
+
+/// Computes rows `first..first + rows` of `y` = the product, combined with their content as `accumulate` says.
 ///
 /// The product's sizes determine the width of the matrices, not the shapes of their tensors.
-pub(crate) fn multiply(
+pub(crate) fn multiply<'a>(
     cx: &Ctx,
     cuda: &Cuda,
     y: &mut Tensor,
     rows: (usize, usize),
-    add: bool,
+    accumulate: impl Into<Accumulate<'a>>,
     form: OperandLayout,
     [a, b]: [RowSlice; 2],
 ) -> Result<()> {
-    let size = GemmShape::new(form, y, rows, [a, b])?;
+    let (accumulate, size) = (accumulate.into(), GemmShape::new(form, y, rows, [a, b])?);
     if a.t.dtype() == DType::F32 {
-        return ffma(cuda, y, rows.0, add, size, [a, b]);
+        return ffma(cuda, y, rows.0, accumulate, size, [a, b]);
     }
     let tile = match TileVariant::streams(size, b.t.dtype()) {
         true => choose(form, size.m, &[size.n], cuda.properties().multiprocessors),
         false => TILES[SLICED],
     };
-    multiply_on_tensor_cores(cx, cuda, y, rows.0, add, (size, tile), [a, b])
+    multiply_on_tensor_cores(cx, cuda, y, rows.0, accumulate, (size, tile), [a, b])
 }
 
 /// Computes the product on tensor cores with the given tile.
@@ -280,19 +312,19 @@ pub(crate) fn multiply_on_tensor_cores(
     cuda: &Cuda,
     y: &mut Tensor,
     first: usize,
-    add: bool,
+    accumulate: Accumulate,
     (size, tile): (GemmShape, Tile),
     [a, b]: [RowSlice; 2],
 ) -> Result<()> {
     let slices = size.slices();
     if cuda.branch("gemm: K at once", slices == 1) {
-        return slice(cuda, y, first, add, (size, tile, size.k), [a, b]);
+        return slice(cuda, y, first, accumulate, (size, tile, size.k), [a, b]);
     }
     let mut parts = cx.scratch([slices, size.m, size.n], DType::F32);
-    slice(cuda, &mut parts, 0, false, (size, tile, SLICE), [a, b])?;
+    slice(cuda, &mut parts, 0, Accumulate::Overwrite, (size, tile, SLICE), [a, b])?;
     let partial_sums =
         PartialSums { parts: &parts, at: 0, pitch: size.n, stride: size.m * size.n, slices, scale: 1.0 };
-    sum(cuda, y, (first * size.n, size.n), (size.m, size.n), add, partial_sums)
+    sum(cuda, y, (first * size.n, size.n), (size.m, size.n), accumulate, partial_sums)
 }
 
 /// One launch of `gemm.cu` with slices of K `length` long.
@@ -300,7 +332,7 @@ fn slice(
     cuda: &Cuda,
     y: &mut Tensor,
     first: usize,
-    add: bool,
+    accumulate: Accumulate,
     (size, tile, length): (GemmShape, Tile, usize),
     [a, b]: [RowSlice; 2],
 ) -> Result<()> {
@@ -314,13 +346,14 @@ fn slice(
         shared: shared(&tile, w),
     };
     let wide = y.dtype() == DType::F32;
-    if add && !wide {
+    if accumulate.adds() && !wide {
         return Err(Error::new(format!("products are added to f32, and y is {y:?}")));
     }
     let args = &mut [
         Arg::InOut(y),
         Arg::In(a.t),
         Arg::In(b.t),
+        Arg::Maybe(accumulate.factors()),
         Arg::I64((first * size.n) as i64),
         Arg::I64((a.first * size.pitch(false)) as i64),
         Arg::I64((b.first * size.pitch(true)) as i64),
@@ -329,7 +362,7 @@ fn slice(
         Arg::I32(size.k as i32),
         Arg::I32(length as i32),
         Arg::Flag(wide),
-        Arg::Flag(add),
+        Arg::Flag(accumulate.adds()),
     ];
     start(cuda, &GEMM, "gemm", variant, grid, args)
 }
@@ -349,7 +382,7 @@ fn ffma(
     cuda: &Cuda,
     y: &mut Tensor,
     first: usize,
-    add: bool,
+    accumulate: Accumulate,
     size: GemmShape,
     [a, b]: [RowSlice; 2],
 ) -> Result<()> {
@@ -363,6 +396,7 @@ fn ffma(
         Arg::InOut(y),
         Arg::In(a.t),
         Arg::In(b.t),
+        Arg::Maybe(accumulate.factors()),
         Arg::I64((first * size.n) as i64),
         Arg::I64((a.first * size.pitch(false)) as i64),
         Arg::I64((b.first * size.pitch(true)) as i64),
@@ -370,7 +404,7 @@ fn ffma(
         Arg::I32(size.n as i32),
         Arg::I32(size.k as i32),
         Arg::Flag(wide),
-        Arg::Flag(add),
+        Arg::Flag(accumulate.adds()),
     ];
     start(cuda, &FFMA, "gemm_f32", variant, grid, args)
 }
@@ -386,14 +420,14 @@ pub(crate) struct PartialSums<'a> {
     pub scale: f32,
 }
 
-/// `rows` by `columns` elements of `y`, from element `at` in rows of `pitch`, = scale · Σ parts, added to their content
-/// if `add`.
+/// `rows` by `columns` elements of `y`, from element `at` in rows of `pitch`, = scale · Σ parts, combined with their content
+/// as `accumulate` says.
 pub(crate) fn sum(
     cuda: &Cuda,
     y: &mut Tensor,
     (at, pitch): (usize, usize),
     (rows, columns): (usize, usize),
-    add: bool,
+    accumulate: Accumulate,
     from: PartialSums,
 ) -> Result<()> {
     const THREADS: usize = 128;
@@ -402,6 +436,7 @@ pub(crate) fn sum(
     let args = &mut [
         Arg::InOut(y),
         Arg::In(from.parts),
+        Arg::Maybe(accumulate.factors()),
         Arg::I64(at as i64),
         Arg::I64(from.at as i64),
         Arg::I64(from.stride as i64),
@@ -411,7 +446,7 @@ pub(crate) fn sum(
         Arg::I32(rows as i32),
         Arg::I32(columns as i32),
         Arg::F32(from.scale),
-        Arg::Flag(add),
+        Arg::Flag(accumulate.adds()),
     ];
     start(cuda, &SUM, "sum", element(y_dtype), grid, args)
 }

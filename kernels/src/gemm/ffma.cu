@@ -84,24 +84,26 @@ __device__ inline void part(float (&x)[COUNT], const float (&line)[SIZE], int k,
     }
 }
 
-// y[0..count] = x, plus the old y if `add`; all of x at once where rows are `aligned`.
-template <typename Out> __device__ inline void put_part(Out *y, float (&x)[V], int count, bool aligned, bool add) {
+// y[0..count] = x, plus `factor` times the old y if `add`; all of x at once where rows are `aligned`.
+template <typename Out>
+__device__ inline void put_part(Out *y, float (&x)[V], int count, bool aligned, bool add, float factor) {
     if (aligned && count > 0) {
         float old[V] = {};
         if (add) load(old, y);
 #pragma unroll
-        for (int e = 0; e < V; e++) x[e] = add ? old[e] + x[e] : x[e];
+        for (int e = 0; e < V; e++) x[e] = add ? fmaf(factor, old[e], x[e]) : x[e];
         store(y, x);
     } else {
 #pragma unroll
         for (int e = 0; e < V; e++)
-            if (e < count) y[e] = put<Out>(add ? get(y[e]) + x[e] : x[e]);
+            if (e < count) y[e] = put<Out>(add ? fmaf(factor, get(y[e]), x[e]) : x[e]);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) gemm_f32(void *y,        // (M, N), bf16 or, if `wide`, f32
                                                                const float *a, // (M, K); TN (K, M)
                                                                const W *b,     // NT (N, K); NN, TN (K, N)
+                                                               const float *factors, // of the old rows (M), or null
                                                                i64 y_at, i64 a_at, i64 b_at, // elements to skip
                                                                int M, int N, int K, int wide, int add) {
     __shared__ __align__(16) A::Lines as[2];
@@ -136,6 +138,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_f32(void *y,        /
     for (int i = 0; i < TM; i++) {
         int at_m = m + position<BM, TM>(row, i);
         if (at_m >= M) continue;
+        float factor = factors ? factors[at_m] : 1.0f;
 #pragma unroll
         for (int j = 0; j < TN; j += V) {
             int at_n = n + position<BN, TN>(column, j);
@@ -144,9 +147,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_f32(void *y,        /
 #pragma unroll
             for (int e = 0; e < V; e++) v[e] = acc[i][j + e];
             if (wide) {
-                put_part(static_cast<float *>(y) + at, v, N - at_n, N % V == 0, add);
+                put_part(static_cast<float *>(y) + at, v, N - at_n, N % V == 0, add, factor);
             } else {
-                put_part(static_cast<bf16 *>(y) + at, v, N - at_n, N % V == 0, add);
+                put_part(static_cast<bf16 *>(y) + at, v, N - at_n, N % V == 0, add, factor);
             }
         }
     }

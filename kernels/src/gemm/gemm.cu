@@ -13,6 +13,7 @@ typedef Product<Form(FORM), SHAPE, W, ALIGNED> Block;
 extern "C" __global__ void __launch_bounds__(Block::THREADS) gemm(void *y, // (slices, M, N), bf16 or, if `wide`, f32
                                                                   const bf16 *a, // (M, K); TN (K, M)
                                                                   const W *b,    // NT (N, K); NN, TN (K, N)
+                                                                  const float *factors, // of the old rows (M), or null
                                                                   i64 y_at, i64 a_at, i64 b_at, // elements to skip
                                                                   int M, int N, int K, int slice, int wide, int add) {
     extern __shared__ __align__(1024) u8 memory[];
@@ -26,7 +27,7 @@ extern "C" __global__ void __launch_bounds__(Block::THREADS) gemm(void *y, // (s
     block.fill(feeds);
     block.run(acc, feeds);
     if (wide) {
-        block.store(static_cast<float *>(y) + y_at + part * i64(M) * N, acc, M, N, add);
+        block.store(static_cast<float *>(y) + y_at + part * i64(M) * N, acc, M, N, add, factors);
     } else {
         block.store(static_cast<bf16 *>(y) + y_at, acc, M, N);
     }

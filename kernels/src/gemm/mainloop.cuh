@@ -20,21 +20,21 @@ struct AsTheyAre {
     template <int MT, int COLUMNS> __device__ void operator()(u32 (&)[MT][4], u32 (&)[COLUMNS][2], int, int) const {}
 };
 
-// y[0..count] = x, plus the old y if `add`; all of x at once where rows are `aligned`.
+// y[0..count] = x, plus `factor` times the old y if `add`; all of x at once where rows are `aligned`.
 template <typename Out>
-__device__ inline void put_pack(Out *y, Pack<Out, WIDE<Out>> x, int count, bool aligned, bool add) {
+__device__ inline void put_pack(Out *y, Pack<Out, WIDE<Out>> x, int count, bool aligned, bool add, float factor = 1.0f) {
     typedef Pack<Out, WIDE<Out>> Packed;
     if (aligned) {
         if (add) {
             Packed old = *reinterpret_cast<const Packed *>(y);
 #pragma unroll
-            for (int i = 0; i < WIDE<Out>; i++) x.at[i] = put<Out>(get(old.at[i]) + get(x.at[i]));
+            for (int i = 0; i < WIDE<Out>; i++) x.at[i] = put<Out>(fmaf(factor, get(old.at[i]), get(x.at[i])));
         }
         *reinterpret_cast<Packed *>(y) = x;
     } else {
 #pragma unroll
         for (int i = 0; i < WIDE<Out>; i++)
-            if (i < count) y[i] = add ? put<Out>(get(y[i]) + get(x.at[i])) : x.at[i];
+            if (i < count) y[i] = add ? put<Out>(fmaf(factor, get(y[i]), get(x.at[i]))) : x.at[i];
     }
 }
 
@@ -191,16 +191,18 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
         return x;
     }
 
-    // Epilogue: y (M, N) = acc, plus the old y if `add`; through shared memory, so that a thread writes 16 bytes of a
-    // row.
-    template <typename Out> __device__ void store(Out *y, Accumulators &acc, int M, int N, bool add = false) const {
+    // Epilogue: y (M, N) = acc, plus the old y, times its row's factor if there are `factors`, if `add`; through shared
+    // memory, so that a thread writes 16 bytes of a row.
+    template <typename Out>
+    __device__ void store(Out *y, Accumulators &acc, int M, int N, bool add = false, const float *factors = nullptr) const {
         typedef Tile<Out, true, BM, BN> C;
         stage<Out>(acc);
         for (int i = threadIdx.x; i < BM * C::CHUNKS; i += THREADS) {
             int line = i / C::CHUNKS, chunk = i % C::CHUNKS;
             int row = m + line, column = n + chunk * WIDE<Out>;
             if (row >= M || column >= N) continue;
-            put_pack(y + i64(row) * N + column, staged<Out>(line, chunk), N - column, N % WIDE<Out> == 0, add);
+            float factor = factors ? factors[row] : 1.0f;
+            put_pack(y + i64(row) * N + column, staged<Out>(line, chunk), N - column, N % WIDE<Out> == 0, add, factor);
         }
     }
 };

@@ -1,4 +1,6 @@
-use super::cuda::{GemmShape, OperandLayout, RowSlice, TILES, multiply, multiply_on_tensor_cores};
+use super::cuda::{
+    Accumulate, GemmShape, OperandLayout, RowSlice, TILES, multiply, multiply_on_tensor_cores,
+};
 use super::*;
 use crate::check::random;
 use codelsi_engine::Label;
@@ -53,7 +55,7 @@ fn all_tiles_make_the_same_bits() {
             let mut y = cx.empty([m, n], DType::F32);
             let ab = [&a, &b].map(RowSlice::all);
             let size = GemmShape::new(form, &y, (0, m), ab).unwrap();
-            multiply_on_tensor_cores(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap();
+            multiply_on_tensor_cores(&cx, cuda, &mut y, 0, Accumulate::Overwrite, (size, tile), ab).unwrap();
             y.to_vec::<f32>().unwrap()
         });
         let first = bits.next().unwrap();
@@ -151,8 +153,10 @@ fn aligned_products_have_no_bank_conflicts() {
                 let mut y = cx.empty([m, n], DType::BF16);
                 let ab = [&a, &b].map(RowSlice::all);
                 let size = GemmShape::new(form, &y, (0, m), ab).unwrap();
-                let product =
-                    || multiply_on_tensor_cores(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap();
+                let product = || {
+                    multiply_on_tensor_cores(&cx, cuda, &mut y, 0, Accumulate::Overwrite, (size, tile), ab)
+                        .unwrap()
+                };
                 for LaunchRecord { counters, .. } in count_launches(cuda, product) {
                     assert_eq!(counters.bank_conflicts(), 0, "{form:?} {w:?} {tile:?}: {counters:#?}");
                     assert_eq!(counters.sector_efficiency(), 1.0, "{form:?} {w:?} {tile:?}: {counters:#?}");

@@ -1,6 +1,6 @@
 use super::cuda::{ColumnOffsets, LoraPass, adapted, low_rank};
 use super::*;
-use crate::gemm::cuda::{GemmShape, OperandLayout, RowSlice, TILES, multiply_on_tensor_cores};
+use crate::gemm::cuda::{Accumulate, GemmShape, OperandLayout, RowSlice, TILES, multiply_on_tensor_cores};
 use crate::gemm::tests::{as_cuda, count_launches, operand, software_gpu};
 use codelsi_emulator::Counters;
 use codelsi_engine::cuda::Cuda;
@@ -49,8 +49,9 @@ fn an_adapter_costs_at_most_three_percent() {
     let mut y = cx.empty([t, n], DType::BF16);
     let ab = [&o.x, &o.w].map(RowSlice::all);
     let size = GemmShape::new(OperandLayout::NT, &y, (0, t), ab).unwrap();
-    let plain =
-        costs(cuda, || multiply_on_tensor_cores(&cx, cuda, &mut y, 0, false, (size, tile), ab).unwrap());
+    let plain = costs(cuda, || {
+        multiply_on_tensor_cores(&cx, cuda, &mut y, 0, Accumulate::Overwrite, (size, tile), ab).unwrap()
+    });
     let run = LoraPass { cx: &cx, cuda, dropout: None, mask: None, up: 1.0, adapter_ids: None };
     let mut s = None;
     let narrow = costs(cuda, || {

@@ -16,7 +16,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "xent.cu",
         "the gradient is not normalized",
-        ["scale * (x[j] / s.total - w[j])", "scale * (x[j] - w[j])"],
+        ["scale * (x[j] * correction / s.total - w[j])", "scale * (x[j] * correction - w[j])"],
         (BF16, "T=7 C=33 V=41 dh dhead"),
     ),
     Bug::new(
@@ -85,14 +85,32 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "xent.cu",
         "totals of earlier tiles are not brought to the new maximum",
-        ["s.total * s.correction + sum", "s.total + sum"],
+        ["s.total * correction + sum", "s.total + sum"],
         TILES,
     ),
     Bug::new(
         "xent.cu",
         "sums of earlier tiles are not brought to the new maximum",
-        ["sums[i * C + c] *= correction", "sums[i * C + c] *= 1.0f"],
+        ["corrections[i] = correction;", "corrections[i] = 1.0f;"],
         TILES,
+    ),
+    Bug::new(
+        "sum.cu",
+        "slices are added to rows that were not rescaled",
+        ["factor * get(y[e])", "get(y[e])"],
+        (BF16, "T=2 C=16 V=32016 dh"),
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "a tile is added to rows that were not rescaled",
+        ["put<Out>(fmaf(factor, get(old.at[i]), get(x.at[i])))", "put<Out>(get(old.at[i]) + get(x.at[i]))"],
+        (BF16, "T=5 C=72 V=4104 dh"),
+    ),
+    Bug::new(
+        "ffma.cu",
+        "f32 products are added to rows that were not rescaled",
+        ["fmaf(factor, old[e], x[e])", "old[e] + x[e]"],
+        (F32, "T=5 C=72 V=4104 dh"),
     ),
     Bug::new(
         "labelled.cu",

@@ -20,8 +20,9 @@
 //! head, so that the products make whole waves; between them, one block per token. A target outside the vocabulary traps, and so does a number of labels that differs from the one given.
 //!
 //! **numerics** logits in f32. The log-sum-exp and Σ p·head are computed online over the vocabulary chunks (Milakov
-//! & Gimelshein, arXiv 1805.02867): when the running maximum grows, the earlier sums are rescaled. The order
-//! depends on V and on a token's own row; dhead adds tokens in ascending order in f32, the loss adds them in f64.
+//! & Gimelshein, arXiv 1805.02867): when the running maximum grows, the earlier sums are rescaled, on a
+//! GPU in the epilogue of the product that adds to them. The order depends on V and on a token's own row; dhead adds
+//! tokens in ascending order in f32, the loss adds them in f64.
 //!
 //! **traffic** forward 2·T·V·C flops, T counting labelled tokens; dh, computed in the same pass, as many again;
 //! dhead another 4·T·V·C, because it recomputes the logits. Backward multiplies by the gradient of the loss, and does

@@ -48,7 +48,13 @@ fn cases(dtype: DType) -> Vec<Case> {
     });
     let many_of_a_shard = [shard_case(2, 5, (500, 3, 9), dtype)];
     let parts = parts.into_iter().chain(residues).chain(stored).chain(many_of_a_shard);
-    let wide = [lora(5, 20, 50, dtype), lora(2, 16, 32016, dtype), values(2, 5120, 70, dtype)];
+    // Products of several tiles of the vocabulary, on tensor cores at once and in slices of K.
+    let wide = [
+        lora(5, 72, 4104, dtype),
+        lora(5, 20, 50, dtype),
+        lora(2, 16, 32016, dtype),
+        values(2, 5120, 70, dtype),
+    ];
     both.chain(many).chain(parts).chain(wide).collect()
 }
 

@@ -10,14 +10,14 @@
 struct State {
     float max, total; // total = Σ e^(z − max)
     float logit;      // the target's
-    float correction; // what the last tile's larger maximum made of the sums before it
 };
 static_assert(sizeof(State) == 4 * STATE, "the launches allocate states");
 
 // Online softmax: updates the states with a tile of logits whose first column is row `start` of the head; p = e^(z −
-// max) if wanted.
+// max) if wanted. A correction is what the larger maximum makes of the sums before the tile.
 extern "C" __global__ void xent_follow(E *p,               // (n, width), or null
                                        State *states,      // (n)
+                                       float *corrections, // (n)
                                        const float *z,     // (n, width)
                                        const int *targets, // (T)
                                        const int *rows,    // (T)
@@ -28,7 +28,7 @@ extern "C" __global__ void xent_follow(E *p,               // (n, width), or nul
     const float *row = z + i * width;
     Tile tile;
     load_tile(tile, row, width, -INFINITE);
-    State s = {-INFINITE, 0.0f, 0.0f, 0.0f};
+    State s = {-INFINITE, 0.0f, 0.0f};
     if (start > 0) s = states[i];
     float largest = s.max;
 #pragma unroll
@@ -44,8 +44,9 @@ extern "C" __global__ void xent_follow(E *p,               // (n, width), or nul
     sum = block_sum(sum);
     if (p) store_tile(p + i * width, tile, width);
     if (threadIdx.x == 0) {
-        s.correction = exponential<E>(s.max - largest);
-        s.total = s.total * s.correction + sum;
+        float correction = exponential<E>(s.max - largest);
+        s.total = s.total * correction + sum;
+        corrections[i] = correction;
         s.max = largest;
         int target = targets[rows[first + i]] - head - start;
         if (target >= 0 && target < width) s.logit = row[target];
@@ -64,14 +65,15 @@ extern "C" __global__ void xent_largest(float *largest,      // (n)
 // Rescales the states to the maxima over all ranks, and writes the sums that are to be all-reduced.
 extern "C" __global__ void xent_rebase(float *sums,          // (2, stride): totals, targets' logits
                                        State *states,        // (n)
+                                       float *corrections,   // (n)
                                        const float *largest, // (n)
                                        int stride, int n) {
     i64 i = blockIdx.x * i64(blockDim.x) + threadIdx.x;
     if (i >= n) return;
     State s = states[i];
-    s.correction = exponential<E>(s.max - largest[i]);
+    corrections[i] = exponential<E>(s.max - largest[i]);
     s.max = largest[i];
-    sums[i] = s.total * s.correction;
+    sums[i] = s.total * corrections[i];
     sums[stride + i] = s.logit;
     states[i] = s;
 }
@@ -86,20 +88,12 @@ extern "C" __global__ void xent_joined(State *states,     // (n)
     states[i].logit = sums[stride + i];
 }
 
-// Rescales the sums before the last tile to the maximum after it.
-extern "C" __global__ void xent_correct(float *sums,         // (n, C)
-                                        const State *states, // (n)
-                                        int C) {
-    i64 i = blockIdx.x;
-    float correction = states[i].correction;
-    if (correction == 1.0f) return;
-    for (int c = threadIdx.x; c < C; c += blockDim.x) sums[i * C + c] *= correction;
-}
-
-// logprob of every token, and dh = scale·(Σ p·head − head_target) if wanted; another rank may hold the target's row.
+// logprob of every token, and dh = scale·(Σ p·head − head_target) if wanted. Where ranks hold other rows of the head, one
+// of them holds the target's, and the sums are still to be corrected to the maximum over all ranks.
 extern "C" __global__ void xent_finish(E *dh,               // (T, C), or null
                                        float *logprobs,     // (T)
                                        const float *sums,   // (n, C): Σ e^(z − max)·head, or null
+                                       const float *corrections, // (n), or null
                                        const State *states, // (n)
                                        const W *head,       // (V, C)
                                        const int *targets,  // (T)
@@ -114,12 +108,13 @@ extern "C" __global__ void xent_finish(E *dh,               // (T, C), or null
     constexpr int N = VEC < 4 ? VEC : 4; // 16 bytes of the sums
     int row = targets[t] - start;
     bool here = row >= 0 && row < V;
+    float correction = corrections ? corrections[i] : 1.0f;
     for (int c = threadIdx.x * N; c < C; c += blockDim.x * N) {
         float x[N], w[N] = {};
         load(x, sums + i * C + c);
         if (here) load(w, head + i64(row) * C + c);
 #pragma unroll
-        for (int j = 0; j < N; j++) x[j] = scale * (x[j] / s.total - w[j]);
+        for (int j = 0; j < N; j++) x[j] = scale * (x[j] * correction / s.total - w[j]);
         store(dh + t * C + c, x);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{BackwardLinear, DROPOUT, LoraLinear, LoraPass, start};
 use crate::cuda::flat_grid;
-use crate::gemm::cuda::{OperandLayout, PartialSums, RowSlice, multiply, sum};
+use crate::gemm::cuda::{Accumulate, OperandLayout, PartialSums, RowSlice, multiply, sum};
 use codelsi_engine::cuda::{Arg, Cuda, Variant};
 use codelsi_engine::{Ctx, DType, Result, Tensor};
 
@@ -81,7 +81,7 @@ fn scaled(cx: &Ctx, cuda: &Cuda, x: &Tensor, scale: f32) -> Result<Tensor> {
     let (rows, columns) = x.shape().as_matrix();
     let mut y = cx.empty([rows, columns], DType::F32);
     let one = PartialSums { parts: x, at: 0, pitch: columns, stride: 0, slices: 1, scale };
-    sum(cuda, &mut y, (0, columns), (rows, columns), false, one)?;
+    sum(cuda, &mut y, (0, columns), (rows, columns), Accumulate::Overwrite, one)?;
     Ok(y)
 }
 

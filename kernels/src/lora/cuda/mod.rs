@@ -7,8 +7,8 @@ use crate::cuda::flat_grid;
 use crate::dropout::Dropout;
 use crate::dropout::cuda::WITH_MASK;
 use crate::gemm::cuda::{
-    GROUP_HEADER, MAINLOOP, OperandLayout, PartialSums, SHAPE_CONSTANTS, SHAPES, TILES, Tile, TileVariant,
-    choose, shared as tile_shared, sum, tile as tile_of, tile_variants,
+    Accumulate, GROUP_HEADER, MAINLOOP, OperandLayout, PartialSums, SHAPE_CONSTANTS, SHAPES, TILES, Tile,
+    TileVariant, choose, shared as tile_shared, sum, tile as tile_of, tile_variants,
 };
 use crate::gemm::group::{GROUP_SIZE as TARGETS, per_target, per_target_mut};
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
@@ -281,7 +281,7 @@ pub(super) fn low_rank(
     start(cuda, &NARROW, "lora_s", alignment(c.is_multiple_of(8)).int("GROUPS", groups), grid, &mut args)?;
     let mut s = cx.empty([t, pitch], x.dtype());
     let partial_sums = PartialSums { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
-    sum(cuda, &mut s, (0, pitch), (t, pitch), false, partial_sums)?;
+    sum(cuda, &mut s, (0, pitch), (t, pitch), Accumulate::Overwrite, partial_sums)?;
     Ok((s, mask))
 }
 

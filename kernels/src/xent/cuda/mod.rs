@@ -5,7 +5,7 @@ pub mod labelled;
 use super::Xent;
 use super::cpu::{Outputs, SoftmaxStats};
 use crate::cuda::{all_weighted, flat_grid, weighted, wide};
-use crate::gemm::cuda::{OperandLayout, RowSlice, multiply};
+use crate::gemm::cuda::{Accumulate, OperandLayout, RowSlice, multiply};
 use crate::rows::RowShard;
 use codelsi_engine::comm::ReduceOp;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
@@ -23,7 +23,7 @@ pub static SOURCE: Source = Source {
 };
 
 /// 32-bit words of a token's state.
-const STATE: usize = 4;
+const STATE: usize = 3;
 
 /// Computes loss, log-probabilities, and the gradients that `out` has tensors for.
 pub fn forward(
@@ -89,6 +89,8 @@ struct DeviceWorkspace {
     sums: Option<Tensor>,
     /// The state of each token (chunk, STATE).
     states: Tensor,
+    /// What a larger maximum makes of each token's sums before it (chunk), f32.
+    corrections: Tensor,
     /// Buffers of the all-reduces, when ranks hold shards of the head.
     shares: Option<SoftmaxStats>,
 }
@@ -108,6 +110,7 @@ impl DeviceWorkspace {
             p: wanted.then(|| logits(e)),
             sums: out.dh.as_ref().map(|_| cx.scratch([chunk, c], DType::F32)),
             states: cx.scratch([chunk, STATE], DType::F32),
+            corrections: cx.scratch([chunk], DType::F32),
             shares: (v < pass.vocabulary.total).then(|| SoftmaxStats::new(cx, chunk)),
         }
     }
@@ -121,13 +124,14 @@ impl XentLaunches<'_> {
 
     /// Updates maximum and sum of every token over the tiles, and Σ e^(z − max)·head if dh is wanted.
     fn update_softmax(&self, work: &mut DeviceWorkspace, tokens: &Range<usize>) -> Result<()> {
-        let (n, c) = (tokens.len(), self.sizes().1);
+        let n = tokens.len();
         for tile in tiles(self.sizes().0) {
             logits(self.tokens.cx, self.tokens.cuda, &mut work.z, (&work.x, n), (self.head, &tile))?;
             let p = work.p.as_mut().filter(|_| work.sums.is_some());
             let args = &mut [
                 Arg::MaybeInOut(p),
                 Arg::InOut(&mut work.states),
+                Arg::InOut(&mut work.corrections),
                 Arg::In(&work.z),
                 Arg::In(self.tokens.targets),
                 Arg::In(&work.rows),
@@ -138,28 +142,21 @@ impl XentLaunches<'_> {
             ];
             self.start("xent_follow", Grid::new(n, THREADS), args)?;
             let (Some(sums), Some(p)) = (&mut work.sums, &work.p) else { continue };
-            if tile.start > 0 {
-                let args = &mut [Arg::InOut(sums), Arg::In(&work.states), int(c)];
-                self.start("xent_correct", Grid::new(n, THREADS), args)?;
-            }
             let p = RowSlice { t: p, first: 0, rows: n };
             let operands = [p, head_rows(self.head, &tile)];
-            multiply(
-                self.tokens.cx,
-                self.tokens.cuda,
-                sums,
-                (0, n),
-                tile.start > 0,
-                OperandLayout::NN,
-                operands,
-            )?;
+            let accumulate = match tile.start {
+                0 => Accumulate::Overwrite,
+                _ => Accumulate::Rescale(&work.corrections),
+            };
+            let LabelledTokens { cx, cuda, .. } = self.tokens;
+            multiply(cx, cuda, sums, (0, n), accumulate, OperandLayout::NN, operands)?;
         }
         Ok(())
     }
 
     /// All-reduces the softmax states over the ranks' shards of the logits.
     fn reduce_over_ranks(&self, work: &mut DeviceWorkspace, tokens: &Range<usize>) -> Result<()> {
-        let DeviceWorkspace { sums, states, shares: Some(shares), .. } = work else { return Ok(()) };
+        let DeviceWorkspace { states, corrections, shares: Some(shares), .. } = work else { return Ok(()) };
         let (n, stride) = (tokens.len(), shares.max.shape().elements());
         let grid = || flat_grid(n, 1);
         let args = &mut [Arg::InOut(&mut shares.max), Arg::In(states), int(n)];
@@ -168,6 +165,7 @@ impl XentLaunches<'_> {
         let args = &mut [
             Arg::InOut(&mut shares.sums),
             Arg::InOut(states),
+            Arg::InOut(corrections),
             Arg::In(&shares.max),
             int(stride),
             int(n),
@@ -175,10 +173,7 @@ impl XentLaunches<'_> {
         self.start("xent_rebase", grid(), args)?;
         self.tokens.cx.comm().all_reduce(&mut shares.sums, ReduceOp::Sum)?;
         let args = &mut [Arg::InOut(states), Arg::In(&shares.sums), int(stride), int(n)];
-        self.start("xent_joined", grid(), args)?;
-        let Some(sums) = sums else { return Ok(()) };
-        let args = &mut [Arg::InOut(sums), Arg::In(states), int(self.sizes().1)];
-        self.start("xent_correct", Grid::new(n, THREADS), args)
+        self.start("xent_joined", grid(), args)
     }
 
     fn finish(&self, out: &mut Outputs, work: &DeviceWorkspace, tokens: &Range<usize>) -> Result<()> {
@@ -186,6 +181,7 @@ impl XentLaunches<'_> {
             Arg::MaybeInOut(out.dh.as_mut()),
             Arg::InOut(&mut out.logprobs),
             Arg::Maybe(work.sums.as_ref()),
+            Arg::Maybe(work.shares.as_ref().map(|_| &work.corrections)),
             Arg::In(&work.states),
             Arg::In(self.head),
             Arg::In(self.tokens.targets),
