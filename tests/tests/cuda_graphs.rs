@@ -149,3 +149,49 @@ fn a_decode_step_is_one_copy_each_way() {
         }
     }
 }
+
+/// Returns the kernels of the last of the steps that generate `tokens` tokens after a prompt.
+fn last_step(device: &Device, model: &Llama, prompt: usize, tokens: usize) -> Vec<String> {
+    let Device::Cuda(cuda) = device else { unreachable!("a software GPU") };
+    let vocab = model.config().vocab as u32;
+    let prompt = (0..prompt as u32).map(|i| 3 + i * 37 % (vocab - 3)).collect();
+    let request = GenerationRequest { stop_at_eos: false, ..GenerationRequest::greedy(prompt, tokens) };
+    let before = done(device);
+    cuda.emulator().unwrap().count_launches();
+    run(device, model, &[request], SchedulerConfig::default());
+    let launches = cuda.emulator().unwrap().take_launches();
+    assert!(done(device).replays > before.replays, "the last step was not a replay");
+    let kernels: Vec<String> = launches.into_iter().map(|launch| launch.kernel).collect();
+    let first = kernels.iter().rposition(|kernel| kernel == "embed").unwrap();
+    kernels[first..].to_vec()
+}
+
+/// The base model's prompt is two splits of attention, which are joined.
+#[test]
+fn a_decode_step_is_eight_launches_a_layer() {
+    let Some(device) = software_gpu() else { return };
+    let layer = |norm, lora: bool| -> Vec<&str> {
+        let gate_up = ["gemm_gated"];
+        let adapted = |group: &[&'static str]| match lora {
+            true => vec!["lora_s", "sum", "lora"],
+            false => group.to_vec(),
+        };
+        let mlp = if lora { [adapted(&gate_up), vec!["swiglu"]].concat() } else { gate_up.to_vec() };
+        let attention = [vec![norm], adapted(&["gemm_group"]), vec!["rope_kvstore", "flash_decode"]].concat();
+        [attention, adapted(&["gemm"]), vec!["add_rmsnorm"], mlp, adapted(&["gemm"])].concat()
+    };
+    for (lora, prompt, launches) in [(false, 300, 8), (true, 100, 17)] {
+        let model = match lora {
+            false => fixture(DType::BF16).unwrap().1,
+            true => load_adapted("tiny", &device, DType::BF16),
+        };
+        let layers = model.config().layers;
+        let made = last_step(model.rank_layout().device(), &model, prompt, 4);
+        let mut wanted = vec!["embed"];
+        wanted.extend(layer("rmsnorm", lora));
+        (1..layers).for_each(|_| wanted.extend(layer("add_rmsnorm", lora)));
+        wanted.extend(["add_rmsnorm", "gemm", "sample"]);
+        assert_eq!(made, wanted, "lora {lora}");
+        assert_eq!(layer("rmsnorm", lora).len(), launches, "lora {lora}");
+    }
+}

@@ -37,12 +37,11 @@ struct GatedFeeds {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(Block::THREADS, 1)
-    gemm_gated(bf16 *y,          // (M, N)
-               const bf16 *x,    // (M, K)
-               const bf16 *gate, // (N, K)
-               const bf16 *up,   // (N, K)
-               int M, int N, int K) {
+extern "C" __global__ void __launch_bounds__(Block::THREADS, 1) gemm_gated(bf16 *y,          // (M, N)
+                                                                           const bf16 *x,    // (M, K)
+                                                                           const bf16 *gate, // (N, K)
+                                                                           const bf16 *up,   // (N, K)
+                                                                           int M, int N, int K) {
     extern __shared__ __align__(1024) u8 memory[];
     Place place(blockIdx.x, M, N, Block::BM, HALF);
     Block block(memory, place.m, place.n);

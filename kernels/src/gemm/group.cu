@@ -9,9 +9,9 @@
 typedef Product<NT, SHAPE, bf16, true> Block;
 
 extern "C" __global__ void __launch_bounds__(Block::THREADS)
-    gemm_group(bf16 *y0, bf16 *y1, bf16 *y2, bf16 *y3,                             // (M, n_i)
-               const bf16 *x,                                                      // (M, K)
-               const bf16 *w0, const bf16 *w1, const bf16 *w2, const bf16 *w3,     // (n_i, K)
+    gemm_group(bf16 *y0, bf16 *y1, bf16 *y2, bf16 *y3,                         // (M, n_i)
+               const bf16 *x,                                                  // (M, K)
+               const bf16 *w0, const bf16 *w1, const bf16 *w2, const bf16 *w3, // (n_i, K)
                int n0, int n1, int n2, int n3, int M, int K) {
     extern __shared__ __align__(1024) u8 memory[];
     GroupPlace place(blockIdx.x, M, n0, n1, n2, n3, Block::BM, Block::BN);

@@ -12,8 +12,8 @@
 typedef Product<NT, SHAPE, W, ALIGNED> Block;
 
 extern "C" __global__ void __launch_bounds__(Block::THREADS)
-    lora(bf16 *y0, bf16 *y1, bf16 *y2, bf16 *y3, // (T, n_i)
-         const bf16 *x,                          // (T, C)
+    lora(bf16 *y0, bf16 *y1, bf16 *y2, bf16 *y3,             // (T, n_i)
+         const bf16 *x,                                      // (T, C)
          const W *w0, const W *w1, const W *w2, const W *w3, // (n_i, C)
          const bf16 *s, // (T, s_pitch): linear i's columns from at_i on, R of each adapter rounded up to 16
          const float *b0, const float *b1, const float *b2, const float *b3, // (adapters, n_i, r_i)
