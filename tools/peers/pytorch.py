@@ -167,7 +167,7 @@ def real_cases(t):
 def build(bench, case):
     """The work of a case by its name, `OP/BF16 [add] SIZES`."""
     op, _, rest = case.partition("/")
-    dtype, *words = rest.split()
+    dtype, *words = rest.split() or [""]
     if op not in OPS or dtype != "BF16":
         raise Absent("not a case of this script")
     try:
