@@ -157,7 +157,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/forward.cu",
         "over pages: query heads of a group read different kv heads",
-        ["h / (H / K);", "h % K;"],
+        ["h / int(opaque(H) / K);", "h % K;"],
         MIXED,
     ),
     Bug::new(

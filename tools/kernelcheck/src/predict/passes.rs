@@ -198,7 +198,7 @@ fn optimizer(device: &Device) -> Result<Vec<LaunchRecord>> {
     let hyper = Hyperparameters { lr: 1e-4, beta1, beta2, eps, weight_decay, step: 1, max_norm: 1.0 };
     let cx = Ctx::inference(device);
     sampled_launches(device, SAMPLED, || {
-        let squares = sum_of_squares(&cx, [&g].into_iter())?;
+        let squares = sum_of_squares(&cx, [&g])?;
         adamw(&cx, &mut [AdamWParam { p: &mut p, g: &g, m: &mut m, v: &mut v }], &hyper, &squares)
     })
 }
