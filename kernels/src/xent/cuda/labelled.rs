@@ -21,8 +21,8 @@ pub const HEADERS: &[(&str, &str)] = &[PRELUDE, ("logit_tile.cuh", include_str!(
 
 /// Rows of a tile of the products.
 const PRODUCT_ROWS: usize = 128;
-/// Labelled tokens of a chunk at the least.
-const FEWEST: usize = 1024;
+/// Labelled tokens of a chunk at the least, and where sums over tokens depend on where chunks end.
+pub const FEWEST: usize = 1024;
 /// Rows of the head of a tile: a block holds one token's logits of a tile in registers.
 pub const TILE: usize = THREADS * PACKS * 4;
 /// Threads of a block that holds a row of a tile.

@@ -10,7 +10,7 @@ use crate::rows::RowShard;
 use codelsi_engine::comm::ReduceOp;
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
-use labelled::{HEADERS, LabelledTokens, PACKS, THREADS, TILE, chunk_rows, head_rows, logits, tiles};
+use labelled::{FEWEST, HEADERS, LabelledTokens, PACKS, THREADS, TILE, chunk_rows, head_rows, logits, tiles};
 use std::ops::Range;
 
 /// The steps between the matrix products.
@@ -98,7 +98,12 @@ struct DeviceWorkspace {
 impl DeviceWorkspace {
     fn new(pass: &XentLaunches, rows: Tensor, count: usize, out: &Outputs) -> Self {
         let (cx, e, (v, c)) = (pass.tokens.cx, pass.tokens.h.dtype(), pass.sizes());
-        let chunk = count.min(chunk_rows(pass.tokens.cuda.properties().multiprocessors));
+        // dhead is summed a chunk at a time, and has the same bits on every GPU.
+        let chunk = match out.dhead {
+            Some(_) => FEWEST,
+            None => chunk_rows(pass.tokens.cuda.properties().multiprocessors),
+        };
+        let chunk = count.min(chunk);
         let tile = v.min(TILE);
         let wanted = out.dh.is_some() || out.dhead.is_some();
         let logits = |dtype| cx.device().empty(Label::Logits, [chunk, tile], dtype);

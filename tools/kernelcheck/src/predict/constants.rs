@@ -12,8 +12,9 @@ pub const STREAMS_OF_A_WARP: f64 = 2.0;
 /// Share of its rate that a stream from device memory or the L2 cache reaches.
 ///
 /// The data sheet's rate is that of the pins; refreshes, turning the bus from reads to writes and opening rows take a tenth.
-/// Published copies and triads of large arrays lie at 0.88 to 0.92 of it (BabelStream on an A100: 1.39 of 1.555 TB/s). It is
-/// also what the source of the target for `RMSNorm on H100` reaches, so that target tests the counted traffic alone.
+/// Published copies and triads of large arrays lie at 0.88 to 0.92 of it (BabelStream on an A100: 1.39 of 1.555 TB/s,
+/// recalled, not looked up again). It is also what the source of the target for `RMSNorm on H100` reaches, so that target
+/// tests the counted traffic alone.
 pub const STREAM: f64 = 0.9;
 
 /// Seconds from the end of a kernel to the first instructions of the next, in one stream.

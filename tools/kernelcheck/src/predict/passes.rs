@@ -12,9 +12,11 @@ use codelsi_engine::cuda::LaunchRecord;
 use codelsi_engine::{At, Ctx, DType, Device, Label, Outs, Result, Tensor};
 use codelsi_kernels::adamw::{AdamWParam, Hyperparameters, adamw, sum_of_squares};
 use codelsi_kernels::elementwise::add;
-use codelsi_kernels::flash::{self, Heads};
-use codelsi_kernels::kvstore::kvstore;
+use codelsi_kernels::flash::{self, Heads, PagedBatch, arrivals, flash_paged};
+use codelsi_kernels::gemm::{gated_linear, linears};
+use codelsi_kernels::kvstore::{TokenSlots, rope_kvstore};
 use codelsi_kernels::rmsnorm::{add_rmsnorm, rmsnorm};
+use codelsi_kernels::rope;
 use codelsi_kernels::spec::{Case, Compare, Cost, Input};
 use serde_json::{Value, json};
 
@@ -83,28 +85,18 @@ pub static DECODING: Step = Step {
     name: "decode",
     rows: ("sequences", 1),
     layer: &[
-        call("input norm", |device, n| norm(device, n, Passes::Forward)),
-        call("q", |device, n| product(device, n, HIDDEN, HIDDEN)),
-        call("k", |device, n| product(device, n, HIDDEN, HIDDEN)),
-        call("v", |device, n| product(device, n, HIDDEN, HIDDEN)),
-        call("rope q", |device, n| op(device, "rope", &[n, HEADS, HEAD_DIM], Passes::Forward)),
-        call("rope k", |device, n| op(device, "rope", &[n, HEADS, HEAD_DIM], Passes::Forward)),
-        call("store k", store),
-        call("store v", store),
-        call("attention", |device, n| {
-            op(device, "flash_paged", &[n, DOCUMENT, HEADS, HEADS, HEAD_DIM, PAGE], Passes::Forward)
-        }),
+        call("add, input norm", |device, n| add_norm(device, n, Passes::Forward)),
+        call("q, k, v", |device, n| group(device, n, HIDDEN, &[HIDDEN; 3])),
+        call("rope, store", rope_and_store),
+        call("attention", paged_attention),
         call("o", |device, n| product(device, n, HIDDEN, HIDDEN)),
         call("add, post norm", |device, n| add_norm(device, n, Passes::Forward)),
-        call("gate", |device, n| product(device, n, MLP, HIDDEN)),
-        call("up", |device, n| product(device, n, MLP, HIDDEN)),
-        call("swiglu", |device, n| op(device, "swiglu", &[n, MLP], Passes::Forward)),
+        call("gate, up, swiglu", gate_and_up),
         call("down", |device, n| product(device, n, HIDDEN, MLP)),
-        call("add", |device, n| residual(device, n, Passes::Forward)),
     ],
     around: &[
         call("embedding", |device, n| op(device, "embed", &[VOCABULARY, HIDDEN, n], Passes::Forward)),
-        call("final norm", |device, n| norm(device, n, Passes::Forward)),
+        call("add, final norm", |device, n| add_norm(device, n, Passes::Forward)),
         call("head", |device, n| product(device, n, VOCABULARY, HIDDEN)),
         call("sample", |device, n| op(device, "sample", &[n, VOCABULARY], Passes::Forward)),
     ],
@@ -182,12 +174,56 @@ fn attention(device: &Device, tokens: usize) -> Result<Vec<LaunchRecord>> {
     sampled(device, flash::spec::case(DType::BF16, &documents, heads), Passes::Both, OF_ATTENTION)
 }
 
-/// Keys or values of new tokens, stored in pages.
-fn store(device: &Device, rows: usize) -> Result<Vec<LaunchRecord>> {
-    let mut pages = device.zeros(Label::Kv, [rows.div_ceil(PAGE), HEADS, PAGE, HEAD_DIM], DType::BF16);
-    let keys = device.zeros(Label::Activations, [rows, HIDDEN], DType::BF16);
-    let slots = device.tensor(Label::Activations, [rows], &(0..rows as i32).collect::<Vec<_>>())?;
-    sampled_launches(device, SAMPLED, || kvstore(&Ctx::inference(device), &mut pages, &keys, &slots))
+/// Linears of one input in one launch.
+fn group(device: &Device, rows: usize, inner: usize, outs: &[usize]) -> Result<Vec<LaunchRecord>> {
+    let (x, weights) = zeros_of_linears(device, rows, inner, outs);
+    let weights: Vec<&Tensor> = weights.iter().collect();
+    sampled_launches(device, SAMPLED, || linears(&Ctx::inference(device), &x, &weights).map(drop))
+}
+
+/// Gate and up, and SwiGLU of both.
+fn gate_and_up(device: &Device, rows: usize) -> Result<Vec<LaunchRecord>> {
+    let (x, weights) = zeros_of_linears(device, rows, HIDDEN, &[MLP; 2]);
+    let pair = [&weights[0], &weights[1]];
+    sampled_launches(device, SAMPLED, || gated_linear(&Ctx::inference(device), &x, pair).map(drop))
+}
+
+fn zeros_of_linears(device: &Device, rows: usize, inner: usize, outs: &[usize]) -> (Tensor, Vec<Tensor>) {
+    let weights = outs.iter().map(|&n| device.zeros(Label::Weights, [n, inner], DType::BF16));
+    (device.zeros(Label::Activations, [rows, inner], DType::BF16), weights.collect())
+}
+
+/// Queries and keys of new tokens, rotated; keys and values, stored in pages.
+fn rope_and_store(device: &Device, rows: usize) -> Result<Vec<LaunchRecord>> {
+    let pages = || device.zeros(Label::Kv, [rows.div_ceil(PAGE), HEADS, PAGE, HEAD_DIM], DType::BF16);
+    let (mut k_pages, mut v_pages) = (pages(), pages());
+    let x = device.zeros(Label::Activations, [rows, HIDDEN], DType::BF16);
+    let index = device.tensor(Label::Activations, [rows], &(0..rows as i32).collect::<Vec<_>>())?;
+    let rope_table = rope::cos_sin_table(device, rows, HEAD_DIM, 1e6, 1.0)?;
+    let slots = TokenSlots { positions: &index, rope_table: &rope_table, slots: &index };
+    let heads = Heads { heads: HEADS, kv_heads: HEADS, head_dim: HEAD_DIM };
+    sampled_launches(device, SAMPLED, || {
+        let pages = [&mut k_pages, &mut v_pages];
+        rope_kvstore(&Ctx::inference(device), pages, [&x, &x, &x], slots, heads).map(drop)
+    })
+}
+
+/// Attention of new tokens, each the last of a sequence of DOCUMENT tokens.
+fn paged_attention(device: &Device, rows: usize) -> Result<Vec<LaunchRecord>> {
+    let of_sequence = DOCUMENT / PAGE;
+    let pages = || device.zeros(Label::Kv, [rows * of_sequence, HEADS, PAGE, HEAD_DIM], DType::BF16);
+    let (k_pages, v_pages) = (pages(), pages());
+    let q = device.zeros(Label::Activations, [rows, HIDDEN], DType::BF16);
+    let integers = |shape: &[usize], values: Vec<i32>| device.tensor(Label::Activations, shape, &values);
+    let sequences = integers(&[rows], (0..rows as i32).collect())?;
+    let positions = integers(&[rows], vec![DOCUMENT as i32 - 1; rows])?;
+    let tables = integers(&[rows, of_sequence], (0..(rows * of_sequence) as i32).collect())?;
+    let batch = PagedBatch { sequences: &sequences, positions: &positions, block_tables: &tables };
+    let heads = Heads { heads: HEADS, kv_heads: HEADS, head_dim: HEAD_DIM };
+    let mut arrivals = arrivals(device, rows, heads);
+    sampled_launches(device, SAMPLED, || {
+        flash_paged(&Ctx::inference(device), &q, [&k_pages, &v_pages], batch, &mut arrivals, heads).map(drop)
+    })
 }
 
 /// The norm of all gradients of the adapters, and their update.
