@@ -241,7 +241,7 @@ mod tests {
     fn what_a_graph_must_not_hold_is_refused_and_the_device_goes_on() {
         let Some(device) = software_gpu() else { return };
         let (x, mut y, mut graphs) = fixture(&device);
-        let refused = |graphs: &mut GraphCache, work: &mut dyn FnMut() -> Result<()>| {
+        let refused = |graphs: &mut GraphCache<usize>, work: &mut dyn FnMut() -> Result<()>| {
             graphs.run(1, &mut *work).unwrap();
             graphs.run(1, &mut *work).unwrap_err().to_string()
         };

@@ -201,7 +201,7 @@ mod tests {
         let rounded = WeightLoader::new(&checkpoint, &device)
             .tensor("lm_head.weight", &TensorSlice::Full, DType::BF16)
             .unwrap();
-        let expected = exact.slice::<f32>().unwrap().iter().map(|&x| half::bf16::from_f32(x));
-        assert!(expected.eq(rounded.slice::<half::bf16>().unwrap().iter().copied()));
+        let expected = exact.slice::<f32>().unwrap().iter().map(|&x| bf16::from_f32(x));
+        assert!(expected.eq(rounded.slice::<bf16>().unwrap().iter().copied()));
     }
 }
