@@ -1,7 +1,6 @@
 //! Compares the saved results of two programs that ran in turn, for `benches/compare.sh`:
-//!
-//!     compare_runs FOLDER      reads FOLDER/a-N/*.json and FOLDER/b-N/*.json, pairs them by N, prints a table and,
-//!                              in the last line, {benches: {name: {ratio, low, high, verdict}}, differ}
+//! `compare_runs FOLDER` reads FOLDER/a-N/*.json and FOLDER/b-N/*.json, pairs them by N, and prints a table and, in the last
+//! line, one JSON object: `{benches: {name: {ratio, low, high, verdict}}, differ}`.
 
 use codelsi_benches::paired::{PairedRatio, Verdict};
 use codelsi_engine::{Error, Result};
