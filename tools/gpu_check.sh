@@ -141,9 +141,9 @@ if [ -n "$parity" ] && [ -n "$reference" ]; then
 fi
 if [[ $device == cuda* ]]; then
   [ -z "$peers" ] || step peers null env CODELSI_BENCH_DEVICE=cuda "$peers" --bench
-  sizes=(--prefill 4096 --decode 256 --train 4096)
+  sizes=(--prefill 4096 --decode 256 --train 4096) decode=(--prefill 0 --decode 256 --train 0)
 else
-  sizes=(--prefill 16 --decode 4 --train 16 --repeat 1)
+  sizes=(--prefill 16 --decode 4 --train 16 --repeat 1) decode=(--prefill 0 --decode 4 --train 0 --repeat 1)
 fi
 
 # The figures to beat, for LoRA on Code Llama 13B where one is known for the card.
@@ -159,7 +159,7 @@ if [ -n "$codelsi" ]; then
   [ "$shape" != tiny ] || few=1
   real layers_few null --layers "$few" "${sizes[@]}"
   real layers_all "{\"train_tokens_per_s\":$train,\"decode_roof_share\":0.85}" "${sizes[@]}"
-  real without_graphs null --layers "$few" "${sizes[@]}" --train 0 --no-graphs
+  real without_graphs null --layers "$few" "${decode[@]}" --no-graphs
 fi
 if [[ $device == cuda* ]]; then
   step roofline null "$kernelcheck" roofline --device "$device" --json

@@ -162,7 +162,7 @@ fn gemm_in_steps() {
             let blocks = [m.div_ceil(rows) * n.div_ceil(columns), 1, 1];
             let grid = Grid { blocks, threads, shared: 2 * (rows + columns) * depth };
             let sizes = [m, n, k, k, 0, 0].map(|x| Arg::I32(x as i32));
-            let args = [Arg::In(a), Arg::In(&b), Arg::I64(0), Arg::I64(0), Arg::I64(0)];
+            let args = [Arg::In(a), Arg::In(&b), Arg::Maybe(None), Arg::I64(0), Arg::I64(0), Arg::I64(0)];
             let args = args.into_iter().chain(sizes).collect();
             let variant =
                 Variant::PLAIN.int("FORM", 0).int("SHAPE", shape).dtype("W", DType::BF16).int("ALIGNED", 1);

@@ -92,29 +92,35 @@ fn multiply(cx: &Ctx, cuda: &Cuda, outs: &mut [Tensor], x: &Tensor, weights: &[&
     let tile = choose(OperandLayout::NT, m, &widths, cuda.properties().multiprocessors);
     let blocks = m.div_ceil(tile.rows) * widths.iter().map(|n| n.div_ceil(tile.columns)).sum::<usize>();
     let grid = Grid { blocks: [blocks, 1, 1], threads: tile.threads, shared: tile.shared };
-    let mut args = per_target_mut(outs);
+    let mut args = per_target_mut(2, outs);
     args.push(Arg::In(x));
-    args.extend(per_target(weights, |w| Arg::Maybe(w.copied())));
-    args.extend(per_target(&widths, |n| Arg::I32(n.map_or(0, |&n| n as i32))));
+    args.extend(per_target(2, weights, |w| Arg::Maybe(w.copied())));
+    args.extend(per_target(2, &widths, |n| Arg::I32(n.map_or(0, |&n| n as i32))));
     args.extend([m, k].map(|n| Arg::I32(n as i32)));
     cuda::start(cuda, &GROUP, "gemm_group", variant(tile.shape), grid, &mut args)
 }
 
-/// Returns [`GROUP_SIZE`] arguments, one of each target and null for missing targets.
-pub(crate) fn per_target<'a, T>(all: &'a [T], of: impl Fn(Option<&'a T>) -> Arg<'a>) -> Vec<Arg<'a>> {
-    let mut args: Vec<Arg> = (0..GROUP_SIZE).map(|i| of(all.get(i))).collect();
-    // The first target is never missing.
-    if let Arg::Maybe(Some(first)) = args[0] {
-        args[0] = Arg::In(first);
-    }
-    args
+/// Returns [`GROUP_SIZE`] arguments, one of each target and null for missing targets; the first `least` are never missing.
+pub(crate) fn per_target<'a, T>(
+    least: usize,
+    all: &'a [T],
+    of: impl Fn(Option<&'a T>) -> Arg<'a>,
+) -> Vec<Arg<'a>> {
+    let arg = |i| match of(all.get(i)) {
+        Arg::Maybe(Some(there)) if i < least => Arg::In(there),
+        arg => arg,
+    };
+    (0..GROUP_SIZE).map(arg).collect()
 }
 
-/// Returns [`GROUP_SIZE`] outputs, null for missing targets; there is a first one.
-pub(crate) fn per_target_mut<'a>(all: impl IntoIterator<Item = &'a mut Tensor>) -> Vec<Arg<'a>> {
-    let given = all.into_iter().enumerate().map(|(i, t)| match i {
-        0 => Arg::Out(t),
-        _ => Arg::MaybeOut(Some(t)),
+/// Returns [`GROUP_SIZE`] outputs, null for missing targets; the first `least` are never missing.
+pub(crate) fn per_target_mut<'a>(
+    least: usize,
+    all: impl IntoIterator<Item = &'a mut Tensor>,
+) -> Vec<Arg<'a>> {
+    let given = all.into_iter().enumerate().map(|(i, t)| match i < least {
+        true => Arg::Out(t),
+        false => Arg::MaybeOut(Some(t)),
     });
     let mut args: Vec<Arg> = given.collect();
     args.resize_with(GROUP_SIZE, || Arg::MaybeOut(None));

@@ -271,9 +271,9 @@ pub(super) fn low_rank(
     let mut mask = dropout.map(|_| cx.empty([t, c.div_ceil(32)], DType::I32));
     let mut args = vec![Arg::Out(&mut parts), Arg::MaybeOut(mask.as_mut()), Arg::In(x)];
     args.extend([Arg::Maybe(dropout.map(|d| &d.tokens)), Arg::Maybe(run.adapter_ids)]);
-    args.extend(per_target(targets, |t| Arg::Maybe(t.map(|t| t.a))));
-    args.extend(per_target(targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
-    args.extend(per_target(targets, |t| Arg::F32(t.map_or(0.0, |t| t.scale * up))));
+    args.extend(per_target(1, targets, |t| Arg::Maybe(t.map(|t| t.a))));
+    args.extend(per_target(1, targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
+    args.extend(per_target(1, targets, |t| Arg::F32(t.map_or(0.0, |t| t.scale * up))));
     let drawn = dropout.map(|d| (d.key, d.rate.threshold(), d.first_channel));
     let (key, threshold, first) = drawn.unwrap_or((RngKey { seed: 0, step: 0, site: 0 }, 0, 0));
     args.extend([Arg::U64(key.seed), Arg::U32(key.step), Arg::U32(key.site), Arg::U32(threshold)]);
@@ -301,15 +301,15 @@ pub(super) fn adapted(
 ) -> Result<()> {
     let ((t, c), w) = (x.shape().as_matrix(), targets[0].w);
     let widths: Vec<usize> = targets.iter().map(|target| target.w.shape()[0]).collect();
-    let mut args = per_target_mut(outs);
+    let mut args = per_target_mut(1, outs);
     args.push(Arg::In(x));
-    args.extend(per_target(targets, |t| Arg::Maybe(t.map(|t| t.w))));
+    args.extend(per_target(1, targets, |t| Arg::Maybe(t.map(|t| t.w))));
     args.push(Arg::In(s));
-    args.extend(per_target(targets, |t| Arg::Maybe(t.map(|t| t.b))));
+    args.extend(per_target(1, targets, |t| Arg::Maybe(t.map(|t| t.b))));
     args.push(Arg::Maybe(run.adapter_ids));
-    args.extend(per_target(&widths, |n| Arg::I32(n.map_or(0, |&n| n as i32))));
-    args.extend(per_target(targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
-    args.extend(per_target(&s_at[..targets.len()], |at| Arg::I32(at.map_or(0, |&at| at as i32))));
+    args.extend(per_target(1, &widths, |n| Arg::I32(n.map_or(0, |&n| n as i32))));
+    args.extend(per_target(1, targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
+    args.extend(per_target(1, &s_at[..targets.len()], |at| Arg::I32(at.map_or(0, |&at| at as i32))));
     args.extend([t, c, targets[0].adapters(), s.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
     let grid = grid(&tile, (t, &widths), w);
     start(run.cuda, &FORWARD, "lora", tile_variant(&tile, w, aligned), grid, &mut args)
@@ -343,9 +343,9 @@ fn backward_bf16(
     args.extend([t, c, RUN, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &NARROW, "lora_da", alignment(c.is_multiple_of(8)).int("GROUPS", groups), grid, &mut args)?;
     let values = targets.iter().map(|target| target.rank() * c.div_ceil(4)).sum();
-    let mut args = per_target_mut(all_da.iter_mut().map(|t| &mut **t));
+    let mut args = per_target_mut(1, all_da.iter_mut().map(|t| &mut **t));
     args.push(Arg::In(&parts));
-    args.extend(per_target(&targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
+    args.extend(per_target(1, &targets, |t| Arg::I32(t.map_or(0, |t| t.rank() as i32))));
     args.push(Arg::F32(up));
     args.extend([runs, pitch, c].map(|n| Arg::I32(n as i32)));
     start(cuda, &FOLD, "lora_fold_da", Variant::PLAIN, flat_grid(values, 1), &mut args)?;
@@ -375,13 +375,13 @@ fn ds_and_db(
     let mut db_parts = cx.scratch([sum(&|u| runs * width(u) * padded(u))], DType::F32);
     let groups = used.iter().map(padded).max().unwrap_or(0) / RANK_GROUP;
     let grid = Grid { blocks: [sum(&strips), runs, groups], threads: STRIP_THREADS, shared: STRIP_SHARED };
-    let widths = || per_target(used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32)));
-    let ranks = || per_target(used, |u| Arg::I32(u.map_or(0, |u| u.target.rank() as i32)));
+    let widths = || per_target(1, used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32)));
+    let ranks = || per_target(1, used, |u| Arg::I32(u.map_or(0, |u| u.target.rank() as i32)));
     let mut args = vec![Arg::Out(&mut ds_parts), Arg::Out(&mut db_parts), Arg::In(s)];
-    args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.dy))));
-    args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.target.b))));
+    args.extend(per_target(1, used, |u| Arg::Maybe(u.map(|u| u.dy))));
+    args.extend(per_target(1, used, |u| Arg::Maybe(u.map(|u| u.target.b))));
     args.extend(widths().into_iter().chain(ranks()));
-    args.extend(per_target(used, |u| Arg::I32(u.map_or(0, |u| u.s_at as i32))));
+    args.extend(per_target(1, used, |u| Arg::I32(u.map_or(0, |u| u.s_at as i32))));
     args.extend([t, RUN, s.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
     let aligned = used.iter().all(|u| width(u).is_multiple_of(8) && u.target.rank().is_multiple_of(4));
     start(cuda, &STRIPS, "lora_ds_db", alignment(aligned), grid, &mut args)?;
@@ -389,10 +389,10 @@ fn ds_and_db(
 
     let values = t * pitch / 4 + sum(&|u| width(u) * u.target.rank().div_ceil(4));
     let mut args = vec![Arg::Out(ds)];
-    args.extend(per_target_mut(all_db.iter_mut().map(|t| &mut **t)));
+    args.extend(per_target_mut(1, all_db.iter_mut().map(|t| &mut **t)));
     args.extend([Arg::In(&ds_parts), Arg::In(&db_parts)]);
     args.extend(widths().into_iter().chain(ranks()));
-    args.extend(per_target(used, |u| Arg::F32(u.map_or(0.0, |u| u.target.scale))));
+    args.extend(per_target(1, used, |u| Arg::F32(u.map_or(0.0, |u| u.target.scale))));
     args.extend([t, RUN, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &FOLD, "lora_fold_ds_db", Variant::PLAIN, flat_grid(values, 1), &mut args)
 }
@@ -406,11 +406,11 @@ fn input_gradient(run: &LoraPass, dx: &mut Tensor, ds: &Tensor, used: &[Backward
     let aligned = c.is_multiple_of(8) && used.iter().all(|u| width(u).is_multiple_of(8));
     let tile = choose_tile(cuda, OperandLayout::NN, (t, &[c]), w, aligned);
     let mut args = vec![Arg::Out(dx), Arg::Maybe(run.mask.as_ref()), Arg::In(ds)];
-    args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.target.a))));
-    args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.dy))));
-    args.extend(per_target(used, |u| Arg::Maybe(u.map(|u| u.target.w))));
-    args.extend(per_target(used, |u| Arg::I32(u.map_or(0, |u| u.target.rank() as i32))));
-    args.extend(per_target(used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32))));
+    args.extend(per_target(1, used, |u| Arg::Maybe(u.map(|u| u.target.a))));
+    args.extend(per_target(1, used, |u| Arg::Maybe(u.map(|u| u.dy))));
+    args.extend(per_target(1, used, |u| Arg::Maybe(u.map(|u| u.target.w))));
+    args.extend(per_target(1, used, |u| Arg::I32(u.map_or(0, |u| u.target.rank() as i32))));
+    args.extend(per_target(1, used, |u| Arg::I32(u.map_or(0, |u| width(u) as i32))));
     args.push(Arg::F32(up));
     args.extend([t, c, ds.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
     start(cuda, &DX, "lora_dx", tile_variant(&tile, w, aligned), grid(&tile, (t, &[c]), w), &mut args)
