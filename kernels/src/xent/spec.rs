@@ -50,7 +50,7 @@ fn cases(dtype: DType) -> Vec<Case> {
     let parts = parts.into_iter().chain(residues).chain(stored).chain(many_of_a_shard);
     // Products of several tiles of the vocabulary, on tensor cores at once and in slices of K.
     let wide = [
-        lora(5, 72, 4104, dtype),
+        lora(5, 72, 8192, dtype),
         lora(5, 20, 50, dtype),
         lora(2, 16, 32016, dtype),
         values(2, 5120, 70, dtype),

@@ -10,13 +10,14 @@ use codelsi_train::options::ActivationCheckpointing;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
-/// Measure speed and peak memory of prefill, decode and LoRA training.
+/// Measure speed and peak memory of prefill, decode and LoRA training, of a model or of a shape with random weights that
+/// are made on the device.
 #[derive(Args)]
 #[command(group(ArgGroup::new("base").required(true).args(["model", "shape"])))]
 pub struct BenchArgs {
     #[arg(long, help = help::MODEL, value_name = "DIR")]
     model: Option<PathBuf>,
-    #[arg(long, help = format!("{}; its weights are random, made on the device", help::SHAPE), value_name = "NAME")]
+    #[arg(long, help = help::SHAPE)]
     shape: Option<String>,
     /// Layers of the shape, from the first on, instead of all.
     #[arg(long, value_name = "N", requires = "shape", value_parser = number::layers())]
