@@ -10,8 +10,7 @@ use codelsi_train::options::ActivationCheckpointing;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
-/// Measure speed and peak memory of prefill, decode and LoRA training, of a model or of a shape with random weights that
-/// are made on the device.
+/// Measure speed and peak memory of prefill, decode and LoRA training.
 #[derive(Args)]
 #[command(group(ArgGroup::new("base").required(true).args(["model", "shape"])))]
 pub struct BenchArgs {
