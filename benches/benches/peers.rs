@@ -46,7 +46,7 @@ struct Comparison {
     pairs: Vec<(f64, f64)>,
 }
 
-/// What stands beside our kernels.
+/// The peers, and the number of rounds.
 struct Peers {
     rounds: usize,
     program: Option<Peer>,

@@ -56,7 +56,7 @@ const KERNELCHECK: &str =
 /// A program that says how it was called, and in which world.
 const PROGRAM: &str = "echo \"{\\\"args\\\":\\\"$*\\\",\\\"world\\\":\\\"$WORLD_SIZE\\\"}\"";
 
-/// What `step` was called with.
+/// Returns the arguments of a step's program.
 fn args(result: &Value, step: &str) -> String {
     result["steps"][step]["result"]["args"].as_str().unwrap_or("").to_owned()
 }
@@ -136,7 +136,7 @@ fn a_second_call_goes_on_where_the_first_stopped() {
     assert_eq!(calls(), 2 * first + 1);
 }
 
-/// What does not fit the budget is left for the next call, and is no failure; a step that hangs is one.
+/// Leaves what does not fit the budget for the next call, which is no failure; a step that hangs is one.
 #[test]
 fn the_budget_ends_a_call_and_a_part_of_it_a_step() {
     let folder = Folder::new("budget");

@@ -251,7 +251,7 @@ pub(crate) fn choose(form: OperandLayout, m: usize, widths: &[usize], multiproce
     }
 }
 
-/// What becomes of the old content of y.
+/// Treatment of the old content of y.
 #[derive(Clone, Copy)]
 pub(crate) enum Accumulate<'a> {
     /// y = product

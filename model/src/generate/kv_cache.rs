@@ -11,7 +11,7 @@ use codelsi_kernels::kvstore::kvstore;
 pub(super) struct KvCache {
     /// Keys and values of each layer, (pages, K, page_size, D): a page of one head is contiguous.
     layers: Vec<(Tensor, Tensor)>,
-    /// What attention counts while it reads them.
+    /// Counters of attention's blocks, see [`arrivals`].
     arrivals: Tensor,
     page_size: usize,
     /// Number of sequences that use each page.

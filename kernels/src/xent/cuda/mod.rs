@@ -89,7 +89,7 @@ struct DeviceWorkspace {
     sums: Option<Tensor>,
     /// The state of each token (chunk, STATE).
     states: Tensor,
-    /// What a larger maximum makes of each token's sums before it (chunk), f32.
+    /// Factors (chunk), f32, that bring each token's earlier sums to its new maximum.
     corrections: Tensor,
     /// Buffers of the all-reduces, when ranks hold shards of the head.
     shares: Option<SoftmaxStats>,

@@ -1,6 +1,6 @@
 //! The model beside a measurement: times of `roofline` on a card, and what the model says of the same cases.
 
-use super::op::launches;
+use super::op::{SAMPLED, blocks, launches};
 use super::{Chip, predict};
 use crate::counters::Passes;
 use crate::roofline::timing_name;
@@ -12,9 +12,6 @@ use codelsi_kernels::stopwatch::Pass;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// Blocks of each launch that are executed.
-const SAMPLED: u64 = 16;
 
 /// A case that was timed on a card, and its modelled time; both in milliseconds.
 pub struct MeasuredCase {
@@ -68,7 +65,7 @@ fn model_case(
     };
     let modelled = |passes| -> Result<f64> {
         let seconds = |launch: &LaunchRecord| predict(chip, launch).map(|p| p.seconds);
-        launches(chip, &case, DType::BF16, passes, SAMPLED)?.iter().map(seconds).sum()
+        launches(chip, &case, DType::BF16, passes, blocks(spec.name, SAMPLED))?.iter().map(seconds).sum()
     };
     let mut cases = Vec::new();
     let (forward, backward) = (time_of(Pass::Forward), time_of(Pass::Backward));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Blocks of each launch that are executed.
-const SAMPLED: u64 = 32;
+pub const SAMPLED: u64 = 32;
 /// Elements of the largest tensors that are drawn: the work of larger ones does not depend on numbers.
 pub const DRAWN: usize = 1 << 22;
 

@@ -49,7 +49,7 @@ const fn call(name: &'static str, launches: fn(&Device, usize) -> Result<Vec<Lau
 /// A step of the model.
 pub struct Step {
     pub name: &'static str,
-    /// What its rows are, and how many when none are given.
+    /// Name of its rows, and their number when none is given.
     rows: (&'static str, usize),
     layer: &'static [Call],
     around: &'static [Call],

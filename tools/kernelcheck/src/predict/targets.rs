@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 const FILE: &str = include_str!("../../targets.json");
 /// Blocks of the launch that are executed.
 const SAMPLED: u64 = 64;
-/// How far from the published range a prediction may be.
+/// Largest distance of a prediction from the published range.
 const TOLERANCE: f64 = 0.15;
 
 /// A published rate of a kernel, as a range.
@@ -27,7 +27,7 @@ struct Target {
     high: f64,
 }
 
-/// What a rate counts: the case's flops in TFLOP/s, or its bytes in GB/s.
+/// Unit of a rate: the case's flops in TFLOP/s, or its bytes in GB/s.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Unit {
     Teraflops,
