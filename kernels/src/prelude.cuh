@@ -140,6 +140,21 @@ __device__ inline bool is_last(u32 *arrivals, u32 others) {
     return last;
 }
 
+// Turns: blocks that add to the same floats one after another. A block waits, adds, and ends its turn after a barrier; it
+// waits for such blocks only as started before it. `turns` counts the turns that have ended.
+__device__ inline void wait_for_turn(const u32 *turns, u32 turn) {
+    u32 ended;
+    for (;;) {
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(ended) : "l"(turns) : "memory");
+        if (ended >= turn) return;
+        asm volatile("nanosleep.u32 64;");
+    }
+}
+__device__ inline void end_turn(u32 *turns) {
+    __threadfence();
+    asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(turns) : "memory");
+}
+
 // First element of this thread's pack of N in a flat array that the whole grid covers.
 template <int N> __device__ inline i64 flat() { return (i64(blockIdx.x) * blockDim.x + threadIdx.x) * N; }
 

@@ -361,6 +361,8 @@ pub enum Opcode {
     CopyWait,
     CopyWaitAll,
     Fence,
+    /// `nanosleep`: a wait for another block, with the load before it.
+    Sleep,
     /// `imm`: the target.
     Branch,
     /// `imm`: number of the branch table; `src[0]`: the index in it.

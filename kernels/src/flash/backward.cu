@@ -1,40 +1,21 @@
-// Backward over packed documents: FlashAttention-2, algorithm 2, in two passes without atomics.
+// Backward over packed documents: FlashAttention-2, algorithm 2, in one pass whose sums have a fixed order.
 //
 // math    P = e^(q kᵀ / √D − L), Δ = Σ_d do·o, dS = P ⊙ (do vᵀ − Δ):
 //         dq = dS k / √D, dk = dSᵀ q / √D, dv = Pᵀ do. Masked entries of P and dS are zero
 // launch  flash_delta: one block per tile of rows of do and of o; Δ is the diagonal of their product
-//         flash_dq: one block per tile of Queries::ROWS rows of one document and head; it loops over the keys before
-//         them
-//         flash_dkdv: one block per tile of Columns::ROWS keys of one document and kv head; it loops over the rows
-//         after them, of every query head. It holds the scores transposed: the result of one product is an operand of
-//         the next
-// Both passes double-buffer the tiles they loop over, and each product overlaps with a copy: a buffer is refilled as
-// soon as its tile has been used.
+//         flash_backward: one block per tile of Keys::ROWS keys of one document and kv head; it loops over the rows after
+//         them, of every query head, and holds the scores transposed
+// order   A tile of rows of q gets a summand of dq from each tile of keys up to its own: from its own first, from the
+//         document's first keys last. `turns` counts the summands that a tile has got; a block waits for its turn, and
+//         adds. Blocks start in the order of blockIdx, x first, and wait for such only that started before them. All
+//         begin with the rows nearest to their keys, so that a turn is due, mostly, before it is waited for. The sums of
+//         STRIP rows lie together in working memory, as the threads hold them
 #include "attend.cuh"
-
-// Shared memory of either pass: two resident tiles (a, b), two that are loaded in the loop (x, y).
-template <typename Tiles, typename Job> struct Walk {
-    Job *job;
-    E *a, *b;           // (ROWS, DP)
-    E *x, *y;           // (COLS, DP)
-    float *lse, *delta; // (COLS)
-    float *exchange;
-    __device__ Walk() {
-        job = reinterpret_cast<Job *>(shared);
-        lse = reinterpret_cast<float *>(shared + HEAD);
-        delta = lse + TILE;
-        a = reinterpret_cast<E *>(delta + TILE);
-        b = a + Tiles::ROWS * DP;
-        x = b + Tiles::ROWS * DP;
-        y = x + Tiles::COLS * DP;
-        exchange = reinterpret_cast<float *>(y + Tiles::COLS * DP);
-    }
-    __device__ void swap() {
-        E *t = x;
-        x = y;
-        y = t;
-    }
-};
+#if MMA
+#include "backward_mma.cuh"
+#else
+#include "backward_ffma.cuh"
+#endif
 
 // Starts copying a tile of ROWS rows of (…, D); `row` returns the index of each.
 template <int ROWS, int WARPS, typename Row> __device__ inline void copy_tile(E *to, const E *from, int D, Row row) {
@@ -43,23 +24,17 @@ template <int ROWS, int WARPS, typename Row> __device__ inline void copy_tile(E 
     Copy::start(to, from, r < ROWS ? row(r) : -1, D);
 }
 
-template <typename Tiles> __device__ inline void scale_by(typename Tiles::Wide &w, float scale) {
-#pragma unroll
-    for (int r = 0; r < Tiles::R; r++)
-#pragma unroll
-        for (int n = 0; n < Tiles::RUNS; n++)
-#pragma unroll
-            for (int i = 0; i < Tiles::RUN; i++) w.at(r, n, i) *= scale;
-}
-
 // Δ is summed in the order of dP: where a row sees one key, o = v, and dP − Δ must be zero to the last bit.
-extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1) flash_delta(float *delta, // (rows)
-                                                                                 const E *d_o, // (rows, D)
-                                                                                 const E *o,   // (rows, D)
-                                                                                 int rows, int D) {
-    typedef Columns Tiles;
+extern "C" __global__ void __launch_bounds__(Diagonal::WARPS * 32, 1)
+    flash_delta(float *delta, // (rows)
+                u32 *turns,   // (count), set to 0; may be null
+                const E *d_o, // (rows, D)
+                const E *o,   // (rows, D)
+                int count, int rows, int D) {
+    typedef Diagonal Tiles;
     E *a = reinterpret_cast<E *>(shared), *b = a + Tiles::ROWS * DP;
     int first = blockIdx.x * Tiles::ROWS;
+    for (int i = flat<1>(); turns && i < count; i += gridDim.x * blockDim.x) turns[i] = 0;
     auto at = [&](int r) { return first + r < rows ? first + r : -1; };
     copy_tile<Tiles::ROWS, Tiles::WARPS>(a, d_o, D, at);
     copy_tile<Tiles::ROWS, Tiles::WARPS>(b, o, D, at);
@@ -76,171 +51,200 @@ extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1) flash_delta
             if (tiles.row(r) == tiles.column(c) && at(tiles.row(r)) >= 0) delta[at(tiles.row(r))] = s.at(r, c);
 }
 
-// Grid (⌊T / ROWS⌋ + documents, H): tiles with most keys first.
-extern "C" __global__ void __launch_bounds__(Queries::WARPS * 32, 1)
-    flash_dq(E *dq,              // (T, H·D)
-             const E *q,         // (T, H·D)
-             const E *k,         // (T, K·D)
-             const E *v,         // (T, K·D)
-             const E *d_o,       // (T, H·D)
-             const float *lse,   // (T, H), as forward left it
-             const float *delta, // (T, H)
-             const int *starts,  // (documents + 1)
-             int documents, int T, int H, int K, int D, float slope, float scale) {
-    typedef Queries Tiles;
-    Piece p = piece<Tiles::ROWS>(starts, documents, T, gridDim.x - 1 - blockIdx.x);
-    if (p.first >= p.length) return;
-    Walk<Tiles, Job<true, Packed>> walk;
-    int h = blockIdx.y, kv = h / (H / K), rows = min(Tiles::ROWS, p.length - p.first);
-    if (threadIdx.x == 0) *walk.job = {{(p.start + p.first) * H + h, H, p.first, 0, rows}, {p.start * K + kv, K}};
-    __syncthreads();
-    const auto &slots = walk.job->slots;
-    auto at = [&](int slot) { return slots.at(slot); };
-    copy_tile<Tiles::ROWS, Tiles::WARPS>(walk.a, q, D, at);
-    copy_tile<Tiles::ROWS, Tiles::WARPS>(walk.b, d_o, D, at);
-    auto copy = [&](E *to, const E *from, int tile) {
-        copy_tile<Tiles::COLS, Tiles::WARPS>(to, from, D, [&](int r) {
-            return tile + r < slots.end() ? walk.job->keys(tile + r) : -1;
-        });
-        copy_commit();
-    };
-    copy(walk.x, k, 0);
-    float top[Tiles::R], mean[Tiles::R]; // L and Δ
-    {
-        Tiles tiles;
-#pragma unroll
-        for (int r = 0; r < Tiles::R; r++) {
-            int index = at(tiles.row(r));
-            top[r] = index < 0 ? INFINITE : lse[index];
-            mean[r] = index < 0 ? 0.0f : delta[index];
-        }
-    }
-    typename Tiles::Wide sums = {};
-    for (int tile = 0; tile < slots.end(); tile += Tiles::COLS) {
-        copy_wait<0>();
-        __syncthreads(); // the keys are in x, and y has been used
-        copy(walk.y, v, tile);
-        Tiles tiles;
-        int first = tiles.first(), last = first + Tiles::SPAN - 1;
-        bool sees = first < slots.high && tile <= slots.place(last);
-        typename Tiles::Square s = {}, ds = {};
-        if (sees) tiles.dots(s, walk.a, walk.x, walk.exchange);
-        copy_wait<0>();
-        __syncthreads(); // the values are in y
-        if (sees) tiles.dots(ds, walk.b, walk.y, walk.exchange);
-        __syncthreads(); // y has been used
-        if (tile + Tiles::COLS < slots.end()) copy(walk.y, k, tile + Tiles::COLS);
-        if (sees) {
-            if (tile + Tiles::COLS - 1 > slots.place(first)) hide<Tiles>(s, slots, tile);
-#pragma unroll
-            for (int r = 0; r < Tiles::R; r++)
-#pragma unroll
-                for (int c = 0; c < Tiles::C; c++)
-                    ds.at(r, c) = power(s.at(r, c), slope, top[r]) * (ds.at(r, c) - mean[r]);
-            tiles.gather(sums, ds, walk.x, walk.exchange);
-        }
-        walk.swap();
-    }
-    scale_by<Tiles>(sums, scale);
-    Tiles().write(dq, D, sums, at, walk.a, D);
-}
-
+// What a block works on.
 struct KeyJob {
     Slots<true> slots; // rows of k seen as (T·K, D)
     int start, length; // of the document
+    int tile, strip;   // numbers of its first tile and of its first strip of rows of q
 };
 
-// Grid (⌊T / ROWS⌋ + documents, K): early keys, which most rows attend to, first.
-extern "C" __global__ void __launch_bounds__(Columns::WARPS * 32, 1)
-    flash_dkdv(E *dk,              // (T, K·D)
-               E *dv,              // (T, K·D)
-               const E *q,         // (T, H·D)
-               const E *k,         // (T, K·D)
-               const E *v,         // (T, K·D)
-               const E *d_o,       // (T, H·D)
-               const float *lse,   // (T, H), as forward left it
-               const float *delta, // (T, H)
-               const int *starts,  // (documents + 1)
-               int documents, int T, int H, int K, int D, float slope, float scale) {
-    typedef Columns Tiles;
-    Piece p = piece<Tiles::ROWS>(starts, documents, T, blockIdx.x);
+// Rows of q of a step, with their L and Δ.
+struct Step {
+    E *q; // (COLS, DP)
+    float *lse, *delta;
+};
+
+// Shared memory of a block.
+struct Walk {
+    KeyJob *job;
+    Step step[2];
+    E *k, *v;   // (ROWS, DP)
+    E *d_o;     // (COLS, DP)
+    E *p, *d_s; // exchanged (ROWS, COLS)
+    __device__ Walk() {
+        job = reinterpret_cast<KeyJob *>(shared);
+        float *rows = reinterpret_cast<float *>(shared + HEAD);
+        k = reinterpret_cast<E *>(rows + 4 * Keys::COLS);
+        v = k + Keys::ROWS * DP;
+        d_o = v + Keys::ROWS * DP;
+        p = d_o + 3 * Keys::COLS * DP;
+        d_s = p + Keys::EXCHANGE;
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            step[i] = {d_o + (i + 1) * Keys::COLS * DP, rows + 2 * i * Keys::COLS, rows + (2 * i + 1) * Keys::COLS};
+    }
+    __device__ void swap() {
+        Step t = step[0];
+        step[0] = step[1];
+        step[1] = t;
+    }
+};
+
+// The summands of dq of a tile of rows.
+struct Turn {
+    u32 *got;    // how many it has got
+    float *sums; // its strips (STRIP, DP), `apart` from each other
+    i64 apart;
+    int strips;
+    int before; // summands before this block's
+
+    __device__ void load(Keys::Queries &w) const {
+        Keys().in_strips(w, [&](int strip, int offset, float (&x)[4]) {
+            if (strip < strips) load_shared_by_blocks(x, sums + strip * apart + offset);
+        });
+    }
+    __device__ void store(Keys::Queries &w) const {
+        Keys().in_strips(w, [&](int strip, int offset, float (&x)[4]) {
+            if (strip < strips) store_shared_by_blocks(sums + strip * apart + offset, x);
+        });
+    }
+};
+
+__device__ inline void scale_by(Keys::Wide &w, float scale) {
+#pragma unroll
+    for (int r = 0; r < Keys::R; r++)
+#pragma unroll
+        for (int n = 0; n < Keys::RUNS; n++)
+#pragma unroll
+            for (int i = 0; i < Keys::RUN; i++) w.at(r, n, i) *= scale;
+}
+
+// Grid (⌊T / ROWS⌋ + documents, K): a document's last keys first.
+extern "C" __global__ void __launch_bounds__(Keys::WARPS * 32, 1)
+    flash_backward(E *dq,              // (T, H·D)
+                   E *dk,              // (T, K·D)
+                   E *dv,              // (T, K·D)
+                   float *sums,        // (⌊T / STRIP⌋ + documents, H, STRIP, DP), working memory; null if no document is
+                                       // longer than ROWS
+                   u32 *turns,         // (⌊T / COLS⌋ + documents, H): 0; the same
+                   const E *q,         // (T, H·D)
+                   const E *k,         // (T, K·D)
+                   const E *v,         // (T, K·D)
+                   const E *d_o,       // (T, H·D)
+                   const float *lse,   // (T, H), as forward left it
+                   const float *delta, // (T, H)
+                   const int *starts,  // (documents + 1)
+                   int documents, int T, int H, int K, int D, float slope, float scale) {
+    Piece p = piece<Keys::ROWS>(starts, documents, T, gridDim.x - 1 - blockIdx.x);
     if (p.first >= p.length) return;
-    Walk<Tiles, KeyJob> walk;
-    int G = H / K, kv = blockIdx.y, rows = min(Tiles::ROWS, p.length - p.first);
-    if (threadIdx.x == 0) *walk.job = {{(p.start + p.first) * K + kv, K, p.first, 0, rows}, p.start, p.length};
+    Walk walk;
+    int G = H / K, kv = blockIdx.y;
+    if (threadIdx.x == 0) {
+        int rows = min(Keys::ROWS, p.length - p.first);
+        Slots<true> slots = {(p.start + p.first) * K + kv, K, p.first, 0, rows};
+        *walk.job = {slots, p.start, p.length, p.start / Keys::COLS + p.document, p.start / STRIP + p.document};
+    }
     __syncthreads();
     const KeyJob &job = *walk.job;
     auto at = [&](int slot) { return job.slots.at(slot); };
-    copy_tile<Tiles::ROWS, Tiles::WARPS>(walk.a, k, D, at);
-    copy_tile<Tiles::ROWS, Tiles::WARPS>(walk.b, v, D, at);
+    copy_tile<Keys::ROWS, Keys::WARPS>(walk.k, k, D, at);
+    copy_tile<Keys::ROWS, Keys::WARPS>(walk.v, v, D, at);
+    auto row = [&](int h, int position) { return position < job.length ? (job.start + position) * H + h : -1; };
     auto copy = [&](E *to, const E *from, int h, int tile) {
-        copy_tile<Tiles::COLS, Tiles::WARPS>(to, from, D, [&](int r) {
-            return tile + r < job.length ? (job.start + tile + r) * H + h : -1;
-        });
+        copy_tile<Keys::COLS, Keys::WARPS>(to, from, D, [&](int r) { return row(h, tile + r); });
     };
-    // Queries with their L and Δ. Rows past the document are zeros, L too: their P is 1, and adds zeros.
-    auto copy_queries = [&](E *to, int h, int tile) {
-        copy(to, q, h, tile);
-        if (threadIdx.x < 2 * TILE) {
-            int position = tile + threadIdx.x % TILE;
-            bool real = position < job.length;
-            const float *from = (threadIdx.x < TILE ? lse : delta) + i64(real ? job.start + position : 0) * H + h;
-            copy_async_word(shared_address(walk.lse + threadIdx.x), from, real ? 4 : 0);
+    // Rows past the document are zeros, L too: their P is 1, and adds zeros.
+    auto copy_queries = [&](const Step &to, int h, int tile) {
+        copy(to.q, q, h, tile);
+        if (threadIdx.x < 2 * Keys::COLS) {
+            int index = row(h, tile + threadIdx.x % Keys::COLS);
+            const float *from = (threadIdx.x < Keys::COLS ? lse : delta) + max(index, 0);
+            copy_async_word(shared_address(to.lse + threadIdx.x), from, index < 0 ? 0 : 4);
         }
-        copy_commit();
     };
     int h = kv * G, tile = p.first;
-    copy_queries(walk.x, h, tile);
-    typename Tiles::Wide dk_sums = {}, dv_sums = {};
+    copy_queries(walk.step[0], h, tile);
+    copy_commit();
+    copy(walk.d_o, d_o, h, tile);
+    copy_commit();
+    Keys::Wide dk_sums = {}, dv_sums = {};
+    u32 *due = nullptr; // a turn that ends at the next barrier
     bool more;
     do {
-        copy_wait<0>();
-        __syncthreads(); // the queries are in x, and y has been used
-        copy(walk.y, d_o, h, tile);
+        copy_wait<1>();
+        __syncthreads(); // the queries are there, those of the last step have been used, and its dq has been stored
+        if (due && threadIdx.x == 0) end_turn(due);
+        int next = tile + Keys::COLS, next_head = h;
+        if (next >= job.length) {
+            next = job.slots.position;
+            next_head++;
+        }
+        more = next_head < (kv + 1) * G;
+        if (more) copy_queries(walk.step[1], next_head, next);
         copy_commit();
-        Tiles tiles;
-        bool sees = tiles.first() < job.slots.high;
-        typename Tiles::Square s = {}, ds = {};
+        const Step &step = walk.step[0];
+        int reach = min(job.slots.high, tile + Keys::COLS - job.slots.position); // keys that these rows see
+        bool sees = Keys().first() < reach;
+        Keys::Square s = {};
+        Keys::Factor p = {}, d_s = {};
         if (sees) {
-            tiles.dots(s, walk.a, walk.x, walk.exchange);
+            Keys tiles;
+            tiles.dots(s, walk.k, step.q);
 #pragma unroll
-            for (int c = 0; c < Tiles::C; c++) {
-                float top = walk.lse[tiles.column(c)];
+            for (int c = 0; c < Keys::C; c++) {
+                float top = step.lse[tiles.column(c)];
 #pragma unroll
-                for (int r = 0; r < Tiles::R; r++) s.at(r, c) = power(s.at(r, c), slope, top);
+                for (int r = 0; r < Keys::R; r++) s.at(r, c) = power(s.at(r, c), slope, top);
             }
-            if (tile < job.slots.place(tiles.first() + Tiles::SPAN - 1)) {
+            if (tile < job.slots.place(tiles.first() + Keys::SPAN - 1)) {
 #pragma unroll
-                for (int r = 0; r < Tiles::R; r++)
+                for (int r = 0; r < Keys::R; r++)
 #pragma unroll
-                    for (int c = 0; c < Tiles::C; c++)
+                    for (int c = 0; c < Keys::C; c++)
                         if (tile + tiles.column(c) < job.slots.place(tiles.row(r))) s.at(r, c) = 0.0f;
             }
+            p = tiles.put(walk.p, s);
         }
-        copy_wait<0>();
-        __syncthreads(); // the gradients are in y
+        copy_wait<1>();
+        __syncthreads(); // the gradients and P are there
         if (sees) {
-            tiles.dots(ds, walk.b, walk.y, walk.exchange);
+            Keys tiles;
+            Keys::Square ds;
+            tiles.dots(ds, walk.v, walk.d_o);
 #pragma unroll
-            for (int c = 0; c < Tiles::C; c++) {
-                float mean = walk.delta[tiles.column(c)];
+            for (int c = 0; c < Keys::C; c++) {
+                float mean = step.delta[tiles.column(c)];
 #pragma unroll
-                for (int r = 0; r < Tiles::R; r++) ds.at(r, c) = s.at(r, c) * (ds.at(r, c) - mean);
+                for (int r = 0; r < Keys::R; r++) ds.at(r, c) = s.at(r, c) * (ds.at(r, c) - mean);
             }
-            tiles.gather(dv_sums, s, walk.y, walk.exchange);
+            d_s = tiles.put(walk.d_s, ds);
+            tiles.gather(dv_sums, p, walk.p, walk.d_o);
         }
-        __syncthreads(); // y, L and Δ have been used
-        tile += Tiles::COLS;
-        if (tile >= job.length) {
-            tile = job.slots.position;
-            h++;
+        int number = job.slots.position / Keys::ROWS; // of these keys
+        Turn turn = {turns + i64(job.tile + tile / Keys::COLS) * H + h,
+                     sums + (i64(job.strip + tile / STRIP) * H + h) * STRIP * DP, i64(H) * STRIP * DP,
+                     (min(job.length - tile, Keys::COLS) + STRIP - 1) / STRIP, tile / Keys::ROWS - number};
+        if (turn.before > 0 && threadIdx.x == 0) wait_for_turn(turn.got, turn.before);
+        __syncthreads(); // dS is there, the gradients have been used, and it is the block's turn
+        if (more) copy(walk.d_o, d_o, next_head, next);
+        copy_commit();
+        Keys::Queries dq_sums = {};
+        if (turn.before > 0) turn.load(dq_sums);
+        if (sees) Keys().gather(dk_sums, d_s, walk.d_s, step.q);
+        Keys().gather_transposed(dq_sums, walk.d_s, walk.k, reach);
+        if (number > 0) {
+            turn.store(dq_sums);
+            due = turn.got;
+        } else {
+            Keys().write(dq, D, dq_sums, [&](int r) { return row(h, tile + r); }, scale, D);
         }
-        more = h < (kv + 1) * G;
-        if (more) copy_queries(walk.y, h, tile);
-        if (sees) tiles.gather(dk_sums, ds, walk.x, walk.exchange);
+        tile = next;
+        h = next_head;
         walk.swap();
     } while (more);
-    scale_by<Tiles>(dk_sums, scale);
-    Tiles().write(dk, D, dk_sums, at, walk.a, D);
-    Tiles().write(dv, D, dv_sums, at, walk.b, D);
+    __syncthreads(); // dq has been stored, and k and v have been used
+    if (due && threadIdx.x == 0) end_turn(due);
+    scale_by(dk_sums, scale);
+    Keys().write(dk, D, dk_sums, at, walk.k, D);
+    Keys().write(dv, D, dv_sums, at, walk.v, D);
 }

@@ -5,6 +5,9 @@ use codelsi_engine::DType::{self, BF16, F32};
 
 const GROUPED: (DType, &str) = (BF16, "T=[7, 1, 5] H=4 K=2 D=8");
 const TILES: (DType, &str) = (BF16, "T=[70] H=2 K=1 D=24");
+/// More than one tile of keys.
+const LONG: (DType, &str) = (BF16, "T=[300, 3] H=1 K=1 D=8");
+const LONG_F32: (DType, &str) = (F32, "T=[300, 3] H=1 K=1 D=8");
 
 pub const BUGS: &[Bug] = &[
     // flash_delta
@@ -27,141 +30,175 @@ pub const BUGS: &[Bug] = &[
         ["first + r < rows", "first + r <= rows"],
         GROUPED,
     ),
-    // flash_dq
+    Bug::new("flash/backward.cu", "turns do not begin at 0", ["turns[i] = 0;", "turns[i] = 1;"], LONG),
+    // flash_backward
     Bug::new(
         "flash/backward.cu",
-        "dq: query heads of a group read different kv heads",
-        ["h / (H / K), rows", "h % K, rows"],
-        GROUPED,
-    ),
-    Bug::new(
-        "flash/backward.cu",
-        "dq: no barrier after one thread has written what the block works on",
-        ["{p.start * K + kv, K}};\n    __syncthreads();\n", "{p.start * K + kv, K}};\n"],
-        GROUPED,
-    )
-    .quiet(),
-    Bug::new(
-        "flash/backward.cu",
-        "dq: L of rows that are not there is read, and not used",
-        ["index < 0 ? INFINITE : lse[index]", "lse[index]"],
-        GROUPED,
-    ),
-    Bug::new("flash/backward.cu", "dq: Δ is left out", ["(ds.at(r, c) - mean[r])", "ds.at(r, c)"], GROUPED),
-    Bug::new("flash/backward.cu", "dq is not scaled", ["    scale_by<Tiles>(sums, scale);\n", ""], GROUPED),
-    Bug::new(
-        "flash/backward.cu",
-        "dq: values are not waited for",
-        [
-            "        copy_wait<0>();\n        __syncthreads(); // the values are in y",
-            "        __syncthreads(); // the values are in y",
-        ],
-        GROUPED,
-    )
-    .quiet(),
-    Bug::new(
-        "flash/backward.cu",
-        "dq: the next keys replace values that are in use",
-        ["        __syncthreads(); // y has been used\n", ""],
-        TILES,
-    ),
-    Bug::new(
-        "flash/backward.cu",
-        "dq: keys after a row are not hidden",
-        ["if (tile + Tiles::COLS - 1 > slots.place(first)) hide", "if (false) hide"],
-        GROUPED,
-    ),
-    Bug::new(
-        "flash/backward.cu",
-        "dq: the buffers do not change places",
-        [
-            "            tiles.gather(sums, ds, walk.x, walk.exchange);\n        }\n        walk.swap();\n",
-            "            tiles.gather(sums, ds, walk.x, walk.exchange);\n        }\n",
-        ],
-        TILES,
-    ),
-    // flash_dkdv
-    Bug::new(
-        "flash/backward.cu",
-        "dk, dv: a row does not see its own key",
+        "a row does not see its own key",
         ["tile + tiles.column(c) < job.slots.place", "tile + tiles.column(c) <= job.slots.place"],
         GROUPED,
     ),
     Bug::new(
         "flash/backward.cu",
-        "dk, dv: only the first query head of a group counts",
-        ["more = h < (kv + 1) * G", "more = h < kv * G + 1"],
+        "only the first query head of a group counts",
+        ["more = next_head < (kv + 1) * G", "more = next_head < kv * G + 1"],
         GROUPED,
     ),
     Bug::new(
         "flash/backward.cu",
-        "dk, dv: L and Δ are always the first head's",
-        ["job.start + position : 0) * H + h", "job.start + position : 0) * H + kv * G"],
+        "L and Δ are always the first head's",
+        ["int index = row(h, tile + threadIdx.x", "int index = row(kv * G, tile + threadIdx.x"],
         GROUPED,
     ),
     Bug::new(
         "flash/backward.cu",
-        "dk, dv: L and Δ of the last tile are kept",
-        ["            copy_async_word(", "            if (tile == p.first) copy_async_word("],
+        "the next L and Δ are not copied",
+        [
+            "        if (threadIdx.x < 2 * Keys::COLS) {",
+            "        if (threadIdx.x < 2 * Keys::COLS && tile == p.first) {",
+        ],
         (F32, "T=[70] H=2 K=1 D=24"),
     ),
+    Bug::new("flash/backward.cu", "Δ is left out", ["(ds.at(r, c) - mean)", "ds.at(r, c)"], GROUPED),
     Bug::new(
         "flash/backward.cu",
-        "dk, dv: L and Δ are replaced while they are in use",
-        ["        __syncthreads(); // y, L and Δ have been used\n", ""],
+        "no barrier after one thread has written what the block works on",
+        [
+            "p.start / STRIP + p.document};\n    }\n    __syncthreads();\n",
+            "p.start / STRIP + p.document};\n    }\n",
+        ],
+        GROUPED,
+    )
+    .quiet(),
+    Bug::new(
+        "flash/backward.cu",
+        "the next queries replace those in use",
+        [
+            "        __syncthreads(); // the queries are there, those of the last step have been used, and its dq has been stored\n",
+            "",
+        ],
+        (BF16, "T=[130] H=2 K=1 D=128"),
+    ),
+    Bug::new(
+        "flash/backward.cu",
+        "queries are not waited for",
+        [
+            "        copy_wait<1>();\n        __syncthreads(); // the queries are there",
+            "        __syncthreads(); // the queries are there",
+        ],
+        GROUPED,
+    )
+    .quiet(),
+    Bug::new(
+        "flash/backward.cu",
+        "gradients are not waited for",
+        [
+            "        copy_wait<1>();\n        __syncthreads(); // the gradients and P are there",
+            "        __syncthreads(); // the gradients and P are there",
+        ],
+        GROUPED,
+    )
+    .quiet(),
+    Bug::new(
+        "flash/backward.cu",
+        "P of another warp is read before it is there",
+        ["        __syncthreads(); // the gradients and P are there\n", ""],
         TILES,
     ),
     Bug::new(
         "flash/backward.cu",
-        "dk, dv: gradients are not waited for",
+        "dS of another warp is read before it is there",
         [
-            "        copy_wait<0>();\n        __syncthreads(); // the gradients are in y",
-            "        __syncthreads(); // the gradients are in y",
+            "        __syncthreads(); // dS is there, the gradients have been used, and it is the block's turn\n",
+            "",
         ],
-        GROUPED,
-    )
-    .quiet(),
-    Bug::new(
-        "flash/backward.cu",
-        "dk, dv: queries are not waited for",
-        [
-            "        copy_wait<0>();\n        __syncthreads(); // the queries are in x",
-            "        __syncthreads(); // the queries are in x",
-        ],
-        GROUPED,
-    )
-    .quiet(),
-    Bug::new(
-        "flash/backward.cu",
-        "dk, dv: the query behind the document counts",
-        ["tile + r < job.length", "tile + r <= job.length"],
-        GROUPED,
+        TILES,
     ),
     Bug::new(
         "flash/backward.cu",
-        "dk is not scaled",
-        ["    scale_by<Tiles>(dk_sums, scale);\n", ""],
+        "the query behind the document counts",
+        ["position < job.length ?", "position <= job.length ?"],
         GROUPED,
     ),
+    Bug::new("flash/backward.cu", "dk is not scaled", ["    scale_by(dk_sums, scale);\n", ""], GROUPED),
     Bug::new(
         "flash/backward.cu",
-        "dk, dv: P takes its scale from another place than forward",
-        [
-            "    Tiles().write(dv, D, dv_sums, at, walk.b, D);",
-            "    scale_by<Tiles>(dv_sums, scale);\n    Tiles().write(dv, D, dv_sums, at, walk.b, D);",
-        ],
+        "P takes its scale from another place than forward",
+        ["    scale_by(dk_sums, scale);\n", "    scale_by(dk_sums, scale);\n    scale_by(dv_sums, scale);\n"],
         GROUPED,
-    ),
-    Bug::new(
-        "flash/backward.cu",
-        "keys beyond two splits move no query",
-        ["tile < slots.end(); tile += Tiles::COLS", "tile < min(slots.end(), 512); tile += Tiles::COLS"],
-        (BF16, "T=[5, 600, 3, 257, 256, 1] H=2 K=1 D=24"),
     ),
     Bug::new(
         "flash/backward.cu",
         "queries beyond two splits move no key",
-        ["if (tile >= job.length) {", "if (tile >= min(job.length, 512)) {"],
+        ["if (next >= job.length) {", "if (next >= min(job.length, 512)) {"],
         (BF16, "T=[5, 600, 3, 257, 256, 1] H=2 K=1 D=24"),
+    ),
+    Bug::new("flash/backward.cu", "the buffers do not change places", ["        walk.swap();\n", ""], TILES),
+    // dq
+    Bug::new(
+        "flash/backward.cu",
+        "a block does not wait for its turn",
+        ["wait_for_turn(turn.got, turn.before)", "wait_for_turn(turn.got, 0)"],
+        LONG,
+    ),
+    Bug::new(
+        "flash/backward.cu",
+        "a block waits for the turn before its own",
+        ["wait_for_turn(turn.got, turn.before)", "wait_for_turn(turn.got, turn.before - 1)"],
+        LONG,
+    ),
+    Bug::new(
+        "flash/backward.cu",
+        "a turn is never ended",
+        ["        if (due && threadIdx.x == 0) end_turn(due);\n        int next", "        int next"],
+        LONG,
+    ),
+    Bug::new(
+        "flash/backward.cu",
+        "the summands before are left out",
+        ["if (turn.before > 0) turn.load(dq_sums);", ""],
+        LONG,
+    ),
+    Bug::new(
+        "flash/backward.cu",
+        "a tile's sums are those of its document's first tile",
+        ["job.strip + tile / STRIP", "job.strip"],
+        LONG_F32,
+    ),
+    Bug::new(
+        "flash/backward.cu",
+        "strips behind the document are stored",
+        ["            if (strip < strips) store_shared_by_blocks", "            store_shared_by_blocks"],
+        (BF16, "T=[523] H=3 K=1 D=128"),
+    ),
+    Bug::new(
+        "backward_mma.cuh",
+        "dq is not scaled",
+        ["{x[0] * scale, x[1] * scale}", "{x[0], x[1]}"],
+        GROUPED,
+    ),
+    Bug::new(
+        "backward_mma.cuh",
+        "keys that no row of the tile sees are summed",
+        ["            if (first >= reach) break;\n", ""],
+        LONG,
+    ),
+    Bug::new(
+        "backward_mma.cuh",
+        "the factor of the warp beside is taken for this one's",
+        ["(1 - half()) * 64;", "half() * 64;"],
+        TILES,
+    ),
+    Bug::new(
+        "backward_ffma.cuh",
+        "P is read before other lanes have stored it",
+        ["        __syncwarp();\n", ""],
+        (F32, "T=[70] H=2 K=1 D=24"),
+    ),
+    Bug::new(
+        "backward_ffma.cuh",
+        "dS is not transposed",
+        ["tile + k * STRIDE + index / 16 * OWN", "tile + index / 16 * OWN * STRIDE + k / 2 * 2"],
+        (F32, "T=[70] H=2 K=1 D=24"),
     ),
 ];

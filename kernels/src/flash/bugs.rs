@@ -162,7 +162,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "ffma.cuh",
         "p is handed round with another stride than it is read",
-        ["exchange[row(r) * STRIDE + column(c)]", "exchange[row(r) * (STRIDE + 1) + column(c)]"],
+        ["tile[row(r) * STRIDE + column(c)]", "tile[row(r) * (STRIDE + 1) + column(c)]"],
         GROUPED_F32,
     ),
     Bug::new(

@@ -6,13 +6,21 @@ use crate::cuda::{STORAGE, element};
 use codelsi_engine::cuda::{Arg, Cuda, Define, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Error, Result, Tensor};
 
-const HEADERS: &[(&str, &str)] = &[
+const HEADERS: [(&str, &str); 5] = [
     ("prelude.cuh", include_str!("../prelude.cuh")),
     ("tiles.cuh", include_str!("tiles.cuh")),
     ("mma.cuh", include_str!("mma.cuh")),
     ("ffma.cuh", include_str!("ffma.cuh")),
     ("attend.cuh", include_str!("attend.cuh")),
 ];
+
+/// Headers of `backward.cu`.
+const BACKWARD_HEADERS: [(&str, &str); 7] = {
+    let [prelude, tiles, mma, ffma, attend] = HEADERS;
+    let backward_mma = ("backward_mma.cuh", include_str!("backward_mma.cuh"));
+    let backward_ffma = ("backward_ffma.cuh", include_str!("backward_ffma.cuh"));
+    [prelude, tiles, mma, ffma, attend, backward_mma, backward_ffma]
+};
 
 /// Numbers that all three sources share.
 const CONSTANTS: &[Define] = &[
@@ -23,6 +31,8 @@ const CONSTANTS: &[Define] = &[
     Define::list("MMA_TILES", MMA_TILES.as_flattened()),
     Define::int("FFMA_WARPS", FFMA_WARPS),
     Define::list("FFMA_TILES", FFMA_TILES.as_flattened()),
+    Define::int("KEY_WARPS", KEY_WARPS),
+    Define::int("STRIP", STRIP),
 ];
 
 /// Defines E, MMA, 1 when products run on tensor cores, and DP, the padded head size.
@@ -38,7 +48,7 @@ fn variants() -> Vec<Variant> {
 pub static FORWARD: Source = Source {
     name: "flash/forward.cu",
     text: include_str!("forward.cu"),
-    headers: HEADERS,
+    headers: &HEADERS,
     constants: CONSTANTS,
     variants,
 };
@@ -47,16 +57,16 @@ pub static FORWARD: Source = Source {
 pub static DECODE: Source = Source {
     name: "flash/decode.cu",
     text: include_str!("decode.cu"),
-    headers: HEADERS,
+    headers: &HEADERS,
     constants: CONSTANTS,
     variants,
 };
 
-/// Delta, dq, and dk with dv.
+/// Delta, and dq, dk and dv.
 pub static BACKWARD: Source = Source {
     name: "flash/backward.cu",
     text: include_str!("backward.cu"),
-    headers: HEADERS,
+    headers: &BACKWARD_HEADERS,
     constants: CONSTANTS,
     variants,
 };
@@ -68,18 +78,22 @@ const HEAD: usize = 256;
 /// Query heads of a block of `flash_decode`.
 const DECODE_HEADS: usize = 16;
 
-/// Tiles of the prefill, of decoding, of `flash_dq`'s queries and of `flash_dkdv`'s keys: rows of the resident
-/// tile, rows of the streamed tiles, and elements from row to row of the scores that a block's threads exchange (0:
-/// none).
+/// Rows of dq whose sums lie together in `flash_backward`'s working memory.
+const STRIP: usize = 16;
+
+/// Tiles of the prefill, of decoding, of `flash_delta` and of `flash_backward`'s keys: rows of the resident tile, rows of
+/// the streamed tiles, and elements from row to row of the scores that a block's threads exchange (0: none).
 type TileTable = [[usize; 3]; 4];
 
 /// Warps and tiles of the bf16 kernels, on tensor cores.
 const MMA_WARPS: usize = 4;
-const MMA_TILES: TileTable = [[128, TILE, 0], [DECODE_HEADS, TILE, TILE + 8], [128, 32, 0], [64, TILE, 0]];
+const MMA_TILES: TileTable = [[128, TILE, 0], [DECODE_HEADS, TILE, TILE + 8], [64, TILE, 0], [128, 64, 64]];
 /// Warps and tiles of the f32 kernels, by fused multiply-adds.
 const FFMA_WARPS: usize = 8;
 const FFMA_TILES: TileTable =
-    [[64, TILE, TILE + 4], [DECODE_HEADS, TILE, TILE + 16], [64, TILE, TILE + 4], [64, TILE, TILE + 4]];
+    [[64, TILE, TILE + 4], [DECODE_HEADS, TILE, TILE + 16], [64, TILE, TILE + 4], [64, 32, 32 + 4]];
+/// Warps of `flash_backward`.
+const KEY_WARPS: usize = 8;
 
 /// The variant and tiles of a call.
 struct Tiling {
@@ -93,17 +107,23 @@ struct Tiling {
     prefill: TileSizes,
     /// Query heads of a block of `flash_decode`.
     decode: TileSizes,
-    /// Query rows of a block of `flash_dq`, and the keys of a step.
-    queries: TileSizes,
-    /// Keys of a block of `flash_dkdv`, and the query rows of a step.
-    columns: TileSizes,
+    /// Rows of a block of `flash_delta`.
+    diagonal: TileSizes,
+    /// Keys of a block of `flash_backward`, and the query rows of a step.
+    keys: TileSizes,
 }
 
-/// Rows of the resident tile and of the streamed tiles, and the row pitch of the scores that threads exchange.
+/// Returns the tiles of the kernels of a type, in the order of [`TileTable`].
+fn tiles(dtype: DType) -> [TileSizes; 4] {
+    let table = if dtype == DType::BF16 { MMA_TILES } else { FFMA_TILES };
+    table.map(|[rows, columns, stride]| TileSizes { rows, columns, exchanged: rows * stride })
+}
+
+/// Rows of the resident tile and of the streamed tiles, and elements of the scores that threads exchange.
 struct TileSizes {
     rows: usize,
     columns: usize,
-    exchange: usize,
+    exchanged: usize,
 }
 
 impl Tiling {
@@ -114,27 +134,38 @@ impl Tiling {
             return Err(Error::new(message));
         }
         let width = padded_head(d);
-        let (warps, table) =
-            if dtype == DType::BF16 { (MMA_WARPS, MMA_TILES) } else { (FFMA_WARPS, FFMA_TILES) };
-        let [prefill, decode, queries, columns] =
-            table.map(|[rows, columns, stride]| TileSizes { rows, columns, exchange: 4 * rows * stride });
+        let [prefill, decode, diagonal, keys] = tiles(dtype);
+        let warps = if dtype == DType::BF16 { MMA_WARPS } else { FFMA_WARPS };
         let (variant, size, threads) = (variant(dtype, width), dtype.size(), 32 * warps);
-        Ok(Tiling { variant, width, size, threads, prefill, decode, queries, columns })
+        Ok(Tiling { variant, width, size, threads, prefill, decode, diagonal, keys })
     }
 
-    /// Returns a grid of blocks whose shared memory holds the header, the queries, and a tile of keys and of values.
+    /// Returns a grid of blocks whose shared memory holds the header, the queries, a tile of keys and of values, and the
+    /// scores that are exchanged.
     fn forward(&self, blocks: [usize; 3], t: &TileSizes) -> Grid {
-        self.grid(blocks, HEAD, t.rows + 2 * t.columns, t.exchange)
-    }
-
-    /// Returns a grid of blocks whose shared memory also holds L and Δ of a tile, and two resident tiles.
-    fn backward(&self, blocks: [usize; 3], t: &TileSizes) -> Grid {
-        self.grid(blocks, HEAD + 2 * 4 * TILE, 2 * t.rows + 2 * t.columns, t.exchange)
-    }
-
-    fn grid(&self, blocks: [usize; 3], head: usize, rows: usize, exchange: usize) -> Grid {
-        let shared = head + rows * self.width * self.size + exchange;
+        let shared = HEAD + self.rows(t.rows + 2 * t.columns) + 4 * t.exchanged;
         Grid { blocks, threads: self.threads, shared }
+    }
+
+    /// Returns the grid of `flash_delta`, whose shared memory holds two tiles.
+    fn delta(&self, rows: usize) -> Grid {
+        let tile = self.diagonal.rows;
+        let blocks = [rows.div_ceil(tile), 1, 1];
+        Grid { blocks, threads: self.threads, shared: self.rows(2 * tile) }
+    }
+
+    /// Returns the grid of `flash_backward`, whose shared memory holds the header, L and Δ of two steps, keys and values,
+    /// the queries of two steps, the gradients of one, and P and dS.
+    fn backward(&self, blocks: [usize; 3]) -> Grid {
+        let t = &self.keys;
+        let rows = self.rows(2 * t.rows + 3 * t.columns);
+        let shared = HEAD + 4 * 4 * t.columns + rows + 2 * self.size * t.exchanged;
+        Grid { blocks, threads: 32 * KEY_WARPS, shared }
+    }
+
+    /// Bytes of rows of a tile.
+    fn rows(&self, rows: usize) -> usize {
+        rows * self.width * self.size
     }
 }
 
@@ -173,8 +204,9 @@ pub fn forward(
     start(cuda, &FORWARD, "flash_forward", tiling.variant, grid, &mut args)
 }
 
-/// Computes dq (T, H·D), dk and dv (T, K·D); `delta` (T, H) is working memory.
+/// Computes dq (T, H·D), dk and dv (T, K·D).
 pub fn backward(
+    cx: &Ctx,
     cuda: &Cuda,
     [dq, dk, dv]: [&mut Tensor; 3],
     delta: &mut Tensor,
@@ -184,23 +216,20 @@ pub fn backward(
 ) -> Result<()> {
     let tiling = Tiling::new(q.dtype(), heads)?;
     let (t, n) = (q.shape()[0], documents.shape()[0] - 1);
+    let mut summed = SummedQueries::new(cx, q, documents, heads);
     let rows = t * heads.heads;
-    let tile = tiling.columns.rows;
-    let shared = 2 * tile * tiling.width * tiling.size;
-    let grid = Grid { blocks: [rows.div_ceil(tile), 1, 1], threads: tiling.threads, shared };
-    let args = &mut [Arg::Out(delta), Arg::In(d_o), Arg::In(o), int(rows), int(heads.head_dim)];
-    start(cuda, &BACKWARD, "flash_delta", tiling.variant, grid, args)?;
-    let args = |outputs: Vec<_>| {
-        let inputs = [q, k, v, d_o, lse, &*delta, documents].map(Arg::In);
-        let scale = 1.0 / (heads.head_dim as f32).sqrt();
-        let args = outputs.into_iter().chain(inputs).chain([int(n), int(t)]);
-        args.chain(sizes(heads)).chain([score_scale(heads, q.dtype()), Arg::F32(scale)]).collect::<Vec<_>>()
-    };
-    let grid = tiling.backward([t / tiling.queries.rows + n, heads.heads, 1], &tiling.queries);
-    start(cuda, &BACKWARD, "flash_dq", tiling.variant, grid, &mut args(vec![Arg::Out(dq)]))?;
-    let grid = tiling.backward([t / tiling.columns.rows + n, heads.kv_heads, 1], &tiling.columns);
-    let outputs = vec![Arg::Out(dk), Arg::Out(dv)];
-    start(cuda, &BACKWARD, "flash_dkdv", tiling.variant, grid, &mut args(outputs))
+    let count = int(summed.turns());
+    let [_, turns] = summed.args();
+    let args = [Arg::Out(delta), turns, Arg::In(d_o), Arg::In(o), count, int(rows), int(heads.head_dim)];
+    start(cuda, &BACKWARD, "flash_delta", tiling.variant, tiling.delta(rows), &mut Vec::from(args))?;
+    let [sums, turns] = summed.args();
+    let outputs = [Arg::Out(dq), Arg::Out(dk), Arg::Out(dv), sums, turns];
+    let inputs = [q, k, v, d_o, lse, &*delta, documents].map(Arg::In);
+    let args = outputs.into_iter().chain(inputs).chain([int(n), int(t)]).chain(sizes(heads));
+    let scale = Arg::F32(1.0 / (heads.head_dim as f32).sqrt());
+    let mut args: Vec<Arg> = args.chain([score_scale(heads, q.dtype()), scale]).collect();
+    let grid = tiling.backward([t / tiling.keys.rows + n, heads.kv_heads, 1]);
+    start(cuda, &BACKWARD, "flash_backward", tiling.variant, grid, &mut args)
 }
 
 /// Computes o (T, H·D) of q (T, H·D) over k and v pages (N, K, page, D).
@@ -274,6 +303,11 @@ pub fn plan_forward(cx: &Ctx, rows: usize, heads: Heads) {
     PartialStates::of_documents(cx, rows, heads);
 }
 
+/// Allocates on the planning device what [`backward`] does.
+pub fn plan_backward(cx: &Ctx, q: &Tensor, documents: &Tensor, heads: Heads) {
+    SummedQueries::new(cx, q, documents, heads);
+}
+
 /// Allocates on the planning device what [`paged`] does at its peak.
 pub fn plan_paged(cx: &Ctx, q: &Tensor, k_pages: &Tensor, rows: PagedBatch, heads: Heads) {
     let (t, s, splits) = (q.shape()[0], rows.block_tables.shape()[0], splits(k_pages, rows));
@@ -308,6 +342,33 @@ impl PartialStates {
     fn args(&mut self) -> [Arg<'_>; 2] {
         match &mut self.0 {
             Some((sums, stats)) => [Arg::MaybeInOut(Some(sums)), Arg::MaybeInOut(Some(stats))],
+            None => [Arg::MaybeInOut(None), Arg::MaybeInOut(None)],
+        }
+    }
+}
+
+/// Working memory of [`backward`] for dq: sums (strips, H, 16, padded D), and how many summands each tile has (tiles, H).
+struct SummedQueries(Option<(Tensor, Tensor)>);
+
+impl SummedQueries {
+    /// Allocates it for the rows of q; none where no document can have two tiles of keys.
+    fn new(cx: &Ctx, q: &Tensor, documents: &Tensor, heads: Heads) -> Self {
+        let (t, n) = (q.shape()[0], documents.shape()[0] - 1);
+        let [.., keys] = tiles(q.dtype());
+        SummedQueries((t > keys.rows).then(|| {
+            let strips = [t / STRIP + n, heads.heads, STRIP, padded_head(heads.head_dim)];
+            let tiles = [t / keys.columns + n, heads.heads];
+            (cx.scratch(strips, DType::F32), cx.scratch(tiles, DType::I32))
+        }))
+    }
+
+    fn turns(&self) -> usize {
+        self.0.as_ref().map_or(0, |(_, turns)| turns.shape().elements())
+    }
+
+    fn args(&mut self) -> [Arg<'_>; 2] {
+        match &mut self.0 {
+            Some((sums, turns)) => [Arg::MaybeInOut(Some(sums)), Arg::MaybeInOut(Some(turns))],
             None => [Arg::MaybeInOut(None), Arg::MaybeInOut(None)],
         }
     }

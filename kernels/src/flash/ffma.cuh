@@ -5,13 +5,13 @@
 
 constexpr int TILES[][3] = FFMA_TILES; // rows, columns, stride of exchanged scores
 
-// A half-warp has RT rows to itself, with all columns of a tile: lane l of it has columns l, l + 16, l + 32, l + 48.
-template <int RT, int SCORES> struct Rows : Thread {
+// A half-warp has RT rows to itself, with all WIDTH columns of a tile: lane l of it has columns l, l + 16, ….
+template <int RT, int WIDTH, int SCORES> struct Rows : Thread {
     static constexpr int WARPS = FFMA_WARPS, SPAN = 2 * RT, ROWS = WARPS * SPAN, SHARING = 16;
-    static constexpr int COLS = TILE, R = RT, C = COLS / 16;
+    static constexpr int COLS = WIDTH, R = RT, C = COLS / 16;
     static constexpr int RUNS = DP / 64, RUN = 4;
     static constexpr int STRIDE = SCORES; // padded: the rows of a warp's halves fall into other banks
-    static constexpr int EXCHANGE = ROWS * STRIDE;
+    static constexpr int EXCHANGE = ROWS * STRIDE; // elements
 
     struct Square {
         float x[RT][C];
@@ -28,7 +28,7 @@ template <int RT, int SCORES> struct Rows : Thread {
     __device__ int channel(int n) const { return (n * 16 + lane() % 16) * 4; }
     __device__ bool speaks() const { return lane() % 16 == 0; }
 
-    // s = a (ROWS, D) · bᵀ (TILE, D)
+    // s = a (ROWS, D) · bᵀ (COLS, D)
     __device__ void dots(Square &s, const E *a, const E *b, float *) const {
         s = {};
 #pragma unroll 4
@@ -47,19 +47,28 @@ template <int RT, int SCORES> struct Rows : Thread {
         }
     }
 
-    // w += p (ROWS, TILE) · b (TILE, D); the half-warp exchanges p through `exchange`, which is no longer read by
-    // others: there is a barrier of the block between two calls.
-    __device__ void gather(Wide &w, const Square &p, const E *b, float *exchange) const {
+    // w += p (ROWS, COLS) · b (COLS, D); the half-warp exchanges p through `tile`, which is no longer read by others:
+    // there is a barrier of the block between two calls.
+    __device__ void gather(Wide &w, const Square &p, const E *b, float *tile) const {
+        exchange(tile, p);
+        __syncwarp();
+        sum(w, tile, b);
+    }
+
+    __device__ void exchange(float *tile, const Square &p) const {
 #pragma unroll
         for (int r = 0; r < RT; r++)
 #pragma unroll
-            for (int c = 0; c < C; c++) exchange[row(r) * STRIDE + column(c)] = p.x[r][c];
-        __syncwarp();
+            for (int c = 0; c < C; c++) tile[row(r) * STRIDE + column(c)] = p.x[r][c];
+    }
+
+    // w += p, which has been exchanged · b
+    __device__ void sum(Wide &w, const float *tile, const E *b) const {
 #pragma unroll 2
-        for (int k = 0; k < TILE; k += 4) {
+        for (int k = 0; k < COLS; k += 4) {
             float x[RT][4];
 #pragma unroll
-            for (int r = 0; r < RT; r++) load(x[r], exchange + row(r) * STRIDE + k);
+            for (int r = 0; r < RT; r++) load(x[r], tile + row(r) * STRIDE + k);
 #pragma unroll
             for (int i = 0; i < 4; i++)
 #pragma unroll
@@ -86,8 +95,7 @@ template <int RT, int SCORES> struct Rows : Thread {
     }
 };
 
-template <int KIND> using Tiled = Rows<TILES[KIND][0] / (2 * FFMA_WARPS), TILES[KIND][2]>;
+template <int KIND> using Tiled = Rows<TILES[KIND][0] / (2 * FFMA_WARPS), TILES[KIND][1], TILES[KIND][2]>;
 typedef Tiled<PREFILL> Prefill;
 typedef Tiled<DECODE> Decode;
-typedef Tiled<QUERIES> Queries;
-typedef Tiled<COLUMNS> Columns;
+typedef Tiled<DIAGONAL> Diagonal; // of flash_delta

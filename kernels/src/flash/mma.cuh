@@ -22,6 +22,33 @@ __device__ inline void factor(u32 (&a)[4], const float (&left)[4], const float (
     a[3] = pair(right[2], right[3]);
 }
 
+// c += a · b, STEPS steps of 16 along k. load_a(a, k) loads the fragments of a of step k, load_b(b, k, n) the one of b for
+// columns 16 n and on; both are loaded while the fragments before them are multiplied.
+template <int STEPS, int M, int C, typename LoadA, typename LoadB>
+__device__ inline void accumulate(float (&c)[M][C][4], LoadA load_a, LoadB load_b) {
+    constexpr int PART = C >= 4 ? 2 : 1, PARTS = C / 2 / PART; // fragments of b loaded at once
+    u32 a[2][M][4], b[2][PART][4];
+    auto load = [&](int at) {
+        int k = at / PARTS;
+        if (at % PARTS == 0) load_a(a[k % 2], k);
+#pragma unroll
+        for (int j = 0; j < PART; j++) load_b(b[at % 2][j], k, at % PARTS * PART + j);
+    };
+    load(0);
+#pragma unroll
+    for (int at = 0; at < STEPS * PARTS; at++) {
+        if (at + 1 < STEPS * PARTS) load(at + 1);
+#pragma unroll
+        for (int j = 0; j < PART; j++)
+#pragma unroll
+            for (int i = 0; i < M; i++) {
+                int n = 2 * (at % PARTS * PART + j);
+                mma(c[i][n], a[at / PARTS % 2][i], b[at % 2][j][0], b[at % 2][j][1]);
+                mma(c[i][n + 1], a[at / PARTS % 2][i], b[at % 2][j][2], b[at % 2][j][3]);
+            }
+    }
+}
+
 // Each warp has 16·MT rows to itself, with all COLS columns of a tile: no warp waits for another.
 template <int MT, int WIDTH> struct Rows : Thread {
     static constexpr int COLS = WIDTH;
@@ -195,5 +222,4 @@ struct Shared : Thread {
 template <int KIND> using Tiled = Rows<TILES[KIND][0] / (16 * MMA_WARPS), TILES[KIND][1]>;
 typedef Tiled<PREFILL> Prefill;
 typedef Shared Decode;
-typedef Tiled<QUERIES> Queries; // of backward: rows of q
-typedef Tiled<COLUMNS> Columns; // of backward: rows of k and v
+typedef Tiled<DIAGONAL> Diagonal; // of flash_delta

@@ -1,10 +1,9 @@
 //! `flash`: causal attention in tiles with an online softmax (arXiv 1805.02867); the score matrix is never
 //! materialized.
 //!
-//! FlashAttention-2 (Dao, arXiv 2307.08691): algorithm 1 forward, algorithm 2 backward, the latter in two passes
-//! (dq over query tiles, dk and dv over key tiles) so that no sum needs an atomic. Computing P and dS twice takes seven
-//! matrix products where a single pass takes five; in return results are deterministic, and only Δ is kept between the
-//! passes. `doc/03-flash.md` derives both directions and explains the kernels.
+//! FlashAttention-2 (Dao, arXiv 2307.08691): algorithm 1 forward, algorithm 2 backward. On a GPU the latter is one pass of
+//! five matrix products over key tiles, which add to dq one after another, in an order that the positions fix; on the CPU
+//! it is two passes of seven. `doc/03-flash.md` derives both directions and explains the kernels.
 //!
 //! **math** P = softmax(q kᵀ / √D, causal), o = P v; L = log-sum-exp of a row of scores. Backward with Δ = Σ_d do·o:
 //! dS = P ⊙ (do vᵀ − Δ) / √D, dq = dS k, dk = dSᵀ q, dv = Pᵀ do.
@@ -15,12 +14,12 @@
 //! **layout** T holds packed documents (varlen): a row attends to the rows of its own document up to itself. Tiles are
 //! 64 positions, counted from the start of the document.
 //!
-//! **launch** `flash_forward`, `flash_dq`: one block per 128 rows (f32: 64) of a document and query head; `flash_dkdv`:
-//! one block per 64 keys of a document and kv head, for all its query heads; `flash_delta`: one per 64 rows of o. Over
+//! **launch** `flash_forward`: one block per 128 rows (f32: 64) of a document and query head; `flash_backward`: one block
+//! per 128 keys (f32: 64) of a document and kv head, for all its query heads; `flash_delta`: one per 64 rows of o. Over
 //! KV pages, `flash_pages` takes runs of consecutive rows as `flash_forward` does; `flash_decode` takes single rows
 //! with split-KV, one block per split of 256 keys for all query heads of a kv head, and the block of a row that arrives
-//! last joins its splits. 128 threads (f32: 256), two blocks of forward or backward per multiprocessor at D = 128 in
-//! bf16. Documents, positions and block tables are read on the device.
+//! last joins its splits. 128 threads (f32 and `flash_backward`: 256), two blocks of forward or one of backward per
+//! multiprocessor at D = 128 in bf16. Documents, positions and block tables are read on the device.
 //!
 //! **numerics** scores, softmax and sums in f32; when q is bf16, P and dS are rounded to bf16 for their products. The
 //! bits of a row depend only on its own values and on those before it: not on the other rows of the batch, the page
@@ -28,8 +27,8 @@
 //! order, by one block or by many.
 //!
 //! **traffic** reads q, k, v once per row of tiles, writes o; 4·T²/2·H·D flops for a document of T tokens, backward
-//! 14. On a GPU, documents and sequences longer than 256 tokens keep partial results in working memory, 4·(T, H, D)
-//! bytes, which stay in the second-level cache.
+//! 10 (CPU: 14). On a GPU, documents and sequences longer than 256 tokens keep partial results in working memory, 4·(T, H, D)
+//! bytes, which stay in the second-level cache; so does the backward of documents longer than 128 (f32: 64).
 
 mod backward_bugs;
 mod bugs;
@@ -138,9 +137,9 @@ impl Op for FlashAttention {
             }
             Device::Cuda(cuda) => {
                 let saved = [q, k, v, documents, o, lse];
-                cuda::backward(cuda, [&mut dq, &mut dk, &mut dv], &mut delta, saved, d_o, self.heads)?;
+                cuda::backward(cx, cuda, [&mut dq, &mut dk, &mut dv], &mut delta, saved, d_o, self.heads)?;
             }
-            Device::Plan(_) => {}
+            Device::Plan(_) => cuda::plan_backward(cx, q, documents, self.heads),
         }
         dx.add(0, dq)?;
         dx.add(1, dk)?;

@@ -7,7 +7,7 @@
 #pragma once
 #include "prelude.cuh"
 
-enum { PREFILL, DECODE, QUERIES, COLUMNS }; // rows of MMA_TILES and FFMA_TILES
+enum { PREFILL, DECODE, DIAGONAL, KEYS }; // rows of MMA_TILES and FFMA_TILES
 constexpr int CHUNK = WIDE<E>;
 constexpr int CHUNKS = DP / CHUNK;
 
@@ -99,8 +99,8 @@ struct Paged {
 
 // A tile of a document's rows.
 struct Piece {
-    int start, length; // of the document
-    int first;         // position of the tile's first row
+    int document, start, length;
+    int first; // position of the tile's first row
 };
 
 // Tile number `slot` among the tiles of ROWS rows of all documents. Document i owns the numbers from ⌊startᵢ / ROWS⌋ +
@@ -115,7 +115,7 @@ template <int ROWS> __device__ inline Piece piece(const int *starts, int documen
     }
     int d = before - 1, start = starts[d], length = starts[d + 1] - start;
     if (start < 0 || length < 0 || start + length > T) asm("trap;");
-    return {start, length, (slot - start / ROWS - d) * ROWS};
+    return {d, start, length, (slot - start / ROWS - d) * ROWS};
 }
 
 // ---- runs

@@ -62,7 +62,8 @@ impl<'a> Builder<'a> {
                 self.emit(Opcode::Fence, &[], &[], 0)?;
             }
             // Hints and delays: nothing to do, but they count as instructions.
-            "nanosleep" | "prefetch" | "prefetchu" | "discard" | "applypriority" | "brkpt" | "pmevent" => {
+            "nanosleep" => self.emit(Opcode::Sleep, &[], &[], 0)?,
+            "prefetch" | "prefetchu" | "discard" | "applypriority" | "brkpt" | "pmevent" => {
                 self.emit(Opcode::Nop, &[], &[], 0)?;
             }
             "createpolicy" => {

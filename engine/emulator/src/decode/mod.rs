@@ -84,6 +84,8 @@ pub struct KernelCode {
     pub shared_granule: u32,
     /// Bytes of the narrowest access that may reach global memory.
     pub global_granule: u32,
+    /// True if an instruction sleeps.
+    pub sleeps: bool,
 }
 
 impl KernelCode {

@@ -46,6 +46,7 @@ pub fn allocate(mut program: VirtualProgram, line: u32) -> Result<KernelCode> {
         }
         code.access_index.push(code.access_count as u32);
         code.access_count += (inst.kind == InstructionKind::Memory) as usize;
+        code.sleeps |= matches!(inst.op, Opcode::Sleep);
         code.insts.push(inst);
         code.locations.push(source.location);
     }

@@ -119,7 +119,15 @@ impl<'g> Warp<'g> {
                 gather(&mut self.registers, q, &offsets, q.mask, |_, w| block.launch.params[w]);
                 self.load_taint(block, q, &offsets, q.mask, |_, _| 0);
             }
-            StateSpace::Global | StateSpace::Const | StateSpace::Generic => self.load_global(block, q)?,
+            StateSpace::Global | StateSpace::Const | StateSpace::Generic => {
+                let again = q.access.strength == Strength::Strong && self.poll(block);
+                self.load_global(block, q)?;
+                // The block that it waits for may not run.
+                if again && block.launch.is_sampled() {
+                    let loaded = &q.i.dst[..q.access.count as usize];
+                    loaded.iter().for_each(|&d| self.registers.set_bits(d, &[u64::MAX; LANES], q.mask));
+                }
+            }
         }
         Ok(())
     }
@@ -261,6 +269,9 @@ impl<'g> Warp<'g> {
             let pattern = AccessPattern::of(&offsets, q.bytes, group);
             let moved = group.count_ones() as u64 * q.bytes as u64;
             block.counters.global_stores.count(moved, pattern.sectors(&offsets, q.bytes, group));
+            if q.access.strength == Strength::Strong {
+                block.launch.note_change();
+            }
             let access = block.launch.code.access_index[self.active.pc as usize];
             block.log.add(access, a.base, &offsets, q.bytes, group, pattern);
             if let Some((first, second)) =

@@ -149,6 +149,7 @@ impl<'g> Warp<'g> {
                         .count(moved(group), pattern.sectors(&offsets, size as u32, group));
                     let access = block.launch.code.access_index[self.active.pc as usize];
                     block.log.add(access, a.base, &offsets, size as u32, group, pattern);
+                    block.launch.note_change();
                     let _wide = (size == 8).then(|| block.launch.wide_atomics.lock());
                     for &k in order.iter().filter(|&&k| group >> k & 1 != 0) {
                         if a.is_tainted(offsets[k], size as usize) {

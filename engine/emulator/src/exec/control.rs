@@ -24,6 +24,7 @@ impl<'g> Warp<'g> {
                 return self.barrier(block, i, mask);
             }
             _ if mask == 0 => {}
+            Opcode::Sleep => return Ok(Some(self.sleep(block))),
             Opcode::Load(access) => self.access(block, i, access, false, mask)?,
             Opcode::Store(access) => self.access(block, i, access, true, mask)?,
             Opcode::Atom { space, op, size } => self.atomic(block, i, (space, op, size), mask)?,

@@ -2,7 +2,7 @@
 
 use super::grid_races;
 use super::registers::ConstantRows;
-use super::thread_block::ThreadBlock;
+use super::wait::Blocks;
 use crate::counters::Counters;
 use crate::decode::KernelCode;
 use crate::error::{Error, Result};
@@ -34,6 +34,8 @@ pub struct LaunchContext<'g> {
     pub blocks: u64,
     /// Held during 64-bit atomics, since memory consists of 32-bit cells.
     pub wide_atomics: Mutex<()>,
+    /// Number of changes of global memory that a block may wait for.
+    pub version: AtomicU64,
 }
 
 impl LaunchContext<'_> {
@@ -41,6 +43,18 @@ impl LaunchContext<'_> {
     pub fn ctaid(&self, n: u64) -> [u32; 3] {
         let [x, y, _] = self.config.grid.map(u64::from);
         [(n % x) as u32, (n / x % y) as u32, (n / x / y) as u32]
+    }
+
+    /// Returns true if only some of the blocks are executed.
+    pub fn is_sampled(&self) -> bool {
+        self.options.sampled_blocks < self.blocks
+    }
+
+    /// Notes a strong store or an atomic in global memory, for which another block may wait.
+    pub fn note_change(&self) {
+        if self.code.sleeps {
+            self.version.fetch_add(1, Relaxed);
+        }
     }
 
     /// Returns the CUDA file and line of an instruction.
@@ -122,6 +136,7 @@ pub fn launch(
         shared_bytes: kernel.static_shared() + config.shared_bytes,
         blocks,
         wide_atomics: Mutex::new(()),
+        version: AtomicU64::new(0),
     };
     let result = run_blocks(&context);
     // The launch may have written the last uninitialised bytes of an allocation.
@@ -155,17 +170,31 @@ fn run_blocks(launch: &LaunchContext<'_>) -> Result<Counters> {
     }
     // Blocks after a failed one need not run; those before it may hold the fault to report.
     let failed = AtomicU64::new(u64::MAX);
-    let run = |&n: &u64| {
-        if n > failed.load(Relaxed) {
-            return None;
+    let blocks = Blocks::new(launch, chosen.clone());
+    let worker = |_| {
+        let mut done = Vec::new();
+        while let Some(mut next) = blocks.next() {
+            if next.number < failed.load(Relaxed) && !next.deadlocked {
+                match next.block.run() {
+                    Ok(false) => {
+                        blocks.set_aside(next);
+                        continue;
+                    }
+                    Ok(true) => done.push((next.number, Ok(next.block.finish()))),
+                    Err(fault) => {
+                        failed.fetch_min(next.number, Relaxed);
+                        done.push((next.number, Err(fault)));
+                    }
+                }
+            } else if failed.load(Relaxed) == u64::MAX {
+                done.push((next.number, Err(next.block.deadlock())));
+            }
+            blocks.ended();
         }
-        let done = ThreadBlock::new(launch, n).run();
-        if done.is_err() {
-            failed.fetch_min(n, Relaxed);
-        }
-        Some((n, done))
+        done
     };
-    let mut done: Vec<_> = chosen.par_iter().filter_map(run).collect();
+    let workers = rayon::current_num_threads().min(chosen.len());
+    let mut done: Vec<_> = (0..workers).into_par_iter().with_max_len(1).flat_map_iter(worker).collect();
     done.sort_unstable_by_key(|d| d.0);
     let mut total = Counters::default();
     let mut logs = Vec::new();
@@ -174,7 +203,7 @@ fn run_blocks(launch: &LaunchContext<'_>) -> Result<Counters> {
         total.add(&counters);
         logs.push((n, log));
     }
-    if (chosen.len() as u64) < launch.blocks {
+    if launch.is_sampled() {
         total.scale(launch.blocks, chosen.len() as u64);
         return Ok(total);
     }

@@ -19,6 +19,7 @@ mod shared_memory;
 mod taint;
 mod thread_block;
 mod vector_clock;
+mod wait;
 mod warp;
 
 pub use launch::launch;

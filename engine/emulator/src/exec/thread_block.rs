@@ -53,8 +53,8 @@ impl<'g> ThreadBlock<'g> {
         ThreadBlock { state, warps: (0..warps).map(|w| Warp::new(launch, ctaid, w)).collect() }
     }
 
-    /// Executes all warps to their ends.
-    pub fn run(mut self) -> Result<(Counters, AccessLog), Fault> {
+    /// Executes all warps, to their ends or until all that can go on sleep. Returns true at their ends.
+    pub fn run(&mut self) -> Result<bool, Fault> {
         let mut order: Vec<usize> = (0..self.warps.len()).collect();
         if self.state.launch.options.schedule == Schedule::Late {
             order.reverse();
@@ -66,13 +66,14 @@ impl<'g> ThreadBlock<'g> {
                 if warp.running() == 0 || warp.waiting.is_some() {
                     continue;
                 }
-                progressed = true;
-                run_warp(warp, &mut self.state).map_err(|t| self.fault(w, *t))?;
+                let asleep = warp.asleep;
+                let stopped = run_warp(warp, &mut self.state);
+                progressed |= !(asleep && matches!(stopped, Ok(StopReason::Asleep)));
+                stopped.map_err(|t| self.fault(w, *t))?;
             }
             self.state.barriers.release(&mut self.state.clock, &mut self.warps);
             if self.warps.iter().all(|w| w.running() == 0) {
-                self.state.counters.add_executed(&self.state.executed);
-                return Ok((self.state.counters, self.state.log));
+                return Ok(true);
             }
             let limit = self.state.launch.options.instruction_limit;
             if self.state.executed.iter().map(|e| e.warps).sum::<u64>() > limit {
@@ -84,14 +85,25 @@ impl<'g> ThreadBlock<'g> {
                 );
                 return Err(self.fault(running, *lane_fault(FaultKind::Endless, None, detail)));
             }
-            if !progressed && self.warps.iter().all(|w| w.running() == 0 || w.waiting.is_some()) {
-                return Err(self.deadlock());
+            let stuck = |w: &Warp<'_>| w.running() == 0 || w.waiting.is_some() || w.asleep;
+            if !progressed && self.warps.iter().all(stuck) {
+                return if self.warps.iter().any(|w| w.asleep) { Ok(false) } else { Err(self.deadlock()) };
             }
         }
     }
 
+    /// Returns what the block counted and touched, after its end.
+    pub fn finish(mut self) -> (Counters, AccessLog) {
+        self.state.counters.add_executed(&self.state.executed);
+        (self.state.counters, self.state.log)
+    }
+
     /// Describes a deadlock: no warp can continue.
-    fn deadlock(&self) -> Fault {
+    pub fn deadlock(&self) -> Fault {
+        if let Some(w) = self.warps.iter().position(|w| w.asleep) {
+            let detail = "the block waits for another one, and no block of the launch can go on";
+            return self.fault(w, *lane_fault(FaultKind::Deadlock, None, detail));
+        }
         let waits = |w: &Warp<'_>| w.waiting.as_ref().map(|wait| wait.id);
         let list = |f: &dyn Fn(&Warp<'_>) -> bool| {
             let found: Vec<_> = self.warps.iter().filter(|w| f(w)).map(|w| w.index.to_string()).collect();

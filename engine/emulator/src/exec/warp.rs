@@ -4,6 +4,7 @@ use super::alu;
 use super::launch::LaunchContext;
 use super::registers::Registers;
 use super::thread_block::BlockState;
+use super::wait::Counted;
 use crate::decode::SpecialRegister;
 use crate::fault::{FaultKind, LaneResult, lane_fault};
 use crate::inst::{FULL, LANES, RegisterClass, RegisterSlot};
@@ -25,6 +26,8 @@ pub enum StopReason {
     Barrier,
     /// It has used up its time slice.
     TimeSliceEnded,
+    /// It waits for another block.
+    Asleep,
 }
 
 /// Instructions that a warp executes before others get a turn, so that one that spins cannot starve them.
@@ -50,6 +53,10 @@ pub struct Warp<'g> {
     pub local_taint: Vec<u32>,
     pub waiting: Option<super::barrier::BarrierWait>,
     pub copies: super::copy::AsyncCopies<'g>,
+    /// True after `nanosleep`, and what the block had counted at the load before it and at the end of the sleep.
+    pub asleep: bool,
+    pub polled: Option<Counted>,
+    pub woken: Option<Counted>,
 }
 
 /// Lanes of a mask in ascending order.
@@ -105,6 +112,9 @@ impl<'g> Warp<'g> {
             local_taint: vec![u32::MAX; local_words],
             waiting: None,
             copies: super::copy::AsyncCopies::default(),
+            asleep: false,
+            polled: None,
+            woken: None,
         };
         for &slot in &launch.code.read_before_write {
             warp.taint_registers(launch).set_bits(slot, &[u64::MAX; LANES], FULL);
@@ -127,6 +137,8 @@ impl<'g> Warp<'g> {
     #[inline(always)]
     pub fn run(&mut self, block: &mut BlockState<'g>) -> LaneResult<StopReason> {
         let code = block.launch.code;
+        self.polled = None;
+        self.woken = std::mem::take(&mut self.asleep).then(|| block.counted());
         for _ in 0..TIME_SLICE {
             while self.active.pc == self.active.reconvergence {
                 if !self.pop_divergence() {
