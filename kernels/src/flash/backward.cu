@@ -51,11 +51,20 @@ extern "C" __global__ void __launch_bounds__(Diagonal::WARPS * 32, 1)
             if (tiles.row(r) == tiles.column(c) && at(tiles.row(r)) >= 0) delta[at(tiles.row(r))] = s.at(r, c);
 }
 
+// The summands of dq of a tile of rows of q.
+struct Turn {
+    u32 *got;    // how many it has got; null if none wait for this block's
+    float *sums; // its strips (STRIP, DP), every H of them
+    int strips;
+    int before; // summands before this block's
+};
+
 // What a block works on.
 struct KeyJob {
     Slots<true> slots; // rows of k seen as (T·K, D)
     int start, length; // of the document
     int tile, strip;   // numbers of its first tile and of its first strip of rows of q
+    Turn turn;
 };
 
 // Rows of q of a step, with their L and Δ.
@@ -67,48 +76,38 @@ struct Step {
 // Shared memory of a block.
 struct Walk {
     KeyJob *job;
-    Step step[2];
-    E *k, *v;   // (ROWS, DP)
-    E *d_o;     // (COLS, DP)
-    E *p, *d_s; // exchanged (ROWS, COLS)
+    float *rows; // L and Δ of two steps
+    E *k, *v;    // (ROWS, DP)
+    E *d_o;      // (COLS, DP)
+    E *q;        // (COLS, DP) of two steps
+    E *p, *d_s;  // exchanged (ROWS, COLS)
     __device__ Walk() {
         job = reinterpret_cast<KeyJob *>(shared);
-        float *rows = reinterpret_cast<float *>(shared + HEAD);
+        rows = reinterpret_cast<float *>(shared + HEAD);
         k = reinterpret_cast<E *>(rows + 4 * Keys::COLS);
         v = k + Keys::ROWS * DP;
         d_o = v + Keys::ROWS * DP;
-        p = d_o + 3 * Keys::COLS * DP;
+        q = d_o + Keys::COLS * DP;
+        p = q + 2 * Keys::COLS * DP;
         d_s = p + Keys::EXCHANGE;
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            step[i] = {d_o + (i + 1) * Keys::COLS * DP, rows + 2 * i * Keys::COLS, rows + (2 * i + 1) * Keys::COLS};
     }
-    __device__ void swap() {
-        Step t = step[0];
-        step[0] = step[1];
-        step[1] = t;
+    __device__ Step step(int parity) const {
+        float *lse = rows + parity * 2 * Keys::COLS;
+        return {q + parity * Keys::COLS * DP, lse, lse + Keys::COLS};
     }
 };
 
-// The summands of dq of a tile of rows.
-struct Turn {
-    u32 *got;    // how many it has got
-    float *sums; // its strips (STRIP, DP), `apart` from each other
-    i64 apart;
-    int strips;
-    int before; // summands before this block's
-
-    __device__ void load(Keys::Queries &w) const {
-        Keys().in_strips(w, [&](int strip, int offset, float (&x)[4]) {
-            if (strip < strips) load_shared_by_blocks(x, sums + strip * apart + offset);
-        });
-    }
-    __device__ void store(Keys::Queries &w) const {
-        Keys().in_strips(w, [&](int strip, int offset, float (&x)[4]) {
-            if (strip < strips) store_shared_by_blocks(sums + strip * apart + offset, x);
-        });
-    }
-};
+// Loads or stores the summands so far.
+__device__ inline void load_sums(Keys::Queries &w, const Turn &turn, int H) {
+    Keys().in_strips(w, [&](int strip, int offset, float (&x)[4]) {
+        if (strip < turn.strips) load_shared_by_blocks(x, turn.sums + i64(strip * H) * STRIP * DP + offset);
+    });
+}
+__device__ inline void store_sums(Keys::Queries &w, const Turn &turn, int H) {
+    Keys().in_strips(w, [&](int strip, int offset, float (&x)[4]) {
+        if (strip < turn.strips) store_shared_by_blocks(turn.sums + i64(strip * H) * STRIP * DP + offset, x);
+    });
+}
 
 __device__ inline void scale_by(Keys::Wide &w, float scale) {
 #pragma unroll
@@ -142,10 +141,10 @@ extern "C" __global__ void __launch_bounds__(Keys::WARPS * 32, 1)
     if (threadIdx.x == 0) {
         int rows = min(Keys::ROWS, p.length - p.first);
         Slots<true> slots = {(p.start + p.first) * K + kv, K, p.first, 0, rows};
-        *walk.job = {slots, p.start, p.length, p.start / Keys::COLS + p.document, p.start / STRIP + p.document};
+        *walk.job = {slots, p.start, p.length, p.start / Keys::COLS + p.document, p.start / STRIP + p.document, {}};
     }
     __syncthreads();
-    const KeyJob &job = *walk.job;
+    KeyJob &job = *walk.job;
     auto at = [&](int slot) { return job.slots.at(slot); };
     copy_tile<Keys::ROWS, Keys::WARPS>(walk.k, k, D, at);
     copy_tile<Keys::ROWS, Keys::WARPS>(walk.v, v, D, at);
@@ -163,26 +162,26 @@ extern "C" __global__ void __launch_bounds__(Keys::WARPS * 32, 1)
         }
     };
     int h = kv * G, tile = p.first;
-    copy_queries(walk.step[0], h, tile);
+    copy_queries(walk.step(0), h, tile);
     copy_commit();
     copy(walk.d_o, d_o, h, tile);
     copy_commit();
     Keys::Wide dk_sums = {}, dv_sums = {};
-    u32 *due = nullptr; // a turn that ends at the next barrier
+    int parity = 0;
     bool more;
     do {
         copy_wait<1>();
         __syncthreads(); // the queries are there, those of the last step have been used, and its dq has been stored
-        if (due && threadIdx.x == 0) end_turn(due);
+        if (threadIdx.x == 0 && job.turn.got) end_turn(job.turn.got);
         int next = tile + Keys::COLS, next_head = h;
         if (next >= job.length) {
             next = job.slots.position;
             next_head++;
         }
         more = next_head < (kv + 1) * G;
-        if (more) copy_queries(walk.step[1], next_head, next);
+        if (more) copy_queries(walk.step(1 - parity), next_head, next);
         copy_commit();
-        const Step &step = walk.step[0];
+        Step step = walk.step(parity);
         int reach = min(job.slots.high, tile + Keys::COLS - job.slots.position); // keys that these rows see
         bool sees = Keys().first() < reach;
         Keys::Square s = {};
@@ -220,30 +219,32 @@ extern "C" __global__ void __launch_bounds__(Keys::WARPS * 32, 1)
             d_s = tiles.put(walk.d_s, ds);
             tiles.gather(dv_sums, p, walk.p, walk.d_o);
         }
-        int number = job.slots.position / Keys::ROWS; // of these keys
-        Turn turn = {turns + i64(job.tile + tile / Keys::COLS) * H + h,
-                     sums + (i64(job.strip + tile / STRIP) * H + h) * STRIP * DP, i64(H) * STRIP * DP,
-                     (min(job.length - tile, Keys::COLS) + STRIP - 1) / STRIP, tile / Keys::ROWS - number};
-        if (turn.before > 0 && threadIdx.x == 0) wait_for_turn(turn.got, turn.before);
+        if (threadIdx.x == 0) {
+            int number = job.slots.position / Keys::ROWS, before = tile / Keys::ROWS - number; // of these keys
+            u32 *got = turns + i64(job.tile + tile / Keys::COLS) * H + h;
+            float *strips = sums + (i64(job.strip + tile / STRIP) * H + h) * STRIP * DP;
+            if (before > 0) wait_for_turn(got, before);
+            int count = (min(job.length - tile, Keys::COLS) + STRIP - 1) / STRIP;
+            job.turn = {number > 0 ? got : nullptr, strips, count, before};
+        }
         __syncthreads(); // dS is there, the gradients have been used, and it is the block's turn
         if (more) copy(walk.d_o, d_o, next_head, next);
         copy_commit();
         Keys::Queries dq_sums = {};
-        if (turn.before > 0) turn.load(dq_sums);
-        if (sees) Keys().gather(dk_sums, d_s, walk.d_s, step.q);
+        if (job.turn.before > 0) load_sums(dq_sums, job.turn, H);
+        if (sees) Keys().gather(dk_sums, d_s, walk.d_s, walk.step(parity).q);
         Keys().gather_transposed(dq_sums, walk.d_s, walk.k, reach);
-        if (number > 0) {
-            turn.store(dq_sums);
-            due = turn.got;
+        if (job.turn.got) {
+            store_sums(dq_sums, job.turn, H);
         } else {
             Keys().write(dq, D, dq_sums, [&](int r) { return row(h, tile + r); }, scale, D);
         }
         tile = next;
         h = next_head;
-        walk.swap();
+        parity = 1 - parity;
     } while (more);
     __syncthreads(); // dq has been stored, and k and v have been used
-    if (due && threadIdx.x == 0) end_turn(due);
+    if (threadIdx.x == 0 && job.turn.got) end_turn(job.turn.got);
     scale_by(dk_sums, scale);
     Keys().write(dk, D, dk_sums, at, walk.k, D);
     Keys().write(dv, D, dv_sums, at, walk.v, D);

@@ -64,8 +64,8 @@ pub const BUGS: &[Bug] = &[
         "flash/backward.cu",
         "no barrier after one thread has written what the block works on",
         [
-            "p.start / STRIP + p.document};\n    }\n    __syncthreads();\n",
-            "p.start / STRIP + p.document};\n    }\n",
+            "p.start / STRIP + p.document, {}};\n    }\n    __syncthreads();\n",
+            "p.start / STRIP + p.document, {}};\n    }\n",
         ],
         GROUPED,
     )
@@ -133,30 +133,30 @@ pub const BUGS: &[Bug] = &[
         ["if (next >= job.length) {", "if (next >= min(job.length, 512)) {"],
         (BF16, "T=[5, 600, 3, 257, 256, 1] H=2 K=1 D=24"),
     ),
-    Bug::new("flash/backward.cu", "the buffers do not change places", ["        walk.swap();\n", ""], TILES),
+    Bug::new("flash/backward.cu", "the buffers do not change places", ["        parity = 1 - parity;\n", ""], TILES),
     // dq
     Bug::new(
         "flash/backward.cu",
         "a block does not wait for its turn",
-        ["wait_for_turn(turn.got, turn.before)", "wait_for_turn(turn.got, 0)"],
+        ["wait_for_turn(got, before)", "wait_for_turn(got, 0)"],
         LONG,
     ),
     Bug::new(
         "flash/backward.cu",
         "a block waits for the turn before its own",
-        ["wait_for_turn(turn.got, turn.before)", "wait_for_turn(turn.got, turn.before - 1)"],
+        ["wait_for_turn(got, before)", "wait_for_turn(got, before - 1)"],
         LONG,
     ),
     Bug::new(
         "flash/backward.cu",
         "a turn is never ended",
-        ["        if (due && threadIdx.x == 0) end_turn(due);\n        int next", "        int next"],
+        ["        if (threadIdx.x == 0 && job.turn.got) end_turn(job.turn.got);\n        int next", "        int next"],
         LONG,
     ),
     Bug::new(
         "flash/backward.cu",
         "the summands before are left out",
-        ["if (turn.before > 0) turn.load(dq_sums);", ""],
+        ["if (job.turn.before > 0) load_sums(dq_sums, job.turn, H);", ""],
         LONG,
     ),
     Bug::new(
@@ -168,7 +168,7 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/backward.cu",
         "strips behind the document are stored",
-        ["            if (strip < strips) store_shared_by_blocks", "            store_shared_by_blocks"],
+        ["        if (strip < turn.strips) store_shared_by_blocks", "        store_shared_by_blocks"],
         (BF16, "T=[523] H=3 K=1 D=128"),
     ),
     Bug::new(
