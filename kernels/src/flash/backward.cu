@@ -98,12 +98,12 @@ struct Walk {
 };
 
 // Loads or stores the summands so far.
-__device__ inline void load_sums(Keys::Queries &w, const Turn &turn, int H) {
+__device__ inline void load_sums(Keys::Queries &w, Turn turn, int H) {
     Keys().in_strips(w, [&](int strip, int offset, float (&x)[4]) {
         if (strip < turn.strips) load_shared_by_blocks(x, turn.sums + i64(strip * H) * STRIP * DP + offset);
     });
 }
-__device__ inline void store_sums(Keys::Queries &w, const Turn &turn, int H) {
+__device__ inline void store_sums(Keys::Queries &w, Turn turn, int H) {
     Keys().in_strips(w, [&](int strip, int offset, float (&x)[4]) {
         if (strip < turn.strips) store_shared_by_blocks(turn.sums + i64(strip * H) * STRIP * DP + offset, x);
     });
@@ -189,12 +189,12 @@ extern "C" __global__ void __launch_bounds__(Keys::WARPS * 32, 1)
         if (sees) {
             Keys tiles;
             tiles.dots(s, walk.k, step.q);
+            float top[Keys::C];
+            tiles.of_columns(top, step.lse);
 #pragma unroll
-            for (int c = 0; c < Keys::C; c++) {
-                float top = step.lse[tiles.column(c)];
+            for (int c = 0; c < Keys::C; c++)
 #pragma unroll
-                for (int r = 0; r < Keys::R; r++) s.at(r, c) = power(s.at(r, c), slope, top);
-            }
+                for (int r = 0; r < Keys::R; r++) s.at(r, c) = power(s.at(r, c), slope, top[c]);
             if (tile < job.slots.place(tiles.first() + Keys::SPAN - 1)) {
 #pragma unroll
                 for (int r = 0; r < Keys::R; r++)
@@ -210,12 +210,12 @@ extern "C" __global__ void __launch_bounds__(Keys::WARPS * 32, 1)
             Keys tiles;
             Keys::Square ds;
             tiles.dots(ds, walk.v, walk.d_o);
+            float mean[Keys::C];
+            tiles.of_columns(mean, step.delta);
 #pragma unroll
-            for (int c = 0; c < Keys::C; c++) {
-                float mean = step.delta[tiles.column(c)];
+            for (int c = 0; c < Keys::C; c++)
 #pragma unroll
-                for (int r = 0; r < Keys::R; r++) ds.at(r, c) = s.at(r, c) * (ds.at(r, c) - mean);
-            }
+                for (int r = 0; r < Keys::R; r++) ds.at(r, c) = s.at(r, c) * (ds.at(r, c) - mean[c]);
             d_s = tiles.put(walk.d_s, ds);
             tiles.gather(dv_sums, p, walk.p, walk.d_o);
         }

@@ -13,6 +13,12 @@ struct Keys : Tiled<KEYS> {
         float x[OWN][RUNS][RUN];
     };
 
+    // The numbers (COLS) of the warp's columns.
+    __device__ void of_columns(float (&x)[C], const float *from) const {
+#pragma unroll
+        for (int c = 0; c < C; c++) x[c] = from[column(c)];
+    }
+
     __device__ void dots(Square &s, const E *a, const E *b) const { Tiled<KEYS>::dots(s, a, b, nullptr); }
 
     __device__ Factor put(E *tile, const Square &s) const {

@@ -47,6 +47,17 @@ struct Keys : Thread {
     // Chunk c of row r of an exchanged tile (ROWS, COLS), swizzled.
     __device__ static E *exchanged(E *tile, int r, int c) { return tile + (r * (COLS / 8) + (c ^ (r & 7))) * 8; }
 
+    // The numbers (COLS) of the warp's columns.
+    __device__ void of_columns(float (&x)[C], const float *from) const {
+#pragma unroll
+        for (int c = 0; c < C; c += 2) {
+            float two[2];
+            load(two, from + column(c));
+            x[c] = two[0];
+            x[c + 1] = two[1];
+        }
+    }
+
     // s = a (ROWS, D) · bᵀ (COLS, D)
     __device__ void dots(Square &s, const E *a, const E *b) const {
         u32 rows = rows_of_a(a, first(), lane()), columns = rows_of_b(b, half() * 32, lane());
