@@ -191,12 +191,6 @@ pub const BUGS: &[Bug] = &[
     ),
     Bug::new(
         "backward_ffma.cuh",
-        "P is read before other lanes have stored it",
-        ["        __syncwarp();\n", ""],
-        (F32, "T=[70] H=2 K=1 D=24"),
-    ),
-    Bug::new(
-        "backward_ffma.cuh",
         "dS is not transposed",
         ["tile + k * STRIDE + index / 16 * OWN", "tile + index / 16 * OWN * STRIDE + k / 2 * 2"],
         (F32, "T=[70] H=2 K=1 D=24"),

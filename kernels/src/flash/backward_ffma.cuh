@@ -26,11 +26,8 @@ struct Keys : Tiled<KEYS> {
         return {};
     }
 
-    // w += p (ROWS, COLS) · b (COLS, D)
-    __device__ void gather(Wide &w, Factor, const E *tile, const E *b) const {
-        __syncwarp();
-        sum(w, tile, b);
-    }
+    // w += p (ROWS, COLS), which has been exchanged · b (COLS, D)
+    __device__ void gather(Wide &w, Factor, const E *tile, const E *b) const { sum(w, tile, b); }
 
     // w += pᵀ (COLS, ROWS) · b (ROWS, D), over the first `reach` keys.
     __device__ void gather_transposed(Queries &w, const E *tile, const E *b, int reach) const {
