@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 /// Order in which the GPU executes what the program leaves open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Schedule {
-    /// Warps run in order, asynchronous copies complete at once.
+    /// Blocks are begun and warps run in order, asynchronous copies complete at once.
     #[default]
     Early,
-    /// Warps run in reverse order, asynchronous copies complete as late as the program allows.
+    /// Blocks are begun and warps run in reverse order, asynchronous copies complete as late as the program allows.
     Late,
 }
 
@@ -187,7 +187,8 @@ impl Gpu {
 
     /// Makes the launches that follow execute `blocks` of their blocks at most, spread evenly, and scale their counters
     /// to all of them; `None` executes all. It counts a large launch in little time; the results of the other blocks are
-    /// missing, and races are not searched.
+    /// missing, races are not searched, and a block that waits for another, by a loop that loads a word and sleeps, loads
+    /// all ones the second time.
     pub fn set_sampled_blocks(&self, blocks: Option<u64>) {
         self.sampled_blocks.store(blocks.map_or(u64::MAX, |n| n.max(1)), Relaxed);
     }

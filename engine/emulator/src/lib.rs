@@ -55,6 +55,7 @@
 //! | `decode/` | resolves names, inlines calls, lowers instructions, allocates registers |
 //! | `control_flow` | the reconvergence points of diverged lanes (immediate post-dominators) |
 //! | `exec/launch`, `thread_block`, `warp`, `control` | blocks on the host's cores, a block's warps in turn, branches |
+//! | `exec/wait` | blocks that wait for others, by a loop that sleeps: set aside, and resumed |
 //! | `exec/registers`, `alu`, `mma`; `lane/` | arithmetic: loops over 32 lanes; functions of one lane |
 //! | `exec/access`, `address`, `atomic`, `copy`, `matrix` | instructions that access memory, with memcheck |
 //! | `exec/barrier`, `collective` | instructions of a whole block or warp, with synccheck |

@@ -56,6 +56,7 @@ const CIRCLES: &[Circle] = &[
             "exec/shared_memory.rs",
             "exec/thread_block.rs",
             "exec/vector_clock.rs",
+            "exec/wait.rs",
             "exec/warp.rs",
         ],
         reason: "a block owns its warps and its memory, and an instruction of a warp works on its block",
