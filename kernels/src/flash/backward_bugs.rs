@@ -133,7 +133,12 @@ pub const BUGS: &[Bug] = &[
         ["if (next >= job.length) {", "if (next >= min(job.length, 512)) {"],
         (BF16, "T=[5, 600, 3, 257, 256, 1] H=2 K=1 D=24"),
     ),
-    Bug::new("flash/backward.cu", "the buffers do not change places", ["        parity = 1 - parity;\n", ""], TILES),
+    Bug::new(
+        "flash/backward.cu",
+        "the buffers do not change places",
+        ["        parity = 1 - parity;\n", ""],
+        TILES,
+    ),
     // dq
     Bug::new(
         "flash/backward.cu",
@@ -150,7 +155,10 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "flash/backward.cu",
         "a turn is never ended",
-        ["        if (threadIdx.x == 0 && job.turn.got) end_turn(job.turn.got);\n        int next", "        int next"],
+        [
+            "        if (threadIdx.x == 0 && job.turn.got) end_turn(job.turn.got);\n        int next",
+            "        int next",
+        ],
         LONG,
     ),
     Bug::new(
