@@ -19,6 +19,7 @@ const CONSTANTS: &[Define] = &[
     Define::int("TILE", TILE),
     Define::int("SPLIT", SPLIT),
     Define::int("HEAD", HEAD),
+    Define::int("RING", RING),
     Define::int("MMA_WARPS", MMA_WARPS),
     Define::list("MMA_TILES", MMA_TILES.as_flattened()),
     Define::int("FFMA_WARPS", FFMA_WARPS),
@@ -65,6 +66,8 @@ pub static BACKWARD: Source = Source {
 const TILE: usize = 64;
 /// Bytes at the start of shared memory that describe a block's work.
 const HEAD: usize = 256;
+/// Tiles of keys and values that a block of `flash_decode` holds: one is used, the others are on their way.
+const RING: usize = 4;
 /// Query heads of a block of `flash_decode`.
 const DECODE_HEADS: usize = 16;
 
@@ -125,6 +128,12 @@ impl Tiling {
     /// Returns a grid of blocks whose shared memory holds the header, the queries, and a tile of keys and of values.
     fn forward(&self, blocks: [usize; 3], t: &TileSizes) -> Grid {
         self.grid(blocks, HEAD, t.rows + 2 * t.columns, t.exchange)
+    }
+
+    /// Returns a grid of blocks whose shared memory holds the header, the queries, and a ring of tiles.
+    fn decode(&self, blocks: [usize; 3]) -> Grid {
+        let t = &self.decode;
+        self.grid(blocks, HEAD, t.rows + RING * t.columns, t.exchange)
     }
 
     /// Returns a grid of blocks whose shared memory also holds L and Δ of a tile, and two resident tiles.
@@ -234,7 +243,7 @@ pub fn paged(
         start(cuda, &FORWARD, "flash_pages", tiling.variant, grid, &mut call.args(o, &mut store))?;
     }
     let mut store = PartialStates::of_pages(cx, call.single_rows * splits, splits, heads);
-    let grid = tiling.forward([call.single_rows, blocks_of_row(heads), splits], &tiling.decode);
+    let grid = tiling.decode([call.single_rows, blocks_of_row(heads), splits]);
     let mut args = call.args(o, &mut store);
     args.insert(3, Arg::InOut(arrivals));
     start(cuda, &DECODE, "flash_decode", tiling.variant, grid, &mut args)
