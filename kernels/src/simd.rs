@@ -208,6 +208,17 @@ pub fn max(x: &[f32]) -> f32 {
 mod tests {
     use super::*;
     use approx::abs_diff_eq;
+    use rayon::prelude::*;
+
+    /// Every number below 0 whose exponential `sample` counts, in pairs of neighbours: a higher score never weighs less.
+    #[test]
+    fn exp_does_not_fall() {
+        let at = |bits: u32| exp(-f32::from_bits(bits));
+        let (nearest, farthest) = (2f32.powi(-26).to_bits(), 28f32.to_bits());
+        let fall = (nearest..farthest).into_par_iter().find_any(|&bits| at(bits + 1) > at(bits));
+        assert_eq!(fall.map(f32::from_bits), None);
+        assert_eq!((at(0), at(nearest)), (1.0, 1.0));
+    }
 
     #[test]
     fn exp_is_right_to_two_units_in_the_last_place() {

@@ -99,9 +99,10 @@ impl EmulatedGpu {
         let gpu = Gpu::new(arch).map_err(error)?;
         let late = std::env::var("CODELSI_SCHEDULE").as_deref() == Ok("late");
         gpu.set_schedule(if late { Schedule::Late } else { Schedule::Early });
-        let shared = if arch == "sm_80" { 163 << 10 } else { 227 << 10 };
+        // Those of an A100 and of an H200.
+        let (multiprocessors, shared) = if arch == "sm_80" { (108, 163 << 10) } else { (132, 227 << 10) };
         let name = format!("software GPU {arch}");
-        let properties = DeviceProperties { name, arch: arch.into(), multiprocessors: 108, shared };
+        let properties = DeviceProperties { name, arch: arch.into(), multiprocessors, shared };
         Ok(EmulatedGpu {
             gpu,
             single: DeviceProperties { multiprocessors: 1, ..properties.clone() },

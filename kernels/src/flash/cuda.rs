@@ -27,6 +27,7 @@ const CONSTANTS: &[Define] = &[
     Define::int("TILE", TILE),
     Define::int("SPLIT", SPLIT),
     Define::int("HEAD", HEAD),
+    Define::int("RING", RING),
     Define::int("MMA_WARPS", MMA_WARPS),
     Define::list("MMA_TILES", MMA_TILES.as_flattened()),
     Define::int("FFMA_WARPS", FFMA_WARPS),
@@ -75,6 +76,8 @@ pub static BACKWARD: Source = Source {
 const TILE: usize = 64;
 /// Bytes at the start of shared memory that describe a block's work.
 const HEAD: usize = 256;
+/// Tiles of keys and values that a block of `flash_decode` holds: one is used, the others are on their way.
+const RING: usize = 4;
 /// Query heads of a block of `flash_decode`.
 const DECODE_HEADS: usize = 16;
 
@@ -144,6 +147,14 @@ impl Tiling {
     /// scores that are exchanged.
     fn forward(&self, blocks: [usize; 3], t: &TileSizes) -> Grid {
         let shared = HEAD + self.rows(t.rows + 2 * t.columns) + 4 * t.exchanged;
+        Grid { blocks, threads: self.threads, shared }
+    }
+
+    /// Returns a grid of blocks whose shared memory holds the header, the queries, a ring of tiles, and the scores that are
+    /// exchanged.
+    fn decode(&self, blocks: [usize; 3]) -> Grid {
+        let t = &self.decode;
+        let shared = HEAD + self.rows(t.rows + RING * t.columns) + 4 * t.exchanged;
         Grid { blocks, threads: self.threads, shared }
     }
 
@@ -263,7 +274,7 @@ pub fn paged(
         start(cuda, &FORWARD, "flash_pages", tiling.variant, grid, &mut call.args(o, &mut store))?;
     }
     let mut store = PartialStates::of_pages(cx, call.single_rows * splits, splits, heads);
-    let grid = tiling.forward([call.single_rows, blocks_of_row(heads), splits], &tiling.decode);
+    let grid = tiling.decode([call.single_rows, blocks_of_row(heads), splits]);
     let mut args = call.args(o, &mut store);
     args.insert(3, Arg::InOut(arrivals));
     start(cuda, &DECODE, "flash_decode", tiling.variant, grid, &mut args)

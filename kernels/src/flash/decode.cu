@@ -4,9 +4,59 @@
 // launch  one block per split of one row, for up to Decode::ROWS query heads of one kv head, so keys and values are read
 //         once for all of them. A row that has one split is then complete; of one that has more, the block that arrives
 //         last joins the splits, ascending
+// pipeline  tiles of keys and of values take turns in a ring of RING: while one is used, the next ones are copied
 #include "attend.cuh"
 
 constexpr int LANES = DP / 4; // threads that join the splits of a head
+typedef Job<false, Paged> Single;
+
+// Shared memory of a block: half of the ring for keys, half for values.
+struct Ring : Stage<Decode, Single> {
+    __device__ Ring() {
+        v = k + RING / 2 * TILE * DP;
+        exchange = reinterpret_cast<float *>(v + RING / 2 * TILE * DP);
+    }
+    // Tile number `step` of k0, v0, k1, v1, …
+    __device__ E *at(int step) const { return (step % 2 ? v : k) + step / 2 % (RING / 2) * TILE * DP; }
+};
+
+// Computes the state of the split that begins at position `first`.
+__device__ inline void attend_split(State<Decode> &state, const Ring &ring, const E *k, const E *v, int first,
+                                    Heads heads) {
+    const Slots<false> &slots = ring.job->slots;
+    int end = min(first + SPLIT, slots.end());
+    auto copy = [&](int step) {
+        typedef Copy<TILE, Decode::WARPS> Copy;
+        int tile = first + step / 2 * TILE, row = Copy::row();
+        if (tile < end) {
+            int place = row < TILE && tile + row < end ? ring.job->keys(tile + row) : -1;
+            Copy::start(ring.at(step), step % 2 ? v : k, place, heads.D);
+        }
+        copy_commit();
+    };
+    state.clear();
+#pragma unroll
+    for (int step = 0; step < RING - 1; step++) copy(step);
+#pragma unroll 1
+    for (int step = 0, tile = first; tile < end; step += 2, tile += TILE) {
+        copy_wait<RING - 2>();
+        __syncthreads(); // k is there, and the last v has been used
+        copy(step + RING - 1);
+        Decode tiles;
+        bool sees = tiles.first() < slots.high;
+        Decode::Square s = {};
+        if (sees) tiles.dots(s, ring.q, ring.at(step), ring.exchange);
+        copy_wait<RING - 2>();
+        __syncthreads(); // v is there, and k has been used
+        copy(step + RING);
+        if (sees) {
+            if (tile + TILE > end) hide<Decode>(s, slots, tile);
+            state.fold(s, heads.slope);
+            tiles.gather(state.sums, s, ring.at(step + 1), ring.exchange);
+        }
+    }
+    state.close();
+}
 
 // Joins the splits of `rows` heads of a row, ascending.
 __device__ inline void join_splits(E *o,               // (rows, D)
@@ -62,15 +112,15 @@ extern "C" __global__ void __launch_bounds__(Decode::WARPS * 32)
     if (tile > position) return;
     int G = H / K, kv = blockIdx.y % K, first = blockIdx.y / K * Decode::ROWS; // head, and query head in its group
     int h = kv * G + first, rows = min(G - first, Decode::ROWS);
-    Stage<Decode, Job<false, Paged>> stage;
+    Ring ring;
     if (threadIdx.x == 0)
-        *stage.job = {{t * H + h, 1, position, 0, rows}, {tables + i64(sequence) * M, M, page, N, K, kv}};
+        *ring.job = {{t * H + h, 1, position, 0, rows}, {tables + i64(sequence) * M, M, page, N, K, kv}};
     __syncthreads();
     State<Decode> state;
-    copy_queries(stage, q, D);
-    attend(state, stage, k, v, tile, {H, D, slope});
+    copy_queries(ring, q, D);
+    attend_split(state, ring, k, v, tile, {H, D, slope});
     if (position < SPLIT) {
-        finish(o, state, stage, D);
+        finish(o, state, ring, D);
         return;
     }
     i64 part = i64(blockIdx.x) * gridDim.z * H + h;

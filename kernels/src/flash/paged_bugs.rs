@@ -56,6 +56,53 @@ pub const BUGS: &[Bug] = &[
         ["i64(blockIdx.x) * gridDim.z * H + h", "i64(blockIdx.x) * H + h"],
         SPLITS,
     ),
+    // decode.cu: the ring of tiles
+    Bug::new(
+        "flash/decode.cu",
+        "keys may be one group of copies late",
+        ["copy_wait<RING - 2>();", "copy_wait<RING - 1>();"],
+        SPLITS,
+    )
+    .nth(0)
+    .quiet(),
+    Bug::new(
+        "flash/decode.cu",
+        "values may be one group of copies late",
+        ["copy_wait<RING - 2>();", "copy_wait<RING - 1>();"],
+        SPLITS,
+    )
+    .nth(1)
+    .quiet(),
+    Bug::new(
+        "flash/decode.cu",
+        "no barrier before keys are used",
+        ["        __syncthreads(); // k is there, and the last v has been used\n", ""],
+        SPLITS,
+    ),
+    Bug::new(
+        "flash/decode.cu",
+        "no barrier before values are used",
+        ["        __syncthreads(); // v is there, and k has been used\n", ""],
+        SPLITS,
+    ),
+    Bug::new(
+        "flash/decode.cu",
+        "all tiles of keys share one place",
+        ["step / 2 % (RING / 2) * TILE * DP", "0"],
+        SPLITS,
+    ),
+    Bug::new(
+        "flash/decode.cu",
+        "values are copied to a place that is read",
+        ["copy(step + RING);", "copy(step + RING - 2);"],
+        SPLITS,
+    ),
+    Bug::new(
+        "flash/decode.cu",
+        "keys behind the row are not hidden",
+        ["if (tile + TILE > end) hide", "if (false) hide"],
+        SPLITS,
+    ),
     // decode.cu: the join of splits
     Bug::new(
         "flash/decode.cu",

@@ -337,6 +337,31 @@ pub const BUGS: &[Bug] = &[
         ["write = (STAGES - 1) * STAGE;", "write = (STAGES == 3 ? 1 : STAGES - 1) * STAGE;"],
         (BF16, "T=136 N=504 K=264"),
     ),
+    // Tiles whose columns are no power of two.
+    Bug::new(
+        "mainloop.cuh",
+        "chunks of a line of 48 columns are exchanged beyond its end",
+        ["? (chunks + 7) / 8 * 8 : chunks", "? chunks : chunks"],
+        (BF16, "T=17 N=96 K=136"),
+    ),
+    Bug::new(
+        "mainloop.cuh",
+        "the room beyond 48 columns is stored too",
+        ["            if (C::CHUNKS * WIDE<Out> > BN && chunk * WIDE<Out> >= BN) continue;\n", ""],
+        (BF16, "T=16 N=96 K=136"),
+    ),
+    Bug::new(
+        "gemm/gated.cu",
+        "chunks of gate beyond its columns are stored",
+        ["        if (LINE > CHUNKS && chunk >= CHUNKS) continue;\n", ""],
+        (BF16, "T=20 N=48 K=72 gated"),
+    ),
+    Bug::new(
+        "tile.cuh",
+        "threads that have no line of a tile copy one",
+        ["                if (LINES % STEP != 0 && line + l >= LINES) break;\n", ""],
+        (BF16, "T=17 N=96 K=136"),
+    ),
     Bug::new(
         "tile.cuh",
         "the last of four elements at a ragged end is left out",

@@ -86,10 +86,10 @@ impl OperandLayout {
 
 /// Tile shapes of the products on tensor cores, SHAPE in their variants: rows and columns of y, steps of K, stages of
 /// the pipeline, warps along rows and along columns.
-pub(crate) const SHAPES: [[usize; 6]; 12] = [
+pub(crate) const SHAPES: [[usize; 6]; 16] = [
     [16, 32, 128, 6, 1, 4],  // up to 16 rows: as many blocks as possible stream the weight
     [64, 32, 128, 4, 2, 2],  // up to 64 rows
-    [64, 64, 64, 4, 2, 2],   // products of few tiles; unaligned or f32 operands
+    [64, 64, 64, 4, 2, 2],   // up to 64 rows; products of few tiles; unaligned or f32 operands
     [128, 128, 32, 4, 2, 2], // two blocks a multiprocessor
     [128, 256, 64, 3, 2, 4], // one block, 64x64 a warp
     [128, 16, 64, 3, 4, 1],  // x Aᵀ of adapters: 16 columns to 64
@@ -99,6 +99,10 @@ pub(crate) const SHAPES: [[usize; 6]; 12] = [
     [16, 128, 64, 3, 1, 4], // dSᵀ x of adapters: 16, 32 or 64 rows
     [32, 128, 64, 3, 1, 4],
     [64, 128, 64, 3, 1, 4],
+    [16, 48, 128, 6, 1, 3],  // up to 16 rows: 5,120 columns are 107 blocks
+    [64, 48, 64, 6, 2, 3],   // up to 64 rows, likewise
+    [64, 128, 64, 4, 2, 2],  // up to 64 rows of wide weights
+    [128, 192, 64, 3, 2, 4], // one block: 512 rows of 5,120 columns are 108
 ];
 
 /// [`SHAPES`] as `mainloop.cuh` reads it.
@@ -127,8 +131,17 @@ pub(crate) const fn tile(shape: usize, resident: usize, rate: f64) -> Tile {
 }
 
 /// The tiles to choose from.
-pub(crate) const TILES: [Tile; 5] =
-    [tile(0, 2, 0.15), tile(1, 1, 0.3), tile(2, 2, 0.6), tile(3, 2, 0.85), tile(4, 1, 1.0)];
+pub(crate) const TILES: [Tile; 9] = [
+    tile(0, 2, 0.15),
+    tile(1, 1, 0.3),
+    tile(2, 2, 0.6),
+    tile(3, 2, 0.85),
+    tile(4, 1, 1.0),
+    tile(12, 2, 0.15),
+    tile(13, 1, 0.3),
+    tile(14, 1, 0.6),
+    tile(15, 1, 0.97),
+];
 
 /// Tiles of `ffma.cu`: rows and columns of y, of the block and of a thread.
 const FFMA_TILES: [[usize; 4]; 2] = [[16, 32, 2, 2], [128, 128, 8, 8]];
@@ -154,12 +167,13 @@ impl TileVariant {
         size.aligned(w) && w == DType::BF16 && size.slices() == 1
     }
 
-    /// Tiles of few rows stream weights, which only NT does; both operands of TN are activations in bf16.
+    /// Only NT has few rows, and columns that are no power of two; both operands of TN are activations in bf16.
     pub fn supports(&self, form: OperandLayout) -> bool {
+        let any = (2..=4).contains(&self.shape);
         match form {
             OperandLayout::NT => true,
-            OperandLayout::NN => self.shape >= 2,
-            OperandLayout::TN => self.shape >= 2 && self.w == DType::BF16,
+            OperandLayout::NN => any,
+            OperandLayout::TN => any && self.w == DType::BF16,
         }
     }
 }
@@ -234,20 +248,22 @@ impl GemmShape {
 
 /// Returns the tile that takes the least time for products of `m` rows and of each of the `widths` on `multiprocessors`.
 pub(crate) fn choose(form: OperandLayout, m: usize, widths: &[usize], multiprocessors: usize) -> Tile {
-    let [few, more, ..] = TILES;
-    match (form, m) {
-        (OperandLayout::NT, ..=16) => few,
-        (OperandLayout::NT, ..=64) => more,
-        _ => {
-            let time = |t: &Tile| {
-                let columns: usize = widths.iter().map(|n| n.div_ceil(t.columns)).sum();
-                let blocks = m.div_ceil(t.rows) * columns;
-                let waves = blocks.div_ceil(multiprocessors * t.resident);
-                (waves * t.resident * t.rows * t.columns) as f64 / t.rate
-            };
-            let tiles = &TILES[2..];
-            *tiles.iter().min_by(|a, b| time(a).total_cmp(&time(b))).unwrap_or(&few)
-        }
+    let blocks = |t: &Tile| m.div_ceil(t.rows) * widths.iter().map(|n| n.div_ceil(t.columns)).sum::<usize>();
+    // Few rows take as long as the cache needs to send each block its rows of x and of the weight.
+    let stream = |t: &Tile| (blocks(t).div_ceil(multiprocessors) * (m + t.columns)) as f64;
+    let multiply = |t: &Tile| {
+        let waves = blocks(t).div_ceil(multiprocessors * t.resident);
+        (waves * t.resident * t.rows * t.columns) as f64 / t.rate
+    };
+    let nt = form == OperandLayout::NT;
+    let least = |time: &dyn Fn(&Tile) -> f64, fits: &dyn Fn(&Tile) -> bool| {
+        let tiles = TILES.into_iter().filter(|t| fits(t));
+        tiles.min_by(|a, b| time(a).total_cmp(&time(b))).unwrap_or(TILES[SLICED])
+    };
+    match m {
+        ..=16 if nt => least(&stream, &|t| t.rows == 16),
+        ..=64 if nt => least(&stream, &|t| t.rows == 64),
+        _ => least(&multiply, &|t| t.shape == SLICED || t.rows == 128 && (nt || t.columns != 192)),
     }
 }
 

@@ -50,10 +50,11 @@ extern "C" __global__ void __launch_bounds__(Block::THREADS, 1) gemm_gated(bf16 
     block.fill(feeds);
     block.run(acc, feeds);
     block.stage<bf16>(acc);
-    constexpr int CHUNKS = HALF / WIDE<bf16>;
-    for (int i = threadIdx.x; i < Block::BM * CHUNKS; i += Block::THREADS) {
-        int line = i / CHUNKS, chunk = i % CHUNKS;
+    constexpr int CHUNKS = HALF / WIDE<bf16>, LINE = line_of(CHUNKS);
+    for (int i = threadIdx.x; i < Block::BM * LINE; i += Block::THREADS) {
+        int line = i / LINE, chunk = i % LINE;
         int row = place.m + line, column = place.n + chunk * WIDE<bf16>;
+        if (LINE > CHUNKS && chunk >= CHUNKS) continue;
         if (row >= M || column >= N) continue;
         Pack<bf16, WIDE<bf16>> g = block.staged<bf16>(line, chunk), u = block.staged<bf16>(line, chunk + CHUNKS);
 #pragma unroll

@@ -15,6 +15,10 @@ constexpr int SHAPES[][6] = TILE_SHAPES;
 
 enum Form { NT, NN, TN }; // a bᵀ | a b | aᵀ b
 
+// Chunks that a staged line of y takes: groups of eight where their number is no power of two, so that eight neighbours lie
+// in all banks.
+__device__ constexpr int line_of(int chunks) { return chunks & (chunks - 1) ? (chunks + 7) / 8 * 8 : chunks; }
+
 // Edits no fragment.
 struct AsTheyAre {
     template <int MT, int COLUMNS> __device__ void operator()(u32 (&)[MT][4], u32 (&)[COLUMNS][2], int, int) const {}
@@ -166,9 +170,12 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
                     f(row + 16 * i + 8 * half, column + 8 * j, acc[i][j][2 * half], acc[i][j][2 * half + 1]);
     }
 
-    // Stores acc as a tile C of shared memory, over the stages, and waits until all warps have.
+    // The tile of y in shared memory.
+    template <typename Out> using Staged = Tile<Out, true, BM, line_of(BN / WIDE<Out>) * WIDE<Out>>;
+
+    // Stores acc as a staged tile, over the stages, and waits until all warps have.
     template <typename Out> __device__ void stage(Accumulators &acc) const {
-        typedef Tile<Out, true, BM, BN> C;
+        typedef Staged<Out> C;
         static_assert(C::BYTES <= STAGES * STAGE, "the tile of y fits the stages");
         each(acc, [&](int row, int column, float x0, float x1) {
             int c = column - n, offset = c % WIDE<Out> * sizeof(Out);
@@ -185,7 +192,7 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
     // A chunk of the staged tile.
     template <typename Out> __device__ Pack<Out, WIDE<Out>> staged(int line, int chunk) const {
         u32 words[4];
-        load_shared(words, shared + Tile<Out, true, BM, BN>::at(line, chunk));
+        load_shared(words, shared + Staged<Out>::at(line, chunk));
         Pack<Out, WIDE<Out>> x;
         memcpy(&x, words, 16);
         return x;
@@ -195,11 +202,12 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
     // memory, so that a thread writes 16 bytes of a row.
     template <typename Out>
     __device__ void store(Out *y, Accumulators &acc, int M, int N, bool add = false, const float *factors = nullptr) const {
-        typedef Tile<Out, true, BM, BN> C;
+        typedef Staged<Out> C;
         stage<Out>(acc);
         for (int i = threadIdx.x; i < BM * C::CHUNKS; i += THREADS) {
             int line = i / C::CHUNKS, chunk = i % C::CHUNKS;
             int row = m + line, column = n + chunk * WIDE<Out>;
+            if (C::CHUNKS * WIDE<Out> > BN && chunk * WIDE<Out> >= BN) continue;
             if (row >= M || column >= N) continue;
             float factor = factors ? factors[row] : 1.0f;
             put_pack(y + i64(row) * N + column, staged<Out>(line, chunk), N - column, N % WIDE<Out> == 0, add, factor);

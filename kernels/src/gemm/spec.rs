@@ -67,8 +67,10 @@ fn cases(dtype: DType) -> Vec<Case> {
     // Too large for differences of the reference: forward alone.
     let large = [(130, 136, 5120), (3, 72, 13824)].into_iter().map(|size| forward(case(dtype, size)));
     // Every tile on a GPU of few multiprocessors, several along rows and columns, with ragged ends of both and of K: 128x256
-    // and 128x128 forward and for each gradient.
-    let tiles = [(136, 504, 264), (130, 376, 504), (130, 136, 376), (300, 200, 136)];
+    // and 128x128 forward and for each gradient, 128x192 forward.
+    let tiles = [(136, 504, 264), (130, 376, 504), (130, 136, 376), (300, 200, 136), (130, 120, 72)];
+    // Those of up to 16 rows and of up to 64: of 48, 64 and 128 columns.
+    let few = [(16, 96, 136), (17, 96, 136), (40, 192, 72), (40, 256, 72)];
     let residues = (0..8).flat_map(|n| [0, 3, 5, 7].map(|k| (3 + n, 64 + n, 72 + (5 * n + k) % 8)));
     // Sums cut into slices, ragged, of each form: more than 1024 rows of W, and of x.
     let slices = [(9, 47, 2105), (3, 1101, 41), (1032, 8, 24), (1030, 9, 17), (66, 24, 1100)];
@@ -86,11 +88,13 @@ fn cases(dtype: DType) -> Vec<Case> {
     let stored =
         [(20, 40, 64), (13, 33, 17), (130, 136, 144), (129, 135, 133)].map(|size| bf16_weight(dtype, size));
     // Groups: of each number of products, in each tile, with ragged ends; then unaligned ones and one of sliced K.
-    let groups: [(usize, &[usize], usize); 8] = [
+    let groups: [(usize, &[usize], usize); 10] = [
         (1, &[40, 8, 33], 72),
         (16, &[72, 136], 264),
         (33, &[24, 40, 16, 33], 136),
         (64, &[96, 64], 200),
+        (40, &[128, 120], 72),
+        (130, &[184, 192], 72),
         (136, &[256, 248], 264),
         (130, &[128, 120, 128], 72),
         (5, &[7, 20, 1], 33),
@@ -102,13 +106,17 @@ fn cases(dtype: DType) -> Vec<Case> {
         (1, 40, 72),
         (16, 136, 264),
         (64, 33, 200),
+        (20, 48, 72),
+        (40, 96, 72),
+        (40, 120, 72),
         (136, 248, 264),
         (130, 184, 72),
+        (130, 64, 72),
         (5, 20, 33),
         (9, 48, 2104),
     ]
     .map(|size| gated(dtype, size));
-    let sizes = sizes.into_iter().chain(tiles).chain(residues).chain(slices);
+    let sizes = sizes.into_iter().chain(tiles).chain(few).chain(residues).chain(slices);
     let single = sizes.map(|size| case(dtype, size)).chain(large).chain(masters).chain(stored);
     single.chain(groups).chain(pairs).collect()
 }

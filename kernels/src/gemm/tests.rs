@@ -1,5 +1,6 @@
 use super::cuda::{
-    Accumulate, GemmShape, OperandLayout, RowSlice, TILES, multiply, multiply_on_tensor_cores,
+    Accumulate, GemmShape, OperandLayout, RowSlice, TILES, Tile, TileVariant, choose, multiply,
+    multiply_on_tensor_cores,
 };
 use super::*;
 use crate::check::random;
@@ -42,6 +43,30 @@ fn operands(device: &Device, form: OperandLayout, [m, n, k]: [usize; 3], dtypes:
     [operand(device, a, dtypes[0], 0), operand(device, b, dtypes[1], 1)]
 }
 
+/// Returns the tiles of bf16 operands of this form.
+fn tiles_of(form: OperandLayout) -> impl Iterator<Item = Tile> {
+    let fits =
+        move |tile: &Tile| TileVariant { shape: tile.shape, w: DType::BF16, aligned: true }.supports(form);
+    TILES.into_iter().filter(fits)
+}
+
+/// The attention's output and the MLP's of 13B, 5,120 columns, and its hidden columns.
+#[test]
+fn few_rows_and_short_prompts_fill_a_card() {
+    for (multiprocessors, m, n) in [108, 132]
+        .into_iter()
+        .flat_map(|p| [1, 32, 64, 512].into_iter().flat_map(move |m| [(p, m, 5120), (p, m, 13824)]))
+    {
+        let tile = choose(OperandLayout::NT, m, &[n], multiprocessors);
+        let blocks = m.div_ceil(tile.rows) * n.div_ceil(tile.columns);
+        let full = blocks as f64 / blocks.next_multiple_of(multiprocessors) as f64;
+        assert!(
+            full > 0.79,
+            "{m} rows of {n} on {multiprocessors}: {blocks} blocks, {full:.2} full, {tile:?}"
+        );
+    }
+}
+
 /// Every tile shape sums an element in the same order, so the choice changes no bit.
 #[test]
 fn all_tiles_make_the_same_bits() {
@@ -50,8 +75,7 @@ fn all_tiles_make_the_same_bits() {
     for form in [OperandLayout::NT, OperandLayout::NN, OperandLayout::TN] {
         let sizes @ [m, n, _] = [136, 264, 200];
         let [a, b] = operands(&device, form, sizes, [DType::BF16; 2]);
-        let tiles = if form == OperandLayout::NT { &TILES[..] } else { &TILES[2..] };
-        let mut bits = tiles.iter().map(|&tile| {
+        let mut bits = tiles_of(form).map(|tile| {
             let mut y = cx.empty([m, n], DType::F32);
             let ab = [&a, &b].map(RowSlice::all);
             let size = GemmShape::new(form, &y, (0, m), ab).unwrap();
@@ -142,13 +166,11 @@ fn aligned_products_have_no_bank_conflicts() {
     let (cuda, cx) = (as_cuda(&device), Ctx::inference(&device));
     for form in [OperandLayout::NT, OperandLayout::NN, OperandLayout::TN] {
         let sizes @ [m, n, _] = [128, 256, 256];
-        for (w, tiles) in [(DType::BF16, &TILES[..]), (DType::F32, &TILES[2..3])] {
-            let tiles =
-                if form == OperandLayout::NT { tiles } else { &tiles[tiles.len().saturating_sub(3)..] };
+        for (w, tiles) in [(DType::BF16, tiles_of(form).collect()), (DType::F32, vec![TILES[2]])] {
             if (form, w) == (OperandLayout::TN, DType::F32) {
                 continue; // both are activations there
             }
-            for &tile in tiles {
+            for tile in tiles {
                 let [a, b] = operands(&device, form, sizes, [DType::BF16, w]);
                 let mut y = cx.empty([m, n], DType::BF16);
                 let ab = [&a, &b].map(RowSlice::all);

@@ -74,11 +74,12 @@ fn cases(dtype: DType) -> Vec<Case> {
     cases.extend((6..14).map(|first| shard_case(dtype, (9, 70), 4, &[12], 0.3, first)));
     cases.push(by_row(dtype, 9, 40, 3, &[7, 16], 3));
     cases.push(by_row(dtype, 70, 264, 16, &[72], 5));
-    // Every tile on a GPU of few multiprocessors, several along rows and columns, ragged: forward 128x128, 128x256 and
-    // dx 128x256, 128x128.
+    // Every tile on a GPU of few multiprocessors, several along rows and columns, ragged: forward 128x192, 128x256 and
+    // dx 128x256, 128x128; forward 64x128, 64x64.
     cases.push(case(dtype, 136, 504, 20, &[376, 72], 0.1));
     cases.push(case(dtype, 130, 376, 4, &[504], 0.0));
     cases.push(case(dtype, 40, 136, 4, &[264, 72], 0.3));
+    cases.push(case(dtype, 40, 72, 4, &[192], 0.0));
     // As many linears as share an x, each of another rank, as no test of one rank could tell apart.
     cases.push(case(dtype, 21, 72, 5, &[24, 40, 16, 33], 0.2));
     cases.extend((0..8).map(|r| case(dtype, 9 + r, 64 + r, 1 + r, &[40 + r, 17], 0.2)));

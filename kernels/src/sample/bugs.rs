@@ -12,75 +12,134 @@ pub const BUGS: &[Bug] = &[
     ),
     Bug::new(
         "prelude.cuh",
-        "no barrier before the parts of the last block sum are replaced",
-        [
-            "    x = warp_sum(x);\n    __syncthreads(); // the parts of an earlier call have been read\n",
-            "    x = warp_sum(x);\n",
-        ],
+        "no barrier before the parts of the last block maximum are replaced",
+        ["    x = warp_max(x);\n    __syncthreads();\n", "    x = warp_max(x);\n"],
+        (F32, "B=12 V=70"),
+    ),
+    // Scores, keys and weights.
+    Bug::new(
+        "sample.cu",
+        "a penalty makes negative logits likelier",
+        ["logit > 0.0f ? logit / penalty : logit * penalty", "logit / penalty"],
+        (F32, "B=12 V=100 all negative"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "no barrier between the marks of previous tokens and their reading",
+        ["1u << id % 32);\n    }\n    __syncthreads();\n", "1u << id % 32);\n    }\n"],
         (F32, "B=12 V=70"),
     ),
     Bug::new(
         "sample.cu",
-        "no barrier before the parts of the last f64 sum are replaced",
+        "marks of previous tokens replace each other",
+        ["atomicOr(&penalized[id / 32], 1u << id % 32)", "penalized[id / 32] = 1u << id % 32"],
+        (F32, "B=12 V=70"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "tokens whose keys are not kept are lost",
+        ["i < kept ? held[i] : key(i, logit(i))", "i < kept ? held[i] : FAR"],
+        (BF16, "B=6 V=32700 the last likeliest"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "the sum of probabilities without the maximum",
+        ["total += expf(logit - max)", "total += expf(logit)"],
+        (BF16, "B=12 V=70"),
+    ),
+    // Sums.
+    Bug::new(
+        "sample.cu",
+        "no barrier before the parts of the last scan are replaced",
         ["    __syncthreads(); // the parts of an earlier call have been read\n", ""],
         (F32, "B=12 V=70"),
     ),
     Bug::new(
         "sample.cu",
-        "the place found is replaced before every warp has read it",
-        ["    __syncthreads(); // everyone has read it\n", ""],
-        (BF16, "B=12 V=70"),
-    ),
-    Bug::new(
-        "sample.cu",
-        "a penalty makes negative logits likelier",
-        ["logit > 0.0f ? logit / p.penalty : logit * p.penalty", "logit / p.penalty"],
-        (F32, "B=12 V=100 all negative"),
-    ),
-    Bug::new(
-        "sample.cu",
-        "min-p is ignored",
-        ["row.floor = params.min_p", "row.floor = 0.0f"],
+        "the first warp comes after all others",
+        ["(warp() == 0 ? 0 : before) + here - x", "before + here - x"],
         (F32, "B=12 V=70"),
     ),
     Bug::new(
         "sample.cu",
-        "no barrier between penalties and their reading",
-        ["logit * p.penalty;\n    }\n    __syncthreads();\n", "logit * p.penalty;\n    }\n"],
+        "the carry between the words of a mass is lost",
+        ["u32(mass >> 32) + (before + u32(mass) < before)", "u32(mass >> 32)"],
+        (F32, "B=6 V=32016"),
+    ),
+    // Search.
+    Bug::new(
+        "sample.cu",
+        "more tokens are wanted than have a mass",
+        ["    if (found.at == FAR) return found;\n", ""],
+        (F32, "B=24 V=40 but every 13th -inf"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "a histogram begins with what the last one held",
+        ["    fine.clear();\n", "    if (end == MIDDLE) fine.clear();\n"],
         (F32, "B=12 V=70"),
     ),
+    Bug::new(
+        "sample.cu",
+        "no barrier between a histogram and its search",
+        ["    __syncthreads();\n    Found digit", "    Found digit"],
+        (F32, "B=12 V=70"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "what was found is replaced before every warp has read it",
+        [
+            "    count = block_scan(count, all);\n    if (threadIdx.x == 0) found = {BINS, 0, 0}; // everyone has read an earlier one\n",
+            "    if (threadIdx.x == 0) found = {BINS, 0, 0};\n    count = block_scan(count, all);\n",
+        ],
+        (F32, "B=24 V=40 but every 13th -inf"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "the last digit is left out",
+        ["    refine(row, fine, found, MIDDLE, 0, measure);\n", ""],
+        (F32, "B=12 V=70"),
+    ),
+    // Filters.
+    Bug::new(
+        "sample.cu",
+        "min-p does not change the sum of masses",
+        ["if (w >= min_p) sums.likely += m", "sums.likely += m"],
+        (F32, "B=12 V=1030"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "tokens below min-p are drawn",
+        ["weight(key) >= min_p ? mass(weight(key)) : 0", "mass(weight(key))"],
+        (F32, "B=12 V=70"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "top-k keeps one token less",
+        ["(last.rest + 1) * mass", "last.rest * mass"],
+        (F32, "B=12 V=1500 of 1 values"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "top-p keeps one token less",
+        ["(last.rest / each + 1) * each", "last.rest / each * each"],
+        (F32, "B=12 V=70"),
+    ),
+    Bug::new(
+        "sample.cu",
+        "tokens of a warp beyond its first 64 are summed twice",
+        [
+            "before = __shfl_sync(FULL, here, 31);\n        }",
+            "before += __shfl_sync(FULL, here, 31);\n        }",
+        ],
+        (F32, "B=12 V=3300 of 3 values"),
+    ),
+    // Random numbers.
     Bug::new(
         "sample.cu",
         "the words of a draw change places",
         ["words.at[0]) << 32 | words.at[1]", "words.at[1]) << 32 | words.at[0]"],
         (F32, "B=12 V=70"),
-    ),
-    Bug::new(
-        "sample.cu",
-        "the sum of probabilities without the maximum",
-        ["total += expf(get(x[i]) - largest)", "total += expf(get(x[i]))"],
-        (BF16, "B=12 V=70"),
-    ),
-    Bug::new(
-        "sample.cu",
-        "no barrier after the warps' sums are stored",
-        ["sums[warp()] = sum;\n        __syncthreads();\n", "sums[warp()] = sum;\n"],
-        (F32, "B=12 V=70"),
-    ),
-    Bug::new(
-        "sample.cu",
-        "bisection leaves the last bit out",
-        ["bit; bit >>= 1", "bit > 1; bit >>= 1"],
-        (F32, "B=12 V=70"),
-    ),
-    Bug::new(
-        "sample.cu",
-        "equals in earlier tiles are not counted",
-        [
-            "            before += counts[w];\n        }\n        // The n-th",
-            "        }\n        // The n-th",
-        ],
-        (F32, "B=12 V=3300 of 3 values"),
     ),
     Bug::new(
         "sample.cu",

@@ -1,7 +1,7 @@
 //! The CPU twin: rows in parallel.
 
-use super::RowSamplingParams;
 use super::packing::{CHOICE_WORDS, PARAM_WORDS, RowResult, unpack};
+use super::{MASS, RowSamplingParams};
 use crate::simd::{Storage, exp, max, sum, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
@@ -53,15 +53,17 @@ fn choose_token<E: Storage>(
         let penalty = params.repetition_penalty;
         scores[id as usize] = if x > 0.0 { x / penalty } else { x * penalty };
     }
+    let best = max(scores);
     let token = match params.temperature {
         0.0 => argmax(scores),
+        // Differences from it would be no numbers.
+        _ if best.is_infinite() => argmax(scores),
         temperature => {
-            let best = max(scores);
             vectorize(
                 #[inline(always)]
                 || scores.iter_mut().for_each(|s| *s = (*s - best) / temperature),
             );
-            draw(candidates(scores, ids, params), scores, uniform(params))
+            draw(candidates(scores, ids, params), scores, random_word(params))
         }
     };
     RowResult { token, logit: logits[token].get(), total, ..outcome }
@@ -84,23 +86,27 @@ fn argmax(scores: &[f32]) -> usize {
     scores.iter().position(|&s| s == best).unwrap_or(0)
 }
 
-/// Returns a uniform number in [0, 1) with 53 random bits.
-fn uniform(params: &RowSamplingParams) -> f64 {
+/// Returns a uniform number in units of 2⁻⁶⁴.
+fn random_word(params: &RowSamplingParams) -> u64 {
     let [high, low, ..] = params.key.words(0, 0);
-    let word = (high as u64) << 32 | low as u64;
-    (word >> 11) as f64 / (1u64 << 53) as f64
+    (high as u64) << 32 | low as u64
 }
 
-/// Returns the unnormalized probability of a token; scores are relative to the largest, which is 0.
-fn weight(score: f32) -> f64 {
-    exp(score) as f64
+/// Returns the probability of a token relative to the likeliest one's; scores are relative to the largest, which is 0.
+fn weight(score: f32) -> f32 {
+    exp(score)
+}
+
+/// Returns a weight in units of 1 / [`MASS`], rounded down.
+fn mass(weight: f32) -> u64 {
+    (weight * MASS as f32) as u64
 }
 
 /// Returns the ids that pass the filters, in the front of `ids`: sorted by score if top-k or top-p is active, else by
 /// id.
 fn candidates<'a>(scores: &[f32], ids: &'a mut [i32], params: &RowSamplingParams) -> &'a [i32] {
     let score = |id: i32| scores[id as usize];
-    let weight_of = |id: &i32| weight(score(*id));
+    let mass_of = |id: &i32| mass(weight(score(*id)));
     // Best first, the lower id among equals.
     let order =
         |a: &i32, b: &i32| score(*b).partial_cmp(&score(*a)).unwrap_or(Ordering::Equal).then(a.cmp(b));
@@ -113,21 +119,22 @@ fn candidates<'a>(scores: &[f32], ids: &'a mut [i32], params: &RowSamplingParams
         ids[..kept].sort_unstable_by(order);
     }
     if params.top_p < 1.0 {
-        let total: f64 = ids[..kept].iter().map(weight_of).sum();
-        // Ids with less than this weight sum to less than 1 − p, so the nucleus lies above it and the others need not
-        // be sorted. Half of it, so that rounding of the sum does not matter.
-        let floor = 0.5 * (1.0 - params.top_p as f64) * total / kept as f64;
-        kept = retain(&mut ids[..kept], |id| weight_of(&id) >= floor);
+        let total: u64 = ids[..kept].iter().map(mass_of).sum();
+        let least = (params.top_p as f64 * total as f64).ceil() as u64;
+        // Ids with less than this mass sum to less than half of 1 − p, so the nucleus lies above it and the others need
+        // not be sorted.
+        let floor = 0.5 * (1.0 - params.top_p as f64) * total as f64 / kept as f64;
+        kept = retain(&mut ids[..kept], |id| mass_of(&id) as f64 >= floor);
         ids[..kept].sort_unstable_by(order);
-        let mut mass = 0.0;
+        let mut sum = 0;
         let reached = |id: &i32| {
-            mass += weight_of(id);
-            mass >= params.top_p as f64 * total
+            sum += mass_of(id);
+            sum >= least
         };
         kept = ids[..kept].iter().position(reached).map_or(kept, |last| last + 1);
     }
     if params.min_p > 0.0 {
-        kept = retain(&mut ids[..kept], |id| weight_of(&id) >= params.min_p as f64);
+        kept = retain(&mut ids[..kept], |id| weight(score(id)) >= params.min_p);
     }
     &ids[..kept]
 }
@@ -142,14 +149,15 @@ fn retain(ids: &mut [i32], keep: impl Fn(i32) -> bool) -> usize {
     kept
 }
 
-/// Returns the first candidate at which the cumulative weight exceeds `u` times the total.
-fn draw(candidates: &[i32], scores: &[f32], u: f64) -> usize {
-    let weight_of = |id: &i32| weight(scores[*id as usize]);
-    let target = u * candidates.iter().map(weight_of).sum::<f64>();
-    let mut mass = 0.0;
+/// Returns the first candidate at which the running sum of masses exceeds `u` · 2⁻⁶⁴ times the total.
+fn draw(candidates: &[i32], scores: &[f32], u: u64) -> usize {
+    let mass_of = |id: &i32| mass(weight(scores[*id as usize]));
+    let total: u64 = candidates.iter().map(mass_of).sum();
+    let target = (u as u128 * total as u128 >> 64) as u64;
+    let mut sum = 0;
     let passed = candidates.iter().find(|&id| {
-        mass += weight_of(id);
-        mass > target
+        sum += mass_of(id);
+        sum > target
     });
-    *passed.unwrap_or(&candidates[candidates.len() - 1]) as usize
+    *passed.expect("the target is below the sum of all, and the likeliest token has a mass") as usize
 }

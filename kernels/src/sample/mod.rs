@@ -19,11 +19,14 @@
 //!
 //! **launch** one block per row; its parameters are read from device memory.
 //!
-//! **numerics** exponentials in f32, their sums in f64 in an order that depends only on the values of the row;
-//! the uniform number has 53 bits and is keyed, so a row's choice depends on its own logits and parameters and on
-//! nothing else in the batch. Exponentials have the same bits on GPU and CPU; sums are in different orders.
+//! **numerics** exponentials e^(x − max) in f32, with the same bits on GPU and CPU. Their sums are of integers, in units of
+//! 2⁻⁴⁰, so they are exact in any order: a GPU draws the CPU's tokens. The uniform number has 64 bits and is keyed, so a
+//! row's choice depends on its own logits and parameters and on nothing else in the batch. Only the log-probability is
+//! made of sums in f32 and f64, in an order of each device.
 //!
-//! **traffic** the row is read a few times, with 8·V bytes of working memory; only candidates are sorted.
+//! **traffic** a GPU reads the row once, and up to eight times what of it does not fit shared memory (the keys of 31,040
+//! tokens on an A100): it searches by digits and sorts nothing. The CPU has 8·V bytes of working memory and sorts
+//! candidates alone.
 
 mod bugs;
 mod cpu;
@@ -36,6 +39,9 @@ pub use packing::{CHOICE_WORDS, PARAM_WORDS, PackedParams, read};
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
+
+/// Units of mass in the weight of the likeliest token. A row of 2²³ tokens has less than 2⁶³.
+const MASS: u64 = 1 << 40;
 
 /// Sampling parameters of one row. [`RowSamplingParams::default`] is greedy.
 #[derive(Clone, Copy, Debug)]
@@ -158,11 +164,8 @@ fn checked_draw(
         (Device::Cpu(_), _) => {
             cpu::sample::<f32>(choices, workspace(cx, rows, vocab), logits, params, previous)
         }
-        (Device::Cuda(cuda), _) => cuda::sample(cx, cuda, choices, logits, params, previous),
-        (Device::Plan(_), _) => {
-            drop(workspace(cx, rows, vocab));
-            Ok(())
-        }
+        (Device::Cuda(cuda), _) => cuda::sample(cuda, choices, logits, params, previous),
+        (Device::Plan(_), _) => Ok(()),
     }
 }
 

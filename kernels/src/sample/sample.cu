@@ -1,12 +1,21 @@
 // The next token of each row of logits: greedy, temperature, top-k, top-p, min-p, repetition penalty.
 //
-// math    that of the CPU twin, see mod.rs. Tokens are ordered by score, the lower id first among equals; every filter
-//         but min-p keeps the front of that order, which is described by a lowest key and a last id among its equals.
-//         Both are found by bisection over the bits of the key: one pass over the row per bit, nothing is sorted
-// launch  one block of 1024 threads per row; its parameters are read from device memory
-// numbers weights have the bits of the CPU twin, their sums are f64 in a fixed order
+// math    that of the CPU twin, see mod.rs. A token's key is the distance of its score below the best one, as the bits of
+//         an f32: they ascend as the score falls. Every filter keeps the front of the order by key, lower ids first among
+//         equals, so a filter is one number: the mass that it keeps
+// select  keys are searched by digits, the first of 12 bits, then of 10 and of 9: a histogram of the counts and masses of
+//         the tokens that share the digits found so far, and the bin in which their running sum passes a target
+// memory  the row is read twice to find the best score and to make keys; as many keys as fit stay in shared memory, and
+//         those of the rest are made anew in each later pass, of which there are 7 at most
+// launch  one block of THREADS threads per row; its parameters are read from device memory
+// numbers weights have the bits of the CPU twin; masses are integers, so their sums are exact in any order
 // options E storage of the logits
 #include "prelude.cuh"
+
+// Digits end at these bits of a key. Tokens with a key of FAR, which is 32.0f, or more have no mass.
+constexpr int COARSE = 19, MIDDLE = 9;
+constexpr u32 FAR = u32(COARSE_BINS) << COARSE;
+static_assert(FAR == 0x42000000u && FINE_BINS == 1 << (COARSE - MIDDLE), "");
 
 struct Params {
     float temperature, top_p, min_p, penalty;
@@ -19,24 +28,6 @@ struct Choice {
     int bad;          // the first token whose logit is no number or +∞, V if all are −∞, −1 if all is well
     float logit, max; // the logit of the token, or of the bad one
     double total;     // Σ e^(logit − max)
-};
-
-struct Row {
-    float *score, *weight; // (V)
-    int V;
-    u32 lowest; // candidates have a higher key, or this one and an id up to `last`
-    int last;
-    float floor; // and at least this weight
-
-    // Grows with the score.
-    __device__ u32 key(int i) const {
-        u32 bits = __float_as_uint(score[i]);
-        return bits >> 31 ? ~bits : bits | 0x80000000u;
-    }
-    __device__ bool candidate(int i) const {
-        u32 k = key(i);
-        return (k > lowest || (k == lowest && i <= last)) && weight[i] >= floor;
-    }
 };
 
 // e^x by the same operations as on the CPU, none of them fused: the same bits.
@@ -55,11 +46,17 @@ __device__ inline float twin_exp(float x) {
     return __fmul_rn(__fmul_rn(e, __int_as_float((half + 127) << 23)), __int_as_float((rest + 127) << 23));
 }
 
+// Probability of a token relative to the likeliest one's, and the same in units of 1 / MASS, rounded down.
+__device__ inline float weight(u32 key) { return twin_exp(-__uint_as_float(key)); }
+__device__ inline u64 mass(float weight) { return u64(weight * float(MASS)); }
+
+// ---- sums over the block
+
+// To be called once.
 __device__ inline double block_sum_f64(double x) {
     __shared__ double parts[32];
 #pragma unroll
     for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(FULL, x, step);
-    __syncthreads(); // the parts of an earlier call have been read
     if (lane() == 0) parts[warp()] = x;
     __syncthreads();
     x = parts[lane()];
@@ -71,176 +68,234 @@ __device__ inline double block_sum_f64(double x) {
 // Minimum of x over the block; every x is a non-negative integer below 2²⁴.
 __device__ inline int block_min(int x) { return -int(block_max(-float(x))); }
 
-// Σ of the weights of candidates whose key is at least `key`.
-__device__ inline double mass(const Row &row, u32 key) {
-    double sum = 0.0;
-    for (int i = threadIdx.x; i < row.V; i += THREADS)
-        if (row.key(i) >= key && row.candidate(i)) sum += row.weight[i];
-    return block_sum_f64(sum);
+// Σ of x over the lanes up to this one.
+__device__ inline u64 warp_scan(u64 x) {
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+        u64 lower = __shfl_up_sync(FULL, x, step);
+        if (lane() >= step) x += lower;
+    }
+    return x;
 }
 
-// The largest key that `reached` accepts; it accepts 0, and every key below one that it accepts.
-template <typename Reached> __device__ inline u32 largest_key(Reached reached) {
-    u32 key = 0;
-    for (u32 bit = 0x80000000u; bit; bit >>= 1)
-        if (reached(key | bit)) key |= bit;
-    return key;
+// Σ of x over the threads before this one, and over all of them.
+__device__ inline u64 block_scan(u64 x, u64 &all) {
+    __shared__ u64 parts[32];
+    u64 here = warp_scan(x);
+    __syncthreads(); // the parts of an earlier call have been read
+    if (lane() == 31) parts[warp()] = here;
+    __syncthreads();
+    u64 warps = warp_scan(parts[lane()]);
+    all = __shfl_sync(FULL, warps, 31);
+    u64 before = __shfl_sync(FULL, warps, (warp() + 31) % 32);
+    return (warp() == 0 ? 0 : before) + here - x;
 }
 
-// The n-th id, from 0, among the candidates of this key; the last of them if there are fewer.
-__device__ inline int nth(const Row &row, u32 key, int n) {
-    __shared__ int counts[THREADS / 32], found;
-    if (threadIdx.x == 0) found = -1;
-    int before = 0; // in earlier tiles
-    for (int start = 0; start < row.V && before <= n; start += THREADS) {
-        int i = start + threadIdx.x;
-        bool here = i < row.V && row.key(i) == key && row.candidate(i);
-        u32 votes = __ballot_sync(FULL, here);
-        __syncthreads(); // counts have been read, `found` is set
-        if (lane() == 0) counts[warp()] = __popc(votes);
-        __syncthreads();
-        int place = before + __popc(votes & ((1u << lane()) - 1));
-        for (int w = 0; w < THREADS / 32; w++) {
-            if (w < warp()) place += counts[w];
-            before += counts[w];
-        }
-        // The n-th if there is one, else the last.
-        if (here && (place == n || (place < n && place == before - 1))) found = i;
+// ---- the row
+
+struct Row {
+    const E *logits;      // (V)
+    const u32 *penalized; // one bit a token: it is one of the previous
+    u32 *held;            // of the first `kept` tokens: the logits, later the keys
+    int V, kept;
+    float penalty, temperature, best;
+
+    __device__ float logit(int i) const { return get(logits[i]); }
+    __device__ float score(int i, float logit) const {
+        if (!(penalized[i / 32] >> i % 32 & 1)) return logit;
+        return logit > 0.0f ? logit / penalty : logit * penalty;
+    }
+    __device__ u32 key(int i, float logit) const { return __float_as_uint((best - score(i, logit)) / temperature); }
+    __device__ u32 key(int i) const { return i < kept ? held[i] : key(i, logit(i)); }
+};
+
+template <int BINS> struct Histogram {
+    u32 count[BINS], low[BINS], high[BINS];
+
+    __device__ void clear() {
+        for (int i = threadIdx.x; i < BINS; i += THREADS) count[i] = low[i] = high[i] = 0;
+    }
+    // Adds a token, whose mass is a sum of two words with a carry between them.
+    __device__ void add(u32 bin, u64 mass) {
+        atomicAdd(&count[bin], 1u);
+        u32 before = atomicAdd(&low[bin], u32(mass)), more = u32(mass >> 32) + (before + u32(mass) < before);
+        if (more) atomicAdd(&high[bin], more);
+    }
+    __device__ u64 mass(int bin) const { return u64(high[bin]) << 32 | low[bin]; }
+};
+typedef Histogram<COARSE_BINS> Coarse;
+typedef Histogram<FINE_BINS> Fine;
+
+enum Measure { COUNTS, MASSES };
+
+// What a search finds: a bin, or a key whose digits not yet known are 0; what is left of the target inside of it; and
+// the mass before it.
+struct Found {
+    u32 at;
+    u64 rest, before;
+};
+
+// The bin in which the running sum passes `target`; BINS if none does.
+template <int BINS> __device__ inline Found search(const Histogram<BINS> &h, u64 target, Measure measure) {
+    __shared__ Found found;
+    constexpr int EACH = (BINS + THREADS - 1) / THREADS;
+    int first = threadIdx.x * EACH, end = min(first + EACH, BINS);
+    u64 count = 0, mass = 0, all;
+    for (int bin = first; bin < end; bin++) {
+        count += h.count[bin];
+        mass += h.mass(bin);
+    }
+    count = block_scan(count, all);
+    if (threadIdx.x == 0) found = {BINS, 0, 0}; // everyone has read an earlier one
+    mass = block_scan(mass, all);
+    for (int bin = first; bin < end; bin++) {
+        u64 before = measure == COUNTS ? count : mass, here = measure == COUNTS ? h.count[bin] : h.mass(bin);
+        if (before <= target && target - before < here) found = {u32(bin), target - before, mass};
+        count += h.count[bin];
+        mass += h.mass(bin);
     }
     __syncthreads();
-    int id = found;
-    __syncthreads(); // everyone has read it
-    return id;
+    return found;
 }
 
-// Key and id at which the cumulative mass in sorted order reaches (or, if `beyond`, exceeds) `target`.
-__device__ inline void descend(const Row &row, double target, bool beyond, u32 &key, int &id) {
-    key = largest_key([&](u32 k) { return beyond ? mass(row, k) > target : mass(row, k) >= target; });
-    double above = key == 0xffffffffu ? 0.0 : mass(row, key + 1);
-    double weight = row.weight[nth(row, key, 0)];
-    // Number of candidates of this key that come before the one searched for.
-    int n = weight > 0.0 ? int(fmax((target - above) / weight, 0.0)) : 0;
-    while (n > 0 && (beyond ? above + n * weight > target : above + n * weight >= target)) n--;
-    while (!(beyond ? above + (n + 1) * weight > target : above + (n + 1) * weight >= target) && n < row.V) n++;
-    id = nth(row, key, n);
-}
-
-// First id, ascending, at which the cumulative mass exceeds `target`; the last candidate if none does.
-__device__ inline int walk(const Row &row, double target) {
-    __shared__ double sums[THREADS / 32];
-    double before = 0.0; // in earlier tiles
-    int last = 0;
-    for (int start = 0; start < row.V; start += THREADS) {
-        int i = start + threadIdx.x;
-        bool here = i < row.V && row.candidate(i);
-        double sum = here ? row.weight[i] : 0.0;
-#pragma unroll
-        for (int step = 1; step < 32; step *= 2) {
-            double lower = __shfl_up_sync(FULL, sum, step);
-            if (lane() >= step) sum += lower;
-        }
-        __syncthreads(); // the sums of the last tile have been read
-        if (lane() == 31) sums[warp()] = sum;
-        __syncthreads();
-        double whole = 0.0, earlier = 0.0;
-        for (int w = 0; w < THREADS / 32; w++) {
-            if (w == warp()) earlier = whole;
-            whole += sums[w];
-        }
-        int first = block_min(here && before + (earlier + sum) > target ? i : row.V);
-        if (first < row.V) return first;
-        before += whole;
-        last = max(last, int(block_max(here ? i : 0)));
+// Finds the digit of the key from bit `end` on, given those from bit `begin` on.
+__device__ inline void refine(const Row &row, Fine &fine, Found &found, int begin, int end, Measure measure) {
+    fine.clear();
+    __syncthreads();
+    for (int i = threadIdx.x; i < row.V; i += THREADS) {
+        u32 key = row.key(i);
+        if ((key ^ found.at) >> begin == 0) fine.add((key ^ found.at) >> end, mass(weight(key)));
     }
-    return last;
+    __syncthreads();
+    Found digit = search(fine, found.rest, measure);
+    found = {found.at | digit.at << end, digit.rest, found.before + digit.before};
 }
 
-__device__ inline int draw(Row &row, const Params &params) {
-    bool sorted = params.top_p < 1.0f || (params.top_k > 0 && params.top_k < row.V);
-    if (params.top_k > 0 && params.top_k < row.V) {
-        u32 key = largest_key([&](u32 k) {
-            float count = 0.0f;
-            for (int i = threadIdx.x; i < row.V; i += THREADS) count += row.key(i) >= k;
-            return block_sum(count) >= params.top_k;
-        });
-        float above = 0.0f;
-        for (int i = threadIdx.x; i < row.V; i += THREADS) above += row.key(i) > key;
-        int id = nth(row, key, params.top_k - 1 - int(block_sum(above)));
-        row.lowest = key;
-        row.last = id;
+// The key at which the running sum over the tokens in their order passes `target`; FAR if none with a mass does.
+__device__ inline Found descend(const Row &row, const Coarse &coarse, Fine &fine, u64 target, Measure measure) {
+    Found found = search(coarse, target, measure);
+    found.at <<= COARSE;
+    if (found.at == FAR) return found;
+    refine(row, fine, found, COARSE, MIDDLE, measure);
+    refine(row, fine, found, MIDDLE, 0, measure);
+    return found;
+}
+
+// The token at which the running sum of `of` its key, by ascending ids, passes `target`.
+template <typename Of> __device__ inline int walk(const Row &row, u64 target, Of of) {
+    __shared__ int found;
+    int stretch = (row.V + THREADS - 1) / THREADS * 32; // tokens of a warp
+    int first = warp() * stretch + lane(), end = min(first - lane() + stretch, row.V);
+    u64 sum = 0, all;
+    for (int i = first; i < end; i += 32) sum += of(row.key(i));
+    u64 before = __shfl_sync(FULL, block_scan(sum, all), 0), after = before + __shfl_sync(FULL, warp_scan(sum), 31);
+    if (before <= target && target < after) {
+        for (int i = first; before <= target; i += 32) {
+            u64 here = before + warp_scan(i < end ? of(row.key(i)) : 0);
+            u32 passed = __ballot_sync(FULL, here > target);
+            if (passed && lane() == __ffs(passed) - 1) found = i;
+            before = __shfl_sync(FULL, here, 31);
+        }
+    }
+    __syncthreads();
+    return found;
+}
+
+// Masses of all tokens of the row, and of those that min-p keeps.
+struct Sums {
+    u64 all, likely;
+};
+
+// Makes the keys, and sums masses, in `coarse` too where the order matters; returns Σ e^(logit − max).
+__device__ inline double make_keys(const Row &row, Coarse &coarse, Sums &sums, bool draws, bool sorted, float min_p,
+                                   float max) {
+    if (sorted) coarse.clear();
+    __syncthreads();
+    double total = 0.0;
+    for (int i = threadIdx.x; i < row.V; i += THREADS) {
+        float logit = i < row.kept ? __uint_as_float(row.held[i]) : row.logit(i);
+        total += expf(logit - max);
+        if (!draws) continue;
+        u32 key = row.key(i, logit);
+        if (i < row.kept) row.held[i] = key;
+        if (key >= FAR) continue;
+        float w = weight(key);
+        u64 m = mass(w);
+        sums.all += m;
+        if (w >= min_p) sums.likely += m;
+        if (sorted) coarse.add(key >> COARSE, m);
+    }
+    block_scan(sums.all, sums.all);
+    block_scan(sums.likely, sums.likely);
+    return block_sum_f64(total);
+}
+
+__device__ inline int draw(const Row &row, const Coarse &coarse, Fine &fine, const Sums &sums, const Params &params,
+                           bool by_k) {
+    Words words = random_words(u64(params.seed_high) << 32 | params.seed_low, params.step, params.site, 0, 0);
+    u64 u = u64(words.at[0]) << 32 | words.at[1], total = sums.all;
+    float min_p = params.min_p;
+    if (!by_k && params.top_p == 1.0f) {
+        auto likely = [min_p](u32 key) { return weight(key) >= min_p ? mass(weight(key)) : 0; };
+        return walk(row, __umul64hi(u, sums.likely), likely);
+    }
+    if (by_k) {
+        Found last = descend(row, coarse, fine, params.top_k - 1, COUNTS);
+        if (last.at != FAR) total = last.before + (last.rest + 1) * mass(weight(last.at));
     }
     if (params.top_p < 1.0f) {
-        u32 key;
-        int id;
-        descend(row, double(params.top_p) * mass(row, 0), false, key, id);
-        row.lowest = key;
-        row.last = id;
+        u64 least = u64(ceil(double(params.top_p) * double(total)));
+        Found last = descend(row, coarse, fine, least - 1, MASSES);
+        u64 each = mass(weight(last.at));
+        total = last.before + (last.rest / each + 1) * each;
     }
-    row.floor = params.min_p;
-    Words words = random_words(u64(params.seed_high) << 32 | params.seed_low, params.step, params.site, 0, 0);
-    double u = double((u64(words.at[0]) << 32 | words.at[1]) >> 11) / double(1ull << 53);
-    double total = mass(row, 0), target = u * total;
-    if (target >= total) target = total * (1.0 - 1e-15); // rounded up: the last of them
-    if (!sorted) return walk(row, target);
-    u32 key;
-    int id;
-    descend(row, target, true, key, id);
-    return id;
+    // Both filters keep the front of one order.
+    Found drawn = descend(row, coarse, fine, __umul64hi(u, min(total, sums.likely)), MASSES);
+    u64 each = mass(weight(drawn.at));
+    return walk(row, drawn.rest, [drawn, each](u32 key) { return key == drawn.at ? each : 0; });
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) sample(Choice *choices,      // (B)
-                                                             float *scores,        // (B, V)
-                                                             float *weights,       // (B, V)
                                                              const E *logits,      // (B, V)
                                                              const Params *params, // (B)
                                                              const int *previous,  // (P): all rows' previous tokens
-                                                             int V, int P) {
+                                                             int V, int P, int kept) {
+    extern __shared__ __align__(16) u8 memory[];
+    Coarse &coarse = *reinterpret_cast<Coarse *>(memory);
+    Fine &fine = *reinterpret_cast<Fine *>(&coarse + 1);
+    u32 *penalized = reinterpret_cast<u32 *>(&fine + 1), *held = penalized + (V + 31) / 32;
     i64 b = blockIdx.x;
-    const E *x = logits + b * V;
-    Row row = {scores + b * V, weights + b * V, V, 0, V - 1, 0.0f};
     Params p = params[b];
-    float largest = -INFINITE;
-    int bad = V;
-    for (int i = threadIdx.x; i < V; i += THREADS) {
-        float logit = get(x[i]);
-        row.score[i] = logit;
-        if (!(logit < INFINITE)) bad = min(bad, i);
-        largest = fmaxf(largest, logit);
-    }
-    largest = block_max(largest);
-    bad = block_min(bad);
-    if (bad < V || largest == -INFINITE) {
-        if (threadIdx.x == 0) choices[b] = {0, bad, bad < V ? get(x[bad]) : 0.0f, 0.0f, 0.0};
-        return;
-    }
-    double total = 0.0;
-    for (int i = threadIdx.x; i < V; i += THREADS) total += expf(get(x[i]) - largest);
-    total = block_sum_f64(total);
+    Row row = {logits + b * V, penalized, held, V, kept, p.penalty, p.temperature, -INFINITE};
+    for (int i = threadIdx.x; i < (V + 31) / 32; i += THREADS) penalized[i] = 0;
+    __syncthreads();
     if (p.first < 0 || p.last > P) asm("trap;");
     for (int i = p.first + threadIdx.x; i < p.last; i += THREADS) {
         int id = previous[i];
         if (id < 0 || id >= V) asm("trap;");
-        float logit = get(x[id]); // as given: a token met twice is penalized once
-        row.score[id] = logit > 0.0f ? logit / p.penalty : logit * p.penalty;
+        atomicOr(&penalized[id / 32], 1u << id % 32);
     }
     __syncthreads();
-    float best = -INFINITE;
-    for (int i = threadIdx.x; i < V; i += THREADS) best = fmaxf(best, row.score[i]);
-    best = block_max(best);
-    int token;
-    if (p.temperature == 0.0f) {
-        token = V;
-        for (int i = threadIdx.x; i < V; i += THREADS)
-            if (row.score[i] == best) token = min(token, i);
-        token = block_min(token);
-    } else {
-        for (int i = threadIdx.x; i < V; i += THREADS) {
-            float score = (row.score[i] - best) / p.temperature + 0.0f; // no −0: it equals 0
-            row.score[i] = score;
-            row.weight[i] = twin_exp(score);
-        }
-        __syncthreads();
-        token = draw(row, p);
+    float largest = -INFINITE, best = -INFINITE;
+    int bad = V, token = V;
+    for (int i = threadIdx.x; i < V; i += THREADS) {
+        float logit = row.logit(i), score = row.score(i, logit);
+        if (i < kept) held[i] = __float_as_uint(logit);
+        if (!(logit < INFINITE)) bad = min(bad, i);
+        largest = fmaxf(largest, logit);
+        if (token == V || score > best) best = score, token = i;
     }
-    if (threadIdx.x == 0) choices[b] = {token, -1, get(x[token]), largest, total};
+    largest = block_max(largest);
+    bad = block_min(bad);
+    if (bad < V || largest == -INFINITE) {
+        if (threadIdx.x == 0) choices[b] = {0, bad, bad < V ? row.logit(bad) : 0.0f, 0.0f, 0.0};
+        return;
+    }
+    row.best = block_max(best) + 0.0f; // no −0, so that no difference is −0
+    token = block_min(best == row.best ? token : V);
+    bool draws = p.temperature > 0.0f && fabsf(row.best) < INFINITE, by_k = p.top_k > 0 && p.top_k < V;
+    Sums sums = {0, 0};
+    double total = make_keys(row, coarse, sums, draws, by_k || p.top_p < 1.0f, p.min_p, largest);
+    if (draws) token = draw(row, coarse, fine, sums, p, by_k);
+    if (threadIdx.x == 0) choices[b] = {token, -1, row.logit(token), largest, total};
 }

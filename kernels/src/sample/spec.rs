@@ -90,7 +90,13 @@ fn cases(dtype: DType) -> Vec<Case> {
     let negative = with_logits(case(12, 100, dtype), "all negative", |row, v| {
         -1.0 - ((v * 7919 + row) % 13) as f32 / 8.0
     });
-    sizes.into_iter().map(|(b, v)| case(b, v, dtype)).chain(ties).chain(excluded).chain([negative]).collect()
+    // Beyond the keys that a block keeps.
+    let last = with_logits(case(6, 32_700, dtype), "the last likeliest", |row, v| match v {
+        ..32_000 => -8.0,
+        _ => ((row * 5 + v * 7919) % 101) as f32 / 16.0,
+    });
+    let single = sizes.into_iter().map(|(b, v)| case(b, v, dtype));
+    single.chain(ties).chain(excluded).chain([negative, last]).collect()
 }
 
 /// Makes a case of given logits, of row and token.

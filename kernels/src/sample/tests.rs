@@ -1,5 +1,6 @@
 use super::*;
 use crate::cuda::devices;
+use crate::gemm::tests::{as_cuda, count_launches, software_gpu};
 use approx::{abs_diff_eq, assert_abs_diff_eq};
 use codelsi_engine::Label;
 
@@ -111,6 +112,56 @@ fn a_gpu_draws_the_cpu_s_tokens_among_equals() {
     assert!(tokens.iter().all(|t| *t == tokens[0]), "{tokens:?}");
 }
 
+/// Rows of distinct logits, of seven, and of one, which no digit of a key divides.
+#[test]
+fn any_filters_read_a_row_at_most_eight_times_and_draw_the_cpu_s_token() {
+    let Some(device) = software_gpu() else { return };
+    let all = RowSamplingParams { temperature: 0.9, ..RowSamplingParams::default() };
+    let previous = &[5, 31_999, 17, 5];
+    let filters = [
+        RowSamplingParams::default(),
+        all,
+        RowSamplingParams { min_p: 0.3, repetition_penalty: 1.2, previous, ..all },
+        RowSamplingParams { top_k: 50, ..all },
+        RowSamplingParams { top_k: 20_000, top_p: 0.9, ..all },
+        RowSamplingParams { top_k: 20_000, top_p: 0.7, min_p: 0.1, repetition_penalty: 1.2, previous, ..all },
+    ];
+    for (vocab, levels) in [32_016, 151_936].into_iter().flat_map(|v| [(v, v), (v, 7), (v, 1)]) {
+        let logits: Vec<f32> =
+            (0..vocab).map(|i| (i * 7919 % levels) as f32 * (12.0 / levels as f32)).collect();
+        for (step, filters) in (0..).zip(filters) {
+            let params = RowSamplingParams { key: RngKey { seed: 3, step, site: 0 }, ..filters };
+            let mut drawn = None;
+            let draw = || drawn = Some(run_on(&device, &logits, params).unwrap().token);
+            let launches = count_launches(as_cuda(&device), draw);
+            let read: u64 = launches.iter().map(|launch| launch.counters.global_loads.bytes).sum();
+            assert!(
+                read <= 8 * 4 * vocab as u64,
+                "{vocab} tokens of {levels} values: {read} bytes, {params:?}"
+            );
+            assert_eq!(
+                drawn,
+                Some(run(&logits, params).unwrap().token),
+                "{vocab} of {levels} values: {params:?}"
+            );
+        }
+    }
+}
+
+/// A penalty below 1 raises the largest logits beyond all numbers.
+#[test]
+fn an_infinite_score_is_taken() {
+    for device in devices() {
+        let params = RowSamplingParams {
+            temperature: 0.5,
+            repetition_penalty: 0.5,
+            previous: &[1],
+            ..RowSamplingParams::default()
+        };
+        assert_eq!(run_on(&device, &[1.0, 3e38, 3e38], params).unwrap().token, 1);
+    }
+}
+
 #[test]
 fn repetition_is_penalized_once_a_token_and_towards_less_likely() {
     let penalized = |logits: &[f32], previous: &[i32]| {
@@ -172,10 +223,10 @@ fn planning_chooses_nothing() {
     let params = [RowSamplingParams::default(); 2];
     let choices = sample(&Ctx::inference(&device), &logits, &params).unwrap();
     assert_eq!(choices, [SampledToken::default(); 2]);
-    // Two words of working memory a token; parameters and choices.
     assert_eq!(
         device.ledger().usage().at_peak_of(Label::Scratch),
-        2 * 5 * 8 + 2 * 4 * (PARAM_WORDS + CHOICE_WORDS)
+        2 * 4 * (PARAM_WORDS + CHOICE_WORDS),
+        "parameters and choices, and no working memory"
     );
 }
 
