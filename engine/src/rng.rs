@@ -15,15 +15,32 @@ pub struct RngKey {
 impl RngKey {
     /// Returns four random words for `(token, block)`; channel `c` uses word `c % 4` of block `c / 4`.
     pub fn words(&self, token: u32, block: u32) -> [u32; 4] {
-        philox::<10>([block, token, self.site, self.step], self.seed)
+        philox::<10, 1>([[block], [token], [self.site], [self.step]], self.seed).map(|[word]| word)
     }
 
     /// Returns eight 16-bit random numbers for `(token, block)`, those of a dropout mask: channel `c` uses number `c % 8`
     /// of block `c / 8`. The low half of a word comes first.
     #[inline]
     pub fn halves(&self, token: u32, block: u32) -> [u16; 8] {
-        let words = philox::<7>([block, token, self.site, self.step], self.seed);
-        std::array::from_fn(|i| (words[i / 2] >> (16 * (i % 2))) as u16)
+        let [halves] = self.halves_of_blocks(token, block);
+        halves
+    }
+
+    /// Returns [`RngKey::halves`] of the blocks from `first` on, side by side in vectors where the caller is compiled for
+    /// them.
+    #[inline(always)]
+    pub fn halves_of_blocks<const BLOCKS: usize>(&self, token: u32, first: u32) -> [[u16; 8]; BLOCKS] {
+        let mut blocks = [0; BLOCKS];
+        blocks.iter_mut().zip(0..).for_each(|(block, i)| *block = first.wrapping_add(i));
+        let same = |word: u32| [word; BLOCKS];
+        let words = philox::<7, BLOCKS>([blocks, same(token), same(self.site), same(self.step)], self.seed);
+        let mut halves = [[0; 8]; BLOCKS];
+        for (i, halves) in halves.iter_mut().enumerate() {
+            for (pair, words) in halves.chunks_exact_mut(2).zip(&words) {
+                (pair[0], pair[1]) = (words[i] as u16, (words[i] >> 16) as u16);
+            }
+        }
+        halves
     }
 
     /// Returns a uniform number in [0, 1) with 24 random bits.
@@ -45,14 +62,23 @@ pub fn unit(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / (1 << 24) as f32)
 }
 
-#[inline]
-fn philox<const ROUNDS: usize>(mut counter: [u32; 4], seed: u64) -> [u32; 4] {
+/// Philox of `LANES` counters at once, word by word.
+#[inline(always)]
+fn philox<const ROUNDS: usize, const LANES: usize>(
+    mut counter: [[u32; LANES]; 4],
+    seed: u64,
+) -> [[u32; LANES]; 4] {
     let (mut k0, mut k1) = (seed as u32, (seed >> 32) as u32);
     for _ in 0..ROUNDS {
-        let a = 0xD251_1F53u64 * counter[0] as u64;
-        let b = 0xCD9E_8D57u64 * counter[2] as u64;
-        counter =
-            [(b >> 32) as u32 ^ counter[1] ^ k0, b as u32, (a >> 32) as u32 ^ counter[3] ^ k1, a as u32];
+        let [c0, c1, c2, c3] = counter;
+        for i in 0..LANES {
+            let a = 0xD251_1F53u64 * c0[i] as u64;
+            let b = 0xCD9E_8D57u64 * c2[i] as u64;
+            counter[0][i] = (b >> 32) as u32 ^ c1[i] ^ k0;
+            counter[1][i] = b as u32;
+            counter[2][i] = (a >> 32) as u32 ^ c3[i] ^ k1;
+            counter[3][i] = a as u32;
+        }
         k0 = k0.wrapping_add(0x9E37_79B9);
         k1 = k1.wrapping_add(0xBB67_AE85);
     }
@@ -67,14 +93,17 @@ mod tests {
     /// The known-answer vectors of the Random123 distribution.
     #[test]
     fn philox_gives_the_published_vectors() {
+        fn of<const ROUNDS: usize>(counter: [u32; 4], seed: u64) -> [u32; 4] {
+            philox::<ROUNDS, 1>(counter.map(|word| [word]), seed).map(|[word]| word)
+        }
         let (ones, ones_key) = ([u32::MAX; 4], u64::MAX);
         let (pi, pi_key) = ([0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], 0x299f31d0_a4093822);
-        assert_eq!(philox::<10>([0; 4], 0), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
-        assert_eq!(philox::<10>(ones, ones_key), [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]);
-        assert_eq!(philox::<10>(pi, pi_key), [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]);
-        assert_eq!(philox::<7>([0; 4], 0), [0x5f6fb709, 0x0d893f64, 0x4f121f81, 0x4f730a48]);
-        assert_eq!(philox::<7>(ones, ones_key), [0x5207ddc2, 0x45165e59, 0x4d8ee751, 0x8c52f662]);
-        assert_eq!(philox::<7>(pi, pi_key), [0x4dfccaba, 0x190a87f0, 0xc47362ba, 0xb6b5242a]);
+        assert_eq!(of::<10>([0; 4], 0), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
+        assert_eq!(of::<10>(ones, ones_key), [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]);
+        assert_eq!(of::<10>(pi, pi_key), [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]);
+        assert_eq!(of::<7>([0; 4], 0), [0x5f6fb709, 0x0d893f64, 0x4f121f81, 0x4f730a48]);
+        assert_eq!(of::<7>(ones, ones_key), [0x5207ddc2, 0x45165e59, 0x4d8ee751, 0x8c52f662]);
+        assert_eq!(of::<7>(pi, pi_key), [0x4dfccaba, 0x190a87f0, 0xc47362ba, 0xb6b5242a]);
     }
 
     #[test]
@@ -82,6 +111,9 @@ mod tests {
         let key = RngKey { seed: u64::MAX, step: u32::MAX, site: u32::MAX };
         let halves = [0xddc2, 0x5207, 0x5e59, 0x4516, 0xe751, 0x4d8e, 0xf662, 0x8c52];
         assert_eq!(key.halves(u32::MAX, u32::MAX), halves);
+        assert_eq!(key.halves_of_blocks::<3>(u32::MAX, u32::MAX - 1)[1], halves);
+        let both = [key.halves(5, u32::MAX), key.halves(5, 0)];
+        assert_eq!(key.halves_of_blocks::<2>(5, u32::MAX), both);
     }
 
     #[test]

@@ -2,32 +2,28 @@
 
 use super::Dropout;
 use crate::rows::for_each_row;
-use crate::simd::Storage;
+use crate::simd::{Storage, vectorize};
 use codelsi_engine::{DType, Result, Tensor};
 use half::bf16;
 
+/// Blocks of eight channels whose random numbers are made at once: a vector of them.
+const BLOCKS: usize = 16;
+
 /// Computes `y = x ⊙ mask / (1 - p)`.
 pub(crate) fn drop(y: &mut Tensor, x: &Tensor, dropout: &Dropout) -> Result<()> {
-    let columns = x.shape().as_matrix().1;
-    let tokens = dropout.tokens.slice::<i32>()?;
-    let drop_row = |t: usize, y: &mut [f32]| mask_row(y, tokens[t], dropout);
     match x.dtype() {
-        DType::BF16 => {
-            let x = x.slice::<bf16>()?;
-            for_each_row(y.slice_mut::<bf16>()?, columns, |t, y| {
-                let mut row: Vec<f32> = x[t * columns..][..columns].iter().map(|x| x.get()).collect();
-                drop_row(t, &mut row);
-                y.iter_mut().zip(&row).for_each(|(y, &x)| *y = bf16::put(x));
-            });
-        }
-        _ => {
-            let x = x.slice::<f32>()?;
-            for_each_row(y.slice_mut::<f32>()?, columns, |t, y| {
-                y.copy_from_slice(&x[t * columns..][..columns]);
-                drop_row(t, y);
-            });
-        }
+        DType::BF16 => drop_rows::<bf16>(y, x, dropout),
+        _ => drop_rows::<f32>(y, x, dropout),
     }
+}
+
+fn drop_rows<E: Storage>(y: &mut Tensor, x: &Tensor, dropout: &Dropout) -> Result<()> {
+    let columns = x.shape().as_matrix().1;
+    let (x, tokens) = (x.slice::<E>()?, dropout.tokens.slice::<i32>()?);
+    for_each_row(y.slice_mut::<E>()?, columns, |t, y| {
+        y.copy_from_slice(&x[t * columns..][..columns]);
+        mask_row(y, tokens[t], dropout);
+    });
     Ok(())
 }
 
@@ -40,16 +36,27 @@ pub(crate) fn mask(x: &mut Tensor, dropout: &Dropout) -> Result<()> {
 }
 
 /// Zeroes or scales up each channel of the row of one token.
-fn mask_row(x: &mut [f32], token: i32, dropout: &Dropout) {
+fn mask_row<E: Storage>(row: &mut [E], token: i32, dropout: &Dropout) {
     let (threshold, up) = (dropout.rate.threshold(), dropout.rate.keep_scale());
-    let mut channel = dropout.first_channel;
-    let (lead, blocks) = x.split_at_mut((channel.next_multiple_of(8) - channel).min(x.len()));
-    for x in [lead].into_iter().filter(|x| !x.is_empty()).chain(blocks.chunks_mut(8)) {
-        let halves = dropout.key.halves(token as u32, channel as u32 / 8);
-        for (x, &half) in x.iter_mut().zip(&halves[channel % 8..]) {
-            // Not a product with 0: a dropped NaN or infinity is gone.
-            *x = if u32::from(half) < threshold { 0.0f32.copysign(*x) } else { *x * up };
-        }
-        channel += x.len();
-    }
+    vectorize(
+        #[inline(always)]
+        || {
+            let mut channel = dropout.first_channel;
+            let mut rest = row;
+            while !rest.is_empty() {
+                let halves: [[u16; 8]; BLOCKS] =
+                    dropout.key.halves_of_blocks(token as u32, channel as u32 / 8);
+                let halves = &halves.as_flattened()[channel % 8..];
+                let (run, after) = rest.split_at_mut(halves.len().min(rest.len()));
+                channel += run.len();
+                for (x, &half) in run.iter_mut().zip(halves) {
+                    let value = x.get();
+                    // Not a product with 0: a dropped NaN or infinity is gone.
+                    let dropped = u32::from(half) < threshold;
+                    *x = E::put(if dropped { 0.0f32.copysign(value) } else { value * up });
+                }
+                rest = after;
+            }
+        },
+    );
 }

@@ -166,7 +166,7 @@ impl<T: Storage> BackwardInputs<'_, T> {
             for head in kv_head * group..(kv_head + 1) * group {
                 self.score_tile(&mut scores, &kv, &queries, span, head);
                 // Transposed: the keys are the outer index, the rows are summed over.
-                let outer = |x| Matrix { data: x, outer_stride: 1, k_stride: TILE };
+                let outer = |x| Matrix::mn_major(x, TILE);
                 let d_o = Matrix::mn_major(elements(self.rows_of(self.d_o, row, head)), width);
                 let q = Matrix::mn_major(elements(self.rows_of(self.q, row, head)), width);
                 product::<T>(&mut dv_sum, stride, (keys, d), outer(elements(&scores.p)), d_o, rows);
@@ -191,6 +191,9 @@ fn store_rows<T: Storage>(
     for (r, sums) in sums.chunks_exact(padded_dim(d)).enumerate().take(rows) {
         // SAFETY: no other task has this row and head.
         let out = unsafe { out.slice((row + r) * width + channel, d) };
-        out.iter_mut().zip(sums).for_each(|(o, &s)| *o = T::put(s));
+        vectorize(
+            #[inline(always)]
+            || out.iter_mut().zip(sums).for_each(|(o, &s)| *o = T::put(s)),
+        );
     }
 }

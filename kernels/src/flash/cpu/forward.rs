@@ -4,7 +4,7 @@ use super::{Heads, KvSource, KvTile, RowTile, TILE, elements, padded_dim, produc
 use crate::disjoint::DisjointSlice;
 use crate::flash::SPLIT;
 use crate::gemm::cpu::Matrix;
-use crate::simd::{Storage, exp, sum, vectorize};
+use crate::simd::{Storage, exp, max, sum, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -75,8 +75,11 @@ fn attend<T: Storage>(
         for r in 0..rows {
             // SAFETY: no other task has this row and head.
             let o = unsafe { o.slice((row_tile.row + r) * q_width + head * d, d) };
-            let inverse = 1.0 / state.row_sum[r];
-            o.iter_mut().zip(&state.acc[r * state.stride..]).for_each(|(o, a)| *o = T::put(a * inverse));
+            let (inverse, acc) = (1.0 / state.row_sum[r], &state.acc[r * state.stride..]);
+            vectorize(
+                #[inline(always)]
+                || o.iter_mut().zip(acc).for_each(|(o, a)| *o = T::put(a * inverse)),
+            );
             if let Some(lse) = lse {
                 // SAFETY: as above.
                 let lse = unsafe { lse.slice((row_tile.row + r) * heads.heads + head, 1) };
@@ -174,10 +177,13 @@ impl OnlineSoftmax {
                         s.fill(0.0);
                         continue;
                     }
-                    s[..visible].iter_mut().for_each(|s| *s *= scale);
-                    let max = s[..visible].iter().fold(self.row_max[r], |m, &s| if s > m { s } else { m });
-                    let correction = exp(self.row_max[r] - max);
+                    // Loops of a constant length, without a remainder.
+                    let s: &mut [f32; TILE] = s.try_into().expect("a tile is TILE wide");
+                    s.iter_mut().for_each(|s| *s *= scale);
                     s[visible..].fill(f32::NEG_INFINITY);
+                    let (before, tile_max) = (self.row_max[r], max(s));
+                    let max = if tile_max > before { tile_max } else { before };
+                    let correction = exp(before - max);
                     s.iter_mut().for_each(|s| *s = exp(*s - max));
                     s[visible..].fill(0.0);
                     self.row_sum[r] = self.row_sum[r] * correction + sum(TILE, |c| s[c]);
