@@ -1,10 +1,11 @@
 //! The execution context of an op: the device, the tape when gradients are recorded, the ranks, and the random key.
 
 use crate::comm::{Comm, Solo};
+use crate::op_times::{self, Pass};
 use crate::rng::RngKey;
 use crate::tape::{GradSink, Grads, Node, Op, Outs, Saved, Tape, checkpoint};
 use crate::tensor::TensorId;
-use crate::{DType, Device, Error, Label, Result, Shape, Tensor};
+use crate::{At, DType, Device, Error, Label, Result, Shape, Tensor};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -80,12 +81,27 @@ impl Ctx {
             return Err(Error::op(op.name(), "has no backward, and an input wants a gradient"));
         }
         let mut saved = if record { Saved::recording() } else { Saved::discarding() };
-        let mut outs = op.forward(self, x, &mut saved).map_err(|e| e.at(op.name()))?;
+        let mut outs =
+            self.timed(op.name(), Pass::Forward, || op.forward(self, x, &mut saved)).at(op.name())?;
         if let (Some(tape), true) = (&self.tape, record) {
             outs = outs.into_iter().map(|y| y.with_id(Some(TensorId::fresh()))).collect();
             tape.borrow_mut().push(Node::new(op, saved, x, &outs));
         }
         Ok(outs)
+    }
+
+    /// Runs a pass of op `name`, and counts its time where times are recorded ([`op_times`]), to its end on a GPU too.
+    ///
+    /// # Errors
+    /// That of `run`, or when the device fails.
+    pub fn timed<R>(&self, name: &'static str, pass: Pass, run: impl FnOnce() -> Result<R>) -> Result<R> {
+        op_times::timed(name, pass, || {
+            let result = run();
+            match &self.device {
+                Device::Cuda(cuda) if op_times::is_recording() => cuda.synchronize().and(result),
+                _ => result,
+            }
+        })
     }
 
     /// Runs an op with one output, like [`Ctx::apply`].

@@ -45,6 +45,7 @@ pub mod error;
 pub mod files;
 pub mod interrupt;
 pub mod memory;
+pub mod op_times;
 pub mod printable;
 pub mod rng;
 pub mod run_lock;

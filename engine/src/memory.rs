@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex};
 #[repr(usize)]
 pub enum Label {
     Weights,
+    /// Copies of weights in the order in which products read them.
+    PackedWeights,
     Adapters,
     Gradients,
     Moments,
@@ -32,8 +34,9 @@ pub enum Label {
 
 impl Label {
     /// Every label, in the order of the memory table.
-    pub const ALL: [Label; 10] = [
+    pub const ALL: [Label; 11] = [
         Label::Weights,
+        Label::PackedWeights,
         Label::Adapters,
         Label::Gradients,
         Label::Moments,
@@ -49,6 +52,7 @@ impl Label {
     pub fn name(self) -> &'static str {
         match self {
             Label::Weights => "weights",
+            Label::PackedWeights => "packed",
             Label::Adapters => "adapters",
             Label::Gradients => "gradients",
             Label::Moments => "moments",

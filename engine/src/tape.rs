@@ -13,6 +13,7 @@ pub use accumulate::accumulate;
 pub(crate) use checkpoint::checkpoint;
 pub use grads::{GradSink, Grads};
 
+use crate::op_times::Pass;
 use crate::tensor::{Tensor, TensorId};
 use crate::{At, Ctx, Label, Result};
 use deferred::Deferred;
@@ -179,7 +180,9 @@ impl Tape {
             let Some(mut node) = self.nodes.pop() else { return Ok(()) };
             let dy: Vec<_> = node.outputs.iter().map(|id| grads.remove((*id)?)).collect();
             if dy.iter().any(Option::is_some) {
-                node.backward(cx, &dy, grads).at(node.op.name()).at("backward")?;
+                let name = node.op.name();
+                let run = || node.backward(cx, &dy, grads);
+                cx.timed(name, Pass::Backward, run).at(name).at("backward")?;
             }
             pending.release(&node);
         }

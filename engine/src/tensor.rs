@@ -96,11 +96,12 @@ pub struct Tensor {
     dtype: DType,
     id: Option<TensorId>,
     refetch: Option<Arc<dyn Refetch>>,
+    packed: Option<Arc<Tensor>>,
 }
 
 impl Tensor {
     pub(crate) fn new(buf: Buffer, shape: Shape, dtype: DType) -> Self {
-        Tensor { buf: Arc::new(buf), shape, dtype, id: None, refetch: None }
+        Tensor { buf: Arc::new(buf), shape, dtype, id: None, refetch: None, packed: None }
     }
 
     /// Returns a tensor that reads a memory-mapped file in place.
@@ -158,6 +159,16 @@ impl Tensor {
         self.refetch.as_ref()
     }
 
+    /// Returns the same tensor beside a copy in the order in which an op reads it.
+    pub fn with_packed(self, packed: Tensor) -> Self {
+        Tensor { packed: Some(Arc::new(packed)), ..self }
+    }
+
+    /// The copy that [`Tensor::with_packed`] put beside it. A tensor that is written, or seen in another shape, has none.
+    pub fn packed(&self) -> Option<&Tensor> {
+        self.packed.as_deref()
+    }
+
     pub(crate) fn with_id(mut self, id: Option<TensorId>) -> Self {
         self.id = id;
         self
@@ -181,7 +192,7 @@ impl Tensor {
     pub fn reshape(&self, shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
         assert_eq!(shape.elements(), self.shape.elements(), "reshape {} to {shape}", self.shape);
-        Tensor { shape, ..self.clone() }
+        Tensor { shape, packed: None, ..self.clone() }
     }
 
     /// Returns the first elements in the given shape; the longer buffer is shared.
@@ -191,7 +202,7 @@ impl Tensor {
     pub fn prefix(&self, shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
         assert!(shape.elements() <= self.shape.elements(), "the first {shape} of {}", self.shape);
-        Tensor { shape, ..self.clone() }
+        Tensor { shape, packed: None, ..self.clone() }
     }
 
     /// Borrows the elements in host memory.
@@ -235,7 +246,7 @@ impl Tensor {
     /// When the buffer is shared, mapped, planned, or on a CUDA device.
     pub fn bytes_mut(&mut self) -> Result<&mut [u8]> {
         let (shape, dtype, bytes) = (self.shape, self.dtype, self.byte_len());
-        match Arc::get_mut(&mut self.buf) {
+        match self.exclusive() {
             Some(Buffer::Host(memory)) => Ok(&mut memory.bytes_mut()[..bytes]),
             Some(Buffer::Failed(error)) => Err(error.clone()),
             _ => Err(Error::new(format!(
@@ -289,7 +300,7 @@ impl Tensor {
         if data.len() != self.byte_len() {
             return Err(Error::new(format!("{} bytes do not fill {self:?}", data.len())));
         }
-        match Arc::get_mut(&mut self.buf) {
+        match self.exclusive() {
             Some(Buffer::Device(memory)) => memory.upload(data),
             _ => self.bytes_mut().map(|bytes| bytes.copy_from_slice(data)),
         }
@@ -304,7 +315,7 @@ impl Tensor {
         if from.byte_len() != self.byte_len() {
             return Err(Error::new(format!("{from:?} does not fill {self:?}")));
         }
-        match (&*from.buf, Arc::get_mut(&mut self.buf)) {
+        match (&*from.buf, self.exclusive()) {
             (_, Some(Buffer::Planned(_))) => Ok(()),
             (Buffer::Planned(_), Some(Buffer::Device(to))) if to.is_planned() => Ok(()),
             (Buffer::Device(from), Some(Buffer::Host(to))) => from.download(to.bytes_mut()),
@@ -325,7 +336,7 @@ impl Tensor {
         if start >= len || block.dtype != self.dtype {
             return Err(Error::new(format!("{block:?} from byte {start} on does not fill {self:?}")));
         }
-        match (&*block.buf, Arc::get_mut(&mut self.buf)) {
+        match (&*block.buf, self.exclusive()) {
             (_, Some(Buffer::Planned(_))) => Ok(()),
             (Buffer::Device(block), Some(Buffer::Device(to))) => to.copy_cyclic(&**block, start),
             _ => {
@@ -346,7 +357,7 @@ impl Tensor {
     /// # Errors
     /// When the buffer is shared or mapped, or a device fails.
     pub fn zero(&mut self) -> Result<()> {
-        match Arc::get_mut(&mut self.buf) {
+        match self.exclusive() {
             Some(Buffer::Planned(_)) => Ok(()),
             Some(Buffer::Device(memory)) => memory.fill(0),
             _ => self.bytes_mut().map(|bytes| bytes.fill(0)),
@@ -375,9 +386,15 @@ impl Tensor {
         matches!(&*self.buf, Buffer::Planned(_))
     }
 
+    /// Borrows the buffer to write it, if it has no other owner; the packed copy is then out of date and dropped.
+    fn exclusive(&mut self) -> Option<&mut Buffer> {
+        self.packed = None;
+        Arc::get_mut(&mut self.buf)
+    }
+
     /// Checks that the buffer has no other owner, so that a kernel may write it.
     pub(crate) fn ensure_unique(&mut self) -> Result<()> {
-        match Arc::get_mut(&mut self.buf) {
+        match self.exclusive() {
             Some(_) => Ok(()),
             None => Err(Error::new(format!("{self:?} cannot be written: it is shared"))),
         }

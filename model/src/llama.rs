@@ -10,9 +10,11 @@ use crate::trainable::Trainable;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::distill::distill;
 use codelsi_kernels::dropout::DropoutRate;
+use codelsi_kernels::embed::vocab_parallel_embed;
 use codelsi_kernels::flash::flash;
+use codelsi_kernels::gemm::{linear, pack_weight};
+use codelsi_kernels::rope;
 use codelsi_kernels::xent::{Targets, vocab_parallel_xent};
-use codelsi_kernels::{embed::vocab_parallel_embed, gemm::linear, rope};
 use std::sync::Arc;
 
 pub use crate::layer::{Layer, Qkv, ResidualStream, RowContext};
@@ -29,7 +31,7 @@ pub struct Llama {
     embedding: Weight,
     layers: Vec<Arc<Layer>>,
     norm: Tensor,
-    /// None if it is tied to the embedding, and the embedding is local.
+    /// None if it is the embedding itself.
     head: Option<Weight>,
     /// Layout `shard` alone.
     shards: Option<Arc<WeightShards>>,
@@ -123,20 +125,28 @@ impl Llama {
             }
         };
         let shards = WeightShards::new(&rank_layout, config.layers, train)?;
+        let packed = checkpoint.is_packed() && train != Trainable::AllWeights;
+        let factor = |w: Tensor| if packed { pack_weight(&device, &w) } else { Ok(w) };
         let matrix = |group: usize, name: &str| match &shards {
             Some(shards) => shards.load(&loader, group, name, compute),
-            None => weight(name).map(Weight::Local),
+            // The embedding, group 0, is looked up.
+            None if group == 0 => weight(name).map(Weight::Local),
+            None => weight(name).and_then(factor).map(Weight::Local),
         };
         let layer = |i| Layer::load(&rank_layout, &config, i, &weight, &matrix).map(Arc::new);
+        let embedding = matrix(0, "model.embed_tokens.weight")?;
         let model = Llama {
-            embedding: matrix(0, "model.embed_tokens.weight")?,
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
             norm: weight("model.norm.weight")?,
             head: match (config.tied_embeddings, &shards) {
                 (false, _) => Some(matrix(config.layers + 1, "lm_head.weight")?),
                 (true, Some(shards)) => Some(shards.tied_head()),
+                (true, None) if packed => {
+                    embedding.local().cloned().map(factor).transpose()?.map(Weight::Local)
+                }
                 (true, None) => None,
             },
+            embedding,
             shards: shards.clone(),
             rope: rope::cos_sin_table(
                 &device,

@@ -3,6 +3,7 @@
 use codelsi_engine::{At, DType, Error, Result};
 use codelsi_kernels::dropout::DropoutRate;
 use codelsi_model::adapter::{AdapterConfig, Method};
+use codelsi_model::checkpoint::PackWeights;
 use codelsi_model::config::LinearName;
 use codelsi_model::template::PromptTemplate;
 use codelsi_model::trainable::Trainable;
@@ -102,6 +103,8 @@ pub struct TrainOptions {
     pub checkpointing: ActivationCheckpointing,
     /// Data type of activations.
     pub compute: DType,
+    /// Packed copies of frozen weights on the CPU. Does not change the result.
+    pub pack_weights: PackWeights,
     /// Train on rows whose answer is blank too, where rows are plain text and not answers: of these, the end is learned.
     pub blank_answers: bool,
     /// Seed of the adapter's initial values, the order of rows, the validation split and dropout.
@@ -187,6 +190,7 @@ impl Default for TrainOptions {
             resume: false,
             checkpointing: ActivationCheckpointing::Auto,
             compute: DType::BF16,
+            pack_weights: PackWeights::Off,
             blank_answers: false,
             seed: 42,
         }

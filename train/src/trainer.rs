@@ -94,6 +94,8 @@ pub fn train(
     let rank_layout = rank_layout.into();
     let (device, comm) = (rank_layout.device(), rank_layout.comm());
     let base = Checkpoint::open(&options.model)?;
+    let packing = (!options.full).then(|| options.pack_weights.decide(&base, &rank_layout));
+    let base = base.with_packing(packing.is_some_and(|packing| packing.packed));
     options.check(base.config().max_positions)?;
     let writes = comm.rank() == 0;
     let _lock = if writes { Some(RunLock::folder(&options.out)?) } else { None };
@@ -158,7 +160,7 @@ pub fn train(
         completed_steps: state.step,
         rows: data.rows.clone(),
         loss: data.loss_in_words(),
-        notes: data.notes(),
+        notes: packing.and_then(|packing| packing.line()).into_iter().chain(data.notes()).collect(),
     };
     on_event(TrainEvent::Start(&summary));
     if writes {

@@ -22,6 +22,7 @@ mod cpu;
 mod cuda;
 pub mod spec;
 
+use codelsi_engine::op_times::Pass;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Result, Tensor};
 
 /// Hyperparameters of one step, the same for every parameter.
@@ -79,11 +80,12 @@ pub fn adamw(
             return Err(Error::op("adamw", message));
         }
     }
-    match cx.device() {
-        Device::Cpu(_) => cpu::step(params, hyper, squares).at("adamw"),
-        Device::Cuda(cuda) => cuda::step(cx, cuda, params, hyper, squares).at("adamw"),
+    let step = || match cx.device() {
+        Device::Cpu(_) => cpu::step(params, hyper, squares),
+        Device::Cuda(cuda) => cuda::step(cx, cuda, params, hyper, squares),
         Device::Plan(_) => Ok(()),
-    }
+    };
+    cx.timed("adamw", Pass::Forward, step).at("adamw")
 }
 
 /// Returns Σg² over all elements of all `grads` (f32) as (1) f32 on the device: the square of the global norm, with the

@@ -5,6 +5,7 @@ use super::Heads;
 use super::cpu::{self, KvSource, RowTile};
 use super::cuda;
 use crate::simd::Storage;
+use codelsi_engine::op_times::Pass;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
 
@@ -38,7 +39,7 @@ pub fn flash_paged(
     arrivals: &mut Tensor,
     heads: Heads,
 ) -> Result<Tensor> {
-    let mut run = || {
+    let run = || {
         check(cx, q, [k_pages, v_pages], rows, arrivals, heads)?;
         let mut o = cx.empty(*q.shape(), q.dtype());
         match cx.device() {
@@ -50,7 +51,7 @@ pub fn flash_paged(
         }
         Ok(o)
     };
-    run().at("flash")
+    cx.timed("flash", Pass::Forward, run).at("flash")
 }
 
 fn check(

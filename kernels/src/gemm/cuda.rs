@@ -100,7 +100,7 @@ pub(crate) const SHAPES: [[usize; 6]; 16] = [
     [32, 128, 64, 3, 1, 4],
     [64, 128, 64, 3, 1, 4],
     [16, 48, 128, 6, 1, 3],  // up to 16 rows: 5,120 columns are 107 blocks
-    [64, 48, 64, 6, 2, 3],   // up to 64 rows, likewise
+    [64, 48, 128, 4, 2, 3],  // up to 64 rows, likewise
     [64, 128, 64, 4, 2, 2],  // up to 64 rows of wide weights
     [128, 192, 64, 3, 2, 4], // one block: 512 rows of 5,120 columns are 108
 ];

@@ -5,8 +5,7 @@
 use super::cuda::{
     self, GROUP_HEADER, GemmShape, MAINLOOP, OperandLayout, RowSlice, TILES, TileVariant, choose,
 };
-use super::{linear, multiply_into, nt, precision};
-use crate::gemm::cpu::AccumulatorInit;
+use super::{linear, multiply_each, nt, precision};
 use codelsi_engine::cuda::{Arg, Cuda, Grid, Source, Variant};
 use codelsi_engine::{Ctx, DType, Device, InputGrads, Op, Outs, Result, Saved, Tensor};
 
@@ -54,9 +53,8 @@ impl Op for Linears {
         let mut outs: Outs = weights.iter().map(|w| cx.empty([rows, w.shape()[0]], x.dtype())).collect();
         match cx.device() {
             Device::Cpu(_) => {
-                for (y, w) in outs.iter_mut().zip(weights) {
-                    multiply_into(y, AccumulatorInit::Zero, &[nt(x, w)?], precision(x))?;
-                }
+                let terms = weights.iter().map(|w| Ok(vec![nt(x, w)?])).collect::<Result<Vec<_>>>()?;
+                multiply_each(&mut outs, &terms, precision(x))?;
             }
             Device::Cuda(cuda) => multiply(cx, cuda, &mut outs, x, weights)?,
             Device::Plan(_) => {}

@@ -32,9 +32,11 @@ pub mod spec;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use crate::simd::Storage;
 use codelsi_engine::cuda::Cuda;
-use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Op, Outs, Result, Saved, Tensor};
-use cpu::{AccumulatorInit, Elements, Matrix, Precision, ProductTerm};
+use codelsi_engine::{Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
+use cpu::panels::{self, Panels};
+use cpu::{AccumulatorInit, Elements, Matrix, Precision, Product, ProductTerm};
 use cuda::{OperandLayout, RowSlice};
 use half::bf16;
 
@@ -88,7 +90,7 @@ impl Op for Linear {
             dx.add(0, g)?;
         }
         if dx.wants(1) {
-            let mut g = cx.device().empty(codelsi_engine::Label::Gradients, *w.shape(), w.dtype());
+            let mut g = cx.device().empty(Label::Gradients, *w.shape(), w.dtype());
             match cx.device() {
                 Device::Cpu(_) => multiply_into(&mut g, AccumulatorInit::Zero, &[tn(dy, x)?], precision(x))?,
                 Device::Cuda(cuda) => on_cuda(cx, cuda, &mut g, OperandLayout::TN, [dy, x])?,
@@ -127,11 +129,35 @@ pub fn precision(x: &Tensor) -> Precision {
 /// Returns the term x (T, K) · w (N, K)ᵀ.
 pub fn nt<'a>(x: &'a Tensor, w: &'a Tensor) -> Result<ProductTerm<'a>> {
     let depth = x.shape().as_matrix().1;
-    Ok(ProductTerm {
-        a: Matrix::k_major(elements(x)?, depth),
-        b: Matrix::k_major(elements(w)?, depth),
-        depth,
-    })
+    let b = Matrix { panels: kept_panels(w)?, ..Matrix::k_major(elements(w)?, depth) };
+    Ok(ProductTerm { a: Matrix::k_major(elements(x)?, depth), b, depth })
+}
+
+/// Returns the panels that [`pack_weight`] put beside a weight (N, K).
+///
+/// # Errors
+/// When they are only planned.
+pub fn kept_panels(w: &Tensor) -> Result<Option<Panels<'_>>> {
+    let depth = w.shape().as_matrix().1;
+    w.packed().map(|packed| Ok(Panels::new(elements(packed)?, depth))).transpose()
+}
+
+/// Returns the weight w (N, K) beside a copy in panels, which products on the CPU stream instead of packing w each time.
+/// Unchanged where there are no panels of it: on a GPU, and where K is odd.
+///
+/// # Errors
+/// When w holds integers.
+pub fn pack_weight(device: &Device, w: &Tensor) -> Result<Tensor> {
+    let size = w.shape().as_matrix();
+    let (false, Some(elements_of_panels)) = (matches!(device, Device::Cuda(_)), panels::elements(size))
+    else {
+        return Ok(w.clone());
+    };
+    let mut packed = device.empty(Label::PackedWeights, [elements_of_panels], w.dtype());
+    if let Device::Cpu(_) = device {
+        panels::fill(bytemuck::cast_slice_mut(packed.bytes_mut()?), elements(w)?, size);
+    }
+    Ok(w.clone().with_packed(packed))
 }
 
 /// Returns the term x (T, K) · w (K, N).
@@ -169,5 +195,28 @@ pub fn multiply_into(
         DType::BF16 => cpu::multiply(y.slice_mut::<bf16>()?, size, start, terms, precision),
         _ => cpu::multiply(y.slice_mut::<f32>()?, size, start, terms, precision),
     }
+    Ok(())
+}
+
+/// Computes each `y = Σ terms` of the same storage type, all at once, rounded once.
+pub fn multiply_each(ys: &mut [Tensor], terms: &[Vec<ProductTerm>], precision: Precision) -> Result<()> {
+    match ys.iter().all(|y| y.dtype() == DType::BF16) {
+        true => multiply_each_of::<bf16>(ys, terms, precision),
+        false => multiply_each_of::<f32>(ys, terms, precision),
+    }
+}
+
+fn multiply_each_of<T: Storage>(
+    ys: &mut [Tensor],
+    terms: &[Vec<ProductTerm>],
+    precision: Precision,
+) -> Result<()> {
+    let product = |(y, terms)| {
+        let y: &mut Tensor = y;
+        let (size, terms): (_, &Vec<_>) = (y.shape().as_matrix(), terms);
+        Ok(Product { c: y.slice_mut::<T>()?, size, start: AccumulatorInit::Zero, terms })
+    };
+    let products: Vec<_> = ys.iter_mut().zip(terms).map(product).collect::<Result<_>>()?;
+    cpu::multiply_all(products, precision);
     Ok(())
 }

@@ -67,6 +67,39 @@ fn few_rows_and_short_prompts_fill_a_card() {
     }
 }
 
+/// Bytes that all blocks of a product of 32 and 64 rows copy, from a sample of them, beside those of tiles of 32 columns.
+#[test]
+fn wider_tiles_of_few_rows_copy_less() {
+    let Some(device) = software_gpu() else { return };
+    let (cuda, cx) = (as_cuda(&device), Ctx::inference(&device));
+    let emulator = cuda.emulator().unwrap();
+    for (n, share) in [(5120, 0.85), (13824, 0.65)] {
+        let w = device.zeros(Label::Weights, [n, 5120], DType::BF16);
+        for m in [32, 64] {
+            let x = device.zeros(Label::Activations, [m, 5120], DType::BF16);
+            let ab = [&x, &w].map(RowSlice::all);
+            let copied = |tile: Tile| {
+                let mut y = cx.empty([m, n], DType::BF16);
+                let size = GemmShape::new(OperandLayout::NT, &y, (0, m), ab).unwrap();
+                emulator.set_sampled_blocks(Some(4));
+                let launches = count_launches(cuda, || {
+                    multiply_on_tensor_cores(&cx, cuda, &mut y, 0, Accumulate::Overwrite, (size, tile), ab)
+                        .unwrap()
+                });
+                emulator.set_sampled_blocks(None);
+                launches[0].counters.global_loads.bytes as f64 / 1e6
+            };
+            let tile = choose(OperandLayout::NT, m, &[n], 108);
+            let [narrow, chosen] = [TILES[1], tile].map(copied);
+            println!(
+                "{m} rows of ({n}, 5120): {narrow:.1} MB, now {chosen:.1} MB in {} columns",
+                tile.columns
+            );
+            assert!(chosen < share * narrow || m == 32, "{chosen} of {narrow} MB");
+        }
+    }
+}
+
 /// Every tile shape sums an element in the same order, so the choice changes no bit.
 #[test]
 fn all_tiles_make_the_same_bits() {

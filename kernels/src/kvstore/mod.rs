@@ -23,6 +23,7 @@ pub mod spec;
 
 use crate::flash::Heads;
 use crate::rope::rope;
+use codelsi_engine::op_times::Pass;
 use codelsi_engine::{At, Ctx, Device, Error, Result, Tensor};
 
 /// Writes row t of `rows` (T, K·D) into slot t of `pages` (N, K, S, D), in place; slots (T) i32.
@@ -59,17 +60,19 @@ pub fn rope_kvstore(
     let Device::Cuda(cuda) = cx.device() else {
         check_all(cx, [k_pages, v_pages], [q, k, v], rows, heads).at("rope_kvstore")?;
         let rotated = rope(cx, k, rows.positions, rows.rope_table, heads.kv_heads)?;
-        kvstore(cx, k_pages, &rotated, rows.slots)?;
-        kvstore(cx, v_pages, v, rows.slots)?;
+        cx.timed("kvstore", Pass::Forward, || {
+            kvstore(cx, k_pages, &rotated, rows.slots)?;
+            kvstore(cx, v_pages, v, rows.slots)
+        })?;
         return rope(cx, q, rows.positions, rows.rope_table, heads.heads);
     };
-    let mut run = || {
+    let run = || {
         check_all(cx, [k_pages, v_pages], [q, k, v], rows, heads)?;
         let mut y = cx.empty(*q.shape(), q.dtype());
         cuda::rope_store(cuda, &mut y, [k_pages, v_pages], [q, k, v], rows)?;
         Ok(y)
     };
-    run().at("rope_kvstore")
+    cx.timed("rope_kvstore", Pass::Forward, run).at("rope_kvstore")
 }
 
 /// Checks the arguments of [`rope_kvstore`].

@@ -36,6 +36,7 @@ mod tests;
 use crate::dropout::{self, Dropout, DropoutRate};
 use crate::gemm::cpu::{AccumulatorInit, Matrix, ProductTerm};
 use crate::gemm::{self, elements, nn, nt, precision, tn};
+use codelsi_engine::op_times::{Pass, timed};
 use codelsi_engine::{At, Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
 
 /// An adapted linear: a frozen weight with one LoRA adapter, or with a stack of G adapters of which each row uses one.
@@ -195,22 +196,25 @@ impl Lora {
     fn forward_cpu(&self, cx: &Ctx, x: &Tensor, targets: &[LoraLinear]) -> Result<cuda::Forward> {
         let rows = x.shape().as_matrix().0;
         let dropped = self.drop(cx, x)?;
-        let (mut outs, mut all) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
-        for t in targets {
-            let mut s = cx.empty([rows, t.a.shape().as_matrix().0], x.dtype());
-            let mut y = cx.empty([rows, t.w.shape()[0]], x.dtype());
-            if !cx.device().is_plan() {
-                gemm::multiply_into(&mut s, AccumulatorInit::Zero, &[nt(&dropped, t.a)?], precision(x))?;
-                cpu::scale(&mut s, t.scale)?;
+        let mut all: Outs =
+            targets.iter().map(|t| cx.empty([rows, t.a.shape().as_matrix().0], x.dtype())).collect();
+        let mut outs: Outs = targets.iter().map(|t| cx.empty([rows, t.w.shape()[0]], x.dtype())).collect();
+        if !cx.device().is_plan() {
+            let down = targets.iter().map(|t| Ok(vec![nt(&dropped, t.a)?])).collect::<Result<Vec<_>>>()?;
+            gemm::multiply_each(&mut all, &down, precision(x))?;
+            for (s, t) in all.iter_mut().zip(targets) {
+                cpu::scale(s, t.scale)?;
                 if let Some(choice) = &self.adapter_ids {
-                    cpu::select_adapter(&mut s, choice.slice()?, t.rank(), t.adapters())?;
+                    cpu::select_adapter(s, choice.slice()?, t.rank(), t.adapters())?;
                 }
-                let mut terms = vec![nt(x, t.w)?];
-                terms.extend(slabs(&s, t)?);
-                gemm::multiply_into(&mut y, AccumulatorInit::Zero, &terms, precision(x))?;
             }
-            outs.push(y);
-            all.push(s);
+            let terms = targets.iter().zip(&all).map(|(t, s)| {
+                let mut terms = vec![nt(x, t.w)?];
+                terms.extend(slabs(s, t)?);
+                Ok(terms)
+            });
+            let terms = terms.collect::<Result<Vec<_>>>()?;
+            gemm::multiply_each(&mut outs, &terms, precision(x))?;
         }
         Ok(cuda::Forward { outs, s: all, mask: None })
     }
@@ -247,7 +251,7 @@ impl Lora {
             let main: Vec<_> = used.iter().map(|u| nn(u.dy, u.target.w)).collect::<Result<_>>()?;
             gemm::multiply_into(&mut low_rank, AccumulatorInit::Zero, &slabs, precision(x))?;
             if let Some(dropout) = &self.dropout {
-                dropout::cpu::mask(&mut low_rank, dropout)?;
+                timed("dropout", Pass::Backward, || dropout::cpu::mask(&mut low_rank, dropout))?;
             }
             gemm::multiply_into(&mut g, AccumulatorInit::From(low_rank.slice()?), &main, precision(x))?;
         }
@@ -259,7 +263,7 @@ impl Lora {
         let Some(dropout) = &self.dropout else { return Ok(x.detach()) };
         let mut dropped = cx.scratch(*x.shape(), x.dtype());
         if !cx.device().is_plan() {
-            dropout::cpu::drop(&mut dropped, x, dropout)?;
+            timed("dropout", Pass::Forward, || dropout::cpu::drop(&mut dropped, x, dropout))?;
         }
         Ok(dropped)
     }

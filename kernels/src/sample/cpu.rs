@@ -153,7 +153,7 @@ fn retain(ids: &mut [i32], keep: impl Fn(i32) -> bool) -> usize {
 fn draw(candidates: &[i32], scores: &[f32], u: u64) -> usize {
     let mass_of = |id: &i32| mass(weight(scores[*id as usize]));
     let total: u64 = candidates.iter().map(mass_of).sum();
-    let target = (u as u128 * total as u128 >> 64) as u64;
+    let target = ((u as u128 * total as u128) >> 64) as u64;
     let mut sum = 0;
     let passed = candidates.iter().find(|&id| {
         sum += mass_of(id);

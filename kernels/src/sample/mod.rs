@@ -36,6 +36,7 @@ pub mod spec;
 
 pub use packing::{CHOICE_WORDS, PARAM_WORDS, PackedParams, read};
 
+use codelsi_engine::op_times::Pass;
 use codelsi_engine::rng::RngKey;
 use codelsi_engine::{At, Ctx, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
@@ -130,7 +131,8 @@ pub fn draw(
     params: &Tensor,
     previous: &Tensor,
 ) -> Result<()> {
-    checked_draw(cx, choices, logits, params, previous).at("sample")
+    let run = || checked_draw(cx, choices, logits, params, previous);
+    cx.timed("sample", Pass::Forward, run).at("sample")
 }
 
 fn checked_draw(

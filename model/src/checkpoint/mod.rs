@@ -11,12 +11,14 @@
 mod convert;
 mod loader;
 mod model_folder;
+mod pack_weights;
 mod slice;
 mod tensor_file;
 mod transfer;
 
 pub use loader::WeightLoader;
 pub use model_folder::Checkpoint;
+pub use pack_weights::{PackWeights, Packing};
 pub use slice::TensorSlice;
 pub(crate) use tensor_file::summarize;
 pub use tensor_file::{TensorEntry, TensorFile};

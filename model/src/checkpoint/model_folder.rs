@@ -24,6 +24,8 @@ pub struct Checkpoint {
     /// True if the planning device charges nothing for weights that the CPU would read in place.
     in_place: bool,
     progress: Option<LoadProgress>,
+    /// True if the CPU keeps packed copies of the matrices.
+    packed: bool,
     /// The content of a model without files.
     random: Option<RandomWeights>,
 }
@@ -66,7 +68,16 @@ impl Checkpoint {
             Location { entry: files[file].entries()[name].clone(), file: Some(file) }
         };
         let tensors = expected.into_iter().map(|(name, _)| (name.clone(), location(&name))).collect();
-        Ok(Checkpoint { folder, config, files, tensors, in_place: false, progress: None, random: None })
+        Ok(Checkpoint {
+            folder,
+            config,
+            files,
+            tensors,
+            in_place: false,
+            progress: None,
+            packed: false,
+            random: None,
+        })
     }
 
     /// Returns a model of `config`'s shapes without weights, all stored as `dtype`, for the planning device.
@@ -75,7 +86,16 @@ impl Checkpoint {
         let tensors =
             config.tensor_shapes().into_iter().map(|(name, shape)| (name, location(shape))).collect();
         let (folder, files) = (PathBuf::new(), Vec::new());
-        Checkpoint { folder, config, files, tensors, in_place: false, progress: None, random: None }
+        Checkpoint {
+            folder,
+            config,
+            files,
+            tensors,
+            in_place: false,
+            progress: None,
+            packed: false,
+            random: None,
+        }
     }
 
     /// Returns a model of `config`'s shapes without files, whose bf16 weights are made on the device that they are loaded
@@ -93,12 +113,32 @@ impl Checkpoint {
         let tensors = self.tensors.iter().map(|(name, l)| (name.clone(), location(l))).collect();
         let (folder, config) = (self.folder.clone(), self.config.clone());
         let in_place = in_place && !self.is_random();
-        Checkpoint { folder, config, files: Vec::new(), tensors, in_place, progress: None, random: None }
+        let (files, progress, packed) = (Vec::new(), None, self.packed);
+        Checkpoint { folder, config, files, tensors, in_place, progress, packed, random: None }
     }
 
     /// Reports the loading of weights to a device to `progress`.
     pub fn with_progress(self, progress: LoadProgress) -> Self {
         Checkpoint { progress: Some(progress), ..self }
+    }
+
+    /// Keeps packed copies of the matrices that are multiplied, on the CPU, or none ([`super::PackWeights`]).
+    pub fn with_packing(self, packed: bool) -> Self {
+        Checkpoint { packed, ..self }
+    }
+
+    /// True if the CPU keeps packed copies of the matrices.
+    pub(crate) fn is_packed(&self) -> bool {
+        self.packed
+    }
+
+    /// Size of the packed copies: of all matrices but the embedding, which is no factor unless the head is tied to it.
+    pub fn packed_len(&self) -> usize {
+        let matrices = self.tensors.iter().filter(|(name, location)| {
+            let factor = self.config.tied_embeddings || !name.starts_with("model.embed_tokens");
+            factor && location.entry.shape.len() == 2
+        });
+        matrices.map(|(_, location)| location.entry.byte_len()).sum()
     }
 
     /// The model's config.

@@ -7,10 +7,12 @@ mod commands;
 mod json;
 mod signals;
 
+use args::{help, number};
 use clap::{CommandFactory, Parser, Subcommand};
 use codelsi_engine::{Error, Result, interrupt};
 use codelsi_experiment::command_line::command_line;
 use codelsi_experiment::output::Output;
+use codelsi_launch::start_threads;
 use commands::{
     ablate, bench, curate, evaluate, generate, inspect, judge, merge, mkmodel, pipeline, plan, problems,
     report, tokenize, train,
@@ -33,6 +35,8 @@ in order, with what they have done saved. A second signal ends at once.";
 #[derive(Parser)]
 #[command(name = "codelsi", version, after_help = AFTER_HELP)]
 struct Cli {
+    #[arg(long, help = help::THREADS, value_name = "N", global = true, value_parser = number::threads())]
+    threads: Option<usize>,
     #[command(subcommand)]
     command: Option<CliCommand>,
 }
@@ -73,7 +77,7 @@ fn main() -> ExitCode {
         _ => command_line(None),
     };
     let handled = if ends_in_order { signals::handle() } else { Ok(()) };
-    match handled.and_then(|()| run(cli)) {
+    match handled.and_then(|()| start_threads(cli.threads)).and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("codelsi: {e}");

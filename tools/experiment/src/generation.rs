@@ -3,7 +3,7 @@
 use crate::inference_model::InferenceModel;
 use crate::output::{Output, note};
 use crate::placement::Placement;
-use codelsi_engine::{DType, Error, Result};
+use codelsi_engine::{Error, Result};
 use codelsi_eval::protocol::check_sampling;
 use codelsi_model::generate::{Completion, GenerationRequest, SamplingParams, SchedulerConfig, generate};
 use codelsi_model::parallel::{Layout, RankLayout};
@@ -55,19 +55,19 @@ pub fn complete(
             "--layout replicate distributes prompts over ranks, and there is only one: use --ranks 1, or --layout tensor or shard",
         ));
     }
-    placement.run(|rank_layout| complete_on_rank(options, placement.compute, rank_layout, out))
+    placement.run(|rank_layout| complete_on_rank(options, placement, rank_layout, out))
 }
 
 /// Completes the prompt on one rank; only rank 0 shows progress.
 fn complete_on_rank(
     options: &GenerationOptions,
-    compute: Option<DType>,
+    Placement { compute, pack_weights, .. }: Placement,
     rank_layout: RankLayout,
     out: &Output,
 ) -> Result<Vec<Completion>> {
     let is_rank_0 = rank_layout.comm().rank() == 0;
-    let loaded =
-        InferenceModel::open_on_rank(rank_layout, &options.model, compute, options.adapter.as_deref())?;
+    let (model, adapter) = (&options.model, options.adapter.as_deref());
+    let loaded = InferenceModel::open_on_rank(rank_layout, model, compute, pack_weights, adapter)?;
     let (prompt, template) = match &options.prompt {
         Prompt::Text(text, template) => (loaded.encode_prompt(text, *template)?, *template),
         Prompt::Ids(ids) => (ids.clone(), None),

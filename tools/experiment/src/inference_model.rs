@@ -5,7 +5,7 @@ use codelsi_engine::memory::Usage;
 use codelsi_engine::{At, DType, Device, Error, Result};
 use codelsi_model::adapter::Adapter;
 use codelsi_model::chat_template::ChatTemplate;
-use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::checkpoint::{Checkpoint, PackWeights};
 use codelsi_model::end_tokens::describe_end_tokens;
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig};
 use codelsi_model::llama::Llama;
@@ -44,7 +44,7 @@ impl InferenceModel {
         compute: Option<DType>,
         adapter: Option<&Path>,
     ) -> Result<Self> {
-        InferenceModel::open_on_rank(RankLayout::from(device), folder, compute, adapter)
+        InferenceModel::open_on_rank(RankLayout::from(device), folder, compute, PackWeights::Off, adapter)
     }
 
     /// Loads a rank's part of the model, as [`InferenceModel::open`] does the whole.
@@ -55,11 +55,15 @@ impl InferenceModel {
         rank_layout: RankLayout,
         folder: &Path,
         compute: Option<DType>,
+        pack_weights: PackWeights,
         adapter: Option<&Path>,
     ) -> Result<Self> {
-        let mut checkpoint = Checkpoint::open(folder)?;
+        let checkpoint = Checkpoint::open(folder)?;
         let rank = rank_layout.comm().rank();
+        let packing = pack_weights.decide(&checkpoint, &rank_layout);
+        let mut checkpoint = checkpoint.with_packing(packing.packed);
         if rank == 0 {
+            packing.line().iter().for_each(|line| eprintln!("{line}"));
             checkpoint = checkpoint.with_progress(Output::detect().load_progress());
         }
         let tokenizer = Tokenizer::load(folder)?;

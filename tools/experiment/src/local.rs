@@ -30,7 +30,8 @@ impl LocalModel {
         let rank_layouts =
             rank_layouts.map(|rank_layout| (rank_layout.comm().clone(), rank_layout)).collect();
         let ranks = on_all_ranks(rank_layouts, |rank_layout| {
-            InferenceModel::open_on_rank(rank_layout, folder, placement.compute, None)
+            let Placement { compute, pack_weights, .. } = placement;
+            InferenceModel::open_on_rank(rank_layout, folder, compute, pack_weights, None)
         })?;
         Ok(LocalModel { ranks, plan_shown: false })
     }
@@ -179,6 +180,7 @@ mod tests {
     use super::*;
     use codelsi_engine::DType;
     use codelsi_launch::{DeviceChoice, RankOptions};
+    use codelsi_model::checkpoint::PackWeights;
     use codelsi_model::parallel::Layout;
     use codelsi_model::synthetic;
 
@@ -205,6 +207,7 @@ mod tests {
                 compute: Some(DType::F32),
                 ranks: RankOptions { count: Some(ranks), timeout: None },
                 layout,
+                pack_weights: PackWeights::Auto,
             };
             let mut tokens = 0;
             let answers = LocalModel::open(folder.path(), placement)

@@ -2,7 +2,7 @@
 
 use codelsi_engine::{DType, Result};
 use codelsi_launch::{DeviceChoice, RankOptions};
-use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::checkpoint::{Checkpoint, PackWeights};
 use codelsi_model::parallel::{Layout, RankLayout};
 
 /// Device, precision, ranks and parallel layout of a model.
@@ -14,6 +14,8 @@ pub struct Placement {
     pub ranks: RankOptions,
     /// Parallel layout of the model over the ranks.
     pub layout: Layout,
+    /// Packed copies of the weights on the CPU.
+    pub pack_weights: PackWeights,
 }
 
 impl Placement {

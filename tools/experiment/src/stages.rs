@@ -189,6 +189,7 @@ impl<'a> Stages<'a> {
             from: from.map(Path::to_path_buf),
             seq: options.seq.min(self.base.config().max_positions),
             compute: self.experiment.placement.compute(&self.base),
+            pack_weights: self.experiment.placement.pack_weights,
             resume: true,
             ..options
         };

@@ -1,6 +1,7 @@
 //! Throughput of prefill, decode and LoRA training on random tokens, against the device's roof and the memory plan.
 
 use crate::placement::Placement;
+use codelsi_engine::op_times::{self, OpTimes};
 use codelsi_engine::{DType, Device, Error, Label, Result};
 use codelsi_kernels::roof;
 use codelsi_model::adapter::Adapter;
@@ -33,8 +34,12 @@ pub struct BenchOptions {
     pub train: usize,
     /// Layers that are recomputed in backward.
     pub checkpointing: ActivationCheckpointing,
+    /// Dropout probability of the adapter's inputs in the training step.
+    pub dropout: f32,
     /// Repetitions of each workload; the figures are medians.
     pub repeat: usize,
+    /// Run each workload once more and time its ops.
+    pub profile: bool,
 }
 
 /// The model of a throughput benchmark.
@@ -76,7 +81,11 @@ pub struct Throughput {
 /// Measured throughput of one workload.
 pub struct WorkloadThroughput {
     pub name: &'static str,
+    /// Tokens per second of the median run, and of the slowest and the fastest.
     pub tokens_per_s: f64,
+    pub spread: [f64; 2],
+    /// Timed runs.
+    pub runs: usize,
     /// Tokens per second at the roof that bounds the workload: arithmetic in prefill and training, memory bandwidth in
     /// decode. `None` where none can be measured.
     pub roof_tokens_per_s: Option<f64>,
@@ -84,6 +93,8 @@ pub struct WorkloadThroughput {
     pub peak_bytes: usize,
     /// Planned peak memory in bytes.
     pub planned_bytes: usize,
+    /// Seconds of a run whose ops were timed, and their times, if that was asked for.
+    pub profile: Option<(f64, OpTimes)>,
 }
 
 impl WorkloadThroughput {
@@ -106,6 +117,11 @@ impl WorkloadThroughput {
 pub fn measure(options: &BenchOptions, placement: Placement) -> Result<Option<Throughput>> {
     placement.run(|rank_layout| {
         let base = options.model.open()?;
+        let packing = placement.pack_weights.decide(&base, &rank_layout);
+        if rank_layout.comm().rank() == 0 {
+            packing.line().iter().for_each(|line| eprintln!("{line}"));
+        }
+        let base = base.with_packing(packing.packed);
         let compute = placement.compute(&base);
         let mut measured = Vec::new();
         let load_gb_per_s = inference(options, &rank_layout, &base, compute, &mut measured)?;
@@ -157,7 +173,7 @@ fn inference(
         let run = || generate(device, &model, None, &requests, scheduler, &mut |_| {}).map(drop);
         measured.push(time_workload(
             Workload { name, tokens, seconds_at_roof, planned },
-            options.repeat,
+            options,
             device,
             run,
         )?);
@@ -187,6 +203,7 @@ fn training(
         batch,
         micro_batch: 1,
         compute,
+        dropout: bench.dropout,
         checkpointing: bench.checkpointing,
         ..TrainOptions::default()
     };
@@ -218,9 +235,7 @@ fn training(
     let tokens = bench.train * batch;
     let workload =
         Workload { name: "train", tokens, seconds_at_roof: &seconds_at_roof, planned: plan.usage.peak };
-    time_workload(workload, bench.repeat, device, || {
-        train_step.run(&micro_batches, 1e-4).map(drop).map_err(explain)
-    })
+    time_workload(workload, bench, device, || train_step.run(&micro_batches, 1e-4).map(drop).map_err(explain))
 }
 
 /// Measures the device's roof, and returns the seconds that a run takes at it.
@@ -236,37 +251,44 @@ struct Workload<'a> {
     planned: usize,
 }
 
-/// Times `repeat` runs of a workload after a warm-up run, and returns the throughput of the median. The roof is measured
-/// before and after, since clock frequencies vary, and the higher one counts.
+/// Times runs of a workload after a warm-up run, and returns the throughput of the median. The roof is measured before and
+/// after, since clock frequencies vary, and the higher one counts.
 fn time_workload(
     workload: Workload,
-    repeat: usize,
+    options: &BenchOptions,
     device: &Device,
     mut run: impl FnMut() -> Result<()>,
 ) -> Result<WorkloadThroughput> {
-    let before = (workload.seconds_at_roof)()?;
-    device.ledger().reset_peak();
-    let mut seconds = Vec::new();
-    for _ in 0..=repeat.max(1) {
+    let mut timed_run = || {
         let started = Instant::now();
         run()?;
         if let Device::Cuda(cuda) = device {
             cuda.synchronize()?;
         }
-        seconds.push(started.elapsed().as_secs_f64());
-    }
-    seconds.remove(0);
+        Ok::<f64, Error>(started.elapsed().as_secs_f64())
+    };
+    let before = (workload.seconds_at_roof)()?;
+    device.ledger().reset_peak();
+    timed_run()?;
+    let mut seconds = (0..options.repeat.max(1)).map(|_| timed_run()).collect::<Result<Vec<_>>>()?;
     seconds.sort_by(f64::total_cmp);
-    let median = seconds[seconds.len() / 2];
     let peak_bytes = device.ledger().usage().peak;
     let after = (workload.seconds_at_roof)()?;
+    let profile = options.profile.then(|| {
+        let (seconds, times) = op_times::record(timed_run);
+        Ok::<_, Error>((seconds?, times))
+    });
     let at_roof = before.zip(after).map(|(before, after)| before.min(after));
+    let rate = |seconds: f64| workload.tokens as f64 / seconds;
     Ok(WorkloadThroughput {
         name: workload.name,
-        tokens_per_s: workload.tokens as f64 / median,
-        roof_tokens_per_s: at_roof.map(|at_roof| workload.tokens as f64 / at_roof),
+        tokens_per_s: rate(seconds[seconds.len() / 2]),
+        spread: [rate(seconds[seconds.len() - 1]), rate(seconds[0])],
+        runs: seconds.len(),
+        roof_tokens_per_s: at_roof.map(rate),
         peak_bytes,
         planned_bytes: workload.planned,
+        profile: profile.transpose()?,
     })
 }
 

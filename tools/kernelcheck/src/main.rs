@@ -6,7 +6,6 @@
 mod check;
 #[cfg(feature = "emulator")]
 mod counters;
-mod csv;
 mod list;
 #[cfg(feature = "emulator")]
 mod predict;
@@ -17,7 +16,7 @@ use clap::{Parser, Subcommand};
 use codelsi_engine::Result;
 #[cfg(feature = "emulator")]
 use codelsi_engine::{DType, Error};
-use codelsi_launch::{DeviceChoice, help, title};
+use codelsi_launch::{DeviceChoice, csv, help, title};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,8 +29,7 @@ struct KernelcheckArgs {
     command: KernelcheckCommand,
     #[arg(long, global = true, help = help::JSON)]
     json: bool,
-    /// Also write the rows of the result as comma-separated values
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help = help::CSV, value_name = "FILE")]
     csv: Option<PathBuf>,
 }
 

@@ -15,4 +15,5 @@ pub const LAYOUT: &str = "Model across the ranks: replicate = data parallel (DDP
 pub const TIMEOUT: &str = "Seconds that a rank waits for the others before the run ends\n\
     [default: CODELSI_TIMEOUT, or 600]";
 
+pub const CSV: &str = "Also write the rows of the result as comma-separated values";
 pub const JSON: &str = "Print the result as one JSON object, the last line of stdout";

@@ -2,10 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod csv;
 mod device;
 mod environment;
 pub mod help;
 mod ranks;
+mod threads;
 
 pub use device::{DeviceChoice, title};
-pub use ranks::{RankOptions, on_all_ranks, thread_pool};
+pub use ranks::{RankOptions, on_all_ranks};
+pub use threads::start_threads;

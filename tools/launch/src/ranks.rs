@@ -2,6 +2,7 @@
 
 use crate::device::DeviceChoice;
 use crate::environment::{ProcessRank, process_rank};
+use crate::threads::on_share_of_threads;
 use codelsi_engine::comm::{HostComm, NcclComm, Rendezvous, Sockets, TIMEOUT, UniqueId};
 use codelsi_engine::cuda::Cuda;
 use codelsi_engine::{At, Comm, Device, Error, Rank, Result, Solo, Threads};
@@ -144,7 +145,7 @@ impl RankOptions {
                     }
                     false => host.clone(),
                 };
-                thread_pool(local_world)?.install(|| f(Rank { device, comm }))
+                on_share_of_threads(local_world, || f(Rank { device, comm }))
             };
             run_contained(&*host, run, |_| ())
         };
@@ -153,7 +154,8 @@ impl RankOptions {
     }
 }
 
-/// Runs `f` on every rank at once, each with its share of the cores. When one fails, in whatever way, the others end too.
+/// Runs `f` on every rank at once, each with its share of the threads; a rank alone runs on the caller's. When one fails, in
+/// whatever way, the others end too.
 ///
 /// # Errors
 /// That of the first rank to fail, with its number.
@@ -162,13 +164,16 @@ pub fn on_all_ranks<R: Send, T: Send>(
     f: impl Fn(R) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
     let world = ranks.len();
+    if world == 1 {
+        return ranks.into_iter().map(|(comm, place)| run_contained(&*comm, || f(place), |_| ())).collect();
+    }
     let first: Mutex<Option<Error>> = Mutex::default();
     let fail = |rank: usize, e: &Error| {
         let mut first = first.lock().unwrap_or_else(|e| e.into_inner());
         first.get_or_insert(e.clone().at(format!("rank {rank}")));
     };
     let one = |rank: usize, comm: Arc<dyn Comm>, place: R| {
-        run_contained(&*comm, || thread_pool(world)?.install(|| f(place)), |e| fail(rank, e)).ok()
+        run_contained(&*comm, || on_share_of_threads(world, || f(place)), |e| fail(rank, e)).ok()
     };
     let one = &one;
     let results: Option<Vec<T>> = std::thread::scope(|scope| {
@@ -200,13 +205,6 @@ fn run_contained<T>(
 fn panic_message(panic: &Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
     panic.downcast_ref::<String>().cloned().or(text).unwrap_or_default()
-}
-
-/// Returns a pool of the threads for the CPU work of one of `world` ranks on this machine.
-pub fn thread_pool(world: usize) -> Result<rayon::ThreadPool> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads((cores / world).max(1));
-    pool.build().map_err(|e| Error::new(e.to_string()))
 }
 
 /// Opens the device of one of `world` ranks in this process.

@@ -2,10 +2,10 @@
 //! ascending.
 //!
 //! Because the sum of an element is one chain of multiply-adds in ascending k, its bits depend neither on the number
-//! of rows in the tile nor on where K was cut into blocks.
+//! of rows in the tile nor on where K was cut into blocks, nor on how B's words were stored.
 
+use super::lanes::{Avx2, Avx512, Format, Lanes, Pairs, Portable, Wide, Widened};
 use crate::simd::SimdLevel;
-use std::arch::x86_64::*;
 
 /// Columns of a packed panel of B.
 pub(crate) const NR: usize = 32;
@@ -21,15 +21,25 @@ pub(crate) enum WordFormat {
     Bf16Pair,
 }
 
-/// Computes `c += a · b` over `steps` words along k.
+impl WordFormat {
+    /// Returns the number of steps of k in one word.
+    pub(crate) fn k_per_word(self) -> usize {
+        match self {
+            WordFormat::F32 => 1,
+            WordFormat::Bf16Pair => 2,
+        }
+    }
+}
+
+/// Computes `c += a · b` over `steps` words of B along k.
 ///
 /// # Safety
 /// For a tile of `rows` by `columns`: `a` holds `rows` rows of [`KC_WORDS`] words, `b` holds `steps` rows of
-/// `columns` words, [`NR`] apart, `c` holds `rows` rows of `columns` values, `ldc` apart; `steps <= KC_WORDS`;
-/// and the machine has the instruction set that the micro-kernel was selected for.
+/// `columns` words, [`NR`] apart, `c` holds `rows` rows of `columns` values, `ldc` apart; `steps` words of B meet at most
+/// [`KC_WORDS`] of A; and the machine has the instruction set that the micro-kernel was selected for.
 type MicroKernel = unsafe fn(steps: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize);
 
-/// The micro-kernels of one instruction set and word format.
+/// The micro-kernels of one instruction set and pair of word formats.
 pub(crate) struct MicroKernels {
     columns: usize,
     /// Micro-kernel `i` computes `i + 1` rows.
@@ -37,14 +47,24 @@ pub(crate) struct MicroKernels {
 }
 
 impl MicroKernels {
-    /// Selects the widest micro-kernels that `level` runs. [`WordFormat::Bf16Pair`] needs [`SimdLevel::Avx512Bf16`].
-    pub(crate) fn select(level: SimdLevel, format: WordFormat) -> &'static MicroKernels {
-        match (format, level) {
-            (WordFormat::Bf16Pair, _) => &BF16_AVX512,
-            (WordFormat::F32, SimdLevel::Avx512 | SimdLevel::Avx512Bf16) => &F32_AVX512,
-            (WordFormat::F32, SimdLevel::Avx2) => &F32_AVX2,
-            (WordFormat::F32, SimdLevel::Portable) => &F32_PORTABLE,
+    /// Selects the widest micro-kernels that `level` runs for words of A and of B: F32 with F32, pairs with pairs, or
+    /// F32 with pairs, which are widened as they are read. Pairs of A need [`SimdLevel::Avx512Bf16`].
+    pub(crate) fn select(level: SimdLevel, a: WordFormat, b: WordFormat) -> &'static MicroKernels {
+        use WordFormat::{Bf16Pair, F32};
+        match (a, b, level) {
+            (Bf16Pair, ..) => &PAIRS_AVX512,
+            (F32, F32, SimdLevel::Avx512 | SimdLevel::Avx512Bf16) => &F32_AVX512,
+            (F32, F32, SimdLevel::Avx2) => &F32_AVX2,
+            (F32, F32, SimdLevel::Portable) => &F32_PORTABLE,
+            (F32, Bf16Pair, SimdLevel::Avx512 | SimdLevel::Avx512Bf16) => &WIDENED_AVX512,
+            (F32, Bf16Pair, SimdLevel::Avx2) => &WIDENED_AVX2,
+            (F32, Bf16Pair, SimdLevel::Portable) => &WIDENED_PORTABLE,
         }
+    }
+
+    /// Rows of the largest tile.
+    pub(crate) fn max_rows(&self) -> usize {
+        self.by_rows.len()
     }
 
     /// Computes `c += a · b` for `rows` by [`NR`], one register tile after the other.
@@ -72,72 +92,70 @@ impl MicroKernels {
     }
 }
 
-static BF16_AVX512: MicroKernels = MicroKernels {
+static PAIRS_AVX512: MicroKernels = MicroKernels {
     columns: 32,
     by_rows: &[
-        bf16_avx512::<1>,
-        bf16_avx512::<2>,
-        bf16_avx512::<3>,
-        bf16_avx512::<4>,
-        bf16_avx512::<5>,
-        bf16_avx512::<6>,
-        bf16_avx512::<7>,
-        bf16_avx512::<8>,
-        bf16_avx512::<9>,
-        bf16_avx512::<10>,
-        bf16_avx512::<11>,
-        bf16_avx512::<12>,
+        avx512_bf16::<1>,
+        avx512_bf16::<2>,
+        avx512_bf16::<3>,
+        avx512_bf16::<4>,
+        avx512_bf16::<5>,
+        avx512_bf16::<6>,
+        avx512_bf16::<7>,
+        avx512_bf16::<8>,
+        avx512_bf16::<9>,
+        avx512_bf16::<10>,
+        avx512_bf16::<11>,
+        avx512_bf16::<12>,
     ],
 };
 
-static F32_AVX512: MicroKernels = MicroKernels {
-    columns: 32,
-    by_rows: &[
-        f32_avx512::<1>,
-        f32_avx512::<2>,
-        f32_avx512::<3>,
-        f32_avx512::<4>,
-        f32_avx512::<5>,
-        f32_avx512::<6>,
-        f32_avx512::<7>,
-        f32_avx512::<8>,
-        f32_avx512::<9>,
-        f32_avx512::<10>,
-        f32_avx512::<11>,
-        f32_avx512::<12>,
-    ],
-};
-
+static F32_AVX512: MicroKernels = MicroKernels { columns: 32, by_rows: &avx512_by_rows::<Wide>() };
+static WIDENED_AVX512: MicroKernels = MicroKernels { columns: 32, by_rows: &avx512_by_rows::<Widened>() };
 static F32_AVX2: MicroKernels = MicroKernels {
     columns: 16,
-    by_rows: &[f32_avx2::<1>, f32_avx2::<2>, f32_avx2::<3>, f32_avx2::<4>, f32_avx2::<5>, f32_avx2::<6>],
+    by_rows: &[
+        avx2::<Wide, 1>,
+        avx2::<Wide, 2>,
+        avx2::<Wide, 3>,
+        avx2::<Wide, 4>,
+        avx2::<Wide, 5>,
+        avx2::<Wide, 6>,
+    ],
 };
+// Of sixteen registers, six rows would leave too few for widened words.
+static WIDENED_AVX2: MicroKernels = MicroKernels {
+    columns: 16,
+    by_rows: &[
+        avx2::<Widened, 1>,
+        avx2::<Widened, 2>,
+        avx2::<Widened, 3>,
+        avx2::<Widened, 4>,
+        avx2::<Widened, 5>,
+    ],
+};
+static F32_PORTABLE: MicroKernels = MicroKernels { columns: 8, by_rows: &[portable::<Wide>] };
+static WIDENED_PORTABLE: MicroKernels = MicroKernels { columns: 8, by_rows: &[portable::<Widened>] };
 
-static F32_PORTABLE: MicroKernels = MicroKernels { columns: 8, by_rows: &[f32_portable] };
-
-/// Returns `acc + x · b`, each word an f32.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn fma(acc: __m512, x: __m512i, b: __m512i) -> __m512 {
-    _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(b), acc)
+const fn avx512_by_rows<F: Format<Avx512>>() -> [MicroKernel; 12] {
+    [
+        avx512::<F, 1>,
+        avx512::<F, 2>,
+        avx512::<F, 3>,
+        avx512::<F, 4>,
+        avx512::<F, 5>,
+        avx512::<F, 6>,
+        avx512::<F, 7>,
+        avx512::<F, 8>,
+        avx512::<F, 9>,
+        avx512::<F, 10>,
+        avx512::<F, 11>,
+        avx512::<F, 12>,
+    ]
 }
 
-/// Returns `acc + x · b`, each word a pair of bf16 whose dot product is added.
-#[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn dot(acc: __m512, x: __m512i, b: __m512i) -> __m512 {
-    _mm512_dpbf16_ps(acc, pairs(x), pairs(b))
-}
-
-/// Reinterprets words as pairs of bf16.
-#[inline(always)]
-fn pairs(words: __m512i) -> __m512bh {
-    // SAFETY: both are 64 bytes of plain data.
-    unsafe { std::mem::transmute::<__m512i, __m512bh>(words) }
-}
-
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn bf16_avx512<const ROWS: usize>(
+unsafe fn avx512_bf16<const ROWS: usize>(
     steps: usize,
     a: *const u32,
     b: *const u32,
@@ -145,88 +163,68 @@ unsafe fn bf16_avx512<const ROWS: usize>(
     ldc: usize,
 ) {
     // SAFETY: the contract of [`MicroKernel`].
-    unsafe {
-        let mut acc = [[_mm512_setzero_ps(); 2]; ROWS];
-        for (m, acc) in acc.iter_mut().enumerate() {
-            *acc = [_mm512_loadu_ps(c.add(m * ldc)), _mm512_loadu_ps(c.add(m * ldc + 16))];
-        }
-        for k in 0..steps {
-            let b = b.add(k * NR);
-            let b = [pairs(_mm512_loadu_si512(b.cast())), pairs(_mm512_loadu_si512(b.add(16).cast()))];
-            for (m, acc) in acc.iter_mut().enumerate() {
-                let x = pairs(_mm512_set1_epi32(*a.add(m * KC_WORDS + k) as i32));
-                acc[0] = _mm512_dpbf16_ps(acc[0], x, b[0]);
-                acc[1] = _mm512_dpbf16_ps(acc[1], x, b[1]);
-            }
-        }
-        for (m, acc) in acc.iter().enumerate() {
-            _mm512_storeu_ps(c.add(m * ldc), acc[0]);
-            _mm512_storeu_ps(c.add(m * ldc + 16), acc[1]);
-        }
-    }
+    unsafe { tile::<Avx512, Pairs, ROWS>(steps, a, b, c, ldc) }
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn f32_avx512<const ROWS: usize>(steps: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize) {
-    let (a, b) = (a.cast::<f32>(), b.cast::<f32>());
+unsafe fn avx512<F: Format<Avx512>, const ROWS: usize>(
+    steps: usize,
+    a: *const u32,
+    b: *const u32,
+    c: *mut f32,
+    ldc: usize,
+) {
     // SAFETY: the contract of [`MicroKernel`].
-    unsafe {
-        let mut acc = [[_mm512_setzero_ps(); 2]; ROWS];
-        for (m, acc) in acc.iter_mut().enumerate() {
-            *acc = [_mm512_loadu_ps(c.add(m * ldc)), _mm512_loadu_ps(c.add(m * ldc + 16))];
-        }
-        for k in 0..steps {
-            let b = [_mm512_loadu_ps(b.add(k * NR)), _mm512_loadu_ps(b.add(k * NR + 16))];
-            for (m, acc) in acc.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*a.add(m * KC_WORDS + k));
-                acc[0] = _mm512_fmadd_ps(x, b[0], acc[0]);
-                acc[1] = _mm512_fmadd_ps(x, b[1], acc[1]);
-            }
-        }
-        for (m, acc) in acc.iter().enumerate() {
-            _mm512_storeu_ps(c.add(m * ldc), acc[0]);
-            _mm512_storeu_ps(c.add(m * ldc + 16), acc[1]);
-        }
-    }
+    unsafe { tile::<Avx512, F, ROWS>(steps, a, b, c, ldc) }
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn f32_avx2<const ROWS: usize>(steps: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize) {
-    let (a, b) = (a.cast::<f32>(), b.cast::<f32>());
+unsafe fn avx2<F: Format<Avx2>, const ROWS: usize>(
+    steps: usize,
+    a: *const u32,
+    b: *const u32,
+    c: *mut f32,
+    ldc: usize,
+) {
     // SAFETY: the contract of [`MicroKernel`].
+    unsafe { tile::<Avx2, F, ROWS>(steps, a, b, c, ldc) }
+}
+
+unsafe fn portable<F: Format<Portable>>(steps: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize) {
+    // SAFETY: the contract of [`MicroKernel`].
+    unsafe { tile::<Portable, F, 1>(steps, a, b, c, ldc) }
+}
+
+/// The micro-kernel of all instruction sets and formats: two vectors of columns.
+///
+/// # Safety
+/// The contract of [`MicroKernel`]; the caller is compiled for the instruction set of `L` and `F`.
+#[inline(always)]
+unsafe fn tile<L: Lanes, F: Format<L>, const ROWS: usize>(
+    steps: usize,
+    a: *const u32,
+    b: *const u32,
+    c: *mut f32,
+    ldc: usize,
+) {
+    // SAFETY: guaranteed by the caller.
     unsafe {
-        let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
+        let mut acc = [[L::load(c); 2]; ROWS];
         for (m, acc) in acc.iter_mut().enumerate() {
-            *acc = [_mm256_loadu_ps(c.add(m * ldc)), _mm256_loadu_ps(c.add(m * ldc + 8))];
+            *acc = [L::load(c.add(m * ldc)), L::load(c.add(m * ldc + L::LANES))];
         }
         for k in 0..steps {
-            let b = [_mm256_loadu_ps(b.add(k * NR)), _mm256_loadu_ps(b.add(k * NR + 8))];
+            let b = b.add(k * NR).cast();
+            let b = [L::load(b), L::load(b.add(L::LANES))];
             for (m, acc) in acc.iter_mut().enumerate() {
-                let x = _mm256_set1_ps(*a.add(m * KC_WORDS + k));
-                acc[0] = _mm256_fmadd_ps(x, b[0], acc[0]);
-                acc[1] = _mm256_fmadd_ps(x, b[1], acc[1]);
+                let a = a.add(m * KC_WORDS + k * F::A_WORDS);
+                acc[0] = F::fold(acc[0], a, b[0]);
+                acc[1] = F::fold(acc[1], a, b[1]);
             }
         }
         for (m, acc) in acc.iter().enumerate() {
-            _mm256_storeu_ps(c.add(m * ldc), acc[0]);
-            _mm256_storeu_ps(c.add(m * ldc + 8), acc[1]);
+            L::store(c.add(m * ldc), acc[0]);
+            L::store(c.add(m * ldc + L::LANES), acc[1]);
         }
-    }
-}
-
-unsafe fn f32_portable(steps: usize, a: *const u32, b: *const u32, c: *mut f32, _: usize) {
-    // SAFETY: the contract of [`MicroKernel`]; words of this format are f32, and one row needs no `ldc`.
-    unsafe {
-        let c = std::slice::from_raw_parts_mut(c, 8);
-        let mut acc = [0.0f32; 8];
-        acc.copy_from_slice(c);
-        for k in 0..steps {
-            let x = f32::from_bits(*a.add(k));
-            let b = std::slice::from_raw_parts(b.add(k * NR), 8);
-            for (acc, b) in acc.iter_mut().zip(b) {
-                *acc += x * f32::from_bits(*b);
-            }
-        }
-        c.copy_from_slice(&acc);
     }
 }

@@ -2,6 +2,7 @@
 //! rounded, paired, transposed and zero-padded as needed.
 
 use super::micro::{KC_WORDS, NR, WordFormat};
+use super::panels::Panels;
 use super::transpose::{
     LoadF32, LoadPairs, LoadRounded, LoadRoundedPairs, LoadWidened, LoadWords, RowGroup, bf16_bits, round,
     transpose,
@@ -18,6 +19,8 @@ pub struct Matrix<'a> {
     pub data: Elements<'a>,
     pub outer_stride: usize,
     pub k_stride: usize,
+    /// The same elements in panels, where a weight keeps them.
+    pub panels: Option<Panels<'a>>,
 }
 
 /// Elements of an operand, in their storage type.
@@ -40,12 +43,12 @@ impl Elements<'_> {
 impl<'a> Matrix<'a> {
     /// A view of `(outer, k)` in row-major order with leading dimension `stride`: k is contiguous.
     pub fn k_major(data: Elements<'a>, stride: usize) -> Self {
-        Matrix { data, outer_stride: stride, k_stride: 1 }
+        Matrix { data, outer_stride: stride, k_stride: 1, panels: None }
     }
 
     /// A view of `(k, outer)` in row-major order with leading dimension `stride`: the outer index is contiguous.
     pub fn mn_major(data: Elements<'a>, stride: usize) -> Self {
-        Matrix { data, outer_stride: 1, k_stride: stride }
+        Matrix { data, outer_stride: 1, k_stride: stride, panels: None }
     }
 }
 
@@ -68,16 +71,8 @@ impl Precision {
     }
 }
 
-/// Returns the number of steps of k in one word.
-pub(crate) fn k_per_word(format: WordFormat) -> usize {
-    match format {
-        WordFormat::F32 => 1,
-        WordFormat::Bf16Pair => 2,
-    }
-}
-
-/// The part of an operand that is packed at once: `count` outer indices from `outer`, `steps` words along k from `k`,
-/// of an operand that is `depth` deep.
+/// A part of an operand: `count` outer indices from `outer`, `steps` words along k from `k`, of an operand that is `depth`
+/// deep.
 #[derive(Clone, Copy)]
 pub(crate) struct PackWindow {
     pub outer: usize,
@@ -85,6 +80,17 @@ pub(crate) struct PackWindow {
     pub k: usize,
     pub steps: usize,
     pub depth: usize,
+}
+
+impl PackWindow {
+    /// Returns the parts of at most [`KC_WORDS`] words along k, in order.
+    pub(super) fn blocks(self, format: WordFormat) -> impl Iterator<Item = PackWindow> {
+        (0..self.steps).step_by(KC_WORDS).map(move |step| PackWindow {
+            k: self.k + step * format.k_per_word(),
+            steps: (self.steps - step).min(KC_WORDS),
+            ..self
+        })
+    }
 }
 
 /// Conversion of elements to a packed word.
@@ -127,40 +133,44 @@ impl PackWord for PackPair {
 
 /// Packs rows of A into `dst` `(count, KC_WORDS)`.
 pub(crate) fn pack_a(dst: &mut [u32], a: &Matrix, w: PackWindow, precision: Precision) {
-    if a.k_stride != 1 && level() >= SimdLevel::Avx512 {
+    if level() >= SimdLevel::Avx512 {
         // SAFETY: the machine has AVX-512.
-        return unsafe { pack_a_transposed(dst, a, w, precision) };
+        return unsafe {
+            match a.k_stride == 1 {
+                true => pack_a_rows(dst, a, w, precision),
+                false => pack_a_transposed(dst, a, w, precision),
+            }
+        };
     }
     let index = |outer: usize, step: usize| outer * KC_WORDS + step;
-    match (a.data, precision, precision.format()) {
-        (Elements::F32(x), Precision::F32, _) => pack_scalar::<_, PackF32>(dst, x, a, w, index),
-        (Elements::BF16(x), Precision::F32, _) => pack_scalar::<_, PackF32>(dst, x, a, w, index),
-        (Elements::BF16(x), _, WordFormat::Bf16Pair) if a.k_stride == 1 => pack_a_pairs(dst, x, a, w),
-        (Elements::F32(x), _, WordFormat::Bf16Pair) => pack_scalar::<_, PackPair>(dst, x, a, w, index),
-        (Elements::BF16(x), _, WordFormat::Bf16Pair) => pack_scalar::<_, PackPair>(dst, x, a, w, index),
-        (Elements::F32(x), ..) => pack_scalar::<_, PackRounded>(dst, x, a, w, index),
-        (Elements::BF16(x), ..) => pack_scalar::<_, PackF32>(dst, x, a, w, index),
+    match (a.data, precision) {
+        (Elements::F32(x), Precision::F32) => pack_scalar::<_, PackF32>(dst, x, a, w, index),
+        (Elements::F32(x), Precision::BF16) => pack_scalar::<_, PackRounded>(dst, x, a, w, index),
+        (Elements::BF16(x), _) => pack_scalar::<_, PackF32>(dst, x, a, w, index),
     }
 }
 
-/// Packs one panel of B into `dst` `(steps, NR)`; columns beyond `count` become zero.
-pub(crate) fn pack_b(dst: &mut [u32], b: &Matrix, w: PackWindow, precision: Precision) {
-    if b.k_stride == 1 && level() >= SimdLevel::Avx512 {
-        // SAFETY: the machine has AVX-512 (bf16 conversions are used for pairs alone, which imply them).
-        return unsafe { pack_b_transposed(dst, b, w, precision) };
+/// Packs one panel of B into `dst` `(steps, NR)`, as words of `format`; columns beyond `count` become zero.
+pub(crate) fn pack_b(dst: &mut [u32], b: &Matrix, w: PackWindow, precision: Precision, format: WordFormat) {
+    if level() >= SimdLevel::Avx512 {
+        // SAFETY: the machine has AVX-512.
+        return unsafe {
+            match b.k_stride == 1 {
+                true => pack_b_transposed(dst, b, w, precision, format),
+                false => pack_b_across(dst, b, w, precision, format),
+            }
+        };
     }
     if w.count < NR {
         dst[..w.steps * NR].fill(0);
     }
     let index = |outer: usize, step: usize| step * NR + outer;
-    match (b.data, precision, precision.format()) {
-        (Elements::F32(x), Precision::F32, _) => pack_scalar::<_, PackF32>(dst, x, b, w, index),
-        (Elements::F32(x), _, WordFormat::Bf16Pair) => pack_scalar::<_, PackPair>(dst, x, b, w, index),
-        (Elements::BF16(x), Precision::BF16, WordFormat::Bf16Pair) => {
-            pack_scalar::<_, PackPair>(dst, x, b, w, index)
-        }
-        (Elements::F32(x), ..) => pack_scalar::<_, PackRounded>(dst, x, b, w, index),
-        (Elements::BF16(x), ..) => pack_scalar::<_, PackF32>(dst, x, b, w, index),
+    match (b.data, format, precision) {
+        (Elements::F32(x), WordFormat::F32, Precision::F32) => pack_scalar::<_, PackF32>(dst, x, b, w, index),
+        (Elements::F32(x), WordFormat::F32, _) => pack_scalar::<_, PackRounded>(dst, x, b, w, index),
+        (Elements::F32(x), WordFormat::Bf16Pair, _) => pack_scalar::<_, PackPair>(dst, x, b, w, index),
+        (Elements::BF16(x), WordFormat::F32, _) => pack_scalar::<_, PackF32>(dst, x, b, w, index),
+        (Elements::BF16(x), WordFormat::Bf16Pair, _) => pack_scalar::<_, PackPair>(dst, x, b, w, index),
     }
 }
 
@@ -204,14 +214,36 @@ fn pack_scalar<T: Storage, W: PackWord>(
     );
 }
 
-/// Packs K-major bf16 rows of A by copying: they are pairs already.
-fn pack_a_pairs(dst: &mut [u32], x: &[bf16], op: &Matrix, w: PackWindow) {
+/// Packs K-major rows of A: converted as they are copied.
+///
+/// # Safety
+/// The machine has AVX-512.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn pack_a_rows(dst: &mut [u32], a: &Matrix, w: PackWindow, precision: Precision) {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        match (a.data, precision.format(), precision) {
+            (Elements::F32(x), WordFormat::F32, Precision::F32) => copy_rows::<LoadF32>(dst, x, a, w),
+            (Elements::F32(x), WordFormat::F32, Precision::BF16) => copy_rows::<LoadRounded>(dst, x, a, w),
+            (Elements::BF16(x), WordFormat::F32, _) => copy_rows::<LoadWidened>(dst, x, a, w),
+            (Elements::BF16(x), WordFormat::Bf16Pair, _) => copy_rows::<LoadPairs>(dst, x, a, w),
+            (Elements::F32(x), WordFormat::Bf16Pair, _) => copy_rows::<LoadRoundedPairs>(dst, x, a, w),
+        }
+    }
+}
+
+/// # Safety
+/// The caller is compiled for AVX-512.
+#[inline(always)]
+unsafe fn copy_rows<L: LoadWords>(dst: &mut [u32], x: &[L::Element], a: &Matrix, w: PackWindow) {
     for outer in 0..w.count {
-        let x = &x[(w.outer + outer) * op.outer_stride + w.k..];
-        let row = &mut dst[outer * KC_WORDS..][..w.steps];
-        let available = (w.depth - w.k).min(2 * w.steps);
-        *row.last_mut().expect("a window has a step") = 0; // the odd half where the depth is odd
-        bytemuck::cast_slice_mut::<u32, bf16>(row)[..available].copy_from_slice(&x[..available]);
+        let row = &x[(w.outer + outer) * a.outer_stride + w.k..][..w.depth - w.k];
+        let dst = &mut dst[outer * KC_WORDS..][..KC_WORDS];
+        for (step, dst) in dst.chunks_exact_mut(16).enumerate().take(w.steps.div_ceil(16)) {
+            let row = &row[step * L::ELEMENTS..];
+            // SAFETY: the load is masked to the row, and sixteen words follow in `dst`.
+            unsafe { _mm512_storeu_si512(dst.as_mut_ptr().cast(), L::words(row.as_ptr(), row.len())) };
+        }
     }
 }
 
@@ -220,10 +252,16 @@ fn pack_a_pairs(dst: &mut [u32], x: &[bf16], op: &Matrix, w: PackWindow) {
 /// # Safety
 /// The machine has AVX-512.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn pack_b_transposed(dst: &mut [u32], b: &Matrix, w: PackWindow, precision: Precision) {
+unsafe fn pack_b_transposed(
+    dst: &mut [u32],
+    b: &Matrix,
+    w: PackWindow,
+    precision: Precision,
+    format: WordFormat,
+) {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        match (b.data, precision.format(), precision) {
+        match (b.data, format, precision) {
             (Elements::F32(x), WordFormat::F32, Precision::F32) => transpose_blocks::<LoadF32>(dst, x, b, w),
             (Elements::F32(x), WordFormat::F32, Precision::BF16) => {
                 transpose_blocks::<LoadRounded>(dst, x, b, w)
@@ -253,6 +291,30 @@ unsafe fn transpose_blocks<L: LoadWords>(dst: &mut [u32], x: &[L::Element], b: &
     }
 }
 
+/// Packs a panel of an N-major B: rows of k are copied, or two of them interleaved.
+///
+/// # Safety
+/// The machine has AVX-512.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn pack_b_across(
+    dst: &mut [u32],
+    b: &Matrix,
+    w: PackWindow,
+    precision: Precision,
+    format: WordFormat,
+) {
+    for (step, row) in dst.chunks_exact_mut(NR).enumerate().take(w.steps) {
+        for group in (0..NR).step_by(16) {
+            let (k, first) = (w.k + step * format.k_per_word(), group.min(w.count));
+            let columns = (w.count - first).min(16);
+            // SAFETY: `columns` elements follow in each row of k below `depth`; loads are masked to them.
+            let words = unsafe { load_across(b, w.outer + first, k, w.depth, columns, precision, format) };
+            // SAFETY: sixteen words of a row of the panel.
+            unsafe { _mm512_storeu_si512(row[group..][..16].as_mut_ptr().cast(), words) };
+        }
+    }
+}
+
 /// Packs rows of an M-major A: 16 by 16 words at a time, transposed in registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn pack_a_transposed(dst: &mut [u32], a: &Matrix, w: PackWindow, precision: Precision) {
@@ -262,9 +324,9 @@ unsafe fn pack_a_transposed(dst: &mut [u32], a: &Matrix, w: PackWindow, precisio
         for step in (0..w.steps).step_by(16) {
             let mut block = [_mm512_setzero_si512(); 16];
             for (i, words) in block.iter_mut().enumerate().take(w.steps - step) {
-                let k = w.k + (step + i) * k_per_word(format);
+                let k = w.k + (step + i) * format.k_per_word();
                 // SAFETY: `rows` elements follow in each row of k below `depth`; loads are masked to them.
-                *words = unsafe { load_across(a, w.outer + outer, k, w.depth, rows, precision) };
+                *words = unsafe { load_across(a, w.outer + outer, k, w.depth, rows, precision, format) };
             }
             // SAFETY: compiled for AVX-512, as this function is.
             let block = unsafe { transpose(block) };
@@ -277,11 +339,11 @@ unsafe fn pack_a_transposed(dst: &mut [u32], a: &Matrix, w: PackWindow, precisio
     }
 }
 
-/// Returns the words at `k` of up to 16 outer indices, which are contiguous in memory.
+/// Returns the words at `k` of up to 16 outer indices, which are contiguous in memory; zero beyond them.
 ///
 /// # Safety
-/// `count` elements from `outer` are inside every row of k below `depth`; the machine has AVX-512.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+/// `count` elements from `outer` are inside every row of k below `depth`; the caller is compiled for AVX-512.
+#[inline(always)]
 unsafe fn load_across(
     op: &Matrix,
     outer: usize,
@@ -289,20 +351,27 @@ unsafe fn load_across(
     depth: usize,
     count: usize,
     precision: Precision,
+    format: WordFormat,
 ) -> __m512i {
+    let at = |k: usize| k * op.k_stride + outer;
     // SAFETY: guaranteed by the caller.
-    let load = |k: usize| unsafe {
-        match op.data {
-            Elements::F32(x) => LoadF32::words(x[k * op.k_stride + outer..][..count].as_ptr(), count),
-            Elements::BF16(x) => LoadWidened::words(x[k * op.k_stride + outer..][..count].as_ptr(), count),
-        }
-    };
-    match (precision.format(), precision) {
-        (WordFormat::F32, Precision::F32) => load(k),
-        (WordFormat::F32, Precision::BF16) => round(load(k)),
-        (WordFormat::Bf16Pair, _) => {
-            let odd = if k + 1 < depth { round(load(k + 1)) } else { _mm512_setzero_si512() };
-            _mm512_or_si512(bf16_bits(load(k)), odd)
+    unsafe {
+        match (op.data, format) {
+            (Elements::F32(x), WordFormat::F32) => match precision {
+                Precision::F32 => LoadF32::words(x[at(k)..][..count].as_ptr(), count),
+                Precision::BF16 => LoadRounded::words(x[at(k)..][..count].as_ptr(), count),
+            },
+            (Elements::BF16(x), WordFormat::F32) => LoadWidened::words(x[at(k)..][..count].as_ptr(), count),
+            (Elements::F32(x), WordFormat::Bf16Pair) => {
+                let row = |k: usize| LoadF32::words(x[at(k)..][..count].as_ptr(), count);
+                let odd = if k + 1 < depth { round(row(k + 1)) } else { _mm512_setzero_si512() };
+                _mm512_or_si512(bf16_bits(row(k)), odd)
+            }
+            (Elements::BF16(x), WordFormat::Bf16Pair) => {
+                let row = |k: usize| LoadWidened::words(x[at(k)..][..count].as_ptr(), count);
+                let odd = if k + 1 < depth { row(k + 1) } else { _mm512_setzero_si512() };
+                _mm512_or_si512(_mm512_srli_epi32::<16>(row(k)), odd)
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 //! more than the arithmetic. B is transposed in registers and multiplied at once; an element is the same chain of
 //! multiply-adds as in a micro-kernel.
 
-use super::micro::{KC_WORDS, NR, WordFormat, dot, fma};
+use super::lanes::{Avx512, Format, Pairs, Wide};
+use super::micro::{KC_WORDS, NR, WordFormat};
 use super::pack::{Elements, Matrix, PackWindow, Precision};
 use super::transpose::{LoadF32, LoadPairs, LoadWidened, LoadWords, RowGroup};
 use crate::simd::{SimdLevel, level};
@@ -11,15 +12,16 @@ use std::arch::x86_64::*;
 /// Rows of A up to which a product is skinny.
 const MAX_ROWS: usize = 4;
 
-/// Computes `c += a · b` over consecutive windows along k of at most [`NR`] columns of B.
+/// Computes `c += a · b` over a window of at most [`NR`] columns of B.
 ///
 /// # Safety
-/// For each window in turn, `a` holds as many rows of [`KC_WORDS`] words as the function was selected for; `c` holds
-/// as many of [`NR`] values, `ldc` apart; and the machine has the instruction set that the function was selected for.
+/// For each [block](PackWindow::blocks) of the window in turn, `a` holds as many rows of [`KC_WORDS`] words as the
+/// function was selected for; `c` holds as many of [`NR`] values, `ldc` apart; and the machine has the instruction set
+/// that the function was selected for.
 ///
 /// # Panics
 /// When B is not in the storage type that the function was selected for.
-type SkinnyKernel = unsafe fn(c: *mut f32, ldc: usize, a: *const u32, b: &Matrix, windows: &[PackWindow]);
+pub(super) type SkinnyKernel = unsafe fn(c: *mut f32, ldc: usize, a: *const u32, b: &Matrix, w: PackWindow);
 
 /// Returns the kernel for `rows` rows of A; `None` where packing serves better or there is none.
 pub(super) fn select(rows: usize, b: &Matrix, precision: Precision) -> Option<SkinnyKernel> {
@@ -42,73 +44,54 @@ pub(super) fn select(rows: usize, b: &Matrix, precision: Precision) -> Option<Sk
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn f32_words<const ROWS: usize>(
-    c: *mut f32,
-    ldc: usize,
-    a: *const u32,
-    b: &Matrix,
-    windows: &[PackWindow],
-) {
+unsafe fn f32_words<const ROWS: usize>(c: *mut f32, ldc: usize, a: *const u32, b: &Matrix, w: PackWindow) {
     let Elements::F32(x) = b.data else { unreachable!("selected for f32") };
     // SAFETY: the contract of [`SkinnyKernel`].
-    unsafe { multiply_windows::<ROWS, LoadF32>(c, ldc, a, x, b, windows, |acc, x, b| fma(acc, x, b)) }
+    unsafe { multiply::<ROWS, LoadF32, Wide>(c, ldc, a, (x, b), w, WordFormat::F32) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn bf16_widened<const ROWS: usize>(
-    c: *mut f32,
-    ldc: usize,
-    a: *const u32,
-    b: &Matrix,
-    windows: &[PackWindow],
-) {
+unsafe fn bf16_widened<const ROWS: usize>(c: *mut f32, ldc: usize, a: *const u32, b: &Matrix, w: PackWindow) {
     let Elements::BF16(x) = b.data else { unreachable!("selected for bf16") };
     // SAFETY: the contract of [`SkinnyKernel`].
-    unsafe { multiply_windows::<ROWS, LoadWidened>(c, ldc, a, x, b, windows, |acc, x, b| fma(acc, x, b)) }
+    unsafe { multiply::<ROWS, LoadWidened, Wide>(c, ldc, a, (x, b), w, WordFormat::F32) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn bf16_pairs<const ROWS: usize>(
-    c: *mut f32,
-    ldc: usize,
-    a: *const u32,
-    b: &Matrix,
-    windows: &[PackWindow],
-) {
+unsafe fn bf16_pairs<const ROWS: usize>(c: *mut f32, ldc: usize, a: *const u32, b: &Matrix, w: PackWindow) {
     let Elements::BF16(x) = b.data else { unreachable!("selected for bf16") };
     // SAFETY: the contract of [`SkinnyKernel`].
-    unsafe { multiply_windows::<ROWS, LoadPairs>(c, ldc, a, x, b, windows, |acc, x, b| dot(acc, x, b)) }
+    unsafe { multiply::<ROWS, LoadPairs, Pairs>(c, ldc, a, (x, b), w, WordFormat::Bf16Pair) }
 }
 
 /// The loop that all kernels share: it reads sixteen columns of B, which are rows of a weight, from end to end before
 /// the next sixteen. More of them at once would be more streams than the processor prefetches.
 ///
 /// # Safety
-/// The contract of [`SkinnyKernel`]; `multiply` may use the instruction set of the caller.
+/// The contract of [`SkinnyKernel`]; the caller is compiled for the instruction set of `F`.
 #[inline(always)]
-unsafe fn multiply_windows<const ROWS: usize, L: LoadWords>(
+unsafe fn multiply<const ROWS: usize, L: LoadWords, F: Format<Avx512>>(
     c: *mut f32,
     ldc: usize,
     a: *const u32,
-    x: &[L::Element],
-    b: &Matrix,
-    windows: &[PackWindow],
-    multiply: impl Fn(__m512, __m512i, __m512i) -> __m512,
+    (x, b): (&[L::Element], &Matrix),
+    w: PackWindow,
+    format: WordFormat,
 ) {
     for group in (0..NR).step_by(16) {
         // SAFETY: guaranteed by the caller.
         unsafe {
             let c_at = |row: usize| c.add(row * ldc + group);
             let mut acc: [__m512; ROWS] = std::array::from_fn(|row| _mm512_loadu_ps(c_at(row)));
-            for (i, w) in windows.iter().enumerate() {
+            for (i, w) in w.blocks(format).enumerate() {
                 let a = |row: usize, k: usize| a.add((i * ROWS + row) * KC_WORDS + k);
-                let rows = RowGroup::<L>::new(x, b, *w, group);
+                let rows = RowGroup::<L>::new(x, b, w, group);
                 let full = w.steps / 16 * 16;
                 for step in (0..full).step_by(16) {
                     let block = rows.transposed(step);
                     for (k, &b) in block.iter().enumerate() {
                         for (row, acc) in acc.iter_mut().enumerate() {
-                            *acc = multiply(*acc, _mm512_set1_epi32(*a(row, step + k) as i32), b);
+                            *acc = F::fold(*acc, a(row, step + k), _mm512_castsi512_ps(b));
                         }
                     }
                 }
@@ -116,7 +99,7 @@ unsafe fn multiply_windows<const ROWS: usize, L: LoadWords>(
                     let block = rows.transposed(full);
                     for (k, &b) in block.iter().enumerate().take(w.steps - full) {
                         for (row, acc) in acc.iter_mut().enumerate() {
-                            *acc = multiply(*acc, _mm512_set1_epi32(*a(row, full + k) as i32), b);
+                            *acc = F::fold(*acc, a(row, full + k), _mm512_castsi512_ps(b));
                         }
                     }
                 }

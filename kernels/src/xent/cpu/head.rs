@@ -1,7 +1,8 @@
 //! Parts that fused losses over a language model's head share on the CPU: the head in chunks of its rows, and tiles of logits.
 
+use crate::gemm::cpu::panels::Panels;
 use crate::gemm::cpu::{AccumulatorInit, Elements, Matrix, Precision, ProductTerm, multiply};
-use crate::gemm::{elements, precision};
+use crate::gemm::{elements, kept_panels, precision};
 use crate::rows::TASK_SIZE;
 use crate::simd::{Storage, vectorize};
 use crate::xent::IGNORE_INDEX;
@@ -17,6 +18,7 @@ pub const VOCAB_CHUNK: usize = 4096;
 /// The rank's rows of the head, and how they are multiplied.
 pub struct LmHead<'a> {
     data: Elements<'a>, // (V, C)
+    panels: Option<Panels<'a>>,
     vocab: usize,
     /// Vocabulary id of its first row.
     pub first: usize,
@@ -28,7 +30,8 @@ impl<'a> LmHead<'a> {
     /// The rows `head` (rows, C), the first of them row `first` of the vocabulary, to be multiplied with `h`.
     pub fn new(head: &'a Tensor, first: usize, h: &Tensor) -> Result<Self> {
         let (vocab, c) = head.shape().as_matrix();
-        Ok(LmHead { data: elements(head)?, vocab, first, c, precision: precision(h) })
+        let (data, panels) = (elements(head)?, kept_panels(head)?);
+        Ok(LmHead { data, panels, vocab, first, c, precision: precision(h) })
     }
 
     /// Returns the chunks of its rows, in order.
@@ -55,7 +58,8 @@ impl<'a> LmHead<'a> {
     pub fn logits(&self, z: &mut [f32], n: usize, x: Elements, chunk: Range<usize>) {
         let size = (n, chunk.len());
         let a = Matrix::k_major(x, self.c);
-        let b = Matrix::k_major(self.rows(chunk), self.c);
+        let panels = self.panels.map(|panels| panels.skip(chunk.start));
+        let b = Matrix { panels, ..Matrix::k_major(self.rows(chunk), self.c) };
         multiply(z, size, AccumulatorInit::Zero, &[ProductTerm { a, b, depth: self.c }], self.precision);
     }
 }

@@ -1,10 +1,15 @@
 //! Help texts of flags that several commands share: one notion has one text. Those of all programs are in `launch`.
 
-pub use codelsi_launch::help::{DEVICE, JSON, LAYOUT, RANKS, RANKS_DEFAULT, TIMEOUT};
+pub use codelsi_launch::help::{CSV, DEVICE, JSON, LAYOUT, RANKS, RANKS_DEFAULT, TIMEOUT};
 
 pub const MODEL: &str = "Model folder in the Hugging Face layout";
 pub const ADAPTER: &str = "Adapter folder in PEFT's layout";
 pub const COMPUTE: &str = "Storage type of activations [default: bf16 for a bf16 checkpoint, else f32]";
+pub const PACK_WEIGHTS: &str = "On the CPU, keep a copy of the weights in the order in which products read them: auto \
+    (where it takes at most a quarter of the available memory), on or off; changes no result";
+pub const THREADS: &str = "Threads of the CPU's work [default: one for each processor]; changes no result";
+pub const DROPOUT: &str = "Dropout probability of the adapter's inputs, at least 0 and below 1; masks realise the nearest \
+    multiple of 1/65536 (0.0500031 for 0.05) [default: 0.05]";
 pub const PROBLEMS: &str = "File of problems in MultiPL-E's form (JSON Lines)";
 pub const AGAINST: &str = "File that nothing may repeat: benchmark problems where rows are made, training rows where problems \
     are made; repeat the flag for more";

@@ -26,6 +26,11 @@ pub fn tokens_or_none() -> Count {
     count(0..=1 << 24)
 }
 
+/// Threads of the CPU's work.
+pub fn threads() -> Count {
+    count(1..=1024)
+}
+
 /// Layers of a model.
 pub fn layers() -> Count {
     count(1..=1000)

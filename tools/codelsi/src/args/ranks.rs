@@ -4,6 +4,7 @@ use crate::args::{DeviceArgs, help};
 use clap::Args;
 use codelsi_experiment::placement::Placement;
 use codelsi_launch::RankOptions;
+use codelsi_model::checkpoint::PackWeights;
 use codelsi_model::parallel::Layout;
 
 /// The ranks of a run and the layout of the model across them.
@@ -15,6 +16,8 @@ pub struct RankArgs {
     ranks: Option<u16>,
     #[arg(long, help = help::LAYOUT, default_value_t)]
     layout: Layout,
+    #[arg(long, help = help::PACK_WEIGHTS, value_name = "WHEN", default_value_t)]
+    pack_weights: PackWeights,
     #[arg(long, help = help::TIMEOUT, value_name = "SECONDS")]
     timeout: Option<f64>,
 }
@@ -27,6 +30,7 @@ impl RankArgs {
             compute: device.compute.map(Into::into),
             ranks: RankOptions { count: self.ranks, timeout: self.timeout },
             layout: self.layout,
+            pack_weights: self.pack_weights,
         }
     }
 }

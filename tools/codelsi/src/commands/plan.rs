@@ -8,7 +8,7 @@ use codelsi_engine::memory::Usage;
 use codelsi_engine::{DType, Device, Error, Label, PlannedComm, Rank, Result};
 use codelsi_launch::DeviceChoice;
 use codelsi_model::adapter::{Adapter, AdapterConfig};
-use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::checkpoint::{Checkpoint, PackWeights};
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig};
 use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::synthetic;
@@ -42,6 +42,9 @@ pub struct PlanArgs {
     ranks: u16,
     #[arg(long, help = help::LAYOUT, default_value_t, help_heading = "Device and ranks")]
     layout: Layout,
+    #[arg(long, help = help::PACK_WEIGHTS, value_name = "WHEN", default_value_t)]
+    #[arg(help_heading = "Device and ranks")]
+    pack_weights: PackWeights,
     #[command(flatten)]
     step: StepArgs,
     #[command(flatten)]
@@ -97,6 +100,9 @@ impl FromStr for Bytes {
 pub fn run(args: &PlanArgs) -> Result<()> {
     let base = base(args)?;
     let device = args.target()?;
+    let packing = args.pack_weights.decide(&base, &args.rank_layout(&device));
+    packing.line().iter().for_each(|line| eprintln!("{line}"));
+    let base = base.with_packing(packing.packed);
     let compute = args.device.compute.map_or(base.dtype(), Into::into);
     let stated =
         args.memory.map(|Bytes(n)| if matches!(device, Device::Cpu(_)) { n } else { usable_gpu_memory(n) });
@@ -145,6 +151,12 @@ impl PlanArgs {
             (DeviceChoice::Auto, Some(_)) => DeviceChoice::Cuda(0).open(),
             _ => self.device.device.open(),
         }
+    }
+
+    /// Returns the ranks to plan for, seen from the first.
+    fn rank_layout(&self, device: &Device) -> RankLayout {
+        let comm = Arc::new(PlannedComm { rank: 0, world: self.ranks.into() });
+        RankLayout::new(Rank { device: device.clone(), comm }, self.layout)
     }
 }
 
@@ -215,9 +227,7 @@ fn generating(
     let requests = vec![request; args.sequences];
     let settings = args.method.settings(TrainOptions::default().adapter_settings());
     let adapter = Adapter::allocate(&Device::plan(), config, &settings)?;
-    let comm = Arc::new(PlannedComm { rank: 0, world: args.ranks.into() });
-    let layout = RankLayout::new(Rank { device: device.clone(), comm }, args.layout);
-    let usage = plan_generation(&layout, base, compute, Some(&adapter), &requests, limits)?;
+    let usage = plan_generation(&args.rank_layout(device), base, compute, Some(&adapter), &requests, limits)?;
     let fits = budget.is_none_or(|budget| usage.peak <= budget);
     let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
     let available = budget.map(|b| {

@@ -46,9 +46,8 @@ pub struct TrainArgs {
         conflicts_with_all = ["full", "bottleneck"]
     )]
     targets: Option<Vec<LinearName>>,
-    /// Dropout probability of the adapter's inputs, at least 0 and below 1; masks realise the nearest multiple of 1/65536
-    /// (0.0500031 for 0.05) [default: 0.05]
-    #[arg(long, value_name = "P", help_heading = "Method (LoRA by default)", conflicts_with = "full")]
+    #[arg(long, help = help::DROPOUT, value_name = "P", help_heading = "Method (LoRA by default)")]
+    #[arg(conflicts_with = "full")]
     dropout: Option<f32>,
     /// Resume from the last checkpoint in --out.
     #[arg(long)]
@@ -177,6 +176,7 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
             args.step.checkpointing
         },
         compute: placement.compute(&checkpoint),
+        pack_weights: placement.pack_weights,
         seed: args.seed,
     };
     let Some(report) = train(&options, placement, out)? else { return Ok(()) };

@@ -1,0 +1,31 @@
+//! The threads of the CPU's work.
+
+use codelsi_engine::{Error, Result};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// Starts the threads of this process: `threads`, or one for each processor. The caller is one of them, so that it computes
+/// while others would wait for it, unless it would be alone: another thread's work must not wait for a busy caller.
+///
+/// # Errors
+/// When the threads are started already, or cannot be.
+pub fn start_threads(threads: Option<usize>) -> Result<()> {
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.unwrap_or_else(processors);
+    let pool = ThreadPoolBuilder::new().num_threads(threads);
+    let pool = if threads > 1 { pool.use_current_thread() } else { pool };
+    pool.build_global().map_err(|e| Error::new(e.to_string()))
+}
+
+/// Runs `f` on a share of this process's threads, that of one of `ranks` ranks.
+///
+/// # Errors
+/// That of `f`, or when the threads cannot be started.
+pub fn on_share_of_threads<T: Send>(ranks: usize, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    share_of_threads(ranks)?.install(f)
+}
+
+/// Returns a pool of the threads of one of `ranks` ranks.
+fn share_of_threads(ranks: usize) -> Result<ThreadPool> {
+    let threads = rayon::current_num_threads() / ranks;
+    ThreadPoolBuilder::new().num_threads(threads.max(1)).build().map_err(|e| Error::new(e.to_string()))
+}
