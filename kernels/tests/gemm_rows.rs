@@ -8,6 +8,7 @@ use codelsi_engine::{Ctx, DType, Device, Tensor};
 use codelsi_kernels::check::random;
 use codelsi_kernels::gemm::{linear, linears, pack_weight};
 use codelsi_kernels::simd::{self, SimdLevel};
+use std::sync::Mutex;
 
 const STORED: [(DType, DType); 4] = [
     (DType::F32, DType::F32),
@@ -18,19 +19,28 @@ const STORED: [(DType, DType); 4] = [
 /// (N, K): ends of tiles, of words, of packed chunks.
 const SIZES: [(usize, usize); 6] = [(1, 1), (17, 33), (48, 130), (70, 515), (33, 1031), (320, 64)];
 
+/// Runs `f` on every instruction set of this machine. The level is the process's: one test at a time sets it.
+fn on_every_level(f: impl Fn(SimdLevel)) {
+    static ONE_TEST: Mutex<()> = Mutex::new(());
+    let _alone = ONE_TEST.lock();
+    for level in SimdLevel::ALL.into_iter().filter(|&l| l <= simd::detected()) {
+        simd::set_max_level(level);
+        f(level);
+    }
+}
+
 #[test]
 fn a_row_has_the_same_bits_alone_and_among_forty() {
     if !common::is_selected("gemm") {
         return;
     }
-    for level in SimdLevel::ALL.into_iter().filter(|&l| l <= simd::detected()) {
-        simd::set_max_level(level);
+    on_every_level(|level| {
         for (x, w) in STORED {
             for (n, k) in SIZES {
                 compare(x, w, n, k, level);
             }
         }
-    }
+    });
 }
 
 /// Panels are read by one row, by as many as a register tile has, by more, and by several blocks of rows.
@@ -44,8 +54,7 @@ fn a_packed_weight_gives_the_same_bits() {
     let make = |shape: [usize; 2], dtype: DType, site: u32| -> Tensor {
         random(&device, shape.into(), dtype, 1.0, RngKey { seed: 4, step: 0, site }).unwrap()
     };
-    for level in SimdLevel::ALL.into_iter().filter(|&l| l <= simd::detected()) {
-        simd::set_max_level(level);
+    on_every_level(|level| {
         for ((x_type, w_type), (n, k)) in STORED.iter().flat_map(|&t| SIZES.map(|size| (t, size))) {
             let w = make([n, k], w_type, 1);
             let packed = pack_weight(&device, &w).unwrap();
@@ -60,7 +69,7 @@ fn a_packed_weight_gives_the_same_bits() {
                 }
             }
         }
-    }
+    });
 }
 
 /// A weight that is written to has no panels of its old content.

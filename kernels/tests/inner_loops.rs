@@ -1,5 +1,7 @@
 //! The inner loops of the CPU's micro-kernels, held by their machine code: a clock would tell less, and not on every machine.
 
+use codelsi_engine::{Ctx, DType, Device, Label};
+use codelsi_kernels::gemm::linear;
 use codelsi_testing::or_skip;
 use std::process::Command;
 
@@ -48,6 +50,10 @@ fn inner_loops(function: &[Instruction]) -> Vec<&[Instruction]> {
 /// largest tile at most seven instructions serve four multiply-adds (AVX2: nine).
 #[test]
 fn tiles_multiply_from_registers() {
+    // A program holds what it uses.
+    let device = Device::cpu();
+    let zeros = device.zeros(Label::Activations, [2, 2], DType::BF16);
+    assert!(linear(&Ctx::inference(&device), &zeros, &zeros).is_ok());
     for (set, multiply, most_multiplies, per_four) in [
         ("avx512_bf16", "vdpbf16ps", 24, 7),
         ("avx512", "vfmadd", 48, 7),

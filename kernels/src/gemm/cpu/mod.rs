@@ -189,11 +189,11 @@ pub(crate) fn accumulate(
     let (mut a, mut b) = PACKED.take();
     // As many k blocks of A as fit are packed at once: few rows then read each panel of B from end to end.
     let k_block = height * KC_WORDS;
-    let k_blocks = (MC / height.max(1)).max(1);
-    a.resize(a.len().max(k_block * k_blocks), 0);
     b.resize(KC_WORDS * NR, 0);
     for term in terms {
         let words = term.depth.div_ceil(format.k_per_word());
+        let k_blocks = (MC / height.max(1)).clamp(1, words.div_ceil(KC_WORDS).max(1));
+        a.resize(a.len().max(k_block * k_blocks), 0);
         let source = PanelSource::new(term.b, height, precision);
         for step in (0..words).step_by(KC_WORDS * k_blocks) {
             let steps = (words - step).min(KC_WORDS * k_blocks);
