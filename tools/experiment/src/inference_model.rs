@@ -63,7 +63,6 @@ impl InferenceModel {
         let packing = pack_weights.decide(&checkpoint, &rank_layout);
         let mut checkpoint = checkpoint.with_packing(packing.packed);
         if rank == 0 {
-            packing.line().iter().for_each(|line| eprintln!("{line}"));
             checkpoint = checkpoint.with_progress(Output::detect().load_progress());
         }
         let tokenizer = Tokenizer::load(folder)?;
@@ -78,11 +77,12 @@ impl InferenceModel {
             adapter: None,
             chat_template: OnceLock::new(),
         };
-        if rank == 0 {
-            eprintln!("{}", describe_end_tokens(loaded.checkpoint.config(), &loaded.tokenizer));
-        }
         if let Some(folder) = adapter {
             loaded.attach_adapter(folder)?;
+        }
+        if rank == 0 {
+            eprintln!("{}", describe_end_tokens(loaded.checkpoint.config(), &loaded.tokenizer));
+            packing.line().iter().for_each(|line| eprintln!("{line}"));
         }
         Ok(loaded)
     }
