@@ -149,7 +149,7 @@ def main():
             print(line)
             rows.append(row)
     if args.out:
-        about = {"date": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()), "machine": platform.platform(),
+        about = {"date": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()), "machine": f"{platform.system()} {platform.machine()}",
                  "processor": processor(), "threads": args.threads, "model": Path(args.model).name,
                  "dropout": args.dropout, "rounds": args.rounds}
         args.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
