@@ -167,7 +167,10 @@ fn checked_draw(
             cpu::sample::<f32>(choices, workspace(cx, rows, vocab), logits, params, previous)
         }
         (Device::Cuda(cuda), _) => cuda::sample(cuda, choices, logits, params, previous),
-        (Device::Plan(_), _) => Ok(()),
+        (Device::Plan(_), _) => {
+            drop(workspace(cx, rows, vocab));
+            Ok(())
+        }
     }
 }
 

@@ -223,10 +223,10 @@ fn planning_chooses_nothing() {
     let params = [RowSamplingParams::default(); 2];
     let choices = sample(&Ctx::inference(&device), &logits, &params).unwrap();
     assert_eq!(choices, [SampledToken::default(); 2]);
+    // Two words of working memory a token, as on the CPU; parameters and choices.
     assert_eq!(
         device.ledger().usage().at_peak_of(Label::Scratch),
-        2 * 4 * (PARAM_WORDS + CHOICE_WORDS),
-        "parameters and choices, and no working memory"
+        2 * 5 * 8 + 2 * 4 * (PARAM_WORDS + CHOICE_WORDS)
     );
 }
 
@@ -259,4 +259,18 @@ fn there_may_be_more_room_than_rows_and_previous_tokens() {
             }
         }
     }
+}
+
+/// The planning device charges the working memory that the CPU takes.
+#[test]
+fn the_plan_has_the_working_memory_of_the_cpu() {
+    let peak = |device: Device| {
+        let logits = device.empty(Label::Logits, [3, 1000], DType::F32);
+        let ints = |rows: usize, columns: usize| device.empty(Label::Scratch, [rows, columns], DType::I32);
+        let (mut choices, params) = (ints(3, CHOICE_WORDS), ints(3, PARAM_WORDS));
+        // On the CPU rows without a meaning may be refused; their memory has been taken by then.
+        let _ = draw(&Ctx::inference(&device), &mut choices, &logits, &params, &ints(1, 1));
+        device.ledger().usage().peak
+    };
+    assert_eq!(peak(Device::plan()), peak(Device::cpu()));
 }
