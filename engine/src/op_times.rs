@@ -46,7 +46,7 @@ pub(crate) fn is_recording() -> bool {
 }
 
 /// Runs `f`; if this thread records times, its own is that of op `name`.
-pub fn timed<R>(name: &'static str, pass: Pass, f: impl FnOnce() -> R) -> R {
+pub(crate) fn timed<R>(name: &'static str, pass: Pass, f: impl FnOnce() -> R) -> R {
     if !is_recording() {
         return f();
     }

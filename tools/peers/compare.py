@@ -35,7 +35,12 @@ class Codelsi:
     def __init__(self, binary, model, args, name):
         self.name, self.binary, self.model, self.args = name, binary, model, args
         flags = subprocess.run([binary, "bench", "--help"], capture_output=True, text=True, check=True).stdout
-        self.flags = ["--dropout", str(args.dropout)] if "--dropout" in flags else []
+        wanted = {"--dropout": args.dropout, "--threads": args.threads}
+        built_in = {"--dropout": 0.05, "--threads": os.cpu_count()}  # of a binary without the flag
+        for flag in wanted:
+            if flag not in flags and wanted[flag] != built_in[flag]:
+                sys.exit(f"compare.py: {name} has no {flag}: it runs with {built_in[flag]}, not {wanted[flag]}")
+        self.flags = [word for flag in wanted if flag in flags for word in (flag, str(wanted[flag]))]
         self.memory = {}
 
     def rate(self, work, tokens):

@@ -6,7 +6,7 @@
 //!
 //! **layout** row-major. On the CPU both operands are packed into panels (12 rows of x, 32 rows of W) of words that one
 //! multiply-add (f32) or one dot product of pairs (bf16) consumes. With up to four rows of x, W is not packed: its
-//! rows are transposed in registers and multiplied at once, at the speed of reading them. On a GPU tiles of both lie
+//! rows are transposed in registers and multiplied at once; a frozen W may keep its panels ([`pack_weight`]). On a GPU tiles of both lie
 //! in shared memory, swizzled so that no access has a bank conflict (`tile.cuh`).
 //!
 //! **launch** one threadblock per tile of y, 16x32 (decode) to 128x256, whichever is predicted to take the least time

@@ -36,7 +36,7 @@ mod tests;
 use crate::dropout::{self, Dropout, DropoutRate};
 use crate::gemm::cpu::{AccumulatorInit, Matrix, ProductTerm};
 use crate::gemm::{self, elements, nn, nt, precision, tn};
-use codelsi_engine::op_times::{Pass, timed};
+use codelsi_engine::op_times::Pass;
 use codelsi_engine::{At, Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
 
 /// An adapted linear: a frozen weight with one LoRA adapter, or with a stack of G adapters of which each row uses one.
@@ -251,7 +251,7 @@ impl Lora {
             let main: Vec<_> = used.iter().map(|u| nn(u.dy, u.target.w)).collect::<Result<_>>()?;
             gemm::multiply_into(&mut low_rank, AccumulatorInit::Zero, &slabs, precision(x))?;
             if let Some(dropout) = &self.dropout {
-                timed("dropout", Pass::Backward, || dropout::cpu::mask(&mut low_rank, dropout))?;
+                cx.timed("dropout", Pass::Backward, || dropout::cpu::mask(&mut low_rank, dropout))?;
             }
             gemm::multiply_into(&mut g, AccumulatorInit::From(low_rank.slice()?), &main, precision(x))?;
         }
@@ -263,7 +263,7 @@ impl Lora {
         let Some(dropout) = &self.dropout else { return Ok(x.detach()) };
         let mut dropped = cx.scratch(*x.shape(), x.dtype());
         if !cx.device().is_plan() {
-            timed("dropout", Pass::Forward, || dropout::cpu::drop(&mut dropped, x, dropout))?;
+            cx.timed("dropout", Pass::Forward, || dropout::cpu::drop(&mut dropped, x, dropout))?;
         }
         Ok(dropped)
     }

@@ -68,24 +68,15 @@ impl Checkpoint {
             Location { entry: files[file].entries()[name].clone(), file: Some(file) }
         };
         let tensors = expected.into_iter().map(|(name, _)| (name.clone(), location(&name))).collect();
-        Ok(Checkpoint {
-            folder,
-            config,
-            files,
-            tensors,
-            in_place: false,
-            progress: None,
-            packed: false,
-            random: None,
-        })
+        Ok(Checkpoint::new(folder, config, files, tensors))
     }
 
-    /// Returns a model of `config`'s shapes without weights, all stored as `dtype`, for the planning device.
-    pub fn shapes_only(config: ModelConfig, dtype: Dtype) -> Self {
-        let location = |shape| Location { entry: TensorEntry::without_file(dtype, shape), file: None };
-        let tensors =
-            config.tensor_shapes().into_iter().map(|(name, shape)| (name, location(shape))).collect();
-        let (folder, files) = (PathBuf::new(), Vec::new());
+    fn new(
+        folder: PathBuf,
+        config: ModelConfig,
+        files: Vec<TensorFile>,
+        tensors: BTreeMap<String, Location>,
+    ) -> Self {
         Checkpoint {
             folder,
             config,
@@ -96,6 +87,14 @@ impl Checkpoint {
             packed: false,
             random: None,
         }
+    }
+
+    /// Returns a model of `config`'s shapes without weights, all stored as `dtype`, for the planning device.
+    pub fn shapes_only(config: ModelConfig, dtype: Dtype) -> Self {
+        let location = |shape| Location { entry: TensorEntry::without_file(dtype, shape), file: None };
+        let tensors =
+            config.tensor_shapes().into_iter().map(|(name, shape)| (name, location(shape))).collect();
+        Checkpoint::new(PathBuf::new(), config, Vec::new(), tensors)
     }
 
     /// Returns a model of `config`'s shapes without files, whose bf16 weights are made on the device that they are loaded
@@ -111,10 +110,8 @@ impl Checkpoint {
     pub fn without_weights(&self, in_place: bool) -> Self {
         let location = |l: &Location| Location { file: None, ..l.clone() };
         let tensors = self.tensors.iter().map(|(name, l)| (name.clone(), location(l))).collect();
-        let (folder, config) = (self.folder.clone(), self.config.clone());
-        let in_place = in_place && !self.is_random();
-        let (files, progress, packed) = (Vec::new(), None, self.packed);
-        Checkpoint { folder, config, files, tensors, in_place, progress, packed, random: None }
+        let shapes = Checkpoint::new(self.folder.clone(), self.config.clone(), Vec::new(), tensors);
+        Checkpoint { in_place: in_place && !self.is_random(), packed: self.packed, ..shapes }
     }
 
     /// Reports the loading of weights to a device to `progress`.

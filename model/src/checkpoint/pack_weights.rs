@@ -1,4 +1,4 @@
-//! Whether the CPU keeps a copy of the weights in the order in which its products read them.
+//! The decision to keep a copy of the weights in the order in which products on the CPU read them.
 
 use super::Checkpoint;
 use crate::parallel::{Layout, RankLayout};

@@ -1,7 +1,7 @@
 //! The threads of the CPU's work.
 
 use codelsi_engine::{Error, Result};
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::ThreadPoolBuilder;
 
 /// Starts the threads of this process: `threads`, or one for each processor. The caller is one of them, so that it computes
 /// while others would wait for it, unless it would be alone: another thread's work must not wait for a busy caller.
@@ -21,11 +21,7 @@ pub fn start_threads(threads: Option<usize>) -> Result<()> {
 /// # Errors
 /// That of `f`, or when the threads cannot be started.
 pub fn on_share_of_threads<T: Send>(ranks: usize, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    share_of_threads(ranks)?.install(f)
-}
-
-/// Returns a pool of the threads of one of `ranks` ranks.
-fn share_of_threads(ranks: usize) -> Result<ThreadPool> {
-    let threads = rayon::current_num_threads() / ranks;
-    ThreadPoolBuilder::new().num_threads(threads.max(1)).build().map_err(|e| Error::new(e.to_string()))
+    let threads = (rayon::current_num_threads() / ranks).max(1);
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.map_err(|e| Error::new(e.to_string()))?.install(f)
 }
