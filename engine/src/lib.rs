@@ -43,6 +43,7 @@ pub mod cuda;
 pub mod device;
 pub mod error;
 pub mod files;
+mod host_block;
 pub mod interrupt;
 pub mod memory;
 pub mod op_times;

@@ -1,7 +1,7 @@
 //! Memory accounting, the one place where tensors are allocated: bytes are charged to a label in a device's ledger.
 
 use crate::Result;
-use bytemuck::{Pod, Zeroable};
+use crate::host_block::{HostAllocator, HostBlock};
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
@@ -109,14 +109,11 @@ pub struct Ledger {
 #[derive(Default)]
 struct LedgerState {
     usage: Usage,
-    free: HashMap<usize, Vec<Vec<CacheLine>>>,
+    allocator: HostAllocator,
+    /// Freed blocks by size.
+    free: HashMap<usize, Vec<HostBlock>>,
     free_bytes: usize,
 }
-
-/// One cache line: the unit and the alignment of host memory.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-pub(crate) struct CacheLine([u8; 64]);
 
 impl Ledger {
     /// The bytes in use and the peak so far.
@@ -145,35 +142,33 @@ impl Ledger {
     /// Allocates host memory, fresh or reused; its content is arbitrary.
     pub(crate) fn alloc(self: &Arc<Self>, label: Label, bytes: usize) -> HostMemory {
         let charge = self.charge(label, bytes);
-        let lines = bytes.div_ceil(size_of::<CacheLine>());
-        let reused = self.state.lock().unwrap().reuse(lines);
-        let mut data = reused.unwrap_or_else(|| bytemuck::zeroed_vec(lines));
+        let mut block = self.state.lock().unwrap().block(bytes);
         if cfg!(debug_assertions) {
             // A quiet NaN in f32 and in bf16 shows an op that forgets to write.
-            bytemuck::cast_slice_mut::<CacheLine, u16>(&mut data).fill(0x7fc1);
+            bytemuck::cast_slice_mut::<u8, u16>(block.bytes_mut()).fill(0x7fc1);
         }
-        HostMemory { data, charge }
+        HostMemory { block: Some(block), charge }
     }
 }
 
 impl LedgerState {
-    fn reuse(&mut self, lines: usize) -> Option<Vec<CacheLine>> {
-        let block = self.free.get_mut(&lines).and_then(Vec::pop);
-        match block {
-            Some(_) => self.free_bytes -= lines * size_of::<CacheLine>(),
-            // Fresh memory follows: kept blocks are freed, so that the process never exceeds the peak of the plan.
-            None if self.usage.total() + self.free_bytes > self.usage.peak => {
-                self.free.clear();
-                self.free_bytes = 0;
-            }
-            None => {}
+    /// Returns a block of at least `bytes`, reused or fresh.
+    fn block(&mut self, bytes: usize) -> HostBlock {
+        if let Some(block) = self.free.get_mut(&HostAllocator::block_len(bytes)).and_then(Vec::pop) {
+            self.free_bytes -= block.len();
+            return block;
         }
-        block
+        // Kept blocks are freed, so that the process never exceeds the peak of the plan.
+        if self.usage.total() + self.free_bytes > self.usage.peak {
+            self.free.clear();
+            self.free_bytes = 0;
+        }
+        self.allocator.alloc(bytes)
     }
 
-    fn recycle(&mut self, data: Vec<CacheLine>) {
-        self.free_bytes += data.len() * size_of::<CacheLine>();
-        self.free.entry(data.len()).or_default().push(data);
+    fn recycle(&mut self, block: HostBlock) {
+        self.free_bytes += block.len();
+        self.free.entry(block.len()).or_default().push(block);
     }
 }
 
@@ -210,7 +205,8 @@ impl Drop for Charge {
 
 /// Host memory, returned to its ledger when dropped.
 pub(crate) struct HostMemory {
-    data: Vec<CacheLine>,
+    /// Present until the memory is dropped.
+    block: Option<HostBlock>,
     charge: Charge,
 }
 
@@ -227,20 +223,21 @@ impl HostMemory {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.data)[..self.charge.bytes]
+        let block = self.block.as_ref().expect("present until it is dropped");
+        &block.bytes()[..self.charge.bytes]
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.data)[..self.charge.bytes]
+        let block = self.block.as_mut().expect("present until it is dropped");
+        &mut block.bytes_mut()[..self.charge.bytes]
     }
 }
 
 impl Drop for HostMemory {
     fn drop(&mut self) {
-        let data = std::mem::take(&mut self.data);
-        // Small allocations are left to the system allocator.
-        if data.len() >= 64 {
-            self.charge.ledger.state.lock().unwrap().recycle(data);
+        // Small blocks are left to the system's allocator.
+        if let Some(block) = self.block.take().filter(|block| block.len() >= 4096) {
+            self.charge.ledger.state.lock().unwrap().recycle(block);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Measured peaks of this machine: multiply-adds in registers, and a copy that exceeds the caches.
 
-use crate::simd::{SimdLevel, level};
+use crate::simd::{SimdLevel, level, sum, vectorize};
 use rayon::prelude::*;
 use std::arch::x86_64::*;
 use std::hint::black_box;
@@ -109,16 +109,31 @@ fn multiply_add_portable<const CHAINS: usize>() -> f32 {
     acc.iter().map(|a| a[0]).sum()
 }
 
+/// Values of a task of a copy or a read.
+const CHUNK: usize = 1 << 18;
+
 /// Measures the bytes per second of a copy by all threads of rayon, reads and writes counted; the best of five.
-pub fn copy_bytes() -> f64 {
-    const WORDS: usize = 32 << 20;
-    const CHUNK: usize = 1 << 16;
-    let (x, mut y) = (vec![1u64; WORDS], vec![0u64; WORDS]);
-    let mut run = || {
-        let start = Instant::now();
+pub fn copy_bytes(y: &mut [f32], x: &[f32]) -> f64 {
+    best_bytes(2 * size_of_val(x), || {
         y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| y.copy_from_slice(x));
         black_box(&y);
-        (16 * WORDS) as f64 / start.elapsed().as_secs_f64()
+    })
+}
+
+/// Measures the bytes per second of plain reading by all threads of rayon; the best of five.
+pub fn read_bytes(x: &[f32]) -> f64 {
+    best_bytes(size_of_val(x), || {
+        x.par_chunks(CHUNK).for_each(|x| {
+            black_box(vectorize(|| sum(x.len(), |i| x[i])));
+        });
+    })
+}
+
+fn best_bytes(bytes: usize, mut f: impl FnMut()) -> f64 {
+    let mut run = || {
+        let start = Instant::now();
+        f();
+        bytes as f64 / start.elapsed().as_secs_f64()
     };
     (0..5).map(|_| run()).fold(0.0, f64::max)
 }

@@ -6,10 +6,12 @@ mod gpu;
 pub use gpu::{PeakKernels, SOURCE};
 
 use crate::stopwatch::Stopwatch;
-use codelsi_engine::{DType, Device, Label, Result};
+use codelsi_engine::{DType, Device, Label, Result, Tensor};
 
 /// Bytes of the copy that measures the memory bandwidth of a GPU.
 const COPY_BYTES: usize = 1 << 30;
+/// Bytes of an array that exceeds a processor's caches.
+const HOST_BYTES: usize = 256 << 20;
 /// Matrix products per warp and chain in the measurement of a GPU's tensor cores.
 const ROUNDS: usize = 20_000;
 
@@ -36,7 +38,10 @@ pub fn flops(device: &Device, dtype: DType) -> Result<Option<f64>> {
 /// When the driver fails; a GPU needs 2 GiB of free memory.
 pub fn bytes(device: &Device) -> Result<Option<f64>> {
     match device {
-        Device::Cpu(_) => Ok(Some(cpu::copy_bytes())),
+        Device::Cpu(_) => {
+            let [mut y, x] = host_arrays();
+            Ok(Some(cpu::copy_bytes(y.slice_mut()?, x.slice()?)))
+        }
         Device::Cuda(cuda) if is_gpu(device) => {
             let kernels = PeakKernels::new(device, cuda);
             let x = device.zeros(Label::Scratch, [COPY_BYTES / 4], DType::F32);
@@ -45,6 +50,27 @@ pub fn bytes(device: &Device) -> Result<Option<f64>> {
         }
         _ => Ok(None),
     }
+}
+
+/// Measures the bytes per second of plain reading, as of weights in decoding; on a GPU it is that of [`bytes`]. `None` as
+/// in [`flops`].
+///
+/// # Errors
+/// As in [`bytes`].
+pub fn read_bytes(device: &Device) -> Result<Option<f64>> {
+    match device {
+        Device::Cpu(_) => {
+            let [x] = host_arrays();
+            Ok(Some(cpu::read_bytes(x.slice()?)))
+        }
+        _ => bytes(device),
+    }
+}
+
+/// Returns arrays that exceed the caches, in memory and outside of the measured device's account.
+fn host_arrays<const N: usize>() -> [Tensor; N] {
+    let device = Device::cpu();
+    [(); N].map(|()| device.zeros(Label::Scratch, [HOST_BYTES / 4], DType::F32))
 }
 
 /// Returns a rate's share of its roof, both measured. `None` above 1, where the roof does not bind: the work's data stay in

@@ -83,6 +83,7 @@ const UNSAFE: &[&str] = &[
     "engine/emulator/src/exec/thread_block.rs",
     "engine/src/comm/communicator.rs",
     "engine/src/cuda/",
+    "engine/src/host_block.rs",
     "eval/src/sandbox/stages.rs",
     "kernels/src/disjoint.rs",
     "kernels/src/flash/cpu/",

@@ -156,7 +156,7 @@ fn inference(
     let decode_at_roof = || {
         // Every token reads all weights except the embedding.
         let weights = base.byte_len() as f64 * (1.0 - embedding_share(config));
-        Ok(roof::bytes(device)?.map(|roof| options.decode as f64 * weights / parts / roof))
+        Ok(roof::read_bytes(device)?.map(|roof| options.decode as f64 * weights / parts / roof))
     };
     let mut time = |name, prompt: usize, max_tokens: usize, tokens: usize, seconds_at_roof: SecondsAtRoof| {
         let request = GenerationRequest {
