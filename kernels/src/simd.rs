@@ -168,21 +168,31 @@ pub fn sigmoid(x: f32) -> f32 {
 /// Width of the fixed summation tree.
 const LANES: usize = 16;
 
-/// Returns Σ f(i) for i < n, in f32: 16 partial sums by index modulo 16, then a tree. The order depends only on n.
+/// Returns Σ f(a_i), in f32: 16 partial sums by index modulo 16, then a tree. The order depends only on the length.
 #[inline(always)]
-pub fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub fn sum<A: Copy>(a: &[A], f: impl Fn(A) -> f32) -> f32 {
+    sum3(a, a, a, |a, _, _| f(a))
+}
+
+/// Returns Σ f(a_i, b_i), as [`sum`].
+#[inline(always)]
+pub fn sum2<A: Copy, B: Copy>(a: &[A], b: &[B], f: impl Fn(A, B) -> f32) -> f32 {
+    sum3(a, b, b, |a, b, _| f(a, b))
+}
+
+/// Returns Σ f(a_i, b_i, c_i), as [`sum`]; the slices are of one length.
+#[inline(always)]
+pub fn sum3<A: Copy, B: Copy, C: Copy>(a: &[A], b: &[B], c: &[C], f: impl Fn(A, B, C) -> f32) -> f32 {
+    debug_assert!(a.len() == b.len() && b.len() == c.len());
+    // Blocks of a constant length have no bounds checks, which indices into slices keep.
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let (c, c_rest) = c.as_chunks::<LANES>();
     let mut lanes = [0.0f32; LANES];
-    let mut i = 0;
-    // In this form the compiler can prove i + l < n, and drops the bounds checks of an `f` over slices of length n.
-    while i + LANES <= n {
-        for (l, lane) in lanes.iter_mut().enumerate() {
-            *lane += f(i + l);
-        }
-        i += LANES;
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        lanes = std::array::from_fn(|l| lanes[l] + f(a[l], b[l], c[l]));
     }
-    for (l, lane) in lanes[..n - i].iter_mut().enumerate() {
-        *lane += f(i + l);
-    }
+    let rest = a_rest.iter().zip(b_rest).zip(c_rest);
+    lanes.iter_mut().zip(rest).for_each(|(lane, ((&a, &b), &c))| *lane += f(a, b, c));
     let mut width = LANES / 2;
     while width > 0 {
         for l in 0..width {
@@ -256,7 +266,7 @@ mod tests {
         let x: Vec<f32> = (0..1003).map(|i| (i as f32 * 0.7).sin()).collect();
         let sums = SimdLevel::ALL.map(|l| {
             set_max_level(l);
-            vectorize(|| sum(x.len(), |i| x[i] * x[i])).to_bits()
+            vectorize(|| sum(&x, |x| x * x)).to_bits()
         });
         assert_eq!(sums, [sums[0]; 4]);
     }

@@ -4,7 +4,7 @@
 use super::Distill;
 use crate::gemm::cpu::{AccumulatorInit, Matrix, ProductTerm, multiply};
 use crate::gemm::elements;
-use crate::simd::{Storage, exp, max, sum, vectorize};
+use crate::simd::{Storage, exp, max, sum, sum2, vectorize};
 use crate::xent::IGNORE_INDEX;
 use crate::xent::head::{LmHead, TOKEN_CHUNK, VOCAB_CHUNK, check_targets, gather, store_rounded};
 use codelsi_engine::{Ctx, DType, Label, Result, Tensor};
@@ -85,7 +85,7 @@ impl Softmax {
         let new_max = self.max.max(max(z));
         let correction = exp(self.max - new_max);
         self.max = new_max;
-        self.total = self.total * correction + sum(z.len(), |i| exp(z[i] - new_max));
+        self.total = self.total * correction + sum(z, |z| exp(z - new_max));
         correction
     }
 
@@ -173,7 +173,7 @@ fn update_statistics(token: &mut TokenState, student: &[f32], teacher: &[f32]) {
     token.student.add(student);
     let correction = token.teacher.add(teacher);
     let (max, teacher) = (token.teacher.max, &teacher[..student.len()]);
-    let gap = sum(student.len(), |i| exp(teacher[i] - max) * (teacher[i] - student[i]));
+    let gap = sum2(student, teacher, |student, teacher| exp(teacher - max) * (teacher - student));
     token.gap = token.gap * correction + gap;
 }
 

@@ -22,8 +22,7 @@ pub fn norms<W: Storage>(n: &mut Tensor, target: &LoraLinear) -> Result<()> {
                         let factor = target.scale * b;
                         row.iter_mut().zip(a).for_each(|(row, a)| *row += factor * a);
                     }
-                    let row = &row[..];
-                    *n = sum(row.len(), |k| row[k] * row[k]).sqrt();
+                    *n = sum(&row, |w| w * w).sqrt();
                 }
             },
         );

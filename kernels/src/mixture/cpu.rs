@@ -1,7 +1,7 @@
 //! The CPU twin: rows in parallel.
 
 use crate::rows::rows_per_task;
-use crate::simd::{Storage, exp, max, sum, vectorize};
+use crate::simd::{Storage, exp, max, sum, sum2, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -54,10 +54,10 @@ fn backward_row<E: Storage>([ds, dl]: [&mut [E]; 2], du: &[E], s: &[E], logits: 
     let gate_gradients: Vec<f32> = (0..gates.len())
         .map(|e| {
             let (du, s) = (&du[expert(e)], &s[expert(e)]);
-            scale * sum(rank, |r| du[r].get() * s[r].get())
+            scale * sum2(du, s, |du, s| du.get() * s.get())
         })
         .collect();
-    let mean = sum(gates.len(), |e| gates[e] * gate_gradients[e]);
+    let mean = sum2(&gates, &gate_gradients, |g, dg| g * dg);
     for (e, &g) in gates.iter().enumerate() {
         ds[expert(e)].iter_mut().zip(&du[expert(e)]).for_each(|(ds, du)| *ds = E::put(scale * g * du.get()));
         dl[e] = E::put(g * (gate_gradients[e] - mean));
@@ -69,7 +69,7 @@ fn softmax<E: Storage>(logits: &[E]) -> Vec<f32> {
     let mut gates: Vec<f32> = logits.iter().map(|l| l.get()).collect();
     let max_logit = max(&gates);
     gates.iter_mut().for_each(|g| *g = exp(*g - max_logit));
-    let total = sum(gates.len(), |e| gates[e]);
+    let total = sum(&gates, |g| g);
     gates.iter_mut().for_each(|g| *g /= total);
     gates
 }

@@ -1,7 +1,7 @@
 //! The CPU twin: rows in parallel; for dw, columns in parallel.
 
 use crate::rows::{rows_per_task, sum_rows};
-use crate::simd::{Storage, sum, vectorize};
+use crate::simd::{Storage, sum, sum3, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -58,7 +58,7 @@ pub fn add_forward<E: Storage>(
 /// Computes one row of y; returns 1/rms of the row of x.
 #[inline(always)]
 fn normalize<E: Storage>(y: &mut [E], x: &[E], w: &[f32], eps: f32) -> f32 {
-    let squares = sum(x.len(), |i| x[i].get() * x[i].get());
+    let squares = sum(x, |x| x.get() * x.get());
     let r = 1.0 / (squares / x.len() as f32 + eps).sqrt();
     for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
         *y = E::put(x.get() * r * w);
@@ -109,7 +109,7 @@ fn backward_row<E: Storage>(
     dsum: impl Iterator<Item = f32>,
 ) {
     let (dy, w) = (&dy[..x.len()], &w[..x.len()]);
-    let gx = sum(x.len(), |i| dy[i].get() * w[i] * x[i].get());
+    let gx = sum3(dy, w, x, |dy, w, x| dy.get() * w * x.get());
     let slope = r * r * (gx / x.len() as f32);
     for ((((dx, dy), x), w), dsum) in dx.iter_mut().zip(dy).zip(x).zip(w).zip(dsum) {
         *dx = E::put(r * (dy.get() * w - x.get() * slope) + dsum);

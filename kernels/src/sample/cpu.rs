@@ -74,7 +74,7 @@ fn softmax_denominator(x: &[f32], max: f32) -> f64 {
     let block = |x: &[f32]| {
         vectorize(
             #[inline(always)]
-            || sum(x.len(), |i| exp(x[i] - max)),
+            || sum(x, |x| exp(x - max)),
         )
     };
     x.chunks(256).map(|x| block(x) as f64).sum()

@@ -4,7 +4,7 @@
 use super::{Heads, KvSource, KvTile, RowTile, TILE, elements, padded_dim, product, softmax_scale};
 use crate::disjoint::DisjointSlice;
 use crate::gemm::cpu::Matrix;
-use crate::simd::{Storage, exp, sum, vectorize};
+use crate::simd::{Storage, exp, sum2, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -63,7 +63,7 @@ pub(in super::super) fn backward<T: Storage>(
 fn compute_delta<T: Storage>(delta: &mut [f32], d_o: &[T], o: &[T], d: usize) {
     let parts =
         delta.par_iter_mut().with_min_len(256).zip(d_o.par_chunks_exact(d).zip(o.par_chunks_exact(d)));
-    parts.for_each(|(delta, (d_o, o))| *delta = vectorize(|| sum(d, |i| d_o[i].get() * o[i].get())));
+    parts.for_each(|(delta, (d_o, o))| *delta = vectorize(|| sum2(d_o, o, |d_o, o| d_o.get() * o.get())));
 }
 
 /// P and dS of one tile of one head: `(rows, TILE)` f32 each, zero where masked.

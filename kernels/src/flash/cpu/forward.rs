@@ -186,7 +186,7 @@ impl OnlineSoftmax {
                     let correction = exp(before - max);
                     s.iter_mut().for_each(|s| *s = exp(*s - max));
                     s[visible..].fill(0.0);
-                    self.row_sum[r] = self.row_sum[r] * correction + sum(TILE, |c| s[c]);
+                    self.row_sum[r] = self.row_sum[r] * correction + sum(s, |s| s);
                     self.row_max[r] = max;
                     self.acc[r * self.stride..][..self.stride].iter_mut().for_each(|a| *a *= correction);
                 }

@@ -213,7 +213,7 @@ fn update_softmax(token: &mut TokenState, z: &mut [f32], start: usize) {
         token.logit = *logit;
     }
     z.iter_mut().for_each(|z| *z = exp(*z - new_max));
-    token.total = token.total * token.correction + sum(z.len(), |i| z[i]);
+    token.total = token.total * token.correction + sum(z, |z| z);
 }
 
 /// Computes before = sums, each token rescaled to its new maximum.
