@@ -2,40 +2,18 @@
 //
 // math    x̃ = mask/(1-p) ⊙ x. Each product is split into partial f32 sums over a fixed length (split-K), which gemm's
 //         `sum` (S) and fold.cu (dA) add in order. Factors of 1/(1-p) and s are applied to S here, and to dA by its fold
-// layout  S and dS hold the columns of all linears that share x side by side, each R rounded up to 16 and padded with
-//         zeros; so a group of 16 columns belongs to one linear and one adapter
-// launch  per block, lora_s: 128 rows, GROUPS groups, SLICE channels; the first of a row's blocks store the mask.
-//         lora_da: GROUPS groups, 128 channels, a run of rows
+// layout  that of low_rank.cuh, dS as S
+// launch  per block, lora_s: 128 rows, GROUPS groups of one adapter that they have chosen, SLICE channels; the first of a
+//         row's blocks store the mask. lora_da: GROUPS groups, 128 channels, a run of rows
 // options ALIGNED 1 when rows of x and a are multiples of 16 bytes, else 0; GROUPS 1 to MAX_GROUPS
 #include "prelude.cuh"
 #include "mainloop.cuh"
 #include "mask.cuh"
-#include "targets.cuh"
-
-// The block along the columns of S or dS: there is one unless a block has as many groups as it can.
-__device__ inline int column_block() { return GROUPS < MAX_GROUPS ? 0 : blockIdx.y; }
+#include "low_rank.cuh"
 
 // ---- S
 
 typedef Product<NT, S_SHAPE + GROUPS - 1, float, ALIGNED> Rows;
-typedef Tile<float, true, RANK_GROUP, Rows::BK> Group; // the lines of A of one group
-
-// Copies x and the A of each group, which belong to several linears and adapters.
-struct GroupFeeds {
-    typename Rows::A::Feed<Rows::THREADS, ALIGNED> x;
-    typename Group::Feed<Rows::THREADS, ALIGNED> a[GROUPS];
-    int tiles, copied = 0;
-
-    __device__ void copy(u32 stage) {
-        if (copied < tiles) {
-            x.copy(stage);
-#pragma unroll
-            for (int g = 0; g < GROUPS; g++) a[g].copy(stage + Rows::A::BYTES + g * Group::BYTES);
-        }
-        copied++;
-        copy_commit();
-    }
-};
 
 // The dropout mask of a block's rows: makes the words of a tile of x while the one before is multiplied, and zeroes the
 // dropped channels of x, the left operand, where pairs along K are channels 2i and 2i + 1 of a word.
@@ -90,33 +68,20 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
            int r0, int r1, int r2, int r3, float s0, float s1, float s2, float s3, // scales of S
            u64 seed, u32 step, u32 site, u32 threshold, int first, int adapters, int T, int C, int slice, int pitch) {
     extern __shared__ __align__(1024) u8 memory[];
-    Rows block(memory, blockIdx.x * Rows::BM, column_block() * Rows::BN);
+    // There is one block along the columns unless a block has as many groups as it can.
+    int columns = GROUPS < MAX_GROUPS ? 1 : round_up(pitch, Rows::BN) / Rows::BN;
+    int nth = blockIdx.y / columns, column = blockIdx.y % columns;
+    Rows block(memory, blockIdx.x * Rows::BM, column * Rows::BN);
+    int adapter = Chosen(choice, block.m, Rows::BM, T, adapters).nth(nth);
+    if (adapter == Chosen::NONE && nth > 0) return;
     int k = blockIdx.z * slice, end = min(C, k + slice);
-    GroupFeeds feeds;
-    feeds.x = {{x, C, T, end}, block.m, k};
-    feeds.tiles = (end - k + Rows::BK - 1) / Rows::BK;
-    int of_adapter[GROUPS];
-    float scales[GROUPS];
-#pragma unroll
-    for (int g = 0; g < GROUPS; g++) {
-        int group = column_block() * GROUPS + g, target = 0, R = r0;
-        while (target < TARGETS && group >= adapters * round_up(R, RANK_GROUP) / RANK_GROUP) {
-            group -= adapters * round_up(R, RANK_GROUP) / RANK_GROUP;
-            target++;
-            R = pick(target, r0, r1, r2, r3);
-        }
-        // Groups beyond the last linear have no lines.
-        int groups = max(round_up(R, RANK_GROUP) / RANK_GROUP, 1), adapter = group / groups;
-        const float *a = target < TARGETS ? pick(target, a0, a1, a2, a3) + i64(adapter) * R * C : nullptr;
-        feeds.a[g] = {{a, C, target < TARGETS ? R : 0, end}, group % groups * RANK_GROUP, k};
-        of_adapter[g] = adapter;
-        scales[g] = pick(target, s0, s1, s2, s3);
-    }
+    Factors factors = {a0, a1, a2, a3, r0, r1, r2, r3, s0, s1, s2, s3};
+    GroupFeeds<Rows, ALIGNED> feeds(block, x, factors, adapter, T, C, k, end);
     Rows::Accumulators acc = {};
     block.fill(feeds);
     if (tokens) {
         int row = block.m + threadIdx.x, words = (C + 31) / 32;
-        bool stores = row < T && column_block() == 0;
+        bool stores = row < T && column == 0;
         MaskedRows masked = {seed, step, site, threshold, row < T ? tokens[row] : 0u, u32(first + k)};
         masked.shared = block.shared + Rows::STAGES * Rows::STAGE;
         masked.mask = mask + i64(row) * words + k / 32;
@@ -128,23 +93,8 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
         block.run(acc, feeds);
     }
     parts += i64(blockIdx.z) * T * pitch;
-    static_assert(Rows::WARPS_N == 1 && RANK_GROUP == 16, "a warp has all groups, of two mma tiles each");
-#pragma unroll
-    for (int i = 0; i < 2 * Rows::MT; i++) {
-        int row = block.m + Rows::warp_m() + 8 * i + lane() / 4;
-        if (row >= T) break;
-        int chosen = choice ? choice[row] : -1;
-        if (chosen >= adapters) __trap();
-#pragma unroll
-        for (int j = 0; j < 2 * GROUPS; j++) {
-            int column = block.n + 8 * j + lane() % 4 * 2;
-            if (column >= pitch) break;
-            float factor = !choice || chosen == of_adapter[j / 2] ? scales[j / 2] : 0.0f;
-            const float *x = acc[i / 2][j] + 2 * (i % 2);
-            float pair[2] = {factor * x[0], factor * x[1]};
-            store(parts + i64(row) * pitch + column, pair);
-        }
-    }
+    each_pair(block, acc, factors, choice, adapter, nth == 0, T, pitch,
+              [&](i64 at, const float (&pair)[2]) { store(parts + at, pair); });
 }
 
 // ---- dA
@@ -184,7 +134,7 @@ extern "C" __global__ void __launch_bounds__(Channels::THREADS) lora_da(float *p
                                                                         const u32 *mask, // (T, ⌈C/32⌉), or null
                                                                         int T, int C, int run, int pitch) {
     extern __shared__ __align__(1024) u8 memory[];
-    Channels block(memory, column_block() * Channels::BM, blockIdx.x * Channels::BN);
+    Channels block(memory, (GROUPS < MAX_GROUPS ? 0 : blockIdx.y) * Channels::BM, blockIdx.x * Channels::BN);
     int t = blockIdx.z * run, end = min(T, t + run);
     Channels::Feeds feeds(block, {ds, pitch, pitch, end}, {x, C, C, end}, t);
     Channels::Accumulators acc = {};

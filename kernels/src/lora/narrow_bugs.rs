@@ -11,17 +11,39 @@ const ALIGNED: (DType, &str) = (BF16, "T=65 C=72 R=16 N=[136, 24, 40] p=0.1");
 
 pub const BUGS: &[Bug] = &[
     Bug::new(
-        "narrow.cu",
-        "S of every adapter for every row",
-        ["!choice || chosen == of_adapter[j / 2] ? scales[j / 2] : 0.0f", "scales[j / 2]"],
+        "low_rank.cuh",
+        "blocks of an adapter write zeros to the rows of the others",
+        ["if (chosen != adapter && !(none && chosen < 0)) continue;", ""],
         CHOSEN,
     ),
-    Bug::new("narrow.cu", "every adapter has the first one's A", ["+ i64(adapter) * R * C", ""], CHOSEN),
+    Bug::new("low_rank.cuh", "every adapter has the first one's A", ["+ i64(adapter) * R * C", ""], CHOSEN),
+    Bug::new(
+        "low_rank.cuh",
+        "S is not scaled by alpha/r",
+        ["pair[0] = scales[j] * x[0]", "pair[0] = x[0]"],
+        (BF16, "T=5 C=33 R=3 N=[7, 20, 1] p=0"),
+    ),
+    Bug::new(
+        "low_rank.cuh",
+        "R of the linears before is not rounded up",
+        [
+            "round_up(pick(target, f.r0, f.r1, f.r2, f.r3), RANK_GROUP)",
+            "pick(target, f.r0, f.r1, f.r2, f.r3)",
+        ],
+        THREE,
+    ),
+    Bug::new("low_rank.cuh", "rows without an adapter have no S", ["!(none && chosen < 0)", "true"], CHOSEN),
+    Bug::new(
+        "low_rank.cuh",
+        "the first adapter's block alone",
+        ["for (; n > 0 &&", "for (; n > 1 &&"],
+        CHOSEN,
+    ),
     Bug::new(
         "narrow.cu",
-        "S is not scaled by alpha/r",
-        ["{factor * x[0], factor * x[1]}", "{x[0], x[1]}"],
-        (BF16, "T=5 C=33 R=3 N=[7, 20, 1] p=0"),
+        "blocks without an adapter go on",
+        ["if (adapter == Chosen::NONE && nth > 0) return;", ""],
+        CHOSEN,
     ),
     Bug::new(
         "narrow.cu",

@@ -1,5 +1,6 @@
 //! The launches of `lora`: fused for bf16 activations, plain products for f32 ones.
 
+pub mod decode;
 mod f32;
 
 use super::{BackwardLinear, Lora, LoraLinear, adapter_gradients};
@@ -18,18 +19,25 @@ use codelsi_engine::{Ctx, DType, Error, Outs, Result, Tensor};
 /// The parts of targets.
 const TARGETS_HEADER: (&str, &str) = ("targets.cuh", include_str!("../targets.cuh"));
 
+/// S.
+const LOW_RANK: (&str, &str) = ("low_rank.cuh", include_str!("../low_rank.cuh"));
+
 /// The words of a mask.
 const MASK: (&str, &str) = ("mask.cuh", include_str!("../mask.cuh"));
 
-/// [`MAINLOOP`], the selection of targets, and masks.
+/// [`MAINLOOP`], the selection of targets, S, and masks.
 const WITH_TARGETS: &[(&str, &str)] =
-    &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], GROUP_HEADER, WITH_MASK[1], MASK, TARGETS_HEADER];
+    &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], GROUP_HEADER, TARGETS_HEADER, LOW_RANK, WITH_MASK[1], MASK];
+
+/// [`WITH_TARGETS`] without masks.
+const WITH_LOW_RANK: &[(&str, &str)] =
+    &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], GROUP_HEADER, TARGETS_HEADER, LOW_RANK];
 
 /// Forward: every y in one pass over the weights.
 pub static FORWARD: Source = Source {
     name: "lora.cu",
     text: include_str!("../lora.cu"),
-    headers: &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], GROUP_HEADER],
+    headers: WITH_LOW_RANK,
     constants: CONSTANTS,
     variants: || tile_variants().into_iter().map(|v| v.variant(Variant::PLAIN)).collect(),
 };
@@ -142,17 +150,15 @@ pub(super) fn padded_rank(rank: usize) -> usize {
 pub(super) struct ColumnOffsets {
     /// First column of each target, and the end of the last.
     pub at: Vec<usize>,
-    adapters: usize,
 }
 
 impl ColumnOffsets {
     pub fn new(targets: &[LoraLinear]) -> Self {
-        let adapters = targets.first().map_or(1, LoraLinear::adapters);
         let mut at = vec![0];
         for target in targets {
-            at.push(at[at.len() - 1] + adapters * padded_rank(target.rank()));
+            at.push(at[at.len() - 1] + padded_rank(target.rank()));
         }
-        ColumnOffsets { at, adapters }
+        ColumnOffsets { at }
     }
 
     /// Total number of columns.
@@ -198,7 +204,8 @@ impl<'a> LoraPass<'a> {
 pub(super) struct Forward {
     /// y of each target.
     pub outs: Outs,
-    /// S of each target: in bf16 all are clones of one tensor with their columns side by side.
+    /// S of each target: in bf16 all are clones of one tensor with their columns side by side. Empty where it is not
+    /// kept.
     pub s: Vec<Tensor>,
     /// The dropout mask, for the backward.
     pub mask: Option<Tensor>,
@@ -222,6 +229,12 @@ pub(super) fn forward(
         return Ok(Forward { outs, s, mask: run.mask });
     }
     let layout = ColumnOffsets::new(targets);
+    if let Some(turns) = &op.turns
+        && cuda.branch("lora: few rows in one launch", decode::fits(x, targets))
+    {
+        decode::forward(&run, &mut outs, x, targets, (&layout, turns))?;
+        return Ok(Forward { outs, s: Vec::new(), mask: None });
+    }
     let (s, mask) = low_rank(&run, x, targets, &layout)?;
     let widths: Vec<usize> = targets.iter().map(|t| t.w.shape()[0]).collect();
     let aligned = targets.iter().all(|target| aligned(x, target));
@@ -261,9 +274,11 @@ pub(super) fn low_rank(
         (x.shape().as_matrix(), layout.pitch(), x.shape().as_matrix().1.div_ceil(SLICE));
     let (groups, columns) = layout.blocks();
     let tile = s_tile(groups);
+    let adapters = targets[0].adapters();
     let mask_words = MASK_TILES * tile.rows * SHAPES[tile.shape][2] / 32;
     let grid = Grid {
-        blocks: [t.div_ceil(tile.rows), columns, slices],
+        // Rows of a block choose at most one adapter each.
+        blocks: [t.div_ceil(tile.rows), columns * adapters.min(t).min(tile.rows), slices],
         threads: tile.threads,
         shared: tile_shared(&tile, DType::F32) + 4 * mask_words,
     };
@@ -277,7 +292,7 @@ pub(super) fn low_rank(
     let drawn = dropout.map(|d| (d.key, d.rate.threshold(), d.first_channel));
     let (key, threshold, first) = drawn.unwrap_or((RngKey { seed: 0, step: 0, site: 0 }, 0, 0));
     args.extend([Arg::U64(key.seed), Arg::U32(key.step), Arg::U32(key.site), Arg::U32(threshold)]);
-    args.extend([first, layout.adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
+    args.extend([first, adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &NARROW, "lora_s", alignment(c.is_multiple_of(8)).int("GROUPS", groups), grid, &mut args)?;
     let mut s = cx.empty([t, pitch], x.dtype());
     let partial_sums = PartialSums { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
