@@ -41,12 +41,6 @@ pub const BUGS: &[Bug] = &[
     ),
     Bug::new(
         "narrow.cu",
-        "blocks without an adapter go on",
-        ["if (adapter == Chosen::NONE && nth > 0) return;", ""],
-        CHOSEN,
-    ),
-    Bug::new(
-        "narrow.cu",
         "dropout takes the bits of other channels",
         ["spread_signs(word << (shift - 4), 0, select)", "spread_signs(word << shift, 0, select)"],
         DROPPED,
