@@ -26,23 +26,37 @@ struct MaskedRows {
     u32 shared; // address of the words of MASK_TILES: one is read, one may still be, and one is made
     u32 *mask;  // (words left): this thread's row from the block's first word on
     int words, tiles;
+    bool packs; // rows of the mask are multiples of 16 bytes
+    u32 before[WORDS];
 
     __device__ u32 place(int tile) const { return shared + tile % MASK_TILES * BYTES; }
 
-    __device__ void make(int tile) const {
+    __device__ void make(int tile) {
         if (tile >= tiles) return;
         u32 bits[WORDS];
 #pragma unroll
-        for (int w = 0; w < WORDS; w++) {
-            int word = tile * WORDS + w;
-            bits[w] = mask_word(seed, step, site, threshold, token, channel + 32 * word);
-            if (word < words) mask[word] = bits[w];
-        }
+        for (int w = 0; w < WORDS; w++)
+            bits[w] = mask_word(seed, step, site, threshold, token, channel + 32 * (tile * WORDS + w));
         store_shared(place(tile) + threadIdx.x * WORDS * 4, bits[0], bits[1]);
+        keep(tile, bits);
+    }
+
+    // Stores the words of two tiles at once, if rows of the mask are whole packs.
+    __device__ void keep(int tile, const u32 (&bits)[WORDS]) {
+        int first = tile * WORDS;
+        if (packs && tile % 2 == 1) {
+            if (first < words) *reinterpret_cast<Pack<u32, 4> *>(mask + first - WORDS) = {before[0], before[1], bits[0], bits[1]};
+            return;
+        }
+        before[0] = bits[0], before[1] = bits[1];
+        if (packs) return; // the last tile is odd
+#pragma unroll
+        for (int w = 0; w < WORDS; w++)
+            if (first + w < words) mask[first + w] = bits[w];
     }
 
     template <int MT, int COLUMNS>
-    __device__ void operator()(u32 (&a)[MT][4], u32 (&)[COLUMNS][2], int tile, int step) const {
+    __device__ void operator()(u32 (&a)[MT][4], u32 (&)[COLUMNS][2], int tile, int step) {
         if (step == 0) make(tile + 1);
         u32 from = place(tile) + ((Rows::warp_m() + lane() / 4) * WORDS + step / 2) * 4;
         u32 select = step % 2 ? 0xbbaa : 0x9988;
@@ -87,6 +101,7 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
         masked.mask = mask + i64(row) * words + k / 32;
         masked.words = stores ? words - k / 32 : 0;
         masked.tiles = feeds.tiles;
+        masked.packs = words % 4 == 0;
         masked.make(0);
         block.run(acc, feeds, masked);
     } else {
@@ -102,23 +117,54 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
 constexpr int DA_GROUPS = GROUPS == 3 ? 4 : GROUPS; // lines of 48 columns do not divide into the threads of a block
 typedef Product<TN, DA_SHAPE + DA_GROUPS / 2, bf16, ALIGNED> Channels;
 
-// Drops channels of x, which is the right operand: a warp's 32 columns are one word of each row's bits, and pairs along
-// K are two rows.
-struct DropRight {
-    const u32 *mask; // (T, words)
-    int t, word, T, words;
+// Tiles of x whose words of the mask are in shared memory, a pack of four for each row: those on their way, the one that is
+// read, and the one before, which may still be.
+constexpr int PACKED_TILES = Channels::STAGES + 1;
+static_assert(Channels::BN == 128 && Channels::THREADS >= Channels::BK, "a thread copies the words of a row");
 
-    __device__ u32 bits(int row) const { return row < T && word < words ? mask[i64(row) * words + word] : 0; }
+// Copies dS and x, and the words of the mask.
+struct MaskedFeeds {
+    Channels::Feeds operands;
+    int tiles;
+    const u32 *mask; // (rows, words) from this thread's row and the block's first word on
+    u32 shared;      // address of the packs
+    int rows, words, pitch, copied = 0;
+
+    __device__ void copy(u32 stage) {
+        if (copied < tiles && threadIdx.x < Channels::BK) {
+            u32 to = shared + (copied % PACKED_TILES * Channels::BK + threadIdx.x) * 16;
+            const u32 *from = mask + i64(copied) * Channels::BK * pitch;
+            int count = copied * Channels::BK < rows ? words : 0;
+            if (pitch % 4 == 0) {
+                copy_async(to, from, count > 0 ? 16 : 0);
+            } else {
+                u32 bits[4];
+#pragma unroll
+                for (int w = 0; w < 4; w++) bits[w] = w < count ? from[w] : 0;
+                store_shared(to, bits);
+            }
+        }
+        copied++;
+        operands.copy(stage);
+    }
+};
+
+// Drops channels of x, which is the right operand: a warp's 32 columns are one word of each row's pack, and pairs along K
+// are two rows.
+struct DropRight {
+    u32 shared; // address of the packs
 
     template <int MT, int COLUMNS>
     __device__ void operator()(u32 (&)[MT][4], u32 (&b)[COLUMNS][2], int tile, int step) const {
         static_assert(COLUMNS == 4, "a warp's columns are one word");
-        int row = t + Channels::BK * tile + 16 * step + lane() % 4 * 2;
+        u32 from = shared + Channels::warp_n() / 8 +
+                   (tile % PACKED_TILES * Channels::BK + 16 * step + lane() % 4 * 2) * 16;
         int shift = 7 - lane() / 8;                    // channel 8 j + lane / 4 has bit lane / 8 + 4 (j % 2)
         u32 select = 0xcc88 + lane() / 4 % 2 * 0x1111; // of byte 2 (j / 2) + lane / 4 % 2, of both rows
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            u32 first = bits(row + 8 * half), second = bits(row + 8 * half + 1);
+            u32 first = __float_as_uint(load_shared(from + 128 * half));
+            u32 second = __float_as_uint(load_shared(from + 128 * half + 16));
 #pragma unroll
             for (int j = 0; j < COLUMNS; j++) {
                 int left = shift - 4 * (j % 2);
@@ -138,10 +184,15 @@ extern "C" __global__ void __launch_bounds__(Channels::THREADS) lora_da(float *p
     int t = blockIdx.z * run, end = min(T, t + run);
     Channels::Feeds feeds(block, {ds, pitch, pitch, end}, {x, C, C, end}, t);
     Channels::Accumulators acc = {};
-    block.fill(feeds);
     if (mask) {
-        block.run(acc, feeds, DropRight{mask, t, (block.n + Channels::warp_n()) / 32, end, (C + 31) / 32});
+        int words = (C + 31) / 32, word = block.n / 32;
+        u32 packs = block.shared + Channels::STAGES * Channels::STAGE;
+        const u32 *from = mask + i64(t + threadIdx.x) * words + word;
+        MaskedFeeds masked = {feeds, feeds.tiles, from, packs, end - t - int(threadIdx.x), words - word, words};
+        block.fill(masked);
+        block.run(acc, masked, DropRight{packs});
     } else {
+        block.fill(feeds);
         block.run(acc, feeds);
     }
     parts += i64(blockIdx.z) * pitch * C;

@@ -7,6 +7,7 @@ const DROPPED: (DType, &str) = (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05");
 const THREE: (DType, &str) = (BF16, "T=5 C=33 R=3 N=[7, 20, 1] p=0");
 const LONG: (DType, &str) = (BF16, "T=530 C=40 R=4 N=[16] p=0.2");
 const CHOSEN: (DType, &str) = (BF16, "T=9 C=40 R=3 N=[7, 16] adapters=3");
+const WHOLE: (DType, &str) = (BF16, "T=130 C=5120 R=16 N=[72] p=0.05");
 const ALIGNED: (DType, &str) = (BF16, "T=65 C=72 R=16 N=[136, 24, 40] p=0.1");
 
 pub const BUGS: &[Bug] = &[
@@ -108,6 +109,24 @@ pub const BUGS: &[Bug] = &[
         "dA is stored beyond the last channel",
         ["if (C % 2 == 0 && column < C)", "if (C % 2 == 0)"],
         ALIGNED,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "the words of a tile replace those of the tile before, which may still be read",
+        ["PACKED_TILES = Channels::STAGES + 1", "PACKED_TILES = Channels::STAGES"],
+        LONG,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "the words of the tile before are stored with the next but one",
+        ["mask + first - WORDS) =", "mask + first) ="],
+        WHOLE,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "dropout of dA takes the words of the rows beyond a run",
+        ["copied * Channels::BK < rows ? words : 0", "words"],
+        DROPPED,
     ),
     Bug::new(
         "narrow.cu",

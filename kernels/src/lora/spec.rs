@@ -128,6 +128,10 @@ fn cases(dtype: DType) -> Vec<Case> {
             cases.push(loose(c, 20, &[9, 8, 7]));
         }
     }
+    // Runs of rows that are not cut at 512: many strips of dy.
+    if dtype == DType::BF16 {
+        cases.push(Case { compare: Compare::Loose, ..case(dtype, 1040, 8, 4, &[22_528], 0.1) });
+    }
     // As many adapters as rows: in one tile of few rows, in one of more, and over several of many.
     cases.push(by_row(dtype, 16, 72, 4, &[40], 16));
     cases.push(by_row(dtype, 64, 72, 4, &[40, 9], 63));

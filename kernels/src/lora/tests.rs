@@ -1,4 +1,4 @@
-use super::cuda::{ColumnOffsets, LoraPass, adapted, low_rank};
+use super::cuda::{ColumnOffsets, LoraPass, adapted, low_rank, run_length};
 use super::*;
 use crate::gemm::cuda::{Accumulate, GemmShape, OperandLayout, RowSlice, TILES, multiply_on_tensor_cores};
 use crate::gemm::tests::{as_cuda, count_launches, operand, software_gpu};
@@ -100,6 +100,15 @@ fn adapters_that_no_row_uses_cost_nothing() {
             assert!(ratio < 1.02, "{what}, at once {at_once}: {ratio}");
         }
     }
+}
+
+/// 8,192 rows of 13B's q|k|v, o, gate|up and x: 240 blocks and more, in at most nine tenths of a wave too much.
+#[test]
+fn runs_of_rows_are_as_long_as_fills_a_gpu() {
+    let runs = |rows: usize, blocks| rows.div_ceil(run_length(rows, blocks));
+    assert_eq!([60, 20, 108, 40].map(|blocks| runs(8192, blocks)), [4, 12, 6, 6]);
+    assert_eq!([60, 20].map(|blocks| runs(2048, blocks)), [4, 4]);
+    assert_eq!(run_length(530, 2), 512);
 }
 
 #[test]

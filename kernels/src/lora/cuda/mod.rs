@@ -112,8 +112,10 @@ const CONSTANTS: &[Define] = &[
 const RANK_GROUP: usize = 16;
 /// Channels of x that one part of S sums.
 const SLICE: usize = 512;
-/// Rows that one part of dB or dA sums.
+/// Rows that one part of dB or dA sums at least, where more parts would not fill more multiprocessors.
 const RUN: usize = 512;
+/// Multiprocessors for which runs of rows are cut, whatever the GPU has: bits do not depend on it.
+const NOMINAL_MULTIPROCESSORS: usize = 132;
 /// A strip of dy that a block of `lora_ds_db` processes: rows, columns, stages of the pipeline, threads.
 const STRIP_ROWS: usize = 64;
 const STRIP_COLUMNS: usize = 256;
@@ -139,6 +141,18 @@ const fn s_tile(groups: usize) -> Tile {
 /// A tile with three groups has room for four: lines of 48 columns do not divide into the threads of a block.
 const fn da_tile(groups: usize) -> Tile {
     tile_of(DA_SHAPE + groups.next_power_of_two().ilog2() as usize, 1, 1.0)
+}
+
+/// Returns the rows that a part of dB or dA sums, where each run of them takes `blocks`: as few runs as fill the last wave
+/// of [`NOMINAL_MULTIPROCESSORS`] to nine tenths, since parts are written and read. The sizes alone decide.
+pub(super) fn run_length(rows: usize, blocks: usize) -> usize {
+    let fills = |runs: &usize| {
+        let all = runs * blocks;
+        2 * all >= 3 * NOMINAL_MULTIPROCESSORS
+            && 10 * all.next_multiple_of(NOMINAL_MULTIPROCESSORS) <= 11 * all
+    };
+    let runs = (1..=rows.div_ceil(RUN)).find(fills);
+    runs.map_or(RUN, |runs| rows.div_ceil(runs).next_multiple_of(STRIP_ROWS))
 }
 
 /// Returns the columns that R of one adapter take in S.
@@ -342,20 +356,23 @@ fn backward_bf16(
     let (t, c) = x.shape().as_matrix();
     let targets: Vec<LoraLinear> = used.iter().map(|u| u.target).collect();
     let layout = ColumnOffsets::new(&targets);
-    let (pitch, runs) = (layout.pitch(), t.div_ceil(RUN));
+    let pitch = layout.pitch();
     let mut ds = cx.scratch([t, pitch], x.dtype());
     let (mut all_da, mut all_db): (Vec<_>, Vec<_>) = gradients.iter_mut().map(|[da, db]| (da, db)).unzip();
     ds_and_db(run, &mut ds, &mut all_db, used)?;
     let (groups, _) = layout.blocks();
     let tile = da_tile(groups);
+    let run_rows = run_length(t, c.div_ceil(tile.columns) * pitch.div_ceil(tile.rows));
+    let runs = t.div_ceil(run_rows);
     let mut parts = cx.scratch([runs, pitch, c], DType::F32);
     let grid = Grid {
         blocks: [c.div_ceil(tile.columns), pitch.div_ceil(tile.rows), runs],
         threads: tile.threads,
-        shared: tile.shared,
+        // Four words of the mask for each row of x, of a tile more than there are stages.
+        shared: tile.shared + 16 * SHAPES[tile.shape][2] * (SHAPES[tile.shape][3] + 1),
     };
     let mut args = vec![Arg::Out(&mut parts), Arg::In(&ds), Arg::In(x), Arg::Maybe(run.mask.as_ref())];
-    args.extend([t, c, RUN, pitch].map(|n| Arg::I32(n as i32)));
+    args.extend([t, c, run_rows, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &NARROW, "lora_da", alignment(c.is_multiple_of(8)).int("GROUPS", groups), grid, &mut args)?;
     let values = targets.iter().map(|target| target.rank() * c.div_ceil(4)).sum();
     let mut args = per_target_mut(1, all_da.iter_mut().map(|t| &mut **t));
@@ -379,13 +396,14 @@ fn ds_and_db(
 ) -> Result<()> {
     let LoraPass { cx, cuda, .. } = *run;
     let ((t, pitch), s) = (ds.shape().as_matrix(), used[0].s);
-    let runs = t.div_ceil(RUN);
     let width = |u: &BackwardLinear| u.dy.shape().as_matrix().1;
     let (strips, padded) = (
         |u: &BackwardLinear| width(u).div_ceil(STRIP_COLUMNS),
         |u: &BackwardLinear| padded_rank(u.target.rank()),
     );
     let sum = |of: &dyn Fn(&BackwardLinear) -> usize| used.iter().map(of).sum::<usize>();
+    let run_rows = run_length(t, sum(&strips));
+    let runs = t.div_ceil(run_rows);
     let mut ds_parts = cx.scratch([sum(&|u| strips(u) * t * padded(u))], DType::F32);
     let mut db_parts = cx.scratch([sum(&|u| runs * width(u) * padded(u))], DType::F32);
     let groups = used.iter().map(padded).max().unwrap_or(0) / RANK_GROUP;
@@ -397,7 +415,7 @@ fn ds_and_db(
     args.extend(per_target(1, used, |u| Arg::Maybe(u.map(|u| u.target.b))));
     args.extend(widths().into_iter().chain(ranks()));
     args.extend(per_target(1, used, |u| Arg::I32(u.map_or(0, |u| u.s_at as i32))));
-    args.extend([t, RUN, s.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
+    args.extend([t, run_rows, s.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
     let aligned = used.iter().all(|u| width(u).is_multiple_of(8) && u.target.rank().is_multiple_of(4));
     start(cuda, &STRIPS, "lora_ds_db", alignment(aligned), grid, &mut args)?;
     drop(args);
@@ -408,7 +426,7 @@ fn ds_and_db(
     args.extend([Arg::In(&ds_parts), Arg::In(&db_parts)]);
     args.extend(widths().into_iter().chain(ranks()));
     args.extend(per_target(1, used, |u| Arg::F32(u.map_or(0.0, |u| u.target.scale))));
-    args.extend([t, RUN, pitch].map(|n| Arg::I32(n as i32)));
+    args.extend([t, run_rows, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &FOLD, "lora_fold_ds_db", Variant::PLAIN, flat_grid(values, 1), &mut args)
 }
 
