@@ -8,7 +8,7 @@ use codelsi_kernels::dora;
 use codelsi_kernels::dropout::{Dropout, dropout};
 use codelsi_kernels::elementwise::{add, relu};
 use codelsi_kernels::gemm::linear;
-use codelsi_kernels::lora::{LoraLinear, lora};
+use codelsi_kernels::lora::{LoraLinear, Turns, lora, lora_decode};
 use codelsi_kernels::mixture::gate;
 
 /// This rank's adapter tensors of one linear, or of a block's output.
@@ -111,7 +111,8 @@ impl AdaptedLinear<'_> {
     }
 }
 
-/// Returns the outputs of `linears` (at least one, all of one method), which share the input `x` and its dropout.
+/// Returns the outputs of `linears` (at least one, all of one method), which share the input `x` and its dropout. Serving
+/// has `turns` and no dropout.
 ///
 /// # Errors
 /// When an op fails.
@@ -120,12 +121,16 @@ pub(crate) fn forward(
     x: &Tensor,
     linears: &[AdaptedLinear],
     mask: Option<Dropout>,
+    turns: Option<&Turns>,
 ) -> Result<Vec<Tensor>> {
     let method = linears[0].adapter.method;
     match method {
         Method::LowRank { dora, .. } => {
             let targets: Vec<LoraLinear> = linears.iter().map(AdaptedLinear::target).collect();
-            let outs = lora(cx, x, &targets, mask)?;
+            let outs = match turns {
+                Some(turns) => lora_decode(cx, x, &targets, None, turns)?,
+                None => lora(cx, x, &targets, mask)?,
+            };
             match dora {
                 true => outs.iter().zip(linears).map(|(y, l)| l.apply_magnitude(cx, y)).collect(),
                 false => Ok(outs),

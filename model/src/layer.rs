@@ -17,6 +17,7 @@ use codelsi_kernels::dropout::{Dropout, DropoutRate};
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::Heads;
 use codelsi_kernels::gemm::{gated_linear, linears};
+use codelsi_kernels::lora::Turns;
 use codelsi_kernels::rmsnorm::{add_rmsnorm, rmsnorm};
 use codelsi_kernels::{rope, swiglu::swiglu};
 
@@ -42,7 +43,7 @@ struct Projection {
     adapter: Option<BoundAdapter>,
 }
 
-/// Positions and dropout keys of a batch's rows.
+/// Positions and dropout keys of a batch's rows, and how they are computed.
 #[derive(Clone, Copy)]
 pub struct RowContext<'a> {
     /// Positions in their documents or sequences, (T) i32.
@@ -51,6 +52,8 @@ pub struct RowContext<'a> {
     pub rope: &'a Tensor,
     /// Dropout keys, (T) i32; none in inference.
     pub dropout_keys: Option<&'a Tensor>,
+    /// Counters of adapters' launches; given in serving.
+    pub turns: Option<&'a Turns>,
 }
 
 /// Queries, keys and values of a layer.
@@ -324,7 +327,7 @@ impl Layer {
         let mask = self.dropout_mask(cx, group[0], rows, dropout, projections[0].first_channel());
         let adapted_outs = match adapted.is_empty() {
             true => Vec::new(),
-            false => bound_adapter::forward(cx, &x, &adapted, mask).at(names())?,
+            false => bound_adapter::forward(cx, &x, &adapted, mask, rows.turns).at(names())?,
         };
         let base = projections.iter().zip(&weights).filter(|(p, _)| p.adapter.is_none());
         let base_outs = linears(cx, &x, &base.map(|(_, w)| w).collect::<Vec<_>>()).at(names())?;

@@ -254,6 +254,7 @@ impl Llama {
                     positions: &batch.positions,
                     rope: &rope,
                     dropout_keys: Some(&batch.dropout_keys),
+                    turns: None,
                 };
                 let attend = |cx: &Ctx, qkv| {
                     let Qkv { q, k, v } = layer.rotate(cx, qkv, rows)?;

@@ -150,8 +150,8 @@ fn a_decode_step_is_one_copy_each_way() {
     }
 }
 
-/// Returns the kernels of the last of the steps that generate `tokens` tokens after a prompt.
-fn last_step(device: &Device, model: &Llama, prompt: usize, tokens: usize) -> Vec<String> {
+/// Returns the kernels of the steps that generate `tokens` tokens after a prompt, and the blocks of their grids.
+fn step_launches(device: &Device, model: &Llama, prompt: usize, tokens: usize) -> Vec<(String, u64)> {
     let Device::Cuda(cuda) = device else { unreachable!("a software GPU") };
     let vocab = model.config().vocab as u32;
     let prompt = (0..prompt as u32).map(|i| 3 + i * 37 % (vocab - 3)).collect();
@@ -161,37 +161,60 @@ fn last_step(device: &Device, model: &Llama, prompt: usize, tokens: usize) -> Ve
     run(device, model, &[request], SchedulerConfig::default());
     let launches = cuda.emulator().unwrap().take_launches();
     assert!(done(device).replays > before.replays, "the last step was not a replay");
-    let kernels: Vec<String> = launches.into_iter().map(|launch| launch.kernel).collect();
-    let first = kernels.iter().rposition(|kernel| kernel == "embed").unwrap();
+    launches.into_iter().map(|launch| (launch.kernel, launch.blocks)).collect()
+}
+
+/// The kernels of the last step.
+fn last_step(launches: &[(String, u64)]) -> Vec<&str> {
+    let kernels: Vec<&str> = launches.iter().map(|(kernel, _)| &kernel[..]).collect();
+    let first = kernels.iter().rposition(|&kernel| kernel == "embed").unwrap();
     kernels[first..].to_vec()
 }
 
-/// The base model's prompt is two splits of attention, which are joined.
+/// Steps over up to 256 tokens have a block for each head, and those over more have two, also where they are replayed.
 #[test]
-fn a_decode_step_is_eight_launches_a_layer() {
+fn a_decode_step_has_blocks_for_the_splits_of_its_longest_sequence() {
+    const TOKENS: usize = 20;
+    let Some((device, model)) = fixture(DType::BF16) else { return };
+    let (layers, heads) = (model.config().layers, model.config().kv_heads as u64);
+    for (prompt, short) in [(250, 6), (100, TOKENS - 1)] {
+        let launches = step_launches(&device, &model, prompt, TOKENS);
+        let blocks: Vec<u64> = launches.iter().filter(|l| l.0 == "flash_decode").map(|l| l.1).collect();
+        // One token comes from the prompt's own step.
+        let decoding = &blocks[blocks.len() - (TOKENS - 1) * layers..];
+        let mut wanted = vec![heads; short * layers];
+        wanted.resize(decoding.len(), 2 * heads);
+        assert_eq!(decoding, wanted, "after a prompt of {prompt}");
+    }
+}
+
+/// The base model's prompt is two splits of attention, which are joined. An adapter on all linears takes SwiGLU out of the
+/// epilogue, and adds no launch beside that.
+#[test]
+fn a_decode_step_is_eight_launches_a_layer_and_nine_with_an_adapter() {
     let Some(device) = software_gpu() else { return };
     let layer = |norm, lora: bool| -> Vec<&str> {
         let gate_up = ["gemm_gated"];
         let adapted = |group: &[&'static str]| match lora {
-            true => vec!["lora_s", "sum", "lora"],
+            true => vec!["lora_decode"],
             false => group.to_vec(),
         };
         let mlp = if lora { [adapted(&gate_up), vec!["swiglu"]].concat() } else { gate_up.to_vec() };
         let attention = [vec![norm], adapted(&["gemm_group"]), vec!["rope_kvstore", "flash_decode"]].concat();
         [attention, adapted(&["gemm"]), vec!["add_rmsnorm"], mlp, adapted(&["gemm"])].concat()
     };
-    for (lora, prompt, launches) in [(false, 300, 8), (true, 100, 17)] {
+    for (lora, prompt, count) in [(false, 300, 8), (true, 100, 9)] {
         let model = match lora {
             false => fixture(DType::BF16).unwrap().1,
             true => load_adapted("tiny", &device, DType::BF16),
         };
         let layers = model.config().layers;
-        let made = last_step(model.rank_layout().device(), &model, prompt, 4);
+        let launches = step_launches(model.rank_layout().device(), &model, prompt, 4);
         let mut wanted = vec!["embed"];
         wanted.extend(layer("rmsnorm", lora));
         (1..layers).for_each(|_| wanted.extend(layer("add_rmsnorm", lora)));
         wanted.extend(["add_rmsnorm", "gemm", "sample"]);
-        assert_eq!(made, wanted, "lora {lora}");
-        assert_eq!(layer("rmsnorm", lora).len(), launches, "lora {lora}");
+        assert_eq!(last_step(&launches), wanted, "lora {lora}");
+        assert_eq!(layer("rmsnorm", lora).len(), count, "lora {lora}");
     }
 }

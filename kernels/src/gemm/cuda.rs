@@ -92,10 +92,10 @@ pub(crate) const SHAPES: [[usize; 6]; 16] = [
     [64, 64, 64, 4, 2, 2],   // up to 64 rows; products of few tiles; unaligned or f32 operands
     [128, 128, 32, 4, 2, 2], // two blocks a multiprocessor
     [128, 256, 64, 3, 2, 4], // one block, 64x64 a warp
-    [128, 16, 64, 3, 4, 1],  // x Aᵀ of adapters: 16 columns to 64
-    [128, 32, 64, 3, 4, 1],
-    [128, 48, 64, 3, 4, 1],
-    [128, 64, 64, 3, 4, 1],
+    [128, 16, 64, 2, 4, 1],  // x Aᵀ of adapters: 16 columns to 64, two or three blocks
+    [128, 32, 64, 2, 4, 1],
+    [128, 48, 64, 2, 4, 1],
+    [128, 64, 64, 2, 4, 1],
     [16, 128, 64, 3, 1, 4], // dSᵀ x of adapters: 16, 32 or 64 rows
     [32, 128, 64, 3, 1, 4],
     [64, 128, 64, 3, 1, 4],

@@ -42,9 +42,9 @@ __device__ inline void put_pack(Out *y, Pack<Out, WIDE<Out>> x, int count, bool 
     }
 }
 
-template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
+template <Form KIND, int S, typename Right, bool WHOLE, int COUNT = SHAPES[S][3]> struct Product {
     static constexpr int BM = SHAPES[S][0], BN = SHAPES[S][1], BK = SHAPES[S][2];
-    static constexpr int STAGES = SHAPES[S][3];
+    static constexpr int STAGES = COUNT;
     static constexpr int WARPS_M = SHAPES[S][4], WARPS_N = SHAPES[S][5], THREADS = 32 * WARPS_M * WARPS_N;
     static constexpr int MT = BM / WARPS_M / 16, NTILES = BN / WARPS_N / 8; // mma tiles of a warp
     static constexpr int STEPS = BK / 16;
@@ -101,21 +101,22 @@ template <Form KIND, int S, typename Right, bool WHOLE> struct Product {
         for (int s = 0; s < STAGES - 1; s++) feeds.copy(shared + s * STAGE);
     }
 
-    // acc += a · b over the 16 steps from `a_k` and `b_k` on, through the last stage.
-    template <typename T>
-    __device__ void slab(Accumulators &acc, const Matrix<bf16> &a, const Matrix<T> &b, int a_k, int b_k) const {
-        typedef Tile<bf16, true, BM, 16> SlabA;
-        typedef Tile<T, KIND == NT, BN, 16> SlabB;
-        static_assert(SlabA::BYTES + SlabB::BYTES <= STAGE, "a slab fits a stage");
-        u32 to_a = shared + (STAGES - 1) * STAGE, to_b = to_a + SlabA::BYTES;
-        typename SlabA::template Feed<THREADS, true>(a, m, a_k).copy(to_a);
-        typename SlabB::template Feed<THREADS, WHOLE>(b, n, b_k).copy(to_b);
+    typedef Tile<bf16, true, BM, 16> SlabLeft;
+
+    // acc += a · b over 16 steps, those of b from `b_k` on, through the last stage; `left` brings a to its address.
+    template <typename Left, typename T>
+    __device__ void slab(Accumulators &acc, Left left, const Matrix<T> &b, int b_k) const {
+        typedef Tile<T, KIND == NT, BN, 16> SlabRight;
+        static_assert(SlabLeft::BYTES + SlabRight::BYTES <= STAGE, "a slab fits a stage");
+        u32 to_a = shared + (STAGES - 1) * STAGE, to_b = to_a + SlabLeft::BYTES;
+        typename SlabRight::template Feed<THREADS, WHOLE>(b, n, b_k).copy(to_b);
+        left(to_a);
         copy_commit();
         copy_wait<0>();
         __syncthreads();
         Fragments f;
-        SlabA::a_fragments(f.a, to_a + SlabA::a_lane(warp_m()), 0);
-        SlabB::b_fragments(f.b, to_b + SlabB::b_lane(warp_n()), 0);
+        SlabLeft::a_fragments(f.a, to_a + SlabLeft::a_lane(warp_m()), 0);
+        SlabRight::b_fragments(f.b, to_b + SlabRight::b_lane(warp_n()), 0);
         multiply(acc, f);
         __syncthreads();
     }

@@ -14,10 +14,15 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "lora.cu",
         "the second slab takes the first one's columns of S",
-        ["slab_left, slab_right, at + r, r", "slab_left, slab_right, at, r"],
+        ["s_pitch + r + 8 * chunk", "s_pitch + 8 * chunk"],
         WIDE,
     ),
-    Bug::new("lora.cu", "every linear takes the first one's S", ["at = s_at + g", "at = g"], THREE),
+    Bug::new(
+        "lora.cu",
+        "every linear takes the first one's S",
+        ["s += pick(place.target, at0, at1, at2, at3)", "s += at0"],
+        THREE,
+    ),
     Bug::new(
         "lora.cu",
         "every linear has the first one's B",
@@ -33,20 +38,14 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "lora.cu",
         "rows take the adapter before theirs",
-        ["choice[row] == g;", "choice[row] == g + 1;"],
+        ["choice[row] == g);", "choice[row] == g + 1);"],
         CHOSEN,
     ),
     Bug::new("lora.cu", "every adapter has the first one's B", ["{b + i64(g) * N * R", "{b"], CHOSEN),
     Bug::new(
         "lora.cu",
-        "R is not rounded up",
-        ["padded = (R + RANK_GROUP - 1) / RANK_GROUP * RANK_GROUP", "padded = R"],
-        CHOSEN,
-    ),
-    Bug::new(
-        "lora.cu",
-        "a slab is left out by the threads whose rows have not chosen it",
-        ["if (!__syncthreads_or(chosen)) continue;", "if (!chosen) continue;"],
+        "rows take the S of every adapter of their tile",
+        ["row < T && (!choice || choice[row] == g)", "row < T"],
         CHOSEN,
     ),
     Bug::new(
@@ -165,16 +164,28 @@ pub const BUGS: &[Bug] = &[
         (BF16, "T=136 C=504 R=20 N=[376, 72] p=0.1"),
     ),
     Bug::new(
-        "lora.cu",
+        "low_rank.cuh",
         "adapters of rows beyond the sixteenth of a tile are overlooked",
-        ["min(T, place.m + Block::BM)", "min(T, place.m + 16)"],
+        ["threadIdx.x < rows", "threadIdx.x < 16"],
         (BF16, "T=64 C=72 R=4 N=[40, 9] adapters=63"),
     ),
     Bug::new(
-        "lora.cu",
+        "low_rank.cuh",
         "adapters beyond 64 are overlooked",
-        ["g < adapters; g++", "g < min(adapters, 64); g++"],
+        ["mine > after ? mine", "mine > after && mine < 64 ? mine"],
         (BF16, "T=133 C=136 R=4 N=[260] adapters=130"),
+    ),
+    Bug::new(
+        "low_rank.cuh",
+        "adapters of the first warp's rows alone",
+        ["for (int w = 0; w < blockDim.x / 32; w++) least", "for (int w = 0; w < 1; w++) least"],
+        (BF16, "T=64 C=72 R=4 N=[40, 9] adapters=63"),
+    ),
+    Bug::new(
+        "low_rank.cuh",
+        "the next adapters of a row's block are read before all have read the last",
+        ["        __syncthreads(); // the parts of an earlier call have been read\n", ""],
+        CHOSEN,
     ),
     Bug::new(
         "keep.cuh",

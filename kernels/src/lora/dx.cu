@@ -48,7 +48,10 @@ extern "C" __global__ void __launch_bounds__(Block::THREADS)
         int R = pick(i, r0, r1, r2, r3), padded = (R + RANK_GROUP - 1) / RANK_GROUP * RANK_GROUP;
         Matrix<bf16> left = {ds, pitch, T, at + padded};
         Matrix<float> right = {pick(i, a0, a1, a2, a3), C, C, R};
-        for (int r = 0; r < R; r += RANK_GROUP) block.slab(acc, left, right, at + r, r);
+        for (int r = 0; r < R; r += RANK_GROUP) {
+            auto copy = [&](u32 to) { Block::SlabLeft::Feed<Block::THREADS, true>(left, place.m, at + r).copy(to); };
+            block.slab(acc, copy, right, r);
+        }
         at += padded;
     }
     if (mask) drop(acc, block, mask, up, T, C);

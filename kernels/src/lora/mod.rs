@@ -15,7 +15,8 @@
 //!
 //! **launch** on a GPU in bf16: S of all targets from one read of x, which makes the dropout mask and keeps it for
 //! backward, with split-K over slices of 512 channels, and their sum; then the products of gemm of all targets in one
-//! launch, each with its slab S Bᵀ in front (`lora.cu`). Backward: dS and dB of all targets from one read of each dy, and dA of all from one
+//! launch, each with its slab S Bᵀ in front (`lora.cu`). Up to 64 rows of inference are one launch ([`lora_decode`],
+//! `decode.cu`), in which the products wait for S. Backward: dS and dB of all targets from one read of each dy, and dA of all from one
 //! read of x, each in partial sums and a launch that adds them; dx (`dx.cu`). In f32
 //! the plain products of gemm, in the order of the CPU twin.
 //!
@@ -28,6 +29,7 @@
 mod bugs;
 pub(crate) mod cpu;
 mod cuda;
+mod decode_bugs;
 mod narrow_bugs;
 pub mod spec;
 #[cfg(test)]
@@ -38,6 +40,7 @@ use crate::gemm::cpu::{AccumulatorInit, Matrix, ProductTerm};
 use crate::gemm::{self, elements, nn, nt, precision, tn};
 use codelsi_engine::op_times::Pass;
 use codelsi_engine::{At, Ctx, DType, Device, Error, InputGrads, Label, Op, Outs, Result, Saved, Tensor};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An adapted linear: a frozen weight with one LoRA adapter, or with a stack of G adapters of which each row uses one.
 #[derive(Clone, Copy)]
@@ -68,7 +71,8 @@ impl LoraLinear<'_> {
 /// # Errors
 /// When shapes do not fit, or a W wants a gradient: full fine-tuning uses `gemm`.
 pub fn lora(cx: &Ctx, x: &Tensor, targets: &[LoraLinear], dropout: Option<Dropout>) -> Result<Outs> {
-    apply(cx, x, targets, dropout.filter(|d| d.rate != DropoutRate::ZERO), None)
+    let dropout = dropout.filter(|d| d.rate != DropoutRate::ZERO);
+    apply(cx, x, targets, Lora { dropout, ..Lora::default() })
 }
 
 /// Returns y (T, N) of each of `targets`, whose A and B are stacks of G adapters: row t uses adapter `adapter_ids`_t, none
@@ -77,25 +81,53 @@ pub fn lora(cx: &Ctx, x: &Tensor, targets: &[LoraLinear], dropout: Option<Dropou
 /// # Errors
 /// When shapes do not fit, an adapter is not in the stack, or an input wants a gradient.
 pub fn multi_lora(cx: &Ctx, x: &Tensor, targets: &[LoraLinear], adapter_ids: &Tensor) -> Result<Outs> {
-    apply(cx, x, targets, None, Some(adapter_ids.clone()))
+    apply(cx, x, targets, Lora { adapter_ids: Some(adapter_ids.clone()), ..Lora::default() })
 }
 
-fn apply(
+/// Returns what [`lora`] does without dropout, or [`multi_lora`] with `adapter_ids`, with the same bits: on a GPU in one
+/// launch where there are few rows. Inference only.
+///
+/// # Errors
+/// As these have.
+pub fn lora_decode(
     cx: &Ctx,
     x: &Tensor,
     targets: &[LoraLinear],
-    dropout: Option<Dropout>,
-    adapter_ids: Option<Tensor>,
+    adapter_ids: Option<&Tensor>,
+    turns: &Turns,
 ) -> Result<Outs> {
-    let inputs: Vec<&Tensor> = [x].into_iter().chain(targets.iter().flat_map(|t| [t.w, t.a, t.b])).collect();
-    let scales = targets.iter().map(|t| t.scale).collect();
-    cx.apply(Lora { scales, dropout, adapter_ids }, &inputs)
+    let turns = Some(turns.clone());
+    apply(cx, x, targets, Lora { adapter_ids: adapter_ids.cloned(), turns, ..Lora::default() })
 }
 
+/// Counters by which blocks of [`lora_decode`] wait for each other, (2) i32: every call leaves them 0, which a recorded
+/// step needs.
+#[derive(Clone)]
+pub struct Turns(Arc<Mutex<Tensor>>);
+
+impl Turns {
+    /// Allocates the counters.
+    pub fn new(device: &Device) -> Self {
+        Turns(Arc::new(Mutex::new(device.zeros(Label::Kv, [2], DType::I32))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tensor> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn apply(cx: &Ctx, x: &Tensor, targets: &[LoraLinear], op: Lora) -> Result<Outs> {
+    let inputs: Vec<&Tensor> = [x].into_iter().chain(targets.iter().flat_map(|t| [t.w, t.a, t.b])).collect();
+    cx.apply(Lora { scales: targets.iter().map(|t| t.scale).collect(), ..op }, &inputs)
+}
+
+#[derive(Default)]
 struct Lora {
     scales: Vec<f32>,
     dropout: Option<Dropout>,
     adapter_ids: Option<Tensor>,
+    /// Given in inference.
+    turns: Option<Turns>,
 }
 
 /// A target whose output has a gradient, in backward.
@@ -169,9 +201,9 @@ impl Op for Lora {
         g.map_or(Ok(()), |g| dx.add(0, g))
     }
 
-    /// Returns false where rows select adapters: that is for inference.
+    /// Returns false where rows select adapters or are decoded: that is for inference.
     fn differentiable(&self) -> bool {
-        self.adapter_ids.is_none()
+        self.adapter_ids.is_none() && self.turns.is_none()
     }
 }
 

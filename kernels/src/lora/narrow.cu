@@ -2,40 +2,18 @@
 //
 // math    x̃ = mask/(1-p) ⊙ x. Each product is split into partial f32 sums over a fixed length (split-K), which gemm's
 //         `sum` (S) and fold.cu (dA) add in order. Factors of 1/(1-p) and s are applied to S here, and to dA by its fold
-// layout  S and dS hold the columns of all linears that share x side by side, each R rounded up to 16 and padded with
-//         zeros; so a group of 16 columns belongs to one linear and one adapter
-// launch  per block, lora_s: 128 rows, GROUPS groups, SLICE channels; the first of a row's blocks store the mask.
-//         lora_da: GROUPS groups, 128 channels, a run of rows
+// layout  that of low_rank.cuh, dS as S
+// launch  per block, lora_s: 128 rows, GROUPS groups of one adapter that they have chosen, SLICE channels; the first of a
+//         row's blocks store the mask. lora_da: GROUPS groups, 128 channels, a run of rows
 // options ALIGNED 1 when rows of x and a are multiples of 16 bytes, else 0; GROUPS 1 to MAX_GROUPS
 #include "prelude.cuh"
 #include "mainloop.cuh"
 #include "mask.cuh"
-#include "targets.cuh"
-
-// The block along the columns of S or dS: there is one unless a block has as many groups as it can.
-__device__ inline int column_block() { return GROUPS < MAX_GROUPS ? 0 : blockIdx.y; }
+#include "low_rank.cuh"
 
 // ---- S
 
 typedef Product<NT, S_SHAPE + GROUPS - 1, float, ALIGNED> Rows;
-typedef Tile<float, true, RANK_GROUP, Rows::BK> Group; // the lines of A of one group
-
-// Copies x and the A of each group, which belong to several linears and adapters.
-struct GroupFeeds {
-    typename Rows::A::Feed<Rows::THREADS, ALIGNED> x;
-    typename Group::Feed<Rows::THREADS, ALIGNED> a[GROUPS];
-    int tiles, copied = 0;
-
-    __device__ void copy(u32 stage) {
-        if (copied < tiles) {
-            x.copy(stage);
-#pragma unroll
-            for (int g = 0; g < GROUPS; g++) a[g].copy(stage + Rows::A::BYTES + g * Group::BYTES);
-        }
-        copied++;
-        copy_commit();
-    }
-};
 
 // The dropout mask of a block's rows: makes the words of a tile of x while the one before is multiplied, and zeroes the
 // dropped channels of x, the left operand, where pairs along K are channels 2i and 2i + 1 of a word.
@@ -48,23 +26,37 @@ struct MaskedRows {
     u32 shared; // address of the words of MASK_TILES: one is read, one may still be, and one is made
     u32 *mask;  // (words left): this thread's row from the block's first word on
     int words, tiles;
+    bool packs; // rows of the mask are multiples of 16 bytes
+    u32 before[WORDS];
 
     __device__ u32 place(int tile) const { return shared + tile % MASK_TILES * BYTES; }
 
-    __device__ void make(int tile) const {
+    __device__ void make(int tile) {
         if (tile >= tiles) return;
         u32 bits[WORDS];
 #pragma unroll
-        for (int w = 0; w < WORDS; w++) {
-            int word = tile * WORDS + w;
-            bits[w] = mask_word(seed, step, site, threshold, token, channel + 32 * word);
-            if (word < words) mask[word] = bits[w];
-        }
+        for (int w = 0; w < WORDS; w++)
+            bits[w] = mask_word(seed, step, site, threshold, token, channel + 32 * (tile * WORDS + w));
         store_shared(place(tile) + threadIdx.x * WORDS * 4, bits[0], bits[1]);
+        keep(tile, bits);
+    }
+
+    // Stores the words of two tiles at once, if rows of the mask are whole packs.
+    __device__ void keep(int tile, const u32 (&bits)[WORDS]) {
+        int first = tile * WORDS;
+        if (packs && tile % 2 == 1) {
+            if (first < words) *reinterpret_cast<Pack<u32, 4> *>(mask + first - WORDS) = {before[0], before[1], bits[0], bits[1]};
+            return;
+        }
+        before[0] = bits[0], before[1] = bits[1];
+        if (packs) return; // the last tile is odd
+#pragma unroll
+        for (int w = 0; w < WORDS; w++)
+            if (first + w < words) mask[first + w] = bits[w];
     }
 
     template <int MT, int COLUMNS>
-    __device__ void operator()(u32 (&a)[MT][4], u32 (&)[COLUMNS][2], int tile, int step) const {
+    __device__ void operator()(u32 (&a)[MT][4], u32 (&)[COLUMNS][2], int tile, int step) {
         if (step == 0) make(tile + 1);
         u32 from = place(tile) + ((Rows::warp_m() + lane() / 4) * WORDS + step / 2) * 4;
         u32 select = step % 2 ? 0xbbaa : 0x9988;
@@ -90,61 +82,34 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
            int r0, int r1, int r2, int r3, float s0, float s1, float s2, float s3, // scales of S
            u64 seed, u32 step, u32 site, u32 threshold, int first, int adapters, int T, int C, int slice, int pitch) {
     extern __shared__ __align__(1024) u8 memory[];
-    Rows block(memory, blockIdx.x * Rows::BM, column_block() * Rows::BN);
+    // There is one block along the columns unless a block has as many groups as it can.
+    int columns = GROUPS < MAX_GROUPS ? 1 : round_up(pitch, Rows::BN) / Rows::BN;
+    int nth = blockIdx.y / columns, column = blockIdx.y % columns;
+    Rows block(memory, blockIdx.x * Rows::BM, column * Rows::BN);
+    int adapter = Chosen(choice, block.m, Rows::BM, T, adapters).nth(nth);
+    if (adapter == Chosen::NONE && nth > 0) return;
     int k = blockIdx.z * slice, end = min(C, k + slice);
-    GroupFeeds feeds;
-    feeds.x = {{x, C, T, end}, block.m, k};
-    feeds.tiles = (end - k + Rows::BK - 1) / Rows::BK;
-    int of_adapter[GROUPS];
-    float scales[GROUPS];
-#pragma unroll
-    for (int g = 0; g < GROUPS; g++) {
-        int group = column_block() * GROUPS + g, target = 0, R = r0;
-        while (target < TARGETS && group >= adapters * round_up(R, RANK_GROUP) / RANK_GROUP) {
-            group -= adapters * round_up(R, RANK_GROUP) / RANK_GROUP;
-            target++;
-            R = pick(target, r0, r1, r2, r3);
-        }
-        // Groups beyond the last linear have no lines.
-        int groups = max(round_up(R, RANK_GROUP) / RANK_GROUP, 1), adapter = group / groups;
-        const float *a = target < TARGETS ? pick(target, a0, a1, a2, a3) + i64(adapter) * R * C : nullptr;
-        feeds.a[g] = {{a, C, target < TARGETS ? R : 0, end}, group % groups * RANK_GROUP, k};
-        of_adapter[g] = adapter;
-        scales[g] = pick(target, s0, s1, s2, s3);
-    }
+    Factors factors = {a0, a1, a2, a3, r0, r1, r2, r3, s0, s1, s2, s3};
+    GroupFeeds<Rows, ALIGNED> feeds(block, x, factors, adapter, T, C, k, end);
     Rows::Accumulators acc = {};
     block.fill(feeds);
     if (tokens) {
         int row = block.m + threadIdx.x, words = (C + 31) / 32;
-        bool stores = row < T && column_block() == 0;
+        bool stores = row < T && column == 0;
         MaskedRows masked = {seed, step, site, threshold, row < T ? tokens[row] : 0u, u32(first + k)};
         masked.shared = block.shared + Rows::STAGES * Rows::STAGE;
         masked.mask = mask + i64(row) * words + k / 32;
         masked.words = stores ? words - k / 32 : 0;
         masked.tiles = feeds.tiles;
+        masked.packs = words % 4 == 0;
         masked.make(0);
         block.run(acc, feeds, masked);
     } else {
         block.run(acc, feeds);
     }
     parts += i64(blockIdx.z) * T * pitch;
-    static_assert(Rows::WARPS_N == 1 && RANK_GROUP == 16, "a warp has all groups, of two mma tiles each");
-#pragma unroll
-    for (int i = 0; i < 2 * Rows::MT; i++) {
-        int row = block.m + Rows::warp_m() + 8 * i + lane() / 4;
-        if (row >= T) break;
-        int chosen = choice ? choice[row] : -1;
-        if (chosen >= adapters) __trap();
-#pragma unroll
-        for (int j = 0; j < 2 * GROUPS; j++) {
-            int column = block.n + 8 * j + lane() % 4 * 2;
-            if (column >= pitch) break;
-            float factor = !choice || chosen == of_adapter[j / 2] ? scales[j / 2] : 0.0f;
-            const float *x = acc[i / 2][j] + 2 * (i % 2);
-            float pair[2] = {factor * x[0], factor * x[1]};
-            store(parts + i64(row) * pitch + column, pair);
-        }
-    }
+    each_pair(block, acc, factors, choice, adapter, nth == 0, T, pitch,
+              [&](i64 at, const float (&pair)[2]) { store(parts + at, pair); });
 }
 
 // ---- dA
@@ -152,23 +117,54 @@ extern "C" __global__ void __launch_bounds__(Rows::THREADS)
 constexpr int DA_GROUPS = GROUPS == 3 ? 4 : GROUPS; // lines of 48 columns do not divide into the threads of a block
 typedef Product<TN, DA_SHAPE + DA_GROUPS / 2, bf16, ALIGNED> Channels;
 
-// Drops channels of x, which is the right operand: a warp's 32 columns are one word of each row's bits, and pairs along
-// K are two rows.
-struct DropRight {
-    const u32 *mask; // (T, words)
-    int t, word, T, words;
+// Tiles of x whose words of the mask are in shared memory, a pack of four for each row: those on their way, the one that is
+// read, and the one before, which may still be.
+constexpr int PACKED_TILES = Channels::STAGES + 1;
+static_assert(Channels::BN == 128 && Channels::THREADS >= Channels::BK, "a thread copies the words of a row");
 
-    __device__ u32 bits(int row) const { return row < T && word < words ? mask[i64(row) * words + word] : 0; }
+// Copies dS and x, and the words of the mask.
+struct MaskedFeeds {
+    Channels::Feeds operands;
+    int tiles;
+    const u32 *mask; // (rows, words) from this thread's row and the block's first word on
+    u32 shared;      // address of the packs
+    int rows, words, pitch, copied = 0;
+
+    __device__ void copy(u32 stage) {
+        if (copied < tiles && threadIdx.x < Channels::BK) {
+            u32 to = shared + (copied % PACKED_TILES * Channels::BK + threadIdx.x) * 16;
+            const u32 *from = mask + i64(copied) * Channels::BK * pitch;
+            int count = copied * Channels::BK < rows ? words : 0;
+            if (pitch % 4 == 0) {
+                copy_async(to, from, count > 0 ? 16 : 0);
+            } else {
+                u32 bits[4];
+#pragma unroll
+                for (int w = 0; w < 4; w++) bits[w] = w < count ? from[w] : 0;
+                store_shared(to, bits);
+            }
+        }
+        copied++;
+        operands.copy(stage);
+    }
+};
+
+// Drops channels of x, which is the right operand: a warp's 32 columns are one word of each row's pack, and pairs along K
+// are two rows.
+struct DropRight {
+    u32 shared; // address of the packs
 
     template <int MT, int COLUMNS>
     __device__ void operator()(u32 (&)[MT][4], u32 (&b)[COLUMNS][2], int tile, int step) const {
         static_assert(COLUMNS == 4, "a warp's columns are one word");
-        int row = t + Channels::BK * tile + 16 * step + lane() % 4 * 2;
+        u32 from = shared + Channels::warp_n() / 8 +
+                   (tile % PACKED_TILES * Channels::BK + 16 * step + lane() % 4 * 2) * 16;
         int shift = 7 - lane() / 8;                    // channel 8 j + lane / 4 has bit lane / 8 + 4 (j % 2)
         u32 select = 0xcc88 + lane() / 4 % 2 * 0x1111; // of byte 2 (j / 2) + lane / 4 % 2, of both rows
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            u32 first = bits(row + 8 * half), second = bits(row + 8 * half + 1);
+            u32 first = __float_as_uint(load_shared(from + 128 * half));
+            u32 second = __float_as_uint(load_shared(from + 128 * half + 16));
 #pragma unroll
             for (int j = 0; j < COLUMNS; j++) {
                 int left = shift - 4 * (j % 2);
@@ -184,14 +180,19 @@ extern "C" __global__ void __launch_bounds__(Channels::THREADS) lora_da(float *p
                                                                         const u32 *mask, // (T, ⌈C/32⌉), or null
                                                                         int T, int C, int run, int pitch) {
     extern __shared__ __align__(1024) u8 memory[];
-    Channels block(memory, column_block() * Channels::BM, blockIdx.x * Channels::BN);
+    Channels block(memory, (GROUPS < MAX_GROUPS ? 0 : blockIdx.y) * Channels::BM, blockIdx.x * Channels::BN);
     int t = blockIdx.z * run, end = min(T, t + run);
     Channels::Feeds feeds(block, {ds, pitch, pitch, end}, {x, C, C, end}, t);
     Channels::Accumulators acc = {};
-    block.fill(feeds);
     if (mask) {
-        block.run(acc, feeds, DropRight{mask, t, (block.n + Channels::warp_n()) / 32, end, (C + 31) / 32});
+        int words = (C + 31) / 32, word = block.n / 32;
+        u32 packs = block.shared + Channels::STAGES * Channels::STAGE;
+        const u32 *from = mask + i64(t + threadIdx.x) * words + word;
+        MaskedFeeds masked = {feeds, feeds.tiles, from, packs, end - t - int(threadIdx.x), words - word, words};
+        block.fill(masked);
+        block.run(acc, masked, DropRight{packs});
     } else {
+        block.fill(feeds);
         block.run(acc, feeds);
     }
     parts += i64(blockIdx.z) * pitch * C;

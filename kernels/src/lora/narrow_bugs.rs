@@ -7,21 +7,38 @@ const DROPPED: (DType, &str) = (BF16, "T=37 C=70 R=16 N=[48, 33] p=0.05");
 const THREE: (DType, &str) = (BF16, "T=5 C=33 R=3 N=[7, 20, 1] p=0");
 const LONG: (DType, &str) = (BF16, "T=530 C=40 R=4 N=[16] p=0.2");
 const CHOSEN: (DType, &str) = (BF16, "T=9 C=40 R=3 N=[7, 16] adapters=3");
+const WHOLE: (DType, &str) = (BF16, "T=130 C=5120 R=16 N=[72] p=0.05");
 const ALIGNED: (DType, &str) = (BF16, "T=65 C=72 R=16 N=[136, 24, 40] p=0.1");
 
 pub const BUGS: &[Bug] = &[
     Bug::new(
-        "narrow.cu",
-        "S of every adapter for every row",
-        ["!choice || chosen == of_adapter[j / 2] ? scales[j / 2] : 0.0f", "scales[j / 2]"],
+        "low_rank.cuh",
+        "blocks of an adapter write zeros to the rows of the others",
+        ["if (chosen != adapter && !(none && chosen < 0)) continue;", ""],
         CHOSEN,
     ),
-    Bug::new("narrow.cu", "every adapter has the first one's A", ["+ i64(adapter) * R * C", ""], CHOSEN),
+    Bug::new("low_rank.cuh", "every adapter has the first one's A", ["+ i64(adapter) * R * C", ""], CHOSEN),
     Bug::new(
-        "narrow.cu",
+        "low_rank.cuh",
         "S is not scaled by alpha/r",
-        ["{factor * x[0], factor * x[1]}", "{x[0], x[1]}"],
+        ["pair[0] = scales[j] * x[0]", "pair[0] = x[0]"],
         (BF16, "T=5 C=33 R=3 N=[7, 20, 1] p=0"),
+    ),
+    Bug::new(
+        "low_rank.cuh",
+        "R of the linears before is not rounded up",
+        [
+            "round_up(pick(target, f.r0, f.r1, f.r2, f.r3), RANK_GROUP)",
+            "pick(target, f.r0, f.r1, f.r2, f.r3)",
+        ],
+        THREE,
+    ),
+    Bug::new("low_rank.cuh", "rows without an adapter have no S", ["!(none && chosen < 0)", "true"], CHOSEN),
+    Bug::new(
+        "low_rank.cuh",
+        "the first adapter's block alone",
+        ["for (; n > 0 &&", "for (; n > 1 &&"],
+        CHOSEN,
     ),
     Bug::new(
         "narrow.cu",
@@ -92,6 +109,24 @@ pub const BUGS: &[Bug] = &[
         "dA is stored beyond the last channel",
         ["if (C % 2 == 0 && column < C)", "if (C % 2 == 0)"],
         ALIGNED,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "the words of a tile replace those of the tile before, which may still be read",
+        ["PACKED_TILES = Channels::STAGES + 1", "PACKED_TILES = Channels::STAGES"],
+        LONG,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "the words of the tile before are stored with the next but one",
+        ["mask + first - WORDS) =", "mask + first) ="],
+        WHOLE,
+    ),
+    Bug::new(
+        "narrow.cu",
+        "dropout of dA takes the words of the rows beyond a run",
+        ["copied * Channels::BK < rows ? words : 0", "words"],
+        DROPPED,
     ),
     Bug::new(
         "narrow.cu",

@@ -1,6 +1,6 @@
 //! Reference and cases of `lora`.
 
-use super::{LoraLinear, cuda, lora, multi_lora};
+use super::{LoraLinear, Turns, cuda, lora, lora_decode, multi_lora};
 use crate::dropout::spec::{KEY, mask, tokens};
 use crate::dropout::{Dropout, DropoutRate};
 use crate::gemm::spec::{forward, reference as product};
@@ -12,7 +12,15 @@ pub static SPEC: Spec = Spec {
     name: "lora",
     cases,
     random,
-    sources: &[&cuda::FORWARD, &cuda::DX, &cuda::NARROW, &cuda::STRIPS, &cuda::FOLD, &cuda::DROPOUT],
+    sources: &[
+        &cuda::FORWARD,
+        &cuda::decode::DECODE,
+        &cuda::DX,
+        &cuda::NARROW,
+        &cuda::STRIPS,
+        &cuda::FOLD,
+        &cuda::DROPOUT,
+    ],
     shapes: Shapes {
         sizes: "T,C,R,N",
         case: |dtype, s| case(dtype, s[0], s[1], s[2], &[s[3]], 0.05),
@@ -44,8 +52,19 @@ pub static SPEC: Spec = Spec {
                 Ok(multi_lora(batch.cx, &x, &[target], &choice)?.swap_remove(0))
             },
         },
+        RowCall {
+            name: "lora_decode",
+            run: |batch| {
+                let (w, [a, b]) = (batch.weight([24, 40], 0)?, adapter(batch, 3)?);
+                let (a, b) = (a.reshape([3, 4, 40]), b.reshape([3, 24, 4]));
+                let target = LoraLinear { w: &w, a: &a, b: &b, scale: SCALE };
+                let (x, choice) = (batch.storage(40, 0)?, batch.ints(|t| t * 7 % 3)?);
+                let turns = Turns::new(batch.cx.device());
+                Ok(lora_decode(batch.cx, &x, &[target], Some(&choice), &turns)?.swap_remove(0))
+            },
+        },
     ]),
-    bugs: &[super::bugs::BUGS, super::narrow_bugs::BUGS],
+    bugs: &[super::bugs::BUGS, super::narrow_bugs::BUGS, super::decode_bugs::BUGS],
 };
 
 /// Returns A and B of rank 4 for each of `adapters`, stacked.
@@ -109,17 +128,46 @@ fn cases(dtype: DType) -> Vec<Case> {
             cases.push(loose(c, 20, &[9, 8, 7]));
         }
     }
+    // Runs of rows that are not cut at 512: many strips of dy.
+    if dtype == DType::BF16 {
+        cases.push(Case { compare: Compare::Loose, ..case(dtype, 1040, 8, 4, &[22_528], 0.1) });
+    }
     // As many adapters as rows: in one tile of few rows, in one of more, and over several of many.
     cases.push(by_row(dtype, 16, 72, 4, &[40], 16));
     cases.push(by_row(dtype, 64, 72, 4, &[40, 9], 63));
     cases.push(by_row(dtype, 133, 136, 4, &[260], 130));
+    // Linears of different ranks, and none of an adapter in one of the batches.
+    let ranks = [(40, 4), (24, 20), (16, 8), (33, 36)];
+    cases.push(ranked(dtype, (37, 72), &ranks, 0.1, 0));
+    cases.push(ranked_by_row(dtype, (23, 72), &ranks[..3], 5));
+    cases.push(ranked_by_row(dtype, (5, 72), &ranks, 0));
+    // Each tile of few rows, several parts of S, and blocks of S that take several linears or parts of one.
+    let decoded = [
+        ((1, 72), &ranks[..]),
+        ((16, 1032), &[(96, 16), (48, 16), (48, 16)]),
+        ((7, 520), &[(32, 48)]),
+        ((33, 136), &[(264, 8), (72, 4)]),
+        ((40, 1032), &[(192, 16), (72, 40)]),
+        ((64, 72), &[(32, 4)]),
+        ((64, 584), &[(48, 16), (48, 20), (48, 4)]),
+        // More rows, and ragged ones, are as `lora` makes them.
+        ((65, 72), &[(32, 4)]),
+        ((3, 33), &[(20, 3)]),
+    ];
+    for (size, linears) in decoded {
+        cases.push(decode(ranked(dtype, size, linears, 0.0, 0), false));
+    }
+    cases.push(decode(ranked_by_row(dtype, (16, 520), &ranks[..3], 16), true));
+    cases.push(decode(ranked_by_row(dtype, (9, 72), &ranks, 0), true));
+    cases.push(decode(ranked_by_row(dtype, (61, 136), &ranks[1..], 7), true));
     cases
 }
 
 fn random(dtype: DType, draw: &mut Draw) -> Case {
     let (t, c, r) = (draw.size(200), draw.width(300), draw.size(40));
     let widths: Vec<usize> = (0..1 + draw.below(4)).map(|_| draw.width(200)).collect();
-    match draw.below(4) {
+    match draw.below(5) {
+        4 => decode(by_row(dtype, t.min(70), c, r.min(9), &widths[..1], draw.size(20)), true),
         0 => by_row(dtype, t, c, r.min(9), &widths[..1], draw.size(20)),
         1 => shard_case(dtype, (t, c), r, &widths, 0.2, draw.below(100)),
         2 => case(dtype, t, c, r, &widths, 0.0),
@@ -134,65 +182,81 @@ pub fn case(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], p: f32
 }
 
 /// Makes a case of a shard of the channels, from `first` on.
-fn shard_case(
-    dtype: DType,
-    (t, c): (usize, usize),
-    r: usize,
-    widths: &[usize],
-    p: f32,
-    first: usize,
-) -> Case {
+fn shard_case(dtype: DType, size: (usize, usize), r: usize, widths: &[usize], p: f32, first: usize) -> Case {
+    let linears: Vec<_> = widths.iter().map(|&n| (n, r)).collect();
+    let name = format!("T={} C={} from {first} R={r} N={widths:?} p={p}", size.0, size.1);
+    Case { name, ..ranked(dtype, size, &linears, p, first) }
+}
+
+/// Makes a case of linears of the given widths and ranks, over the channels from `first` on.
+fn ranked(dtype: DType, (t, c): (usize, usize), linears: &[(usize, usize)], p: f32, first: usize) -> Case {
     let mut inputs = vec![Input::storage([t, c]), Input::ints(tokens(t))];
-    for &n in widths {
+    for &(n, r) in linears {
         inputs.push(Input::storage([n, c]).frozen());
         inputs.push(Input::f32([r, c]).scaled(0.5));
         inputs.push(Input::f32([n, r]).scaled(0.5));
     }
-    let n: usize = widths.iter().sum();
+    let n: usize = linears.iter().map(|l| l.0).sum();
+    let of_adapters: usize = linears.iter().map(|(n, r)| t * r * (c + n)).sum();
     Case {
-        name: format!("T={t} C={c} from {first} R={r} N={widths:?} p={p}"),
+        name: format!("T={t} C={c} N,R={linears:?} p={p}"),
         inputs,
         run: Box::new(move |cx, x| {
-            let targets: Vec<LoraLinear> = x[2..]
-                .chunks_exact(3)
-                .map(|t| LoraLinear { w: t[0], a: t[1], b: t[2], scale: SCALE })
-                .collect();
             let (rate, tokens) = (DropoutRate::new(p)?, x[1].clone());
-            lora(cx, x[0], &targets, Some(Dropout { rate, key: KEY, tokens, first_channel: first }))
+            lora(cx, x[0], &targets(x), Some(Dropout { rate, key: KEY, tokens, first_channel: first }))
         }),
         reference: Box::new(move |x| reference(x, p, first)),
         compare: Compare::Error,
-        terms: c.max(t).max(n) + 2 * r * c,
+        terms: c.max(t).max(n) + 2 * linears.iter().map(|l| l.1).max().unwrap_or(0) * c,
         cost: Cost {
             bytes: ((t * c + n * c + t * n) * dtype.size()) as f64,
-            flops: 2.0 * (t * n * c + widths.len() * t * r * c + t * r * n) as f64,
+            flops: 2.0 * (t * n * c + of_adapters) as f64,
         },
     }
 }
 
 /// Makes a case of rows that each choose one of `adapters`, or none.
 fn by_row(dtype: DType, t: usize, c: usize, r: usize, widths: &[usize], adapters: usize) -> Case {
+    let linears: Vec<_> = widths.iter().map(|&n| (n, r)).collect();
+    let name = format!("T={t} C={c} R={r} N={widths:?} adapters={adapters}");
+    Case { name, ..ranked_by_row(dtype, (t, c), &linears, adapters) }
+}
+
+/// Makes a case of rows that each choose one of `adapters`, or none; with 0 `adapters` all choose none of one.
+fn ranked_by_row(dtype: DType, (t, c): (usize, usize), linears: &[(usize, usize)], adapters: usize) -> Case {
     let choice: Vec<i32> = (0..t).map(|t| (t * 7 % (adapters + 1)) as i32 - 1).collect();
     let mut inputs = vec![Input::storage([t, c]), Input::ints(choice)];
-    for &n in widths {
+    for &(n, r) in linears {
         inputs.push(Input::storage([n, c]));
-        inputs.push(Input::f32([adapters, r, c]).scaled(0.5));
-        inputs.push(Input::f32([adapters, n, r]).scaled(0.5));
+        inputs.push(Input::f32([adapters.max(1), r, c]).scaled(0.5));
+        inputs.push(Input::f32([adapters.max(1), n, r]).scaled(0.5));
     }
-    let plain = case(dtype, t, c, r, widths, 0.0);
     forward(Case {
-        name: format!("T={t} C={c} R={r} N={widths:?} adapters={adapters}"),
+        name: format!("T={t} C={c} N,R={linears:?} adapters={adapters}"),
         inputs,
-        run: Box::new(|cx, x| {
-            let targets: Vec<LoraLinear> = x[2..]
-                .chunks_exact(3)
-                .map(|t| LoraLinear { w: t[0], a: t[1], b: t[2], scale: SCALE })
-                .collect();
-            multi_lora(cx, x[0], &targets, x[1])
-        }),
+        run: Box::new(|cx, x| multi_lora(cx, x[0], &targets(x), x[1])),
         reference: Box::new(reference_by_row),
-        ..plain
+        ..ranked(dtype, (t, c), linears, 0.0, 0)
     })
+}
+
+/// Makes a case of [`lora_decode`] of one without dropout.
+fn decode(case: Case, by_row: bool) -> Case {
+    forward(Case {
+        name: format!("{} decoded", case.name),
+        run: Box::new(move |cx, x| {
+            let turns = Turns::new(cx.device());
+            // The second call finds the counters as the first left them.
+            let call = || lora_decode(cx, x[0], &targets(x), by_row.then_some(x[1]), &turns);
+            call().and_then(|_| call())
+        }),
+        ..case
+    })
+}
+
+/// Returns the linears of a case's inputs.
+fn targets<'a>(x: &[&'a Tensor]) -> Vec<LoraLinear<'a>> {
+    x[2..].chunks_exact(3).map(|t| LoraLinear { w: t[0], a: t[1], b: t[2], scale: SCALE }).collect()
 }
 
 fn reference_by_row(x: &[F64Tensor]) -> Vec<F64Tensor> {

@@ -1,4 +1,4 @@
-use super::cuda::{ColumnOffsets, LoraPass, adapted, low_rank};
+use super::cuda::{ColumnOffsets, LoraPass, adapted, low_rank, run_length};
 use super::*;
 use crate::gemm::cuda::{Accumulate, GemmShape, OperandLayout, RowSlice, TILES, multiply_on_tensor_cores};
 use crate::gemm::tests::{as_cuda, count_launches, operand, software_gpu};
@@ -68,6 +68,47 @@ fn an_adapter_costs_at_most_three_percent() {
         println!("{what}: {share:.4} of the plain product's");
         assert!(share <= 1.03, "{what}: {share}");
     }
+}
+
+/// Rows of two adapters cost what they cost where no others are loaded, but for blocks that find nothing to do.
+#[test]
+fn adapters_that_no_row_uses_cost_nothing() {
+    let Some(device) = software_gpu() else { return };
+    let (cuda, cx) = (as_cuda(&device), Ctx::inference(&device));
+    let [t, n, c, r] = [12, 2048, 5120, 16];
+    let o = Operands::new(&device, DType::BF16, [t, n, c, r]);
+    let turns = Turns::new(&device);
+    let cost = |loaded: usize, used: [i32; 2], at_once: bool| {
+        let stack = |rows, columns, site| operand(&device, [loaded * rows, columns], DType::F32, site);
+        let (a, b) = (stack(r, c, 2).reshape([loaded, r, c]), stack(n, r, 3).reshape([loaded, n, r]));
+        let target = LoraLinear { a: &a, b: &b, ..o.target() };
+        let choice: Vec<i32> = (0..t).map(|t| used[t % 2]).collect();
+        let choice = device.tensor(Label::Activations, [t], &choice).unwrap();
+        let launches = costs(cuda, || {
+            match at_once {
+                true => lora_decode(&cx, &o.x, &[target, target], Some(&choice), &turns).unwrap(),
+                false => multi_lora(&cx, &o.x, &[target, target], &choice).unwrap(),
+            };
+        });
+        [0, 1].map(|i| launches.iter().map(|launch| launch[i]).sum::<f64>())
+    };
+    for at_once in [true, false] {
+        let (alone, among) = (cost(2, [0, 1], at_once), cost(8, [2, 5], at_once));
+        for (i, what) in ["instructions", "bytes"].into_iter().enumerate() {
+            let ratio = among[i] / alone[i];
+            println!("{what}, at once {at_once}: {ratio:.4}");
+            assert!(ratio < 1.02, "{what}, at once {at_once}: {ratio}");
+        }
+    }
+}
+
+/// 8,192 rows of 13B's q|k|v, o, gate|up and x: 240 blocks and more, in at most nine tenths of a wave too much.
+#[test]
+fn runs_of_rows_are_as_long_as_fills_a_gpu() {
+    let runs = |rows: usize, blocks| rows.div_ceil(run_length(rows, blocks));
+    assert_eq!([60, 20, 108, 40].map(|blocks| runs(8192, blocks)), [4, 12, 6, 6]);
+    assert_eq!([60, 20].map(|blocks| runs(2048, blocks)), [4, 4]);
+    assert_eq!(run_length(530, 2), 512);
 }
 
 #[test]

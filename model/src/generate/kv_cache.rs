@@ -6,6 +6,7 @@ use codelsi_engine::{Ctx, Device, Error, Label, Result, Tensor};
 use codelsi_kernels::embed::embed;
 use codelsi_kernels::flash::{Heads, arrivals};
 use codelsi_kernels::kvstore::kvstore;
+use codelsi_kernels::lora::Turns;
 
 /// Keys and values of every layer, in pages of `page_size` tokens, with reference counts of the pages.
 pub(super) struct KvCache {
@@ -13,6 +14,8 @@ pub(super) struct KvCache {
     layers: Vec<(Tensor, Tensor)>,
     /// Counters of attention's blocks, see [`arrivals`].
     arrivals: Tensor,
+    /// Counters of adapters' blocks.
+    pub turns: Turns,
     page_size: usize,
     /// Number of sequences that use each page.
     ref_counts: Vec<u32>,
@@ -39,6 +42,7 @@ impl KvCache {
         KvCache {
             layers: model.layers().iter().map(|layer| allocate(layer)).collect(),
             arrivals: arrivals(device, sequences, model.rank_layout().heads(model.config())),
+            turns: Turns::new(device),
             page_size,
             ref_counts: vec![0; pages],
             free: (0..pages).rev().collect(),

@@ -263,7 +263,8 @@ fn compute(
 /// Returns the residual stream (rows, C) after the last layer; writes keys and values to the cache.
 fn forward(cx: &Ctx, model: &Llama, cache: &mut KvCache, inputs: &DeviceInputs) -> Result<ResidualStream> {
     let DeviceInputs { tokens, positions, sequences, slots, block_tables, .. } = inputs;
-    let rows = RowContext { positions, rope: model.rope(), dropout_keys: None };
+    let turns = cache.turns.clone();
+    let rows = RowContext { positions, rope: model.rope(), dropout_keys: None, turns: Some(&turns) };
     let paged = PagedBatch { sequences, positions, block_tables };
     let stored = TokenSlots { positions, rope_table: model.rope(), slots };
     let mut stream = ResidualStream::from(model.embed(cx, tokens)?);

@@ -1,5 +1,6 @@
 //! The launches of `lora`: fused for bf16 activations, plain products for f32 ones.
 
+pub mod decode;
 mod f32;
 
 use super::{BackwardLinear, Lora, LoraLinear, adapter_gradients};
@@ -18,18 +19,25 @@ use codelsi_engine::{Ctx, DType, Error, Outs, Result, Tensor};
 /// The parts of targets.
 const TARGETS_HEADER: (&str, &str) = ("targets.cuh", include_str!("../targets.cuh"));
 
+/// S.
+const LOW_RANK: (&str, &str) = ("low_rank.cuh", include_str!("../low_rank.cuh"));
+
 /// The words of a mask.
 const MASK: (&str, &str) = ("mask.cuh", include_str!("../mask.cuh"));
 
-/// [`MAINLOOP`], the selection of targets, and masks.
+/// [`MAINLOOP`], the selection of targets, S, and masks.
 const WITH_TARGETS: &[(&str, &str)] =
-    &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], GROUP_HEADER, WITH_MASK[1], MASK, TARGETS_HEADER];
+    &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], GROUP_HEADER, TARGETS_HEADER, LOW_RANK, WITH_MASK[1], MASK];
+
+/// [`WITH_TARGETS`] without masks.
+const WITH_LOW_RANK: &[(&str, &str)] =
+    &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], GROUP_HEADER, TARGETS_HEADER, LOW_RANK];
 
 /// Forward: every y in one pass over the weights.
 pub static FORWARD: Source = Source {
     name: "lora.cu",
     text: include_str!("../lora.cu"),
-    headers: &[MAINLOOP[0], MAINLOOP[1], MAINLOOP[2], GROUP_HEADER],
+    headers: WITH_LOW_RANK,
     constants: CONSTANTS,
     variants: || tile_variants().into_iter().map(|v| v.variant(Variant::PLAIN)).collect(),
 };
@@ -104,8 +112,10 @@ const CONSTANTS: &[Define] = &[
 const RANK_GROUP: usize = 16;
 /// Channels of x that one part of S sums.
 const SLICE: usize = 512;
-/// Rows that one part of dB or dA sums.
+/// Rows that one part of dB or dA sums at least, where more parts would not fill more multiprocessors.
 const RUN: usize = 512;
+/// Multiprocessors for which runs of rows are cut, whatever the GPU has: bits do not depend on it.
+const NOMINAL_MULTIPROCESSORS: usize = 132;
 /// A strip of dy that a block of `lora_ds_db` processes: rows, columns, stages of the pipeline, threads.
 const STRIP_ROWS: usize = 64;
 const STRIP_COLUMNS: usize = 256;
@@ -133,6 +143,18 @@ const fn da_tile(groups: usize) -> Tile {
     tile_of(DA_SHAPE + groups.next_power_of_two().ilog2() as usize, 1, 1.0)
 }
 
+/// Returns the rows that a part of dB or dA sums, where each run of them takes `blocks`: as few runs as fill the last wave
+/// of [`NOMINAL_MULTIPROCESSORS`] to nine tenths, since parts are written and read. The sizes alone decide.
+pub(super) fn run_length(rows: usize, blocks: usize) -> usize {
+    let fills = |runs: &usize| {
+        let all = runs * blocks;
+        2 * all >= 3 * NOMINAL_MULTIPROCESSORS
+            && 10 * all.next_multiple_of(NOMINAL_MULTIPROCESSORS) <= 11 * all
+    };
+    let runs = (1..=rows.div_ceil(RUN)).find(fills);
+    runs.map_or(RUN, |runs| rows.div_ceil(runs).next_multiple_of(STRIP_ROWS))
+}
+
 /// Returns the columns that R of one adapter take in S.
 pub(super) fn padded_rank(rank: usize) -> usize {
     rank.next_multiple_of(RANK_GROUP)
@@ -142,17 +164,15 @@ pub(super) fn padded_rank(rank: usize) -> usize {
 pub(super) struct ColumnOffsets {
     /// First column of each target, and the end of the last.
     pub at: Vec<usize>,
-    adapters: usize,
 }
 
 impl ColumnOffsets {
     pub fn new(targets: &[LoraLinear]) -> Self {
-        let adapters = targets.first().map_or(1, LoraLinear::adapters);
         let mut at = vec![0];
         for target in targets {
-            at.push(at[at.len() - 1] + adapters * padded_rank(target.rank()));
+            at.push(at[at.len() - 1] + padded_rank(target.rank()));
         }
-        ColumnOffsets { at, adapters }
+        ColumnOffsets { at }
     }
 
     /// Total number of columns.
@@ -198,7 +218,8 @@ impl<'a> LoraPass<'a> {
 pub(super) struct Forward {
     /// y of each target.
     pub outs: Outs,
-    /// S of each target: in bf16 all are clones of one tensor with their columns side by side.
+    /// S of each target: in bf16 all are clones of one tensor with their columns side by side. Empty where it is not
+    /// kept.
     pub s: Vec<Tensor>,
     /// The dropout mask, for the backward.
     pub mask: Option<Tensor>,
@@ -222,6 +243,12 @@ pub(super) fn forward(
         return Ok(Forward { outs, s, mask: run.mask });
     }
     let layout = ColumnOffsets::new(targets);
+    if let Some(turns) = &op.turns
+        && cuda.branch("lora: few rows in one launch", decode::fits(x, targets))
+    {
+        decode::forward(&run, &mut outs, x, targets, (&layout, turns))?;
+        return Ok(Forward { outs, s: Vec::new(), mask: None });
+    }
     let (s, mask) = low_rank(&run, x, targets, &layout)?;
     let widths: Vec<usize> = targets.iter().map(|t| t.w.shape()[0]).collect();
     let aligned = targets.iter().all(|target| aligned(x, target));
@@ -261,9 +288,11 @@ pub(super) fn low_rank(
         (x.shape().as_matrix(), layout.pitch(), x.shape().as_matrix().1.div_ceil(SLICE));
     let (groups, columns) = layout.blocks();
     let tile = s_tile(groups);
+    let adapters = targets[0].adapters();
     let mask_words = MASK_TILES * tile.rows * SHAPES[tile.shape][2] / 32;
     let grid = Grid {
-        blocks: [t.div_ceil(tile.rows), columns, slices],
+        // Rows of a block choose at most one adapter each.
+        blocks: [t.div_ceil(tile.rows), columns * adapters.min(t).min(tile.rows), slices],
         threads: tile.threads,
         shared: tile_shared(&tile, DType::F32) + 4 * mask_words,
     };
@@ -277,7 +306,7 @@ pub(super) fn low_rank(
     let drawn = dropout.map(|d| (d.key, d.rate.threshold(), d.first_channel));
     let (key, threshold, first) = drawn.unwrap_or((RngKey { seed: 0, step: 0, site: 0 }, 0, 0));
     args.extend([Arg::U64(key.seed), Arg::U32(key.step), Arg::U32(key.site), Arg::U32(threshold)]);
-    args.extend([first, layout.adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
+    args.extend([first, adapters, t, c, SLICE, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &NARROW, "lora_s", alignment(c.is_multiple_of(8)).int("GROUPS", groups), grid, &mut args)?;
     let mut s = cx.empty([t, pitch], x.dtype());
     let partial_sums = PartialSums { parts: &parts, at: 0, pitch, stride: t * pitch, slices, scale: 1.0 };
@@ -327,20 +356,23 @@ fn backward_bf16(
     let (t, c) = x.shape().as_matrix();
     let targets: Vec<LoraLinear> = used.iter().map(|u| u.target).collect();
     let layout = ColumnOffsets::new(&targets);
-    let (pitch, runs) = (layout.pitch(), t.div_ceil(RUN));
+    let pitch = layout.pitch();
     let mut ds = cx.scratch([t, pitch], x.dtype());
     let (mut all_da, mut all_db): (Vec<_>, Vec<_>) = gradients.iter_mut().map(|[da, db]| (da, db)).unzip();
     ds_and_db(run, &mut ds, &mut all_db, used)?;
     let (groups, _) = layout.blocks();
     let tile = da_tile(groups);
+    let run_rows = run_length(t, c.div_ceil(tile.columns) * pitch.div_ceil(tile.rows));
+    let runs = t.div_ceil(run_rows);
     let mut parts = cx.scratch([runs, pitch, c], DType::F32);
     let grid = Grid {
         blocks: [c.div_ceil(tile.columns), pitch.div_ceil(tile.rows), runs],
         threads: tile.threads,
-        shared: tile.shared,
+        // Four words of the mask for each row of x, of a tile more than there are stages.
+        shared: tile.shared + 16 * SHAPES[tile.shape][2] * (SHAPES[tile.shape][3] + 1),
     };
     let mut args = vec![Arg::Out(&mut parts), Arg::In(&ds), Arg::In(x), Arg::Maybe(run.mask.as_ref())];
-    args.extend([t, c, RUN, pitch].map(|n| Arg::I32(n as i32)));
+    args.extend([t, c, run_rows, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &NARROW, "lora_da", alignment(c.is_multiple_of(8)).int("GROUPS", groups), grid, &mut args)?;
     let values = targets.iter().map(|target| target.rank() * c.div_ceil(4)).sum();
     let mut args = per_target_mut(1, all_da.iter_mut().map(|t| &mut **t));
@@ -364,13 +396,14 @@ fn ds_and_db(
 ) -> Result<()> {
     let LoraPass { cx, cuda, .. } = *run;
     let ((t, pitch), s) = (ds.shape().as_matrix(), used[0].s);
-    let runs = t.div_ceil(RUN);
     let width = |u: &BackwardLinear| u.dy.shape().as_matrix().1;
     let (strips, padded) = (
         |u: &BackwardLinear| width(u).div_ceil(STRIP_COLUMNS),
         |u: &BackwardLinear| padded_rank(u.target.rank()),
     );
     let sum = |of: &dyn Fn(&BackwardLinear) -> usize| used.iter().map(of).sum::<usize>();
+    let run_rows = run_length(t, sum(&strips));
+    let runs = t.div_ceil(run_rows);
     let mut ds_parts = cx.scratch([sum(&|u| strips(u) * t * padded(u))], DType::F32);
     let mut db_parts = cx.scratch([sum(&|u| runs * width(u) * padded(u))], DType::F32);
     let groups = used.iter().map(padded).max().unwrap_or(0) / RANK_GROUP;
@@ -382,7 +415,7 @@ fn ds_and_db(
     args.extend(per_target(1, used, |u| Arg::Maybe(u.map(|u| u.target.b))));
     args.extend(widths().into_iter().chain(ranks()));
     args.extend(per_target(1, used, |u| Arg::I32(u.map_or(0, |u| u.s_at as i32))));
-    args.extend([t, RUN, s.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
+    args.extend([t, run_rows, s.shape().as_matrix().1].map(|n| Arg::I32(n as i32)));
     let aligned = used.iter().all(|u| width(u).is_multiple_of(8) && u.target.rank().is_multiple_of(4));
     start(cuda, &STRIPS, "lora_ds_db", alignment(aligned), grid, &mut args)?;
     drop(args);
@@ -393,7 +426,7 @@ fn ds_and_db(
     args.extend([Arg::In(&ds_parts), Arg::In(&db_parts)]);
     args.extend(widths().into_iter().chain(ranks()));
     args.extend(per_target(1, used, |u| Arg::F32(u.map_or(0.0, |u| u.target.scale))));
-    args.extend([t, RUN, pitch].map(|n| Arg::I32(n as i32)));
+    args.extend([t, run_rows, pitch].map(|n| Arg::I32(n as i32)));
     start(cuda, &FOLD, "lora_fold_ds_db", Variant::PLAIN, flat_grid(values, 1), &mut args)
 }
 

@@ -1,0 +1,122 @@
+// S = s x̃ Aᵀ of linears that share x: what narrow.cu and decode.cu make blocks of, and lora.cu reads.
+//
+// layout  S holds the columns of all linears side by side, each R rounded up to 16 and padded with zeros, so a group of
+//         16 columns belongs to one linear. Where rows choose adapters, a row has S of its own adapter
+#pragma once
+#include "targets.cuh"
+
+// The linears' factors A, and the scales of S.
+struct Factors {
+    const float *a0, *a1, *a2, *a3; // (adapters, R, C)
+    int r0, r1, r2, r3;
+    float s0, s1, s2, s3;
+};
+
+// The linear of a group of columns, TARGETS beyond the last one, and the group's first line of its A.
+struct GroupOf {
+    int target = 0, line;
+
+    __device__ GroupOf(int group, const Factors &f) {
+        auto groups = [&] { return round_up(pick(target, f.r0, f.r1, f.r2, f.r3), RANK_GROUP) / RANK_GROUP; };
+        while (target < TARGETS && group >= groups()) {
+            group -= groups();
+            target++;
+        }
+        line = group * RANK_GROUP;
+    }
+};
+
+// The adapters of a block's rows, each thread knows one. Every thread of the block must call its functions.
+struct Chosen {
+    static constexpr int NONE = 0x7fffffff;
+    bool rows_choose;
+    int mine; // the adapter of this thread's row, negative for none
+
+    // `choice` is null where there is one adapter for all rows.
+    __device__ Chosen(const int *choice, int m, int rows, int T, int adapters) : rows_choose(choice), mine(-1) {
+        if (choice && threadIdx.x < rows && m + threadIdx.x < T) mine = choice[m + threadIdx.x];
+        if (mine >= adapters) __trap();
+    }
+
+    // The least adapter of the rows above `after`, or NONE.
+    __device__ int next(int after) const {
+        if (!rows_choose) return after < 0 ? 0 : NONE;
+        __shared__ int parts[32];
+        int least;
+        asm volatile("redux.sync.min.s32 %0, %1, 0xffffffff;" : "=r"(least) : "r"(mine > after ? mine : NONE));
+        __syncthreads(); // the parts of an earlier call have been read
+        if (lane() == 0) parts[warp()] = least;
+        __syncthreads();
+        for (int w = 0; w < blockDim.x / 32; w++) least = min(least, parts[w]);
+        return least;
+    }
+
+    // The n-th adapter of the rows, or NONE.
+    __device__ int nth(int n) const {
+        int adapter = next(-1);
+        for (; n > 0 && adapter != NONE; n--) adapter = next(adapter);
+        return adapter;
+    }
+};
+
+// Copies x and the A of each group of a block, which belong to several linears, of one adapter. `Rows` is the product.
+template <typename Rows, bool WHOLE> struct GroupFeeds {
+    static constexpr int GROUPS_OF_BLOCK = Rows::BN / RANK_GROUP;
+    typedef Tile<float, true, RANK_GROUP, Rows::BK> Group; // the lines of A of one group
+    typename Rows::A::template Feed<Rows::THREADS, WHOLE> x;
+    typename Group::template Feed<Rows::THREADS, WHOLE> a[GROUPS_OF_BLOCK];
+    int tiles, copied = 0;
+
+    // Channels from `k` to `end`.
+    __device__ GroupFeeds(const Rows &block, const bf16 *from, const Factors &f, int adapter, int T, int C, int k,
+                          int end)
+        : x({from, C, T, end}, block.m, k), tiles((end - k + Rows::BK - 1) / Rows::BK) {
+#pragma unroll
+        for (int g = 0; g < GROUPS_OF_BLOCK; g++) {
+            GroupOf of(block.n / RANK_GROUP + g, f);
+            // Groups beyond the last linear have no lines, nor has a block whose rows have no adapter.
+            bool there = of.target < TARGETS && adapter != Chosen::NONE;
+            int R = there ? pick(of.target, f.r0, f.r1, f.r2, f.r3) : 0;
+            const float *lines = there ? pick(of.target, f.a0, f.a1, f.a2, f.a3) + i64(adapter) * R * C : nullptr;
+            a[g] = {{lines, C, R, end}, of.line, k};
+        }
+    }
+
+    __device__ void copy(u32 stage) {
+        if (copied < tiles) {
+            x.copy(stage);
+#pragma unroll
+            for (int g = 0; g < GROUPS_OF_BLOCK; g++) a[g].copy(stage + Rows::A::BYTES + g * Group::BYTES);
+        }
+        copied++;
+        copy_commit();
+    }
+};
+
+// Calls put(index in (T, pitch), pair) for the block's pairs of neighbours in the rows that have chosen `adapter`, and
+// with zeros for rows without one if `none`.
+template <typename Rows, typename Put>
+__device__ inline void each_pair(const Rows &block, typename Rows::Accumulators &acc, const Factors &f,
+                                 const int *choice, int adapter, bool none, int T, int pitch, Put put) {
+    float scales[Rows::NTILES];
+#pragma unroll
+    for (int j = 0; j < Rows::NTILES; j++)
+        scales[j] =
+            pick(GroupOf((block.n + Rows::warp_n() + 8 * j) / RANK_GROUP, f).target, f.s0, f.s1, f.s2, f.s3);
+#pragma unroll
+    for (int i = 0; i < 2 * Rows::MT; i++) {
+        int row = block.m + Rows::warp_m() + 8 * i + lane() / 4;
+        if (row >= T) break;
+        int chosen = choice ? choice[row] : adapter;
+        if (chosen != adapter && !(none && chosen < 0)) continue;
+#pragma unroll
+        for (int j = 0; j < Rows::NTILES; j++) {
+            int column = block.n + Rows::warp_n() + 8 * j + lane() % 4 * 2;
+            if (column >= pitch) break;
+            const float *x = acc[i / 2][j] + 2 * (i % 2);
+            float pair[2] = {};
+            if (chosen == adapter) pair[0] = scales[j] * x[0], pair[1] = scales[j] * x[1];
+            put(i64(row) * pitch + column, pair);
+        }
+    }
+}
