@@ -19,13 +19,13 @@ pub const BUGS: &[Bug] = &[
     Bug::new(
         "bias.cu",
         "rows after the first of each warp are left out",
-        ["t < T && c < N", "t < LANES && t < T && c < N"],
+        ["t < T && c < N", "t < WARPS && t < T && c < N"],
         (BF16, "T=66 N=48"),
     ),
     Bug::new(
         "bias.cu",
         "the last warp is left out",
-        ["l < LANES; l++", "l + 1 < LANES; l++"],
+        ["l < WARPS; l++", "l + 1 < WARPS; l++"],
         (F32, "T=70 N=137"),
     ),
     Bug::new(

@@ -9,12 +9,12 @@ pub static SOURCE: Source = Source {
     name: "bias.cu",
     text: include_str!("bias.cu"),
     headers: HEADERS,
-    constants: &[Define::int("LANES", LANES)],
+    constants: &[Define::int("WARPS", WARPS)],
     variants: all_weighted,
 };
 
 /// Warps of a block that sums rows.
-const LANES: usize = 8;
+const WARPS: usize = 8;
 
 /// Computes y = x + b, row by row.
 pub fn forward(cuda: &Cuda, y: &mut Tensor, x: &Tensor, b: &Tensor) -> Result<()> {
@@ -28,7 +28,7 @@ pub fn forward(cuda: &Cuda, y: &mut Tensor, x: &Tensor, b: &Tensor) -> Result<()
 pub fn backward_b(cuda: &Cuda, db: &mut Tensor, dy: &Tensor) -> Result<()> {
     let (rows, columns) = dy.shape().as_matrix();
     let variant = variant(dy, db);
-    let grid = Grid::new(columns.div_ceil(32 * access_width(dy.dtype(), columns)), 32 * LANES);
+    let grid = Grid::new(columns.div_ceil(32 * access_width(dy.dtype(), columns)), 32 * WARPS);
     let args = &mut [Arg::Out(db), Arg::In(dy), Arg::I32(rows as i32), Arg::I32(columns as i32)];
     start(cuda, "add_bias_db", variant, grid, args)
 }

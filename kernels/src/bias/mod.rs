@@ -7,11 +7,11 @@
 //! **layout** row-major; a row is one token.
 //!
 //! **launch** one block per row, 16 bytes per access; db has one block per 32 accesses' columns, whose warps add every
-//! LANES-th row and then each other.
+//! WARPS-th row and then each other.
 //!
 //! **numerics** f32, rounded once where y is stored. x is a product that was rounded when it was stored, so in bf16 y has
 //! one rounding more than where a product adds the bias before it is stored. b may have another storage type than x. db
-//! adds rows in ascending order, on a GPU lane by lane.
+//! adds rows in ascending order, on a GPU warp by warp.
 //!
 //! **traffic** forward reads x and writes y: 2·T·N elements. Backward moves nothing, and reads dy when db is wanted.
 
