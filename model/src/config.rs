@@ -549,6 +549,11 @@ mod tests {
             ("rope_scaling", scaling("yarn", "beta_fast", json!(0.5)), "beta_fast"),
             ("rope_scaling", scaling("yarn", "rope_theta", json!(1)), "rope_theta"),
             ("rope_parameters", json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor"),
+            (
+                "rope_parameters",
+                json!({"full_attention": {"rope_theta": 1e6}}),
+                "`full_attention` has positions",
+            ),
             ("partial_rotary_factor", json!(0.5), "partial_rotary_factor"),
             ("rope_theta", json!(1e-308), "not finite"),
             ("architectures", json!(["GemmaForCausalLM"]), "Gemma"),

@@ -73,6 +73,9 @@ impl Rope {
         };
         let read = || {
             let fields = Fields(map);
+            if let Some((kind, _)) = map.iter().find(|(_, value)| value.is_object()) {
+                return Err(Error::new(format!("`{kind}` has positions of its own: not supported")));
+            }
             check_rotates_heads(fields)?;
             const ORIGINAL: &str = "original_max_position_embeddings";
             let original = match config.get(ORIGINAL) {
