@@ -12,7 +12,8 @@ const DEFAULT_SEQ: usize = 4096;
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Step size and memory")]
 pub struct StepArgs {
-    #[arg(long, help = format!("{} [default: {DEFAULT_SEQ}]", help::SEQ), value_name = "N", value_parser = number::tokens())]
+    #[arg(long, value_name = "N", value_parser = number::tokens())]
+    #[arg(help = format!("{} [default: {DEFAULT_SEQ}]", help::SEQ))]
     seq: Option<usize>,
     #[arg(long, help = help::BATCH, value_name = "N", default_value_t = 16, value_parser = number::sequences())]
     pub batch: usize,
