@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Writes what a Llama checkpoint and an adapter must compute, for `parity` to hold the engine to.
+"""Writes what a Llama, Mistral or Qwen2 checkpoint and an adapter must compute, for `parity` to hold the engine to.
 
     pip install torch transformers peft
     python tools/reference.py --model CodeLlama-13b-hf --out REF        # any checkpoint in the Hugging Face layout
     python tools/reference.py --tiny --out tests/goldens/tiny           # makes a tiny random model too
     python tools/reference.py --tiny 6 --out tests/goldens/six          # one that 2 and 3 ranks can share
     python tools/reference.py --tiny --method dora --out tests/goldens/dora     # another method of fine-tuning
+    python tools/reference.py --tiny --kind qwen2 --out tests/goldens/qwen2     # another architecture
     parity REF
 
 The truth is float64 throughout: a plain functional Llama below, with autograd. transformers and PEFT run the same files
@@ -52,6 +53,7 @@ class Llama:
         self.weights, self.config, self.dtype = weights, config, dtype
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        self.rates, self.attention_factor = rope(config, self.head_dim)
 
     def weight(self, name):
         return self.weights[name].to(self.dtype)
@@ -62,16 +64,17 @@ class Llama:
     def rotate(self, x):
         """Half-split rotation of x (H, T, D) by its positions (Su et al., arXiv 2104.09864)."""
         half = self.head_dim // 2
-        rates = theta(self.config) ** (-torch.arange(half, dtype=torch.float64) / half)
-        angle = torch.arange(x.shape[1], dtype=torch.float64)[:, None] * rates
-        cos, sin, a, b = angle.cos().to(self.dtype), angle.sin().to(self.dtype), x[..., :half], x[..., half:]
+        angle = torch.arange(x.shape[1], dtype=torch.float64)[:, None] * self.rates
+        cos, sin = ((self.attention_factor * t).to(self.dtype) for t in (angle.cos(), angle.sin()))
+        a, b = x[..., :half], x[..., half:]
         return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
     def linear(self, x, name, adapter):
-        """x Wᵀ, with LoRA, DoRA (arXiv 2402.09353) or a mixture of LoRA experts (arXiv 2312.09979)."""
+        """x Wᵀ + bias, with LoRA, DoRA (arXiv 2402.09353) or a mixture of LoRA experts (arXiv 2312.09979)."""
         w = self.weight(name + ".weight")
+        bias = self.weight(name + ".bias") if name + ".bias" in self.weights else 0.0
         if not adapter or name not in adapter.places:
-            return x @ w.T
+            return x @ w.T + bias
         own = {n: t.to(self.dtype) for n, t in adapter.places[name].items()}
         a, b = own["lora_A.weight"], own["lora_B.weight"]
         narrow = x @ a.T
@@ -80,7 +83,7 @@ class Llama:
         y = x @ w.T + adapter.scale * narrow @ b.T
         if "lora_magnitude_vector" in own:
             y = y * (own["lora_magnitude_vector"] / (w + adapter.scale * b @ a).detach().norm(dim=1))
-        return y
+        return y + bias
 
     def after(self, y, block, adapter):
         """A block's output, through a bottleneck (arXiv 1902.00751) if there is one."""
@@ -123,12 +126,35 @@ class Llama:
         return seen
 
 
-def theta(config):
-    """The rotary base, where either style of config keeps it."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    if (getattr(config, "rope_scaling", None) or {}).get("rope_type", "default") != "default":
-        sys.exit("reference.py: scaled rotary positions are not known here")
-    return parameters.get("rope_theta") or config.rope_theta
+def rope(config, dim):
+    """The angle per position of each pair of a head's channels, and the factor of cos and sin."""
+    own = config.rope_parameters
+    base, kind = own["rope_theta"], own.get("rope_type", "default")
+    rates = base ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    between = lambda a, b, share: (1 - share.clamp(0, 1)) * a + share.clamp(0, 1) * b
+    if kind in ("default", "dynamic"):  # dynamic: up to max_position_embeddings
+        return rates, 1.0
+    factor, original = own["factor"], own.get("original_max_position_embeddings")
+    if kind == "linear":
+        return rates / factor, 1.0
+    if kind == "llama3":
+        low, high = own["low_freq_factor"], own["high_freq_factor"]
+        return between(rates / factor, rates, (original * rates / math.tau - low) / (high - low)), 1.0
+    if kind != "yarn":
+        sys.exit(f"reference.py: rotary positions of type {kind} are not known here")
+    factor = factor or config.max_position_embeddings / original
+    pair = lambda turns: dim * math.log(original / (turns * math.tau)) / (2 * math.log(base))
+    first, last = pair(own.get("beta_fast") or 32), pair(own.get("beta_slow") or 1)
+    if own.get("truncate", True):
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, dim - 1)
+    last += 0.001 if first == last else 0
+    scale = lambda m: 0.1 * m * math.log(factor) + 1 if factor > 1 else 1.0
+    both = own.get("mscale") and own.get("mscale_all_dim")
+    default = scale(own["mscale"]) / scale(own["mscale_all_dim"]) if both else scale(1)
+    given = own.get("attention_factor")
+    slowed = between(rates, rates / factor, (torch.arange(dim // 2, dtype=torch.float64) - first) / (last - first))
+    return slowed, default if given is None else given
 
 
 def logprobs(logits, ids):
@@ -218,9 +244,20 @@ def merged(llama, adapter):
     return tensors
 
 
+def bias_gradients(biases, logits, labels):
+    """Gradients of the base model's biases, which full training changes: {name: tensor}."""
+    if not biases:
+        return {}
+    loss([logits], [labels]).backward()
+    return {f"grad.{name}": b.grad.clone() for name, b in biases.items()}
+
+
 def truth(llama, adapter, data, steps, snapshots):
     """Every tensor and scalar, in the Llama's type; the adapter is trained in no less than float32."""
     least = torch.promote_types(llama.dtype, torch.float32)
+    biases = {n: b.to(least).requires_grad_() for n, b in llama.weights.items() if n.endswith(".bias")}
+    trained = Llama({**llama.weights, **biases}, llama.config, llama.dtype)
+    of_biases = bias_gradients(biases, trained.forward(data.ids)["logits"].to(least), data.labels)
     leaves = adapter.map(lambda t: t.to(least).clone().requires_grad_())
     logits_of = lambda ids, adapter: llama.forward(ids, adapter)["logits"].to(least)
     with torch.no_grad():
@@ -228,7 +265,7 @@ def truth(llama, adapter, data, steps, snapshots):
     tuned = llama.forward(data.ids, leaves)
     found = loss([tuned["logits"].to(least)], [data.labels])
     found.backward()
-    tensors = {**base, **{f"lora.{n}": tuned[n].detach() for n in ("logits", "hidden.norm", "logprobs")}}
+    tensors = {**base, **{f"lora.{n}": tuned[n].detach() for n in ("logits", "hidden.norm", "logprobs")}, **of_biases}
     tensors.update({f"grad.{name}": t.grad.clone() for name, t in leaves.named().items()})
     if llama.dtype == torch.float64:
         tensors.update(merged(llama, leaves))
@@ -260,6 +297,8 @@ def observed(folder, adapter_folder, dtype, attention, data, steps, snapshots):
     tensors.update({"hidden.norm": states[-1][0], "logits": out.logits[0]})
     tensors["logprobs"] = logprobs(out.logits[0].float(), data.ids)
     scalars = {"loss": loss([out.logits[0].float()], [data.labels]).item()}
+    biases = {n: p for n, p in model.named_parameters() if n.endswith(".bias")}
+    tensors.update(bias_gradients(biases, model(data.ids[None]).logits[0].float(), data.labels))
     model = peft.PeftModel.from_pretrained(model, adapter_folder, is_trainable=True)
     stored = lambda n: n.replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector")
     named = {stored(n): p for n, p in model.named_parameters() if p.requires_grad}
@@ -356,23 +395,44 @@ def generation(llama, adapter, data, new, wanted=0.02, tries=40):
 
 # heads: (key and value heads, vocabulary) of the tiny models. 100 tokens are not dealt evenly to 3 ranks, nor to 8.
 TINY = {4: (2, 96), 6: (6, 100)}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+# Over 32 positions the four pairs of a head of 8 are kept, slowed in part, and slowed by the full factor twice.
+SCALED = {"rope_theta": 40.0, "original_max_position_embeddings": 32}
+KINDS = {
+    "llama": ("Llama", {"rope_theta": 1e6}),
+    "llama3": ("Llama", {"attention_bias": True, "mlp_bias": True, "rope_parameters": {**LLAMA3, **SCALED}}),
+    "qwen2": ("Qwen2", {
+        "tie_word_embeddings": True, "rope_parameters": {"rope_type": "yarn", "factor": 4.0, **SCALED},
+    }),
+    "mistral": ("Mistral", {
+        "head_dim": 16, "sliding_window": 64, "hidden_act": "swish",
+        "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4},
+    }),
+}
 
 
-def make_tiny(folder, heads):
+def make_tiny(folder, heads, kind):
     """A random model of two layers, in bfloat16; with four heads they are grouped."""
     torch.manual_seed(0)
+    architecture, settings = KINDS[kind]
     kv_heads, vocab = TINY[heads]
     sizes = {"hidden_size": 8 * heads, "intermediate_size": 12 * heads, "num_hidden_layers": 2, "vocab_size": vocab}
     heads = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "max_position_embeddings": 128, "head_dim": 8}
-    config = transformers.LlamaConfig(**sizes, **heads, rope_theta=1e6, rms_norm_eps=1e-5, tie_word_embeddings=False)
-    model = transformers.LlamaForCausalLM(config)
-    for p in model.parameters():
+    common = {"rms_norm_eps": 1e-5, "tie_word_embeddings": False}
+    config = getattr(transformers, architecture + "Config")(**{**sizes, **heads, **common, **settings})
+    model = getattr(transformers, architecture + "ForCausalLM")(config)
+    for name, p in model.named_parameters():
         if p.dim() == 2:
             torch.nn.init.normal_(p, std=1.2 / math.sqrt(p.shape[1]))
+        elif name.endswith(".bias"):
+            torch.nn.init.normal_(p, std=0.3)
         else:
             torch.nn.init.normal_(p, mean=1.0, std=0.1)
-    model.model.embed_tokens.weight.data.normal_()
-    model.lm_head.weight.data.mul_(2)
+    if config.tie_word_embeddings:
+        model.model.embed_tokens.weight.data.mul_(2)
+    else:
+        model.model.embed_tokens.weight.data.normal_()
+        model.lm_head.weight.data.mul_(2)
     model.to(torch.bfloat16).save_pretrained(folder)
 
 
@@ -465,6 +525,7 @@ def arguments():
     source.add_argument("--model", help="a checkpoint in the Hugging Face layout; it is linked, not copied")
     source.add_argument("--tiny", type=int, nargs="?", const=4, choices=TINY, metavar="HEADS",
                         help="make a tiny random model of 4 or 6 heads [4]")
+    parser.add_argument("--kind", choices=KINDS, default="llama", help="what the tiny model is [llama]")
     parser.add_argument("--adapter", help="an adapter as PEFT or codelsi saves it; by default a random one of rank --rank")
     parser.add_argument("--method", choices=("lora", "dora", "mixture", "bottleneck"), default="lora",
                         help="what the random adapter is [lora]")
@@ -487,7 +548,7 @@ def main():
     os.makedirs(args.out, exist_ok=True)
     model_folder, adapter_folder = f"{args.out}/model", f"{args.out}/adapter"
     if args.tiny:
-        make_tiny(model_folder, args.tiny)
+        make_tiny(model_folder, args.tiny, args.kind)
     elif not os.path.exists(model_folder):
         os.symlink(os.path.abspath(args.model), model_folder)
     if args.adapter:

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod adamw;
+pub mod bias;
 pub mod bug;
 pub mod check;
 pub mod concat;
@@ -38,6 +39,7 @@ pub mod xent;
 /// The declarations of all ops.
 pub static ALL: &[&spec::Spec] = &[
     &adamw::spec::SPEC,
+    &bias::spec::SPEC,
     &concat::spec::SPEC,
     &distill::spec::SPEC,
     &dora::spec::SPEC,

@@ -13,6 +13,7 @@ use crate::config::{self, ModelConfig};
 use crate::parallel::shard::Weight;
 use crate::parallel::{RankLayout, copy_to_tensor_parallel, reduce_from_tensor_parallel};
 use codelsi_engine::{At, Ctx, Error, Result, Tensor};
+use codelsi_kernels::bias::add_bias;
 use codelsi_kernels::dropout::{Dropout, DropoutRate};
 use codelsi_kernels::elementwise::add;
 use codelsi_kernels::flash::Heads;
@@ -38,6 +39,8 @@ pub struct Layer {
 /// A linear of a layer, and its adapter if it has one.
 struct Projection {
     weight: Weight,
+    /// Added to what the adapter returns, once the ranks' partial results are summed.
+    bias: Option<Tensor>,
     /// The tensor-parallel slice of the full weight that this rank holds.
     slice: TensorSlice,
     adapter: Option<BoundAdapter>,
@@ -122,7 +125,11 @@ impl Layer {
             let (name, (out, inner)) =
                 (format!("{}.weight", linear.path(index)), config.linear_shape(linear));
             let slice = rank_layout.slice(&name, &[out, inner]);
-            projections.push(Projection { weight: matrix(index + 1, &name)?, slice, adapter: None });
+            let bias = config
+                .has_bias(linear)
+                .then(|| weight(&format!("{}.bias", linear.path(index))))
+                .transpose()?;
+            projections.push(Projection { weight: matrix(index + 1, &name)?, bias, slice, adapter: None });
         }
         Ok(Layer {
             index,
@@ -137,8 +144,12 @@ impl Layer {
 
     /// Returns a layer of the same weights, in the same memory, without an adapter.
     pub(crate) fn without_adapter(&self) -> Self {
-        let base =
-            |p: &Projection| Projection { weight: p.weight.clone(), slice: p.slice.clone(), adapter: None };
+        let base = |p: &Projection| Projection {
+            weight: p.weight.clone(),
+            bias: p.bias.clone(),
+            slice: p.slice.clone(),
+            adapter: None,
+        };
         Layer {
             input_norm: self.input_norm.clone(),
             post_norm: self.post_norm.clone(),
@@ -255,7 +266,10 @@ impl Layer {
     pub fn mlp(&self, cx: &Ctx, normed: &Tensor, rows: RowContext, dropout: DropoutRate) -> Result<Tensor> {
         use config::LinearName::{Down, Gate, Up};
         let x = match [Gate, Up].map(|l| &self.projections[l as usize]) {
-            [gate @ Projection { adapter: None, .. }, up @ Projection { adapter: None, .. }] => {
+            [
+                gate @ Projection { adapter: None, bias: None, .. },
+                up @ Projection { adapter: None, bias: None, .. },
+            ] => {
                 let (input, [gate, up]) = (gate.input(cx, normed)?, [gate, up].map(|p| p.weight.get(cx)));
                 gated_linear(cx, &input, [&gate?, &up?]).at("gate_proj+up_proj")?
             }
@@ -353,6 +367,7 @@ impl Layer {
         for (linear, p) in config::LinearName::ALL.iter().zip(&self.projections) {
             let path = linear.path(self.index);
             all.extend(p.weight.local().map(|w| (format!("{path}.weight"), w)));
+            all.extend(p.bias.iter().map(|b| (format!("{path}.bias"), b)));
             all.extend(p.adapter.iter().flat_map(|adapter| named(&path, adapter)));
         }
         for (bottleneck, sublayer) in self.bottlenecks.iter().zip(SUBLAYERS) {
@@ -368,6 +383,7 @@ impl Layer {
         let mut all = vec![&mut self.input_norm, &mut self.post_norm];
         for p in &mut self.projections {
             all.extend(p.weight.local_mut());
+            all.extend(&mut p.bias);
             all.extend(p.adapter.iter_mut().flat_map(BoundAdapter::tensors_mut));
         }
         all.extend(self.bottlenecks.iter_mut().flatten().flat_map(BoundAdapter::tensors_mut));
@@ -389,9 +405,16 @@ impl Projection {
         }
     }
 
-    /// Returns the output of the linear: the sum of the partial results of ranks that hold other columns.
+    /// Returns the output of the linear: the sum of the partial results of ranks that hold other columns, and the bias.
     fn output(&self, cx: &Ctx, y: Tensor) -> Result<Tensor> {
-        if matches!(self.slice, TensorSlice::Columns(_)) { reduce_from_tensor_parallel(cx, y) } else { Ok(y) }
+        let y = match self.slice {
+            TensorSlice::Columns(_) => reduce_from_tensor_parallel(cx, y)?,
+            _ => y,
+        };
+        match &self.bias {
+            Some(bias) => add_bias(cx, &y, bias),
+            None => Ok(y),
+        }
     }
 
     /// Returns the weight `w` with the adapter, if there is one. Backward sums the ranks' gradients of the replicated

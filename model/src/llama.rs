@@ -151,9 +151,8 @@ impl Llama {
             rope: rope::cos_sin_table(
                 &device,
                 config.max_positions,
-                config.head_dim,
-                config.rope_theta,
-                config.rope_factor,
+                &config.rope.inverse_frequencies(config.head_dim),
+                config.rope.attention_factor(),
             )?,
             compute,
             config,

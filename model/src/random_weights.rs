@@ -11,6 +11,11 @@ const BLOCK: usize = 4_194_319;
 /// Standard deviation of the weights.
 pub(crate) const DEVIATION: f32 = 0.02;
 
+/// True if a tensor is the weight of a norm, whose elements are ones.
+pub(crate) fn is_norm(name: &str) -> bool {
+    name.ends_with("norm.weight")
+}
+
 /// The block of weights, and where each tensor begins in it.
 pub(crate) struct RandomWeights {
     seed: u64,

@@ -14,8 +14,8 @@ pub fn software_gpu() -> Option<Device> {
     or_skip(Device::emulated("sm_80"))
 }
 
-/// A reference case that comes with the project: `tiny`, `six` for its heads, or `dora`, `mixture`, `bottleneck` for what is
-/// adapted how.
+/// A reference case that comes with the project: `tiny`, `six` for its heads, `llama3` for its biases and positions, `qwen2`,
+/// `mistral`, or `dora`, `mixture`, `bottleneck` for what is adapted how.
 pub fn golden_case(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name)
 }

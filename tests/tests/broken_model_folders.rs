@@ -168,6 +168,8 @@ fn missing_and_malformed_files_are_named() {
     let model = Model::new();
     fs::remove_file(model.weights()).unwrap();
     model.is_refused(&["holds neither model.safetensors nor"]);
+    fs::write(model.folder().join("pytorch_model.bin"), "pickled").unwrap();
+    model.is_refused(&["holds pytorch_model.bin", "python -c", "save_pretrained"]);
     let index = model.folder().join("model.safetensors.index.json");
     for (text, words) in [
         ("{}", "weight_map"),
@@ -184,6 +186,45 @@ fn missing_and_malformed_files_are_named() {
     }
     let nowhere = Checkpoint::open("/no/such/model").err().unwrap().to_string();
     assert!(nowhere.contains("/no/such/model") && nowhere.contains("no such"), "{nowhere}");
+}
+
+/// A tied model whose file has the one matrix under the head's name, as transformers 4.41 saved them.
+#[test]
+fn a_tied_model_that_stores_its_head_alone_is_the_same_model() {
+    let model = Model::new();
+    let tied = ModelConfig { tied_embeddings: true, ..synthetic::config("tiny").unwrap() };
+    fs::remove_dir_all(model.folder()).unwrap();
+    synthetic::write_random_model(&model.folder(), &tied, 1, &mut |_, _| {}).unwrap();
+    let embedding = || {
+        let checkpoint = Checkpoint::open(model.folder()).unwrap();
+        read_all(&checkpoint);
+        checkpoint.bytes("model.embed_tokens.weight").unwrap().to_vec()
+    };
+    let before = embedding();
+    model.change_header(|text| text.replace("model.embed_tokens.weight", "lm_head.weight"));
+    assert_eq!(embedding(), before);
+    model.change_header(|text| text.replace("lm_head.weight", "lm_haed.weight"));
+    model.is_refused(&["`model.embed_tokens.weight` is missing"]);
+}
+
+#[test]
+fn biases_that_the_config_does_not_call_for_are_refused() {
+    let model = Model::new();
+    model.change_header(|text| text.replace("model.norm.weight", "model.layers.0.mlp.up_proj.bias"));
+    model.is_refused(&["`model.norm.weight` is missing", "`model.layers.0.mlp.up_proj.bias` is stored"]);
+}
+
+#[test]
+fn a_slow_tokenizer_alone_is_refused_with_the_command_that_converts_it() {
+    for name in ["tokenizer.model", "vocab.json"] {
+        let model = Model::new();
+        fs::remove_file(model.folder().join("tokenizer.json")).unwrap();
+        fs::write(model.folder().join(name), "pieces").unwrap();
+        let message = Tokenizer::load(model.folder()).err().expect("a refusal").to_string();
+        for part in [name, "tokenizer.json", "python -c", "save_pretrained"] {
+            assert!(message.contains(part) && !message.contains('\n'), "{message}");
+        }
+    }
 }
 
 #[test]

@@ -99,6 +99,13 @@ fn the_plan_of_a_step_equals_the_accounts_of_the_software_gpu() {
         let options = TrainOptions { full, ..options(recompute, compute) };
         assert_plan_equals_run(&config(layers, kv_heads, tied), &options, &what);
     }
+    for (recompute, compute, full) in
+        [(0, DType::BF16, false), (1, DType::F32, false), (0, DType::BF16, true), (2, DType::F32, true)]
+    {
+        let biased = ModelConfig { attention_bias: true, mlp_bias: true, ..config(2, 2, false) };
+        let options = TrainOptions { full, ..options(recompute, compute) };
+        assert_plan_equals_run(&biased, &options, &format!("biases, {compute:?}, full: {full}"));
+    }
     for (method, recompute, compute) in [
         (DORA, 0, DType::BF16),
         (DORA, 1, DType::F32),

@@ -230,6 +230,6 @@ mod tests {
         let names: Vec<&str> = named("lora, gemm").unwrap().iter().map(|spec| spec.name).collect();
         assert_eq!(names, ["lora", "gemm"]);
         let error = named("gemm,lara").err().unwrap().to_string();
-        assert!(error.starts_with("there is no op lara: there are adamw, concat, "), "{error}");
+        assert!(error.starts_with("there is no op lara: there are adamw, bias, concat, "), "{error}");
     }
 }

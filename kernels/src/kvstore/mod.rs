@@ -174,7 +174,7 @@ mod tests {
         let (cx, device) = (Ctx::inference(&Device::cpu()), Device::cpu());
         let zeros = |shape: &[usize]| device.zeros(Label::Kv, shape, DType::F32);
         let index = device.tensor(Label::Activations, [1], &[0]).unwrap();
-        let rope_table = crate::rope::cos_sin_table(&device, 8, 2, 1e4, 1.0).unwrap();
+        let rope_table = crate::rope::cos_sin_table(&device, 8, &[1.0], 1.0).unwrap();
         let rows = TokenSlots { positions: &index, rope_table: &rope_table, slots: &index };
         let store = |pages: &[usize]| {
             let x = zeros(&[1, 4]);

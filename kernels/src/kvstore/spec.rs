@@ -1,6 +1,7 @@
 //! Scattered rows by plain loops.
 
 use crate::flash::Heads;
+use crate::rope::inverse_frequencies;
 use crate::spec::{Case, Compare, Cost, F64Tensor, Input, Invariance, Shapes, Spec};
 use codelsi_engine::{DType, Label};
 
@@ -56,7 +57,7 @@ fn rotated([h, k]: [usize; 2], t: usize, d: usize, dtype: DType) -> Case {
             Input::ints(slots),
         ],
         run: Box::new(move |cx, x| {
-            let table = crate::rope::cos_sin_table(cx.device(), 512, d, 1e4, 1.0)?;
+            let table = crate::rope::cos_sin_table(cx.device(), 512, &inverse_frequencies(d, 1e4), 1.0)?;
             let zeros = || cx.device().zeros(Label::Kv, [pages, k, 4, d], x[0].dtype());
             let (mut k_pages, mut v_pages) = (zeros(), zeros());
             let rows = super::TokenSlots { positions: x[3], rope_table: &table, slots: x[4] };
@@ -66,7 +67,7 @@ fn rotated([h, k]: [usize; 2], t: usize, d: usize, dtype: DType) -> Case {
             Ok(vec![y, k_pages, v_pages])
         }),
         reference: Box::new(move |x| {
-            let rotate = |rows| crate::rope::spec::rotate(rows, &x[3], d);
+            let rotate = |rows| crate::rope::spec::rotate(rows, &x[3], &inverse_frequencies(d, 1e4), 1.0);
             let pages = |rows| scatter(rows, &x[4], [pages, k, 4, d]);
             vec![rotate(&x[0]), pages(&rotate(&x[1])), pages(&x[2])]
         }),

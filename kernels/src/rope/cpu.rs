@@ -5,15 +5,14 @@ use crate::simd::{Storage, vectorize};
 use codelsi_engine::{Result, Tensor};
 use rayon::prelude::*;
 
-/// Fills the table: row p holds cos and sin of p / factor · theta^(−2j/D).
-pub fn table(table: &mut Tensor, theta: f64, factor: f64) -> Result<()> {
+/// Fills the table: row p holds `factor` times cos and sin of p · f_j.
+pub fn table(table: &mut Tensor, frequencies: &[f64], factor: f64) -> Result<()> {
     let dim = table.shape()[1];
-    let frequencies: Vec<f64> = (0..dim / 2).map(|j| theta.powf(-2.0 * j as f64 / dim as f64)).collect();
     table.slice_mut::<f32>()?.par_chunks_exact_mut(dim).enumerate().for_each(|(p, row)| {
         let (cos, sin) = row.split_at_mut(dim / 2);
-        for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(&frequencies) {
-            let angle = p as f64 / factor * frequency;
-            (*cos, *sin) = (angle.cos() as f32, angle.sin() as f32);
+        for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(frequencies) {
+            let angle = p as f64 * frequency;
+            (*cos, *sin) = ((factor * angle.cos()) as f32, (factor * angle.sin()) as f32);
         }
     });
     Ok(())

@@ -1,8 +1,9 @@
 //! Rotary position embedding (RoPE, Su et al., arXiv 2104.09864), in the half-split form of Hugging Face's Llama.
 //!
-//! **math** with the angle a_j = position · θ^(−2j/D) for j < D/2, the pair (x_j, x_{j+D/2}) of every head
-//! is rotated by it: y_j = x_j·cos a_j − x_{j+D/2}·sin a_j and y_{j+D/2} = x_{j+D/2}·cos a_j + x_j·sin a_j. A
-//! rotation's transpose is its inverse: dx is dy rotated by −a.
+//! **math** with the angle a_j = position · f_j for j < D/2, where the inverse frequency f_j is θ^(−2j/D) or a model's
+//! scaling of it, the pair (x_j, x_{j+D/2}) of every head is rotated by it: y_j = x_j·cos a_j − x_{j+D/2}·sin a_j and
+//! y_{j+D/2} = x_{j+D/2}·cos a_j + x_j·sin a_j. A rotation's transpose is its inverse: dx is dy rotated by −a. Where a
+//! scaling has an attention factor (YaRN), cos and sin are multiplied by it, in both directions.
 //!
 //! **shapes** x, y (T, H·D); positions (T); table (P, D): cos in the first half of a row, sin in the second.
 //!
@@ -31,29 +32,35 @@ pub fn rope(cx: &Ctx, x: &Tensor, positions: &Tensor, table: &Tensor, heads: usi
     cx.apply_one(Rope { heads }, &[x, positions, table])
 }
 
-/// Returns cos and sin of position / `factor` · `theta`^(−2j/D) for j < D/2, as (P, D) f32; `head_dim` D is even.
-/// A `factor` above 1 is linear position interpolation (Chen et al., arXiv 2306.15595).
+/// Returns `theta`^(−2j/D) for j < D/2: the angles per position of a head of `head_dim` D channels, not scaled.
+pub fn inverse_frequencies(head_dim: usize, theta: f64) -> Vec<f64> {
+    (0..head_dim / 2).map(|j| theta.powf(-2.0 * j as f64 / head_dim as f64)).collect()
+}
+
+/// Returns cos and sin of position · f_j for the D/2 `inverse_frequencies` f, times `attention_factor`, as (P, D) f32.
 ///
 /// # Errors
-/// When `head_dim` is odd or `theta` is not positive.
+/// When there is no frequency, or an angle or the factor is not finite.
 pub fn cos_sin_table(
     device: &Device,
     positions: usize,
-    head_dim: usize,
-    theta: f64,
-    factor: f64,
+    inverse_frequencies: &[f64],
+    attention_factor: f64,
 ) -> Result<Tensor> {
-    if !head_dim.is_multiple_of(2) || head_dim == 0 || theta.is_nan() || theta <= 0.0 {
-        let message = format!("head_dim {head_dim} must be even and theta {theta} positive");
+    let finite = |f: &f64| (f * positions as f64).is_finite();
+    if inverse_frequencies.is_empty() || !inverse_frequencies.iter().chain([&attention_factor]).all(finite) {
+        let message =
+            "inverse frequencies and attention factor must be finite, and at least one frequency given";
         return Err(Error::op("rope", message));
     }
     if matches!(device, Device::Cuda(_)) && !device.is_plan() {
         // Computed once on the host, in f64: angles of far positions need it.
-        return cos_sin_table(&Device::cpu(), positions, head_dim, theta, factor)?.to(device, Label::Weights);
+        let table = cos_sin_table(&Device::cpu(), positions, inverse_frequencies, attention_factor)?;
+        return table.to(device, Label::Weights);
     }
-    let mut table = device.empty(Label::Weights, [positions, head_dim], DType::F32);
+    let mut table = device.empty(Label::Weights, [positions, 2 * inverse_frequencies.len()], DType::F32);
     if let Device::Cpu(_) = device {
-        cpu::table(&mut table, theta, factor)?;
+        cpu::table(&mut table, inverse_frequencies, attention_factor)?;
     }
     Ok(table)
 }
@@ -125,7 +132,7 @@ mod tests {
     #[test]
     fn a_position_outside_the_table_is_named() {
         let device = Device::cpu();
-        let angles = cos_sin_table(&device, 4, 2, 1e4, 1.0).unwrap();
+        let angles = cos_sin_table(&device, 4, &[1.0], 1.0).unwrap();
         let x = device.zeros(Label::Activations, [3, 2], DType::F32);
         for bad in [4, -1] {
             let positions = device.tensor(Label::Activations, [3], &[0, 3, bad]).unwrap();
@@ -136,11 +143,22 @@ mod tests {
 
     #[test]
     fn angles_of_far_positions_are_exact_to_one_rounding() {
-        let angles = cos_sin_table(&Device::cpu(), 16384, 8, 1e6, 1.0).unwrap();
+        let angles = cos_sin_table(&Device::cpu(), 16384, &inverse_frequencies(8, 1e6), 1.25).unwrap();
         let row = &angles.slice::<f32>().unwrap()[16383 * 8..];
         for j in 0..4 {
             let angle = 16383.0 * 1e6f64.powf(-2.0 * j as f64 / 8.0);
-            assert_eq!((row[j], row[j + 4]), (angle.cos() as f32, angle.sin() as f32));
+            assert_eq!(row[j], (1.25 * angle.cos()) as f32);
+            assert_eq!(row[j + 4], (1.25 * angle.sin()) as f32);
+        }
+    }
+
+    #[test]
+    fn frequencies_that_overflow_are_refused() {
+        for (frequencies, factor) in
+            [(vec![1.0, f64::INFINITY], 1.0), (vec![1e308], 1.0), (vec![1.0], f64::NAN), (vec![], 1.0)]
+        {
+            let error = cos_sin_table(&Device::cpu(), 4096, &frequencies, factor).unwrap_err().to_string();
+            assert!(error.contains("must be finite"), "{error}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::model_folder::Checkpoint;
 use super::slice::TensorSlice;
 use super::transfer::{Transfer, upload};
+use crate::random_weights::is_norm;
 use codelsi_engine::{At, DType, Device, Label, Result, Shape, Tensor};
 use half::bf16;
 use safetensors::Dtype;
@@ -79,9 +80,9 @@ impl<'a> WeightLoader<'a> {
     fn random(&self, name: &str, slice: &TensorSlice, dtype: DType) -> Result<Tensor> {
         let shape = slice.shape(&self.checkpoint.entry(name)?.shape).at(name)?;
         let mut to = self.device.empty(Label::Weights, shape, dtype);
-        let (weights, start) = match shape[..] {
-            [_] => (&[bf16::ONE][..], 0),
-            _ => self.checkpoint.random_weights(name)?,
+        let (weights, start) = match is_norm(name) {
+            true => (&[bf16::ONE][..], 0),
+            false => self.checkpoint.random_weights(name)?,
         };
         to.fill_cyclic(&self.random_block(weights, dtype)?, start)?;
         Ok(to)
@@ -131,6 +132,7 @@ impl<'a> WeightLoader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ModelConfig;
     use crate::synthetic;
     use codelsi_testing::shared;
 
@@ -174,7 +176,10 @@ mod tests {
     #[test]
     fn random_weights_are_those_of_the_written_model() {
         let folder = tempfile::tempdir().unwrap();
-        let (out, config) = (folder.path().join("tiny"), synthetic::config("tiny").unwrap());
+        let (out, config) = (
+            folder.path().join("tiny"),
+            ModelConfig { attention_bias: true, ..synthetic::config("tiny").unwrap() },
+        );
         synthetic::write_random_model(&out, &config, 3, &mut |_, _| {}).unwrap();
         let written = Checkpoint::open(&out).unwrap();
         let made = Checkpoint::random(config, 3);

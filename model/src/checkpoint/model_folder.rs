@@ -10,7 +10,7 @@ use codelsi_engine::{At, DType, Device, Error, Label, Result, Tensor};
 use half::bf16;
 use safetensors::Dtype;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -49,15 +49,22 @@ impl Checkpoint {
             return Err(Error::io(&folder, "no such model folder"));
         }
         let config = ModelConfig::load(&folder)?;
-        let (files, file_of) = open_files(&folder)?;
+        let (mut files, mut file_of) = open_files(&folder)?;
+        if config.tied_embeddings {
+            find_tied_embedding(&mut files, &mut file_of);
+        }
         let expected = config.tensor_shapes();
-        let mismatches: Vec<String> = expected
+        let mut mismatches: Vec<String> = expected
             .iter()
             .filter_map(|(name, shape)| match file_of.get(name) {
                 None => Some(format!("`{name}` is missing")),
                 Some(&file) => mismatch(name, &files[file].entries()[name], shape),
             })
             .collect();
+        let names: BTreeSet<&String> = expected.iter().map(|(name, _)| name).collect();
+        let biases = file_of.keys().filter(|name| name.ends_with("_proj.bias") && !names.contains(name));
+        mismatches
+            .extend(biases.map(|name| format!("`{name}` is stored, which config.json does not call for")));
         if !mismatches.is_empty() {
             let (n, of) = (mismatches.len(), expected.len());
             let message = format!("{n} of {of} tensors do not fit config.json: {}", summarize(&mismatches));
@@ -251,9 +258,32 @@ fn open_files(folder: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String, usize>
         return Ok((vec![file], file_of));
     }
     if !index.exists() {
-        return Err(Error::io(folder, "holds neither model.safetensors nor model.safetensors.index.json"));
+        return Err(Error::io(folder, no_weights(folder)));
     }
     open_shards(folder, &index).at(index.display().to_string())
+}
+
+/// Describes what a folder without safetensors holds instead.
+fn no_weights(folder: &Path) -> String {
+    let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+    match pickled.into_iter().find(|name| folder.join(name).exists()) {
+        None => "holds neither model.safetensors nor model.safetensors.index.json".into(),
+        Some(name) => format!(
+            "holds {name}, which can run code when it is read, and no safetensors; convert it where PyTorch and \
+             transformers are: python -c \"from transformers import AutoModelForCausalLM as M; \
+             M.from_pretrained('{0}', dtype='auto').save_pretrained('{0}')\"",
+            folder.display()
+        ),
+    }
+}
+
+/// Finds the embedding of a tied model under the head's name, where only that is stored.
+fn find_tied_embedding(files: &mut [TensorFile], file_of: &mut BTreeMap<String, usize>) {
+    let [embedding, head] = ["model.embed_tokens.weight", "lm_head.weight"];
+    if let (None, Some(&file)) = (file_of.get(embedding), file_of.get(head)) {
+        files[file].alias(head, embedding);
+        file_of.insert(embedding.to_owned(), file);
+    }
 }
 
 /// A parsed `model.safetensors.index.json`.

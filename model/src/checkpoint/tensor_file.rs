@@ -83,6 +83,13 @@ impl TensorFile {
         &self.entries
     }
 
+    /// Gives a tensor another name, beside its own.
+    pub(super) fn alias(&mut self, name: &str, alias: &str) {
+        if let Some(entry) = self.entries.get(name).cloned() {
+            self.entries.insert(alias.to_owned(), entry);
+        }
+    }
+
     /// Returns the type, shape and place of a tensor.
     ///
     /// # Errors

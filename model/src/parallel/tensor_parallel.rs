@@ -9,6 +9,9 @@
 //! |---|---|---|---|---|
 //! | q k v gate up | rows | replicated | rows | dA |
 //! | o down | columns | columns | replicated | dB |
+//!
+//! A bias is sliced as the rows of its W are; that of o and down is replicated, and added once the ranks' results are
+//! summed.
 
 use super::layout::{Layout, RankLayout};
 use crate::adapter::Method;
@@ -80,6 +83,9 @@ impl RankLayout {
         let linear = if is_factor { segments.next().unwrap_or_default() } else { last };
         match (linear.parse(), last) {
             (Err(_), _) => TensorParallelRule::Replicated,
+            (Ok(LinearName::O | LinearName::Down), _) if name.ends_with(".bias") => {
+                TensorParallelRule::Replicated
+            }
             (Ok(LinearName::O | LinearName::Down), "lora_B") => TensorParallelRule::Replicated,
             (Ok(LinearName::O | LinearName::Down), _) => TensorParallelRule::Columns,
             (Ok(_), "lora_A") => TensorParallelRule::Replicated,
@@ -151,6 +157,11 @@ impl RankLayout {
         if rule == TensorParallelRule::Replicated {
             return Ok(t.detach());
         }
+        // A bias is gathered as a column.
+        let (t, is_vector) = match t.shape()[..] {
+            [n] => (&t.reshape([n, 1]), true),
+            _ => (t, false),
+        };
         let ((rows, columns), ranks) = (t.shape().as_matrix(), self.comm().world());
         // Heads and channels are divided evenly; the vocabulary may not be.
         let n = if is_vocabulary(name) {
@@ -168,7 +179,8 @@ impl RankLayout {
             TensorParallelRule::Columns => concat(&Ctx::inference(&host), &slices),
             _ => {
                 let values = slices.iter().map(Tensor::to_vec::<f32>).collect::<Result<Vec<_>>>()?;
-                host.tensor(Label::Scratch, [n, columns], &values.concat())
+                let full = host.tensor(Label::Scratch, [n, columns], &values.concat())?;
+                Ok(if is_vector { full.reshape([n]) } else { full })
             }
         }
     }
@@ -237,6 +249,12 @@ mod tests {
                 "{linear}"
             );
         }
+        let bias = |linear: LinearName| layout.rule(&format!("{}.bias", linear.path(3)));
+        assert_eq!(
+            LinearName::ALL.map(|linear| bias(linear) == TensorParallelRule::Rows),
+            [true, true, true, false, true, true, false]
+        );
+        assert_eq!(bias(LinearName::O), TensorParallelRule::Replicated);
         for linear in ["self_attn.o_proj", "mlp.down_proj"] {
             let rules = ["", ".lora_A", ".lora_B"].map(|factor| rule(&format!("{linear}{factor}")));
             assert_eq!(

@@ -3,9 +3,10 @@
 
 mod vocabulary;
 
-use crate::config::ModelConfig;
+use crate::config::{Architecture, ModelConfig};
 use crate::output_folder::{check_replaceable, write_folder};
-use crate::random_weights::RandomWeights;
+use crate::random_weights::{RandomWeights, is_norm};
+use crate::rope_scaling::Rope;
 use crate::tensor_writer::{MAX_SHARD_BYTES, TensorSpec, write_json, write_model};
 use codelsi_engine::{DType, Error, Result};
 use half::bf16;
@@ -23,6 +24,7 @@ pub const SHAPE_NAMES: [&str; 5] = ["code-llama-13b", "code-llama-7b", "tinyllam
 /// For any other name.
 pub fn config(shape: &str) -> Result<ModelConfig> {
     let llama = |hidden, intermediate, layers, heads, kv_heads| ModelConfig {
+        architecture: Architecture::Llama,
         hidden,
         intermediate,
         layers,
@@ -30,15 +32,18 @@ pub fn config(shape: &str) -> Result<ModelConfig> {
         kv_heads,
         head_dim: hidden / heads,
         vocab: 32000,
-        rope_theta: 1e4,
-        rope_factor: 1.0,
+        attention_bias: false,
+        mlp_bias: false,
+        rope: Rope::unscaled(1e4),
         rms_eps: 1e-5,
         max_positions: 2048,
+        positions_beyond_window: None,
         tied_embeddings: false,
         bos: Some(1),
         eos: vec![2],
     };
-    let code = |config| ModelConfig { vocab: 32016, rope_theta: 1e6, max_positions: 16384, ..config };
+    let code =
+        |config| ModelConfig { vocab: 32016, rope: Rope::unscaled(1e6), max_positions: 16384, ..config };
     Ok(match shape {
         "code-llama-13b" => code(llama(5120, 13824, 40, 40, 40)),
         "code-llama-7b" | "7b" => code(llama(4096, 11008, 32, 32, 32)),
@@ -82,10 +87,9 @@ pub fn write_random_model(
         let index = |name: &str| specs.iter().position(|spec| spec.name == name).unwrap_or(0);
         write_model(out, &specs, MAX_SHARD_BYTES, &mut |spec, file| {
             let elements = spec.byte_len() / size_of::<bf16>();
-            match spec.shape[..] {
-                // Norms are vectors of ones.
-                [_] => file.write_all(bytemuck::cast_slice(&vec![bf16::ONE; elements]))?,
-                _ => write_cyclic(weights.block(), weights.start(index(&spec.name)), elements, file)?,
+            match is_norm(&spec.name) {
+                true => file.write_all(bytemuck::cast_slice(&vec![bf16::ONE; elements]))?,
+                false => write_cyclic(weights.block(), weights.start(index(&spec.name)), elements, file)?,
             }
             done += spec.byte_len();
             progress(done, total);

@@ -54,7 +54,7 @@ impl Tokenizer {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
-        let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
+        let text = fs::read_to_string(&file).map_err(|e| absent(&file, e))?;
         let beside = |name: &str| read_settings(&file.with_file_name(name));
         let settings = Settings {
             tokenizer_config: beside("tokenizer_config.json")?,
@@ -215,6 +215,22 @@ impl Tokenizer {
     pub fn decode_continuation(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes.get(id)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// Describes a `tokenizer.json` that cannot be read, and how to make one of the files of a slow tokenizer beside it.
+fn absent(file: &Path, error: std::io::Error) -> Error {
+    let slow = ["tokenizer.model", "vocab.json"].into_iter().find(|name| file.with_file_name(name).exists());
+    match (error.kind(), slow, file.parent()) {
+        (std::io::ErrorKind::NotFound, Some(name), Some(folder)) => Error::io(
+            file,
+            format!(
+                "does not exist, only {name}; make it where transformers, sentencepiece and protobuf are: python -c \"from \
+                 transformers import AutoTokenizer as T; T.from_pretrained('{0}').save_pretrained('{0}')\"",
+                folder.display()
+            ),
+        ),
+        _ => Error::io(file, error),
     }
 }
 

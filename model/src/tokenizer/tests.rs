@@ -91,6 +91,46 @@ fn byte_level_vocabularies_decode_too() {
     assert_eq!(tokenizer.decode(&ids), "a \né");
 }
 
+/// The form of Qwen2's files: composed characters, a regular expression that splits digits and contractions, bytes, and
+/// nothing around a text.
+#[test]
+fn qwens_tokenizers_encode_as_they_should() {
+    let regex = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let byte_level =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+    let pieces =
+        ["a", "b", "s", "1", "2", "'", "Ġ", "Ċ", "Ã", "©", "ab", "Ġab", "'s", "12", "Ã©", "<", "|", "m", ">"];
+    let vocab: serde_json::Map<String, Value> =
+        pieces.iter().enumerate().map(|(id, piece)| (piece.to_string(), id.into())).collect();
+    let specials = [(19, "<|endoftext|>"), (20, "<|m|>")].map(|(id, content)| added(id, content, true));
+    let json = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": specials,
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false}, byte_level]},
+        "post_processor": byte_level, "decoder": byte_level,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "vocab": vocab,
+            "merges": ["a b", "Ġ ab", "' s", "1 2", "Ã ©"]},
+    });
+    let settings = r#"{"add_prefix_space": false, "bos_token": null, "eos_token": "<|m|>", "tokenizer_class": "Qwen2Tokenizer"}"#;
+    let tokenizer = Tokenizer::parse(&json.to_string(), settings).unwrap();
+    let encode = |text: &str| tokenizer.encode(text, true).unwrap();
+    let spelled = |text: &str| {
+        encode(text).iter().map(|&id| tokenizer.piece(id).unwrap()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(spelled("ab ab's"), "ab Ġab 's");
+    assert_eq!(spelled("12"), "1 2", "digits stand alone");
+    assert_eq!(spelled("ab  ab\n\n ab"), "ab Ġ Ġab Ċ Ċ Ġab");
+    assert_eq!(spelled("e\u{301}"), "Ã©", "composed");
+    assert_eq!(tokenizer.encode_complete("ab").unwrap(), [10]);
+    assert_eq!(spelled("<|m|>"), "< | m | >", "a control token's text stays text");
+    assert_eq!((tokenizer.bos(), tokenizer.eos()), (None, Some(20)));
+    assert_eq!(tokenizer.decode(&[10, 14, 11, 20, 12]), "abé ab's");
+    let rest = tokenizer.encode_continuation(" ab").unwrap();
+    assert_eq!((&rest[..], tokenizer.decode_continuation(&rest)), (&[11][..], " ab".to_string()));
+}
+
 /// A tokenizer of letters, `▁`, `<`, `>` and the control tokens `<s>` (1) and `</s>` (2), changed by `change`.
 fn letters(change: impl FnOnce(&mut Value)) -> Value {
     let pieces = ["<unk>", "<s>", "</s>", "▁", "<", ">"].into_iter().map(String::from);

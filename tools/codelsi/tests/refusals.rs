@@ -60,6 +60,12 @@ fn a_plan_that_does_not_fit_says_what_would_help() {
 }
 
 #[test]
+fn more_tokens_than_the_model_has_positions_are_refused() {
+    let line = refused(&["plan", "--shape", "tiny", "--device", "cpu", "--seq", "513"]);
+    assert!(line.contains("--seq 513 exceeds the model's 512 positions"), "{line}");
+}
+
+#[test]
 fn the_bare_command_prints_its_help_and_names_the_demo() {
     let output = codelsi(&[]);
     let text = String::from_utf8_lossy(&output.stdout);

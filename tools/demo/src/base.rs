@@ -3,8 +3,9 @@
 use crate::{corpus, recipe, tokenizer};
 use codelsi_engine::files::write_atomic;
 use codelsi_engine::{DType, Device, Error, Result};
-use codelsi_model::config::ModelConfig;
+use codelsi_model::config::{Architecture, ModelConfig};
 use codelsi_model::jsonl;
+use codelsi_model::rope_scaling::Rope;
 use codelsi_model::synthetic;
 use codelsi_model::template::PromptTemplate;
 use codelsi_train::options::ActivationCheckpointing;
@@ -34,6 +35,7 @@ pub fn remake(out: &Path, device: &Device, on_event: &mut dyn FnMut(TrainEvent))
 /// Returns the sizes of the base model.
 pub fn config() -> ModelConfig {
     ModelConfig {
+        architecture: Architecture::Llama,
         hidden: recipe::HIDDEN,
         intermediate: recipe::INTERMEDIATE,
         layers: recipe::LAYERS,
@@ -41,10 +43,12 @@ pub fn config() -> ModelConfig {
         kv_heads: recipe::HEADS,
         head_dim: recipe::HIDDEN / recipe::HEADS,
         vocab: recipe::VOCAB,
-        rope_theta: 1e4,
-        rope_factor: 1.0,
+        attention_bias: false,
+        mlp_bias: false,
+        rope: Rope::unscaled(1e4),
         rms_eps: 1e-5,
         max_positions: 1024,
+        positions_beyond_window: None,
         tied_embeddings: true,
         bos: Some(1),
         eos: vec![2],

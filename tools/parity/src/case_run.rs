@@ -12,7 +12,7 @@ use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::generate::{GenerationRequest, SchedulerConfig, generate};
 use codelsi_model::llama::{ForwardOptions, Llama, PackedBatch, RowContext};
 use codelsi_model::merge;
-use codelsi_model::parallel::RankLayout;
+use codelsi_model::parallel::{Layout, RankLayout};
 use codelsi_model::trainable::Trainable;
 use codelsi_train::optimizer::{AdamWConfig, Optimizer};
 use codelsi_train::schedule::CosineSchedule;
@@ -36,6 +36,7 @@ pub fn check(folder: &Path, layout: impl Into<RankLayout>, compute: DType) -> Re
     rows.extend(run.adapted(&model)?);
     rows.extend(run.generation(&model, "lora_tokens")?);
     rows.extend(run.merged(&checkpoint, &adapter)?);
+    rows.extend(run.bias_gradients(&checkpoint, compute)?);
     rows.extend(run.training(&mut model)?);
     Ok(rows)
 }
@@ -204,6 +205,27 @@ impl CaseRun<'_> {
                 let merged = merge::merged_weight(checkpoint, &weight, pair, &adapter.config)?;
                 rows.push(self.reference.compare(&name, &floats(&merged)?, None)?);
             }
+        }
+        Ok(rows)
+    }
+
+    /// Compares the gradients that full training has of the base model's biases, where the case stores them. Frozen weights in
+    /// shards have none.
+    fn bias_gradients(&self, checkpoint: &Checkpoint, compute: DType) -> Result<Vec<TensorComparison>> {
+        let stored = self.reference.names()?;
+        let is_stored = |name: &str| stored.iter().any(|stored| stored.strip_prefix("grad.") == Some(name));
+        let any = stored.iter().any(|name| name.starts_with("grad.model."));
+        if !any || self.layout.layout() == Layout::Shard {
+            return Ok(Vec::new());
+        }
+        let model = Llama::load(self.layout.clone(), checkpoint, compute, Trainable::AllWeights)?;
+        let targets = next_labels(&self.reference.ints("labels")?);
+        let (_, grads) = self.gradients(&model, &self.sequence()?.1, &targets, 0)?;
+        let mut rows = Vec::new();
+        for (name, t) in model.trainable().into_iter().filter(|(name, _)| is_stored(name)) {
+            let g = grads.get(t).ok_or_else(|| Error::new(format!("`{name}` has no gradient")))?;
+            let full = floats(&model.gather_full(&name, g)?)?;
+            rows.push(self.reference.compare(&format!("grad.{name}"), &full, None)?);
         }
         Ok(rows)
     }

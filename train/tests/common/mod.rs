@@ -2,7 +2,8 @@
 
 use codelsi_engine::DType;
 use codelsi_engine::rng::RngKey;
-use codelsi_model::config::ModelConfig;
+use codelsi_model::config::{Architecture, ModelConfig};
+use codelsi_model::rope_scaling::Rope;
 use codelsi_model::template::PromptTemplate;
 use codelsi_model::tensor_writer::{TensorSpec, write_json, write_model};
 use codelsi_train::TrainOptions;
@@ -45,6 +46,7 @@ pub fn prepare(folder: &Path) -> TrainOptions {
 fn write_base(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     let config = ModelConfig {
+        architecture: Architecture::Llama,
         hidden: 16,
         intermediate: 24,
         layers: 2,
@@ -52,10 +54,12 @@ fn write_base(folder: &Path) {
         kv_heads: 2,
         head_dim: 8,
         vocab: 40,
-        rope_theta: 1e4,
-        rope_factor: 1.0,
+        attention_bias: false,
+        mlp_bias: false,
+        rope: Rope::unscaled(1e4),
         rms_eps: 1e-5,
         max_positions: 64,
+        positions_beyond_window: None,
         tied_embeddings: false,
         bos: Some(1),
         eos: vec![2],

@@ -6,6 +6,8 @@ use clap::Args;
 use codelsi_engine::{Error, Result};
 use codelsi_model::adapter::{Adapter, AdapterConfig};
 use codelsi_model::checkpoint::Checkpoint;
+use codelsi_model::config::{LinearName, ModelConfig};
+use codelsi_model::rope_scaling::RopeScaling;
 use codelsi_model::tokenizer::Tokenizer;
 use serde_json::json;
 use std::path::PathBuf;
@@ -45,7 +47,8 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         println!("  layers        {} of hidden {}, intermediate {}", c.layers, c.hidden, c.intermediate);
         println!("  heads         {} over {} of {}", c.heads, c.kv_heads, c.head_dim);
         println!("  vocabulary    {}{}", c.vocab, if c.tied_embeddings { ", tied" } else { "" });
-        println!("  positions     {}, theta {}", c.max_positions, c.rope_theta);
+        println!("  architecture  {}{}", c.architecture.name(), biases(c));
+        println!("  positions     {}", positions(c));
         match &tokenizer {
             Ok(t) => println!("  tokenizer     {} pieces", t.vocab_size()),
             Err(e) => println!("  tokenizer     {e}"),
@@ -65,8 +68,28 @@ pub fn run(args: &InspectArgs) -> Result<()> {
             "dtype": format!("{:?}", checkpoint.dtype()), "layers": c.layers, "hidden": c.hidden,
             "intermediate": c.intermediate, "heads": c.heads, "kv_heads": c.kv_heads, "head_dim": c.head_dim,
             "vocab": c.vocab, "tied": c.tied_embeddings, "positions": c.max_positions,
+            "architecture": c.architecture.name(), "rope_type": c.rope.scaling.name(),
             "method": adapter.map(|a| a.config.method.to_string()),
         }),
     );
     Ok(())
+}
+
+/// Names the linears that have a bias, if any.
+fn biases(config: &ModelConfig) -> String {
+    let with_bias = LinearName::ALL.into_iter().filter(|&linear| config.has_bias(linear));
+    let names: Vec<&str> = with_bias.map(LinearName::name).collect();
+    if names.is_empty() { String::new() } else { format!(", biases of {}", names.join(" ")) }
+}
+
+/// Describes the positions that the model can read.
+fn positions(config: &ModelConfig) -> String {
+    let mut line = format!("{}, theta {}", config.max_positions, config.rope.theta);
+    if config.rope.scaling != RopeScaling::Default {
+        line += &format!(", {} scaling", config.rope.scaling.name());
+    }
+    if let Some(positions) = config.positions_beyond_window {
+        line += &format!(": the sliding window, though positions go up to {positions}");
+    }
+    line
 }

@@ -175,7 +175,7 @@ fn training(
         method,
         rank,
         alpha,
-        seq: args.step.seq.min(config.max_positions),
+        seq: args.step.seq(config.max_positions)?,
         batch: args.step.batch,
         micro_batch: args.step.micro_batch,
         checkpointing: args.step.checkpointing,

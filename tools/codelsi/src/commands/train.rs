@@ -158,7 +158,7 @@ pub fn run(args: &TrainArgs, out: &Output) -> Result<()> {
         clip: (args.clip != 0.0).then_some(args.clip),
         epochs: args.epochs,
         max_steps: args.max_steps,
-        seq: args.step.seq.min(checkpoint.config().max_positions),
+        seq: args.step.seq(checkpoint.config().max_positions)?,
         batch: args.step.batch,
         micro_batch: args.step.micro_batch,
         template: args.template,

@@ -199,7 +199,7 @@ fn rope_and_store(device: &Device, rows: usize) -> Result<Vec<LaunchRecord>> {
     let (mut k_pages, mut v_pages) = (pages(), pages());
     let x = device.zeros(Label::Activations, [rows, HIDDEN], DType::BF16);
     let index = device.tensor(Label::Activations, [rows], &(0..rows as i32).collect::<Vec<_>>())?;
-    let rope_table = rope::cos_sin_table(device, rows, HEAD_DIM, 1e6, 1.0)?;
+    let rope_table = rope::cos_sin_table(device, rows, &rope::inverse_frequencies(HEAD_DIM, 1e6), 1.0)?;
     let slots = TokenSlots { positions: &index, rope_table: &rope_table, slots: &index };
     let heads = Heads { heads: HEADS, kv_heads: HEADS, head_dim: HEAD_DIM };
     sampled_launches(device, SAMPLED, || {
