@@ -14,7 +14,11 @@ use serde_json::Value;
 fn parity(device: &Device, compute: DType) {
     let given = ["mha_f32", "gqa_bf16_sharded", "tied_f32", "hd128_bf16"];
     let given = given.iter().filter_map(|case| shared(format!("reference/{case}")));
-    for folder in ["tiny", "six", "dora", "mixture", "bottleneck"].map(golden_case).into_iter().chain(given) {
+    for folder in ["tiny", "six", "dora", "mixture", "bottleneck", "patterns", "saved"]
+        .map(golden_case)
+        .into_iter()
+        .chain(given)
+    {
         let rows = check(&folder, device, compute).unwrap();
         let departs: Vec<_> = rows.iter().filter(|r| !r.ok()).collect();
         assert!(rows.len() > 40, "{} compared {} tensors only", folder.display(), rows.len());

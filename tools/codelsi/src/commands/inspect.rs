@@ -1,23 +1,23 @@
 //! `codelsi inspect`: the contents of a model folder or an adapter folder.
 
-use crate::args::help;
+use crate::args::{folder, help};
 use crate::json::print_json;
 use clap::Args;
 use codelsi_engine::{Error, Result};
-use codelsi_model::adapter::{Adapter, AdapterConfig};
+use codelsi_model::adapter::{Adapter, AdapterConfig, AdapterSummary};
 use codelsi_model::checkpoint::Checkpoint;
 use codelsi_model::tokenizer::Tokenizer;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Show the sizes of a model folder, and of an adapter for it.
+/// Show the sizes of a model folder, and of an adapter for it; or of an adapter folder alone.
 #[derive(Args)]
 pub struct InspectArgs {
-    #[arg(help = help::MODEL, value_name = "DIR")]
+    #[arg(help = help::MODEL, value_name = "DIR", value_parser = folder())]
     model: PathBuf,
-    #[arg(long, help = help::ADAPTER, value_name = "DIR")]
+    #[arg(long, help = help::ADAPTER, value_name = "DIR", value_parser = folder())]
     adapter: Option<PathBuf>,
-    /// Read every weight and fail on the first NaN or infinity.
+    /// Read every weight and fail on the first NaN or infinity; an adapter is always read.
     #[arg(long)]
     check: bool,
     #[arg(long, help = help::JSON)]
@@ -26,6 +26,10 @@ pub struct InspectArgs {
 
 /// Runs the command.
 pub fn run(args: &InspectArgs) -> Result<()> {
+    let holds = |file: &str| args.model.join(file).exists();
+    if args.adapter.is_none() && holds("adapter_config.json") && !holds("config.json") {
+        return inspect_adapter(args);
+    }
     let checkpoint = Checkpoint::open(&args.model)?;
     let c = checkpoint.config();
     let adapter = args.adapter.as_ref().map(|folder| Adapter::load(folder, c)).transpose()?;
@@ -52,10 +56,14 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         }
         if let Some(a) = &adapter {
             let share = 100.0 * trainable as f64 / total as f64;
-            let AdapterConfig { method, rank, alpha, .. } = &a.config;
+            let AdapterConfig { method, rank, alpha, patterns, .. } = &a.config;
+            let differ = if patterns.is_some() { " (not of every module)" } else { "" };
             println!(
-                "  adapter       {method}, rank {rank}, alpha {alpha}: {trainable}, {share:.4} % of {total}"
+                "  adapter       {method}, rank {rank}, alpha {alpha}{differ}: {trainable}, {share:.4} % of {total}"
             );
+            for (name, t) in &a.saved {
+                println!("  in full       {name} {}", t.shape());
+            }
         }
     }
     print_json(
@@ -66,6 +74,28 @@ pub fn run(args: &InspectArgs) -> Result<()> {
             "intermediate": c.intermediate, "heads": c.heads, "kv_heads": c.kv_heads, "head_dim": c.head_dim,
             "vocab": c.vocab, "tied": c.tied_embeddings, "positions": c.max_positions,
             "method": adapter.map(|a| a.config.method.to_string()),
+        }),
+    );
+    Ok(())
+}
+
+/// Shows an adapter folder without its model.
+fn inspect_adapter(args: &InspectArgs) -> Result<()> {
+    let summary = Adapter::summary(&args.model)?;
+    let AdapterSummary { method, rank, alpha, parameters, modules_to_save, base } = &summary;
+    if !args.json {
+        println!("{}", args.model.display());
+        println!("  adapter       {method}, rank {rank}, alpha {alpha}: {parameters} parameters");
+        println!("  base          {}", base.as_deref().unwrap_or("not named"));
+        if !modules_to_save.is_empty() {
+            println!("  in full       {}", modules_to_save.join(", "));
+        }
+    }
+    print_json(
+        args.json,
+        &json!({
+            "method": method.to_string(), "rank": rank, "alpha": alpha, "parameters": parameters,
+            "modules_to_save": modules_to_save, "base": base,
         }),
     );
     Ok(())
