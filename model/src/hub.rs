@@ -1,11 +1,12 @@
 //! Folders of the Hugging Face cache: `org/name` is the snapshot that `hf download org/name` left there.
 
+use codelsi_engine::{Error, Result};
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Returns the folder that a path names: itself if it exists, else the snapshot of the repository `org/name` in the
-/// Hugging Face cache, else itself, of which [`advice`] says more.
+/// Hugging Face cache, else itself, which [`check_folder`] then explains.
 pub fn resolve(path: &Path) -> PathBuf {
     if path.exists() {
         return path.to_owned();
@@ -24,8 +25,19 @@ pub fn name_of(folder: &Path) -> String {
     cached().unwrap_or_else(|| folder.display().to_string())
 }
 
+/// Checks that a path names a folder, of a `kind` such as "model".
+///
+/// # Errors
+/// When it does not; where it may be a repository's name, the line says how that is downloaded.
+pub fn check_folder(path: &Path, kind: &str) -> Result<()> {
+    match path.is_dir() {
+        true => Ok(()),
+        false => Err(Error::io(path, format!("no such {kind} folder{}", advice(path)))),
+    }
+}
+
 /// Says how a folder that does not exist is downloaded, if it may be a repository's name; begins with a semicolon.
-pub fn advice(path: &Path) -> String {
+fn advice(path: &Path) -> String {
     let Some(name) = repository(path) else { return String::new() };
     let cache = cache().map_or("no Hugging Face cache".into(), |cache| cache.display().to_string());
     format!("; nor is {name} in {cache}: `hf download {name}` downloads it")

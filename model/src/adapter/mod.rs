@@ -11,7 +11,7 @@ mod weighted_sum;
 
 pub use method::{AdaptedModule, AdapterConfig, Method};
 pub use patterns::ModulePatterns;
-pub use peft::AdapterSummary;
+pub use peft_config::AdapterSummary;
 pub(crate) use saved::EMBEDDING;
 pub use saved::HEAD;
 

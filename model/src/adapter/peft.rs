@@ -1,9 +1,9 @@
 //! Adapter folders in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`. Methods that PEFT does
 //! not have are stored in the same way under a `peft_type` of our own, which PEFT refuses.
 
-use super::peft_config::StoredConfig;
+use super::peft_config::{AdapterSummary, StoredConfig};
 use super::saved::{self, EMBEDDING, HEAD};
-use super::{AdaptedModule, Adapter, AdapterConfig, AdapterTensors, Method};
+use super::{AdaptedModule, Adapter, AdapterConfig, AdapterTensors};
 use crate::checkpoint::{TensorFile, TensorSlice, summarize};
 use crate::config::ModelConfig;
 use crate::hub;
@@ -20,19 +20,6 @@ const PEFT_PREFIX: &str = "base_model.model.";
 
 /// File of an adapter's settings.
 const CONFIG: &str = "adapter_config.json";
-
-/// What an adapter folder says without its model.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AdapterSummary {
-    pub method: Method,
-    pub rank: usize,
-    pub alpha: f32,
-    /// Number of values in all tensors.
-    pub parameters: usize,
-    pub modules_to_save: Vec<String>,
-    /// The base model's name or path.
-    pub base: Option<String>,
-}
 
 impl Adapter {
     /// Reads an adapter folder and checks it against the model it is for. F16 and BF16 files are widened.
@@ -94,13 +81,16 @@ fn tensor_name(path: &str, name: &str) -> String {
 
 /// Opens the two files of an adapter folder.
 fn open(folder: &Path) -> Result<(StoredConfig, TensorFile)> {
-    if !folder.is_dir() {
-        return Err(Error::io(folder, format!("no such adapter folder{}", hub::advice(folder))));
-    }
+    hub::check_folder(folder, "adapter")?;
     let path = folder.join(CONFIG);
     let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let stored = StoredConfig::parse(&text).at(path.display().to_string())?;
-    Ok((stored, TensorFile::open(folder.join("adapter_model.safetensors"))?))
+    let path = folder.join("adapter_model.safetensors");
+    if !path.exists() && folder.join("adapter_model.bin").exists() {
+        let what = "holds adapter_model.bin alone, which is not read: save it again with PEFT, which writes safetensors";
+        return Err(Error::io(folder, what));
+    }
+    Ok((stored, TensorFile::open(path)?))
 }
 
 /// Loads the tensors of `file`, checked against a model of `config`.
@@ -207,6 +197,7 @@ fn check_finite(file: &TensorFile) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::Method;
     use crate::config::LinearName;
     use crate::synthetic;
     use codelsi_testing::shared;
@@ -240,19 +231,26 @@ mod tests {
 
     #[test]
     fn the_files_of_every_method_survive_a_round_trip() {
-        for case in ["dora", "mixture", "bottleneck"] {
+        for case in ["dora", "mixture", "bottleneck", "patterns", "saved"] {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens").join(case);
             let config = ModelConfig::load(folder.join("model")).unwrap();
             let adapter = Adapter::load(folder.join("adapter"), &config).unwrap();
             let copy = tempfile::tempdir().unwrap();
             adapter.save(copy.path().join("copy"), "base").unwrap();
             let read = |path: &Path| fs::read(path.join("adapter_model.safetensors")).unwrap();
-            assert!(read(&copy.path().join("copy")) == read(&folder.join("adapter")), "{case}");
+            // PEFT saved these weights in the base's bf16.
+            let same = case == "saved" || read(&copy.path().join("copy")) == read(&folder.join("adapter"));
+            assert!(same, "{case}");
             let again = Adapter::load(copy.path().join("copy"), &config).unwrap();
             assert_eq!(again.config, adapter.config);
+            let values = |adapter: &Adapter| -> Vec<Vec<u8>> {
+                adapter.saved.values().map(|t| t.to_bytes().unwrap()).collect()
+            };
+            assert!(values(&again) == values(&adapter) && (case == "saved") == !adapter.saved.is_empty());
             let text = fs::read_to_string(copy.path().join("copy/adapter_config.json")).unwrap();
             let json: Value = serde_json::from_str(&text).unwrap();
-            let of_peft = case == "dora" && json["use_dora"] == true;
+            let of_peft = !["mixture", "bottleneck"].contains(&case);
+            assert_eq!(json["use_dora"] == true, case == "dora");
             assert_eq!(json["peft_type"] == "LORA", of_peft, "PEFT refuses what it does not know: {text}");
         }
     }
@@ -282,9 +280,10 @@ mod tests {
         let text = fs::read_to_string(path.join("adapter_config.json")).unwrap();
         for (key, value) in [
             ("use_qalora", json!(true)),
-            ("modules_to_save", json!(["lm_head"])),
-            ("bias", json!("all")),
-            ("alpha_pattern", json!({"q_proj": 1})),
+            ("modules_to_save", json!(["score"])),
+            ("bias", json!("some")),
+            ("no_such_key", json!(1)),
+            ("alpha_pattern", json!({"q_proj": "x"})),
             ("init_lora_weights", json!("pissa")),
             ("peft_type", json!("IA3")),
             ("target_modules", json!(["lm_head"])),

@@ -2,7 +2,6 @@
 //! refused by its name.
 
 use super::patterns::{resolve, strings};
-use super::peft::AdapterSummary;
 use super::{Adapter, AdapterConfig, Method};
 use crate::config::{LinearName, ModelConfig};
 use codelsi_engine::{At, Error, Result};
@@ -54,6 +53,19 @@ const WITHOUT_EFFECT: [&str; 13] = [
 
 /// Initializations after which the base is what it was.
 const PLAIN_INITS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
+
+/// What an adapter folder says without its model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterSummary {
+    pub method: Method,
+    pub rank: usize,
+    pub alpha: f32,
+    /// Number of values in all tensors.
+    pub parameters: usize,
+    pub modules_to_save: Vec<String>,
+    /// The base model's name or path.
+    pub base: Option<String>,
+}
 
 /// A parsed `adapter_config.json`, before it is applied to a model.
 pub(super) struct StoredConfig {

@@ -46,9 +46,7 @@ impl Checkpoint {
     /// When the config or a file is broken, or tensors are missing or have another shape or type than expected.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref().to_path_buf();
-        if !folder.is_dir() {
-            return Err(Error::io(&folder, format!("no such model folder{}", hub::advice(&folder))));
-        }
+        hub::check_folder(&folder, "model")?;
         let config = ModelConfig::load(&folder)?;
         let (files, file_of) = open_files(&folder)?;
         let expected = config.tensor_shapes();

@@ -89,6 +89,10 @@ fn a_name_is_a_snapshot_of_the_hugging_face_cache() {
     assert!(line.contains("`hf download org/other`") && line.contains("hf/hub"), "{line}");
     let line = desk.refused(&["inspect", "org/tiny-model", "--adapter", "org/other"]);
     assert!(line.contains("`hf download org/other`"), "{line}");
+    for command in ["tokenize --model org/other --text a", "plan --model org/other"] {
+        let line = desk.refused(&command.split_whitespace().collect::<Vec<_>>());
+        assert!(line.contains("`hf download org/other`"), "{command}: {line}");
+    }
     assert!(!desk.refused(&["inspect", "no/such/folder"]).contains("hf download"));
     // A folder of that name goes first.
     fs::create_dir_all(desk.path("org")).unwrap();
