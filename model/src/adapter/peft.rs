@@ -197,7 +197,6 @@ fn check_finite(file: &TensorFile) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapter::Method;
     use crate::config::LinearName;
     use crate::synthetic;
     use codelsi_testing::shared;
