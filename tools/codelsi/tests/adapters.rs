@@ -18,8 +18,8 @@ impl Desk {
         let row = |i: usize| json!({"instruction": format!("write f{i}"), "output": format!("return {i};")});
         let rows: String = (0..12).map(|i| format!("{}\n", row(i))).collect();
         fs::write(desk.path("data.jsonl"), rows).unwrap();
-        let plain = "train --model model --data data.jsonl --out adapter --rank 2 --max-steps 2 --batch 2 --seq 64 \
-                     --validation 0 --device cpu --lr 0.01";
+        let plain = "train --model model --data data.jsonl --out adapter --rank 2 --max-steps 2 --batch 2 --seq 128 \
+                     --template plain --validation 0 --device cpu --lr 0.01";
         let args: Vec<&str> = plain.split_whitespace().chain(flags.iter().copied()).collect();
         let trained = desk.run(&args);
         assert!(trained.status.success(), "{}", text(&trained));
@@ -100,7 +100,8 @@ fn a_name_is_a_snapshot_of_the_hugging_face_cache() {
     assert!(desk.refused(&["inspect", "org/tiny-model"]).contains("config.json"));
     // The adapter names the base as others find it.
     fs::remove_dir(desk.path("org/tiny-model")).unwrap();
-    let args = "train --model org/tiny-model --data data.jsonl --out second --max-steps 1 --validation 0 --batch 2 --seq 64 --device cpu";
+    let args = "train --model org/tiny-model --data data.jsonl --out second --max-steps 1 --validation 0 --batch 2 \
+                --seq 128 --template plain --device cpu";
     assert!(desk.run(&args.split_whitespace().collect::<Vec<_>>()).status.success());
     let config = fs::read_to_string(desk.path("second/adapter_config.json")).unwrap();
     assert!(config.contains("\"org/tiny-model\""), "{config}");
@@ -153,7 +154,9 @@ fn the_embedding_and_the_head_are_trained_saved_and_merged() {
         "--device",
         "cpu",
         "--seq",
-        "64",
+        "128",
+        "--template",
+        "plain",
     ]);
     assert!(line.contains("--layout shard"), "{line}");
 }
